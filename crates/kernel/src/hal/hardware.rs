@@ -1,0 +1,108 @@
+//! What the kernel asks of the hardware below it: ports, device memory, configuration space, interrupt lines, time.
+//!
+//! The `devices` crate implements it with PCI models; `links` will with hardware that lives elsewhere. It knows no
+//! driver and no IRQL: what an interrupt line means to a processor is `hal::interrupt`'s business.
+
+use std::fmt;
+
+/// Bytes moved by one access.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Width {
+    /// 1 byte.
+    Byte = 1,
+    /// 2 bytes.
+    Word = 2,
+    /// 4 bytes.
+    Dword = 4,
+    /// 8 bytes; memory only.
+    Qword = 8,
+}
+
+/// Bus, device and function number of a PCI function.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct PciAddress {
+    /// 0–255.
+    pub bus: u8,
+    /// 0–31.
+    pub device: u8,
+    /// 0–7.
+    pub function: u8,
+}
+
+/// A window that a function decodes, as its base address register was assigned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Window {
+    /// Which base address register, 0–5.
+    pub bar: u8,
+    /// I/O space if true, else memory.
+    pub port: bool,
+    /// Bus address.
+    pub base: u64,
+    /// Bytes, a power of two.
+    pub length: u64,
+    /// Memory only.
+    pub prefetchable: bool,
+}
+
+/// A function found on the bus.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Function {
+    /// Where it sits.
+    pub address: PciAddress,
+    /// The model's name and number on this bus, e.g. `pci9052#0`; names it to people.
+    pub name: String,
+    /// Its windows, in the order of their base address registers.
+    pub windows: Vec<Window>,
+    /// The interrupt line (a global system interrupt number) its pin is routed to, if it has a pin.
+    pub line: Option<u32>,
+}
+
+/// Why a device would not answer an access, in words for the verdict: what was accessed and what it accepts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// The device and register, e.g. `pci9052#0 LCR+4Ch INTCSR`.
+    pub what: String,
+    /// E.g. `accepts 1, 2 and 4 bytes, aligned`.
+    pub why: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.why)
+    }
+}
+
+/// The hardware of one machine. Times are the machine's clock in nanoseconds.
+///
+/// After every call the kernel asks [`Hardware::line`] for the levels: an access may have changed them.
+pub trait Hardware {
+    /// An `in` from I/O space. Nobody there reads as all ones.
+    fn port_read(&mut self, now: u64, port: u16, width: Width) -> Result<u32, Refusal>;
+    /// An `out` to I/O space. Nobody there swallows it.
+    fn port_write(&mut self, now: u64, port: u16, width: Width, value: u32) -> Result<(), Refusal>;
+    /// A read from device memory at a bus address. Nobody there reads as all ones.
+    fn memory_read(&mut self, now: u64, address: u64, width: Width) -> Result<u64, Refusal>;
+    /// A write to device memory at a bus address. Nobody there swallows it.
+    fn memory_write(&mut self, now: u64, address: u64, width: Width, value: u64) -> Result<(), Refusal>;
+    /// A configuration read of `width` bytes (1, 2 or 4) at `offset` (0–255). No function there reads as all ones.
+    fn config_read(&mut self, at: PciAddress, offset: u8, width: Width) -> u32;
+    /// A configuration write.
+    fn config_write(&mut self, at: PciAddress, offset: u8, width: Width, value: u32);
+    /// The functions present, sorted by address, with their windows as assigned now.
+    fn functions(&self) -> Vec<Function>;
+    /// The names of the register at a bus address or port, for traces: `pci9052#0 LCR+4Ch INTCSR`.
+    fn describe(&self, port: bool, address: u64) -> Option<String>;
+    /// The levels of all interrupt lines now, bit n for line n (0–63).
+    fn lines(&self) -> u64;
+    /// The functions that assert `line` now, by name: for the verdict on a storm.
+    fn asserting(&self, line: u32) -> Vec<String>;
+    /// When the hardware next does something by itself.
+    fn deadline(&self) -> Option<u64>;
+    /// Let time pass up to `now`.
+    fn advance(&mut self, now: u64);
+    /// The outside world acts on a device, as a script says: e.g. `("pci9052#0", "linti1", "1")`.
+    ///
+    /// # Errors
+    /// What the device does not know, and what it does know.
+    fn poke(&mut self, now: u64, device: &str, signal: &str, value: &str) -> Result<(), String>;
+}

@@ -1,0 +1,3 @@
+//! `Hal*` and what stands below it: hardware, interrupt lines, bus data.
+
+pub mod hardware;
