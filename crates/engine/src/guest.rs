@@ -1,0 +1,139 @@
+//! What the floor above provides: the meaning of everything that translated driver code cannot do by itself.
+
+use crate::leave::{Flow, Leave};
+use crate::registers::Registers;
+use crate::strand::StrandId;
+
+/// The arguments of a call from a driver, in the x64 calling convention.
+#[derive(Clone, Copy, Debug)]
+pub struct Args {
+    /// `rcx`, `rdx`, `r8`, `r9`.
+    pub registers: [u64; 4],
+    /// The driver's stack pointer at the callee's entry: `[rsp]` is the return address, `rsp + 8` the home space.
+    pub rsp: u64,
+}
+
+impl Args {
+    /// Where the `index`-th argument's slot lies on the driver's stack; the first four are stored there as well, so
+    /// this is also the start of a `va_list`.
+    #[must_use]
+    pub const fn slot(&self, index: u64) -> u64 {
+        self.rsp.wrapping_add(8 + 8 * index)
+    }
+}
+
+/// The driver code that is waiting for the kernel: an instruction and its registers, all original addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// The instruction (for an export: its return address).
+    pub rip: u64,
+    /// All integer registers as the driver last had them. For an export only the nonvolatile ones and the four
+    /// argument registers mean anything.
+    pub registers: Registers,
+}
+
+/// One access to memory that is not RAM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Access {
+    /// The virtual address.
+    pub address: u64,
+    /// 1, 2, 4, 8 or more (16 for SSE moves).
+    pub bytes: u8,
+}
+
+/// What went wrong in driver code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultKind {
+    /// A read of memory that is not there.
+    Read,
+    /// A write to memory that is not there or may not be written.
+    Write,
+    /// A jump, call or return to something that is not code.
+    Execute,
+    /// A reference through an address that is not canonical.
+    NonCanonical,
+    /// `div` or `idiv` by zero, or a quotient that does not fit.
+    Divide,
+    /// An instruction that the processor refuses, or that dirql's virtual processor does not have.
+    InvalidOpcode,
+    /// An unmasked SSE or x87 exception.
+    FloatingPoint,
+    /// A misaligned access where the instruction asks for alignment, or another general protection fault.
+    Protection,
+    /// A single step or breakpoint trap that no instruction of the driver asked for.
+    Trap,
+    /// An instruction that dirql knows and does not run yet.
+    NotImplemented,
+}
+
+/// A fault of the driver's, at an exact instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// What happened.
+    pub kind: FaultKind,
+    /// The address that was referenced, or the target of the jump.
+    pub address: u64,
+    /// The instruction and its registers.
+    pub caller: Caller,
+    /// For [`FaultKind::NotImplemented`] and refused instructions: the instruction's name.
+    pub what: &'static str,
+}
+
+/// Instructions that ask the platform something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Special {
+    /// `rdtsc`, `rdtscp`: the answer is the time stamp.
+    TimeStamp,
+    /// `rdpid`, the `ecx` of `rdtscp`: the processor's number.
+    ProcessorId,
+    /// `mov r, crN` other than CR8.
+    ReadControl(u8),
+    /// `mov crN, r` other than CR8, with the value.
+    WriteControl(u8, u64),
+    /// `mov r, drN`.
+    ReadDebug(u8),
+    /// `mov drN, r`.
+    WriteDebug(u8, u64),
+    /// `rdmsr` with the register's number.
+    ReadMsr(u32),
+    /// `wrmsr`.
+    WriteMsr(u32, u64),
+    /// `int3`, or `int n` with n: 0x29 fast fail (code in `ecx`), 0x2C assertion, 0x2D debug service.
+    Interrupt(u8),
+    /// `hlt`.
+    Halt,
+}
+
+/// The floor above the engine. Calls arrive on the host stack of the strand (or scheduler) that runs the driver code.
+///
+/// The engine keeps no borrow of the guest's state across them: implementations take `&self`.
+pub trait Guest {
+    /// A strand runs for the first time; when this returns it is over.
+    fn strand(&self, id: StrandId);
+    /// A driver called export `number` (see [`crate::Engine::define_export`]). The result goes to `rax`.
+    fn export(&self, number: u32, args: &Args) -> Flow<u64>;
+    /// The slice set by [`crate::Engine::set_slice`] has run out, exactly.
+    fn slice(&self) -> Flow<()>;
+    /// `in`.
+    fn port_read(&self, port: u16, bytes: u8) -> Flow<u32>;
+    /// `out`.
+    fn port_write(&self, port: u16, bytes: u8, value: u32) -> Flow<()>;
+    /// A read of device memory or of `KUSER_SHARED_DATA`; `data` is `access.bytes` long.
+    fn device_read(&self, access: Access, data: &mut [u8]) -> Flow<()>;
+    /// A write to device memory.
+    fn device_write(&self, access: Access, data: &[u8]) -> Flow<()>;
+    /// `mov r, cr8`.
+    fn irql(&self) -> u8;
+    /// `mov cr8, r`.
+    fn set_irql(&self, level: u64) -> Flow<()>;
+    /// The virtual interrupt flag, as `pushfq` stores it.
+    fn interrupt_flag(&self) -> bool;
+    /// `cli`, `sti`, `popfq`.
+    fn set_interrupt_flag(&self, on: bool) -> Flow<()>;
+    /// `cpuid` with `eax` and `ecx`: `eax ebx ecx edx`.
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4];
+    /// The remaining questions to the platform.
+    fn special(&self, special: Special) -> Flow<u64>;
+    /// The driver did something that the processor refuses. The guest says how the run goes on.
+    fn fault(&self, fault: &Fault) -> Leave;
+}
