@@ -57,6 +57,14 @@ impl<T> DriverPtr<T> {
     }
 }
 
+impl<T, const N: usize> DriverPtr<[T; N]> {
+    /// The `index`-th element of the array here; it is not checked against the array's length.
+    #[must_use]
+    pub const fn element(self, index: u64) -> DriverPtr<T> {
+        self.cast::<T>().index(index)
+    }
+}
+
 impl<T> Clone for DriverPtr<T> {
     fn clone(&self) -> Self {
         *self
@@ -105,6 +113,9 @@ impl<T, F> Add<Field<T, F>> for DriverPtr<T> {
     }
 }
 
+/// The code of a routine: what a callback member points to. Its parameters are stated where it is called.
+pub enum Code {}
+
 /// A field of type `F` at a fixed offset in `T`.
 pub struct Field<T, F> {
     /// Bytes from the start of `T`.
@@ -146,6 +157,25 @@ pub struct FieldLayout {
     pub size: u64,
 }
 
+/// How far mingw's headers agree about a type.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mingw {
+    /// Size, alignment and every field.
+    Whole,
+    /// The type ends early there: at `size`, which is asserted, and so are the fields before it.
+    EndsAt {
+        /// Bytes, in mingw's headers.
+        size: u64,
+        /// Why they differ from `wdm.h`.
+        why: &'static str,
+    },
+    /// Nothing can be asserted.
+    Missing {
+        /// What mingw's headers have instead.
+        why: &'static str,
+    },
+}
+
 /// A type's layout, as the generated C assertions need it.
 #[derive(Clone, Copy, Debug)]
 pub struct TypeLayout {
@@ -153,17 +183,24 @@ pub struct TypeLayout {
     pub c_name: &'static str,
     /// Bytes.
     pub size: u64,
-    /// Whether mingw's headers declare the type this way; the reason, where they do not.
-    pub not_in_mingw: Option<&'static str>,
+    /// Bytes.
+    pub align: u64,
+    /// How far mingw's headers declare the type this way.
+    pub mingw: Mingw,
     /// The fields in the order they are listed.
     pub fields: &'static [FieldLayout],
 }
 
 /// Declares types by size, alignment and fields at offsets. See the crate's documentation.
 ///
-/// A field is `offset Name: Type,`; where C spells the member with dots: `offset Name = "a.b.c": Type,`.
+/// A field is `offset Name: Type,`; where C spells the member with dots: `offset Name = "a.b.c": Type,`. A word of
+/// bit-fields, of which C cannot take the offset, is `offset Name = "": Type,` and is not asserted. Where mingw's header
+/// is known to be wrong the type says `not_in_mingw "why"`, or `mingw_ends_at size "why"` if it is only too short.
 macro_rules! layouts {
-    ($($(#[$meta:meta])* $name:ident [size $size:literal, align $align:literal $(, not_in_mingw $why:literal)?] {
+    ($($(#[$meta:meta])* $name:ident [
+        size $size:literal, align $align:literal
+        $(, not_in_mingw $missing:literal)? $(, mingw_ends_at $end:literal $short:literal)?
+    ] {
         $($offset:literal $field:ident $(= $c:literal)? : $type:ty),* $(,)?
     })*) => {
         $(
@@ -193,11 +230,12 @@ macro_rules! layouts {
         )*
 
         /// The layouts of this file, for the generated C assertions.
-        pub const LAYOUTS: &[$crate::TypeLayout] = &[$(
+        pub(crate) const LAYOUTS: &[$crate::TypeLayout] = &[$(
             $crate::TypeLayout {
                 c_name: stringify!($name),
                 size: $size,
-                not_in_mingw: layouts!(@why $($why)?),
+                align: $align,
+                mingw: layouts!(@mingw $($missing)? $($end $short)?),
                 fields: &[$($crate::FieldLayout {
                     c_path: layouts!(@path $field $($c)?),
                     offset: $offset,
@@ -206,8 +244,9 @@ macro_rules! layouts {
             }
         ),*];
     };
-    (@why) => { None };
-    (@why $why:literal) => { Some($why) };
+    (@mingw) => { $crate::Mingw::Whole };
+    (@mingw $why:literal) => { $crate::Mingw::Missing { why: $why } };
+    (@mingw $size:literal $why:literal) => { $crate::Mingw::EndsAt { size: $size, why: $why } };
     (@path $field:ident) => { stringify!($field) };
     (@path $field:ident $c:literal) => { $c };
 }

@@ -1,12 +1,150 @@
-//! Dispatcher objects, lists and the processor's structures.
+//! Dispatcher objects, DPCs, APCs, device queues and lists: what the kernel proper (`Ke`) shares with drivers.
+//!
+//! Pages: *KEVENT*, *KDPC*, *KTIMER* and their neighbours in *Windows kernel opaque structures*; `wdm.h`.
+//! Initial values and behaviour are the kernel's; here are only sizes and places.
 
 use crate::field::layouts;
-use crate::DriverPtr;
+use crate::{Code, DriverPtr};
 
 layouts! {
     /// Doubly linked list head or entry.
     LIST_ENTRY [size 0x10, align 8] {
         0x00 Flink: DriverPtr<LIST_ENTRY>,
         0x08 Blink: DriverPtr<LIST_ENTRY>,
+    }
+
+    /// Singly linked list entry.
+    SINGLE_LIST_ENTRY [size 0x8, align 8] {
+        0x00 Next: DriverPtr<SINGLE_LIST_ENTRY>,
+    }
+
+    /// What every waitable object starts with.
+    DISPATCHER_HEADER [size 0x18, align 8] {
+        0x00 Type: u8,
+        0x01 TimerControlFlags: u8,
+        0x01 Abandoned: u8,
+        0x01 Signalling: u8,
+        0x02 ThreadControlFlags: u8,
+        0x02 Size: u8,
+        0x02 Hand: u8,
+        0x03 TimerMiscFlags: u8,
+        0x03 DebugActive: u8,
+        0x03 DpcActive: u8,
+        0x00 Lock: i32,
+        0x04 SignalState: i32,
+        0x08 WaitListHead: LIST_ENTRY,
+    }
+
+    /// An event: notification or synchronization, as `Header.Type` says.
+    KEVENT [size 0x18, align 8] {
+        0x00 Header: DISPATCHER_HEADER,
+    }
+
+    /// A semaphore.
+    KSEMAPHORE [size 0x20, align 8] {
+        0x00 Header: DISPATCHER_HEADER,
+        0x18 Limit: i32,
+    }
+
+    /// A mutex (`KMUTEX` and `KMUTANT` are one type).
+    KMUTANT [size 0x38, align 8] {
+        0x00 Header: DISPATCHER_HEADER,
+        0x18 MutantListEntry: LIST_ENTRY,
+        0x28 OwnerThread: DriverPtr<KTHREAD>,
+        0x30 Abandoned: u8,
+        0x31 ApcDisable: u8,
+    }
+
+    /// A timer; `DueTime` is interrupt time in units of 100 ns.
+    KTIMER [size 0x40, align 8] {
+        0x00 Header: DISPATCHER_HEADER,
+        0x18 DueTime: u64,
+        0x20 TimerListEntry: LIST_ENTRY,
+        0x30 Dpc: DriverPtr<KDPC>,
+        0x38 Processor: u32,
+        0x3c Period: u32,
+    }
+
+    /// A deferred procedure call.
+    KDPC [size 0x40, align 8] {
+        0x00 Type: u8,
+        0x01 Importance: u8,
+        0x02 Number: u16,
+        0x08 DpcListEntry: LIST_ENTRY,
+        0x18 DeferredRoutine: DriverPtr<Code>,
+        0x20 DeferredContext: DriverPtr<()>,
+        0x28 SystemArgument1: DriverPtr<()>,
+        0x30 SystemArgument2: DriverPtr<()>,
+        0x38 DpcData: DriverPtr<()>,
+    }
+
+    /// An asynchronous procedure call.
+    KAPC [size 0x58, align 8] {
+        0x00 Type: u8,
+        0x01 SpareByte0: u8,
+        0x02 Size: u8,
+        0x03 SpareByte1: u8,
+        0x04 SpareLong0: u32,
+        0x08 Thread: DriverPtr<KTHREAD>,
+        0x10 ApcListEntry: LIST_ENTRY,
+        0x20 KernelRoutine: DriverPtr<Code>,
+        0x28 RundownRoutine: DriverPtr<Code>,
+        0x30 NormalRoutine: DriverPtr<Code>,
+        0x38 NormalContext: DriverPtr<()>,
+        0x40 SystemArgument1: DriverPtr<()>,
+        0x48 SystemArgument2: DriverPtr<()>,
+        0x50 ApcStateIndex: u8,
+        0x51 ApcMode: u8,
+        0x52 Inserted: u8,
+    }
+
+    /// A device queue: busy or not, and the entries that wait.
+    KDEVICE_QUEUE [size 0x28, align 8] {
+        0x00 Type: i16,
+        0x02 Size: i16,
+        0x08 DeviceListHead: LIST_ENTRY,
+        0x18 Lock: u64,
+        0x20 Busy: u8,
+    }
+
+    /// An entry of a device queue.
+    KDEVICE_QUEUE_ENTRY [size 0x18, align 8] {
+        0x00 DeviceListEntry: LIST_ENTRY,
+        0x10 SortKey: u32,
+        0x14 Inserted: u8,
+    }
+
+    /// One object a thread waits for.
+    KWAIT_BLOCK [size 0x30, align 8] {
+        0x00 WaitListEntry: LIST_ENTRY,
+        0x10 Thread: DriverPtr<KTHREAD>,
+        0x18 Object: DriverPtr<()>,
+        0x20 NextWaitBlock: DriverPtr<KWAIT_BLOCK>,
+        0x28 WaitKey: u16,
+        0x2a WaitType: u8,
+        0x2b BlockState: u8,
+        0x2c SpareLong: i32,
+    }
+
+    /// A processor's place in a queued spin lock.
+    KSPIN_LOCK_QUEUE [size 0x10, align 8] {
+        0x00 Next: DriverPtr<KSPIN_LOCK_QUEUE>,
+        0x08 Lock: DriverPtr<u64>,
+    }
+
+    /// What the caller of `KeAcquireInStackQueuedSpinLock` provides.
+    KLOCK_QUEUE_HANDLE [size 0x18, align 8] {
+        0x00 LockQueue: KSPIN_LOCK_QUEUE,
+        0x10 OldIrql: u8,
+    }
+
+    /// A thread. Opaque but for the header that makes it waitable.
+    KTHREAD [size 0x18, align 8, not_in_mingw "opaque: only that it starts with a dispatcher header is public"] {
+        0x00 Header: DISPATCHER_HEADER,
+    }
+
+    /// A process. Opaque but for the header that makes it waitable.
+    KPROCESS [size 0x18, align 8, not_in_mingw "opaque: only that it starts with a dispatcher header is public"] {
+        0x00 Header: DISPATCHER_HEADER,
     }
 }

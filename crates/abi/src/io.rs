@@ -1,0 +1,110 @@
+//! Driver and device objects, and what hangs on them.
+//!
+//! Pages: *DRIVER_OBJECT*, *DEVICE_OBJECT*, *VPB*, *Controller Objects*; `wdm.h` and `ntddk.h`.
+//! Files are in `file`, requests in `irp` and `stack_location`.
+
+use crate::field::layouts;
+use crate::{
+    Code, DriverPtr, IRP, KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY, KDPC, KEVENT, LIST_ENTRY, UNICODE_STRING,
+};
+
+layouts! {
+    /// A loaded driver. `MajorFunction` is indexed by `IRP_MJ_*`.
+    DRIVER_OBJECT [size 0x150, align 8] {
+        0x000 Type: i16,
+        0x002 Size: i16,
+        0x008 DeviceObject: DriverPtr<DEVICE_OBJECT>,
+        0x010 Flags: u32,
+        0x018 DriverStart: DriverPtr<()>,
+        0x020 DriverSize: u32,
+        0x028 DriverSection: DriverPtr<()>,
+        0x030 DriverExtension: DriverPtr<DRIVER_EXTENSION>,
+        0x038 DriverName: UNICODE_STRING,
+        0x048 HardwareDatabase: DriverPtr<UNICODE_STRING>,
+        0x050 FastIoDispatch: DriverPtr<()>,
+        0x058 DriverInit: DriverPtr<Code>,
+        0x060 DriverStartIo: DriverPtr<Code>,
+        0x068 DriverUnload: DriverPtr<Code>,
+        0x070 MajorFunction: [DriverPtr<Code>; 28],
+    }
+
+    /// The part of a driver object that holds `AddDevice`.
+    DRIVER_EXTENSION [size 0x28, align 8] {
+        0x00 DriverObject: DriverPtr<DRIVER_OBJECT>,
+        0x08 AddDevice: DriverPtr<Code>,
+        0x10 Count: u32,
+        0x18 ServiceKeyName: UNICODE_STRING,
+    }
+
+    /// A device object.
+    DEVICE_OBJECT [size 0x150, align 16,
+        mingw_ends_at 0x148 "wdm.h aligns the type to 16 bytes, mingw does not"] {
+        0x000 Type: i16,
+        0x002 Size: u16,
+        0x004 ReferenceCount: i32,
+        0x008 DriverObject: DriverPtr<DRIVER_OBJECT>,
+        0x010 NextDevice: DriverPtr<DEVICE_OBJECT>,
+        0x018 AttachedDevice: DriverPtr<DEVICE_OBJECT>,
+        0x020 CurrentIrp: DriverPtr<IRP>,
+        0x028 Timer: DriverPtr<()>,
+        0x030 Flags: u32,
+        0x034 Characteristics: u32,
+        0x038 Vpb: DriverPtr<VPB>,
+        0x040 DeviceExtension: DriverPtr<()>,
+        0x048 DeviceType: u32,
+        0x04c StackSize: u8,
+        0x050 Queue_ListEntry = "Queue.ListEntry": LIST_ENTRY,
+        0x050 Queue_Wcb = "Queue.Wcb": WAIT_CONTEXT_BLOCK,
+        0x098 AlignmentRequirement: u32,
+        0x0a0 DeviceQueue: KDEVICE_QUEUE,
+        0x0c8 Dpc: KDPC,
+        0x108 ActiveThreadCount: u32,
+        0x110 SecurityDescriptor: DriverPtr<()>,
+        0x118 DeviceLock: KEVENT,
+        0x130 SectorSize: u16,
+        0x132 Spare1: u16,
+        0x138 DeviceObjectExtension: DriverPtr<DEVOBJ_EXTENSION>,
+        0x140 Reserved: DriverPtr<()>,
+    }
+
+    /// The public head of a device object's extension for the I/O manager.
+    DEVOBJ_EXTENSION [size 0x10, align 8] {
+        0x00 Type: i16,
+        0x02 Size: u16,
+        0x08 DeviceObject: DriverPtr<DEVICE_OBJECT>,
+    }
+
+    /// A volume parameter block.
+    VPB [size 0x60, align 8] {
+        0x00 Type: i16,
+        0x02 Size: i16,
+        0x04 Flags: u16,
+        0x06 VolumeLabelLength: u16,
+        0x08 DeviceObject: DriverPtr<DEVICE_OBJECT>,
+        0x10 RealDevice: DriverPtr<DEVICE_OBJECT>,
+        0x18 SerialNumber: u32,
+        0x1c ReferenceCount: u32,
+        0x20 VolumeLabel: [u16; 32],
+    }
+
+    /// A device's place in the queue for an adapter or controller.
+    WAIT_CONTEXT_BLOCK [size 0x48, align 8] {
+        0x00 WaitQueueEntry: KDEVICE_QUEUE_ENTRY,
+        0x18 DeviceRoutine: DriverPtr<Code>,
+        0x20 DeviceContext: DriverPtr<()>,
+        0x28 NumberOfMapRegisters: u32,
+        0x30 DeviceObject: DriverPtr<()>,
+        0x38 CurrentIrp: DriverPtr<()>,
+        0x40 BufferChainingDpc: DriverPtr<KDPC>,
+    }
+
+    /// A controller shared by several devices.
+    CONTROLLER_OBJECT [size 0x48, align 8] {
+        0x00 Type: i16,
+        0x02 Size: i16,
+        0x08 ControllerExtension: DriverPtr<()>,
+        0x10 DeviceWaitQueue: KDEVICE_QUEUE,
+        0x38 Spare1: u32,
+        0x40 Spare2: i64,
+    }
+}
