@@ -28,9 +28,14 @@ fn ddk_folder() -> PathBuf {
     let probe = scratch("where_is_wdm.c");
     std::fs::write(&probe, "#include <ddk/wdm.h>\n").unwrap();
     let output = run(&["-M", &probe.to_string_lossy()], "the place of ddk/wdm.h");
-    assert!(output.status.success(), "{COMPILER} has no ddk/wdm.h: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{COMPILER} has no ddk/wdm.h: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let rule = String::from_utf8(output.stdout).unwrap();
-    let header = rule.split_whitespace().find(|word| word.ends_with("ddk/wdm.h")).expect("the rule names the header");
+    let header =
+        rule.split_whitespace().find(|word| word.ends_with("ddk/wdm.h")).expect("the rule names the header");
     Path::new(header).parent().unwrap().to_owned()
 }
 
@@ -74,7 +79,8 @@ fn complaints(file: &str, c: &str) -> String {
     let include = format!("-I{}", ddk_folder().display());
     let windows = ["-D_WIN32_WINNT=0x0A00", "-DNTDDI_VERSION=0x0A000008", "-DNT_PROCESSOR_GROUPS"];
     let path = path.to_string_lossy();
-    let output = run(&[&["-fsyntax-only", "-w", &include, &path], &windows[..]].concat(), "the layout of a type");
+    let output =
+        run(&[&["-fsyntax-only", "-w", &include, &path], &windows[..]].concat(), "the layout of a type");
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.success(), errors.is_empty(), "{errors}");
     errors
@@ -103,7 +109,8 @@ fn a_field_one_byte_off_does_not_compile() {
 #[test]
 fn few_types_escape_the_comparison_and_each_says_why() {
     let total = all_layouts().count();
-    let escaped: Vec<_> = all_layouts().filter(|layout| matches!(layout.mingw, Mingw::Missing { .. })).collect();
+    let escaped: Vec<_> =
+        all_layouts().filter(|layout| matches!(layout.mingw, Mingw::Missing { .. })).collect();
     for layout in &escaped {
         let Mingw::Missing { why } = layout.mingw else { unreachable!() };
         assert!(why.len() > 10, "{} gives no reason", layout.c_name);

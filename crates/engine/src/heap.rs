@@ -93,7 +93,8 @@ pub(crate) fn install_panic_hook() {
 
 fn exhausted() -> ! {
     INSIDE.set(false);
-    let message = b"dirql: the machine's own heap is exhausted (16 GiB); this is a fault of dirql, please report it\n";
+    let message =
+        b"dirql: the machine's own heap is exhausted (16 GiB); this is a fault of dirql, please report it\n";
     // SAFETY: writing a constant to standard error.
     unsafe { libc::write(2, message.as_ptr().cast(), message.len()) };
     std::process::abort()

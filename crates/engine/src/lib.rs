@@ -20,11 +20,11 @@ mod strand;
 mod translate;
 pub mod windows;
 
+pub use abi::DriverPtr;
 pub use chooser::{Chooser, Defaults, Point};
 pub use guest::{Access, Args, Caller, Fault, FaultKind, Guest, Special};
 pub use heap::outside;
 pub use leave::{Flow, Leave};
-pub use abi::DriverPtr;
 pub use machine::{Engine, Stack, StartError};
 pub use memory::{BadAddress, Protection};
 pub use registers::Registers;

@@ -322,7 +322,11 @@ impl Engine {
     ///
     /// # Errors
     /// [`BadAddress`] if any of its bytes is not writable memory of the machine; then nothing or a part was written.
-    pub fn write<T: IntoBytes + zerocopy::Immutable>(self, to: DriverPtr<T>, value: T) -> Result<(), BadAddress> {
+    pub fn write<T: IntoBytes + zerocopy::Immutable>(
+        self,
+        to: DriverPtr<T>,
+        value: T,
+    ) -> Result<(), BadAddress> {
         memory::write(to.address, value.as_bytes())
     }
 
@@ -355,7 +359,8 @@ fn reserve_windows() -> std::io::Result<()> {
     let how = if CLAIMED.load(Ordering::Relaxed) { MapFlags::FIXED } else { MapFlags::FIXED_NOREPLACE };
     let none = ProtFlags::empty();
     let data = ProtFlags::READ | ProtFlags::WRITE;
-    for (window, protection) in [(USER, none), (IMAGES, none), (DEVICE, none), (SYSTEM, none), (STACKS, none)] {
+    for (window, protection) in [(USER, none), (IMAGES, none), (DEVICE, none), (SYSTEM, none), (STACKS, none)]
+    {
         memory::reserve(window, protection, how)?;
     }
     memory::reserve(HEAP, data, how)?;

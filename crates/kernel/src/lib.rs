@@ -1,4 +1,29 @@
-//! The Windows kernel services a WDM driver stands on, laid out as NT's own prefixes.
+//! The Windows kernel services a WDM driver stands on, laid out as NT's own prefixes: look for `KeSetEvent` in
+//! `ke/event.rs`.
+//!
+//! `exports` is the map: one line an export. A routine gets a [`Cx`], reads and changes kernel state inside
+//! [`Cx::with`], and hands [`engine::Leave`] on with `?`. The kernel never prints, and calls no rule, trace or policy
+//! by name: it emits events ([`event`]) and asks the chooser.
 #![forbid(unsafe_code)]
 
+pub mod cm;
+pub mod cx;
+pub mod event;
+pub mod ex;
+pub mod exports;
 pub mod hal;
+pub mod io;
+pub mod kd;
+pub mod ke;
+pub mod ldr;
+pub mod mm;
+pub mod nt;
+pub mod ob;
+pub mod pnp;
+pub mod po;
+pub mod ps;
+pub mod rtl;
+pub mod verdict;
+
+pub use cx::{Cx, Kernel};
+pub use nt::{Nt, Settings};

@@ -1,0 +1,185 @@
+//! What a kernel routine works with: the context it runs in, and the kernel's state behind it.
+//!
+//! [`Cx::with`] is the only way to the state. Its closure cannot use the `Cx` (it is borrowed), so it can neither call
+//! a driver nor block: state is read, the call is made, state is read again.
+
+use std::cell::RefCell;
+
+use abi::{Code, DriverPtr};
+use engine::{BadAddress, Engine, Flow, Leave, Point, Stack};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::event::Event;
+use crate::nt::Nt;
+use crate::verdict::Verdict;
+use crate::{cm, ex, hal, io, ke, ldr, mm, ob, pnp, po, ps};
+
+/// All state of the kernel, by NT's prefixes.
+pub struct Kernel {
+    /// The machine below.
+    pub engine: Engine,
+    /// Registry.
+    pub cm: cm::State,
+    /// Executive: work items, lookaside lists.
+    pub ex: ex::State,
+    /// Hardware and interrupt lines.
+    pub hal: hal::State,
+    /// Drivers, devices, files, IRPs.
+    pub io: io::State,
+    /// Processors, threads, waits, timers, DPCs, interrupts.
+    pub ke: ke::State,
+    /// Loaded images.
+    pub ldr: ldr::State,
+    /// Physical pages, pool, MDLs, mappings.
+    pub mm: mm::State,
+    /// Object names and handles.
+    pub ob: ob::State,
+    /// Device nodes and their resources.
+    pub pnp: pnp::State,
+    /// Power states.
+    pub po: po::State,
+    /// Processes and system threads.
+    pub ps: ps::State,
+}
+
+/// The context of a kernel routine: which machine, on whose behalf.
+pub struct Cx<'m> {
+    nt: &'m Nt,
+}
+
+impl<'m> Cx<'m> {
+    /// Used where driver code or the scheduler enters the kernel.
+    pub(crate) fn new(nt: &'m Nt) -> Self {
+        Self { nt }
+    }
+
+    /// The engine, for memory and time.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        self.nt.engine
+    }
+
+    /// Reads or changes the kernel's state. The closure cannot call a driver or block.
+    pub fn with<R>(&mut self, f: impl FnOnce(&mut Kernel) -> R) -> R {
+        f(&mut self.nt.kernel.borrow_mut())
+    }
+
+    /// Calls a driver's routine on the stack of the current thread.
+    ///
+    /// # Errors
+    /// [`Leave`] if the driver's frames were discarded.
+    pub fn call(&mut self, routine: DriverPtr<Code>, arguments: &[u64]) -> Flow<u64> {
+        let stack = ke::stack_for_call(self);
+        self.call_on(routine, arguments, stack)
+    }
+
+    /// Calls a driver's routine on a stack of the caller's choice (DPC and interrupt stacks).
+    ///
+    /// # Errors
+    /// As [`Cx::call`].
+    pub fn call_on(&mut self, routine: DriverPtr<Code>, arguments: &[u64], stack: Stack) -> Flow<u64> {
+        self.nt.engine.call(routine.address, arguments, stack)
+    }
+
+    /// A decision that could go otherwise: one of `0..n`, 0 being the default.
+    pub fn choose(&mut self, point: &'static str, n: u32) -> u32 {
+        self.nt.choose(Point(point), n)
+    }
+
+    /// Tells the readers that something happened.
+    pub fn emit(&mut self, event: Event) {
+        self.nt.emit(event);
+    }
+
+    /// Whether anybody reads events of this kind: to skip building expensive ones.
+    #[must_use]
+    pub fn wants(&self, kind: crate::event::Kind) -> bool {
+        self.nt.wants(kind)
+    }
+
+    /// Ends the run with a verdict. The first one stands.
+    pub fn stop(&mut self, verdict: Verdict) -> Leave {
+        self.nt.stop(verdict)
+    }
+
+    /// Notes a finding that does not end the run (a leak seen at unload, an advice).
+    pub fn report(&mut self, verdict: Verdict) {
+        self.nt.report(verdict);
+    }
+
+    // ---- driver memory: a bad pointer is a verdict on the driver that passed it ----
+
+    /// Reads what a driver pointed to.
+    ///
+    /// # Errors
+    /// [`Leave::Stop`] with a verdict if the pointer is bad.
+    pub fn read<T: FromBytes + IntoBytes>(&mut self, from: DriverPtr<T>) -> Flow<T> {
+        self.engine().read(from).map_err(|bad| self.bad_pointer(bad))
+    }
+
+    /// Writes where a driver pointed to.
+    ///
+    /// # Errors
+    /// As [`Cx::read`].
+    pub fn write<T: IntoBytes + Immutable>(&mut self, to: DriverPtr<T>, value: T) -> Flow<()> {
+        self.engine().write(to, value).map_err(|bad| self.bad_pointer(bad))
+    }
+
+    /// Reads `length` bytes a driver pointed to.
+    ///
+    /// # Errors
+    /// As [`Cx::read`]; also if `length` is over 64 MiB, which no caller means.
+    pub fn read_bytes(&mut self, address: u64, length: u64) -> Flow<Vec<u8>> {
+        let length = match usize::try_from(length) {
+            Ok(length) if length <= 64 << 20 => length,
+            _ => return Err(self.bad_pointer(BadAddress { address, write: false })),
+        };
+        let mut bytes = vec![0; length];
+        self.engine().read_bytes(address, &mut bytes).map_err(|bad| self.bad_pointer(bad))?;
+        Ok(bytes)
+    }
+
+    /// Writes bytes where a driver pointed to.
+    ///
+    /// # Errors
+    /// As [`Cx::read`].
+    pub fn write_bytes(&mut self, address: u64, bytes: &[u8]) -> Flow<()> {
+        self.engine().write_bytes(address, bytes).map_err(|bad| self.bad_pointer(bad))
+    }
+
+    /// The verdict on a bad pointer that the kernel was given by a driver.
+    pub fn bad_pointer(&mut self, bad: BadAddress) -> Leave {
+        let irql = ke::irql::current(self);
+        self.stop(Verdict::bad_pointer(bad, irql))
+    }
+
+    pub(crate) fn nt(&self) -> &'m Nt {
+        self.nt
+    }
+}
+
+/// The kernel's state as `Nt` holds it.
+pub(crate) type Cell = RefCell<Kernel>;
+
+impl Kernel {
+    pub(crate) fn new(
+        engine: Engine,
+        settings: &crate::nt::Settings,
+        hardware: Box<dyn hal::hardware::Hardware>,
+    ) -> Self {
+        Self {
+            engine,
+            cm: cm::State::new(settings),
+            ex: ex::State::new(settings),
+            hal: hal::State::new(hardware),
+            io: io::State::new(settings),
+            ke: ke::State::new(settings),
+            ldr: ldr::State::new(settings),
+            mm: mm::State::new(settings),
+            ob: ob::State::new(settings),
+            pnp: pnp::State::new(settings),
+            po: po::State::new(settings),
+            ps: ps::State::new(settings),
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Everything observable, emitted once, where it happens. Rules, traces and statistics are readers; the kernel knows
+//! none of them.
+
+use engine::StrandId;
+
+/// When and where an event happened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    /// Counts the machine's events from 0, whether anybody reads them or not.
+    pub number: u64,
+    /// The machine's clock in nanoseconds (one driver instruction is one).
+    pub time: u64,
+    /// The processor.
+    pub processor: u32,
+    /// Its IRQL.
+    pub irql: u8,
+    /// The strand; 0 is the scheduler.
+    pub strand: StrandId,
+}
+
+macro_rules! events {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$fmeta:meta])* $field:ident: $type:ty),* $(,)? })*) => {
+        /// Something that happened.
+        #[derive(Clone, PartialEq, Eq, Debug)]
+        pub enum Event {
+            $($(#[$meta])* $name { $($(#[$fmeta])* $field: $type),* },)*
+        }
+
+        /// What kind of event; one bit each in a reader's subscription.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        #[repr(u8)]
+        pub enum Kind {
+            $($(#[$meta])* $name,)*
+        }
+
+        impl Kind {
+            /// All kinds.
+            pub const ALL: &[Kind] = &[$(Kind::$name),*];
+        }
+
+        impl Event {
+            /// Its kind.
+            #[must_use]
+            pub const fn kind(&self) -> Kind {
+                match self {
+                    $(Event::$name { .. } => Kind::$name,)*
+                }
+            }
+        }
+    };
+}
+
+events! {
+    /// A driver called an export.
+    Call {
+        /// Row of the export table.
+        export: u32,
+        /// The first four arguments.
+        arguments: [u64; 4],
+        /// The return address.
+        caller: u64,
+    }
+    /// An export returned to the driver.
+    Return {
+        /// Row of the export table.
+        export: u32,
+        /// `rax`.
+        value: u64,
+    }
+    /// The kernel calls a routine of a driver.
+    Enter {
+        /// What kind of routine: `DriverEntry`, `DispatchWrite`, `StartIo`, `Isr`, `DpcForIsr`, …
+        role: &'static str,
+        /// Its address.
+        routine: u64,
+        /// The object it is called for: device, IRP, DPC, interrupt; 0 if none.
+        object: u64,
+    }
+    /// A routine of a driver came back.
+    Leave {
+        /// As in `Enter`.
+        role: &'static str,
+        /// As in `Enter`.
+        routine: u64,
+        /// `rax`.
+        value: u64,
+    }
+    /// A driver accessed a device register or port.
+    Device {
+        /// `in`/`out` if true, else memory.
+        port: bool,
+        /// Bus address or port.
+        address: u64,
+        /// Bytes.
+        bytes: u8,
+        /// A write if true.
+        write: bool,
+        /// The value that was read or written.
+        value: u64,
+        /// The device and register, where the device can name it.
+        what: Option<String>,
+    }
+    /// An interrupt line changed its level.
+    Line {
+        /// The line.
+        line: u32,
+        /// Asserted if true.
+        asserted: bool,
+    }
+    /// An interrupt service routine answered.
+    Interrupt {
+        /// The line or vector.
+        vector: u32,
+        /// The KINTERRUPT.
+        object: u64,
+        /// It returned TRUE.
+        claimed: bool,
+    }
+    /// A DPC was queued (or was queued already).
+    DpcQueued {
+        /// The KDPC.
+        dpc: u64,
+        /// False if it was in a queue already.
+        inserted: bool,
+    }
+    /// The IRQL of the processor changed.
+    Irql {
+        /// Before.
+        from: u8,
+        /// After.
+        to: u8,
+    }
+    /// An IRP was sent to a driver.
+    IrpSent {
+        /// The IRP.
+        irp: u64,
+        /// The device object.
+        device: u64,
+        /// Major function.
+        major: u8,
+        /// Minor function.
+        minor: u8,
+    }
+    /// `IoCompleteRequest`.
+    IrpCompleted {
+        /// The IRP.
+        irp: u64,
+        /// Its final status.
+        status: u32,
+        /// `IoStatus.Information`.
+        information: u64,
+    }
+    /// An application's request begins (`WriteFile`, …).
+    Request {
+        /// The function as the application knows it.
+        name: &'static str,
+        /// What it was called with, for people.
+        detail: String,
+    }
+    /// An application's request is over.
+    Answer {
+        /// As in `Request`.
+        name: &'static str,
+        /// NTSTATUS.
+        status: u32,
+        /// Bytes transferred.
+        information: u64,
+    }
+    /// Memory was allocated.
+    Allocated {
+        /// Where.
+        address: u64,
+        /// Bytes.
+        bytes: u64,
+        /// Pool tag.
+        tag: u32,
+        /// Paged pool if true.
+        paged: bool,
+    }
+    /// Memory was freed.
+    Freed {
+        /// Where.
+        address: u64,
+    }
+    /// A line of `DbgPrint` text (without its newline).
+    Print {
+        /// The text.
+        text: String,
+    }
+    /// A thread gave its processor to another.
+    Switch {
+        /// From this strand.
+        from: StrandId,
+        /// To this one.
+        to: StrandId,
+    }
+    /// A thread began to wait.
+    Wait {
+        /// The first object.
+        object: u64,
+        /// How many.
+        count: u32,
+    }
+    /// A wait ended.
+    Woken {
+        /// The status of the wait.
+        status: u32,
+    }
+    /// A driver image was loaded, or unloaded.
+    Image {
+        /// Its name.
+        name: String,
+        /// Where.
+        base: u64,
+        /// False when it goes.
+        loaded: bool,
+    }
+    /// Something about Plug and Play, in words: `start pci9052#0`.
+    Pnp {
+        /// The step.
+        step: String,
+    }
+    /// A finding.
+    Finding {
+        /// The rule.
+        rule: &'static str,
+        /// The sentence.
+        message: String,
+    }
+}
+
+/// A reader of events. It lives outside the machine.
+pub trait Reader {
+    /// The kinds it wants.
+    fn wants(&self, kind: Kind) -> bool;
+    /// One event of a kind it wants.
+    fn event(&mut self, stamp: &Stamp, event: &Event);
+}

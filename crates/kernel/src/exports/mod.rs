@@ -1,0 +1,60 @@
+//! The export table: the one place where an export is a name, an IRQL contract, an event and a choice point.
+//!
+//! `functions.rs` has one line an export, sorted; nobody edits a second place to add one. [`dispatch`] is where every
+//! call of a driver arrives.
+
+mod arguments;
+mod functions;
+
+use engine::{Args, Flow};
+
+pub use arguments::{FromArgument, IntoResult};
+pub use functions::FUNCTIONS;
+
+use crate::cx::Cx;
+use crate::event::{Event, Kind};
+use crate::verdict::Verdict;
+
+/// One exported function.
+pub struct Export {
+    /// `KeSetEvent`.
+    pub name: &'static str,
+    /// The module whose documentation it stands in; a driver may import it from either of `ntoskrnl.exe` and `hal.dll`.
+    pub module: &'static str,
+    /// The lowest legal IRQL.
+    pub irql_min: u8,
+    /// The highest legal IRQL.
+    pub irql_max: u8,
+    /// Decodes the arguments and calls the service.
+    pub call: fn(&mut Cx<'_>, &Args) -> Flow<u64>,
+}
+
+/// A driver called row `number`.
+pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
+    let Some(export) = FUNCTIONS.get(number as usize) else {
+        return crate::ldr::imports::call_missing(cx, number);
+    };
+    if cx.wants(Kind::Call) {
+        let caller = cx.engine().caller().map_or(0, |c| c.rip);
+        cx.emit(Event::Call { export: number, arguments: args.registers, caller });
+    }
+    let irql = crate::ke::irql::current(cx);
+    if irql < export.irql_min || irql > export.irql_max {
+        return Err(cx.stop(wrong_irql(export, irql)));
+    }
+    let value = (export.call)(cx, args)?;
+    if cx.wants(Kind::Return) {
+        cx.emit(Event::Return { export: number, value });
+    }
+    Ok(value)
+}
+
+fn wrong_irql(export: &Export, irql: u8) -> Verdict {
+    let Export { name, irql_min, irql_max, .. } = export;
+    let (rule, range) = if irql > *irql_max {
+        ("irql-too-high", format!("at most {irql_max}"))
+    } else {
+        ("irql-too-low", format!("at least {irql_min}"))
+    };
+    Verdict::error(rule, format!("{name} was called at IRQL {irql}; it may be called at {range}"))
+}

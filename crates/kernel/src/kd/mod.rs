@@ -1,0 +1,1 @@
+//! `Kd*`, `DbgPrint`: text for the debugger.

@@ -1,0 +1,18 @@
+//! Loading: images in the machine, imports, symbols, stacks.
+
+pub mod imports;
+pub mod stack;
+
+use crate::nt::Settings;
+
+/// State of this prefix.
+#[derive(Default)]
+pub struct State {}
+
+impl State {
+    /// As at boot.
+    #[must_use]
+    pub fn new(_settings: &Settings) -> Self {
+        Self::default()
+    }
+}

@@ -1,0 +1,17 @@
+//! `Mm*`, pool: physical pages, pool, MDLs, mappings of device memory.
+
+pub mod pool;
+
+use crate::nt::Settings;
+
+/// State of this prefix.
+#[derive(Default)]
+pub struct State {}
+
+impl State {
+    /// As at boot.
+    #[must_use]
+    pub fn new(_settings: &Settings) -> Self {
+        Self::default()
+    }
+}

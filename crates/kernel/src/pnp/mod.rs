@@ -1,0 +1,15 @@
+//! Plug and Play: device nodes, resources, the PCI bus driver, the order of start, stop and remove.
+
+use crate::nt::Settings;
+
+/// State of this prefix.
+#[derive(Default)]
+pub struct State {}
+
+impl State {
+    /// As at boot.
+    #[must_use]
+    pub fn new(_settings: &Settings) -> Self {
+        Self::default()
+    }
+}

@@ -1,0 +1,15 @@
+//! `Po*`: power IRPs and states.
+
+use crate::nt::Settings;
+
+/// State of this prefix.
+#[derive(Default)]
+pub struct State {}
+
+impl State {
+    /// As at boot.
+    #[must_use]
+    pub fn new(_settings: &Settings) -> Self {
+        Self::default()
+    }
+}

@@ -1,0 +1,1 @@
+//! `Rtl*`: strings, memory, lists, the run-time library.

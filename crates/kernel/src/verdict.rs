@@ -1,0 +1,110 @@
+//! What dirql says about a driver: one finding, with the bug check Windows would stop with, and who did it.
+//!
+//! A verdict is about the driver. A fault of ours is never one: it is an assertion, told as such (exit code 3).
+
+use abi::DriverPtr;
+use engine::{BadAddress, Fault};
+
+/// How sure, and how bad.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Tier {
+    /// Windows or Driver Verifier would stop, or state is provably wrong. Fails the run.
+    Error,
+    /// Documented as wrong, survives on this Windows version.
+    Warning,
+    /// Style, performance, obsolete.
+    Advice,
+}
+
+/// The bug check Windows would show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BugCheck {
+    /// E.g. 0xD1.
+    pub code: u32,
+    /// Its four parameters.
+    pub parameters: [u64; 4],
+}
+
+/// One finding.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The rule, in kebab case: `irql-too-high`, `double-completion`, `wild-write`.
+    pub rule: &'static str,
+    /// How bad.
+    pub tier: Tier,
+    /// One sentence for the driver's engineer: what the driver did, with names and values.
+    pub message: String,
+    /// What Windows would show, where it would stop.
+    pub bug_check: Option<BugCheck>,
+    /// What dirql lacks: the run stops because of us, and nobody is blamed.
+    pub not_implemented: bool,
+    /// The driver's instruction (original address) and the return addresses above it, innermost first, each with its
+    /// symbol. Filled in by [`crate::Nt::stop`].
+    pub stack: Vec<StackLine>,
+}
+
+/// One line of a verdict's stack.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StackLine {
+    /// Original address.
+    pub address: u64,
+    /// `name.sys!Function+0x12`, or `name.sys+0x1234`.
+    pub symbol: String,
+}
+
+impl Verdict {
+    /// A finding of the error tier.
+    #[must_use]
+    pub fn error(rule: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            rule,
+            tier: Tier::Error,
+            message: message.into(),
+            bug_check: None,
+            not_implemented: false,
+            stack: Vec::new(),
+        }
+    }
+
+    /// With the bug check Windows would stop with.
+    #[must_use]
+    pub fn bug_check(mut self, code: u32, parameters: [u64; 4]) -> Self {
+        self.bug_check = Some(BugCheck { code, parameters });
+        self
+    }
+
+    /// Something the driver may do and dirql cannot yet: `IoFoo: not implemented by dirql`.
+    #[must_use]
+    pub fn not_implemented(what: &str) -> Self {
+        let mut verdict = Self::error("not-implemented", format!("{what}: not implemented by dirql"));
+        verdict.not_implemented = true;
+        verdict
+    }
+
+    /// The kernel followed a pointer of the driver's to memory that is not there.
+    #[must_use]
+    pub fn bad_pointer(bad: BadAddress, irql: u8) -> Self {
+        let verb = if bad.write { "written" } else { "read" };
+        let message =
+            format!("the driver passed {:#x} to the kernel, where nothing can be {verb}", bad.address);
+        let code = if irql >= 2 { 0xA } else { 0x50 };
+        let parameters = if irql >= 2 {
+            [bad.address, u64::from(irql), u64::from(bad.write), 0]
+        } else {
+            [bad.address, if bad.write { 2 } else { 0 }, 0, 0]
+        };
+        Self::error("bad-pointer", message).bug_check(code, parameters)
+    }
+
+    /// The processor refused an instruction of the driver's.
+    #[must_use]
+    pub fn fault(_fault: &Fault, _irql: u8) -> Self {
+        todo!("ke helper: by fault.kind, with bug check 0xD1/0xA/0x50/0x7F/0x1E/0xFC…")
+    }
+}
+
+/// For messages: a pointer as people read it.
+#[must_use]
+pub fn at<T>(pointer: DriverPtr<T>) -> String {
+    format!("{:#x}", pointer.address)
+}
