@@ -122,6 +122,8 @@ pub trait Guest {
     fn device_read(&self, access: Access, data: &mut [u8]) -> Flow<()>;
     /// A write to device memory.
     fn device_write(&self, access: Access, data: &[u8]) -> Flow<()>;
+    /// The instruction that accessed a port or a device has retired: what the access caused may happen now.
+    fn accessed(&self) -> Flow<()>;
     /// `mov r, cr8`.
     fn irql(&self) -> u8;
     /// `mov cr8, r`.

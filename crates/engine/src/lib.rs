@@ -29,3 +29,4 @@ pub use machine::{Engine, Stack, StartError};
 pub use memory::{BadAddress, Protection};
 pub use registers::Registers;
 pub use strand::{Progress, StrandId};
+pub use translate::RETURN_TO_KERNEL;

@@ -53,8 +53,6 @@ pub(crate) struct State {
     pub(crate) strands: Strands,
     pub(crate) memory: Memory,
     pub(crate) translator: Translator,
-    /// The innermost driver frame (`translate::Frame`) of what runs now; 0 if there is none.
-    pub(crate) frame: Cell<u64>,
     guest: Cell<Option<*const dyn Guest>>,
     panic: RefCell<Option<String>>,
 }
@@ -83,10 +81,9 @@ impl State {
         unsafe { &*guest }
     }
 
-    /// Calls the guest so that a panic of ours ends as a stop of the machine and does not cross driver frames.
-    pub(crate) fn guarded<R>(&self, call: impl FnOnce(&dyn Guest) -> Flow<R>) -> Flow<R> {
-        let guest = self.guest();
-        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| heap::scope(true, || call(guest)))) {
+    /// Runs `call` so that a panic of ours ends as a stop of the machine and does not cross driver frames.
+    pub(crate) fn caught<R>(&self, call: impl FnOnce() -> Flow<R>) -> Flow<R> {
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
             Ok(flow) => flow,
             Err(payload) => {
                 self.note_panic(payload.as_ref());
@@ -142,7 +139,6 @@ impl Engine {
             strands: Strands::default(),
             memory,
             translator: Translator::new(),
-            frame: Cell::new(0),
             guest: Cell::new(None),
             panic: RefCell::new(None),
         });
@@ -216,8 +212,8 @@ impl Engine {
         let start = |id| {
             let state = state();
             // A stop unwinds by return; there is nobody left to tell.
-            let _ = state.guarded(|guest| {
-                guest.strand(id);
+            let _ = state.caught(|| {
+                state.guest().strand(id);
                 Ok(())
             });
         };
@@ -230,7 +226,7 @@ impl Engine {
     #[must_use]
     pub fn resume(self, id: StrandId) -> Progress {
         let state = state();
-        state.strands.resume(id, &state.frame)
+        state.strands.resume(id, &translate::scratch().frame)
     }
 
     /// Goes back to the scheduler until it resumes this strand. Only from a strand.

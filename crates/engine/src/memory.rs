@@ -51,13 +51,15 @@ pub(crate) const PHYSICAL: u64 = 8 << 30;
 pub(crate) struct Memory {
     file: OwnedFd,
     executable: RefCell<BTreeSet<u64>>,
+    /// Pages that are executable and writable.
+    writable_code: RefCell<BTreeSet<u64>>,
 }
 
 impl Memory {
     pub(crate) fn new() -> std::io::Result<Self> {
         let file = rustix::fs::memfd_create("dirql-ram", rustix::fs::MemfdFlags::CLOEXEC)?;
         rustix::fs::ftruncate(&file, PHYSICAL)?;
-        Ok(Self { file, executable: RefCell::default() })
+        Ok(Self { file, executable: RefCell::default(), writable_code: RefCell::default() })
     }
 
     /// Maps `length` bytes of physical memory at `physical` to `address`. All are multiples of a page.
@@ -102,15 +104,25 @@ impl Memory {
         self.executable.borrow().contains(&(address & !(PAGE - 1)))
     }
 
+    /// Whether driver code may both run from the page that holds `address` and write to it.
+    pub(crate) fn writable(&self, address: u64) -> bool {
+        self.writable_code.borrow().contains(&(address & !(PAGE - 1)))
+    }
+
     fn remember(&self, address: u64, length: u64, protection: Protection) {
-        let mut executable = self.executable.borrow_mut();
+        let writable = protection.execute && protection.write;
         for page in (address..address + length).step_by(usize_of(PAGE)) {
-            if protection.execute {
-                executable.insert(page);
-            } else {
-                executable.remove(&page);
-            }
+            note(&self.executable, page, protection.execute);
+            note(&self.writable_code, page, writable);
         }
+    }
+}
+
+fn note(pages: &RefCell<BTreeSet<u64>>, page: u64, is: bool) {
+    if is {
+        pages.borrow_mut().insert(page);
+    } else if !pages.borrow().is_empty() {
+        pages.borrow_mut().remove(&page);
     }
 }
 
@@ -201,10 +213,13 @@ pub(crate) fn write(address: u64, from: &[u8]) -> Result<(), BadAddress> {
     }
     // SAFETY: the destination lies in the windows that hold driver memory only; where it may not be written, the
     // fault ends in the fix-up.
-    match unsafe { dirql_ram_copy(address as *mut u8, from.as_ptr(), from.len()) } {
-        0 => Ok(()),
-        _ => Err(bad),
+    let copy = || unsafe { dirql_ram_copy(address as *mut u8, from.as_ptr(), from.len()) };
+    if copy() == 0 {
+        return Ok(());
     }
+    let last = address + (from.len() as u64).saturating_sub(1);
+    let translator = &crate::machine::state().translator;
+    if (translator.written(address) | translator.written(last)) && copy() == 0 { Ok(()) } else { Err(bad) }
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "usize has 64 bits on x86-64")]

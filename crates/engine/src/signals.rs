@@ -1,5 +1,184 @@
-//! stub
-pub(crate) fn prepare_thread() -> std::io::Result<()> {
+//! Signals of a thread that runs a machine: faults of driver code, of the kernel's accessors, and everybody else's.
+//!
+//! The handler never emulates and never switches stacks: it notes what happened, edits the saved context so that
+//! execution goes on in a stub, and returns. Faults that are neither the driver's nor the accessors' go to whoever had
+//! the signal before. All asynchronous signals are blocked on the machine's thread, because one without an alternate
+//! stack would leave host data on a driver's stack.
+
+use std::cell::Cell;
+use std::io;
+use std::ptr;
+use std::sync::OnceLock;
+
+use crate::machine::try_state;
+use crate::memory;
+use crate::translate::{self, HostFault, scratch};
+use crate::windows::{CACHE, STACKS};
+
+const STACK: usize = 128 << 10;
+const SIGNALS: [i32; 6] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
+
+thread_local! {
+    // tidy: no heap behind it.
+    static PREPARED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Handlers of the process, the signal stack and mask of this thread; once each.
+pub(crate) fn prepare_thread() -> io::Result<()> {
+    install()?;
+    if PREPARED.get() {
+        return Ok(());
+    }
+    signal_stack()?;
+    block_asynchronous()?;
+    PREPARED.set(true);
     Ok(())
 }
-pub(crate) fn set_gs(_address: u64) {}
+
+/// What was installed before us, in the order of `SIGNALS`.
+// tidy: written once before any machine runs; holds plain values.
+static PREVIOUS: OnceLock<Vec<libc::sigaction>> = OnceLock::new();
+
+fn install() -> io::Result<()> {
+    if PREVIOUS.get().is_some() {
+        return Ok(());
+    }
+    let mut previous = Vec::new();
+    for signal in SIGNALS {
+        // SAFETY: all-zero is a valid sigaction; the handler has the signature that SA_SIGINFO asks for.
+        let old = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            let mut old: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_signal as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+            if libc::sigaction(signal, &raw const action, &raw mut old) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            old
+        };
+        previous.push(old);
+    }
+    let _ = PREVIOUS.set(previous);
+    Ok(())
+}
+
+/// A signal stack with a guard page below it, for the thread's life.
+fn signal_stack() -> io::Result<()> {
+    // SAFETY: fresh anonymous memory that is never unmapped; its lowest page becomes the guard.
+    unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let base = libc::mmap(ptr::null_mut(), STACK, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        if base == libc::MAP_FAILED || libc::mprotect(base, 4096, libc::PROT_NONE) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let stack = libc::stack_t { ss_sp: base.byte_add(4096), ss_flags: 0, ss_size: STACK - 4096 };
+        if libc::sigaltstack(&raw const stack, ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+fn block_asynchronous() -> io::Result<()> {
+    // SAFETY: plain calls on a local set.
+    let failed = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        for signal in SIGNALS.into_iter().chain([libc::SIGABRT, libc::SIGINT, libc::SIGTERM]) {
+            libc::sigdelset(&raw mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) != 0
+    };
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel passes valid pointers to both, ours alone for the handler's duration.
+    let (info, context) = unsafe { (&*info, &mut *context.cast::<libc::ucontext_t>()) };
+    let registers = &mut context.uc_mcontext.gregs;
+    let rip = registers[libc::REG_RIP as usize].cast_unsigned();
+    if try_state().is_some() {
+        if CACHE.contains(rip) {
+            note(signal, info, registers, rip);
+            return;
+        }
+        if let Some(next) = memory::fixup(rip).or_else(|| translate::fixup(rip)) {
+            registers[libc::REG_RIP as usize] = next.cast_signed();
+            return;
+        }
+    }
+    pass_on(signal, info, context);
+}
+
+/// Driver code faulted: leave it by the common exit, as exit 0.
+fn note(signal: i32, info: &libc::siginfo_t, registers: &mut [i64; 23], rip: u64) {
+    // SAFETY: these signals carry an address.
+    let address = unsafe { info.si_addr() } as u64;
+    let trap = u32::try_from(registers[libc::REG_TRAPNO as usize]).unwrap_or(u32::MAX);
+    let error = registers[libc::REG_ERR as usize].cast_unsigned();
+    scratch().fault.set(HostFault { signal, trap, error, address, rip });
+    scratch().rax.set(registers[libc::REG_RAX as usize].cast_unsigned());
+    registers[libc::REG_RAX as usize] = 0;
+    let exit = try_state().map_or(0, |state| state.translator.exit_stub());
+    registers[libc::REG_RIP as usize] = exit.cast_signed();
+}
+
+/// Not a driver's fault: ours or the host program's. Whoever had the signal gets it; the default ends the process.
+fn pass_on(signal: i32, info: &libc::siginfo_t, context: &mut libc::ucontext_t) {
+    // SAFETY: as in `note`.
+    if STACKS.contains(unsafe { info.si_addr() } as u64) {
+        say(b"dirql: a strand's host stack has overflowed; this is a fault of dirql, please report it\n");
+    }
+    let index = SIGNALS.iter().position(|s| *s == signal);
+    let previous = index.and_then(|i| PREVIOUS.get().and_then(|all| all.get(i)));
+    match previous {
+        Some(old) if old.sa_sigaction != libc::SIG_DFL && old.sa_sigaction != libc::SIG_IGN => {
+            // SAFETY: the handler was installed for this signal; the signature follows its own flags.
+            unsafe {
+                if old.sa_flags & libc::SA_SIGINFO != 0 {
+                    let handler: extern "C" fn(i32, *const libc::siginfo_t, *mut libc::c_void) =
+                        std::mem::transmute(old.sa_sigaction);
+                    handler(signal, info, ptr::from_mut(context).cast());
+                } else {
+                    let handler: extern "C" fn(i32) = std::mem::transmute(old.sa_sigaction);
+                    handler(signal);
+                }
+            }
+        }
+        // SAFETY: back to the default; the instruction faults again and ends the process.
+        _ => unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+        },
+    }
+}
+
+fn say(message: &[u8]) {
+    // SAFETY: writing a constant to standard error.
+    unsafe { libc::write(2, message.as_ptr().cast(), message.len()) };
+}
+
+/// Sets what `gs:` means: by `wrgsbase` where the kernel allows it, else by a system call.
+pub(crate) fn set_gs(address: u64) {
+    const HWCAP2_FSGSBASE: u64 = 1 << 1;
+    // SAFETY: nothing of the host's uses GS on x86-64.
+    unsafe {
+        if libc::getauxval(libc::AT_HWCAP2) & HWCAP2_FSGSBASE != 0 {
+            std::arch::asm!("wrgsbase {}", in(reg) address, options(nostack, preserves_flags));
+        } else {
+            const ARCH_SET_GS: i32 = 0x1001;
+            libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, address);
+        }
+    }
+    GS.set(address);
+}
+
+thread_local! {
+    // tidy: no heap behind it.
+    static GS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// What `gs:` means now.
+pub(crate) fn gs() -> u64 {
+    GS.get()
+}

@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use corosensei::stack::{Stack, StackPointer};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
-use crate::windows::{PAGE, STACKS};
+use crate::windows::STACKS;
 
 /// A strand's number: 1 and up in the order of creation; 0 is the scheduler itself.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]

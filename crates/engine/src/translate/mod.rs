@@ -1,37 +1,142 @@
-//! stub while seams are compiled
-use crate::guest::Caller;
-use crate::leave::Flow;
-use crate::machine::Stack;
-use crate::windows::SCRATCH;
-use std::cell::Cell;
+//! Runs driver code from translations: block by block, made when first reached, kept until the cache is flushed.
+//!
+//! What it guarantees: original text is never executed and never changed; return addresses on a driver's stack are
+//! original ones; every sensitive instruction is a call-out; no instruction runs uncounted; a slice ends before the
+//! exact instruction.
+//!
+//! `cache` makes blocks, `exit` handles what comes back from them, `callout` and `site` do what an instruction could not
+//! do by itself.
 
-#[repr(C)]
-pub(crate) struct Scratch {
-    pub(crate) countdown: Cell<i64>,
-}
-pub(crate) fn scratch() -> &'static Scratch {
-    // SAFETY: the page is mapped.
-    unsafe { &*(SCRATCH.base as *const Scratch) }
-}
-pub(crate) struct Translator;
-impl Translator {
-    pub(crate) fn new() -> Self {
-        Self
+mod block;
+mod cache;
+mod callout;
+mod classify;
+mod emitter;
+mod exit;
+mod flags;
+mod frame;
+mod scratch;
+mod site;
+mod stubs;
+mod table;
+
+pub(crate) use cache::Translator;
+pub(crate) use frame::fixup;
+pub(crate) use scratch::{HostFault, scratch};
+
+use crate::guest::{Caller, Fault, FaultKind};
+use crate::leave::{Flow, Leave};
+use crate::machine::{Stack, state};
+use crate::memory;
+use crate::registers::Registers;
+use abi::DriverPtr;
+use frame::{Entry, Frame};
+
+/// The return address a driver's routine sees when the kernel called it. It is no code; stacks end here.
+pub const RETURN_TO_KERNEL: u64 = stubs::RETURN_TO_KERNEL;
+
+/// Calls driver code. See [`crate::Engine::call`].
+pub(crate) fn call(target: u64, arguments: &[u64], stack: Stack) -> Flow<u64> {
+    let state = state();
+    let top = match stack {
+        Stack::At(top) => top,
+        Stack::Current => innermost().expect("a call on the current stack is nested in one").registers.rsp(),
+    };
+    let slots = arguments.len().max(4) as u64;
+    let rsp = (top - 8 * slots) & !15;
+    for (index, argument) in arguments.iter().enumerate().skip(4) {
+        if let Err(bad) = memory::write(rsp + 8 * index as u64, &argument.to_le_bytes()) {
+            return Err(refuse(FaultKind::Write, bad.address, target, rsp));
+        }
     }
-    pub(crate) fn define_export(&self, _address: u64, _number: u32) {
-        todo!()
+    let translated = match state.translator.jump_entry(target) {
+        Ok(translated) => translated,
+        Err(kind) => return Err(refuse(kind, target, target, rsp)),
+    };
+    let argument = |index: usize| arguments.get(index).copied().unwrap_or(0);
+    let stubs = state.translator.stubs();
+    let entry = Entry {
+        target: translated,
+        rsp,
+        arguments: [argument(0), argument(1), argument(2), argument(3)],
+        enter_stub: stubs.enter,
+        resume_stub: stubs.resume,
+        return_stub: stubs.gate_return,
+        depth: u64::from(depth()) + 1,
+    };
+    // SAFETY: the entry names stubs and a translated address in the cache; driver code can only come back through
+    // `dirql_exit`, `dirql_gate` and `dirql_returned`, which restore the host's state.
+    let ended = unsafe { frame::dirql_enter(&raw const entry, scratch()) };
+    match leave_of(ended.left) {
+        None => Ok(ended.value),
+        Some(leave) => Err(leave),
     }
-    pub(crate) fn forget(&self, _address: u64, _length: u64) {}
 }
-pub(crate) fn call(_target: u64, _arguments: &[u64], _stack: Stack) -> Flow<u64> {
-    todo!()
+
+/// A call that cannot even begin.
+fn refuse(kind: FaultKind, address: u64, target: u64, rsp: u64) -> Leave {
+    let mut registers = Registers::default();
+    registers.general[4] = rsp;
+    let fault = Fault { kind, address, caller: Caller { rip: target, registers }, what: "" };
+    state().guest().fault(&fault)
 }
+
+/// `Leave` in the register that carries it through the stubs; 0 is none.
+fn leave_code(leave: Leave) -> u64 {
+    match leave {
+        Leave::Stop => 1,
+        Leave::Unwind(depth) => 2 + u64::from(depth),
+    }
+}
+
+fn leave_of(code: u64) -> Option<Leave> {
+    match code {
+        0 => None,
+        1 => Some(Leave::Stop),
+        unwind => Some(Leave::Unwind(u32::try_from(unwind - 2).expect("made by leave_code"))),
+    }
+}
+
+fn innermost() -> Option<&'static Frame> {
+    frame_at(scratch().frame.get())
+}
+
+fn frame_at(address: u64) -> Option<&'static Frame> {
+    // SAFETY: the chain holds addresses of live frames on this strand's host stack, or ends with 0.
+    unsafe { (address as *const Frame).as_ref() }
+}
+
+fn caller_of(frame: &Frame) -> Caller {
+    let registers = frame.registers;
+    let rip = match frame.rip {
+        0 => crate::machine::Engine::return_address(registers.rsp()),
+        rip => rip,
+    };
+    Caller { rip, registers }
+}
+
+/// See [`crate::Engine::caller`].
 pub(crate) fn caller() -> Option<Caller> {
-    todo!()
+    innermost().map(caller_of)
 }
+
+/// See [`crate::Engine::callers`].
 pub(crate) fn callers() -> Vec<Caller> {
-    todo!()
+    std::iter::successors(innermost(), |frame| frame_at(frame.previous)).map(caller_of).collect()
 }
+
+/// See [`crate::Engine::depth`].
 pub(crate) fn depth() -> u32 {
-    todo!()
+    innermost().map_or(0, |frame| u32::try_from(frame.depth).expect("calls nest less than 2^32 deep"))
+}
+
+impl crate::machine::Engine {
+    /// What lies on top of the driver's stack, or 0.
+    fn return_address(rsp: u64) -> u64 {
+        let mut bytes = [0; 8];
+        match memory::read(DriverPtr::<u64>::new(rsp).address, &mut bytes) {
+            Ok(()) => u64::from_le_bytes(bytes),
+            Err(_) => 0,
+        }
+    }
 }

@@ -1,0 +1,172 @@
+//! Writes machine code into the cache: the few encodings that stubs and block ends are made of.
+//!
+//! Everything refers to the scratch page by RIP-relative operands. Branches are always near ones (32 bits): a body may
+//! grow. The only short jumps are backward or forward over a known number of bytes, and are checked.
+
+use std::ptr;
+
+use crate::windows::CACHE;
+
+/// A general register's number in encodings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Reg(pub(crate) u8);
+
+pub(crate) const RAX: Reg = Reg(0);
+pub(crate) const RCX: Reg = Reg(1);
+pub(crate) const RDX: Reg = Reg(2);
+pub(crate) const RSP: Reg = Reg(4);
+pub(crate) const R11: Reg = Reg(11);
+
+/// A place in emitted code where a 32-bit displacement has yet to be filled in.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub(crate) struct Hole(u64);
+
+/// A position in the cache, moving on as code is written.
+pub(crate) struct Emitter {
+    at: u64,
+}
+
+impl Emitter {
+    pub(crate) const fn new(at: u64) -> Self {
+        Self { at }
+    }
+
+    pub(crate) const fn here(&self) -> u64 {
+        self.at
+    }
+
+    /// Takes everything back that was written from `to` on.
+    pub(crate) fn roll_back(&mut self, to: u64) {
+        assert!(to <= self.at);
+        self.at = to;
+    }
+
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        let end = self.at + bytes.len() as u64;
+        assert!(self.at >= CACHE.base && end <= CACHE.end(), "the code cache is left");
+        // SAFETY: the range lies in the cache, which is mapped writable, and only this thread uses it.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.at as *mut u8, bytes.len()) };
+        self.at = end;
+    }
+
+    fn dword(&mut self, value: u32) {
+        self.bytes(&value.to_le_bytes());
+    }
+
+    /// The displacement from the end of an instruction, which is `trailing` bytes behind the displacement field.
+    fn relative(&mut self, target: u64, trailing: u64) {
+        let displacement = displacement(self.at + 4 + trailing, target);
+        self.dword(displacement);
+    }
+
+    /// `mov [address], reg`.
+    pub(crate) fn store(&mut self, address: u64, reg: Reg) {
+        self.bytes(&[0x48 | (reg.0 >> 3) << 2, 0x89, 0x05 | (reg.0 & 7) << 3]);
+        self.relative(address, 0);
+    }
+
+    /// `mov reg, [address]`.
+    pub(crate) fn load(&mut self, reg: Reg, address: u64) {
+        self.bytes(&[0x48 | (reg.0 >> 3) << 2, 0x8B, 0x05 | (reg.0 & 7) << 3]);
+        self.relative(address, 0);
+    }
+
+    /// `mov reg32, [address]`, for the low eight registers.
+    pub(crate) fn load32(&mut self, reg: Reg, address: u64) {
+        self.bytes(&[0x8B, 0x05 | (reg.0 & 7) << 3]);
+        self.relative(address, 0);
+    }
+
+    /// `mov reg, imm64`.
+    pub(crate) fn constant(&mut self, reg: Reg, value: u64) {
+        self.bytes(&[0x48 | reg.0 >> 3, 0xB8 | (reg.0 & 7)]);
+        self.bytes(&value.to_le_bytes());
+    }
+
+    /// `mov eax, imm32`.
+    pub(crate) fn constant_eax(&mut self, value: u32) {
+        self.bytes(&[0xB8]);
+        self.dword(value);
+    }
+
+    /// `sub qword [address], count`, for counts up to 127.
+    pub(crate) fn subtract(&mut self, address: u64, count: u8) {
+        assert!(count < 128, "the immediate is sign-extended");
+        self.bytes(&[0x48, 0x83, 0x2D]);
+        self.relative(address, 1);
+        self.bytes(&[count]);
+    }
+
+    /// `jmp target`.
+    pub(crate) fn jump(&mut self, target: u64) {
+        self.bytes(&[0xE9]);
+        self.relative(target, 0);
+    }
+
+    /// `jmp ?`.
+    pub(crate) fn jump_hole(&mut self) -> Hole {
+        self.bytes(&[0xE9]);
+        self.hole()
+    }
+
+    /// `jcc ?` with the condition's number in encodings.
+    pub(crate) fn jump_if_hole(&mut self, condition: u8) -> Hole {
+        self.bytes(&[0x0F, 0x80 | condition]);
+        self.hole()
+    }
+
+    /// `call ?`.
+    pub(crate) fn call_hole(&mut self) -> Hole {
+        self.bytes(&[0xE8]);
+        self.hole()
+    }
+
+    /// `jmp [address]`.
+    pub(crate) fn jump_through(&mut self, address: u64) {
+        self.bytes(&[0xFF, 0x25]);
+        self.relative(address, 0);
+    }
+
+    /// `jrcxz target`, within 127 bytes.
+    pub(crate) fn jump_if_rcx_zero(&mut self, target: u64) {
+        let distance = target.wrapping_sub(self.at + 2).cast_signed();
+        let short = i8::try_from(distance).expect("a short jump reaches 127 bytes");
+        self.bytes(&[0xE3, short.cast_unsigned()]);
+    }
+
+    fn hole(&mut self) -> Hole {
+        let at = self.at;
+        self.dword(0);
+        Hole(at)
+    }
+
+    /// Lets a hole lead to `target`.
+    pub(crate) fn fill(&mut self, hole: Hole, target: u64) {
+        patch_displacement(hole.0, target);
+    }
+}
+
+impl Hole {
+    pub(crate) const fn address(self) -> u64 {
+        self.0
+    }
+}
+
+/// Overwrites the 32-bit displacement at `at` (whose instruction ends behind it) so that it leads to `target`.
+pub(crate) fn patch_displacement(at: u64, target: u64) {
+    assert!(CACHE.contains(at));
+    let displacement = displacement(at + 4, target).to_le_bytes();
+    // SAFETY: the field lies in the cache, which is mapped writable; one thread runs and patches code.
+    unsafe { ptr::copy_nonoverlapping(displacement.as_ptr(), at as *mut u8, 4) };
+}
+
+/// Overwrites the code at `at` with `jmp target`.
+pub(crate) fn patch_jump(at: u64, target: u64) {
+    Emitter::new(at).jump(target);
+}
+
+fn displacement(from: u64, to: u64) -> u32 {
+    let distance = to.wrapping_sub(from).cast_signed();
+    i32::try_from(distance).expect("cache, scratch page and images lie within 2 GiB").cast_unsigned()
+}

@@ -1,0 +1,212 @@
+//! Instructions that have touched device memory (or `KUSER_SHARED_DATA`): learned at their first fault.
+//!
+//! Each execution asks where the operand lies now. On RAM the original instruction runs. On a device the same
+//! instruction runs with its operand replaced by the scratch page, between a read from the device (if it reads) and a
+//! write to it (if it writes): no semantics are written by hand. String moves, whose operands are implicit, are done
+//! element by element here. Bit tests with a register offset (which moves the address) are refused by name.
+
+use iced_x86::{InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+
+use super::block;
+use super::callout::{load, step, store};
+use super::exit::{go_on, refuse};
+use super::frame::Frame;
+use super::scratch::{DEVICE as SCRATCH_DATA, scratch};
+use crate::guest::{Access, FaultKind};
+use crate::leave::Flow;
+use crate::machine::state;
+use crate::windows::{DEVICE, SHARED_DATA};
+use iced_x86::Instruction;
+
+const RCX: usize = 1;
+const RSI: usize = 6;
+const RDI: usize = 7;
+
+/// Remembers the instruction at `rip`. False if it was known already, so that its body cannot be helped.
+pub(super) fn learn(rip: u64) -> bool {
+    let new = state().translator.with(|cache| cache.sites.insert(rip));
+    if new {
+        state().translator.flush();
+    }
+    new
+}
+
+fn is_device(address: u64) -> bool {
+    DEVICE.contains(address) || SHARED_DATA.contains(address)
+}
+
+/// A learned instruction is about to run.
+pub(super) fn enter(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
+    if is_string(instruction) {
+        return string(frame, instruction);
+    }
+    let Some(operand) = explicit_operand(instruction) else {
+        return Ok(body(instruction, false));
+    };
+    let Some(address) = address_of(frame, instruction, operand).filter(|address| is_device(*address)) else {
+        return Ok(body(instruction, false));
+    };
+    let bytes = match u8::try_from(instruction.memory_size().size()) {
+        Ok(bytes @ 1..=64) if !moves_by_bit(instruction) => bytes,
+        _ => return refuse(frame, instruction, FaultKind::NotImplemented),
+    };
+    let mut data = [0; 64];
+    if access(instruction, operand).0 {
+        let access = Access { address, bytes };
+        state().guest().device_read(access, &mut data[..bytes.into()])?;
+    }
+    scratch().device.0.set(data);
+    scratch().target.set(address);
+    Ok(body(instruction, true))
+}
+
+/// The body of a learned instruction has run; on a device, what it stored goes there.
+pub(super) fn done(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
+    let address = scratch().target.replace(0);
+    if is_device(address) {
+        let guest = state().guest();
+        let operand = explicit_operand(instruction).expect("the body was made for it");
+        if access(instruction, operand).1 {
+            let bytes = u8::try_from(instruction.memory_size().size()).expect("checked before the body ran");
+            let data = scratch().device.0.get();
+            guest.device_write(Access { address, bytes }, &data[..bytes.into()])?;
+        }
+        guest.accessed()?;
+    }
+    go_on(frame, instruction.next_ip())
+}
+
+/// The translated body: on the scratch page, or the original.
+fn body(instruction: &Instruction, on_scratch: bool) -> u64 {
+    let translator = &state().translator;
+    if !on_scratch {
+        scratch().target.set(0);
+    }
+    let key = (instruction.ip(), on_scratch);
+    if let Some(made) = translator.with(|cache| cache.site_bodies.get(&key).copied()) {
+        return made;
+    }
+    translator.make_room();
+    translator.with(|cache| {
+        let body = if on_scratch { redirected(instruction) } else { *instruction };
+        let made = block::translate_site(cache, instruction, &body);
+        cache.site_bodies.insert(key, made);
+        made
+    })
+}
+
+fn redirected(instruction: &Instruction) -> Instruction {
+    let mut body = *instruction;
+    body.set_segment_prefix(Register::None);
+    body.set_memory_base(Register::RIP);
+    body.set_memory_index(Register::None);
+    body.set_memory_index_scale(1);
+    body.set_memory_displ_size(8);
+    body.set_memory_displacement64(SCRATCH_DATA);
+    body
+}
+
+fn explicit_operand(instruction: &Instruction) -> Option<u32> {
+    (0..instruction.op_count()).find(|i| instruction.op_kind(*i) == OpKind::Memory)
+}
+
+/// Whether the operand is read, and whether it is written.
+fn access(instruction: &Instruction, operand: u32) -> (bool, bool) {
+    match InstructionInfoFactory::new().info(instruction).op_access(operand) {
+        OpAccess::Read | OpAccess::CondRead => (true, false),
+        OpAccess::Write => (false, true),
+        OpAccess::NoMemAccess | OpAccess::None => (false, false),
+        _ => (true, true),
+    }
+}
+
+fn moves_by_bit(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
+        && instruction.op1_kind() == OpKind::Register
+}
+
+fn address_of(frame: &Frame, instruction: &Instruction, operand: u32) -> Option<u64> {
+    instruction.virtual_address(operand, 0, |register, _, _| {
+        if register.is_segment_register() {
+            return Some(if register == Register::GS { crate::signals::gs() } else { 0 });
+        }
+        let value = frame.registers.general.get(register.full_register().number())?;
+        Some(if register.is_gpr32() { value & 0xFFFF_FFFF } else { *value })
+    })
+}
+
+/// The address that the instruction at `frame.rip` refers to: for a fault whose address the processor does not tell.
+pub(super) fn operand_of(frame: &Frame) -> Option<u64> {
+    let mut bytes = [0; 15];
+    let available = (1..=15).rev().find(|n| crate::memory::read(frame.rip, &mut bytes[..*n]).is_ok())?;
+    let mut decoder = iced_x86::Decoder::with_ip(64, &bytes[..available], frame.rip, 0);
+    let instruction = decoder.decode();
+    let operand = explicit_operand(&instruction)?;
+    address_of(frame, &instruction, operand)
+}
+
+fn is_string(instruction: &Instruction) -> bool {
+    instruction.is_string_instruction()
+}
+
+/// `movs`, `stos`, `lods` with a device on either side.
+fn string(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
+    use Mnemonic as M;
+    let (loads, stores, bytes) = match instruction.mnemonic() {
+        M::Movsb => (true, true, 1),
+        M::Movsw => (true, true, 2),
+        M::Movsd => (true, true, 4),
+        M::Movsq => (true, true, 8),
+        M::Stosb => (false, true, 1),
+        M::Stosw => (false, true, 2),
+        M::Stosd => (false, true, 4),
+        M::Stosq => (false, true, 8),
+        M::Lodsb => (true, false, 1),
+        M::Lodsw => (true, false, 2),
+        M::Lodsd => (true, false, 4),
+        M::Lodsq => (true, false, 8),
+        _ => return refuse(frame, instruction, FaultKind::NotImplemented),
+    };
+    let near = |register: usize| is_device(frame.registers.general[register]);
+    if !(loads && near(RSI) || stores && near(RDI)) {
+        return Ok(body(instruction, false));
+    }
+    let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    while !repeated || frame.registers.general[RCX] != 0 {
+        string_element(frame, loads, stores, bytes)?;
+        if !repeated {
+            break;
+        }
+        frame.registers.general[RCX] -= 1;
+    }
+    go_on(frame, instruction.next_ip())
+}
+
+fn string_element(frame: &mut Frame, loads: bool, stores: bool, bytes: u8) -> Flow<()> {
+    let guest = state().guest();
+    let width = usize::from(bytes);
+    let mut data = frame.registers.general[0].to_le_bytes();
+    if loads {
+        let address = frame.registers.general[RSI];
+        if is_device(address) {
+            guest.device_read(Access { address, bytes }, &mut data[..width])?;
+        } else {
+            load(frame, address, &mut data[..width])?;
+        }
+        step(frame, RSI, bytes);
+    }
+    if stores {
+        let address = frame.registers.general[RDI];
+        if is_device(address) {
+            guest.device_write(Access { address, bytes }, &data[..width])?;
+        } else {
+            store(frame, address, &data[..width])?;
+        }
+        step(frame, RDI, bytes);
+    } else {
+        let value = u64::from_le_bytes(data);
+        // A 32-bit result clears the upper half, as everywhere; `data` kept the rest of `rax` for the narrow ones.
+        frame.registers.general[0] = if bytes == 4 { value & 0xFFFF_FFFF } else { value };
+    }
+    guest.accessed()
+}

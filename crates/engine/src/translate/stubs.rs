@@ -1,0 +1,190 @@
+//! The permanent code at the cache's start: how driver code is entered and left. It survives flushes.
+
+use super::emitter::{Emitter, RAX, RCX, RDX, RSP};
+use super::scratch::{
+    EXIT_ENTRY, FRAME, GATE_ENTRY, JUMP, RAX as SAVED_RAX, RCX as SAVED_RCX, RDX as SAVED_RDX, RESUME,
+    RETURNED_ENTRY, RSP as SAVED_RSP, scratch,
+};
+use super::table::{self, Column, UPPER_HALF};
+use super::{frame, scratch as page};
+use crate::windows::{CACHE, IMAGES, TABLE};
+
+/// The original address that stands for "returned to the kernel".
+pub(crate) const RETURN_TO_KERNEL: u64 = IMAGES.base + 0xF00;
+/// The common exit stands first.
+pub(crate) const EXIT: u64 = CACHE.base;
+/// Room for the stubs and the thunks of exports; translations follow.
+pub(crate) const PERMANENT: u64 = 4 << 20;
+
+/// Where the stubs lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stubs {
+    /// Switches to the driver's stack and calls `scratch.resume`.
+    pub(crate) enter: u64,
+    /// Switches to the driver's stack and jumps to `scratch.resume`.
+    pub(crate) resume: u64,
+    /// Switches to the driver's stack and returns as a driver's `ret` does.
+    pub(crate) gate_return: u64,
+    /// Saves the stack pointer and goes to `dirql_exit`; `eax` is the exit's number.
+    pub(crate) exit: u64,
+    /// Goes to `dirql_gate`; `eax` is the export's number.
+    gate: u64,
+    /// Landing pad of `enter`'s call.
+    landing: u64,
+    /// Where the next export thunk goes.
+    pub(crate) next_thunk: u64,
+}
+
+/// Writes the stubs and tells them where the host's code is.
+pub(crate) fn write(return_miss: u32) -> Stubs {
+    page::scratch().exit_entry.set(frame::dirql_exit as *const () as u64);
+    scratch().gate_entry.set(frame::dirql_gate as *const () as u64);
+    scratch().returned_entry.set(frame::dirql_returned as *const () as u64);
+    let mut e = Emitter::new(CACHE.base);
+
+    let exit = e.here();
+    assert_eq!(exit, EXIT);
+    e.store(SAVED_RSP, RSP);
+    e.load(RSP, FRAME);
+    e.jump_through(EXIT_ENTRY);
+
+    let gate = e.here();
+    e.store(SAVED_RSP, RSP);
+    e.load(RSP, FRAME);
+    e.jump_through(GATE_ENTRY);
+
+    let resume = e.here();
+    e.load(RSP, SAVED_RSP);
+    e.jump_through(RESUME);
+
+    let enter = e.here();
+    e.load(RSP, SAVED_RSP);
+    let call = e.call_hole();
+    let landing = e.here();
+    restore_return_address(&mut e, RETURN_TO_KERNEL);
+    e.store(SAVED_RSP, RSP);
+    e.load(RSP, FRAME);
+    e.jump_through(RETURNED_ENTRY);
+    let thunk = e.here();
+    e.fill(call, thunk);
+    original_return_address(&mut e, RETURN_TO_KERNEL);
+    e.jump_through(RESUME);
+
+    let gate_return = e.here();
+    e.load(RSP, SAVED_RSP);
+    let _ = return_sequence(&mut e, |e| exit_stub(e, exit, return_miss));
+
+    let mut stubs =
+        Stubs { enter, resume, gate_return, exit, gate, landing, next_thunk: e.here().next_multiple_of(16) };
+    stubs.next_thunk = stubs.next_thunk.max(CACHE.base + 0x400);
+    stubs.enter_in_table();
+    stubs
+}
+
+impl Stubs {
+    /// Makes returns to the kernel find the landing pad; again after the table was cleared.
+    pub(crate) fn enter_in_table(&self) {
+        table::set(RETURN_TO_KERNEL, Column::Return, self.landing);
+    }
+
+    /// A thunk that calls export `number`.
+    pub(crate) fn export_thunk(&mut self, number: u32) -> u64 {
+        let thunk = self.next_thunk;
+        assert!(thunk + 16 <= CACHE.base + PERMANENT, "too many exports");
+        let mut e = Emitter::new(thunk);
+        e.constant_eax(number);
+        e.jump(self.gate);
+        self.next_thunk = thunk + 16;
+        thunk
+    }
+}
+
+/// An exit: 17 bytes.
+pub(crate) fn exit_stub(e: &mut Emitter, common: u64, number: u32) {
+    e.store(SAVED_RAX, RAX);
+    e.constant_eax(number);
+    e.jump(common);
+}
+
+/// Behind a translated call: puts the original return address over the translated one that the call has pushed.
+pub(crate) fn original_return_address(e: &mut Emitter, address: u64) {
+    e.bytes(&[0xC7, 0x04, 0x24]);
+    e.bytes(&low(address));
+}
+
+/// At a landing pad: the slot that `ret` has consumed holds the original address again, for whoever reads below `rsp`.
+pub(crate) fn restore_return_address(e: &mut Emitter, address: u64) {
+    e.bytes(&[0xC7, 0x44, 0x24, 0xF8]);
+    e.bytes(&low(address));
+}
+
+/// A driver's `ret`: looks the original return address up, and returns through the processor's own predictor. No flag
+/// is touched. Answers the addresses of the loads from the driver's stack, and the end of the saved-registers span.
+pub(crate) fn return_sequence(e: &mut Emitter, miss: impl FnOnce(&mut Emitter)) -> (u64, u64) {
+    e.store(SAVED_RCX, RCX);
+    e.store(SAVED_RDX, RDX);
+    let loads = e.here();
+    e.bytes(&[0x8B, 0x14, 0x24]); // mov edx, [rsp]
+    e.bytes(&[0x8B, 0x4C, 0x24, 0x04]); // mov ecx, [rsp+4]
+    let to_ok = compare_upper_half(e);
+    let miss_at = e.here();
+    restore_rcx_rdx(e);
+    miss(e);
+    to_ok.fill(e);
+    e.constant(RCX, TABLE.base);
+    e.bytes(&[0x8B, 0x4C, 0xD1, 0x04]); // mov ecx, [rcx+rdx*8+4]
+    e.jump_if_rcx_zero(miss_at);
+    e.constant(RDX, IMAGES.base);
+    e.bytes(&[0x48, 0x8D, 0x0C, 0x11]); // lea rcx, [rcx+rdx]
+    e.bytes(&[0x48, 0x89, 0x0C, 0x24]); // mov [rsp], rcx
+    restore_rcx_rdx(e);
+    let end = e.here();
+    e.bytes(&[0xC3]);
+    (loads, end)
+}
+
+/// With the target's halves in `edx` and `ecx`: finds the translated target, leaves it in `scratch.jump` and restores
+/// `rcx` and `rdx`; or restores them and runs `miss`.
+pub(crate) fn look_up_jump(e: &mut Emitter, restore: impl Fn(&mut Emitter), miss: impl FnOnce(&mut Emitter)) {
+    let to_ok = compare_upper_half(e);
+    let miss_at = e.here();
+    restore(e);
+    miss(e);
+    to_ok.fill(e);
+    e.constant(RCX, TABLE.base);
+    e.bytes(&[0x8B, 0x0C, 0xD1]); // mov ecx, [rcx+rdx*8]
+    e.jump_if_rcx_zero(miss_at);
+    e.constant(RDX, IMAGES.base);
+    e.bytes(&[0x48, 0x8D, 0x0C, 0x11]); // lea rcx, [rcx+rdx]
+    e.store(JUMP, RCX);
+    restore(e);
+}
+
+pub(crate) fn restore_rcx_rdx(e: &mut Emitter) {
+    e.load(RCX, SAVED_RCX);
+    e.load(RDX, SAVED_RDX);
+}
+
+/// A short forward jump whose distance is filled in later.
+struct ShortHole(u64);
+
+impl ShortHole {
+    fn fill(self, e: &mut Emitter) {
+        let here = e.here();
+        let mut back = Emitter::new(self.0);
+        back.jump_if_rcx_zero(here);
+    }
+}
+
+/// `lea ecx, [rcx - upper half]; jrcxz ?`: taken where the address lies in the window of images.
+fn compare_upper_half(e: &mut Emitter) -> ShortHole {
+    e.bytes(&[0x8D, 0x89]);
+    e.bytes(&0u32.wrapping_sub(UPPER_HALF).to_le_bytes());
+    let at = e.here();
+    e.bytes(&[0xE3, 0x00]);
+    ShortHole(at)
+}
+
+fn low(address: u64) -> [u8; 4] {
+    ((address & 0xFFFF_FFFF) as u32).to_le_bytes()
+}

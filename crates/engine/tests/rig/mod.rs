@@ -1,0 +1,191 @@
+//! A machine with code laid into it by hand, and a guest that writes down what it is asked.
+#![allow(dead_code, reason = "each test file uses its part of the rig")]
+
+use std::cell::{Cell, RefCell};
+
+use engine::windows::{IMAGES, PAGE, SYSTEM};
+use engine::{
+    Access, Args, Engine, Fault, Flow, Guest, Leave, Protection, Registers, Special, Stack, StrandId,
+};
+
+/// Where the code goes.
+pub const CODE: u64 = IMAGES.base + 0x1000_0000;
+/// Where exports are.
+pub const EXPORTS: u64 = IMAGES.base + 0x10_0000;
+/// Data the code may use.
+pub const DATA: u64 = SYSTEM.base + 0x10_0000;
+/// Bytes of it.
+pub const DATA_SIZE: u64 = 16 * PAGE;
+/// Top of the driver's stack.
+pub const STACK_TOP: u64 = SYSTEM.base + 0x20_0000;
+/// Bytes of it; the page below is not mapped.
+pub const STACK_SIZE: u64 = 24 << 10;
+
+type Hook = Box<dyn Fn(&Rig) -> Flow<()>>;
+
+/// The guest.
+pub struct Rig {
+    pub engine: Engine,
+    pub log: RefCell<Vec<String>>,
+    pub irql: Cell<u8>,
+    pub interrupt_flag: Cell<bool>,
+    pub fault: RefCell<Option<Fault>>,
+    pub device: RefCell<Vec<u8>>,
+    /// Called at the end of each slice; sets the next.
+    pub on_slice: RefCell<Option<Hook>>,
+    pub export: RefCell<Option<Box<dyn Fn(&Rig, u32, &Args) -> Flow<u64>>>>,
+    next_physical: Cell<u64>,
+}
+
+impl Rig {
+    /// A machine whose code page holds `code`.
+    pub fn new(code: &[u8]) -> Self {
+        let engine = Engine::start().expect("one test, one process: run them by cargo nextest");
+        let rig = Self {
+            engine,
+            log: RefCell::default(),
+            irql: Cell::new(0),
+            interrupt_flag: Cell::new(true),
+            fault: RefCell::default(),
+            device: RefCell::new(vec![0; 4096]),
+            on_slice: RefCell::default(),
+            export: RefCell::default(),
+            next_physical: Cell::new(0x10_0000),
+        };
+        rig.map(DATA, DATA_SIZE);
+        rig.map(STACK_TOP - STACK_SIZE, STACK_SIZE);
+        rig.map(STACK_TOP, PAGE);
+        rig.load(CODE, code);
+        rig
+    }
+
+    pub fn map(&self, address: u64, length: u64) {
+        let physical = self.next_physical.replace(self.next_physical.get() + length);
+        self.engine.map(address, physical, length, Protection::READ_WRITE);
+    }
+
+    /// Lays code at an address of the images' window.
+    pub fn load(&self, address: u64, code: &[u8]) {
+        let length = (code.len() as u64 + 1).next_multiple_of(PAGE);
+        self.map(address, length);
+        self.engine.write_bytes(address, code).unwrap();
+        self.engine.protect(address, length, Protection::READ_EXECUTE);
+    }
+
+    pub fn call(&self, arguments: &[u64]) -> Flow<u64> {
+        self.call_at(CODE, arguments)
+    }
+
+    pub fn call_at(&self, target: u64, arguments: &[u64]) -> Flow<u64> {
+        self.engine.run(self, || self.engine.call(target, arguments, Stack::At(STACK_TOP)))
+    }
+
+    /// The fault that ended the last call.
+    pub fn the_fault(&self) -> Fault {
+        self.fault.borrow().expect("a fault was expected")
+    }
+
+    fn note(&self, text: String) {
+        engine::outside(|| self.log.borrow_mut().push(text));
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        self.log.borrow().clone()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.engine.finish();
+    }
+}
+
+impl Guest for Rig {
+    fn strand(&self, _id: StrandId) {}
+
+    fn export(&self, number: u32, args: &Args) -> Flow<u64> {
+        match &*self.export.borrow() {
+            Some(export) => export(self, number, args),
+            None => Ok(0),
+        }
+    }
+
+    fn slice(&self) -> Flow<()> {
+        match &*self.on_slice.borrow() {
+            Some(hook) => hook(self),
+            None => Ok(()),
+        }
+    }
+
+    fn port_read(&self, port: u16, bytes: u8) -> Flow<u32> {
+        self.note(format!("in {port:#x} {bytes}"));
+        Ok(0x1122_3344)
+    }
+
+    fn port_write(&self, port: u16, bytes: u8, value: u32) -> Flow<()> {
+        self.note(format!("out {port:#x} {bytes} {value:#x}"));
+        Ok(())
+    }
+
+    fn device_read(&self, access: Access, data: &mut [u8]) -> Flow<()> {
+        let offset = (access.address & 0xFFF) as usize;
+        data.copy_from_slice(&self.device.borrow()[offset..offset + data.len()]);
+        self.note(format!("read {:#x} {}", access.address, access.bytes));
+        Ok(())
+    }
+
+    fn device_write(&self, access: Access, data: &[u8]) -> Flow<()> {
+        let offset = (access.address & 0xFFF) as usize;
+        self.device.borrow_mut()[offset..offset + data.len()].copy_from_slice(data);
+        self.note(format!("write {:#x} {} {data:x?}", access.address, access.bytes));
+        Ok(())
+    }
+
+    fn accessed(&self) -> Flow<()> {
+        Ok(())
+    }
+
+    fn irql(&self) -> u8 {
+        self.irql.get()
+    }
+
+    fn set_irql(&self, level: u64) -> Flow<()> {
+        self.irql.set(u8::try_from(level).unwrap());
+        Ok(())
+    }
+
+    fn interrupt_flag(&self) -> bool {
+        self.interrupt_flag.get()
+    }
+
+    fn set_interrupt_flag(&self, on: bool) -> Flow<()> {
+        self.interrupt_flag.set(on);
+        Ok(())
+    }
+
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        [leaf + 1, subleaf + 2, 3, 4]
+    }
+
+    fn special(&self, special: Special) -> Flow<u64> {
+        self.note(format!("{special:?}"));
+        Ok(0x0123_4567_89AB_CDEF)
+    }
+
+    fn fault(&self, fault: &Fault) -> Leave {
+        *self.fault.borrow_mut() = Some(*fault);
+        Leave::Stop
+    }
+}
+
+/// Assembles with iced's own assembler, at `CODE`.
+pub fn assemble(build: impl FnOnce(&mut iced_x86::code_asm::CodeAssembler)) -> Vec<u8> {
+    let mut a = iced_x86::code_asm::CodeAssembler::new(64).unwrap();
+    build(&mut a);
+    a.assemble(CODE).unwrap()
+}
+
+/// Zeroed registers, for comparisons.
+pub fn no_registers() -> Registers {
+    Registers::default()
+}
