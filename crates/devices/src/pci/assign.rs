@@ -195,7 +195,11 @@ fn error(card: &str, why: String) -> PlacementError {
 }
 
 fn no_room(card: &str, bar: usize, kind: Bar) -> PlacementError {
-    let space = if kind.is_port() { "I/O ports C000h-FFFFh" } else { "memory E0000000h-FEBFFFFFh" };
+    let space = match kind {
+        Bar::Port { .. } => "I/O ports C000h-FFFFh",
+        Bar::Memory { location: Location::Below1M, .. } => "memory below 1 MB (D0000h-EFFFFh)",
+        Bar::Memory { .. } => "memory E0000000h-FEBFFFFFh",
+    };
     error(card, format!("no room for BAR{bar} ({:X}h bytes) in {space}; ask for less", kind.length()))
 }
 
