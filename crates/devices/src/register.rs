@@ -39,17 +39,28 @@ impl<R> Part<R> {
     }
 }
 
-/// The registers that `bytes` (1–8) bytes at `offset` touch, in the table's order.
+/// The registers that `bytes` (1–8) bytes at `offset` touch. The table is sorted and nothing in it overlaps.
 pub(crate) fn parts<R: Copy>(table: &[Row<R>], offset: u64, bytes: u64) -> impl Iterator<Item = Part<R>> {
-    table.iter().filter_map(move |row| {
+    let first = table.partition_point(|row| row.offset + row.bytes <= offset);
+    table[first..].iter().take_while(move |row| row.offset < offset + bytes).map(move |row| {
         let start = row.offset.max(offset);
         let end = (row.offset + row.bytes).min(offset + bytes);
-        (start < end).then(|| {
-            let register_shift = (start - row.offset) * 8;
-            let lanes = low32((u64::from(u32::MAX) >> (32 - (end - start) * 8)) << register_shift);
-            Part { register: row.register, lanes, register_shift, access_shift: (start - offset) * 8 }
-        })
+        let register_shift = (start - row.offset) * 8;
+        let lanes = low32((u64::from(u32::MAX) >> (32 - (end - start) * 8)) << register_shift);
+        Part { register: row.register, lanes, register_shift, access_shift: (start - offset) * 8 }
     })
+}
+
+/// Whether a table is sorted and nothing in it overlaps: [`parts`] relies on it, so each table asserts it.
+pub(crate) const fn is_sorted<R>(table: &[Row<R>]) -> bool {
+    let mut i = 1;
+    while i < table.len() {
+        if table[i - 1].offset + table[i - 1].bytes > table[i].offset {
+            return false;
+        }
+        i += 1;
+    }
+    true
 }
 
 /// The register at `offset`, with its name.

@@ -7,7 +7,7 @@ use kernel::hal::hardware::Window;
 
 use super::header::{Bar, Header};
 use crate::bits::bits;
-use crate::register::{Row, low32, parts};
+use crate::register::{Row, is_sorted, low32, parts};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Register {
@@ -57,6 +57,8 @@ const TABLE: &[Row<Register>] = &[
     row(Register::MinGrant, 0x3E, 1, "MinGnt"),
     row(Register::MaxLatency, 0x3F, 1, "MaxLat"),
 ];
+
+const _: () = assert!(is_sorted(TABLE));
 
 /// Where the device-specific bytes start.
 const SPECIFIC: u64 = 0x40;

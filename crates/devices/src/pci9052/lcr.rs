@@ -5,7 +5,7 @@
 
 use super::fields::{Cntrl, Descriptor, Intcsr, Range, Remap};
 use crate::pci::{Bar, Location};
-use crate::register::{Row, low32};
+use crate::register::{Row, is_sorted, low32};
 
 /// A register of the LCR, by the data book's name; the number is the local address space or chip select.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +49,8 @@ pub(crate) const TABLE: &[Row<Register>] = &[
     row(Register::Intcsr, 0x4C, "INTCSR"),
     row(Register::Cntrl, 0x50, "CNTRL"),
 ];
+
+const _: () = assert!(is_sorted(TABLE));
 
 /// Bytes of the LCR's windows.
 pub(crate) const LENGTH: u64 = 0x80;

@@ -8,7 +8,7 @@
 use super::lcr::LOCAL_MASK;
 use crate::bits::bits;
 use crate::ram::SparseRam;
-use crate::register::{Part, Row, parts};
+use crate::register::{Part, Row, is_sorted, parts};
 
 /// The peripheral's registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +22,8 @@ pub(crate) const TABLE: &[Row<Register>] = &[
     Row { register: Register::Status, offset: 0xFFF8, bytes: 4, name: "STATUS" },
     Row { register: Register::Doorbell, offset: 0xFFFC, bytes: 4, name: "DOORBELL" },
 ];
+
+const _: () = assert!(is_sorted(TABLE));
 
 bits! {
     /// The peripheral's STATUS.
