@@ -197,6 +197,6 @@ impl Dump<'_> {
     /// The size written down for the window at `base`, else what its alignment allows, at most `most`.
     fn length(&self, base: u64, most: u64) -> u64 {
         let written = self.sizes.iter().find(|(known, _)| *known == base).map(|(_, length)| *length);
-        written.unwrap_or_else(|| (1 << base.trailing_zeros()).min(most))
+        written.unwrap_or_else(|| (base & base.wrapping_neg()).min(most))
     }
 }

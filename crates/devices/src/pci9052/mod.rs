@@ -85,10 +85,10 @@ impl Pci9052 {
 
     /// Takes header and LCR from the EEPROM, if there is a programmed one.
     fn load_eeprom(&mut self) {
-        if let Some(words) =
-            self.eeprom.as_ref().map(Eeprom::words).filter(|words| image::is_programmed(words))
-        {
+        let words = self.eeprom.as_ref().map(Eeprom::words);
+        if let Some(words) = words.filter(|words| image::is_programmed(words)) {
             image::load(words, &mut self.header, &mut self.lcr);
+            self.header.line_loads = self.header.line_loads.wrapping_add(1);
         }
         self.lcr.intcsr =
             self.interrupts.write(fields::Intcsr(0), self.lcr.intcsr.0, u32::MAX, self.is_9052());
