@@ -1,2 +1,19 @@
-//! Placeholder header, replaced by the first real commit.
+//! Modelled PCI hardware: a bus with configuration space, and cards to put on it.
+//!
+//! [`pci::PciBus`] answers the kernel's [`kernel::hal::hardware::Hardware`]; a card is a [`pci::Model`]; [`parse`]
+//! makes one from what a user typed (`pci9052,latency=50us`) and [`catalog()`] lists what can be typed. Everything is a
+//! deterministic function of the calls made and the times handed in. It does no I/O, knows no driver and no IRQL, and
+//! models no DMA and no message-signalled interrupts yet.
 #![forbid(unsafe_code)]
+
+mod bits;
+mod catalog;
+pub mod generic;
+pub mod pci;
+pub mod pci9052;
+mod ram;
+mod register;
+mod spec;
+
+pub use catalog::{Entry, Key, PLACEMENT, Signal, catalog, parse};
+pub use spec::{ReadFile, SpecError};

@@ -74,7 +74,7 @@ impl fmt::Display for Refusal {
 
 /// The hardware of one machine. Times are the machine's clock in nanoseconds.
 ///
-/// After every call the kernel asks [`Hardware::line`] for the levels: an access may have changed them.
+/// After every call the kernel asks [`Hardware::lines`] for the levels: an access may have changed them.
 pub trait Hardware {
     /// An `in` from I/O space. Nobody there reads as all ones.
     fn port_read(&mut self, now: u64, port: u16, width: Width) -> Result<u32, Refusal>;

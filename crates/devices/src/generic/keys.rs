@@ -1,0 +1,162 @@
+//! What can be typed for a `pci` card, and the card it makes.
+
+use super::lspci;
+use super::{Generic, Pin, Reads};
+use crate::catalog::{Entry, Key, Signal, placement};
+use crate::pci::{Bar, Header, Location, Model};
+use crate::spec::{Options, ReadFile, SpecError, hex, id_pair, number, size};
+
+/// The catalog's line.
+pub const ENTRY: Entry = Entry {
+    name: "pci",
+    summary: "any card: windows that answer as memory, ones or the last write; a script raises its interrupt",
+    ids: &[],
+    keys: &[
+        Key {
+            name: "id",
+            meaning: "VVVV:DDDD, vendor and device, hexadecimal",
+            default: "none: this or config is needed",
+        },
+        Key {
+            name: "config",
+            meaning: "FILE, text of `lspci -xxxx` (add -vv for window sizes)",
+            default: "none",
+        },
+        Key {
+            name: "function",
+            meaning: "which function of config=, as in 02:00.0",
+            default: "the only one",
+        },
+        Key {
+            name: "barN",
+            meaning: "mem:SIZE, mem64:SIZE (takes BAR N+1 too), pmem:SIZE, pmem64:SIZE (prefetchable), io:SIZE or none",
+            default: "none, or as config= has it",
+        },
+        Key {
+            name: "irq",
+            meaning: "an interrupt pin: a (or nothing), b, c, d; stuck is pin A, always asserted",
+            default: "no pin, or as config= has it",
+        },
+        Key {
+            name: "sub",
+            meaning: "VVVV:DDDD, subsystem vendor and device, hexadecimal",
+            default: "0000:0000",
+        },
+        Key { name: "class", meaning: "CCSSPP, class code, hexadecimal", default: "ff0000" },
+        Key { name: "rev", meaning: "revision, 0-255 (0x for hexadecimal)", default: "0" },
+        Key { name: "reads", meaning: "ram, ones or last: how windows answer reads", default: "ram" },
+    ],
+    signals: &[Signal { name: "irq", meaning: "1 raises the interrupt pin, 0 drops it" }],
+    build,
+};
+
+const BARS: [&str; 6] = ["bar0", "bar1", "bar2", "bar3", "bar4", "bar5"];
+
+fn build(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Box<dyn Model>, SpecError> {
+    let mut header = base_header(options, read_file)?;
+    if let Some((vendor, device)) = options.value("id", "VVVV:DDDD, e.g. 10b5:9050", id_pair)? {
+        (header.vendor, header.device) = (vendor, device);
+    }
+    if let Some((vendor, device)) = options.value("sub", "VVVV:DDDD, e.g. 10b5:9050", id_pair)? {
+        (header.subsystem_vendor, header.subsystem) = (vendor, device);
+    }
+    let class = |text: &str| hex(text, 6).filter(|_| text.len() == 6).and_then(|n| u32::try_from(n).ok());
+    if let Some(class) = options.value("class", "six hexadecimal digits, e.g. 068000", class)? {
+        header.class = class;
+    }
+    let revision = |text: &str| number(text).and_then(|n| u8::try_from(n).ok());
+    if let Some(revision) = options.value("rev", "a number from 0 to 255", revision)? {
+        header.revision = revision;
+    }
+    bars(options, &mut header)?;
+    let pin = pin(options, &mut header)?;
+    let reads = options.value("reads", "ram, ones or last", reads)?.unwrap_or_default();
+    Ok(Box::new(Generic::new(header, placement(options)?, reads, pin)))
+}
+
+/// The header to start from: a dump's, or that of a card of PCI 2.3 without windows.
+fn base_header(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Header, SpecError> {
+    let Some(path) = options.text("config") else {
+        if options.has("function") {
+            return Err(SpecError::new(
+                "device `pci`: function= chooses from config=FILE, which is not given",
+            ));
+        }
+        if !options.has("id") {
+            return Err(SpecError::new(
+                "device `pci` needs id=VVVV:DDDD or config=FILE, e.g. pci,id=10b5:9050,bar0=mem:128,irq",
+            ));
+        }
+        return Ok(Header { class: 0xFF_0000, master: true, interrupt_disable: true, ..Header::default() });
+    };
+    let in_file = |why: String| SpecError::new(format!("device `pci`: config={path}: {why}"));
+    let bytes = read_file(path).map_err(in_file)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| in_file("is not text; give the output of `lspci -xxxx`".to_owned()))?;
+    lspci::header(&text, options.text("function")).map_err(in_file)
+}
+
+fn bars(options: &Options<'_>, header: &mut Header) -> Result<(), SpecError> {
+    for (index, key) in BARS.into_iter().enumerate() {
+        if let Some(bar) = options.value(key, FORM, bar)? {
+            header.bars[index] = bar;
+        }
+    }
+    for (index, key) in BARS.into_iter().enumerate() {
+        let wide = matches!(header.bars[index], Some(Bar::Memory { location: Location::Any64, .. }));
+        if wide && !header.is_wide(index) {
+            return Err(
+                options.bad(key, "64-bit, so it needs the next BAR for its upper half: leave that out")
+            );
+        }
+    }
+    Ok(())
+}
+
+const FORM: &str = "mem:SIZE, mem64:SIZE, pmem:SIZE, pmem64:SIZE, io:SIZE or none; SIZE a power of two (mem from 16, io 4 to 16K)";
+
+fn bar(text: &str) -> Option<Option<Bar>> {
+    if text == "none" {
+        return Some(None);
+    }
+    let (kind, length) = text.split_once(':')?;
+    let length = size(length).filter(|length| length.is_power_of_two())?;
+    let memory = |location, prefetchable| Bar::Memory { length, location, prefetchable };
+    let bar = match kind {
+        "mem" => memory(Location::Any32, false),
+        "mem64" => memory(Location::Any64, false),
+        "pmem" => memory(Location::Any32, true),
+        "pmem64" => memory(Location::Any64, true),
+        "io" => Bar::Port { length },
+        _ => return None,
+    };
+    let fits = match bar {
+        Bar::Port { .. } => (4..=0x4000).contains(&length),
+        Bar::Memory { location: Location::Any64, .. } => (16..=1 << 38).contains(&length),
+        Bar::Memory { .. } => (16..=1 << 31).contains(&length),
+    };
+    fits.then_some(Some(bar))
+}
+
+fn pin(options: &Options<'_>, header: &mut Header) -> Result<Pin, SpecError> {
+    let (number, pin) = match options.text("irq") {
+        None => return Ok(Pin::Poked),
+        Some("" | "a" | "A") => (1, Pin::Poked),
+        Some("b" | "B") => (2, Pin::Poked),
+        Some("c" | "C") => (3, Pin::Poked),
+        Some("d" | "D") => (4, Pin::Poked),
+        Some("stuck") => (1, Pin::Stuck),
+        Some(_) => return Err(options.bad("irq", "a, b, c, d, stuck or nothing")),
+    };
+    header.pin = number;
+    Ok(pin)
+}
+
+fn reads(text: &str) -> Option<Reads> {
+    match text {
+        "ram" => Some(Reads::Ram),
+        "ones" => Some(Reads::Ones),
+        "last" => Some(Reads::Last),
+        _ => None,
+    }
+}

@@ -1,0 +1,321 @@
+//! The bus: who claims an access, the levels of the interrupt lines, and the kernel's [`Hardware`] over all cards.
+//!
+//! PCI Local Bus Specification 3.0, 3.2.2 (address decoding, configuration mechanism 1) and 2.2.6 (interrupt pins). A
+//! function claims only what its command register lets it decode; nobody there reads as ones.
+
+use kernel::hal::hardware::{Function, Hardware, PciAddress, Refusal, Width};
+
+use super::assign::{PlacementError, assign, legacy_irq};
+use super::config::{Command, ConfigSpace};
+use super::header::Bar;
+use super::model::{Access, Model};
+use crate::register::{low32, ones};
+
+/// CONFIG_ADDRESS, 32 bits.
+const CONFIG_ADDRESS: u16 = 0xCF8;
+/// CONFIG_DATA, 4 bytes.
+const CONFIG_DATA: u16 = 0xCFC;
+
+/// One PCI bus, number 0, with cards whose windows and lines firmware has assigned.
+pub struct PciBus {
+    slots: Vec<Slot>,
+    /// What is decoded now; rebuilt whenever a base, an enable or a size changes.
+    claims: Vec<Claim>,
+    /// The latch of configuration mechanism 1.
+    config_address: u32,
+}
+
+/// A card in its slot.
+struct Slot {
+    address: PciAddress,
+    name: String,
+    model: Box<dyn Model>,
+    config: ConfigSpace,
+    line: Option<u32>,
+    /// The model's windows and line loads when `claims` was last built.
+    seen_bars: [Option<Bar>; 6],
+    seen_line_loads: u32,
+}
+
+/// A window that is decoded now.
+#[derive(Clone, Copy)]
+struct Claim {
+    port: bool,
+    base: u64,
+    last: u64,
+    slot: usize,
+    bar: u8,
+}
+
+impl PciBus {
+    /// Resets the cards, puts them in slots and does what firmware does: bases, lines, decoding on.
+    ///
+    /// # Errors
+    /// Cards that cannot all be placed: too many, too large, or asked to be where another is.
+    pub fn new(mut cards: Vec<Box<dyn Model>>) -> Result<Self, PlacementError> {
+        for card in &mut cards {
+            card.reset();
+        }
+        let places = assign(&cards)?;
+        let place = |(model, place): (Box<dyn Model>, super::assign::Assignment)| {
+            let mut config = ConfigSpace::default();
+            config.assign(model.header(), place.bases, legacy_irq(place.line));
+            Slot {
+                address: place.address,
+                name: place.name,
+                seen_bars: model.header().bars,
+                seen_line_loads: model.header().line_loads,
+                model,
+                config,
+                line: place.line,
+            }
+        };
+        let mut slots: Vec<Slot> = cards.into_iter().zip(places).map(place).collect();
+        slots.sort_by_key(|slot| slot.address);
+        let mut bus = Self { slots, claims: Vec::new(), config_address: 0 };
+        bus.rebuild_claims();
+        Ok(bus)
+    }
+
+    /// RST#: every card and its configuration space as at power-on, nothing assigned, nothing decoded.
+    pub fn reset(&mut self) {
+        let Self { slots, claims: _, config_address } = self;
+        *config_address = 0;
+        for Slot { address: _, name: _, model, config, line: _, seen_bars, seen_line_loads } in slots {
+            model.reset();
+            config.reset();
+            *seen_bars = model.header().bars;
+            *seen_line_loads = model.header().line_loads;
+        }
+        self.rebuild_claims();
+    }
+
+    fn rebuild_claims(&mut self) {
+        self.claims.clear();
+        for (index, slot) in self.slots.iter().enumerate() {
+            let command = slot.config.command();
+            for window in slot.config.windows(slot.model.header()) {
+                let enable = if window.port { Command::IO_SPACE } else { Command::MEMORY_SPACE };
+                if command.is(enable) && window.base != 0 {
+                    let last = window.base.saturating_add(window.length - 1);
+                    let (port, base, bar) = (window.port, window.base, window.bar);
+                    self.claims.push(Claim { port, base, last, slot: index, bar });
+                }
+            }
+        }
+    }
+
+    /// Who decodes an address; the lowest slot, if two do.
+    fn claim(&self, port: bool, address: u64) -> Option<Claim> {
+        let hit = |claim: &&Claim| claim.port == port && claim.base <= address && address <= claim.last;
+        self.claims.iter().find(hit).copied()
+    }
+
+    /// The claim and the access on it, with the card's time brought up to now.
+    fn open(
+        &mut self,
+        now: u64,
+        port: bool,
+        address: u64,
+        width: Width,
+    ) -> Result<Option<(usize, Access)>, Refusal> {
+        let Some(claim) = self.claim(port, address) else { return Ok(None) };
+        let access = Access { now, bar: claim.bar, offset: address - claim.base, address, width };
+        if claim.last - address < width as u64 - 1 {
+            return Err(self.past_the_end(claim, access));
+        }
+        self.catch_up(claim.slot, now);
+        Ok(Some((claim.slot, access)))
+    }
+
+    fn past_the_end(&self, claim: Claim, access: Access) -> Refusal {
+        let slot = &self.slots[claim.slot];
+        let window = claim.last - claim.base + 1;
+        Refusal {
+            what: format!("{} BAR{}+{:X}h", slot.name, claim.bar, access.offset),
+            why: format!(
+                "an access of {} bytes runs past the end of the window ({window:X}h bytes)",
+                access.bytes()
+            ),
+        }
+    }
+
+    fn read(&mut self, now: u64, port: bool, address: u64, width: Width) -> Result<u64, Refusal> {
+        let Some((index, access)) = self.open(now, port, address, width)? else {
+            return Ok(ones(width as u64));
+        };
+        let value = self.slots[index].model.read(access).map_err(|refusal| self.name(index, refusal))?;
+        self.settle(index);
+        Ok(value & ones(width as u64))
+    }
+
+    fn write(&mut self, now: u64, port: bool, address: u64, width: Width, value: u64) -> Result<(), Refusal> {
+        let Some((index, access)) = self.open(now, port, address, width)? else { return Ok(()) };
+        let value = value & ones(width as u64);
+        self.slots[index].model.write(access, value).map_err(|refusal| self.name(index, refusal))?;
+        self.settle(index);
+        Ok(())
+    }
+
+    /// Puts the card's name in front of a model's refusal.
+    fn name(&self, index: usize, refusal: Refusal) -> Refusal {
+        Refusal { what: format!("{} {}", self.slots[index].name, refusal.what), ..refusal }
+    }
+
+    fn catch_up(&mut self, index: usize, now: u64) {
+        if self.slots[index].model.deadline().is_some_and(|deadline| deadline <= now) {
+            self.slots[index].model.advance(now);
+            self.settle(index);
+        }
+    }
+
+    /// After a model ran: it may have changed its windows or loaded its interrupt line register.
+    fn settle(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let header = slot.model.header();
+        if header.line_loads != slot.seen_line_loads {
+            slot.seen_line_loads = header.line_loads;
+            slot.config.set_interrupt_line(header.loaded_line);
+        }
+        if header.bars != slot.seen_bars {
+            slot.seen_bars = header.bars;
+            self.rebuild_claims();
+        }
+    }
+
+    fn slot_at(&self, at: PciAddress) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.address == at)
+    }
+
+    /// The function, and the offset of its first byte, that CONFIG_DATA shows now; none while bit 31 is 0.
+    fn config_target(&self) -> Option<(PciAddress, u8)> {
+        let [register, function, bus, enable] = self.config_address.to_le_bytes();
+        let at = PciAddress { bus, device: function >> 3, function: function & 7 };
+        (enable & 0x80 != 0).then_some((at, register & 0xFC))
+    }
+
+    /// What an access to ports CF8h–CFFh means: the latch, or bytes of configuration space from an offset.
+    fn config_port(&self, port: u16, width: Width) -> Option<ConfigPort> {
+        if port == CONFIG_ADDRESS && width == Width::Dword {
+            return Some(ConfigPort::Address);
+        }
+        let byte = port.checked_sub(CONFIG_DATA).filter(|byte| *byte < 4)?;
+        if u64::from(byte) + width as u64 > 4 {
+            return None;
+        }
+        let (at, register) = self.config_target()?;
+        Some(ConfigPort::Data(at, register + u8::try_from(byte).ok()?))
+    }
+}
+
+/// What an access to the configuration ports reaches.
+enum ConfigPort {
+    Address,
+    Data(PciAddress, u8),
+}
+
+impl Hardware for PciBus {
+    fn port_read(&mut self, now: u64, port: u16, width: Width) -> Result<u32, Refusal> {
+        match self.config_port(port, width) {
+            Some(ConfigPort::Address) => Ok(self.config_address),
+            Some(ConfigPort::Data(at, offset)) => Ok(self.config_read(at, offset, width)),
+            None => self.read(now, true, port.into(), width).map(low32),
+        }
+    }
+
+    fn port_write(&mut self, now: u64, port: u16, width: Width, value: u32) -> Result<(), Refusal> {
+        match self.config_port(port, width) {
+            Some(ConfigPort::Address) => self.config_address = value,
+            Some(ConfigPort::Data(at, offset)) => self.config_write(at, offset, width, value),
+            None => return self.write(now, true, port.into(), width, value.into()),
+        }
+        Ok(())
+    }
+
+    fn memory_read(&mut self, now: u64, address: u64, width: Width) -> Result<u64, Refusal> {
+        self.read(now, false, address, width)
+    }
+
+    fn memory_write(&mut self, now: u64, address: u64, width: Width, value: u64) -> Result<(), Refusal> {
+        self.write(now, false, address, width, value)
+    }
+
+    fn config_read(&mut self, at: PciAddress, offset: u8, width: Width) -> u32 {
+        let bytes = (width as u64).min(4);
+        let Some(index) = self.slot_at(at) else { return low32(ones(bytes)) };
+        let slot = &self.slots[index];
+        slot.config.read(slot.model.header(), slot.model.asserts(), offset.into(), bytes)
+    }
+
+    fn config_write(&mut self, at: PciAddress, offset: u8, width: Width, value: u32) {
+        let Some(index) = self.slot_at(at) else { return };
+        let slot = &mut self.slots[index];
+        slot.config.write(slot.model.header(), offset.into(), (width as u64).min(4), value);
+        self.rebuild_claims();
+    }
+
+    fn functions(&self) -> Vec<Function> {
+        let function = |slot: &Slot| Function {
+            address: slot.address,
+            name: slot.name.clone(),
+            windows: slot.config.windows(slot.model.header()),
+            line: slot.line,
+        };
+        self.slots.iter().map(function).collect()
+    }
+
+    fn describe(&self, port: bool, address: u64) -> Option<String> {
+        if port && (address | 3) == u64::from(CONFIG_ADDRESS) + 3 {
+            return Some("CONFIG_ADDRESS".to_owned());
+        }
+        if port && (address | 3) == u64::from(CONFIG_DATA) + 3 {
+            return Some("CONFIG_DATA".to_owned());
+        }
+        let claim = self.claim(port, address)?;
+        let slot = &self.slots[claim.slot];
+        let offset = address - claim.base;
+        let register = slot.model.describe(claim.bar, offset);
+        Some(format!("{} {}", slot.name, register.unwrap_or_else(|| format!("BAR{}+{offset:X}h", claim.bar))))
+    }
+
+    fn lines(&self) -> u64 {
+        self.slots
+            .iter()
+            .filter(|slot| slot.drives_line())
+            .filter_map(|slot| slot.line)
+            .fold(0, |lines, line| lines | 1 << line)
+    }
+
+    fn asserting(&self, line: u32) -> Vec<String> {
+        let guilty = |slot: &&Slot| slot.line == Some(line) && slot.drives_line();
+        self.slots.iter().filter(guilty).map(|slot| slot.name.clone()).collect()
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        self.slots.iter().filter_map(|slot| slot.model.deadline()).min()
+    }
+
+    fn advance(&mut self, now: u64) {
+        for index in 0..self.slots.len() {
+            self.catch_up(index, now);
+        }
+    }
+
+    fn poke(&mut self, now: u64, device: &str, signal: &str, value: &str) -> Result<(), String> {
+        let Some(index) = self.slots.iter().position(|slot| slot.name == device) else {
+            let names: Vec<&str> = self.slots.iter().map(|slot| slot.name.as_str()).collect();
+            return Err(format!("no device `{device}` on the bus; there are: {}", names.join(", ")));
+        };
+        self.catch_up(index, now);
+        let result = self.slots[index].model.poke(now, signal, value);
+        self.settle(index);
+        result.map_err(|why| format!("{device}: {why}"))
+    }
+}
+
+impl Slot {
+    /// Whether its pin pulls its line: software may have disabled it.
+    fn drives_line(&self) -> bool {
+        self.model.asserts() && !self.config.command().is(Command::INTERRUPT_DISABLE)
+    }
+}

@@ -1,0 +1,127 @@
+//! What a card says about itself in its type 0 configuration header, as a model describes it.
+//!
+//! PCI Local Bus Specification 3.0, 6.1–6.2. What software writes there (command, bases, line) is `config`'s.
+
+/// Where a memory window may lie: bits 2:1 of its base address register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Location {
+    /// 00: anywhere in 32 bits.
+    Any32,
+    /// 01: below 1 MB.
+    Below1M,
+    /// 10: anywhere in 64 bits; takes the next register for its upper half.
+    Any64,
+}
+
+/// A window that a function asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bar {
+    /// Memory space.
+    Memory {
+        /// Bytes, a power of two from 16.
+        length: u64,
+        /// Where it may lie.
+        location: Location,
+        /// Reads have no side effect.
+        prefetchable: bool,
+    },
+    /// I/O space.
+    Port {
+        /// Bytes, a power of two from 4.
+        length: u64,
+    },
+}
+
+impl Bar {
+    /// Memory anywhere in 32 bits, not prefetchable.
+    #[must_use]
+    pub const fn memory(length: u64) -> Self {
+        Self::Memory { length, location: Location::Any32, prefetchable: false }
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub const fn length(self) -> u64 {
+        match self {
+            Self::Memory { length, .. } | Self::Port { length } => length,
+        }
+    }
+
+    /// Whether it is in I/O space.
+    #[must_use]
+    pub const fn is_port(self) -> bool {
+        matches!(self, Self::Port { .. })
+    }
+
+    /// Whether reads have no side effect; memory only.
+    #[must_use]
+    pub const fn is_prefetchable(self) -> bool {
+        matches!(self, Self::Memory { prefetchable: true, .. })
+    }
+
+    /// The read-only low bits of the base address register.
+    #[must_use]
+    pub const fn low_bits(self) -> u32 {
+        match self {
+            Self::Port { .. } => 1,
+            Self::Memory { location, prefetchable, .. } => {
+                let place = match location {
+                    Location::Any32 => 0,
+                    Location::Below1M => 2,
+                    Location::Any64 => 4,
+                };
+                place | if prefetchable { 8 } else { 0 }
+            }
+        }
+    }
+}
+
+/// The read-only side of a function's configuration space. A model may change it, e.g. when it reloads its EEPROM; the
+/// bus looks after every access.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Header {
+    /// 00h.
+    pub vendor: u16,
+    /// 02h.
+    pub device: u16,
+    /// 08h.
+    pub revision: u8,
+    /// 09h, 24 bits: base class, subclass, interface.
+    pub class: u32,
+    /// 2Ch.
+    pub subsystem_vendor: u16,
+    /// 2Eh.
+    pub subsystem: u16,
+    /// 3Dh: 0 none, 1 INTA# … 4 INTD#.
+    pub pin: u8,
+    /// 3Eh, in units of 250 ns.
+    pub min_grant: u8,
+    /// 3Fh, in units of 250 ns.
+    pub max_latency: u8,
+    /// 10h–24h. A 64-bit window's following entry must be `None`.
+    pub bars: [Option<Bar>; 6],
+    /// 30h: bytes of the expansion ROM, a power of two from 2048. Its socket is empty: nothing answers there.
+    pub rom: Option<u32>,
+    /// Whether it can be a bus master: command bit 2 exists.
+    pub master: bool,
+    /// Whether command bit 10 (interrupt disable) and status bit 3 exist: PCI 2.3 and later.
+    pub interrupt_disable: bool,
+    /// 34h: where the capabilities list starts, 0 if there is none.
+    pub capabilities: u8,
+    /// 40h–FFh, read only; what is missing at the end reads 0.
+    pub specific: Vec<u8>,
+    /// How often the function has loaded its interrupt line register (3Ch) by itself since reset. Each load
+    /// overwrites what firmware put there.
+    pub line_loads: u32,
+    /// What such a load puts there.
+    pub loaded_line: u8,
+}
+
+impl Header {
+    /// Whether register `bar` is the lower half of a 64-bit base.
+    #[must_use]
+    pub fn is_wide(&self, bar: usize) -> bool {
+        matches!(self.bars.get(bar), Some(Some(Bar::Memory { location: Location::Any64, .. })))
+            && matches!(self.bars.get(bar + 1), Some(None))
+    }
+}

@@ -1,0 +1,17 @@
+//! PCI as a driver's machine has it: one bus, functions in slots, configuration space, windows, interrupt lines.
+//!
+//! Follows the PCI Local Bus Specification 3.0. A card is a [`Model`]; [`PciBus`] owns the cards and everything that is
+//! the same for all of them. It has no bridges and no second bus. Writes arrive at once: posting, which is a choice of
+//! the machine, is not modelled here yet.
+
+mod assign;
+mod bus;
+mod config;
+mod header;
+mod model;
+
+pub use assign::{PlacementError, legacy_irq};
+pub use bus::PciBus;
+pub use header::{Bar, Header, Location};
+pub(crate) use model::level;
+pub use model::{Access, Model, Placement};

@@ -1,0 +1,99 @@
+//! What a card must do: the trait that every model implements, and nothing about any card.
+//!
+//! A model knows its registers and its outside signals. It does not know its slot, its bases, its line or its
+//! configuration registers: those are the bus's.
+
+use kernel::hal::hardware::{Refusal, Width};
+
+use super::header::Header;
+
+/// One access to a window, aligned or not, wholly inside the window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Access {
+    /// The machine's clock, ns.
+    pub now: u64,
+    /// Which base address register, 0–5.
+    pub bar: u8,
+    /// Bytes from the window's base.
+    pub offset: u64,
+    /// The bus address, `base + offset`; for chips whose errata depend on it.
+    pub address: u64,
+    /// Bytes moved.
+    pub width: Width,
+}
+
+impl Access {
+    /// Bytes moved, 1–8.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.width as u64
+    }
+
+    /// Whether the offset is a multiple of the width.
+    #[must_use]
+    pub const fn is_aligned(&self) -> bool {
+        self.offset.is_multiple_of(self.bytes())
+    }
+}
+
+/// What a user asks of the firmware for one card; what is not asked is chosen by rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Placement {
+    /// Device number, 1–31.
+    pub slot: Option<u8>,
+    /// Interrupt line, 16–23. Two cards may ask for the same.
+    pub line: Option<u32>,
+    /// Bus addresses of the windows.
+    pub bases: [Option<u64>; 6],
+}
+
+/// A card.
+pub trait Model {
+    /// The model's name, e.g. `pci9052`: the bus numbers its functions by it.
+    fn kind(&self) -> &'static str;
+    /// The read-only side of its configuration space as it is now.
+    fn header(&self) -> &Header;
+    /// What the user asked of the firmware.
+    fn placement(&self) -> Placement;
+    /// Power-on or RST#. Memory that survives that on the real card survives it here.
+    fn reset(&mut self);
+    /// A read. Its value is in the lowest `access.bytes()` bytes.
+    ///
+    /// # Errors
+    /// What was accessed (without the card's name, which the bus puts in front) and what it accepts.
+    fn read(&mut self, access: Access) -> Result<u64, Refusal>;
+    /// A write.
+    ///
+    /// # Errors
+    /// As for [`Model::read`].
+    fn write(&mut self, access: Access, value: u64) -> Result<(), Refusal>;
+    /// Whether it drives its interrupt pin now.
+    fn asserts(&self) -> bool;
+    /// When, in ns of the machine's clock, it next does something by itself.
+    fn deadline(&self) -> Option<u64> {
+        None
+    }
+    /// Time is now `now`, at or after the deadline; the bus calls it before an access, too.
+    fn advance(&mut self, now: u64) {
+        let _ = now;
+    }
+    /// The outside world acts on a signal of the card.
+    ///
+    /// # Errors
+    /// What it does not know, and what it does know.
+    fn poke(&mut self, now: u64, signal: &str, value: &str) -> Result<(), String>;
+    /// The register at an offset of a window, e.g. `LCR+4Ch INTCSR`.
+    fn describe(&self, bar: u8, offset: u64) -> Option<String>;
+}
+
+/// The level of a signal, as a script writes it.
+///
+/// # Errors
+/// What would be right.
+pub(crate) fn level(value: &str) -> Result<bool, String> {
+    match value {
+        "1" | "high" => Ok(true),
+        "0" | "low" => Ok(false),
+        _ => Err(format!("`{value}` is no level; say 1 or 0")),
+    }
+}

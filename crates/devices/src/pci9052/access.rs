@@ -1,0 +1,95 @@
+//! The windows of the PCI 9052: which accesses each register takes, and where a local space's accesses go.
+//!
+//! LCR: 1, 2 or 4 bytes, aligned. Local spaces: memory takes 1 to 8 bytes at any alignment, as byte enables and bus
+//! splitting make of it; the peripheral's registers only aligned 1, 2 or 4 bytes.
+
+use kernel::hal::hardware::{Refusal, Width};
+
+use super::fields::{Cntrl, Descriptor};
+use super::local::ByteOrder;
+use super::{Pci9052, lcr, local};
+use crate::pci::{Access, Model};
+use crate::register::{ones, parts};
+
+const REGISTER_WIDTHS: &str = "accepts 1, 2 and 4 bytes, aligned";
+
+impl Pci9052 {
+    pub(super) fn read_lcr(&self, access: Access) -> Result<u64, Refusal> {
+        self.check_register(access)?;
+        if self.erratum(access) {
+            return Ok(0);
+        }
+        let read = parts(lcr::TABLE, access.offset, access.bytes())
+            .map(|part| part.read(self.read_register(access.now, part.register)));
+        Ok(read.fold(0, |value, bits| value | bits))
+    }
+
+    pub(super) fn write_lcr(&mut self, access: Access, value: u64) -> Result<(), Refusal> {
+        self.check_register(access)?;
+        for part in parts(lcr::TABLE, access.offset, access.bytes()) {
+            self.write_register(access.now, part.register, part.written(value), part.lanes);
+        }
+        Ok(())
+    }
+
+    pub(super) fn read_local(&self, access: Access) -> Result<u64, Refusal> {
+        let (local, order) = self.local_access(access)?;
+        if self.is_held_in_reset() {
+            return Ok(ones(access.bytes()));
+        }
+        Ok(self.local.read(local, access.bytes(), order))
+    }
+
+    pub(super) fn write_local(&mut self, access: Access, value: u64) -> Result<(), Refusal> {
+        let (local, order) = self.local_access(access)?;
+        if !self.is_held_in_reset() {
+            self.local.write(access.now, local, access.bytes(), value, order);
+            self.refresh();
+        }
+        Ok(())
+    }
+
+    /// PLX's erratum 1 for the 9050: LCR reads return 0 where bit 7 of the base is set. Writes arrive.
+    fn erratum(&self, access: Access) -> bool {
+        !self.is_9052() && (access.address - access.offset) & 0x80 != 0
+    }
+
+    /// While CNTRL bit 30 is set the board is in reset and answers nothing.
+    fn is_held_in_reset(&self) -> bool {
+        self.lcr.cntrl.is(Cntrl::SOFTWARE_RESET)
+    }
+
+    /// Where on the local bus an access goes, and in which byte order.
+    fn local_access(&self, access: Access) -> Result<(u32, ByteOrder), Refusal> {
+        let space = usize::from(access.bar) - 2;
+        let local = self.lcr.local_address(space, access.offset);
+        if parts(local::TABLE, local.into(), access.bytes()).next().is_some() {
+            self.check_register(access)?;
+        }
+        Ok((local, byte_order(self.lcr.lasbrd[space])))
+    }
+
+    fn check_register(&self, access: Access) -> Result<(), Refusal> {
+        if access.is_aligned() && access.width != Width::Qword {
+            return Ok(());
+        }
+        let what = self.describe(access.bar, access.offset).unwrap_or_default();
+        let how = if access.is_aligned() { "" } else { " not aligned" };
+        Err(Refusal {
+            what,
+            why: format!("an access of {} bytes{how}; it {REGISTER_WIDTHS}", access.bytes()),
+        })
+    }
+}
+
+/// Big endian turns the bytes of a bus word over: 8-bit buses have nothing to turn.
+fn byte_order(descriptor: Descriptor) -> ByteOrder {
+    if !descriptor.is(Descriptor::BIG_ENDIAN) {
+        return ByteOrder(0);
+    }
+    match descriptor.get(Descriptor::BUS_WIDTH) {
+        0 => ByteOrder(0),
+        1 => ByteOrder(1),
+        _ => ByteOrder(3),
+    }
+}

@@ -1,0 +1,80 @@
+//! What can be typed for a `pci9052` card, and the card it makes.
+
+use super::{Pci9052, Settings, image};
+use crate::catalog::{Entry, Key, Signal, placement};
+use crate::pci::{Model, Placement};
+use crate::spec::{Options, ReadFile, SpecError, id_pair, nanoseconds};
+
+/// The catalog's line.
+pub const ENTRY: Entry = Entry {
+    name: "pci9052",
+    summary: "PLX PCI 9052 bridge: 64 KiB of local memory, and a peripheral at local FFF8h/FFFCh that raises LINTi1",
+    ids: &[(0x10B5, 0x9050)],
+    keys: &[
+        Key {
+            name: "latency",
+            meaning: "time from a doorbell write (local FFFCh) to LINTi1, in ns or with us, ms, s",
+            default: "10us",
+        },
+        Key { name: "rev", meaning: "2 is the 9052; 1 the 9050, with its LCR erratum", default: "2" },
+        Key {
+            name: "eeprom",
+            meaning: "FILE with the 93CS46's words (hexadecimal text or binary), blank or none",
+            default: "the built-in board",
+        },
+        Key { name: "sub", meaning: "VVVV:DDDD, subsystem of the built-in board", default: "10b5:9050" },
+    ],
+    signals: &[
+        Signal { name: "linti1", meaning: "1 drives LINTi1 high besides the peripheral, 0 lets go" },
+        Signal { name: "linti2", meaning: "1 drives LINTi2 high, 0 low" },
+        Signal { name: "uio0", meaning: "level of user I/O pin 0 where it is an input" },
+        Signal { name: "uio1", meaning: "level of user I/O pin 1 where it is an input" },
+        Signal { name: "uio2", meaning: "level of user I/O pin 2 where it is an input" },
+        Signal { name: "uio3", meaning: "level of user I/O pin 3 where it is an input" },
+    ],
+    build,
+};
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            placement: Placement::default(),
+            revision: 2,
+            latency: 10_000,
+            eeprom: Some(image::builtin((0x10B5, 0x9050))),
+        }
+    }
+}
+
+fn build(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Box<dyn Model>, SpecError> {
+    let defaults = Settings::default();
+    let revision = |text: &str| match text {
+        "1" => Some(1),
+        "2" => Some(2),
+        _ => None,
+    };
+    let latency = options.value("latency", "a time, e.g. 500, 50us or 2ms", nanoseconds)?;
+    let subsystem = options.value("sub", "VVVV:DDDD, e.g. 10b5:9050", id_pair)?;
+    let eeprom = match (options.text("eeprom"), subsystem) {
+        (Some(_), Some(_)) => {
+            return Err(SpecError::new(
+                "device `pci9052`: sub= is for the built-in board; eeprom= brings its own subsystem",
+            ));
+        }
+        (Some("none"), None) => None,
+        (Some("blank"), None) => Some(image::BLANK),
+        (Some(path), None) => {
+            let in_file = |why: String| SpecError::new(format!("device `pci9052`: eeprom={path}: {why}"));
+            Some(image::parse(&read_file(path).map_err(in_file)?).map_err(in_file)?)
+        }
+        (None, Some(subsystem)) => Some(image::builtin(subsystem)),
+        (None, None) => defaults.eeprom,
+    };
+    let settings = Settings {
+        placement: placement(options)?,
+        revision: options.value("rev", "1 or 2", revision)?.unwrap_or(defaults.revision),
+        latency: latency.unwrap_or(defaults.latency),
+        eeprom,
+    };
+    Ok(Box::new(Pci9052::new(settings)))
+}

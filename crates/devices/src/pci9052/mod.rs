@@ -1,0 +1,241 @@
+//! The PLX PCI 9052 (and, as revision 1, the 9050): a PCI target that bridges to a local bus, on a board of our own.
+//!
+//! After what public drivers, emulators and PLX's errata sheet say of it. BAR0/BAR1 are its local configuration
+//! registers, BAR2–BAR5 windows to the local bus. Not modelled: wait states, prefetch, bursts, retries, the ISA
+//! interface, a ROM, LOCK#. No public source says what software reset does to the registers: here it resets the board
+//! and keeps them, so that reload is what brings them back to the EEPROM's.
+
+mod access;
+mod eeprom;
+mod fields;
+mod image;
+mod interrupt;
+mod keys;
+mod lcr;
+mod local;
+
+use kernel::hal::hardware::Refusal;
+
+pub use keys::ENTRY;
+
+use crate::pci::{Access, Header, Model, Placement, level};
+use crate::register::at;
+use eeprom::{Eeprom, WORDS};
+use fields::{Cntrl, USER_IO};
+use interrupt::LocalInterrupts;
+use lcr::{Lcr, Register};
+use local::LocalBus;
+
+/// CNTRL bits that a write stores: not data-out, not EEPROM present, not the mask revision.
+const CNTRL_STORED: u32 = 0x67FF_FFFF;
+
+/// The chip and its board.
+pub struct Pci9052 {
+    settings: Settings,
+    header: Header,
+    lcr: Lcr,
+    interrupts: LocalInterrupts,
+    eeprom: Option<Eeprom>,
+    local: LocalBus,
+    outside: Outside,
+}
+
+/// What the user chose; never changes.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    placement: Placement,
+    revision: u8,
+    latency: u64,
+    /// `None`: the socket is empty.
+    eeprom: Option<[u16; WORDS]>,
+}
+
+/// The levels a script drives on the chip's pins. They are the outside world's: a reset does not change them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outside {
+    linti: [bool; 2],
+    user_io: [bool; 4],
+}
+
+impl Default for Pci9052 {
+    fn default() -> Self {
+        Self::new(Settings::default())
+    }
+}
+
+impl Pci9052 {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let mut card = Self {
+            header: Header::default(),
+            lcr: Lcr::default(),
+            interrupts: LocalInterrupts::default(),
+            eeprom: settings.eeprom.map(Eeprom::new),
+            local: LocalBus::new(settings.latency),
+            outside: Outside::default(),
+            settings,
+        };
+        card.reset();
+        card
+    }
+
+    /// Whether it is the 9052, which has edge-triggered inputs and not the 9050's erratum.
+    fn is_9052(&self) -> bool {
+        self.settings.revision >= 2
+    }
+
+    /// Takes header and LCR from the EEPROM, if there is a programmed one.
+    fn load_eeprom(&mut self) {
+        let words = self.eeprom.as_ref().map(Eeprom::words);
+        if let Some(words) = words.filter(|words| image::is_programmed(words)) {
+            image::load(words, &mut self.header, &mut self.lcr);
+            self.header.line_loads = self.header.line_loads.wrapping_add(1);
+        }
+        self.lcr.intcsr =
+            self.interrupts.write(fields::Intcsr(0), self.lcr.intcsr.0, u32::MAX, self.is_9052());
+        self.refresh();
+    }
+
+    /// After a register or a signal changed: windows and inputs follow.
+    fn refresh(&mut self) {
+        self.header.bars = self.lcr.bars();
+        self.header.rom = self.lcr.rom();
+        let [linti1, linti2] = self.outside.linti;
+        self.interrupts.drive([linti1 || self.local.linti1(), linti2], self.lcr.intcsr);
+    }
+
+    /// CNTRL as it reads: pins configured as inputs show the outside's level.
+    fn cntrl(&self, now: u64) -> Cntrl {
+        let mut cntrl = self
+            .lcr
+            .cntrl
+            .with(Cntrl::EEPROM_PRESENT, self.eeprom.is_some().into())
+            .with(Cntrl::EEPROM_DATA_OUT, self.eeprom.as_ref().is_none_or(|part| part.output(now)).into());
+        for ([select, direction, data], level) in USER_IO.into_iter().zip(self.outside.user_io) {
+            if !cntrl.is(select) && !cntrl.is(direction) {
+                cntrl = cntrl.with(data, level.into());
+            }
+        }
+        cntrl
+    }
+
+    fn write_cntrl(&mut self, now: u64, value: u32, lanes: u32) {
+        let old = self.lcr.cntrl;
+        self.lcr.cntrl = old.merged(value, lanes & CNTRL_STORED);
+        let new = self.lcr.cntrl;
+        if let Some(part) = &mut self.eeprom {
+            let pin = |field| new.is(field);
+            part.drive(now, pin(Cntrl::EEPROM_SELECT), pin(Cntrl::EEPROM_CLOCK), pin(Cntrl::EEPROM_DATA_IN));
+        }
+        if new.is(Cntrl::SOFTWARE_RESET) && !old.is(Cntrl::SOFTWARE_RESET) {
+            self.local.reset_peripheral();
+            self.interrupts.reset();
+        }
+        if new.is(Cntrl::RELOAD) && !old.is(Cntrl::RELOAD) {
+            self.load_eeprom();
+        }
+    }
+
+    fn write_register(&mut self, now: u64, register: Register, value: u32, lanes: u32) {
+        match register {
+            Register::Intcsr => {
+                self.lcr.intcsr = self.interrupts.write(self.lcr.intcsr, value, lanes, self.is_9052());
+            }
+            Register::Cntrl => self.write_cntrl(now, value, lanes),
+            _ => self.lcr.set(register, value, lanes),
+        }
+        self.refresh();
+    }
+
+    fn read_register(&self, now: u64, register: Register) -> u32 {
+        match register {
+            Register::Intcsr => self.interrupts.read(self.lcr.intcsr).0,
+            Register::Cntrl => self.cntrl(now).0,
+            _ => self.lcr.get(register),
+        }
+    }
+}
+
+impl Model for Pci9052 {
+    fn kind(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn header(&self) -> &Header {
+        &self.header
+    }
+
+    fn placement(&self) -> Placement {
+        self.settings.placement
+    }
+
+    fn reset(&mut self) {
+        let Self { settings, header, lcr, interrupts, eeprom, local, outside: _ } = self;
+        *header = Header {
+            vendor: 0x10B5,
+            device: 0x9050,
+            revision: settings.revision,
+            class: 0x06_8000,
+            subsystem_vendor: 0x10B5,
+            subsystem: 0x9050,
+            pin: 1,
+            ..Header::default()
+        };
+        lcr.reset();
+        interrupts.reset();
+        if let Some(part) = eeprom {
+            part.reset();
+        }
+        local.reset();
+        self.load_eeprom();
+    }
+
+    fn read(&mut self, access: Access) -> Result<u64, Refusal> {
+        if access.bar < 2 { self.read_lcr(access) } else { self.read_local(access) }
+    }
+
+    fn write(&mut self, access: Access, value: u64) -> Result<(), Refusal> {
+        if access.bar < 2 { self.write_lcr(access, value) } else { self.write_local(access, value) }
+    }
+
+    fn asserts(&self) -> bool {
+        self.header.pin != 0 && self.interrupts.asserts(self.lcr.intcsr)
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        self.local.deadline()
+    }
+
+    fn advance(&mut self, now: u64) {
+        self.local.advance(now);
+        self.refresh();
+    }
+
+    fn poke(&mut self, _now: u64, signal: &str, value: &str) -> Result<(), String> {
+        let pin = match signal {
+            "linti1" => &mut self.outside.linti[0],
+            "linti2" => &mut self.outside.linti[1],
+            "uio0" => &mut self.outside.user_io[0],
+            "uio1" => &mut self.outside.user_io[1],
+            "uio2" => &mut self.outside.user_io[2],
+            "uio3" => &mut self.outside.user_io[3],
+            _ => {
+                let names: Vec<&str> = ENTRY.signals.iter().map(|signal| signal.name).collect();
+                return Err(format!("no signal `{signal}`; it has: {}", names.join(", ")));
+            }
+        };
+        *pin = level(value)?;
+        self.refresh();
+        Ok(())
+    }
+
+    fn describe(&self, bar: u8, offset: u64) -> Option<String> {
+        if bar < 2 {
+            let name = at(lcr::TABLE, offset).map_or("reserved", |row| row.name);
+            return Some(format!("LCR+{offset:02X}h {name}"));
+        }
+        let local = self.lcr.local_address(usize::from(bar) - 2, offset);
+        let select = self.lcr.chip_select(local).map(|n| format!(" CS{n}#")).unwrap_or_default();
+        let register = at(local::TABLE, local.into()).map(|row| format!(" {}", row.name)).unwrap_or_default();
+        Some(format!("BAR{bar}+{offset:X}h local {local:07X}h{select}{register}"))
+    }
+}

@@ -1,0 +1,14 @@
+//! The devices as a driver engineer meets them, told as stories over the kernel's `Hardware`.
+//!
+//! One test program, so that the rig is built once. It knows no private item of the crate.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
+
+mod bus;
+mod catalog;
+mod config;
+mod eeprom;
+mod generic;
+mod lspci;
+mod pci9052;
+mod rig;

@@ -1,0 +1,138 @@
+//! A bus made of what a user would type, and short words for what a driver does to it.
+
+use devices::pci::{Model, PciBus};
+use kernel::hal::hardware::{Function, Hardware, PciAddress, Width, Window};
+
+/// A bus with cards, at a time.
+pub(crate) struct Rig {
+    pub(crate) bus: PciBus,
+    pub(crate) now: u64,
+}
+
+/// No file exists.
+pub(crate) fn no_files(path: &str) -> Result<Vec<u8>, String> {
+    Err(format!("{path}: no such file"))
+}
+
+/// The card a specification describes.
+pub(crate) fn card(spec: &str) -> Box<dyn Model> {
+    devices::parse(spec, &no_files).unwrap()
+}
+
+/// The card of a specification that names a file with these contents.
+pub(crate) fn card_with_file(spec: &str, contents: &[u8]) -> Box<dyn Model> {
+    devices::parse(spec, &|_: &str| Ok(contents.to_vec())).unwrap()
+}
+
+/// The message for a specification that cannot be used.
+pub(crate) fn refused(spec: &str) -> String {
+    devices::parse(spec, &no_files).err().expect("must be refused").to_string()
+}
+
+impl Rig {
+    pub(crate) fn new(specs: &[&str]) -> Self {
+        Self::of(specs.iter().map(|spec| card(spec)).collect())
+    }
+
+    pub(crate) fn of(cards: Vec<Box<dyn Model>>) -> Self {
+        Self { bus: PciBus::new(cards).unwrap(), now: 0 }
+    }
+
+    pub(crate) fn function(&self, name: &str) -> Function {
+        self.bus.functions().into_iter().find(|function| function.name == name).expect("the function")
+    }
+
+    pub(crate) fn at(&self, name: &str) -> PciAddress {
+        self.function(name).address
+    }
+
+    pub(crate) fn window(&self, name: &str, bar: u8) -> Window {
+        self.function(name).windows.into_iter().find(|window| window.bar == bar).expect("the window")
+    }
+
+    pub(crate) fn config(&mut self, name: &str, offset: u8, width: Width) -> u32 {
+        let at = self.at(name);
+        self.bus.config_read(at, offset, width)
+    }
+
+    pub(crate) fn set_config(&mut self, name: &str, offset: u8, width: Width, value: u32) {
+        let at = self.at(name);
+        self.bus.config_write(at, offset, width, value);
+    }
+
+    /// A read of a window, memory or ports.
+    pub(crate) fn read(&mut self, name: &str, bar: u8, offset: u64, width: Width) -> u64 {
+        self.try_read(name, bar, offset, width).unwrap()
+    }
+
+    /// A write to a window, memory or ports.
+    pub(crate) fn write(&mut self, name: &str, bar: u8, offset: u64, width: Width, value: u64) {
+        self.try_write(name, bar, offset, width, value).unwrap();
+    }
+
+    pub(crate) fn try_read(&mut self, name: &str, bar: u8, offset: u64, width: Width) -> Result<u64, String> {
+        let window = self.window(name, bar);
+        let address = window.base + offset;
+        let read = if window.port {
+            self.bus.port_read(self.now, u16::try_from(address).unwrap(), width).map(u64::from)
+        } else {
+            self.bus.memory_read(self.now, address, width)
+        };
+        read.map_err(|refusal| refusal.to_string())
+    }
+
+    pub(crate) fn try_write(
+        &mut self,
+        name: &str,
+        bar: u8,
+        offset: u64,
+        width: Width,
+        value: u64,
+    ) -> Result<(), String> {
+        let window = self.window(name, bar);
+        let address = window.base + offset;
+        let write = if window.port {
+            let value = u32::try_from(value).unwrap();
+            self.bus.port_write(self.now, u16::try_from(address).unwrap(), width, value)
+        } else {
+            self.bus.memory_write(self.now, address, width, value)
+        };
+        write.map_err(|refusal| refusal.to_string())
+    }
+
+    pub(crate) fn poke(&mut self, name: &str, signal: &str, value: &str) {
+        self.bus.poke(self.now, name, signal, value).unwrap();
+    }
+
+    /// Lets time pass to `now`, stopping at each deadline on the way as a machine does.
+    pub(crate) fn pass_to(&mut self, now: u64) {
+        while let Some(deadline) = self.bus.deadline().filter(|deadline| *deadline <= now) {
+            self.bus.advance(deadline);
+        }
+        self.now = now;
+        self.bus.advance(now);
+    }
+}
+
+/// A small generator of its own, so that a failure's seed replays it.
+pub(crate) struct Numbers(u64);
+
+impl From<u64> for Numbers {
+    fn from(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+}
+
+impl Numbers {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A number from 0 to `end`, `end` not included.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() >> 33).unwrap() % end
+    }
+}
