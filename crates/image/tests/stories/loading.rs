@@ -5,7 +5,7 @@ use image::{ExportTarget, Image, Selector};
 use crate::mingw;
 
 fn u64_at(memory: &[u8], rva: u32) -> u64 {
-    u64::from_le_bytes(memory[rva as usize..][..8].try_into().unwrap())
+    u64::from_le_bytes(memory[rva as usize..][..8].try_into().expect("eight bytes"))
 }
 
 #[test]

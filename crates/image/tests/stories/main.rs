@@ -1,4 +1,7 @@
 //! Stories of driver images: real ones that mingw builds here, and odd ones assembled byte by byte.
 
+mod assemble;
 mod loading;
 mod mingw;
+mod refusals;
+mod shapes;
