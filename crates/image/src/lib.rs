@@ -19,6 +19,7 @@ mod relocations;
 mod runtime_functions;
 mod sections;
 mod selector;
+pub mod unwind;
 
 pub use checksum::Checksum;
 pub use config::{DEFAULT_COOKIE, LoadConfig};

@@ -5,3 +5,4 @@ mod loading;
 mod mingw;
 mod refusals;
 mod shapes;
+mod unwinding;
