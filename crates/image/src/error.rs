@@ -140,6 +140,19 @@ pub enum Problem {
         /// Its size as written.
         size: u32,
     },
+    /// The bytes are no PDB.
+    NotPdb,
+    /// The image does not say which PDB is its own.
+    NoPdbReference,
+    /// The PDB is another image's, or another build's.
+    PdbOfAnother {
+        /// What the image says of its own.
+        wanted: String,
+        /// What the PDB says of itself.
+        found: String,
+    },
+    /// A part of the PDB makes no sense.
+    DamagedPdb(&'static str),
     /// A base that no image can have: not a multiple of 64 KiB, or the image would wrap around the address space.
     Base(u64),
 }
@@ -247,6 +260,27 @@ impl Problem {
                 f,
                 "no image can be at {base:#x}: a base is a multiple of 0x10000 with room for the whole image above it"
             ),
+            _ => self.fmt_pdb(f),
+        }
+    }
+
+    fn fmt_pdb(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotPdb => {
+                write!(
+                    f,
+                    "what was given as its PDB is none (no MSF 7.00 header); give the .pdb the linker wrote"
+                )
+            }
+            Self::NoPdbReference => write!(
+                f,
+                "it names no PDB in its debug directory, so none can be shown to be its own; link with /DEBUG or give none"
+            ),
+            Self::PdbOfAnother { wanted, found } => write!(
+                f,
+                "the PDB is not its own: it was linked with {wanted}, this one is {found}; give the one of the same build"
+            ),
+            Self::DamagedPdb(what) => write!(f, "its PDB is damaged in {what}; copy or build it again"),
             _ => Err(fmt::Error),
         }
     }

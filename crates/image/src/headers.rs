@@ -81,6 +81,11 @@ impl Headers {
         self.nt_offset + 4 + 20 + offset
     }
 
+    /// The file header, for the COFF symbol table.
+    pub(crate) fn file_header(&self) -> &ImageFileHeader {
+        &self.file_header
+    }
+
     /// The section headers.
     pub(crate) fn section_table<'f>(&self, file: &'f [u8]) -> Result<&'f [ImageSectionHeader], Problem> {
         let count = usize::from(self.file_header.number_of_sections.get(LE));

@@ -15,6 +15,7 @@ use crate::protection::{PAGE, PageRange, Protection};
 use crate::runtime_functions::{self, RuntimeFunction};
 use crate::sections::{self, Section};
 use crate::selector::Selector;
+use crate::symbols::{Named, coff};
 
 /// A parsed driver image. It owns what it needs of the file.
 #[derive(Clone, Debug)]
@@ -23,6 +24,7 @@ pub struct Image {
     pub(crate) headers: Headers,
     pub(crate) memory: Memory,
     pub(crate) config: LoadConfig,
+    pub(crate) coff_names: Vec<Named>,
     sections: Vec<Section>,
     checksum: Checksum,
     imports: Vec<Import>,
@@ -46,6 +48,7 @@ impl Image {
         let field = headers.optional_field(64) as usize;
         let image = Self {
             name: name.into(),
+            coff_names: coff::read(file, &headers, &sections),
             sections,
             checksum: Checksum::of(file, field, headers.stored_checksum),
             imports: imports::read(&headers, &memory)?,

@@ -19,6 +19,7 @@ mod relocations;
 mod runtime_functions;
 mod sections;
 mod selector;
+mod symbols;
 pub mod unwind;
 
 pub use checksum::Checksum;
@@ -33,3 +34,4 @@ pub use protection::{PAGE, PageRange, Protection};
 pub use runtime_functions::RuntimeFunction;
 pub use sections::Section;
 pub use selector::{Forwarder, Selector};
+pub use symbols::{SourceLine, Symbol, Symbols};

@@ -4,5 +4,7 @@ mod assemble;
 mod loading;
 mod mingw;
 mod refusals;
+mod rustc;
 mod shapes;
+mod symbols;
 mod unwinding;
