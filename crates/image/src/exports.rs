@@ -68,11 +68,11 @@ impl Reader<'_> {
             return Err(wild(self.headers, "the export address table", rva));
         };
         let base = self.directory.base.get(LE);
-        let targets = table.as_chunks().0.iter().map(|bytes| self.target(u32::from_le_bytes(*bytes)));
-        (base..)
-            .zip(targets)
-            .map(|(ordinal, target)| Ok(Export { ordinal, name: None, target: target? }))
-            .collect()
+        let rvas = table.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
+        let export = |(index, rva)| {
+            Ok(Export { ordinal: base.wrapping_add(index), name: None, target: self.target(rva)? })
+        };
+        (0..count).zip(rvas).map(export).collect()
     }
 
     fn target(&self, rva: u32) -> Result<ExportTarget, Problem> {

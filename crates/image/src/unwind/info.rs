@@ -66,7 +66,7 @@ impl UnwindInfo {
             return None;
         }
         let slots = memory.bytes(rva.checked_add(4)?, 2 * u32::from(count))?.as_chunks::<2>().0;
-        let rest = rva.checked_add(4 + 2 * u32::from(count.next_multiple_of(2)))?;
+        let rest = rva.checked_add(4 + 2 * u32::from(count).next_multiple_of(2))?;
         Some(Self {
             prolog,
             frame: (frame & 15 != 0).then_some((usize::from(frame & 15), 16 * u32::from(frame >> 4))),

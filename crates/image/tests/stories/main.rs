@@ -3,6 +3,7 @@
 mod assemble;
 mod loading;
 mod mingw;
+mod mutilation;
 mod refusals;
 mod rustc;
 mod shapes;

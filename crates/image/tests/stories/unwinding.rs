@@ -300,6 +300,14 @@ fn damaged_unwind_data_end_the_walk() {
 }
 
 #[test]
+fn as_many_codes_as_can_be_written_are_undone() {
+    let codes = [vec![1, 0, 255, 0], [0, 2].repeat(255), vec![0; 2]].concat();
+    let image = image(&[0x90; 0x10], codes, &[BEGIN, BEGIN + 0x10, 0x2000]);
+    let up = step(&image, BASE, &entered().0, &mut |_| Some(0)).unwrap();
+    assert_eq!(up.rsp(), caller().rsp() + 255 * 8);
+}
+
+#[test]
 fn a_stack_that_cannot_be_read_ends_the_walk() {
     let image = image(&[0x90; 0x10], unwind_info(0, &[Push(RBX)]), &[BEGIN, BEGIN + 0x10, 0x2000]);
     assert_eq!(step(&image, BASE, &entered().0, &mut |_| None), None);
