@@ -1,0 +1,156 @@
+//! Names for addresses: which function (or variable) an RVA is in, and from which source line it came.
+//!
+//! From the PDB if one is given, the COFF symbol table (mingw), and the exports; where none knows, the caller writes
+//! `name.sys+0x…`. DWARF line numbers, which mingw writes, are not read.
+
+pub(crate) mod coff;
+mod lines;
+mod msf;
+mod pdb;
+mod reader;
+mod records;
+
+use std::fmt;
+
+use crate::error::ImageError;
+use crate::exports::ExportTarget;
+use crate::image::Image;
+use crate::unwind::FunctionEntry;
+use lines::Lines;
+
+/// What is known of an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Symbol<'s> {
+    /// The function or variable.
+    pub name: &'s str,
+    /// Bytes from its beginning.
+    pub offset: u32,
+    /// The source line.
+    pub line: Option<SourceLine<'s>>,
+}
+
+/// A place in the driver's source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SourceLine<'s> {
+    /// The file, a path of the build machine.
+    pub file: &'s str,
+    /// Counted from 1.
+    pub line: u32,
+}
+
+impl fmt::Display for Symbol<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)?;
+        if self.offset != 0 {
+            write!(f, "+{:#x}", self.offset)?;
+        }
+        match self.line {
+            Some(SourceLine { file, line }) => write!(f, " ({file}:{line})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A name as a source gives it. Of several for one address, the first in this order counts.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Named {
+    pub(crate) rva: u32,
+    pub(crate) source: Source,
+    pub(crate) name: String,
+}
+
+/// Where a name comes from, the best first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Source {
+    Procedure,
+    Public,
+    Data,
+    CoffGlobal,
+    CoffStatic,
+    Export,
+    /// The function table: something begins here, but nobody knows its name.
+    Nobody,
+}
+
+/// The names of one image.
+#[derive(Clone, Debug)]
+pub struct Symbols {
+    /// By address; of several for one, the best first.
+    names: Vec<Named>,
+    lines: Lines,
+    /// RVAs where a section ends and so does every name in it.
+    ends: Vec<(u32, u32)>,
+}
+
+impl Symbols {
+    /// The names of `image`, with those of its PDB's bytes, if they are given.
+    ///
+    /// # Errors
+    /// If `pdb` is no PDB, a damaged one, or not the one that was written when `image` was linked.
+    pub fn new(image: &Image, pdb: Option<&[u8]>) -> Result<Self, ImageError> {
+        let mut names = image.coff_names.clone();
+        let mut lines = Lines::default();
+        if let Some(pdb) = pdb {
+            let of_pdb = pdb::read(image, pdb);
+            let (found, its_lines) =
+                of_pdb.map_err(|problem| ImageError { image: image.name().into(), problem })?;
+            names.extend(found);
+            lines = its_lines;
+        }
+        names.extend(exported(image));
+        names.extend(nameless(image, &names));
+        names.sort_unstable();
+        let ends = image.sections().iter().map(|section| (section.rva, section.end())).collect();
+        Ok(Self { names, lines, ends })
+    }
+
+    /// What `rva` is in: the nearest name at or before it in the same section, unless the function table says that another
+    /// function, whose name nobody knows, begins between.
+    #[must_use]
+    pub fn lookup(&self, rva: u32) -> Option<Symbol<'_>> {
+        let (start, _) = self.ends.iter().find(|(start, end)| (*start..*end).contains(&rva))?;
+        let after = self.names.partition_point(|named| named.rva <= rva);
+        let nearest = self.names.get(after.checked_sub(1)?)?.rva;
+        let best = self.names.partition_point(|named| named.rva < nearest);
+        let named = self.names.get(best)?;
+        if named.rva < *start || named.source == Source::Nobody {
+            return None;
+        }
+        Some(Symbol { name: &named.name, offset: rva - named.rva, line: self.lines.at(rva) })
+    }
+
+    /// The RVA of the function or variable of this name; the lowest, if several have it.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<u32> {
+        self.names
+            .iter()
+            .find(|named| named.name == name && named.source != Source::Nobody)
+            .map(|named| named.rva)
+    }
+}
+
+fn exported(image: &Image) -> Vec<Named> {
+    let named = image.exports().iter().filter_map(|export| match (&export.target, &export.name) {
+        (ExportTarget::Rva(rva), Some(name)) => {
+            Some(Named { rva: *rva, source: Source::Export, name: name.clone() })
+        }
+        _ => None,
+    });
+    named.collect()
+}
+
+/// Marks where functions of the function table begin that none of `names` is in.
+fn nameless(image: &Image, names: &[Named]) -> Vec<Named> {
+    let mut known: Vec<u32> = names.iter().map(|named| named.rva).collect();
+    known.sort_unstable();
+    let mut marks = Vec::new();
+    for function in image.functions() {
+        let primary = FunctionEntry::of(image, *function).map_or(function.begin, |entry| entry.primary.begin);
+        let before = known.partition_point(|&rva| rva <= function.begin);
+        let nearest = before.checked_sub(1).map(|index| known[index]);
+        if nearest.is_none_or(|nearest| !(primary..=function.begin).contains(&nearest)) {
+            marks.push(Named { rva: function.begin, source: Source::Nobody, name: String::new() });
+        }
+    }
+    marks
+}

@@ -1,0 +1,186 @@
+//! Thousands of mutilated copies of real images: each is refused or loads, and everything it says can be asked.
+//!
+//! The copies are the same in every run. A failure is a panic; it names the image, the copy's number and the change.
+
+use image::unwind::{FunctionEntry, RSP, UnwindRegisters, step};
+use image::{Image, Symbols};
+
+use crate::assemble::{DATA, READ_ONLY, tiny, words};
+use crate::{mingw, rustc};
+
+/// Copies made of each image.
+const COPIES: u32 = 20_000;
+/// The most memory this process may ever have had, in KiB: no table is allocated by a size that a file only claims.
+const MOST_MEMORY: u64 = 600 << 10;
+
+/// Marsaglia's xorshift, 64 bits.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        let limit = u64::try_from(limit.max(1)).expect("64 bits");
+        usize::try_from(self.next() % limit).expect("below a usize")
+    }
+}
+
+/// Changes a copy in one to three places and says how.
+fn mutilate(file: &mut Vec<u8>, random: &mut Random) -> String {
+    let changes: Vec<String> = (0..=random.below(3)).map(|_| change(file, random)).collect();
+    changes.join(", ")
+}
+
+fn change(file: &mut Vec<u8>, random: &mut Random) -> String {
+    if random.below(20) == 0 {
+        file.truncate(random.below(file.len()));
+        return format!("truncated to {:#x}", file.len());
+    }
+    let hot = if random.below(2) == 0 { file.len().min(0x400) } else { file.len() };
+    let at = random.below(hot);
+    if random.below(3) == 0 {
+        let bit = random.below(8);
+        file.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << bit);
+        return format!("bit {bit} of {at:#x}");
+    }
+    let width = [1, 2, 4, 8][random.below(4)];
+    let at = at / width * width;
+    let extremes =
+        [0, 1, 7, 0x7f, 0xff, 0x1000, 0xffff, 0x7fff_ffff, 0x8000_0000, 0xffff_fff8, u64::MAX, 1 << 63];
+    let value = if random.below(4) == 0 {
+        random.next() >> random.below(64)
+    } else {
+        extremes[random.below(extremes.len())]
+    };
+    for (place, byte) in file.iter_mut().skip(at).zip(&value.to_le_bytes()[..width]) {
+        *place = *byte;
+    }
+    format!("{width} bytes at {at:#x} to {value:#x}")
+}
+
+/// Asks everything of an image that can be asked.
+fn ask_everything(file: &[u8], random: &mut Random) -> bool {
+    let image = match Image::parse("mutilated.sys", file) {
+        Ok(image) => image,
+        Err(error) => {
+            assert!(error.to_string().len() < 2000, "a bounded message");
+            return false;
+        }
+    };
+    let base = 0x7fee_0000_0000;
+    let loaded = image.load_at(base).or_else(|_| image.load_at(image.preferred_base()));
+    assert!(loaded.is_ok_and(|memory| memory.len() == image.size() as usize));
+    for range in image.protections() {
+        assert!(range.rva + range.size <= image.size(), "{range:?} of {:#x}", image.size());
+    }
+    for import in image.imports() {
+        assert!(import.slot + 8 <= image.size(), "{import:?}");
+    }
+    let bytes: usize = image.sections().iter().map(|section| image.section_data(section).len()).sum();
+    assert!(bytes <= file.len() + 0x1000 * image.sections().len());
+    let symbols = Symbols::new(&image, None).expect("no PDB is given");
+    let known = image.functions().len();
+    for index in 0..64 {
+        let near = image.functions().get(random.below(known)).map_or(0, |function| function.begin);
+        let rva = if index % 2 == 0 {
+            near + index
+        } else {
+            u32::try_from(random.below(image.size() as usize)).expect("32 bits")
+        };
+        ask_at(&image, &symbols, base, rva, random);
+    }
+    true
+}
+
+fn ask_at(image: &Image, symbols: &Symbols, base: u64, rva: u32, random: &mut Random) {
+    if let Some(symbol) = symbols.lookup(rva) {
+        assert!(symbol.offset <= rva);
+    }
+    if let Some(entry) = FunctionEntry::find(image, rva) {
+        assert!(entry.handler().is_none_or(|handler| handler.rva < image.size()));
+    }
+    let mut registers = UnwindRegisters { rip: base + u64::from(rva), ..UnwindRegisters::default() };
+    registers.general[RSP] = random.next();
+    step(image, base, &registers, &mut |address| Some(address ^ 0x5555));
+}
+
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
+    line.split_whitespace().nth(1).expect("a number").parse().expect("KiB")
+}
+
+/// Mutilates `file`; of the copies, some must still load, or the test tests refusals only.
+fn survives(name: &str, file: &[u8]) {
+    let mut random = Random(0x0123_4567_89ab_cdef);
+    let mut loaded = 0;
+    for copy in 0..COPIES {
+        let mut mutilated = file.to_vec();
+        let changes = mutilate(&mut mutilated, &mut random);
+        let seed = random.next() | 1;
+        let asked = std::panic::catch_unwind(|| ask_everything(&mutilated, &mut Random(seed)));
+        loaded += u32::from(asked.unwrap_or_else(|_| panic!("{name}, copy {copy}: {changes}")));
+    }
+    assert!((COPIES / 20..COPIES).contains(&loaded), "{loaded} of {COPIES} copies of {name} load");
+    assert!(peak_memory() < MOST_MEMORY, "{} KiB at its peak", peak_memory());
+}
+
+#[test]
+fn a_mutilated_mingw_driver_is_refused_or_loads() {
+    survives("plain.sys", &mingw::driver("plain.c"));
+}
+
+#[test]
+fn a_mutilated_export_library_is_refused_or_loads() {
+    survives("library.sys", &mingw::library());
+}
+
+#[test]
+fn a_mutilated_image_of_nothing_but_tables_is_refused_or_loads() {
+    let mut tables = words(&[0x2040, 0, 0, 0x2060, 0x2040, 0, 0, 0, 0, 0]);
+    tables.resize(0x40, 0);
+    tables.extend(words(&[0x2070, 0, 0, 0]));
+    tables.resize(0x60, 0);
+    tables.extend(b"a.sys\0\0\0\0\0\0\0\0\0\0\0\0\0Name\0\0");
+    tables.resize(0x100, 0);
+    tables.extend(words(&[0x1000, 0x1040, 0x2110, 0, 0x04_02_02_01, 0x3204_5002, 0x1000, 0x1020, 0x2110]));
+    tables.resize(0x200, 0);
+    tables.extend(words(&[0x2000, 12, 0xa040_a048]));
+    let pdb = words(&[0, 0, 0, 2, 0x40, 0x2280, 0]);
+    tables.extend([words(&[0]), pdb].concat());
+    tables.resize(0x280, 0);
+    tables.extend(b"RSDS0123456789abcdef\x01\0\0\0C:\\x.pdb\0");
+    let size = u32::try_from(tables.len()).expect("small");
+    let assembly = tiny().part(".tables", 0x2000, DATA, tables).part(".rest", 0x3000, READ_ONLY, vec![0; 64]);
+    let assembly = assembly.directory(1, 0x2000, 40).directory(3, 0x2100, 12).directory(5, 0x2200, 12);
+    let file = assembly.directory(6, 0x2210, 28).directory(10, 0x2000, size).link();
+    assert!(Image::parse("tables.sys", &file).is_ok_and(|image| image.pdb().is_some()));
+    survives("tables.sys", &file);
+}
+
+#[test]
+fn a_mutilated_pdb_is_refused_or_read() {
+    let (file, pdb) = rustc::driver("lines.rs");
+    survives("lines.sys", &file);
+    let image = Image::parse("lines.sys", &file).unwrap();
+    let mut random = Random(0x0fed_cba9_8765_4321);
+    let mut read = 0;
+    for copy in 0..COPIES {
+        let mut mutilated = pdb.clone();
+        let changes = mutilate(&mut mutilated, &mut random);
+        let symbols = std::panic::catch_unwind(|| Symbols::new(&image, Some(&mutilated)));
+        if let Ok(symbols) = symbols.unwrap_or_else(|_| panic!("lines.pdb, copy {copy}: {changes}")) {
+            read += 1;
+            (0..image.size())
+                .step_by(16)
+                .for_each(|rva| drop(symbols.lookup(rva).map(|symbol| symbol.to_string())));
+        }
+    }
+    assert!((COPIES / 20..COPIES).contains(&read), "{read} of {COPIES} are read");
+    assert!(peak_memory() < MOST_MEMORY, "{} KiB at its peak", peak_memory());
+}

@@ -1,0 +1,92 @@
+//! Addresses get the names a driver engineer would give them.
+
+use image::{Image, ImageError, Problem, Symbols};
+
+use crate::assemble::{CODE, EXPORT, READ_ONLY, tiny, words};
+use crate::{mingw, rustc};
+
+const EXCEPTION: usize = 3;
+
+#[test]
+fn a_mingw_driver_brings_its_own_names() {
+    let image = Image::parse("plain.sys", &mingw::driver("plain.c")).unwrap();
+    let symbols = Symbols::new(&image, None).unwrap();
+    let entry = image.entry_point().unwrap();
+    assert_eq!(symbols.lookup(entry).unwrap().to_string(), "DriverEntry");
+    assert_eq!(symbols.lookup(entry + 5).unwrap().to_string(), "DriverEntry+0x5");
+    let outer = symbols.find("outer").unwrap();
+    let add = symbols.find("add").expect("static functions too");
+    assert_ne!(symbols.lookup(add).unwrap().name, symbols.lookup(outer).unwrap().name);
+    let table = image.section_at(symbols.find("table").unwrap()).unwrap();
+    assert!(table.protection.write, "and variables");
+    assert!(
+        image.sections().iter().all(|section| symbols.find(&section.name).is_none()),
+        "sections are no symbols"
+    );
+}
+
+#[test]
+fn a_pdb_gives_names_files_and_lines() {
+    let (file, pdb) = rustc::driver("lines.rs");
+    let image = Image::parse("lines.sys", &file).unwrap();
+    let reference = image.pdb().unwrap();
+    assert!(reference.file_name().ends_with(".pdb") && reference.age == 1, "{reference}");
+    let symbols = Symbols::new(&image, Some(&pdb)).unwrap();
+    let count = symbols.find("CountTwice").unwrap();
+    let wanted =
+        include_str!("../fixtures/lines.rs").lines().position(|line| line.contains("// the line")).unwrap()
+            + 1;
+    let lines: Vec<_> = (count..count + 0x20).filter_map(|rva| symbols.lookup(rva)?.line).collect();
+    assert!(
+        lines.iter().all(|line| line.file.ends_with("lines.rs") || line.file.contains("core")),
+        "{lines:?}"
+    );
+    assert!(
+        lines.iter().any(|line| line.line as usize == wanted && line.file.ends_with("lines.rs")),
+        "{lines:?}"
+    );
+    let entry = symbols.lookup(image.entry_point().unwrap()).unwrap();
+    assert!(entry.to_string().starts_with("lines::DriverEntry ("), "{entry}");
+    assert!(Symbols::new(&image, None).unwrap().lookup(count).is_none(), "without its PDB nobody knows");
+}
+
+#[test]
+fn a_pdb_that_is_not_the_images_own_is_refused_with_both_identities() {
+    let (file, pdb) = rustc::driver("lines.rs");
+    let image = Image::parse("lines.sys", &file).unwrap();
+    let refused = |pdb: &[u8]| Symbols::new(&image, Some(pdb)).map(|_| ()).unwrap_err();
+    let guid = image.pdb().unwrap().guid;
+    let at = pdb.windows(16).position(|bytes| bytes == guid).expect("the PDB has its GUID");
+    let mut other = pdb.clone();
+    other[at] ^= 1;
+    let message = refused(&other).to_string();
+    assert!(
+        message.starts_with("lines.sys: ") && message.contains("age 1") && message.contains("same build"),
+        "{message}"
+    );
+    assert_eq!(refused(b"MZ").problem, Problem::NotPdb);
+    assert!(matches!(refused(&pdb[..0x1000]).problem, Problem::DamagedPdb(_)));
+    let plain = Image::parse("plain.sys", &mingw::driver("plain.c")).unwrap();
+    let unnamed: ImageError = Symbols::new(&plain, Some(&pdb)).map(|_| ()).unwrap_err();
+    assert!(unnamed.to_string().contains("names no PDB"), "{unnamed}");
+}
+
+#[test]
+fn exports_are_better_than_nothing_but_do_not_name_their_neighbours() {
+    let mut edata = words(&[0, 0, 0, 0, 1, 1, 1, 0x2028, 0x202c, 0x2030, 0x1000, 0x2034, 0]);
+    edata.extend(b"Give\0");
+    let pdata = words(&[0x1000, 0x1010, 0x4000, 0x1020, 0x1030, 0x4000]);
+    let image = tiny()
+        .part(".edata", 0x2000, READ_ONLY, edata)
+        .part(".pdata", 0x3000, READ_ONLY, pdata)
+        .part(".xdata", 0x4000, READ_ONLY, vec![1, 0, 0, 0])
+        .part(".more", 0x5000, CODE, vec![0xc3; 16])
+        .directory(EXPORT, 0x2000, 0x28)
+        .directory(EXCEPTION, 0x3000, 24);
+    let image = Image::parse("give.sys", &image.link()).unwrap();
+    let symbols = Symbols::new(&image, None).unwrap();
+    assert_eq!(symbols.lookup(0x1008).unwrap().to_string(), "Give+0x8");
+    assert_eq!(symbols.lookup(0x1028), None, "another function, whose name is not known");
+    assert_eq!(symbols.lookup(0x5008), None, "another section");
+    assert_eq!(symbols.lookup(0x9_0000), None, "outside the image");
+}
