@@ -28,7 +28,7 @@ static KEVENT NeverSet;
 static volatile ULONG Zero; /* volatile, so that the compiler cannot see through the bugs */
 static volatile ULONG Sink;
 static VOID (*volatile NoRoutine)(VOID);
-static const volatile ULONG ReadOnly = 1;
+static const ULONG ReadOnly[] = {1, 2};
 
 static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
 {
@@ -91,7 +91,7 @@ static NTSTATUS StackOverflow(PDEVICE_OBJECT Device, PIRP Irp)
 static NTSTATUS DivideByZero(PDEVICE_OBJECT Device, PIRP Irp)
 {
     UNUSED_ARGUMENTS;
-    Sink = 1 / Zero;
+    Sink = Sink / Zero;
     return STATUS_SUCCESS;
 }
 
@@ -109,7 +109,8 @@ static NTSTATUS EndlessLoop(PDEVICE_OBJECT Device, PIRP Irp)
 static NTSTATUS WriteReadOnly(PDEVICE_OBJECT Device, PIRP Irp)
 {
     UNUSED_ARGUMENTS;
-    *(volatile ULONG *)(ULONG_PTR)&ReadOnly = 2;
+    Sink = ReadOnly[Zero];
+    *(volatile ULONG *)(ULONG_PTR)&ReadOnly[Zero] = 2;
     return STATUS_SUCCESS;
 }
 
