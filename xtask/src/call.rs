@@ -34,8 +34,10 @@ pub(crate) fn quietly(command: &mut Command) -> Result<()> {
 /// # Errors
 /// The program cannot be started, ends with anything but success, or writes what is not UTF-8.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output =
-        command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start `{}`", shown(command)))?;
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start `{}`", shown(command)))?;
     if !output.status.success() {
         bail!("`{}` failed ({})", shown(command), output.status);
     }

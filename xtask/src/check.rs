@@ -22,7 +22,10 @@ pub(crate) fn test(root: &Path, filters: &[String]) -> Result<()> {
         solo::run(root, filters)?;
     }
     if filters.is_empty() {
-        call::step("documentation's tests", call::cargo(root).args(["test", "--workspace", "--doc", "--quiet"]))?;
+        call::step(
+            "documentation's tests",
+            call::cargo(root).args(["test", "--workspace", "--doc", "--quiet"]),
+        )?;
     }
     Ok(())
 }

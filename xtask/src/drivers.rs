@@ -27,7 +27,13 @@ struct CDriver {
 const C_DRIVERS: &[CDriver] = &[
     CDriver { name: "legacy", source: "legacy.c", beside: &[], defines: &[], missing: None },
     CDriver { name: "queue", source: "queue.c", beside: &[], defines: &[], missing: None },
-    CDriver { name: "queue_iotimer", source: "queue.c", beside: &[], defines: &["PACE_BY_IO_TIMER"], missing: None },
+    CDriver {
+        name: "queue_iotimer",
+        source: "queue.c",
+        beside: &[],
+        defines: &["PACE_BY_IO_TIMER"],
+        missing: None,
+    },
     CDriver {
         name: "pciline",
         source: "pciline.c",
@@ -90,11 +96,12 @@ fn build_c(root: &Path, out: &Path, driver: &CDriver) -> Result<()> {
     let scratch = out.join(".build");
     fs::create_dir_all(&scratch)?;
     let finished = out.join(driver.name).with_extension("sys");
-    let fresh = scratch.join(driver.name).with_extension("sys");
+    let fresh = format!("{}.sys", driver.name);
 
+    // In the scratch folder, because the linker sorts imports by the names of their libraries as it was given them.
     let mut gcc = Command::new(install::MINGW_GCC);
-    gcc.current_dir(&folder).args(GCC_FLAGS).args(driver.defines.iter().map(|name| format!("-D{name}")));
-    gcc.arg("-o").arg(&fresh).arg(driver.source);
+    gcc.current_dir(&scratch).args(GCC_FLAGS).args(driver.defines.iter().map(|name| format!("-D{name}")));
+    gcc.arg("-o").arg(&fresh).arg(folder.join(driver.source));
     if let Some(definition) = driver.missing {
         gcc.arg(import_library(&folder, &scratch, definition)?);
     }
@@ -113,19 +120,21 @@ fn build_c(root: &Path, out: &Path, driver: &CDriver) -> Result<()> {
         return Ok(());
     }
     call::step(&format!("drivers/c/{} → {}", driver.source, finished.display()), &mut gcc)?;
-    fs::rename(&fresh, &finished)?; // at once: a test that runs now sees the old file or the new, never half of one
+    fs::rename(scratch.join(fresh), &finished)?; // at once: a test that runs now sees the old file or the new, never half of one
     fs::write(&recipe, command)?;
     Ok(())
 }
 
-/// An import library for what `definition` names.
+/// Makes an import library, in `scratch`, for what `definition` names; returns its file name.
 fn import_library(folder: &Path, scratch: &Path, definition: &str) -> Result<PathBuf> {
-    let library = scratch.join(Path::new(definition).with_extension("a").file_name().unwrap_or_default());
-    if !newer(&library, [folder.join(definition)]) {
-        let mut dlltool = Command::new("x86_64-w64-mingw32-dlltool");
+    let definition = folder.join(definition);
+    let library =
+        PathBuf::from(definition.file_stem().context("a .def file has a name")?).with_extension("a");
+    if !newer(&scratch.join(&library), [definition.clone()]) {
         // Without these it names its members after a temporary file, and the bytes differ each time.
-        dlltool.args(["--deterministic-libraries", "--temp-prefix", "missing"]).current_dir(scratch);
-        call::quietly(dlltool.arg("-d").arg(folder.join(definition)).arg("-l").arg(&library))?;
+        let mut dlltool = Command::new("x86_64-w64-mingw32-dlltool");
+        dlltool.current_dir(scratch).args(["--deterministic-libraries", "--temp-prefix", "missing"]);
+        call::quietly(dlltool.arg("-d").arg(definition).arg("-l").arg(&library))?;
     }
     Ok(library)
 }
@@ -150,12 +159,16 @@ fn build_rust(root: &Path, out: &Path) -> Result<()> {
     cargo.arg("--target-dir").arg(root.join("target/drivers-build"));
     cargo.arg("--config").arg(remapping(root)).stdin(Stdio::null());
     for line in call::output(&mut cargo)?.lines() {
-        let message: serde_json::Value = serde_json::from_str(line).context("cargo's messages are not JSON")?;
-        let (Some(built), Some(manifest)) = (message["executable"].as_str(), message["manifest_path"].as_str())
+        let message: serde_json::Value =
+            serde_json::from_str(line).context("cargo's messages are not JSON")?;
+        let (Some(built), Some(manifest)) =
+            (message["executable"].as_str(), message["manifest_path"].as_str())
         else {
             continue;
         };
-        let Some(name) = message["target"]["name"].as_str() else { bail!("cargo built {built} without a name") };
+        let Some(name) = message["target"]["name"].as_str() else {
+            bail!("cargo built {built} without a name")
+        };
         copy_if_changed(Path::new(built), &out.join(name).with_extension("sys"))?;
         let inf = Path::new(manifest).with_file_name(name).with_extension("inf");
         if inf.is_file() {
@@ -172,7 +185,9 @@ fn remapping(root: &Path) -> OsString {
     let pairs = [(Some(root.to_path_buf()), "/dirql"), (home, "/cargo")];
     let flags: Vec<String> = pairs
         .into_iter()
-        .filter_map(|(from, to)| Some(format!("{:?}", format!("--remap-path-prefix={}={to}", from?.display()))))
+        .filter_map(|(from, to)| {
+            Some(format!("{:?}", format!("--remap-path-prefix={}={to}", from?.display())))
+        })
         .collect();
     format!("target.{}.rustflags=[{}]", install::RUST_TARGET, flags.join(",")).into()
 }

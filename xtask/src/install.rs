@@ -39,7 +39,9 @@ fn mingw() -> Result<()> {
              Arch: mingw-w64-gcc) and try again"
         );
     }
-    eprintln!("xtask: the C drivers need `{MINGW_GCC}`, which is not here: installing {MINGW_PACKAGE} by apt-get");
+    eprintln!(
+        "xtask: the C drivers need `{MINGW_GCC}`, which is not here: installing {MINGW_PACKAGE} by apt-get"
+    );
     let advice = || {
         format!(
             "cannot install {MINGW_PACKAGE}; `apt-get install {MINGW_PACKAGE}` as root, then try again, \
@@ -72,7 +74,9 @@ fn rust_target(root: &Path) -> Result<()> {
         return Ok(());
     }
     call::step(
-        &format!("the Rust drivers need the target {RUST_TARGET}, which is not here: installing it by rustup"),
+        &format!(
+            "the Rust drivers need the target {RUST_TARGET}, which is not here: installing it by rustup"
+        ),
         Command::new("rustup").current_dir(root).args(["target", "add", RUST_TARGET]),
     )
     .with_context(|| format!("without rustup, install rust-std for {RUST_TARGET} as your Rust was installed"))

@@ -56,8 +56,10 @@ fn programs(root: &Path) -> Result<BTreeMap<PathBuf, PathBuf>> {
     cargo.args(["--lib", "--bins", "--tests"]);
     let mut programs = BTreeMap::new();
     for line in call::output(&mut cargo)?.lines() {
-        let message: serde_json::Value = serde_json::from_str(line).context("cargo's messages are not JSON")?;
-        let (Some(program), Some(manifest)) = (message["executable"].as_str(), message["manifest_path"].as_str())
+        let message: serde_json::Value =
+            serde_json::from_str(line).context("cargo's messages are not JSON")?;
+        let (Some(program), Some(manifest)) =
+            (message["executable"].as_str(), message["manifest_path"].as_str())
         else {
             continue;
         };
@@ -70,9 +72,14 @@ fn programs(root: &Path) -> Result<BTreeMap<PathBuf, PathBuf>> {
 }
 
 fn list(program: &Path, folder: &Path) -> Result<Vec<Test>> {
-    let names = call::output(Command::new(program).current_dir(folder).args(["--list", "--format", "terse"]))?;
-    let ignored =
-        call::output(Command::new(program).current_dir(folder).args(["--list", "--format", "terse", "--ignored"]))?;
+    let names =
+        call::output(Command::new(program).current_dir(folder).args(["--list", "--format", "terse"]))?;
+    let ignored = call::output(Command::new(program).current_dir(folder).args([
+        "--list",
+        "--format",
+        "terse",
+        "--ignored",
+    ]))?;
     let tests = names.lines().filter(|line| !ignored.lines().any(|other| other == *line));
     let tests = tests.filter_map(|line| line.strip_suffix(": test"));
     Ok(tests.map(|name| Test { program: program.into(), folder: folder.into(), name: name.into() }).collect())
