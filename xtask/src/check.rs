@@ -16,7 +16,7 @@ pub(crate) fn test(root: &Path, filters: &[String]) -> Result<()> {
     drivers::build(root, &drivers::default_out(root))?;
     if call::works("cargo-nextest", &["nextest", "--version"]) {
         let mut cargo = call::cargo(root);
-        cargo.args(["nextest", "run", "--workspace"]).args(filters);
+        cargo.args(["nextest", "run", "--workspace", "--no-fail-fast"]).args(filters);
         call::step("tests, by cargo-nextest", &mut cargo)?;
     } else {
         solo::run(root, filters)?;
