@@ -62,10 +62,11 @@ static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
 }
 
 /* Completes a request that took the remove lock with itself as tag. */
-static VOID CompleteAndRelease(PDEVICE_EXTENSION Extension, PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
+static NTSTATUS CompleteAndRelease(PDEVICE_EXTENSION Extension, PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
 {
     Complete(Irp, Status, Information);
     IoReleaseRemoveLock(&Extension->RemoveLock, Irp);
+    return Status;
 }
 
 /* ---- registers -------------------------------------------------------------------------------------------------- */
@@ -332,17 +333,17 @@ static NTSTATUS NTAPI DispatchReadWrite(PDEVICE_OBJECT Device, PIRP Irp)
         return Complete(Irp, Status, 0);
     }
     if (Extension->State == NotStarted || Extension->State == SurpriseRemoved) {
-        CompleteAndRelease(Extension, Irp, Status = STATUS_DEVICE_NOT_CONNECTED, 0);
-    } else if (Offset > Extension->LocalLength || Length > Extension->LocalLength - Offset) {
-        CompleteAndRelease(Extension, Irp, Status = STATUS_INVALID_PARAMETER, 0);
-    } else if (Length == 0) {
-        CompleteAndRelease(Extension, Irp, Status = STATUS_SUCCESS, 0);
-    } else {
-        IoMarkIrpPending(Irp);
-        IoStartPacket(Device, Irp, NULL, CancelTransfer);
-        Status = STATUS_PENDING;
+        return CompleteAndRelease(Extension, Irp, STATUS_DEVICE_NOT_CONNECTED, 0);
     }
-    return Status;
+    if (Offset > Extension->LocalLength || Length > Extension->LocalLength - Offset) {
+        return CompleteAndRelease(Extension, Irp, STATUS_INVALID_PARAMETER, 0);
+    }
+    if (Length == 0) {
+        return CompleteAndRelease(Extension, Irp, STATUS_SUCCESS, 0);
+    }
+    IoMarkIrpPending(Irp);
+    IoStartPacket(Device, Irp, NULL, CancelTransfer);
+    return STATUS_PENDING;
 }
 
 /* ---- waiting for LINTi1 ----------------------------------------------------------------------------------------- */
@@ -368,14 +369,12 @@ static NTSTATUS StartWait(PDEVICE_EXTENSION Extension, PIRP Irp)
     KeAcquireSpinLock(&Extension->Lock, &OldIrql);
     if (Extension->Waiter != NULL || Extension->Paused || Extension->State != Started) {
         KeReleaseSpinLock(&Extension->Lock, OldIrql);
-        CompleteAndRelease(Extension, Irp, STATUS_DEVICE_BUSY, 0);
-        return STATUS_DEVICE_BUSY;
+        return CompleteAndRelease(Extension, Irp, STATUS_DEVICE_BUSY, 0);
     }
     IoSetCancelRoutine(Irp, CancelWait);
     if (Irp->Cancel && IoSetCancelRoutine(Irp, NULL) != NULL) {
         KeReleaseSpinLock(&Extension->Lock, OldIrql);
-        CompleteAndRelease(Extension, Irp, STATUS_CANCELLED, 0);
-        return STATUS_CANCELLED;
+        return CompleteAndRelease(Extension, Irp, STATUS_CANCELLED, 0);
     }
     IoMarkIrpPending(Irp);
     Extension->Waiter = Irp;
@@ -398,15 +397,12 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
         return StartWait(Extension, Irp);
     case IOCTL_PCILINE_STATE:
         if (Stack->Parameters.DeviceIoControl.OutputBufferLength < sizeof(PCILINE_STATE)) {
-            CompleteAndRelease(Extension, Irp, STATUS_BUFFER_TOO_SMALL, 0);
-            return STATUS_BUFFER_TOO_SMALL;
+            return CompleteAndRelease(Extension, Irp, STATUS_BUFFER_TOO_SMALL, 0);
         }
         *(PCILINE_STATE *)Irp->AssociatedIrp.SystemBuffer = Extension->Counters;
-        CompleteAndRelease(Extension, Irp, STATUS_SUCCESS, sizeof(PCILINE_STATE));
-        return STATUS_SUCCESS;
+        return CompleteAndRelease(Extension, Irp, STATUS_SUCCESS, sizeof(PCILINE_STATE));
     default:
-        CompleteAndRelease(Extension, Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
-        return STATUS_INVALID_DEVICE_REQUEST;
+        return CompleteAndRelease(Extension, Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
     }
 }
 

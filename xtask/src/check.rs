@@ -53,5 +53,12 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     test(root, &[])?;
     let mut cargo = call::cargo(root);
     cargo.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps", "--quiet"]);
-    call::step("documentation", &mut cargo)
+    call::step("documentation", &mut cargo)?;
+    if has_drivers {
+        let mut cargo = call::cargo(&folder);
+        cargo.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps", "--quiet"]);
+        cargo.args(["--target", install::RUST_TARGET, "--target-dir"]).arg(root.join("target/drivers-build"));
+        call::step("documentation of the drivers", &mut cargo)?;
+    }
+    Ok(())
 }

@@ -32,7 +32,7 @@ pub(crate) fn run(root: &Path, filters: &[String]) -> Result<()> {
     }
     tests.retain(|test| filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter)));
     if tests.is_empty() {
-        bail!("no test's name contains any of: {}", filters.join(", "));
+        bail!("there is no test whose name contains `{}`", filters.join("` or `"));
     }
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut failed = Vec::new();
