@@ -1,2 +1,76 @@
-//! Placeholder.
-fn main() {}
+//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|drivers`.
+//!
+//! It only calls other tools (cargo, gcc, apt-get) and says what it calls. It knows nothing of what they build.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stderr, reason = "a chore says what it does; xtask is no part of the machine")]
+
+mod call;
+mod check;
+mod drivers;
+mod install;
+mod run;
+mod solo;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The command line.
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Every chore of the project", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+/// What can be asked for.
+#[derive(Subcommand)]
+enum Chore {
+    /// Builds everything and shows one write on a PCI 9052 card, from WriteFile to the interrupt and back
+    Demo,
+    /// Builds the drivers and runs every test
+    Test {
+        /// Passed on to the test runner, e.g. part of a test's name
+        filters: Vec<String>,
+    },
+    /// Everything CI does: format, lints, tests, documentation, for both workspaces
+    Check,
+    /// Measures every figure that is quoted
+    Bench {
+        /// One JSON object of `name: {median_ns, p99_ns}` on standard output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Builds the C and Rust drivers as .sys files, each with its INF beside it
+    Drivers {
+        /// Where the files go, `target/drivers` if not given
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let root = root();
+    let done = match Arguments::parse().chore {
+        Chore::Demo => run::demo(&root),
+        Chore::Test { filters } => check::test(&root, &filters),
+        Chore::Check => check::check(&root),
+        Chore::Bench { json } => run::bench(&root, json),
+        Chore::Drivers { out } => drivers::build(&root, &out.unwrap_or_else(|| drivers::default_out(&root))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's own folder: the parent of this crate's, wherever cargo was called.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}

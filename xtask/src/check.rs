@@ -1,0 +1,64 @@
+//! `test` and `check`: what a contributor runs before a commit, and what CI runs. They are the same.
+//!
+//! The tidy test (`xtask/tests/tidy`) is one of the tests, so it is not called by name.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::{call, drivers, install, solo};
+
+/// Builds the drivers, then runs every test of the workspace, each in a process of its own, and the documentation's.
+///
+/// # Errors
+/// Something does not build, or a test fails.
+pub(crate) fn test(root: &Path, filters: &[String]) -> Result<()> {
+    drivers::build(root, &drivers::default_out(root))?;
+    if call::works("cargo-nextest", &["nextest", "--version"]) {
+        let mut cargo = call::cargo(root);
+        cargo.args(["nextest", "run", "--workspace", "--no-fail-fast"]).args(filters);
+        call::step("tests, by cargo-nextest", &mut cargo)?;
+    } else {
+        solo::run(root, filters)?;
+    }
+    if filters.is_empty() {
+        call::step(
+            "documentation's tests",
+            call::cargo(root).args(["test", "--workspace", "--doc", "--quiet"]),
+        )?;
+    }
+    Ok(())
+}
+
+/// Everything CI does.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    let folder = root.join("drivers");
+    let has_drivers = folder.join("Cargo.toml").is_file();
+    call::step("format", call::cargo(root).args(["fmt", "--all", "--check"]))?;
+    if has_drivers {
+        call::step("format of the drivers", call::cargo(&folder).args(["fmt", "--all", "--check"]))?;
+    }
+    let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    call::step("lints", call::cargo(root).args(lints))?;
+    if has_drivers {
+        install::all(root)?;
+        let mut cargo = call::cargo(&folder);
+        cargo.args(["clippy", "--workspace", "--release", "--target", install::RUST_TARGET, "--target-dir"]);
+        cargo.arg(root.join("target/drivers-build")).args(["--", "-D", "warnings"]);
+        call::step("lints of the drivers", &mut cargo)?;
+    }
+    test(root, &[])?;
+    let mut cargo = call::cargo(root);
+    cargo.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps", "--quiet"]);
+    call::step("documentation", &mut cargo)?;
+    if has_drivers {
+        let mut cargo = call::cargo(&folder);
+        cargo.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps", "--quiet"]);
+        cargo.args(["--target", install::RUST_TARGET, "--target-dir"]).arg(root.join("target/drivers-build"));
+        call::step("documentation of the drivers", &mut cargo)?;
+    }
+    Ok(())
+}

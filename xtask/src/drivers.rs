@@ -1,0 +1,204 @@
+//! Builds the drivers that tests, demo and examples run: the C ones of `drivers/c` with mingw, the Rust ones of the
+//! workspace `drivers` with rustc alone, into one folder of `.sys` files with their INFs beside them.
+//!
+//! The same source gives the same bytes: no time stamps, no paths. It signs nothing.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{call, install};
+
+/// A C driver. All paths are below `drivers/c`.
+struct CDriver {
+    /// Of the `.sys` file.
+    name: &'static str,
+    source: &'static str,
+    /// Headers of our own and the INF: what else makes it out of date.
+    beside: &'static [&'static str],
+    defines: &'static [&'static str],
+    /// A module definition whose exports are imported although ntoskrnl lacks them.
+    missing: Option<&'static str>,
+}
+
+const C_DRIVERS: &[CDriver] = &[
+    CDriver { name: "legacy", source: "legacy.c", beside: &[], defines: &[], missing: None },
+    CDriver { name: "queue", source: "queue.c", beside: &[], defines: &[], missing: None },
+    CDriver {
+        name: "queue_iotimer",
+        source: "queue.c",
+        beside: &[],
+        defines: &["PACE_BY_IO_TIMER"],
+        missing: None,
+    },
+    CDriver {
+        name: "pciline",
+        source: "pciline.c",
+        beside: &["pciline.h", "pciline.inf"],
+        defines: &[],
+        missing: None,
+    },
+    CDriver {
+        name: "faults",
+        source: "faulty/faults.c",
+        beside: &[],
+        defines: &[],
+        missing: Some("faulty/missing.def"),
+    },
+];
+
+/// As Windows wants a driver: native subsystem, `DriverEntry` first, movable, no C library. `-fno-ident` and
+/// `--no-insert-timestamp` keep the bytes the same; the COFF symbol table stays, so that verdicts can name functions.
+const GCC_FLAGS: &[&str] = &[
+    "-std=gnu11",
+    "-O2",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-multichar",
+    "-ffreestanding",
+    "-fno-ident",
+    "-fno-stack-protector",
+    "-nostdlib",
+    "-nostartfiles",
+    "-Wl,--subsystem,native",
+    "-Wl,--entry,DriverEntry",
+    "-Wl,--image-base,0x140000000",
+    "-Wl,--dynamicbase",
+    "-Wl,--nxcompat",
+    "-Wl,--no-insert-timestamp",
+];
+
+/// `target/drivers`: where tests look for the files.
+pub(crate) fn default_out(root: &Path) -> PathBuf {
+    root.join("target/drivers")
+}
+
+/// Installs what the builds need, and builds what is out of date into `out`.
+///
+/// # Errors
+/// A tool is missing and cannot be installed, a driver does not compile, or a file cannot be written.
+pub(crate) fn build(root: &Path, out: &Path) -> Result<()> {
+    install::all(root)?;
+    fs::create_dir_all(out).with_context(|| format!("cannot create the folder {}", out.display()))?;
+    let out = &out.canonicalize()?;
+    for driver in C_DRIVERS {
+        build_c(root, out, driver).with_context(|| format!("the C driver {} does not build", driver.name))?;
+    }
+    build_rust(root, out).context("the Rust drivers do not build")
+}
+
+fn build_c(root: &Path, out: &Path, driver: &CDriver) -> Result<()> {
+    let folder = root.join("drivers/c");
+    let scratch = out.join(".build");
+    fs::create_dir_all(&scratch)?;
+    let finished = out.join(driver.name).with_extension("sys");
+    let fresh = format!("{}.sys", driver.name);
+
+    // In the scratch folder, because the linker sorts imports by the names of their libraries as it was given them.
+    let mut gcc = Command::new(install::MINGW_GCC);
+    gcc.current_dir(&scratch).args(GCC_FLAGS).args(driver.defines.iter().map(|name| format!("-D{name}")));
+    gcc.arg("-o").arg(&fresh).arg(folder.join(driver.source));
+    if let Some(definition) = driver.missing {
+        gcc.arg(import_library(&folder, &scratch, definition)?);
+    }
+    gcc.args(["-lntoskrnl", "-lhal"]);
+
+    for name in driver.beside.iter().filter(|name| name.ends_with(".inf")) {
+        copy_if_changed(&folder.join(name), &out.join(name))?;
+    }
+    // The command that made a file is kept beside it: other flags are a reason to build again, as a newer source is.
+    let recipe = scratch.join(driver.name).with_extension("recipe");
+    let command = call::shown(&gcc);
+    let inputs = [driver.source].into_iter().chain(driver.beside.iter().copied()).chain(driver.missing);
+    let up_to_date = newer(&finished, inputs.map(|name| folder.join(name)))
+        && fs::read_to_string(&recipe).is_ok_and(|last| last == command);
+    if up_to_date {
+        return Ok(());
+    }
+    call::step(&format!("drivers/c/{} → {}", driver.source, finished.display()), &mut gcc)?;
+    fs::rename(scratch.join(fresh), &finished)?; // at once: a test that runs now sees the old file or the new, never half of one
+    fs::write(&recipe, command)?;
+    Ok(())
+}
+
+/// Makes an import library, in `scratch`, for what `definition` names; returns its file name.
+fn import_library(folder: &Path, scratch: &Path, definition: &str) -> Result<PathBuf> {
+    let definition = folder.join(definition);
+    let library =
+        PathBuf::from(definition.file_stem().context("a .def file has a name")?).with_extension("a");
+    if !newer(&scratch.join(&library), [definition.clone()]) {
+        // Without these it names its members after a temporary file, and the bytes differ each time.
+        let mut dlltool = Command::new("x86_64-w64-mingw32-dlltool");
+        dlltool.current_dir(scratch).args(["--deterministic-libraries", "--temp-prefix", "missing"]);
+        call::quietly(dlltool.arg("-d").arg(definition).arg("-l").arg(&library))?;
+    }
+    Ok(library)
+}
+
+/// Whether `file` exists and none of `inputs` was changed after it.
+fn newer(file: &Path, inputs: impl IntoIterator<Item = PathBuf>) -> bool {
+    let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
+    let Some(made) = changed(file) else { return false };
+    inputs.into_iter().all(|input| changed(&input).is_some_and(|when| when <= made))
+}
+
+fn build_rust(root: &Path, out: &Path) -> Result<()> {
+    let folder = root.join("drivers");
+    if !folder.join("Cargo.toml").is_file() {
+        eprintln!("xtask: drivers/Cargo.toml is not there: no Rust drivers built");
+        return Ok(());
+    }
+    // From the folder itself, so that its own .cargo/config.toml counts. Cargo knows by itself what is out of date.
+    let mut cargo = call::cargo(&folder);
+    cargo.args(["build", "--quiet", "--release", "--target", install::RUST_TARGET, "--bins"]);
+    cargo.args(["--message-format", "json-render-diagnostics"]);
+    cargo.arg("--target-dir").arg(root.join("target/drivers-build"));
+    cargo.arg("--config").arg(remapping(root)).stdin(Stdio::null());
+    for line in call::output(&mut cargo)?.lines() {
+        let message: serde_json::Value =
+            serde_json::from_str(line).context("cargo's messages are not JSON")?;
+        let (Some(built), Some(manifest)) =
+            (message["executable"].as_str(), message["manifest_path"].as_str())
+        else {
+            continue;
+        };
+        let Some(name) = message["target"]["name"].as_str() else {
+            bail!("cargo built {built} without a name")
+        };
+        copy_if_changed(Path::new(built), &out.join(name).with_extension("sys"))?;
+        let inf = Path::new(manifest).with_file_name(name).with_extension("inf");
+        if inf.is_file() {
+            copy_if_changed(&inf, &out.join(name).with_extension("inf"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The `--config` that takes this folder's and cargo's own paths out of the binaries.
+fn remapping(root: &Path) -> OsString {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let pairs = [(Some(root.to_path_buf()), "/dirql"), (home, "/cargo")];
+    let flags: Vec<String> = pairs
+        .into_iter()
+        .filter_map(|(from, to)| {
+            Some(format!("{:?}", format!("--remap-path-prefix={}={to}", from?.display())))
+        })
+        .collect();
+    format!("target.{}.rustflags=[{}]", install::RUST_TARGET, flags.join(",")).into()
+}
+
+fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
+    let bytes = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    if fs::read(to).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
+    eprintln!("xtask: {}", to.display());
+    let beside = to.with_extension("new");
+    fs::write(&beside, bytes).with_context(|| format!("cannot write {}", beside.display()))?;
+    fs::rename(&beside, to).with_context(|| format!("cannot replace {}", to.display()))
+}

@@ -1,0 +1,101 @@
+//! `cargo xtask drivers`: the files it makes are drivers, always the same bytes, and made only when something changed.
+//!
+//! It does not run them; the tests of crate `dirql` do.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A folder that is removed with its contents when the test ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = fs::remove_dir_all(&path);
+        Self(path)
+    }
+
+    /// Builds the drivers there; returns what xtask said.
+    fn build(&self) -> String {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_xtask")).arg("drivers").arg("--out").arg(&self.0).output();
+        let output = output.expect("xtask starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        said
+    }
+
+    /// The drivers made, by name.
+    fn drivers(&self) -> Vec<(String, Vec<u8>)> {
+        let files =
+            fs::read_dir(&self.0).expect("the folder is there").map(|entry| entry.expect("readable").path());
+        let mut drivers: Vec<_> = files
+            .filter(|path| path.extension().is_some_and(|extension| extension == "sys"))
+            .map(|path| {
+                (
+                    path.file_stem().expect("named").to_string_lossy().into_owned(),
+                    fs::read(path).expect("readable"),
+                )
+            })
+            .collect();
+        drivers.sort();
+        drivers
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn dword(bytes: &[u8], at: usize) -> u32 {
+    u32::from(word(bytes, at)) | u32::from(word(bytes, at + 2)) << 16
+}
+
+/// Microsoft's "PE Format": the file header lies 4 bytes behind the signature, the optional header 20 behind that.
+#[test]
+fn every_file_is_a_movable_native_x64_program() {
+    let folder = Folder::new("shapes");
+    folder.build();
+    let drivers = folder.drivers();
+    for name in ["faults", "legacy", "pciline", "queue", "queue_iotimer"] {
+        assert!(drivers.iter().any(|(driver, _)| driver == name), "{name}.sys is made");
+    }
+    for (name, bytes) in drivers {
+        let signature = usize::try_from(dword(&bytes, 0x3C)).expect("it fits");
+        let (file, optional) = (signature + 4, signature + 24);
+        assert_eq!(word(&bytes, file), 0x8664, "{name}: machine");
+        assert_eq!(word(&bytes, file + 18) & 0x2001, 0, "{name}: neither a DLL nor stripped of relocations");
+        assert_eq!(word(&bytes, optional), 0x20B, "{name}: PE32+");
+        assert_eq!(word(&bytes, optional + 68), 1, "{name}: subsystem native");
+        assert_ne!(dword(&bytes, optional + 64), 0, "{name}: checksum");
+        assert_ne!(word(&bytes, optional + 70) & 0x140, 0, "{name}: dynamic base and NX");
+    }
+    assert!(folder.0.join("pciline.inf").is_file(), "an INF lies beside its driver");
+}
+
+#[test]
+fn two_builds_in_two_folders_give_the_same_bytes() {
+    let (one, other) = (Folder::new("bytes-one"), Folder::new("bytes-other-and-longer"));
+    one.build();
+    other.build();
+    for (mine, theirs) in one.drivers().iter().zip(&other.drivers()) {
+        assert!(mine == theirs, "{} and {} differ", mine.0, theirs.0);
+    }
+}
+
+#[test]
+fn a_second_build_makes_nothing() {
+    let folder = Folder::new("again");
+    assert!(folder.build().contains("legacy.sys"));
+    let said = folder.build();
+    assert!(!said.contains(".sys"), "it made something: {said}");
+}

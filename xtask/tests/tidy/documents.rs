@@ -1,0 +1,62 @@
+//! What the documents say of the tree is so: the paths they name exist, and the Rust version is the same everywhere.
+//!
+//! A path is what stands in backticks, has a `/` in it and nothing that a path has not. Generated ones (`target/…`)
+//! are not looked for.
+
+use std::fs;
+
+use crate::{expect_none, root};
+
+const DOCUMENTS: &[&str] = &["ARCHITECTURE.md", "README.md"];
+
+/// The paths that a document names.
+fn paths(text: &str) -> Vec<&str> {
+    let prose = text.split("```").step_by(2); // what is between fences is an example
+    let quoted = prose.flat_map(|prose| prose.split('`').skip(1).step_by(2));
+    quoted.filter(|word| is_path(word)).collect()
+}
+
+fn is_path(word: &str) -> bool {
+    word.contains('/')
+        && word.chars().all(|letter| letter.is_ascii_alphanumeric() || "/._-".contains(letter))
+        && !word.starts_with(['/', '-'])
+        && !word.starts_with("target/")
+}
+
+/// `1.95` of `1.95.0`.
+fn minor(version: &str) -> String {
+    version.split('.').take(2).collect::<Vec<_>>().join(".")
+}
+
+/// The value of the first line `key = "value"`.
+fn value(text: &str, key: &str) -> Option<String> {
+    let line = text.lines().find(|line| line.split('=').next().is_some_and(|name| name.trim() == key))?;
+    Some(line.split('"').nth(1)?.to_string())
+}
+
+#[test]
+fn paths_are_told_from_other_words() {
+    let text = "See `crates/kernel/src/io/irp.rs`, not `IRP_MJ_READ` or `a / b`; `target/drivers` is made.\n\
+                ```\n`made/up`\n```\nAnd `drivers/c`.";
+    assert_eq!(paths(text), ["crates/kernel/src/io/irp.rs", "drivers/c"]);
+}
+
+#[test]
+fn every_path_that_the_documents_name_exists() {
+    for document in DOCUMENTS {
+        let text =
+            fs::read_to_string(root().join(document)).unwrap_or_else(|error| panic!("{document}: {error}"));
+        let lost = paths(&text).into_iter().filter(|path| !root().join(path).exists());
+        expect_none(
+            &lost.map(|path| format!("{document} names `{path}`, which is not there")).collect::<Vec<_>>(),
+        );
+    }
+}
+
+#[test]
+fn the_rust_version_promised_is_the_one_built_with() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect("it is there");
+    let promised = value(&read("Cargo.toml"), "rust-version").expect("Cargo.toml has a rust-version");
+    let channel = value(&read("rust-toolchain.toml"), "channel").expect("rust-toolchain.toml has a channel");
+    assert_eq!(minor(&promised), minor(&channel));
+}
