@@ -1,2 +1,4 @@
-//! Placeholder header, replaced by the first real commit.
+//! dirql as a library: what tests and the command line start, drive and ask a machine by.
 #![forbid(unsafe_code)]
+
+pub mod script;
