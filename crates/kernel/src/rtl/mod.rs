@@ -1,1 +1,3 @@
 //! `Rtl*`: strings, memory, lists, the run-time library.
+
+pub mod text;
