@@ -1,2 +1,5 @@
-//! Placeholder header, replaced by the first real commit.
+//! dirql as a library: what tests and the command line start, drive and ask a machine by.
 #![forbid(unsafe_code)]
+
+pub mod inf;
+pub mod script;

@@ -1,1 +1,4 @@
 //! `Rtl*`: strings, memory, lists, the run-time library.
+
+pub mod format;
+pub mod text;

@@ -1,0 +1,103 @@
+//! INF files: which driver a device gets, and what is written to the registry for it.
+//!
+//! Follows *INF File Sections and Directives* and *General Syntax Rules for INF Files*. It copies no files, runs no
+//! co-installers and reads no other INF; what it passes over is listed in [`Installation::ignored`] where that cannot
+//! matter to the driver, and in [`Installation::unsupported`] where it can.
+
+mod addreg;
+mod encoding;
+mod error;
+mod install;
+mod models;
+mod registry;
+mod sections;
+mod service;
+mod strings;
+mod target;
+#[cfg(test)]
+mod tests;
+
+pub use error::{Error, Remark};
+pub use install::Installation;
+pub use models::DeviceIds;
+pub use registry::{RegistryWrite, Root, Value, Write};
+pub use target::Target;
+
+use sections::Sections;
+
+/// An INF file whose form and `[Version]` are right.
+#[derive(Clone, Debug)]
+pub struct Inf {
+    file: String,
+    sections: Sections,
+    /// `Class` of `[Version]`: the device setup class's name.
+    class: String,
+    /// `ClassGuid` of `[Version]`, as written.
+    class_guid: Option<String>,
+}
+
+/// The longest file that is read, in bytes; Windows' own largest are below 1 MB.
+pub const MAX_FILE: usize = 8 << 20;
+
+/// Reads an INF file. `file` is its name as the user knows it.
+///
+/// # Errors
+/// What is no INF, or not an INF that Windows accepts: with the line and what to do about it.
+pub fn parse(file: &str, bytes: &[u8]) -> Result<Inf, Error> {
+    read(file, bytes).map_err(|fault| fault.of(file))
+}
+
+fn read(file: &str, bytes: &[u8]) -> error::Outcome<Inf> {
+    let text = encoding::decode(bytes)?;
+    let sections = Sections::parse(&text)?;
+    let Some(version) = sections.get("Version") else {
+        return error::fault(
+            None,
+            "there is no [Version] section, which every INF has; is this an INF file?".to_owned(),
+        );
+    };
+    check_signature(version)?;
+    let Some(class) = version.value_of("Class").filter(|class| !class.is_empty()) else {
+        return error::fault(
+            Some(version.line),
+            "[Version] has no `Class`, which a PnP driver's INF needs; name the device's setup class there"
+                .to_owned(),
+        );
+    };
+    let class_guid = version.value_of("ClassGuid");
+    Ok(Inf { file: file.to_owned(), class, class_guid, sections })
+}
+
+fn check_signature(version: sections::Section<'_>) -> error::Outcome<()> {
+    let needed = "write Signature = \"$Windows NT$\"";
+    let Some(entry) = version.entries().find(|entry| entry.is("Signature")) else {
+        return error::fault(Some(version.line), format!("[Version] has no `Signature`; {needed}"));
+    };
+    let signature = entry.value(0)?;
+    if ["$windows nt$", "$chicago$"].contains(&signature.to_lowercase().as_str()) {
+        return Ok(());
+    }
+    error::fault(
+        Some(entry.line()),
+        format!("the signature `{signature}` is not one that Windows accepts; {needed}"),
+    )
+}
+
+impl Inf {
+    /// What is installed for a device on a version of Windows: the best match of all models in the file.
+    ///
+    /// # Errors
+    /// No model matches (the message lists both sides' ids), or a section that the match leads to is missing or wrong.
+    pub fn installation(&self, device: &DeviceIds, target: Target) -> Result<Installation, Error> {
+        install::installation(self, device, target).map_err(|fault| fault.of(&self.file))
+    }
+
+    /// The device ids in the file's models for this version of Windows, each once, in the order of the file.
+    ///
+    /// # Errors
+    /// The models sections are missing or wrong.
+    pub fn ids(&self, target: Target) -> Result<Vec<String>, Error> {
+        let models = models::models(&self.sections, target).map_err(|fault| fault.of(&self.file))?;
+        Ok(models::ids(&models))
+    }
+}

@@ -1,0 +1,277 @@
+//! What a script says, as plain values: the statements that an executor carries out one after another.
+//!
+//! All names are resolved and all numbers in range here. Nothing is executed, and no file is read.
+
+use std::fmt;
+
+use super::data::Data;
+
+/// A place in a script: both count from 1, columns in characters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Position {
+    /// The line.
+    pub line: usize,
+    /// The character in the line.
+    pub column: usize,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
+
+/// A whole script.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Script {
+    /// Its name as the user knows it: a path, or `--do`.
+    pub source: String,
+    /// In the order of the text.
+    pub statements: Vec<Statement>,
+}
+
+/// One command, and the application thread that carries it out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Statement {
+    /// Where it starts.
+    pub at: Position,
+    /// The command as written, for reports; without the thread's prefix.
+    pub text: String,
+    /// `None`: the script's main thread, which goes on when the command has ended. `Some`: it is handed to the thread
+    /// of this name, which carries out what it was handed in order, and the main thread goes on at once.
+    pub thread: Option<String>,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What a statement does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// `open`: `CreateFile`.
+    Open(Open),
+    /// `read`, `write`, `ioctl`: a request, which this thread waits for.
+    Request {
+        /// The request.
+        request: Request,
+        /// What is to come of it.
+        expect: Expectations,
+    },
+    /// `async NAME request`: an overlapped request, which this thread does not wait for.
+    Async {
+        /// The name to join or cancel it by.
+        name: String,
+        /// The request; its handle was opened `overlapped`.
+        request: Request,
+    },
+    /// `join` of a request: waits until it has completed.
+    JoinRequest {
+        /// The name given by `async`.
+        name: String,
+        /// What is to have come of it.
+        expect: Expectations,
+    },
+    /// `join` of a thread: waits until it has carried out what it was handed.
+    JoinThread(String),
+    /// `cancel`.
+    Cancel(Cancel),
+    /// `close`: `CloseHandle`.
+    Close {
+        /// The handle's name.
+        handle: String,
+    },
+    /// `wait`: this thread sleeps so many nanoseconds of virtual time.
+    Wait {
+        /// Nanoseconds.
+        nanoseconds: u64,
+    },
+    /// `poke`: the outside world acts on a device, as its model names it.
+    Poke {
+        /// The model's name and number, e.g. `pci9052#0`.
+        device: String,
+        /// The signal's name in the model, e.g. `linti1`.
+        signal: String,
+        /// Its new value.
+        value: u64,
+    },
+    /// `stop-device` and its like.
+    Pnp {
+        /// What happens.
+        event: PnpEvent,
+        /// The model's name and number; `None`: the first device.
+        device: Option<String>,
+        /// What is to come of it; only a status.
+        expect: Expectations,
+    },
+    /// `power`.
+    Power {
+        /// The state to go to: 0 for D0 … 3 for D3.
+        state: u8,
+        /// The model's name and number; `None`: the first device.
+        device: Option<String>,
+        /// What is to come of it; only a status.
+        expect: Expectations,
+    },
+    /// `expect print`: some line printed since the last `expect print` that matched contains this text.
+    ExpectPrint(String),
+    /// `expect pending`: the request has not completed, the thread not ended what it was handed.
+    ExpectPending(Waitable),
+}
+
+/// What `open` opens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Open {
+    /// What is opened.
+    pub path: Path,
+    /// The name the script gives to the handle.
+    pub handle: String,
+    /// Access to ask for.
+    pub access: Access,
+    /// `FILE_FLAG_OVERLAPPED`: else requests on the handle are made one at a time.
+    pub overlapped: bool,
+    /// Share with nobody (`dwShareMode` 0); else with readers and writers.
+    pub exclusive: bool,
+    /// What is to come of it; only a status.
+    pub expect: Expectations,
+}
+
+/// A name to open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Path {
+    /// As `CreateFile` takes it (`\\.\Name`), or an object manager path (`\Device\Name`, `\??\Name`).
+    Name(String),
+    /// The first enabled device interface of this class; `{XXXXXXXX-XXXX-XXXX-XXXX-XXXXXXXXXXXX}`, upper case.
+    Interface(String),
+}
+
+/// `dwDesiredAccess`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// `GENERIC_READ | GENERIC_WRITE`.
+    ReadWrite,
+    /// `GENERIC_READ`.
+    Read,
+    /// `GENERIC_WRITE`.
+    Write,
+}
+
+/// A request on a handle.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// The handle's name.
+    pub handle: String,
+    /// What is asked for.
+    pub operation: Operation,
+}
+
+/// What a request asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Operation {
+    /// `ReadFile`.
+    Read {
+        /// Bytes, at most [`super::MAX_TRANSFER`].
+        length: u32,
+        /// File offset; `None`: the file position (0 on an overlapped handle).
+        offset: Option<u64>,
+    },
+    /// `WriteFile`.
+    Write {
+        /// What is written.
+        data: Data,
+        /// File offset; `None`: the file position (0 on an overlapped handle).
+        offset: Option<u64>,
+    },
+    /// `DeviceIoControl`.
+    Ioctl {
+        /// The control code.
+        code: u32,
+        /// The input buffer; `None`: no buffer.
+        input: Option<Data>,
+        /// The output buffer's bytes, at most [`super::MAX_TRANSFER`]; 0: no buffer.
+        output: u32,
+    },
+}
+
+/// Whose requests `cancel` cancels.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Cancel {
+    /// All on this handle (`CancelIoEx` without an `OVERLAPPED`).
+    Handle(String),
+    /// The one that this thread waits for (`CancelSynchronousIo`).
+    Thread(String),
+    /// The one that `async` gave this name (`CancelIoEx`).
+    Request(String),
+}
+
+/// Something that ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Waitable {
+    /// A thread, by name.
+    Thread(String),
+    /// A request, by the name that `async` gave it.
+    Request(String),
+}
+
+/// What the Plug and Play manager, or the user's hand, does to a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PnpEvent {
+    /// `IRP_MN_START_DEVICE`, with resources assigned anew.
+    Start,
+    /// `IRP_MN_QUERY_STOP_DEVICE`, and unless it fails `IRP_MN_STOP_DEVICE`.
+    Stop,
+    /// `IRP_MN_QUERY_STOP_DEVICE` alone.
+    QueryStop,
+    /// `IRP_MN_CANCEL_STOP_DEVICE`.
+    CancelStop,
+    /// `IRP_MN_QUERY_REMOVE_DEVICE`, and unless it fails `IRP_MN_REMOVE_DEVICE`.
+    Remove,
+    /// `IRP_MN_QUERY_REMOVE_DEVICE` alone.
+    QueryRemove,
+    /// `IRP_MN_CANCEL_REMOVE_DEVICE`.
+    CancelRemove,
+    /// The card is gone: `IRP_MN_SURPRISE_REMOVAL`, and when the last handle is closed `IRP_MN_REMOVE_DEVICE`.
+    SurpriseRemove,
+}
+
+/// What is to come of a command. What is not said is not looked at, but for the status: it is to be a success.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Expectations {
+    /// The status.
+    pub status: ExpectedStatus,
+    /// `IoStatus.Information`: bytes transferred.
+    pub bytes: Option<u64>,
+    /// The bytes that came in, all of them or the first ones.
+    pub data: Option<ExpectedData>,
+}
+
+/// The status to come.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum ExpectedStatus {
+    /// Success or informational (`NT_SUCCESS`).
+    #[default]
+    Success,
+    /// A warning or an error.
+    Failure,
+    /// This one.
+    Exactly(u32),
+}
+
+impl ExpectedStatus {
+    /// Whether `status` is what was expected.
+    #[must_use]
+    pub fn admits(self, status: u32) -> bool {
+        match self {
+            Self::Success => status >> 31 == 0,
+            Self::Failure => status >> 31 == 1,
+            Self::Exactly(expected) => status == expected,
+        }
+    }
+}
+
+/// The bytes to come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ExpectedData {
+    /// The bytes; some may be any (`hex:3c??`).
+    pub data: Data,
+    /// Whether more bytes may follow (`expect prefix`).
+    pub prefix: bool,
+}

@@ -1,0 +1,366 @@
+//! Each command of a script: its words to its meaning.
+
+use super::MAX_TRANSFER;
+use super::ast::{
+    Access, Cancel, Command, Expectations, Open, Operation, Path, PnpEvent, Position, Request, Waitable,
+};
+use super::data::{Data, parse_piece};
+use super::error::{Outcome, fault, unknown};
+use super::expect::{self, Yields as Can};
+use super::lexer::Word;
+use super::names::{Kind, Names};
+use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
+
+/// What a line may begin with.
+pub(super) const COMMANDS: [&str; 21] = [
+    "open",
+    "read",
+    "write",
+    "ioctl",
+    "async",
+    "join",
+    "cancel",
+    "close",
+    "wait",
+    "poke",
+    "thread",
+    "expect",
+    "start-device",
+    "stop-device",
+    "query-stop",
+    "cancel-stop",
+    "remove-device",
+    "query-remove",
+    "cancel-remove",
+    "surprise-remove",
+    "power",
+];
+
+/// The words after a command.
+pub(super) struct Arguments<'a> {
+    words: &'a [Word],
+    next: usize,
+    /// Where the line ends, for what is missing there.
+    end: Position,
+}
+
+impl<'a> Arguments<'a> {
+    pub(super) fn new(words: &'a [Word], end: Position) -> Self {
+        Self { words, next: 0, end }
+    }
+
+    pub(super) fn is_at_end(&self) -> bool {
+        self.next == self.words.len()
+    }
+
+    pub(super) fn word(&mut self, what: &str) -> Outcome<Word> {
+        match self.words.get(self.next) {
+            Some(word) => {
+                self.next += 1;
+                Ok(word.clone())
+            }
+            None => fault(self.end, format!("the line ends too early; here comes {what}")),
+        }
+    }
+
+    /// Gives the last word back.
+    pub(super) fn back(&mut self) {
+        self.next -= 1;
+    }
+
+    /// Takes the next word if it is this one.
+    pub(super) fn take(&mut self, keyword: &str) -> bool {
+        let is = self.words.get(self.next).is_some_and(|word| word.quoted.is_none() && word.bare == keyword);
+        self.next += usize::from(is);
+        is
+    }
+
+    pub(super) fn keyword(&mut self, keyword: &str) -> Outcome<()> {
+        let word = self.word(&format!("`{keyword}`"))?;
+        if word.quoted.is_none() && word.bare == keyword {
+            return Ok(());
+        }
+        fault(word.at, format!("`{}` stands where `{keyword}` belongs", word.text()))
+    }
+
+    /// A number up to `most`.
+    pub(super) fn number(&mut self, what: &str, most: u64) -> Outcome<u64> {
+        let word = self.word(what)?;
+        let written = word.text();
+        match parse_number(&written) {
+            Some(number) if number <= most => Ok(number),
+            Some(_) => fault(word.at, format!("{written} is too much for {what}: at most {most}")),
+            None => fault(
+                word.at,
+                format!("`{written}` stands where {what} belongs; write it in decimal or as 0x…"),
+            ),
+        }
+    }
+
+    fn length(&mut self, what: &str) -> Outcome<u32> {
+        let length = self.number(what, u64::from(MAX_TRANSFER))?;
+        Ok(u32::try_from(length).unwrap_or(MAX_TRANSFER))
+    }
+
+    pub(super) fn data(&mut self) -> Outcome<Data> {
+        let mut pieces = Vec::new();
+        loop {
+            let word = self.word("bytes: hex:3c00, text:\"…\", file:PATH")?;
+            pieces.push(parse_piece(&word)?);
+            if !self.take("+") {
+                return Ok(Data { pieces });
+            }
+        }
+    }
+
+    /// Bytes of which each is known.
+    fn exact_data(&mut self) -> Outcome<Data> {
+        let at = self.words.get(self.next).map_or(self.end, |word| word.at);
+        let data = self.data()?;
+        if data.has_wildcards() {
+            return fault(at, "`??` is for bytes that are expected; these are sent, so say what they are");
+        }
+        Ok(data)
+    }
+
+    /// `expect …` or the end of the line; `known` are the words that could have stood here instead.
+    fn expectations(&mut self, can: Can, known: &[&str]) -> Outcome<Expectations> {
+        let mut expect = Expectations::default();
+        if self.is_at_end() {
+            return Ok(expect);
+        }
+        let word = self.word("`expect`")?;
+        if word.plain() != Some("expect") {
+            let words = known.iter().copied().chain(["expect"]).collect::<Vec<_>>();
+            return fault(word.at, unknown("further word", &word.text(), words));
+        }
+        expect::clauses(self, can, &mut expect)?;
+        Ok(expect)
+    }
+
+    pub(super) fn finish(&self) -> Outcome<()> {
+        match self.words.get(self.next) {
+            None => Ok(()),
+            Some(word) => {
+                fault(word.at, format!("`{}` is too much; the command has ended before it", word.text()))
+            }
+        }
+    }
+}
+
+/// Reads the command that `first` begins (`thread` and `expect` are the parser's).
+pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
+    let keyword = first.text();
+    let command = match keyword.as_str() {
+        "open" => open(args, names)?,
+        "read" | "write" | "ioctl" => {
+            let (request, can, known, _) = request(&keyword, args, names)?;
+            Command::Request { request, expect: args.expectations(can, known)? }
+        }
+        "async" => asynchronous(args, names)?,
+        "join" => join(first, args, names)?,
+        "cancel" => cancel(args, names)?,
+        "close" => {
+            let (handle, _) = names.handle(&args.word("the handle to close")?)?;
+            names.end(&handle, first.at);
+            Command::Close { handle }
+        }
+        "wait" => Command::Wait { nanoseconds: parse_time(&args.word("how long to wait: 10ms")?)? },
+        "poke" => Command::Poke {
+            device: args.word("the device: its model and number, as pci9052#0")?.text(),
+            signal: args.word("the signal: linti1")?.text(),
+            value: args.number("the signal's value", u64::MAX)?,
+        },
+        "power" => power(args)?,
+        _ => match pnp_event(&keyword) {
+            Some(event) => {
+                let device = device(args);
+                Command::Pnp { event, device, expect: args.expectations(Can::Status, &[])? }
+            }
+            None => return fault(first.at, unknown("command", &keyword, COMMANDS)),
+        },
+    };
+    args.finish()?;
+    Ok(command)
+}
+
+/// Which expectations a command can have, and those it has.
+pub(super) fn expectations_of(command: &mut Command) -> Option<(Can, &mut Expectations)> {
+    match command {
+        Command::Open(open) => Some((Can::Status, &mut open.expect)),
+        Command::Request { request, expect } => Some((result_of(&request.operation), expect)),
+        Command::JoinRequest { expect, .. } => Some((Can::Data, expect)),
+        Command::Pnp { expect, .. } | Command::Power { expect, .. } => Some((Can::Status, expect)),
+        _ => None,
+    }
+}
+
+fn result_of(operation: &Operation) -> Can {
+    match operation {
+        Operation::Write { .. } => Can::Bytes,
+        Operation::Read { .. } | Operation::Ioctl { .. } => Can::Data,
+    }
+}
+
+fn open(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
+    let word = args.word("what to open: \\\\.\\Name, or interface:{GUID}")?;
+    let path = match word.bare.strip_prefix("interface:") {
+        Some(guid) if word.quoted.is_none() => Path::Interface(parse_guid(&word, guid)?),
+        _ => match word.plain() {
+            Some(name) if name.starts_with('\\') && name.len() > 1 => Path::Name(name.to_owned()),
+            _ => {
+                return fault(
+                    word.at,
+                    format!(
+                        "`{}` is not a device's name; write \\\\.\\Name, \\Device\\Name or interface:{{GUID}}",
+                        word.text()
+                    ),
+                );
+            }
+        },
+    };
+    args.keyword("as")?;
+    let name = args.word("the handle's name")?;
+    let (mut access, mut overlapped, mut exclusive) = (Access::ReadWrite, false, false);
+    loop {
+        if args.take("read-only") {
+            access = Access::Read;
+        } else if args.take("write-only") {
+            access = Access::Write;
+        } else if args.take("overlapped") {
+            overlapped = true;
+        } else if args.take("exclusive") {
+            exclusive = true;
+        } else {
+            break;
+        }
+    }
+    let expect = args.expectations(Can::Status, &["read-only", "write-only", "overlapped", "exclusive"])?;
+    let handle = names.give(&name, Kind::Handle { overlapped })?;
+    if !expect.status.admits(0) {
+        names.forget(&handle);
+    }
+    Ok(Command::Open(Open { path, handle, access, overlapped, exclusive, expect }))
+}
+
+type Asked = (Request, Can, &'static [&'static str], bool);
+
+/// `read`, `write` or `ioctl`: the request, what it yields, what else could follow, whether the handle is overlapped.
+fn request(keyword: &str, args: &mut Arguments, names: &Names) -> Outcome<Asked> {
+    let (handle, overlapped) = names.handle(&args.word("the handle's name")?)?;
+    let mut known: &[&str] = &["at"];
+    let operation = match keyword {
+        "read" => Operation::Read { length: args.length("a number of bytes")?, offset: offset(args)? },
+        "write" => Operation::Write { data: args.exact_data()?, offset: offset(args)? },
+        _ => {
+            known = &["in", "out"];
+            let code = parse_control_code(&args.word("the control code")?)?;
+            let input = if args.take("in") { Some(args.exact_data()?) } else { None };
+            let output = if args.take("out") { args.length("the output buffer's size")? } else { 0 };
+            Operation::Ioctl { code, input, output }
+        }
+    };
+    let can = result_of(&operation);
+    Ok((Request { handle, operation }, can, known, overlapped))
+}
+
+fn offset(args: &mut Arguments) -> Outcome<Option<u64>> {
+    if args.take("at") { args.number("an offset", i64::MAX.unsigned_abs()).map(Some) } else { Ok(None) }
+}
+
+fn asynchronous(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
+    let name = args.word("the request's name")?;
+    let keyword = args.word("`read`, `write` or `ioctl`")?;
+    let written = keyword.text();
+    if !["read", "write", "ioctl"].contains(&written.as_str()) {
+        return fault(keyword.at, unknown("request", &written, ["read", "write", "ioctl"]));
+    }
+    let handle_at = args.words.get(args.next).map_or(args.end, |word| word.at);
+    let (request, _, _, overlapped) = request(&written, args, names)?;
+    if !overlapped {
+        return fault(
+            handle_at,
+            format!("`{}` was opened for one request at a time; open it with `overlapped`", request.handle),
+        );
+    }
+    if args.take("expect") {
+        args.back();
+        let at = args.word("`expect`")?.at;
+        return fault(at, format!("its result comes later: write `join {} expect …`", name.text()));
+    }
+    let name = names.give(&name, Kind::Request)?;
+    Ok(Command::Async { name, request })
+}
+
+fn join(first: &Word, args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
+    let word = args.word("the thread or request to wait for")?;
+    let (name, kind) = names.find(&word, "thread or request", |kind| !matches!(kind, Kind::Handle { .. }))?;
+    if kind == Kind::Request {
+        let expect = args.expectations(Can::Data, &[])?;
+        names.end(&name, first.at);
+        return Ok(Command::JoinRequest { name, expect });
+    }
+    if args.take("expect") {
+        args.back();
+        let at = args.word("`expect`")?.at;
+        return fault(at, "a thread has no result of its own; expect it where the thread makes its request");
+    }
+    Ok(Command::JoinThread(name))
+}
+
+fn cancel(args: &mut Arguments, names: &Names) -> Outcome<Command> {
+    let word = args.word("whose requests to cancel: a handle, a thread or a request")?;
+    let (name, kind) = names.find(&word, "handle, thread or request", |_| true)?;
+    Ok(Command::Cancel(match kind {
+        Kind::Handle { .. } => Cancel::Handle(name),
+        Kind::Thread => Cancel::Thread(name),
+        Kind::Request => Cancel::Request(name),
+    }))
+}
+
+/// `pending NAME`, after `expect`.
+pub(super) fn pending(args: &mut Arguments, names: &Names) -> Outcome<Command> {
+    let word = args.word("the thread or request that has not ended")?;
+    let (name, kind) = names.find(&word, "thread or request", |kind| !matches!(kind, Kind::Handle { .. }))?;
+    args.finish()?;
+    Ok(Command::ExpectPending(match kind {
+        Kind::Request => Waitable::Request(name),
+        _ => Waitable::Thread(name),
+    }))
+}
+
+fn pnp_event(keyword: &str) -> Option<PnpEvent> {
+    Some(match keyword {
+        "start-device" => PnpEvent::Start,
+        "stop-device" => PnpEvent::Stop,
+        "query-stop" => PnpEvent::QueryStop,
+        "cancel-stop" => PnpEvent::CancelStop,
+        "remove-device" => PnpEvent::Remove,
+        "query-remove" => PnpEvent::QueryRemove,
+        "cancel-remove" => PnpEvent::CancelRemove,
+        "surprise-remove" => PnpEvent::SurpriseRemove,
+        _ => return None,
+    })
+}
+
+/// A device's name, if one stands here: it has a `#`.
+fn device(args: &mut Arguments) -> Option<String> {
+    let word = args.words.get(args.next).filter(|word| word.bare.contains('#'))?;
+    args.next += 1;
+    Some(word.text())
+}
+
+fn power(args: &mut Arguments) -> Outcome<Command> {
+    let word = args.word("the state: d0, d1, d2 or d3")?;
+    let written = word.text();
+    let states = ["d0", "d1", "d2", "d3"];
+    let Some(state) = states.iter().position(|state| state.eq_ignore_ascii_case(&written)) else {
+        return fault(
+            word.at,
+            format!("there is no device power state `{written}`; there is: d0, d1, d2, d3"),
+        );
+    };
+    let device = device(args);
+    let state = u8::try_from(state).unwrap_or(0);
+    Ok(Command::Power { state, device, expect: args.expectations(Can::Status, &[])? })
+}

@@ -1,0 +1,68 @@
+//! The script language of `dirql run --do` and `--script`: what applications, the user's hand and the outside world do.
+//!
+//! `docs/script.md` explains it with an example of each command; the grammar is this:
+//!
+//! ```text
+//! script    = { line }                      lines end at a line's end or at `;`; `#` at a word's start: a comment
+//! line      = [ NAME ":" ] command          NAME: the application thread that does it; else the main thread
+//!           | "thread" NAME "{" { line } "}"
+//! command   = "open" path "as" NAME { "read-only" | "write-only" | "overlapped" | "exclusive" } [ expect ]
+//!           | request [ expect ]
+//!           | "async" NAME request          the request is overlapped and has a name
+//!           | "join" NAME [ expect ]        a request or a thread
+//!           | "cancel" NAME                 a handle, a thread or a request
+//!           | "close" NAME
+//!           | "wait" TIME                   10ns 10us 10ms 10s, of virtual time
+//!           | "poke" DEVICE SIGNAL number
+//!           | pnp [ DEVICE ] [ expect ] | "power" ( "d0" | "d1" | "d2" | "d3" ) [ DEVICE ] [ expect ]
+//!           | expect                        about the command before it on the same thread
+//!           | "expect" "print" TEXT | "expect" "pending" NAME
+//! request   = "read" NAME number [ "at" number ]
+//!           | "write" NAME data [ "at" number ]
+//!           | "ioctl" NAME code [ "in" data ] [ "out" number ]
+//! code      = number | "CTL_CODE(" type "," function "," method "," access ")"      names or numbers
+//! pnp       = "start-device" | "stop-device" | "query-stop" | "cancel-stop" | "remove-device"
+//!           | "query-remove" | "cancel-remove" | "surprise-remove"
+//! expect    = "expect" clause { "and" clause }
+//! clause    = "status" STATUS | STATUS_NAME | "success" | "failure" | "bytes" number
+//!           | "data" data | data | "prefix" data
+//! data      = piece { "+" piece }
+//! piece     = "hex:" digits | "text:" string | "utf16:" string | "u8:" number | "u16:" … | "u32:" … | "u64:" …
+//!           | "zero:" number | "file:" PATH               in an expectation, hex:3c?? lets a byte be any
+//! path      = \\.\NAME | "\\.\a name with spaces" | "interface:" {GUID}
+//! ```
+//!
+//! It parses and checks names; it carries nothing out and reads no file.
+
+mod ast;
+mod commands;
+mod data;
+mod error;
+mod expect;
+mod lexer;
+mod names;
+mod parser;
+mod status;
+pub(crate) mod suggest;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use ast::*;
+pub use data::{Data, Piece};
+pub use error::Error;
+pub use status::status_name;
+
+/// The most bytes one request of a script may move: an application's buffer is in the machine's memory.
+pub const MAX_TRANSFER: u32 = 64 << 20;
+
+/// Reads a script. `source` is its name as the user knows it: a path, or `--do`.
+///
+/// # Errors
+/// The first thing that is wrong, with its place and what to do about it.
+pub fn parse(source: &str, text: &str) -> Result<Script, Error> {
+    match parser::parse(text) {
+        Ok(statements) => Ok(Script { source: source.to_owned(), statements }),
+        Err(fault) => Err(Error { source: source.to_owned(), at: fault.at, message: fault.message }),
+    }
+}
