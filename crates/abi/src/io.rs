@@ -5,7 +5,8 @@
 
 use crate::field::layouts;
 use crate::{
-    Code, DriverPtr, IRP, KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY, KDPC, KEVENT, LIST_ENTRY, UNICODE_STRING,
+    Code, DriverPtr, FAST_IO_DISPATCH, IRP, KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY, KDPC, KEVENT,
+    KLDR_DATA_TABLE_ENTRY, LIST_ENTRY, NtStatus, UNICODE_STRING,
 };
 
 layouts! {
@@ -17,11 +18,11 @@ layouts! {
         0x010 Flags: u32,
         0x018 DriverStart: DriverPtr<()>,
         0x020 DriverSize: u32,
-        0x028 DriverSection: DriverPtr<()>,
+        0x028 DriverSection: DriverPtr<KLDR_DATA_TABLE_ENTRY>,
         0x030 DriverExtension: DriverPtr<DRIVER_EXTENSION>,
         0x038 DriverName: UNICODE_STRING,
         0x048 HardwareDatabase: DriverPtr<UNICODE_STRING>,
-        0x050 FastIoDispatch: DriverPtr<()>,
+        0x050 FastIoDispatch: DriverPtr<FAST_IO_DISPATCH>,
         0x058 DriverInit: DriverPtr<Code>,
         0x060 DriverStartIo: DriverPtr<Code>,
         0x068 DriverUnload: DriverPtr<Code>,
@@ -106,5 +107,37 @@ layouts! {
         0x10 DeviceWaitQueue: KDEVICE_QUEUE,
         0x38 Spare1: u32,
         0x40 Spare2: i64,
+    }
+
+    /// What `IoGetConfigurationInformation` returns: counts of legacy devices.
+    CONFIGURATION_INFORMATION [size 0x28, align 4] {
+        0x00 DiskCount: u32,
+        0x04 FloppyCount: u32,
+        0x08 CdRomCount: u32,
+        0x0c TapeCount: u32,
+        0x10 ScsiPortCount: u32,
+        0x14 SerialCount: u32,
+        0x18 ParallelCount: u32,
+        0x1c AtDiskPrimaryAddressClaimed: u8,
+        0x1d AtDiskSecondaryAddressClaimed: u8,
+        0x20 Version: u32,
+        0x24 MediumChangerCount: u32,
+    }
+
+    /// An entry for the error log.
+    IO_ERROR_LOG_PACKET [size 0x30, align 8] {
+        0x00 MajorFunctionCode: u8,
+        0x01 RetryCount: u8,
+        0x02 DumpDataSize: u16,
+        0x04 NumberOfStrings: u16,
+        0x06 StringOffset: u16,
+        0x08 EventCategory: u16,
+        0x0c ErrorCode: NtStatus,
+        0x10 UniqueErrorValue: u32,
+        0x14 FinalStatus: NtStatus,
+        0x18 SequenceNumber: u32,
+        0x1c IoControlCode: u32,
+        0x20 DeviceOffset: i64,
+        0x28 DumpData: u32,
     }
 }

@@ -4,7 +4,8 @@
 
 use crate::field::layouts;
 use crate::{
-    Code, DriverPtr, IO_STACK_LOCATION, KAPC, KDEVICE_QUEUE_ENTRY, KEVENT, KTHREAD, LIST_ENTRY, MDL, NtStatus,
+    Code, DriverPtr, FILE_OBJECT, IO_STACK_LOCATION, KAPC, KDEVICE_QUEUE_ENTRY, KEVENT, KTHREAD, LIST_ENTRY,
+    MDL, NtStatus,
 };
 
 layouts! {
@@ -16,7 +17,7 @@ layouts! {
     }
 
     /// An I/O request packet; `StackCount` stack locations follow it.
-    IRP [size 0xd0, align 8] {
+    IRP [size 0xd0, align 16, mingw_ends_at 0xd0 "wdm.h aligns the type to 16 bytes, mingw does not"] {
         0x00 Type: i16,
         0x02 Size: u16,
         0x08 MdlAddress: DriverPtr<MDL>,
@@ -53,7 +54,7 @@ layouts! {
         0xb8 Tail_Overlay_CurrentStackLocation = "Tail.Overlay.CurrentStackLocation":
             DriverPtr<IO_STACK_LOCATION>,
         0xb8 Tail_Overlay_PacketType = "Tail.Overlay.PacketType": u32,
-        0xc0 Tail_Overlay_OriginalFileObject = "Tail.Overlay.OriginalFileObject": DriverPtr<()>,
+        0xc0 Tail_Overlay_OriginalFileObject = "Tail.Overlay.OriginalFileObject": DriverPtr<FILE_OBJECT>,
         0x78 Tail_Apc = "Tail.Apc": KAPC,
         0x78 Tail_CompletionKey = "Tail.CompletionKey": DriverPtr<()>,
     }

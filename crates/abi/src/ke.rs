@@ -4,20 +4,9 @@
 //! Initial values and behaviour are the kernel's; here are only sizes and places.
 
 use crate::field::layouts;
-use crate::{Code, DriverPtr};
+use crate::{Code, DriverPtr, LIST_ENTRY};
 
 layouts! {
-    /// Doubly linked list head or entry.
-    LIST_ENTRY [size 0x10, align 8] {
-        0x00 Flink: DriverPtr<LIST_ENTRY>,
-        0x08 Blink: DriverPtr<LIST_ENTRY>,
-    }
-
-    /// Singly linked list entry.
-    SINGLE_LIST_ENTRY [size 0x8, align 8] {
-        0x00 Next: DriverPtr<SINGLE_LIST_ENTRY>,
-    }
-
     /// What every waitable object starts with.
     DISPATCHER_HEADER [size 0x18, align 8] {
         0x00 Type: u8,
@@ -136,6 +125,31 @@ layouts! {
     KLOCK_QUEUE_HANDLE [size 0x18, align 8] {
         0x00 LockQueue: KSPIN_LOCK_QUEUE,
         0x10 OldIrql: u8,
+    }
+
+    /// A guarded mutex.
+    KGUARDED_MUTEX [size 0x38, align 8] {
+        0x00 Count: i32,
+        0x08 Owner: DriverPtr<KTHREAD>,
+        0x10 Contention: u32,
+        0x18 Gate_Header = "Gate.Header": DISPATCHER_HEADER,
+        0x30 KernelApcDisable: i16,
+        0x32 SpecialApcDisable: i16,
+        0x30 CombinedApcDisable: u32,
+    }
+
+    /// Answer of `KeQueryDpcWatchdogInformation`, in clock ticks.
+    KDPC_WATCHDOG_INFORMATION [size 0x14, align 4] {
+        0x00 DpcTimeLimit: u32,
+        0x04 DpcTimeCount: u32,
+        0x08 DpcWatchdogLimit: u32,
+        0x0c DpcWatchdogCount: u32,
+        0x10 Reserved: u32,
+    }
+
+    /// Where x64 saves nothing: floating point belongs to the thread.
+    KFLOATING_SAVE [size 0x4, align 4] {
+        0x00 Dummy: u32,
     }
 
     /// A thread. Opaque but for the header that makes it waitable.
