@@ -3,6 +3,7 @@
 //! Pages: *KeRegisterBugCheckCallback*, *KeRegisterBugCheckReasonCallback*, *Bug Check Code Reference*.
 //! What each parameter means is told where the kernel stops, not here.
 
+use crate::constant::constants;
 use crate::field::layouts;
 use crate::{Code, DriverPtr, GUID, LIST_ENTRY};
 
@@ -53,5 +54,35 @@ layouts! {
         0x0c BugCheckCode: u32,
         0x10 Address: u64,
         0x18 Count: u64,
+    }
+}
+
+constants! {
+    u32 {
+        // Reasons of a callback.
+        KbCallbackInvalid = 0;
+        KbCallbackReserved1 = 1;
+        KbCallbackSecondaryDumpData = 2;
+        KbCallbackDumpIo = 3;
+        KbCallbackAddPages = 4;
+        KbCallbackSecondaryMultiPartDumpData = 5;
+        KbCallbackRemovePages = 6;
+        KbCallbackTriageDumpData = 7;
+    }
+    u8 {
+        // `State` of a callback.
+        BufferEmpty = 0;
+        BufferInserted = 1;
+        BufferStarted = 2;
+        BufferFinished = 3;
+        BufferIncomplete = 4;
+    }
+    u32 {
+        // `KBUGCHECK_DUMP_IO::Type`.
+        KbDumpIoInvalid = 0;
+        KbDumpIoHeader = 1;
+        KbDumpIoBody = 2;
+        KbDumpIoSecondaryData = 3;
+        KbDumpIoComplete = 4;
     }
 }

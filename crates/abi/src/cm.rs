@@ -2,6 +2,7 @@
 //!
 //! Pages: *KEY_VALUE_PARTIAL_INFORMATION* and its neighbours; `wdm.h`. Names and data follow; lengths are bytes.
 
+use crate::constant::constants;
 use crate::field::layouts;
 use crate::{DriverPtr, UNICODE_STRING};
 
@@ -83,5 +84,71 @@ layouts! {
         0x08 DataLength: u32,
         0x0c DataOffset: u32,
         0x10 Type: u32,
+    }
+}
+
+constants! {
+    u32 {
+        // Types of value.
+        REG_NONE = 0;
+        REG_SZ = 1;
+        REG_EXPAND_SZ = 2;
+        REG_BINARY = 3;
+        REG_DWORD = 4;
+        REG_DWORD_LITTLE_ENDIAN = 4;
+        REG_DWORD_BIG_ENDIAN = 5;
+        REG_LINK = 6;
+        REG_MULTI_SZ = 7;
+        REG_RESOURCE_LIST = 8;
+        REG_FULL_RESOURCE_DESCRIPTOR = 9;
+        REG_RESOURCE_REQUIREMENTS_LIST = 10;
+        REG_QWORD = 11;
+        REG_QWORD_LITTLE_ENDIAN = 11;
+    }
+    u32 {
+        // How a key is created, and what came of it.
+        REG_OPTION_NON_VOLATILE = 0x0;
+        REG_OPTION_VOLATILE = 0x1;
+        REG_OPTION_CREATE_LINK = 0x2;
+        REG_OPTION_BACKUP_RESTORE = 0x4;
+        REG_OPTION_OPEN_LINK = 0x8;
+        REG_CREATED_NEW_KEY = 0x1;
+        REG_OPENED_EXISTING_KEY = 0x2;
+    }
+    u32 {
+        // Rights.
+        KEY_QUERY_VALUE = 0x1;
+        KEY_SET_VALUE = 0x2;
+        KEY_CREATE_SUB_KEY = 0x4;
+        KEY_ENUMERATE_SUB_KEYS = 0x8;
+        KEY_NOTIFY = 0x10;
+        KEY_CREATE_LINK = 0x20;
+        KEY_WOW64_32KEY = 0x200;
+        KEY_WOW64_64KEY = 0x100;
+        KEY_READ = 0x0002_0019;
+        KEY_WRITE = 0x0002_0006;
+        KEY_EXECUTE = 0x0002_0019;
+        KEY_ALL_ACCESS = 0x000f_003f;
+    }
+    u32 {
+        // What a key or value is asked for.
+        KeyBasicInformation = 0;
+        KeyNodeInformation = 1;
+        KeyFullInformation = 2;
+        KeyNameInformation = 3;
+        KeyCachedInformation = 4;
+        KeyFlagsInformation = 5;
+        KeyVirtualizationInformation = 6;
+        KeyHandleTagsInformation = 7;
+        KeyTrustInformation = 8;
+        KeyLayerInformation = 9;
+        MaxKeyInfoClass = 10;
+        KeyValueBasicInformation = 0;
+        KeyValueFullInformation = 1;
+        KeyValuePartialInformation = 2;
+        KeyValueFullInformationAlign64 = 3;
+        KeyValuePartialInformationAlign64 = 4;
+        KeyValueLayerInformation = 5;
+        MaxKeyValueInfoClass = 6;
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Page: *Cancel-Safe IRP Queues*; `wdm.h`. `IoCsqInitializeEx` sets `Type` to `IO_TYPE_CSQ_EX`.
 
+use crate::constant::constants;
 use crate::field::layouts;
 use crate::{Code, DriverPtr, IRP};
 
@@ -23,5 +24,14 @@ layouts! {
         0x00 Type: u32,
         0x08 Irp: DriverPtr<IRP>,
         0x10 Csq: DriverPtr<IO_CSQ>,
+    }
+}
+
+constants! {
+    u32 {
+        // `Type`.
+        IO_TYPE_CSQ_IRP_CONTEXT = 1;
+        IO_TYPE_CSQ = 2;
+        IO_TYPE_CSQ_EX = 3;
     }
 }

@@ -3,6 +3,7 @@
 //! Pages: *DEVICE_DESCRIPTION*, *DMA_OPERATIONS*, *SCATTER_GATHER_LIST*; `wdm.h`.
 //! An adapter object is a `DMA_ADAPTER` with whatever the kernel keeps behind it.
 
+use crate::constant::constants;
 use crate::field::layouts;
 use crate::{Code, DriverPtr};
 
@@ -116,5 +117,46 @@ layouts! {
         0x08 V2_ScatterGatherElementCount = "V2.ScatterGatherElementCount": u32,
         0x0c V2_ScatterGatherListSize = "V2.ScatterGatherListSize": u32,
         0x10 V2_LogicalPageCount = "V2.LogicalPageCount": u32,
+    }
+}
+
+constants! {
+    u32 {
+        // `DEVICE_DESCRIPTION::Version`.
+        DEVICE_DESCRIPTION_VERSION = 0x0;
+        DEVICE_DESCRIPTION_VERSION1 = 0x1;
+        DEVICE_DESCRIPTION_VERSION2 = 0x2;
+    }
+    u32, not_in_mingw "newer than mingw's kit" {
+        DEVICE_DESCRIPTION_VERSION3 = 3;
+        DMA_ADAPTER_INFO_VERSION1 = 1;
+        DMA_TRANSFER_INFO_VERSION1 = 1;
+        DMA_TRANSFER_INFO_VERSION2 = 2;
+        ADAPTER_INFO_SYNCHRONOUS_CALLBACK = 1;
+        ADAPTER_INFO_API_BYPASS = 2;
+        DMA_SYNCHRONOUS_CALLBACK = 1;
+        DMA_TRANSFER_CONTEXT_VERSION1 = 1;
+    }
+    u64, not_in_mingw "newer than mingw's kit" {
+        // Bytes of a transfer context.
+        DMA_TRANSFER_CONTEXT_SIZE_V1 = 128;
+    }
+    u32 {
+        // Width of a system DMA channel.
+        Width8Bits = 0;
+        Width16Bits = 1;
+        Width32Bits = 2;
+        Width64Bits = 3;
+        WidthNoWrap = 4;
+        MaximumDmaWidth = 5;
+    }
+    u32 {
+        // Speed of a system DMA channel.
+        Compatible = 0;
+        TypeA = 1;
+        TypeB = 2;
+        TypeC = 3;
+        TypeF = 4;
+        MaximumDmaSpeed = 5;
     }
 }

@@ -3,6 +3,7 @@
 //! Pages: *Using Lookaside Lists*, *ERESOURCE*, *FAST_MUTEX*; `wdm.h`, zones in `ntddk.h`. Before Windows 11 22H2
 //! allocation from a lookaside list is inlined into the driver, so its counters are the driver's.
 
+use crate::constant::constants;
 use crate::field::layouts;
 use crate::{Code, DriverPtr, KEVENT, KSEMAPHORE, KTHREAD, LIST_ENTRY, SINGLE_LIST_ENTRY};
 
@@ -175,5 +176,42 @@ layouts! {
         0x08 Priority: u32,
         0x08 SecurePoolParams: DriverPtr<()>,
         0x08 PreferredNode: u32,
+    }
+}
+
+constants! {
+    u32 {
+        // For `ExInitializeLookasideListEx`.
+        EX_LOOKASIDE_LIST_EX_FLAGS_RAISE_ON_FAIL = 0x1;
+        EX_LOOKASIDE_LIST_EX_FLAGS_FAIL_NO_RAISE = 0x2;
+    }
+    u16 {
+        // Depths of lookaside lists.
+        EX_MAXIMUM_LOOKASIDE_DEPTH_BASE = 256;
+        EX_MAXIMUM_LOOKASIDE_DEPTH_LIMIT = 1024;
+    }
+    u32 {
+        // Queues of work items.
+        CriticalWorkQueue = 0;
+        DelayedWorkQueue = 1;
+        HyperCriticalWorkQueue = 2;
+        NormalWorkQueue = 3;
+        BackgroundWorkQueue = 4;
+        RealTimeWorkQueue = 5;
+        SuperCriticalWorkQueue = 6;
+        MaximumWorkQueue = 7;
+        CustomPriorityWorkQueue = 32;
+    }
+    u32 {
+        // For `ExAllocateTimer`.
+        EX_TIMER_HIGH_RESOLUTION = 4;
+        EX_TIMER_NO_WAKE = 8;
+        EX_TIMER_NOTIFICATION = 0x8000_0000;
+    }
+    u16 {
+        // `ERESOURCE::Flag`.
+        ResourceNeverExclusive = 0x10;
+        ResourceReleaseByOtherThread = 0x20;
+        ResourceOwnedExclusive = 0x80;
     }
 }

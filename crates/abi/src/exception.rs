@@ -3,6 +3,7 @@
 //! Pages: *x64 exception handling*, *CONTEXT structure (winnt.h)*, *EXCEPTION_RECORD*; `ntddk.h` and `winnt.h`.
 //! The bytes of unwind codes are read by the image reader, not here.
 
+use crate::constant::constants;
 use crate::field::layouts;
 use crate::{Code, DriverPtr, KTHREAD, NtStatus};
 
@@ -171,5 +172,49 @@ layouts! {
         0x38 HandlerData: DriverPtr<()>,
         0x40 HistoryTable: DriverPtr<UNWIND_HISTORY_TABLE>,
         0x48 ScopeIndex: u32,
+    }
+}
+
+constants! {
+    u32 {
+        // `CONTEXT::ContextFlags`.
+        CONTEXT_AMD64 = 0x0010_0000;
+        CONTEXT_CONTROL = 0x0010_0001;
+        CONTEXT_INTEGER = 0x0010_0002;
+        CONTEXT_SEGMENTS = 0x0010_0004;
+        CONTEXT_FLOATING_POINT = 0x0010_0008;
+        CONTEXT_DEBUG_REGISTERS = 0x0010_0010;
+        CONTEXT_FULL = 0x0010_000b;
+        CONTEXT_ALL = 0x0010_001f;
+        CONTEXT_XSTATE = 0x0010_0020;
+    }
+    i32 {
+        // What a filter answers.
+        EXCEPTION_EXECUTE_HANDLER = 1;
+        EXCEPTION_CONTINUE_SEARCH = 0;
+        EXCEPTION_CONTINUE_EXECUTION = -1;
+    }
+    u32 {
+        // `EXCEPTION_RECORD::ExceptionFlags`.
+        EXCEPTION_NONCONTINUABLE = 1;
+    }
+    u32, not_in_mingw "mingw declares them for applications only" {
+        EXCEPTION_UNWINDING = 0x2;
+        EXCEPTION_EXIT_UNWIND = 0x4;
+        EXCEPTION_STACK_INVALID = 0x8;
+        EXCEPTION_NESTED_CALL = 0x10;
+        EXCEPTION_TARGET_UNWIND = 0x20;
+        EXCEPTION_COLLIDED_UNWIND = 0x40;
+    }
+    u32, not_in_mingw "mingw declares them for applications only" {
+        // What a language handler answers.
+        ExceptionContinueExecution = 0;
+        ExceptionContinueSearch = 1;
+        ExceptionNestedException = 2;
+        ExceptionCollidedUnwind = 3;
+    }
+    u32 {
+        // Limits.
+        EXCEPTION_MAXIMUM_PARAMETERS = 15;
     }
 }

@@ -3,6 +3,7 @@
 //! Pages: *FILE_OBJECT*, *FAST_IO_DISPATCH*, *FILE_BASIC_INFORMATION* and its neighbours; `wdm.h` and `ntifs.h`.
 //! Only what requests to a device need: directories, locks and streams belong to file systems.
 
+use crate::constant::constants;
 use crate::field::layouts;
 use crate::{Code, DEVICE_OBJECT, DriverPtr, KEVENT, LIST_ENTRY, NtStatus, UNICODE_STRING, VPB};
 
@@ -191,5 +192,79 @@ layouts! {
         0x05 EaNameLength: u8,
         0x06 EaValueLength: u16,
         0x08 EaName: u8,
+    }
+}
+
+constants! {
+    u32 {
+        // `FILE_OBJECT::Flags`.
+        FO_FILE_OPEN = 0x1;
+        FO_SYNCHRONOUS_IO = 0x2;
+        FO_ALERTABLE_IO = 0x4;
+        FO_NO_INTERMEDIATE_BUFFERING = 0x8;
+        FO_WRITE_THROUGH = 0x10;
+        FO_SEQUENTIAL_ONLY = 0x20;
+        FO_CACHE_SUPPORTED = 0x40;
+        FO_NAMED_PIPE = 0x80;
+        FO_STREAM_FILE = 0x100;
+        FO_MAILSLOT = 0x200;
+        FO_GENERATE_AUDIT_ON_CLOSE = 0x400;
+        FO_QUEUE_IRP_TO_THREAD = 0x400;
+        FO_DIRECT_DEVICE_OPEN = 0x800;
+        FO_FILE_MODIFIED = 0x1000;
+        FO_FILE_SIZE_CHANGED = 0x2000;
+        FO_CLEANUP_COMPLETE = 0x4000;
+        FO_TEMPORARY_FILE = 0x8000;
+        FO_DELETE_ON_CLOSE = 0x0001_0000;
+        FO_OPENED_CASE_SENSITIVE = 0x0002_0000;
+        FO_HANDLE_CREATED = 0x0004_0000;
+        FO_FILE_FAST_IO_READ = 0x0008_0000;
+        FO_RANDOM_ACCESS = 0x0010_0000;
+        FO_FILE_OPEN_CANCELLED = 0x0020_0000;
+        FO_VOLUME_OPEN = 0x0040_0000;
+        FO_REMOTE_ORIGIN = 0x0100_0000;
+        FO_DISALLOW_EXCLUSIVE = 0x0200_0000;
+        FO_SKIP_COMPLETION_PORT = 0x0200_0000;
+        FO_SKIP_SET_EVENT = 0x0400_0000;
+        FO_SKIP_SET_FAST_IO = 0x0800_0000;
+        FO_FLAGS_VALID_ONLY_DURING_CREATE = 0x0200_0000;
+    }
+    u32 {
+        // What a file is asked for.
+        FileBasicInformation = 4;
+        FileStandardInformation = 5;
+        FileInternalInformation = 6;
+        FileEaInformation = 7;
+        FileAccessInformation = 8;
+        FileNameInformation = 9;
+        FileRenameInformation = 10;
+        FileDispositionInformation = 13;
+        FilePositionInformation = 14;
+        FileModeInformation = 16;
+        FileAlignmentInformation = 17;
+        FileAllInformation = 18;
+        FileAllocationInformation = 19;
+        FileEndOfFileInformation = 20;
+        FileNetworkOpenInformation = 34;
+        FileAttributeTagInformation = 35;
+        FileIoPriorityHintInformation = 43;
+    }
+    u32 {
+        // What a volume is asked for.
+        FileFsVolumeInformation = 1;
+        FileFsLabelInformation = 2;
+        FileFsSizeInformation = 3;
+        FileFsDeviceInformation = 4;
+        FileFsAttributeInformation = 5;
+        FileFsControlInformation = 6;
+        FileFsFullSizeInformation = 7;
+        FileFsObjectIdInformation = 8;
+        FileFsDriverPathInformation = 9;
+        FileFsVolumeFlagsInformation = 10;
+        FileFsSectorSizeInformation = 11;
+        FileFsDataCopyInformation = 12;
+        FileFsMetadataSizeInformation = 13;
+        FileFsFullSizeInformationEx = 14;
+        FileFsMaximumInformation = 15;
     }
 }

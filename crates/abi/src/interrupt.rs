@@ -2,6 +2,7 @@
 //!
 //! Pages: *IO_CONNECT_INTERRUPT_PARAMETERS*, *IO_INTERRUPT_MESSAGE_INFO*; `wdm.h`. `KINTERRUPT` is opaque.
 
+use crate::constant::constants;
 use crate::field::layouts;
 use crate::{Code, DEVICE_OBJECT, DriverPtr};
 
@@ -87,5 +88,34 @@ layouts! {
         0x00 UnifiedIrql: u8,
         0x04 MessageCount: u32,
         0x08 MessageInfo: IO_INTERRUPT_MESSAGE_INFO_ENTRY,
+    }
+}
+
+constants! {
+    u32 {
+        // `IO_CONNECT_INTERRUPT_PARAMETERS::Version`.
+        CONNECT_FULLY_SPECIFIED = 0x1;
+        CONNECT_LINE_BASED = 0x2;
+        CONNECT_MESSAGE_BASED = 0x3;
+        CONNECT_FULLY_SPECIFIED_GROUP = 0x4;
+    }
+    u32, not_in_mingw "newer than mingw's kit" {
+        CONNECT_MESSAGE_BASED_PASSIVE = 0x5;
+    }
+    u32 {
+        // Mode.
+        LevelSensitive = 0;
+        Latched = 1;
+    }
+    u32 {
+        // Polarity.
+        InterruptPolarityUnknown = 0;
+        InterruptActiveHigh = 1;
+        InterruptRisingEdge = 1;
+        InterruptActiveLow = 2;
+        InterruptFallingEdge = 2;
+        InterruptActiveBoth = 3;
+        InterruptActiveBothTriggerLow = 3;
+        InterruptActiveBothTriggerHigh = 4;
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Pages: *IRP*, *IO_STATUS_BLOCK*; `wdm.h`. Its stack locations, which follow it in memory, are in `stack_location`.
 
+use crate::constant::constants;
 use crate::field::layouts;
 use crate::{
     Code, DriverPtr, FILE_OBJECT, IO_STACK_LOCATION, KAPC, KDEVICE_QUEUE_ENTRY, KEVENT, KTHREAD, LIST_ENTRY,
@@ -57,5 +58,34 @@ layouts! {
         0xc0 Tail_Overlay_OriginalFileObject = "Tail.Overlay.OriginalFileObject": DriverPtr<FILE_OBJECT>,
         0x78 Tail_Apc = "Tail.Apc": KAPC,
         0x78 Tail_CompletionKey = "Tail.CompletionKey": DriverPtr<()>,
+    }
+}
+
+constants! {
+    u32 {
+        // `IRP::Flags`.
+        IRP_NOCACHE = 0x1;
+        IRP_PAGING_IO = 0x2;
+        IRP_MOUNT_COMPLETION = 0x2;
+        IRP_SYNCHRONOUS_API = 0x4;
+        IRP_ASSOCIATED_IRP = 0x8;
+        IRP_BUFFERED_IO = 0x10;
+        IRP_DEALLOCATE_BUFFER = 0x20;
+        IRP_INPUT_OPERATION = 0x40;
+        IRP_SYNCHRONOUS_PAGING_IO = 0x40;
+        IRP_CREATE_OPERATION = 0x80;
+        IRP_READ_OPERATION = 0x100;
+        IRP_WRITE_OPERATION = 0x200;
+        IRP_CLOSE_OPERATION = 0x400;
+        IRP_DEFER_IO_COMPLETION = 0x800;
+        IRP_OB_QUERY_NAME = 0x1000;
+        IRP_HOLD_DEVICE_QUEUE = 0x2000;
+    }
+    u8 {
+        // `IRP::AllocationFlags`.
+        IRP_QUOTA_CHARGED = 0x1;
+        IRP_ALLOCATED_MUST_SUCCEED = 0x2;
+        IRP_ALLOCATED_FIXED_SIZE = 0x4;
+        IRP_LOOKASIDE_ALLOCATION = 0x8;
     }
 }

@@ -3,6 +3,7 @@
 //! Page: *KUSER_SHARED_DATA*; `ntddk.h`. At [`KI_USER_SHARED_DATA`] in the kernel. The layout is Windows 10's and 11's;
 //! what follows `XState` is not laid out.
 
+use crate::constant::constants;
 use crate::field::layouts;
 
 layouts! {
@@ -31,7 +32,7 @@ layouts! {
         0x24c AppCompatFlag = "": u32,
         0x250 RNGSeedVersion = "": u64,
         0x258 GlobalValidationRunlevel = "": u32,
-        0x25c TimeZoneBiasStamp = "": u32,
+        0x25c TimeZoneBiasStamp = "": i32,
         0x260 NtBuildNumber = "": u32,
         0x264 NtProductType: u32,
         0x268 ProductTypeIsValid: u8,
@@ -90,5 +91,28 @@ layouts! {
     }
 }
 
-/// Where the kernel sees [`KUSER_SHARED_DATA`].
-pub const KI_USER_SHARED_DATA: u64 = 0xffff_f780_0000_0000;
+constants! {
+    u64 {
+        // Where the kernel sees [`KUSER_SHARED_DATA`].
+        KI_USER_SHARED_DATA = 0xffff_f780_0000_0000;
+    }
+    u32 {
+        // `NtProductType`.
+        NtProductWinNt = 1;
+        NtProductLanManNt = 2;
+        NtProductServer = 3;
+    }
+    u32 {
+        // Indices of `ProcessorFeatures`.
+        PF_COMPARE_EXCHANGE_DOUBLE = 2;
+        PF_MMX_INSTRUCTIONS_AVAILABLE = 3;
+        PF_XMMI_INSTRUCTIONS_AVAILABLE = 6;
+        PF_RDTSC_INSTRUCTION_AVAILABLE = 8;
+        PF_PAE_ENABLED = 9;
+        PF_XMMI64_INSTRUCTIONS_AVAILABLE = 10;
+        PF_NX_ENABLED = 12;
+        PF_SSE3_INSTRUCTIONS_AVAILABLE = 13;
+        PF_COMPARE_EXCHANGE128 = 14;
+        PF_XSAVE_ENABLED = 17;
+    }
+}

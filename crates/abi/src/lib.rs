@@ -16,8 +16,14 @@
 #![allow(clippy::cast_possible_truncation, reason = "usize is 64 bits on every target of this crate")]
 
 mod bugcheck;
+mod bugcheck_code;
+mod bus;
 mod cm;
+mod constant;
+mod create;
 mod csq;
+mod debug;
+mod device_type;
 mod dma;
 mod ex;
 mod exception;
@@ -26,6 +32,7 @@ mod file;
 mod interrupt;
 mod io;
 mod irp;
+mod irql;
 mod ke;
 mod kuser;
 mod ldr;
@@ -35,6 +42,7 @@ mod mm;
 mod ob;
 mod pci;
 mod pnp;
+mod pool;
 mod power;
 mod processor;
 mod ps;
@@ -47,8 +55,14 @@ mod status;
 mod wmi;
 
 pub use bugcheck::*;
+pub use bugcheck_code::*;
+pub use bus::*;
 pub use cm::*;
+pub use constant::Constant;
+pub use create::*;
 pub use csq::*;
+pub use debug::*;
+pub use device_type::*;
 pub use dma::*;
 pub use ex::*;
 pub use exception::*;
@@ -57,6 +71,7 @@ pub use file::*;
 pub use interrupt::*;
 pub use io::*;
 pub use irp::*;
+pub use irql::*;
 pub use ke::*;
 pub use kuser::*;
 pub use ldr::*;
@@ -66,6 +81,7 @@ pub use mm::*;
 pub use ob::*;
 pub use pci::*;
 pub use pnp::*;
+pub use pool::*;
 pub use power::*;
 pub use processor::*;
 pub use ps::*;
@@ -109,5 +125,46 @@ pub fn all_layouts() -> impl Iterator<Item = &'static TypeLayout> {
         wmi::LAYOUTS,
     ]
     .into_iter()
+    .flatten()
+}
+
+/// Every constant of this crate but the statuses, file by file.
+pub fn all_constants() -> impl Iterator<Item = &'static Constant> {
+    [
+        bugcheck::CONSTANTS,
+        bugcheck_code::CONSTANTS,
+        bus::CONSTANTS,
+        cm::CONSTANTS,
+        create::CONSTANTS,
+        csq::CONSTANTS,
+        debug::CONSTANTS,
+        device_type::CONSTANTS,
+        dma::CONSTANTS,
+        ex::CONSTANTS,
+        exception::CONSTANTS,
+        file::CONSTANTS,
+        interrupt::CONSTANTS,
+        io::CONSTANTS,
+        irp::CONSTANTS,
+        irql::CONSTANTS,
+        ke::CONSTANTS,
+        kuser::CONSTANTS,
+        major::CONSTANTS,
+        mm::CONSTANTS,
+        ob::CONSTANTS,
+        pci::CONSTANTS,
+        pnp::CONSTANTS,
+        pool::CONSTANTS,
+        power::CONSTANTS,
+        processor::CONSTANTS,
+        resource::CONSTANTS,
+        rtl::CONSTANTS,
+        se::CONSTANTS,
+        stack_location::CONSTANTS,
+        wmi::CONSTANTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
     .flatten()
 }

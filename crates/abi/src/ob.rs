@@ -2,6 +2,7 @@
 //!
 //! Pages: *OBJECT_ATTRIBUTES*, *ObRegisterCallbacks*; `wdm.h` and `ntifs.h`.
 
+use crate::constant::constants;
 use crate::field::layouts;
 use crate::{Code, DriverPtr, NtStatus, UNICODE_STRING};
 
@@ -69,5 +70,35 @@ layouts! {
         0x18 CallContext: DriverPtr<()>,
         0x20 ReturnStatus: NtStatus,
         0x28 Parameters: DriverPtr<()>,
+    }
+}
+
+constants! {
+    u32 {
+        // `OBJECT_ATTRIBUTES::Attributes`.
+        OBJ_INHERIT = 0x2;
+        OBJ_PERMANENT = 0x10;
+        OBJ_EXCLUSIVE = 0x20;
+        OBJ_CASE_INSENSITIVE = 0x40;
+        OBJ_OPENIF = 0x80;
+        OBJ_OPENLINK = 0x100;
+        OBJ_KERNEL_HANDLE = 0x200;
+        OBJ_FORCE_ACCESS_CHECK = 0x400;
+        OBJ_VALID_ATTRIBUTES = 0x1ff2;
+    }
+    u32 {
+        // `OB_OPERATION`.
+        OB_OPERATION_HANDLE_CREATE = 0x1;
+        OB_OPERATION_HANDLE_DUPLICATE = 0x2;
+    }
+    u32 {
+        // Directories and links.
+        DIRECTORY_QUERY = 0x1;
+        DIRECTORY_TRAVERSE = 0x2;
+        DIRECTORY_CREATE_OBJECT = 0x4;
+        DIRECTORY_CREATE_SUBDIRECTORY = 0x8;
+        DIRECTORY_ALL_ACCESS = 0x000f_000f;
+        SYMBOLIC_LINK_QUERY = 0x1;
+        SYMBOLIC_LINK_ALL_ACCESS = 0x000f_0001;
     }
 }

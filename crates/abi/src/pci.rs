@@ -3,6 +3,7 @@
 //! Pages: *PCI_COMMON_CONFIG*, *PCI_SLOT_NUMBER*, *PCI_CAPABILITIES_HEADER*; `wdm.h`.
 //! Capabilities beyond power management, MSI and MSI-X are not laid out here.
 
+use crate::constant::constants;
 use crate::field::layouts;
 use crate::{Code, DriverPtr};
 
@@ -164,5 +165,119 @@ layouts! {
         0x30 UnmaskTableEntry: DriverPtr<Code>,
         0x38 GetTableEntry: DriverPtr<Code>,
         0x40 GetTableSize: DriverPtr<Code>,
+    }
+}
+
+constants! {
+    u32 {
+        // Sizes and limits.
+        PCI_TYPE0_ADDRESSES = 0x6;
+        PCI_TYPE1_ADDRESSES = 0x2;
+        PCI_TYPE2_ADDRESSES = 0x5;
+        PCI_COMMON_HDR_LENGTH = 0x40;
+        PCI_EXTENDED_CONFIG_LENGTH = 0x1000;
+        PCI_MAX_DEVICES = 0x20;
+        PCI_MAX_FUNCTION = 0x8;
+        PCI_MAX_BRIDGE_NUMBER = 0xff;
+    }
+    u16 {
+        // `VendorID` where there is no device.
+        PCI_INVALID_VENDORID = 0xffff;
+    }
+    u8 {
+        // `HeaderType`.
+        PCI_MULTIFUNCTION = 0x80;
+        PCI_DEVICE_TYPE = 0x0;
+        PCI_BRIDGE_TYPE = 0x1;
+        PCI_CARDBUS_BRIDGE_TYPE = 0x2;
+    }
+    u16 {
+        // `Command`.
+        PCI_ENABLE_IO_SPACE = 0x1;
+        PCI_ENABLE_MEMORY_SPACE = 0x2;
+        PCI_ENABLE_BUS_MASTER = 0x4;
+        PCI_ENABLE_SPECIAL_CYCLES = 0x8;
+        PCI_ENABLE_WRITE_AND_INVALIDATE = 0x10;
+        PCI_ENABLE_VGA_COMPATIBLE_PALETTE = 0x20;
+        PCI_ENABLE_PARITY = 0x40;
+        PCI_ENABLE_WAIT_CYCLE = 0x80;
+        PCI_ENABLE_SERR = 0x100;
+        PCI_ENABLE_FAST_BACK_TO_BACK = 0x200;
+        PCI_DISABLE_LEVEL_INTERRUPT = 0x400;
+    }
+    u16 {
+        // `Status`.
+        PCI_STATUS_INTERRUPT_PENDING = 0x8;
+        PCI_STATUS_CAPABILITIES_LIST = 0x10;
+        PCI_STATUS_66MHZ_CAPABLE = 0x20;
+        PCI_STATUS_UDF_SUPPORTED = 0x40;
+        PCI_STATUS_FAST_BACK_TO_BACK = 0x80;
+        PCI_STATUS_DATA_PARITY_DETECTED = 0x100;
+        PCI_STATUS_DEVSEL = 0x600;
+        PCI_STATUS_SIGNALED_TARGET_ABORT = 0x800;
+        PCI_STATUS_RECEIVED_TARGET_ABORT = 0x1000;
+        PCI_STATUS_RECEIVED_MASTER_ABORT = 0x2000;
+        PCI_STATUS_SIGNALED_SYSTEM_ERROR = 0x4000;
+        PCI_STATUS_DETECTED_PARITY_ERROR = 0x8000;
+    }
+    u32 {
+        // Base addresses.
+        PCI_ADDRESS_IO_SPACE = 0x1;
+        PCI_ADDRESS_MEMORY_TYPE_MASK = 0x6;
+        PCI_ADDRESS_MEMORY_PREFETCHABLE = 0x8;
+        PCI_ADDRESS_IO_ADDRESS_MASK = 0xffff_fffc;
+        PCI_ADDRESS_MEMORY_ADDRESS_MASK = 0xffff_fff0;
+        PCI_ADDRESS_ROM_ADDRESS_MASK = 0xffff_f800;
+        PCI_TYPE_32BIT = 0x0;
+        PCI_TYPE_20BIT = 0x2;
+        PCI_TYPE_64BIT = 0x4;
+        PCI_ROMADDRESS_ENABLED = 0x1;
+    }
+    u32 {
+        // `Parameters.ReadWriteConfig.WhichSpace`.
+        PCI_WHICHSPACE_CONFIG = 0x0;
+        PCI_WHICHSPACE_ROM = 0x5269_6350;
+    }
+    u8 {
+        // Capabilities.
+        PCI_CAPABILITY_ID_POWER_MANAGEMENT = 0x1;
+        PCI_CAPABILITY_ID_AGP = 0x2;
+        PCI_CAPABILITY_ID_VPD = 0x3;
+        PCI_CAPABILITY_ID_SLOT_ID = 0x4;
+        PCI_CAPABILITY_ID_MSI = 0x5;
+        PCI_CAPABILITY_ID_CPCI_HOTSWAP = 0x6;
+        PCI_CAPABILITY_ID_PCIX = 0x7;
+        PCI_CAPABILITY_ID_HYPERTRANSPORT = 0x8;
+        PCI_CAPABILITY_ID_VENDOR_SPECIFIC = 0x9;
+        PCI_CAPABILITY_ID_DEBUG_PORT = 0xa;
+        PCI_CAPABILITY_ID_CPCI_RES_CTRL = 0xb;
+        PCI_CAPABILITY_ID_SHPC = 0xc;
+        PCI_CAPABILITY_ID_P2P_SSID = 0xd;
+        PCI_CAPABILITY_ID_AGP_TARGET = 0xe;
+        PCI_CAPABILITY_ID_SECURE = 0xf;
+        PCI_CAPABILITY_ID_PCI_EXPRESS = 0x10;
+        PCI_CAPABILITY_ID_MSIX = 0x11;
+    }
+    u8 {
+        // Classes of device.
+        PCI_CLASS_PRE_20 = 0x0;
+        PCI_CLASS_MASS_STORAGE_CTLR = 0x1;
+        PCI_CLASS_NETWORK_CTLR = 0x2;
+        PCI_CLASS_DISPLAY_CTLR = 0x3;
+        PCI_CLASS_MULTIMEDIA_DEV = 0x4;
+        PCI_CLASS_MEMORY_CTLR = 0x5;
+        PCI_CLASS_BRIDGE_DEV = 0x6;
+        PCI_CLASS_SIMPLE_COMMS_CTLR = 0x7;
+        PCI_CLASS_BASE_SYSTEM_DEV = 0x8;
+        PCI_CLASS_INPUT_DEV = 0x9;
+        PCI_CLASS_DOCKING_STATION = 0xa;
+        PCI_CLASS_PROCESSOR = 0xb;
+        PCI_CLASS_SERIAL_BUS_CTLR = 0xc;
+        PCI_CLASS_WIRELESS_CTLR = 0xd;
+        PCI_CLASS_INTELLIGENT_IO_CTLR = 0xe;
+        PCI_CLASS_SATELLITE_COMMS_CTLR = 0xf;
+        PCI_CLASS_ENCRYPTION_DECRYPTION = 0x10;
+        PCI_CLASS_DATA_ACQ_SIGNAL_PROC = 0x11;
+        PCI_CLASS_NOT_DEFINED = 0xff;
     }
 }

@@ -3,6 +3,7 @@
 //! Pages: *PROCESSOR_NUMBER*, *GROUP_AFFINITY*; `ntddk.h` for `KPCR`. GS points at the control region in kernel mode.
 //! Of the control block (`KPRCB`) only what inlined code reads is here.
 
+use crate::constant::constants;
 use crate::field::layouts;
 use crate::{DriverPtr, KSPIN_LOCK_QUEUE, KTHREAD, NtStatus};
 
@@ -72,5 +73,19 @@ layouts! {
         0x08 CurrentThread: DriverPtr<KTHREAD>,
         0x10 NextThread: DriverPtr<KTHREAD>,
         0x18 IdleThread: DriverPtr<KTHREAD>,
+    }
+}
+
+constants! {
+    u32 {
+        // What a processor-change callback hears of.
+        KeProcessorAddStartNotify = 0;
+        KeProcessorAddCompleteNotify = 1;
+        KeProcessorAddFailureNotify = 2;
+    }
+    u16 {
+        // Limits and wildcards.
+        ALL_PROCESSOR_GROUPS = 0xffff;
+        MAXIMUM_PROC_PER_GROUP = 0x40;
     }
 }

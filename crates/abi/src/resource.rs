@@ -2,7 +2,9 @@
 //!
 //! Pages: *CM_PARTIAL_RESOURCE_DESCRIPTOR*, *IO_RESOURCE_DESCRIPTOR*; `wdm.h`. The `CM_*` types are packed to 4 bytes.
 //! Lists end in one element of an array whose length they state.
+//! Members that mingw's older header lacks are marked with `""`.
 
+use crate::constant::constants;
 use crate::field::layouts;
 
 layouts! {
@@ -33,6 +35,13 @@ layouts! {
         0x04 u_Dma_Channel = "u.Dma.Channel": u32,
         0x08 u_Dma_Port = "u.Dma.Port": u32,
         0x0c u_Dma_Reserved1 = "u.Dma.Reserved1": u32,
+        0x04 u_DmaV3_Channel = "": u32,
+        0x08 u_DmaV3_RequestLine = "": u32,
+        0x0c u_DmaV3_TransferWidth = "": u8,
+        0x04 u_Connection_Class = "": u8,
+        0x05 u_Connection_Type = "": u8,
+        0x08 u_Connection_IdLowPart = "": u32,
+        0x0c u_Connection_IdHighPart = "": u32,
         0x04 u_DevicePrivate_Data = "u.DevicePrivate.Data": [u32; 3],
         0x04 u_BusNumber_Start = "u.BusNumber.Start": u32,
         0x08 u_BusNumber_Length = "u.BusNumber.Length": u32,
@@ -88,6 +97,29 @@ layouts! {
         0x18 u_Memory_MaximumAddress = "u.Memory.MaximumAddress": u64,
         0x08 u_Interrupt_MinimumVector = "u.Interrupt.MinimumVector": u32,
         0x0c u_Interrupt_MaximumVector = "u.Interrupt.MaximumVector": u32,
+        0x10 u_Interrupt_AffinityPolicy = "": u16,
+        0x12 u_Interrupt_Group = "": u16,
+        0x14 u_Interrupt_PriorityPolicy = "": u32,
+        0x18 u_Interrupt_TargetedProcessors = "": u64,
+        0x08 u_Memory40_Length40 = "": u32,
+        0x0c u_Memory40_Alignment40 = "": u32,
+        0x10 u_Memory40_MinimumAddress = "": u64,
+        0x18 u_Memory40_MaximumAddress = "": u64,
+        0x08 u_Memory48_Length48 = "": u32,
+        0x0c u_Memory48_Alignment48 = "": u32,
+        0x10 u_Memory48_MinimumAddress = "": u64,
+        0x18 u_Memory48_MaximumAddress = "": u64,
+        0x08 u_Memory64_Length64 = "": u32,
+        0x0c u_Memory64_Alignment64 = "": u32,
+        0x10 u_Memory64_MinimumAddress = "": u64,
+        0x18 u_Memory64_MaximumAddress = "": u64,
+        0x08 u_DmaV3_RequestLine = "": u32,
+        0x10 u_DmaV3_Channel = "": u32,
+        0x14 u_DmaV3_TransferWidth = "": u32,
+        0x08 u_Connection_Class = "": u8,
+        0x09 u_Connection_Type = "": u8,
+        0x0c u_Connection_IdLowPart = "": u32,
+        0x10 u_Connection_IdHighPart = "": u32,
         0x08 u_Dma_MinimumChannel = "u.Dma.MinimumChannel": u32,
         0x0c u_Dma_MaximumChannel = "u.Dma.MaximumChannel": u32,
         0x08 u_Generic_Length = "u.Generic.Length": u32,
@@ -121,5 +153,103 @@ layouts! {
         0x10 Reserved: [u32; 3],
         0x1c AlternativeLists: u32,
         0x20 List: IO_RESOURCE_LIST,
+    }
+}
+
+constants! {
+    u8 {
+        // `CM_PARTIAL_RESOURCE_DESCRIPTOR::Type`.
+        CmResourceTypeNull = 0;
+        CmResourceTypePort = 1;
+        CmResourceTypeInterrupt = 2;
+        CmResourceTypeMemory = 3;
+        CmResourceTypeDma = 4;
+        CmResourceTypeDeviceSpecific = 5;
+        CmResourceTypeBusNumber = 6;
+        CmResourceTypeMemoryLarge = 7;
+        CmResourceTypeNonArbitrated = 128;
+        CmResourceTypeConfigData = 128;
+        CmResourceTypeDevicePrivate = 129;
+        CmResourceTypePcCardConfig = 130;
+        CmResourceTypeMfCardConfig = 131;
+    }
+    u8, not_in_mingw "newer than mingw's kit" {
+        CmResourceTypeConnection = 132;
+    }
+    u8 {
+        // `ShareDisposition`.
+        CmResourceShareUndetermined = 0;
+        CmResourceShareDeviceExclusive = 1;
+        CmResourceShareDriverExclusive = 2;
+        CmResourceShareShared = 3;
+    }
+    u16 {
+        // `Flags`, by type.
+        CM_RESOURCE_PORT_MEMORY = 0x0;
+        CM_RESOURCE_PORT_IO = 0x1;
+        CM_RESOURCE_PORT_10_BIT_DECODE = 0x4;
+        CM_RESOURCE_PORT_12_BIT_DECODE = 0x8;
+        CM_RESOURCE_PORT_16_BIT_DECODE = 0x10;
+        CM_RESOURCE_PORT_POSITIVE_DECODE = 0x20;
+        CM_RESOURCE_PORT_PASSIVE_DECODE = 0x40;
+        CM_RESOURCE_PORT_WINDOW_DECODE = 0x80;
+        CM_RESOURCE_PORT_BAR = 0x100;
+        CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE = 0x0;
+        CM_RESOURCE_INTERRUPT_LATCHED = 0x1;
+        CM_RESOURCE_INTERRUPT_MESSAGE = 0x2;
+        CM_RESOURCE_INTERRUPT_POLICY_INCLUDED = 0x4;
+        CM_RESOURCE_INTERRUPT_LEVEL_LATCHED_BITS = 0x1;
+        CM_RESOURCE_MEMORY_READ_WRITE = 0x0;
+        CM_RESOURCE_MEMORY_READ_ONLY = 0x1;
+        CM_RESOURCE_MEMORY_WRITE_ONLY = 0x2;
+        CM_RESOURCE_MEMORY_WRITEABILITY_MASK = 0x3;
+        CM_RESOURCE_MEMORY_PREFETCHABLE = 0x4;
+        CM_RESOURCE_MEMORY_COMBINEDWRITE = 0x8;
+        CM_RESOURCE_MEMORY_24 = 0x10;
+        CM_RESOURCE_MEMORY_CACHEABLE = 0x20;
+        CM_RESOURCE_MEMORY_WINDOW_DECODE = 0x40;
+        CM_RESOURCE_MEMORY_BAR = 0x80;
+        CM_RESOURCE_MEMORY_LARGE = 0xe00;
+        CM_RESOURCE_MEMORY_LARGE_40 = 0x200;
+        CM_RESOURCE_MEMORY_LARGE_48 = 0x400;
+        CM_RESOURCE_MEMORY_LARGE_64 = 0x800;
+        CM_RESOURCE_DMA_8 = 0x0;
+        CM_RESOURCE_DMA_16 = 0x1;
+        CM_RESOURCE_DMA_32 = 0x2;
+        CM_RESOURCE_DMA_8_AND_16 = 0x4;
+        CM_RESOURCE_DMA_BUS_MASTER = 0x8;
+        CM_RESOURCE_DMA_TYPE_A = 0x10;
+        CM_RESOURCE_DMA_TYPE_B = 0x20;
+        CM_RESOURCE_DMA_TYPE_F = 0x40;
+    }
+    u16, not_in_mingw "newer than mingw's kit" {
+        CM_RESOURCE_INTERRUPT_SECONDARY_INTERRUPT = 0x10;
+        CM_RESOURCE_INTERRUPT_WAKE_HINT = 0x20;
+    }
+    u32 {
+        // The vector that asks for messages.
+        CM_RESOURCE_INTERRUPT_MESSAGE_TOKEN = 0xffff_fffe;
+    }
+    u8 {
+        // `IO_RESOURCE_DESCRIPTOR::Option`.
+        IO_RESOURCE_PREFERRED = 0x1;
+        IO_RESOURCE_DEFAULT = 0x2;
+        IO_RESOURCE_ALTERNATIVE = 0x8;
+    }
+    u32 {
+        // `PriorityPolicy`.
+        IrqPriorityUndefined = 0;
+        IrqPriorityLow = 1;
+        IrqPriorityNormal = 2;
+        IrqPriorityHigh = 3;
+    }
+    u16 {
+        // `AffinityPolicy`.
+        IrqPolicyMachineDefault = 0;
+        IrqPolicyAllCloseProcessors = 1;
+        IrqPolicyOneCloseProcessor = 2;
+        IrqPolicyAllProcessorsInMachine = 3;
+        IrqPolicySpecifiedProcessors = 4;
+        IrqPolicySpreadMessagesAcrossAllProcessors = 5;
     }
 }

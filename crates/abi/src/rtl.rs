@@ -2,6 +2,7 @@
 //!
 //! Pages: *UNICODE_STRING*, *OSVERSIONINFOEXW*, *RTL_QUERY_REGISTRY_TABLE*; `wdm.h`, tables in `ntddk.h`.
 
+use crate::constant::constants;
 use crate::field::layouts;
 use crate::{Code, DriverPtr, LIST_ENTRY};
 
@@ -132,5 +133,69 @@ layouts! {
         0x50 AllocateRoutine: DriverPtr<Code>,
         0x58 FreeRoutine: DriverPtr<Code>,
         0x60 TableContext: DriverPtr<()>,
+    }
+}
+
+/// A counted string of bytes in the system's code page.
+pub type ANSI_STRING = STRING;
+/// A counted string of bytes in the OEM code page.
+pub type OEM_STRING = STRING;
+
+constants! {
+    u32 {
+        // `RtlQueryRegistryValues`: where.
+        RTL_REGISTRY_ABSOLUTE = 0x0;
+        RTL_REGISTRY_SERVICES = 0x1;
+        RTL_REGISTRY_CONTROL = 0x2;
+        RTL_REGISTRY_WINDOWS_NT = 0x3;
+        RTL_REGISTRY_DEVICEMAP = 0x4;
+        RTL_REGISTRY_USER = 0x5;
+        RTL_REGISTRY_MAXIMUM = 0x6;
+        RTL_REGISTRY_HANDLE = 0x4000_0000;
+        RTL_REGISTRY_OPTIONAL = 0x8000_0000;
+    }
+    u32 {
+        // `RTL_QUERY_REGISTRY_TABLE::Flags`.
+        RTL_QUERY_REGISTRY_SUBKEY = 0x1;
+        RTL_QUERY_REGISTRY_TOPKEY = 0x2;
+        RTL_QUERY_REGISTRY_REQUIRED = 0x4;
+        RTL_QUERY_REGISTRY_NOVALUE = 0x8;
+        RTL_QUERY_REGISTRY_NOEXPAND = 0x10;
+        RTL_QUERY_REGISTRY_DIRECT = 0x20;
+        RTL_QUERY_REGISTRY_DELETE = 0x40;
+    }
+    u32, not_in_mingw "newer than mingw's kit" {
+        RTL_QUERY_REGISTRY_TYPECHECK = 0x100;
+        RTL_QUERY_REGISTRY_TYPECHECK_SHIFT = 0x18;
+    }
+    u32 {
+        // `RtlDuplicateUnicodeString`.
+        RTL_DUPLICATE_UNICODE_STRING_NULL_TERMINATE = 1;
+        RTL_DUPLICATE_UNICODE_STRING_ALLOCATE_NULL_STRING = 2;
+    }
+    u32 {
+        // `RtlVerifyVersionInfo`.
+        VER_MINORVERSION = 0x1;
+        VER_MAJORVERSION = 0x2;
+        VER_BUILDNUMBER = 0x4;
+        VER_PLATFORMID = 0x8;
+        VER_SERVICEPACKMINOR = 0x10;
+        VER_SERVICEPACKMAJOR = 0x20;
+        VER_SUITENAME = 0x40;
+        VER_PRODUCT_TYPE = 0x80;
+        VER_EQUAL = 0x1;
+        VER_GREATER = 0x2;
+        VER_GREATER_EQUAL = 0x3;
+        VER_LESS = 0x4;
+        VER_LESS_EQUAL = 0x5;
+        VER_AND = 0x6;
+        VER_OR = 0x7;
+        VER_PLATFORM_WIN32_NT = 0x2;
+    }
+    u8 {
+        // `OSVERSIONINFOEXW::wProductType`.
+        VER_NT_WORKSTATION = 0x1;
+        VER_NT_DOMAIN_CONTROLLER = 0x2;
+        VER_NT_SERVER = 0x3;
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Pages: *ACCESS_STATE*, *SECURITY_DESCRIPTOR*, *SID*; `wdm.h` and `ntifs.h`. Tokens are opaque.
 
+use crate::constant::constants;
 use crate::field::layouts;
 use crate::{DriverPtr, UNICODE_STRING};
 
@@ -141,5 +142,44 @@ layouts! {
         0x08 Group: u32,
         0x0c Sacl: u32,
         0x10 Dacl: u32,
+    }
+}
+
+constants! {
+    u8 {
+        // Versions and limits.
+        SECURITY_DESCRIPTOR_REVISION = 1;
+        ACL_REVISION = 2;
+        SID_REVISION = 1;
+    }
+    u16 {
+        // `SECURITY_DESCRIPTOR::Control`.
+        SE_OWNER_DEFAULTED = 0x1;
+        SE_GROUP_DEFAULTED = 0x2;
+        SE_DACL_PRESENT = 0x4;
+        SE_DACL_DEFAULTED = 0x8;
+        SE_SACL_PRESENT = 0x10;
+        SE_SACL_DEFAULTED = 0x20;
+        SE_SELF_RELATIVE = 0x8000;
+    }
+    u32 {
+        // Parts of a descriptor.
+        OWNER_SECURITY_INFORMATION = 0x1;
+        GROUP_SECURITY_INFORMATION = 0x2;
+        DACL_SECURITY_INFORMATION = 0x4;
+        SACL_SECURITY_INFORMATION = 0x8;
+    }
+    u32 {
+        // Impersonation.
+        SecurityAnonymous = 0;
+        SecurityIdentification = 1;
+        SecurityImpersonation = 2;
+        SecurityDelegation = 3;
+    }
+    u8 {
+        // Types of entry.
+        ACCESS_ALLOWED_ACE_TYPE = 0x0;
+        ACCESS_DENIED_ACE_TYPE = 0x1;
+        SYSTEM_AUDIT_ACE_TYPE = 0x2;
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Page: *IO_STACK_LOCATION*; `wdm.h`. Members that `wdm.h` marks `POINTER_ALIGNMENT` lie at multiples of 8.
 
+use crate::constant::constants;
 use crate::field::layouts;
 use crate::{
     ACCESS_STATE, CM_RESOURCE_LIST, Code, DEVICE_CAPABILITIES, DEVICE_OBJECT, DriverPtr, FILE_OBJECT, GUID,
@@ -168,5 +169,38 @@ layouts! {
         0x08 AccessState: DriverPtr<ACCESS_STATE>,
         0x10 DesiredAccess: u32,
         0x14 FullCreateOptions: u32,
+    }
+}
+
+constants! {
+    u8 {
+        // `IO_STACK_LOCATION::Control`.
+        SL_PENDING_RETURNED = 0x1;
+        SL_ERROR_RETURNED = 0x2;
+        SL_INVOKE_ON_CANCEL = 0x20;
+        SL_INVOKE_ON_SUCCESS = 0x40;
+        SL_INVOKE_ON_ERROR = 0x80;
+    }
+    u8 {
+        // `IO_STACK_LOCATION::Flags`, by request.
+        SL_FORCE_ACCESS_CHECK = 0x1;
+        SL_OPEN_PAGING_FILE = 0x2;
+        SL_OPEN_TARGET_DIRECTORY = 0x4;
+        SL_STOP_ON_SYMLINK = 0x8;
+        SL_CASE_SENSITIVE = 0x80;
+        SL_KEY_SPECIFIED = 0x1;
+        SL_OVERRIDE_VERIFY_VOLUME = 0x2;
+        SL_WRITE_THROUGH = 0x4;
+        SL_FT_SEQUENTIAL_WRITE = 0x8;
+        SL_FORCE_DIRECT_WRITE = 0x10;
+        SL_READ_ACCESS_GRANTED = 0x1;
+        SL_WRITE_ACCESS_GRANTED = 0x4;
+        SL_FAIL_IMMEDIATELY = 0x1;
+        SL_EXCLUSIVE_LOCK = 0x2;
+        SL_RESTART_SCAN = 0x1;
+        SL_RETURN_SINGLE_ENTRY = 0x2;
+        SL_INDEX_SPECIFIED = 0x4;
+        SL_WATCH_TREE = 0x1;
+        SL_ALLOW_RAW_MOUNT = 0x1;
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Pages: *WMILIB_CONTEXT*, *WMIREGINFOW*, *WNODE_HEADER*; `wmilib.h` and `wmistr.h`. Times and offsets are as there.
 
+use crate::constant::constants;
 use crate::field::layouts;
 use crate::{Code, DriverPtr, GUID};
 
@@ -123,5 +124,65 @@ layouts! {
     OFFSETINSTANCEDATAANDLENGTH [size 0x8, align 4] {
         0x00 OffsetInstanceData: u32,
         0x04 LengthInstanceData: u32,
+    }
+}
+
+constants! {
+    u32 {
+        // `IoWMIRegistrationControl`.
+        WMIREG_ACTION_REGISTER = 1;
+        WMIREG_ACTION_DEREGISTER = 2;
+        WMIREG_ACTION_REREGISTER = 3;
+        WMIREG_ACTION_UPDATE_GUIDS = 4;
+        WMIREG_ACTION_BLOCK_IRPS = 5;
+    }
+    u32 {
+        // Flags of a block.
+        WMIREG_FLAG_EXPENSIVE = 0x1;
+        WMIREG_FLAG_INSTANCE_LIST = 0x4;
+        WMIREG_FLAG_INSTANCE_BASENAME = 0x8;
+        WMIREG_FLAG_INSTANCE_PDO = 0x20;
+        WMIREG_FLAG_REMOVE_GUID = 0x0001_0000;
+        WMIREG_FLAG_TRACED_GUID = 0x0008_0000;
+        WMIREG_FLAG_TRACE_CONTROL_GUID = 0x1000;
+        WMIREG_FLAG_EVENT_ONLY_GUID = 0x40;
+    }
+    u32 {
+        // `WNODE_HEADER::Flags`.
+        WNODE_FLAG_ALL_DATA = 0x1;
+        WNODE_FLAG_SINGLE_INSTANCE = 0x2;
+        WNODE_FLAG_SINGLE_ITEM = 0x4;
+        WNODE_FLAG_EVENT_ITEM = 0x8;
+        WNODE_FLAG_FIXED_INSTANCE_SIZE = 0x10;
+        WNODE_FLAG_TOO_SMALL = 0x20;
+        WNODE_FLAG_INSTANCES_SAME = 0x40;
+        WNODE_FLAG_STATIC_INSTANCE_NAMES = 0x80;
+        WNODE_FLAG_INTERNAL = 0x100;
+        WNODE_FLAG_USE_TIMESTAMP = 0x200;
+        WNODE_FLAG_PERSIST_EVENT = 0x400;
+        WNODE_FLAG_EVENT_REFERENCE = 0x2000;
+        WNODE_FLAG_ANSI_INSTANCENAMES = 0x4000;
+        WNODE_FLAG_METHOD_ITEM = 0x8000;
+        WNODE_FLAG_PDO_INSTANCE_NAMES = 0x0001_0000;
+        WNODE_FLAG_TRACED_GUID = 0x0002_0000;
+        WNODE_FLAG_LOG_WNODE = 0x0004_0000;
+        WNODE_FLAG_USE_GUID_PTR = 0x0008_0000;
+        WNODE_FLAG_USE_MOF_PTR = 0x0010_0000;
+        WNODE_FLAG_NO_HEADER = 0x0020_0000;
+        WNODE_FLAG_SEND_DATA_BLOCK = 0x0040_0000;
+        WNODE_FLAG_VERSIONED_PROPERTIES = 0x0080_0000;
+        WNODE_FLAG_SEVERITY_MASK = 0xff00_0000;
+    }
+    u32 {
+        // What `WmiSystemControl` says of an IRP.
+        IrpProcessed = 0;
+        IrpNotCompleted = 1;
+        IrpNotWmi = 2;
+        IrpForward = 3;
+    }
+    u32 {
+        // What `WmiFunctionControl` is told.
+        WmiEventControl = 0;
+        WmiDataBlockControl = 1;
     }
 }

@@ -1,63 +1,18 @@
-//! Holds the layouts by something we did not write: a C file of static assertions, made from them, must compile against
-//! mingw-w64's `ntifs.h` (which includes `wdm.h` and `ntddk.h`).
+//! Holds layouts, constants and statuses by something we did not write: C files of static assertions, made from their
+//! lists, must compile against mingw-w64's `ntifs.h` (which includes `wdm.h` and `ntddk.h`).
 //!
-//! It cannot assert words of bit-fields, nor what a layout says mingw has wrong or not at all.
+//! It cannot assert words of bit-fields, nor what a layout or constant says mingw has wrong or not at all.
 
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod mingw;
 
-use abi::{FieldLayout, Mingw, TypeLayout, all_layouts};
+use std::collections::BTreeSet;
 
-const COMPILER: &str = "x86_64-w64-mingw32-gcc";
-
-const KERNEL_HEADERS: &[&str] = &["ntifs.h", "csq.h", "wmilib.h", "wmistr.h"];
+use abi::{Constant, FieldLayout, Mingw, NtStatus, TypeLayout, all_constants, all_layouts};
+use mingw::{KERNEL_HEADERS, assert_that, complaints, includes};
 
 /// mingw declares these for applications only, and its two worlds cannot be included together.
 const FROM_WINNT: &[&str] =
     &["RUNTIME_FUNCTION", "UNWIND_HISTORY_TABLE_ENTRY", "UNWIND_HISTORY_TABLE", "DISPATCHER_CONTEXT"];
-
-fn run(arguments: &[&str], what: &str) -> Output {
-    Command::new(COMPILER).args(arguments).output().unwrap_or_else(|error| {
-        panic!(
-            "{COMPILER} did not start ({error}), so {what} is not checked: install Debian's gcc-mingw-w64-x86-64, or run \
-             `cargo xtask test`, which does"
-        )
-    })
-}
-
-fn scratch(name: &str, c: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    std::fs::write(&path, c).expect("the target's folder takes files");
-    path
-}
-
-/// The folder of `ddk/wdm.h`; the headers there include each other as if it were on the search path.
-fn ddk_folder(file: &str) -> PathBuf {
-    let probe = scratch(file, "#include <ddk/wdm.h>\n");
-    let output = run(&["-M", &probe.to_string_lossy()], "the place of ddk/wdm.h");
-    assert!(
-        output.status.success(),
-        "{COMPILER} has no ddk/wdm.h: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let rule = String::from_utf8_lossy(&output.stdout).into_owned();
-    let header =
-        rule.split_whitespace().find(|word| word.ends_with("ddk/wdm.h")).expect("the rule names the header");
-    Path::new(header).parent().expect("a header lies in a folder").to_owned()
-}
-
-fn includes(headers: &[&str]) -> String {
-    headers
-        .iter()
-        .map(|header| format!("#include <{header}>\n"))
-        .chain(["#include <stddef.h>\n".into()])
-        .collect()
-}
-
-fn assert_that(c: &mut String, claim: &str) {
-    writeln!(c, "_Static_assert({claim}, \"{claim}\");").expect("a string takes any text");
-}
 
 fn assertions<'a>(headers: &[&str], layouts: impl Iterator<Item = &'a TypeLayout>) -> String {
     let mut c = includes(headers);
@@ -79,19 +34,6 @@ fn assertions<'a>(headers: &[&str], layouts: impl Iterator<Item = &'a TypeLayout
         }
     }
     c
-}
-
-/// What the compiler says against `c`: nothing, if it agrees.
-fn complaints(file: &str, c: &str) -> String {
-    let path = scratch(file, c);
-    let include = format!("-I{}", ddk_folder(&format!("folder_for_{file}")).display());
-    let windows = ["-D_WIN32_WINNT=0x0A00", "-DNTDDI_VERSION=0x0A000008", "-DNT_PROCESSOR_GROUPS"];
-    let path = path.to_string_lossy();
-    let output =
-        run(&[&["-fsyntax-only", "-w", &include, &path], &windows[..]].concat(), "the layout of a type");
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.success(), errors.is_empty(), "{errors}");
-    errors
 }
 
 fn is_from_winnt(layout: &TypeLayout) -> bool {
@@ -143,4 +85,48 @@ fn few_types_escape_the_comparison_and_each_says_why() {
         .collect();
     assert!(reasons.iter().all(|(_, why)| why.len() > 10), "{reasons:?}");
     assert!(reasons.len() * 10 < total, "{} of {total} types are unchecked: {reasons:?}", reasons.len());
+}
+
+/// mingw's `ntstatus.h` ends before these.
+const NEW_STATUSES: &[NtStatus] =
+    &[NtStatus::DEVICE_FEATURE_NOT_SUPPORTED, NtStatus::DEVICE_UNREACHABLE, NtStatus::DEVICE_HARDWARE_ERROR];
+
+fn equalities<'a>(constants: impl Iterator<Item = &'a Constant>) -> String {
+    let mut c = includes(KERNEL_HEADERS);
+    for Constant { name, value, bits, .. } in constants.filter(|constant| constant.not_in_mingw.is_none()) {
+        assert_that(&mut c, &format!("(unsigned __int{bits})({name}) == {value:#x}"));
+    }
+    c
+}
+
+#[test]
+fn every_constant_has_the_value_mingw_gives_it() {
+    let errors = complaints("constants.c", &equalities(all_constants()));
+    assert!(errors.is_empty(), "mingw's headers disagree:\n{errors}");
+}
+
+#[test]
+fn every_status_has_the_value_mingw_gives_it() {
+    let mut c = includes(KERNEL_HEADERS);
+    for status in NtStatus::NAMED.iter().filter(|status| !NEW_STATUSES.contains(status)) {
+        let name = status.name().expect("a named status has a name");
+        assert_that(&mut c, &format!("(unsigned __int32)({name}) == {:#x}", status.0));
+    }
+    let errors = complaints("statuses.c", &c);
+    assert!(errors.is_empty(), "mingw's headers disagree:\n{errors}");
+}
+
+#[test]
+fn a_wrong_constant_does_not_compile() {
+    let wrong = Constant { name: "IRP_MJ_READ", value: 4, bits: 8, not_in_mingw: None };
+    let errors = complaints("wrong_constant.c", &equalities([wrong].iter()));
+    assert!(errors.contains("IRP_MJ_READ"), "{errors}");
+}
+
+#[test]
+fn no_constant_is_declared_twice() {
+    let mut seen = BTreeSet::new();
+    for constant in all_constants() {
+        assert!(seen.insert(constant.name), "{} is listed twice", constant.name);
+    }
 }
