@@ -19,7 +19,8 @@ layouts! {
         0x00 Next: DriverPtr<SLIST_ENTRY>,
     }
 
-    /// Head of a sequenced list; 16-byte aligned.
+    /// Head of a sequenced list; 16-byte aligned. `Alignment` holds the depth (bits 0–15) and the sequence (16–63),
+    /// `Region` the first entry's address, whose low four bits are zero and used otherwise.
     SLIST_HEADER [size 0x10, align 16] {
         0x00 Alignment: u64,
         0x08 Region: u64,

@@ -29,6 +29,7 @@ mod ex;
 mod exception;
 mod field;
 mod file;
+mod guid;
 mod interrupt;
 mod io;
 mod irp;
@@ -68,6 +69,7 @@ pub use ex::*;
 pub use exception::*;
 pub use field::{Code, DriverPtr, Field, FieldLayout, Mingw, TypeLayout};
 pub use file::*;
+pub use guid::*;
 pub use interrupt::*;
 pub use io::*;
 pub use irp::*;
@@ -103,6 +105,7 @@ pub fn all_layouts() -> impl Iterator<Item = &'static TypeLayout> {
         ex::LAYOUTS,
         exception::LAYOUTS,
         file::LAYOUTS,
+        guid::LAYOUTS,
         interrupt::LAYOUTS,
         io::LAYOUTS,
         irp::LAYOUTS,

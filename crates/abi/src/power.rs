@@ -7,7 +7,8 @@ use crate::constant::constants;
 use crate::field::layouts;
 
 layouts! {
-    /// How the system came to the state it is leaving, in bit-fields.
+    /// How the system came to the state it is leaving: target (bits 8–11), effective (12–15) and current (16–19) system
+    /// state, whether hibernation is only passed through (20), whether the transition is a pseudo one (21).
     SYSTEM_POWER_STATE_CONTEXT [size 0x4, align 4] {
         0x00 ContextAsUlong: u32,
     }

@@ -21,14 +21,6 @@ layouts! {
         0x08 Buffer: DriverPtr<u8>,
     }
 
-    /// A globally unique identifier.
-    GUID [size 0x10, align 4] {
-        0x00 Data1: u32,
-        0x04 Data2: u16,
-        0x06 Data3: u16,
-        0x08 Data4: [u8; 8],
-    }
-
     /// A time taken apart.
     TIME_FIELDS [size 0x10, align 2] {
         0x00 Year: i16,

@@ -37,7 +37,7 @@ layouts! {
         0x18 InstanceInfo: u64,
     }
 
-    /// A registration.
+    /// A registration; `GuidCount` of `WMIREGGUIDW` follow.
     WMIREGINFOW [size 0x18, align 8] {
         0x00 BufferSize: u32,
         0x04 NextWmiRegInfo: u32,

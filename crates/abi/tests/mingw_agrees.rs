@@ -130,3 +130,28 @@ fn no_constant_is_declared_twice() {
         assert!(seen.insert(constant.name), "{} is listed twice", constant.name);
     }
 }
+
+#[test]
+fn every_identifier_has_the_parts_mingw_gives_it() {
+    // `wdmguid.h` consists of DEFINE_GUIDs: read as enumerators, their parts are constants that can be asserted.
+    let names: Vec<_> = (0..11).map(|part| format!("n##_{part} = p{part}")).collect();
+    let parameters: Vec<_> = (0..11).map(|part| format!("p{part}")).collect();
+    let mut c = format!(
+        "#define DEFINE_GUID(n, {}) enum {{ {} }};\n#include <wdmguid.h>\n",
+        parameters.join(", "),
+        names.join(", ")
+    );
+    for (name, guid) in abi::NAMED_GUIDS {
+        let text = guid.to_string();
+        let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+        let widths = [8, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2];
+        let mut rest = digits.as_str();
+        for (part, width) in widths.into_iter().enumerate() {
+            let (value, after) = rest.split_at(width);
+            assert_that(&mut c, &format!("{name}_{part} == 0x{value}"));
+            rest = after;
+        }
+    }
+    let errors = complaints("guids.c", &c);
+    assert!(errors.is_empty(), "mingw's headers disagree:\n{errors}");
+}
