@@ -49,7 +49,8 @@ layouts! {
         0x08 Parameters_QueryDirectory_Length = "Parameters.QueryDirectory.Length": u32,
         0x10 Parameters_QueryDirectory_FileName = "Parameters.QueryDirectory.FileName":
             DriverPtr<UNICODE_STRING>,
-        0x18 Parameters_QueryDirectory_FileInformationClass = "Parameters.QueryDirectory.FileInformationClass":
+        0x18 Parameters_QueryDirectory_FileInformationClass
+            = "Parameters.QueryDirectory.FileInformationClass":
             u32,
         0x20 Parameters_QueryDirectory_FileIndex = "Parameters.QueryDirectory.FileIndex": u32,
         0x08 Parameters_NotifyDirectory_Length = "Parameters.NotifyDirectory.Length": u32,
@@ -57,7 +58,8 @@ layouts! {
         0x08 Parameters_NotifyDirectoryEx_Length = "Parameters.NotifyDirectoryEx.Length": u32,
         0x10 Parameters_NotifyDirectoryEx_CompletionFilter = "Parameters.NotifyDirectoryEx.CompletionFilter":
             u32,
-        0x18 Parameters_NotifyDirectoryEx_DirectoryNotifyInformationClass = "Parameters.NotifyDirectoryEx.DirectoryNotifyInformationClass":
+        0x18 Parameters_NotifyDirectoryEx_DirectoryNotifyInformationClass
+            = "Parameters.NotifyDirectoryEx.DirectoryNotifyInformationClass":
             u32,
         0x08 Parameters_QueryFile_Length = "Parameters.QueryFile.Length": u32,
         0x10 Parameters_QueryFile_FileInformationClass = "Parameters.QueryFile.FileInformationClass": u32,
@@ -77,9 +79,11 @@ layouts! {
         0x10 Parameters_QueryVolume_FsInformationClass = "Parameters.QueryVolume.FsInformationClass": u32,
         0x08 Parameters_SetVolume_Length = "Parameters.SetVolume.Length": u32,
         0x10 Parameters_SetVolume_FsInformationClass = "Parameters.SetVolume.FsInformationClass": u32,
-        0x08 Parameters_FileSystemControl_OutputBufferLength = "Parameters.FileSystemControl.OutputBufferLength":
+        0x08 Parameters_FileSystemControl_OutputBufferLength
+            = "Parameters.FileSystemControl.OutputBufferLength":
             u32,
-        0x10 Parameters_FileSystemControl_InputBufferLength = "Parameters.FileSystemControl.InputBufferLength":
+        0x10 Parameters_FileSystemControl_InputBufferLength
+            = "Parameters.FileSystemControl.InputBufferLength":
             u32,
         0x18 Parameters_FileSystemControl_FsControlCode = "Parameters.FileSystemControl.FsControlCode": u32,
         0x20 Parameters_FileSystemControl_Type3InputBuffer = "Parameters.FileSystemControl.Type3InputBuffer":
@@ -119,11 +123,13 @@ layouts! {
         0x12 Parameters_QueryInterface_Version = "Parameters.QueryInterface.Version": u16,
         0x18 Parameters_QueryInterface_Interface = "Parameters.QueryInterface.Interface":
             DriverPtr<INTERFACE>,
-        0x20 Parameters_QueryInterface_InterfaceSpecificData = "Parameters.QueryInterface.InterfaceSpecificData":
+        0x20 Parameters_QueryInterface_InterfaceSpecificData
+            = "Parameters.QueryInterface.InterfaceSpecificData":
             DriverPtr<()>,
         0x08 Parameters_DeviceCapabilities_Capabilities = "Parameters.DeviceCapabilities.Capabilities":
             DriverPtr<DEVICE_CAPABILITIES>,
-        0x08 Parameters_FilterResourceRequirements_IoResourceRequirementList = "Parameters.FilterResourceRequirements.IoResourceRequirementList":
+        0x08 Parameters_FilterResourceRequirements_IoResourceRequirementList
+            = "Parameters.FilterResourceRequirements.IoResourceRequirementList":
             DriverPtr<IO_RESOURCE_REQUIREMENTS_LIST>,
         0x08 Parameters_ReadWriteConfig_WhichSpace = "Parameters.ReadWriteConfig.WhichSpace": u32,
         0x10 Parameters_ReadWriteConfig_Buffer = "Parameters.ReadWriteConfig.Buffer": DriverPtr<()>,
@@ -147,7 +153,8 @@ layouts! {
         0x20 Parameters_Power_ShutdownType = "Parameters.Power.ShutdownType": u32,
         0x08 Parameters_StartDevice_AllocatedResources = "Parameters.StartDevice.AllocatedResources":
             DriverPtr<CM_RESOURCE_LIST>,
-        0x10 Parameters_StartDevice_AllocatedResourcesTranslated = "Parameters.StartDevice.AllocatedResourcesTranslated":
+        0x10 Parameters_StartDevice_AllocatedResourcesTranslated
+            = "Parameters.StartDevice.AllocatedResourcesTranslated":
             DriverPtr<CM_RESOURCE_LIST>,
         0x08 Parameters_WMI_ProviderId = "Parameters.WMI.ProviderId": u64,
         0x10 Parameters_WMI_DataPath = "Parameters.WMI.DataPath": DriverPtr<()>,
