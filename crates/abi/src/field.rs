@@ -193,8 +193,8 @@ pub struct TypeLayout {
 
 /// Declares types by size, alignment and fields at offsets. See the crate's documentation.
 ///
-/// A field is `offset Name: Type,`; where C spells the member with dots: `offset Name = "a.b.c": Type,`. A word of
-/// bit-fields, of which C cannot take the offset, is `offset Name = "": Type,` and is not asserted. Where mingw's header
+/// A field is `offset Name: Type,`; where C spells the member with dots: `offset Name = "a.b.c": Type,`. What C cannot be
+/// asked, a word of bit-fields or a member newer than mingw's header, is `offset Name = "": Type,`. Where mingw's header
 /// is known to be wrong the type says `not_in_mingw "why"`, or `mingw_ends_at size "why"` if it is only too short.
 macro_rules! layouts {
     ($($(#[$meta:meta])* $name:ident [
@@ -205,7 +205,7 @@ macro_rules! layouts {
     })*) => {
         $(
             $(#[$meta])*
-            #[derive(Clone, Copy, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable)]
+            #[derive(Clone, Copy, PartialEq, Eq, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable)]
             #[repr(C, align($align))]
             pub struct $name([u8; $size]);
 

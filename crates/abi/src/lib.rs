@@ -15,29 +15,159 @@
 #![allow(non_upper_case_globals, non_camel_case_types)]
 #![allow(clippy::cast_possible_truncation, reason = "usize is 64 bits on every target of this crate")]
 
+mod bugcheck;
+mod bugcheck_code;
+mod bus;
+mod cm;
+mod constant;
+mod create;
+mod csq;
+mod debug;
+mod device_type;
+mod dma;
+mod ex;
+mod exception;
 mod field;
+mod file;
+mod guid;
+mod interrupt;
 mod io;
 mod irp;
+mod irql;
 mod ke;
+mod kuser;
+mod ldr;
+mod list;
 mod major;
 mod mm;
+mod ob;
+mod pci;
+mod pnp;
+mod pool;
+mod power;
+mod processor;
+mod ps;
+mod remove_lock;
+mod resource;
 mod rtl;
+mod se;
 mod stack_location;
 mod status;
+mod wmi;
 
+pub use bugcheck::*;
+pub use bugcheck_code::*;
+pub use bus::*;
+pub use cm::*;
+pub use constant::Constant;
+pub use create::*;
+pub use csq::*;
+pub use debug::*;
+pub use device_type::*;
+pub use dma::*;
+pub use ex::*;
+pub use exception::*;
 pub use field::{Code, DriverPtr, Field, FieldLayout, Mingw, TypeLayout};
+pub use file::*;
+pub use guid::*;
+pub use interrupt::*;
 pub use io::*;
 pub use irp::*;
+pub use irql::*;
 pub use ke::*;
+pub use kuser::*;
+pub use ldr::*;
+pub use list::*;
 pub use major::*;
 pub use mm::*;
+pub use ob::*;
+pub use pci::*;
+pub use pnp::*;
+pub use pool::*;
+pub use power::*;
+pub use processor::*;
+pub use ps::*;
+pub use remove_lock::*;
+pub use resource::*;
 pub use rtl::*;
+pub use se::*;
 pub use stack_location::*;
 pub use status::NtStatus;
+pub use wmi::*;
 
 /// Every layout of this crate, file by file.
 pub fn all_layouts() -> impl Iterator<Item = &'static TypeLayout> {
-    [io::LAYOUTS, irp::LAYOUTS, ke::LAYOUTS, mm::LAYOUTS, rtl::LAYOUTS, stack_location::LAYOUTS]
-        .into_iter()
-        .flatten()
+    [
+        bugcheck::LAYOUTS,
+        cm::LAYOUTS,
+        csq::LAYOUTS,
+        dma::LAYOUTS,
+        ex::LAYOUTS,
+        exception::LAYOUTS,
+        file::LAYOUTS,
+        guid::LAYOUTS,
+        interrupt::LAYOUTS,
+        io::LAYOUTS,
+        irp::LAYOUTS,
+        ke::LAYOUTS,
+        kuser::LAYOUTS,
+        ldr::LAYOUTS,
+        list::LAYOUTS,
+        mm::LAYOUTS,
+        ob::LAYOUTS,
+        pci::LAYOUTS,
+        pnp::LAYOUTS,
+        power::LAYOUTS,
+        processor::LAYOUTS,
+        ps::LAYOUTS,
+        remove_lock::LAYOUTS,
+        resource::LAYOUTS,
+        rtl::LAYOUTS,
+        se::LAYOUTS,
+        stack_location::LAYOUTS,
+        wmi::LAYOUTS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// Every constant of this crate but the statuses, file by file.
+pub fn all_constants() -> impl Iterator<Item = &'static Constant> {
+    [
+        bugcheck::CONSTANTS,
+        bugcheck_code::CONSTANTS,
+        bus::CONSTANTS,
+        cm::CONSTANTS,
+        create::CONSTANTS,
+        csq::CONSTANTS,
+        debug::CONSTANTS,
+        device_type::CONSTANTS,
+        dma::CONSTANTS,
+        ex::CONSTANTS,
+        exception::CONSTANTS,
+        file::CONSTANTS,
+        interrupt::CONSTANTS,
+        io::CONSTANTS,
+        irp::CONSTANTS,
+        irql::CONSTANTS,
+        ke::CONSTANTS,
+        kuser::CONSTANTS,
+        major::CONSTANTS,
+        mm::CONSTANTS,
+        ob::CONSTANTS,
+        pci::CONSTANTS,
+        pnp::CONSTANTS,
+        pool::CONSTANTS,
+        power::CONSTANTS,
+        processor::CONSTANTS,
+        resource::CONSTANTS,
+        rtl::CONSTANTS,
+        se::CONSTANTS,
+        stack_location::CONSTANTS,
+        wmi::CONSTANTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+    .flatten()
 }

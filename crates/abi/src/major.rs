@@ -1,101 +1,115 @@
 //! Major and minor function codes: which request an IRP carries.
 //!
 //! Pages: *IRP Major Function Codes*, *Plug and Play Minor IRPs*, *Power Management Minor IRPs*, *WMI Minor IRPs*.
+//! What each carries is in `stack_location`.
 
-#![allow(missing_docs, reason = "the names are Microsoft's")]
+use crate::constant::constants;
 
-pub const IRP_MJ_CREATE: u8 = 0x00;
-pub const IRP_MJ_CREATE_NAMED_PIPE: u8 = 0x01;
-pub const IRP_MJ_CLOSE: u8 = 0x02;
-pub const IRP_MJ_READ: u8 = 0x03;
-pub const IRP_MJ_WRITE: u8 = 0x04;
-pub const IRP_MJ_QUERY_INFORMATION: u8 = 0x05;
-pub const IRP_MJ_SET_INFORMATION: u8 = 0x06;
-pub const IRP_MJ_QUERY_EA: u8 = 0x07;
-pub const IRP_MJ_SET_EA: u8 = 0x08;
-pub const IRP_MJ_FLUSH_BUFFERS: u8 = 0x09;
-pub const IRP_MJ_QUERY_VOLUME_INFORMATION: u8 = 0x0a;
-pub const IRP_MJ_SET_VOLUME_INFORMATION: u8 = 0x0b;
-pub const IRP_MJ_DIRECTORY_CONTROL: u8 = 0x0c;
-pub const IRP_MJ_FILE_SYSTEM_CONTROL: u8 = 0x0d;
-pub const IRP_MJ_DEVICE_CONTROL: u8 = 0x0e;
-pub const IRP_MJ_INTERNAL_DEVICE_CONTROL: u8 = 0x0f;
-pub const IRP_MJ_SCSI: u8 = 0x0f;
-pub const IRP_MJ_SHUTDOWN: u8 = 0x10;
-pub const IRP_MJ_LOCK_CONTROL: u8 = 0x11;
-pub const IRP_MJ_CLEANUP: u8 = 0x12;
-pub const IRP_MJ_CREATE_MAILSLOT: u8 = 0x13;
-pub const IRP_MJ_QUERY_SECURITY: u8 = 0x14;
-pub const IRP_MJ_SET_SECURITY: u8 = 0x15;
-pub const IRP_MJ_POWER: u8 = 0x16;
-pub const IRP_MJ_SYSTEM_CONTROL: u8 = 0x17;
-pub const IRP_MJ_DEVICE_CHANGE: u8 = 0x18;
-pub const IRP_MJ_QUERY_QUOTA: u8 = 0x19;
-pub const IRP_MJ_SET_QUOTA: u8 = 0x1a;
-pub const IRP_MJ_PNP: u8 = 0x1b;
-pub const IRP_MJ_PNP_POWER: u8 = IRP_MJ_PNP;
-/// The highest index into `DRIVER_OBJECT::MajorFunction`.
-pub const IRP_MJ_MAXIMUM_FUNCTION: u8 = 0x1b;
-
-pub const IRP_MN_NORMAL: u8 = 0x00;
-pub const IRP_MN_START_DEVICE: u8 = 0x00;
-pub const IRP_MN_QUERY_REMOVE_DEVICE: u8 = 0x01;
-pub const IRP_MN_REMOVE_DEVICE: u8 = 0x02;
-pub const IRP_MN_CANCEL_REMOVE_DEVICE: u8 = 0x03;
-pub const IRP_MN_STOP_DEVICE: u8 = 0x04;
-pub const IRP_MN_QUERY_STOP_DEVICE: u8 = 0x05;
-pub const IRP_MN_CANCEL_STOP_DEVICE: u8 = 0x06;
-pub const IRP_MN_QUERY_DEVICE_RELATIONS: u8 = 0x07;
-pub const IRP_MN_QUERY_INTERFACE: u8 = 0x08;
-pub const IRP_MN_QUERY_CAPABILITIES: u8 = 0x09;
-pub const IRP_MN_QUERY_RESOURCES: u8 = 0x0a;
-pub const IRP_MN_QUERY_RESOURCE_REQUIREMENTS: u8 = 0x0b;
-pub const IRP_MN_QUERY_DEVICE_TEXT: u8 = 0x0c;
-pub const IRP_MN_FILTER_RESOURCE_REQUIREMENTS: u8 = 0x0d;
-pub const IRP_MN_READ_CONFIG: u8 = 0x0f;
-pub const IRP_MN_WRITE_CONFIG: u8 = 0x10;
-pub const IRP_MN_EJECT: u8 = 0x11;
-pub const IRP_MN_SET_LOCK: u8 = 0x12;
-pub const IRP_MN_QUERY_ID: u8 = 0x13;
-pub const IRP_MN_QUERY_PNP_DEVICE_STATE: u8 = 0x14;
-pub const IRP_MN_QUERY_BUS_INFORMATION: u8 = 0x15;
-pub const IRP_MN_DEVICE_USAGE_NOTIFICATION: u8 = 0x16;
-pub const IRP_MN_SURPRISE_REMOVAL: u8 = 0x17;
-pub const IRP_MN_DEVICE_ENUMERATED: u8 = 0x19;
-
-pub const IRP_MN_WAIT_WAKE: u8 = 0x00;
-pub const IRP_MN_POWER_SEQUENCE: u8 = 0x01;
-pub const IRP_MN_SET_POWER: u8 = 0x02;
-pub const IRP_MN_QUERY_POWER: u8 = 0x03;
-
-pub const IRP_MN_QUERY_ALL_DATA: u8 = 0x00;
-pub const IRP_MN_QUERY_SINGLE_INSTANCE: u8 = 0x01;
-pub const IRP_MN_CHANGE_SINGLE_INSTANCE: u8 = 0x02;
-pub const IRP_MN_CHANGE_SINGLE_ITEM: u8 = 0x03;
-pub const IRP_MN_ENABLE_EVENTS: u8 = 0x04;
-pub const IRP_MN_DISABLE_EVENTS: u8 = 0x05;
-pub const IRP_MN_ENABLE_COLLECTION: u8 = 0x06;
-pub const IRP_MN_DISABLE_COLLECTION: u8 = 0x07;
-pub const IRP_MN_REGINFO: u8 = 0x08;
-pub const IRP_MN_EXECUTE_METHOD: u8 = 0x09;
-pub const IRP_MN_REGINFO_EX: u8 = 0x0b;
-
-pub const IRP_MN_QUERY_DIRECTORY: u8 = 0x01;
-pub const IRP_MN_NOTIFY_CHANGE_DIRECTORY: u8 = 0x02;
-pub const IRP_MN_USER_FS_REQUEST: u8 = 0x00;
-pub const IRP_MN_MOUNT_VOLUME: u8 = 0x01;
-pub const IRP_MN_VERIFY_VOLUME: u8 = 0x02;
-pub const IRP_MN_LOAD_FILE_SYSTEM: u8 = 0x03;
-pub const IRP_MN_KERNEL_CALL: u8 = 0x04;
-pub const IRP_MN_LOCK: u8 = 0x01;
-pub const IRP_MN_UNLOCK_SINGLE: u8 = 0x02;
-pub const IRP_MN_UNLOCK_ALL: u8 = 0x03;
-pub const IRP_MN_UNLOCK_ALL_BY_KEY: u8 = 0x04;
-pub const IRP_MN_DPC: u8 = 0x01;
-pub const IRP_MN_MDL: u8 = 0x02;
-pub const IRP_MN_COMPLETE: u8 = 0x04;
-pub const IRP_MN_COMPRESSED: u8 = 0x08;
-pub const IRP_MN_MDL_DPC: u8 = IRP_MN_MDL | IRP_MN_DPC;
-pub const IRP_MN_COMPLETE_MDL: u8 = IRP_MN_COMPLETE | IRP_MN_MDL;
-pub const IRP_MN_COMPLETE_MDL_DPC: u8 = IRP_MN_COMPLETE_MDL | IRP_MN_DPC;
-pub const IRP_MN_SCSI_CLASS: u8 = 0x01;
+constants! {
+    u8 {
+        // Pages: *IRP Major Function Codes*.
+        IRP_MJ_CREATE = 0x0;
+        IRP_MJ_CREATE_NAMED_PIPE = 0x1;
+        IRP_MJ_CLOSE = 0x2;
+        IRP_MJ_READ = 0x3;
+        IRP_MJ_WRITE = 0x4;
+        IRP_MJ_QUERY_INFORMATION = 0x5;
+        IRP_MJ_SET_INFORMATION = 0x6;
+        IRP_MJ_QUERY_EA = 0x7;
+        IRP_MJ_SET_EA = 0x8;
+        IRP_MJ_FLUSH_BUFFERS = 0x9;
+        IRP_MJ_QUERY_VOLUME_INFORMATION = 0xa;
+        IRP_MJ_SET_VOLUME_INFORMATION = 0xb;
+        IRP_MJ_DIRECTORY_CONTROL = 0xc;
+        IRP_MJ_FILE_SYSTEM_CONTROL = 0xd;
+        IRP_MJ_DEVICE_CONTROL = 0xe;
+        IRP_MJ_INTERNAL_DEVICE_CONTROL = 0xf;
+        IRP_MJ_SCSI = 0xf;
+        IRP_MJ_SHUTDOWN = 0x10;
+        IRP_MJ_LOCK_CONTROL = 0x11;
+        IRP_MJ_CLEANUP = 0x12;
+        IRP_MJ_CREATE_MAILSLOT = 0x13;
+        IRP_MJ_QUERY_SECURITY = 0x14;
+        IRP_MJ_SET_SECURITY = 0x15;
+        IRP_MJ_POWER = 0x16;
+        IRP_MJ_SYSTEM_CONTROL = 0x17;
+        IRP_MJ_DEVICE_CHANGE = 0x18;
+        IRP_MJ_QUERY_QUOTA = 0x19;
+        IRP_MJ_SET_QUOTA = 0x1a;
+        IRP_MJ_PNP = 0x1b;
+        IRP_MJ_PNP_POWER = 0x1b;
+        IRP_MJ_MAXIMUM_FUNCTION = 0x1b;
+    }
+    u8 {
+        // Plug and Play.
+        IRP_MN_START_DEVICE = 0x0;
+        IRP_MN_QUERY_REMOVE_DEVICE = 0x1;
+        IRP_MN_REMOVE_DEVICE = 0x2;
+        IRP_MN_CANCEL_REMOVE_DEVICE = 0x3;
+        IRP_MN_STOP_DEVICE = 0x4;
+        IRP_MN_QUERY_STOP_DEVICE = 0x5;
+        IRP_MN_CANCEL_STOP_DEVICE = 0x6;
+        IRP_MN_QUERY_DEVICE_RELATIONS = 0x7;
+        IRP_MN_QUERY_INTERFACE = 0x8;
+        IRP_MN_QUERY_CAPABILITIES = 0x9;
+        IRP_MN_QUERY_RESOURCES = 0xa;
+        IRP_MN_QUERY_RESOURCE_REQUIREMENTS = 0xb;
+        IRP_MN_QUERY_DEVICE_TEXT = 0xc;
+        IRP_MN_FILTER_RESOURCE_REQUIREMENTS = 0xd;
+        IRP_MN_READ_CONFIG = 0xf;
+        IRP_MN_WRITE_CONFIG = 0x10;
+        IRP_MN_EJECT = 0x11;
+        IRP_MN_SET_LOCK = 0x12;
+        IRP_MN_QUERY_ID = 0x13;
+        IRP_MN_QUERY_PNP_DEVICE_STATE = 0x14;
+        IRP_MN_QUERY_BUS_INFORMATION = 0x15;
+        IRP_MN_DEVICE_USAGE_NOTIFICATION = 0x16;
+        IRP_MN_SURPRISE_REMOVAL = 0x17;
+        IRP_MN_QUERY_LEGACY_BUS_INFORMATION = 0x18;
+        IRP_MN_DEVICE_ENUMERATED = 0x19;
+    }
+    u8 {
+        // Power.
+        IRP_MN_WAIT_WAKE = 0x0;
+        IRP_MN_POWER_SEQUENCE = 0x1;
+        IRP_MN_SET_POWER = 0x2;
+        IRP_MN_QUERY_POWER = 0x3;
+    }
+    u8 {
+        // WMI.
+        IRP_MN_QUERY_ALL_DATA = 0x0;
+        IRP_MN_QUERY_SINGLE_INSTANCE = 0x1;
+        IRP_MN_CHANGE_SINGLE_INSTANCE = 0x2;
+        IRP_MN_CHANGE_SINGLE_ITEM = 0x3;
+        IRP_MN_ENABLE_EVENTS = 0x4;
+        IRP_MN_DISABLE_EVENTS = 0x5;
+        IRP_MN_ENABLE_COLLECTION = 0x6;
+        IRP_MN_DISABLE_COLLECTION = 0x7;
+        IRP_MN_REGINFO = 0x8;
+        IRP_MN_EXECUTE_METHOD = 0x9;
+        IRP_MN_REGINFO_EX = 0xb;
+    }
+    u8 {
+        // File systems and SCSI.
+        IRP_MN_NORMAL = 0x0;
+        IRP_MN_DPC = 0x1;
+        IRP_MN_MDL = 0x2;
+        IRP_MN_COMPLETE = 0x4;
+        IRP_MN_COMPRESSED = 0x8;
+        IRP_MN_MDL_DPC = 0x3;
+        IRP_MN_COMPLETE_MDL = 0x6;
+        IRP_MN_COMPLETE_MDL_DPC = 0x7;
+        IRP_MN_SCSI_CLASS = 0x1;
+        IRP_MN_QUERY_DIRECTORY = 0x1;
+        IRP_MN_NOTIFY_CHANGE_DIRECTORY = 0x2;
+        IRP_MN_USER_FS_REQUEST = 0x0;
+        IRP_MN_MOUNT_VOLUME = 0x1;
+        IRP_MN_VERIFY_VOLUME = 0x2;
+        IRP_MN_LOAD_FILE_SYSTEM = 0x3;
+        IRP_MN_KERNEL_CALL = 0x4;
+        IRP_MN_LOCK = 0x1;
+        IRP_MN_UNLOCK_SINGLE = 0x2;
+        IRP_MN_UNLOCK_ALL = 0x3;
+        IRP_MN_UNLOCK_ALL_BY_KEY = 0x4;
+    }
+}

@@ -2,8 +2,13 @@
 //!
 //! Page: *IO_STACK_LOCATION*; `wdm.h`. Members that `wdm.h` marks `POINTER_ALIGNMENT` lie at multiples of 8.
 
+use crate::constant::constants;
 use crate::field::layouts;
-use crate::{Code, DEVICE_OBJECT, DriverPtr, UNICODE_STRING, VPB};
+use crate::{
+    ACCESS_STATE, CM_RESOURCE_LIST, Code, DEVICE_CAPABILITIES, DEVICE_OBJECT, DriverPtr, FILE_OBJECT, GUID,
+    INTERFACE, IO_RESOURCE_REQUIREMENTS_LIST, MAILSLOT_CREATE_PARAMETERS, NAMED_PIPE_CREATE_PARAMETERS,
+    POWER_SEQUENCE, SECURITY_QUALITY_OF_SERVICE, SYSTEM_POWER_STATE_CONTEXT, UNICODE_STRING, VPB,
+};
 
 layouts! {
     /// One driver's place in a request. `Parameters` is a union over the major and minor function.
@@ -24,13 +29,15 @@ layouts! {
         0x10 Parameters_CreatePipe_Options = "Parameters.CreatePipe.Options": u32,
         0x18 Parameters_CreatePipe_Reserved = "Parameters.CreatePipe.Reserved": u16,
         0x1a Parameters_CreatePipe_ShareAccess = "Parameters.CreatePipe.ShareAccess": u16,
-        0x20 Parameters_CreatePipe_Parameters = "Parameters.CreatePipe.Parameters": DriverPtr<()>,
+        0x20 Parameters_CreatePipe_Parameters = "Parameters.CreatePipe.Parameters":
+            DriverPtr<NAMED_PIPE_CREATE_PARAMETERS>,
         0x08 Parameters_CreateMailslot_SecurityContext = "Parameters.CreateMailslot.SecurityContext":
             DriverPtr<IO_SECURITY_CONTEXT>,
         0x10 Parameters_CreateMailslot_Options = "Parameters.CreateMailslot.Options": u32,
         0x18 Parameters_CreateMailslot_Reserved = "Parameters.CreateMailslot.Reserved": u16,
         0x1a Parameters_CreateMailslot_ShareAccess = "Parameters.CreateMailslot.ShareAccess": u16,
-        0x20 Parameters_CreateMailslot_Parameters = "Parameters.CreateMailslot.Parameters": DriverPtr<()>,
+        0x20 Parameters_CreateMailslot_Parameters = "Parameters.CreateMailslot.Parameters":
+            DriverPtr<MAILSLOT_CREATE_PARAMETERS>,
         0x08 Parameters_Read_Length = "Parameters.Read.Length": u32,
         0x10 Parameters_Read_Key = "Parameters.Read.Key": u32,
         0x14 Parameters_Read_Flags = "Parameters.Read.Flags": u32,
@@ -42,7 +49,8 @@ layouts! {
         0x08 Parameters_QueryDirectory_Length = "Parameters.QueryDirectory.Length": u32,
         0x10 Parameters_QueryDirectory_FileName = "Parameters.QueryDirectory.FileName":
             DriverPtr<UNICODE_STRING>,
-        0x18 Parameters_QueryDirectory_FileInformationClass = "Parameters.QueryDirectory.FileInformationClass":
+        0x18 Parameters_QueryDirectory_FileInformationClass
+            = "Parameters.QueryDirectory.FileInformationClass":
             u32,
         0x20 Parameters_QueryDirectory_FileIndex = "Parameters.QueryDirectory.FileIndex": u32,
         0x08 Parameters_NotifyDirectory_Length = "Parameters.NotifyDirectory.Length": u32,
@@ -50,13 +58,14 @@ layouts! {
         0x08 Parameters_NotifyDirectoryEx_Length = "Parameters.NotifyDirectoryEx.Length": u32,
         0x10 Parameters_NotifyDirectoryEx_CompletionFilter = "Parameters.NotifyDirectoryEx.CompletionFilter":
             u32,
-        0x18 Parameters_NotifyDirectoryEx_DirectoryNotifyInformationClass = "Parameters.NotifyDirectoryEx.DirectoryNotifyInformationClass":
+        0x18 Parameters_NotifyDirectoryEx_DirectoryNotifyInformationClass
+            = "Parameters.NotifyDirectoryEx.DirectoryNotifyInformationClass":
             u32,
         0x08 Parameters_QueryFile_Length = "Parameters.QueryFile.Length": u32,
         0x10 Parameters_QueryFile_FileInformationClass = "Parameters.QueryFile.FileInformationClass": u32,
         0x08 Parameters_SetFile_Length = "Parameters.SetFile.Length": u32,
         0x10 Parameters_SetFile_FileInformationClass = "Parameters.SetFile.FileInformationClass": u32,
-        0x18 Parameters_SetFile_FileObject = "Parameters.SetFile.FileObject": DriverPtr<()>,
+        0x18 Parameters_SetFile_FileObject = "Parameters.SetFile.FileObject": DriverPtr<FILE_OBJECT>,
         0x20 Parameters_SetFile_ReplaceIfExists = "Parameters.SetFile.ReplaceIfExists": u8,
         0x21 Parameters_SetFile_AdvanceOnly = "Parameters.SetFile.AdvanceOnly": u8,
         0x20 Parameters_SetFile_ClusterCount = "Parameters.SetFile.ClusterCount": u32,
@@ -70,9 +79,11 @@ layouts! {
         0x10 Parameters_QueryVolume_FsInformationClass = "Parameters.QueryVolume.FsInformationClass": u32,
         0x08 Parameters_SetVolume_Length = "Parameters.SetVolume.Length": u32,
         0x10 Parameters_SetVolume_FsInformationClass = "Parameters.SetVolume.FsInformationClass": u32,
-        0x08 Parameters_FileSystemControl_OutputBufferLength = "Parameters.FileSystemControl.OutputBufferLength":
+        0x08 Parameters_FileSystemControl_OutputBufferLength
+            = "Parameters.FileSystemControl.OutputBufferLength":
             u32,
-        0x10 Parameters_FileSystemControl_InputBufferLength = "Parameters.FileSystemControl.InputBufferLength":
+        0x10 Parameters_FileSystemControl_InputBufferLength
+            = "Parameters.FileSystemControl.InputBufferLength":
             u32,
         0x18 Parameters_FileSystemControl_FsControlCode = "Parameters.FileSystemControl.FsControlCode": u32,
         0x20 Parameters_FileSystemControl_Type3InputBuffer = "Parameters.FileSystemControl.Type3InputBuffer":
@@ -107,16 +118,19 @@ layouts! {
         0x08 Parameters_SetQuota_Length = "Parameters.SetQuota.Length": u32,
         0x08 Parameters_QueryDeviceRelations_Type = "Parameters.QueryDeviceRelations.Type": u32,
         0x08 Parameters_QueryInterface_InterfaceType = "Parameters.QueryInterface.InterfaceType":
-            DriverPtr<()>,
+            DriverPtr<GUID>,
         0x10 Parameters_QueryInterface_Size = "Parameters.QueryInterface.Size": u16,
         0x12 Parameters_QueryInterface_Version = "Parameters.QueryInterface.Version": u16,
-        0x18 Parameters_QueryInterface_Interface = "Parameters.QueryInterface.Interface": DriverPtr<()>,
-        0x20 Parameters_QueryInterface_InterfaceSpecificData = "Parameters.QueryInterface.InterfaceSpecificData":
+        0x18 Parameters_QueryInterface_Interface = "Parameters.QueryInterface.Interface":
+            DriverPtr<INTERFACE>,
+        0x20 Parameters_QueryInterface_InterfaceSpecificData
+            = "Parameters.QueryInterface.InterfaceSpecificData":
             DriverPtr<()>,
         0x08 Parameters_DeviceCapabilities_Capabilities = "Parameters.DeviceCapabilities.Capabilities":
-            DriverPtr<()>,
-        0x08 Parameters_FilterResourceRequirements_IoResourceRequirementList = "Parameters.FilterResourceRequirements.IoResourceRequirementList":
-            DriverPtr<()>,
+            DriverPtr<DEVICE_CAPABILITIES>,
+        0x08 Parameters_FilterResourceRequirements_IoResourceRequirementList
+            = "Parameters.FilterResourceRequirements.IoResourceRequirementList":
+            DriverPtr<IO_RESOURCE_REQUIREMENTS_LIST>,
         0x08 Parameters_ReadWriteConfig_WhichSpace = "Parameters.ReadWriteConfig.WhichSpace": u32,
         0x10 Parameters_ReadWriteConfig_Buffer = "Parameters.ReadWriteConfig.Buffer": DriverPtr<()>,
         0x18 Parameters_ReadWriteConfig_Offset = "Parameters.ReadWriteConfig.Offset": u32,
@@ -129,17 +143,19 @@ layouts! {
         0x09 Parameters_UsageNotification_Reserved = "Parameters.UsageNotification.Reserved": [u8; 3],
         0x10 Parameters_UsageNotification_Type = "Parameters.UsageNotification.Type": u32,
         0x08 Parameters_WaitWake_PowerState = "Parameters.WaitWake.PowerState": u32,
-        0x08 Parameters_PowerSequence_PowerSequence = "Parameters.PowerSequence.PowerSequence": DriverPtr<()>,
+        0x08 Parameters_PowerSequence_PowerSequence = "Parameters.PowerSequence.PowerSequence":
+            DriverPtr<POWER_SEQUENCE>,
         0x08 Parameters_Power_SystemContext = "Parameters.Power.SystemContext": u32,
-        0x08 Parameters_Power_SystemPowerStateContext_ContextAsUlong = "Parameters.Power.SystemPowerStateContext.ContextAsUlong":
-            u32,
+        0x08 Parameters_Power_SystemPowerStateContext = "Parameters.Power.SystemPowerStateContext":
+            SYSTEM_POWER_STATE_CONTEXT,
         0x10 Parameters_Power_Type = "Parameters.Power.Type": u32,
         0x18 Parameters_Power_State = "Parameters.Power.State": u32,
         0x20 Parameters_Power_ShutdownType = "Parameters.Power.ShutdownType": u32,
         0x08 Parameters_StartDevice_AllocatedResources = "Parameters.StartDevice.AllocatedResources":
-            DriverPtr<()>,
-        0x10 Parameters_StartDevice_AllocatedResourcesTranslated = "Parameters.StartDevice.AllocatedResourcesTranslated":
-            DriverPtr<()>,
+            DriverPtr<CM_RESOURCE_LIST>,
+        0x10 Parameters_StartDevice_AllocatedResourcesTranslated
+            = "Parameters.StartDevice.AllocatedResourcesTranslated":
+            DriverPtr<CM_RESOURCE_LIST>,
         0x08 Parameters_WMI_ProviderId = "Parameters.WMI.ProviderId": u64,
         0x10 Parameters_WMI_DataPath = "Parameters.WMI.DataPath": DriverPtr<()>,
         0x18 Parameters_WMI_BufferSize = "Parameters.WMI.BufferSize": u32,
@@ -149,16 +165,49 @@ layouts! {
         0x18 Parameters_Others_Argument3 = "Parameters.Others.Argument3": DriverPtr<()>,
         0x20 Parameters_Others_Argument4 = "Parameters.Others.Argument4": DriverPtr<()>,
         0x28 DeviceObject: DriverPtr<DEVICE_OBJECT>,
-        0x30 FileObject: DriverPtr<()>,
+        0x30 FileObject: DriverPtr<FILE_OBJECT>,
         0x38 CompletionRoutine: DriverPtr<Code>,
         0x40 Context: DriverPtr<()>,
     }
 
     /// What a create request asks for.
     IO_SECURITY_CONTEXT [size 0x18, align 8] {
-        0x00 SecurityQos: DriverPtr<()>,
-        0x08 AccessState: DriverPtr<()>,
+        0x00 SecurityQos: DriverPtr<SECURITY_QUALITY_OF_SERVICE>,
+        0x08 AccessState: DriverPtr<ACCESS_STATE>,
         0x10 DesiredAccess: u32,
         0x14 FullCreateOptions: u32,
+    }
+}
+
+constants! {
+    u8 {
+        // `IO_STACK_LOCATION::Control`.
+        SL_PENDING_RETURNED = 0x1;
+        SL_ERROR_RETURNED = 0x2;
+        SL_INVOKE_ON_CANCEL = 0x20;
+        SL_INVOKE_ON_SUCCESS = 0x40;
+        SL_INVOKE_ON_ERROR = 0x80;
+    }
+    u8 {
+        // `IO_STACK_LOCATION::Flags`, by request.
+        SL_FORCE_ACCESS_CHECK = 0x1;
+        SL_OPEN_PAGING_FILE = 0x2;
+        SL_OPEN_TARGET_DIRECTORY = 0x4;
+        SL_STOP_ON_SYMLINK = 0x8;
+        SL_CASE_SENSITIVE = 0x80;
+        SL_KEY_SPECIFIED = 0x1;
+        SL_OVERRIDE_VERIFY_VOLUME = 0x2;
+        SL_WRITE_THROUGH = 0x4;
+        SL_FT_SEQUENTIAL_WRITE = 0x8;
+        SL_FORCE_DIRECT_WRITE = 0x10;
+        SL_READ_ACCESS_GRANTED = 0x1;
+        SL_WRITE_ACCESS_GRANTED = 0x4;
+        SL_FAIL_IMMEDIATELY = 0x1;
+        SL_EXCLUSIVE_LOCK = 0x2;
+        SL_RESTART_SCAN = 0x1;
+        SL_RETURN_SINGLE_ENTRY = 0x2;
+        SL_INDEX_SPECIFIED = 0x4;
+        SL_WATCH_TREE = 0x1;
+        SL_ALLOW_RAW_MOUNT = 0x1;
     }
 }

@@ -11,9 +11,33 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 pub struct NtStatus(pub u32);
 
 impl NtStatus {
+    /// What a wait for one object returns when the object is signaled.
+    pub const WAIT_0: NtStatus = NtStatus::SUCCESS;
+    /// What a wait for one mutex returns when its owner ended without releasing it.
+    pub const ABANDONED: NtStatus = NtStatus::ABANDONED_WAIT_0;
+
     /// `NT_SUCCESS`: success or informational.
+    #[must_use]
     pub const fn is_success(self) -> bool {
         self.0 >> 31 == 0
+    }
+
+    /// `NT_INFORMATION`.
+    #[must_use]
+    pub const fn is_information(self) -> bool {
+        self.0 >> 30 == 1
+    }
+
+    /// `NT_WARNING`.
+    #[must_use]
+    pub const fn is_warning(self) -> bool {
+        self.0 >> 30 == 2
+    }
+
+    /// `NT_ERROR`.
+    #[must_use]
+    pub const fn is_error(self) -> bool {
+        self.0 >> 30 == 3
     }
 }
 
@@ -22,6 +46,9 @@ macro_rules! statuses {
         #[allow(missing_docs, reason = "the names are Microsoft's")]
         impl NtStatus {
             $(pub const $name: NtStatus = NtStatus($value);)*
+
+            /// Every status this crate can name, in ascending order.
+            pub const NAMED: &[NtStatus] = &[$(NtStatus($value)),*];
 
             /// The symbolic name, where this crate knows it.
             #[must_use]

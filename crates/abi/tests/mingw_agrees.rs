@@ -1,64 +1,32 @@
-//! Holds the layouts by something we did not write: a C file of static assertions, made from them, must compile against
-//! mingw-w64's `ntifs.h` (which includes `wdm.h` and `ntddk.h`).
+//! Holds layouts, constants and statuses by something we did not write: C files of static assertions, made from their
+//! lists, must compile against mingw-w64's `ntifs.h` (which includes `wdm.h` and `ntddk.h`).
 //!
-//! It cannot assert words of bit-fields, nor what a layout says mingw has wrong or not at all.
+//! It cannot assert words of bit-fields, nor what a layout or constant says mingw has wrong or not at all.
 
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod mingw;
 
-use abi::{FieldLayout, Mingw, TypeLayout, all_layouts};
+use std::collections::BTreeSet;
 
-const COMPILER: &str = "x86_64-w64-mingw32-gcc";
+use abi::{Constant, FieldLayout, Mingw, NtStatus, TypeLayout, all_constants, all_layouts};
+use mingw::{KERNEL_HEADERS, assert_that, complaints, includes};
 
-/// Headers by name, found in mingw's `ddk` folder. `csq.h` has the cancel-safe queues' types before Windows XP's.
-const PROLOGUE: &str = "#include <ntifs.h>\n#include <csq.h>\n#include <wmilib.h>\n#include <stddef.h>\n";
+/// mingw declares these for applications only, and its two worlds cannot be included together.
+const FROM_WINNT: &[&str] =
+    &["RUNTIME_FUNCTION", "UNWIND_HISTORY_TABLE_ENTRY", "UNWIND_HISTORY_TABLE", "DISPATCHER_CONTEXT"];
 
-fn run(arguments: &[&str], what: &str) -> Output {
-    Command::new(COMPILER).args(arguments).output().unwrap_or_else(|error| {
-        panic!(
-            "{COMPILER} did not start ({error}), so {what} is not checked: install Debian's gcc-mingw-w64-x86-64, or run \
-             `cargo xtask test`, which does"
-        )
-    })
-}
-
-/// The folder of `ddk/wdm.h`; the headers there include each other as siblings of the standard ones.
-fn ddk_folder() -> PathBuf {
-    let probe = scratch("where_is_wdm.c");
-    std::fs::write(&probe, "#include <ddk/wdm.h>\n").unwrap();
-    let output = run(&["-M", &probe.to_string_lossy()], "the place of ddk/wdm.h");
-    assert!(
-        output.status.success(),
-        "{COMPILER} has no ddk/wdm.h: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let rule = String::from_utf8(output.stdout).unwrap();
-    let header =
-        rule.split_whitespace().find(|word| word.ends_with("ddk/wdm.h")).expect("the rule names the header");
-    Path::new(header).parent().unwrap().to_owned()
-}
-
-fn scratch(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
-}
-
-fn assertions<'a>(layouts: impl Iterator<Item = &'a TypeLayout>) -> String {
-    let mut c = String::from(PROLOGUE);
+fn assertions<'a>(headers: &[&str], layouts: impl Iterator<Item = &'a TypeLayout>) -> String {
+    let mut c = includes(headers);
     for layout in layouts {
         let (name, size) = (layout.c_name, layout.size);
         let end = match layout.mingw {
             Mingw::Whole => {
-                assert_that(&mut c, &format!("sizeof({name}) == {size:#x}"));
                 assert_that(&mut c, &format!("_Alignof({name}) == {}", layout.align));
                 size
             }
-            Mingw::EndsAt { size, .. } => {
-                assert_that(&mut c, &format!("sizeof({name}) == {size:#x}"));
-                size
-            }
+            Mingw::EndsAt { size, .. } => size,
             Mingw::Missing { .. } => continue,
         };
+        assert_that(&mut c, &format!("sizeof({name}) == {end:#x}"));
         let asserted = layout.fields.iter().filter(|field| !field.c_path.is_empty() && field.offset < end);
         for FieldLayout { c_path, offset, size } in asserted {
             assert_that(&mut c, &format!("offsetof({name}, {c_path}) == {offset:#x}"));
@@ -68,28 +36,22 @@ fn assertions<'a>(layouts: impl Iterator<Item = &'a TypeLayout>) -> String {
     c
 }
 
-fn assert_that(c: &mut String, claim: &str) {
-    writeln!(c, "_Static_assert({claim}, \"{claim}\");").unwrap();
-}
-
-/// What the compiler says against `c`: nothing, if it agrees.
-fn complaints(file: &str, c: &str) -> String {
-    let path = scratch(file);
-    std::fs::write(&path, c).unwrap();
-    let include = format!("-I{}", ddk_folder().display());
-    let windows = ["-D_WIN32_WINNT=0x0A00", "-DNTDDI_VERSION=0x0A000008", "-DNT_PROCESSOR_GROUPS"];
-    let path = path.to_string_lossy();
-    let output =
-        run(&[&["-fsyntax-only", "-w", &include, &path], &windows[..]].concat(), "the layout of a type");
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.success(), errors.is_empty(), "{errors}");
-    errors
+fn is_from_winnt(layout: &TypeLayout) -> bool {
+    FROM_WINNT.contains(&layout.c_name)
 }
 
 #[test]
 fn every_layout_is_as_mingw_declares_it() {
-    let c = assertions(all_layouts());
+    let c = assertions(KERNEL_HEADERS, all_layouts().filter(|layout| !is_from_winnt(layout)));
     let errors = complaints("layouts.c", &c);
+    assert!(errors.is_empty(), "mingw's headers disagree:\n{errors}");
+}
+
+#[test]
+fn the_unwinders_types_are_as_winnt_declares_them() {
+    let layouts: Vec<_> = all_layouts().filter(|layout| is_from_winnt(layout)).collect();
+    assert_eq!(layouts.len(), FROM_WINNT.len());
+    let errors = complaints("winnt.c", &assertions(&["windows.h"], layouts.into_iter()));
     assert!(errors.is_empty(), "mingw's headers disagree:\n{errors}");
 }
 
@@ -98,22 +60,98 @@ fn a_field_one_byte_off_does_not_compile() {
     const WRONG: &[TypeLayout] = &[TypeLayout {
         c_name: "IRP",
         size: 0xd0,
-        align: 8,
+        align: 16,
         mingw: Mingw::Whole,
-        fields: &[FieldLayout { c_path: "CancelRoutine", offset: 0x69, size: 8 }],
+        fields: &[FieldLayout { c_path: "CancelRoutine", offset: 0x69, size: 4 }],
     }];
-    let errors = complaints("wrong.c", &assertions(WRONG.iter()));
-    assert!(errors.contains("offsetof(IRP, CancelRoutine) == 0x69"), "{errors}");
+    let errors = complaints("wrong.c", &assertions(KERNEL_HEADERS, WRONG.iter()));
+    for claim in [
+        "_Alignof(IRP) == 16",
+        "offsetof(IRP, CancelRoutine) == 0x69",
+        "sizeof(((IRP *)0)->CancelRoutine) == 0x4",
+    ] {
+        assert!(errors.contains(claim), "{claim} went unnoticed: {errors}");
+    }
 }
 
 #[test]
 fn few_types_escape_the_comparison_and_each_says_why() {
     let total = all_layouts().count();
-    let escaped: Vec<_> =
-        all_layouts().filter(|layout| matches!(layout.mingw, Mingw::Missing { .. })).collect();
-    for layout in &escaped {
-        let Mingw::Missing { why } = layout.mingw else { unreachable!() };
-        assert!(why.len() > 10, "{} gives no reason", layout.c_name);
+    let reasons: Vec<_> = all_layouts()
+        .filter_map(|layout| match layout.mingw {
+            Mingw::Missing { why } => Some((layout.c_name, why)),
+            _ => None,
+        })
+        .collect();
+    assert!(reasons.iter().all(|(_, why)| why.len() > 10), "{reasons:?}");
+    assert!(reasons.len() * 10 < total, "{} of {total} types are unchecked: {reasons:?}", reasons.len());
+}
+
+/// mingw's `ntstatus.h` ends before these.
+const NEW_STATUSES: &[NtStatus] =
+    &[NtStatus::DEVICE_FEATURE_NOT_SUPPORTED, NtStatus::DEVICE_UNREACHABLE, NtStatus::DEVICE_HARDWARE_ERROR];
+
+fn equalities<'a>(constants: impl Iterator<Item = &'a Constant>) -> String {
+    let mut c = includes(KERNEL_HEADERS);
+    for Constant { name, value, bits, .. } in constants.filter(|constant| constant.not_in_mingw.is_none()) {
+        assert_that(&mut c, &format!("(unsigned __int{bits})({name}) == {value:#x}"));
     }
-    assert!(escaped.len() * 10 < total, "{} of {total} types are unchecked: {escaped:?}", escaped.len());
+    c
+}
+
+#[test]
+fn every_constant_has_the_value_mingw_gives_it() {
+    let errors = complaints("constants.c", &equalities(all_constants()));
+    assert!(errors.is_empty(), "mingw's headers disagree:\n{errors}");
+}
+
+#[test]
+fn every_status_has_the_value_mingw_gives_it() {
+    let mut c = includes(KERNEL_HEADERS);
+    for status in NtStatus::NAMED.iter().filter(|status| !NEW_STATUSES.contains(status)) {
+        let name = status.name().expect("a named status has a name");
+        assert_that(&mut c, &format!("(unsigned __int32)({name}) == {:#x}", status.0));
+    }
+    let errors = complaints("statuses.c", &c);
+    assert!(errors.is_empty(), "mingw's headers disagree:\n{errors}");
+}
+
+#[test]
+fn a_wrong_constant_does_not_compile() {
+    let wrong = Constant { name: "IRP_MJ_READ", value: 4, bits: 8, not_in_mingw: None };
+    let errors = complaints("wrong_constant.c", &equalities([wrong].iter()));
+    assert!(errors.contains("IRP_MJ_READ"), "{errors}");
+}
+
+#[test]
+fn no_constant_is_declared_twice() {
+    let mut seen = BTreeSet::new();
+    for constant in all_constants() {
+        assert!(seen.insert(constant.name), "{} is listed twice", constant.name);
+    }
+}
+
+#[test]
+fn every_identifier_has_the_parts_mingw_gives_it() {
+    // `wdmguid.h` consists of DEFINE_GUIDs: read as enumerators, their parts are constants that can be asserted.
+    let names: Vec<_> = (0..11).map(|part| format!("n##_{part} = p{part}")).collect();
+    let parameters: Vec<_> = (0..11).map(|part| format!("p{part}")).collect();
+    let mut c = format!(
+        "#define DEFINE_GUID(n, {}) enum {{ {} }};\n#include <wdmguid.h>\n",
+        parameters.join(", "),
+        names.join(", ")
+    );
+    for (name, guid) in abi::NAMED_GUIDS {
+        let text = guid.to_string();
+        let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+        let widths = [8, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2];
+        let mut rest = digits.as_str();
+        for (part, width) in widths.into_iter().enumerate() {
+            let (value, after) = rest.split_at(width);
+            assert_that(&mut c, &format!("{name}_{part} == 0x{value}"));
+            rest = after;
+        }
+    }
+    let errors = complaints("guids.c", &c);
+    assert!(errors.is_empty(), "mingw's headers disagree:\n{errors}");
 }
