@@ -197,6 +197,10 @@ impl Guest for Nt {
         crate::hal::access::device_write(&mut self.cx(), access, data)
     }
 
+    fn accessed(&self) -> Flow<()> {
+        crate::hal::access::accessed(&mut self.cx())
+    }
+
     fn irql(&self) -> u8 {
         crate::ke::irql::current(&mut self.cx())
     }

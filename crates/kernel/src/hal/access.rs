@@ -23,3 +23,8 @@ pub(crate) fn device_read(_cx: &mut Cx<'_>, _access: Access, _data: &mut [u8]) -
 pub(crate) fn device_write(_cx: &mut Cx<'_>, _access: Access, _data: &[u8]) -> Flow<()> {
     todo!("hal helper")
 }
+
+/// The instruction that accessed a device has retired.
+pub(crate) fn accessed(_cx: &mut Cx<'_>) -> Flow<()> {
+    todo!("hal helper")
+}
