@@ -1,7 +1,7 @@
 //! NTSTATUS names that a script may expect, by value. Source: the page *NTSTATUS Values* ([MS-ERREF] 2.3.1).
 //!
 //! It is wider than what the kernel returns by itself, since drivers complete requests with statuses of their choice.
-//! A test holds it to the names in `abi`. A status that is not here is written as a number.
+//! A test holds it to the names in `abi`, which are known too. Any other status is written as a number.
 
 use super::error::{Outcome, fault, unknown};
 use super::lexer::Word;
@@ -11,6 +11,9 @@ use super::value::parse_number;
 pub(super) fn parse_status(word: &Word) -> Outcome<u32> {
     let written = word.text();
     if let Some(&(_, value)) = STATUSES.iter().find(|(name, _)| *name == written) {
+        return Ok(value);
+    }
+    if let Some(value) = in_abi(&written) {
         return Ok(value);
     }
     match parse_number(&written) {
@@ -29,7 +32,15 @@ pub(super) fn parse_status(word: &Word) -> Outcome<u32> {
 /// The name of a status, where it is known here.
 #[must_use]
 pub fn status_name(value: u32) -> Option<&'static str> {
-    STATUSES.iter().find(|(_, known)| *known == value).map(|(name, _)| *name)
+    let listed = STATUSES.iter().find(|(_, known)| *known == value).map(|(name, _)| *name);
+    listed.or_else(|| abi::NtStatus(value).name())
+}
+
+/// A status that only `abi` names: it is looked for among the codes of the system's own facility.
+fn in_abi(name: &str) -> Option<u32> {
+    let severities = [0x0000_0000, 0x4000_0000, 0x8000_0000, 0xc000_0000];
+    let mut values = severities.iter().flat_map(|severity| (0..0x1000).map(move |code| severity | code));
+    values.find(|&value| name.starts_with("STATUS_") && abi::NtStatus(value).name() == Some(name))
 }
 
 pub(super) const STATUSES: &[(&str, u32)] = &[
@@ -163,6 +174,7 @@ pub(super) const STATUSES: &[(&str, u32)] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::script::ast::Position;
 
     #[test]
     fn names_agree_with_the_vocabulary_of_the_kernel() {
@@ -173,7 +185,21 @@ mod tests {
                 compared += 1;
             }
         }
-        assert!(compared >= 4, "abi names only {compared} of them: has NtStatus::name changed?");
+        assert!(compared >= 30, "abi names only {compared} of them: has NtStatus::name changed?");
+    }
+
+    #[test]
+    fn a_status_that_only_the_kernel_names_is_known_too() {
+        let word = |bare: &str| Word { at: Position { line: 1, column: 1 }, bare: bare.into(), quoted: None };
+        assert!(!STATUSES.iter().any(|(name, _)| *name == "STATUS_KERNEL_APC"));
+        assert_eq!(parse_status(&word("STATUS_KERNEL_APC")), Ok(0x0000_0100));
+        assert_eq!(status_name(0x0000_0100), Some("STATUS_KERNEL_APC"));
+        assert!(
+            parse_status(&word("STATUS_NO_SUCH_THING_AT_ALL"))
+                .unwrap_err()
+                .message
+                .contains("write its number")
+        );
     }
 
     #[test]

@@ -58,8 +58,7 @@ pub struct Formatted<T> {
 impl<T> Formatted<T> {
     /// What the `RtlStringCbPrintf` family returns for it.
     pub fn status(&self) -> NtStatus {
-        // STATUS_BUFFER_OVERFLOW, a warning.
-        if self.truncated { NtStatus(0x8000_0005) } else { NtStatus::SUCCESS }
+        if self.truncated { NtStatus::BUFFER_OVERFLOW } else { NtStatus::SUCCESS }
     }
 }
 
