@@ -1,6 +1,8 @@
 //! A machine with code laid into it by hand, and a guest that writes down what it is asked.
 #![allow(dead_code, reason = "each test file uses its part of the rig")]
 
+pub mod native;
+
 use std::cell::{Cell, RefCell};
 
 use engine::windows::{IMAGES, PAGE, SYSTEM};
