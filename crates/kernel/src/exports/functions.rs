@@ -3,7 +3,7 @@
 use super::arguments::{IntoResult, exports};
 use crate::ke;
 
-exports! {
+exports! { FUNCTIONS:
     : KeClearEvent(1) @ 0..=2 => ke::event::clear;
     : KeSetEvent(3) @ 0..=2 => ke::event::set;
 }
