@@ -8,6 +8,7 @@ pub mod data;
 pub mod documented;
 mod functions;
 mod internal;
+mod se_exports;
 
 use engine::{Args, Flow};
 

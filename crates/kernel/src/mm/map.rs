@@ -102,6 +102,9 @@ fn runs(address: u64, pages: &[u64]) -> Vec<(u64, std::ops::Range<u64>)> {
 /// Takes fresh addresses in `zone` and scattered pages for them, filled with `fill`; the first address. None if either
 /// has run out.
 pub(crate) fn allocate(k: &mut Kernel, zone: Zone, count: u64, page: Page, fill: u8) -> Option<u64> {
+    if count > MOST_PAGES as u64 {
+        return None;
+    }
     let pages = k.mm.physical.take_pages(count)?;
     let address = place(k, zone, &pages, page);
     match address {
@@ -119,7 +122,8 @@ pub(crate) fn allocate_run(
     page: Page,
     limits: Limits,
 ) -> Option<(u64, u64)> {
-    let physical = k.mm.physical.take_run(count, limits)?;
+    let fits = count <= MOST_PAGES as u64;
+    let physical = if fits { k.mm.physical.take_run(count, limits)? } else { return None };
     let pages: Vec<u64> = (physical..physical + count * PAGE).step_by(PAGE_BYTES).collect();
     let Some(address) = place(k, zone, &pages, page) else {
         k.mm.physical.give_run(physical, count);

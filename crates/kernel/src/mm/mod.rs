@@ -3,6 +3,10 @@
 pub mod map;
 pub mod physical;
 pub mod pool;
+pub mod pool_check;
+pub mod pool_exports;
+#[cfg(test)]
+mod pool_tests;
 #[cfg(test)]
 pub(crate) mod rig;
 pub mod space;

@@ -44,8 +44,7 @@ pub const RAM: [Range; 3] = [
 const RUNS: [Range; 2] =
     [Range { base: 4 * GIB, length: GIB }, Range { base: MIB, length: 511 * MIB + 512 * MIB }];
 /// Where single pages come from: powers of two.
-const SCATTERED: [Range; 2] =
-    [Range { base: 6 * GIB, length: 2 * GIB }, Range { base: GIB, length: GIB }];
+const SCATTERED: [Range; 2] = [Range { base: 6 * GIB, length: 2 * GIB }, Range { base: GIB, length: GIB }];
 
 /// Pages of one part, given out in an order that jumps about. The factor is odd, so that every page occurs once.
 const JUMP: u64 = 0x2_6F35;
