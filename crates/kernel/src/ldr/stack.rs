@@ -30,6 +30,10 @@ fn walk(cx: &mut Cx<'_>, caller: &Caller, addresses: &mut Vec<u64>) {
         UnwindRegisters { rip: caller.rip, general: caller.registers.general, ..UnwindRegisters::default() };
     let engine = cx.engine();
     let mut read = |address| engine.read::<u64>(DriverPtr::new(address)).ok();
+    if read(registers.rsp()) == Some(registers.rip) {
+        // It stands in a call of the kernel: the return address is still on the stack.
+        registers.general[unwind::RSP] += 8;
+    }
     while addresses.len() < MOST_LINES {
         addresses.push(registers.rip);
         let up = cx.with(|k| {

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use engine::{Defaults, Engine, StartError};
 
-use crate::hal::hardware::{Function, Hardware, PciAddress, Refusal, Width, Window};
+use crate::hal::hardware::{Function, Hardware, PciAddress, Refusal, Width};
 use crate::{Cx, Nt, Settings};
 
 /// Runs `test` in a machine of its own; waits until no other test has one.
