@@ -1,5 +1,7 @@
 //! `Ex*`: work items, lookaside lists, interlocked lists, fast mutexes, resources.
 
+pub mod exception;
+
 use crate::nt::Settings;
 
 /// State of this prefix.

@@ -101,12 +101,12 @@ impl<T> IntoResult for DriverPtr<T> {
     }
 }
 
-/// Builds the table. `Name(arity) @ low..=high => path::to::service;`, with `hal` before the name where HAL.dll has it,
+/// Builds a table. `Name(arity) @ low..=high => path::to::service;`, with `hal` before the name where HAL.dll has it,
 /// and `va` as arity where the service decodes its own variable arguments.
 macro_rules! exports {
-    ($($($hal:ident)? : $name:ident($arity:tt) @ $low:literal ..= $high:literal => $service:path;)*) => {
-        /// All exported functions, sorted by name.
-        pub static FUNCTIONS: &[$crate::exports::Export] = &[$(
+    ($table:ident: $($($hal:ident)? : $name:ident($arity:tt) @ $low:literal ..= $high:literal => $service:path;)*) => {
+        /// All rows of this file, sorted by name.
+        pub static $table: &[$crate::exports::Export] = &[$(
             $crate::exports::Export {
                 name: stringify!($name),
                 module: exports!(@module $($hal)?),

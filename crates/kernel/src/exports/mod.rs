@@ -4,12 +4,17 @@
 //! call of a driver arrives.
 
 mod arguments;
+pub mod data;
+pub mod documented;
 mod functions;
+mod internal;
+mod se_exports;
 
 use engine::{Args, Flow};
 
 pub use arguments::{FromArgument, IntoResult};
 pub use functions::FUNCTIONS;
+pub use internal::INTERNAL;
 
 use crate::cx::Cx;
 use crate::event::{Event, Kind};
@@ -29,9 +34,16 @@ pub struct Export {
     pub call: fn(&mut Cx<'_>, &Args) -> Flow<u64>,
 }
 
+/// The row with this number: those of [`FUNCTIONS`], then those of [`INTERNAL`].
+#[must_use]
+pub fn row(number: u32) -> Option<&'static Export> {
+    let index = number as usize;
+    FUNCTIONS.get(index).or_else(|| INTERNAL.get(index.checked_sub(FUNCTIONS.len())?))
+}
+
 /// A driver called row `number`.
 pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
-    let Some(export) = FUNCTIONS.get(number as usize) else {
+    let Some(export) = row(number) else {
         return crate::ldr::imports::call_missing(cx, number);
     };
     if cx.wants(Kind::Call) {

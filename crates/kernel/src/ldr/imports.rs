@@ -1,10 +1,171 @@
 //! Binding of imports: to the kernel's exports, to other drivers' images, or to a named nothing.
+//!
+//! `ntoskrnl.exe` and `hal.dll` names resolve from either module. An import that nobody has does not keep a driver from
+//! loading: its address lies in pages that are never mapped, and calling or reading it is a verdict that names it.
+
+use std::collections::BTreeMap;
 
 use engine::Flow;
+use image::{ExportTarget, Image, Selector};
 
-use crate::cx::Cx;
+use super::{is_kernel, pseudo, stem, symbols};
+use crate::cx::{Cx, Kernel};
+use crate::exports::{FUNCTIONS, data, documented};
+use crate::verdict::Verdict;
+
+/// Imports that nobody has, each with a thunk of its own.
+#[derive(Default)]
+pub struct Missing {
+    names: Vec<String>,
+    numbers: BTreeMap<String, u32>,
+}
+
+/// How many forwarders are followed from one export.
+const MAX_FORWARDS: u32 = 8;
+
+/// The address of an import that nobody has, its thunk defined at first; none if there are more than 60,000 of them.
+pub(crate) fn missing(cx: &mut Cx<'_>, module: &str, entry: &str) -> Option<u64> {
+    let name = format!("{module}!{entry}");
+    let (number, new) = cx.with(|k| {
+        let missing = &mut k.ldr.missing;
+        if let Some(&number) = missing.numbers.get(&name) {
+            return Some((number, false));
+        }
+        let index = u32::try_from(missing.names.len()).ok()?;
+        let number = pseudo::FIRST_MISSING + index * pseudo::MISSING_STRIDE;
+        if number + pseudo::MISSING_STRIDE > pseudo::END {
+            return None;
+        }
+        missing.names.push(name.clone());
+        missing.numbers.insert(name, number);
+        Some((number, true))
+    })?;
+    if new {
+        cx.engine().define_export(pseudo::thunk(number), number);
+    }
+    Some(pseudo::thunk(number))
+}
+
+/// The name of the missing import that `address` belongs to, as `module!name`: for the verdict on a read there.
+pub fn name_at(cx: &mut Cx<'_>, address: u64) -> Option<String> {
+    let number = pseudo::number_at(address)?.checked_sub(pseudo::FIRST_MISSING)?;
+    let index = usize::try_from(number / pseudo::MISSING_STRIDE).ok()?;
+    cx.with(|k| k.ldr.missing.names.get(index).cloned())
+}
 
 /// A driver called export `number`, which dirql does not have: the verdict names it and its caller.
-pub(crate) fn call_missing(_cx: &mut Cx<'_>, _number: u32) -> Flow<u64> {
-    todo!("mm helper")
+pub(crate) fn call_missing(cx: &mut Cx<'_>, number: u32) -> Flow<u64> {
+    let name = name_at(cx, pseudo::thunk(number)).unwrap_or_else(|| format!("export {number}"));
+    let caller = cx.engine().caller().map(|caller| symbols::describe(cx, caller.rip));
+    let caller = caller.map_or(String::new(), |caller| format!(", called from {caller}"));
+    Err(cx.stop(Verdict::not_implemented(&format!("{name}{caller}"))))
+}
+
+/// What a slot of an image is bound to.
+pub(crate) enum Bound {
+    /// The kernel's routine or variable.
+    Kernel(u64),
+    /// An entry of the image at this base.
+    Image(u64, u64),
+    /// Nobody has it.
+    Missing,
+}
+
+/// Finds what an import means, following forwarders.
+pub(crate) fn resolve(k: &Kernel, module: &str, selector: &Selector) -> Bound {
+    let (mut module, mut selector) = (module.to_owned(), selector.clone());
+    for _ in 0..MAX_FORWARDS {
+        if is_kernel(&module) {
+            return kernel_entry(&selector).map_or(Bound::Missing, Bound::Kernel);
+        }
+        let Some((base, loaded)) = k.ldr.image_named(&module) else { return Bound::Missing };
+        match loaded.image.export(&selector).map(|export| &export.target) {
+            Some(ExportTarget::Rva(rva)) => return Bound::Image(base, base + u64::from(*rva)),
+            Some(ExportTarget::Forward(forward)) => {
+                (module, selector) = (forward.module.clone(), forward.selector.clone());
+            }
+            None => return Bound::Missing,
+        }
+    }
+    Bound::Missing
+}
+
+/// The address of the kernel's routine or variable of this name.
+pub(crate) fn kernel_entry(selector: &Selector) -> Option<u64> {
+    let Selector::Name(name) = selector else { return None };
+    let routine = pseudo::export_address(name).map(|routine| routine.address);
+    routine.or_else(|| data::find(name).map(data::DataExport::address))
+}
+
+/// How an import of an image would be bound.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Status {
+    /// dirql has it.
+    Implemented,
+    /// Another image given beside it has it.
+    Linked,
+    /// Nobody has it: the driver loads, and a call or read of it is a verdict.
+    Missing,
+}
+
+/// One import of an image, as `dirql imports` tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ImportStatus {
+    /// The module as the image names it.
+    pub module: String,
+    /// The entry, `#12` for an ordinal.
+    pub name: String,
+    /// A variable, not a routine; where nothing tells, a routine is assumed.
+    pub data: bool,
+    /// Where it may be called, as documented: `0`, `0..2`, `any`; none for variables and unknown routines.
+    pub irql: Option<String>,
+    /// How it would be bound.
+    pub status: Status,
+}
+
+/// Every import of `image`, in the file's order, with `others` loaded beside it. Needs no machine.
+#[must_use]
+pub fn list(image: &Image, others: &[&Image]) -> Vec<ImportStatus> {
+    image.imports().iter().map(|import| status_of(&import.module, &import.selector, others)).collect()
+}
+
+fn status_of(module: &str, selector: &Selector, others: &[&Image]) -> ImportStatus {
+    let name = selector.to_string();
+    let known = is_kernel(module).then(|| documented::find(&name)).flatten();
+    let mut status = ImportStatus {
+        module: module.to_owned(),
+        data: known.is_some_and(|known| known.data),
+        irql: known.filter(|known| !known.data).and_then(|known| known.irql).map(str::to_owned),
+        status: Status::Missing,
+        name,
+    };
+    if is_kernel(module) {
+        if kernel_entry(selector).is_some() {
+            status.status = Status::Implemented;
+            status.data = data::find(&status.name).is_some();
+            let row = FUNCTIONS.iter().find(|export| export.name == status.name);
+            let range = row.map(|row| (row.irql_min, row.irql_max));
+            status.irql = status.irql.or(range.map(|(low, high)| irql_text(low, high)));
+        }
+    } else if let Some(data) = linked(module, selector, others) {
+        (status.status, status.data) = (Status::Linked, data);
+    }
+    status
+}
+
+fn irql_text(low: u8, high: u8) -> String {
+    match (low, high) {
+        (0, 15) => "any".to_owned(),
+        _ if low == high => low.to_string(),
+        _ => format!("{low}..{high}"),
+    }
+}
+
+/// Whether one of `others` has the entry: then, whether it is a variable.
+fn linked(module: &str, selector: &Selector, others: &[&Image]) -> Option<bool> {
+    let other = others.iter().find(|other| stem(other.name()) == stem(module))?;
+    match &other.export(selector)?.target {
+        ExportTarget::Rva(rva) => Some(!other.protection_at(*rva).execute),
+        ExportTarget::Forward(_) => Some(false),
+    }
 }

@@ -1,18 +1,119 @@
 //! Loading: images in the machine, imports, symbols, stacks.
+//!
+//! An image's pages are mapped with its sections' own protections; its imports mean thunks of the kernel's
+//! pseudo-image, variables there, or entries of other images. Pages: *DllInitialize and DllUnload*,
+//! *MmGetSystemRoutineAddress function*. It starts no driver: calling `DriverEntry` is the I/O manager's.
 
 pub mod imports;
+mod load;
+mod modules;
+mod pseudo;
+mod routine;
 pub mod stack;
+pub mod symbols;
+#[cfg(test)]
+mod tests;
 
-use crate::nt::Settings;
+use std::collections::BTreeMap;
+
+pub use load::{LoadError, LoadedImage, Module, discard_init, load, unload};
+pub use modules::{initializer, libraries, uninitializer};
+pub use pseudo::{boot, export_address, exports_base, internal_address};
+pub use routine::system_routine_address;
+
+use crate::cx::{Cx, Kernel};
+use crate::nt::{Settings, WindowsVersion};
 
 /// State of this prefix.
-#[derive(Default)]
-pub struct State {}
+pub struct State {
+    /// The version whose exports exist.
+    pub(crate) windows: WindowsVersion,
+    /// What `KeNumberProcessors` says.
+    pub(crate) processors: u32,
+    /// The pseudo-image is laid out.
+    pub(crate) booted: bool,
+    /// Images by base.
+    pub(crate) images: BTreeMap<u64, Loaded>,
+    /// Imports that nobody has.
+    pub(crate) missing: imports::Missing,
+    /// Images that are gone, by base: size and name.
+    pub(crate) unloaded: BTreeMap<u64, (u64, String)>,
+    /// Where the next image may lie.
+    pub(crate) next_base: u64,
+}
+
+/// An image in the machine.
+pub(crate) struct Loaded {
+    /// File name, e.g. `pciline.sys`.
+    pub(crate) name: String,
+    pub(crate) image: image::Image,
+    /// Its `KLDR_DATA_TABLE_ENTRY`.
+    pub(crate) entry: u64,
+    /// The path in it.
+    pub(crate) path: u64,
+    /// Bases of the images it imports from.
+    pub(crate) libraries: Vec<u64>,
+    /// How often each pageable section is locked (`MmLockPagableDataSection`), by RVA.
+    pub(crate) locked_sections: BTreeMap<u32, u32>,
+}
 
 impl State {
     /// As at boot.
     #[must_use]
-    pub fn new(_settings: &Settings) -> Self {
-        Self::default()
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            windows: settings.windows,
+            processors: settings.processors,
+            booted: false,
+            images: BTreeMap::new(),
+            missing: imports::Missing::default(),
+            unloaded: BTreeMap::new(),
+            next_base: pseudo::FIRST_IMAGE,
+        }
     }
+
+    /// The base and the image that `address` lies in.
+    pub(crate) fn image_at(&self, address: u64) -> Option<(u64, &Loaded)> {
+        let (&base, loaded) = self.images.range(..=address).next_back()?;
+        (address - base < u64::from(loaded.image.size())).then_some((base, loaded))
+    }
+
+    /// The image of this file name, whatever its case, with or without `.sys`.
+    pub(crate) fn image_named(&self, name: &str) -> Option<(u64, &Loaded)> {
+        let stem = stem(name);
+        let mut images = self.images.iter();
+        images.find(|(_, loaded)| self::stem(&loaded.name) == stem).map(|(&base, loaded)| (base, loaded))
+    }
+}
+
+/// A module's name without extension, in lower case: what two spellings of one module share.
+pub(crate) fn stem(name: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    match name.rsplit_once('.') {
+        Some((stem, "sys" | "exe" | "dll")) => stem.to_owned(),
+        _ => name,
+    }
+}
+
+/// Whether a module's name means the kernel or the HAL, whose exports resolve from either.
+pub(crate) fn is_kernel(module: &str) -> bool {
+    matches!(stem(module).as_str(), "ntoskrnl" | "hal")
+}
+
+/// The base of the image whose code called the kernel, if that was an image's.
+pub fn calling_image(cx: &mut Cx<'_>) -> Option<u64> {
+    let rip = cx.engine().caller()?.rip;
+    cx.with(|k| image_containing(k, rip))
+}
+
+/// The base of the image that `address` lies in.
+#[must_use]
+pub fn image_containing(k: &Kernel, address: u64) -> Option<u64> {
+    Some(k.ldr.image_at(address)?.0)
+}
+
+/// The file name of the image at `base`.
+#[must_use]
+pub fn image_name(k: &Kernel, base: u64) -> Option<&str> {
+    Some(&k.ldr.images.get(&base)?.name)
 }

@@ -1,0 +1,67 @@
+//! What Windows' own `ntoskrnl.exe` and `hal.dll` export, whether dirql has it or not: name, module, kind, documented
+//! IRQL, the version it came with.
+//!
+//! Routines and levels are taken from Microsoft's driver documentation (CC BY 4.0, see NOTICE), completed by names that
+//! compiled drivers import. It is not what dirql implements: that is `functions.rs` and `data.rs`.
+
+use crate::nt::WindowsVersion;
+
+/// One line for each name, sorted: name, module, `f` or `d`, IRQL, version.
+static NAMES: &str = include_str!("documented.tsv");
+
+/// An export of Windows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Documented {
+    /// Its name.
+    pub name: &'static str,
+    /// `ntoskrnl.exe` or `hal.dll`.
+    pub module: &'static str,
+    /// A variable, not a routine.
+    pub data: bool,
+    /// Where it may be called: `0`, `0..2`, `any`, `dirql`, …; none if no page says.
+    pub irql: Option<&'static str>,
+    /// The first version that has it; [`WindowsVersion::Win7`] for all older ones.
+    pub since: WindowsVersion,
+}
+
+/// The export of this name; case matters.
+#[must_use]
+pub fn find(name: &str) -> Option<Documented> {
+    let line = NAMES.lines().find(|line| line.split('\t').next() == Some(name))?;
+    parse(line)
+}
+
+fn parse(line: &'static str) -> Option<Documented> {
+    let mut fields = line.split('\t');
+    let (name, module) = (fields.next()?, fields.next()?);
+    let data = fields.next()? == "d";
+    let irql = fields.next().filter(|&irql| irql != "?");
+    let since = match fields.next()? {
+        "11" => WindowsVersion::Win11,
+        "10" => WindowsVersion::Win10,
+        "8.1" => WindowsVersion::Win81,
+        _ => WindowsVersion::Win7,
+    };
+    Some(Documented { name, module, data, irql, since })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_whole_and_names_are_sorted() {
+        let names: Vec<_> = NAMES.lines().map(|line| parse(line).expect(line).name).collect();
+        assert!(names.len() > 1_400);
+        assert!(names.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn a_routine_is_found_with_its_level_and_version() {
+        let wait = find("KeSetEvent").unwrap();
+        assert_eq!((wait.module, wait.data, wait.irql), ("ntoskrnl.exe", false, Some("0..2")));
+        assert_eq!(find("ExAllocatePool2").unwrap().since, WindowsVersion::Win10);
+        assert!(find("HalDispatchTable").unwrap().data);
+        assert_eq!(find("KeSetEvents"), None);
+    }
+}

@@ -1,0 +1,108 @@
+//! The list of loaded modules as drivers see it, and export libraries' own start and end.
+//!
+//! Each image has a `KLDR_DATA_TABLE_ENTRY` in `PsLoadedModuleList`; `DRIVER_OBJECT::DriverSection` points to it.
+//! Page: *DllInitialize and DllUnload*.
+
+use abi::{Code, DriverPtr, KLDR_DATA_TABLE_ENTRY, LIST_ENTRY, UNICODE_STRING};
+use engine::Flow;
+use image::{ExportTarget, Image, Selector};
+
+use crate::cx::Cx;
+use crate::exports::data;
+use crate::mm::pool;
+
+const TAG: u32 = pool::tag(b"MmLd");
+
+/// Where Windows keeps drivers.
+const FOLDER: &str = "\\SystemRoot\\System32\\drivers\\";
+
+/// Appends an entry for an image; its address, and that of the path it names.
+pub(crate) fn add(
+    cx: &mut Cx<'_>,
+    name: &str,
+    image: &Image,
+    base: u64,
+) -> Flow<(DriverPtr<KLDR_DATA_TABLE_ENTRY>, u64)> {
+    type Entry = KLDR_DATA_TABLE_ENTRY;
+    let path: Vec<u16> = FOLDER.encode_utf16().chain(name.encode_utf16()).take(0x7FFE).collect();
+    let folder = FOLDER.encode_utf16().count();
+    let bytes: Vec<u8> = path.iter().flat_map(|unit| unit.to_le_bytes()).chain([0, 0]).collect();
+    let text: DriverPtr<u16> = pool::allocate(cx, pool::Kind::NonPaged, bytes.len() as u64, TAG)?;
+    let entry: DriverPtr<Entry> = pool::allocate(cx, pool::Kind::NonPaged, size_of::<Entry>() as u64, TAG)?;
+    if text.is_null() || entry.is_null() {
+        // The entry is for drivers to look at; without memory for it they see none.
+        return Ok((DriverPtr::NULL, 0));
+    }
+    cx.write_bytes(text.address, &bytes)?;
+    cx.write(entry + Entry::DllBase, DriverPtr::new(base))?;
+    let start = image.entry_point().map_or(DriverPtr::NULL, |rva| DriverPtr::new(base + u64::from(rva)));
+    cx.write(entry + Entry::EntryPoint, start)?;
+    cx.write(entry + Entry::SizeOfImage, image.size())?;
+    cx.write(entry + Entry::SizeOfImageNotRounded, image.size())?;
+    cx.write(entry + Entry::CheckSum, image.checksum().stored)?;
+    cx.write(entry + Entry::LoadCount, 1)?;
+    write_string(cx, entry + Entry::FullDllName, text, path.len())?;
+    write_string(cx, entry + Entry::BaseDllName, text.index(folder as u64), path.len() - folder)?;
+    append(cx, entry + Entry::InLoadOrderLinks)?;
+    Ok((entry, text.address))
+}
+
+fn write_string(
+    cx: &mut Cx<'_>,
+    to: DriverPtr<UNICODE_STRING>,
+    text: DriverPtr<u16>,
+    units: usize,
+) -> Flow<()> {
+    let bytes = u16::try_from(units * 2).unwrap_or(u16::MAX - 1);
+    cx.write(to + UNICODE_STRING::Length, bytes)?;
+    cx.write(to + UNICODE_STRING::MaximumLength, bytes)?;
+    cx.write(to + UNICODE_STRING::Buffer, text)
+}
+
+fn append(cx: &mut Cx<'_>, entry: DriverPtr<LIST_ENTRY>) -> Flow<()> {
+    let head: DriverPtr<LIST_ENTRY> = DriverPtr::new(data::address("PsLoadedModuleList"));
+    let last = cx.read(head + LIST_ENTRY::Blink)?;
+    cx.write(entry + LIST_ENTRY::Flink, head)?;
+    cx.write(entry + LIST_ENTRY::Blink, last)?;
+    cx.write(last + LIST_ENTRY::Flink, entry)?;
+    cx.write(head + LIST_ENTRY::Blink, entry)
+}
+
+/// Takes an image's entry out of the list.
+pub(crate) fn remove(cx: &mut Cx<'_>, entry: u64, path: u64) -> Flow<()> {
+    let entry: DriverPtr<KLDR_DATA_TABLE_ENTRY> = DriverPtr::new(entry);
+    if entry.is_null() {
+        return Ok(());
+    }
+    let links = entry + KLDR_DATA_TABLE_ENTRY::InLoadOrderLinks;
+    let (next, last) = (cx.read(links + LIST_ENTRY::Flink)?, cx.read(links + LIST_ENTRY::Blink)?);
+    cx.write(last + LIST_ENTRY::Flink, next)?;
+    cx.write(next + LIST_ENTRY::Blink, last)?;
+    pool::free(cx, entry)?;
+    pool::free(cx, DriverPtr::<u16>::new(path))
+}
+
+/// The images that the one at `base` imports from: they are initialised before its `DriverEntry` runs.
+pub fn libraries(cx: &mut Cx<'_>, base: u64) -> Vec<u64> {
+    cx.with(|k| k.ldr.images.get(&base).map(|loaded| loaded.libraries.clone()).unwrap_or_default())
+}
+
+/// `DllInitialize` of the image at `base`, if it exports one: `NTSTATUS DllInitialize(PUNICODE_STRING RegistryPath)`.
+pub fn initializer(cx: &mut Cx<'_>, base: u64) -> Option<DriverPtr<Code>> {
+    routine(cx, base, "DllInitialize")
+}
+
+/// `DllUnload` of the image at `base`, if it exports one: `NTSTATUS DllUnload(void)`.
+pub fn uninitializer(cx: &mut Cx<'_>, base: u64) -> Option<DriverPtr<Code>> {
+    routine(cx, base, "DllUnload")
+}
+
+fn routine(cx: &mut Cx<'_>, base: u64, name: &str) -> Option<DriverPtr<Code>> {
+    cx.with(|k| {
+        let image = &k.ldr.images.get(&base)?.image;
+        match image.export(&Selector::Name(name.to_owned()))?.target {
+            ExportTarget::Rva(rva) => Some(DriverPtr::new(base + u64::from(rva))),
+            ExportTarget::Forward(_) => None,
+        }
+    })
+}

@@ -1,0 +1,105 @@
+//! The pseudo-image: the one place in the images' window where the kernel's exports have addresses.
+//!
+//! Export `number` is a thunk at `base + 1000h + 16 × number`: rows of the export table, then the internal rows, then,
+//! in pages that are never mapped, one for each import that nobody has: calling it and reading it both end in a verdict
+//! that names it. Exported variables lie behind. It contains no code: the engine knows the addresses.
+
+use abi::{Code, DriverPtr};
+use engine::windows::{IMAGES, PAGE};
+use engine::{Flow, Protection};
+
+use crate::cx::Cx;
+use crate::exports::{FUNCTIONS, INTERNAL, data};
+use crate::mm::map::Page;
+
+/// The first number of imports that nobody has.
+pub(crate) const FIRST_MISSING: u32 = 0x4000;
+/// Numbers from one missing import to the next: 256 bytes, since it may be a variable that is read at an offset.
+pub(crate) const MISSING_STRIDE: u32 = 16;
+/// The number behind the last.
+pub(crate) const END: u32 = 0x10_0000;
+
+/// Where driver images may begin.
+pub(crate) const FIRST_IMAGE: u64 = IMAGES.base + 0x0200_0000;
+
+const THUNKS: u64 = PAGE;
+
+const _: () = assert!(THUNKS + 16 * (END as u64) <= data::OFFSET);
+const _: () = assert!(exports_base() + data::OFFSET + data::PAGES * PAGE <= FIRST_IMAGE);
+
+/// Where the pseudo-image begins.
+#[must_use]
+pub const fn exports_base() -> u64 {
+    IMAGES.base
+}
+
+/// The address of export `number`.
+pub(crate) const fn thunk(number: u32) -> u64 {
+    exports_base() + THUNKS + 16 * (number as u64)
+}
+
+/// The number whose thunk `address` lies in.
+pub(crate) fn number_at(address: u64) -> Option<u32> {
+    let number = u32::try_from(address.checked_sub(exports_base() + THUNKS)? / 16).ok()?;
+    (number < END).then_some(number)
+}
+
+/// The thunk of an exported routine.
+#[must_use]
+pub fn export_address(name: &str) -> Option<DriverPtr<Code>> {
+    let row = FUNCTIONS.iter().position(|export| export.name == name)?;
+    Some(DriverPtr::new(thunk(number(row))))
+}
+
+/// The thunk of an internal routine, for the kernel to put into a structure.
+///
+/// # Panics
+/// If there is none of that name: ours to get right.
+#[must_use]
+pub fn internal_address(name: &str) -> DriverPtr<Code> {
+    let row = INTERNAL.iter().position(|export| export.name == name);
+    let row = row.unwrap_or_else(|| panic!("no row {name} in exports/internal.rs"));
+    DriverPtr::new(thunk(number(FUNCTIONS.len() + row)))
+}
+
+fn number(row: usize) -> u32 {
+    u32::try_from(row).expect("the tables are far smaller")
+}
+
+/// Lays the pseudo-image out: thunks and variables. Once; later calls do nothing.
+///
+/// # Errors
+/// None today; it is part of starting a machine, which may stop.
+pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
+    if cx.with(|k| std::mem::replace(&mut k.ldr.booted, true)) {
+        return Ok(());
+    }
+    let rows = number(FUNCTIONS.len() + INTERNAL.len());
+    assert!(rows <= FIRST_MISSING, "more exports than the pseudo-image has room for");
+    for number in 0..rows {
+        cx.engine().define_export(thunk(number), number);
+    }
+    let thunk_pages = (THUNKS + 16 * u64::from(rows)).div_ceil(PAGE);
+    map(cx, exports_base(), thunk_pages);
+    for page in 0..thunk_pages {
+        // What a driver finds that looks at a routine's bytes: int3.
+        let at = exports_base() + page * PAGE;
+        cx.engine().write_bytes(at, &[0xCC; 0x1000]).expect("the pages were just mapped");
+    }
+    cx.with(|k| k.mm.map.protect(k.engine, exports_base(), thunk_pages, Protection::READ));
+    let variables = exports_base() + data::OFFSET;
+    map(cx, variables, data::PAGES);
+    data::fill(cx);
+    for page in 0..data::PAGES {
+        cx.with(|k| k.mm.map.protect(k.engine, variables + page * PAGE, 1, data::protection(page * PAGE)));
+    }
+    Ok(())
+}
+
+fn map(cx: &mut Cx<'_>, address: u64, count: u64) {
+    cx.with(|k| {
+        let pages = k.mm.physical.take_pages(count).expect("a machine that starts has memory");
+        let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
+        assert!(k.mm.map.map(k.engine, address, &pages, page), "a machine that starts has room for mappings");
+    });
+}

@@ -1,0 +1,33 @@
+//! `MmGetSystemRoutineAddress`: an export by name, at run time.
+//!
+//! A name that this Windows version does not have gives null, as documented: drivers ask to find out. A name it has and
+//! dirql does not gives an address that is a verdict when it is called.
+
+use abi::{DriverPtr, UNICODE_STRING};
+use engine::Flow;
+use image::Selector;
+
+use super::imports;
+use crate::cx::Cx;
+use crate::exports::documented;
+
+/// `MmGetSystemRoutineAddress`.
+///
+/// # Errors
+/// A verdict if the name cannot be read.
+pub fn system_routine_address(cx: &mut Cx<'_>, name: DriverPtr<UNICODE_STRING>) -> Flow<u64> {
+    let length = cx.read(name + UNICODE_STRING::Length)?;
+    let buffer = cx.read(name + UNICODE_STRING::Buffer)?;
+    let bytes = cx.read_bytes(buffer.address, length.into())?;
+    let units: Vec<u16> = bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
+    let name = String::from_utf16_lossy(&units);
+    let windows = cx.with(|k| k.ldr.windows);
+    let known = documented::find(&name);
+    if known.is_some_and(|known| known.since > windows) {
+        return Ok(0);
+    }
+    if let Some(address) = imports::kernel_entry(&Selector::Name(name.clone())) {
+        return Ok(address);
+    }
+    Ok(known.and_then(|known| imports::missing(cx, known.module, &name)).unwrap_or(0))
+}

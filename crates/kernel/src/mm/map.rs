@@ -1,0 +1,165 @@
+//! Which virtual page shows which physical page, and what a driver may do there: the machine's page tables.
+//!
+//! Every mapping of machine memory is made and taken away here, so that `MmGetPhysicalAddress`, `MmIsAddressValid` and
+//! MDLs tell the truth. It decides nothing about whose memory it is.
+
+use std::collections::BTreeMap;
+
+use engine::windows::PAGE;
+use engine::{Engine, Protection};
+
+use super::physical::Limits;
+use super::space::Zone;
+use crate::cx::Kernel;
+
+/// One mapped page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Page {
+    /// Physical address.
+    pub physical: u64,
+    /// What may be done with it.
+    pub protection: Protection,
+    /// May be away at DISPATCH_LEVEL and above: paged pool, user memory, `PAGE…` sections.
+    pub pageable: bool,
+}
+
+/// Pages the host can map one by one: it has at most 65,530 mappings in a process by default.
+const MOST_PAGES: usize = 50_000;
+
+/// The machine's page tables.
+#[derive(Default)]
+pub struct Map {
+    pages: BTreeMap<u64, Page>,
+}
+
+impl Map {
+    /// The mapping that `address` lies in.
+    #[must_use]
+    pub fn page(&self, address: u64) -> Option<Page> {
+        self.pages.get(&(address & !(PAGE - 1))).copied()
+    }
+
+    /// The physical address that a virtual one means now.
+    #[must_use]
+    pub fn physical(&self, address: u64) -> Option<u64> {
+        Some(self.page(address)?.physical + address % PAGE)
+    }
+
+    /// Maps `pages` to consecutive addresses from `address` on. False, and nothing is mapped, if the host cannot hold
+    /// so many mappings.
+    #[must_use]
+    pub fn map(&mut self, engine: Engine, address: u64, pages: &[u64], page: Page) -> bool {
+        if self.pages.len() + pages.len() > MOST_PAGES {
+            return false;
+        }
+        for (at, run) in runs(address, pages) {
+            engine.map(at, run.start, run.end - run.start, page.protection);
+        }
+        for (at, &physical) in (address..).step_by(PAGE_BYTES).zip(pages) {
+            self.pages.insert(at, Page { physical, ..page });
+        }
+        true
+    }
+
+    /// Takes `count` pages away from `address` on; their physical addresses, of those that were mapped.
+    pub fn unmap(&mut self, engine: Engine, address: u64, count: u64) -> Vec<u64> {
+        engine.unmap(address, count * PAGE);
+        let addresses = (address..address + count * PAGE).step_by(PAGE_BYTES);
+        addresses.filter_map(|at| self.pages.remove(&at)).map(|page| page.physical).collect()
+    }
+
+    /// Changes what may be done with `count` pages from `address` on; they are mapped.
+    pub fn protect(&mut self, engine: Engine, address: u64, count: u64, protection: Protection) {
+        engine.protect(address, count * PAGE, protection);
+        for (_, page) in self.pages.range_mut(address..address + count * PAGE) {
+            page.protection = protection;
+        }
+    }
+
+    /// Says of `count` pages from `address` on whether they may be away at DISPATCH_LEVEL.
+    pub fn set_pageable(&mut self, address: u64, count: u64, pageable: bool) {
+        for (_, page) in self.pages.range_mut(address..address + count * PAGE) {
+            page.pageable = pageable;
+        }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "usize has 64 bits on x86-64")]
+const PAGE_BYTES: usize = PAGE as usize;
+
+/// `pages` at `address` in physically contiguous runs.
+fn runs(address: u64, pages: &[u64]) -> Vec<(u64, std::ops::Range<u64>)> {
+    let mut runs: Vec<(u64, std::ops::Range<u64>)> = Vec::new();
+    for (at, &physical) in (address..).step_by(PAGE_BYTES).zip(pages) {
+        match runs.last_mut() {
+            Some((_, run)) if run.end == physical => run.end += PAGE,
+            _ => runs.push((at, physical..physical + PAGE)),
+        }
+    }
+    runs
+}
+
+/// Takes fresh addresses in `zone` and scattered pages for them, filled with `fill`; the first address. None if either
+/// has run out.
+pub(crate) fn allocate(k: &mut Kernel, zone: Zone, count: u64, page: Page, fill: u8) -> Option<u64> {
+    if count > MOST_PAGES as u64 {
+        return None;
+    }
+    let pages = k.mm.physical.take_pages(count)?;
+    let address = place(k, zone, &pages, page);
+    match address {
+        Some(address) => clear(k.engine, address, count, fill),
+        None => pages.into_iter().for_each(|page| k.mm.physical.give_page(page)),
+    }
+    address
+}
+
+/// As [`allocate`], one contiguous run of zeroed pages; its virtual and physical address.
+pub(crate) fn allocate_run(
+    k: &mut Kernel,
+    zone: Zone,
+    count: u64,
+    page: Page,
+    limits: Limits,
+) -> Option<(u64, u64)> {
+    let fits = count <= MOST_PAGES as u64;
+    let physical = if fits { k.mm.physical.take_run(count, limits)? } else { return None };
+    let pages: Vec<u64> = (physical..physical + count * PAGE).step_by(PAGE_BYTES).collect();
+    let Some(address) = place(k, zone, &pages, page) else {
+        k.mm.physical.give_run(physical, count);
+        return None;
+    };
+    clear(k.engine, address, count, 0);
+    Some((address, physical))
+}
+
+/// Shows `pages` at fresh addresses of `zone`.
+pub(crate) fn place(k: &mut Kernel, zone: Zone, pages: &[u64], page: Page) -> Option<u64> {
+    let count = pages.len() as u64;
+    let address = k.mm.space.take(zone, count)?;
+    if k.mm.map.map(k.engine, address, pages, page) {
+        return Some(address);
+    }
+    k.mm.space.give(zone, address, count);
+    None
+}
+
+/// Takes a range of `zone` away; its pages are still taken.
+pub(crate) fn remove(k: &mut Kernel, zone: Zone, address: u64, count: u64) -> Vec<u64> {
+    let pages = k.mm.map.unmap(k.engine, address, count);
+    k.mm.space.give(zone, address, count);
+    pages
+}
+
+/// Takes a range away and gives its pages back.
+pub(crate) fn release(k: &mut Kernel, zone: Zone, address: u64, count: u64) {
+    for page in remove(k, zone, address, count) {
+        k.mm.physical.give_page(page);
+    }
+}
+
+fn clear(engine: Engine, address: u64, count: u64, fill: u8) {
+    for at in (address..address + count * PAGE).step_by(PAGE_BYTES) {
+        engine.write_bytes(at, &[fill; PAGE_BYTES]).expect("pages just mapped for writing can be written");
+    }
+}

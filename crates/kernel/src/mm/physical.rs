@@ -1,0 +1,262 @@
+//! Physical pages: which exist, which are in use, and in what order they are given out.
+//!
+//! RAM lies below 2 GiB and from 4 GiB up, as in a PC with a PCI hole (*MmGetPhysicalMemoryRanges function*). Single
+//! pages come from the two parts in turn, each in a scattered order, so that no two neighbours of a buffer are
+//! contiguous and a driver that takes one physical address for all of it fails here as in the field. Contiguous runs
+//! have a zone of their own in each part. It maps nothing and does not clear what it gives out.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use engine::windows::PAGE;
+
+/// A range of physical addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Range {
+    /// First address; a multiple of a page.
+    pub base: u64,
+    /// Bytes; a multiple of a page.
+    pub length: u64,
+}
+
+impl Range {
+    /// Whether `address` lies inside.
+    #[must_use]
+    pub const fn contains(self, address: u64) -> bool {
+        address.wrapping_sub(self.base) < self.length
+    }
+
+    const fn end(self) -> u64 {
+        self.base + self.length
+    }
+}
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// All RAM of the machine, as firmware reports it: the first MiB has its hole from A0000h.
+pub const RAM: [Range; 3] = [
+    Range { base: PAGE, length: 0x9_F000 - PAGE },
+    Range { base: MIB, length: 2 * GIB - MIB },
+    Range { base: 4 * GIB, length: 4 * GIB },
+];
+
+/// Where contiguous runs come from, best first: a caller with no limit gets addresses above 4 GiB.
+const RUNS: [Range; 2] =
+    [Range { base: 4 * GIB, length: GIB }, Range { base: MIB, length: 511 * MIB + 512 * MIB }];
+/// Where single pages come from: powers of two.
+const SCATTERED: [Range; 2] = [Range { base: 6 * GIB, length: 2 * GIB }, Range { base: GIB, length: GIB }];
+
+/// Pages of one part, given out in an order that jumps about. The factor is odd, so that every page occurs once.
+const JUMP: u64 = 0x2_6F35;
+
+struct Part {
+    range: Range,
+    fresh: u64,
+    free: VecDeque<u64>,
+}
+
+impl Part {
+    fn take(&mut self) -> Option<u64> {
+        let pages = self.range.length / PAGE;
+        if self.fresh < pages {
+            let index = (self.fresh + 1).wrapping_mul(JUMP) % pages;
+            self.fresh += 1;
+            return Some(self.range.base + index * PAGE);
+        }
+        self.free.pop_front()
+    }
+}
+
+/// What a contiguous run must satisfy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Lowest address of its first byte.
+    pub lowest: u64,
+    /// Highest address of its last byte.
+    pub highest: u64,
+    /// A power of two that it must not cross a multiple of; 0 for none.
+    pub boundary: u64,
+}
+
+impl Limits {
+    /// Anywhere.
+    pub const NONE: Self = Self { lowest: 0, highest: u64::MAX, boundary: 0 };
+}
+
+/// The machine's pages.
+pub struct Physical {
+    parts: [Part; 2],
+    turn: usize,
+    /// Free runs by first address, and their length.
+    runs: BTreeMap<u64, u64>,
+    /// How often each page is locked (`MmProbeAndLockPages`), by frame number.
+    locks: BTreeMap<u64, u32>,
+}
+
+impl Default for Physical {
+    fn default() -> Self {
+        Self {
+            parts: SCATTERED.map(|range| Part { range, fresh: 0, free: VecDeque::new() }),
+            turn: 0,
+            runs: RUNS.iter().map(|range| (range.base, range.length)).collect(),
+            locks: BTreeMap::new(),
+        }
+    }
+}
+
+impl Physical {
+    /// One page, from the part whose turn it is; its contents are what the last owner left.
+    pub fn take_page(&mut self) -> Option<u64> {
+        let turn = self.turn;
+        self.turn = 1 - turn;
+        self.parts[turn].take().or_else(|| self.parts[1 - turn].take())
+    }
+
+    /// `count` pages, no two neighbours contiguous.
+    pub fn take_pages(&mut self, count: u64) -> Option<Vec<u64>> {
+        let mut pages = Vec::new();
+        for _ in 0..count {
+            if let Some(page) = self.take_page() {
+                pages.push(page);
+            } else {
+                pages.into_iter().for_each(|page| self.give_page(page));
+                return None;
+            }
+        }
+        Some(pages)
+    }
+
+    /// `count` pages in one run within `limits`, as high as possible; the first address.
+    pub fn take_run(&mut self, count: u64, limits: Limits) -> Option<u64> {
+        let length = count.checked_mul(PAGE).filter(|&length| length > 0)?;
+        let (free, at) = RUNS.iter().find_map(|zone| {
+            let mut inside = self.runs.range(zone.base..zone.end());
+            inside.find_map(|(&base, &size)| {
+                let free = Range { base, length: size };
+                place(free, length, limits).map(|at| (free, at))
+            })
+        })?;
+        self.runs.remove(&free.base);
+        if at > free.base {
+            self.runs.insert(free.base, at - free.base);
+        }
+        if at + length < free.end() {
+            self.runs.insert(at + length, free.end() - at - length);
+        }
+        Some(at)
+    }
+
+    /// Gives back one page, whichever way it was taken.
+    pub fn give_page(&mut self, page: u64) {
+        match self.parts.iter_mut().find(|part| part.range.contains(page)) {
+            Some(part) => part.free.push_back(page),
+            None => self.give_run(page, 1),
+        }
+    }
+
+    /// Gives back a run.
+    pub fn give_run(&mut self, base: u64, count: u64) {
+        let (mut base, mut length) = (base, count * PAGE);
+        if let Some(after) = self.runs.remove(&(base + length)) {
+            length += after;
+        }
+        if let Some((&before, &size)) = self.runs.range(..base).next_back()
+            && before + size == base
+        {
+            self.runs.remove(&before);
+            (base, length) = (before, length + size);
+        }
+        self.runs.insert(base, length);
+    }
+
+    /// Counts a lock on the page at `physical`.
+    pub fn lock(&mut self, physical: u64) {
+        *self.locks.entry(physical / PAGE).or_insert(0) += 1;
+    }
+
+    /// Takes one lock away; false if there was none.
+    pub fn unlock(&mut self, physical: u64) -> bool {
+        let frame = physical / PAGE;
+        match self.locks.get_mut(&frame) {
+            Some(1) => self.locks.remove(&frame).is_some(),
+            Some(count) => {
+                *count -= 1;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether somebody holds a lock on the page.
+    #[must_use]
+    pub fn is_locked(&self, physical: u64) -> bool {
+        self.locks.contains_key(&(physical / PAGE))
+    }
+}
+
+/// Whether a physical address is RAM.
+#[must_use]
+pub fn is_ram(physical: u64) -> bool {
+    RAM.iter().any(|range| range.contains(physical))
+}
+
+/// The first place in `free` where `length` bytes satisfy `limits`.
+fn place(free: Range, length: u64, limits: Limits) -> Option<u64> {
+    let mut at = free.base.max(limits.lowest.checked_next_multiple_of(PAGE)?);
+    if limits.boundary != 0 {
+        if length > limits.boundary {
+            return None;
+        }
+        let last = at.checked_add(length - 1)?;
+        if at / limits.boundary != last / limits.boundary {
+            at = at.checked_next_multiple_of(limits.boundary)?;
+        }
+    }
+    let last = at.checked_add(length - 1)?;
+    (last < free.end() && last <= limits.highest).then_some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_neighbours_of_a_buffer_are_contiguous_and_both_sides_of_4_gib_occur() {
+        let mut physical = Physical::default();
+        let pages = physical.take_pages(10_000).unwrap();
+        assert!(pages.windows(2).all(|pair| pair[0] + PAGE != pair[1] && pair[1] + PAGE != pair[0]));
+        assert!(pages.iter().any(|&page| page < 4 * GIB) && pages.iter().any(|&page| page >= 4 * GIB));
+        let different: std::collections::BTreeSet<_> = pages.iter().collect();
+        assert_eq!(different.len(), pages.len());
+        assert!(pages.iter().all(|&page| is_ram(page) && is_ram(page + PAGE - 1)));
+    }
+
+    #[test]
+    fn a_run_respects_its_limits() {
+        let mut physical = Physical::default();
+        assert!(physical.take_run(4, Limits::NONE).unwrap() >= 4 * GIB);
+        let isa = Limits { lowest: 0, highest: 16 * MIB - 1, boundary: 0x1_0000 };
+        let mut seen = Vec::new();
+        for _ in 0..40 {
+            let at = physical.take_run(9, isa).unwrap();
+            assert!(at + 9 * PAGE <= 16 * MIB);
+            assert_eq!(at / 0x1_0000, (at + 9 * PAGE - 1) / 0x1_0000);
+            seen.push(at);
+        }
+        assert_eq!(physical.take_run(17, isa), None, "longer than the boundary");
+        for at in seen {
+            physical.give_run(at, 9);
+        }
+        assert_eq!(physical.take_run(3840, Limits { boundary: 0, ..isa }), Some(MIB), "free runs join again");
+    }
+
+    #[test]
+    fn a_page_is_locked_until_every_lock_is_gone() {
+        let mut physical = Physical::default();
+        physical.lock(0x5000);
+        physical.lock(0x5000);
+        assert!(physical.unlock(0x5000) && physical.is_locked(0x5000));
+        assert!(physical.unlock(0x5000) && !physical.is_locked(0x5000));
+        assert!(!physical.unlock(0x5000));
+    }
+}

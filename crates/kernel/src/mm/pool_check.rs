@@ -1,0 +1,234 @@
+//! What a driver can get wrong with a block of pool, seen when it frees it or when its driver is unloaded.
+//!
+//! Pages: *Bug Check 0xC2: BAD_POOL_CALLER*, *Bug Check 0x19: BAD_POOL_HEADER*, *Bug Check 0xC1*, *Bug Check 0xC4*. A damaged guard is
+//! seen late; which instruction wrote there is the checked translation's to say.
+
+use abi::DriverPtr;
+use engine::windows::{PAGE, USER};
+use engine::{Engine, Flow, Leave};
+
+use super::pool::{Block, FREED_FILL, GUARD, GUARD_FILL, Kind, tag_text};
+use super::space::Zone;
+use crate::cx::{Cx, Kernel};
+use crate::ldr;
+use crate::verdict::Verdict;
+
+/// The block that begins at `address` and may be freed now by a caller that says `tag`.
+pub(crate) fn freeable(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<Block> {
+    let block = match cx.with(|k| k.mm.pool.blocks.get(&address).copied()) {
+        Some(block) if block.freed => return Err(freed_twice(cx, address, &block)),
+        Some(block) => block,
+        None => return Err(not_a_block(cx, address)),
+    };
+    if let Some(tag) = tag
+        && tag != block.tag
+    {
+        return Err(wrong_tag(cx, address, &block, tag));
+    }
+    let irql = crate::ke::irql::current(cx);
+    let highest = if block.kind == Kind::Paged { 1 } else { 2 };
+    if irql > highest {
+        let what = describe(address, &block);
+        let message = format!("{what} was freed at IRQL {irql}; at most {highest} is allowed");
+        let pool_type = u64::from(block.kind == Kind::Paged);
+        let verdict =
+            Verdict::error("pool-irql", message).bug_check(0xC2, [9, irql.into(), pool_type, address]);
+        return Err(cx.stop(verdict));
+    }
+    if let Some(verdict) = cx.with(|k| damage(k.engine, address, &block)) {
+        return Err(cx.stop(verdict));
+    }
+    if let Some(page) = locked_page(cx, address, &block) {
+        let message = format!("{} was freed while an MDL holds its pages locked", describe(address, &block));
+        let verdict =
+            Verdict::error("freed-while-locked", message).bug_check(0x4E, [0x9A, page / PAGE, 0, 0]);
+        return Err(cx.stop(verdict));
+    }
+    Ok(block)
+}
+
+/// `a 64-byte block 'Dirq' at 0x2020…`.
+pub(crate) fn describe(address: u64, block: &Block) -> String {
+    let kind = if block.kind == Kind::Paged { "paged" } else { "nonpaged" };
+    format!("a {}-byte {kind} block '{}' at {address:#x}", block.bytes, tag_text(block.tag))
+}
+
+fn freed_twice(cx: &mut Cx<'_>, address: u64, block: &Block) -> Leave {
+    let message = format!("{} was freed a second time", describe(address, block));
+    cx.stop(Verdict::error("double-free", message).bug_check(0xC2, [7, 0, u64::from(block.tag), address]))
+}
+
+fn wrong_tag(cx: &mut Cx<'_>, address: u64, block: &Block, tag: u32) -> Leave {
+    let message = format!("{} was freed with the tag '{}'", describe(address, block), tag_text(tag));
+    let parameters = [0xA, address, block.tag.into(), tag.into()];
+    cx.stop(Verdict::error("pool-tag-mismatch", message).bug_check(0xC2, parameters))
+}
+
+fn not_a_block(cx: &mut Cx<'_>, address: u64) -> Leave {
+    let around = cx.with(|k| containing(k, address));
+    let (sub, what) = match (around, Zone::of(address)) {
+        (Some((start, block)), _) => {
+            let inside = format!("{:#x} bytes into {}", address - start, describe(start, &block));
+            (0x99, if block.freed { format!("{inside}, which is freed") } else { inside })
+        }
+        (None, Some(Zone::NonPagedPool)) => (0x41, "not an allocated block of nonpaged pool".into()),
+        (None, Some(Zone::PagedPool)) => (0x48, "not an allocated block of paged pool".into()),
+        (None, _) if address < USER.end() => (0x40, "a user-mode address".into()),
+        (None, _) => (0x46, "no pool address".into()),
+    };
+    let message = format!("{address:#x} was freed, which is {what}");
+    cx.stop(Verdict::error("bad-free", message).bug_check(0xC2, [sub, address, 0, 0]))
+}
+
+/// The block that `address` lies in, behind its first byte; freed ones too.
+pub(crate) fn containing(k: &Kernel, address: u64) -> Option<(u64, Block)> {
+    let (&start, &block) = k.mm.pool.blocks.range(..=address).next_back()?;
+    (address - start < block.bytes.max(1)).then_some((start, block))
+}
+
+/// What an address in pool was, for the verdict on a fault there: a freed block, or what lies just before it.
+pub fn explain(cx: &mut Cx<'_>, address: u64) -> Option<String> {
+    let (start, block) = cx.with(|k| {
+        let (&start, &block) = k.mm.pool.blocks.range(..=address).next_back()?;
+        (address - start < block.bytes + PAGE).then_some((start, block))
+    })?;
+    let offset = address - start;
+    let what = describe(start, &block);
+    Some(match offset.checked_sub(block.bytes) {
+        Some(behind) => format!("{behind} bytes behind the end of {what}"),
+        None if block.freed => format!("{offset:#x} bytes into {what}, which is freed"),
+        None => format!("{offset:#x} bytes into {what}"),
+    })
+}
+
+/// The verdict on damaged guards of a live block.
+fn damage(engine: Engine, address: u64, block: &Block) -> Option<Verdict> {
+    let end = if block.small() {
+        block.bytes.max(1).next_multiple_of(GUARD) + GUARD
+    } else {
+        block.bytes.next_multiple_of(PAGE)
+    };
+    if let Some((at, value)) = first_other(engine, address + block.bytes, end - block.bytes, GUARD_FILL) {
+        let message = format!(
+            "{} was overrun: {:#x}, {} bytes behind its end, holds {value:#04x}",
+            describe(address, block),
+            at,
+            at - address - block.bytes
+        );
+        let parameters = [0x21, address, block.bytes, value.into()];
+        return Some(Verdict::error("pool-overrun", message).bug_check(0x19, parameters));
+    }
+    if block.small()
+        && let Some((at, value)) = first_other(engine, address - GUARD, GUARD, GUARD_FILL)
+    {
+        let before = address - at;
+        let what = describe(address, block);
+        let message = format!("{what} was underrun: {at:#x}, {before} bytes before it, holds {value:#04x}");
+        let parameters = [address, at, block.bytes, 0x23];
+        return Some(Verdict::error("pool-underrun", message).bug_check(0xC1, parameters));
+    }
+    None
+}
+
+/// Whether nobody has written to a freed block.
+pub(crate) fn untouched(engine: Engine, address: u64, bytes: u64) -> bool {
+    first_other(engine, address, bytes, FREED_FILL).is_none()
+}
+
+/// The first byte of a range that is not `fill`.
+fn first_other(engine: Engine, address: u64, bytes: u64, fill: u8) -> Option<(u64, u8)> {
+    let mut contents = vec![0; usize::try_from(bytes).unwrap_or(0)];
+    engine.read_bytes(address, &mut contents).ok()?;
+    (address..).zip(contents).find(|(_, byte)| *byte != fill)
+}
+
+/// The verdict on a freed block that was written to.
+pub(crate) fn written_after_free(cx: &mut Cx<'_>, address: u64, block: &Block) -> Leave {
+    let verdict = after_free(cx, address, block);
+    cx.stop(verdict)
+}
+
+fn after_free(cx: &mut Cx<'_>, address: u64, block: &Block) -> Verdict {
+    let place = first_other(cx.engine(), address, block.bytes.max(1), FREED_FILL);
+    let (at, value) = place.unwrap_or((address, 0));
+    let owner = block.owner.and_then(|base| cx.with(|k| ldr::image_name(k, base).map(str::to_owned)));
+    let owner = owner.map_or(String::new(), |name| format!(" (of {name})"));
+    let what = describe(address, block);
+    let message = format!("{what}{owner} was written to after it was freed: {at:#x} holds {value:#04x}");
+    Verdict::error("write-after-free", message).bug_check(0xC1, [address, at, block.bytes, 0x24])
+}
+
+/// Looks at every block's guards and every freed block's fill: when a driver is unloaded, and at the end.
+///
+/// # Errors
+/// A verdict on the first damaged block.
+pub fn all(cx: &mut Cx<'_>) -> Flow<()> {
+    let blocks: Vec<(u64, Block)> =
+        cx.with(|k| k.mm.pool.blocks.iter().map(|(&address, &block)| (address, block)).collect());
+    for (address, block) in blocks {
+        if !block.freed {
+            if let Some(verdict) = damage(cx.engine(), address, &block) {
+                return Err(cx.stop(verdict));
+            }
+        } else if block.small()
+            && !untouched(cx.engine(), address, block.bytes.max(1).next_multiple_of(GUARD))
+        {
+            return Err(written_after_free(cx, address, &block));
+        }
+    }
+    Ok(())
+}
+
+fn locked_page(cx: &mut Cx<'_>, address: u64, block: &Block) -> Option<u64> {
+    if block.small() {
+        // Other blocks of the page may be locked by right.
+        return None;
+    }
+    cx.with(|k| {
+        let mut at = address;
+        while at < address + block.bytes {
+            let physical = k.mm.map.physical(at)?;
+            if k.mm.physical.is_locked(physical) {
+                return Some(physical);
+            }
+            at += PAGE;
+        }
+        None
+    })
+}
+
+/// A block a driver has not freed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outstanding {
+    /// Where.
+    pub address: u64,
+    /// As asked for.
+    pub bytes: u64,
+    /// Its tag.
+    pub tag: u32,
+    /// Paged pool.
+    pub paged: bool,
+    /// Who allocated it, as a symbol.
+    pub allocated_by: String,
+}
+
+/// Every block the image at `driver` allocated and has not freed, by address.
+pub fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<Outstanding> {
+    let blocks: Vec<(u64, Block)> = cx.with(|k| {
+        let own = k.mm.pool.blocks.iter().filter(|(_, block)| !block.freed && block.owner == Some(driver));
+        own.map(|(&address, &block)| (address, block)).collect()
+    });
+    let tell = |(address, block): (u64, Block)| Outstanding {
+        address,
+        bytes: block.bytes,
+        tag: block.tag,
+        paged: block.kind == Kind::Paged,
+        allocated_by: ldr::symbols::describe(cx, block.caller),
+    };
+    blocks.into_iter().map(tell).collect()
+}
+
+/// Whether the bytes at `pointer` belong to a live block of nonpaged pool, as `KeInitialize…` objects must.
+pub fn is_nonpaged<T>(cx: &mut Cx<'_>, pointer: DriverPtr<T>) -> bool {
+    cx.with(|k| k.mm.map.page(pointer.address).is_some_and(|page| !page.pageable))
+}

@@ -1,0 +1,222 @@
+//! The pool routines as drivers call them: flags and types decoded, requests judged, failures made.
+//!
+//! Pages: *ExAllocatePool2 function*, *POOL_FLAGS*, *POOL_TYPE enumeration*, *ExAllocatePoolWithTag function*,
+//! *ExAllocatePoolWithQuotaTag function*, *ExFreePoolWithTag function*. No quota is charged, session pool is not there.
+
+use abi::{DriverPtr, NtStatus};
+use engine::{Flow, Leave};
+
+use super::pool::{self, Kind, Request, tag_text};
+use crate::cx::Cx;
+use crate::ex;
+use crate::verdict::Verdict;
+
+/// `POOL_FLAGS`: what must be satisfied.
+mod flag {
+    pub(super) const USE_QUOTA: u64 = 0x1;
+    pub(super) const UNINITIALIZED: u64 = 0x2;
+    pub(super) const CACHE_ALIGNED: u64 = 0x8;
+    pub(super) const RAISE_ON_FAILURE: u64 = 0x20;
+    pub(super) const NON_PAGED: u64 = 0x40;
+    pub(super) const NON_PAGED_EXECUTE: u64 = 0x80;
+    pub(super) const PAGED: u64 = 0x100;
+    pub(super) const KINDS: u64 = NON_PAGED | NON_PAGED_EXECUTE | PAGED;
+    pub(super) const KNOWN: u64 = USE_QUOTA | UNINITIALIZED | CACHE_ALIGNED | RAISE_ON_FAILURE | KINDS;
+    /// The upper half asks for what may be ignored.
+    pub(super) const REQUIRED: u64 = 0xFFFF_FFFF;
+}
+
+/// Bits of `POOL_TYPE`.
+mod pool_type {
+    pub(super) const PAGED: u32 = 1;
+    pub(super) const MUST_SUCCEED: u32 = 2;
+    pub(super) const CACHE_ALIGNED: u32 = 4;
+    pub(super) const QUOTA_FAIL_INSTEAD_OF_RAISE: u32 = 8;
+    pub(super) const RAISE_IF_ALLOCATION_FAILURE: u32 = 16;
+    pub(super) const NX: u32 = 512;
+    pub(super) const ZERO: u32 = 1024;
+}
+
+/// What the routines without a tag use.
+const NO_TAG: u32 = pool::tag(b"None");
+
+/// A request of a driver's, before it is judged.
+struct Wish {
+    name: &'static str,
+    kind: Kind,
+    bytes: u64,
+    tag: u32,
+    zeroed: bool,
+    cache_aligned: bool,
+    raise: bool,
+}
+
+/// `ExAllocatePool2`.
+///
+/// # Errors
+/// A verdict on a request that no driver may make, or the exception the flags ask for.
+pub fn allocate_pool2(cx: &mut Cx<'_>, flags: u64, bytes: u64, tag: u32) -> Flow<DriverPtr<()>> {
+    let raise = flags & flag::RAISE_ON_FAILURE != 0;
+    let kind = match flags & flag::KINDS {
+        flag::NON_PAGED => Some(Kind::NonPaged),
+        flag::NON_PAGED_EXECUTE => Some(Kind::NonPagedExecute),
+        flag::PAGED => Some(Kind::Paged),
+        _ => None,
+    };
+    let known = flags & flag::REQUIRED & !flag::KNOWN == 0;
+    let Some(kind) = kind.filter(|_| known && tag != 0) else {
+        return fail(cx, "ExAllocatePool2", raise, NtStatus::INVALID_PARAMETER);
+    };
+    let wish = Wish {
+        name: "ExAllocatePool2",
+        kind,
+        bytes,
+        tag,
+        zeroed: flags & flag::UNINITIALIZED == 0,
+        cache_aligned: flags & flag::CACHE_ALIGNED != 0,
+        raise,
+    };
+    grant(cx, &wish)
+}
+
+/// `ExAllocatePoolWithTag`.
+///
+/// # Errors
+/// As [`allocate_pool2`].
+pub fn allocate_with_tag(cx: &mut Cx<'_>, pool_type: u32, bytes: u64, tag: u32) -> Flow<DriverPtr<()>> {
+    by_type(cx, "ExAllocatePoolWithTag", pool_type, bytes, tag, false)
+}
+
+/// `ExAllocatePoolWithTagPriority`: the priority matters only when memory is short.
+///
+/// # Errors
+/// As [`allocate_pool2`].
+pub fn allocate_with_tag_priority(
+    cx: &mut Cx<'_>,
+    pool_type: u32,
+    bytes: u64,
+    tag: u32,
+    _priority: u32,
+) -> Flow<DriverPtr<()>> {
+    by_type(cx, "ExAllocatePoolWithTagPriority", pool_type, bytes, tag, false)
+}
+
+/// `ExAllocatePool`.
+///
+/// # Errors
+/// As [`allocate_pool2`].
+pub fn allocate_pool(cx: &mut Cx<'_>, pool_type: u32, bytes: u64) -> Flow<DriverPtr<()>> {
+    by_type(cx, "ExAllocatePool", pool_type, bytes, NO_TAG, false)
+}
+
+/// `ExAllocatePoolWithQuotaTag`: raises when it fails, unless the type says otherwise.
+///
+/// # Errors
+/// As [`allocate_pool2`].
+pub fn allocate_with_quota_tag(cx: &mut Cx<'_>, pool_type: u32, bytes: u64, tag: u32) -> Flow<DriverPtr<()>> {
+    let raise = pool_type & pool_type::QUOTA_FAIL_INSTEAD_OF_RAISE == 0;
+    by_type(cx, "ExAllocatePoolWithQuotaTag", pool_type, bytes, tag, raise)
+}
+
+/// `ExAllocatePoolWithQuota`.
+///
+/// # Errors
+/// As [`allocate_pool2`].
+pub fn allocate_with_quota(cx: &mut Cx<'_>, pool_type: u32, bytes: u64) -> Flow<DriverPtr<()>> {
+    allocate_with_quota_tag(cx, pool_type, bytes, NO_TAG)
+}
+
+/// `ExFreePool`.
+///
+/// # Errors
+/// A verdict on what is no live block.
+pub fn free_pool(cx: &mut Cx<'_>, block: DriverPtr<()>) -> Flow<()> {
+    pool::free_block(cx, block.address, None)
+}
+
+/// `ExFreePoolWithTag`: tag 0 is not compared.
+///
+/// # Errors
+/// As [`free_pool`], and if the tag is another.
+pub fn free_with_tag(cx: &mut Cx<'_>, block: DriverPtr<()>, tag: u32) -> Flow<()> {
+    pool::free_block(cx, block.address, Some(tag).filter(|&tag| tag != 0))
+}
+
+fn by_type(
+    cx: &mut Cx<'_>,
+    name: &'static str,
+    bits: u32,
+    bytes: u64,
+    tag: u32,
+    raise: bool,
+) -> Flow<DriverPtr<()>> {
+    if bits & pool_type::MUST_SUCCEED != 0 {
+        let message = format!("{name} was asked for must-succeed pool, which no longer exists");
+        let verdict = Verdict::error("pool-must-succeed", message);
+        return Err(cx.stop(verdict.bug_check(0xC2, [0x9A, bits.into(), bytes, tag.into()])));
+    }
+    judge_tag(cx, name, bits, bytes, tag)?;
+    let kind = if bits & pool_type::PAGED != 0 {
+        Kind::Paged
+    } else if bits & pool_type::NX != 0 {
+        Kind::NonPaged
+    } else {
+        Kind::NonPagedExecute
+    };
+    let wish = Wish {
+        name,
+        kind,
+        bytes,
+        tag,
+        zeroed: bits & pool_type::ZERO != 0,
+        cache_aligned: bits & pool_type::CACHE_ALIGNED != 0,
+        raise: raise || bits & pool_type::RAISE_IF_ALLOCATION_FAILURE != 0,
+    };
+    grant(cx, &wish)
+}
+
+fn judge_tag(cx: &mut Cx<'_>, name: &str, bits: u32, bytes: u64, tag: u32) -> Flow<()> {
+    let (sub, what) = match tag {
+        0 => (0x9B, "the tag 0".to_owned()),
+        _ if !tag.to_le_bytes().iter().any(u8::is_ascii_alphanumeric) => {
+            (0x9D, format!("the tag '{}', which has no letter or digit", tag_text(tag)))
+        }
+        _ => return Ok(()),
+    };
+    let verdict = Verdict::error("pool-tag", format!("{name} was given {what}"));
+    Err(cx.stop(verdict.bug_check(0xC2, [sub, bits.into(), bytes, 0])))
+}
+
+fn grant(cx: &mut Cx<'_>, wish: &Wish) -> Flow<DriverPtr<()>> {
+    judge(cx, wish)?;
+    let (owner, caller) = pool::caller(cx);
+    let refused = cx.choose("fault.pool", 2) == 1;
+    let Wish { kind, bytes, tag, zeroed, cache_aligned, .. } = *wish;
+    let request = Request { kind, bytes, tag, zeroed, cache_aligned, owner, caller };
+    let block = if refused { None } else { pool::allocate_block(cx, &request) };
+    match block {
+        Some(address) => Ok(DriverPtr::new(address)),
+        None => fail(cx, wish.name, wish.raise, NtStatus::INSUFFICIENT_RESOURCES),
+    }
+}
+
+fn judge(cx: &mut Cx<'_>, wish: &Wish) -> Flow<()> {
+    let irql = crate::ke::irql::current(cx);
+    if wish.kind == Kind::Paged && irql > 1 {
+        let message = format!("{} was asked for paged pool at IRQL {irql}; at most 1 is allowed", wish.name);
+        return Err(stop(cx, "pool-irql", message, [8, irql.into(), 1, wish.bytes]));
+    }
+    if wish.bytes == 0 {
+        let message = format!("{} was asked for 0 bytes", wish.name);
+        return Err(stop(cx, "pool-zero-bytes", message, [0, irql.into(), 0, wish.tag.into()]));
+    }
+    Ok(())
+}
+
+fn stop(cx: &mut Cx<'_>, rule: &'static str, message: String, parameters: [u64; 4]) -> Leave {
+    cx.stop(Verdict::error(rule, message).bug_check(0xC2, parameters))
+}
+
+fn fail(cx: &mut Cx<'_>, name: &str, raise: bool, status: NtStatus) -> Flow<DriverPtr<()>> {
+    if raise { Err(ex::exception::raise(cx, status, name)) } else { Ok(DriverPtr::NULL) }
+}

@@ -1,0 +1,113 @@
+//! Ranges of virtual addresses: each kind of memory has its own zone of the machine's windows, so that an address tells
+//! what it was.
+//!
+//! A range is followed by at least one page that is never mapped. Addresses that were given back are used again only
+//! when the zone has no fresh ones: a stale pointer hits nothing for as long as possible. It maps nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use engine::windows::{PAGE, SYSTEM, USER, Window};
+
+const GIB: u64 = 1 << 30;
+
+/// Kinds of memory with addresses of their own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Zone {
+    /// Nonpaged pool.
+    NonPagedPool,
+    /// Paged pool.
+    PagedPool,
+    /// Kernel stacks.
+    Stacks,
+    /// System mappings of MDLs, contiguous and noncached memory.
+    Mappings,
+    /// Memory of applications.
+    User,
+}
+
+impl Zone {
+    const ALL: [Self; 5] = [Self::NonPagedPool, Self::PagedPool, Self::Stacks, Self::Mappings, Self::User];
+
+    /// Its addresses.
+    #[must_use]
+    pub const fn window(self) -> Window {
+        match self {
+            Self::NonPagedPool => Window { base: SYSTEM.base, size: 16 * GIB },
+            Self::PagedPool => Window { base: SYSTEM.base + 16 * GIB, size: 16 * GIB },
+            Self::Stacks => Window { base: SYSTEM.base + 32 * GIB, size: 8 * GIB },
+            Self::Mappings => Window { base: SYSTEM.base + 40 * GIB, size: 16 * GIB },
+            Self::User => USER,
+        }
+    }
+
+    /// The zone an address belongs to, mapped or not.
+    #[must_use]
+    pub fn of(address: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|zone| zone.window().contains(address))
+    }
+}
+
+/// What is used of one zone.
+#[derive(Default)]
+struct Used {
+    /// Bytes from the zone's start that were given out at least once.
+    fresh: u64,
+    /// Ranges given back, by pages, oldest first.
+    free: BTreeMap<u64, VecDeque<u64>>,
+}
+
+/// What is used of every zone.
+#[derive(Default)]
+pub struct Space {
+    zones: BTreeMap<Zone, Used>,
+}
+
+impl Space {
+    /// `pages` pages of addresses; none if the zone is full.
+    pub fn take(&mut self, zone: Zone, pages: u64) -> Option<u64> {
+        let used = self.zones.entry(zone).or_default();
+        let window = zone.window();
+        let need = pages.checked_add(1)?.checked_mul(PAGE)?;
+        if need <= window.size - used.fresh {
+            let at = window.base + used.fresh;
+            used.fresh += need;
+            return Some(at);
+        }
+        used.free.get_mut(&pages)?.pop_front()
+    }
+
+    /// Gives a range back that `take` gave.
+    pub fn give(&mut self, zone: Zone, address: u64, pages: u64) {
+        let used = self.zones.entry(zone).or_default();
+        used.free.entry(pages).or_default().push_back(address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_given_back_is_not_used_again_while_there_are_fresh_ones() {
+        let mut space = Space::default();
+        let first = space.take(Zone::Stacks, 6).unwrap();
+        space.give(Zone::Stacks, first, 6);
+        let second = space.take(Zone::Stacks, 6).unwrap();
+        assert!(second >= first + 7 * PAGE, "one page between is never mapped");
+        let rest = Zone::Stacks.window().size / PAGE;
+        assert_eq!(space.take(Zone::Stacks, rest), None);
+        let all = rest - 14 - 7;
+        assert!(space.take(Zone::Stacks, all).is_some(), "takes the fresh addresses but seven pages");
+        assert!(space.take(Zone::Stacks, 5).is_some());
+        assert_eq!(space.take(Zone::Stacks, 6), Some(first), "only now");
+    }
+
+    #[test]
+    fn an_address_tells_its_zone() {
+        for zone in Zone::ALL {
+            assert_eq!(Zone::of(zone.window().base), Some(zone));
+            assert_eq!(Zone::of(zone.window().end() - 1), Some(zone));
+        }
+        assert_eq!(Zone::of(0), None);
+    }
+}
