@@ -1,5 +1,10 @@
 //! Whole functions as compilers make them: native and translated results are equal; then in slices of one instruction,
 //! with an interrupt routine between any two of them, results and instruction counts still are.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod rig;
 

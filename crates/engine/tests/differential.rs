@@ -4,6 +4,11 @@
 //! Instructions come from random bytes, decoded and then tamed: memory operands are redirected to a data page, and what
 //! would leave the sequence (stack pointer, privileged instructions) is dropped. So every form the decoder knows is
 //! met, not only those a template thought of.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod rig;
 
@@ -366,7 +371,7 @@ fn translated_sequences_do_what_native_ones_do() {
         let mut counts = Vec::new();
         for slices in [None, Some(1), Some(1 + random.below(9))] {
             rig.engine.write_bytes(DATA, &data).unwrap();
-            *rig.on_slice.borrow_mut() = slices.map(|n| -> Box<dyn Fn(&Rig) -> engine::Flow<()>> {
+            *rig.on_slice.borrow_mut() = slices.map(|n| -> rig::Hook {
                 Box::new(move |rig| {
                     rig.engine.set_slice(n);
                     Ok(())

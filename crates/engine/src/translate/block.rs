@@ -70,7 +70,7 @@ pub(crate) fn translate_site(cache: &mut Cache, original: &Instruction, body: &I
 }
 
 fn decode(cache: &mut Cache, pc: u64, limit: usize) -> Result<Source, FaultKind> {
-    let mut code = [0; PAGE as usize + 16];
+    let mut code = [0; memory::usize_of(PAGE) + 16];
     let length = fetch(pc, &mut code)?;
     watch(cache, pc);
     let mut decoder = Decoder::with_ip(64, &code[..length], pc, DecoderOptions::NONE);

@@ -213,7 +213,7 @@ fn pop_flags(frame: &mut Frame) -> Flow<()> {
 fn move_special(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
     let guest = state().guest();
     let (to, from) = (instruction.op0_register(), instruction.op1_register());
-    let number = |register: Register| (register.number() & 0xFF) as u8;
+    let number = |register: Register| u8::try_from(register.number()).expect("control registers are few");
     let general = |register: Register| register.number() & 15;
     if from.is_segment_register() && instruction.op0_kind() == OpKind::Register {
         let selector = selector(from);

@@ -1,47 +1,48 @@
 //! A machine with code laid into it by hand, and a guest that writes down what it is asked.
 #![allow(dead_code, reason = "each test file uses its part of the rig")]
 
-pub mod native;
+pub(crate) mod native;
 
 use std::cell::{Cell, RefCell};
 
 use engine::windows::{IMAGES, PAGE, SYSTEM};
-use engine::{
-    Access, Args, Engine, Fault, Flow, Guest, Leave, Protection, Registers, Special, Stack, StrandId,
-};
+use engine::{Access, Args, Engine, Fault, Flow, Guest, Leave, Protection, Special, Stack, StrandId};
 
 /// Where the code goes.
-pub const CODE: u64 = IMAGES.base + 0x1000_0000;
+pub(crate) const CODE: u64 = IMAGES.base + 0x1000_0000;
 /// Where exports are.
-pub const EXPORTS: u64 = IMAGES.base + 0x10_0000;
+pub(crate) const EXPORTS: u64 = IMAGES.base + 0x10_0000;
 /// Data the code may use.
-pub const DATA: u64 = SYSTEM.base + 0x10_0000;
+pub(crate) const DATA: u64 = SYSTEM.base + 0x10_0000;
 /// Bytes of it.
-pub const DATA_SIZE: u64 = 16 * PAGE;
+pub(crate) const DATA_SIZE: u64 = 16 * PAGE;
 /// Top of the driver's stack.
-pub const STACK_TOP: u64 = SYSTEM.base + 0x20_0000;
+pub(crate) const STACK_TOP: u64 = SYSTEM.base + 0x20_0000;
 /// Bytes of it; the page below is not mapped.
-pub const STACK_SIZE: u64 = 24 << 10;
+pub(crate) const STACK_SIZE: u64 = 24 << 10;
 
-type Hook = Box<dyn Fn(&Rig) -> Flow<()>>;
+/// Called at the end of a slice.
+pub(crate) type Hook = Box<dyn Fn(&Rig) -> Flow<()>>;
+/// Called for an export.
+pub(crate) type Export = Box<dyn Fn(&Rig, u32, &Args) -> Flow<u64>>;
 
 /// The guest.
-pub struct Rig {
-    pub engine: Engine,
-    pub log: RefCell<Vec<String>>,
-    pub irql: Cell<u8>,
-    pub interrupt_flag: Cell<bool>,
-    pub fault: RefCell<Option<Fault>>,
-    pub device: RefCell<Vec<u8>>,
+pub(crate) struct Rig {
+    pub(crate) engine: Engine,
+    pub(crate) log: RefCell<Vec<String>>,
+    pub(crate) irql: Cell<u8>,
+    pub(crate) interrupt_flag: Cell<bool>,
+    pub(crate) fault: RefCell<Option<Fault>>,
+    pub(crate) device: RefCell<Vec<u8>>,
     /// Called at the end of each slice; sets the next.
-    pub on_slice: RefCell<Option<Hook>>,
-    pub export: RefCell<Option<Box<dyn Fn(&Rig, u32, &Args) -> Flow<u64>>>>,
+    pub(crate) on_slice: RefCell<Option<Hook>>,
+    pub(crate) export: RefCell<Option<Export>>,
     next_physical: Cell<u64>,
 }
 
 impl Rig {
     /// A machine whose code page holds `code`.
-    pub fn new(code: &[u8]) -> Self {
+    pub(crate) fn new(code: &[u8]) -> Self {
         let engine = Engine::start().expect("one test, one process: run them by cargo nextest");
         let rig = Self {
             engine,
@@ -61,29 +62,29 @@ impl Rig {
         rig
     }
 
-    pub fn map(&self, address: u64, length: u64) {
+    pub(crate) fn map(&self, address: u64, length: u64) {
         let physical = self.next_physical.replace(self.next_physical.get() + length);
         self.engine.map(address, physical, length, Protection::READ_WRITE);
     }
 
     /// Lays code at an address of the images' window.
-    pub fn load(&self, address: u64, code: &[u8]) {
+    pub(crate) fn load(&self, address: u64, code: &[u8]) {
         let length = (code.len() as u64 + 1).next_multiple_of(PAGE);
         self.map(address, length);
         self.engine.write_bytes(address, code).unwrap();
         self.engine.protect(address, length, Protection::READ_EXECUTE);
     }
 
-    pub fn call(&self, arguments: &[u64]) -> Flow<u64> {
+    pub(crate) fn call(&self, arguments: &[u64]) -> Flow<u64> {
         self.call_at(CODE, arguments)
     }
 
-    pub fn call_at(&self, target: u64, arguments: &[u64]) -> Flow<u64> {
+    pub(crate) fn call_at(&self, target: u64, arguments: &[u64]) -> Flow<u64> {
         self.engine.run(self, || self.engine.call(target, arguments, Stack::At(STACK_TOP)))
     }
 
     /// The fault that ended the last call.
-    pub fn the_fault(&self) -> Fault {
+    pub(crate) fn the_fault(&self) -> Fault {
         self.fault.borrow().expect("a fault was expected")
     }
 
@@ -91,7 +92,7 @@ impl Rig {
         engine::outside(|| self.log.borrow_mut().push(text));
     }
 
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         self.log.borrow().clone()
     }
 }
@@ -181,13 +182,8 @@ impl Guest for Rig {
 }
 
 /// Assembles with iced's own assembler, at `CODE`.
-pub fn assemble(build: impl FnOnce(&mut iced_x86::code_asm::CodeAssembler)) -> Vec<u8> {
+pub(crate) fn assemble(build: impl FnOnce(&mut iced_x86::code_asm::CodeAssembler)) -> Vec<u8> {
     let mut a = iced_x86::code_asm::CodeAssembler::new(64).unwrap();
     build(&mut a);
     a.assemble(CODE).unwrap()
-}
-
-/// Zeroed registers, for comparisons.
-pub fn no_registers() -> Registers {
-    Registers::default()
 }

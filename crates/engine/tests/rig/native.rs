@@ -3,14 +3,14 @@
 use engine::windows::IMAGES;
 
 /// Executable host memory within reach of the images' data.
-pub struct Native {
+pub(crate) struct Native {
     base: u64,
     length: usize,
 }
 
 impl Native {
     /// Maps `length` bytes where no image goes.
-    pub fn new(length: usize) -> Self {
+    pub(crate) fn new(length: usize) -> Self {
         let base = IMAGES.base + 0x5000_0000;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
         let all = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
@@ -20,19 +20,19 @@ impl Native {
         Self { base, length }
     }
 
-    pub fn base(&self) -> u64 {
+    pub(crate) fn base(&self) -> u64 {
         self.base
     }
 
     /// Lays code (or an image) at the start.
-    pub fn load(&self, bytes: &[u8]) {
+    pub(crate) fn load(&self, bytes: &[u8]) {
         assert!(bytes.len() <= self.length);
         // SAFETY: inside our mapping, which is writable and of which no code runs now.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base as *mut u8, bytes.len()) };
     }
 
     /// Calls a function by the x64 convention.
-    pub fn call(&self, address: u64, arguments: [u64; 4]) -> u64 {
+    pub(crate) fn call(&self, address: u64, arguments: [u64; 4]) -> u64 {
         assert!((self.base..self.base + self.length as u64).contains(&address));
         let [a, b, c, d] = arguments;
         // SAFETY: the test lays a function of this convention there.
