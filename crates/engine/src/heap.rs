@@ -51,6 +51,22 @@ unsafe impl GlobalAlloc for ScopedAllocator {
             unsafe { System.dealloc(block, layout) }
         }
     }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if !HEAP.contains(block as u64) {
+            // SAFETY: the block is the system allocator's, and stays there whatever the scope.
+            return unsafe { System.realloc(block, layout, size) };
+        }
+        scope(true, || {
+            // SAFETY: the caller's promise on `layout` and `size`; the block is copied as far as both reach.
+            unsafe {
+                let moved = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+                std::ptr::copy_nonoverlapping(block, moved, layout.size().min(size));
+                self.dealloc(block, layout);
+                moved
+            }
+        })
+    }
 }
 
 /// Gives the machine's heap, all of it unused, to the allocator. Whatever was there is gone.

@@ -32,6 +32,7 @@ pub(crate) fn prepare_thread() -> io::Result<()> {
     }
     signal_stack()?;
     block_asynchronous()?;
+    dispatch_system_calls();
     PREPARED.set(true);
     Ok(())
 }
@@ -93,6 +94,20 @@ fn block_asynchronous() -> io::Result<()> {
     if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Belt and braces: a system call from anywhere below the host's own code (the translator lets none through) is a
+/// SIGSYS. Kernels before 5.11 do not have it, and the translator alone keeps system calls away there.
+fn dispatch_system_calls() {
+    const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
+    const PR_SYS_DISPATCH_ON: u64 = 1;
+    static BLOCK: u8 = 1;
+    let allowed = STACKS.end();
+    let length = (1u64 << 47) - allowed;
+    // SAFETY: the selector lives as long as the process; code of the host's lies in the allowed range.
+    unsafe {
+        libc::prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, allowed, length, &raw const BLOCK);
+    }
+}
+
 extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel passes valid pointers to both, ours alone for the handler's duration.
     let (info, context) = unsafe { (&*info, &mut *context.cast::<libc::ucontext_t>()) };
@@ -130,6 +145,9 @@ fn pass_on(signal: i32, info: &libc::siginfo_t, context: &mut libc::ucontext_t) 
     if STACKS.contains(unsafe { info.si_addr() } as u64) {
         say(b"dirql: a strand's host stack has overflowed; this is a fault of dirql, please report it\n");
     }
+    if try_state().is_some() {
+        say_ours(signal, info, context);
+    }
     let index = SIGNALS.iter().position(|s| *s == signal);
     let previous = index.and_then(|i| PREVIOUS.get().and_then(|all| all.get(i)));
     match previous {
@@ -146,13 +164,41 @@ fn pass_on(signal: i32, info: &libc::siginfo_t, context: &mut libc::ucontext_t) 
                 }
             }
         }
-        // SAFETY: back to the default; the instruction faults again and ends the process.
-        _ => unsafe {
-            libc::signal(signal, libc::SIG_DFL);
-        },
+        _ => by_default(signal),
     }
 }
 
+/// What happened, for a report of ours: a fault while a machine is alive that is no driver's.
+fn say_ours(signal: i32, info: &libc::siginfo_t, context: &libc::ucontext_t) {
+    say(b"dirql: a fault outside driver code; this is a fault of dirql, please report it: signal ");
+    say_hex(signal.unsigned_abs().into());
+    say(b" at ");
+    say_hex(context.uc_mcontext.gregs[libc::REG_RIP as usize].cast_unsigned());
+    say(b", address ");
+    // SAFETY: as in `note`.
+    say_hex(unsafe { info.si_addr() } as u64);
+    say(b"\n");
+}
+
+fn say_hex(value: u64) {
+    let mut digits = [0; 16];
+    for (index, digit) in digits.iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(value >> (60 - 4 * index) & 15) as usize];
+    }
+    say(&digits);
+}
+
+/// Back to the default, which ends the process: when the instruction faults again, or by the signal itself where the
+/// instruction is over already.
+fn by_default(signal: i32) {
+    // SAFETY: plain calls.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        if matches!(signal, libc::SIGSYS | libc::SIGTRAP) {
+            libc::raise(signal);
+        }
+    }
+}
 fn say(message: &[u8]) {
     // SAFETY: writing a constant to standard error.
     unsafe { libc::write(2, message.as_ptr().cast(), message.len()) };

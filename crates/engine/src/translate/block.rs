@@ -290,9 +290,13 @@ impl<'c> Builder<'c> {
                 self.chain(Some(taken), instruction.near_branch64(), ip);
             }
             Class::CountedJump => {
+                // Encoded anew: with a 66h prefix AMD's processors would cut the instruction pointer to 16 bits.
+                let (opcode, prefixes) = bytes[..instruction.len() - 1].split_last().expect("an opcode");
                 let e = &mut self.cache.emitter;
-                e.bytes(&bytes[..instruction.len() - 1]);
-                e.bytes(&[5]);
+                if prefixes.contains(&0x67) {
+                    e.bytes(&[0x67]);
+                }
+                e.bytes(&[*opcode, 5]);
                 let falls = e.jump_hole();
                 self.chain(None, instruction.near_branch64(), ip);
                 self.chain(Some(falls), next, ip);

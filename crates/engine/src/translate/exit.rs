@@ -113,6 +113,12 @@ pub(super) fn take_back(instructions: u32) {
     countdown.set(countdown.get() + i64::from(instructions));
 }
 
+/// An instruction is about to run that no block's head has charged.
+pub(super) fn charge(instructions: u32) {
+    let countdown = &scratch().countdown;
+    countdown.set(countdown.get() - i64::from(instructions));
+}
+
 /// Where translated code for `target` begins; if there is none, the branch at `frame.rip` was to a bad address.
 pub(super) fn go_on(frame: &mut Frame, target: u64) -> Flow<u64> {
     match state().translator.jump_entry(target) {
@@ -216,7 +222,7 @@ fn host_fault(frame: &mut Frame, seen: HostFault) -> Flow<u64> {
     frame.rip = place.rip;
     let write = seen.trap == PAGE_FAULT && seen.error & 2 != 0;
     if write && translator.written(seen.address) {
-        return go_on(frame, place.rip);
+        return site::step_over(frame);
     }
     let outside = DEVICE.contains(seen.address) || SHARED_DATA.contains(seen.address);
     if seen.trap == PAGE_FAULT && outside {
@@ -257,6 +263,7 @@ fn interpret(frame: &Frame, seen: &HostFault) -> (FaultKind, u64) {
         (libc::SIGFPE, _) => (FaultKind::FloatingPoint, frame.rip),
         (libc::SIGILL, _) => (FaultKind::InvalidOpcode, frame.rip),
         (libc::SIGTRAP, _) => (FaultKind::Trap, frame.rip),
+        (libc::SIGSYS, _) => (FaultKind::NotImplemented, frame.rip),
         _ => site::operand_of(frame).map_or((FaultKind::Protection, frame.rip), |address| {
             let canonical = (address << 16).cast_signed() >> 16 == address.cast_signed();
             if canonical { (FaultKind::Protection, address) } else { (FaultKind::NonCanonical, address) }

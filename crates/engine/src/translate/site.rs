@@ -9,7 +9,8 @@ use iced_x86::{InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use super::block;
 use super::callout::{load, step, store};
-use super::exit::{go_on, refuse};
+use super::classify::{Class, classify};
+use super::exit::{charge, fault, go_on, refuse};
 use super::frame::Frame;
 use super::scratch::{DEVICE as SCRATCH_DATA, scratch};
 use crate::guest::{Access, FaultKind};
@@ -76,6 +77,17 @@ pub(super) fn done(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
     go_on(frame, instruction.next_ip())
 }
 
+/// Runs the instruction at `frame.rip` alone, before anything is translated anew: it writes to a page that holds code.
+pub(super) fn step_over(frame: &mut Frame) -> Flow<u64> {
+    let instruction = instruction_at(frame.rip).filter(|instruction| classify(instruction) == Class::Plain);
+    let Some(instruction) = instruction else {
+        let what = "a call or a jump whose stack or operand lies in its own code";
+        return Err(fault(frame, FaultKind::NotImplemented, frame.rip, what));
+    };
+    charge(1);
+    Ok(body(&instruction, false))
+}
+
 /// The translated body: on the scratch page, or the original.
 fn body(instruction: &Instruction, on_scratch: bool) -> u64 {
     let translator = &state().translator;
@@ -137,12 +149,15 @@ fn address_of(frame: &Frame, instruction: &Instruction, operand: u32) -> Option<
 
 /// The address that the instruction at `frame.rip` refers to: for a fault whose address the processor does not tell.
 pub(super) fn operand_of(frame: &Frame) -> Option<u64> {
-    let mut bytes = [0; 15];
-    let available = (1..=15).rev().find(|n| crate::memory::read(frame.rip, &mut bytes[..*n]).is_ok())?;
-    let mut decoder = iced_x86::Decoder::with_ip(64, &bytes[..available], frame.rip, 0);
-    let instruction = decoder.decode();
+    let instruction = instruction_at(frame.rip)?;
     let operand = explicit_operand(&instruction)?;
     address_of(frame, &instruction, operand)
+}
+
+fn instruction_at(rip: u64) -> Option<Instruction> {
+    let mut bytes = [0; 15];
+    let available = (1..=15).rev().find(|n| crate::memory::read(rip, &mut bytes[..*n]).is_ok())?;
+    Some(iced_x86::Decoder::with_ip(64, &bytes[..available], rip, 0).decode())
 }
 
 fn is_string(instruction: &Instruction) -> bool {

@@ -1,0 +1,211 @@
+//! The seams below driver code: allocator scope, strands, memory, one machine after the other.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod rig;
+
+use std::cell::RefCell;
+use std::process::Command;
+
+use engine::windows::{IMAGES, PAGE, SYSTEM, USER};
+use engine::{DriverPtr, Engine, Progress, Protection, StartError, outside};
+use rig::native::Native;
+use rig::{CODE, DATA, Rig, STACK_TOP};
+
+const MACHINE_HEAP: std::ops::Range<u64> = 0x2040_0000_0000..0x2044_0000_0000;
+
+fn address<T: ?Sized>(value: &T) -> u64 {
+    std::ptr::from_ref(value).cast::<u8>() as u64
+}
+
+#[test]
+fn allocations_inside_the_scope_have_machine_addresses_and_go_back_where_they_came_from() {
+    let engine = Engine::start().unwrap();
+    let (inner, mut outer) = engine.inside(|| (vec![1u64; 100], outside(|| vec![2u64; 100])));
+    assert!(MACHINE_HEAP.contains(&address(&inner[..])));
+    assert!(!MACHINE_HEAP.contains(&address(&outer[..])));
+    engine.inside(|| outer.extend([3; 10_000]));
+    assert!(!MACHINE_HEAP.contains(&address(&outer[..])), "a block of the host's grows at the host's");
+    drop(inner);
+    engine.inside(|| drop(outer));
+    engine.finish();
+}
+
+#[test]
+fn allocations_have_the_same_addresses_in_every_machine() {
+    let layout = || {
+        let engine = Engine::start().unwrap();
+        let addresses = engine.inside(|| {
+            let blocks: Vec<Vec<u8>> = (1..50).map(|n| vec![0; n * 37]).collect();
+            blocks.iter().map(|b| address(&b[..])).collect::<Vec<_>>()
+        });
+        let copy = addresses.clone();
+        drop(addresses);
+        engine.finish();
+        copy
+    };
+    assert_eq!(layout(), layout());
+}
+
+#[test]
+fn a_panic_inside_the_scope_is_told_and_leaves_the_machine_usable() {
+    let rig = Rig::new(&[0x48, 0xB8, 0, 0x10, 0x10, 0, 0, 0x20, 0, 0, 0xFF, 0xE0]); // mov rax, EXPORTS+0x1000; jmp rax
+    rig.engine.define_export(rig::EXPORTS + 0x1000, 0);
+    *rig.export.borrow_mut() = Some(Box::new(|_, _, _| panic!("a fault of ours")));
+    assert!(rig.call(&[]).is_err());
+    assert_eq!(rig.engine.panic_message().as_deref(), Some("a fault of ours"));
+}
+
+struct PingPong {
+    engine: Engine,
+    log: RefCell<Vec<u32>>,
+}
+
+impl engine::Guest for PingPong {
+    fn strand(&self, id: engine::StrandId) {
+        for _ in 0..3 {
+            let local = vec![id.0; 100];
+            self.engine.suspend();
+            outside(|| self.log.borrow_mut().push(local[99]));
+        }
+    }
+    fn export(&self, _: u32, _: &engine::Args) -> engine::Flow<u64> {
+        unreachable!("no driver code runs here")
+    }
+    fn slice(&self) -> engine::Flow<()> {
+        unreachable!("no driver code runs here")
+    }
+    fn port_read(&self, _: u16, _: u8) -> engine::Flow<u32> {
+        unreachable!("no driver code runs here")
+    }
+    fn port_write(&self, _: u16, _: u8, _: u32) -> engine::Flow<()> {
+        unreachable!("no driver code runs here")
+    }
+    fn device_read(&self, _: engine::Access, _: &mut [u8]) -> engine::Flow<()> {
+        unreachable!("no driver code runs here")
+    }
+    fn device_write(&self, _: engine::Access, _: &[u8]) -> engine::Flow<()> {
+        unreachable!("no driver code runs here")
+    }
+    fn accessed(&self) -> engine::Flow<()> {
+        unreachable!("no driver code runs here")
+    }
+    fn irql(&self) -> u8 {
+        unreachable!("no driver code runs here")
+    }
+    fn set_irql(&self, _: u64) -> engine::Flow<()> {
+        unreachable!("no driver code runs here")
+    }
+    fn interrupt_flag(&self) -> bool {
+        unreachable!("no driver code runs here")
+    }
+    fn set_interrupt_flag(&self, _: bool) -> engine::Flow<()> {
+        unreachable!("no driver code runs here")
+    }
+    fn cpuid(&self, _: u32, _: u32) -> [u32; 4] {
+        unreachable!("no driver code runs here")
+    }
+    fn special(&self, _: engine::Special) -> engine::Flow<u64> {
+        unreachable!("no driver code runs here")
+    }
+    fn fault(&self, _: &engine::Fault) -> engine::Leave {
+        unreachable!("no driver code runs here")
+    }
+}
+
+#[test]
+fn strands_take_turns_and_their_stacks_are_used_again() {
+    let engine = Engine::start().unwrap();
+    let guest = PingPong { engine, log: RefCell::default() };
+    engine.run(&guest, || {
+        for _ in 0..200 {
+            let (a, b) = (engine.spawn(), engine.spawn());
+            for _ in 0..3 {
+                assert_eq!((engine.resume(a), engine.resume(b)), (Progress::Suspended, Progress::Suspended));
+            }
+            assert_eq!((engine.resume(a), engine.resume(b)), (Progress::Finished, Progress::Finished));
+        }
+    });
+    let log = guest.log.borrow();
+    assert_eq!((log.len(), &log[..6]), (1200, &[1, 2, 1, 2, 1, 2][..]));
+    engine.finish();
+}
+
+#[test]
+fn strands_that_never_ended_are_abandoned_with_the_machine() {
+    for _ in 0..3 {
+        let engine = Engine::start().unwrap();
+        let guest = PingPong { engine, log: RefCell::default() };
+        engine.run(&guest, || assert_eq!(engine.resume(engine.spawn()), Progress::Suspended));
+        engine.finish();
+    }
+}
+
+#[test]
+fn a_physical_page_can_appear_twice() {
+    let engine = Engine::start().unwrap();
+    engine.map(SYSTEM.base, 0x1_0000_0000, PAGE, Protection::READ_WRITE);
+    engine.map(USER.base, 0x1_0000_0000, PAGE, Protection::READ);
+    let (there, here) = (DriverPtr::new(SYSTEM.base + 8), DriverPtr::new(USER.base + 8));
+    engine.write(there, 0x1234_5678_u32).unwrap();
+    assert_eq!(engine.read(here), Ok(0x1234_5678_u32));
+    assert!(engine.write(here, 1_u32).is_err(), "mapped to be read only");
+    engine.unmap(SYSTEM.base, PAGE);
+    assert!(engine.read(there).is_err(), "no longer mapped");
+    engine.finish();
+}
+
+#[test]
+fn a_bad_pointer_is_an_answer_and_never_reaches_memory_of_ours() {
+    let engine = Engine::start().unwrap();
+    let secret = 5u64;
+    for bad in
+        [0, 8, u64::MAX, u64::MAX - 3, 0xFFFF_8000_0000_0000, address(&secret), SYSTEM.base, IMAGES.end() - 2]
+    {
+        let pointer = DriverPtr::<u64>::new(bad);
+        assert!(engine.read(pointer).is_err(), "read at {bad:#x}");
+        assert!(engine.write(pointer, 1u64).is_err(), "write at {bad:#x}");
+    }
+    engine.map(SYSTEM.base, 0x1000, PAGE, Protection::READ_WRITE);
+    assert!(
+        engine.read_bytes(SYSTEM.base + PAGE - 4, &mut [0; 8]).is_err(),
+        "runs over the end of a mapping"
+    );
+    assert_eq!(secret, 5);
+    engine.finish();
+}
+
+#[test]
+fn one_machine_at_a_time_and_as_many_as_you_like_after_each_other() {
+    for _ in 0..5 {
+        let rig = Rig::new(&[0xB8, 7, 0, 0, 0, 0xC3]); // mov eax, 7; ret
+        assert!(matches!(Engine::start(), Err(StartError::Busy)));
+        assert_eq!(rig.call(&[]), Ok(7));
+        assert_eq!(rig.engine.now(), 2);
+        let untouched = rig.engine.read(DriverPtr::<u64>::new(DATA));
+        assert_eq!(untouched, Ok(0), "memory of the machine before is gone");
+        rig.engine.write(DriverPtr::new(DATA), 9u64).unwrap();
+        assert!(rig.engine.read(DriverPtr::<u64>::new(STACK_TOP)).is_ok());
+    }
+}
+
+#[test]
+fn a_system_call_from_below_the_hosts_code_is_a_signal() {
+    const CHILD: &str = "DIRQL_TEST_SYSTEM_CALL";
+    if std::env::var_os(CHILD).is_some() {
+        let _rig = Rig::new(&[0xC3]);
+        let native = Native::new(0x1000);
+        native.load(&[0xB8, 0x27, 0, 0, 0, 0x0F, 0x05, 0xC3]); // mov eax, getpid; syscall; ret
+        native.call(native.base(), [0; 4]);
+        return;
+    }
+    let test = "a_system_call_from_below_the_hosts_code_is_a_signal";
+    let status =
+        Command::new(std::env::current_exe().unwrap()).args(["--exact", test]).env(CHILD, "1").output();
+    let status = status.unwrap().status;
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGSYS), "{status}");
+    assert!(CODE > 0);
+}
