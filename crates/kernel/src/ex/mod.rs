@@ -6,7 +6,10 @@ use crate::nt::Settings;
 
 /// State of this prefix.
 #[derive(Default)]
-pub struct State {}
+pub struct State {
+    /// How many identifiers `ExUuidCreate` has made.
+    pub(crate) uuids: u32,
+}
 
 impl State {
     /// As at boot.

@@ -10,7 +10,7 @@ use super::se_exports;
 use crate::cx::Cx;
 use crate::ldr;
 use crate::mm::space::Zone;
-use crate::rtl::version::Version;
+use crate::rtl::version::{self, Version};
 
 /// Where the variables' read-only page lies in the pseudo-image.
 pub const OFFSET: u64 = 0x0180_0000;
@@ -123,6 +123,15 @@ const HAL_ROUTINES: [&str; 22] = [
 ];
 const HAL_DISPATCH_VERSION: u64 = 4;
 
+/// Where the service pack's name lies, behind the writable variables.
+const SERVICE_PACK: u64 = WRITABLE + 0x800;
+
+/// The service pack's name in the machine, zero-terminated.
+#[must_use]
+pub const fn service_pack_text() -> u64 {
+    base() + SERVICE_PACK
+}
+
 /// Bytes set aside for each object type; drivers see them as opaque.
 const OBJECT_TYPE_BYTES: u64 = 0x100;
 
@@ -201,6 +210,9 @@ pub(crate) fn fill(cx: &mut Cx<'_>) {
             Value::Security => store(engine, row.address(), base() + SECURITY, 8),
         }
     }
+    let pack = version::service_pack_text(boot.version);
+    let pack: Vec<u8> = pack.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+    engine.write_bytes(service_pack_text(), &pack).expect("the variables' pages are mapped");
     let bytes = se_exports::bytes(base() + SECURITY);
     engine.write_bytes(base() + SECURITY, &bytes).expect("the variables' pages are mapped");
 }

@@ -11,7 +11,7 @@ use super::imports::{self, Status};
 use super::{LoadError, LoadedImage, Module, symbols};
 use crate::Cx;
 use crate::exports::data;
-use crate::mm::rig::{machine, message, verdict};
+use crate::mm::rig::{machine, message, unicode, verdict};
 use crate::mm::{pool_check, stack};
 
 /// Compiles `source` to `name.sys`; `imports` are (module, names) that no library of the compiler's has.
@@ -245,18 +245,6 @@ fn the_same_driver_twice_is_refused_with_a_sentence() {
         assert!(matches!(error, LoadError::AlreadyLoaded(_)));
         assert_eq!(error.to_string(), "TWICE.SYS: an image of this name is loaded already");
     });
-}
-
-/// A name in the machine's memory.
-fn unicode(cx: &mut Cx<'_>, text: &str) -> DriverPtr<UNICODE_STRING> {
-    let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let length = u16::try_from(bytes.len()).unwrap();
-    let string: DriverPtr<UNICODE_STRING> =
-        crate::mm::pool::allocate(cx, crate::mm::pool::Kind::NonPaged, 16 + u64::from(length), 1).unwrap();
-    cx.write_bytes(string.address + 16, &bytes).unwrap();
-    cx.write(string + UNICODE_STRING::Length, length).unwrap();
-    cx.write(string + UNICODE_STRING::Buffer, DriverPtr::new(string.address + 16)).unwrap();
-    string
 }
 
 #[test]

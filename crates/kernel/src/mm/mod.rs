@@ -1,6 +1,13 @@
 //! `Mm*`, pool: physical pages, pool, MDLs, mappings of device memory.
 
+pub mod contiguous;
+pub mod io_space;
 pub mod map;
+pub mod mdl;
+pub mod mdl_lock;
+pub mod mdl_map;
+pub mod mdl_pages;
+pub mod paging;
 pub mod physical;
 pub mod pool;
 pub mod pool_check;
@@ -11,6 +18,9 @@ mod pool_tests;
 pub(crate) mod rig;
 pub mod space;
 pub mod stack;
+#[cfg(test)]
+mod tests;
+pub mod user;
 
 use crate::nt::Settings;
 
@@ -25,6 +35,14 @@ pub struct State {
     pub map: map::Map,
     /// Blocks of pool.
     pub pool: pool::State,
+    /// What MDLs hold.
+    pub mdl: mdl::State,
+    /// Device memory.
+    pub io_space: io_space::State,
+    /// Contiguous and noncached memory.
+    pub contiguous: contiguous::State,
+    /// Applications' memory.
+    pub user: user::State,
 }
 
 impl State {

@@ -3,7 +3,12 @@
 //! Pages: *ExAllocatePool2 function*, *POOL_FLAGS*, *POOL_TYPE enumeration*, *ExAllocatePoolWithTag function*,
 //! *ExAllocatePoolWithQuotaTag function*, *ExFreePoolWithTag function*. No quota is charged, session pool is not there.
 
-use abi::{DriverPtr, NtStatus};
+use abi::{
+    BAD_POOL_CALLER, DriverPtr, NonPagedPoolCacheAligned, NonPagedPoolMustSucceed, NtStatus,
+    POOL_FLAG_CACHE_ALIGNED, POOL_FLAG_NON_PAGED, POOL_FLAG_NON_PAGED_EXECUTE, POOL_FLAG_PAGED,
+    POOL_FLAG_RAISE_ON_FAILURE, POOL_FLAG_UNINITIALIZED, POOL_FLAG_USE_QUOTA, POOL_NX_ALLOCATION,
+    POOL_QUOTA_FAIL_INSTEAD_OF_RAISE, POOL_RAISE_IF_ALLOCATION_FAILURE, POOL_ZERO_ALLOCATION, PagedPool,
+};
 use engine::{Flow, Leave};
 
 use super::pool::{self, Kind, Request, tag_text};
@@ -11,31 +16,16 @@ use crate::cx::Cx;
 use crate::ex;
 use crate::verdict::Verdict;
 
-/// `POOL_FLAGS`: what must be satisfied.
-mod flag {
-    pub(super) const USE_QUOTA: u64 = 0x1;
-    pub(super) const UNINITIALIZED: u64 = 0x2;
-    pub(super) const CACHE_ALIGNED: u64 = 0x8;
-    pub(super) const RAISE_ON_FAILURE: u64 = 0x20;
-    pub(super) const NON_PAGED: u64 = 0x40;
-    pub(super) const NON_PAGED_EXECUTE: u64 = 0x80;
-    pub(super) const PAGED: u64 = 0x100;
-    pub(super) const KINDS: u64 = NON_PAGED | NON_PAGED_EXECUTE | PAGED;
-    pub(super) const KNOWN: u64 = USE_QUOTA | UNINITIALIZED | CACHE_ALIGNED | RAISE_ON_FAILURE | KINDS;
-    /// The upper half asks for what may be ignored.
-    pub(super) const REQUIRED: u64 = 0xFFFF_FFFF;
-}
-
-/// Bits of `POOL_TYPE`.
-mod pool_type {
-    pub(super) const PAGED: u32 = 1;
-    pub(super) const MUST_SUCCEED: u32 = 2;
-    pub(super) const CACHE_ALIGNED: u32 = 4;
-    pub(super) const QUOTA_FAIL_INSTEAD_OF_RAISE: u32 = 8;
-    pub(super) const RAISE_IF_ALLOCATION_FAILURE: u32 = 16;
-    pub(super) const NX: u32 = 512;
-    pub(super) const ZERO: u32 = 1024;
-}
+/// The flags that say which pool.
+const KINDS: u64 = POOL_FLAG_NON_PAGED | POOL_FLAG_NON_PAGED_EXECUTE | POOL_FLAG_PAGED;
+/// Flags that are understood; session pool is not.
+const KNOWN: u64 = KINDS
+    | POOL_FLAG_USE_QUOTA
+    | POOL_FLAG_UNINITIALIZED
+    | POOL_FLAG_CACHE_ALIGNED
+    | POOL_FLAG_RAISE_ON_FAILURE;
+/// The flags that must be satisfied; those of the upper half may be ignored.
+const REQUIRED: u64 = 0xFFFF_FFFF;
 
 /// What the routines without a tag use.
 const NO_TAG: u32 = pool::tag(b"None");
@@ -56,14 +46,14 @@ struct Wish {
 /// # Errors
 /// A verdict on a request that no driver may make, or the exception the flags ask for.
 pub fn allocate_pool2(cx: &mut Cx<'_>, flags: u64, bytes: u64, tag: u32) -> Flow<DriverPtr<()>> {
-    let raise = flags & flag::RAISE_ON_FAILURE != 0;
-    let kind = match flags & flag::KINDS {
-        flag::NON_PAGED => Some(Kind::NonPaged),
-        flag::NON_PAGED_EXECUTE => Some(Kind::NonPagedExecute),
-        flag::PAGED => Some(Kind::Paged),
+    let raise = flags & POOL_FLAG_RAISE_ON_FAILURE != 0;
+    let kind = match flags & KINDS {
+        POOL_FLAG_NON_PAGED => Some(Kind::NonPaged),
+        POOL_FLAG_NON_PAGED_EXECUTE => Some(Kind::NonPagedExecute),
+        POOL_FLAG_PAGED => Some(Kind::Paged),
         _ => None,
     };
-    let known = flags & flag::REQUIRED & !flag::KNOWN == 0;
+    let known = flags & REQUIRED & !KNOWN == 0;
     let Some(kind) = kind.filter(|_| known && tag != 0) else {
         return fail(cx, "ExAllocatePool2", raise, NtStatus::INVALID_PARAMETER);
     };
@@ -72,8 +62,8 @@ pub fn allocate_pool2(cx: &mut Cx<'_>, flags: u64, bytes: u64, tag: u32) -> Flow
         kind,
         bytes,
         tag,
-        zeroed: flags & flag::UNINITIALIZED == 0,
-        cache_aligned: flags & flag::CACHE_ALIGNED != 0,
+        zeroed: flags & POOL_FLAG_UNINITIALIZED == 0,
+        cache_aligned: flags & POOL_FLAG_CACHE_ALIGNED != 0,
         raise,
     };
     grant(cx, &wish)
@@ -114,7 +104,7 @@ pub fn allocate_pool(cx: &mut Cx<'_>, pool_type: u32, bytes: u64) -> Flow<Driver
 /// # Errors
 /// As [`allocate_pool2`].
 pub fn allocate_with_quota_tag(cx: &mut Cx<'_>, pool_type: u32, bytes: u64, tag: u32) -> Flow<DriverPtr<()>> {
-    let raise = pool_type & pool_type::QUOTA_FAIL_INSTEAD_OF_RAISE == 0;
+    let raise = pool_type & POOL_QUOTA_FAIL_INSTEAD_OF_RAISE == 0;
     by_type(cx, "ExAllocatePoolWithQuotaTag", pool_type, bytes, tag, raise)
 }
 
@@ -150,15 +140,15 @@ fn by_type(
     tag: u32,
     raise: bool,
 ) -> Flow<DriverPtr<()>> {
-    if bits & pool_type::MUST_SUCCEED != 0 {
+    if bits & NonPagedPoolMustSucceed != 0 {
         let message = format!("{name} was asked for must-succeed pool, which no longer exists");
         let verdict = Verdict::error("pool-must-succeed", message);
-        return Err(cx.stop(verdict.bug_check(0xC2, [0x9A, bits.into(), bytes, tag.into()])));
+        return Err(cx.stop(verdict.bug_check(BAD_POOL_CALLER, [0x9A, bits.into(), bytes, tag.into()])));
     }
     judge_tag(cx, name, bits, bytes, tag)?;
-    let kind = if bits & pool_type::PAGED != 0 {
+    let kind = if bits & PagedPool != 0 {
         Kind::Paged
-    } else if bits & pool_type::NX != 0 {
+    } else if bits & POOL_NX_ALLOCATION != 0 {
         Kind::NonPaged
     } else {
         Kind::NonPagedExecute
@@ -168,9 +158,9 @@ fn by_type(
         kind,
         bytes,
         tag,
-        zeroed: bits & pool_type::ZERO != 0,
-        cache_aligned: bits & pool_type::CACHE_ALIGNED != 0,
-        raise: raise || bits & pool_type::RAISE_IF_ALLOCATION_FAILURE != 0,
+        zeroed: bits & POOL_ZERO_ALLOCATION != 0,
+        cache_aligned: bits & NonPagedPoolCacheAligned != 0,
+        raise: raise || bits & POOL_RAISE_IF_ALLOCATION_FAILURE != 0,
     };
     grant(cx, &wish)
 }
@@ -184,7 +174,7 @@ fn judge_tag(cx: &mut Cx<'_>, name: &str, bits: u32, bytes: u64, tag: u32) -> Fl
         _ => return Ok(()),
     };
     let verdict = Verdict::error("pool-tag", format!("{name} was given {what}"));
-    Err(cx.stop(verdict.bug_check(0xC2, [sub, bits.into(), bytes, 0])))
+    Err(cx.stop(verdict.bug_check(BAD_POOL_CALLER, [sub, bits.into(), bytes, 0])))
 }
 
 fn grant(cx: &mut Cx<'_>, wish: &Wish) -> Flow<DriverPtr<()>> {
@@ -214,7 +204,7 @@ fn judge(cx: &mut Cx<'_>, wish: &Wish) -> Flow<()> {
 }
 
 fn stop(cx: &mut Cx<'_>, rule: &'static str, message: String, parameters: [u64; 4]) -> Leave {
-    cx.stop(Verdict::error(rule, message).bug_check(0xC2, parameters))
+    cx.stop(Verdict::error(rule, message).bug_check(BAD_POOL_CALLER, parameters))
 }
 
 fn fail(cx: &mut Cx<'_>, name: &str, raise: bool, status: NtStatus) -> Flow<DriverPtr<()>> {

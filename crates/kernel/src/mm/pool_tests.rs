@@ -106,7 +106,7 @@ fn a_second_free_is_bad_pool_caller_7() {
 
 #[test]
 fn freeing_what_was_never_allocated_says_what_it_is() {
-    type Wrong = fn(&mut Cx<'_'>) -> u64;
+    type Wrong = fn(&mut Cx<'_>) -> u64;
     let cases: [(Wrong, u64, &str); 4] = [
         (|_| 0, 0x40, "user-mode"),
         (|cx| block(cx, 64) + 16, 0x99, "0x10 bytes into a 64-byte"),

@@ -53,6 +53,60 @@ pub(crate) fn bug_check(cx: &Cx<'_>) -> Option<(u32, u64)> {
     cx.nt().verdict().and_then(|verdict| verdict.bug_check).map(|check| (check.code, check.parameters[0]))
 }
 
+/// The arguments of a variadic call, as a driver would have put them on its stack.
+pub(crate) fn arguments(cx: &mut Cx<'_>, values: &[u64]) -> engine::Args {
+    let bytes = 8 + 8 * values.len() as u64;
+    let stack: abi::DriverPtr<u64> =
+        super::pool::allocate(cx, super::pool::Kind::NonPaged, bytes, 1).unwrap();
+    for (index, &value) in (1..).zip(values) {
+        cx.write(stack.index(index), value).unwrap();
+    }
+    let mut registers = [0; 4];
+    registers.iter_mut().zip(values).for_each(|(register, value)| *register = *value);
+    engine::Args { registers, rsp: stack.address }
+}
+
+/// Bytes in the machine's memory.
+pub(crate) fn bytes(cx: &mut Cx<'_>, bytes: &[u8]) -> u64 {
+    let at: abi::DriverPtr<u8> =
+        super::pool::allocate(cx, super::pool::Kind::NonPaged, bytes.len().max(1) as u64, 1).unwrap();
+    cx.write_bytes(at.address, bytes).unwrap();
+    at.address
+}
+
+/// A zero-terminated ANSI text in the machine's memory.
+pub(crate) fn ansi(cx: &mut Cx<'_>, text: &str) -> u64 {
+    bytes(cx, &[text.as_bytes(), &[0]].concat())
+}
+
+/// A zero-terminated Unicode text in the machine's memory.
+pub(crate) fn wide(cx: &mut Cx<'_>, text: &str) -> u64 {
+    let units: Vec<u8> = text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+    bytes(cx, &units)
+}
+
+/// A `UNICODE_STRING` in the machine's memory.
+pub(crate) fn unicode(cx: &mut Cx<'_>, text: &str) -> abi::DriverPtr<abi::UNICODE_STRING> {
+    let buffer = wide(cx, text);
+    let string = room(cx, 0);
+    crate::rtl::string::init_unicode(cx, string, buffer).unwrap();
+    string
+}
+
+/// An empty `UNICODE_STRING` with room for `capacity` bytes.
+pub(crate) fn room(cx: &mut Cx<'_>, capacity: u16) -> abi::DriverPtr<abi::UNICODE_STRING> {
+    let buffer = bytes(cx, &vec![0; capacity.into()]);
+    let string = abi::DriverPtr::new(bytes(cx, &[0; 16]));
+    crate::rtl::string::set(cx, string, 0, capacity.into(), buffer).unwrap();
+    string
+}
+
+/// The text of a `UNICODE_STRING`.
+pub(crate) fn text(cx: &mut Cx<'_>, string: abi::DriverPtr<abi::UNICODE_STRING>) -> String {
+    let units = crate::rtl::string::read(cx, string).unwrap();
+    String::from_utf16_lossy(&units)
+}
+
 /// Hardware that nobody answers from.
 struct Silent {
     functions: Vec<Function>,

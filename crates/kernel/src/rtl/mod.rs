@@ -1,5 +1,17 @@
 //! `Rtl*`: strings, memory, lists, the run-time library.
 
+pub mod assert;
+pub mod bitmap;
+pub mod convert;
+pub mod crt;
 pub mod format;
+pub mod guid;
+pub mod memory;
+pub mod print;
+pub mod random;
+pub mod string;
+#[cfg(test)]
+mod tests;
 pub mod text;
+pub mod time;
 pub mod version;

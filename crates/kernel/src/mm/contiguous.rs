@@ -1,0 +1,180 @@
+//! Physically contiguous memory, and noncached memory.
+//!
+//! Pages: *MmAllocateContiguousMemorySpecifyCache function*, *MmFreeContiguousMemory function*,
+//! *MmAllocateNonCachedMemory function*. Caching has no effect: RAM is always coherent here.
+
+use std::collections::BTreeMap;
+
+use engine::windows::PAGE;
+use engine::{Flow, Protection};
+
+use super::map::{self, Page};
+use super::physical::Limits;
+use super::pool;
+use super::space::Zone;
+use crate::cx::Cx;
+use crate::ldr;
+use crate::verdict::Verdict;
+
+/// One run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// Where it is mapped.
+    pub address: u64,
+    /// Its first physical address.
+    pub physical: u64,
+    /// As asked for.
+    pub bytes: u64,
+    /// Noncached memory: freed by its own routine.
+    noncached: bool,
+    owner: Option<u64>,
+    caller: u64,
+}
+
+/// Runs by address.
+#[derive(Default)]
+pub struct State {
+    runs: BTreeMap<u64, Run>,
+}
+
+const PAGE_KIND: Page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
+
+/// A zeroed run for the kernel itself (a common buffer, say); none if there is none within the limits.
+pub fn allocate(cx: &mut Cx<'_>, bytes: u64, limits: Limits) -> Option<Run> {
+    take(cx, bytes, limits, false, (None, 0))
+}
+
+fn take(
+    cx: &mut Cx<'_>,
+    bytes: u64,
+    limits: Limits,
+    noncached: bool,
+    who: (Option<u64>, u64),
+) -> Option<Run> {
+    let (owner, caller) = who;
+    cx.with(|k| {
+        let count = bytes.div_ceil(PAGE);
+        let (address, physical) = map::allocate_run(k, Zone::Mappings, count, PAGE_KIND, limits)?;
+        let run = Run { address, physical, bytes, noncached, owner, caller };
+        k.mm.contiguous.runs.insert(address, run);
+        Some(run)
+    })
+}
+
+fn take_for_caller(cx: &mut Cx<'_>, name: &str, bytes: u64, limits: Limits, noncached: bool) -> Flow<u64> {
+    if bytes == 0 {
+        return Err(cx.stop(Verdict::error("zero-bytes", format!("{name} was asked for 0 bytes"))));
+    }
+    if limits.boundary != 0 && !limits.boundary.is_power_of_two() {
+        let message =
+            format!("{name} was given the boundary {:#x}, which is no power of two", limits.boundary);
+        return Err(cx.stop(Verdict::error("contiguous-boundary", message)));
+    }
+    if cx.choose("fault.contiguous", 2) == 1 {
+        return Ok(0);
+    }
+    let who = pool::caller(cx);
+    Ok(take(cx, bytes, limits, noncached, who).map_or(0, |run| run.address))
+}
+
+/// `MmAllocateContiguousMemory`; null if there is no run below `highest`.
+///
+/// # Errors
+/// A verdict on a request that cannot be meant.
+pub fn allocate_contiguous(cx: &mut Cx<'_>, bytes: u64, highest: u64) -> Flow<u64> {
+    take_for_caller(cx, "MmAllocateContiguousMemory", bytes, Limits { highest, ..Limits::NONE }, false)
+}
+
+/// `MmAllocateContiguousMemorySpecifyCache`.
+///
+/// # Errors
+/// As [`allocate_contiguous`].
+pub fn allocate_specify_cache(
+    cx: &mut Cx<'_>,
+    bytes: u64,
+    lowest: u64,
+    highest: u64,
+    boundary: u64,
+    _cache: u32,
+) -> Flow<u64> {
+    let limits = Limits { lowest, highest, boundary };
+    take_for_caller(cx, "MmAllocateContiguousMemorySpecifyCache", bytes, limits, false)
+}
+
+/// `MmAllocateContiguousMemorySpecifyCacheNode`: there is one node.
+///
+/// # Errors
+/// As [`allocate_contiguous`].
+pub fn allocate_specify_cache_node(
+    cx: &mut Cx<'_>,
+    bytes: u64,
+    lowest: u64,
+    highest: u64,
+    boundary: u64,
+    cache: u32,
+    _node: u32,
+) -> Flow<u64> {
+    allocate_specify_cache(cx, bytes, lowest, highest, boundary, cache)
+}
+
+/// `MmAllocateNonCachedMemory`.
+///
+/// # Errors
+/// As [`allocate_contiguous`].
+pub fn allocate_noncached(cx: &mut Cx<'_>, bytes: u64) -> Flow<u64> {
+    take_for_caller(cx, "MmAllocateNonCachedMemory", bytes, Limits::NONE, true)
+}
+
+/// `MmFreeContiguousMemory`.
+///
+/// # Errors
+/// A verdict if it is no contiguous memory.
+pub fn free(cx: &mut Cx<'_>, address: u64) -> Flow<()> {
+    give(cx, "MmFreeContiguousMemory", address, None, false)
+}
+
+/// `MmFreeContiguousMemorySpecifyCache`.
+///
+/// # Errors
+/// As [`free`], or if it has another length.
+pub fn free_specify_cache(cx: &mut Cx<'_>, address: u64, bytes: u64, _cache: u32) -> Flow<()> {
+    give(cx, "MmFreeContiguousMemorySpecifyCache", address, Some(bytes), false)
+}
+
+/// `MmFreeNonCachedMemory`.
+///
+/// # Errors
+/// As [`free_specify_cache`].
+pub fn free_noncached(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<()> {
+    give(cx, "MmFreeNonCachedMemory", address, Some(bytes), true)
+}
+
+fn give(cx: &mut Cx<'_>, name: &str, address: u64, bytes: Option<u64>, noncached: bool) -> Flow<()> {
+    let found = cx.with(|k| k.mm.contiguous.runs.get(&address).copied());
+    let wrong = match found {
+        Some(run) if run.noncached != noncached => "which another routine allocated".to_owned(),
+        Some(run) if bytes.is_some_and(|bytes| bytes != run.bytes) => {
+            format!("with {:#x} bytes; {:#x} were allocated", bytes.unwrap_or(0), run.bytes)
+        }
+        Some(run) => {
+            cx.with(|k| {
+                k.mm.contiguous.runs.remove(&address);
+                map::release(k, Zone::Mappings, address, run.bytes.div_ceil(PAGE));
+            });
+            return Ok(());
+        }
+        None => "which is not allocated".to_owned(),
+    };
+    let message = format!("{name} was given {address:#x}, {wrong}");
+    let verdict = Verdict::error("bad-contiguous-free", message);
+    Err(cx.stop(verdict.bug_check(abi::BAD_POOL_CALLER, [0x60, address, 0, 0])))
+}
+
+/// Runs that the image at `driver` has not freed, with who allocated them.
+pub fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<(Run, String)> {
+    let own: Vec<Run> = cx.with(|k| {
+        let all = k.mm.contiguous.runs.values();
+        all.filter(|run| run.owner == Some(driver)).copied().collect()
+    });
+    own.into_iter().map(|run| (run, ldr::symbols::describe(cx, run.caller))).collect()
+}

@@ -1,0 +1,193 @@
+//! `sprintf` and its relatives, over a driver's memory.
+//!
+//! Pages: *sprintf, swprintf*, *_snprintf, _snwprintf*, *vsprintf, vswprintf*, *sprintf_s*. The text is made by `format`. A
+//! routine without a length writes at most 64 KiB; one with `_s` that does not fit writes an empty text and returns −1
+//! in place of the run-time's invalid-parameter handler.
+
+use abi::DriverPtr;
+use engine::{Args, BadAddress, Engine, Flow};
+
+use super::crt;
+use super::format::{self, Arguments, BadPointer, Uses};
+use crate::cx::Cx;
+
+/// Characters a routine writes that was not told how many it may.
+const MOST: u64 = 0x1_0000;
+
+/// A `va_list` in the machine's memory.
+pub(crate) struct VaList {
+    engine: Engine,
+    at: u64,
+}
+
+impl VaList {
+    pub(crate) fn new(cx: &Cx<'_>, at: u64) -> Self {
+        Self { engine: cx.engine(), at }
+    }
+}
+
+impl Arguments for VaList {
+    fn next(&mut self) -> u64 {
+        // Behind the end of the stack there are no arguments; what a driver reads there is nothing.
+        let value = self.engine.read(DriverPtr::new(self.at)).unwrap_or(0);
+        self.at = self.at.wrapping_add(8);
+        value
+    }
+
+    fn bytes(&mut self, address: u64, most: usize) -> Result<Vec<u8>, BadPointer> {
+        const PAGE: usize = 0x1000;
+        let to_page_end = PAGE - usize::try_from(address % 0x1000).unwrap_or(0);
+        let mut bytes = vec![0; most.min(to_page_end).max(1)];
+        self.engine.read_bytes(address, &mut bytes).map_err(|bad| BadPointer { address: bad.address })?;
+        Ok(bytes)
+    }
+}
+
+/// What a text is printed for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    /// Whole, with a zero behind it.
+    Whole,
+    /// `_snprintf`: at most so many characters, a zero only if there is room, −1 if it was cut.
+    Count(u64),
+    /// `sprintf_s`: with its zero, or not at all.
+    Safe(u64),
+    /// `_snprintf_s`: room, and how many characters at most (`_TRUNCATE`: as many as fit); always a zero.
+    SafeCount(u64, u64),
+}
+
+/// Prints by `format` (a zero-terminated text of `W`-byte characters) to `to`.
+fn print<const W: u64>(cx: &mut Cx<'_>, to: u64, rule: Rule, format: u64, list: VaList) -> Flow<i32> {
+    let limit = match rule {
+        Rule::Whole => MOST,
+        Rule::Count(count) => count.min(MOST),
+        Rule::Safe(room) => room.saturating_sub(1).min(MOST),
+        Rule::SafeCount(room, count) => count.min(room.saturating_sub(1)).min(MOST),
+    };
+    let (mut text, truncated, _) = make::<W>(cx, format, list, limit)?;
+    let length = i32::try_from(text.len()).unwrap_or(i32::MAX);
+    if matches!(rule, Rule::Safe(_)) && truncated {
+        text.clear();
+    }
+    let zero = match rule {
+        Rule::Count(count) => !truncated && (text.len() as u64) < count,
+        Rule::Safe(room) | Rule::SafeCount(room, _) => room > 0,
+        Rule::Whole => true,
+    };
+    if zero {
+        text.push(0);
+    }
+    crt::write::<W>(cx, to, &text)?;
+    Ok(if truncated { -1 } else { length })
+}
+
+/// Makes a text of at most `limit` characters; whether there was more, and what the format used.
+pub(crate) fn make<const W: u64>(
+    cx: &mut Cx<'_>,
+    format: u64,
+    mut list: VaList,
+    limit: u64,
+) -> Flow<(Vec<u16>, bool, Uses)> {
+    let format = crt::read::<W>(cx, format, crt::ALL)?;
+    let limit = usize::try_from(limit).unwrap_or(0);
+    let made = if W == 1 {
+        let bytes: Vec<u8> = format.iter().map(|unit| unit.to_le_bytes()[0]).collect();
+        format::format(&bytes, &mut list, limit).map(|made| {
+            let text = made.text.into_iter().map(u16::from).collect::<Vec<_>>();
+            (text, made.truncated, made.uses)
+        })
+    } else {
+        format::format_wide(&format, &mut list, limit).map(|made| (made.text, made.truncated, made.uses))
+    };
+    let made = made.map_err(|bad| cx.bad_pointer(BadAddress { address: bad.address, write: false }))?;
+    cx.engine().charge(64 + made.0.len() as u64);
+    Ok(made)
+}
+
+/// The arguments of a variadic routine behind its first `named` ones.
+fn rest(cx: &Cx<'_>, args: &Args, named: u64) -> VaList {
+    VaList::new(cx, args.slot(named))
+}
+
+/// `sprintf`, `swprintf`.
+///
+/// # Errors
+/// A verdict on a bad pointer, here and below.
+pub fn sprintf<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
+    let [to, format, ..] = args.registers;
+    let list = rest(cx, args, 2);
+    print::<W>(cx, to, Rule::Whole, format, list)
+}
+
+/// `_snprintf`, `_snwprintf`.
+///
+/// # Errors
+/// As [`sprintf`].
+pub fn snprintf<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
+    let [to, count, format, _] = args.registers;
+    let list = rest(cx, args, 3);
+    print::<W>(cx, to, Rule::Count(count), format, list)
+}
+
+/// `sprintf_s`, `swprintf_s`.
+///
+/// # Errors
+/// As [`sprintf`].
+pub fn sprintf_s<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
+    let [to, room, format, _] = args.registers;
+    let list = rest(cx, args, 3);
+    print::<W>(cx, to, Rule::Safe(room), format, list)
+}
+
+/// `_snprintf_s`, `_snwprintf_s`.
+///
+/// # Errors
+/// As [`sprintf`].
+pub fn snprintf_s<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
+    let [to, room, count, format] = args.registers;
+    let list = rest(cx, args, 4);
+    print::<W>(cx, to, Rule::SafeCount(room, count), format, list)
+}
+
+/// `vsprintf`.
+///
+/// # Errors
+/// As [`sprintf`].
+pub fn vsprintf<const W: u64>(cx: &mut Cx<'_>, to: u64, format: u64, list: u64) -> Flow<i32> {
+    let list = VaList::new(cx, list);
+    print::<W>(cx, to, Rule::Whole, format, list)
+}
+
+/// `_vsnprintf`, `_vsnwprintf`.
+///
+/// # Errors
+/// As [`sprintf`].
+pub fn vsnprintf<const W: u64>(cx: &mut Cx<'_>, to: u64, count: u64, format: u64, list: u64) -> Flow<i32> {
+    let list = VaList::new(cx, list);
+    print::<W>(cx, to, Rule::Count(count), format, list)
+}
+
+/// `vsprintf_s`, `vswprintf_s`.
+///
+/// # Errors
+/// As [`sprintf`].
+pub fn vsprintf_s<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, format: u64, list: u64) -> Flow<i32> {
+    let list = VaList::new(cx, list);
+    print::<W>(cx, to, Rule::Safe(room), format, list)
+}
+
+/// `_vsnprintf_s`, `_vsnwprintf_s`.
+///
+/// # Errors
+/// As [`sprintf`].
+pub fn vsnprintf_s<const W: u64>(
+    cx: &mut Cx<'_>,
+    to: u64,
+    room: u64,
+    count: u64,
+    format: u64,
+    list: u64,
+) -> Flow<i32> {
+    let list = VaList::new(cx, list);
+    print::<W>(cx, to, Rule::SafeCount(room, count), format, list)
+}
