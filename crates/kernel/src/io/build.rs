@@ -15,6 +15,7 @@ use super::irp::{self, Origin};
 use super::violation::io_manager;
 use super::{allocate, finish, transfer};
 use crate::cx::Cx;
+use super::change;
 use crate::ke;
 use crate::ob::handle::Mode;
 
@@ -50,7 +51,7 @@ pub fn device_control(
     if let Err(status) = given {
         return refused(cx, irp, status, 0x9, "IoBuildDeviceIoControlRequest");
     }
-    cx.with(|k| k.io.irps.live.entry(irp.address).and_modify(|record| record.output = Some(output.length)));
+    cx.with(|k| change(&mut k.io.irps.live, irp.address, |record| record.output = Some(output.length)));
     answer_to(cx, irp, event, status_block)?;
     Ok(irp)
 }
@@ -158,7 +159,7 @@ fn answer_to(
     cx.write(irp + IRP::UserIosb, status_block)?;
     let thread = ke::thread::current_object(cx);
     cx.write(irp + IRP::Tail_Overlay_Thread, thread)?;
-    cx.with(|k| k.io.irps.live.entry(irp.address).and_modify(|record| record.thread = thread.address));
+    cx.with(|k| change(&mut k.io.irps.live, irp.address, |record| record.thread = thread.address));
     Ok(())
 }
 

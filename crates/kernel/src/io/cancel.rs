@@ -104,9 +104,9 @@ pub(crate) fn call_routine(
     let device = cx.read(location + IO_STACK_LOCATION::DeviceObject)?;
     cx.write(irp + IRP::CancelIrql, irql)?;
     let arguments = [device.address, irp.address];
-    let locks = locks_held(cx);
     routine::call_changing(cx, "Cancel", cancel, irp.address, &arguments, Some(irql))?;
-    if locks_held(cx) >= locks {
+    let lock = lock(cx)?;
+    if ke::spinlock::is_held_here(cx, lock) {
         let message =
             format!("the cancel routine {:#x} returned with the cancel spin lock held", cancel.address);
         let verdict = Verdict::error("cancel-lock-held", message)
@@ -114,10 +114,6 @@ pub(crate) fn call_routine(
         return Err(cx.stop(verdict));
     }
     Ok(())
-}
-
-fn locks_held(cx: &mut Cx<'_>) -> usize {
-    cx.with(|k| k.ke.locks.count(k.ke.processor().number))
 }
 
 /// How long the end of a thread waits for its cancelled requests: 5 minutes, in 100 ns.

@@ -15,6 +15,7 @@ pub use super::stack::attached;
 use super::violation::{device_name, io_manager};
 use super::{device_queue, remove_lock, timer};
 use crate::cx::Cx;
+use super::change;
 use crate::mm::pool;
 use crate::ob::{self, Kind, Procedures};
 use crate::ke;
@@ -202,7 +203,7 @@ pub fn delete(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     ob::object::make_temporary(cx, device.address);
     cx.with(|k| {
         k.io.shutdown.retain(|registered| *registered != device.address);
-        k.io.devices.entry(device.address).and_modify(|d| d.delete_pending = true);
+        change(&mut k.io.devices, device.address, |d| d.delete_pending = true);
     });
     finish_deletion(cx, device)
 }
@@ -219,7 +220,7 @@ pub(crate) fn finish_deletion(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>)
         return Ok(());
     }
     unlink(cx, device)?;
-    cx.with(|k| k.io.devices.entry(device.address).and_modify(|d| d.deleted = true));
+    cx.with(|k| change(&mut k.io.devices, device.address, |d| d.deleted = true));
     ob::object::dereference(cx, device).map(|_| ())
 }
 

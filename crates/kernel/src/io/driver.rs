@@ -13,6 +13,7 @@ use engine::Flow;
 use super::call::low_half;
 use super::{complete, device, leaks, routine};
 use crate::cx::Cx;
+use super::change;
 use crate::ldr;
 use crate::mm::pool;
 use crate::ob::{self, Kind, Procedures};
@@ -308,9 +309,7 @@ pub fn allocate_extension(
         return Ok(NtStatus::INSUFFICIENT_RESOURCES);
     }
     cx.with(|k| {
-        k.io.drivers
-            .entry(driver.address)
-            .and_modify(|record| record.extensions.push((identifier, block.address)));
+        change(&mut k.io.drivers, driver.address, |record| record.extensions.push((identifier, block.address)));
     });
     cx.write(extension, block.address)?;
     Ok(NtStatus::SUCCESS)

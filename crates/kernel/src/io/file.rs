@@ -17,6 +17,7 @@ use engine::Flow;
 use super::device;
 use super::send::{self, Request};
 use crate::cx::Cx;
+use super::change;
 use crate::event::Event;
 use crate::mm::pool;
 use crate::ob::handle::{self, Mode};
@@ -214,7 +215,7 @@ fn open_device(
         ob::object::dereference(cx, file)?;
         return Ok(Err(status));
     }
-    cx.with(|k| k.io.files.entry(file.address).and_modify(|file| file.opened = true));
+    cx.with(|k| change(&mut k.io.files, file.address, |file| file.opened = true));
     let flags = cx.read(file + FILE_OBJECT::Flags)?;
     cx.write(file + FILE_OBJECT::Flags, flags | FO_FILE_OPEN)?;
     Ok(Ok(file))

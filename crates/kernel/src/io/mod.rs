@@ -76,3 +76,10 @@ impl State {
         Self::default()
     }
 }
+
+/// Changes the entry of `map` under `key`, if there is one.
+pub(crate) fn change<V>(map: &mut BTreeMap<u64, V>, key: u64, change: impl FnOnce(&mut V)) {
+    if let Some(value) = map.get_mut(&key) {
+        change(value);
+    }
+}

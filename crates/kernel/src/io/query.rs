@@ -42,7 +42,11 @@ pub fn current_process(cx: &mut Cx<'_>) -> Flow<DriverPtr<KPROCESS>> {
 /// A verdict if the IRP is bad.
 pub fn requestor_process(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<DriverPtr<KPROCESS>> {
     let thread: DriverPtr<KTHREAD> = cx.read(irp + IRP::Tail_Overlay_Thread)?;
-    Ok(ps::process::object_of_thread(cx, thread))
+    Ok(cx.with(|k| {
+        let process = k.ke.thread_of(thread.address).map(|thread| thread.process);
+        let object = process.and_then(|process| k.ps.processes.get(&process)).map(|process| process.object);
+        object.unwrap_or(DriverPtr::NULL)
+    }))
 }
 
 /// `IoGetStackLimits`: the current thread's driver stack.

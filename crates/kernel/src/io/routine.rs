@@ -11,6 +11,10 @@ use crate::event::Event;
 use crate::verdict::Verdict;
 use crate::{exports, ke, ldr};
 
+/// Where the thunks of exports begin in the pseudo-image, and the bytes of each.
+const THUNKS: u64 = 0x1000;
+const THUNK: u64 = 16;
+
 /// A routine that a test put in the place of a driver's.
 #[cfg(test)]
 pub(crate) type RustRoutine = fn(&mut Cx<'_>, &[u64]) -> Flow<u64>;
@@ -75,10 +79,16 @@ fn own(cx: &mut Cx<'_>, routine: DriverPtr<Code>, arguments: &[u64]) -> Option<F
     if let Some(rust) = cx.with(|k| k.io.rust_routines.get(&routine.address).copied()) {
         return Some(rust(cx, arguments));
     }
-    let row = ldr::number_at(routine.address).and_then(exports::row)?;
+    let row = row_at(routine.address)?;
     let mut registers = [0; 4];
     for (register, argument) in registers.iter_mut().zip(arguments) {
         *register = *argument;
     }
     Some((row.call)(cx, &Args { registers, rsp: 0 }))
+}
+
+/// The row of the export tables whose thunk `address` is.
+fn row_at(address: u64) -> Option<&'static exports::Export> {
+    let first = ldr::exports_base() + THUNKS;
+    exports::row(u32::try_from(address.checked_sub(first)? / THUNK).ok()?)
 }

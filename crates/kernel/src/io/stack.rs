@@ -12,6 +12,7 @@ use engine::Flow;
 use super::file::{self, OpenOptions};
 use super::violation::{device_name, io_manager};
 use crate::cx::Cx;
+use super::change;
 use crate::ob;
 use crate::ob::handle::Mode;
 
@@ -103,7 +104,7 @@ pub fn attach_to_stack(
     cx.write(source + DEVICE_OBJECT::AlignmentRequirement, alignment)?;
     cx.write(source + DEVICE_OBJECT::SectorSize, sector)?;
     cx.write(top + DEVICE_OBJECT::AttachedDevice, source)?;
-    cx.with(|k| k.io.devices.entry(source.address).and_modify(|device| device.below = top.address));
+    cx.with(|k| change(&mut k.io.devices, source.address, |device| device.below = top.address));
     Ok(top)
 }
 
@@ -156,7 +157,7 @@ pub fn detach(cx: &mut Cx<'_>, target: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
         return Err(cx.stop(io_manager("device-not-attached", 0x202, message, target, DriverPtr::NULL)));
     }
     cx.write(target + DEVICE_OBJECT::AttachedDevice, DriverPtr::NULL)?;
-    cx.with(|k| k.io.devices.entry(above.address).and_modify(|device| device.below = 0));
+    cx.with(|k| change(&mut k.io.devices, above.address, |device| device.below = 0));
     super::device::finish_deletion(cx, target)
 }
 

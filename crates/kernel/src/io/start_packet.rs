@@ -8,6 +8,7 @@ use engine::Flow;
 
 use super::{cancel, device_queue, routine};
 use crate::cx::Cx;
+use super::change;
 use crate::ke;
 
 /// `IoSetStartIoAttributes`.
@@ -42,7 +43,7 @@ pub fn set_attributes(
     not_cancelable: bool,
 ) -> Flow<()> {
     cx.with(|k| {
-        k.io.devices.entry(device.address).and_modify(|device| {
+        change(&mut k.io.devices, device.address, |device| {
             device.start_io.deferred = deferred;
             device.start_io.not_cancelable = not_cancelable;
         });
@@ -134,7 +135,7 @@ fn call_start_io(
 }
 
 fn set_running(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, running: bool) {
-    cx.with(|k| k.io.devices.entry(device.address).and_modify(|device| device.start_io.running = running));
+    cx.with(|k| change(&mut k.io.devices, device.address, |device| device.start_io.running = running));
 }
 
 /// `IoStartNextPacket`.
@@ -162,7 +163,7 @@ fn next(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, next: Next) -> Flow<(
     let attributes = attributes(cx, device);
     if attributes.deferred && attributes.running {
         cx.with(|k| {
-            k.io.devices.entry(device.address).and_modify(|device| device.start_io.waiting = Some(next));
+            change(&mut k.io.devices, device.address, |device| device.start_io.waiting = Some(next));
         });
         return Ok(());
     }

@@ -9,6 +9,7 @@ use engine::Flow;
 use super::routine;
 use super::violation::{device_name, io_manager};
 use crate::cx::Cx;
+use super::change;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 use crate::{ke, ldr};
@@ -20,7 +21,7 @@ const SIZE: u64 = DPC_AT + size_of::<KDPC>() as u64;
 /// One second, in 100 ns.
 const SECOND: i64 = 10_000_000;
 /// The same, in milliseconds.
-const PERIOD: u32 = 1000;
+const PERIOD: i32 = 1000;
 
 /// A device's timer.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +97,7 @@ pub fn stop(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
 }
 
 fn set_running(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, running: bool) {
-    cx.with(|k| k.io.timers.entry(device.address).and_modify(|timer| timer.running = running));
+    cx.with(|k| change(&mut k.io.timers, device.address, |timer| timer.running = running));
 }
 
 /// The DPC of every device's timer.

@@ -4,7 +4,7 @@
 //! User APCs and completion ports are not here.
 
 use abi::{
-    DriverPtr, FILE_OBJECT, FILE_READ_DATA, FILE_USE_FILE_POINTER_POSITION, FILE_WRITE_DATA,
+    DriverPtr, FILE_OBJECT, FILE_READ_DATA, FILE_WRITE_DATA,
     FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_DEFER_IO_COMPLETION,
     IRP_MJ_DEVICE_CONTROL, IRP_MJ_FLUSH_BUFFERS, IRP_MJ_INTERNAL_DEVICE_CONTROL, IRP_MJ_READ, IRP_MJ_WRITE,
     IRP_READ_OPERATION, IRP_WRITE_OPERATION, KEVENT, NtStatus,
@@ -24,6 +24,9 @@ use crate::mm::user;
 use crate::ob::handle::{self, Mode};
 use crate::ob::{self, Handle, Kind};
 use crate::ke;
+
+/// `ByteOffset` that means the file's current position.
+const FILE_USE_FILE_POINTER_POSITION: i64 = -2;
 
 /// What an application asks of an open file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,12 +80,12 @@ impl Operation {
     }
 
     /// The access a handle must have.
-    const fn access(&self) -> u32 {
+    fn access(&self) -> u32 {
         match self {
             Self::Read(..) => FILE_READ_DATA,
             Self::Write(..) | Self::Flush => FILE_WRITE_DATA,
             // `FILE_READ_ACCESS` is 1, `FILE_WRITE_ACCESS` 2: the same bits.
-            Self::Control(code, ..) | Self::InternalControl(code, ..) => code >> 14 & 3,
+            Self::Control(code, ..) | Self::InternalControl(code, ..) => *code >> 14 & 3,
         }
     }
 

@@ -10,6 +10,7 @@ use engine::Flow;
 use super::violation::device_name;
 use super::{driver, routine};
 use crate::cx::Cx;
+use super::change;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 use crate::{ke, ob};
@@ -159,11 +160,11 @@ fn queue_as(
         return Err(cx.stop(Verdict::error("work-item-queued", message)));
     }
     ob::object::reference(cx, DriverPtr::<()>::new(known.object))?;
-    cx.with(|k| k.io.work_items.entry(item.address).and_modify(|item| item.queued = true));
+    cx.with(|k| change(&mut k.io.work_items, item.address, |item| item.queued = true));
     let object = known.object;
     let work = Box::new(move |cx: &mut Cx<'_>| {
         // From here on the driver may free the item or queue it again.
-        cx.with(|k| k.io.work_items.entry(item.address).and_modify(|item| item.queued = false));
+        cx.with(|k| change(&mut k.io.work_items, item.address, |item| item.queued = false));
         let arguments = [object, context, item.address];
         let arguments = if matches!(form, Form::Plain) { &arguments[..2] } else { &arguments[..] };
         routine::call(cx, "WorkItem", routine, item.address, arguments)?;
