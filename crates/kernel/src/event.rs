@@ -187,6 +187,17 @@ events! {
         /// The text.
         text: String,
     }
+    /// A driver wrote an entry for the system's error log.
+    ErrorLog {
+        /// The driver or device it is about.
+        source: String,
+        /// `ErrorCode`, an NTSTATUS of the driver's message file or the system's.
+        code: u32,
+        /// `UniqueErrorValue`: where in the driver.
+        unique: u32,
+        /// `FinalStatus`.
+        status: u32,
+    }
     /// A thread gave its processor to another.
     Switch {
         /// From this strand.

@@ -3,7 +3,12 @@
 //!
 //! Their addresses are [`crate::ldr::internal_address`]'s.
 
-use super::arguments::exports;
+use super::arguments::{IntoResult, exports};
+use crate::io;
 
 exports! { INTERNAL:
+    : IopCsqCancelRoutine(2) @ 2..=2 => io::csq::cancel_routine;
+    : IopForwardCompletion(3) @ 0..=2 => io::query::forward_completion;
+    : IopInvalidDeviceRequest(2) @ 0..=2 => io::driver::invalid_device_request;
+    : IopTimerDispatch(2) @ 2..=2 => io::timer::tick;
 }

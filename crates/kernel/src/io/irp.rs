@@ -1,30 +1,142 @@
-//! IRPs: allocation, sending, completion.
+//! IRPs: where their parts lie, and what the I/O manager knows of each beside what drivers see.
+//!
+//! Pages: *IRP structure*, *IO_STACK_LOCATION structure*. Making them is in `allocate` and `build`, sending in `call`,
+//! completing in `complete` and `finish`.
 
-use abi::{DEVICE_OBJECT, DriverPtr, IRP, NtStatus};
+use std::collections::{BTreeMap, VecDeque};
+
+use abi::{DriverPtr, IO_STACK_LOCATION, IRP};
 use engine::Flow;
 
+pub use super::allocate::{allocate, free};
+pub use super::call::call_driver;
+pub use super::complete::complete;
+use super::file::Issue;
 use crate::cx::Cx;
 
-/// `IoAllocateIrp`: an IRP with `stack_size` (1–127) locations from nonpaged pool; null if there is no memory.
-pub fn allocate(_cx: &mut Cx<'_>, _stack_size: u8, _charge_quota: bool) -> Flow<DriverPtr<IRP>> {
-    todo!("io helper")
+/// Who made an IRP, and so who frees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    /// `IoAllocateIrp`: the driver frees it; its completion routine must stop the completion.
+    Allocated,
+    /// `IoInitializeIrp` in memory of the driver's own.
+    DriverMemory,
+    /// `IoBuildDeviceIoControlRequest`, `IoBuildSynchronousFsdRequest`: the I/O manager frees it at completion.
+    Threaded,
+    /// `IoBuildAsynchronousFsdRequest`.
+    Asynchronous,
+    /// `IoMakeAssociatedIrp` for this master.
+    Associated(u64),
+    /// The I/O manager's own: files, Plug and Play, power.
+    System,
 }
 
-/// `IoFreeIrp`.
-pub fn free(_cx: &mut Cx<'_>, _irp: DriverPtr<IRP>) -> Flow<()> {
-    todo!("io helper")
+/// What the I/O manager knows of a live IRP.
+pub(crate) struct Record {
+    pub(crate) origin: Origin,
+    /// The driver that made it, where one did.
+    pub(crate) owner: Option<u64>,
+    /// The thread in whose list it is; 0 if in none.
+    pub(crate) thread: u64,
+    /// The application's request behind it.
+    pub(crate) issue: Option<Issue>,
+    /// Bytes of the caller's output buffer, where `IoStatus.Information` may not exceed them.
+    pub(crate) output: Option<u32>,
 }
 
-/// `IofCallDriver`: sends the IRP to the driver of `device`, whose dispatch routine answers.
-pub fn call_driver(
-    _cx: &mut Cx<'_>,
-    _device: DriverPtr<DEVICE_OBJECT>,
-    _irp: DriverPtr<IRP>,
-) -> Flow<NtStatus> {
-    todo!("io helper")
+/// How many freed IRPs are remembered, so that a second completion is told as one.
+const REMEMBERED: usize = 256;
+
+/// All live IRPs, and the last that were freed.
+#[derive(Default)]
+pub(crate) struct Irps {
+    pub(crate) live: BTreeMap<u64, Record>,
+    pub(crate) freed: VecDeque<u64>,
 }
 
-/// `IofCompleteRequest`.
-pub fn complete(_cx: &mut Cx<'_>, _irp: DriverPtr<IRP>, _priority_boost: u8) -> Flow<()> {
-    todo!("io helper")
+impl Irps {
+    /// There is an IRP at this address now.
+    pub(crate) fn begin(&mut self, irp: u64, record: Record) {
+        self.freed.retain(|freed| *freed != irp);
+        self.live.insert(irp, record);
+    }
+
+    /// The IRP is gone. Whether its memory is the I/O manager's to free.
+    pub(crate) fn retire(&mut self, irp: u64) -> bool {
+        let Some(record) = self.live.remove(&irp) else {
+            return false;
+        };
+        self.freed.push_back(irp);
+        if self.freed.len() > REMEMBERED {
+            self.freed.pop_front();
+        }
+        record.origin != Origin::DriverMemory
+    }
+
+    /// IRPs in the list of a thread, oldest address first.
+    pub(crate) fn of_thread(&self, thread: u64) -> Vec<u64> {
+        self.live.iter().filter(|(_, record)| record.thread == thread).map(|(irp, _)| *irp).collect()
+    }
+}
+
+/// Bytes of an IRP with so many stack locations.
+pub(crate) const fn size(stack_size: u8) -> u16 {
+    IRP_BYTES + LOCATION_BYTES * stack_size as u16
+}
+
+const IRP_BYTES: u16 = 0xd0;
+const LOCATION_BYTES: u16 = 0x48;
+const _: () = assert!(size_of::<IRP>() == 0xd0 && size_of::<IO_STACK_LOCATION>() == 0x48);
+
+/// The `number`-th stack location, counted from 1 (the lowest driver's) to `StackCount`.
+pub(crate) fn location(irp: DriverPtr<IRP>, number: u8) -> DriverPtr<IO_STACK_LOCATION> {
+    DriverPtr::new(irp.address + u64::from(IRP_BYTES)).index(u64::from(number).wrapping_sub(1))
+}
+
+/// `IoGetCurrentIrpStackLocation`, by `CurrentLocation`; null if no driver has the IRP.
+pub(crate) fn current(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<DriverPtr<IO_STACK_LOCATION>> {
+    let number = cx.read(irp + IRP::CurrentLocation)?;
+    let count = cx.read(irp + IRP::StackCount)?;
+    Ok(if number == 0 || number > count { DriverPtr::NULL } else { location(irp, number) })
+}
+
+/// `IoGetNextIrpStackLocation`: what the next driver will find.
+pub(crate) fn next(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<DriverPtr<IO_STACK_LOCATION>> {
+    let number = cx.read(irp + IRP::CurrentLocation)?;
+    Ok(location(irp, number.wrapping_sub(1)))
+}
+
+/// The application's names of major functions, as routines are named after them.
+pub(crate) fn dispatch_role(major: u8) -> &'static str {
+    const ROLES: [&str; 28] = [
+        "DispatchCreate",
+        "DispatchCreateNamedPipe",
+        "DispatchClose",
+        "DispatchRead",
+        "DispatchWrite",
+        "DispatchQueryInformation",
+        "DispatchSetInformation",
+        "DispatchQueryEa",
+        "DispatchSetEa",
+        "DispatchFlushBuffers",
+        "DispatchQueryVolumeInformation",
+        "DispatchSetVolumeInformation",
+        "DispatchDirectoryControl",
+        "DispatchFileSystemControl",
+        "DispatchDeviceControl",
+        "DispatchInternalDeviceControl",
+        "DispatchShutdown",
+        "DispatchLockControl",
+        "DispatchCleanup",
+        "DispatchCreateMailslot",
+        "DispatchQuerySecurity",
+        "DispatchSetSecurity",
+        "DispatchPower",
+        "DispatchSystemControl",
+        "DispatchDeviceChange",
+        "DispatchQueryQuota",
+        "DispatchSetQuota",
+        "DispatchPnp",
+    ];
+    ROLES.get(usize::from(major)).copied().unwrap_or("Dispatch")
 }

@@ -1,17 +1,85 @@
 //! `Io*`: drivers, devices, files, IRPs. The names other prefixes call are in the submodules.
+//!
+//! What drivers see (driver and device objects, IRPs, files) lies in machine memory and is read from there each time,
+//! because inlined macros change it without telling; what Windows keeps for itself is in [`State`], by address.
 
+pub mod allocate;
+pub(crate) mod buffers;
+pub mod build;
+pub mod call;
+pub mod cancel;
+pub mod complete;
+pub mod csq;
+pub mod device;
+pub mod device_queue;
+pub mod driver;
+pub mod error_log;
+pub mod event;
+pub mod file;
+mod finish;
+pub mod interface;
+pub mod interrupt;
 pub mod irp;
+mod leaks;
+pub mod links;
+pub mod pending;
+pub mod query;
+pub mod remove_lock;
+mod routine;
+pub mod send;
+pub mod shutdown;
+pub mod stack;
+pub mod start_packet;
+pub mod timer;
+mod transfer;
+mod violation;
+pub mod work_item;
+pub mod zw;
+
+use std::collections::BTreeMap;
 
 use crate::nt::Settings;
 
 /// State of this prefix.
 #[derive(Default)]
-pub struct State {}
+pub struct State {
+    /// Drivers by driver object.
+    pub(crate) drivers: BTreeMap<u64, driver::Driver>,
+    /// Devices by device object.
+    pub(crate) devices: BTreeMap<u64, device::Device>,
+    /// Open files by file object.
+    pub(crate) files: BTreeMap<u64, file::File>,
+    pub(crate) irps: irp::Irps,
+    pub(crate) frames: pending::Frames,
+    pub(crate) cancel: cancel::State,
+    pub(crate) interfaces: interface::Interfaces,
+    /// Symbolic links made by drivers: the link's whole name, the driver's object.
+    pub(crate) links: BTreeMap<String, u64>,
+    /// Interrupt objects by address: the driver that connected.
+    pub(crate) interrupts: BTreeMap<u64, Option<u64>>,
+    pub(crate) remove_locks: BTreeMap<u64, remove_lock::Tags>,
+    pub(crate) work_items: BTreeMap<u64, work_item::Item>,
+    pub(crate) timers: BTreeMap<u64, timer::Timer>,
+    pub(crate) shutdown: Vec<u64>,
+    pub(crate) reinitialize: Vec<driver::Reinitialization>,
+    pub(crate) error_log: error_log::State,
+    /// Counts names of devices that asked for one.
+    pub(crate) named_devices: u32,
+    #[cfg(test)]
+    pub(crate) rust_routines: BTreeMap<u64, routine::RustRoutine>,
+}
 
 impl State {
     /// As at boot.
     #[must_use]
     pub fn new(_settings: &Settings) -> Self {
         Self::default()
+    }
+}
+
+/// Changes the entry of `map` under `key`, if there is one.
+pub(crate) fn change<V>(map: &mut BTreeMap<u64, V>, key: u64, change: impl FnOnce(&mut V)) {
+    if let Some(value) = map.get_mut(&key) {
+        change(value);
     }
 }

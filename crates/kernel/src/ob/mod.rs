@@ -1,10 +1,31 @@
 //! `Ob*`: names, references, handles.
+//!
+//! Bodies of objects are driver-visible memory and belong to whoever made them; what the object manager knows about
+//! them is here, by address.
+
+pub mod handle;
+pub mod names;
+pub mod object;
+pub mod string;
+pub mod types;
+
+use std::collections::BTreeMap;
 
 use crate::nt::Settings;
 
+pub use handle::Handle;
+pub use object::{Kind, Object, Procedures};
+
 /// State of this prefix.
 #[derive(Default)]
-pub struct State {}
+pub struct State {
+    /// The tree of names.
+    pub names: names::Names,
+    /// All objects by the address of their bodies.
+    pub objects: BTreeMap<u64, Object>,
+    /// Handles, by process (0: the kernel's own, which is the system process's).
+    pub(crate) tables: BTreeMap<u64, handle::Table>,
+}
 
 impl State {
     /// As at boot.

@@ -1,0 +1,187 @@
+//! Making and freeing IRPs.
+//!
+//! Pages: *IoAllocateIrp function*, *IoFreeIrp function*, *IoInitializeIrp function*, *IoReuseIrp function*.
+//! Nothing is charged to quota.
+
+use abi::{DriverPtr, IO_TYPE_IRP, IRP, IRP_QUOTA_CHARGED, LIST_ENTRY, NtStatus};
+use engine::Flow;
+
+use super::driver;
+use super::irp::{self, Origin, Record};
+use super::violation::io_manager;
+use crate::cx::Cx;
+use crate::mm::pool;
+use crate::verdict::Verdict;
+
+const TAG: u32 = pool::tag(b"Irp ");
+
+/// The most stack locations an IRP can have (`StackSize` is a signed byte).
+const MOST_LOCATIONS: u8 = 127;
+
+/// `IoAllocateIrp`: an IRP with `stack_size` (1–127) locations from nonpaged pool; null if there is no memory.
+///
+/// # Errors
+/// As an allocation.
+pub fn allocate(cx: &mut Cx<'_>, stack_size: u8, charge_quota: bool) -> Flow<DriverPtr<IRP>> {
+    let irp = make(cx, stack_size, Origin::Allocated)?;
+    if charge_quota && !irp.is_null() {
+        cx.write(irp + IRP::AllocationFlags, IRP_QUOTA_CHARGED)?;
+    }
+    Ok(irp)
+}
+
+/// `IoAllocateIrpEx`: as [`allocate`]; the device is for the verifier.
+///
+/// # Errors
+/// As [`allocate`].
+pub fn allocate_ex(
+    cx: &mut Cx<'_>,
+    _device: DriverPtr<()>,
+    stack_size: u8,
+    charge_quota: bool,
+) -> Flow<DriverPtr<IRP>> {
+    allocate(cx, stack_size, charge_quota)
+}
+
+/// An IRP of the given origin; null if there is no memory.
+pub(crate) fn make(cx: &mut Cx<'_>, stack_size: u8, origin: Origin) -> Flow<DriverPtr<IRP>> {
+    if !(1..=MOST_LOCATIONS).contains(&stack_size) {
+        return Ok(DriverPtr::NULL);
+    }
+    let size = irp::size(stack_size);
+    let irp: DriverPtr<IRP> = pool::allocate(cx, pool::Kind::NonPaged, size.into(), TAG)?;
+    if irp.is_null() {
+        return Ok(irp);
+    }
+    write_header(cx, irp, size, stack_size)?;
+    let owner = if origin == Origin::System { None } else { driver::calling(cx) };
+    cx.with(|k| {
+        let record = Record { origin, owner, thread: 0, issue: None, output: None };
+        k.io.irps.begin(irp.address, record);
+    });
+    Ok(irp)
+}
+
+/// Everything that is not zero in a new IRP.
+fn write_header(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, size: u16, stack_size: u8) -> Flow<()> {
+    cx.write(irp + IRP::Type, IO_TYPE_IRP)?;
+    cx.write(irp + IRP::Size, size)?;
+    cx.write(irp + IRP::StackCount, stack_size)?;
+    cx.write(irp + IRP::CurrentLocation, stack_size + 1)?;
+    let list = irp + IRP::ThreadListEntry;
+    cx.write(list + LIST_ENTRY::Flink, list)?;
+    cx.write(list + LIST_ENTRY::Blink, list)?;
+    cx.write(irp + IRP::Tail_Overlay_CurrentStackLocation, irp::location(irp, stack_size + 1))
+}
+
+/// `IoInitializeIrp`: makes `size` bytes of the driver's own memory an IRP.
+///
+/// # Errors
+/// A verdict if it is in use, too small, or came from another routine that the I/O manager keeps account of.
+pub fn initialize(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, size: u16, stack_size: u8) -> Flow<()> {
+    if let Some(origin) = cx.with(|k| k.io.irps.live.get(&irp.address).map(|record| record.origin)) {
+        refuse_in_use(cx, irp, 0x310, "IoInitializeIrp")?;
+        if origin != Origin::DriverMemory {
+            return Err(cx.stop(initialized_again(irp, origin)));
+        }
+    }
+    if !(1..=MOST_LOCATIONS).contains(&stack_size) || size < irp::size(stack_size) {
+        let message = format!(
+            "IoInitializeIrp was given {size} bytes for {stack_size} stack locations; IoSizeOfIrp says {}",
+            irp::size(stack_size.min(MOST_LOCATIONS))
+        );
+        return Err(cx.stop(Verdict::error("irp-too-small", message)));
+    }
+    cx.write_bytes(irp.address, &vec![0; size.into()])?;
+    write_header(cx, irp, size, stack_size)?;
+    let owner = driver::calling(cx);
+    cx.with(|k| {
+        let record = Record { origin: Origin::DriverMemory, owner, thread: 0, issue: None, output: None };
+        k.io.irps.begin(irp.address, record);
+    });
+    Ok(())
+}
+
+fn initialized_again(irp: DriverPtr<IRP>, origin: Origin) -> Verdict {
+    let (code, maker) = match origin {
+        Origin::Allocated => (0x238, "IoAllocateIrp: use IoReuseIrp"),
+        _ => (0x311, "an IoBuildXxx routine or IoMakeAssociatedIrp"),
+    };
+    let message = format!("IoInitializeIrp on the IRP {:#x}, which came from {maker}", irp.address);
+    io_manager("irp-initialized-again", code, message, DriverPtr::NULL, irp)
+}
+
+/// `IoReuseIrp`: as new, with `status` in it; for IRPs of [`allocate`] only.
+///
+/// # Errors
+/// A verdict if it is in use or came from elsewhere.
+pub fn reuse(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> Flow<()> {
+    refuse_in_use(cx, irp, 0x310, "IoReuseIrp")?;
+    let origin = cx.with(|k| k.io.irps.live.get(&irp.address).map(|record| record.origin));
+    if !matches!(origin, Some(Origin::Allocated | Origin::DriverMemory)) {
+        let message = format!(
+            "IoReuseIrp on {:#x}, which is not an IRP of IoAllocateIrp (an IRP of IoBuildXxx is freed when it is complete)",
+            irp.address
+        );
+        return Err(cx.stop(io_manager("irp-reuse", 0x311, message, DriverPtr::NULL, irp)));
+    }
+    let flags = cx.read(irp + IRP::AllocationFlags)?;
+    let stack_size = cx.read(irp + IRP::StackCount)?;
+    let size = cx.read(irp + IRP::Size)?;
+    cx.write_bytes(irp.address, &vec![0; size.into()])?;
+    write_header(cx, irp, size, stack_size)?;
+    cx.write(irp + IRP::AllocationFlags, flags)?;
+    cx.write((irp + IRP::IoStatus) + abi::IO_STATUS_BLOCK::Status, status)
+}
+
+/// `IoFreeIrp`.
+///
+/// # Errors
+/// A verdict if it is none, is freed already, or still belongs to somebody.
+pub fn free(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
+    let known = cx.with(|k| k.io.irps.live.get(&irp.address).map(|record| (record.origin, record.thread)));
+    let Some((origin, thread)) = known else {
+        return Err(not_an_irp(cx, irp, 0x1, "IoFreeIrp"));
+    };
+    if thread != 0 {
+        let message = format!(
+            "IoFreeIrp on the IRP {:#x}, which is in its thread's list: the I/O manager frees it at completion",
+            irp.address
+        );
+        return Err(cx.stop(io_manager("irp-free-threaded", 0x20C, message, DriverPtr::NULL, irp)));
+    }
+    refuse_in_use(cx, irp, 0x20A, "IoFreeIrp")?;
+    if origin == Origin::DriverMemory {
+        let message = format!(
+            "IoFreeIrp on the IRP {:#x}, which IoInitializeIrp made in the driver's own memory",
+            irp.address
+        );
+        return Err(cx.stop(io_manager("irp-free", 0x1, message, DriverPtr::NULL, irp)));
+    }
+    discard(cx, irp)
+}
+
+/// Frees without asking.
+pub(crate) fn discard(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
+    if cx.with(|k| k.io.irps.retire(irp.address)) { pool::free(cx, irp) } else { Ok(()) }
+}
+
+/// A verdict if a driver has the IRP and has not completed it.
+fn refuse_in_use(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, code: u64, ddi: &str) -> Flow<()> {
+    let Some(device) = cx.with(|k| k.io.frames.holder(irp.address)) else {
+        return Ok(());
+    };
+    let device = DriverPtr::new(device);
+    let name = super::violation::device_name(cx, device);
+    let message =
+        format!("{ddi} on the IRP {:#x}, which {name} was sent and has not completed", irp.address);
+    Err(cx.stop(io_manager("irp-in-use", code, message, device, irp)))
+}
+
+/// The verdict on something that is no live IRP.
+pub(crate) fn not_an_irp(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, code: u64, ddi: &str) -> engine::Leave {
+    let freed = cx.with(|k| k.io.irps.freed.contains(&irp.address));
+    let what = if freed { "an IRP that has been freed already" } else { "no IRP" };
+    let message = format!("{ddi} on {:#x}, which is {what}", irp.address);
+    cx.stop(io_manager("not-an-irp", code, message, DriverPtr::NULL, irp))
+}

@@ -1,0 +1,177 @@
+//! How a request's data reach the driver: by a system buffer, by an MDL, or as they are.
+//!
+//! Pages: *Methods for Accessing Data Buffers*, *Buffer Descriptions for I/O Control Codes*. An application's bad buffer
+//! is a status; a driver's own is a verdict of whoever calls this.
+
+use abi::{
+    DEVICE_OBJECT, DO_BUFFERED_IO, DO_DIRECT_IO, DriverPtr, IO_STACK_LOCATION, IRP, IRP_BUFFERED_IO,
+    IRP_DEALLOCATE_BUFFER, IRP_INPUT_OPERATION, IoReadAccess, IoWriteAccess, METHOD_BUFFERED,
+    METHOD_IN_DIRECT, METHOD_NEITHER, NtStatus,
+};
+use engine::Flow;
+
+use crate::cx::Cx;
+use crate::exports::data::USER_PROBE_ADDRESS;
+use crate::mm::{mdl, mdl_lock, pool};
+use crate::ob::handle::Mode;
+
+/// A buffer of the requester's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Buffer {
+    /// Where it begins; may be anything.
+    pub address: u64,
+    /// Bytes.
+    pub length: u32,
+}
+
+/// Which way the data of a read or write go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    /// From the device into the buffer.
+    In,
+    /// From the buffer to the device.
+    Out,
+}
+
+const TAG: u32 = pool::tag(b"IoSB");
+
+/// Prepares an IRP for a read or write, as the device's flags say.
+///
+/// # Errors
+/// (inner) `ACCESS_VIOLATION`, `INSUFFICIENT_RESOURCES`.
+pub(crate) fn for_transfer(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    buffer: Buffer,
+    way: Way,
+    mode: Mode,
+) -> Flow<Result<(), NtStatus>> {
+    let flags = cx.read(device + DEVICE_OBJECT::Flags)?;
+    if flags & DO_BUFFERED_IO != 0 {
+        let (input, output) = match way {
+            Way::In => (Buffer::default(), buffer),
+            Way::Out => (buffer, Buffer::default()),
+        };
+        return buffered(cx, irp, input, output, mode);
+    }
+    if flags & DO_DIRECT_IO != 0 {
+        return direct(cx, irp, buffer, way == Way::In, mode);
+    }
+    if mode == Mode::User && !in_user_half(buffer) {
+        return Ok(Err(NtStatus::ACCESS_VIOLATION));
+    }
+    cx.write(irp + IRP::UserBuffer, DriverPtr::new(buffer.address))?;
+    Ok(Ok(()))
+}
+
+/// Prepares an IRP for a control code, as its transfer method says.
+///
+/// # Errors
+/// As [`for_transfer`].
+pub(crate) fn for_control(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    location: DriverPtr<IO_STACK_LOCATION>,
+    code: u32,
+    input: Buffer,
+    output: Buffer,
+    mode: Mode,
+) -> Flow<Result<(), NtStatus>> {
+    match code & METHOD_NEITHER {
+        METHOD_BUFFERED => buffered(cx, irp, input, output, mode),
+        METHOD_NEITHER => {
+            let type3 = location + IO_STACK_LOCATION::Parameters_DeviceIoControl_Type3InputBuffer;
+            cx.write(type3, DriverPtr::new(input.address))?;
+            cx.write(irp + IRP::UserBuffer, DriverPtr::new(output.address))?;
+            Ok(Ok(()))
+        }
+        method => {
+            if let Err(status) = buffered(cx, irp, input, Buffer::default(), mode)? {
+                return Ok(Err(status));
+            }
+            direct(cx, irp, output, method != METHOD_IN_DIRECT, mode)
+        }
+    }
+}
+
+/// One system buffer for input and output; the output is copied back at completion.
+fn buffered(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    input: Buffer,
+    output: Buffer,
+    mode: Mode,
+) -> Flow<Result<(), NtStatus>> {
+    let length = input.length.max(output.length);
+    if length == 0 {
+        return Ok(Ok(()));
+    }
+    if mode == Mode::User && !(in_user_half(input) && in_user_half(output) && writable(cx, output)) {
+        return Ok(Err(NtStatus::ACCESS_VIOLATION));
+    }
+    let mut bytes = vec![0; usize::try_from(input.length).unwrap_or(0)];
+    if !bytes.is_empty()
+        && let Err(bad) = cx.engine().read_bytes(input.address, &mut bytes)
+    {
+        return if mode == Mode::User { Ok(Err(NtStatus::ACCESS_VIOLATION)) } else { Err(cx.bad_pointer(bad)) };
+    }
+    let system: DriverPtr<()> = pool::allocate(cx, pool::Kind::NonPaged, length.into(), TAG)?;
+    if system.is_null() {
+        return Ok(Err(NtStatus::INSUFFICIENT_RESOURCES));
+    }
+    cx.write_bytes(system.address, &bytes)?;
+    let mut flags = cx.read(irp + IRP::Flags)? | IRP_BUFFERED_IO | IRP_DEALLOCATE_BUFFER;
+    if output.length > 0 {
+        flags |= IRP_INPUT_OPERATION;
+        cx.write(irp + IRP::UserBuffer, DriverPtr::new(output.address))?;
+    }
+    cx.write(irp + IRP::AssociatedIrp_SystemBuffer, system)?;
+    cx.write(irp + IRP::Flags, flags)?;
+    Ok(Ok(()))
+}
+
+/// The buffer's pages, locked.
+fn direct(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    buffer: Buffer,
+    device_writes: bool,
+    mode: Mode,
+) -> Flow<Result<(), NtStatus>> {
+    if buffer.length == 0 {
+        return Ok(Ok(()));
+    }
+    if mode == Mode::User && !in_user_half(buffer) {
+        return Ok(Err(NtStatus::ACCESS_VIOLATION));
+    }
+    let list = mdl::create(cx, buffer.address, buffer.length)?;
+    if list.is_null() {
+        return Ok(Err(NtStatus::INSUFFICIENT_RESOURCES));
+    }
+    let operation = if device_writes { IoWriteAccess } else { IoReadAccess };
+    if mdl_lock::lock(cx, list, operation)?.is_err() {
+        mdl::io_free(cx, list)?;
+        return Ok(Err(NtStatus::ACCESS_VIOLATION));
+    }
+    cx.write(irp + IRP::MdlAddress, list)?;
+    Ok(Ok(()))
+}
+
+fn in_user_half(buffer: Buffer) -> bool {
+    buffer.length == 0
+        || buffer.address.checked_add(buffer.length.into()).is_some_and(|end| end <= USER_PROBE_ADDRESS)
+}
+
+/// `ProbeForWrite`.
+fn writable(cx: &mut Cx<'_>, buffer: Buffer) -> bool {
+    if buffer.length == 0 {
+        return true;
+    }
+    let last = buffer.address + u64::from(buffer.length) - 1;
+    let page = |address: u64| address / engine::windows::PAGE;
+    (page(buffer.address)..=page(last)).all(|number| {
+        let at = (number * engine::windows::PAGE).max(buffer.address);
+        cx.with(|k| k.mm.map.page(at)).is_some_and(|page| page.protection.write)
+    })
+}

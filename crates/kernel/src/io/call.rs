@@ -1,0 +1,109 @@
+//! Sending an IRP to a driver.
+//!
+//! Page: *IofCallDriver function* (*IoCallDriver macro*). Nothing here looks at what the request is for.
+
+use abi::{
+    DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IO_STACK_LOCATION, IRP, IRP_MJ_MAXIMUM_FUNCTION, NtStatus,
+};
+use engine::Flow;
+
+use super::allocate::not_an_irp;
+use super::violation::{device_name, io_manager};
+use super::{irp, pending, routine};
+use crate::cx::Cx;
+use crate::event::Event;
+use crate::verdict::Verdict;
+
+/// `IofCallDriver`: sends the IRP to the driver of `device`, whose dispatch routine answers.
+///
+/// # Errors
+/// A verdict on the sender (no stack location left, no device, a cancel routine still set), or on the receiver.
+pub fn call_driver(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+) -> Flow<NtStatus> {
+    check(cx, device, irp)?;
+    let (number, location) = advance(cx, device, irp)?;
+    let major = cx.read(location + IO_STACK_LOCATION::MajorFunction)?;
+    let minor = cx.read(location + IO_STACK_LOCATION::MinorFunction)?;
+    if major > IRP_MJ_MAXIMUM_FUNCTION {
+        let message = format!("the IRP {:#x} was sent with the major function {major:#x}", irp.address);
+        return Err(cx.stop(io_manager("irp-damaged", 0x212, message, device, irp)));
+    }
+    let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
+    let dispatch = cx.read((driver + DRIVER_OBJECT::MajorFunction).element(major.into()))?;
+    let frame = cx.with(|k| k.io.frames.enter(irp.address, device.address, number, (major, minor)));
+    cx.emit(Event::IrpSent { irp: irp.address, device: device.address, major, minor });
+    let role = irp::dispatch_role(major);
+    let status = routine::call(cx, role, dispatch, irp.address, &[device.address, irp.address])?;
+    let status = NtStatus(low_half(status));
+    pending::returned(cx, frame, status)?;
+    Ok(status)
+}
+
+/// The part of `rax` that a routine returning `NTSTATUS` means.
+#[allow(clippy::cast_possible_truncation, reason = "the upper half of rax is undefined")]
+pub(crate) const fn low_half(rax: u64) -> u32 {
+    rax as u32
+}
+
+fn check(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>) -> Flow<()> {
+    if !cx.with(|k| k.io.irps.live.contains_key(&irp.address)) {
+        return Err(not_an_irp(cx, irp, 0x3, "IoCallDriver"));
+    }
+    if device.is_null() {
+        let message = format!("the IRP {:#x} was sent to a null device object", irp.address);
+        return Err(cx.stop(io_manager("irp-to-no-device", 0x204, message, device, irp)));
+    }
+    match cx.with(|k| k.io.devices.get(&device.address).map(|device| device.deleted)) {
+        Some(false) => {}
+        known => {
+            let what = if known.is_some() { "has been deleted" } else { "is no device object" };
+            let message = format!("the IRP {:#x} was sent to {:#x}, which {what}", irp.address, device.address);
+            return Err(cx.stop(io_manager("irp-to-no-device", 0x4, message, device, irp)));
+        }
+    }
+    let cancel = cx.read(irp + IRP::CancelRoutine)?;
+    if !cancel.is_null() {
+        let name = device_name(cx, device);
+        let message = format!(
+            "the IRP {:#x} was sent to {name} with the cancel routine {:#x} still set",
+            irp.address, cancel.address
+        );
+        return Err(cx.stop(io_manager("cancel-routine-set", 0x203, message, device, irp)));
+    }
+    Ok(())
+}
+
+/// Makes the next stack location the current one and writes the device into it.
+fn advance(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+) -> Flow<(u8, DriverPtr<IO_STACK_LOCATION>)> {
+    let current = cx.read(irp + IRP::CurrentLocation)?;
+    let count = cx.read(irp + IRP::StackCount)?;
+    let pointer = cx.read(irp + IRP::Tail_Overlay_CurrentStackLocation)?;
+    if current > count + 1 || (current > 0 && pointer != irp::location(irp, current)) {
+        let message = format!(
+            "the IRP {:#x} is damaged: CurrentLocation {current} of {count}, CurrentStackLocation {:#x}",
+            irp.address, pointer.address
+        );
+        return Err(cx.stop(io_manager("irp-damaged", 0x212, message, device, irp)));
+    }
+    if current <= 1 {
+        let name = device_name(cx, device);
+        let message = format!(
+            "the IRP {:#x} was sent to {name} with none of its {count} stack locations left",
+            irp.address
+        );
+        let verdict = Verdict::error("no-stack-location", message).bug_check(0x35, [irp.address, 0, 0, 0]);
+        return Err(cx.stop(verdict));
+    }
+    let location = irp::location(irp, current - 1);
+    cx.write(irp + IRP::CurrentLocation, current - 1)?;
+    cx.write(irp + IRP::Tail_Overlay_CurrentStackLocation, location)?;
+    cx.write(location + IO_STACK_LOCATION::DeviceObject, device)?;
+    Ok((current - 1, location))
+}

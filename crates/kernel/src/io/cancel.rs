@@ -1,0 +1,189 @@
+//! Cancelling IRPs, and the system's cancel spin lock.
+//!
+//! Pages: *IoCancelIrp function*, *IoAcquireCancelSpinLock function*, *Canceling IRPs*. `IoSetCancelRoutine` is inlined:
+//! the routine is read from the IRP.
+
+use abi::{DriverPtr, IO_STACK_LOCATION, IRP, NtStatus};
+use engine::Flow;
+
+use super::allocate::not_an_irp;
+use super::irp;
+use super::routine;
+use super::violation::{device_name, request_name};
+use crate::cx::Cx;
+use crate::ke;
+use crate::mm::pool;
+use crate::verdict::Verdict;
+
+/// The cancel spin lock.
+#[derive(Default)]
+pub(crate) struct State {
+    lock: u64,
+}
+
+fn lock(cx: &mut Cx<'_>) -> Flow<DriverPtr<u64>> {
+    let known = cx.with(|k| k.io.cancel.lock);
+    if known != 0 {
+        return Ok(DriverPtr::new(known));
+    }
+    let lock: DriverPtr<u64> = pool::allocate(cx, pool::Kind::NonPaged, 8, pool::tag(b"IoCn"))?;
+    cx.with(|k| k.io.cancel.lock = lock.address);
+    Ok(lock)
+}
+
+/// `IoAcquireCancelSpinLock`, with the previous IRQL as result.
+///
+/// # Errors
+/// As acquiring a spin lock.
+pub fn acquire(cx: &mut Cx<'_>) -> Flow<u8> {
+    let lock = lock(cx)?;
+    ke::spinlock::acquire_raise(cx, lock)
+}
+
+/// `IoAcquireCancelSpinLock`.
+///
+/// # Errors
+/// As acquiring a spin lock; a verdict if `irql` cannot be written.
+pub fn acquire_into(cx: &mut Cx<'_>, irql: DriverPtr<u8>) -> Flow<()> {
+    let old = acquire(cx)?;
+    cx.write(irql, old)
+}
+
+/// `IoReleaseCancelSpinLock`.
+///
+/// # Errors
+/// As releasing a spin lock.
+pub fn release(cx: &mut Cx<'_>, irql: u8) -> Flow<()> {
+    let lock = lock(cx)?;
+    ke::spinlock::release_lower(cx, lock, irql)
+}
+
+/// `IoSetCancelRoutine(irp, NULL)` for the kernel's own use: the routine that was set.
+pub(crate) fn take_routine(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<DriverPtr<abi::Code>> {
+    let routine = cx.read(irp + IRP::CancelRoutine)?;
+    cx.write(irp + IRP::CancelRoutine, DriverPtr::NULL)?;
+    Ok(routine)
+}
+
+/// `IoCancelIrp`: sets `Cancel` and calls the cancel routine, if one is set. Whether one was.
+///
+/// # Errors
+/// A verdict on the driver, e.g. if its routine keeps the cancel spin lock.
+pub fn cancel(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<bool> {
+    if !cx.with(|k| k.io.irps.live.contains_key(&irp.address)) {
+        return Err(not_an_irp(cx, irp, 0x1, "IoCancelIrp"));
+    }
+    let old = acquire(cx)?;
+    cx.write(irp + IRP::Cancel, 1)?;
+    let routine = take_routine(cx, irp)?;
+    if routine.is_null() {
+        release(cx, old)?;
+        return Ok(false);
+    }
+    call_routine(cx, irp, routine, old)?;
+    Ok(true)
+}
+
+/// Calls a cancel routine with the cancel spin lock held; it releases it to `irql`.
+pub(crate) fn call_routine(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    cancel: DriverPtr<abi::Code>,
+    irql: u8,
+) -> Flow<()> {
+    let location = irp::current(cx, irp)?;
+    if location.is_null() {
+        let message = format!(
+            "the IRP {:#x} was cancelled when no driver had it, and the cancel routine {:#x} was set",
+            irp.address, cancel.address
+        );
+        let verdict =
+            Verdict::error("cancel-after-completion", message).bug_check(0x48, [irp.address, cancel.address, 0, 0]);
+        return Err(cx.stop(verdict));
+    }
+    let device = cx.read(location + IO_STACK_LOCATION::DeviceObject)?;
+    cx.write(irp + IRP::CancelIrql, irql)?;
+    let arguments = [device.address, irp.address];
+    routine::call_changing(cx, "Cancel", cancel, irp.address, &arguments, Some(irql))?;
+    let lock = lock(cx)?;
+    if ke::spinlock::is_held_here(cx, lock) {
+        let message =
+            format!("the cancel routine {:#x} returned with the cancel spin lock held", cancel.address);
+        let verdict = Verdict::error("cancel-lock-held", message)
+            .bug_check(0x11B, [irp.address, cancel.address, 0, 0]);
+        return Err(cx.stop(verdict));
+    }
+    Ok(())
+}
+
+/// How long the end of a thread waits for its cancelled requests: 5 minutes, in 100 ns.
+const PATIENCE: i64 = 5 * 60 * 10_000_000;
+/// How often it looks: 100 ms, in 100 ns.
+const PAUSE: i64 = 1_000_000;
+
+/// Cancels everything the running thread has asked for, and waits until it is complete: what the end of a thread does.
+///
+/// # Errors
+/// A verdict that names the request, if one does not complete.
+pub fn rundown_thread(cx: &mut Cx<'_>) -> Flow<()> {
+    let thread = ke::thread::current_object(cx).address;
+    for irp in cx.with(|k| k.io.irps.of_thread(thread)) {
+        // An earlier one's completion may have completed this one.
+        if cx.with(|k| k.io.irps.live.contains_key(&irp)) {
+            cancel(cx, DriverPtr::new(irp))?;
+        }
+    }
+    let mut patience = PATIENCE;
+    loop {
+        let left = cx.with(|k| k.io.irps.of_thread(thread));
+        let Some(irp) = left.first() else {
+            return Ok(());
+        };
+        if patience <= 0 {
+            return Err(never_completes(cx, DriverPtr::new(*irp)));
+        }
+        let until = ke::wait::Timeout::At(ke::time::due(cx.engine(), -PAUSE));
+        let _ = ke::wait::wait(cx, &[], false, until, DriverPtr::NULL, "the end of a thread")?;
+        patience -= PAUSE;
+    }
+}
+
+fn never_completes(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
+    let holder = DriverPtr::new(cx.with(|k| k.io.frames.holder(irp.address)).unwrap_or(0));
+    let name = device_name(cx, holder);
+    let request = match irp::current(cx, irp) {
+        Ok(location) if !location.is_null() => {
+            let major = cx.read(location + IO_STACK_LOCATION::MajorFunction).unwrap_or(u8::MAX);
+            request_name(major, 0)
+        }
+        _ => "request".to_owned(),
+    };
+    let message = format!(
+        "the thread that sent it ends, but the {request} IRP {:#x} of {name} was cancelled and is not completed",
+        irp.address
+    );
+    cx.stop(Verdict::error("irp-never-completed", message))
+}
+
+/// Cancels the requests for `file` of the running thread (or of all, if `every`); how it ended.
+///
+/// # Errors
+/// A verdict on the driver.
+pub(crate) fn cancel_file(cx: &mut Cx<'_>, file: u64, every: bool) -> Flow<NtStatus> {
+    let thread = ke::thread::current_object(cx).address;
+    let irps: Vec<u64> = cx.with(|k| {
+        let live = k.io.irps.live.iter();
+        live.filter(|(_, record)| {
+            record.issue.as_ref().is_some_and(|issue| issue.file == file) && (every || record.thread == thread)
+        })
+        .map(|(irp, _)| *irp)
+        .collect()
+    });
+    let found = !irps.is_empty();
+    for irp in irps {
+        if cx.with(|k| k.io.irps.live.contains_key(&irp)) {
+            cancel(cx, DriverPtr::new(irp))?;
+        }
+    }
+    Ok(if found || !every { NtStatus::SUCCESS } else { NtStatus::NOT_FOUND })
+}

@@ -1,0 +1,158 @@
+//! Completing an IRP: the way back up through the completion routines.
+//!
+//! Pages: *IofCompleteRequest function* (*IoCompleteRequest macro*), *IO_COMPLETION_ROUTINE callback function*,
+//! *Using IoCompletion Routines*. What happens at the top is in `finish`.
+
+use abi::{
+    DEVICE_OBJECT, DriverPtr, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, NtStatus, SL_INVOKE_ON_CANCEL,
+    SL_INVOKE_ON_ERROR, SL_INVOKE_ON_SUCCESS, SL_PENDING_RETURNED,
+};
+use engine::Flow;
+
+use super::call::low_half;
+use super::violation::{device_name, io_manager};
+use super::{finish, irp, pending, routine};
+use crate::cx::Cx;
+use crate::event::Event;
+use crate::verdict::Verdict;
+
+/// `IofCompleteRequest`.
+///
+/// # Errors
+/// A verdict: completed twice, with `STATUS_PENDING`, with a cancel routine still set, or by what a completion routine did.
+pub fn complete(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, _priority_boost: u8) -> Flow<()> {
+    check(cx, irp)?;
+    let status = cx.read((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Status)?;
+    let information = cx.read((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Information)?;
+    cx.emit(Event::IrpCompleted { irp: irp.address, status: status.0, information });
+    let count = cx.read(irp + IRP::StackCount)?;
+    loop {
+        let number = cx.read(irp + IRP::CurrentLocation)?;
+        if number > count {
+            break;
+        }
+        if leave_location(cx, irp, number, count)? == Way::Stopped {
+            return Ok(());
+        }
+    }
+    cx.write(irp + IRP::CurrentLocation, count + 2)?;
+    finish::finish(cx, irp)
+}
+
+fn check(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
+    let known = cx.with(|k| k.io.irps.live.contains_key(&irp.address));
+    if !known {
+        return Err(completed_twice(cx, irp));
+    }
+    let number = cx.read(irp + IRP::CurrentLocation)?;
+    let count = cx.read(irp + IRP::StackCount)?;
+    if number == 0 || number > count + 1 {
+        return Err(completed_twice(cx, irp));
+    }
+    let holder = DriverPtr::new(cx.with(|k| k.io.frames.holder(irp.address)).unwrap_or(0));
+    let status = cx.read((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Status)?;
+    if status == NtStatus::PENDING || status.0 == u32::MAX {
+        let name = device_name(cx, holder);
+        let message = format!("the IRP {:#x} of {name} was completed with {status}", irp.address);
+        return Err(cx.stop(io_manager("completed-with-pending", 0x6, message, holder, irp)));
+    }
+    let cancel = cx.read(irp + IRP::CancelRoutine)?;
+    if !cancel.is_null() {
+        let name = device_name(cx, holder);
+        let message = format!(
+            "the IRP {:#x} of {name} was completed with the cancel routine {:#x} still set",
+            irp.address, cancel.address
+        );
+        return Err(cx.stop(io_manager("cancel-routine-set", 0x7, message, holder, irp)));
+    }
+    Ok(())
+}
+
+fn completed_twice(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
+    let freed = cx.with(|k| k.io.irps.freed.contains(&irp.address) || k.io.irps.live.contains_key(&irp.address));
+    let what = if freed { "has been completed already" } else { "is no IRP" };
+    let message = format!("IoCompleteRequest on {:#x}, which {what}", irp.address);
+    cx.stop(Verdict::error("double-completion", message).bug_check(0x44, [irp.address, 0, 0, 0]))
+}
+
+/// Whether a completion goes on.
+#[derive(PartialEq, Eq)]
+enum Way {
+    On,
+    /// `STATUS_MORE_PROCESSING_REQUIRED`.
+    Stopped,
+}
+
+/// One step up: out of location `number`, through the completion routine that the sender put there.
+fn leave_location(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, number: u8, count: u8) -> Flow<Way> {
+    let location = irp::location(irp, number);
+    let control = cx.read(location + IO_STACK_LOCATION::Control)?;
+    let marked = control & SL_PENDING_RETURNED != 0;
+    let status = cx.read((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Status)?;
+    pending::left(cx, irp, number, marked, status)?;
+
+    cx.write(irp + IRP::PendingReturned, u8::from(marked))?;
+    cx.write(irp + IRP::CurrentLocation, number + 1)?;
+    cx.write(irp + IRP::Tail_Overlay_CurrentStackLocation, irp::location(irp, number + 1))?;
+    let routine = cx.read(location + IO_STACK_LOCATION::CompletionRoutine)?;
+    let context = cx.read(location + IO_STACK_LOCATION::Context)?;
+    let invoke = control & wanted(cx, irp, status)? != 0 && !routine.is_null();
+    clear(cx, location)?;
+
+    if !invoke {
+        if marked && number < count {
+            mark_pending(cx, irp::location(irp, number + 1))?;
+        }
+        return Ok(Way::On);
+    }
+    let device = device_above(cx, irp, number, count)?;
+    let arguments = [device.address, irp.address, context.address];
+    let answer = routine::call(cx, "IoCompletion", routine, irp.address, &arguments)?;
+    if NtStatus(low_half(answer)) == NtStatus::MORE_PROCESSING_REQUIRED {
+        return Ok(Way::Stopped);
+    }
+    if !cx.with(|k| k.io.irps.live.contains_key(&irp.address)) {
+        let message = format!(
+            "the completion routine {:#x} freed the IRP {:#x} and did not return STATUS_MORE_PROCESSING_REQUIRED",
+            routine.address, irp.address
+        );
+        return Err(cx.stop(io_manager("irp-freed-in-completion", 0x1, message, device, irp)));
+    }
+    Ok(Way::On)
+}
+
+/// The `SL_INVOKE_ON_*` bits that apply.
+fn wanted(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> Flow<u8> {
+    let by_status = if status.is_success() { SL_INVOKE_ON_SUCCESS } else { SL_INVOKE_ON_ERROR };
+    let cancelled = cx.read(irp + IRP::Cancel)? != 0;
+    Ok(if cancelled { by_status | SL_INVOKE_ON_CANCEL } else { by_status })
+}
+
+/// The device of the driver that set the routine: null for one that allocated the IRP without a location of its own.
+fn device_above(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    number: u8,
+    count: u8,
+) -> Flow<DriverPtr<DEVICE_OBJECT>> {
+    if number >= count {
+        return Ok(DriverPtr::NULL);
+    }
+    cx.read(irp::location(irp, number + 1) + IO_STACK_LOCATION::DeviceObject)
+}
+
+pub(crate) fn mark_pending(cx: &mut Cx<'_>, location: DriverPtr<IO_STACK_LOCATION>) -> Flow<()> {
+    let control = cx.read(location + IO_STACK_LOCATION::Control)?;
+    cx.write(location + IO_STACK_LOCATION::Control, control | SL_PENDING_RETURNED)
+}
+
+/// A location that has been left holds nothing any more but which function and device it was for.
+fn clear(cx: &mut Cx<'_>, location: DriverPtr<IO_STACK_LOCATION>) -> Flow<()> {
+    cx.write(location + IO_STACK_LOCATION::MinorFunction, 0)?;
+    cx.write(location + IO_STACK_LOCATION::Flags, 0)?;
+    cx.write(location + IO_STACK_LOCATION::Control, 0)?;
+    cx.write(location + IO_STACK_LOCATION::Parameters, [0; 0x20])?;
+    cx.write(location + IO_STACK_LOCATION::FileObject, DriverPtr::NULL)?;
+    cx.write(location + IO_STACK_LOCATION::CompletionRoutine, DriverPtr::NULL)?;
+    cx.write(location + IO_STACK_LOCATION::Context, DriverPtr::NULL)
+}

@@ -1,0 +1,336 @@
+//! Driver objects: made for a loaded image, initialised by `DriverEntry`, unloaded with a look at what is left behind.
+//!
+//! Pages: *DRIVER_OBJECT structure*, *DriverEntry*, *AddDevice*, *Unload*, *IoRegisterDriverReinitialization function*.
+//! Loading and unloading the image itself is `ldr`'s.
+
+use abi::{
+    Code, DEVICE_OBJECT, DRIVER_EXTENSION, DRIVER_OBJECT, DRVO_INITIALIZED, DRVO_LEGACY_DRIVER,
+    DRVO_REINIT_REGISTERED, DRVO_UNLOAD_INVOKED, DriverPtr, IO_STATUS_BLOCK, IO_TYPE_DRIVER, IRP,
+    IRP_MJ_MAXIMUM_FUNCTION, KLDR_DATA_TABLE_ENTRY, NtStatus, UNICODE_STRING,
+};
+use engine::Flow;
+
+use super::call::low_half;
+use super::{complete, device, leaks, routine};
+use crate::cx::Cx;
+use super::change;
+use crate::ldr;
+use crate::mm::pool;
+use crate::ob::{self, Kind, Procedures};
+
+/// What the I/O manager knows of a driver beside what drivers see.
+#[derive(Clone, Debug)]
+pub(crate) struct Driver {
+    /// The name of its service: `pciline`.
+    pub(crate) service: String,
+    /// Its image, from `base` for `size` bytes; 0 for built-in drivers.
+    pub(crate) base: u64,
+    pub(crate) size: u64,
+    /// `IoAllocateDriverObjectExtension`: client identifier → block.
+    pub(crate) extensions: Vec<(u64, u64)>,
+}
+
+/// An image that becomes a driver.
+#[derive(Clone, Debug)]
+pub struct NewDriver {
+    /// The name of its service, which names its registry key and its object.
+    pub service: String,
+    /// Where the image lies; 0 for a built-in driver.
+    pub base: u64,
+    /// Bytes.
+    pub size: u64,
+    /// `DriverEntry`, or null.
+    pub entry: DriverPtr<Code>,
+    /// What `DriverSection` points to.
+    pub section: DriverPtr<KLDR_DATA_TABLE_ENTRY>,
+}
+
+/// One `IoRegisterDriverReinitialization`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reinitialization {
+    driver: u64,
+    routine: DriverPtr<Code>,
+    context: u64,
+}
+
+const BODY: u64 = size_of::<DRIVER_OBJECT>() as u64;
+const TAG: u32 = pool::tag(b"Driv");
+const HARDWARE: &str = "\\REGISTRY\\MACHINE\\HARDWARE\\DESCRIPTION\\SYSTEM";
+
+static PROCEDURES: Procedures = Procedures { close: Procedures::nothing, delete: free };
+
+/// The registry key of a service, as `DriverEntry` gets it.
+#[must_use]
+pub fn registry_path(service: &str) -> String {
+    format!("\\REGISTRY\\MACHINE\\SYSTEM\\ControlSet001\\Services\\{service}")
+}
+
+/// Makes a driver object, `\Driver\<service>`, with every dispatch routine preset to one that refuses.
+///
+/// # Errors
+/// (inner) the name is taken, or there is no memory.
+pub fn create_driver(
+    cx: &mut Cx<'_>,
+    new: &NewDriver,
+) -> Flow<Result<DriverPtr<DRIVER_OBJECT>, NtStatus>> {
+    let bytes = BODY + size_of::<DRIVER_EXTENSION>() as u64 + size_of::<UNICODE_STRING>() as u64;
+    let driver: DriverPtr<DRIVER_OBJECT> = pool::allocate(cx, pool::Kind::NonPaged, bytes, TAG)?;
+    if driver.is_null() {
+        return Ok(Err(NtStatus::INSUFFICIENT_RESOURCES));
+    }
+    let name = format!("\\Driver\\{}", new.service);
+    if let Err(status) = ob::object::create(cx, driver.address, Kind::Driver, &name, &PROCEDURES) {
+        pool::free(cx, driver)?;
+        return Ok(Err(status));
+    }
+    initialize(cx, driver, new, &name)?;
+    let record =
+        Driver { service: new.service.clone(), base: new.base, size: new.size, extensions: Vec::new() };
+    cx.with(|k| k.io.drivers.insert(driver.address, record));
+    Ok(Ok(driver))
+}
+
+fn initialize(
+    cx: &mut Cx<'_>,
+    driver: DriverPtr<DRIVER_OBJECT>,
+    new: &NewDriver,
+    name: &str,
+) -> Flow<()> {
+    let extension: DriverPtr<DRIVER_EXTENSION> = DriverPtr::new(driver.address + BODY);
+    let hardware: DriverPtr<UNICODE_STRING> = extension.index(1).cast();
+    cx.write(driver + DRIVER_OBJECT::Type, IO_TYPE_DRIVER)?;
+    cx.write(driver + DRIVER_OBJECT::Size, i16::try_from(BODY).unwrap_or(i16::MAX))?;
+    cx.write(driver + DRIVER_OBJECT::DriverStart, DriverPtr::new(new.base))?;
+    cx.write(driver + DRIVER_OBJECT::DriverSize, low_half(new.size))?;
+    cx.write(driver + DRIVER_OBJECT::DriverSection, new.section.cast())?;
+    cx.write(driver + DRIVER_OBJECT::DriverInit, new.entry)?;
+    cx.write(driver + DRIVER_OBJECT::DriverExtension, extension)?;
+    cx.write(extension + DRIVER_EXTENSION::DriverObject, driver)?;
+    cx.write(driver + DRIVER_OBJECT::HardwareDatabase, hardware)?;
+    ob::string::allocate(cx, hardware, HARDWARE, pool::Kind::NonPaged, TAG)?;
+    ob::string::allocate(cx, driver + DRIVER_OBJECT::DriverName, name, pool::Kind::NonPaged, TAG)?;
+    let key = extension + DRIVER_EXTENSION::ServiceKeyName;
+    ob::string::allocate(cx, key, &new.service, pool::Kind::NonPaged, TAG)?;
+    refuse_missing(cx, driver)
+}
+
+/// Every dispatch routine that is null becomes the one that refuses.
+fn refuse_missing(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()> {
+    let refuse = ldr::internal_address("IopInvalidDeviceRequest");
+    for major in 0..=IRP_MJ_MAXIMUM_FUNCTION {
+        let slot = (driver + DRIVER_OBJECT::MajorFunction).element(major.into());
+        if cx.read(slot)?.is_null() {
+            cx.write(slot, refuse)?;
+        }
+    }
+    Ok(())
+}
+
+/// The preset dispatch routine: completes with `STATUS_INVALID_DEVICE_REQUEST`.
+///
+/// # Errors
+/// As completing.
+pub fn invalid_device_request(
+    cx: &mut Cx<'_>,
+    _device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+) -> Flow<NtStatus> {
+    cx.write((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Status, NtStatus::INVALID_DEVICE_REQUEST)?;
+    cx.write((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Information, 0)?;
+    complete::complete(cx, irp, 0)?;
+    Ok(NtStatus::INVALID_DEVICE_REQUEST)
+}
+
+/// Calls `DriverEntry` and, if it succeeds, makes the driver's devices ready. On a system thread, at PASSIVE_LEVEL.
+/// A driver that fails is gone afterwards, with findings about what it left.
+///
+/// # Errors
+/// A verdict on the driver.
+pub fn start(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<NtStatus> {
+    let entry = cx.read(driver + DRIVER_OBJECT::DriverInit)?;
+    let path = registry_path(&service(cx, driver));
+    let string: DriverPtr<UNICODE_STRING> = pool::allocate(cx, pool::Kind::NonPaged, 0x10, TAG)?;
+    ob::string::allocate(cx, string, &path, pool::Kind::NonPaged, TAG)?;
+    let arguments = [driver.address, string.address];
+    let answer = routine::call(cx, "DriverEntry", entry, driver.address, &arguments)?;
+    let status = NtStatus(low_half(answer));
+    free_string(cx, string)?;
+    pool::free(cx, string)?;
+    if !status.is_success() {
+        leaks::report(cx, driver, leaks::When::EntryFailed)?;
+        forget(cx, driver)?;
+        return Ok(status);
+    }
+    refuse_missing(cx, driver)?;
+    device::ready_all(cx, driver)?;
+    let extension = cx.read(driver + DRIVER_OBJECT::DriverExtension)?;
+    let plug_and_play = !cx.read(extension + DRIVER_EXTENSION::AddDevice)?.is_null();
+    let kind = if plug_and_play { DRVO_INITIALIZED } else { DRVO_INITIALIZED | DRVO_LEGACY_DRIVER };
+    set_flags(cx, driver, kind)?;
+    reinitialize(cx, driver)?;
+    Ok(status)
+}
+
+/// Calls the driver's `AddDevice` for a physical device object.
+///
+/// # Errors
+/// A verdict on the driver.
+pub fn add_device(
+    cx: &mut Cx<'_>,
+    driver: DriverPtr<DRIVER_OBJECT>,
+    physical: DriverPtr<DEVICE_OBJECT>,
+) -> Flow<NtStatus> {
+    let extension = cx.read(driver + DRIVER_OBJECT::DriverExtension)?;
+    let routine = cx.read(extension + DRIVER_EXTENSION::AddDevice)?;
+    let arguments = [driver.address, physical.address];
+    let answer = routine::call(cx, "AddDevice", routine, physical.address, &arguments)?;
+    super::stack::check_added(cx, driver)?;
+    Ok(NtStatus(low_half(answer)))
+}
+
+/// Unloads: calls the driver's `Unload` routine and reports what it left. On a system thread, at PASSIVE_LEVEL.
+/// `INVALID_DEVICE_REQUEST` if it has no such routine, `DEVICE_BUSY` while one of its devices is in use.
+///
+/// # Errors
+/// A verdict on the driver.
+pub fn unload(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<NtStatus> {
+    let unload = cx.read(driver + DRIVER_OBJECT::DriverUnload)?;
+    if unload.is_null() {
+        return Ok(NtStatus::INVALID_DEVICE_REQUEST);
+    }
+    for device in device::of_driver(cx, driver)? {
+        let handles = cx.read(device + DEVICE_OBJECT::ReferenceCount)?;
+        let above = cx.read(device + DEVICE_OBJECT::AttachedDevice)?;
+        if handles > 0 || !above.is_null() {
+            return Ok(NtStatus::DEVICE_BUSY);
+        }
+    }
+    set_flags(cx, driver, DRVO_UNLOAD_INVOKED)?;
+    routine::call(cx, "Unload", unload, driver.address, &[driver.address])?;
+    leaks::report(cx, driver, leaks::When::Unloaded)?;
+    forget(cx, driver)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+/// Takes the driver object away. Devices it left stay in memory without a driver.
+fn forget(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()> {
+    ob::object::make_temporary(cx, driver.address);
+    cx.with(|k| k.io.reinitialize.retain(|entry| entry.driver != driver.address));
+    ob::object::dereference(cx, driver).map(|_| ())
+}
+
+/// The last reference to a driver object is gone.
+fn free(cx: &mut Cx<'_>, driver: u64) -> Flow<()> {
+    let driver = DriverPtr::<DRIVER_OBJECT>::new(driver);
+    let extension = cx.read(driver + DRIVER_OBJECT::DriverExtension)?;
+    let hardware = cx.read(driver + DRIVER_OBJECT::HardwareDatabase)?;
+    free_string(cx, hardware)?;
+    free_string(cx, driver + DRIVER_OBJECT::DriverName)?;
+    free_string(cx, extension + DRIVER_EXTENSION::ServiceKeyName)?;
+    let record = cx.with(|k| k.io.drivers.remove(&driver.address));
+    for (_, block) in record.map(|record| record.extensions).unwrap_or_default() {
+        pool::free(cx, DriverPtr::<()>::new(block))?;
+    }
+    pool::free(cx, driver)
+}
+
+fn free_string(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>) -> Flow<()> {
+    let buffer = cx.read(string + UNICODE_STRING::Buffer)?;
+    if buffer.is_null() { Ok(()) } else { pool::free(cx, buffer) }
+}
+
+fn set_flags(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, flags: u32) -> Flow<()> {
+    let old = cx.read(driver + DRIVER_OBJECT::Flags)?;
+    cx.write(driver + DRIVER_OBJECT::Flags, old | flags)
+}
+
+/// The name of a driver's service.
+pub fn service(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> String {
+    cx.with(|k| k.io.drivers.get(&driver.address).map(|driver| driver.service.clone())).unwrap_or_default()
+}
+
+/// The driver object of the code that called the kernel.
+pub(crate) fn calling(cx: &mut Cx<'_>) -> Option<u64> {
+    let base = ldr::calling_image(cx)?;
+    cx.with(|k| k.io.drivers.iter().find(|(_, driver)| driver.base == base).map(|(driver, _)| *driver))
+}
+
+/// `IoRegisterDriverReinitialization`.
+///
+/// # Errors
+/// A verdict if the driver object is bad.
+pub fn register_reinitialization(
+    cx: &mut Cx<'_>,
+    driver: DriverPtr<DRIVER_OBJECT>,
+    routine: DriverPtr<Code>,
+    context: u64,
+) -> Flow<()> {
+    cx.with(|k| k.io.reinitialize.push(Reinitialization { driver: driver.address, routine, context }));
+    set_flags(cx, driver, DRVO_REINIT_REGISTERED)
+}
+
+/// Calls the reinitialization routines of `driver`, which may register themselves again.
+fn reinitialize(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()> {
+    loop {
+        let next = cx.with(|k| {
+            let index = k.io.reinitialize.iter().position(|entry| entry.driver == driver.address)?;
+            Some(k.io.reinitialize.remove(index))
+        });
+        let Some(entry) = next else {
+            return Ok(());
+        };
+        let flags = cx.read(driver + DRIVER_OBJECT::Flags)?;
+        cx.write(driver + DRIVER_OBJECT::Flags, flags & !DRVO_REINIT_REGISTERED)?;
+        let extension = cx.read(driver + DRIVER_OBJECT::DriverExtension)?;
+        let count = cx.read(extension + DRIVER_EXTENSION::Count)? + 1;
+        cx.write(extension + DRIVER_EXTENSION::Count, count)?;
+        let arguments = [driver.address, entry.context, count.into()];
+        routine::call(cx, "Reinitialize", entry.routine, driver.address, &arguments)?;
+    }
+}
+
+/// `IoAllocateDriverObjectExtension`.
+///
+/// # Errors
+/// A verdict if `extension` cannot be written.
+pub fn allocate_extension(
+    cx: &mut Cx<'_>,
+    driver: DriverPtr<DRIVER_OBJECT>,
+    identifier: u64,
+    size: u32,
+    extension: DriverPtr<u64>,
+) -> Flow<NtStatus> {
+    cx.write(extension, 0)?;
+    if extension_of(cx, driver, identifier) != 0 {
+        return Ok(NtStatus::OBJECT_NAME_COLLISION);
+    }
+    let block: DriverPtr<()> = pool::allocate(cx, pool::Kind::NonPaged, size.into(), pool::tag(b"DrvE"))?;
+    if block.is_null() {
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    cx.with(|k| {
+        change(&mut k.io.drivers, driver.address, |record| record.extensions.push((identifier, block.address)));
+    });
+    cx.write(extension, block.address)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+fn extension_of(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, identifier: u64) -> u64 {
+    cx.with(|k| {
+        let extensions = &k.io.drivers.get(&driver.address)?.extensions;
+        extensions.iter().find(|(known, _)| *known == identifier).map(|(_, block)| *block)
+    })
+    .unwrap_or(0)
+}
+
+/// `IoGetDriverObjectExtension`: the block, or null.
+///
+/// # Errors
+/// None.
+pub fn get_extension(
+    cx: &mut Cx<'_>,
+    driver: DriverPtr<DRIVER_OBJECT>,
+    identifier: u64,
+) -> Flow<u64> {
+    Ok(extension_of(cx, driver, identifier))
+}

@@ -1,0 +1,120 @@
+//! Event objects with handles or names, shared by applications and drivers.
+//!
+//! Pages: *IoCreateNotificationEvent function*, *IoCreateSynchronizationEvent function*, *ZwCreateEvent function*. What
+//! an event does is `ke::event`.
+
+use abi::{DriverPtr, KEVENT, UNICODE_STRING};
+use engine::Flow;
+
+use crate::cx::Cx;
+use crate::ke;
+use crate::mm::pool;
+use crate::ob::handle::{self, Mode};
+use crate::ob::names::Target;
+use crate::ob::{self, Handle, Kind, Procedures};
+
+/// Whether waiting resets it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Type {
+    /// It does not: `NotificationEvent`.
+    Notification = 0,
+    /// It does: `SynchronizationEvent`.
+    Synchronization = 1,
+}
+
+/// `EVENT_ALL_ACCESS`.
+const ALL_ACCESS: u32 = 0x001F_0003;
+
+static PROCEDURES: Procedures = Procedures { close: Procedures::nothing, delete: Procedures::free };
+
+fn make(cx: &mut Cx<'_>, name: &str, kind: Type, signaled: bool) -> Flow<Option<DriverPtr<KEVENT>>> {
+    let size = size_of::<KEVENT>() as u64;
+    let event: DriverPtr<KEVENT> = pool::allocate(cx, pool::Kind::NonPaged, size, pool::tag(b"Even"))?;
+    if event.is_null() {
+        return Ok(None);
+    }
+    ke::event::initialize(cx, event, kind as u32, signaled)?;
+    if ob::object::create(cx, event.address, Kind::Event, name, &PROCEDURES).is_err() {
+        pool::free(cx, event)?;
+        return Ok(None);
+    }
+    Ok(Some(event))
+}
+
+/// `CreateEvent`: an event without a name, with a handle of the running thread's process.
+///
+/// # Errors
+/// As opening a handle; none inside if there is no memory.
+pub fn create(cx: &mut Cx<'_>, kind: Type, signaled: bool) -> Flow<Option<Handle>> {
+    let Some(event) = make(cx, "", kind, signaled)? else {
+        return Ok(None);
+    };
+    let handle = handle::open(cx, event.address, ALL_ACCESS, false)?;
+    ob::object::dereference(cx, event)?;
+    Ok(Some(handle))
+}
+
+/// `WaitForSingleObject` on an event's handle, for ever.
+///
+/// # Errors
+/// A verdict if the machine ends meanwhile.
+pub fn wait(cx: &mut Cx<'_>, event: Handle) -> Flow<()> {
+    if let Ok(entry) = handle::reference(cx, event, Some(Kind::Event), 0, Mode::User)? {
+        let object = DriverPtr::<KEVENT>::new(entry.object);
+        let _ = ke::wait::for_object(cx, object)?;
+        ob::object::dereference(cx, object)?;
+    }
+    Ok(())
+}
+
+/// `IoCreateNotificationEvent`: the named event, made signaled if it is new, with a kernel handle; null on failure.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn create_notification(
+    cx: &mut Cx<'_>,
+    name: DriverPtr<UNICODE_STRING>,
+    handle: DriverPtr<u64>,
+) -> Flow<DriverPtr<KEVENT>> {
+    create_named(cx, name, handle, Type::Notification)
+}
+
+/// `IoCreateSynchronizationEvent`.
+///
+/// # Errors
+/// As [`create_notification`].
+pub fn create_synchronization(
+    cx: &mut Cx<'_>,
+    name: DriverPtr<UNICODE_STRING>,
+    handle: DriverPtr<u64>,
+) -> Flow<DriverPtr<KEVENT>> {
+    create_named(cx, name, handle, Type::Synchronization)
+}
+
+fn create_named(
+    cx: &mut Cx<'_>,
+    name: DriverPtr<UNICODE_STRING>,
+    handle: DriverPtr<u64>,
+    kind: Type,
+) -> Flow<DriverPtr<KEVENT>> {
+    let name = ob::string::read(cx, name)?;
+    let known = cx.with(|k| k.ob.names.resolve(&name));
+    let event = match known.map(|found| found.target) {
+        Ok(Target::Object(body)) if ob::object::kind(cx, body) == Some(Kind::Event) => {
+            DriverPtr::<KEVENT>::new(body)
+        }
+        Ok(_) => return Ok(DriverPtr::NULL),
+        Err(_) => match make(cx, &name, kind, true)? {
+            Some(event) => event,
+            None => return Ok(DriverPtr::NULL),
+        },
+    };
+    let opened = handle::open(cx, event.address, ALL_ACCESS, true)?;
+    let fresh = cx.with(|k| k.ob.objects.get(&event.address).is_some_and(|object| object.handles == 1));
+    if fresh {
+        // The handle keeps it; the reference it was made with goes.
+        ob::object::dereference(cx, event)?;
+    }
+    cx.write(handle, opened.0)?;
+    Ok(event)
+}

@@ -1,0 +1,365 @@
+//! Files: open instances of devices, as applications and `ZwCreateFile` get them.
+//!
+//! Pages: *CreateFileW function*, *ZwCreateFile function*, *FILE_OBJECT structure*, *IRP_MJ_CREATE*, *IRP_MJ_CLEANUP*,
+//! *IRP_MJ_CLOSE*. Devices only: there is no file system behind any name. Reading and writing is in `transfer`.
+
+use abi::{
+    DEVICE_OBJECT, DO_DEVICE_INITIALIZING, DO_EXCLUSIVE, DriverPtr, FILE_ALL_ACCESS, FILE_GENERIC_EXECUTE,
+    FILE_GENERIC_READ, FILE_GENERIC_WRITE, FILE_OBJECT, FILE_OPEN, FILE_OPENED, FILE_READ_ATTRIBUTES,
+    FILE_READ_DATA, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT, FILE_WRITE_DATA, FO_ALERTABLE_IO,
+    FO_CLEANUP_COMPLETE, FO_FILE_OPEN, FO_HANDLE_CREATED, FO_SYNCHRONOUS_IO, GENERIC_ALL, GENERIC_EXECUTE,
+    GENERIC_READ, GENERIC_WRITE, IO_SECURITY_CONTEXT, IO_TYPE_FILE, IRP_CLOSE_OPERATION,
+    IRP_CREATE_OPERATION, IRP_MJ_CLEANUP, IRP_MJ_CLOSE, IRP_MJ_CREATE, IRP_SYNCHRONOUS_API, MAXIMUM_ALLOWED,
+    NtStatus, SYNCHRONIZE, UNICODE_STRING,
+};
+use engine::Flow;
+
+use super::device;
+use super::send::{self, Request};
+use crate::cx::Cx;
+use super::change;
+use crate::event::Event;
+use crate::mm::pool;
+use crate::ob::handle::{self, Mode};
+use crate::ob::names::Target;
+use crate::ob::{self, Handle, Kind, Procedures};
+use crate::ke;
+
+pub use super::send::Answer;
+pub use super::transfer::{Buffer, Operation, Overlapped, device_control, perform, read, start, write};
+
+/// How a file is to be opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpenOptions {
+    /// `DesiredAccess`, generic rights included.
+    pub access: u32,
+    /// `ShareAccess`; devices do not look at it unless their driver does.
+    pub share: u16,
+    /// `CreateOptions`: `FILE_SYNCHRONOUS_IO_NONALERT` unless the handle is overlapped.
+    pub options: u32,
+    /// `CreateDisposition`.
+    pub disposition: u32,
+    /// `FileAttributes`.
+    pub attributes: u16,
+}
+
+impl Default for OpenOptions {
+    /// For reading and writing, synchronous.
+    fn default() -> Self {
+        Self {
+            access: GENERIC_READ | GENERIC_WRITE,
+            share: 0,
+            options: FILE_SYNCHRONOUS_IO_NONALERT,
+            disposition: FILE_OPEN,
+            attributes: 0,
+        }
+    }
+}
+
+impl OpenOptions {
+    /// For reading and writing, overlapped.
+    #[must_use]
+    pub fn overlapped() -> Self {
+        Self { options: 0, ..Self::default() }
+    }
+}
+
+/// What the I/O manager knows of a file beside what drivers see.
+pub(crate) struct File {
+    /// The driver was asked and agreed: it gets `IRP_MJ_CLOSE`.
+    opened: bool,
+}
+
+/// What the I/O manager remembers of an application's request while its IRP is under way.
+pub(crate) struct Issue {
+    /// `ReadFile`, `DeviceIoControl`, …
+    pub(crate) name: &'static str,
+    /// The file, on which the request holds a reference.
+    pub(crate) file: u64,
+    /// An event of the requester's, with a reference; 0 if none.
+    pub(crate) event: u64,
+    /// If it is pended, the requester goes on, and the answer is told when it comes.
+    pub(crate) answered_later: bool,
+}
+
+const TAG: u32 = pool::tag(b"File");
+
+static PROCEDURES: Procedures = Procedures { close: closed, delete };
+
+/// What an application's `CreateFile` does: `path` as `\\.\Name`, `\\?\pci#…`, or an NT name.
+///
+/// # Errors
+/// (inner) why it cannot be opened: the status of the name, or of the driver.
+pub fn open(cx: &mut Cx<'_>, path: &str, options: &OpenOptions) -> Flow<Result<Handle, NtStatus>> {
+    cx.emit(Event::Request { name: "CreateFile", detail: path.to_owned() });
+    let mut options = *options;
+    options.access |= SYNCHRONIZE | FILE_READ_ATTRIBUTES;
+    let result = create(cx, &nt_path(path), &options, Mode::User, false)?;
+    let status = result.err().unwrap_or(NtStatus::SUCCESS).0;
+    cx.emit(Event::Answer { name: "CreateFile", status, information: 0 });
+    Ok(result)
+}
+
+/// `\\.\X` and `\\?\X` are `\??\X`; anything else is an NT name already.
+fn nt_path(path: &str) -> String {
+    match path.strip_prefix("\\\\.\\").or_else(|| path.strip_prefix("\\\\?\\")) {
+        Some(name) => format!("\\??\\{name}"),
+        None => path.to_owned(),
+    }
+}
+
+/// What an application's `CloseHandle` does; at its end all requests of the file that drivers still have stay with them.
+///
+/// # Errors
+/// A verdict on a driver.
+pub fn close(cx: &mut Cx<'_>, handle: Handle) -> Flow<NtStatus> {
+    cx.emit(Event::Request { name: "CloseHandle", detail: format!("{:#x}", handle.0) });
+    let status = ob::handle::close(cx, handle)?.err().unwrap_or(NtStatus::SUCCESS);
+    cx.emit(Event::Answer { name: "CloseHandle", status: status.0, information: 0 });
+    Ok(status)
+}
+
+/// What `CancelIo` does: cancels what the running thread has under way on this handle.
+///
+/// # Errors
+/// A verdict on a driver.
+pub fn cancel_io(cx: &mut Cx<'_>, handle: Handle) -> Flow<NtStatus> {
+    cancel(cx, handle, "CancelIo", false)
+}
+
+/// What `CancelIoEx` does without an `OVERLAPPED`: cancels what anybody has under way on this file.
+///
+/// # Errors
+/// A verdict on a driver.
+pub fn cancel_io_ex(cx: &mut Cx<'_>, handle: Handle) -> Flow<NtStatus> {
+    cancel(cx, handle, "CancelIoEx", true)
+}
+
+fn cancel(cx: &mut Cx<'_>, handle: Handle, name: &'static str, every: bool) -> Flow<NtStatus> {
+    cx.emit(Event::Request { name, detail: format!("{:#x}", handle.0) });
+    let status = match handle::reference(cx, handle, Some(Kind::File), 0, Mode::User)? {
+        Err(status) => status,
+        Ok(entry) => {
+            let status = super::cancel::cancel_file(cx, entry.object, every)?;
+            ob::object::dereference(cx, DriverPtr::<FILE_OBJECT>::new(entry.object))?;
+            status
+        }
+    };
+    cx.emit(Event::Answer { name, status: status.0, information: 0 });
+    Ok(status)
+}
+
+/// `GENERIC_*` as what they mean for files.
+pub(crate) const fn map_generic(access: u32) -> u32 {
+    let mut mapped = access & 0x0FFF_FFFF & !MAXIMUM_ALLOWED;
+    if access & GENERIC_READ != 0 {
+        mapped |= FILE_GENERIC_READ;
+    }
+    if access & GENERIC_WRITE != 0 {
+        mapped |= FILE_GENERIC_WRITE;
+    }
+    if access & GENERIC_EXECUTE != 0 {
+        mapped |= FILE_GENERIC_EXECUTE;
+    }
+    if access & (GENERIC_ALL | MAXIMUM_ALLOWED) != 0 {
+        mapped |= FILE_ALL_ACCESS;
+    }
+    mapped
+}
+
+/// Opens a device by name and gives the running thread's process (or the kernel) a handle.
+///
+/// # Errors
+/// (inner) why it cannot be opened.
+pub(crate) fn create(
+    cx: &mut Cx<'_>,
+    path: &str,
+    options: &OpenOptions,
+    mode: Mode,
+    kernel_handle: bool,
+) -> Flow<Result<Handle, NtStatus>> {
+    let file = match open_device(cx, path, options, mode)? {
+        Ok(file) => file,
+        Err(status) => return Ok(Err(status)),
+    };
+    let handle = handle::open(cx, file.address, map_generic(options.access), kernel_handle)?;
+    let flags = cx.read(file + FILE_OBJECT::Flags)?;
+    cx.write(file + FILE_OBJECT::Flags, flags | FO_HANDLE_CREATED)?;
+    ob::object::dereference(cx, file)?;
+    Ok(Ok(handle))
+}
+
+fn open_device(
+    cx: &mut Cx<'_>,
+    path: &str,
+    options: &OpenOptions,
+    mode: Mode,
+) -> Flow<Result<DriverPtr<FILE_OBJECT>, NtStatus>> {
+    let found = match cx.with(|k| k.ob.names.resolve(path)) {
+        Ok(found) => found,
+        Err(status) => return Ok(Err(status)),
+    };
+    let device = match found.target {
+        Target::Object(body) if ob::object::kind(cx, body) == Some(Kind::Device) => DriverPtr::new(body),
+        _ => return Ok(Err(NtStatus::OBJECT_TYPE_MISMATCH)),
+    };
+    if let Err(status) = take_device(cx, device)? {
+        return Ok(Err(status));
+    }
+    let Some(file) = new_file(cx, device, &found.rest, options)? else {
+        release_device(cx, device)?;
+        return Ok(Err(NtStatus::INSUFFICIENT_RESOURCES));
+    };
+    let status = ask_driver(cx, device, file, options, mode)?;
+    if !status.is_success() {
+        ob::object::dereference(cx, file)?;
+        return Ok(Err(status));
+    }
+    cx.with(|k| change(&mut k.io.files, file.address, |file| file.opened = true));
+    let flags = cx.read(file + FILE_OBJECT::Flags)?;
+    cx.write(file + FILE_OBJECT::Flags, flags | FO_FILE_OPEN)?;
+    Ok(Ok(file))
+}
+
+/// Counts one more file on the device, if it can be opened now.
+fn take_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<Result<(), NtStatus>> {
+    let flags = cx.read(device + DEVICE_OBJECT::Flags)?;
+    let going = cx.with(|k| k.io.devices.get(&device.address).is_none_or(|d| d.delete_pending || d.deleted));
+    if going || flags & DO_DEVICE_INITIALIZING != 0 {
+        return Ok(Err(NtStatus::NO_SUCH_DEVICE));
+    }
+    let count = cx.read(device + DEVICE_OBJECT::ReferenceCount)?;
+    if flags & DO_EXCLUSIVE != 0 && count > 0 {
+        return Ok(Err(NtStatus::ACCESS_DENIED));
+    }
+    cx.write(device + DEVICE_OBJECT::ReferenceCount, count + 1)?;
+    Ok(Ok(()))
+}
+
+fn release_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+    let count = cx.read(device + DEVICE_OBJECT::ReferenceCount)?;
+    cx.write(device + DEVICE_OBJECT::ReferenceCount, count - 1)?;
+    device::finish_deletion(cx, device)
+}
+
+fn new_file(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    name: &str,
+    options: &OpenOptions,
+) -> Flow<Option<DriverPtr<FILE_OBJECT>>> {
+    let size = size_of::<FILE_OBJECT>();
+    let file: DriverPtr<FILE_OBJECT> = pool::allocate(cx, pool::Kind::NonPaged, size as u64, TAG)?;
+    if file.is_null() {
+        return Ok(None);
+    }
+    let access = map_generic(options.access);
+    cx.write(file + FILE_OBJECT::Type, IO_TYPE_FILE)?;
+    cx.write(file + FILE_OBJECT::Size, i16::try_from(size).unwrap_or(i16::MAX))?;
+    cx.write(file + FILE_OBJECT::DeviceObject, device)?;
+    cx.write(file + FILE_OBJECT::Flags, file_flags(options.options))?;
+    cx.write(file + FILE_OBJECT::ReadAccess, u8::from(access & FILE_READ_DATA != 0))?;
+    cx.write(file + FILE_OBJECT::WriteAccess, u8::from(access & FILE_WRITE_DATA != 0))?;
+    ke::event::initialize(cx, file + FILE_OBJECT::Lock, 1, false)?;
+    ke::event::initialize(cx, file + FILE_OBJECT::Event, 0, false)?;
+    let list = file + FILE_OBJECT::IrpList;
+    ke::links::initialize(cx.engine(), list).map_err(|bad| cx.bad_pointer(bad))?;
+    ob::string::allocate(cx, file + FILE_OBJECT::FileName, name, pool::Kind::Paged, TAG)?;
+    ob::object::create(cx, file.address, Kind::File, "", &PROCEDURES)
+        .expect("an object without a name cannot collide");
+    cx.with(|k| k.io.files.insert(file.address, File { opened: false }));
+    Ok(Some(file))
+}
+
+fn file_flags(options: u32) -> u32 {
+    if options & FILE_SYNCHRONOUS_IO_ALERT != 0 {
+        FO_SYNCHRONOUS_IO | FO_ALERTABLE_IO
+    } else if options & FILE_SYNCHRONOUS_IO_NONALERT != 0 {
+        FO_SYNCHRONOUS_IO
+    } else {
+        0
+    }
+}
+
+/// `IRP_MJ_CREATE`.
+fn ask_driver(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    file: DriverPtr<FILE_OBJECT>,
+    options: &OpenOptions,
+    mode: Mode,
+) -> Flow<NtStatus> {
+    let size = size_of::<IO_SECURITY_CONTEXT>() as u64;
+    let context: DriverPtr<IO_SECURITY_CONTEXT> = pool::allocate(cx, pool::Kind::NonPaged, size, TAG)?;
+    if context.is_null() {
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    cx.write(context + IO_SECURITY_CONTEXT::DesiredAccess, map_generic(options.access))?;
+    cx.write(context + IO_SECURITY_CONTEXT::FullCreateOptions, options.options)?;
+    let disposition = u64::from(options.disposition << 24 | options.options & 0x00FF_FFFF);
+    let sharing = u64::from(options.attributes) | u64::from(options.share) << 16;
+    let request = Request {
+        parameters: [context.address, disposition, sharing, 0],
+        file,
+        flags: IRP_CREATE_OPERATION | IRP_SYNCHRONOUS_API,
+        mode: mode.value(),
+        ..Request::new(IRP_MJ_CREATE, 0)
+    };
+    let answer = send::send(cx, device, &request)?;
+    pool::free(cx, context)?;
+    Ok(answer.status)
+}
+
+/// What `ZwCreateFile` reports as `Information`.
+pub(crate) const OPENED: u64 = FILE_OPENED;
+
+/// A handle to a file was closed: with the last one its driver cleans up.
+fn closed(cx: &mut Cx<'_>, file: u64, _process: u64, _of_process: u32, of_all: u32) -> Flow<()> {
+    if of_all > 0 {
+        return Ok(());
+    }
+    let file = DriverPtr::<FILE_OBJECT>::new(file);
+    let device = cx.read(file + FILE_OBJECT::DeviceObject)?;
+    let request =
+        Request { file, flags: IRP_CLOSE_OPERATION | IRP_SYNCHRONOUS_API, ..Request::new(IRP_MJ_CLEANUP, 0) };
+    let _ = send::send(cx, device, &request)?;
+    let flags = cx.read(file + FILE_OBJECT::Flags)?;
+    cx.write(file + FILE_OBJECT::Flags, flags | FO_CLEANUP_COMPLETE)
+}
+
+/// The last reference is gone.
+fn delete(cx: &mut Cx<'_>, file: u64) -> Flow<()> {
+    let file = DriverPtr::<FILE_OBJECT>::new(file);
+    let device = cx.read(file + FILE_OBJECT::DeviceObject)?;
+    let opened = cx.with(|k| k.io.files.remove(&file.address).is_some_and(|file| file.opened));
+    if opened {
+        let request =
+            Request { file, flags: IRP_CLOSE_OPERATION | IRP_SYNCHRONOUS_API, ..Request::new(IRP_MJ_CLOSE, 0) };
+        let _ = send::send(cx, device, &request)?;
+    }
+    let name = cx.read((file + FILE_OBJECT::FileName) + UNICODE_STRING::Buffer)?;
+    if !name.is_null() {
+        pool::free(cx, name)?;
+    }
+    pool::free(cx, file)?;
+    release_device(cx, device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn win32_paths_become_names_in_dosdevices() {
+        assert_eq!(nt_path("\\\\.\\Foo"), "\\??\\Foo");
+        assert_eq!(nt_path("\\\\?\\pci#ven_10b5#{guid}"), "\\??\\pci#ven_10b5#{guid}");
+        assert_eq!(nt_path("\\Device\\Foo"), "\\Device\\Foo");
+    }
+
+    #[test]
+    fn generic_rights_become_a_files_own() {
+        assert_eq!(map_generic(GENERIC_READ) & FILE_READ_DATA, FILE_READ_DATA);
+        assert_eq!(map_generic(GENERIC_READ) & FILE_WRITE_DATA, 0);
+        assert_eq!(map_generic(MAXIMUM_ALLOWED), FILE_ALL_ACCESS);
+    }
+}

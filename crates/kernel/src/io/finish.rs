@@ -1,0 +1,212 @@
+//! The top of a completion: results reach whoever asked, and the IRP goes.
+//!
+//! Pages: *IofCompleteRequest function*, *IoBuildDeviceIoControlRequest function*, *IoMakeAssociatedIrp function*,
+//! *ReadFile function*. Windows does this in an APC of the requesting thread; here it happens where the IRP is completed.
+//! A request that fails without having been pending leaves status block and events alone: its status was returned.
+
+use abi::{
+    DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO, IO_STATUS_BLOCK, IRP, IRP_BUFFERED_IO, IRP_DEALLOCATE_BUFFER,
+    IRP_INPUT_OPERATION, KEVENT, MDL, MDL_PAGES_LOCKED, NtStatus,
+};
+use engine::Flow;
+
+use super::allocate;
+use super::irp::Origin;
+use super::violation::io_manager;
+use crate::cx::Cx;
+use crate::event::Event;
+use crate::mm::{mdl, mdl_lock, pool};
+use crate::{ke, ob};
+
+/// `NT_ERROR`.
+pub(crate) const fn is_error(status: NtStatus) -> bool {
+    status.0 >> 30 == 3
+}
+
+struct Done {
+    status: NtStatus,
+    information: u64,
+    pending: bool,
+}
+
+/// All drivers have seen the completion.
+///
+/// # Errors
+/// A verdict, e.g. on an IRP of `IoAllocateIrp` that nobody took back.
+pub(crate) fn finish(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
+    let Some(origin) = cx.with(|k| k.io.irps.live.get(&irp.address).map(|record| record.origin)) else {
+        return Ok(());
+    };
+    if let Origin::Associated(master) = origin {
+        return associated(cx, irp, DriverPtr::new(master));
+    }
+    let thread = cx.read(irp + IRP::Tail_Overlay_Thread)?;
+    if matches!(origin, Origin::Allocated | Origin::DriverMemory) && thread.is_null() {
+        return Err(nobody_stops(cx, irp));
+    }
+    let mut done = Done {
+        status: cx.read((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Status)?,
+        information: cx.read((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Information)?,
+        pending: cx.read(irp + IRP::PendingReturned)? != 0,
+    };
+    check_information(cx, irp, &done)?;
+    copy_back(cx, irp, &mut done)?;
+    release_buffers(cx, irp)?;
+    answer(cx, irp, &done)
+}
+
+fn nobody_stops(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
+    let message = format!(
+        "the IRP {:#x}, which a driver allocated, was completed and no completion routine of its driver returned \
+         STATUS_MORE_PROCESSING_REQUIRED",
+        irp.address
+    );
+    cx.stop(io_manager("allocated-irp-completed", 0x239, message, DriverPtr::NULL, irp))
+}
+
+/// `Information` says how much of the output buffer is filled: never more than there is.
+fn check_information(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &Done) -> Flow<()> {
+    let output = cx.with(|k| k.io.irps.live.get(&irp.address).and_then(|record| record.output));
+    match output {
+        Some(output) if !is_error(done.status) && done.information > output.into() => {
+            let message = format!(
+                "the IRP {:#x} was completed with IoStatus.Information {:#x}, and the output buffer has {output:#x} bytes",
+                irp.address, done.information
+            );
+            Err(cx.stop(io_manager("information-too-large", 0x312, message, DriverPtr::NULL, irp)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The system buffer's contents go to the requester's buffer.
+fn copy_back(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &mut Done) -> Flow<()> {
+    let flags = cx.read(irp + IRP::Flags)?;
+    if flags & IRP_BUFFERED_IO == 0 {
+        return Ok(());
+    }
+    let system = cx.read(irp + IRP::AssociatedIrp_SystemBuffer)?;
+    let user = cx.read(irp + IRP::UserBuffer)?;
+    let wanted = flags & IRP_INPUT_OPERATION != 0 && !is_error(done.status) && done.information > 0;
+    if wanted && !system.is_null() && !user.is_null() {
+        let bytes = cx.read_bytes(system.address, done.information)?;
+        if cx.read(irp + IRP::RequestorMode)? == 0 {
+            cx.write_bytes(user.address, &bytes)?;
+        } else if cx.engine().write_bytes(user.address, &bytes).is_err() {
+            done.status = NtStatus::ACCESS_VIOLATION;
+            done.information = 0;
+        }
+    }
+    if flags & IRP_DEALLOCATE_BUFFER != 0 && !system.is_null() {
+        pool::free(cx, system)?;
+    }
+    Ok(())
+}
+
+/// Unlocks and frees the chain of MDLs.
+fn release_buffers(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
+    let mut next = cx.read(irp + IRP::MdlAddress)?;
+    while !next.is_null() {
+        let this = next;
+        next = cx.read(this + MDL::Next)?;
+        if mdl::flags(cx, this)? & MDL_PAGES_LOCKED != 0 {
+            mdl_lock::unlock(cx, this)?;
+        }
+        mdl::io_free(cx, this)?;
+    }
+    cx.write(irp + IRP::MdlAddress, DriverPtr::NULL)
+}
+
+/// Status block, events and references; the IRP is freed before anybody is woken.
+fn answer(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &Done) -> Flow<()> {
+    let status_block = cx.read(irp + IRP::UserIosb)?;
+    let user_event = cx.read(irp + IRP::UserEvent)?;
+    let file: DriverPtr<FILE_OBJECT> = cx.read(irp + IRP::Tail_Overlay_OriginalFileObject)?.cast();
+    let Some((origin, issue)) = cx.with(|k| {
+        let record = k.io.irps.live.get_mut(&irp.address)?;
+        record.thread = 0;
+        Some((record.origin, record.issue.take()))
+    }) else {
+        return Ok(());
+    };
+    allocate::discard(cx, irp)?;
+
+    let always = origin == Origin::System && issue.is_none();
+    let tell = always || done.pending || !is_error(done.status);
+    if tell && !status_block.is_null() {
+        write_status(cx, status_block, done, issue.is_some())?;
+    }
+    let Some(issue) = issue else {
+        if tell && !user_event.is_null() {
+            ke::event::set(cx, user_event, 0, false)?;
+        }
+        return Ok(());
+    };
+    if tell {
+        signal(cx, file, user_event, done)?;
+    }
+    if issue.answered_later && done.pending {
+        let (name, status, information) = (issue.name, done.status.0, done.information);
+        cx.emit(Event::Answer { name, status, information });
+    }
+    if issue.event != 0 {
+        ob::object::dereference(cx, DriverPtr::<KEVENT>::new(issue.event))?;
+    }
+    ob::object::dereference(cx, file).map(|_| ())
+}
+
+/// The status block of an application may have gone away; a driver's may not.
+fn write_status(
+    cx: &mut Cx<'_>,
+    to: DriverPtr<IO_STATUS_BLOCK>,
+    done: &Done,
+    application: bool,
+) -> Flow<()> {
+    if application {
+        let engine = cx.engine();
+        let _ = engine.write(to + IO_STATUS_BLOCK::Status, done.status);
+        let _ = engine.write(to + IO_STATUS_BLOCK::Information, done.information);
+        return Ok(());
+    }
+    cx.write(to + IO_STATUS_BLOCK::Status, done.status)?;
+    cx.write(to + IO_STATUS_BLOCK::Information, done.information)
+}
+
+fn signal(
+    cx: &mut Cx<'_>,
+    file: DriverPtr<FILE_OBJECT>,
+    user_event: DriverPtr<KEVENT>,
+    done: &Done,
+) -> Flow<()> {
+    if !user_event.is_null() {
+        ke::event::set(cx, user_event, 0, false)?;
+    }
+    let synchronous = cx.read(file + FILE_OBJECT::Flags)? & FO_SYNCHRONOUS_IO != 0;
+    if synchronous {
+        cx.write(file + FILE_OBJECT::FinalStatus, done.status)?;
+    }
+    if synchronous || user_event.is_null() {
+        ke::event::set(cx, file + FILE_OBJECT::Event, 0, false)?;
+    }
+    Ok(())
+}
+
+/// An associated IRP is complete: with the last of them the master is.
+fn associated(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, master: DriverPtr<IRP>) -> Flow<()> {
+    release_buffers(cx, irp)?;
+    allocate::discard(cx, irp)?;
+    let left = cx.read(master + IRP::AssociatedIrp_IrpCount)?.wrapping_sub(1);
+    cx.write(master + IRP::AssociatedIrp_IrpCount, left)?;
+    if left == 0 { super::complete::complete(cx, master, 0) } else { Ok(()) }
+}
+
+/// An IRP that no driver got: buffers and packet are freed, nobody is told.
+pub(crate) fn abandon(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
+    let flags = cx.read(irp + IRP::Flags)?;
+    let system = cx.read(irp + IRP::AssociatedIrp_SystemBuffer)?;
+    if flags & IRP_DEALLOCATE_BUFFER != 0 && !system.is_null() {
+        pool::free(cx, system)?;
+    }
+    release_buffers(cx, irp)?;
+    allocate::discard(cx, irp)
+}

@@ -1,0 +1,153 @@
+//! Small questions to the I/O manager.
+//!
+//! Pages: *IoGetCurrentProcess macro*, *IoGetRequestorProcess function*, *IoIsWdmVersionAvailable function*,
+//! *IoSetCompletionRoutineEx function*, *IoGetStackLimits function*, *IoIsOperationSynchronous function*,
+//! *IoForwardIrpSynchronously function*.
+
+use abi::{
+    Code, DEVICE_OBJECT, DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IRP,
+    IRP_SYNCHRONOUS_API, KEVENT, KPROCESS, KTHREAD, NtStatus, SL_INVOKE_ON_CANCEL, SL_INVOKE_ON_ERROR,
+    SL_INVOKE_ON_SUCCESS,
+};
+use engine::Flow;
+
+use super::violation::{device_name, io_manager};
+use super::{call, irp};
+use crate::cx::Cx;
+use crate::mm::pool;
+use crate::{ke, ldr, ps};
+
+/// The WDM version of every Windows since Vista.
+const WDM_VERSION: (u8, u8) = (6, 0);
+
+/// `IoIsWdmVersionAvailable`.
+///
+/// # Errors
+/// None.
+pub fn is_wdm_version_available(_cx: &mut Cx<'_>, major: u8, minor: u8) -> Flow<bool> {
+    Ok((major, minor) <= WDM_VERSION)
+}
+
+/// `IoGetCurrentProcess`.
+///
+/// # Errors
+/// None.
+pub fn current_process(cx: &mut Cx<'_>) -> Flow<DriverPtr<KPROCESS>> {
+    Ok(ps::process::current_object(cx))
+}
+
+/// `IoGetRequestorProcess`: the process of the thread that made the request; null if no thread did.
+///
+/// # Errors
+/// A verdict if the IRP is bad.
+pub fn requestor_process(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<DriverPtr<KPROCESS>> {
+    let thread: DriverPtr<KTHREAD> = cx.read(irp + IRP::Tail_Overlay_Thread)?;
+    Ok(cx.with(|k| {
+        let process = k.ke.thread_of(thread.address).map(|thread| thread.process);
+        let object = process.and_then(|process| k.ps.processes.get(&process)).map(|process| process.object);
+        object.unwrap_or(DriverPtr::NULL)
+    }))
+}
+
+/// `IoGetStackLimits`: the current thread's driver stack.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn stack_limits(cx: &mut Cx<'_>, low: DriverPtr<u64>, high: DriverPtr<u64>) -> Flow<()> {
+    let stack = cx.with(|k| k.ke.thread().and_then(|thread| thread.stack));
+    let (limit, base) = stack.map_or((0, 0), |stack| (stack.limit, stack.base));
+    cx.write(low, limit)?;
+    cx.write(high, base)
+}
+
+/// `IoIsOperationSynchronous`.
+///
+/// # Errors
+/// A verdict if the IRP is bad.
+pub fn is_operation_synchronous(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<bool> {
+    if cx.read(irp + IRP::Flags)? & IRP_SYNCHRONOUS_API != 0 {
+        return Ok(true);
+    }
+    let file: DriverPtr<FILE_OBJECT> = cx.read(irp + IRP::Tail_Overlay_OriginalFileObject)?.cast();
+    Ok(!file.is_null() && cx.read(file + FILE_OBJECT::Flags)? & FO_SYNCHRONOUS_IO != 0)
+}
+
+/// `IoSetCompletionRoutineEx`: the routine is called through one of the kernel's that keeps the driver loaded.
+///
+/// # Errors
+/// A verdict if the IRP has no location for it.
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn set_completion_routine_ex(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+    routine: DriverPtr<Code>,
+    context: u64,
+    on_success: bool,
+    on_error: bool,
+    on_cancel: bool,
+) -> Flow<NtStatus> {
+    if cx.read(irp + IRP::CurrentLocation)? <= 1 {
+        let name = device_name(cx, device);
+        let message = format!(
+            "IoSetCompletionRoutineEx for {name} on the IRP {:#x}, which has no stack location left",
+            irp.address
+        );
+        return Err(cx.stop(io_manager("no-stack-location", 0x212, message, device, irp)));
+    }
+    let bits = [(on_success, SL_INVOKE_ON_SUCCESS), (on_error, SL_INVOKE_ON_ERROR), (on_cancel, SL_INVOKE_ON_CANCEL)];
+    let control = bits.iter().filter(|(wanted, _)| *wanted).fold(0, |control, (_, bit)| control | bit);
+    let location = irp::next(cx, irp)?;
+    cx.write(location + IO_STACK_LOCATION::CompletionRoutine, routine)?;
+    cx.write(location + IO_STACK_LOCATION::Context, DriverPtr::new(context))?;
+    cx.write(location + IO_STACK_LOCATION::Control, control)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+/// `IoForwardIrpSynchronously`: copies the stack location, sends the IRP down and waits. False if it has no location left.
+///
+/// # Errors
+/// A verdict on a driver below.
+pub fn forward_synchronously(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+) -> Flow<bool> {
+    let current = irp::current(cx, irp)?;
+    if current.is_null() || cx.read(irp + IRP::CurrentLocation)? <= 1 {
+        return Ok(false);
+    }
+    let event: DriverPtr<KEVENT> =
+        pool::allocate(cx, pool::Kind::NonPaged, size_of::<KEVENT>() as u64, pool::tag(b"IoWt"))?;
+    if event.is_null() {
+        return Ok(false);
+    }
+    ke::event::initialize(cx, event, 0, false)?;
+    let next = irp::next(cx, irp)?;
+    // `IoCopyCurrentIrpStackLocationToNext`: everything before the completion routine.
+    let bytes = cx.read_bytes(current.address, IO_STACK_LOCATION::CompletionRoutine.offset)?;
+    cx.write_bytes(next.address, &bytes)?;
+    cx.write(next + IO_STACK_LOCATION::CompletionRoutine, ldr::internal_address("IopForwardCompletion"))?;
+    cx.write(next + IO_STACK_LOCATION::Context, event.cast())?;
+    let always = SL_INVOKE_ON_SUCCESS | SL_INVOKE_ON_ERROR | SL_INVOKE_ON_CANCEL;
+    cx.write(next + IO_STACK_LOCATION::Control, always)?;
+    if call::call_driver(cx, device, irp)? == NtStatus::PENDING {
+        let _ = ke::wait::for_object(cx, event)?;
+    }
+    pool::free(cx, event)?;
+    Ok(true)
+}
+
+/// The completion routine of [`forward_synchronously`].
+///
+/// # Errors
+/// As setting an event.
+pub fn forward_completion(
+    cx: &mut Cx<'_>,
+    _device: DriverPtr<DEVICE_OBJECT>,
+    _irp: DriverPtr<IRP>,
+    event: DriverPtr<KEVENT>,
+) -> Flow<NtStatus> {
+    ke::event::set(cx, event, 0, false)?;
+    Ok(NtStatus::MORE_PROCESSING_REQUIRED)
+}

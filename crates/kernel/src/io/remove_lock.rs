@@ -1,0 +1,136 @@
+//! Remove locks: how a driver knows that nobody is inside when its device goes.
+//!
+//! Pages: *IoInitializeRemoveLock macro*, *IoAcquireRemoveLock macro*, *IoReleaseRemoveLock macro*,
+//! *IoReleaseRemoveLockAndWait macro*, *Using Remove Locks*. The lock is all in driver memory; the tags it was acquired
+//! with are remembered here for any lock, as Driver Verifier does. The fields a checked build adds are not kept.
+
+use std::collections::BTreeMap;
+
+use abi::{DriverPtr, IO_REMOVE_LOCK_COMMON_BLOCK, NtStatus};
+use engine::Flow;
+
+use crate::cx::Cx;
+use crate::ke;
+use crate::verdict::Verdict;
+
+type Lock = DriverPtr<IO_REMOVE_LOCK_COMMON_BLOCK>;
+
+/// How often a lock is held, by tag.
+pub(crate) type Tags = BTreeMap<u64, u32>;
+
+/// `IoInitializeRemoveLockEx`.
+///
+/// # Errors
+/// A verdict if it is held, or the pointer is bad.
+pub fn initialize(
+    cx: &mut Cx<'_>,
+    lock: Lock,
+    _allocate_tag: u32,
+    _most_minutes: u32,
+    _high_watermark: u32,
+    _size: u32,
+) -> Flow<()> {
+    let known = cx.with(|k| k.io.remove_locks.insert(lock.address, Tags::new()));
+    // Memory that was freed and allocated anew does not look held.
+    let looks_held = cx.read(lock + IO_REMOVE_LOCK_COMMON_BLOCK::IoCount)? > 1;
+    if known.is_some_and(|tags| !tags.is_empty()) && looks_held {
+        let message = format!("the remove lock {:#x} is initialised again while it is held", lock.address);
+        let verdict = Verdict::error("remove-lock-initialized-again", message);
+        return Err(cx.stop(verdict.bug_check(0xC4, [0xD7, lock.address, 0, 0])));
+    }
+    cx.write(lock + IO_REMOVE_LOCK_COMMON_BLOCK::Removed, 0)?;
+    cx.write(lock + IO_REMOVE_LOCK_COMMON_BLOCK::IoCount, 1)?;
+    ke::event::initialize(cx, lock + IO_REMOVE_LOCK_COMMON_BLOCK::RemoveEvent, 1, false)
+}
+
+/// `IoAcquireRemoveLockEx`: `DELETE_PENDING` once the device is being removed.
+///
+/// # Errors
+/// A verdict if the lock was not initialised.
+pub fn acquire(
+    cx: &mut Cx<'_>,
+    lock: Lock,
+    tag: u64,
+    _file: u64,
+    _line: u32,
+    _size: u32,
+) -> Flow<NtStatus> {
+    check(cx, lock, "IoAcquireRemoveLock")?;
+    add(cx, lock, 1)?;
+    if cx.read(lock + IO_REMOVE_LOCK_COMMON_BLOCK::Removed)? == 0 {
+        cx.with(|k| *k.io.remove_locks.entry(lock.address).or_default().entry(tag).or_default() += 1);
+        return Ok(NtStatus::SUCCESS);
+    }
+    drop_one(cx, lock)?;
+    Ok(NtStatus::DELETE_PENDING)
+}
+
+/// `IoReleaseRemoveLockEx`.
+///
+/// # Errors
+/// A verdict if it is not held with this tag.
+pub fn release(cx: &mut Cx<'_>, lock: Lock, tag: u64, _size: u32) -> Flow<()> {
+    check(cx, lock, "IoReleaseRemoveLock")?;
+    forget(cx, lock, tag, "IoReleaseRemoveLock", 0xD5)?;
+    drop_one(cx, lock)
+}
+
+/// `IoReleaseRemoveLockAndWaitEx`: from now on nobody acquires it; waits until nobody holds it.
+///
+/// # Errors
+/// A verdict if it is not held with this tag.
+pub fn release_and_wait(cx: &mut Cx<'_>, lock: Lock, tag: u64, _size: u32) -> Flow<()> {
+    check(cx, lock, "IoReleaseRemoveLockAndWait")?;
+    forget(cx, lock, tag, "IoReleaseRemoveLockAndWait", 0xD6)?;
+    cx.write(lock + IO_REMOVE_LOCK_COMMON_BLOCK::Removed, 1)?;
+    add(cx, lock, -1)?;
+    if add(cx, lock, -1)? > 0 {
+        let _ = ke::wait::for_object(cx, lock + IO_REMOVE_LOCK_COMMON_BLOCK::RemoveEvent)?;
+    }
+    Ok(())
+}
+
+/// The memory of a device goes, and the locks in its extension with it.
+pub(crate) fn forget_range(cx: &mut Cx<'_>, from: u64, bytes: u64) {
+    cx.with(|k| k.io.remove_locks.retain(|lock, _| lock.wrapping_sub(from) >= bytes));
+}
+
+fn add(cx: &mut Cx<'_>, lock: Lock, change: i32) -> Flow<i32> {
+    let count = cx.read(lock + IO_REMOVE_LOCK_COMMON_BLOCK::IoCount)?.wrapping_add(change);
+    cx.write(lock + IO_REMOVE_LOCK_COMMON_BLOCK::IoCount, count)?;
+    Ok(count)
+}
+
+fn drop_one(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
+    if add(cx, lock, -1)? == 0 {
+        ke::event::set(cx, lock + IO_REMOVE_LOCK_COMMON_BLOCK::RemoveEvent, 0, false)?;
+    }
+    Ok(())
+}
+
+fn check(cx: &mut Cx<'_>, lock: Lock, ddi: &str) -> Flow<()> {
+    if cx.with(|k| k.io.remove_locks.contains_key(&lock.address)) {
+        return Ok(());
+    }
+    let message = format!("{ddi} on {:#x}, which was not initialised with IoInitializeRemoveLock", lock.address);
+    Err(cx.stop(Verdict::error("remove-lock-not-initialized", message)))
+}
+
+fn forget(cx: &mut Cx<'_>, lock: Lock, tag: u64, ddi: &str, code: u64) -> Flow<()> {
+    let held = cx.with(|k| {
+        let tags = k.io.remove_locks.entry(lock.address).or_default();
+        let Some(count) = tags.get_mut(&tag) else {
+            return false;
+        };
+        *count -= 1;
+        if *count == 0 {
+            tags.remove(&tag);
+        }
+        true
+    });
+    if held {
+        return Ok(());
+    }
+    let message = format!("{ddi} on {:#x} with the tag {tag:#x}, which it is not held with", lock.address);
+    Err(cx.stop(Verdict::error("remove-lock-tag", message).bug_check(0xC4, [code, lock.address, tag, 0])))
+}

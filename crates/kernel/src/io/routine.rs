@@ -1,0 +1,94 @@
+//! Entering a driver's routine: through `ke::callout`, which checks what it leaves behind.
+//!
+//! A routine that is one of the kernel's own (a preset dispatch routine, a cancel routine of a cancel-safe queue) is
+//! called directly. It does not know what the routines are for.
+
+use abi::{Code, DriverPtr};
+use engine::{Args, Flow};
+
+use crate::cx::Cx;
+use crate::event::Event;
+use crate::verdict::Verdict;
+use crate::{exports, ke, ldr};
+
+/// Where the thunks of exports begin in the pseudo-image, and the bytes of each.
+const THUNKS: u64 = 0x1000;
+const THUNK: u64 = 16;
+
+/// A routine that a test put in the place of a driver's.
+#[cfg(test)]
+pub(crate) type RustRoutine = fn(&mut Cx<'_>, &[u64]) -> Flow<u64>;
+
+/// Calls `routine` in its `role` for `object`; it must leave IRQL and locks as it found them.
+///
+/// # Errors
+/// A verdict if there is none, or on what it did.
+pub(crate) fn call(
+    cx: &mut Cx<'_>,
+    role: &'static str,
+    routine: DriverPtr<Code>,
+    object: u64,
+    arguments: &[u64],
+) -> Flow<u64> {
+    match own(cx, routine, arguments) {
+        Some(result) => result,
+        None => ke::callout::call_routine(cx, role, routine, object, arguments),
+    }
+}
+
+/// Calls a routine that is meant to change IRQL and locks: it must come back at `irql`, if that is said.
+///
+/// # Errors
+/// As [`call`].
+pub(crate) fn call_changing(
+    cx: &mut Cx<'_>,
+    role: &'static str,
+    routine: DriverPtr<Code>,
+    object: u64,
+    arguments: &[u64],
+    irql: Option<u8>,
+) -> Flow<u64> {
+    if let Some(result) = own(cx, routine, arguments) {
+        return result;
+    }
+    if routine.is_null() {
+        let message = format!("the driver's {role} routine is to be called for {object:#x}, and it is null");
+        return Err(cx.stop(Verdict::error("null-routine", message)));
+    }
+    cx.emit(Event::Enter { role, routine: routine.address, object });
+    let value = cx.call(routine, arguments)?;
+    cx.emit(Event::Leave { role, routine: routine.address, value });
+    let now = ke::irql::current(cx);
+    match irql {
+        Some(expected) if expected != now => {
+            let message = format!(
+                "the {role} routine {:#x} returned at IRQL {now}; it must return at {expected}",
+                routine.address
+            );
+            let parameter = u64::from(now) << 16 | u64::from(expected) << 8 | 2;
+            let verdict = Verdict::error("irql-changed-by-routine", message);
+            Err(cx.stop(verdict.bug_check(0xC8, [parameter, routine.address, 0, 0])))
+        }
+        _ => Ok(value),
+    }
+}
+
+/// The result, if the routine is the kernel's own (or a test's).
+fn own(cx: &mut Cx<'_>, routine: DriverPtr<Code>, arguments: &[u64]) -> Option<Flow<u64>> {
+    #[cfg(test)]
+    if let Some(rust) = cx.with(|k| k.io.rust_routines.get(&routine.address).copied()) {
+        return Some(rust(cx, arguments));
+    }
+    let row = row_at(routine.address)?;
+    let mut registers = [0; 4];
+    for (register, argument) in registers.iter_mut().zip(arguments) {
+        *register = *argument;
+    }
+    Some((row.call)(cx, &Args { registers, rsp: 0 }))
+}
+
+/// The row of the export tables whose thunk `address` is.
+fn row_at(address: u64) -> Option<&'static exports::Export> {
+    let first = ldr::exports_base() + THUNKS;
+    exports::row(u32::try_from(address.checked_sub(first)? / THUNK).ok()?)
+}

@@ -1,0 +1,139 @@
+//! Requests of the system's own: built, sent to the top of a device stack, waited for.
+//!
+//! Plug and Play, power, files and shutdown use it; reads, writes and control codes of applications are in `transfer`.
+
+use abi::{
+    DEVICE_OBJECT, DriverPtr, FILE_OBJECT, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, KEVENT, NtStatus,
+};
+use engine::Flow;
+
+use super::irp::{self, Origin};
+use super::{allocate, call, device};
+use crate::cx::Cx;
+use crate::ke;
+use crate::mm::pool;
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// `IRP_MJ_*`.
+    pub major: u8,
+    /// `IRP_MN_*`.
+    pub minor: u8,
+    /// `Parameters.Others.Argument1` to `4`.
+    pub parameters: [u64; 4],
+    /// The file it is about, or null.
+    pub file: DriverPtr<FILE_OBJECT>,
+    /// `IoStatus.Status` to begin with: `NOT_SUPPORTED` for Plug and Play, power and WMI.
+    pub status: NtStatus,
+    /// `IRP::Flags`.
+    pub flags: u32,
+    /// `IRP::RequestorMode`.
+    pub mode: u8,
+}
+
+impl Request {
+    /// A request of the kernel's with nothing in it.
+    #[must_use]
+    pub const fn new(major: u8, minor: u8) -> Self {
+        Self {
+            major,
+            minor,
+            parameters: [0; 4],
+            file: DriverPtr::NULL,
+            status: NtStatus::SUCCESS,
+            flags: 0,
+            mode: 0,
+        }
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// `IoStatus.Status`.
+    pub status: NtStatus,
+    /// `IoStatus.Information`.
+    pub information: u64,
+}
+
+impl Answer {
+    /// A failure before any driver was asked.
+    #[must_use]
+    pub const fn failed(status: NtStatus) -> Self {
+        Self { status, information: 0 }
+    }
+}
+
+/// Sends `request` to the top of the stack that `device` is in, and waits for the answer. At PASSIVE_LEVEL.
+///
+/// # Errors
+/// A verdict on a driver in the stack.
+pub fn send(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, request: &Request) -> Flow<Answer> {
+    let top = device::attached(cx, device)?;
+    let stack_size = cx.read(top + DEVICE_OBJECT::StackSize)?;
+    let irp = allocate::make(cx, stack_size, Origin::System)?;
+    let waiter = Waiter::new(cx)?;
+    let (false, Some(waiter)) = (irp.is_null(), waiter) else {
+        return Ok(Answer::failed(NtStatus::INSUFFICIENT_RESOURCES));
+    };
+    cx.write(irp + IRP::Flags, request.flags)?;
+    cx.write(irp + IRP::RequestorMode, request.mode)?;
+    cx.write((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Status, request.status)?;
+    cx.write(irp + IRP::UserIosb, waiter.status_block())?;
+    cx.write(irp + IRP::UserEvent, waiter.event())?;
+    let thread = ke::thread::current_object(cx);
+    cx.write(irp + IRP::Tail_Overlay_Thread, thread)?;
+    cx.write(irp + IRP::Tail_Overlay_OriginalFileObject, request.file.cast())?;
+    let location = irp::next(cx, irp)?;
+    fill(cx, location, request)?;
+    let status = call::call_driver(cx, top, irp)?;
+    if status == NtStatus::PENDING {
+        let _ = ke::wait::for_object(cx, waiter.event())?;
+    }
+    waiter.take(cx)
+}
+
+fn fill(cx: &mut Cx<'_>, location: DriverPtr<IO_STACK_LOCATION>, request: &Request) -> Flow<()> {
+    let [first, second, third, fourth] = request.parameters.map(DriverPtr::new);
+    cx.write(location + IO_STACK_LOCATION::MajorFunction, request.major)?;
+    cx.write(location + IO_STACK_LOCATION::MinorFunction, request.minor)?;
+    cx.write(location + IO_STACK_LOCATION::Parameters_Others_Argument1, first)?;
+    cx.write(location + IO_STACK_LOCATION::Parameters_Others_Argument2, second)?;
+    cx.write(location + IO_STACK_LOCATION::Parameters_Others_Argument3, third)?;
+    cx.write(location + IO_STACK_LOCATION::Parameters_Others_Argument4, fourth)?;
+    cx.write(location + IO_STACK_LOCATION::FileObject, request.file.cast())
+}
+
+/// An event and a status block in nonpaged memory, for one request.
+struct Waiter {
+    block: u64,
+}
+
+impl Waiter {
+    fn new(cx: &mut Cx<'_>) -> Flow<Option<Self>> {
+        let size = size_of::<KEVENT>() + size_of::<IO_STATUS_BLOCK>();
+        let block: DriverPtr<()> = pool::allocate(cx, pool::Kind::NonPaged, size as u64, pool::tag(b"IoWt"))?;
+        if block.is_null() {
+            return Ok(None);
+        }
+        let waiter = Self { block: block.address };
+        ke::event::initialize(cx, waiter.event(), 0, false)?;
+        Ok(Some(waiter))
+    }
+
+    fn event(&self) -> DriverPtr<KEVENT> {
+        DriverPtr::new(self.block)
+    }
+
+    fn status_block(&self) -> DriverPtr<IO_STATUS_BLOCK> {
+        DriverPtr::new(self.block + size_of::<KEVENT>() as u64)
+    }
+
+    fn take(self, cx: &mut Cx<'_>) -> Flow<Answer> {
+        let status = cx.read(self.status_block() + IO_STATUS_BLOCK::Status)?;
+        let information = cx.read(self.status_block() + IO_STATUS_BLOCK::Information)?;
+        pool::free(cx, DriverPtr::<()>::new(self.block))?;
+        Ok(Answer { status, information })
+    }
+}

@@ -1,0 +1,43 @@
+//! Shutdown notification: `IRP_MJ_SHUTDOWN` for those who asked.
+//!
+//! Pages: *IoRegisterShutdownNotification function*, *IoUnregisterShutdownNotification function*, *IRP_MJ_SHUTDOWN*.
+//! There is no last-chance list.
+
+use abi::{DEVICE_OBJECT, DO_SHUTDOWN_REGISTERED, DriverPtr, IRP_MJ_SHUTDOWN, NtStatus};
+use engine::Flow;
+
+use super::send::{self, Request};
+use crate::cx::Cx;
+
+/// `IoRegisterShutdownNotification`.
+///
+/// # Errors
+/// A verdict if the pointer is bad.
+pub fn register(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<NtStatus> {
+    let flags = cx.read(device + DEVICE_OBJECT::Flags)?;
+    cx.write(device + DEVICE_OBJECT::Flags, flags | DO_SHUTDOWN_REGISTERED)?;
+    cx.with(|k| k.io.shutdown.push(device.address));
+    Ok(NtStatus::SUCCESS)
+}
+
+/// `IoUnregisterShutdownNotification`.
+///
+/// # Errors
+/// A verdict if the pointer is bad.
+pub fn unregister(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+    let flags = cx.read(device + DEVICE_OBJECT::Flags)?;
+    cx.write(device + DEVICE_OBJECT::Flags, flags & !DO_SHUTDOWN_REGISTERED)?;
+    cx.with(|k| k.io.shutdown.retain(|registered| *registered != device.address));
+    Ok(())
+}
+
+/// The system shuts down: the last to register is told first. On a system thread.
+///
+/// # Errors
+/// A verdict on a driver.
+pub fn shut_down(cx: &mut Cx<'_>) -> Flow<()> {
+    while let Some(device) = cx.with(|k| k.io.shutdown.pop()) {
+        let _ = send::send(cx, DriverPtr::new(device), &Request::new(IRP_MJ_SHUTDOWN, 0))?;
+    }
+    Ok(())
+}

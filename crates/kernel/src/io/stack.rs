@@ -1,0 +1,230 @@
+//! Device stacks: one device attached to another.
+//!
+//! Pages: *IoAttachDeviceToDeviceStack function*, *IoAttachDevice function*, *IoDetachDevice function*,
+//! *IoGetAttachedDeviceReference function*, *IoGetDeviceObjectPointer function*.
+
+use abi::{
+    DEVICE_OBJECT, DO_DEVICE_INITIALIZING, DriverPtr, FILE_OBJECT, FILE_READ_ATTRIBUTES, NtStatus,
+    UNICODE_STRING,
+};
+use engine::Flow;
+
+use super::file::{self, OpenOptions};
+use super::violation::{device_name, io_manager};
+use crate::cx::Cx;
+use super::change;
+use crate::ob;
+use crate::ob::handle::Mode;
+
+/// `IoGetAttachedDevice`: the top of the stack that `device` is in.
+///
+/// # Errors
+/// A verdict if the pointer is bad.
+pub fn attached(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<DriverPtr<DEVICE_OBJECT>> {
+    let mut top = device;
+    loop {
+        let above = cx.read(top + DEVICE_OBJECT::AttachedDevice)?;
+        if above.is_null() {
+            return Ok(top);
+        }
+        top = above;
+    }
+}
+
+/// `IoGetAttachedDeviceReference`: as [`attached`], with a reference.
+///
+/// # Errors
+/// As [`attached`].
+pub fn attached_reference(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+) -> Flow<DriverPtr<DEVICE_OBJECT>> {
+    let top = attached(cx, device)?;
+    ob::object::reference(cx, top)?;
+    Ok(top)
+}
+
+/// `IoGetLowerDeviceObject`: the device below, with a reference; null at the bottom.
+///
+/// # Errors
+/// As a reference.
+pub fn lower(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<DriverPtr<DEVICE_OBJECT>> {
+    let below = DriverPtr::new(below(cx, device));
+    if !below.is_null() {
+        ob::object::reference(cx, below)?;
+    }
+    Ok(below)
+}
+
+/// `IoGetDeviceAttachmentBaseRef`: the bottom of the stack, with a reference.
+///
+/// # Errors
+/// As a reference.
+pub fn base_reference(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<DriverPtr<DEVICE_OBJECT>> {
+    let mut base = device;
+    loop {
+        match below(cx, base) {
+            0 => break,
+            below => base = DriverPtr::new(below),
+        }
+    }
+    ob::object::reference(cx, base)?;
+    Ok(base)
+}
+
+fn below(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> u64 {
+    cx.with(|k| k.io.devices.get(&device.address).map_or(0, |device| device.below))
+}
+
+/// `IoAttachDeviceToDeviceStack`: the device that `source` lies on now, null if it cannot be attached.
+///
+/// # Errors
+/// A verdict if a pointer is bad, or `source` is attached already.
+pub fn attach_to_stack(
+    cx: &mut Cx<'_>,
+    source: DriverPtr<DEVICE_OBJECT>,
+    target: DriverPtr<DEVICE_OBJECT>,
+) -> Flow<DriverPtr<DEVICE_OBJECT>> {
+    let top = attached(cx, target)?;
+    let source_below = below(cx, source);
+    if source_below != 0 {
+        let (name, other) = (device_name(cx, source), device_name(cx, DriverPtr::new(source_below)));
+        let message = format!("{name} is to be attached and is attached to {other} already");
+        return Err(cx.stop(io_manager("device-attached-twice", 0x202, message, source, DriverPtr::NULL)));
+    }
+    let going = cx.with(|k| k.io.devices.get(&top.address).is_none_or(|d| d.delete_pending || d.deleted));
+    let flags = cx.read(top + DEVICE_OBJECT::Flags)?;
+    if going || flags & DO_DEVICE_INITIALIZING != 0 {
+        return Ok(DriverPtr::NULL);
+    }
+    let stack_size = cx.read(top + DEVICE_OBJECT::StackSize)?;
+    let alignment = cx.read(top + DEVICE_OBJECT::AlignmentRequirement)?;
+    let sector = cx.read(top + DEVICE_OBJECT::SectorSize)?;
+    cx.write(source + DEVICE_OBJECT::StackSize, stack_size.saturating_add(1))?;
+    cx.write(source + DEVICE_OBJECT::AlignmentRequirement, alignment)?;
+    cx.write(source + DEVICE_OBJECT::SectorSize, sector)?;
+    cx.write(top + DEVICE_OBJECT::AttachedDevice, source)?;
+    cx.with(|k| change(&mut k.io.devices, source.address, |device| device.below = top.address));
+    Ok(top)
+}
+
+/// `IoAttachDeviceToDeviceStackSafe`: as [`attach_to_stack`]; `attached_to` is written before requests can arrive.
+///
+/// # Errors
+/// As [`attach_to_stack`].
+pub fn attach_to_stack_safe(
+    cx: &mut Cx<'_>,
+    source: DriverPtr<DEVICE_OBJECT>,
+    target: DriverPtr<DEVICE_OBJECT>,
+    attached_to: DriverPtr<DriverPtr<DEVICE_OBJECT>>,
+) -> Flow<NtStatus> {
+    let top = attach_to_stack(cx, source, target)?;
+    cx.write(attached_to, top)?;
+    Ok(if top.is_null() { NtStatus::NO_SUCH_DEVICE } else { NtStatus::SUCCESS })
+}
+
+/// `IoAttachDevice`: on top of the device of this name.
+///
+/// # Errors
+/// As [`attach_to_stack`].
+pub fn attach_by_name(
+    cx: &mut Cx<'_>,
+    source: DriverPtr<DEVICE_OBJECT>,
+    name: DriverPtr<UNICODE_STRING>,
+    attached_to: DriverPtr<DriverPtr<DEVICE_OBJECT>>,
+) -> Flow<NtStatus> {
+    let name = ob::string::read(cx, name)?;
+    let (file, device) = match pointer(cx, &name, FILE_READ_ATTRIBUTES)? {
+        Ok(found) => found,
+        Err(status) => return Ok(status),
+    };
+    let status = attach_to_stack_safe(cx, source, device, attached_to)?;
+    ob::object::dereference(cx, file)?;
+    Ok(status)
+}
+
+/// `IoDetachDevice`: takes away what is attached to `target`.
+///
+/// # Errors
+/// A verdict if nothing is.
+pub fn detach(cx: &mut Cx<'_>, target: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+    let above = cx.read(target + DEVICE_OBJECT::AttachedDevice)?;
+    if above.is_null() {
+        let name = device_name(cx, target);
+        let message = format!(
+            "IoDetachDevice on {name}, to which nothing is attached (its argument is the device below)"
+        );
+        return Err(cx.stop(io_manager("device-not-attached", 0x202, message, target, DriverPtr::NULL)));
+    }
+    cx.write(target + DEVICE_OBJECT::AttachedDevice, DriverPtr::NULL)?;
+    cx.with(|k| change(&mut k.io.devices, above.address, |device| device.below = 0));
+    super::device::finish_deletion(cx, target)
+}
+
+/// Opens the device of this name and returns the file, referenced, with the top of the device's stack.
+pub(crate) fn pointer(
+    cx: &mut Cx<'_>,
+    name: &str,
+    access: u32,
+) -> Flow<Result<(DriverPtr<FILE_OBJECT>, DriverPtr<DEVICE_OBJECT>), NtStatus>> {
+    let options = OpenOptions { access, options: 0, ..OpenOptions::default() };
+    let handle = match file::create(cx, name, &options, Mode::Kernel, true)? {
+        Ok(handle) => handle,
+        Err(status) => return Ok(Err(status)),
+    };
+    let file = match ob::handle::reference(cx, handle, Some(ob::Kind::File), 0, Mode::Kernel)? {
+        Ok(entry) => DriverPtr::new(entry.object),
+        Err(status) => return Ok(Err(status)),
+    };
+    let device = related_device(cx, file)?;
+    // Its last handle: the stack gets IRP_MJ_CLEANUP now, and IRP_MJ_CLOSE with the caller's dereference.
+    let _ = ob::handle::close(cx, handle)?;
+    Ok(Ok((file, device)))
+}
+
+/// `IoGetDeviceObjectPointer`.
+///
+/// # Errors
+/// A verdict if a pointer is bad, or on what drivers do at open.
+pub fn get_device_object_pointer(
+    cx: &mut Cx<'_>,
+    name: DriverPtr<UNICODE_STRING>,
+    access: u32,
+    file: DriverPtr<DriverPtr<FILE_OBJECT>>,
+    device: DriverPtr<DriverPtr<DEVICE_OBJECT>>,
+) -> Flow<NtStatus> {
+    let name = ob::string::read(cx, name)?;
+    match pointer(cx, &name, access)? {
+        Err(status) => Ok(status),
+        Ok((file_object, top)) => {
+            cx.write(file, file_object)?;
+            cx.write(device, top)?;
+            Ok(NtStatus::SUCCESS)
+        }
+    }
+}
+
+/// `IoGetRelatedDeviceObject`: the top of the stack of the device that the file was opened on.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn related_device(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<DriverPtr<DEVICE_OBJECT>> {
+    let device = cx.read(file + FILE_OBJECT::DeviceObject)?;
+    attached(cx, device)
+}
+
+/// After `AddDevice`: every device it made must have cleared `DO_DEVICE_INITIALIZING`, and carries its neighbour's flags.
+///
+/// # Errors
+/// A verdict if one has not.
+pub(crate) fn check_added(cx: &mut Cx<'_>, driver: DriverPtr<abi::DRIVER_OBJECT>) -> Flow<()> {
+    for device in super::device::of_driver(cx, driver)? {
+        let flags = cx.read(device + DEVICE_OBJECT::Flags)?;
+        if flags & DO_DEVICE_INITIALIZING != 0 {
+            let name = device_name(cx, device);
+            let message = format!("AddDevice returned and {name} still has DO_DEVICE_INITIALIZING set");
+            return Err(cx.stop(io_manager("device-initializing", 0x243, message, device, DriverPtr::NULL)));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! One request at a time: `IoStartPacket` gives it to `StartIo`, or lets it wait in the device's queue.
+//!
+//! Pages: *IoStartPacket function*, *IoStartNextPacket function*, *IoStartNextPacketByKey function*,
+//! *IoSetStartIoAttributes function*, *DRIVER_STARTIO callback function*.
+
+use abi::{Code, DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IRP, KDEVICE_QUEUE_ENTRY};
+use engine::Flow;
+
+use super::{cancel, device_queue, routine};
+use crate::cx::Cx;
+use super::change;
+use crate::ke;
+
+/// `IoSetStartIoAttributes`.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Attributes {
+    /// A `StartIo` that starts the next packet is not entered again before it returns.
+    deferred: bool,
+    /// Packets that are started can no longer be cancelled.
+    not_cancelable: bool,
+    /// `StartIo` is running for this device.
+    running: bool,
+    /// The next packet to start when it returns: with which key, cancelable or not.
+    waiting: Option<Next>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Next {
+    key: Option<u32>,
+    cancelable: bool,
+}
+
+const DISPATCH_LEVEL: u8 = 2;
+
+/// `IoSetStartIoAttributes`.
+///
+/// # Errors
+/// None.
+pub fn set_attributes(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    deferred: bool,
+    not_cancelable: bool,
+) -> Flow<()> {
+    cx.with(|k| {
+        change(&mut k.io.devices, device.address, |device| {
+            device.start_io.deferred = deferred;
+            device.start_io.not_cancelable = not_cancelable;
+        });
+    });
+    Ok(())
+}
+
+fn attributes(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Attributes {
+    cx.with(|k| k.io.devices.get(&device.address).map(|device| device.start_io)).unwrap_or_default()
+}
+
+/// `IoStartPacket`: starts the request, or queues it (by `key`, if there is one). With `cancel`, it can be cancelled
+/// while it waits.
+///
+/// # Errors
+/// A verdict on the driver.
+pub fn start(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+    key: DriverPtr<u32>,
+    cancel_routine: DriverPtr<Code>,
+) -> Flow<()> {
+    let old = ke::irql::raise(cx, DISPATCH_LEVEL)?;
+    let cancelable = !cancel_routine.is_null();
+    let cancel_irql = if cancelable { cancel::acquire(cx)? } else { DISPATCH_LEVEL };
+    if cancelable {
+        cx.write(irp + IRP::CancelRoutine, cancel_routine)?;
+    }
+    let queue = device + DEVICE_OBJECT::DeviceQueue;
+    let entry = irp + IRP::Tail_Overlay_DeviceQueueEntry;
+    let queued = if key.is_null() {
+        device_queue::insert(cx, queue, entry)?
+    } else {
+        let key = cx.read(key)?;
+        device_queue::insert_by_key(cx, queue, entry, key)?
+    };
+    if queued {
+        release_queued(cx, irp, cancelable, cancel_irql)?;
+    } else {
+        cx.write(device + DEVICE_OBJECT::CurrentIrp, irp)?;
+        call_start_io(cx, device, irp, cancelable.then_some(cancel_irql))?;
+    }
+    ke::irql::lower(cx, old)
+}
+
+/// The packet is in the queue; if it was cancelled before it could be, its cancel routine is called now.
+fn release_queued(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, cancelable: bool, irql: u8) -> Flow<()> {
+    if !cancelable {
+        return Ok(());
+    }
+    if cx.read(irp + IRP::Cancel)? != 0 {
+        let routine = cancel::take_routine(cx, irp)?;
+        if !routine.is_null() {
+            return cancel::call_routine(cx, irp, routine, irql);
+        }
+    }
+    cancel::release(cx, irql)
+}
+
+/// Calls `StartIo` for the current packet. `lock` is the level to release the cancel spin lock to, if it is held.
+fn call_start_io(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+    lock: Option<u8>,
+) -> Flow<()> {
+    let attributes = attributes(cx, device);
+    if let Some(irql) = lock {
+        if attributes.not_cancelable {
+            cx.write(irp + IRP::CancelRoutine, DriverPtr::NULL)?;
+        }
+        cancel::release(cx, irql)?;
+    }
+    let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
+    let start_io = cx.read(driver + DRIVER_OBJECT::DriverStartIo)?;
+    set_running(cx, device, true);
+    routine::call(cx, "StartIo", start_io, irp.address, &[device.address, irp.address])?;
+    if attributes.running {
+        // An outer StartIo of this device is still on the stack (it is not deferred).
+        return Ok(());
+    }
+    set_running(cx, device, false);
+    let waiting = cx.with(|k| k.io.devices.get_mut(&device.address).and_then(|device| device.start_io.waiting.take()));
+    match waiting {
+        Some(next) => start_next_now(cx, device, next),
+        None => Ok(()),
+    }
+}
+
+fn set_running(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, running: bool) {
+    cx.with(|k| change(&mut k.io.devices, device.address, |device| device.start_io.running = running));
+}
+
+/// `IoStartNextPacket`.
+///
+/// # Errors
+/// A verdict on the driver.
+pub fn start_next(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, cancelable: bool) -> Flow<()> {
+    next(cx, device, Next { key: None, cancelable })
+}
+
+/// `IoStartNextPacketByKey`.
+///
+/// # Errors
+/// A verdict on the driver.
+pub fn start_next_by_key(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    cancelable: bool,
+    key: u32,
+) -> Flow<()> {
+    next(cx, device, Next { key: Some(key), cancelable })
+}
+
+fn next(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, next: Next) -> Flow<()> {
+    let attributes = attributes(cx, device);
+    if attributes.deferred && attributes.running {
+        cx.with(|k| {
+            change(&mut k.io.devices, device.address, |device| device.start_io.waiting = Some(next));
+        });
+        return Ok(());
+    }
+    start_next_now(cx, device, next)
+}
+
+fn start_next_now(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, next: Next) -> Flow<()> {
+    let old = ke::irql::raise(cx, DISPATCH_LEVEL)?;
+    let lock = if next.cancelable { Some(cancel::acquire(cx)?) } else { None };
+    cx.write(device + DEVICE_OBJECT::CurrentIrp, DriverPtr::NULL)?;
+    let queue = device + DEVICE_OBJECT::DeviceQueue;
+    let entry: DriverPtr<KDEVICE_QUEUE_ENTRY> = match next.key {
+        Some(key) => device_queue::remove_by_key(cx, queue, key)?,
+        None => device_queue::remove(cx, queue)?,
+    };
+    if entry.is_null() {
+        if let Some(irql) = lock {
+            cancel::release(cx, irql)?;
+        }
+    } else {
+        let irp = entry.container(IRP::Tail_Overlay_DeviceQueueEntry);
+        cx.write(device + DEVICE_OBJECT::CurrentIrp, irp)?;
+        call_start_io(cx, device, irp, lock)?;
+    }
+    ke::irql::lower(cx, old)
+}

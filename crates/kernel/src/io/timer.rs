@@ -1,0 +1,126 @@
+//! The timer that every device can have: its routine is called once a second.
+//!
+//! Pages: *IoInitializeTimer function*, *IoStartTimer function*, *IoStopTimer function*, *IO_TIMER_ROUTINE callback
+//! function*. One second is counted from `IoStartTimer`; Windows calls all devices' routines at one common tick.
+
+use abi::{Code, DEVICE_OBJECT, DriverPtr, IO_TYPE_TIMER, KDPC, KTIMER, NtStatus};
+use engine::Flow;
+
+use super::routine;
+use super::violation::{device_name, io_manager};
+use crate::cx::Cx;
+use super::change;
+use crate::mm::pool;
+use crate::verdict::Verdict;
+use crate::{ke, ldr};
+
+/// What hangs on `DEVICE_OBJECT::Timer`: an opaque head, then the kernel's timer and DPC.
+const TIMER_AT: u64 = 0x40;
+const DPC_AT: u64 = TIMER_AT + size_of::<KTIMER>() as u64;
+const SIZE: u64 = DPC_AT + size_of::<KDPC>() as u64;
+/// One second, in 100 ns.
+const SECOND: i64 = 10_000_000;
+/// The same, in milliseconds.
+const PERIOD: i32 = 1000;
+
+/// A device's timer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timer {
+    block: u64,
+    routine: DriverPtr<Code>,
+    context: u64,
+    pub(crate) running: bool,
+}
+
+/// `IoInitializeTimer`.
+///
+/// # Errors
+/// A verdict if the device has one already.
+pub fn initialize(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    routine: DriverPtr<Code>,
+    context: u64,
+) -> Flow<NtStatus> {
+    if cx.with(|k| k.io.timers.contains_key(&device.address)) {
+        let name = device_name(cx, device);
+        let message = format!("IoInitializeTimer on {name}, whose timer is initialised already");
+        return Err(cx.stop(io_manager("io-timer-initialized-again", 0xA, message, device, DriverPtr::NULL)));
+    }
+    let block: DriverPtr<i16> = pool::allocate(cx, pool::Kind::NonPaged, SIZE, pool::tag(b"IoTm"))?;
+    if block.is_null() {
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    cx.write(block, IO_TYPE_TIMER)?;
+    ke::timer::initialize(cx, DriverPtr::new(block.address + TIMER_AT))?;
+    let tick = ldr::internal_address("IopTimerDispatch").address;
+    ke::dpc::initialize(cx, DriverPtr::new(block.address + DPC_AT), tick, device.address)?;
+    cx.write(device + DEVICE_OBJECT::Timer, block.cast())?;
+    let timer = Timer { block: block.address, routine, context, running: false };
+    cx.with(|k| k.io.timers.insert(device.address, timer));
+    Ok(NtStatus::SUCCESS)
+}
+
+fn of(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, ddi: &str) -> Flow<Timer> {
+    match cx.with(|k| k.io.timers.get(&device.address).copied()) {
+        Some(timer) => Ok(timer),
+        None => {
+            let name = device_name(cx, device);
+            let message = format!("{ddi} on {name}, which has no timer: IoInitializeTimer comes first");
+            Err(cx.stop(Verdict::error("io-timer", message)))
+        }
+    }
+}
+
+/// `IoStartTimer`.
+///
+/// # Errors
+/// A verdict if the device has none.
+pub fn start(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+    let timer = of(cx, device, "IoStartTimer")?;
+    if timer.running {
+        return Ok(());
+    }
+    set_running(cx, device, true);
+    let (clock, dpc) = (DriverPtr::new(timer.block + TIMER_AT), DriverPtr::new(timer.block + DPC_AT));
+    ke::timer::set_ex(cx, clock, -SECOND, PERIOD, dpc).map(|_| ())
+}
+
+/// `IoStopTimer`.
+///
+/// # Errors
+/// A verdict if the device has none.
+pub fn stop(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+    let timer = of(cx, device, "IoStopTimer")?;
+    set_running(cx, device, false);
+    ke::timer::cancel(cx, DriverPtr::new(timer.block + TIMER_AT)).map(|_| ())
+}
+
+fn set_running(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, running: bool) {
+    cx.with(|k| change(&mut k.io.timers, device.address, |timer| timer.running = running));
+}
+
+/// The DPC of every device's timer.
+///
+/// # Errors
+/// A verdict on the driver's routine.
+pub fn tick(cx: &mut Cx<'_>, _dpc: DriverPtr<KDPC>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+    match cx.with(|k| k.io.timers.get(&device.address).copied()) {
+        Some(timer) if timer.running => {
+            let arguments = [device.address, timer.context];
+            routine::call(cx, "IoTimer", timer.routine, device.address, &arguments).map(|_| ())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The device goes: its timer, too.
+pub(crate) fn stop_for_deletion(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+    let Some(timer) = cx.with(|k| k.io.timers.remove(&device.address)) else {
+        return Ok(());
+    };
+    ke::timer::cancel(cx, DriverPtr::new(timer.block + TIMER_AT))?;
+    ke::dpc::remove(cx, DriverPtr::new(timer.block + DPC_AT))?;
+    cx.write(device + DEVICE_OBJECT::Timer, DriverPtr::NULL)?;
+    pool::free(cx, DriverPtr::<()>::new(timer.block))
+}

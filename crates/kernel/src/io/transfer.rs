@@ -1,0 +1,491 @@
+//! Reading, writing and control codes on an open file.
+//!
+//! Pages: *ReadFile function*, *DeviceIoControl function*, *Synchronous and Asynchronous I/O*, *ZwReadFile function*.
+//! User APCs and completion ports are not here.
+
+use abi::{
+    DriverPtr, FILE_OBJECT, FILE_READ_DATA, FILE_WRITE_DATA,
+    FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_DEFER_IO_COMPLETION,
+    IRP_MJ_DEVICE_CONTROL, IRP_MJ_FLUSH_BUFFERS, IRP_MJ_INTERNAL_DEVICE_CONTROL, IRP_MJ_READ, IRP_MJ_WRITE,
+    IRP_READ_OPERATION, IRP_WRITE_OPERATION, KEVENT, NtStatus,
+};
+use engine::Flow;
+
+pub use super::buffers::Buffer;
+use super::buffers::{self, Way};
+use super::file::Issue;
+use super::finish::is_error;
+use super::irp::{self, Origin};
+use super::send::Answer;
+use super::{allocate, call, event, stack};
+use crate::cx::Cx;
+use crate::event::Event;
+use crate::mm::user;
+use crate::ob::handle::{self, Mode};
+use crate::ob::{self, Handle, Kind};
+use crate::ke;
+
+/// `ByteOffset` that means the file's current position.
+const FILE_USE_FILE_POINTER_POSITION: i64 = -2;
+
+/// What an application asks of an open file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation {
+    /// `ReadFile`: into the buffer, from the offset or the file's current position.
+    Read(Buffer, Option<i64>),
+    /// `WriteFile`.
+    Write(Buffer, Option<i64>),
+    /// `DeviceIoControl` with a control code, input and output.
+    Control(u32, Buffer, Buffer),
+    /// As `Control`, as an internal one; drivers only.
+    InternalControl(u32, Buffer, Buffer),
+    /// `FlushFileBuffers`.
+    Flush,
+}
+
+impl Operation {
+    /// The function as applications know it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Read(..) => "ReadFile",
+            Self::Write(..) => "WriteFile",
+            Self::Control(..) | Self::InternalControl(..) => "DeviceIoControl",
+            Self::Flush => "FlushFileBuffers",
+        }
+    }
+
+    fn detail(&self, handle: Handle) -> String {
+        let handle = handle.0;
+        match self {
+            Self::Read(buffer, offset) | Self::Write(buffer, offset) => match offset {
+                Some(offset) => format!("{handle:#x}, {} bytes at {offset}", buffer.length),
+                None => format!("{handle:#x}, {} bytes", buffer.length),
+            },
+            Self::Control(code, input, output) | Self::InternalControl(code, input, output) => {
+                format!("{handle:#x}, code {code:#010x}, {} bytes in, {} out", input.length, output.length)
+            }
+            Self::Flush => format!("{handle:#x}"),
+        }
+    }
+
+    const fn major(&self) -> u8 {
+        match self {
+            Self::Read(..) => IRP_MJ_READ,
+            Self::Write(..) => IRP_MJ_WRITE,
+            Self::Control(..) => IRP_MJ_DEVICE_CONTROL,
+            Self::InternalControl(..) => IRP_MJ_INTERNAL_DEVICE_CONTROL,
+            Self::Flush => IRP_MJ_FLUSH_BUFFERS,
+        }
+    }
+
+    /// The access a handle must have.
+    fn access(&self) -> u32 {
+        match self {
+            Self::Read(..) => FILE_READ_DATA,
+            Self::Write(..) | Self::Flush => FILE_WRITE_DATA,
+            // `FILE_READ_ACCESS` is 1, `FILE_WRITE_ACCESS` 2: the same bits.
+            Self::Control(code, ..) | Self::InternalControl(code, ..) => *code >> 14 & 3,
+        }
+    }
+
+    const fn offset(&self) -> Option<Option<i64>> {
+        match self {
+            Self::Read(_, offset) | Self::Write(_, offset) => Some(*offset),
+            _ => None,
+        }
+    }
+
+    /// Bytes that the driver may fill.
+    const fn output(&self) -> Option<u32> {
+        match self {
+            Self::Read(buffer, _) | Self::Control(_, _, buffer) | Self::InternalControl(_, _, buffer) => {
+                Some(buffer.length)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Where an overlapped request tells its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Overlapped {
+    /// The status block, in memory of the application's.
+    pub status_block: DriverPtr<IO_STATUS_BLOCK>,
+    /// An event handle of the application's.
+    pub event: Handle,
+}
+
+impl Overlapped {
+    /// A status block and an event of the running thread's process; none if there is no memory.
+    ///
+    /// # Errors
+    /// As making an event.
+    pub fn new(cx: &mut Cx<'_>) -> Flow<Option<Self>> {
+        let process = u32::try_from(handle::current_process(cx)).unwrap_or(0);
+        let size = size_of::<IO_STATUS_BLOCK>() as u64;
+        let Some(address) = user::allocate(cx, process, size) else {
+            return Ok(None);
+        };
+        match event::create(cx, event::Type::Notification, false)? {
+            Some(event) => Ok(Some(Self { status_block: DriverPtr::new(address), event })),
+            None => {
+                user::free(cx, address);
+                Ok(None)
+            }
+        }
+    }
+
+    /// `GetOverlappedResult` with waiting.
+    ///
+    /// # Errors
+    /// A verdict if the machine ends meanwhile.
+    pub fn wait(&self, cx: &mut Cx<'_>) -> Flow<Answer> {
+        event::wait(cx, self.event)?;
+        self.result(cx)
+    }
+
+    /// The result as the status block has it now.
+    ///
+    /// # Errors
+    /// A verdict if the status block was taken away.
+    pub fn result(&self, cx: &mut Cx<'_>) -> Flow<Answer> {
+        let status = cx.read(self.status_block + IO_STATUS_BLOCK::Status)?;
+        let information = cx.read(self.status_block + IO_STATUS_BLOCK::Information)?;
+        Ok(Answer { status, information })
+    }
+
+    /// Gives event and status block back.
+    ///
+    /// # Errors
+    /// As closing a handle.
+    pub fn free(self, cx: &mut Cx<'_>) -> Flow<()> {
+        user::free(cx, self.status_block.address);
+        ob::handle::close(cx, self.event).map(|_| ())
+    }
+}
+
+/// `ReadFile`, waiting for the end.
+///
+/// # Errors
+/// A verdict on a driver.
+pub fn read(cx: &mut Cx<'_>, handle: Handle, buffer: Buffer, offset: Option<i64>) -> Flow<Answer> {
+    perform(cx, handle, Operation::Read(buffer, offset))
+}
+
+/// `WriteFile`, waiting for the end.
+///
+/// # Errors
+/// A verdict on a driver.
+pub fn write(cx: &mut Cx<'_>, handle: Handle, buffer: Buffer, offset: Option<i64>) -> Flow<Answer> {
+    perform(cx, handle, Operation::Write(buffer, offset))
+}
+
+/// `DeviceIoControl`, waiting for the end.
+///
+/// # Errors
+/// A verdict on a driver.
+pub fn device_control(
+    cx: &mut Cx<'_>,
+    handle: Handle,
+    code: u32,
+    input: Buffer,
+    output: Buffer,
+) -> Flow<Answer> {
+    perform(cx, handle, Operation::Control(code, input, output))
+}
+
+/// Any operation on any handle, waiting for the end.
+///
+/// # Errors
+/// A verdict on a driver.
+pub fn perform(cx: &mut Cx<'_>, handle: Handle, operation: Operation) -> Flow<Answer> {
+    let Some(overlapped) = Overlapped::new(cx)? else {
+        return Ok(Answer::failed(NtStatus::INSUFFICIENT_RESOURCES));
+    };
+    let mut answer = start(cx, handle, operation, &overlapped)?;
+    if answer.status == NtStatus::PENDING {
+        answer = overlapped.wait(cx)?;
+    }
+    overlapped.free(cx)?;
+    Ok(answer)
+}
+
+/// Any operation as an application with an `OVERLAPPED` makes it: `PENDING` if an overlapped handle's has not ended.
+///
+/// # Errors
+/// A verdict on a driver.
+pub fn start(
+    cx: &mut Cx<'_>,
+    handle: Handle,
+    operation: Operation,
+    overlapped: &Overlapped,
+) -> Flow<Answer> {
+    let name = operation.name();
+    cx.emit(Event::Request { name, detail: operation.detail(handle) });
+    let request = Request { operation, event: Some(overlapped.event), status_block: overlapped.status_block };
+    let answer = issue(cx, handle, &request, Mode::User)?;
+    if answer.status != NtStatus::PENDING {
+        let Answer { status, information } = answer;
+        cx.emit(Event::Answer { name, status: status.0, information });
+    }
+    Ok(answer)
+}
+
+/// An operation with where its end is to be told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    pub(crate) operation: Operation,
+    pub(crate) event: Option<Handle>,
+    pub(crate) status_block: DriverPtr<IO_STATUS_BLOCK>,
+}
+
+/// What `NtReadFile` and its like do, for an application or (`Mode::Kernel`) a driver.
+pub(crate) fn issue(cx: &mut Cx<'_>, handle: Handle, request: &Request, mode: Mode) -> Flow<Answer> {
+    let access = request.operation.access();
+    let entry = match handle::reference(cx, handle, Some(Kind::File), 0, mode)? {
+        Ok(entry) => entry,
+        Err(status) => return Ok(Answer::failed(status)),
+    };
+    let file = DriverPtr::<FILE_OBJECT>::new(entry.object);
+    let answer = if access & !entry.access == 0 {
+        with_event(cx, file, request, mode)?
+    } else {
+        Answer::failed(NtStatus::ACCESS_DENIED)
+    };
+    ob::object::dereference(cx, file)?;
+    Ok(answer)
+}
+
+fn with_event(
+    cx: &mut Cx<'_>,
+    file: DriverPtr<FILE_OBJECT>,
+    request: &Request,
+    mode: Mode,
+) -> Flow<Answer> {
+    let event = match request.event {
+        None => DriverPtr::NULL,
+        Some(event) => match handle::reference(cx, event, Some(Kind::Event), 0, mode)? {
+            Ok(entry) => DriverPtr::<KEVENT>::new(entry.object),
+            Err(status) => return Ok(Answer::failed(status)),
+        },
+    };
+    let synchronous = cx.read(file + FILE_OBJECT::Flags)? & FO_SYNCHRONOUS_IO != 0;
+    if synchronous {
+        lock(cx, file)?;
+    }
+    let sent = send(cx, file, event, request, synchronous, mode)?;
+    if matches!(sent, Sent::Refused(_)) && !event.is_null() {
+        ob::object::dereference(cx, event)?;
+    }
+    let answer = match sent {
+        Sent::Refused(status) => Answer::failed(status),
+        Sent::Done(NtStatus::PENDING) if synchronous => {
+            let _ = ke::wait::for_object(cx, file + FILE_OBJECT::Event)?;
+            result(cx, request)?
+        }
+        Sent::Done(status) if status == NtStatus::PENDING || is_error(status) => Answer::failed(status),
+        Sent::Done(_) => result(cx, request)?,
+    };
+    if synchronous {
+        advance(cx, file, request, &answer)?;
+        unlock(cx, file)?;
+    }
+    Ok(answer)
+}
+
+/// The status block, which the completion has written.
+fn result(cx: &mut Cx<'_>, request: &Request) -> Flow<Answer> {
+    let status = cx.read(request.status_block + IO_STATUS_BLOCK::Status)?;
+    let information = cx.read(request.status_block + IO_STATUS_BLOCK::Information)?;
+    Ok(Answer { status, information })
+}
+
+enum Sent {
+    /// No driver was asked.
+    Refused(NtStatus),
+    /// What the driver returned.
+    Done(NtStatus),
+}
+
+fn send(
+    cx: &mut Cx<'_>,
+    file: DriverPtr<FILE_OBJECT>,
+    event: DriverPtr<KEVENT>,
+    request: &Request,
+    synchronous: bool,
+    mode: Mode,
+) -> Flow<Sent> {
+    let operation = request.operation;
+    let offset = match start_offset(cx, file, operation, synchronous)? {
+        Ok(offset) => offset,
+        Err(status) => return Ok(Sent::Refused(status)),
+    };
+    let device = stack::related_device(cx, file)?;
+    let stack_size = cx.read(device + abi::DEVICE_OBJECT::StackSize)?;
+    let irp = allocate::make(cx, stack_size, Origin::System)?;
+    if irp.is_null() {
+        return Ok(Sent::Refused(NtStatus::INSUFFICIENT_RESOURCES));
+    }
+    let location = irp::next(cx, irp)?;
+    fill(cx, irp, location, operation, offset)?;
+    if let Err(status) = give_buffers(cx, irp, location, device, operation, mode)? {
+        super::finish::abandon(cx, irp)?;
+        return Ok(Sent::Refused(status));
+    }
+    ke::event::clear(cx, file + FILE_OBJECT::Event)?;
+    if !event.is_null() {
+        ke::event::clear(cx, event)?;
+    }
+    let thread = ke::thread::current_object(cx);
+    cx.write(irp + IRP::RequestorMode, mode.value())?;
+    cx.write(irp + IRP::UserIosb, request.status_block)?;
+    cx.write(irp + IRP::UserEvent, event)?;
+    cx.write(irp + IRP::Tail_Overlay_Thread, thread)?;
+    cx.write(irp + IRP::Tail_Overlay_OriginalFileObject, file.cast())?;
+    cx.write(location + IO_STACK_LOCATION::FileObject, file.cast())?;
+    ob::object::reference(cx, file)?;
+    remember(cx, irp, file, event, operation, thread.address, synchronous);
+    let status = call::call_driver(cx, device, irp)?;
+    Ok(Sent::Done(status))
+}
+
+fn remember(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    file: DriverPtr<FILE_OBJECT>,
+    event: DriverPtr<KEVENT>,
+    operation: Operation,
+    thread: u64,
+    synchronous: bool,
+) {
+    cx.with(|k| {
+        if let Some(record) = k.io.irps.live.get_mut(&irp.address) {
+            record.thread = thread;
+            record.output = operation.output();
+            record.issue = Some(Issue {
+                name: operation.name(),
+                file: file.address,
+                event: event.address,
+                answered_later: !synchronous,
+            });
+        }
+    });
+}
+
+/// The offset to read or write at: the one asked for, or the file's position.
+fn start_offset(
+    cx: &mut Cx<'_>,
+    file: DriverPtr<FILE_OBJECT>,
+    operation: Operation,
+    synchronous: bool,
+) -> Flow<Result<i64, NtStatus>> {
+    Ok(match operation.offset() {
+        None => Ok(0),
+        Some(None | Some(FILE_USE_FILE_POINTER_POSITION)) if synchronous => {
+            Ok(cx.read(file + FILE_OBJECT::CurrentByteOffset)?)
+        }
+        // An overlapped handle has no position; devices are read from their beginning.
+        Some(None) => Ok(0),
+        Some(Some(offset)) if offset < 0 => Err(NtStatus::INVALID_PARAMETER),
+        Some(Some(offset)) => Ok(offset),
+    })
+}
+
+fn fill(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    location: DriverPtr<IO_STACK_LOCATION>,
+    operation: Operation,
+    offset: i64,
+) -> Flow<()> {
+    cx.write(location + IO_STACK_LOCATION::MajorFunction, operation.major())?;
+    let flags = match operation {
+        Operation::Read(buffer, _) => {
+            cx.write(location + IO_STACK_LOCATION::Parameters_Read_Length, buffer.length)?;
+            cx.write(location + IO_STACK_LOCATION::Parameters_Read_ByteOffset, offset)?;
+            IRP_READ_OPERATION | IRP_DEFER_IO_COMPLETION
+        }
+        Operation::Write(buffer, _) => {
+            cx.write(location + IO_STACK_LOCATION::Parameters_Write_Length, buffer.length)?;
+            cx.write(location + IO_STACK_LOCATION::Parameters_Write_ByteOffset, offset)?;
+            IRP_WRITE_OPERATION | IRP_DEFER_IO_COMPLETION
+        }
+        Operation::Control(code, input, output) | Operation::InternalControl(code, input, output) => {
+            fill_control(cx, location, code, input.length, output.length)?;
+            0
+        }
+        Operation::Flush => 0,
+    };
+    cx.write(irp + IRP::Flags, flags)
+}
+
+/// `Parameters.DeviceIoControl`.
+pub(crate) fn fill_control(
+    cx: &mut Cx<'_>,
+    location: DriverPtr<IO_STACK_LOCATION>,
+    code: u32,
+    input: u32,
+    output: u32,
+) -> Flow<()> {
+    cx.write(location + IO_STACK_LOCATION::Parameters_DeviceIoControl_OutputBufferLength, output)?;
+    cx.write(location + IO_STACK_LOCATION::Parameters_DeviceIoControl_InputBufferLength, input)?;
+    cx.write(location + IO_STACK_LOCATION::Parameters_DeviceIoControl_IoControlCode, code)
+}
+
+fn give_buffers(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    location: DriverPtr<IO_STACK_LOCATION>,
+    device: DriverPtr<abi::DEVICE_OBJECT>,
+    operation: Operation,
+    mode: Mode,
+) -> Flow<Result<(), NtStatus>> {
+    match operation {
+        Operation::Read(buffer, _) => buffers::for_transfer(cx, irp, device, buffer, Way::In, mode),
+        Operation::Write(buffer, _) => buffers::for_transfer(cx, irp, device, buffer, Way::Out, mode),
+        Operation::Control(code, input, output) | Operation::InternalControl(code, input, output) => {
+            buffers::for_control(cx, irp, location, code, input, output, mode)
+        }
+        Operation::Flush => Ok(Ok(())),
+    }
+}
+
+/// A synchronous file does one request at a time.
+fn lock(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<()> {
+    while cx.read(file + FILE_OBJECT::Busy)? != 0 {
+        let waiters = cx.read(file + FILE_OBJECT::Waiters)?;
+        cx.write(file + FILE_OBJECT::Waiters, waiters + 1)?;
+        let _ = ke::wait::for_object(cx, file + FILE_OBJECT::Lock)?;
+        let waiters = cx.read(file + FILE_OBJECT::Waiters)?;
+        cx.write(file + FILE_OBJECT::Waiters, waiters - 1)?;
+    }
+    cx.write(file + FILE_OBJECT::Busy, 1)
+}
+
+fn unlock(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<()> {
+    cx.write(file + FILE_OBJECT::Busy, 0)?;
+    if cx.read(file + FILE_OBJECT::Waiters)? > 0 {
+        ke::event::set(cx, file + FILE_OBJECT::Lock, 0, false)?;
+    }
+    Ok(())
+}
+
+/// The position moves on by what was transferred.
+fn advance(
+    cx: &mut Cx<'_>,
+    file: DriverPtr<FILE_OBJECT>,
+    request: &Request,
+    answer: &Answer,
+) -> Flow<()> {
+    let from = match request.operation.offset() {
+        None => return Ok(()),
+        Some(None | Some(FILE_USE_FILE_POINTER_POSITION)) => cx.read(file + FILE_OBJECT::CurrentByteOffset)?,
+        Some(Some(offset)) => offset,
+    };
+    if is_error(answer.status) {
+        return Ok(());
+    }
+    let position = from.wrapping_add(answer.information.cast_signed());
+    cx.write(file + FILE_OBJECT::CurrentByteOffset, position)
+}

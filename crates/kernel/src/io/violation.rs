@@ -1,0 +1,69 @@
+//! Verdicts on misuse of IRPs and devices: rule, words, and Driver Verifier's bug check 0xC9.
+//!
+//! Page: *Bug Check 0xC9: DRIVER_VERIFIER_IOMANAGER_VIOLATION*. What the parameters hold beside the code and the IRP
+//! differs between Windows versions; here they are the code, the routine, the device and the IRP.
+
+use abi::{DEVICE_OBJECT, DriverPtr, IRP};
+
+use crate::cx::Cx;
+use crate::verdict::Verdict;
+
+/// A finding that Driver Verifier's I/O checks would stop with.
+pub(crate) fn io_manager(
+    rule: &'static str,
+    code: u64,
+    message: String,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+) -> Verdict {
+    Verdict::error(rule, message).bug_check(0xC9, [code, 0, device.address, irp.address])
+}
+
+/// How a device is called in messages: `\Device\Foo (foo)`, or its address and driver.
+pub(crate) fn device_name(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> String {
+    cx.with(|k| {
+        let path = k.ob.objects.get(&device.address).and_then(|object| object.path.clone());
+        let driver = k.io.devices.get(&device.address).and_then(|record| k.io.drivers.get(&record.driver));
+        let driver = driver.map_or("no driver", |driver| driver.service.as_str());
+        match path {
+            Some(path) => format!("{path} ({driver})"),
+            None => format!("the unnamed device {:#x} ({driver})", device.address),
+        }
+    })
+}
+
+/// How a request is called in messages: `IRP_MJ_PNP/2`.
+pub(crate) fn request_name(major: u8, minor: u8) -> String {
+    const MAJORS: [&str; 28] = [
+        "CREATE",
+        "CREATE_NAMED_PIPE",
+        "CLOSE",
+        "READ",
+        "WRITE",
+        "QUERY_INFORMATION",
+        "SET_INFORMATION",
+        "QUERY_EA",
+        "SET_EA",
+        "FLUSH_BUFFERS",
+        "QUERY_VOLUME_INFORMATION",
+        "SET_VOLUME_INFORMATION",
+        "DIRECTORY_CONTROL",
+        "FILE_SYSTEM_CONTROL",
+        "DEVICE_CONTROL",
+        "INTERNAL_DEVICE_CONTROL",
+        "SHUTDOWN",
+        "LOCK_CONTROL",
+        "CLEANUP",
+        "CREATE_MAILSLOT",
+        "QUERY_SECURITY",
+        "SET_SECURITY",
+        "POWER",
+        "SYSTEM_CONTROL",
+        "DEVICE_CHANGE",
+        "QUERY_QUOTA",
+        "SET_QUOTA",
+        "PNP",
+    ];
+    let name = MAJORS.get(usize::from(major)).copied().unwrap_or("unknown");
+    if minor == 0 { format!("IRP_MJ_{name}") } else { format!("IRP_MJ_{name} (minor {minor:#04x})") }
+}

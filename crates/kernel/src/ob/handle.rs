@@ -1,0 +1,295 @@
+//! Handles: a process's numbers for objects.
+//!
+//! Pages: *Object Handles*, *ObReferenceObjectByHandle function*, *ZwClose function*. The system process's table is the
+//! kernel's: kernel handles are its numbers with the upper bits set. Not here: handle inheritance, protection from close.
+
+use std::collections::BTreeMap;
+
+use abi::{DriverPtr, NtStatus, OBJECT_HANDLE_INFORMATION};
+use engine::Flow;
+
+use super::object::{self, Kind};
+use super::types;
+use crate::cx::Cx;
+use crate::verdict::Verdict;
+use crate::{ke, ps};
+
+/// A handle's value: a multiple of 4, the upper half set for the kernel's own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Handle(pub u64);
+
+/// `NtCurrentProcess()`.
+pub const CURRENT_PROCESS: Handle = Handle(u64::MAX);
+/// `NtCurrentThread()`.
+pub const CURRENT_THREAD: Handle = Handle(u64::MAX - 1);
+/// Marks a kernel handle.
+const KERNEL: u64 = 0xFFFF_FFFF_8000_0000;
+
+/// Who asks: a user-mode caller may not use kernel handles.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// `KernelMode`: trusted, no access checks.
+    Kernel,
+    /// `UserMode`.
+    User,
+}
+
+impl Mode {
+    /// From a `KPROCESSOR_MODE`.
+    #[must_use]
+    pub const fn from_argument(mode: u8) -> Self {
+        if mode == 0 { Self::Kernel } else { Self::User }
+    }
+
+    /// As a `KPROCESSOR_MODE`.
+    #[must_use]
+    pub const fn value(self) -> u8 {
+        match self {
+            Self::Kernel => 0,
+            Self::User => 1,
+        }
+    }
+}
+
+/// What a handle stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// The body of the object.
+    pub object: u64,
+    /// Its kind.
+    pub kind: Kind,
+    /// The access that was granted.
+    pub access: u32,
+}
+
+/// A process's handles.
+#[derive(Default)]
+pub(crate) struct Table {
+    entries: BTreeMap<u64, Entry>,
+}
+
+impl Table {
+    fn insert(&mut self, entry: Entry) -> u64 {
+        let mut value = 4;
+        for taken in self.entries.keys() {
+            if *taken != value {
+                break;
+            }
+            value += 4;
+        }
+        self.entries.insert(value, entry);
+        value
+    }
+}
+
+/// The process of the running thread, as a key of the tables: 0 is the system's.
+pub(crate) fn current_process(cx: &mut Cx<'_>) -> u64 {
+    cx.with(|k| k.ke.thread().map_or(0, |thread| thread.process))
+}
+
+/// Which process's table a handle is looked up in, and under which number.
+fn place(cx: &mut Cx<'_>, handle: Handle) -> (u64, u64) {
+    if handle.0 & KERNEL == KERNEL { (0, handle.0 & !KERNEL) } else { (current_process(cx), handle.0) }
+}
+
+/// Opens a handle to an object: one reference and one handle more. `kernel` puts it into the kernel's table.
+///
+/// # Errors
+/// A verdict if there is no object.
+pub fn open(cx: &mut Cx<'_>, object: u64, access: u32, kernel: bool) -> Flow<Handle> {
+    object::reference(cx, DriverPtr::<()>::new(object))?;
+    let process = if kernel { 0 } else { current_process(cx) };
+    Ok(cx.with(|k| {
+        let kind = k.ob.objects.get_mut(&object).map_or(Kind::Directory, |object| {
+            object.handles += 1;
+            object.kind
+        });
+        let value = k.ob.tables.entry(process).or_default().insert(Entry { object, kind, access });
+        Handle(if kernel { value | KERNEL } else { value })
+    }))
+}
+
+/// What `handle` stands for, as the running thread's process sees it.
+///
+/// # Errors
+/// `INVALID_HANDLE`.
+pub fn entry(cx: &mut Cx<'_>, handle: Handle, mode: Mode) -> Result<Entry, NtStatus> {
+    if let Some(entry) = pseudo(cx, handle) {
+        return Ok(entry);
+    }
+    if mode == Mode::User && handle.0 & KERNEL == KERNEL {
+        return Err(NtStatus::INVALID_HANDLE);
+    }
+    let (process, value) = place(cx, handle);
+    cx.with(|k| k.ob.tables.get(&process)?.entries.get(&(value & !3)).copied()).ok_or(NtStatus::INVALID_HANDLE)
+}
+
+fn pseudo(cx: &mut Cx<'_>, handle: Handle) -> Option<Entry> {
+    let access = u32::MAX;
+    match handle {
+        CURRENT_PROCESS => {
+            let object = ps::process::current_object(cx).address;
+            Some(Entry { object, kind: Kind::Process, access })
+        }
+        CURRENT_THREAD => {
+            let object = ke::thread::current_object(cx).address;
+            Some(Entry { object, kind: Kind::Thread, access })
+        }
+        _ => None,
+    }
+}
+
+/// What `handle` stands for, with a reference, if it is of this kind.
+///
+/// # Errors
+/// (inner) `INVALID_HANDLE`, `OBJECT_TYPE_MISMATCH`, `ACCESS_DENIED`.
+pub fn reference(
+    cx: &mut Cx<'_>,
+    handle: Handle,
+    kind: Option<Kind>,
+    access: u32,
+    mode: Mode,
+) -> Flow<Result<Entry, NtStatus>> {
+    let entry = match entry(cx, handle, mode) {
+        Ok(entry) => entry,
+        Err(status) => return Ok(Err(status)),
+    };
+    if kind.is_some_and(|kind| kind != entry.kind) {
+        return Ok(Err(NtStatus::OBJECT_TYPE_MISMATCH));
+    }
+    if mode == Mode::User && access & !entry.access != 0 {
+        return Ok(Err(NtStatus::ACCESS_DENIED));
+    }
+    object::reference(cx, DriverPtr::<()>::new(entry.object))?;
+    Ok(Ok(entry))
+}
+
+/// Closes a handle: the owner hears of it (the last one of a file is its cleanup), then the reference goes.
+///
+/// # Errors
+/// (inner) `INVALID_HANDLE`.
+pub fn close(cx: &mut Cx<'_>, handle: Handle) -> Flow<Result<(), NtStatus>> {
+    if handle == CURRENT_PROCESS || handle == CURRENT_THREAD {
+        return Ok(Ok(()));
+    }
+    let (process, value) = place(cx, handle);
+    close_in(cx, process, value & !3)
+}
+
+fn close_in(cx: &mut Cx<'_>, process: u64, value: u64) -> Flow<Result<(), NtStatus>> {
+    let closed = cx.with(|k| {
+        let table = k.ob.tables.get_mut(&process)?;
+        let entry = table.entries.remove(&value)?;
+        let of_process = table.entries.values().filter(|other| other.object == entry.object).count();
+        let object = k.ob.objects.get_mut(&entry.object)?;
+        object.handles -= 1;
+        Some((entry.object, object.procedures.close, u32::try_from(of_process).unwrap_or(u32::MAX), object.handles))
+    });
+    let Some((object, procedure, of_process, of_all)) = closed else {
+        return Ok(Err(NtStatus::INVALID_HANDLE));
+    };
+    procedure(cx, object, process, of_process, of_all)?;
+    object::dereference(cx, DriverPtr::<()>::new(object))?;
+    Ok(Ok(()))
+}
+
+/// Closes every handle of a process that ends.
+///
+/// # Errors
+/// Whatever closing meets.
+pub fn close_all(cx: &mut Cx<'_>, process: u64) -> Flow<()> {
+    loop {
+        let next = cx.with(|k| k.ob.tables.get(&process)?.entries.keys().next().copied());
+        let Some(value) = next else {
+            return Ok(());
+        };
+        // An entry that was there a moment ago closes.
+        let _ = close_in(cx, process, value)?;
+    }
+}
+
+/// `ObReferenceObjectByHandle`.
+///
+/// # Errors
+/// A verdict if `object` cannot be written.
+pub fn reference_by_handle(
+    cx: &mut Cx<'_>,
+    handle: u64,
+    desired_access: u32,
+    object_type: DriverPtr<()>,
+    access_mode: u8,
+    object: DriverPtr<u64>,
+    information: DriverPtr<OBJECT_HANDLE_INFORMATION>,
+) -> Flow<NtStatus> {
+    cx.write(object, 0)?;
+    let kind = types::kind(object_type.address);
+    if !object_type.is_null() && kind.is_none() {
+        return Ok(NtStatus::OBJECT_TYPE_MISMATCH);
+    }
+    match reference(cx, Handle(handle), kind, desired_access, Mode::from_argument(access_mode))? {
+        Err(status) => Ok(status),
+        Ok(entry) => {
+            cx.write(object, entry.object)?;
+            if !information.is_null() {
+                cx.write(information + OBJECT_HANDLE_INFORMATION::HandleAttributes, 0)?;
+                cx.write(information + OBJECT_HANDLE_INFORMATION::GrantedAccess, entry.access)?;
+            }
+            Ok(NtStatus::SUCCESS)
+        }
+    }
+}
+
+/// `ObReferenceObjectByHandleWithTag`; the tag is for debuggers.
+///
+/// # Errors
+/// As [`reference_by_handle`].
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn reference_by_handle_with_tag(
+    cx: &mut Cx<'_>,
+    handle: u64,
+    desired_access: u32,
+    object_type: DriverPtr<()>,
+    access_mode: u8,
+    _tag: u32,
+    object: DriverPtr<u64>,
+    information: DriverPtr<OBJECT_HANDLE_INFORMATION>,
+) -> Flow<NtStatus> {
+    reference_by_handle(cx, handle, desired_access, object_type, access_mode, object, information)
+}
+
+/// `ZwClose`. A kernel handle that is none is Windows's bug check 0x93.
+///
+/// # Errors
+/// That verdict; whatever closing meets.
+pub fn zw_close(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
+    match close(cx, Handle(handle))? {
+        Ok(()) => Ok(NtStatus::SUCCESS),
+        Err(_) if handle & KERNEL == KERNEL => {
+            let message = format!("ZwClose of {handle:#x}, which is no open kernel handle");
+            Err(cx.stop(Verdict::error("invalid-handle", message).bug_check(0x93, [handle, 0, 0, 1])))
+        }
+        Err(status) => Ok(status),
+    }
+}
+
+/// `ObCloseHandle`: as [`zw_close`], by the previous mode.
+///
+/// # Errors
+/// As [`zw_close`].
+pub fn ob_close_handle(cx: &mut Cx<'_>, handle: u64, _previous_mode: u8) -> Flow<NtStatus> {
+    zw_close(cx, handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_are_multiples_of_four_and_used_again() {
+        let mut table = Table::default();
+        let entry = Entry { object: 1, kind: Kind::Event, access: 0 };
+        assert_eq!([table.insert(entry), table.insert(entry), table.insert(entry)], [4, 8, 12]);
+        table.entries.remove(&8);
+        assert_eq!([table.insert(entry), table.insert(entry)], [8, 16]);
+    }
+}

@@ -1,0 +1,248 @@
+//! Reference counts: an object lives as long as somebody holds a reference or a handle.
+//!
+//! Pages: *ObfReferenceObject function*, *ObDereferenceObject macro*, *ObReferenceObjectByPointer function*. Drivers see
+//! no object header. Above PASSIVE_LEVEL the last dereference deletes on a thread of the system's, as Windows does.
+
+use abi::{DriverPtr, NtStatus};
+use engine::Flow;
+
+use super::names::Target;
+use super::types;
+use crate::cx::Cx;
+use crate::ke;
+use crate::verdict::Verdict;
+
+/// What kind of object.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[allow(missing_docs, reason = "the names are Windows's own")]
+pub enum Kind {
+    Callback,
+    Device,
+    Directory,
+    Driver,
+    Event,
+    File,
+    Key,
+    Mutant,
+    Process,
+    Section,
+    Semaphore,
+    Thread,
+    Timer,
+}
+
+/// What an object's owner does when it is let go.
+pub struct Procedures {
+    /// A handle was closed: object, process, handles that this process has left, handles left in all.
+    pub close: fn(&mut Cx<'_>, u64, u64, u32, u32) -> Flow<()>,
+    /// The last reference is gone: frees the body. At PASSIVE_LEVEL.
+    pub delete: fn(&mut Cx<'_>, u64) -> Flow<()>,
+}
+
+impl Procedures {
+    /// For [`Procedures::close`]: nothing to do.
+    ///
+    /// # Errors
+    /// None.
+    pub fn nothing(_: &mut Cx<'_>, _: u64, _: u64, _: u32, _: u32) -> Flow<()> {
+        Ok(())
+    }
+
+    /// For [`Procedures::delete`]: the body is one block of pool.
+    ///
+    /// # Errors
+    /// As freeing it.
+    pub fn free(cx: &mut Cx<'_>, body: u64) -> Flow<()> {
+        crate::mm::pool::free(cx, DriverPtr::<()>::new(body))
+    }
+}
+
+/// What the object manager knows about an object.
+pub struct Object {
+    /// Its kind.
+    pub kind: Kind,
+    /// References, handles included.
+    pub references: i64,
+    /// Open handles.
+    pub handles: u32,
+    /// Its name, if it has one.
+    pub path: Option<String>,
+    pub(crate) procedures: &'static Procedures,
+}
+
+/// Makes the body at `body` an object with one reference, named `path` if that is not empty.
+///
+/// # Errors
+/// (inner) the name is bad or taken; the body stays the caller's.
+pub fn create(
+    cx: &mut Cx<'_>,
+    body: u64,
+    kind: Kind,
+    path: &str,
+    procedures: &'static Procedures,
+) -> Result<(), NtStatus> {
+    cx.with(|k| {
+        let path = if path.is_empty() {
+            None
+        } else {
+            Some(k.ob.names.insert(path, Target::Object(body))?)
+        };
+        k.ob.objects.insert(body, Object { kind, references: 1, handles: 0, path, procedures });
+        Ok(())
+    })
+}
+
+/// Takes the object's name away, so that nobody finds it any more.
+pub fn make_temporary(cx: &mut Cx<'_>, body: u64) {
+    cx.with(|k| {
+        if let Some(path) = k.ob.objects.get_mut(&body).and_then(|object| object.path.take()) {
+            k.ob.names.remove(&path);
+        }
+    });
+}
+
+/// The kind of the object at `body`, if there is one.
+pub fn kind(cx: &mut Cx<'_>, body: u64) -> Option<Kind> {
+    cx.with(|k| k.ob.objects.get(&body).map(|object| object.kind))
+}
+
+/// `ObfReferenceObject`: one reference more; returns how many there are.
+///
+/// # Errors
+/// A verdict if there is no object.
+pub fn reference<T>(cx: &mut Cx<'_>, body: DriverPtr<T>) -> Flow<u64> {
+    let count = cx.with(|k| {
+        let object = k.ob.objects.get_mut(&body.address)?;
+        object.references += 1;
+        Some(object.references)
+    });
+    match count {
+        Some(count) => Ok(count.cast_unsigned()),
+        None => Err(not_an_object(cx, body.address, "ObReferenceObject", 1)),
+    }
+}
+
+/// `ObfDereferenceObject`: one reference less; with the last one the object goes. Returns how many are left.
+///
+/// # Errors
+/// A verdict if there is no object (any more); whatever deleting it meets.
+pub fn dereference<T>(cx: &mut Cx<'_>, body: DriverPtr<T>) -> Flow<u64> {
+    let left = cx.with(|k| {
+        let object = k.ob.objects.get_mut(&body.address)?;
+        object.references -= 1;
+        let (left, handles) = (object.references, object.handles);
+        (left >= i64::from(handles)).then_some(left)
+    });
+    match left {
+        None => Err(not_an_object(cx, body.address, "ObDereferenceObject", -1)),
+        Some(0) => delete(cx, body.address).map(|()| 0),
+        Some(left) => Ok(left.cast_unsigned()),
+    }
+}
+
+fn not_an_object(cx: &mut Cx<'_>, body: u64, ddi: &str, change: i64) -> engine::Leave {
+    let known = cx.with(|k| k.ob.objects.get(&body).map(|object| (object.kind, object.handles)));
+    let message = match known {
+        Some((kind, handles)) => format!(
+            "{ddi} on the {kind:?} object {body:#x}, of whose references only those of its {handles} open handles are left"
+        ),
+        None => format!("{ddi} on {body:#x}, which is no object: its last reference may be gone already"),
+    };
+    cx.stop(Verdict::error("object-reference", message).bug_check(0x18, [0, body, 2, change.cast_unsigned()]))
+}
+
+fn delete(cx: &mut Cx<'_>, body: u64) -> Flow<()> {
+    make_temporary(cx, body);
+    let Some(object) = cx.with(|k| k.ob.objects.remove(&body)) else {
+        return Ok(());
+    };
+    let procedure = object.procedures.delete;
+    if ke::irql::current(cx) == 0 {
+        return procedure(cx, body);
+    }
+    ke::thread::spawn(cx, "object deletion", Box::new(move |cx| procedure(cx, body))).map(|_| ())
+}
+
+/// `ObReferenceObjectByPointer`: a reference, if the object is of the type asked for (0: any).
+///
+/// # Errors
+/// A verdict if there is no object.
+pub fn reference_by_pointer(
+    cx: &mut Cx<'_>,
+    body: DriverPtr<()>,
+    _desired_access: u32,
+    object_type: DriverPtr<()>,
+    _access_mode: u8,
+) -> Flow<NtStatus> {
+    let wanted = types::kind(object_type.address);
+    if !object_type.is_null() && (wanted.is_none() || wanted != kind(cx, body.address)) {
+        return Ok(NtStatus::OBJECT_TYPE_MISMATCH);
+    }
+    reference(cx, body)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+/// `ObReferenceObjectByPointerWithTag`.
+///
+/// # Errors
+/// As [`reference_by_pointer`].
+pub fn reference_by_pointer_with_tag(
+    cx: &mut Cx<'_>,
+    body: DriverPtr<()>,
+    desired_access: u32,
+    object_type: DriverPtr<()>,
+    access_mode: u8,
+    _tag: u32,
+) -> Flow<NtStatus> {
+    reference_by_pointer(cx, body, desired_access, object_type, access_mode)
+}
+
+/// `ObfReferenceObject` with its tag, which only a debugger would show.
+///
+/// # Errors
+/// As [`reference`].
+pub fn reference_with_tag(cx: &mut Cx<'_>, body: DriverPtr<()>, _tag: u32) -> Flow<u64> {
+    reference(cx, body)
+}
+
+/// `ObfDereferenceObjectWithTag`.
+///
+/// # Errors
+/// As [`dereference`].
+pub fn dereference_with_tag(cx: &mut Cx<'_>, body: DriverPtr<()>, _tag: u32) -> Flow<u64> {
+    dereference(cx, body)
+}
+
+/// `ObDereferenceObjectDeferDelete`: as [`dereference`], but what the last one deletes, a system thread deletes.
+///
+/// # Errors
+/// As [`dereference`].
+pub fn dereference_defer_delete(cx: &mut Cx<'_>, body: DriverPtr<()>) -> Flow<()> {
+    let last = cx.with(|k| k.ob.objects.get(&body.address).is_some_and(|object| object.references == 1));
+    if last {
+        let work = Box::new(move |cx: &mut Cx<'_>| dereference(cx, body).map(|_| ()));
+        return ke::thread::spawn(cx, "object deletion", work).map(|_| ());
+    }
+    dereference(cx, body).map(|_| ())
+}
+
+/// The services by the names of the export table.
+pub mod ddi {
+    use super::{Cx, DriverPtr, Flow};
+
+    /// `ObfReferenceObject`.
+    ///
+    /// # Errors
+    /// As [`super::reference`].
+    pub fn reference(cx: &mut Cx<'_>, body: DriverPtr<()>) -> Flow<u64> {
+        super::reference(cx, body)
+    }
+
+    /// `ObfDereferenceObject`.
+    ///
+    /// # Errors
+    /// As [`super::dereference`].
+    pub fn dereference(cx: &mut Cx<'_>, body: DriverPtr<()>) -> Flow<u64> {
+        super::dereference(cx, body)
+    }
+}
