@@ -117,7 +117,7 @@ fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
     match broken(call, before, after) {
         None => Ok(value),
         Some(verdict) => {
-            let who = ldr::symbols::name(cx, routine.address);
+            let who = ldr::symbols::describe(cx, routine.address);
             let message = format!("{role} routine {who} {}", verdict.message);
             Err(cx.stop(Verdict { message, ..verdict }))
         }

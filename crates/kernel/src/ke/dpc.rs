@@ -4,7 +4,7 @@
 //! A queue a processor; it is emptied at DISPATCH_LEVEL on the processor's DPC stack before the level falls below.
 //! Threaded DPCs run as ordinary ones here, as they do on systems that have them disabled.
 
-use abi::{DEVICE_OBJECT, DriverPtr, KDPC};
+use abi::{DEVICE_OBJECT, DriverPtr, KDPC, NtStatus, PROCESSOR_NUMBER};
 use engine::Flow;
 
 use super::processor::DISPATCH_LEVEL;
@@ -26,8 +26,11 @@ const MEDIUM_HIGH: u8 = 3;
 /// What `KDPC.Number` is more than the number of a target processor; 0 is the processor that queues it.
 const TARGETED: u16 = 0x800;
 
-/// Address of an `IO_TYPE_DEVICE` object's type field's value.
+/// `IO_TYPE_DEVICE`, which a device object's type field holds.
 const DEVICE_TYPE: i16 = 3;
+
+/// So many DPCs in a row without falling below DISPATCH_LEVEL will not end by themselves.
+const RUNS_AT_MOST: u32 = 1_000_000;
 
 /// A DPC in a queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,6 +95,24 @@ pub fn set_target(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, number: u8) -> Flow<()>
         return Err(cx.stop(verdict.bug_check(0xC7, [3, dpc.address, number.into(), count as u64])));
     }
     cx.write(dpc + KDPC::Number, TARGETED + u16::from(number))
+}
+
+/// `KeSetTargetProcessorDpcEx`.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn set_target_ex(
+    cx: &mut Cx<'_>,
+    dpc: DriverPtr<KDPC>,
+    number: DriverPtr<PROCESSOR_NUMBER>,
+) -> Flow<NtStatus> {
+    let group = cx.read(number + PROCESSOR_NUMBER::Group)?;
+    let low = cx.read(number + PROCESSOR_NUMBER::Number)?;
+    if group != 0 || usize::from(low) >= cx.with(|k| k.ke.processors.len()) {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    set_target(cx, dpc, low)?;
+    Ok(NtStatus::SUCCESS)
 }
 
 /// `KeInsertQueueDpc`: false if it is in a queue already; then it runs once, with the arguments of the first.
@@ -215,6 +236,7 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>) -> Flow<()> {
 }
 
 fn retire(cx: &mut Cx<'_>) -> Flow<()> {
+    let mut runs = 0;
     loop {
         cx.with(|k| k.ke.processor_mut().dispatch_requested = false);
         timer::expire(cx)?;
@@ -225,10 +247,19 @@ fn retire(cx: &mut Cx<'_>) -> Flow<()> {
             processor.dispatch_requested = !processor.dpcs.is_empty();
             processor.running_dpc = Some(dpc.object);
         });
+        runs += 1;
+        if runs > RUNS_AT_MOST {
+            return Err(endless(cx, dpc.object));
+        }
         let result = run(cx, dpc);
         cx.with(|k| k.ke.processor_mut().running_dpc = None);
         result?;
     }
+}
+
+fn endless(cx: &mut Cx<'_>, dpc: u64) -> engine::Leave {
+    let message = format!("{RUNS_AT_MOST} DPCs ran in a row, {dpc:#x} among them: they queue each other, and no thread ever runs");
+    cx.stop(Verdict::error("endless-dpcs", message).bug_check(0x133, [1, 0x1E00, 0, 0]))
 }
 
 fn run(cx: &mut Cx<'_>, queued: QueuedDpc) -> Flow<()> {

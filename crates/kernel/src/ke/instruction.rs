@@ -107,7 +107,8 @@ fn not_implemented(cx: &mut Cx<'_>, what: &str) -> Leave {
 
 /// What a processor answers with a general protection fault.
 fn refused(cx: &mut Cx<'_>, what: &str) -> Leave {
-    let check = fault::unhandled(cx, &Exception { code: PRIVILEGED_INSTRUCTION, ..fault::here(cx) });
+    let here = fault::here(cx);
+    let check = fault::unhandled(cx, &Exception { code: PRIVILEGED_INSTRUCTION, ..here });
     let verdict = Verdict::error("instruction-refused", format!("the processor refuses {what}"));
     cx.stop(verdict.bug_check(check.code, check.parameters))
 }

@@ -349,7 +349,7 @@ fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<b
     let level = irql::current(cx);
     let lock = SpinLock::new(connection.spin_lock);
     irql::set(cx, connection.synchronize_irql);
-    spinlock::acquire(cx, lock, 1)?;
+    spinlock::spin(cx, lock, 1)?;
     let base = cx.with(|k| {
         k.ke.interrupts.running.push(object);
         k.ke.processor().interrupt_stack
@@ -364,7 +364,7 @@ fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<b
     let result = stack::on(cx, base, |cx| callout::asynchronous(cx, &call, &arguments));
     cx.with(|k| k.ke.interrupts.running.retain(|running| *running != object));
     let claimed = result? & 0xFF != 0;
-    spinlock::release(cx, lock, 1, "the interrupt's end")?;
+    spinlock::give_back(cx, lock, 1, "the interrupt's end")?;
     irql::set(cx, level);
     cx.emit(Event::Interrupt { vector: connection.vector, object, claimed });
     Ok(claimed)
@@ -382,11 +382,11 @@ fn connection(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, what: &str) -> Flo
 /// `KeAcquireInterruptSpinLock`: raises to the synchronize level and acquires; returns the old level.
 ///
 /// # Errors
-/// A verdict if the object is not connected or the level is higher already; as [`spinlock::acquire`].
+/// A verdict if the object is not connected or the level is higher already; as [`spinlock::spin`].
 pub fn acquire_spin_lock(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<u8> {
     let connection = connection(cx, object, "KeAcquireInterruptSpinLock")?;
     let old = irql::raise(cx, connection.synchronize_irql)?;
-    spinlock::acquire(cx, SpinLock::new(connection.spin_lock), 1)?;
+    spinlock::spin(cx, SpinLock::new(connection.spin_lock), 1)?;
     Ok(old)
 }
 
@@ -397,7 +397,7 @@ pub fn acquire_spin_lock(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow
 pub fn release_spin_lock(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, level: u8) -> Flow<()> {
     const NAME: &str = "KeReleaseInterruptSpinLock";
     let connection = connection(cx, object, NAME)?;
-    spinlock::release(cx, SpinLock::new(connection.spin_lock), 1, NAME)?;
+    spinlock::give_back(cx, SpinLock::new(connection.spin_lock), 1, NAME)?;
     irql::lower(cx, level)
 }
 
@@ -414,12 +414,12 @@ pub fn synchronize(
     let connection = connection(cx, object, "KeSynchronizeExecution")?;
     let old = irql::raise(cx, connection.synchronize_irql)?;
     let lock = SpinLock::new(connection.spin_lock);
-    spinlock::acquire(cx, lock, 1)?;
+    spinlock::spin(cx, lock, 1)?;
     cx.with(|k| k.ke.processor_mut().floors.push(connection.synchronize_irql));
     let answer = callout::call_routine(cx, "SynchCritSection", routine, object.address, &[context]);
     cx.with(|k| k.ke.processor_mut().floors.pop());
     let answer = answer? & 0xFF != 0;
-    spinlock::release(cx, lock, 1, "KeSynchronizeExecution")?;
+    spinlock::give_back(cx, lock, 1, "KeSynchronizeExecution")?;
     irql::lower(cx, old)?;
     Ok(answer)
 }

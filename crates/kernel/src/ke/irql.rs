@@ -100,8 +100,10 @@ pub(crate) fn set(cx: &mut Cx<'_>, to: u8) {
     let from = cx.with(|k| {
         let processor = k.ke.processor_mut();
         let from = std::mem::replace(&mut processor.irql, to);
-        let at = processor.region + KPCR::Irql;
-        k.engine.write(at, to).expect("the control region is memory of ours");
+        let region = processor.region;
+        if !region.is_null() {
+            k.engine.write(region + KPCR::Irql, to).expect("the control region is memory of ours");
+        }
         from
     });
     if from != to && cx.wants(Kind::Irql) {

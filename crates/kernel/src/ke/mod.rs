@@ -28,6 +28,8 @@ pub mod shared_data;
 pub mod slice;
 pub mod spinlock;
 pub mod stack;
+#[cfg(test)]
+mod tests;
 pub mod thread;
 pub mod time;
 pub mod timer;
@@ -119,6 +121,11 @@ impl State {
     #[must_use]
     pub fn interrupt_flag(&self) -> bool {
         self.processor().interrupts_enabled
+    }
+
+    /// How many processors there are.
+    pub(crate) fn processor_count(&self) -> u32 {
+        u32::try_from(self.processors.len()).expect("there are at most 64")
     }
 
     /// The processor that runs now.

@@ -214,3 +214,14 @@ pub fn number_from_index(
         _ => Ok(NtStatus::INVALID_PARAMETER),
     }
 }
+
+/// `KeGetProcessorIndexFromNumber`; `INVALID_PROCESSOR_INDEX` if there is no such processor.
+///
+/// # Errors
+/// A verdict if the pointer is bad.
+pub fn index_from_number(cx: &mut Cx<'_>, number: DriverPtr<abi::PROCESSOR_NUMBER>) -> Flow<u32> {
+    let group = cx.read(number + abi::PROCESSOR_NUMBER::Group)?;
+    let low = cx.read(number + abi::PROCESSOR_NUMBER::Number)?;
+    let count = cx.with(|k| k.ke.processor_count());
+    Ok(if group == 0 && u32::from(low) < count { low.into() } else { u32::MAX })
+}

@@ -77,19 +77,24 @@ pub fn initialize(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
 /// `KeAcquireSpinLockRaiseToDpc`: returns the old level.
 ///
 /// # Errors
-/// As [`acquire`].
-pub fn acquire_raise(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<u8> {
+/// As [`spin`].
+pub fn acquire(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<u8> {
     let old = irql::raise(cx, DISPATCH_LEVEL)?;
-    acquire(cx, lock, 1)?;
+    spin(cx, lock, 1)?;
     Ok(old)
+}
+
+/// Whether the current processor holds the lock.
+pub fn is_held_here(cx: &mut Cx<'_>, lock: SpinLock) -> bool {
+    cx.with(|k| k.ke.locks.is_held_by(lock.address, k.ke.processor().number))
 }
 
 /// `KeAcquireSpinLockAtDpcLevel`.
 ///
 /// # Errors
-/// As [`acquire`].
+/// As [`spin`].
 pub fn acquire_at_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
-    acquire(cx, lock, 1)
+    spin(cx, lock, 1)
 }
 
 /// `KeTryToAcquireSpinLockAtDpcLevel`: whether it was free, and is the caller's now.
@@ -115,24 +120,24 @@ pub fn test(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
 /// `KeReleaseSpinLock`: and lowers to `level`.
 ///
 /// # Errors
-/// As [`release`]; whatever the lower level lets in.
-pub fn release_lower(cx: &mut Cx<'_>, lock: SpinLock, level: u8) -> Flow<()> {
-    release(cx, lock, 1, "KeReleaseSpinLock")?;
+/// As [`give_back`]; whatever the lower level lets in.
+pub fn release(cx: &mut Cx<'_>, lock: SpinLock, level: u8) -> Flow<()> {
+    give_back(cx, lock, 1, "KeReleaseSpinLock")?;
     irql::lower(cx, level)
 }
 
 /// `KeReleaseSpinLockFromDpcLevel`.
 ///
 /// # Errors
-/// As [`release`].
+/// As [`give_back`].
 pub fn release_from_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
-    release(cx, lock, 1, "KeReleaseSpinLockFromDpcLevel")
+    give_back(cx, lock, 1, "KeReleaseSpinLockFromDpcLevel")
 }
 
 /// `KeAcquireInStackQueuedSpinLock`.
 ///
 /// # Errors
-/// As [`acquire`].
+/// As [`spin`].
 pub fn acquire_queued(cx: &mut Cx<'_>, lock: SpinLock, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) -> Flow<()> {
     let old = irql::raise(cx, DISPATCH_LEVEL)?;
     cx.write(handle + KLOCK_QUEUE_HANDLE::OldIrql, old)?;
@@ -142,7 +147,7 @@ pub fn acquire_queued(cx: &mut Cx<'_>, lock: SpinLock, handle: DriverPtr<KLOCK_Q
 /// `KeAcquireInStackQueuedSpinLockAtDpcLevel`.
 ///
 /// # Errors
-/// As [`acquire`].
+/// As [`spin`].
 pub fn acquire_queued_at_dispatch(
     cx: &mut Cx<'_>,
     lock: SpinLock,
@@ -151,13 +156,13 @@ pub fn acquire_queued_at_dispatch(
     let queue = handle + KLOCK_QUEUE_HANDLE::LockQueue;
     cx.write(queue + KSPIN_LOCK_QUEUE::Next, DriverPtr::NULL)?;
     cx.write(queue + KSPIN_LOCK_QUEUE::Lock, lock)?;
-    acquire(cx, lock, handle.address)
+    spin(cx, lock, handle.address)
 }
 
 /// `KeReleaseInStackQueuedSpinLock`: and lowers to the level before the acquire.
 ///
 /// # Errors
-/// As [`release`]; whatever the lower level lets in.
+/// As [`give_back`]; whatever the lower level lets in.
 pub fn release_queued(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) -> Flow<()> {
     let level = cx.read(handle + KLOCK_QUEUE_HANDLE::OldIrql)?;
     release_handle(cx, handle, "KeReleaseInStackQueuedSpinLock")?;
@@ -167,14 +172,14 @@ pub fn release_queued(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) ->
 /// `KeReleaseInStackQueuedSpinLockFromDpcLevel`.
 ///
 /// # Errors
-/// As [`release`].
+/// As [`give_back`].
 pub fn release_queued_from_dispatch(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) -> Flow<()> {
     release_handle(cx, handle, "KeReleaseInStackQueuedSpinLockFromDpcLevel")
 }
 
 fn release_handle(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>, what: &str) -> Flow<()> {
     let lock = cx.read((handle + KLOCK_QUEUE_HANDLE::LockQueue) + KSPIN_LOCK_QUEUE::Lock)?;
-    release(cx, lock, handle.address, what)
+    give_back(cx, lock, handle.address, what)
 }
 
 /// Acquires at the level that is set already; gives turns away while another processor holds it.
@@ -182,10 +187,9 @@ fn release_handle(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>, what: 
 /// # Errors
 /// A verdict if this processor holds it already, or it holds what no acquire has written; [`engine::Leave`] if the
 /// machine ends meanwhile.
-pub(crate) fn acquire(cx: &mut Cx<'_>, lock: SpinLock, value: u64) -> Flow<()> {
+pub(crate) fn spin(cx: &mut Cx<'_>, lock: SpinLock, value: u64) -> Flow<()> {
     while !is_free(cx, lock)? {
-        let own = cx.with(|k| k.ke.locks.is_held_by(lock.address, k.ke.processor().number));
-        if own {
+        if is_held_here(cx, lock) {
             return Err(recursion(cx, lock.address));
         }
         cx.with(|k| k.ke.processor_mut().spinning = Some(lock.address));
@@ -232,7 +236,7 @@ fn recursion(cx: &mut Cx<'_>, lock: u64) -> engine::Leave {
 ///
 /// # Errors
 /// A verdict if this processor does not hold it, or acquired it another way.
-pub(crate) fn release(cx: &mut Cx<'_>, lock: SpinLock, value: u64, what: &str) -> Flow<()> {
+pub(crate) fn give_back(cx: &mut Cx<'_>, lock: SpinLock, value: u64, what: &str) -> Flow<()> {
     let at = lock.address;
     let (held, here) = cx.with(|k| (k.ke.locks.held.get(&at).copied(), k.ke.processor().number));
     let message = match held {

@@ -62,15 +62,6 @@ pub(crate) fn due(engine: Engine, value: i64) -> u64 {
     }
 }
 
-/// `KeQuerySystemTime`, as systems export it for code that does not read the shared page.
-///
-/// # Errors
-/// A verdict if the pointer is bad.
-pub fn query_system(cx: &mut Cx<'_>, into: DriverPtr<i64>) -> Flow<()> {
-    let time = BOOT + ticked(cx.engine());
-    cx.write(into, time.cast_signed())
-}
-
 /// `KeQuerySystemTimePrecise`.
 ///
 /// # Errors
@@ -78,14 +69,6 @@ pub fn query_system(cx: &mut Cx<'_>, into: DriverPtr<i64>) -> Flow<()> {
 pub fn query_system_precise(cx: &mut Cx<'_>, into: DriverPtr<i64>) -> Flow<()> {
     let time = BOOT + interrupt_time(cx.engine());
     cx.write(into, time.cast_signed())
-}
-
-/// `KeQueryInterruptTime`.
-///
-/// # Errors
-/// None of its own.
-pub fn query_interrupt(cx: &mut Cx<'_>) -> Flow<u64> {
-    Ok(ticked(cx.engine()))
 }
 
 /// `KeQueryInterruptTimePrecise`: also the performance counter at that time.
@@ -105,16 +88,7 @@ pub fn query_interrupt_precise(cx: &mut Cx<'_>, counter: DriverPtr<u64>) -> Flow
 /// # Errors
 /// None of its own.
 pub fn query_unbiased_interrupt(cx: &mut Cx<'_>) -> Flow<u64> {
-    query_interrupt(cx)
-}
-
-/// `KeQueryTickCount`.
-///
-/// # Errors
-/// A verdict if the pointer is bad.
-pub fn query_tick_count(cx: &mut Cx<'_>, into: DriverPtr<i64>) -> Flow<()> {
-    let ticks = ticks(cx.engine());
-    cx.write(into, ticks.cast_signed())
+    Ok(ticked(cx.engine()))
 }
 
 /// `KeQueryTimeIncrement`.

@@ -142,7 +142,17 @@ pub fn delay(cx: &mut Cx<'_>, _mode: u8, _alertable: bool, interval: DriverPtr<i
         return Ok(NtStatus::SUCCESS);
     }
     let until = Timeout::At(time::due(cx.engine(), value));
-    wait(cx, &[], false, until, DriverPtr::NULL, "KeDelayExecutionThread")?;
+    // It ends by its time-out, which is success here.
+    let _ = wait(cx, &[], false, until, DriverPtr::NULL, "KeDelayExecutionThread")?;
+    Ok(NtStatus::SUCCESS)
+}
+
+/// `ZwYieldExecution`.
+///
+/// # Errors
+/// [`engine::Leave`] if the machine ends meanwhile.
+pub fn zw_yield(cx: &mut Cx<'_>) -> Flow<NtStatus> {
+    scheduler::yield_now(cx)?;
     Ok(NtStatus::SUCCESS)
 }
 
