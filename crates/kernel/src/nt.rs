@@ -53,6 +53,7 @@ pub struct Nt {
     events: Cell<u64>,
     verdict: RefCell<Option<Verdict>>,
     findings: RefCell<Vec<Verdict>>,
+    tearing_down: Cell<bool>,
 }
 
 impl Nt {
@@ -73,6 +74,7 @@ impl Nt {
             events: Cell::new(0),
             verdict: RefCell::default(),
             findings: RefCell::default(),
+            tearing_down: Cell::new(false),
         }
     }
 
@@ -157,7 +159,23 @@ impl Nt {
     /// Whether the machine is being torn down: every suspension point returns [`Leave::Stop`] then.
     #[must_use]
     pub fn stopping(&self) -> bool {
-        self.verdict.borrow().is_some() || self.engine.panic_message().is_some()
+        self.tearing_down.get() || self.verdict.borrow().is_some() || self.engine.panic_message().is_some()
+    }
+
+    /// Sets up processors and their idle threads. Once, inside [`Engine::run`], before the first thread.
+    ///
+    /// # Errors
+    /// [`Leave::Stop`] if the machine ends meanwhile.
+    pub fn boot(&self) -> Flow<()> {
+        let mut cx = self.cx();
+        crate::ps::process::boot(&mut cx)?;
+        crate::ke::processor::boot(&mut cx)
+    }
+
+    /// Ends every thread: each one unwinds from where it waits. Once, inside [`Engine::run`]; nothing runs after it.
+    pub fn teardown(&self) {
+        self.tearing_down.set(true);
+        crate::ke::scheduler::unwind_all(&mut self.cx());
     }
 
     fn with_stack(&self, mut verdict: Verdict) -> Verdict {
@@ -178,7 +196,7 @@ impl Guest for Nt {
     }
 
     fn slice(&self) -> Flow<()> {
-        crate::ke::scheduler::slice(&mut self.cx())
+        crate::ke::slice::slice(&mut self.cx())
     }
 
     fn port_read(&self, port: u16, bytes: u8) -> Flow<u32> {
@@ -218,17 +236,20 @@ impl Guest for Nt {
     }
 
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
-        crate::ke::processor::cpuid(leaf, subleaf)
+        let (number, count) = {
+            let kernel = self.kernel.borrow();
+            (kernel.ke.where_now().0, kernel.ke.processor_count())
+        };
+        crate::ke::instruction::cpuid(leaf, subleaf, number, count)
     }
 
     fn special(&self, special: Special) -> Flow<u64> {
-        crate::ke::processor::special(&mut self.cx(), special)
+        crate::ke::instruction::special(&mut self.cx(), special)
     }
 
     fn fault(&self, fault: &Fault) -> Leave {
-        let mut cx = self.cx();
-        let irql = crate::ke::irql::current(&mut cx);
-        self.stop(Verdict::fault(fault, irql))
+        let verdict = crate::ke::fault::verdict(&mut self.cx(), fault);
+        self.stop(verdict)
     }
 }
 

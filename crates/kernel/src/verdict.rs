@@ -3,7 +3,7 @@
 //! A verdict is about the driver. A fault of ours is never one: it is an assertion, told as such (exit code 3).
 
 use abi::DriverPtr;
-use engine::{BadAddress, Fault};
+use engine::BadAddress;
 
 /// How sure, and how bad.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -94,12 +94,6 @@ impl Verdict {
             [bad.address, if bad.write { 2 } else { 0 }, 0, 0]
         };
         Self::error("bad-pointer", message).bug_check(code, parameters)
-    }
-
-    /// The processor refused an instruction of the driver's.
-    #[must_use]
-    pub fn fault(_fault: &Fault, _irql: u8) -> Self {
-        todo!("ke helper: by fault.kind, with bug check 0xD1/0xA/0x50/0x7F/0x1E/0xFC…")
     }
 }
 

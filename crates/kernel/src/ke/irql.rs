@@ -1,30 +1,176 @@
-//! The interrupt request level of the current processor. Follows *Managing Hardware Priorities*.
+//! The interrupt request level of the current processor, and what it holds back. Follows *Managing Hardware Priorities*,
+//! *KeRaiseIrql macro*, *KeLowerIrql function*.
+//!
+//! [`settle`] lets in what waited: interrupts above the level, then below DISPATCH_LEVEL due timers and DPCs, then
+//! another thread. Everything that lowers a level, sets the interrupt flag, queues or signals ends with it.
 
-use engine::Flow;
+use abi::KPCR;
+use engine::{Flow, StrandId};
 
-use crate::cx::Cx;
+use super::processor::{DISPATCH_LEVEL, HIGH_LEVEL};
+use super::{dpc, interrupt, scheduler, slice, timer};
+use crate::cx::{Cx, Kernel};
+use crate::event::{Event, Kind};
+use crate::verdict::Verdict;
 
 /// The level now.
-pub fn current(_cx: &mut Cx<'_>) -> u8 {
-    todo!("ke helper")
+pub fn current(cx: &mut Cx<'_>) -> u8 {
+    cx.with(|k| k.ke.processor().irql)
 }
 
-/// Raises; returns the old level. Lowering by it is a verdict.
-pub fn raise(_cx: &mut Cx<'_>, _level: u8) -> Flow<u8> {
-    todo!("ke helper")
+/// `KeGetCurrentIrql`.
+///
+/// # Errors
+/// None of its own.
+pub fn get(cx: &mut Cx<'_>) -> Flow<u8> {
+    Ok(current(cx))
 }
 
-/// Lowers, and lets in what was waiting: interrupts, DPCs, another thread.
-pub fn lower(_cx: &mut Cx<'_>, _level: u8) -> Flow<()> {
-    todo!("ke helper")
+/// `KfRaiseIrql`: raises; returns the old level.
+///
+/// # Errors
+/// A verdict if that would lower it, or if there is no such level.
+pub fn raise(cx: &mut Cx<'_>, level: u8) -> Flow<u8> {
+    let old = current(cx);
+    if level < old || level > HIGH_LEVEL {
+        let message = format!("KeRaiseIrql was called with level {level} at IRQL {old}");
+        let verdict = Verdict::error("irql-raise-lowers", message);
+        return Err(cx.stop(verdict.bug_check(0xC4, [0x30, old.into(), level.into(), 0])));
+    }
+    set(cx, level);
+    Ok(old)
 }
 
-/// `mov cr8, r`.
-pub(crate) fn set_by_cr8(_cx: &mut Cx<'_>, _level: u64) -> Flow<()> {
-    todo!("ke helper")
+/// `KeRaiseIrqlToDpcLevel`.
+///
+/// # Errors
+/// As [`raise`].
+pub fn raise_to_dispatch(cx: &mut Cx<'_>) -> Flow<u8> {
+    raise(cx, DISPATCH_LEVEL)
+}
+
+/// `KeLowerIrql`: lowers, and lets in what was waiting: interrupts, DPCs, another thread.
+///
+/// # Errors
+/// A verdict if that would raise it, if an interrupt routine or DPC gives up its own level, or if a spin lock is held.
+pub fn lower(cx: &mut Cx<'_>, level: u8) -> Flow<()> {
+    let old = current(cx);
+    if level > old {
+        let message = format!("KeLowerIrql was called with level {level} at IRQL {old}");
+        let verdict = Verdict::error("irql-lower-raises", message);
+        return Err(cx.stop(verdict.bug_check(0xC4, [0x31, old.into(), level.into(), 0])));
+    }
+    check_lowering(cx, old, level)?;
+    set(cx, level);
+    settle(cx)
+}
+
+/// `mov cr8, r`, which compilers make of `KeRaiseIrql` and `KeLowerIrql`.
+///
+/// # Errors
+/// As [`lower`]; a verdict if there is no such level.
+pub(crate) fn set_by_cr8(cx: &mut Cx<'_>, level: u64) -> Flow<()> {
+    let old = current(cx);
+    let level = match u8::try_from(level) {
+        Ok(level) if level <= HIGH_LEVEL => level,
+        _ => {
+            let message = format!("the driver moved {level:#x} to CR8; levels go from 0 to {HIGH_LEVEL}");
+            let verdict = Verdict::error("irql-invalid", message);
+            return Err(cx.stop(verdict.bug_check(0x1E, [0xC000_0096, 0, 0, 0])));
+        }
+    };
+    if level < old {
+        check_lowering(cx, old, level)?;
+    }
+    set(cx, level);
+    settle(cx)
 }
 
 /// `cli`, `sti`.
-pub(crate) fn set_interrupt_flag(_cx: &mut Cx<'_>, _on: bool) -> Flow<()> {
-    todo!("ke helper")
+///
+/// # Errors
+/// [`engine::Leave`] of what was let in.
+pub(crate) fn set_interrupt_flag(cx: &mut Cx<'_>, on: bool) -> Flow<()> {
+    cx.with(|k| k.ke.processor_mut().interrupts_enabled = on);
+    settle(cx)
+}
+
+/// Sets the level without asking or letting anything in.
+pub(crate) fn set(cx: &mut Cx<'_>, to: u8) {
+    let from = cx.with(|k| {
+        let processor = k.ke.processor_mut();
+        let from = std::mem::replace(&mut processor.irql, to);
+        let region = processor.region;
+        if !region.is_null() {
+            k.engine.write(region + KPCR::Irql, to).expect("the control region is memory of ours");
+        }
+        from
+    });
+    if from != to && cx.wants(Kind::Irql) {
+        cx.emit(Event::Irql { from, to });
+    }
+}
+
+fn check_lowering(cx: &mut Cx<'_>, old: u8, level: u8) -> Flow<()> {
+    let floor = cx.with(|k| k.ke.processor().floors.last().copied().unwrap_or(0));
+    if level < floor {
+        let message = format!("a routine that runs at IRQL {floor} lowered its level from {old} to {level}");
+        let verdict = Verdict::error("irql-lowered-in-callback", message);
+        return Err(cx.stop(verdict.bug_check(0xC4, [0x31, old.into(), level.into(), 1])));
+    }
+    if level < DISPATCH_LEVEL
+        && let Some(lock) = cx.with(|k| k.ke.locks.held_by(k.ke.processor().number))
+    {
+        let message = format!("the level was lowered from {old} to {level} with spin lock {lock:#x} held");
+        return Err(cx.stop(Verdict::error("spin-lock-held-below-dispatch", message)));
+    }
+    Ok(())
+}
+
+/// What waits for the level.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Work {
+    /// This line's interrupt.
+    Interrupt(u32),
+    /// Due timers or DPCs.
+    Dispatch,
+    /// Another thread has the better claim to the processor.
+    Switch,
+}
+
+/// What the current processor must do before anything else goes on, if anything.
+pub(crate) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
+    let processor = &k.ke.processors[index];
+    if !processor.interrupts_enabled {
+        return None;
+    }
+    if let Some(line) = interrupt::deliverable(k, index) {
+        return Some(Work::Interrupt(line));
+    }
+    if processor.irql >= DISPATCH_LEVEL {
+        return None;
+    }
+    if processor.dispatch_requested || timer::is_due(k, index) {
+        return Some(Work::Dispatch);
+    }
+    scheduler::must_switch(k, index).then_some(Work::Switch)
+}
+
+/// Lets in what the level of the current processor no longer holds back. Does nothing outside strands.
+///
+/// # Errors
+/// [`engine::Leave`] of what was let in, or because the machine ends.
+pub(crate) fn settle(cx: &mut Cx<'_>) -> Flow<()> {
+    if cx.engine().strand() == StrandId(0) {
+        return Ok(());
+    }
+    while let Some(work) = cx.with(|k| next_work(k, k.ke.current)) {
+        match work {
+            Work::Interrupt(line) => interrupt::service(cx, line)?,
+            Work::Dispatch => dpc::dispatch(cx)?,
+            Work::Switch => scheduler::give_way(cx)?,
+        }
+    }
+    slice::tighten(cx);
+    Ok(())
 }

@@ -1,15 +1,227 @@
-//! Virtual processors: control region, stacks, identity, and the instructions that ask the platform.
+//! Virtual processors: control region, stacks, what runs on each. `KPCR` as `ntddk.h` has its public part.
+//!
+//! What an instruction asks of a processor is in `instruction`; levels are in `irql`.
 
-use engine::{Flow, Special};
+use std::collections::VecDeque;
 
-use crate::cx::Cx;
+use abi::{DriverPtr, KPCR, KPRCB, NtStatus};
+use engine::{Flow, StrandId};
 
-/// A fixed x86-64-v2 processor.
-pub(crate) fn cpuid(_leaf: u32, _subleaf: u32) -> [u32; 4] {
-    todo!("ke helper")
+use super::dpc::QueuedDpc;
+use super::thread;
+use crate::cx::{Cx, Kernel};
+use crate::mm::{pool, stack};
+
+/// Highest level on x64, where nothing interrupts.
+pub const HIGH_LEVEL: u8 = 15;
+/// Where the clock ticks.
+pub const CLOCK_LEVEL: u8 = 13;
+/// Where threads are switched and DPCs run.
+pub const DISPATCH_LEVEL: u8 = 2;
+/// Where asynchronous procedure calls run.
+pub const APC_LEVEL: u8 = 1;
+/// Where threads run.
+pub const PASSIVE_LEVEL: u8 = 0;
+
+/// Bytes of a control region; of these drivers read the head.
+const REGION: u64 = 0x1000;
+
+/// A stack of the processor's that code was entered on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Entered {
+    /// Behind its highest address.
+    pub(crate) base: u64,
+    /// How many calls into drivers were nested on the strand before.
+    pub(crate) depth: u32,
 }
 
-/// The rest.
-pub(crate) fn special(_cx: &mut Cx<'_>, _special: Special) -> Flow<u64> {
-    todo!("ke helper")
+/// One virtual processor.
+pub(crate) struct Processor {
+    /// 0–63.
+    pub(crate) number: u32,
+    /// Its control region, in nonpaged memory.
+    pub(crate) region: DriverPtr<KPCR>,
+    /// Its idle thread.
+    pub(crate) idle: StrandId,
+    /// Its current thread.
+    pub(crate) thread: StrandId,
+    /// Its level, 0–15.
+    pub(crate) irql: u8,
+    /// The interrupt flag.
+    pub(crate) interrupts_enabled: bool,
+    /// DPCs to run here.
+    pub(crate) dpcs: VecDeque<QueuedDpc>,
+    /// Whether the DPC queue is to be emptied as soon as the level allows.
+    pub(crate) dispatch_requested: bool,
+    /// The DPC that runs now.
+    pub(crate) running_dpc: Option<u64>,
+    /// Behind the highest address of the stack DPCs run on.
+    pub(crate) dpc_stack: u64,
+    /// The same for interrupt service routines.
+    pub(crate) interrupt_stack: u64,
+    /// Which of them are in use, innermost last.
+    pub(crate) entered: Vec<Entered>,
+    /// The levels below which interrupt routines and DPCs that run now must not go, innermost last.
+    pub(crate) floors: Vec<u8>,
+    /// The spin lock this processor waits for.
+    pub(crate) spinning: Option<u64>,
+    /// Whether the current thread gives way as soon as the level allows, and then goes behind its equals.
+    pub(crate) yield_requested: bool,
+    /// Counts turns: the processor with the lowest one has waited longest.
+    pub(crate) last_turn: u64,
+    /// When it got its turn.
+    pub(crate) turn_began: u64,
+    /// The address of the last page fault, as `mov r, cr2` reads it.
+    pub(crate) cr2: u64,
+}
+
+impl Processor {
+    /// Processor `number` before anything runs on it.
+    pub(crate) const fn new(number: u32) -> Self {
+        Self {
+            number,
+            region: DriverPtr::NULL,
+            idle: StrandId(0),
+            thread: StrandId(0),
+            irql: PASSIVE_LEVEL,
+            interrupts_enabled: true,
+            dpcs: VecDeque::new(),
+            dispatch_requested: false,
+            running_dpc: None,
+            dpc_stack: 0,
+            interrupt_stack: 0,
+            entered: Vec::new(),
+            floors: Vec::new(),
+            spinning: None,
+            yield_requested: false,
+            last_turn: 0,
+            turn_began: 0,
+            cr2: 0,
+        }
+    }
+
+    /// Its bit in an affinity mask.
+    pub(crate) const fn mask(&self) -> u64 {
+        1 << self.number
+    }
+
+    /// Whether no thread but the idle one is on it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.thread == self.idle
+    }
+
+    /// Where the current thread's object stands.
+    pub(crate) fn control_block(&self) -> DriverPtr<KPRCB> {
+        self.region + KPCR::Prcb
+    }
+}
+
+/// Sets up the processors' memory and idle threads. Once, before the first thread.
+///
+/// # Errors
+/// [`engine::Leave::Stop`] if the machine ends meanwhile.
+pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
+    let count = cx.with(|k| k.ke.processors.len());
+    for index in 0..count {
+        let region: DriverPtr<KPCR> =
+            pool::allocate(cx, pool::Kind::NonPaged, REGION, pool::tag(b"Pcr "))?;
+        assert!(!region.is_null(), "a fresh machine has memory for its processors");
+        let mut stack = || stack::allocate(cx, stack::KERNEL_STACK).expect("as above").base;
+        let (dpc_stack, interrupt_stack) = (stack(), stack());
+        write_region(cx, region, index)?;
+        cx.with(|k| {
+            let processor = &mut k.ke.processors[index];
+            (processor.region, processor.dpc_stack, processor.interrupt_stack) =
+                (region, dpc_stack, interrupt_stack);
+        });
+        let idle = thread::spawn_idle(cx, index)?;
+        cx.with(|k| {
+            (k.ke.processors[index].idle, k.ke.processors[index].thread) = (idle, idle);
+            set_current_thread(k, index, idle);
+        });
+        let object = cx.with(|k| k.ke.threads[&idle].object);
+        cx.write((region + KPCR::Prcb) + KPRCB::IdleThread, object)?;
+    }
+    let first = cx.with(|k| k.ke.processors[0].region);
+    cx.engine().set_processor_region(first.address);
+    Ok(())
+}
+
+fn write_region(cx: &mut Cx<'_>, region: DriverPtr<KPCR>, index: usize) -> Flow<()> {
+    let number = u8::try_from(index).expect("there are at most 64 processors");
+    let block = region + KPCR::Prcb;
+    cx.write(region + KPCR::Self_, region)?;
+    cx.write(region + KPCR::CurrentPrcb, block)?;
+    cx.write(region + KPCR::MajorVersion, 1)?;
+    cx.write(region + KPCR::MinorVersion, 1)?;
+    cx.write(region + KPCR::ObsoleteNumber, number)?;
+    cx.write(region + KPCR::StallScaleFactor, 1000)?;
+    cx.write(block + KPRCB::MxCsr, 0x1F80)?;
+    cx.write(block + KPRCB::LegacyNumber, number)
+}
+
+/// Makes `strand` what processor `index` runs, also for drivers that read `gs:[188h]`.
+pub(crate) fn set_current_thread(k: &mut Kernel, index: usize, strand: StrandId) {
+    let object = k.ke.threads[&strand].object;
+    let processor = &mut k.ke.processors[index];
+    processor.thread = strand;
+    let at = processor.control_block() + KPRCB::CurrentThread;
+    k.engine.write(at, object).expect("the control region is memory of ours");
+}
+
+/// Makes processor `index` the one that runs.
+pub(crate) fn switch_to(cx: &mut Cx<'_>, index: usize) {
+    let region = cx.with(|k| {
+        let changed = k.ke.current != index;
+        k.ke.current = index;
+        changed.then(|| k.ke.processors[index].region)
+    });
+    if let Some(region) = region {
+        cx.engine().set_processor_region(region.address);
+    }
+}
+
+/// `KeGetCurrentProcessorNumber`, `KeGetCurrentProcessorNumberEx`: the number, and in a `PROCESSOR_NUMBER` if asked.
+///
+/// # Errors
+/// A verdict if the pointer is bad.
+pub fn current_number(cx: &mut Cx<'_>, into: DriverPtr<abi::PROCESSOR_NUMBER>) -> Flow<u32> {
+    let number = cx.with(|k| k.ke.processor().number);
+    if !into.is_null() {
+        cx.write(into, abi::PROCESSOR_NUMBER::zeroed())?;
+        let low = u8::try_from(number).expect("there are at most 64 processors");
+        cx.write(into + abi::PROCESSOR_NUMBER::Number, low)?;
+    }
+    Ok(number)
+}
+
+/// `KeGetProcessorNumberFromIndex`.
+///
+/// # Errors
+/// A verdict if the pointer is bad.
+pub fn number_from_index(
+    cx: &mut Cx<'_>,
+    index: u32,
+    into: DriverPtr<abi::PROCESSOR_NUMBER>,
+) -> Flow<NtStatus> {
+    let count = cx.with(|k| k.ke.processors.len());
+    match u8::try_from(index) {
+        Ok(low) if usize::from(low) < count => {
+            cx.write(into, abi::PROCESSOR_NUMBER::zeroed())?;
+            cx.write(into + abi::PROCESSOR_NUMBER::Number, low)?;
+            Ok(NtStatus::SUCCESS)
+        }
+        _ => Ok(NtStatus::INVALID_PARAMETER),
+    }
+}
+
+/// `KeGetProcessorIndexFromNumber`; `INVALID_PROCESSOR_INDEX` if there is no such processor.
+///
+/// # Errors
+/// A verdict if the pointer is bad.
+pub fn index_from_number(cx: &mut Cx<'_>, number: DriverPtr<abi::PROCESSOR_NUMBER>) -> Flow<u32> {
+    let group = cx.read(number + abi::PROCESSOR_NUMBER::Group)?;
+    let low = cx.read(number + abi::PROCESSOR_NUMBER::Number)?;
+    let count = cx.with(|k| k.ke.processor_count());
+    Ok(if group == 0 && u32::from(low) < count { low.into() } else { u32::MAX })
 }

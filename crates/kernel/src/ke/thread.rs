@@ -1,18 +1,349 @@
-//! Threads: what a strand runs, its kernel stack, its object.
+//! Threads: kernel-internal ones with bodies in Rust (applications, workers), system threads of drivers, idle threads.
+//! Follows *PsCreateSystemThread function*, *PsTerminateSystemThread function* and *Managing Thread Objects*.
+//!
+//! A thread is a strand with a thread object that can be waited for, and a driver stack of its own. Handles, ids and
+//! processes are `ps`'s. Bodies run inside the strand; who runs when is the scheduler's.
 
-use engine::{Flow, StrandId};
+use abi::{Code, DISPATCHER_HEADER, DriverPtr, KTHREAD, NtStatus};
+use engine::{Flow, Leave, StrandId};
 
-use crate::cx::Cx;
+use super::callout::{self, Callout};
+use super::dispatcher::{self, Kind as ObjectKind};
+use super::wait::Wait;
+use super::{affinity, irql, processor, scheduler, stack};
+use crate::cx::{Cx, Kernel};
+use crate::mm::pool;
+use crate::mm::stack::{self as memory, KERNEL_STACK, KernelStack};
+use crate::ob;
+use crate::verdict::Verdict;
 
-/// What a thread of the kernel's own (an application's, a worker) does.
-pub type Body = Box<dyn FnOnce(&mut Cx<'_>) -> Flow<()>>;
+/// Bytes of a thread object; drivers see only its header.
+const OBJECT_SIZE: u64 = 0x600;
+/// Priority of a thread that nobody said otherwise of.
+pub const NORMAL_PRIORITY: u8 = 8;
 
-/// Makes a thread that runs `body` at PASSIVE_LEVEL in the given process (0 = system); ready at once.
-pub fn spawn(_cx: &mut Cx<'_>, _name: &str, _body: Body) -> StrandId {
-    todo!("ke helper")
+/// What a thread of our own does.
+pub type Work = Box<dyn FnOnce(&mut Cx<'_>) -> Flow<()>>;
+
+/// What a thread runs.
+pub(crate) enum Body {
+    /// Rust.
+    Work(Work),
+    /// A driver's `ThreadStart` routine.
+    Driver {
+        /// The routine.
+        routine: DriverPtr<Code>,
+        /// Its argument.
+        context: u64,
+    },
+    /// The loop of a processor's idle thread.
+    Idle,
 }
 
-/// A strand begins: runs what `spawn` was given.
-pub(crate) fn run(_cx: &mut Cx<'_>, _id: StrandId) {
-    todo!("ke helper")
+/// What a thread is for: decides how an unhandled exception of its ends, and whether it counts as waiting for ever.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// A thread of an application's, standing in a system call.
+    Application,
+    /// Made by a driver.
+    System,
+    /// A worker of ours: it may wait for ever.
+    Worker,
+    /// Runs when a processor has nothing else.
+    Idle,
+}
+
+/// What a thread is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// In a ready queue.
+    Ready,
+    /// On a processor.
+    Running,
+    /// In a wait.
+    Waiting,
+    /// Over.
+    Terminated,
+}
+
+/// A thread.
+pub(crate) struct Thread {
+    pub(crate) strand: StrandId,
+    /// Its object in nonpaged memory.
+    pub(crate) object: DriverPtr<KTHREAD>,
+    /// For people: `system thread pci.sys!Worker`.
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    /// The process it belongs to: a key of `ps`, 0 for the system's.
+    pub(crate) process: u64,
+    /// `UniqueThread` of its client id.
+    pub(crate) id: u64,
+    body: Option<Body>,
+    /// The driver stack; idle threads have none.
+    pub(crate) stack: Option<KernelStack>,
+    pub(crate) state: State,
+    /// Without boosts, 0–31.
+    pub(crate) base_priority: u8,
+    /// Added until the next wait or the end of the quantum.
+    pub(crate) boost: u8,
+    /// Its own affinity.
+    pub(crate) own_affinity: u64,
+    /// While `KeSetSystemAffinityThread` is in force.
+    pub(crate) system_affinity: Option<u64>,
+    /// Where it ran last.
+    pub(crate) last_processor: usize,
+    /// Its level while it is not on a processor: 0 or 1.
+    pub(crate) irql: u8,
+    /// The wait it is in.
+    pub(crate) wait: Option<Wait>,
+    /// How its last wait ended.
+    pub(crate) wait_status: NtStatus,
+    /// A `KeSetEvent` or its like said that a wait comes next.
+    pub(crate) wait_next: bool,
+    /// Negative: so many critical regions entered (normal kernel APCs disabled).
+    pub(crate) apc_disable: i32,
+    /// Negative: so many guarded regions entered (all APCs disabled).
+    pub(crate) special_apc_disable: i32,
+    /// Mutexes it owns.
+    pub(crate) mutexes: Vec<u64>,
+    /// Routines of drivers it is in, innermost last.
+    pub(crate) callouts: Vec<Callout>,
+    /// Driver instructions of its outermost routine up to `mark`.
+    pub(crate) spent: u64,
+    /// `State::retired` when it was accounted last.
+    pub(crate) mark: u64,
+    /// When its quantum ends.
+    pub(crate) quantum_end: u64,
+    /// It asked to end, with this status.
+    pub(crate) exit: Option<NtStatus>,
+}
+
+impl Thread {
+    /// What it competes with.
+    pub(crate) fn priority(&self) -> u8 {
+        match self.base_priority {
+            real_time @ 16.. => real_time,
+            base => (base + self.boost).min(15),
+        }
+    }
+
+    /// Where it may run now.
+    pub(crate) fn affinity(&self) -> u64 {
+        self.system_affinity.unwrap_or(self.own_affinity)
+    }
+
+    /// Behind the highest address of its driver stack; 0 if it has none.
+    pub(crate) fn stack_base(&self) -> u64 {
+        self.stack.map_or(0, |stack| stack.base)
+    }
+}
+
+/// What a new thread is.
+pub(crate) struct Start {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) process: u64,
+    pub(crate) priority: u8,
+    pub(crate) body: Body,
+}
+
+/// Makes a thread of the system process that runs `work`: at normal priority, ready at once.
+///
+/// # Errors
+/// [`Leave`] if it may run at once and the machine ends meanwhile.
+pub fn spawn(cx: &mut Cx<'_>, name: impl Into<String>, work: Work) -> Flow<StrandId> {
+    spawn_as(cx, name, Role::Worker, 0, work)
+}
+
+/// Makes a thread that runs `work` for an application of process `process`.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_application(
+    cx: &mut Cx<'_>,
+    name: impl Into<String>,
+    process: u64,
+    work: Work,
+) -> Flow<StrandId> {
+    spawn_as(cx, name, Role::Application, process, work)
+}
+
+fn spawn_as(cx: &mut Cx<'_>, name: impl Into<String>, role: Role, process: u64, work: Work) -> Flow<StrandId> {
+    let (name, body) = (name.into(), Body::Work(work));
+    let strand = create(cx, Start { name, role, process, priority: NORMAL_PRIORITY, body })?;
+    irql::settle(cx)?;
+    Ok(strand)
+}
+
+/// Makes a thread, ready but for [`irql::settle`].
+pub(crate) fn create(cx: &mut Cx<'_>, start: Start) -> Flow<StrandId> {
+    let strand = make(cx, start, true)?;
+    cx.with(|k| scheduler::make_ready(k, strand));
+    Ok(strand)
+}
+
+/// The idle thread of processor `index`: always there, never in a queue.
+pub(crate) fn spawn_idle(cx: &mut Cx<'_>, index: usize) -> Flow<StrandId> {
+    let name = format!("idle thread of processor {index}");
+    let start = Start { name, role: Role::Idle, process: 0, priority: 0, body: Body::Idle };
+    let strand = make(cx, start, false)?;
+    cx.with(|k| {
+        let mask = k.ke.processors[index].mask();
+        let thread = k.ke.threads.get_mut(&strand).expect("just made");
+        (thread.own_affinity, thread.state) = (mask, State::Running);
+    });
+    Ok(strand)
+}
+
+fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
+    let object: DriverPtr<KTHREAD> =
+        pool::allocate(cx, pool::Kind::NonPaged, OBJECT_SIZE, pool::tag(b"Thre"))?;
+    let stack = with_stack.then(|| memory::allocate(cx, KERNEL_STACK)).flatten();
+    if object.is_null() || (with_stack && stack.is_none()) {
+        return Err(cx.stop(Verdict::not_implemented("running out of memory for a thread")));
+    }
+    let engine = cx.engine();
+    dispatcher::initialize(engine, (object + KTHREAD::Header).cast(), ObjectKind::Thread, OBJECT_SIZE, 0)
+        .map_err(|bad| cx.bad_pointer(bad))?;
+    ob::object::create(cx, object.address, ob::Kind::Thread, "", &PROCEDURES)
+        .expect("a thread object has no name that could clash");
+    let strand = engine.spawn();
+    cx.with(|k| {
+        let everywhere = affinity::all(k);
+        let id = k.ps.next_id();
+        let Start { name, role, process, priority, body } = start;
+        let thread = Thread {
+            strand,
+            object,
+            name,
+            role,
+            process,
+            id,
+            body: Some(body),
+            stack,
+            state: State::Ready,
+            base_priority: priority,
+            boost: 0,
+            own_affinity: everywhere,
+            system_affinity: None,
+            last_processor: k.ke.current,
+            irql: 0,
+            wait: None,
+            wait_status: NtStatus::SUCCESS,
+            wait_next: false,
+            apc_disable: 0,
+            special_apc_disable: 0,
+            mutexes: Vec::new(),
+            callouts: Vec::new(),
+            spent: 0,
+            mark: 0,
+            quantum_end: 0,
+            exit: None,
+        };
+        k.ke.threads.insert(strand, thread);
+    });
+    Ok(strand)
+}
+
+/// The object of a thread is one block of pool.
+static PROCEDURES: ob::Procedures =
+    ob::Procedures { close: ob::Procedures::nothing, delete: ob::Procedures::free };
+
+/// The object of the thread that runs now: `KeGetCurrentThread`. Null outside threads.
+pub fn current_object(cx: &mut Cx<'_>) -> DriverPtr<KTHREAD> {
+    cx.with(|k| k.ke.thread().map_or(DriverPtr::NULL, |thread| thread.object))
+}
+
+/// `KeGetCurrentThread`, `PsGetCurrentThread`.
+///
+/// # Errors
+/// None of its own.
+pub fn get_current(cx: &mut Cx<'_>) -> Flow<DriverPtr<KTHREAD>> {
+    Ok(current_object(cx))
+}
+
+/// Runs the body of a strand's thread, from its first resume to its end.
+pub(crate) fn run(cx: &mut Cx<'_>, id: StrandId) {
+    let body = cx.with(|k| k.ke.threads.get_mut(&id).and_then(|thread| thread.body.take()));
+    let result = match body {
+        _ if cx.nt().stopping() => Err(Leave::Stop),
+        Some(Body::Work(work)) => work(cx),
+        Some(Body::Driver { routine, context }) => {
+            callout::call_routine(cx, "ThreadStart", routine, 0, &[context]).map(|_| ())
+        }
+        Some(Body::Idle) => scheduler::idle(cx),
+        None => unreachable!("a strand is a thread, and runs once"),
+    };
+    // What is wrong at the end has been told; there is nobody to hand it on to.
+    let _ = end(cx, id, result);
+}
+
+fn end(cx: &mut Cx<'_>, id: StrandId, result: Flow<()>) -> Flow<()> {
+    let exits = cx.with(|k| {
+        let thread = k.ke.threads.get_mut(&id).expect("it has just run");
+        thread.state = State::Terminated;
+        thread.exit.is_some()
+    });
+    if cx.nt().stopping() || !(result.is_ok() || exits) {
+        return Err(Leave::Stop);
+    }
+    check_end(cx)?;
+    let (object, stack) = cx.with(|k| {
+        let thread = k.ke.threads.get_mut(&id).expect("it has just run");
+        (thread.object, thread.stack.take())
+    });
+    if let Some(stack) = stack {
+        let depth = stack::high_water(cx.engine(), stack);
+        cx.with(|k| k.ke.deepest_stack = k.ke.deepest_stack.max(depth));
+        memory::free(cx, stack);
+    }
+    let header = (object + KTHREAD::Header).cast::<DISPATCHER_HEADER>();
+    dispatcher::signal(cx, header, 1, 0)?;
+    cx.with(|k| {
+        let idle = k.ke.processor().idle;
+        processor::set_current_thread(k, k.ke.current, idle);
+        k.ke.threads.remove(&id);
+    });
+    // Nobody may hold the object any more, and then it is gone.
+    ob::object::dereference(cx, object).map(|_| ())
+}
+
+/// What a thread must not leave behind.
+fn check_end(cx: &mut Cx<'_>) -> Flow<()> {
+    let found = cx.with(|k| {
+        let thread = k.ke.thread()?;
+        let (name, object) = (&thread.name, thread.object.address);
+        let disabled = thread.apc_disable + thread.special_apc_disable;
+        let irql = k.ke.processor().irql;
+        if let Some(mutex) = thread.mutexes.first() {
+            let message = format!("the {name} ended and still owns mutex {mutex:#x}");
+            return Some(Verdict::error("thread-ended-owning-mutex", message).bug_check(0x20, [0, 0, 0, 1]));
+        }
+        if disabled != 0 {
+            let message = format!("the {name} ended inside {} critical or guarded region(s)", -disabled);
+            let verdict = Verdict::error("thread-ended-in-critical-region", message);
+            return Some(verdict.bug_check(0x20, [0, i64::from(disabled).cast_unsigned(), irql.into(), 1]));
+        }
+        if irql != 0 {
+            let message = format!("the {name} ended at IRQL {irql}");
+            let verdict = Verdict::error("thread-ended-at-raised-irql", message);
+            return Some(verdict.bug_check(0xC8, [u64::from(irql) << 16 | 2, object, 0, 0]));
+        }
+        None
+    });
+    match found {
+        Some(verdict) => Err(cx.stop(verdict)),
+        None => Ok(()),
+    }
+}
+
+/// Ends the current thread: its frames are left without returning.
+pub(crate) fn exit_current(cx: &mut Cx<'_>, status: NtStatus) -> Leave {
+    cx.with(|k| k.ke.thread_mut().map(|thread| thread.exit = Some(status)));
+    Leave::Stop
+}
+
+/// The name of the thread a strand is, for people.
+pub(crate) fn name(k: &Kernel, strand: StrandId) -> String {
+    k.ke.threads.get(&strand).map_or_else(|| "scheduler".to_owned(), |thread| thread.name.clone())
 }

@@ -1,12 +1,294 @@
-//! Waiting for dispatcher objects. Follows *KeWaitForSingleObject function*.
+//! Waiting for dispatcher objects and for time. Follows *KeWaitForSingleObject function*, *KeWaitForMultipleObjects
+//! function*, *KeDelayExecutionThread function*.
+//!
+//! Alertable waits are ordinary ones: nothing here alerts a thread, and user APCs do not exist.
 
-use abi::{DriverPtr, NtStatus};
-use engine::Flow;
+use abi::{DISPATCHER_HEADER, DriverPtr, KTHREAD, KWAIT_BLOCK, NtStatus};
+use engine::{Flow, StrandId};
 
-use crate::cx::Cx;
+use super::dispatcher::{self, consume, is_signaled};
+use super::links::{self, Broken};
+use super::processor::DISPATCH_LEVEL;
+use super::{irql, scheduler, thread, time};
+use crate::cx::{Cx, Kernel};
+use crate::event::Event;
+use crate::verdict::Verdict;
 
-/// Waits for one dispatcher object (event, semaphore, mutex, timer, thread). `timeout` in 100 ns: negative relative,
-/// positive absolute, zero polls, `None` for ever.
-pub fn single<T>(_cx: &mut Cx<'_>, _object: DriverPtr<T>, _timeout: Option<i64>) -> Flow<NtStatus> {
-    todo!("ke helper")
+/// `MAXIMUM_WAIT_OBJECTS`.
+const MOST_OBJECTS: usize = 64;
+/// `THREAD_WAIT_OBJECTS`: for so many the thread object has wait blocks of its own.
+const OWN_BLOCKS: usize = 3;
+/// Where the thread object has them.
+const BLOCKS_AT: u64 = 0x140;
+
+/// A wait a thread is in.
+pub(crate) struct Wait {
+    /// For what; empty for a delay.
+    pub(crate) objects: Vec<DriverPtr<DISPATCHER_HEADER>>,
+    /// For all of them at once.
+    pub(crate) all: bool,
+    /// Its wait blocks, one an object.
+    pub(crate) blocks: DriverPtr<KWAIT_BLOCK>,
 }
+
+/// How long to wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Timeout {
+    /// For ever.
+    Never,
+    /// Not at all.
+    Poll,
+    /// Until interrupt time has reached this many units of 100 ns.
+    At(u64),
+}
+
+impl Timeout {
+    /// From a driver's optional pointer to a `LARGE_INTEGER`.
+    ///
+    /// # Errors
+    /// A verdict if the pointer is bad.
+    pub fn read(cx: &mut Cx<'_>, pointer: DriverPtr<i64>) -> Flow<Self> {
+        if pointer.is_null() {
+            return Ok(Self::Never);
+        }
+        let value = cx.read(pointer)?;
+        Ok(if value == 0 { Self::Poll } else { Self::At(time::due(cx.engine(), value)) })
+    }
+}
+
+/// `KeWaitForSingleObject`.
+///
+/// # Errors
+/// A verdict if it may not wait here, or the object is none; [`engine::Leave`] if the machine ends meanwhile.
+pub fn single(
+    cx: &mut Cx<'_>,
+    object: DriverPtr<DISPATCHER_HEADER>,
+    _reason: u32,
+    _mode: u8,
+    _alertable: bool,
+    timeout: DriverPtr<i64>,
+) -> Flow<NtStatus> {
+    let timeout = Timeout::read(cx, timeout)?;
+    dispatcher::expect(cx, object, "KeWaitForSingleObject", &[])?;
+    wait(cx, &[object], false, timeout, DriverPtr::NULL, "KeWaitForSingleObject")
+}
+
+/// `KeWaitForMutexObject`.
+///
+/// # Errors
+/// As [`single`].
+pub fn mutex(
+    cx: &mut Cx<'_>,
+    object: DriverPtr<DISPATCHER_HEADER>,
+    reason: u32,
+    mode: u8,
+    alertable: bool,
+    timeout: DriverPtr<i64>,
+) -> Flow<NtStatus> {
+    dispatcher::expect(cx, object, "KeWaitForMutexObject", &[dispatcher::Kind::Mutant])?;
+    single(cx, object, reason, mode, alertable, timeout)
+}
+
+/// `KeWaitForMultipleObjects`.
+///
+/// # Errors
+/// As [`single`]; a verdict if there are more objects than wait blocks.
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn multiple(
+    cx: &mut Cx<'_>,
+    count: u32,
+    array: DriverPtr<DriverPtr<DISPATCHER_HEADER>>,
+    kind: u32,
+    _reason: u32,
+    _mode: u8,
+    _alertable: bool,
+    timeout: DriverPtr<i64>,
+    blocks: DriverPtr<KWAIT_BLOCK>,
+) -> Flow<NtStatus> {
+    const NAME: &str = "KeWaitForMultipleObjects";
+    let count = count as usize;
+    let most = if blocks.is_null() { OWN_BLOCKS } else { MOST_OBJECTS };
+    if count == 0 || count > most {
+        let message = format!("{NAME} was called for {count} objects; without a wait block array there may be {OWN_BLOCKS}, with one {MOST_OBJECTS}");
+        return Err(cx.stop(Verdict::error("wait-object-count", message).bug_check(0xC, [0; 4])));
+    }
+    let mut objects = Vec::new();
+    for index in 0..count {
+        let object = cx.read(array.index(index as u64))?;
+        dispatcher::expect(cx, object, NAME, &[])?;
+        objects.push(object);
+    }
+    let timeout = Timeout::read(cx, timeout)?;
+    // `WaitAll` is 0, `WaitAny` 1.
+    wait(cx, &objects, kind == 0, timeout, blocks, NAME)
+}
+
+/// Waits for one object for ever, for the kernel itself: an event of a request, a thread's end.
+///
+/// # Errors
+/// As [`single`].
+pub fn for_object<T>(cx: &mut Cx<'_>, object: DriverPtr<T>) -> Flow<NtStatus> {
+    wait(cx, &[object.cast()], false, Timeout::Never, DriverPtr::NULL, "a wait of the kernel's")
+}
+
+/// `KeDelayExecutionThread`.
+///
+/// # Errors
+/// A verdict if the pointer is bad; [`engine::Leave`] if the machine ends meanwhile.
+pub fn delay(cx: &mut Cx<'_>, _mode: u8, _alertable: bool, interval: DriverPtr<i64>) -> Flow<NtStatus> {
+    let value = cx.read(interval)?;
+    if value == 0 {
+        scheduler::yield_now(cx)?;
+        return Ok(NtStatus::SUCCESS);
+    }
+    let until = Timeout::At(time::due(cx.engine(), value));
+    // It ends by its time-out, which is success here.
+    let _ = wait(cx, &[], false, until, DriverPtr::NULL, "KeDelayExecutionThread")?;
+    Ok(NtStatus::SUCCESS)
+}
+
+/// `ZwYieldExecution`.
+///
+/// # Errors
+/// [`engine::Leave`] if the machine ends meanwhile.
+pub fn zw_yield(cx: &mut Cx<'_>) -> Flow<NtStatus> {
+    scheduler::yield_now(cx)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+/// Waits.
+///
+/// # Errors
+/// As [`single`].
+pub(crate) fn wait(
+    cx: &mut Cx<'_>,
+    objects: &[DriverPtr<DISPATCHER_HEADER>],
+    all: bool,
+    timeout: Timeout,
+    blocks: DriverPtr<KWAIT_BLOCK>,
+    what: &'static str,
+) -> Flow<NtStatus> {
+    if timeout != Timeout::Poll {
+        check_may_block(cx, timeout, what)?;
+    }
+    cx.with(|k| k.ke.thread_mut().map(|thread| thread.wait_next = false));
+    let strand = cx.with(|k| k.ke.processor().thread);
+    let at_once = cx.with(|k| try_satisfy(k, objects, all, strand));
+    match at_once {
+        Err(bad) => return Err(cx.bad_pointer(bad)),
+        Ok(Some(status)) => {
+            irql::settle(cx)?;
+            return Ok(status);
+        }
+        Ok(None) if timeout == Timeout::Poll => {
+            irql::settle(cx)?;
+            return Ok(NtStatus::TIMEOUT);
+        }
+        Ok(None) => {}
+    }
+    let first = objects.first().copied().unwrap_or(DriverPtr::NULL);
+    cx.emit(Event::Wait { object: first.address, count: u32::try_from(objects.len()).unwrap_or(u32::MAX) });
+    let begun = cx.with(|k| begin(k, strand, objects, all, timeout, blocks));
+    begun.map_err(|broken| dispatcher::stop(cx, first, broken))?;
+    scheduler::block(cx)?;
+    let status = cx.with(|k| k.ke.threads[&strand].wait_status);
+    cx.emit(Event::Woken { status: status.0 });
+    irql::settle(cx)?;
+    Ok(status)
+}
+
+fn check_may_block(cx: &mut Cx<'_>, timeout: Timeout, what: &str) -> Flow<()> {
+    let (irql, in_dpc, has_thread) = cx.with(|k| {
+        let processor = k.ke.processor();
+        (processor.irql, processor.running_dpc.is_some(), !processor.is_idle())
+    });
+    if irql < DISPATCH_LEVEL {
+        assert!(has_thread, "{what}: only a thread can wait");
+        if cx.with(|k| k.ke.interrupt_flag()) {
+            return Ok(());
+        }
+        let message = format!("{what} was called with interrupts disabled: nothing could end the wait");
+        return Err(cx.stop(Verdict::error("wait-with-interrupts-disabled", message)));
+    }
+    let message = match timeout {
+        Timeout::Never => format!("{what} was called without a time-out at IRQL {irql}: a wait there may only poll"),
+        _ => format!("{what} was called with a time-out that is not zero at IRQL {irql}: a wait there may only poll"),
+    };
+    let verdict = Verdict::error("wait-at-raised-irql", message);
+    let code = if timeout == Timeout::Never { 0x121 } else { 0x122 };
+    Err(cx.stop(if in_dpc {
+        verdict.bug_check(0xB8, [0; 4])
+    } else {
+        verdict.bug_check(0xC4, [code, irql.into(), 0, 0])
+    }))
+}
+
+/// The status if the wait is satisfied without waiting, whose effects it has had then.
+fn try_satisfy(
+    k: &mut Kernel,
+    objects: &[DriverPtr<DISPATCHER_HEADER>],
+    all: bool,
+    strand: StrandId,
+) -> Result<Option<NtStatus>, engine::BadAddress> {
+    if all {
+        for object in objects {
+            if !is_signaled(k, *object, strand)? {
+                return Ok(None);
+            }
+        }
+        let mut abandoned = false;
+        for object in objects {
+            abandoned |= consume(k, *object, strand)?;
+        }
+        return Ok(Some(if abandoned { NtStatus::ABANDONED_WAIT_0 } else { NtStatus::SUCCESS }));
+    }
+    for (index, object) in (0..).zip(objects) {
+        if is_signaled(k, *object, strand)? {
+            let base = if consume(k, *object, strand)? { NtStatus::ABANDONED_WAIT_0.0 } else { 0 };
+            return Ok(Some(NtStatus(base + index)));
+        }
+    }
+    Ok(None)
+}
+
+fn begin(
+    k: &mut Kernel,
+    strand: StrandId,
+    objects: &[DriverPtr<DISPATCHER_HEADER>],
+    all: bool,
+    timeout: Timeout,
+    blocks: DriverPtr<KWAIT_BLOCK>,
+) -> Result<(), Broken> {
+    let thread = k.ke.threads.get_mut(&strand).expect("the thread that waits");
+    let own = DriverPtr::new(thread.object.address + BLOCKS_AT);
+    let blocks = if blocks.is_null() { own } else { blocks };
+    for (index, object) in (0..).zip(objects) {
+        let block: DriverPtr<KWAIT_BLOCK> = blocks.index(index);
+        k.engine.write(block + KWAIT_BLOCK::Thread, thread.object)?;
+        k.engine.write(block + KWAIT_BLOCK::Object, object.cast::<()>())?;
+        let head = *object + DISPATCHER_HEADER::WaitListHead;
+        links::insert_tail(k.engine, head, block + KWAIT_BLOCK::WaitListEntry)?;
+        k.ke.waits.entry(object.address).or_default().push(strand);
+    }
+    thread.wait = Some(Wait { objects: objects.to_vec(), all, blocks });
+    thread.state = thread::State::Waiting;
+    if let Timeout::At(due) = timeout {
+        let processor = k.ke.current;
+        k.ke.timers.add_timeout(due, strand, processor);
+    }
+    Ok(())
+}
+
+/// What a waiting thread waits for, in words.
+pub(crate) fn describe(k: &Kernel, strand: StrandId) -> String {
+    let Some(wait) = k.ke.threads.get(&strand).and_then(|thread| thread.wait.as_ref()) else {
+        return "nothing".to_owned();
+    };
+    let names: Vec<String> = wait.objects.iter().map(|object| dispatcher::describe(k, *object)).collect();
+    match names.len() {
+        0 => "a time-out".to_owned(),
+        _ => names.join(if wait.all { " and " } else { " or " }),
+    }
+}
+
+const _: () = assert!(size_of::<KTHREAD>() as u64 <= BLOCKS_AT);

@@ -1,15 +1,30 @@
 //! `Ps*`: processes and system threads.
 
+pub mod process;
+pub mod system_thread;
+
 use crate::nt::Settings;
+
+pub use process::current_process;
 
 /// State of this prefix.
 #[derive(Default)]
-pub struct State {}
+pub struct State {
+    /// Processes by key; the system's is 0.
+    pub(crate) processes: std::collections::BTreeMap<u64, process::Process>,
+    last_id: u64,
+}
 
 impl State {
     /// As at boot.
     #[must_use]
     pub fn new(_settings: &Settings) -> Self {
-        Self::default()
+        Self { last_id: process::SYSTEM_ID, ..Self::default() }
+    }
+
+    /// An id for a process or thread: they share one space, in steps of 4.
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.last_id += 4;
+        self.last_id
     }
 }

@@ -1,0 +1,205 @@
+//! Calls of a driver's routines: told as events, and checked for what they must leave as they found it. Follows the
+//! pages of the callback routines (*KDEFERRED_ROUTINE*, *KSERVICE_ROUTINE*, *DRIVER_DISPATCH*, …).
+//!
+//! What a routine is called with, and what its result means, is its caller's business.
+
+use abi::{Code, DriverPtr};
+use engine::Flow;
+
+use super::fault;
+use crate::cx::{Cx, Kernel};
+use crate::event::{Event, Kind};
+use crate::ldr;
+use crate::verdict::Verdict;
+
+/// A routine of a driver that is to be called, or is running.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Callout {
+    /// What kind of routine: `DispatchWrite`, `StartIo`, `Isr`, …
+    pub(crate) role: &'static str,
+    /// Its address.
+    pub(crate) routine: DriverPtr<Code>,
+    /// The object it is called for; 0 if none.
+    pub(crate) object: u64,
+    /// The level below which it must not go.
+    pub(crate) floor: u8,
+}
+
+/// What a routine must leave as it found it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Kept {
+    irql: u8,
+    spin_locks: usize,
+    apc_disable: i32,
+    interrupts: bool,
+}
+
+impl Kept {
+    fn now(k: &mut Kernel) -> Self {
+        let processor = k.ke.processor();
+        Self {
+            irql: processor.irql,
+            spin_locks: k.ke.locks.count(processor.number),
+            apc_disable: k.ke.thread().map_or(0, |thread| thread.apc_disable + thread.special_apc_disable),
+            interrupts: processor.interrupts_enabled,
+        }
+    }
+}
+
+/// Calls a routine of a driver in the context of its caller: dispatch routines, StartIo, completion routines, …
+///
+/// # Errors
+/// A verdict if the routine is null, or comes back with another IRQL, with a spin lock, in another number of critical
+/// regions or with interrupts disabled; [`engine::Leave`] if it does not come back.
+pub fn call_routine(
+    cx: &mut Cx<'_>,
+    role: &'static str,
+    routine: DriverPtr<Code>,
+    object: u64,
+    arguments: &[u64],
+) -> Flow<u64> {
+    let floor = cx.with(|k| k.ke.processor().floors.last().copied().unwrap_or(0));
+    let call = Callout { role, routine, object, floor };
+    cx.with(|k| {
+        if let Some(thread) = k.ke.thread_mut()
+            && thread.callouts.is_empty()
+        {
+            thread.spent = 0;
+        }
+    });
+    checked(cx, &call, arguments)
+}
+
+/// As [`call_routine`], for routines that interrupt a thread and do not belong to it: what they run is not on its
+/// account, and they must not lower the level they are called at.
+pub(crate) fn asynchronous(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
+    let now = cx.engine().now();
+    let spent = cx.with(|k| {
+        let spent = k.ke.account(now);
+        k.ke.processor_mut().floors.push(call.floor);
+        k.ke.thread_mut().map(|thread| thread.spent = 0);
+        spent
+    });
+    let result = checked(cx, call, arguments);
+    let now = cx.engine().now();
+    cx.with(|k| {
+        k.ke.account(now);
+        k.ke.processor_mut().floors.pop();
+        k.ke.thread_mut().map(|thread| thread.spent = spent);
+    });
+    result
+}
+
+fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
+    if call.routine.is_null() {
+        let message = format!("the driver's {} routine is to be called, and it is null", call.role);
+        let verdict = Verdict::error("null-routine", message);
+        let check = fault::null_call(cx);
+        return Err(cx.stop(verdict.bug_check(check.code, check.parameters)));
+    }
+    let Callout { role, routine, object, .. } = *call;
+    if cx.wants(Kind::Enter) {
+        cx.emit(Event::Enter { role, routine: routine.address, object });
+    }
+    let before = cx.with(|k| {
+        k.ke.thread_mut().map(|thread| thread.callouts.push(*call));
+        Kept::now(k)
+    });
+    let result = cx.call(routine, arguments);
+    let after = cx.with(|k| {
+        k.ke.thread_mut().map(|thread| thread.callouts.pop());
+        Kept::now(k)
+    });
+    let value = result?;
+    if cx.wants(Kind::Leave) {
+        cx.emit(Event::Leave { role, routine: routine.address, value });
+    }
+    match broken(call, before, after) {
+        None => Ok(value),
+        Some(verdict) => {
+            let who = ldr::symbols::describe(cx, routine.address);
+            let message = format!("{role} routine {who} {}", verdict.message);
+            Err(cx.stop(Verdict { message, ..verdict }))
+        }
+    }
+}
+
+/// What a routine did not leave as it found it; the message lacks its subject.
+fn broken(call: &Callout, before: Kept, after: Kept) -> Option<Verdict> {
+    let Callout { role, routine, .. } = *call;
+    let dispatch = role.starts_with("Dispatch");
+    if after.spin_locks > before.spin_locks {
+        let message = format!("returned with {} more spin lock(s) held than it was called with", after.spin_locks - before.spin_locks);
+        return Some(Verdict::error("spin-lock-held-on-return", message).bug_check(0xC4, [0x4_0009, routine.address, 0, 0]));
+    }
+    if after.irql != before.irql {
+        let message = format!("was called at IRQL {} and returned at {}", before.irql, after.irql);
+        let (was, is) = (u64::from(before.irql), u64::from(after.irql));
+        let verdict = Verdict::error("irql-changed-by-routine", message);
+        return Some(match role {
+            _ if dispatch => verdict.bug_check(0xC9, [5, routine.address, was, is]),
+            "IoCompletion" => verdict.bug_check(0xC4, [0xFA, routine.address, was, is]),
+            "Isr" => verdict.bug_check(0xC4, [0x111, routine.address, was, is]),
+            _ => verdict.bug_check(0xC8, [is << 16 | was << 8 | 2, routine.address, 0, 0]),
+        });
+    }
+    if after.interrupts != before.interrupts {
+        let state = if after.interrupts { "enabled" } else { "disabled" };
+        let verdict = Verdict::error("interrupt-flag-changed-by-routine", format!("returned with interrupts {state}"));
+        return Some(if dispatch { verdict.bug_check(0xC4, [0xC1, routine.address, 0, 0]) } else { verdict });
+    }
+    if after.apc_disable != before.apc_disable {
+        let regions = before.apc_disable - after.apc_disable;
+        let message = format!("returned in {regions} more critical or guarded region(s) than it was called in");
+        let verdict = Verdict::error("critical-region-unpaired", message);
+        let (was, is) = (before.apc_disable, after.apc_disable);
+        let (was, is) = (i64::from(was).cast_unsigned(), i64::from(is).cast_unsigned());
+        return Some(match role {
+            _ if dispatch => verdict.bug_check(0xC4, [0xC5, routine.address, is, was]),
+            "CustomDpc" | "DpcForIsr" => verdict.bug_check(0xC7, [4, routine.address, was, is]),
+            "CustomTimerDpc" => verdict.bug_check(0xC7, [5, routine.address, was, is]),
+            _ => verdict.bug_check(0x1, [routine.address, is, was, 0]),
+        });
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: Kept = Kept { irql: 0, spin_locks: 0, apc_disable: 0, interrupts: true };
+
+    fn verdict(role: &'static str, after: Kept) -> (&'static str, Option<u32>, u64) {
+        let call = Callout { role, routine: DriverPtr::new(0x1000), object: 0, floor: 0 };
+        let verdict = broken(&call, BEFORE, after).unwrap();
+        let check = verdict.bug_check;
+        (verdict.rule, check.map(|c| c.code), check.map_or(0, |c| c.parameters[0]))
+    }
+
+    #[test]
+    fn a_routine_that_leaves_all_as_it_was_is_fine() {
+        let call = Callout { role: "StartIo", routine: DriverPtr::new(0x1000), object: 0, floor: 2 };
+        assert!(broken(&call, BEFORE, BEFORE).is_none());
+    }
+
+    #[test]
+    fn each_kind_of_routine_has_windows_own_bug_check_for_a_changed_irql() {
+        let raised = Kept { irql: 2, ..BEFORE };
+        assert_eq!(verdict("DispatchWrite", raised), ("irql-changed-by-routine", Some(0xC9), 5));
+        assert_eq!(verdict("IoCompletion", raised), ("irql-changed-by-routine", Some(0xC4), 0xFA));
+        assert_eq!(verdict("Isr", raised), ("irql-changed-by-routine", Some(0xC4), 0x111));
+        assert_eq!(verdict("StartIo", raised), ("irql-changed-by-routine", Some(0xC8), 0x2_0002));
+    }
+
+    #[test]
+    fn a_lock_an_interrupt_flag_and_a_region_left_behind_are_told() {
+        assert_eq!(verdict("StartIo", Kept { spin_locks: 1, ..BEFORE }).0, "spin-lock-held-on-return");
+        assert_eq!(
+            verdict("DispatchRead", Kept { interrupts: false, ..BEFORE }),
+            ("interrupt-flag-changed-by-routine", Some(0xC4), 0xC1)
+        );
+        let entered = Kept { apc_disable: -1, ..BEFORE };
+        assert_eq!(verdict("CustomDpc", entered), ("critical-region-unpaired", Some(0xC7), 4));
+    }
+}

@@ -1,0 +1,295 @@
+//! What Windows would say to a fault in a driver: bug check, parameters, and a sentence. Follows *Bug Check Code
+//! Reference* and the pages of 0x0A, 0x1E, 0x3B, 0x50, 0x7E, 0x7F, 0xBE, 0xD1, 0xFC.
+//!
+//! Exceptions are not given to handlers here: what a `__except` could catch is judged as if nobody did.
+
+use std::fmt::Write;
+
+use engine::windows::{IMAGES, SYSTEM, USER};
+use engine::{Caller, Fault, FaultKind, Registers};
+
+use super::processor::DISPATCH_LEVEL;
+use super::stack;
+use super::thread::Role;
+use crate::cx::{Cx, Kernel};
+use crate::ldr;
+use crate::verdict::{BugCheck, Verdict};
+
+const ACCESS_VIOLATION: u32 = 0xC000_0005;
+const ILLEGAL_INSTRUCTION: u32 = 0xC000_001D;
+const DIVIDE_BY_ZERO: u32 = 0xC000_0094;
+const FLOATING_POINT: u32 = 0xC000_0090;
+const SINGLE_STEP: u32 = 0x8000_0004;
+const DATATYPE_MISALIGNMENT: u32 = 0x8000_0002;
+
+/// An exception that nobody handles.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Exception {
+    /// NTSTATUS.
+    pub(crate) code: u32,
+    /// The instruction.
+    pub(crate) rip: u64,
+    /// `ExceptionInformation`: for an access 0 read, 1 write, 8 execute, and the address.
+    pub(crate) information: [u64; 2],
+}
+
+/// An exception at the driver's current instruction, without a code.
+pub(crate) fn here(cx: &mut Cx<'_>) -> Exception {
+    Exception { rip: cx.engine().caller().map_or(0, |caller| caller.rip), ..Exception::default() }
+}
+
+/// How an exception is told depends on where it was raised.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Where {
+    /// At DISPATCH_LEVEL or above, or in a DPC.
+    Raised,
+    /// On a system thread.
+    SystemThread,
+    /// On an application's thread, in a system call.
+    SystemCall,
+}
+
+fn place(k: &Kernel) -> Where {
+    let processor = k.ke.processor();
+    if processor.irql >= DISPATCH_LEVEL || processor.running_dpc.is_some() {
+        return Where::Raised;
+    }
+    match k.ke.thread().map(|thread| thread.role) {
+        Some(Role::Application) => Where::SystemCall,
+        Some(Role::System | Role::Worker) => Where::SystemThread,
+        Some(Role::Idle) | None => Where::Raised,
+    }
+}
+
+/// The bug check of an exception that nobody handles.
+pub(crate) fn unhandled(cx: &mut Cx<'_>, exception: &Exception) -> BugCheck {
+    unhandled_at(cx.with(|k| place(k)), exception)
+}
+
+fn unhandled_at(place: Where, exception: &Exception) -> BugCheck {
+    let Exception { code, rip, information } = *exception;
+    let extended = i64::from(code.cast_signed()).cast_unsigned();
+    match place {
+        Where::Raised => BugCheck { code: 0x1E, parameters: [extended, rip, information[0], information[1]] },
+        Where::SystemThread => BugCheck { code: 0x7E, parameters: [extended, rip, 0, 0] },
+        Where::SystemCall => BugCheck { code: 0x3B, parameters: [code.into(), rip, 0, 0] },
+    }
+}
+
+/// The bug check of a call to address 0.
+pub(crate) fn null_call(cx: &mut Cx<'_>) -> BugCheck {
+    let (place, irql) = cx.with(|k| (place(k), k.ke.processor().irql));
+    bad_access(place, irql, Access::Execute, 0, 0)
+}
+
+/// How memory was referenced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Access {
+    Read = 0,
+    Write = 1,
+    Execute = 8,
+}
+
+/// A reference to memory that is not there.
+fn bad_access(place: Where, irql: u8, access: Access, address: u64, rip: u64) -> BugCheck {
+    if irql >= DISPATCH_LEVEL {
+        return BugCheck { code: 0xD1, parameters: [address, irql.into(), access as u64, rip] };
+    }
+    // Of the user half, an exception; of the kernel's, the end, whatever handlers there are.
+    if address < USER.end() {
+        let information = [access as u64, address];
+        return unhandled_at(place, &Exception { code: ACCESS_VIOLATION, rip, information });
+    }
+    // Since Windows 10 a write is 2 and an execution 10h in the second parameter.
+    let how = match access {
+        Access::Read => 0,
+        Access::Write => 2,
+        Access::Execute => 0x10,
+    };
+    BugCheck { code: 0x50, parameters: [address, how, rip, 2] }
+}
+
+/// What is known about the place of a fault besides the fault itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Circumstances {
+    place: Where,
+    irql: u8,
+    /// Whose stack has its guard page at the address.
+    overflowed: Option<String>,
+    /// The page there is mapped: it was the kind of access that is not allowed.
+    mapped: bool,
+    /// The instruction, with its symbol.
+    instruction: String,
+    /// The address, if it has a name of its own.
+    target: String,
+}
+
+/// The verdict on a fault of the driver's.
+pub(crate) fn verdict(cx: &mut Cx<'_>, fault: &Fault) -> Verdict {
+    let rip = fault.caller.rip;
+    let circumstances = Circumstances {
+        place: cx.with(|k| place(k)),
+        irql: super::irql::current(cx),
+        overflowed: cx.with(|k| {
+            k.ke.processor_mut().cr2 = fault.address;
+            stack::overflowed(k, fault.address)
+        }),
+        mapped: cx.with(|k| k.mm.map.page(fault.address).is_some()),
+        instruction: ldr::symbols::describe(cx, rip),
+        target: ldr::symbols::describe(cx, fault.address),
+    };
+    let mut verdict = judge(fault, &circumstances);
+    if !verdict.not_implemented {
+        verdict.message.push_str("; ");
+        verdict.message.push_str(&registers(&fault.caller));
+    }
+    verdict
+}
+
+fn judge(fault: &Fault, c: &Circumstances) -> Verdict {
+    let (rip, address, at) = (fault.caller.rip, fault.address, &c.instruction);
+    if let Some(owner) = &c.overflowed {
+        let message = format!("{at} ran over the end of {owner}: the stack overflowed");
+        return Verdict::error("stack-overflow", message).bug_check(0x7F, [8, 0, 0, rip]);
+    }
+    let exception = |code: u32| {
+        unhandled_at(c.place, &Exception { code, rip, information: [0, u64::MAX] })
+    };
+    let (rule, message, check) = match fault.kind {
+        FaultKind::Read => ("wild-read", referenced(c, "read", address), access(c, Access::Read, address, rip)),
+        FaultKind::Write if c.mapped => (
+            "write-to-read-only",
+            format!("{at} wrote to {}, which is read-only", c.target),
+            BugCheck { code: 0xBE, parameters: [address, 0, 0, 0xA] },
+        ),
+        FaultKind::Write => ("wild-write", referenced(c, "wrote to", address), access(c, Access::Write, address, rip)),
+        FaultKind::Execute if c.mapped => (
+            "execute-of-data",
+            format!("{at} jumped to {}, where memory is not executable", c.target),
+            BugCheck { code: 0xFC, parameters: [address, 0, 0, 0] },
+        ),
+        FaultKind::Execute => ("wild-call", referenced(c, "jumped to", address), access(c, Access::Execute, address, rip)),
+        FaultKind::NonCanonical => (
+            "wild-pointer",
+            format!("{at} used {address:#x} as a pointer, which is no possible address"),
+            unhandled_at(c.place, &Exception { code: ACCESS_VIOLATION, rip, information: [0, u64::MAX] }),
+        ),
+        FaultKind::Divide => {
+            let message = format!("{at} divided by zero, or the quotient does not fit");
+            ("divide-error", message, exception(DIVIDE_BY_ZERO))
+        }
+        FaultKind::InvalidOpcode => {
+            let message = format!("{at} is {}, which the processor refuses", instruction_name(fault.what));
+            ("invalid-opcode", message, exception(ILLEGAL_INSTRUCTION))
+        }
+        FaultKind::FloatingPoint => {
+            ("floating-point-exception", format!("{at} raised a floating-point exception"), exception(FLOATING_POINT))
+        }
+        FaultKind::Protection => {
+            let message = format!("{at} ({}) is refused: misaligned, or privileged", instruction_name(fault.what));
+            ("protection-fault", message, exception(DATATYPE_MISALIGNMENT))
+        }
+        FaultKind::Trap => ("trap", format!("{at} was trapped by a single step or breakpoint"), exception(SINGLE_STEP)),
+        FaultKind::NotImplemented => {
+            return Verdict::not_implemented(&format!("the instruction {} at {at}", instruction_name(fault.what)));
+        }
+    };
+    Verdict::error(rule, message).bug_check(check.code, check.parameters)
+}
+
+fn access(c: &Circumstances, access: Access, address: u64, rip: u64) -> BugCheck {
+    bad_access(c.place, c.irql, access, address, rip)
+}
+
+const fn instruction_name(what: &str) -> &str {
+    if what.is_empty() { "an instruction" } else { what }
+}
+
+/// `driver.sys!F+0x12 read 0x8, where nothing is (a null pointer), at IRQL 2`.
+fn referenced(c: &Circumstances, verb: &str, address: u64) -> String {
+    let kind = match address {
+        0..0x1_0000 => " (a null pointer)",
+        _ if address < IMAGES.base => " (a user-mode address)",
+        _ if SYSTEM.contains(address) => " (freed, or never allocated)",
+        _ => "",
+    };
+    format!("{} {verb} {}, where nothing is{kind}, at IRQL {}", c.instruction, c.target, c.irql)
+}
+
+/// A register dump on one line, in the order of encodings.
+pub(crate) fn registers(caller: &Caller) -> String {
+    const NAMES: [&str; 16] = [
+        "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+        "r15",
+    ];
+    let Registers { general, flags } = caller.registers;
+    let mut text = format!("rip={:x}", caller.rip);
+    for (name, value) in NAMES.iter().zip(general) {
+        write!(text, " {name}={value:x}").expect("writing to a string");
+    }
+    write!(text, " rflags={flags:x}").expect("writing to a string");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(kind: FaultKind, address: u64, change: impl FnOnce(&mut Circumstances)) -> (&'static str, u32, [u64; 4]) {
+        let caller = Caller { rip: 0x2000_0000_1234, registers: Registers::default() };
+        let fault = Fault { kind, address, caller, what: "" };
+        let mut circumstances = Circumstances {
+            place: Where::SystemThread,
+            irql: 0,
+            overflowed: None,
+            mapped: false,
+            instruction: "t.sys+0x1234".to_owned(),
+            target: format!("{address:#x}"),
+        };
+        change(&mut circumstances);
+        let verdict = judge(&fault, &circumstances);
+        let check = verdict.bug_check.unwrap();
+        (verdict.rule, check.code, check.parameters)
+    }
+
+    const WILD: u64 = SYSTEM.base + 0x1234_5678;
+    const RIP: u64 = 0x2000_0000_1234;
+
+    #[test]
+    fn a_wild_kernel_pointer_is_0x50_below_dispatch_level_and_0xd1_from_there_on() {
+        assert_eq!(judged(FaultKind::Read, WILD, |_| {}), ("wild-read", 0x50, [WILD, 0, RIP, 2]));
+        assert_eq!(judged(FaultKind::Write, WILD, |_| {}), ("wild-write", 0x50, [WILD, 2, RIP, 2]));
+        assert_eq!(judged(FaultKind::Write, WILD, |c| c.irql = 2), ("wild-write", 0xD1, [WILD, 2, 1, RIP]));
+        assert_eq!(judged(FaultKind::Execute, WILD, |c| c.irql = 5), ("wild-call", 0xD1, [WILD, 5, 8, RIP]));
+    }
+
+    #[test]
+    fn a_null_pointer_below_dispatch_level_is_an_exception_told_by_the_kind_of_thread() {
+        let violation = 0xFFFF_FFFF_C000_0005;
+        assert_eq!(judged(FaultKind::Read, 8, |_| {}), ("wild-read", 0x7E, [violation, RIP, 0, 0]));
+        let call = |c: &mut Circumstances| c.place = Where::SystemCall;
+        assert_eq!(judged(FaultKind::Read, 8, call), ("wild-read", 0x3B, [0xC000_0005, RIP, 0, 0]));
+        let dpc = |c: &mut Circumstances| (c.place, c.irql) = (Where::Raised, 2);
+        assert_eq!(judged(FaultKind::Read, 8, dpc), ("wild-read", 0xD1, [8, 2, 0, RIP]));
+    }
+
+    #[test]
+    fn a_stack_overflow_is_a_double_fault_whatever_the_access_was() {
+        let over = |c: &mut Circumstances| c.overflowed = Some("the worker".to_owned());
+        assert_eq!(judged(FaultKind::Write, WILD, over), ("stack-overflow", 0x7F, [8, 0, 0, RIP]));
+    }
+
+    #[test]
+    fn memory_that_is_there_but_not_for_this_says_so() {
+        let mapped = |c: &mut Circumstances| c.mapped = true;
+        assert_eq!(judged(FaultKind::Write, WILD, mapped).1, 0xBE);
+        assert_eq!(judged(FaultKind::Execute, WILD, mapped).1, 0xFC);
+    }
+
+    #[test]
+    fn a_division_by_zero_in_a_dpc_is_0x1e_with_its_status() {
+        let dpc = |c: &mut Circumstances| c.place = Where::Raised;
+        let (rule, code, parameters) = judged(FaultKind::Divide, 0, dpc);
+        assert_eq!((rule, code, parameters[0]), ("divide-error", 0x1E, 0xFFFF_FFFF_C000_0094));
+    }
+}

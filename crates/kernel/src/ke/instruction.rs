@@ -1,0 +1,249 @@
+//! Instructions that ask the processor what it is, or tell it what to be. The answers are those of one fixed processor of
+//! the x86-64-v2 level, whatever the host has: no AVX, no hypervisor.
+//!
+//! What a driver may not do, or what nothing here would honour, is a verdict that names the instruction.
+
+use engine::{Flow, Leave, Special};
+
+use super::fault::{self, Exception};
+use super::{interrupt, time};
+use crate::cx::Cx;
+use crate::verdict::Verdict;
+
+/// `CR0`: paging, write protection, numeric errors, protected mode.
+const CR0: u64 = 0x8005_0033;
+/// `CR3`: where the page tables would be.
+const CR3: u64 = 0x001A_A000;
+/// `CR4`: what the processor model has, switched on.
+const CR4: u64 = 0x0000_06F8;
+/// `EFER`: system calls, long mode, no-execute.
+const EFER: u64 = 0xD01;
+/// STATUS_BREAKPOINT, STATUS_ASSERTION_FAILURE, STATUS_PRIVILEGED_INSTRUCTION, STATUS_ACCESS_VIOLATION.
+const BREAKPOINT: u32 = 0x8000_0003;
+const ASSERTION_FAILURE: u32 = 0xC000_0420;
+const PRIVILEGED_INSTRUCTION: u32 = 0xC000_0096;
+const ACCESS_VIOLATION: u32 = 0xC000_0005;
+
+/// `cpuid` on processor `number` of `count`: `eax ebx ecx edx`.
+pub(crate) fn cpuid(leaf: u32, subleaf: u32, number: u32, count: u32) -> [u32; 4] {
+    let id = number;
+    match leaf {
+        // "GenuineIntel": what 64-bit drivers know how to read.
+        0 => [0xB, 0x756E_6547, 0x6C65_746E, 0x4965_6E69],
+        // Family 6, model 2Ch; SSE3, SSSE3, CMPXCHG16B, SSE4.1, SSE4.2, POPCNT.
+        1 => [0x0002_06C2, id << 24 | count.next_power_of_two() << 16 | 8 << 8, 0x0098_2201, 0x178B_FBFF],
+        2 => [0x5503_5A01, 0x00F0_B2FF, 0, 0x00CA_0000],
+        4 => cache(subleaf),
+        // Topology: one thread a core, all cores in one package.
+        0xB => match subleaf {
+            0 => [0, 1, 0x100, id],
+            1 => [count.next_power_of_two().trailing_zeros(), count, 0x201, id],
+            _ => [0, 0, subleaf, id],
+        },
+        0x8000_0000 => [0x8000_0008, 0, 0, 0],
+        // LAHF; SYSCALL, NX, RDTSCP, long mode.
+        0x8000_0001 => [0, 0, 1, 0x2810_0800],
+        0x8000_0002..=0x8000_0004 => brand(leaf - 0x8000_0002),
+        0x8000_0006 => [0, 0, 0x0100_6040, 0],
+        // The time stamp counter runs at a constant rate.
+        0x8000_0007 => [0, 0, 0, 0x100],
+        // 40 physical and 48 virtual address bits.
+        0x8000_0008 => [0x3028, 0, 0, 0],
+        _ => [0; 4],
+    }
+}
+
+/// L1 data 32 KB, L1 code 32 KB, L2 256 KB, L3 8 MB; lines of 64 bytes.
+const fn cache(subleaf: u32) -> [u32; 4] {
+    match subleaf {
+        0 => [0x121, 0x01C0_003F, 63, 0],
+        1 => [0x122, 0x00C0_003F, 127, 0],
+        2 => [0x143, 0x01C0_003F, 511, 0],
+        3 => [0x163, 0x03C0_003F, 8191, 0],
+        _ => [0; 4],
+    }
+}
+
+fn brand(part: u32) -> [u32; 4] {
+    const TEXT: &[u8; 48] = b"dirql virtual processor, x86-64-v2 @ 1.00GHz\0\0\0\0";
+    let at = part as usize * 16;
+    std::array::from_fn(|index| {
+        let from = at + index * 4;
+        u32::from_le_bytes([TEXT[from], TEXT[from + 1], TEXT[from + 2], TEXT[from + 3]])
+    })
+}
+
+/// The rest.
+pub(crate) fn special(cx: &mut Cx<'_>, special: Special) -> Flow<u64> {
+    match special {
+        Special::TimeStamp => {
+            super::shared_data::polled(cx)?;
+            Ok(cx.engine().now())
+        }
+        Special::ProcessorId => Ok(cx.with(|k| k.ke.processor().number.into())),
+        Special::ReadControl(register) => read_control(cx, register),
+        Special::WriteControl(register, value) => write_control(cx, register, value),
+        // No breakpoints are set: what these registers hold after reset.
+        Special::ReadDebug(0..=3) => Ok(0),
+        Special::ReadDebug(4 | 6) => Ok(0xFFFF_0FF0),
+        Special::ReadDebug(5 | 7) => Ok(0x400),
+        Special::ReadDebug(register) => Err(refused(cx, &format!("reading debug register DR{register}"))),
+        Special::WriteDebug(0..=3, 0) | Special::WriteDebug(4 | 6, _) | Special::WriteDebug(5 | 7, 0 | 0x400) => Ok(0),
+        Special::WriteDebug(register, value) => {
+            Err(not_implemented(cx, &format!("a write of {value:#x} to debug register DR{register}")))
+        }
+        Special::ReadMsr(register) => read_msr(cx, register),
+        Special::WriteMsr(register, value) => {
+            Err(not_implemented(cx, &format!("a write of {value:#x} to model-specific register {register:#x}")))
+        }
+        Special::Interrupt(vector) => Err(software_interrupt(cx, vector)),
+        Special::Halt => halt(cx),
+    }
+}
+
+fn not_implemented(cx: &mut Cx<'_>, what: &str) -> Leave {
+    cx.stop(Verdict::not_implemented(what))
+}
+
+/// What a processor answers with a general protection fault.
+fn refused(cx: &mut Cx<'_>, what: &str) -> Leave {
+    let here = fault::here(cx);
+    let check = fault::unhandled(cx, &Exception { code: PRIVILEGED_INSTRUCTION, ..here });
+    let verdict = Verdict::error("instruction-refused", format!("the processor refuses {what}"));
+    cx.stop(verdict.bug_check(check.code, check.parameters))
+}
+
+fn read_control(cx: &mut Cx<'_>, register: u8) -> Flow<u64> {
+    match register {
+        0 => Ok(CR0),
+        2 => Ok(cx.with(|k| k.ke.processor().cr2)),
+        3 => Ok(CR3),
+        4 => Ok(CR4),
+        _ => Err(refused(cx, &format!("reading control register CR{register}"))),
+    }
+}
+
+fn write_control(cx: &mut Cx<'_>, register: u8, value: u64) -> Flow<u64> {
+    match (register, value) {
+        // The same again changes nothing; of CR3 it only empties buffers that do not exist.
+        (0, CR0) | (3, CR3) | (4, CR4) => Ok(0),
+        (2, _) => {
+            cx.with(|k| k.ke.processor_mut().cr2 = value);
+            Ok(0)
+        }
+        (0 | 3 | 4, _) => {
+            Err(not_implemented(cx, &format!("a write of {value:#x} to control register CR{register}")))
+        }
+        _ => Err(refused(cx, &format!("writing control register CR{register}"))),
+    }
+}
+
+fn read_msr(cx: &mut Cx<'_>, register: u32) -> Flow<u64> {
+    Ok(match register {
+        // IA32_TIME_STAMP_COUNTER.
+        0x10 => cx.engine().now(),
+        // IA32_APIC_BASE: enabled; the first processor booted the others.
+        0x1B => 0xFEE0_0800 | if cx.with(|k| k.ke.processor().number) == 0 { 0x100 } else { 0 },
+        // IA32_MTRRCAP, IA32_PAT.
+        0xFE => 0x508,
+        0x277 => 0x0007_0106_0007_0106,
+        0xC000_0080 => EFER,
+        // IA32_FS_BASE, IA32_GS_BASE, IA32_KERNEL_GS_BASE, IA32_TSC_AUX.
+        0xC000_0100 | 0xC000_0102 => 0,
+        0xC000_0101 => cx.with(|k| k.ke.processor().region.address),
+        0xC000_0103 => cx.with(|k| k.ke.processor().number.into()),
+        // IA32_MISC_ENABLE, the performance and thermal registers, system call targets: real, not modelled.
+        0x17 | 0xC1..=0xC8 | 0xE7 | 0xE8 | 0x174..=0x17F | 0x186..=0x18D | 0x198..=0x1D9 | 0x200..=0x2FF
+        | 0x300..=0x4FF | 0x800..=0x8FF | 0xC000_0081..=0xC000_0084 => {
+            return Err(not_implemented(cx, &format!("reading model-specific register {register:#x}")));
+        }
+        _ => return Err(refused(cx, &format!("reading model-specific register {register:#x}, which it does not have"))),
+    })
+}
+
+/// `int3`, `int n`.
+fn software_interrupt(cx: &mut Cx<'_>, vector: u8) -> Leave {
+    let here = fault::here(cx);
+    let (verdict, code) = match vector {
+        3 | 0x2D => {
+            let message = "the driver hit a breakpoint, and no debugger is attached";
+            (Verdict::error("breakpoint", message), BREAKPOINT)
+        }
+        0x29 => return fast_fail(cx),
+        0x2C => (Verdict::error("assertion-failed", "an assertion of the driver failed"), ASSERTION_FAILURE),
+        _ => {
+            let message = format!("the driver executed int {vector:#x}, which the kernel does not offer");
+            (Verdict::error("instruction-refused", message), ACCESS_VIOLATION)
+        }
+    };
+    let check = fault::unhandled(cx, &Exception { code, ..here });
+    cx.stop(verdict.bug_check(check.code, check.parameters))
+}
+
+/// `__fastfail`: the code is in `ecx`.
+fn fast_fail(cx: &mut Cx<'_>) -> Leave {
+    let code = cx.engine().caller().map_or(0, |caller| caller.registers.general[1] & 0xFFFF_FFFF);
+    let meaning = match code {
+        0 => "a stack buffer overrun (old check)",
+        1 => "an illegal virtual function table",
+        2 => "a stack cookie that does not match: a local buffer was overrun",
+        3 => "a LIST_ENTRY that does not hold together: removed twice, overwritten, or never linked",
+        5 => "an invalid argument",
+        6 => "a stack cookie that was never initialised",
+        7 => "a request to end",
+        8 => "an array index out of bounds",
+        0xA => "an indirect call to what is no valid target",
+        0xE => "a reference count that is impossible",
+        0x1D => "a damaged red-black tree",
+        _ => "a reason of its own",
+    };
+    let message = format!("the driver ended itself (fast fail {code:#x}): it found {meaning}");
+    cx.stop(Verdict::error("fast-fail", message).bug_check(0x139, [code, 0, 0, 0]))
+}
+
+/// `hlt`: until the next interrupt.
+fn halt(cx: &mut Cx<'_>) -> Flow<u64> {
+    let now = cx.engine().now();
+    let enabled = cx.with(|k| k.ke.interrupt_flag());
+    let due = cx.with(|k| [k.ke.timers.deadline(), k.hal.hardware.deadline()].into_iter().flatten().min());
+    match due {
+        _ if !enabled => {
+            let message = "the driver executed hlt with interrupts disabled: the processor stops for ever";
+            Err(cx.stop(Verdict::error("halted", message).bug_check(0x101, [0; 4])))
+        }
+        // The clock ticks anyway.
+        _ => {
+            let tick = (now / time::TICK + 1) * time::TICK;
+            time::pass(cx, due.map_or(tick, |due| due.min(tick)).max(now))?;
+            interrupt::deliver(cx)?;
+            Ok(0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_has_sse4_2_and_no_avx_and_no_hypervisor() {
+        let [_, _, ecx, edx] = cpuid(1, 0, 0, 1);
+        assert_ne!(ecx & 1 << 20, 0, "SSE4.2");
+        assert_ne!(ecx & 1 << 13, 0, "CMPXCHG16B");
+        assert_ne!(ecx & 1 << 23, 0, "POPCNT");
+        assert_eq!(ecx & (1 << 26 | 1 << 27 | 1 << 28 | 1 << 30 | 1 << 31), 0, "XSAVE OSXSAVE AVX RDRAND hypervisor");
+        assert_ne!(edx & 1 << 26, 0, "SSE2");
+        assert_eq!(cpuid(7, 0, 0, 1), [0; 4]);
+    }
+
+    #[test]
+    fn processors_tell_their_own_number() {
+        assert_eq!(cpuid(1, 0, 3, 4)[1] >> 24, 3);
+        assert_eq!(cpuid(0xB, 1, 3, 4), [2, 4, 0x201, 3]);
+        let name: Vec<u8> = (0x8000_0002..=0x8000_0004)
+            .flat_map(|leaf| cpuid(leaf, 0, 0, 1))
+            .flat_map(u32::to_le_bytes)
+            .collect();
+        assert!(name.starts_with(b"dirql virtual processor, x86-64-v2"));
+    }
+}

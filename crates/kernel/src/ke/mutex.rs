@@ -1,0 +1,68 @@
+//! Mutex objects. Follows *KeInitializeMutex function*, *KeReleaseMutex function*, *Introduction to Mutex Objects*.
+//!
+//! Waiting for them is `wait`'s. The levels drivers give them mean nothing, as since Windows Vista.
+
+use abi::{DISPATCHER_HEADER, DriverPtr, KMUTANT};
+use engine::Flow;
+
+use super::dispatcher::{self, Kind};
+use super::event::finish;
+use crate::cx::Cx;
+use crate::verdict::Verdict;
+
+/// `KeInitializeMutex`: not owned; a thread that owns it gets no normal kernel APCs.
+///
+/// # Errors
+/// A verdict if the pointer is bad or a thread waits for the mutex.
+pub fn initialize(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, _level: u32) -> Flow<()> {
+    dispatcher::set_up(cx, mutex.cast(), Kind::Mutant, size_of::<KMUTANT>() as u64, 1)?;
+    cx.write(mutex + KMUTANT::OwnerThread, DriverPtr::NULL)?;
+    cx.write(mutex + KMUTANT::Abandoned, 0)?;
+    cx.write(mutex + KMUTANT::ApcDisable, 1)
+}
+
+/// `KeReleaseMutex`: returns 0 if it is free now, negative if it was acquired more than once.
+///
+/// # Errors
+/// A verdict if it is no mutex or the caller does not own it; [`engine::Leave`] of what runs at once.
+pub fn release(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, wait: bool) -> Flow<i32> {
+    dispatcher::expect(cx, mutex.cast(), "KeReleaseMutex", &[Kind::Mutant])?;
+    let owner = cx.read(mutex + KMUTANT::OwnerThread)?;
+    let me = super::thread::current_object(cx);
+    if owner != me {
+        let (who, whose) = cx.with(|k| {
+            let name = |object: u64| k.ke.thread_of(object).map(|thread| format!("the {}", thread.name));
+            let nobody = || "nobody".to_owned();
+            (name(me.address).unwrap_or_else(nobody), name(owner.address).unwrap_or_else(nobody))
+        });
+        let at = mutex.address;
+        let message = format!("KeReleaseMutex: {who} released mutex {at:#x}, which {whose} owns");
+        let verdict = Verdict::error("mutex-not-owned", message);
+        return Err(cx.stop(verdict.bug_check(0x11, [me.address, at, owner.address, 0])));
+    }
+    let state = (mutex + KMUTANT::Header) + DISPATCHER_HEADER::SignalState;
+    let before = cx.read(state)?;
+    if before == 0 {
+        let disable = cx.read(mutex + KMUTANT::ApcDisable)?;
+        cx.write(mutex + KMUTANT::OwnerThread, DriverPtr::NULL)?;
+        cx.with(|k| {
+            if let Some(thread) = k.ke.thread_mut() {
+                thread.mutexes.retain(|owned| *owned != mutex.address);
+                thread.apc_disable += i32::from(disable);
+            }
+        });
+    }
+    // Windows gives the thread that waited an increment of 1.
+    dispatcher::signal(cx, mutex.cast(), before.wrapping_add(1), 1)?;
+    finish(cx, wait, "KeReleaseMutex")?;
+    Ok(before)
+}
+
+/// `KeReadStateMutex`: 1 if it is free, else 0 or less.
+///
+/// # Errors
+/// A verdict if it is no mutex.
+pub fn read_state(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>) -> Flow<i32> {
+    dispatcher::expect(cx, mutex.cast(), "KeReadStateMutex", &[Kind::Mutant])?;
+    cx.read((mutex + KMUTANT::Header) + DISPATCHER_HEADER::SignalState)
+}

@@ -1,0 +1,117 @@
+//! Threads that could run, by priority. Follows *Scheduling Priorities* and *Thread Scheduling*.
+//!
+//! Thirty-two queues; within one the thread that has waited longest is first. It does not decide who runs: the
+//! scheduler does.
+
+use std::collections::VecDeque;
+
+use engine::StrandId;
+
+/// Priorities are 0–31; 16 and up are real-time.
+pub(crate) const PRIORITIES: usize = 32;
+
+/// A ready thread, and where it may run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Entry {
+    strand: StrandId,
+    affinity: u64,
+}
+
+/// The ready queues.
+pub(crate) struct ReadyQueues {
+    queues: [VecDeque<Entry>; PRIORITIES],
+    /// Bit n is set if queue n is not empty.
+    occupied: u32,
+}
+
+impl Default for ReadyQueues {
+    fn default() -> Self {
+        Self { queues: std::array::from_fn(|_| VecDeque::new()), occupied: 0 }
+    }
+}
+
+impl ReadyQueues {
+    /// A thread's turn comes after its equals.
+    pub(crate) fn push_back(&mut self, strand: StrandId, priority: u8, affinity: u64) {
+        self.queues[usize::from(priority)].push_back(Entry { strand, affinity });
+        self.occupied |= 1 << priority;
+    }
+
+    /// A thread that was preempted comes before its equals.
+    pub(crate) fn push_front(&mut self, strand: StrandId, priority: u8, affinity: u64) {
+        self.queues[usize::from(priority)].push_front(Entry { strand, affinity });
+        self.occupied |= 1 << priority;
+    }
+
+    /// The highest priority of a thread that may run on a processor of `mask`.
+    pub(crate) fn highest(&self, mask: u64) -> Option<u8> {
+        let mut left = self.occupied;
+        while left != 0 {
+            let priority = 31 - left.leading_zeros();
+            left &= !(1 << priority);
+            if self.queues[priority as usize].iter().any(|entry| entry.affinity & mask != 0) {
+                return u8::try_from(priority).ok();
+            }
+        }
+        None
+    }
+
+    /// The threads of one priority that may run on a processor of `mask`, longest waiting first.
+    pub(crate) fn candidates(&self, priority: u8, mask: u64) -> Vec<StrandId> {
+        let queue = &self.queues[usize::from(priority)];
+        queue.iter().filter(|entry| entry.affinity & mask != 0).map(|entry| entry.strand).collect()
+    }
+
+    /// All of them, in the order in which they have a claim to a processor.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = StrandId> {
+        self.queues.iter().rev().flatten().map(|entry| entry.strand)
+    }
+
+    /// Takes a thread out, wherever it stands; false if it was not ready.
+    pub(crate) fn remove(&mut self, strand: StrandId) -> bool {
+        for (priority, queue) in self.queues.iter_mut().enumerate() {
+            if let Some(at) = queue.iter().position(|entry| entry.strand == strand) {
+                queue.remove(at);
+                if queue.is_empty() {
+                    self.occupied &= !(1 << priority);
+                }
+                return true;
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: StrandId = StrandId(1);
+    const B: StrandId = StrandId(2);
+    const C: StrandId = StrandId(3);
+
+    #[test]
+    fn a_higher_priority_goes_first_and_equals_in_the_order_of_arrival() {
+        let mut ready = ReadyQueues::default();
+        ready.push_back(A, 8, 1);
+        ready.push_back(B, 8, 1);
+        ready.push_back(C, 16, 1);
+        assert_eq!(ready.highest(1), Some(16));
+        assert!(ready.remove(C));
+        assert_eq!(ready.highest(1), Some(8));
+        assert_eq!(ready.candidates(8, 1), [A, B]);
+        ready.push_front(C, 8, 1);
+        assert_eq!(ready.candidates(8, 1), [C, A, B]);
+        assert!(!ready.remove(StrandId(9)));
+    }
+
+    #[test]
+    fn a_thread_is_no_candidate_where_its_affinity_forbids_it() {
+        let mut ready = ReadyQueues::default();
+        ready.push_back(A, 20, 0b10);
+        ready.push_back(B, 8, 0b01);
+        assert_eq!(ready.highest(0b01), Some(8));
+        assert_eq!(ready.highest(0b11), Some(20));
+        assert_eq!(ready.candidates(20, 0b01), []);
+    }
+}

@@ -1,0 +1,59 @@
+//! Semaphore objects. Follows *KeInitializeSemaphore function*, *KeReleaseSemaphore function*.
+
+use abi::{DISPATCHER_HEADER, DriverPtr, KSEMAPHORE};
+use engine::Flow;
+
+use super::dispatcher::{self, Kind};
+use super::event::{boost, finish};
+use crate::cx::Cx;
+use crate::verdict::Verdict;
+
+/// `KeInitializeSemaphore`.
+///
+/// # Errors
+/// A verdict if the pointer is bad, a count is impossible, or a thread waits for it.
+pub fn initialize(cx: &mut Cx<'_>, semaphore: DriverPtr<KSEMAPHORE>, count: i32, limit: i32) -> Flow<()> {
+    if limit <= 0 || count < 0 || count > limit {
+        let message = format!("KeInitializeSemaphore was called with count {count} and limit {limit}");
+        return Err(cx.stop(Verdict::error("semaphore-count", message)));
+    }
+    let bytes = size_of::<KSEMAPHORE>() as u64;
+    dispatcher::set_up(cx, semaphore.cast(), Kind::Semaphore, bytes, count)?;
+    cx.write(semaphore + KSEMAPHORE::Limit, limit)
+}
+
+/// `KeReleaseSemaphore`: adds to the count; returns the count before.
+///
+/// # Errors
+/// A verdict if it is no semaphore, or would exceed its limit, for which Windows raises an exception that drivers
+/// cannot handle; [`engine::Leave`] of what runs at once.
+pub fn release(
+    cx: &mut Cx<'_>,
+    semaphore: DriverPtr<KSEMAPHORE>,
+    increment: i32,
+    adjustment: i32,
+    wait: bool,
+) -> Flow<i32> {
+    dispatcher::expect(cx, semaphore.cast(), "KeReleaseSemaphore", &[Kind::Semaphore])?;
+    let count = cx.read((semaphore + KSEMAPHORE::Header) + DISPATCHER_HEADER::SignalState)?;
+    let limit = cx.read(semaphore + KSEMAPHORE::Limit)?;
+    let Some(after) = count.checked_add(adjustment).filter(|after| adjustment > 0 && *after <= limit) else {
+        let message = format!(
+            "KeReleaseSemaphore adds {adjustment} to a count of {count}; the limit of the semaphore is {limit}"
+        );
+        let verdict = Verdict::error("semaphore-limit-exceeded", message);
+        return Err(cx.stop(verdict.bug_check(0x1E, [0xC000_0047, 0, 0, 0])));
+    };
+    dispatcher::signal(cx, semaphore.cast(), after, boost(increment))?;
+    finish(cx, wait, "KeReleaseSemaphore")?;
+    Ok(count)
+}
+
+/// `KeReadStateSemaphore`: the count.
+///
+/// # Errors
+/// A verdict if it is no semaphore.
+pub fn read_state(cx: &mut Cx<'_>, semaphore: DriverPtr<KSEMAPHORE>) -> Flow<i32> {
+    dispatcher::expect(cx, semaphore.cast(), "KeReadStateSemaphore", &[Kind::Semaphore])?;
+    cx.read((semaphore + KSEMAPHORE::Header) + DISPATCHER_HEADER::SignalState)
+}

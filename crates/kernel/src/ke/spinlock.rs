@@ -1,0 +1,272 @@
+//! Spin locks: plain, at DISPATCH_LEVEL, in-stack queued. Follows *Introduction to Spin Locks*,
+//! *KeAcquireInStackQueuedSpinLock function* and their neighbours.
+//!
+//! The lock's own memory says whether it is held, as on x64; who holds it is known here. A processor that finds a lock
+//! held gives its turn away until it is free. Reader/writer spin locks are `ex`'s.
+
+use std::collections::BTreeMap;
+
+use abi::{DriverPtr, KLOCK_QUEUE_HANDLE, KSPIN_LOCK_QUEUE};
+use engine::Flow;
+
+use super::processor::DISPATCH_LEVEL;
+use super::{callout, irql, scheduler};
+use crate::cx::{Cx, Kernel};
+use crate::verdict::Verdict;
+
+/// A `KSPIN_LOCK`.
+pub type SpinLock = DriverPtr<u64>;
+
+/// Who holds a lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Held {
+    processor: u32,
+    /// What its memory holds: 1, or the queue handle of an in-stack queued acquire.
+    value: u64,
+    /// The clock when it was acquired.
+    since: u64,
+}
+
+/// All locks that are held.
+#[derive(Default)]
+pub(crate) struct Locks {
+    held: BTreeMap<u64, Held>,
+}
+
+impl Locks {
+    /// Whether anybody holds the lock.
+    pub(crate) fn is_held(&self, lock: u64) -> bool {
+        self.held.contains_key(&lock)
+    }
+
+    /// Whether this processor holds the lock.
+    pub(crate) fn is_held_by(&self, lock: u64, processor: u32) -> bool {
+        self.held.get(&lock).is_some_and(|held| held.processor == processor)
+    }
+
+    /// A lock this processor holds: the one it acquired last.
+    pub(crate) fn held_by(&self, processor: u32) -> Option<u64> {
+        let own = self.held.iter().filter(|(_, held)| held.processor == processor);
+        own.max_by_key(|(_, held)| held.since).map(|(lock, _)| *lock)
+    }
+
+    /// How many locks this processor holds.
+    pub(crate) fn count(&self, processor: u32) -> usize {
+        self.held.values().filter(|held| held.processor == processor).count()
+    }
+}
+
+/// A held lock of `base..base+length`: for `Mm` before it frees that memory.
+#[must_use]
+pub fn held_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
+    k.ke.locks.held.range(base..base.saturating_add(length)).next().map(|(&lock, _)| lock)
+}
+
+/// `KeInitializeSpinLock`.
+///
+/// # Errors
+/// A verdict if the pointer is bad or the lock is held.
+pub fn initialize(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
+    if cx.with(|k| k.ke.locks.is_held(lock.address)) {
+        let message = format!("KeInitializeSpinLock was called for {:#x}, which is held", lock.address);
+        return Err(cx.stop(Verdict::error("spin-lock-initialized-while-held", message)));
+    }
+    cx.write(lock, 0)
+}
+
+/// `KeAcquireSpinLockRaiseToDpc`: returns the old level.
+///
+/// # Errors
+/// As [`spin`].
+pub fn acquire(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<u8> {
+    let old = irql::raise(cx, DISPATCH_LEVEL)?;
+    spin(cx, lock, 1)?;
+    Ok(old)
+}
+
+/// Whether the current processor holds the lock.
+pub fn is_held_here(cx: &mut Cx<'_>, lock: SpinLock) -> bool {
+    cx.with(|k| k.ke.locks.is_held_by(lock.address, k.ke.processor().number))
+}
+
+/// `KeAcquireSpinLockAtDpcLevel`.
+///
+/// # Errors
+/// As [`spin`].
+pub fn acquire_at_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
+    spin(cx, lock, 1)
+}
+
+/// `KeTryToAcquireSpinLockAtDpcLevel`: whether it was free, and is the caller's now.
+///
+/// # Errors
+/// A verdict if the pointer is bad or the lock holds what no acquire has written.
+pub fn try_acquire_at_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
+    if is_free(cx, lock)? {
+        take(cx, lock, 1)?;
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+/// `KeTestSpinLock`: whether it is free.
+///
+/// # Errors
+/// As [`try_acquire_at_dispatch`].
+pub fn test(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
+    is_free(cx, lock)
+}
+
+/// `KeReleaseSpinLock`: and lowers to `level`.
+///
+/// # Errors
+/// As [`give_back`]; whatever the lower level lets in.
+pub fn release(cx: &mut Cx<'_>, lock: SpinLock, level: u8) -> Flow<()> {
+    give_back(cx, lock, 1, "KeReleaseSpinLock")?;
+    irql::lower(cx, level)
+}
+
+/// `KeReleaseSpinLockFromDpcLevel`.
+///
+/// # Errors
+/// As [`give_back`].
+pub fn release_from_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
+    give_back(cx, lock, 1, "KeReleaseSpinLockFromDpcLevel")
+}
+
+/// `KeAcquireInStackQueuedSpinLock`.
+///
+/// # Errors
+/// As [`spin`].
+pub fn acquire_queued(cx: &mut Cx<'_>, lock: SpinLock, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) -> Flow<()> {
+    let old = irql::raise(cx, DISPATCH_LEVEL)?;
+    cx.write(handle + KLOCK_QUEUE_HANDLE::OldIrql, old)?;
+    acquire_queued_at_dispatch(cx, lock, handle)
+}
+
+/// `KeAcquireInStackQueuedSpinLockAtDpcLevel`.
+///
+/// # Errors
+/// As [`spin`].
+pub fn acquire_queued_at_dispatch(
+    cx: &mut Cx<'_>,
+    lock: SpinLock,
+    handle: DriverPtr<KLOCK_QUEUE_HANDLE>,
+) -> Flow<()> {
+    let queue = handle + KLOCK_QUEUE_HANDLE::LockQueue;
+    cx.write(queue + KSPIN_LOCK_QUEUE::Next, DriverPtr::NULL)?;
+    cx.write(queue + KSPIN_LOCK_QUEUE::Lock, lock)?;
+    spin(cx, lock, handle.address)
+}
+
+/// `KeReleaseInStackQueuedSpinLock`: and lowers to the level before the acquire.
+///
+/// # Errors
+/// As [`give_back`]; whatever the lower level lets in.
+pub fn release_queued(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) -> Flow<()> {
+    let level = cx.read(handle + KLOCK_QUEUE_HANDLE::OldIrql)?;
+    release_handle(cx, handle, "KeReleaseInStackQueuedSpinLock")?;
+    irql::lower(cx, level)
+}
+
+/// `KeReleaseInStackQueuedSpinLockFromDpcLevel`.
+///
+/// # Errors
+/// As [`give_back`].
+pub fn release_queued_from_dispatch(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) -> Flow<()> {
+    release_handle(cx, handle, "KeReleaseInStackQueuedSpinLockFromDpcLevel")
+}
+
+fn release_handle(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>, what: &str) -> Flow<()> {
+    let lock = cx.read((handle + KLOCK_QUEUE_HANDLE::LockQueue) + KSPIN_LOCK_QUEUE::Lock)?;
+    give_back(cx, lock, handle.address, what)
+}
+
+/// Acquires at the level that is set already; gives turns away while another processor holds it.
+///
+/// # Errors
+/// A verdict if this processor holds it already, or it holds what no acquire has written; [`engine::Leave`] if the
+/// machine ends meanwhile.
+pub(crate) fn spin(cx: &mut Cx<'_>, lock: SpinLock, value: u64) -> Flow<()> {
+    while !is_free(cx, lock)? {
+        if is_held_here(cx, lock) {
+            return Err(recursion(cx, lock.address));
+        }
+        cx.with(|k| k.ke.processor_mut().spinning = Some(lock.address));
+        let turn = scheduler::end_turn(cx);
+        cx.with(|k| k.ke.processor_mut().spinning = None);
+        turn?;
+        irql::settle(cx)?;
+    }
+    take(cx, lock, value)
+}
+
+fn take(cx: &mut Cx<'_>, lock: SpinLock, value: u64) -> Flow<()> {
+    cx.write(lock, value)?;
+    let since = cx.engine().now();
+    cx.with(|k| {
+        let processor = k.ke.processor().number;
+        k.ke.locks.held.insert(lock.address, Held { processor, value, since });
+    });
+    Ok(())
+}
+
+/// Whether nobody holds it, as its memory and what is known agree.
+fn is_free(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
+    let (value, at) = (cx.read(lock)?, lock.address);
+    let held = cx.with(|k| k.ke.locks.held.get(&at).copied());
+    let message = match (held, value) {
+        (None, 0) => return Ok(true),
+        (Some(held), value) if held.value == value => return Ok(false),
+        (None, value) => format!("spin lock {at:#x} holds {value:#x}, which no acquire has written: it was never initialised, or overwritten"),
+        (Some(held), value) => format!(
+            "spin lock {at:#x}, which processor {} holds, was overwritten with {value:#x}",
+            held.processor
+        ),
+    };
+    Err(cx.stop(Verdict::error("spin-lock-damaged", message)))
+}
+
+fn recursion(cx: &mut Cx<'_>, lock: u64) -> engine::Leave {
+    let message = format!("spin lock {lock:#x} was asked for by the processor that holds it already: it would spin for ever");
+    cx.stop(Verdict::error("spin-lock-recursion", message).bug_check(0xF, [lock, 0, 0, 0]))
+}
+
+/// Releases.
+///
+/// # Errors
+/// A verdict if this processor does not hold it, or acquired it another way.
+pub(crate) fn give_back(cx: &mut Cx<'_>, lock: SpinLock, value: u64, what: &str) -> Flow<()> {
+    let at = lock.address;
+    let (held, here) = cx.with(|k| (k.ke.locks.held.get(&at).copied(), k.ke.processor().number));
+    let message = match held {
+        Some(held) if held.processor == here && held.value == value => {
+            cx.with(|k| k.ke.locks.held.remove(&at));
+            return cx.write(lock, 0);
+        }
+        None => format!("{what} was called for spin lock {at:#x}, which nobody holds"),
+        Some(held) if held.processor != here => {
+            format!("{what} was called on processor {here} for spin lock {at:#x}, which processor {} holds", held.processor)
+        }
+        Some(_) => format!("{what} was called for spin lock {at:#x}, which was acquired by another kind of routine"),
+    };
+    let code = if held.is_none() { (0x10, [at, 0, 0, 0]) } else { (0xC4, [0x1009, at, 0, 0]) };
+    Err(cx.stop(Verdict::error("spin-lock-not-held", message).bug_check(code.0, code.1)))
+}
+
+/// If processors spin on locks that only spinning ones hold: who waits for whom.
+pub(crate) fn deadlock(k: &Kernel) -> Option<Verdict> {
+    let spinning = k.ke.processors.iter().filter_map(|processor| Some((processor, processor.spinning?)));
+    let lines: Vec<String> = spinning
+        .map(|(processor, lock)| {
+            let holder = k.ke.locks.held.get(&lock).map_or("nobody".to_owned(), |held| format!("processor {}", held.processor));
+            let call = k.ke.threads.get(&processor.thread).and_then(|thread| thread.callouts.last());
+            let role = call.map_or("code", |call: &callout::Callout| call.role);
+            format!("{role} on processor {} spins on lock {lock:#x}, which {holder} holds", processor.number)
+        })
+        .collect();
+    if lines.is_empty() {
+        return None;
+    }
+    Some(Verdict::error("spin-lock-deadlock", lines.join("; ")).bug_check(0xC4, [0x1001, 0, 0, 0]))
+}

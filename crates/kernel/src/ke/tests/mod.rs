@@ -1,0 +1,7 @@
+//! Stories of threads, waits, time and interrupts. Each runs a machine; the drivers are C, compiled by mingw.
+
+mod processors;
+mod threads;
+mod timers;
+mod verdicts;
+mod waits;

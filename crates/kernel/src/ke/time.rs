@@ -1,0 +1,169 @@
+//! What time it is. Follows *KeQuerySystemTimePrecise function*, *KeQueryPerformanceCounter function*, *KeQueryTickCount
+//! macro*, *KeStallExecutionProcessor function*.
+//!
+//! The machine's clock counts nanoseconds since boot; one driver instruction takes one. The clock interrupt comes every
+//! 15.625 ms; time that is not said to be precise is the last tick's. Nobody changes the system time.
+
+use abi::DriverPtr;
+use engine::{Engine, Flow};
+
+use super::interrupt;
+use super::shared_data::polled;
+use crate::cx::Cx;
+use crate::verdict::Verdict;
+
+pub use super::shared_data::read as shared_data;
+
+/// Nanoseconds of the unit of Windows' times.
+pub(crate) const UNIT: u64 = 100;
+/// Units of a millisecond.
+pub(crate) const MILLISECOND: u64 = 10_000;
+/// Units between two clock interrupts: `KeQueryTimeIncrement`.
+pub const INCREMENT: u64 = 156_250;
+/// Nanoseconds between two clock interrupts.
+pub(crate) const TICK: u64 = INCREMENT * UNIT;
+/// System time at boot: 2026-01-01 00:00 UTC, in units since 1601.
+pub const BOOT: u64 = 134_116_992_000_000_000;
+/// The performance counter's counts a second.
+pub const FREQUENCY: u64 = 10_000_000;
+/// A busy wait that is longer than this should not be one, in microseconds.
+const LONGEST_STALL: u32 = 50;
+
+/// How a driver polls time that stands still between ticks.
+#[derive(Default)]
+pub(crate) struct Polling {
+    /// When it was read last.
+    pub(crate) last: u64,
+    /// How often in a row, with nothing much between.
+    pub(crate) reads: u32,
+}
+
+/// Units since boot.
+pub(crate) fn interrupt_time(engine: Engine) -> u64 {
+    engine.now() / UNIT
+}
+
+/// Units from boot to the last clock tick.
+pub(crate) fn ticked(engine: Engine) -> u64 {
+    ticks(engine) * INCREMENT
+}
+
+/// Clock ticks since boot.
+pub(crate) fn ticks(engine: Engine) -> u64 {
+    engine.now() / TICK
+}
+
+/// The interrupt time a driver means by a due time: negative is relative, else it is system time.
+pub(crate) fn due(engine: Engine, value: i64) -> u64 {
+    match u64::try_from(value) {
+        Ok(absolute) => absolute.saturating_sub(BOOT),
+        // Rounded up, so that nothing is due early.
+        Err(_) => engine.now().div_ceil(UNIT).saturating_add(value.unsigned_abs()),
+    }
+}
+
+/// `KeQuerySystemTimePrecise`.
+///
+/// # Errors
+/// A verdict if the pointer is bad.
+pub fn query_system_precise(cx: &mut Cx<'_>, into: DriverPtr<i64>) -> Flow<()> {
+    let time = BOOT + interrupt_time(cx.engine());
+    cx.write(into, time.cast_signed())
+}
+
+/// `KeQueryInterruptTimePrecise`: also the performance counter at that time.
+///
+/// # Errors
+/// A verdict if the pointer is bad.
+pub fn query_interrupt_precise(cx: &mut Cx<'_>, counter: DriverPtr<u64>) -> Flow<u64> {
+    let now = cx.engine().now();
+    if !counter.is_null() {
+        cx.write(counter, performance_counter(now))?;
+    }
+    Ok(now / UNIT)
+}
+
+/// `KeQueryUnbiasedInterruptTime`: the machine never sleeps.
+///
+/// # Errors
+/// None of its own.
+pub fn query_unbiased_interrupt(cx: &mut Cx<'_>) -> Flow<u64> {
+    Ok(ticked(cx.engine()))
+}
+
+/// `KeQueryTimeIncrement`.
+///
+/// # Errors
+/// None of its own.
+pub fn query_increment(_cx: &mut Cx<'_>) -> Flow<u32> {
+    Ok(u32::try_from(INCREMENT).expect("it is small"))
+}
+
+const fn performance_counter(now: u64) -> u64 {
+    now / (1_000_000_000 / FREQUENCY)
+}
+
+/// `KeQueryPerformanceCounter`: the counter, and its frequency if asked.
+///
+/// # Errors
+/// A verdict if the pointer is bad.
+pub fn query_performance(cx: &mut Cx<'_>, frequency: DriverPtr<i64>) -> Flow<u64> {
+    if !frequency.is_null() {
+        cx.write(frequency, FREQUENCY.cast_signed())?;
+    }
+    polled(cx)?;
+    Ok(performance_counter(cx.engine().now()))
+}
+
+/// `KeStallExecutionProcessor`: time passes, and what interrupts is let in when it comes.
+///
+/// # Errors
+/// [`engine::Leave`] of what is let in.
+pub fn stall(cx: &mut Cx<'_>, microseconds: u32) -> Flow<()> {
+    if microseconds > LONGEST_STALL {
+        let message = format!(
+            "KeStallExecutionProcessor was called for {microseconds} microseconds; more than {LONGEST_STALL} should be a wait or a timer"
+        );
+        let mut verdict = Verdict::error("long-stall", message);
+        verdict.tier = crate::verdict::Tier::Advice;
+        cx.report(verdict);
+    }
+    let until = cx.engine().now() + u64::from(microseconds) * 1000;
+    pass(cx, until)
+}
+
+/// Lets time pass on the current processor up to `until`, stopping wherever something happens.
+pub(crate) fn pass(cx: &mut Cx<'_>, until: u64) -> Flow<()> {
+    loop {
+        let now = cx.engine().now();
+        if now >= until {
+            return interrupt::deliver(cx);
+        }
+        let next = cx.with(|k| [k.ke.timers.deadline(), k.hal.hardware.deadline()].into_iter().flatten().min());
+        let step = next.filter(|next| *next > now).map_or(until, |next| next.min(until));
+        charge(cx, step - now);
+        interrupt::deliver(cx)?;
+    }
+}
+
+/// Lets `nanoseconds` pass without driver instructions.
+pub(crate) fn charge(cx: &mut Cx<'_>, nanoseconds: u64) {
+    cx.engine().charge(nanoseconds);
+    cx.with(|k| {
+        k.ke.charged += nanoseconds;
+        k.ke.rearm = true;
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boot_is_new_year_2026() {
+        // Days from 1601 to 2026: 425 years of 365 days, and the leap days.
+        let leap_days = 425 / 4 - 425 / 100 + 425 / 400;
+        let days: u64 = 425 * 365 + leap_days;
+        assert_eq!(BOOT, days * 86_400 * 10_000_000);
+    }
+}

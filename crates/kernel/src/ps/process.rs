@@ -1,0 +1,142 @@
+//! Processes: an object that can be waited for, an id, and the threads that belong to it. Follows *PsGetCurrentProcess*,
+//! *PsGetCurrentProcessId function*.
+//!
+//! Address spaces are `mm`'s, handle tables `ob`'s. A process has no other attributes yet.
+
+use abi::{DriverPtr, KPROCESS, NtStatus};
+use engine::Flow;
+
+use crate::cx::Cx;
+use crate::ke::dispatcher::{self, Kind};
+use crate::mm::pool;
+use crate::ob;
+use crate::verdict::Verdict;
+
+/// The id of the system process.
+pub(crate) const SYSTEM_ID: u64 = 4;
+/// The key of the system process.
+pub const SYSTEM: u64 = 0;
+/// Bytes of a process object; drivers see only its header.
+const OBJECT_SIZE: u64 = 0x600;
+
+/// A process.
+pub(crate) struct Process {
+    pub(crate) object: DriverPtr<KPROCESS>,
+    /// `UniqueProcess` of a client id.
+    pub(crate) id: u64,
+    /// For people: `test.exe`.
+    pub(crate) name: String,
+}
+
+static PROCEDURES: ob::Procedures =
+    ob::Procedures { close: ob::Procedures::nothing, delete: ob::Procedures::free };
+
+/// Makes the system process. Once, before the first thread.
+///
+/// # Errors
+/// As an allocation.
+pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
+    make(cx, SYSTEM, SYSTEM_ID, "System".to_owned())
+}
+
+/// Makes a process; its key, which is its id.
+///
+/// # Errors
+/// As an allocation.
+pub fn create(cx: &mut Cx<'_>, name: impl Into<String>) -> Flow<u64> {
+    let id = cx.with(|k| k.ps.next_id());
+    make(cx, id, id, name.into())?;
+    Ok(id)
+}
+
+fn make(cx: &mut Cx<'_>, key: u64, id: u64, name: String) -> Flow<()> {
+    let object: DriverPtr<KPROCESS> =
+        pool::allocate(cx, pool::Kind::NonPaged, OBJECT_SIZE, pool::tag(b"Proc"))?;
+    if object.is_null() {
+        return Err(cx.stop(Verdict::not_implemented("running out of memory for a process")));
+    }
+    let header = (object + KPROCESS::Header).cast();
+    dispatcher::initialize(cx.engine(), header, Kind::Process, OBJECT_SIZE, 0)
+        .map_err(|bad| cx.bad_pointer(bad))?;
+    ob::object::create(cx, object.address, ob::Kind::Process, "", &PROCEDURES)
+        .expect("a process object has no name that could clash");
+    cx.with(|k| k.ps.processes.insert(key, Process { object, id, name }));
+    Ok(())
+}
+
+/// The process ends: its object is signaled and let go.
+///
+/// # Errors
+/// [`engine::Leave`] of what that sets going.
+pub fn end(cx: &mut Cx<'_>, key: u64) -> Flow<()> {
+    let Some(process) = cx.with(|k| k.ps.processes.remove(&key)) else { return Ok(()) };
+    dispatcher::signal(cx, (process.object + KPROCESS::Header).cast(), 1, 0)?;
+    ob::object::dereference(cx, process.object)?;
+    crate::ke::irql::settle(cx)
+}
+
+/// The key of the current thread's process.
+pub fn current_process(cx: &mut Cx<'_>) -> u64 {
+    cx.with(|k| k.ke.thread().map_or(SYSTEM, |thread| thread.process))
+}
+
+/// The object of the current thread's process.
+pub fn current_object(cx: &mut Cx<'_>) -> DriverPtr<KPROCESS> {
+    let key = current_process(cx);
+    cx.with(|k| k.ps.processes.get(&key).map_or(DriverPtr::NULL, |process| process.object))
+}
+
+/// The object of the system process: `PsInitialSystemProcess`.
+pub fn system_object(cx: &mut Cx<'_>) -> DriverPtr<KPROCESS> {
+    cx.with(|k| k.ps.processes.get(&SYSTEM).map_or(DriverPtr::NULL, |process| process.object))
+}
+
+/// A process's name, for people.
+#[must_use]
+pub fn name(k: &crate::cx::Kernel, key: u64) -> String {
+    k.ps.processes.get(&key).map_or_else(|| format!("process {key}"), |process| process.name.clone())
+}
+
+/// `PsGetCurrentProcess`, `IoGetCurrentProcess`.
+///
+/// # Errors
+/// None of its own.
+pub fn get_current(cx: &mut Cx<'_>) -> Flow<DriverPtr<KPROCESS>> {
+    Ok(current_object(cx))
+}
+
+/// `PsGetCurrentProcessId`.
+///
+/// # Errors
+/// None of its own.
+pub fn get_current_id(cx: &mut Cx<'_>) -> Flow<u64> {
+    let key = current_process(cx);
+    Ok(cx.with(|k| k.ps.processes.get(&key).map_or(SYSTEM_ID, |process| process.id)))
+}
+
+/// `PsGetProcessId`.
+///
+/// # Errors
+/// A verdict if there is no such process.
+pub fn get_id(cx: &mut Cx<'_>, process: DriverPtr<KPROCESS>) -> Flow<u64> {
+    let found = cx.with(|k| k.ps.processes.values().find(|p| p.object == process).map(|p| p.id));
+    match found {
+        Some(id) => Ok(id),
+        None => {
+            let message = format!("PsGetProcessId was called for {:#x}, which is no process", process.address);
+            Err(cx.stop(Verdict::error("not-a-process", message)))
+        }
+    }
+}
+
+/// `PsLookupProcessByProcessId`: the object with a reference.
+///
+/// # Errors
+/// A verdict if the pointer is bad.
+pub fn lookup(cx: &mut Cx<'_>, id: u64, into: DriverPtr<DriverPtr<KPROCESS>>) -> Flow<NtStatus> {
+    let found = cx.with(|k| k.ps.processes.values().find(|process| process.id == id).map(|p| p.object));
+    let Some(object) = found else { return Ok(NtStatus::INVALID_PARAMETER) };
+    ob::object::reference(cx, object)?;
+    cx.write(into, object)?;
+    Ok(NtStatus::SUCCESS)
+}

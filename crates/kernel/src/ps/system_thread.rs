@@ -1,0 +1,117 @@
+//! Threads that drivers make, and what drivers ask of threads. Follows *PsCreateSystemThread function*,
+//! *PsTerminateSystemThread function*, *PsGetCurrentThreadId function*.
+//!
+//! Threads themselves are `ke::thread`'s. A thread is always made in the system process or, if the driver names a handle
+//! to one, in that process.
+
+use abi::{CLIENT_ID, Code, DriverPtr, KTHREAD, NtStatus, OBJECT_ATTRIBUTES};
+use engine::Flow;
+
+use crate::cx::Cx;
+use crate::ke::thread::{self, Body, NORMAL_PRIORITY, Role, Start};
+use crate::verdict::Verdict;
+use crate::{ke, ldr, ob, ps};
+
+/// `OBJ_KERNEL_HANDLE`.
+const KERNEL_HANDLE: u32 = 0x200;
+/// `THREAD_ALL_ACCESS`.
+const ALL_ACCESS: u32 = 0x001F_FFFF;
+
+/// `PsCreateSystemThread`.
+///
+/// # Errors
+/// A verdict if the routine is null or a pointer is bad; [`engine::Leave`] of what runs at once.
+pub fn create(
+    cx: &mut Cx<'_>,
+    handle: DriverPtr<u64>,
+    _access: u32,
+    attributes: DriverPtr<OBJECT_ATTRIBUTES>,
+    process: u64,
+    client: DriverPtr<CLIENT_ID>,
+    routine: DriverPtr<Code>,
+    context: u64,
+) -> Flow<NtStatus> {
+    let process = match process_of(cx, process)? {
+        Ok(process) => process,
+        Err(status) => return Ok(status),
+    };
+    if routine.is_null() {
+        let verdict = Verdict::error("null-routine", "PsCreateSystemThread was called without a start routine");
+        return Err(cx.stop(verdict));
+    }
+    let name = format!("system thread {}", ldr::symbols::describe(cx, routine.address));
+    let start =
+        Start { name, role: Role::System, process, priority: NORMAL_PRIORITY, body: Body::Driver { routine, context } };
+    let strand = thread::create(cx, start)?;
+    let (object, id) = cx.with(|k| (k.ke.threads[&strand].object, k.ke.threads[&strand].id));
+    let kernel = if attributes.is_null() {
+        // Called in the system process the handle is the system's; elsewhere it is that process's.
+        ps::current_process(cx) == ps::process::SYSTEM
+    } else {
+        cx.read(attributes + OBJECT_ATTRIBUTES::Attributes)? & KERNEL_HANDLE != 0
+    };
+    let opened = ob::handle::open(cx, object.address, ALL_ACCESS, kernel)?;
+    cx.write(handle, opened.0)?;
+    if !client.is_null() {
+        let owner = cx.with(|k| k.ps.processes.get(&process).map_or(ps::process::SYSTEM_ID, |p| p.id));
+        cx.write(client + CLIENT_ID::UniqueProcess, owner)?;
+        cx.write(client + CLIENT_ID::UniqueThread, id)?;
+    }
+    ke::irql::settle(cx)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+/// The process a handle names; the system's for none.
+fn process_of(cx: &mut Cx<'_>, handle: u64) -> Flow<Result<u64, NtStatus>> {
+    if handle == 0 {
+        return Ok(Ok(ps::process::SYSTEM));
+    }
+    let entry = match ob::handle::entry(cx, ob::Handle(handle), ob::handle::Mode::Kernel) {
+        Ok(entry) => entry,
+        Err(status) => return Ok(Err(status)),
+    };
+    let found = cx.with(|k| {
+        let mut processes = k.ps.processes.iter();
+        processes.find(|(_, process)| process.object.address == entry.object).map(|(key, _)| *key)
+    });
+    Ok(found.ok_or(NtStatus::OBJECT_TYPE_MISMATCH))
+}
+
+/// `PsTerminateSystemThread`: does not return, if the caller is a system thread.
+///
+/// # Errors
+/// The leaving itself.
+pub fn terminate(cx: &mut Cx<'_>, status: NtStatus) -> Flow<NtStatus> {
+    let system = cx.with(|k| k.ke.thread().is_some_and(|thread| thread.role == Role::System));
+    if system { Err(thread::exit_current(cx, status)) } else { Ok(NtStatus::INVALID_PARAMETER) }
+}
+
+/// `PsGetCurrentThreadId`.
+///
+/// # Errors
+/// None of its own.
+pub fn current_id(cx: &mut Cx<'_>) -> Flow<u64> {
+    Ok(cx.with(|k| k.ke.thread().map_or(0, |thread| thread.id)))
+}
+
+/// `PsGetThreadId`.
+///
+/// # Errors
+/// A verdict if there is no such thread.
+pub fn id(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<u64> {
+    match cx.with(|k| k.ke.thread_of(thread.address).map(|thread| thread.id)) {
+        Some(id) => Ok(id),
+        None => {
+            let message = format!("PsGetThreadId was called for {:#x}, which is no thread", thread.address);
+            Err(cx.stop(Verdict::error("not-a-thread", message)))
+        }
+    }
+}
+
+/// `PsIsSystemThread`.
+///
+/// # Errors
+/// None of its own.
+pub fn is_system(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
+    Ok(cx.with(|k| k.ke.thread_of(thread.address).is_some_and(|t| t.process == ps::process::SYSTEM)))
+}
