@@ -105,6 +105,9 @@ impl<T> IntoResult for DriverPtr<T> {
 /// and `va` as arity where the service decodes its own variable arguments.
 macro_rules! exports {
     ($table:ident: $($($hal:ident)? : $name:ident($arity:tt) @ $low:literal ..= $high:literal => $service:path;)*) => {
+        #[allow(unused_imports, reason = "a table's rows name the prefixes they need; nobody edits two places to add one")]
+        use $crate::{cm, ex, hal, io, kd, ke, ldr, mm, ob, pnp, po, ps, rtl};
+
         /// All rows of this file, sorted by name.
         pub static $table: &[$crate::exports::Export] = &[$(
             $crate::exports::Export {

@@ -4,7 +4,6 @@
 //! Their addresses are [`crate::ldr::internal_address`]'s.
 
 use super::arguments::{IntoResult, exports};
-use crate::io;
 
 exports! { INTERNAL:
     : IopCsqCancelRoutine(2) @ 2..=2 => io::csq::cancel_routine;

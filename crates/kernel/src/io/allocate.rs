@@ -173,8 +173,7 @@ fn refuse_in_use(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, code: u64, ddi: &str) -> 
     };
     let device = DriverPtr::new(device);
     let name = super::violation::device_name(cx, device);
-    let message =
-        format!("{ddi} on the IRP {:#x}, which {name} was sent and has not completed", irp.address);
+    let message = format!("{ddi} on the IRP {:#x}, which {name} was sent and has not completed", irp.address);
     Err(cx.stop(io_manager("irp-in-use", code, message, device, irp)))
 }
 

@@ -114,7 +114,11 @@ fn buffered(
     if !bytes.is_empty()
         && let Err(bad) = cx.engine().read_bytes(input.address, &mut bytes)
     {
-        return if mode == Mode::User { Ok(Err(NtStatus::ACCESS_VIOLATION)) } else { Err(cx.bad_pointer(bad)) };
+        return if mode == Mode::User {
+            Ok(Err(NtStatus::ACCESS_VIOLATION))
+        } else {
+            Err(cx.bad_pointer(bad))
+        };
     }
     let system: DriverPtr<()> = pool::allocate(cx, pool::Kind::NonPaged, length.into(), TAG)?;
     if system.is_null() {

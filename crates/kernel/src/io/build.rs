@@ -11,11 +11,11 @@ use abi::{
 use engine::Flow;
 
 use super::buffers::{self, Buffer, Way};
+use super::change;
 use super::irp::{self, Origin};
 use super::violation::io_manager;
 use super::{allocate, finish, transfer};
 use crate::cx::Cx;
-use super::change;
 use crate::ke;
 use crate::ob::handle::Mode;
 

@@ -18,11 +18,7 @@ use crate::verdict::Verdict;
 ///
 /// # Errors
 /// A verdict on the sender (no stack location left, no device, a cancel routine still set), or on the receiver.
-pub fn call_driver(
-    cx: &mut Cx<'_>,
-    device: DriverPtr<DEVICE_OBJECT>,
-    irp: DriverPtr<IRP>,
-) -> Flow<NtStatus> {
+pub fn call_driver(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>) -> Flow<NtStatus> {
     check(cx, device, irp)?;
     let (number, location) = advance(cx, device, irp)?;
     let major = cx.read(location + IO_STACK_LOCATION::MajorFunction)?;
@@ -60,7 +56,8 @@ fn check(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>)
         Some(false) => {}
         known => {
             let what = if known.is_some() { "has been deleted" } else { "is no device object" };
-            let message = format!("the IRP {:#x} was sent to {:#x}, which {what}", irp.address, device.address);
+            let message =
+                format!("the IRP {:#x} was sent to {:#x}, which {what}", irp.address, device.address);
             return Err(cx.stop(io_manager("irp-to-no-device", 0x4, message, device, irp)));
         }
     }

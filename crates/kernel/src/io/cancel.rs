@@ -37,7 +37,7 @@ fn lock(cx: &mut Cx<'_>) -> Flow<DriverPtr<u64>> {
 /// As acquiring a spin lock.
 pub fn acquire(cx: &mut Cx<'_>) -> Flow<u8> {
     let lock = lock(cx)?;
-    ke::spinlock::acquire_raise(cx, lock)
+    ke::spinlock::acquire(cx, lock)
 }
 
 /// `IoAcquireCancelSpinLock`.
@@ -55,7 +55,7 @@ pub fn acquire_into(cx: &mut Cx<'_>, irql: DriverPtr<u8>) -> Flow<()> {
 /// As releasing a spin lock.
 pub fn release(cx: &mut Cx<'_>, irql: u8) -> Flow<()> {
     let lock = lock(cx)?;
-    ke::spinlock::release_lower(cx, lock, irql)
+    ke::spinlock::release(cx, lock, irql)
 }
 
 /// `IoSetCancelRoutine(irp, NULL)` for the kernel's own use: the routine that was set.
@@ -97,8 +97,8 @@ pub(crate) fn call_routine(
             "the IRP {:#x} was cancelled when no driver had it, and the cancel routine {:#x} was set",
             irp.address, cancel.address
         );
-        let verdict =
-            Verdict::error("cancel-after-completion", message).bug_check(0x48, [irp.address, cancel.address, 0, 0]);
+        let verdict = Verdict::error("cancel-after-completion", message)
+            .bug_check(0x48, [irp.address, cancel.address, 0, 0]);
         return Err(cx.stop(verdict));
     }
     let device = cx.read(location + IO_STACK_LOCATION::DeviceObject)?;
@@ -109,8 +109,8 @@ pub(crate) fn call_routine(
     if ke::spinlock::is_held_here(cx, lock) {
         let message =
             format!("the cancel routine {:#x} returned with the cancel spin lock held", cancel.address);
-        let verdict = Verdict::error("cancel-lock-held", message)
-            .bug_check(0x11B, [irp.address, cancel.address, 0, 0]);
+        let verdict =
+            Verdict::error("cancel-lock-held", message).bug_check(0x11B, [irp.address, cancel.address, 0, 0]);
         return Err(cx.stop(verdict));
     }
     Ok(())
@@ -174,7 +174,8 @@ pub(crate) fn cancel_file(cx: &mut Cx<'_>, file: u64, every: bool) -> Flow<NtSta
     let irps: Vec<u64> = cx.with(|k| {
         let live = k.io.irps.live.iter();
         live.filter(|(_, record)| {
-            record.issue.as_ref().is_some_and(|issue| issue.file == file) && (every || record.thread == thread)
+            record.issue.as_ref().is_some_and(|issue| issue.file == file)
+                && (every || record.thread == thread)
         })
         .map(|(irp, _)| *irp)
         .collect()

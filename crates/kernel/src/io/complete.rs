@@ -69,7 +69,8 @@ fn check(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
 }
 
 fn completed_twice(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
-    let freed = cx.with(|k| k.io.irps.freed.contains(&irp.address) || k.io.irps.live.contains_key(&irp.address));
+    let freed =
+        cx.with(|k| k.io.irps.freed.contains(&irp.address) || k.io.irps.live.contains_key(&irp.address));
     let what = if freed { "has been completed already" } else { "is no IRP" };
     let message = format!("IoCompleteRequest on {:#x}, which {what}", irp.address);
     cx.stop(Verdict::error("double-completion", message).bug_check(0x44, [irp.address, 0, 0, 0]))

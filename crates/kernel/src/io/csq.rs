@@ -181,11 +181,7 @@ pub fn remove_next(cx: &mut Cx<'_>, queue: Queue, peek_context: u64) -> Flow<Dri
 ///
 /// # Errors
 /// A verdict on the driver.
-pub fn cancel_routine(
-    cx: &mut Cx<'_>,
-    _device: DriverPtr<DEVICE_OBJECT>,
-    irp: DriverPtr<IRP>,
-) -> Flow<()> {
+pub fn cancel_routine(cx: &mut Cx<'_>, _device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>) -> Flow<()> {
     let irql = cx.read(irp + IRP::CancelIrql)?;
     cancel::release(cx, irql)?;
     let context = context_of(cx, irp)?;
@@ -206,8 +202,10 @@ fn check(cx: &mut Cx<'_>, queue: Queue) -> Flow<u32> {
     if kind == IO_TYPE_CSQ || kind == IO_TYPE_CSQ_EX {
         return Ok(kind);
     }
-    let message =
-        format!("{:#x} is used as a cancel-safe queue and was not initialised with IoCsqInitialize", queue.address);
+    let message = format!(
+        "{:#x} is used as a cancel-safe queue and was not initialised with IoCsqInitialize",
+        queue.address
+    );
     Err(cx.stop(Verdict::error("csq-not-initialized", message)))
 }
 

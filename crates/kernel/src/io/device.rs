@@ -11,14 +11,14 @@ use abi::{
 };
 use engine::Flow;
 
+use super::change;
 pub use super::stack::attached;
 use super::violation::{device_name, io_manager};
 use super::{device_queue, remove_lock, timer};
 use crate::cx::Cx;
-use super::change;
+use crate::ke;
 use crate::mm::pool;
 use crate::ob::{self, Kind, Procedures};
-use crate::ke;
 
 /// What the I/O manager knows of a device beside what drivers see.
 #[derive(Default)]
@@ -186,12 +186,14 @@ fn give_volume_block(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<
 /// # Errors
 /// A verdict: deleted twice, or still attached to the device below.
 pub fn delete(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
-    let known = cx.with(|k| k.io.devices.get(&device.address).map(|d| (d.delete_pending || d.deleted, d.below)));
+    let known =
+        cx.with(|k| k.io.devices.get(&device.address).map(|d| (d.delete_pending || d.deleted, d.below)));
     match known {
         Some((false, 0)) => {}
         Some((false, below)) => {
             let (name, below) = (device_name(cx, device), device_name(cx, DriverPtr::new(below)));
-            let message = format!("IoDeleteDevice on {name}, which is still attached to {below}: IoDetachDevice first");
+            let message =
+                format!("IoDeleteDevice on {name}, which is still attached to {below}: IoDetachDevice first");
             return Err(cx.stop(io_manager("device-not-detached", 0x201, message, device, DriverPtr::NULL)));
         }
         Some((true, _)) | None => {
@@ -210,7 +212,8 @@ pub fn delete(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
 
 /// Deletes a device whose deletion was asked for, if nothing uses it any more.
 pub(crate) fn finish_deletion(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
-    let pending = cx.with(|k| k.io.devices.get(&device.address).is_some_and(|d| d.delete_pending && !d.deleted));
+    let pending =
+        cx.with(|k| k.io.devices.get(&device.address).is_some_and(|d| d.delete_pending && !d.deleted));
     if !pending {
         return Ok(());
     }
@@ -264,13 +267,11 @@ pub(crate) fn ready_all(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Fl
 }
 
 /// A driver's devices, newest first.
-pub fn of_driver(
-    cx: &mut Cx<'_>,
-    driver: DriverPtr<DRIVER_OBJECT>,
-) -> Flow<Vec<DriverPtr<DEVICE_OBJECT>>> {
+pub fn of_driver(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<Vec<DriverPtr<DEVICE_OBJECT>>> {
     let mut devices = Vec::new();
     let mut next = cx.read(driver + DRIVER_OBJECT::DeviceObject)?;
-    while !next.is_null() && cx.with(|k| k.io.devices.contains_key(&next.address)) && !devices.contains(&next) {
+    while !next.is_null() && cx.with(|k| k.io.devices.contains_key(&next.address)) && !devices.contains(&next)
+    {
         devices.push(next);
         next = cx.read(next + DEVICE_OBJECT::NextDevice)?;
     }

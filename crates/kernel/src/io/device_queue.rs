@@ -91,10 +91,7 @@ fn begin_insert(
 ///
 /// # Errors
 /// A verdict if the queue is bad, or not busy.
-pub fn remove(
-    cx: &mut Cx<'_>,
-    queue: DriverPtr<KDEVICE_QUEUE>,
-) -> Flow<DriverPtr<KDEVICE_QUEUE_ENTRY>> {
+pub fn remove(cx: &mut Cx<'_>, queue: DriverPtr<KDEVICE_QUEUE>) -> Flow<DriverPtr<KDEVICE_QUEUE_ENTRY>> {
     let first = entries(cx, queue)?.first().copied();
     take(cx, queue, first)
 }
@@ -171,7 +168,8 @@ fn damaged(cx: &mut Cx<'_>, broken: Broken) -> engine::Leave {
     match broken {
         Broken::Memory(bad) => cx.bad_pointer(bad),
         Broken::Links(at) => {
-            let message = format!("the device queue is damaged: the neighbours of {at:#x} do not point at it");
+            let message =
+                format!("the device queue is damaged: the neighbours of {at:#x} do not point at it");
             let verdict = Verdict::error("list-damaged", message).bug_check(0x139, [3, 0, 0, 0]);
             cx.stop(verdict)
         }
@@ -179,10 +177,7 @@ fn damaged(cx: &mut Cx<'_>, broken: Broken) -> engine::Leave {
 }
 
 /// The entries that wait, first to last.
-fn entries(
-    cx: &mut Cx<'_>,
-    queue: DriverPtr<KDEVICE_QUEUE>,
-) -> Flow<Vec<DriverPtr<KDEVICE_QUEUE_ENTRY>>> {
+fn entries(cx: &mut Cx<'_>, queue: DriverPtr<KDEVICE_QUEUE>) -> Flow<Vec<DriverPtr<KDEVICE_QUEUE_ENTRY>>> {
     const MOST: usize = 0x10_0000;
     if cx.read(queue + KDEVICE_QUEUE::Type)? != TYPE {
         let message = format!(

@@ -11,9 +11,9 @@ use abi::{
 use engine::Flow;
 
 use super::call::low_half;
+use super::change;
 use super::{complete, device, leaks, routine};
 use crate::cx::Cx;
-use super::change;
 use crate::ldr;
 use crate::mm::pool;
 use crate::ob::{self, Kind, Procedures};
@@ -69,10 +69,7 @@ pub fn registry_path(service: &str) -> String {
 ///
 /// # Errors
 /// (inner) the name is taken, or there is no memory.
-pub fn create_driver(
-    cx: &mut Cx<'_>,
-    new: &NewDriver,
-) -> Flow<Result<DriverPtr<DRIVER_OBJECT>, NtStatus>> {
+pub fn create_driver(cx: &mut Cx<'_>, new: &NewDriver) -> Flow<Result<DriverPtr<DRIVER_OBJECT>, NtStatus>> {
     let bytes = BODY + size_of::<DRIVER_EXTENSION>() as u64 + size_of::<UNICODE_STRING>() as u64;
     let driver: DriverPtr<DRIVER_OBJECT> = pool::allocate(cx, pool::Kind::NonPaged, bytes, TAG)?;
     if driver.is_null() {
@@ -90,12 +87,7 @@ pub fn create_driver(
     Ok(Ok(driver))
 }
 
-fn initialize(
-    cx: &mut Cx<'_>,
-    driver: DriverPtr<DRIVER_OBJECT>,
-    new: &NewDriver,
-    name: &str,
-) -> Flow<()> {
+fn initialize(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, new: &NewDriver, name: &str) -> Flow<()> {
     let extension: DriverPtr<DRIVER_EXTENSION> = DriverPtr::new(driver.address + BODY);
     let hardware: DriverPtr<UNICODE_STRING> = extension.index(1).cast();
     cx.write(driver + DRIVER_OBJECT::Type, IO_TYPE_DRIVER)?;
@@ -309,7 +301,9 @@ pub fn allocate_extension(
         return Ok(NtStatus::INSUFFICIENT_RESOURCES);
     }
     cx.with(|k| {
-        change(&mut k.io.drivers, driver.address, |record| record.extensions.push((identifier, block.address)));
+        change(&mut k.io.drivers, driver.address, |record| {
+            record.extensions.push((identifier, block.address))
+        });
     });
     cx.write(extension, block.address)?;
     Ok(NtStatus::SUCCESS)
@@ -327,10 +321,6 @@ fn extension_of(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, identifier: u
 ///
 /// # Errors
 /// None.
-pub fn get_extension(
-    cx: &mut Cx<'_>,
-    driver: DriverPtr<DRIVER_OBJECT>,
-    identifier: u64,
-) -> Flow<u64> {
+pub fn get_extension(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, identifier: u64) -> Flow<u64> {
     Ok(extension_of(cx, driver, identifier))
 }

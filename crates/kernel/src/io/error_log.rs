@@ -27,11 +27,7 @@ pub(crate) struct State {
 ///
 /// # Errors
 /// As an allocation.
-pub fn allocate(
-    cx: &mut Cx<'_>,
-    object: DriverPtr<()>,
-    size: u8,
-) -> Flow<DriverPtr<IO_ERROR_LOG_PACKET>> {
+pub fn allocate(cx: &mut Cx<'_>, object: DriverPtr<()>, size: u8) -> Flow<DriverPtr<IO_ERROR_LOG_PACKET>> {
     let least = size_of::<IO_ERROR_LOG_PACKET>();
     if object.is_null() || usize::from(size) < least || size > MOST_BYTES {
         return Ok(DriverPtr::NULL);
@@ -71,8 +67,10 @@ fn take(cx: &mut Cx<'_>, entry: DriverPtr<IO_ERROR_LOG_PACKET>, ddi: &str) -> Fl
     match cx.with(|k| k.io.error_log.entries.remove(&entry.address)) {
         Some(object) => Ok(object),
         None => {
-            let message =
-                format!("{ddi} on {:#x}, which is no entry of IoAllocateErrorLogEntry (any more)", entry.address);
+            let message = format!(
+                "{ddi} on {:#x}, which is no entry of IoAllocateErrorLogEntry (any more)",
+                entry.address
+            );
             Err(cx.stop(Verdict::error("error-log-entry", message)))
         }
     }

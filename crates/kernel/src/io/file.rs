@@ -6,24 +6,24 @@
 use abi::{
     DEVICE_OBJECT, DO_DEVICE_INITIALIZING, DO_EXCLUSIVE, DriverPtr, FILE_ALL_ACCESS, FILE_GENERIC_EXECUTE,
     FILE_GENERIC_READ, FILE_GENERIC_WRITE, FILE_OBJECT, FILE_OPEN, FILE_OPENED, FILE_READ_ATTRIBUTES,
-    FILE_READ_DATA, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT, FILE_WRITE_DATA, FO_ALERTABLE_IO,
-    FO_CLEANUP_COMPLETE, FO_FILE_OPEN, FO_HANDLE_CREATED, FO_SYNCHRONOUS_IO, GENERIC_ALL, GENERIC_EXECUTE,
-    GENERIC_READ, GENERIC_WRITE, IO_SECURITY_CONTEXT, IO_TYPE_FILE, IRP_CLOSE_OPERATION,
+    FILE_READ_DATA, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT, FILE_WRITE_DATA,
+    FO_ALERTABLE_IO, FO_CLEANUP_COMPLETE, FO_FILE_OPEN, FO_HANDLE_CREATED, FO_SYNCHRONOUS_IO, GENERIC_ALL,
+    GENERIC_EXECUTE, GENERIC_READ, GENERIC_WRITE, IO_SECURITY_CONTEXT, IO_TYPE_FILE, IRP_CLOSE_OPERATION,
     IRP_CREATE_OPERATION, IRP_MJ_CLEANUP, IRP_MJ_CLOSE, IRP_MJ_CREATE, IRP_SYNCHRONOUS_API, MAXIMUM_ALLOWED,
     NtStatus, SYNCHRONIZE, UNICODE_STRING,
 };
 use engine::Flow;
 
+use super::change;
 use super::device;
 use super::send::{self, Request};
 use crate::cx::Cx;
-use super::change;
 use crate::event::Event;
+use crate::ke;
 use crate::mm::pool;
 use crate::ob::handle::{self, Mode};
 use crate::ob::names::Target;
 use crate::ob::{self, Handle, Kind, Procedures};
-use crate::ke;
 
 pub use super::send::Answer;
 pub use super::transfer::{Buffer, Operation, Overlapped, device_control, perform, read, start, write};
@@ -333,8 +333,11 @@ fn delete(cx: &mut Cx<'_>, file: u64) -> Flow<()> {
     let device = cx.read(file + FILE_OBJECT::DeviceObject)?;
     let opened = cx.with(|k| k.io.files.remove(&file.address).is_some_and(|file| file.opened));
     if opened {
-        let request =
-            Request { file, flags: IRP_CLOSE_OPERATION | IRP_SYNCHRONOUS_API, ..Request::new(IRP_MJ_CLOSE, 0) };
+        let request = Request {
+            file,
+            flags: IRP_CLOSE_OPERATION | IRP_SYNCHRONOUS_API,
+            ..Request::new(IRP_MJ_CLOSE, 0)
+        };
         let _ = send::send(cx, device, &request)?;
     }
     let name = cx.read((file + FILE_OBJECT::FileName) + UNICODE_STRING::Buffer)?;

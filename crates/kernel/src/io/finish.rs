@@ -156,12 +156,7 @@ fn answer(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &Done) -> Flow<()> {
 }
 
 /// The status block of an application may have gone away; a driver's may not.
-fn write_status(
-    cx: &mut Cx<'_>,
-    to: DriverPtr<IO_STATUS_BLOCK>,
-    done: &Done,
-    application: bool,
-) -> Flow<()> {
+fn write_status(cx: &mut Cx<'_>, to: DriverPtr<IO_STATUS_BLOCK>, done: &Done, application: bool) -> Flow<()> {
     if application {
         let engine = cx.engine();
         let _ = engine.write(to + IO_STATUS_BLOCK::Status, done.status);

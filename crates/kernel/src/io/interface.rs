@@ -191,8 +191,7 @@ pub fn get(
     let names = cx.with(|k| of_class(k, &class, only, flags & INCLUDE_NONACTIVE != 0));
     let mut bytes: Vec<u8> = names.iter().flat_map(|name| ob::string::encode(name)).collect();
     bytes.extend([0, 0]);
-    let buffer: DriverPtr<()> =
-        pool::allocate_for_caller(cx, pool::Kind::Paged, bytes.len() as u64, TAG)?;
+    let buffer: DriverPtr<()> = pool::allocate_for_caller(cx, pool::Kind::Paged, bytes.len() as u64, TAG)?;
     if buffer.is_null() {
         return Ok(NtStatus::INSUFFICIENT_RESOURCES);
     }
@@ -207,12 +206,14 @@ mod tests {
 
     #[test]
     fn an_interface_is_named_after_device_and_class() {
-        let guid = [
-            0x1e, 0x6c, 0x2a, 0x8f, 0xb7, 0x53, 0x09, 0x4d, 0x9c, 0x41, 0x1d, 0x6e, 0x0a, 0x72, 0xb8, 0x35,
-        ];
+        let guid =
+            [0x1e, 0x6c, 0x2a, 0x8f, 0xb7, 0x53, 0x09, 0x4d, 0x9c, 0x41, 0x1d, 0x6e, 0x0a, 0x72, 0xb8, 0x35];
         let class = text(&guid);
         assert_eq!(class, "{8f2a6c1e-53b7-4d09-9c41-1d6e0a72b835}");
         let name = link_name("PCI\\VEN_10B5&DEV_9050\\3&11583659&0&48", &class);
-        assert_eq!(name, "\\??\\PCI#VEN_10B5&DEV_9050#3&11583659&0&48#{8f2a6c1e-53b7-4d09-9c41-1d6e0a72b835}");
+        assert_eq!(
+            name,
+            "\\??\\PCI#VEN_10B5&DEV_9050#3&11583659&0&48#{8f2a6c1e-53b7-4d09-9c41-1d6e0a72b835}"
+        );
     }
 }

@@ -65,10 +65,7 @@ pub fn connect_old(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn connect_ex(
-    cx: &mut Cx<'_>,
-    parameters: DriverPtr<IO_CONNECT_INTERRUPT_PARAMETERS>,
-) -> Flow<NtStatus> {
+pub fn connect_ex(cx: &mut Cx<'_>, parameters: DriverPtr<IO_CONNECT_INTERRUPT_PARAMETERS>) -> Flow<NtStatus> {
     match cx.read(parameters + IO_CONNECT_INTERRUPT_PARAMETERS::Version)? {
         version::FULLY_SPECIFIED => fully_specified(cx, parameters, false),
         version::FULLY_SPECIFIED_GROUP => fully_specified(cx, parameters, true),
@@ -116,10 +113,7 @@ fn line_based(cx: &mut Cx<'_>, parameters: DriverPtr<IO_CONNECT_INTERRUPT_PARAME
 }
 
 /// The device has no messages: its line is connected to the fall-back routine, if there are both.
-fn message_based(
-    cx: &mut Cx<'_>,
-    parameters: DriverPtr<IO_CONNECT_INTERRUPT_PARAMETERS>,
-) -> Flow<NtStatus> {
+fn message_based(cx: &mut Cx<'_>, parameters: DriverPtr<IO_CONNECT_INTERRUPT_PARAMETERS>) -> Flow<NtStatus> {
     let message = parameters + IO_CONNECT_INTERRUPT_PARAMETERS::MessageBased;
     let request = Line {
         device: cx.read(message + MESSAGE::PhysicalDeviceObject)?,
@@ -149,11 +143,7 @@ struct Line {
     synchronize_irql: u8,
 }
 
-fn connect_line(
-    cx: &mut Cx<'_>,
-    object: DriverPtr<DriverPtr<KINTERRUPT>>,
-    line: &Line,
-) -> Flow<NtStatus> {
+fn connect_line(cx: &mut Cx<'_>, object: DriverPtr<DriverPtr<KINTERRUPT>>, line: &Line) -> Flow<NtStatus> {
     let Some(resource) = cx.with(|k| pnp::interrupt_of(k, line.device)) else {
         return Ok(NtStatus::NOT_FOUND);
     };
@@ -200,10 +190,8 @@ pub fn disconnect_old(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()
 ///
 /// # Errors
 /// As [`disconnect_old`].
-pub fn disconnect_ex(
-    cx: &mut Cx<'_>,
-    parameters: DriverPtr<IO_DISCONNECT_INTERRUPT_PARAMETERS>,
-) -> Flow<()> {
-    let object = cx.read(parameters + IO_DISCONNECT_INTERRUPT_PARAMETERS::ConnectionContext_InterruptObject)?;
+pub fn disconnect_ex(cx: &mut Cx<'_>, parameters: DriverPtr<IO_DISCONNECT_INTERRUPT_PARAMETERS>) -> Flow<()> {
+    let object =
+        cx.read(parameters + IO_DISCONNECT_INTERRUPT_PARAMETERS::ConnectionContext_InterruptObject)?;
     disconnect_old(cx, object)
 }

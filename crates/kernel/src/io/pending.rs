@@ -55,7 +55,11 @@ impl Frames {
 
     /// The device that has the IRP: the last one it was sent to and has not left.
     pub(crate) fn holder(&self, irp: u64) -> Option<u64> {
-        self.open.values().rev().find(|frame| frame.irp == irp && frame.left.is_none()).map(|frame| frame.device)
+        self.open
+            .values()
+            .rev()
+            .find(|frame| frame.irp == irp && frame.left.is_none())
+            .map(|frame| frame.device)
     }
 
     /// Whether a driver that was called after `number` has the IRP.
@@ -184,7 +188,10 @@ fn judge_held(cx: &mut Cx<'_>, frame: Frame, status: NtStatus) -> Flow<()> {
 
 fn not_marked(cx: &mut Cx<'_>, frame: Frame) -> engine::Leave {
     let (code, whose) = if frame.forwarded {
-        (0x228, ": its completion routine did not pass the mark on (if (Irp->PendingReturned) IoMarkIrpPending(Irp))")
+        (
+            0x228,
+            ": its completion routine did not pass the mark on (if (Irp->PendingReturned) IoMarkIrpPending(Irp))",
+        )
     } else {
         (0x23D, "")
     };

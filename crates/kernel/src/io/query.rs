@@ -95,7 +95,11 @@ pub fn set_completion_routine_ex(
         );
         return Err(cx.stop(io_manager("no-stack-location", 0x212, message, device, irp)));
     }
-    let bits = [(on_success, SL_INVOKE_ON_SUCCESS), (on_error, SL_INVOKE_ON_ERROR), (on_cancel, SL_INVOKE_ON_CANCEL)];
+    let bits = [
+        (on_success, SL_INVOKE_ON_SUCCESS),
+        (on_error, SL_INVOKE_ON_ERROR),
+        (on_cancel, SL_INVOKE_ON_CANCEL),
+    ];
     let control = bits.iter().filter(|(wanted, _)| *wanted).fold(0, |control, (_, bit)| control | bit);
     let location = irp::next(cx, irp)?;
     cx.write(location + IO_STACK_LOCATION::CompletionRoutine, routine)?;

@@ -47,14 +47,7 @@ pub fn initialize(
 ///
 /// # Errors
 /// A verdict if the lock was not initialised.
-pub fn acquire(
-    cx: &mut Cx<'_>,
-    lock: Lock,
-    tag: u64,
-    _file: u64,
-    _line: u32,
-    _size: u32,
-) -> Flow<NtStatus> {
+pub fn acquire(cx: &mut Cx<'_>, lock: Lock, tag: u64, _file: u64, _line: u32, _size: u32) -> Flow<NtStatus> {
     check(cx, lock, "IoAcquireRemoveLock")?;
     add(cx, lock, 1)?;
     if cx.read(lock + IO_REMOVE_LOCK_COMMON_BLOCK::Removed)? == 0 {
@@ -112,7 +105,8 @@ fn check(cx: &mut Cx<'_>, lock: Lock, ddi: &str) -> Flow<()> {
     if cx.with(|k| k.io.remove_locks.contains_key(&lock.address)) {
         return Ok(());
     }
-    let message = format!("{ddi} on {:#x}, which was not initialised with IoInitializeRemoveLock", lock.address);
+    let message =
+        format!("{ddi} on {:#x}, which was not initialised with IoInitializeRemoveLock", lock.address);
     Err(cx.stop(Verdict::error("remove-lock-not-initialized", message)))
 }
 

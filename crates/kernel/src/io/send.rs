@@ -2,9 +2,7 @@
 //!
 //! Plug and Play, power, files and shutdown use it; reads, writes and control codes of applications are in `transfer`.
 
-use abi::{
-    DEVICE_OBJECT, DriverPtr, FILE_OBJECT, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, KEVENT, NtStatus,
-};
+use abi::{DEVICE_OBJECT, DriverPtr, FILE_OBJECT, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, KEVENT, NtStatus};
 use engine::Flow;
 
 use super::irp::{self, Origin};

@@ -9,10 +9,10 @@ use abi::{
 };
 use engine::Flow;
 
+use super::change;
 use super::file::{self, OpenOptions};
 use super::violation::{device_name, io_manager};
 use crate::cx::Cx;
-use super::change;
 use crate::ob;
 use crate::ob::handle::Mode;
 

@@ -6,9 +6,9 @@
 use abi::{Code, DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IRP, KDEVICE_QUEUE_ENTRY};
 use engine::Flow;
 
+use super::change;
 use super::{cancel, device_queue, routine};
 use crate::cx::Cx;
-use super::change;
 use crate::ke;
 
 /// `IoSetStartIoAttributes`.
@@ -127,7 +127,8 @@ fn call_start_io(
         return Ok(());
     }
     set_running(cx, device, false);
-    let waiting = cx.with(|k| k.io.devices.get_mut(&device.address).and_then(|device| device.start_io.waiting.take()));
+    let waiting =
+        cx.with(|k| k.io.devices.get_mut(&device.address).and_then(|device| device.start_io.waiting.take()));
     match waiting {
         Some(next) => start_next_now(cx, device, next),
         None => Ok(()),

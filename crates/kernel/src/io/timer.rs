@@ -6,10 +6,10 @@
 use abi::{Code, DEVICE_OBJECT, DriverPtr, IO_TYPE_TIMER, KDPC, KTIMER, NtStatus};
 use engine::Flow;
 
+use super::change;
 use super::routine;
 use super::violation::{device_name, io_manager};
 use crate::cx::Cx;
-use super::change;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 use crate::{ke, ldr};

@@ -4,10 +4,10 @@
 //! User APCs and completion ports are not here.
 
 use abi::{
-    DriverPtr, FILE_OBJECT, FILE_READ_DATA, FILE_WRITE_DATA,
-    FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_DEFER_IO_COMPLETION,
-    IRP_MJ_DEVICE_CONTROL, IRP_MJ_FLUSH_BUFFERS, IRP_MJ_INTERNAL_DEVICE_CONTROL, IRP_MJ_READ, IRP_MJ_WRITE,
-    IRP_READ_OPERATION, IRP_WRITE_OPERATION, KEVENT, NtStatus,
+    DriverPtr, FILE_OBJECT, FILE_READ_DATA, FILE_WRITE_DATA, FO_SYNCHRONOUS_IO, IO_STACK_LOCATION,
+    IO_STATUS_BLOCK, IRP, IRP_DEFER_IO_COMPLETION, IRP_MJ_DEVICE_CONTROL, IRP_MJ_FLUSH_BUFFERS,
+    IRP_MJ_INTERNAL_DEVICE_CONTROL, IRP_MJ_READ, IRP_MJ_WRITE, IRP_READ_OPERATION, IRP_WRITE_OPERATION,
+    KEVENT, NtStatus,
 };
 use engine::Flow;
 
@@ -20,10 +20,10 @@ use super::send::Answer;
 use super::{allocate, call, event, stack};
 use crate::cx::Cx;
 use crate::event::Event;
+use crate::ke;
 use crate::mm::user;
 use crate::ob::handle::{self, Mode};
 use crate::ob::{self, Handle, Kind};
-use crate::ke;
 
 /// `ByteOffset` that means the file's current position.
 const FILE_USE_FILE_POINTER_POSITION: i64 = -2;
@@ -215,12 +215,7 @@ pub fn perform(cx: &mut Cx<'_>, handle: Handle, operation: Operation) -> Flow<An
 ///
 /// # Errors
 /// A verdict on a driver.
-pub fn start(
-    cx: &mut Cx<'_>,
-    handle: Handle,
-    operation: Operation,
-    overlapped: &Overlapped,
-) -> Flow<Answer> {
+pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: &Overlapped) -> Flow<Answer> {
     let name = operation.name();
     cx.emit(Event::Request { name, detail: operation.detail(handle) });
     let request = Request { operation, event: Some(overlapped.event), status_block: overlapped.status_block };
@@ -257,12 +252,7 @@ pub(crate) fn issue(cx: &mut Cx<'_>, handle: Handle, request: &Request, mode: Mo
     Ok(answer)
 }
 
-fn with_event(
-    cx: &mut Cx<'_>,
-    file: DriverPtr<FILE_OBJECT>,
-    request: &Request,
-    mode: Mode,
-) -> Flow<Answer> {
+fn with_event(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, request: &Request, mode: Mode) -> Flow<Answer> {
     let event = match request.event {
         None => DriverPtr::NULL,
         Some(event) => match handle::reference(cx, event, Some(Kind::Event), 0, mode)? {
@@ -472,15 +462,12 @@ fn unlock(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<()> {
 }
 
 /// The position moves on by what was transferred.
-fn advance(
-    cx: &mut Cx<'_>,
-    file: DriverPtr<FILE_OBJECT>,
-    request: &Request,
-    answer: &Answer,
-) -> Flow<()> {
+fn advance(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, request: &Request, answer: &Answer) -> Flow<()> {
     let from = match request.operation.offset() {
         None => return Ok(()),
-        Some(None | Some(FILE_USE_FILE_POINTER_POSITION)) => cx.read(file + FILE_OBJECT::CurrentByteOffset)?,
+        Some(None | Some(FILE_USE_FILE_POINTER_POSITION)) => {
+            cx.read(file + FILE_OBJECT::CurrentByteOffset)?
+        }
         Some(Some(offset)) => offset,
     };
     if is_error(answer.status) {

@@ -7,10 +7,10 @@
 use abi::{Code, DEVICE_OBJECT, DriverPtr, IO_WORKITEM};
 use engine::Flow;
 
+use super::change;
 use super::violation::device_name;
 use super::{driver, routine};
 use crate::cx::Cx;
-use super::change;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 use crate::{ke, ob};

@@ -129,8 +129,14 @@ fn broken(call: &Callout, before: Kept, after: Kept) -> Option<Verdict> {
     let Callout { role, routine, .. } = *call;
     let dispatch = role.starts_with("Dispatch");
     if after.spin_locks > before.spin_locks {
-        let message = format!("returned with {} more spin lock(s) held than it was called with", after.spin_locks - before.spin_locks);
-        return Some(Verdict::error("spin-lock-held-on-return", message).bug_check(0xC4, [0x4_0009, routine.address, 0, 0]));
+        let message = format!(
+            "returned with {} more spin lock(s) held than it was called with",
+            after.spin_locks - before.spin_locks
+        );
+        return Some(
+            Verdict::error("spin-lock-held-on-return", message)
+                .bug_check(0xC4, [0x4_0009, routine.address, 0, 0]),
+        );
     }
     if after.irql != before.irql {
         let message = format!("was called at IRQL {} and returned at {}", before.irql, after.irql);
@@ -145,12 +151,14 @@ fn broken(call: &Callout, before: Kept, after: Kept) -> Option<Verdict> {
     }
     if after.interrupts != before.interrupts {
         let state = if after.interrupts { "enabled" } else { "disabled" };
-        let verdict = Verdict::error("interrupt-flag-changed-by-routine", format!("returned with interrupts {state}"));
+        let verdict =
+            Verdict::error("interrupt-flag-changed-by-routine", format!("returned with interrupts {state}"));
         return Some(if dispatch { verdict.bug_check(0xC4, [0xC1, routine.address, 0, 0]) } else { verdict });
     }
     if after.apc_disable != before.apc_disable {
         let regions = before.apc_disable - after.apc_disable;
-        let message = format!("returned in {regions} more critical or guarded region(s) than it was called in");
+        let message =
+            format!("returned in {regions} more critical or guarded region(s) than it was called in");
         let verdict = Verdict::error("critical-region-unpaired", message);
         let (was, is) = (before.apc_disable, after.apc_disable);
         let (was, is) = (i64::from(was).cast_unsigned(), i64::from(is).cast_unsigned());

@@ -77,7 +77,8 @@ pub fn set_importance(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, importance: u32) ->
     match u8::try_from(importance) {
         Ok(importance @ (LOW | MEDIUM | HIGH | MEDIUM_HIGH)) => cx.write(dpc + KDPC::Importance, importance),
         _ => {
-            let message = format!("KeSetImportanceDpc was called with importance {importance}; they are 0 to 3");
+            let message =
+                format!("KeSetImportanceDpc was called with importance {importance}; they are 0 to 3");
             Err(cx.stop(Verdict::error("dpc-importance", message)))
         }
     }
@@ -193,8 +194,7 @@ pub fn flush(cx: &mut Cx<'_>) -> Flow<()> {
         }
     });
     irql::settle(cx)?;
-    let busy =
-        |k: &mut Kernel| k.ke.processors.iter().any(|p| !p.dpcs.is_empty() || p.running_dpc.is_some());
+    let busy = |k: &mut Kernel| k.ke.processors.iter().any(|p| !p.dpcs.is_empty() || p.running_dpc.is_some());
     while cx.with(busy) {
         scheduler::end_turn(cx)?;
         irql::settle(cx)?;
@@ -258,7 +258,9 @@ fn retire(cx: &mut Cx<'_>) -> Flow<()> {
 }
 
 fn endless(cx: &mut Cx<'_>, dpc: u64) -> engine::Leave {
-    let message = format!("{RUNS_AT_MOST} DPCs ran in a row, {dpc:#x} among them: they queue each other, and no thread ever runs");
+    let message = format!(
+        "{RUNS_AT_MOST} DPCs ran in a row, {dpc:#x} among them: they queue each other, and no thread ever runs"
+    );
     cx.stop(Verdict::error("endless-dpcs", message).bug_check(0x133, [1, 0x1E00, 0, 0]))
 }
 
@@ -298,4 +300,3 @@ fn role(cx: &mut Cx<'_>, queued: QueuedDpc, context: u64) -> &'static str {
 pub fn is_executing(cx: &mut Cx<'_>) -> Flow<bool> {
     Ok(cx.with(|k| k.ke.processor().running_dpc.is_some()))
 }
-

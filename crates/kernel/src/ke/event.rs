@@ -99,7 +99,8 @@ pub(crate) fn finish(cx: &mut Cx<'_>, wait: bool, what: &str) -> Flow<()> {
     }
     let irql = irql::current(cx);
     if irql > APC_LEVEL {
-        let message = format!("{what} was called with Wait TRUE at IRQL {irql}; it may be at most {APC_LEVEL}");
+        let message =
+            format!("{what} was called with Wait TRUE at IRQL {irql}; it may be at most {APC_LEVEL}");
         let verdict = Verdict::error("irql-too-high", message);
         return Err(cx.stop(verdict.bug_check(0xC4, [0x2_0016, irql.into(), 0, 0])));
     }

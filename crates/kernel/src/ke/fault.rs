@@ -152,23 +152,27 @@ fn judge(fault: &Fault, c: &Circumstances) -> Verdict {
         let message = format!("{at} ran over the end of {owner}: the stack overflowed");
         return Verdict::error("stack-overflow", message).bug_check(0x7F, [8, 0, 0, rip]);
     }
-    let exception = |code: u32| {
-        unhandled_at(c.place, &Exception { code, rip, information: [0, u64::MAX] })
-    };
+    let exception = |code: u32| unhandled_at(c.place, &Exception { code, rip, information: [0, u64::MAX] });
     let (rule, message, check) = match fault.kind {
-        FaultKind::Read => ("wild-read", referenced(c, "read", address), access(c, Access::Read, address, rip)),
+        FaultKind::Read => {
+            ("wild-read", referenced(c, "read", address), access(c, Access::Read, address, rip))
+        }
         FaultKind::Write if c.mapped => (
             "write-to-read-only",
             format!("{at} wrote to {}, which is read-only", c.target),
             BugCheck { code: 0xBE, parameters: [address, 0, 0, 0xA] },
         ),
-        FaultKind::Write => ("wild-write", referenced(c, "wrote to", address), access(c, Access::Write, address, rip)),
+        FaultKind::Write => {
+            ("wild-write", referenced(c, "wrote to", address), access(c, Access::Write, address, rip))
+        }
         FaultKind::Execute if c.mapped => (
             "execute-of-data",
             format!("{at} jumped to {}, where memory is not executable", c.target),
             BugCheck { code: 0xFC, parameters: [address, 0, 0, 0] },
         ),
-        FaultKind::Execute => ("wild-call", referenced(c, "jumped to", address), access(c, Access::Execute, address, rip)),
+        FaultKind::Execute => {
+            ("wild-call", referenced(c, "jumped to", address), access(c, Access::Execute, address, rip))
+        }
         FaultKind::NonCanonical => (
             "wild-pointer",
             format!("{at} used {address:#x} as a pointer, which is no possible address"),
@@ -182,16 +186,24 @@ fn judge(fault: &Fault, c: &Circumstances) -> Verdict {
             let message = format!("{at} is {}, which the processor refuses", instruction_name(fault.what));
             ("invalid-opcode", message, exception(ILLEGAL_INSTRUCTION))
         }
-        FaultKind::FloatingPoint => {
-            ("floating-point-exception", format!("{at} raised a floating-point exception"), exception(FLOATING_POINT))
-        }
+        FaultKind::FloatingPoint => (
+            "floating-point-exception",
+            format!("{at} raised a floating-point exception"),
+            exception(FLOATING_POINT),
+        ),
         FaultKind::Protection => {
-            let message = format!("{at} ({}) is refused: misaligned, or privileged", instruction_name(fault.what));
+            let message =
+                format!("{at} ({}) is refused: misaligned, or privileged", instruction_name(fault.what));
             ("protection-fault", message, exception(DATATYPE_MISALIGNMENT))
         }
-        FaultKind::Trap => ("trap", format!("{at} was trapped by a single step or breakpoint"), exception(SINGLE_STEP)),
+        FaultKind::Trap => {
+            ("trap", format!("{at} was trapped by a single step or breakpoint"), exception(SINGLE_STEP))
+        }
         FaultKind::NotImplemented => {
-            return Verdict::not_implemented(&format!("the instruction {} at {at}", instruction_name(fault.what)));
+            return Verdict::not_implemented(&format!(
+                "the instruction {} at {at}",
+                instruction_name(fault.what)
+            ));
         }
     };
     Verdict::error(rule, message).bug_check(check.code, check.parameters)
@@ -219,8 +231,8 @@ fn referenced(c: &Circumstances, verb: &str, address: u64) -> String {
 /// A register dump on one line, in the order of encodings.
 pub(crate) fn registers(caller: &Caller) -> String {
     const NAMES: [&str; 16] = [
-        "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
-        "r15",
+        "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
+        "r14", "r15",
     ];
     let Registers { general, flags } = caller.registers;
     let mut text = format!("rip={:x}", caller.rip);
@@ -235,7 +247,11 @@ pub(crate) fn registers(caller: &Caller) -> String {
 mod tests {
     use super::*;
 
-    fn judged(kind: FaultKind, address: u64, change: impl FnOnce(&mut Circumstances)) -> (&'static str, u32, [u64; 4]) {
+    fn judged(
+        kind: FaultKind,
+        address: u64,
+        change: impl FnOnce(&mut Circumstances),
+    ) -> (&'static str, u32, [u64; 4]) {
         let caller = Caller { rip: 0x2000_0000_1234, registers: Registers::default() };
         let fault = Fault { kind, address, caller, what: "" };
         let mut circumstances = Circumstances {

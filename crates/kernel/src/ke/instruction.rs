@@ -88,14 +88,17 @@ pub(crate) fn special(cx: &mut Cx<'_>, special: Special) -> Flow<u64> {
         Special::ReadDebug(4 | 6) => Ok(0xFFFF_0FF0),
         Special::ReadDebug(5 | 7) => Ok(0x400),
         Special::ReadDebug(register) => Err(refused(cx, &format!("reading debug register DR{register}"))),
-        Special::WriteDebug(0..=3, 0) | Special::WriteDebug(4 | 6, _) | Special::WriteDebug(5 | 7, 0 | 0x400) => Ok(0),
+        Special::WriteDebug(0..=3, 0)
+        | Special::WriteDebug(4 | 6, _)
+        | Special::WriteDebug(5 | 7, 0 | 0x400) => Ok(0),
         Special::WriteDebug(register, value) => {
             Err(not_implemented(cx, &format!("a write of {value:#x} to debug register DR{register}")))
         }
         Special::ReadMsr(register) => read_msr(cx, register),
-        Special::WriteMsr(register, value) => {
-            Err(not_implemented(cx, &format!("a write of {value:#x} to model-specific register {register:#x}")))
-        }
+        Special::WriteMsr(register, value) => Err(not_implemented(
+            cx,
+            &format!("a write of {value:#x} to model-specific register {register:#x}"),
+        )),
         Special::Interrupt(vector) => Err(software_interrupt(cx, vector)),
         Special::Halt => halt(cx),
     }
@@ -153,11 +156,25 @@ fn read_msr(cx: &mut Cx<'_>, register: u32) -> Flow<u64> {
         0xC000_0101 => cx.with(|k| k.ke.processor().region.address),
         0xC000_0103 => cx.with(|k| k.ke.processor().number.into()),
         // IA32_MISC_ENABLE, the performance and thermal registers, system call targets: real, not modelled.
-        0x17 | 0xC1..=0xC8 | 0xE7 | 0xE8 | 0x174..=0x17F | 0x186..=0x18D | 0x198..=0x1D9 | 0x200..=0x2FF
-        | 0x300..=0x4FF | 0x800..=0x8FF | 0xC000_0081..=0xC000_0084 => {
+        0x17
+        | 0xC1..=0xC8
+        | 0xE7
+        | 0xE8
+        | 0x174..=0x17F
+        | 0x186..=0x18D
+        | 0x198..=0x1D9
+        | 0x200..=0x2FF
+        | 0x300..=0x4FF
+        | 0x800..=0x8FF
+        | 0xC000_0081..=0xC000_0084 => {
             return Err(not_implemented(cx, &format!("reading model-specific register {register:#x}")));
         }
-        _ => return Err(refused(cx, &format!("reading model-specific register {register:#x}, which it does not have"))),
+        _ => {
+            return Err(refused(
+                cx,
+                &format!("reading model-specific register {register:#x}, which it does not have"),
+            ));
+        }
     })
 }
 
@@ -231,7 +248,11 @@ mod tests {
         assert_ne!(ecx & 1 << 20, 0, "SSE4.2");
         assert_ne!(ecx & 1 << 13, 0, "CMPXCHG16B");
         assert_ne!(ecx & 1 << 23, 0, "POPCNT");
-        assert_eq!(ecx & (1 << 26 | 1 << 27 | 1 << 28 | 1 << 30 | 1 << 31), 0, "XSAVE OSXSAVE AVX RDRAND hypervisor");
+        assert_eq!(
+            ecx & (1 << 26 | 1 << 27 | 1 << 28 | 1 << 30 | 1 << 31),
+            0,
+            "XSAVE OSXSAVE AVX RDRAND hypervisor"
+        );
         assert_ne!(edx & 1 << 26, 0, "SSE2");
         assert_eq!(cpuid(7, 0, 0, 1), [0; 4]);
     }

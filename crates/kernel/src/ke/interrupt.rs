@@ -142,10 +142,7 @@ pub const fn irql_of_line(line: u32) -> u8 {
 /// # Errors
 /// (inner) `INVALID_PARAMETER` for a null routine, a vector that is no line's, a level that is not the vector's, a
 /// synchronize level below it, no processor, or a line that is not shared alike; `INSUFFICIENT_RESOURCES`.
-pub fn connect(
-    cx: &mut Cx<'_>,
-    connection: &Connection,
-) -> Flow<Result<DriverPtr<KINTERRUPT>, NtStatus>> {
+pub fn connect(cx: &mut Cx<'_>, connection: &Connection) -> Flow<Result<DriverPtr<KINTERRUPT>, NtStatus>> {
     let Some(line) = cx.with(|k| acceptable(k, connection)) else {
         return Ok(Err(NtStatus::INVALID_PARAMETER));
     };
@@ -219,7 +216,8 @@ pub fn connected_to(k: &Kernel, base: u64, length: u64) -> Option<u64> {
 }
 
 fn not_connected(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, what: &str) -> engine::Leave {
-    let message = format!("{what} was called for {:#x}, which is no connected interrupt object", object.address);
+    let message =
+        format!("{what} was called for {:#x}, which is no connected interrupt object", object.address);
     cx.stop(Verdict::error("interrupt-not-connected", message))
 }
 
@@ -297,7 +295,8 @@ fn passes(cx: &mut Cx<'_>, line: u32) -> Flow<()> {
         observe(cx);
         let again = cx.with(|k| {
             let interrupts = &mut k.ke.interrupts;
-            let wanting = (interrupts.levels & interrupts.level_sensitive) | (interrupts.edges & interrupts.latched);
+            let wanting =
+                (interrupts.levels & interrupts.level_sensitive) | (interrupts.edges & interrupts.latched);
             interrupts.edges &= !(1 << line);
             wanting & 1 << line != 0
         });

@@ -14,7 +14,8 @@ use crate::verdict::Verdict;
 /// A verdict if there is no such thread or priority; [`engine::Leave`] of what runs at once.
 pub fn set(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, priority: i32) -> Flow<i32> {
     let Some(priority) = u8::try_from(priority).ok().filter(|priority| (1..=31).contains(priority)) else {
-        let message = format!("KeSetPriorityThread was called with priority {priority}; they go from 1 to 31");
+        let message =
+            format!("KeSetPriorityThread was called with priority {priority}; they go from 1 to 31");
         return Err(cx.stop(Verdict::error("thread-priority", message)));
     };
     let before = cx.with(|k| {

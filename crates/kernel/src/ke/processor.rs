@@ -123,8 +123,7 @@ impl Processor {
 pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
     let count = cx.with(|k| k.ke.processors.len());
     for index in 0..count {
-        let region: DriverPtr<KPCR> =
-            pool::allocate(cx, pool::Kind::NonPaged, REGION, pool::tag(b"Pcr "))?;
+        let region: DriverPtr<KPCR> = pool::allocate(cx, pool::Kind::NonPaged, REGION, pool::tag(b"Pcr "))?;
         assert!(!region.is_null(), "a fresh machine has memory for its processors");
         let mut stack = || stack::allocate(cx, stack::KERNEL_STACK).expect("as above").base;
         let (dpc_stack, interrupt_stack) = (stack(), stack());

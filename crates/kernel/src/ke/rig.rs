@@ -61,7 +61,8 @@ impl Rig {
         // The payload lies on the machine's heap, which ends here: only a copy of its words goes on.
         let outcome = outcome.map_err(|payload| {
             let text = payload.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned();
+            let text =
+                text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned();
             std::mem::forget(payload);
             text
         });
@@ -142,7 +143,9 @@ impl Reader for Trace {
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {
         let Stamp { number, time, processor, irql, strand } = stamp;
-        self.0.borrow_mut().push(format!("{number} t={time} p{processor} irql{irql} s{} {event:?}", strand.0));
+        self.0
+            .borrow_mut()
+            .push(format!("{number} t={time} p{processor} irql{irql} s{} {event:?}", strand.0));
     }
 }
 

@@ -66,8 +66,9 @@ fn deadlock(k: &Kernel) -> Verdict {
     let waiting = k.ke.threads.values().filter(|thread| {
         thread.state == State::Waiting && matches!(thread.role, Role::Application | Role::System)
     });
-    let lines: Vec<String> =
-        waiting.map(|thread| format!("the {} waits for {}", thread.name, wait::describe(k, thread.strand))).collect();
+    let lines: Vec<String> = waiting
+        .map(|thread| format!("the {} waits for {}", thread.name, wait::describe(k, thread.strand)))
+        .collect();
     let who = if lines.is_empty() { "no thread is left to go on".to_owned() } else { lines.join("; ") };
     Verdict::error("deadlock", format!("nothing can run any more, and no timer or device is due: {who}"))
 }

@@ -218,7 +218,9 @@ fn is_free(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
     let message = match (held, value) {
         (None, 0) => return Ok(true),
         (Some(held), value) if held.value == value => return Ok(false),
-        (None, value) => format!("spin lock {at:#x} holds {value:#x}, which no acquire has written: it was never initialised, or overwritten"),
+        (None, value) => format!(
+            "spin lock {at:#x} holds {value:#x}, which no acquire has written: it was never initialised, or overwritten"
+        ),
         (Some(held), value) => format!(
             "spin lock {at:#x}, which processor {} holds, was overwritten with {value:#x}",
             held.processor
@@ -228,7 +230,9 @@ fn is_free(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
 }
 
 fn recursion(cx: &mut Cx<'_>, lock: u64) -> engine::Leave {
-    let message = format!("spin lock {lock:#x} was asked for by the processor that holds it already: it would spin for ever");
+    let message = format!(
+        "spin lock {lock:#x} was asked for by the processor that holds it already: it would spin for ever"
+    );
     cx.stop(Verdict::error("spin-lock-recursion", message).bug_check(0xF, [lock, 0, 0, 0]))
 }
 
@@ -246,9 +250,14 @@ pub(crate) fn give_back(cx: &mut Cx<'_>, lock: SpinLock, value: u64, what: &str)
         }
         None => format!("{what} was called for spin lock {at:#x}, which nobody holds"),
         Some(held) if held.processor != here => {
-            format!("{what} was called on processor {here} for spin lock {at:#x}, which processor {} holds", held.processor)
+            format!(
+                "{what} was called on processor {here} for spin lock {at:#x}, which processor {} holds",
+                held.processor
+            )
         }
-        Some(_) => format!("{what} was called for spin lock {at:#x}, which was acquired by another kind of routine"),
+        Some(_) => {
+            format!("{what} was called for spin lock {at:#x}, which was acquired by another kind of routine")
+        }
     };
     let code = if held.is_none() { (0x10, [at, 0, 0, 0]) } else { (0xC4, [0x1009, at, 0, 0]) };
     Err(cx.stop(Verdict::error("spin-lock-not-held", message).bug_check(code.0, code.1)))
@@ -259,7 +268,11 @@ pub(crate) fn deadlock(k: &Kernel) -> Option<Verdict> {
     let spinning = k.ke.processors.iter().filter_map(|processor| Some((processor, processor.spinning?)));
     let lines: Vec<String> = spinning
         .map(|(processor, lock)| {
-            let holder = k.ke.locks.held.get(&lock).map_or("nobody".to_owned(), |held| format!("processor {}", held.processor));
+            let holder =
+                k.ke.locks
+                    .held
+                    .get(&lock)
+                    .map_or("nobody".to_owned(), |held| format!("processor {}", held.processor));
             let call = k.ke.threads.get(&processor.thread).and_then(|thread| thread.callouts.last());
             let role = call.map_or("code", |call: &callout::Callout| call.role);
             format!("{role} on processor {} spins on lock {lock:#x}, which {holder} holds", processor.number)

@@ -73,7 +73,9 @@ fn all(k: &Kernel) -> impl Iterator<Item = (KernelStack, String)> {
 
 /// Whose stack ends just above `address`, if that lies in a guard page.
 pub(crate) fn overflowed(k: &Kernel, address: u64) -> Option<String> {
-    all(k).find(|(stack, _)| stack.limit.wrapping_sub(address) <= PAGE && address < stack.limit).map(|(_, n)| n)
+    all(k)
+        .find(|(stack, _)| stack.limit.wrapping_sub(address) <= PAGE && address < stack.limit)
+        .map(|(_, n)| n)
 }
 
 /// The greatest number of bytes any driver stack had in use since boot.

@@ -168,7 +168,13 @@ pub fn spawn_application(
     spawn_as(cx, name, Role::Application, process, work)
 }
 
-fn spawn_as(cx: &mut Cx<'_>, name: impl Into<String>, role: Role, process: u64, work: Work) -> Flow<StrandId> {
+fn spawn_as(
+    cx: &mut Cx<'_>,
+    name: impl Into<String>,
+    role: Role,
+    process: u64,
+    work: Work,
+) -> Flow<StrandId> {
     let (name, body) = (name.into(), Body::Work(work));
     let strand = create(cx, Start { name, role, process, priority: NORMAL_PRIORITY, body })?;
     irql::settle(cx)?;

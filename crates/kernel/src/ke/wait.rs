@@ -109,7 +109,9 @@ pub fn multiple(
     let count = count as usize;
     let most = if blocks.is_null() { OWN_BLOCKS } else { MOST_OBJECTS };
     if count == 0 || count > most {
-        let message = format!("{NAME} was called for {count} objects; without a wait block array there may be {OWN_BLOCKS}, with one {MOST_OBJECTS}");
+        let message = format!(
+            "{NAME} was called for {count} objects; without a wait block array there may be {OWN_BLOCKS}, with one {MOST_OBJECTS}"
+        );
         return Err(cx.stop(Verdict::error("wait-object-count", message).bug_check(0xC, [0; 4])));
     }
     let mut objects = Vec::new();
@@ -211,8 +213,12 @@ fn check_may_block(cx: &mut Cx<'_>, timeout: Timeout, what: &str) -> Flow<()> {
         return Err(cx.stop(Verdict::error("wait-with-interrupts-disabled", message)));
     }
     let message = match timeout {
-        Timeout::Never => format!("{what} was called without a time-out at IRQL {irql}: a wait there may only poll"),
-        _ => format!("{what} was called with a time-out that is not zero at IRQL {irql}: a wait there may only poll"),
+        Timeout::Never => {
+            format!("{what} was called without a time-out at IRQL {irql}: a wait there may only poll")
+        }
+        _ => format!(
+            "{what} was called with a time-out that is not zero at IRQL {irql}: a wait there may only poll"
+        ),
     };
     let verdict = Verdict::error("wait-at-raised-irql", message);
     let code = if timeout == Timeout::Never { 0x121 } else { 0x122 };

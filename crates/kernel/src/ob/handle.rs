@@ -121,7 +121,8 @@ pub fn entry(cx: &mut Cx<'_>, handle: Handle, mode: Mode) -> Result<Entry, NtSta
         return Err(NtStatus::INVALID_HANDLE);
     }
     let (process, value) = place(cx, handle);
-    cx.with(|k| k.ob.tables.get(&process)?.entries.get(&(value & !3)).copied()).ok_or(NtStatus::INVALID_HANDLE)
+    cx.with(|k| k.ob.tables.get(&process)?.entries.get(&(value & !3)).copied())
+        .ok_or(NtStatus::INVALID_HANDLE)
 }
 
 fn pseudo(cx: &mut Cx<'_>, handle: Handle) -> Option<Entry> {
@@ -183,7 +184,12 @@ fn close_in(cx: &mut Cx<'_>, process: u64, value: u64) -> Flow<Result<(), NtStat
         let of_process = table.entries.values().filter(|other| other.object == entry.object).count();
         let object = k.ob.objects.get_mut(&entry.object)?;
         object.handles -= 1;
-        Some((entry.object, object.procedures.close, u32::try_from(of_process).unwrap_or(u32::MAX), object.handles))
+        Some((
+            entry.object,
+            object.procedures.close,
+            u32::try_from(of_process).unwrap_or(u32::MAX),
+            object.handles,
+        ))
     });
     let Some((object, procedure, of_process, of_all)) = closed else {
         return Ok(Err(NtStatus::INVALID_HANDLE));

@@ -82,11 +82,7 @@ pub fn create(
     procedures: &'static Procedures,
 ) -> Result<(), NtStatus> {
     cx.with(|k| {
-        let path = if path.is_empty() {
-            None
-        } else {
-            Some(k.ob.names.insert(path, Target::Object(body))?)
-        };
+        let path = if path.is_empty() { None } else { Some(k.ob.names.insert(path, Target::Object(body))?) };
         k.ob.objects.insert(body, Object { kind, references: 1, handles: 0, path, procedures });
         Ok(())
     })

@@ -123,7 +123,8 @@ pub fn get_id(cx: &mut Cx<'_>, process: DriverPtr<KPROCESS>) -> Flow<u64> {
     match found {
         Some(id) => Ok(id),
         None => {
-            let message = format!("PsGetProcessId was called for {:#x}, which is no process", process.address);
+            let message =
+                format!("PsGetProcessId was called for {:#x}, which is no process", process.address);
             Err(cx.stop(Verdict::error("not-a-process", message)))
         }
     }

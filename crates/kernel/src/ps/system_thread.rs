@@ -36,12 +36,18 @@ pub fn create(
         Err(status) => return Ok(status),
     };
     if routine.is_null() {
-        let verdict = Verdict::error("null-routine", "PsCreateSystemThread was called without a start routine");
+        let verdict =
+            Verdict::error("null-routine", "PsCreateSystemThread was called without a start routine");
         return Err(cx.stop(verdict));
     }
     let name = format!("system thread {}", ldr::symbols::describe(cx, routine.address));
-    let start =
-        Start { name, role: Role::System, process, priority: NORMAL_PRIORITY, body: Body::Driver { routine, context } };
+    let start = Start {
+        name,
+        role: Role::System,
+        process,
+        priority: NORMAL_PRIORITY,
+        body: Body::Driver { routine, context },
+    };
     let strand = thread::create(cx, start)?;
     let (object, id) = cx.with(|k| (k.ke.threads[&strand].object, k.ke.threads[&strand].id));
     let kernel = if attributes.is_null() {

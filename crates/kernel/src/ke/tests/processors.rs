@@ -90,7 +90,10 @@ fn two_processors_that_take_two_locks_in_different_order_deadlock() {
         }
         assert_eq!((settle(cx), rule(cx)), (End::Stopped, Some("spin-lock-deadlock")));
         let text = message(cx);
-        assert!(text.contains(&format!("processor 0 spins on lock {:#x}, which processor 1 holds", two.address)), "{text}");
+        assert!(
+            text.contains(&format!("processor 0 spins on lock {:#x}, which processor 1 holds", two.address)),
+            "{text}"
+        );
     });
 }
 
