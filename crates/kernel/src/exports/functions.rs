@@ -1,8 +1,15 @@
 //! Every exported function, one line each, sorted by name: its arity, its IRQL contract, its service.
 
 use super::arguments::{IntoResult, exports};
+use crate::{ex, kd, ke, ldr, mm, rtl};
 
 exports! { FUNCTIONS:
+    : DbgBreakPoint(0) @ 0..=15 => kd::breakpoint::dbg_break_point;
+    : DbgBreakPointWithStatus(1) @ 0..=15 => kd::breakpoint::dbg_break_point_with_status;
+    : DbgPrint(va) @ 0..=12 => kd::print::dbg_print;
+    : DbgPrintEx(va) @ 0..=12 => kd::print::dbg_print_ex;
+    : DbgQueryDebugFilterState(2) @ 0..=12 => kd::print::query_filter;
+    : DbgSetDebugFilterState(3) @ 0..=12 => kd::print::set_filter;
     : ExAllocatePool(2) @ 0..=2 => mm::pool_exports::allocate_pool;
     : ExAllocatePool2(3) @ 0..=2 => mm::pool_exports::allocate_pool2;
     : ExAllocatePoolWithQuota(2) @ 0..=2 => mm::pool_exports::allocate_with_quota;
@@ -107,6 +114,9 @@ exports! { FUNCTIONS:
     : KeBugCheck(1) @ 0..=15 => ke::bugcheck::stop;
     : KeBugCheckEx(5) @ 0..=15 => ke::bugcheck::stop_with;
     : KeCancelTimer(1) @ 0..=2 => ke::timer::cancel;
+    : KdDisableDebugger(0) @ 0..=15 => kd::breakpoint::debugger_inactive;
+    : KdEnableDebugger(0) @ 0..=15 => kd::breakpoint::debugger_inactive;
+    : KdRefreshDebuggerNotPresent(0) @ 0..=15 => kd::breakpoint::refresh_not_present;
     : KeClearEvent(1) @ 0..=2 => ke::event::clear;
     : KeDelayExecutionThread(3) @ 0..=1 => ke::wait::delay;
     : KeEnterCriticalRegion(0) @ 0..=1 => ke::region::enter_critical;
@@ -354,6 +364,8 @@ exports! { FUNCTIONS:
     : toupper(1) @ 0..=15 => rtl::crt::upper_character::<1>;
     : towlower(1) @ 0..=15 => rtl::crt::lower_character::<2>;
     : towupper(1) @ 0..=15 => rtl::crt::upper_character::<2>;
+    : vDbgPrintEx(4) @ 0..=12 => kd::print::v_dbg_print_ex;
+    : vDbgPrintExWithPrefix(5) @ 0..=12 => kd::print::v_dbg_print_ex_with_prefix;
     : vsprintf(3) @ 0..=15 => rtl::print::vsprintf::<1>;
     : vsprintf_s(4) @ 0..=15 => rtl::print::vsprintf_s::<1>;
     : vswprintf_s(4) @ 0..=15 => rtl::print::vsprintf_s::<2>;
