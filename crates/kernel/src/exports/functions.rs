@@ -1,7 +1,6 @@
 //! Every exported function, one line each, sorted by name: its arity, its IRQL contract, its service.
 
 use super::arguments::{IntoResult, exports};
-use crate::{ex, kd, ke, ldr, mm, rtl};
 
 exports! { FUNCTIONS:
     : DbgBreakPoint(0) @ 0..=15 => kd::breakpoint::dbg_break_point;
@@ -104,6 +103,9 @@ exports! { FUNCTIONS:
     : IoWriteErrorLogEntry(1) @ 0..=2 => io::error_log::write;
     : IofCallDriver(2) @ 0..=2 => io::irp::call_driver;
     : IofCompleteRequest(2) @ 0..=2 => io::irp::complete;
+    : KdDisableDebugger(0) @ 0..=15 => kd::breakpoint::debugger_inactive;
+    : KdEnableDebugger(0) @ 0..=15 => kd::breakpoint::debugger_inactive;
+    : KdRefreshDebuggerNotPresent(0) @ 0..=15 => kd::breakpoint::refresh_not_present;
     : KeAcquireInStackQueuedSpinLock(2) @ 0..=2 => ke::spinlock::acquire_queued;
     : KeAcquireInStackQueuedSpinLockAtDpcLevel(2) @ 2..=15 => ke::spinlock::acquire_queued_at_dispatch;
     : KeAcquireInterruptSpinLock(1) @ 0..=12 => ke::interrupt::acquire_spin_lock;
@@ -114,9 +116,6 @@ exports! { FUNCTIONS:
     : KeBugCheck(1) @ 0..=15 => ke::bugcheck::stop;
     : KeBugCheckEx(5) @ 0..=15 => ke::bugcheck::stop_with;
     : KeCancelTimer(1) @ 0..=2 => ke::timer::cancel;
-    : KdDisableDebugger(0) @ 0..=15 => kd::breakpoint::debugger_inactive;
-    : KdEnableDebugger(0) @ 0..=15 => kd::breakpoint::debugger_inactive;
-    : KdRefreshDebuggerNotPresent(0) @ 0..=15 => kd::breakpoint::refresh_not_present;
     : KeClearEvent(1) @ 0..=2 => ke::event::clear;
     : KeDelayExecutionThread(3) @ 0..=1 => ke::wait::delay;
     : KeEnterCriticalRegion(0) @ 0..=1 => ke::region::enter_critical;
