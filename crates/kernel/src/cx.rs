@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::event::Event;
 use crate::nt::Nt;
 use crate::verdict::Verdict;
-use crate::{cm, ex, hal, io, ke, ldr, mm, ob, pnp, po, ps};
+use crate::{cm, ex, hal, io, kd, ke, ldr, mm, ob, pnp, po, ps};
 
 /// All state of the kernel, by NT's prefixes.
 pub struct Kernel {
@@ -26,6 +26,8 @@ pub struct Kernel {
     pub hal: hal::State,
     /// Drivers, devices, files, IRPs.
     pub io: io::State,
+    /// Text for the debugger.
+    pub kd: kd::State,
     /// Processors, threads, waits, timers, DPCs, interrupts.
     pub ke: ke::State,
     /// Loaded images.
@@ -173,6 +175,7 @@ impl Kernel {
             ex: ex::State::new(settings),
             hal: hal::State::new(hardware),
             io: io::State::new(settings),
+            kd: kd::State::new(settings),
             ke: ke::State::new(settings),
             ldr: ldr::State::new(settings),
             mm: mm::State::new(settings),

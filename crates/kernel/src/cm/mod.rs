@@ -1,15 +1,23 @@
-//! `Cm*`, `Zw*Key`: the registry.
+//! `Cm*`: the registry. `registry` is the tree, `boot` what is in it at first, the rest is what drivers call.
+
+pub mod access;
+mod boot;
+pub mod registry;
 
 use crate::nt::Settings;
 
 /// State of this prefix.
-#[derive(Default)]
-pub struct State {}
+pub struct State {
+    /// The tree.
+    pub registry: registry::Registry,
+}
 
 impl State {
     /// As at boot.
     #[must_use]
-    pub fn new(_settings: &Settings) -> Self {
-        Self::default()
+    pub fn new(settings: &Settings) -> Self {
+        let mut registry = registry::Registry::default();
+        boot::fill(&mut registry, settings);
+        Self { registry }
     }
 }

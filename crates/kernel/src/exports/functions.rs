@@ -3,6 +3,12 @@
 use super::arguments::{IntoResult, exports};
 
 exports! { FUNCTIONS:
+    : DbgBreakPoint(0) @ 0..=15 => kd::breakpoint::dbg_break_point;
+    : DbgBreakPointWithStatus(1) @ 0..=15 => kd::breakpoint::dbg_break_point_with_status;
+    : DbgPrint(va) @ 0..=12 => kd::print::dbg_print;
+    : DbgPrintEx(va) @ 0..=12 => kd::print::dbg_print_ex;
+    : DbgQueryDebugFilterState(2) @ 0..=12 => kd::print::query_filter;
+    : DbgSetDebugFilterState(3) @ 0..=12 => kd::print::set_filter;
     : ExAllocatePool(2) @ 0..=2 => mm::pool_exports::allocate_pool;
     : ExAllocatePool2(3) @ 0..=2 => mm::pool_exports::allocate_pool2;
     : ExAllocatePoolWithQuota(2) @ 0..=2 => mm::pool_exports::allocate_with_quota;
@@ -97,6 +103,9 @@ exports! { FUNCTIONS:
     : IoWriteErrorLogEntry(1) @ 0..=2 => io::error_log::write;
     : IofCallDriver(2) @ 0..=2 => io::irp::call_driver;
     : IofCompleteRequest(2) @ 0..=2 => io::irp::complete;
+    : KdDisableDebugger(0) @ 0..=15 => kd::breakpoint::debugger_inactive;
+    : KdEnableDebugger(0) @ 0..=15 => kd::breakpoint::debugger_inactive;
+    : KdRefreshDebuggerNotPresent(0) @ 0..=15 => kd::breakpoint::refresh_not_present;
     : KeAcquireInStackQueuedSpinLock(2) @ 0..=2 => ke::spinlock::acquire_queued;
     : KeAcquireInStackQueuedSpinLockAtDpcLevel(2) @ 2..=15 => ke::spinlock::acquire_queued_at_dispatch;
     : KeAcquireInterruptSpinLock(1) @ 0..=12 => ke::interrupt::acquire_spin_lock;
@@ -354,6 +363,8 @@ exports! { FUNCTIONS:
     : toupper(1) @ 0..=15 => rtl::crt::upper_character::<1>;
     : towlower(1) @ 0..=15 => rtl::crt::lower_character::<2>;
     : towupper(1) @ 0..=15 => rtl::crt::upper_character::<2>;
+    : vDbgPrintEx(4) @ 0..=12 => kd::print::v_dbg_print_ex;
+    : vDbgPrintExWithPrefix(5) @ 0..=12 => kd::print::v_dbg_print_ex_with_prefix;
     : vsprintf(3) @ 0..=15 => rtl::print::vsprintf::<1>;
     : vsprintf_s(4) @ 0..=15 => rtl::print::vsprintf_s::<1>;
     : vswprintf_s(4) @ 0..=15 => rtl::print::vsprintf_s::<2>;
