@@ -32,6 +32,8 @@ pub mod stack;
 pub mod start_packet;
 pub mod timer;
 mod transfer;
+#[cfg(test)]
+mod tests;
 mod violation;
 pub mod work_item;
 pub mod zw;
