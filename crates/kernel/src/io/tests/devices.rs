@@ -21,7 +21,7 @@ fn a_device_in_use_goes_when_its_last_handle_is_closed() {
         let again = file::open(cx, "\\Device\\Slow", &OpenOptions::default())?;
         assert_eq!(again, Err(NtStatus::OBJECT_NAME_NOT_FOUND), "its name is gone at once");
         assert!(cx.with(|k| k.io.devices.contains_key(&device.address)));
-        file::close(cx, handle)?;
+        let _ = file::close(cx, handle)?;
         assert!(cx.with(|k| !k.io.devices.contains_key(&device.address)));
         assert!(cx.read(driver + DRIVER_OBJECT::DeviceObject)?.is_null());
         Ok(())
@@ -49,7 +49,7 @@ fn an_exclusive_device_is_opened_once() {
         let handle = file::open(cx, "\\Device\\Alone", &OpenOptions::default())?.unwrap();
         let second = file::open(cx, "\\Device\\Alone", &OpenOptions::default())?;
         assert_eq!(second, Err(NtStatus::ACCESS_DENIED));
-        file::close(cx, handle)?;
+        let _ = file::close(cx, handle)?;
         let third = file::open(cx, "\\Device\\Alone", &OpenOptions::default())?.unwrap();
         file::close(cx, third).map(|_| ())
     })
@@ -180,7 +180,7 @@ fn a_device_interface_opens_the_device_while_it_is_enabled() {
         assert_eq!(interface::set_state(cx, link, true)?, NtStatus::OBJECT_NAME_EXISTS);
         let win32 = name.replacen("\\??\\", "\\\\?\\", 1);
         let handle = file::open(cx, &win32, &options)?.unwrap();
-        file::close(cx, handle)?;
+        let _ = file::close(cx, handle)?;
         assert_eq!(interface::set_state(cx, link, false)?, NtStatus::SUCCESS);
         assert_eq!(file::open(cx, &name, &options)?, Err(NtStatus::OBJECT_NAME_NOT_FOUND));
         Ok(())

@@ -136,7 +136,7 @@ fn an_application_that_passes_a_bad_buffer_gets_a_status_and_the_driver_nothing(
                 assert_eq!(file::write(cx, handle, buffer, None)?.status, NtStatus::ACCESS_VIOLATION);
                 assert_eq!(file::read(cx, handle, buffer, None)?.status, NtStatus::ACCESS_VIOLATION);
             }
-            file::close(cx, handle)?;
+            let _ = file::close(cx, handle)?;
         }
         Ok(())
     });
@@ -323,9 +323,7 @@ fn status_and_mark_of_a_pended_request_must_agree() {
             complete(cx, arguments(given).1, NtStatus::UNSUCCESSFUL, 0)?;
             Ok(0)
         }),
-        ("completed-with-pending", 0x6, |cx, given| {
-            complete(cx, arguments(given).1, NtStatus::PENDING, 0)
-        }),
+        ("completed-with-pending", 0x6, |cx, given| complete(cx, arguments(given).1, NtStatus::PENDING, 0)),
     ];
     for (rule, code, dispatch) in cases {
         let outcome = story(move |cx| {

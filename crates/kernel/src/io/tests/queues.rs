@@ -130,7 +130,8 @@ fn a_start_io_that_starts_the_next_packet_is_entered_again_only_when_it_returns_
         story(move |cx| {
             let (device, handle) = queueing(cx)?;
             start_packet::set_attributes(cx, device, deferred, false)?;
-            let writes = [write(cx, handle, 0)?, write(cx, handle, 1)?, write(cx, handle, 2)?, write(cx, handle, 3)?];
+            let writes =
+                [write(cx, handle, 0)?, write(cx, handle, 1)?, write(cx, handle, 2)?, write(cx, handle, 3)?];
             let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
             let at_once = routine(cx, at_once);
             cx.write(driver + DRIVER_OBJECT::DriverStartIo, at_once)?;

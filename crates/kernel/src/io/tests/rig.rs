@@ -1,8 +1,6 @@
 //! A machine with drivers in Rust: their routines stand in the driver object like compiled ones.
 
-use abi::{
-    Code, DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, NtStatus,
-};
+use abi::{Code, DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, NtStatus};
 use engine::Flow;
 
 use crate::cx::Cx;
@@ -134,12 +132,7 @@ pub(crate) fn mark_pending(cx: &mut Cx<'_>, irp: Irp) -> Flow<()> {
 }
 
 /// `IoCopyCurrentIrpStackLocationToNext`, and `IoSetCompletionRoutine` for every outcome.
-pub(crate) fn copy_to_next(
-    cx: &mut Cx<'_>,
-    irp: Irp,
-    completion: DriverPtr<Code>,
-    context: u64,
-) -> Flow<()> {
+pub(crate) fn copy_to_next(cx: &mut Cx<'_>, irp: Irp, completion: DriverPtr<Code>, context: u64) -> Flow<()> {
     let current = irp::current(cx, irp)?;
     let next = irp::next(cx, irp)?;
     let bytes = cx.read_bytes(current.address, 0x38)?;

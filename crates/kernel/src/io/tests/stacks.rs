@@ -1,8 +1,8 @@
 //! Requests that pass through several drivers.
 
 use abi::{
-    DEVICE_OBJECT, DriverPtr, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_MJ_CREATE, IRP_MJ_READ,
-    KEVENT, NtStatus, SL_PENDING_RETURNED,
+    DEVICE_OBJECT, DriverPtr, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_MJ_CREATE, IRP_MJ_READ, KEVENT,
+    NtStatus, SL_PENDING_RETURNED,
 };
 use engine::Flow;
 
@@ -109,7 +109,11 @@ fn a_completion_routine_passes_the_pending_mark_on() {
     fn good(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
         let (device, irp) = arguments(given);
         let location = location(cx, irp)?;
-        assert_eq!(cx.read(location + IO_STACK_LOCATION::DeviceObject)?, device, "our own location is current");
+        assert_eq!(
+            cx.read(location + IO_STACK_LOCATION::DeviceObject)?,
+            device,
+            "our own location is current"
+        );
         if cx.read(irp + IRP::PendingReturned)? != 0 {
             mark_pending(cx, irp)?;
         }
