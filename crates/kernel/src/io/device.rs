@@ -62,6 +62,7 @@ pub struct NewDevice {
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
 pub fn create_entry(
     cx: &mut Cx<'_>,
     driver: DriverPtr<DRIVER_OBJECT>,

@@ -141,13 +141,10 @@ pub fn invalid_device_request(
 pub fn start(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<NtStatus> {
     let entry = cx.read(driver + DRIVER_OBJECT::DriverInit)?;
     let path = registry_path(&service(cx, driver));
-    let string: DriverPtr<UNICODE_STRING> = pool::allocate(cx, pool::Kind::NonPaged, 0x10, TAG)?;
-    ob::string::allocate(cx, string, &path, pool::Kind::NonPaged, TAG)?;
-    let arguments = [driver.address, string.address];
-    let answer = routine::call(cx, "DriverEntry", entry, driver.address, &arguments)?;
+    let answer = with_string(cx, &path, |cx, string| {
+        routine::call(cx, "DriverEntry", entry, driver.address, &[driver.address, string.address])
+    })?;
     let status = NtStatus(low_half(answer));
-    free_string(cx, string)?;
-    pool::free(cx, string)?;
     if !status.is_success() {
         leaks::report(cx, driver, leaks::When::EntryFailed)?;
         forget(cx, driver)?;
@@ -163,6 +160,65 @@ pub fn start(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<NtStatus
     Ok(status)
 }
 
+/// Makes a driver of a loaded image and starts it; libraries it imports from are initialised first. If it fails, image
+/// and driver object are gone. On a system thread, at PASSIVE_LEVEL.
+///
+/// # Errors
+/// A verdict on the driver.
+pub fn load(
+    cx: &mut Cx<'_>,
+    service: &str,
+    image: &ldr::LoadedImage,
+) -> Flow<Result<DriverPtr<DRIVER_OBJECT>, NtStatus>> {
+    for library in ldr::libraries(cx, image.base) {
+        if let Err(status) = initialize_library(cx, library)? {
+            ldr::unload(cx, image.base)?;
+            return Ok(Err(status));
+        }
+    }
+    let Some(entry) = image.entry else {
+        return Ok(Err(NtStatus::ENTRYPOINT_NOT_FOUND));
+    };
+    let service = service.to_owned();
+    let new = NewDriver { service, base: image.base, size: image.size, entry, section: image.section };
+    let driver = match create_driver(cx, &new)? {
+        Ok(driver) => driver,
+        Err(status) => {
+            ldr::unload(cx, image.base)?;
+            return Ok(Err(status));
+        }
+    };
+    let status = start(cx, driver)?;
+    if !status.is_success() {
+        ldr::unload(cx, image.base)?;
+        return Ok(Err(status));
+    }
+    ldr::discard_init(cx, image.base);
+    Ok(Ok(driver))
+}
+
+/// `DllInitialize` of an export library, once.
+fn initialize_library(cx: &mut Cx<'_>, base: u64) -> Flow<Result<(), NtStatus>> {
+    if !cx.with(|k| k.io.libraries.insert(base)) {
+        return Ok(Ok(()));
+    }
+    for library in ldr::libraries(cx, base) {
+        if let Err(status) = initialize_library(cx, library)? {
+            return Ok(Err(status));
+        }
+    }
+    let Some(routine) = ldr::initializer(cx, base) else {
+        return Ok(Ok(()));
+    };
+    let name = cx.with(|k| ldr::image_name(k, base).map(ToOwned::to_owned)).unwrap_or_default();
+    let path = registry_path(name.trim_end_matches(".sys"));
+    let answer = with_string(cx, &path, |cx, string| {
+        routine::call(cx, "DllInitialize", routine, base, &[string.address])
+    })?;
+    let status = NtStatus(low_half(answer));
+    Ok(if status.is_success() { Ok(()) } else { Err(status) })
+}
+
 /// Calls the driver's `AddDevice` for a physical device object.
 ///
 /// # Errors
@@ -176,8 +232,11 @@ pub fn add_device(
     let routine = cx.read(extension + DRIVER_EXTENSION::AddDevice)?;
     let arguments = [driver.address, physical.address];
     let answer = routine::call(cx, "AddDevice", routine, physical.address, &arguments)?;
-    super::stack::check_added(cx, driver)?;
-    Ok(NtStatus(low_half(answer)))
+    let status = NtStatus(low_half(answer));
+    if status.is_success() {
+        super::stack::check_added(cx, driver)?;
+    }
+    Ok(status)
 }
 
 /// Unloads: calls the driver's `Unload` routine and reports what it left. On a system thread, at PASSIVE_LEVEL.
@@ -200,7 +259,11 @@ pub fn unload(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<NtStatu
     set_flags(cx, driver, DRVO_UNLOAD_INVOKED)?;
     routine::call(cx, "Unload", unload, driver.address, &[driver.address])?;
     leaks::report(cx, driver, leaks::When::Unloaded)?;
+    let base = cx.with(|k| k.io.drivers.get(&driver.address).map_or(0, |driver| driver.base));
     forget(cx, driver)?;
+    if base != 0 {
+        ldr::unload(cx, base)?;
+    }
     Ok(NtStatus::SUCCESS)
 }
 
@@ -224,6 +287,20 @@ fn free(cx: &mut Cx<'_>, driver: u64) -> Flow<()> {
         pool::free(cx, DriverPtr::<()>::new(block))?;
     }
     pool::free(cx, driver)
+}
+
+/// Calls `f` with `text` as a counted string in memory, which is freed afterwards.
+fn with_string<R>(
+    cx: &mut Cx<'_>,
+    text: &str,
+    f: impl FnOnce(&mut Cx<'_>, DriverPtr<UNICODE_STRING>) -> Flow<R>,
+) -> Flow<R> {
+    let string: DriverPtr<UNICODE_STRING> = pool::allocate(cx, pool::Kind::NonPaged, 0x10, TAG)?;
+    ob::string::allocate(cx, string, text, pool::Kind::NonPaged, TAG)?;
+    let result = f(cx, string)?;
+    free_string(cx, string)?;
+    pool::free(cx, string)?;
+    Ok(result)
 }
 
 fn free_string(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>) -> Flow<()> {

@@ -1,14 +1,17 @@
 //! What a driver leaves behind when it goes: findings, and verdicts on what would run into the void.
 //!
-//! Pages: *Unload Routine*, *Bug Check 0xC4* (60, 62), *Bug Check 0xCE*. Pool and queued timers are asked of their owners.
+//! Pages: *Writing an Unload Routine*, *Bug Check 0xC4* (62), *Bug Check 0xCB*, *Bug Check 0xCE*. Images, pool and mappings
+//! keep their own accounts, by the base of the image; here they are asked.
 
-use abi::{DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr};
+use abi::{DRIVER_OBJECT, DriverPtr, KDPC, KTIMER};
 use engine::Flow;
 
 use super::irp::Origin;
 use super::violation::device_name;
 use super::{device, driver};
 use crate::cx::{Cx, Kernel};
+use crate::ke;
+use crate::mm::{contiguous, io_space, mdl, pool, pool_check};
 use crate::verdict::Verdict;
 
 /// Why the driver goes.
@@ -20,47 +23,77 @@ pub(crate) enum When {
     Unloaded,
 }
 
+/// The driver that goes.
+struct Gone {
+    driver: DriverPtr<DRIVER_OBJECT>,
+    service: String,
+    base: u64,
+    size: u64,
+    after: &'static str,
+}
+
+impl Gone {
+    /// Whether code or data at `address` go with it.
+    const fn has(&self, address: u64) -> bool {
+        address.wrapping_sub(self.base) < self.size
+    }
+
+    /// A finding that does not end the run.
+    fn leak(&self, cx: &mut Cx<'_>, rule: &'static str, what: &str) {
+        cx.report(Verdict::error(rule, format!("{}: {} and {what}", self.service, self.after)));
+    }
+}
+
 /// Reports everything that `driver` has not given back.
 ///
 /// # Errors
-/// A verdict on interrupts that stay connected or work that is queued: its code would run after it is gone.
+/// A verdict on interrupts, timers, threads and work that are left: its code would run after it is gone.
 pub(crate) fn report(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, when: When) -> Flow<()> {
     let service = driver::service(cx, driver);
+    let (base, size) = cx.with(|k| k.io.drivers.get(&driver.address).map_or((0, 0), |d| (d.base, d.size)));
     let after = match when {
         When::EntryFailed => "its DriverEntry failed",
         When::Unloaded => "it was unloaded",
     };
-    if let Some(what) = cx.with(|k| still_called(k, driver.address)) {
-        let message = format!("{service}: {after}, and {what}: its code is called when it is gone");
+    let gone = Gone { driver, service, base, size, after };
+    if let Some(what) = still_called(cx, &gone)? {
+        let message = format!("{}: {after}, and {what}: its code is called when it is gone", gone.service);
         let verdict = Verdict::error("unload-still-called", message);
-        return Err(cx.stop(verdict.bug_check(0xCE, [0, 0, 0, 0])));
+        return Err(cx.stop(verdict.bug_check(0xCE, [base, 0x10, base, 0])));
     }
-    for left in device::of_driver(cx, driver)? {
-        let name = device_name(cx, left);
-        let below = cx.with(|k| k.io.devices.get(&left.address).map_or(0, |device| device.below));
-        let attached = if below == 0 { "" } else { ", still attached to the device below" };
-        leak(cx, "device-leak", format!("{service}: {after} and left the device object {name}{attached}"));
-    }
-    for link in cx.with(|k| links(k, driver.address)) {
-        leak(cx, "symbolic-link-leak", format!("{service}: {after} and left the symbolic link {link}"));
-    }
-    for irp in cx.with(|k| irps(k, driver.address)) {
-        leak(cx, "irp-leak", format!("{service}: {after} and did not free the IRP {irp:#x}"));
-    }
-    for item in cx.with(|k| work_items(k, driver.address)) {
-        leak(cx, "work-item-leak", format!("{service}: {after} and did not free the work item {item:#x}"));
+    objects(cx, &gone)?;
+    if base != 0 {
+        memory(cx, &gone);
     }
     Ok(())
 }
 
-fn leak(cx: &mut Cx<'_>, rule: &'static str, message: String) {
-    cx.report(Verdict::error(rule, message));
+/// What still calls the driver's code, in words.
+fn still_called(cx: &mut Cx<'_>, gone: &Gone) -> Flow<Option<String>> {
+    if let Some(what) = cx.with(|k| still_known(k, gone)) {
+        return Ok(Some(what));
+    }
+    for timer in cx.with(|k| ke::timer::all_set(k)) {
+        let dpc = cx.read(DriverPtr::<KTIMER>::new(timer) + KTIMER::Dpc)?;
+        let called = !dpc.is_null() && gone.has(cx.read(dpc + KDPC::DeferredRoutine)?.address);
+        if called || gone.has(timer) {
+            return Ok(Some(format!("its timer {timer:#x} is still set")));
+        }
+    }
+    let queued: Vec<u64> = cx.with(|k| {
+        k.ke.processors.iter().flat_map(|processor| &processor.dpcs).map(|dpc| dpc.object).collect()
+    });
+    for dpc in queued {
+        if gone.has(cx.read(DriverPtr::<KDPC>::new(dpc) + KDPC::DeferredRoutine)?.address) {
+            return Ok(Some(format!("its DPC {dpc:#x} is still queued")));
+        }
+    }
+    Ok(None)
 }
 
-/// What still calls the driver's code, in words.
-fn still_called(k: &Kernel, driver: u64) -> Option<String> {
-    let interrupt = k.io.interrupts.iter().find(|(_, owner)| **owner == Some(driver));
-    if let Some((interrupt, _)) = interrupt {
+fn still_known(k: &Kernel, gone: &Gone) -> Option<String> {
+    let driver = gone.driver.address;
+    if let Some((interrupt, _)) = k.io.interrupts.iter().find(|(_, owner)| **owner == Some(driver)) {
         return Some(format!("its interrupt {interrupt:#x} is still connected"));
     }
     let timer = k.io.timers.iter().find(|(device, timer)| {
@@ -69,8 +102,36 @@ fn still_called(k: &Kernel, driver: u64) -> Option<String> {
     if let Some((device, _)) = timer {
         return Some(format!("the IoTimer of its device {device:#x} is still running"));
     }
-    let queued = k.io.work_items.iter().find(|(_, item)| item.owner == Some(driver) && item.queued);
-    queued.map(|(item, _)| format!("its work item {item:#x} is still queued"))
+    if let Some((item, _)) =
+        k.io.work_items.iter().find(|(_, item)| item.owner == Some(driver) && item.queued)
+    {
+        return Some(format!("its work item {item:#x} is still queued"));
+    }
+    let current = k.ke.processor().thread;
+    let mut threads = k.ke.threads.iter().filter(|(strand, _)| **strand != current);
+    let thread =
+        threads.find(|(_, thread)| thread.callouts.iter().any(|call| gone.has(call.routine.address)));
+    thread.map(|(_, thread)| format!("the {} is still running in it", thread.name))
+}
+
+/// Devices, links, IRPs and work items.
+fn objects(cx: &mut Cx<'_>, gone: &Gone) -> Flow<()> {
+    for left in device::of_driver(cx, gone.driver)? {
+        let name = device_name(cx, left);
+        let below = cx.with(|k| k.io.devices.get(&left.address).map_or(0, |device| device.below));
+        let attached = if below == 0 { "" } else { ", still attached to the device below" };
+        gone.leak(cx, "device-leak", &format!("left the device object {name}{attached}"));
+    }
+    for link in cx.with(|k| links(k, gone.driver.address)) {
+        gone.leak(cx, "symbolic-link-leak", &format!("left the symbolic link {link}"));
+    }
+    for irp in cx.with(|k| irps(k, gone.driver.address)) {
+        gone.leak(cx, "irp-leak", &format!("did not free the IRP {irp:#x}"));
+    }
+    for item in cx.with(|k| work_items(k, gone.driver.address)) {
+        gone.leak(cx, "work-item-leak", &format!("did not free the work item {item:#x}"));
+    }
+    Ok(())
 }
 
 fn links(k: &Kernel, driver: u64) -> Vec<String> {
@@ -89,7 +150,35 @@ fn work_items(k: &Kernel, driver: u64) -> Vec<u64> {
     items.filter(|(_, item)| item.owner == Some(driver)).map(|(address, _)| *address).collect()
 }
 
-/// IRPs that a device still has, for messages.
-pub(crate) fn outstanding(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Vec<u64> {
-    cx.with(|k| k.io.frames.held_by(device.address))
+/// Pool, locked pages, contiguous memory and mappings of device memory.
+fn memory(cx: &mut Cx<'_>, gone: &Gone) {
+    for block in pool_check::outstanding(cx, gone.base) {
+        let kind = if block.paged { "paged" } else { "nonpaged" };
+        let what = format!(
+            "did not free {} bytes of {kind} pool '{}' at {:#x}, allocated by {}",
+            block.bytes,
+            pool::tag_text(block.tag),
+            block.address,
+            block.allocated_by
+        );
+        gone.leak(cx, "pool-leak", &what);
+    }
+    for list in mdl::outstanding(cx, gone.base) {
+        let what = format!(
+            "left {} page(s) locked and {} mapping(s) by the MDL {:#x}, locked by {}",
+            list.pages, list.mappings, list.mdl, list.locked_by
+        );
+        gone.leak(cx, "locked-pages-leak", &what);
+    }
+    for (run, who) in contiguous::outstanding(cx, gone.base) {
+        let what = format!("did not free {} bytes of contiguous memory, allocated by {who}", run.bytes);
+        gone.leak(cx, "contiguous-memory-leak", &what);
+    }
+    for (mapping, who) in io_space::outstanding(cx, gone.base) {
+        let what = format!(
+            "did not unmap {} bytes of device memory at {:#x}, mapped by {who}",
+            mapping.bytes, mapping.address
+        );
+        gone.leak(cx, "io-space-leak", &what);
+    }
 }

@@ -30,13 +30,15 @@ pub mod send;
 pub mod shutdown;
 pub mod stack;
 pub mod start_packet;
+#[cfg(test)]
+mod tests;
 pub mod timer;
 mod transfer;
 mod violation;
 pub mod work_item;
 pub mod zw;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::nt::Settings;
 
@@ -53,6 +55,8 @@ pub struct State {
     pub(crate) frames: pending::Frames,
     pub(crate) cancel: cancel::State,
     pub(crate) interfaces: interface::Interfaces,
+    /// Images whose `DllInitialize` was called, by base.
+    pub(crate) libraries: BTreeSet<u64>,
     /// Symbolic links made by drivers: the link's whole name, the driver's object.
     pub(crate) links: BTreeMap<String, u64>,
     /// Interrupt objects by address: the driver that connected.

@@ -67,18 +67,6 @@ impl Frames {
         self.open.range(number + 1..).any(|(_, frame)| frame.irp == irp && frame.left.is_none())
     }
 
-    /// IRPs that a device has, by address.
-    pub(crate) fn held_by(&self, device: u64) -> Vec<u64> {
-        let mut irps: Vec<u64> = self
-            .open
-            .values()
-            .filter(|frame| frame.device == device && frame.left.is_none())
-            .map(|frame| frame.irp)
-            .collect();
-        irps.dedup();
-        irps
-    }
-
     /// The IRP leaves a location, on completion. Returns the calls that returned before, and what they returned.
     fn leave(&mut self, irp: u64, location: u8, left: Left) -> Vec<(Frame, NtStatus)> {
         let mut settled = Vec::new();

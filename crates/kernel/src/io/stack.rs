@@ -161,12 +161,11 @@ pub fn detach(cx: &mut Cx<'_>, target: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     super::device::finish_deletion(cx, target)
 }
 
+/// A file, referenced, and the top of the stack that it was opened on.
+pub(crate) type Pointer = (DriverPtr<FILE_OBJECT>, DriverPtr<DEVICE_OBJECT>);
+
 /// Opens the device of this name and returns the file, referenced, with the top of the device's stack.
-pub(crate) fn pointer(
-    cx: &mut Cx<'_>,
-    name: &str,
-    access: u32,
-) -> Flow<Result<(DriverPtr<FILE_OBJECT>, DriverPtr<DEVICE_OBJECT>), NtStatus>> {
+pub(crate) fn pointer(cx: &mut Cx<'_>, name: &str, access: u32) -> Flow<Result<Pointer, NtStatus>> {
     let options = OpenOptions { access, options: 0, ..OpenOptions::default() };
     let handle = match file::create(cx, name, &options, Mode::Kernel, true)? {
         Ok(handle) => handle,

@@ -206,6 +206,12 @@ pub fn set_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
     k.ke.timers.timers.range(base..base.saturating_add(length)).next().map(|(&timer, _)| timer)
 }
 
+/// All timers that are set, by address: for `Io` before a driver's code goes.
+#[must_use]
+pub fn all_set(k: &Kernel) -> Vec<u64> {
+    k.ke.timers.timers.keys().copied().collect()
+}
+
 /// Whether the clock has found something due on processor `index`.
 pub(crate) fn is_due(k: &Kernel, index: usize) -> bool {
     k.ke.timers.next(time::ticked(k.engine), index).is_some()

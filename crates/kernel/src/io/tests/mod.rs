@@ -1,0 +1,8 @@
+//! Stories of drivers, devices, files and IRPs, told with drivers whose routines are Rust.
+
+mod cancelling;
+mod devices;
+mod files;
+mod queues;
+mod rig;
+mod stacks;
