@@ -1,17 +1,21 @@
 //! For tests: machines with threads in Rust, compiled drivers, and a device whose line a test moves.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 use std::rc::Rc;
 
-use engine::{Chooser, Defaults, Engine, Point, StartError};
+use abi::DriverPtr;
+use engine::{Chooser, Defaults, Engine, Flow, Point, StartError};
+use image::{ExportTarget, Image};
 
 use super::scheduler::{self, End};
-use super::thread;
+use super::{callout, thread};
 use crate::event::{Event, Kind, Reader, Stamp};
 use crate::hal::hardware::{Function, Hardware, PciAddress, Refusal, Width};
+use crate::ldr::{self, Module};
 use crate::{Cx, Nt, Settings};
-use engine::Flow;
 
 /// Runs `test` on the scheduler's stack of a machine with one processor.
 pub(crate) fn machine(test: impl FnOnce(&mut Cx<'_>)) {
@@ -149,6 +153,90 @@ impl Reader for Trace {
     }
 }
 
+/// A driver in C, loaded; its exported routines by name.
+pub(crate) struct Driver {
+    routines: BTreeMap<String, u64>,
+}
+
+/// What the drivers of these tests use of `wdm.h`.
+const PROLOGUE: &str = "
+    typedef unsigned char u8; typedef unsigned u32; typedef unsigned long long u64; typedef long long i64;
+    #define ROUTINE __attribute__((dllexport, noinline))
+    void KeInitializeDpc(void *, void *, void *); u8 KeInsertQueueDpc(void *, void *, void *);
+    void KeSetImportanceDpc(void *, int); u8 KeRemoveQueueDpc(void *); void KeFlushQueuedDpcs(void);
+    u8 KfRaiseIrql(u8); void KeLowerIrql(u8); u8 KeGetCurrentIrql(void);
+    void KeInitializeEvent(void *, int, u8); int KeSetEvent(void *, int, u8);
+    int KeWaitForSingleObject(void *, int, u8, u8, i64 *); int KeDelayExecutionThread(u8, u8, i64 *);
+    void KeInitializeTimerEx(void *, int); u8 KeSetTimerEx(void *, i64, int, void *); u8 KeCancelTimer(void *);
+    u8 KeSynchronizeExecution(void *, void *, void *); void KeStallExecutionProcessor(u32);
+    u8 KeAcquireSpinLockRaiseToDpc(u64 *); void KeReleaseSpinLock(u64 *, u8);
+    int PsCreateSystemThread(u64 *, u32, void *, u64, void *, void *, void *); int PsTerminateSystemThread(int);
+    void KeBugCheckEx(u32, u64, u64, u64, u64); void KeEnterCriticalRegion(void);
+    static inline u64 cr8(void) { u64 v; __asm__ volatile(\"mov %%cr8, %0\" : \"=r\"(v)); return v; }
+    static inline void set_cr8(u64 v) { __asm__ volatile(\"mov %0, %%cr8\" :: \"r\"(v) : \"memory\"); }
+    int DriverEntry(void *d, void *p) { return 0; }
+";
+
+impl Driver {
+    /// Compiles and loads `source`, and does not run anything of it.
+    pub(crate) fn load(cx: &mut Cx<'_>, name: &str, source: &str) -> Self {
+        let image = engine::outside(|| compile(name, source));
+        let copy = image.exports().iter().filter_map(|export| match (&export.name, &export.target) {
+            (Some(name), ExportTarget::Rva(rva)) => Some((name.clone(), u64::from(*rva))),
+            _ => None,
+        });
+        let exports: Vec<(String, u64)> = copy.collect();
+        let loaded = ldr::load(cx, Module { name: format!("{name}.sys"), image }).unwrap().unwrap();
+        let routines = exports.into_iter().map(|(name, rva)| (name, loaded.base + rva)).collect();
+        Self { routines }
+    }
+
+    /// The address of an exported routine.
+    pub(crate) fn at(&self, name: &str) -> u64 {
+        self.routines[name]
+    }
+
+    /// Runs a routine on a thread of its own until the machine is quiet; its result, if it came back.
+    pub(crate) fn run(&self, cx: &mut Cx<'_>, name: &str, arguments: &[u64]) -> Option<u64> {
+        let result = Rc::new(Cell::new(None));
+        self.start(cx, name, arguments, &result);
+        settle(cx);
+        result.get()
+    }
+
+    /// Makes a thread that runs a routine.
+    pub(crate) fn start(
+        &self,
+        cx: &mut Cx<'_>,
+        name: &str,
+        arguments: &[u64],
+        result: &Rc<Cell<Option<u64>>>,
+    ) {
+        let (routine, arguments, result) = (self.at(name), arguments.to_vec(), result.clone());
+        spawn(cx, "test thread", move |cx| {
+            let value = callout::call_routine(cx, "Test", DriverPtr::new(routine), 0, &arguments)?;
+            result.set(Some(value));
+            Ok(())
+        });
+    }
+}
+
+fn compile(name: &str, source: &str) -> Image {
+    let folder = std::env::temp_dir().join(format!("dirql-ke-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("driver.c"), format!("{PROLOGUE}{source}")).unwrap();
+    let flags = "-shared -nostdlib -O1 -fno-builtin -Wl,--subsystem,native,-e,DriverEntry -o driver.sys driver.c -lntoskrnl -lhal";
+    let output = Command::new("x86_64-w64-mingw32-gcc")
+        .args(flags.split(' '))
+        .current_dir(&folder)
+        .output()
+        .expect("install gcc-mingw-w64-x86-64, or run `cargo xtask test`, which does");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let bytes = std::fs::read(folder.join("driver.sys")).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    Image::parse(&format!("{name}.sys"), &bytes).unwrap()
+}
+
 /// Answers from a list, then 0; slices of one length.
 pub(crate) struct Scripted {
     pub(crate) answers: Vec<(&'static str, u32)>,
@@ -174,6 +262,8 @@ pub(crate) struct Line {
     pub(crate) asserted: bool,
     /// When it will be asserted by itself.
     pub(crate) at: Option<u64>,
+    /// When it will fall by itself.
+    pub(crate) until: Option<u64>,
 }
 
 /// The line of the rig's device.
@@ -212,12 +302,16 @@ impl Hardware for OneLine {
         if self.lines() & 1 << line != 0 { vec!["rig#0".to_owned()] } else { Vec::new() }
     }
     fn deadline(&self) -> Option<u64> {
-        self.0.borrow().at
+        let line = self.0.borrow();
+        line.at.or(line.until)
     }
     fn advance(&mut self, now: u64) {
         let mut line = self.0.borrow_mut();
         if line.at.is_some_and(|at| at <= now) {
             (line.asserted, line.at) = (true, None);
+        }
+        if line.until.is_some_and(|until| until <= now) {
+            (line.asserted, line.until) = (false, None);
         }
     }
     fn poke(&mut self, _now: u64, device: &str, _signal: &str, _value: &str) -> Result<(), String> {

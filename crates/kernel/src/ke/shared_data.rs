@@ -19,15 +19,11 @@ const DOUBLED_AT_MOST: u32 = 16;
 /// `NX_SUPPORT_POLICY_ALWAYSON` in the low bits, as 64-bit Windows has for the kernel.
 const MITIGATIONS: u8 = 0x0A;
 
-/// The bytes at `offset`, as they are now.
-///
-/// # Errors
-/// [`engine::Leave`] of what interrupts if time passes by polling.
-pub fn read(cx: &mut Cx<'_>, offset: u64, bytes: u64) -> Flow<Vec<u8>> {
-    polled(cx)?;
+/// The bytes at `offset`, as they are now. [`polled`] is the reader's to call when its instruction has retired.
+pub fn bytes(cx: &mut Cx<'_>, offset: u64, length: u64) -> Vec<u8> {
     let page = cx.with(|k| page(k));
     let byte = |at: u64| usize::try_from(at).ok().and_then(|at| page.get(at)).copied().unwrap_or(0);
-    Ok((offset..offset.saturating_add(bytes)).map(byte).collect())
+    (offset..offset.saturating_add(length)).map(byte).collect()
 }
 
 /// The driver looked at the clock: a loop that only does that sees time pass.
@@ -131,7 +127,8 @@ mod tests {
     use crate::ke::rig::machine;
 
     fn dword(cx: &mut Cx<'_>, offset: u64) -> u32 {
-        u32::from_le_bytes(read(cx, offset, 4).unwrap().try_into().unwrap())
+        polled(cx).unwrap();
+        u32::from_le_bytes(bytes(cx, offset, 4).try_into().unwrap())
     }
 
     #[test]

@@ -12,8 +12,6 @@ use super::shared_data::polled;
 use crate::cx::Cx;
 use crate::verdict::Verdict;
 
-pub use super::shared_data::read as shared_data;
-
 /// Nanoseconds of the unit of Windows' times.
 pub(crate) const UNIT: u64 = 100;
 /// Units of a millisecond.

@@ -1,5 +1,9 @@
 //! Stories of threads, waits, time and interrupts. Each runs a machine; the drivers are C, compiled by mingw.
 
+mod dpcs;
+mod driver_threads;
+mod faults;
+mod interrupts;
 mod processors;
 mod threads;
 mod timers;
