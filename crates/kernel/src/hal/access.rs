@@ -155,20 +155,21 @@ fn shared_data_read(cx: &mut Cx<'_>, access: Access, data: &mut [u8]) -> Flow<()
 /// The bus address behind a virtual address of device memory.
 fn resolve(cx: &mut Cx<'_>, access: Access, write: bool) -> Flow<u64> {
     let Access { address, bytes } = access;
-    let Some(mapping) = io_space::resolve(cx, address) else {
+    let Some((bus, mapping)) = cx.with(|k| io_space::resolve(k, address)) else {
         return Err(unmapped(cx, access, write));
     };
-    let offset = address - mapping.address;
-    if offset + u64::from(bytes) > mapping.length {
+    // The mapping's last page is mapped to its end, and the bytes there are not the driver's to use.
+    let offset = address.checked_sub(mapping.address);
+    if offset.is_none_or(|offset| offset + u64::from(bytes) > mapping.bytes) {
         let message = format!(
-            "the driver {} {bytes} bytes at {address:#x}, offset {offset:#x} of a mapping of {:#x} bytes of device memory at {:#x}",
+            "the driver {} {bytes} byte(s) at {address:#x}, outside its mapping of {:#x} bytes at {:#x} (bus address {:#x})",
             verb(write),
-            mapping.length,
-            mapping.physical,
+            mapping.bytes,
+            mapping.address,
+            mapping.bus,
         );
         return Err(cx.stop(Verdict::error("device-access-past-mapping", message)));
     }
-    let bus = mapping.physical + offset;
     stale::check_memory(cx, bus);
     Ok(bus)
 }

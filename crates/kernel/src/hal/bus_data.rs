@@ -135,10 +135,10 @@ pub fn interrupt_vector(
 ) -> Flow<u32> {
     let line = if interface == PCIBus { cx.with(|k| line_of_register(k, level)) } else { None };
     let Some(line) = line else { return Ok(0) };
-    let (vector, level, processors) = ke::interrupt::vector_of_line(cx, line);
-    cx.write(irql, level)?;
+    let processors = cx.with(|k| ke::affinity::all(k));
+    cx.write(irql, ke::interrupt::irql_of_line(line))?;
     cx.write(affinity, processors)?;
-    Ok(vector)
+    Ok(ke::interrupt::vector_of_line(line))
 }
 
 /// The line of the first function whose interrupt line register holds `value`, or `value` where that is a line itself.

@@ -4,7 +4,11 @@ pub mod access;
 pub mod bus_data;
 pub mod config;
 pub mod hardware;
+#[cfg(test)]
+pub(crate) mod rig;
 pub(crate) mod stale;
+#[cfg(test)]
+mod tests;
 
 use hardware::Hardware;
 

@@ -4,9 +4,9 @@
 //! which knows devices only by what their stacks answer. What it asks for runs on a system thread at PASSIVE_LEVEL.
 
 pub mod bus;
-mod bus_interface;
-mod bus_pnp;
-mod bus_power;
+pub mod bus_interface;
+pub mod bus_pnp;
+pub mod bus_power;
 mod capabilities;
 pub mod enumerate;
 pub mod identity;
@@ -16,7 +16,7 @@ mod judge;
 mod leftovers;
 pub mod node;
 pub mod property;
-pub mod registry;
+
 pub mod remove;
 mod request;
 pub mod requirements;

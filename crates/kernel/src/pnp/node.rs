@@ -40,6 +40,8 @@ pub enum State {
     Stopped,
     /// `IRP_MN_QUERY_REMOVE_DEVICE` succeeded.
     RemovePending,
+    /// It said that it failed, and its drivers were told; files are still open.
+    Failed,
     /// Gone; files are still open.
     SurpriseRemoved,
     /// Its card is gone and so is its device object.
@@ -57,6 +59,7 @@ impl State {
             Self::StopPending => "about to be stopped",
             Self::Stopped => "stopped",
             Self::RemovePending => "about to be removed",
+            Self::Failed => "failed, with files still open",
             Self::SurpriseRemoved => "gone, with files still open",
             Self::Deleted => "gone",
         }

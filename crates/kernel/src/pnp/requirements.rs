@@ -3,6 +3,7 @@
 //!
 //! Pages: *IO_RESOURCE_REQUIREMENTS_LIST structure*, *IO_RESOURCE_DESCRIPTOR structure*,
 //! *IRP_MN_FILTER_RESOURCE_REQUIREMENTS*. Of several alternative lists the first that can be met counts.
+#![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
 use std::fmt;
 
