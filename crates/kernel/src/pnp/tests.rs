@@ -140,7 +140,8 @@ fn with_card(story: impl FnOnce(&mut Cx<'_>, NodeId, &Rc<RefCell<Card>>) -> Flow
             Ok(())
         });
         settle(cx);
-        assert!(*done.borrow() || rule(cx).is_some(), "the story did not come to its end");
+        assert_eq!(rule(cx), None, "{}", message(cx));
+        assert!(*done.borrow(), "the story did not come to its end");
         let told = trace.lines();
         engine::outside(|| lines = told);
     });
@@ -320,7 +321,7 @@ fn after_surprise_removal_the_drivers_wait_for_the_last_file() {
         super::remove::file_closed(cx, top)?;
         let pause = pool::allocate(cx, pool::Kind::NonPaged, 8, 1)?;
         cx.write(pause, -10_000_i64)?;
-        crate::ke::wait::delay(cx, 0, false, pause)?;
+        let _ = crate::ke::wait::delay(cx, 0, false, pause)?;
         assert_eq!(state(cx, id), State::Deleted);
         assert!(devices(cx).is_empty());
         Ok(())
@@ -369,7 +370,7 @@ fn a_device_that_says_it_failed_is_removed() {
         invalidate::state(cx, id.pdo())?;
         let pause = pool::allocate(cx, pool::Kind::NonPaged, 8, 1)?;
         cx.write(pause, -10_000_i64)?;
-        crate::ke::wait::delay(cx, 0, false, pause)?;
+        let _ = crate::ke::wait::delay(cx, 0, false, pause)?;
         assert_eq!((state(cx, id), card.borrow().present), (State::Enumerated, true));
         Ok(())
     });
@@ -539,7 +540,7 @@ fn a_driver_asks_for_properties_of_its_device() {
         install(cx, id, installation)?;
         let buffer: DriverPtr<()> = pool::allocate(cx, pool::Kind::NonPaged, 0x200, 1)?;
         let needed = DriverPtr::new(buffer.address + 0x1F8);
-        let mut text = |cx: &mut Cx<'_>, property| {
+        let text = |cx: &mut Cx<'_>, property| {
             let status = property::get(cx, id.pdo(), property, 0x1F0, buffer, needed)?;
             assert_eq!(status, NtStatus::SUCCESS);
             let length = cx.read(needed)?;
@@ -590,7 +591,7 @@ fn a_requested_power_irp_goes_through_the_stack_and_calls_back() {
         assert_eq!(status, NtStatus::PENDING);
         let pause = DriverPtr::new(flag.address + 8);
         cx.write(pause, -10_000_i64)?;
-        crate::ke::wait::delay(cx, 0, false, pause)?;
+        let _ = crate::ke::wait::delay(cx, 0, false, pause)?;
         assert_eq!((cx.read(flag)?, cx.with(|k| k.pnp.node(id).power)), (1, PowerDeviceD3));
         assert_eq!(po::state::set(cx, id.pdo(), 1, PowerDeviceD3)?, 0);
         assert_eq!(po::state::set(cx, id.pdo(), 1, PowerDeviceD0)?, PowerDeviceD3);
