@@ -32,6 +32,8 @@ struct Slot {
     model: Box<dyn Model>,
     config: ConfigSpace,
     line: Option<u32>,
+    /// Whether the card is in its slot.
+    present: bool,
     /// The model's windows and line loads when `claims` was last built.
     seen_bars: [Option<Bar>; 6],
     seen_line_loads: u32,
@@ -68,6 +70,7 @@ impl PciBus {
                 model,
                 config,
                 line: place.line,
+                present: true,
             }
         };
         let mut slots: Vec<Slot> = cards.into_iter().zip(places).map(place).collect();
@@ -81,7 +84,7 @@ impl PciBus {
     pub fn reset(&mut self) {
         let Self { slots, claims: _, config_address } = self;
         *config_address = 0;
-        for Slot { address: _, name: _, model, config, line: _, seen_bars, seen_line_loads } in slots {
+        for Slot { address: _, name: _, model, config, line: _, present: _, seen_bars, seen_line_loads } in slots {
             model.reset();
             config.reset();
             *seen_bars = model.header().bars;
@@ -92,7 +95,7 @@ impl PciBus {
 
     fn rebuild_claims(&mut self) {
         self.claims.clear();
-        for (index, slot) in self.slots.iter().enumerate() {
+        for (index, slot) in self.slots.iter().enumerate().filter(|(_, slot)| slot.present) {
             let command = slot.config.command();
             for window in slot.config.windows(slot.model.header()) {
                 let enable = if window.port { Command::IO_SPACE } else { Command::MEMORY_SPACE };
@@ -184,7 +187,7 @@ impl PciBus {
     }
 
     fn slot_at(&self, at: PciAddress) -> Option<usize> {
-        self.slots.iter().position(|slot| slot.address == at)
+        self.slots.iter().position(|slot| slot.address == at && slot.present)
     }
 
     /// The function, and the offset of its first byte, that CONFIG_DATA shows now; none while bit 31 is 0.
@@ -264,6 +267,13 @@ impl Hardware for PciBus {
         self.slots.iter().map(function).collect()
     }
 
+    fn set_present(&mut self, at: PciAddress, present: bool) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.address == at) {
+            slot.present = present;
+        }
+        self.rebuild_claims();
+    }
+
     fn describe(&self, port: bool, address: u64) -> Option<String> {
         if port && (address | 3) == u64::from(CONFIG_ADDRESS) + 3 {
             return Some("CONFIG_ADDRESS".to_owned());
@@ -316,6 +326,6 @@ impl Hardware for PciBus {
 impl Slot {
     /// Whether its pin pulls its line: software may have disabled it.
     fn drives_line(&self) -> bool {
-        self.model.asserts() && !self.config.command().is(Command::INTERRUPT_DISABLE)
+        self.present && self.model.asserts() && !self.config.command().is(Command::INTERRUPT_DISABLE)
     }
 }

@@ -176,3 +176,17 @@ fn a_poke_at_a_card_or_signal_that_is_not_there_names_what_is() {
     assert_eq!(rig.bus.poke(0, "pci#0", "nmi", "1").unwrap_err(), "pci#0: no signal `nmi`; it has: irq");
     assert_eq!(rig.bus.poke(0, "pci#0", "irq", "on").unwrap_err(), "pci#0: `on` is no level; say 1 or 0");
 }
+
+#[test]
+fn a_card_pulled_out_of_its_slot_answers_nobody_and_lets_go_of_its_line() {
+    let mut rig = Rig::new(&["pci,id=1234:5678,bar0=mem:4K,irq"]);
+    let (name, at) = ("pci#0", rig.at("pci#0"));
+    rig.poke(name, "irq", "1");
+    assert_ne!(rig.bus.lines(), 0);
+    rig.bus.set_present(at, false);
+    assert_eq!(rig.bus.lines(), 0);
+    assert_eq!(rig.read(name, 0, 0, Width::Dword), 0xFFFF_FFFF);
+    assert_eq!(rig.config(name, 0, Width::Dword), 0xFFFF_FFFF);
+    rig.bus.set_present(at, true);
+    assert_eq!(rig.config(name, 0, Width::Dword), 0x5678_1234);
+}

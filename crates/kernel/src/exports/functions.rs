@@ -23,6 +23,12 @@ exports! { FUNCTIONS:
     : ExRaiseStatus(1) @ 0..=1 => ex::exception::raise_status;
     : ExSystemTimeToLocalTime(2) @ 0..=15 => rtl::time::same_zone;
     : ExUuidCreate(1) @ 0..=0 => rtl::guid::create;
+    hal : HalGetBusData(5) @ 0..=15 => hal::bus_data::get;
+    hal : HalGetBusDataByOffset(6) @ 0..=15 => hal::bus_data::get_by_offset;
+    hal : HalGetInterruptVector(6) @ 0..=2 => hal::bus_data::interrupt_vector;
+    hal : HalSetBusData(5) @ 0..=15 => hal::bus_data::set;
+    hal : HalSetBusDataByOffset(6) @ 0..=15 => hal::bus_data::set_by_offset;
+    hal : HalTranslateBusAddress(5) @ 0..=15 => hal::bus_data::translate_address;
     : IoAcquireCancelSpinLock(1) @ 0..=2 => io::cancel::acquire_into;
     : IoAcquireRemoveLockEx(5) @ 0..=2 => io::remove_lock::acquire;
     : IoAllocateDriverObjectExtension(4) @ 0..=2 => io::driver::allocate_extension;
@@ -68,6 +74,7 @@ exports! { FUNCTIONS:
     : IoGetDeviceAttachmentBaseRef(1) @ 0..=2 => io::stack::base_reference;
     : IoGetDeviceInterfaces(4) @ 0..=0 => io::interface::get;
     : IoGetDeviceObjectPointer(4) @ 0..=0 => io::stack::get_device_object_pointer;
+    : IoGetDeviceProperty(5) @ 0..=0 => pnp::property::get;
     : IoGetDriverObjectExtension(2) @ 0..=2 => io::driver::get_extension;
     : IoGetLowerDeviceObject(1) @ 0..=2 => io::stack::lower;
     : IoGetRelatedDeviceObject(1) @ 0..=2 => io::stack::related_device;
@@ -77,6 +84,8 @@ exports! { FUNCTIONS:
     : IoInitializeRemoveLockEx(5) @ 0..=0 => io::remove_lock::initialize;
     : IoInitializeTimer(3) @ 0..=0 => io::timer::initialize;
     : IoInitializeWorkItem(2) @ 0..=15 => io::work_item::initialize;
+    : IoInvalidateDeviceRelations(2) @ 0..=2 => pnp::invalidate::relations;
+    : IoInvalidateDeviceState(1) @ 0..=2 => pnp::invalidate::state;
     : IoIsOperationSynchronous(1) @ 0..=15 => io::query::is_operation_synchronous;
     : IoIsWdmVersionAvailable(2) @ 0..=0 => io::query::is_wdm_version_available;
     : IoMakeAssociatedIrp(2) @ 0..=2 => io::build::associated;
@@ -235,6 +244,10 @@ exports! { FUNCTIONS:
     : ObfDereferenceObjectWithTag(2) @ 0..=2 => ob::object::dereference_with_tag;
     : ObfReferenceObject(1) @ 0..=2 => ob::object::ddi::reference;
     : ObfReferenceObjectWithTag(2) @ 0..=2 => ob::object::reference_with_tag;
+    : PoCallDriver(2) @ 0..=2 => po::irp::call_driver;
+    : PoRequestPowerIrp(6) @ 0..=2 => po::request::request;
+    : PoSetPowerState(3) @ 0..=2 => po::state::set;
+    : PoStartNextPowerIrp(1) @ 0..=2 => po::irp::start_next;
     : ProbeForRead(3) @ 0..=1 => ex::exception::probe_for_read;
     : ProbeForWrite(3) @ 0..=1 => ex::exception::probe_for_write;
     : PsCreateSystemThread(7) @ 0..=0 => ps::system_thread::create;

@@ -1,30 +1,258 @@
-//! Accesses of driver code to ports, device memory and `KUSER_SHARED_DATA`: routed to the hardware, told as events.
+//! Accesses of driver code to ports, device memory and `KUSER_SHARED_DATA`: routed to the hardware, told as events,
+//! and charged to the clock. Pages: *Accessing Device Memory and Registers*, *MmMapIoSpace function*.
+//!
+//! What an access causes (a line that rises, a clock that was polled) happens in [`accessed`], after the driver's
+//! instruction: nothing here runs driver code before. Writes arrive at once; posting them is not modelled yet.
 
-use engine::{Access, Flow};
+use engine::windows::{DEVICE, SHARED_DATA};
+use engine::{Access, Flow, Leave};
 
+use super::hardware::{Refusal, Width};
+use super::stale;
 use crate::cx::Cx;
+use crate::event::{Event, Kind};
+use crate::ke;
+use crate::mm::io_space;
+use crate::verdict::Verdict;
+
+/// What a port access takes, in ns: an I/O cycle on the bus is never posted.
+pub const PORT_COST: u64 = 1_000;
+/// What a read of device memory takes, in ns.
+pub const READ_COST: u64 = 250;
+/// What a write to device memory takes the processor, in ns: it is posted.
+pub const WRITE_COST: u64 = 50;
+
+/// What is left to do when the instruction has retired.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum After {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// A device was accessed: its line may have changed.
+    Device,
+    /// The shared clock was read: a loop that only does that must see time pass.
+    Clock,
+}
+
+/// One access, as a verdict and an event tell it.
+#[derive(Clone, Copy)]
+struct Told {
+    port: bool,
+    write: bool,
+    address: u64,
+    width: Width,
+}
 
 /// `in`.
-pub(crate) fn port_read(_cx: &mut Cx<'_>, _port: u16, _bytes: u8) -> Flow<u32> {
-    todo!("hal helper")
+///
+/// # Errors
+/// A verdict if a device refuses the access.
+pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u32> {
+    let told = Told { port: true, write: false, address: port.into(), width: width(bytes) };
+    stale::check_port(cx, port, bytes);
+    ke::time::charge(cx, PORT_COST);
+    let now = cx.engine().now();
+    let read = cx.with(|k| k.hal.hardware.port_read(now, port, told.width));
+    match read {
+        Ok(value) => {
+            tell(cx, told, value.into());
+            Ok(value)
+        }
+        Err(refusal) => Err(refused(cx, told, &refusal)),
+    }
 }
 
 /// `out`.
-pub(crate) fn port_write(_cx: &mut Cx<'_>, _port: u16, _bytes: u8, _value: u32) -> Flow<()> {
-    todo!("hal helper")
+///
+/// # Errors
+/// A verdict if a device refuses the access.
+pub(crate) fn port_write(cx: &mut Cx<'_>, port: u16, bytes: u8, value: u32) -> Flow<()> {
+    let told = Told { port: true, write: true, address: port.into(), width: width(bytes) };
+    stale::check_port(cx, port, bytes);
+    ke::time::charge(cx, PORT_COST);
+    let now = cx.engine().now();
+    let written = cx.with(|k| k.hal.hardware.port_write(now, port, told.width, value));
+    match written {
+        Ok(()) => {
+            tell(cx, told, value.into());
+            Ok(())
+        }
+        Err(refusal) => Err(refused(cx, told, &refusal)),
+    }
 }
 
 /// A load from device memory or shared data.
-pub(crate) fn device_read(_cx: &mut Cx<'_>, _access: Access, _data: &mut [u8]) -> Flow<()> {
-    todo!("hal helper")
+///
+/// # Errors
+/// A verdict if nothing is mapped there, the access runs past the mapping, or the device refuses it.
+pub(crate) fn device_read(cx: &mut Cx<'_>, access: Access, data: &mut [u8]) -> Flow<()> {
+    if SHARED_DATA.contains(access.address) {
+        return shared_data_read(cx, access, data);
+    }
+    let bus = resolve(cx, access, false)?;
+    for (offset, width) in pieces(data.len()) {
+        let told = Told { port: false, write: false, address: bus + offset as u64, width };
+        ke::time::charge(cx, READ_COST);
+        let now = cx.engine().now();
+        let read = cx.with(|k| k.hal.hardware.memory_read(now, told.address, width));
+        let value = match read {
+            Ok(value) => value,
+            Err(refusal) => return Err(refused(cx, told, &refusal)),
+        };
+        data[offset..offset + width as usize].copy_from_slice(&value.to_le_bytes()[..width as usize]);
+        tell(cx, told, value);
+    }
+    Ok(())
 }
 
 /// A store to device memory.
-pub(crate) fn device_write(_cx: &mut Cx<'_>, _access: Access, _data: &[u8]) -> Flow<()> {
-    todo!("hal helper")
+///
+/// # Errors
+/// As [`device_read`]; shared data is read only.
+pub(crate) fn device_write(cx: &mut Cx<'_>, access: Access, data: &[u8]) -> Flow<()> {
+    if SHARED_DATA.contains(access.address) {
+        let message = format!("the driver wrote to KUSER_SHARED_DATA at {:#x}, which is read only", access.address);
+        let verdict = Verdict::error("shared-data-written", message);
+        return Err(cx.stop(verdict.bug_check(0xBE, [access.address, 0, 0, 0xA])));
+    }
+    let bus = resolve(cx, access, true)?;
+    for (offset, width) in pieces(data.len()) {
+        let told = Told { port: false, write: true, address: bus + offset as u64, width };
+        let mut value = [0; 8];
+        value[..width as usize].copy_from_slice(&data[offset..offset + width as usize]);
+        let value = u64::from_le_bytes(value);
+        ke::time::charge(cx, WRITE_COST);
+        let now = cx.engine().now();
+        let written = cx.with(|k| k.hal.hardware.memory_write(now, told.address, width, value));
+        if let Err(refusal) = written {
+            return Err(refused(cx, told, &refusal));
+        }
+        tell(cx, told, value);
+    }
+    Ok(())
 }
 
 /// The instruction that accessed a device has retired.
-pub(crate) fn accessed(_cx: &mut Cx<'_>) -> Flow<()> {
-    todo!("hal helper")
+///
+/// # Errors
+/// [`Leave`] of what is let in now.
+pub(crate) fn accessed(cx: &mut Cx<'_>) -> Flow<()> {
+    match cx.with(|k| std::mem::take(&mut k.hal.after)) {
+        After::Nothing => Ok(()),
+        After::Device => ke::interrupt::deliver(cx),
+        After::Clock => ke::shared_data::polled(cx),
+    }
+}
+
+fn shared_data_read(cx: &mut Cx<'_>, access: Access, data: &mut [u8]) -> Flow<()> {
+    let offset = access.address - SHARED_DATA.base;
+    let bytes = ke::shared_data::bytes(cx, offset, data.len() as u64);
+    data.copy_from_slice(&bytes);
+    cx.with(|k| k.hal.after = After::Clock);
+    Ok(())
+}
+
+/// The bus address behind a virtual address of device memory.
+fn resolve(cx: &mut Cx<'_>, access: Access, write: bool) -> Flow<u64> {
+    let Access { address, bytes } = access;
+    let Some((bus, mapping)) = cx.with(|k| io_space::resolve(k, address)) else {
+        return Err(unmapped(cx, access, write));
+    };
+    // The mapping's last page is mapped to its end, and the bytes there are not the driver's to use.
+    let offset = address.checked_sub(mapping.address);
+    if offset.is_none_or(|offset| offset + u64::from(bytes) > mapping.bytes) {
+        let message = format!(
+            "the driver {} {bytes} byte(s) at {address:#x}, outside its mapping of {:#x} bytes at {:#x} (bus address {:#x})",
+            verb(write),
+            mapping.bytes,
+            mapping.address,
+            mapping.bus,
+        );
+        return Err(cx.stop(Verdict::error("device-access-past-mapping", message)));
+    }
+    stale::check_memory(cx, bus);
+    Ok(bus)
+}
+
+/// Device memory that is not mapped (any more), or never was.
+fn unmapped(cx: &mut Cx<'_>, access: Access, write: bool) -> Leave {
+    let Access { address, bytes } = access;
+    debug_assert!(DEVICE.contains(address), "the engine sends device memory here, and nothing else");
+    let message = format!(
+        "the driver {} {bytes} bytes of device memory at {address:#x}, where nothing is mapped (MmUnmapIoSpace was called, or the address is wrong)",
+        verb(write)
+    );
+    let irql = ke::irql::current(cx);
+    let rip = cx.engine().caller().map_or(0, |caller| caller.rip);
+    let verdict = Verdict::error("device-memory-not-mapped", message);
+    cx.stop(if irql >= 2 {
+        verdict.bug_check(0xD1, [address, irql.into(), write.into(), rip])
+    } else {
+        verdict.bug_check(0x50, [address, if write { 2 } else { 0 }, rip, 0])
+    })
+}
+
+fn refused(cx: &mut Cx<'_>, told: Told, refusal: &Refusal) -> Leave {
+    let space = if told.port { "port" } else { "bus address" };
+    let message = format!(
+        "the driver {} {} byte(s) at {space} {:#x}; {refusal}",
+        verb(told.write),
+        told.width as u8,
+        told.address
+    );
+    cx.stop(Verdict::error("register-refused", message))
+}
+
+fn tell(cx: &mut Cx<'_>, told: Told, value: u64) {
+    cx.with(|k| k.hal.after = After::Device);
+    if !cx.wants(Kind::Device) {
+        return;
+    }
+    let Told { port, write, address, width } = told;
+    let what = cx.with(|k| k.hal.hardware.describe(port, address));
+    cx.emit(Event::Device { port, address, bytes: width as u8, write, value, what });
+}
+
+const fn verb(write: bool) -> &'static str {
+    if write { "wrote" } else { "read" }
+}
+
+const fn width(bytes: u8) -> Width {
+    match bytes {
+        1 => Width::Byte,
+        2 => Width::Word,
+        8 => Width::Qword,
+        _ => Width::Dword,
+    }
+}
+
+/// An access of so many bytes as the bus sees it: pieces of 8 bytes, and the rest by halves.
+fn pieces(bytes: usize) -> impl Iterator<Item = (usize, Width)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let width = match bytes - at {
+            0 => return None,
+            1 => Width::Byte,
+            2 | 3 => Width::Word,
+            4..=7 => Width::Dword,
+            _ => Width::Qword,
+        };
+        let offset = at;
+        at += width as usize;
+        Some((offset, width))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_sse_move_is_two_accesses_of_eight_bytes() {
+        let cut = |bytes| pieces(bytes).map(|(at, width)| (at, width as u8)).collect::<Vec<_>>();
+        assert_eq!(cut(16), [(0, 8), (8, 8)]);
+        assert_eq!(cut(10), [(0, 8), (8, 2)]);
+        assert_eq!(cut(4), [(0, 4)]);
+        assert_eq!(cut(7), [(0, 4), (4, 2), (6, 1)]);
+    }
 }

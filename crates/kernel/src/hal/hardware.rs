@@ -88,10 +88,12 @@ pub trait Hardware {
     fn config_read(&mut self, at: PciAddress, offset: u8, width: Width) -> u32;
     /// A configuration write.
     fn config_write(&mut self, at: PciAddress, offset: u8, width: Width, value: u32);
-    /// The functions present, sorted by address, with their windows as assigned now.
+    /// The functions, sorted by address, with their windows as assigned now; one that was pulled out still counts.
     fn functions(&self) -> Vec<Function>;
     /// The names of the register at a bus address or port, for traces: `pci9052#0 LCR+4Ch INTCSR`.
     fn describe(&self, port: bool, address: u64) -> Option<String>;
+    /// A card is pulled out of its slot, or put back: while out it answers nothing (reads give ones) and drives no line.
+    fn set_present(&mut self, at: PciAddress, present: bool);
     /// The levels of all interrupt lines now, bit n for line n (0–63).
     fn lines(&self) -> u64;
     /// The functions that assert `line` now, by name: for the verdict on a storm.

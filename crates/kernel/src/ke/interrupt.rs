@@ -128,6 +128,12 @@ pub const fn line_of_vector(vector: u32) -> Option<u32> {
     if line < 64 { Some(line) } else { None }
 }
 
+/// The vector that an interrupt object is connected to.
+#[must_use]
+pub fn vector_of(k: &Kernel, object: u64) -> Option<u32> {
+    k.ke.interrupts.objects.get(&object).map(|connection| connection.vector)
+}
+
 /// The level of a line's vector.
 #[must_use]
 pub const fn irql_of_line(line: u32) -> u8 {

@@ -292,6 +292,7 @@ impl Hardware for OneLine {
     fn functions(&self) -> Vec<Function> {
         Vec::new()
     }
+    fn set_present(&mut self, _at: PciAddress, _present: bool) {}
     fn describe(&self, _port: bool, _address: u64) -> Option<String> {
         None
     }

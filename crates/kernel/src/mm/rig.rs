@@ -132,6 +132,7 @@ impl Hardware for Silent {
     fn functions(&self) -> Vec<Function> {
         self.functions.clone()
     }
+    fn set_present(&mut self, _at: PciAddress, _present: bool) {}
     fn describe(&self, _port: bool, _address: u64) -> Option<String> {
         None
     }

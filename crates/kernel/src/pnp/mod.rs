@@ -1,34 +1,55 @@
 //! Plug and Play: device nodes, resources, the PCI bus driver, the order of start, stop and remove.
 //!
-//! Here is only what the I/O manager asks about a physical device object.
+//! [`bus`] is the driver of the physical device objects; [`enumerate`], [`start`], [`stop`] and [`remove`] are the PnP manager,
+//! which knows devices only by what their stacks answer. What it asks for runs on a system thread at PASSIVE_LEVEL.
+
+pub mod bus;
+pub mod bus_interface;
+pub mod bus_pnp;
+pub mod bus_power;
+mod capabilities;
+pub mod enumerate;
+pub mod identity;
+pub mod install;
+pub mod invalidate;
+mod judge;
+mod leftovers;
+pub mod node;
+pub mod property;
+
+pub mod remove;
+mod request;
+pub mod requirements;
+pub mod resource;
+pub mod start;
+pub mod stop;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
-use abi::{DEVICE_OBJECT, DriverPtr};
+use abi::{DRIVER_OBJECT, DriverPtr, KEVENT};
 
-use crate::cx::Kernel;
+pub use enumerate::enumerate;
+pub use install::{Installation, install};
+pub use node::{Described, NodeId, devices, instance_path, interrupt_of, is_physical, named, state};
+pub use remove::{query_remove, remove, surprise_remove};
+pub use start::{StartFailure, start};
+pub use stop::{query_stop, restart, stop};
+
 use crate::nt::Settings;
-
-/// The line interrupt a device was given, translated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Interrupt {
-    /// The line: raw level and raw vector.
-    pub line: u32,
-    /// Translated vector.
-    pub vector: u32,
-    /// Translated level: the IRQL.
-    pub irql: u8,
-    /// The processors it is delivered to.
-    pub affinity: u64,
-}
+use node::Node;
 
 /// State of this prefix.
 #[derive(Default)]
 pub struct State {
-    /// Interrupts by physical device object.
-    pub interrupts: BTreeMap<u64, Interrupt>,
-    /// Instance paths by physical device object.
-    pub instances: BTreeMap<u64, String>,
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
+    /// `\Driver\pci`; null before the first enumeration.
+    pub(crate) bus_driver: DriverPtr<DRIVER_OBJECT>,
+    /// Signaled while nobody changes the state of a device.
+    pub(crate) idle: DriverPtr<KEVENT>,
+    /// How many physical device objects were made.
+    pub(crate) made: u32,
 }
 
 impl State {
@@ -37,22 +58,12 @@ impl State {
     pub fn new(_settings: &Settings) -> Self {
         Self::default()
     }
-}
 
-/// Whether `device` is the physical device object of a device that has been enumerated.
-#[must_use]
-pub fn is_physical(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> bool {
-    k.pnp.instances.contains_key(&device.address)
-}
+    pub(crate) fn node(&self, id: NodeId) -> &Node {
+        self.nodes.get(&id).unwrap_or_else(|| panic!("no device node {id:?}"))
+    }
 
-/// The name in the registry of the device with this physical device object: `PCI\VEN_…\3&…`.
-#[must_use]
-pub fn instance_path(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Option<String> {
-    k.pnp.instances.get(&device.address).cloned()
-}
-
-/// The line interrupt that a device was started with, by its physical device object.
-#[must_use]
-pub fn interrupt_of(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Option<Interrupt> {
-    k.pnp.interrupts.get(&device.address).copied()
+    pub(crate) fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        self.nodes.get_mut(&id).unwrap_or_else(|| panic!("no device node {id:?}"))
+    }
 }

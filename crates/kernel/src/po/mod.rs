@@ -1,10 +1,26 @@
 //! `Po*`: power IRPs and states.
+//!
+//! [`request`] sends them for drivers, [`irp`] passes them down a stack, [`state`] remembers what drivers say. System-wide transitions,
+//! idle detection, wake-up and the runtime power framework (`PoFx*`) come later.
+
+pub mod irp;
+pub mod request;
+pub mod state;
+
+use std::collections::BTreeMap;
 
 use crate::nt::Settings;
 
 /// State of this prefix.
 #[derive(Default)]
-pub struct State {}
+pub struct State {
+    /// What drivers said of their devices, by device object: `PowerDevice*`.
+    pub(crate) devices: BTreeMap<u64, u32>,
+    /// What drivers said of the system, by device object: `PowerSystem*`.
+    pub(crate) system: BTreeMap<u64, u32>,
+    /// Requests by the bottom of the stack they go to; the first is under way.
+    pub(crate) requests: BTreeMap<u64, Vec<request::Pending>>,
+}
 
 impl State {
     /// As at boot.

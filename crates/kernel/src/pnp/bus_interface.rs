@@ -1,0 +1,164 @@
+//! `BUS_INTERFACE_STANDARD`: configuration space for drivers that cannot send requests, being at DISPATCH_LEVEL or above.
+//!
+//! Pages: *BUS_INTERFACE_STANDARD structure*, *GET_SET_DEVICE_DATA callback function*, *IRP_MN_QUERY_INTERFACE*, *TRANSLATE_BUS_ADDRESS
+//! callback function*. Its routines are rows of `exports/internal.rs`; `Context` is the physical device object.
+
+use abi::{
+    BUS_INTERFACE_STANDARD, DriverPtr, GUID_BUS_INTERFACE_STANDARD, IO_STACK_LOCATION, NtStatus, PCI_WHICHSPACE_CONFIG,
+};
+use engine::Flow;
+
+use super::node::{NodeId, State};
+use crate::cx::Cx;
+use crate::hal::config;
+use crate::ldr;
+use crate::verdict::Verdict;
+
+/// Answers `IRP_MN_QUERY_INTERFACE`; none for interfaces the bus driver does not have.
+pub(super) fn query(cx: &mut Cx<'_>, id: NodeId, location: DriverPtr<IO_STACK_LOCATION>) -> Flow<Option<NtStatus>> {
+    let kind = cx.read(location + IO_STACK_LOCATION::Parameters_QueryInterface_InterfaceType)?;
+    if cx.read(kind)? != GUID_BUS_INTERFACE_STANDARD {
+        return Ok(None);
+    }
+    let size = cx.read(location + IO_STACK_LOCATION::Parameters_QueryInterface_Size)?;
+    let to = cx.read(location + IO_STACK_LOCATION::Parameters_QueryInterface_Interface)?;
+    let to: DriverPtr<BUS_INTERFACE_STANDARD> = to.cast();
+    let own = u16::try_from(size_of::<BUS_INTERFACE_STANDARD>()).unwrap_or(u16::MAX);
+    if size < own {
+        return Ok(Some(NtStatus::INVALID_PARAMETER));
+    }
+    cx.write(to + BUS_INTERFACE_STANDARD::Size, own)?;
+    cx.write(to + BUS_INTERFACE_STANDARD::Version, 1)?;
+    cx.write(to + BUS_INTERFACE_STANDARD::Context, id.pdo().cast())?;
+    for (field, routine) in [
+        (BUS_INTERFACE_STANDARD::InterfaceReference, "PciInterfaceReference"),
+        (BUS_INTERFACE_STANDARD::InterfaceDereference, "PciInterfaceDereference"),
+        (BUS_INTERFACE_STANDARD::TranslateBusAddress, "PciTranslateBusAddress"),
+        (BUS_INTERFACE_STANDARD::GetDmaAdapter, "PciGetDmaAdapter"),
+        (BUS_INTERFACE_STANDARD::SetBusData, "PciSetBusData"),
+        (BUS_INTERFACE_STANDARD::GetBusData, "PciGetBusData"),
+    ] {
+        cx.write(to + field, ldr::internal_address(routine))?;
+    }
+    reference(cx, id.0)?;
+    Ok(Some(NtStatus::SUCCESS))
+}
+
+/// The node an interface belongs to.
+fn node(cx: &mut Cx<'_>, routine: &str, context: u64) -> Flow<NodeId> {
+    let id = NodeId(context);
+    if cx.with(|k| k.pnp.nodes.contains_key(&id)) {
+        return Ok(id);
+    }
+    let message = format!("{routine} of BUS_INTERFACE_STANDARD was given {context:#x}, which is not the interface's Context");
+    Err(cx.stop(Verdict::error("interface-context", message)))
+}
+
+/// `InterfaceReference`.
+///
+/// # Errors
+/// A verdict if the context is not the interface's.
+pub fn reference(cx: &mut Cx<'_>, context: u64) -> Flow<()> {
+    let id = node(cx, "InterfaceReference", context)?;
+    cx.with(|k| k.pnp.node_mut(id).interfaces += 1);
+    Ok(())
+}
+
+/// `InterfaceDereference`.
+///
+/// # Errors
+/// A verdict if the context is not the interface's, or there is no reference left.
+pub fn dereference(cx: &mut Cx<'_>, context: u64) -> Flow<()> {
+    let id = node(cx, "InterfaceDereference", context)?;
+    let left = cx.with(|k| {
+        let node = k.pnp.node_mut(id);
+        node.interfaces = node.interfaces.checked_sub(1)?;
+        Some(())
+    });
+    match left {
+        Some(()) => Ok(()),
+        None => {
+            let message = "InterfaceDereference of BUS_INTERFACE_STANDARD was called more often than the interface was asked for";
+            Err(cx.stop(Verdict::error("interface-reference", message)))
+        }
+    }
+}
+
+/// `TranslateBusAddress`: on a PC bus addresses are system addresses.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn translate(
+    cx: &mut Cx<'_>,
+    context: u64,
+    address: u64,
+    _length: u32,
+    space: DriverPtr<u32>,
+    translated: DriverPtr<u64>,
+) -> Flow<bool> {
+    node(cx, "TranslateBusAddress", context)?;
+    if cx.read(space)? > 1 {
+        return Ok(false);
+    }
+    cx.write(translated, address)?;
+    Ok(true)
+}
+
+/// `GetDmaAdapter`.
+///
+/// # Errors
+/// Always: DMA comes later.
+pub fn dma_adapter(cx: &mut Cx<'_>, _context: u64, _description: u64, _registers: u64) -> Flow<u64> {
+    Err(cx.stop(Verdict::not_implemented("GetDmaAdapter of BUS_INTERFACE_STANDARD")))
+}
+
+/// `GetBusData`: how many bytes were read.
+///
+/// # Errors
+/// A verdict if the buffer cannot be written.
+pub fn get_data(
+    cx: &mut Cx<'_>,
+    context: u64,
+    space: u32,
+    buffer: DriverPtr<()>,
+    offset: u32,
+    length: u32,
+) -> Flow<u32> {
+    let id = node(cx, "GetBusData", context)?;
+    if space != PCI_WHICHSPACE_CONFIG || is_gone(cx, id) {
+        return Ok(0);
+    }
+    let bytes = cx.with(|k| {
+        let at = k.pnp.node(id).function.address;
+        config::read(k.hal.hardware.as_mut(), at, offset, length)
+    });
+    cx.write_bytes(buffer.address, &bytes)?;
+    Ok(u32::try_from(bytes.len()).unwrap_or(u32::MAX))
+}
+
+/// `SetBusData`: how many bytes were written.
+///
+/// # Errors
+/// A verdict if the buffer cannot be read.
+pub fn set_data(
+    cx: &mut Cx<'_>,
+    context: u64,
+    space: u32,
+    buffer: DriverPtr<()>,
+    offset: u32,
+    length: u32,
+) -> Flow<u32> {
+    let id = node(cx, "SetBusData", context)?;
+    if space != PCI_WHICHSPACE_CONFIG || is_gone(cx, id) {
+        return Ok(0);
+    }
+    let bytes = cx.read_bytes(buffer.address, length.min(config::SIZE).into())?;
+    Ok(cx.with(|k| {
+        let at = k.pnp.node(id).function.address;
+        config::write(k.hal.hardware.as_mut(), at, offset, &bytes)
+    }))
+}
+
+fn is_gone(cx: &mut Cx<'_>, id: NodeId) -> bool {
+    cx.with(|k| k.pnp.node(id).state == State::Deleted)
+}

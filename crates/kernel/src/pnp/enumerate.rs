@@ -1,0 +1,107 @@
+//! Finding the devices: a physical device object for each function on the bus, and the questions Windows asks of each before it
+//! looks for a driver.
+//!
+//! Pages: *Adding a PnP Device to a Running System*, *IRP_MN_QUERY_ID*, *IRP_MN_QUERY_CAPABILITIES* ("When Sent"). Cards that are plugged
+//! in later are not looked for.
+
+use abi::{
+    BusQueryCompatibleIDs, BusQueryDeviceID, BusQueryHardwareIDs, BusQueryInstanceID, DeviceTextDescription,
+    DeviceTextLocationInformation, DriverPtr, IRP_MN_QUERY_BUS_INFORMATION, IRP_MN_QUERY_DEVICE_TEXT, IRP_MN_QUERY_ID,
+    IRP_MN_QUERY_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_RESOURCES, KEVENT,
+};
+use engine::Flow;
+
+use super::node::{Answers, NodeId};
+use super::resource::{self, Interrupt, Resource};
+use super::{bus, request};
+use crate::cx::{Cx, Kernel};
+use crate::event::Event;
+use crate::ke;
+use crate::mm::pool;
+use crate::verdict::Verdict;
+
+/// A step of Plug and Play, as traces tell it.
+pub(super) fn tell(cx: &mut Cx<'_>, id: NodeId, what: &str) {
+    let name = cx.with(|k| k.pnp.node(id).function.name.clone());
+    cx.emit(Event::Pnp { step: format!("{what} {name}") });
+}
+
+/// Finds all functions and asks what they are. Once, on a system thread at PASSIVE_LEVEL; later calls do nothing.
+///
+/// # Errors
+/// [`engine::Leave`] if the machine ends meanwhile.
+pub fn enumerate(cx: &mut Cx<'_>) -> Flow<()> {
+    if !cx.with(|k| k.pnp.bus_driver.is_null()) {
+        return Ok(());
+    }
+    let idle: DriverPtr<KEVENT> =
+        pool::allocate(cx, pool::Kind::NonPaged, size_of::<KEVENT>() as u64, pool::tag(b"Pnp "))?;
+    if idle.is_null() {
+        return Err(cx.stop(Verdict::not_implemented("running out of memory while a machine starts")));
+    }
+    ke::event::initialize(cx, idle, abi::SynchronizationEvent, true)?;
+    let driver = bus::load(cx)?;
+    let functions = cx.with(|k| {
+        (k.pnp.idle, k.pnp.bus_driver) = (idle, driver);
+        k.hal.hardware.functions()
+    });
+    for function in functions {
+        let id = bus::add(cx, driver, function)?;
+        tell(cx, id, "found");
+        let answers = questions(cx, id)?;
+        cx.with(|k| k.pnp.node_mut(id).answers = answers);
+    }
+    Ok(())
+}
+
+/// What Windows asks the bus driver as soon as a device is reported.
+fn questions(cx: &mut Cx<'_>, id: NodeId) -> Flow<Answers> {
+    Ok(Answers {
+        device_id: request::text(cx, id, IRP_MN_QUERY_ID, BusQueryDeviceID)?,
+        capabilities: request::capabilities(cx, id)?,
+        description: request::text(cx, id, IRP_MN_QUERY_DEVICE_TEXT, DeviceTextDescription)?,
+        location: request::text(cx, id, IRP_MN_QUERY_DEVICE_TEXT, DeviceTextLocationInformation)?,
+        instance_id: request::text(cx, id, IRP_MN_QUERY_ID, BusQueryInstanceID)?,
+        hardware_ids: request::strings(cx, id, IRP_MN_QUERY_ID, BusQueryHardwareIDs)?,
+        compatible_ids: request::strings(cx, id, IRP_MN_QUERY_ID, BusQueryCompatibleIDs)?,
+        bus: request::block(cx, id, IRP_MN_QUERY_BUS_INFORMATION, [0; 4], request::bus_information_length)?,
+        boot_resources: request::block(cx, id, IRP_MN_QUERY_RESOURCES, [0; 4], request::resource_list_length)?,
+        requirements: request::block(
+            cx,
+            id,
+            IRP_MN_QUERY_RESOURCE_REQUIREMENTS,
+            [0; 4],
+            request::requirements_length,
+        )?,
+    })
+}
+
+/// What the firmware gave a function: all that can be assigned to it.
+pub(super) fn available(cx: &mut Cx<'_>, id: NodeId) -> Vec<Resource> {
+    cx.with(|k| {
+        let interrupt = k.pnp.node(id).function.line.map(|line| routed(k, line));
+        resource::of_function(&k.pnp.node(id).function, interrupt)
+    })
+}
+
+/// A line as drivers connect to it.
+fn routed(k: &Kernel, line: u32) -> Interrupt {
+    Interrupt {
+        line,
+        vector: ke::interrupt::vector_of_line(line),
+        irql: ke::interrupt::irql_of_line(line),
+        affinity: ke::affinity::all(k),
+    }
+}
+
+/// Runs `work` while nobody else changes the state of a device: Windows' lock of the device tree.
+///
+/// # Errors
+/// As `work`.
+pub(super) fn exclusively<R>(cx: &mut Cx<'_>, work: impl FnOnce(&mut Cx<'_>) -> Flow<R>) -> Flow<R> {
+    let idle = cx.with(|k| k.pnp.idle);
+    let _ = ke::wait::for_object(cx, idle)?;
+    let result = work(cx)?;
+    ke::event::set(cx, idle, 0, false)?;
+    Ok(result)
+}

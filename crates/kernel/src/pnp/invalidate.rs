@@ -1,0 +1,51 @@
+//! A driver says that something about its device has changed: Windows asks again, later, on a thread of its own.
+//!
+//! Pages: *IoInvalidateDeviceState function*, *IoInvalidateDeviceRelations function*. Ejection and removal relations are not used.
+
+use abi::{BusRelations, DEVICE_OBJECT, DriverPtr, PNP_DEVICE_FAILED, PNP_DEVICE_REMOVED};
+use engine::Flow;
+
+use super::enumerate::{exclusively, tell};
+use super::node::{self, NodeId, State};
+use super::{remove, start};
+use crate::cx::Cx;
+use crate::ke;
+
+/// `IoInvalidateDeviceState`: `IRP_MN_QUERY_PNP_DEVICE_STATE` follows; a device that says it failed is removed.
+///
+/// # Errors
+/// A verdict if `device` is no physical device object.
+pub fn state(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+    let id = node::of_pdo(cx, "IoInvalidateDeviceState", device)?;
+    later(cx, id, |cx, id| {
+        tell(cx, id, "query state of");
+        let state = start::query_state(cx, id)?;
+        if state & (PNP_DEVICE_FAILED | PNP_DEVICE_REMOVED) != 0 {
+            remove::surprise_while_locked(cx, id, false)?;
+        }
+        Ok(())
+    })
+}
+
+/// `IoInvalidateDeviceRelations`: for bus relations `IRP_MN_QUERY_DEVICE_RELATIONS` follows.
+///
+/// # Errors
+/// A verdict if `device` is no physical device object.
+pub fn relations(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32) -> Flow<()> {
+    let id = node::of_pdo(cx, "IoInvalidateDeviceRelations", device)?;
+    if kind != BusRelations {
+        return Ok(());
+    }
+    later(cx, id, start::query_children)
+}
+
+/// Runs `work` on a thread of the PnP manager, if the device is started by then.
+fn later(cx: &mut Cx<'_>, id: NodeId, work: fn(&mut Cx<'_>, NodeId) -> Flow<()>) -> Flow<()> {
+    let body = move |cx: &mut Cx<'_>| {
+        exclusively(cx, |cx| match node::state(cx, id) {
+            State::Started => work(cx, id),
+            _ => Ok(()),
+        })
+    };
+    ke::thread::spawn(cx, "PnP manager", Box::new(body)).map(|_| ())
+}

@@ -1,0 +1,201 @@
+//! What a driver must have given back when its device is stopped, removed, or gone.
+//!
+//! Pages: *Handling an IRP_MN_REMOVE_DEVICE Request*, *Handling an IRP_MN_STOP_DEVICE Request*, *Handling an
+//! IRP_MN_SURPRISE_REMOVAL Request*, *Bug Check 0xC9* (21D, 21E, 241, 242). Memory and handles are looked at on unload.
+
+use abi::{DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr};
+use engine::Flow;
+
+use super::node::{NodeId, State};
+use super::resource::Resource;
+use crate::cx::{Cx, Kernel};
+use crate::hal::stale::Released;
+use crate::io;
+use crate::ke;
+use crate::mm::io_space;
+use crate::verdict::Verdict;
+
+type Device = DriverPtr<DEVICE_OBJECT>;
+
+fn names(cx: &mut Cx<'_>, id: NodeId) -> (String, String) {
+    let (driver, device) = cx.with(|k| (k.pnp.node(id).driver, k.pnp.node(id).function.name.clone()));
+    (io::driver::service(cx, driver), device)
+}
+
+/// Whether a device object is there, its deletion not even asked for.
+fn is_alive(k: &Kernel, device: Device) -> bool {
+    k.io.devices.get(&device.address).is_some_and(|record| !record.delete_pending && !record.deleted)
+}
+
+fn is_attached(k: &Kernel, device: Device) -> bool {
+    k.io.devices.get(&device.address).is_some_and(|record| record.below != 0)
+}
+
+/// `AddDevice` failed: the stack must be as before.
+///
+/// # Errors
+/// As reading memory.
+pub(super) fn after_failed_add(
+    cx: &mut Cx<'_>,
+    id: NodeId,
+    driver: DriverPtr<DRIVER_OBJECT>,
+    stack: &[Device],
+) -> Flow<()> {
+    let (service, device) = (io::driver::service(cx, driver), cx.with(|k| k.pnp.node(id).function.name.clone()));
+    if stack.len() > 1 {
+        let message = format!(
+            "AddDevice of {service} failed and left its device object {:#x} attached to {device}",
+            stack[1].address
+        );
+        return Err(cx.stop(Verdict::error("add-device-left-attached", message)));
+    }
+    Ok(())
+}
+
+/// After `IRP_MN_STOP_DEVICE`: the resources belong to nobody.
+///
+/// # Errors
+/// A verdict on an interrupt that is still connected.
+pub(super) fn after_stop(cx: &mut Cx<'_>, id: NodeId, what: &str) -> Flow<()> {
+    let (service, device) = names(cx, id);
+    if let Some(object) = connected(cx, id) {
+        let message = format!(
+            "{service} completed {what} of {device} and its interrupt {object:#x} is still connected: IoDisconnectInterrupt(Ex) first"
+        );
+        return Err(cx.stop(Verdict::error("interrupt-still-connected", message)));
+    }
+    for (mapping, caller) in mapped(cx, id) {
+        let message = format!(
+            "{service} completed {what} of {device} and {:#x} bytes of its memory at {:#x}, mapped by {caller}, are still mapped: MmUnmapIoSpace",
+            mapping.bytes, mapping.bus
+        );
+        cx.report(Verdict::error("io-space-still-mapped", message));
+    }
+    Ok(())
+}
+
+/// After `IRP_MN_REMOVE_DEVICE`: nothing of the driver is left on the device. `above` are the devices that were attached.
+///
+/// # Errors
+/// A verdict on devices that are still attached or there, or on an interrupt that is still connected.
+pub(super) fn after_remove(cx: &mut Cx<'_>, id: NodeId, above: &[Device]) -> Flow<()> {
+    let (service, device) = names(cx, id);
+    for &left in above {
+        let (alive, attached) = cx.with(|k| (is_alive(k, left), is_attached(k, left)));
+        if !alive && !attached {
+            continue;
+        }
+        let (rule, code, rest) = if attached {
+            ("device-not-detached", 0x21D, "is still attached: IoDetachDevice")
+        } else {
+            ("device-not-deleted", 0x21E, "is still there: IoDeleteDevice")
+        };
+        let message =
+            format!("{service} completed IRP_MN_REMOVE_DEVICE of {device} and its device object {:#x} {rest}", left.address);
+        return Err(cx.stop(Verdict::error(rule, message).bug_check(0xC9, [code, 0, left.address, 0])));
+    }
+    for interface in enabled_interfaces(cx, id) {
+        let message = format!(
+            "{service} completed IRP_MN_REMOVE_DEVICE of {device} and its interface {interface} is still enabled: IoSetDeviceInterfaceState"
+        );
+        cx.report(Verdict::error("interface-still-enabled", message));
+    }
+    let interfaces = cx.with(|k| std::mem::take(&mut k.pnp.node_mut(id).interfaces));
+    if interfaces > 0 {
+        let message = format!(
+            "{service} completed IRP_MN_REMOVE_DEVICE of {device} and holds {interfaces} reference(s) to its BUS_INTERFACE_STANDARD: InterfaceDereference"
+        );
+        cx.report(Verdict::error("bus-interface-leak", message));
+    }
+    after_stop(cx, id, "IRP_MN_REMOVE_DEVICE")
+}
+
+/// After `IRP_MN_SURPRISE_REMOVAL`: the devices are still there, for the files on them.
+///
+/// # Errors
+/// A verdict on a device that was detached or deleted.
+pub(super) fn after_surprise(cx: &mut Cx<'_>, id: NodeId, above: &[Device]) -> Flow<()> {
+    let (service, device) = names(cx, id);
+    for &left in above {
+        let (alive, attached) = cx.with(|k| (is_alive(k, left), is_attached(k, left)));
+        if alive && attached {
+            continue;
+        }
+        let (rule, code, verb) = if alive {
+            ("detached-in-surprise-removal", 0x241, "detached")
+        } else {
+            ("deleted-in-surprise-removal", 0x242, "deleted")
+        };
+        let message = format!(
+            "{service} {verb} its device object {:#x} in IRP_MN_SURPRISE_REMOVAL of {device}; that is for IRP_MN_REMOVE_DEVICE, which follows",
+            left.address
+        );
+        return Err(cx.stop(Verdict::error(rule, message).bug_check(0xC9, [code, 0, left.address, 0])));
+    }
+    Ok(())
+}
+
+/// The device's windows are nobody's from now on.
+pub(super) fn release_windows(cx: &mut Cx<'_>, id: NodeId, state: &'static str) {
+    cx.with(|k| {
+        let node = k.pnp.node(id);
+        // A card that is gone reads as ones, and drivers find out by that.
+        if node.state == State::SurpriseRemoved {
+            return;
+        }
+        let device = node.function.name.clone();
+        let windows: Vec<Released> = node
+            .resources
+            .iter()
+            .filter_map(|resource| match resource {
+                Resource::Window(w) => {
+                    Some(Released { device: device.clone(), state, port: w.port, base: w.base, length: w.length })
+                }
+                Resource::Interrupt(_) => None,
+            })
+            .collect();
+        k.hal.stale.release(windows);
+    });
+}
+
+/// An interrupt object that the device's driver still has on the device's line. A driver with several devices on one line has one
+/// connection for each that is started.
+fn connected(cx: &mut Cx<'_>, id: NodeId) -> Option<u64> {
+    cx.with(|k| {
+        let node = k.pnp.node(id);
+        let (driver, interrupt) = (node.driver, node.interrupt()?);
+        let others = k.pnp.nodes.iter().filter(|(other, node)| {
+            **other != id
+                && node.driver == driver
+                && node.interrupt().is_some_and(|i| i.vector == interrupt.vector)
+                && matches!(node.state, State::Started | State::StopPending | State::RemovePending)
+        });
+        let others = others.count();
+        let on_line = k.io.interrupts.iter().filter(|(object, owner)| {
+            **owner == Some(driver.address) && ke::interrupt::vector_of(k, **object) == Some(interrupt.vector)
+        });
+        on_line.map(|(object, _)| *object).nth(others)
+    })
+}
+
+/// Mappings of the device's windows by its driver's image.
+fn mapped(cx: &mut Cx<'_>, id: NodeId) -> Vec<(io_space::Mapping, String)> {
+    let (image, windows) = cx.with(|k| {
+        let node = k.pnp.node(id);
+        let base = k.io.drivers.get(&node.driver.address).map_or(0, |driver| driver.base);
+        (base, node.function.windows.clone())
+    });
+    if image == 0 {
+        return Vec::new();
+    }
+    let mut mappings = io_space::outstanding(cx, image);
+    mappings.retain(|(mapping, _)| {
+        windows.iter().any(|w| !w.port && w.base != 0 && mapping.bus.wrapping_sub(w.base) < w.length)
+    });
+    mappings
+}
+
+/// Symbolic links of the device's interfaces that are enabled.
+fn enabled_interfaces(cx: &mut Cx<'_>, id: NodeId) -> Vec<String> {
+    cx.with(|k| io::interface::of_device(k, id.pdo()))
+}

@@ -1,0 +1,223 @@
+//! Device nodes: one for each function on the bus, with its state and what the PnP manager learned about it.
+//!
+//! Pages: *Device Nodes and Device Stacks*, *State Transitions for PnP Devices*. The tree is flat: every node hangs on the one
+//! PCI bus, and children that a driver reports are not given drivers here.
+
+use abi::{DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr};
+use engine::Flow;
+
+use super::identity::Identity;
+use super::install::Installation;
+use super::resource::{Interrupt, Resource};
+use crate::cx::{Cx, Kernel};
+use crate::hal::hardware::Function;
+use crate::verdict::Verdict;
+
+/// A device node, by its physical device object.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct NodeId(pub u64);
+
+impl NodeId {
+    /// Its physical device object.
+    #[must_use]
+    pub const fn pdo(self) -> DriverPtr<DEVICE_OBJECT> {
+        DriverPtr::new(self.0)
+    }
+}
+
+/// Where a device is on its way, as *State Transitions for PnP Devices* names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Known to the bus; no driver has been added (or all have been removed).
+    Enumerated,
+    /// Its driver's `AddDevice` was called.
+    Added,
+    /// Started.
+    Started,
+    /// `IRP_MN_QUERY_STOP_DEVICE` succeeded.
+    StopPending,
+    /// Stopped, to be started with other resources.
+    Stopped,
+    /// `IRP_MN_QUERY_REMOVE_DEVICE` succeeded.
+    RemovePending,
+    /// It said that it failed, and its drivers were told; files are still open.
+    Failed,
+    /// Gone; files are still open.
+    SurpriseRemoved,
+    /// Its card is gone and so is its device object.
+    Deleted,
+}
+
+impl State {
+    /// For messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Enumerated => "without a driver",
+            Self::Added => "not started",
+            Self::Started => "started",
+            Self::StopPending => "about to be stopped",
+            Self::Stopped => "stopped",
+            Self::RemovePending => "about to be removed",
+            Self::Failed => "failed, with files still open",
+            Self::SurpriseRemoved => "gone, with files still open",
+            Self::Deleted => "gone",
+        }
+    }
+}
+
+/// What the PnP manager asked the bus driver when the device was enumerated.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Answers {
+    /// `BusQueryDeviceID`.
+    pub device_id: String,
+    /// `BusQueryInstanceID`.
+    pub instance_id: String,
+    /// `BusQueryHardwareIDs`, the best first.
+    pub hardware_ids: Vec<String>,
+    /// `BusQueryCompatibleIDs`, the best first.
+    pub compatible_ids: Vec<String>,
+    /// `DeviceTextDescription`.
+    pub description: String,
+    /// `DeviceTextLocationInformation`.
+    pub location: String,
+    /// `DEVICE_CAPABILITIES`, as answered last.
+    pub capabilities: Vec<u8>,
+    /// `PNP_BUS_INFORMATION`.
+    pub bus: Vec<u8>,
+    /// Boot configuration: a `CM_RESOURCE_LIST`.
+    pub boot_resources: Vec<u8>,
+    /// An `IO_RESOURCE_REQUIREMENTS_LIST`.
+    pub requirements: Vec<u8>,
+}
+
+/// A device node.
+pub(crate) struct Node {
+    pub(crate) function: Function,
+    pub(crate) identity: Identity,
+    pub(crate) state: State,
+    pub(crate) answers: Answers,
+    pub(crate) installation: Option<Installation>,
+    /// The function driver that was added, while it is.
+    pub(crate) driver: DriverPtr<DRIVER_OBJECT>,
+    /// What it was started with, while it has it.
+    pub(crate) resources: Vec<Resource>,
+    /// `PNP_DEVICE_STATE`, as answered last.
+    pub(crate) device_state: u32,
+    /// Whether the physical device object has seen the request that is under way.
+    pub(crate) seen: bool,
+    /// References to interfaces of the bus driver.
+    pub(crate) interfaces: u64,
+    /// `PowerDevice*`.
+    pub(crate) power: u32,
+    /// It is `\Device\NTPNP_PCInnnn`.
+    pub(crate) number: u32,
+}
+
+impl Node {
+    /// Below `Enum` in the registry; names the device to the system.
+    pub(crate) fn instance_path(&self) -> String {
+        super::identity::instance_path(&self.answers.device_id, &self.answers.instance_id, false)
+    }
+
+    pub(crate) fn interrupt(&self) -> Option<Interrupt> {
+        self.resources.iter().find_map(|resource| match resource {
+            Resource::Interrupt(interrupt) => Some(*interrupt),
+            Resource::Window(_) => None,
+        })
+    }
+}
+
+/// A device as others see it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Described {
+    /// The node.
+    pub id: NodeId,
+    /// The model's name on the bus, e.g. `pci9052#0`.
+    pub name: String,
+    /// Its state.
+    pub state: State,
+    /// Its instance path.
+    pub instance_path: String,
+    /// What the bus driver answered.
+    pub answers: Answers,
+}
+
+/// All devices that are not gone, in the order of their places on the bus.
+pub fn devices(cx: &mut Cx<'_>) -> Vec<Described> {
+    cx.with(|k| {
+        let mut all: Vec<_> = k.pnp.nodes.iter().filter(|(_, node)| node.state != State::Deleted).collect();
+        all.sort_by_key(|(_, node)| node.function.address);
+        let describe = |(id, node): (&NodeId, &Node)| Described {
+            id: *id,
+            name: node.function.name.clone(),
+            state: node.state,
+            instance_path: node.instance_path(),
+            answers: node.answers.clone(),
+        };
+        all.into_iter().map(describe).collect()
+    })
+}
+
+/// The node whose name on the bus is `name`.
+pub fn named(cx: &mut Cx<'_>, name: &str) -> Option<NodeId> {
+    cx.with(|k| {
+        let mut nodes = k.pnp.nodes.iter().filter(|(_, node)| node.state != State::Deleted);
+        nodes.find(|(_, node)| node.function.name == name).map(|(id, _)| *id)
+    })
+}
+
+/// The state of a node.
+///
+/// # Panics
+/// If there is no such node: ids come from [`devices`] and [`named`].
+pub fn state(cx: &mut Cx<'_>, id: NodeId) -> State {
+    cx.with(|k| k.pnp.node(id).state)
+}
+
+/// Whether `device` is a physical device object of a device that has been enumerated.
+#[must_use]
+pub fn is_physical(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> bool {
+    k.pnp.nodes.get(&NodeId(device.address)).is_some_and(|node| node.state != State::Deleted)
+}
+
+/// The node of a physical device object, or the verdict Windows has for a routine that needs one.
+///
+/// # Errors
+/// Bug check CAh, 2.
+pub(crate) fn of_pdo(cx: &mut Cx<'_>, ddi: &str, device: DriverPtr<DEVICE_OBJECT>) -> Flow<NodeId> {
+    if cx.with(|k| is_physical(k, device)) {
+        return Ok(NodeId(device.address));
+    }
+    let message = format!(
+        "{ddi} was given {:#x}, which is not the physical device object of an enumerated device (AddDevice's second argument is one)",
+        device.address
+    );
+    let verdict = Verdict::error("not-a-physical-device", message);
+    Err(cx.stop(verdict.bug_check(0xCA, [2, device.address, 0, 0])))
+}
+
+/// The name in the registry of the device with this physical device object: `PCI\VEN_…\3&…`.
+#[must_use]
+pub fn instance_path(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Option<String> {
+    k.pnp.nodes.get(&NodeId(device.address)).map(Node::instance_path)
+}
+
+/// The line interrupt that a device was started with, by its physical device object.
+#[must_use]
+pub fn interrupt_of(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Option<Interrupt> {
+    k.pnp.nodes.get(&NodeId(device.address)).and_then(Node::interrupt)
+}
+
+/// The devices of a stack from the bottom: the physical device object first.
+pub(crate) fn stack(cx: &mut Cx<'_>, id: NodeId) -> Flow<Vec<DriverPtr<DEVICE_OBJECT>>> {
+    let mut devices = vec![id.pdo()];
+    loop {
+        let top = devices[devices.len() - 1];
+        let above = cx.read(top + DEVICE_OBJECT::AttachedDevice)?;
+        if above.is_null() || devices.contains(&above) {
+            return Ok(devices);
+        }
+        devices.push(above);
+    }
+}

@@ -1,0 +1,155 @@
+//! What a device was given, as plain values and as the bytes of a `CM_RESOURCE_LIST`, raw or translated.
+//!
+//! Pages: *Hardware Resources*, *Raw and Translated Resources*, *CM_PARTIAL_RESOURCE_DESCRIPTOR structure*. As on Windows, a
+//! window is followed by an entry that is private to the PCI driver and says which base address register it came from.
+
+use abi::{
+    CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE, CM_RESOURCE_MEMORY_PREFETCHABLE, CM_RESOURCE_MEMORY_READ_WRITE,
+    CM_RESOURCE_PORT_16_BIT_DECODE, CM_RESOURCE_PORT_IO, CM_RESOURCE_PORT_POSITIVE_DECODE, CmResourceShareDeviceExclusive,
+    CmResourceShareShared, CmResourceTypeDevicePrivate, CmResourceTypeInterrupt, CmResourceTypeMemory,
+    CmResourceTypePort, PCIBus,
+};
+
+use crate::hal::hardware::{Function, Window};
+
+/// A line interrupt as it is routed and as a driver connects to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Interrupt {
+    /// The line: raw level and raw vector.
+    pub line: u32,
+    /// Translated vector.
+    pub vector: u32,
+    /// Translated level: the IRQL.
+    pub irql: u8,
+    /// The processors it is delivered to.
+    pub affinity: u64,
+}
+
+/// One resource.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resource {
+    /// A window of a base address register.
+    Window(Window),
+    /// The line interrupt.
+    Interrupt(Interrupt),
+}
+
+/// What the firmware gave a function, in the order of its base address registers, the interrupt last. Windows that have no
+/// base are left out.
+#[must_use]
+pub fn of_function(function: &Function, interrupt: Option<Interrupt>) -> Vec<Resource> {
+    let windows = function.windows.iter().filter(|window| window.base != 0).copied().map(Resource::Window);
+    windows.chain(interrupt.map(Resource::Interrupt)).collect()
+}
+
+/// How a list speaks of a resource.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// Bus addresses, lines.
+    Raw,
+    /// System addresses, vectors.
+    Translated,
+}
+
+/// `CM_RESOURCE_PORT_*` of a PCI device's ports.
+pub(crate) const PORT_FLAGS: u16 =
+    CM_RESOURCE_PORT_IO | CM_RESOURCE_PORT_16_BIT_DECODE | CM_RESOURCE_PORT_POSITIVE_DECODE;
+
+/// `CM_RESOURCE_MEMORY_*` of a window.
+pub(crate) const fn memory_flags(window: &Window) -> u16 {
+    CM_RESOURCE_MEMORY_READ_WRITE | if window.prefetchable { CM_RESOURCE_MEMORY_PREFETCHABLE } else { 0 }
+}
+
+/// The bytes of a `CM_RESOURCE_LIST` with one full descriptor on PCI bus `bus`.
+#[must_use]
+pub fn list(resources: &[Resource], bus: u8, form: Form) -> Vec<u8> {
+    let descriptors: Vec<[u8; 0x14]> = resources.iter().flat_map(|r| descriptors(r, form)).collect();
+    let mut bytes = Vec::new();
+    let count = u32::try_from(descriptors.len()).unwrap_or(u32::MAX);
+    // Count; InterfaceType, BusNumber; Version 1, Revision 1, Count.
+    for word in [1, PCIBus, u32::from(bus), 0x0001_0001, count] {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    bytes.extend(descriptors.iter().flatten());
+    bytes
+}
+
+fn descriptors(resource: &Resource, form: Form) -> Vec<[u8; 0x14]> {
+    match resource {
+        Resource::Window(window) => {
+            let (kind, flags) = match window.port {
+                true => (CmResourceTypePort, PORT_FLAGS),
+                false => (CmResourceTypeMemory, memory_flags(window)),
+            };
+            let length = u32::try_from(window.length).unwrap_or(u32::MAX);
+            let own = descriptor(kind, CmResourceShareDeviceExclusive, flags, [window.base, length.into()]);
+            vec![own, private(window.bar)]
+        }
+        Resource::Interrupt(interrupt) => {
+            let Interrupt { line, vector, irql, affinity } = *interrupt;
+            // Level and group in the first four bytes, vector in the next, then the affinity.
+            let (level, vector, affinity) = match form {
+                Form::Raw => (line, line, u64::MAX),
+                Form::Translated => (irql.into(), vector, affinity),
+            };
+            let first = u64::from(level) | u64::from(vector) << 32;
+            let flags = CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE;
+            vec![descriptor(CmResourceTypeInterrupt, CmResourceShareShared, flags, [first, affinity])]
+        }
+    }
+}
+
+/// The PCI driver's own entry behind a window: `Data` is 1, the base address register, 0.
+fn private(bar: u8) -> [u8; 0x14] {
+    let share = CmResourceShareDeviceExclusive;
+    descriptor(CmResourceTypeDevicePrivate, share, 0, [1 | u64::from(bar) << 32, 0])
+}
+
+fn descriptor(kind: u8, share: u8, flags: u16, u: [u64; 2]) -> [u8; 0x14] {
+    let mut bytes = [0; 0x14];
+    bytes[0] = kind;
+    bytes[1] = share;
+    bytes[2..4].copy_from_slice(&flags.to_le_bytes());
+    bytes[4..12].copy_from_slice(&u[0].to_le_bytes());
+    bytes[12..].copy_from_slice(&u[1].to_le_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resources() -> Vec<Resource> {
+        vec![
+            Resource::Window(Window { bar: 0, port: false, base: 0xE000_0000, length: 0x80, prefetchable: false }),
+            Resource::Window(Window { bar: 1, port: true, base: 0xC000, length: 0x80, prefetchable: false }),
+            Resource::Interrupt(Interrupt { line: 17, vector: 0x91, irql: 9, affinity: 3 }),
+        ]
+    }
+
+    #[test]
+    fn a_raw_list_has_bus_addresses_and_the_line_byte_for_byte() {
+        #[rustfmt::skip]
+        let expected = [
+            1, 0, 0, 0,  5, 0, 0, 0,  0, 0, 0, 0,  1, 0, 1, 0,  5, 0, 0, 0,
+            3, 1, 0, 0,     0, 0, 0, 0xE0,  0, 0, 0, 0,   0x80, 0, 0, 0,  0, 0, 0, 0,
+            0x81, 1, 0, 0,  1, 0, 0, 0,     0, 0, 0, 0,   0, 0, 0, 0,     0, 0, 0, 0,
+            1, 1, 0x31, 0,  0, 0xC0, 0, 0,  0, 0, 0, 0,   0x80, 0, 0, 0,  0, 0, 0, 0,
+            0x81, 1, 0, 0,  1, 0, 0, 0,     1, 0, 0, 0,   0, 0, 0, 0,     0, 0, 0, 0,
+            2, 3, 0, 0,     17, 0, 0, 0,    17, 0, 0, 0,  0xFF, 0xFF, 0xFF, 0xFF,  0xFF, 0xFF, 0xFF, 0xFF,
+        ];
+        assert_eq!(list(&resources(), 0, Form::Raw), expected);
+    }
+
+    #[test]
+    fn a_translated_list_differs_in_the_interrupt_only() {
+        let (raw, translated) = (list(&resources(), 0, Form::Raw), list(&resources(), 0, Form::Translated));
+        let interrupt = raw.len() - 0x14;
+        assert_eq!(raw[..interrupt], translated[..interrupt]);
+        assert_eq!(
+            translated[interrupt..],
+            [2, 3, 0, 0, 9, 0, 0, 0, 0x91, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0],
+            "level is the IRQL, then the vector, then the processors"
+        );
+    }
+}

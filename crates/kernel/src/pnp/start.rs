@@ -1,0 +1,268 @@
+//! Starting a device: `AddDevice`, resources, `IRP_MN_START_DEVICE`, and what Windows asks afterwards.
+//!
+//! Pages: *Adding a PnP Device to a Running System*, *IRP_MN_START_DEVICE*, *IRP_MN_FILTER_RESOURCE_REQUIREMENTS*,
+//! *Writing an AddDevice Routine*. Resources are those the firmware assigned; nothing is moved to make room.
+
+use std::fmt;
+
+use abi::{
+    BusRelations, DEVICE_OBJECT, DEVICE_RELATIONS, DO_POWER_INRUSH, DO_POWER_PAGABLE, DRIVER_OBJECT, DriverPtr,
+    IRP_MN_FILTER_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_DEVICE_RELATIONS, IRP_MN_QUERY_PNP_DEVICE_STATE,
+    IRP_MN_QUERY_RESOURCE_REQUIREMENTS, IRP_MN_START_DEVICE, NtStatus, PNP_DEVICE_FAILED,
+};
+use engine::Flow;
+
+use super::enumerate::{available, exclusively, tell};
+use super::node::{self, NodeId, State};
+use super::request::{self, ask};
+use super::requirements::{self, Unusable};
+use super::resource::{self, Form, Resource};
+use super::{leftovers, remove};
+use crate::cx::Cx;
+use crate::io;
+use crate::mm::pool;
+use crate::ob;
+use crate::verdict::{Tier, Verdict};
+
+const TAG: u32 = pool::tag(b"PnpR");
+
+/// Why a device did not start. The driver is not to blame by itself: it said so.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StartFailure {
+    /// What failed: `AddDevice`, `IRP_MN_START_DEVICE`, …
+    pub step: &'static str,
+    /// Its status.
+    pub status: NtStatus,
+    /// More, in words; may be empty.
+    pub why: String,
+}
+
+impl fmt::Display for StartFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} failed with {}", self.step, self.status)?;
+        if self.why.is_empty() { Ok(()) } else { write!(f, ": {}", self.why) }
+    }
+}
+
+/// Whether it started.
+pub type Started = Result<(), StartFailure>;
+
+fn failure(step: &'static str, status: NtStatus, why: impl Into<String>) -> Started {
+    Err(StartFailure { step, status, why: why.into() })
+}
+
+/// Adds `driver` to the device and starts it. On a system thread, at PASSIVE_LEVEL.
+///
+/// # Errors
+/// A verdict on a driver of the stack. (inner) a step failed, and what had been added was removed again.
+pub fn start(cx: &mut Cx<'_>, id: NodeId, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<Started> {
+    exclusively(cx, |cx| {
+        let state = node::state(cx, id);
+        if state != State::Enumerated {
+            return Ok(failure("start", NtStatus::INVALID_DEVICE_STATE, format!("the device is {}", state.name())));
+        }
+        match add(cx, id, driver)? {
+            Ok(()) => start_added(cx, id),
+            failed => Ok(failed),
+        }
+    })
+}
+
+/// `AddDevice`.
+fn add(cx: &mut Cx<'_>, id: NodeId, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<Started> {
+    tell(cx, id, "add");
+    let status = io::driver::add_device(cx, driver, id.pdo())?;
+    let stack = node::stack(cx, id)?;
+    if !status.is_success() {
+        leftovers::after_failed_add(cx, id, driver, &stack)?;
+        return Ok(failure("AddDevice", status, ""));
+    }
+    cx.with(|k| {
+        let node = k.pnp.node_mut(id);
+        (node.state, node.driver) = (State::Added, driver);
+    });
+    check_stack(cx, id, driver, &stack)?;
+    Ok(Ok(()))
+}
+
+/// What `AddDevice` must have done.
+fn check_stack(
+    cx: &mut Cx<'_>,
+    id: NodeId,
+    driver: DriverPtr<DRIVER_OBJECT>,
+    stack: &[DriverPtr<DEVICE_OBJECT>],
+) -> Flow<()> {
+    let service = io::driver::service(cx, driver);
+    let device = cx.with(|k| k.pnp.node(id).function.name.clone());
+    if stack.len() == 1 {
+        let message = format!("AddDevice of {service} returned STATUS_SUCCESS and attached no device object to {device}");
+        cx.report(Verdict { tier: Tier::Warning, ..Verdict::error("add-device-attached-nothing", message) });
+    }
+    for pair in stack.windows(2) {
+        let (below, above) = (pair[0], pair[1]);
+        let lower = cx.read(below + DEVICE_OBJECT::Flags)?;
+        let upper = cx.read(above + DEVICE_OBJECT::Flags)?;
+        if lower & DO_POWER_PAGABLE != 0 && upper & (DO_POWER_PAGABLE | DO_POWER_INRUSH) == 0 {
+            let message = format!(
+                "AddDevice of {service} did not take over DO_POWER_PAGABLE from the device below {:#x}: its power requests may come at DISPATCH_LEVEL, those of the driver below must not",
+                above.address
+            );
+            let verdict = Verdict::error("power-pagable-not-taken-over", message);
+            cx.report(Verdict { tier: Tier::Warning, ..verdict.bug_check(0xC9, [0x23F, 0, above.address, 0]) });
+        }
+        let (size, size_below) = (cx.read(above + DEVICE_OBJECT::StackSize)?, cx.read(below + DEVICE_OBJECT::StackSize)?);
+        if size <= size_below {
+            let message = format!(
+                "AddDevice of {service} left StackSize {size} in its device object, above one with {size_below}: requests to it have no room for the driver below"
+            );
+            return Err(cx.stop(Verdict::error("stack-size", message)));
+        }
+    }
+    Ok(())
+}
+
+/// Starts a device whose drivers have been added; removes them again if it fails.
+pub(super) fn start_added(cx: &mut Cx<'_>, id: NodeId) -> Flow<Started> {
+    let resources = match assign(cx, id)? {
+        Ok(resources) => resources,
+        Err(failed) => return give_up(cx, id, failed),
+    };
+    cx.with(|k| k.pnp.node_mut(id).resources = resources);
+    let status = send_start(cx, id)?;
+    if !status.is_success() {
+        let failed = StartFailure { step: "IRP_MN_START_DEVICE", status, why: String::new() };
+        return give_up(cx, id, failed);
+    }
+    cx.with(|k| k.pnp.node_mut(id).state = State::Started);
+    let capabilities = request::capabilities(cx, id)?;
+    cx.with(|k| k.pnp.node_mut(id).answers.capabilities = capabilities);
+    let state = query_state(cx, id)?;
+    if state & PNP_DEVICE_FAILED != 0 {
+        remove::surprise_while_locked(cx, id, false)?;
+        return Ok(failure("IRP_MN_QUERY_PNP_DEVICE_STATE", NtStatus::UNSUCCESSFUL, "it answered PNP_DEVICE_FAILED"));
+    }
+    query_children(cx, id)?;
+    Ok(Ok(()))
+}
+
+fn give_up(cx: &mut Cx<'_>, id: NodeId, failed: StartFailure) -> Flow<Started> {
+    remove::send_remove(cx, id)?;
+    Ok(Err(failed))
+}
+
+/// Requirements from the bus driver, filtered by the stack, and met.
+fn assign(cx: &mut Cx<'_>, id: NodeId) -> Flow<Result<Vec<Resource>, StartFailure>> {
+    let asked = ask(cx, id, IRP_MN_QUERY_RESOURCE_REQUIREMENTS, [0; 4])?;
+    let original = if asked.status.is_success() { asked.information } else { 0 };
+    if original == 0 {
+        return Ok(Ok(Vec::new()));
+    }
+    let filtered = ask(cx, id, IRP_MN_FILTER_RESOURCE_REQUIREMENTS, [original, 0, 0, 0])?;
+    if !filtered.status.is_success() && filtered.status != NtStatus::NOT_SUPPORTED {
+        pool::free(cx, DriverPtr::<()>::new(original))?;
+        let (step, status) = ("IRP_MN_FILTER_RESOURCE_REQUIREMENTS", filtered.status);
+        return Ok(Err(StartFailure { step, status, why: String::new() }));
+    }
+    // A driver that answers a list of its own has freed the one it was given.
+    let list = match filtered {
+        io::send::Answer { information, .. } if filtered.status.is_success() && information != 0 => information,
+        _ => original,
+    };
+    let length = request::requirements_length(cx, list)?;
+    let bytes = cx.read_bytes(list, length)?;
+    pool::free(cx, DriverPtr::<()>::new(list))?;
+    let available = available(cx, id);
+    match requirements::assign(&bytes, &available) {
+        Ok(resources) => Ok(Ok(resources)),
+        Err(Unusable::Malformed(why)) => {
+            let device = cx.with(|k| k.pnp.node(id).function.name.clone());
+            let message = format!(
+                "the resource requirements of {device} cannot be read after IRP_MN_FILTER_RESOURCE_REQUIREMENTS: {why}"
+            );
+            Err(cx.stop(Verdict::error("bad-resource-requirements", message)))
+        }
+        Err(Unusable::Conflict(why)) => {
+            let (step, status) = ("assigning resources", NtStatus::CONFLICTING_ADDRESSES);
+            Ok(Err(StartFailure { step, status, why }))
+        }
+    }
+}
+
+/// `IRP_MN_START_DEVICE` with the node's resources.
+pub(super) fn send_start(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
+    tell(cx, id, "start");
+    let (resources, device, at) = cx.with(|k| {
+        let node = k.pnp.node(id);
+        let (name, at) = (node.function.name.clone(), node.function.address);
+        k.hal.stale.assign(&name);
+        (k.pnp.node(id).resources.clone(), name, at)
+    });
+    let (mut raw, mut translated) = (0, 0);
+    if !resources.is_empty() {
+        raw = copy(cx, &resource::list(&resources, at.bus, Form::Raw))?;
+        translated = copy(cx, &resource::list(&resources, at.bus, Form::Translated))?;
+    }
+    let answer = ask(cx, id, IRP_MN_START_DEVICE, [raw, translated, 0, 0])?;
+    for list in [raw, translated] {
+        if list != 0 {
+            pool::free(cx, DriverPtr::<()>::new(list))?;
+        }
+    }
+    let outcome = if answer.status.is_success() { "started" } else { "failed to start" };
+    cx.emit(crate::event::Event::Pnp { step: format!("{outcome} {device}") });
+    Ok(answer.status)
+}
+
+fn copy(cx: &mut Cx<'_>, bytes: &[u8]) -> Flow<u64> {
+    let block: DriverPtr<()> = pool::allocate(cx, pool::Kind::Paged, bytes.len() as u64, TAG)?;
+    if block.is_null() {
+        return Err(cx.stop(Verdict::not_implemented("running out of memory for a resource list")));
+    }
+    cx.write_bytes(block.address, bytes)?;
+    Ok(block.address)
+}
+
+/// `IRP_MN_QUERY_PNP_DEVICE_STATE`; a stack that does not answer has nothing to say.
+pub(super) fn query_state(cx: &mut Cx<'_>, id: NodeId) -> Flow<u32> {
+    let answer = ask(cx, id, IRP_MN_QUERY_PNP_DEVICE_STATE, [0; 4])?;
+    let state = if answer.status.is_success() { io::call::low_half(answer.information) } else { 0 };
+    cx.with(|k| k.pnp.node_mut(id).device_state = state);
+    Ok(state)
+}
+
+/// `IRP_MN_QUERY_DEVICE_RELATIONS` for the device's children. A driver that has some is a bus driver.
+pub(super) fn query_children(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
+    let answer = ask(cx, id, IRP_MN_QUERY_DEVICE_RELATIONS, [BusRelations.into(), 0, 0, 0])?;
+    if !answer.status.is_success() || answer.information == 0 {
+        return Ok(());
+    }
+    let relations: DriverPtr<DEVICE_RELATIONS> = DriverPtr::new(answer.information);
+    let count = cx.read(relations + DEVICE_RELATIONS::Count)?;
+    if count > 0 {
+        let what = format!("a device with children (IRP_MN_QUERY_DEVICE_RELATIONS reported {count})");
+        return Err(cx.stop(Verdict::not_implemented(&what)));
+    }
+    pool::free(cx, relations)
+}
+
+/// `IRP_MN_QUERY_DEVICE_RELATIONS`/`TargetDeviceRelation`: the physical device object as the stack says it.
+///
+/// # Errors
+/// A verdict if the stack answers another device, or none.
+pub fn target_device(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
+    let answer = ask(cx, id, IRP_MN_QUERY_DEVICE_RELATIONS, [abi::TargetDeviceRelation.into(), 0, 0, 0])?;
+    let relations: DriverPtr<DEVICE_RELATIONS> = DriverPtr::new(answer.information);
+    let right = answer.status.is_success() && !relations.is_null() && {
+        cx.read(relations + DEVICE_RELATIONS::Count)? == 1
+            && cx.read(relations + DEVICE_RELATIONS::Objects)? == id.pdo()
+    };
+    if !right {
+        let message = format!(
+            "the stack of {:#x} answered TargetDeviceRelation with {}, and not with its physical device object",
+            id.0, answer.status
+        );
+        return Err(cx.stop(Verdict::error("target-device-relation", message).bug_check(0xC9, [0x22B, 0, id.0, 0])));
+    }
+    ob::object::dereference(cx, id.pdo())?;
+    pool::free(cx, relations)
+}

@@ -1,0 +1,139 @@
+//! `PoRequestPowerIrp`: the power manager sends a device power IRP for a driver and calls it back.
+//!
+//! Pages: *PoRequestPowerIrp function*, *REQUEST_POWER_COMPLETE callback function*, rule *RequestedPowerIrp*. Each request is sent from a
+//! thread of the power manager, one at a time for each stack. Wait/wake requests are not there yet.
+
+use abi::{
+    Code, DEVICE_OBJECT, DevicePowerState, DriverPtr, IO_STATUS_BLOCK, IRP, IRP_MJ_POWER, IRP_MN_QUERY_POWER,
+    IRP_MN_SET_POWER, IRP_MN_WAIT_WAKE, NtStatus, PowerDeviceMaximum, PowerDeviceUnspecified,
+};
+use engine::Flow;
+
+use crate::cx::Cx;
+use crate::io::send::{Answer, Request, send};
+use crate::ke;
+use crate::mm::pool;
+use crate::pnp;
+use crate::verdict::{Tier, Verdict};
+
+/// A request that has not been answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pending {
+    device: DriverPtr<DEVICE_OBJECT>,
+    minor: u8,
+    state: u32,
+    completion: DriverPtr<Code>,
+    context: u64,
+}
+
+/// `PoRequestPowerIrp`: `PENDING` once the request is on its way.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn request(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    minor: u8,
+    state: u32,
+    completion: DriverPtr<Code>,
+    context: u64,
+    irp: DriverPtr<DriverPtr<IRP>>,
+) -> Flow<NtStatus> {
+    match minor {
+        IRP_MN_SET_POWER | IRP_MN_QUERY_POWER => {}
+        IRP_MN_WAIT_WAKE => return Err(cx.stop(Verdict::not_implemented("PoRequestPowerIrp with IRP_MN_WAIT_WAKE"))),
+        _ => return Ok(NtStatus::INVALID_PARAMETER_2),
+    }
+    if state == PowerDeviceUnspecified || state >= PowerDeviceMaximum {
+        let message = format!("PoRequestPowerIrp was called for device power state {state}, which does not exist");
+        return Err(cx.stop(Verdict::error("bad-power-state", message)));
+    }
+    if !irp.is_null() {
+        let message = "PoRequestPowerIrp was given an Irp parameter, which is for IRP_MN_WAIT_WAKE only: the IRP may be gone when it returns";
+        let verdict = Verdict::error("requested-power-irp", message).bug_check(0xC4, [0x4_100B, 0, 0, 0]);
+        cx.report(Verdict { tier: Tier::Warning, ..verdict });
+        cx.write(irp, DriverPtr::NULL)?;
+    }
+    let bottom = bottom(cx, device);
+    let pending = Pending { device, minor, state, completion, context };
+    let first = cx.with(|k| {
+        let queue = k.po.requests.entry(bottom).or_default();
+        queue.push(pending);
+        queue.len() == 1
+    });
+    if first {
+        ke::thread::spawn(cx, "power manager", Box::new(move |cx| drain(cx, bottom)))?;
+    }
+    Ok(NtStatus::PENDING)
+}
+
+/// The device object at the bottom of a stack.
+fn bottom(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> u64 {
+    cx.with(|k| {
+        let mut at = device.address;
+        while let Some(below) = k.io.devices.get(&at).map(|device| device.below).filter(|below| *below != 0) {
+            at = below;
+        }
+        at
+    })
+}
+
+/// Sends the requests for a stack, in order, until there are none.
+fn drain(cx: &mut Cx<'_>, bottom: u64) -> Flow<()> {
+    loop {
+        let next = cx.with(|k| k.po.requests.get(&bottom).and_then(|queue| queue.first().copied()));
+        let Some(pending) = next else {
+            cx.with(|k| k.po.requests.remove(&bottom));
+            return Ok(());
+        };
+        let request = Request {
+            parameters: [0, DevicePowerState.into(), pending.state.into(), 0],
+            status: NtStatus::NOT_SUPPORTED,
+            ..Request::new(IRP_MJ_POWER, pending.minor)
+        };
+        let answer = send(cx, pending.device, &request)?;
+        judge(cx, bottom, pending, answer)?;
+        call_back(cx, pending, answer)?;
+        cx.with(|k| k.po.requests.get_mut(&bottom).map(|queue| queue.remove(0)));
+    }
+}
+
+/// A device must not fail to be powered down, nor up (but for a card that is gone).
+fn judge(cx: &mut Cx<'_>, bottom: u64, pending: Pending, answer: Answer) -> Flow<()> {
+    if pending.minor != IRP_MN_SET_POWER || answer.status.is_success() {
+        return Ok(());
+    }
+    let node = pnp::NodeId(bottom);
+    let gone = cx.with(|k| {
+        k.pnp.nodes.get(&node).is_none_or(|node| {
+            matches!(node.state, pnp::node::State::SurpriseRemoved | pnp::node::State::Deleted)
+        })
+    });
+    if gone {
+        return Ok(());
+    }
+    let message = format!(
+        "a device IRP_MN_SET_POWER for D{} was completed with {}; a driver may fail IRP_MN_QUERY_POWER, not this",
+        pending.state - 1,
+        answer.status
+    );
+    cx.report(Verdict { tier: Tier::Warning, ..Verdict::error("set-power-failed", message) });
+    Ok(())
+}
+
+fn call_back(cx: &mut Cx<'_>, pending: Pending, answer: Answer) -> Flow<()> {
+    let Pending { device, minor, state, completion, context } = pending;
+    if completion.is_null() {
+        return Ok(());
+    }
+    let size = size_of::<IO_STATUS_BLOCK>() as u64;
+    let block: DriverPtr<IO_STATUS_BLOCK> = pool::allocate(cx, pool::Kind::NonPaged, size, pool::tag(b"PoSt"))?;
+    if block.is_null() {
+        return Err(cx.stop(Verdict::not_implemented("running out of memory for a power completion")));
+    }
+    cx.write(block + IO_STATUS_BLOCK::Status, answer.status)?;
+    cx.write(block + IO_STATUS_BLOCK::Information, answer.information)?;
+    let arguments = [device.address, minor.into(), state.into(), context, block.address];
+    ke::callout::call_routine(cx, "PowerCompletion", completion, device.address, &arguments)?;
+    pool::free(cx, block)
+}
