@@ -84,7 +84,9 @@ impl PciBus {
     pub fn reset(&mut self) {
         let Self { slots, claims: _, config_address } = self;
         *config_address = 0;
-        for Slot { address: _, name: _, model, config, line: _, present: _, seen_bars, seen_line_loads } in slots {
+        for Slot { address: _, name: _, model, config, line: _, present: _, seen_bars, seen_line_loads } in
+            slots
+        {
             model.reset();
             config.reset();
             *seen_bars = model.header().bars;

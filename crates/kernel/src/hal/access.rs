@@ -111,7 +111,8 @@ pub(crate) fn device_read(cx: &mut Cx<'_>, access: Access, data: &mut [u8]) -> F
 /// As [`device_read`]; shared data is read only.
 pub(crate) fn device_write(cx: &mut Cx<'_>, access: Access, data: &[u8]) -> Flow<()> {
     if SHARED_DATA.contains(access.address) {
-        let message = format!("the driver wrote to KUSER_SHARED_DATA at {:#x}, which is read only", access.address);
+        let message =
+            format!("the driver wrote to KUSER_SHARED_DATA at {:#x}, which is read only", access.address);
         let verdict = Verdict::error("shared-data-written", message);
         return Err(cx.stop(verdict.bug_check(0xBE, [access.address, 0, 0, 0xA])));
     }

@@ -145,7 +145,9 @@ pub fn interrupt_vector(
 fn line_of_register(k: &mut Kernel, value: u32) -> Option<u32> {
     let functions = k.hal.hardware.functions();
     let mut by_register = functions.iter().filter(|function| {
-        config::read(k.hal.hardware.as_mut(), function.address, 0x3C, 1).first().is_some_and(|&l| value == l.into())
+        config::read(k.hal.hardware.as_mut(), function.address, 0x3C, 1)
+            .first()
+            .is_some_and(|&l| value == l.into())
     });
     let found = by_register.find_map(|function| function.line);
     found.or_else(|| functions.iter().filter_map(|function| function.line).find(|&line| line == value))

@@ -59,7 +59,10 @@ impl Card {
         let Some(at) = self.slot(port, address) else { return Ok(u64::MAX) };
         let bytes = width as usize;
         if at % bytes != 0 {
-            return Err(Refusal { what: format!("card#0 +{at:x}h"), why: "accepts aligned accesses".to_owned() });
+            return Err(Refusal {
+                what: format!("card#0 +{at:x}h"),
+                why: "accepts aligned accesses".to_owned(),
+            });
         }
         let kind = if value.is_some() { "w" } else { "r" };
         self.accesses.push(format!("{kind}{bytes} +{at:x}"));

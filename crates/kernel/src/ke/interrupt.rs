@@ -214,12 +214,6 @@ pub fn disconnect(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()> {
     pool::free(cx, object)
 }
 
-/// The vector of a connected interrupt object.
-#[must_use]
-pub fn vector_of(k: &Kernel, object: u64) -> Option<u32> {
-    k.ke.interrupts.objects.get(&object).map(|connection| connection.vector)
-}
-
 /// Interrupt objects whose routine lies in `base..base+length`: for `Ldr` before it takes that code away.
 #[must_use]
 pub fn connected_to(k: &Kernel, base: u64, length: u64) -> Option<u64> {

@@ -26,13 +26,6 @@ pub fn bytes(cx: &mut Cx<'_>, offset: u64, length: u64) -> Vec<u8> {
     (offset..offset.saturating_add(length)).map(byte).collect()
 }
 
-/// The bytes at `offset`, as they are now. [`polled`] is the reader's to call when its instruction has retired.
-pub fn bytes(cx: &mut Cx<'_>, offset: u64, length: u64) -> Vec<u8> {
-    let page = cx.with(|k| page(k));
-    let byte = |at: u64| usize::try_from(at).ok().and_then(|at| page.get(at)).copied().unwrap_or(0);
-    (offset..offset.saturating_add(length)).map(byte).collect()
-}
-
 /// The driver looked at the clock: a loop that only does that sees time pass.
 ///
 /// # Errors

@@ -4,7 +4,8 @@
 //! callback function*. Its routines are rows of `exports/internal.rs`; `Context` is the physical device object.
 
 use abi::{
-    BUS_INTERFACE_STANDARD, DriverPtr, GUID_BUS_INTERFACE_STANDARD, IO_STACK_LOCATION, NtStatus, PCI_WHICHSPACE_CONFIG,
+    BUS_INTERFACE_STANDARD, DriverPtr, GUID_BUS_INTERFACE_STANDARD, IO_STACK_LOCATION, NtStatus,
+    PCI_WHICHSPACE_CONFIG,
 };
 use engine::Flow;
 
@@ -15,7 +16,11 @@ use crate::ldr;
 use crate::verdict::Verdict;
 
 /// Answers `IRP_MN_QUERY_INTERFACE`; none for interfaces the bus driver does not have.
-pub(super) fn query(cx: &mut Cx<'_>, id: NodeId, location: DriverPtr<IO_STACK_LOCATION>) -> Flow<Option<NtStatus>> {
+pub(super) fn query(
+    cx: &mut Cx<'_>,
+    id: NodeId,
+    location: DriverPtr<IO_STACK_LOCATION>,
+) -> Flow<Option<NtStatus>> {
     let kind = cx.read(location + IO_STACK_LOCATION::Parameters_QueryInterface_InterfaceType)?;
     if cx.read(kind)? != GUID_BUS_INTERFACE_STANDARD {
         return Ok(None);
@@ -50,7 +55,9 @@ fn node(cx: &mut Cx<'_>, routine: &str, context: u64) -> Flow<NodeId> {
     if cx.with(|k| k.pnp.nodes.contains_key(&id)) {
         return Ok(id);
     }
-    let message = format!("{routine} of BUS_INTERFACE_STANDARD was given {context:#x}, which is not the interface's Context");
+    let message = format!(
+        "{routine} of BUS_INTERFACE_STANDARD was given {context:#x}, which is not the interface's Context"
+    );
     Err(cx.stop(Verdict::error("interface-context", message)))
 }
 

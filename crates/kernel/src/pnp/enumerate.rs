@@ -6,8 +6,8 @@
 
 use abi::{
     BusQueryCompatibleIDs, BusQueryDeviceID, BusQueryHardwareIDs, BusQueryInstanceID, DeviceTextDescription,
-    DeviceTextLocationInformation, DriverPtr, IRP_MN_QUERY_BUS_INFORMATION, IRP_MN_QUERY_DEVICE_TEXT, IRP_MN_QUERY_ID,
-    IRP_MN_QUERY_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_RESOURCES, KEVENT,
+    DeviceTextLocationInformation, DriverPtr, IRP_MN_QUERY_BUS_INFORMATION, IRP_MN_QUERY_DEVICE_TEXT,
+    IRP_MN_QUERY_ID, IRP_MN_QUERY_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_RESOURCES, KEVENT,
 };
 use engine::Flow;
 
@@ -65,7 +65,13 @@ fn questions(cx: &mut Cx<'_>, id: NodeId) -> Flow<Answers> {
         hardware_ids: request::strings(cx, id, IRP_MN_QUERY_ID, BusQueryHardwareIDs)?,
         compatible_ids: request::strings(cx, id, IRP_MN_QUERY_ID, BusQueryCompatibleIDs)?,
         bus: request::block(cx, id, IRP_MN_QUERY_BUS_INFORMATION, [0; 4], request::bus_information_length)?,
-        boot_resources: request::block(cx, id, IRP_MN_QUERY_RESOURCES, [0; 4], request::resource_list_length)?,
+        boot_resources: request::block(
+            cx,
+            id,
+            IRP_MN_QUERY_RESOURCES,
+            [0; 4],
+            request::resource_list_length,
+        )?,
         requirements: request::block(
             cx,
             id,

@@ -58,7 +58,8 @@ pub fn keys(cx: &mut Cx<'_>, id: NodeId) -> Keys {
         Keys {
             hardware: format!(r"{instance}\Device Parameters"),
             instance,
-            driver: driver_key_name(node).map(|name| format!(r"System\CurrentControlSet\Control\Class\{name}")),
+            driver: driver_key_name(node)
+                .map(|name| format!(r"System\CurrentControlSet\Control\Class\{name}")),
         }
     })
 }

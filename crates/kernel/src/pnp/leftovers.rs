@@ -41,7 +41,8 @@ pub(super) fn after_failed_add(
     driver: DriverPtr<DRIVER_OBJECT>,
     stack: &[Device],
 ) -> Flow<()> {
-    let (service, device) = (io::driver::service(cx, driver), cx.with(|k| k.pnp.node(id).function.name.clone()));
+    let (service, device) =
+        (io::driver::service(cx, driver), cx.with(|k| k.pnp.node(id).function.name.clone()));
     if stack.len() > 1 {
         let message = format!(
             "AddDevice of {service} failed and left its device object {:#x} attached to {device}",
@@ -90,8 +91,10 @@ pub(super) fn after_remove(cx: &mut Cx<'_>, id: NodeId, above: &[Device]) -> Flo
         } else {
             ("device-not-deleted", 0x21E, "is still there: IoDeleteDevice")
         };
-        let message =
-            format!("{service} completed IRP_MN_REMOVE_DEVICE of {device} and its device object {:#x} {rest}", left.address);
+        let message = format!(
+            "{service} completed IRP_MN_REMOVE_DEVICE of {device} and its device object {:#x} {rest}",
+            left.address
+        );
         return Err(cx.stop(Verdict::error(rule, message).bug_check(0xC9, [code, 0, left.address, 0])));
     }
     for interface in enabled_interfaces(cx, id) {
@@ -148,9 +151,13 @@ pub(super) fn release_windows(cx: &mut Cx<'_>, id: NodeId, state: &'static str) 
             .resources
             .iter()
             .filter_map(|resource| match resource {
-                Resource::Window(w) => {
-                    Some(Released { device: device.clone(), state, port: w.port, base: w.base, length: w.length })
-                }
+                Resource::Window(w) => Some(Released {
+                    device: device.clone(),
+                    state,
+                    port: w.port,
+                    base: w.base,
+                    length: w.length,
+                }),
                 Resource::Interrupt(_) => None,
             })
             .collect();

@@ -9,10 +9,10 @@ use abi::{
     DevicePropertyBootConfiguration, DevicePropertyBootConfigurationTranslated, DevicePropertyBusNumber,
     DevicePropertyBusTypeGuid, DevicePropertyClassGuid, DevicePropertyClassName, DevicePropertyCompatibleIDs,
     DevicePropertyContainerID, DevicePropertyDeviceDescription, DevicePropertyDriverKeyName,
-    DevicePropertyEnumeratorName, DevicePropertyFriendlyName, DevicePropertyHardwareID, DevicePropertyInstallState,
-    DevicePropertyLegacyBusType, DevicePropertyLocationInformation, DevicePropertyManufacturer,
-    DevicePropertyPhysicalDeviceObjectName, DevicePropertyRemovalPolicy, DevicePropertyResourceRequirements,
-    DevicePropertyUINumber, DriverPtr, NtStatus,
+    DevicePropertyEnumeratorName, DevicePropertyFriendlyName, DevicePropertyHardwareID,
+    DevicePropertyInstallState, DevicePropertyLegacyBusType, DevicePropertyLocationInformation,
+    DevicePropertyManufacturer, DevicePropertyPhysicalDeviceObjectName, DevicePropertyRemovalPolicy,
+    DevicePropertyResourceRequirements, DevicePropertyUINumber, DriverPtr, NtStatus,
 };
 use engine::Flow;
 
@@ -61,7 +61,10 @@ fn value(cx: &mut Cx<'_>, id: NodeId, property: u32) -> Result<Vec<u8>, NtStatus
     cx.with(|k| {
         let node = k.pnp.node(id);
         let found = text(node, property).map(|text| ob::string::encode(&text));
-        let found = found.or_else(|| list(node, property)).or_else(|| number(node, property)).or_else(|| block(node, property));
+        let found = found
+            .or_else(|| list(node, property))
+            .or_else(|| number(node, property))
+            .or_else(|| block(node, property));
         match found {
             Some(value) => Ok(value),
             None if property <= DevicePropertyContainerID => Err(NtStatus::OBJECT_NAME_NOT_FOUND),

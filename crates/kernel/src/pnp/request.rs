@@ -50,15 +50,19 @@ pub(super) fn strings(cx: &mut Cx<'_>, id: NodeId, minor: u8, kind: u32) -> Flow
     if !answer.status.is_success() || answer.information == 0 {
         return Ok(Vec::new());
     }
-    let many = minor == abi::IRP_MN_QUERY_ID && (kind == BusQueryHardwareIDs || kind == BusQueryCompatibleIDs);
+    let many =
+        minor == abi::IRP_MN_QUERY_ID && (kind == BusQueryHardwareIDs || kind == BusQueryCompatibleIDs);
     let strings = read_strings(cx, answer.information, many)?;
     pool::free(cx, DriverPtr::<()>::new(answer.information))?;
     if minor == abi::IRP_MN_QUERY_ID
         && (kind == BusQueryDeviceID || kind == BusQueryInstanceID)
         && !strings.iter().all(|id| super::identity::is_valid(id))
     {
-        let message = format!("a driver answered the id {strings:?}, which has characters that no id may have");
-        return Err(cx.stop(Verdict::error("bad-device-id", message).bug_check(0xCA, [3, id.0, 0, kind.into()])));
+        let message =
+            format!("a driver answered the id {strings:?}, which has characters that no id may have");
+        return Err(
+            cx.stop(Verdict::error("bad-device-id", message).bug_check(0xCA, [3, id.0, 0, kind.into()]))
+        );
     }
     Ok(strings)
 }
@@ -80,7 +84,8 @@ fn read_strings(cx: &mut Cx<'_>, address: u64, many: bool) -> Flow<Vec<String>> 
             return Ok(strings);
         }
     }
-    let message = format!("a driver answered a string at {address:#x} that has no end within {LONGEST} characters");
+    let message =
+        format!("a driver answered a string at {address:#x} that has no end within {LONGEST} characters");
     Err(cx.stop(Verdict::error("bad-device-id", message).bug_check(0xCA, [3, 0, address, 0])))
 }
 
@@ -88,7 +93,13 @@ fn read_strings(cx: &mut Cx<'_>, address: u64, many: bool) -> Flow<Vec<String>> 
 ///
 /// # Errors
 /// As [`ask`], or if the block cannot be read.
-pub(super) fn block(cx: &mut Cx<'_>, id: NodeId, minor: u8, parameters: [u64; 4], length: BlockLength) -> Flow<Vec<u8>> {
+pub(super) fn block(
+    cx: &mut Cx<'_>,
+    id: NodeId,
+    minor: u8,
+    parameters: [u64; 4],
+    length: BlockLength,
+) -> Flow<Vec<u8>> {
     let answer = ask(cx, id, minor, parameters)?;
     if !answer.status.is_success() || answer.information == 0 {
         return Ok(Vec::new());

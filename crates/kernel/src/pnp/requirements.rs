@@ -10,8 +10,8 @@ use std::fmt;
 use abi::{
     CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE, CM_RESOURCE_INTERRUPT_MESSAGE, CmResourceShareDeviceExclusive,
     CmResourceShareShared, CmResourceTypeDevicePrivate, CmResourceTypeInterrupt, CmResourceTypeMemory,
-    CmResourceTypeMemoryLarge, CmResourceTypeNull, CmResourceTypePort, IO_RESOURCE_ALTERNATIVE, IO_RESOURCE_PREFERRED,
-    PCIBus,
+    CmResourceTypeMemoryLarge, CmResourceTypeNull, CmResourceTypePort, IO_RESOURCE_ALTERNATIVE,
+    IO_RESOURCE_PREFERRED, PCIBus,
 };
 
 use super::resource::{PORT_FLAGS, Resource, memory_flags};
@@ -150,7 +150,8 @@ fn assign_list(wanted: &[Wanted], available: &[Resource]) -> Result<Vec<Resource
     let mut index = 0;
     while let Some(first) = wanted.get(index) {
         // A descriptor and the alternatives that follow it ask for one resource.
-        let group = 1 + wanted[index + 1..].iter().take_while(|w| w.option & IO_RESOURCE_ALTERNATIVE != 0).count();
+        let group =
+            1 + wanted[index + 1..].iter().take_while(|w| w.option & IO_RESOURCE_ALTERNATIVE != 0).count();
         let options = &wanted[index..index + group];
         index += group;
         if first.asks_nothing() {
@@ -172,7 +173,9 @@ fn describe(wanted: &Wanted) -> String {
             format!("{length:#x} ports between {minimum:#x} and {maximum:#x} cannot be given to the device")
         }
         CmResourceTypeMemory | CmResourceTypeMemoryLarge => {
-            format!("{length:#x} bytes of memory between {minimum:#x} and {maximum:#x} cannot be given to the device")
+            format!(
+                "{length:#x} bytes of memory between {minimum:#x} and {maximum:#x} cannot be given to the device"
+            )
         }
         CmResourceTypeInterrupt if flags & CM_RESOURCE_INTERRUPT_MESSAGE != 0 => {
             "message-signaled interrupts, which the device does not have".to_owned()
@@ -202,7 +205,8 @@ fn read(list: &[u8]) -> Result<Vec<Vec<Wanted>>, Unusable> {
 }
 
 fn wanted(bytes: &[u8]) -> Wanted {
-    let qword = |at| u64::from(dword(bytes, at).unwrap_or(0)) | u64::from(dword(bytes, at + 4).unwrap_or(0)) << 32;
+    let qword =
+        |at| u64::from(dword(bytes, at).unwrap_or(0)) | u64::from(dword(bytes, at + 4).unwrap_or(0)) << 32;
     Wanted {
         option: bytes[0],
         kind: bytes[1],

@@ -5,9 +5,9 @@
 
 use abi::{
     CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE, CM_RESOURCE_MEMORY_PREFETCHABLE, CM_RESOURCE_MEMORY_READ_WRITE,
-    CM_RESOURCE_PORT_16_BIT_DECODE, CM_RESOURCE_PORT_IO, CM_RESOURCE_PORT_POSITIVE_DECODE, CmResourceShareDeviceExclusive,
-    CmResourceShareShared, CmResourceTypeDevicePrivate, CmResourceTypeInterrupt, CmResourceTypeMemory,
-    CmResourceTypePort, PCIBus,
+    CM_RESOURCE_PORT_16_BIT_DECODE, CM_RESOURCE_PORT_IO, CM_RESOURCE_PORT_POSITIVE_DECODE,
+    CmResourceShareDeviceExclusive, CmResourceShareShared, CmResourceTypeDevicePrivate,
+    CmResourceTypeInterrupt, CmResourceTypeMemory, CmResourceTypePort, PCIBus,
 };
 
 use crate::hal::hardware::{Function, Window};
@@ -121,7 +121,13 @@ mod tests {
 
     fn resources() -> Vec<Resource> {
         vec![
-            Resource::Window(Window { bar: 0, port: false, base: 0xE000_0000, length: 0x80, prefetchable: false }),
+            Resource::Window(Window {
+                bar: 0,
+                port: false,
+                base: 0xE000_0000,
+                length: 0x80,
+                prefetchable: false,
+            }),
             Resource::Window(Window { bar: 1, port: true, base: 0xC000, length: 0x80, prefetchable: false }),
             Resource::Interrupt(Interrupt { line: 17, vector: 0x91, irql: 9, affinity: 3 }),
         ]

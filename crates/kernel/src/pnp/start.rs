@@ -6,9 +6,10 @@
 use std::fmt;
 
 use abi::{
-    BusRelations, DEVICE_OBJECT, DEVICE_RELATIONS, DO_POWER_INRUSH, DO_POWER_PAGABLE, DRIVER_OBJECT, DriverPtr,
-    IRP_MN_FILTER_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_DEVICE_RELATIONS, IRP_MN_QUERY_PNP_DEVICE_STATE,
-    IRP_MN_QUERY_RESOURCE_REQUIREMENTS, IRP_MN_START_DEVICE, NtStatus, PNP_DEVICE_FAILED,
+    BusRelations, DEVICE_OBJECT, DEVICE_RELATIONS, DO_POWER_INRUSH, DO_POWER_PAGABLE, DRIVER_OBJECT,
+    DriverPtr, IRP_MN_FILTER_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_DEVICE_RELATIONS,
+    IRP_MN_QUERY_PNP_DEVICE_STATE, IRP_MN_QUERY_RESOURCE_REQUIREMENTS, IRP_MN_START_DEVICE, NtStatus,
+    PNP_DEVICE_FAILED,
 };
 use engine::Flow;
 
@@ -59,7 +60,11 @@ pub fn start(cx: &mut Cx<'_>, id: NodeId, driver: DriverPtr<DRIVER_OBJECT>) -> F
     exclusively(cx, |cx| {
         let state = node::state(cx, id);
         if state != State::Enumerated {
-            return Ok(failure("start", NtStatus::INVALID_DEVICE_STATE, format!("the device is {}", state.name())));
+            return Ok(failure(
+                "start",
+                NtStatus::INVALID_DEVICE_STATE,
+                format!("the device is {}", state.name()),
+            ));
         }
         match add(cx, id, driver)? {
             Ok(()) => start_added(cx, id),
@@ -95,7 +100,9 @@ fn check_stack(
     let service = io::driver::service(cx, driver);
     let device = cx.with(|k| k.pnp.node(id).function.name.clone());
     if stack.len() == 1 {
-        let message = format!("AddDevice of {service} returned STATUS_SUCCESS and attached no device object to {device}");
+        let message = format!(
+            "AddDevice of {service} returned STATUS_SUCCESS and attached no device object to {device}"
+        );
         cx.report(Verdict { tier: Tier::Warning, ..Verdict::error("add-device-attached-nothing", message) });
     }
     for pair in stack.windows(2) {
@@ -108,9 +115,13 @@ fn check_stack(
                 above.address
             );
             let verdict = Verdict::error("power-pagable-not-taken-over", message);
-            cx.report(Verdict { tier: Tier::Warning, ..verdict.bug_check(0xC9, [0x23F, 0, above.address, 0]) });
+            cx.report(Verdict {
+                tier: Tier::Warning,
+                ..verdict.bug_check(0xC9, [0x23F, 0, above.address, 0])
+            });
         }
-        let (size, size_below) = (cx.read(above + DEVICE_OBJECT::StackSize)?, cx.read(below + DEVICE_OBJECT::StackSize)?);
+        let (size, size_below) =
+            (cx.read(above + DEVICE_OBJECT::StackSize)?, cx.read(below + DEVICE_OBJECT::StackSize)?);
         if size <= size_below {
             let message = format!(
                 "AddDevice of {service} left StackSize {size} in its device object, above one with {size_below}: requests to it have no room for the driver below"
@@ -139,7 +150,11 @@ pub(super) fn start_added(cx: &mut Cx<'_>, id: NodeId) -> Flow<Started> {
     let state = query_state(cx, id)?;
     if state & PNP_DEVICE_FAILED != 0 {
         remove::surprise_while_locked(cx, id, false)?;
-        return Ok(failure("IRP_MN_QUERY_PNP_DEVICE_STATE", NtStatus::UNSUCCESSFUL, "it answered PNP_DEVICE_FAILED"));
+        return Ok(failure(
+            "IRP_MN_QUERY_PNP_DEVICE_STATE",
+            NtStatus::UNSUCCESSFUL,
+            "it answered PNP_DEVICE_FAILED",
+        ));
     }
     query_children(cx, id)?;
     Ok(Ok(()))
@@ -165,7 +180,9 @@ fn assign(cx: &mut Cx<'_>, id: NodeId) -> Flow<Result<Vec<Resource>, StartFailur
     }
     // A driver that answers a list of its own has freed the one it was given.
     let list = match filtered {
-        io::send::Answer { information, .. } if filtered.status.is_success() && information != 0 => information,
+        io::send::Answer { information, .. } if filtered.status.is_success() && information != 0 => {
+            information
+        }
         _ => original,
     };
     let length = request::requirements_length(cx, list)?;
@@ -261,7 +278,9 @@ pub fn target_device(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
             "the stack of {:#x} answered TargetDeviceRelation with {}, and not with its physical device object",
             id.0, answer.status
         );
-        return Err(cx.stop(Verdict::error("target-device-relation", message).bug_check(0xC9, [0x22B, 0, id.0, 0])));
+        return Err(
+            cx.stop(Verdict::error("target-device-relation", message).bug_check(0xC9, [0x22B, 0, id.0, 0]))
+        );
     }
     ob::object::dereference(cx, id.pdo())?;
     pool::free(cx, relations)

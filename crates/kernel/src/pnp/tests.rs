@@ -5,18 +5,19 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use abi::{
-    CM_RESOURCE_LIST, Code, DEVICE_OBJECT, DO_DEVICE_INITIALIZING, DRIVER_EXTENSION, DRIVER_OBJECT, DriverPtr,
-    FILE_DEVICE_UNKNOWN, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_MJ_PNP, IRP_MJ_POWER, IRP_MN_FILTER_RESOURCE_REQUIREMENTS,
-    IRP_MN_QUERY_PNP_DEVICE_STATE, IRP_MN_QUERY_REMOVE_DEVICE, IRP_MN_QUERY_STOP_DEVICE, IRP_MN_READ_CONFIG,
-    IRP_MN_REMOVE_DEVICE, IRP_MN_SET_POWER, IRP_MN_START_DEVICE, IRP_MN_STOP_DEVICE, IRP_MN_SURPRISE_REMOVAL, NtStatus,
-    PNP_DEVICE_FAILED, PowerDeviceD0, PowerDeviceD3,
+    CM_RESOURCE_LIST, Code, DEVICE_OBJECT, DO_DEVICE_INITIALIZING, DRIVER_EXTENSION, DRIVER_OBJECT,
+    DriverPtr, FILE_DEVICE_UNKNOWN, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_MJ_PNP, IRP_MJ_POWER,
+    IRP_MN_FILTER_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_PNP_DEVICE_STATE, IRP_MN_QUERY_REMOVE_DEVICE,
+    IRP_MN_QUERY_STOP_DEVICE, IRP_MN_READ_CONFIG, IRP_MN_REMOVE_DEVICE, IRP_MN_SET_POWER,
+    IRP_MN_START_DEVICE, IRP_MN_STOP_DEVICE, IRP_MN_SURPRISE_REMOVAL, NtStatus, PNP_DEVICE_FAILED,
+    PowerDeviceD0, PowerDeviceD3,
 };
 use engine::Flow;
 
 use super::node::State;
 use super::{
-    Installation, NodeId, StartFailure, bus_interface, devices, enumerate, install, invalidate, named, property,
-    query_remove, query_stop, remove, request, restart, start, state, stop, surprise_remove,
+    Installation, NodeId, StartFailure, bus_interface, devices, enumerate, install, invalidate, named,
+    property, query_remove, query_stop, remove, request, restart, start, state, stop, surprise_remove,
 };
 use crate::cx::Cx;
 use crate::hal::rig::{Card, machine};
@@ -24,8 +25,8 @@ use crate::io;
 use crate::io::driver::NewDriver;
 use crate::ke::rig::{Trace, message, rule, settle, spawn};
 use crate::mm::pool;
-use crate::verdict::Tier;
 use crate::po;
+use crate::verdict::Tier;
 
 type Routine = fn(&mut Cx<'_>, &[u64]) -> Flow<u64>;
 
@@ -126,7 +127,9 @@ fn good(cx: &mut Cx<'_>, arguments: &[u64]) -> Flow<u64> {
 }
 
 /// Runs `story` on a thread of a machine whose devices have been found.
-fn with_card(story: impl FnOnce(&mut Cx<'_>, NodeId, &Rc<RefCell<Card>>) -> Flow<()> + 'static) -> Vec<String> {
+fn with_card(
+    story: impl FnOnce(&mut Cx<'_>, NodeId, &Rc<RefCell<Card>>) -> Flow<()> + 'static,
+) -> Vec<String> {
     let mut lines = Vec::new();
     machine(|cx, card| {
         let trace = Trace::of(cx);
@@ -181,10 +184,7 @@ fn a_card_is_found_and_asked_who_it_is_in_windows_order() {
         assert_eq!(all.len(), 1);
         let card = &all[0];
         assert_eq!((card.name.as_str(), card.state), ("card#0", State::Enumerated));
-        assert_eq!(
-            card.instance_path,
-            r"PCI\VEN_10B5&DEV_9050&SUBSYS_227310B5&REV_02\3&11583659&0&18"
-        );
+        assert_eq!(card.instance_path, r"PCI\VEN_10B5&DEV_9050&SUBSYS_227310B5&REV_02\3&11583659&0&18");
         assert_eq!(card.answers.compatible_ids.len(), 7);
         assert_eq!(card.answers.location, "PCI bus 0, device 3, function 0");
         assert_eq!(card.answers.capabilities[8..12], [0, 0, 3, 0]);
@@ -587,7 +587,8 @@ fn a_requested_power_irp_goes_through_the_stack_and_calls_back() {
         cx.with(|k| k.io.rust_routines.insert(COMPLETION, completed));
         let (minor, state) = (IRP_MN_SET_POWER, PowerDeviceD3);
         let routine = DriverPtr::new(COMPLETION);
-        let status = po::request::request(cx, id.pdo(), minor, state, routine, flag.address, DriverPtr::NULL)?;
+        let status =
+            po::request::request(cx, id.pdo(), minor, state, routine, flag.address, DriverPtr::NULL)?;
         assert_eq!(status, NtStatus::PENDING);
         let pause = DriverPtr::new(flag.address + 8);
         cx.write(pause, -10_000_i64)?;

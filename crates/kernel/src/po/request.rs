@@ -41,11 +41,14 @@ pub fn request(
 ) -> Flow<NtStatus> {
     match minor {
         IRP_MN_SET_POWER | IRP_MN_QUERY_POWER => {}
-        IRP_MN_WAIT_WAKE => return Err(cx.stop(Verdict::not_implemented("PoRequestPowerIrp with IRP_MN_WAIT_WAKE"))),
+        IRP_MN_WAIT_WAKE => {
+            return Err(cx.stop(Verdict::not_implemented("PoRequestPowerIrp with IRP_MN_WAIT_WAKE")));
+        }
         _ => return Ok(NtStatus::INVALID_PARAMETER_2),
     }
     if state == PowerDeviceUnspecified || state >= PowerDeviceMaximum {
-        let message = format!("PoRequestPowerIrp was called for device power state {state}, which does not exist");
+        let message =
+            format!("PoRequestPowerIrp was called for device power state {state}, which does not exist");
         return Err(cx.stop(Verdict::error("bad-power-state", message)));
     }
     if !irp.is_null() {
@@ -127,7 +130,8 @@ fn call_back(cx: &mut Cx<'_>, pending: Pending, answer: Answer) -> Flow<()> {
         return Ok(());
     }
     let size = size_of::<IO_STATUS_BLOCK>() as u64;
-    let block: DriverPtr<IO_STATUS_BLOCK> = pool::allocate(cx, pool::Kind::NonPaged, size, pool::tag(b"PoSt"))?;
+    let block: DriverPtr<IO_STATUS_BLOCK> =
+        pool::allocate(cx, pool::Kind::NonPaged, size, pool::tag(b"PoSt"))?;
     if block.is_null() {
         return Err(cx.stop(Verdict::not_implemented("running out of memory for a power completion")));
     }

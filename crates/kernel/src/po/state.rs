@@ -21,11 +21,15 @@ pub fn set(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32, state: 
     let for_device = kind == DevicePowerState;
     let end = if for_device { PowerDeviceMaximum } else { PowerSystemMaximum };
     if kind > DevicePowerState || state == PowerDeviceUnspecified || state >= end {
-        let message = format!("PoSetPowerState was called with type {kind} and state {state}, which do not exist");
+        let message =
+            format!("PoSetPowerState was called with type {kind} and state {state}, which do not exist");
         return Err(cx.stop(Verdict::error("bad-power-state", message)));
     }
     if ke::irql::current(cx) >= 2 && state != PowerDeviceD0 {
-        let message = format!("PoSetPowerState was called at DISPATCH_LEVEL for D{}; there it may only say D0", state - 1);
+        let message = format!(
+            "PoSetPowerState was called at DISPATCH_LEVEL for D{}; there it may only say D0",
+            state - 1
+        );
         cx.report(Verdict { tier: Tier::Warning, ..Verdict::error("irql-too-high", message) });
     }
     Ok(cx.with(|k| {
