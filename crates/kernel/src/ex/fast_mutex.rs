@@ -1,0 +1,158 @@
+//! Fast mutexes.
+//!
+//! Pages: *ExAcquireFastMutex function*, *ExReleaseFastMutex function*, *ExAcquireFastMutexUnsafe function*,
+//! *ExTryToAcquireFastMutex function*. `ExInitializeFastMutex` is inlined into drivers; the structure in memory is the
+//! mutex, and who waits stands in its event.
+
+use abi::{DriverPtr, FAST_MUTEX, KEVENT};
+use engine::{Flow, Leave};
+
+use crate::cx::Cx;
+use crate::ke::{event, irql, region, thread, wait};
+use crate::verdict::Verdict;
+
+type Mutex = DriverPtr<FAST_MUTEX>;
+
+const APC_LEVEL: u8 = 1;
+
+/// `ExAcquireFastMutex`: returns at APC_LEVEL.
+///
+/// # Errors
+/// A verdict if the caller owns it already, or it is none.
+pub fn acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
+    not_owned(cx, mutex, "ExAcquireFastMutex")?;
+    let old = irql::raise(cx, APC_LEVEL)?;
+    lock(cx, mutex)?;
+    cx.write(mutex + FAST_MUTEX::OldIrql, old.into())
+}
+
+/// `ExTryToAcquireFastMutex`: at APC_LEVEL if it was free.
+///
+/// # Errors
+/// As [`acquire`], but that owning it is no mistake.
+pub fn try_acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<bool> {
+    if count(cx, mutex, "ExTryToAcquireFastMutex")? != 1 {
+        return Ok(false);
+    }
+    let old = irql::raise(cx, APC_LEVEL)?;
+    lock(cx, mutex)?;
+    cx.write(mutex + FAST_MUTEX::OldIrql, old.into())?;
+    Ok(true)
+}
+
+/// `ExReleaseFastMutex`: back to the level before.
+///
+/// # Errors
+/// A verdict if the caller does not own it.
+pub fn release(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
+    owned(cx, mutex, "ExReleaseFastMutex")?;
+    let old = cx.read(mutex + FAST_MUTEX::OldIrql)?.to_le_bytes()[0];
+    unlock(cx, mutex)?;
+    irql::lower(cx, old)
+}
+
+/// `ExAcquireFastMutexUnsafe`: the caller has normal kernel APCs disabled.
+///
+/// # Errors
+/// As [`acquire`]; a verdict if they are not.
+pub fn acquire_unsafe(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
+    apcs_disabled(cx, mutex, "ExAcquireFastMutexUnsafe", 0x39)?;
+    not_owned(cx, mutex, "ExAcquireFastMutexUnsafe")?;
+    lock(cx, mutex)
+}
+
+/// `ExReleaseFastMutexUnsafe`.
+///
+/// # Errors
+/// As [`release`].
+pub fn release_unsafe(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
+    apcs_disabled(cx, mutex, "ExReleaseFastMutexUnsafe", 0x3A)?;
+    owned(cx, mutex, "ExReleaseFastMutexUnsafe")?;
+    unlock(cx, mutex)
+}
+
+/// The count, if it is one an initialized mutex has: 1 is free, below one less for each that wants it.
+fn count(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<i32> {
+    let count = cx.read(mutex + FAST_MUTEX::Count)?;
+    // An event in it has 24 bytes and type 1; nobody waits in numbers beyond this.
+    let kind = cx.read(mutex.cast::<u8>().byte_add(FAST_MUTEX::Event.offset))?;
+    if kind == 1 && (-0x1_0000..=1).contains(&count) {
+        return Ok(count);
+    }
+    let message =
+        format!("{name} was given {:#x}, which ExInitializeFastMutex has not initialized", mutex.address);
+    Err(cx.stop(Verdict::error("fast-mutex-uninitialized", message)))
+}
+
+fn lock(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
+    let count = count(cx, mutex, "ExAcquireFastMutex")?;
+    cx.write(mutex + FAST_MUTEX::Count, count - 1)?;
+    if count != 1 {
+        let contention = cx.read(mutex + FAST_MUTEX::Contention)?;
+        cx.write(mutex + FAST_MUTEX::Contention, contention.wrapping_add(1))?;
+        let _woken = wait::for_object(cx, event_of(mutex))?;
+    }
+    let thread = thread::current_object(cx);
+    cx.write(mutex + FAST_MUTEX::Owner, thread)
+}
+
+fn unlock(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
+    cx.write(mutex + FAST_MUTEX::Owner, DriverPtr::NULL)?;
+    let count = cx.read(mutex + FAST_MUTEX::Count)? + 1;
+    cx.write(mutex + FAST_MUTEX::Count, count)?;
+    if count <= 0 {
+        event::set(cx, event_of(mutex), 0, false)?;
+    }
+    Ok(())
+}
+
+const fn event_of(mutex: Mutex) -> DriverPtr<KEVENT> {
+    DriverPtr::new(mutex.address + FAST_MUTEX::Event.offset)
+}
+
+fn not_owned(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<()> {
+    let (owner, thread) = (cx.read(mutex + FAST_MUTEX::Owner)?, thread::current_object(cx));
+    if count(cx, mutex, name)? == 1 || owner.is_null() || owner != thread {
+        return Ok(());
+    }
+    Err(stop(
+        cx,
+        "fast-mutex-recursive",
+        name,
+        mutex,
+        "which its caller owns already: it waits for itself",
+        [0; 4],
+    ))
+}
+
+fn owned(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<()> {
+    let (owner, thread) = (cx.read(mutex + FAST_MUTEX::Owner)?, thread::current_object(cx));
+    if owner == thread && count(cx, mutex, name)? < 1 {
+        return Ok(());
+    }
+    let thread = thread.address;
+    let parameters = [0x1000, mutex.address, thread, owner.address];
+    Err(stop(cx, "fast-mutex-not-owned", name, mutex, "which its caller does not own", parameters))
+}
+
+fn apcs_disabled(cx: &mut Cx<'_>, mutex: Mutex, name: &str, sub: u64) -> Flow<()> {
+    let level = irql::current(cx);
+    if level == APC_LEVEL || region::are_apcs_disabled(cx)? {
+        return Ok(());
+    }
+    let what = "outside a critical region and below APC_LEVEL";
+    Err(stop(cx, "fast-mutex-apcs", name, mutex, what, [sub, level.into(), mutex.address, 0]))
+}
+
+fn stop(
+    cx: &mut Cx<'_>,
+    rule: &'static str,
+    name: &str,
+    mutex: Mutex,
+    what: &str,
+    parameters: [u64; 4],
+) -> Leave {
+    let message = format!("{name} was called for the fast mutex {:#x}, {what}", mutex.address);
+    let verdict = Verdict::error(rule, message);
+    cx.stop(if parameters[0] == 0 { verdict } else { verdict.bug_check(0xC4, parameters) })
+}

@@ -1,0 +1,267 @@
+//! Lookaside lists: blocks of one size, kept for the next one that asks.
+//!
+//! Pages: *Using Lookaside Lists*, *ExInitializeNPagedLookasideList function*, *ExInitializeLookasideListEx function*,
+//! *ExDeleteNPagedLookasideList function*. Before Windows 11 22H2 allocation is inlined into drivers, which read and count
+//! in the structure; what is here does the same. A list keeps four blocks and does not adapt.
+
+use abi::{
+    Code, DriverPtr, EX_LOOKASIDE_LIST_EX_FLAGS_FAIL_NO_RAISE, EX_LOOKASIDE_LIST_EX_FLAGS_RAISE_ON_FAIL,
+    GENERAL_LOOKASIDE, NtStatus, POOL_QUOTA_FAIL_INSTEAD_OF_RAISE, POOL_RAISE_IF_ALLOCATION_FAILURE,
+    PagedPool, SLIST_HEADER,
+};
+use engine::Flow;
+
+use super::slist;
+use crate::cx::Cx;
+use crate::ke::callout::call_routine;
+use crate::ldr;
+use crate::mm::{pool, pool_exports};
+use crate::verdict::Verdict;
+
+/// The members that both forms of list begin with.
+type List = DriverPtr<GENERAL_LOOKASIDE>;
+
+/// Blocks a list keeps.
+const DEPTH: u16 = 4;
+
+/// What a list is made for.
+struct Wish {
+    name: &'static str,
+    allocate: DriverPtr<Code>,
+    free: DriverPtr<Code>,
+    pool_type: u32,
+    bytes: u64,
+    tag: u32,
+}
+
+fn default_allocate() -> DriverPtr<Code> {
+    ldr::export_address("ExAllocatePoolWithTag").unwrap_or_default()
+}
+
+fn default_free() -> DriverPtr<Code> {
+    ldr::export_address("ExFreePool").unwrap_or_default()
+}
+
+/// `ExInitializeNPagedLookasideList`.
+///
+/// # Errors
+/// A verdict if the list is initialized already, pageable or not aligned, here and below.
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn initialize_nonpaged(
+    cx: &mut Cx<'_>,
+    list: List,
+    allocate: DriverPtr<Code>,
+    free: DriverPtr<Code>,
+    flags: u32,
+    bytes: u64,
+    tag: u32,
+    _depth: u16,
+) -> Flow<()> {
+    let pool_type = flags | abi::NonPagedPool;
+    initialize(
+        cx,
+        list,
+        &Wish { name: "ExInitializeNPagedLookasideList", allocate, free, pool_type, bytes, tag },
+    )
+}
+
+/// `ExInitializePagedLookasideList`.
+///
+/// # Errors
+/// As [`initialize_nonpaged`].
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn initialize_paged(
+    cx: &mut Cx<'_>,
+    list: List,
+    allocate: DriverPtr<Code>,
+    free: DriverPtr<Code>,
+    flags: u32,
+    bytes: u64,
+    tag: u32,
+    _depth: u16,
+) -> Flow<()> {
+    let pool_type = flags | PagedPool;
+    initialize(
+        cx,
+        list,
+        &Wish { name: "ExInitializePagedLookasideList", allocate, free, pool_type, bytes, tag },
+    )
+}
+
+/// `ExInitializeLookasideListEx`.
+///
+/// # Errors
+/// As [`initialize_nonpaged`].
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn initialize_ex(
+    cx: &mut Cx<'_>,
+    list: List,
+    allocate: DriverPtr<Code>,
+    free: DriverPtr<Code>,
+    pool_type: u32,
+    flags: u32,
+    bytes: u64,
+    tag: u32,
+    _depth: u16,
+) -> Flow<NtStatus> {
+    let added = match flags {
+        0 => 0,
+        EX_LOOKASIDE_LIST_EX_FLAGS_RAISE_ON_FAIL => POOL_RAISE_IF_ALLOCATION_FAILURE,
+        EX_LOOKASIDE_LIST_EX_FLAGS_FAIL_NO_RAISE => POOL_QUOTA_FAIL_INSTEAD_OF_RAISE,
+        _ => return Ok(NtStatus::INVALID_PARAMETER_5),
+    };
+    let pool_type = pool_type | added;
+    initialize(
+        cx,
+        list,
+        &Wish { name: "ExInitializeLookasideListEx", allocate, free, pool_type, bytes, tag },
+    )?;
+    Ok(NtStatus::SUCCESS)
+}
+
+fn initialize(cx: &mut Cx<'_>, list: List, wish: &Wish) -> Flow<()> {
+    type L = GENERAL_LOOKASIDE;
+    if cx.with(|k| k.ex.lookasides.contains_key(&list.address)) {
+        let message =
+            format!("{} was given the list {:#x}, which is initialized already", wish.name, list.address);
+        let verdict = Verdict::error("lookaside-initialized-twice", message);
+        return Err(cx.stop(verdict.bug_check(0xC4, [0xCA, list.address, 0, 0])));
+    }
+    if wish.bytes == 0 || wish.bytes > u32::MAX.into() {
+        let message = format!("{} was asked for blocks of {} bytes", wish.name, wish.bytes);
+        return Err(cx.stop(Verdict::error("lookaside-size", message)));
+    }
+    if cx.with(|k| k.mm.map.page(list.address)).is_some_and(|page| page.pageable) {
+        let message = format!("{} was given a list in pageable memory at {:#x}", wish.name, list.address);
+        return Err(cx.stop(Verdict::error("lookaside-pageable", message)));
+    }
+    slist::initialize(cx, list.cast::<SLIST_HEADER>())?;
+    // A block must be able to hold the link while it is kept.
+    let size = u32::try_from(wish.bytes.max(16)).unwrap_or(u32::MAX);
+    cx.write(list + L::Depth, DEPTH)?;
+    cx.write(list + L::MaximumDepth, abi::EX_MAXIMUM_LOOKASIDE_DEPTH_BASE)?;
+    let zeroed = [
+        L::TotalAllocates,
+        L::AllocateMisses,
+        L::TotalFrees,
+        L::FreeMisses,
+        L::LastTotalAllocates,
+        L::LastAllocateMisses,
+    ];
+    for counter in zeroed {
+        cx.write(list + counter, 0)?;
+    }
+    cx.write(list + L::Type, wish.pool_type)?;
+    cx.write(list + L::Tag, wish.tag)?;
+    cx.write(list + L::Size, size)?;
+    let allocate = if wish.allocate.is_null() { default_allocate() } else { wish.allocate };
+    let free = if wish.free.is_null() { default_free() } else { wish.free };
+    cx.write(list + L::Allocate, allocate)?;
+    cx.write(list + L::Free, free)?;
+    let (owner, _) = pool::caller(cx);
+    cx.with(|k| k.ex.lookasides.insert(list.address, owner));
+    Ok(())
+}
+
+/// `ExAllocateFromNPagedLookasideList`, `ExAllocateFromPagedLookasideList`, `ExAllocateFromLookasideListEx`: null if there
+/// is no memory.
+///
+/// # Errors
+/// A verdict if it is no list; whatever the list's own routine comes to.
+pub fn allocate(cx: &mut Cx<'_>, list: List) -> Flow<u64> {
+    type L = GENERAL_LOOKASIDE;
+    known(cx, list, "ExAllocateFromLookasideListEx")?;
+    count(cx, list, L::TotalAllocates)?;
+    let entry = slist::pop(cx, list.cast())?;
+    if !entry.is_null() {
+        return Ok(entry.address);
+    }
+    count(cx, list, L::AllocateMisses)?;
+    let (kind, size, tag) = (cx.read(list + L::Type)?, cx.read(list + L::Size)?, cx.read(list + L::Tag)?);
+    let routine = cx.read(list + L::Allocate)?;
+    if routine == default_allocate() {
+        return Ok(pool_exports::allocate_with_tag(cx, kind, size.into(), tag)?.address);
+    }
+    let arguments = [kind.into(), size.into(), tag.into(), list.address];
+    call_routine(cx, "LookasideAllocate", routine, list.address, &arguments)
+}
+
+/// `ExFreeToNPagedLookasideList`, `ExFreeToPagedLookasideList`, `ExFreeToLookasideListEx`.
+///
+/// # Errors
+/// As [`allocate`].
+pub fn free(cx: &mut Cx<'_>, list: List, entry: u64) -> Flow<()> {
+    type L = GENERAL_LOOKASIDE;
+    known(cx, list, "ExFreeToLookasideListEx")?;
+    count(cx, list, L::TotalFrees)?;
+    if slist::depth(cx, list.cast())? < cx.read(list + L::Depth)? {
+        return slist::push(cx, list.cast(), DriverPtr::new(entry)).map(|_| ());
+    }
+    count(cx, list, L::FreeMisses)?;
+    free_one(cx, list, entry)
+}
+
+fn free_one(cx: &mut Cx<'_>, list: List, entry: u64) -> Flow<()> {
+    let routine = cx.read(list + GENERAL_LOOKASIDE::Free)?;
+    if routine == default_free() {
+        return pool::free(cx, DriverPtr::<()>::new(entry));
+    }
+    call_routine(cx, "LookasideFree", routine, list.address, &[entry, list.address]).map(|_| ())
+}
+
+/// `ExFlushLookasideListEx`.
+///
+/// # Errors
+/// As [`allocate`].
+pub fn flush(cx: &mut Cx<'_>, list: List) -> Flow<()> {
+    known(cx, list, "ExFlushLookasideListEx")?;
+    empty(cx, list)
+}
+
+/// `ExDeleteNPagedLookasideList`, `ExDeletePagedLookasideList`, `ExDeleteLookasideListEx`: frees what it kept.
+///
+/// # Errors
+/// As [`allocate`].
+pub fn delete(cx: &mut Cx<'_>, list: List) -> Flow<()> {
+    if cx.with(|k| k.ex.lookasides.remove(&list.address)).is_none() {
+        return Err(unknown(cx, list, "ExDeleteLookasideListEx"));
+    }
+    empty(cx, list)
+}
+
+fn empty(cx: &mut Cx<'_>, list: List) -> Flow<()> {
+    loop {
+        let entry = slist::pop(cx, list.cast())?;
+        if entry.is_null() {
+            return Ok(());
+        }
+        free_one(cx, list, entry.address)?;
+    }
+}
+
+fn count(cx: &mut Cx<'_>, list: List, counter: abi::Field<GENERAL_LOOKASIDE, u32>) -> Flow<()> {
+    let value = cx.read(list + counter)?;
+    cx.write(list + counter, value.wrapping_add(1))
+}
+
+fn known(cx: &mut Cx<'_>, list: List, name: &str) -> Flow<()> {
+    if cx.with(|k| k.ex.lookasides.contains_key(&list.address)) {
+        Ok(())
+    } else {
+        Err(unknown(cx, list, name))
+    }
+}
+
+fn unknown(cx: &mut Cx<'_>, list: List, name: &str) -> engine::Leave {
+    let message = format!("{name} was given {:#x}, which is no initialized lookaside list", list.address);
+    let verdict = Verdict::error("lookaside-uninitialized", message);
+    cx.stop(verdict.bug_check(0xC4, [0xCB, list.address, 0, 0]))
+}
+
+/// Lists that the image at `driver` initialized and did not delete.
+pub fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<u64> {
+    cx.with(|k| {
+        let own = k.ex.lookasides.iter().filter(|(_, owner)| **owner == Some(driver));
+        own.map(|(&list, _)| list).collect()
+    })
+}

@@ -1,0 +1,48 @@
+//! Work items of the executive's own: a driver's routine called later on a system thread.
+//!
+//! Page: *ExQueueWorkItem function*, *WORKER_THREAD_ROUTINE callback function*. Obsolete for drivers that unload
+//! (`IoQueueWorkItem` is not), used all the same. Each item runs on a worker thread of its own, so any order that Windows
+//! may choose is possible.
+
+use abi::{DriverPtr, INVALID_WORK_QUEUE_ITEM, LIST_ENTRY, WORK_QUEUE_ITEM};
+use engine::Flow;
+
+use crate::cx::Cx;
+use crate::ke;
+use crate::ke::callout::call_routine;
+use crate::verdict::Verdict;
+
+/// `ExQueueWorkItem`.
+///
+/// # Errors
+/// A verdict if the item is queued already, or has no routine.
+pub fn queue(cx: &mut Cx<'_>, item: DriverPtr<WORK_QUEUE_ITEM>, queue: u32) -> Flow<()> {
+    let link = (item + WORK_QUEUE_ITEM::List) + LIST_ENTRY::Flink;
+    let queued = cx.with(|k| k.ex.work_items.contains(&item.address));
+    let routine = cx.read(item + WORK_QUEUE_ITEM::WorkerRoutine)?;
+    let wrong = match () {
+        () if queued => Some("which is queued already"),
+        () if !cx.read(link)?.is_null() => Some("which ExInitializeWorkItem has not initialized"),
+        () if routine.is_null() => Some("which has no routine"),
+        () => None,
+    };
+    if let Some(wrong) = wrong {
+        let message = format!("ExQueueWorkItem was given the work item {:#x}, {wrong}", item.address);
+        let verdict = Verdict::error("work-item", message);
+        let parameters = [1, item.address, queue.into(), 0];
+        return Err(cx.stop(verdict.bug_check(INVALID_WORK_QUEUE_ITEM, parameters)));
+    }
+    // Linked, as far as the driver can see.
+    cx.write(link, item.cast())?;
+    cx.with(|k| k.ex.work_items.insert(item.address));
+    ke::thread::spawn(cx, "work item", Box::new(move |cx| run(cx, item))).map(|_| ())
+}
+
+/// The driver may free or queue the item again as soon as its routine runs.
+fn run(cx: &mut Cx<'_>, item: DriverPtr<WORK_QUEUE_ITEM>) -> Flow<()> {
+    cx.with(|k| k.ex.work_items.remove(&item.address));
+    cx.write((item + WORK_QUEUE_ITEM::List) + LIST_ENTRY::Flink, DriverPtr::NULL)?;
+    let routine = cx.read(item + WORK_QUEUE_ITEM::WorkerRoutine)?;
+    let parameter = cx.read(item + WORK_QUEUE_ITEM::Parameter)?;
+    call_routine(cx, "WorkerRoutine", routine, item.address, &[parameter.address]).map(|_| ())
+}
