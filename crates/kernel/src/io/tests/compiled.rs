@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use abi::{DriverPtr, FILE_DEVICE_UNKNOWN, NtStatus};
+use abi::{FILE_DEVICE_UNKNOWN, NtStatus};
 use engine::Flow;
 use image::Image;
 

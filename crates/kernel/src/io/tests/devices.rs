@@ -166,10 +166,12 @@ fn a_work_item_queued_twice_before_it_ran_is_told() {
 
 #[test]
 fn a_device_interface_opens_the_device_while_it_is_enabled() {
-    story(|cx| {
-        let driver = driver(cx, "pci", &[(IRP_MJ_CREATE, succeed)])?;
-        let physical = device(cx, driver, "\\Device\\NTPNP_PCI0001", 0)?;
-        cx.with(|k| k.pnp.instances.insert(physical.address, "PCI\\VEN_10B5&DEV_9050\\3&1&0&48".to_owned()));
+    story_with_card(|cx| {
+        crate::pnp::enumerate(cx)?;
+        let physical = crate::pnp::named(cx, "card#0").expect("the rig's card").pdo();
+        let driver = driver(cx, "card", &[(IRP_MJ_CREATE, succeed)])?;
+        let function = device(cx, driver, "", 0)?;
+        assert_eq!(stack::attach_to_stack(cx, function, physical)?, physical);
         let guid = crate::mm::pool::allocate(cx, crate::mm::pool::Kind::NonPaged, 16, 0)?;
         let link = unicode(cx, "x")?;
         assert_eq!(interface::register(cx, physical, guid, DriverPtr::NULL, link)?, NtStatus::SUCCESS);
