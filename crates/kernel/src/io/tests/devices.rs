@@ -8,8 +8,8 @@ use crate::cx::Cx;
 use crate::io::driver::{self as drivers, NewDriver};
 use crate::io::file::{self, OpenOptions};
 use crate::io::{allocate, device as devices, interface, links, stack, work_item};
+use crate::ob;
 use crate::ob::handle::Mode;
-use crate::{ob, pnp};
 
 #[test]
 fn a_device_in_use_goes_when_its_last_handle_is_closed() {
@@ -166,10 +166,12 @@ fn a_work_item_queued_twice_before_it_ran_is_told() {
 
 #[test]
 fn a_device_interface_opens_the_device_while_it_is_enabled() {
-    story(|cx| {
-        let driver = driver(cx, "pci", &[(IRP_MJ_CREATE, succeed)])?;
-        let physical = device(cx, driver, "\\Device\\NTPNP_PCI0001", 0)?;
-        cx.with(|k| pnp::node::pretend(k, physical, "PCI\\VEN_10B5&DEV_9050", "3&1&0&48"));
+    story_with_card(|cx| {
+        crate::pnp::enumerate(cx)?;
+        let physical = crate::pnp::named(cx, "card#0").expect("the rig's card").pdo();
+        let driver = driver(cx, "card", &[(IRP_MJ_CREATE, succeed)])?;
+        let function = device(cx, driver, "", 0)?;
+        assert_eq!(stack::attach_to_stack(cx, function, physical)?, physical);
         let guid = crate::mm::pool::allocate(cx, crate::mm::pool::Kind::NonPaged, 16, 0)?;
         let link = unicode(cx, "x")?;
         assert_eq!(interface::register(cx, physical, guid, DriverPtr::NULL, link)?, NtStatus::SUCCESS);

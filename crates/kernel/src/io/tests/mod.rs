@@ -1,6 +1,7 @@
 //! Stories of drivers, devices, files and IRPs, told with drivers whose routines are Rust.
 
 mod cancelling;
+mod compiled;
 mod devices;
 mod files;
 mod queues;

@@ -44,21 +44,31 @@ impl Outcome {
 
 /// Runs `story` as an application's thread, and the machine until nothing happens any more.
 pub(crate) fn story(story: impl FnOnce(&mut Cx<'_>) -> Flow<()> + 'static) -> Outcome {
-    rig::Rig::default().run(|cx| {
-        let trace = rig::Trace::of(cx);
-        let done = std::rc::Rc::new(std::cell::Cell::new(false));
-        let flag = done.clone();
-        rig::spawn(cx, "application", move |cx| {
-            story(cx)?;
-            flag.set(true);
-            Ok(())
-        });
-        let end = rig::settle(cx);
-        let (verdict, findings) = (cx.nt().verdict(), cx.nt().findings());
-        assert!(done.get() || verdict.is_some(), "the story stands still");
-        let outcome = engine::outside(|| (verdict.clone(), findings.clone()));
-        Outcome { end, verdict: outcome.0, findings: outcome.1, trace: trace.lines() }
-    })
+    rig::Rig::default().run(|cx| tell(cx, story))
+}
+
+/// As [`story`], in a machine with a PCI card, `card#0`.
+pub(crate) fn story_with_card(story: impl FnOnce(&mut Cx<'_>) -> Flow<()> + 'static) -> Outcome {
+    let mut outcome = None;
+    crate::hal::rig::machine(|cx, _| outcome = Some(tell(cx, story)));
+    outcome.expect("the machine has run")
+}
+
+fn tell(cx: &mut Cx<'_>, story: impl FnOnce(&mut Cx<'_>) -> Flow<()> + 'static) -> Outcome {
+    let trace = rig::Trace::of(cx);
+    let done = std::rc::Rc::new(std::cell::Cell::new(false));
+    let flag = done.clone();
+    rig::spawn(cx, "application", move |cx| {
+        story(cx)?;
+        flag.set(true);
+        Ok(())
+    });
+    let end = rig::settle(cx);
+    let (verdict, findings) = (cx.nt().verdict(), cx.nt().findings());
+    assert!(done.get() || verdict.is_some(), "the story stands still");
+    // Copies that outlive the machine's heap.
+    let (verdict, findings) = engine::outside(|| (verdict.clone(), findings.clone()));
+    Outcome { end, verdict, findings, trace: trace.lines() }
 }
 
 /// Makes a Rust routine callable by address.

@@ -1,0 +1,186 @@
+//! The drivers of `drivers/c`, compiled, loaded, used and unloaded.
+
+use std::path::Path;
+use std::process::Command;
+
+use abi::{FILE_DEVICE_UNKNOWN, NtStatus};
+use engine::Flow;
+use image::Image;
+
+use super::rig::{Driver, Outcome, story, user_bytes};
+use crate::cx::Cx;
+use crate::io::file::{self, Buffer, OpenOptions, Operation, Overlapped};
+use crate::io::{cancel, driver};
+use crate::ldr::{self, Module};
+use crate::mm::user;
+use crate::ob::Handle;
+
+/// `drivers/c/<source>` compiled with these definitions.
+fn compile(source: &str, defines: &[&str]) -> Image {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../drivers/c").join(source);
+    let name = format!("dirql-io-{}-{}.sys", std::process::id(), defines.join("-"));
+    let output = std::env::temp_dir().join(name);
+    let flags = "-std=gnu11 -O2 -Wno-multichar -ffreestanding -fno-stack-protector -nostdlib -nostartfiles \
+                 -Wl,--subsystem,native,--entry,DriverEntry,--image-base,0x140000000,--dynamicbase";
+    let mut gcc = Command::new("x86_64-w64-mingw32-gcc");
+    gcc.args(flags.split_whitespace()).args(defines.iter().map(|name| format!("-D{name}")));
+    let result = gcc.arg("-o").arg(&output).arg(&source).args(["-lntoskrnl", "-lhal"]).output();
+    let result = result.expect("install gcc-mingw-w64-x86-64, or run `cargo xtask test`, which does");
+    assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
+    let bytes = std::fs::read(&output).unwrap();
+    std::fs::remove_file(&output).unwrap();
+    let stem = source.file_stem().unwrap().to_string_lossy().into_owned();
+    Image::parse(&format!("{stem}.sys"), &bytes).unwrap()
+}
+
+/// Loads `image` and starts its driver on a system thread, tells the application's `story`, unloads.
+fn with_driver(image: Image, tell: impl FnOnce(&mut Cx<'_>) -> Flow<()> + 'static) -> Outcome {
+    story(move |cx| {
+        let driver = load(cx, image)?;
+        tell(cx)?;
+        assert_eq!(driver::unload(cx, driver)?, NtStatus::SUCCESS);
+        Ok(())
+    })
+}
+
+fn load(cx: &mut Cx<'_>, image: Image) -> Flow<Driver> {
+    let name = image.name().to_owned();
+    let service = name.trim_end_matches(".sys").to_owned();
+    let loaded = ldr::load(cx, Module { name, image })?.unwrap();
+    Ok(driver::load(cx, &service, &loaded)?.unwrap())
+}
+
+/// A control code of the drivers' own.
+const fn code(function: u32) -> u32 {
+    FILE_DEVICE_UNKNOWN << 16 | function << 2
+}
+
+fn buffer(cx: &mut Cx<'_>, bytes: &[u8]) -> Buffer {
+    Buffer { address: user_bytes(cx, bytes), length: u32::try_from(bytes.len()).unwrap() }
+}
+
+fn open(cx: &mut Cx<'_>, name: &str) -> Flow<Handle> {
+    Ok(file::open(cx, name, &OpenOptions::overlapped())?.unwrap())
+}
+
+fn begin(cx: &mut Cx<'_>, handle: Handle, operation: Operation) -> Flow<Overlapped> {
+    let overlapped = Overlapped::new(cx)?.unwrap();
+    let answer = file::start(cx, handle, operation, &overlapped)?;
+    assert_eq!(answer.status, NtStatus::PENDING);
+    Ok(overlapped)
+}
+
+/// `QUEUE_STATE`: reads, writes, sum of written bytes, cancelled, ticks.
+fn state(cx: &mut Cx<'_>, handle: Handle) -> Flow<[u32; 5]> {
+    let output = buffer(cx, &[0; 20]);
+    let answer = file::device_control(cx, handle, code(0x802), Buffer::default(), output)?;
+    assert_eq!((answer.status, answer.information), (NtStatus::SUCCESS, 20));
+    let bytes = user::read(cx, output.address, 20).unwrap();
+    Ok(std::array::from_fn(|i| u32::from_le_bytes(bytes[4 * i..4 * i + 4].try_into().unwrap())))
+}
+
+const QUEUE: &str = "\\\\.\\DirqlQueue";
+
+#[test]
+fn queued_writes_go_through_start_io_and_a_timers_dpc_one_after_the_other() {
+    let outcome = with_driver(compile("queue.c", &[]), |cx| {
+        let handle = open(cx, QUEUE)?;
+        let mut writes = Vec::new();
+        for byte in 1..=3 {
+            let data = buffer(cx, &[byte; 10]);
+            writes.push(begin(cx, handle, Operation::Write(data, Some(0)))?);
+        }
+        let before = cx.engine().now();
+        for write in &writes {
+            let answer = write.wait(cx)?;
+            assert_eq!((answer.status, answer.information), (NtStatus::SUCCESS, 10));
+        }
+        assert!(cx.engine().now() - before >= 3 * 2_000_000, "2 ms each");
+        assert_eq!(state(cx, handle)?, [0, 3, 60, 0, 0]);
+        assert_eq!(file::close(cx, handle)?, NtStatus::SUCCESS);
+        Ok(())
+    });
+    outcome.clean();
+    let position = |what: &str| outcome.trace.iter().position(|line| line.contains(what)).expect(what);
+    let order = ["role: \"DispatchWrite\"", "role: \"StartIo\"", "CustomTimerDpc", "IrpCompleted"];
+    let write = position(order[0]);
+    let places = order
+        .map(|what| write + outcome.trace[write..].iter().position(|line| line.contains(what)).expect(what));
+    assert!(places.is_sorted(), "{places:?}");
+}
+
+#[test]
+fn a_waiting_write_the_current_write_and_a_read_can_all_be_cancelled() {
+    with_driver(compile("queue.c", &["CANCELLED"]), |cx| {
+        let handle = open(cx, QUEUE)?;
+        let data = buffer(cx, b"0123456789");
+        let current = begin(cx, handle, Operation::Write(data, Some(0)))?;
+        let waiting = begin(cx, handle, Operation::Write(data, Some(0)))?;
+        let read = begin(cx, handle, Operation::Read(data, Some(0)))?;
+        assert_eq!(file::cancel_io(cx, handle)?, NtStatus::SUCCESS);
+        assert_eq!(waiting.wait(cx)?.status, NtStatus::CANCELLED);
+        assert_eq!(read.wait(cx)?.status, NtStatus::CANCELLED);
+        assert_eq!(current.wait(cx)?.status, NtStatus::SUCCESS, "StartIo had made it its own");
+        assert_eq!(state(cx, handle)?, [0, 1, 525, 2, 0]);
+        assert_eq!(file::close(cx, handle)?, NtStatus::SUCCESS);
+        Ok(())
+    })
+    .clean();
+}
+
+#[test]
+fn reads_are_answered_by_a_timer_and_cleanup_cancels_what_its_file_left() {
+    with_driver(compile("queue.c", &["CLEANUP"]), |cx| {
+        let (handle, other) = (open(cx, QUEUE)?, open(cx, QUEUE)?);
+        let data = buffer(cx, &[0; 4]);
+        let reads = [
+            begin(cx, handle, Operation::Read(data, Some(0)))?,
+            begin(cx, other, Operation::Read(data, Some(0)))?,
+        ];
+        let queued = begin(cx, other, Operation::Read(data, Some(0)))?;
+        assert_eq!(reads[0].wait(cx)?.information, 4);
+        assert_eq!(user::read(cx, data.address, 4).unwrap(), 1_u32.to_le_bytes());
+        assert_eq!(file::close(cx, other)?, NtStatus::SUCCESS);
+        assert_eq!(reads[1].wait(cx)?.status, NtStatus::CANCELLED);
+        assert_eq!(queued.wait(cx)?.status, NtStatus::CANCELLED);
+        assert_eq!(state(cx, handle)?, [1, 0, 0, 2, 0]);
+        assert_eq!(file::close(cx, handle)?, NtStatus::SUCCESS);
+        Ok(())
+    })
+    .clean();
+}
+
+#[test]
+fn the_devices_own_timer_comes_once_a_second() {
+    with_driver(compile("queue.c", &["PACE_BY_IO_TIMER"]), |cx| {
+        let handle = open(cx, QUEUE)?;
+        let data = buffer(cx, &[0; 4]);
+        let before = cx.engine().now();
+        let reads = [
+            begin(cx, handle, Operation::Read(data, Some(0)))?,
+            begin(cx, handle, Operation::Read(data, Some(0)))?,
+        ];
+        for read in &reads {
+            assert_eq!(read.wait(cx)?.status, NtStatus::SUCCESS);
+        }
+        let seconds = (cx.engine().now() - before) / 1_000_000_000;
+        assert!((1..=2).contains(&seconds), "{seconds} s");
+        assert_eq!(file::close(cx, handle)?, NtStatus::SUCCESS);
+        Ok(())
+    })
+    .clean();
+}
+
+#[test]
+fn an_application_that_ends_with_requests_under_way_has_them_cancelled() {
+    with_driver(compile("queue.c", &["ENDS"]), |cx| {
+        let handle = open(cx, QUEUE)?;
+        let data = buffer(cx, &[0; 4]);
+        let read = begin(cx, handle, Operation::Read(data, Some(0)))?;
+        cancel::rundown_thread(cx)?;
+        assert_eq!(read.result(cx)?.status, NtStatus::CANCELLED);
+        assert_eq!(file::close(cx, handle)?, NtStatus::SUCCESS);
+        Ok(())
+    })
+    .clean();
+}
