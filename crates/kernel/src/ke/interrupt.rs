@@ -114,7 +114,7 @@ const LOWEST_LEVEL: u32 = 3;
 /// The vector of line `line` (0–63); its level is the vector's upper half.
 #[must_use]
 pub const fn vector_of_line(line: u32) -> u32 {
-    (LOWEST_LEVEL + line % LEVELS) << 4 | line / LEVELS
+    ((LOWEST_LEVEL + line % LEVELS) << 4) | (line / LEVELS)
 }
 
 /// The line of a vector, if it is one of a line.
@@ -236,6 +236,7 @@ pub(crate) fn observe(cx: &mut Cx<'_>) {
         let now = k.hal.hardware.lines();
         let before = std::mem::replace(&mut k.ke.interrupts.levels, now);
         k.ke.interrupts.edges |= now & !before;
+        k.ke.rearm |= now != before;
         (before, now)
     });
     let mut changed = before ^ now;

@@ -18,6 +18,14 @@ pub fn current(cx: &mut Cx<'_>) -> u8 {
     cx.with(|k| k.ke.processor().irql)
 }
 
+/// What the gate of exports asks: the level now, and whether the thread has said that it waits next.
+pub(crate) fn at_gate(cx: &mut Cx<'_>) -> (u8, bool) {
+    cx.with(|k| {
+        let processor = k.ke.processor();
+        (processor.irql, processor.wait_next)
+    })
+}
+
 /// `KeGetCurrentIrql`.
 ///
 /// # Errors

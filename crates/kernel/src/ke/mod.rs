@@ -149,6 +149,13 @@ impl State {
         self.threads.get_mut(&strand)
     }
 
+    /// Changes the thread that runs now, if a strand runs at all.
+    pub(crate) fn change_thread(&mut self, change: impl FnOnce(&mut Thread)) {
+        if let Some(thread) = self.thread_mut() {
+            change(thread);
+        }
+    }
+
     /// The thread whose object this is.
     pub(crate) fn thread_of(&self, object: u64) -> Option<&Thread> {
         self.threads.values().find(|thread| thread.object.address == object)

@@ -65,6 +65,8 @@ pub(crate) struct Processor {
     pub(crate) floors: Vec<u8>,
     /// The spin lock this processor waits for.
     pub(crate) spinning: Option<u64>,
+    /// A `KeSetEvent` or its like said that the current thread waits next: nobody comes between.
+    pub(crate) wait_next: bool,
     /// Whether the current thread gives way as soon as the level allows, and then goes behind its equals.
     pub(crate) yield_requested: bool,
     /// Counts turns: the processor with the lowest one has waited longest.
@@ -93,6 +95,7 @@ impl Processor {
             entered: Vec::new(),
             floors: Vec::new(),
             spinning: None,
+            wait_next: false,
             yield_requested: false,
             last_turn: 0,
             turn_began: 0,

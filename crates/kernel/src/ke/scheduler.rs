@@ -64,7 +64,8 @@ pub fn run_until(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
 /// Everybody waits, and nothing is due that could wake anybody.
 fn deadlock(k: &Kernel) -> Verdict {
     let waiting = k.ke.threads.values().filter(|thread| {
-        thread.state == State::Waiting && matches!(thread.role, Role::Application | Role::System)
+        let ours = thread.role == Role::Worker && thread.callouts.is_empty();
+        thread.state == State::Waiting && !ours
     });
     let lines: Vec<String> = waiting
         .map(|thread| format!("the {} waits for {}", thread.name, wait::describe(k, thread.strand)))
@@ -175,7 +176,7 @@ pub(crate) fn must_switch(k: &Kernel, index: usize) -> bool {
         return false;
     }
     let Some(current) = k.ke.threads.get(&processor.thread) else { return false };
-    if current.wait_next {
+    if processor.wait_next {
         return false;
     }
     if processor.yield_requested {
@@ -302,7 +303,8 @@ fn place_for(k: &Kernel, thread: &thread::Thread) -> Option<usize> {
     }
     let running = |processor: &&&Processor| k.ke.threads.get(&processor.thread);
     let lower = open.iter().filter(|processor| {
-        running(processor).is_some_and(|other| other.priority() < thread.priority() && !other.wait_next)
+        let lower = running(processor).is_some_and(|other| other.priority() < thread.priority());
+        lower && !processor.wait_next
     });
     lower.min_by_key(|processor| running(processor).map(thread::Thread::priority)).map(index)
 }

@@ -30,11 +30,7 @@ const THREADS: &str = "
         KeInitializeEvent(event, 0, 0); KeInitializeTimerEx(timer, 0); KeInitializeDpc(dpc, tick, 0);
         KeSetTimerEx(timer, -10000, 50, dpc); KeWaitForSingleObject(event, 0, 0, 0, 0); return ticks;
     }
-    ROUTINE int shared_flag(void) {
-        volatile i64 *time = (i64 *)0xFFFFF78000000008; i64 start = *time; int reads = 0;
-        while (*time - start < 500000 && reads < 1000000) reads++;
-        return reads < 1000000;
-    }
+    ROUTINE int promises(void) { KeInitializeEvent(event, 1, 0); KeSetEvent(event, 0, 1); KeSetEvent(event, 0, 0); return 0; }
 ";
 
 #[test]
@@ -87,6 +83,15 @@ fn an_endless_loop_is_told_and_in_a_dpc_it_is_the_watchdogs_bug_check() {
             assert!(!cx.nt().verdict().unwrap().stack.is_empty());
         });
     }
+}
+
+#[test]
+fn set_event_with_wait_that_is_not_followed_by_a_wait_is_told() {
+    machine(|cx| {
+        let driver = Driver::load(cx, "threads", THREADS);
+        assert_eq!(driver.run(cx, "promises", &[]), None);
+        assert_eq!(rule(cx), Some("wait-promised"));
+    });
 }
 
 #[test]
