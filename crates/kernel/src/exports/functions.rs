@@ -119,7 +119,7 @@ exports! { FUNCTIONS:
     : KeAcquireInStackQueuedSpinLockAtDpcLevel(2) @ 2..=15 => ke::spinlock::acquire_queued_at_dispatch;
     : KeAcquireInterruptSpinLock(1) @ 0..=12 => ke::interrupt::acquire_spin_lock;
     : KeAcquireSpinLockAtDpcLevel(1) @ 2..=15 => ke::spinlock::acquire_at_dispatch;
-    : KeAcquireSpinLockRaiseToDpc(1) @ 0..=2 => ke::spinlock::acquire;
+    : KeAcquireSpinLockRaiseToDpc(1) @ 0..=2 => ke::spinlock::acquire_raise;
     : KeAreAllApcsDisabled(0) @ 0..=2 => ke::region::are_all_apcs_disabled;
     : KeAreApcsDisabled(0) @ 0..=2 => ke::region::are_apcs_disabled;
     : KeBugCheck(1) @ 0..=15 => ke::bugcheck::stop;
@@ -176,7 +176,7 @@ exports! { FUNCTIONS:
     : KeReleaseInterruptSpinLock(2) @ 0..=15 => ke::interrupt::release_spin_lock;
     : KeReleaseMutex(2) @ 0..=2 => ke::mutex::release;
     : KeReleaseSemaphore(4) @ 0..=2 => ke::semaphore::release;
-    : KeReleaseSpinLock(2) @ 2..=2 => ke::spinlock::release;
+    : KeReleaseSpinLock(2) @ 2..=2 => ke::spinlock::release_lower;
     : KeReleaseSpinLockFromDpcLevel(1) @ 2..=15 => ke::spinlock::release_from_dispatch;
     : KeRemoveByKeyDeviceQueue(2) @ 2..=2 => io::device_queue::remove_by_key;
     : KeRemoveDeviceQueue(1) @ 2..=2 => io::device_queue::remove;

@@ -76,7 +76,11 @@ pub(crate) fn asynchronous(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -
     let now = cx.engine().now();
     let spent = cx.with(|k| {
         let spent = k.ke.account(now);
-        k.ke.processor_mut().floors.push(call.floor);
+        let processor = k.ke.processor_mut();
+        if processor.floors.is_empty() {
+            processor.raised_since = now;
+        }
+        processor.floors.push(call.floor);
         k.ke.change_thread(|thread| thread.spent = 0);
         spent
     });

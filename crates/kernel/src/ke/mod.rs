@@ -14,6 +14,7 @@ pub mod fault;
 pub mod instruction;
 pub mod interrupt;
 pub mod irql;
+pub mod leftover;
 pub mod line;
 pub mod links;
 pub mod mutex;

@@ -56,9 +56,8 @@ impl Locks {
     }
 }
 
-/// A held lock of `base..base+length`: for `Mm` before it frees that memory.
-#[must_use]
-pub fn held_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
+/// A held lock of `base..base+length`.
+pub(crate) fn held_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
     k.ke.locks.held.range(base..base.saturating_add(length)).next().map(|(&lock, _)| lock)
 }
 
@@ -78,7 +77,7 @@ pub fn initialize(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
 ///
 /// # Errors
 /// As [`spin`].
-pub fn acquire(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<u8> {
+pub fn acquire_raise(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<u8> {
     let old = irql::raise(cx, DISPATCH_LEVEL)?;
     spin(cx, lock, 1)?;
     Ok(old)
@@ -121,7 +120,7 @@ pub fn test(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
 ///
 /// # Errors
 /// As [`give_back`]; whatever the lower level lets in.
-pub fn release(cx: &mut Cx<'_>, lock: SpinLock, level: u8) -> Flow<()> {
+pub fn release_lower(cx: &mut Cx<'_>, lock: SpinLock, level: u8) -> Flow<()> {
     give_back(cx, lock, 1, "KeReleaseSpinLock")?;
     irql::lower(cx, level)
 }

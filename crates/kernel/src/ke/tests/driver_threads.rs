@@ -25,6 +25,8 @@ const THREADS: &str = "
     u64 dpc[8], timer[8]; int ticks;
     void endless(void *d, void *c, void *a, void *b) { for (;;) ; }
     ROUTINE int never_in_dpc(void) { KeInitializeDpc(dpc, endless, 0); KeInsertQueueDpc(dpc, 0, 0); return 0; }
+    void stalls(void *d, void *c, void *a, void *b) { for (;;) KeStallExecutionProcessor(50); }
+    ROUTINE int stalls_in_dpc(void) { KeInitializeDpc(dpc, stalls, 0); KeInsertQueueDpc(dpc, 0, 0); return 0; }
     void tick(void *d, void *c, void *a, void *b) { if (++ticks == 3) { KeCancelTimer(timer); KeSetEvent(event, 0, 0); } }
     ROUTINE int periodic(void) {
         KeInitializeEvent(event, 0, 0); KeInitializeTimerEx(timer, 0); KeInitializeDpc(dpc, tick, 0);
@@ -83,6 +85,16 @@ fn an_endless_loop_is_told_and_in_a_dpc_it_is_the_watchdogs_bug_check() {
             assert!(!cx.nt().verdict().unwrap().stack.is_empty());
         });
     }
+}
+
+#[test]
+fn a_dpc_that_waits_busily_for_20_seconds_meets_the_watchdog() {
+    machine(|cx| {
+        let driver = Driver::load(cx, "threads", THREADS);
+        assert_eq!(driver.run(cx, "stalls_in_dpc", &[]), None);
+        assert_eq!((rule(cx), bug_check(cx)), (Some("dpc-watchdog"), Some(0x133)));
+        assert_eq!(cx.engine().now() / 1_000_000_000, 20);
+    });
 }
 
 #[test]

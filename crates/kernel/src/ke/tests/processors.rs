@@ -63,12 +63,12 @@ fn a_processor_that_finds_a_lock_held_spins_until_it_is_free() {
         for name in ["a", "b"] {
             let log = log.clone();
             spawn(cx, name, move |cx| {
-                let old = spinlock::acquire(cx, lock)?;
+                let old = spinlock::acquire_raise(cx, lock)?;
                 assert_eq!(cx.read(lock)?, 1);
                 log.say(format!("{name}+"));
                 scheduler::end_turn(cx)?;
                 log.say(format!("{name}-"));
-                spinlock::release(cx, lock, old)
+                spinlock::release_lower(cx, lock, old)
             });
         }
         assert_eq!(settle(cx), End::Quiet);
@@ -83,7 +83,7 @@ fn two_processors_that_take_two_locks_in_different_order_deadlock() {
         let (one, two) = (new_lock(cx), new_lock(cx));
         for (first, second) in [(one, two), (two, one)] {
             spawn(cx, "taker", move |cx| {
-                spinlock::acquire(cx, first)?;
+                spinlock::acquire_raise(cx, first)?;
                 scheduler::end_turn(cx)?;
                 spinlock::acquire_at_dispatch(cx, second)
             });
@@ -102,24 +102,24 @@ fn misuse_of_a_spin_lock_is_told() {
     type Misuse = fn(&mut Cx<'_>, SpinLock) -> engine::Flow<()>;
     let cases: [(&str, Option<u32>, Misuse); 5] = [
         ("spin-lock-recursion", Some(0xF), |cx, lock| {
-            spinlock::acquire(cx, lock)?;
+            spinlock::acquire_raise(cx, lock)?;
             spinlock::acquire_at_dispatch(cx, lock)
         }),
         ("spin-lock-not-held", Some(0x10), |cx, lock| {
             irql::raise(cx, DISPATCH_LEVEL)?;
-            spinlock::release(cx, lock, 0)
+            spinlock::release_lower(cx, lock, 0)
         }),
         ("spin-lock-damaged", None, |cx, lock| {
             cx.write(lock, 0xFEED)?;
-            spinlock::acquire(cx, lock).map(|_| ())
+            spinlock::acquire_raise(cx, lock).map(|_| ())
         }),
         ("spin-lock-held-below-dispatch", None, |cx, lock| {
-            let old = spinlock::acquire(cx, lock)?;
+            let old = spinlock::acquire_raise(cx, lock)?;
             irql::lower(cx, old)
         }),
         ("irql-lower-raises", Some(0xC4), |cx, lock| {
-            spinlock::acquire(cx, lock)?;
-            spinlock::release(cx, lock, 5)
+            spinlock::acquire_raise(cx, lock)?;
+            spinlock::release_lower(cx, lock, 5)
         }),
     ];
     for (expected, code, misuse) in cases {
@@ -143,7 +143,7 @@ fn a_queued_lock_is_released_by_its_handle_only() {
             spinlock::release_queued(cx, handle)?;
             assert_eq!((irql::current(cx), cx.read(lock)?), (0, 0));
             spinlock::acquire_queued(cx, lock, handle)?;
-            spinlock::release(cx, lock, 0)
+            spinlock::release_lower(cx, lock, 0)
         });
         settle(cx);
         assert_eq!(rule(cx), Some("spin-lock-not-held"));
