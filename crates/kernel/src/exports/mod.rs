@@ -50,7 +50,10 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
         let caller = cx.engine().caller().map_or(0, |c| c.rip);
         cx.emit(Event::Call { export: number, arguments: args.registers, caller });
     }
-    let irql = crate::ke::irql::current(cx);
+    let (irql, waits_next) = crate::ke::irql::at_gate(cx);
+    if waits_next && !export.name.starts_with("KeWait") {
+        return Err(cx.stop(must_wait(export)));
+    }
     if irql < export.irql_min || irql > export.irql_max {
         return Err(cx.stop(wrong_irql(export, irql)));
     }
@@ -59,6 +62,14 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
         cx.emit(Event::Return { export: number, value });
     }
     Ok(value)
+}
+
+fn must_wait(export: &Export) -> Verdict {
+    let message = format!(
+        "{} was called after a routine with Wait TRUE, which promised that a wait comes next",
+        export.name
+    );
+    Verdict::error("wait-promised", message)
 }
 
 fn wrong_irql(export: &Export, irql: u8) -> Verdict {

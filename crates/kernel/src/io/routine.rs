@@ -74,7 +74,7 @@ pub(crate) fn call_changing(
 }
 
 /// The result, if the routine is the kernel's own (or a test's).
-fn own(cx: &mut Cx<'_>, routine: DriverPtr<Code>, arguments: &[u64]) -> Option<Flow<u64>> {
+pub(crate) fn own(cx: &mut Cx<'_>, routine: DriverPtr<Code>, arguments: &[u64]) -> Option<Flow<u64>> {
     #[cfg(test)]
     if let Some(rust) = cx.with(|k| k.io.rust_routines.get(&routine.address).copied()) {
         return Some(rust(cx, arguments));

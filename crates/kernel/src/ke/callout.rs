@@ -9,8 +9,8 @@ use engine::Flow;
 use super::fault;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
-use crate::ldr;
 use crate::verdict::Verdict;
+use crate::{io, ldr};
 
 /// A routine of a driver that is to be called, or is running.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,8 +76,12 @@ pub(crate) fn asynchronous(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -
     let now = cx.engine().now();
     let spent = cx.with(|k| {
         let spent = k.ke.account(now);
-        k.ke.processor_mut().floors.push(call.floor);
-        k.ke.thread_mut().map(|thread| thread.spent = 0);
+        let processor = k.ke.processor_mut();
+        if processor.floors.is_empty() {
+            processor.raised_since = now;
+        }
+        processor.floors.push(call.floor);
+        k.ke.change_thread(|thread| thread.spent = 0);
         spent
     });
     let result = checked(cx, call, arguments);
@@ -85,7 +89,7 @@ pub(crate) fn asynchronous(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -
     cx.with(|k| {
         k.ke.account(now);
         k.ke.processor_mut().floors.pop();
-        k.ke.thread_mut().map(|thread| thread.spent = spent);
+        k.ke.change_thread(|thread| thread.spent = spent);
     });
     result
 }
@@ -98,16 +102,21 @@ fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
         return Err(cx.stop(verdict.bug_check(check.code, check.parameters)));
     }
     let Callout { role, routine, object, .. } = *call;
+    if let Some(result) = io::routine::own(cx, routine, arguments) {
+        return result;
+    }
     if cx.wants(Kind::Enter) {
         cx.emit(Event::Enter { role, routine: routine.address, object });
     }
     let before = cx.with(|k| {
-        k.ke.thread_mut().map(|thread| thread.callouts.push(*call));
+        k.ke.change_thread(|thread| thread.callouts.push(*call));
         Kept::now(k)
     });
     let result = cx.call(routine, arguments);
     let after = cx.with(|k| {
-        k.ke.thread_mut().map(|thread| thread.callouts.pop());
+        k.ke.change_thread(|thread| {
+            thread.callouts.pop();
+        });
         Kept::now(k)
     });
     let value = result?;

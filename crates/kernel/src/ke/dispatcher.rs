@@ -256,9 +256,8 @@ pub(crate) fn stop(cx: &mut Cx<'_>, header: Header, broken: Broken) -> engine::L
     }
 }
 
-/// An object of `base..base+length` that a thread waits for: for `Mm` before it frees or unmaps that memory.
-#[must_use]
-pub fn waited_for_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
+/// An object of `base..base+length` that a thread waits for.
+pub(crate) fn waited_for_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
     k.ke.waits.range(base..base.saturating_add(length)).next().map(|(&object, _)| object)
 }
 

@@ -219,9 +219,8 @@ fn queue_of(k: &Kernel, dpc: u64) -> Option<(usize, usize)> {
     })
 }
 
-/// A DPC of `base..base+length` that is in a queue: for `Mm` before it frees or unmaps that memory.
-#[must_use]
-pub fn queued_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
+/// A DPC of `base..base+length` that is in a queue.
+pub(crate) fn queued_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
     let queued = k.ke.processors.iter().flat_map(|processor| &processor.dpcs);
     queued.map(|dpc| dpc.object).find(|&object| object.wrapping_sub(base) < length)
 }

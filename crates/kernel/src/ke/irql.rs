@@ -8,7 +8,7 @@ use abi::KPCR;
 use engine::{Flow, StrandId};
 
 use super::processor::{DISPATCH_LEVEL, HIGH_LEVEL};
-use super::{dpc, interrupt, scheduler, slice, timer};
+use super::{dpc, line, scheduler, slice, timer};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::verdict::Verdict;
@@ -16,6 +16,14 @@ use crate::verdict::Verdict;
 /// The level now.
 pub fn current(cx: &mut Cx<'_>) -> u8 {
     cx.with(|k| k.ke.processor().irql)
+}
+
+/// What the gate of exports asks: the level now, and whether the thread has said that it waits next.
+pub(crate) fn at_gate(cx: &mut Cx<'_>) -> (u8, bool) {
+    cx.with(|k| {
+        let processor = k.ke.processor();
+        (processor.irql, processor.wait_next)
+    })
 }
 
 /// `KeGetCurrentIrql`.
@@ -144,7 +152,7 @@ pub(crate) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
     if !processor.interrupts_enabled {
         return None;
     }
-    if let Some(line) = interrupt::deliverable(k, index) {
+    if let Some(line) = line::deliverable(k, index) {
         return Some(Work::Interrupt(line));
     }
     if processor.irql >= DISPATCH_LEVEL {
@@ -166,7 +174,7 @@ pub(crate) fn settle(cx: &mut Cx<'_>) -> Flow<()> {
     }
     while let Some(work) = cx.with(|k| next_work(k, k.ke.current)) {
         match work {
-            Work::Interrupt(line) => interrupt::service(cx, line)?,
+            Work::Interrupt(line) => line::service(cx, line)?,
             Work::Dispatch => dpc::dispatch(cx)?,
             Work::Switch => scheduler::give_way(cx)?,
         }

@@ -14,8 +14,11 @@ pub mod fault;
 pub mod instruction;
 pub mod interrupt;
 pub mod irql;
+pub mod leftover;
+pub mod line;
 pub mod links;
 pub mod mutex;
+pub mod place;
 pub mod priority;
 pub mod processor;
 pub mod ready;
@@ -40,7 +43,7 @@ use std::collections::BTreeMap;
 use engine::StrandId;
 
 use crate::nt::{Settings, WindowsVersion};
-use interrupt::Interrupts;
+use line::Interrupts;
 use processor::Processor;
 use ready::ReadyQueues;
 use spinlock::Locks;
@@ -147,6 +150,13 @@ impl State {
     pub(crate) fn thread_mut(&mut self) -> Option<&mut Thread> {
         let strand = self.processor().thread;
         self.threads.get_mut(&strand)
+    }
+
+    /// Changes the thread that runs now, if a strand runs at all.
+    pub(crate) fn change_thread(&mut self, change: impl FnOnce(&mut Thread)) {
+        if let Some(thread) = self.thread_mut() {
+            change(thread);
+        }
     }
 
     /// The thread whose object this is.

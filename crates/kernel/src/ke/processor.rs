@@ -63,8 +63,12 @@ pub(crate) struct Processor {
     pub(crate) entered: Vec<Entered>,
     /// The levels below which interrupt routines and DPCs that run now must not go, innermost last.
     pub(crate) floors: Vec<u8>,
+    /// When the outermost interrupt routine or DPC that runs now began.
+    pub(crate) raised_since: u64,
     /// The spin lock this processor waits for.
     pub(crate) spinning: Option<u64>,
+    /// A `KeSetEvent` or its like said that the current thread waits next: nobody comes between.
+    pub(crate) wait_next: bool,
     /// Whether the current thread gives way as soon as the level allows, and then goes behind its equals.
     pub(crate) yield_requested: bool,
     /// Counts turns: the processor with the lowest one has waited longest.
@@ -92,7 +96,9 @@ impl Processor {
             interrupt_stack: 0,
             entered: Vec::new(),
             floors: Vec::new(),
+            raised_since: 0,
             spinning: None,
+            wait_next: false,
             yield_requested: false,
             last_turn: 0,
             turn_began: 0,

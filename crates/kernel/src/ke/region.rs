@@ -14,7 +14,7 @@ use crate::verdict::Verdict;
 /// # Errors
 /// None of its own.
 pub fn enter_critical(cx: &mut Cx<'_>) -> Flow<()> {
-    cx.with(|k| k.ke.thread_mut().map(|thread| thread.apc_disable -= 1));
+    cx.with(|k| k.ke.change_thread(|thread| thread.apc_disable -= 1));
     Ok(())
 }
 
@@ -42,7 +42,7 @@ pub fn leave_critical(cx: &mut Cx<'_>) -> Flow<()> {
 /// # Errors
 /// None of its own.
 pub fn enter_guarded(cx: &mut Cx<'_>) -> Flow<()> {
-    cx.with(|k| k.ke.thread_mut().map(|thread| thread.special_apc_disable -= 1));
+    cx.with(|k| k.ke.change_thread(|thread| thread.special_apc_disable -= 1));
     Ok(())
 }
 

@@ -6,12 +6,11 @@
 
 use engine::{Flow, Leave, Progress, StrandId};
 
-use super::processor::{self, DISPATCH_LEVEL, Processor};
+use super::processor::{self, DISPATCH_LEVEL};
 use super::slice;
 use super::thread::{Role, State};
-use super::{interrupt, irql, spinlock, thread, time, wait};
+use super::{irql, line, place, spinlock, time, wait};
 use crate::cx::{Cx, Kernel};
-use crate::event::{Event, Kind};
 use crate::nt::Nt;
 use crate::verdict::Verdict;
 
@@ -36,8 +35,8 @@ pub fn run(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
         if done(nt) {
             return End::Done;
         }
-        interrupt::observe(&mut cx);
-        place_threads(&mut cx);
+        line::observe(&mut cx);
+        place::threads(&mut cx);
         if let Some(index) = choose_processor(&mut cx) {
             take_turn(&mut cx, index);
         } else if let Some(deadlock) = cx.with(|k| spinlock::deadlock(k)) {
@@ -64,7 +63,8 @@ pub fn run_until(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
 /// Everybody waits, and nothing is due that could wake anybody.
 fn deadlock(k: &Kernel) -> Verdict {
     let waiting = k.ke.threads.values().filter(|thread| {
-        thread.state == State::Waiting && matches!(thread.role, Role::Application | Role::System)
+        let ours = thread.role == Role::Worker && thread.callouts.is_empty();
+        thread.state == State::Waiting && !ours
     });
     let lines: Vec<String> = waiting
         .map(|thread| format!("the {} waits for {}", thread.name, wait::describe(k, thread.strand)))
@@ -175,7 +175,7 @@ pub(crate) fn must_switch(k: &Kernel, index: usize) -> bool {
         return false;
     }
     let Some(current) = k.ke.threads.get(&processor.thread) else { return false };
-    if current.wait_next {
+    if processor.wait_next {
         return false;
     }
     if processor.yield_requested {
@@ -191,7 +191,7 @@ fn idle_ones_suffice(k: &Kernel, index: usize, priority: u8) -> bool {
     let idle = k.ke.processors.iter().filter(|processor| processor.is_idle());
     let takes = |strand: &StrandId| {
         let mut open = idle.clone();
-        open.any(|processor| is_open(processor, &k.ke.threads[strand]))
+        open.any(|processor| place::is_open(processor, &k.ke.threads[strand]))
     };
     candidates.len() <= idle.clone().count() && candidates.iter().all(takes)
 }
@@ -262,79 +262,6 @@ pub(crate) fn idle(cx: &mut Cx<'_>) -> Flow<()> {
         irql::settle(cx)?;
         suspend(cx)?;
     }
-}
-
-// ---- placing ----
-
-/// Puts ready threads on processors: idle ones first, then in place of lower priorities.
-fn place_threads(cx: &mut Cx<'_>) {
-    while let Some((priority, index)) = cx.with(|k| next_place(k)) {
-        let mask = cx.with(|k| k.ke.processors[index].mask());
-        let candidates = cx.with(|k| k.ke.ready.candidates(priority, mask));
-        let strand = match u32::try_from(candidates.len()) {
-            Ok(n) if n > 1 => candidates[cx.choose("ke.next_thread", n) as usize],
-            _ => candidates[0],
-        };
-        let from = cx.with(|k| put_on(k, strand, index));
-        if cx.wants(Kind::Switch) {
-            processor::switch_to(cx, index);
-            cx.emit(Event::Switch { from, to: strand });
-        }
-    }
-}
-
-/// The priority of the thread to be placed next, and where.
-fn next_place(k: &Kernel) -> Option<(u8, usize)> {
-    k.ke.ready.iter().find_map(|strand| {
-        let thread = &k.ke.threads[&strand];
-        Some((thread.priority(), place_for(k, thread)?))
-    })
-}
-
-/// The processor a ready thread takes: the one it ran on last if that is idle, another idle one, else the one that runs
-/// the lowest priority below its own.
-fn place_for(k: &Kernel, thread: &thread::Thread) -> Option<usize> {
-    let open: Vec<&Processor> = k.ke.processors.iter().filter(|p| is_open(p, thread)).collect();
-    let index = |processor: &&Processor| processor.number as usize;
-    let mut idle = open.iter().filter(|processor| processor.is_idle());
-    if let Some(free) = idle.clone().find(|p| index(p) == thread.last_processor).or_else(|| idle.next()) {
-        return Some(index(free));
-    }
-    let running = |processor: &&&Processor| k.ke.threads.get(&processor.thread);
-    let lower = open.iter().filter(|processor| {
-        running(processor).is_some_and(|other| other.priority() < thread.priority() && !other.wait_next)
-    });
-    lower.min_by_key(|processor| running(processor).map(thread::Thread::priority)).map(index)
-}
-
-/// Whether a processor can change its thread now, and to this one.
-fn is_open(processor: &Processor, thread: &thread::Thread) -> bool {
-    processor.irql < DISPATCH_LEVEL
-        && processor.interrupts_enabled
-        && processor.spinning.is_none()
-        && thread.affinity() & processor.mask() != 0
-}
-
-/// `strand` takes processor `index`; who was there goes to the head of its queue. Returns that one.
-fn put_on(k: &mut Kernel, strand: StrandId, index: usize) -> StrandId {
-    let was = k.ke.processors[index].thread;
-    if !k.ke.processors[index].is_idle() {
-        let irql = k.ke.processors[index].irql;
-        let thread = k.ke.threads.get_mut(&was).expect("what a processor runs is a thread");
-        (thread.state, thread.irql, thread.last_processor) = (State::Ready, irql, index);
-        k.ke.ready.push_front(was, thread.priority(), thread.affinity());
-    }
-    assert!(k.ke.ready.remove(strand), "a thread that is placed was ready");
-    let quantum = k.engine.now() + slice::QUANTUM;
-    let thread = k.ke.threads.get_mut(&strand).expect("a ready thread exists");
-    (thread.state, thread.last_processor, thread.quantum_end) = (State::Running, index, quantum);
-    let irql = thread.irql;
-    let processor = &mut k.ke.processors[index];
-    (processor.irql, processor.yield_requested) = (irql, false);
-    let at = processor.region + abi::KPCR::Irql;
-    k.engine.write(at, irql).expect("the control region is memory of ours");
-    processor::set_current_thread(k, index, strand);
-    was
 }
 
 /// Resumes everything that is suspended, so that it unwinds; the machine is stopping.

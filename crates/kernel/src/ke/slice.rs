@@ -6,12 +6,14 @@ use engine::{Flow, StrandId};
 
 use super::processor::DISPATCH_LEVEL;
 use super::time::TICK;
-use super::{State, interrupt, irql, scheduler};
+use super::{State, irql, line, scheduler};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
 
 /// How long a thread runs while equals are ready: two clock ticks, in nanoseconds.
 pub(crate) const QUANTUM: u64 = 2 * TICK;
+/// How many clock ticks one DPC or interrupt routine may take: 20 seconds.
+const DPC_TICKS: u64 = 0x500;
 /// How long a processor runs while another has something to do, in nanoseconds.
 const TURN: u64 = 100_000;
 
@@ -90,7 +92,7 @@ pub(crate) fn slice(cx: &mut Cx<'_>) -> Flow<()> {
     }
     let asked = now >= cx.with(|k| k.ke.next_question);
     cx.with(|k| end_of_quantum(k, now, asked));
-    interrupt::observe(cx);
+    line::observe(cx);
     irql::settle(cx)?;
     let over = cx.with(|k| scheduler::others_wait(k) && now >= k.ke.processor().turn_began + TURN);
     if over || (asked && cx.with(|k| scheduler::others_wait(k))) {
@@ -115,6 +117,20 @@ fn end_of_quantum(k: &mut Kernel, now: u64, asked: bool) {
     if highest >= Some(thread.priority()) {
         k.ke.processor_mut().yield_requested = true;
     }
+}
+
+/// The verdict on an interrupt routine or DPC that has waited busily for longer than Windows' watchdog lets it.
+pub(crate) fn watchdog(k: &Kernel) -> Option<Verdict> {
+    let processor = k.ke.processor();
+    let ticks = k.engine.now().saturating_sub(processor.raised_since) / TICK;
+    if processor.floors.is_empty() || ticks <= DPC_TICKS {
+        return None;
+    }
+    let call = k.ke.thread()?.callouts.last()?;
+    let (role, routine) = (call.role, call.routine.address);
+    let message =
+        format!("the {role} routine {routine:#x} has run for {ticks} clock ticks, most of it in busy waits");
+    Some(Verdict::error("dpc-watchdog", message).bug_check(0x133, [0, ticks, DPC_TICKS, 0]))
 }
 
 /// The verdict on a call that has run for as long as nobody would wait.

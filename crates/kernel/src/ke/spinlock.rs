@@ -56,9 +56,8 @@ impl Locks {
     }
 }
 
-/// A held lock of `base..base+length`: for `Mm` before it frees that memory.
-#[must_use]
-pub fn held_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
+/// A held lock of `base..base+length`.
+pub(crate) fn held_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
     k.ke.locks.held.range(base..base.saturating_add(length)).next().map(|(&lock, _)| lock)
 }
 

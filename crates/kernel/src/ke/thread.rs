@@ -98,8 +98,6 @@ pub(crate) struct Thread {
     pub(crate) wait: Option<Wait>,
     /// How its last wait ended.
     pub(crate) wait_status: NtStatus,
-    /// A `KeSetEvent` or its like said that a wait comes next.
-    pub(crate) wait_next: bool,
     /// Negative: so many critical regions entered (normal kernel APCs disabled).
     pub(crate) apc_disable: i32,
     /// Negative: so many guarded regions entered (all APCs disabled).
@@ -236,7 +234,6 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
             irql: 0,
             wait: None,
             wait_status: NtStatus::SUCCESS,
-            wait_next: false,
             apc_disable: 0,
             special_apc_disable: 0,
             mutexes: Vec::new(),
@@ -345,7 +342,7 @@ fn check_end(cx: &mut Cx<'_>) -> Flow<()> {
 
 /// Ends the current thread: its frames are left without returning.
 pub(crate) fn exit_current(cx: &mut Cx<'_>, status: NtStatus) -> Leave {
-    cx.with(|k| k.ke.thread_mut().map(|thread| thread.exit = Some(status)));
+    cx.with(|k| k.ke.change_thread(|thread| thread.exit = Some(status)));
     Leave::Stop
 }
 

@@ -7,8 +7,8 @@
 use abi::DriverPtr;
 use engine::{Engine, Flow};
 
-use super::interrupt;
 use super::shared_data::polled;
+use super::{interrupt, slice};
 use crate::cx::Cx;
 use crate::verdict::Verdict;
 
@@ -127,7 +127,11 @@ pub fn stall(cx: &mut Cx<'_>, microseconds: u32) -> Flow<()> {
         cx.report(verdict);
     }
     let until = cx.engine().now() + u64::from(microseconds) * 1000;
-    pass(cx, until)
+    pass(cx, until)?;
+    match cx.with(|k| slice::watchdog(k)) {
+        Some(verdict) => Err(cx.stop(verdict)),
+        None => Ok(()),
+    }
 }
 
 /// Lets time pass on the current processor up to `until`, stopping wherever something happens.

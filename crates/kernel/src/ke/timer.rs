@@ -200,9 +200,8 @@ pub fn read_state(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>) -> Flow<bool> {
     Ok(cx.read((timer + KTIMER::Header) + DISPATCHER_HEADER::SignalState)? != 0)
 }
 
-/// A timer of `base..base+length` that is set: for `Mm` before it frees or unmaps that memory.
-#[must_use]
-pub fn set_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
+/// A timer of `base..base+length` that is set.
+pub(crate) fn set_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
     k.ke.timers.timers.range(base..base.saturating_add(length)).next().map(|(&timer, _)| timer)
 }
 

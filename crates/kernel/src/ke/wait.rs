@@ -173,7 +173,7 @@ pub(crate) fn wait(
     if timeout != Timeout::Poll {
         check_may_block(cx, timeout, what)?;
     }
-    cx.with(|k| k.ke.thread_mut().map(|thread| thread.wait_next = false));
+    cx.with(|k| k.ke.processor_mut().wait_next = false);
     let strand = cx.with(|k| k.ke.processor().thread);
     let at_once = cx.with(|k| try_satisfy(k, objects, all, strand));
     match at_once {

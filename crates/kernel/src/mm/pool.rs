@@ -16,6 +16,7 @@ use super::pool_check;
 use super::space::Zone;
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
+use crate::ke::leftover;
 
 /// Whose pages: paged memory may be away at DISPATCH_LEVEL and above.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -225,6 +226,9 @@ fn take_small(k: &mut Kernel, block: &Block) -> Option<u64> {
 /// Frees a block; `tag` is what the caller says it was allocated with.
 pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
     let block = pool_check::freeable(cx, address, tag)?;
+    if let Some(verdict) = cx.with(|k| leftover::in_memory(k, address, block.bytes)) {
+        return Err(cx.stop(verdict));
+    }
     let damaged = cx.with(|k| {
         if block.small() {
             retire_small(k, address, &block)

@@ -21,6 +21,7 @@ const ALL_ACCESS: u32 = 0x001F_FFFF;
 ///
 /// # Errors
 /// A verdict if the routine is null or a pointer is bad; [`engine::Leave`] of what runs at once.
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
 pub fn create(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,

@@ -25,16 +25,14 @@ const THREADS: &str = "
     u64 dpc[8], timer[8]; int ticks;
     void endless(void *d, void *c, void *a, void *b) { for (;;) ; }
     ROUTINE int never_in_dpc(void) { KeInitializeDpc(dpc, endless, 0); KeInsertQueueDpc(dpc, 0, 0); return 0; }
+    void stalls(void *d, void *c, void *a, void *b) { for (;;) KeStallExecutionProcessor(50); }
+    ROUTINE int stalls_in_dpc(void) { KeInitializeDpc(dpc, stalls, 0); KeInsertQueueDpc(dpc, 0, 0); return 0; }
     void tick(void *d, void *c, void *a, void *b) { if (++ticks == 3) { KeCancelTimer(timer); KeSetEvent(event, 0, 0); } }
     ROUTINE int periodic(void) {
         KeInitializeEvent(event, 0, 0); KeInitializeTimerEx(timer, 0); KeInitializeDpc(dpc, tick, 0);
         KeSetTimerEx(timer, -10000, 50, dpc); KeWaitForSingleObject(event, 0, 0, 0, 0); return ticks;
     }
-    ROUTINE int shared_flag(void) {
-        volatile i64 *time = (i64 *)0xFFFFF78000000008; i64 start = *time; int reads = 0;
-        while (*time - start < 500000 && reads < 1000000) reads++;
-        return reads < 1000000;
-    }
+    ROUTINE int promises(void) { KeInitializeEvent(event, 1, 0); KeSetEvent(event, 0, 1); KeSetEvent(event, 0, 0); return 0; }
 ";
 
 #[test]
@@ -87,6 +85,25 @@ fn an_endless_loop_is_told_and_in_a_dpc_it_is_the_watchdogs_bug_check() {
             assert!(!cx.nt().verdict().unwrap().stack.is_empty());
         });
     }
+}
+
+#[test]
+fn a_dpc_that_waits_busily_for_20_seconds_meets_the_watchdog() {
+    machine(|cx| {
+        let driver = Driver::load(cx, "threads", THREADS);
+        assert_eq!(driver.run(cx, "stalls_in_dpc", &[]), None);
+        assert_eq!((rule(cx), bug_check(cx)), (Some("dpc-watchdog"), Some(0x133)));
+        assert_eq!(cx.engine().now() / 1_000_000_000, 20);
+    });
+}
+
+#[test]
+fn set_event_with_wait_that_is_not_followed_by_a_wait_is_told() {
+    machine(|cx| {
+        let driver = Driver::load(cx, "threads", THREADS);
+        assert_eq!(driver.run(cx, "promises", &[]), None);
+        assert_eq!(rule(cx), Some("wait-promised"));
+    });
 }
 
 #[test]

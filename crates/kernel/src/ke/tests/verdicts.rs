@@ -1,9 +1,12 @@
-//! Mistakes with levels.
+//! Mistakes with levels, and with memory that is in use.
+
+use abi::DriverPtr;
 
 use crate::Cx;
-use crate::ke::irql;
 use crate::ke::rig::{bug_check, machine, rule, settle, spawn};
-use crate::ke::scheduler::End;
+use crate::ke::scheduler::{self, End};
+use crate::ke::{event, irql, spinlock, timer, wait};
+use crate::mm::pool;
 
 #[test]
 fn a_raise_that_lowers_and_a_lower_that_raises_are_told() {
@@ -38,4 +41,35 @@ fn the_level_is_the_same_by_call_by_cr8_and_in_the_control_region() {
         });
         assert_eq!(settle(cx), End::Quiet);
     });
+}
+
+#[test]
+fn memory_that_the_kernel_still_uses_cannot_be_freed() {
+    type Use = fn(&mut Cx<'_>, DriverPtr<()>) -> engine::Flow<()>;
+    let cases: [(&str, Use); 3] = [
+        ("freed-active-timer", |cx, block| {
+            timer::initialize(cx, block.cast())?;
+            timer::set(cx, block.cast(), -100, DriverPtr::NULL).map(|_| ())
+        }),
+        ("freed-held-lock", |cx, block| {
+            irql::raise(cx, 2)?;
+            spinlock::acquire_at_dispatch(cx, block.cast())
+        }),
+        ("freed-while-waited-for", |cx, block| {
+            event::initialize(cx, block.cast(), 0, false)?;
+            let waiter = move |cx: &mut Cx<'_>| wait::for_object(cx, block).map(|_| ());
+            spawn(cx, "waiter", waiter);
+            scheduler::yield_now(cx)
+        }),
+    ];
+    for (expected, put_to_use) in cases {
+        machine(move |cx| {
+            let block = pool::allocate(cx, pool::Kind::NonPaged, 0x40, pool::tag(b"Test")).unwrap();
+            spawn(cx, "driver", move |cx| {
+                put_to_use(cx, block)?;
+                pool::free(cx, block)
+            });
+            assert_eq!((settle(cx), rule(cx)), (End::Stopped, Some(expected)));
+        });
+    }
 }

@@ -1,0 +1,36 @@
+//! What the kernel still uses in memory that is about to be freed. Follows *Bug Check 0xC7 TIMER_OR_DPC_INVALID*,
+//! *Bug Check 0xC4* (15, 100B).
+//!
+//! What still calls a driver that is unloaded is the I/O manager's to ask.
+
+use abi::DriverPtr;
+
+use super::{dispatcher, dpc, spinlock, timer};
+use crate::cx::Kernel;
+use crate::verdict::Verdict;
+
+/// The verdict on freeing `base..base+length` now, if the kernel still uses something there.
+#[must_use]
+pub fn in_memory(k: &Kernel, base: u64, length: u64) -> Option<Verdict> {
+    let told = |rule, what: String, code: u32, parameters| {
+        let message = format!("the driver frees the {length} bytes at {base:#x}, and {what}");
+        Some(Verdict::error(rule, message).bug_check(code, parameters))
+    };
+    if let Some(at) = timer::set_in(k, base, length) {
+        return told(
+            "freed-active-timer",
+            format!("timer {at:#x} in it is set"),
+            0xC7,
+            [0, at, base, length],
+        );
+    }
+    if let Some(at) = dpc::queued_in(k, base, length) {
+        return told("freed-queued-dpc", format!("DPC {at:#x} in it is queued"), 0xC7, [1, at, base, length]);
+    }
+    if let Some(at) = spinlock::held_in(k, base, length) {
+        return told("freed-held-lock", format!("spin lock {at:#x} in it is held"), 0xC4, [0x100B, at, 0, 0]);
+    }
+    let at = dispatcher::waited_for_in(k, base, length)?;
+    let what = format!("a thread waits for the {}", dispatcher::describe(k, DriverPtr::new(at)));
+    told("freed-while-waited-for", what, 0xC4, [0x16, base, length, at])
+}
