@@ -25,7 +25,7 @@ pub mod links;
 pub mod pending;
 pub mod query;
 pub mod remove_lock;
-mod routine;
+pub(crate) mod routine;
 pub mod send;
 pub mod shutdown;
 pub mod stack;
