@@ -19,7 +19,7 @@ use super::device;
 use super::send::{self, Request};
 use crate::cx::Cx;
 use crate::event::Event;
-use crate::ke;
+use crate::{ke, pnp};
 use crate::mm::pool;
 use crate::ob::handle::{self, Mode};
 use crate::ob::names::Target;
@@ -239,6 +239,7 @@ fn take_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<Result
 fn release_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let count = cx.read(device + DEVICE_OBJECT::ReferenceCount)?;
     cx.write(device + DEVICE_OBJECT::ReferenceCount, count - 1)?;
+    pnp::remove::file_closed(cx, device)?;
     device::finish_deletion(cx, device)
 }
 

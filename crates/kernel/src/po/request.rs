@@ -11,10 +11,9 @@ use engine::Flow;
 
 use crate::cx::Cx;
 use crate::io::send::{Answer, Request, send};
-use crate::ke;
 use crate::mm::pool;
-use crate::pnp;
 use crate::verdict::{Tier, Verdict};
+use crate::{io, ke, pnp};
 
 /// A request that has not been answered.
 #[derive(Clone, Copy, Debug)]
@@ -138,6 +137,6 @@ fn call_back(cx: &mut Cx<'_>, pending: Pending, answer: Answer) -> Flow<()> {
     cx.write(block + IO_STATUS_BLOCK::Status, answer.status)?;
     cx.write(block + IO_STATUS_BLOCK::Information, answer.information)?;
     let arguments = [device.address, minor.into(), state.into(), context, block.address];
-    ke::callout::call_routine(cx, "PowerCompletion", completion, device.address, &arguments)?;
+    io::routine::call(cx, "PowerCompletion", completion, device.address, &arguments)?;
     pool::free(cx, block)
 }
