@@ -13,6 +13,7 @@ use crate::driver::Function;
 use crate::irql::Passive;
 use crate::packet::Packets;
 use crate::remove_lock::RemoveLock;
+use crate::rundown::Rundown;
 use crate::text::Name;
 use crate::{Result, dpc, packet, raw, sys};
 
@@ -41,6 +42,8 @@ pub struct Device<T> {
     pub(crate) phase: AtomicU8,
     pub(crate) phase_before: AtomicU8,
     pub(crate) packets: Packets,
+    /// Who is in a dispatch routine.
+    pub(crate) inside: Rundown<()>,
     function: T,
 }
 
@@ -94,6 +97,8 @@ pub(crate) unsafe fn create<F: Function>(
 ) -> Result<()> {
     const { assert!(align_of::<Device<F>>() <= 16, "device extensions are aligned to 16 bytes") };
     let bytes = u32::try_from(size_of::<Device<F>>()).map_err(|_| NtStatus::INVALID_PARAMETER)?;
+    let inside = Rundown::new(F::TAG)?;
+    let _first = inside.put((), passive);
     let mut object = null_mut();
     // SAFETY: at PASSIVE_LEVEL; name and `object` outlive the call.
     let status = unsafe {
@@ -114,6 +119,7 @@ pub(crate) unsafe fn create<F: Function>(
             phase: AtomicU8::new(0),
             phase_before: AtomicU8::new(0),
             packets: Packets::new(),
+            inside,
             function,
         });
         (*extension).remove_lock.initialize(F::TAG, passive);

@@ -16,6 +16,7 @@ use crate::pnp::{self, Stop};
 use crate::pool::Tag;
 use crate::registry::RegistryPath;
 use crate::resource::Resources;
+use crate::rundown::User;
 use crate::text::Name;
 use crate::{Result, packet, power, raw, sys};
 
@@ -32,7 +33,8 @@ pub trait Driver: Sized + Send + Sync + 'static {
 }
 
 /// The state and routines of a function device. Requests it has no routine for end with `STATUS_INVALID_DEVICE_REQUEST`.
-pub trait Function: Sized + Send + Sync + 'static {
+/// It is made and dropped at `PASSIVE_LEVEL`.
+pub trait Function: Sized + Sync + 'static {
     /// The driver that has such devices.
     type Driver: Driver<Function = Self>;
     /// Names what the framework allocates for it.
@@ -233,51 +235,61 @@ unsafe extern "system" fn add_device<D: Entry>(
     made.err().unwrap_or(NtStatus::SUCCESS)
 }
 
+/// A request that a dispatch routine was called with.
+pub(crate) struct Accepted<'irp, F> {
+    pub(crate) irp: Irp<'irp>,
+    pub(crate) device: &'irp Device<F>,
+    /// Keeps the device for as long as the routine runs, whatever becomes of the request.
+    pub(crate) inside: User<'irp, ()>,
+}
+
 /// Takes the remove lock for a request.
 ///
 /// # Errors
 /// The status with which the request was completed: the device is being removed.
 ///
 /// # Safety
-/// Called first in a dispatch routine, with its arguments.
+/// Called first in a dispatch routine, with its arguments; what is returned lives no longer than the routine runs.
 pub(crate) unsafe fn accept<'irp, F: Function>(
     object: *mut DEVICE_OBJECT,
     irp: *mut IRP,
-) -> core::result::Result<Irp<'irp>, NtStatus> {
+) -> core::result::Result<Accepted<'irp, F>, NtStatus> {
     let Some(irp) = NonNull::new(irp) else { return Err(NtStatus::INVALID_PARAMETER) };
     // SAFETY: the system gave us the request; the lock lies in the extension, which lives as long as the object.
-    unsafe {
-        let lock = &raw const Device::<F>::of(object).remove_lock;
-        let refused = (*lock).acquire(irp.as_ptr().cast()).err();
-        let lock = if refused.is_some() { null() } else { lock };
-        let request = Irp::new(Owned::new(irp, lock));
-        let Some(status) = refused else { return Ok(request) };
-        match raw::get(request.stack(), abi::IO_STACK_LOCATION::MajorFunction) {
-            // a handle may be closed at any time
-            abi::IRP_MJ_CLEANUP | abi::IRP_MJ_CLOSE => Err(end(request, NtStatus::SUCCESS)),
-            abi::IRP_MJ_POWER => {
-                sys::PoStartNextPowerIrp(irp.as_ptr());
-                Err(end(request, status))
+    let (device, level) = unsafe { (Device::<F>::of(object), &mut DispatchOrBelow::assume()) };
+    let lock = &device.remove_lock;
+    let status = match lock.acquire(irp.as_ptr().cast()) {
+        Err(status) => status,
+        Ok(()) => {
+            // SAFETY: the request is ours, and now the lock is taken for it.
+            let irp = Irp::new(unsafe { Owned::new(irp, lock) });
+            match device.inside.enter(level) {
+                Some(inside) => return Ok(Accepted { irp, device, inside }),
+                None => return Err(irp.complete(NtStatus::DELETE_PENDING, 0, level).status()),
             }
-            _ => Err(end(request, status)),
         }
+    };
+    // SAFETY: the request is ours; no lock is taken for it.
+    let irp = Irp::new(unsafe { Owned::new(irp, null()) });
+    let status = match irp.major() {
+        abi::IRP_MJ_CLEANUP | abi::IRP_MJ_CLOSE => NtStatus::SUCCESS, // a handle may be closed at any time
+        _ => status,
+    };
+    if irp.major() == abi::IRP_MJ_POWER {
+        // SAFETY: the request is ours.
+        unsafe { sys::PoStartNextPowerIrp(irp.as_ptr()) };
     }
-}
-
-fn end(irp: Irp<'_>, status: NtStatus) -> NtStatus {
-    // SAFETY: dispatch routines are called at most at DISPATCH_LEVEL.
-    irp.complete(status, 0, &mut unsafe { DispatchOrBelow::assume() }).status()
+    Err(irp.complete(status, 0, level).status())
 }
 
 macro_rules! dispatch_routines {
     ($($name:ident at $level:ident;)*) => {$(
         unsafe extern "system" fn $name<F: Function>(object: *mut DEVICE_OBJECT, irp: *mut IRP) -> NtStatus {
             // SAFETY: called by the system with a request for a device of ours, at this level.
-            unsafe {
-                match accept::<F>(object, irp) {
-                    Ok(irp) => F::$name(Device::of(object), irp, &mut $level::assume()).status(),
-                    Err(status) => status,
-                }
+            let (accepted, mut level) = unsafe { (accept::<F>(object, irp), $level::assume()) };
+            match accepted {
+                Ok(Accepted { irp, device, inside: _inside }) => F::$name(device, irp, &mut level).status(),
+                Err(status) => status,
             }
         }
     )*};
@@ -295,10 +307,9 @@ dispatch_routines! {
 /// WMI requests pass.
 unsafe extern "system" fn system_control<F: Function>(object: *mut DEVICE_OBJECT, irp: *mut IRP) -> NtStatus {
     // SAFETY: called by the system with a request for a device of ours, at PASSIVE_LEVEL.
-    unsafe {
-        match accept::<F>(object, irp) {
-            Ok(irp) => irp.forward(Device::<F>::of(object), &mut Passive::assume()).status(),
-            Err(status) => status,
-        }
+    let (accepted, mut passive) = unsafe { (accept::<F>(object, irp), Passive::assume()) };
+    match accepted {
+        Ok(Accepted { irp, device, inside: _inside }) => irp.forward(device, &mut passive).status(),
+        Err(status) => status,
     }
 }

@@ -234,6 +234,10 @@ impl<'irp> Irp<'irp> {
         self.owned.as_ptr()
     }
 
+    pub(crate) fn major(&self) -> u8 {
+        self.owned.get(IO_STACK_LOCATION::MajorFunction)
+    }
+
     pub(crate) fn stack(&self) -> *mut IO_STACK_LOCATION {
         self.owned.stack()
     }

@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering;
 use abi::{DEVICE_OBJECT, IO_STACK_LOCATION, IRP, NtStatus};
 
 use crate::device::{self, Device};
-use crate::driver::{Function, accept};
+use crate::driver::{Accepted, Function, accept};
 use crate::irp::{Answer, Irp};
 use crate::irql::Passive;
 use crate::resource::Resources;
@@ -66,13 +66,11 @@ pub(crate) unsafe extern "system" fn dispatch<F: Function>(
 ) -> NtStatus {
     // SAFETY: called by the system with a request for a device of ours, at PASSIVE_LEVEL.
     let (accepted, mut passive) = unsafe { (accept::<F>(object, irp), Passive::assume()) };
-    let irp = match accepted {
-        Ok(irp) => irp,
+    let Accepted { irp, device, inside } = match accepted {
+        Ok(accepted) => accepted,
         Err(status) => return status,
     };
     let passive = &mut passive;
-    // SAFETY: the remove lock is held for the request.
-    let device = unsafe { Device::<F>::of(object) };
     // SAFETY: the request is ours.
     let minor = unsafe { raw::get(irp.stack(), IO_STACK_LOCATION::MinorFunction) };
     let answer = match minor {
@@ -85,8 +83,11 @@ pub(crate) unsafe extern "system" fn dispatch<F: Function>(
         abi::IRP_MN_SURPRISE_REMOVAL => {
             give_up(device, irp, Phase::SurpriseRemoved, Stop::SurpriseRemoval, passive)
         }
-        // SAFETY: the object is the device's, the request the one that removes it.
-        abi::IRP_MN_REMOVE_DEVICE => return unsafe { remove::<F>(object, irp, passive) },
+        abi::IRP_MN_REMOVE_DEVICE => {
+            drop(inside);
+            // SAFETY: the object is the device's, the request the one that removes it.
+            return unsafe { remove::<F>(object, irp, passive) };
+        }
         _ => irp.forward(device, passive),
     };
     answer.status()
@@ -181,12 +182,13 @@ unsafe fn remove<F: Function>(
     irp.set_status(NtStatus::SUCCESS);
     let (irp, lock): (NonNull<IRP>, _) = irp.into_raw();
     let lower = device.lower();
-    // SAFETY: the lock, where there is one, was taken for this request; behind it nobody uses the device. The request is
-    // the driver's below from the call on.
+    // SAFETY: the lock, where there is one, was taken for this request; behind it nobody has a request of
+    // the device, and then nobody is in a routine of it. The request is the driver's below from the call on.
     unsafe {
         if let Some(lock) = lock.as_ref() {
             lock.release_and_wait(irp.as_ptr().cast(), passive);
         }
+        let _nobody = device.inside.take(passive);
         crate::irp::skip(irp.as_ptr());
         let status = sys::IofCallDriver(lower, irp.as_ptr());
         device::delete::<F>(object, passive);

@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 use abi::{DEVICE_OBJECT, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, NtStatus};
 
 use crate::device::Device;
-use crate::driver::{Function, accept};
+use crate::driver::{Accepted, Function, accept};
 use crate::irp::{self, Irp};
 use crate::irql::{DispatchOrBelow, Passive};
 use crate::{raw, sys};
@@ -22,12 +22,10 @@ pub(crate) unsafe extern "system" fn dispatch<F: Function>(
     // SAFETY: called by the system with a request for a device of ours; at PASSIVE_LEVEL, because our devices say
     // DO_POWER_PAGABLE.
     let (accepted, mut passive) = unsafe { (accept::<F>(object, irp), Passive::assume()) };
-    let irp = match accepted {
-        Ok(irp) => irp,
+    let Accepted { irp, device, inside: _inside } = match accepted {
+        Ok(accepted) => accepted,
         Err(status) => return status,
     };
-    // SAFETY: the remove lock is held for the request.
-    let device = unsafe { Device::<F>::of(object) };
     match device_state(&irp) {
         Some(abi::PowerDeviceD0) => {
             // SAFETY: the device's object.

@@ -57,6 +57,13 @@ impl<B: Block, T: Width> Register<B, T> {
         Self { offset, of: PhantomData }
     }
 
+    /// The register at an offset that is not known before; `None` if it would not lie inside the block, aligned.
+    #[must_use]
+    pub const fn try_at(offset: u32) -> Option<Self> {
+        let fits = offset < B::LENGTH && T::BYTES <= B::LENGTH - offset;
+        if fits && offset.is_multiple_of(T::BYTES) { Some(Self { offset, of: PhantomData }) } else { None }
+    }
+
     /// Bytes from the block's start.
     #[must_use]
     pub const fn offset(self) -> u32 {
