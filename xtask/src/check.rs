@@ -21,6 +21,11 @@ pub(crate) fn test(root: &Path, filters: &[String]) -> Result<()> {
     } else {
         solo::run(root, filters)?;
     }
+    if filters.is_empty() && root.join("drivers/Cargo.toml").is_file() {
+        let mut cargo = call::cargo(&root.join("drivers"));
+        cargo.args(["test", "--quiet", "--package", "dirql-wdm", "--target-dir"]);
+        call::step("tests of the drivers' crate", cargo.arg(root.join("target/drivers-build")))?;
+    }
     if filters.is_empty() {
         call::step(
             "documentation's tests",

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{call, install};
+use crate::{call, identity, install};
 
 /// A C driver. All paths are below `drivers/c`.
 struct CDriver {
@@ -169,7 +169,8 @@ fn build_rust(root: &Path, out: &Path) -> Result<()> {
         let Some(name) = message["target"]["name"].as_str() else {
             bail!("cargo built {built} without a name")
         };
-        copy_if_changed(Path::new(built), &out.join(name).with_extension("sys"))?;
+        copy_driver(Path::new(built), &out.join(name))
+            .with_context(|| format!("cannot take over {built}"))?;
         let inf = Path::new(manifest).with_file_name(name).with_extension("inf");
         if inf.is_file() {
             copy_if_changed(&inf, &out.join(name).with_extension("inf"))?;
@@ -192,8 +193,21 @@ fn remapping(root: &Path) -> OsString {
     format!("target.{}.rustflags=[{}]", install::RUST_TARGET, flags.join(",")).into()
 }
 
+/// Copies a linked image and its PDB, without what would tell one checkout from another.
+fn copy_driver(built: &Path, to: &Path) -> Result<()> {
+    let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let (mut image, mut pdb) = (read(built)?, read(&built.with_extension("pdb"))?);
+    identity::settle(&mut image, &mut pdb)?;
+    write_if_changed(&pdb, &to.with_extension("pdb"))?;
+    write_if_changed(&image, &to.with_extension("sys"))
+}
+
 fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
     let bytes = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    write_if_changed(&bytes, to)
+}
+
+fn write_if_changed(bytes: &[u8], to: &Path) -> Result<()> {
     if fs::read(to).is_ok_and(|there| there == bytes) {
         return Ok(());
     }

@@ -8,6 +8,7 @@
 mod call;
 mod check;
 mod drivers;
+mod identity;
 mod install;
 mod run;
 mod solo;
@@ -69,8 +70,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// The workspace's own folder: the parent of this crate's, wherever cargo was called.
+/// The workspace's own folder: the parent of this crate's, wherever cargo was called. Cargo says where that is now; it may
+/// have been elsewhere when this was compiled.
 fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_path_buf()
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let here = here.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    here.parent().map(Path::to_path_buf).unwrap_or(here)
 }

@@ -1,0 +1,182 @@
+//! A card as a device: what it has, and how Plug and Play and power change that.
+//!
+//! Pages: *Stopping a Device to Rebalance Resources*, *Handling an IRP_MN_SURPRISE_REMOVAL Request*,
+//! *Holding Incoming IRPs When A Device Is Paused*. What requests do is in [`crate::transfer`], [`crate::wait`] and
+//! [`crate::control`].
+
+use core::sync::atomic::AtomicBool;
+
+use wdm::{
+    Answer, AtMostDispatch, Device, DeviceInterface, Dispatch, DispatchOrBelow, Function, Irp, IrpQueue,
+    Mutex, Name, NtStatus, Passive, Pdo, PendingIrp, Resources, Result, Rundown, Shared, SpinLock, Stop,
+    SymbolicLink, Tag,
+};
+
+use crate::gate::{Gate, Way};
+use crate::hardware::Hardware;
+use crate::isr::Counters;
+use crate::{INTERFACE, Pci9052, TAG, control, transfer, wait};
+
+/// A card.
+pub(crate) struct Card {
+    _link: SymbolicLink,
+    interface: DeviceInterface,
+    /// Reach registers by ports.
+    pub(crate) use_ports: bool,
+    stop_timeout: u32,
+    gate: SpinLock<Gate>,
+    /// There from start to stop.
+    pub(crate) hardware: Rundown<Hardware>,
+    /// Reads and writes that wait for the card to be back.
+    pub(crate) held: IrpQueue,
+    /// The request that the card works for.
+    pub(crate) in_flight: IrpQueue,
+    /// The peripheral was rung and has not ended, though its request may have been cancelled.
+    pub(crate) on_card: AtomicBool,
+    /// Who waits for an interrupt.
+    pub(crate) waiters: IrpQueue,
+    /// CNTRL has the EEPROM's pins: one at a time.
+    pub(crate) cntrl: Mutex<()>,
+    pub(crate) counters: Shared<Counters>,
+}
+
+/// How a request goes on that cannot be given to the card.
+pub(crate) fn way<L: AtMostDispatch>(device: &Device<Card>, level: &mut L) -> Way {
+    device.gate.with(level, |gate| gate.way())
+}
+
+impl Function for Card {
+    type Driver = Pci9052;
+    const TAG: Tag = TAG;
+
+    fn add(driver: &Pci9052, pdo: &Pdo, passive: &mut Passive) -> Result<(Name, Self)> {
+        let number = driver.next_card();
+        let name = Name::new(r"\Device\Pci9052-").with_number(number);
+        let link = Name::new(r"\DosDevices\Pci9052-").with_number(number);
+        let card = Self {
+            _link: SymbolicLink::create(link, &name, passive)?,
+            interface: DeviceInterface::register(pdo, &INTERFACE, passive)?,
+            use_ports: pdo.hardware_setting(&Name::new("UsePorts"), 0, passive) != 0,
+            stop_timeout: driver.stop_timeout,
+            gate: SpinLock::new(Gate::new()),
+            hardware: Rundown::new(TAG)?,
+            held: IrpQueue::new(usize::MAX),
+            in_flight: IrpQueue::new(1),
+            on_card: AtomicBool::new(false),
+            waiters: IrpQueue::new(1),
+            cntrl: Mutex::new((), TAG)?,
+            counters: Shared::new(Counters::default(), TAG)?,
+        };
+        Ok((name, card))
+    }
+
+    fn start(device: &Device<Self>, resources: &Resources<'_>, passive: &mut Passive) -> Result<()> {
+        let hardware = Hardware::start(device, resources, passive)?;
+        if let Err(hardware) = device.hardware.put(hardware, passive) {
+            hardware.quiet(passive);
+            return Err(NtStatus::INVALID_DEVICE_STATE);
+        }
+        if let Err(refused) = device.interface.enable(passive) {
+            release(device, passive);
+            return Err(refused);
+        }
+        device.gate.with(passive, |gate| *gate = Gate { closed: false, paused: false, asleep: false });
+        transfer::settle(device, passive);
+        Ok(())
+    }
+
+    fn pause(device: &Device<Self>, passive: &mut Passive) -> Result<()> {
+        device.gate.with(passive, |gate| gate.paused = true);
+        let idle = device.wait_for_packets(device.stop_timeout, passive);
+        if idle { Ok(()) } else { Err(NtStatus::DEVICE_BUSY) }
+    }
+
+    fn resume(device: &Device<Self>, passive: &mut Passive) {
+        device.gate.with(passive, |gate| gate.paused = false);
+        transfer::settle(device, passive);
+    }
+
+    fn stop(device: &Device<Self>, why: Stop, passive: &mut Passive) {
+        let comes_back = why == Stop::Rebalance;
+        device.gate.with(passive, |gate| {
+            gate.paused |= comes_back;
+            gate.closed |= !comes_back;
+        });
+        if why == Stop::SurpriseRemoval {
+            drop(device.hardware.take(passive));
+        } else {
+            release(device, passive);
+        }
+        wdm::at_dispatch(passive, |dispatch| transfer::abandon(device, dispatch));
+        transfer::settle(device, passive);
+        if !comes_back {
+            device.interface.disable(passive);
+        }
+    }
+
+    fn power_down(device: &Device<Self>, passive: &mut Passive) {
+        device.gate.with(passive, |gate| gate.asleep = true);
+        if let Some(hardware) = device.hardware.enter(passive) {
+            if !device.wait_for_packets(device.stop_timeout, passive) {
+                wdm::at_dispatch(passive, |dispatch| transfer::abandon(device, dispatch));
+            }
+            hardware.quiet(passive);
+        }
+    }
+
+    fn power_up(device: &Device<Self>, level: &mut DispatchOrBelow) {
+        if let Some(hardware) = device.hardware.enter(level) {
+            hardware.windows.clear_status();
+            hardware.unmask(level);
+        }
+        device.gate.with(level, |gate| gate.asleep = false);
+        transfer::settle(device, level);
+    }
+
+    fn cleanup<'irp>(device: &Device<Self>, irp: Irp<'irp>, passive: &mut Passive) -> Answer<'irp> {
+        for queue in [&device.waiters, &device.held, &device.in_flight] {
+            while let Some(waiting) = queue.pop_of(irp.file(), passive) {
+                waiting.complete(NtStatus::CANCELLED, 0, passive);
+            }
+        }
+        irp.complete(NtStatus::SUCCESS, 0, passive)
+    }
+
+    fn read<'irp>(device: &Device<Self>, irp: Irp<'irp>, level: &mut DispatchOrBelow) -> Answer<'irp> {
+        transfer::dispatch(device, irp, level)
+    }
+
+    fn write<'irp>(device: &Device<Self>, irp: Irp<'irp>, level: &mut DispatchOrBelow) -> Answer<'irp> {
+        transfer::dispatch(device, irp, level)
+    }
+
+    fn device_control<'irp>(
+        device: &Device<Self>,
+        irp: Irp<'irp>,
+        level: &mut DispatchOrBelow,
+    ) -> Answer<'irp> {
+        control::dispatch(device, irp, level)
+    }
+
+    fn start_io(device: &Device<Self>, irp: PendingIrp, dispatch: &mut Dispatch) {
+        transfer::start(device, irp, dispatch);
+    }
+
+    fn dpc_for_isr(device: &Device<Self>, dispatch: &mut Dispatch) {
+        let seen = device.hardware.enter(dispatch).map(|hardware| hardware.take_seen(dispatch));
+        let seen = seen.unwrap_or_default();
+        if seen.any {
+            wait::end(device, dispatch);
+        }
+        if seen.done {
+            transfer::end(device, dispatch);
+        }
+    }
+}
+
+/// Lets go of a card that is still there.
+fn release(device: &Device<Card>, passive: &mut Passive) {
+    if let Some(hardware) = device.hardware.take(passive) {
+        hardware.quiet(passive);
+    }
+}

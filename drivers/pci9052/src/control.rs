@@ -1,0 +1,166 @@
+//! Device control requests.
+//!
+//! Page: *Defining I/O Control Codes*. All are buffered. Numbers in their buffers are 32 bits, little endian.
+//!
+//! | function | access | input | output | |
+//! | --- | --- | --- | --- | --- |
+//! | 900h | read | | | waits for an interrupt |
+//! | 901h | read | | transfers, interrupts claimed, interrupts passed on, bytes of local space | counters |
+//! | 902h | read | offset | value | reads a local configuration register |
+//! | 903h | write | offset, value | | writes one of those an application may: see [`writable`] |
+//! | 904h | read | word | value | reads a word of the EEPROM |
+//! | 905h | write | word, value | | writes a word of the EEPROM |
+
+use core::sync::atomic::Ordering;
+
+use wdm::abi::{FILE_DEVICE_UNKNOWN, FILE_READ_ACCESS, FILE_WRITE_ACCESS, METHOD_BUFFERED, ctl_code};
+use wdm::{Answer, Device, DispatchOrBelow, Irp, NtStatus, Register, Result, User};
+
+use crate::card::{Card, way};
+use crate::gate::Way;
+use crate::hardware::Hardware;
+use crate::registers::{CNTRL, Lcr};
+use crate::{eeprom, wait};
+
+const WAIT: u32 = code(0x900, FILE_READ_ACCESS);
+const COUNTERS: u32 = code(0x901, FILE_READ_ACCESS);
+const READ_LCR: u32 = code(0x902, FILE_READ_ACCESS);
+const WRITE_LCR: u32 = code(0x903, FILE_WRITE_ACCESS);
+const READ_EEPROM: u32 = code(0x904, FILE_READ_ACCESS);
+const WRITE_EEPROM: u32 = code(0x905, FILE_WRITE_ACCESS);
+
+const fn code(function: u32, access: u32) -> u32 {
+    ctl_code(FILE_DEVICE_UNKNOWN, function, METHOD_BUFFERED, access)
+}
+
+/// The last local configuration register is CNTRL.
+const LAST: u32 = 0x50;
+
+/// `IRP_MJ_DEVICE_CONTROL`.
+pub(crate) fn dispatch<'irp>(
+    device: &Device<Card>,
+    mut irp: Irp<'irp>,
+    level: &mut DispatchOrBelow,
+) -> Answer<'irp> {
+    let result = match irp.control().code {
+        WAIT => return wait::start(device, irp, level),
+        COUNTERS => counters(device, &mut irp, level),
+        READ_LCR => read_lcr(device, &mut irp, level),
+        WRITE_LCR => write_lcr(device, &irp_words(&mut irp), level),
+        READ_EEPROM => read_eeprom(device, &mut irp, level),
+        WRITE_EEPROM => write_eeprom(device, &irp_words(&mut irp), level),
+        _ => Err(NtStatus::INVALID_DEVICE_REQUEST),
+    };
+    match result {
+        Ok(bytes) => irp.complete(NtStatus::SUCCESS, bytes, level),
+        Err(status) => irp.complete(status, 0, level),
+    }
+}
+
+/// The input as numbers: those that are there.
+fn irp_words(irp: &mut Irp<'_>) -> [Option<u32>; 2] {
+    let input = irp.control().input as usize;
+    let input = irp.buffer().get(..input).unwrap_or_default();
+    let (words, _) = input.as_chunks::<4>();
+    [0, 1].map(|index: usize| words.get(index).map(|word| u32::from_le_bytes(*word)))
+}
+
+/// Puts numbers out.
+///
+/// # Errors
+/// `STATUS_BUFFER_TOO_SMALL`.
+fn put<const N: usize>(irp: &mut Irp<'_>, numbers: [u32; N]) -> Result<usize> {
+    let room = irp.control().output as usize;
+    let buffer = irp.buffer().get_mut(..room).unwrap_or_default();
+    let (words, _) = buffer.as_chunks_mut::<4>();
+    let words = words.get_mut(..N).ok_or(NtStatus::BUFFER_TOO_SMALL)?;
+    for (word, number) in words.iter_mut().zip(numbers) {
+        *word = number.to_le_bytes();
+    }
+    Ok(N * 4)
+}
+
+/// The card, if it is there and has power.
+fn card<'a>(device: &'a Device<Card>, level: &mut DispatchOrBelow) -> Result<User<'a, Hardware>> {
+    match way(device, level) {
+        Way::Open => device.hardware.enter(level).ok_or(NtStatus::DEVICE_NOT_CONNECTED),
+        Way::Held => Err(NtStatus::DEVICE_BUSY),
+        Way::Closed => Err(NtStatus::DEVICE_NOT_CONNECTED),
+    }
+}
+
+fn counters(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
+    let local = device.hardware.enter(level).map_or(0, |hardware| hardware.windows.local.length());
+    let counters = &device.counters;
+    let [transfers, interrupts, passed] = [&counters.transfers, &counters.interrupts, &counters.passed]
+        .map(|counter| counter.load(Ordering::Relaxed));
+    put(irp, [transfers, interrupts, passed, local])
+}
+
+/// The register that a request names.
+///
+/// # Errors
+/// `STATUS_BUFFER_TOO_SMALL` if it names none, `STATUS_INVALID_PARAMETER` if there is none at its offset.
+fn register(offset: Option<u32>) -> Result<Register<Lcr, u32>> {
+    let offset = offset.ok_or(NtStatus::BUFFER_TOO_SMALL)?;
+    Register::try_at(offset).filter(|_| offset <= LAST).ok_or(NtStatus::INVALID_PARAMETER)
+}
+
+fn read_lcr(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
+    let register = register(irp_words(irp)[0])?;
+    let value = card(device, level)?.windows.lcr.read(register);
+    put(irp, [value])
+}
+
+/// The bits of a register that an application may write: bus region descriptors, chip selects, user I/O. The others are
+/// the system's (ranges and remaps are what base address registers rest on), this driver's, or reset the card.
+const fn writable(offset: u32) -> u32 {
+    match offset {
+        0x28..=0x48 => u32::MAX,
+        LAST => 0xFFF,
+        _ => 0,
+    }
+}
+
+fn write_lcr(device: &Device<Card>, input: &[Option<u32>; 2], level: &mut DispatchOrBelow) -> Result<usize> {
+    let register = register(input[0])?;
+    let value = input[1].ok_or(NtStatus::BUFFER_TOO_SMALL)?;
+    let bits = writable(register.offset());
+    if bits == 0 {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    let hardware = card(device, level)?;
+    let lcr = &hardware.windows.lcr;
+    if register.offset() == CNTRL.offset() {
+        let passive = level.as_passive().ok_or(NtStatus::INVALID_DEVICE_STATE)?;
+        let _pins = device.cntrl.lock(passive);
+        lcr.write(CNTRL, lcr.read(CNTRL) & !bits | value & bits);
+    } else {
+        lcr.write(register, value);
+    }
+    Ok(0)
+}
+
+fn read_eeprom(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
+    let word = eeprom::word(irp_words(irp)[0])?;
+    let hardware = card(device, level)?;
+    let passive = level.as_passive().ok_or(NtStatus::INVALID_DEVICE_STATE)?;
+    let _pins = device.cntrl.lock(passive);
+    let value = eeprom::Eeprom::select(&hardware.windows.lcr)?.read(word);
+    put(irp, [value.into()])
+}
+
+fn write_eeprom(
+    device: &Device<Card>,
+    input: &[Option<u32>; 2],
+    level: &mut DispatchOrBelow,
+) -> Result<usize> {
+    let word = eeprom::word(input[0])?;
+    let value = input[1].ok_or(NtStatus::BUFFER_TOO_SMALL)?;
+    let value = u16::try_from(value).map_err(|_| NtStatus::INVALID_PARAMETER)?;
+    let hardware = card(device, level)?;
+    let passive = level.as_passive().ok_or(NtStatus::INVALID_DEVICE_STATE)?;
+    let _pins = device.cntrl.lock(passive);
+    eeprom::Eeprom::select(&hardware.windows.lcr)?.write(word, value, passive)?;
+    Ok(0)
+}

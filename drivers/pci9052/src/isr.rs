@@ -1,0 +1,81 @@
+//! The interrupt service routine: is it ours, and what was it? The rest is the DPC's.
+//!
+//! LINTi1 is level-triggered and may be driven by others than our peripheral. What cannot be taken back by clearing DONE is
+//! masked, until somebody waits for an interrupt again or a transfer starts: else it would never end.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use wdm::{Claim, Dirql, Service, Shared};
+
+use crate::registers::{
+    DONE, INTCSR, INTCSR_WORKING, LINTI1_ENABLE, LINTI1_STATUS, PCI_INTERRUPT_ENABLE, Windows,
+};
+
+/// What happened on the card since it was added.
+#[derive(Default)]
+pub(crate) struct Counters {
+    /// Transfers that ended well.
+    pub(crate) transfers: AtomicU32,
+    /// Interrupts claimed.
+    pub(crate) interrupts: AtomicU32,
+    /// Interrupts left to others on the line.
+    pub(crate) passed: AtomicU32,
+}
+
+/// What the service routine has for itself.
+pub(crate) struct Isr {
+    windows: Shared<Windows>,
+    counters: Shared<Counters>,
+    seen: Seen,
+}
+
+/// What it saw since the DPC last asked.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Seen {
+    /// There was an interrupt.
+    pub(crate) any: bool,
+    /// The peripheral ended an operation.
+    pub(crate) done: bool,
+}
+
+impl Isr {
+    pub(crate) fn new(windows: Shared<Windows>, counters: Shared<Counters>) -> Self {
+        Self { windows, counters, seen: Seen::default() }
+    }
+
+    /// Interrupts may come, a masked LINTi1 too.
+    pub(crate) fn unmask(&mut self) {
+        self.windows.lcr.write(INTCSR, INTCSR_WORKING);
+    }
+
+    /// No interrupts come any more.
+    pub(crate) fn quiet(&mut self) {
+        self.windows.lcr.write(INTCSR, 0);
+    }
+
+    /// What was seen, once.
+    pub(crate) fn take_seen(&mut self) -> Seen {
+        core::mem::take(&mut self.seen)
+    }
+}
+
+impl Service for Isr {
+    fn service(&mut self, _dirql: &mut Dirql) -> Claim {
+        const OURS: u32 = PCI_INTERRUPT_ENABLE | LINTI1_ENABLE | LINTI1_STATUS;
+        let intcsr = self.windows.lcr.read(INTCSR);
+        // a card that is gone reads all ones
+        if intcsr == u32::MAX || intcsr & OURS != OURS {
+            self.counters.passed.fetch_add(1, Ordering::Relaxed);
+            return Claim::Other;
+        }
+        if self.windows.status() & DONE != 0 {
+            self.windows.clear_status();
+            self.seen.done = true;
+        } else {
+            self.windows.lcr.write(INTCSR, INTCSR_WORKING & !LINTI1_ENABLE);
+        }
+        self.seen.any = true;
+        self.counters.interrupts.fetch_add(1, Ordering::Relaxed);
+        Claim::MineAndDpc
+    }
+}

@@ -1,0 +1,164 @@
+//! Reads and writes of local memory: `DispatchWrite` → `StartIo` → doorbell → interrupt → DPC → completion.
+//!
+//! Pages: *IoStartPacket*, *StartIo routine*, *DpcForIsr routine*. One request at a time is on the card. A request that is
+//! cancelled there is completed at once; the card's operation runs on, and the next request starts when it has ended.
+
+use core::sync::atomic::Ordering;
+
+use wdm::{
+    Answer, AtMostDispatch, Device, Dispatch, DispatchOrBelow, Irp, NtStatus, PendingIrp, Refused, Transfer,
+};
+
+use crate::card::{Card, way};
+use crate::gate::Way;
+use crate::registers::LOCAL_MEMORY;
+use crate::wait;
+
+/// `IRP_MJ_READ` and `IRP_MJ_WRITE`.
+pub(crate) fn dispatch<'irp>(
+    device: &Device<Card>,
+    irp: Irp<'irp>,
+    level: &mut DispatchOrBelow,
+) -> Answer<'irp> {
+    let way = way(device, level);
+    match place(irp.transfer()) {
+        _ if way == Way::Closed => return irp.complete(NtStatus::DEVICE_NOT_CONNECTED, 0, level),
+        None => return irp.complete(NtStatus::INVALID_PARAMETER, 0, level),
+        Some(_) if irp.transfer().length == 0 => return irp.complete(NtStatus::SUCCESS, 0, level),
+        Some(_) => {}
+    }
+    let (irp, answer) = irp.pend();
+    if way == Way::Open {
+        device.start_packet(irp, level);
+    } else {
+        hold(device, irp, level);
+        settle(device, level);
+    }
+    answer
+}
+
+/// Where in local memory a transfer begins, if it lies in it.
+fn place(transfer: Transfer) -> Option<u32> {
+    let offset = u32::try_from(transfer.offset).ok()?;
+    let end = offset.checked_add(transfer.length)?;
+    (end <= LOCAL_MEMORY).then_some(offset)
+}
+
+/// The request waits until the card is back.
+fn hold<L: AtMostDispatch>(device: &Device<Card>, irp: PendingIrp, level: &mut L) {
+    if let Err((irp, why)) = device.park(irp, |card| &card.held, level) {
+        irp.complete(status_of(why), 0, level);
+    }
+}
+
+/// What a request ends with that a queue did not take.
+pub(crate) const fn status_of(refused: Refused) -> NtStatus {
+    match refused {
+        Refused::Full => NtStatus::DEVICE_BUSY,
+        Refused::Cancelled => NtStatus::CANCELLED,
+    }
+}
+
+/// What waits goes on, or fails, as the way now is. To be called after the way has changed, and after something was put to
+/// wait, because the way may have changed meanwhile.
+pub(crate) fn settle<L: AtMostDispatch>(device: &Device<Card>, level: &mut L) {
+    loop {
+        let way = way(device, level);
+        if way == Way::Held {
+            return;
+        }
+        let Some(irp) = device.held.pop(level) else {
+            if way == Way::Closed {
+                wait::fail(device, level);
+            }
+            return;
+        };
+        match way {
+            Way::Open => device.start_packet(irp, level),
+            _ => irp.complete(NtStatus::DEVICE_NOT_CONNECTED, 0, level),
+        }
+    }
+}
+
+/// `StartIo`.
+pub(crate) fn start(device: &Device<Card>, irp: PendingIrp, dispatch: &mut Dispatch) {
+    match way(device, dispatch) {
+        Way::Open => {}
+        Way::Held => {
+            device.start_next_packet(dispatch);
+            hold(device, irp, dispatch);
+            return settle(device, dispatch);
+        }
+        Way::Closed => return fail(device, irp, NtStatus::DEVICE_NOT_CONNECTED, dispatch),
+    }
+    if let Err((irp, status)) = give(device, irp, dispatch) {
+        fail(device, irp, status, dispatch);
+    }
+}
+
+/// Ends a request that the card has not been given.
+fn fail(device: &Device<Card>, irp: PendingIrp, status: NtStatus, dispatch: &mut Dispatch) {
+    device.start_next_packet(dispatch);
+    irp.complete(status, 0, dispatch);
+}
+
+/// Gives the card a request: the bytes of a write first, then the doorbell.
+fn give(
+    device: &Device<Card>,
+    mut irp: PendingIrp,
+    dispatch: &mut Dispatch,
+) -> Result<(), (PendingIrp, NtStatus)> {
+    let Some(hardware) = device.hardware.enter(dispatch) else {
+        return Err((irp, NtStatus::DEVICE_NOT_CONNECTED));
+    };
+    let Some(offset) = place(irp.transfer()) else { return Err((irp, NtStatus::INVALID_PARAMETER)) };
+    if !irp.is_read() && hardware.windows.local.copy_to(offset, irp.buffer()).is_err() {
+        return Err((irp, NtStatus::INVALID_PARAMETER));
+    }
+    device.on_card.store(true, Ordering::Release);
+    if let Err((irp, why)) = device.park(irp, |card| &card.in_flight, dispatch) {
+        device.on_card.store(false, Ordering::Release);
+        return Err((irp, status_of(why)));
+    }
+    hardware.unmask(dispatch);
+    hardware.windows.ring();
+    Ok(())
+}
+
+/// The card has ended an operation: the DPC.
+pub(crate) fn end(device: &Device<Card>, dispatch: &mut Dispatch) {
+    if !device.on_card.swap(false, Ordering::AcqRel) {
+        return; // somebody has given it up
+    }
+    let irp = device.in_flight.pop(dispatch).map(|mut irp| {
+        let (status, bytes) = result(device, &mut irp, dispatch);
+        (irp, status, bytes)
+    });
+    device.start_next_packet(dispatch);
+    if let Some((irp, status, bytes)) = irp {
+        irp.complete(status, bytes, dispatch);
+    }
+}
+
+/// What a request on the card ends with; the bytes of a read come now.
+fn result(device: &Device<Card>, irp: &mut PendingIrp, dispatch: &mut Dispatch) -> (NtStatus, usize) {
+    let Some(hardware) = device.hardware.enter(dispatch) else { return (NtStatus::DEVICE_NOT_CONNECTED, 0) };
+    let Some(offset) = place(irp.transfer()) else { return (NtStatus::INVALID_PARAMETER, 0) };
+    if irp.is_read() && hardware.windows.local.copy_from(offset, irp.buffer()).is_err() {
+        return (NtStatus::INVALID_PARAMETER, 0);
+    }
+    device.counters.transfers.fetch_add(1, Ordering::Relaxed);
+    (NtStatus::SUCCESS, irp.transfer().length as usize)
+}
+
+/// The card will not end what it has: its request waits to be done again, or fails where there is no card any more.
+pub(crate) fn abandon(device: &Device<Card>, dispatch: &mut Dispatch) {
+    if !device.on_card.swap(false, Ordering::AcqRel) {
+        return;
+    }
+    let irp = device.in_flight.pop(dispatch);
+    device.start_next_packet(dispatch);
+    if let Some(irp) = irp {
+        hold(device, irp, dispatch); // `settle`, which follows, fails it if it must
+    }
+}

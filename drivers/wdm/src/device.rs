@@ -1,0 +1,154 @@
+//! The device object and its extension.
+//!
+//! Pages: *IoCreateDevice*, *IoAttachDeviceToDeviceStack*, *IoDeleteDevice*. The extension holds what the framework needs
+//! and the driver's `T`, which every routine of the device is given.
+
+use core::ops::Deref;
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::AtomicU8;
+
+use abi::{DEVICE_OBJECT, DRIVER_OBJECT, NtStatus};
+
+use crate::driver::Function;
+use crate::irql::Passive;
+use crate::packet::Packets;
+use crate::remove_lock::RemoveLock;
+use crate::rundown::Rundown;
+use crate::text::Name;
+use crate::{Result, dpc, packet, raw, sys};
+
+/// The physical device object: the bus driver's, at the bottom of the stack.
+pub struct Pdo(*mut DEVICE_OBJECT);
+
+impl Pdo {
+    /// # Safety
+    /// It is a physical device object that outlives this.
+    pub(crate) unsafe fn new(object: *mut DEVICE_OBJECT) -> Self {
+        Self(object)
+    }
+
+    pub(crate) fn object(&self) -> *mut DEVICE_OBJECT {
+        self.0
+    }
+}
+
+/// A device of the driver. It lives in the device extension and gives out the driver's `T`.
+pub struct Device<T> {
+    object: *mut DEVICE_OBJECT,
+    pdo: Pdo,
+    lower: *mut DEVICE_OBJECT,
+    pub(crate) remove_lock: RemoveLock,
+    /// [`crate::pnp::Phase`]; only Plug and Play requests, which come one at a time, change it.
+    pub(crate) phase: AtomicU8,
+    pub(crate) phase_before: AtomicU8,
+    pub(crate) packets: Packets,
+    /// Who is in a dispatch routine.
+    pub(crate) inside: Rundown<()>,
+    function: T,
+}
+
+// SAFETY: the objects are the kernel's and may be used from any processor.
+unsafe impl<T: Sync> Sync for Device<T> {}
+
+impl<T> Device<T> {
+    /// The driver's own device object.
+    pub(crate) fn object(&self) -> *mut DEVICE_OBJECT {
+        self.object
+    }
+
+    /// Where requests go that are passed down.
+    pub(crate) fn lower(&self) -> *mut DEVICE_OBJECT {
+        self.lower
+    }
+
+    /// The physical device object.
+    pub fn pdo(&self) -> &Pdo {
+        &self.pdo
+    }
+
+    /// The device whose object this is.
+    ///
+    /// # Safety
+    /// `object` was made by [`create`] for a `T` and lives for `'a`.
+    pub(crate) unsafe fn of<'a>(object: *mut DEVICE_OBJECT) -> &'a Self {
+        // SAFETY: the caller's promise.
+        unsafe { &*raw::follow(object, DEVICE_OBJECT::DeviceExtension).cast() }
+    }
+}
+
+impl<T> Deref for Device<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.function
+    }
+}
+
+/// Makes the device object with its extension and attaches it above `pdo`. Where that fails, all of it is released.
+///
+/// # Safety
+/// `driver` is the driver's object, `pdo` the object that `AddDevice` was given.
+pub(crate) unsafe fn create<F: Function>(
+    driver: *mut DRIVER_OBJECT,
+    pdo: *mut DEVICE_OBJECT,
+    name: &Name,
+    function: F,
+    passive: &mut Passive,
+) -> Result<()> {
+    const { assert!(align_of::<Device<F>>() <= 16, "device extensions are aligned to 16 bytes") };
+    let bytes = u32::try_from(size_of::<Device<F>>()).map_err(|_| NtStatus::INVALID_PARAMETER)?;
+    let inside = Rundown::new(F::TAG)?;
+    let _first = inside.put((), passive);
+    let mut object = null_mut();
+    // SAFETY: at PASSIVE_LEVEL; name and `object` outlive the call.
+    let status = unsafe {
+        let name = &mut name.unicode_string();
+        sys::IoCreateDevice(driver, bytes, name, F::DEVICE_TYPE, F::CHARACTERISTICS, 0, &raw mut object)
+    };
+    if !status.is_success() {
+        return Err(status);
+    }
+    // SAFETY: the object is new and ours, its extension has room for a `Device<F>`.
+    unsafe {
+        let extension = raw::follow(object, DEVICE_OBJECT::DeviceExtension).cast::<Device<F>>();
+        extension.write(Device {
+            object,
+            pdo: Pdo::new(pdo),
+            lower: null_mut(),
+            remove_lock: RemoveLock::zeroed(),
+            phase: AtomicU8::new(0),
+            phase_before: AtomicU8::new(0),
+            packets: Packets::new(),
+            inside,
+            function,
+        });
+        (*extension).remove_lock.initialize(F::TAG, passive);
+        (*extension).packets.initialize(passive);
+        dpc::initialize::<F>(object);
+        packet::initialize(object);
+        let Some(lower) = NonNull::new(sys::IoAttachDeviceToDeviceStack(object, pdo)) else {
+            extension.drop_in_place();
+            sys::IoDeleteDevice(object);
+            return Err(NtStatus::NO_SUCH_DEVICE);
+        };
+        (*extension).lower = lower.as_ptr();
+        let flags = raw::get(object, DEVICE_OBJECT::Flags) | abi::DO_BUFFERED_IO | abi::DO_POWER_PAGABLE;
+        raw::set(object, DEVICE_OBJECT::Flags, flags & !abi::DO_DEVICE_INITIALIZING);
+    }
+    Ok(())
+}
+
+/// Detaches and deletes the device, and drops the driver's `T`.
+///
+/// # Safety
+/// The device was made by [`create`]; nobody uses it any more, and the request that removes it has gone down.
+pub(crate) unsafe fn delete<T>(object: *mut DEVICE_OBJECT, _passive: &mut Passive) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let extension = raw::follow(object, DEVICE_OBJECT::DeviceExtension).cast::<Device<T>>();
+        let lower = (*extension).lower;
+        sys::IoDetachDevice(lower);
+        extension.drop_in_place();
+        sys::IoDeleteDevice(object);
+    }
+}

@@ -1,0 +1,150 @@
+//! The device queue: requests that `StartIo` is given one at a time.
+//!
+//! Pages: *IoStartPacket*, *IoStartNextPacket*, *StartIo routine*, *Canceling an IRP*. A request can be cancelled until
+//! `StartIo` is called with it; then the driver owns it. `StartIo` is never nested in itself.
+
+use core::cell::UnsafeCell;
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use abi::{DEVICE_OBJECT, DRIVER_OBJECT, IRP, KEVENT, NtStatus};
+
+use crate::device::Device;
+use crate::driver::Function;
+use crate::irp::PendingIrp;
+use crate::irql::{AtMostDispatch, Dispatch, Passive};
+use crate::queue::{exchange_cancel, spare_word};
+use crate::remove_lock::RemoveLock;
+use crate::{event, raw, sys};
+
+/// The packets of a device that have not ended, and the event of there being none.
+pub(crate) struct Packets {
+    outstanding: AtomicU32,
+    idle: UnsafeCell<KEVENT>,
+}
+
+impl Packets {
+    pub(crate) const fn new() -> Self {
+        Self { outstanding: AtomicU32::new(0), idle: UnsafeCell::new(KEVENT::zeroed()) }
+    }
+
+    /// Makes it ready for use where it lies; it must not move after that.
+    pub(crate) fn initialize(&self, _passive: &mut Passive) {
+        // SAFETY: not in use yet.
+        unsafe { sys::KeInitializeEvent(self.idle.get(), abi::NotificationEvent, 0) };
+    }
+
+    /// One has ended.
+    fn end(&self) {
+        if self.outstanding.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // SAFETY: initialized; callers are at most at DISPATCH_LEVEL.
+            unsafe { sys::KeSetEvent(self.idle.get(), 0, 0) };
+        }
+    }
+}
+
+/// Registers `StartIo`.
+///
+/// # Safety
+/// `driver` is a driver whose devices are all of `F`.
+pub(crate) unsafe fn register<F: Function>(driver: *mut DRIVER_OBJECT) {
+    let routine = raw::stored((start_io::<F> as *const ()).cast_mut());
+    // SAFETY: the driver object is ours to fill in.
+    unsafe { raw::set(driver, DRIVER_OBJECT::DriverStartIo, routine) };
+}
+
+/// # Safety
+/// `device` is ours and not yet in use.
+pub(crate) unsafe fn initialize(device: *mut DEVICE_OBJECT) {
+    // SAFETY: the caller's promise. Deferred, so that failing a long queue does not nest.
+    unsafe { sys::IoSetStartIoAttributes(device, 1, 0) };
+}
+
+impl<F: Function> Device<F> {
+    /// Queues a request for `StartIo`, or calls that at once if the device is idle.
+    pub fn start_packet<L: AtMostDispatch>(&self, irp: PendingIrp, _level: &mut L) {
+        let (irp, lock) = irp.into_raw();
+        self.packets.outstanding.fetch_add(1, Ordering::AcqRel);
+        // SAFETY: the request was given to us and is the system's from the call on, until `StartIo` or a cancel routine
+        // has it.
+        unsafe {
+            spare_word(irp).write(raw::stored(lock.cast_mut()));
+            sys::IoStartPacket(self.object(), irp.as_ptr(), null_mut(), Some(cancel::<F>));
+        }
+    }
+
+    /// The request that `StartIo` was given last has ended: the next one, if there is one, goes to `StartIo`. To be called
+    /// once for each, before the request is completed.
+    pub fn start_next_packet(&self, _dispatch: &mut Dispatch) {
+        // SAFETY: at DISPATCH_LEVEL, without the cancel spin lock.
+        unsafe { sys::IoStartNextPacket(self.object(), 1) };
+        self.packets.end();
+    }
+
+    /// Waits until no packet is queued or under way, but not longer. Whether that came.
+    #[must_use]
+    pub fn wait_for_packets(&self, milliseconds: u32, _passive: &mut Passive) -> bool {
+        // SAFETY: initialized; at PASSIVE_LEVEL.
+        unsafe {
+            sys::KeClearEvent(self.packets.idle.get());
+            // what ends after this line signals the event; what ended before it is not counted any more
+            self.packets.outstanding.load(Ordering::Acquire) == 0
+                || event::wait(self.packets.idle.get(), Some(milliseconds)) != NtStatus::TIMEOUT
+        }
+    }
+}
+
+unsafe extern "system" fn start_io<F: Function>(object: *mut DEVICE_OBJECT, irp: *mut IRP) {
+    let mut level = 0;
+    // SAFETY: called at DISPATCH_LEVEL. A request that is not the current one any more was cancelled and may be gone; of
+    // the current one the cancel routine says whether it is still ours.
+    let owned = unsafe {
+        sys::IoAcquireCancelSpinLock(&raw mut level);
+        let current = NonNull::new(irp).filter(|irp| current(object) == irp.as_ptr());
+        let owned = current.filter(|irp| !exchange_cancel(*irp, None).is_null());
+        sys::IoReleaseCancelSpinLock(level);
+        owned.map(|irp| PendingIrp::from_raw(irp, lock_of(irp)))
+    };
+    if let Some(irp) = owned {
+        // SAFETY: StartIo is called for devices of this driver, at DISPATCH_LEVEL.
+        let (device, mut dispatch) = unsafe { (Device::<F>::of(object), Dispatch::assume()) };
+        F::start_io(device, irp, &mut dispatch);
+    }
+}
+
+/// Cancels a request that `StartIo` does not have yet. It is called with the cancel spin lock held.
+unsafe extern "system" fn cancel<F: Function>(object: *mut DEVICE_OBJECT, irp: *mut IRP) {
+    // SAFETY: the request is queued or current, and ours, because its cancel routine is called; its remove lock keeps
+    // the device until it is completed.
+    unsafe {
+        let Some(irp) = NonNull::new(irp) else { return };
+        let device = Device::<F>::of(object);
+        let level = raw::get(irp.as_ptr(), IRP::CancelIrql);
+        if current(object) == irp.as_ptr() {
+            sys::IoReleaseCancelSpinLock(abi::DISPATCH_LEVEL);
+            sys::IoStartNextPacket(object, 1);
+            sys::KeLowerIrql(level);
+        } else {
+            let entry = IRP::Tail_Overlay_DeviceQueueEntry.of(irp.as_ptr());
+            sys::KeRemoveEntryDeviceQueue(DEVICE_OBJECT::DeviceQueue.of(object), entry);
+            sys::IoReleaseCancelSpinLock(level);
+        }
+        device.packets.end();
+        let mut level = crate::irql::DispatchOrBelow::assume();
+        PendingIrp::from_raw(irp, lock_of(irp)).complete(NtStatus::CANCELLED, 0, &mut level);
+    }
+}
+
+/// # Safety
+/// The device lives.
+unsafe fn current(device: *mut DEVICE_OBJECT) -> *mut IRP {
+    // SAFETY: the caller's promise.
+    unsafe { raw::follow(device, DEVICE_OBJECT::CurrentIrp) }
+}
+
+/// # Safety
+/// The request went through [`Device::start_packet`].
+unsafe fn lock_of(irp: NonNull<IRP>) -> *const RemoveLock {
+    // SAFETY: the caller's promise.
+    raw::pointer(unsafe { spare_word(irp).read() }).cast::<RemoveLock>()
+}
