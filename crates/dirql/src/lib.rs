@@ -2,4 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod inf;
+pub mod readers;
 pub mod script;
