@@ -23,7 +23,13 @@ pub use prints::{PrintLog, Prints};
 pub use summary::{Summary, Sums, TagSum};
 pub use symbols::SymbolBook;
 
-pub(crate) use names::{export_name, status_text};
+pub(crate) use json::{Object, array as json_array};
+pub(crate) use names::status_text;
+
+/// A JSON object to be filled.
+pub(crate) fn json_object() -> Object {
+    Object::new()
+}
 
 use std::cell::RefCell;
 use std::io::Write;

@@ -67,8 +67,10 @@ fn a_write() -> Vec<(Stamp, Event)> {
 }
 
 fn told(reader: &mut dyn Reader, events: &[(Stamp, Event)]) {
-    for (stamp, event) in events.iter().filter(|(_, event)| reader.wants(event.kind())) {
-        reader.event(stamp, event);
+    for (stamp, event) in events {
+        if reader.wants(event.kind()) {
+            reader.event(stamp, event);
+        }
     }
 }
 
