@@ -1,7 +1,9 @@
 //! What a driver needs and who has it: the answer of `dirql imports`.
 
 use image::Image;
-use kernel::ldr::imports::{self, ImportStatus, Status};
+use kernel::ldr::imports;
+
+pub use kernel::ldr::imports::{ImportStatus, Status};
 
 use crate::files::DriverFile;
 use crate::readers::{json_array, json_object};
