@@ -56,6 +56,10 @@ pub enum Error {
     },
     /// A request does not end: nothing in the machine can run any more.
     Stuck(String),
+    /// There is no such device in the machine (any more).
+    Absent(String),
+    /// A script is not what it expects.
+    Failed(crate::report::Failure),
     /// The machine has stopped: [`crate::Machine::finish`] tells why.
     Stopped,
 }
@@ -67,6 +71,8 @@ impl fmt::Display for Error {
             Self::Host(why) => f.write_str(why),
             Self::Status { what, status } => write!(f, "{what}: {}", status_text(*status)),
             Self::Stuck(what) => write!(f, "{what} does not end: nothing in the machine can run any more"),
+            Self::Absent(why) => f.write_str(why),
+            Self::Failed(failure) => failure.fmt(f),
             Self::Stopped => f.write_str("the machine has stopped; its report tells why"),
         }
     }
