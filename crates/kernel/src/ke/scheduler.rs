@@ -9,7 +9,7 @@ use engine::{Flow, Leave, Progress, StrandId};
 use super::processor::{self, DISPATCH_LEVEL, Processor};
 use super::slice;
 use super::thread::{Role, State};
-use super::{interrupt, irql, spinlock, thread, time, wait};
+use super::{interrupt, irql, spinlock, thread, time, timer, wait};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::nt::Nt;
@@ -37,6 +37,7 @@ pub fn run(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
             return End::Done;
         }
         interrupt::observe(&mut cx);
+        timer::ring(&mut cx);
         place_threads(&mut cx);
         if let Some(index) = choose_processor(&mut cx) {
             take_turn(&mut cx, index);
