@@ -8,12 +8,14 @@ use devices::pci::Model;
 use engine::{Chooser, Defaults};
 use kernel::Settings;
 use kernel::event::Reader;
+use kernel::ldr;
 use kernel::nt::WindowsVersion;
 
 use crate::error::{Error, InputError};
 use crate::files::{self, DriverFile};
 use crate::inf::{self, Inf};
-use crate::machine::Machine;
+use crate::machine::{Machine, Plan};
+use crate::play::Play;
 use crate::readers::SymbolBook;
 
 /// A card, as it was given.
@@ -21,7 +23,7 @@ pub(crate) enum Card {
     /// As typed after `--device`.
     Spec(String),
     /// Made by the test itself, inside the machine.
-    Made(Box<dyn FnOnce() -> Box<dyn Model>>),
+    Made(Box<dyn Fn() -> Box<dyn Model>>),
 }
 
 /// A machine to be.
@@ -81,9 +83,9 @@ impl Bench {
         self
     }
 
-    /// Puts a card of the test's own on the bus. `make` is called in the machine.
+    /// Puts a card of the test's own on the bus. `make` is called twice: to look at it, and in the machine.
     #[must_use]
-    pub fn card(mut self, make: impl FnOnce() -> Box<dyn Model> + 'static) -> Self {
+    pub fn card(mut self, make: impl Fn() -> Box<dyn Model> + 'static) -> Self {
         self.cards.push(Card::Made(Box::new(make)));
         self
     }
@@ -162,6 +164,15 @@ impl Bench {
         Machine::start(self, inputs)
     }
 
+    /// Whether the machine to be has what a script names.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it has not, or something given cannot be used.
+    pub fn check(&self, play: &Play) -> Result<(), Error> {
+        let inputs = self.read_inputs()?;
+        Ok(play.check(&Plan::new(self, &inputs)?)?)
+    }
+
     fn read_inputs(&self) -> Result<Inputs, InputError> {
         if !(1..=64).contains(&self.settings.processors) {
             let count = self.settings.processors;
@@ -177,8 +188,8 @@ impl Bench {
                 card_of(spec)?;
             }
         }
-        let driver = DriverFile::read(path)?;
-        let with = self.with.iter().map(|path| DriverFile::read(path)).collect::<Result<Vec<_>, _>>()?;
+        let driver = movable(path)?;
+        let with = self.with.iter().map(|path| movable(path)).collect::<Result<Vec<_>, _>>()?;
         let inf = self.inf.as_deref().map(read_inf).transpose()?;
         if inf.is_some() && self.cards.is_empty() {
             let inf = self.inf.as_deref().unwrap_or(Path::new("")).display();
@@ -196,6 +207,15 @@ pub(crate) fn card_of(spec: &str) -> Result<Box<dyn Model>, InputError> {
     let read_file =
         |path: &str| files::read(Path::new(path), "the file of that key").map_err(|error| error.to_string());
     devices::parse(spec, &read_file).map_err(|error| InputError::new(error.to_string()))
+}
+
+/// A driver's file, which can be loaded where the machine has images.
+fn movable(path: &Path) -> Result<DriverFile, InputError> {
+    let file = DriverFile::read(path)?;
+    match file.image.load_at(ldr::exports_base()) {
+        Ok(_) => Ok(file),
+        Err(error) => Err(InputError::new(format!("{}: {}", path.display(), error.problem))),
+    }
 }
 
 fn read_inf(path: &Path) -> Result<Inf, InputError> {

@@ -10,6 +10,7 @@ pub mod files;
 pub mod imports;
 pub mod inf;
 mod machine;
+mod play;
 pub mod readers;
 pub mod report;
 pub mod script;
@@ -17,5 +18,6 @@ pub mod windows;
 
 pub use bench::Bench;
 pub use error::{Error, InputError};
-pub use machine::Machine;
+pub use machine::{Completion, Handle, Machine};
+pub use play::Play;
 pub use report::{Failure, Outcome, Report};

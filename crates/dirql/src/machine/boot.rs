@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use abi::{DRIVER_EXTENSION, DRIVER_OBJECT, DriverPtr};
 use engine::{Engine, Flow, outside};
-use image::Image;
+use image::{Image, Symbols};
 use kernel::event::{Event, Kind, Reader, Stamp};
 use kernel::io::driver::{self, NewDriver};
 use kernel::ldr::{self, LoadedImage, Module};
@@ -53,6 +53,7 @@ struct File {
     name: String,
     service: String,
     bytes: Vec<u8>,
+    symbols: Symbols,
 }
 
 #[derive(Clone)]
@@ -75,7 +76,8 @@ pub(super) fn start(bench: Bench, inputs: Inputs) -> Result<Machine, Error> {
     let plan = Plan::new(&bench, &inputs)?;
     let work = Work::new(&inputs, &plan);
     let engine = Engine::start().map_err(|error| Error::Host(error.to_string()))?;
-    let readers = Readers { symbols: bench.symbols.clone(), coverage: Coverage::asked_for(), ..Readers::default() };
+    let readers =
+        Readers { symbols: bench.symbols.clone(), coverage: Coverage::asked_for(), ..Readers::default() };
     let Bench { cards, settings, readers: own, chooser, .. } = bench;
     let nt = engine.inside(|| {
         let bus = plan::bus(&cards).expect("the same cards were placed a moment ago");
@@ -139,7 +141,8 @@ impl Machine {
     }
 
     fn fail(&self, message: &str) {
-        let failure = Failure { place: "start".to_owned(), command: "start".to_owned(), message: message.to_owned() };
+        let failure =
+            Failure { place: "start".to_owned(), command: "start".to_owned(), message: message.to_owned() };
         self.failure.borrow_mut().get_or_insert(failure);
     }
 
@@ -152,19 +155,28 @@ impl Machine {
 
 impl Work {
     fn new(inputs: &Inputs, plan: &Plan) -> Self {
-        let card = |card: &plan::PlannedCard| Card { name: card.name.clone(), installation: card.installation.clone() };
+        let card = |card: &plan::PlannedCard| Card {
+            name: card.name.clone(),
+            installation: card.installation.clone(),
+        };
         let cards: Vec<Card> = plan.cards.iter().map(card).collect();
         let file = |file: &DriverFile| File {
             path: file.path.display().to_string(),
             name: file.name.clone(),
             service: file.service(),
             bytes: file.bytes.clone(),
+            symbols: file.symbols.clone(),
         };
         let mut driver = file(&inputs.driver);
         if let Some(installation) = cards.iter().find_map(|card| card.installation.as_ref()) {
             driver.service = installation.service.clone();
         }
-        Self { driver, libraries: inputs.with.iter().map(file).collect(), cards, has_inf: inputs.inf.is_some() }
+        Self {
+            driver,
+            libraries: inputs.with.iter().map(file).collect(),
+            cards,
+            has_inf: inputs.inf.is_some(),
+        }
     }
 
     /// Loads, installs and starts, on a system thread.
@@ -215,8 +227,12 @@ impl Work {
         let extension = cx.read(driver + DRIVER_OBJECT::DriverExtension)?;
         let plug_and_play = !cx.read(extension + DRIVER_EXTENSION::AddDevice)?.is_null();
         let note = match (plug_and_play, nodes.is_empty()) {
-            (true, true) => Some("the driver has an AddDevice routine, and there is no device for it: give one with --device"),
-            (false, false) => Some("the driver has no AddDevice routine: it is no Plug and Play driver, and the devices are left alone"),
+            (true, true) => Some(
+                "the driver has an AddDevice routine, and there is no device for it: give one with --device",
+            ),
+            (false, false) => Some(
+                "the driver has no AddDevice routine: it is no Plug and Play driver, and the devices are left alone",
+            ),
             _ => None,
         };
         if let Some(note) = note {
@@ -234,7 +250,8 @@ impl Work {
 
 fn fail(outcome: &RefCell<Outcome>, place: &str, command: &str, message: &str) {
     outside(|| {
-        let failure = Failure { place: place.to_owned(), command: command.to_owned(), message: message.to_owned() };
+        let failure =
+            Failure { place: place.to_owned(), command: command.to_owned(), message: message.to_owned() };
         outcome.borrow_mut().failure.get_or_insert(failure);
     });
 }
@@ -244,7 +261,10 @@ impl File {
     fn place(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<Option<LoadedImage>> {
         let image = Image::parse(&self.name, &self.bytes).expect("it was parsed before");
         match ldr::load(cx, Module { name: self.name.clone(), image })? {
-            Ok(loaded) => Ok(Some(loaded)),
+            Ok(loaded) => {
+                ldr::name_routines(cx, loaded.base, self.symbols.clone());
+                Ok(Some(loaded))
+            }
             Err(error) => {
                 let text = error.to_string();
                 let message = text.strip_prefix(&format!("{}: ", self.name)).unwrap_or(&text);
@@ -323,7 +343,11 @@ fn installed(service: &str, installation: Option<&Installation>) -> pnp::Install
 
 /// What the INF says and was passed over though it may matter.
 fn remarks(installation: &Installation) -> Vec<String> {
-    installation.unsupported.iter().map(|remark| format!("INF line {}: {}", remark.line, remark.text)).collect()
+    installation
+        .unsupported
+        .iter()
+        .map(|remark| format!("INF line {}: {}", remark.line, remark.text))
+        .collect()
 }
 
 /// Learns where images lie, before any other reader asks for a name.

@@ -4,8 +4,8 @@ use engine::outside;
 use kernel::io::file::{self, OpenOptions};
 use kernel::ob;
 
-use super::transfer::{Completion, Transfer, perform};
 use super::Machine;
+use super::transfer::{Completion, Transfer, perform};
 use crate::error::Error;
 
 /// An open device. What is still open when the machine is finished is closed then.

@@ -12,7 +12,7 @@ use crate::readers::fnv128;
 pub(super) fn hash(engine: Engine, kernel: &Kernel) -> u128 {
     let mut page = vec![0_u8; 0x1000];
     let mut hash = None;
-    for address in kernel.mm.mapped_pages() {
+    for address in kernel.mm.map.addresses() {
         debug_assert!(address.is_multiple_of(PAGE));
         if engine.read_bytes(address, &mut page).is_err() {
             continue;

@@ -8,6 +8,7 @@ mod handle;
 mod memory;
 mod plan;
 mod pnp;
+mod registry;
 pub(crate) mod transfer;
 mod worker;
 
@@ -16,7 +17,7 @@ use std::rc::Rc;
 
 use engine::{Engine, Flow, outside};
 use kernel::ke::scheduler::{self, End};
-use kernel::ke::thread;
+use kernel::ke::{thread, wait};
 use kernel::{Cx, Nt};
 
 use crate::bench::{Bench, Inputs};
@@ -30,7 +31,7 @@ pub use transfer::Completion;
 
 pub(crate) use plan::Plan;
 pub(crate) use pnp::{Device, Step, step};
-pub(crate) use worker::on_system_thread;
+pub(crate) use worker::{new_event, on_system_thread};
 
 /// A machine that runs a driver.
 pub struct Machine {
@@ -104,7 +105,7 @@ impl Machine {
     /// # Errors
     /// [`Error::Stopped`] if the machine stops meanwhile.
     pub fn wait(&self, nanoseconds: u64) -> Result<(), Error> {
-        self.on_thread("a wait", move |cx| worker::sleep(cx, nanoseconds))
+        self.on_thread("a wait", move |cx| wait::sleep(cx, nanoseconds))
     }
 
     /// Carries a script out.

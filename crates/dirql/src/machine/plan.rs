@@ -36,8 +36,7 @@ impl Plan {
         let mut cards = Vec::new();
         for function in bus.functions() {
             let identity = Identity::read(&mut bus, function.address);
-            let ids =
-                DeviceIds { hardware: identity.hardware_ids(), compatible: identity.compatible_ids() };
+            let ids = DeviceIds { hardware: identity.hardware_ids(), compatible: identity.compatible_ids() };
             let installation = match inputs.inf.as_ref().map(|inf| inf.installation(&ids, target)) {
                 Some(Ok(installation)) => Some(installation),
                 Some(Err(error)) => {

@@ -102,7 +102,7 @@ fn buffer(cx: &mut Cx<'_>, length: u32) -> Option<Buffer> {
     if length == 0 {
         return Some(Buffer::default());
     }
-    let process = ps::current_process(cx);
+    let process = u32::try_from(ps::current_process(cx)).ok()?;
     Some(Buffer { address: user::allocate(cx, process, length.into())?, length })
 }
 
@@ -117,7 +117,6 @@ pub(crate) fn perform(cx: &mut Cx<'_>, handle: Handle, transfer: &Transfer) -> F
 
 /// A request that was begun on an overlapped handle.
 pub(crate) struct Begun {
-    pub(crate) handle: Handle,
     buffers: Buffers,
     overlapped: Option<Overlapped>,
     /// What it returned at once, unless it is pending.
@@ -127,12 +126,12 @@ pub(crate) struct Begun {
 /// Begins a request and does not wait for its end.
 pub(crate) fn begin(cx: &mut Cx<'_>, handle: Handle, transfer: &Transfer) -> Flow<Begun> {
     let none = Answer::failed(NtStatus::INSUFFICIENT_RESOURCES);
-    let failed = Begun { handle, buffers: Buffers::default(), overlapped: None, at_once: Some(none) };
+    let failed = Begun { buffers: Buffers::default(), overlapped: None, at_once: Some(none) };
     let Some(buffers) = Buffers::new(cx, transfer)? else { return Ok(failed) };
     let Some(overlapped) = Overlapped::new(cx)? else { return Ok(failed) };
     let answer = file::start(cx, handle, buffers.operation(transfer), &overlapped)?;
     let at_once = (answer.status != NtStatus::PENDING).then_some(answer);
-    Ok(Begun { handle, buffers, overlapped: Some(overlapped), at_once })
+    Ok(Begun { buffers, overlapped: Some(overlapped), at_once })
 }
 
 impl Begun {

@@ -1,4 +1,4 @@
-//! Work that the system does, on threads of its own, and sleeping.
+//! Work that the system does on threads of its own, waited for.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,8 +14,7 @@ pub(crate) const TAG: u32 = pool::tag(b"dirq");
 
 /// An event in the machine's memory.
 pub(crate) fn new_event(cx: &mut Cx<'_>) -> Flow<DriverPtr<KEVENT>> {
-    let event: DriverPtr<KEVENT> =
-        pool::allocate(cx, pool::Kind::NonPaged, size_of::<KEVENT>() as u64, TAG)?;
+    let event: DriverPtr<KEVENT> = pool::allocate(cx, pool::Kind::NonPaged, size_of::<KEVENT>() as u64, TAG)?;
     assert!(!event.is_null(), "the machine has no memory left for an event of dirql's own");
     event::initialize(cx, event, 0, false)?;
     Ok(event)
@@ -40,14 +39,4 @@ pub(crate) fn on_system_thread<R: 'static>(
     pool::free(cx, done)?;
     let value = result.borrow_mut().take();
     Ok(value.expect("the event is set after the result"))
-}
-
-/// Lets the running thread sleep.
-pub(crate) fn sleep(cx: &mut Cx<'_>, nanoseconds: u64) -> Flow<()> {
-    // Relative times are negative, in units of 100 ns; a sleep is never shorter than asked for.
-    let interval = nanoseconds.div_ceil(100).max(1).cast_signed();
-    let cell: DriverPtr<i64> = pool::allocate(cx, pool::Kind::NonPaged, 8, TAG)?;
-    cx.write(cell, -interval)?;
-    let _ = wait::delay(cx, 0, false, cell)?;
-    pool::free(cx, cell)
 }

@@ -2,10 +2,10 @@
 
 use engine::Flow;
 use kernel::Cx;
+use kernel::ke::wait;
 
 use super::Stage;
 use super::{device, request};
-use crate::machine::sleep;
 use crate::script::{Command, Waitable};
 
 /// Nothing, or in words what was expected and what was seen.
@@ -22,7 +22,7 @@ pub(super) fn out(stage: &Stage, cx: &mut Cx<'_>, index: usize) -> Flow<Outcome>
         Command::JoinThread(name) => stage.join(cx, &name).map(Ok),
         Command::Cancel(cancel) => request::cancel(stage, cx, &cancel),
         Command::Close { handle } => request::close(stage, cx, &handle),
-        Command::Wait { nanoseconds } => sleep(cx, nanoseconds).map(Ok),
+        Command::Wait { nanoseconds } => wait::sleep(cx, nanoseconds).map(Ok),
         Command::Poke { device, signal, value } => device::poke(cx, &device, &signal, value),
         Command::Pnp { event, device, expect } => device::pnp(cx, event, device, &expect),
         Command::Power { state, device, expect } => device::power(cx, state, device, &expect),
@@ -40,7 +40,9 @@ fn printed(stage: &Stage, text: &str) -> Outcome {
         None => {
             let since: Vec<String> = state.prints.lines().split_off(state.printed.min(state.prints.len()));
             Err(match since.last() {
-                Some(last) => format!("no line printed since contains it; the last of {} is `{last}`", since.len()),
+                Some(last) => {
+                    format!("no line printed since contains it; the last of {} is `{last}`", since.len())
+                }
                 None => "nothing has been printed since".to_owned(),
             })
         }

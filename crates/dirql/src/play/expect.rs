@@ -4,7 +4,7 @@ use super::carry::Outcome;
 use super::check::Play;
 use crate::machine::Completion;
 use crate::readers::status_text;
-use crate::script::{ExpectedData, ExpectedStatus, Expectations};
+use crate::script::{Expectations, ExpectedData, ExpectedStatus};
 
 /// Bytes that a message shows.
 const SHOWN: usize = 32;
@@ -82,10 +82,20 @@ mod tests {
     #[test]
     fn a_request_is_expected_to_succeed_unless_it_says_otherwise() {
         assert_eq!(judged("read x 4", &end(0, &[])), Ok(()));
-        assert_eq!(judged("read x 4", &end(0xC000_0120, &[])), Err("expected success, saw STATUS_CANCELLED".into()));
+        assert_eq!(
+            judged("read x 4", &end(0xC000_0120, &[])),
+            Err("expected success, saw STATUS_CANCELLED".into())
+        );
         assert_eq!(judged("read x 4 expect STATUS_CANCELLED", &end(0xC000_0120, &[])), Ok(()));
-        assert_eq!(judged("read x 4 expect failure", &end(0, &[])), Err("expected failure, saw STATUS_SUCCESS".into()));
-        assert!(judged("read x 4 expect STATUS_CANCELLED", &end(0xC000_00B5, &[])).unwrap_err().contains("saw STATUS_IO_TIMEOUT"));
+        assert_eq!(
+            judged("read x 4 expect failure", &end(0, &[])),
+            Err("expected failure, saw STATUS_SUCCESS".into())
+        );
+        assert!(
+            judged("read x 4 expect STATUS_CANCELLED", &end(0xC000_00B5, &[]))
+                .unwrap_err()
+                .contains("saw STATUS_IO_TIMEOUT")
+        );
     }
 
     #[test]

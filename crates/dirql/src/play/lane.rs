@@ -77,7 +77,8 @@ impl Stage {
 
     /// Waits until the thread of this name has carried out what it was handed.
     pub(super) fn join(&self, cx: &mut Cx<'_>, name: &str) -> Flow<()> {
-        let idle = self.with(|state| state.lanes.get(name).filter(|lane| lane.at.is_some()).map(|lane| lane.idle));
+        let idle =
+            self.with(|state| state.lanes.get(name).filter(|lane| lane.at.is_some()).map(|lane| lane.idle));
         match idle {
             Some(idle) => wait::for_object(cx, idle).map(|_| ()),
             None => Ok(()),

@@ -30,10 +30,12 @@ pub(super) fn open(stage: &Stage, cx: &mut Cx<'_>, open: &Open) -> Flow<Outcome>
     };
     let path = match &open.path {
         Path::Name(name) => name.clone(),
-        Path::Interface(class) => match interface::first_enabled(cx, class) {
-            Some(path) => path,
-            None => return Ok(Err(format!("no interface of class {class} is enabled"))),
-        },
+        Path::Interface(class) => {
+            match cx.with(|k| interface::of_class(k, class, None, false).into_iter().next()) {
+                Some(path) => path,
+                None => return Ok(Err(format!("no interface of class {class} is enabled"))),
+            }
+        }
     };
     let opened = file::open(cx, &path, &options)?;
     let status = opened.err().unwrap_or(NtStatus::SUCCESS);
@@ -112,10 +114,10 @@ pub(super) fn cancel(stage: &Stage, cx: &mut Cx<'_>, what: &Cancel) -> Flow<Outc
         Cancel::Request(name) => {
             let block = stage.with(|state| {
                 let begun = state.requests.get(name)?;
-                Some((begun.handle, begun.overlapped()?.status_block))
+                Some(begun.overlapped()?.status_block)
             });
             match block {
-                Some((handle, block)) => cancel::cancel_request(cx, handle, block).map(|_| Ok(())),
+                Some(block) => cancel::cancel_request(cx, block).map(|_| Ok(())),
                 None => Ok(Err(format!("request {name} has not been made yet"))),
             }
         }
@@ -132,8 +134,8 @@ pub(super) fn close(stage: &Stage, cx: &mut Cx<'_>, name: &str) -> Flow<Outcome>
 /// Cancels what is under way and closes what is open, as when the process exits.
 pub(super) fn close_all(stage: &Stage, cx: &mut Cx<'_>) -> Flow<()> {
     let handles: Vec<Handle> = stage.with(|state| state.handles.values().copied().collect());
-    for handle in &handles {
-        let _ = file::cancel_io_ex(cx, *handle)?;
+    for handle in handles {
+        cancel::rundown_file(cx, handle)?;
     }
     while let Some((_, begun)) = stage.with(|state| state.requests.pop_first()) {
         let _ = begun.wait(cx)?;

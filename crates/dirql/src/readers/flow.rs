@@ -22,8 +22,8 @@ pub struct Flow {
     out: Sink,
     symbols: SymbolBook,
     begun: bool,
-    /// How deep each strand is in requests and routines.
-    depth: BTreeMap<StrandId, usize>,
+    /// The requests (true) and routines (false) each strand is in, innermost last.
+    frames: BTreeMap<StrandId, Vec<bool>>,
     /// An IRP on its way to a dispatch routine: its line is joined with the routine's.
     sent: Option<(Stamp, String)>,
     /// What each IRP under way asks for, and whether its `Information` is a number of bytes.
@@ -41,7 +41,7 @@ impl Flow {
             out,
             symbols,
             begun: false,
-            depth: BTreeMap::new(),
+            frames: BTreeMap::new(),
             sent: None,
             requests: BTreeMap::new(),
             accesses: 0,
@@ -54,19 +54,24 @@ impl Flow {
             self.begun = true;
             self.out.line(HEADING);
         }
-        let depth = self.depth.get(&stamp.strand).copied().unwrap_or(0);
+        let depth = self.frames.get(&stamp.strand).map_or(0, Vec::len);
         let (whole, part) = (stamp.time / 1000, stamp.time % 1000);
         let place = format!("{whole:>8}.{part:03}  {:>3} {:>4}", stamp.processor, stamp.irql);
         self.out.line(&format!("{place}  {}{text}", "  ".repeat(depth)));
     }
 
-    fn deeper(&mut self, strand: StrandId) {
-        *self.depth.entry(strand).or_default() += 1;
+    fn deeper(&mut self, strand: StrandId, request: bool) {
+        self.frames.entry(strand).or_default().push(request);
     }
 
-    fn back(&mut self, strand: StrandId) {
-        let depth = self.depth.entry(strand).or_default();
-        *depth = depth.saturating_sub(1);
+    /// The strand leaves its innermost frame; whether that was a request's (or, if not, a routine's).
+    fn back(&mut self, strand: StrandId, request: bool) -> bool {
+        let frames = self.frames.entry(strand).or_default();
+        let fits = frames.last() == Some(&request);
+        if fits {
+            frames.pop();
+        }
+        fits
     }
 
     fn access(&mut self, stamp: &Stamp, text: String) {
@@ -109,7 +114,7 @@ impl Flow {
             None => String::new(),
         };
         self.line(stamp, &format!("{role} {name}{asked}"));
-        self.deeper(stamp.strand);
+        self.deeper(stamp.strand, false);
     }
 
     fn leave(&mut self, stamp: &Stamp, role: &str, value: u64) {
@@ -117,7 +122,7 @@ impl Flow {
         if role.starts_with("Dispatch") || matches!(role, "DriverEntry" | "AddDevice" | "DllInitialize") {
             self.line(stamp, &format!("→ {}", status_text(status)));
         }
-        self.back(stamp.strand);
+        self.back(stamp.strand, false);
     }
 
     fn completed(&mut self, stamp: &Stamp, irp: u64, status: u32, information: u64) {
@@ -131,13 +136,14 @@ impl Flow {
         match event {
             Event::Request { name, detail } => {
                 self.line(stamp, &format!("{name} {detail}"));
-                self.deeper(stamp.strand);
+                self.deeper(stamp.strand, true);
             }
             Event::Answer { name, status, information } => {
-                self.back(stamp.strand);
+                // One that was pending ends wherever it is completed: in a DPC, on another thread.
+                let ends = if self.back(stamp.strand, true) { "returns" } else { "ends:" };
                 let moved =
                     if *information == 0 { String::new() } else { format!(", {}", bytes(*information)) };
-                self.line(stamp, &format!("{name} returns {}{moved}", status_text(*status)));
+                self.line(stamp, &format!("{name} {ends} {}{moved}", status_text(*status)));
             }
             Event::IrpSent { irp, major, minor, .. } => {
                 let text = request(*major, *minor);
@@ -162,6 +168,9 @@ impl Flow {
             Event::DpcQueued { inserted: true, .. } => "DPC queued".to_owned(),
             Event::DpcQueued { inserted: false, .. } => "DPC queued already".to_owned(),
             Event::Print { text } => format!("│ {text}"),
+            Event::ErrorLog { source, code, status, .. } => {
+                format!("error log: {source}, code {code:#010x}, {}", status_text(*status))
+            }
             Event::Image { name, base, loaded: true } => format!("{name} loaded at {base:#x}"),
             Event::Image { name, loaded: false, .. } => format!("{name} unloaded"),
             Event::Pnp { step } => format!("PnP: {step}"),

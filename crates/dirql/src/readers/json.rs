@@ -147,11 +147,11 @@ fn fields(object: Object, event: &Event, symbols: Option<&SymbolBook>) -> Object
         }
         Event::DpcQueued { dpc, inserted } => object.address("dpc", *dpc).flag("inserted", *inserted),
         Event::Irql { from, to } => object.number("from", *from).number("to", *to),
-        _ => more_fields(object, event),
+        _ => other_fields(object, event),
     }
 }
 
-fn more_fields(object: Object, event: &Event) -> Object {
+fn other_fields(object: Object, event: &Event) -> Object {
     match event {
         Event::IrpSent { irp, device, major, minor } => object
             .address("irp", *irp)
@@ -173,6 +173,11 @@ fn more_fields(object: Object, event: &Event) -> Object {
             .flag("paged", *paged),
         Event::Freed { address } => object.address("address", *address),
         Event::Print { text } => object.text("text", text),
+        Event::ErrorLog { source, code, unique, status } => object
+            .text("source", source)
+            .number("code", *code)
+            .number("unique", *unique)
+            .number("status", *status),
         Event::Switch { from, to } => object.number("from", from.0).number("to", to.0),
         Event::Wait { object: first, count } => object.address("object", *first).number("count", *count),
         Event::Woken { status } => object.number("status", *status),
@@ -181,7 +186,7 @@ fn more_fields(object: Object, event: &Event) -> Object {
         }
         Event::Pnp { step } => object.text("step", step),
         Event::Finding { rule, message } => object.text("rule", rule).text("message", message),
-        _ => object,
+        _ => unreachable!("a kind that `fields` writes"),
     }
 }
 
@@ -204,6 +209,7 @@ pub(super) fn kind_name(kind: Kind) -> &'static str {
         Kind::Allocated => "allocated",
         Kind::Freed => "freed",
         Kind::Print => "print",
+        Kind::ErrorLog => "error-log",
         Kind::Switch => "switch",
         Kind::Wait => "wait",
         Kind::Woken => "woken",
