@@ -3,11 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use abi::{DRIVER_EXTENSION, DRIVER_OBJECT, DriverPtr};
+use abi::{DRIVER_EXTENSION, DRIVER_OBJECT, DriverPtr, NtStatus};
 use engine::{Engine, Flow, outside};
 use image::{Image, Symbols};
 use kernel::event::{Event, Kind, Reader, Stamp};
-use kernel::io::driver::{self, NewDriver};
+use kernel::io::driver;
 use kernel::ldr::{self, LoadedImage, Module};
 use kernel::pnp::{self, NodeId};
 use kernel::ps::process;
@@ -195,7 +195,7 @@ impl Work {
     /// Finds the devices on the bus and writes what is installed for them to the registry.
     fn install(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<Vec<(NodeId, String)>> {
         let installation = self.cards.iter().find_map(|card| card.installation.as_ref());
-        registry::write_service(cx, &self.driver.service, &self.driver.name, installation)?;
+        written(outcome, registry::write_service(cx, &self.driver.service, &self.driver.name, installation));
         let mut nodes = Vec::new();
         if !self.cards.is_empty() {
             pnp::enumerate(cx)?;
@@ -209,7 +209,7 @@ impl Work {
             }
             pnp::install(cx, node, installed(&self.driver.service, card.installation.as_ref()))?;
             if let Some(installation) = &card.installation {
-                registry::write_device(cx, node, installation)?;
+                written(outcome, registry::write_device(cx, node, installation));
                 outside(|| outcome.borrow_mut().notes.extend(remarks(installation)));
             }
             nodes.push((node, card.name.clone()));
@@ -248,6 +248,14 @@ impl Work {
     }
 }
 
+/// What the registry would not take is for the user to know.
+fn written(outcome: &RefCell<Outcome>, result: Result<(), NtStatus>) {
+    if let Err(status) = result {
+        let note = format!("the INF's registry settings were not all written: {status}");
+        outside(|| outcome.borrow_mut().notes.push(note.clone()));
+    }
+}
+
 fn fail(outcome: &RefCell<Outcome>, place: &str, command: &str, message: &str) {
     outside(|| {
         let failure =
@@ -275,19 +283,14 @@ impl File {
         }
     }
 
-    /// Loads an image given beside the driver: an export library's `DllInitialize` is called, another one is a driver.
+    /// Loads an image given beside the driver: an export library waits for its first importer, another one is a driver.
     fn load(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<Option<LoadedDriver>> {
-        registry::write_service(cx, &self.service, &self.name, None)?;
+        written(outcome, registry::write_service(cx, &self.service, &self.name, None));
         let Some(placed) = self.place(cx, outcome)? else { return Ok(None) };
-        if ldr::initializer(cx, placed.base).is_none() {
-            return self.start(cx, placed, outcome);
+        if placed.entry.is_none() || ldr::initializer(cx, placed.base).is_some() {
+            return Ok(Some(LoadedDriver { base: placed.base, object: None }));
         }
-        let status = driver::initialize_library(cx, &self.service, placed.base)?;
-        if !status.is_success() {
-            fail(outcome, &self.name, "DllInitialize", &format!("returned {status}"));
-            return Ok(None);
-        }
-        Ok(Some(LoadedDriver { base: placed.base, object: None }))
+        self.start(cx, placed, outcome)
     }
 
     fn load_as_driver(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<Option<LoadedDriver>> {
@@ -304,27 +307,19 @@ impl File {
         placed: LoadedImage,
         outcome: &RefCell<Outcome>,
     ) -> Flow<Option<LoadedDriver>> {
-        let LoadedImage { base, size, entry, section } = placed;
-        let Some(entry) = entry else {
+        if placed.entry.is_none() {
             let text = format!("{}: has no entry point, so it is no driver; give it with --with", self.path);
             outside(|| outcome.borrow_mut().refused = Some(InputError::new(text.clone())));
             return Ok(None);
-        };
-        let new = NewDriver { service: self.service.clone(), base, size, entry, section };
-        let status = match driver::create_driver(cx, &new)? {
-            Err(status) => status,
-            Ok(object) => {
-                let status = driver::start(cx, object)?;
-                if status.is_success() {
-                    ldr::discard_init(cx, base);
-                    return Ok(Some(LoadedDriver { base, object: Some(object) }));
-                }
-                status
+        }
+        match driver::load(cx, &self.service, &placed)? {
+            Ok(object) => Ok(Some(LoadedDriver { base: placed.base, object: Some(object) })),
+            Err(status) => {
+                let message = format!("returned {status}; the driver is not loaded");
+                fail(outcome, &self.name, "DriverEntry", &message);
+                Ok(None)
             }
-        };
-        fail(outcome, &self.name, "DriverEntry", &format!("returned {status}; the driver is not loaded"));
-        ldr::unload(cx, base)?;
-        Ok(None)
+        }
     }
 }
 

@@ -103,14 +103,13 @@ fn shut_down(cx: &mut Cx<'_>, loaded: &Loaded) -> Flow<Vec<String>> {
     let mut notes = Vec::new();
     let all = loaded.driver.iter().chain(loaded.libraries.iter().rev());
     for LoadedDriver { base, object } in all {
-        let name = cx.with(|k| ldr::image_name(k, *base).unwrap_or_default().to_owned());
-        let status = match object {
-            Some(object) => driver::unload(cx, *object)?,
-            None => driver::uninitialize_library(cx, *base)?,
+        let Some(object) = object else {
+            driver::unload_library(cx, *base)?;
+            continue;
         };
-        if status.is_success() {
-            ldr::unload(cx, *base)?;
-        } else {
+        let name = cx.with(|k| ldr::image_name(k, *base).unwrap_or_default().to_owned());
+        let status = driver::unload(cx, *object)?;
+        if !status.is_success() {
             notes.push(format!("{name}: stays loaded, unloading it ends with {status}"));
         }
     }

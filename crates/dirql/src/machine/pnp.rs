@@ -59,10 +59,10 @@ fn carry_out(cx: &mut Cx<'_>, node: NodeId, step: Step) -> Flow<NtStatus> {
         }),
         Step::Stop => pnp::stop(cx, node),
         Step::QueryStop => pnp::query_stop(cx, node),
-        Step::CancelStop => pnp::cancel_stop(cx, node),
+        Step::CancelStop => pnp::stop::cancel_stop(cx, node),
         Step::Remove => pnp::remove(cx, node),
         Step::QueryRemove => pnp::query_remove(cx, node),
-        Step::CancelRemove => pnp::cancel_remove(cx, node),
+        Step::CancelRemove => pnp::remove::cancel_remove(cx, node),
         Step::SurpriseRemove => pnp::surprise_remove(cx, node),
     }
 }

@@ -24,8 +24,9 @@ pub struct Flow {
     begun: bool,
     /// The requests (true) and routines (false) each strand is in, innermost last.
     frames: BTreeMap<StrandId, Vec<bool>>,
-    /// An IRP on its way to a dispatch routine: its line is joined with the routine's.
-    sent: Option<(Stamp, String)>,
+    /// An IRP on its way to a dispatch routine: its line is joined with the routine's. One that no routine of a driver
+    /// ever sees, because the bus answers it, is not shown.
+    sent: Option<(Stamp, u64, String)>,
     /// What each IRP under way asks for, and whether its `Information` is a number of bytes.
     requests: BTreeMap<u64, (String, bool)>,
     /// Register accesses since the last line of another kind, and the last one that was not shown.
@@ -96,7 +97,7 @@ impl Flow {
     }
 
     fn flush_sent(&mut self) {
-        if let Some((stamp, text)) = self.sent.take() {
+        if let Some((stamp, _, text)) = self.sent.take() {
             self.line(&stamp, &format!("{text} sent"));
         }
     }
@@ -105,7 +106,7 @@ impl Flow {
         let name = self.symbols.describe(routine);
         let dispatch = role.starts_with("Dispatch");
         let asked = match self.sent.take() {
-            Some((_, text)) if dispatch => format!("  ({text})"),
+            Some((_, _, text)) if dispatch => format!("  ({text})"),
             Some(sent) => {
                 self.sent = Some(sent);
                 self.flush_sent();
@@ -148,7 +149,7 @@ impl Flow {
             Event::IrpSent { irp, major, minor, .. } => {
                 let text = request(*major, *minor);
                 self.requests.insert(*irp, (text.clone(), !matches!(*major, 0x1B | 0x16)));
-                self.sent = Some((*stamp, text));
+                self.sent = Some((*stamp, *irp, text));
             }
             Event::IrpCompleted { irp, status, information } => {
                 self.completed(stamp, *irp, *status, *information);
@@ -216,8 +217,14 @@ impl Reader for Flow {
             return;
         }
         self.end_of_accesses();
-        if !matches!(event, Event::Enter { .. }) {
-            self.flush_sent();
+        match (event, &self.sent) {
+            (Event::Enter { .. }, _) => {}
+            (Event::IrpCompleted { irp, .. }, Some((_, sent, _))) if irp == sent => {
+                self.requests.remove(irp);
+                self.sent = None;
+                return;
+            }
+            _ => self.flush_sent(),
         }
         self.requests_and_routines(stamp, event);
     }
