@@ -2,7 +2,16 @@
 
 pub mod access;
 mod boot;
+mod information;
+pub mod key;
 pub mod registry;
+pub mod relative;
+pub mod table;
+#[cfg(test)]
+mod tests;
+pub mod value;
+
+use std::collections::BTreeMap;
 
 use crate::nt::Settings;
 
@@ -10,6 +19,8 @@ use crate::nt::Settings;
 pub struct State {
     /// The tree.
     pub registry: registry::Registry,
+    /// Which key an open key object stands for, by the object's body.
+    pub(crate) open: BTreeMap<u64, registry::KeyId>,
 }
 
 impl State {
@@ -18,6 +29,6 @@ impl State {
     pub fn new(settings: &Settings) -> Self {
         let mut registry = registry::Registry::default();
         boot::fill(&mut registry, settings);
-        Self { registry }
+        Self { registry, open: BTreeMap::new() }
     }
 }

@@ -1,76 +1,15 @@
 //! Stories of loading: drivers compiled by mingw, loaded and run a little.
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use abi::{DriverPtr, KLDR_DATA_TABLE_ENTRY, LIST_ENTRY, UNICODE_STRING};
-use engine::{Flow, Leave, Stack};
+use engine::Leave;
 use image::Image;
 
 use super::imports::{self, Status};
-use super::{LoadError, LoadedImage, Module, symbols};
+use super::{LoadError, Module, symbols};
 use crate::Cx;
 use crate::exports::data;
-use crate::mm::rig::{machine, message, unicode, verdict};
-use crate::mm::{pool_check, stack};
-
-/// Compiles `source` to `name.sys`; `imports` are (module, names) that no library of the compiler's has.
-fn driver(name: &str, source: &str, imports: &[(&str, &[&str])]) -> Image {
-    let folder = std::env::temp_dir().join(format!("dirql-ldr-{}-{name}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let file = |name: &str| folder.join(name);
-    std::fs::write(file("driver.c"), source).unwrap();
-    let mut libraries = Vec::new();
-    for (module, names) in imports {
-        let library = file(&format!("lib{module}.a"));
-        let text = format!("LIBRARY {module}\nEXPORTS\n{}\n", names.join("\n"));
-        std::fs::write(file("imports.def"), text).unwrap();
-        run(Command::new("x86_64-w64-mingw32-dlltool")
-            .arg("-d")
-            .arg(file("imports.def"))
-            .arg("-l")
-            .arg(&library));
-        libraries.push(library);
-    }
-    let output: PathBuf = file("driver.sys");
-    let flags = "-shared -nostdlib -O1 -Wl,--subsystem,native,-e,DriverEntry,--exclude-all-symbols";
-    let mut compiler = Command::new("x86_64-w64-mingw32-gcc");
-    compiler.args(flags.split(' ')).arg("-o").arg(&output).arg(file("driver.c")).args(&libraries);
-    run(compiler.arg("-lntoskrnl"));
-    let mut bytes = std::fs::read(&output).unwrap();
-    make_discardable(&mut bytes);
-    std::fs::remove_dir_all(&folder).unwrap();
-    Image::parse(&format!("{name}.sys"), &bytes).unwrap()
-}
-
-/// Flags a section INIT as discardable, as `link /SECTION:INIT,D` would: this compiler has no word for it.
-fn make_discardable(file: &mut [u8]) {
-    const DISCARDABLE: u8 = 0x02;
-    if let Some(header) = file.windows(8).position(|window| window == b"INIT\0\0\0\0") {
-        file[header + 39] |= DISCARDABLE;
-    }
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| {
-        panic!(
-            "{:?}: {error}; install gcc-mingw-w64-x86-64, or run `cargo xtask test`, which does",
-            command.get_program()
-        )
-    });
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn load(cx: &mut Cx<'_>, image: Image) -> LoadedImage {
-    let name = image.name().to_owned();
-    super::load(cx, Module { name, image }).unwrap().unwrap()
-}
-
-/// Calls a driver's routine on a fresh stack.
-fn call(cx: &mut Cx<'_>, routine: u64, arguments: &[u64]) -> Flow<u64> {
-    let stack = stack::allocate(cx, stack::KERNEL_STACK).unwrap();
-    cx.engine().call(routine, arguments, Stack::At(stack.base))
-}
+use crate::mm::pool_check;
+use crate::mm::rig::{call, driver, load, machine, message, unicode, verdict};
 
 const ALLOCATES: &str = "
     void *ExAllocatePoolWithTag(int, unsigned long long, unsigned);

@@ -1,8 +1,11 @@
 //! For tests: a machine without hardware, and a place to stand in it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use engine::{Defaults, Engine, StartError};
+
+use image::Image;
 
 use crate::hal::hardware::{Function, Hardware, PciAddress, Refusal, Width};
 use crate::{Cx, Nt, Settings};
@@ -105,6 +108,68 @@ pub(crate) fn room(cx: &mut Cx<'_>, capacity: u16) -> abi::DriverPtr<abi::UNICOD
 pub(crate) fn text(cx: &mut Cx<'_>, string: abi::DriverPtr<abi::UNICODE_STRING>) -> String {
     let units = crate::rtl::string::read(cx, string).unwrap();
     String::from_utf16_lossy(&units)
+}
+
+/// Compiles `source` to `name.sys`; `imports` are (module, names) that no library of the compiler's has.
+pub(crate) fn driver(name: &str, source: &str, imports: &[(&str, &[&str])]) -> Image {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let unique = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let folder = std::env::temp_dir().join(format!("dirql-{}-{}-{name}", unique.0, unique.1));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = |name: &str| folder.join(name);
+    std::fs::write(file("driver.c"), source).unwrap();
+    let mut libraries = Vec::new();
+    for (module, names) in imports {
+        let library = file(&format!("lib{module}.a"));
+        let text = format!("LIBRARY {module}\nEXPORTS\n{}\n", names.join("\n"));
+        std::fs::write(file("imports.def"), text).unwrap();
+        run(std::process::Command::new("x86_64-w64-mingw32-dlltool")
+            .current_dir(&folder)
+            .arg("-d")
+            .arg(file("imports.def"))
+            .arg("-l")
+            .arg(&library));
+        libraries.push(library);
+    }
+    let output = file("driver.sys");
+    let flags = "-shared -nostdlib -O1 -Wl,--subsystem,native,-e,DriverEntry,--exclude-all-symbols";
+    let mut compiler = std::process::Command::new("x86_64-w64-mingw32-gcc");
+    compiler.args(flags.split(' ')).arg("-o").arg(&output).arg(file("driver.c")).args(&libraries);
+    run(compiler.arg("-lntoskrnl"));
+    let mut bytes = std::fs::read(&output).unwrap();
+    make_discardable(&mut bytes);
+    std::fs::remove_dir_all(&folder).unwrap();
+    Image::parse(&format!("{name}.sys"), &bytes).unwrap()
+}
+
+/// Flags a section INIT as discardable, as `link /SECTION:INIT,D` would: this compiler has no word for it.
+fn make_discardable(file: &mut [u8]) {
+    const DISCARDABLE: u8 = 0x02;
+    if let Some(header) = file.windows(8).position(|window| window == b"INIT\0\0\0\0") {
+        file[header + 39] |= DISCARDABLE;
+    }
+}
+
+fn run(command: &mut std::process::Command) {
+    let output = command.output().unwrap_or_else(|error| {
+        panic!(
+            "{:?}: {error}; install gcc-mingw-w64-x86-64, or run `cargo xtask test`, which does",
+            command.get_program()
+        )
+    });
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Loads it into the machine.
+pub(crate) fn load(cx: &mut Cx<'_>, image: Image) -> crate::ldr::LoadedImage {
+    let name = image.name().to_owned();
+    crate::ldr::load(cx, crate::ldr::Module { name, image }).unwrap().unwrap()
+}
+
+/// Calls a driver's routine on a fresh stack.
+pub(crate) fn call(cx: &mut Cx<'_>, routine: u64, arguments: &[u64]) -> engine::Flow<u64> {
+    let stack = super::stack::allocate(cx, super::stack::KERNEL_STACK).unwrap();
+    cx.engine().call(routine, arguments, engine::Stack::At(stack.base))
 }
 
 /// Hardware that nobody answers from.

@@ -1,0 +1,126 @@
+//! Values and subkeys as drivers read, write and enumerate them.
+//!
+//! Pages: *ZwQueryValueKey function*, *ZwSetValueKey function*, *ZwEnumerateKey function*, *ZwEnumerateValueKey function*,
+//! *ZwQueryKey function*, *ZwDeleteValueKey function*.
+
+use abi::{DriverPtr, KeyNameInformation, NtStatus, UNICODE_STRING};
+use engine::Flow;
+
+use super::access::now;
+use super::information::{self, Form, of_key, of_value};
+use super::key::{by_handle, status};
+use super::registry::KeyId;
+use crate::cx::Cx;
+use crate::rtl::string;
+
+/// `ZwQueryValueKey`.
+///
+/// # Errors
+/// A verdict on a bad pointer, here and below.
+pub fn query(
+    cx: &mut Cx<'_>,
+    handle: u64,
+    name: DriverPtr<UNICODE_STRING>,
+    class: u32,
+    to: u64,
+    room: u32,
+    length: DriverPtr<u32>,
+) -> Flow<NtStatus> {
+    let name = string::read(cx, name)?;
+    let form =
+        by_handle(cx, handle).and_then(|key| cx.with(|k| of_value(class, k.cm.registry.value(key, &name)?)));
+    information::store(cx, form, to, room, length)
+}
+
+/// `ZwEnumerateValueKey`.
+///
+/// # Errors
+/// As [`query`].
+pub fn enumerate(
+    cx: &mut Cx<'_>,
+    handle: u64,
+    index: u32,
+    class: u32,
+    to: u64,
+    room: u32,
+    length: DriverPtr<u32>,
+) -> Flow<NtStatus> {
+    let form = by_handle(cx, handle)
+        .and_then(|key| cx.with(|k| of_value(class, k.cm.registry.value_at(key, index as usize)?)));
+    information::store(cx, form, to, room, length)
+}
+
+/// `ZwQueryKey`.
+///
+/// # Errors
+/// As [`query`].
+pub fn query_key(
+    cx: &mut Cx<'_>,
+    handle: u64,
+    class: u32,
+    to: u64,
+    room: u32,
+    length: DriverPtr<u32>,
+) -> Flow<NtStatus> {
+    let form = by_handle(cx, handle).and_then(|key| describe(cx, key, class));
+    information::store(cx, form, to, room, length)
+}
+
+/// `ZwEnumerateKey`.
+///
+/// # Errors
+/// As [`query`].
+pub fn enumerate_key(
+    cx: &mut Cx<'_>,
+    handle: u64,
+    index: u32,
+    class: u32,
+    to: u64,
+    room: u32,
+    length: DriverPtr<u32>,
+) -> Flow<NtStatus> {
+    let form = by_handle(cx, handle).and_then(|key| {
+        let subkey = cx.with(|k| k.cm.registry.subkey(key, index as usize))?;
+        if class == KeyNameInformation {
+            Err(NtStatus::INVALID_PARAMETER)
+        } else {
+            describe(cx, subkey, class)
+        }
+    });
+    information::store(cx, form, to, room, length)
+}
+
+fn describe(cx: &mut Cx<'_>, key: KeyId, class: u32) -> Result<Form, NtStatus> {
+    cx.with(|k| of_key(class, &k.cm.registry.facts(key)?, &k.cm.registry.path(key)?))
+}
+
+/// `ZwSetValueKey`.
+///
+/// # Errors
+/// As [`query`].
+pub fn set(
+    cx: &mut Cx<'_>,
+    handle: u64,
+    name: DriverPtr<UNICODE_STRING>,
+    _title: u32,
+    kind: u32,
+    data: u64,
+    length: u32,
+) -> Flow<NtStatus> {
+    let name = string::read(cx, name)?;
+    let data = cx.read_bytes(data, length.into())?;
+    let time = now(cx);
+    let key = by_handle(cx, handle);
+    Ok(status(key.and_then(|key| cx.with(|k| k.cm.registry.set_value(key, &name, kind, &data, time)))))
+}
+
+/// `ZwDeleteValueKey`.
+///
+/// # Errors
+/// As [`query`].
+pub fn delete(cx: &mut Cx<'_>, handle: u64, name: DriverPtr<UNICODE_STRING>) -> Flow<NtStatus> {
+    let name = string::read(cx, name)?;
+    let time = now(cx);
+    let key = by_handle(cx, handle);
+    Ok(status(key.and_then(|key| cx.with(|k| k.cm.registry.delete_value(key, &name, time)))))
+}
