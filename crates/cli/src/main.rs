@@ -1,2 +1,57 @@
-//! Placeholder.
-fn main() {}
+//! The `dirql` command: arguments in, reports out. It decides nothing about drivers; the library `dirql` does.
+//!
+//! The only crate that prints: reports to standard output, messages about the command itself to standard error. Exit codes:
+//! 0 clean, 1 a rule broken or an expectation failed, 2 unusable arguments or input, 3 no answer (dirql's own fault, or
+//! something that dirql does not have yet).
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the crate that prints")]
+
+mod arguments;
+mod devices;
+mod imports;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Command};
+
+/// Unusable arguments or input.
+const UNUSABLE: u8 = 2;
+/// No answer about the driver.
+const NO_ANSWER: u8 = 3;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = std::panic::catch_unwind(|| match arguments.command {
+        Command::Run(run) => run::run(&run),
+        Command::Imports(imports) => imports::run(&imports).map(|()| 0),
+        Command::Devices { json } => {
+            devices::run(json);
+            Ok(0)
+        }
+    });
+    match done {
+        Ok(Ok(code)) => code.into(),
+        Ok(Err(error)) => {
+            eprintln!("dirql: {error:#}");
+            exit_code(&error).into()
+        }
+        Err(_) => {
+            eprintln!("dirql: this is a fault of dirql, not of the driver: see the message above.");
+            eprintln!("dirql: please report it with the command: https://github.com/dirql/dirql/issues");
+            NO_ANSWER.into()
+        }
+    }
+}
+
+/// What went wrong decides: the user's input, or this host and we.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<dirql::Error>() {
+        Some(dirql::Error::Input(_)) => UNUSABLE,
+        Some(_) => NO_ANSWER,
+        None => UNUSABLE,
+    }
+}

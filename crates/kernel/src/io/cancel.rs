@@ -3,16 +3,17 @@
 //! Pages: *IoCancelIrp function*, *IoAcquireCancelSpinLock function*, *Canceling IRPs*. `IoSetCancelRoutine` is inlined:
 //! the routine is read from the IRP.
 
-use abi::{DriverPtr, IO_STACK_LOCATION, IRP, NtStatus};
+use abi::{DriverPtr, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, KTHREAD, NtStatus};
 use engine::Flow;
 
 use super::allocate::not_an_irp;
 use super::irp;
 use super::routine;
 use super::violation::{device_name, request_name};
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::ke;
 use crate::mm::pool;
+use crate::ob;
 use crate::verdict::Verdict;
 
 /// The cancel spin lock.
@@ -127,7 +128,23 @@ const PAUSE: i64 = 1_000_000;
 /// A verdict that names the request, if one does not complete.
 pub fn rundown_thread(cx: &mut Cx<'_>) -> Flow<()> {
     let thread = ke::thread::current_object(cx).address;
-    for irp in cx.with(|k| k.io.irps.of_thread(thread)) {
+    rundown(cx, &|k| k.io.irps.of_thread(thread))
+}
+
+/// Cancels everything anybody has asked for on an open file, and waits until it is complete: what the end of the
+/// process does, before it closes its handles.
+///
+/// # Errors
+/// As [`rundown_thread`].
+pub fn rundown_file(cx: &mut Cx<'_>, handle: ob::Handle) -> Flow<()> {
+    match ob::handle::entry(cx, handle, ob::handle::Mode::User) {
+        Ok(entry) => rundown(cx, &|k| of_file(k, entry.object)),
+        Err(_) => Ok(()),
+    }
+}
+
+fn rundown(cx: &mut Cx<'_>, left: &dyn Fn(&Kernel) -> Vec<u64>) -> Flow<()> {
+    for irp in cx.with(|k| left(k)) {
         // An earlier one's completion may have completed this one.
         if cx.with(|k| k.io.irps.live.contains_key(&irp)) {
             cancel(cx, DriverPtr::new(irp))?;
@@ -135,17 +152,56 @@ pub fn rundown_thread(cx: &mut Cx<'_>) -> Flow<()> {
     }
     let mut patience = PATIENCE;
     loop {
-        let left = cx.with(|k| k.io.irps.of_thread(thread));
-        let Some(irp) = left.first() else {
+        let Some(irp) = cx.with(|k| left(k).first().copied()) else {
             return Ok(());
         };
         if patience <= 0 {
-            return Err(never_completes(cx, DriverPtr::new(*irp)));
+            return Err(never_completes(cx, DriverPtr::new(irp)));
         }
         let until = ke::wait::Timeout::At(ke::time::due(cx.engine(), -PAUSE));
         let _ = ke::wait::wait(cx, &[], false, until, DriverPtr::NULL, "the end of a thread")?;
         patience -= PAUSE;
     }
+}
+
+/// The IRPs of applications' requests on a file.
+fn of_file(k: &Kernel, file: u64) -> Vec<u64> {
+    let live = k.io.irps.live.iter();
+    let own = live.filter(|(_, record)| record.issue.as_ref().is_some_and(|issue| issue.file == file));
+    own.map(|(irp, _)| *irp).collect()
+}
+
+/// What `CancelSynchronousIo` does: cancels what another thread waits for.
+///
+/// # Errors
+/// A verdict on the driver.
+pub fn cancel_thread(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<NtStatus> {
+    let irps = cx.with(|k| k.io.irps.of_thread(thread.address));
+    cancel_all(cx, &irps)
+}
+
+/// What `CancelIoEx` does with an `OVERLAPPED`: cancels the request that tells its end in this status block.
+///
+/// # Errors
+/// A verdict on the driver.
+pub fn cancel_request(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>) -> Flow<NtStatus> {
+    let live: Vec<u64> = cx.with(|k| k.io.irps.live.keys().copied().collect());
+    let mut irps = Vec::new();
+    for irp in live {
+        if cx.read(DriverPtr::<IRP>::new(irp) + IRP::UserIosb)? == status_block {
+            irps.push(irp);
+        }
+    }
+    cancel_all(cx, &irps)
+}
+
+fn cancel_all(cx: &mut Cx<'_>, irps: &[u64]) -> Flow<NtStatus> {
+    for irp in irps {
+        if cx.with(|k| k.io.irps.live.contains_key(irp)) {
+            cancel(cx, DriverPtr::new(*irp))?;
+        }
+    }
+    Ok(if irps.is_empty() { NtStatus::NOT_FOUND } else { NtStatus::SUCCESS })
 }
 
 fn never_completes(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {

@@ -219,6 +219,19 @@ fn initialize_library(cx: &mut Cx<'_>, base: u64) -> Flow<Result<(), NtStatus>> 
     Ok(if status.is_success() { Ok(()) } else { Err(status) })
 }
 
+/// Takes a library's image out of the machine, after its `DllUnload`, if it was initialised and has one.
+///
+/// # Errors
+/// A verdict on the library.
+pub fn unload_library(cx: &mut Cx<'_>, base: u64) -> Flow<()> {
+    if cx.with(|k| k.io.libraries.remove(&base))
+        && let Some(routine) = ldr::uninitializer(cx, base)
+    {
+        routine::call(cx, "DllUnload", routine, base, &[])?;
+    }
+    ldr::unload(cx, base)
+}
+
 /// Calls the driver's `AddDevice` for a physical device object.
 ///
 /// # Errors

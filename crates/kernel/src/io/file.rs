@@ -19,11 +19,11 @@ use super::device;
 use super::send::{self, Request};
 use crate::cx::Cx;
 use crate::event::Event;
-use crate::{ke, pnp};
 use crate::mm::pool;
 use crate::ob::handle::{self, Mode};
 use crate::ob::names::Target;
 use crate::ob::{self, Handle, Kind, Procedures};
+use crate::{ke, pnp};
 
 pub use super::send::Answer;
 pub use super::transfer::{Buffer, Operation, Overlapped, device_control, perform, read, start, write};
@@ -68,6 +68,8 @@ impl OpenOptions {
 pub(crate) struct File {
     /// The driver was asked and agreed: it gets `IRP_MJ_CLOSE`.
     opened: bool,
+    /// As the application named it; empty if a driver opened it.
+    path: String,
 }
 
 /// What the I/O manager remembers of an application's request while its IRP is under way.
@@ -95,6 +97,13 @@ pub fn open(cx: &mut Cx<'_>, path: &str, options: &OpenOptions) -> Flow<Result<H
     let mut options = *options;
     options.access |= SYNCHRONIZE | FILE_READ_ATTRIBUTES;
     let result = create(cx, &nt_path(path), &options, Mode::User, false)?;
+    if let Ok(handle) = result
+        && let Ok(entry) = handle::entry(cx, handle, Mode::User)
+    {
+        cx.with(|k| {
+            k.io.files.entry(entry.object).and_modify(|file| path.clone_into(&mut file.path));
+        });
+    }
     let status = result.err().unwrap_or(NtStatus::SUCCESS).0;
     cx.emit(Event::Answer { name: "CreateFile", status, information: 0 });
     Ok(result)
@@ -108,12 +117,21 @@ fn nt_path(path: &str) -> String {
     }
 }
 
+/// An open file as its application named it, for people; else the handle's number.
+pub(crate) fn shown(cx: &mut Cx<'_>, handle: Handle) -> String {
+    let entry = handle::entry(cx, handle, Mode::User).ok();
+    let path =
+        entry.and_then(|entry| cx.with(|k| k.io.files.get(&entry.object).map(|file| file.path.clone())));
+    path.filter(|path| !path.is_empty()).unwrap_or_else(|| format!("{:#x}", handle.0))
+}
+
 /// What an application's `CloseHandle` does; at its end all requests of the file that drivers still have stay with them.
 ///
 /// # Errors
 /// A verdict on a driver.
 pub fn close(cx: &mut Cx<'_>, handle: Handle) -> Flow<NtStatus> {
-    cx.emit(Event::Request { name: "CloseHandle", detail: format!("{:#x}", handle.0) });
+    let detail = shown(cx, handle);
+    cx.emit(Event::Request { name: "CloseHandle", detail });
     let status = ob::handle::close(cx, handle)?.err().unwrap_or(NtStatus::SUCCESS);
     cx.emit(Event::Answer { name: "CloseHandle", status: status.0, information: 0 });
     Ok(status)
@@ -136,7 +154,8 @@ pub fn cancel_io_ex(cx: &mut Cx<'_>, handle: Handle) -> Flow<NtStatus> {
 }
 
 fn cancel(cx: &mut Cx<'_>, handle: Handle, name: &'static str, every: bool) -> Flow<NtStatus> {
-    cx.emit(Event::Request { name, detail: format!("{:#x}", handle.0) });
+    let detail = shown(cx, handle);
+    cx.emit(Event::Request { name, detail });
     let status = match handle::reference(cx, handle, Some(Kind::File), 0, Mode::User)? {
         Err(status) => status,
         Ok(entry) => {
@@ -268,7 +287,7 @@ fn new_file(
     ob::string::allocate(cx, file + FILE_OBJECT::FileName, name, pool::Kind::Paged, TAG)?;
     ob::object::create(cx, file.address, Kind::File, "", &PROCEDURES)
         .expect("an object without a name cannot collide");
-    cx.with(|k| k.io.files.insert(file.address, File { opened: false }));
+    cx.with(|k| k.io.files.insert(file.address, File { opened: false, path: String::new() }));
     Ok(Some(file))
 }
 

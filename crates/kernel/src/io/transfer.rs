@@ -55,17 +55,16 @@ impl Operation {
         }
     }
 
-    fn detail(&self, handle: Handle) -> String {
-        let handle = handle.0;
+    fn detail(&self, file: &str) -> String {
         match self {
             Self::Read(buffer, offset) | Self::Write(buffer, offset) => match offset {
-                Some(offset) => format!("{handle:#x}, {} bytes at {offset}", buffer.length),
-                None => format!("{handle:#x}, {} bytes", buffer.length),
+                Some(offset) => format!("{file}, {} bytes at {offset}", buffer.length),
+                None => format!("{file}, {} bytes", buffer.length),
             },
             Self::Control(code, input, output) | Self::InternalControl(code, input, output) => {
-                format!("{handle:#x}, code {code:#010x}, {} bytes in, {} out", input.length, output.length)
+                format!("{file}, code {code:#010x}, {} bytes in, {} out", input.length, output.length)
             }
-            Self::Flush => format!("{handle:#x}"),
+            Self::Flush => file.to_owned(),
         }
     }
 
@@ -217,13 +216,14 @@ pub fn perform(cx: &mut Cx<'_>, handle: Handle, operation: Operation) -> Flow<An
 /// A verdict on a driver.
 pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: &Overlapped) -> Flow<Answer> {
     let name = operation.name();
-    cx.emit(Event::Request { name, detail: operation.detail(handle) });
+    let detail = operation.detail(&super::file::shown(cx, handle));
+    cx.emit(Event::Request { name, detail });
+    cx.write(overlapped.status_block + IO_STATUS_BLOCK::Status, NtStatus::PENDING)?;
     let request = Request { operation, event: Some(overlapped.event), status_block: overlapped.status_block };
     let answer = issue(cx, handle, &request, Mode::User)?;
-    if answer.status != NtStatus::PENDING {
-        let Answer { status, information } = answer;
-        cx.emit(Event::Answer { name, status: status.0, information });
-    }
+    // One that is pending is answered again when it ends.
+    let Answer { status, information } = answer;
+    cx.emit(Event::Answer { name, status: status.0, information });
     Ok(answer)
 }
 

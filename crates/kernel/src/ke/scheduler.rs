@@ -9,7 +9,7 @@ use engine::{Flow, Leave, Progress, StrandId};
 use super::processor::{self, DISPATCH_LEVEL};
 use super::slice;
 use super::thread::{Role, State};
-use super::{irql, line, place, spinlock, time, wait};
+use super::{irql, line, place, spinlock, time, timer, wait};
 use crate::cx::{Cx, Kernel};
 use crate::nt::Nt;
 use crate::verdict::Verdict;
@@ -36,6 +36,7 @@ pub fn run(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
             return End::Done;
         }
         line::observe(&mut cx);
+        timer::ring(&mut cx);
         place::threads(&mut cx);
         if let Some(index) = choose_processor(&mut cx) {
             take_turn(&mut cx, index);

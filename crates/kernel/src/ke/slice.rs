@@ -6,7 +6,7 @@ use engine::{Flow, StrandId};
 
 use super::processor::DISPATCH_LEVEL;
 use super::time::TICK;
-use super::{State, irql, line, scheduler};
+use super::{State, irql, line, scheduler, timer};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
 
@@ -93,6 +93,7 @@ pub(crate) fn slice(cx: &mut Cx<'_>) -> Flow<()> {
     let asked = now >= cx.with(|k| k.ke.next_question);
     cx.with(|k| end_of_quantum(k, now, asked));
     line::observe(cx);
+    timer::ring(cx);
     irql::settle(cx)?;
     let over = cx.with(|k| scheduler::others_wait(k) && now >= k.ke.processor().turn_began + TURN);
     if over || (asked && cx.with(|k| scheduler::others_wait(k))) {

@@ -35,6 +35,8 @@ pub(crate) struct TimerQueue {
     due: BTreeMap<Key, (Due, usize)>,
     timers: BTreeMap<u64, Key>,
     timeouts: BTreeMap<StrandId, Key>,
+    /// Threads of the outside world by when they wake, in nanoseconds: exact, whatever the clock's ticks.
+    alarms: BTreeMap<Key, StrandId>,
     sequence: u64,
 }
 
@@ -83,10 +85,17 @@ impl TimerQueue {
         Some(due)
     }
 
-    /// When the clock will find something due next, in nanoseconds.
+    /// `strand` wakes at `time`, in nanoseconds.
+    pub(crate) fn add_alarm(&mut self, time: u64, strand: StrandId) {
+        self.sequence += 1;
+        self.alarms.insert((time, self.sequence), strand);
+    }
+
+    /// When the clock will find something due next, or somebody wakes, in nanoseconds.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        let (due, _) = *self.due.keys().next()?;
-        Some(due.saturating_mul(UNIT).div_ceil(TICK).saturating_mul(TICK))
+        let due = self.due.keys().next().map(|(due, _)| due.saturating_mul(UNIT).div_ceil(TICK));
+        let alarm = self.alarms.keys().next().map(|(time, _)| *time);
+        due.map(|ticks| ticks.saturating_mul(TICK)).into_iter().chain(alarm).min()
     }
 }
 
@@ -232,6 +241,20 @@ pub(crate) fn expire(cx: &mut Cx<'_>) -> Flow<()> {
             }
         }
     }
+}
+
+/// Wakes the threads of the outside world whose time has come.
+pub(crate) fn ring(cx: &mut Cx<'_>) {
+    let now = cx.engine().now();
+    cx.with(|k| {
+        while let Some(entry) = k.ke.timers.alarms.first_entry()
+            && entry.key().0 <= now
+        {
+            let strand = entry.remove();
+            // It waits for nothing else, so no list of a driver's can be damaged.
+            let _ = dispatcher::end_wait(k, strand, NtStatus::SUCCESS, 0);
+        }
+    });
 }
 
 /// The timer is signaled, its DPC queued, and it is set again if it is periodic.

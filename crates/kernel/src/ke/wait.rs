@@ -133,6 +133,18 @@ pub fn for_object<T>(cx: &mut Cx<'_>, object: DriverPtr<T>) -> Flow<NtStatus> {
     wait(cx, &[object.cast()], false, Timeout::Never, DriverPtr::NULL, "a wait of the kernel's")
 }
 
+/// A thread of the outside world's sleeps so many nanoseconds of virtual time, exactly: a person's patience and a script's
+/// do not depend on the clock's ticks.
+///
+/// # Errors
+/// [`engine::Leave`] if the machine ends meanwhile.
+pub fn sleep(cx: &mut Cx<'_>, nanoseconds: u64) -> Flow<()> {
+    let strand = cx.engine().strand();
+    let time = cx.engine().now().saturating_add(nanoseconds);
+    cx.with(|k| k.ke.timers.add_alarm(time, strand));
+    wait(cx, &[], false, Timeout::Never, DriverPtr::NULL, "a sleep").map(|_| ())
+}
+
 /// `KeDelayExecutionThread`.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use abi::{Code, DriverPtr, KLDR_DATA_TABLE_ENTRY};
 use engine::windows::{IMAGES, PAGE};
 use engine::{Flow, Protection};
-use image::{Image, ImageError};
+use image::{Image, ImageError, Symbols};
 
 use super::imports::{self, Bound};
 use super::{Loaded, State, modules, pseudo};
@@ -187,10 +187,12 @@ fn enter(cx: &mut Cx<'_>, module: Module, base: u64, libraries: Vec<u64>) -> Flo
     let size = u64::from(image.size());
     let entry = image.entry_point().map(|rva| DriverPtr::new(base + u64::from(rva)));
     let (section, path) = modules::add(cx, &name, &image, base)?;
+    let symbols = Symbols::new(&image, None).expect("without a PDB nothing can be wrong with one");
     cx.with(|k| {
         let loaded = Loaded {
             name: name.clone(),
             image,
+            symbols,
             entry: section.address,
             path,
             libraries,
@@ -201,6 +203,15 @@ fn enter(cx: &mut Cx<'_>, module: Module, base: u64, libraries: Vec<u64>) -> Flo
     });
     cx.emit(Event::Image { name, base, loaded: true });
     Ok(LoadedImage { base, size, entry, section })
+}
+
+/// Gives the image at `base` the names of its PDB, instead of those it has itself.
+pub fn name_routines(cx: &mut Cx<'_>, base: u64, symbols: Symbols) {
+    cx.with(|k| {
+        if let Some(loaded) = k.ldr.images.get_mut(&base) {
+            loaded.symbols = symbols;
+        }
+    });
 }
 
 /// Gives the pages of `INIT…` sections back, once `DriverEntry` has succeeded: whatever runs or reads them faults.

@@ -16,7 +16,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-pub use load::{LoadError, LoadedImage, Module, discard_init, load, unload};
+pub use load::{LoadError, LoadedImage, Module, discard_init, load, name_routines, unload};
 pub use modules::{initializer, libraries, uninitializer};
 pub use pseudo::{boot, export_address, exports_base, internal_address};
 pub use routine::system_routine_address;
@@ -47,6 +47,8 @@ pub(crate) struct Loaded {
     /// File name, e.g. `pciline.sys`.
     pub(crate) name: String,
     pub(crate) image: image::Image,
+    /// Names of its routines.
+    pub(crate) symbols: image::Symbols,
     /// Its `KLDR_DATA_TABLE_ENTRY`.
     pub(crate) entry: u64,
     /// The path in it.

@@ -1,6 +1,6 @@
 //! An address as a driver engineer reads it: `pciline.sys!OnInterrupt+0x12`, `ntoskrnl.exe!KeSetEvent`.
 
-use image::{ExportTarget, Image};
+use image::Symbol;
 
 use super::{imports, pseudo};
 use crate::cx::Cx;
@@ -11,7 +11,7 @@ pub fn describe(cx: &mut Cx<'_>, address: u64) -> String {
     if let Some(text) = cx.with(|k| {
         let (base, loaded) = k.ldr.image_at(address)?;
         let rva = u32::try_from(address - base).ok()?;
-        Some(in_image(&loaded.name, &loaded.image, rva))
+        Some(in_image(&loaded.name, loaded.symbols.lookup(rva), rva))
     }) {
         return text;
     }
@@ -28,21 +28,10 @@ pub fn describe(cx: &mut Cx<'_>, address: u64) -> String {
     gone.unwrap_or_else(|| format!("{address:#x}"))
 }
 
-fn in_image(name: &str, image: &Image, rva: u32) -> String {
-    match nearest(image, rva) {
-        Some((symbol, 0)) => format!("{name}!{symbol}"),
-        Some((symbol, offset)) => format!("{name}!{symbol}+{offset:#x}"),
+fn in_image(name: &str, symbol: Option<Symbol<'_>>, rva: u32) -> String {
+    match symbol {
+        Some(Symbol { name: symbol, offset: 0, .. }) => format!("{name}!{symbol}"),
+        Some(Symbol { name: symbol, offset, .. }) => format!("{name}!{symbol}+{offset:#x}"),
         None => format!("{name}+{rva:#x}"),
     }
-}
-
-/// The export at or before `rva` in the same section, and how far `rva` is behind it.
-fn nearest(image: &Image, rva: u32) -> Option<(&str, u32)> {
-    let section = image.section_at(rva)?;
-    let exports = image.exports().iter().filter_map(|export| match (&export.name, &export.target) {
-        (Some(name), ExportTarget::Rva(at)) if *at <= rva && section.contains(*at) => Some((*at, name)),
-        _ => None,
-    });
-    let (at, name) = exports.max_by_key(|(at, _)| *at)?;
-    Some((name, rva - at))
 }

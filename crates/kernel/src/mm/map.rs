@@ -39,6 +39,11 @@ impl Map {
         self.pages.get(&(address & !(PAGE - 1))).copied()
     }
 
+    /// The addresses of all pages that are mapped, ascending.
+    pub fn addresses(&self) -> impl Iterator<Item = u64> {
+        self.pages.keys().copied()
+    }
+
     /// The physical address that a virtual one means now.
     #[must_use]
     pub fn physical(&self, address: u64) -> Option<u64> {

@@ -77,7 +77,8 @@ pub fn install(cx: &mut Cx<'_>, id: NodeId, mut installation: Installation) -> F
     if let Some(driver) = &keys.driver {
         let description = &installation.description;
         written = written.and_then(|()| access::set_text(cx, driver, "DriverDesc", description));
-        written = written.and_then(|()| access::set_text(cx, driver, "ProviderName", &installation.manufacturer));
+        written =
+            written.and_then(|()| access::set_text(cx, driver, "ProviderName", &installation.manufacturer));
     }
     match written {
         Ok(()) => Ok(()),

@@ -1,0 +1,63 @@
+//! `dirql imports` and `dirql devices`, as people and as programs ask.
+
+#![forbid(unsafe_code)]
+
+mod rig;
+
+use rig::{dirql, driver};
+
+#[test]
+fn imports_tell_what_is_missing_and_that_it_still_runs() {
+    let answer = dirql([&"imports".into(), &driver("faults.sys")]);
+    assert_eq!(answer.code, Some(0), "{}", answer.said());
+    let line =
+        |name: &str| answer.out.lines().find(|line| line.contains(name)).unwrap_or_default().to_owned();
+    assert!(line("ZwDirqlDoesNotExist").contains("missing"), "{}", answer.said());
+    assert!(line("KeSetEvent").contains("implemented") && line("KeSetEvent").contains("IRQL 0..2"));
+    assert!(answer.out.contains("still runs"), "{}", answer.said());
+}
+
+#[test]
+fn imports_as_json_have_the_documented_fields() {
+    let driver = driver("faults.sys");
+    let answer = dirql(["imports", driver.to_str().unwrap(), "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&answer.out).expect("it is JSON");
+    let imports = json["imports"].as_array().expect("a list");
+    assert!(imports.len() > 15);
+    for import in imports {
+        let fields: Vec<&str> = import.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(fields.len(), 5, "{import}");
+        for field in ["module", "name", "kind", "irql", "status"] {
+            assert!(fields.contains(&field), "{import} lacks {field}");
+        }
+    }
+    let one = imports.iter().find(|import| import["name"] == "KeSetEvent").unwrap();
+    assert_eq!(
+        *one,
+        serde_json::json!({
+            "module": "ntoskrnl.exe", "name": "KeSetEvent", "kind": "function", "irql": "0..2", "status": "implemented",
+        })
+    );
+}
+
+#[test]
+fn devices_list_ids_keys_and_signals() {
+    let answer = dirql(["devices"]);
+    assert_eq!(answer.code, Some(0), "{}", answer.said());
+    for part in ["pci9052", "10b5:9050", "latency", "linti1", "slot", "barN"] {
+        assert!(answer.out.contains(part), "{part}\n{}", answer.said());
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&dirql(["devices", "--json"]).out).expect("it is JSON");
+    assert_eq!(json["devices"][0]["name"], "pci9052");
+    assert!(json["devices"][0]["keys"].as_array().unwrap().iter().any(|key| key["name"] == "latency"));
+}
+
+#[test]
+fn help_names_the_exit_codes() {
+    let answer = dirql(["run", "--help"]);
+    assert_eq!(answer.code, Some(0));
+    for part in ["0  clean", "1  the driver", "2  unusable", "3  no answer"] {
+        assert!(answer.out.contains(part), "{part}\n{}", answer.said());
+    }
+}

@@ -1,0 +1,53 @@
+//! For tests of the command: the built binary, compiled drivers, a folder of one's own.
+#![allow(dead_code, reason = "each test file uses its part of the rig")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// What a command answered.
+pub struct Answer {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Answer {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).expect("it writes text"),
+            err: String::from_utf8(output.stderr).expect("it writes text"),
+        }
+    }
+
+    /// Everything it said, for the message of a failed assertion.
+    pub fn said(&self) -> String {
+        format!("exit code {:?}\n--- out\n{}\n--- err\n{}", self.code, self.out, self.err)
+    }
+}
+
+/// Runs the built command.
+pub fn dirql<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Answer {
+    let output = Command::new(env!("CARGO_BIN_EXE_dirql")).args(arguments).output();
+    Answer::of(output.expect("the command was built with this test"))
+}
+
+/// The workspace's folder.
+pub fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// A driver that `cargo xtask drivers` has built, or a file beside it.
+pub fn driver(name: &str) -> PathBuf {
+    let path = root().join("target/drivers").join(name);
+    assert!(path.is_file(), "{} is not there: run `cargo xtask drivers` first", path.display());
+    path
+}
+
+/// A folder of this test's own, empty.
+pub fn folder(test: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).expect("the target folder can be written");
+    path
+}

@@ -1,0 +1,361 @@
+//! From what was given to a running machine: hardware, kernel, images, installation, start.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use abi::{DRIVER_EXTENSION, DRIVER_OBJECT, DriverPtr, NtStatus};
+use engine::{Engine, Flow, outside};
+use image::{Image, Symbols};
+use kernel::event::{Event, Kind, Reader, Stamp};
+use kernel::io::driver;
+use kernel::ldr::{self, LoadedImage, Module};
+use kernel::pnp::{self, NodeId};
+use kernel::ps::process;
+use kernel::{Cx, Nt};
+
+use super::plan::{self, Plan};
+use super::{Machine, Readers, registry};
+use crate::bench::{Bench, Inputs};
+use crate::error::{Error, InputError};
+use crate::files::DriverFile;
+use crate::inf::Installation;
+use crate::readers::{Coverage, SymbolBook};
+use crate::report::Failure;
+
+/// What is in the machine, in the order it came: it goes in the other order.
+#[derive(Clone, Default)]
+pub(super) struct Loaded {
+    /// Images given beside the driver.
+    pub(super) libraries: Vec<LoadedDriver>,
+    /// The driver, once `DriverEntry` has succeeded.
+    pub(super) driver: Option<LoadedDriver>,
+}
+
+/// An image, and its driver object unless it is a library only.
+#[derive(Clone, Copy)]
+pub(super) struct LoadedDriver {
+    pub(super) base: u64,
+    pub(super) object: Option<DriverPtr<DRIVER_OBJECT>>,
+}
+
+/// What is to be loaded and installed, as plain values.
+#[derive(Clone)]
+struct Work {
+    driver: File,
+    libraries: Vec<File>,
+    cards: Vec<Card>,
+    has_inf: bool,
+}
+
+#[derive(Clone)]
+struct File {
+    path: String,
+    name: String,
+    service: String,
+    bytes: Vec<u8>,
+    symbols: Symbols,
+}
+
+#[derive(Clone)]
+struct Card {
+    name: String,
+    installation: Option<Installation>,
+}
+
+/// What came of loading.
+#[derive(Default)]
+struct Outcome {
+    loaded: Loaded,
+    notes: Vec<String>,
+    /// Something given cannot be used after all.
+    refused: Option<InputError>,
+    failure: Option<Failure>,
+}
+
+pub(super) fn start(bench: Bench, inputs: Inputs) -> Result<Machine, Error> {
+    let plan = Plan::new(&bench, &inputs)?;
+    let work = Work::new(&inputs, &plan);
+    let engine = Engine::start().map_err(|error| Error::Host(error.to_string()))?;
+    let readers =
+        Readers { symbols: bench.symbols.clone(), coverage: Coverage::asked_for(), ..Readers::default() };
+    let Bench { cards, settings, readers: own, chooser, .. } = bench;
+    let nt = engine.inside(|| {
+        let bus = plan::bus(&cards).expect("the same cards were placed a moment ago");
+        Box::new(Nt::new(engine, &settings, Box::new(bus), chooser))
+    });
+    let machine = Machine {
+        engine,
+        nt: Some(nt),
+        process: Cell::new(0),
+        loaded: RefCell::default(),
+        readers,
+        notes: RefCell::new(inputs.notes.clone()),
+        failure: RefCell::default(),
+    };
+    machine.subscribe(&inputs, own);
+    machine.boot(work)?;
+    Ok(machine)
+}
+
+impl Machine {
+    fn subscribe(&self, inputs: &Inputs, own: Vec<Box<dyn Reader>>) {
+        let Readers { summary, trace, prints, coverage, symbols } = &self.readers;
+        for file in inputs.with.iter().chain([&inputs.driver]) {
+            symbols.add(&file.name, file.symbols.clone(), file.image.size());
+        }
+        let nt = self.nt();
+        nt.subscribe(Box::new(Places(symbols.clone())));
+        nt.subscribe(Box::new(prints.clone()));
+        nt.subscribe(Box::new(summary.clone()));
+        nt.subscribe(Box::new(trace.clone()));
+        if let Some(coverage) = coverage {
+            nt.subscribe(Box::new(coverage.clone()));
+        }
+        own.into_iter().for_each(|reader| nt.subscribe(reader));
+    }
+
+    /// Boots the kernel and does the work on a system thread.
+    fn boot(&self, work: Work) -> Result<(), Error> {
+        let booted = self.inside(|nt| {
+            nt.boot()?;
+            process::create(&mut nt.cx(), "application")
+        });
+        let Ok(process) = booted else { return Err(Error::Stopped) };
+        self.process.set(process);
+        let outcome = Rc::new(RefCell::new(Outcome::default()));
+        let slot = Rc::clone(&outcome);
+        let done = self.on_thread("the start of the driver", move |cx| {
+            super::on_system_thread(cx, "the system's start", move |cx| work.carry_out(cx, &slot))
+        });
+        let Outcome { loaded, notes, refused, failure } = outcome.take();
+        *self.loaded.borrow_mut() = loaded;
+        self.notes.borrow_mut().extend(notes);
+        if let Some(error) = refused {
+            return Err(error.into());
+        }
+        if let Err(Error::Stuck(_)) = done {
+            self.fail("the start of the driver does not end: nothing in the machine can run any more");
+        }
+        *self.failure.borrow_mut() = failure;
+        Ok(())
+    }
+
+    fn fail(&self, message: &str) {
+        let failure =
+            Failure { place: "start".to_owned(), command: "start".to_owned(), message: message.to_owned() };
+        self.failure.borrow_mut().get_or_insert(failure);
+    }
+
+    /// Whether the driver is loaded and started on its devices: else a script has nothing to talk to.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.failure.borrow().is_none() && !self.nt().stopping()
+    }
+}
+
+impl Work {
+    fn new(inputs: &Inputs, plan: &Plan) -> Self {
+        let card = |card: &plan::PlannedCard| Card {
+            name: card.name.clone(),
+            installation: card.installation.clone(),
+        };
+        let cards: Vec<Card> = plan.cards.iter().map(card).collect();
+        let file = |file: &DriverFile| File {
+            path: file.path.display().to_string(),
+            name: file.name.clone(),
+            service: file.service(),
+            bytes: file.bytes.clone(),
+            symbols: file.symbols.clone(),
+        };
+        let mut driver = file(&inputs.driver);
+        if let Some(installation) = cards.iter().find_map(|card| card.installation.as_ref()) {
+            driver.service = installation.service.clone();
+        }
+        Self {
+            driver,
+            libraries: inputs.with.iter().map(file).collect(),
+            cards,
+            has_inf: inputs.inf.is_some(),
+        }
+    }
+
+    /// Loads, installs and starts, on a system thread.
+    fn carry_out(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<()> {
+        for library in &self.libraries {
+            let Some(loaded) = library.load(cx, outcome)? else { return Ok(()) };
+            outside(|| outcome.borrow_mut().loaded.libraries.push(loaded));
+        }
+        let nodes = self.install(cx, outcome)?;
+        let Some(loaded) = self.driver.load_as_driver(cx, outcome)? else { return Ok(()) };
+        outside(|| outcome.borrow_mut().loaded.driver = Some(loaded));
+        let Some(object) = loaded.object else { return Ok(()) };
+        self.start_devices(cx, object, &nodes, outcome)
+    }
+
+    /// Finds the devices on the bus and writes what is installed for them to the registry.
+    fn install(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<Vec<(NodeId, String)>> {
+        let installation = self.cards.iter().find_map(|card| card.installation.as_ref());
+        written(outcome, registry::write_service(cx, &self.driver.service, &self.driver.name, installation));
+        let mut nodes = Vec::new();
+        if !self.cards.is_empty() {
+            pnp::enumerate(cx)?;
+        }
+        for card in &self.cards {
+            let Some(node) = pnp::named(cx, &card.name) else { continue };
+            if self.has_inf && card.installation.is_none() {
+                let note = format!("{}: the INF has no driver for it; it is left alone", card.name);
+                outside(|| outcome.borrow_mut().notes.push(note.clone()));
+                continue;
+            }
+            pnp::install(cx, node, installed(&self.driver.service, card.installation.as_ref()))?;
+            if let Some(installation) = &card.installation {
+                written(outcome, registry::write_device(cx, node, installation));
+                outside(|| outcome.borrow_mut().notes.extend(remarks(installation)));
+            }
+            nodes.push((node, card.name.clone()));
+        }
+        Ok(nodes)
+    }
+
+    fn start_devices(
+        &self,
+        cx: &mut Cx<'_>,
+        driver: DriverPtr<DRIVER_OBJECT>,
+        nodes: &[(NodeId, String)],
+        outcome: &RefCell<Outcome>,
+    ) -> Flow<()> {
+        let extension = cx.read(driver + DRIVER_OBJECT::DriverExtension)?;
+        let plug_and_play = !cx.read(extension + DRIVER_EXTENSION::AddDevice)?.is_null();
+        let note = match (plug_and_play, nodes.is_empty()) {
+            (true, true) => Some(
+                "the driver has an AddDevice routine, and there is no device for it: give one with --device",
+            ),
+            (false, false) => Some(
+                "the driver has no AddDevice routine: it is no Plug and Play driver, and the devices are left alone",
+            ),
+            _ => None,
+        };
+        if let Some(note) = note {
+            outside(|| outcome.borrow_mut().notes.push(format!("{}: {note}", self.driver.name)));
+            return Ok(());
+        }
+        for (node, name) in nodes {
+            if let Err(failure) = pnp::start(cx, *node, driver)? {
+                fail(outcome, &self.driver.name, &format!("start {name}"), &failure.to_string());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the registry would not take is for the user to know.
+fn written(outcome: &RefCell<Outcome>, result: Result<(), NtStatus>) {
+    if let Err(status) = result {
+        let note = format!("the INF's registry settings were not all written: {status}");
+        outside(|| outcome.borrow_mut().notes.push(note.clone()));
+    }
+}
+
+fn fail(outcome: &RefCell<Outcome>, place: &str, command: &str, message: &str) {
+    outside(|| {
+        let failure =
+            Failure { place: place.to_owned(), command: command.to_owned(), message: message.to_owned() };
+        outcome.borrow_mut().failure.get_or_insert(failure);
+    });
+}
+
+impl File {
+    /// Puts the image into the machine.
+    fn place(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<Option<LoadedImage>> {
+        let image = Image::parse(&self.name, &self.bytes).expect("it was parsed before");
+        match ldr::load(cx, Module { name: self.name.clone(), image })? {
+            Ok(loaded) => {
+                ldr::name_routines(cx, loaded.base, self.symbols.clone());
+                Ok(Some(loaded))
+            }
+            Err(error) => {
+                let text = error.to_string();
+                let message = text.strip_prefix(&format!("{}: ", self.name)).unwrap_or(&text);
+                let refused = outside(|| InputError::new(format!("{}: {message}", self.path)));
+                outside(|| outcome.borrow_mut().refused = Some(refused));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Loads an image given beside the driver: an export library waits for its first importer, another one is a driver.
+    fn load(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<Option<LoadedDriver>> {
+        written(outcome, registry::write_service(cx, &self.service, &self.name, None));
+        let Some(placed) = self.place(cx, outcome)? else { return Ok(None) };
+        if placed.entry.is_none() || ldr::initializer(cx, placed.base).is_some() {
+            return Ok(Some(LoadedDriver { base: placed.base, object: None }));
+        }
+        self.start(cx, placed, outcome)
+    }
+
+    fn load_as_driver(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<Option<LoadedDriver>> {
+        match self.place(cx, outcome)? {
+            Some(placed) => self.start(cx, placed, outcome),
+            None => Ok(None),
+        }
+    }
+
+    /// Makes the driver object and calls `DriverEntry`.
+    fn start(
+        &self,
+        cx: &mut Cx<'_>,
+        placed: LoadedImage,
+        outcome: &RefCell<Outcome>,
+    ) -> Flow<Option<LoadedDriver>> {
+        if placed.entry.is_none() {
+            let text = format!("{}: has no entry point, so it is no driver; give it with --with", self.path);
+            outside(|| outcome.borrow_mut().refused = Some(InputError::new(text.clone())));
+            return Ok(None);
+        }
+        match driver::load(cx, &self.service, &placed)? {
+            Ok(object) => Ok(Some(LoadedDriver { base: placed.base, object: Some(object) })),
+            Err(status) => {
+                let message = format!("returned {status}; the driver is not loaded");
+                fail(outcome, &self.name, "DriverEntry", &message);
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn installed(service: &str, installation: Option<&Installation>) -> pnp::Installation {
+    let Some(installation) = installation else {
+        return pnp::Installation { service: service.to_owned(), ..pnp::Installation::default() };
+    };
+    pnp::Installation {
+        service: installation.service.clone(),
+        description: installation.description.clone(),
+        manufacturer: installation.manufacturer.clone(),
+        class: installation.class.clone(),
+        class_guid: installation.class_guid.clone().unwrap_or_default(),
+    }
+}
+
+/// What the INF says and was passed over though it may matter.
+fn remarks(installation: &Installation) -> Vec<String> {
+    installation
+        .unsupported
+        .iter()
+        .map(|remark| format!("INF line {}: {}", remark.line, remark.text))
+        .collect()
+}
+
+/// Learns where images lie, before any other reader asks for a name.
+struct Places(SymbolBook);
+
+impl Reader for Places {
+    fn wants(&self, kind: Kind) -> bool {
+        kind == Kind::Image
+    }
+
+    fn event(&mut self, _stamp: &Stamp, event: &Event) {
+        if let Event::Image { name, base, loaded: true } = event {
+            self.0.place(name, *base);
+        }
+    }
+}

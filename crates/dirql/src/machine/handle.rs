@@ -1,0 +1,109 @@
+//! Open files of the application, for tests in Rust.
+
+use engine::outside;
+use kernel::io::file::{self, OpenOptions};
+use kernel::ob;
+
+use super::Machine;
+use super::transfer::{Completion, Transfer, perform};
+use crate::error::Error;
+
+/// An open device. What is still open when the machine is finished is closed then.
+pub struct Handle<'m> {
+    machine: &'m Machine,
+    handle: ob::Handle,
+    path: String,
+}
+
+impl Machine {
+    /// Opens a device for reading and writing, as `CreateFile` does: `\\.\Name`, or an object manager path.
+    ///
+    /// # Errors
+    /// [`Error::Status`] if it cannot be opened; [`Error::Stuck`], [`Error::Stopped`].
+    pub fn open(&self, path: &str) -> Result<Handle<'_>, Error> {
+        let what = format!("CreateFile of {path}");
+        let name = path.to_owned();
+        let opened = self.on_thread(&what, move |cx| file::open(cx, &name, &OpenOptions::default()))?;
+        match opened {
+            Ok(handle) => Ok(Handle { machine: self, handle, path: path.to_owned() }),
+            Err(status) => Err(Error::Status { what, status: status.0 }),
+        }
+    }
+}
+
+impl Handle<'_> {
+    /// Writes at the file's position; how many bytes were written.
+    ///
+    /// # Errors
+    /// [`Error::Status`] if the request fails; [`Error::Stuck`], [`Error::Stopped`].
+    pub fn write(&self, data: &[u8]) -> Result<u64, Error> {
+        self.write_at(data, None)
+    }
+
+    /// Writes at an offset, or at the file's position.
+    ///
+    /// # Errors
+    /// As [`Handle::write`].
+    pub fn write_at(&self, data: &[u8], offset: Option<u64>) -> Result<u64, Error> {
+        self.ask("WriteFile", Transfer::Write { data: data.to_owned(), offset }).map(|end| end.information)
+    }
+
+    /// Reads up to `length` bytes at the file's position.
+    ///
+    /// # Errors
+    /// As [`Handle::write`].
+    pub fn read(&self, length: u32) -> Result<Vec<u8>, Error> {
+        self.read_at(length, None)
+    }
+
+    /// Reads at an offset, or at the file's position.
+    ///
+    /// # Errors
+    /// As [`Handle::write`].
+    pub fn read_at(&self, length: u32, offset: Option<u64>) -> Result<Vec<u8>, Error> {
+        self.ask("ReadFile", Transfer::Read { length, offset }).map(|end| end.data)
+    }
+
+    /// A device control request; what came out.
+    ///
+    /// # Errors
+    /// As [`Handle::write`].
+    pub fn device_control(&self, code: u32, input: &[u8], output: u32) -> Result<Vec<u8>, Error> {
+        let transfer = Transfer::Control { code, input: input.to_owned(), output };
+        self.ask("DeviceIoControl", transfer).map(|end| end.data)
+    }
+
+    /// A device control request, whatever its status.
+    ///
+    /// # Errors
+    /// [`Error::Stuck`], [`Error::Stopped`].
+    pub fn try_device_control(&self, code: u32, input: &[u8], output: u32) -> Result<Completion, Error> {
+        self.try_ask("DeviceIoControl", Transfer::Control { code, input: input.to_owned(), output })
+    }
+
+    /// Closes it.
+    ///
+    /// # Errors
+    /// [`Error::Stuck`] if the driver keeps a request of the file's for ever; [`Error::Stopped`].
+    pub fn close(self) -> Result<(), Error> {
+        let handle = self.handle;
+        self.machine.on_thread("CloseHandle", move |cx| file::close(cx, handle)).map(|_| ())
+    }
+
+    fn try_ask(&self, name: &str, transfer: Transfer) -> Result<Completion, Error> {
+        let handle = self.handle;
+        let what = format!("{name} on {}", self.path);
+        self.machine.on_thread(&what, move |cx| {
+            let end = perform(cx, handle, &transfer)?;
+            Ok(outside(|| end.clone()))
+        })
+    }
+
+    fn ask(&self, name: &str, transfer: Transfer) -> Result<Completion, Error> {
+        let end = self.try_ask(name, transfer)?;
+        if end.is_success() {
+            return Ok(end);
+        }
+        Err(Error::Status { what: format!("{name} on {}", self.path), status: end.status })
+    }
+}

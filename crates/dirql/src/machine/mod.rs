@@ -1,0 +1,141 @@
+//! A live machine: its threads are run from here, one request at a time or a whole script.
+//!
+//! The host's side calls in and waits; what it asks for runs on threads inside. There is one machine a process.
+
+mod boot;
+mod end;
+mod handle;
+mod memory;
+mod plan;
+mod pnp;
+mod registry;
+pub(crate) mod transfer;
+mod worker;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use engine::{Engine, Flow, outside};
+use kernel::ke::scheduler::{self, End};
+use kernel::ke::{thread, wait};
+use kernel::{Cx, Nt};
+
+use crate::bench::{Bench, Inputs};
+use crate::error::Error;
+use crate::play::Play;
+use crate::readers::{Coverage, PrintLog, Summary, SymbolBook, TraceHash};
+use crate::report::Failure;
+
+pub use handle::Handle;
+pub use transfer::Completion;
+
+pub(crate) use plan::Plan;
+pub(crate) use pnp::{Device, Step, step};
+pub(crate) use worker::{new_event, on_system_thread};
+
+/// A machine that runs a driver.
+pub struct Machine {
+    engine: Engine,
+    /// On the machine's heap, and dropped there.
+    nt: Option<Box<Nt>>,
+    /// The application's process.
+    process: Cell<u64>,
+    /// What is loaded and installed, in order.
+    loaded: RefCell<boot::Loaded>,
+    readers: Readers,
+    notes: RefCell<Vec<String>>,
+    failure: RefCell<Option<Failure>>,
+}
+
+/// The readers every machine has.
+#[derive(Default)]
+struct Readers {
+    summary: Summary,
+    trace: TraceHash,
+    prints: PrintLog,
+    coverage: Option<Coverage>,
+    symbols: SymbolBook,
+}
+
+impl Machine {
+    pub(crate) fn start(bench: Bench, inputs: Inputs) -> Result<Self, Error> {
+        boot::start(bench, inputs)
+    }
+
+    fn nt(&self) -> &Nt {
+        self.nt.as_deref().expect("a machine has its kernel until it is finished")
+    }
+
+    /// Runs `f` inside the machine, outside any thread.
+    fn inside<R>(&self, f: impl FnOnce(&Nt) -> R) -> R {
+        let nt = self.nt();
+        self.engine.run(nt, || f(nt))
+    }
+
+    /// Runs `work` on a thread of the application's, and everything else meanwhile, until it is over. `what` names it to
+    /// people. What `work` returns must lie outside the machine.
+    fn on_thread<R: 'static>(
+        &self,
+        what: &str,
+        work: impl FnOnce(&mut Cx<'_>) -> Flow<R> + 'static,
+    ) -> Result<R, Error> {
+        let result = Rc::new(RefCell::new(None));
+        let slot = Rc::clone(&result);
+        let process = self.process.get();
+        let end = self.inside(|nt| {
+            let body: thread::Work = Box::new(move |cx| {
+                let value = work(cx)?;
+                outside(|| *slot.borrow_mut() = Some(value));
+                Ok(())
+            });
+            if thread::spawn_application(&mut nt.cx(), "application's thread", process, body).is_err() {
+                return End::Stopped;
+            }
+            scheduler::run(nt, &mut |_| result.borrow().is_some())
+        });
+        match (end, result.borrow_mut().take()) {
+            (_, Some(value)) => Ok(value),
+            (End::Quiet, None) => Err(Error::Stuck(what.to_owned())),
+            (End::Stopped | End::Done, None) => Err(Error::Stopped),
+        }
+    }
+
+    /// Lets so many nanoseconds of the machine's time pass.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] if the machine stops meanwhile.
+    pub fn wait(&self, nanoseconds: u64) -> Result<(), Error> {
+        self.on_thread("a wait", move |cx| wait::sleep(cx, nanoseconds))
+    }
+
+    /// Carries a script out.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] if an expectation does not hold, which is the report's failure too; [`Error::Stopped`] if the
+    /// machine stops.
+    pub fn play(&self, play: Play) -> Result<(), Error> {
+        let stage = self.inside(|_| crate::play::Stage::new(play, self.readers.prints.clone()));
+        let process = self.process.get();
+        let end = self.inside(|nt| stage.run(nt, process));
+        let failure = stage.failure(end);
+        let exit = self.inside(|nt| stage.exit(nt, process));
+        self.inside(|_| drop(stage));
+        if let Some(failure) = failure {
+            self.failure.borrow_mut().get_or_insert(failure.clone());
+            return Err(Error::Failed(failure));
+        }
+        if end == End::Stopped || exit == End::Stopped { Err(Error::Stopped) } else { Ok(()) }
+    }
+
+    /// The machine's clock: driver instructions retired and declared costs, in nanoseconds.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.engine.now()
+    }
+
+    /// Every line the driver has printed so far.
+    #[must_use]
+    pub fn prints(&self) -> Vec<String> {
+        self.readers.prints.lines()
+    }
+}

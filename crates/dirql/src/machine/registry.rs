@@ -1,0 +1,105 @@
+//! What an installation writes to the registry: the service's key, the device's hardware and software keys.
+//!
+//! Follows *INF AddService Directive*, *INF AddReg Directive* and *Registry Trees and Keys for Devices and Drivers*.
+
+use abi::NtStatus;
+use kernel::Cx;
+use kernel::cm::access::{self, SERVICES};
+use kernel::cm::registry::{KeyId, Registry};
+use kernel::pnp::{NodeId, install};
+
+use crate::inf::{Installation, RegistryWrite, Root, Value, Write};
+
+/// What `Root::LocalMachine` means.
+const MACHINE: &str = r"\Registry\Machine";
+
+/// The key of a service, from the INF or, without one, from the file's name alone.
+pub(super) fn write_service(
+    cx: &mut Cx<'_>,
+    service: &str,
+    file: &str,
+    installation: Option<&Installation>,
+) -> Result<(), NtStatus> {
+    let key = format!("{SERVICES}\\{service}");
+    let image_path = installation
+        .map_or_else(|| format!(r"\SystemRoot\System32\drivers\{file}"), |known| known.image_path.clone());
+    let number = |of: fn(&Installation) -> u32, default| installation.map_or(default, of);
+    access::set_number(cx, &key, "Type", number(|known| known.service_type, 1))?;
+    access::set_number(cx, &key, "Start", number(|known| known.start_type, 3))?;
+    access::set_number(cx, &key, "ErrorControl", number(|known| known.error_control, 1))?;
+    let path = Value::ExpandSz(image_path);
+    access::set(cx, &key, "ImagePath", path.kind(), &path.bytes())?;
+    let Some(installation) = installation else { return Ok(()) };
+    if let Some(name) = &installation.display_name {
+        access::set_text(cx, &key, "DisplayName", name)?;
+    }
+    write_all(cx, &key, &installation.service_keys)
+}
+
+/// The keys of a device whose installation the PnP manager knows.
+pub(super) fn write_device(
+    cx: &mut Cx<'_>,
+    node: NodeId,
+    installation: &Installation,
+) -> Result<(), NtStatus> {
+    let keys = install::keys(cx, node);
+    write_all(cx, &format!("{MACHINE}\\{}", keys.hardware), &installation.device_keys)?;
+    match keys.driver {
+        Some(driver) => write_all(cx, &format!("{MACHINE}\\{driver}"), &installation.driver_keys),
+        None => Ok(()),
+    }
+}
+
+fn write_all(cx: &mut Cx<'_>, relative: &str, writes: &[RegistryWrite]) -> Result<(), NtStatus> {
+    for write in writes {
+        let root = match write.root {
+            Root::Relative => relative,
+            Root::LocalMachine => MACHINE,
+        };
+        let key = if write.key.is_empty() { root.to_owned() } else { format!("{root}\\{}", write.key) };
+        carry_out(cx, &key, &write.write)?;
+    }
+    Ok(())
+}
+
+fn carry_out(cx: &mut Cx<'_>, key: &str, write: &Write) -> Result<(), NtStatus> {
+    match write {
+        Write::Key => access::create(cx, key).map(|_| ()),
+        Write::Set { name, value, keep_existing, only_existing, append } => {
+            let there = access::value(cx, key, name).is_some();
+            if there && *keep_existing || !there && *only_existing {
+                return Ok(());
+            }
+            match value {
+                Value::MultiSz(texts) if *append => {
+                    let mut all = access::texts(cx, key, name).unwrap_or_default();
+                    all.extend(texts.iter().filter(|text| !all.contains(text)).cloned().collect::<Vec<_>>());
+                    access::set(cx, key, name, value.kind(), &Value::MultiSz(all).bytes())
+                }
+                _ => access::set(cx, key, name, value.kind(), &value.bytes()),
+            }
+        }
+        Write::DeleteValue { name } => delete(cx, key, Some(name)),
+        Write::DeleteKey => delete(cx, key, None),
+    }
+}
+
+/// Deletes a value, or a key and all below it. What is not there needs no deleting.
+fn delete(cx: &mut Cx<'_>, key: &str, value: Option<&str>) -> Result<(), NtStatus> {
+    let Ok(id) = access::open(cx, key) else { return Ok(()) };
+    let now = access::now(cx);
+    cx.with(|k| match value {
+        Some(name) => {
+            let name: Vec<u16> = name.encode_utf16().collect();
+            k.cm.registry.delete_value(id, &name, now).or(Ok(()))
+        }
+        None => delete_tree(&mut k.cm.registry, id, now),
+    })
+}
+
+fn delete_tree(registry: &mut Registry, key: KeyId, now: i64) -> Result<(), NtStatus> {
+    while let Ok(below) = registry.subkey(key, 0) {
+        delete_tree(registry, below, now)?;
+    }
+    registry.delete(key, now)
+}

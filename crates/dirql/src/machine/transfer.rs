@@ -1,0 +1,163 @@
+//! What an application asks of an open file, with its data: buffers in the application's memory, and back.
+//!
+//! Everything here runs on a thread of the application's.
+
+use abi::NtStatus;
+use engine::{Flow, outside};
+use kernel::Cx;
+use kernel::io::file::{self, Answer, Buffer, Operation, Overlapped};
+use kernel::mm::user;
+use kernel::ob::Handle;
+use kernel::ps;
+
+/// A request with its data.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Transfer {
+    /// `ReadFile`.
+    Read { length: u32, offset: Option<u64> },
+    /// `WriteFile`.
+    Write { data: Vec<u8>, offset: Option<u64> },
+    /// `DeviceIoControl`.
+    Control { code: u32, input: Vec<u8>, output: u32 },
+}
+
+/// How a request ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Completion {
+    /// NTSTATUS.
+    pub status: u32,
+    /// `IoStatus.Information`: for reads, writes and control codes, bytes transferred.
+    pub information: u64,
+    /// What came in.
+    pub data: Vec<u8>,
+}
+
+impl Completion {
+    /// A status and nothing else.
+    pub(crate) const fn status(status: NtStatus) -> Self {
+        Self { status: status.0, information: 0, data: Vec::new() }
+    }
+
+    /// Whether the status is a success or informational.
+    #[must_use]
+    pub const fn is_success(&self) -> bool {
+        self.status >> 31 == 0
+    }
+}
+
+/// A request's buffers in the application's memory.
+#[derive(Clone, Copy, Default)]
+struct Buffers {
+    input: Buffer,
+    output: Buffer,
+}
+
+impl Buffers {
+    /// For a request; none if the application has no memory left.
+    fn new(cx: &mut Cx<'_>, transfer: &Transfer) -> Flow<Option<Self>> {
+        let (input, output): (&[u8], u32) = match transfer {
+            Transfer::Read { length, .. } => (&[], *length),
+            Transfer::Write { data, .. } => (data, 0),
+            Transfer::Control { input, output, .. } => (input, *output),
+        };
+        let length = u32::try_from(input.len()).expect("a script's data are bounded");
+        let (Some(input_buffer), Some(output)) = (buffer(cx, length), buffer(cx, output)) else {
+            return Ok(None);
+        };
+        if !input.is_empty() {
+            user::write(cx, input_buffer.address, input).map_err(|bad| cx.bad_pointer(bad))?;
+        }
+        Ok(Some(Self { input: input_buffer, output }))
+    }
+
+    fn operation(self, transfer: &Transfer) -> Operation {
+        let signed = |offset: &Option<u64>| offset.map(u64::cast_signed);
+        match transfer {
+            Transfer::Read { offset, .. } => Operation::Read(self.output, signed(offset)),
+            Transfer::Write { offset, .. } => Operation::Write(self.input, signed(offset)),
+            Transfer::Control { code, .. } => Operation::Control(*code, self.input, self.output),
+        }
+    }
+
+    /// What came in, and the buffers given back. The result lies outside the machine.
+    fn finish(self, cx: &mut Cx<'_>, answer: Answer) -> Flow<Completion> {
+        let Answer { status, information } = answer;
+        let came = if status.is_error() { 0 } else { information.min(self.output.length.into()) };
+        let mut data = outside(|| vec![0; usize::try_from(came).unwrap_or(0)]);
+        if !data.is_empty() {
+            let read = cx.engine().read_bytes(self.output.address, &mut data);
+            read.map_err(|bad| cx.bad_pointer(bad))?;
+        }
+        for buffer in [self.input, self.output] {
+            if buffer.length > 0 {
+                user::free(cx, buffer.address);
+            }
+        }
+        Ok(Completion { status: status.0, information, data })
+    }
+}
+
+/// A buffer of so many bytes; nowhere if there are none.
+fn buffer(cx: &mut Cx<'_>, length: u32) -> Option<Buffer> {
+    if length == 0 {
+        return Some(Buffer::default());
+    }
+    let process = u32::try_from(ps::current_process(cx)).ok()?;
+    Some(Buffer { address: user::allocate(cx, process, length.into())?, length })
+}
+
+/// Carries a request out and waits for its end.
+pub(crate) fn perform(cx: &mut Cx<'_>, handle: Handle, transfer: &Transfer) -> Flow<Completion> {
+    let Some(buffers) = Buffers::new(cx, transfer)? else {
+        return Ok(Completion::status(NtStatus::INSUFFICIENT_RESOURCES));
+    };
+    let answer = file::perform(cx, handle, buffers.operation(transfer))?;
+    buffers.finish(cx, answer)
+}
+
+/// A request that was begun on an overlapped handle.
+pub(crate) struct Begun {
+    buffers: Buffers,
+    overlapped: Option<Overlapped>,
+    /// What it returned at once, unless it is pending.
+    at_once: Option<Answer>,
+}
+
+/// Begins a request and does not wait for its end.
+pub(crate) fn begin(cx: &mut Cx<'_>, handle: Handle, transfer: &Transfer) -> Flow<Begun> {
+    let none = Answer::failed(NtStatus::INSUFFICIENT_RESOURCES);
+    let failed = Begun { buffers: Buffers::default(), overlapped: None, at_once: Some(none) };
+    let Some(buffers) = Buffers::new(cx, transfer)? else { return Ok(failed) };
+    let Some(overlapped) = Overlapped::new(cx)? else { return Ok(failed) };
+    let answer = file::start(cx, handle, buffers.operation(transfer), &overlapped)?;
+    let at_once = (answer.status != NtStatus::PENDING).then_some(answer);
+    Ok(Begun { buffers, overlapped: Some(overlapped), at_once })
+}
+
+impl Begun {
+    /// Whether it has ended.
+    pub(crate) fn is_over(&self, cx: &mut Cx<'_>) -> Flow<bool> {
+        match (&self.at_once, &self.overlapped) {
+            (None, Some(overlapped)) => Ok(overlapped.result(cx)?.status != NtStatus::PENDING),
+            _ => Ok(true),
+        }
+    }
+
+    /// Where its end is told, for cancelling it.
+    pub(crate) fn overlapped(&self) -> Option<&Overlapped> {
+        self.overlapped.as_ref()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(self, cx: &mut Cx<'_>) -> Flow<Completion> {
+        let answer = match (self.at_once, &self.overlapped) {
+            (Some(answer), _) => answer,
+            (None, Some(overlapped)) => overlapped.wait(cx)?,
+            (None, None) => Answer::failed(NtStatus::INSUFFICIENT_RESOURCES),
+        };
+        if let Some(overlapped) = self.overlapped {
+            overlapped.free(cx)?;
+        }
+        self.buffers.finish(cx, answer)
+    }
+}

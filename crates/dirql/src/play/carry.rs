@@ -1,0 +1,67 @@
+//! One command of a script, carried out on the running thread. What comes back is why it is not what was expected.
+
+use engine::Flow;
+use kernel::Cx;
+use kernel::ke::wait;
+
+use super::Stage;
+use super::{device, request};
+use crate::script::{Command, Waitable};
+
+/// Nothing, or in words what was expected and what was seen.
+pub(super) type Outcome = Result<(), String>;
+
+/// Carries out command `index`.
+pub(super) fn out(stage: &Stage, cx: &mut Cx<'_>, index: usize) -> Flow<Outcome> {
+    let command = stage.with(|state| state.play.script.statements[index].command.clone());
+    match command {
+        Command::Open(open) => request::open(stage, cx, &open),
+        Command::Request { request, expect } => request::perform(stage, cx, &request, &expect),
+        Command::Async { name, request } => request::begin(stage, cx, &name, &request),
+        Command::JoinRequest { name, expect } => request::join(stage, cx, &name, &expect),
+        Command::JoinThread(name) => stage.join(cx, &name).map(Ok),
+        Command::Cancel(cancel) => request::cancel(stage, cx, &cancel),
+        Command::Close { handle } => request::close(stage, cx, &handle),
+        Command::Wait { nanoseconds } => wait::sleep(cx, nanoseconds).map(Ok),
+        Command::Poke { device, signal, value } => device::poke(cx, &device, &signal, value),
+        Command::Pnp { event, device, expect } => device::pnp(cx, event, device, &expect),
+        Command::Power { state, device, expect } => device::power(cx, state, device, &expect),
+        Command::ExpectPrint(text) => Ok(printed(stage, &text)),
+        Command::ExpectPending(what) => pending(stage, cx, &what),
+    }
+}
+
+fn printed(stage: &Stage, text: &str) -> Outcome {
+    stage.with(|state| match state.prints.find(state.printed, text) {
+        Some(line) => {
+            state.printed = line + 1;
+            Ok(())
+        }
+        None => {
+            let since: Vec<String> = state.prints.lines().split_off(state.printed.min(state.prints.len()));
+            Err(match since.last() {
+                Some(last) => {
+                    format!("no line printed since contains it; the last of {} is `{last}`", since.len())
+                }
+                None => "nothing has been printed since".to_owned(),
+            })
+        }
+    })
+}
+
+fn pending(stage: &Stage, cx: &mut Cx<'_>, what: &Waitable) -> Flow<Outcome> {
+    match what {
+        Waitable::Thread(name) => {
+            let busy = stage.with(|state| state.lanes.get(name).is_some_and(|lane| lane.at.is_some()));
+            Ok(if busy { Ok(()) } else { Err(format!("thread {name} has carried out all it was handed")) })
+        }
+        Waitable::Request(name) => {
+            let Some(begun) = stage.with(|state| state.requests.remove(name)) else {
+                return Ok(Err(format!("request {name} has not been made yet")));
+            };
+            let over = begun.is_over(cx)?;
+            stage.with(|state| state.requests.insert(name.clone(), begun));
+            Ok(if over { Err(format!("request {name} has completed")) } else { Ok(()) })
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! A script held against the machine to be: devices and signals that it names exist, files that it names are read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use devices::catalog;
+
+use crate::error::InputError;
+use crate::files;
+use crate::machine::Plan;
+use crate::script::suggest::nearest;
+use crate::script::{Command, Data, Operation, Piece, Script, Statement};
+
+/// A script that can be carried out: checked, its files read.
+#[derive(Clone, Debug)]
+pub struct Play {
+    pub(super) script: Script,
+    /// By name as the script has it.
+    pub(super) files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Play {
+    /// Reads the files that a script names; their paths count from `folder`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, with the place in the script.
+    pub fn new(script: Script, folder: &Path) -> Result<Self, InputError> {
+        let mut files = BTreeMap::new();
+        for statement in &script.statements {
+            for name in data(&statement.command).into_iter().flat_map(|data| &data.pieces).filter_map(file) {
+                let bytes = files::read(&folder.join(name), "the file of `file:`")
+                    .map_err(|error| at(&script, statement, &error.to_string()))?;
+                files.insert(name.clone(), bytes);
+            }
+        }
+        Ok(Self { script, files })
+    }
+
+    /// Whether the machine to be has what the script names.
+    pub(crate) fn check(&self, plan: &Plan) -> Result<(), InputError> {
+        for statement in &self.script.statements {
+            check(&statement.command, plan).map_err(|message| at(&self.script, statement, &message))?;
+        }
+        Ok(())
+    }
+
+    /// The bytes of data in the script; `None` is a byte that may be any.
+    pub(super) fn bytes(&self, data: &Data) -> Vec<Option<u8>> {
+        let read = |name: &str| Ok::<_, ()>(self.files.get(name).cloned().unwrap_or_default());
+        data.resolve(read).unwrap_or_default()
+    }
+}
+
+fn at(script: &Script, statement: &Statement, message: &str) -> InputError {
+    InputError::new(format!("{}:{}: {message}", script.source, statement.at))
+}
+
+fn file(piece: &Piece) -> Option<&String> {
+    match piece {
+        Piece::File(name) => Some(name),
+        Piece::Bytes(_) => None,
+    }
+}
+
+/// All data that a command names.
+fn data(command: &Command) -> Vec<&Data> {
+    let (request, expect) = match command {
+        Command::Request { request, expect } => (Some(request), Some(expect)),
+        Command::Async { request, .. } => (Some(request), None),
+        Command::JoinRequest { expect, .. } => (None, Some(expect)),
+        _ => (None, None),
+    };
+    let sent = request.and_then(|request| match &request.operation {
+        Operation::Write { data, .. } => Some(data),
+        Operation::Ioctl { input, .. } => input.as_ref(),
+        Operation::Read { .. } => None,
+    });
+    let expected = expect.and_then(|expect| expect.data.as_ref()).map(|expected| &expected.data);
+    sent.into_iter().chain(expected).collect()
+}
+
+fn check(command: &Command, plan: &Plan) -> Result<(), String> {
+    match command {
+        Command::Poke { device, signal, .. } => {
+            exists(plan, device)?;
+            let kind = plan.cards.iter().find(|card| card.name == *device).map(|card| card.kind.as_str());
+            let entry = catalog().iter().find(|entry| Some(entry.name) == kind);
+            let signals: Vec<&str> = entry.iter().flat_map(|entry| entry.signals).map(|s| s.name).collect();
+            if entry.is_some() && !signals.contains(&signal.as_str()) {
+                return Err(unknown("signal", signal, &signals));
+            }
+            Ok(())
+        }
+        Command::Pnp { device: Some(device), .. } | Command::Power { device: Some(device), .. } => {
+            exists(plan, device)
+        }
+        Command::Pnp { device: None, .. } | Command::Power { device: None, .. } if plan.cards.is_empty() => {
+            Err("there is no device in the machine; give one with --device".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn exists(plan: &Plan, device: &str) -> Result<(), String> {
+    let names: Vec<&str> = plan.cards.iter().map(|card| card.name.as_str()).collect();
+    if names.contains(&device) { Ok(()) } else { Err(unknown("device", device, &names)) }
+}
+
+fn unknown(what: &str, wrong: &str, known: &[&str]) -> String {
+    let hint = nearest(wrong, known.iter().copied()).map(|near| format!(", did you mean `{near}`?"));
+    let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    format!("no {what} `{wrong}` in the machine{}; there are: {list}", hint.unwrap_or_default())
+}

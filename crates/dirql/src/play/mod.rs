@@ -1,0 +1,160 @@
+//! Scripts carried out: application threads with named handles and requests, what the user's hand does to devices, what the
+//! outside world does to cards, and expectations of all of it.
+//!
+//! [`Play`] is a script that has been checked against the machine to be; a [`Stage`] is one in progress. The grammar is
+//! `script`'s; the meaning of each command is in `docs/script.md`.
+
+mod carry;
+mod check;
+mod device;
+mod expect;
+mod lane;
+mod request;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use engine::{Flow, outside};
+use kernel::ke::scheduler::{self, End};
+use kernel::ke::thread;
+use kernel::ob::Handle;
+use kernel::{Cx, Nt};
+
+pub use check::Play;
+
+use crate::machine::transfer::Begun;
+use crate::readers::PrintLog;
+use crate::report::Failure;
+use lane::Lane;
+
+/// A script in progress. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Stage(Rc<RefCell<State>>);
+
+/// What the threads of a script share.
+struct State {
+    play: Play,
+    prints: PrintLog,
+    /// Lines printed before this one have satisfied an `expect print`.
+    printed: usize,
+    handles: BTreeMap<String, Handle>,
+    requests: BTreeMap<String, Begun>,
+    lanes: BTreeMap<String, Lane>,
+    /// What the main thread is at.
+    at: Option<usize>,
+    /// The main thread is through, or has given up.
+    over: bool,
+    failure: Option<Failure>,
+}
+
+impl Stage {
+    /// A stage for a play. On the machine's heap.
+    pub(crate) fn new(play: Play, prints: PrintLog) -> Self {
+        Self(Rc::new(RefCell::new(State {
+            play,
+            prints,
+            printed: 0,
+            handles: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            at: None,
+            over: false,
+            failure: None,
+        })))
+    }
+
+    fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        f(&mut self.0.borrow_mut())
+    }
+
+    /// Carries the script out: until its end, a failed expectation, or the end of the machine.
+    pub(crate) fn run(&self, nt: &Nt, process: u64) -> End {
+        let stage = self.clone();
+        let body: thread::Work = Box::new(move |cx| {
+            let result = stage.main(cx);
+            stage.with(|state| state.over = true);
+            result
+        });
+        if thread::spawn_application(&mut nt.cx(), "thread main", process, body).is_err() {
+            return End::Stopped;
+        }
+        scheduler::run(nt, &mut |_| self.with(|state| state.over || state.failure.is_some()))
+    }
+
+    /// The main thread: its own commands in order, the others' handed to them, and at the end it waits for all.
+    fn main(&self, cx: &mut Cx<'_>) -> Flow<()> {
+        let count = self.with(|state| state.play.script.statements.len());
+        for index in 0..count {
+            match self.with(|state| state.play.script.statements[index].thread.clone()) {
+                Some(thread) => self.hand_over(cx, &thread, index)?,
+                None => {
+                    self.with(|state| state.at = Some(index));
+                    if !self.carry_out(cx, index)? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        self.with(|state| state.at = None);
+        let lanes: Vec<String> = self.with(|state| state.lanes.keys().cloned().collect());
+        lanes.iter().try_for_each(|lane| self.join(cx, lane))
+    }
+
+    /// Carries out one command; false if the script has failed and is to end.
+    fn carry_out(&self, cx: &mut Cx<'_>, index: usize) -> Flow<bool> {
+        if self.with(|state| state.failure.is_some()) {
+            return Ok(false);
+        }
+        let outcome = carry::out(self, cx, index)?;
+        if let Err(message) = outcome {
+            self.fail(index, &message);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Notes the first failure: at command `index`, why.
+    fn fail(&self, index: usize, message: &str) {
+        self.with(|state| {
+            let statement = &state.play.script.statements[index];
+            let failure = Failure {
+                place: format!("{}:{}", state.play.script.source, statement.at.line),
+                command: statement.text.clone(),
+                message: message.to_owned(),
+            };
+            state.failure.get_or_insert(failure);
+        });
+    }
+
+    /// What failed, given how the run of the script ended; it lies outside the machine.
+    pub(crate) fn failure(&self, end: End) -> Option<Failure> {
+        if end == End::Quiet {
+            let stuck = self.with(|state| state.at.or_else(|| state.lanes.values().find_map(|lane| lane.at)));
+            if let Some(index) = stuck {
+                self.fail(index, "does not end: nothing in the machine can run any more that could end it");
+            }
+        }
+        outside(|| self.with(|state| state.failure.clone()))
+    }
+
+    /// The process exits: its requests are cancelled and its handles closed.
+    pub(crate) fn exit(&self, nt: &Nt, process: u64) -> End {
+        if nt.stopping() {
+            return End::Stopped;
+        }
+        let stage = self.clone();
+        let done = Rc::new(RefCell::new(false));
+        let flag = Rc::clone(&done);
+        let body: thread::Work = Box::new(move |cx| {
+            request::close_all(&stage, cx)?;
+            *flag.borrow_mut() = true;
+            Ok(())
+        });
+        if thread::spawn_application(&mut nt.cx(), "the exit of the process", process, body).is_err() {
+            return End::Stopped;
+        }
+        let idle = || self.with(|state| state.lanes.values().all(|lane| lane.at.is_none()));
+        scheduler::run_until(nt, &mut |_| *done.borrow() && idle())
+    }
+}

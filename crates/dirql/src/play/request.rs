@@ -1,0 +1,147 @@
+//! `open`, `read`, `write`, `ioctl`, `async`, `join`, `cancel`, `close`.
+
+use abi::{FILE_SYNCHRONOUS_IO_NONALERT, GENERIC_READ, GENERIC_WRITE, NtStatus};
+use engine::Flow;
+use kernel::Cx;
+use kernel::io::file::{self, OpenOptions};
+use kernel::io::{cancel, interface};
+use kernel::ob::Handle;
+
+use super::Stage;
+use super::carry::Outcome;
+use super::expect::judge;
+use crate::machine::transfer::{self, Completion, Transfer};
+use crate::script::{Access, Cancel, Expectations, Open, Operation, Path, Request};
+
+/// Both `FILE_SHARE_READ` and `FILE_SHARE_WRITE`.
+const SHARED: u16 = 3;
+
+pub(super) fn open(stage: &Stage, cx: &mut Cx<'_>, open: &Open) -> Flow<Outcome> {
+    let access = match open.access {
+        Access::ReadWrite => GENERIC_READ | GENERIC_WRITE,
+        Access::Read => GENERIC_READ,
+        Access::Write => GENERIC_WRITE,
+    };
+    let options = OpenOptions {
+        access,
+        share: if open.exclusive { 0 } else { SHARED },
+        options: if open.overlapped { 0 } else { FILE_SYNCHRONOUS_IO_NONALERT },
+        ..OpenOptions::default()
+    };
+    let path = match &open.path {
+        Path::Name(name) => name.clone(),
+        Path::Interface(class) => {
+            match cx.with(|k| interface::of_class(k, class, None, false).into_iter().next()) {
+                Some(path) => path,
+                None => return Ok(Err(format!("no interface of class {class} is enabled"))),
+            }
+        }
+    };
+    let opened = file::open(cx, &path, &options)?;
+    let status = opened.err().unwrap_or(NtStatus::SUCCESS);
+    let judged = stage.with(|state| judge(&state.play, &Completion::status(status), &open.expect));
+    if let Ok(handle) = opened {
+        stage.with(|state| state.handles.insert(open.handle.clone(), handle));
+    }
+    Ok(judged)
+}
+
+/// The handle of this name, which another thread may not have opened yet.
+fn handle(stage: &Stage, name: &str) -> Result<Handle, String> {
+    let handle = stage.with(|state| state.handles.get(name).copied());
+    handle.ok_or_else(|| format!("`{name}` is not open (now)"))
+}
+
+fn transfer(stage: &Stage, request: &Request) -> Transfer {
+    stage.with(|state| {
+        let bytes = |data| state.play.bytes(data).into_iter().map(Option::unwrap_or_default).collect();
+        match &request.operation {
+            Operation::Read { length, offset } => Transfer::Read { length: *length, offset: *offset },
+            Operation::Write { data, offset } => Transfer::Write { data: bytes(data), offset: *offset },
+            Operation::Ioctl { code, input, output } => {
+                let input = input.as_ref().map(bytes).unwrap_or_default();
+                Transfer::Control { code: *code, input, output: *output }
+            }
+        }
+    })
+}
+
+pub(super) fn perform(
+    stage: &Stage,
+    cx: &mut Cx<'_>,
+    request: &Request,
+    expect: &Expectations,
+) -> Flow<Outcome> {
+    let handle = match handle(stage, &request.handle) {
+        Ok(handle) => handle,
+        Err(why) => return Ok(Err(why)),
+    };
+    let end = transfer::perform(cx, handle, &transfer(stage, request))?;
+    Ok(stage.with(|state| judge(&state.play, &end, expect)))
+}
+
+pub(super) fn begin(stage: &Stage, cx: &mut Cx<'_>, name: &str, request: &Request) -> Flow<Outcome> {
+    let handle = match handle(stage, &request.handle) {
+        Ok(handle) => handle,
+        Err(why) => return Ok(Err(why)),
+    };
+    let begun = transfer::begin(cx, handle, &transfer(stage, request))?;
+    stage.with(|state| state.requests.insert(name.to_owned(), begun));
+    Ok(Ok(()))
+}
+
+pub(super) fn join(stage: &Stage, cx: &mut Cx<'_>, name: &str, expect: &Expectations) -> Flow<Outcome> {
+    let Some(begun) = stage.with(|state| state.requests.remove(name)) else {
+        return Ok(Err(format!("request {name} has not been made yet")));
+    };
+    let end = begun.wait(cx)?;
+    Ok(stage.with(|state| judge(&state.play, &end, expect)))
+}
+
+pub(super) fn cancel(stage: &Stage, cx: &mut Cx<'_>, what: &Cancel) -> Flow<Outcome> {
+    match what {
+        Cancel::Handle(name) => match handle(stage, name) {
+            Ok(handle) => file::cancel_io_ex(cx, handle).map(|_| Ok(())),
+            Err(why) => Ok(Err(why)),
+        },
+        Cancel::Thread(name) => {
+            let thread = stage.with(|state| state.lanes.get(name).and_then(|lane| lane.thread));
+            match thread {
+                Some(thread) => cancel::cancel_thread(cx, thread).map(|_| Ok(())),
+                None => Ok(Err(format!("thread {name} has nothing to do"))),
+            }
+        }
+        Cancel::Request(name) => {
+            let block = stage.with(|state| {
+                let begun = state.requests.get(name)?;
+                Some(begun.overlapped()?.status_block)
+            });
+            match block {
+                Some(block) => cancel::cancel_request(cx, block).map(|_| Ok(())),
+                None => Ok(Err(format!("request {name} has not been made yet"))),
+            }
+        }
+    }
+}
+
+pub(super) fn close(stage: &Stage, cx: &mut Cx<'_>, name: &str) -> Flow<Outcome> {
+    match stage.with(|state| state.handles.remove(name)) {
+        Some(handle) => file::close(cx, handle).map(|_| Ok(())),
+        None => Ok(Err(format!("`{name}` is not open (now)"))),
+    }
+}
+
+/// Cancels what is under way and closes what is open, as when the process exits.
+pub(super) fn close_all(stage: &Stage, cx: &mut Cx<'_>) -> Flow<()> {
+    let handles: Vec<Handle> = stage.with(|state| state.handles.values().copied().collect());
+    for handle in handles {
+        cancel::rundown_file(cx, handle)?;
+    }
+    while let Some((_, begun)) = stage.with(|state| state.requests.pop_first()) {
+        let _ = begun.wait(cx)?;
+    }
+    while let Some((_, handle)) = stage.with(|state| state.handles.pop_first()) {
+        let _ = file::close(cx, handle)?;
+    }
+    Ok(())
+}

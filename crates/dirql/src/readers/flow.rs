@@ -1,0 +1,238 @@
+//! The flow as it happened, for people: requests, routines, register accesses, lines, interrupts, DPCs, completions, one
+//! line each, with time, processor, IRQL, indented by nesting.
+//!
+//! Nesting is by strand: what interrupts a thread stands indented below what that thread was in. Exports, pool and
+//! switches are left to the sums at the end and to JSON.
+
+use std::collections::BTreeMap;
+
+use engine::StrandId;
+use kernel::event::{Event, Kind, Reader, Stamp};
+
+use super::names::{bytes, request, status_text};
+use super::{Sink, SymbolBook};
+
+/// What stands above the first line.
+const HEADING: &str = "     time µs  cpu irql  what happened";
+/// Register accesses in a row that are shown one by one; of more, only the last.
+const ACCESSES: u32 = 12;
+
+/// Writes the flow.
+pub struct Flow {
+    out: Sink,
+    symbols: SymbolBook,
+    begun: bool,
+    /// The requests (true) and routines (false) each strand is in, innermost last.
+    frames: BTreeMap<StrandId, Vec<bool>>,
+    /// An IRP on its way to a dispatch routine: its line is joined with the routine's. One that no routine of a driver
+    /// ever sees, because the bus answers it, is not shown.
+    sent: Option<(Stamp, u64, String)>,
+    /// What each IRP under way asks for, and whether its `Information` is a number of bytes.
+    requests: BTreeMap<u64, (String, bool)>,
+    /// Register accesses since the last line of another kind, and the last one that was not shown.
+    accesses: u32,
+    unshown: Option<(Stamp, String)>,
+}
+
+impl Flow {
+    /// Lines go to `out`; routines get their names from `symbols`.
+    #[must_use]
+    pub fn new(out: Sink, symbols: SymbolBook) -> Self {
+        Self {
+            out,
+            symbols,
+            begun: false,
+            frames: BTreeMap::new(),
+            sent: None,
+            requests: BTreeMap::new(),
+            accesses: 0,
+            unshown: None,
+        }
+    }
+
+    fn line(&mut self, stamp: &Stamp, text: &str) {
+        if !self.begun {
+            self.begun = true;
+            self.out.line(HEADING);
+        }
+        let depth = self.frames.get(&stamp.strand).map_or(0, Vec::len);
+        let (whole, part) = (stamp.time / 1000, stamp.time % 1000);
+        let place = format!("{whole:>8}.{part:03}  {:>3} {:>4}", stamp.processor, stamp.irql);
+        self.out.line(&format!("{place}  {}{text}", "  ".repeat(depth)));
+    }
+
+    fn deeper(&mut self, strand: StrandId, request: bool) {
+        self.frames.entry(strand).or_default().push(request);
+    }
+
+    /// The strand leaves its innermost frame; whether that was a request's (or, if not, a routine's).
+    fn back(&mut self, strand: StrandId, request: bool) -> bool {
+        let frames = self.frames.entry(strand).or_default();
+        let fits = frames.last() == Some(&request);
+        if fits {
+            frames.pop();
+        }
+        fits
+    }
+
+    fn access(&mut self, stamp: &Stamp, text: String) {
+        self.accesses += 1;
+        if self.accesses <= ACCESSES {
+            self.line(stamp, &text);
+        } else {
+            self.unshown = Some((*stamp, text));
+        }
+    }
+
+    /// Tells how many accesses were passed over, and the last of them.
+    fn end_of_accesses(&mut self) {
+        let hidden = self.accesses.saturating_sub(ACCESSES);
+        self.accesses = 0;
+        if let Some((stamp, text)) = self.unshown.take() {
+            if hidden > 1 {
+                self.line(&stamp, &format!("… {} more register accesses", hidden - 1));
+            }
+            self.line(&stamp, &text);
+        }
+    }
+
+    fn flush_sent(&mut self) {
+        if let Some((stamp, _, text)) = self.sent.take() {
+            self.line(&stamp, &format!("{text} sent"));
+        }
+    }
+
+    fn enter(&mut self, stamp: &Stamp, role: &str, routine: u64) {
+        let name = self.symbols.describe(routine);
+        let dispatch = role.starts_with("Dispatch");
+        let asked = match self.sent.take() {
+            Some((_, _, text)) if dispatch => format!("  ({text})"),
+            Some(sent) => {
+                self.sent = Some(sent);
+                self.flush_sent();
+                String::new()
+            }
+            None => String::new(),
+        };
+        self.line(stamp, &format!("{role} {name}{asked}"));
+        self.deeper(stamp.strand, false);
+    }
+
+    fn leave(&mut self, stamp: &Stamp, role: &str, value: u64) {
+        let status = u32::try_from(value & 0xFFFF_FFFF).unwrap_or(u32::MAX);
+        if role.starts_with("Dispatch") || matches!(role, "DriverEntry" | "AddDevice" | "DllInitialize") {
+            self.line(stamp, &format!("→ {}", status_text(status)));
+        }
+        self.back(stamp.strand, false);
+    }
+
+    fn completed(&mut self, stamp: &Stamp, irp: u64, status: u32, information: u64) {
+        let (what, counts) = self.requests.remove(&irp).unwrap_or_else(|| ("IRP".to_owned(), true));
+        let moved =
+            if counts && information != 0 { format!(", {}", bytes(information)) } else { String::new() };
+        self.line(stamp, &format!("{what} completed: {}{moved}", status_text(status)));
+    }
+
+    fn requests_and_routines(&mut self, stamp: &Stamp, event: &Event) {
+        match event {
+            Event::Request { name, detail } => {
+                self.line(stamp, &format!("{name} {detail}"));
+                self.deeper(stamp.strand, true);
+            }
+            Event::Answer { name, status, information } => {
+                // One that was pending ends wherever it is completed: in a DPC, on another thread.
+                let ends = if self.back(stamp.strand, true) { "returns" } else { "ends:" };
+                let moved =
+                    if *information == 0 { String::new() } else { format!(", {}", bytes(*information)) };
+                self.line(stamp, &format!("{name} {ends} {}{moved}", status_text(*status)));
+            }
+            Event::IrpSent { irp, major, minor, .. } => {
+                let text = request(*major, *minor);
+                self.requests.insert(*irp, (text.clone(), !matches!(*major, 0x1B | 0x16)));
+                self.sent = Some((*stamp, *irp, text));
+            }
+            Event::IrpCompleted { irp, status, information } => {
+                self.completed(stamp, *irp, *status, *information);
+            }
+            Event::Enter { role, routine, .. } => self.enter(stamp, role, *routine),
+            Event::Leave { role, value, .. } => self.leave(stamp, role, *value),
+            _ => self.hardware_and_words(stamp, event),
+        }
+    }
+
+    fn hardware_and_words(&mut self, stamp: &Stamp, event: &Event) {
+        let text = match event {
+            Event::Line { line, asserted: true } => format!("interrupt line {line} asserted"),
+            Event::Line { line, asserted: false } => format!("interrupt line {line} released"),
+            Event::Interrupt { claimed: true, .. } => "interrupt claimed".to_owned(),
+            Event::Interrupt { claimed: false, .. } => "interrupt not claimed".to_owned(),
+            Event::DpcQueued { inserted: true, .. } => "DPC queued".to_owned(),
+            Event::DpcQueued { inserted: false, .. } => "DPC queued already".to_owned(),
+            Event::Print { text } => format!("│ {text}"),
+            Event::ErrorLog { source, code, status, .. } => {
+                format!("error log: {source}, code {code:#010x}, {}", status_text(*status))
+            }
+            Event::Image { name, base, loaded: true } => format!("{name} loaded at {base:#x}"),
+            Event::Image { name, loaded: false, .. } => format!("{name} unloaded"),
+            Event::Pnp { step } => format!("PnP: {step}"),
+            Event::Finding { rule, message } => format!("! {rule}: {message}"),
+            _ => return,
+        };
+        self.line(stamp, &text);
+    }
+}
+
+fn access_text(event: &Event) -> Option<String> {
+    let Event::Device { port, address, bytes, write, value, what } = event else { return None };
+    let place = what.clone().unwrap_or_else(|| {
+        let space = if *port { "port" } else { "memory" };
+        format!("{space} {address:#x}")
+    });
+    let digits = usize::from(*bytes).min(8) * 2;
+    Some(match write {
+        true => format!("write {place} ← {value:0digits$x}"),
+        false => format!("read  {place} → {value:0digits$x}"),
+    })
+}
+
+impl Reader for Flow {
+    fn wants(&self, kind: Kind) -> bool {
+        !matches!(
+            kind,
+            Kind::Call
+                | Kind::Return
+                | Kind::Irql
+                | Kind::Allocated
+                | Kind::Freed
+                | Kind::Switch
+                | Kind::Wait
+                | Kind::Woken
+        )
+    }
+
+    fn event(&mut self, stamp: &Stamp, event: &Event) {
+        if let Some(text) = access_text(event) {
+            self.flush_sent();
+            self.access(stamp, text);
+            return;
+        }
+        self.end_of_accesses();
+        match (event, &self.sent) {
+            (Event::Enter { .. }, _) => {}
+            (Event::IrpCompleted { irp, .. }, Some((_, sent, _))) if irp == sent => {
+                self.requests.remove(irp);
+                self.sent = None;
+                return;
+            }
+            _ => self.flush_sent(),
+        }
+        self.requests_and_routines(stamp, event);
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.end_of_accesses();
+        self.flush_sent();
+    }
+}

@@ -1,0 +1,74 @@
+//! What the driver prints (`DbgPrint`), line by line: shown as it comes, and kept for a script's `expect print`.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use kernel::event::{Event, Kind, Reader, Stamp};
+
+use super::Sink;
+
+/// Writes the driver's lines as they come, and nothing else: what `--quiet` leaves.
+pub struct Prints(Sink);
+
+impl Prints {
+    /// Lines go to `out`.
+    #[must_use]
+    pub fn new(out: Sink) -> Self {
+        Self(out)
+    }
+}
+
+impl Reader for Prints {
+    fn wants(&self, kind: Kind) -> bool {
+        kind == Kind::Print
+    }
+
+    fn event(&mut self, _stamp: &Stamp, event: &Event) {
+        if let Event::Print { text } = event {
+            self.0.line(text);
+        }
+    }
+}
+
+/// Keeps the driver's lines. A clone is the same log.
+#[derive(Clone, Default)]
+pub struct PrintLog(Rc<RefCell<Vec<String>>>);
+
+impl PrintLog {
+    /// How many lines there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// Whether the driver has printed nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The first line at or after `from` that contains `text`.
+    #[must_use]
+    pub fn find(&self, from: usize, text: &str) -> Option<usize> {
+        let lines = self.0.borrow();
+        lines.iter().enumerate().skip(from).find(|(_, line)| line.contains(text)).map(|(index, _)| index)
+    }
+
+    /// All lines.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.0.borrow().clone()
+    }
+}
+
+impl Reader for PrintLog {
+    fn wants(&self, kind: Kind) -> bool {
+        kind == Kind::Print
+    }
+
+    fn event(&mut self, _stamp: &Stamp, event: &Event) {
+        if let Event::Print { text } = event {
+            self.0.borrow_mut().push(text.clone());
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The report as JSON lines, after the events: each finding, then `"event":"end"` with outcome, verdict and sums.
+
+use kernel::verdict::{StackLine, Tier, Verdict};
+
+use super::{Report, bugcheck};
+use crate::readers::{json_array, json_object};
+
+impl Report {
+    /// The last lines of a run's JSON.
+    #[must_use]
+    pub fn json_lines(&self) -> Vec<String> {
+        let finding =
+            |verdict| json_object().text("event", "finding-in-full").raw("finding", &self.one(verdict)).end();
+        let mut lines: Vec<String> = self.findings.iter().map(finding).collect();
+        let outcome = self.outcome();
+        let end = json_object()
+            .text("event", "end")
+            .text("outcome", outcome.name())
+            .number("exit_code", outcome.exit_code())
+            .raw(
+                "verdict",
+                &self.verdict.as_ref().map_or_else(|| "null".to_owned(), |verdict| self.one(verdict)),
+            );
+        let end = match &self.failure {
+            Some(failure) => end.raw(
+                "failure",
+                &json_object()
+                    .text("place", &failure.place)
+                    .text("command", &failure.command)
+                    .text("message", &failure.message)
+                    .end(),
+            ),
+            None => end.raw("failure", "null"),
+        };
+        let notes = self.notes.iter().map(|note| serde_json::Value::from(note.as_str()).to_string());
+        lines.push(
+            end.optional("our_fault", self.our_fault.as_deref())
+                .raw("notes", &json_array(notes))
+                .raw("summary", &self.sums.json())
+                .text("trace_hash", &format!("{:032x}", self.trace_hash))
+                .text("memory_hash", &format!("{:032x}", self.memory_hash))
+                .end(),
+        );
+        lines
+    }
+
+    fn one(&self, verdict: &Verdict) -> String {
+        let tier = match verdict.tier {
+            Tier::Error => "error",
+            Tier::Warning => "warning",
+            Tier::Advice => "advice",
+        };
+        let object = json_object()
+            .text("rule", verdict.rule)
+            .text("tier", tier)
+            .text("message", &verdict.message)
+            .flag("not_implemented", verdict.not_implemented);
+        let object = match &verdict.bug_check {
+            Some(check) => {
+                let parameters = check.parameters.iter().map(|value| format!("\"{value:#x}\""));
+                let meanings = bugcheck::parameters(check);
+                let meanings = meanings.iter().map(|text| serde_json::Value::from(text.as_str()).to_string());
+                let check = json_object()
+                    .number("code", check.code)
+                    .optional("name", bugcheck::name(check.code))
+                    .raw("parameters", &json_array(parameters))
+                    .raw("meanings", &json_array(meanings));
+                object.raw("bug_check", &check.end())
+            }
+            None => object.raw("bug_check", "null"),
+        };
+        let line = |line: &StackLine| {
+            let symbol = self.symbols.name(line.address).unwrap_or_else(|| line.symbol.clone());
+            json_object().address("address", line.address).text("symbol", &symbol).end()
+        };
+        object.raw("stack", &json_array(verdict.stack.iter().map(line))).end()
+    }
+}

@@ -1,0 +1,126 @@
+//! What came of a run: the verdict, the findings, the sums, and what they mean for whoever started it.
+//!
+//! It tells the driver's fault from a failed expectation, from what dirql cannot do yet, and from a fault of dirql's own.
+
+pub mod bugcheck;
+mod json;
+mod text;
+
+pub use text::verdict_text;
+
+use kernel::verdict::{Tier, Verdict};
+
+use crate::readers::{Sums, SymbolBook};
+
+/// A script's expectation that did not hold, or a request of it that nothing could end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// Where: `demo.txt:3`.
+    pub place: String,
+    /// The command as written.
+    pub command: String,
+    /// What was expected and what was seen.
+    pub message: String,
+}
+
+/// How a run ended, the worst first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Outcome {
+    /// A fault of dirql's own.
+    OurFault,
+    /// The driver used something that dirql does not have yet: the run could not be completed, nobody is blamed.
+    NotImplemented,
+    /// The driver broke a rule.
+    Broken,
+    /// An expectation of the script did not hold.
+    Unexpected,
+    /// Nothing was wrong.
+    Clean,
+}
+
+impl Outcome {
+    /// The exit code of a command that ends so: 0 clean, 1 the driver's or the script's, 3 ours.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Clean => 0,
+            Self::Broken | Self::Unexpected => 1,
+            Self::OurFault | Self::NotImplemented => 3,
+        }
+    }
+
+    /// As JSON names it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OurFault => "our-fault",
+            Self::NotImplemented => "not-implemented",
+            Self::Broken => "broken",
+            Self::Unexpected => "unexpected",
+            Self::Clean => "clean",
+        }
+    }
+}
+
+/// What came of a run.
+pub struct Report {
+    /// The verdict that ended it, if one did.
+    pub verdict: Option<Verdict>,
+    /// Findings that did not end it, in their order.
+    pub findings: Vec<Verdict>,
+    /// The script's failed expectation.
+    pub failure: Option<Failure>,
+    /// The message of a panic of ours.
+    pub our_fault: Option<String>,
+    /// What was counted.
+    pub sums: Sums,
+    /// What the user should know of how the run was set up: an INF directive passed over, a PDB that does not fit.
+    pub notes: Vec<String>,
+    /// Every line the driver printed.
+    pub prints: Vec<String>,
+    /// A hash of all events: equal for equal runs.
+    pub trace_hash: u128,
+    /// A hash of the memory that the driver could see when the run ended.
+    pub memory_hash: u128,
+    /// Names of addresses, for showing.
+    pub symbols: SymbolBook,
+}
+
+impl Report {
+    /// How the run ended.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        let all = || self.verdict.iter().chain(&self.findings);
+        if self.our_fault.is_some() {
+            Outcome::OurFault
+        } else if all().any(|verdict| verdict.not_implemented) {
+            Outcome::NotImplemented
+        } else if all().any(|verdict| verdict.tier == Tier::Error) {
+            Outcome::Broken
+        } else if self.failure.is_some() {
+            Outcome::Unexpected
+        } else {
+            Outcome::Clean
+        }
+    }
+
+    /// For tests: fails unless nothing was wrong.
+    ///
+    /// # Panics
+    /// With the whole report, if anything was.
+    pub fn expect_clean(&self) {
+        assert!(self.outcome() == Outcome::Clean, "the run was not clean\n{self}");
+    }
+
+    /// For tests: the verdict that ended the run.
+    ///
+    /// # Panics
+    /// With the whole report, if none did.
+    #[must_use]
+    pub fn expect_verdict(&self) -> &Verdict {
+        match &self.verdict {
+            Some(verdict) => verdict,
+            None => panic!("a verdict was expected\n{self}"),
+        }
+    }
+}

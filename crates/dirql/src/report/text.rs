@@ -1,0 +1,102 @@
+//! The report as people read it.
+
+use std::fmt::{self, Write};
+
+use kernel::verdict::{Tier, Verdict};
+
+use super::bugcheck::Shown;
+use super::{Failure, Outcome, Report};
+use crate::readers::SymbolBook;
+
+/// Where a fault of ours is to be told.
+const ISSUES: &str = "https://github.com/dirql/dirql/issues";
+
+/// One finding with all that is known of it.
+#[must_use]
+pub fn verdict_text(verdict: &Verdict, symbols: &SymbolBook) -> String {
+    let mut text = String::new();
+    let _ = write_verdict(&mut text, verdict, symbols);
+    text
+}
+
+fn write_verdict(f: &mut impl Write, verdict: &Verdict, symbols: &SymbolBook) -> fmt::Result {
+    writeln!(f, "  rule         {}{}", verdict.rule, tier(verdict.tier))?;
+    writeln!(f, "  what         {}", verdict.message)?;
+    if let Some(check) = &verdict.bug_check {
+        write!(f, "{}", Shown(check))?;
+    }
+    let Some(first) = verdict.stack.first() else { return Ok(()) };
+    let name = |line: &kernel::verdict::StackLine| {
+        let name = symbols.name(line.address).unwrap_or_else(|| line.symbol.clone());
+        let place = symbols.line(line.address).map(|place| format!("  ({place})"));
+        format!("{name}{}", place.unwrap_or_default())
+    };
+    writeln!(f, "  instruction  {:#x}  {}", first.address, name(first))?;
+    writeln!(f, "  stack")?;
+    verdict.stack.iter().try_for_each(|line| writeln!(f, "    {:#x}  {}", line.address, name(line)))
+}
+
+fn tier(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Error => "",
+        Tier::Warning => " (warning)",
+        Tier::Advice => " (advice)",
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: `{}`: {}", self.place, self.command, self.message)
+    }
+}
+
+impl Report {
+    /// The verdict alone: what `--quiet` leaves.
+    #[must_use]
+    pub fn verdict_text(&self) -> String {
+        let mut text = String::new();
+        let _ = self.write_outcome(&mut text);
+        text
+    }
+
+    fn write_outcome(&self, f: &mut impl Write) -> fmt::Result {
+        for finding in &self.findings {
+            writeln!(f, "finding")?;
+            write_verdict(f, finding, &self.symbols)?;
+        }
+        if let Some(failure) = &self.failure {
+            writeln!(f, "expectation failed\n  {failure}")?;
+        }
+        match self.outcome() {
+            Outcome::OurFault => {
+                writeln!(f, "verdict: none; dirql itself failed, the driver is not to blame")?;
+                writeln!(f, "  {}", self.our_fault.as_deref().unwrap_or_default())?;
+                writeln!(
+                    f,
+                    "  please report it, with this text, the command and the driver if you can: {ISSUES}"
+                )?;
+            }
+            Outcome::NotImplemented => writeln!(
+                f,
+                "verdict: none; the run could not be completed, because dirql lacks something (the driver is not to blame)"
+            )?,
+            Outcome::Broken => writeln!(f, "verdict: the driver broke a rule")?,
+            Outcome::Unexpected => writeln!(f, "verdict: no rule broken, but not what the script expects")?,
+            Outcome::Clean => writeln!(f, "verdict: clean")?,
+        }
+        match &self.verdict {
+            Some(verdict) => write_verdict(f, verdict, &self.symbols),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        write!(f, "summary\n{}", self.sums)?;
+        self.write_outcome(f)
+    }
+}
