@@ -32,6 +32,11 @@ const THREADS: &str = "
         KeInitializeEvent(event, 0, 0); KeInitializeTimerEx(timer, 0); KeInitializeDpc(dpc, tick, 0);
         KeSetTimerEx(timer, -10000, 50, dpc); KeWaitForSingleObject(event, 0, 0, 0, 0); return ticks;
     }
+    ROUTINE int polls_shared_time(void) {
+        volatile i64 *time = (i64 *)0xFFFFF78000000008; i64 start = *time; int reads = 0;
+        while (*time - start < 500000 && reads < 100000) reads++;
+        return reads < 100000;
+    }
     ROUTINE int promises(void) { KeInitializeEvent(event, 1, 0); KeSetEvent(event, 0, 1); KeSetEvent(event, 0, 0); return 0; }
 ";
 
@@ -94,6 +99,15 @@ fn a_dpc_that_waits_busily_for_20_seconds_meets_the_watchdog() {
         assert_eq!(driver.run(cx, "stalls_in_dpc", &[]), None);
         assert_eq!((rule(cx), bug_check(cx)), (Some("dpc-watchdog"), Some(0x133)));
         assert_eq!(cx.engine().now() / 1_000_000_000, 20);
+    });
+}
+
+#[test]
+fn a_driver_that_polls_the_shared_time_gets_its_50_milliseconds() {
+    machine(|cx| {
+        let driver = Driver::load(cx, "threads", THREADS);
+        assert_eq!(driver.run(cx, "polls_shared_time", &[]), Some(1), "{}", message(cx));
+        assert!((50..80).contains(&(cx.engine().now() / 1_000_000)), "{}", cx.engine().now());
     });
 }
 

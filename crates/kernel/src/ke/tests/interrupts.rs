@@ -28,6 +28,16 @@ const CARD: &str = "
     }
     u8 crit(void *context) { *(int *)context = KeGetCurrentIrql(); return 1; }
     ROUTINE int synch(void *object) { int level = 0; u8 answer = KeSynchronizeExecution(object, crit, &level); return answer << 8 | level; }
+    static inline u32 in(unsigned short p) { u32 v; __asm__ volatile(\"inl %1, %0\" : \"=a\"(v) : \"d\"(p)); return v; }
+    static inline void out(unsigned short p, u32 v) { __asm__ volatile(\"outl %0, %1\" :: \"a\"(v), \"d\"(p)); }
+    ROUTINE u8 polite(void *interrupt, void *context) {
+        if (!in(0x300)) return 0;
+        calls++; out(0x300, 0); KeInsertQueueDpc(dpc, 0, 0); return 1;
+    }
+    ROUTINE int write(void) {
+        out(0x300, 1); int at_once = calls;
+        KeWaitForSingleObject(event, 0, 0, 0, 0); return at_once << 8 | calls;
+    }
     ROUTINE u8 careless(void *interrupt, void *context) { KeSetEvent(event, 0, 0); return 1; }
 ";
 
@@ -194,6 +204,15 @@ fn a_service_routine_that_calls_what_its_level_forbids_is_told() {
         assert_eq!(settle(cx), End::Stopped);
         assert_eq!(rule(cx), Some("irql-too-high"));
         assert!(message(cx).contains("KeSetEvent was called at IRQL 8"), "{}", message(cx));
+    });
+}
+
+#[test]
+fn a_register_that_asserts_the_line_interrupts_before_the_next_instruction() {
+    card(|cx, driver, _| {
+        connect(cx, driver.at("polite"));
+        assert_eq!(driver.run(cx, "write", &[]), Some(1 << 8 | 1), "{}", message(cx));
+        assert_eq!(settle(cx), End::Quiet);
     });
 }
 
