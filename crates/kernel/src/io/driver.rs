@@ -12,11 +12,13 @@ use engine::Flow;
 
 use super::call::low_half;
 use super::change;
-use super::{complete, device, leaks, routine};
+use super::{complete, device, leaks, library, routine};
 use crate::cx::Cx;
 use crate::ldr;
 use crate::mm::pool;
 use crate::ob::{self, Kind, Procedures};
+
+pub use super::library::{initialize_library, unload_library};
 
 /// What the I/O manager knows of a driver beside what drivers see.
 #[derive(Clone, Debug)]
@@ -170,11 +172,10 @@ pub fn load(
     service: &str,
     image: &ldr::LoadedImage,
 ) -> Flow<Result<DriverPtr<DRIVER_OBJECT>, NtStatus>> {
-    for library in ldr::libraries(cx, image.base) {
-        if let Err(status) = initialize_library(cx, library)? {
-            ldr::unload(cx, image.base)?;
-            return Ok(Err(status));
-        }
+    let status = library::initialize_imports(cx, image.base)?;
+    if !status.is_success() {
+        ldr::unload(cx, image.base)?;
+        return Ok(Err(status));
     }
     let Some(entry) = image.entry else {
         return Ok(Err(NtStatus::ENTRYPOINT_NOT_FOUND));
@@ -195,41 +196,6 @@ pub fn load(
     }
     ldr::discard_init(cx, image.base);
     Ok(Ok(driver))
-}
-
-/// `DllInitialize` of an export library, once.
-fn initialize_library(cx: &mut Cx<'_>, base: u64) -> Flow<Result<(), NtStatus>> {
-    if !cx.with(|k| k.io.libraries.insert(base)) {
-        return Ok(Ok(()));
-    }
-    for library in ldr::libraries(cx, base) {
-        if let Err(status) = initialize_library(cx, library)? {
-            return Ok(Err(status));
-        }
-    }
-    let Some(routine) = ldr::initializer(cx, base) else {
-        return Ok(Ok(()));
-    };
-    let name = cx.with(|k| ldr::image_name(k, base).map(ToOwned::to_owned)).unwrap_or_default();
-    let path = registry_path(name.trim_end_matches(".sys"));
-    let answer = with_string(cx, &path, |cx, string| {
-        routine::call(cx, "DllInitialize", routine, base, &[string.address])
-    })?;
-    let status = NtStatus(low_half(answer));
-    Ok(if status.is_success() { Ok(()) } else { Err(status) })
-}
-
-/// Takes a library's image out of the machine, after its `DllUnload`, if it was initialised and has one.
-///
-/// # Errors
-/// A verdict on the library.
-pub fn unload_library(cx: &mut Cx<'_>, base: u64) -> Flow<()> {
-    if cx.with(|k| k.io.libraries.remove(&base))
-        && let Some(routine) = ldr::uninitializer(cx, base)
-    {
-        routine::call(cx, "DllUnload", routine, base, &[])?;
-    }
-    ldr::unload(cx, base)
 }
 
 /// Calls the driver's `AddDevice` for a physical device object.
@@ -303,7 +269,7 @@ fn free(cx: &mut Cx<'_>, driver: u64) -> Flow<()> {
 }
 
 /// Calls `f` with `text` as a counted string in memory, which is freed afterwards.
-fn with_string<R>(
+pub(crate) fn with_string<R>(
     cx: &mut Cx<'_>,
     text: &str,
     f: impl FnOnce(&mut Cx<'_>, DriverPtr<UNICODE_STRING>) -> Flow<R>,

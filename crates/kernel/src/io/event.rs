@@ -3,7 +3,7 @@
 //! Pages: *IoCreateNotificationEvent function*, *IoCreateSynchronizationEvent function*, *ZwCreateEvent function*. What
 //! an event does is `ke::event`.
 
-use abi::{DriverPtr, KEVENT, UNICODE_STRING};
+use abi::{DriverPtr, KEVENT, NtStatus, OBJ_KERNEL_HANDLE, OBJ_OPENIF, OBJECT_ATTRIBUTES, UNICODE_STRING};
 use engine::Flow;
 
 use crate::cx::Cx;
@@ -65,6 +65,73 @@ pub fn wait(cx: &mut Cx<'_>, event: Handle) -> Flow<()> {
         ob::object::dereference(cx, object)?;
     }
     Ok(())
+}
+
+/// `ZwCreateEvent`: `kind` 0 is a notification event. An event of that name is opened if `OBJ_OPENIF` allows it.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn zw_create(
+    cx: &mut Cx<'_>,
+    handle: DriverPtr<u64>,
+    access: u32,
+    attributes: DriverPtr<OBJECT_ATTRIBUTES>,
+    kind: u32,
+    signaled: bool,
+) -> Flow<NtStatus> {
+    let kind = match kind {
+        0 => Type::Notification,
+        1 => Type::Synchronization,
+        _ => return Ok(NtStatus::INVALID_PARAMETER),
+    };
+    let (name, flags) = if attributes.is_null() {
+        (String::new(), 0)
+    } else {
+        let name = cx.read(attributes + OBJECT_ATTRIBUTES::ObjectName)?;
+        (ob::string::read(cx, name)?, cx.read(attributes + OBJECT_ATTRIBUTES::Attributes)?)
+    };
+    let kernel = flags & OBJ_KERNEL_HANDLE != 0;
+    if !name.is_empty()
+        && let Ok(found) = cx.with(|k| k.ob.names.resolve(&name))
+    {
+        let Target::Object(body) = found.target else {
+            return Ok(NtStatus::OBJECT_TYPE_MISMATCH);
+        };
+        if ob::object::kind(cx, body) != Some(Kind::Event) {
+            return Ok(NtStatus::OBJECT_TYPE_MISMATCH);
+        }
+        if flags & OBJ_OPENIF == 0 {
+            return Ok(NtStatus::OBJECT_NAME_COLLISION);
+        }
+        let opened = handle::open(cx, body, access, kernel)?;
+        cx.write(handle, opened.0)?;
+        return Ok(NtStatus::OBJECT_NAME_EXISTS);
+    }
+    let Some(event) = make(cx, &name, kind, signaled)? else {
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    };
+    let opened = handle::open(cx, event.address, access, kernel)?;
+    ob::object::dereference(cx, event)?;
+    cx.write(handle, opened.0)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+/// `ZwSetEvent`: signals; the previous state goes to `previous`, if that is not null.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn zw_set(cx: &mut Cx<'_>, event: u64, previous: DriverPtr<i32>) -> Flow<NtStatus> {
+    let entry = match handle::reference(cx, Handle(event), Some(Kind::Event), 0, Mode::Kernel)? {
+        Ok(entry) => entry,
+        Err(status) => return Ok(status),
+    };
+    let object = DriverPtr::<KEVENT>::new(entry.object);
+    let before = ke::event::set(cx, object, 0, false)?;
+    ob::object::dereference(cx, object)?;
+    if !previous.is_null() {
+        cx.write(previous, before)?;
+    }
+    Ok(NtStatus::SUCCESS)
 }
 
 /// `IoCreateNotificationEvent`: the named event, made signaled if it is new, with a kernel handle; null on failure.

@@ -56,16 +56,33 @@ pub(crate) fn report(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, when: Wh
         When::Unloaded => "it was unloaded",
     };
     let gone = Gone { driver, service, base, size, after };
-    if let Some(what) = still_called(cx, &gone)? {
-        let message = format!("{}: {after}, and {what}: its code is called when it is gone", gone.service);
-        let verdict = Verdict::error("unload-still-called", message);
-        return Err(cx.stop(verdict.bug_check(0xCE, [base, 0x10, base, 0])));
-    }
+    refuse_still_called(cx, &gone)?;
     objects(cx, &gone)?;
     if base != 0 {
         memory(cx, &gone);
     }
     Ok(())
+}
+
+/// Reports what an export library without a driver object has not given back.
+///
+/// # Errors
+/// As [`report`].
+pub(crate) fn report_library(cx: &mut Cx<'_>, name: &str, base: u64, size: u64) -> Flow<()> {
+    let after = "it was unloaded";
+    let gone = Gone { driver: DriverPtr::NULL, service: name.to_owned(), base, size, after };
+    refuse_still_called(cx, &gone)?;
+    memory(cx, &gone);
+    Ok(())
+}
+
+fn refuse_still_called(cx: &mut Cx<'_>, gone: &Gone) -> Flow<()> {
+    let Some(what) = still_called(cx, gone)? else {
+        return Ok(());
+    };
+    let message = format!("{}: {}, and {what}: its code is called when it is gone", gone.service, gone.after);
+    let verdict = Verdict::error("unload-still-called", message);
+    Err(cx.stop(verdict.bug_check(0xCE, [gone.base, 0x10, gone.base, 0])))
 }
 
 /// What still calls the driver's code, in words.
@@ -93,6 +110,9 @@ fn still_called(cx: &mut Cx<'_>, gone: &Gone) -> Flow<Option<String>> {
 
 fn still_known(k: &Kernel, gone: &Gone) -> Option<String> {
     let driver = gone.driver.address;
+    if driver == 0 {
+        return thread_inside(k, gone);
+    }
     if let Some((interrupt, _)) = k.io.interrupts.iter().find(|(_, owner)| **owner == Some(driver)) {
         return Some(format!("its interrupt {interrupt:#x} is still connected"));
     }
@@ -107,6 +127,10 @@ fn still_known(k: &Kernel, gone: &Gone) -> Option<String> {
     {
         return Some(format!("its work item {item:#x} is still queued"));
     }
+    thread_inside(k, gone)
+}
+
+fn thread_inside(k: &Kernel, gone: &Gone) -> Option<String> {
     let current = k.ke.processor().thread;
     let mut threads = k.ke.threads.iter().filter(|(strand, _)| **strand != current);
     let thread =

@@ -15,18 +15,21 @@ pub mod device_queue;
 pub mod driver;
 pub mod error_log;
 pub mod event;
+mod fast_io;
 pub mod file;
 mod finish;
 pub mod interface;
 pub mod interrupt;
 pub mod irp;
 mod leaks;
+pub mod library;
 pub mod links;
 pub mod pending;
 pub mod query;
 pub mod remove_lock;
 pub(crate) mod routine;
 pub mod send;
+pub mod share_access;
 pub mod shutdown;
 pub mod stack;
 pub mod start_packet;
@@ -67,6 +70,10 @@ pub struct State {
     pub(crate) shutdown: Vec<u64>,
     pub(crate) reinitialize: Vec<driver::Reinitialization>,
     pub(crate) error_log: error_log::State,
+    /// `IoSetTopLevelIrp`, by thread object.
+    pub(crate) top_level: BTreeMap<u64, u64>,
+    /// What `IoGetConfigurationInformation` returns; 0 before the first call.
+    pub(crate) configuration: u64,
     /// Counts names of devices that asked for one.
     pub(crate) named_devices: u32,
     #[cfg(test)]

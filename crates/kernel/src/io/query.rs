@@ -5,9 +5,9 @@
 //! *IoForwardIrpSynchronously function*.
 
 use abi::{
-    Code, DEVICE_OBJECT, DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IRP,
-    IRP_SYNCHRONOUS_API, KEVENT, KPROCESS, KTHREAD, NtStatus, SL_INVOKE_ON_CANCEL, SL_INVOKE_ON_ERROR,
-    SL_INVOKE_ON_SUCCESS,
+    CONFIGURATION_INFORMATION, Code, DEVICE_OBJECT, DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO,
+    IO_STACK_LOCATION, IRP, IRP_SYNCHRONOUS_API, KEVENT, KPROCESS, KTHREAD, NtStatus, SL_INVOKE_ON_CANCEL,
+    SL_INVOKE_ON_ERROR, SL_INVOKE_ON_SUCCESS,
 };
 use engine::Flow;
 
@@ -42,11 +42,7 @@ pub fn current_process(cx: &mut Cx<'_>) -> Flow<DriverPtr<KPROCESS>> {
 /// A verdict if the IRP is bad.
 pub fn requestor_process(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<DriverPtr<KPROCESS>> {
     let thread: DriverPtr<KTHREAD> = cx.read(irp + IRP::Tail_Overlay_Thread)?;
-    Ok(cx.with(|k| {
-        let process = k.ke.thread_of(thread.address).map(|thread| thread.process);
-        let object = process.and_then(|process| k.ps.processes.get(&process)).map(|process| process.object);
-        object.unwrap_or(DriverPtr::NULL)
-    }))
+    Ok(process_of(cx, thread))
 }
 
 /// `IoGetStackLimits`: the current thread's driver stack.
@@ -154,4 +150,97 @@ pub fn forward_completion(
 ) -> Flow<NtStatus> {
     ke::event::set(cx, event, 0, false)?;
     Ok(NtStatus::MORE_PROCESSING_REQUIRED)
+}
+
+/// `IoIs32bitProcess`: no application here is.
+///
+/// # Errors
+/// None.
+pub fn is_32bit_process(_cx: &mut Cx<'_>, _irp: DriverPtr<IRP>) -> Flow<bool> {
+    Ok(false)
+}
+
+/// `IoGetTopLevelIrp`: what [`set_top_level_irp`] said for this thread; null if nothing.
+///
+/// # Errors
+/// None.
+pub fn top_level_irp(cx: &mut Cx<'_>) -> Flow<u64> {
+    let thread = ke::thread::current_object(cx).address;
+    Ok(cx.with(|k| k.io.top_level.get(&thread).copied()).unwrap_or(0))
+}
+
+/// `IoSetTopLevelIrp`.
+///
+/// # Errors
+/// None.
+pub fn set_top_level_irp(cx: &mut Cx<'_>, irp: u64) -> Flow<()> {
+    let thread = ke::thread::current_object(cx).address;
+    cx.with(|k| k.io.top_level.insert(thread, irp));
+    Ok(())
+}
+
+/// `IoGetConfigurationInformation`: counts of devices that old drivers keep.
+///
+/// # Errors
+/// As an allocation.
+pub fn configuration_information(cx: &mut Cx<'_>) -> Flow<DriverPtr<CONFIGURATION_INFORMATION>> {
+    let known = cx.with(|k| k.io.configuration);
+    if known != 0 {
+        return Ok(DriverPtr::new(known));
+    }
+    let size = size_of::<CONFIGURATION_INFORMATION>();
+    let block: DriverPtr<CONFIGURATION_INFORMATION> =
+        pool::allocate(cx, pool::Kind::NonPaged, size as u64, pool::tag(b"IoCf"))?;
+    cx.write(block + CONFIGURATION_INFORMATION::Version, u32::try_from(size).unwrap_or(0))?;
+    cx.with(|k| k.io.configuration = block.address);
+    Ok(block)
+}
+
+/// `IoIsSystemThread`.
+///
+/// # Errors
+/// None.
+pub fn is_system_thread(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
+    Ok(cx
+        .with(|k| k.ke.thread_of(thread.address).is_some_and(|thread| thread.process == ps::process::SYSTEM)))
+}
+
+/// `IoThreadToProcess`.
+///
+/// # Errors
+/// None.
+pub fn thread_to_process(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<DriverPtr<KPROCESS>> {
+    Ok(process_of(cx, thread))
+}
+
+fn process_of(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> DriverPtr<KPROCESS> {
+    cx.with(|k| {
+        let process = k.ke.thread_of(thread.address).map(|thread| thread.process);
+        let object = process.and_then(|process| k.ps.processes.get(&process)).map(|process| process.object);
+        object.unwrap_or(DriverPtr::NULL)
+    })
+}
+
+/// `IoGetRequestorProcessId`: 0 if no thread made the request.
+///
+/// # Errors
+/// A verdict if the IRP is bad.
+pub fn requestor_process_id(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<u32> {
+    let process = requestor_process(cx, irp)?;
+    if process.is_null() { Ok(0) } else { Ok(call::low_half(ps::process::get_id(cx, process)?)) }
+}
+
+/// `IoValidateDeviceIoControlAccess`: whether the file was opened for what the code needs (1 reading, 2 writing).
+///
+/// # Errors
+/// A verdict if the IRP is bad.
+pub fn validate_control_access(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, required: u32) -> Flow<NtStatus> {
+    let file: DriverPtr<FILE_OBJECT> = cx.read(irp + IRP::Tail_Overlay_OriginalFileObject)?.cast();
+    if cx.read(irp + IRP::RequestorMode)? == 0 || file.is_null() {
+        return Ok(NtStatus::SUCCESS);
+    }
+    let read = cx.read(file + FILE_OBJECT::ReadAccess)? != 0;
+    let write = cx.read(file + FILE_OBJECT::WriteAccess)? != 0;
+    let granted = u32::from(read) | u32::from(write) << 1;
+    Ok(if required & 3 & !granted == 0 { NtStatus::SUCCESS } else { NtStatus::ACCESS_DENIED })
 }

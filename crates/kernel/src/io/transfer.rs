@@ -17,7 +17,7 @@ use super::file::Issue;
 use super::finish::is_error;
 use super::irp::{self, Origin};
 use super::send::Answer;
-use super::{allocate, call, event, stack};
+use super::{allocate, call, event, fast_io, stack};
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::ke;
@@ -264,6 +264,13 @@ fn with_event(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, request: &Request, 
     if synchronous {
         lock(cx, file)?;
     }
+    if let Some(answer) = fast(cx, file, request)? {
+        finish_fast(cx, file, event, request, &answer)?;
+        if synchronous {
+            unlock(cx, file)?;
+        }
+        return Ok(answer);
+    }
     let sent = send(cx, file, event, request, synchronous, mode)?;
     if matches!(sent, Sent::Refused(_)) && !event.is_null() {
         ob::object::dereference(cx, event)?;
@@ -282,6 +289,33 @@ fn with_event(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, request: &Request, 
         unlock(cx, file)?;
     }
     Ok(answer)
+}
+
+/// The answer of a driver that needs no IRP for it.
+fn fast(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, request: &Request) -> Flow<Option<Answer>> {
+    let Operation::Control(code, input, output) = request.operation else {
+        return Ok(None);
+    };
+    let device = stack::related_device(cx, file)?;
+    fast_io::device_control(cx, file, device, code, input, output)
+}
+
+fn finish_fast(
+    cx: &mut Cx<'_>,
+    file: DriverPtr<FILE_OBJECT>,
+    event: DriverPtr<KEVENT>,
+    request: &Request,
+    answer: &Answer,
+) -> Flow<()> {
+    cx.write(request.status_block + IO_STATUS_BLOCK::Status, answer.status)?;
+    cx.write(request.status_block + IO_STATUS_BLOCK::Information, answer.information)?;
+    if event.is_null() {
+        ke::event::set(cx, file + FILE_OBJECT::Event, 0, false)?;
+    } else {
+        ke::event::set(cx, event, 0, false)?;
+        ob::object::dereference(cx, event)?;
+    }
+    Ok(())
 }
 
 /// The status block, which the completion has written.

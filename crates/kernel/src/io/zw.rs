@@ -8,7 +8,7 @@ use abi::{
     DriverPtr, FILE_OPEN, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT, IO_STATUS_BLOCK, NtStatus,
     OBJ_KERNEL_HANDLE, OBJECT_ATTRIBUTES, SYNCHRONIZE,
 };
-use engine::Flow;
+use engine::{Args, Flow};
 
 use super::file::{self, OpenOptions};
 use super::transfer::{self, Buffer, Operation, Request};
@@ -44,6 +44,37 @@ pub fn create_file(
         attributes: u16::try_from(file_attributes & 0xFFFF).unwrap_or(0),
     };
     open(cx, handle, attributes, status_block, &options)
+}
+
+/// `IoCreateFile`: as [`create_file`], with more options; a create file type other than 0 (pipes, mailslots) is refused.
+///
+/// # Errors
+/// As [`create_file`].
+pub fn io_create_file(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
+    let mut given = [0; 14];
+    for (index, value) in (0..).zip(&mut given) {
+        *value = cx.read(DriverPtr::new(args.slot(index)))?;
+    }
+    let low = super::call::low_half;
+    let [handle, access, attributes, status_block, size, file_attributes, share, disposition, options, ..] =
+        given;
+    if low(given[11]) != 0 {
+        return Err(cx.stop(Verdict::not_implemented("IoCreateFile for a named pipe or mailslot")));
+    }
+    create_file(
+        cx,
+        DriverPtr::new(handle),
+        low(access),
+        DriverPtr::new(attributes),
+        DriverPtr::new(status_block),
+        DriverPtr::new(size),
+        low(file_attributes),
+        low(share),
+        low(disposition),
+        low(options),
+        given[9],
+        low(given[10]),
+    )
 }
 
 /// `ZwOpenFile`.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use abi::{DriverPtr, NtStatus, OBJECT_HANDLE_INFORMATION};
+use abi::{DriverPtr, FILE_OBJECT, NtStatus, OBJ_KERNEL_HANDLE, OBJECT_HANDLE_INFORMATION};
 use engine::Flow;
 
 use super::object::{self, Kind};
@@ -261,6 +261,55 @@ pub fn reference_by_handle_with_tag(
     information: DriverPtr<OBJECT_HANDLE_INFORMATION>,
 ) -> Flow<NtStatus> {
     reference_by_handle(cx, handle, desired_access, object_type, access_mode, object, information)
+}
+
+/// `ObOpenObjectByPointer`: a handle to an object of the type asked for (0: any).
+///
+/// # Errors
+/// A verdict if there is no object, or `handle` cannot be written.
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn open_by_pointer(
+    cx: &mut Cx<'_>,
+    object: DriverPtr<()>,
+    attributes: u32,
+    _access_state: u64,
+    desired_access: u32,
+    object_type: DriverPtr<()>,
+    _access_mode: u8,
+    handle: DriverPtr<u64>,
+) -> Flow<NtStatus> {
+    let wanted = types::kind(object_type.address);
+    if !object_type.is_null() && (wanted.is_none() || wanted != object::kind(cx, object.address)) {
+        return Ok(NtStatus::OBJECT_TYPE_MISMATCH);
+    }
+    let opened = open(cx, object.address, desired_access, attributes & OBJ_KERNEL_HANDLE != 0)?;
+    cx.write(handle, opened.0)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+/// `ZwWaitForSingleObject`: waits for what the handle stands for; `timeout` as for `KeWaitForSingleObject`.
+///
+/// # Errors
+/// As waiting.
+pub fn zw_wait(cx: &mut Cx<'_>, handle: u64, alertable: bool, timeout: DriverPtr<i64>) -> Flow<NtStatus> {
+    let entry = match reference(cx, Handle(handle), None, 0, Mode::Kernel)? {
+        Ok(entry) => entry,
+        Err(status) => return Ok(status),
+    };
+    let object = DriverPtr::<()>::new(entry.object);
+    let waited = match entry.kind {
+        Kind::File => (DriverPtr::<FILE_OBJECT>::new(entry.object) + FILE_OBJECT::Event).cast(),
+        Kind::Event | Kind::Mutant | Kind::Process | Kind::Semaphore | Kind::Thread | Kind::Timer => {
+            object.cast()
+        }
+        _ => {
+            object::dereference(cx, object)?;
+            return Ok(NtStatus::OBJECT_TYPE_MISMATCH);
+        }
+    };
+    let status = ke::wait::single(cx, waited, 0, 0, alertable, timeout)?;
+    object::dereference(cx, object)?;
+    Ok(status)
 }
 
 /// `ZwClose`. A kernel handle that is none is Windows's bug check 0x93.

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use abi::{FILE_DEVICE_UNKNOWN, NtStatus};
 use engine::Flow;
@@ -17,20 +19,44 @@ use crate::ob::Handle;
 
 /// `drivers/c/<source>` compiled with these definitions.
 fn compile(source: &str, defines: &[&str]) -> Image {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../drivers/c").join(source);
-    let name = format!("dirql-io-{}-{}.sys", std::process::id(), defines.join("-"));
-    let output = std::env::temp_dir().join(name);
+    compile_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../drivers/c").join(source), defines)
+}
+
+/// `queue.c`, compiled once for all stories.
+fn queue() -> Image {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../drivers/c/queue.c");
+    Image::parse("queue.sys", BYTES.get_or_init(|| bytes_of(&source, &[]))).unwrap()
+}
+
+/// A driver of a story's own.
+fn compile_text(name: &str, text: &str) -> Image {
+    let source = std::env::temp_dir().join(format!("dirql-io-{}-{name}.c", std::process::id()));
+    std::fs::write(&source, format!("#include <ddk/wdm.h>\n{text}")).unwrap();
+    let image = compile_file(&source, &[]);
+    std::fs::remove_file(&source).unwrap();
+    image
+}
+
+fn compile_file(source: &Path, defines: &[&str]) -> Image {
+    let stem = source.file_stem().unwrap().to_string_lossy().into_owned();
+    Image::parse(&format!("{stem}.sys"), &bytes_of(source, defines)).unwrap()
+}
+
+fn bytes_of(source: &Path, defines: &[&str]) -> Vec<u8> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let output = std::env::temp_dir().join(format!("dirql-io-{}-{number}.sys", std::process::id()));
     let flags = "-std=gnu11 -O2 -Wno-multichar -ffreestanding -fno-stack-protector -nostdlib -nostartfiles \
                  -Wl,--subsystem,native,--entry,DriverEntry,--image-base,0x140000000,--dynamicbase";
     let mut gcc = Command::new("x86_64-w64-mingw32-gcc");
     gcc.args(flags.split_whitespace()).args(defines.iter().map(|name| format!("-D{name}")));
-    let result = gcc.arg("-o").arg(&output).arg(&source).args(["-lntoskrnl", "-lhal"]).output();
+    let result = gcc.arg("-o").arg(&output).arg(source).args(["-lntoskrnl", "-lhal"]).output();
     let result = result.expect("install gcc-mingw-w64-x86-64, or run `cargo xtask test`, which does");
     assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
     let bytes = std::fs::read(&output).unwrap();
     std::fs::remove_file(&output).unwrap();
-    let stem = source.file_stem().unwrap().to_string_lossy().into_owned();
-    Image::parse(&format!("{stem}.sys"), &bytes).unwrap()
+    bytes
 }
 
 /// Loads `image` and starts its driver on a system thread, tells the application's `story`, unloads.
@@ -83,7 +109,7 @@ const QUEUE: &str = "\\\\.\\DirqlQueue";
 
 #[test]
 fn queued_writes_go_through_start_io_and_a_timers_dpc_one_after_the_other() {
-    let outcome = with_driver(compile("queue.c", &[]), |cx| {
+    let outcome = with_driver(queue(), |cx| {
         let handle = open(cx, QUEUE)?;
         let mut writes = Vec::new();
         for byte in 1..=3 {
@@ -111,7 +137,7 @@ fn queued_writes_go_through_start_io_and_a_timers_dpc_one_after_the_other() {
 
 #[test]
 fn a_waiting_write_the_current_write_and_a_read_can_all_be_cancelled() {
-    with_driver(compile("queue.c", &["CANCELLED"]), |cx| {
+    with_driver(queue(), |cx| {
         let handle = open(cx, QUEUE)?;
         let data = buffer(cx, b"0123456789");
         let current = begin(cx, handle, Operation::Write(data, Some(0)))?;
@@ -130,7 +156,7 @@ fn a_waiting_write_the_current_write_and_a_read_can_all_be_cancelled() {
 
 #[test]
 fn reads_are_answered_by_a_timer_and_cleanup_cancels_what_its_file_left() {
-    with_driver(compile("queue.c", &["CLEANUP"]), |cx| {
+    with_driver(queue(), |cx| {
         let (handle, other) = (open(cx, QUEUE)?, open(cx, QUEUE)?);
         let data = buffer(cx, &[0; 4]);
         let reads = [
@@ -173,7 +199,7 @@ fn the_devices_own_timer_comes_once_a_second() {
 
 #[test]
 fn an_application_that_ends_with_requests_under_way_has_them_cancelled() {
-    with_driver(compile("queue.c", &["ENDS"]), |cx| {
+    with_driver(queue(), |cx| {
         let handle = open(cx, QUEUE)?;
         let data = buffer(cx, &[0; 4]);
         let read = begin(cx, handle, Operation::Read(data, Some(0)))?;
@@ -183,4 +209,63 @@ fn an_application_that_ends_with_requests_under_way_has_them_cancelled() {
         Ok(())
     })
     .clean();
+}
+
+const FORGETS: &str = r#"
+    static KTIMER Timer; static KDPC Dpc;
+    static VOID NTAPI Tick(PKDPC d, PVOID c, PVOID a, PVOID b) { (void)d; (void)c; (void)a; (void)b; }
+    static VOID NTAPI Unload(PDRIVER_OBJECT d) { (void)d; }
+    NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING Path) {
+        LARGE_INTEGER Due; (void)Path;
+        Due.QuadPart = -10000000LL;
+        KeInitializeTimer(&Timer);
+        KeInitializeDpc(&Dpc, Tick, 0);
+        if (LEAVES_TIMER) KeSetTimer(&Timer, Due, &Dpc);
+        if (LEAVES_POOL) ExAllocatePoolWithTag(NonPagedPool, 100, 0x67726F46);
+        Driver->DriverUnload = Unload;
+        return FAILS ? STATUS_UNSUCCESSFUL : STATUS_SUCCESS;
+    }"#;
+
+fn forgetful(timer: bool, pool: bool, fails: bool) -> Image {
+    let flag = |on: bool| u8::from(on);
+    let defines = format!(
+        "#define LEAVES_TIMER {}\n#define LEAVES_POOL {}\n#define FAILS {}\n",
+        flag(timer),
+        flag(pool),
+        flag(fails)
+    );
+    compile_text(&format!("forgets{}{}{}", flag(timer), flag(pool), flag(fails)), &(defines + FORGETS))
+}
+
+#[test]
+fn a_timer_left_at_unload_would_call_code_that_is_gone() {
+    let outcome = with_driver(forgetful(true, false, false), |_| Ok(()));
+    let (rule, code, _) = outcome.verdict();
+    assert_eq!((rule, code), ("unload-still-called", 0xCE));
+    assert!(outcome.verdict.as_ref().unwrap().message.contains("timer"), "{:?}", outcome.verdict);
+}
+
+#[test]
+fn pool_left_at_unload_is_told_with_who_allocated_it() {
+    let outcome = with_driver(forgetful(false, true, false), |_| Ok(()));
+    assert!(outcome.verdict.is_none(), "{:?}", outcome.verdict);
+    let [leak] = &outcome.findings[..] else { panic!("{:?}", outcome.findings) };
+    assert_eq!(leak.rule, "pool-leak");
+    assert!(leak.message.contains("100 bytes") && leak.message.contains("'Forg'"), "{}", leak.message);
+    assert!(leak.message.contains("allocated by") && leak.message.contains(".sys"), "{}", leak.message);
+}
+
+#[test]
+fn a_driver_whose_entry_fails_is_gone_and_what_it_left_is_told() {
+    let outcome = story(|cx| {
+        let image = forgetful(false, true, true);
+        let name = image.name().to_owned();
+        let loaded = ldr::load(cx, Module { name: name.clone(), image })?.unwrap();
+        assert_eq!(driver::load(cx, "forgets", &loaded)?, Err(NtStatus::UNSUCCESSFUL));
+        assert!(cx.with(|k| k.io.drivers.is_empty() && ldr::image_name(k, loaded.base).is_none()));
+        Ok(())
+    });
+    assert!(outcome.verdict.is_none(), "{:?}", outcome.verdict);
+    assert_eq!(outcome.findings.len(), 1);
+    assert!(outcome.findings[0].message.contains("its DriverEntry failed"));
 }

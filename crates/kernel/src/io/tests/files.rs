@@ -356,3 +356,59 @@ fn a_request_built_for_a_driver_answers_in_its_status_block() {
     })
     .clean();
 }
+
+#[test]
+fn a_control_code_may_be_answered_without_an_irp() {
+    fn fast(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
+        let [_file, _wait, input, length, _output, _room, code, block, _device] = given[..] else {
+            panic!("nine arguments: {given:?}")
+        };
+        assert_eq!((cx.read_bytes(input, length)?.as_slice(), code), (&BYTES[..], 0x22 << 16));
+        let block: DriverPtr<IO_STATUS_BLOCK> = DriverPtr::new(block);
+        cx.write(block + IO_STATUS_BLOCK::Status, NtStatus::SUCCESS)?;
+        cx.write(block + IO_STATUS_BLOCK::Information, 3)?;
+        Ok(1)
+    }
+    let outcome = story(|cx| {
+        let driver = driver(cx, "fast", &[(IRP_MJ_CREATE, succeed)])?;
+        device(cx, driver, "\\Device\\Fast", 0)?;
+        let kind = crate::mm::pool::Kind::NonPaged;
+        let table: DriverPtr<abi::FAST_IO_DISPATCH> = crate::mm::pool::allocate(cx, kind, 0xe0, 0)?;
+        cx.write(table + abi::FAST_IO_DISPATCH::SizeOfFastIoDispatch, 0xe0)?;
+        let routine = routine(cx, fast);
+        cx.write(table + abi::FAST_IO_DISPATCH::FastIoDeviceControl, routine)?;
+        cx.write(driver + DRIVER_OBJECT::FastIoDispatch, table.cast())?;
+        let handle = file::open(cx, "\\Device\\Fast", &OpenOptions::default())?.unwrap();
+        let input = Buffer { address: user_bytes(cx, &BYTES), length: 4 };
+        let answer = file::device_control(cx, handle, 0x22 << 16, input, Buffer::default())?;
+        assert_eq!((answer.status, answer.information), (NtStatus::SUCCESS, 3));
+        file::close(cx, handle).map(|_| ())
+    });
+    outcome.clean();
+    assert!(!outcome.trace.iter().any(|line| line.contains("major: 14,")));
+}
+
+#[test]
+fn what_one_opener_does_not_share_another_cannot_have() {
+    const SHARE_READ: u32 = 1;
+    story(|cx| {
+        let kind = crate::mm::pool::Kind::NonPaged;
+        let block = crate::mm::pool::allocate::<()>(cx, kind, 0x400, 0)?.address;
+        let (counts, first, second) =
+            (DriverPtr::new(block), DriverPtr::new(block + 0x100), DriverPtr::new(block + 0x200));
+        let (read, write) = (abi::FILE_READ_DATA, abi::FILE_WRITE_DATA);
+        crate::io::share_access::set(cx, read, SHARE_READ, first, counts)?;
+        let mut open = |access| crate::io::share_access::check(cx, access, SHARE_READ, second, counts, true);
+        assert_eq!(open(write)?, NtStatus::SHARING_VIOLATION);
+        assert_eq!(open(read)?, NtStatus::SUCCESS);
+        assert_eq!(cx.read(counts + abi::SHARE_ACCESS::Readers)?, 2);
+        crate::io::share_access::remove(cx, second, counts)?;
+        crate::io::share_access::remove(cx, first, counts)?;
+        let exclusive = crate::io::share_access::check(cx, read | write, 0, second, counts, true)?;
+        assert_eq!(exclusive, NtStatus::SUCCESS);
+        let third = crate::io::share_access::check(cx, read, 7, first, counts, true)?;
+        assert_eq!(third, NtStatus::SHARING_VIOLATION);
+        Ok(())
+    })
+    .clean();
+}

@@ -1,0 +1,152 @@
+//! Share access: a driver's count of who opened what for what.
+//!
+//! Pages: *IoCheckShareAccess function*, *IoSetShareAccess function*, *IoUpdateShareAccess function*,
+//! *IoRemoveShareAccess function*. The counts are the driver's memory; the caller holds its own lock.
+
+use abi::{
+    DELETE, DriverPtr, FILE_APPEND_DATA, FILE_EXECUTE, FILE_OBJECT, FILE_READ_DATA, FILE_WRITE_DATA, Field,
+    NtStatus, SHARE_ACCESS,
+};
+use engine::Flow;
+
+use crate::cx::Cx;
+
+/// Reading, writing, deleting: wanted by an opener, and granted to the others.
+struct Wishes {
+    access: [bool; 3],
+    share: [bool; 3],
+}
+
+const ACCESS_FIELDS: [Field<FILE_OBJECT, u8>; 3] =
+    [FILE_OBJECT::ReadAccess, FILE_OBJECT::WriteAccess, FILE_OBJECT::DeleteAccess];
+const SHARE_FIELDS: [Field<FILE_OBJECT, u8>; 3] =
+    [FILE_OBJECT::SharedRead, FILE_OBJECT::SharedWrite, FILE_OBJECT::SharedDelete];
+const OPENERS: [Field<SHARE_ACCESS, u32>; 3] =
+    [SHARE_ACCESS::Readers, SHARE_ACCESS::Writers, SHARE_ACCESS::Deleters];
+const SHARERS: [Field<SHARE_ACCESS, u32>; 3] =
+    [SHARE_ACCESS::SharedRead, SHARE_ACCESS::SharedWrite, SHARE_ACCESS::SharedDelete];
+
+impl Wishes {
+    fn new(access: u32, share: u32) -> Self {
+        Self {
+            access: [FILE_EXECUTE | FILE_READ_DATA, FILE_WRITE_DATA | FILE_APPEND_DATA, DELETE]
+                .map(|bits| access & bits != 0),
+            // FILE_SHARE_READ, _WRITE, _DELETE.
+            share: [1, 2, 4].map(|bit| share & bit != 0),
+        }
+    }
+
+    fn of_file(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<Self> {
+        let mut wishes = Self { access: [false; 3], share: [false; 3] };
+        for index in 0..3 {
+            wishes.access[index] = cx.read(file + ACCESS_FIELDS[index])? != 0;
+            wishes.share[index] = cx.read(file + SHARE_FIELDS[index])? != 0;
+        }
+        Ok(wishes)
+    }
+
+    fn write(&self, cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<()> {
+        for index in 0..3 {
+            cx.write(file + ACCESS_FIELDS[index], self.access[index].into())?;
+            cx.write(file + SHARE_FIELDS[index], self.share[index].into())?;
+        }
+        Ok(())
+    }
+
+    /// An opener that wants no data is not counted.
+    fn counts(&self) -> bool {
+        self.access.contains(&true)
+    }
+
+    fn add(&self, cx: &mut Cx<'_>, counts: DriverPtr<SHARE_ACCESS>, change: i32) -> Flow<()> {
+        if !self.counts() {
+            return Ok(());
+        }
+        bump(cx, counts, SHARE_ACCESS::OpenCount, change)?;
+        for index in 0..3 {
+            if self.access[index] {
+                bump(cx, counts, OPENERS[index], change)?;
+            }
+            if self.share[index] {
+                bump(cx, counts, SHARERS[index], change)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bump(
+    cx: &mut Cx<'_>,
+    counts: DriverPtr<SHARE_ACCESS>,
+    field: Field<SHARE_ACCESS, u32>,
+    change: i32,
+) -> Flow<()> {
+    let value = cx.read(counts + field)?;
+    cx.write(counts + field, value.wrapping_add_signed(change))
+}
+
+/// `IoCheckShareAccess`: `SHARING_VIOLATION` if others do not share what is wanted, or use what is not shared.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn check(
+    cx: &mut Cx<'_>,
+    access: u32,
+    share: u32,
+    file: DriverPtr<FILE_OBJECT>,
+    counts: DriverPtr<SHARE_ACCESS>,
+    update: bool,
+) -> Flow<NtStatus> {
+    let wishes = Wishes::new(access, share);
+    wishes.write(cx, file)?;
+    if !wishes.counts() {
+        return Ok(NtStatus::SUCCESS);
+    }
+    let openers = cx.read(counts + SHARE_ACCESS::OpenCount)?;
+    for index in 0..3 {
+        let refused = wishes.access[index] && cx.read(counts + SHARERS[index])? < openers;
+        let used = !wishes.share[index] && cx.read(counts + OPENERS[index])? != 0;
+        if refused || used {
+            return Ok(NtStatus::SHARING_VIOLATION);
+        }
+    }
+    if update {
+        wishes.add(cx, counts, 1)?;
+    }
+    Ok(NtStatus::SUCCESS)
+}
+
+/// `IoSetShareAccess`: the first opener.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn set(
+    cx: &mut Cx<'_>,
+    access: u32,
+    share: u32,
+    file: DriverPtr<FILE_OBJECT>,
+    counts: DriverPtr<SHARE_ACCESS>,
+) -> Flow<()> {
+    let wishes = Wishes::new(access, share);
+    wishes.write(cx, file)?;
+    cx.write(counts, SHARE_ACCESS::zeroed())?;
+    wishes.add(cx, counts, 1)
+}
+
+/// `IoUpdateShareAccess`: counts a file that [`check`] has let through.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn update(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, counts: DriverPtr<SHARE_ACCESS>) -> Flow<()> {
+    let wishes = Wishes::of_file(cx, file)?;
+    wishes.add(cx, counts, 1)
+}
+
+/// `IoRemoveShareAccess`: a file is closed.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn remove(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, counts: DriverPtr<SHARE_ACCESS>) -> Flow<()> {
+    let wishes = Wishes::of_file(cx, file)?;
+    wishes.add(cx, counts, -1)
+}
