@@ -14,6 +14,8 @@ mod device;
 mod dpc;
 mod driver;
 mod event;
+#[cfg(test)]
+mod fake;
 mod interface;
 mod interrupt;
 mod irp;
@@ -33,6 +35,8 @@ mod remove_lock;
 mod resource;
 mod rundown;
 mod sys;
+#[cfg(test)]
+mod tests;
 mod text;
 mod timer;
 mod window;
