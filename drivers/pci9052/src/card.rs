@@ -4,12 +4,12 @@
 //! *Holding Incoming IRPs When A Device Is Paused*. What requests do is in [`crate::transfer`], [`crate::wait`] and
 //! [`crate::control`].
 
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use wdm::{
     Answer, AtMostDispatch, Device, DeviceInterface, Dispatch, DispatchOrBelow, Function, Irp, IrpQueue,
-    Mutex, Name, NtStatus, Passive, Pdo, PendingIrp, Resources, Result, Rundown, Shared, SpinLock, Stop,
-    SymbolicLink, Tag,
+    Line, Mutex, Name, NtStatus, Passive, Pdo, PendingIrp, Resources, Result, Rundown, Shared, SpinLock,
+    Stop, SymbolicLink, Tag,
 };
 
 use crate::gate::{Gate, Way};
@@ -76,13 +76,13 @@ impl Function for Card {
             hardware.quiet(passive);
             return Err(NtStatus::INVALID_DEVICE_STATE);
         }
-        if let Err(refused) = device.interface.enable(passive) {
-            release(device, passive);
-            return Err(refused);
-        }
         device.gate.with(passive, |gate| *gate = Gate { closed: false, paused: false, asleep: false });
-        transfer::settle(device, passive);
-        Ok(())
+        let enabled = device.interface.enable(passive);
+        match enabled {
+            Ok(()) => transfer::settle(device, passive),
+            Err(_) => Self::stop(device, Stop::Remove, passive),
+        }
+        enabled
     }
 
     fn pause(device: &Device<Self>, passive: &mut Passive) -> Result<()> {
@@ -97,6 +97,7 @@ impl Function for Card {
     }
 
     fn stop(device: &Device<Self>, why: Stop, passive: &mut Passive) {
+        Line::new("pci9052: stopped").print();
         let comes_back = why == Stop::Rebalance;
         device.gate.with(passive, |gate| {
             gate.paused |= comes_back;
@@ -163,15 +164,32 @@ impl Function for Card {
     }
 
     fn dpc_for_isr(device: &Device<Self>, dispatch: &mut Dispatch) {
-        let seen = device.hardware.enter(dispatch).map(|hardware| hardware.take_seen(dispatch));
-        let seen = seen.unwrap_or_default();
-        if seen.any {
-            wait::end(device, dispatch);
-        }
-        if seen.done {
-            transfer::end(device, dispatch);
-        }
+        react(device, dispatch);
     }
+}
+
+/// What the service routine saw takes its course. An interrupt that ends no transfer is what waiters wait for.
+fn react(device: &Device<Card>, dispatch: &mut Dispatch) {
+    let Some(hardware) = device.hardware.enter(dispatch) else { return };
+    let seen = hardware.take_seen(dispatch);
+    let ended = seen.done && transfer::end(device, &hardware, dispatch);
+    if seen.outside || seen.done && !ended {
+        wait::end(device, dispatch);
+    }
+    if seen.outside && device.on_card.load(Ordering::Acquire) {
+        hardware.poll_later(dispatch);
+    }
+}
+
+/// The timer's routine: others hold the line active, so that the end of a transfer makes no interrupt.
+pub(crate) fn poll(device: &Device<Card>, dispatch: &mut Dispatch) {
+    if let Some(hardware) = device.hardware.enter(dispatch)
+        && !hardware.look(dispatch)
+        && device.on_card.load(Ordering::Acquire)
+    {
+        hardware.poll_later(dispatch);
+    }
+    react(device, dispatch);
 }
 
 /// Lets go of a card that is still there.

@@ -5,17 +5,18 @@
 
 use wdm::{
     AtMostDispatch, Block, Device, Interrupt, InterruptLine, Line, MemoryRange, MemoryWindow, NtStatus,
-    Passive, PortRange, PortWindow, Resource, Resources, Result, Shared, Window,
+    Passive, PortRange, PortWindow, Resource, Resources, Result, Shared, Timer, Window,
 };
 
 use crate::TAG;
-use crate::card::Card;
-use crate::isr::Isr;
+use crate::card::{self, Card};
+use crate::isr::{Isr, Seen};
 use crate::registers::{INTCSR, Lcr, LocalPorts, Windows};
 
 /// A card in use. The interrupt goes first when it is dropped.
 pub(crate) struct Hardware {
     interrupt: Interrupt<Isr>,
+    poll: Timer<Card>,
     pub(crate) windows: Shared<Windows>,
 }
 
@@ -35,8 +36,9 @@ impl Hardware {
         windows.lcr.write(INTCSR, 0);
         windows.clear_status();
         let isr = Isr::new(windows.clone(), device.counters.clone());
+        let poll = Timer::new(device, card::poll, TAG, passive)?;
         let interrupt = Interrupt::connect(device, &line, isr, TAG, passive)?;
-        let hardware = Self { interrupt, windows };
+        let hardware = Self { interrupt, poll, windows };
         hardware.unmask(passive);
         Line::new("pci9052: started, vector ")
             .decimal(line.vector())
@@ -58,8 +60,18 @@ impl Hardware {
         self.interrupt.synchronize(level, |isr, _| isr.quiet());
     }
 
+    /// Looks at the peripheral in place of an interrupt: whether it has ended.
+    pub(crate) fn look<L: AtMostDispatch>(&self, level: &mut L) -> bool {
+        self.interrupt.synchronize(level, |isr, _| isr.look())
+    }
+
+    /// Shall be looked at soon.
+    pub(crate) fn poll_later<L: AtMostDispatch>(&self, level: &mut L) {
+        self.poll.set_milliseconds(1, level);
+    }
+
     /// What the service routine saw, once.
-    pub(crate) fn take_seen<L: AtMostDispatch>(&self, level: &mut L) -> crate::isr::Seen {
+    pub(crate) fn take_seen<L: AtMostDispatch>(&self, level: &mut L) -> Seen {
         self.interrupt.synchronize(level, |isr, _| isr.take_seen())
     }
 }

@@ -1,7 +1,8 @@
 //! The interrupt service routine: is it ours, and what was it? The rest is the DPC's.
 //!
 //! LINTi1 is level-triggered and may be driven by others than our peripheral. What cannot be taken back by clearing DONE is
-//! masked, until somebody waits for an interrupt again or a transfer starts: else it would never end.
+//! masked, until somebody waits for an interrupt again or a transfer starts: else it would never end. While it is masked the
+//! end of a transfer is found by looking, each millisecond.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -32,8 +33,8 @@ pub(crate) struct Isr {
 /// What it saw since the DPC last asked.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Seen {
-    /// There was an interrupt.
-    pub(crate) any: bool,
+    /// The line was active without the peripheral's doing.
+    pub(crate) outside: bool,
     /// The peripheral ended an operation.
     pub(crate) done: bool,
 }
@@ -51,6 +52,15 @@ impl Isr {
     /// No interrupts come any more.
     pub(crate) fn quiet(&mut self) {
         self.windows.lcr.write(INTCSR, 0);
+    }
+
+    /// Looks whether the peripheral has ended, for when others hold its line active.
+    pub(crate) fn look(&mut self) -> bool {
+        if self.windows.status() & DONE != 0 {
+            self.windows.clear_status();
+            self.seen.done = true;
+        }
+        self.seen.done
     }
 
     /// What was seen, once.
@@ -73,8 +83,8 @@ impl Service for Isr {
             self.seen.done = true;
         } else {
             self.windows.lcr.write(INTCSR, INTCSR_WORKING & !LINTI1_ENABLE);
+            self.seen.outside = true;
         }
-        self.seen.any = true;
         self.counters.interrupts.fetch_add(1, Ordering::Relaxed);
         Claim::MineAndDpc
     }

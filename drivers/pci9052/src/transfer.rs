@@ -11,6 +11,7 @@ use wdm::{
 
 use crate::card::{Card, way};
 use crate::gate::Way;
+use crate::hardware::Hardware;
 use crate::registers::LOCAL_MEMORY;
 use crate::wait;
 
@@ -125,24 +126,24 @@ fn give(
     Ok(())
 }
 
-/// The card has ended an operation: the DPC.
-pub(crate) fn end(device: &Device<Card>, dispatch: &mut Dispatch) {
+/// The card has ended an operation: the DPC. Whether it was a transfer.
+pub(crate) fn end(device: &Device<Card>, hardware: &Hardware, dispatch: &mut Dispatch) -> bool {
     if !device.on_card.swap(false, Ordering::AcqRel) {
-        return; // somebody has given it up
+        return false; // somebody has given it up
     }
     let irp = device.in_flight.pop(dispatch).map(|mut irp| {
-        let (status, bytes) = result(device, &mut irp, dispatch);
+        let (status, bytes) = result(device, hardware, &mut irp);
         (irp, status, bytes)
     });
     device.start_next_packet(dispatch);
     if let Some((irp, status, bytes)) = irp {
         irp.complete(status, bytes, dispatch);
     }
+    true
 }
 
 /// What a request on the card ends with; the bytes of a read come now.
-fn result(device: &Device<Card>, irp: &mut PendingIrp, dispatch: &mut Dispatch) -> (NtStatus, usize) {
-    let Some(hardware) = device.hardware.enter(dispatch) else { return (NtStatus::DEVICE_NOT_CONNECTED, 0) };
+fn result(device: &Device<Card>, hardware: &Hardware, irp: &mut PendingIrp) -> (NtStatus, usize) {
     let Some(offset) = place(irp.transfer()) else { return (NtStatus::INVALID_PARAMETER, 0) };
     if irp.is_read() && hardware.windows.local.copy_from(offset, irp.buffer()).is_err() {
         return (NtStatus::INVALID_PARAMETER, 0);
@@ -156,9 +157,8 @@ pub(crate) fn abandon(device: &Device<Card>, dispatch: &mut Dispatch) {
     if !device.on_card.swap(false, Ordering::AcqRel) {
         return;
     }
-    let irp = device.in_flight.pop(dispatch);
-    device.start_next_packet(dispatch);
-    if let Some(irp) = irp {
+    if let Some(irp) = device.in_flight.pop(dispatch) {
         hold(device, irp, dispatch); // `settle`, which follows, fails it if it must
     }
+    device.start_next_packet(dispatch);
 }

@@ -1,7 +1,7 @@
 //! Waiting for an interrupt: one request at a time is pended until the service routine has claimed one.
 //!
-//! It may wait through a stop and restart, and is cancelled like any other. Interrupts that came before are not counted,
-//! but a line that is still active interrupts at once.
+//! It may wait through a stop and restart, and is cancelled like any other. Interrupts that end transfers are
+//! not for it, and those that came before are not counted, but a line that is still active interrupts at once.
 
 use wdm::{Answer, AtMostDispatch, Device, Dispatch, DispatchOrBelow, Irp, NtStatus};
 

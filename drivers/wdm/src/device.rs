@@ -51,6 +51,24 @@ pub struct Device<T> {
 unsafe impl<T: Sync> Sync for Device<T> {}
 
 impl<T> Device<T> {
+    /// A device without objects, for tests of what needs none.
+    #[cfg(test)]
+    pub(crate) fn unattached(function: T, passive: &mut Passive) -> Self {
+        let inside = Rundown::new(crate::pool::Tag::new(b"test")).expect("the tests have memory");
+        let _first = inside.put((), passive);
+        Self {
+            object: null_mut(),
+            pdo: Pdo(null_mut()),
+            lower: null_mut(),
+            remove_lock: RemoveLock::zeroed(),
+            phase: AtomicU8::new(0),
+            phase_before: AtomicU8::new(0),
+            packets: Packets::new(),
+            inside,
+            function,
+        }
+    }
+
     /// The driver's own device object.
     pub(crate) fn object(&self) -> *mut DEVICE_OBJECT {
         self.object

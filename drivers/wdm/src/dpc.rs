@@ -1,7 +1,8 @@
 //! The device's own DPC: `DpcForIsr`.
 //!
 //! Page: *Registering and Queuing a DpcForIsr Routine*. `IoInitializeDpcRequest` and `IoRequestDpc` are inlined by
-//! `wdm.h`, as they are here. Other DPCs and timers are not here yet.
+//! `wdm.h`, as they are here. Timers have DPCs of their own
+//! (`timer`); there are no others yet.
 
 use core::ffi::c_void;
 use core::ptr::null_mut;

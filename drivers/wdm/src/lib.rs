@@ -6,14 +6,16 @@
 //! exactly one owner. A driver implements [`Driver`] and [`Function`], names itself with [`driver!`], and needs no
 //! `unsafe`.
 //!
-//! It follows Microsoft's pages; each module names its own. There is no DMA, no WMI, no message-signaled interrupt and no
-//! timer yet.
+//! It follows Microsoft's pages; each module names its own. There is no DMA, no WMI and no message-signaled
+//! interrupt yet.
 #![cfg_attr(not(test), no_std)]
 
 mod device;
 mod dpc;
 mod driver;
 mod event;
+#[cfg(test)]
+mod fake;
 mod interface;
 mod interrupt;
 mod irp;
@@ -33,7 +35,10 @@ mod remove_lock;
 mod resource;
 mod rundown;
 mod sys;
+#[cfg(test)]
+mod tests;
 mod text;
+mod timer;
 mod window;
 
 pub use abi::{self, GUID, NtStatus};
@@ -56,6 +61,7 @@ pub use registry::RegistryPath;
 pub use resource::{InterruptLine, MemoryRange, PortRange, Resource, Resources};
 pub use rundown::{Rundown, User};
 pub use text::Name;
+pub use timer::Timer;
 pub use window::{MemoryWindow, OutOfWindow, PortWindow, Window};
 
 /// What [`driver!`] expands to uses these; a driver does not.

@@ -79,6 +79,18 @@ impl<T> Rundown<T> {
         unsafe { (*self.value.get()).as_ref() }.map(|value| User { place: self, value })
     }
 
+    /// What `take` does first, without its wait.
+    #[cfg(test)]
+    pub(crate) fn close_for_test(&self) {
+        self.state.fetch_xor(OPEN | CHANGING, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_drained(&self) -> bool {
+        // SAFETY: the test is at PASSIVE_LEVEL.
+        unsafe { crate::event::wait(self.drained.as_ptr(), Some(0)) == abi::NtStatus::SUCCESS }
+    }
+
     fn leave(&self) {
         if self.state.fetch_sub(USER, Ordering::Release) - USER == CHANGING {
             // SAFETY: users are at most at DISPATCH_LEVEL; `take` waits for this and keeps the event until then.

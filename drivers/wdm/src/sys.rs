@@ -8,7 +8,7 @@ use core::ffi::c_void;
 
 use abi::{
     DEVICE_OBJECT, DRIVER_OBJECT, GUID, IO_CONNECT_INTERRUPT_PARAMETERS, IO_DISCONNECT_INTERRUPT_PARAMETERS,
-    IO_REMOVE_LOCK, IRP, KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY, KDPC, KEVENT, KINTERRUPT, NtStatus,
+    IO_REMOVE_LOCK, IRP, KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY, KDPC, KEVENT, KINTERRUPT, KTIMER, NtStatus,
     RTL_QUERY_REGISTRY_TABLE, UNICODE_STRING,
 };
 
@@ -104,12 +104,14 @@ unsafe extern "C" {
     pub(crate) fn KeAcquireSpinLockRaiseToDpc(lock: *mut u64) -> u8;
     #[cfg_attr(not(windows), allow(dead_code, reason = "called by panics in a driver only"))]
     pub(crate) fn KeBugCheckEx(code: u32, one: usize, two: usize, three: usize, four: usize) -> !;
+    pub(crate) fn KeCancelTimer(timer: *mut KTIMER) -> u8;
     pub(crate) fn KeClearEvent(event: *mut KEVENT);
     pub(crate) fn KeDelayExecutionThread(mode: i8, alertable: u8, interval: *mut i64) -> NtStatus;
     pub(crate) fn KeEnterCriticalRegion();
     pub(crate) fn KeFlushQueuedDpcs();
     pub(crate) fn KeInitializeDpc(dpc: *mut KDPC, routine: Deferred, context: *mut c_void);
     pub(crate) fn KeInitializeEvent(event: *mut KEVENT, kind: u32, signaled: u8);
+    pub(crate) fn KeInitializeTimer(timer: *mut KTIMER);
     pub(crate) fn KeInsertQueueDpc(dpc: *mut KDPC, one: *mut c_void, two: *mut c_void) -> u8;
     pub(crate) fn KeLeaveCriticalRegion();
     pub(crate) fn KeLowerIrql(irql: u8);
@@ -117,6 +119,7 @@ unsafe extern "C" {
     pub(crate) fn KeReleaseSpinLockFromDpcLevel(lock: *mut u64);
     pub(crate) fn KeRemoveEntryDeviceQueue(queue: *mut KDEVICE_QUEUE, entry: *mut KDEVICE_QUEUE_ENTRY) -> u8;
     pub(crate) fn KeSetEvent(event: *mut KEVENT, boost: i32, wait: u8) -> i32;
+    pub(crate) fn KeSetTimer(timer: *mut KTIMER, due: i64, dpc: *mut KDPC) -> u8;
     pub(crate) fn KeStallExecutionProcessor(microseconds: u32);
     pub(crate) fn KeSynchronizeExecution(
         interrupt: *mut KINTERRUPT,

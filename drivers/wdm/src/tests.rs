@@ -1,0 +1,196 @@
+//! Stories of requests, locks and run-down, against the kernel of `fake`.
+//!
+//! Hardware, dispatch and Plug and Play are not told here: dirql runs a whole driver for those.
+
+use core::ptr::{NonNull, null_mut};
+use std::boxed::Box;
+use std::vec::Vec;
+
+use abi::NtStatus;
+
+use crate::device::Device;
+use crate::fake::{self, Request};
+use crate::irp::{Owned, PendingIrp};
+use crate::irql::{Passive, at_dispatch};
+use crate::pool::Tag;
+use crate::{FileId, IrpQueue, Refused, Rundown, SpinLock};
+
+const TAG: Tag = Tag::new(b"test");
+
+struct Queues {
+    waiting: IrpQueue,
+}
+
+/// A device with a queue of this capacity, and the proof that tests run at `PASSIVE_LEVEL`.
+fn rig(capacity: usize) -> (Device<Queues>, Passive) {
+    // SAFETY: the fake processor is at PASSIVE_LEVEL.
+    let mut passive = unsafe { Passive::assume() };
+    (Device::unattached(Queues { waiting: IrpQueue::new(capacity) }, &mut passive), passive)
+}
+
+/// A pended request that the device's remove lock is held for.
+fn pended(device: &Device<Queues>, request: &mut Request) -> PendingIrp {
+    let irp = NonNull::from(&mut request.irp);
+    device.remove_lock.acquire(irp.as_ptr().cast()).unwrap();
+    // SAFETY: the request is the test's, and its lock was taken.
+    unsafe { PendingIrp::from_raw(irp, &raw const device.remove_lock) }
+}
+
+fn park(device: &Device<Queues>, request: &mut Request, passive: &mut Passive) -> Option<Refused> {
+    let irp = pended(device, request);
+    device.park(irp, |queues| &queues.waiting, passive).err().map(|(irp, why)| {
+        irp.complete(NtStatus::CANCELLED, 0, passive);
+        why
+    })
+}
+
+fn requests<const N: usize>() -> [Box<Request>; N] {
+    core::array::from_fn(|index| Request::read(index as u64 % 2, 4))
+}
+
+fn at(request: &Request) -> usize {
+    (&raw const request.irp).addr()
+}
+
+#[test]
+fn requests_leave_in_the_order_they_came() {
+    let (device, mut passive) = rig(9);
+    let mut all = requests::<3>();
+    for request in &mut all {
+        assert_eq!(park(&device, request, &mut passive), None);
+    }
+    let mut order = Vec::new();
+    while let Some(irp) = device.waiting.pop(&mut passive) {
+        irp.complete(NtStatus::SUCCESS, order.len(), &mut passive);
+        order.extend(fake::completed().iter().map(|done| done.0));
+    }
+    assert_eq!(order, [at(&all[0]), at(&all[1]), at(&all[2])]);
+    assert_eq!((fake::locked(), fake::irql()), (0, 0), "no lock is left, and the level is as before");
+}
+
+#[test]
+fn a_cancelled_request_leaves_the_middle_of_the_queue_and_completes_once() {
+    let (device, mut passive) = rig(9);
+    let mut all = requests::<3>();
+    for request in &mut all {
+        assert_eq!(park(&device, request, &mut passive), None);
+    }
+    assert!(all[1].cancel());
+    assert_eq!(fake::completed(), [(at(&all[1]), NtStatus::CANCELLED, 0)]);
+    assert_eq!((fake::locked(), fake::irql()), (2, 0));
+    for request in [&all[0], &all[2]] {
+        let irp = device.waiting.pop(&mut passive).unwrap();
+        irp.complete(NtStatus::SUCCESS, 4, &mut passive);
+        assert_eq!(fake::completed(), [(at(request), NtStatus::SUCCESS, 4)]);
+    }
+    assert!(device.waiting.pop(&mut passive).is_none());
+}
+
+#[test]
+fn a_request_that_left_the_queue_can_no_longer_be_cancelled() {
+    let (device, mut passive) = rig(9);
+    let mut request = Request::read(0, 4);
+    assert_eq!(park(&device, &mut request, &mut passive), None);
+    let irp = device.waiting.pop(&mut passive).unwrap();
+    assert!(!request.cancel());
+    irp.complete(NtStatus::SUCCESS, 0, &mut passive);
+    assert_eq!(fake::completed().len(), 1);
+}
+
+#[test]
+fn a_request_cancelled_before_it_waits_is_handed_back() {
+    let (device, mut passive) = rig(9);
+    let mut request = Request::read(0, 4);
+    assert!(!request.cancel());
+    assert_eq!(park(&device, &mut request, &mut passive), Some(Refused::Cancelled));
+    assert!(device.waiting.pop(&mut passive).is_none());
+    assert_eq!((fake::completed().len(), fake::locked()), (1, 0));
+}
+
+#[test]
+fn a_queue_of_one_takes_one() {
+    let (device, mut passive) = rig(1);
+    let [mut first, mut second] = requests();
+    assert_eq!(park(&device, &mut first, &mut passive), None);
+    assert_eq!(park(&device, &mut second, &mut passive), Some(Refused::Full));
+    assert!(first.cancel());
+    let mut third = Request::read(0, 4);
+    assert_eq!(park(&device, &mut third, &mut passive), None);
+    drop(device.waiting.pop(&mut passive));
+}
+
+#[test]
+fn closing_a_handle_takes_only_its_own_requests() {
+    let (device, mut passive) = rig(9);
+    let mut all = requests::<4>();
+    let mut files: Vec<FileId> = Vec::new();
+    for request in &mut all {
+        let irp = pended(&device, request);
+        files.push(irp.file());
+        assert!(device.park(irp, |queues| &queues.waiting, &mut passive).is_ok());
+    }
+    while let Some(irp) = device.waiting.pop_of(files[1], &mut passive) {
+        irp.complete(NtStatus::CANCELLED, 0, &mut passive);
+    }
+    let done: Vec<_> = fake::completed().iter().map(|done| done.0).collect();
+    assert_eq!(done, [at(&all[1]), at(&all[3])]);
+    while device.waiting.pop(&mut passive).is_some() {}
+}
+
+#[test]
+fn a_request_that_is_dropped_fails() {
+    let (device, _) = rig(1);
+    let mut request = Request::read(0, 4);
+    drop(pended(&device, &mut request));
+    assert_eq!(fake::completed(), [(at(&request), NtStatus::UNSUCCESSFUL, 0)]);
+    assert_eq!(fake::locked(), 0);
+}
+
+#[test]
+fn a_request_without_a_remove_lock_releases_none() {
+    let mut request = Request::read(0, 4);
+    // SAFETY: the request is the test's.
+    drop(unsafe { Owned::new(NonNull::from(&mut request.irp), null_mut()) });
+    assert_eq!((fake::completed().len(), fake::locked()), (1, 0));
+}
+
+#[test]
+fn a_spin_lock_raises_and_comes_back_from_either_level() {
+    let (_, mut passive) = rig(1);
+    let lock = SpinLock::new(1);
+    assert_eq!(lock.with(&mut passive, |value| core::mem::replace(value, 2)), 1);
+    assert_eq!(fake::irql(), 0);
+    at_dispatch(&mut passive, |dispatch| {
+        assert_eq!(*lock.lock(dispatch), 2);
+        assert_eq!(fake::irql(), abi::DISPATCH_LEVEL, "the lock was taken at this level, and leaves it");
+    });
+    assert_eq!(fake::irql(), 0);
+}
+
+#[test]
+fn what_is_taken_away_lets_nobody_in() {
+    let (_, mut passive) = rig(1);
+    let place = Rundown::new(TAG).unwrap();
+    assert!(place.enter(&mut passive).is_none());
+    assert!(place.put(7, &mut passive).is_ok());
+    assert_eq!(place.put(8, &mut passive), Err(8), "one at a time");
+    assert_eq!(place.enter(&mut passive).as_deref(), Some(&7));
+    assert_eq!(place.take(&mut passive), Some(7));
+    assert!(place.enter(&mut passive).is_none());
+    assert_eq!(place.take(&mut passive), None);
+    assert!(place.put(9, &mut passive).is_ok(), "and again");
+}
+
+#[test]
+fn the_last_user_lets_the_taker_go_on() {
+    let (_, mut passive) = rig(1);
+    let place = Rundown::new(TAG).unwrap();
+    assert!(place.put(7, &mut passive).is_ok());
+    let (one, other) = (place.enter(&mut passive).unwrap(), place.enter(&mut passive).unwrap());
+    place.close_for_test();
+    assert!(place.enter(&mut passive).is_none(), "it is being taken");
+    drop(one);
+    assert!(!place.is_drained());
+    drop(other);
+    assert!(place.is_drained());
+}
