@@ -4,8 +4,8 @@ mod rig;
 
 use abi::NtStatus;
 use kernel::Cx;
-use kernel::io::file::{self, Buffer};
 use kernel::io::driver;
+use kernel::io::file::{self, Buffer};
 use kernel::pnp::{self, Installation, NodeId, node};
 use rig::{STATE, WAIT, buffer, contents, load, open, run, set_hardware, set_parameter, write_and_read};
 
@@ -54,7 +54,8 @@ fn a_write_goes_into_the_card_and_an_interrupt_completes_it() {
         Ok(())
     });
     ended.clean();
-    let steps: Vec<&str> = ended.steps.iter().map(String::as_str).filter(|s| !s.starts_with("prints")).collect();
+    let steps: Vec<&str> =
+        ended.steps.iter().map(String::as_str).filter(|s| !s.starts_with("prints")).collect();
     assert_eq!(
         steps,
         [
@@ -80,7 +81,11 @@ fn the_driver_connects_its_interrupt_in_each_of_the_three_ways() {
             Ok(())
         });
         ended.clean();
-        assert!(ended.steps.iter().any(|step| step.contains(&format!("interrupt mode {mode}"))), "{:?}", ended.steps);
+        assert!(
+            ended.steps.iter().any(|step| step.contains(&format!("interrupt mode {mode}"))),
+            "{:?}",
+            ended.steps
+        );
     }
 }
 

@@ -412,8 +412,8 @@ exports! { FUNCTIONS:
     : ZwQueryKey(5) @ 0..=0 => cm::value::query_key;
     : ZwQueryValueKey(6) @ 0..=0 => cm::value::query;
     : ZwReadFile(9) @ 0..=0 => io::zw::read_file;
-    : ZwSetValueKey(6) @ 0..=0 => cm::value::set;
     : ZwSetEvent(2) @ 0..=0 => io::event::zw_set;
+    : ZwSetValueKey(6) @ 0..=0 => cm::value::set;
     : ZwWaitForSingleObject(3) @ 0..=2 => ob::handle::zw_wait;
     : ZwWriteFile(9) @ 0..=0 => io::zw::write_file;
     : ZwYieldExecution(0) @ 0..=0 => ke::wait::zw_yield;

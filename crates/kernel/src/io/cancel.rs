@@ -38,7 +38,7 @@ fn lock(cx: &mut Cx<'_>) -> Flow<DriverPtr<u64>> {
 /// As acquiring a spin lock.
 pub fn acquire(cx: &mut Cx<'_>) -> Flow<u8> {
     let lock = lock(cx)?;
-    ke::spinlock::acquire(cx, lock)
+    ke::spinlock::acquire_raise(cx, lock)
 }
 
 /// `IoAcquireCancelSpinLock`.
@@ -56,7 +56,7 @@ pub fn acquire_into(cx: &mut Cx<'_>, irql: DriverPtr<u8>) -> Flow<()> {
 /// As releasing a spin lock.
 pub fn release(cx: &mut Cx<'_>, irql: u8) -> Flow<()> {
     let lock = lock(cx)?;
-    ke::spinlock::release(cx, lock, irql)
+    ke::spinlock::release_lower(cx, lock, irql)
 }
 
 /// `IoSetCancelRoutine(irp, NULL)` for the kernel's own use: the routine that was set.
