@@ -3,7 +3,7 @@
 //! As the Microsoft page "PE Format" has it under "COFF Symbol Table". A damaged table has no names; debugging symbols
 //! (`.bf`, `.ef`, files) are not read.
 
-use object::pe::{IMAGE_SYM_CLASS_EXTERNAL, IMAGE_SYM_CLASS_STATIC};
+use object::pe::{IMAGE_SYM_CLASS_EXTERNAL, IMAGE_SYM_CLASS_STATIC, IMAGE_SYM_DTYPE_FUNCTION};
 use object::read::coff::{CoffHeader, Symbol as _};
 
 use super::{Named, Source};
@@ -19,7 +19,9 @@ pub(crate) fn read(file: &[u8], headers: &Headers, sections: &[Section]) -> Vec<
         let section = usize::try_from(symbol.section_number().0).ok()?.checked_sub(1)?;
         let rva = sections.get(section)?.rva.checked_add(symbol.value())?;
         let class = symbol.storage_class();
+        let function = symbol.derived_type() == IMAGE_SYM_DTYPE_FUNCTION;
         let source = match class {
+            IMAGE_SYM_CLASS_EXTERNAL | IMAGE_SYM_CLASS_STATIC if function => Source::CoffFunction,
             IMAGE_SYM_CLASS_EXTERNAL => Source::CoffGlobal,
             IMAGE_SYM_CLASS_STATIC => Source::CoffStatic,
             _ => return None,

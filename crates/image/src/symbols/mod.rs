@@ -65,6 +65,8 @@ pub(crate) enum Source {
     Procedure,
     Public,
     Data,
+    /// Of type "function": before the marks that a linker leaves at the same address.
+    CoffFunction,
     CoffGlobal,
     CoffStatic,
     Export,
