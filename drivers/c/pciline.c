@@ -201,7 +201,9 @@ static VOID MoveBytes(PDEVICE_EXTENSION Extension, PIO_STACK_LOCATION Stack, PUC
     PUCHAR Card = Extension->Local + Stack->Parameters.Write.ByteOffset.LowPart;
 
     if (Stack->MajorFunction == IRP_MJ_READ) {
-        READ_REGISTER_BUFFER_UCHAR(Card, Buffer, Length);
+        while (Length-- > 0) { /* mingw's READ_REGISTER_BUFFER_UCHAR copies the wrong way, into the card */
+            *Buffer++ = READ_REGISTER_UCHAR(Card++);
+        }
         return;
     }
     while (Length >= sizeof(ULONG) && ((ULONG_PTR)Card & 3) == 0) {

@@ -140,6 +140,7 @@ exports! { FUNCTIONS:
     : IoIsOperationSynchronous(1) @ 0..=15 => io::query::is_operation_synchronous;
     : IoIsWdmVersionAvailable(2) @ 0..=0 => io::query::is_wdm_version_available;
     : IoMakeAssociatedIrp(2) @ 0..=2 => io::build::associated;
+    : IoOpenDeviceRegistryKey(4) @ 0..=0 => pnp::registry::open;
     : IoQueueWorkItem(4) @ 0..=2 => io::work_item::queue;
     : IoQueueWorkItemEx(4) @ 0..=2 => io::work_item::queue_ex;
     : IoRegisterDeviceInterface(4) @ 0..=0 => io::interface::register;

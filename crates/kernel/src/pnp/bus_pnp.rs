@@ -19,7 +19,7 @@ use engine::Flow;
 
 use super::node::NodeId;
 use super::resource::{self, Form};
-use super::{bus, bus_interface, capabilities, enumerate, requirements};
+use super::{bus, bus_interface, capabilities, enumerate, leftovers, requirements};
 use crate::cx::Cx;
 use crate::hal::config;
 use crate::mm::pool;
@@ -67,7 +67,11 @@ pub fn dispatch(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPt
 fn answer(cx: &mut Cx<'_>, id: NodeId, minor: u8, location: Location) -> Flow<Reply> {
     match minor {
         IRP_MN_START_DEVICE => Ok(power(cx, id, true)),
-        IRP_MN_STOP_DEVICE | IRP_MN_REMOVE_DEVICE => Ok(power(cx, id, false)),
+        IRP_MN_STOP_DEVICE | IRP_MN_REMOVE_DEVICE => {
+            let state = if minor == IRP_MN_STOP_DEVICE { "stopped" } else { "removed" };
+            leftovers::release_windows(cx, id, state);
+            Ok(power(cx, id, false))
+        }
         IRP_MN_QUERY_STOP_DEVICE
         | IRP_MN_CANCEL_STOP_DEVICE
         | IRP_MN_QUERY_REMOVE_DEVICE

@@ -138,7 +138,7 @@ pub(super) fn after_surprise(cx: &mut Cx<'_>, id: NodeId, above: &[Device]) -> F
     Ok(())
 }
 
-/// The device's windows are nobody's from now on.
+/// The bus driver turned the device off: its windows are nobody's from now on.
 pub(super) fn release_windows(cx: &mut Cx<'_>, id: NodeId, state: &'static str) {
     cx.with(|k| {
         let node = k.pnp.node(id);

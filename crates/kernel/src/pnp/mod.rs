@@ -17,6 +17,7 @@ mod leftovers;
 pub mod node;
 pub mod property;
 
+pub mod registry;
 pub mod remove;
 mod request;
 pub mod requirements;

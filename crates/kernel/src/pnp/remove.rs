@@ -93,7 +93,6 @@ pub fn remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
 pub(super) fn send_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     tell(cx, id, "remove");
     let above = node::stack(cx, id)?.split_off(1);
-    leftovers::release_windows(cx, id, "removed");
     ask(cx, id, IRP_MN_REMOVE_DEVICE, [0; 4])?;
     leftovers::after_remove(cx, id, &above)?;
     let gone = cx.with(|k| {

@@ -73,7 +73,6 @@ pub fn stop(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
         }
         tell(cx, id, "stop");
         ask(cx, id, IRP_MN_STOP_DEVICE, [0; 4])?;
-        leftovers::release_windows(cx, id, "stopped");
         leftovers::after_stop(cx, id, "IRP_MN_STOP_DEVICE")?;
         cx.with(|k| {
             let node = k.pnp.node_mut(id);
