@@ -1,6 +1,7 @@
 //! Stories of requests that wait: lists, StartIo, timers, cancellation, clean-up.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
 
 mod rig;
 

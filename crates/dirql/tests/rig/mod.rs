@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use dirql::{Bench, Error, Machine, Play, Report, script};
 
 /// A driver that `cargo xtask drivers` has built, or a file beside it.
-pub fn driver(name: &str) -> PathBuf {
+pub(crate) fn driver(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/drivers").join(name);
     assert!(path.is_file(), "{} is not there: run `cargo xtask drivers` first", path.display());
     path
 }
 
 /// A machine that `bench` makes; waits until no other test of this process has one.
-pub fn start(bench: impl Fn() -> Bench) -> Machine {
+pub(crate) fn start(bench: impl Fn() -> Bench) -> Machine {
     loop {
         match bench().start() {
             Ok(machine) => return machine,
@@ -24,20 +24,20 @@ pub fn start(bench: impl Fn() -> Bench) -> Machine {
 }
 
 /// Carries out a script; it must hold.
-pub fn play(machine: &Machine, text: &str) {
+pub(crate) fn play(machine: &Machine, text: &str) {
     if let Err(error) = try_play(machine, text) {
         panic!("{error}\nthe driver printed:\n  {}", machine.prints().join("\n  "));
     }
 }
 
 /// Carries out a script.
-pub fn try_play(machine: &Machine, text: &str) -> Result<(), Error> {
+pub(crate) fn try_play(machine: &Machine, text: &str) -> Result<(), Error> {
     let script = script::parse("test", text).unwrap_or_else(|error| panic!("{error}"));
     machine.play(Play::new(script, Path::new("")).expect("it names no files"))
 }
 
 /// A machine with a driver without hardware, a script carried out in it, and what came of it.
-pub fn run(sys: &str, text: &str) -> Report {
+pub(crate) fn run(sys: &str, text: &str) -> Report {
     let machine = start(|| Bench::new().driver(driver(sys)));
     // What goes wrong stands in the report.
     let _ = try_play(&machine, text);
