@@ -31,6 +31,8 @@ pub(crate) enum Card {
 /// ```no_run
 /// # fn main() -> Result<(), dirql::Error> {
 /// let machine = dirql::Bench::new().device("pci9052").driver("pci9052.sys").inf("pci9052.inf").start()?;
+/// let card = machine.open(r"\\.\Pci9052-0")?;
+/// card.write(&[0x3c])?;
 /// machine.finish().expect_clean();
 /// # Ok(())
 /// # }
@@ -157,8 +159,8 @@ impl Bench {
     /// A driver that fails here, or breaks a rule, is no error of this call: [`Machine::finish`] tells.
     ///
     /// # Errors
-    /// [`Error::Input`] if something given cannot be used; [`Error::Host`] if this host cannot run a machine, or
-    /// another one is alive in this process.
+    /// [`Error::Input`] if something given cannot be used; [`Error::Busy`] while another machine of this process is
+    /// alive; [`Error::Host`] if this host cannot run one.
     pub fn start(self) -> Result<Machine, Error> {
         let inputs = self.read_inputs()?;
         Machine::start(self, inputs)

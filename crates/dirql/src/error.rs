@@ -45,7 +45,9 @@ impl From<crate::script::Error> for InputError {
 pub enum Error {
     /// Something given by the user cannot be used.
     Input(InputError),
-    /// This host cannot run a machine, or not now.
+    /// Another machine of this process is alive: one at a time.
+    Busy,
+    /// This host cannot run a machine.
     Host(String),
     /// A request failed, as requests may: what was asked, and its NTSTATUS.
     Status {
@@ -68,7 +70,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Input(error) => error.fmt(f),
-            Self::Host(why) => f.write_str(why),
+            Self::Busy => f.write_str("a machine is already running in this process; finish it first"),
+            Self::Host(why) => write!(f, "this host cannot run a machine: {why}"),
             Self::Status { what, status } => write!(f, "{what}: {}", status_text(*status)),
             Self::Stuck(what) => write!(f, "{what} does not end: nothing in the machine can run any more"),
             Self::Absent(why) => f.write_str(why),

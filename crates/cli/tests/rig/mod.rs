@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// What a command answered.
-pub struct Answer {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Answer {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Answer {
@@ -21,31 +21,31 @@ impl Answer {
     }
 
     /// Everything it said, for the message of a failed assertion.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         format!("exit code {:?}\n--- out\n{}\n--- err\n{}", self.code, self.out, self.err)
     }
 }
 
 /// Runs the built command.
-pub fn dirql<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Answer {
+pub(crate) fn dirql<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Answer {
     let output = Command::new(env!("CARGO_BIN_EXE_dirql")).args(arguments).output();
     Answer::of(output.expect("the command was built with this test"))
 }
 
 /// The workspace's folder.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
 /// A driver that `cargo xtask drivers` has built, or a file beside it.
-pub fn driver(name: &str) -> PathBuf {
+pub(crate) fn driver(name: &str) -> PathBuf {
     let path = root().join("target/drivers").join(name);
     assert!(path.is_file(), "{} is not there: run `cargo xtask drivers` first", path.display());
     path
 }
 
 /// A folder of this test's own, empty.
-pub fn folder(test: &str) -> PathBuf {
+pub(crate) fn folder(test: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
     let _ = std::fs::remove_dir_all(&path);
     std::fs::create_dir_all(&path).expect("the target folder can be written");

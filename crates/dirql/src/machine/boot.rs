@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use abi::{DRIVER_EXTENSION, DRIVER_OBJECT, DriverPtr, NtStatus};
-use engine::{Engine, Flow, outside};
+use engine::{Engine, Flow, StartError, outside};
 use image::{Image, Symbols};
 use kernel::event::{Event, Kind, Reader, Stamp};
 use kernel::io::driver;
@@ -75,7 +75,10 @@ struct Outcome {
 pub(super) fn start(bench: Bench, inputs: Inputs) -> Result<Machine, Error> {
     let plan = Plan::new(&bench, &inputs)?;
     let work = Work::new(&inputs, &plan);
-    let engine = Engine::start().map_err(|error| Error::Host(error.to_string()))?;
+    let engine = Engine::start().map_err(|error| match error {
+        StartError::Busy => Error::Busy,
+        error => Error::Host(error.to_string()),
+    })?;
     let readers =
         Readers { symbols: bench.symbols.clone(), coverage: Coverage::asked_for(), ..Readers::default() };
     let Bench { cards, settings, readers: own, chooser, .. } = bench;

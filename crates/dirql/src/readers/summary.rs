@@ -120,13 +120,20 @@ impl Sums {
 
 /// Reads events into [`Sums`]. A clone is the same sums.
 #[derive(Clone, Default)]
-pub struct Summary(Rc<RefCell<(Sums, BTreeMap<u64, (u32, u64)>)>>);
+pub struct Summary(Rc<RefCell<Counting>>);
+
+#[derive(Default)]
+struct Counting {
+    sums: Sums,
+    /// Tag and bytes of what is allocated, by address.
+    live: BTreeMap<u64, (u32, u64)>,
+}
 
 impl Summary {
     /// The sums so far.
     #[must_use]
     pub fn sums(&self) -> Sums {
-        self.0.borrow().0.clone()
+        self.0.borrow().sums.clone()
     }
 }
 
@@ -136,7 +143,7 @@ impl Reader for Summary {
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {
-        let (sums, live) = &mut *self.0.borrow_mut();
+        let Counting { sums, live } = &mut *self.0.borrow_mut();
         sums.time = stamp.time;
         sums.irql_high_water = sums.irql_high_water.max(stamp.irql);
         sums.add(event, live);

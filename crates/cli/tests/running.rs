@@ -1,0 +1,168 @@
+//! `dirql run` as people, scripts and programs see it: the flow, `--quiet`, `--json`, exit codes, and the same run twice.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use rig::{Answer, dirql, driver};
+
+fn run(sys: &str, more: &[&str]) -> Answer {
+    let driver = driver(sys);
+    dirql(["run", driver.to_str().unwrap()].iter().chain(more))
+}
+
+const WRITE: &str = r"open \\.\DirqlLegacy as f; write f text:hello; read f 5 at 0 expect text:hello";
+
+#[test]
+fn the_flow_shows_each_request_down_to_the_driver_and_back() {
+    let answer = run("legacy.sys", &["--do", WRITE]);
+    assert_eq!(answer.code, Some(0), "{}", answer.said());
+    let place = |part: &str| {
+        answer.out.find(part).unwrap_or_else(|| panic!("`{part}` is missing\n{}", answer.said()))
+    };
+    let steps = [
+        "what happened",
+        "DriverEntry legacy!DriverEntry",
+        r"CreateFile \\.\DirqlLegacy",
+        r"WriteFile \\.\DirqlLegacy, 5 bytes",
+        "    DispatchWrite legacy!DispatchWrite  (IRP_MJ_WRITE)",
+        "      IRP_MJ_WRITE completed: STATUS_SUCCESS, 5 bytes",
+        "WriteFile returns STATUS_SUCCESS, 5 bytes",
+        "Unload legacy!DriverUnload",
+        "summary",
+        "pool Dqlg",
+        "verdict: clean",
+    ];
+    let places: Vec<usize> = steps.iter().map(|step| place(step)).collect();
+    assert!(places.is_sorted(), "they come in this order\n{}", answer.said());
+}
+
+#[test]
+fn quiet_leaves_the_drivers_lines_and_the_verdict() {
+    let answer = run("legacy.sys", &["--do", WRITE, "--quiet"]);
+    let lines: Vec<&str> = answer.out.lines().collect();
+    assert_eq!(lines.len(), 3, "{}", answer.said());
+    assert!(lines[0].starts_with("legacy: loaded from"), "{}", answer.said());
+    assert_eq!(lines[1..], ["legacy: unloaded", "verdict: clean"]);
+}
+
+#[test]
+fn json_is_one_event_a_line_and_the_last_tells_the_outcome() {
+    let answer = run("legacy.sys", &["--do", WRITE, "--json"]);
+    assert_eq!(answer.code, Some(0), "{}", answer.said());
+    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    let lines: Vec<serde_json::Value> = answer.out.lines().map(parse).collect();
+    assert!(lines.len() > 40, "{}", lines.len());
+    let numbers: Vec<u64> = lines.iter().filter_map(|line| line["n"].as_u64()).collect();
+    assert!(numbers.is_sorted(), "events are numbered");
+    let end = lines.last().unwrap();
+    assert_eq!(
+        (&end["event"], &end["outcome"], &end["exit_code"]),
+        (&"end".into(), &"clean".into(), &0.into())
+    );
+    assert_eq!(end["summary"]["irps"]["IRP_MJ_WRITE"], 1);
+    assert!(end["verdict"].is_null() && end["failure"].is_null());
+}
+
+#[test]
+fn a_broken_rule_is_exit_code_1_and_its_verdict_is_in_the_json() {
+    let answer = run("faults.sys", &["--json", "--do", r"open \\.\DirqlFaults as f; ioctl f 0x222804"]);
+    assert_eq!(answer.code, Some(1), "{}", answer.said());
+    let end: serde_json::Value = serde_json::from_str(answer.out.lines().last().unwrap()).unwrap();
+    let verdict = &end["verdict"];
+    assert_eq!((&verdict["rule"], &verdict["tier"]), (&"wild-write".into(), &"error".into()));
+    let check = &verdict["bug_check"];
+    assert_eq!((&check["code"], &check["name"]), (&0x50.into(), &"PAGE_FAULT_IN_NONPAGED_AREA".into()));
+    assert_eq!(check["parameters"][0], "0xfffff880dead0000");
+    assert_eq!(check["meanings"][0], "address that was referenced");
+    assert_eq!(verdict["stack"][0]["symbol"], "faults!WildWrite+0xa");
+}
+
+#[test]
+fn a_failed_expectation_is_exit_code_1_and_says_where() {
+    let answer = run("legacy.sys", &["--quiet", "--do", r"open \\.\DirqlLegacy as f; read f 1"]);
+    assert_eq!(answer.code, Some(1), "{}", answer.said());
+    assert!(
+        answer.out.contains("--do:1: `read f 1`: expected success, saw STATUS_END_OF_FILE"),
+        "{}",
+        answer.said()
+    );
+    assert!(answer.out.contains("no rule broken, but not what the script expects"), "{}", answer.said());
+}
+
+#[test]
+fn something_dirql_lacks_is_exit_code_3_and_blames_nobody() {
+    let answer = run("faults.sys", &["--quiet", "--do", r"open \\.\DirqlFaults as f; ioctl f 0x222830"]);
+    assert_eq!(answer.code, Some(3), "{}", answer.said());
+    assert!(answer.out.contains("ZwDirqlDoesNotExist"), "{}", answer.said());
+    assert!(answer.out.contains("the driver is not to blame"), "{}", answer.said());
+}
+
+#[test]
+fn a_driver_that_refuses_to_load_is_told_as_such() {
+    // An entry point that returns STATUS_UNSUCCESSFUL: mov eax, C0000001h; ret.
+    let mut bytes = std::fs::read(driver("legacy.sys")).unwrap();
+    let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let pe = word(&bytes, 0x3C) as usize;
+    let entry = word(&bytes, pe + 0x28);
+    let sections =
+        pe + 0x18 + usize::from(u16::from_le_bytes(bytes[pe + 0x14..pe + 0x16].try_into().unwrap()));
+    let count = usize::from(u16::from_le_bytes(bytes[pe + 6..pe + 8].try_into().unwrap()));
+    let at = (0..count).map(|n| sections + 40 * n).find_map(|header| {
+        let (size, rva, file) =
+            (word(&bytes, header + 8), word(&bytes, header + 12), word(&bytes, header + 20));
+        (rva..rva + size).contains(&entry).then(|| (entry - rva + file) as usize)
+    });
+    let at = at.expect("the entry point is in a section");
+    bytes[at..at + 6].copy_from_slice(&[0xB8, 1, 0, 0, 0xC0, 0xC3]);
+    let path = rig::folder("refusal").join("refuses.sys");
+    std::fs::write(&path, bytes).unwrap();
+    let answer = dirql(["run", path.to_str().unwrap(), "--quiet", "--do", r"open \\.\DirqlLegacy as f"]);
+    assert_eq!(answer.code, Some(1), "{}", answer.said());
+    assert!(
+        answer.out.contains("DriverEntry") && answer.out.contains("STATUS_UNSUCCESSFUL"),
+        "{}",
+        answer.said()
+    );
+    assert!(!answer.out.contains("CreateFile"), "the script did not run\n{}", answer.said());
+}
+
+#[test]
+fn two_processes_run_the_same_events_and_leave_the_same_memory() {
+    let randomised = std::fs::read_to_string("/proc/sys/kernel/randomize_va_space").unwrap_or_default();
+    assert_ne!(
+        randomised.trim(),
+        "0",
+        "the host's address randomisation is off, so this test would prove nothing"
+    );
+    for (sys, script) in [
+        ("legacy.sys", WRITE),
+        (
+            "queue.sys",
+            r"open \\.\DirqlQueue as q overlapped; async a read q 4; t: write q hex:0102; cancel a; join a expect STATUS_CANCELLED; join t",
+        ),
+    ] {
+        let first = run(sys, &["--json", "--processors", "2", "--do", script]);
+        let second = run(sys, &["--json", "--processors", "2", "--do", script]);
+        assert_eq!(first.code, Some(0), "{}", first.said());
+        assert_eq!(first.out, second.out, "{sys}: every event, address and hash is the same");
+        let end: serde_json::Value = serde_json::from_str(first.out.lines().last().unwrap()).unwrap();
+        assert_eq!(end["memory_hash"].as_str().map(str::len), Some(32));
+        assert_eq!(end["trace_hash"].as_str().map(str::len), Some(32));
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_fault() {
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dirql"))
+        .arg("run")
+        .arg(driver("legacy.sys"))
+        .args(["--do", WRITE])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

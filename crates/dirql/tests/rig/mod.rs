@@ -1,0 +1,45 @@
+//! For stories of whole machines: compiled drivers, and a machine even if another test of this process has one.
+#![allow(dead_code, reason = "each test file uses its part of the rig")]
+
+use std::path::{Path, PathBuf};
+
+use dirql::{Bench, Error, Machine, Play, Report, script};
+
+/// A driver that `cargo xtask drivers` has built, or a file beside it.
+pub(crate) fn driver(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/drivers").join(name);
+    assert!(path.is_file(), "{} is not there: run `cargo xtask drivers` first", path.display());
+    path
+}
+
+/// A machine that `bench` makes; waits until no other test of this process has one.
+pub(crate) fn start(bench: impl Fn() -> Bench) -> Machine {
+    loop {
+        match bench().start() {
+            Ok(machine) => return machine,
+            Err(Error::Busy) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Carries out a script; it must hold.
+pub(crate) fn play(machine: &Machine, text: &str) {
+    if let Err(error) = try_play(machine, text) {
+        panic!("{error}\nthe driver printed:\n  {}", machine.prints().join("\n  "));
+    }
+}
+
+/// Carries out a script.
+pub(crate) fn try_play(machine: &Machine, text: &str) -> Result<(), Error> {
+    let script = script::parse("test", text).unwrap_or_else(|error| panic!("{error}"));
+    machine.play(Play::new(script, Path::new("")).expect("it names no files"))
+}
+
+/// A machine with a driver without hardware, a script carried out in it, and what came of it.
+pub(crate) fn run(sys: &str, text: &str) -> Report {
+    let machine = start(|| Bench::new().driver(driver(sys)));
+    // What goes wrong stands in the report.
+    let _ = try_play(&machine, text);
+    machine.finish()
+}
