@@ -156,7 +156,7 @@ fn an_export_called_on_a_bad_stack_does_not_hurt_us() {
 #[test]
 fn text_cannot_be_written_and_data_cannot_be_run() {
     let rig = Rig::new(&assemble(|a| {
-        a.mov(byte_ptr(rcx), 0xC3u32 as i32).unwrap();
+        a.mov(byte_ptr(rcx), 0x33).unwrap();
         a.call(rcx).unwrap();
         a.ret().unwrap();
     }));

@@ -13,7 +13,7 @@ use std::process::Command;
 use engine::windows::{IMAGES, PAGE, SYSTEM, USER};
 use engine::{DriverPtr, Engine, Progress, Protection, StartError, outside};
 use rig::native::Native;
-use rig::{CODE, DATA, Rig, STACK_TOP};
+use rig::{DATA, Rig, STACK_TOP};
 
 const MACHINE_HEAP: std::ops::Range<u64> = 0x2040_0000_0000..0x2044_0000_0000;
 
@@ -207,5 +207,4 @@ fn a_system_call_from_below_the_hosts_code_is_a_signal() {
         Command::new(std::env::current_exe().unwrap()).args(["--exact", test]).env(CHILD, "1").output();
     let status = status.unwrap().status;
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGSYS), "{status}");
-    assert!(CODE > 0);
 }

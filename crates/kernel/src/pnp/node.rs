@@ -91,39 +91,6 @@ pub struct Answers {
     pub requirements: Vec<u8>,
 }
 
-/// A node for tests of other prefixes, whose device object is `pdo` and whose hardware is nobody's.
-#[cfg(test)]
-pub(crate) fn pretend(k: &mut Kernel, pdo: DriverPtr<DEVICE_OBJECT>, device_id: &str, instance_id: &str) {
-    let at = crate::hal::hardware::PciAddress { bus: 0, device: 1, function: 0 };
-    let node = Node {
-        function: Function { address: at, name: "pretended#0".to_owned(), windows: Vec::new(), line: None },
-        identity: Identity {
-            at,
-            vendor: 0,
-            device: 0,
-            revision: 0,
-            class: [0; 3],
-            subsystem_vendor: 0,
-            subsystem: 0,
-        },
-        state: State::Enumerated,
-        answers: Answers {
-            device_id: device_id.into(),
-            instance_id: instance_id.into(),
-            ..Answers::default()
-        },
-        installation: None,
-        driver: DriverPtr::NULL,
-        resources: Vec::new(),
-        device_state: 0,
-        seen: false,
-        interfaces: 0,
-        power: 1,
-        number: 1,
-    };
-    k.pnp.nodes.insert(NodeId(pdo.address), node);
-}
-
 /// A device node.
 pub(crate) struct Node {
     pub(crate) function: Function,
