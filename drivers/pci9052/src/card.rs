@@ -97,14 +97,15 @@ impl Function for Card {
     }
 
     fn stop(device: &Device<Self>, why: Stop, passive: &mut Passive) {
-        Line::new("pci9052: stopped").print();
         let comes_back = why == Stop::Rebalance;
         device.gate.with(passive, |gate| {
             gate.paused |= comes_back;
             gate.closed |= !comes_back;
         });
         if why == Stop::SurpriseRemoval {
-            drop(device.hardware.take(passive));
+            if device.hardware.take(passive).is_some() {
+                Line::new("pci9052: the card is gone").print();
+            }
         } else {
             release(device, passive);
         }
@@ -196,5 +197,6 @@ pub(crate) fn poll(device: &Device<Card>, dispatch: &mut Dispatch) {
 fn release(device: &Device<Card>, passive: &mut Passive) {
     if let Some(hardware) = device.hardware.take(passive) {
         hardware.quiet(passive);
+        Line::new("pci9052: stopped").print();
     }
 }

@@ -285,6 +285,14 @@ pub(crate) unsafe fn accept<'irp, F: Function>(
 macro_rules! dispatch_routines {
     ($($name:ident at $level:ident;)*) => {$(
         unsafe extern "system" fn $name<F: Function>(object: *mut DEVICE_OBJECT, irp: *mut IRP) -> NtStatus {
+            // An instruction of no bytes: else routines that do the same would be one, under the name of either.
+            // SAFETY: it does nothing.
+            unsafe {
+                core::arch::asm!(
+                    concat!("# ", stringify!($name)),
+                    options(nomem, nostack, preserves_flags)
+                );
+            }
             // SAFETY: called by the system with a request for a device of ours, at this level.
             let (accepted, mut level) = unsafe { (accept::<F>(object, irp), $level::assume()) };
             match accepted {
