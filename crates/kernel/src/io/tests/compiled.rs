@@ -269,3 +269,50 @@ fn a_driver_whose_entry_fails_is_gone_and_what_it_left_is_told() {
     assert_eq!(outcome.findings.len(), 1);
     assert!(outcome.findings[0].message.contains("its DriverEntry failed"));
 }
+
+const LEGACY: &str = "\\\\.\\DirqlLegacy";
+const CAN_WRITE: u32 = 2 << 14;
+const CAN_READ: u32 = 1 << 14;
+
+/// A control code of `legacy.c`: answer, and what is in the output buffer.
+fn control(
+    cx: &mut Cx<'_>,
+    handle: Handle,
+    code: u32,
+    input: &[u8],
+    output: &[u8],
+) -> Flow<(NtStatus, Vec<u8>)> {
+    let (input, output) = (buffer(cx, input), buffer(cx, output));
+    let answer = file::device_control(cx, handle, code, input, output)?;
+    Ok((answer.status, user::read(cx, output.address, answer.information.try_into().unwrap()).unwrap()))
+}
+
+#[test]
+fn every_way_a_request_carries_data_works_in_a_compiled_driver() {
+    with_driver(compile("legacy.c", &[]), |cx| {
+        let handle = file::open(cx, LEGACY, &OpenOptions::default())?.unwrap();
+        let data = buffer(cx, b"hello");
+        assert_eq!(file::write(cx, handle, data, None)?.information, 5);
+        let (status, text) = control(cx, handle, code(0x800), b"buffered", &[0; 8])?;
+        assert_eq!((status, text.as_slice()), (NtStatus::SUCCESS, &b"BUFFERED"[..]));
+        // METHOD_IN_DIRECT: the output buffer is what is stored, at the offset in the input.
+        let store = code(0x801) | CAN_WRITE | 1;
+        assert_eq!(control(cx, handle, store, &5_u32.to_le_bytes(), b", you")?.0, NtStatus::SUCCESS);
+        let numbers: Vec<u8> = [1_u32, 2, 39].iter().flat_map(|n| n.to_le_bytes()).collect();
+        let (status, sum) = control(cx, handle, code(0x802) | 2, &numbers, &[0; 8])?;
+        assert_eq!((status, sum.as_slice()), (NtStatus::SUCCESS, &[3, 0, 0, 0, 42, 0, 0, 0][..]));
+        let (status, text) = control(cx, handle, code(0x803) | 3, b"neither", &[0; 7])?;
+        assert_eq!((status, text.as_slice()), (NtStatus::SUCCESS, &b"rehtien"[..]));
+        let to = buffer(cx, &[0; 10]);
+        assert_eq!(file::read(cx, handle, to, Some(0))?.information, 10);
+        assert_eq!(user::read(cx, to.address, 10).unwrap(), b"hello, you");
+        assert_eq!(file::read(cx, handle, to, None)?.status, NtStatus::END_OF_FILE, "the position has moved");
+        let (_, state) = control(cx, handle, code(0x804) | CAN_READ, &[], &[0; 20])?;
+        // Limit, bytes kept, handles, reads, writes.
+        assert_eq!(state, [4096_u32, 10, 1, 1, 2].iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<_>>());
+        assert_eq!(control(cx, handle, code(0x8FF), &[], &[])?.0, NtStatus::INVALID_DEVICE_REQUEST);
+        assert_eq!(file::close(cx, handle)?, NtStatus::SUCCESS);
+        Ok(())
+    })
+    .clean();
+}

@@ -218,3 +218,78 @@ fn a_dereference_too_many_is_stopped_with_18() {
     let (rule, code, _) = outcome.verdict();
     assert_eq!((rule, code), ("object-reference", 0x18));
 }
+
+#[test]
+fn an_interrupt_is_connected_by_line_by_vector_and_as_a_fall_back_for_messages() {
+    use crate::io::interrupt::{connect_ex, disconnect_ex};
+    use crate::pnp::resource::{Interrupt, Resource};
+    use abi::{
+        IO_CONNECT_INTERRUPT_FULLY_SPECIFIED_PARAMETERS as FULL,
+        IO_CONNECT_INTERRUPT_LINE_BASED_PARAMETERS as LINE,
+        IO_CONNECT_INTERRUPT_MESSAGE_BASED_PARAMETERS as MESSAGE,
+        IO_CONNECT_INTERRUPT_PARAMETERS as PARAMETERS, IO_DISCONNECT_INTERRUPT_PARAMETERS as DISCONNECT,
+    };
+
+    const NUMBER: u32 = 5;
+    let outcome = story_with_card(|cx| {
+        crate::pnp::enumerate(cx)?;
+        let id = crate::pnp::named(cx, "card#0").expect("the rig's card");
+        let kind = crate::mm::pool::Kind::NonPaged;
+        let block = crate::mm::pool::allocate::<()>(cx, kind, 0x200, 0)?.address;
+        let (parameters, object) = (DriverPtr::<PARAMETERS>::new(block), DriverPtr::new(block + 0x100));
+        let isr = routine(cx, |_, _| Ok(0));
+
+        cx.write(parameters + PARAMETERS::Version, 2)?;
+        let line = parameters + PARAMETERS::LineBased;
+        cx.write(line + LINE::PhysicalDeviceObject, id.pdo())?;
+        cx.write(line + LINE::InterruptObject, object)?;
+        cx.write(line + LINE::ServiceRoutine, isr)?;
+        assert_eq!(connect_ex(cx, parameters)?, NtStatus::NOT_FOUND, "it was not started with an interrupt");
+
+        let vector = crate::ke::interrupt::vector_of_line(NUMBER);
+        let irql = crate::ke::interrupt::irql_of_line(NUMBER);
+        let interrupt = Resource::Interrupt(Interrupt { line: NUMBER, vector, irql, affinity: 1 });
+        cx.with(|k| k.pnp.node_mut(id).resources.push(interrupt));
+        assert_eq!(connect_ex(cx, parameters)?, NtStatus::SUCCESS);
+        let disconnect = DriverPtr::<DISCONNECT>::new(block + 0x180);
+        let connected = cx.read(object)?;
+        cx.write(disconnect + DISCONNECT::ConnectionContext_InterruptObject, connected)?;
+        disconnect_ex(cx, disconnect)?;
+
+        cx.write(parameters, PARAMETERS::zeroed())?;
+        cx.write(parameters + PARAMETERS::Version, 3)?;
+        let message = parameters + PARAMETERS::MessageBased;
+        cx.write(message + MESSAGE::PhysicalDeviceObject, id.pdo())?;
+        cx.write(message + MESSAGE::ConnectionContext_InterruptObject, object)?;
+        cx.write(message + MESSAGE::MessageServiceRoutine, isr)?;
+        assert_eq!(connect_ex(cx, parameters)?, NtStatus::NOT_FOUND, "no messages, and no fall-back routine");
+        cx.write(message + MESSAGE::FallBackServiceRoutine, isr)?;
+        assert_eq!(connect_ex(cx, parameters)?, NtStatus::SUCCESS);
+        assert_eq!(cx.read(parameters + PARAMETERS::Version)?, 2, "it says that it took the line");
+        let connected = cx.read(object)?;
+        cx.write(disconnect + DISCONNECT::ConnectionContext_InterruptObject, connected)?;
+        disconnect_ex(cx, disconnect)?;
+
+        cx.write(parameters, PARAMETERS::zeroed())?;
+        cx.write(parameters + PARAMETERS::Version, 1)?;
+        let full = parameters + PARAMETERS::FullySpecified;
+        cx.write(full + FULL::InterruptObject, object)?;
+        cx.write(full + FULL::ServiceRoutine, isr)?;
+        cx.write(full + FULL::Vector, vector)?;
+        cx.write(full + FULL::Irql, irql)?;
+        cx.write(full + FULL::SynchronizeIrql, irql - 1)?;
+        cx.write(full + FULL::ProcessorEnableMask, 1)?;
+        assert_eq!(
+            connect_ex(cx, parameters)?,
+            NtStatus::INVALID_PARAMETER,
+            "synchronizes below its own level"
+        );
+        cx.write(full + FULL::SynchronizeIrql, irql)?;
+        assert_eq!(connect_ex(cx, parameters)?, NtStatus::SUCCESS);
+        let connected = cx.read(object)?;
+        cx.write(disconnect + DISCONNECT::ConnectionContext_InterruptObject, connected)?;
+        disconnect_ex(cx, disconnect)?;
+        disconnect_ex(cx, disconnect)
+    });
+    assert_eq!(outcome.verdict().0, "interrupt-not-connected");
+}
