@@ -52,7 +52,7 @@ fn a_driver_reads_its_parameters_by_handle() {
         assert_eq!(status, NtStatus::SUCCESS);
         let name = unicode(cx, "DEPTH");
         let (buffer, length) = (bytes(cx, &[0xEE; 32]), DriverPtr::new(bytes(cx, &[0; 4])));
-        let mut query = |cx: &mut Cx<'_>, room| {
+        let query = |cx: &mut Cx<'_>, room| {
             let class = KeyValuePartialInformation;
             let status = value::query(cx, parameters, name, class, buffer, room, length).unwrap();
             (status, cx.read(length).unwrap())
@@ -98,11 +98,13 @@ fn a_key_is_made_written_enumerated_and_deleted() {
             names.push(char::from(cx.read(DriverPtr::<u8>::new(buffer + 0x10)).unwrap()));
         }
         assert_eq!(names, "Ab", "by name, whatever the case");
-        value::query_key(cx, card, KeyFullInformation, buffer, 128, length).unwrap();
+        let status = value::query_key(cx, card, KeyFullInformation, buffer, 128, length);
+        assert_eq!(status, Ok(NtStatus::SUCCESS));
         let info: DriverPtr<KEY_FULL_INFORMATION> = DriverPtr::new(buffer);
         assert_eq!(cx.read(info + KEY_FULL_INFORMATION::SubKeys).unwrap(), 2);
         assert_eq!(cx.read(info + KEY_FULL_INFORMATION::MaxValueDataLen).unwrap(), 4);
-        value::enumerate(cx, card, 0, KeyValueFullInformation, buffer, 128, length).unwrap();
+        let status = value::enumerate(cx, card, 0, KeyValueFullInformation, buffer, 128, length);
+        assert_eq!(status, Ok(NtStatus::SUCCESS));
         let offset: u32 = cx.read(DriverPtr::new(buffer + 8)).unwrap();
         assert_eq!(cx.read_bytes(buffer + u64::from(offset), 4).unwrap(), sz("x"));
 

@@ -9,7 +9,7 @@ use engine::{Flow, Leave};
 use super::{fast_mutex, list, lookaside, mode, resource, slist};
 use crate::Cx;
 use crate::ke::rig::{Driver, Log, bug_check, machine, message, rule, settle, spawn};
-use crate::ke::{event, irql, region};
+use crate::ke::{event, guarded_mutex, irql, region};
 use crate::mm::pool_exports;
 use crate::mm::rig::bytes;
 
@@ -87,6 +87,24 @@ fn a_mutex_taken_twice_released_by_another_or_never_initialized_is_a_verdict() {
             fast_mutex::acquire_unsafe(cx, mutex)
         });
         assert_eq!((rule(cx), bug_check(cx)), (Some("fast-mutex-apcs"), Some(0xC4)));
+    });
+}
+
+#[test]
+fn a_guarded_mutex_is_a_guarded_region_too() {
+    machine(|cx| {
+        let mutex = DriverPtr::new(bytes(cx, &[0xCD; 0x38]));
+        on_thread(cx, move |cx| {
+            guarded_mutex::initialize(cx, mutex)?;
+            guarded_mutex::acquire(cx, mutex)?;
+            assert_eq!((irql::current(cx), region::are_all_apcs_disabled(cx)), (0, Ok(true)));
+            assert_eq!(guarded_mutex::try_acquire(cx, mutex), Ok(false));
+            guarded_mutex::release(cx, mutex)?;
+            assert_eq!(region::are_all_apcs_disabled(cx), Ok(false));
+            assert_eq!(guarded_mutex::try_acquire(cx, mutex), Ok(true));
+            guarded_mutex::release(cx, mutex)
+        });
+        assert_eq!(rule(cx), None, "{}", message(cx));
     });
 }
 
@@ -171,7 +189,8 @@ fn a_writer_that_becomes_a_reader_lets_readers_in() {
 
 #[test]
 fn what_can_be_wrong_with_a_resource_is_told() {
-    let stories: [(&str, Option<u32>, fn(&mut Cx<'_>, DriverPtr<ERESOURCE>) -> Flow<()>); 5] = [
+    type Story = fn(&mut Cx<'_>, DriverPtr<ERESOURCE>) -> Flow<()>;
+    let stories: [(&str, Option<u32>, Story); 5] = [
         ("resource-apcs-enabled", Some(0xC4), |cx, lock| {
             resource::acquire_shared(cx, lock, true).map(|_| ())
         }),

@@ -20,6 +20,7 @@ exports! { FUNCTIONS:
     : ExAllocateFromPagedLookasideList(1) @ 0..=1 => ex::lookaside::allocate;
     : ExAllocatePool(2) @ 0..=2 => mm::pool_exports::allocate_pool;
     : ExAllocatePool2(3) @ 0..=2 => mm::pool_exports::allocate_pool2;
+    : ExAllocatePool3(5) @ 0..=2 => mm::pool_exports::allocate_pool3;
     : ExAllocatePoolWithQuota(2) @ 0..=2 => mm::pool_exports::allocate_with_quota;
     : ExAllocatePoolWithQuotaTag(3) @ 0..=2 => mm::pool_exports::allocate_with_quota_tag;
     : ExAllocatePoolWithTag(3) @ 0..=2 => mm::pool_exports::allocate_with_tag;
@@ -33,6 +34,7 @@ exports! { FUNCTIONS:
     : ExEnterCriticalRegionAndAcquireResourceShared(1) @ 0..=1 => ex::resource::enter_shared;
     : ExFlushLookasideListEx(1) @ 0..=2 => ex::lookaside::flush;
     : ExFreePool(1) @ 0..=2 => mm::pool_exports::free_pool;
+    : ExFreePool2(4) @ 0..=2 => mm::pool_exports::free_pool2;
     : ExFreePoolWithTag(2) @ 0..=2 => mm::pool_exports::free_with_tag;
     : ExFreeToLookasideListEx(2) @ 0..=2 => ex::lookaside::free;
     : ExFreeToNPagedLookasideList(2) @ 0..=2 => ex::lookaside::free;
@@ -148,6 +150,8 @@ exports! { FUNCTIONS:
     : IoIsWdmVersionAvailable(2) @ 0..=0 => io::query::is_wdm_version_available;
     : IoMakeAssociatedIrp(2) @ 0..=2 => io::build::associated;
     : IoOpenDeviceRegistryKey(4) @ 0..=0 => pnp::registry::open;
+    : IoOpenDeviceInterfaceRegistryKey(3) @ 0..=0 => io::registry_key::open_interface;
+    : IoOpenDeviceRegistryKey(4) @ 0..=0 => io::registry_key::open_device;
     : IoQueueWorkItem(4) @ 0..=2 => io::work_item::queue;
     : IoQueueWorkItemEx(4) @ 0..=2 => io::work_item::queue_ex;
     : IoRegisterDeviceInterface(4) @ 0..=0 => io::interface::register;
@@ -180,6 +184,7 @@ exports! { FUNCTIONS:
     : KdDisableDebugger(0) @ 0..=15 => kd::breakpoint::debugger_inactive;
     : KdEnableDebugger(0) @ 0..=15 => kd::breakpoint::debugger_inactive;
     : KdRefreshDebuggerNotPresent(0) @ 0..=15 => kd::breakpoint::refresh_not_present;
+    : KeAcquireGuardedMutex(1) @ 0..=1 => ke::guarded_mutex::acquire;
     : KeAcquireInStackQueuedSpinLock(2) @ 0..=2 => ke::spinlock::acquire_queued;
     : KeAcquireInStackQueuedSpinLockAtDpcLevel(2) @ 2..=15 => ke::spinlock::acquire_queued_at_dispatch;
     : KeAcquireInterruptSpinLock(1) @ 0..=12 => ke::interrupt::acquire_spin_lock;
@@ -203,6 +208,7 @@ exports! { FUNCTIONS:
     : KeInitializeDeviceQueue(1) @ 0..=2 => io::device_queue::initialize;
     : KeInitializeDpc(3) @ 0..=15 => ke::dpc::initialize;
     : KeInitializeEvent(3) @ 0..=15 => ke::event::initialize;
+    : KeInitializeGuardedMutex(1) @ 0..=1 => ke::guarded_mutex::initialize;
     : KeInitializeMutex(2) @ 0..=15 => ke::mutex::initialize;
     : KeInitializeSemaphore(3) @ 0..=2 => ke::semaphore::initialize;
     : KeInitializeSpinLock(1) @ 0..=15 => ke::spinlock::initialize;
@@ -236,6 +242,7 @@ exports! { FUNCTIONS:
     : KeReadStateMutex(1) @ 0..=2 => ke::mutex::read_state;
     : KeReadStateSemaphore(1) @ 0..=15 => ke::semaphore::read_state;
     : KeReadStateTimer(1) @ 0..=2 => ke::timer::read_state;
+    : KeReleaseGuardedMutex(1) @ 0..=1 => ke::guarded_mutex::release;
     : KeReleaseInStackQueuedSpinLock(1) @ 2..=2 => ke::spinlock::release_queued;
     : KeReleaseInStackQueuedSpinLockFromDpcLevel(1) @ 2..=15 => ke::spinlock::release_queued_from_dispatch;
     : KeReleaseInterruptSpinLock(2) @ 0..=15 => ke::interrupt::release_spin_lock;
@@ -265,6 +272,7 @@ exports! { FUNCTIONS:
     hal : KeStallExecutionProcessor(1) @ 0..=15 => ke::time::stall;
     : KeSynchronizeExecution(3) @ 0..=12 => ke::interrupt::synchronize;
     : KeTestSpinLock(1) @ 0..=15 => ke::spinlock::test;
+    : KeTryToAcquireGuardedMutex(1) @ 0..=1 => ke::guarded_mutex::try_acquire;
     : KeTryToAcquireSpinLockAtDpcLevel(1) @ 2..=15 => ke::spinlock::try_acquire_at_dispatch;
     : KeWaitForMultipleObjects(8) @ 0..=2 => ke::wait::multiple;
     : KeWaitForMutexObject(5) @ 0..=2 => ke::wait::mutex;

@@ -10,6 +10,7 @@ use super::irp::Origin;
 use super::violation::device_name;
 use super::{device, driver};
 use crate::cx::{Cx, Kernel};
+use crate::ex::{lookaside, resource};
 use crate::ke;
 use crate::mm::{contiguous, io_space, mdl, pool, pool_check};
 use crate::verdict::Verdict;
@@ -58,6 +59,7 @@ pub(crate) fn report(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, when: Wh
     let gone = Gone { driver, service, base, size, after };
     refuse_still_called(cx, &gone)?;
     objects(cx, &gone)?;
+    pool_check::all(cx)?;
     if base != 0 {
         memory(cx, &gone);
     }
@@ -193,6 +195,12 @@ fn memory(cx: &mut Cx<'_>, gone: &Gone) {
             list.pages, list.mappings, list.mdl, list.locked_by
         );
         gone.leak(cx, "locked-pages-leak", &what);
+    }
+    for list in lookaside::outstanding(cx, gone.base) {
+        gone.leak(cx, "lookaside-leak", &format!("did not delete its lookaside list {list:#x}"));
+    }
+    for resource in resource::outstanding(cx, gone.base) {
+        gone.leak(cx, "resource-leak", &format!("did not delete its ERESOURCE {resource:#x}"));
     }
     for (run, who) in contiguous::outstanding(cx, gone.base) {
         let what = format!("did not free {} bytes of contiguous memory, allocated by {who}", run.bytes);

@@ -26,6 +26,7 @@ pub mod library;
 pub mod links;
 pub mod pending;
 pub mod query;
+pub mod registry_key;
 pub mod remove_lock;
 pub(crate) mod routine;
 pub mod send;

@@ -192,9 +192,9 @@ mod tests {
             let (start, end) = (ansi(cx, "card %d: "), ansi(cx, "%wZ ready\r\nnext\n\nand"));
             let name = unicode(cx, "\\Device\\X");
             let args = arguments(cx, &[start, 3]);
-            dbg_print(cx, &args).unwrap();
+            assert_eq!(dbg_print(cx, &args), Ok(NtStatus::SUCCESS));
             let args = arguments(cx, &[end, name.address]);
-            dbg_print(cx, &args).unwrap();
+            assert_eq!(dbg_print(cx, &args), Ok(NtStatus::SUCCESS));
         });
         assert_eq!(lines, ["card 3: \\Device\\X ready", "next", "", "and"]);
     }
@@ -206,15 +206,18 @@ mod tests {
             let format = ansi(cx, "level %u\n");
             for level in [0_u32, 3, 4, 0x8000_0100] {
                 let args = arguments(cx, &[IHVDRIVER.into(), level.into(), format, level.into()]);
-                dbg_print_ex(cx, &args).unwrap();
+                assert_eq!(dbg_print_ex(cx, &args), Ok(NtStatus::SUCCESS));
             }
-            set_filter(cx, IHVDRIVER, 0x8000_0100, true).unwrap();
-            set_filter(cx, IHVDRIVER, 3, false).unwrap();
+            assert_eq!(set_filter(cx, IHVDRIVER, 0x8000_0100, true), Ok(NtStatus::SUCCESS));
+            assert_eq!(set_filter(cx, IHVDRIVER, 3, false), Ok(NtStatus::SUCCESS));
             assert!(!query_filter(cx, IHVDRIVER, 3).unwrap());
             for level in [3_u32, 0x8000_0100] {
                 let list = arguments(cx, &[level.into()]).slot(0);
                 let prefix = ansi(cx, "drv: ");
-                v_dbg_print_ex_with_prefix(cx, prefix, IHVDRIVER, level, format, list).unwrap();
+                assert_eq!(
+                    v_dbg_print_ex_with_prefix(cx, prefix, IHVDRIVER, level, format, list),
+                    Ok(NtStatus::SUCCESS)
+                );
             }
         });
         assert_eq!(lines, ["level 0", "level 3", "drv: level 2147483904"]);
@@ -225,7 +228,7 @@ mod tests {
         let lines = printed(|cx| {
             let (format, long) = (ansi(cx, "%s\n"), ansi(cx, &"x".repeat(600)));
             let args = arguments(cx, &[format, long]);
-            dbg_print(cx, &args).unwrap();
+            assert_eq!(dbg_print(cx, &args), Ok(NtStatus::SUCCESS));
         });
         assert_eq!(lines, ["x".repeat(512)]);
     }

@@ -11,6 +11,7 @@ pub mod dispatcher;
 pub mod dpc;
 pub mod event;
 pub mod fault;
+pub mod guarded_mutex;
 pub mod instruction;
 pub mod interrupt;
 pub mod irql;

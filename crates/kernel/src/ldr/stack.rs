@@ -20,22 +20,28 @@ pub fn lines(cx: &mut Cx<'_>) -> Vec<StackLine> {
     for caller in cx.engine().callers() {
         walk(cx, &caller, &mut addresses);
     }
-    let line = |address| StackLine { address, symbol: symbols::describe(cx, address) };
-    addresses.into_iter().map(line).collect()
+    let mut lines = Vec::new();
+    for (address, is_return) in addresses {
+        let describe = if is_return { symbols::describe_return } else { symbols::describe };
+        lines.push(StackLine { address, symbol: describe(cx, address) });
+    }
+    lines
 }
 
-/// The frames of one stretch: from where the driver waits for the kernel up to where the kernel called it.
-fn walk(cx: &mut Cx<'_>, caller: &Caller, addresses: &mut Vec<u64>) {
+/// The frames of one stretch, from where the driver waits for the kernel up to where the kernel called it, and whether
+/// each is a return address.
+fn walk(cx: &mut Cx<'_>, caller: &Caller, addresses: &mut Vec<(u64, bool)>) {
     let mut registers =
         UnwindRegisters { rip: caller.rip, general: caller.registers.general, ..UnwindRegisters::default() };
     let engine = cx.engine();
     let mut read = |address| engine.read::<u64>(DriverPtr::new(address)).ok();
-    if read(registers.rsp()) == Some(registers.rip) {
+    let mut is_return = read(registers.rsp()) == Some(registers.rip);
+    if is_return {
         // It stands in a call of the kernel: the return address is still on the stack.
         registers.general[unwind::RSP] += 8;
     }
     while addresses.len() < MOST_LINES {
-        addresses.push(registers.rip);
+        addresses.push((registers.rip, is_return));
         let up = cx.with(|k| {
             let (base, loaded) = k.ldr.image_at(registers.rip)?;
             unwind::step(&loaded.image, base, &registers, &mut read)
@@ -45,6 +51,6 @@ fn walk(cx: &mut Cx<'_>, caller: &Caller, addresses: &mut Vec<u64>) {
         if cx.with(|k| k.ldr.image_at(next.rip).is_none()) {
             return;
         }
-        registers = next;
+        (registers, is_return) = (next, true);
     }
 }

@@ -1,6 +1,4 @@
-//! An address as a driver engineer reads it: `pciline.sys!OnInterrupt+0x12`, `ntoskrnl.exe!KeSetEvent`.
-
-use image::Symbol;
+//! An address as a driver engineer reads it: `pciline.sys!OnInterrupt+0x12 (isr.c:40)`, `ntoskrnl.exe!KeSetEvent`.
 
 use super::{imports, pseudo};
 use crate::cx::Cx;
@@ -8,10 +6,25 @@ use crate::exports::row;
 
 /// The name of an address: of an image's code, of an export, of an unloaded driver; else just the number.
 pub fn describe(cx: &mut Cx<'_>, address: u64) -> String {
+    named(cx, address, address)
+}
+
+/// As [`describe`], for a return address: the call before it is what counts, the offset is the return address's.
+pub(crate) fn describe_return(cx: &mut Cx<'_>, address: u64) -> String {
+    named(cx, address, address.saturating_sub(1))
+}
+
+fn named(cx: &mut Cx<'_>, address: u64, within: u64) -> String {
     if let Some(text) = cx.with(|k| {
-        let (base, loaded) = k.ldr.image_at(address)?;
-        let rva = u32::try_from(address - base).ok()?;
-        Some(in_image(&loaded.name, loaded.symbols.lookup(rva), rva))
+        let (base, loaded) = k.ldr.image_at(within)?;
+        let (name, rva) = (&loaded.name, u32::try_from(within - base).ok()?);
+        Some(match loaded.symbols.lookup(rva) {
+            Some(mut symbol) => {
+                symbol.offset += u32::try_from(address - within).unwrap_or(0);
+                format!("{name}!{symbol}")
+            }
+            None => format!("{name}+{:#x}", address - base),
+        })
     }) {
         return text;
     }
@@ -26,12 +39,4 @@ pub fn describe(cx: &mut Cx<'_>, address: u64) -> String {
         (address - base < *size).then(|| format!("{name}+{:#x} (unloaded)", address - base))
     });
     gone.unwrap_or_else(|| format!("{address:#x}"))
-}
-
-fn in_image(name: &str, symbol: Option<Symbol<'_>>, rva: u32) -> String {
-    match symbol {
-        Some(Symbol { name: symbol, offset: 0, .. }) => format!("{name}!{symbol}"),
-        Some(Symbol { name: symbol, offset, .. }) => format!("{name}!{symbol}+{offset:#x}"),
-        None => format!("{name}+{rva:#x}"),
-    }
 }

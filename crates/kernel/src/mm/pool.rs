@@ -12,6 +12,7 @@ use engine::windows::PAGE;
 use engine::{Flow, Protection};
 
 use super::map::{self, Page};
+use super::physical::Limits;
 use super::pool_check;
 use super::space::Zone;
 use crate::cx::{Cx, Kernel};
@@ -124,8 +125,18 @@ pub(crate) struct Request {
     pub(crate) tag: u32,
     pub(crate) zeroed: bool,
     pub(crate) cache_aligned: bool,
+    /// By luck, its pages are contiguous.
+    pub(crate) contiguous: bool,
     pub(crate) owner: Option<u64>,
     pub(crate) caller: u64,
+}
+
+impl Request {
+    /// A zeroed block of the kernel's own.
+    const fn own(kind: Kind, bytes: u64, tag: u32) -> Self {
+        let (zeroed, cache_aligned, contiguous) = (true, false, false);
+        Self { kind, bytes, tag, zeroed, cache_aligned, contiguous, owner: None, caller: 0 }
+    }
 }
 
 /// Allocates for the kernel itself: zeroed, 16-byte aligned; null if there is no memory.
@@ -133,8 +144,7 @@ pub(crate) struct Request {
 /// # Errors
 /// None today; what allocates may come to stop the machine.
 pub fn allocate<T>(cx: &mut Cx<'_>, kind: Kind, bytes: u64, tag: u32) -> Flow<DriverPtr<T>> {
-    let request = Request { kind, bytes, tag, zeroed: true, cache_aligned: false, owner: None, caller: 0 };
-    Ok(DriverPtr::new(allocate_block(cx, &request).unwrap_or(0)))
+    Ok(DriverPtr::new(allocate_block(cx, &Request::own(kind, bytes, tag)).unwrap_or(0)))
 }
 
 /// Allocates what the calling driver will have to free (as `RtlAnsiStringToUnicodeString` does for it): zeroed; null if
@@ -144,7 +154,7 @@ pub fn allocate<T>(cx: &mut Cx<'_>, kind: Kind, bytes: u64, tag: u32) -> Flow<Dr
 /// As [`allocate`].
 pub fn allocate_for_caller<T>(cx: &mut Cx<'_>, kind: Kind, bytes: u64, tag: u32) -> Flow<DriverPtr<T>> {
     let (owner, caller) = caller(cx);
-    let request = Request { kind, bytes, tag, zeroed: true, cache_aligned: false, owner, caller };
+    let request = Request { owner, caller, ..Request::own(kind, bytes, tag) };
     Ok(DriverPtr::new(allocate_block(cx, &request).unwrap_or(0)))
 }
 
@@ -198,12 +208,24 @@ fn take(k: &mut Kernel, request: &Request) -> Option<u64> {
         k.engine.write_bytes(address - GUARD, &contents).expect("pool pages are mapped");
         address
     } else {
-        let address = map::allocate(k, kind.zone(), block.pages(), kind.page(), fill)?;
+        let address = take_pages(k, &block, request.contiguous, fill)?;
         let tail = vec![GUARD_FILL; usize_of(block.pages() * PAGE - bytes)];
         k.engine.write_bytes(address + bytes, &tail).expect("pool pages are mapped");
         address
     };
     k.mm.pool.blocks.insert(address, block);
+    Some(address)
+}
+
+/// Pages of its own for a large block.
+fn take_pages(k: &mut Kernel, block: &Block, contiguous: bool, fill: u8) -> Option<u64> {
+    let (zone, pages, page) = (block.kind.zone(), block.pages(), block.kind.page());
+    if !contiguous {
+        return map::allocate(k, zone, pages, page, fill);
+    }
+    let (address, _) = map::allocate_run(k, zone, pages, page, Limits::NONE)?;
+    let contents = vec![fill; usize_of(pages * PAGE)];
+    k.engine.write_bytes(address, &contents).expect("pool pages are mapped");
     Some(address)
 }
 

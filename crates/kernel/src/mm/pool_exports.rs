@@ -2,13 +2,16 @@
 //!
 //! Pages: *ExAllocatePool2 function*, *POOL_FLAGS*, *POOL_TYPE enumeration*, *ExAllocatePoolWithTag function*,
 //! *ExAllocatePoolWithQuotaTag function*, *ExFreePoolWithTag function*. No quota is charged, session pool is not there.
+#![allow(non_upper_case_globals, reason = "the constants are Microsoft's, under Microsoft's names")]
 
 use abi::{
     BAD_POOL_CALLER, DriverPtr, NonPagedPoolCacheAligned, NonPagedPoolMustSucceed, NtStatus,
-    POOL_FLAG_CACHE_ALIGNED, POOL_FLAG_NON_PAGED, POOL_FLAG_NON_PAGED_EXECUTE, POOL_FLAG_PAGED,
-    POOL_FLAG_RAISE_ON_FAILURE, POOL_FLAG_UNINITIALIZED, POOL_FLAG_USE_QUOTA, POOL_NX_ALLOCATION,
-    POOL_QUOTA_FAIL_INSTEAD_OF_RAISE, POOL_RAISE_IF_ALLOCATION_FAILURE, POOL_ZERO_ALLOCATION, PagedPool,
+    POOL_EXTENDED_PARAMETER, POOL_FLAG_CACHE_ALIGNED, POOL_FLAG_NON_PAGED, POOL_FLAG_NON_PAGED_EXECUTE,
+    POOL_FLAG_PAGED, POOL_FLAG_RAISE_ON_FAILURE, POOL_FLAG_UNINITIALIZED, POOL_FLAG_USE_QUOTA,
+    POOL_NX_ALLOCATION, POOL_QUOTA_FAIL_INSTEAD_OF_RAISE, POOL_RAISE_IF_ALLOCATION_FAILURE,
+    POOL_ZERO_ALLOCATION, PagedPool, PoolExtendedParameterNumaNode, PoolExtendedParameterPriority,
 };
+use engine::windows::PAGE;
 use engine::{Flow, Leave};
 
 use super::pool::{self, Kind, Request, tag_text};
@@ -67,6 +70,46 @@ pub fn allocate_pool2(cx: &mut Cx<'_>, flags: u64, bytes: u64, tag: u32) -> Flow
         raise,
     };
     grant(cx, &wish)
+}
+
+/// `ExAllocatePool3`: of extended parameters, priority and node are heeded by doing nothing; a required one of another
+/// kind cannot be satisfied.
+///
+/// # Errors
+/// As [`allocate_pool2`].
+pub fn allocate_pool3(
+    cx: &mut Cx<'_>,
+    flags: u64,
+    bytes: u64,
+    tag: u32,
+    parameters: DriverPtr<POOL_EXTENDED_PARAMETER>,
+    count: u32,
+) -> Flow<DriverPtr<()>> {
+    const OPTIONAL: u64 = 1 << 8;
+    for index in 0..count {
+        let bits = cx.read(parameters.index(index.into()) + POOL_EXTENDED_PARAMETER::Bits)?;
+        let [kind, ..] = bits.to_le_bytes();
+        let heeded = matches!(kind, PoolExtendedParameterPriority | PoolExtendedParameterNumaNode);
+        if !heeded && bits & OPTIONAL == 0 {
+            let raise = flags & POOL_FLAG_RAISE_ON_FAILURE != 0;
+            return fail(cx, "ExAllocatePool3", raise, NtStatus::INVALID_PARAMETER);
+        }
+    }
+    allocate_pool2(cx, flags, bytes, tag)
+}
+
+/// `ExFreePool2`.
+///
+/// # Errors
+/// As [`free_with_tag`].
+pub fn free_pool2(
+    cx: &mut Cx<'_>,
+    block: DriverPtr<()>,
+    tag: u32,
+    _parameters: u64,
+    _count: u32,
+) -> Flow<()> {
+    free_with_tag(cx, block, tag)
 }
 
 /// `ExAllocatePoolWithTag`.
@@ -182,7 +225,8 @@ fn grant(cx: &mut Cx<'_>, wish: &Wish) -> Flow<DriverPtr<()>> {
     let (owner, caller) = pool::caller(cx);
     let refused = cx.choose("fault.pool", 2) == 1;
     let Wish { kind, bytes, tag, zeroed, cache_aligned, .. } = *wish;
-    let request = Request { kind, bytes, tag, zeroed, cache_aligned, owner, caller };
+    let contiguous = bytes > PAGE && cx.choose("mm.contiguous", 2) == 1;
+    let request = Request { kind, bytes, tag, zeroed, cache_aligned, contiguous, owner, caller };
     let block = if refused { None } else { pool::allocate_block(cx, &request) };
     match block {
         Some(address) => Ok(DriverPtr::new(address)),

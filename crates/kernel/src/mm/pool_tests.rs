@@ -209,3 +209,43 @@ fn the_kernels_own_blocks_are_zeroed_and_nobodys_leak() {
         pool::free(cx, own).unwrap();
     });
 }
+
+#[test]
+fn pool3_heeds_what_it_knows_and_refuses_what_it_must_not_ignore() {
+    const SECURE: u64 = 2;
+    const OPTIONAL: u64 = 1 << 8;
+    machine(|cx| {
+        let parameter = DriverPtr::new(super::rig::bytes(cx, &[0; 16]));
+        for (bits, granted) in [(1, true), (SECURE, false), (SECURE | OPTIONAL, true)] {
+            cx.write(parameter + abi::POOL_EXTENDED_PARAMETER::Bits, bits).unwrap();
+            let block = exports::allocate_pool3(cx, 0x40, 8, TAG, parameter, 1).unwrap();
+            assert_eq!(!block.is_null(), granted, "{bits:#x}");
+        }
+    });
+}
+
+/// Answers 1 at one point, 0 at all others.
+struct Lucky;
+
+impl engine::Chooser for Lucky {
+    fn choose(&mut self, _strand: u32, point: engine::Point, _n: u32) -> u32 {
+        u32::from(point.0 == "mm.contiguous")
+    }
+    fn slice(&mut self, _strand: u32) -> u64 {
+        u64::MAX
+    }
+}
+
+#[test]
+fn a_buffer_is_contiguous_by_luck_only() {
+    let contiguous = |cx: &mut Cx<'_>| {
+        let address = block(cx, 3 * PAGE);
+        let pages: Vec<u64> =
+            cx.with(|k| (0..3).map(|n| k.mm.map.physical(address + n * PAGE).unwrap()).collect());
+        exports::free_pool(cx, DriverPtr::new(address)).unwrap();
+        pages.windows(2).all(|pair| pair[0] + PAGE == pair[1])
+    };
+    crate::ke::rig::Rig::default().run(|cx| assert!(!contiguous(cx)));
+    let lucky = crate::ke::rig::Rig { chooser: Box::new(Lucky), ..crate::ke::rig::Rig::default() };
+    lucky.run(|cx| assert!(contiguous(cx)));
+}

@@ -213,7 +213,7 @@ fn numbers_become_text_and_text_numbers() {
 fn info(cx: &mut Cx<'_>) -> DriverPtr<OSVERSIONINFOEXW> {
     let info: DriverPtr<OSVERSIONINFOEXW> = DriverPtr::new(bytes(cx, &[0; 0x11C]));
     cx.write(info + OSVERSIONINFOEXW::dwOSVersionInfoSize, 0x11C).unwrap();
-    version::get_version(cx, info).unwrap();
+    assert_eq!(version::get_version(cx, info), Ok(NtStatus::SUCCESS));
     info
 }
 
@@ -254,9 +254,9 @@ fn an_identifier_survives_its_text_and_new_ones_repeat_from_run_to_run() {
     for _ in 0..2 {
         machine(|cx| {
             let id = DriverPtr::new(bytes(cx, &[0; 16]));
-            guid::create(cx, id).unwrap();
+            assert_eq!(guid::create(cx, id), Ok(NtStatus::SUCCESS));
             let string = room(cx, 0);
-            guid::to_string(cx, id, string).unwrap();
+            assert_eq!(guid::to_string(cx, id, string), Ok(NtStatus::SUCCESS));
             let copy = DriverPtr::new(bytes(cx, &[0; 16]));
             assert_eq!(guid::from_string(cx, string, copy).unwrap(), NtStatus::SUCCESS);
             assert_eq!(guid::read(cx, id).unwrap(), guid::read(cx, copy).unwrap());

@@ -1,0 +1,104 @@
+//! A device's own keys in the registry, and an interface's.
+//!
+//! Pages: *IoOpenDeviceRegistryKey function*, *IoOpenDeviceInterfaceRegistryKey function*, *Registry Trees and Keys for Devices and
+//! Drivers*. There is one hardware profile, and its keys are the devices'.
+
+use abi::{
+    DEVICE_OBJECT, DriverPtr, NtStatus, PLUGPLAY_REGKEY_CURRENT_HWPROFILE, PLUGPLAY_REGKEY_DEVICE,
+    PLUGPLAY_REGKEY_DRIVER, UNICODE_STRING,
+};
+use engine::Flow;
+
+use crate::cm::{access, key};
+use crate::cx::Cx;
+use crate::{ob, pnp};
+
+/// `IoOpenDeviceRegistryKey`: the hardware key is made if it is not there, the software key is setup's to make.
+///
+/// # Errors
+/// A verdict if `device` is no physical device object, or a pointer is bad.
+#[allow(non_upper_case_globals, reason = "the constants are Microsoft's, under Microsoft's names")]
+pub fn open_device(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    kind: u32,
+    access: u32,
+    handle: DriverPtr<u64>,
+) -> Flow<NtStatus> {
+    let id = pnp::node::of_pdo(cx, "IoOpenDeviceRegistryKey", device)?;
+    let keys = pnp::install::keys(cx, id);
+    let machine = |path: &str| format!("\\Registry\\Machine\\{path}");
+    let found = match kind & !PLUGPLAY_REGKEY_CURRENT_HWPROFILE {
+        PLUGPLAY_REGKEY_DEVICE => access::create(cx, &machine(&keys.hardware)),
+        PLUGPLAY_REGKEY_DRIVER => match keys.driver {
+            Some(driver) => access::open(cx, &machine(&driver)),
+            None => Err(NtStatus::OBJECT_NAME_NOT_FOUND),
+        },
+        _ => Err(NtStatus::INVALID_PARAMETER),
+    };
+    hand_out(cx, found, access, handle)
+}
+
+/// `IoOpenDeviceInterfaceRegistryKey`: made if it is not there.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn open_interface(
+    cx: &mut Cx<'_>,
+    name: DriverPtr<UNICODE_STRING>,
+    access: u32,
+    handle: DriverPtr<u64>,
+) -> Flow<NtStatus> {
+    let name = ob::string::read(cx, name)?;
+    let found = match interface_key(&name) {
+        Some(path) => access::create(cx, &path),
+        None => Err(NtStatus::INVALID_PARAMETER),
+    };
+    hand_out(cx, found, access, handle)
+}
+
+/// `\??\PCI#…#{class}[\reference]` has `…\DeviceClasses\{class}\##?#PCI#…#{class}\#[reference]\Device Parameters`.
+fn interface_key(name: &str) -> Option<String> {
+    let device = name.strip_prefix("\\??\\")?;
+    let (link, reference) = device.split_once('\\').unwrap_or((device, ""));
+    let class = &link[link.rfind("#{")? + 1..];
+    let root = "\\Registry\\Machine\\System\\CurrentControlSet\\Control\\DeviceClasses";
+    Some(format!("{root}\\{class}\\##?#{link}\\#{reference}\\Device Parameters"))
+}
+
+fn hand_out(
+    cx: &mut Cx<'_>,
+    found: Result<crate::cm::registry::KeyId, NtStatus>,
+    access: u32,
+    handle: DriverPtr<u64>,
+) -> Flow<NtStatus> {
+    let opened = match found {
+        // A driver's own handle is the kernel's.
+        Ok(found) => key::open_handle(cx, found, access, true)?,
+        Err(status) => Err(status),
+    };
+    match opened {
+        Ok(opened) => {
+            cx.write(handle, opened.0)?;
+            Ok(NtStatus::SUCCESS)
+        }
+        Err(status) => Ok(status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_has_a_key_under_its_class() {
+        let root =
+            "\\Registry\\Machine\\System\\CurrentControlSet\\Control\\DeviceClasses\\{c}\\##?#PCI#X#3#{c}\\";
+        assert_eq!(interface_key("\\??\\PCI#X#3#{c}").unwrap(), format!("{root}#\\Device Parameters"));
+        assert_eq!(
+            interface_key("\\??\\PCI#X#3#{c}\\ref").unwrap(),
+            format!("{root}#ref\\Device Parameters")
+        );
+        assert_eq!(interface_key("\\Device\\X"), None);
+    }
+}
