@@ -41,6 +41,7 @@ const C_DRIVERS: &[CDriver] = &[
         defines: &[],
         missing: None,
     },
+    CDriver { name: "bench", source: "bench.c", beside: &["pciline.h"], defines: &[], missing: None },
     CDriver {
         name: "faults",
         source: "faulty/faults.c",

@@ -34,10 +34,12 @@ impl Numbers {
 /// Damages an image: in its headers, in a directory or in its code, a little or a lot.
 fn mutilate(bytes: &mut Vec<u8>, numbers: &mut Numbers) {
     let headers = 0x400.min(bytes.len());
+    // Behind this there are symbols only, which nothing runs.
+    let sections = 0x2800.min(bytes.len());
     for _ in 0..=numbers.next(6) {
         let place = match numbers.next(3) {
             0 => numbers.next(headers),
-            _ => numbers.next(bytes.len()),
+            _ => numbers.next(sections),
         };
         match numbers.next(5) {
             0 => bytes[place] ^= 1 << numbers.next(8),

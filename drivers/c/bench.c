@@ -1,0 +1,322 @@
+/*
+ * bench.sys: what `cargo xtask bench` measures from a driver's side. A Plug and Play function driver for a PLX PCI 9052;
+ * its device is \\.\DirqlBench. Each control code repeats one thing as often as its input (a ULONG) says; a write ends by
+ * the card's own interrupt with three register accesses.
+ *
+ * It is as small as a driver that starts and stops in order can be: no power management, no cancelling, one request at
+ * a time.
+ */
+#include <ddk/wdm.h>
+#include "pciline.h"
+
+#define INIT_CODE __attribute__((section("INIT")))
+
+#define IOCTL_BENCH_EMPTY CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB00, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_BENCH_MMIO CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB01, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_BENCH_PORT CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB02, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_BENCH_IRQL CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB03, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_BENCH_DPC CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB04, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+typedef struct _DEVICE_EXTENSION {
+    PDEVICE_OBJECT Lower;
+    PDEVICE_OBJECT Pdo;
+    PUCHAR Lcr;                /* BAR0 */
+    PULONG Ports;              /* BAR1 */
+    PKINTERRUPT Interrupt;
+    KDPC Dpc;
+    ULONG DpcsRun;
+} DEVICE_EXTENSION, *PDEVICE_EXTENSION;
+
+DRIVER_INITIALIZE DriverEntry;
+
+static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlBench");
+static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlBench");
+
+/* Exported, so that its address can be found: what a call of a driver costs when the driver does nothing. */
+__declspec(dllexport) NTSTATUS NTAPI BenchNothing(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Irp);
+    return STATUS_SUCCESS;
+}
+
+static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
+{
+    Irp->IoStatus.Status = Status;
+    Irp->IoStatus.Information = Information;
+    IoCompleteRequest(Irp, IO_NO_INCREMENT);
+    return Status;
+}
+
+static NTSTATUS NTAPI DispatchCreateClose(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Device);
+    return Complete(Irp, STATUS_SUCCESS, 0);
+}
+
+/* ---- a write: StartIo, ISR, DpcForIsr --------------------------------------------------------------------------- */
+
+static VOID NTAPI StartIo(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+
+    UNREFERENCED_PARAMETER(Irp);
+    WRITE_REGISTER_ULONG((PULONG)(Extension->Lcr + LCR_INTCSR), INTCSR_PCI_ENABLE | INTCSR_SOFTWARE);
+}
+
+static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
+{
+    PDEVICE_OBJECT Device = Context;
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+    PULONG Intcsr = (PULONG)(Extension->Lcr + LCR_INTCSR);
+
+    UNREFERENCED_PARAMETER(Interrupt);
+    if (!(READ_REGISTER_ULONG(Intcsr) & INTCSR_SOFTWARE)) {
+        return FALSE;
+    }
+    WRITE_REGISTER_ULONG(Intcsr, INTCSR_PCI_ENABLE);
+    IoRequestDpc(Device, Device->CurrentIrp, NULL);
+    return TRUE;
+}
+
+static VOID NTAPI DpcForIsr(PKDPC Dpc, PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(Context);
+    IoStartNextPacket(Device, FALSE);
+    Complete(Irp, STATUS_SUCCESS, IoGetCurrentIrpStackLocation(Irp)->Parameters.Write.Length);
+}
+
+static NTSTATUS NTAPI DispatchWrite(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    IoMarkIrpPending(Irp);
+    IoStartPacket(Device, Irp, NULL, NULL);
+    return STATUS_PENDING;
+}
+
+/* ---- control codes ---------------------------------------------------------------------------------------------- */
+
+static VOID NTAPI CountDpc(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argument2)
+{
+    PDEVICE_EXTENSION Extension = Context;
+
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(Argument1);
+    UNREFERENCED_PARAMETER(Argument2);
+    Extension->DpcsRun++;
+}
+
+static NTSTATUS Repeat(PDEVICE_EXTENSION Extension, ULONG Code, ULONG Count)
+{
+    volatile ULONG Sink;
+    ULONG Index;
+    KIRQL OldIrql;
+
+    for (Index = 0; Index < Count; Index++) {
+        switch (Code) {
+        case IOCTL_BENCH_MMIO:
+            Sink = READ_REGISTER_ULONG((PULONG)(Extension->Lcr + LCR_CNTRL));
+            break;
+        case IOCTL_BENCH_PORT:
+            Sink = READ_PORT_ULONG(Extension->Ports + LCR_CNTRL / sizeof(ULONG));
+            break;
+        case IOCTL_BENCH_IRQL:
+            KeRaiseIrql(DISPATCH_LEVEL, &OldIrql);
+            KeLowerIrql(OldIrql);
+            break;
+        case IOCTL_BENCH_DPC:
+            KeInsertQueueDpc(&Extension->Dpc, NULL, NULL); /* below DISPATCH_LEVEL it runs before this returns */
+            break;
+        default:
+            return STATUS_INVALID_DEVICE_REQUEST;
+        }
+    }
+    (void)Sink;
+    return STATUS_SUCCESS;
+}
+
+static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    ULONG Code = Stack->Parameters.DeviceIoControl.IoControlCode;
+
+    if (Code == IOCTL_BENCH_EMPTY) {
+        return Complete(Irp, STATUS_SUCCESS, Stack->Parameters.DeviceIoControl.OutputBufferLength);
+    }
+    if (Stack->Parameters.DeviceIoControl.InputBufferLength < sizeof(ULONG)) {
+        return Complete(Irp, STATUS_BUFFER_TOO_SMALL, 0);
+    }
+    return Complete(Irp, Repeat(Extension, Code, *(PULONG)Irp->AssociatedIrp.SystemBuffer), 0);
+}
+
+/* ---- starting and stopping -------------------------------------------------------------------------------------- */
+
+static NTSTATUS StartCard(PDEVICE_OBJECT Device, PCM_RESOURCE_LIST Translated)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+    IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
+    NTSTATUS Status;
+    ULONG Index;
+
+    for (Index = 0; Translated != NULL && Index < Translated->List[0].PartialResourceList.Count; Index++) {
+        PCM_PARTIAL_RESOURCE_DESCRIPTOR Resource = &Translated->List[0].PartialResourceList.PartialDescriptors[Index];
+
+        if (Resource->Type == CmResourceTypeMemory && Resource->u.Memory.Length == LCR_LENGTH) {
+            Extension->Lcr = MmMapIoSpace(Resource->u.Memory.Start, LCR_LENGTH, MmNonCached);
+        } else if (Resource->Type == CmResourceTypePort && Resource->u.Port.Length == LCR_LENGTH) {
+            Extension->Ports = (PULONG)(ULONG_PTR)Resource->u.Port.Start.QuadPart;
+        }
+    }
+    if (Extension->Lcr == NULL || Extension->Ports == NULL) {
+        return STATUS_DEVICE_CONFIGURATION_ERROR;
+    }
+    RtlZeroMemory(&Parameters, sizeof(Parameters));
+    Parameters.Version = CONNECT_LINE_BASED;
+    Parameters.LineBased.PhysicalDeviceObject = Extension->Pdo;
+    Parameters.LineBased.InterruptObject = &Extension->Interrupt;
+    Parameters.LineBased.ServiceRoutine = Isr;
+    Parameters.LineBased.ServiceContext = Device;
+    Status = IoConnectInterruptEx(&Parameters);
+    if (NT_SUCCESS(Status)) {
+        WRITE_REGISTER_ULONG((PULONG)(Extension->Lcr + LCR_INTCSR), INTCSR_PCI_ENABLE);
+    }
+    return Status;
+}
+
+static VOID StopCard(PDEVICE_EXTENSION Extension)
+{
+    if (Extension->Interrupt != NULL) {
+        IO_DISCONNECT_INTERRUPT_PARAMETERS Parameters = {.Version = CONNECT_LINE_BASED};
+
+        WRITE_REGISTER_ULONG((PULONG)(Extension->Lcr + LCR_INTCSR), 0);
+        Parameters.ConnectionContext.InterruptObject = Extension->Interrupt;
+        IoDisconnectInterruptEx(&Parameters);
+        Extension->Interrupt = NULL;
+    }
+    if (Extension->Lcr != NULL) {
+        MmUnmapIoSpace(Extension->Lcr, LCR_LENGTH);
+        Extension->Lcr = NULL;
+    }
+}
+
+static NTSTATUS NTAPI SignalAndStop(PDEVICE_OBJECT Device, PIRP Irp, PVOID Event)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Irp);
+    KeSetEvent(Event, IO_NO_INCREMENT, FALSE);
+    return STATUS_MORE_PROCESSING_REQUIRED;
+}
+
+static NTSTATUS Start(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+    NTSTATUS Status;
+    KEVENT Done;
+
+    KeInitializeEvent(&Done, NotificationEvent, FALSE);
+    IoCopyCurrentIrpStackLocationToNext(Irp);
+    IoSetCompletionRoutine(Irp, SignalAndStop, &Done, TRUE, TRUE, TRUE);
+    Status = IoCallDriver(Extension->Lower, Irp);
+    if (Status == STATUS_PENDING) {
+        KeWaitForSingleObject(&Done, Executive, KernelMode, FALSE, NULL);
+        Status = Irp->IoStatus.Status;
+    }
+    if (NT_SUCCESS(Status)) {
+        Status = StartCard(Device,
+                           IoGetCurrentIrpStackLocation(Irp)->Parameters.StartDevice.AllocatedResourcesTranslated);
+    }
+    return Complete(Irp, Status, 0);
+}
+
+static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+    PDEVICE_OBJECT Lower = Extension->Lower;
+    NTSTATUS Status;
+
+    switch (IoGetCurrentIrpStackLocation(Irp)->MinorFunction) {
+    case IRP_MN_START_DEVICE:
+        return Start(Device, Irp);
+    case IRP_MN_STOP_DEVICE:
+    case IRP_MN_SURPRISE_REMOVAL:
+        StopCard(Extension);
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        break;
+    case IRP_MN_QUERY_STOP_DEVICE:
+    case IRP_MN_CANCEL_STOP_DEVICE:
+    case IRP_MN_QUERY_REMOVE_DEVICE:
+    case IRP_MN_CANCEL_REMOVE_DEVICE:
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        break;
+    case IRP_MN_REMOVE_DEVICE:
+        StopCard(Extension);
+        IoDeleteSymbolicLink(&LinkName);
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        IoSkipCurrentIrpStackLocation(Irp);
+        Status = IoCallDriver(Lower, Irp);
+        IoDetachDevice(Lower);
+        IoDeleteDevice(Device);
+        return Status;
+    }
+    IoSkipCurrentIrpStackLocation(Irp);
+    return IoCallDriver(Lower, Irp);
+}
+
+static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+
+    PoStartNextPowerIrp(Irp);
+    IoSkipCurrentIrpStackLocation(Irp);
+    return PoCallDriver(Extension->Lower, Irp);
+}
+
+static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
+{
+    PDEVICE_EXTENSION Extension;
+    PDEVICE_OBJECT Device;
+    NTSTATUS Status;
+
+    Status = IoCreateDevice(Driver, sizeof(DEVICE_EXTENSION), &DeviceName, FILE_DEVICE_UNKNOWN, FILE_DEVICE_SECURE_OPEN,
+                            FALSE, &Device);
+    if (!NT_SUCCESS(Status)) {
+        return Status;
+    }
+    Extension = Device->DeviceExtension;
+    Extension->Pdo = Pdo;
+    Extension->Lower = IoAttachDeviceToDeviceStack(Device, Pdo);
+    Status = Extension->Lower == NULL ? STATUS_NO_SUCH_DEVICE : IoCreateSymbolicLink(&LinkName, &DeviceName);
+    if (!NT_SUCCESS(Status)) {
+        if (Extension->Lower != NULL) {
+            IoDetachDevice(Extension->Lower);
+        }
+        IoDeleteDevice(Device);
+        return Status;
+    }
+    IoInitializeDpcRequest(Device, DpcForIsr);
+    KeInitializeDpc(&Extension->Dpc, CountDpc, Extension);
+    Device->Flags |= DO_BUFFERED_IO | DO_POWER_PAGABLE;
+    Device->Flags &= ~DO_DEVICE_INITIALIZING;
+    return STATUS_SUCCESS;
+}
+
+static VOID NTAPI DriverUnload(PDRIVER_OBJECT Driver)
+{
+    UNREFERENCED_PARAMETER(Driver);
+}
+
+INIT_CODE NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
+{
+    UNREFERENCED_PARAMETER(RegistryPath);
+    Driver->MajorFunction[IRP_MJ_CREATE] = DispatchCreateClose;
+    Driver->MajorFunction[IRP_MJ_CLOSE] = DispatchCreateClose;
+    Driver->MajorFunction[IRP_MJ_WRITE] = DispatchWrite;
+    Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchDeviceControl;
+    Driver->MajorFunction[IRP_MJ_PNP] = DispatchPnp;
+    Driver->MajorFunction[IRP_MJ_POWER] = DispatchPower;
+    Driver->DriverExtension->AddDevice = AddDevice;
+    Driver->DriverStartIo = StartIo;
+    Driver->DriverUnload = DriverUnload;
+    return STATUS_SUCCESS;
+}
