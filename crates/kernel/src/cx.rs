@@ -93,10 +93,11 @@ impl<'m> Cx<'m> {
         self.nt.emit(event);
     }
 
-    /// Whether anybody reads events of this kind: to skip building expensive ones.
+    /// Something of this kind happens now. If somebody reads it the caller builds the event and emits it; else it is
+    /// only counted, so that an event's number is the same whoever listens.
     #[must_use]
-    pub fn wants(&self, kind: crate::event::Kind) -> bool {
-        self.nt.wants(kind)
+    pub fn happens(&self, kind: crate::event::Kind) -> bool {
+        self.nt.happens(kind)
     }
 
     /// Ends the run with a verdict. The first one stands.

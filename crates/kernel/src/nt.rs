@@ -107,7 +107,16 @@ impl Nt {
         self.findings.borrow().clone()
     }
 
-    pub(crate) fn wants(&self, kind: Kind) -> bool {
+    /// See [`Cx::happens`].
+    pub(crate) fn happens(&self, kind: Kind) -> bool {
+        let wanted = self.wants(kind);
+        if !wanted {
+            self.events.set(self.events.get() + 1);
+        }
+        wanted
+    }
+
+    fn wants(&self, kind: Kind) -> bool {
         self.wanted.get() & 1 << kind as u8 != 0
     }
 

@@ -48,7 +48,7 @@ fn a_write_goes_into_the_card_and_an_interrupt_completes_it() {
         assert_eq!(answer.status, NtStatus::SUCCESS);
         let counters: Vec<u8> = contents(cx, state).chunks(4).map(|c| c[0]).collect();
         assert_eq!(counters[..3], [2, 2, 0], "two transfers, two interrupts, none passed on");
-        file::close(cx, handle)?;
+        let _ = file::close(cx, handle)?;
         assert_eq!(pnp::remove(cx, id)?, NtStatus::SUCCESS);
         assert_eq!(driver::unload(cx, driver)?, NtStatus::SUCCESS);
         Ok(())
@@ -132,7 +132,7 @@ fn a_card_pulled_out_under_an_open_file_is_removed_when_the_file_is_closed() {
         let data = buffer(cx, b"too late");
         let answer = file::write(cx, handle, data, Some(0))?;
         assert_eq!(answer.status, NtStatus::DEVICE_NOT_CONNECTED);
-        file::close(cx, handle)?;
+        let _ = file::close(cx, handle)?;
         while pnp::state(cx, id) != node::State::Deleted {
             sleep(cx)?;
         }
@@ -164,7 +164,7 @@ fn a_waiting_request_ends_when_the_local_side_raises_its_interrupt() {
         let nothing = Buffer { address: 0, length: 0 };
         let answer = file::device_control(cx, handle, WAIT, nothing, nothing)?;
         assert_eq!(answer.status, NtStatus::SUCCESS);
-        file::close(cx, handle)?;
+        let _ = file::close(cx, handle)?;
         assert_eq!(pnp::remove(cx, id)?, NtStatus::SUCCESS);
         Ok(())
     })

@@ -175,6 +175,6 @@ pub(crate) fn write_and_read(cx: &mut Cx<'_>, offset: i64, bytes: &[u8]) -> Flow
     let back = buffer(cx, &vec![0; bytes.len()]);
     let answer = file::read(cx, handle, back, Some(offset))?;
     assert_eq!((answer.status, answer.information), (NtStatus::SUCCESS, bytes.len() as u64));
-    file::close(cx, handle)?;
+    let _ = file::close(cx, handle)?;
     Ok(contents(cx, back))
 }

@@ -149,9 +149,8 @@ exports! { FUNCTIONS:
     : IoIsSystemThread(1) @ 0..=2 => io::query::is_system_thread;
     : IoIsWdmVersionAvailable(2) @ 0..=0 => io::query::is_wdm_version_available;
     : IoMakeAssociatedIrp(2) @ 0..=2 => io::build::associated;
-    : IoOpenDeviceRegistryKey(4) @ 0..=0 => pnp::registry::open;
     : IoOpenDeviceInterfaceRegistryKey(3) @ 0..=0 => io::registry_key::open_interface;
-    : IoOpenDeviceRegistryKey(4) @ 0..=0 => io::registry_key::open_device;
+    : IoOpenDeviceRegistryKey(4) @ 0..=0 => pnp::registry::open;
     : IoQueueWorkItem(4) @ 0..=2 => io::work_item::queue;
     : IoQueueWorkItemEx(4) @ 0..=2 => io::work_item::queue_ex;
     : IoRegisterDeviceInterface(4) @ 0..=0 => io::interface::register;

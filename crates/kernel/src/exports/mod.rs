@@ -46,7 +46,7 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
     let Some(export) = row(number) else {
         return crate::ldr::imports::call_missing(cx, number);
     };
-    if cx.wants(Kind::Call) {
+    if cx.happens(Kind::Call) {
         let caller = cx.engine().caller().map_or(0, |c| c.rip);
         cx.emit(Event::Call { export: number, arguments: args.registers, caller });
     }
@@ -57,8 +57,9 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
     if irql < export.irql_min || irql > export.irql_max {
         return Err(cx.stop(wrong_irql(export, irql)));
     }
+    crate::ke::scheduler::before_visible(cx)?;
     let value = (export.call)(cx, args)?;
-    if cx.wants(Kind::Return) {
+    if cx.happens(Kind::Return) {
         cx.emit(Event::Return { export: number, value });
     }
     Ok(value)

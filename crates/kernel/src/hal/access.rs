@@ -206,7 +206,7 @@ fn refused(cx: &mut Cx<'_>, told: Told, refusal: &Refusal) -> Leave {
 
 fn tell(cx: &mut Cx<'_>, told: Told, value: u64) {
     cx.with(|k| k.hal.after = After::Device);
-    if !cx.wants(Kind::Device) {
+    if !cx.happens(Kind::Device) {
         return;
     }
     let Told { port, write, address, width } = told;

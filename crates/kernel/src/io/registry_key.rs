@@ -1,43 +1,14 @@
-//! A device's own keys in the registry, and an interface's.
+//! A device interface's own key in the registry.
 //!
-//! Pages: *IoOpenDeviceRegistryKey function*, *IoOpenDeviceInterfaceRegistryKey function*, *Registry Trees and Keys for Devices and
-//! Drivers*. There is one hardware profile, and its keys are the devices'.
+//! Pages: *IoOpenDeviceInterfaceRegistryKey function*, *Registry Trees and Keys for Devices and Drivers*. A device's keys are
+//! `pnp::registry`'s.
 
-use abi::{
-    DEVICE_OBJECT, DriverPtr, NtStatus, PLUGPLAY_REGKEY_CURRENT_HWPROFILE, PLUGPLAY_REGKEY_DEVICE,
-    PLUGPLAY_REGKEY_DRIVER, UNICODE_STRING,
-};
+use abi::{DriverPtr, NtStatus, UNICODE_STRING};
 use engine::Flow;
 
 use crate::cm::{access, key};
 use crate::cx::Cx;
-use crate::{ob, pnp};
-
-/// `IoOpenDeviceRegistryKey`: the hardware key is made if it is not there, the software key is setup's to make.
-///
-/// # Errors
-/// A verdict if `device` is no physical device object, or a pointer is bad.
-#[allow(non_upper_case_globals, reason = "the constants are Microsoft's, under Microsoft's names")]
-pub fn open_device(
-    cx: &mut Cx<'_>,
-    device: DriverPtr<DEVICE_OBJECT>,
-    kind: u32,
-    access: u32,
-    handle: DriverPtr<u64>,
-) -> Flow<NtStatus> {
-    let id = pnp::node::of_pdo(cx, "IoOpenDeviceRegistryKey", device)?;
-    let keys = pnp::install::keys(cx, id);
-    let machine = |path: &str| format!("\\Registry\\Machine\\{path}");
-    let found = match kind & !PLUGPLAY_REGKEY_CURRENT_HWPROFILE {
-        PLUGPLAY_REGKEY_DEVICE => access::create(cx, &machine(&keys.hardware)),
-        PLUGPLAY_REGKEY_DRIVER => match keys.driver {
-            Some(driver) => access::open(cx, &machine(&driver)),
-            None => Err(NtStatus::OBJECT_NAME_NOT_FOUND),
-        },
-        _ => Err(NtStatus::INVALID_PARAMETER),
-    };
-    hand_out(cx, found, access, handle)
-}
+use crate::ob;
 
 /// `IoOpenDeviceInterfaceRegistryKey`: made if it is not there.
 ///

@@ -105,7 +105,7 @@ fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
     if let Some(result) = io::routine::own(cx, routine, arguments) {
         return result;
     }
-    if cx.wants(Kind::Enter) {
+    if cx.happens(Kind::Enter) {
         cx.emit(Event::Enter { role, routine: routine.address, object });
     }
     let before = cx.with(|k| {
@@ -120,7 +120,7 @@ fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
         Kept::now(k)
     });
     let value = result?;
-    if cx.wants(Kind::Leave) {
+    if cx.happens(Kind::Leave) {
         cx.emit(Event::Leave { role, routine: routine.address, value });
     }
     match broken(call, before, after) {

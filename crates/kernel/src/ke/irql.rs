@@ -114,7 +114,7 @@ pub(crate) fn set(cx: &mut Cx<'_>, to: u8) {
         }
         from
     });
-    if from != to && cx.wants(Kind::Irql) {
+    if from != to && cx.happens(Kind::Irql) {
         cx.emit(Event::Irql { from, to });
     }
 }

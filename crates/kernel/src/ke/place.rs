@@ -21,8 +21,8 @@ pub(crate) fn threads(cx: &mut Cx<'_>) {
             _ => candidates[0],
         };
         let from = cx.with(|k| put_on(k, strand, index));
-        if cx.wants(Kind::Switch) {
-            processor::switch_to(cx, index);
+        processor::switch_to(cx, index);
+        if cx.happens(Kind::Switch) {
             cx.emit(Event::Switch { from, to: strand });
         }
     }

@@ -232,15 +232,26 @@ pub(crate) fn block(cx: &mut Cx<'_>) -> Flow<()> {
 
 /// `ZwYieldExecution`, and a delay of 0: behind its equals, if there are any.
 pub(crate) fn yield_now(cx: &mut Cx<'_>) -> Flow<()> {
-    let equals = cx.with(|k| {
-        let mask = k.ke.processor().mask();
-        let highest = k.ke.ready.highest(mask);
-        k.ke.thread().is_some_and(|thread| highest >= Some(thread.priority()))
-    });
-    if equals {
+    if cx.with(|k| equals_wait(k)) {
         cx.with(|k| k.ke.processor_mut().yield_requested = true);
     }
     irql::settle(cx)
+}
+
+/// Whether a thread that is as good as the current one could have this processor.
+fn equals_wait(k: &Kernel) -> bool {
+    let processor = k.ke.processor();
+    let highest = k.ke.ready.highest(processor.mask());
+    processor.irql < DISPATCH_LEVEL && k.ke.thread().is_some_and(|thread| highest >= Some(thread.priority()))
+}
+
+/// A driver is about to do something that others can see: the policy may let another thread or processor go first.
+pub(crate) fn before_visible(cx: &mut Cx<'_>) -> Flow<()> {
+    let (equals, others) = cx.with(|k| (equals_wait(k), others_wait(k)));
+    if !(equals || others) || cx.choose("ke.before_export", 2) == 0 {
+        return Ok(());
+    }
+    if equals { yield_now(cx) } else { end_turn(cx) }
 }
 
 /// The processor is the idle thread's; the thread that leaves remembers its level.
