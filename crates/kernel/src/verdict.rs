@@ -3,7 +3,7 @@
 //! A verdict is about the driver. A fault of ours is never one: it is an assertion, told as such (exit code 3).
 
 use abi::DriverPtr;
-use engine::BadAddress;
+use engine::{BadAddress, Caller};
 
 /// How sure, and how bad.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -38,6 +38,8 @@ pub struct Verdict {
     pub bug_check: Option<BugCheck>,
     /// What dirql lacks: the run stops because of us, and nobody is blamed.
     pub not_implemented: bool,
+    /// For a fault of an instruction: its address and all registers, as they were before it.
+    pub caller: Option<Caller>,
     /// The driver's instruction (original address) and the return addresses above it, innermost first, each with its
     /// symbol. Filled in by [`crate::Nt::stop`].
     pub stack: Vec<StackLine>,
@@ -62,6 +64,7 @@ impl Verdict {
             message: message.into(),
             bug_check: None,
             not_implemented: false,
+            caller: None,
             stack: Vec::new(),
         }
     }

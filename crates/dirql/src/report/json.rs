@@ -73,6 +73,9 @@ impl Report {
             let symbol = self.symbols.name(line.address).unwrap_or_else(|| line.symbol.clone());
             json_object().address("address", line.address).text("symbol", &symbol).end()
         };
+        let registers = verdict.caller.iter().flat_map(|caller| caller.registers.general);
+        let registers = registers.map(|value| format!("\"{value:#x}\""));
+        let object = object.raw("registers", &json_array(registers));
         object.raw("stack", &json_array(verdict.stack.iter().map(line))).end()
     }
 }

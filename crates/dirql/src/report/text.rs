@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 
+use engine::Caller;
 use kernel::verdict::{Tier, Verdict};
 
 use super::bugcheck::Shown;
@@ -32,8 +33,42 @@ fn write_verdict(f: &mut impl Write, verdict: &Verdict, symbols: &SymbolBook) ->
         format!("{name}{}", place.unwrap_or_default())
     };
     writeln!(f, "  instruction  {:#x}  {}", first.address, name(first))?;
+    if let Some(caller) = &verdict.caller {
+        write_registers(f, caller)?;
+    }
     writeln!(f, "  stack")?;
     verdict.stack.iter().try_for_each(|line| writeln!(f, "    {:#x}  {}", line.address, name(line)))
+}
+
+/// Four to a line, in the order in which debuggers show them.
+fn write_registers(f: &mut impl Write, caller: &Caller) -> fmt::Result {
+    const ORDER: [(&str, usize); 16] = [
+        ("rax", 0),
+        ("rbx", 3),
+        ("rcx", 1),
+        ("rdx", 2),
+        ("rsi", 6),
+        ("rdi", 7),
+        ("rsp", 4),
+        ("rbp", 5),
+        ("r8", 8),
+        ("r9", 9),
+        ("r10", 10),
+        ("r11", 11),
+        ("r12", 12),
+        ("r13", 13),
+        ("r14", 14),
+        ("r15", 15),
+    ];
+    writeln!(f, "  registers    rip={:016x} rflags={:08x}", caller.rip, caller.registers.flags)?;
+    for row in ORDER.chunks(4) {
+        write!(f, "   ")?;
+        for (name, index) in row {
+            write!(f, " {name:>3}={:016x}", caller.registers.general[*index])?;
+        }
+        writeln!(f)?;
+    }
+    Ok(())
 }
 
 fn tier(tier: Tier) -> &'static str {

@@ -3,10 +3,8 @@
 //!
 //! Exceptions are not given to handlers here: what a `__except` could catch is judged as if nobody did.
 
-use std::fmt::Write;
-
 use engine::windows::{IMAGES, SYSTEM, USER};
-use engine::{Caller, Fault, FaultKind, Registers};
+use engine::{Fault, FaultKind};
 
 use super::processor::DISPATCH_LEVEL;
 use super::stack;
@@ -139,10 +137,7 @@ pub(crate) fn verdict(cx: &mut Cx<'_>, fault: &Fault) -> Verdict {
         target: ldr::symbols::describe(cx, fault.address),
     };
     let mut verdict = judge(fault, &circumstances);
-    if !verdict.not_implemented {
-        verdict.message.push_str("; ");
-        verdict.message.push_str(&registers(&fault.caller));
-    }
+    verdict.caller = Some(fault.caller);
     verdict
 }
 
@@ -226,21 +221,6 @@ fn referenced(c: &Circumstances, verb: &str, address: u64) -> String {
         _ => "",
     };
     format!("{} {verb} {}, where nothing is{kind}, at IRQL {}", c.instruction, c.target, c.irql)
-}
-
-/// A register dump on one line, in the order of encodings.
-pub(crate) fn registers(caller: &Caller) -> String {
-    const NAMES: [&str; 16] = [
-        "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
-        "r14", "r15",
-    ];
-    let Registers { general, flags } = caller.registers;
-    let mut text = format!("rip={:x}", caller.rip);
-    for (name, value) in NAMES.iter().zip(general) {
-        write!(text, " {name}={value:x}").expect("writing to a string");
-    }
-    write!(text, " rflags={flags:x}").expect("writing to a string");
-    text
 }
 
 #[cfg(test)]
