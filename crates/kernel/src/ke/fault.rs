@@ -225,6 +225,8 @@ fn referenced(c: &Circumstances, verb: &str, address: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use engine::{Caller, Registers};
+
     use super::*;
 
     fn judged(
