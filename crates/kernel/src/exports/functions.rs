@@ -84,7 +84,7 @@ exports! { FUNCTIONS:
     : InitializeSListHead(1) @ 0..=15 => ex::slist::initialize;
     : IoAcquireCancelSpinLock(1) @ 0..=2 => io::cancel::acquire_into;
     : IoAcquireRemoveLockEx(5) @ 0..=2 => io::remove_lock::acquire;
-    : IoAllocateDriverObjectExtension(4) @ 0..=2 => io::driver::allocate_extension;
+    : IoAllocateDriverObjectExtension(4) @ 0..=2 => io::driver_extension::allocate;
     : IoAllocateErrorLogEntry(2) @ 0..=2 => io::error_log::allocate;
     : IoAllocateIrp(2) @ 0..=2 => io::allocate::allocate;
     : IoAllocateIrpEx(3) @ 0..=2 => io::allocate::allocate_ex;
@@ -131,7 +131,7 @@ exports! { FUNCTIONS:
     : IoGetDeviceInterfaces(4) @ 0..=0 => io::interface::get;
     : IoGetDeviceObjectPointer(4) @ 0..=0 => io::stack::get_device_object_pointer;
     : IoGetDeviceProperty(5) @ 0..=0 => pnp::property::get;
-    : IoGetDriverObjectExtension(2) @ 0..=2 => io::driver::get_extension;
+    : IoGetDriverObjectExtension(2) @ 0..=2 => io::driver_extension::get;
     : IoGetLowerDeviceObject(1) @ 0..=2 => io::stack::lower;
     : IoGetRelatedDeviceObject(1) @ 0..=2 => io::stack::related_device;
     : IoGetRequestorProcess(1) @ 0..=2 => io::query::requestor_process;
@@ -154,7 +154,7 @@ exports! { FUNCTIONS:
     : IoQueueWorkItem(4) @ 0..=2 => io::work_item::queue;
     : IoQueueWorkItemEx(4) @ 0..=2 => io::work_item::queue_ex;
     : IoRegisterDeviceInterface(4) @ 0..=0 => io::interface::register;
-    : IoRegisterDriverReinitialization(3) @ 0..=0 => io::driver::register_reinitialization;
+    : IoRegisterDriverReinitialization(3) @ 0..=0 => io::reinitialize::register;
     : IoRegisterShutdownNotification(1) @ 0..=0 => io::shutdown::register;
     : IoReleaseCancelSpinLock(1) @ 2..=2 => io::cancel::release;
     : IoReleaseRemoveLockAndWaitEx(3) @ 0..=0 => io::remove_lock::release_and_wait;

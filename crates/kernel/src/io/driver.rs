@@ -5,14 +5,13 @@
 
 use abi::{
     Code, DEVICE_OBJECT, DRIVER_EXTENSION, DRIVER_OBJECT, DRVO_INITIALIZED, DRVO_LEGACY_DRIVER,
-    DRVO_REINIT_REGISTERED, DRVO_UNLOAD_INVOKED, DriverPtr, IO_STATUS_BLOCK, IO_TYPE_DRIVER, IRP,
-    IRP_MJ_MAXIMUM_FUNCTION, KLDR_DATA_TABLE_ENTRY, NtStatus, UNICODE_STRING,
+    DRVO_UNLOAD_INVOKED, DriverPtr, IO_STATUS_BLOCK, IO_TYPE_DRIVER, IRP, IRP_MJ_MAXIMUM_FUNCTION,
+    KLDR_DATA_TABLE_ENTRY, NtStatus, UNICODE_STRING,
 };
 use engine::Flow;
 
 use super::call::low_half;
-use super::change;
-use super::{complete, device, leaks, library, routine};
+use super::{complete, device, leaks, library, reinitialize, routine};
 use crate::cx::Cx;
 use crate::ldr;
 use crate::mm::pool;
@@ -45,14 +44,6 @@ pub struct NewDriver {
     pub entry: DriverPtr<Code>,
     /// What `DriverSection` points to.
     pub section: DriverPtr<KLDR_DATA_TABLE_ENTRY>,
-}
-
-/// One `IoRegisterDriverReinitialization`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reinitialization {
-    driver: u64,
-    routine: DriverPtr<Code>,
-    context: u64,
 }
 
 const BODY: u64 = size_of::<DRIVER_OBJECT>() as u64;
@@ -158,7 +149,7 @@ pub fn start(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<NtStatus
     let plug_and_play = !cx.read(extension + DRIVER_EXTENSION::AddDevice)?.is_null();
     let kind = if plug_and_play { DRVO_INITIALIZED } else { DRVO_INITIALIZED | DRVO_LEGACY_DRIVER };
     set_flags(cx, driver, kind)?;
-    reinitialize(cx, driver)?;
+    reinitialize::all(cx, driver)?;
     Ok(status)
 }
 
@@ -287,7 +278,7 @@ fn free_string(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>) -> Flow<()> {
     if buffer.is_null() { Ok(()) } else { pool::free(cx, buffer) }
 }
 
-fn set_flags(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, flags: u32) -> Flow<()> {
+pub(crate) fn set_flags(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, flags: u32) -> Flow<()> {
     let old = cx.read(driver + DRIVER_OBJECT::Flags)?;
     cx.write(driver + DRIVER_OBJECT::Flags, old | flags)
 }
@@ -301,82 +292,4 @@ pub fn service(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> String {
 pub(crate) fn calling(cx: &mut Cx<'_>) -> Option<u64> {
     let base = ldr::calling_image(cx)?;
     cx.with(|k| k.io.drivers.iter().find(|(_, driver)| driver.base == base).map(|(driver, _)| *driver))
-}
-
-/// `IoRegisterDriverReinitialization`.
-///
-/// # Errors
-/// A verdict if the driver object is bad.
-pub fn register_reinitialization(
-    cx: &mut Cx<'_>,
-    driver: DriverPtr<DRIVER_OBJECT>,
-    routine: DriverPtr<Code>,
-    context: u64,
-) -> Flow<()> {
-    cx.with(|k| k.io.reinitialize.push(Reinitialization { driver: driver.address, routine, context }));
-    set_flags(cx, driver, DRVO_REINIT_REGISTERED)
-}
-
-/// Calls the reinitialization routines of `driver`, which may register themselves again.
-fn reinitialize(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()> {
-    loop {
-        let next = cx.with(|k| {
-            let index = k.io.reinitialize.iter().position(|entry| entry.driver == driver.address)?;
-            Some(k.io.reinitialize.remove(index))
-        });
-        let Some(entry) = next else {
-            return Ok(());
-        };
-        let flags = cx.read(driver + DRIVER_OBJECT::Flags)?;
-        cx.write(driver + DRIVER_OBJECT::Flags, flags & !DRVO_REINIT_REGISTERED)?;
-        let extension = cx.read(driver + DRIVER_OBJECT::DriverExtension)?;
-        let count = cx.read(extension + DRIVER_EXTENSION::Count)? + 1;
-        cx.write(extension + DRIVER_EXTENSION::Count, count)?;
-        let arguments = [driver.address, entry.context, count.into()];
-        routine::call(cx, "Reinitialize", entry.routine, driver.address, &arguments)?;
-    }
-}
-
-/// `IoAllocateDriverObjectExtension`.
-///
-/// # Errors
-/// A verdict if `extension` cannot be written.
-pub fn allocate_extension(
-    cx: &mut Cx<'_>,
-    driver: DriverPtr<DRIVER_OBJECT>,
-    identifier: u64,
-    size: u32,
-    extension: DriverPtr<u64>,
-) -> Flow<NtStatus> {
-    cx.write(extension, 0)?;
-    if extension_of(cx, driver, identifier) != 0 {
-        return Ok(NtStatus::OBJECT_NAME_COLLISION);
-    }
-    let block: DriverPtr<()> = pool::allocate(cx, pool::Kind::NonPaged, size.into(), pool::tag(b"DrvE"))?;
-    if block.is_null() {
-        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
-    }
-    cx.with(|k| {
-        change(&mut k.io.drivers, driver.address, |record| {
-            record.extensions.push((identifier, block.address))
-        });
-    });
-    cx.write(extension, block.address)?;
-    Ok(NtStatus::SUCCESS)
-}
-
-fn extension_of(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, identifier: u64) -> u64 {
-    cx.with(|k| {
-        let extensions = &k.io.drivers.get(&driver.address)?.extensions;
-        extensions.iter().find(|(known, _)| *known == identifier).map(|(_, block)| *block)
-    })
-    .unwrap_or(0)
-}
-
-/// `IoGetDriverObjectExtension`: the block, or null.
-///
-/// # Errors
-/// None.
-pub fn get_extension(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, identifier: u64) -> Flow<u64> {
-    Ok(extension_of(cx, driver, identifier))
 }

@@ -25,8 +25,10 @@ use crate::ob::names::Target;
 use crate::ob::{self, Handle, Kind, Procedures};
 use crate::{ke, pnp};
 
+pub use super::operation::Operation;
+pub use super::overlapped::Overlapped;
 pub use super::send::Answer;
-pub use super::transfer::{Buffer, Operation, Overlapped, device_control, perform, read, start, write};
+pub use super::transfer::{Buffer, device_control, perform, read, start, write};
 
 /// How a file is to be opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -13,6 +13,7 @@ pub mod csq;
 pub mod device;
 pub mod device_queue;
 pub mod driver;
+pub mod driver_extension;
 pub mod error_log;
 pub mod event;
 mod fast_io;
@@ -24,9 +25,12 @@ pub mod irp;
 mod leaks;
 pub mod library;
 pub mod links;
+mod operation;
+mod overlapped;
 pub mod pending;
 pub mod query;
 pub mod registry_key;
+pub mod reinitialize;
 pub mod remove_lock;
 pub(crate) mod routine;
 pub mod send;
@@ -69,7 +73,7 @@ pub struct State {
     pub(crate) work_items: BTreeMap<u64, work_item::Item>,
     pub(crate) timers: BTreeMap<u64, timer::Timer>,
     pub(crate) shutdown: Vec<u64>,
-    pub(crate) reinitialize: Vec<driver::Reinitialization>,
+    pub(crate) reinitialize: Vec<reinitialize::Reinitialization>,
     pub(crate) error_log: error_log::State,
     /// `IoSetTopLevelIrp`, by thread object.
     pub(crate) top_level: BTreeMap<u64, u64>,

@@ -4,10 +4,8 @@
 //! User APCs and completion ports are not here.
 
 use abi::{
-    DriverPtr, FILE_OBJECT, FILE_READ_DATA, FILE_WRITE_DATA, FO_SYNCHRONOUS_IO, IO_STACK_LOCATION,
-    IO_STATUS_BLOCK, IRP, IRP_DEFER_IO_COMPLETION, IRP_MJ_DEVICE_CONTROL, IRP_MJ_FLUSH_BUFFERS,
-    IRP_MJ_INTERNAL_DEVICE_CONTROL, IRP_MJ_READ, IRP_MJ_WRITE, IRP_READ_OPERATION, IRP_WRITE_OPERATION,
-    KEVENT, NtStatus,
+    DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP,
+    IRP_DEFER_IO_COMPLETION, IRP_READ_OPERATION, IRP_WRITE_OPERATION, KEVENT, NtStatus,
 };
 use engine::Flow;
 
@@ -16,153 +14,18 @@ use super::buffers::{self, Way};
 use super::file::Issue;
 use super::finish::is_error;
 use super::irp::{self, Origin};
+use super::operation::Operation;
+use super::overlapped::Overlapped;
 use super::send::Answer;
-use super::{allocate, call, event, fast_io, stack};
+use super::{allocate, call, fast_io, stack};
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::ke;
-use crate::mm::user;
 use crate::ob::handle::{self, Mode};
 use crate::ob::{self, Handle, Kind};
 
 /// `ByteOffset` that means the file's current position.
 const FILE_USE_FILE_POINTER_POSITION: i64 = -2;
-
-/// What an application asks of an open file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Operation {
-    /// `ReadFile`: into the buffer, from the offset or the file's current position.
-    Read(Buffer, Option<i64>),
-    /// `WriteFile`.
-    Write(Buffer, Option<i64>),
-    /// `DeviceIoControl` with a control code, input and output.
-    Control(u32, Buffer, Buffer),
-    /// As `Control`, as an internal one; drivers only.
-    InternalControl(u32, Buffer, Buffer),
-    /// `FlushFileBuffers`.
-    Flush,
-}
-
-impl Operation {
-    /// The function as applications know it.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Read(..) => "ReadFile",
-            Self::Write(..) => "WriteFile",
-            Self::Control(..) | Self::InternalControl(..) => "DeviceIoControl",
-            Self::Flush => "FlushFileBuffers",
-        }
-    }
-
-    fn detail(&self, file: &str) -> String {
-        match self {
-            Self::Read(buffer, offset) | Self::Write(buffer, offset) => match offset {
-                Some(offset) => format!("{file}, {} bytes at {offset}", buffer.length),
-                None => format!("{file}, {} bytes", buffer.length),
-            },
-            Self::Control(code, input, output) | Self::InternalControl(code, input, output) => {
-                format!("{file}, code {code:#010x}, {} bytes in, {} out", input.length, output.length)
-            }
-            Self::Flush => file.to_owned(),
-        }
-    }
-
-    const fn major(&self) -> u8 {
-        match self {
-            Self::Read(..) => IRP_MJ_READ,
-            Self::Write(..) => IRP_MJ_WRITE,
-            Self::Control(..) => IRP_MJ_DEVICE_CONTROL,
-            Self::InternalControl(..) => IRP_MJ_INTERNAL_DEVICE_CONTROL,
-            Self::Flush => IRP_MJ_FLUSH_BUFFERS,
-        }
-    }
-
-    /// The access a handle must have.
-    fn access(&self) -> u32 {
-        match self {
-            Self::Read(..) => FILE_READ_DATA,
-            Self::Write(..) | Self::Flush => FILE_WRITE_DATA,
-            // `FILE_READ_ACCESS` is 1, `FILE_WRITE_ACCESS` 2: the same bits.
-            Self::Control(code, ..) | Self::InternalControl(code, ..) => *code >> 14 & 3,
-        }
-    }
-
-    const fn offset(&self) -> Option<Option<i64>> {
-        match self {
-            Self::Read(_, offset) | Self::Write(_, offset) => Some(*offset),
-            _ => None,
-        }
-    }
-
-    /// Bytes that the driver may fill.
-    const fn output(&self) -> Option<u32> {
-        match self {
-            Self::Read(buffer, _) | Self::Control(_, _, buffer) | Self::InternalControl(_, _, buffer) => {
-                Some(buffer.length)
-            }
-            _ => None,
-        }
-    }
-}
-
-/// Where an overlapped request tells its end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Overlapped {
-    /// The status block, in memory of the application's.
-    pub status_block: DriverPtr<IO_STATUS_BLOCK>,
-    /// An event handle of the application's.
-    pub event: Handle,
-}
-
-impl Overlapped {
-    /// A status block and an event of the running thread's process; none if there is no memory.
-    ///
-    /// # Errors
-    /// As making an event.
-    pub fn new(cx: &mut Cx<'_>) -> Flow<Option<Self>> {
-        let process = u32::try_from(handle::current_process(cx)).unwrap_or(0);
-        let size = size_of::<IO_STATUS_BLOCK>() as u64;
-        let Some(address) = user::allocate(cx, process, size) else {
-            return Ok(None);
-        };
-        match event::create(cx, event::Type::Notification, false)? {
-            Some(event) => Ok(Some(Self { status_block: DriverPtr::new(address), event })),
-            None => {
-                user::free(cx, address);
-                Ok(None)
-            }
-        }
-    }
-
-    /// `GetOverlappedResult` with waiting.
-    ///
-    /// # Errors
-    /// A verdict if the machine ends meanwhile.
-    pub fn wait(&self, cx: &mut Cx<'_>) -> Flow<Answer> {
-        event::wait(cx, self.event)?;
-        self.result(cx)
-    }
-
-    /// The result as the status block has it now.
-    ///
-    /// # Errors
-    /// A verdict if the status block was taken away.
-    pub fn result(&self, cx: &mut Cx<'_>) -> Flow<Answer> {
-        let status = cx.read(self.status_block + IO_STATUS_BLOCK::Status)?;
-        let information = cx.read(self.status_block + IO_STATUS_BLOCK::Information)?;
-        Ok(Answer { status, information })
-    }
-
-    /// Gives event and status block back.
-    ///
-    /// # Errors
-    /// As closing a handle.
-    pub fn free(self, cx: &mut Cx<'_>) -> Flow<()> {
-        user::free(cx, self.status_block.address);
-        ob::handle::close(cx, self.event).map(|_| ())
-    }
-}
 
 /// `ReadFile`, waiting for the end.
 ///

@@ -11,7 +11,8 @@ use abi::{
 use engine::{Args, Flow};
 
 use super::file::{self, OpenOptions};
-use super::transfer::{self, Buffer, Operation, Request};
+use super::operation::Operation;
+use super::transfer::{self, Buffer, Request};
 use crate::cx::Cx;
 use crate::ob::handle::Mode;
 use crate::ob::{self, Handle};

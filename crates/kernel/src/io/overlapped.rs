@@ -1,0 +1,70 @@
+//! Where an application is told how its request ended: a status block and an event.
+//!
+//! Pages: *OVERLAPPED structure*, *GetOverlappedResult function*. Completion ports are not here.
+
+use abi::{DriverPtr, IO_STATUS_BLOCK};
+use engine::Flow;
+
+use super::event;
+use super::send::Answer;
+use crate::cx::Cx;
+use crate::mm::user;
+use crate::ob::{self, Handle, handle};
+
+/// Where an overlapped request tells its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Overlapped {
+    /// The status block, in memory of the application's.
+    pub status_block: DriverPtr<IO_STATUS_BLOCK>,
+    /// An event handle of the application's.
+    pub event: Handle,
+}
+
+impl Overlapped {
+    /// A status block and an event of the running thread's process; none if there is no memory.
+    ///
+    /// # Errors
+    /// As making an event.
+    pub fn new(cx: &mut Cx<'_>) -> Flow<Option<Self>> {
+        let process = u32::try_from(handle::current_process(cx)).unwrap_or(0);
+        let size = size_of::<IO_STATUS_BLOCK>() as u64;
+        let Some(address) = user::allocate(cx, process, size) else {
+            return Ok(None);
+        };
+        match event::create(cx, event::Type::Notification, false)? {
+            Some(event) => Ok(Some(Self { status_block: DriverPtr::new(address), event })),
+            None => {
+                user::free(cx, address);
+                Ok(None)
+            }
+        }
+    }
+
+    /// `GetOverlappedResult` with waiting.
+    ///
+    /// # Errors
+    /// A verdict if the machine ends meanwhile.
+    pub fn wait(&self, cx: &mut Cx<'_>) -> Flow<Answer> {
+        event::wait(cx, self.event)?;
+        self.result(cx)
+    }
+
+    /// The result as the status block has it now.
+    ///
+    /// # Errors
+    /// A verdict if the status block was taken away.
+    pub fn result(&self, cx: &mut Cx<'_>) -> Flow<Answer> {
+        let status = cx.read(self.status_block + IO_STATUS_BLOCK::Status)?;
+        let information = cx.read(self.status_block + IO_STATUS_BLOCK::Information)?;
+        Ok(Answer { status, information })
+    }
+
+    /// Gives event and status block back.
+    ///
+    /// # Errors
+    /// As closing a handle.
+    pub fn free(self, cx: &mut Cx<'_>) -> Flow<()> {
+        user::free(cx, self.status_block.address);
+        ob::handle::close(cx, self.event).map(|_| ())
+    }
+}
