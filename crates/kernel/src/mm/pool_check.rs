@@ -10,7 +10,6 @@ use engine::{Engine, Flow, Leave};
 use super::pool::{Block, FREED_FILL, GUARD, GUARD_FILL, Kind, tag_text};
 use super::space::Zone;
 use crate::cx::{Cx, Kernel};
-use crate::ke::{dispatcher, dpc, spinlock, timer};
 use crate::ldr;
 use crate::verdict::Verdict;
 
@@ -183,26 +182,19 @@ pub fn all(cx: &mut Cx<'_>) -> Flow<()> {
     Ok(())
 }
 
-/// The verdict on a block with an object in it that the kernel or a thread still uses.
+/// The verdict on a block with an object of the executive's in it that is still in use; the kernel's own are `ke`'s.
 fn still_in_use(k: &Kernel, address: u64, block: &Block) -> Option<Verdict> {
-    let length = block.bytes;
-    let inside = |found: Option<u64>, sub: u64, what: &'static str| found.map(|object| (object, sub, what));
-    let range = address..address.saturating_add(length);
-    let lookaside = k.ex.lookasides.range(range.clone()).next().map(|(&list, _)| list);
-    let resource = k.ex.resources.range(range.clone()).next().map(|(&resource, _)| resource);
-    let item = k.ex.work_items.range(range).next().copied();
-    let (object, sub, what) = inside(timer::set_in(k, address, length), 0x15, "a timer that is set")
-        .or_else(|| inside(resource, 0x17, "an initialized ERESOURCE"))
-        .or_else(|| inside(lookaside, 0xCC, "an initialized lookaside list"))
-        .or_else(|| inside(dpc::queued_in(k, address, length), 0, "a DPC that is queued"))
-        .or_else(|| inside(item, 0, "a work item that is queued"))
-        .or_else(|| inside(spinlock::held_in(k, address, length), 0, "a spin lock that is held"))
-        .or_else(|| {
-            inside(dispatcher::waited_for_in(k, address, length), 0, "an object that a thread waits for")
-        })?;
+    let range = address..address.saturating_add(block.bytes);
+    let resource = k.ex.resources.range(range.clone()).next();
+    let lookaside = k.ex.lookasides.range(range.clone()).next();
+    let item = k.ex.work_items.range(range).next();
+    let (object, sub, what) = resource
+        .map(|(&at, _)| (at, 0x17, "an initialized ERESOURCE"))
+        .or_else(|| lookaside.map(|(&at, _)| (at, 0xCC, "an initialized lookaside list")))
+        .or_else(|| item.map(|&at| (at, 0, "a work item that is queued")))?;
     let message = format!("{} was freed with {what} in it, at {object:#x}", describe(address, block));
     let verdict = Verdict::error("freed-while-in-use", message);
-    Some(if sub == 0 { verdict } else { verdict.bug_check(0xC4, [sub, object, address, length]) })
+    Some(if sub == 0 { verdict } else { verdict.bug_check(0xC4, [sub, object, address, block.bytes]) })
 }
 
 fn locked_page(cx: &mut Cx<'_>, address: u64, block: &Block) -> Option<u64> {
