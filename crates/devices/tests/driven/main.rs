@@ -1,5 +1,8 @@
 //! Stories of a compiled driver on a modelled card: `pciline.sys` and the PCI 9052, from finding the card to unloading.
 
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
+
 mod rig;
 
 use abi::NtStatus;
@@ -165,6 +168,68 @@ fn a_waiting_request_ends_when_the_local_side_raises_its_interrupt() {
         let answer = file::device_control(cx, handle, WAIT, nothing, nothing)?;
         assert_eq!(answer.status, NtStatus::SUCCESS);
         let _ = file::close(cx, handle)?;
+        assert_eq!(pnp::remove(cx, id)?, NtStatus::SUCCESS);
+        Ok(())
+    })
+    .clean();
+}
+
+/// Opens the `n`-th device of the driver, writes and reads.
+fn talk(cx: &mut Cx<'_>, n: u32, bytes: &[u8]) -> engine::Flow<()> {
+    let handle = file::open(cx, &format!(r"\\.\PciLine{n}"), &file::OpenOptions::default())?.unwrap();
+    let data = buffer(cx, bytes);
+    assert_eq!(file::write(cx, handle, data, Some(0))?.status, NtStatus::SUCCESS);
+    let back = buffer(cx, &vec![0; bytes.len()]);
+    assert_eq!(file::read(cx, handle, back, Some(0))?.status, NtStatus::SUCCESS);
+    assert_eq!(contents(cx, back), bytes);
+    file::close(cx, handle)?;
+    Ok(())
+}
+
+#[test]
+fn two_cards_share_a_line_and_each_claims_its_own_interrupts() {
+    run(&["pci9052,line=17", "pci9052,line=17"], |cx| {
+        let first = card(cx)?;
+        let second = pnp::named(cx, "pci9052#1").expect("the other card");
+        let driver = load(cx)?;
+        assert_eq!(pnp::start(cx, first, driver)?, Ok(()));
+        assert_eq!(pnp::start(cx, second, driver)?, Ok(()));
+        talk(cx, 0, b"one")?;
+        talk(cx, 1, b"two")?;
+        assert_eq!(pnp::remove(cx, first)?, NtStatus::SUCCESS);
+        talk(cx, 1, b"the other goes on")?;
+        assert_eq!(pnp::remove(cx, second)?, NtStatus::SUCCESS);
+        assert_eq!(driver::unload(cx, driver)?, NtStatus::SUCCESS);
+        Ok(())
+    })
+    .clean();
+}
+
+#[test]
+fn a_card_without_its_local_space_does_not_start_and_leaves_nothing() {
+    let ended = run(&["pci,id=10b5:9050,bar0=mem:128,bar1=io:128,irq"], |cx| {
+        pnp::enumerate(cx)?;
+        let id = pnp::named(cx, "pci#0").expect("the card");
+        let driver = load(cx)?;
+        let failed = pnp::start(cx, id, driver)?.unwrap_err();
+        assert_eq!(
+            (failed.step, failed.status),
+            ("IRP_MN_START_DEVICE", NtStatus::DEVICE_CONFIGURATION_ERROR)
+        );
+        assert_eq!(pnp::state(cx, id), node::State::Enumerated);
+        assert_eq!(driver::unload(cx, driver)?, NtStatus::SUCCESS);
+        Ok(())
+    });
+    ended.clean();
+}
+
+#[test]
+fn the_system_sleeps_and_wakes_with_the_driver_loaded() {
+    run(&[CARD], |cx| {
+        let id = started(cx)?;
+        assert_eq!(kernel::po::system::set(cx, abi::PowerSystemSleeping3)?, NtStatus::SUCCESS);
+        assert_eq!(kernel::po::system::set(cx, abi::PowerSystemWorking)?, NtStatus::SUCCESS);
+        assert_eq!(write_and_read(cx, 0, b"awake")?, b"awake");
         assert_eq!(pnp::remove(cx, id)?, NtStatus::SUCCESS);
         Ok(())
     })

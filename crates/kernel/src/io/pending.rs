@@ -62,6 +62,12 @@ impl Frames {
             .map(|frame| frame.device)
     }
 
+    /// The IRPs that a device has: it was sent them, and they have not left it.
+    pub(crate) fn held_by(&self, device: u64) -> Vec<u64> {
+        let held = self.open.values().filter(|frame| frame.device == device && frame.left.is_none());
+        held.filter(|frame| self.holder(frame.irp) == Some(device)).map(|frame| frame.irp).collect()
+    }
+
     /// Whether a driver that was called after `number` has the IRP.
     fn is_below(&self, number: u64, irp: u64) -> bool {
         self.open.range(number + 1..).any(|(_, frame)| frame.irp == irp && frame.left.is_none())

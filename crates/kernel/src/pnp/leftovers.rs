@@ -97,6 +97,14 @@ pub(super) fn after_remove(cx: &mut Cx<'_>, id: NodeId, above: &[Device]) -> Flo
         );
         return Err(cx.stop(Verdict::error(rule, message).bug_check(0xC9, [code, 0, left.address, 0])));
     }
+    for &left in above {
+        for irp in cx.with(|k| k.io.frames.held_by(left.address)) {
+            let message = format!(
+                "{service} completed IRP_MN_REMOVE_DEVICE of {device} and did not complete the IRP {irp:#x} that it was sent: nobody ever will"
+            );
+            cx.report(Verdict::error("request-pending-after-remove", message));
+        }
+    }
     for interface in enabled_interfaces(cx, id) {
         let message = format!(
             "{service} completed IRP_MN_REMOVE_DEVICE of {device} and its interface {interface} is still enabled: IoSetDeviceInterfaceState"

@@ -601,6 +601,87 @@ fn a_requested_power_irp_goes_through_the_stack_and_calls_back() {
 }
 
 #[test]
+fn the_system_sleeps_only_if_every_driver_agrees() {
+    fn sleepless(cx: &mut Cx<'_>, arguments: &[u64]) -> Flow<u64> {
+        let irp = DriverPtr::<IRP>::new(arguments[1]);
+        let (minor, location) = minor(cx, irp)?;
+        let major = cx.read(location + IO_STACK_LOCATION::MajorFunction)?;
+        if (major, minor) == (IRP_MJ_POWER, abi::IRP_MN_QUERY_POWER) {
+            assert_eq!(
+                cx.read(location + IO_STACK_LOCATION::Parameters_Power_State)?,
+                abi::PowerSystemSleeping3
+            );
+            return complete(cx, irp, NtStatus::DEVICE_BUSY);
+        }
+        good(cx, arguments)
+    }
+    with_card(|cx, id, _| {
+        let good = driver(cx, add_device, good);
+        assert_eq!(start(cx, id, good)?, Ok(()));
+        assert_eq!(po::system::set(cx, abi::PowerSystemSleeping3)?, NtStatus::SUCCESS);
+        assert_eq!(po::system::set(cx, abi::PowerSystemWorking)?, NtStatus::SUCCESS);
+        cx.with(|k| k.io.rust_routines.insert(DISPATCH, sleepless));
+        assert_eq!(po::system::set(cx, abi::PowerSystemSleeping3)?, NtStatus::DEVICE_BUSY);
+        assert!(cx.nt().findings().is_empty());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_request_that_a_removed_driver_never_completed_is_told() {
+    fn keeping(cx: &mut Cx<'_>, arguments: &[u64]) -> Flow<u64> {
+        let irp = DriverPtr::<IRP>::new(arguments[1]);
+        let (_, location) = minor(cx, irp)?;
+        if cx.read(location + IO_STACK_LOCATION::MajorFunction)? == IRP_MJ_POWER {
+            let control = cx.read(location + IO_STACK_LOCATION::Control)?;
+            cx.write(location + IO_STACK_LOCATION::Control, control | abi::SL_PENDING_RETURNED)?;
+            return Ok(NtStatus::PENDING.0.into());
+        }
+        good(cx, arguments)
+    }
+    with_card(|cx, id, _| {
+        let driver = driver(cx, add_device, keeping);
+        assert_eq!(start(cx, id, driver)?, Ok(()));
+        let (minor, state) = (IRP_MN_SET_POWER, PowerDeviceD3);
+        let null = DriverPtr::NULL;
+        let status = po::request::request(cx, id.pdo(), minor, state, null, 0, DriverPtr::NULL)?;
+        assert_eq!(status, NtStatus::PENDING);
+        let pause = pool::allocate(cx, pool::Kind::NonPaged, 8, 1)?;
+        cx.write(pause, -10_000_i64)?;
+        let _ = crate::ke::wait::delay(cx, 0, false, pause)?;
+        assert_eq!(remove(cx, id)?, NtStatus::SUCCESS);
+        let rules: Vec<&str> = cx.nt().findings().iter().map(|finding| finding.rule).collect();
+        assert_eq!(rules, ["request-pending-after-remove"]);
+        Ok(())
+    });
+}
+
+#[test]
+fn an_installed_device_has_its_keys() {
+    with_card(|cx, id, _| {
+        let installation = Installation { service: "card".to_owned(), ..Installation::default() };
+        install(cx, id, installation)?;
+        let keys = super::install::keys(cx, id);
+        assert_eq!(
+            keys.hardware,
+            r"\Registry\Machine\System\CurrentControlSet\Enum\PCI\VEN_10B5&DEV_9050&SUBSYS_227310B5&REV_02\3&11583659&0&18\Device Parameters"
+        );
+        assert_eq!(crate::cm::access::text(cx, &keys.instance, "Service").as_deref(), Some("card"));
+        let ids = crate::cm::access::texts(cx, &keys.instance, "HardwareID").unwrap();
+        assert_eq!(ids.len(), 4);
+        let handle: DriverPtr<u64> = pool::allocate(cx, pool::Kind::NonPaged, 8, 1)?;
+        for kind in [abi::PLUGPLAY_REGKEY_DEVICE, abi::PLUGPLAY_REGKEY_DRIVER] {
+            assert_eq!(super::registry::open(cx, id.pdo(), kind, 0x2_0019, handle)?, NtStatus::SUCCESS);
+            let opened = cx.read(handle)?;
+            assert_eq!(crate::ob::handle::zw_close(cx, opened)?, NtStatus::SUCCESS);
+        }
+        let wrong = super::registry::open(cx, DriverPtr::NULL, 1, 0x2_0019, handle)?;
+        assert_eq!(wrong, NtStatus::INVALID_DEVICE_REQUEST);
+        Ok(())
+    });
+}
+
+#[test]
 fn the_stack_knows_its_physical_device() {
     with_card(|cx, id, _| {
         let driver = driver(cx, add_device, good);

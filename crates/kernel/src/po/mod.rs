@@ -1,11 +1,12 @@
 //! `Po*`: power IRPs and states.
 //!
-//! [`request`] sends them for drivers, [`irp`] passes them down a stack, [`state`] remembers what drivers say. System-wide transitions,
-//! idle detection, wake-up and the runtime power framework (`PoFx*`) come later.
+//! [`request`] sends them for drivers, [`irp`] passes them down a stack, [`state`] remembers what drivers say, [`system`] sends all to
+//! sleep. Idle detection, wake-up and the runtime power framework (`PoFx*`) come later.
 
 pub mod irp;
 pub mod request;
 pub mod state;
+pub mod system;
 
 use std::collections::BTreeMap;
 
