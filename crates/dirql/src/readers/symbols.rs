@@ -47,8 +47,8 @@ impl SymbolBook {
         let rva = u32::try_from(offset).ok().filter(|_| offset < page.size)?;
         let stem = file.strip_suffix(".sys").unwrap_or(file);
         Some(match page.symbols.lookup(rva) {
-            Some(symbol) if symbol.offset == 0 => format!("{stem}!{}", symbol.name),
-            Some(symbol) => format!("{stem}!{}+{:#x}", symbol.name, symbol.offset),
+            Some(symbol) if symbol.offset == 0 => format!("{stem}!{}", shortened(symbol.name)),
+            Some(symbol) => format!("{stem}!{}+{:#x}", shortened(symbol.name), symbol.offset),
             None => format!("{stem}+{rva:#x}"),
         })
     }
@@ -68,5 +68,36 @@ impl SymbolBook {
     #[must_use]
     pub fn describe(&self, address: u64) -> String {
         self.name(address).unwrap_or_else(|| format!("{address:#x}"))
+    }
+}
+
+/// Longer type arguments than this are left out of a name.
+const LONGEST_ARGUMENTS: usize = 32;
+
+/// A name without type arguments that nobody would read: `wdm::interrupt::synchronized<…>`.
+fn shortened(name: &str) -> String {
+    let (Some(open), Some(close)) = (name.find('<'), name.rfind('>')) else { return name.to_owned() };
+    if open == 0 || close < open || close - open <= LONGEST_ARGUMENTS {
+        return name.to_owned();
+    }
+    format!("{}<…>{}", &name[..open], &name[close + 1..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shortened;
+
+    #[test]
+    fn only_long_type_arguments_are_left_out() {
+        assert_eq!(shortened("dispatch_write"), "dispatch_write");
+        assert_eq!(
+            shortened("wdm::pnp::dispatch<pci9052::card::Card>"),
+            "wdm::pnp::dispatch<pci9052::card::Card>"
+        );
+        assert_eq!(
+            shortened("synchronized<a::Isr,a::impl$0::unmask::closure_env$0<b::Passive>,tuple$<> >"),
+            "synchronized<…>"
+        );
+        assert_eq!(shortened("operator<"), "operator<");
     }
 }
