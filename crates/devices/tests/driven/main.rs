@@ -182,7 +182,7 @@ fn talk(cx: &mut Cx<'_>, n: u32, bytes: &[u8]) -> engine::Flow<()> {
     let back = buffer(cx, &vec![0; bytes.len()]);
     assert_eq!(file::read(cx, handle, back, Some(0))?.status, NtStatus::SUCCESS);
     assert_eq!(contents(cx, back), bytes);
-    let _ = file::close(cx, handle)?;
+    assert_eq!(file::close(cx, handle)?, NtStatus::SUCCESS);
     Ok(())
 }
 
