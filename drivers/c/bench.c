@@ -152,15 +152,15 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 
 /* ---- starting and stopping -------------------------------------------------------------------------------------- */
 
-static NTSTATUS StartCard(PDEVICE_OBJECT Device, PCM_RESOURCE_LIST Translated)
+static NTSTATUS StartCard(PDEVICE_OBJECT Device, PCM_PARTIAL_RESOURCE_LIST List)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
     IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
     NTSTATUS Status;
     ULONG Index;
 
-    for (Index = 0; Translated != NULL && Index < Translated->List[0].PartialResourceList.Count; Index++) {
-        PCM_PARTIAL_RESOURCE_DESCRIPTOR Resource = &Translated->List[0].PartialResourceList.PartialDescriptors[Index];
+    for (Index = 0; Index < List->Count; Index++) {
+        PCM_PARTIAL_RESOURCE_DESCRIPTOR Resource = &List->PartialDescriptors[Index];
 
         if (Resource->Type == CmResourceTypeMemory && Resource->u.Memory.Length == LCR_LENGTH) {
             Extension->Lcr = MmMapIoSpace(Resource->u.Memory.Start, LCR_LENGTH, MmNonCached);
@@ -211,6 +211,7 @@ static NTSTATUS NTAPI SignalAndStop(PDEVICE_OBJECT Device, PIRP Irp, PVOID Event
 static NTSTATUS Start(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+    PCM_RESOURCE_LIST Resources;
     NTSTATUS Status;
     KEVENT Done;
 
@@ -222,9 +223,9 @@ static NTSTATUS Start(PDEVICE_OBJECT Device, PIRP Irp)
         KeWaitForSingleObject(&Done, Executive, KernelMode, FALSE, NULL);
         Status = Irp->IoStatus.Status;
     }
-    if (NT_SUCCESS(Status)) {
-        Status = StartCard(Device,
-                           IoGetCurrentIrpStackLocation(Irp)->Parameters.StartDevice.AllocatedResourcesTranslated);
+    Resources = IoGetCurrentIrpStackLocation(Irp)->Parameters.StartDevice.AllocatedResourcesTranslated;
+    if (NT_SUCCESS(Status) && Resources != NULL) {
+        Status = StartCard(Device, &Resources->List[0].PartialResourceList);
     }
     return Complete(Irp, Status, 0);
 }

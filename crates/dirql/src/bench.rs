@@ -46,6 +46,7 @@ pub struct Bench {
     pub(crate) readers: Vec<Box<dyn Reader>>,
     pub(crate) chooser: Box<dyn Chooser>,
     pub(crate) symbols: SymbolBook,
+    pub(crate) observed: bool,
 }
 
 /// Everything given, read and checked.
@@ -75,6 +76,7 @@ impl Bench {
             readers: Vec::new(),
             chooser: Box::new(Defaults),
             symbols: SymbolBook::default(),
+            observed: true,
         }
     }
 
@@ -145,6 +147,13 @@ impl Bench {
     #[must_use]
     pub fn reader(mut self, reader: impl Reader + 'static) -> Self {
         self.readers.push(Box::new(reader));
+        self
+    }
+
+    /// Without the readers behind a report's sums and hashes, which then stay empty: for measuring.
+    #[must_use]
+    pub fn unobserved(mut self) -> Self {
+        self.observed = false;
         self
     }
 

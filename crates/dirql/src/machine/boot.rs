@@ -81,7 +81,7 @@ pub(super) fn start(bench: Bench, inputs: Inputs) -> Result<Machine, Error> {
     })?;
     let readers =
         Readers { symbols: bench.symbols.clone(), coverage: Coverage::asked_for(), ..Readers::default() };
-    let Bench { cards, settings, readers: own, chooser, .. } = bench;
+    let Bench { cards, settings, readers: own, chooser, observed, .. } = bench;
     let nt = engine.inside(|| {
         let bus = plan::bus(&cards).expect("the same cards were placed a moment ago");
         Box::new(Nt::new(engine, &settings, Box::new(bus), chooser))
@@ -95,13 +95,13 @@ pub(super) fn start(bench: Bench, inputs: Inputs) -> Result<Machine, Error> {
         notes: RefCell::new(inputs.notes.clone()),
         failure: RefCell::default(),
     };
-    machine.subscribe(&inputs, own);
+    machine.subscribe(&inputs, own, observed);
     machine.boot(work)?;
     Ok(machine)
 }
 
 impl Machine {
-    fn subscribe(&self, inputs: &Inputs, own: Vec<Box<dyn Reader>>) {
+    fn subscribe(&self, inputs: &Inputs, own: Vec<Box<dyn Reader>>, observed: bool) {
         let Readers { summary, trace, prints, coverage, symbols } = &self.readers;
         for file in inputs.with.iter().chain([&inputs.driver]) {
             symbols.add(&file.name, file.symbols.clone(), file.image.size());
@@ -109,8 +109,10 @@ impl Machine {
         let nt = self.nt();
         nt.subscribe(Box::new(Places(symbols.clone())));
         nt.subscribe(Box::new(prints.clone()));
-        nt.subscribe(Box::new(summary.clone()));
-        nt.subscribe(Box::new(trace.clone()));
+        if observed {
+            nt.subscribe(Box::new(summary.clone()));
+            nt.subscribe(Box::new(trace.clone()));
+        }
         if let Some(coverage) = coverage {
             nt.subscribe(Box::new(coverage.clone()));
         }

@@ -100,6 +100,18 @@ impl Machine {
         }
     }
 
+    /// Runs `work` on a thread of the application's, with the kernel below it at hand: for measuring, and for tests that
+    /// look below this library. What it returns must lie outside the machine ([`engine::outside`]).
+    ///
+    /// # Errors
+    /// [`Error::Stuck`] if it never ends; [`Error::Stopped`].
+    pub fn with_kernel<R: 'static>(
+        &self,
+        work: impl FnOnce(&mut Cx<'_>) -> Flow<R> + 'static,
+    ) -> Result<R, Error> {
+        self.on_thread("the work", work)
+    }
+
     /// Lets so many nanoseconds of the machine's time pass.
     ///
     /// # Errors

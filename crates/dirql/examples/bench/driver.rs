@@ -1,0 +1,177 @@
+//! What `bench.sys` on a PCI 9052 costs: calls, requests, accesses, interrupts, DPCs, its start.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Instant;
+
+use abi::{Code, DriverPtr, NtStatus};
+use dirql::{Bench, Machine};
+use engine::{Flow, outside};
+use image::{ExportTarget, Image, Selector};
+use kernel::Cx;
+use kernel::event::{Event, Kind, Reader, Stamp};
+use kernel::io::file::{self, Buffer, OpenOptions, Operation, Overlapped};
+use kernel::mm::user;
+use kernel::ob::Handle;
+use kernel::ps;
+
+use crate::{Figure, each};
+
+const DEVICE: &str = r"\\.\DirqlBench";
+const EMPTY: u32 = 0x0022_2C00;
+const MMIO: u32 = 0x0022_2C04;
+const PORT: u32 = 0x0022_2C08;
+const IRQL: u32 = 0x0022_2C0C;
+const DPC: u32 = 0x0022_2C10;
+
+const SAMPLES: u32 = 300;
+/// Starts of a whole machine.
+const STARTS: u32 = 60;
+
+fn driver() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/drivers/bench.sys");
+    assert!(path.is_file(), "{} is not there: run `cargo xtask drivers` first", path.display());
+    path
+}
+
+fn bench() -> Bench {
+    Bench::new().driver(driver()).device("pci9052").unobserved().instruction_budget(u64::MAX >> 2)
+}
+
+/// Learns where the driver lies.
+#[derive(Clone, Default)]
+struct Base(Rc<Cell<u64>>);
+
+impl Reader for Base {
+    fn wants(&self, kind: Kind) -> bool {
+        kind == Kind::Image
+    }
+
+    fn event(&mut self, _stamp: &Stamp, event: &Event) {
+        if let Event::Image { base, loaded: true, .. } = event {
+            self.0.set(*base);
+        }
+    }
+}
+
+/// The address of the driver's routine that does nothing.
+fn nothing(base: u64) -> DriverPtr<Code> {
+    let bytes = std::fs::read(driver()).expect("it was there a moment ago");
+    let image = Image::parse("bench.sys", &bytes).expect("it is a driver");
+    let export = image.export(&Selector::Name("BenchNothing".to_owned())).expect("it exports that");
+    match export.target {
+        ExportTarget::Rva(rva) => DriverPtr::new(base + u64::from(rva)),
+        ExportTarget::Forward(_) => panic!("it is the driver's own"),
+    }
+}
+
+/// All figures of the driver.
+pub(crate) fn all() -> Vec<Figure> {
+    let base = Base::default();
+    let machine = bench().reader(base.clone()).start().expect("the driver can be loaded");
+    assert!(machine.is_ready(), "{}", machine.finish());
+    let routine = nothing(base.0.get());
+    let mut figures = vec![
+        sampled(&machine, "call_driver", 10_000, move |cx, _, repeats| {
+            (0..repeats).try_for_each(|_| cx.call(routine, &[0, 0]).map(|_| ()))
+        }),
+        sampled(&machine, "irp_roundtrip", 1_000, |cx, open, repeats| {
+            let operation = Operation::Control(EMPTY, open.number, open.output);
+            (0..repeats).try_for_each(|_| open.perform(cx, operation))
+        }),
+        sampled(&machine, "interrupt_irp", 200, |cx, open, repeats| {
+            let operation = Operation::Write(open.number, Some(0));
+            (0..repeats).try_for_each(|_| open.perform(cx, operation))
+        }),
+    ];
+    for (name, code, repeats) in [
+        ("mmio_read", MMIO, 10_000),
+        ("port_read", PORT, 10_000),
+        ("irql_raise_lower", IRQL, 10_000),
+        ("dpc", DPC, 2_000),
+    ] {
+        figures.push(sampled(&machine, name, repeats, move |cx, open, repeats| {
+            cx.write(DriverPtr::new(open.number.address), repeats)?;
+            open.perform(cx, Operation::Control(code, open.number, Buffer::default()))
+        }));
+    }
+    let report = machine.finish();
+    assert_eq!(report.outcome(), dirql::Outcome::Clean, "{report}");
+    figures.push(start_to_ready());
+    figures
+}
+
+/// The device, open, and buffers of the application's.
+struct Open {
+    handle: Handle,
+    /// 4 bytes: a number of repetitions, or what is written.
+    number: Buffer,
+    /// 4 bytes.
+    output: Buffer,
+    /// Where its requests tell their end.
+    overlapped: Overlapped,
+}
+
+impl Open {
+    fn new(cx: &mut Cx<'_>) -> Flow<Self> {
+        let handle = file::open(cx, DEVICE, &OpenOptions::default())?.expect("the driver made that name");
+        let overlapped = Overlapped::new(cx)?.expect("there is memory");
+        Ok(Self { handle, number: buffer(cx), output: buffer(cx), overlapped })
+    }
+
+    /// A request and its end; the handle is synchronous.
+    fn perform(&self, cx: &mut Cx<'_>, operation: Operation) -> Flow<()> {
+        let answer = file::start(cx, self.handle, operation, &self.overlapped)?;
+        assert!(answer.status == NtStatus::SUCCESS, "{operation:?} ends with {}", answer.status);
+        Ok(())
+    }
+
+    fn close(self, cx: &mut Cx<'_>) -> Flow<()> {
+        user::free(cx, self.number.address);
+        user::free(cx, self.output.address);
+        self.overlapped.free(cx)?;
+        file::close(cx, self.handle).map(|_| ())
+    }
+}
+
+fn buffer(cx: &mut Cx<'_>) -> Buffer {
+    let process = u32::try_from(ps::current_process(cx)).expect("few processes");
+    Buffer { address: user::allocate(cx, process, 4).expect("there is memory"), length: 4 }
+}
+
+/// Samples of `work`, which repeats a thing as often as it is told, on a thread of the application's.
+fn sampled(
+    machine: &Machine,
+    name: &'static str,
+    repeats: u32,
+    work: impl Fn(&mut Cx<'_>, &Open, u32) -> Flow<()> + 'static,
+) -> Figure {
+    let samples = machine.with_kernel(move |cx| {
+        let open = Open::new(cx)?;
+        work(cx, &open, repeats)?;
+        let mut samples = outside(|| Vec::with_capacity(SAMPLES as usize));
+        for _ in 0..SAMPLES {
+            let begun = Instant::now();
+            work(cx, &open, repeats)?;
+            samples.push(each(begun, repeats));
+        }
+        open.close(cx)?;
+        Ok(samples)
+    });
+    Figure::new(name, repeats, samples.unwrap_or_else(|error| panic!("{name}: {error}")))
+}
+
+/// From nothing to a started device: files read, machine made, driver loaded, device started.
+fn start_to_ready() -> Figure {
+    let sample = |_| {
+        let begun = Instant::now();
+        let machine = bench().start().expect("the driver can be loaded");
+        let time = each(begun, 1);
+        assert!(machine.is_ready(), "the device starts");
+        drop(machine.finish());
+        time
+    };
+    let samples: Vec<f64> = (0..=STARTS).map(sample).skip(1).collect();
+    Figure::new("start_to_ready", 1, samples)
+}

@@ -1,0 +1,83 @@
+//! What it costs to go from the scheduler to a strand and back, with no kernel above the engine.
+
+use std::time::Instant;
+
+use engine::{Access, Args, Engine, Fault, Flow, Guest, Leave, Progress, Special, StrandId};
+
+use crate::{Figure, each};
+
+const SAMPLES: u32 = 500;
+const REPEATS: u32 = 10_000;
+
+/// A guest whose strands do nothing but go back.
+struct Nothing(Engine);
+
+impl Guest for Nothing {
+    fn strand(&self, _id: StrandId) {
+        for _ in 0..u64::from(SAMPLES + 1) * u64::from(REPEATS) {
+            self.0.suspend();
+        }
+    }
+    fn export(&self, _number: u32, _args: &Args) -> Flow<u64> {
+        Err(Leave::Stop)
+    }
+    fn slice(&self) -> Flow<()> {
+        Ok(())
+    }
+    fn port_read(&self, _port: u16, _bytes: u8) -> Flow<u32> {
+        Err(Leave::Stop)
+    }
+    fn port_write(&self, _port: u16, _bytes: u8, _value: u32) -> Flow<()> {
+        Err(Leave::Stop)
+    }
+    fn device_read(&self, _access: Access, _data: &mut [u8]) -> Flow<()> {
+        Err(Leave::Stop)
+    }
+    fn device_write(&self, _access: Access, _data: &[u8]) -> Flow<()> {
+        Err(Leave::Stop)
+    }
+    fn accessed(&self) -> Flow<()> {
+        Ok(())
+    }
+    fn irql(&self) -> u8 {
+        0
+    }
+    fn set_irql(&self, _level: u64) -> Flow<()> {
+        Ok(())
+    }
+    fn interrupt_flag(&self) -> bool {
+        true
+    }
+    fn set_interrupt_flag(&self, _on: bool) -> Flow<()> {
+        Ok(())
+    }
+    fn cpuid(&self, _leaf: u32, _subleaf: u32) -> [u32; 4] {
+        [0; 4]
+    }
+    fn special(&self, _special: Special) -> Flow<u64> {
+        Err(Leave::Stop)
+    }
+    fn fault(&self, _fault: &Fault) -> Leave {
+        Leave::Stop
+    }
+}
+
+/// `strand_switch`: one way.
+pub(crate) fn switch() -> Figure {
+    let engine = Engine::start().expect("no other machine is alive");
+    let guest = Nothing(engine);
+    let samples = engine.run(&guest, || {
+        let strand = engine.spawn();
+        let round = || (0..REPEATS).all(|_| engine.resume(strand) == Progress::Suspended);
+        assert!(round(), "the strand goes on for ever");
+        let sample = |_| {
+            let begun = Instant::now();
+            assert!(round(), "the strand goes on for ever");
+            each(begun, REPEATS) / 2.0
+        };
+        let samples: Vec<f64> = (0..SAMPLES - 1).map(sample).collect();
+        engine::outside(|| samples.clone())
+    });
+    engine.finish();
+    Figure::new("strand_switch", REPEATS, samples)
+}
