@@ -1,4 +1,4 @@
-//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|drivers`.
+//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|coverage|drivers`.
 //!
 //! It only calls other tools (cargo, gcc, apt-get) and says what it calls. It knows nothing of what they build.
 
@@ -7,6 +7,7 @@
 
 mod call;
 mod check;
+mod coverage;
 mod drivers;
 mod identity;
 mod install;
@@ -44,6 +45,8 @@ enum Chore {
         #[arg(long)]
         json: bool,
     },
+    /// Writes docs/coverage.md: which exports a driver has called in a test
+    Coverage,
     /// Builds the C and Rust drivers as .sys files, each with its INF beside it
     Drivers {
         /// Where the files go, `target/drivers` if not given
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Chore::Test { filters } => check::test(&root, &filters),
         Chore::Check => check::check(&root),
         Chore::Bench { json } => run::bench(&root, json),
+        Chore::Coverage => coverage::write(&root),
         Chore::Drivers { out } => drivers::build(&root, &out.unwrap_or_else(|| drivers::default_out(&root))),
     };
     match done {

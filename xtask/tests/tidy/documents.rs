@@ -60,3 +60,29 @@ fn the_rust_version_promised_is_the_one_built_with() {
     let channel = value(&read("rust-toolchain.toml"), "channel").expect("rust-toolchain.toml has a channel");
     assert_eq!(minor(&promised), minor(&channel));
 }
+
+/// The names of the rows of the export table.
+fn exports(table: &str) -> Vec<&str> {
+    let rows = table.lines().filter(|line| line.contains(" => ") && line.contains(" @ "));
+    rows.filter_map(|line| line.split_once(": ")?.1.split('(').next()).collect()
+}
+
+#[test]
+fn the_coverage_document_lists_every_export() {
+    assert_eq!(exports("x! {\n    : KeSetEvent(3) @ 0..=2 => ke::event::set;\n}"), ["KeSetEvent"]);
+    let read =
+        |path: &str| fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let (table, document) = (read("crates/kernel/src/exports/functions.rs"), read("docs/coverage.md"));
+    let told: Vec<&str> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split_once(" | ").map(|(name, _)| name))
+        .collect();
+    let all = exports(&table);
+    assert!(all.len() > 100, "the table is understood");
+    let lost = all.iter().filter(|name| !told.contains(name));
+    expect_none(
+        &lost
+            .map(|name| format!("{name} is not in docs/coverage.md: run `cargo xtask coverage`"))
+            .collect::<Vec<_>>(),
+    );
+}

@@ -1,0 +1,99 @@
+//! `coverage`: which exports a driver has called in a test, written to `docs/coverage.md`.
+//!
+//! The list is the export table's own; the calls are told by the machines of the tests (`DIRQL_COVERAGE`). It says nothing
+//! of how much of an export's behaviour was reached, nor of exported variables.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::{call, drivers};
+
+/// The export table.
+const TABLE: &str = "crates/kernel/src/exports/functions.rs";
+/// The document.
+const DOCUMENT: &str = "docs/coverage.md";
+
+const HEAD: &str = "\
+# Exports and the tests that reach them
+
+Written by `cargo xtask coverage`; a test fails if a row of the export table is missing here. *Reached* means that a compiled
+driver has called it in a test of a whole machine (`crates/dirql/tests`, `crates/cli/tests`). The kernel's own tests, which call
+services directly, are not counted.
+";
+
+/// One row of the export table.
+struct Row<'a> {
+    name: &'a str,
+    module: &'a str,
+    irql: &'a str,
+    service: &'a str,
+}
+
+/// Runs the tests of whole machines and writes the document.
+///
+/// # Errors
+/// A test fails, or the document cannot be written.
+pub(crate) fn write(root: &Path) -> Result<()> {
+    drivers::build(root, &drivers::default_out(root))?;
+    let reached = root.join("target/coverage.txt");
+    let _ = fs::remove_file(&reached);
+    let mut cargo = call::cargo(root);
+    cargo
+        .args(["test", "--quiet", "-p", "dirql", "-p", "dirql-cli", "--tests"])
+        .env("DIRQL_COVERAGE", &reached);
+    call::step("tests of whole machines", &mut cargo)?;
+    let reached = fs::read_to_string(&reached).context("no machine has told what it reached")?;
+    let reached: BTreeSet<&str> = reached.lines().collect();
+    let table = fs::read_to_string(root.join(TABLE))?;
+    let rows: Vec<Row<'_>> = table.lines().filter_map(row).collect();
+    fs::write(root.join(DOCUMENT), document(&rows, &reached))?;
+    eprintln!("xtask: {DOCUMENT}");
+    Ok(())
+}
+
+/// `: KeSetEvent(3) @ 0..=2 => ke::event::set;`, with `hal` before the colon for HAL.dll.
+fn row(line: &str) -> Option<Row<'_>> {
+    let (left, service) = line.trim().strip_suffix(';')?.split_once(" => ")?;
+    let (module, rest) = left.split_once(": ")?;
+    let (name, irql) = rest.split_once(" @ ")?;
+    let module = if module.trim() == "hal" { "hal.dll" } else { "ntoskrnl.exe" };
+    Some(Row { name: name.split('(').next()?, module, irql, service })
+}
+
+fn document(rows: &[Row<'_>], reached: &BTreeSet<&str>) -> String {
+    let count = rows.iter().filter(|row| reached.contains(row.name)).count();
+    let mut text = format!("{HEAD}\n{count} of {} functions are reached.\n\n", rows.len());
+    text.push_str("| function | module | IRQL | service | reached |\n| --- | --- | --- | --- | --- |\n");
+    for Row { name, module, irql, service } in rows {
+        let reached = if reached.contains(name) { "yes" } else { "" };
+        let irql = irql.replace("..=", "–");
+        let _ = writeln!(text, "| {name} | {module} | {irql} | {service} | {reached} |");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_the_table_is_a_row_of_the_document() {
+        let rows: Vec<Row<'_>> = [
+            "exports! { FUNCTIONS:",
+            "    : KeSetEvent(3) @ 0..=2 => ke::event::set;",
+            "    hal : KfRaiseIrql(1) @ 0..=15 => ke::irql::raise;",
+        ]
+        .into_iter()
+        .filter_map(row)
+        .collect();
+        assert_eq!(rows.len(), 2);
+        let text = document(&rows, &BTreeSet::from(["KeSetEvent"]));
+        assert!(text.contains("1 of 2 functions are reached."), "{text}");
+        assert!(text.contains("| KeSetEvent | ntoskrnl.exe | 0–2 | ke::event::set | yes |"), "{text}");
+        assert!(text.contains("| KfRaiseIrql | hal.dll | 0–15 | ke::irql::raise |  |"), "{text}");
+    }
+}
