@@ -37,6 +37,17 @@ pub enum WindowsVersion {
     Win11,
 }
 
+impl std::fmt::Display for WindowsVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Win7 => "Windows 7",
+            Self::Win81 => "Windows 8.1",
+            Self::Win10 => "Windows 10 22H2",
+            Self::Win11 => "Windows 11 24H2",
+        })
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self { processors: 1, windows: WindowsVersion::Win11, instruction_budget: 1_000_000_000 }

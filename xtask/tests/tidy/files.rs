@@ -16,7 +16,7 @@ const PLACES: &[&str] =
 fn has_header(path: &str, text: &str) -> bool {
     match Path::new(path).extension().and_then(|extension| extension.to_str()) {
         Some("rs") => text.starts_with("//! "),
-        Some("c" | "h") => text.starts_with("/*\n * "),
+        Some("c" | "h") => text.starts_with("/*\n * ") || text.starts_with("/* "),
         _ => true,
     }
 }

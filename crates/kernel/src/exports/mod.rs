@@ -9,6 +9,8 @@ pub mod documented;
 mod functions;
 mod internal;
 mod se_exports;
+#[cfg(test)]
+mod tests;
 
 use engine::{Args, Flow};
 

@@ -11,6 +11,7 @@ use image::{ExportTarget, Image, Selector};
 use super::{is_kernel, pseudo, stem, symbols};
 use crate::cx::{Cx, Kernel};
 use crate::exports::{FUNCTIONS, data, documented};
+use crate::nt::WindowsVersion;
 use crate::verdict::Verdict;
 
 /// Imports that nobody has, each with a thunk of its own.
@@ -58,6 +59,15 @@ pub(crate) fn call_missing(cx: &mut Cx<'_>, number: u32) -> Flow<u64> {
     let name = name_at(cx, pseudo::thunk(number)).unwrap_or_else(|| format!("export {number}"));
     let caller = cx.engine().caller().map(|caller| symbols::describe_return(cx, caller.rip));
     let caller = caller.map_or(String::new(), |caller| format!(", called from {caller}"));
+    let entry = name.rsplit('!').next().unwrap_or(&name);
+    if let Some(since) = cx.with(|k| too_new(k, entry)) {
+        let windows = cx.with(|k| k.ldr.windows);
+        let message = format!(
+            "{name}{caller}: came with {since}, and {windows} does not export it: it would not load this driver \
+             (STATUS_DRIVER_ENTRYPOINT_NOT_FOUND)"
+        );
+        return Err(cx.stop(Verdict::error("export-too-new", message)));
+    }
     Err(cx.stop(Verdict::not_implemented(&format!("{name}{caller}"))))
 }
 
@@ -76,6 +86,9 @@ pub(crate) fn resolve(k: &Kernel, module: &str, selector: &Selector) -> Bound {
     let (mut module, mut selector) = (module.to_owned(), selector.clone());
     for _ in 0..MAX_FORWARDS {
         if is_kernel(&module) {
+            if too_new(k, &selector.to_string()).is_some() {
+                return Bound::Missing;
+            }
             return kernel_entry(&selector).map_or(Bound::Missing, Bound::Kernel);
         }
         let Some((base, loaded)) = k.ldr.image_named(&module) else { return Bound::Missing };
@@ -88,6 +101,11 @@ pub(crate) fn resolve(k: &Kernel, module: &str, selector: &Selector) -> Bound {
         }
     }
     Bound::Missing
+}
+
+/// If the machine's Windows does not export `name` yet: the version it came with.
+fn too_new(k: &Kernel, name: &str) -> Option<WindowsVersion> {
+    documented::find(name).map(|known| known.since).filter(|since| *since > k.ldr.windows)
 }
 
 /// The address of the kernel's routine or variable of this name.

@@ -85,6 +85,29 @@ fn calling_an_import_that_nobody_has_names_it_and_its_caller() {
     });
 }
 
+const NEW: &str = "
+    void *ExAllocatePool2(unsigned long long, unsigned long long, unsigned);
+    void ExFreePoolWithTag(void *, unsigned);
+    int DriverEntry(void *driver, void *path) {
+        ExFreePoolWithTag(ExAllocatePool2(0x40, 16, 'Dirq'), 'Dirq');
+        return 42;
+    }";
+
+#[test]
+fn an_export_that_this_windows_does_not_have_yet_is_told_as_such() {
+    let new = || driver("newer", NEW, &[("ntoskrnl.exe", &["ExAllocatePool2"])]);
+    machine(|cx| {
+        let image = load(cx, new());
+        assert_eq!(call(cx, image.entry.unwrap().address, &[0, 0]), Ok(42));
+        super::unload(cx, image.base).unwrap();
+        cx.with(|k| k.ldr.windows = crate::nt::WindowsVersion::Win7);
+        let image = load(cx, new());
+        assert_eq!(call(cx, image.entry.unwrap().address, &[0, 0]), Err(Leave::Stop));
+        assert_eq!(verdict(cx), Some("export-too-new"));
+        assert!(message(cx).contains("came with Windows 10"), "{}", message(cx));
+    });
+}
+
 #[test]
 fn reading_a_variable_that_nobody_has_faults_at_an_address_that_knows_its_name() {
     machine(|cx| {

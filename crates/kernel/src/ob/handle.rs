@@ -9,7 +9,7 @@ use abi::{DriverPtr, FILE_OBJECT, NtStatus, OBJ_KERNEL_HANDLE, OBJECT_HANDLE_INF
 use engine::Flow;
 
 use super::object::{self, Kind};
-use super::types;
+use super::object_type;
 use crate::cx::Cx;
 use crate::verdict::Verdict;
 use crate::{ke, ps};
@@ -228,7 +228,7 @@ pub fn reference_by_handle(
     information: DriverPtr<OBJECT_HANDLE_INFORMATION>,
 ) -> Flow<NtStatus> {
     cx.write(object, 0)?;
-    let kind = types::kind(object_type.address);
+    let kind = object_type::kind(object_type.address);
     if !object_type.is_null() && kind.is_none() {
         return Ok(NtStatus::OBJECT_TYPE_MISMATCH);
     }
@@ -278,7 +278,7 @@ pub fn open_by_pointer(
     _access_mode: u8,
     handle: DriverPtr<u64>,
 ) -> Flow<NtStatus> {
-    let wanted = types::kind(object_type.address);
+    let wanted = object_type::kind(object_type.address);
     if !object_type.is_null() && (wanted.is_none() || wanted != object::kind(cx, object.address)) {
         return Ok(NtStatus::OBJECT_TYPE_MISMATCH);
     }

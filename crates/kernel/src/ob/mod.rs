@@ -6,8 +6,8 @@
 pub mod handle;
 pub mod names;
 pub mod object;
+pub mod object_type;
 pub mod string;
-pub mod types;
 
 use std::collections::BTreeMap;
 

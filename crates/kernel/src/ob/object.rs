@@ -7,7 +7,7 @@ use abi::{DriverPtr, NtStatus};
 use engine::Flow;
 
 use super::names::Target;
-use super::types;
+use super::object_type;
 use crate::cx::Cx;
 use crate::ke;
 use crate::verdict::Verdict;
@@ -170,7 +170,7 @@ pub fn reference_by_pointer(
     object_type: DriverPtr<()>,
     _access_mode: u8,
 ) -> Flow<NtStatus> {
-    let wanted = types::kind(object_type.address);
+    let wanted = object_type::kind(object_type.address);
     if !object_type.is_null() && (wanted.is_none() || wanted != kind(cx, body.address)) {
         return Ok(NtStatus::OBJECT_TYPE_MISMATCH);
     }

@@ -24,6 +24,7 @@ fn compile(source: &str, defines: &[&str]) -> Image {
 
 /// `queue.c`, compiled once for all stories.
 fn queue() -> Image {
+    // tidy: a story's own, and no machine lives when it is made.
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../drivers/c/queue.c");
     Image::parse("queue.sys", BYTES.get_or_init(|| bytes_of(&source, &[]))).unwrap()
