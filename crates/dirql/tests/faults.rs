@@ -135,6 +135,7 @@ fn the_report_shows_code_parameters_instruction_and_stack() {
         "PAGE_FAULT_IN_NONPAGED_AREA (0x50)",
         "0xfffff880dead0000  address that was referenced",
         "faults!WildWrite+0xa",
+        "rax=fffff880dead0000",
         "faults!DispatchDeviceControl",
     ] {
         assert!(text.contains(part), "`{part}` is missing\n{text}");

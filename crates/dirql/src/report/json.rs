@@ -5,6 +5,12 @@ use kernel::verdict::{StackLine, Tier, Verdict};
 use super::{Report, bugcheck};
 use crate::readers::{json_array, json_object};
 
+/// In the order of their encodings.
+const NAMES: [&str; 16] = [
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+    "r15",
+];
+
 impl Report {
     /// The last lines of a run's JSON.
     #[must_use]
@@ -69,13 +75,18 @@ impl Report {
             }
             None => object.raw("bug_check", "null"),
         };
+        let object = match &verdict.caller {
+            Some(caller) => {
+                let registers = caller.registers.general.iter().zip(NAMES);
+                let all = registers.fold(json_object(), |object, (value, name)| object.address(name, *value));
+                object.raw("registers", &all.address("flags", caller.registers.flags).end())
+            }
+            None => object.raw("registers", "null"),
+        };
         let line = |line: &StackLine| {
             let symbol = self.symbols.name(line.address).unwrap_or_else(|| line.symbol.clone());
             json_object().address("address", line.address).text("symbol", &symbol).end()
         };
-        let registers = verdict.caller.iter().flat_map(|caller| caller.registers.general);
-        let registers = registers.map(|value| format!("\"{value:#x}\""));
-        let object = object.raw("registers", &json_array(registers));
         object.raw("stack", &json_array(verdict.stack.iter().map(line))).end()
     }
 }
