@@ -125,6 +125,11 @@ struct Circumstances {
 /// The verdict on a fault of the driver's.
 pub(crate) fn verdict(cx: &mut Cx<'_>, fault: &Fault) -> Verdict {
     let rip = fault.caller.rip;
+    if let Some(name) = ldr::imports::name_at(cx, fault.address) {
+        // A variable that nobody has: as with a call, the driver is not to blame.
+        let by = ldr::symbols::describe(cx, rip);
+        return Verdict::not_implemented(&format!("{name}, which {by} refers to"));
+    }
     let circumstances = Circumstances {
         place: cx.with(|k| place(k)),
         irql: super::irql::current(cx),
