@@ -154,6 +154,31 @@ fn two_processes_run_the_same_events_and_leave_the_same_memory() {
 }
 
 #[test]
+fn two_processes_serve_the_same_interrupts_at_the_same_instructions() {
+    for (name, device) in [("pciline", r"\\.\PciLine0"), ("pci9052", r"\\.\Pci9052-0")] {
+        let inf = driver(&format!("{name}.inf"));
+        let script = format!(
+            "open {device} as a; t: write a text:hello at 0; write a hex:07 at 9; join t; surprise-remove"
+        );
+        let arguments = [
+            "--json",
+            "--device",
+            "pci9052",
+            "--processors",
+            "3",
+            "--inf",
+            inf.to_str().unwrap(),
+            "--do",
+            &script,
+        ];
+        let (first, second) =
+            (run(&format!("{name}.sys"), &arguments), run(&format!("{name}.sys"), &arguments));
+        assert_eq!(first.code, Some(0), "{}", first.said());
+        assert_eq!(first.out, second.out, "{name}: every event, address and hash is the same");
+    }
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_fault() {
     use std::process::{Command, Stdio};
     let mut child = Command::new(env!("CARGO_BIN_EXE_dirql"))
