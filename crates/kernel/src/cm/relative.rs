@@ -75,7 +75,7 @@ pub fn write(
 /// `RtlDeleteRegistryValue`.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn delete(cx: &mut Cx<'_>, place: u32, path: u64, name: u64) -> Flow<NtStatus> {
     let name = crt::read::<2>(cx, name, crt::ALL)?;
     let time = now(cx);
@@ -86,7 +86,7 @@ pub fn delete(cx: &mut Cx<'_>, place: u32, path: u64, name: u64) -> Flow<NtStatu
 /// `RtlCheckRegistryKey`.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn check(cx: &mut Cx<'_>, place: u32, path: u64) -> Flow<NtStatus> {
     with_key(cx, place, path, false, |_, _| Ok(()))
 }
@@ -94,7 +94,7 @@ pub fn check(cx: &mut Cx<'_>, place: u32, path: u64) -> Flow<NtStatus> {
 /// `RtlCreateRegistryKey`.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn create(cx: &mut Cx<'_>, place: u32, path: u64) -> Flow<NtStatus> {
     with_key(cx, place, path, true, |_, _| Ok(()))
 }

@@ -196,7 +196,7 @@ pub fn reference_by_pointer_with_tag(
 /// `ObfReferenceObject` with its tag, which only a debugger would show.
 ///
 /// # Errors
-/// As [`reference`].
+/// As [`reference()`].
 pub fn reference_with_tag(cx: &mut Cx<'_>, body: DriverPtr<()>, _tag: u32) -> Flow<u64> {
     reference(cx, body)
 }
