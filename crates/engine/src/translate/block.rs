@@ -14,8 +14,8 @@ use super::flags;
 use super::scratch::{
     COUNTDOWN, HEAD_RAX, JUMP, R11 as SAVED_R11, RCX as SAVED_RCX, RDX as SAVED_RDX, TARGET,
 };
-use super::stubs;
 use super::table::{self, Column};
+use super::{site, stubs};
 use crate::guest::FaultKind;
 use crate::machine::state;
 use crate::memory::{self, Protection};
@@ -62,7 +62,7 @@ pub(crate) fn translate_site(cache: &mut Cache, original: &Instruction, body: &I
     let mut builder = Builder::begin_uncharged(cache, original);
     builder.map(0, Saved::Nothing);
     if builder.encode(body).is_ok() {
-        builder.exit(Exit::SiteDone { instruction: *original });
+        builder.exit(Exit::SiteDone { instruction: *original, operand: site::operand(original) });
     } else {
         builder.exit(Exit::NotImplemented { instruction: *original });
     }
@@ -308,7 +308,10 @@ impl<'c> Builder<'c> {
                 self.load_indirect_target(instruction, index);
                 self.cache.emitter.jump_through(JUMP);
             }
-            Class::Plain => self.exit(Exit::Site { instruction: *instruction }),
+            Class::Plain => {
+                let operand = site::operand(instruction);
+                self.exit(Exit::Site { instruction: *instruction, operand });
+            }
             Class::CallOut => self.exit(Exit::CallOut { instruction: *instruction }),
             Class::Invalid => self.exit(Exit::Invalid { instruction: *instruction }),
             Class::NotImplemented => self.exit(Exit::NotImplemented { instruction: *instruction }),

@@ -34,9 +34,9 @@ pub(crate) enum Exit {
     /// A sensitive instruction.
     CallOut { instruction: Instruction },
     /// An instruction that has touched device memory before.
-    Site { instruction: Instruction },
+    Site { instruction: Instruction, operand: Option<site::Operand> },
     /// Its body has run.
-    SiteDone { instruction: Instruction },
+    SiteDone { instruction: Instruction, operand: Option<site::Operand> },
     /// An instruction the virtual processor does not have.
     Invalid { instruction: Instruction },
     /// An instruction dirql does not run.
@@ -84,13 +84,13 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
             frame.rip = instruction.ip();
             callout::perform(frame, &instruction)
         }
-        Exit::Site { instruction } => {
+        Exit::Site { instruction, operand } => {
             frame.rip = instruction.ip();
-            site::enter(frame, &instruction)
+            site::enter(frame, &instruction, operand)
         }
-        Exit::SiteDone { instruction } => {
+        Exit::SiteDone { instruction, operand } => {
             frame.rip = instruction.ip();
-            site::done(frame, &instruction)
+            site::done(frame, &instruction, operand)
         }
         Exit::Invalid { instruction } => refuse(frame, &instruction, FaultKind::InvalidOpcode),
         Exit::NotImplemented { instruction } => refuse(frame, &instruction, FaultKind::NotImplemented),

@@ -37,24 +37,24 @@ fn is_device(address: u64) -> bool {
 }
 
 /// A learned instruction is about to run.
-pub(super) fn enter(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
+pub(super) fn enter(frame: &mut Frame, instruction: &Instruction, operand: Option<Operand>) -> Flow<u64> {
     if is_string(instruction) {
         return string(frame, instruction);
     }
-    let Some(operand) = explicit_operand(instruction) else {
+    let Some(operand) = operand else {
         return Ok(body(instruction, false));
     };
-    let Some(address) = address_of(frame, instruction, operand).filter(|address| is_device(*address)) else {
+    let Some(address) = address_of(frame, instruction, operand.index).filter(|address| is_device(*address))
+    else {
         return Ok(body(instruction, false));
     };
-    let bytes = match u8::try_from(instruction.memory_size().size()) {
-        Ok(bytes @ 1..=64) if !moves_by_bit(instruction) => bytes,
-        _ => return refuse(frame, instruction, FaultKind::NotImplemented),
-    };
+    if operand.bytes == 0 {
+        return refuse(frame, instruction, FaultKind::NotImplemented);
+    }
     let mut data = [0; 64];
-    if access(instruction, operand).0 {
-        let access = Access { address, bytes };
-        state().guest().device_read(access, &mut data[..bytes.into()])?;
+    if operand.reads {
+        let access = Access { address, bytes: operand.bytes };
+        state().guest().device_read(access, &mut data[..operand.bytes.into()])?;
     }
     scratch().device.0.set(data);
     scratch().target.set(address);
@@ -62,15 +62,15 @@ pub(super) fn enter(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
 }
 
 /// The body of a learned instruction has run; on a device, what it stored goes there.
-pub(super) fn done(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
+pub(super) fn done(frame: &mut Frame, instruction: &Instruction, operand: Option<Operand>) -> Flow<u64> {
     let address = scratch().target.replace(0);
     if is_device(address) {
         let guest = state().guest();
-        let operand = explicit_operand(instruction).expect("the body was made for it");
-        if access(instruction, operand).1 {
-            let bytes = u8::try_from(instruction.memory_size().size()).expect("checked before the body ran");
+        let operand = operand.expect("the body was made for it");
+        if operand.writes {
             let data = scratch().device.0.get();
-            guest.device_write(Access { address, bytes }, &data[..bytes.into()])?;
+            let access = Access { address, bytes: operand.bytes };
+            guest.device_write(access, &data[..operand.bytes.into()])?;
         }
         guest.accessed()?;
     }
@@ -118,18 +118,31 @@ fn redirected(instruction: &Instruction) -> Instruction {
     body
 }
 
-fn explicit_operand(instruction: &Instruction) -> Option<u32> {
-    (0..instruction.op_count()).find(|i| instruction.op_kind(*i) == OpKind::Memory)
+/// What an instruction does with its memory operand; found out once, when it is translated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operand {
+    /// Which operand it is.
+    index: u32,
+    /// Bytes; 0 if no device is asked for so many.
+    bytes: u8,
+    reads: bool,
+    writes: bool,
 }
 
-/// Whether the operand is read, and whether it is written.
-fn access(instruction: &Instruction, operand: u32) -> (bool, bool) {
-    match InstructionInfoFactory::new().info(instruction).op_access(operand) {
+/// The explicit memory operand; string instructions have none.
+pub(crate) fn operand(instruction: &Instruction) -> Option<Operand> {
+    let index = (0..instruction.op_count()).find(|i| instruction.op_kind(*i) == OpKind::Memory)?;
+    let (reads, writes) = match InstructionInfoFactory::new().info(instruction).op_access(index) {
         OpAccess::Read | OpAccess::CondRead => (true, false),
         OpAccess::Write => (false, true),
         OpAccess::NoMemAccess | OpAccess::None => (false, false),
         _ => (true, true),
-    }
+    };
+    let bytes = match u8::try_from(instruction.memory_size().size()) {
+        Ok(bytes @ 1..=64) if !moves_by_bit(instruction) => bytes,
+        _ => 0,
+    };
+    Some(Operand { index, bytes, reads, writes })
 }
 
 fn moves_by_bit(instruction: &Instruction) -> bool {
@@ -150,8 +163,7 @@ fn address_of(frame: &Frame, instruction: &Instruction, operand: u32) -> Option<
 /// The address that the instruction at `frame.rip` refers to: for a fault whose address the processor does not tell.
 pub(super) fn operand_of(frame: &Frame) -> Option<u64> {
     let instruction = instruction_at(frame.rip)?;
-    let operand = explicit_operand(&instruction)?;
-    address_of(frame, &instruction, operand)
+    address_of(frame, &instruction, operand(&instruction)?.index)
 }
 
 fn instruction_at(rip: u64) -> Option<Instruction> {

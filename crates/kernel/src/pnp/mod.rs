@@ -1,7 +1,8 @@
 //! Plug and Play: device nodes, resources, the PCI bus driver, the order of start, stop and remove.
 //!
-//! [`bus`] is the driver of the physical device objects; [`enumerate`](mod@enumerate), [`start`](mod@start), [`stop`](mod@stop) and [`remove`](mod@remove) are the PnP manager,
-//! which knows devices only by what their stacks answer. What it asks for runs on a system thread at PASSIVE_LEVEL.
+//! [`bus`] is the driver of the physical device objects; [`enumerate`](mod@enumerate), [`start`](mod@start),
+//! [`stop`](mod@stop) and [`remove`](mod@remove) are the PnP manager, which knows devices only by what their stacks answer.
+//! What it asks for runs on a system thread at PASSIVE_LEVEL.
 
 pub mod bus;
 pub mod bus_interface;
