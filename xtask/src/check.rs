@@ -8,31 +8,28 @@ use anyhow::Result;
 
 use crate::{call, drivers, install, solo};
 
-/// Builds the drivers, then runs every test of the workspace, each in a process of its own, and the documentation's.
+/// Builds the drivers, then runs every test: the documentation's and the driver crate's, and last, each in a process of
+/// its own, the workspace's, so that what is printed last is the sum of most.
 ///
 /// # Errors
 /// Something does not build, or a test fails.
 pub(crate) fn test(root: &Path, filters: &[String]) -> Result<()> {
     drivers::build(root, &drivers::default_out(root))?;
-    if call::works("cargo-nextest", &["nextest", "--version"]) {
-        let mut cargo = call::cargo(root);
-        cargo.args(["nextest", "run", "--workspace", "--no-fail-fast"]).args(filters);
-        call::step("tests, by cargo-nextest", &mut cargo)?;
-    } else {
-        solo::run(root, filters)?;
-    }
-    if filters.is_empty() && root.join("drivers/Cargo.toml").is_file() {
-        let mut cargo = call::cargo(&root.join("drivers"));
-        cargo.args(["test", "--quiet", "--package", "dirql-wdm", "--target-dir"]);
-        call::step("tests of the drivers' crate", cargo.arg(root.join("target/drivers-build")))?;
-    }
     if filters.is_empty() {
-        call::step(
-            "documentation's tests",
-            call::cargo(root).args(["test", "--workspace", "--doc", "--quiet"]),
-        )?;
+        let mut cargo = call::cargo(root);
+        call::step("documentation's tests", cargo.args(["test", "--workspace", "--doc", "--quiet"]))?;
+        if root.join("drivers/Cargo.toml").is_file() {
+            let mut cargo = call::cargo(&root.join("drivers"));
+            cargo.args(["test", "--quiet", "--package", "dirql-wdm", "--target-dir"]);
+            call::step("tests of the drivers' crate", cargo.arg(root.join("target/drivers-build")))?;
+        }
     }
-    Ok(())
+    if !call::works("cargo-nextest", &["nextest", "--version"]) {
+        return solo::run(root, filters);
+    }
+    let mut cargo = call::cargo(root);
+    cargo.args(["nextest", "run", "--workspace", "--no-fail-fast"]).args(filters);
+    call::step("tests, by cargo-nextest", &mut cargo)
 }
 
 /// Everything CI does.
