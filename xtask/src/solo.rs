@@ -42,7 +42,7 @@ pub(crate) fn run(root: &Path, filters: &[String]) -> Result<()> {
             report(test, &child.wait_with_output()?, &mut failed);
         }
     }
-    eprintln!("xtask: {} tests run, {} failed", tests.len(), failed.len());
+    eprintln!("{} passed, {} failed", tests.len() - failed.len(), failed.len());
     if !failed.is_empty() {
         bail!("failed:\n  {}", failed.join("\n  "));
     }
