@@ -126,7 +126,7 @@ exports! { FUNCTIONS:
     : IoGetAttachedDevice(1) @ 0..=2 => io::stack::attached;
     : IoGetAttachedDeviceReference(1) @ 0..=2 => io::stack::attached_reference;
     : IoGetConfigurationInformation(0) @ 0..=0 => io::query::configuration_information;
-    : IoGetCurrentProcess(0) @ 0..=15 => io::query::current_process;
+    : IoGetCurrentProcess(0) @ 0..=15 => ps::process::get_current;
     : IoGetDeviceAttachmentBaseRef(1) @ 0..=2 => io::stack::base_reference;
     : IoGetDeviceInterfaces(4) @ 0..=0 => io::interface::get;
     : IoGetDeviceObjectPointer(4) @ 0..=0 => io::stack::get_device_object_pointer;

@@ -28,14 +28,6 @@ pub fn is_wdm_version_available(_cx: &mut Cx<'_>, major: u8, minor: u8) -> Flow<
     Ok((major, minor) <= WDM_VERSION)
 }
 
-/// `IoGetCurrentProcess`.
-///
-/// # Errors
-/// None.
-pub fn current_process(cx: &mut Cx<'_>) -> Flow<DriverPtr<KPROCESS>> {
-    Ok(ps::process::current_object(cx))
-}
-
 /// `IoGetRequestorProcess`: the process of the thread that made the request; null if no thread did.
 ///
 /// # Errors
