@@ -109,7 +109,6 @@ static ULONG FastMutexes(VOID)
     KGUARDED_MUTEX Guarded;
     FAST_MUTEX Fast;
     RIVAL With = {&Fast, &Guarded, TRUE, TRUE};
-    PVOID Thread;
     KIRQL Held;
 
     ExInitializeFastMutex(&Fast);
@@ -127,12 +126,9 @@ static ULONG FastMutexes(VOID)
     CHECK(NtKeGetCurrentIrql() == PASSIVE_LEVEL);
     KeAcquireGuardedMutex(&Guarded);
     CHECK(KeAreAllApcsDisabled() && NtKeGetCurrentIrql() == PASSIVE_LEVEL);
-    KeReleaseGuardedMutex(&Guarded);
-    KeAcquireGuardedMutexUnsafe(&Guarded);
-    CHECK(NT_SUCCESS(StartThread(Rival, &With, &Thread)));
-    CHECK(Join(Thread) == STATUS_SUCCESS);
+    CHECK_ALL(Compete(&With));
     CHECK(!With.GotFast && !With.GotGuarded);
-    KeReleaseGuardedMutexUnsafe(&Guarded);
+    KeReleaseGuardedMutex(&Guarded);
     ExReleaseFastMutexUnsafe(&Fast);
     KeLeaveCriticalRegion();
 

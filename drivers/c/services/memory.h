@@ -195,7 +195,7 @@ static ULONG FoundBits(PRTL_BITMAP Map)
     CHECK(RtlFindClearBitsAndSet(Map, 5, 0) == 0);
     CHECK(RtlAreBitsSet(Map, 0, 5));
     CHECK(RtlFindClearBits(Map, 8, 0) == 14); /* 5 to 9 are too few: 10 to 13 are set */
-    CHECK(RtlFindSetBits(Map, 4, 5) == 10);
+    CHECK(RtlFindSetBits(Map, 4, 8) == 10);
     CHECK(RtlFindSetBits(Map, 20, 0) == 0xFFFFFFFF);
     RtlClearBits(Map, 0, 5);
     return 0;

@@ -168,6 +168,7 @@ typedef struct _WORK_STORY {
     KEVENT Done;
     PVOID Thread;
     PVOID Object;
+    BOOLEAN System; /* asked there: the thread may be gone later */
     KIRQL Irql;
 } WORK_STORY;
 
@@ -175,6 +176,7 @@ static VOID Work(WORK_STORY *Story, PVOID Object)
 {
     Story->Thread = NtPsGetCurrentThread();
     Story->Object = Object;
+    Story->System = NtPsIsSystemThread(Story->Thread);
     Story->Irql = NtKeGetCurrentIrql();
     KeSetEvent(&Story->Done, IO_NO_INCREMENT, FALSE);
 }
@@ -201,7 +203,7 @@ static ULONG Worked(WORK_STORY *Story, PVOID Object)
     CHECK(KeWaitForSingleObject(&Story->Done, Executive, KernelMode, FALSE, NULL) == STATUS_SUCCESS);
     CHECK(Story->Irql == PASSIVE_LEVEL);
     CHECK(Story->Thread != NtPsGetCurrentThread());
-    CHECK(NtPsIsSystemThread(Story->Thread));
+    CHECK(Story->System);
     CHECK(Story->Object == Object);
     return 0;
 }
