@@ -63,7 +63,7 @@ fn a_process_is_found_by_its_number() {
 
 #[test]
 fn a_dpc_runs_once_at_dispatch_level_in_the_order_of_importance() {
-    tell(7, 15);
+    tell(7, 18);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn every_kind_of_pool_gives_memory_as_documented() {
 
 #[test]
 fn a_lookaside_list_gives_entries_and_keeps_what_is_freed() {
-    tell(15, 11);
+    tell(15, 13);
 }
 
 #[test]

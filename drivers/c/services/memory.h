@@ -52,12 +52,14 @@ static ULONG NonPagedLookaside(VOID)
     CHECK(List != NULL);
     ExInitializeNPagedLookasideList(List, NULL, NULL, 0, 64, SERVICES_TAG, 0);
     First = ExAllocateFromNPagedLookasideList(List);
-    Second = ExAllocateFromNPagedLookasideList(List);
+    Second = NtExAllocateFromNPagedLookasideList(List); /* the export does what the header's inline code does */
     CHECK(First != NULL && Second != NULL && First != Second);
     RtlFillMemory(First, 64, 1);
     RtlFillMemory(Second, 64, 2);
     CHECK(First[63] == 1 && Second[0] == 2);
     ExFreeToNPagedLookasideList(List, First);
+    NtExFreeToNPagedLookasideList(List, Second);
+    CHECK(ExAllocateFromNPagedLookasideList(List) == Second); /* the last one freed is the first one given */
     ExFreeToNPagedLookasideList(List, Second);
     ExDeleteNPagedLookasideList(List);
     ExFreePoolWithTag(List, SERVICES_TAG);
@@ -72,10 +74,10 @@ static ULONG PagedLookaside(VOID)
     CHECK(List != NULL);
     ExInitializePagedLookasideList(List, NULL, NULL, 0, 64, SERVICES_TAG, 0);
     First = ExAllocateFromPagedLookasideList(List);
-    Second = ExAllocateFromPagedLookasideList(List);
+    Second = NtExAllocateFromPagedLookasideList(List);
     CHECK(First != NULL && Second != NULL && First != Second);
     ExFreeToPagedLookasideList(List, First);
-    ExFreeToPagedLookasideList(List, Second);
+    NtExFreeToPagedLookasideList(List, Second);
     ExDeletePagedLookasideList(List);
     ExFreePoolWithTag(List, SERVICES_TAG);
     return 0;
@@ -115,6 +117,8 @@ static ULONG LookasideEx(VOID)
     CHECK(OwnAllocations == 0); /* flushing frees what the list kept */
     Entry = ExAllocateFromLookasideListEx(List);
     CHECK(Entry != NULL && OwnAllocations == 1);
+    NtExFreeToLookasideListEx(List, Entry);
+    CHECK(NtExAllocateFromLookasideListEx(List) == Entry && OwnCalls == 2); /* what it kept, without asking */
     ExFreeToLookasideListEx(List, Entry);
     ExDeleteLookasideListEx(List);
     CHECK(OwnAllocations == 0);

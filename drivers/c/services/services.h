@@ -52,6 +52,11 @@ EXPORTED(PVOID, ExAllocatePool3, (ULONG64 Flags, SIZE_T Bytes, ULONG Tag, PVOID 
 EXPORTED(VOID, ExFreePool2, (PVOID Block, ULONG Tag, PVOID Parameters, ULONG Count));
 EXPORTED(PVOID, ExAllocateFromPagedLookasideList, (PPAGED_LOOKASIDE_LIST List));
 EXPORTED(VOID, ExFreeToPagedLookasideList, (PPAGED_LOOKASIDE_LIST List, PVOID Entry));
+EXPORTED(PVOID, ExAllocateFromNPagedLookasideList, (PNPAGED_LOOKASIDE_LIST List));
+EXPORTED(VOID, ExFreeToNPagedLookasideList, (PNPAGED_LOOKASIDE_LIST List, PVOID Entry));
+EXPORTED(PVOID, ExAllocateFromLookasideListEx, (PLOOKASIDE_LIST_EX List));
+EXPORTED(VOID, ExFreeToLookasideListEx, (PLOOKASIDE_LIST_EX List, PVOID Entry));
+EXPORTED(LOGICAL, KeIsExecutingDpc, (VOID));
 EXPORTED(BOOLEAN, PsIsSystemThread, (PVOID Thread));
 EXPORTED(NTSTATUS, PsLookupProcessByProcessId, (HANDLE Id, PEPROCESS *Process));
 EXPORTED(BOOLEAN, PsGetVersion, (PULONG Major, PULONG Minor, PULONG Build, PUNICODE_STRING Pack));

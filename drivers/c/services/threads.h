@@ -82,6 +82,7 @@ typedef struct _DPC_STORY {
     PVOID First;
     PVOID Second;
     KIRQL Irql;
+    BOOLEAN InDpc;
 } DPC_STORY;
 
 static VOID NTAPI DpcOfStory(PKDPC Dpc, PVOID Context, PVOID First, PVOID Second)
@@ -94,6 +95,7 @@ static VOID NTAPI DpcOfStory(PKDPC Dpc, PVOID Context, PVOID First, PVOID Second
     Story->First = First;
     Story->Second = Second;
     Story->Irql = NtKeGetCurrentIrql();
+    Story->InDpc = NtKeIsExecutingDpc() != 0;
 }
 
 static ULONG QueuedAndRemoved(PKDPC Dpc, DPC_STORY *Story)
@@ -123,9 +125,35 @@ static ULONG Ordered(PKDPC Dpcs, DPC_STORY *Stories)
     NtKeLowerIrql(OldIrql);
     KeFlushQueuedDpcs();
     CHECK(Stories[0].Runs == 1 && Stories[1].Runs == 1);
-    CHECK(Stories[0].Irql == DISPATCH_LEVEL);
+    CHECK(Stories[0].Irql == DISPATCH_LEVEL && Stories[0].InDpc);
     CHECK(Stories[0].First == &Dpcs[0] && Stories[0].Second == &Stories[0]);
     CHECK(Stories[1].Place == 1 && Stories[0].Place == 2); /* high importance goes to the head of the queue */
+    return 0;
+}
+
+/* Entries leave a device queue in the order of their keys. */
+static ULONG DeviceQueues(VOID)
+{
+    KDEVICE_QUEUE_ENTRY Entries[4];
+    PKDEVICE_QUEUE_ENTRY Third, Second, First, None;
+    BOOLEAN Idle, Late, Early;
+    KDEVICE_QUEUE Queue;
+    KIRQL OldIrql;
+
+    KeInitializeDeviceQueue(&Queue);
+    OldIrql = NtKeRaiseIrqlToDpcLevel();
+    Idle = KeInsertByKeyDeviceQueue(&Queue, &Entries[0], 5); /* only makes the queue busy */
+    Late = KeInsertByKeyDeviceQueue(&Queue, &Entries[3], 30);
+    Early = KeInsertByKeyDeviceQueue(&Queue, &Entries[1], 10);
+    KeInsertByKeyDeviceQueue(&Queue, &Entries[2], 20);
+    Third = KeRemoveByKeyDeviceQueue(&Queue, 25); /* the first key not below */
+    First = KeRemoveByKeyDeviceQueue(&Queue, 25); /* none is: the least key */
+    Second = KeRemoveDeviceQueue(&Queue);
+    None = KeRemoveDeviceQueue(&Queue);
+    NtKeLowerIrql(OldIrql);
+    CHECK(!Idle && Late && Early);
+    CHECK(Third == &Entries[3] && First == &Entries[1] && Second == &Entries[2]);
+    CHECK(None == NULL && !Queue.Busy);
     return 0;
 }
 
@@ -160,6 +188,7 @@ static ULONG Dpcs(VOID)
     CHECK(KeInsertQueueDpc(&Dpcs[1], NULL, NULL));
     KeFlushQueuedDpcs();
     CHECK(Stories[1].Runs == 2);
+    CHECK_ALL(DeviceQueues());
     return 0;
 }
 
