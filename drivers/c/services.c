@@ -7,6 +7,7 @@
  */
 #include "services/locks.h"
 #include "services/memory.h"
+#include "services/pages.h"
 #include "services/text.h"
 #include "services/threads.h"
 #include "services/times.h"
@@ -35,7 +36,7 @@ static ULONG (*const Stories[])(VOID) = {
     Events,      Semaphores, Mutexes,        Timers, Waits,      Threads,  Processes,      Dpcs,        WorkItemsOfDevice,
     Levels,      SpinLocks,  Regions,        FastMutexes, Resources, Pool, Lookaside,      Lists,       SequencedLists,
     BitMaps,     Bytes,      Clocks,         Calendars, Processors, Versions, Randoms,     Debugger,    UnicodeStrings,
-    AnsiStrings, Integers,   Guids,          CLibrary,  Prints,
+    AnsiStrings, Integers,   Guids,          CLibrary,  Prints, Pages,
 };
 
 static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)

@@ -49,6 +49,7 @@ const C_DRIVERS: &[CDriver] = &[
             "services/services.h",
             "services/locks.h",
             "services/memory.h",
+            "services/pages.h",
             "services/text.h",
             "services/threads.h",
             "services/times.h",

@@ -188,9 +188,14 @@ fn every_printf_counts_cuts_and_ends_as_documented() {
 }
 
 #[test]
+fn pages_are_described_locked_mapped_and_found_together() {
+    tell(32, 22);
+}
+
+#[test]
 fn a_story_that_is_not_in_the_table_is_refused() {
     let machine = start(|| Bench::new().driver(driver("services.sys")));
     let file = machine.open(r"\\.\DirqlServices").unwrap();
-    assert!(file.device_control(0x0022_2000 + 4 * 32, &[], 8).is_err());
+    assert!(file.device_control(0x0022_2000 + 4 * 33, &[], 8).is_err());
     machine.finish().expect_clean();
 }
