@@ -1,6 +1,6 @@
 /*
- * services.sys: a driver without hardware whose control codes tell stories of kernel services and check what they answer
- * against what Microsoft documents. \\.\DirqlServices, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED,
+ * services.sys: a driver without hardware whose control codes tell stories of kernel services and check what they
+ * answer against what Microsoft documents. \\.\DirqlServices, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED,
  * FILE_ANY_ACCESS), N being the index into Stories below; each answers with one SERVICES_RESULT.
  *
  * The stories are in the folder services. A story that fails leaves what it has acquired: the run is over then.
@@ -33,10 +33,15 @@ static ULONG WorkItemsOfDevice(VOID)
 }
 
 static ULONG (*const Stories[])(VOID) = {
-    Events,      Semaphores, Mutexes,        Timers, Waits,      Threads,  Processes,      Dpcs,        WorkItemsOfDevice,
-    Levels,      SpinLocks,  Regions,        FastMutexes, Resources, Pool, Lookaside,      Lists,       SequencedLists,
-    BitMaps,     Bytes,      Clocks,         Calendars, Processors, Versions, Randoms,     Debugger,    UnicodeStrings,
-    AnsiStrings, Integers,   Guids,          CLibrary,  Prints, Pages,
+    Events, Semaphores, Mutexes, Timers, /* from 0 on */
+    Waits, Threads, Processes, Dpcs, /* from 4 on */
+    WorkItemsOfDevice, Levels, SpinLocks, Regions, /* from 8 on */
+    FastMutexes, Resources, Pool, Lookaside, /* from 12 on */
+    Lists, SequencedLists, BitMaps, Bytes, /* from 16 on */
+    Clocks, Calendars, Processors, Versions, /* from 20 on */
+    Randoms, Debugger, UnicodeStrings, AnsiStrings, /* from 24 on */
+    Integers, Guids, CLibrary, Prints, /* from 28 on */
+    Pages, /* from 32 on */
 };
 
 static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
