@@ -43,6 +43,22 @@ const C_DRIVERS: &[CDriver] = &[
     },
     CDriver { name: "bench", source: "bench.c", beside: &["pciline.h"], defines: &[], missing: None },
     CDriver {
+        name: "services",
+        source: "services.c",
+        beside: &[
+            "services/services.h",
+            "services/locks.h",
+            "services/memory.h",
+            "services/pages.h",
+            "services/text.h",
+            "services/threads.h",
+            "services/times.h",
+            "services/waits.h",
+        ],
+        defines: &[],
+        missing: Some("services/lacking.def"),
+    },
+    CDriver {
         name: "faults",
         source: "faulty/faults.c",
         beside: &[],
