@@ -26,6 +26,22 @@ struct CDriver {
 
 const C_DRIVERS: &[CDriver] = &[
     CDriver { name: "legacy", source: "legacy.c", beside: &[], defines: &[], missing: None },
+    CDriver {
+        name: "requests",
+        source: "requests.c",
+        beside: &[
+            "requests/check.h",
+            "requests/handles.h",
+            "requests/irps.h",
+            "requests/memory.h",
+            "requests/queues.h",
+            "requests/registry.h",
+            "requests/stack.h",
+            "requests/system.h",
+        ],
+        defines: &[],
+        missing: None,
+    },
     CDriver { name: "queue", source: "queue.c", beside: &[], defines: &[], missing: None },
     CDriver {
         name: "queue_iotimer",

@@ -134,6 +134,7 @@ impl<'m> Cx<'m> {
     /// As [`Cx::read`]; also if `length` is over 64 MiB, which no caller means.
     pub fn read_bytes(&mut self, address: u64, length: u64) -> Flow<Vec<u8>> {
         let length = match usize::try_from(length) {
+            Ok(0) => return Ok(Vec::new()), // nothing is read: a null pointer to nothing is one too
             Ok(length) if length <= 64 << 20 => length,
             _ => return Err(self.bad_pointer(BadAddress { address, write: false })),
         };

@@ -193,8 +193,9 @@ pub fn configuration_information(cx: &mut Cx<'_>) -> Flow<DriverPtr<CONFIGURATIO
 /// # Errors
 /// None.
 pub fn is_system_thread(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
-    Ok(cx
-        .with(|k| k.ke.thread_of(thread.address).is_some_and(|thread| thread.process == ps::process::SYSTEM)))
+    Ok(cx.with(|k| {
+        k.ke.identity_of(thread.address).is_some_and(|thread| thread.process == ps::process::SYSTEM)
+    }))
 }
 
 /// `IoThreadToProcess`.
@@ -207,7 +208,7 @@ pub fn thread_to_process(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<Dr
 
 fn process_of(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> DriverPtr<KPROCESS> {
     cx.with(|k| {
-        let process = k.ke.thread_of(thread.address).map(|thread| thread.process);
+        let process = k.ke.identity_of(thread.address).map(|thread| thread.process);
         let object = process.and_then(|process| k.ps.processes.get(&process)).map(|process| process.object);
         object.unwrap_or(DriverPtr::NULL)
     })

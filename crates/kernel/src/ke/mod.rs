@@ -61,6 +61,8 @@ pub struct State {
     pub(crate) current: usize,
     /// All threads that have not been reaped, idle threads included.
     pub(crate) threads: BTreeMap<StrandId, Thread>,
+    /// Threads that have been reaped and whose objects are still held, by object.
+    pub(crate) ended: BTreeMap<u64, thread::Identity>,
     /// Threads that could run.
     pub(crate) ready: ReadyQueues,
     /// Who waits for an object, by its address, in the order of arrival.
@@ -98,6 +100,7 @@ impl State {
             processors: (0..count).map(Processor::new).collect(),
             current: 0,
             threads: BTreeMap::new(),
+            ended: BTreeMap::new(),
             ready: ReadyQueues::default(),
             waits: BTreeMap::new(),
             timers: TimerQueue::default(),
@@ -163,5 +166,11 @@ impl State {
     /// The thread whose object this is.
     pub(crate) fn thread_of(&self, object: u64) -> Option<&Thread> {
         self.threads.values().find(|thread| thread.object.address == object)
+    }
+
+    /// What the thread object tells as long as somebody holds it, after the thread's end too.
+    pub(crate) fn identity_of(&self, object: u64) -> Option<thread::Identity> {
+        let running = self.thread_of(object).map(thread::Thread::identity);
+        running.or_else(|| self.ended.get(&object).copied())
     }
 }

@@ -66,6 +66,15 @@ pub(crate) enum State {
     Terminated,
 }
 
+/// Who a thread is, or was: stays as long as its object.
+#[derive(Clone, Copy)]
+pub(crate) struct Identity {
+    /// As [`Thread::id`].
+    pub(crate) id: u64,
+    /// As [`Thread::process`].
+    pub(crate) process: u64,
+}
+
 /// A thread.
 pub(crate) struct Thread {
     pub(crate) strand: StrandId,
@@ -117,6 +126,10 @@ pub(crate) struct Thread {
 }
 
 impl Thread {
+    pub(crate) fn identity(&self) -> Identity {
+        Identity { id: self.id, process: self.process }
+    }
+
     /// What it competes with.
     pub(crate) fn priority(&self) -> u8 {
         match self.base_priority {
@@ -249,8 +262,12 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
 }
 
 /// The object of a thread is one block of pool.
-static PROCEDURES: ob::Procedures =
-    ob::Procedures { close: ob::Procedures::nothing, delete: ob::Procedures::free };
+static PROCEDURES: ob::Procedures = ob::Procedures { close: ob::Procedures::nothing, delete: forget };
+
+fn forget(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
+    cx.with(|k| k.ke.ended.remove(&object));
+    ob::Procedures::free(cx, object)
+}
 
 /// The object of the thread that runs now: `KeGetCurrentThread`. Null outside threads.
 pub fn current_object(cx: &mut Cx<'_>) -> DriverPtr<KTHREAD> {
@@ -305,7 +322,9 @@ fn end(cx: &mut Cx<'_>, id: StrandId, result: Flow<()>) -> Flow<()> {
     cx.with(|k| {
         let idle = k.ke.processor().idle;
         processor::set_current_thread(k, k.ke.current, idle);
-        k.ke.threads.remove(&id);
+        if let Some(thread) = k.ke.threads.remove(&id) {
+            k.ke.ended.insert(object.address, thread.identity());
+        }
     });
     // Nobody may hold the object any more, and then it is gone.
     ob::object::dereference(cx, object).map(|_| ())

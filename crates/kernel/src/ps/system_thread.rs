@@ -106,7 +106,7 @@ pub fn current_id(cx: &mut Cx<'_>) -> Flow<u64> {
 /// # Errors
 /// A verdict if there is no such thread.
 pub fn id(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<u64> {
-    match cx.with(|k| k.ke.thread_of(thread.address).map(|thread| thread.id)) {
+    match cx.with(|k| k.ke.identity_of(thread.address).map(|thread| thread.id)) {
         Some(id) => Ok(id),
         None => {
             let message = format!("PsGetThreadId was called for {:#x}, which is no thread", thread.address);
@@ -120,5 +120,5 @@ pub fn id(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<u64> {
 /// # Errors
 /// None of its own.
 pub fn is_system(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
-    Ok(cx.with(|k| k.ke.thread_of(thread.address).is_some_and(|t| t.process == ps::process::SYSTEM)))
+    Ok(cx.with(|k| k.ke.identity_of(thread.address).is_some_and(|t| t.process == ps::process::SYSTEM)))
 }
