@@ -274,11 +274,6 @@ impl Engine {
         translate::depth()
     }
 
-    /// Whether translated code exists for anything in the range: for `Mm` before it takes pages away.
-    pub fn forget_code(self, address: u64, length: u64) {
-        state().translator.forget(address, length);
-    }
-
     /// Sets what `gs:` means to driver code: the current processor's control region.
     pub fn set_processor_region(self, address: u64) {
         signals::set_gs(address);

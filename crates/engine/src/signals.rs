@@ -135,8 +135,7 @@ fn note(signal: i32, info: &libc::siginfo_t, registers: &mut [i64; 23], rip: u64
     scratch().fault.set(HostFault { signal, trap, error, address, rip });
     scratch().rax.set(registers[libc::REG_RAX as usize].cast_unsigned());
     registers[libc::REG_RAX as usize] = 0;
-    let exit = try_state().map_or(0, |state| state.translator.exit_stub());
-    registers[libc::REG_RIP as usize] = exit.cast_signed();
+    registers[libc::REG_RIP as usize] = translate::EXIT.cast_signed();
 }
 
 /// Not a driver's fault: ours or the host program's. Whoever had the signal gets it; the default ends the process.

@@ -4,7 +4,6 @@
 
 use std::cell::{Cell, RefCell};
 
-use abi::NtStatus;
 use engine::{Access, Args, Chooser, Engine, Fault, Flow, Guest, Leave, Point, Special, StrandId, outside};
 
 use crate::cx::{Cx, Kernel};
@@ -272,6 +271,3 @@ impl Guest for Nt {
         self.stop(verdict)
     }
 }
-
-/// For results of kernel calls that the scheduler makes: a status, or the run is over.
-pub type Outcome = Flow<NtStatus>;

@@ -254,8 +254,7 @@ impl<'c> Builder<'c> {
     /// Leaves to the host; execution comes back wherever the exit's handler says.
     fn exit(&mut self, exit: Exit) {
         let number = self.cache.exit(exit);
-        let common = self.cache.stubs.exit;
-        stubs::exit_stub(&mut self.cache.emitter, common, number);
+        stubs::exit_stub(&mut self.cache.emitter, number);
     }
 
     /// Goes on at original address `target`: straight if it is translated, else by an exit that is patched away. A `hole`
@@ -302,8 +301,7 @@ impl<'c> Builder<'c> {
                 self.chain(Some(falls), next, ip);
             }
             Class::Return => self.terminate_return(ip, index),
-            Class::Call => self.terminate_call(instruction, index),
-            Class::CallIndirect => self.terminate_call(instruction, index),
+            Class::Call | Class::CallIndirect => self.terminate_call(instruction, index),
             Class::JumpIndirect => {
                 self.load_indirect_target(instruction, index);
                 self.cache.emitter.jump_through(JUMP);
@@ -320,9 +318,7 @@ impl<'c> Builder<'c> {
 
     fn terminate_return(&mut self, ip: u64, index: usize) {
         let miss = self.cache.exit(Exit::ReturnMiss { rip: ip });
-        let common = self.cache.stubs.exit;
-        let (loads, end) =
-            stubs::return_sequence(&mut self.cache.emitter, |e| stubs::exit_stub(e, common, miss));
+        let (loads, end) = stubs::return_sequence(&mut self.cache.emitter, |e| stubs::exit_stub(e, miss));
         let index = u32::try_from(index).expect("a block is short");
         self.block.map.push(MapEntry { at: loads, index, saved: Saved::RcxRdx });
         self.block.map.push(MapEntry { at: end, index, saved: Saved::Nothing });
@@ -364,7 +360,6 @@ impl<'c> Builder<'c> {
         self.map(index, Saved::R11);
         self.load_operand(instruction);
         let miss = self.cache.exit(Exit::IndirectMiss { rip: instruction.ip(), sequence });
-        let common = self.cache.stubs.exit;
         let e = &mut self.cache.emitter;
         e.store(TARGET, R11);
         e.store(SAVED_RCX, RCX);
@@ -375,7 +370,7 @@ impl<'c> Builder<'c> {
             stubs::restore_rcx_rdx(e);
             e.load(R11, SAVED_R11);
         };
-        stubs::look_up_jump(e, restore, |e| stubs::exit_stub(e, common, miss));
+        stubs::look_up_jump(e, restore, |e| stubs::exit_stub(e, miss));
     }
 
     /// `mov r11, operand of the branch`.

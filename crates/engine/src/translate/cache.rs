@@ -111,11 +111,6 @@ impl Translator {
         self.cache.borrow().stubs
     }
 
-    /// Where the signal handler sends faults of driver code. Borrows nothing: it may run at any instruction of it.
-    pub(crate) fn exit_stub(&self) -> u64 {
-        stubs::EXIT
-    }
-
     pub(crate) fn generation(&self) -> u64 {
         self.generation.get()
     }

@@ -23,13 +23,13 @@ mod table;
 pub(crate) use cache::Translator;
 pub(crate) use frame::fixup;
 pub(crate) use scratch::{HostFault, scratch};
+pub(crate) use stubs::EXIT;
 
 use crate::guest::{Caller, Fault, FaultKind};
 use crate::leave::{Flow, Leave};
 use crate::machine::{Stack, state};
 use crate::memory;
 use crate::registers::Registers;
-use abi::DriverPtr;
 use frame::{Entry, Frame};
 
 /// The return address a driver's routine sees when the kernel called it. It is no code; stacks end here.
@@ -109,7 +109,7 @@ fn frame_at(address: u64) -> Option<&'static Frame> {
 fn caller_of(frame: &Frame) -> Caller {
     let registers = frame.registers;
     let rip = match frame.rip {
-        0 => crate::machine::Engine::return_address(registers.rsp()),
+        0 => return_address(registers.rsp()),
         rip => rip,
     };
     Caller { rip, registers }
@@ -130,13 +130,11 @@ pub(crate) fn depth() -> u32 {
     innermost().map_or(0, |frame| u32::try_from(frame.depth).expect("calls nest less than 2^32 deep"))
 }
 
-impl crate::machine::Engine {
-    /// What lies on top of the driver's stack, or 0.
-    fn return_address(rsp: u64) -> u64 {
-        let mut bytes = [0; 8];
-        match memory::read(DriverPtr::<u64>::new(rsp).address, &mut bytes) {
-            Ok(()) => u64::from_le_bytes(bytes),
-            Err(_) => 0,
-        }
+/// What lies on top of the driver's stack, or 0.
+fn return_address(rsp: u64) -> u64 {
+    let mut bytes = [0; 8];
+    match memory::read(rsp, &mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_) => 0,
     }
 }

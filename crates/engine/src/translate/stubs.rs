@@ -1,17 +1,18 @@
 //! The permanent code at the cache's start: how driver code is entered and left. It survives flushes.
 
 use super::emitter::{Emitter, RAX, RCX, RDX, RSP};
+use super::frame;
 use super::scratch::{
     EXIT_ENTRY, FRAME, GATE_ENTRY, JUMP, RAX as SAVED_RAX, RCX as SAVED_RCX, RDX as SAVED_RDX, RESUME,
     RETURNED_ENTRY, RSP as SAVED_RSP, scratch,
 };
 use super::table::{self, Column, UPPER_HALF};
-use super::{frame, scratch as page};
 use crate::windows::{CACHE, IMAGES, TABLE};
 
 /// The original address that stands for "returned to the kernel".
 pub(crate) const RETURN_TO_KERNEL: u64 = IMAGES.base + 0xF00;
-/// The common exit stands first.
+/// The common exit stands first: it saves the stack pointer and goes to `dirql_exit`; `eax` is the exit's number. The signal
+/// handler, which may borrow nothing, sends faults of driver code here.
 pub(crate) const EXIT: u64 = CACHE.base;
 /// Room for the stubs and the thunks of exports; translations follow.
 pub(crate) const PERMANENT: u64 = 4 << 20;
@@ -25,8 +26,6 @@ pub(crate) struct Stubs {
     pub(crate) resume: u64,
     /// Switches to the driver's stack and returns as a driver's `ret` does.
     pub(crate) gate_return: u64,
-    /// Saves the stack pointer and goes to `dirql_exit`; `eax` is the exit's number.
-    pub(crate) exit: u64,
     /// Goes to `dirql_gate`; `eax` is the export's number.
     gate: u64,
     /// Landing pad of `enter`'s call.
@@ -37,13 +36,12 @@ pub(crate) struct Stubs {
 
 /// Writes the stubs and tells them where the host's code is.
 pub(crate) fn write(return_miss: u32) -> Stubs {
-    page::scratch().exit_entry.set(frame::dirql_exit as *const () as u64);
+    scratch().exit_entry.set(frame::dirql_exit as *const () as u64);
     scratch().gate_entry.set(frame::dirql_gate as *const () as u64);
     scratch().returned_entry.set(frame::dirql_returned as *const () as u64);
     let mut e = Emitter::new(CACHE.base);
 
-    let exit = e.here();
-    assert_eq!(exit, EXIT);
+    assert_eq!(e.here(), EXIT);
     e.store(SAVED_RSP, RSP);
     e.load(RSP, FRAME);
     e.jump_through(EXIT_ENTRY);
@@ -72,10 +70,10 @@ pub(crate) fn write(return_miss: u32) -> Stubs {
 
     let gate_return = e.here();
     e.load(RSP, SAVED_RSP);
-    let _ = return_sequence(&mut e, |e| exit_stub(e, exit, return_miss));
+    let _ = return_sequence(&mut e, |e| exit_stub(e, return_miss));
 
     let mut stubs =
-        Stubs { enter, resume, gate_return, exit, gate, landing, next_thunk: e.here().next_multiple_of(16) };
+        Stubs { enter, resume, gate_return, gate, landing, next_thunk: e.here().next_multiple_of(16) };
     stubs.next_thunk = stubs.next_thunk.max(CACHE.base + 0x400);
     stubs.enter_in_table();
     stubs
@@ -100,10 +98,10 @@ impl Stubs {
 }
 
 /// An exit: 17 bytes.
-pub(crate) fn exit_stub(e: &mut Emitter, common: u64, number: u32) {
+pub(crate) fn exit_stub(e: &mut Emitter, number: u32) {
     e.store(SAVED_RAX, RAX);
     e.constant_eax(number);
-    e.jump(common);
+    e.jump(EXIT);
 }
 
 /// Behind a translated call: puts the original return address over the translated one that the call has pushed.
