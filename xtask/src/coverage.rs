@@ -43,7 +43,7 @@ pub(crate) fn write(root: &Path) -> Result<()> {
     let _ = fs::remove_file(&reached);
     let mut cargo = call::cargo(root);
     cargo
-        .args(["test", "--quiet", "-p", "dirql", "-p", "dirql-cli", "--tests"])
+        .args(["test", "--quiet", "-p", "dirql", "-p", "dirql-cli", "--tests", "--", "--test-threads=1"])
         .env("DIRQL_COVERAGE", &reached);
     call::step("tests of whole machines", &mut cargo)?;
     let reached = fs::read_to_string(&reached).context("no machine has told what it reached")?;

@@ -1,5 +1,5 @@
-//! Builds the drivers that tests, demo and examples run: the C ones of `drivers/c` with mingw, the Rust ones of the
-//! workspace `drivers` with rustc alone, into one folder of `.sys` files with their INFs beside them.
+//! Builds the drivers that tests, demo and examples run: the C ones of `drivers/c` with mingw or clang, the Rust ones
+//! of the workspace `drivers` with rustc alone, into one folder of `.sys` files with their INFs beside them.
 //!
 //! The same source gives the same bytes: no time stamps, no paths. It signs nothing.
 
@@ -22,10 +22,35 @@ struct CDriver {
     defines: &'static [&'static str],
     /// A module definition whose exports are imported although ntoskrnl lacks them.
     missing: Option<&'static str>,
+    compiler: Compiler,
 }
 
+/// What compiles a C driver.
+#[derive(Clone, Copy)]
+enum Compiler {
+    Gcc,
+    /// For the msvc target, which has `__try`; with these flags besides.
+    Clang(&'static [&'static str]),
+}
+
+use Compiler::{Clang, Gcc};
+
+const SEH_FILES: &[&str] = &[
+    "control.h",
+    "seh/clang.h",
+    "seh/crossing.h",
+    "seh/faulty.h",
+    "seh/handlers.h",
+    "seh/nested.h",
+    "seh/seh.h",
+    "seh/unwinding.h",
+];
+
+const HARDENED_FILES: &[&str] =
+    &["control.h", "hardened/faulty.h", "hardened/hardened.h", "hardened/stories.h", "seh/clang.h"];
+
 const C_DRIVERS: &[CDriver] = &[
-    CDriver { name: "legacy", source: "legacy.c", beside: &[], defines: &[], missing: None },
+    CDriver { name: "legacy", source: "legacy.c", beside: &[], defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "requests",
         source: "requests.c",
@@ -41,14 +66,16 @@ const C_DRIVERS: &[CDriver] = &[
         ],
         defines: &[],
         missing: None,
+        compiler: Gcc,
     },
-    CDriver { name: "queue", source: "queue.c", beside: &[], defines: &[], missing: None },
+    CDriver { name: "queue", source: "queue.c", beside: &[], defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "queue_iotimer",
         source: "queue.c",
         beside: &[],
         defines: &["PACE_BY_IO_TIMER"],
         missing: None,
+        compiler: Gcc,
     },
     CDriver {
         name: "pciline",
@@ -56,12 +83,21 @@ const C_DRIVERS: &[CDriver] = &[
         beside: &["pciline.h", "pciline.inf"],
         defines: &[],
         missing: None,
+        compiler: Gcc,
     },
-    CDriver { name: "bench", source: "bench.c", beside: &["pciline.h"], defines: &[], missing: None },
+    CDriver {
+        name: "bench",
+        source: "bench.c",
+        beside: &["pciline.h"],
+        defines: &[],
+        missing: None,
+        compiler: Gcc,
+    },
     CDriver {
         name: "services",
         source: "services.c",
         beside: &[
+            "control.h",
             "services/services.h",
             "services/locks.h",
             "services/memory.h",
@@ -73,6 +109,7 @@ const C_DRIVERS: &[CDriver] = &[
         ],
         defines: &[],
         missing: Some("services/lacking.def"),
+        compiler: Gcc,
     },
     CDriver {
         name: "faults",
@@ -80,14 +117,73 @@ const C_DRIVERS: &[CDriver] = &[
         beside: &[],
         defines: &[],
         missing: Some("faulty/missing.def"),
+        compiler: Gcc,
+    },
+    CDriver {
+        name: "seh",
+        source: "seh.c",
+        beside: SEH_FILES,
+        defines: &[],
+        missing: None,
+        compiler: Clang(&["-O2"]),
+    },
+    CDriver {
+        name: "seh_unoptimized",
+        source: "seh.c",
+        beside: SEH_FILES,
+        defines: &[],
+        missing: None,
+        compiler: Clang(&["-O0"]),
+    },
+    CDriver {
+        name: "hardened",
+        source: "hardened.c",
+        beside: HARDENED_FILES,
+        defines: &[],
+        missing: Some("hardened/chkstk.def"),
+        compiler: Clang(&["-O2", "-fstack-protector-strong", "-Xclang", "-cfguard", "-Wl,/guard:cf"]),
+    },
+    CDriver {
+        name: "extended",
+        source: "extended.c",
+        beside: &["control.h"],
+        defines: &[],
+        missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
+        name: "hostile",
+        source: "hostile/hostile.c",
+        beside: &[],
+        defines: &[],
+        missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
+        name: "lost_update",
+        source: "faulty/lost_update.c",
+        beside: &[],
+        defines: &[],
+        missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
+        name: "touches",
+        source: "faulty/touches.c",
+        beside: &["control.h"],
+        defines: &[],
+        missing: None,
+        compiler: Gcc,
     },
 ];
 
 /// As Windows wants a driver: native subsystem, `DriverEntry` first, movable, no C library. `-fno-ident` and
-/// `--no-insert-timestamp` keep the bytes the same; the COFF symbol table stays, so that verdicts can name functions.
+/// `--no-insert-timestamp` keep the bytes the same; the COFF symbol table stays and `-g1` adds source lines, so that
+/// verdicts can name both.
 const GCC_FLAGS: &[&str] = &[
     "-std=gnu11",
     "-O2",
+    "-g1",
     "-Wall",
     "-Wextra",
     "-Werror",
@@ -103,6 +199,27 @@ const GCC_FLAGS: &[&str] = &[
     "-Wl,--dynamicbase",
     "-Wl,--nxcompat",
     "-Wl,--no-insert-timestamp",
+];
+
+/// The same for clang; mingw's headers and import libraries serve both. Faults in a `__try` itself are exceptions too.
+const CLANG_FLAGS: &[&str] = &[
+    "--target=x86_64-pc-windows-msvc",
+    "-std=gnu11",
+    // As `-gdwarf -gline-tables-only`, with which the linker would write a PDB, whose hash goes into the image.
+    "-Xclang",
+    "-debug-info-kind=line-tables-only",
+    "-Xclang",
+    "-dwarf-version=4",
+    "-fasync-exceptions",
+    "-funwind-tables",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-ffreestanding",
+    "-fno-ident",
+    "-nostdlib",
+    "-fuse-ld=lld",
+    "-Wl,/subsystem:native,/driver,/release,/entry:DriverEntry,/base:0x140000000,/dynamicbase,/Brepro,/debug:dwarf",
 ];
 
 /// `target/drivers`: where tests look for the files.
@@ -132,30 +249,60 @@ fn build_c(root: &Path, out: &Path, driver: &CDriver) -> Result<()> {
     let fresh = format!("{}.sys", driver.name);
 
     // In the scratch folder, because the linker sorts imports by the names of their libraries as it was given them.
-    let mut gcc = Command::new(install::MINGW_GCC);
-    gcc.current_dir(&scratch).args(GCC_FLAGS).args(driver.defines.iter().map(|name| format!("-D{name}")));
-    gcc.arg("-o").arg(&fresh).arg(folder.join(driver.source));
+    let mut compiler = compiler(driver.compiler)?;
+    compiler.current_dir(&scratch).args(driver.defines.iter().map(|name| format!("-D{name}")));
+    let mapped = [(&folder, "drivers/c"), (&scratch, ".")];
+    compiler.args(mapped.map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display())));
+    compiler.arg("-o").arg(&fresh).arg(folder.join(driver.source));
     if let Some(definition) = driver.missing {
-        gcc.arg(import_library(&folder, &scratch, definition)?);
+        compiler.arg(import_library(&folder, &scratch, definition)?);
     }
-    gcc.args(["-lntoskrnl", "-lhal"]);
+    match driver.compiler {
+        Gcc => compiler.args(["-lntoskrnl", "-lhal"]),
+        Clang(_) => compiler.args([mingw_file("libntoskrnl.a")?, mingw_file("libhal.a")?]),
+    };
 
     for name in driver.beside.iter().filter(|name| name.ends_with(".inf")) {
         copy_if_changed(&folder.join(name), &out.join(name))?;
     }
     // The command that made a file is kept beside it: other flags are a reason to build again, as a newer source is.
     let recipe = scratch.join(driver.name).with_extension("recipe");
-    let command = call::shown(&gcc);
+    let command = call::shown(&compiler);
     let inputs = [driver.source].into_iter().chain(driver.beside.iter().copied()).chain(driver.missing);
     let up_to_date = newer(&finished, inputs.map(|name| folder.join(name)))
         && fs::read_to_string(&recipe).is_ok_and(|last| last == command);
     if up_to_date {
         return Ok(());
     }
-    call::step(&format!("drivers/c/{} → {}", driver.source, finished.display()), &mut gcc)?;
+    call::step(&format!("drivers/c/{} → {}", driver.source, finished.display()), &mut compiler)?;
     fs::rename(scratch.join(fresh), &finished)?; // at once: a test that runs now sees the old file or the new, never half of one
     fs::write(&recipe, command)?;
     Ok(())
+}
+
+fn compiler(compiler: Compiler) -> Result<Command> {
+    match compiler {
+        Gcc => {
+            let mut gcc = Command::new(install::MINGW_GCC);
+            gcc.args(GCC_FLAGS);
+            Ok(gcc)
+        }
+        Clang(flags) => {
+            let mut clang = Command::new(install::CLANG);
+            clang.args(CLANG_FLAGS).args(flags);
+            let headers = mingw_file("../include")?;
+            clang.arg("-isystem").arg(headers.join("ddk")).arg("-isystem").arg(headers);
+            Ok(clang)
+        }
+    }
+}
+
+/// A file of mingw's, by its place beside the libraries.
+fn mingw_file(name: &str) -> Result<PathBuf> {
+    let file = call::output(Command::new(install::MINGW_GCC).arg("-print-file-name=libntoskrnl.a"))?;
+    let libraries = Path::new(file.trim()).parent().context("mingw's libraries are in a folder")?;
+    let path = libraries.join(name);
+    path.canonicalize().with_context(|| format!("mingw has no {}", path.display()))
 }
 
 /// Makes an import library, in `scratch`, for what `definition` names; returns its file name.

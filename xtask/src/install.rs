@@ -1,5 +1,5 @@
-//! What a machine that has rustup and nothing else still lacks: mingw's gcc for the C drivers, and the target of the
-//! Rust ones.
+//! What a machine that has rustup and nothing else still lacks: mingw's gcc for the C drivers, clang for those with
+//! `__try`, and the target of the Rust ones.
 //!
 //! It does nothing where they are present, and says what it will install before it does. It does not install
 //! `cargo-nextest`: see [`crate::solo`] for why.
@@ -14,43 +14,72 @@ use crate::call;
 
 /// The C compiler of the C drivers.
 pub(crate) const MINGW_GCC: &str = "x86_64-w64-mingw32-gcc";
+/// The C compiler of the C drivers with structured exception handling; it finds its linker beside itself.
+pub(crate) const CLANG: &str = "clang-19";
+/// Where it looks for the linker of Windows programs.
+const LLD_LINK: &str = "lld-link-19";
 /// The target of the Rust drivers; `rust-toolchain.toml` names it too.
 pub(crate) const RUST_TARGET: &str = "x86_64-pc-windows-msvc";
-/// Debian's package of [`MINGW_GCC`], its linker and headers.
-const MINGW_PACKAGE: &str = "gcc-mingw-w64-x86-64";
+
+/// Programs that are needed, and how to come by them.
+struct Package {
+    programs: &'static [&'static str],
+    /// What needs them.
+    of: &'static str,
+    /// Debian's and Ubuntu's packages.
+    debian: &'static [&'static str],
+    /// Where there is no apt-get.
+    by_hand: &'static str,
+}
+
+const PACKAGES: &[Package] = &[
+    Package {
+        programs: &[MINGW_GCC],
+        of: "the C drivers",
+        debian: &["gcc-mingw-w64-x86-64"],
+        by_hand: "mingw-w64's gcc for x86_64 (Fedora: mingw64-gcc; Arch: mingw-w64-gcc)",
+    },
+    Package {
+        programs: &[CLANG, LLD_LINK],
+        of: "the C drivers with structured exception handling",
+        debian: &["clang-19", "lld-19"],
+        by_hand: "clang and lld of LLVM 19, under these names",
+    },
+];
 
 /// Installs what is missing.
 ///
 /// # Errors
 /// Something is missing and cannot be installed: the message says what to do by hand.
 pub(crate) fn all(root: &Path) -> Result<()> {
-    mingw()?;
+    for package in PACKAGES {
+        programs(package)?;
+    }
     rust_target(root)
 }
 
-fn mingw() -> Result<()> {
-    if call::works(MINGW_GCC, &["--version"]) {
+fn programs(package: &Package) -> Result<()> {
+    let Package { programs, of, debian, by_hand } = package;
+    if programs.iter().all(|program| call::works(program, &["--version"])) {
         return Ok(());
     }
+    let (programs, packages) = (programs.join("` and `"), debian.join(" "));
     if !call::works("apt-get", &["--version"]) {
         bail!(
-            "the C drivers need `{MINGW_GCC}`, which is not here, and there is no apt-get to install it with: \
-             install mingw-w64's gcc for x86_64 (Debian, Ubuntu: {MINGW_PACKAGE}; Fedora: mingw64-gcc; \
-             Arch: mingw-w64-gcc) and try again"
+            "{of} need `{programs}`, which is not here, and there is no apt-get to install it with: install \
+             {by_hand} and try again (Debian, Ubuntu: {packages})"
         );
     }
-    eprintln!(
-        "xtask: the C drivers need `{MINGW_GCC}`, which is not here: installing {MINGW_PACKAGE} by apt-get"
-    );
+    eprintln!("xtask: {of} need `{programs}`, which is not here: installing {packages} by apt-get");
     let advice = || {
         format!(
-            "cannot install {MINGW_PACKAGE}; `apt-get install {MINGW_PACKAGE}` as root, then try again, \
-             would do the same by hand"
+            "cannot install {packages}; `apt-get install {packages}` as root, then try again, would do the same by \
+             hand"
         )
     };
     call::quietly(apt_get()?.arg("update").arg("-qq")).with_context(advice)?;
-    call::quietly(apt_get()?.args(["install", "-y", "-qq", "--no-install-recommends", MINGW_PACKAGE]))
-        .with_context(advice)
+    let install = ["install", "-y", "-qq", "--no-install-recommends"];
+    call::quietly(apt_get()?.args(install).args(*debian)).with_context(advice)
 }
 
 /// `apt-get` as root: through sudo where we are not, and without a question where nobody could answer it.

@@ -1,10 +1,15 @@
-//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|coverage|drivers`.
+//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|coverage|drivers`.
 //!
 //! It only calls other tools (cargo, gcc, apt-get) and says what it calls. It knows nothing of what they build.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stderr, reason = "a chore says what it does; xtask is no part of the machine")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a chore says what it does; xtask is no part of the machine"
+)]
 
+mod bench;
 mod call;
 mod check;
 mod coverage;
@@ -41,9 +46,21 @@ enum Chore {
     Check,
     /// Measures every figure that is quoted
     Bench {
-        /// One JSON object of `name: {median_ns, p99_ns}` on standard output
+        /// One JSON object of `name: {median, p99, unit, samples}` on standard output
         #[arg(long)]
         json: bool,
+    },
+    /// Records and replays many runs of each driver by random policies: none may differ
+    Replays {
+        /// So many of each driver
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        runs: u32,
+    },
+    /// Takes machines back to choice points, very often: each time they must be as they were
+    Rewind {
+        /// So many times for each story
+        #[arg(long, value_name = "N", default_value_t = 300_000)]
+        rewinds: u32,
     },
     /// Writes docs/coverage.md: which exports a driver has called in a test
     Coverage,
@@ -61,7 +78,9 @@ fn main() -> ExitCode {
         Chore::Demo => run::demo(&root),
         Chore::Test { filters } => check::test(&root, &filters),
         Chore::Check => check::check(&root),
-        Chore::Bench { json } => run::bench(&root, json),
+        Chore::Bench { json } => bench::bench(&root, json),
+        Chore::Replays { runs } => run::replays(&root, runs),
+        Chore::Rewind { rewinds } => run::rewinds(&root, rewinds),
         Chore::Coverage => coverage::write(&root),
         Chore::Drivers { out } => drivers::build(&root, &out.unwrap_or_else(|| drivers::default_out(&root))),
     };

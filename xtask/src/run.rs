@@ -1,8 +1,9 @@
-//! The chores that run the product itself: the demo and the benchmarks.
+//! The chores that run the product itself: the demo, replays and rewinds in great number.
 //!
-//! What they show is decided elsewhere: in the demo's script, and in the benchmark of crate `dirql`.
+//! What they show is decided elsewhere: in the demo's script, and in the tests of crates `engine` and `dirql`.
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -33,13 +34,38 @@ pub(crate) fn demo(root: &Path) -> Result<()> {
     call::step(&format!("dirql {}", DEMO.join(" ")), &mut cargo)
 }
 
-/// Builds the drivers and runs the benchmark, which writes JSON if `json`.
+/// Builds the drivers, then records and replays `runs` runs of each; CI does the same with few.
 ///
 /// # Errors
-/// Something does not build, or the benchmark fails.
-pub(crate) fn bench(root: &Path, json: bool) -> Result<()> {
+/// Something does not build, or a run differs from its record.
+pub(crate) fn replays(root: &Path, runs: u32) -> Result<()> {
     drivers::build(root, &drivers::default_out(root))?;
+    let mut stories = stories(root, "dirql", "replays");
+    stories.env("DIRQL_REPLAYS", runs.to_string());
+    call::step(&format!("{runs} runs of each driver, recorded and replayed"), &mut stories)
+}
+
+/// Takes a machine with suspended strands back `rewinds` times by each way of tracking, and a machine with a driver a
+/// thirtieth of that; CI does the same with few.
+///
+/// # Errors
+/// Something does not build, or the machine is not as it was.
+pub(crate) fn rewinds(root: &Path, rewinds: u32) -> Result<()> {
+    drivers::build(root, &drivers::default_out(root))?;
+    for (krate, test, each) in
+        [("dirql-engine", "rewind", rewinds), ("dirql", "rewinds", rewinds.div_ceil(30))]
+    {
+        let mut stories = stories(root, krate, test);
+        stories.env("DIRQL_ROUNDS", each.to_string());
+        call::step(&format!("{each} rewinds for each story of {test}"), &mut stories)?;
+    }
+    Ok(())
+}
+
+/// One file of a crate's tests, in release, with one test after the other.
+fn stories(root: &Path, krate: &str, test: &str) -> Command {
     let mut cargo = call::cargo(root);
-    cargo.args(["run", "--quiet", "--release", "-p", "dirql", "--example", "bench", "--"]);
-    call::quietly(cargo.args(json.then_some("--json")))
+    cargo.args(["test", "--quiet", "--release", "-p", krate, "--test", test]);
+    cargo.args(["--", "--nocapture", "--test-threads=1"]);
+    cargo
 }

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use image::{Checksum, Image, Symbols};
+use image::{Checksum, Image, Lines, Symbols};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_path_buf()
@@ -37,11 +37,12 @@ fn a_debugger_finds_every_routine_and_its_line() {
     let (sys, pdb) = built(&root(), &folder("symbols"));
     let image = Image::parse("pci9052.sys", &sys).expect("it is an image");
     let symbols = Symbols::new(&image, Some(&pdb)).expect("the PDB is its own");
+    let lines = Lines::new(&image, Some(&pdb));
     assert!(!image.functions().is_empty());
     let mut isr = 0;
     for function in image.functions() {
         let symbol = symbols.lookup(function.begin).expect("a routine has a name");
-        let line = symbol.line.as_ref().map(|line| line.file.to_string()).unwrap_or_default();
+        let line = lines.at(function.begin).map_or("", |line| line.file);
         isr += usize::from(symbol.name.contains("serve") && line.ends_with("interrupt.rs"));
     }
     assert_eq!(isr, 1, "the interrupt service routine is one routine with a line");

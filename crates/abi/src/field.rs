@@ -146,6 +146,25 @@ impl<T, F> Field<T, F> {
     }
 }
 
+/// The value at `offset` of a type's bytes.
+#[inline]
+pub(crate) fn get<F: FromBytes>(bytes: &[u8], offset: u64) -> F {
+    let start = index(offset);
+    F::read_from_bytes(&bytes[start..start + size_of::<F>()]).expect("a field has the size of its type")
+}
+
+/// Puts a value at `offset` of a type's bytes.
+#[inline]
+pub(crate) fn set<F: IntoBytes + Immutable>(bytes: &mut [u8], offset: u64, value: &F) {
+    let start = index(offset);
+    bytes[start..start + size_of::<F>()].copy_from_slice(value.as_bytes());
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "an offset in a type")]
+const fn index(offset: u64) -> usize {
+    offset as usize
+}
+
 /// One line of a type's layout, as the generated C assertions need it.
 #[derive(Clone, Copy, Debug)]
 pub struct FieldLayout {
@@ -219,6 +238,23 @@ macro_rules! layouts {
                 #[must_use]
                 pub const fn zeroed() -> Self {
                     Self([0; $size])
+                }
+
+                /// The field of a copy of it.
+                #[must_use]
+                #[inline]
+                pub fn get<F: zerocopy::FromBytes>(&self, field: $crate::Field<$name, F>) -> F {
+                    $crate::field::get(&self.0, field.offset)
+                }
+
+                /// Changes the field of a copy of it.
+                #[inline]
+                pub fn set<F: zerocopy::IntoBytes + zerocopy::Immutable>(
+                    &mut self,
+                    field: $crate::Field<$name, F>,
+                    value: F,
+                ) {
+                    $crate::field::set(&mut self.0, field.offset, &value);
                 }
             }
 

@@ -43,7 +43,7 @@ layouts! {
     }
 
     /// The processor control region, at GS base.
-    KPCR [size 0x1a0, align 8, mingw_ends_at 0x178 "only the part before the control block is in headers"] {
+    KPCR [size 0x1a8, align 8, mingw_ends_at 0x178 "only the part before the control block is in headers"] {
         0x00 NtTib: NT_TIB,
         0x00 GdtBase: DriverPtr<()>,
         0x08 TssBase: DriverPtr<()>,
@@ -65,7 +65,7 @@ layouts! {
     }
 
     /// The head of the processor control block, which lies inside the control region.
-    KPRCB [size 0x20, align 8, not_in_mingw "in no header; compilers and macros read these members by offset"] {
+    KPRCB [size 0x28, align 8, not_in_mingw "in no header; compilers and macros read these members by offset"] {
         0x00 MxCsr: u32,
         0x04 LegacyNumber: u8,
         0x06 InterruptRequest: u8,
@@ -73,6 +73,7 @@ layouts! {
         0x08 CurrentThread: DriverPtr<KTHREAD>,
         0x10 NextThread: DriverPtr<KTHREAD>,
         0x18 IdleThread: DriverPtr<KTHREAD>,
+        0x24 Number: u32,
     }
 }
 

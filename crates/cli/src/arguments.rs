@@ -1,8 +1,10 @@
 //! What can be typed after `dirql`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use dirql::explore::Policy;
 
 /// The command line.
 #[derive(Parser)]
@@ -23,13 +25,18 @@ Exit codes:
   0  clean
   1  the driver broke a rule, or an expectation of the script did not hold
   2  unusable arguments or input: the message says what, where, and what to do
-  3  no answer: a fault of dirql's own, or the driver needs something that dirql does not have yet";
+  3  no answer: a fault of dirql's own, or the driver needs something that dirql does not have yet
+  4  `dirql replay`: the run is not the recorded one";
 
 /// What can be asked for.
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Loads a driver, starts it on its device, talks to it, stops, removes and unloads it
     Run(Run),
+    /// Carries the script out in every schedule within a bound, and shows the first one that breaks the driver
+    Explore(Explore),
+    /// Makes a recorded run again, instruction for instruction, and says whether it is the same
+    Replay(Replay),
     /// Lists what a driver imports, and who has it
     Imports(Imports),
     /// Lists the device models, their ids, keys and signals
@@ -40,10 +47,9 @@ pub(crate) enum Command {
     },
 }
 
-/// `dirql run`.
+/// What a machine is made of, and what is done in it.
 #[derive(Args)]
-#[command(after_help = EXIT_CODES)]
-pub(crate) struct Run {
+pub(crate) struct Setup {
     /// The driver
     #[arg(value_name = "FILE.sys")]
     pub(crate) driver: PathBuf,
@@ -65,15 +71,142 @@ pub(crate) struct Run {
     /// Virtual processors
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) processors: u32,
+    /// Processors in a group: 1, 2, 4, … 64; fewer than there are make several groups
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) group_size: u32,
     /// The Windows it is to be: 7, 8.1, 10-22h2 or 11-24h2
     #[arg(long, value_name = "VERSION", default_value = "11-24h2")]
     pub(crate) windows: String,
-    /// One event a line, as JSON; the last line tells the outcome
+    /// The processor that driver code finds: x86-64-v2, or x86-64-v3 with AVX2, if the host has it
+    #[arg(long, value_name = "LEVEL", default_value = "x86-64-v2")]
+    pub(crate) cpu: String,
+}
+
+/// `dirql run`.
+#[derive(Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) setup: Setup,
+    /// Test each access of the driver's before it happens: slower, and wrong ones are told at their instruction
+    #[arg(long)]
+    pub(crate) checked: bool,
+    /// Who decides what could go otherwise: `default` (a thread runs until it waits), `random:SEED`, or
+    /// `pct:SEED,DEPTH[,STEPS]` (random priorities, for bugs of DEPTH ordered events in runs of about STEPS steps)
+    #[arg(long, value_name = "POLICY", default_value_t)]
+    pub(crate) policy: Policy,
+    /// Writes the run to a file that `dirql replay` makes again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) many: Many,
+    #[command(flatten)]
+    pub(crate) view: View,
+    #[command(flatten)]
+    pub(crate) isolation: Isolation,
+}
+
+/// One run or many.
+#[derive(Args)]
+pub(crate) struct Many {
+    /// Makes so many runs, by the policy's seed and those that follow it, and shows (and records) the first that is not clean
+    #[arg(long, value_name = "N", conflicts_with = "in_process", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) runs: Option<u32>,
+    /// So many of these at a time, each in a process of its own; as many as the host has processors, if not given
+    #[arg(long, value_name = "N", requires = "runs", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) workers: Option<u32>,
+    /// This process makes one of many runs, the one of this number.
+    #[arg(long = crate::many::NTH, hide = true, require_equals = true, default_value_t = 0)]
+    pub(crate) nth: u32,
+    /// It only ends with its code.
+    #[arg(long = crate::many::UNTOLD, hide = true)]
+    pub(crate) untold: bool,
+}
+
+/// `dirql explore`.
+#[derive(Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Explore {
+    #[command(flatten)]
+    pub(crate) setup: Setup,
+    /// How often, at most, a schedule departs from the usual: a thread gives way though it could go on, or something else
+    /// goes another way
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) preemptions: u8,
+    /// How many schedules to try at most
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub(crate) schedules: u64,
+    /// Let a thread give way between any two instructions, and not only before those that others can see: exports, device
+    /// accesses, interlocked instructions. Many more schedules
+    #[arg(long)]
+    pub(crate) instructions: bool,
+    /// Let calls fail that could succeed, too
+    #[arg(long)]
+    pub(crate) faults: bool,
+    /// Writes the first broken run to a file that `dirql replay` makes again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) view: View,
+    #[command(flatten)]
+    pub(crate) isolation: Isolation,
+}
+
+/// How a run is shown.
+#[derive(Args)]
+pub(crate) struct View {
+    /// One event a line, as JSON; `end` tells the outcome, and after it may come whose doing it was
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,
     /// Only what the driver prints, and the verdict
     #[arg(long)]
     pub(crate) quiet: bool,
+}
+
+/// Where a machine runs.
+#[derive(Args)]
+pub(crate) struct Isolation {
+    /// Ends a run that takes longer of the host's time; 0: never. Only dirql's own hangs need it: a driver's are verdicts
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) host_timeout: u64,
+    /// Runs the machine in this process, not in a jailed one of its own: for debugging dirql itself
+    #[arg(long)]
+    pub(crate) in_process: bool,
+    /// This is the jailed process, started by the one of this id.
+    #[arg(long = crate::isolate::CONFINED, hide = true, require_equals = true)]
+    pub(crate) confined: Option<u32>,
+    /// What an earlier process of this command left to be done by this one.
+    #[arg(long = crate::isolate::TURN, hide = true, require_equals = true)]
+    pub(crate) turn: Option<String>,
+}
+
+impl Isolation {
+    /// How long the run may take of the host's time.
+    pub(crate) fn host_limit(&self) -> Option<Duration> {
+        (self.host_timeout > 0).then(|| Duration::from_secs(self.host_timeout))
+    }
+}
+
+/// `dirql replay`.
+#[derive(Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Replay {
+    /// The record, as `dirql run --record` wrote it
+    #[arg(value_name = "RECORD")]
+    pub(crate) record: PathBuf,
+    /// Where the driver is now, if it is neither where it was nor beside the record
+    #[arg(long, value_name = "FILE.sys")]
+    pub(crate) driver: Option<PathBuf>,
+    /// Where its INF is now
+    #[arg(long, value_name = "FILE.inf")]
+    pub(crate) inf: Option<PathBuf>,
+    /// Test each access of the driver's before it happens; the events are the same
+    #[arg(long)]
+    pub(crate) checked: bool,
+    #[command(flatten)]
+    pub(crate) view: View,
+    #[command(flatten)]
+    pub(crate) isolation: Isolation,
 }
 
 /// `dirql imports`.

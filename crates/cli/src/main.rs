@@ -2,15 +2,22 @@
 //!
 //! The only crate that prints: reports to standard output, messages about the command itself to standard error. Exit codes:
 //! 0 clean, 1 a rule broken or an expectation failed, 2 unusable arguments or input, 3 no answer (dirql's own fault, or
-//! something that dirql does not have yet).
+//! something that dirql does not have yet), 4 a replay that is not the recorded run.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the crate that prints")]
 
 mod arguments;
 mod devices;
+mod explore;
+#[cfg(debug_assertions)]
+mod failing;
 mod imports;
+mod isolate;
+mod many;
+mod replay;
 mod run;
+mod view;
 
 use std::process::ExitCode;
 
@@ -27,6 +34,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = std::panic::catch_unwind(|| match arguments.command {
         Command::Run(run) => run::run(&run),
+        Command::Explore(explore) => explore::run(&explore),
+        Command::Replay(replay) => replay::run(&replay),
         Command::Imports(imports) => imports::run(&imports).map(|()| 0),
         Command::Devices { json } => {
             devices::run(json);

@@ -1,83 +1,180 @@
 //! `dirql run`: a driver, its devices and a script, made into a machine; its events and report, printed.
+//!
+//! A run that may blame the wrong instruction, because memory was damaged before, is made again with checks before anyone
+//! is blamed; and once more for the moments that its verdict names.
 
-use std::io;
+use std::fs::File;
+use std::io::BufWriter;
 use std::path::Path;
 
-use anyhow::Result;
-use dirql::readers::{Flow, Json, Prints, Sink};
-use dirql::{Bench, Error, Play, files, script, windows};
+use anyhow::{Context, Result};
+use dirql::explore::Chooser;
+use dirql::record::Recording;
+use dirql::{Bench, Error, InputError, Jail, Outcome, Play, Report, ScriptText, processor, windows};
 
-use crate::arguments::Run;
+use crate::arguments::{Run, Setup};
+use crate::isolate::{self, Done};
+use crate::many;
+use crate::view::{MOMENTS, Show};
 
-/// Virtual time a machine without a script is left alone, once its devices are started: 100 ms.
-const IDLE: u64 = 100_000_000;
+/// The turn in which a run is made again with checks; the exit code of the first follows.
+const CHECKED: &str = "checked:";
+/// The turn in which a checked run is made again for its moments, which follow.
+const CHECKED_MOMENTS: &str = "checked-moments:";
 
 /// Runs it and returns the exit code.
 ///
 /// # Errors
 /// Something given cannot be used, or this host cannot run a machine.
 pub(crate) fn run(arguments: &Run) -> Result<u8> {
-    let play = play(arguments)?;
-    let out = Sink::new(io::stdout());
-    let bench = bench(arguments)?;
+    if let Some(runs) = arguments.many.runs.filter(|_| arguments.isolation.confined.is_none()) {
+        return many::run(arguments, runs);
+    }
+    isolate::in_turns(&arguments.isolation, |jail, turn| {
+        let Some(turn) = turn else { return carry_out(arguments, jail) };
+        if let Some(code) = turn.strip_prefix(CHECKED) {
+            again_checked(arguments, jail, code)
+        } else if let Some(moments) = turn.strip_prefix(CHECKED_MOMENTS) {
+            explain(arguments, jail, true, moments)
+        } else {
+            explain(arguments, jail, arguments.checked, turn.strip_prefix(MOMENTS).unwrap_or(turn))
+        }
+    })
+}
+
+fn carry_out(arguments: &Run, jail: Option<Jail>) -> Result<Done> {
+    let bench = bench(&arguments.setup)?.checked(arguments.checked);
+    let policy = many::policy(arguments, arguments.many.nth)?;
+    if arguments.many.untold {
+        let bench = jail.into_iter().fold(bench.policy(policy), Bench::jailed);
+        return Ok(Done::with(bench.run(play(&arguments.setup)?)?.outcome().exit_code()));
+    }
+    let (chooser, name) = (policy.chooser(), policy.to_string());
+    let show = Show::new(&arguments.view);
+    let report = shown(&show, bench, &arguments.setup, (chooser, &name), jail, arguments.record.as_deref())?;
+    if !arguments.checked && report.wants_checked_run() {
+        return Ok(Done::then(format!("{CHECKED}{}", report.outcome().exit_code())));
+    }
+    Ok(show.done(&report, MOMENTS))
+}
+
+/// The same choices in a checked machine: a better verdict, if it has one.
+fn again_checked(arguments: &Run, jail: Option<Jail>, first: &str) -> Result<Done> {
+    let show = Show::new(&arguments.view);
+    show.note(
+        "\nThis verdict may be a consequence of damaged memory. The same run again, with every access checked (--checked):",
+    );
+    let policy = many::policy(arguments, arguments.many.nth)?;
+    let bench = bench(&arguments.setup)?.checked(true).policy(policy);
+    let report = show.run_quietly(bench, play(&arguments.setup)?, jail)?;
+    if report.outcome() == Outcome::Clean {
+        show.note("The checked run has not shown it: the verdict above stands.");
+        return Ok(Done::with(first.parse().unwrap_or(crate::NO_ANSWER)));
+    }
+    if let Some(path) = &arguments.record {
+        show.note(&format!("replay: dirql replay {} --checked", quoted(path)));
+    }
+    Ok(show.done(&report, CHECKED_MOMENTS))
+}
+
+/// Makes the run again and tells whose doing its moments were.
+fn explain(arguments: &Run, jail: Option<Jail>, checked: bool, moments: &str) -> Result<Done> {
+    let policy = many::policy(arguments, arguments.many.nth)?;
+    let bench = bench(&arguments.setup)?.checked(checked).policy(policy);
+    Show::new(&arguments.view).explain(bench, play(&arguments.setup)?, jail, moments)
+}
+
+fn play(setup: &Setup) -> Result<Option<Play>> {
+    Ok(script(setup)?.map(|script| script.play()).transpose().map_err(Error::Input)?)
+}
+
+/// Runs `bench` by a policy, with its name, and shows the run; recorded, if there is a file for it.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn shown(
+    show: &Show<'_>,
+    bench: Bench,
+    setup: &Setup,
+    (policy, name): (Box<dyn Chooser>, &str),
+    jail: Option<Jail>,
+    record: Option<&Path>,
+) -> Result<Report> {
+    let script = script(setup)?;
+    let play = script.as_ref().map(ScriptText::play).transpose().map_err(Error::Input)?;
     if let Some(play) = &play {
         bench.check(play)?;
     }
-    let symbols = bench.symbols();
-    let bench = if arguments.json {
-        bench.reader(Json::new(out.clone(), symbols))
-    } else if arguments.quiet {
-        bench.reader(Prints::new(out.clone()))
-    } else {
-        bench.reader(Flow::new(out.clone(), symbols))
-    };
-    let machine = bench.start()?;
-    if machine.is_ready() {
-        // What goes wrong in here stands in the report.
-        let _ = match play {
-            Some(play) => machine.play(play),
-            None => machine.wait(IDLE),
-        };
+    match record {
+        Some(path) => recorded(show, bench, (script.as_ref(), play), (policy, name), jail, path),
+        None => Ok(show.run(bench.decided_by(policy), play, jail)?),
     }
-    let report = machine.finish();
-    if arguments.json {
-        report.json_lines().iter().for_each(|line| out.line(line));
-    } else if arguments.quiet {
-        out.line(report.verdict_text().trim_end());
-    } else {
-        out.line(&format!("\n{}", report.to_string().trim_end()));
+}
+
+/// The same, recorded to `path`.
+fn recorded(
+    show: &Show<'_>,
+    bench: Bench,
+    (script, play): (Option<&ScriptText>, Option<Play>),
+    (policy, name): (Box<dyn Chooser>, &str),
+    jail: Option<Jail>,
+    path: &Path,
+) -> Result<Report> {
+    // Before a file is made: what cannot be recorded leaves none behind.
+    Recording::prepare(&bench, name, script).map_err(Error::Input)?;
+    let file = File::create(path);
+    let file =
+        file.map_err(|error| InputError::new(format!("{}: cannot be written: {error}", path.display())));
+    let file = file.map_err(Error::Input)?;
+    let jail = jail.map(|jail| jail.may_write(&file));
+    let started = Recording::start(bench, policy, name, script, BufWriter::new(file));
+    let (bench, recording) = started.map_err(Error::Input)?;
+    let report = show.run(bench, play, jail)?;
+    recording.finish(&report).with_context(|| format!("{}: cannot be written", path.display()))?;
+    if report.outcome() != Outcome::Clean {
+        show.note(&format!("replay: dirql replay {}", quoted(path)));
     }
-    Ok(report.outcome().exit_code())
+    Ok(report)
+}
+
+/// As a shell takes it for one word.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+=:@%".contains(letter);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// The machine that the arguments describe.
-fn bench(arguments: &Run) -> Result<Bench, Error> {
+///
+/// # Errors
+/// [`Error::Input`] if the Windows version is none.
+pub(crate) fn bench(setup: &Setup) -> Result<Bench, Error> {
     let mut bench = Bench::new()
-        .driver(&arguments.driver)
-        .processors(arguments.processors)
-        .windows(windows::parse(&arguments.windows)?);
-    for spec in &arguments.devices {
+        .driver(&setup.driver)
+        .processors(setup.processors)
+        .group_size(setup.group_size)
+        .processor(processor::parse(&setup.cpu)?)
+        .windows(windows::parse(&setup.windows)?);
+    for spec in &setup.devices {
         bench = bench.device(spec);
     }
-    for other in &arguments.with {
+    for other in &setup.with {
         bench = bench.with(other);
     }
-    if let Some(inf) = &arguments.inf {
+    if let Some(inf) = &setup.inf {
         bench = bench.inf(inf);
     }
     Ok(bench)
 }
 
-/// The script, checked as far as it can be without the machine.
-fn play(arguments: &Run) -> Result<Option<Play>, Error> {
-    let (source, text, folder) = match (&arguments.commands, &arguments.script) {
-        (Some(text), _) => ("--do".to_owned(), text.clone(), Path::new("")),
-        (None, Some(path)) => {
-            let text = files::read_text(path, "the script")?;
-            (path.display().to_string(), text, path.parent().unwrap_or(Path::new("")))
-        }
-        (None, None) => return Ok(None),
-    };
-    let script = script::parse(&source, &text).map_err(dirql::InputError::from)?;
-    Ok(Some(Play::new(script, folder)?))
+/// The script, as it was given.
+///
+/// # Errors
+/// [`Error::Input`] if its file cannot be read.
+pub(crate) fn script(setup: &Setup) -> Result<Option<ScriptText>, Error> {
+    Ok(match (&setup.commands, &setup.script) {
+        (Some(text), _) => Some(ScriptText::typed(text)),
+        (None, Some(path)) => Some(ScriptText::read(path)?),
+        (None, None) => None,
+    })
 }

@@ -258,12 +258,120 @@ fn a_windows_that_does_not_exist() {
 }
 
 #[test]
+fn a_policy_that_does_not_exist() {
+    let driver = driver("legacy.sys");
+    for policy in ["rundom:7", "random", "random:x", "pct:1", "pct:1,0"] {
+        let answer = dirql(["run", driver.to_str().unwrap(), "--policy", policy]);
+        assert_eq!(answer.code, Some(2), "{}", answer.said());
+        assert!(answer.err.contains("random:SEED"), "{}", answer.said());
+    }
+}
+
+/// A record of a sound run, and the driver it is of, both in a folder of the test's own.
+fn recorded(test: &str) -> (PathBuf, PathBuf) {
+    let home = folder(test);
+    let (sys, file) = (home.join("driver.sys"), home.join("run.dirql"));
+    fs::copy(driver("legacy.sys"), &sys).unwrap();
+    let answer = dirql([&"run".into(), &sys, &"--quiet".into(), &"--record".into(), &file]);
+    assert_eq!(answer.code, Some(0), "{}", answer.said());
+    (file, sys)
+}
+
+fn refused_by_replay(file: &std::path::Path, parts: &[&str]) {
+    refused(&dirql(["replay", file.to_str().unwrap()]), parts);
+}
+
+#[test]
+fn a_record_that_is_not_there_or_none() {
+    refused_by_replay(std::path::Path::new("/no/such/run.dirql"), &["there is no such file", "the record"]);
+    refused_by_replay(&driver("legacy.sys"), &["not UTF-8"]);
+    let file = folder("no_record").join("run.dirql");
+    for text in ["", "hello\n", "{}\n", "{\"dirql_record\":\"one\"}\n"] {
+        fs::write(&file, text).unwrap();
+        refused_by_replay(&file, &["no record of dirql's", "--record"]);
+    }
+}
+
+#[test]
+fn a_record_of_another_version() {
+    let (file, _) = recorded("other_version");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replacen("\"dirql_record\":1", "\"dirql_record\":2", 1)).unwrap();
+    refused_by_replay(&file, &["format 2", "the version that wrote it"]);
+    fs::write(&file, text.replacen("\"dirql\":\"", "\"dirql\":\"9", 1)).unwrap();
+    refused_by_replay(&file, &["version of dirql 9", "the version that wrote it"]);
+}
+
+#[test]
+fn a_record_that_is_cut_short() {
+    let (file, _) = recorded("cut_short");
+    let text = fs::read_to_string(&file).unwrap();
+    for length in [text.len() / 2, text.len() - 1, text.len() - 10] {
+        fs::write(&file, &text[..length]).unwrap();
+        refused_by_replay(&file, &["run.dirql", "cut short", "record it again"]);
+    }
+}
+
+#[test]
+fn a_record_that_was_edited() {
+    let (file, _) = recorded("edited");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replacen(" switch ", " wait ", 1)).unwrap();
+    refused_by_replay(&file, &["changed after it was written", "checksum"]);
+    fs::write(&file, text.replacen("event ", "evnt ", 1)).unwrap();
+    refused_by_replay(&file, &["line 2", "no line of a record"]);
+    fs::write(&file, text.replacen("\"processors\":1", "\"processors\":\"one\"", 1)).unwrap();
+    refused_by_replay(&file, &["line 1", "record the run again"]);
+}
+
+#[test]
+fn a_record_whose_driver_or_inf_has_changed_or_gone() {
+    let (file, sys) = recorded("driver_changed");
+    let mut bytes = fs::read(&sys).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&sys, &bytes).unwrap();
+    refused_by_replay(&file, &["driver.sys", "has changed since", "SHA-256", "--driver"]);
+    fs::remove_file(&sys).unwrap();
+    refused_by_replay(&file, &["driver.sys", "is not there", "--driver"]);
+
+    let home = folder("inf_changed");
+    let (inf, file) = (home.join("pciline.inf"), home.join("run.dirql"));
+    let text = fs::read_to_string(driver("pciline.inf")).unwrap();
+    fs::write(&inf, &text).unwrap();
+    let more = ["--inf", inf.to_str().unwrap(), "--device", "pci9052", "--record", file.to_str().unwrap()];
+    assert_eq!(run(&more).code, Some(0));
+    fs::write(&inf, format!("{text}\r\n; a remark\r\n")).unwrap();
+    refused_by_replay(&file, &["pciline.inf", "has changed since", "--inf"]);
+    fs::remove_file(&inf).unwrap();
+    refused_by_replay(&file, &["pciline.inf", "is not there", "--inf"]);
+}
+
+#[test]
+fn a_record_that_cannot_be_written() {
+    refused(
+        &run(&["--record", "/no/such/folder/run.dirql"]),
+        &["/no/such/folder/run.dirql", "cannot be written"],
+    );
+}
+
+#[test]
 fn arguments_that_make_no_sense() {
-    for arguments in
-        [&["run"] as &[&str], &["walk"], &["run", "x.sys", "--processors", "0"], &["run", "x", "--no"]]
-    {
+    for arguments in [
+        &["run"] as &[&str],
+        &["walk"],
+        &["run", "x.sys", "--processors", "0"],
+        &["run", "x.sys", "--processors", "65"],
+        &["run", "x", "--no"],
+    ] {
         let answer = dirql(arguments);
         assert_eq!(answer.code, Some(2), "{}", answer.said());
         assert!(answer.out.is_empty() && !answer.err.is_empty(), "{}", answer.said());
+    }
+}
+
+#[test]
+fn a_group_size_that_no_windows_boots_with() {
+    for size in ["0", "3", "65", "128"] {
+        refused(&run(&["--group-size", size]), &[&format!("groups of {size} processors"), "choose one of"]);
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! Everything the user gave is read and checked by [`Bench::start`], before a machine exists.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use devices::pci::Model;
-use engine::{Chooser, Defaults};
+use engine::{Chooser, Cpu, Defaults, Jail};
+use explore::Policy;
 use kernel::Settings;
 use kernel::event::Reader;
 use kernel::ldr;
@@ -16,7 +18,9 @@ use crate::files::{self, DriverFile};
 use crate::inf::{self, Inf};
 use crate::machine::{Machine, Plan};
 use crate::play::Play;
+use crate::processor;
 use crate::readers::SymbolBook;
+use crate::report::Report;
 
 /// A card, as it was given.
 pub(crate) enum Card {
@@ -39,14 +43,15 @@ pub(crate) enum Card {
 /// ```
 pub struct Bench {
     pub(crate) cards: Vec<Card>,
-    driver: Option<PathBuf>,
-    inf: Option<PathBuf>,
-    with: Vec<PathBuf>,
+    pub(crate) driver: Option<PathBuf>,
+    pub(crate) inf: Option<PathBuf>,
+    pub(crate) with: Vec<PathBuf>,
     pub(crate) settings: Settings,
     pub(crate) readers: Vec<Box<dyn Reader>>,
     pub(crate) chooser: Box<dyn Chooser>,
     pub(crate) symbols: SymbolBook,
     pub(crate) observed: bool,
+    pub(crate) jail: Option<Jail>,
 }
 
 /// Everything given, read and checked.
@@ -77,6 +82,7 @@ impl Bench {
             chooser: Box::new(Defaults),
             symbols: SymbolBook::default(),
             observed: true,
+            jail: None,
         }
     }
 
@@ -122,6 +128,29 @@ impl Bench {
         self
     }
 
+    /// So many processors in a group: 1, 2, 4, … 64, as Windows' boot option `groupsize` has it. By default all are in one.
+    #[must_use]
+    pub fn group_size(mut self, processors: u32) -> Self {
+        self.settings.group_size = processors;
+        self
+    }
+
+    /// Tests each access of driver code against a byte shadow before it happens: pool beyond its ends or freed, paged memory at
+    /// raised IRQL, applications' memory elsewhere, stores into dirql itself are told at their instruction. Slower, and
+    /// otherwise the same: the same events at the same instructions and addresses.
+    #[must_use]
+    pub fn checked(mut self, checked: bool) -> Self {
+        self.settings.checked = checked;
+        self
+    }
+
+    /// The processor that driver code finds: x86-64-v2 unless said otherwise.
+    #[must_use]
+    pub fn processor(mut self, cpu: Cpu) -> Self {
+        self.settings.cpu = cpu;
+        self
+    }
+
     /// The Windows it is to be.
     #[must_use]
     pub fn windows(mut self, version: WindowsVersion) -> Self {
@@ -143,6 +172,20 @@ impl Bench {
         self
     }
 
+    /// As [`Bench::chooser`], for one that is in a box already.
+    #[must_use]
+    pub fn decided_by(mut self, chooser: Box<dyn Chooser>) -> Self {
+        self.chooser = chooser;
+        self
+    }
+
+    /// Decides by a policy that has a name.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.chooser = policy.chooser();
+        self
+    }
+
     /// Subscribes a reader of events, from the first one on.
     #[must_use]
     pub fn reader(mut self, reader: impl Reader + 'static) -> Self {
@@ -154,6 +197,14 @@ impl Bench {
     #[must_use]
     pub fn unobserved(mut self) -> Self {
         self.observed = false;
+        self
+    }
+
+    /// Locks the calling thread into `jail` before the first driver instruction, for ever. Only for a process that runs one
+    /// machine and then ends: it can open nothing any more. `dirql run` does so in a process of its own.
+    #[must_use]
+    pub fn jailed(mut self, jail: Jail) -> Self {
+        self.jail = Some(jail);
         self
     }
 
@@ -175,6 +226,18 @@ impl Bench {
         Machine::start(self, inputs)
     }
 
+    /// Starts the machine, carries a script out in it if the driver is ready for one (without one, leaves it alone for 100 ms
+    /// of its time), and ends it.
+    ///
+    /// # Errors
+    /// As [`Bench::start`]; what goes wrong in the machine stands in the report.
+    pub fn run(self, play: Option<Play>) -> Result<Report, Error> {
+        if let Some(play) = &play {
+            self.check(play)?;
+        }
+        Ok(self.start()?.carry_out(play))
+    }
+
     /// Whether the machine to be has what a script names.
     ///
     /// # Errors
@@ -191,6 +254,13 @@ impl Bench {
                 "{count} processors: a machine has 1 to 64; choose a number of these"
             )));
         }
+        let size = self.settings.group_size;
+        if !size.is_power_of_two() || size > 64 {
+            return Err(InputError::new(format!(
+                "groups of {size} processors: a group has 1, 2, 4, 8, 16, 32 or 64; choose one of these"
+            )));
+        }
+        processor::check(self.settings.cpu)?;
         let Some(path) = &self.driver else {
             return Err(InputError::new("no driver is given; name a .sys file"));
         };
@@ -215,8 +285,22 @@ impl Bench {
 
 /// The card that a specification describes.
 pub(crate) fn card_of(spec: &str) -> Result<Box<dyn Model>, InputError> {
-    let read_file =
-        |path: &str| files::read(Path::new(path), "the file of that key").map_err(|error| error.to_string());
+    let mut files = Vec::new();
+    card_with_files(spec, &mut files)
+}
+
+/// The same; the files that its keys name are added to `read`.
+pub(crate) fn card_with_files(
+    spec: &str,
+    read: &mut Vec<(String, Vec<u8>)>,
+) -> Result<Box<dyn Model>, InputError> {
+    let files = RefCell::new(read);
+    let read_file = |path: &str| {
+        let bytes =
+            files::read(Path::new(path), "the file of that key").map_err(|error| error.to_string())?;
+        files.borrow_mut().push((path.to_owned(), bytes.clone()));
+        Ok(bytes)
+    };
     devices::parse(spec, &read_file).map_err(|error| InputError::new(error.to_string()))
 }
 

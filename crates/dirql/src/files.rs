@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use image::{Image, Symbols};
 
@@ -11,6 +12,9 @@ use crate::error::InputError;
 
 /// The largest file that is read, in bytes; the largest real drivers have some 60 MB.
 const MOST_BYTES: u64 = 512 << 20;
+
+/// The bytes of a PDB.
+pub type Pdb = Rc<[u8]>;
 
 /// A driver's file.
 pub struct DriverFile {
@@ -21,9 +25,11 @@ pub struct DriverFile {
     /// The file's bytes.
     pub bytes: Vec<u8>,
     /// Taken apart.
-    pub image: Image,
+    pub image: Rc<Image>,
     /// The names of its routines, from its PDB if that lies beside it.
     pub symbols: Symbols,
+    /// The bytes of that PDB: its lines are read when somebody asks for one.
+    pub pdb: Option<Pdb>,
     /// What was passed over, for the user: a PDB of another build.
     pub notes: Vec<String>,
 }
@@ -38,8 +44,8 @@ impl DriverFile {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let image = parse(path, &name, &bytes)?;
         let mut notes = Vec::new();
-        let symbols = symbols(path, &image, &mut notes)?;
-        Ok(Self { path: path.to_owned(), name, bytes, image, symbols, notes })
+        let (symbols, pdb) = symbols(path, &image, &mut notes)?;
+        Ok(Self { path: path.to_owned(), name, bytes, image: Rc::new(image), symbols, pdb, notes })
     }
 
     /// The service's name where no INF gives one: the file's, without its extension.
@@ -55,21 +61,26 @@ fn parse(path: &Path, name: &str, bytes: &[u8]) -> Result<Image, InputError> {
         .map_err(|error| InputError::new(format!("{}: {}", path.display(), error.problem)))
 }
 
-/// The names of its routines. A PDB that cannot be used is told, and done without.
-fn symbols(path: &Path, image: &Image, notes: &mut Vec<String>) -> Result<Symbols, InputError> {
+/// The names of its routines, and the PDB they are from. One that cannot be used is told, and done without.
+fn symbols(
+    path: &Path,
+    image: &Image,
+    notes: &mut Vec<String>,
+) -> Result<(Symbols, Option<Pdb>), InputError> {
     let own = image.pdb().map(|pdb| path.with_file_name(pdb.file_name()));
     let beside = [own, Some(path.with_extension("pdb"))];
     for pdb in beside.into_iter().flatten() {
         if !pdb.is_file() {
             continue;
         }
-        match read(&pdb, "its PDB").map(|bytes| Symbols::new(image, Some(&bytes))) {
-            Ok(Ok(symbols)) => return Ok(symbols),
-            Ok(Err(error)) => notes.push(format!("{}: {}", pdb.display(), error.problem)),
+        match read(&pdb, "its PDB").map(|bytes| (Symbols::new(image, Some(&bytes)), bytes)) {
+            Ok((Ok(symbols), bytes)) => return Ok((symbols, Some(bytes.into()))),
+            Ok((Err(error), _)) => notes.push(format!("{}: {}", pdb.display(), error.problem)),
             Err(error) => notes.push(error.to_string()),
         }
     }
-    Symbols::new(image, None).map_err(|error| InputError::new(error.to_string()))
+    let own = Symbols::new(image, None).map_err(|error| InputError::new(error.to_string()))?;
+    Ok((own, None))
 }
 
 /// The bytes of a regular file. `what` says what it should be, for the message.

@@ -11,7 +11,7 @@ use crate::readers::{json_array, json_object};
 /// Each import of `driver`, in the file's order, with `others` loaded beside it.
 #[must_use]
 pub fn list(driver: &DriverFile, others: &[DriverFile]) -> Vec<ImportStatus> {
-    let others: Vec<&Image> = others.iter().map(|other| &other.image).collect();
+    let others: Vec<&Image> = others.iter().map(|other| &*other.image).collect();
     imports::list(&driver.image, &others)
 }
 

@@ -6,18 +6,25 @@
 
 mod bench;
 pub mod error;
+mod explain;
 pub mod files;
 pub mod imports;
 pub mod inf;
 mod machine;
 mod play;
+pub mod processor;
 pub mod readers;
+pub mod record;
 pub mod report;
 pub mod script;
+mod search;
 pub mod windows;
 
 pub use bench::Bench;
+pub use engine::Jail;
 pub use error::{Error, InputError};
-pub use machine::{Completion, Handle, Machine};
-pub use play::Play;
+pub use explain::{Explanation, Moments, explain};
+pub use explore;
+pub use machine::{Completion, Exploration, Handle, Machine, Mark, put};
+pub use play::{Play, ScriptText};
 pub use report::{Failure, Outcome, Report};

@@ -14,6 +14,12 @@ pub const VERSIONS: [(&str, WindowsVersion); 4] = [
     ("11-24h2", WindowsVersion::Win11),
 ];
 
+/// What is typed for a version.
+#[must_use]
+pub fn name(version: WindowsVersion) -> &'static str {
+    VERSIONS.iter().find(|(_, known)| *known == version).map_or("", |(name, _)| name)
+}
+
 /// The version of this name.
 ///
 /// # Errors

@@ -5,7 +5,10 @@
 
 mod rig;
 
+use std::ops::RangeInclusive;
+
 use dirql::{Bench, Outcome, Report};
+use kernel::verdict::Verdict;
 use rig::{driver, run, start, try_play};
 
 /// What is to come of a bug.
@@ -35,7 +38,7 @@ const BUGS: &[Bug] = &[
     bug(3, "wild-call", ACCESS_VIOLATION, "NullCall"),
     bug(4, "stack-overflow", Some((0x7F, Some(8))), "Recurse"),
     bug(5, "divide-error", Some((0x3B, Some(0xC000_0094))), "DivideByZero"),
-    bug(6, "endless-loop", None, "EndlessLoop"),
+    bug(6, "livelock", None, "EndlessLoop"),
     bug(7, "write-to-read-only", Some((0xBE, None)), "WriteReadOnly"),
     bug(8, "execute-of-data", Some((0xFC, None)), "ExecutePool"),
     bug(9, "invalid-opcode", Some((0x3B, Some(0xC000_001D))), "UndefinedInstruction"),
@@ -100,6 +103,56 @@ fn check(bug: &Bug) {
     let routine =
         verdict.stack.first().and_then(|line| report.symbols.name(line.address)).unwrap_or_default();
     assert!(routine.contains(bug.routine), "fault {number} stops in {routine}\n{report}");
+    if !bug.routine.is_empty() {
+        let place =
+            place_of(&report, verdict).unwrap_or_else(|| panic!("fault {number} has no line\n{report}"));
+        let (file, line) = place.rsplit_once(':').unwrap();
+        // What the compiler has inlined is told as where it was written: in a header, or in `Complete`.
+        let inlined = file.starts_with("/usr/") || lines_of("Complete").contains(&line.parse().unwrap());
+        let of_routine = lines_of(bug.routine).contains(&line.parse().unwrap());
+        let in_place = file == "drivers/c/faulty/faults.c" && of_routine;
+        assert!(inlined || in_place, "fault {number} stops at {place}\n{report}");
+    }
+}
+
+#[test]
+fn a_stack_overflow_tells_what_fills_the_stack() {
+    let report = commit(4);
+    let message = &report.expect_verdict().message;
+    let (_, shares) = message.split_once("faults.sys!Recurse: ").unwrap_or_else(|| panic!("{report}"));
+    let mut numbers = shares.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u64>().ok());
+    let (frames, bytes) = (numbers.next().unwrap(), numbers.next().unwrap());
+    // All of the stack but the frames of the routines that lead to it; each frame holds the array of 512 bytes.
+    assert!((0x5C00..=0x6000 + 512).contains(&bytes), "{report}");
+    assert!(frames >= 40 && (512..640).contains(&(bytes / frames)), "{report}");
+    assert!(message.contains("faults.sys!DispatchDeviceControl: 1 frame, "), "{report}");
+    let deepest = report.sums.stacks["the thread main"];
+    assert!((0x5800..=0x6000).contains(&deepest), "the high-water mark is that thread's\n{report}");
+}
+
+#[test]
+fn a_stacks_high_water_mark_says_whose_it_is() {
+    let report = run("faults.sys", r"open \\.\DirqlFaults as f; ioctl f 0x222800 out 4 expect u32:39");
+    let stacks = &report.sums.stacks;
+    assert!(stacks.values().all(|depth| (8..0x6000).contains(depth)), "{report}");
+    assert!(stacks.contains_key("the thread main"), "{report}");
+    assert!(!stacks.contains_key("the DPC stack of processor 0"), "it has no DPC\n{report}");
+}
+
+/// The source line that a verdict's first line is shown with.
+fn place_of(report: &Report, verdict: &Verdict) -> Option<String> {
+    let first = verdict.stack.first()?;
+    report.symbols.line(first.address - u64::from(first.is_return))
+}
+
+/// From which line to which a routine of `faults.c` stands, counted from 1.
+fn lines_of(routine: &str) -> RangeInclusive<usize> {
+    let lines: Vec<&str> = include_str!("../../../drivers/c/faulty/faults.c").lines().collect();
+    let head = format!("{routine}(");
+    let starts = |line: &&str| !line.starts_with(' ') && !line.ends_with(';') && line.contains(&head);
+    let first = lines.iter().position(starts).unwrap_or_else(|| panic!("{routine} is in faults.c"));
+    let length = lines[first..].iter().position(|line| *line == "}").unwrap();
+    first + 1..=first + 1 + length
 }
 
 #[test]
@@ -134,7 +187,7 @@ fn the_report_shows_code_parameters_instruction_and_stack() {
         "wild-write",
         "PAGE_FAULT_IN_NONPAGED_AREA (0x50)",
         "0xfffff880dead0000  address that was referenced",
-        "faults!WildWrite+0xa",
+        "faults!WildWrite+0xa  (drivers/c/faulty/faults.c:",
         "rax=fffff880dead0000",
         "faults!DispatchDeviceControl",
     ] {

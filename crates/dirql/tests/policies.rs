@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use dirql::{Bench, Report};
-use engine::{Chooser, Point};
+use engine::{Chooser, Point, SLICE_END};
 use rig::{driver, play, start};
 
 /// Lets others go first at every export, and counts how often it was asked; cuts driver code into slices.
@@ -23,13 +23,13 @@ struct Restless {
 impl Chooser for Restless {
     fn choose(&mut self, _strand: u32, point: Point, _n: u32) -> u32 {
         if point != Point("ke.before_export") {
-            return 0;
+            return u32::from(point == SLICE_END);
         }
         self.at_exports.set(self.at_exports.get() + 1);
         self.give_way.into()
     }
 
-    fn slice(&mut self, _strand: u32) -> u64 {
+    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
         self.slice
     }
 }

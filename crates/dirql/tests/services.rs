@@ -9,6 +9,9 @@ mod rig;
 use dirql::{Bench, Report};
 use rig::{driver, start};
 
+/// How many stories the driver's table has.
+const STORIES: u32 = 33;
+
 /// Carries out one story of the driver's table; at least `checks` of its checks must have been made, all with success.
 fn tell(index: u32, checks: u32) -> Report {
     let machine = start(|| Bench::new().driver(driver("services.sys")));
@@ -193,9 +196,25 @@ fn pages_are_described_locked_mapped_and_found_together() {
 }
 
 #[test]
+fn every_story_holds_on_two_four_and_sixty_four_processors() {
+    for processors in [2, 4, 64] {
+        let machine = start(|| Bench::new().driver(driver("services.sys")).processors(processors));
+        let file = machine.open(r"\\.\DirqlServices").unwrap();
+        // Story 7 names a processor that a machine with fewer than 64 has not.
+        for index in (0..STORIES).filter(|index| processors < 64 || *index != 7) {
+            let told = file.device_control(0x0022_2000 + 4 * index, &[], 8).unwrap();
+            let prints = machine.prints().join("\n  ");
+            assert_eq!(told[..4], [0; 4], "story {index} on {processors} processors:\n  {prints}");
+        }
+        file.close().unwrap();
+        machine.finish().expect_clean();
+    }
+}
+
+#[test]
 fn a_story_that_is_not_in_the_table_is_refused() {
     let machine = start(|| Bench::new().driver(driver("services.sys")));
     let file = machine.open(r"\\.\DirqlServices").unwrap();
-    assert!(file.device_control(0x0022_2000 + 4 * 33, &[], 8).is_err());
+    assert!(file.device_control(0x0022_2000 + 4 * STORIES, &[], 8).is_err());
     machine.finish().expect_clean();
 }

@@ -3,17 +3,77 @@
 //! Answer 0 is the default. A record of a run holds only the answers that are not, keyed by (strand, point,
 //! occurrence). Policies live in other crates; here is only the one that always answers 0.
 
-/// Where a decision is taken: a name that stays the same between versions, e.g. `ke.next_strand`.
+/// Where a decision is taken: a name that stays the same between versions, e.g. `ke.turn`.
+///
+/// A point whose name begins with `fault.` asks whether something fails that could succeed (answer 1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Point(pub &'static str);
+
+/// Where the end of a slice asks whether its strand gives way.
+pub const SLICE_END: Point = Point("ke.slice");
 
 /// Answers the machine's questions. It lives outside the machine and is not rewound with it.
 pub trait Chooser {
     /// One of `0..n` (`n` ≥ 1), asked by `strand` at `point`.
     fn choose(&mut self, strand: u32, point: Point, n: u32) -> u32;
 
-    /// How many driver instructions may retire before the next question about preemption; at least 1.
-    fn slice(&mut self, strand: u32) -> u64;
+    /// How many more driver instructions of its own `strand` retires before it is asked at [`SLICE_END`] whether it gives
+    /// way; at least 1, `u64::MAX` for never. It has retired `retired` of them so far.
+    fn slice(&mut self, strand: u32, retired: u64) -> u64;
+
+    /// Whether it is to be asked before interlocked instructions too, which makes them slower and changes nothing else. A
+    /// policy that always gives the default answer need not be.
+    fn sees_interlocked(&self) -> bool {
+        true
+    }
+
+    /// Which of `strands` goes on: an index. The first is the default.
+    fn next_strand(&mut self, strand: u32, point: Point, strands: &[u32]) -> u32 {
+        self.choose(strand, point, u32::try_from(strands.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Whether `strand`, which could go on, lets one of `others` (not empty) go first; which of them is asked later.
+    fn give_way(&mut self, strand: u32, point: Point, others: &[u32]) -> bool {
+        let _ = others;
+        self.choose(strand, point, 2) == 1
+    }
+}
+
+/// What a machine that is [explored](crate::Engine::explore) asks the host's side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Question {
+    /// As [`Chooser::choose`]: the answer is one of `0..n`.
+    Choice {
+        /// Who asks; 0 is the scheduler.
+        strand: u32,
+        /// Where.
+        point: Point,
+        /// How many answers there are, at least 1.
+        n: u32,
+    },
+    /// As [`Chooser::next_strand`]: the answer is one of `0..n`.
+    NextStrand {
+        /// Who asks; 0 is the scheduler.
+        strand: u32,
+        /// Where.
+        point: Point,
+        /// How many strands could go on.
+        n: u32,
+    },
+    /// As [`Chooser::give_way`]: the answer is 1 if it does, else 0.
+    GiveWay {
+        /// Who asks.
+        strand: u32,
+        /// Where.
+        point: Point,
+    },
+    /// As [`Chooser::slice`]: the answer is a number of driver instructions, at least 1.
+    Slice {
+        /// Who asks.
+        strand: u32,
+        /// How many of its own it has retired.
+        retired: u64,
+    },
 }
 
 /// Always answers 0 and never preempts: run until blocked.
@@ -25,7 +85,11 @@ impl Chooser for Defaults {
         0
     }
 
-    fn slice(&mut self, _strand: u32) -> u64 {
+    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
         u64::MAX
+    }
+
+    fn sees_interlocked(&self) -> bool {
+        false
     }
 }

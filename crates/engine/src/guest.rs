@@ -32,6 +32,46 @@ pub struct Caller {
     pub registers: Registers,
 }
 
+/// All that driver code can see of the processor; two equal ones with equal memory go on alike.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DriverState {
+    /// The instruction that comes next.
+    pub rip: u64,
+    /// The integer registers.
+    pub registers: Registers,
+    /// XMM0–15.
+    pub vectors: [[u64; 2]; 16],
+    /// MXCSR.
+    pub control: u32,
+}
+
+/// Memory of the machine that one instruction reads or writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reference {
+    /// Where.
+    pub address: u64,
+    /// 1 to 32.
+    pub bytes: u8,
+}
+
+/// What the driver's next instruction will do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// It stays inside driver code and memory.
+    Inside {
+        /// What it reads.
+        loads: [Option<Reference>; 2],
+        /// What it may write.
+        stores: [Option<Reference>; 2],
+        /// It pushes, so that one of the stores is the stack's.
+        pushes: bool,
+        /// For a jump, call or return: the stack pointer after it, unless what it goes to is the kernel.
+        lands: Option<u64>,
+    },
+    /// It asks the platform, touches a device, or is more than this tells of.
+    Other,
+}
+
 /// One access to memory that is not RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Access {
@@ -79,6 +119,41 @@ pub struct Fault {
     pub what: &'static str,
 }
 
+/// A table of descriptors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Table {
+    /// Of segments: the GDT.
+    Global,
+    /// Of interrupts and exceptions: the IDT.
+    Interrupt,
+}
+
+/// How an instruction takes the processor away from the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TakeOver {
+    /// `syscall`: the entry for user mode, entered from the kernel.
+    SystemCall,
+    /// `swapgs`, or another selector in GS: GS is not the processor's control region any more.
+    ProcessorBlock,
+    /// `lgdt`.
+    GlobalTable,
+    /// `lidt`.
+    InterruptTable,
+    /// `sysret`, or a far return to a code segment of user mode.
+    UserMode,
+    /// `invd`: what is in the caches and not in memory is lost.
+    Caches,
+}
+
+/// Registers that driver code may use only where their state has been saved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extended {
+    /// Those of x87 and MMX.
+    X87,
+    /// Those of AVX.
+    Avx,
+}
+
 /// Instructions that ask the platform something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Special {
@@ -86,6 +161,11 @@ pub enum Special {
     TimeStamp,
     /// `rdpid`, the `ecx` of `rdtscp`: the processor's number.
     ProcessorId,
+    /// An instruction is about to use these registers: may it? Asked again after each call into or out of the strand, and
+    /// after [`crate::Engine::extended_changed`].
+    Extended(Extended),
+    /// `xgetbv` with the register's number.
+    ReadExtended(u32),
     /// `mov r, crN` other than CR8.
     ReadControl(u8),
     /// `mov crN, r` other than CR8, with the value.
@@ -102,6 +182,38 @@ pub enum Special {
     Interrupt(u8),
     /// `hlt`.
     Halt,
+    /// `sgdt`, `sidt`: the answer is the table's address.
+    TableBase(Table),
+    /// The instruction of this name takes the processor away from the kernel.
+    TakeOver(TakeOver, &'static str),
+}
+
+/// How driver code is about to use memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TouchKind {
+    /// To load it.
+    Read,
+    /// To store there, or to change it.
+    Write,
+    /// To run it: the code at the start of a block.
+    Execute,
+}
+
+/// Driver code is about to touch memory that is marked ([`crate::Engine::mark`]).
+#[derive(Clone, Copy, Debug)]
+pub struct Touch {
+    /// To do what.
+    pub kind: TouchKind,
+    /// The first byte of the access, or the instruction for [`TouchKind::Execute`].
+    pub start: u64,
+    /// Bytes of the access.
+    pub bytes: u64,
+    /// The first marked byte of it (that has this mark).
+    pub address: u64,
+    /// Its mark.
+    pub mark: u8,
+    /// The instruction and its registers. It has not run.
+    pub caller: Caller,
 }
 
 /// The floor above the engine. Calls arrive on the host stack of the strand (or scheduler) that runs the driver code.
@@ -122,11 +234,19 @@ pub trait Guest {
     fn device_read(&self, access: Access, data: &mut [u8]) -> Flow<()>;
     /// A write to device memory.
     fn device_write(&self, access: Access, data: &[u8]) -> Flow<()>;
+    /// As [`Guest::device_read`], of 1, 2, 4 or 8 bytes by a plain move; the value is in the low bytes.
+    fn device_load(&self, access: Access) -> Flow<u64> {
+        let mut data = [0; 8];
+        self.device_read(access, &mut data[..access.bytes.into()])?;
+        Ok(u64::from_le_bytes(data))
+    }
+    /// As [`Guest::device_write`], of the low 1, 2, 4 or 8 bytes of `value` by a plain move.
+    fn device_store(&self, access: Access, value: u64) -> Flow<()> {
+        self.device_write(access, &value.to_le_bytes()[..access.bytes.into()])
+    }
     /// The instruction that accessed a port or a device has retired: what the access caused may happen now.
     fn accessed(&self) -> Flow<()>;
-    /// `mov r, cr8`.
-    fn irql(&self) -> u8;
-    /// `mov cr8, r`.
+    /// `mov cr8, r`, unless [`crate::Engine::set_free_levels`] says that nobody need know.
     fn set_irql(&self, level: u64) -> Flow<()>;
     /// The virtual interrupt flag, as `pushfq` stores it.
     fn interrupt_flag(&self) -> bool;
@@ -136,6 +256,16 @@ pub trait Guest {
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4];
     /// The remaining questions to the platform.
     fn special(&self, special: Special) -> Flow<u64>;
+    /// A checked machine's driver code is about to touch marked memory: whether it may. Asked at each such access, before it
+    /// happens. A guest that marks nothing is never asked.
+    fn touched(&self, touch: &Touch) -> Flow<()> {
+        let _ = touch;
+        Ok(())
+    }
+    /// An interlocked instruction is about to run, if [`crate::Engine::watch_interlocked`] said so. It has not retired.
+    fn before_interlocked(&self) -> Flow<()> {
+        Ok(())
+    }
     /// The driver did something that the processor refuses. The guest says how the run goes on.
     fn fault(&self, fault: &Fault) -> Leave;
 }

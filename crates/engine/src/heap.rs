@@ -6,27 +6,82 @@
 //! leave anything behind in a machine that may be rewound under them.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 
-use talc::{ErrOnOom, Span, Talc};
+use talc::{OomHandler, Span, Talc};
 
-use crate::windows::HEAP;
+use crate::arena::{self, BLOCKS, arena};
+use crate::jail;
+use crate::last_words::{Words, say};
+use crate::machine;
+use crate::memory::usize_of;
+use crate::windows::{HEAP, PAGE};
 
 thread_local! {
     // tidy: no heap behind it, and no destructor: safe to touch from the allocator itself.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-struct ScopedAllocator {
-    machine: UnsafeCell<Talc<ErrOnOom>>,
+/// Lets the heap grow step by step, so that what is in use stays close together.
+pub(crate) struct Grow {
+    /// Behind the last byte the allocator has been given.
+    end: u64,
 }
 
-// SAFETY: the machine's heap is reached only while `INSIDE` is set on the one thread that owns the live machine, or to
-// free a block that this thread made there.
-unsafe impl Sync for ScopedAllocator {}
+/// How far the heap grows at once.
+const STEP: u64 = 1 << 20;
+
+impl Grow {
+    /// Of a heap that has been given nothing yet.
+    pub(crate) const fn none() -> Self {
+        Self { end: BLOCKS }
+    }
+}
+
+impl OomHandler for Grow {
+    fn handle_oom(talc: &mut Talc<Self>, layout: Layout) -> Result<(), ()> {
+        let end = talc.oom_handler.end;
+        let asked = layout.size() as u64 + 2 * layout.align() as u64 + PAGE;
+        let wanted = asked.checked_next_multiple_of(STEP).ok_or(())?;
+        if wanted > HEAP.end() - end {
+            return Err(());
+        }
+        let given = span(BLOCKS, end + wanted);
+        // SAFETY: both lie in the heap's window, which is mapped; the first is what the allocator has already.
+        unsafe {
+            if end == BLOCKS {
+                talc.claim(given)?;
+            } else {
+                talc.extend(span(BLOCKS, end), given);
+            }
+        }
+        talc.oom_handler.end = end + wanted;
+        Ok(())
+    }
+}
+
+fn span(from: u64, to: u64) -> Span {
+    Span::from_base_size(from as *mut u8, usize_of(to - from))
+}
+
+/// Behind the last byte of the heap that is in use.
+pub(crate) fn end() -> u64 {
+    // SAFETY: a read of a plain number; the allocator is not at work while anybody asks.
+    unsafe { (*arena().heap.get()).oom_handler.end }
+}
+
+struct ScopedAllocator;
 
 #[global_allocator]
-static ALLOCATOR: ScopedAllocator = ScopedAllocator { machine: UnsafeCell::new(Talc::new(ErrOnOom)) };
+static ALLOCATOR: ScopedAllocator = ScopedAllocator;
+
+impl ScopedAllocator {
+    /// The machine's allocator, reached only while `INSIDE` is set on the one thread that owns the live machine, or to
+    /// free a block that this thread made there.
+    fn machine() -> *mut Talc<Grow> {
+        arena().heap.get()
+    }
+}
 
 // SAFETY: both allocators behind it are allocators; a block goes back to the one whose range holds it.
 unsafe impl GlobalAlloc for ScopedAllocator {
@@ -36,7 +91,7 @@ unsafe impl GlobalAlloc for ScopedAllocator {
             return unsafe { System.alloc(layout) };
         }
         // SAFETY: one thread, and the allocator does not call itself.
-        match unsafe { (*self.machine.get()).malloc(layout) } {
+        match unsafe { (*Self::machine()).malloc(layout) } {
             Ok(block) => block.as_ptr(),
             Err(()) => exhausted(),
         }
@@ -45,8 +100,9 @@ unsafe impl GlobalAlloc for ScopedAllocator {
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if HEAP.contains(block as u64) {
             // SAFETY: the block's address says that the machine's allocator made it.
-            unsafe { (*self.machine.get()).free(std::ptr::NonNull::new_unchecked(block), layout) }
+            unsafe { (*Self::machine()).free(std::ptr::NonNull::new_unchecked(block), layout) }
         } else {
+            guard_host_block();
             // SAFETY: and this one the system's.
             unsafe { System.dealloc(block, layout) }
         }
@@ -54,6 +110,7 @@ unsafe impl GlobalAlloc for ScopedAllocator {
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if !HEAP.contains(block as u64) {
+            guard_host_block();
             // SAFETY: the block is the system allocator's, and stays there whatever the scope.
             return unsafe { System.realloc(block, layout, size) };
         }
@@ -69,15 +126,29 @@ unsafe impl GlobalAlloc for ScopedAllocator {
     }
 }
 
-/// Gives the machine's heap, all of it unused, to the allocator. Whatever was there is gone.
-pub(crate) fn reset() {
-    // SAFETY: the range is mapped and nobody holds a block of an earlier machine any more (`Engine::start`).
-    unsafe {
-        let machine = &mut *ALLOCATOR.machine.get();
-        *machine = Talc::new(ErrOnOom);
-        let span = Span::from_base_size(HEAP.base as *mut u8, usize_of(HEAP.size));
-        machine.claim(span).expect("the heap window is large enough for the allocator's own data");
+/// A block of the host's is freed or moved. From inside a machine that can be taken back that would happen once more after
+/// each time it is: the value was made outside and taken along. Where debug assertions are on, that ends the process.
+fn guard_host_block() {
+    if cfg!(debug_assertions) && INSIDE.get() && machine::is_explored() {
+        INSIDE.set(false);
+        say(&[Words::Text(
+            "a value from outside the machine is dropped or grown inside one that is explored",
+        )]);
+        std::process::abort()
     }
+}
+
+/// Begins a heap of which nothing is used. Whatever was there is gone.
+pub(crate) fn reset() {
+    arena::lay();
+    // SAFETY: the record was laid a moment ago, and nobody holds a block of an earlier machine any more.
+    let claimed = unsafe { Grow::handle_oom(&mut *ScopedAllocator::machine(), Layout::new::<u64>()) };
+    claimed.expect("the heap window is large enough for the allocator's own data");
+}
+
+/// Whether allocations go to the machine's heap now.
+pub(crate) fn is_inside() -> bool {
+    INSIDE.get()
 }
 
 /// Runs `f` with allocations going to the machine's heap (or, for `false`, to the host's); restores the scope after.
@@ -103,20 +174,12 @@ pub(crate) fn install_panic_hook() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let previous = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| outside(|| previous(info))));
+        std::panic::set_hook(Box::new(move |info| outside(|| jail::telling(|| previous(info)))));
     });
 }
 
 fn exhausted() -> ! {
     INSIDE.set(false);
-    let message =
-        b"dirql: the machine's own heap is exhausted (16 GiB); this is a fault of dirql, please report it\n";
-    // SAFETY: writing a constant to standard error.
-    unsafe { libc::write(2, message.as_ptr().cast(), message.len()) };
+    say(&[Words::Text("the machine's own heap is exhausted (16 GiB)")]);
     std::process::abort()
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "usize has 64 bits on x86-64")]
-const fn usize_of(n: u64) -> usize {
-    n as usize
 }

@@ -7,26 +7,42 @@
 //!
 //! All `unsafe` of the product but the ABI's and the drivers' own lives here.
 
+mod arena;
 pub mod chooser;
 mod clock;
 mod guest;
 mod heap;
+mod jail;
+mod last_words;
 mod leave;
 mod machine;
 mod memory;
+mod page_set;
+mod page_table;
+mod processor;
 mod registers;
+mod rewind;
+mod root;
+mod shadow;
 mod signals;
 mod strand;
 mod translate;
 pub mod windows;
 
 pub use abi::DriverPtr;
-pub use chooser::{Chooser, Defaults, Point};
-pub use guest::{Access, Args, Caller, Fault, FaultKind, Guest, Special};
+pub use chooser::{Chooser, Defaults, Point, Question, SLICE_END};
+pub use guest::{
+    Access, Args, Caller, DriverState, Extended, Fault, FaultKind, Guest, Reference, Special, Step, Table,
+    TakeOver, Touch, TouchKind,
+};
 pub use heap::outside;
+pub use jail::Jail;
 pub use leave::{Flow, Leave};
 pub use machine::{Engine, Stack, StartError};
 pub use memory::{BadAddress, Protection};
-pub use registers::Registers;
+pub use processor::Cpu;
+pub use registers::{Context, LeftBehind, Registers};
+pub use rewind::{Snapshot, Tracking};
+pub use root::{Run, Turn};
 pub use strand::{Progress, StrandId};
 pub use translate::RETURN_TO_KERNEL;

@@ -1,6 +1,6 @@
 //! The one live machine of the process, and the handle through which the floor above reaches it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
@@ -8,15 +8,23 @@ use abi::DriverPtr;
 use rustix::mm::{MapFlags, ProtFlags};
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::arena::arena;
+use crate::chooser::Question;
 use crate::clock::Clock;
-use crate::guest::{Caller, Guest};
+use crate::guest::{Caller, DriverState, Guest, Step};
 use crate::heap;
+use crate::jail::Jail;
 use crate::leave::{Flow, Leave};
 use crate::memory::{self, BadAddress, Memory, Protection};
+use crate::processor::Cpu;
+use crate::registers::{Context, LeftBehind};
+use crate::rewind::Rewind;
+use crate::root;
+use crate::shadow::Shadow;
 use crate::signals;
-use crate::strand::{Progress, StrandId, Strands};
-use crate::translate::{self, Translator};
-use crate::windows::{self, DEVICE, HEAP, IMAGES, PAGE, STACKS, SYSTEM, TABLE, USER, Window};
+use crate::strand::{ArenaStack, Progress, StrandId, Strands};
+use crate::translate::{self, Resumption, Translator};
+use crate::windows::{self, DEVICE, HEAP, IMAGES, PAGES, STACKS, SYSTEM, TABLE, USER, Window};
 
 /// Why no machine can be made here.
 #[derive(Debug)]
@@ -47,20 +55,34 @@ pub enum Stack {
     At(u64),
 }
 
-/// Everything the engine knows of the live machine. All on one thread: cells, no locks.
+/// What the host knows of the live machine, and where the rest is. All on one thread: cells, no locks. None of it is
+/// rewound; what is rewound is in [`Arena`](crate::arena::Arena).
 pub(crate) struct State {
-    pub(crate) clock: Clock,
-    pub(crate) strands: Strands,
+    pub(crate) clock: &'static Clock,
+    pub(crate) strands: &'static Strands,
     pub(crate) memory: Memory,
+    pub(crate) shadow: Shadow,
     pub(crate) translator: Translator,
-    guest: Cell<Option<*const dyn Guest>>,
-    panic: RefCell<Option<String>>,
+    pub(crate) resumption: Resumption,
+    pub(crate) guest: Cell<Option<*const dyn Guest>>,
+    /// Something of the machine is on the processor: not the host's own stack.
+    pub(crate) running: Cell<bool>,
+    /// The run in progress is explored.
+    pub(crate) explored: Cell<bool>,
+    /// What the machine asked last, and what it was answered.
+    pub(crate) question: Cell<Option<Question>>,
+    pub(crate) answer: Cell<u64>,
+    /// How many stacks of strands are mapped, whatever the machine knows of them.
+    pub(crate) stacks: Cell<u64>,
+    pub(crate) rewind: Rewind,
+    pub(crate) cpu: Cell<Cpu>,
 }
 
 static LIVE: AtomicBool = AtomicBool::new(false);
 static STATE: AtomicPtr<State> = AtomicPtr::new(ptr::null_mut());
 
 /// The live machine's state.
+#[inline]
 pub(crate) fn state() -> &'static State {
     let state = STATE.load(Ordering::Relaxed);
     assert!(!state.is_null(), "the engine is used while no machine is alive");
@@ -74,7 +96,13 @@ pub(crate) fn try_state() -> Option<&'static State> {
     unsafe { STATE.load(Ordering::Relaxed).as_ref() }
 }
 
+/// Whether a machine is alive and its run in progress is explored.
+pub(crate) fn is_explored() -> bool {
+    try_state().is_some_and(|state| state.explored.get())
+}
+
 impl State {
+    #[inline]
     pub(crate) fn guest(&self) -> &dyn Guest {
         let guest = self.guest.get().expect("driver code runs inside Engine::run only");
         // SAFETY: `Engine::run` keeps the reference alive while it is set.
@@ -98,7 +126,9 @@ impl State {
             .map(ToString::to_string)
             .or_else(|| payload.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "a panic without a message".to_owned());
-        self.panic.borrow_mut().get_or_insert(text);
+        heap::scope(true, || {
+            arena().panic.borrow_mut().get_or_insert_with(|| text.as_str().to_owned());
+        });
     }
 }
 
@@ -116,10 +146,24 @@ impl Engine {
     /// [`StartError::Busy`] while another machine is alive; [`StartError::Host`] if an address is taken or the kernel
     /// refuses a reservation.
     pub fn start() -> Result<Self, StartError> {
+        Self::start_as(false)
+    }
+
+    /// As [`Engine::start`], a machine whose translations test each memory access against a byte shadow: a store or load
+    /// outside driver memory is a fault at its instruction wherever it goes, and a touch of a byte that was marked
+    /// ([`Engine::mark`]) is told to [`Guest::touched`]. Events, instructions and addresses are the same.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_checked() -> Result<Self, StartError> {
+        Self::start_as(true)
+    }
+
+    fn start_as(checked: bool) -> Result<Self, StartError> {
         if LIVE.swap(true, Ordering::Acquire) {
             return Err(StartError::Busy);
         }
-        match Self::prepare() {
+        match Self::prepare(checked) {
             Ok(()) => Ok(Self { thread: std::marker::PhantomData }),
             Err(error) => {
                 LIVE.store(false, Ordering::Release);
@@ -128,51 +172,79 @@ impl Engine {
         }
     }
 
-    fn prepare() -> Result<(), StartError> {
+    fn prepare(checked: bool) -> Result<(), StartError> {
         heap::install_panic_hook();
         reserve_windows().map_err(|e| StartError::Host("reserving the machine's addresses", e))?;
         heap::reset();
         signals::prepare_thread().map_err(|e| StartError::Host("signal handlers", e))?;
         let memory = Memory::new().map_err(|e| StartError::Host("a memfd for the machine's memory", e))?;
+        let shadow = Shadow::new(checked)
+            .map_err(|e| StartError::Host("reserving the shadow of the machine's memory", e))?;
         let state = Box::new(State {
-            clock: Clock::default(),
-            strands: Strands::default(),
+            shadow,
+            clock: &arena().clock,
+            strands: &arena().strands,
             memory,
             translator: Translator::new(),
+            resumption: Resumption::default(),
             guest: Cell::new(None),
-            panic: RefCell::new(None),
+            running: Cell::new(false),
+            explored: Cell::new(false),
+            question: Cell::new(None),
+            answer: Cell::new(0),
+            stacks: Cell::new(0),
+            rewind: Rewind::default(),
+            cpu: Cell::default(),
         });
         STATE.store(Box::into_raw(state), Ordering::Relaxed);
         self::state().clock.reset();
+        translate::scratch().level.set(0);
+        translate::scratch().free_levels.set(16);
+        translate::ask_for_extended();
         Ok(())
+    }
+
+    /// Which processor driver code finds: x86-64-v2 unless this is called, before any of it runs.
+    ///
+    /// # Panics
+    /// The host lacks something of it: see [`Cpu::missing`].
+    pub fn imitate(self, cpu: Cpu) {
+        assert!(cpu.missing().is_empty(), "the host lacks {:?}", cpu.missing());
+        state().cpu.set(cpu);
+        state().translator.flush();
+    }
+
+    /// Whether driver code may use AVX or x87 registers may have changed: [`crate::Special::Extended`] is asked anew.
+    pub fn extended_changed(self) {
+        translate::ask_for_extended();
+    }
+
+    /// Locks the calling thread into `jail`, for ever: what it may still do is what this machine needs.
+    ///
+    /// # Errors
+    /// [`StartError::Host`] if this host has no seccomp filters.
+    pub fn lock_in(self, jail: &Jail) -> Result<(), StartError> {
+        jail.lock(state().memory.file())
     }
 
     /// Ends the machine. Strands that have not ended are abandoned with their stacks.
     pub fn finish(self) {
+        if let Some(state) = try_state() {
+            state.rewind.finish();
+        }
         let state = STATE.swap(ptr::null_mut(), Ordering::Relaxed);
         if !state.is_null() {
             // SAFETY: made by `Box::into_raw` in `prepare`, and nobody else can reach it any more.
             let state = unsafe { Box::from_raw(state) };
-            state.strands.abandon();
+            state.shadow.release();
             drop(state);
         }
         LIVE.store(false, Ordering::Release);
     }
 
-    /// Runs `f` with allocations on the machine's heap and `guest` answering for the platform.
+    /// Runs `f` on the machine's own stack, with allocations on its heap and `guest` answering for the platform.
     pub fn run<R>(self, guest: &dyn Guest, f: impl FnOnce() -> R) -> R {
-        struct Restore(Option<*const dyn Guest>);
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                if let Some(state) = try_state() {
-                    state.guest.set(self.0);
-                }
-            }
-        }
-        // SAFETY: only the lifetime is changed, and `Restore` takes the pointer back before `guest` goes.
-        let guest = unsafe { std::mem::transmute::<*const dyn Guest, *const (dyn Guest + 'static)>(guest) };
-        let _restore = Restore(state().guest.replace(Some(guest)));
-        heap::scope(true, f)
+        root::run(guest, f)
     }
 
     /// Runs `f` with allocations on the machine's heap: for making the guest itself.
@@ -183,23 +255,41 @@ impl Engine {
     /// The message of a panic of ours that was caught at the gate, if there was one.
     #[must_use]
     pub fn panic_message(self) -> Option<String> {
-        state().panic.borrow().clone()
+        arena().panic.borrow().clone()
     }
 
     // ---- time ----
 
     /// Driver instructions retired since the machine was started, plus what was charged.
     #[must_use]
+    #[inline]
     pub fn now(self) -> u64 {
         state().clock.now()
     }
 
+    /// Driver instructions retired since the machine was started, and nothing else.
+    #[must_use]
+    #[inline]
+    pub fn retired(self) -> u64 {
+        state().clock.retired()
+    }
+
     /// Lets time pass without driver instructions: the declared cost of a kernel service, or an idle jump.
+    #[inline]
     pub fn charge(self, instructions: u64) {
         state().clock.charge(instructions);
     }
 
+    /// As [`Engine::charge`], and [`Guest::slice`] will be called at time `until`, or once so many driver instructions have
+    /// retired since the machine was started. False if that has come already; then the slice is as long as it was.
+    #[must_use]
+    #[inline]
+    pub fn charge_within(self, instructions: u64, until: u64, retired: u64) -> bool {
+        state().clock.charge_within(instructions, until, retired)
+    }
+
     /// [`Guest::slice`] will be called after exactly this many further driver instructions (at least 1).
+    #[inline]
     pub fn set_slice(self, instructions: u64) {
         state().clock.set_slice(instructions);
     }
@@ -217,27 +307,39 @@ impl Engine {
                 Ok(())
             });
         };
-        state().strands.spawn(start, |base, size| {
-            reserve_existing(Window { base, size }, ProtFlags::READ | ProtFlags::WRITE);
+        let state = state();
+        heap::scope(true, || {
+            state.strands.spawn(start, |slot, window| {
+                // A machine that was taken back makes its stacks again: they are still there.
+                if slot >= state.stacks.get() {
+                    state.stacks.set(slot + 1);
+                    lay_stack(window);
+                    state.rewind.mapping_comes(window.base, window.size);
+                }
+            })
         })
     }
 
     /// Runs a strand until it suspends or ends. Only from the scheduler, that is, outside any strand.
     #[must_use]
+    #[inline]
     pub fn resume(self, id: StrandId) -> Progress {
         let state = state();
         state.strands.resume(id, &translate::scratch().frame)
     }
 
     /// Goes back to the scheduler until it resumes this strand. Only from a strand.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "each frame it returns through costs a mispredicted return")]
     pub fn suspend(self) {
-        state().strands.suspend();
+        arena().strands.suspend();
     }
 
     /// The strand that runs now; 0 is the scheduler.
     #[must_use]
+    #[inline]
     pub fn strand(self) -> StrandId {
-        state().strands.current()
+        arena().strands.current()
     }
 
     // ---- driver code ----
@@ -261,6 +363,13 @@ impl Engine {
         translate::caller()
     }
 
+    /// Only the instruction of [`Engine::caller`], which is had for less; 0 if there is none.
+    #[must_use]
+    #[inline]
+    pub fn caller_rip(self) -> u64 {
+        translate::caller_rip()
+    }
+
     /// All driver code waiting for the kernel on this strand, innermost first: each [`Engine::call`] whose driver is in a
     /// kernel call.
     #[must_use]
@@ -268,15 +377,87 @@ impl Engine {
         translate::callers()
     }
 
+    /// All that driver code can see of the processor, where it was interrupted last on this strand ([`Guest::slice`]).
+    #[must_use]
+    pub fn driver_state(self) -> Option<DriverState> {
+        translate::driver_state()
+    }
+
+    /// What the driver's next instruction will do, where it was interrupted last on this strand ([`Guest::slice`]).
+    #[must_use]
+    pub fn next_step(self) -> Step {
+        translate::next_step()
+    }
+
     /// How many [`Engine::call`]s are nested on this strand.
     #[must_use]
+    #[inline]
     pub fn depth(self) -> u32 {
         translate::depth()
     }
 
+    /// What the call of driver code that returned last left behind.
+    #[must_use]
+    #[inline]
+    pub fn left_behind(self) -> LeftBehind {
+        translate::left_behind()
+    }
+
+    /// As [`Engine::callers`], with all registers, each as after the kernel call: the first is that of [`Engine::depth`],
+    /// each further one of one less. Registers that the calling convention leaves undefined are 0.
+    #[must_use]
+    pub fn contexts(self) -> Vec<Context> {
+        translate::contexts()
+    }
+
+    /// The call that was entered under number `depth` (see [`Engine::depth`]) goes on with these registers, instead of
+    /// where it called the kernel: the answer is handed on up to there. Nothing may call driver code or block meanwhile.
+    pub fn resume_at(self, depth: u32, context: &Context) -> Leave {
+        translate::resume_at(depth, context)
+    }
+
     /// Sets what `gs:` means to driver code: the current processor's control region.
+    #[inline]
     pub fn set_processor_region(self, address: u64) {
         signals::set_gs(address);
+        translate::scratch().gs_marks.set(address.wrapping_add(windows::MARKS));
+        translate::scratch().gs_stored.set(address.wrapping_add(windows::STORED));
+    }
+
+    /// From now on [`Guest::before_interlocked`] is asked before each interlocked instruction (`lock`, and `xchg` with memory),
+    /// or, with `false`, no more, as at the start. Instructions are counted alike in both ways; while it is off nothing is
+    /// slower.
+    pub fn watch_interlocked(self, on: bool) {
+        state().translator.watch_interlocked(on);
+    }
+
+    // ---- the level ----
+
+    /// CR8 of the current processor: what the guest set last, or driver code by itself.
+    #[must_use]
+    #[inline]
+    pub fn level(self) -> u8 {
+        translate::scratch().level.get()
+    }
+
+    /// Sets what driver code reads from CR8.
+    #[inline]
+    pub fn set_level(self, level: u8) {
+        translate::scratch().level.set(level);
+    }
+
+    /// From now on driver code may move any level from `from` on to CR8 without [`Guest::set_irql`] being asked; it
+    /// writes it to [`Engine::level`] and to the processor's control region. 16: none.
+    #[inline]
+    pub fn set_free_levels(self, from: u8) {
+        translate::scratch().free_levels.set(from);
+    }
+
+    /// What was set last by [`Engine::set_free_levels`].
+    #[must_use]
+    #[inline]
+    pub fn free_levels(self) -> u8 {
+        translate::scratch().free_levels.get()
     }
 
     // ---- memory ----
@@ -303,6 +484,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`BadAddress`] if any of its bytes is not readable memory of the machine.
+    #[inline]
     pub fn read<T: FromBytes + IntoBytes>(self, from: DriverPtr<T>) -> Result<T, BadAddress> {
         let mut value = T::new_zeroed();
         memory::read(from.address, value.as_mut_bytes())?;
@@ -313,6 +495,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`BadAddress`] if any of its bytes is not writable memory of the machine; then nothing or a part was written.
+    #[inline]
     pub fn write<T: IntoBytes + zerocopy::Immutable>(
         self,
         to: DriverPtr<T>,
@@ -325,6 +508,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::read`].
+    #[inline]
     pub fn read_bytes(self, address: u64, into: &mut [u8]) -> Result<(), BadAddress> {
         memory::read(address, into)
     }
@@ -333,8 +517,68 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::write`].
+    #[inline]
     pub fn write_bytes(self, address: u64, from: &[u8]) -> Result<(), BadAddress> {
         memory::write(address, from)
+    }
+
+    /// Whether `bytes` bytes (16 at least) of driver memory all are `value`.
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    #[inline]
+    pub fn is_filled(self, address: u64, bytes: u64, value: u8) -> Result<bool, BadAddress> {
+        memory::is_filled(address, bytes, value)
+    }
+
+    // ---- the shadow of a checked machine; all of it does nothing in others ----
+
+    /// Whether the machine was started by [`Engine::start_checked`].
+    #[must_use]
+    #[inline]
+    pub fn is_checked(self) -> bool {
+        Shadow::live().is_some()
+    }
+
+    /// Marks bytes of driver memory: [`Guest::touched`] is asked before driver code touches one whose mark is not 0. Fresh
+    /// mappings are not marked, and a mark is of the address, not of the page behind it.
+    pub fn mark(self, address: u64, length: u64, mark: u8) {
+        let state = state();
+        if state.shadow.is_on() && length > 0 {
+            state.shadow.mark(address, length, mark);
+            if state.memory.executable(address) {
+                state.translator.forget(address, length);
+            }
+        }
+    }
+
+    /// The mark of a byte.
+    #[must_use]
+    pub fn mark_of(self, address: u64) -> u8 {
+        state().shadow.mark_of(address)
+    }
+
+    /// The first byte of a range that is marked, and its mark.
+    #[must_use]
+    pub fn first_marked(self, address: u64, length: u64) -> Option<(u64, u8)> {
+        state().shadow.first_marked(address, length).map(|(at, mark, _)| (at, mark))
+    }
+
+    /// Says that nobody has stored these bytes yet: fresh memory.
+    pub fn never_stored(self, address: u64, length: u64) {
+        state().shadow.never_stored(address, length);
+    }
+
+    /// Says that the bytes were stored by what the engine does not see: a device, or another mapping of their page. Stores
+    /// of driver code and [`Engine::write_bytes`] are seen.
+    pub fn stored(self, address: u64, length: u64) {
+        state().shadow.stored(address, length);
+    }
+
+    /// The first byte of a range that was never stored since [`Engine::never_stored`].
+    #[must_use]
+    pub fn first_never_stored(self, address: u64, length: u64) -> Option<u64> {
+        state().shadow.first_never_stored(address, length)
     }
 
     /// Bytes of physical memory; frames are numbered from 0 to this.
@@ -355,14 +599,16 @@ fn reserve_windows() -> std::io::Result<()> {
         memory::reserve(window, protection, how)?;
     }
     memory::reserve(HEAP, data, how)?;
+    memory::reserve(PAGES, data, how)?;
     memory::reserve(TABLE, data, how)?;
     memory::reserve(windows::CACHE, data | ProtFlags::EXEC, how)?;
     memory::reserve(windows::SCRATCH, data, how)?;
     CLAIMED.store(true, Ordering::Relaxed);
+    lay_stack(ArenaStack::ROOT.window());
     Ok(())
 }
 
-fn reserve_existing(window: Window, protection: ProtFlags) {
-    debug_assert!(window.base.is_multiple_of(PAGE));
+fn lay_stack(window: Window) {
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
     memory::reserve(window, protection, MapFlags::FIXED).expect("the host refuses memory for a stack");
 }

@@ -3,15 +3,20 @@
 //!
 //! Physical memory is a sparse `memfd` in which a page's offset is its physical address, so one page can appear at
 //! several virtual addresses (an MDL's system mapping of a user buffer). No page is ever executable for the host;
-//! which ones a driver may execute is remembered here and asked by the translator.
+//! which ones a driver may execute is in the page table and asked by the translator.
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
-use crate::windows::{IMAGES, PAGE, SYSTEM, USER, Window};
+use crate::heap;
+use crate::machine::state;
+use crate::page_set::PageSet;
+use crate::page_table::{self, Entry, Run, granule};
+use crate::shadow::Shadow;
+use crate::windows::{DRIVER_MEMORY, IMAGES, PAGE, SYSTEM, USER, Window};
 
 /// What the kernel or a driver may do with a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -47,95 +52,212 @@ pub struct BadAddress {
 /// Physical memory above which there is none: 8 GiB, so that addresses above 4 GiB exist.
 pub(crate) const PHYSICAL: u64 = 8 << 30;
 
-/// The machine's memory.
+/// How many physical pages there are.
+pub(crate) const FRAMES: u64 = PHYSICAL / PAGE;
+
+/// The machine's memory, on the host's side. What lies where is in the [page table](crate::page_table).
 pub(crate) struct Memory {
-    file: OwnedFd,
-    executable: RefCell<BTreeSet<u64>>,
-    /// Pages that are executable and writable.
-    writable_code: RefCell<BTreeSet<u64>>,
+    pub(crate) file: OwnedFd,
+    /// Granules of the page table that have ever held an entry.
+    pub(crate) granules: PageSet,
+    /// Pages that hold translated code and that the driver may write: the host lets nobody meanwhile.
+    watched: RefCell<BTreeSet<u64>>,
+    /// Pages that were written while they were watched: nobody relies on data there again. Speed depends on it, and nothing else.
+    changing: RefCell<BTreeSet<u64>>,
+    /// Frames that translations were made from.
+    translated: RefCell<PageSet>,
 }
 
 impl Memory {
     pub(crate) fn new() -> std::io::Result<Self> {
         let file = rustix::fs::memfd_create("dirql-ram", rustix::fs::MemfdFlags::CLOEXEC)?;
         rustix::fs::ftruncate(&file, PHYSICAL)?;
-        Ok(Self { file, executable: RefCell::default(), writable_code: RefCell::default() })
+        let granules = PageSet::new(page_table::GRANULES)?;
+        let translated = RefCell::new(PageSet::new(FRAMES)?);
+        Ok(Self { file, granules, watched: RefCell::default(), changing: RefCell::default(), translated })
+    }
+
+    /// The file it is mapped from.
+    pub(crate) fn file(&self) -> i32 {
+        self.file.as_raw_fd()
     }
 
     /// Maps `length` bytes of physical memory at `physical` to `address`. All are multiples of a page.
     pub(crate) fn map(&self, address: u64, physical: u64, length: u64, protection: Protection) {
         check(address, length);
         assert!(physical.is_multiple_of(PAGE) && physical + length <= PHYSICAL, "no such physical memory");
-        // SAFETY: the range lies in a window of the machine, where nothing of the host's is.
-        unsafe {
-            rustix::mm::mmap(
-                address as *mut _,
-                usize_of(length),
-                host(protection),
-                MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE,
-                &self.file,
-                physical,
-            )
-        }
-        .expect("mapping the machine's memory");
-        self.remember(address, length, protection);
+        let first = physical / PAGE;
+        self.enter(address, length, |page| {
+            let frame = u32::try_from(first + page).expect("frames are few");
+            Entry::new(frame, protection)
+        });
+        self.lay(address, length);
     }
 
     /// Takes the mapping away; accesses fault from now on.
     pub(crate) fn unmap(&self, address: u64, length: u64) {
         check(address, length);
-        reserve(Window { base: address, size: length }, ProtFlags::empty(), MapFlags::FIXED)
-            .expect("unmapping the machine's memory");
-        self.remember(address, length, Protection::NONE);
+        if let Some(shadow) = Shadow::live() {
+            shadow.clear(address, length);
+        }
+        self.enter(address, length, |_| Entry::default());
+        self.lay(address, length);
     }
 
     /// Changes what may be done with mapped pages.
     pub(crate) fn protect(&self, address: u64, length: u64, protection: Protection) {
         check(address, length);
-        let flags = MprotectFlags::from_bits_retain(host(protection).bits());
-        // SAFETY: as in `map`.
-        unsafe { rustix::mm::mprotect(address as *mut _, usize_of(length), flags) }
-            .expect("protecting the machine's memory");
-        self.remember(address, length, protection);
+        for page in pages(address, length) {
+            let entry = page_table::get(page);
+            assert!(entry.is_mapped(), "nothing is mapped at {page:#x}");
+            page_table::set(page, Entry::new(entry.frame(), protection));
+        }
+        self.allow(address, length);
+    }
+
+    fn enter(&self, address: u64, length: u64, entry: impl Fn(u64) -> Entry) {
+        state().rewind.mapping_goes(address, length);
+        for (index, page) in pages(address, length).enumerate() {
+            self.granules.insert(u32::try_from(granule(page).expect("checked")).expect("granules are few"));
+            page_table::set(page, entry(index as u64));
+        }
+    }
+
+    /// Makes the host's mappings what the page table says.
+    pub(crate) fn lay(&self, address: u64, length: u64) {
+        for run in page_table::runs(pages(address, length)) {
+            self.lay_run(&run).expect("mapping the machine's memory");
+        }
+    }
+
+    fn lay_run(&self, run: &Run) -> std::io::Result<()> {
+        if !run.entry.is_mapped() {
+            let window = Window { base: run.address, size: run.length };
+            return reserve(window, ProtFlags::empty(), MapFlags::FIXED);
+        }
+        let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE;
+        let physical = u64::from(run.entry.frame()) * PAGE;
+        let (length, protection) = (usize_of(run.length), self.host(run.address));
+        // SAFETY: the range lies in a window of the machine, where nothing of the host's is.
+        unsafe { rustix::mm::mmap(run.address as *mut _, length, protection, flags, &self.file, physical) }?;
+        state().rewind.mapping_comes(run.address, run.length);
+        if protection.contains(ProtFlags::WRITE) {
+            state().rewind.opened(pages(run.address, run.length));
+        }
+        if pages(run.address, run.length).any(|page| self.host(page) != protection) {
+            self.allow(run.address, run.length);
+        }
+        Ok(())
+    }
+
+    /// Makes the host's protections of mapped pages what they should be now.
+    pub(crate) fn allow(&self, address: u64, length: u64) {
+        let mut from = address;
+        while from < address + length {
+            let protection = self.host(from);
+            let mut rest = pages(from, address + length - from);
+            let to = rest.find(|page| self.host(*page) != protection).unwrap_or(address + length);
+            let flags = MprotectFlags::from_bits_retain(protection.bits());
+            // SAFETY: as in `lay_run`.
+            unsafe { rustix::mm::mprotect(from as *mut _, usize_of(to - from), flags) }
+                .expect("protecting the machine's memory");
+            if protection.contains(ProtFlags::WRITE) {
+                state().rewind.opened(pages(from, to - from));
+            }
+            from = to;
+        }
+    }
+
+    /// What the host lets anybody do with a mapped page now: less than the machine does, while a write must be noticed.
+    fn host(&self, page: u64) -> ProtFlags {
+        let entry = page_table::get(page);
+        let Protection { read, write, .. } = entry.protection();
+        let mut flags = ProtFlags::empty();
+        flags.set(ProtFlags::READ, read || write);
+        let noticed = write && (self.is_watched(page) || state().rewind.awaits(entry.frame()));
+        flags.set(ProtFlags::WRITE, write && !noticed);
+        flags
     }
 
     /// Whether driver code may run from the page that holds `address`.
     pub(crate) fn executable(&self, address: u64) -> bool {
-        self.executable.borrow().contains(&(address & !(PAGE - 1)))
+        page_table::get(address).protection().execute
     }
 
-    /// Whether driver code may both run from the page that holds `address` and write to it.
-    pub(crate) fn writable(&self, address: u64) -> bool {
-        self.writable_code.borrow().contains(&(address & !(PAGE - 1)))
-    }
+    // ---- pages that translations were made from ----
 
-    fn remember(&self, address: u64, length: u64, protection: Protection) {
-        let writable = protection.execute && protection.write;
-        for page in (address..address + length).step_by(usize_of(PAGE)) {
-            note(&self.executable, page, protection.execute);
-            note(&self.writable_code, page, writable);
+    /// A translation is made from the page that holds `address`. If drivers may write there, the next write is a fault.
+    pub(crate) fn translate_from(&self, address: u64) {
+        let (page, entry) = (address & !(PAGE - 1), page_table::get(address));
+        self.translated.borrow().insert(entry.frame());
+        let Protection { write, execute, .. } = entry.protection();
+        if write && execute && heap::outside(|| self.watched.borrow_mut().insert(page)) {
+            self.allow(page, PAGE);
         }
+    }
+
+    /// A translation relies on what a page of data that drivers hardly write (an import table) holds now: as for code, the next
+    /// write is a fault. False if that was wrong about this page once.
+    pub(crate) fn translate_from_data(&self, address: u64) -> bool {
+        let (page, entry) = (address & !(PAGE - 1), page_table::get(address));
+        let write = entry.protection().write;
+        if !entry.is_mapped() || write && self.changing.borrow().contains(&page) {
+            return false;
+        }
+        self.translated.borrow().insert(entry.frame());
+        if write && heap::outside(|| self.watched.borrow_mut().insert(page)) {
+            self.allow(page, PAGE);
+        }
+        true
+    }
+
+    /// A page that was watched has been written.
+    pub(crate) fn changes(&self, page: u64) {
+        heap::outside(|| self.changing.borrow_mut().insert(page));
+    }
+
+    /// Whether translations were made from any page of this range.
+    pub(crate) fn is_any_translated(&self, address: u64, length: u64) -> bool {
+        let translated = self.translated.borrow();
+        pages(address, length).any(|page| {
+            let entry = page_table::get(page);
+            entry.is_mapped() && translated.contains(entry.frame())
+        })
+    }
+
+    /// The frames that translations were made from.
+    pub(crate) fn translated(&self) -> Ref<'_, PageSet> {
+        self.translated.borrow()
+    }
+
+    /// Whether a write to this page must drop translations. Asked by the signal handler too.
+    pub(crate) fn is_watched(&self, page: u64) -> bool {
+        self.watched.try_borrow().is_ok_and(|watched| watched.contains(&page))
+    }
+
+    /// Writes to pages of this range are no matter of translations any more.
+    pub(crate) fn unwatch(&self, address: u64, length: u64) {
+        heap::outside(|| self.watched.borrow_mut().retain(|page| page.wrapping_sub(address) >= length));
+    }
+
+    /// There are no translations any more.
+    pub(crate) fn nothing_translated(&self) {
+        self.translated.borrow_mut().clear();
+        let watched = heap::outside(|| std::mem::take(&mut *self.watched.borrow_mut()));
+        for page in &watched {
+            self.allow(*page, PAGE);
+        }
+        heap::outside(|| drop(watched));
     }
 }
 
-fn note(pages: &RefCell<BTreeSet<u64>>, page: u64, is: bool) {
-    if is {
-        pages.borrow_mut().insert(page);
-    } else if !pages.borrow().is_empty() {
-        pages.borrow_mut().remove(&page);
-    }
+fn pages(address: u64, length: u64) -> impl Iterator<Item = u64> + Clone {
+    (address..address + length).step_by(usize_of(PAGE))
 }
 
 fn check(address: u64, length: u64) {
-    let inside = [USER, IMAGES, SYSTEM].iter().any(|w| w.contains(address) && length <= w.end() - address);
+    let inside = DRIVER_MEMORY.iter().any(|w| w.contains(address) && length <= w.end() - address);
     assert!(inside && address.is_multiple_of(PAGE) && length.is_multiple_of(PAGE) && length > 0);
-}
-
-fn host(protection: Protection) -> ProtFlags {
-    let mut flags = ProtFlags::empty();
-    flags.set(ProtFlags::READ, protection.read);
-    flags.set(ProtFlags::WRITE, protection.write);
-    flags
 }
 
 /// Reserves a window at its constant address.
@@ -147,79 +269,224 @@ pub(crate) fn reserve(window: Window, protection: ProtFlags, how: MapFlags) -> s
 }
 
 /// Whether the kernel may follow a driver's pointer to here: RAM of the machine, and nothing of ours.
+#[inline]
 pub(crate) fn is_driver_memory(address: u64, bytes: u64) -> bool {
-    [SYSTEM, IMAGES, USER].iter().any(|w| w.contains(address) && bytes <= w.end() - address)
+    let inside = |window: Window| {
+        let offset = address.wrapping_sub(window.base);
+        offset < window.size && bytes <= window.size - offset
+    };
+    inside(SYSTEM) || inside(IMAGES) || inside(USER)
 }
 
 std::arch::global_asm!(
-    // Copies rdx bytes from rsi to rdi; a fault inside resumes at the fix-up, and the answer is 1.
+    // Single words, as the driver would access them: a load from rsi to rax, a store of rax to rdi. A fault resumes at
+    // the fix-up; edx tells. No other register is touched, so that a caller keeps what it has in them.
+    ".global dirql_word, dirql_word_end",
+    ".global dirql_load8, dirql_load4, dirql_load2, dirql_load1",
+    ".global dirql_store8, dirql_store4, dirql_store2, dirql_store1",
+    "dirql_word:",
+    "dirql_load8: xor edx, edx",
+    "mov rax, [rsi]",
+    "ret",
+    "dirql_load4: xor edx, edx",
+    "mov eax, [rsi]",
+    "ret",
+    "dirql_load2: xor edx, edx",
+    "movzx eax, word ptr [rsi]",
+    "ret",
+    "dirql_load1: xor edx, edx",
+    "movzx eax, byte ptr [rsi]",
+    "ret",
+    "dirql_store8: xor edx, edx",
+    "mov [rdi], rax",
+    "ret",
+    "dirql_store4: xor edx, edx",
+    "mov [rdi], eax",
+    "ret",
+    "dirql_store2: xor edx, edx",
+    "mov [rdi], ax",
+    "ret",
+    "dirql_store1: xor edx, edx",
+    "mov [rdi], al",
+    "ret",
+    "dirql_word_end:",
+    "dirql_word_fixup:",
+    "mov edx, 1",
+    "ret",
+    // Copies rdx bytes from rsi to rdi; the same with eax. Up to 512 bytes by pairs of words, then what is left by an
+    // overlapping pair.
     ".global dirql_ram_copy",
     ".global dirql_ram_copy_end",
-    ".global dirql_ram_copy_fixup",
     "dirql_ram_copy:",
-    "cmp rdx, 8",
-    "je 3f",
-    "cmp rdx, 4",
-    "je 2f",
-    "mov rcx, rdx",
+    "cmp rdx, 16",
+    "jb 4f",
+    "cmp rdx, 512",
+    "ja 4f",
+    "lea r8, [rdx - 16]",
+    "xor eax, eax",
+    "cmp rax, r8",
+    "jae 6f",
+    "5: movups xmm0, [rsi + rax]",
+    "movups [rdi + rax], xmm0",
+    "add rax, 16",
+    "cmp rax, r8",
+    "jb 5b",
+    "6: movups xmm0, [rsi + r8]",
+    "movups [rdi + r8], xmm0",
+    "xor eax, eax",
+    "ret",
+    "4: mov rcx, rdx",
     "rep movsb",
     "xor eax, eax",
     "ret",
-    "2: mov eax, [rsi]",
-    "mov [rdi], eax",
+    // Whether rdx bytes (at least 16) from rsi are all as the 16 at rdi: 0 if so, 2 if not.
+    ".global dirql_ram_same",
+    "dirql_ram_same:",
+    "movups xmm1, [rdi]",
+    "lea r8, [rdx - 16]",
+    "movups xmm0, [rsi + r8]",
+    "pcmpeqb xmm0, xmm1",
+    "movaps xmm2, xmm0",
     "xor eax, eax",
-    "ret",
-    "3: mov rax, [rsi]",
-    "mov [rdi], rax",
+    "cmp rax, r8",
+    "jae 8f",
+    "7: movups xmm0, [rsi + rax]",
+    "pcmpeqb xmm0, xmm1",
+    "pand xmm2, xmm0",
+    "add rax, 16",
+    "cmp rax, r8",
+    "jb 7b",
+    "8: pmovmskb ecx, xmm2",
     "xor eax, eax",
-    "ret",
+    "cmp ecx, 0xFFFF",
+    "je 9f",
+    "mov eax, 2",
+    "9: ret",
     "dirql_ram_copy_end:",
     "dirql_ram_copy_fixup:",
     "mov eax, 1",
     "ret",
+    ".global dirql_word_fixup, dirql_ram_copy_fixup",
 );
 
 unsafe extern "sysv64" {
     fn dirql_ram_copy(to: *mut u8, from: *const u8, bytes: usize) -> u32;
+    fn dirql_ram_same(pattern: *const u8, from: *const u8, bytes: usize) -> u32;
     static dirql_ram_copy_end: u8;
     static dirql_ram_copy_fixup: u8;
+    static dirql_word: u8;
+    static dirql_word_end: u8;
+    static dirql_word_fixup: u8;
 }
 
 /// If `rip` lies in an accessor: where to go on after a fault there.
 pub(crate) fn fixup(rip: u64) -> Option<u64> {
-    let start = dirql_ram_copy as *const () as u64;
-    let end = (&raw const dirql_ram_copy_end) as u64;
-    (start..end).contains(&rip).then_some((&raw const dirql_ram_copy_fixup) as u64)
+    let copy = dirql_ram_copy as *const () as u64..(&raw const dirql_ram_copy_end) as u64;
+    let word = (&raw const dirql_word) as u64..(&raw const dirql_word_end) as u64;
+    if copy.contains(&rip) {
+        return Some((&raw const dirql_ram_copy_fixup) as u64);
+    }
+    word.contains(&rip).then_some((&raw const dirql_word_fixup) as u64)
+}
+
+/// Loads one word from driver memory by the routine named; the answer is whether that worked.
+macro_rules! load {
+    ($routine:literal, $address:expr, $into:expr) => {{
+        let (value, failed): (u64, u32);
+        // SAFETY: the address lies in the windows that hold driver memory; where it is not mapped, the fault ends in
+        // the fix-up. The routine touches the registers named here and nothing else.
+        unsafe {
+            std::arch::asm!(
+                concat!("call ", $routine),
+                in("rsi") $address, out("rax") value, out("edx") failed,
+                options(readonly),
+            );
+        }
+        $into.copy_from_slice(&value.to_le_bytes()[..$into.len()]);
+        failed == 0
+    }};
+}
+
+/// Stores one word in driver memory by the routine named; the answer is whether that worked.
+macro_rules! store {
+    ($routine:literal, $address:expr, $from:expr) => {{
+        let mut bytes = [0; 8];
+        bytes[..$from.len()].copy_from_slice($from);
+        let failed: u32;
+        // SAFETY: as for `load`; nothing of ours lies in those windows.
+        unsafe {
+            std::arch::asm!(
+                concat!("call ", $routine),
+                in("rdi") $address, in("rax") u64::from_le_bytes(bytes), out("edx") failed,
+            );
+        }
+        failed == 0
+    }};
 }
 
 /// Copies driver memory to `into`.
+#[inline]
 pub(crate) fn read(address: u64, into: &mut [u8]) -> Result<(), BadAddress> {
-    let bad = BadAddress { address, write: false };
-    if !is_driver_memory(address, into.len() as u64) {
-        return Err(bad);
-    }
-    // SAFETY: the destination is a slice of ours; a source that is not mapped ends in the fix-up.
-    match unsafe { dirql_ram_copy(into.as_mut_ptr(), address as *const u8, into.len()) } {
-        0 => Ok(()),
-        _ => Err(bad),
-    }
+    let there = is_driver_memory(address, into.len() as u64)
+        && match into.len() {
+            1 => load!("dirql_load1", address, into),
+            2 => load!("dirql_load2", address, into),
+            4 => load!("dirql_load4", address, into),
+            8 => load!("dirql_load8", address, into),
+            // SAFETY: the destination is a slice of ours; a source that is not mapped ends in the fix-up.
+            _ => unsafe { dirql_ram_copy(into.as_mut_ptr(), address as *const u8, into.len()) == 0 },
+        };
+    if there { Ok(()) } else { Err(BadAddress { address, write: false }) }
 }
 
 /// Copies `from` to driver memory.
+#[inline]
 pub(crate) fn write(address: u64, from: &[u8]) -> Result<(), BadAddress> {
-    let bad = BadAddress { address, write: true };
     if !is_driver_memory(address, from.len() as u64) {
-        return Err(bad);
+        return Err(BadAddress { address, write: true });
     }
-    // SAFETY: the destination lies in the windows that hold driver memory only; where it may not be written, the
-    // fault ends in the fix-up.
-    let copy = || unsafe { dirql_ram_copy(address as *mut u8, from.as_ptr(), from.len()) };
-    if copy() == 0 {
-        return Ok(());
+    if let Some(shadow) = Shadow::live() {
+        shadow.stored(address, from.len() as u64);
     }
+    if store(address, from) { Ok(()) } else { write_code(address, from) }
+}
+
+#[inline]
+fn store(address: u64, from: &[u8]) -> bool {
+    match from.len() {
+        1 => store!("dirql_store1", address, from),
+        2 => store!("dirql_store2", address, from),
+        4 => store!("dirql_store4", address, from),
+        8 => store!("dirql_store8", address, from),
+        // SAFETY: the destination lies in the windows that hold driver memory only; where it may not be written, the
+        // fault ends in the fix-up.
+        _ => unsafe { dirql_ram_copy(address as *mut u8, from.as_ptr(), from.len()) == 0 },
+    }
+}
+
+/// Whether `bytes` bytes (16 at least) of driver memory all are `value`.
+#[inline]
+pub(crate) fn is_filled(address: u64, bytes: u64, value: u8) -> Result<bool, BadAddress> {
+    debug_assert!(bytes >= 16, "it looks at 16 bytes at once");
+    let pattern = [value; 16];
+    if !is_driver_memory(address, bytes) {
+        return Err(BadAddress { address, write: false });
+    }
+    // SAFETY: the pattern is an array of ours of 16 bytes; a page that is not mapped ends in the fix-up.
+    match unsafe { dirql_ram_same(pattern.as_ptr(), address as *const u8, usize_of(bytes)) } {
+        0 => Ok(true),
+        2 => Ok(false),
+        _ => Err(BadAddress { address, write: false }),
+    }
+}
+
+/// A store that faulted: the page may hold code that has been translated, and is written to all the same.
+#[cold]
+fn write_code(address: u64, from: &[u8]) -> Result<(), BadAddress> {
     let last = address + (from.len() as u64).saturating_sub(1);
     let translator = &crate::machine::state().translator;
-    if (translator.written(address) | translator.written(last)) && copy() == 0 { Ok(()) } else { Err(bad) }
+    let again = (translator.written(address) | translator.written(last)) && store(address, from);
+    if again { Ok(()) } else { Err(BadAddress { address, write: true }) }
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "usize has 64 bits on x86-64")]

@@ -10,13 +10,16 @@ use std::io;
 use std::ptr;
 use std::sync::OnceLock;
 
+use crate::jail;
+use crate::last_words::{Words, say};
 use crate::machine::try_state;
 use crate::memory;
 use crate::translate::{self, HostFault, scratch};
 use crate::windows::{CACHE, STACKS};
 
 const STACK: usize = 128 << 10;
-const SIGNALS: [i32; 6] =
+/// The signals that faults arrive by.
+pub(crate) const SIGNALS: [i32; 6] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
 
 thread_local! {
@@ -112,8 +115,20 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
     // SAFETY: the kernel passes valid pointers to both, ours alone for the handler's duration.
     let (info, context) = unsafe { (&*info, &mut *context.cast::<libc::ucontext_t>()) };
     let registers = &mut context.uc_mcontext.gregs;
+    if jail::is_refusal(signal, info) {
+        if jail::refused(registers) {
+            by_default(signal);
+        }
+        return;
+    }
     let rip = registers[libc::REG_RIP as usize].cast_unsigned();
-    if try_state().is_some() {
+    if let Some(state) = try_state() {
+        if signal == libc::SIGSEGV && is_write(registers) {
+            // SAFETY: this signal carries an address.
+            if state.rewind.first_write(unsafe { info.si_addr() } as u64) {
+                return;
+            }
+        }
         if CACHE.contains(rip) {
             note(signal, info, registers, rip);
             return;
@@ -124,6 +139,12 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
         }
     }
     pass_on(signal, info, context);
+}
+
+/// Whether it was a page fault, by a write.
+fn is_write(registers: &[i64; 23]) -> bool {
+    const PAGE_FAULT: i64 = 14;
+    registers[libc::REG_TRAPNO as usize] == PAGE_FAULT && registers[libc::REG_ERR as usize] & 2 != 0
 }
 
 /// Driver code faulted: leave it by the common exit, as exit 0.
@@ -142,9 +163,8 @@ fn note(signal: i32, info: &libc::siginfo_t, registers: &mut [i64; 23], rip: u64
 fn pass_on(signal: i32, info: &libc::siginfo_t, context: &mut libc::ucontext_t) {
     // SAFETY: as in `note`.
     if STACKS.contains(unsafe { info.si_addr() } as u64) {
-        say(b"dirql: a strand's host stack has overflowed; this is a fault of dirql, please report it\n");
-    }
-    if try_state().is_some() {
+        say(&[Words::Text("a strand's host stack has overflowed")]);
+    } else if try_state().is_some() {
         say_ours(signal, info, context);
     }
     let index = SIGNALS.iter().position(|s| *s == signal);
@@ -169,22 +189,15 @@ fn pass_on(signal: i32, info: &libc::siginfo_t, context: &mut libc::ucontext_t) 
 
 /// What happened, for a report of ours: a fault while a machine is alive that is no driver's.
 fn say_ours(signal: i32, info: &libc::siginfo_t, context: &libc::ucontext_t) {
-    say(b"dirql: a fault outside driver code; this is a fault of dirql, please report it: signal ");
-    say_hex(signal.unsigned_abs().into());
-    say(b" at ");
-    say_hex(context.uc_mcontext.gregs[libc::REG_RIP as usize].cast_unsigned());
-    say(b", address ");
-    // SAFETY: as in `note`.
-    say_hex(unsafe { info.si_addr() } as u64);
-    say(b"\n");
-}
-
-fn say_hex(value: u64) {
-    let mut digits = [0; 16];
-    for (index, digit) in digits.iter_mut().enumerate() {
-        *digit = b"0123456789abcdef"[(value >> (60 - 4 * index) & 15) as usize];
-    }
-    say(&digits);
+    say(&[
+        Words::Text("a fault outside driver code: signal "),
+        Words::Number(signal.unsigned_abs().into()),
+        Words::Text(" at "),
+        Words::Hex(context.uc_mcontext.gregs[libc::REG_RIP as usize].cast_unsigned()),
+        Words::Text(", address "),
+        // SAFETY: as in `note`.
+        Words::Hex(unsafe { info.si_addr() } as u64),
+    ]);
 }
 
 /// Back to the default, which ends the process: when the instruction faults again, or by the signal itself where the
@@ -197,10 +210,6 @@ fn by_default(signal: i32) {
             libc::raise(signal);
         }
     }
-}
-fn say(message: &[u8]) {
-    // SAFETY: writing a constant to standard error.
-    unsafe { libc::write(2, message.as_ptr().cast(), message.len()) };
 }
 
 /// Sets what `gs:` means: by `wrgsbase` where the kernel allows it, else by a system call.

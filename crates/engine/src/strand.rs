@@ -2,15 +2,16 @@
 //!
 //! A strand's host stack lies in the machine's arena and holds Rust frames only; driver frames are on a stack of the
 //! guest's. What a strand runs is looked up by the guest when it starts ([`crate::Guest::strand`]), so nothing of the
-//! host is captured in it.
+//! host is captured in it. Strands are resumed from the [root](crate::root), which is a coroutine itself.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::num::NonZeroUsize;
 
 use corosensei::stack::{Stack, StackPointer};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
-use crate::windows::STACKS;
+use crate::arena::arena;
+use crate::windows::{STACKS, Window};
 
 /// A strand's number: 1 and up in the order of creation; 0 is the scheduler itself.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -25,30 +26,61 @@ pub enum Progress {
     Finished,
 }
 
-/// Host stack of a strand: kernel frames need 3–7 KB in release and up to 55 KB in debug builds.
-const STACK_SIZE: u64 = 256 << 10;
+/// Host stack of a strand: kernel frames need 3–7 KB in release and up to 55 KB in debug builds, and 64 calls into drivers
+/// may be nested. What is not touched takes no memory.
+const STACK_SIZE: u64 = 960 << 10;
 /// Distance of two stacks; the difference is guard.
-const STACK_STRIDE: u64 = 320 << 10;
+const STACK_STRIDE: u64 = 1 << 20;
+/// The root strand's stack, which carries the scheduler and whatever the host asks for, and its guard.
+const ROOT_SIZE: u64 = (2 << 20) - ROOT_GUARD;
+const ROOT_GUARD: u64 = 64 << 10;
+/// Where the strands' stacks begin.
+const FIRST: u64 = STACKS.base + ROOT_GUARD + ROOT_SIZE;
 
-struct ArenaStack {
-    slot: u64,
+/// A host stack in the arena.
+pub(crate) struct ArenaStack {
+    limit: u64,
+    size: u64,
 }
 
 impl ArenaStack {
-    fn limit_address(&self) -> u64 {
-        STACKS.base + self.slot * STACK_STRIDE + (STACK_STRIDE - STACK_SIZE)
+    /// The one of the root strand.
+    pub(crate) const ROOT: Self = Self { limit: STACKS.base + ROOT_GUARD, size: ROOT_SIZE };
+
+    fn of_slot(slot: u64) -> Self {
+        Self { limit: FIRST + slot * STACK_STRIDE + (STACK_STRIDE - STACK_SIZE), size: STACK_SIZE }
+    }
+
+    /// Where it is, guard excluded.
+    pub(crate) const fn window(&self) -> Window {
+        Window { base: self.limit, size: self.size }
     }
 }
 
-// SAFETY: the slot's range is mapped readable and writable by `Strands::spawn`, is aligned to a page and used by one
-// strand at a time.
+/// The host stacks of the machine: the root's, and those of the first `slots` slots.
+pub(crate) fn stacks(slots: u64) -> impl Iterator<Item = Window> {
+    let strands = (0..slots).map(ArenaStack::of_slot);
+    std::iter::once(ArenaStack::ROOT).chain(strands).map(|stack| stack.window())
+}
+
+/// Whether `address` lies in a stack of the first `slots` slots or the root's, and not in a guard.
+pub(crate) fn in_stack(address: u64, slots: u64) -> bool {
+    if address < FIRST {
+        return ArenaStack::ROOT.window().contains(address);
+    }
+    let (slot, offset) = ((address - FIRST) / STACK_STRIDE, (address - FIRST) % STACK_STRIDE);
+    slot < slots && offset >= STACK_STRIDE - STACK_SIZE
+}
+
+// SAFETY: the range is mapped readable and writable before it is used (`Strands::spawn`, `Engine::start`), is aligned
+// to a page and used by one strand at a time.
 unsafe impl Stack for ArenaStack {
     fn base(&self) -> StackPointer {
-        address(self.limit_address() + STACK_SIZE)
+        address(self.limit + self.size)
     }
 
     fn limit(&self) -> StackPointer {
-        address(self.limit_address())
+        address(self.limit)
     }
 }
 
@@ -57,94 +89,145 @@ fn address(value: u64) -> StackPointer {
     NonZeroUsize::new(value as usize).expect("stacks do not lie at address zero")
 }
 
-type Body = Coroutine<(), (), (), ArenaStack>;
-
-struct Slot {
-    body: Option<Box<Body>>,
-    yielder: *const Yielder<(), ()>,
-    /// The innermost driver frame while the strand is suspended.
-    frame: u64,
+/// Why a strand gives its processor back to the root.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Gives {
+    /// It waits.
+    Way,
+    /// It asks the host something, and goes on as soon as that is answered.
+    Question,
 }
 
-/// All strands of a machine.
-#[derive(Default)]
+type Body = Coroutine<(), Gives, (), ArenaStack>;
+
+struct Slot {
+    id: StrandId,
+    /// None once it has ended. Only the scheduler reaches it, and never while the strand runs.
+    body: UnsafeCell<Option<Body>>,
+    /// Which stack it has.
+    stack: u64,
+    yielder: Cell<*const Yielder<(), Gives>>,
+    /// The innermost driver frame while the strand is suspended.
+    frame: Cell<u64>,
+}
+
+/// All strands of a machine. Lies in the arena, with the slots and coroutines in its heap.
 pub(crate) struct Strands {
-    slots: RefCell<Vec<Slot>>,
+    /// Never taken away.
+    #[allow(clippy::vec_box, reason = "a slot stays where it is when there are more")]
+    slots: RefCell<Vec<Box<Slot>>>,
     free_stacks: RefCell<Vec<u64>>,
     stacks: Cell<u64>,
-    current: Cell<StrandId>,
+    /// The strand that runs; null while the scheduler does.
+    current: Cell<*const Slot>,
+}
+
+impl Default for Strands {
+    fn default() -> Self {
+        Self {
+            slots: RefCell::default(),
+            free_stacks: RefCell::default(),
+            stacks: Cell::new(0),
+            current: Cell::new(std::ptr::null()),
+        }
+    }
 }
 
 impl Strands {
+    #[inline]
     pub(crate) fn current(&self) -> StrandId {
-        self.current.get()
+        self.running().map_or(StrandId(0), |slot| slot.id)
     }
 
-    /// Makes a strand that will call `start` with its id, once it is first resumed.
-    pub(crate) fn spawn(&self, start: fn(StrandId), make_stack: impl FnOnce(u64, u64)) -> StrandId {
-        let slot = self.free_stacks.borrow_mut().pop().unwrap_or_else(|| {
+    #[inline]
+    fn running(&self) -> Option<&Slot> {
+        // SAFETY: null, or a slot, which stays where it is as long as the machine lives.
+        unsafe { self.current.get().as_ref() }
+    }
+
+    /// How many stacks have been made.
+    pub(crate) fn stacks(&self) -> u64 {
+        self.stacks.get()
+    }
+
+    /// Makes a strand that will call `start` with its id, once it is first resumed. In the machine's scope.
+    pub(crate) fn spawn(&self, start: fn(StrandId), make_stack: impl FnOnce(u64, Window)) -> StrandId {
+        let stack = self.free_stacks.borrow_mut().pop().unwrap_or_else(|| {
             let slot = self.stacks.replace(self.stacks.get() + 1);
-            let stack = ArenaStack { slot };
-            assert!(stack.limit_address() + STACK_SIZE <= STACKS.end(), "too many strands at once");
-            make_stack(stack.limit_address(), STACK_SIZE);
+            let window = ArenaStack::of_slot(slot).window();
+            assert!(window.end() <= STACKS.end(), "too many strands at once");
+            make_stack(slot, window);
             slot
         });
         let mut slots = self.slots.borrow_mut();
         let id = StrandId(u32::try_from(slots.len() + 1).expect("fewer than 2^32 strands"));
-        let body = Coroutine::with_stack(ArenaStack { slot }, move |yielder: &Yielder<(), ()>, ()| {
-            crate::machine::state().strands.slots.borrow_mut()[index(id)].yielder = yielder;
+        let run = move |yielder: &Yielder<(), Gives>, ()| {
+            let slot = arena().strands.running().expect("the strand itself runs");
+            slot.yielder.set(yielder);
             start(id);
-        });
-        slots.push(Slot { body: Some(Box::new(body)), yielder: std::ptr::null(), frame: 0 });
+        };
+        let body = Coroutine::with_stack(ArenaStack::of_slot(stack), run);
+        let (yielder, frame) = (Cell::new(std::ptr::null()), Cell::new(0));
+        slots.push(Box::new(Slot { id, body: UnsafeCell::new(Some(body)), stack, yielder, frame }));
         id
     }
 
     /// Runs a strand until it suspends or ends. Only from the scheduler's stack.
     pub(crate) fn resume(&self, id: StrandId, frame: &Cell<u64>) -> Progress {
-        assert_eq!(self.current.get(), StrandId(0), "a strand is resumed from the scheduler only");
-        let mut body = {
-            let mut slots = self.slots.borrow_mut();
-            let slot = &mut slots[index(id)];
-            frame.set(slot.frame);
-            slot.body.take().expect("a strand that is resumed exists and is not running")
-        };
-        self.current.set(id);
-        let result = body.resume(());
-        self.current.set(StrandId(0));
-        let mut slots = self.slots.borrow_mut();
-        let slot = &mut slots[index(id)];
-        slot.frame = frame.replace(0);
-        match result {
-            CoroutineResult::Yield(()) => {
-                slot.body = Some(body);
-                Progress::Suspended
-            }
-            CoroutineResult::Return(()) => {
-                drop(slots);
-                self.free_stacks.borrow_mut().push(body.into_stack().slot);
-                Progress::Finished
-            }
+        assert!(self.current.get().is_null(), "a strand is resumed from the scheduler only");
+        let slot = self.slot(id);
+        // SAFETY: a slot stays where it is; its coroutine is nobody else's, because only the scheduler resumes and the
+        // strand itself does not look at it.
+        let (slot, body) = unsafe { (&*slot, &mut *(*slot).body.get()) };
+        let running = body.as_mut().expect("a strand that is resumed has not ended");
+        self.current.set(slot);
+        frame.set(slot.frame.get());
+        crate::translate::ask_for_extended();
+        let mut result = running.resume(());
+        while result == CoroutineResult::Yield(Gives::Question) {
+            arena().root.ask();
+            result = running.resume(());
         }
+        self.current.set(std::ptr::null());
+        slot.frame.set(frame.replace(0));
+        if result == CoroutineResult::Return(()) {
+            *body = None;
+            self.free_stacks.borrow_mut().push(slot.stack);
+            return Progress::Finished;
+        }
+        Progress::Suspended
     }
+
+    fn slot(&self, id: StrandId) -> *const Slot {
+        &raw const *self.slots.borrow()[index(id)]
+    }
+
+    // A strand that gives way returns through frames whose calls the processor's return predictor has forgotten: the
+    // fewer there are, the better.
 
     /// Goes back to the scheduler; returns when it resumes this strand.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "see above")]
     pub(crate) fn suspend(&self) {
-        assert!(!std::thread::panicking(), "a strand must not suspend while it unwinds");
-        let id = self.current.get();
-        assert_ne!(id, StrandId(0), "the scheduler itself cannot wait");
-        let yielder = self.slots.borrow()[index(id)].yielder;
-        // SAFETY: the yielder lives on this strand's own stack as long as the strand runs, and it does.
-        unsafe { (*yielder).suspend(()) }
+        self.running().expect("the scheduler itself cannot wait").give(Gives::Way);
     }
 
-    /// Forgets strands that have not ended: their stacks go with the arena. Dropping them would unwind through
-    /// driver frames.
-    pub(crate) fn abandon(&self) {
-        for slot in self.slots.borrow_mut().drain(..) {
-            if let Some(body) = slot.body {
-                std::mem::forget(body);
-            }
+    /// Lets the host's side answer what it was asked; returns once it has.
+    pub(crate) fn ask(&self) {
+        match self.running() {
+            Some(slot) => slot.give(Gives::Question),
+            None => arena().root.ask(),
         }
+    }
+}
+
+impl Slot {
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "see above")]
+    fn give(&self, gives: Gives) {
+        assert!(!std::thread::panicking(), "a strand must not suspend while it unwinds");
+        // SAFETY: the yielder lives on this strand's own stack as long as the strand runs, and it does.
+        unsafe { (*self.yielder.get()).suspend(gives) }
     }
 }
 

@@ -29,6 +29,9 @@ impl Window {
 
 const GIB: u64 = 1 << 30;
 
+/// The windows that hold memory of drivers and applications: what the checked translation has a shadow of.
+pub(crate) const DRIVER_MEMORY: [Window; 3] = [SYSTEM, IMAGES, USER];
+
 /// User-mode addresses of the machine's processes.
 pub const USER: Window = Window { base: 0x1010_0000_0000, size: 64 * GIB };
 /// Driver images and the pseudo-images whose exports are the kernel's. Nothing here is ever executable.
@@ -45,10 +48,57 @@ pub const DEVICE: Window = Window { base: 0x2010_0000_0000, size: 4 * GIB };
 pub const SYSTEM: Window = Window { base: 0x2020_0000_0000, size: 64 * GIB };
 /// The heap of the machine's Rust side: kernel, device and rule state.
 pub(crate) const HEAP: Window = Window { base: 0x2040_0000_0000, size: 16 * GIB };
+/// The machine's page table.
+pub(crate) const PAGES: Window = Window { base: 0x2048_0000_0000, size: GIB / 4 };
 /// Host stacks of strands.
 pub(crate) const STACKS: Window = Window { base: 0x2050_0000_0000, size: 16 * GIB };
+/// Distance from a byte of driver memory to its mark (see `shadow`). It is chosen so that what lies this far from
+/// anything of ours, and of the host's, is not mapped: a check of a stray address faults instead of passing. Neither
+/// distance is a multiple of a page: a processor takes a load whose address ends as that of a store just before it for
+/// a load of what was stored, and waits (the checked code of calls took 62 times the native's, and takes 6).
+pub(crate) const MARKS: u64 = 0x0A00_0000_0740;
+/// Distance from a byte of driver memory to the byte that says whether it was ever stored.
+pub(crate) const STORED: u64 = 0x0060_0000_0B40;
 /// `KUSER_SHARED_DATA`, where every Windows puts it and no Linux process can map it: reads are call-outs.
 pub const SHARED_DATA: Window = Window { base: 0xFFFF_F780_0000_0000, size: 0x1000 };
 
 /// Bytes of a page.
 pub const PAGE: u64 = 0x1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is mapped in a checked machine's process, as far as this file says.
+    fn mapped() -> Vec<Window> {
+        let shadow = |distance: u64| {
+            DRIVER_MEMORY.into_iter().map(move |w| Window { base: w.base + distance, size: w.size })
+        };
+        let ours = [USER, IMAGES, CACHE, SCRATCH, TABLE, DEVICE, SYSTEM, HEAP, PAGES, STACKS];
+        ours.into_iter().chain(shadow(MARKS)).chain(shadow(STORED)).collect()
+    }
+
+    fn overlap(a: Window, b: Window) -> bool {
+        a.base < b.end() && b.base < a.end()
+    }
+
+    #[test]
+    fn windows_and_shadows_do_not_overlap_and_lie_in_the_free_range() {
+        let all = mapped();
+        for (index, window) in all.iter().enumerate() {
+            assert!(window.base >= 0x1001_0000_0000 && window.end() <= 0x2AAA_0000_0000, "{window:x?}");
+            assert!(all[index + 1..].iter().all(|other| !overlap(*window, *other)), "{window:x?}");
+        }
+    }
+
+    #[test]
+    fn a_check_of_our_own_memory_reads_nothing_that_is_mapped() {
+        // Where the host maps things upwards with an unlimited stack; and its program, libraries and stack.
+        let hosts = [(0x2AAA_0000_0000, 0x2CAA_0000_0000), (0x5555_0000_0000, 0x8000_0000_0000)];
+        let hosts = hosts.map(|(base, end)| Window { base, size: end - base });
+        for own in mapped().into_iter().filter(|w| !DRIVER_MEMORY.contains(w)) {
+            let checked = Window { base: own.base + MARKS, size: own.size };
+            assert!(mapped().iter().chain(&hosts).all(|other| !overlap(checked, *other)), "{own:x?}");
+        }
+    }
+}

@@ -10,7 +10,7 @@ mod rig;
 use engine::windows::{DEVICE, SHARED_DATA};
 use engine::{FaultKind, Leave, Stack};
 use iced_x86::code_asm::*;
-use rig::{CODE, DATA, EXPORTS, Rig, STACK_SIZE, STACK_TOP, assemble};
+use rig::{CODE, DATA, EXPORTS, Rig, STACK_SIZE, STACK_TOP, assemble, relative};
 
 #[test]
 fn a_leaf_function_returns_its_sum() {
@@ -152,8 +152,80 @@ fn sensitive_instructions_are_calls_to_the_platform() {
         a.ret().unwrap();
     }));
     assert_eq!(rig.call(&[]), Ok(5 + 2 + 0x200), "cpuid's eax and ebx, and the interrupt flag's bit");
-    assert_eq!(rig.log(), ["out 0x3f8 1 0x41", "in 0x3f8 4", "TimeStamp"]);
-    assert_eq!(rig.irql.get(), 2);
+    assert_eq!(rig.log(), ["out 0x3f8 1 0x41", "in 0x3f8 4", "level 2", "TimeStamp"]);
+    assert_eq!(rig.engine.level(), 2);
+}
+
+/// `call [slot]` and `jmp [slot]`, while the slot's page is writable, is written by the kernel, by the driver, and read only.
+#[test]
+fn an_import_slot_is_followed_wherever_it_points_now() {
+    let (slots, writer) = (CODE + 0x20_0000, CODE + 0x10_0000);
+    // push rbx; sub rsp, 20h; call [slot]; mov rbx, rax; call tail; lea rax, [rax+rbx*8]; …; tail: jmp [slot]
+    let mut code = vec![0x53, 0x48, 0x83, 0xEC, 0x20];
+    code.extend(relative(CODE + 5, &[0xFF, 0x15], slots));
+    code.extend([0x48, 0x89, 0xC3, 0xE8, 0x0A, 0, 0, 0]);
+    code.extend([0x48, 0x8D, 0x04, 0xD8, 0x48, 0x83, 0xC4, 0x20, 0x5B, 0xC3]);
+    code.extend(relative(CODE + 29, &[0xFF, 0x25], slots));
+    let rig = Rig::new(&code);
+    let mut store = relative(writer, &[0x48, 0x89, 0x0D], slots);
+    store.push(0xC3);
+    rig.load(writer, &store);
+    *rig.export.borrow_mut() = Some(Box::new(|_, number, _| Ok(number.into())));
+    for number in 1..5 {
+        rig.engine.define_export(EXPORTS + 16 * u64::from(number), number);
+    }
+    let export = |number: u64| EXPORTS + 16 * number;
+    rig.map(slots, 0x1000);
+    rig.engine.write_bytes(slots, &export(1).to_le_bytes()).unwrap();
+    assert_eq!((rig.call(&[]), rig.call(&[])), (Ok(9), Ok(9)));
+    rig.engine.write_bytes(slots, &export(2).to_le_bytes()).unwrap();
+    assert_eq!((rig.call(&[]), rig.call(&[])), (Ok(18), Ok(18)), "the kernel has written it");
+    rig.call_at(writer, &[export(3)]).unwrap();
+    assert_eq!((rig.call(&[]), rig.call(&[])), (Ok(27), Ok(27)), "the driver has");
+    rig.call_at(writer, &[export(1)]).unwrap();
+    assert_eq!((rig.call(&[]), rig.call(&[])), (Ok(9), Ok(9)), "again, though nobody relies on it any more");
+    rig.engine.write_bytes(slots, &export(4).to_le_bytes()).unwrap();
+    rig.engine.protect(slots, 0x1000, engine::Protection::READ);
+    assert_eq!((rig.call(&[]), rig.call(&[])), (Ok(36), Ok(36)), "it is read only now");
+    assert_eq!(rig.call_at(writer, &[export(1)]), Err(Leave::Stop));
+    assert_eq!((rig.the_fault().kind, rig.the_fault().address), (FaultKind::Write, slots));
+}
+
+/// Levels 5, 1, 12 and 16 go to CR8 in turn, with flags and registers alive; the answer is what CR8 says after each.
+#[test]
+fn a_level_nobody_need_know_of_is_set_without_asking_and_any_other_asks() {
+    let rig = Rig::new(&assemble(|a| {
+        a.xor(eax, eax).unwrap();
+        for (level, from) in [(5u64, rcx), (1, r10), (12, rsp), (3, rax)] {
+            if from == rsp || from == rax {
+                a.mov(r11, rsp).unwrap();
+                a.mov(r8, rax).unwrap();
+            }
+            a.mov(from, level).unwrap();
+            a.stc().unwrap();
+            a.mov(cr8, from).unwrap();
+            a.setc(dl).unwrap();
+            if from == rsp || from == rax {
+                a.mov(rsp, r11).unwrap();
+                a.mov(rax, r8).unwrap();
+            }
+            a.mov(r9, cr8).unwrap();
+            a.shl(rax, 8).unwrap();
+            a.lea(rax, rax + r9).unwrap();
+            a.movzx(edx, dl).unwrap();
+            a.shl(edx, 7).unwrap();
+            a.lea(rax, rax + rdx).unwrap();
+        }
+        a.ret().unwrap();
+    }));
+    let region = DATA + 0x3000;
+    rig.engine.set_processor_region(region);
+    rig.engine.set_free_levels(3);
+    assert_eq!(rig.call(&[]), Ok(0x8581_8C83), "each level, and the carry flag above it");
+    assert_eq!(rig.log(), ["level 1"], "the only one below 3");
+    let mut mirrored = [0];
+    rig.engine.read_bytes(region + 0x50, &mut mirrored).unwrap();
+    assert_eq!((rig.engine.level(), mirrored[0]), (3, 3), "the control region says the same");
 }
 
 #[test]
@@ -285,17 +357,31 @@ fn a_division_by_zero_and_an_address_that_is_not_canonical() {
 
 #[test]
 fn system_calls_and_privileged_instructions_never_reach_the_host() {
-    let (fault, _) = fault_of(|a| {
+    let rig = Rig::new(&assemble(|a| {
         a.mov(eax, 60).unwrap();
         a.syscall().unwrap();
-        a.ret().unwrap();
-    });
-    assert_eq!((fault.kind, fault.what), (FaultKind::NotImplemented, "SYSCALL"));
-    let (fault, _) = fault_of(|a| {
         a.lgdt(rcx + 0).unwrap();
+        a.swapgs().unwrap();
+        a.invd().unwrap();
+        a.ret().unwrap();
+    }));
+    assert_eq!(rig.call(&[DATA]), Ok(60));
+    let asked = ["SystemCall", "GlobalTable", "ProcessorBlock", "Caches"];
+    assert_eq!(rig.log().len(), asked.len());
+    for (line, what) in rig.log().iter().zip(asked) {
+        assert!(line.starts_with(&format!("TakeOver({what}, ")), "the guest judges it: {line}");
+    }
+    drop(rig);
+    let (fault, _) = fault_of(|a| {
+        a.sysenter().unwrap();
         a.ret().unwrap();
     });
-    assert_eq!(fault.kind, FaultKind::NotImplemented);
+    assert_eq!((fault.kind, fault.what), (FaultKind::Protection, "SYSENTER"));
+    let (fault, _) = fault_of(|a| {
+        a.vmcall().unwrap();
+        a.ret().unwrap();
+    });
+    assert_eq!(fault.kind, FaultKind::InvalidOpcode);
     let (fault, _) = fault_of(|a| {
         a.ud2().unwrap();
     });

@@ -10,7 +10,7 @@ mod rig;
 use engine::windows::{DEVICE, SYSTEM};
 use engine::{FaultKind, Leave, Protection};
 use iced_x86::code_asm::*;
-use rig::{CODE, DATA, Rig, STACK_TOP, assemble};
+use rig::{CODE, DATA, EXPORTS, Rig, STACK_TOP, assemble, assemble_at, relative};
 
 #[test]
 fn a_jump_into_the_middle_of_an_instruction_runs_what_is_there() {
@@ -167,16 +167,81 @@ fn text_cannot_be_written_and_data_cannot_be_run() {
     assert_eq!(rig.call(&[engine::RETURN_TO_KERNEL]), Err(Leave::Stop));
 }
 
+/// Code in executable pool: calls within it, into the image and to an export, data beside it, an indirect jump.
 #[test]
-fn code_outside_images_is_said_to_be_missing_from_dirql() {
-    let rig = Rig::new(&assemble(|a| {
-        a.jmp(rcx).unwrap();
-    }));
+fn code_in_executable_pool_runs_and_calls_everywhere() {
     let pool = SYSTEM.base + 0x100_0000;
+    let rig = Rig::new(&assemble(|a| {
+        a.sub(rsp, 0x28).unwrap();
+        a.call(rcx).unwrap();
+        a.add(rsp, 0x28).unwrap();
+        a.ret().unwrap();
+    }));
+    rig.load(CODE + 0x10_0000, &[0x8D, 0x41, 0x07, 0xC3]); // lea eax, [rcx+7]; ret
+    rig.engine.define_export(EXPORTS, 3);
+    *rig.export.borrow_mut() = Some(Box::new(|rig, number, args| {
+        let mut slot = [0; 8];
+        rig.engine.read_bytes(args.rsp, &mut slot).unwrap();
+        let back = u64::from_le_bytes(slot);
+        assert!((SYSTEM.base + 0x100_0000..SYSTEM.base + 0x100_1000).contains(&back), "{back:#x}");
+        Ok(u64::from(number) * 100)
+    }));
+    let code = assemble_at(pool, |a| {
+        let (mut inner, mut data, mut end) = (a.create_label(), a.create_label(), a.create_label());
+        a.push(rbx).unwrap();
+        a.sub(rsp, 0x20).unwrap();
+        a.mov(rbx, ptr(data)).unwrap();
+        a.call(inner).unwrap();
+        a.mov(r10, CODE + 0x10_0000).unwrap();
+        a.mov(ecx, 5).unwrap();
+        a.call(r10).unwrap();
+        a.add(rbx, rax).unwrap();
+        a.mov(r10, EXPORTS).unwrap();
+        a.call(r10).unwrap();
+        a.add(rbx, rax).unwrap();
+        a.lea(r11, ptr(end)).unwrap();
+        a.jmp(r11).unwrap();
+        a.set_label(&mut inner).unwrap();
+        a.add(qword_ptr(data), 1).unwrap();
+        a.add(rbx, qword_ptr(data)).unwrap();
+        a.ret().unwrap();
+        a.set_label(&mut end).unwrap();
+        a.mov(rax, rbx).unwrap();
+        a.add(rsp, 0x20).unwrap();
+        a.pop(rbx).unwrap();
+        a.ret().unwrap();
+        a.set_label(&mut data).unwrap();
+        a.dq(&[1000]).unwrap();
+    });
     rig.map(pool, 0x1000);
+    rig.engine.write_bytes(pool, &code).unwrap();
     rig.engine.protect(pool, 0x1000, Protection { read: true, write: true, execute: true });
+    for round in 0..3 {
+        let stored = 1000 + round;
+        assert_eq!(rig.call(&[pool]), Ok(stored + stored + 1 + 12 + 300), "{:?}", rig.fault);
+    }
+    rig.engine.protect(pool, 0x1000, Protection::READ_WRITE);
     assert_eq!(rig.call(&[pool]), Err(Leave::Stop));
-    assert_eq!(rig.the_fault().kind, FaultKind::NotImplemented);
+    assert_eq!((rig.the_fault().kind, rig.the_fault().address), (FaultKind::Execute, pool));
+}
+
+#[test]
+fn a_fault_in_executable_pool_has_the_drivers_registers() {
+    let pool = SYSTEM.base + 0x100_0000;
+    let mut code = assemble_at(pool, |a| {
+        a.mov(r11, 0x1111_2222_3333_4444u64).unwrap();
+        a.mov(eax, 77).unwrap();
+    });
+    code.extend(relative(pool + 15, &[0x89, 0x05], pool + 0x2000)); // mov [the page that is not there], eax
+    let rig = Rig::new(&[0xFF, 0xE1]); // jmp rcx
+    rig.map(pool, 0x1000);
+    rig.engine.write_bytes(pool, &code).unwrap();
+    rig.engine.protect(pool, 0x1000, Protection { read: true, write: false, execute: true });
+    assert_eq!(rig.call(&[pool]), Err(Leave::Stop));
+    let fault = rig.the_fault();
+    assert_eq!((fault.kind, fault.address), (FaultKind::Write, pool + 0x2000));
+    assert_eq!(fault.caller.registers.general[11], 0x1111_2222_3333_4444);
+    assert_eq!((fault.caller.registers.general[0], fault.caller.rip), (77, pool + 15));
 }
 
 #[test]

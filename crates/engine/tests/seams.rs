@@ -93,9 +93,6 @@ impl engine::Guest for PingPong {
     fn accessed(&self) -> engine::Flow<()> {
         unreachable!("no driver code runs here")
     }
-    fn irql(&self) -> u8 {
-        unreachable!("no driver code runs here")
-    }
     fn set_irql(&self, _: u64) -> engine::Flow<()> {
         unreachable!("no driver code runs here")
     }

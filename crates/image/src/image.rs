@@ -155,10 +155,23 @@ impl Image {
         (rva < nearest.end).then_some(nearest)
     }
 
+    /// RVA of a function's entry in the exception directory, as a driver that asks for it reads it.
+    #[must_use]
+    pub fn function_entry(&self, function: RuntimeFunction) -> Option<u32> {
+        runtime_functions::place(&self.headers, &self.memory, function)
+    }
+
     /// Where the `/GS` cookie and the control-flow-guard pointers are.
     #[must_use]
     pub fn load_config(&self) -> LoadConfig {
         self.config
+    }
+
+    /// RVAs of the functions that indirect calls may reach; `None` if it has no table of them, so that all code may be.
+    #[must_use]
+    pub fn guard_targets(&self) -> Option<Vec<u32>> {
+        let table = self.config.guard_functions?;
+        Some(config::guard_targets(&self.headers, &self.memory, table))
     }
 
     /// The PDB that belongs to it.

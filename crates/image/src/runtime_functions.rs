@@ -37,10 +37,23 @@ impl RuntimeFunction {
 
 /// The entries that make sense, sorted by where they begin.
 pub(crate) fn read(headers: &Headers, memory: &Memory) -> Vec<RuntimeFunction> {
-    let Some((rva, size)) = headers.directory(IMAGE_DIRECTORY_ENTRY_EXCEPTION) else { return Vec::new() };
-    let kept = u32::try_from(memory.tail(rva).len()).unwrap_or(u32::MAX).min(size);
-    let entry = |index: u32| RuntimeFunction::read(memory, headers.mapped_size(), rva + index * ENTRY);
-    let mut functions: Vec<_> = (0..kept / ENTRY).filter_map(entry).collect();
+    let mut functions: Vec<_> = entries(headers, memory).map(|(_, function)| function).collect();
     functions.sort_unstable();
     functions
+}
+
+/// The RVA of a function's entry.
+pub(crate) fn place(headers: &Headers, memory: &Memory, function: RuntimeFunction) -> Option<u32> {
+    entries(headers, memory).find(|(_, entry)| *entry == function).map(|(rva, _)| rva)
+}
+
+/// The entries that make sense as they stand there, each with its RVA.
+fn entries(headers: &Headers, memory: &Memory) -> impl Iterator<Item = (u32, RuntimeFunction)> {
+    let (rva, size) = headers.directory(IMAGE_DIRECTORY_ENTRY_EXCEPTION).unwrap_or((0, 0));
+    let kept = u32::try_from(memory.tail(rva).len()).unwrap_or(u32::MAX).min(size);
+    let size_of_image = headers.mapped_size();
+    (0..kept / ENTRY).filter_map(move |index| {
+        let at = rva + index * ENTRY;
+        Some((at, RuntimeFunction::read(memory, size_of_image, at)?))
+    })
 }

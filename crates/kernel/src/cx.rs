@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 
 use abi::{Code, DriverPtr};
-use engine::{BadAddress, Engine, Flow, Leave, Point, Stack};
+use engine::{BadAddress, Engine, Flow, Leave, Point, Stack, TouchKind};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::event::Event;
@@ -51,17 +51,20 @@ pub struct Cx<'m> {
 
 impl<'m> Cx<'m> {
     /// Used where driver code or the scheduler enters the kernel.
+    #[inline]
     pub(crate) fn new(nt: &'m Nt) -> Self {
         Self { nt }
     }
 
     /// The engine, for memory and time.
     #[must_use]
+    #[inline]
     pub fn engine(&self) -> Engine {
         self.nt.engine
     }
 
     /// Reads or changes the kernel's state. The closure cannot call a driver or block.
+    #[inline]
     pub fn with<R>(&mut self, f: impl FnOnce(&mut Kernel) -> R) -> R {
         f(&mut self.nt.kernel.borrow_mut())
     }
@@ -70,6 +73,7 @@ impl<'m> Cx<'m> {
     ///
     /// # Errors
     /// [`Leave`] if the driver's frames were discarded.
+    #[inline]
     pub fn call(&mut self, routine: DriverPtr<Code>, arguments: &[u64]) -> Flow<u64> {
         let stack = ke::stack_for_call(self);
         self.call_on(routine, arguments, stack)
@@ -79,7 +83,12 @@ impl<'m> Cx<'m> {
     ///
     /// # Errors
     /// As [`Cx::call`].
+    #[inline]
     pub fn call_on(&mut self, routine: DriverPtr<Code>, arguments: &[u64], stack: Stack) -> Flow<u64> {
+        self.nt.check_settled();
+        if self.nt.engine.depth() >= ke::stack::MOST_CALLS {
+            return Err(ke::stack::too_deep(self, routine));
+        }
         self.nt.engine.call(routine.address, arguments, stack)
     }
 
@@ -89,18 +98,27 @@ impl<'m> Cx<'m> {
     }
 
     /// Tells the readers that something happened.
+    #[inline]
     pub fn emit(&mut self, event: Event) {
         self.nt.emit(event);
+    }
+
+    /// The number of the event that is emitted next.
+    #[must_use]
+    pub fn next_event(&self) -> u64 {
+        self.nt.next_event()
     }
 
     /// Something of this kind happens now. If somebody reads it the caller builds the event and emits it; else it is
     /// only counted, so that an event's number is the same whoever listens.
     #[must_use]
+    #[inline]
     pub fn happens(&self, kind: crate::event::Kind) -> bool {
         self.nt.happens(kind)
     }
 
     /// Ends the run with a verdict. The first one stands.
+    #[cold]
     pub fn stop(&mut self, verdict: Verdict) -> Leave {
         self.nt.stop(verdict)
     }
@@ -116,15 +134,30 @@ impl<'m> Cx<'m> {
     ///
     /// # Errors
     /// [`Leave::Stop`] with a verdict if the pointer is bad.
+    #[inline]
     pub fn read<T: FromBytes + IntoBytes>(&mut self, from: DriverPtr<T>) -> Flow<T> {
+        self.sound(from.address, size_of::<T>() as u64, TouchKind::Read)?;
         self.engine().read(from).map_err(|bad| self.bad_pointer(bad))
+    }
+
+    /// As [`Cx::read`], for a structure that is large enough that moving it about costs more than reading it.
+    ///
+    /// # Errors
+    /// As [`Cx::read`].
+    #[inline]
+    pub fn read_into<T: FromBytes + IntoBytes>(&mut self, from: DriverPtr<T>, into: &mut T) -> Flow<()> {
+        self.sound(from.address, size_of::<T>() as u64, TouchKind::Read)?;
+        let read = self.engine().read_bytes(from.address, into.as_mut_bytes());
+        read.map_err(|bad| self.bad_pointer(bad))
     }
 
     /// Writes where a driver pointed to.
     ///
     /// # Errors
     /// As [`Cx::read`].
+    #[inline]
     pub fn write<T: IntoBytes + Immutable>(&mut self, to: DriverPtr<T>, value: T) -> Flow<()> {
+        self.sound(to.address, size_of::<T>() as u64, TouchKind::Write)?;
         self.engine().write(to, value).map_err(|bad| self.bad_pointer(bad))
     }
 
@@ -138,6 +171,7 @@ impl<'m> Cx<'m> {
             Ok(length) if length <= 64 << 20 => length,
             _ => return Err(self.bad_pointer(BadAddress { address, write: false })),
         };
+        self.sound(address, length as u64, TouchKind::Read)?;
         let mut bytes = vec![0; length];
         self.engine().read_bytes(address, &mut bytes).map_err(|bad| self.bad_pointer(bad))?;
         Ok(bytes)
@@ -148,11 +182,22 @@ impl<'m> Cx<'m> {
     /// # Errors
     /// As [`Cx::read`].
     pub fn write_bytes(&mut self, address: u64, bytes: &[u8]) -> Flow<()> {
+        self.sound(address, bytes.len() as u64, TouchKind::Write)?;
         self.engine().write_bytes(address, bytes).map_err(|bad| self.bad_pointer(bad))
     }
 
-    /// The verdict on a bad pointer that the kernel was given by a driver.
+    /// In a checked machine: nobody may touch freed memory or what lies around a block, the kernel neither.
+    fn sound(&mut self, address: u64, bytes: u64, kind: TouchKind) -> Flow<()> {
+        if self.engine().is_checked() { mm::shadow::sound(self, address, bytes, kind) } else { Ok(()) }
+    }
+
+    /// A bad pointer that the kernel was given by a driver: an exception of the driver's, if that has a handler for it
+    /// and Windows would ask it; else the verdict.
+    #[cold]
     pub fn bad_pointer(&mut self, bad: BadAddress) -> Leave {
+        if let Some(leave) = ke::exception::bad_pointer(self, bad) {
+            return leave;
+        }
         let irql = ke::irql::current(self);
         self.stop(Verdict::bad_pointer(bad, irql))
     }
@@ -178,7 +223,7 @@ impl Kernel {
             hal: hal::State::new(hardware),
             io: io::State::new(settings),
             kd: kd::State::new(settings),
-            ke: ke::State::new(settings),
+            ke: ke::State::new(engine, settings),
             ldr: ldr::State::new(settings),
             mm: mm::State::new(settings),
             ob: ob::State::new(settings),

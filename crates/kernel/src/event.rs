@@ -1,12 +1,15 @@
 //! Everything observable, emitted once, where it happens. Rules, traces and statistics are readers; the kernel knows
 //! none of them.
 
+use std::any::Any;
+
 use engine::StrandId;
 
 /// When and where an event happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stamp {
-    /// Counts the machine's events from 0, whether anybody reads them or not.
+    /// Counts the machine's events from 0, whether anybody reads them or not. A change of IRQL is not counted: it has the number
+    /// of what comes next.
     pub number: u64,
     /// The machine's clock in nanoseconds (one driver instruction is one).
     pub time: u64,
@@ -231,6 +234,20 @@ events! {
         /// The step.
         step: String,
     }
+    /// An exception is given to the handlers of drivers.
+    Exception {
+        /// NTSTATUS.
+        code: u32,
+        /// The instruction.
+        address: u64,
+    }
+    /// Frames were left by an exception or an unwind, and the driver goes on in one of them.
+    Unwound {
+        /// The frame.
+        frame: u64,
+        /// The instruction.
+        to: u64,
+    }
     /// A finding.
     Finding {
         /// The rule.
@@ -246,4 +263,13 @@ pub trait Reader {
     fn wants(&self, kind: Kind) -> bool;
     /// One event of a kind it wants.
     fn event(&mut self, stamp: &Stamp, event: &Event);
+    /// What it knows by now, for the case that the machine is taken back to where it stands. Nothing, if what it read is
+    /// out of its hands, or holds however the run goes on: then it reads on as if there had been one long run.
+    fn save(&self) -> Option<Box<dyn Any>> {
+        None
+    }
+    /// The machine is back where the reader gave this.
+    fn restore(&mut self, saved: &dyn Any) {
+        let _ = saved;
+    }
 }

@@ -6,6 +6,7 @@
 //! by name: it emits events ([`event`]) and asks the chooser.
 #![forbid(unsafe_code)]
 
+pub mod address_map;
 pub mod cm;
 pub mod cx;
 pub mod event;
@@ -24,6 +25,7 @@ pub mod po;
 pub mod ps;
 pub mod rtl;
 pub mod verdict;
+mod witness;
 
 pub use cx::{Cx, Kernel};
 pub use nt::{Nt, Settings};

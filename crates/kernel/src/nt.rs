@@ -4,23 +4,39 @@
 
 use std::cell::{Cell, RefCell};
 
-use engine::{Access, Args, Chooser, Engine, Fault, Flow, Guest, Leave, Point, Special, StrandId, outside};
+use engine::windows::DEVICE;
+use engine::{
+    Access, Args, Chooser, Cpu, Engine, Fault, Flow, Guest, Leave, Point, Question, Special, StrandId, Touch,
+    outside,
+};
 
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, Reader, Stamp};
 use crate::exports;
 use crate::hal::hardware::Hardware;
-use crate::verdict::Verdict;
+use crate::ke::scheduler::before_visible;
+use crate::verdict::{StackLine, Verdict};
+use crate::witness::Witness;
 
 /// What can be chosen about a machine before it starts.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Virtual processors, 1–64.
     pub processors: u32,
+    /// Processors that make a group, 1–64: so many in each but the last.
+    pub group_size: u32,
     /// Which Windows it pretends to be.
     pub windows: WindowsVersion,
+    /// The processor that driver code finds.
+    pub cpu: Cpu,
+    /// The machine's memory has a byte shadow, and each access of driver code is tested against it before it happens.
+    /// Events, instructions and addresses are those of a machine that is not checked. Whoever starts the engine sees
+    /// to it (`Engine::start_checked`).
+    pub checked: bool,
     /// Driver instructions after which one call counts as an endless loop.
     pub instruction_budget: u64,
+    /// Moments that a verdict of an equal run named ([`crate::verdict::Related`]) and whose stacks are wanted: see [`Nt::witnessed`].
+    pub witness: Vec<u64>,
 }
 
 /// The Windows versions a machine can be.
@@ -49,7 +65,15 @@ impl std::fmt::Display for WindowsVersion {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { processors: 1, windows: WindowsVersion::Win11, instruction_budget: 1_000_000_000 }
+        Self {
+            processors: 1,
+            group_size: 64,
+            windows: WindowsVersion::Win11,
+            cpu: Cpu::default(),
+            checked: false,
+            instruction_budget: 1_000_000_000,
+            witness: Vec::new(),
+        }
     }
 }
 
@@ -57,14 +81,19 @@ impl Default for Settings {
 pub struct Nt {
     pub(crate) engine: Engine,
     pub(crate) kernel: crate::cx::Cell,
-    chooser: RefCell<Box<dyn Chooser>>,
+    /// What it holds lies outside, so that another policy can come when the machine is taken back.
+    chooser: Box<RefCell<Box<dyn Chooser>>>,
     readers: RefCell<Vec<Box<dyn Reader>>>,
     wanted: Cell<u64>,
     events: Cell<u64>,
     verdict: RefCell<Option<Verdict>>,
     findings: RefCell<Vec<Verdict>>,
     tearing_down: Cell<bool>,
+    pub(crate) witness: Witness,
 }
+
+/// What the readers of a machine knew at one time, in the order of their subscriptions.
+pub struct ReaderStates(Vec<Option<Box<dyn std::any::Any>>>);
 
 impl Nt {
     /// A kernel on `hardware`. Call it inside [`Engine::inside`].
@@ -75,16 +104,19 @@ impl Nt {
         hardware: Box<dyn Hardware>,
         chooser: Box<dyn Chooser>,
     ) -> Self {
+        engine.watch_interlocked(outside(|| chooser.sees_interlocked()));
+        engine.imitate(settings.cpu);
         Self {
             engine,
             kernel: RefCell::new(Kernel::new(engine, settings, hardware)),
-            chooser: RefCell::new(chooser),
+            chooser: outside(|| Box::new(RefCell::new(chooser))),
             readers: RefCell::default(),
             wanted: Cell::new(0),
             events: Cell::new(0),
             verdict: RefCell::default(),
             findings: RefCell::default(),
             tearing_down: Cell::new(false),
+            witness: Witness::new(&settings.witness),
         }
     }
 
@@ -98,6 +130,28 @@ impl Nt {
             }
             self.readers.borrow_mut().push(reader);
         });
+        let told = self.wants(Kind::Irql);
+        self.kernel.borrow_mut().ke.levels_are_told(told);
+    }
+
+    /// Gives the machine another policy; the one it had comes back. On the host's side.
+    pub fn replace_chooser(&self, chooser: Box<dyn Chooser>) -> Box<dyn Chooser> {
+        self.chooser.replace(chooser)
+    }
+
+    /// What the readers know, to be given back to [`Nt::restore_readers`]. On the host's side.
+    #[must_use]
+    pub fn save_readers(&self) -> ReaderStates {
+        ReaderStates(self.readers.borrow().iter().map(|reader| reader.save()).collect())
+    }
+
+    /// The machine was taken back to where `states` was saved. On the host's side.
+    pub fn restore_readers(&self, states: &ReaderStates) {
+        for (reader, saved) in self.readers.borrow_mut().iter_mut().zip(&states.0) {
+            if let Some(saved) = saved {
+                reader.restore(&**saved);
+            }
+        }
     }
 
     /// The context for code that works on the machine from outside driver code (the scheduler, the bench).
@@ -117,49 +171,107 @@ impl Nt {
         self.findings.borrow().clone()
     }
 
+    /// The driver's stack, as in a verdict, at each moment of [`Settings::witness`] that has come.
+    #[must_use]
+    pub fn witnessed(&self) -> Vec<(u64, Vec<StackLine>)> {
+        self.witness.seen()
+    }
+
+    /// See [`Cx::next_event`].
+    pub(crate) fn next_event(&self) -> u64 {
+        self.events.get()
+    }
+
     /// See [`Cx::happens`].
+    #[inline]
     pub(crate) fn happens(&self, kind: Kind) -> bool {
         let wanted = self.wants(kind);
         if !wanted {
-            self.events.set(self.events.get() + 1);
+            self.count(kind);
         }
         wanted
+    }
+
+    /// The number of an event that happens now. A change of level has that of what comes next: driver code makes it by itself
+    /// where nobody reads it.
+    fn count(&self, kind: Kind) -> u64 {
+        let number = self.events.get();
+        if kind != Kind::Irql {
+            self.events.set(number + 1);
+        }
+        number
     }
 
     fn wants(&self, kind: Kind) -> bool {
         self.wanted.get() & 1 << kind as u8 != 0
     }
 
+    #[inline]
     pub(crate) fn emit(&self, event: Event) {
-        let number = self.events.replace(self.events.get() + 1);
-        if !self.wants(event.kind()) {
-            return;
+        if self.happens(event.kind()) {
+            self.tell(&event);
         }
-        let stamp = self.stamp(number);
+    }
+
+    /// Somebody wants it.
+    fn tell(&self, event: &Event) {
+        let stamp = self.stamp(self.count(event.kind()));
         outside(|| {
             for reader in self.readers.borrow_mut().iter_mut() {
                 if reader.wants(event.kind()) {
-                    reader.event(&stamp, &event);
+                    reader.event(&stamp, event);
                 }
             }
         });
     }
 
     fn stamp(&self, number: u64) -> Stamp {
-        let (processor, irql) = self.kernel.borrow().ke.where_now();
+        let (processor, irql) = self.kernel.borrow().where_now();
         Stamp { number, time: self.engine.now(), processor, irql, strand: self.engine.strand() }
     }
 
     pub(crate) fn choose(&self, point: Point, n: u32) -> u32 {
         let strand = self.engine.strand().0;
-        let answer = outside(|| self.chooser.borrow_mut().choose(strand, point, n));
+        let answer = if self.engine.is_explored() {
+            let answer = self.engine.ask(Question::Choice { strand, point, n });
+            u32::try_from(answer).unwrap_or(u32::MAX)
+        } else {
+            outside(|| self.chooser.borrow_mut().choose(strand, point, n))
+        };
         assert!(answer < n, "the chooser answered {answer} of {n} at {}", point.0);
         answer
     }
 
-    pub(crate) fn next_slice(&self) -> u64 {
+    /// Which of `strands` goes on, as an index; there is at least one.
+    pub(crate) fn next_strand(&self, point: Point, strands: &[StrandId]) -> usize {
         let strand = self.engine.strand().0;
-        outside(|| self.chooser.borrow_mut().slice(strand))
+        let answer = if self.engine.is_explored() {
+            let n = u32::try_from(strands.len()).expect("there are not so many strands");
+            self.engine.ask(Question::NextStrand { strand, point, n })
+        } else {
+            let numbers = outside(|| strands.iter().map(|strand| strand.0).collect::<Vec<_>>());
+            outside(|| self.chooser.borrow_mut().next_strand(strand, point, &numbers)).into()
+        };
+        let chosen = usize::try_from(answer).ok().filter(|answer| *answer < strands.len());
+        chosen.unwrap_or_else(|| panic!("the chooser answered {answer} of {} at {}", strands.len(), point.0))
+    }
+
+    /// Whether the strand that runs lets one of `others` go first.
+    pub(crate) fn give_way(&self, point: Point, others: &[StrandId]) -> bool {
+        let strand = self.engine.strand().0;
+        if self.engine.is_explored() {
+            return self.engine.ask(Question::GiveWay { strand, point }) == 1;
+        }
+        let numbers = outside(|| others.iter().map(|strand| strand.0).collect::<Vec<_>>());
+        outside(|| self.chooser.borrow_mut().give_way(strand, point, &numbers))
+    }
+
+    /// How many more of its instructions `strand`, which has retired so many, runs before it is asked.
+    pub(crate) fn next_slice(&self, strand: StrandId, retired: u64) -> u64 {
+        if self.engine.is_explored() {
+            return self.engine.ask(Question::Slice { strand: strand.0, retired });
+        }
+        outside(|| self.chooser.borrow_mut().slice(strand.0, retired))
     }
 
     pub(crate) fn stop(&self, verdict: Verdict) -> Leave {
@@ -197,6 +309,23 @@ impl Nt {
         crate::ke::scheduler::unwind_all(&mut self.cx());
     }
 
+    /// Driver code runs on, if it does.
+    #[inline]
+    fn back<T>(&self, flow: Flow<T>) -> Flow<T> {
+        if flow.is_ok() {
+            self.check_settled();
+        }
+        flow
+    }
+
+    /// In debug builds: whether the kernel's promise to whoever changes the level holds.
+    #[inline]
+    pub(crate) fn check_settled(&self) {
+        if cfg!(debug_assertions) {
+            self.kernel.borrow().check_settled();
+        }
+    }
+
     fn with_stack(&self, mut verdict: Verdict) -> Verdict {
         if verdict.stack.is_empty() {
             verdict.stack = crate::ldr::stack::lines(&mut self.cx());
@@ -205,45 +334,62 @@ impl Nt {
     }
 }
 
+/// Driver code is about to access a device.
+fn before_device(cx: &mut Cx<'_>) -> Flow<()> {
+    before_visible(cx, Point("ke.before_device"))
+}
+
 impl Guest for Nt {
     fn strand(&self, id: StrandId) {
         crate::ke::thread::run(&mut self.cx(), id);
     }
 
     fn export(&self, number: u32, args: &Args) -> Flow<u64> {
-        exports::dispatch(&mut self.cx(), number, args)
+        self.back(exports::dispatch(&mut self.cx(), number, args))
     }
 
     fn slice(&self) -> Flow<()> {
-        crate::ke::slice::slice(&mut self.cx())
+        self.back(crate::ke::slice::slice(&mut self.cx()))
     }
 
     fn port_read(&self, port: u16, bytes: u8) -> Flow<u32> {
+        before_device(&mut self.cx())?;
         crate::hal::access::port_read(&mut self.cx(), port, bytes)
     }
 
     fn port_write(&self, port: u16, bytes: u8, value: u32) -> Flow<()> {
+        before_device(&mut self.cx())?;
         crate::hal::access::port_write(&mut self.cx(), port, bytes, value)
     }
 
     fn device_read(&self, access: Access, data: &mut [u8]) -> Flow<()> {
+        if DEVICE.contains(access.address) {
+            before_device(&mut self.cx())?;
+        }
         crate::hal::access::device_read(&mut self.cx(), access, data)
     }
 
     fn device_write(&self, access: Access, data: &[u8]) -> Flow<()> {
+        if DEVICE.contains(access.address) {
+            before_device(&mut self.cx())?;
+        }
         crate::hal::access::device_write(&mut self.cx(), access, data)
     }
 
-    fn accessed(&self) -> Flow<()> {
-        crate::hal::access::accessed(&mut self.cx())
+    fn device_load(&self, access: Access) -> Flow<u64> {
+        crate::hal::access::device_load(&mut self.cx(), access)
     }
 
-    fn irql(&self) -> u8 {
-        crate::ke::irql::current(&mut self.cx())
+    fn device_store(&self, access: Access, value: u64) -> Flow<()> {
+        crate::hal::access::device_store(&mut self.cx(), access, value)
+    }
+
+    fn accessed(&self) -> Flow<()> {
+        self.back(crate::hal::access::accessed(&mut self.cx()))
     }
 
     fn set_irql(&self, level: u64) -> Flow<()> {
-        crate::ke::irql::set_by_cr8(&mut self.cx(), level)
+        self.back(crate::ke::irql::set_by_cr8(&mut self.cx(), level))
     }
 
     fn interrupt_flag(&self) -> bool {
@@ -251,23 +397,30 @@ impl Guest for Nt {
     }
 
     fn set_interrupt_flag(&self, on: bool) -> Flow<()> {
-        crate::ke::irql::set_interrupt_flag(&mut self.cx(), on)
+        self.back(crate::ke::irql::set_interrupt_flag(&mut self.cx(), on))
     }
 
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
-        let (number, count) = {
+        let (cpu, number, count) = {
             let kernel = self.kernel.borrow();
-            (kernel.ke.where_now().0, kernel.ke.processor_count())
+            (kernel.ke.cpu, kernel.where_now().0, kernel.ke.processor_count())
         };
-        crate::ke::instruction::cpuid(leaf, subleaf, number, count)
+        crate::ke::instruction::cpuid(cpu, leaf, subleaf, number, count)
     }
 
     fn special(&self, special: Special) -> Flow<u64> {
-        crate::ke::instruction::special(&mut self.cx(), special)
+        self.back(crate::ke::instruction::special(&mut self.cx(), special))
+    }
+
+    fn before_interlocked(&self) -> Flow<()> {
+        self.back(before_visible(&mut self.cx(), Point("ke.before_interlocked")))
+    }
+
+    fn touched(&self, touch: &Touch) -> Flow<()> {
+        crate::mm::shadow::touched(&mut self.cx(), touch)
     }
 
     fn fault(&self, fault: &Fault) -> Leave {
-        let verdict = crate::ke::fault::verdict(&mut self.cx(), fault);
-        self.stop(verdict)
+        crate::ke::exception::fault(&mut self.cx(), fault)
     }
 }

@@ -5,6 +5,9 @@
 use abi::DriverPtr;
 use engine::{BadAddress, Caller};
 
+use crate::ke::spinlock::Held;
+use crate::mm::pool::Block;
+
 /// How sure, and how bad.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Tier {
@@ -43,6 +46,18 @@ pub struct Verdict {
     /// The driver's instruction (original address) and the return addresses above it, innermost first, each with its
     /// symbol. Filled in by [`crate::Nt::stop`].
     pub stack: Vec<StackLine>,
+    /// Earlier moments that belong to it, in their order as told.
+    pub related: Vec<Related>,
+}
+
+/// An earlier moment that a verdict refers to: who allocated, who freed, who took the lock. The stack of that moment is not
+/// kept; the same run made again with [`crate::nt::Settings::witness`] tells it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Related {
+    /// What happened: `allocated`, `freed`, `taken`, `completed`.
+    pub what: &'static str,
+    /// The number of the event that came with it or next.
+    pub event: u64,
 }
 
 /// One line of a verdict's stack.
@@ -50,6 +65,8 @@ pub struct Verdict {
 pub struct StackLine {
     /// Original address.
     pub address: u64,
+    /// It is a return address: the call is what stands before it.
+    pub is_return: bool,
     /// `name.sys!Function+0x12`, or `name.sys+0x1234`.
     pub symbol: String,
 }
@@ -66,6 +83,7 @@ impl Verdict {
             not_implemented: false,
             caller: None,
             stack: Vec::new(),
+            related: Vec::new(),
         }
     }
 
@@ -74,6 +92,32 @@ impl Verdict {
     pub fn bug_check(mut self, code: u32, parameters: [u64; 4]) -> Self {
         self.bug_check = Some(BugCheck { code, parameters });
         self
+    }
+
+    /// With an earlier moment that belongs to it.
+    #[must_use]
+    pub(crate) fn related(mut self, what: &'static str, event: u64) -> Self {
+        self.related.push(Related { what, event });
+        self
+    }
+
+    /// With the moments of a block of pool.
+    #[must_use]
+    pub(crate) fn of_block(self, block: &Block) -> Self {
+        let allocated = if block.owner.is_some() { self.related("allocated", block.allocated) } else { self };
+        match block.freed_at.filter(|_| block.owner.is_some() && block.freed()) {
+            Some(event) => allocated.related("freed", event),
+            None => allocated,
+        }
+    }
+
+    /// With the moment when a lock was taken, if it is held.
+    #[must_use]
+    pub(crate) fn of_lock(self, held: Option<Held>) -> Self {
+        match held {
+            Some(held) => self.related("taken", held.taken),
+            None => self,
+        }
     }
 
     /// Something the driver may do and dirql cannot yet: `IoFoo: not implemented by dirql`.

@@ -7,23 +7,14 @@
 
 #include <ddk/wdm.h>
 
+#define STORIES "services"
+#include "../control.h"
+
 #define SERVICES_TAG 0x63767253u /* "Srvc" in pool listings */
 #define NOINLINE __attribute__((noinline))
 
 /* A relative time in units of 100 ns, from milliseconds. */
 #define MILLISECONDS(Count) (-(LONGLONG)(Count) * 10000)
-
-static ULONG ChecksHeld; /* of the story that runs: requests come one at a time */
-
-/* Leaves the story with the line of the first check that fails. */
-#define CHECK(Condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(Condition)) {                                                                                            \
-            DbgPrint("services: %s:%u: %s\n", __FILE_NAME__, __LINE__, #Condition);                                    \
-            return __LINE__;                                                                                           \
-        }                                                                                                              \
-        ChecksHeld++;                                                                                                  \
-    } while (0)
 
 /* Leaves the story with what another routine of it has returned, unless that is 0. */
 #define CHECK_ALL(Story)                                                                                               \

@@ -3,6 +3,7 @@
 //! A path is what stands in backticks, has a `/` in it and nothing that a path has not. Generated ones (`target/…`)
 //! are not looked for.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use crate::{expect_none, root};
@@ -85,4 +86,88 @@ fn the_coverage_document_lists_every_export() {
             .map(|name| format!("{name} is not in docs/coverage.md: run `cargo xtask coverage`"))
             .collect::<Vec<_>>(),
     );
+}
+
+/// A numbered line of `docs/schedules.md`, with what it continues in.
+fn schedules(text: &str) -> Vec<(String, String)> {
+    let mut lines: Vec<(String, String)> = Vec::new();
+    let mut open = false;
+    for line in text.lines() {
+        let number = line.split_once(". ").map(|(number, _)| number);
+        if let Some(number) = number.filter(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
+        {
+            lines.push((number.to_owned(), String::new()));
+            open = true;
+        } else if !line.starts_with(' ') {
+            open = false;
+        }
+        if let Some((_, whole)) = lines.last_mut().filter(|_| open) {
+            whole.push_str(line);
+            whole.push(' ');
+        }
+    }
+    lines
+}
+
+/// What is wrong with the lines, given the names of all tests.
+fn unheld(lines: &[(String, String)], tests: &BTreeSet<String>) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (index, (number, text)) in lines.iter().enumerate() {
+        let mut complain =
+            |what: String| complaints.push(format!("docs/schedules.md, line {number}: {what}"));
+        if *number != (index + 1).to_string() {
+            complain(format!("it should be number {}", index + 1));
+        }
+        if !text.contains("](https://learn.microsoft.com/en-us/") {
+            complain("it names no page that it follows".to_owned());
+        }
+        let held = text.split_once(" — ").map_or("", |(_, held)| held);
+        let names: Vec<&str> = held.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() {
+            complain("it names no test that holds it".to_owned());
+        }
+        for name in names.into_iter().filter(|name| !tests.contains(*name)) {
+            complain(format!("there is no test `{name}`"));
+        }
+    }
+    complaints
+}
+
+/// The names of all tests in the tree.
+fn tests() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for file in crate::rust_files() {
+        for part in file.text.split("#[test]").skip(1) {
+            let name = part.split_once("fn ").and_then(|(_, rest)| rest.split_once('('));
+            names.extend(name.map(|(name, _)| name.to_owned()));
+        }
+    }
+    names
+}
+
+#[test]
+fn a_schedule_that_no_page_or_test_holds_is_told() {
+    let page = "[A](https://learn.microsoft.com/en-us/a)";
+    let text = format!(
+        "# T\n\n1. Good. {page}\n   — `held`, `lost`\n3. Bad.\n   {page}\n4. No page.\n   — `held`\n\nEnd. `x`\n"
+    );
+    let tests = BTreeSet::from(["held".to_owned()]);
+    let complaints = unheld(&schedules(&text), &tests);
+    let told = [
+        "line 1: there is no test `lost`",
+        "line 3: it should be number 2",
+        "line 3: it names no test",
+        "line 4: it should be",
+        "line 4: it names no page",
+    ];
+    assert_eq!(complaints.len(), told.len(), "{complaints:?}");
+    assert!(complaints.iter().zip(told).all(|(complaint, told)| complaint.contains(told)), "{complaints:?}");
+}
+
+#[test]
+fn every_schedule_is_held_by_a_page_and_by_tests() {
+    let text = fs::read_to_string(root().join("docs/schedules.md")).expect("docs/schedules.md is there");
+    let lines = schedules(&text);
+    assert!(lines.len() > 20, "the document is understood: {} lines", lines.len());
+    expect_none(&unheld(&lines, &tests()));
 }

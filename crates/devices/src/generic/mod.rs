@@ -45,6 +45,8 @@ pub struct Generic {
     /// What a script said last about the pin. It is the outside world's, so a reset does not change it.
     raised: bool,
     windows: [Contents; 6],
+    /// The pin may have changed since the bus asked.
+    changed: bool,
 }
 
 /// What one window holds.
@@ -58,7 +60,7 @@ impl Generic {
     /// A card with this header.
     #[must_use]
     pub fn new(header: Header, placement: Placement, reads: Reads, pin: Pin) -> Self {
-        Self { header, placement, reads, pin, raised: false, windows: Default::default() }
+        Self { header, placement, reads, pin, raised: false, windows: Default::default(), changed: true }
     }
 }
 
@@ -76,14 +78,15 @@ impl Model for Generic {
     }
 
     fn reset(&mut self) {
-        let Self { header: _, placement: _, reads: _, pin: _, raised: _, windows } = self;
+        let Self { header: _, placement: _, reads: _, pin: _, raised: _, windows, changed } = self;
+        *changed = true;
         for Contents { ram, last } in windows {
             ram.clear();
             *last = 0;
         }
     }
 
-    fn read(&mut self, access: Access) -> Result<u64, Refusal> {
+    fn read(&mut self, access: &Access) -> Result<u64, Refusal> {
         let window = &self.windows[usize::from(access.bar)];
         Ok(match self.reads {
             Reads::Ram => window.ram.read(access.offset, access.bytes()),
@@ -92,7 +95,7 @@ impl Model for Generic {
         })
     }
 
-    fn write(&mut self, access: Access, value: u64) -> Result<(), Refusal> {
+    fn write(&mut self, access: &Access, value: u64) -> Result<(), Refusal> {
         let window = &mut self.windows[usize::from(access.bar)];
         match self.reads {
             Reads::Ram => window.ram.write(access.offset, access.bytes(), value),
@@ -100,6 +103,10 @@ impl Model for Generic {
             Reads::Last => window.last = value,
         }
         Ok(())
+    }
+
+    fn is_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     fn asserts(&self) -> bool {
@@ -113,6 +120,7 @@ impl Model for Generic {
         if self.header.pin == 0 {
             return Err("it has no interrupt pin; add `irq` to the device".to_owned());
         }
+        self.changed = true;
         self.raised = crate::pci::level(value)?;
         Ok(())
     }

@@ -23,6 +23,9 @@ pub struct PciBus {
     claims: Vec<Claim>,
     /// The latch of configuration mechanism 1.
     config_address: u32,
+    /// The levels of the lines and the first deadline, as the cards were when one changed last.
+    lines: u64,
+    deadline: Option<u64>,
 }
 
 /// A card in its slot.
@@ -75,14 +78,14 @@ impl PciBus {
         };
         let mut slots: Vec<Slot> = cards.into_iter().zip(places).map(place).collect();
         slots.sort_by_key(|slot| slot.address);
-        let mut bus = Self { slots, claims: Vec::new(), config_address: 0 };
+        let mut bus = Self { slots, claims: Vec::new(), config_address: 0, lines: 0, deadline: None };
         bus.rebuild_claims();
         Ok(bus)
     }
 
     /// RST#: every card and its configuration space as at power-on, nothing assigned, nothing decoded.
     pub fn reset(&mut self) {
-        let Self { slots, claims: _, config_address } = self;
+        let Self { slots, claims: _, config_address, lines: _, deadline: _ } = self;
         *config_address = 0;
         for Slot { address: _, name: _, model, config, line: _, present: _, seen_bars, seen_line_loads } in
             slots
@@ -108,31 +111,24 @@ impl PciBus {
                 }
             }
         }
+        self.look();
+    }
+
+    /// Looks at the pins and deadlines of all cards.
+    fn look(&mut self) {
+        let driving = self.slots.iter().filter(|slot| slot.drives_line());
+        self.lines = driving.filter_map(|slot| slot.line).fold(0, |lines, line| lines | 1 << line);
+        self.deadline = self.slots.iter().filter_map(|slot| slot.model.deadline()).min();
     }
 
     /// Who decodes an address; the lowest slot, if two do.
-    fn claim(&self, port: bool, address: u64) -> Option<Claim> {
+    #[inline]
+    fn claim(&self, port: bool, address: u64) -> Option<&Claim> {
         let hit = |claim: &&Claim| claim.port == port && claim.base <= address && address <= claim.last;
-        self.claims.iter().find(hit).copied()
+        self.claims.iter().find(hit)
     }
 
-    /// The claim and the access on it, with the card's time brought up to now.
-    fn open(
-        &mut self,
-        now: u64,
-        port: bool,
-        address: u64,
-        width: Width,
-    ) -> Result<Option<(usize, Access)>, Refusal> {
-        let Some(claim) = self.claim(port, address) else { return Ok(None) };
-        let access = Access { now, bar: claim.bar, offset: address - claim.base, address, width };
-        if claim.last - address < width as u64 - 1 {
-            return Err(self.past_the_end(claim, access));
-        }
-        self.catch_up(claim.slot, now);
-        Ok(Some((claim.slot, access)))
-    }
-
+    #[cold]
     fn past_the_end(&self, claim: Claim, access: Access) -> Refusal {
         let slot = &self.slots[claim.slot];
         let window = claim.last - claim.base + 1;
@@ -146,36 +142,68 @@ impl PciBus {
     }
 
     fn read(&mut self, now: u64, port: bool, address: u64, width: Width) -> Result<u64, Refusal> {
-        let Some((index, access)) = self.open(now, port, address, width)? else {
-            return Ok(ones(width as u64));
-        };
-        let value = self.slots[index].model.read(access).map_err(|refusal| self.name(index, refusal))?;
-        self.settle(index);
-        Ok(value & ones(width as u64))
+        let Some(claim) = self.claim(port, address) else { return Ok(ones(width as u64)) };
+        let access = Access { now, bar: claim.bar, offset: address - claim.base, address, width };
+        let index = claim.slot;
+        if claim.last - address < width as u64 - 1 {
+            return Err(self.past_the_end(*claim, access));
+        }
+        self.catch_up(index, now);
+        match self.slots[index].model.read(&access) {
+            Ok(value) => {
+                self.settle(index);
+                Ok(value & ones(width as u64))
+            }
+            Err(refusal) => Err(self.name(index, refusal)),
+        }
     }
 
     fn write(&mut self, now: u64, port: bool, address: u64, width: Width, value: u64) -> Result<(), Refusal> {
-        let Some((index, access)) = self.open(now, port, address, width)? else { return Ok(()) };
-        let value = value & ones(width as u64);
-        self.slots[index].model.write(access, value).map_err(|refusal| self.name(index, refusal))?;
-        self.settle(index);
-        Ok(())
+        let Some(claim) = self.claim(port, address) else { return Ok(()) };
+        let access = Access { now, bar: claim.bar, offset: address - claim.base, address, width };
+        let index = claim.slot;
+        if claim.last - address < width as u64 - 1 {
+            return Err(self.past_the_end(*claim, access));
+        }
+        self.catch_up(index, now);
+        match self.slots[index].model.write(&access, value & ones(width as u64)) {
+            Ok(()) => {
+                self.settle(index);
+                Ok(())
+            }
+            Err(refusal) => Err(self.name(index, refusal)),
+        }
     }
 
     /// Puts the card's name in front of a model's refusal.
+    #[cold]
     fn name(&self, index: usize, refusal: Refusal) -> Refusal {
         Refusal { what: format!("{} {}", self.slots[index].name, refusal.what), ..refusal }
     }
 
+    #[inline]
     fn catch_up(&mut self, index: usize, now: u64) {
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.advance_card(index, now);
+        }
+    }
+
+    fn advance_card(&mut self, index: usize, now: u64) {
         if self.slots[index].model.deadline().is_some_and(|deadline| deadline <= now) {
             self.slots[index].model.advance(now);
             self.settle(index);
         }
     }
 
-    /// After a model ran: it may have changed its windows or loaded its interrupt line register.
+    /// After a model ran: it may have changed its windows, its pin or its deadline, or loaded its interrupt line register.
+    #[inline]
     fn settle(&mut self, index: usize) {
+        if self.slots[index].model.is_changed() {
+            self.look_at(index);
+        }
+    }
+
+    fn look_at(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         let header = slot.model.header();
         if header.line_loads != slot.seen_line_loads {
@@ -185,6 +213,8 @@ impl PciBus {
         if header.bars != slot.seen_bars {
             slot.seen_bars = header.bars;
             self.rebuild_claims();
+        } else {
+            self.look();
         }
     }
 
@@ -291,11 +321,7 @@ impl Hardware for PciBus {
     }
 
     fn lines(&self) -> u64 {
-        self.slots
-            .iter()
-            .filter(|slot| slot.drives_line())
-            .filter_map(|slot| slot.line)
-            .fold(0, |lines, line| lines | 1 << line)
+        self.lines
     }
 
     fn asserting(&self, line: u32) -> Vec<String> {
@@ -304,10 +330,13 @@ impl Hardware for PciBus {
     }
 
     fn deadline(&self) -> Option<u64> {
-        self.slots.iter().filter_map(|slot| slot.model.deadline()).min()
+        self.deadline
     }
 
     fn advance(&mut self, now: u64) {
+        if self.deadline.is_none_or(|deadline| deadline > now) {
+            return;
+        }
         for index in 0..self.slots.len() {
             self.catch_up(index, now);
         }

@@ -61,12 +61,17 @@ pub trait Model {
     ///
     /// # Errors
     /// What was accessed (without the card's name, which the bus puts in front) and what it accepts.
-    fn read(&mut self, access: Access) -> Result<u64, Refusal>;
+    fn read(&mut self, access: &Access) -> Result<u64, Refusal>;
     /// A write.
     ///
     /// # Errors
     /// As for [`Model::read`].
-    fn write(&mut self, access: Access, value: u64) -> Result<(), Refusal>;
+    fn write(&mut self, access: &Access, value: u64) -> Result<(), Refusal>;
+    /// Whether its header, its interrupt pin or its deadline may have changed since this was asked last: asked after each
+    /// access, so that a card which keeps count is spared the questions below.
+    fn is_changed(&mut self) -> bool {
+        true
+    }
     /// Whether it drives its interrupt pin now.
     fn asserts(&self) -> bool;
     /// When, in ns of the machine's clock, it next does something by itself.

@@ -9,30 +9,39 @@ use super::fields::{Cntrl, Descriptor};
 use super::local::ByteOrder;
 use super::{Pci9052, lcr, local};
 use crate::pci::{Access, Model};
-use crate::register::{ones, parts};
+use crate::register::{low32, ones, parts};
 
 const REGISTER_WIDTHS: &str = "accepts 1, 2 and 4 bytes, aligned";
 
 impl Pci9052 {
-    pub(super) fn read_lcr(&self, access: Access) -> Result<u64, Refusal> {
+    pub(super) fn read_lcr(&self, access: &Access) -> Result<u64, Refusal> {
         self.check_register(access)?;
         if self.erratum(access) {
             return Ok(0);
+        }
+        if access.width == Width::Dword {
+            return Ok(lcr::whole(access.offset).map_or(0, |at| self.read_register(access.now, at).into()));
         }
         let read = parts(lcr::TABLE, access.offset, access.bytes())
             .map(|part| part.read(self.read_register(access.now, part.register)));
         Ok(read.fold(0, |value, bits| value | bits))
     }
 
-    pub(super) fn write_lcr(&mut self, access: Access, value: u64) -> Result<(), Refusal> {
+    pub(super) fn write_lcr(&mut self, access: &Access, value: u64) -> Result<(), Refusal> {
         self.check_register(access)?;
+        if access.width == Width::Dword {
+            if let Some(register) = lcr::whole(access.offset) {
+                self.write_register(access.now, register, low32(value), u32::MAX);
+            }
+            return Ok(());
+        }
         for part in parts(lcr::TABLE, access.offset, access.bytes()) {
             self.write_register(access.now, part.register, part.written(value), part.lanes);
         }
         Ok(())
     }
 
-    pub(super) fn read_local(&self, access: Access) -> Result<u64, Refusal> {
+    pub(super) fn read_local(&self, access: &Access) -> Result<u64, Refusal> {
         let (local, order) = self.local_access(access)?;
         if self.is_held_in_reset() {
             return Ok(ones(access.bytes()));
@@ -40,7 +49,7 @@ impl Pci9052 {
         Ok(self.local.read(local, access.bytes(), order))
     }
 
-    pub(super) fn write_local(&mut self, access: Access, value: u64) -> Result<(), Refusal> {
+    pub(super) fn write_local(&mut self, access: &Access, value: u64) -> Result<(), Refusal> {
         let (local, order) = self.local_access(access)?;
         if !self.is_held_in_reset() {
             self.local.write(access.now, local, access.bytes(), value, order);
@@ -50,7 +59,7 @@ impl Pci9052 {
     }
 
     /// PLX's erratum 1 for the 9050: LCR reads return 0 where bit 7 of the base is set. Writes arrive.
-    fn erratum(&self, access: Access) -> bool {
+    fn erratum(&self, access: &Access) -> bool {
         !self.is_9052() && (access.address - access.offset) & 0x80 != 0
     }
 
@@ -60,7 +69,7 @@ impl Pci9052 {
     }
 
     /// Where on the local bus an access goes, and in which byte order.
-    fn local_access(&self, access: Access) -> Result<(u32, ByteOrder), Refusal> {
+    fn local_access(&self, access: &Access) -> Result<(u32, ByteOrder), Refusal> {
         let space = usize::from(access.bar) - 2;
         let local = self.lcr.local_address(space, access.offset);
         if parts(local::TABLE, local.into(), access.bytes()).next().is_some() {
@@ -69,16 +78,20 @@ impl Pci9052 {
         Ok((local, byte_order(self.lcr.lasbrd[space])))
     }
 
-    fn check_register(&self, access: Access) -> Result<(), Refusal> {
+    #[inline]
+    fn check_register(&self, access: &Access) -> Result<(), Refusal> {
         if access.is_aligned() && access.width != Width::Qword {
             return Ok(());
         }
+        Err(self.refused_register(access))
+    }
+
+    #[cold]
+    fn refused_register(&self, access: &Access) -> Refusal {
         let what = self.describe(access.bar, access.offset).unwrap_or_default();
         let how = if access.is_aligned() { "" } else { " not aligned" };
-        Err(Refusal {
-            what,
-            why: format!("an access of {} bytes{how}; it {REGISTER_WIDTHS}", access.bytes()),
-        })
+        let why = format!("an access of {} bytes{how}; it {REGISTER_WIDTHS}", access.bytes());
+        Refusal { what, why }
     }
 }
 

@@ -52,6 +52,13 @@ pub(crate) const TABLE: &[Row<Register>] = &[
 
 const _: () = assert!(is_sorted(TABLE));
 
+/// The register that an aligned access of 32 bits at `offset` is of, if there is one: they lie side by side.
+pub(crate) fn whole(offset: u64) -> Option<Register> {
+    let row = TABLE.get(usize::try_from(offset / 4).ok()?)?;
+    debug_assert!(row.offset == offset && row.bytes == 4, "the table has no gaps");
+    Some(row.register)
+}
+
 /// Bytes of the LCR's windows.
 pub(crate) const LENGTH: u64 = 0x80;
 

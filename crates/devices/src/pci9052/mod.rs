@@ -38,6 +38,8 @@ pub struct Pci9052 {
     eeprom: Option<Eeprom>,
     local: LocalBus,
     outside: Outside,
+    /// Header, pin or deadline may have changed since the bus asked.
+    changed: bool,
 }
 
 /// What the user chose; never changes.
@@ -72,6 +74,7 @@ impl Pci9052 {
             eeprom: settings.eeprom.map(Eeprom::new),
             local: LocalBus::new(settings.latency),
             outside: Outside::default(),
+            changed: true,
             settings,
         };
         card.reset();
@@ -97,6 +100,7 @@ impl Pci9052 {
 
     /// After a register or a signal changed: windows and inputs follow.
     fn refresh(&mut self) {
+        self.changed = true;
         self.header.bars = self.lcr.bars();
         self.header.rom = self.lcr.rom();
         let [linti1, linti2] = self.outside.linti;
@@ -169,7 +173,8 @@ impl Model for Pci9052 {
     }
 
     fn reset(&mut self) {
-        let Self { settings, header, lcr, interrupts, eeprom, local, outside: _ } = self;
+        let Self { settings, header, lcr, interrupts, eeprom, local, outside: _, changed } = self;
+        *changed = true;
         *header = Header {
             vendor: 0x10B5,
             device: 0x9050,
@@ -189,12 +194,16 @@ impl Model for Pci9052 {
         self.load_eeprom();
     }
 
-    fn read(&mut self, access: Access) -> Result<u64, Refusal> {
+    fn read(&mut self, access: &Access) -> Result<u64, Refusal> {
         if access.bar < 2 { self.read_lcr(access) } else { self.read_local(access) }
     }
 
-    fn write(&mut self, access: Access, value: u64) -> Result<(), Refusal> {
+    fn write(&mut self, access: &Access, value: u64) -> Result<(), Refusal> {
         if access.bar < 2 { self.write_lcr(access, value) } else { self.write_local(access, value) }
+    }
+
+    fn is_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     fn asserts(&self) -> bool {

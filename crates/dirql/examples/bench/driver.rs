@@ -24,6 +24,8 @@ const MMIO: u32 = 0x0022_2C04;
 const PORT: u32 = 0x0022_2C08;
 const IRQL: u32 = 0x0022_2C0C;
 const DPC: u32 = 0x0022_2C10;
+const GATE: u32 = 0x0022_2C14;
+const IRQL_CALL: u32 = 0x0022_2C18;
 
 const SAMPLES: u32 = 300;
 /// Starts of a whole machine.
@@ -66,31 +68,39 @@ fn nothing(base: u64) -> DriverPtr<Code> {
     }
 }
 
-/// All figures of the driver.
-pub(crate) fn all() -> Vec<Figure> {
+/// The figures of the driver that are wanted.
+pub(crate) fn all(wanted: &dyn Fn(&str) -> bool) -> Vec<Figure> {
     let base = Base::default();
     let machine = bench().reader(base.clone()).start().expect("the driver can be loaded");
     assert!(machine.is_ready(), "{}", machine.finish());
     let routine = nothing(base.0.get());
-    let mut figures = vec![
-        sampled(&machine, "call_driver", 10_000, move |cx, _, repeats| {
+    let mut figures = Vec::new();
+    if wanted("call_driver") {
+        figures.push(sampled(&machine, "call_driver", 10_000, move |cx, _, repeats| {
             (0..repeats).try_for_each(|_| cx.call(routine, &[0, 0]).map(|_| ()))
-        }),
-        sampled(&machine, "irp_roundtrip", 1_000, |cx, open, repeats| {
+        }));
+    }
+    if wanted("irp_roundtrip") {
+        figures.push(sampled(&machine, "irp_roundtrip", 1_000, |cx, open, repeats| {
             let operation = Operation::Control(EMPTY, open.number, open.output);
             (0..repeats).try_for_each(|_| open.perform(cx, operation))
-        }),
-        sampled(&machine, "interrupt_irp", 200, |cx, open, repeats| {
+        }));
+    }
+    if wanted("interrupt_irp") {
+        figures.push(sampled(&machine, "interrupt_irp", 200, |cx, open, repeats| {
             let operation = Operation::Write(open.number, Some(0));
             (0..repeats).try_for_each(|_| open.perform(cx, operation))
-        }),
-    ];
-    for (name, code, repeats) in [
+        }));
+    }
+    let repeated = [
         ("mmio_read", MMIO, 10_000),
         ("port_read", PORT, 10_000),
         ("irql_raise_lower", IRQL, 10_000),
         ("dpc", DPC, 2_000),
-    ] {
+        ("gate", GATE, 10_000),
+        ("irql_raise_lower_call", IRQL_CALL, 10_000),
+    ];
+    for (name, code, repeats) in repeated.into_iter().filter(|(name, ..)| wanted(name)) {
         figures.push(sampled(&machine, name, repeats, move |cx, open, repeats| {
             cx.write(DriverPtr::new(open.number.address), repeats)?;
             open.perform(cx, Operation::Control(code, open.number, Buffer::default()))
@@ -98,7 +108,9 @@ pub(crate) fn all() -> Vec<Figure> {
     }
     let report = machine.finish();
     assert_eq!(report.outcome(), dirql::Outcome::Clean, "{report}");
-    figures.push(start_to_ready());
+    if wanted("start_to_ready") {
+        figures.push(start_to_ready());
+    }
     figures
 }
 
@@ -160,6 +172,17 @@ fn sampled(
         Ok(samples)
     });
     Figure::new(name, repeats, samples.unwrap_or_else(|error| panic!("{name}: {error}")))
+}
+
+/// What this process has in memory with one machine that has just been started, in MB.
+pub(crate) fn resident() -> f64 {
+    let machine = bench().start().expect("the driver can be loaded");
+    assert!(machine.is_ready(), "the device starts");
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    drop(machine.finish());
+    kilobytes.map_or(f64::NAN, |kilobytes| kilobytes / 1024.0)
 }
 
 /// From nothing to a started device: files read, machine made, driver loaded, device started.

@@ -1,13 +1,16 @@
 //! `cargo xtask bench`: what a call, a request, an access, an interrupt and a start cost, in nanoseconds.
 //!
 //! Pinned to one processor and warmed up; each figure is the median and the 99th percentile of many samples, most of which
-//! repeat the thing many times. `--json` writes one object of `name: {median_ns, p99_ns, samples, repeats}`.
+//! repeat the thing many times. `--json` writes one object of `name: {median, p99, unit, samples}`. Names given as
+//! arguments are measured alone.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(clippy::disallowed_types, reason = "it measures the host's time, outside any machine's")]
 
 mod driver;
+mod forks;
+mod schedules;
 mod strands;
 
 use std::time::Instant;
@@ -15,17 +18,23 @@ use std::time::Instant;
 /// What was measured.
 pub(crate) struct Figure {
     name: &'static str,
-    /// Nanoseconds for one, one value a sample.
+    /// Nanoseconds (or what the unit says) for one, one value a sample.
     samples: Vec<f64>,
     /// How often a sample repeats it.
     repeats: u32,
+    unit: &'static str,
 }
 
 impl Figure {
     /// From the samples of a thing repeated `repeats` times each.
     pub(crate) fn new(name: &'static str, repeats: u32, mut samples: Vec<f64>) -> Self {
         samples.sort_by(f64::total_cmp);
-        Self { name, samples, repeats }
+        Self { name, samples, repeats, unit: "ns" }
+    }
+
+    /// Of something else than time, measured once.
+    fn once(name: &'static str, value: f64, unit: &'static str) -> Self {
+        Self { name, samples: vec![value], repeats: 1, unit }
     }
 
     fn at(&self, percent: usize) -> f64 {
@@ -41,28 +50,46 @@ pub(crate) fn each(begun: Instant, repeats: u32) -> f64 {
 
 fn main() {
     pin();
-    let mut figures = vec![strands::switch()];
-    figures.extend(driver::all());
+    let (options, names): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|other| other == name);
+    let mut figures = Vec::new();
+    if wanted("resident") {
+        // First, so that nothing else has left memory behind.
+        figures.push(Figure::once("resident", driver::resident(), "MB"));
+    }
+    if wanted("strand_switch") {
+        figures.push(strands::switch());
+    }
+    if wanted("strand_switch_across") {
+        figures.push(strands::across());
+    }
+    figures.extend(forks::all(&wanted));
+    figures.extend(driver::all(&wanted));
+    if names.is_empty() || names.iter().any(|name| name.starts_with("schedule")) {
+        figures.extend(schedules::all());
+    }
     figures.sort_by_key(|figure| figure.name);
-    if std::env::args().any(|argument| argument == "--json") {
+    if options.iter().any(|option| option == "--json") {
         let object: serde_json::Map<String, serde_json::Value> = figures.iter().map(json).collect();
         println!("{}", serde_json::Value::from(object));
         return;
     }
-    println!("{:20} {:>14} {:>14} {:>9} {:>9}", "", "median", "p99", "samples", "repeats");
+    println!("{:22} {:>14} {:>14} {:>9} {:>9}", "", "median", "p99", "samples", "repeats");
     for figure in &figures {
         let (name, samples, repeats) = (figure.name, figure.samples.len(), figure.repeats);
-        println!("{name:20} {:>11.1} ns {:>11.1} ns {samples:>9} {repeats:>9}", figure.at(50), figure.at(99));
+        let (unit, median, p99) = (figure.unit, figure.at(50), figure.at(99));
+        println!("{name:22} {median:>11.1} {unit} {p99:>11.1} {unit} {samples:>9} {repeats:>9}");
     }
 }
 
 fn json(figure: &Figure) -> (String, serde_json::Value) {
     let tenths = |value: f64| (value * 10.0).round() / 10.0;
     let value = serde_json::json!({
-        "median_ns": tenths(figure.at(50)),
-        "p99_ns": tenths(figure.at(99)),
+        "median": tenths(figure.at(50)),
+        "p99": tenths(figure.at(99)),
+        "unit": figure.unit,
         "samples": figure.samples.len(),
-        "repeats": figure.repeats,
     });
     (figure.name.to_owned(), value)
 }

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use engine::{Access, Args, Engine, Fault, Flow, Guest, Leave, Progress, Special, StrandId};
+use engine::windows::{PAGE, SYSTEM};
+use engine::{Access, Args, Engine, Fault, Flow, Guest, Leave, Progress, Protection, Special, StrandId};
 
 use crate::{Figure, each};
 
@@ -10,7 +11,7 @@ const SAMPLES: u32 = 500;
 const REPEATS: u32 = 10_000;
 
 /// A guest whose strands do nothing but go back.
-struct Nothing(Engine);
+pub(crate) struct Nothing(pub(crate) Engine);
 
 impl Guest for Nothing {
     fn strand(&self, _id: StrandId) {
@@ -38,9 +39,6 @@ impl Guest for Nothing {
     }
     fn accessed(&self) -> Flow<()> {
         Ok(())
-    }
-    fn irql(&self) -> u8 {
-        0
     }
     fn set_irql(&self, _level: u64) -> Flow<()> {
         Ok(())
@@ -80,4 +78,31 @@ pub(crate) fn switch() -> Figure {
     });
     engine.finish();
     Figure::new("strand_switch", REPEATS, samples)
+}
+
+/// `strand_switch_across`: one way, where each strand runs on a processor of its own.
+pub(crate) fn across() -> Figure {
+    const REGIONS: u64 = SYSTEM.base + 0x200_0000;
+    let engine = Engine::start().expect("no other machine is alive");
+    engine.map(REGIONS, 0x200_0000, 2 * PAGE, Protection::READ_WRITE);
+    let guest = Nothing(engine);
+    let samples = engine.run(&guest, || {
+        let strands = [(engine.spawn(), REGIONS), (engine.spawn(), REGIONS + PAGE)];
+        let turn = |(strand, region)| {
+            engine.set_processor_region(region);
+            engine.set_level(0);
+            engine.resume(strand) == Progress::Suspended
+        };
+        let round = || (0..REPEATS / 2).all(|_| strands.into_iter().all(turn));
+        assert!(round(), "the strands go on for ever");
+        let sample = |_| {
+            let begun = Instant::now();
+            assert!(round(), "the strands go on for ever");
+            each(begun, REPEATS) / 2.0
+        };
+        let samples: Vec<f64> = (0..SAMPLES - 1).map(sample).collect();
+        engine::outside(|| samples.clone())
+    });
+    engine.finish();
+    Figure::new("strand_switch_across", REPEATS, samples)
 }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use abi::{DRIVER_EXTENSION, DRIVER_OBJECT, DriverPtr, NtStatus};
-use engine::{Engine, Flow, StartError, outside};
+use engine::{Engine, Flow, Jail, StartError, outside};
 use image::{Image, Symbols};
 use kernel::event::{Event, Kind, Reader, Stamp};
 use kernel::io::driver;
@@ -75,13 +75,14 @@ struct Outcome {
 pub(super) fn start(bench: Bench, inputs: Inputs) -> Result<Machine, Error> {
     let plan = Plan::new(&bench, &inputs)?;
     let work = Work::new(&inputs, &plan);
-    let engine = Engine::start().map_err(|error| match error {
+    let begin = if bench.settings.checked { Engine::start_checked } else { Engine::start };
+    let engine = begin().map_err(|error| match error {
         StartError::Busy => Error::Busy,
         error => Error::Host(error.to_string()),
     })?;
     let readers =
         Readers { symbols: bench.symbols.clone(), coverage: Coverage::asked_for(), ..Readers::default() };
-    let Bench { cards, settings, readers: own, chooser, observed, .. } = bench;
+    let Bench { cards, settings, readers: own, chooser, observed, jail, .. } = bench;
     let nt = engine.inside(|| {
         let bus = plan::bus(&cards).expect("the same cards were placed a moment ago");
         Box::new(Nt::new(engine, &settings, Box::new(bus), chooser))
@@ -94,8 +95,14 @@ pub(super) fn start(bench: Bench, inputs: Inputs) -> Result<Machine, Error> {
         readers,
         notes: RefCell::new(inputs.notes.clone()),
         failure: RefCell::default(),
+        stuck: Cell::new(false),
+        observed,
     };
     machine.subscribe(&inputs, own, observed);
+    if let Some(jail) = jail {
+        let jail = machine.readers.coverage.iter().filter_map(Coverage::file).fold(jail, Jail::may_write);
+        engine.lock_in(&jail).map_err(|error| Error::Host(error.to_string()))?;
+    }
     machine.boot(work)?;
     Ok(machine)
 }
@@ -104,7 +111,7 @@ impl Machine {
     fn subscribe(&self, inputs: &Inputs, own: Vec<Box<dyn Reader>>, observed: bool) {
         let Readers { summary, trace, prints, coverage, symbols } = &self.readers;
         for file in inputs.with.iter().chain([&inputs.driver]) {
-            symbols.add(&file.name, file.symbols.clone(), file.image.size());
+            symbols.add(file);
         }
         let nt = self.nt();
         nt.subscribe(Box::new(Places(symbols.clone())));

@@ -1,45 +1,30 @@
 //! The end of a machine: handles closed, devices stopped and removed, drivers unloaded, and what came of it all.
 
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
 use engine::{Flow, outside};
-use kernel::Cx;
 use kernel::io::{cancel, driver};
-use kernel::ke::scheduler::{self, End};
+use kernel::ke::scheduler;
 use kernel::ke::{stack, thread};
 use kernel::ldr;
 use kernel::ob;
 use kernel::pnp::{self, node};
+use kernel::{Cx, Nt};
 
 use super::boot::{Loaded, LoadedDriver};
 use super::{Machine, memory, on_system_thread};
-use crate::report::Report;
+use crate::report::{Failure, Report};
 
 impl Machine {
     /// Ends the machine, in the order an orderly system does, unless it has stopped; and tells what came of it.
     #[must_use]
     pub fn finish(mut self) -> Report {
-        if !self.nt().stopping() {
-            self.wind_down();
-        }
-        let nt = self.nt();
-        let engine = self.engine;
-        let mut sums = self.readers.summary.sums();
-        let (deepest, memory_hash) = self.inside(|nt| {
-            let mut cx = nt.cx();
-            cx.with(|k| (stack::deepest(k), outside(|| memory::hash(engine, k))))
-        });
-        sums.stacks.insert("any thread, DPC or ISR".to_owned(), deepest);
-        let report = Report {
-            verdict: nt.verdict(),
-            findings: nt.findings(),
-            failure: self.failure.borrow().clone(),
-            our_fault: engine.panic_message(),
-            sums,
-            notes: self.notes.borrow().clone(),
-            prints: self.readers.prints.lines(),
-            trace_hash: self.readers.trace.value(),
-            memory_hash,
-            symbols: self.readers.symbols.clone(),
-        };
+        let process = self.process.get();
+        let notes = self.inside(|nt| wind_down(nt, process, &self.loaded.borrow()));
+        self.notes.borrow_mut().extend(notes);
+        let failure = self.failure.borrow().clone();
+        let report = self.report(failure, &[]);
         if let Some(Err(error)) = self.readers.coverage.as_ref().map(crate::readers::Coverage::append) {
             self.notes.borrow_mut().push(format!("the coverage file cannot be written: {error}"));
         }
@@ -47,29 +32,31 @@ impl Machine {
         report
     }
 
-    /// Closes, stops, removes, unloads.
-    fn wind_down(&self) {
-        let loaded = self.loaded.borrow().clone();
-        let process = self.process.get();
-        let notes = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-        let slot = std::rc::Rc::clone(&notes);
-        let over = std::rc::Rc::new(std::cell::Cell::new(false));
-        let flag = std::rc::Rc::clone(&over);
-        self.inside(|nt| {
-            let body: thread::Work = Box::new(move |cx| {
-                cancel::rundown_thread(cx)?;
-                ob::handle::close_all(cx, process)?;
-                let note = on_system_thread(cx, "the system's shutdown", move |cx| shut_down(cx, &loaded))?;
-                outside(|| slot.borrow_mut().extend(note.clone()));
-                flag.set(true);
-                Ok(())
-            });
-            if thread::spawn_application(&mut nt.cx(), "the end of the application", process, body).is_err() {
-                return End::Stopped;
-            }
-            scheduler::run_until(nt, &mut |_| over.get())
+    /// What has come of it by now.
+    pub(super) fn report(&self, failure: Option<Failure>, more: &[String]) -> Report {
+        let nt = self.nt();
+        let engine = self.engine;
+        let mut sums = self.readers.summary.sums();
+        let (deepest, memory_hash) = self.inside(|nt| {
+            nt.cx().with(|k| {
+                let hash = if self.observed { outside(|| memory::hash(engine, k)) } else { 0 };
+                (outside(|| stack::deepest(k)), hash)
+            })
         });
-        self.notes.borrow_mut().extend(notes.take());
+        sums.stacks = deepest;
+        Report {
+            verdict: nt.verdict(),
+            findings: nt.findings(),
+            failure,
+            our_fault: engine.panic_message(),
+            sums,
+            notes: self.notes.borrow().iter().chain(more).cloned().collect(),
+            prints: self.readers.prints.lines(),
+            trace_hash: self.readers.trace.value(),
+            memory_hash,
+            witnessed: nt.witnessed(),
+            symbols: self.readers.symbols.clone(),
+        }
     }
 
     /// Takes the machine away.
@@ -87,6 +74,30 @@ impl Drop for Machine {
     fn drop(&mut self) {
         self.destroy();
     }
+}
+
+/// Closes, stops, removes, unloads, unless the machine has stopped. Inside a run. What the user should know of it lies
+/// outside the machine.
+pub(super) fn wind_down(nt: &Nt, process: u64, loaded: &Loaded) -> Vec<String> {
+    if nt.stopping() {
+        return Vec::new();
+    }
+    let loaded = loaded.clone();
+    let notes = Rc::new(RefCell::new(Vec::new()));
+    let slot = Rc::clone(&notes);
+    let over = Rc::new(Cell::new(false));
+    let flag = Rc::clone(&over);
+    let body: thread::Work = Box::new(move |cx| {
+        cancel::rundown_thread(cx)?;
+        ob::handle::close_all(cx, process)?;
+        *slot.borrow_mut() = on_system_thread(cx, "the system's shutdown", move |cx| shut_down(cx, &loaded))?;
+        flag.set(true);
+        Ok(())
+    });
+    if thread::spawn_application(&mut nt.cx(), "the end of the application", process, body).is_ok() {
+        scheduler::run_until(nt, &mut |_| over.get());
+    }
+    outside(|| notes.borrow().clone())
 }
 
 /// Stops and removes every device, unloads the driver and then what it stood on. What the user should know of it.

@@ -4,6 +4,7 @@
 
 mod boot;
 mod end;
+mod explore;
 mod handle;
 mod memory;
 mod plan;
@@ -22,16 +23,20 @@ use kernel::{Cx, Nt};
 
 use crate::bench::{Bench, Inputs};
 use crate::error::Error;
-use crate::play::Play;
+use crate::play::{Play, Stage};
 use crate::readers::{Coverage, PrintLog, Summary, SymbolBook, TraceHash};
-use crate::report::Failure;
+use crate::report::{Failure, Report};
 
+pub use explore::{Exploration, Mark, put};
 pub use handle::Handle;
 pub use transfer::Completion;
 
 pub(crate) use plan::Plan;
 pub(crate) use pnp::{Device, Step, step};
 pub(crate) use worker::{new_event, on_system_thread};
+
+/// Virtual time a machine without a script is left alone, once its devices are started: 100 ms.
+const IDLE: u64 = 100_000_000;
 
 /// A machine that runs a driver.
 pub struct Machine {
@@ -45,6 +50,10 @@ pub struct Machine {
     readers: Readers,
     notes: RefCell<Vec<String>>,
     failure: RefCell<Option<Failure>>,
+    /// A thread of the application's waits in something that was asked for and given up.
+    stuck: Cell<bool>,
+    /// Sums and hashes are wanted.
+    observed: bool,
 }
 
 /// The readers every machine has.
@@ -79,9 +88,10 @@ impl Machine {
         what: &str,
         work: impl FnOnce(&mut Cx<'_>) -> Flow<R> + 'static,
     ) -> Result<R, Error> {
-        let result = Rc::new(RefCell::new(None));
-        let slot = Rc::clone(&result);
         let process = self.process.get();
+        // In the machine: the thread may end, and let go of it, after a snapshot, and as often as it is taken back there.
+        let result = self.inside(|_| Rc::new(RefCell::new(None)));
+        let slot = Rc::clone(&result);
         let end = self.inside(|nt| {
             let body: thread::Work = Box::new(move |cx| {
                 let value = work(cx)?;
@@ -95,7 +105,10 @@ impl Machine {
         });
         match (end, result.borrow_mut().take()) {
             (_, Some(value)) => Ok(value),
-            (End::Quiet, None) => Err(Error::Stuck(what.to_owned())),
+            (End::Quiet, None) => {
+                self.stuck.set(true);
+                Err(Error::Stuck(what.to_owned()))
+            }
             (End::Stopped | End::Done, None) => Err(Error::Stopped),
         }
     }
@@ -126,17 +139,40 @@ impl Machine {
     /// [`Error::Failed`] if an expectation does not hold, which is the report's failure too; [`Error::Stopped`] if the
     /// machine stops.
     pub fn play(&self, play: Play) -> Result<(), Error> {
-        let stage = self.inside(|_| crate::play::Stage::new(play, self.readers.prints.clone()));
+        let stage = self.stage(&play);
         let process = self.process.get();
-        let end = self.inside(|nt| stage.run(nt, process));
-        let failure = stage.failure(end);
-        let exit = self.inside(|nt| stage.exit(nt, process));
+        let (failure, exit) = self.inside(|nt| {
+            let end = stage.run(nt, process);
+            let failure = stage.failure(end);
+            let exit = stage.exit(nt, process);
+            self.stuck.set(self.stuck.get() || end == End::Quiet);
+            (failure, if end == End::Stopped { end } else { exit })
+        });
         self.inside(|_| drop(stage));
         if let Some(failure) = failure {
             self.failure.borrow_mut().get_or_insert(failure.clone());
             return Err(Error::Failed(failure));
         }
-        if end == End::Stopped || exit == End::Stopped { Err(Error::Stopped) } else { Ok(()) }
+        if exit == End::Stopped { Err(Error::Stopped) } else { Ok(()) }
+    }
+
+    /// A stage for a script.
+    fn stage(&self, play: &Play) -> Stage {
+        self.inside(|_| Stage::new(play.clone(), self.readers.prints.clone()))
+    }
+
+    /// Carries a script out if the driver is ready for one, or without one leaves the machine alone for 100 ms of its time,
+    /// once its devices are started; and ends it.
+    #[must_use]
+    pub fn carry_out(self, play: Option<Play>) -> Report {
+        if self.is_ready() {
+            // What goes wrong in here stands in the report.
+            let _ = match play {
+                Some(play) => self.play(play),
+                None => self.wait(IDLE),
+            };
+        }
+        self.finish()
     }
 
     /// The machine's clock: driver instructions retired and declared costs, in nanoseconds.

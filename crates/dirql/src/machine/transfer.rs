@@ -3,7 +3,7 @@
 //! Everything here runs on a thread of the application's.
 
 use abi::NtStatus;
-use engine::{Flow, outside};
+use engine::Flow;
 use kernel::Cx;
 use kernel::io::file::{self, Answer, Buffer, Operation, Overlapped};
 use kernel::mm::user;
@@ -79,11 +79,11 @@ impl Buffers {
         }
     }
 
-    /// What came in, and the buffers given back. The result lies outside the machine.
+    /// What came in, and the buffers given back.
     fn finish(self, cx: &mut Cx<'_>, answer: Answer) -> Flow<Completion> {
         let Answer { status, information } = answer;
         let came = if status.is_error() { 0 } else { information.min(self.output.length.into()) };
-        let mut data = outside(|| vec![0; usize::try_from(came).unwrap_or(0)]);
+        let mut data = vec![0; usize::try_from(came).unwrap_or(0)];
         if !data.is_empty() {
             let read = cx.engine().read_bytes(self.output.address, &mut data);
             read.map_err(|bad| cx.bad_pointer(bad))?;

@@ -1,15 +1,52 @@
 //! A script held against the machine to be: devices and signals that it names exist, files that it names are read.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use devices::catalog;
 
 use crate::error::InputError;
 use crate::files;
 use crate::machine::Plan;
-use crate::script::suggest::nearest;
+use crate::script::{self, suggest::nearest};
 use crate::script::{Command, Data, Operation, Piece, Script, Statement};
+
+/// A script as it was given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScriptText {
+    /// Its name as the user knows it: a path, or `--do`.
+    pub source: String,
+    /// What it says.
+    pub text: String,
+    /// From where the paths of files that it names count.
+    pub folder: PathBuf,
+}
+
+impl ScriptText {
+    /// A script on the command line.
+    #[must_use]
+    pub fn typed(text: &str) -> Self {
+        Self { source: "--do".to_owned(), text: text.to_owned(), folder: PathBuf::new() }
+    }
+
+    /// A script in a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no text.
+    pub fn read(path: &Path) -> Result<Self, InputError> {
+        let text = files::read_text(path, "the script")?;
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(Self { source: path.display().to_string(), text, folder })
+    }
+
+    /// Parses it and reads the files that it names.
+    ///
+    /// # Errors
+    /// A mistake in it, or a file that cannot be read, with the place.
+    pub fn play(&self) -> Result<Play, InputError> {
+        Play::new(script::parse(&self.source, &self.text)?, &self.folder)
+    }
+}
 
 /// A script that can be carried out: checked, its files read.
 #[derive(Clone, Debug)]
@@ -34,6 +71,11 @@ impl Play {
             }
         }
         Ok(Self { script, files })
+    }
+
+    /// The files that it names, as it names them, with their bytes.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
     }
 
     /// Whether the machine to be has what the script names.

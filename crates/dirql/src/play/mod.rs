@@ -21,7 +21,7 @@ use kernel::ke::thread;
 use kernel::ob::Handle;
 use kernel::{Cx, Nt};
 
-pub use check::Play;
+pub use check::{Play, ScriptText};
 
 use crate::machine::transfer::Begun;
 use crate::readers::PrintLog;

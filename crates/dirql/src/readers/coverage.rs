@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::rc::Rc;
 
@@ -17,27 +17,38 @@ use super::names::export_name;
 const VARIABLE: &str = "DIRQL_COVERAGE";
 
 /// Remembers the exports that were called. A clone is the same memory.
-#[derive(Clone, Default)]
-pub struct Coverage(Rc<RefCell<BTreeSet<&'static str>>>);
+#[derive(Clone)]
+pub struct Coverage {
+    names: Rc<RefCell<BTreeSet<&'static str>>>,
+    /// Opened before the machine starts: a jailed one could not.
+    file: Rc<std::io::Result<File>>,
+}
 
 impl Coverage {
     /// One, if the environment asks for it.
     #[must_use]
     pub(crate) fn asked_for() -> Option<Self> {
-        std::env::var_os(VARIABLE).map(|_| Self::default())
+        let path = std::env::var_os(VARIABLE)?;
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        Some(Self { names: Rc::default(), file: Rc::new(file) })
+    }
+
+    /// The file that the names go to.
+    pub(crate) fn file(&self) -> Option<&File> {
+        self.file.as_ref().as_ref().ok()
     }
 
     /// The names of the exports that were called, sorted.
     #[must_use]
     pub fn names(&self) -> Vec<&'static str> {
-        self.0.borrow().iter().copied().collect()
+        self.names.borrow().iter().copied().collect()
     }
 
     /// Appends the names to the file that the environment names. In one write, because tests run side by side.
-    pub(crate) fn append(&self) -> std::io::Result<()> {
-        let Some(path) = std::env::var_os(VARIABLE) else { return Ok(()) };
-        let text: String = self.0.borrow().iter().flat_map(|name| [*name, "\n"]).collect();
-        OpenOptions::new().create(true).append(true).open(path)?.write_all(text.as_bytes())
+    pub(crate) fn append(&self) -> Result<(), String> {
+        let text: String = self.names.borrow().iter().flat_map(|name| [*name, "\n"]).collect();
+        let mut file = self.file.as_ref().as_ref().map_err(ToString::to_string)?;
+        file.write_all(text.as_bytes()).map_err(|error| error.to_string())
     }
 }
 
@@ -48,7 +59,7 @@ impl Reader for Coverage {
 
     fn event(&mut self, _stamp: &Stamp, event: &Event) {
         if let Event::Call { export, .. } = event {
-            self.0.borrow_mut().insert(export_name(*export));
+            self.names.borrow_mut().insert(export_name(*export));
         }
     }
 }

@@ -175,6 +175,10 @@ impl Flow {
             Event::Image { name, base, loaded: true } => format!("{name} loaded at {base:#x}"),
             Event::Image { name, loaded: false, .. } => format!("{name} unloaded"),
             Event::Pnp { step } => format!("PnP: {step}"),
+            Event::Exception { code, address } => {
+                format!("exception {} at {address:#x}", status_text(*code))
+            }
+            Event::Unwound { to, .. } => format!("exception handled: on at {to:#x}"),
             Event::Finding { rule, message } => format!("! {rule}: {message}"),
             _ => return,
         };

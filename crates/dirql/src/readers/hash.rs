@@ -3,6 +3,7 @@
 //!
 //! FNV-1a of 128 bits over the events' JSON lines, symbols left out. It compares runs; it is no defence against forgery.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -39,5 +40,15 @@ impl Reader for TraceHash {
     fn event(&mut self, stamp: &Stamp, event: &Event) {
         let text = line(stamp, event, None);
         self.0.set(Some(fnv128(Some(fnv128(self.0.get(), text.as_bytes())), b"\n")));
+    }
+
+    fn save(&self) -> Option<Box<dyn Any>> {
+        Some(Box::new(self.0.get()))
+    }
+
+    fn restore(&mut self, saved: &dyn Any) {
+        if let Some(hash) = saved.downcast_ref() {
+            self.0.set(*hash);
+        }
     }
 }

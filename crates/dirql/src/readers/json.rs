@@ -185,13 +185,16 @@ fn other_fields(object: Object, event: &Event) -> Object {
             object.text("name", name).address("base", *base).flag("loaded", *loaded)
         }
         Event::Pnp { step } => object.text("step", step),
+        Event::Exception { code, address } => object.number("code", *code).address("address", *address),
+        Event::Unwound { frame, to } => object.address("frame", *frame).address("to", *to),
         Event::Finding { rule, message } => object.text("rule", rule).text("message", message),
         _ => unreachable!("a kind that `fields` writes"),
     }
 }
 
 /// The kind as JSON names it: `irp-sent`.
-pub(super) fn kind_name(kind: Kind) -> &'static str {
+#[must_use]
+pub fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Call => "call",
         Kind::Return => "return",
@@ -215,6 +218,8 @@ pub(super) fn kind_name(kind: Kind) -> &'static str {
         Kind::Woken => "woken",
         Kind::Image => "image",
         Kind::Pnp => "pnp",
+        Kind::Exception => "exception",
+        Kind::Unwound => "unwound",
         Kind::Finding => "finding",
     }
 }

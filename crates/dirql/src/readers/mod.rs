@@ -18,7 +18,7 @@ mod tests;
 pub use coverage::Coverage;
 pub use flow::Flow;
 pub use hash::{TraceHash, fnv128};
-pub use json::{Json, line as json_line};
+pub use json::{Json, kind_name, line as json_line};
 pub use prints::{PrintLog, Prints};
 pub use summary::{Summary, Sums, TagSum};
 pub use symbols::SymbolBook;

@@ -1,5 +1,6 @@
 //! What the driver prints (`DbgPrint`), line by line: shown as it comes, and kept for a script's `expect print`.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -69,6 +70,17 @@ impl Reader for PrintLog {
     fn event(&mut self, _stamp: &Stamp, event: &Event) {
         if let Event::Print { text } = event {
             self.0.borrow_mut().push(text.clone());
+        }
+    }
+
+    fn save(&self) -> Option<Box<dyn Any>> {
+        Some(Box::new(self.len()))
+    }
+
+    fn restore(&mut self, saved: &dyn Any) {
+        // A log only grows: what it held then are its first lines.
+        if let Some(length) = saved.downcast_ref() {
+            self.0.borrow_mut().truncate(*length);
         }
     }
 }

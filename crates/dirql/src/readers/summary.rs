@@ -2,6 +2,7 @@
 //!
 //! It counts events. How deep stacks were is not an event: the machine adds that when it ends.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,7 +49,7 @@ pub struct Sums {
     pub prints: u64,
     /// The machine's clock at the last event, ns.
     pub time: u64,
-    /// Deepest use of a stack in bytes, by what used it (`thread`, `DPC`, `ISR`).
+    /// Deepest use of each stack in bytes, by whose it is (`the thread main`, `the DPC stack of processor 0`).
     pub stacks: BTreeMap<String, u64>,
 }
 
@@ -122,7 +123,7 @@ impl Sums {
 #[derive(Clone, Default)]
 pub struct Summary(Rc<RefCell<Counting>>);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Counting {
     sums: Sums,
     /// Tag and bytes of what is allocated, by address.
@@ -147,6 +148,16 @@ impl Reader for Summary {
         sums.time = stamp.time;
         sums.irql_high_water = sums.irql_high_water.max(stamp.irql);
         sums.add(event, live);
+    }
+
+    fn save(&self) -> Option<Box<dyn Any>> {
+        Some(Box::new(self.0.borrow().clone()))
+    }
+
+    fn restore(&mut self, saved: &dyn Any) {
+        if let Some(counting) = saved.downcast_ref::<Counting>() {
+            self.0.borrow_mut().clone_from(counting);
+        }
     }
 }
 

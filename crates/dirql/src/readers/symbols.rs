@@ -1,12 +1,15 @@
 //! Names for addresses in images that come and go: `pci9052!dispatch_write`, `pci9052!isr+0x12`.
 //!
-//! The names are read from the files before the machine starts; where each image lies is learned from events.
+//! The names are read from the files before the machine starts, the source lines when somebody asks for one; where each
+//! image lies is learned from events.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use image::Symbols;
+use image::{Image, Lines, Symbols};
+
+use crate::files::{DriverFile, Pdb};
 
 /// The names of all images given to a machine. Clones are the same book.
 #[derive(Clone, Default)]
@@ -22,14 +25,21 @@ struct Pages {
 
 struct Page {
     symbols: Symbols,
-    size: u64,
+    image: Rc<Image>,
+    pdb: Option<Pdb>,
+    lines: OnceCell<Lines>,
 }
 
 impl SymbolBook {
-    /// Adds the names of an image of `size` bytes.
-    pub fn add(&self, file_name: &str, symbols: Symbols, size: u32) {
-        let page = Page { symbols, size: size.into() };
-        self.0.borrow_mut().known.insert(file_name.to_ascii_lowercase(), page);
+    /// Adds what a driver's file tells.
+    pub fn add(&self, file: &DriverFile) {
+        let page = Page {
+            symbols: file.symbols.clone(),
+            image: Rc::clone(&file.image),
+            pdb: file.pdb.clone(),
+            lines: OnceCell::new(),
+        };
+        self.0.borrow_mut().known.insert(file.name.to_ascii_lowercase(), page);
     }
 
     /// An image lies at `base` from now on.
@@ -40,34 +50,51 @@ impl SymbolBook {
     /// The name of an address; none outside the images of the book.
     #[must_use]
     pub fn name(&self, address: u64) -> Option<String> {
+        self.named(address, address)
+    }
+
+    /// The name of a return address: of the routine that the call before it is in.
+    #[must_use]
+    pub fn return_name(&self, address: u64) -> Option<String> {
+        self.named(address, address.wrapping_sub(1))
+    }
+
+    fn named(&self, address: u64, within: u64) -> Option<String> {
         let pages = self.0.borrow();
-        let (base, file) = pages.placed.range(..=address).next_back()?;
-        let page = pages.known.get(file)?;
-        let offset = address - base;
-        let rva = u32::try_from(offset).ok().filter(|_| offset < page.size)?;
+        let (file, page, rva) = pages.find(within)?;
         let stem = file.strip_suffix(".sys").unwrap_or(file);
+        let past = u32::try_from(address.wrapping_sub(within)).unwrap_or_default();
         Some(match page.symbols.lookup(rva) {
-            Some(symbol) if symbol.offset == 0 => format!("{stem}!{}", shortened(symbol.name)),
-            Some(symbol) => format!("{stem}!{}+{:#x}", shortened(symbol.name), symbol.offset),
-            None => format!("{stem}+{rva:#x}"),
+            Some(symbol) if symbol.offset + past == 0 => format!("{stem}!{}", shortened(symbol.name)),
+            Some(symbol) => format!("{stem}!{}+{:#x}", shortened(symbol.name), symbol.offset + past),
+            None => format!("{stem}+{:#x}", rva + past),
         })
     }
 
-    /// The source line an address came from, where a PDB tells: `device.rs:120`.
+    /// The source line an address came from, where a PDB or DWARF tells: `device.rs:120`. Of a return address, ask for the
+    /// byte before.
     #[must_use]
     pub fn line(&self, address: u64) -> Option<String> {
         let pages = self.0.borrow();
-        let (base, file) = pages.placed.range(..=address).next_back()?;
-        let page = pages.known.get(file)?;
-        let rva = u32::try_from(address - base).ok()?;
-        let line = page.symbols.lookup(rva)?.line?;
-        Some(format!("{}:{}", line.file, line.line))
+        let (_, page, rva) = pages.find(address)?;
+        let lines = page.lines.get_or_init(|| Lines::new(&page.image, page.pdb.as_deref()));
+        Some(lines.at(rva)?.to_string())
     }
 
     /// The name of an address, or its number.
     #[must_use]
     pub fn describe(&self, address: u64) -> String {
         self.name(address).unwrap_or_else(|| format!("{address:#x}"))
+    }
+}
+
+impl Pages {
+    /// The image that `address` is in: its file, its page, and where in it.
+    fn find(&self, address: u64) -> Option<(&str, &Page, u32)> {
+        let (base, file) = self.placed.range(..=address).next_back()?;
+        let page = self.known.get(file)?;
+        let rva = u32::try_from(address - base).ok().filter(|rva| *rva < page.image.size())?;
+        Some((file, page, rva))
     }
 }
 

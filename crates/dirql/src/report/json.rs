@@ -1,8 +1,8 @@
 //! The report as JSON lines, after the events: each finding, then `"event":"end"` with outcome, verdict and sums.
 
-use kernel::verdict::{StackLine, Tier, Verdict};
+use kernel::verdict::{Related, StackLine, Tier, Verdict};
 
-use super::{Report, bugcheck};
+use super::{Report, bugcheck, place};
 use crate::readers::{json_array, json_object};
 
 /// In the order of their encodings.
@@ -84,9 +84,16 @@ impl Report {
             None => object.raw("registers", "null"),
         };
         let line = |line: &StackLine| {
-            let symbol = self.symbols.name(line.address).unwrap_or_else(|| line.symbol.clone());
-            json_object().address("address", line.address).text("symbol", &symbol).end()
+            let (symbol, source) = place(&self.symbols, line);
+            let object = json_object().address("address", line.address).text("symbol", &symbol);
+            object.optional("source", source.as_deref()).end()
         };
-        object.raw("stack", &json_array(verdict.stack.iter().map(line))).end()
+        let moment = |related: &Related| {
+            json_object().text("what", related.what).number("number", related.event).end()
+        };
+        object
+            .raw("stack", &json_array(verdict.stack.iter().map(line)))
+            .raw("moments", &json_array(verdict.related.iter().map(moment)))
+            .end()
     }
 }

@@ -8,7 +8,7 @@ mod text;
 
 pub use text::verdict_text;
 
-use kernel::verdict::{Tier, Verdict};
+use kernel::verdict::{StackLine, Tier, Verdict};
 
 use crate::readers::{Sums, SymbolBook};
 
@@ -82,6 +82,8 @@ pub struct Report {
     pub trace_hash: u128,
     /// A hash of the memory that the driver could see when the run ended.
     pub memory_hash: u128,
+    /// The driver's stacks at the moments that were asked for (`explain`), by their events' numbers.
+    pub(crate) witnessed: Vec<(u64, Vec<StackLine>)>,
     /// Names of addresses, for showing.
     pub symbols: SymbolBook,
 }
@@ -104,6 +106,32 @@ impl Report {
         }
     }
 
+    /// Whether a checked run of the same machine may blame another instruction, earlier: something damaged memory, or what was
+    /// seen may be its consequence. Such a run is worth repeating with [`crate::Bench::checked`] before anyone is blamed.
+    #[must_use]
+    pub fn wants_checked_run(&self) -> bool {
+        const SUSPICIOUS: [&str; 16] = [
+            "execute-of-data",
+            "invalid-opcode",
+            "list-corrupt",
+            "list-damaged",
+            "pool-overrun",
+            "pool-underrun",
+            "protection-fault",
+            "spin-lock-damaged",
+            "trap",
+            "wait-list-damaged",
+            "wild-call",
+            "wild-pointer",
+            "wild-read",
+            "wild-write",
+            "write-after-free",
+            "write-to-read-only",
+        ];
+        let rule = |verdict: &Verdict| SUSPICIOUS.contains(&verdict.rule);
+        self.our_fault.is_some() || self.verdict.iter().any(rule)
+    }
+
     /// For tests: fails unless nothing was wrong.
     ///
     /// # Panics
@@ -123,4 +151,14 @@ impl Report {
             None => panic!("a verdict was expected\n{self}"),
         }
     }
+}
+
+/// What a line of a stack is called, and the source line it came from, where that is known.
+pub(crate) fn place(symbols: &SymbolBook, line: &StackLine) -> (String, Option<String>) {
+    let (name, source) = if line.is_return {
+        (symbols.return_name(line.address), symbols.line(line.address.wrapping_sub(1)))
+    } else {
+        (symbols.name(line.address), symbols.line(line.address))
+    };
+    (name.unwrap_or_else(|| line.symbol.clone()), source)
 }

@@ -3,10 +3,10 @@
 use std::fmt::{self, Write};
 
 use engine::Caller;
-use kernel::verdict::{Tier, Verdict};
+use kernel::verdict::{Related, StackLine, Tier, Verdict};
 
 use super::bugcheck::Shown;
-use super::{Failure, Outcome, Report};
+use super::{Failure, Outcome, Report, place};
 use crate::readers::SymbolBook;
 
 /// Where a fault of ours is to be told.
@@ -26,11 +26,15 @@ fn write_verdict(f: &mut impl Write, verdict: &Verdict, symbols: &SymbolBook) ->
     if let Some(check) = &verdict.bug_check {
         write!(f, "{}", Shown(check))?;
     }
+    let moment = |related: &Related| format!("{} at event {}", related.what, related.event);
+    if !verdict.related.is_empty() {
+        let moments: Vec<String> = verdict.related.iter().map(moment).collect();
+        writeln!(f, "  moments      {}", moments.join(", "))?;
+    }
     let Some(first) = verdict.stack.first() else { return Ok(()) };
-    let name = |line: &kernel::verdict::StackLine| {
-        let name = symbols.name(line.address).unwrap_or_else(|| line.symbol.clone());
-        let place = symbols.line(line.address).map(|place| format!("  ({place})"));
-        format!("{name}{}", place.unwrap_or_default())
+    let name = |line: &StackLine| {
+        let (name, source) = place(symbols, line);
+        format!("{name}{}", source.map(|source| format!("  ({source})")).unwrap_or_default())
     };
     writeln!(f, "  instruction  {:#x}  {}", first.address, name(first))?;
     if let Some(caller) = &verdict.caller {

@@ -4,22 +4,27 @@
 //! A block charges its length at its head. Instruction bytes are copied as they are; only RIP-relative operands and
 //! branches are encoded anew. A call site has exactly one translated copy, so that returns are predicted.
 
-use iced_x86::{Decoder, DecoderError, DecoderOptions, Encoder, Instruction};
+mod branches;
+mod inline;
+
+use iced_x86::{Decoder, DecoderError, Encoder, Instruction};
 
 use super::cache::{Block, Cache, MapEntry, Saved};
-use super::classify::{Class, classify};
-use super::emitter::{Hole, R11, RAX, RCX, RDX};
+use super::callout::Level;
+use super::checked::Checks;
+use super::classify::{Class, classify, rare_state};
+use super::emitter::{Hole, RAX};
 use super::exit::Exit;
+use super::extended::Tested;
 use super::flags;
-use super::scratch::{
-    COUNTDOWN, HEAD_RAX, JUMP, R11 as SAVED_R11, RCX as SAVED_RCX, RDX as SAVED_RDX, TARGET,
-};
-use super::table::{self, Column};
+use super::scratch::{COUNTDOWN, HEAD_RAX, scratch};
+use super::table;
 use super::{site, stubs};
 use crate::guest::FaultKind;
 use crate::machine::state;
-use crate::memory::{self, Protection};
-use crate::windows::{IMAGES, PAGE};
+use crate::memory;
+use crate::processor;
+use crate::windows::PAGE;
 
 /// A block's head charges it by an 8-bit immediate.
 const LONGEST: usize = 64;
@@ -38,33 +43,42 @@ struct Source {
 /// Translates the block at `pc` and enters it in the table.
 pub(crate) fn translate(cache: &mut Cache, pc: u64) -> Result<u64, FaultKind> {
     let source = decode(cache, pc, LONGEST)?;
-    let start = emit(cache, pc, &source)?;
-    table::set(pc, Column::Jump, start);
+    let start = transaction(cache, |cache| emit(cache, pc, &source))?;
+    cache.enter(pc, start);
     Ok(start)
 }
 
-/// Translates the first `count` instructions at `pc`, which all run on; ends in an exact exit.
+/// Translates the first `count` instructions at `pc`, which all run on (a loop's rounds, which may be left early); ends in an
+/// exact exit.
 pub(crate) fn translate_truncated(cache: &mut Cache, pc: u64, count: u32) -> Result<u64, FaultKind> {
-    if let Some(start) = cache.truncated.get(&(pc, count)) {
-        return Ok(*start);
+    let count = count as usize;
+    let whole = decode(cache, pc, LONGEST)?;
+    if count >= whole.instructions.len() {
+        return transaction(cache, |cache| {
+            let mut builder = Builder::begin(cache, &whole.instructions, count);
+            builder.go_round(&whole, count, After::EndOfSlice)?;
+            Ok(builder.finish())
+        });
     }
-    let source = decode(cache, pc, count as usize)?;
-    let mut builder = Builder::begin(cache, &source.instructions);
-    builder.copy_all(&source)?;
-    builder.exit(Exit::SliceEnded { rip: source.next });
-    let start = builder.finish();
-    cache.truncated.insert((pc, count), start);
-    Ok(start)
+    let source = decode(cache, pc, count)?;
+    transaction(cache, |cache| {
+        let mut builder = Builder::begin(cache, &source.instructions, count);
+        builder.copy_all(&source)?;
+        builder.exit(Exit::SliceEnded { rip: source.next });
+        Ok(builder.finish())
+    })
 }
 
 /// A body for an instruction at a learned site: itself, or one that refers to the scratch page instead of memory.
 pub(crate) fn translate_site(cache: &mut Cache, original: &Instruction, body: &Instruction) -> u64 {
     let mut builder = Builder::begin_uncharged(cache, original);
     builder.map(0, Saved::Nothing);
-    if builder.encode(body).is_ok() {
-        builder.exit(Exit::SiteDone { instruction: *original, operand: site::operand(original) });
+    if builder.encode_here(body, 0).is_ok() {
+        let decoded = builder.cache.keep(original);
+        builder.exit(Exit::SiteDone { decoded });
     } else {
-        builder.exit(Exit::NotImplemented { instruction: *original });
+        let decoded = builder.cache.keep(original);
+        builder.exit(Exit::NotImplemented { decoded });
     }
     builder.finish()
 }
@@ -72,8 +86,9 @@ pub(crate) fn translate_site(cache: &mut Cache, original: &Instruction, body: &I
 fn decode(cache: &mut Cache, pc: u64, limit: usize) -> Result<Source, FaultKind> {
     let mut code = [0; memory::usize_of(PAGE) + 16];
     let length = fetch(pc, &mut code)?;
-    watch(cache, pc);
-    let mut decoder = Decoder::with_ip(64, &code[..length], pc, DecoderOptions::NONE);
+    watch(pc);
+    let cpu = state().cpu.get();
+    let mut decoder = Decoder::with_ip(64, &code[..length], pc, cpu.decoding());
     let mut source = Source {
         instructions: Vec::new(),
         bytes: Vec::new(),
@@ -85,11 +100,8 @@ fn decode(cache: &mut Cache, pc: u64, limit: usize) -> Result<Source, FaultKind>
         if source.next & !(PAGE - 1) != pc & !(PAGE - 1) {
             break;
         }
-        if cache.sites.contains(&source.next) && !source.instructions.is_empty() {
-            break;
-        }
         let position = decoder.position();
-        let instruction = decoder.decode();
+        let instruction = cpu.understood(decoder.decode());
         if decoder.last_error() == DecoderError::NoMoreBytes {
             source.next_is_bad = true;
             break;
@@ -100,9 +112,12 @@ fn decode(cache: &mut Cache, pc: u64, limit: usize) -> Result<Source, FaultKind>
         source.instructions.push(instruction);
         source.bytes.push(bytes);
         source.next = instruction.next_ip();
+        let used = &scratch().used;
+        used.set(used.get() | rare_state(&instruction));
         let class = classify(&instruction);
-        let site = cache.sites.contains(&instruction.ip());
-        if class != Class::Plain || site {
+        let called_out = cache.sites.contains(&instruction.ip()) && !site::is_inline(&instruction)
+            || cache.asks_before(&instruction);
+        if !matches!(class, Class::Plain | Class::Level) || called_out {
             source.terminator = Some(class);
             break;
         }
@@ -116,9 +131,6 @@ fn fetch(pc: u64, code: &mut [u8]) -> Result<usize, FaultKind> {
     if !memory.executable(pc) {
         return Err(FaultKind::Execute);
     }
-    if !IMAGES.contains(pc) {
-        return Err(FaultKind::NotImplemented);
-    }
     let page_end = (pc & !(PAGE - 1)) + PAGE;
     let end = if memory.executable(page_end) { page_end + 15 } else { page_end };
     let length = memory::usize_of(end - pc);
@@ -127,20 +139,33 @@ fn fetch(pc: u64, code: &mut [u8]) -> Result<usize, FaultKind> {
 }
 
 /// If the driver may write to the page it runs from, makes the next write a fault.
-fn watch(cache: &mut Cache, pc: u64) {
+fn watch(pc: u64) {
     let memory = &state().memory;
     let last = pc | (PAGE - 1);
     for page in [pc & !(PAGE - 1), last + 1] {
-        if memory.executable(page) && memory.writable(page) && cache.watched_pages.insert(page) {
-            memory.protect(page, PAGE, Protection::READ_EXECUTE);
+        if memory.executable(page) {
+            memory.translate_from(page);
         }
     }
 }
 
-fn emit(cache: &mut Cache, pc: u64, source: &Source) -> Result<u64, FaultKind> {
+/// How many rounds of a block that is a loop are charged at once: the head's subtraction in memory takes longer than a short
+/// round does.
+fn rounds(source: &Source, pc: u64) -> usize {
+    let length = source.instructions.len();
+    let loops = source.terminator == Some(Class::JumpIf)
+        && source.instructions.last().is_some_and(|last| last.near_branch64() == pc);
+    if loops { (LONGEST / length).clamp(1, 8) } else { 1 }
+}
+
+/// Takes back what was written if it cannot be finished.
+fn transaction(
+    cache: &mut Cache,
+    write: impl FnOnce(&mut Cache) -> Result<u64, FaultKind>,
+) -> Result<u64, FaultKind> {
     let begin = cache.emitter.here();
     let exits = cache.exits.len();
-    let result = emit_or_fail(cache, pc, source);
+    let result = write(cache);
     if result.is_err() {
         cache.emitter.roll_back(begin);
         cache.exits.truncate(exits);
@@ -148,8 +173,10 @@ fn emit(cache: &mut Cache, pc: u64, source: &Source) -> Result<u64, FaultKind> {
     result
 }
 
-fn emit_or_fail(cache: &mut Cache, pc: u64, source: &Source) -> Result<u64, FaultKind> {
-    let mut builder = Builder::begin(cache, &source.instructions);
+fn emit(cache: &mut Cache, pc: u64, source: &Source) -> Result<u64, FaultKind> {
+    let length = source.instructions.len();
+    let rounds = rounds(source, pc);
+    let mut builder = Builder::begin(cache, &source.instructions, rounds * length);
     let Some(class) = source.terminator else {
         builder.copy_all(source)?;
         if source.next_is_bad {
@@ -161,9 +188,22 @@ fn emit_or_fail(cache: &mut Cache, pc: u64, source: &Source) -> Result<u64, Faul
         return Ok(builder.finish());
     };
     let last = source.instructions.len() - 1;
+    if rounds > 1 {
+        builder.go_round(source, rounds * length, After::Again)?;
+        return Ok(builder.finish());
+    }
     builder.copy(source, last)?;
     builder.terminate(class, &source.instructions[last], &source.bytes[last], last);
     Ok(builder.finish())
+}
+
+/// What comes after the rounds of a loop that one head has charged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// The head, and more rounds.
+    Again,
+    /// A part of a round, and the end of the slice.
+    EndOfSlice,
 }
 
 /// A block being written.
@@ -173,14 +213,21 @@ struct Builder<'c> {
     block: Block,
     flags_live: bool,
     slice_hole: Option<Hole>,
+    /// Instructions of the rounds before the one that is being written.
+    before: usize,
+    /// Of the checked translation.
+    checks: Option<Checks>,
+    tested: Tested,
 }
 
 impl<'c> Builder<'c> {
-    fn begin(cache: &'c mut Cache, instructions: &[Instruction]) -> Self {
-        let count = u32::try_from(instructions.len()).expect("a block is short");
+    /// A block of these instructions whose head charges `count`.
+    fn begin(cache: &'c mut Cache, instructions: &[Instruction], count: usize) -> Self {
+        let charged = u32::try_from(count).expect("a block is short");
         let flags_live = flags::live_at_head(instructions);
-        let mut builder = Self::empty(cache, instructions.iter().map(Instruction::ip).collect(), count);
+        let mut builder = Self::empty(cache, instructions.iter().map(Instruction::ip).collect(), charged);
         builder.flags_live = flags_live;
+        builder.checks = Checks::new(builder.cache, builder.block.instructions[0]);
         builder.head();
         builder
     }
@@ -192,20 +239,26 @@ impl<'c> Builder<'c> {
     fn empty(cache: &'c mut Cache, instructions: Vec<u64>, charged: u32) -> Self {
         let start = cache.emitter.here();
         let block = Block { end: start, charged, instructions, map: Vec::new() };
-        Self { cache, start, block, flags_live: false, slice_hole: None }
+        let tested = Tested::default();
+        Self { cache, start, block, flags_live: false, slice_hole: None, before: 0, checks: None, tested }
     }
 
     /// `sub countdown, n; js ?`, with the flags around it saved where they are live.
     fn head(&mut self) {
         let count = u8::try_from(self.block.charged).expect("a block is short");
+        self.save_flags();
         let e = &mut self.cache.emitter;
-        if self.flags_live {
-            e.store(HEAD_RAX, RAX);
-            e.bytes(&[0x9F, 0x0F, 0x90, 0xC0]); // lahf; seto al
-        }
         e.subtract(COUNTDOWN, count);
         self.slice_hole = Some(e.jump_if_hole(0x8));
         self.restore_flags();
+    }
+
+    fn save_flags(&mut self) {
+        if self.flags_live {
+            let e = &mut self.cache.emitter;
+            e.store(HEAD_RAX, RAX);
+            e.bytes(&[0x9F, 0x0F, 0x90, 0xC0]); // lahf; seto al
+        }
     }
 
     fn restore_flags(&mut self) {
@@ -218,7 +271,7 @@ impl<'c> Builder<'c> {
 
     fn map(&mut self, index: usize, saved: Saved) {
         let at = self.cache.emitter.here();
-        let index = u32::try_from(index).expect("a block is short");
+        let index = u32::try_from(self.before + index).expect("a block is short");
         self.block.map.push(MapEntry { at, index, saved });
     }
 
@@ -229,14 +282,91 @@ impl<'c> Builder<'c> {
     /// Copies the first `count` instructions.
     fn copy(&mut self, source: &Source, count: usize) -> Result<(), FaultKind> {
         for (index, instruction) in source.instructions[..count].iter().enumerate() {
+            if let Some(level) = Level::of(instruction) {
+                let flags_live = flags::live_at_head(&source.instructions[index + 1..]);
+                self.level(level, flags_live, self.ahead(index));
+                if let Some(checks) = &mut self.checks {
+                    checks.level_changed();
+                }
+                continue;
+            }
+            let ahead = self.ahead(index);
+            self.tested.before(self.cache, instruction, ahead);
+            let learned = self.cache.sites.contains(&instruction.ip());
+            self.check(instruction, index, learned);
+            let device = if learned { Some(self.device_test(instruction)?) } else { None };
             self.map(index, Saved::Nothing);
-            if instruction.is_ip_rel_memory_operand() {
-                self.encode(instruction)?;
+            if instruction.is_ip_rel_memory_operand() || processor::encoded_anew(instruction) {
+                self.encode_here(instruction, index)?;
             } else {
                 self.cache.emitter.bytes(&source.bytes[index][..instruction.len()]);
             }
+            if let Some(device) = device {
+                self.device_exit(device, instruction, self.ahead(index));
+            }
         }
         Ok(())
+    }
+
+    /// In a checked machine: tests what the instruction will touch.
+    fn check(&mut self, instruction: &Instruction, index: usize, site: bool) {
+        if let Some(checks) = &mut self.checks {
+            checks.before(self.cache, &mut self.block, instruction, self.before + index, site);
+        }
+    }
+
+    /// A block that is a loop: `count` instructions of it behind one head, `after` which it goes on. Where the loop is left early, what was charged and has not run is given back, without touching
+    /// a flag.
+    fn go_round(&mut self, source: &Source, count: usize, after: After) -> Result<(), FaultKind> {
+        let length = source.instructions.len();
+        let last = &source.instructions[length - 1];
+        let condition = last.condition_code() as u8 - 1;
+        let (rounds, rest) = (count / length, count % length);
+        let mut left_early = Vec::new();
+        for round in 1..=rounds {
+            self.before = (round - 1) * length;
+            self.copy(source, length - 1)?;
+            self.map(length - 1, Saved::Nothing);
+            left_early.push((self.cache.emitter.jump_if_hole(condition ^ 1), count - round * length));
+        }
+        match after {
+            After::Again => self.cache.emitter.jump(self.start),
+            After::EndOfSlice => {
+                self.before = rounds * length;
+                self.copy(source, rest)?;
+                self.exit(Exit::SliceEnded { rip: source.instructions[rest].ip() });
+            }
+        }
+        let out = self.cache.emitter.here();
+        self.chain(None, last.next_ip(), last.ip());
+        for (hole, unused) in left_early {
+            let here = if unused == 0 { out } else { self.give_back(unused, out) };
+            self.cache.emitter.fill(hole, here);
+        }
+        Ok(())
+    }
+    /// How many instructions the head has charged that come after the one with this index.
+    fn ahead(&self, index: usize) -> u8 {
+        let upto = u32::try_from(self.before + index + 1).expect("a block is short");
+        u8::try_from(self.block.charged - upto).expect("a block is short")
+    }
+
+    /// Adds `unused` instructions to the countdown and goes to `out`; answers where.
+    fn give_back(&mut self, unused: usize, out: u64) -> u64 {
+        let e = &mut self.cache.emitter;
+        let here = e.here();
+        e.store(HEAD_RAX, RAX);
+        e.load(RAX, COUNTDOWN);
+        e.add_to_rax(i8::try_from(unused).expect("a block is short"));
+        e.store(COUNTDOWN, RAX);
+        e.load(RAX, HEAD_RAX);
+        e.jump(out);
+        here
+    }
+
+    /// Whether the original lies out of reach of a displacement: code in pool, and not in an image.
+    fn is_far(&self) -> bool {
+        !table::covers(self.block.instructions[0])
     }
 
     /// Encodes an instruction anew at this place.
@@ -257,144 +387,10 @@ impl<'c> Builder<'c> {
         stubs::exit_stub(&mut self.cache.emitter, number);
     }
 
-    /// Goes on at original address `target`: straight if it is translated, else by an exit that is patched away. A `hole`
-    /// is a jump that was emitted before and leads here.
-    fn chain(&mut self, hole: Option<Hole>, target: u64, from: u64) {
-        if let Some(translated) = table::get(target, Column::Jump) {
-            match hole {
-                Some(hole) => self.cache.emitter.fill(hole, translated),
-                None => self.cache.emitter.jump(translated),
-            }
-            return;
-        }
-        let stub = self.cache.emitter.here();
-        let mut branch = 0;
-        if let Some(hole) = hole {
-            branch = hole.address();
-            self.cache.emitter.fill(hole, stub);
-        }
-        self.exit(Exit::Chain { target, stub, branch, from });
-    }
-
-    fn terminate(&mut self, class: Class, instruction: &Instruction, bytes: &[u8; 15], index: usize) {
-        let ip = instruction.ip();
-        let next = instruction.next_ip();
-        self.map(index, Saved::Nothing);
-        match class {
-            Class::Jump => self.chain(None, instruction.near_branch64(), ip),
-            Class::JumpIf => {
-                let condition = instruction.condition_code() as u8 - 1;
-                let taken = self.cache.emitter.jump_if_hole(condition);
-                self.chain(None, next, ip);
-                self.chain(Some(taken), instruction.near_branch64(), ip);
-            }
-            Class::CountedJump => {
-                // Encoded anew: with a 66h prefix AMD's processors would cut the instruction pointer to 16 bits.
-                let (opcode, prefixes) = bytes[..instruction.len() - 1].split_last().expect("an opcode");
-                let e = &mut self.cache.emitter;
-                if prefixes.contains(&0x67) {
-                    e.bytes(&[0x67]);
-                }
-                e.bytes(&[*opcode, 5]);
-                let falls = e.jump_hole();
-                self.chain(None, instruction.near_branch64(), ip);
-                self.chain(Some(falls), next, ip);
-            }
-            Class::Return => self.terminate_return(ip, index),
-            Class::Call | Class::CallIndirect => self.terminate_call(instruction, index),
-            Class::JumpIndirect => {
-                self.load_indirect_target(instruction, index);
-                self.cache.emitter.jump_through(JUMP);
-            }
-            Class::Plain => {
-                let operand = site::operand(instruction);
-                self.exit(Exit::Site { instruction: *instruction, operand });
-            }
-            Class::CallOut => self.exit(Exit::CallOut { instruction: *instruction }),
-            Class::Invalid => self.exit(Exit::Invalid { instruction: *instruction }),
-            Class::NotImplemented => self.exit(Exit::NotImplemented { instruction: *instruction }),
-        }
-    }
-
-    fn terminate_return(&mut self, ip: u64, index: usize) {
-        let miss = self.cache.exit(Exit::ReturnMiss { rip: ip });
-        let (loads, end) = stubs::return_sequence(&mut self.cache.emitter, |e| stubs::exit_stub(e, miss));
-        let index = u32::try_from(index).expect("a block is short");
-        self.block.map.push(MapEntry { at: loads, index, saved: Saved::RcxRdx });
-        self.block.map.push(MapEntry { at: end, index, saved: Saved::Nothing });
-    }
-
-    /// A call: the one translated copy of its site, with the landing pad behind it.
-    fn terminate_call(&mut self, instruction: &Instruction, index: usize) {
-        let next = instruction.next_ip();
-        if let Some(site) = self.cache.call_sites.get(&next) {
-            let site = *site;
-            self.cache.emitter.jump(site);
-            return;
-        }
-        self.cache.call_sites.insert(next, self.cache.emitter.here());
-        let direct = (classify(instruction) == Class::Call).then(|| instruction.near_branch64());
-        if direct.is_none() {
-            self.load_indirect_target(instruction, index);
-        }
-        self.map(index, Saved::Nothing);
-        let thunk = self.cache.emitter.call_hole();
-        let pad = self.cache.emitter.here();
-        stubs::restore_return_address(&mut self.cache.emitter, next);
-        self.chain(None, next, instruction.ip());
-        let thunk_at = self.cache.emitter.here();
-        let e = &mut self.cache.emitter;
-        e.fill(thunk, thunk_at);
-        stubs::original_return_address(e, next);
-        match direct {
-            Some(target) => self.chain(None, target, instruction.ip()),
-            None => e.jump_through(JUMP),
-        }
-        table::set(next, Column::Return, pad);
-    }
-
-    /// Leaves the translated target of `call r/m` or `jmp r/m` in `scratch.jump`.
-    fn load_indirect_target(&mut self, instruction: &Instruction, index: usize) {
-        let sequence = self.cache.emitter.here();
-        self.cache.emitter.store(SAVED_R11, R11);
-        self.map(index, Saved::R11);
-        self.load_operand(instruction);
-        let miss = self.cache.exit(Exit::IndirectMiss { rip: instruction.ip(), sequence });
-        let e = &mut self.cache.emitter;
-        e.store(TARGET, R11);
-        e.store(SAVED_RCX, RCX);
-        e.store(SAVED_RDX, RDX);
-        e.bytes(&[0x44, 0x89, 0xDA]); // mov edx, r11d
-        e.load32(RCX, TARGET + 4);
-        let restore = |e: &mut super::emitter::Emitter| {
-            stubs::restore_rcx_rdx(e);
-            e.load(R11, SAVED_R11);
-        };
-        stubs::look_up_jump(e, restore, |e| stubs::exit_stub(e, miss));
-    }
-
-    /// `mov r11, operand of the branch`.
-    fn load_operand(&mut self, instruction: &Instruction) {
-        use iced_x86::{Code, OpKind, Register};
-        let mut load = Instruction::default();
-        load.set_op0_kind(OpKind::Register);
-        load.set_op0_register(Register::R11);
-        load.set_code(Code::Mov_r64_rm64);
-        if instruction.op0_kind() == OpKind::Register {
-            load.set_op1_kind(OpKind::Register);
-            load.set_op1_register(instruction.op0_register());
-        } else {
-            load.set_op1_kind(OpKind::Memory);
-            load.set_segment_prefix(instruction.segment_prefix());
-            load.set_memory_base(instruction.memory_base());
-            load.set_memory_index(instruction.memory_index());
-            load.set_memory_index_scale(instruction.memory_index_scale());
-            load.set_memory_displacement64(instruction.memory_displacement64());
-            load.set_memory_displ_size(instruction.memory_displ_size());
-        }
-        if self.encode(&load).is_err() {
-            self.exit(Exit::NotImplemented { instruction: *instruction });
-        }
+    /// As [`Self::exit`], for one that needs the instruction.
+    fn exit_with(&mut self, instruction: &Instruction, exit: impl FnOnce(u32) -> Exit) {
+        let decoded = self.cache.keep(instruction);
+        self.exit(exit(decoded));
     }
 
     fn finish(mut self) -> u64 {
@@ -404,7 +400,11 @@ impl<'c> Builder<'c> {
             self.restore_flags();
             let rip = self.block.instructions[0];
             let charged = self.block.charged;
-            self.exit(Exit::Slice { rip, charged });
+            let cuts = self.cache.cuts();
+            self.exit(Exit::Slice { rip, charged, cuts });
+        }
+        if let Some(checks) = self.checks.take() {
+            checks.finish(&mut self.cache.emitter);
         }
         self.block.end = self.cache.emitter.here();
         self.cache.blocks.insert(self.start, self.block);

@@ -3,7 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
+use iced_x86::Instruction;
+
 use super::block;
+use super::classify::is_interlocked;
 use super::emitter::Emitter;
 use super::exit::Exit;
 use super::stubs::{self, PERMANENT, Stubs};
@@ -11,7 +14,7 @@ use super::table::{self, Column};
 use crate::guest::FaultKind;
 use crate::heap;
 use crate::machine::state;
-use crate::memory::Protection;
+use crate::memory;
 use crate::windows::{CACHE, PAGE};
 
 /// Driver registers that a translated sequence holds in the scratch page at some point.
@@ -21,8 +24,14 @@ pub(crate) enum Saved {
     Nothing,
     /// `r11`.
     R11,
+    /// The register with this number, where `r11` would be.
+    InR11(u8),
     /// `rcx` and `rdx`.
     RcxRdx,
+    /// `rcx`, in a check of the checked translation.
+    CheckRcx,
+    /// `rcx` and `rdx`, in such a check.
+    CheckRcxRdx,
 }
 
 /// From this translated address on, until the next entry: which instruction it is.
@@ -39,7 +48,7 @@ pub(crate) struct Block {
     pub(crate) end: u64,
     /// How many instructions its head charged.
     pub(crate) charged: u32,
-    /// Original addresses of its instructions.
+    /// Original addresses of its instructions; a loop that goes round several times for one charge has them once.
     pub(crate) instructions: Vec<u64>,
     pub(crate) map: Vec<MapEntry>,
 }
@@ -58,17 +67,24 @@ pub(crate) struct Place {
 pub(crate) struct Cache {
     pub(crate) emitter: Emitter,
     pub(crate) exits: Vec<Exit>,
+    /// Instructions that exits need whole.
+    decoded: Vec<Instruction>,
     pub(crate) blocks: BTreeMap<u64, Block>,
-    /// (original address, instructions) → block cut short there.
-    pub(crate) truncated: BTreeMap<(u64, u32), u64>,
+    /// For each block with a head, by its number: where its copies begin that are cut short after 1, 2, … instructions; 0
+    /// where there is none yet.
+    cuts: Vec<Vec<u64>>,
+    /// Import slots whose contents were taken at translation.
+    slots: BTreeSet<u64>,
+    /// Translations of code outside the images' window, which the table does not cover.
+    outside: BTreeMap<u64, u64>,
     /// Return address → the one translated call sequence in front of it.
     pub(crate) call_sites: BTreeMap<u64, u64>,
     /// Instructions that have touched device memory.
     pub(crate) sites: BTreeSet<u64>,
     /// Their two bodies, as made on demand: on RAM, and on the scratch page.
     pub(crate) site_bodies: BTreeMap<(u64, bool), u64>,
-    /// Pages that hold translated code and that the driver may write: made read-only meanwhile.
-    pub(crate) watched_pages: BTreeSet<u64>,
+    /// The guest is asked before each interlocked instruction.
+    watches_interlocked: bool,
     pub(crate) stubs: Stubs,
     exports: Vec<(u64, u64)>,
 }
@@ -90,12 +106,15 @@ impl Translator {
         let cache = Cache {
             emitter: Emitter::new(CACHE.base + PERMANENT),
             exits,
+            decoded: Vec::new(),
             blocks: BTreeMap::new(),
-            truncated: BTreeMap::new(),
+            cuts: Vec::new(),
+            slots: BTreeSet::new(),
+            outside: BTreeMap::new(),
             call_sites: BTreeMap::new(),
             sites: BTreeSet::new(),
             site_bodies: BTreeMap::new(),
-            watched_pages: BTreeSet::new(),
+            watches_interlocked: false,
             stubs,
             exports: Vec::new(),
         };
@@ -107,6 +126,16 @@ impl Translator {
         heap::outside(|| f(&mut self.cache.borrow_mut()))
     }
 
+    /// What exit `number` stands for.
+    pub(crate) fn exit(&self, number: u32) -> Exit {
+        self.cache.borrow().exits[number as usize]
+    }
+
+    /// An instruction of [`Cache::keep`].
+    pub(crate) fn kept(&self, decoded: u32) -> Instruction {
+        self.cache.borrow().decoded[decoded as usize]
+    }
+
     pub(crate) fn stubs(&self) -> Stubs {
         self.cache.borrow().stubs
     }
@@ -116,18 +145,40 @@ impl Translator {
     }
 
     /// The translated entry for a jump to `target`, made if need be.
+    #[inline]
     pub(crate) fn jump_entry(&self, target: u64) -> Result<u64, FaultKind> {
-        if let Some(translated) = table::get(target, Column::Jump) {
-            return Ok(translated);
+        match table::get(target, Column::Jump) {
+            Some(translated) => Ok(translated),
+            None => self.entry_not_in_table(target),
+        }
+    }
+
+    fn entry_not_in_table(&self, target: u64) -> Result<u64, FaultKind> {
+        if let Some(translated) = self.cache.borrow().outside.get(&target) {
+            return Ok(*translated);
         }
         self.make_room();
         self.with(|cache| block::translate(cache, target))
     }
 
-    /// A copy of the block at `pc` that ends after `count` instructions.
-    pub(crate) fn truncated(&self, pc: u64, count: u32) -> Result<u64, FaultKind> {
+    /// A copy of the block at `pc`, whose copies are `cuts`, that ends after `count` instructions.
+    pub(crate) fn truncated(&self, pc: u64, count: u32, cuts: u32) -> Result<u64, FaultKind> {
+        let index = count as usize - 1;
+        let made = self.cache.borrow().cuts[cuts as usize].get(index).copied();
+        if let Some(start @ 1..) = made {
+            return Ok(start);
+        }
+        let generation = self.generation();
         self.make_room();
-        self.with(|cache| block::translate_truncated(cache, pc, count))
+        self.with(|cache| {
+            let start = block::translate_truncated(cache, pc, count)?;
+            if generation == self.generation() {
+                let copies = &mut cache.cuts[cuts as usize];
+                copies.resize(copies.len().max(index + 1), 0);
+                copies[index] = start;
+            }
+            Ok(start)
+        })
     }
 
     pub(crate) fn make_room(&self) {
@@ -146,14 +197,16 @@ impl Translator {
 
     /// Forgets what was translated from a range whose pages change.
     pub(crate) fn forget(&self, address: u64, length: u64) {
-        let concerned = self.with(|cache| {
-            let within = |pc: &u64| pc.wrapping_sub(address) < length;
-            cache.blocks.values().any(|block| block.instructions.iter().any(within))
-        });
+        let concerned = state().memory.is_any_translated(address, length)
+            && self.with(|cache| {
+                let within = |pc: &u64| pc.wrapping_sub(address) < length;
+                let slots = cache.slots.iter().any(within);
+                slots || cache.blocks.values().any(|block| block.instructions.iter().any(within))
+            });
         if concerned {
             self.flush();
         }
-        self.with(|cache| cache.watched_pages.retain(|page| page.wrapping_sub(address) >= length));
+        state().memory.unwatch(address, length);
     }
 
     /// Throws all translations away. Driver frames hold original addresses only, so they go on by new ones.
@@ -162,12 +215,20 @@ impl Translator {
         self.with(Cache::flush);
     }
 
+    /// From now on the guest is asked before each interlocked instruction, or no more.
+    pub(crate) fn watch_interlocked(&self, on: bool) {
+        if self.with(|cache| std::mem::replace(&mut cache.watches_interlocked, on)) != on {
+            self.flush();
+        }
+    }
+
     /// The driver wrote to a page that translations were made from: lets it, and forgets them. False if `address` is on
     /// no such page.
     pub(crate) fn written(&self, address: u64) -> bool {
         let page = address & !(PAGE - 1);
-        let watched = self.with(|cache| cache.watched_pages.contains(&page));
+        let watched = state().memory.is_watched(page);
         if watched {
+            state().memory.changes(page);
             self.flush();
         }
         watched
@@ -181,8 +242,19 @@ impl Translator {
                 return None;
             }
             let entry = block.map.iter().rev().find(|entry| entry.at <= translated)?;
-            let rip = *block.instructions.get(entry.index as usize)?;
+            let rip = block.instructions[entry.index as usize % block.instructions.len()];
             Some(Place { rip, unretired: block.charged - entry.index, saved: entry.saved })
+        })
+    }
+}
+
+impl Translator {
+    /// Where the instruction (or its next check) begins behind the check that holds a translated address.
+    pub(crate) fn behind_check(&self, translated: u64) -> Option<u64> {
+        self.with(|cache| {
+            let (_, block) = cache.blocks.range(..=translated).next_back()?;
+            let behind = |entry: &&MapEntry| entry.at > translated && entry.saved == Saved::Nothing;
+            block.map.iter().find(behind).map(|entry| entry.at)
         })
     }
 }
@@ -194,17 +266,62 @@ impl Cache {
         u32::try_from(self.exits.len() - 1).expect("fewer than 2^32 exits")
     }
 
+    /// The export whose address the import slot at `slot` holds, if that can be relied upon from now on.
+    pub(crate) fn import(&mut self, slot: u64) -> Option<u64> {
+        let mut target = [0; 8];
+        memory::read(slot, &mut target).ok()?;
+        let target = u64::from_le_bytes(target);
+        let thunk = table::get(target, Column::Jump)?;
+        let whole = table::covers(slot) && slot.is_multiple_of(8);
+        if !whole || !stubs::is_thunk(thunk) || !state().memory.translate_from_data(slot) {
+            return None;
+        }
+        self.slots.insert(slot);
+        Some(target)
+    }
+
+    /// Where jumps to `original` go, if it is translated.
+    pub(crate) fn entry(&self, original: u64) -> Option<u64> {
+        table::get(original, Column::Jump).or_else(|| self.outside.get(&original).copied())
+    }
+
+    /// Enters a translation.
+    pub(crate) fn enter(&mut self, original: u64, translated: u64) {
+        if table::covers(original) {
+            table::set(original, Column::Jump, translated);
+        } else {
+            self.outside.insert(original, translated);
+        }
+    }
+
+    /// Whether the guest is asked before this instruction.
+    pub(crate) fn asks_before(&self, instruction: &Instruction) -> bool {
+        self.watches_interlocked && is_interlocked(instruction)
+    }
+
+    /// Numbers the truncated copies of a block.
+    pub(crate) fn cuts(&mut self) -> u32 {
+        self.cuts.push(Vec::new());
+        u32::try_from(self.cuts.len() - 1).expect("fewer than 2^32 blocks")
+    }
+
+    /// Keeps an instruction for an exit until the next flush.
+    pub(crate) fn keep(&mut self, instruction: &Instruction) -> u32 {
+        self.decoded.push(*instruction);
+        u32::try_from(self.decoded.len() - 1).expect("fewer than 2^32 instructions")
+    }
+
     fn flush(&mut self) {
+        self.decoded.clear();
         self.emitter = Emitter::new(CACHE.base + PERMANENT);
         self.exits.truncate(2);
         self.blocks.clear();
-        self.truncated.clear();
+        self.cuts.clear();
+        self.slots.clear();
+        self.outside.clear();
         self.call_sites.clear();
         self.site_bodies.clear();
-        for page in std::mem::take(&mut self.watched_pages) {
-            let writable = Protection { read: true, write: true, execute: true };
-            state().memory.protect(page, PAGE, writable);
-        }
+        state().memory.nothing_translated();
         table::clear();
         self.stubs.enter_in_table();
         for (address, thunk) in &self.exports {

@@ -2,44 +2,45 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
-use super::exit::{fault, go_on, refuse, return_to_stack_top, take_back};
+use super::classify::{Class, classify};
+use super::emitter::Reg;
+use super::exit::{fault, go_on, return_to_stack_top, take_back};
 use super::frame::Frame;
+use super::system;
 use crate::guest::{FaultKind, Special};
 use crate::leave::Flow;
 use crate::machine::state;
 use crate::memory;
-
-const RAX: usize = 0;
-const RCX: usize = 1;
-const RDX: usize = 2;
-const RSP: usize = 4;
-const RSI: usize = 6;
-const RDI: usize = 7;
+use crate::registers::number::{RAX, RCX, RDI, RDX, RSI, RSP};
 
 const DIRECTION: u64 = 1 << 10;
 const INTERRUPT: u64 = 1 << 9;
 const TRAP: u64 = 1 << 8;
 /// What `popfq` may change of the host's flags: the arithmetic ones, the direction and the identification flag.
-const SETTABLE: u64 = 0xCD5 | 1 << 21;
+pub(super) const SETTABLE: u64 = 0xCD5 | 1 << 21;
 
 /// Performs the instruction and answers where to go on.
 pub(super) fn perform(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
     use Mnemonic as M;
     let guest = state().guest();
     match instruction.mnemonic() {
-        M::In => port_in(frame, instruction)?,
-        M::Out => port_out(frame, instruction)?,
         M::Insb | M::Insw | M::Insd | M::Outsb | M::Outsw | M::Outsd => string(frame, instruction)?,
         M::Mov => return move_special(frame, instruction),
         M::Cli => guest.set_interrupt_flag(false)?,
         M::Sti => guest.set_interrupt_flag(true)?,
-        M::Pushfq => push_flags(frame)?,
-        M::Popfq => pop_flags(frame)?,
+        M::Pushfq => push_flags(frame, 8)?,
+        M::Popfq => pop_flags(frame, 8, instruction)?,
+        M::Pushf => push_flags(frame, 2)?,
+        M::Popf => pop_flags(frame, 2, instruction)?,
         M::Cpuid => identify(frame),
         M::Rdtsc => set_pair(frame, guest.special(Special::TimeStamp)?),
         M::Rdtscp => {
             set_pair(frame, guest.special(Special::TimeStamp)?);
             frame.registers.general[RCX] = guest.special(Special::ProcessorId)? & 0xFFFF_FFFF;
+        }
+        M::Xgetbv => {
+            let number = low32(frame.registers.general[RCX]);
+            set_pair(frame, guest.special(Special::ReadExtended(number))?);
         }
         M::Rdmsr => {
             let number = low32(frame.registers.general[RCX]);
@@ -54,7 +55,7 @@ pub(super) fn perform(frame: &mut Frame, instruction: &Instruction) -> Flow<u64>
         M::Int3 => drop(guest.special(Special::Interrupt(3))?),
         M::Int => drop(guest.special(Special::Interrupt(instruction.immediate8()))?),
         M::Ret => return return_to_stack_top(frame, instruction.immediate16().into()),
-        _ => return refuse(frame, instruction, FaultKind::NotImplemented),
+        _ => return system::perform(frame, instruction),
     }
     go_on(frame, instruction.next_ip())
 }
@@ -78,42 +79,84 @@ fn identify(frame: &mut Frame) {
     general[RDX] = edx.into();
 }
 
-/// The width of `al`, `ax` or `eax`.
-fn width_of(register: Register) -> u8 {
-    match register {
-        Register::AL => 1,
-        Register::AX => 2,
-        _ => 4,
+/// `mov` to or from CR8, decoded once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Level {
+    pub(super) write: bool,
+    pub(super) register: Reg,
+    rip: u64,
+    /// Of the instruction.
+    length: u8,
+}
+
+impl Level {
+    pub(super) fn of(instruction: &Instruction) -> Option<Self> {
+        if classify(instruction) != Class::Level {
+            return None;
+        }
+        let write = instruction.op0_register() == Register::CR8;
+        let register = if write { instruction.op1_register() } else { instruction.op0_register() };
+        let register = Reg(u8::try_from(register.number() & 15).expect("there are 16"));
+        let length = u8::try_from(instruction.len()).expect("at most 15");
+        Some(Self { write, register, rip: instruction.ip(), length })
+    }
+
+    /// Tells the guest the new level, and goes on behind the instruction.
+    pub(super) fn perform(self, frame: &mut Frame) -> Flow<u64> {
+        frame.rip = self.rip;
+        state().guest().set_irql(frame.registers.general[usize::from(self.register.0)])?;
+        go_on(frame, self.rip + u64::from(self.length))
     }
 }
 
-fn port_of(frame: &Frame, instruction: &Instruction, operand: u32) -> u16 {
-    if instruction.op_kind(operand) == OpKind::Immediate8 {
-        instruction.immediate8().into()
-    } else {
-        (frame.registers.general[RDX] & 0xFFFF) as u16
+/// `in` or `out`, decoded once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Port {
+    /// In the instruction; else it is in `dx`.
+    number: Option<u8>,
+    bytes: u8,
+    out: bool,
+    /// Of the instruction.
+    length: u8,
+}
+
+impl Port {
+    pub(super) fn of(instruction: &Instruction) -> Option<Self> {
+        let out = match instruction.mnemonic() {
+            Mnemonic::In => false,
+            Mnemonic::Out => true,
+            _ => return None,
+        };
+        let (port, data) = if out { (0, 1) } else { (1, 0) };
+        let number = (instruction.op_kind(port) == OpKind::Immediate8).then(|| instruction.immediate8());
+        let bytes = match instruction.op_register(data) {
+            Register::AL => 1,
+            Register::AX => 2,
+            _ => 4,
+        };
+        let length = u8::try_from(instruction.len()).expect("at most 15");
+        Some(Self { number, bytes, out, length })
     }
-}
 
-fn port_in(frame: &mut Frame, instruction: &Instruction) -> Flow<()> {
-    let guest = state().guest();
-    let bytes = width_of(instruction.op0_register());
-    let value = u64::from(guest.port_read(port_of(frame, instruction, 1), bytes)?);
-    let rax = &mut frame.registers.general[RAX];
-    *rax = match bytes {
-        1 => *rax & !0xFF | value & 0xFF,
-        2 => *rax & !0xFFFF | value & 0xFFFF,
-        _ => value,
-    };
-    guest.accessed()
-}
-
-fn port_out(frame: &mut Frame, instruction: &Instruction) -> Flow<()> {
-    let guest = state().guest();
-    let bytes = width_of(instruction.op1_register());
-    let value = low32(frame.registers.general[RAX]) & mask(bytes);
-    guest.port_write(port_of(frame, instruction, 0), bytes, value)?;
-    guest.accessed()
+    /// Asks the guest, and goes on behind the instruction.
+    pub(super) fn perform(self, frame: &mut Frame) -> Flow<u64> {
+        let guest = state().guest();
+        let Self { number, bytes, out, length } = self;
+        let port = number.map_or((frame.registers.general[RDX] & 0xFFFF) as u16, u16::from);
+        let rax = &mut frame.registers.general[RAX];
+        if out {
+            guest.port_write(port, bytes, low32(*rax) & mask(bytes))?;
+        } else {
+            let value = u64::from(guest.port_read(port, bytes)?);
+            *rax = match bytes {
+                1 => *rax & !0xFF | value & 0xFF,
+                2 => *rax & !0xFFFF | value & 0xFFFF,
+                _ => value,
+            };
+        }
+        guest.accessed()?;
+        go_on(frame, frame.rip + u64::from(length))
+    }
 }
 
 fn mask(bytes: u8) -> u32 {
@@ -185,69 +228,56 @@ pub(super) fn store(frame: &mut Frame, address: u64, from: &[u8]) -> Flow<()> {
     })
 }
 
-fn push_flags(frame: &mut Frame) -> Flow<()> {
+fn push_flags(frame: &mut Frame, bytes: u8) -> Flow<()> {
     let interrupt = if state().guest().interrupt_flag() { INTERRUPT } else { 0 };
     let flags = frame.registers.flags & SETTABLE | interrupt | 2;
-    let rsp = frame.registers.rsp().wrapping_sub(8);
-    store(frame, rsp, &flags.to_le_bytes())?;
+    let rsp = frame.registers.rsp().wrapping_sub(bytes.into());
+    store(frame, rsp, &flags.to_le_bytes()[..bytes.into()])?;
     frame.registers.general[RSP] = rsp;
     Ok(())
 }
 
-fn pop_flags(frame: &mut Frame) -> Flow<()> {
+fn pop_flags(frame: &mut Frame, bytes: u8, instruction: &Instruction) -> Flow<()> {
     let rsp = frame.registers.rsp();
-    let mut flags = [0; 8];
-    load(frame, rsp, &mut flags)?;
-    let flags = u64::from_le_bytes(flags);
-    if flags & TRAP != 0 {
-        return Err(fault(frame, FaultKind::NotImplemented, frame.rip, "popfq with the trap flag"));
-    }
-    frame.registers.general[RSP] = rsp.wrapping_add(8);
+    let mut flags = frame.registers.flags.to_le_bytes();
+    load(frame, rsp, &mut flags[..bytes.into()])?;
+    frame.registers.general[RSP] = rsp.wrapping_add(bytes.into());
+    frame.rip = instruction.next_ip();
+    set_flags(frame, u64::from_le_bytes(flags))
+}
+
+/// Sets the flags to what the driver wants; the instruction at `frame.rip` comes next, and is where a trap is told.
+pub(super) fn set_flags(frame: &mut Frame, flags: u64) -> Flow<()> {
     frame.registers.flags = frame.registers.flags & !SETTABLE | flags & SETTABLE;
     let guest = state().guest();
     let on = flags & INTERRUPT != 0;
-    if guest.interrupt_flag() == on { Ok(()) } else { guest.set_interrupt_flag(on) }
+    if guest.interrupt_flag() != on {
+        guest.set_interrupt_flag(on)?;
+    }
+    if flags & TRAP != 0 {
+        return Err(fault(frame, FaultKind::Trap, frame.rip, ""));
+    }
+    Ok(())
 }
 
-/// `mov` from and to control, debug and segment registers.
+/// `mov` from and to control and debug registers.
 fn move_special(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
     let guest = state().guest();
     let (to, from) = (instruction.op0_register(), instruction.op1_register());
     let number = |register: Register| u8::try_from(register.number()).expect("control registers are few");
     let general = |register: Register| register.number() & 15;
-    if from.is_segment_register() && instruction.op0_kind() == OpKind::Register {
-        let selector = selector(from);
-        let target = &mut frame.registers.general[general(to)];
-        *target = if to.is_gpr16() { *target & !0xFFFF | selector } else { selector };
-    } else if from.is_cr() {
-        let value = match number(from) {
-            8 => guest.irql().into(),
-            cr => guest.special(Special::ReadControl(cr))?,
-        };
-        frame.registers.general[general(to)] = value;
+    if from.is_cr() {
+        frame.registers.general[general(to)] = guest.special(Special::ReadControl(number(from)))?;
     } else if to.is_cr() {
         let value = frame.registers.general[general(from)];
-        match number(to) {
-            8 => guest.set_irql(value)?,
-            cr => drop(guest.special(Special::WriteControl(cr, value))?),
-        }
+        guest.special(Special::WriteControl(number(to), value))?;
     } else if from.is_dr() {
         frame.registers.general[general(to)] = guest.special(Special::ReadDebug(number(from)))?;
     } else if to.is_dr() {
         let value = frame.registers.general[general(from)];
         guest.special(Special::WriteDebug(number(to), value))?;
     } else {
-        return refuse(frame, instruction, FaultKind::NotImplemented);
+        return system::perform(frame, instruction);
     }
     go_on(frame, instruction.next_ip())
-}
-
-/// The selectors that x64 Windows loads in kernel mode.
-fn selector(segment: Register) -> u64 {
-    match segment {
-        Register::CS => 0x10,
-        Register::SS => 0x18,
-        Register::FS => 0x53,
-        _ => 0x2B,
-    }
 }

@@ -1,5 +1,11 @@
 //! What an instruction needs: to be copied, to end a block as a branch, or to call out.
 
+use super::extended::extended;
+use super::frame::{USED_FLAGS, USED_MXCSR, USED_X87, USED_XMM6, USED_YMM};
+use super::system;
+use crate::guest::Extended;
+use crate::machine::state;
+use crate::processor::Cpu;
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 /// How the translator treats an instruction.
@@ -7,6 +13,8 @@ use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 pub(crate) enum Class {
     /// Runs as it is (RIP-relative operands re-encoded).
     Plain,
+    /// `mov` to or from CR8: done in the block where the guest allows it.
+    Level,
     /// `jmp target`.
     Jump,
     /// `jcc target`.
@@ -23,7 +31,7 @@ pub(crate) enum Class {
     Return,
     /// The engine does it, with all registers (see `callout`).
     CallOut,
-    /// Not on dirql's virtual processor (x86-64-v2): the driver gets an invalid opcode.
+    /// Not on dirql's virtual processor ([`Cpu`]): the driver gets an invalid opcode.
     Invalid,
     /// dirql knows it and does not run it; the verdict names it.
     NotImplemented,
@@ -46,6 +54,11 @@ pub(crate) fn classify(instruction: &Instruction) -> Class {
         FlowControl::IndirectCall if near_indirect(instruction) => Class::CallIndirect,
         FlowControl::Return if instruction.code() == Code::Retnq => Class::Return,
         FlowControl::Return if instruction.code() == Code::Retnq_imm16 => Class::CallOut,
+        FlowControl::IndirectBranch | FlowControl::IndirectCall
+            if instruction.segment_prefix() == Register::FS =>
+        {
+            Class::CallOut
+        }
         FlowControl::Next => plain_or_refused(instruction),
         _ => Class::NotImplemented,
     }
@@ -54,26 +67,27 @@ pub(crate) fn classify(instruction: &Instruction) -> Class {
 fn plain_or_refused(instruction: &Instruction) -> Class {
     if instruction.segment_prefix() == Register::FS && touches_memory(instruction) {
         // The host thread's own block lies behind FS; the kernel has nothing there on x64.
-        return Class::NotImplemented;
+        return Class::CallOut;
     }
     if instruction.is_privileged() {
-        return Class::NotImplemented;
+        // What is left of them is for virtual machines and for extensions that the processor does not have.
+        return Class::Invalid;
     }
-    let info = instruction.op_code();
-    if matches!(info.encoding(), iced_x86::EncodingKind::Legacy | iced_x86::EncodingKind::D3NOW) {
-        Class::Plain
-    } else {
-        Class::Invalid
-    }
+    if state().cpu.get().has(instruction) { Class::Plain } else { Class::Invalid }
 }
 
 fn by_mnemonic(instruction: &Instruction) -> Option<Class> {
     use Mnemonic as M;
+    let avx = state().cpu.get() == Cpu::X86_64V3;
     Some(match instruction.mnemonic() {
         M::In | M::Out | M::Insb | M::Insw | M::Insd | M::Outsb | M::Outsw | M::Outsd => Class::CallOut,
         M::Cli | M::Sti | M::Hlt | M::Pushfq | M::Popfq | M::Rdtsc | M::Rdtscp | M::Cpuid => Class::CallOut,
         M::Rdmsr | M::Wrmsr | M::Int | M::Int3 => Class::CallOut,
+        M::Mov if instruction.op0_register() == Register::CR8 => Class::Level,
+        M::Mov if instruction.op1_register() == Register::CR8 => Class::Level,
         M::Mov if control_or_segment(instruction) => Class::CallOut,
+        M::Xgetbv if avx => Class::CallOut,
+        M::Xsetbv | M::Xsave | M::Xsave64 | M::Xrstor | M::Xrstor64 if avx => Class::NotImplemented,
         M::Rdrand
         | M::Rdseed
         | M::Rdpid
@@ -91,32 +105,62 @@ fn by_mnemonic(instruction: &Instruction) -> Option<Class> {
         | M::Xsaveopt64
         | M::Xsavec
         | M::Xsaves => Class::Invalid,
-        M::Rdfsbase | M::Rdgsbase | M::Wrfsbase | M::Wrgsbase | M::Ud0 | M::Ud1 | M::Ud2 | M::Int1 => {
-            Class::Invalid
+        M::Rdfsbase | M::Rdgsbase | M::Wrfsbase | M::Wrgsbase | M::Ud0 | M::Ud1 | M::Ud2 => Class::Invalid,
+        // No hypervisor, no virtual machines, no SMAP, no monitor: CPUID says so, and the processor refuses them.
+        M::Vmcall | M::Vmmcall | M::Vmfunc | M::Clac | M::Stac | M::Monitor | M::Mwait => Class::Invalid,
+        M::Sgdt | M::Sidt | M::Sldt | M::Str | M::Smsw | M::Lsl | M::Lar | M::Verr | M::Verw => {
+            Class::CallOut
         }
-        M::Sgdt
-        | M::Sidt
-        | M::Sldt
-        | M::Str
-        | M::Smsw
-        | M::Lsl
-        | M::Lar
-        | M::Verr
-        | M::Verw
-        | M::Syscall
-        | M::Sysenter
-        | M::Sysret
-        | M::Sysexit
-        | M::Swapgs
-        | M::Pushf
-        | M::Popf
-        | M::Vmcall
-        | M::Vmmcall => Class::NotImplemented,
-        M::Pop if is_segment(instruction.op0_register()) => Class::NotImplemented,
-        M::Push if is_segment(instruction.op0_register()) => Class::NotImplemented,
-        M::Lss | M::Lfs | M::Lgs => Class::NotImplemented,
+        M::Lgdt | M::Lidt | M::Lldt | M::Ltr | M::Lmsw | M::Clts | M::Invlpg => Class::CallOut,
+        M::Wbinvd | M::Wbnoinvd | M::Invd | M::Swapgs | M::Pushf | M::Popf | M::Int1 => Class::CallOut,
+        M::Syscall | M::Sysenter | M::Sysret | M::Sysretq | M::Sysexit | M::Sysexitq => Class::CallOut,
+        M::Retf | M::Iret | M::Iretd | M::Iretq | M::Lss | M::Lfs | M::Lgs => Class::CallOut,
+        M::Jmp | M::Call if system::is_far(instruction) => Class::CallOut,
+        M::Pop | M::Push if is_segment(instruction.op0_register()) => Class::CallOut,
+        M::Rdpmc => Class::NotImplemented,
         _ => return None,
     })
+}
+
+/// Whether it reads and writes memory in one go that other processors cannot come between: `lock`, and `xchg` with memory.
+pub(crate) fn is_interlocked(instruction: &Instruction) -> bool {
+    touches_memory(instruction) && (instruction.has_lock_prefix() || instruction.mnemonic() == Mnemonic::Xchg)
+}
+
+/// What the instruction may change or look at, of the state that a frame saves only if it was used.
+pub(crate) fn rare_state(instruction: &Instruction) -> u32 {
+    use Mnemonic as M;
+    let high = |register: Register| register.is_vector_register() && register.number() >= 6;
+    let (mut vector, mut state) = (false, 0);
+    for index in 0..instruction.op_count() {
+        let register = instruction.op_register(index);
+        vector |= register.is_vector_register();
+        if high(register) {
+            state |= USED_XMM6;
+        }
+        if register.is_ymm() {
+            state |= USED_YMM;
+        }
+    }
+    if extended(instruction) == Some(Extended::X87) {
+        state |= USED_X87;
+    }
+    match instruction.mnemonic() {
+        M::Std | M::Popfq | M::Popf | M::Iret | M::Iretd | M::Iretq => USED_FLAGS,
+        M::Ldmxcsr | M::Stmxcsr | M::Vldmxcsr | M::Vstmxcsr => state | USED_MXCSR,
+        M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64 => USED_MXCSR | USED_XMM6 | USED_X87,
+        mnemonic if vector && !only_moves(mnemonic) => state | USED_MXCSR,
+        _ => state,
+    }
+}
+
+/// Vector instructions that neither read MXCSR nor set a flag in it: moves, shuffles, logic, integer arithmetic.
+fn only_moves(mnemonic: Mnemonic) -> bool {
+    let name = format!("{mnemonic:?}");
+    let name =
+        name.strip_prefix('V').map_or(name.clone(), |legacy| legacy[..1].to_uppercase() + &legacy[1..]);
+    let harmless = ["Mov", "P", "And", "Or", "Xor", "Unpck", "Shuf", "Lddqu", "Mask", "Insert", "Extract"];
+    harmless.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn control_or_segment(instruction: &Instruction) -> bool {

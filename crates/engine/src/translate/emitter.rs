@@ -60,6 +60,11 @@ impl Emitter {
         self.dword(displacement);
     }
 
+    /// The displacement that ends an instruction with a RIP-relative operand.
+    pub(crate) fn displacement_to(&mut self, address: u64) {
+        self.relative(address, 0);
+    }
+
     /// `mov [address], reg`.
     pub(crate) fn store(&mut self, address: u64, reg: Reg) {
         self.bytes(&[0x48 | (reg.0 >> 3) << 2, 0x89, 0x05 | (reg.0 & 7) << 3]);
@@ -126,6 +131,23 @@ impl Emitter {
     pub(crate) fn jump_through(&mut self, address: u64) {
         self.bytes(&[0xFF, 0x25]);
         self.relative(address, 0);
+    }
+
+    /// `lea ecx, [rcx+value]`: an addition that touches no flag.
+    pub(crate) fn add_to_ecx(&mut self, value: u32) {
+        self.bytes(&[0x8D, 0x89]);
+        self.dword(value);
+    }
+
+    /// `lea rax, [rax+value]`: an addition that touches no flag.
+    pub(crate) fn add_to_rax(&mut self, value: i8) {
+        self.bytes(&[0x48, 0x8D, 0x40, value.cast_unsigned()]);
+    }
+
+    /// `jrcxz` over a jump that is never taken else: `jrcxz 1; jmp 2; 1: jmp ?; 2:`.
+    pub(crate) fn jump_if_rcx_zero_hole(&mut self) -> Hole {
+        self.bytes(&[0xE3, 2, 0xEB, 5]);
+        self.jump_hole()
     }
 
     /// `jrcxz target`, within 127 bytes.

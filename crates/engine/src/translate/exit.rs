@@ -6,41 +6,60 @@
 use iced_x86::Instruction;
 
 use super::emitter;
-use super::frame::{Ended, Frame};
+use super::frame::{Ended, Frame, RESUMES};
+use super::resume::{self, Resumed};
 use super::scratch::{HostFault, scratch};
-use super::{cache::Saved, callout, leave_code, site};
-use crate::guest::{Args, Caller, Fault, FaultKind};
+use super::{cache::Saved, callout, extended, inspect, site};
+use crate::guest::{Args, Caller, Extended, Fault, FaultKind};
 use crate::leave::{Flow, Leave};
 use crate::machine::state;
 use crate::memory;
-use crate::windows::{DEVICE, SHARED_DATA};
+use crate::registers::number::RSP;
+use crate::windows::{CACHE, DEVICE, SHARED_DATA};
 
-/// Why translated code came back.
+/// Why translated code came back. Small, because it is copied at each exit; `decoded` numbers an instruction that the cache
+/// keeps (see [`super::cache::Cache::keep`]).
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Exit {
     /// The signal handler sent it; see `scratch.fault`.
     HostFault,
     /// A direct jump to a block that was not translated; once it is, the exit at `stub` (and the branch's displacement
-    /// at `branch`, if not 0) is overwritten.
-    Chain { target: u64, stub: u64, branch: u64, from: u64 },
-    /// The slice ends within or before this block.
-    Slice { rip: u64, charged: u32 },
+    /// at `branch`, if not 0) is overwritten. Both are offsets in the cache.
+    Chain { target: u64, stub: u32, branch: u32, from: u64 },
+    /// The slice ends within or before this block; `cuts` numbers its truncated copies.
+    Slice { rip: u64, charged: u32, cuts: u32 },
     /// The slice has ended, exactly here.
     SliceEnded { rip: u64 },
     /// A `ret` to an address without a landing pad.
     ReturnMiss { rip: u64 },
-    /// An indirect branch to an address without a translation; `sequence` looks it up again.
-    IndirectMiss { rip: u64, sequence: u64 },
-    /// A sensitive instruction.
-    CallOut { instruction: Instruction },
-    /// An instruction that has touched device memory before.
-    Site { instruction: Instruction, operand: Option<site::Operand> },
+    /// An indirect branch to an address that the table has no translation for; it goes on at `found`, with the translation in
+    /// `scratch.jump`.
+    IndirectMiss { rip: u64, found: u64 },
+    /// `in` or `out`.
+    Port { rip: u64, port: callout::Port },
+    /// `mov cr8, r`, with `ahead` instructions behind it that were charged too.
+    Level { level: callout::Level, ahead: u8 },
+    /// A first use of extended registers, with `ahead` instructions behind it that were charged too.
+    Extended { decoded: u32, state: Extended, ahead: u8 },
+    /// Another sensitive instruction.
+    CallOut { decoded: u32 },
+    /// A move between a register and a device at `scratch.target`, with `ahead` instructions behind it that were charged too.
+    Move { rip: u64, device: site::Move, ahead: u8 },
+    /// Another instruction on a device.
+    Site { decoded: u32, ahead: u8 },
+    /// An interlocked instruction of a machine that watches them: it has been charged and has not run.
+    Interlocked { decoded: u32 },
     /// Its body has run.
-    SiteDone { instruction: Instruction, operand: Option<site::Operand> },
+    SiteDone { decoded: u32 },
     /// An instruction the virtual processor does not have.
-    Invalid { instruction: Instruction },
+    Invalid { decoded: u32 },
     /// An instruction dirql does not run.
-    NotImplemented { instruction: Instruction },
+    NotImplemented { decoded: u32 },
+    /// Checked translation: what the instruction will touch is to be looked at first; its block has charged `unretired`
+    /// instructions that have not run, it included. It goes on at `resume`.
+    Inspect { decoded: u32, unretired: u8, resume: u64 },
+    /// Checked translation: the block at `rip`, which has not charged anything, begins with a marked byte.
+    InspectCode { rip: u64, resume: u64 },
     /// The next instruction's bytes are not there.
     BadFetch { rip: u64 },
 }
@@ -49,54 +68,102 @@ pub(crate) enum Exit {
 pub(crate) extern "sysv64" fn on_exit(frame: *mut Frame, number: u32) -> Ended {
     // SAFETY: the stub passes the live frame at the host's stack pointer; nobody else holds a reference to it.
     let frame = unsafe { &mut *frame };
-    ended(state().caught(|| handle(frame, number)))
+    let flow = state().caught(|| handle(frame, number));
+    match resume::settle(frame, flow) {
+        Resumed::Elsewhere(value) => Ended { value, left: 0 },
+        Resumed::Not(flow) => ended(flow),
+    }
 }
 
-/// Called by `dirql_gate`.
-pub(crate) extern "sysv64" fn on_export(frame: *mut Frame, number: u32) -> Ended {
-    // SAFETY: as in `on_exit`; only plain integers are read before the guest is called.
-    let registers = unsafe { &(*frame).registers };
-    let [_, rcx, rdx, _, rsp, _, _, _, r8, r9, ..] = registers.general;
+/// Called by `dirql_gate`, with the driver's arguments in registers as they were.
+pub(crate) extern "sysv64" fn on_export(
+    frame: *mut Frame,
+    number: u32,
+    rdx: u64,
+    rcx: u64,
+    r8: u64,
+    r9: u64,
+) -> Ended {
+    // SAFETY: as in `on_exit`; a plain integer is read before the guest is called.
+    let rsp = unsafe { (*frame).registers.general[RSP] };
     let args = Args { registers: [rcx, rdx, r8, r9], rsp };
-    ended(state().caught(|| state().guest().export(number, &args)))
+    let flow = state().caught(|| state().guest().export(number, &args));
+    if let Ok(value) = flow {
+        return Ended { value, left: 0 };
+    }
+    // SAFETY: as in `on_exit`.
+    match resume::settle(unsafe { &mut *frame }, flow) {
+        Resumed::Elsewhere(value) => Ended { value, left: RESUMES },
+        Resumed::Not(flow) => ended(flow),
+    }
 }
 
 fn ended(flow: Flow<u64>) -> Ended {
     match flow {
         Ok(value) => Ended { value, left: 0 },
-        Err(leave) => Ended { value: 0, left: leave_code(leave) },
+        Err(leave) => Ended { value: 0, left: leave as u64 },
     }
 }
 
 fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
-    let exit = state().translator.with(|cache| cache.exits[number as usize]);
-    match exit {
+    let translator = &state().translator;
+    let exit = translator.exit(number);
+    // By reference: a copy of a copy would wait for the store buffer.
+    match &exit {
         Exit::HostFault => host_fault(frame, scratch().fault.get()),
-        Exit::Chain { target, stub, branch, from } => chain(frame, target, stub, branch, from),
-        Exit::Slice { rip, charged } => slice(frame, rip, charged),
-        Exit::SliceEnded { rip } => end_slice(frame, rip),
+        Exit::Chain { target, stub, branch, from } => chain(frame, *target, *stub, *branch, *from),
+        Exit::Slice { rip, charged, cuts } => slice(frame, *rip, *charged, *cuts),
+        Exit::SliceEnded { rip } => end_slice(frame, *rip),
         Exit::ReturnMiss { rip } => {
-            frame.rip = rip;
+            frame.rip = *rip;
             return_to_stack_top(frame, 0)
         }
-        Exit::IndirectMiss { rip, sequence } => indirect_miss(frame, rip, sequence),
-        Exit::CallOut { instruction } => {
+        Exit::IndirectMiss { rip, found } => indirect_miss(frame, *rip, *found),
+        Exit::Port { rip, port } => {
+            frame.rip = *rip;
+            port.perform(frame)
+        }
+        Exit::Level { level, ahead } => {
+            take_back((*ahead).into());
+            level.perform(frame)
+        }
+        Exit::CallOut { decoded } => {
+            let instruction = translator.kept(*decoded);
             frame.rip = instruction.ip();
             callout::perform(frame, &instruction)
         }
-        Exit::Site { instruction, operand } => {
-            frame.rip = instruction.ip();
-            site::enter(frame, &instruction, operand)
+        Exit::Extended { decoded, state, ahead } => {
+            take_back(u32::from(*ahead) + 1);
+            extended::ask(frame, translator.kept(*decoded).ip(), *state)
         }
-        Exit::SiteDone { instruction, operand } => {
-            frame.rip = instruction.ip();
-            site::done(frame, &instruction, operand)
+        Exit::Move { rip, device, ahead } => {
+            take_back((*ahead).into());
+            frame.rip = *rip;
+            device.perform(frame)
         }
-        Exit::Invalid { instruction } => refuse(frame, &instruction, FaultKind::InvalidOpcode),
-        Exit::NotImplemented { instruction } => refuse(frame, &instruction, FaultKind::NotImplemented),
+        Exit::Site { decoded, ahead } => {
+            let instruction = translator.kept(*decoded);
+            take_back((*ahead).into());
+            frame.rip = instruction.ip();
+            site::enter(frame, &instruction)
+        }
+        Exit::Interlocked { decoded } => interlocked(frame, &translator.kept(*decoded)),
+        Exit::SiteDone { decoded } => {
+            let instruction = translator.kept(*decoded);
+            frame.rip = instruction.ip();
+            site::done(frame, &instruction)
+        }
+        Exit::Invalid { decoded } => refuse(frame, &translator.kept(*decoded), FaultKind::InvalidOpcode),
+        Exit::NotImplemented { decoded } => {
+            refuse(frame, &translator.kept(*decoded), FaultKind::NotImplemented)
+        }
+        Exit::Inspect { decoded, unretired, resume } => {
+            inspect::instruction(frame, &translator.kept(*decoded), (*unretired).into(), *resume)
+        }
+        Exit::InspectCode { rip, resume } => inspect::code(frame, *rip, *resume),
         Exit::BadFetch { rip } => {
-            frame.rip = rip;
-            Err(fault(frame, FaultKind::Execute, rip, ""))
+            frame.rip = *rip;
+            Err(fault(frame, FaultKind::Execute, *rip, ""))
         }
     }
 }
@@ -139,21 +206,21 @@ pub(super) fn name_of(instruction: &Instruction) -> &'static str {
     instruction.op_code().instruction_string()
 }
 
-fn chain(frame: &mut Frame, target: u64, stub: u64, branch: u64, from: u64) -> Flow<u64> {
+fn chain(frame: &mut Frame, target: u64, stub: u32, branch: u32, from: u64) -> Flow<u64> {
     frame.rip = from;
     let translator = &state().translator;
     let generation = translator.generation();
     let translated = go_on(frame, target)?;
     if translator.generation() == generation {
-        emitter::patch_jump(stub, translated);
+        emitter::patch_jump(CACHE.base + u64::from(stub), translated);
         if branch != 0 {
-            emitter::patch_displacement(branch, translated);
+            emitter::patch_displacement(CACHE.base + u64::from(branch), translated);
         }
     }
     Ok(translated)
 }
 
-fn slice(frame: &mut Frame, rip: u64, charged: u32) -> Flow<u64> {
+fn slice(frame: &mut Frame, rip: u64, charged: u32, cuts: u32) -> Flow<u64> {
     take_back(charged);
     let left = scratch().countdown.get();
     if left <= 0 {
@@ -161,7 +228,7 @@ fn slice(frame: &mut Frame, rip: u64, charged: u32) -> Flow<u64> {
     }
     frame.rip = rip;
     let left = u32::try_from(left).expect("less than the block that did not fit");
-    match state().translator.truncated(rip, left) {
+    match state().translator.truncated(rip, left, cuts) {
         Ok(translated) => Ok(translated),
         Err(kind) => Err(fault(frame, kind, rip, "")),
     }
@@ -174,6 +241,16 @@ fn end_slice(frame: &mut Frame, rip: u64) -> Flow<u64> {
         state().clock.set_slice(u64::MAX);
     }
     go_on(frame, rip)
+}
+
+/// Asks the guest, and then runs the instruction by itself: whatever happened meanwhile, it is asked once.
+fn interlocked(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
+    frame.rip = instruction.ip();
+    take_back(1);
+    state().guest().before_interlocked()?;
+    charge(1);
+    inspect::before(frame, instruction)?;
+    site::enter(frame, instruction)
 }
 
 /// A return that translated code could not do: `extra` bytes of arguments are dropped as well.
@@ -197,16 +274,15 @@ pub(super) fn return_to_stack_top(frame: &mut Frame, extra: u64) -> Flow<u64> {
     go_on(frame, target)
 }
 
-fn indirect_miss(frame: &mut Frame, rip: u64, sequence: u64) -> Flow<u64> {
+fn indirect_miss(frame: &mut Frame, rip: u64, found: u64) -> Flow<u64> {
     frame.rip = rip;
     let translator = &state().translator;
     let generation = translator.generation();
     let target = scratch().target.get();
-    if let Err(kind) = translator.jump_entry(target) {
-        return Err(fault(frame, kind, target, "code outside driver images"));
-    }
+    let translated = go_on(frame, target)?;
     if translator.generation() == generation {
-        return Ok(sequence);
+        scratch().jump.set(translated);
+        return Ok(found);
     }
     take_back(1);
     go_on(frame, rip)
@@ -218,6 +294,9 @@ fn host_fault(frame: &mut Frame, seen: HostFault) -> Flow<u64> {
         panic!("a fault in the cache at {:#x} belongs to no translation: {seen:?}", seen.rip);
     };
     restore(frame, place.saved);
+    if matches!(place.saved, Saved::CheckRcx | Saved::CheckRcxRdx) {
+        return inspect::faulted(frame, &place, seen.rip);
+    }
     take_back(place.unretired);
     frame.rip = place.rip;
     let write = seen.trap == PAGE_FAULT && seen.error & 2 != 0;
@@ -247,7 +326,9 @@ fn restore(frame: &mut Frame, saved: Saved) {
     match saved {
         Saved::Nothing => {}
         Saved::R11 => general[11] = scratch().r11.get(),
-        Saved::RcxRdx => {
+        Saved::InR11(register) => general[usize::from(register)] = scratch().r11.get(),
+        Saved::CheckRcx => general[1] = scratch().rcx.get(),
+        Saved::RcxRdx | Saved::CheckRcxRdx => {
             general[1] = scratch().rcx.get();
             general[2] = scratch().rdx.get();
         }
@@ -264,9 +345,14 @@ fn interpret(frame: &Frame, seen: &HostFault) -> (FaultKind, u64) {
         (libc::SIGILL, _) => (FaultKind::InvalidOpcode, frame.rip),
         (libc::SIGTRAP, _) => (FaultKind::Trap, frame.rip),
         (libc::SIGSYS, _) => (FaultKind::NotImplemented, frame.rip),
-        _ => site::operand_of(frame).map_or((FaultKind::Protection, frame.rip), |address| {
-            let canonical = (address << 16).cast_signed() >> 16 == address.cast_signed();
-            if canonical { (FaultKind::Protection, address) } else { (FaultKind::NonCanonical, address) }
-        }),
+        _ => {
+            let wild = |address: &u64| (address << 16).cast_signed() >> 16 != address.cast_signed();
+            let operand = site::operand_of(frame);
+            // The operand, or else the stack that the instruction pushes to.
+            match operand.filter(wild).or_else(|| Some(frame.registers.rsp()).filter(wild)) {
+                Some(address) => (FaultKind::NonCanonical, address),
+                None => (FaultKind::Protection, operand.unwrap_or(frame.rip)),
+            }
+        }
     }
 }

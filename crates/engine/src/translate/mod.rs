@@ -10,26 +10,37 @@
 mod block;
 mod cache;
 mod callout;
+mod checked;
 mod classify;
+mod covered;
 mod emitter;
 mod exit;
+mod extended;
 mod flags;
 mod frame;
+mod inspect;
+mod next;
+mod operands;
+mod resume;
 mod scratch;
 mod site;
 mod stubs;
+mod system;
 mod table;
 
 pub(crate) use cache::Translator;
+pub(crate) use extended::ask_for_extended;
 pub(crate) use frame::fixup;
-pub(crate) use scratch::{HostFault, scratch};
+pub(crate) use next::{driver_state, next_step};
+pub(crate) use resume::{Resumption, contexts, resume_at};
+pub(crate) use scratch::{HostFault, SCRATCH_SIZE, restore_scratch, save_scratch, scratch};
 pub(crate) use stubs::EXIT;
 
 use crate::guest::{Caller, Fault, FaultKind};
 use crate::leave::{Flow, Leave};
 use crate::machine::{Stack, state};
 use crate::memory;
-use crate::registers::Registers;
+use crate::registers::{LeftBehind, Registers};
 use frame::{Entry, Frame};
 
 /// The return address a driver's routine sees when the kernel called it. It is no code; stacks end here.
@@ -62,16 +73,31 @@ pub(crate) fn call(target: u64, arguments: &[u64], stack: Stack) -> Flow<u64> {
         enter_stub: stubs.enter,
         resume_stub: stubs.resume,
         return_stub: stubs.gate_return,
-        depth: u64::from(depth()) + 1,
+        depth: depth() + 1,
     };
+    ask_for_extended();
     // SAFETY: the entry names stubs and a translated address in the cache; driver code can only come back through
     // `dirql_exit`, `dirql_gate` and `dirql_returned`, which restore the host's state.
     let ended = unsafe { frame::dirql_enter(&raw const entry, scratch()) };
+    ask_for_extended();
     match leave_of(ended.left) {
         None => Ok(ended.value),
         Some(leave) => Err(leave),
     }
 }
+
+/// See [`crate::Engine::left_behind`].
+#[inline]
+pub(crate) fn left_behind() -> LeftBehind {
+    let scratch = scratch();
+    if scratch.used.get() & (frame::USED_MXCSR | frame::USED_FLAGS) == 0 {
+        return LeftBehind::default();
+    }
+    LeftBehind { direction: scratch.left_flags.get() & DIRECTION != 0, mxcsr: scratch.left_mxcsr.get() }
+}
+
+/// The direction flag.
+const DIRECTION: u32 = 0x400;
 
 /// A call that cannot even begin.
 fn refuse(kind: FaultKind, address: u64, target: u64, rsp: u64) -> Leave {
@@ -81,31 +107,27 @@ fn refuse(kind: FaultKind, address: u64, target: u64, rsp: u64) -> Leave {
     state().guest().fault(&fault)
 }
 
-/// `Leave` in the register that carries it through the stubs; 0 is none.
-fn leave_code(leave: Leave) -> u64 {
-    match leave {
-        Leave::Stop => 1,
-        Leave::Unwind(depth) => 2 + u64::from(depth),
-    }
-}
-
+/// `Leave` from the register that carries it through the stubs; 0 is none.
 fn leave_of(code: u64) -> Option<Leave> {
     match code {
         0 => None,
-        1 => Some(Leave::Stop),
-        unwind => Some(Leave::Unwind(u32::try_from(unwind - 2).expect("made by leave_code"))),
+        code if code == Leave::Unwind as u64 => Some(Leave::Unwind),
+        _ => Some(Leave::Stop),
     }
 }
 
+#[inline]
 fn innermost() -> Option<&'static Frame> {
     frame_at(scratch().frame.get())
 }
 
+#[inline]
 fn frame_at(address: u64) -> Option<&'static Frame> {
     // SAFETY: the chain holds addresses of live frames on this strand's host stack, or ends with 0.
     unsafe { (address as *const Frame).as_ref() }
 }
 
+#[inline]
 fn caller_of(frame: &Frame) -> Caller {
     let registers = frame.registers;
     let rip = match frame.rip {
@@ -116,8 +138,18 @@ fn caller_of(frame: &Frame) -> Caller {
 }
 
 /// See [`crate::Engine::caller`].
+#[inline]
 pub(crate) fn caller() -> Option<Caller> {
     innermost().map(caller_of)
+}
+
+/// See [`crate::Engine::caller_rip`].
+#[inline]
+pub(crate) fn caller_rip() -> u64 {
+    innermost().map_or(0, |frame| match frame.rip {
+        0 => return_address(frame.registers.rsp()),
+        rip => rip,
+    })
 }
 
 /// See [`crate::Engine::callers`].
@@ -126,8 +158,9 @@ pub(crate) fn callers() -> Vec<Caller> {
 }
 
 /// See [`crate::Engine::depth`].
+#[inline]
 pub(crate) fn depth() -> u32 {
-    innermost().map_or(0, |frame| u32::try_from(frame.depth).expect("calls nest less than 2^32 deep"))
+    innermost().map_or(0, |frame| frame.depth)
 }
 
 /// What lies on top of the driver's stack, or 0.

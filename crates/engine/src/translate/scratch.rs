@@ -41,6 +41,24 @@ pub(crate) struct Scratch {
     pub(crate) target: Cell<u64>,
     /// Translated target of an indirect branch.
     pub(crate) jump: Cell<u64>,
+    /// Where the marks of what `gs:` means lie, and what says which of it was stored.
+    pub(crate) gs_marks: Cell<u64>,
+    pub(crate) gs_stored: Cell<u64>,
+    /// What of the vector state any translated code may have changed: [`super::frame::USED_MXCSR`] and its neighbour. It only
+    /// grows, and decides what is saved, never what a driver sees.
+    pub(crate) used: Cell<u32>,
+    /// Flags and MXCSR of the routine that returned last, if [`Scratch::used`] says that one of them may be its own.
+    pub(crate) left_flags: Cell<u32>,
+    pub(crate) left_mxcsr: Cell<u32>,
+    /// Not 0: before driver code uses x87 or MMX registers, or AVX's, the guest is asked (see [`super::extended`]).
+    pub(crate) ask_x87: Cell<u64>,
+    pub(crate) ask_avx: Cell<u64>,
+    /// The host thread's own MXCSR.
+    pub(crate) host_mxcsr: Cell<u32>,
+    /// CR8 of the current processor.
+    pub(crate) level: Cell<u8>,
+    /// The lowest level that may be moved to CR8 without asking the guest; above 15: none.
+    pub(crate) free_levels: Cell<u8>,
     /// Host code the stubs jump to.
     pub(crate) exit_entry: Cell<u64>,
     pub(crate) gate_entry: Cell<u64>,
@@ -78,8 +96,34 @@ addresses! {
     R11 = r11;
     TARGET = target;
     JUMP = jump;
+    ASK_X87 = ask_x87;
+    ASK_AVX = ask_avx;
+    LEVEL = level;
+    FREE_LEVELS = free_levels;
+    GS_MARKS = gs_marks;
+    GS_STORED = gs_stored;
     EXIT_ENTRY = exit_entry;
     GATE_ENTRY = gate_entry;
     RETURNED_ENTRY = returned_entry;
     DEVICE = device;
+}
+
+/// Bytes of the page that mean anything.
+pub(crate) const SCRATCH_SIZE: usize = size_of::<Scratch>();
+
+/// What the page holds: a snapshot's copy. Without what speaks of translations, which are not taken back.
+pub(crate) fn save_scratch() -> [u8; SCRATCH_SIZE] {
+    let used = scratch().used.replace(0);
+    // SAFETY: so many bytes are mapped there, and all of them were zero once: none is uninitialised.
+    let saved = unsafe { (SCRATCH.base as *const [u8; SCRATCH_SIZE]).read() };
+    scratch().used.set(used);
+    saved
+}
+
+/// Puts it back. Translated code does not run meanwhile.
+pub(crate) fn restore_scratch(saved: &[u8; SCRATCH_SIZE]) {
+    let used = scratch().used.get();
+    // SAFETY: as above; the words hold what they held before.
+    unsafe { (SCRATCH.base as *mut [u8; SCRATCH_SIZE]).write(*saved) };
+    scratch().used.set(used);
 }

@@ -1,11 +1,12 @@
 //! Instructions that have touched device memory (or `KUSER_SHARED_DATA`): learned at their first fault.
 //!
-//! Each execution asks where the operand lies now. On RAM the original instruction runs. On a device the same
-//! instruction runs with its operand replaced by the scratch page, between a read from the device (if it reads) and a
-//! write to it (if it writes): no semantics are written by hand. String moves, whose operands are implicit, are done
-//! element by element here. Bit tests with a register offset (which moves the address) are refused by name.
+//! Each execution asks where the operand lies now: in the block itself where the operand is explicit. On RAM the original
+//! instruction runs. A [`Move`] between a device and a general register is done here. For everything else the same instruction
+//! runs with its operand replaced by the scratch page, between a read from the device (if it reads) and a write to it (if it
+//! writes): no semantics are written by hand. String moves, whose operands are implicit, are done element by element here. Bit
+//! tests with a register offset (which moves the address) are refused by name.
 
-use iced_x86::{InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{Code, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use super::block;
 use super::callout::{load, step, store};
@@ -16,12 +17,10 @@ use super::scratch::{DEVICE as SCRATCH_DATA, scratch};
 use crate::guest::{Access, FaultKind};
 use crate::leave::Flow;
 use crate::machine::state;
+use crate::processor;
+use crate::registers::number::{RCX, RDI, RSI};
 use crate::windows::{DEVICE, SHARED_DATA};
 use iced_x86::Instruction;
-
-const RCX: usize = 1;
-const RSI: usize = 6;
-const RDI: usize = 7;
 
 /// Remembers the instruction at `rip`. False if it was known already, so that its body cannot be helped.
 pub(super) fn learn(rip: u64) -> bool {
@@ -32,16 +31,39 @@ pub(super) fn learn(rip: u64) -> bool {
     new
 }
 
-fn is_device(address: u64) -> bool {
+pub(super) fn is_device(address: u64) -> bool {
     DEVICE.contains(address) || SHARED_DATA.contains(address)
 }
 
-/// A learned instruction is about to run.
-pub(super) fn enter(frame: &mut Frame, instruction: &Instruction, operand: Option<Operand>) -> Flow<u64> {
+/// Whether the block itself tests where the operand lies, and comes here for a device only.
+pub(super) fn is_inline(instruction: &Instruction) -> bool {
+    operand(instruction).is_some()
+        && !instruction.is_string_instruction()
+        && !matches!(instruction.memory_segment(), Register::FS | Register::GS)
+        && !moves_by_bit(instruction)
+}
+
+/// `lea rcx, operand`.
+pub(super) fn address_in_rcx(instruction: &Instruction) -> Instruction {
+    let mut lea = Instruction::default();
+    lea.set_code(Code::Lea_r64_m);
+    lea.set_op0_kind(OpKind::Register);
+    lea.set_op0_register(Register::RCX);
+    lea.set_op1_kind(OpKind::Memory);
+    lea.set_memory_base(instruction.memory_base());
+    lea.set_memory_index(instruction.memory_index());
+    lea.set_memory_index_scale(instruction.memory_index_scale());
+    lea.set_memory_displacement64(instruction.memory_displacement64());
+    lea.set_memory_displ_size(instruction.memory_displ_size());
+    lea
+}
+
+/// A learned instruction is about to run, on a device if its block could test that.
+pub(super) fn enter(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
     if is_string(instruction) {
         return string(frame, instruction);
     }
-    let Some(operand) = operand else {
+    let Some(operand) = operand(instruction) else {
         return Ok(body(instruction, false));
     };
     let Some(address) = address_of(frame, instruction, operand.index).filter(|address| is_device(*address))
@@ -51,6 +73,11 @@ pub(super) fn enter(frame: &mut Frame, instruction: &Instruction, operand: Optio
     if operand.bytes == 0 {
         return refuse(frame, instruction, FaultKind::NotImplemented);
     }
+    around(instruction, operand, address)
+}
+
+/// Any other instruction on a device: between a read, if it reads, and a write, if it writes (see [`done`]).
+fn around(instruction: &Instruction, operand: Operand, address: u64) -> Flow<u64> {
     let mut data = [0; 64];
     if operand.reads {
         let access = Access { address, bytes: operand.bytes };
@@ -62,11 +89,11 @@ pub(super) fn enter(frame: &mut Frame, instruction: &Instruction, operand: Optio
 }
 
 /// The body of a learned instruction has run; on a device, what it stored goes there.
-pub(super) fn done(frame: &mut Frame, instruction: &Instruction, operand: Option<Operand>) -> Flow<u64> {
+pub(super) fn done(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
     let address = scratch().target.replace(0);
     if is_device(address) {
         let guest = state().guest();
-        let operand = operand.expect("the body was made for it");
+        let operand = operand(instruction).expect("the body was made for it");
         if operand.writes {
             let data = scratch().device.0.get();
             let access = Access { address, bytes: operand.bytes };
@@ -125,8 +152,91 @@ pub(crate) struct Operand {
     index: u32,
     /// Bytes; 0 if no device is asked for so many.
     bytes: u8,
-    reads: bool,
+    pub(super) reads: bool,
     writes: bool,
+}
+
+/// A move between a general register and a device: what nearly all accesses are, decoded once and done here in one go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Move {
+    way: Way,
+    /// Of the access.
+    bytes: u8,
+    /// Of the instruction.
+    length: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// `mov`, `movzx`, `movsx` to `bytes` of a register.
+    Load { register: u8, bytes: u8, sign: bool },
+    /// `mov` from the low part of a register.
+    Store { register: u8 },
+    /// `mov` of a constant.
+    StoreConstant { value: u64 },
+}
+
+impl Move {
+    pub(super) fn of(instruction: &Instruction) -> Option<Self> {
+        let low = |register: Register| {
+            let high = matches!(register, Register::AH | Register::BH | Register::CH | Register::DH);
+            let number = u8::try_from(register.full_register().number()).ok()?;
+            (register.is_gpr() && !high).then_some((number, u8::try_from(register.size()).ok()?))
+        };
+        let load = |sign| {
+            let (register, bytes) = low(instruction.op0_register())?;
+            Some(Way::Load { register, bytes, sign })
+        };
+        let way = match (instruction.mnemonic(), instruction.op0_kind(), instruction.op1_kind()) {
+            (Mnemonic::Mov | Mnemonic::Movzx, OpKind::Register, OpKind::Memory) => load(false)?,
+            (Mnemonic::Movsx | Mnemonic::Movsxd, OpKind::Register, OpKind::Memory) => load(true)?,
+            (Mnemonic::Mov, OpKind::Memory, OpKind::Register) => {
+                Way::Store { register: low(instruction.op1_register())?.0 }
+            }
+            (Mnemonic::Mov, OpKind::Memory, _) => Way::StoreConstant { value: instruction.immediate(1) },
+            _ => return None,
+        };
+        let bytes = u8::try_from(instruction.memory_size().size()).ok()?;
+        Some(Self { way, bytes, length: u8::try_from(instruction.len()).ok()? })
+    }
+
+    /// Asks the guest for what lies at `scratch.target`, or tells it; goes on behind the instruction.
+    pub(super) fn perform(self, frame: &mut Frame) -> Flow<u64> {
+        let guest = state().guest();
+        let access = Access { address: scratch().target.get(), bytes: self.bytes };
+        match self.way {
+            Way::Load { register, bytes, sign } => {
+                let value = guest.device_load(access)?;
+                let value = if sign { extended(value, self.bytes) } else { value };
+                load_register(&mut frame.registers.general[usize::from(register)], bytes, value);
+            }
+            Way::Store { register } => {
+                let value = frame.registers.general[usize::from(register)];
+                guest.device_store(access, value)?;
+            }
+            Way::StoreConstant { value } => guest.device_store(access, value)?,
+        }
+        guest.accessed()?;
+        go_on(frame, frame.rip + u64::from(self.length))
+    }
+}
+
+/// The sign of the low `bytes` in all bits above them.
+fn extended(value: u64, bytes: u8) -> u64 {
+    let unused = 64 - 8 * u32::from(bytes);
+    ((value << unused).cast_signed() >> unused).cast_unsigned()
+}
+
+/// Writes the low `bytes` of a register as the processor does: 4 clear the upper half, 1 and 2 leave the rest alone.
+fn load_register(register: &mut u64, bytes: u8, value: u64) {
+    *register = match bytes {
+        8 => value,
+        4 => value & 0xFFFF_FFFF,
+        bytes => {
+            let mask = (1 << (8 * u32::from(bytes))) - 1;
+            *register & !mask | value & mask
+        }
+    };
 }
 
 /// The explicit memory operand; string instructions have none.
@@ -139,7 +249,7 @@ pub(crate) fn operand(instruction: &Instruction) -> Option<Operand> {
         _ => (true, true),
     };
     let bytes = match u8::try_from(instruction.memory_size().size()) {
-        Ok(bytes @ 1..=64) if !moves_by_bit(instruction) => bytes,
+        Ok(bytes @ 1..=64) if !moves_by_bit(instruction) && !processor::is_masked(instruction) => bytes,
         _ => 0,
     };
     Some(Operand { index, bytes, reads, writes })
@@ -151,12 +261,20 @@ fn moves_by_bit(instruction: &Instruction) -> bool {
 }
 
 fn address_of(frame: &Frame, instruction: &Instruction, operand: u32) -> Option<u64> {
-    instruction.virtual_address(operand, 0, |register, _, _| {
-        if register.is_segment_register() {
-            return Some(if register == Register::GS { crate::signals::gs() } else { 0 });
-        }
-        let value = frame.registers.general.get(register.full_register().number())?;
-        Some(if register.is_gpr32() { value & 0xFFFF_FFFF } else { *value })
+    instruction.virtual_address(operand, 0, |register, _, _| self::register(frame, register))
+}
+
+/// What a register adds to an address.
+pub(super) fn register(frame: &Frame, register: Register) -> Option<u64> {
+    if register.is_segment_register() {
+        return Some(if register == Register::GS { crate::signals::gs() } else { 0 });
+    }
+    let value = frame.registers.general.get(register.full_register().number())?;
+    Some(match register {
+        narrow if narrow.is_gpr32() => value & 0xFFFF_FFFF,
+        narrow if narrow.is_gpr16() => value & 0xFFFF,
+        Register::AL => value & 0xFF,
+        _ => *value,
     })
 }
 
@@ -166,10 +284,12 @@ pub(super) fn operand_of(frame: &Frame) -> Option<u64> {
     address_of(frame, &instruction, operand(&instruction)?.index)
 }
 
-fn instruction_at(rip: u64) -> Option<Instruction> {
+pub(super) fn instruction_at(rip: u64) -> Option<Instruction> {
     let mut bytes = [0; 15];
     let available = (1..=15).rev().find(|n| crate::memory::read(rip, &mut bytes[..*n]).is_ok())?;
-    Some(iced_x86::Decoder::with_ip(64, &bytes[..available], rip, 0).decode())
+    let cpu = state().cpu.get();
+    let mut decoder = iced_x86::Decoder::with_ip(64, &bytes[..available], rip, cpu.decoding());
+    Some(cpu.understood(decoder.decode()))
 }
 
 fn is_string(instruction: &Instruction) -> bool {

@@ -24,7 +24,7 @@ pub(crate) struct Stubs {
     pub(crate) enter: u64,
     /// Switches to the driver's stack and jumps to `scratch.resume`.
     pub(crate) resume: u64,
-    /// Switches to the driver's stack and returns as a driver's `ret` does.
+    /// Switches to the driver's stack, whose pointer is in `r11`, and returns from an export.
     pub(crate) gate_return: u64,
     /// Goes to `dirql_gate`; `eax` is the export's number.
     gate: u64,
@@ -38,6 +38,7 @@ pub(crate) struct Stubs {
 pub(crate) fn write(return_miss: u32) -> Stubs {
     scratch().exit_entry.set(frame::dirql_exit as *const () as u64);
     scratch().gate_entry.set(frame::dirql_gate as *const () as u64);
+    scratch().host_mxcsr.set(frame::host_mxcsr());
     scratch().returned_entry.set(frame::dirql_returned as *const () as u64);
     let mut e = Emitter::new(CACHE.base);
 
@@ -47,7 +48,7 @@ pub(crate) fn write(return_miss: u32) -> Stubs {
     e.jump_through(EXIT_ENTRY);
 
     let gate = e.here();
-    e.store(SAVED_RSP, RSP);
+    e.bytes(&[0x49, 0x89, 0xE3]); // mov r11, rsp
     e.load(RSP, FRAME);
     e.jump_through(GATE_ENTRY);
 
@@ -69,14 +70,18 @@ pub(crate) fn write(return_miss: u32) -> Stubs {
     e.jump_through(RESUME);
 
     let gate_return = e.here();
-    e.load(RSP, SAVED_RSP);
-    let _ = return_sequence(&mut e, |e| exit_stub(e, return_miss));
+    return_from_gate(&mut e, return_miss);
 
     let mut stubs =
         Stubs { enter, resume, gate_return, gate, landing, next_thunk: e.here().next_multiple_of(16) };
     stubs.next_thunk = stubs.next_thunk.max(CACHE.base + 0x400);
     stubs.enter_in_table();
     stubs
+}
+
+/// Whether a translated address is an export's.
+pub(crate) fn is_thunk(translated: u64) -> bool {
+    translated < CACHE.base + PERMANENT
 }
 
 impl Stubs {
@@ -104,10 +109,15 @@ pub(crate) fn exit_stub(e: &mut Emitter, number: u32) {
     e.jump(EXIT);
 }
 
-/// Behind a translated call: puts the original return address over the translated one that the call has pushed.
+/// Behind a translated call: puts the original return address over the translated one that the call has pushed. In images
+/// only the low half differs.
 pub(crate) fn original_return_address(e: &mut Emitter, address: u64) {
-    e.bytes(&[0xC7, 0x04, 0x24]);
+    e.bytes(&[0xC7, 0x04, 0x24]); // mov dword [rsp], low half
     e.bytes(&low(address));
+    if !table::covers(address) {
+        e.bytes(&[0xC7, 0x44, 0x24, 0x04]); // mov dword [rsp+4], upper half
+        e.bytes(&low(address >> 32));
+    }
 }
 
 /// At a landing pad: the slot that `ret` has consumed holds the original address again, for whoever reads below `rsp`.
@@ -140,6 +150,39 @@ pub(crate) fn return_sequence(e: &mut Emitter, miss: impl FnOnce(&mut Emitter)) 
     e.bytes(&[0xC3]);
     (loads, end)
 }
+
+/// The way back from an export, with the driver's stack pointer in `r11`: a `ret` as above, in which the volatile registers
+/// and the flags are ours to use, and end as zeros.
+fn return_from_gate(e: &mut Emitter, return_miss: u32) {
+    e.bytes(&[0x4C, 0x89, 0xDC]); // mov rsp, r11
+    e.bytes(&[0x8B, 0x14, 0x24]); // mov edx, [rsp]
+    e.bytes(&[0x81, 0x7C, 0x24, 0x04]); // cmp dword [rsp+4], upper half
+    e.bytes(&UPPER_HALF.to_le_bytes());
+    let elsewhere = e.jump_if_hole(NOT_EQUAL);
+    e.constant(RCX, TABLE.base);
+    e.bytes(&[0x8B, 0x4C, 0xD1, 0x04]); // mov ecx, [rcx+rdx*8+4]
+    e.bytes(&[0x85, 0xC9]); // test ecx, ecx
+    let unknown = e.jump_if_hole(EQUAL);
+    e.constant(RDX, IMAGES.base);
+    e.bytes(&[0x48, 0x01, 0xD1]); // add rcx, rdx
+    e.bytes(&[0x48, 0x89, 0x0C, 0x24]); // mov [rsp], rcx
+    scrub(e);
+    e.bytes(&[0xC3]);
+    let miss = e.here();
+    e.fill(elsewhere, miss);
+    e.fill(unknown, miss);
+    scrub(e);
+    exit_stub(e, return_miss);
+}
+
+/// `xor` of `ecx`, `edx` and `r11d`.
+fn scrub(e: &mut Emitter) {
+    e.bytes(&[0x31, 0xC9, 0x31, 0xD2, 0x45, 0x31, 0xDB]);
+}
+
+/// Conditions' numbers in encodings.
+const EQUAL: u8 = 4;
+const NOT_EQUAL: u8 = 5;
 
 /// With the target's halves in `edx` and `ecx`: finds the translated target, leaves it in `scratch.jump` and restores
 /// `rcx` and `rdx`; or restores them and runs `miss`.

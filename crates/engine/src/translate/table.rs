@@ -20,8 +20,13 @@ pub(crate) enum Column {
 /// The upper half that all addresses of images and cache share.
 pub(crate) const UPPER_HALF: u32 = (IMAGES.base >> 32) as u32;
 
+/// Whether there is an entry for this address.
+pub(crate) fn covers(original: u64) -> bool {
+    original >> 32 == u64::from(UPPER_HALF)
+}
+
 fn slot(original: u64, column: Column) -> Option<*mut u32> {
-    if original >> 32 != u64::from(UPPER_HALF) {
+    if !covers(original) {
         return None;
     }
     let offset = (original & 0xFFFF_FFFF) * 8 + if column == Column::Return { 4 } else { 0 };

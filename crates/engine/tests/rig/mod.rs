@@ -6,7 +6,11 @@ pub(crate) mod native;
 use std::cell::{Cell, RefCell};
 
 use engine::windows::{IMAGES, PAGE, SYSTEM};
-use engine::{Access, Args, Engine, Fault, Flow, Guest, Leave, Protection, Special, Stack, StrandId};
+use engine::{Access, Args, Engine, Fault, Flow, Guest, Leave, Protection, Special, Stack, StrandId, Touch};
+
+/// The tests that `checked.rs` takes in once more run in checked machines there.
+const CHECKED: bool =
+    matches!(module_path!().as_bytes(), [b'c', b'h', b'e', b'c', b'k', b'e', b'd', b':', ..]);
 
 /// Where the code goes.
 pub(crate) const CODE: u64 = IMAGES.base + 0x1000_0000;
@@ -23,6 +27,10 @@ pub(crate) const STACK_SIZE: u64 = 24 << 10;
 
 /// Called at the end of a slice.
 pub(crate) type Hook = Box<dyn Fn(&Rig) -> Flow<()>>;
+/// Called for a fault, after it was noted.
+pub(crate) type OnFault = Box<dyn Fn(&Rig, &Fault) -> Leave>;
+/// Called before an interlocked instruction that is watched.
+pub(crate) type BeforeInterlocked = Box<dyn Fn(&Rig) -> Flow<()>>;
 /// Called for an export.
 pub(crate) type Export = Box<dyn Fn(&Rig, u32, &Args) -> Flow<u64>>;
 
@@ -30,30 +38,57 @@ pub(crate) type Export = Box<dyn Fn(&Rig, u32, &Args) -> Flow<u64>>;
 pub(crate) struct Rig {
     pub(crate) engine: Engine,
     pub(crate) log: RefCell<Vec<String>>,
-    pub(crate) irql: Cell<u8>,
     pub(crate) interrupt_flag: Cell<bool>,
     pub(crate) fault: RefCell<Option<Fault>>,
     pub(crate) device: RefCell<Vec<u8>>,
     /// Called at the end of each slice; sets the next.
     pub(crate) on_slice: RefCell<Option<Hook>>,
     pub(crate) export: RefCell<Option<Export>>,
+    pub(crate) before_interlocked: RefCell<Option<BeforeInterlocked>>,
+    pub(crate) on_fault: RefCell<Option<OnFault>>,
+    /// Touches of marked memory, each with the time.
+    pub(crate) touches: RefCell<Vec<(Touch, u64)>>,
+    /// What is answered to them.
+    pub(crate) may_touch: Cell<bool>,
     next_physical: Cell<u64>,
+    /// Writes nothing down: for measuring.
+    quiet: Cell<bool>,
 }
 
 impl Rig {
+    /// A machine for measuring: as [`Rig::new`], and it writes nothing down.
+    pub(crate) fn quiet(code: &[u8]) -> Self {
+        let rig = Self::new(code);
+        rig.quiet.set(true);
+        rig
+    }
+
     /// A machine whose code page holds `code`.
     pub(crate) fn new(code: &[u8]) -> Self {
-        let engine = Engine::start().expect("one test, one process: run them by cargo nextest");
+        if CHECKED { Self::checked(code) } else { Self::on(Engine::start(), code) }
+    }
+
+    /// As [`Rig::new`], a machine whose translations are checked.
+    pub(crate) fn checked(code: &[u8]) -> Self {
+        Self::on(Engine::start_checked(), code)
+    }
+
+    fn on(engine: Result<Engine, engine::StartError>, code: &[u8]) -> Self {
+        let engine = engine.expect("one test, one process: run them by cargo nextest");
         let rig = Self {
             engine,
             log: RefCell::default(),
-            irql: Cell::new(0),
             interrupt_flag: Cell::new(true),
             fault: RefCell::default(),
             device: RefCell::new(vec![0; 4096]),
             on_slice: RefCell::default(),
             export: RefCell::default(),
+            before_interlocked: RefCell::default(),
+            on_fault: RefCell::default(),
+            touches: RefCell::default(),
+            may_touch: Cell::new(true),
             next_physical: Cell::new(0x10_0000),
+            quiet: Cell::new(false),
         };
         rig.map(DATA, DATA_SIZE);
         rig.map(STACK_TOP - STACK_SIZE, STACK_SIZE);
@@ -75,6 +110,19 @@ impl Rig {
         self.engine.protect(address, length, Protection::READ_EXECUTE);
     }
 
+    /// Lays an image at `CODE`, its sections with their own protections.
+    pub(crate) fn load_image(&self, image: &image::Image) {
+        let bytes = image.load_at(CODE).unwrap();
+        self.map(CODE + PAGE, (bytes.len() as u64).next_multiple_of(PAGE) - PAGE);
+        self.engine.protect(CODE, PAGE, Protection::READ_WRITE);
+        self.engine.write_bytes(CODE, &bytes).unwrap();
+        for range in image.protections() {
+            let image::Protection { read, write, execute } = range.protection;
+            let size = u64::from(range.size).next_multiple_of(PAGE);
+            self.engine.protect(CODE + u64::from(range.rva), size, Protection { read, write, execute });
+        }
+    }
+
     pub(crate) fn call(&self, arguments: &[u64]) -> Flow<u64> {
         self.call_at(CODE, arguments)
     }
@@ -88,8 +136,10 @@ impl Rig {
         self.fault.borrow().expect("a fault was expected")
     }
 
-    fn note(&self, text: String) {
-        engine::outside(|| self.log.borrow_mut().push(text));
+    fn note(&self, text: impl FnOnce() -> String) {
+        if !self.quiet.get() {
+            engine::outside(|| self.log.borrow_mut().push(text()));
+        }
     }
 
     pub(crate) fn log(&self) -> Vec<String> {
@@ -121,26 +171,26 @@ impl Guest for Rig {
     }
 
     fn port_read(&self, port: u16, bytes: u8) -> Flow<u32> {
-        self.note(format!("in {port:#x} {bytes}"));
+        self.note(|| format!("in {port:#x} {bytes}"));
         Ok(0x1122_3344)
     }
 
     fn port_write(&self, port: u16, bytes: u8, value: u32) -> Flow<()> {
-        self.note(format!("out {port:#x} {bytes} {value:#x}"));
+        self.note(|| format!("out {port:#x} {bytes} {value:#x}"));
         Ok(())
     }
 
     fn device_read(&self, access: Access, data: &mut [u8]) -> Flow<()> {
         let offset = (access.address & 0xFFF) as usize;
         data.copy_from_slice(&self.device.borrow()[offset..offset + data.len()]);
-        self.note(format!("read {:#x} {}", access.address, access.bytes));
+        self.note(|| format!("read {:#x} {}", access.address, access.bytes));
         Ok(())
     }
 
     fn device_write(&self, access: Access, data: &[u8]) -> Flow<()> {
         let offset = (access.address & 0xFFF) as usize;
         self.device.borrow_mut()[offset..offset + data.len()].copy_from_slice(data);
-        self.note(format!("write {:#x} {} {data:x?}", access.address, access.bytes));
+        self.note(|| format!("write {:#x} {} {data:x?}", access.address, access.bytes));
         Ok(())
     }
 
@@ -148,12 +198,9 @@ impl Guest for Rig {
         Ok(())
     }
 
-    fn irql(&self) -> u8 {
-        self.irql.get()
-    }
-
     fn set_irql(&self, level: u64) -> Flow<()> {
-        self.irql.set(u8::try_from(level).unwrap());
+        self.note(|| format!("level {level}"));
+        self.engine.set_level(u8::try_from(level).unwrap());
         Ok(())
     }
 
@@ -171,13 +218,28 @@ impl Guest for Rig {
     }
 
     fn special(&self, special: Special) -> Flow<u64> {
-        self.note(format!("{special:?}"));
+        self.note(|| format!("{special:?}"));
         Ok(0x0123_4567_89AB_CDEF)
+    }
+
+    fn before_interlocked(&self) -> Flow<()> {
+        match &*self.before_interlocked.borrow() {
+            Some(hook) => hook(self),
+            None => Ok(()),
+        }
+    }
+
+    fn touched(&self, touch: &Touch) -> Flow<()> {
+        engine::outside(|| self.touches.borrow_mut().push((*touch, self.engine.now())));
+        if self.may_touch.get() { Ok(()) } else { Err(Leave::Stop) }
     }
 
     fn fault(&self, fault: &Fault) -> Leave {
         *self.fault.borrow_mut() = Some(*fault);
-        Leave::Stop
+        match &*self.on_fault.borrow() {
+            Some(on_fault) => on_fault(self, fault),
+            None => Leave::Stop,
+        }
     }
 }
 
@@ -186,4 +248,18 @@ pub(crate) fn assemble(build: impl FnOnce(&mut iced_x86::code_asm::CodeAssembler
     let mut a = iced_x86::code_asm::CodeAssembler::new(64).unwrap();
     build(&mut a);
     a.assemble(CODE).unwrap()
+}
+
+/// The same, at any address.
+pub(crate) fn assemble_at(at: u64, build: impl FnOnce(&mut iced_x86::code_asm::CodeAssembler)) -> Vec<u8> {
+    let mut a = iced_x86::code_asm::CodeAssembler::new(64).unwrap();
+    build(&mut a);
+    a.assemble(at).unwrap()
+}
+
+/// `opcode` with a RIP-relative operand, at `at`: iced's assembler makes them of labels only.
+pub(crate) fn relative(at: u64, opcode: &[u8], operand: u64) -> Vec<u8> {
+    let next = at + opcode.len() as u64 + 4;
+    let displacement = i32::try_from(operand.wrapping_sub(next).cast_signed()).expect("within 2 GiB");
+    [opcode, &displacement.to_le_bytes()].concat()
 }

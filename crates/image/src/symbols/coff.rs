@@ -1,7 +1,8 @@
 //! Names from the COFF symbol table, which mingw and debug builds leave in the image.
 //!
 //! As the Microsoft page "PE Format" has it under "COFF Symbol Table". A damaged table has no names; debugging symbols
-//! (`.bf`, `.ef`, files) are not read.
+//! (`.bf`, `.ef`, files) are not read. Of static functions whose names begin with L there are none: mingw's assembler takes
+//! them for labels.
 
 use object::pe::{IMAGE_SYM_CLASS_EXTERNAL, IMAGE_SYM_CLASS_STATIC, IMAGE_SYM_DTYPE_FUNCTION};
 use object::read::coff::{CoffHeader, Symbol as _};

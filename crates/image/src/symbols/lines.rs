@@ -1,126 +1,96 @@
 //! Line numbers: from which file and line the code at an address was compiled.
 //!
-//! As LLVM's page "The Module Information Stream" and the CodeView `DEBUG_S_LINES` and `DEBUG_S_FILECHKSMS` subsections have
-//! them. Columns and inlined calls are not read.
+//! From the PDB, or else from the image's own DWARF. Columns and inlined calls are not read. They are read apart from the
+//! names, because only a finding asks for them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use super::SourceLine;
-use super::reader::Reader;
-use super::records::rva;
-use crate::memory::MAX_NAME;
-use crate::sections::Section;
-
-const LINES: u32 = 0xf2;
-const FILE_CHECKSUMS: u32 = 0xf4;
-/// Line numbers from here on mean code that no line stands for.
-const HIDDEN: u32 = 0xf0_0f00;
+use super::{dwarf, pdb};
+use crate::image::Image;
 
 /// Lines of an image by address, and their files.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Lines {
+pub struct Lines {
     rows: Vec<Row>,
     files: Vec<String>,
+    known: BTreeMap<String, usize>,
+}
+
+/// A place in the driver's source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SourceLine<'s> {
+    /// The file, a path of the build machine.
+    pub file: &'s str,
+    /// Counted from 1.
+    pub line: u32,
 }
 
 /// From `rva` up to `end`, code of one line.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Row {
-    rva: u32,
-    end: u32,
-    file: usize,
-    line: u32,
+pub(super) struct Row {
+    pub(super) rva: u32,
+    pub(super) end: u32,
+    pub(super) file: usize,
+    pub(super) line: u32,
 }
 
 impl Lines {
+    /// The lines of `image`, from its PDB's bytes, if they are given, else from its DWARF. Of what is damaged there are
+    /// none.
+    #[must_use]
+    pub fn new(image: &Image, pdb: Option<&[u8]>) -> Self {
+        match pdb {
+            Some(pdb) => pdb::lines(image, pdb).unwrap_or_default(),
+            None => dwarf::read(image),
+        }
+    }
+
     /// The line of the code at `rva`.
-    pub(super) fn at(&self, rva: u32) -> Option<SourceLine<'_>> {
+    #[must_use]
+    pub fn at(&self, rva: u32) -> Option<SourceLine<'_>> {
         let after = self.rows.partition_point(|row| row.rva <= rva);
-        let row = self.rows.get(after.checked_sub(1)?).filter(|row| rva < row.end && row.line < HIDDEN)?;
+        let row = self.rows.get(after.checked_sub(1)?).filter(|row| rva < row.end)?;
         Some(SourceLine { file: self.files.get(row.file)?, line: row.line })
     }
-}
 
-/// Collects the lines of one module after another.
-pub(super) struct Collector<'p> {
-    /// The PDB's string table.
-    names: &'p [u8],
-    sections: &'p [Section],
-    /// Files by the offset of their name.
-    known: BTreeMap<u32, usize>,
-    lines: Lines,
-}
-
-impl<'p> Collector<'p> {
-    /// `names` are the bytes of the PDB's string table.
-    pub(super) fn new(names: &'p [u8], sections: &'p [Section]) -> Self {
-        Self { names, sections, known: BTreeMap::new(), lines: Lines::default() }
+    /// How many rows there are.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
     }
 
-    /// Reads the C13 line information of a module; what comes after a damaged part is not read.
-    pub(super) fn module(&mut self, c13: &[u8]) {
-        let subsections = subsections(c13);
-        let checksums =
-            subsections.iter().find(|(kind, _)| *kind == FILE_CHECKSUMS).map_or(&[][..], |(_, data)| data);
-        for (_, data) in subsections.iter().filter(|(kind, _)| *kind == LINES) {
-            self.section_lines(Reader(data), checksums);
-        }
+    /// How many files there are.
+    pub(super) fn files(&self) -> usize {
+        self.files.len()
     }
 
-    /// Every line, by address.
-    pub(super) fn finish(mut self) -> Lines {
-        self.lines.rows.sort_unstable();
-        self.lines.rows.dedup_by_key(|row| row.rva);
-        self.lines
-    }
-
-    fn section_lines(&mut self, mut reader: Reader<'_>, checksums: &[u8]) -> Option<()> {
-        let (offset, section, _flags, size) = (reader.u32()?, reader.u16()?, reader.u16()?, reader.u32()?);
-        let start = rva(self.sections, section, offset)?;
-        let end = start.checked_add(size)?;
-        loop {
-            let (file, count, length) = (reader.u32()?, reader.u32()? as usize, reader.u32()? as usize);
-            let mut block = Reader(reader.bytes(length.checked_sub(12)?)?);
-            let rows = block.bytes(count.checked_mul(8)?)?.as_chunks::<8>().0;
-            let Some(file) = self.file(checksums, file) else { continue };
-            for (index, row) in rows.iter().enumerate() {
-                let next = rows.get(index + 1).map_or(end, |next| start.saturating_add(offset_of(next)));
-                let rva = start.saturating_add(offset_of(row));
-                let [_, _, _, _, a, b, c, _] = *row;
-                let line = u32::from_le_bytes([a, b, c, 0]);
-                if rva < end {
-                    self.lines.rows.push(Row { rva, end: next.clamp(rva, end), file, line });
-                }
-            }
-        }
-    }
-
-    /// The file whose checksum entry is at `offset`.
-    fn file(&mut self, checksums: &[u8], offset: u32) -> Option<usize> {
-        let name = Reader(checksums.get(offset as usize..)?).u32()?;
+    /// The number of the file of this name.
+    pub(super) fn file(&mut self, name: String) -> usize {
         if let Some(&file) = self.known.get(&name) {
-            return Some(file);
+            return file;
         }
-        let text = Reader(self.names.get(name as usize..)?).text().filter(|text| text.len() <= MAX_NAME)?;
-        let file = self.lines.files.len();
-        self.lines.files.push(String::from_utf8_lossy(text).into_owned());
+        let file = self.files.len();
+        self.files.push(name.clone());
         self.known.insert(name, file);
-        Some(file)
+        file
+    }
+
+    /// Adds a row; one of no bytes says nothing.
+    pub(super) fn push(&mut self, row: Row) {
+        if row.rva < row.end {
+            self.rows.push(row);
+        }
+    }
+
+    /// Puts the rows in order: of several that begin at one address, the shortest counts.
+    pub(super) fn sort(&mut self) {
+        self.rows.sort_unstable();
+        self.rows.dedup_by_key(|row| row.rva);
     }
 }
 
-fn offset_of(row: &[u8; 8]) -> u32 {
-    let [a, b, c, d, ..] = *row;
-    u32::from_le_bytes([a, b, c, d])
-}
-
-fn subsections(c13: &[u8]) -> Vec<(u32, &[u8])> {
-    let mut reader = Reader(c13);
-    let mut found = Vec::new();
-    while let Some(kind) = reader.u32() {
-        let Some(data) = reader.sized() else { break };
-        found.push((kind, data));
-        reader.align(c13);
+impl fmt::Display for SourceLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
     }
-    found
 }

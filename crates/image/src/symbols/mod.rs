@@ -1,9 +1,11 @@
-//! Names for addresses: which function (or variable) an RVA is in, and from which source line it came.
+//! Names for addresses: which function (or variable) an RVA is in; and, read apart, from which source line it came.
 //!
 //! From the PDB if one is given, the COFF symbol table (mingw), and the exports; where none knows, the caller writes
-//! `name.sys+0x…`. DWARF line numbers, which mingw writes, are not read.
+//! `name.sys+0x…`. DWARF's names are not read: who writes them writes the COFF table too.
 
+mod c13;
 pub(crate) mod coff;
+mod dwarf;
 mod lines;
 mod msf;
 mod pdb;
@@ -16,7 +18,7 @@ use crate::error::ImageError;
 use crate::exports::ExportTarget;
 use crate::image::Image;
 use crate::unwind::FunctionEntry;
-use lines::Lines;
+pub use lines::{Lines, SourceLine};
 
 /// What is known of an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,17 +27,6 @@ pub struct Symbol<'s> {
     pub name: &'s str,
     /// Bytes from its beginning.
     pub offset: u32,
-    /// The source line.
-    pub line: Option<SourceLine<'s>>,
-}
-
-/// A place in the driver's source.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SourceLine<'s> {
-    /// The file, a path of the build machine.
-    pub file: &'s str,
-    /// Counted from 1.
-    pub line: u32,
 }
 
 impl fmt::Display for Symbol<'_> {
@@ -44,10 +35,7 @@ impl fmt::Display for Symbol<'_> {
         if self.offset != 0 {
             write!(f, "+{:#x}", self.offset)?;
         }
-        match self.line {
-            Some(SourceLine { file, line }) => write!(f, " ({file}:{line})"),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -79,7 +67,6 @@ pub(crate) enum Source {
 pub struct Symbols {
     /// By address; of several for one, the best first.
     names: Vec<Named>,
-    lines: Lines,
     /// RVAs where a section ends and so does every name in it.
     ends: Vec<(u32, u32)>,
 }
@@ -91,19 +78,15 @@ impl Symbols {
     /// If `pdb` is no PDB, a damaged one, or not the one that was written when `image` was linked.
     pub fn new(image: &Image, pdb: Option<&[u8]>) -> Result<Self, ImageError> {
         let mut names = image.coff_names.clone();
-        let mut lines = Lines::default();
         if let Some(pdb) = pdb {
-            let of_pdb = pdb::read(image, pdb);
-            let (found, its_lines) =
-                of_pdb.map_err(|problem| ImageError { image: image.name().into(), problem })?;
-            names.extend(found);
-            lines = its_lines;
+            let found = pdb::names(image, pdb);
+            names.extend(found.map_err(|problem| ImageError { image: image.name().into(), problem })?);
         }
         names.extend(exported(image));
         names.extend(nameless(image, &names));
         names.sort_unstable();
         let ends = image.sections().iter().map(|section| (section.rva, section.end())).collect();
-        Ok(Self { names, lines, ends })
+        Ok(Self { names, ends })
     }
 
     /// What `rva` is in: the nearest name at or before it in the same section, unless the function table says that another
@@ -118,7 +101,7 @@ impl Symbols {
         if named.rva < *start || named.source == Source::Nobody {
             return None;
         }
-        Some(Symbol { name: &named.name, offset: rva - named.rva, line: self.lines.at(rva) })
+        Some(Symbol { name: &named.name, offset: rva - named.rva })
     }
 
     /// The RVA of the function or variable of this name; the lowest, if several have it.

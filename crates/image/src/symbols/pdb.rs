@@ -4,39 +4,67 @@
 //! images that were rearranged after linking (OMAP). It is read here rather than by a crate: `pdb2` can be made to panic and
 //! to allocate without bound by a damaged file, `ms-pdb` brings forty crates.
 
-use super::lines::{Collector, Lines};
+use super::c13::Collector;
+use super::lines::Lines;
 use super::msf::Streams;
 use super::reader::Reader;
 use super::{Named, records};
 use crate::debug::guid_text;
 use crate::error::Problem;
 use crate::image::Image;
-use crate::sections::Section;
 
 const INFO: usize = 1;
 const DEBUG_INFORMATION: usize = 3;
 /// Bytes of a module's entry before its names.
 const MODULE: usize = 64;
 
-/// Names and lines, by no order.
-pub(super) fn read(image: &Image, pdb: &[u8]) -> Result<(Vec<Named>, Lines), Problem> {
-    let Some(reference) = image.pdb() else { return Err(Problem::NoPdbReference) };
-    let mut streams = Streams::open(pdb)?;
-    let info = Info::read(&streams.read(INFO)?).ok_or(Problem::DamagedPdb("the information stream"))?;
-    let stream = streams.read(DEBUG_INFORMATION)?;
-    let debug = DebugInformation::read(&stream).ok_or(Problem::DamagedPdb("the debug information stream"))?;
-    if (info.guid, debug.age) != (reference.guid, reference.age) {
-        let found = format!("{}, age {}", guid_text(&info.guid), debug.age);
-        return Err(Problem::PdbOfAnother { wanted: reference.to_string(), found });
-    }
-    let names = streams.read(info.names_stream.unwrap_or(usize::MAX))?;
-    let mut lines = Collector::new(names.get(12..).unwrap_or_default(), image.sections());
+/// The names, by no order.
+pub(super) fn names(image: &Image, pdb: &[u8]) -> Result<Vec<Named>, Problem> {
+    let mut database = Database::open(image, pdb)?;
     let mut found = Vec::new();
-    records::read(&streams.read(debug.records.into())?, image.sections(), &mut found);
-    for module in modules(debug.modules) {
-        module.read(&mut streams, image.sections(), &mut found, &mut lines)?;
+    records::read(&database.streams.read(database.records.into())?, image.sections(), &mut found);
+    for module in modules(&database.modules) {
+        let stream = module.open(&mut database.streams)?;
+        records::read(module.symbols(&stream)?, image.sections(), &mut found);
     }
-    Ok((found, lines.finish()))
+    Ok(found)
+}
+
+/// The lines.
+pub(super) fn lines(image: &Image, pdb: &[u8]) -> Result<Lines, Problem> {
+    let mut database = Database::open(image, pdb)?;
+    let names = database.streams.read(database.names_stream.unwrap_or(usize::MAX))?;
+    let mut lines = Collector::new(names.get(12..).unwrap_or_default(), image.sections());
+    for module in modules(&database.modules) {
+        let stream = module.open(&mut database.streams)?;
+        lines.module(module.lines(&stream)?);
+    }
+    Ok(lines.finish())
+}
+
+/// A PDB that is the image's own.
+struct Database<'p> {
+    streams: Streams<'p>,
+    names_stream: Option<usize>,
+    records: u16,
+    modules: Vec<u8>,
+}
+
+impl<'p> Database<'p> {
+    fn open(image: &Image, pdb: &'p [u8]) -> Result<Self, Problem> {
+        let Some(reference) = image.pdb() else { return Err(Problem::NoPdbReference) };
+        let mut streams = Streams::open(pdb)?;
+        let info = Info::read(&streams.read(INFO)?).ok_or(Problem::DamagedPdb("the information stream"))?;
+        let stream = streams.read(DEBUG_INFORMATION)?;
+        let debug =
+            DebugInformation::read(&stream).ok_or(Problem::DamagedPdb("the debug information stream"))?;
+        if (info.guid, debug.age) != (reference.guid, reference.age) {
+            let found = format!("{}, age {}", guid_text(&info.guid), debug.age);
+            return Err(Problem::PdbOfAnother { wanted: reference.to_string(), found });
+        }
+        let (records, modules) = (debug.records, debug.modules.to_vec());
+        Ok(Self { streams, names_stream: info.names_stream, records, modules })
+    }
 }
 
 /// The stream that says which PDB this is.
@@ -92,7 +120,7 @@ impl<'s> DebugInformation<'s> {
     }
 }
 
-/// One object file that went into the image.
+/// One object file that went into the image, and has a stream.
 struct Module {
     stream: u16,
     symbols: usize,
@@ -100,25 +128,24 @@ struct Module {
     c13: usize,
 }
 
+const DAMAGED_MODULE: Problem = Problem::DamagedPdb("a module's stream");
+
 impl Module {
-    fn read(
-        &self,
-        streams: &mut Streams<'_>,
-        sections: &[Section],
-        names: &mut Vec<Named>,
-        lines: &mut Collector<'_>,
-    ) -> Result<(), Problem> {
-        let stream = match self.stream {
-            u16::MAX => return Ok(()),
-            number => streams.read(number.into())?,
-        };
-        let mut reader = Reader(&stream);
-        let damaged = || Problem::DamagedPdb("a module's stream");
-        let symbols = reader.bytes(self.symbols).ok_or_else(damaged)?;
-        records::read(symbols.get(4..).unwrap_or_default(), sections, names);
-        reader.bytes(self.c11).ok_or_else(damaged)?;
-        lines.module(reader.bytes(self.c13).ok_or_else(damaged)?);
-        Ok(())
+    /// Its stream.
+    fn open(&self, streams: &mut Streams<'_>) -> Result<Vec<u8>, Problem> {
+        streams.read(self.stream.into())
+    }
+
+    /// Its symbol records.
+    fn symbols<'s>(&self, stream: &'s [u8]) -> Result<&'s [u8], Problem> {
+        Ok(stream.get(..self.symbols).ok_or(DAMAGED_MODULE)?.get(4..).unwrap_or_default())
+    }
+
+    /// Its C13 line information.
+    fn lines<'s>(&self, stream: &'s [u8]) -> Result<&'s [u8], Problem> {
+        let start = self.symbols.checked_add(self.c11);
+        let range = start.and_then(|start| Some(start..start.checked_add(self.c13)?));
+        range.and_then(|range| stream.get(range)).ok_or(DAMAGED_MODULE)
     }
 }
 
@@ -141,5 +168,5 @@ fn module(entry: &[u8]) -> Option<Module> {
     reader.bytes(34)?;
     let stream = reader.u16()?;
     let (symbols, c11, c13) = (reader.u32()? as usize, reader.u32()? as usize, reader.u32()? as usize);
-    Some(Module { stream, symbols, c11, c13 })
+    (stream != u16::MAX).then_some(Module { stream, symbols, c11, c13 })
 }

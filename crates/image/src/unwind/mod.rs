@@ -11,6 +11,7 @@ pub use entry::FunctionEntry;
 pub use info::Handler;
 
 use crate::image::Image;
+use crate::runtime_functions::RuntimeFunction;
 use epilog::Epilog;
 use info::{Operation, UnwindInfo};
 
@@ -64,6 +65,32 @@ pub fn step(
         frame.registers.rip = frame.pop(read)?;
     }
     Some(frame.registers)
+}
+
+/// What exception handling asks of the frame that an instruction is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Establisher {
+    /// The function, or its fragment, in the exception directory.
+    pub function: RuntimeFunction,
+    /// The handler to be asked: none in a prolog or an epilog, whose frame is not whole.
+    pub handler: Option<Handler>,
+    /// What the handler calls the frame: the stack pointer after the prolog's allocation.
+    pub frame: u64,
+}
+
+/// The frame that `registers.rip` is in, an address within `image` loaded at `base`.
+///
+/// `None` if the function has no unwind data, and so no frame of its own, or damaged ones.
+#[must_use]
+pub fn establisher(image: &Image, base: u64, registers: &UnwindRegisters) -> Option<Establisher> {
+    let rva = u32::try_from(registers.rip.checked_sub(base)?).ok().filter(|&rva| rva < image.size())?;
+    let entry = FunctionEntry::find(image, rva)?;
+    let whole = !entry.in_prolog(rva) && Epilog::at(image, &entry, rva, registers).is_none();
+    Some(Establisher {
+        function: entry.function,
+        handler: entry.handler().filter(|_| whole),
+        frame: if whole { entry.establisher_frame(registers) } else { registers.rsp() },
+    })
 }
 
 /// The frame as it is undone.

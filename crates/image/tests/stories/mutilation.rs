@@ -3,7 +3,7 @@
 //! The copies are the same in every run. A failure is a panic; it names the image, the copy's number and the change.
 
 use image::unwind::{FunctionEntry, RSP, UnwindRegisters, step};
-use image::{Image, Symbols};
+use image::{Image, Lines, Symbols};
 
 use crate::assemble::{DATA, READ_ONLY, tiny, words};
 use crate::{mingw, rustc};
@@ -169,18 +169,64 @@ fn a_mutilated_pdb_is_refused_or_read() {
     survives("lines.sys", &file);
     let image = Image::parse("lines.sys", &file).unwrap();
     let mut random = Random(0x0fed_cba9_8765_4321);
-    let mut read = 0;
+    let (mut read, mut with_lines) = (0, 0);
     for copy in 0..COPIES {
         let mut mutilated = pdb.clone();
         let changes = mutilate(&mut mutilated, &mut random);
-        let symbols = std::panic::catch_unwind(|| Symbols::new(&image, Some(&mutilated)));
-        if let Ok(symbols) = symbols.unwrap_or_else(|_| panic!("lines.pdb, copy {copy}: {changes}")) {
-            read += 1;
-            (0..image.size())
-                .step_by(16)
-                .for_each(|rva| drop(symbols.lookup(rva).map(|symbol| symbol.to_string())));
-        }
+        let read_all = || (Symbols::new(&image, Some(&mutilated)).ok(), Lines::new(&image, Some(&mutilated)));
+        let (symbols, lines) = std::panic::catch_unwind(read_all)
+            .unwrap_or_else(|_| panic!("lines.pdb, copy {copy}: {changes}"));
+        with_lines += u32::from((0..image.size()).step_by(16).any(|rva| lines.at(rva).is_some()));
+        let Some(symbols) = symbols else { continue };
+        read += 1;
+        (0..image.size())
+            .step_by(16)
+            .for_each(|rva| drop(symbols.lookup(rva).map(|symbol| symbol.to_string())));
     }
+    assert!((COPIES / 20..COPIES).contains(&with_lines), "{with_lines} of {COPIES} have lines");
     assert!((COPIES / 20..COPIES).contains(&read), "{read} of {COPIES} are read");
+    assert!(peak_memory() < MOST_MEMORY, "{} KiB at its peak", peak_memory());
+}
+
+/// As [`mutilate`], in one of the debug sections of an image.
+fn mutilate_debug(file: &mut [u8], ranges: &[std::ops::Range<usize>], random: &mut Random) -> String {
+    let range = ranges[random.below(ranges.len())].clone();
+    // The headers of programs are where a table's size is claimed.
+    let hot = if random.below(2) == 0 { range.start..range.end.min(range.start + 0x80) } else { range };
+    let mut part = file[hot.clone()].to_vec();
+    let changes = mutilate(&mut part, random);
+    part.resize(hot.len(), 0);
+    file[hot.clone()].copy_from_slice(&part);
+    format!("{changes}, from {:#x}", hot.start)
+}
+
+#[test]
+fn mutilated_dwarf_is_read_or_passed_over() {
+    for version in [2, 4, 5] {
+        let more = ["-Wl,--entry,DriverEntry", "-g", &format!("-gdwarf-{version}")];
+        let file = mingw::build(&["plain.c"], &more);
+        let image = Image::parse("plain.sys", &file).unwrap();
+        let debug = image.sections().iter().filter(|section| section.name.starts_with(".debug_line"));
+        let ranges: Vec<_> = debug
+            .map(|section| {
+                section.file_offset as usize..(section.file_offset + section.virtual_size) as usize
+            })
+            .collect();
+        assert!(!ranges.is_empty());
+        let mut random = Random(0x1357_9bdf_0246_8ace);
+        let (mut all, mut some) = (0, 0);
+        for copy in 0..COPIES / 5 {
+            let mut mutilated = file.clone();
+            let changes = mutilate_debug(&mut mutilated, &ranges, &mut random);
+            let image = Image::parse("plain.sys", &mutilated).unwrap();
+            let lines = std::panic::catch_unwind(|| Lines::new(&image, None));
+            let lines = lines.unwrap_or_else(|_| panic!("version {version}, copy {copy}: {changes}"));
+            let known: Vec<_> = (0..image.size()).step_by(32).filter_map(|rva| lines.at(rva)).collect();
+            some += u32::from(!known.is_empty());
+            all += u32::from(!known.is_empty() && known.iter().all(|line| line.file.ends_with("plain.c")));
+        }
+        assert!((COPIES / 20..COPIES / 5).contains(&some), "version {version}: {some} copies have lines");
+        assert!(all < some, "version {version}: names of files are damaged too");
+    }
     assert!(peak_memory() < MOST_MEMORY, "{} KiB at its peak", peak_memory());
 }

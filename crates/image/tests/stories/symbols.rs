@@ -1,6 +1,6 @@
 //! Addresses get the names a driver engineer would give them.
 
-use image::{Image, ImageError, Problem, Symbols};
+use image::{Image, ImageError, Lines, Problem, Symbols};
 
 use crate::assemble::{CODE, EXPORT, READ_ONLY, tiny, words};
 use crate::{mingw, rustc};
@@ -36,7 +36,8 @@ fn a_pdb_gives_names_files_and_lines() {
     let wanted =
         include_str!("../fixtures/lines.rs").lines().position(|line| line.contains("// the line")).unwrap()
             + 1;
-    let lines: Vec<_> = (count..count + 0x20).filter_map(|rva| symbols.lookup(rva)?.line).collect();
+    let lines = Lines::new(&image, Some(&pdb));
+    let lines: Vec<_> = (count..count + 0x20).filter_map(|rva| lines.at(rva)).collect();
     assert!(
         lines.iter().all(|line| line.file.ends_with("lines.rs") || line.file.contains("core")),
         "{lines:?}"
@@ -46,8 +47,35 @@ fn a_pdb_gives_names_files_and_lines() {
         "{lines:?}"
     );
     let entry = symbols.lookup(image.entry_point().unwrap()).unwrap();
-    assert!(entry.to_string().starts_with("lines::DriverEntry ("), "{entry}");
+    assert_eq!(entry.to_string(), "lines::DriverEntry");
     assert!(Symbols::new(&image, None).unwrap().lookup(count).is_none(), "without its PDB nobody knows");
+}
+
+/// The line of `plain.c` with this text, from 1.
+fn line_of(text: &str) -> u32 {
+    let lines = include_str!("../fixtures/plain.c").lines();
+    u32::try_from(lines.take_while(|line| !line.contains(text)).count()).expect("32 bits") + 1
+}
+
+#[test]
+fn each_version_of_dwarf_gives_files_and_lines() {
+    for version in 2..=5 {
+        let more = ["-Wl,--entry,DriverEntry", "-g", &format!("-gdwarf-{version}")];
+        let image = Image::parse("plain.sys", &mingw::build(&["plain.c"], &more)).unwrap();
+        let (symbols, lines) = (Symbols::new(&image, None).unwrap(), Lines::new(&image, None));
+        let line = |rva| lines.at(rva).unwrap_or_else(|| panic!("version {version}: {rva:#x} has no line"));
+        let entry = line(image.entry_point().unwrap());
+        assert!(entry.file.ends_with("plain.c"), "version {version}: {entry}");
+        // Its head or, from the first instruction on, its body.
+        let head = |text| line_of(text)..=line_of(text) + 2;
+        assert!(head("DriverEntry(").contains(&entry.line), "version {version}: {entry}");
+        let outer = line(symbols.find("outer").unwrap());
+        assert!(head("outer(").contains(&outer.line), "version {version}: {outer}");
+        assert_eq!(lines.at(symbols.find("table").unwrap()), None, "a variable has no line");
+        assert_eq!(lines.at(image.size()), None);
+    }
+    let image = Image::parse("plain.sys", &mingw::driver("plain.c")).unwrap();
+    assert_eq!(Lines::new(&image, None).at(image.entry_point().unwrap()), None, "without -g");
 }
 
 #[test]

@@ -231,9 +231,9 @@ fn tell_routine(
     let name_at = block.address + start as u64;
     let arguments = [name_at, kind.into(), data_at, data.len() as u64, context, entry.context];
     let routine = DriverPtr::new(entry.routine);
-    let status = call_routine(cx, "QueryRegistryRoutine", routine, 0, &arguments)?;
+    let status = call_routine(cx, "QueryRegistryRoutine", routine, 0, &arguments);
     pool::free(cx, block)?;
-    Ok(NtStatus(u32::try_from(status & 0xFFFF_FFFF).unwrap_or(0)))
+    Ok(NtStatus(u32::try_from(status? & 0xFFFF_FFFF).unwrap_or(0)))
 }
 
 /// A text into the `UNICODE_STRING` that the line points to; its buffer is allocated if it has none.

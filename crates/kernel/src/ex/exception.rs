@@ -1,18 +1,19 @@
 //! Exceptions that kernel routines raise in the driver that called them. Follows *ExRaiseStatus function*,
-//! *ProbeForRead function*, *ProbeForWrite function*.
+//! *ProbeForRead function*, *ProbeForWrite function*, *RtlRaiseException function*.
 //!
-//! The way to a driver's `__except` is not built yet: raising ends the run by name.
+//! The way to a driver's `__except` is `ke::exception`'s.
 
-use abi::{DriverPtr, NtStatus};
+use abi::{DriverPtr, EXCEPTION_MAXIMUM_PARAMETERS, EXCEPTION_RECORD, NtStatus};
 use engine::{Flow, Leave};
 
 use crate::cx::Cx;
 use crate::exports::data::USER_PROBE_ADDRESS;
+use crate::ke::exception::{self, Record};
 use crate::verdict::Verdict;
 
 /// Raises `status` in the driver that called `routine`.
 pub fn raise(cx: &mut Cx<'_>, status: NtStatus, routine: &str) -> Leave {
-    cx.stop(Verdict::not_implemented(&format!("the exception {status} that {routine} raises")))
+    exception::raise(cx, status, routine)
 }
 
 /// `ExRaiseStatus`.
@@ -37,6 +38,34 @@ pub fn raise_access_violation(cx: &mut Cx<'_>) -> Flow<()> {
 /// Always: it does not return.
 pub fn raise_datatype_misalignment(cx: &mut Cx<'_>) -> Flow<()> {
     Err(raise(cx, NtStatus::DATATYPE_MISALIGNMENT, "ExRaiseDatatypeMisalignment"))
+}
+
+/// `RtlRaiseException`: what the driver wrote into `record`, at the place that called.
+///
+/// # Errors
+/// Always: where the driver goes on, or the verdict that nobody handles it.
+pub fn raise_exception(cx: &mut Cx<'_>, record: DriverPtr<EXCEPTION_RECORD>) -> Flow<()> {
+    let caller = cx.engine().caller().map_or(0, |caller| caller.rip);
+    let count = cx.read(record + EXCEPTION_RECORD::NumberParameters)?;
+    if count > EXCEPTION_MAXIMUM_PARAMETERS {
+        let message = format!(
+            "RtlRaiseException was given {count} parameters; {EXCEPTION_MAXIMUM_PARAMETERS} are possible"
+        );
+        return Err(cx.stop(Verdict::error("exception-parameters", message)));
+    }
+    cx.write(record + EXCEPTION_RECORD::ExceptionAddress, DriverPtr::new(caller))?;
+    let information = cx.read(record + EXCEPTION_RECORD::ExceptionInformation)?;
+    let exception = Record {
+        code: cx.read(record + EXCEPTION_RECORD::ExceptionCode)?,
+        flags: cx.read(record + EXCEPTION_RECORD::ExceptionFlags)?,
+        chained: cx.read(record + EXCEPTION_RECORD::ExceptionRecord)?.address,
+        address: caller,
+        information: information[..count as usize].to_vec(),
+    };
+    Err(match exception::dispatch(cx, &exception) {
+        Some(leave) => leave,
+        None => exception::unhandled(cx, exception.code, "RtlRaiseException", caller),
+    })
 }
 
 /// `ProbeForRead`: raises if the range is no user-mode range or not aligned; it is not touched.

@@ -15,7 +15,7 @@ use super::slist;
 use crate::cx::Cx;
 use crate::ke::callout::call_routine;
 use crate::ldr;
-use crate::mm::{pool, pool_exports};
+use crate::mm::{pool, pool_exports, shadow};
 use crate::verdict::Verdict;
 
 /// The members that both forms of list begin with.
@@ -223,10 +223,10 @@ pub fn flush(cx: &mut Cx<'_>, list: List) -> Flow<()> {
 /// # Errors
 /// As [`allocate`].
 pub fn delete(cx: &mut Cx<'_>, list: List) -> Flow<()> {
-    if cx.with(|k| k.ex.lookasides.remove(&list.address)).is_none() {
-        return Err(unknown(cx, list, "ExDeleteLookasideListEx"));
-    }
-    empty(cx, list)
+    known(cx, list, "ExDeleteLookasideListEx")?;
+    empty(cx, list)?;
+    cx.with(|k| k.ex.lookasides.remove(&list.address));
+    Ok(())
 }
 
 fn empty(cx: &mut Cx<'_>, list: List) -> Flow<()> {
@@ -236,6 +236,28 @@ fn empty(cx: &mut Cx<'_>, list: List) -> Flow<()> {
             return Ok(());
         }
         free_one(cx, list, entry.address)?;
+    }
+}
+
+/// In a checked machine: `entry` lies in the list at `head` now, if that is a lookaside list's, and nobody may touch it.
+pub(crate) fn keeps(cx: &mut Cx<'_>, head: u64, entry: u64) {
+    if cx.engine().is_checked() {
+        cx.with(|k| {
+            if k.ex.lookasides.contains_key(&head) {
+                shadow::keep(k, entry);
+            }
+        });
+    }
+}
+
+/// The entry is taken out again: its contents are nothing.
+pub(crate) fn gives(cx: &mut Cx<'_>, head: u64, entry: u64) {
+    if cx.engine().is_checked() {
+        cx.with(|k| {
+            if k.ex.lookasides.contains_key(&head) {
+                shadow::give(k, entry);
+            }
+        });
     }
 }
 

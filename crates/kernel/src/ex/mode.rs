@@ -5,21 +5,26 @@
 use engine::Flow;
 
 use crate::cx::Cx;
-use crate::ke::thread::Role;
+use crate::ke::shared_data;
+use crate::ke::thread::{Role, Thread};
 
-/// `ExGetPreviousMode`: `UserMode` (1) on an application's thread, else `KernelMode` (0).
+/// `ExGetPreviousMode`: `UserMode` (1) on an application's thread, but for what a driver asks of the system there by a
+/// `Zw` routine; else `KernelMode` (0).
 ///
 /// # Errors
 /// None.
 pub fn previous_mode(cx: &mut Cx<'_>) -> Flow<u8> {
-    Ok(cx.with(|k| u8::from(k.ke.thread().is_some_and(|thread| thread.role == Role::Application))))
+    Ok(cx.with(|k| {
+        let application = |thread: &Thread| thread.role == Role::Application && thread.services.is_empty();
+        u8::from(k.ke.thread().is_some_and(application))
+    }))
 }
 
-/// `ExIsProcessorFeaturePresent`, by `PF_…` number: what an x86-64-v2 processor has.
+/// `ExIsProcessorFeaturePresent`, by `PF_…` number: what the processor model has.
 ///
 /// # Errors
 /// None.
-pub fn is_feature_present(_cx: &mut Cx<'_>, feature: u32) -> Flow<bool> {
-    // COMPARE_EXCHANGE_DOUBLE, MMX, SSE, RDTSC, PAE, SSE2, NX, SSE3, COMPARE_EXCHANGE128, SSSE3, SSE4.1, SSE4.2.
-    Ok(matches!(feature, 2 | 3 | 6 | 8 | 9 | 10 | 12 | 13 | 14 | 36 | 37 | 38))
+pub fn is_feature_present(cx: &mut Cx<'_>, feature: u32) -> Flow<bool> {
+    let cpu = cx.with(|k| k.ke.cpu);
+    Ok(shared_data::features(cpu).any(|has| has == u64::from(feature)))
 }

@@ -7,7 +7,7 @@
 use abi::{DriverPtr, NtStatus, SLIST_ENTRY, SLIST_HEADER};
 use engine::Flow;
 
-use super::exception;
+use super::{exception, lookaside};
 use crate::cx::Cx;
 
 type Head = DriverPtr<SLIST_HEADER>;
@@ -62,6 +62,7 @@ pub fn push(cx: &mut Cx<'_>, head: Head, entry: Entry) -> Flow<Entry> {
     aligned(cx, entry.address, "ExInterlockedPushEntrySList")?;
     cx.write(entry + SLIST_ENTRY::Next, first)?;
     write(cx, head, word, entry, 1)?;
+    lookaside::keeps(cx, head.address, entry.address);
     Ok(first)
 }
 
@@ -72,6 +73,7 @@ pub fn push(cx: &mut Cx<'_>, head: Head, entry: Entry) -> Flow<Entry> {
 pub fn pop(cx: &mut Cx<'_>, head: Head) -> Flow<Entry> {
     let (word, first) = read(cx, head, "ExInterlockedPopEntrySList")?;
     if !first.is_null() {
+        lookaside::gives(cx, head.address, first.address);
         let next = cx.read(first + SLIST_ENTRY::Next)?;
         write(cx, head, word, next, -1)?;
     }
@@ -85,6 +87,11 @@ pub fn pop(cx: &mut Cx<'_>, head: Head) -> Flow<Entry> {
 pub fn flush(cx: &mut Cx<'_>, head: Head) -> Flow<Entry> {
     let (word, first) = read(cx, head, "ExInterlockedFlushSList")?;
     write(cx, head, word & !0xFFFF, DriverPtr::NULL, 0)?;
+    let mut entry = first;
+    while cx.engine().is_checked() && !entry.is_null() {
+        lookaside::gives(cx, head.address, entry.address);
+        entry = cx.read(entry + SLIST_ENTRY::Next)?;
+    }
     Ok(first)
 }
 

@@ -115,6 +115,7 @@ macro_rules! exports {
                 module: exports!(@module $($hal)?),
                 irql_min: $low,
                 irql_max: $high,
+                system_service: $crate::ke::system_service::is_one(stringify!($name)),
                 call: exports!(@call $service, $arity),
             }
         ),*];

@@ -8,6 +8,7 @@ use engine::windows::{PAGE, USER};
 
 use super::se_exports;
 use crate::cx::Cx;
+use crate::ke::affinity;
 use crate::ldr;
 use crate::mm::space::Zone;
 use crate::rtl::version::{self, Version};
@@ -195,7 +196,11 @@ pub(crate) fn protection(offset: u64) -> engine::Protection {
 
 /// Fills the variables; their pages are mapped for writing.
 pub(crate) fn fill(cx: &mut Cx<'_>) {
-    let boot = cx.with(|k| Boot { version: Version::of(k.ldr.windows), processors: k.ldr.processors });
+    let boot = cx.with(|k| Boot {
+        version: Version::of(k.ldr.windows),
+        // Routines that know no groups count those of group 0.
+        processors: affinity::of_group(k, 0).count_ones(),
+    });
     let engine = cx.engine();
     for row in DATA {
         match row.value {

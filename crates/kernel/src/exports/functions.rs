@@ -200,6 +200,7 @@ exports! { FUNCTIONS:
     : KeEnterGuardedRegion(0) @ 0..=1 => ke::region::enter_guarded;
     : KeFlushQueuedDpcs(0) @ 0..=0 => ke::dpc::flush;
     : KeGetCurrentIrql(0) @ 0..=15 => ke::irql::get;
+    : KeGetCurrentNodeNumber(0) @ 0..=15 => ke::node::current;
     : KeGetCurrentProcessorNumberEx(1) @ 0..=15 => ke::processor::current_number;
     : KeGetCurrentThread(0) @ 0..=15 => ke::thread::get_current;
     : KeGetProcessorIndexFromNumber(1) @ 0..=15 => ke::processor::index_from_number;
@@ -227,10 +228,13 @@ exports! { FUNCTIONS:
     : KeQueryActiveProcessorCountEx(1) @ 0..=15 => ke::affinity::count_in_group;
     : KeQueryActiveProcessors(0) @ 0..=15 => ke::affinity::active_mask;
     : KeQueryGroupAffinity(1) @ 0..=15 => ke::affinity::group_mask;
+    : KeQueryHighestNodeNumber(0) @ 0..=15 => ke::node::highest;
     : KeQueryInterruptTimePrecise(1) @ 0..=15 => ke::time::query_interrupt_precise;
     : KeQueryMaximumGroupCount(0) @ 0..=15 => ke::affinity::group_count;
     : KeQueryMaximumProcessorCount(0) @ 0..=15 => ke::affinity::maximum_count;
     : KeQueryMaximumProcessorCountEx(1) @ 0..=15 => ke::affinity::count_in_group;
+    : KeQueryNodeActiveAffinity(3) @ 0..=15 => ke::node::active_affinity;
+    : KeQueryNodeMaximumProcessorCount(1) @ 0..=15 => ke::node::maximum_count;
     hal : KeQueryPerformanceCounter(1) @ 0..=15 => ke::time::query_performance;
     : KeQueryPriorityThread(1) @ 0..=0 => ke::priority::query;
     : KeQuerySystemTimePrecise(1) @ 0..=15 => ke::time::query_system_precise;
@@ -254,9 +258,12 @@ exports! { FUNCTIONS:
     : KeRemoveEntryDeviceQueue(2) @ 0..=2 => io::device_queue::remove_entry;
     : KeRemoveQueueDpc(1) @ 0..=15 => ke::dpc::remove;
     : KeResetEvent(1) @ 0..=2 => ke::event::reset;
+    : KeRestoreExtendedProcessorState(1) @ 0..=2 => ke::extended::restore;
     : KeRevertToUserAffinityThread(0) @ 0..=2 => ke::affinity::revert_all;
     : KeRevertToUserAffinityThreadEx(1) @ 0..=2 => ke::affinity::revert;
     : KeRevertToUserGroupAffinityThread(1) @ 0..=2 => ke::affinity::revert_group;
+    : KeSaveExtendedProcessorState(2) @ 0..=2 => ke::extended::save;
+    : KeSetBasePriorityThread(2) @ 0..=0 => ke::priority::set_base;
     : KeSetCoalescableTimer(5) @ 0..=2 => ke::timer::set_coalescable;
     : KeSetEvent(3) @ 0..=2 => ke::event::set;
     : KeSetImportanceDpc(2) @ 0..=15 => ke::dpc::set_importance;
@@ -268,6 +275,7 @@ exports! { FUNCTIONS:
     : KeSetTargetProcessorDpcEx(2) @ 0..=15 => ke::dpc::set_target_ex;
     : KeSetTimer(3) @ 0..=2 => ke::timer::set;
     : KeSetTimerEx(4) @ 0..=2 => ke::timer::set_ex;
+    : KeShouldYieldProcessor(0) @ 2..=15 => ke::slice::should_yield;
     hal : KeStallExecutionProcessor(1) @ 0..=15 => ke::time::stall;
     : KeSynchronizeExecution(3) @ 0..=12 => ke::interrupt::synchronize;
     : KeTestSpinLock(1) @ 0..=15 => ke::spinlock::test;
@@ -340,6 +348,7 @@ exports! { FUNCTIONS:
     : RtlAreBitsClear(3) @ 0..=15 => rtl::bitmap::are_clear;
     : RtlAreBitsSet(3) @ 0..=15 => rtl::bitmap::are_set;
     : RtlAssert(4) @ 0..=15 => rtl::assert::failed;
+    : RtlCaptureContext(1) @ 0..=2 => rtl::context::capture;
     : RtlCharToInteger(3) @ 0..=0 => rtl::convert::char_to_integer;
     : RtlCheckRegistryKey(2) @ 0..=0 => cm::relative::check;
     : RtlClearAllBits(1) @ 0..=15 => rtl::bitmap::clear_all;
@@ -366,6 +375,7 @@ exports! { FUNCTIONS:
     : RtlFreeAnsiString(1) @ 0..=1 => rtl::string::free;
     : RtlFreeUnicodeString(1) @ 0..=1 => rtl::string::free;
     : RtlGUIDFromString(2) @ 0..=0 => rtl::guid::from_string;
+    : RtlGetEnabledExtendedFeatures(1) @ 0..=0 => ke::extended::enabled;
     : RtlGetVersion(1) @ 0..=0 => rtl::version::get_version;
     : RtlInitAnsiString(2) @ 0..=2 => rtl::string::init_ansi;
     : RtlInitString(2) @ 0..=2 => rtl::string::init_ansi;
@@ -374,14 +384,18 @@ exports! { FUNCTIONS:
     : RtlInitializeBitMap(3) @ 0..=15 => rtl::bitmap::initialize;
     : RtlInt64ToUnicodeString(3) @ 0..=0 => rtl::convert::int64_to_unicode;
     : RtlIntegerToUnicodeString(3) @ 0..=0 => rtl::convert::integer_to_unicode;
+    : RtlLookupFunctionEntry(3) @ 0..=15 => rtl::function_table::lookup;
     : RtlMoveMemory(3) @ 0..=15 => rtl::memory::copy;
     : RtlMultiByteToUnicodeN(5) @ 0..=1 => rtl::convert::multi_byte_to_unicode;
     : RtlMultiByteToUnicodeSize(3) @ 0..=1 => rtl::convert::multi_byte_unicode_size;
     : RtlNumberOfSetBits(1) @ 0..=15 => rtl::bitmap::count_set;
+    : RtlPcToFileHeader(2) @ 0..=15 => rtl::function_table::pc_to_file_header;
     : RtlPrefixUnicodeString(3) @ 0..=0 => rtl::string::prefix_unicode;
     : RtlQueryRegistryValues(5) @ 0..=0 => cm::table::query_registry_values;
+    : RtlRaiseException(1) @ 0..=15 => ex::exception::raise_exception;
     : RtlRandom(1) @ 0..=1 => rtl::random::random;
     : RtlRandomEx(1) @ 0..=1 => rtl::random::random;
+    : RtlRestoreContext(2) @ 0..=15 => rtl::context::restore;
     : RtlSecondsSince1970ToTime(2) @ 0..=1 => rtl::time::from_1970;
     : RtlSetAllBits(1) @ 0..=15 => rtl::bitmap::set_all;
     : RtlSetBit(2) @ 0..=15 => rtl::bitmap::set_one;
@@ -395,9 +409,12 @@ exports! { FUNCTIONS:
     : RtlUnicodeStringToInteger(3) @ 0..=0 => rtl::convert::unicode_to_integer;
     : RtlUnicodeToMultiByteN(5) @ 0..=1 => rtl::convert::unicode_to_multi_byte;
     : RtlUnicodeToMultiByteSize(3) @ 0..=1 => rtl::convert::multi_byte_size;
+    : RtlUnwind(4) @ 0..=15 => rtl::unwind::unwind_plain;
+    : RtlUnwindEx(6) @ 0..=15 => rtl::unwind::unwind_ex;
     : RtlUpcaseUnicodeChar(1) @ 0..=1 => rtl::string::upcase_character;
     : RtlUpcaseUnicodeString(3) @ 0..=1 => rtl::convert::upcase;
     : RtlVerifyVersionInfo(3) @ 0..=0 => rtl::version::verify_version_info;
+    : RtlVirtualUnwind(8) @ 0..=15 => rtl::function_table::virtual_unwind;
     : RtlWriteRegistryValue(6) @ 0..=0 => cm::relative::write;
     : RtlZeroMemory(2) @ 0..=15 => rtl::memory::zero;
     : RtlxAnsiStringToUnicodeSize(1) @ 0..=0 => rtl::convert::unicode_size;
@@ -424,6 +441,7 @@ exports! { FUNCTIONS:
     : ZwWaitForSingleObject(3) @ 0..=2 => ob::handle::zw_wait;
     : ZwWriteFile(9) @ 0..=0 => io::zw::write_file;
     : ZwYieldExecution(0) @ 0..=0 => ke::wait::zw_yield;
+    : __C_specific_handler(4) @ 0..=15 => rtl::c_specific_handler::c_specific_handler;
     : _snprintf(va) @ 0..=15 => rtl::print::snprintf::<1>;
     : _snprintf_s(va) @ 0..=15 => rtl::print::snprintf_s::<1>;
     : _snwprintf(va) @ 0..=15 => rtl::print::snprintf::<2>;

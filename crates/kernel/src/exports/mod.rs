@@ -12,7 +12,7 @@ mod se_exports;
 #[cfg(test)]
 mod tests;
 
-use engine::{Args, Flow};
+use engine::{Args, Flow, Point};
 
 pub use arguments::{FromArgument, IntoResult};
 pub use functions::FUNCTIONS;
@@ -20,6 +20,8 @@ pub use internal::INTERNAL;
 
 use crate::cx::Cx;
 use crate::event::{Event, Kind};
+use crate::ke::budget;
+use crate::ke::irql::Gate;
 use crate::verdict::Verdict;
 
 /// One exported function.
@@ -32,6 +34,8 @@ pub struct Export {
     pub irql_min: u8,
     /// The highest legal IRQL.
     pub irql_max: u8,
+    /// A `Zw` routine: see `ke::system_service`.
+    pub system_service: bool,
     /// Decodes the arguments and calls the service.
     pub call: fn(&mut Cx<'_>, &Args) -> Flow<u64>,
 }
@@ -49,18 +53,27 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
         return crate::ldr::imports::call_missing(cx, number);
     };
     if cx.happens(Kind::Call) {
-        let caller = cx.engine().caller().map_or(0, |c| c.rip);
+        let caller = cx.engine().caller_rip();
         cx.emit(Event::Call { export: number, arguments: args.registers, caller });
     }
-    let (irql, waits_next) = crate::ke::irql::at_gate(cx);
+    let Gate { irql, waits_next, others, look } = crate::ke::irql::at_gate(cx);
+    if look {
+        budget::look(cx)?;
+    }
     if waits_next && !export.name.starts_with("KeWait") {
         return Err(cx.stop(must_wait(export)));
     }
     if irql < export.irql_min || irql > export.irql_max {
         return Err(cx.stop(wrong_irql(export, irql)));
     }
-    crate::ke::scheduler::before_visible(cx)?;
-    let value = (export.call)(cx, args)?;
+    if others {
+        crate::ke::scheduler::before_visible(cx, Point("ke.before_export"))?;
+    }
+    let value = if export.system_service {
+        crate::ke::system_service::call(cx, export, args)?
+    } else {
+        (export.call)(cx, args)?
+    };
     if cx.happens(Kind::Return) {
         cx.emit(Event::Return { export: number, value });
     }

@@ -8,6 +8,10 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("ExRaiseDatatypeMisalignment", "as ExRaiseAccessViolation"),
     ("KeInitializeSemaphore", "its page says PASSIVE_LEVEL, Driver Verifier's own rule up to DISPATCH_LEVEL"),
     ("KeReleaseInterruptSpinLock", "which DIRQL is the interrupt object's to tell, and is checked there"),
+    (
+        "KeShouldYieldProcessor",
+        "its page says DISPATCH_LEVEL, and in its first sentence DISPATCH_LEVEL or higher",
+    ),
 ];
 
 /// The highest device level.

@@ -9,7 +9,7 @@ use engine::{Access, Flow, Leave};
 
 use super::hardware::{Refusal, Width};
 use super::stale;
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::ke;
 use crate::mm::io_space;
@@ -50,9 +50,10 @@ struct Told {
 pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u32> {
     let told = Told { port: true, write: false, address: port.into(), width: width(bytes) };
     stale::check_port(cx, port, bytes);
-    ke::time::charge(cx, PORT_COST);
-    let now = cx.engine().now();
-    let read = cx.with(|k| k.hal.hardware.port_read(now, port, told.width));
+    let read = cx.with(|k| {
+        let now = begin(k, PORT_COST);
+        k.hal.hardware.port_read(now, port, told.width)
+    });
     match read {
         Ok(value) => {
             tell(cx, told, value.into());
@@ -69,9 +70,10 @@ pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u32> {
 pub(crate) fn port_write(cx: &mut Cx<'_>, port: u16, bytes: u8, value: u32) -> Flow<()> {
     let told = Told { port: true, write: true, address: port.into(), width: width(bytes) };
     stale::check_port(cx, port, bytes);
-    ke::time::charge(cx, PORT_COST);
-    let now = cx.engine().now();
-    let written = cx.with(|k| k.hal.hardware.port_write(now, port, told.width, value));
+    let written = cx.with(|k| {
+        let now = begin(k, PORT_COST);
+        k.hal.hardware.port_write(now, port, told.width, value)
+    });
     match written {
         Ok(()) => {
             tell(cx, told, value.into());
@@ -79,6 +81,32 @@ pub(crate) fn port_write(cx: &mut Cx<'_>, port: u16, bytes: u8, value: u32) -> F
         }
         Err(refusal) => Err(refused(cx, told, &refusal)),
     }
+}
+
+/// A load of 1, 2, 4 or 8 bytes from device memory or shared data: what nearly all accesses are.
+///
+/// # Errors
+/// As [`device_read`].
+pub(crate) fn device_load(cx: &mut Cx<'_>, access: Access) -> Flow<u64> {
+    if SHARED_DATA.contains(access.address) {
+        let mut data = [0; 8];
+        shared_data_read(cx, access, &mut data[..access.bytes.into()])?;
+        return Ok(u64::from_le_bytes(data));
+    }
+    let bus = resolve(cx, access, false)?;
+    load(cx, bus, width(access.bytes))
+}
+
+/// A store of 1, 2, 4 or 8 bytes to device memory.
+///
+/// # Errors
+/// As [`device_write`].
+pub(crate) fn device_store(cx: &mut Cx<'_>, access: Access, value: u64) -> Flow<()> {
+    if SHARED_DATA.contains(access.address) {
+        return Err(shared_data_written(cx, access));
+    }
+    let bus = resolve(cx, access, true)?;
+    store(cx, bus, width(access.bytes), value)
 }
 
 /// A load from device memory or shared data.
@@ -91,16 +119,8 @@ pub(crate) fn device_read(cx: &mut Cx<'_>, access: Access, data: &mut [u8]) -> F
     }
     let bus = resolve(cx, access, false)?;
     for (offset, width) in pieces(data.len()) {
-        let told = Told { port: false, write: false, address: bus + offset as u64, width };
-        ke::time::charge(cx, READ_COST);
-        let now = cx.engine().now();
-        let read = cx.with(|k| k.hal.hardware.memory_read(now, told.address, width));
-        let value = match read {
-            Ok(value) => value,
-            Err(refusal) => return Err(refused(cx, told, &refusal)),
-        };
+        let value = load(cx, bus + offset as u64, width)?;
         data[offset..offset + width as usize].copy_from_slice(&value.to_le_bytes()[..width as usize]);
-        tell(cx, told, value);
     }
     Ok(())
 }
@@ -111,26 +131,53 @@ pub(crate) fn device_read(cx: &mut Cx<'_>, access: Access, data: &mut [u8]) -> F
 /// As [`device_read`]; shared data is read only.
 pub(crate) fn device_write(cx: &mut Cx<'_>, access: Access, data: &[u8]) -> Flow<()> {
     if SHARED_DATA.contains(access.address) {
-        let message =
-            format!("the driver wrote to KUSER_SHARED_DATA at {:#x}, which is read only", access.address);
-        let verdict = Verdict::error("shared-data-written", message);
-        return Err(cx.stop(verdict.bug_check(0xBE, [access.address, 0, 0, 0xA])));
+        return Err(shared_data_written(cx, access));
     }
     let bus = resolve(cx, access, true)?;
     for (offset, width) in pieces(data.len()) {
-        let told = Told { port: false, write: true, address: bus + offset as u64, width };
         let mut value = [0; 8];
         value[..width as usize].copy_from_slice(&data[offset..offset + width as usize]);
-        let value = u64::from_le_bytes(value);
-        ke::time::charge(cx, WRITE_COST);
-        let now = cx.engine().now();
-        let written = cx.with(|k| k.hal.hardware.memory_write(now, told.address, width, value));
-        if let Err(refusal) = written {
-            return Err(refused(cx, told, &refusal));
-        }
-        tell(cx, told, value);
+        store(cx, bus + offset as u64, width, u64::from_le_bytes(value))?;
     }
     Ok(())
+}
+
+fn load(cx: &mut Cx<'_>, bus: u64, width: Width) -> Flow<u64> {
+    let told = Told { port: false, write: false, address: bus, width };
+    let read = cx.with(|k| {
+        let now = begin(k, READ_COST);
+        k.hal.hardware.memory_read(now, bus, width)
+    });
+    match read {
+        Ok(value) => {
+            tell(cx, told, value);
+            Ok(value)
+        }
+        Err(refusal) => Err(refused(cx, told, &refusal)),
+    }
+}
+
+fn store(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64) -> Flow<()> {
+    let value = value & u64::MAX >> (64 - 8 * width as u32);
+    let told = Told { port: false, write: true, address: bus, width };
+    let written = cx.with(|k| {
+        let now = begin(k, WRITE_COST);
+        k.hal.hardware.memory_write(now, bus, width, value)
+    });
+    match written {
+        Ok(()) => {
+            tell(cx, told, value);
+            Ok(())
+        }
+        Err(refusal) => Err(refused(cx, told, &refusal)),
+    }
+}
+
+/// A device is about to be accessed, which takes so long; the time at which the access arrives.
+fn begin(k: &mut Kernel, cost: u64) -> u64 {
+    ke::slice::shorten(k, cost);
+    k.hal.after = After::Device;
+    k.engine.now()
 }
 
 /// The instruction that accessed a device has retired.
@@ -138,11 +185,24 @@ pub(crate) fn device_write(cx: &mut Cx<'_>, access: Access, data: &[u8]) -> Flow
 /// # Errors
 /// [`Leave`] of what is let in now.
 pub(crate) fn accessed(cx: &mut Cx<'_>) -> Flow<()> {
-    match cx.with(|k| std::mem::take(&mut k.hal.after)) {
+    let after = cx.with(|k| match std::mem::take(&mut k.hal.after) {
+        // Most accesses change no line and no deadline.
+        After::Device if k.is_settled() && ke::line::are_as_seen(k) => After::Nothing,
+        after => after,
+    });
+    match after {
         After::Nothing => Ok(()),
         After::Device => ke::interrupt::deliver(cx),
         After::Clock => ke::shared_data::polled(cx),
     }
+}
+
+#[cold]
+fn shared_data_written(cx: &mut Cx<'_>, access: Access) -> Leave {
+    let message =
+        format!("the driver wrote to KUSER_SHARED_DATA at {:#x}, which is read only", access.address);
+    let verdict = Verdict::error("shared-data-written", message);
+    cx.stop(verdict.bug_check(0xBE, [access.address, 0, 0, 0xA]))
 }
 
 fn shared_data_read(cx: &mut Cx<'_>, access: Access, data: &mut [u8]) -> Flow<()> {
@@ -156,6 +216,13 @@ fn shared_data_read(cx: &mut Cx<'_>, access: Access, data: &mut [u8]) -> Flow<()
 /// The bus address behind a virtual address of device memory.
 fn resolve(cx: &mut Cx<'_>, access: Access, write: bool) -> Flow<u64> {
     let Access { address, bytes } = access;
+    let again = cx.with(|k| {
+        let bus = io_space::resolve_again(k, address, bytes)?;
+        k.hal.stale.nothing_released().then_some(bus)
+    });
+    if let Some(bus) = again {
+        return Ok(bus);
+    }
     let Some((bus, mapping)) = cx.with(|k| io_space::resolve(k, address)) else {
         return Err(unmapped(cx, access, write));
     };
@@ -172,6 +239,7 @@ fn resolve(cx: &mut Cx<'_>, access: Access, write: bool) -> Flow<u64> {
         return Err(cx.stop(Verdict::error("device-access-past-mapping", message)));
     }
     stale::check_memory(cx, bus);
+    cx.with(|k| io_space::remember(k, mapping));
     Ok(bus)
 }
 
@@ -193,6 +261,7 @@ fn unmapped(cx: &mut Cx<'_>, access: Access, write: bool) -> Leave {
     })
 }
 
+#[cold]
 fn refused(cx: &mut Cx<'_>, told: Told, refusal: &Refusal) -> Leave {
     let space = if told.port { "port" } else { "bus address" };
     let message = format!(
@@ -204,11 +273,14 @@ fn refused(cx: &mut Cx<'_>, told: Told, refusal: &Refusal) -> Leave {
     cx.stop(Verdict::error("register-refused", message))
 }
 
+#[inline]
 fn tell(cx: &mut Cx<'_>, told: Told, value: u64) {
-    cx.with(|k| k.hal.after = After::Device);
-    if !cx.happens(Kind::Device) {
-        return;
+    if cx.happens(Kind::Device) {
+        tell_in_full(cx, told, value);
     }
+}
+
+fn tell_in_full(cx: &mut Cx<'_>, told: Told, value: u64) {
     let Told { port, write, address, width } = told;
     let what = cx.with(|k| k.hal.hardware.describe(port, address));
     cx.emit(Event::Device { port, address, bytes: width as u8, write, value, what });

@@ -135,7 +135,7 @@ pub fn interrupt_vector(
 ) -> Flow<u32> {
     let line = if interface == PCIBus { cx.with(|k| line_of_register(k, level)) } else { None };
     let Some(line) = line else { return Ok(0) };
-    let processors = cx.with(|k| ke::affinity::all(k));
+    let processors = cx.with(|k| ke::affinity::of_group(k, 0));
     cx.write(irql, ke::interrupt::irql_of_line(line))?;
     cx.write(affinity, processors)?;
     Ok(ke::interrupt::vector_of_line(line))

@@ -24,24 +24,45 @@ pub(crate) struct Released {
 }
 
 /// What has been looked at already, and what has been given back.
-#[derive(Default)]
 pub(crate) struct Stale {
     released: Vec<Released>,
-    /// Ports that are known to be right, or were told about.
-    seen_ports: BTreeSet<u16>,
+    /// Ports that are known to be right, or were told about: a bit each.
+    seen_ports: Vec<u64>,
     told_devices: BTreeSet<String>,
 }
 
+impl Default for Stale {
+    fn default() -> Self {
+        let seen_ports = vec![0; usize::from(u16::MAX) / 64 + 1];
+        Self { released: Vec::new(), seen_ports, told_devices: BTreeSet::new() }
+    }
+}
+
 impl Stale {
+    /// Whether every device has its windows.
+    #[inline]
+    pub(crate) fn nothing_released(&self) -> bool {
+        self.released.is_empty()
+    }
+
+    /// Notes a port; whether it was not noted yet.
+    #[inline]
+    fn is_new(&mut self, port: u16) -> bool {
+        let (word, bit) = (usize::from(port / 64), 1 << (port % 64));
+        let new = self.seen_ports[word] & bit == 0;
+        self.seen_ports[word] |= bit;
+        new
+    }
+
     /// A device gave its windows back.
     pub(crate) fn release(&mut self, windows: impl IntoIterator<Item = Released>) {
-        self.seen_ports.clear();
+        self.seen_ports.fill(0);
         self.released.extend(windows);
     }
 
     /// The device has its windows (again).
     pub(crate) fn assign(&mut self, device: &str) {
-        self.seen_ports.clear();
+        self.seen_ports.fill(0);
         self.told_devices.remove(device);
         self.released.retain(|window| window.device != device);
     }
@@ -57,11 +78,14 @@ impl Stale {
 const CONFIG_PORTS: std::ops::RangeInclusive<u16> = 0xCF8..=0xCFF;
 
 /// Before a port access.
+#[inline]
 pub(crate) fn check_port(cx: &mut Cx<'_>, port: u16, bytes: u8) {
-    let new = cx.with(|k| k.hal.stale.seen_ports.insert(port));
-    if !new || CONFIG_PORTS.contains(&port) {
-        return;
+    if cx.with(|k| k.hal.stale.is_new(port)) && !CONFIG_PORTS.contains(&port) {
+        check_new_port(cx, port, bytes);
     }
+}
+
+fn check_new_port(cx: &mut Cx<'_>, port: u16, bytes: u8) {
     let (released, owned) = cx.with(|k| {
         let released = k.hal.stale.released_at(true, port.into());
         let has = |window: &super::hardware::Window| {

@@ -3,11 +3,12 @@
 //! Pages: *IoAllocateIrp function*, *IoFreeIrp function*, *IoInitializeIrp function*, *IoReuseIrp function*.
 //! Nothing is charged to quota.
 
-use abi::{DriverPtr, IO_TYPE_IRP, IRP, IRP_QUOTA_CHARGED, LIST_ENTRY, NtStatus};
+use abi::{DriverPtr, IRP, IRP_QUOTA_CHARGED, NtStatus};
 use engine::Flow;
 
 use super::driver;
 use super::irp::{self, Origin, Record};
+use super::packet::Packet;
 use super::violation::io_manager;
 use crate::cx::Cx;
 use crate::mm::pool;
@@ -45,33 +46,30 @@ pub fn allocate_ex(
 
 /// An IRP of the given origin; null if there is no memory.
 pub(crate) fn make(cx: &mut Cx<'_>, stack_size: u8, origin: Origin) -> Flow<DriverPtr<IRP>> {
+    match packet(cx, stack_size, origin)? {
+        Some(packet) => {
+            packet.write_header(cx)?;
+            Ok(packet.irp)
+        }
+        None => Ok(DriverPtr::NULL),
+    }
+}
+
+/// As [`make`], to be filled in and written; none if there is no memory.
+pub(crate) fn packet(cx: &mut Cx<'_>, stack_size: u8, origin: Origin) -> Flow<Option<Packet>> {
     if !(1..=MOST_LOCATIONS).contains(&stack_size) {
-        return Ok(DriverPtr::NULL);
+        return Ok(None);
     }
     let size = irp::size(stack_size);
     let irp: DriverPtr<IRP> = pool::allocate(cx, pool::Kind::NonPaged, size.into(), TAG)?;
     if irp.is_null() {
-        return Ok(irp);
+        return Ok(None);
     }
-    write_header(cx, irp, size, stack_size)?;
     let owner = if origin == Origin::System { None } else { driver::calling(cx) };
     cx.with(|k| {
-        let record = Record { origin, owner, thread: 0, issue: None, output: None };
-        k.io.irps.begin(irp.address, record);
+        k.io.irps.begin(irp.address, Record::new(origin, owner));
     });
-    Ok(irp)
-}
-
-/// Everything that is not zero in a new IRP.
-fn write_header(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, size: u16, stack_size: u8) -> Flow<()> {
-    cx.write(irp + IRP::Type, IO_TYPE_IRP)?;
-    cx.write(irp + IRP::Size, size)?;
-    cx.write(irp + IRP::StackCount, stack_size)?;
-    cx.write(irp + IRP::CurrentLocation, stack_size + 1)?;
-    let list = irp + IRP::ThreadListEntry;
-    cx.write(list + LIST_ENTRY::Flink, list)?;
-    cx.write(list + LIST_ENTRY::Blink, list)?;
-    cx.write(irp + IRP::Tail_Overlay_CurrentStackLocation, irp::location(irp, stack_size + 1))
+    Ok(Some(Packet::new(irp, size, stack_size)))
 }
 
 /// `IoInitializeIrp`: makes `size` bytes of the driver's own memory an IRP.
@@ -79,7 +77,7 @@ fn write_header(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, size: u16, stack_size: u8)
 /// # Errors
 /// A verdict if it is in use, too small, or came from another routine that the I/O manager keeps account of.
 pub fn initialize(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, size: u16, stack_size: u8) -> Flow<()> {
-    if let Some(origin) = cx.with(|k| k.io.irps.live.get(&irp.address).map(|record| record.origin)) {
+    if let Some(origin) = cx.with(|k| k.io.irps.live.get(irp.address).map(|record| record.origin)) {
         refuse_in_use(cx, irp, 0x310, "IoInitializeIrp")?;
         if origin != Origin::DriverMemory {
             return Err(cx.stop(initialized_again(irp, origin)));
@@ -93,11 +91,10 @@ pub fn initialize(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, size: u16, stack_size: u
         return Err(cx.stop(Verdict::error("irp-too-small", message)));
     }
     cx.write_bytes(irp.address, &vec![0; size.into()])?;
-    write_header(cx, irp, size, stack_size)?;
+    Packet::new(irp, size, stack_size).write_header(cx)?;
     let owner = driver::calling(cx);
     cx.with(|k| {
-        let record = Record { origin: Origin::DriverMemory, owner, thread: 0, issue: None, output: None };
-        k.io.irps.begin(irp.address, record);
+        k.io.irps.begin(irp.address, Record::new(Origin::DriverMemory, owner));
     });
     Ok(())
 }
@@ -117,7 +114,7 @@ fn initialized_again(irp: DriverPtr<IRP>, origin: Origin) -> Verdict {
 /// A verdict if it is in use or came from elsewhere.
 pub fn reuse(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> Flow<()> {
     refuse_in_use(cx, irp, 0x310, "IoReuseIrp")?;
-    let origin = cx.with(|k| k.io.irps.live.get(&irp.address).map(|record| record.origin));
+    let origin = cx.with(|k| k.io.irps.live.get(irp.address).map(|record| record.origin));
     if !matches!(origin, Some(Origin::Allocated | Origin::DriverMemory)) {
         let message = format!(
             "IoReuseIrp on {:#x}, which is not an IRP of IoAllocateIrp (an IRP of IoBuildXxx is freed when it is complete)",
@@ -129,7 +126,7 @@ pub fn reuse(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> Flow<()>
     let stack_size = cx.read(irp + IRP::StackCount)?;
     let size = cx.read(irp + IRP::Size)?;
     cx.write_bytes(irp.address, &vec![0; size.into()])?;
-    write_header(cx, irp, size, stack_size)?;
+    Packet::new(irp, size, stack_size).write_header(cx)?;
     cx.write(irp + IRP::AllocationFlags, flags)?;
     cx.write((irp + IRP::IoStatus) + abi::IO_STATUS_BLOCK::Status, status)
 }
@@ -139,7 +136,7 @@ pub fn reuse(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> Flow<()>
 /// # Errors
 /// A verdict if it is none, is freed already, or still belongs to somebody.
 pub fn free(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
-    let known = cx.with(|k| k.io.irps.live.get(&irp.address).map(|record| (record.origin, record.thread)));
+    let known = cx.with(|k| k.io.irps.live.get(irp.address).map(|record| (record.origin, record.thread)));
     let Some((origin, thread)) = known else {
         return Err(not_an_irp(cx, irp, 0x1, "IoFreeIrp"));
     };
@@ -163,6 +160,7 @@ pub fn free(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
 
 /// Frees without asking.
 pub(crate) fn discard(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
+    cx.with(|k| k.io.frames.forget(irp.address));
     if cx.with(|k| k.io.irps.retire(irp.address)) { pool::free(cx, irp) } else { Ok(()) }
 }
 
@@ -179,7 +177,7 @@ fn refuse_in_use(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, code: u64, ddi: &str) -> 
 
 /// The verdict on something that is no live IRP.
 pub(crate) fn not_an_irp(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, code: u64, ddi: &str) -> engine::Leave {
-    let freed = cx.with(|k| k.io.irps.freed.contains(&irp.address));
+    let freed = cx.with(|k| k.io.irps.was_freed(irp.address));
     let what = if freed { "an IRP that has been freed already" } else { "no IRP" };
     let message = format!("{ddi} on {:#x}, which is {what}", irp.address);
     cx.stop(io_manager("not-an-irp", code, message, DriverPtr::NULL, irp))

@@ -10,6 +10,7 @@ use abi::{
 };
 use engine::Flow;
 
+use super::packet::Packet;
 use crate::cx::Cx;
 use crate::exports::data::USER_PROBE_ADDRESS;
 use crate::mm::{mdl, mdl_lock, pool};
@@ -41,7 +42,7 @@ const TAG: u32 = pool::tag(b"IoSB");
 /// (inner) `ACCESS_VIOLATION`, `INSUFFICIENT_RESOURCES`.
 pub(crate) fn for_transfer(
     cx: &mut Cx<'_>,
-    irp: DriverPtr<IRP>,
+    packet: &mut Packet,
     device: DriverPtr<DEVICE_OBJECT>,
     buffer: Buffer,
     way: Way,
@@ -53,15 +54,15 @@ pub(crate) fn for_transfer(
             Way::In => (Buffer::default(), buffer),
             Way::Out => (buffer, Buffer::default()),
         };
-        return buffered(cx, irp, input, output, mode);
+        return buffered(cx, packet, input, output, mode);
     }
     if flags & DO_DIRECT_IO != 0 {
-        return direct(cx, irp, buffer, way == Way::In, mode);
+        return direct(cx, packet, buffer, way == Way::In, mode);
     }
     if mode == Mode::User && !in_user_half(buffer) {
         return Ok(Err(NtStatus::ACCESS_VIOLATION));
     }
-    cx.write(irp + IRP::UserBuffer, DriverPtr::new(buffer.address))?;
+    packet.set(IRP::UserBuffer, DriverPtr::new(buffer.address));
     Ok(Ok(()))
 }
 
@@ -71,26 +72,25 @@ pub(crate) fn for_transfer(
 /// As [`for_transfer`].
 pub(crate) fn for_control(
     cx: &mut Cx<'_>,
-    irp: DriverPtr<IRP>,
-    location: DriverPtr<IO_STACK_LOCATION>,
+    packet: &mut Packet,
     code: u32,
     input: Buffer,
     output: Buffer,
     mode: Mode,
 ) -> Flow<Result<(), NtStatus>> {
     match code & METHOD_NEITHER {
-        METHOD_BUFFERED => buffered(cx, irp, input, output, mode),
+        METHOD_BUFFERED => buffered(cx, packet, input, output, mode),
         METHOD_NEITHER => {
-            let type3 = location + IO_STACK_LOCATION::Parameters_DeviceIoControl_Type3InputBuffer;
-            cx.write(type3, DriverPtr::new(input.address))?;
-            cx.write(irp + IRP::UserBuffer, DriverPtr::new(output.address))?;
+            let type3 = IO_STACK_LOCATION::Parameters_DeviceIoControl_Type3InputBuffer;
+            packet.set_next(type3, DriverPtr::new(input.address));
+            packet.set(IRP::UserBuffer, DriverPtr::new(output.address));
             Ok(Ok(()))
         }
         method => {
-            if let Err(status) = buffered(cx, irp, input, Buffer::default(), mode)? {
+            if let Err(status) = buffered(cx, packet, input, Buffer::default(), mode)? {
                 return Ok(Err(status));
             }
-            direct(cx, irp, output, method != METHOD_IN_DIRECT, mode)
+            direct(cx, packet, output, method != METHOD_IN_DIRECT, mode)
         }
     }
 }
@@ -98,7 +98,7 @@ pub(crate) fn for_control(
 /// One system buffer for input and output; the output is copied back at completion.
 fn buffered(
     cx: &mut Cx<'_>,
-    irp: DriverPtr<IRP>,
+    packet: &mut Packet,
     input: Buffer,
     output: Buffer,
     mode: Mode,
@@ -110,9 +110,10 @@ fn buffered(
     if mode == Mode::User && !(in_user_half(input) && in_user_half(output) && writable(cx, output)) {
         return Ok(Err(NtStatus::ACCESS_VIOLATION));
     }
-    let mut bytes = vec![0; usize::try_from(input.length).unwrap_or(0)];
+    let (mut short, mut long) = ([0; SHORT], Vec::new());
+    let bytes = scratch(&mut short, &mut long, input.length);
     if !bytes.is_empty()
-        && let Err(bad) = cx.engine().read_bytes(input.address, &mut bytes)
+        && let Err(bad) = cx.engine().read_bytes(input.address, bytes)
     {
         return if mode == Mode::User {
             Ok(Err(NtStatus::ACCESS_VIOLATION))
@@ -124,21 +125,35 @@ fn buffered(
     if system.is_null() {
         return Ok(Err(NtStatus::INSUFFICIENT_RESOURCES));
     }
-    cx.write_bytes(system.address, &bytes)?;
-    let mut flags = cx.read(irp + IRP::Flags)? | IRP_BUFFERED_IO | IRP_DEALLOCATE_BUFFER;
+    // Zeroed here; Windows does not say what lies behind the input.
+    cx.engine().never_stored(system.address, length.into());
+    cx.write_bytes(system.address, bytes)?;
+    packet.add_flags(IRP_BUFFERED_IO | IRP_DEALLOCATE_BUFFER);
     if output.length > 0 {
-        flags |= IRP_INPUT_OPERATION;
-        cx.write(irp + IRP::UserBuffer, DriverPtr::new(output.address))?;
+        packet.add_flags(IRP_INPUT_OPERATION);
+        packet.set(IRP::UserBuffer, DriverPtr::new(output.address));
     }
-    cx.write(irp + IRP::AssociatedIrp_SystemBuffer, system)?;
-    cx.write(irp + IRP::Flags, flags)?;
+    packet.set(IRP::AssociatedIrp_SystemBuffer, system);
     Ok(Ok(()))
+}
+
+/// Bytes that are copied without memory of the heap's.
+pub(crate) const SHORT: usize = 64;
+
+/// `length` bytes, of `short` if that is long enough.
+pub(crate) fn scratch<'a>(short: &'a mut [u8; SHORT], long: &'a mut Vec<u8>, length: u32) -> &'a mut [u8] {
+    let length = usize::try_from(length).unwrap_or(0);
+    if length > SHORT {
+        long.resize(length, 0);
+        return long;
+    }
+    &mut short[..length]
 }
 
 /// The buffer's pages, locked.
 fn direct(
     cx: &mut Cx<'_>,
-    irp: DriverPtr<IRP>,
+    packet: &mut Packet,
     buffer: Buffer,
     device_writes: bool,
     mode: Mode,
@@ -158,7 +173,7 @@ fn direct(
         mdl::io_free(cx, list)?;
         return Ok(Err(NtStatus::ACCESS_VIOLATION));
     }
-    cx.write(irp + IRP::MdlAddress, list)?;
+    packet.set(IRP::MdlAddress, list);
     Ok(Ok(()))
 }
 

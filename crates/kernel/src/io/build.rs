@@ -11,8 +11,7 @@ use abi::{
 use engine::Flow;
 
 use super::buffers::{self, Buffer, Way};
-use super::change;
-use super::irp::{self, Origin};
+use super::irp::Origin;
 use super::violation::io_manager;
 use super::{allocate, finish, transfer};
 use crate::cx::Cx;
@@ -37,21 +36,20 @@ pub fn device_control(
     status_block: DriverPtr<IO_STATUS_BLOCK>,
 ) -> Flow<DriverPtr<IRP>> {
     let stack_size = cx.read(device + DEVICE_OBJECT::StackSize)?;
-    let irp = allocate::make(cx, stack_size, Origin::Threaded)?;
-    if irp.is_null() {
-        return Ok(irp);
-    }
-    let location = irp::next(cx, irp)?;
+    let Some(mut packet) = allocate::packet(cx, stack_size, Origin::Threaded)? else {
+        return Ok(DriverPtr::NULL);
+    };
     let major = if internal { IRP_MJ_INTERNAL_DEVICE_CONTROL } else { IRP_MJ_DEVICE_CONTROL };
-    cx.write(location + IO_STACK_LOCATION::MajorFunction, major)?;
-    transfer::fill_control(cx, location, code, input_length, output_length)?;
+    packet.set_next(IO_STACK_LOCATION::MajorFunction, major);
+    transfer::fill_control(&mut packet, code, input_length, output_length);
     let input = Buffer { address: input, length: input_length };
     let output = Buffer { address: output, length: output_length };
-    let given = buffers::for_control(cx, irp, location, code, input, output, Mode::Kernel)?;
+    let given = buffers::for_control(cx, &mut packet, code, input, output, Mode::Kernel)?;
+    let irp = packet.write(cx)?;
     if let Err(status) = given {
         return refused(cx, irp, status, 0x9, "IoBuildDeviceIoControlRequest");
     }
-    cx.with(|k| change(&mut k.io.irps.live, irp.address, |record| record.output = Some(output.length)));
+    cx.with(|k| k.io.irps.live.change(irp.address, |record| record.output = Some(output.length)));
     answer_to(cx, irp, event, status_block)?;
     Ok(irp)
 }
@@ -111,23 +109,23 @@ fn transfer_irp(
     origin: Origin,
 ) -> Flow<DriverPtr<IRP>> {
     let stack_size = cx.read(device + DEVICE_OBJECT::StackSize)?;
-    let irp = allocate::make(cx, stack_size, origin)?;
-    if irp.is_null() {
-        return Ok(irp);
-    }
-    let location = irp::next(cx, irp)?;
+    let Some(mut packet) = allocate::packet(cx, stack_size, origin)? else {
+        return Ok(DriverPtr::NULL);
+    };
     let major = u8::try_from(major).unwrap_or(u8::MAX);
-    cx.write(location + IO_STACK_LOCATION::MajorFunction, major)?;
+    packet.set_next(IO_STACK_LOCATION::MajorFunction, major);
     let way = match major {
         IRP_MJ_READ => Way::In,
         IRP_MJ_WRITE => Way::Out,
-        _ => return Ok(irp),
+        _ => return packet.write(cx),
     };
     let offset = if offset.is_null() { 0 } else { cx.read(offset)? };
     // Read and Write have the same layout.
-    cx.write(location + IO_STACK_LOCATION::Parameters_Read_Length, buffer.length)?;
-    cx.write(location + IO_STACK_LOCATION::Parameters_Read_ByteOffset, offset)?;
-    match buffers::for_transfer(cx, irp, device, buffer, way, Mode::Kernel)? {
+    packet.set_next(IO_STACK_LOCATION::Parameters_Read_Length, buffer.length);
+    packet.set_next(IO_STACK_LOCATION::Parameters_Read_ByteOffset, offset);
+    let given = buffers::for_transfer(cx, &mut packet, device, buffer, way, Mode::Kernel)?;
+    let irp = packet.write(cx)?;
+    match given {
         Ok(()) => Ok(irp),
         Err(status) => refused(cx, irp, status, 0x8, "IoBuildXxxFsdRequest"),
     }
@@ -159,7 +157,7 @@ fn answer_to(
     cx.write(irp + IRP::UserIosb, status_block)?;
     let thread = ke::thread::current_object(cx);
     cx.write(irp + IRP::Tail_Overlay_Thread, thread)?;
-    cx.with(|k| change(&mut k.io.irps.live, irp.address, |record| record.thread = thread.address));
+    cx.with(|k| k.io.irps.live.change(irp.address, |record| record.thread = thread.address));
     Ok(())
 }
 
@@ -168,7 +166,7 @@ fn answer_to(
 /// # Errors
 /// A verdict if the master is none.
 pub fn associated(cx: &mut Cx<'_>, master: DriverPtr<IRP>, stack_size: u8) -> Flow<DriverPtr<IRP>> {
-    if !cx.with(|k| k.io.irps.live.contains_key(&master.address)) {
+    if !cx.with(|k| k.io.irps.live.contains(master.address)) {
         return Err(allocate::not_an_irp(cx, master, 0x1, "IoMakeAssociatedIrp"));
     }
     let irp = allocate::make(cx, stack_size, Origin::Associated(master.address))?;

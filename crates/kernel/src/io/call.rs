@@ -32,8 +32,11 @@ pub fn call_driver(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: Drive
     let frame = cx.with(|k| k.io.frames.enter(irp.address, device.address, number, (major, minor)));
     cx.emit(Event::IrpSent { irp: irp.address, device: device.address, major, minor });
     let role = irp::dispatch_role(major);
-    let status = routine::call(cx, role, dispatch, irp.address, &[device.address, irp.address])?;
-    let status = NtStatus(low_half(status));
+    let called = routine::call(cx, role, dispatch, irp.address, &[device.address, irp.address]);
+    if called.is_err() {
+        pending::unwound(cx, frame);
+    }
+    let status = NtStatus(low_half(called?));
     pending::returned(cx, frame, status)?;
     Ok(status)
 }
@@ -45,7 +48,7 @@ pub(crate) const fn low_half(rax: u64) -> u32 {
 }
 
 fn check(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>) -> Flow<()> {
-    if !cx.with(|k| k.io.irps.live.contains_key(&irp.address)) {
+    if !cx.with(|k| k.io.irps.live.contains(irp.address)) {
         return Err(not_an_irp(cx, irp, 0x3, "IoCallDriver"));
     }
     if device.is_null() {

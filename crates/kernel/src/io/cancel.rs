@@ -71,7 +71,7 @@ pub(crate) fn take_routine(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<DriverP
 /// # Errors
 /// A verdict on the driver, e.g. if its routine keeps the cancel spin lock.
 pub fn cancel(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<bool> {
-    if !cx.with(|k| k.io.irps.live.contains_key(&irp.address)) {
+    if !cx.with(|k| k.io.irps.live.contains(irp.address)) {
         return Err(not_an_irp(cx, irp, 0x1, "IoCancelIrp"));
     }
     let old = acquire(cx)?;
@@ -146,7 +146,7 @@ pub fn rundown_file(cx: &mut Cx<'_>, handle: ob::Handle) -> Flow<()> {
 fn rundown(cx: &mut Cx<'_>, left: &dyn Fn(&Kernel) -> Vec<u64>) -> Flow<()> {
     for irp in cx.with(|k| left(k)) {
         // An earlier one's completion may have completed this one.
-        if cx.with(|k| k.io.irps.live.contains_key(&irp)) {
+        if cx.with(|k| k.io.irps.live.contains(irp)) {
             cancel(cx, DriverPtr::new(irp))?;
         }
     }
@@ -166,9 +166,7 @@ fn rundown(cx: &mut Cx<'_>, left: &dyn Fn(&Kernel) -> Vec<u64>) -> Flow<()> {
 
 /// The IRPs of applications' requests on a file.
 fn of_file(k: &Kernel, file: u64) -> Vec<u64> {
-    let live = k.io.irps.live.iter();
-    let own = live.filter(|(_, record)| record.issue.as_ref().is_some_and(|issue| issue.file == file));
-    own.map(|(irp, _)| *irp).collect()
+    k.io.irps.live.keys_where(|record| record.issue.as_ref().is_some_and(|issue| issue.file == file))
 }
 
 /// What `CancelSynchronousIo` does: cancels what another thread waits for.
@@ -185,7 +183,7 @@ pub fn cancel_thread(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<NtStat
 /// # Errors
 /// A verdict on the driver.
 pub fn cancel_request(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>) -> Flow<NtStatus> {
-    let live: Vec<u64> = cx.with(|k| k.io.irps.live.keys().copied().collect());
+    let live: Vec<u64> = cx.with(|k| k.io.irps.live.keys());
     let mut irps = Vec::new();
     for irp in live {
         if cx.read(DriverPtr::<IRP>::new(irp) + IRP::UserIosb)? == status_block {
@@ -197,7 +195,7 @@ pub fn cancel_request(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>)
 
 fn cancel_all(cx: &mut Cx<'_>, irps: &[u64]) -> Flow<NtStatus> {
     for irp in irps {
-        if cx.with(|k| k.io.irps.live.contains_key(irp)) {
+        if cx.with(|k| k.io.irps.live.contains(*irp)) {
             cancel(cx, DriverPtr::new(*irp))?;
         }
     }
@@ -228,17 +226,14 @@ fn never_completes(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
 pub(crate) fn cancel_file(cx: &mut Cx<'_>, file: u64, every: bool) -> Flow<NtStatus> {
     let thread = ke::thread::current_object(cx).address;
     let irps: Vec<u64> = cx.with(|k| {
-        let live = k.io.irps.live.iter();
-        live.filter(|(_, record)| {
+        k.io.irps.live.keys_where(|record| {
             record.issue.as_ref().is_some_and(|issue| issue.file == file)
                 && (every || record.thread == thread)
         })
-        .map(|(irp, _)| *irp)
-        .collect()
     });
     let found = !irps.is_empty();
     for irp in irps {
-        if cx.with(|k| k.io.irps.live.contains_key(&irp)) {
+        if cx.with(|k| k.io.irps.live.contains(irp)) {
             cancel(cx, DriverPtr::new(irp))?;
         }
     }

@@ -15,32 +15,39 @@ use super::{finish, irp, pending, routine};
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::verdict::Verdict;
+use crate::witness;
 
 /// `IofCompleteRequest`.
 ///
 /// # Errors
 /// A verdict: completed twice, with `STATUS_PENDING`, with a cancel routine still set, or by what a completion routine did.
 pub fn complete(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, _priority_boost: u8) -> Flow<()> {
-    check(cx, irp)?;
-    let status = cx.read((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Status)?;
-    let information = cx.read((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Information)?;
+    let Ending { mut number, count, status, information } = check(cx, irp)?;
+    let moment = witness::moment(cx);
+    cx.with(|k| k.io.irps.live.change(irp.address, |record| record.completed = Some(moment)));
     cx.emit(Event::IrpCompleted { irp: irp.address, status: status.0, information });
-    let count = cx.read(irp + IRP::StackCount)?;
-    loop {
-        let number = cx.read(irp + IRP::CurrentLocation)?;
-        if number > count {
-            break;
-        }
+    while number <= count {
         if leave_location(cx, irp, number, count)? == Way::Stopped {
             return Ok(());
         }
+        number = cx.read(irp + IRP::CurrentLocation)?;
     }
     cx.write(irp + IRP::CurrentLocation, count + 2)?;
     finish::finish(cx, irp)
 }
 
-fn check(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
-    let known = cx.with(|k| k.io.irps.live.contains_key(&irp.address));
+/// What an IRP says when it is completed.
+struct Ending {
+    /// Its current stack location.
+    number: u8,
+    /// How many it has.
+    count: u8,
+    status: NtStatus,
+    information: u64,
+}
+
+fn check(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<Ending> {
+    let known = cx.with(|k| k.io.irps.live.contains(irp.address));
     if !known {
         return Err(completed_twice(cx, irp));
     }
@@ -49,31 +56,41 @@ fn check(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
     if number == 0 || number > count + 1 {
         return Err(completed_twice(cx, irp));
     }
-    let holder = DriverPtr::new(cx.with(|k| k.io.frames.holder(irp.address)).unwrap_or(0));
     let status = cx.read((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Status)?;
     if status == NtStatus::PENDING || status.0 == u32::MAX {
-        let name = device_name(cx, holder);
+        let (holder, name) = holder(cx, irp);
         let message = format!("the IRP {:#x} of {name} was completed with {status}", irp.address);
         return Err(cx.stop(io_manager("completed-with-pending", 0x6, message, holder, irp)));
     }
     let cancel = cx.read(irp + IRP::CancelRoutine)?;
     if !cancel.is_null() {
-        let name = device_name(cx, holder);
+        let (holder, name) = holder(cx, irp);
         let message = format!(
             "the IRP {:#x} of {name} was completed with the cancel routine {:#x} still set",
             irp.address, cancel.address
         );
         return Err(cx.stop(io_manager("cancel-routine-set", 0x7, message, holder, irp)));
     }
-    Ok(())
+    let information = cx.read((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Information)?;
+    Ok(Ending { number, count, status, information })
+}
+
+/// The device that has the IRP, and its name.
+fn holder(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> (DriverPtr<DEVICE_OBJECT>, String) {
+    let holder = DriverPtr::new(cx.with(|k| k.io.frames.holder(irp.address)).unwrap_or(0));
+    (holder, device_name(cx, holder))
 }
 
 fn completed_twice(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
-    let freed =
-        cx.with(|k| k.io.irps.freed.contains(&irp.address) || k.io.irps.live.contains_key(&irp.address));
+    let freed = cx.with(|k| k.io.irps.was_freed(irp.address) || k.io.irps.live.contains(irp.address));
     let what = if freed { "has been completed already" } else { "is no IRP" };
     let message = format!("IoCompleteRequest on {:#x}, which {what}", irp.address);
-    cx.stop(Verdict::error("double-completion", message).bug_check(0x44, [irp.address, 0, 0, 0]))
+    let verdict = Verdict::error("double-completion", message).bug_check(0x44, [irp.address, 0, 0, 0]);
+    let moment = cx.with(|k| k.io.irps.completed_at(irp.address));
+    cx.stop(match moment {
+        Some(moment) => verdict.related("completed", moment),
+        None => verdict,
+    })
 }
 
 /// Whether a completion goes on.
@@ -112,7 +129,7 @@ fn leave_location(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, number: u8, count: u8) -
     if NtStatus(low_half(answer)) == NtStatus::MORE_PROCESSING_REQUIRED {
         return Ok(Way::Stopped);
     }
-    if !cx.with(|k| k.io.irps.live.contains_key(&irp.address)) {
+    if !cx.with(|k| k.io.irps.live.contains(irp.address)) {
         let message = format!(
             "the completion routine {:#x} freed the IRP {:#x} and did not return STATUS_MORE_PROCESSING_REQUIRED",
             routine.address, irp.address
@@ -148,12 +165,10 @@ pub(crate) fn mark_pending(cx: &mut Cx<'_>, location: DriverPtr<IO_STACK_LOCATIO
 }
 
 /// A location that has been left holds nothing any more but which function and device it was for.
+#[allow(clippy::cast_possible_truncation, reason = "offsets in a small structure")]
 fn clear(cx: &mut Cx<'_>, location: DriverPtr<IO_STACK_LOCATION>) -> Flow<()> {
-    cx.write(location + IO_STACK_LOCATION::MinorFunction, 0)?;
-    cx.write(location + IO_STACK_LOCATION::Flags, 0)?;
-    cx.write(location + IO_STACK_LOCATION::Control, 0)?;
-    cx.write(location + IO_STACK_LOCATION::Parameters, [0; 0x20])?;
-    cx.write(location + IO_STACK_LOCATION::FileObject, DriverPtr::NULL)?;
-    cx.write(location + IO_STACK_LOCATION::CompletionRoutine, DriverPtr::NULL)?;
-    cx.write(location + IO_STACK_LOCATION::Context, DriverPtr::NULL)
+    const BEFORE_DEVICE: usize = IO_STACK_LOCATION::DeviceObject.offset as usize - 1;
+    const FROM_FILE: usize = size_of::<IO_STACK_LOCATION>() - IO_STACK_LOCATION::FileObject.offset as usize;
+    cx.write_bytes(location.address + 1, &[0; BEFORE_DEVICE])?;
+    cx.write_bytes((location + IO_STACK_LOCATION::FileObject).address, &[0; FROM_FILE])
 }

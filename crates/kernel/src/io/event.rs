@@ -177,7 +177,7 @@ fn create_named(
         },
     };
     let opened = handle::open(cx, event.address, ALL_ACCESS, true)?;
-    let fresh = cx.with(|k| k.ob.objects.get(&event.address).is_some_and(|object| object.handles == 1));
+    let fresh = cx.with(|k| k.ob.objects.get(event.address).is_some_and(|object| object.handles == 1));
     if fresh {
         // The handle keeps it; the reference it was made with goes.
         ob::object::dereference(cx, event)?;

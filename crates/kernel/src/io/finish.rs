@@ -11,11 +11,13 @@ use abi::{
 use engine::Flow;
 
 use super::allocate;
+use super::buffers::SHORT;
 use super::irp::Origin;
 use super::violation::io_manager;
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::mm::{mdl, mdl_lock, pool};
+use crate::verdict::{Tier, Verdict};
 use crate::{ke, ob};
 
 /// `NT_ERROR`.
@@ -23,7 +25,9 @@ pub(crate) const fn is_error(status: NtStatus) -> bool {
     status.0 >> 30 == 3
 }
 
-struct Done {
+/// What an IRP says at its end, when its drivers have left it alone.
+struct Done<'a> {
+    header: &'a IRP,
     status: NtStatus,
     information: u64,
     pending: bool,
@@ -34,24 +38,28 @@ struct Done {
 /// # Errors
 /// A verdict, e.g. on an IRP of `IoAllocateIrp` that nobody took back.
 pub(crate) fn finish(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
-    let Some(origin) = cx.with(|k| k.io.irps.live.get(&irp.address).map(|record| record.origin)) else {
+    let Some(origin) = cx.with(|k| k.io.irps.live.get(irp.address).map(|record| record.origin)) else {
         return Ok(());
     };
     if let Origin::Associated(master) = origin {
         return associated(cx, irp, DriverPtr::new(master));
     }
-    let thread = cx.read(irp + IRP::Tail_Overlay_Thread)?;
+    let mut header = IRP::zeroed();
+    cx.read_into(irp, &mut header)?;
+    let thread = header.get(IRP::Tail_Overlay_Thread);
     if matches!(origin, Origin::Allocated | Origin::DriverMemory) && thread.is_null() {
         return Err(nobody_stops(cx, irp));
     }
+    let io_status = header.get(IRP::IoStatus);
     let mut done = Done {
-        status: cx.read((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Status)?,
-        information: cx.read((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Information)?,
-        pending: cx.read(irp + IRP::PendingReturned)? != 0,
+        status: io_status.get(IO_STATUS_BLOCK::Status),
+        information: io_status.get(IO_STATUS_BLOCK::Information),
+        pending: header.get(IRP::PendingReturned) != 0,
+        header: &header,
     };
     check_information(cx, irp, &done)?;
-    copy_back(cx, irp, &mut done)?;
-    release_buffers(cx, irp)?;
+    copy_back(cx, &mut done)?;
+    release_buffers(cx, irp, done.header.get(IRP::MdlAddress))?;
     answer(cx, irp, &done)
 }
 
@@ -65,8 +73,8 @@ fn nobody_stops(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
 }
 
 /// `Information` says how much of the output buffer is filled: never more than there is.
-fn check_information(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &Done) -> Flow<()> {
-    let output = cx.with(|k| k.io.irps.live.get(&irp.address).and_then(|record| record.output));
+fn check_information(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &Done<'_>) -> Flow<()> {
+    let output = cx.with(|k| k.io.irps.live.get(irp.address).and_then(|record| record.output));
     match output {
         Some(output) if !is_error(done.status) && done.information > output.into() => {
             let message = format!(
@@ -80,19 +88,33 @@ fn check_information(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &Done) -> Flow<
 }
 
 /// The system buffer's contents go to the requester's buffer.
-fn copy_back(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &mut Done) -> Flow<()> {
-    let flags = cx.read(irp + IRP::Flags)?;
+fn copy_back(cx: &mut Cx<'_>, done: &mut Done<'_>) -> Flow<()> {
+    let flags = done.header.get(IRP::Flags);
     if flags & IRP_BUFFERED_IO == 0 {
         return Ok(());
     }
-    let system = cx.read(irp + IRP::AssociatedIrp_SystemBuffer)?;
-    let user = cx.read(irp + IRP::UserBuffer)?;
+    let system = done.header.get(IRP::AssociatedIrp_SystemBuffer);
+    let user = done.header.get(IRP::UserBuffer);
     let wanted = flags & IRP_INPUT_OPERATION != 0 && !is_error(done.status) && done.information > 0;
     if wanted && !system.is_null() && !user.is_null() {
-        let bytes = cx.read_bytes(system.address, done.information)?;
-        if cx.read(irp + IRP::RequestorMode)? == 0 {
-            cx.write_bytes(user.address, &bytes)?;
-        } else if cx.engine().write_bytes(user.address, &bytes).is_err() {
+        check_stored(cx, system.address, done.information);
+        let (mut short, long);
+        let bytes = match usize::try_from(done.information) {
+            Ok(length) if length <= SHORT => {
+                short = [0; SHORT];
+                cx.engine()
+                    .read_bytes(system.address, &mut short[..length])
+                    .map_err(|bad| cx.bad_pointer(bad))?;
+                &short[..length]
+            }
+            _ => {
+                long = cx.read_bytes(system.address, done.information)?;
+                &long[..]
+            }
+        };
+        if done.header.get(IRP::RequestorMode) == 0 {
+            cx.write_bytes(user.address, bytes)?;
+        } else if cx.engine().write_bytes(user.address, bytes).is_err() {
             done.status = NtStatus::ACCESS_VIOLATION;
             done.information = 0;
         }
@@ -103,9 +125,27 @@ fn copy_back(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &mut Done) -> Flow<()> 
     Ok(())
 }
 
+/// In a checked machine: what the application gets, somebody has stored. It says nothing of a structure's padding that was
+/// stored with the rest.
+fn check_stored(cx: &mut Cx<'_>, system: u64, information: u64) {
+    if let Some(at) = cx.engine().first_never_stored(system, information) {
+        let message = format!(
+            "a request was completed with IoStatus.Information {information:#x}, and nobody has stored byte {:#x} of its \
+             system buffer {system:#x}: the application gets what the kernel's memory held",
+            at - system
+        );
+        let mut verdict = Verdict::error("output-never-stored", message);
+        verdict.tier = Tier::Warning;
+        cx.report(verdict);
+    }
+}
+
 /// Unlocks and frees the chain of MDLs.
-fn release_buffers(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
-    let mut next = cx.read(irp + IRP::MdlAddress)?;
+fn release_buffers(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, first: DriverPtr<MDL>) -> Flow<()> {
+    if first.is_null() {
+        return Ok(());
+    }
+    let mut next = first;
     while !next.is_null() {
         let this = next;
         next = cx.read(this + MDL::Next)?;
@@ -118,12 +158,12 @@ fn release_buffers(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
 }
 
 /// Status block, events and references; the IRP is freed before anybody is woken.
-fn answer(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &Done) -> Flow<()> {
-    let status_block = cx.read(irp + IRP::UserIosb)?;
-    let user_event = cx.read(irp + IRP::UserEvent)?;
-    let file: DriverPtr<FILE_OBJECT> = cx.read(irp + IRP::Tail_Overlay_OriginalFileObject)?.cast();
+fn answer(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &Done<'_>) -> Flow<()> {
+    let status_block = done.header.get(IRP::UserIosb);
+    let user_event = done.header.get(IRP::UserEvent);
+    let file: DriverPtr<FILE_OBJECT> = done.header.get(IRP::Tail_Overlay_OriginalFileObject).cast();
     let Some((origin, issue)) = cx.with(|k| {
-        let record = k.io.irps.live.get_mut(&irp.address)?;
+        let record = k.io.irps.live.get_mut(irp.address)?;
         record.thread = 0;
         Some((record.origin, record.issue.take()))
     }) else {
@@ -156,7 +196,12 @@ fn answer(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &Done) -> Flow<()> {
 }
 
 /// The status block of an application may have gone away; a driver's may not.
-fn write_status(cx: &mut Cx<'_>, to: DriverPtr<IO_STATUS_BLOCK>, done: &Done, application: bool) -> Flow<()> {
+fn write_status(
+    cx: &mut Cx<'_>,
+    to: DriverPtr<IO_STATUS_BLOCK>,
+    done: &Done<'_>,
+    application: bool,
+) -> Flow<()> {
     if application {
         let engine = cx.engine();
         let _ = engine.write(to + IO_STATUS_BLOCK::Status, done.status);
@@ -171,7 +216,7 @@ fn signal(
     cx: &mut Cx<'_>,
     file: DriverPtr<FILE_OBJECT>,
     user_event: DriverPtr<KEVENT>,
-    done: &Done,
+    done: &Done<'_>,
 ) -> Flow<()> {
     if !user_event.is_null() {
         ke::event::set(cx, user_event, 0, false)?;
@@ -188,7 +233,8 @@ fn signal(
 
 /// An associated IRP is complete: with the last of them the master is.
 fn associated(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, master: DriverPtr<IRP>) -> Flow<()> {
-    release_buffers(cx, irp)?;
+    let list = cx.read(irp + IRP::MdlAddress)?;
+    release_buffers(cx, irp, list)?;
     allocate::discard(cx, irp)?;
     let left = cx.read(master + IRP::AssociatedIrp_IrpCount)?.wrapping_sub(1);
     cx.write(master + IRP::AssociatedIrp_IrpCount, left)?;
@@ -202,6 +248,7 @@ pub(crate) fn abandon(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
     if flags & IRP_DEALLOCATE_BUFFER != 0 && !system.is_null() {
         pool::free(cx, system)?;
     }
-    release_buffers(cx, irp)?;
+    let list = cx.read(irp + IRP::MdlAddress)?;
+    release_buffers(cx, irp, list)?;
     allocate::discard(cx, irp)
 }

@@ -122,7 +122,7 @@ fn set_link(k: &mut Kernel, link: &str, device: u64) -> NtStatus {
     let there = k.ob.names.resolve_link(link).ok();
     match (wanted, there) {
         (true, None) => {
-            let Some(target) = k.ob.objects.get(&device).and_then(|object| object.path.clone()) else {
+            let Some(target) = k.ob.objects.get(device).and_then(|object| object.path.clone()) else {
                 return NtStatus::INVALID_DEVICE_REQUEST;
             };
             k.ob.names.insert(link, Target::Link(target)).err().unwrap_or(NtStatus::SUCCESS)

@@ -14,6 +14,7 @@ use engine::Flow;
 
 use super::driver;
 use crate::cx::Cx;
+use crate::ke::affinity;
 use crate::ke::interrupt::{self, Connection};
 use crate::pnp;
 
@@ -56,7 +57,7 @@ pub fn connect_old(
         synchronize_irql,
         latched: mode == LATCHED,
         shared,
-        affinity,
+        affinity: cx.with(|k| affinity::in_group(k, 0, affinity)),
     };
     connect(cx, object, &connection)
 }
@@ -81,9 +82,8 @@ fn fully_specified(
     with_group: bool,
 ) -> Flow<NtStatus> {
     let full = parameters + IO_CONNECT_INTERRUPT_PARAMETERS::FullySpecified;
-    if with_group && cx.read(full + FULL::Group)? != 0 {
-        return Ok(NtStatus::INVALID_PARAMETER);
-    }
+    let group = if with_group { cx.read(full + FULL::Group)? } else { 0 };
+    let mask = cx.read(full + FULL::ProcessorEnableMask)?;
     let connection = Connection {
         routine: cx.read(full + FULL::ServiceRoutine)?.address,
         context: cx.read(full + FULL::ServiceContext)?.address,
@@ -93,7 +93,7 @@ fn fully_specified(
         synchronize_irql: cx.read(full + FULL::SynchronizeIrql)?,
         latched: cx.read(full + FULL::InterruptMode)? == LATCHED,
         shared: cx.read(full + FULL::ShareVector)? != 0,
-        affinity: cx.read(full + FULL::ProcessorEnableMask)?,
+        affinity: cx.with(|k| affinity::in_group(k, group, mask)),
     };
     let object = cx.read(full + FULL::InterruptObject)?;
     connect(cx, object, &connection)

@@ -3,7 +3,7 @@
 //! Pages: *IRP structure*, *IO_STACK_LOCATION structure*. Making them is in `allocate` and `build`, sending in `call`,
 //! completing in `complete` and `finish`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use abi::{DriverPtr, IO_STACK_LOCATION, IRP};
 use engine::Flow;
@@ -12,6 +12,7 @@ pub use super::allocate::{allocate, free};
 pub use super::call::call_driver;
 pub use super::complete::complete;
 use super::file::Issue;
+use crate::address_map::AddressMap;
 use crate::cx::Cx;
 
 /// Who made an IRP, and so who frees it.
@@ -42,40 +43,62 @@ pub(crate) struct Record {
     pub(crate) issue: Option<Issue>,
     /// Bytes of the caller's output buffer, where `IoStatus.Information` may not exceed them.
     pub(crate) output: Option<u32>,
+    /// The moment when it was completed last.
+    pub(crate) completed: Option<u64>,
 }
 
-/// How many freed IRPs are remembered, so that a second completion is told as one.
+impl Record {
+    /// Of a new IRP.
+    pub(crate) const fn new(origin: Origin, owner: Option<u64>) -> Self {
+        Self { origin, owner, thread: 0, issue: None, output: None, completed: None }
+    }
+}
+
+/// How many freed IRPs are remembered, so that a second completion is told as one. One that is live again stays among them.
 const REMEMBERED: usize = 256;
 
 /// All live IRPs, and the last that were freed.
 #[derive(Default)]
 pub(crate) struct Irps {
-    pub(crate) live: BTreeMap<u64, Record>,
-    pub(crate) freed: VecDeque<u64>,
+    pub(crate) live: AddressMap<Record>,
+    /// With the moment of their completion.
+    freed: VecDeque<(u64, Option<u64>)>,
 }
 
 impl Irps {
     /// There is an IRP at this address now.
     pub(crate) fn begin(&mut self, irp: u64, record: Record) {
-        self.freed.retain(|freed| *freed != irp);
         self.live.insert(irp, record);
     }
 
     /// The IRP is gone. Whether its memory is the I/O manager's to free.
     pub(crate) fn retire(&mut self, irp: u64) -> bool {
-        let Some(record) = self.live.remove(&irp) else {
+        let Some(record) = self.live.remove(irp) else {
             return false;
         };
-        self.freed.push_back(irp);
+        self.freed.push_back((irp, record.completed));
         if self.freed.len() > REMEMBERED {
             self.freed.pop_front();
         }
         record.origin != Origin::DriverMemory
     }
 
+    /// Whether there was one at this address not long ago.
+    pub(crate) fn was_freed(&self, irp: u64) -> bool {
+        self.freed.iter().any(|(freed, _)| *freed == irp)
+    }
+
+    /// The moment when the IRP at this address was completed; of a freed one, too.
+    pub(crate) fn completed_at(&self, irp: u64) -> Option<u64> {
+        match self.live.get(irp) {
+            Some(record) => record.completed,
+            None => self.freed.iter().rev().find(|(freed, _)| *freed == irp).and_then(|(_, moment)| *moment),
+        }
+    }
+
     /// IRPs in the list of a thread, oldest address first.
     pub(crate) fn of_thread(&self, thread: u64) -> Vec<u64> {
-        self.live.iter().filter(|(_, record)| record.thread == thread).map(|(irp, _)| *irp).collect()
+        self.live.keys_where(|record| record.thread == thread)
     }
 }
 

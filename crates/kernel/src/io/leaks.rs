@@ -41,7 +41,11 @@ impl Gone {
 
     /// A finding that does not end the run.
     fn leak(&self, cx: &mut Cx<'_>, rule: &'static str, what: &str) {
-        cx.report(Verdict::error(rule, format!("{}: {} and {what}", self.service, self.after)));
+        cx.report(self.verdict(rule, what));
+    }
+
+    fn verdict(&self, rule: &'static str, what: &str) -> Verdict {
+        Verdict::error(rule, format!("{}: {} and {what}", self.service, self.after))
     }
 }
 
@@ -134,10 +138,9 @@ fn still_known(k: &Kernel, gone: &Gone) -> Option<String> {
 
 fn thread_inside(k: &Kernel, gone: &Gone) -> Option<String> {
     let current = k.ke.processor().thread;
-    let mut threads = k.ke.threads.iter().filter(|(strand, _)| **strand != current);
-    let thread =
-        threads.find(|(_, thread)| thread.callouts.iter().any(|call| gone.has(call.routine.address)));
-    thread.map(|(_, thread)| format!("the {} is still running in it", thread.name))
+    let mut threads = k.ke.threads.iter().filter(|thread| thread.strand != current);
+    let thread = threads.find(|thread| thread.callouts.iter().any(|call| gone.has(call.routine.address)));
+    thread.map(|thread| format!("the {} is still running in it", thread.name))
 }
 
 /// Devices, links, IRPs and work items.
@@ -165,10 +168,8 @@ fn links(k: &Kernel, driver: u64) -> Vec<String> {
 }
 
 fn irps(k: &Kernel, driver: u64) -> Vec<u64> {
-    let live = k.io.irps.live.iter();
-    live.filter(|(_, record)| record.owner == Some(driver) && record.origin == Origin::Allocated)
-        .map(|(irp, _)| *irp)
-        .collect()
+    let live = &k.io.irps.live;
+    live.keys_where(|record| record.owner == Some(driver) && record.origin == Origin::Allocated)
 }
 
 fn work_items(k: &Kernel, driver: u64) -> Vec<u64> {
@@ -187,7 +188,8 @@ fn memory(cx: &mut Cx<'_>, gone: &Gone) {
             block.address,
             block.allocated_by
         );
-        gone.leak(cx, "pool-leak", &what);
+        let verdict = gone.verdict("pool-leak", &what).related("allocated", block.allocated);
+        cx.report(verdict);
     }
     for list in mdl::outstanding(cx, gone.base) {
         let what = format!(

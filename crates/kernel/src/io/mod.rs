@@ -27,6 +27,7 @@ pub mod library;
 pub mod links;
 mod operation;
 mod overlapped;
+mod packet;
 pub mod pending;
 pub mod query;
 pub mod registry_key;

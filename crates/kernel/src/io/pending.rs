@@ -4,8 +4,6 @@
 //! CompletionRoutine*, *Bug Check 0xC9* (23D, 23E, 224–226, 228). A frame lives from the call of a dispatch routine until
 //! both the routine has returned and the IRP has left that stack location.
 
-use std::collections::BTreeMap;
-
 use abi::{DEVICE_OBJECT, DriverPtr, IO_STACK_LOCATION, IRP, NtStatus, SL_PENDING_RETURNED};
 use engine::Flow;
 
@@ -23,6 +21,8 @@ struct Left {
 /// One call of a dispatch routine.
 #[derive(Clone, Copy, Debug)]
 struct Frame {
+    /// Counts calls from 1.
+    number: u64,
     irp: u64,
     device: u64,
     location: u8,
@@ -30,58 +30,76 @@ struct Frame {
     forwarded: bool,
     left: Option<Left>,
     returned: Option<NtStatus>,
+    /// The routine does not return: an exception left it.
+    unwound: bool,
 }
 
-/// The calls that are not settled.
+impl Frame {
+    /// Whether its driver may have the IRP: if an exception left it, the IRP is for whoever caught that.
+    const fn has_it(&self) -> bool {
+        self.left.is_none() && !self.unwound
+    }
+}
+
+/// The calls that are not settled, by number: the newest is last.
 #[derive(Default)]
 pub(crate) struct Frames {
-    open: BTreeMap<u64, Frame>,
+    open: Vec<Frame>,
     count: u64,
 }
 
 impl Frames {
     /// A dispatch routine is about to be called.
     pub(crate) fn enter(&mut self, irp: u64, device: u64, location: u8, request: (u8, u8)) -> u64 {
-        for frame in self.open.values_mut() {
+        for frame in &mut self.open {
             if frame.irp == irp && frame.left.is_none() {
                 frame.forwarded = true;
             }
         }
         self.count += 1;
-        let frame = Frame { irp, device, location, request, forwarded: false, left: None, returned: None };
-        self.open.insert(self.count, frame);
-        self.count
+        let (number, forwarded, left, returned, unwound) = (self.count, false, None, None, false);
+        self.open.push(Frame { number, irp, device, location, request, forwarded, left, returned, unwound });
+        number
+    }
+
+    /// Where the call with this number stands: mostly last.
+    fn place(&self, number: u64) -> Option<usize> {
+        self.open.iter().rposition(|frame| frame.number == number)
     }
 
     /// The device that has the IRP: the last one it was sent to and has not left.
     pub(crate) fn holder(&self, irp: u64) -> Option<u64> {
-        self.open
-            .values()
-            .rev()
-            .find(|frame| frame.irp == irp && frame.left.is_none())
-            .map(|frame| frame.device)
+        let mut newest_first = self.open.iter().rev();
+        newest_first.find(|frame| frame.irp == irp && frame.has_it()).map(|frame| frame.device)
     }
 
     /// The IRPs that a device has: it was sent them, and they have not left it.
     pub(crate) fn held_by(&self, device: u64) -> Vec<u64> {
-        let held = self.open.values().filter(|frame| frame.device == device && frame.left.is_none());
+        let held = self.open.iter().filter(|frame| frame.device == device && frame.has_it());
         held.filter(|frame| self.holder(frame.irp) == Some(device)).map(|frame| frame.irp).collect()
+    }
+
+    /// The IRP is freed.
+    pub(crate) fn forget(&mut self, irp: u64) {
+        self.open.retain(|frame| frame.irp != irp || !frame.unwound);
     }
 
     /// Whether a driver that was called after `number` has the IRP.
     fn is_below(&self, number: u64, irp: u64) -> bool {
-        self.open.range(number + 1..).any(|(_, frame)| frame.irp == irp && frame.left.is_none())
+        let mut later = self.open.iter().rev().take_while(|frame| frame.number > number);
+        later.any(|frame| frame.irp == irp && frame.has_it())
     }
 
     /// The IRP leaves a location, on completion. Returns the calls that returned before, and what they returned.
     fn leave(&mut self, irp: u64, location: u8, left: Left) -> Vec<(Frame, NtStatus)> {
         let mut settled = Vec::new();
-        self.open.retain(|_, frame| {
+        self.open.retain_mut(|frame| {
             if frame.irp != irp || frame.location != location || frame.left.is_some() {
                 return true;
             }
             frame.left = Some(left);
             match frame.returned {
+                None if frame.unwound => false,
                 Some(status) => {
                     settled.push((*frame, status));
                     false
@@ -91,6 +109,18 @@ impl Frames {
         });
         settled
     }
+}
+
+/// An exception left the dispatch routine: there is no status to judge.
+pub(crate) fn unwound(cx: &mut Cx<'_>, number: u64) {
+    cx.with(|k| {
+        let Some(place) = k.io.frames.place(number) else { return };
+        if k.io.frames.open[place].left.is_some() {
+            k.io.frames.open.remove(place);
+        } else {
+            k.io.frames.open[place].unwound = true;
+        }
+    });
 }
 
 /// The IRP leaves `location` with its `Control`: the calls that returned earlier are judged.
@@ -121,7 +151,10 @@ pub(crate) fn left(
 /// # Errors
 /// The verdict.
 pub(crate) fn returned(cx: &mut Cx<'_>, number: u64, status: NtStatus) -> Flow<()> {
-    let Some(frame) = cx.with(|k| k.io.frames.open.get(&number).copied()) else {
+    let Some((place, frame)) = cx.with(|k| {
+        let place = k.io.frames.place(number)?;
+        Some((place, k.io.frames.open[place]))
+    }) else {
         return Ok(());
     };
     if status.0 == u32::MAX {
@@ -130,12 +163,12 @@ pub(crate) fn returned(cx: &mut Cx<'_>, number: u64, status: NtStatus) -> Flow<(
     }
     match frame.left {
         Some(left) => {
-            cx.with(|k| k.io.frames.open.remove(&number));
+            cx.with(|k| k.io.frames.open.remove(place));
             judge(cx, frame, left, status)
         }
         None => {
             let below = cx.with(|k| {
-                k.io.frames.open.entry(number).and_modify(|frame| frame.returned = Some(status));
+                k.io.frames.open[place].returned = Some(status);
                 k.io.frames.is_below(number, frame.irp)
             });
             if below { Ok(()) } else { judge_held(cx, frame, status) }
@@ -234,11 +267,21 @@ mod tests {
     }
 
     #[test]
+    fn a_routine_that_an_exception_left_is_forgotten_with_its_irp() {
+        let mut frames = Frames::default();
+        let number = frames.enter(1, 0xA, 1, (3, 0));
+        frames.open[0].unwound = true;
+        assert_eq!(frames.holder(1), None, "whoever caught the exception has to see to the IRP");
+        assert!(frames.leave(1, 1, DONE).is_empty());
+        assert_eq!(frames.place(number), None);
+    }
+
+    #[test]
     fn a_skipped_location_is_left_by_both_drivers_at_once() {
         let mut frames = Frames::default();
         let upper = frames.enter(1, 0xA, 1, (3, 0));
         frames.enter(1, 0xB, 1, (3, 0));
-        assert!(frames.open[&upper].forwarded);
+        assert!(frames.open[frames.place(upper).unwrap()].forwarded);
         assert!(frames.leave(1, 1, DONE).is_empty(), "neither has returned yet");
         assert_eq!(frames.holder(1), None);
     }

@@ -121,12 +121,13 @@ fn call_start_io(
     let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
     let start_io = cx.read(driver + DRIVER_OBJECT::DriverStartIo)?;
     set_running(cx, device, true);
-    routine::call(cx, "StartIo", start_io, irp.address, &[device.address, irp.address])?;
+    let called = routine::call(cx, "StartIo", start_io, irp.address, &[device.address, irp.address]);
+    // An outer StartIo of this device may still be on the stack (it is not deferred).
+    set_running(cx, device, attributes.running);
+    called?;
     if attributes.running {
-        // An outer StartIo of this device is still on the stack (it is not deferred).
         return Ok(());
     }
-    set_running(cx, device, false);
     let waiting =
         cx.with(|k| k.io.devices.get_mut(&device.address).and_then(|device| device.start_io.waiting.take()));
     match waiting {

@@ -13,13 +13,14 @@ pub use super::buffers::Buffer;
 use super::buffers::{self, Way};
 use super::file::Issue;
 use super::finish::is_error;
-use super::irp::{self, Origin};
+use super::irp::Origin;
 use super::operation::Operation;
 use super::overlapped::Overlapped;
+use super::packet::Packet;
 use super::send::Answer;
 use super::{allocate, call, fast_io, stack};
 use crate::cx::Cx;
-use crate::event::Event;
+use crate::event::{Event, Kind as EventKind};
 use crate::ke;
 use crate::ob::handle::{self, Mode};
 use crate::ob::{self, Handle, Kind};
@@ -79,8 +80,10 @@ pub fn perform(cx: &mut Cx<'_>, handle: Handle, operation: Operation) -> Flow<An
 /// A verdict on a driver.
 pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: &Overlapped) -> Flow<Answer> {
     let name = operation.name();
-    let detail = operation.detail(&super::file::shown(cx, handle));
-    cx.emit(Event::Request { name, detail });
+    if cx.happens(EventKind::Request) {
+        let detail = operation.detail(&super::file::shown(cx, handle));
+        cx.emit(Event::Request { name, detail });
+    }
     cx.write(overlapped.status_block + IO_STATUS_BLOCK::Status, NtStatus::PENDING)?;
     let request = Request { operation, event: Some(overlapped.event), status_block: overlapped.status_block };
     let answer = issue(cx, handle, &request, Mode::User)?;
@@ -210,13 +213,12 @@ fn send(
     };
     let device = stack::related_device(cx, file)?;
     let stack_size = cx.read(device + abi::DEVICE_OBJECT::StackSize)?;
-    let irp = allocate::make(cx, stack_size, Origin::System)?;
-    if irp.is_null() {
+    let Some(mut packet) = allocate::packet(cx, stack_size, Origin::System)? else {
         return Ok(Sent::Refused(NtStatus::INSUFFICIENT_RESOURCES));
-    }
-    let location = irp::next(cx, irp)?;
-    fill(cx, irp, location, operation, offset)?;
-    if let Err(status) = give_buffers(cx, irp, location, device, operation, mode)? {
+    };
+    fill(&mut packet, operation, offset);
+    if let Err(status) = give_buffers(cx, &mut packet, device, operation, mode)? {
+        let irp = packet.write(cx)?;
         super::finish::abandon(cx, irp)?;
         return Ok(Sent::Refused(status));
     }
@@ -225,12 +227,13 @@ fn send(
         ke::event::clear(cx, event)?;
     }
     let thread = ke::thread::current_object(cx);
-    cx.write(irp + IRP::RequestorMode, mode.value())?;
-    cx.write(irp + IRP::UserIosb, request.status_block)?;
-    cx.write(irp + IRP::UserEvent, event)?;
-    cx.write(irp + IRP::Tail_Overlay_Thread, thread)?;
-    cx.write(irp + IRP::Tail_Overlay_OriginalFileObject, file.cast())?;
-    cx.write(location + IO_STACK_LOCATION::FileObject, file.cast())?;
+    packet.set(IRP::RequestorMode, mode.value());
+    packet.set(IRP::UserIosb, request.status_block);
+    packet.set(IRP::UserEvent, event);
+    packet.set(IRP::Tail_Overlay_Thread, thread);
+    packet.set(IRP::Tail_Overlay_OriginalFileObject, file.cast());
+    packet.set_next(IO_STACK_LOCATION::FileObject, file.cast());
+    let irp = packet.write(cx)?;
     ob::object::reference(cx, file)?;
     remember(cx, irp, file, event, operation, thread.address, synchronous);
     let status = call::call_driver(cx, device, irp)?;
@@ -247,7 +250,7 @@ fn remember(
     synchronous: bool,
 ) {
     cx.with(|k| {
-        if let Some(record) = k.io.irps.live.get_mut(&irp.address) {
+        if let Some(record) = k.io.irps.live.get_mut(irp.address) {
             record.thread = thread;
             record.output = operation.output();
             record.issue = Some(Issue {
@@ -279,60 +282,47 @@ fn start_offset(
     })
 }
 
-fn fill(
-    cx: &mut Cx<'_>,
-    irp: DriverPtr<IRP>,
-    location: DriverPtr<IO_STACK_LOCATION>,
-    operation: Operation,
-    offset: i64,
-) -> Flow<()> {
-    cx.write(location + IO_STACK_LOCATION::MajorFunction, operation.major())?;
+fn fill(packet: &mut Packet, operation: Operation, offset: i64) {
+    packet.set_next(IO_STACK_LOCATION::MajorFunction, operation.major());
     let flags = match operation {
         Operation::Read(buffer, _) => {
-            cx.write(location + IO_STACK_LOCATION::Parameters_Read_Length, buffer.length)?;
-            cx.write(location + IO_STACK_LOCATION::Parameters_Read_ByteOffset, offset)?;
+            packet.set_next(IO_STACK_LOCATION::Parameters_Read_Length, buffer.length);
+            packet.set_next(IO_STACK_LOCATION::Parameters_Read_ByteOffset, offset);
             IRP_READ_OPERATION | IRP_DEFER_IO_COMPLETION
         }
         Operation::Write(buffer, _) => {
-            cx.write(location + IO_STACK_LOCATION::Parameters_Write_Length, buffer.length)?;
-            cx.write(location + IO_STACK_LOCATION::Parameters_Write_ByteOffset, offset)?;
+            packet.set_next(IO_STACK_LOCATION::Parameters_Write_Length, buffer.length);
+            packet.set_next(IO_STACK_LOCATION::Parameters_Write_ByteOffset, offset);
             IRP_WRITE_OPERATION | IRP_DEFER_IO_COMPLETION
         }
         Operation::Control(code, input, output) | Operation::InternalControl(code, input, output) => {
-            fill_control(cx, location, code, input.length, output.length)?;
+            fill_control(packet, code, input.length, output.length);
             0
         }
         Operation::Flush => 0,
     };
-    cx.write(irp + IRP::Flags, flags)
+    packet.add_flags(flags);
 }
 
 /// `Parameters.DeviceIoControl`.
-pub(crate) fn fill_control(
-    cx: &mut Cx<'_>,
-    location: DriverPtr<IO_STACK_LOCATION>,
-    code: u32,
-    input: u32,
-    output: u32,
-) -> Flow<()> {
-    cx.write(location + IO_STACK_LOCATION::Parameters_DeviceIoControl_OutputBufferLength, output)?;
-    cx.write(location + IO_STACK_LOCATION::Parameters_DeviceIoControl_InputBufferLength, input)?;
-    cx.write(location + IO_STACK_LOCATION::Parameters_DeviceIoControl_IoControlCode, code)
+pub(crate) fn fill_control(packet: &mut Packet, code: u32, input: u32, output: u32) {
+    packet.set_next(IO_STACK_LOCATION::Parameters_DeviceIoControl_OutputBufferLength, output);
+    packet.set_next(IO_STACK_LOCATION::Parameters_DeviceIoControl_InputBufferLength, input);
+    packet.set_next(IO_STACK_LOCATION::Parameters_DeviceIoControl_IoControlCode, code);
 }
 
 fn give_buffers(
     cx: &mut Cx<'_>,
-    irp: DriverPtr<IRP>,
-    location: DriverPtr<IO_STACK_LOCATION>,
+    packet: &mut Packet,
     device: DriverPtr<abi::DEVICE_OBJECT>,
     operation: Operation,
     mode: Mode,
 ) -> Flow<Result<(), NtStatus>> {
     match operation {
-        Operation::Read(buffer, _) => buffers::for_transfer(cx, irp, device, buffer, Way::In, mode),
-        Operation::Write(buffer, _) => buffers::for_transfer(cx, irp, device, buffer, Way::Out, mode),
+        Operation::Read(buffer, _) => buffers::for_transfer(cx, packet, device, buffer, Way::In, mode),
+        Operation::Write(buffer, _) => buffers::for_transfer(cx, packet, device, buffer, Way::Out, mode),
         Operation::Control(code, input, output) | Operation::InternalControl(code, input, output) => {
-            buffers::for_control(cx, irp, location, code, input, output, mode)
+            buffers::for_control(cx, packet, code, input, output, mode)
         }
         Operation::Flush => Ok(Ok(())),
     }

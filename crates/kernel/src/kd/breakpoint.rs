@@ -1,11 +1,12 @@
 //! Breakpoints and debugger state. Follows *DbgBreakPoint function*, *KdRefreshDebuggerNotPresent function*.
 //!
-//! Without a debugger a breakpoint is an exception that nobody handles: KMODE_EXCEPTION_NOT_HANDLED.
+//! Without a debugger a breakpoint is an exception as any other: for the driver's handlers, if it has some.
 
-use abi::{KMODE_EXCEPTION_NOT_HANDLED, NtStatus};
+use abi::NtStatus;
 use engine::Flow;
 
 use crate::cx::Cx;
+use crate::ke::exception;
 use crate::verdict::Verdict;
 
 /// `DbgBreakPoint`.
@@ -25,10 +26,9 @@ pub fn dbg_break_point_with_status(cx: &mut Cx<'_>, status: u32) -> Flow<()> {
 }
 
 fn stop(cx: &mut Cx<'_>, what: String) -> Flow<()> {
-    let address = cx.engine().caller().map_or(0, |caller| caller.rip);
-    let parameters = [NtStatus::BREAKPOINT.0.into(), address, 0, 0];
     let verdict = Verdict::error("breakpoint", format!("{what}, and there is no debugger"));
-    Err(cx.stop(verdict.bug_check(KMODE_EXCEPTION_NOT_HANDLED, parameters)))
+    // One parameter of the exception: that nothing was asked of the debugger.
+    Err(exception::raise_here(cx, NtStatus::BREAKPOINT, vec![0], verdict))
 }
 
 /// `KdRefreshDebuggerNotPresent`: there is none.

@@ -9,6 +9,7 @@ use engine::{Args, Flow};
 
 use crate::cx::Cx;
 use crate::event::Event;
+use crate::ke::budget;
 use crate::rtl::format::Uses;
 use crate::rtl::print::{VaList, make};
 use crate::rtl::{crt, text};
@@ -106,6 +107,7 @@ fn filtered(
 }
 
 fn print(cx: &mut Cx<'_>, name: &str, prefix: &str, format: u64, list: VaList) -> Flow<NtStatus> {
+    budget::charge(cx, budget::PRINT);
     let (made, _, uses) = make::<1>(cx, format, list, LONGEST)?;
     judge(cx, name, uses);
     let made: String = made.iter().map(|unit| text::ansi_to_char(unit.to_le_bytes()[0])).collect();

@@ -4,12 +4,13 @@
 //! What a routine is called with, and what its result means, is its caller's business.
 
 use abi::{Code, DriverPtr};
-use engine::Flow;
+use engine::{Flow, LeftBehind};
 
 use super::fault;
+use super::thread::Account;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
-use crate::verdict::Verdict;
+use crate::verdict::{Tier, Verdict};
 use crate::{io, ldr};
 
 /// A routine of a driver that is to be called, or is running.
@@ -32,16 +33,18 @@ struct Kept {
     spin_locks: usize,
     apc_disable: i32,
     interrupts: bool,
+    extended: usize,
 }
 
 impl Kept {
     fn now(k: &mut Kernel) -> Self {
         let processor = k.ke.processor();
         Self {
-            irql: processor.irql,
+            irql: k.level(),
             spin_locks: k.ke.locks.count(processor.number),
             apc_disable: k.ke.thread().map_or(0, |thread| thread.apc_disable + thread.special_apc_disable),
             interrupts: processor.interrupts_enabled,
+            extended: k.ke.thread().map_or(0, |thread| thread.extended.len()),
         }
     }
 }
@@ -64,7 +67,7 @@ pub fn call_routine(
         if let Some(thread) = k.ke.thread_mut()
             && thread.callouts.is_empty()
         {
-            thread.spent = 0;
+            thread.account = Account::default();
         }
     });
     checked(cx, &call, arguments)
@@ -73,27 +76,36 @@ pub fn call_routine(
 /// As [`call_routine`], for routines that interrupt a thread and do not belong to it: what they run is not on its
 /// account, and they must not lower the level they are called at.
 pub(crate) fn asynchronous(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
-    let now = cx.engine().now();
-    let spent = cx.with(|k| {
-        let spent = k.ke.account(now);
+    let (now, depth) = (cx.engine().now(), cx.engine().depth());
+    let interrupted = cx.with(|k| {
+        k.ke.account(now);
         let processor = k.ke.processor_mut();
         if processor.floors.is_empty() {
             processor.raised_since = now;
         }
-        processor.floors.push(call.floor);
-        k.ke.change_thread(|thread| thread.spent = 0);
-        spent
+        k.ke.push_floor(call.floor);
+        k.ke.processor_mut().interrupted.push(depth);
+        let account = k.ke.thread().map(|thread| thread.account).unwrap_or_default();
+        let mut extended = Vec::new();
+        k.ke.change_thread(|thread| {
+            thread.account = Account::default();
+            extended = std::mem::take(&mut thread.extended);
+        });
+        (account, extended)
     });
+    let (account, extended) = interrupted;
     let result = checked(cx, call, arguments);
     let now = cx.engine().now();
     cx.with(|k| {
         k.ke.account(now);
-        k.ke.processor_mut().floors.pop();
-        k.ke.change_thread(|thread| thread.spent = spent);
+        k.ke.pop_floor();
+        k.ke.processor_mut().interrupted.pop();
+        k.ke.change_thread(|thread| (thread.account, thread.extended) = (account, extended));
     });
     result
 }
 
+#[inline]
 fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
     if call.routine.is_null() {
         let message = format!("the driver's {} routine is to be called, and it is null", call.role);
@@ -101,7 +113,7 @@ fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
         let check = fault::null_call(cx);
         return Err(cx.stop(verdict.bug_check(check.code, check.parameters)));
     }
-    let Callout { role, routine, object, .. } = *call;
+    let Callout { role, routine, object, floor } = *call;
     if let Some(result) = io::routine::own(cx, routine, arguments) {
         return result;
     }
@@ -109,10 +121,14 @@ fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
         cx.emit(Event::Enter { role, routine: routine.address, object });
     }
     let before = cx.with(|k| {
-        k.ke.change_thread(|thread| thread.callouts.push(*call));
+        k.ke.progress += 1;
+        // Field by field: it was just made field by field, and a wider load would wait for those stores.
+        let call = Callout { role, routine, object, floor };
+        k.ke.change_thread(|thread| thread.callouts.push(call));
         Kept::now(k)
     });
     let result = cx.call(routine, arguments);
+    let left = cx.engine().left_behind();
     let after = cx.with(|k| {
         k.ke.change_thread(|thread| {
             thread.callouts.pop();
@@ -123,14 +139,40 @@ fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
     if cx.happens(Kind::Leave) {
         cx.emit(Event::Leave { role, routine: routine.address, value });
     }
-    match broken(call, before, after) {
-        None => Ok(value),
-        Some(verdict) => {
-            let who = ldr::symbols::describe(cx, routine.address);
-            let message = format!("{role} routine {who} {}", verdict.message);
-            Err(cx.stop(Verdict { message, ..verdict }))
-        }
+    let verdict = broken(call, before, after).or_else(|| convention_broken(left));
+    let Some(verdict) = verdict else { return Ok(value) };
+    let who = ldr::symbols::describe(cx, routine.address);
+    let mut verdict = Verdict { message: format!("{role} routine {who} {}", verdict.message), ..verdict };
+    if verdict.rule == "spin-lock-held-on-return" {
+        verdict = verdict.of_lock(cx.with(|k| k.ke.locks.last_of(k.ke.processor().number)));
     }
+    if verdict.tier == Tier::Error {
+        return Err(cx.stop(verdict));
+    }
+    cx.report(verdict);
+    Ok(value)
+}
+
+/// The bits of MXCSR that are a caller's: all but the status flags.
+const MXCSR_CONTROL: u32 = 0xFFC0;
+
+/// What the calling convention has a routine keep, and code that runs next would stumble over (page *x64 calling
+/// convention*); the message lacks its subject.
+fn convention_broken(left: LeftBehind) -> Option<Verdict> {
+    if left.direction {
+        let message =
+            "returned with the direction flag set: the kernel's next string instruction goes backwards";
+        return Some(Verdict::error("direction-flag-set-on-return", message.to_owned()));
+    }
+    let control = left.mxcsr & MXCSR_CONTROL;
+    if control == LeftBehind::default().mxcsr & MXCSR_CONTROL {
+        return None;
+    }
+    let message = format!(
+        "returned with MXCSR {:#x}: rounding, exceptions or denormals are another's now (it was 0x1f80)",
+        left.mxcsr
+    );
+    Some(Verdict { tier: Tier::Warning, ..Verdict::error("mxcsr-changed-on-return", message) })
 }
 
 /// What a routine did not leave as it found it; the message lacks its subject.
@@ -164,6 +206,10 @@ fn broken(call: &Callout, before: Kept, after: Kept) -> Option<Verdict> {
             Verdict::error("interrupt-flag-changed-by-routine", format!("returned with interrupts {state}"));
         return Some(if dispatch { verdict.bug_check(0xC4, [0xC1, routine.address, 0, 0]) } else { verdict });
     }
+    if after.extended > before.extended {
+        let message = "returned without KeRestoreExtendedProcessorState after KeSaveExtendedProcessorState";
+        return Some(Verdict::error("extended-state-not-restored", message));
+    }
     if after.apc_disable != before.apc_disable {
         let regions = before.apc_disable - after.apc_disable;
         let message =
@@ -185,7 +231,7 @@ fn broken(call: &Callout, before: Kept, after: Kept) -> Option<Verdict> {
 mod tests {
     use super::*;
 
-    const BEFORE: Kept = Kept { irql: 0, spin_locks: 0, apc_disable: 0, interrupts: true };
+    const BEFORE: Kept = Kept { irql: 0, spin_locks: 0, apc_disable: 0, interrupts: true, extended: 0 };
 
     fn verdict(role: &'static str, after: Kept) -> (&'static str, Option<u32>, u64) {
         let call = Callout { role, routine: DriverPtr::new(0x1000), object: 0, floor: 0 };

@@ -35,20 +35,19 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
-        Self::NotificationEvent,
-        Self::SynchronizationEvent,
-        Self::Mutant,
-        Self::Process,
-        Self::Semaphore,
-        Self::Thread,
-        Self::NotificationTimer,
-        Self::SynchronizationTimer,
-    ];
-
     /// The kind a header's type byte says.
-    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
+    pub(crate) const fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            0 => Self::NotificationEvent,
+            1 => Self::SynchronizationEvent,
+            2 => Self::Mutant,
+            3 => Self::Process,
+            5 => Self::Semaphore,
+            6 => Self::Thread,
+            8 => Self::NotificationTimer,
+            9 => Self::SynchronizationTimer,
+            _ => return None,
+        })
     }
 
     /// For people.
@@ -110,8 +109,7 @@ pub(crate) fn set_up(cx: &mut Cx<'_>, header: Header, kind: Kind, bytes: u64, st
 /// A verdict that names `what` was called if it is none.
 pub(crate) fn expect(cx: &mut Cx<'_>, header: Header, what: &str, kinds: &[Kind]) -> Flow<Kind> {
     let kind = Kind::from_byte(cx.read(header + DISPATCHER_HEADER::Type)?);
-    let head = header + DISPATCHER_HEADER::WaitListHead;
-    let linked = !cx.read(head + abi::LIST_ENTRY::Flink)?.is_null();
+    let linked = !cx.read((header + DISPATCHER_HEADER::WaitListHead) + abi::LIST_ENTRY::Flink)?.is_null();
     match kind {
         Some(kind) if linked && (kinds.is_empty() || kinds.contains(&kind)) => Ok(kind),
         Some(kind) if linked => {
@@ -136,7 +134,7 @@ pub(crate) fn is_signaled(k: &Kernel, header: Header, strand: StrandId) -> Resul
         return Ok(false);
     }
     let owner = k.engine.read(header.cast::<KMUTANT>() + KMUTANT::OwnerThread)?;
-    Ok(k.ke.threads.get(&strand).is_some_and(|thread| thread.object == owner))
+    Ok(k.ke.threads.get(strand).is_some_and(|thread| thread.object == owner))
 }
 
 /// What a satisfied wait of `strand`'s does to it. Whether it was an abandoned mutex.
@@ -162,7 +160,7 @@ fn own(k: &mut Kernel, mutex: DriverPtr<KMUTANT>, strand: StrandId) -> Result<bo
         return Ok(false);
     }
     let disable = engine.read(mutex + KMUTANT::ApcDisable)?;
-    if let Some(thread) = k.ke.threads.get_mut(&strand) {
+    if let Some(thread) = k.ke.threads.get_mut(strand) {
         thread.mutexes.push(mutex.address);
         thread.apc_disable -= i32::from(disable);
         engine.write(mutex + KMUTANT::OwnerThread, thread.object)?;
@@ -179,7 +177,7 @@ pub(crate) fn wake(k: &mut Kernel, header: Header, boost: u8) -> Result<(), Brok
         if !is_signaled(k, header, strand)? {
             break;
         }
-        let Some(wait) = k.ke.threads.get(&strand).and_then(|thread| thread.wait.as_ref()) else { continue };
+        let Some(wait) = k.ke.threads.get(strand).and_then(|thread| thread.wait.as_ref()) else { continue };
         let (objects, all) = (wait.objects.clone(), wait.all);
         let status = if all {
             let mut ready = true;
@@ -206,7 +204,7 @@ pub(crate) fn wake(k: &mut Kernel, header: Header, boost: u8) -> Result<(), Brok
 
 /// Ends a thread's wait: its wait blocks leave their lists, its time-out is cancelled, and it is ready.
 pub(crate) fn end_wait(k: &mut Kernel, strand: StrandId, status: NtStatus, boost: u8) -> Result<(), Broken> {
-    let thread = k.ke.threads.get_mut(&strand).expect("a thread that waits exists");
+    let thread = k.ke.threads.get_mut(strand).expect("a thread that waits exists");
     let Some(wait) = thread.wait.take() else { return Ok(()) };
     thread.wait_status = status;
     thread.boost = boost;

@@ -7,8 +7,8 @@
 use abi::{DEVICE_OBJECT, DriverPtr, KDPC, NtStatus, PROCESSOR_NUMBER};
 use engine::Flow;
 
-use super::processor::DISPATCH_LEVEL;
-use super::{callout, irql, scheduler, stack, timer};
+use super::processor::{DISPATCH_LEVEL, WaitsFor};
+use super::{affinity, callout, irql, scheduler, stack, timer};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::verdict::Verdict;
@@ -84,18 +84,23 @@ pub fn set_importance(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, importance: u32) ->
     }
 }
 
-/// `KeSetTargetProcessorDpc`.
+/// `KeSetTargetProcessorDpc`: a processor of group 0.
 ///
 /// # Errors
 /// A verdict if the pointer is bad or there is no such processor.
 pub fn set_target(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, number: u8) -> Flow<()> {
-    let count = cx.with(|k| k.ke.processors.len());
-    if usize::from(number) >= count {
+    let Some(index) = cx.with(|k| affinity::index(k, 0, number)) else {
+        let count = affinity::count_in_group(cx, 0)?;
         let message = format!("a DPC was targeted at processor {number}; there are {count}");
         let verdict = Verdict::error("dpc-target", message);
-        return Err(cx.stop(verdict.bug_check(0xC7, [3, dpc.address, number.into(), count as u64])));
-    }
-    cx.write(dpc + KDPC::Number, TARGETED + u16::from(number))
+        return Err(cx.stop(verdict.bug_check(0xC7, [3, dpc.address, number.into(), count.into()])));
+    };
+    target_at(cx, dpc, index)
+}
+
+fn target_at(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, index: u32) -> Flow<()> {
+    let index = u16::try_from(index).expect("there are at most 64 processors");
+    cx.write(dpc + KDPC::Number, TARGETED + index)
 }
 
 /// `KeSetTargetProcessorDpcEx`.
@@ -107,12 +112,10 @@ pub fn set_target_ex(
     dpc: DriverPtr<KDPC>,
     number: DriverPtr<PROCESSOR_NUMBER>,
 ) -> Flow<NtStatus> {
-    let group = cx.read(number + PROCESSOR_NUMBER::Group)?;
-    let low = cx.read(number + PROCESSOR_NUMBER::Number)?;
-    if group != 0 || usize::from(low) >= cx.with(|k| k.ke.processors.len()) {
+    let Some(index) = affinity::read_number(cx, number)? else {
         return Ok(NtStatus::INVALID_PARAMETER);
-    }
-    set_target(cx, dpc, low)?;
+    };
+    target_at(cx, dpc, index)?;
     Ok(NtStatus::SUCCESS)
 }
 
@@ -158,7 +161,9 @@ pub(crate) fn enqueue(
             }
             // A low one waits for company; a medium one on another processor would, but idle processors look.
             processor.dispatch_requested |= importance != LOW || (!here && processor.is_idle());
-            processor.region.address
+            let data = processor.region.address;
+            k.ke.unsettled();
+            data
         });
         // Not null while queued.
         cx.write(dpc + KDPC::DpcData, DriverPtr::new(data))?;
@@ -192,14 +197,18 @@ pub fn flush(cx: &mut Cx<'_>) -> Flow<()> {
         for processor in &mut k.ke.processors {
             processor.dispatch_requested |= !processor.dpcs.is_empty();
         }
+        k.ke.unsettled();
     });
     irql::settle(cx)?;
-    let busy = |k: &mut Kernel| k.ke.processors.iter().any(|p| !p.dpcs.is_empty() || p.running_dpc.is_some());
-    while cx.with(busy) {
-        scheduler::end_turn(cx)?;
-        irql::settle(cx)?;
+    while cx.with(|k| any(k)) {
+        scheduler::wait_for(cx, WaitsFor::Dpcs)?;
     }
     Ok(())
+}
+
+/// Whether any DPC is queued or runs on any processor.
+pub(crate) fn any(k: &Kernel) -> bool {
+    k.ke.processors.iter().any(|p| !p.dpcs.is_empty() || p.running_dpc.is_some())
 }
 
 fn check_initialized(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, what: &str) -> Flow<()> {
@@ -245,6 +254,7 @@ fn retire(cx: &mut Cx<'_>) -> Flow<()> {
             let processor = k.ke.processor_mut();
             processor.dispatch_requested = !processor.dpcs.is_empty();
             processor.running_dpc = Some(dpc.object);
+            k.ke.unsettled();
         });
         runs += 1;
         if runs > RUNS_AT_MOST {

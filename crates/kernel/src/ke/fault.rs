@@ -1,8 +1,9 @@
 //! What Windows would say to a fault in a driver: bug check, parameters, and a sentence. Follows *Bug Check Code
 //! Reference* and the pages of 0x0A, 0x1E, 0x3B, 0x50, 0x7E, 0x7F, 0xBE, 0xD1, 0xFC.
 //!
-//! Exceptions are not given to handlers here: what a `__except` could catch is judged as if nobody did.
+//! Handlers have been asked already (`exception`): what they could catch is judged as nobody having done so.
 
+use abi::DriverPtr;
 use engine::windows::{IMAGES, SYSTEM, USER};
 use engine::{Fault, FaultKind};
 
@@ -11,6 +12,7 @@ use super::stack;
 use super::thread::Role;
 use crate::cx::{Cx, Kernel};
 use crate::ldr;
+use crate::mm::pool_check;
 use crate::verdict::{BugCheck, Verdict};
 
 const ACCESS_VIOLATION: u32 = 0xC000_0005;
@@ -18,7 +20,6 @@ const ILLEGAL_INSTRUCTION: u32 = 0xC000_001D;
 const DIVIDE_BY_ZERO: u32 = 0xC000_0094;
 const FLOATING_POINT: u32 = 0xC000_0090;
 const SINGLE_STEP: u32 = 0x8000_0004;
-const DATATYPE_MISALIGNMENT: u32 = 0x8000_0002;
 
 /// An exception that nobody handles.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -31,11 +32,6 @@ pub(crate) struct Exception {
     pub(crate) information: [u64; 2],
 }
 
-/// An exception at the driver's current instruction, without a code.
-pub(crate) fn here(cx: &mut Cx<'_>) -> Exception {
-    Exception { rip: cx.engine().caller().map_or(0, |caller| caller.rip), ..Exception::default() }
-}
-
 /// How an exception is told depends on where it was raised.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Where {
@@ -43,14 +39,17 @@ enum Where {
     Raised,
     /// On a system thread.
     SystemThread,
-    /// On an application's thread, in a system call.
+    /// In a system call: an application's, or a driver's.
     SystemCall,
 }
 
 fn place(k: &Kernel) -> Where {
     let processor = k.ke.processor();
-    if processor.irql >= DISPATCH_LEVEL || processor.running_dpc.is_some() {
+    if k.level() >= DISPATCH_LEVEL || processor.running_dpc.is_some() {
         return Where::Raised;
+    }
+    if k.ke.thread().is_some_and(|thread| !thread.services.is_empty()) {
+        return Where::SystemCall;
     }
     match k.ke.thread().map(|thread| thread.role) {
         Some(Role::Application) => Where::SystemCall,
@@ -74,9 +73,14 @@ fn unhandled_at(place: Where, exception: &Exception) -> BugCheck {
     }
 }
 
+/// The bug check of an access to user memory that nobody handles; `how` as in `ExceptionInformation`.
+pub(crate) fn access_violation(cx: &mut Cx<'_>, rip: u64, how: u64, address: u64) -> BugCheck {
+    unhandled(cx, &Exception { code: ACCESS_VIOLATION, rip, information: [how, address] })
+}
+
 /// The bug check of a call to address 0.
 pub(crate) fn null_call(cx: &mut Cx<'_>) -> BugCheck {
-    let (place, irql) = cx.with(|k| (place(k), k.ke.processor().irql));
+    let (place, irql) = cx.with(|k| (place(k), k.level()));
     bad_access(place, irql, Access::Execute, 0, 0)
 }
 
@@ -114,6 +118,10 @@ struct Circumstances {
     irql: u8,
     /// Whose stack has its guard page at the address.
     overflowed: Option<String>,
+    /// What fills that stack.
+    chain: String,
+    /// The stack pointer, if no stack is there: the processor cannot even tell of the fault.
+    no_stack: Option<u64>,
     /// The page there is mapped: it was the kind of access that is not allowed.
     mapped: bool,
     /// The instruction, with its symbol.
@@ -130,26 +138,37 @@ pub(crate) fn verdict(cx: &mut Cx<'_>, fault: &Fault) -> Verdict {
         let by = ldr::symbols::describe(cx, rip);
         return Verdict::not_implemented(&format!("{name}, which {by} refers to"));
     }
+    let overflowed = cx.with(|k| {
+        k.ke.processor_mut().cr2 = fault.address;
+        stack::overflowed(k, fault.address)
+    });
+    let chain = overflowed.as_ref().map_or_else(String::new, |(stack, _)| stack::told(cx, *stack));
     let circumstances = Circumstances {
         place: cx.with(|k| place(k)),
         irql: super::irql::current(cx),
-        overflowed: cx.with(|k| {
-            k.ke.processor_mut().cr2 = fault.address;
-            stack::overflowed(k, fault.address)
-        }),
+        overflowed: overflowed.map(|(_, owner)| owner),
+        chain,
+        no_stack: Some(fault.caller.registers.rsp())
+            .filter(|rsp| cx.engine().read::<u8>(DriverPtr::new(rsp.wrapping_sub(1))).is_err()),
         mapped: cx.with(|k| k.mm.map.page(fault.address).is_some()),
         instruction: ldr::symbols::describe(cx, rip),
         target: ldr::symbols::describe(cx, fault.address),
     };
     let mut verdict = judge(fault, &circumstances);
     verdict.caller = Some(fault.caller);
-    verdict
+    let around = match verdict.rule {
+        "stack-overflow" => None,
+        _ => pool_check::explain(cx, fault.address),
+    };
+    let Some((what, block)) = around else { return verdict };
+    verdict.message += &format!(": {what}");
+    verdict.of_block(&block)
 }
 
 fn judge(fault: &Fault, c: &Circumstances) -> Verdict {
     let (rip, address, at) = (fault.caller.rip, fault.address, &c.instruction);
     if let Some(owner) = &c.overflowed {
-        let message = format!("{at} ran over the end of {owner}: the stack overflowed");
+        let message = format!("{at} ran over the end of {owner}: the stack overflowed ({})", c.chain);
         return Verdict::error("stack-overflow", message).bug_check(0x7F, [8, 0, 0, rip]);
     }
     let exception = |code: u32| unhandled_at(c.place, &Exception { code, rip, information: [0, u64::MAX] });
@@ -192,9 +211,10 @@ fn judge(fault: &Fault, c: &Circumstances) -> Verdict {
             exception(FLOATING_POINT),
         ),
         FaultKind::Protection => {
-            let message =
-                format!("{at} ({}) is refused: misaligned, or privileged", instruction_name(fault.what));
-            ("protection-fault", message, exception(DATATYPE_MISALIGNMENT))
+            // Told as an access violation, whatever the address.
+            let what = instruction_name(fault.what);
+            let message = format!("{at} ({what}) is refused: misaligned, or not for the kernel's use");
+            ("protection-fault", message, exception(ACCESS_VIOLATION))
         }
         FaultKind::Trap => {
             ("trap", format!("{at} was trapped by a single step or breakpoint"), exception(SINGLE_STEP))
@@ -206,7 +226,13 @@ fn judge(fault: &Fault, c: &Circumstances) -> Verdict {
             ));
         }
     };
-    Verdict::error(rule, message).bug_check(check.code, check.parameters)
+    match c.no_stack {
+        Some(rsp) => {
+            Verdict::error(rule, format!("{message}; the stack pointer is {rsp:#x}, where no stack is"))
+                .bug_check(0x7F, [8, 0, 0, rip])
+        }
+        None => Verdict::error(rule, message).bug_check(check.code, check.parameters),
+    }
 }
 
 fn access(c: &Circumstances, access: Access, address: u64, rip: u64) -> BugCheck {
@@ -245,6 +271,8 @@ mod tests {
             place: Where::SystemThread,
             irql: 0,
             overflowed: None,
+            chain: String::new(),
+            no_stack: None,
             mapped: false,
             instruction: "t.sys+0x1234".to_owned(),
             target: format!("{address:#x}"),
@@ -280,6 +308,12 @@ mod tests {
     fn a_stack_overflow_is_a_double_fault_whatever_the_access_was() {
         let over = |c: &mut Circumstances| c.overflowed = Some("the worker".to_owned());
         assert_eq!(judged(FaultKind::Write, WILD, over), ("stack-overflow", 0x7F, [8, 0, 0, RIP]));
+    }
+
+    #[test]
+    fn a_fault_without_a_stack_is_a_double_fault() {
+        let pivoted = |c: &mut Circumstances| c.no_stack = Some(WILD);
+        assert_eq!(judged(FaultKind::Write, WILD, pivoted), ("wild-write", 0x7F, [8, 0, 0, RIP]));
     }
 
     #[test]

@@ -1,31 +1,59 @@
-//! Instructions that ask the processor what it is, or tell it what to be. The answers are those of one fixed processor of
-//! the x86-64-v2 level, whatever the host has: no AVX, no hypervisor.
+//! Instructions that ask the processor what it is, or tell it what to be. The answers are those of one of two fixed
+//! processors, of the levels x86-64-v2 and x86-64-v3, whatever the host has: no AVX in the first, no hypervisor in both.
 //!
 //! What a driver may not do, or what nothing here would honour, is a verdict that names the instruction.
 
-use engine::{Flow, Leave, Special};
+use abi::NtStatus;
+use engine::{Cpu, Flow, Leave, Special};
 
-use super::fault::{self, Exception};
-use super::{interrupt, time};
+use super::{exception, extended, interrupt, system, time};
 use crate::cx::Cx;
+use crate::ldr;
 use crate::verdict::Verdict;
 
 /// `CR0`: paging, write protection, numeric errors, protected mode.
-const CR0: u64 = 0x8005_0033;
+pub(super) const CR0: u64 = 0x8005_0033;
 /// `CR3`: where the page tables would be.
-const CR3: u64 = 0x001A_A000;
+pub(super) const CR3: u64 = 0x001A_A000;
 /// `CR4`: what the processor model has, switched on.
 const CR4: u64 = 0x0000_06F8;
+/// `CR4`: `xgetbv` and AVX may be used.
+const OSXSAVE: u64 = 1 << 18;
 /// `EFER`: system calls, long mode, no-execute.
 const EFER: u64 = 0xD01;
-/// STATUS_BREAKPOINT, STATUS_ASSERTION_FAILURE, STATUS_PRIVILEGED_INSTRUCTION, STATUS_ACCESS_VIOLATION.
-const BREAKPOINT: u32 = 0x8000_0003;
-const ASSERTION_FAILURE: u32 = 0xC000_0420;
-const PRIVILEGED_INSTRUCTION: u32 = 0xC000_0096;
-const ACCESS_VIOLATION: u32 = 0xC000_0005;
+
+/// `CR4` of a processor model.
+pub(super) const fn cr4(cpu: Cpu) -> u64 {
+    match cpu {
+        Cpu::X86_64V2 => CR4,
+        Cpu::X86_64V3 => CR4 | OSXSAVE,
+    }
+}
 
 /// `cpuid` on processor `number` of `count`: `eax ebx ecx edx`.
-pub(crate) fn cpuid(leaf: u32, subleaf: u32, number: u32, count: u32) -> [u32; 4] {
+pub(crate) fn cpuid(cpu: Cpu, leaf: u32, subleaf: u32, number: u32, count: u32) -> [u32; 4] {
+    let second = cpuid_v2(leaf, subleaf, number, count);
+    if cpu == Cpu::X86_64V2 {
+        return second;
+    }
+    let [eax, ebx, ecx, edx] = second;
+    match (leaf, subleaf) {
+        (0, _) => [0xD, ebx, ecx, edx],
+        // Model 3Ch; FMA, MOVBE, XSAVE, OSXSAVE, AVX, F16C.
+        (1, _) => [0x0003_06C3, ebx, ecx | 0x3C40_1000, edx],
+        // BMI1, AVX2, BMI2.
+        (7, 0) => [0, 0x128, 0, 0],
+        // x87, SSE and AVX; the bytes they take.
+        (0xD, 0) => [extended::AVX | extended::LEGACY, 0x340, 0x340, 0],
+        (0xD, 2) => [0x100, 0x240, 0, 0],
+        // LZCNT.
+        (0x8000_0001, _) => [eax, ebx, ecx | 0x20, edx],
+        (0x8000_0002..=0x8000_0004, _) => brand(cpu, leaf - 0x8000_0002),
+        _ => second,
+    }
+}
+
+fn cpuid_v2(leaf: u32, subleaf: u32, number: u32, count: u32) -> [u32; 4] {
     let id = number;
     match leaf {
         // "GenuineIntel": what 64-bit drivers know how to read.
@@ -43,7 +71,7 @@ pub(crate) fn cpuid(leaf: u32, subleaf: u32, number: u32, count: u32) -> [u32; 4
         0x8000_0000 => [0x8000_0008, 0, 0, 0],
         // LAHF; SYSCALL, NX, RDTSCP, long mode.
         0x8000_0001 => [0, 0, 1, 0x2810_0800],
-        0x8000_0002..=0x8000_0004 => brand(leaf - 0x8000_0002),
+        0x8000_0002..=0x8000_0004 => brand(Cpu::X86_64V2, leaf - 0x8000_0002),
         0x8000_0006 => [0, 0, 0x0100_6040, 0],
         // The time stamp counter runs at a constant rate.
         0x8000_0007 => [0, 0, 0, 0x100],
@@ -64,12 +92,15 @@ const fn cache(subleaf: u32) -> [u32; 4] {
     }
 }
 
-fn brand(part: u32) -> [u32; 4] {
-    const TEXT: &[u8; 48] = b"dirql virtual processor, x86-64-v2 @ 1.00GHz\0\0\0\0";
+fn brand(cpu: Cpu, part: u32) -> [u32; 4] {
+    let text: &[u8; 48] = match cpu {
+        Cpu::X86_64V2 => b"dirql virtual processor, x86-64-v2 @ 1.00GHz\0\0\0\0",
+        Cpu::X86_64V3 => b"dirql virtual processor, x86-64-v3 @ 1.00GHz\0\0\0\0",
+    };
     let at = part as usize * 16;
     std::array::from_fn(|index| {
         let from = at + index * 4;
-        u32::from_le_bytes([TEXT[from], TEXT[from + 1], TEXT[from + 2], TEXT[from + 3]])
+        u32::from_le_bytes([text[from], text[from + 1], text[from + 2], text[from + 3]])
     })
 }
 
@@ -81,8 +112,13 @@ pub(crate) fn special(cx: &mut Cx<'_>, special: Special) -> Flow<u64> {
             Ok(cx.engine().now())
         }
         Special::ProcessorId => Ok(cx.with(|k| k.ke.processor().number.into())),
+        Special::Extended(registers) => extended::use_of(cx, registers).map(|()| 0),
+        Special::ReadExtended(0) => Ok((extended::AVX | extended::LEGACY).into()),
+        Special::ReadExtended(register) => {
+            Err(refused(cx, &format!("reading extended control register {register:#x}")))
+        }
         Special::ReadControl(register) => read_control(cx, register),
-        Special::WriteControl(register, value) => write_control(cx, register, value),
+        Special::WriteControl(register, value) => system::write_control(cx, register, value),
         // No breakpoints are set: what these registers hold after reset.
         Special::ReadDebug(0..=3) => Ok(0),
         Special::ReadDebug(4 | 6) => Ok(0xFFFF_0FF0),
@@ -95,25 +131,22 @@ pub(crate) fn special(cx: &mut Cx<'_>, special: Special) -> Flow<u64> {
             Err(not_implemented(cx, &format!("a write of {value:#x} to debug register DR{register}")))
         }
         Special::ReadMsr(register) => read_msr(cx, register),
-        Special::WriteMsr(register, value) => Err(not_implemented(
-            cx,
-            &format!("a write of {value:#x} to model-specific register {register:#x}"),
-        )),
+        Special::WriteMsr(register, value) => system::write_msr(cx, register, value),
         Special::Interrupt(vector) => Err(software_interrupt(cx, vector)),
         Special::Halt => halt(cx),
+        Special::TableBase(table) => system::table_base(cx, table),
+        Special::TakeOver(what, name) => Err(system::taken_over(cx, what, name)),
     }
 }
 
-fn not_implemented(cx: &mut Cx<'_>, what: &str) -> Leave {
+pub(super) fn not_implemented(cx: &mut Cx<'_>, what: &str) -> Leave {
     cx.stop(Verdict::not_implemented(what))
 }
 
 /// What a processor answers with a general protection fault.
-fn refused(cx: &mut Cx<'_>, what: &str) -> Leave {
-    let here = fault::here(cx);
-    let check = fault::unhandled(cx, &Exception { code: PRIVILEGED_INSTRUCTION, ..here });
+pub(super) fn refused(cx: &mut Cx<'_>, what: &str) -> Leave {
     let verdict = Verdict::error("instruction-refused", format!("the processor refuses {what}"));
-    cx.stop(verdict.bug_check(check.code, check.parameters))
+    exception::raise_here(cx, NtStatus::PRIVILEGED_INSTRUCTION, Vec::new(), verdict)
 }
 
 fn read_control(cx: &mut Cx<'_>, register: u8) -> Flow<u64> {
@@ -121,27 +154,12 @@ fn read_control(cx: &mut Cx<'_>, register: u8) -> Flow<u64> {
         0 => Ok(CR0),
         2 => Ok(cx.with(|k| k.ke.processor().cr2)),
         3 => Ok(CR3),
-        4 => Ok(CR4),
+        4 => Ok(cx.with(|k| cr4(k.ke.cpu))),
         _ => Err(refused(cx, &format!("reading control register CR{register}"))),
     }
 }
 
-fn write_control(cx: &mut Cx<'_>, register: u8, value: u64) -> Flow<u64> {
-    match (register, value) {
-        // The same again changes nothing; of CR3 it only empties buffers that do not exist.
-        (0, CR0) | (3, CR3) | (4, CR4) => Ok(0),
-        (2, _) => {
-            cx.with(|k| k.ke.processor_mut().cr2 = value);
-            Ok(0)
-        }
-        (0 | 3 | 4, _) => {
-            Err(not_implemented(cx, &format!("a write of {value:#x} to control register CR{register}")))
-        }
-        _ => Err(refused(cx, &format!("writing control register CR{register}"))),
-    }
-}
-
-fn read_msr(cx: &mut Cx<'_>, register: u32) -> Flow<u64> {
+pub(super) fn read_msr(cx: &mut Cx<'_>, register: u32) -> Flow<u64> {
     Ok(match register {
         // IA32_TIME_STAMP_COUNTER.
         0x10 => cx.engine().now(),
@@ -155,18 +173,7 @@ fn read_msr(cx: &mut Cx<'_>, register: u32) -> Flow<u64> {
         0xC000_0100 | 0xC000_0102 => 0,
         0xC000_0101 => cx.with(|k| k.ke.processor().region.address),
         0xC000_0103 => cx.with(|k| k.ke.processor().number.into()),
-        // IA32_MISC_ENABLE, the performance and thermal registers, system call targets: real, not modelled.
-        0x17
-        | 0xC1..=0xC8
-        | 0xE7
-        | 0xE8
-        | 0x174..=0x17F
-        | 0x186..=0x18D
-        | 0x198..=0x1D9
-        | 0x200..=0x2FF
-        | 0x300..=0x4FF
-        | 0x800..=0x8FF
-        | 0xC000_0081..=0xC000_0084 => {
+        _ if is_real(register) => {
             return Err(not_implemented(cx, &format!("reading model-specific register {register:#x}")));
         }
         _ => {
@@ -178,28 +185,56 @@ fn read_msr(cx: &mut Cx<'_>, register: u32) -> Flow<u64> {
     })
 }
 
+/// IA32_MISC_ENABLE, the performance and thermal registers, system call targets: real, not modelled.
+pub(super) const fn is_real(register: u32) -> bool {
+    matches!(
+        register,
+        0x17 | 0xC1..=0xC8
+            | 0xE7
+            | 0xE8
+            | 0x174..=0x17F
+            | 0x186..=0x18D
+            | 0x198..=0x1D9
+            | 0x200..=0x2FF
+            | 0x300..=0x4FF
+            | 0x800..=0x8FF
+            | 0xC000_0081..=0xC000_0084
+    )
+}
+
 /// `int3`, `int n`.
 fn software_interrupt(cx: &mut Cx<'_>, vector: u8) -> Leave {
-    let here = fault::here(cx);
     let (verdict, code) = match vector {
         3 | 0x2D => {
             let message = "the driver hit a breakpoint, and no debugger is attached";
-            (Verdict::error("breakpoint", message), BREAKPOINT)
+            (Verdict::error("breakpoint", message), NtStatus::BREAKPOINT)
         }
         0x29 => return fast_fail(cx),
-        0x2C => (Verdict::error("assertion-failed", "an assertion of the driver failed"), ASSERTION_FAILURE),
+        0x2C => {
+            let verdict = Verdict::error("assertion-failed", "an assertion of the driver failed");
+            (verdict, NtStatus::ASSERTION_FAILURE)
+        }
         _ => {
             let message = format!("the driver executed int {vector:#x}, which the kernel does not offer");
-            (Verdict::error("instruction-refused", message), ACCESS_VIOLATION)
+            (Verdict::error("instruction-refused", message), NtStatus::ACCESS_VIOLATION)
         }
     };
-    let check = fault::unhandled(cx, &Exception { code, ..here });
-    cx.stop(verdict.bug_check(check.code, check.parameters))
+    // One parameter of a breakpoint: what was asked of the debugger. An access violation's: where, which nobody knows.
+    let information = match code {
+        NtStatus::BREAKPOINT => vec![0],
+        NtStatus::ACCESS_VIOLATION => vec![0, u64::MAX],
+        _ => Vec::new(),
+    };
+    exception::raise_here(cx, code, information, verdict)
 }
+
+/// The fast fail of control flow guard.
+const INVALID_TARGET: u64 = 0xA;
 
 /// `__fastfail`: the code is in `ecx`.
 fn fast_fail(cx: &mut Cx<'_>) -> Leave {
-    let code = cx.engine().caller().map_or(0, |caller| caller.registers.general[1] & 0xFFFF_FFFF);
+    let registers = cx.engine().caller().map(|caller| caller.registers).unwrap_or_default();
+    let code = registers.general[1] & 0xFFFF_FFFF;
     let meaning = match code {
         0 => "a stack buffer overrun (old check)",
         1 => "an illegal virtual function table",
@@ -209,12 +244,17 @@ fn fast_fail(cx: &mut Cx<'_>) -> Leave {
         6 => "a stack cookie that was never initialised",
         7 => "a request to end",
         8 => "an array index out of bounds",
-        0xA => "an indirect call to what is no valid target",
+        INVALID_TARGET => "an indirect call to what is no valid target",
         0xE => "a reference count that is impossible",
         0x1D => "a damaged red-black tree",
         _ => "a reason of its own",
     };
-    let message = format!("the driver ended itself (fast fail {code:#x}): it found {meaning}");
+    let found = match code {
+        // By the guard's routines the target is in rax then.
+        INVALID_TARGET => format!("{meaning}: {}", ldr::symbols::describe(cx, registers.general[0])),
+        _ => meaning.to_owned(),
+    };
+    let message = format!("the driver ended itself (fast fail {code:#x}): it found {found}");
     cx.stop(Verdict::error("fast-fail", message).bug_check(0x139, [code, 0, 0, 0]))
 }
 
@@ -244,7 +284,8 @@ mod tests {
 
     #[test]
     fn the_processor_has_sse4_2_and_no_avx_and_no_hypervisor() {
-        let [_, _, ecx, edx] = cpuid(1, 0, 0, 1);
+        let cpuid = |leaf| cpuid(Cpu::X86_64V2, leaf, 0, 0, 1);
+        let [_, _, ecx, edx] = cpuid(1);
         assert_ne!(ecx & 1 << 20, 0, "SSE4.2");
         assert_ne!(ecx & 1 << 13, 0, "CMPXCHG16B");
         assert_ne!(ecx & 1 << 23, 0, "POPCNT");
@@ -254,11 +295,31 @@ mod tests {
             "XSAVE OSXSAVE AVX RDRAND hypervisor"
         );
         assert_ne!(edx & 1 << 26, 0, "SSE2");
-        assert_eq!(cpuid(7, 0, 0, 1), [0; 4]);
+        assert_eq!(cpuid(7), [0; 4]);
+        assert_eq!(cr4(Cpu::X86_64V2) & OSXSAVE, 0);
+    }
+
+    #[test]
+    fn the_other_processor_has_avx2_and_an_operating_system_that_saves_its_registers() {
+        let cpuid = |leaf, subleaf| cpuid(Cpu::X86_64V3, leaf, subleaf, 0, 1);
+        assert!(cpuid(0, 0)[0] >= 0xD);
+        let ecx = cpuid(1, 0)[2];
+        for (bit, name) in
+            [(12, "FMA"), (22, "MOVBE"), (26, "XSAVE"), (27, "OSXSAVE"), (28, "AVX"), (29, "F16C")]
+        {
+            assert_ne!(ecx & 1 << bit, 0, "{name}");
+        }
+        assert_eq!(ecx & (1 << 25 | 1 << 30 | 1 << 31), 0, "AES RDRAND hypervisor");
+        assert_eq!(cpuid(7, 0)[1], 1 << 3 | 1 << 5 | 1 << 8, "BMI1 AVX2 BMI2");
+        let (size, [avx, offset, ..]) = (cpuid(0xD, 0)[1], cpuid(0xD, 2));
+        assert_eq!(avx + offset, size);
+        assert_ne!(cpuid(0x8000_0001, 0)[2] & 1 << 5, 0, "LZCNT");
+        assert_ne!(cr4(Cpu::X86_64V3) & OSXSAVE, 0);
     }
 
     #[test]
     fn processors_tell_their_own_number() {
+        let cpuid = |leaf, subleaf, number, count| cpuid(Cpu::X86_64V2, leaf, subleaf, number, count);
         assert_eq!(cpuid(1, 0, 3, 4)[1] >> 24, 3);
         assert_eq!(cpuid(0xB, 1, 3, 4), [2, 4, 0x201, 3]);
         let name: Vec<u8> = (0x8000_0002..=0x8000_0004)

@@ -6,6 +6,7 @@
 use abi::{DriverPtr, KINTERRUPT, NtStatus};
 use engine::Flow;
 
+use super::processor::WaitsFor;
 use super::spinlock::{self, SpinLock};
 use super::{affinity, callout, irql, scheduler, slice};
 use crate::cx::{Cx, Kernel};
@@ -101,9 +102,11 @@ pub fn connect(cx: &mut Cx<'_>, connection: &Connection) -> Flow<Result<DriverPt
         }
         let interrupts = &mut k.ke.interrupts;
         interrupts.objects.insert(object.address, connection);
-        interrupts.chains.entry(line).or_default().push(object.address);
+        let chain = interrupts.chain(line);
+        let all = chain.iter().flat_map(|chain| chain.iter().copied()).chain([object.address]);
+        interrupts.chains.insert(line, all.collect());
         interrupts.update_masks();
-        k.ke.rearm = true;
+        k.ke.rearm();
     });
     if cx.with(|k| k.ke.interrupts.wanting() & 1 << line != 0)
         && cx.choose("ke.interrupt_before_connect_returns", 2) == 1
@@ -131,19 +134,20 @@ pub fn disconnect(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()> {
         let interrupts = &mut k.ke.interrupts;
         let connection = interrupts.objects.get(&object.address)?;
         let line = line_of_vector(connection.vector)?;
-        let chain = interrupts.chains.get_mut(&line)?;
-        chain.retain(|other| *other != object.address);
-        if chain.is_empty() {
-            interrupts.chains.remove(&line);
+        let chain = interrupts.chains.remove(&line)?;
+        if chain.len() > 1 {
+            let others = chain.iter().copied().filter(|other| *other != object.address);
+            interrupts.chains.insert(line, others.collect());
         }
         interrupts.update_masks();
+        k.ke.unsettled();
         Some(())
     });
     if removed.is_none() {
         return Err(not_connected(cx, object, "IoDisconnectInterrupt"));
     }
     while cx.with(|k| k.ke.interrupts.running.contains(&object.address)) {
-        scheduler::end_turn(cx)?;
+        scheduler::wait_for(cx, WaitsFor::Isr(object.address))?;
     }
     cx.with(|k| k.ke.interrupts.objects.remove(&object.address));
     pool::free(cx, object)
@@ -207,9 +211,9 @@ pub fn synchronize(
     let old = irql::raise(cx, connection.synchronize_irql)?;
     let lock = SpinLock::new(connection.spin_lock);
     spinlock::spin(cx, lock, 1)?;
-    cx.with(|k| k.ke.processor_mut().floors.push(connection.synchronize_irql));
+    cx.with(|k| k.ke.push_floor(connection.synchronize_irql));
     let answer = callout::call_routine(cx, "SynchCritSection", routine, object.address, &[context]);
-    cx.with(|k| k.ke.processor_mut().floors.pop());
+    cx.with(|k| k.ke.pop_floor());
     let answer = answer? & 0xFF != 0;
     spinlock::give_back(cx, lock, 1, "KeSynchronizeExecution")?;
     irql::lower(cx, old)?;

@@ -4,25 +4,38 @@
 //! [`settle`] lets in what waited: interrupts above the level, then below DISPATCH_LEVEL due timers and DPCs, then
 //! another thread. Everything that lowers a level, sets the interrupt flag, queues or signals ends with it.
 
-use abi::KPCR;
 use engine::{Flow, StrandId};
 
 use super::processor::{DISPATCH_LEVEL, HIGH_LEVEL};
-use super::{dpc, line, scheduler, slice, timer};
+use super::{budget, dpc, line, scheduler, slice, timer};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::verdict::Verdict;
 
 /// The level now.
 pub fn current(cx: &mut Cx<'_>) -> u8 {
-    cx.with(|k| k.ke.processor().irql)
+    cx.with(|k| k.level())
 }
 
-/// What the gate of exports asks: the level now, and whether the thread has said that it waits next.
-pub(crate) fn at_gate(cx: &mut Cx<'_>) -> (u8, bool) {
-    cx.with(|k| {
-        let processor = k.ke.processor();
-        (processor.irql, processor.wait_next)
+/// What the gate of exports asks.
+pub(crate) struct Gate {
+    /// The level now.
+    pub(crate) irql: u8,
+    /// The thread has said that it waits next.
+    pub(crate) waits_next: bool,
+    /// Somebody else may be able to go on in its place.
+    pub(crate) others: bool,
+    /// Somebody must look at what it has used up.
+    pub(crate) look: bool,
+}
+
+#[inline]
+pub(crate) fn at_gate(cx: &mut Cx<'_>) -> Gate {
+    cx.with(|k| Gate {
+        look: budget::enter(k),
+        irql: k.level(),
+        waits_next: k.ke.processor().wait_next,
+        others: k.ke.processors.len() > 1 || !k.ke.ready.is_empty(),
     })
 }
 
@@ -39,7 +52,17 @@ pub fn get(cx: &mut Cx<'_>) -> Flow<u8> {
 /// # Errors
 /// A verdict if that would lower it, or if there is no such level.
 pub fn raise(cx: &mut Cx<'_>, level: u8) -> Flow<u8> {
-    let old = current(cx);
+    let (old, raised) = cx.with(|k| {
+        let old = k.level();
+        let freely = old <= level && level <= HIGH_LEVEL && level >= k.engine.free_levels();
+        if freely {
+            k.set_level(k.ke.current, level);
+        }
+        (old, freely)
+    });
+    if raised {
+        return Ok(old);
+    }
     if level < old || level > HIGH_LEVEL {
         let message = format!("KeRaiseIrql was called with level {level} at IRQL {old}");
         let verdict = Verdict::error("irql-raise-lowers", message);
@@ -62,7 +85,18 @@ pub fn raise_to_dispatch(cx: &mut Cx<'_>) -> Flow<u8> {
 /// # Errors
 /// A verdict if that would raise it, if an interrupt routine or DPC gives up its own level, or if a spin lock is held.
 pub fn lower(cx: &mut Cx<'_>, level: u8) -> Flow<()> {
-    let old = current(cx);
+    let (old, lowered) = cx.with(|k| {
+        let old = k.level();
+        // As the processor does by itself, where CR8 is moved inline.
+        let freely = level <= old && level >= k.engine.free_levels() && k.engine.now() < k.ke.armed_until;
+        if freely {
+            k.set_level(k.ke.current, level);
+        }
+        (old, freely)
+    });
+    if lowered {
+        return Ok(());
+    }
     if level > old {
         let message = format!("KeLowerIrql was called with level {level} at IRQL {old}");
         let verdict = Verdict::error("irql-lower-raises", message);
@@ -99,21 +133,16 @@ pub(crate) fn set_by_cr8(cx: &mut Cx<'_>, level: u64) -> Flow<()> {
 /// # Errors
 /// [`engine::Leave`] of what was let in.
 pub(crate) fn set_interrupt_flag(cx: &mut Cx<'_>, on: bool) -> Flow<()> {
-    cx.with(|k| k.ke.processor_mut().interrupts_enabled = on);
+    cx.with(|k| {
+        k.ke.processor_mut().interrupts_enabled = on;
+        k.ke.unsettled();
+    });
     settle(cx)
 }
 
 /// Sets the level without asking or letting anything in.
 pub(crate) fn set(cx: &mut Cx<'_>, to: u8) {
-    let from = cx.with(|k| {
-        let processor = k.ke.processor_mut();
-        let from = std::mem::replace(&mut processor.irql, to);
-        let region = processor.region;
-        if !region.is_null() {
-            k.engine.write(region + KPCR::Irql, to).expect("the control region is memory of ours");
-        }
-        from
-    });
+    let from = cx.with(|k| k.set_level(k.ke.current, to));
     if from != to && cx.happens(Kind::Irql) {
         cx.emit(Event::Irql { from, to });
     }
@@ -130,7 +159,8 @@ fn check_lowering(cx: &mut Cx<'_>, old: u8, level: u8) -> Flow<()> {
         && let Some(lock) = cx.with(|k| k.ke.locks.held_by(k.ke.processor().number))
     {
         let message = format!("the level was lowered from {old} to {level} with spin lock {lock:#x} held");
-        return Err(cx.stop(Verdict::error("spin-lock-held-below-dispatch", message)));
+        let held = cx.with(|k| k.ke.locks.holder(lock));
+        return Err(cx.stop(Verdict::error("spin-lock-held-below-dispatch", message).of_lock(held)));
     }
     Ok(())
 }
@@ -155,7 +185,7 @@ pub(crate) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
     if let Some(line) = line::deliverable(k, index) {
         return Some(Work::Interrupt(line));
     }
-    if processor.irql >= DISPATCH_LEVEL {
+    if k.level_of(index) >= DISPATCH_LEVEL {
         return None;
     }
     if processor.dispatch_requested || timer::is_due(k, index) {
@@ -172,6 +202,9 @@ pub(crate) fn settle(cx: &mut Cx<'_>) -> Flow<()> {
     if cx.engine().strand() == StrandId(0) {
         return Ok(());
     }
+    if cx.with(|k| k.is_settled()) {
+        return Ok(());
+    }
     while let Some(work) = cx.with(|k| next_work(k, k.ke.current)) {
         match work {
             Work::Interrupt(line) => line::service(cx, line)?,
@@ -180,5 +213,6 @@ pub(crate) fn settle(cx: &mut Cx<'_>) -> Flow<()> {
         }
     }
     slice::tighten(cx);
+    cx.with(Kernel::settled);
     Ok(())
 }

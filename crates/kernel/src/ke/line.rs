@@ -5,6 +5,7 @@
 //! connected to stays pending. Who is connected is decided in `interrupt`.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use abi::DriverPtr;
 use engine::Flow;
@@ -29,7 +30,7 @@ const LATENCY: u64 = 200;
 pub(crate) struct Interrupts {
     pub(crate) objects: BTreeMap<u64, Connection>,
     /// Interrupt objects in the order they were connected, by line.
-    pub(crate) chains: BTreeMap<u32, Vec<u64>>,
+    pub(crate) chains: BTreeMap<u32, Rc<[u64]>>,
     /// Levels as they were seen last.
     levels: u64,
     /// Rising edges that were not served yet.
@@ -60,17 +61,22 @@ impl Interrupts {
         }
     }
 
-    pub(crate) fn chain(&self, line: u32) -> Vec<u64> {
-        self.chains.get(&line).cloned().unwrap_or_default()
+    /// The objects of a line; whoever calls them keeps the list as it was.
+    pub(crate) fn chain(&self, line: u32) -> Option<Rc<[u64]>> {
+        self.chains.get(&line).cloned()
     }
 
-    fn allows(&self, line: u32, processor: u64) -> bool {
-        self.chain(line).iter().any(|object| self.objects[object].affinity & processor != 0)
+    fn objects_of(&self, line: u32) -> &[u64] {
+        self.chains.get(&line).map_or(&[], |chain| &**chain)
+    }
+
+    pub(crate) fn allows(&self, line: u32, processor: u64) -> bool {
+        self.objects_of(line).iter().any(|object| self.objects[object].affinity & processor != 0)
     }
 
     /// Whether a further connection to the line can live with those there are.
     pub(crate) fn accepts(&self, line: u32, new: &Connection) -> bool {
-        let chain = self.chain(line);
+        let chain = self.objects_of(line);
         chain.is_empty()
             || (new.shared
                 && chain.iter().all(|object| {
@@ -87,7 +93,12 @@ pub(crate) fn observe(cx: &mut Cx<'_>) {
         let now = k.hal.hardware.lines();
         let before = std::mem::replace(&mut k.ke.interrupts.levels, now);
         k.ke.interrupts.edges |= now & !before;
-        k.ke.rearm |= now != before;
+        if now != before && k.ke.processors.len() > 1 {
+            // Another one may wait for its turn now.
+            k.ke.rearm();
+        } else if now != before {
+            k.ke.unsettled();
+        }
         (before, now)
     });
     let mut changed = before ^ now;
@@ -96,6 +107,11 @@ pub(crate) fn observe(cx: &mut Cx<'_>) {
         changed &= changed - 1;
         cx.emit(Event::Line { line, asserted: now & 1 << line != 0 });
     }
+}
+
+/// Whether the lines are as [`observe`] saw them last.
+pub(crate) fn are_as_seen(k: &Kernel) -> bool {
+    k.hal.hardware.lines() == k.ke.interrupts.levels
 }
 
 /// After a device was accessed or time has passed: what the hardware asks for and the level allows happens now.
@@ -116,7 +132,7 @@ pub(crate) fn deliverable(k: &Kernel, index: usize) -> Option<u32> {
         let line = wanting.trailing_zeros();
         wanting &= wanting - 1;
         let vector = vector_of_line(line);
-        if irql_of_line(line) > processor.irql
+        if irql_of_line(line) > k.level_of(index)
             && k.ke.interrupts.allows(line, processor.mask())
             && best.is_none_or(|(highest, _)| vector > highest)
         {
@@ -132,12 +148,16 @@ pub(crate) fn service(cx: &mut Cx<'_>, line: u32) -> Flow<()> {
     cx.with(|k| {
         k.ke.interrupts.in_service |= 1 << line;
         k.ke.interrupts.edges &= !(1 << line);
+        k.ke.unsettled();
     });
     irql::set(cx, irql_of_line(line));
     time::charge(cx, LATENCY);
     let result = passes(cx, line);
     irql::set(cx, old);
-    cx.with(|k| k.ke.interrupts.in_service &= !(1 << line));
+    cx.with(|k| {
+        k.ke.interrupts.in_service &= !(1 << line);
+        k.ke.unsettled();
+    });
     result
 }
 
@@ -171,7 +191,7 @@ fn passes(cx: &mut Cx<'_>, line: u32) -> Flow<()> {
 }
 
 fn storm(k: &Kernel, line: u32, unclaimed: bool) -> Verdict {
-    let chain = k.ke.interrupts.chain(line);
+    let chain = k.ke.interrupts.objects_of(line);
     let devices = k.hal.hardware.asserting(line).join(", ");
     let what = if unclaimed {
         format!("none of its {} service routine(s) claimed it in {UNCLAIMED_PASSES} passes", chain.len())
@@ -189,7 +209,8 @@ fn storm(k: &Kernel, line: u32, unclaimed: bool) -> Verdict {
 /// One pass: each routine in the order of connection; a level-sensitive line's ends at the first that claims.
 fn call_chain(cx: &mut Cx<'_>, line: u32) -> Flow<bool> {
     let mut claimed = false;
-    for object in cx.with(|k| k.ke.interrupts.chain(line)) {
+    let Some(chain) = cx.with(|k| k.ke.interrupts.chain(line)) else { return Ok(false) };
+    for &object in &*chain {
         let connection = cx.with(|k| k.ke.interrupts.objects.get(&object).copied());
         let Some(connection) = connection else { continue };
         if call_routine(cx, object, &connection)? {
@@ -249,7 +270,7 @@ mod tests {
     fn a_line_is_shared_only_by_those_who_all_say_so_and_agree_on_the_mode() {
         let mut interrupts = Interrupts::default();
         interrupts.objects.insert(0x10, connection(5));
-        interrupts.chains.insert(5, vec![0x10]);
+        interrupts.chains.insert(5, [0x10].into());
         assert!(interrupts.accepts(5, &connection(5)));
         assert!(!interrupts.accepts(5, &Connection { shared: false, ..connection(5) }));
         assert!(!interrupts.accepts(5, &Connection { latched: true, ..connection(5) }));
@@ -263,8 +284,8 @@ mod tests {
         let mut interrupts = Interrupts::default();
         interrupts.objects.insert(0x10, connection(5));
         interrupts.objects.insert(0x20, Connection { latched: true, ..connection(6) });
-        interrupts.chains.insert(5, vec![0x10]);
-        interrupts.chains.insert(6, vec![0x20]);
+        interrupts.chains.insert(5, [0x10].into());
+        interrupts.chains.insert(6, [0x20].into());
         interrupts.update_masks();
         interrupts.levels = 1 << 5 | 1 << 6 | 1 << 7;
         assert_eq!(interrupts.wanting(), 1 << 5, "nobody is connected to 7, and 6 has had no edge");

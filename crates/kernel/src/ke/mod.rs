@@ -5,20 +5,26 @@
 //! [`irql::settle`] is the one place where anything that waited is let in.
 
 pub mod affinity;
+pub(crate) mod budget;
 pub mod bugcheck;
 pub mod callout;
 pub mod dispatcher;
 pub mod dpc;
 pub mod event;
+pub mod exception;
+pub mod extended;
 pub mod fault;
 pub mod guarded_mutex;
+pub(crate) mod handler;
 pub mod instruction;
 pub mod interrupt;
 pub mod irql;
 pub mod leftover;
+mod level;
 pub mod line;
 pub mod links;
 pub mod mutex;
+pub mod node;
 pub mod place;
 pub mod priority;
 pub mod processor;
@@ -30,25 +36,33 @@ pub mod scheduler;
 pub mod semaphore;
 pub mod shared_data;
 pub mod slice;
+pub mod spin;
 pub mod spinlock;
 pub mod stack;
+pub mod stuck;
+mod system;
+pub(crate) mod system_service;
 #[cfg(test)]
 mod tests;
 pub mod thread;
+mod threads;
 pub mod time;
 pub mod timer;
 pub mod wait;
 
 use std::collections::BTreeMap;
 
-use engine::StrandId;
+use engine::{Engine, StrandId};
 
 use crate::nt::{Settings, WindowsVersion};
+use crate::verdict::Verdict;
 use line::Interrupts;
 use processor::Processor;
 use ready::ReadyQueues;
+use spin::Probe;
 use spinlock::Locks;
 use thread::Thread;
+use threads::Threads;
 use timer::TimerQueue;
 
 pub(crate) use stack::stack_for_call;
@@ -57,12 +71,16 @@ pub(crate) use stack::stack_for_call;
 pub struct State {
     /// The virtual processors, by number.
     pub(crate) processors: Vec<Processor>,
+    /// How many processors make a group, 1–64.
+    pub(crate) group_size: u32,
     /// The processor that runs now, or ran last.
     pub(crate) current: usize,
     /// All threads that have not been reaped, idle threads included.
-    pub(crate) threads: BTreeMap<StrandId, Thread>,
+    pub(crate) threads: Threads,
     /// Threads that have been reaped and whose objects are still held, by object.
     pub(crate) ended: BTreeMap<u64, thread::Identity>,
+    /// Where the descriptor tables are, once a driver has asked.
+    pub(crate) descriptor_tables: u64,
     /// Threads that could run.
     pub(crate) ready: ReadyQueues,
     /// Who waits for an object, by its address, in the order of arrival.
@@ -75,53 +93,72 @@ pub struct State {
     pub(crate) interrupts: Interrupts,
     /// Nanoseconds that passed without driver instructions.
     pub(crate) charged: u64,
-    /// When the policy asked to be asked next.
-    pub(crate) next_question: u64,
-    /// When the engine's slice ends, as it was set last.
+    /// When the engine's slice ends, as it was set last: at this time, or when so many driver instructions have retired
+    /// since boot, whichever comes first.
     pub(crate) armed_until: u64,
+    armed_retired: u64,
     /// Something has changed that may end it earlier.
-    pub(crate) rearm: bool,
+    rearm: bool,
+    engine: Engine,
+    /// Somebody reads every change of level.
+    levels_are_told: bool,
     /// When and how often `KUSER_SHARED_DATA` was polled lately.
     pub(crate) polling: time::Polling,
+    /// Counts everything that could end somebody's busy wait: turns in which memory may have changed, routines called,
+    /// threads made ready, things the hardware did.
+    pub(crate) progress: u64,
+    /// The turn that runs belongs to a busy wait, and it has got nowhere yet.
+    pub(crate) turn_is_idle: bool,
+    /// The routine that is being stepped through.
+    pub(crate) probe: Option<Probe>,
+    /// The verdict on a strand that waits busily, for it to take when it is resumed.
+    pub(crate) sentence: Option<(StrandId, Verdict)>,
     /// Driver instructions after which one call counts as an endless loop.
     pub(crate) budget: u64,
+    /// What calls of the kernel have used up of it.
+    pub(crate) spending: budget::Budget,
     /// Which Windows this is.
     pub(crate) windows: WindowsVersion,
+    /// The processor model.
+    pub(crate) cpu: engine::Cpu,
     /// The greatest stack depth seen of any thread's driver stack that is gone already.
-    pub(crate) deepest_stack: u64,
+    pub(crate) deepest_stacks: std::collections::BTreeMap<String, u64>,
 }
 
 impl State {
     /// As at boot.
     #[must_use]
-    pub fn new(settings: &Settings) -> Self {
+    pub fn new(engine: Engine, settings: &Settings) -> Self {
         let count = settings.processors.clamp(1, 64);
         Self {
             processors: (0..count).map(Processor::new).collect(),
+            group_size: settings.group_size.clamp(1, 64),
             current: 0,
-            threads: BTreeMap::new(),
+            threads: Threads::default(),
             ended: BTreeMap::new(),
+            descriptor_tables: 0,
             ready: ReadyQueues::default(),
             waits: BTreeMap::new(),
             timers: TimerQueue::default(),
             locks: Locks::default(),
             interrupts: Interrupts::default(),
             charged: 0,
-            next_question: 0,
             armed_until: 0,
+            armed_retired: 0,
             rearm: false,
+            engine,
+            levels_are_told: false,
             polling: time::Polling::default(),
+            progress: 0,
+            turn_is_idle: false,
+            probe: None,
+            sentence: None,
             budget: settings.instruction_budget.max(1),
+            spending: budget::Budget::default(),
             windows: settings.windows,
-            deepest_stack: 0,
+            cpu: settings.cpu,
+            deepest_stacks: std::collections::BTreeMap::new(),
         }
-    }
-
-    /// The processor that runs now, and its IRQL.
-    #[must_use]
-    pub fn where_now(&self) -> (u32, u8) {
-        let processor = self.processor();
-        (processor.number, processor.irql)
     }
 
     /// The virtual interrupt flag of the processor that runs now.
@@ -145,15 +182,33 @@ impl State {
         &mut self.processors[self.current]
     }
 
+    /// The current thread gives way as soon as the level allows, and then goes behind its equals.
+    pub(crate) fn request_yield(&mut self) {
+        self.processor_mut().yield_requested = true;
+        self.unsettled();
+    }
+
+    /// A routine runs that must not lower the level below `floor`.
+    pub(crate) fn push_floor(&mut self, floor: u8) {
+        self.processor_mut().floors.push(floor);
+        self.unsettled();
+    }
+
+    /// The innermost of these routines is over.
+    pub(crate) fn pop_floor(&mut self) {
+        self.processor_mut().floors.pop();
+        self.unsettled();
+    }
+
     /// The thread that runs now, if a strand runs at all.
     pub(crate) fn thread(&self) -> Option<&Thread> {
-        self.threads.get(&self.processor().thread)
+        self.threads.get(self.processor().thread)
     }
 
     /// The thread that runs now.
     pub(crate) fn thread_mut(&mut self) -> Option<&mut Thread> {
         let strand = self.processor().thread;
-        self.threads.get_mut(&strand)
+        self.threads.get_mut(strand)
     }
 
     /// Changes the thread that runs now, if a strand runs at all.
@@ -165,7 +220,7 @@ impl State {
 
     /// The thread whose object this is.
     pub(crate) fn thread_of(&self, object: u64) -> Option<&Thread> {
-        self.threads.values().find(|thread| thread.object.address == object)
+        self.threads.iter().find(|thread| thread.object.address == object)
     }
 
     /// What the thread object tells as long as somebody holds it, after the thread's end too.

@@ -3,7 +3,7 @@
 //! Strictly by priority; a thread that was preempted stays first among its equals. It runs nobody: that is the
 //! scheduler's.
 
-use engine::StrandId;
+use engine::{Point, StrandId};
 
 use super::processor::{self, DISPATCH_LEVEL, Processor};
 use super::thread::State;
@@ -16,9 +16,9 @@ pub(crate) fn threads(cx: &mut Cx<'_>) {
     while let Some((priority, index)) = cx.with(|k| next(k)) {
         let mask = cx.with(|k| k.ke.processors[index].mask());
         let candidates = cx.with(|k| k.ke.ready.candidates(priority, mask));
-        let strand = match u32::try_from(candidates.len()) {
-            Ok(n) if n > 1 => candidates[cx.choose("ke.next_thread", n) as usize],
-            _ => candidates[0],
+        let strand = match candidates.len() {
+            1 => candidates[0],
+            _ => candidates[cx.nt().next_strand(Point("ke.next_thread"), &candidates)],
         };
         let from = cx.with(|k| put_on(k, strand, index));
         processor::switch_to(cx, index);
@@ -31,7 +31,7 @@ pub(crate) fn threads(cx: &mut Cx<'_>) {
 /// The priority of the thread to be placed next, and where.
 fn next(k: &Kernel) -> Option<(u8, usize)> {
     k.ke.ready.iter().find_map(|strand| {
-        let thread = &k.ke.threads[&strand];
+        let thread = &k.ke.threads[strand];
         Some((thread.priority(), place_for(k, thread)?))
     })
 }
@@ -39,13 +39,13 @@ fn next(k: &Kernel) -> Option<(u8, usize)> {
 /// The processor a ready thread takes: the one it ran on last if that is idle, another idle one, else the one that runs
 /// the lowest priority below its own.
 fn place_for(k: &Kernel, thread: &thread::Thread) -> Option<usize> {
-    let open: Vec<&Processor> = k.ke.processors.iter().filter(|p| is_open(p, thread)).collect();
+    let open: Vec<&Processor> = k.ke.processors.iter().filter(|p| is_open(k, p, thread)).collect();
     let index = |processor: &&Processor| processor.number as usize;
     let mut idle = open.iter().filter(|processor| processor.is_idle());
     if let Some(free) = idle.clone().find(|p| index(p) == thread.last_processor).or_else(|| idle.next()) {
         return Some(index(free));
     }
-    let running = |processor: &&&Processor| k.ke.threads.get(&processor.thread);
+    let running = |processor: &&&Processor| k.ke.threads.get(processor.thread);
     let lower = open.iter().filter(|processor| {
         let lower = running(processor).is_some_and(|other| other.priority() < thread.priority());
         lower && !processor.wait_next
@@ -54,10 +54,10 @@ fn place_for(k: &Kernel, thread: &thread::Thread) -> Option<usize> {
 }
 
 /// Whether a processor can change its thread now, and to this one.
-pub(crate) fn is_open(processor: &Processor, thread: &thread::Thread) -> bool {
-    processor.irql < DISPATCH_LEVEL
+pub(crate) fn is_open(k: &Kernel, processor: &Processor, thread: &thread::Thread) -> bool {
+    k.level_of(processor.number as usize) < DISPATCH_LEVEL
         && processor.interrupts_enabled
-        && processor.spinning.is_none()
+        && processor.waits_for.is_none()
         && thread.affinity() & processor.mask() != 0
 }
 
@@ -65,20 +65,18 @@ pub(crate) fn is_open(processor: &Processor, thread: &thread::Thread) -> bool {
 fn put_on(k: &mut Kernel, strand: StrandId, index: usize) -> StrandId {
     let was = k.ke.processors[index].thread;
     if !k.ke.processors[index].is_idle() {
-        let irql = k.ke.processors[index].irql;
-        let thread = k.ke.threads.get_mut(&was).expect("what a processor runs is a thread");
+        let irql = k.level_of(index);
+        let thread = k.ke.threads.get_mut(was).expect("what a processor runs is a thread");
         (thread.state, thread.irql, thread.last_processor) = (State::Ready, irql, index);
-        k.ke.ready.push_front(was, thread.priority(), thread.affinity());
+        k.ke.ready.push_front(was, thread.priority(), thread.affinity(), k.engine.now());
     }
     assert!(k.ke.ready.remove(strand), "a thread that is placed was ready");
     let quantum = k.engine.now() + slice::QUANTUM;
-    let thread = k.ke.threads.get_mut(&strand).expect("a ready thread exists");
+    let thread = k.ke.threads.get_mut(strand).expect("a ready thread exists");
     (thread.state, thread.last_processor, thread.quantum_end) = (State::Running, index, quantum);
     let irql = thread.irql;
-    let processor = &mut k.ke.processors[index];
-    (processor.irql, processor.yield_requested) = (irql, false);
-    let at = processor.region + abi::KPCR::Irql;
-    k.engine.write(at, irql).expect("the control region is memory of ours");
+    k.set_level(index, irql);
+    k.ke.processors[index].yield_requested = false;
     processor::set_current_thread(k, index, strand);
     was
 }

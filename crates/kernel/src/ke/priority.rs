@@ -1,9 +1,10 @@
-//! Priorities of threads. Follows *KeSetPriorityThread function*, *KeQueryPriorityThread function*.
+//! Priorities of threads. Follows *KeSetPriorityThread function*, *KeSetBasePriorityThread function*,
+//! *KeQueryPriorityThread function*.
 
 use abi::{DriverPtr, KTHREAD};
 use engine::Flow;
 
-use super::thread::State;
+use super::thread::{HIGHEST_DYNAMIC, NORMAL_PRIORITY, State};
 use super::{irql, scheduler};
 use crate::cx::Cx;
 use crate::verdict::Verdict;
@@ -18,25 +19,42 @@ pub fn set(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, priority: i32) -> Flow<i
             format!("KeSetPriorityThread was called with priority {priority}; they go from 1 to 31");
         return Err(cx.stop(Verdict::error("thread-priority", message)));
     };
+    let (before, _) = change(cx, thread, priority, "KeSetPriorityThread")?;
+    Ok(before.into())
+}
+
+/// `KeSetBasePriorityThread`: so much above or below the base priority of the thread's process, but not real-time; returns
+/// how much it was before.
+///
+/// # Errors
+/// As [`set`].
+pub fn set_base(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, increment: i32) -> Flow<i32> {
+    // Every process here is one of normal priority.
+    let process = i32::from(NORMAL_PRIORITY);
+    let wanted = process.saturating_add(increment).clamp(1, HIGHEST_DYNAMIC.into());
+    let priority = u8::try_from(wanted).expect("between 1 and 15");
+    let (_, base) = change(cx, thread, priority, "KeSetBasePriorityThread")?;
+    Ok(i32::from(base) - process)
+}
+
+/// Gives a thread another base priority. What it competed with before, and its base priority.
+fn change(cx: &mut Cx<'_>, object: DriverPtr<KTHREAD>, priority: u8, what: &str) -> Flow<(u8, u8)> {
     let before = cx.with(|k| {
-        let strand = k.ke.thread_of(thread.address)?.strand;
+        let strand = k.ke.thread_of(object.address)?.strand;
         let ready = k.ke.ready.remove(strand);
-        let thread = k.ke.threads.get_mut(&strand)?;
-        let before = thread.priority();
+        let thread = k.ke.threads.get_mut(strand)?;
+        let before = (thread.priority(), thread.base_priority);
         (thread.base_priority, thread.boost) = (priority, 0);
         if ready {
             debug_assert_eq!(thread.state, State::Ready);
             scheduler::make_ready(k, strand);
         }
+        k.ke.unsettled();
         Some(before)
     });
-    match before {
-        Some(before) => {
-            irql::settle(cx)?;
-            Ok(i32::from(before))
-        }
-        None => Err(no_thread(cx, thread, "KeSetPriorityThread")),
-    }
+    let Some(before) = before else { return Err(no_thread(cx, object, what)) };
+    irql::settle(cx)?;
+    Ok(before)
 }
 
 /// `KeQueryPriorityThread`.

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use abi::{DriverPtr, KPCR, KPRCB, NtStatus};
 use engine::{Flow, StrandId};
 
+use super::affinity;
 use super::dpc::QueuedDpc;
 use super::thread;
 use crate::cx::{Cx, Kernel};
@@ -35,6 +36,17 @@ pub(crate) struct Entered {
     pub(crate) depth: u32,
 }
 
+/// What a processor waits for inside a kernel call, without giving its thread up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WaitsFor {
+    /// This spin lock.
+    Lock(u64),
+    /// `KeFlushQueuedDpcs`: every DPC that is queued or runs.
+    Dpcs,
+    /// The routine of this interrupt object, which is being disconnected.
+    Isr(u64),
+}
+
 /// One virtual processor.
 pub(crate) struct Processor {
     /// 0–63.
@@ -45,8 +57,8 @@ pub(crate) struct Processor {
     pub(crate) idle: StrandId,
     /// Its current thread.
     pub(crate) thread: StrandId,
-    /// Its level, 0–15.
-    pub(crate) irql: u8,
+    /// Its level, 0–15; see `level`.
+    pub(super) parked_level: u8,
     /// The interrupt flag.
     pub(crate) interrupts_enabled: bool,
     /// DPCs to run here.
@@ -63,10 +75,12 @@ pub(crate) struct Processor {
     pub(crate) entered: Vec<Entered>,
     /// The levels below which interrupt routines and DPCs that run now must not go, innermost last.
     pub(crate) floors: Vec<u8>,
+    /// How many calls into drivers were nested when each of these came in.
+    pub(crate) interrupted: Vec<u32>,
     /// When the outermost interrupt routine or DPC that runs now began.
     pub(crate) raised_since: u64,
-    /// The spin lock this processor waits for.
-    pub(crate) spinning: Option<u64>,
+    /// What this processor waits for inside a kernel call, without giving its thread up.
+    pub(crate) waits_for: Option<WaitsFor>,
     /// A `KeSetEvent` or its like said that the current thread waits next: nobody comes between.
     pub(crate) wait_next: bool,
     /// Whether the current thread gives way as soon as the level allows, and then goes behind its equals.
@@ -87,7 +101,7 @@ impl Processor {
             region: DriverPtr::NULL,
             idle: StrandId(0),
             thread: StrandId(0),
-            irql: PASSIVE_LEVEL,
+            parked_level: PASSIVE_LEVEL,
             interrupts_enabled: true,
             dpcs: VecDeque::new(),
             dispatch_requested: false,
@@ -96,8 +110,9 @@ impl Processor {
             interrupt_stack: 0,
             entered: Vec::new(),
             floors: Vec::new(),
+            interrupted: Vec::new(),
             raised_since: 0,
-            spinning: None,
+            waits_for: None,
             wait_next: false,
             yield_requested: false,
             last_turn: 0,
@@ -144,7 +159,7 @@ pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
             (k.ke.processors[index].idle, k.ke.processors[index].thread) = (idle, idle);
             set_current_thread(k, index, idle);
         });
-        let object = cx.with(|k| k.ke.threads[&idle].object);
+        let object = cx.with(|k| k.ke.threads[idle].object);
         cx.write((region + KPCR::Prcb) + KPRCB::IdleThread, object)?;
     }
     let first = cx.with(|k| k.ke.processors[0].region);
@@ -153,21 +168,25 @@ pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
 }
 
 fn write_region(cx: &mut Cx<'_>, region: DriverPtr<KPCR>, index: usize) -> Flow<()> {
-    let number = u8::try_from(index).expect("there are at most 64 processors");
+    let number = u32::try_from(index).expect("there are at most 64 processors");
+    let (_, in_group) = cx.with(|k| affinity::number(k, number));
     let block = region + KPCR::Prcb;
     cx.write(region + KPCR::Self_, region)?;
     cx.write(region + KPCR::CurrentPrcb, block)?;
     cx.write(region + KPCR::MajorVersion, 1)?;
     cx.write(region + KPCR::MinorVersion, 1)?;
-    cx.write(region + KPCR::ObsoleteNumber, number)?;
+    cx.write(region + KPCR::ObsoleteNumber, in_group)?;
     cx.write(region + KPCR::StallScaleFactor, 1000)?;
     cx.write(block + KPRCB::MxCsr, 0x1F80)?;
-    cx.write(block + KPRCB::LegacyNumber, number)
+    // What inlined `KeGetCurrentProcessorNumber` and `KeGetCurrentProcessorIndex` read.
+    cx.write(block + KPRCB::LegacyNumber, in_group)?;
+    cx.write(block + KPRCB::Number, number)
 }
 
 /// Makes `strand` what processor `index` runs, also for drivers that read `gs:[188h]`.
 pub(crate) fn set_current_thread(k: &mut Kernel, index: usize, strand: StrandId) {
-    let object = k.ke.threads[&strand].object;
+    let object = k.ke.threads[strand].object;
+    k.ke.unsettled();
     let processor = &mut k.ke.processors[index];
     processor.thread = strand;
     let at = processor.control_block() + KPRCB::CurrentThread;
@@ -178,7 +197,7 @@ pub(crate) fn set_current_thread(k: &mut Kernel, index: usize, strand: StrandId)
 pub(crate) fn switch_to(cx: &mut Cx<'_>, index: usize) {
     let region = cx.with(|k| {
         let changed = k.ke.current != index;
-        k.ke.current = index;
+        k.make_current(index);
         changed.then(|| k.ke.processors[index].region)
     });
     if let Some(region) = region {
@@ -186,16 +205,15 @@ pub(crate) fn switch_to(cx: &mut Cx<'_>, index: usize) {
     }
 }
 
-/// `KeGetCurrentProcessorNumber`, `KeGetCurrentProcessorNumberEx`: the number, and in a `PROCESSOR_NUMBER` if asked.
+/// `KeGetCurrentProcessorNumberEx`: the number among all processors; group and number in it in a `PROCESSOR_NUMBER` if
+/// asked.
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
 pub fn current_number(cx: &mut Cx<'_>, into: DriverPtr<abi::PROCESSOR_NUMBER>) -> Flow<u32> {
     let number = cx.with(|k| k.ke.processor().number);
     if !into.is_null() {
-        cx.write(into, abi::PROCESSOR_NUMBER::zeroed())?;
-        let low = u8::try_from(number).expect("there are at most 64 processors");
-        cx.write(into + abi::PROCESSOR_NUMBER::Number, low)?;
+        affinity::write_number(cx, into, number)?;
     }
     Ok(number)
 }
@@ -209,15 +227,11 @@ pub fn number_from_index(
     index: u32,
     into: DriverPtr<abi::PROCESSOR_NUMBER>,
 ) -> Flow<NtStatus> {
-    let count = cx.with(|k| k.ke.processors.len());
-    match u8::try_from(index) {
-        Ok(low) if usize::from(low) < count => {
-            cx.write(into, abi::PROCESSOR_NUMBER::zeroed())?;
-            cx.write(into + abi::PROCESSOR_NUMBER::Number, low)?;
-            Ok(NtStatus::SUCCESS)
-        }
-        _ => Ok(NtStatus::INVALID_PARAMETER),
+    if index >= cx.with(|k| k.ke.processor_count()) {
+        return Ok(NtStatus::INVALID_PARAMETER);
     }
+    affinity::write_number(cx, into, index)?;
+    Ok(NtStatus::SUCCESS)
 }
 
 /// `KeGetProcessorIndexFromNumber`; `INVALID_PROCESSOR_INDEX` if there is no such processor.
@@ -225,8 +239,5 @@ pub fn number_from_index(
 /// # Errors
 /// A verdict if the pointer is bad.
 pub fn index_from_number(cx: &mut Cx<'_>, number: DriverPtr<abi::PROCESSOR_NUMBER>) -> Flow<u32> {
-    let group = cx.read(number + abi::PROCESSOR_NUMBER::Group)?;
-    let low = cx.read(number + abi::PROCESSOR_NUMBER::Number)?;
-    let count = cx.with(|k| k.ke.processor_count());
-    Ok(if group == 0 && u32::from(low) < count { low.into() } else { u32::MAX })
+    Ok(affinity::read_number(cx, number)?.unwrap_or(u32::MAX))
 }

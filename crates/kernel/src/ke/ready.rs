@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 
 use engine::StrandId;
 
+use super::thread::HIGHEST_DYNAMIC;
+
 /// Priorities are 0–31; 16 and up are real-time.
 pub(crate) const PRIORITIES: usize = 32;
 
@@ -15,6 +17,8 @@ pub(crate) const PRIORITIES: usize = 32;
 struct Entry {
     strand: StrandId,
     affinity: u64,
+    /// The clock when it became ready.
+    since: u64,
 }
 
 /// The ready queues.
@@ -32,15 +36,21 @@ impl Default for ReadyQueues {
 
 impl ReadyQueues {
     /// A thread's turn comes after its equals.
-    pub(crate) fn push_back(&mut self, strand: StrandId, priority: u8, affinity: u64) {
-        self.queues[usize::from(priority)].push_back(Entry { strand, affinity });
+    pub(crate) fn push_back(&mut self, strand: StrandId, priority: u8, affinity: u64, since: u64) {
+        self.queues[usize::from(priority)].push_back(Entry { strand, affinity, since });
         self.occupied |= 1 << priority;
     }
 
     /// A thread that was preempted comes before its equals.
-    pub(crate) fn push_front(&mut self, strand: StrandId, priority: u8, affinity: u64) {
-        self.queues[usize::from(priority)].push_front(Entry { strand, affinity });
+    pub(crate) fn push_front(&mut self, strand: StrandId, priority: u8, affinity: u64, since: u64) {
+        self.queues[usize::from(priority)].push_front(Entry { strand, affinity, since });
         self.occupied |= 1 << priority;
+    }
+
+    /// Whether no thread is ready.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.occupied == 0
     }
 
     /// The highest priority of a thread that may run on a processor of `mask`.
@@ -60,6 +70,20 @@ impl ReadyQueues {
     pub(crate) fn candidates(&self, priority: u8, mask: u64) -> Vec<StrandId> {
         let queue = &self.queues[usize::from(priority)];
         queue.iter().filter(|entry| entry.affinity & mask != 0).map(|entry| entry.strand).collect()
+    }
+
+    /// The threads below the highest dynamic priority that have been ready since `before` or longer.
+    pub(crate) fn starving(&self, before: u64) -> Vec<StrandId> {
+        let low = self.queues[1..usize::from(HIGHEST_DYNAMIC)].iter().flatten();
+        low.filter(|entry| entry.since <= before).map(|entry| entry.strand).collect()
+    }
+
+    /// Since when a thread below the highest dynamic priority, that may run on a processor of `mask` and counts, has been
+    /// ready.
+    pub(crate) fn starving_since(&self, mask: u64, counts: impl Fn(StrandId) -> bool) -> Option<u64> {
+        let low = self.queues[1..usize::from(HIGHEST_DYNAMIC)].iter().flatten();
+        let low = low.filter(|entry| entry.affinity & mask != 0 && counts(entry.strand));
+        low.map(|entry| entry.since).min()
     }
 
     /// All of them, in the order in which they have a claim to a processor.
@@ -93,14 +117,14 @@ mod tests {
     #[test]
     fn a_higher_priority_goes_first_and_equals_in_the_order_of_arrival() {
         let mut ready = ReadyQueues::default();
-        ready.push_back(A, 8, 1);
-        ready.push_back(B, 8, 1);
-        ready.push_back(C, 16, 1);
+        ready.push_back(A, 8, 1, 0);
+        ready.push_back(B, 8, 1, 0);
+        ready.push_back(C, 16, 1, 0);
         assert_eq!(ready.highest(1), Some(16));
         assert!(ready.remove(C));
         assert_eq!(ready.highest(1), Some(8));
         assert_eq!(ready.candidates(8, 1), [A, B]);
-        ready.push_front(C, 8, 1);
+        ready.push_front(C, 8, 1, 0);
         assert_eq!(ready.candidates(8, 1), [C, A, B]);
         assert!(!ready.remove(StrandId(9)));
     }
@@ -108,10 +132,25 @@ mod tests {
     #[test]
     fn a_thread_is_no_candidate_where_its_affinity_forbids_it() {
         let mut ready = ReadyQueues::default();
-        ready.push_back(A, 20, 0b10);
-        ready.push_back(B, 8, 0b01);
+        ready.push_back(A, 20, 0b10, 0);
+        ready.push_back(B, 8, 0b01, 0);
         assert_eq!(ready.highest(0b01), Some(8));
         assert_eq!(ready.highest(0b11), Some(20));
         assert_eq!(ready.candidates(20, 0b01), []);
+    }
+
+    #[test]
+    fn who_has_been_ready_for_long_starves_unless_it_is_real_time() {
+        let mut ready = ReadyQueues::default();
+        ready.push_back(A, 8, 0b01, 100);
+        ready.push_back(B, 8, 0b10, 200);
+        ready.push_back(C, 16, 0b11, 0);
+        assert_eq!(ready.starving(99), []);
+        assert_eq!(ready.starving(150), [A]);
+        assert_eq!(
+            (ready.starving_since(0b11, |_| true), ready.starving_since(0b11, |s| s != A)),
+            (Some(100), Some(200))
+        );
+        assert_eq!(ready.starving_since(0b10, |_| true), Some(200));
     }
 }

@@ -81,6 +81,6 @@ pub fn are_apcs_disabled(cx: &mut Cx<'_>) -> Flow<bool> {
 pub fn are_all_apcs_disabled(cx: &mut Cx<'_>) -> Flow<bool> {
     Ok(cx.with(|k| {
         let guarded = k.ke.thread().is_some_and(|thread| thread.special_apc_disable != 0);
-        guarded || k.ke.processor().irql >= APC_LEVEL
+        guarded || k.level() >= APC_LEVEL
     }))
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::rc::Rc;
 
 use abi::DriverPtr;
-use engine::{Chooser, Defaults, Engine, Flow, Point, StartError};
+use engine::{Chooser, Defaults, Engine, Flow, Point, SLICE_END, StartError};
 use image::{ExportTarget, Image};
 
 use super::scheduler::{self, End};
@@ -181,6 +181,11 @@ impl Driver {
     /// Compiles and loads `source`, and does not run anything of it.
     pub(crate) fn load(cx: &mut Cx<'_>, name: &str, source: &str) -> Self {
         let image = engine::outside(|| compile(name, source));
+        Self::load_image(cx, name, image)
+    }
+
+    /// Loads what was compiled before, which takes less time.
+    pub(crate) fn load_image(cx: &mut Cx<'_>, name: &str, image: Image) -> Self {
         let copy = image.exports().iter().filter_map(|export| match (&export.name, &export.target) {
             (Some(name), ExportTarget::Rva(rva)) => Some((name.clone(), u64::from(*rva))),
             _ => None,
@@ -221,7 +226,8 @@ impl Driver {
     }
 }
 
-fn compile(name: &str, source: &str) -> Image {
+/// Compiles a driver.
+pub(crate) fn compile(name: &str, source: &str) -> Image {
     let folder = std::env::temp_dir().join(format!("dirql-ke-{}-{name}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("driver.c"), format!("{PROLOGUE}{source}")).unwrap();
@@ -237,7 +243,7 @@ fn compile(name: &str, source: &str) -> Image {
     Image::parse(&format!("{name}.sys"), &bytes).unwrap()
 }
 
-/// Answers from a list, then 0; slices of one length.
+/// Answers from a list, then 0; slices of one length, at whose end the strand gives way.
 pub(crate) struct Scripted {
     pub(crate) answers: Vec<(&'static str, u32)>,
     pub(crate) slice: u64,
@@ -247,16 +253,16 @@ impl Chooser for Scripted {
     fn choose(&mut self, _strand: u32, point: Point, n: u32) -> u32 {
         match self.answers.iter().position(|(name, _)| *name == point.0) {
             Some(at) => self.answers.remove(at).1.min(n - 1),
-            None => 0,
+            None => u32::from(point == SLICE_END),
         }
     }
 
-    fn slice(&mut self, _strand: u32) -> u64 {
+    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
         self.slice
     }
 }
 
-/// Line 5 of a device: what a test and the device's one register do to it.
+/// Line 5 of a device: what a test and the device's register do to it; a second register moves line 6.
 #[derive(Default)]
 pub(crate) struct Line {
     pub(crate) asserted: bool,
@@ -264,10 +270,15 @@ pub(crate) struct Line {
     pub(crate) at: Option<u64>,
     /// When it will fall by itself.
     pub(crate) until: Option<u64>,
+    /// The second line.
+    pub(crate) second: bool,
 }
 
 /// The line of the rig's device.
 pub(crate) const LINE: u32 = 5;
+/// Its second line, which port 0x304 moves.
+pub(crate) const SECOND_LINE: u32 = 6;
+const SECOND_PORT: u16 = 0x304;
 
 struct OneLine(Rc<RefCell<Line>>);
 
@@ -275,8 +286,10 @@ impl Hardware for OneLine {
     fn port_read(&mut self, _now: u64, _port: u16, _width: Width) -> Result<u32, Refusal> {
         Ok(self.0.borrow().asserted.into())
     }
-    fn port_write(&mut self, _now: u64, _port: u16, _width: Width, value: u32) -> Result<(), Refusal> {
-        self.0.borrow_mut().asserted = value != 0;
+    fn port_write(&mut self, _now: u64, port: u16, _width: Width, value: u32) -> Result<(), Refusal> {
+        let mut line = self.0.borrow_mut();
+        let level = if port == SECOND_PORT { &mut line.second } else { &mut line.asserted };
+        *level = value != 0;
         Ok(())
     }
     fn memory_read(&mut self, _now: u64, _address: u64, _width: Width) -> Result<u64, Refusal> {
@@ -297,7 +310,8 @@ impl Hardware for OneLine {
         None
     }
     fn lines(&self) -> u64 {
-        u64::from(self.0.borrow().asserted) << LINE
+        let line = self.0.borrow();
+        u64::from(line.asserted) << LINE | u64::from(line.second) << SECOND_LINE
     }
     fn asserting(&self, line: u32) -> Vec<String> {
         if self.lines() & 1 << line != 0 { vec!["rig#0".to_owned()] } else { Vec::new() }

@@ -4,12 +4,12 @@
 //! lower, at once unless the level there forbids it. One processor at a time has its turn; it keeps it until its thread
 //! waits, spins on a lock, or its turn ends (`slice`). When nobody can go on, time jumps to whatever happens next.
 
-use engine::{Flow, Leave, Progress, StrandId};
+use engine::{Flow, Leave, Point, Progress, StrandId};
 
-use super::processor::{self, DISPATCH_LEVEL};
+use super::processor::{self, DISPATCH_LEVEL, PASSIVE_LEVEL, WaitsFor};
 use super::slice;
-use super::thread::{Role, State};
-use super::{irql, line, place, spinlock, time, timer, wait};
+use super::thread::{Account, HIGHEST_DYNAMIC, Role, State};
+use super::{dpc, irql, line, place, spin, stuck, time, timer, wait};
 use crate::cx::{Cx, Kernel};
 use crate::nt::Nt;
 use crate::verdict::Verdict;
@@ -37,11 +37,14 @@ pub fn run(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
         }
         line::observe(&mut cx);
         timer::ring(&mut cx);
+        cx.with(relieve);
         place::threads(&mut cx);
         if let Some(index) = choose_processor(&mut cx) {
             take_turn(&mut cx, index);
-        } else if let Some(deadlock) = cx.with(|k| spinlock::deadlock(k)) {
-            let _ = cx.stop(deadlock);
+        } else if let Some((index, verdict)) = cx.with(|k| stuck::verdict(k)) {
+            // Said by the strand itself, so that its stack is told.
+            cx.with(|k| k.ke.sentence = Some((k.ke.processors[index].thread, verdict)));
+            take_turn(&mut cx, index);
         } else if !pass_time(&mut cx) {
             return End::Quiet;
         }
@@ -63,7 +66,7 @@ pub fn run_until(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
 
 /// Everybody waits, and nothing is due that could wake anybody.
 fn deadlock(k: &Kernel) -> Verdict {
-    let waiting = k.ke.threads.values().filter(|thread| {
+    let waiting = k.ke.threads.iter().filter(|thread| {
         let ours = thread.role == Role::Worker && thread.callouts.is_empty();
         thread.state == State::Waiting && !ours
     });
@@ -74,14 +77,51 @@ fn deadlock(k: &Kernel) -> Verdict {
     Verdict::error("deadlock", format!("nothing can run any more, and no timer or device is due: {who}"))
 }
 
-/// Time jumps to what happens next; false if nothing does.
+/// Time jumps to what happens next; false if nothing does. Whoever waits busily does so all the while.
 fn pass_time(cx: &mut Cx<'_>) -> bool {
     let now = cx.engine().now();
-    let due = cx.with(|k| [k.ke.timers.deadline(), k.hal.hardware.deadline()].into_iter().flatten().min());
-    let Some(due) = due else { return false };
+    let Some(due) = cx.with(|k| next_event(k)) else { return false };
     // What is due and changes nothing must not stop the clock.
-    time::charge(cx, due.saturating_sub(now).max(1));
+    let step = due.saturating_sub(now).max(1);
+    cx.with(|k| {
+        if k.hal.hardware.deadline().is_some_and(|deadline| deadline <= now + step) {
+            k.ke.progress += 1;
+        }
+        for index in 0..k.ke.processors.len() {
+            if spin::holds_processor(k, index) {
+                let strand = k.ke.processors[index].thread;
+                k.ke.threads.get_mut(strand).expect("what a processor runs is a thread").account.busy += step;
+            }
+        }
+    });
+    time::charge(cx, step);
     true
+}
+
+/// When something happens though nobody can go on: a timer, a device, the end of a quantum, the boost of a thread that
+/// waits for a processor.
+pub(crate) fn next_event(k: &Kernel) -> Option<u64> {
+    let now = k.engine.now();
+    let device = k.hal.hardware.deadline().filter(|deadline| *deadline > now);
+    let due = [k.ke.timers.deadline_after(now), device].into_iter().flatten();
+    let all = 0..k.ke.processors.len();
+    due.chain(all.filter_map(|index| spin::gives_way_at(k, index))).min()
+}
+
+/// A thread that has been ready for so long without getting a processor is boosted for a quantum, in nanoseconds.
+pub(crate) const STARVED: u64 = 4_000_000_000;
+
+/// Boosts threads that have been ready for too long to the highest priority that is not real-time.
+pub(crate) fn relieve(k: &mut Kernel) {
+    let Some(before) = k.engine.now().checked_sub(STARVED) else { return };
+    for strand in k.ke.ready.starving(before) {
+        k.ke.ready.remove(strand);
+        let thread = k.ke.threads.get_mut(strand).expect("a ready thread exists");
+        thread.boost = HIGHEST_DYNAMIC.saturating_sub(thread.base_priority);
+        thread.starved = true;
+        k.ke.ready.push_back(strand, thread.priority(), thread.affinity(), k.engine.now());
+        k.ke.rearm();
+    }
 }
 
 // ---- turns ----
@@ -92,9 +132,15 @@ fn can_go_on(k: &Kernel, index: usize) -> bool {
     if matches!(irql::next_work(k, index), Some(irql::Work::Interrupt(_) | irql::Work::Dispatch)) {
         return true;
     }
-    match processor.spinning {
-        Some(lock) => !k.ke.locks.is_held(lock),
-        None => !processor.is_idle() || processor.irql >= DISPATCH_LEVEL,
+    match processor.waits_for {
+        Some(WaitsFor::Lock(lock)) => !k.ke.locks.is_held(lock),
+        Some(WaitsFor::Dpcs) => !dpc::any(k),
+        Some(WaitsFor::Isr(object)) => !k.ke.interrupts.running.contains(&object),
+        None if spin::holds_processor(k, index) => {
+            let over = spin::gives_way_at(k, index).is_some_and(|end| end <= k.engine.now());
+            over || irql::next_work(k, index).is_some()
+        }
+        None => !processor.is_idle() || k.level_of(index) >= DISPATCH_LEVEL,
     }
 }
 
@@ -108,8 +154,9 @@ fn choose_processor(cx: &mut Cx<'_>) -> Option<usize> {
         return candidates.first().copied();
     }
     cx.with(|k| candidates.sort_by_key(|index| k.ke.processors[*index].last_turn));
-    let answer = cx.choose("ke.turn", u32::try_from(candidates.len()).expect("at most 64"));
-    Some(candidates[answer as usize])
+    let strands =
+        cx.with(|k| candidates.iter().map(|index| k.ke.processors[*index].thread).collect::<Vec<_>>());
+    Some(candidates[cx.nt().next_strand(Point("ke.turn"), &strands)])
 }
 
 /// Whether another processor than the current one waits for a turn, or an idle one could run a ready thread.
@@ -117,7 +164,10 @@ pub(crate) fn others_wait(k: &Kernel) -> bool {
     let mut others = (0..k.ke.processors.len()).filter(|index| *index != k.ke.current);
     others.any(|index| {
         let processor = &k.ke.processors[index];
-        can_go_on(k, index) || (processor.is_idle() && k.ke.ready.highest(processor.mask()).is_some())
+        // Who waits busily wants to see what the current one does.
+        can_go_on(k, index)
+            || spin::holds_processor(k, index)
+            || (processor.is_idle() && k.ke.ready.highest(processor.mask()).is_some())
     })
 }
 
@@ -130,24 +180,50 @@ fn take_turn(cx: &mut Cx<'_>, index: usize) {
         let processor = k.ke.processor_mut();
         processor.last_turn = turn;
         processor.turn_began = engine.now();
-        let mark = k.ke.retired(engine.now());
+        let mark = (k.ke.retired(engine.now()), engine.now(), engine.retired());
         let strand = k.ke.processor().thread;
-        k.ke.threads.get_mut(&strand).expect("what a processor runs is a thread").mark = mark;
+        let thread = k.ke.threads.get_mut(strand).expect("what a processor runs is a thread");
+        (thread.mark, thread.retired.1) = (mark, engine.retired());
+        k.ke.turn_is_idle = thread.stuck.is_some();
         strand
     });
-    slice::arm(cx);
-    if engine.resume(strand) == Progress::Finished {
+    slice::begin_turn(cx);
+    let progress = engine.resume(strand);
+    cx.with(|k| {
+        if !k.ke.turn_is_idle {
+            k.ke.progress += 1;
+        }
+    });
+    if progress == Progress::Finished {
         // A thread that has ended has left its processor by itself; else the machine stops.
-        cx.with(|k| k.ke.threads.get_mut(&strand).map(|thread| thread.state = State::Terminated));
+        cx.with(|k| k.ke.threads.get_mut(strand).map(|thread| thread.state = State::Terminated));
         return;
     }
     let now = engine.now();
-    cx.with(|k| k.ke.account_for(strand, now));
+    cx.with(|k| {
+        k.ke.account_for(strand, now);
+        slice::turn_is_over(k, strand);
+    });
 }
 
 /// The turn of this processor is over; its thread stays on it. Returns when it has the turn again.
 pub(crate) fn end_turn(cx: &mut Cx<'_>) -> Flow<()> {
-    suspend(cx)
+    suspend(cx)?;
+    let strand = cx.engine().strand();
+    match cx.with(|k| k.ke.sentence.take_if(|(whose, _)| *whose == strand)) {
+        Some((_, verdict)) => Err(cx.stop(verdict)),
+        None => Ok(()),
+    }
+}
+
+/// The current processor waits for something that only others can bring about; its thread stays on it. Returns when it
+/// has the turn again, and what came meanwhile was let in.
+pub(crate) fn wait_for(cx: &mut Cx<'_>, what: WaitsFor) -> Flow<()> {
+    cx.with(|k| k.ke.processor_mut().waits_for = Some(what));
+    let turn = end_turn(cx);
+    cx.with(|k| k.ke.processor_mut().waits_for = None);
+    turn?;
+    irql::settle(cx)
 }
 
 fn suspend(cx: &mut Cx<'_>) -> Flow<()> {
@@ -162,10 +238,12 @@ fn suspend(cx: &mut Cx<'_>) -> Flow<()> {
 
 /// A thread can run: it goes to the end of its queue.
 pub(crate) fn make_ready(k: &mut Kernel, strand: StrandId) {
-    let thread = k.ke.threads.get_mut(&strand).expect("a thread that becomes ready exists");
+    let thread = k.ke.threads.get_mut(strand).expect("a thread that becomes ready exists");
     thread.state = State::Ready;
-    k.ke.ready.push_back(strand, thread.priority(), thread.affinity());
-    k.ke.rearm = true;
+    let since = k.engine.now();
+    k.ke.ready.push_back(strand, thread.priority(), thread.affinity(), since);
+    k.ke.progress += 1;
+    k.ke.rearm();
 }
 
 /// Whether a ready thread has a better claim to processor `index` than the one there; both levels allow it.
@@ -175,7 +253,7 @@ pub(crate) fn must_switch(k: &Kernel, index: usize) -> bool {
         // Its thread gives way by itself when it has nothing to do.
         return false;
     }
-    let Some(current) = k.ke.threads.get(&processor.thread) else { return false };
+    let Some(current) = k.ke.threads.get(processor.thread) else { return false };
     if processor.wait_next {
         return false;
     }
@@ -192,7 +270,7 @@ fn idle_ones_suffice(k: &Kernel, index: usize, priority: u8) -> bool {
     let idle = k.ke.processors.iter().filter(|processor| processor.is_idle());
     let takes = |strand: &StrandId| {
         let mut open = idle.clone();
-        open.any(|processor| place::is_open(processor, &k.ke.threads[strand]))
+        open.any(|processor| place::is_open(k, processor, &k.ke.threads[*strand]))
     };
     candidates.len() <= idle.clone().count() && candidates.iter().all(takes)
 }
@@ -204,13 +282,13 @@ pub(crate) fn give_way(cx: &mut Cx<'_>) -> Flow<()> {
         let behind = std::mem::take(&mut k.ke.processor_mut().yield_requested);
         let strand = k.ke.processor().thread;
         leave_processor(k);
-        let thread = k.ke.threads.get_mut(&strand).expect("the thread that runs");
+        let thread = k.ke.threads.get_mut(strand).expect("the thread that runs");
         thread.state = State::Ready;
-        let (priority, affinity) = (thread.priority(), thread.affinity());
+        let (priority, affinity, since) = (thread.priority(), thread.affinity(), k.engine.now());
         if behind {
-            k.ke.ready.push_back(strand, priority, affinity);
+            k.ke.ready.push_back(strand, priority, affinity, since);
         } else {
-            k.ke.ready.push_front(strand, priority, affinity);
+            k.ke.ready.push_front(strand, priority, affinity, since);
         }
     });
     suspend(cx)
@@ -222,9 +300,9 @@ pub(crate) fn block(cx: &mut Cx<'_>) -> Flow<()> {
         let now = k.engine.now();
         let strand = k.ke.processor().thread;
         k.ke.account_for(strand, now);
-        let thread = k.ke.threads.get_mut(&strand).expect("the thread that runs");
+        let thread = k.ke.threads.get_mut(strand).expect("the thread that runs");
         // It made progress: it is in no endless loop.
-        (thread.spent, thread.boost) = (0, 0);
+        (thread.account, thread.boost, thread.starved) = (Account::default(), 0, false);
         leave_processor(k);
     });
     suspend(cx)
@@ -233,7 +311,7 @@ pub(crate) fn block(cx: &mut Cx<'_>) -> Flow<()> {
 /// `ZwYieldExecution`, and a delay of 0: behind its equals, if there are any.
 pub(crate) fn yield_now(cx: &mut Cx<'_>) -> Flow<()> {
     if cx.with(|k| equals_wait(k)) {
-        cx.with(|k| k.ke.processor_mut().yield_requested = true);
+        cx.with(|k| k.ke.request_yield());
     }
     irql::settle(cx)
 }
@@ -242,29 +320,59 @@ pub(crate) fn yield_now(cx: &mut Cx<'_>) -> Flow<()> {
 fn equals_wait(k: &Kernel) -> bool {
     let processor = k.ke.processor();
     let highest = k.ke.ready.highest(processor.mask());
-    processor.irql < DISPATCH_LEVEL && k.ke.thread().is_some_and(|thread| highest >= Some(thread.priority()))
+    k.level() < DISPATCH_LEVEL && k.ke.thread().is_some_and(|thread| highest >= Some(thread.priority()))
 }
 
 /// A driver is about to do something that others can see: the policy may let another thread or processor go first.
-pub(crate) fn before_visible(cx: &mut Cx<'_>) -> Flow<()> {
+///
+/// Asked before exports, device accesses and interlocked instructions. Plain loads and stores of memory that another strand
+/// uses too are not told from others: between those, a thread gives way only at the end of a slice.
+pub(crate) fn before_visible(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
     let (equals, others) = cx.with(|k| (equals_wait(k), others_wait(k)));
-    if !(equals || others) || cx.choose("ke.before_export", 2) == 0 {
+    if !(equals || others) || !gives_way(cx, point) {
         return Ok(());
     }
-    if equals { yield_now(cx) } else { end_turn(cx) }
+    if equals {
+        return yield_now(cx);
+    }
+    end_turn(cx)?;
+    // What came for this processor meanwhile comes now, and not when its slice happens to end.
+    irql::settle(cx)
+}
+
+/// Whether the policy wants the current thread to let another go first, if there is one that could.
+pub(crate) fn gives_way(cx: &mut Cx<'_>, point: Point) -> bool {
+    let others = cx.with(|k| who_waits(k));
+    !others.is_empty() && cx.nt().give_way(point, &others)
+}
+
+/// Who could go on in place of the current thread: its equals, if it can be switched, and the other processors' threads.
+fn who_waits(k: &Kernel) -> Vec<StrandId> {
+    let processor = k.ke.processor();
+    let mut strands = Vec::new();
+    if equals_wait(k) {
+        let highest = k.ke.ready.highest(processor.mask()).expect("somebody is ready");
+        strands = k.ke.ready.candidates(highest, processor.mask());
+    }
+    let others = (0..k.ke.processors.len()).filter(|index| *index != k.ke.current && can_go_on(k, *index));
+    strands.extend(others.map(|index| k.ke.processors[index].thread));
+    if strands.is_empty() && others_wait(k) {
+        strands.extend(k.ke.ready.iter().next());
+    }
+    strands
 }
 
 /// The processor is the idle thread's; the thread that leaves remembers its level.
 fn leave_processor(k: &mut Kernel) {
     let processor = k.ke.processor();
-    let (strand, irql, idle) = (processor.thread, processor.irql, processor.idle);
+    let (strand, irql, idle) = (processor.thread, k.level(), processor.idle);
     assert!(irql < DISPATCH_LEVEL, "no thread is switched at DISPATCH_LEVEL");
     let index = k.ke.current;
-    if let Some(thread) = k.ke.threads.get_mut(&strand) {
+    if let Some(thread) = k.ke.threads.get_mut(strand) {
         thread.irql = irql;
         thread.last_processor = index;
     }
-    k.ke.processors[index].irql = 0;
+    k.set_level(index, PASSIVE_LEVEL);
     processor::set_current_thread(k, index, idle);
 }
 
@@ -278,9 +386,9 @@ pub(crate) fn idle(cx: &mut Cx<'_>) -> Flow<()> {
 
 /// Resumes everything that is suspended, so that it unwinds; the machine is stopping.
 pub(crate) fn unwind_all(cx: &mut Cx<'_>) {
-    let strands: Vec<StrandId> = cx.with(|k| k.ke.threads.keys().copied().collect());
+    let strands: Vec<StrandId> = cx.with(|k| k.ke.threads.iter().map(|thread| thread.strand).collect());
     for strand in strands {
-        let alive = cx.with(|k| k.ke.threads.get(&strand).is_some_and(|t| t.state != State::Terminated));
+        let alive = cx.with(|k| k.ke.threads.get(strand).is_some_and(|t| t.state != State::Terminated));
         if alive {
             let progress = cx.engine().resume(strand);
             assert_eq!(progress, Progress::Finished, "a strand that is told to stop must not wait");

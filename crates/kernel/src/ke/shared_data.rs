@@ -3,9 +3,9 @@
 //! Every read is answered here; there is no such page. A driver that does nothing but poll it sees time pass.
 
 use abi::KUSER_SHARED_DATA as Page;
-use engine::{Engine, Flow};
+use engine::{Cpu, Engine, Flow};
 
-use super::time;
+use super::{affinity, extended, time};
 use crate::cx::{Cx, Kernel};
 use crate::nt::WindowsVersion;
 
@@ -105,9 +105,13 @@ fn constants(page: &mut Writer, k: &Kernel) {
     page.put(Page::NativeProcessorArchitecture.offset, &9_u16.to_le_bytes());
     page.put(Page::NtMajorVersion.offset, &major.to_le_bytes());
     page.put(Page::NtMinorVersion.offset, &minor.to_le_bytes());
-    // PF_COMPARE_EXCHANGE_DOUBLE, MMX, XMMI, RDTSC, PAE, XMMI64, SSE3, COMPARE_EXCHANGE128, NX, SSSE3, SSE4.1, SSE4.2;
-    // neither XSAVE nor AVX.
-    for feature in [2_u64, 3, 6, 8, 9, 10, 12, 13, 14, 36, 37, 38] {
+    if k.ke.cpu == Cpu::X86_64V3 {
+        let enabled = u64::from(extended::LEGACY | extended::AVX);
+        page.put(Page::XState_EnabledFeatures.offset, &enabled.to_le_bytes());
+        page.put(Page::XState_EnabledVolatileFeatures.offset, &enabled.to_le_bytes());
+        page.put(Page::XState_Size.offset, &0x340_u32.to_le_bytes());
+    }
+    for feature in features(k.ke.cpu) {
         page.put(Page::ProcessorFeatures.offset + feature, &[1]);
     }
     page.put(Page::SuiteMask.offset, &0x110_u32.to_le_bytes());
@@ -118,7 +122,16 @@ fn constants(page: &mut Writer, k: &Kernel) {
     page.put(Page::QpcFrequency.offset, &time::FREQUENCY.to_le_bytes());
     let processors = u32::try_from(k.ke.processors.len()).expect("there are at most 64 processors");
     page.put(Page::ActiveProcessorCount.offset, &processors.to_le_bytes());
-    page.put(Page::ActiveGroupCount.offset, &[1]);
+    page.put(Page::ActiveGroupCount.offset, &affinity::groups(k).to_le_bytes()[..1]);
+}
+
+/// The `PF_…` numbers of what a processor model has.
+pub(crate) fn features(cpu: Cpu) -> impl Iterator<Item = u64> {
+    // COMPARE_EXCHANGE_DOUBLE, MMX, XMMI, RDTSC, PAE, XMMI64, NX, SSE3, COMPARE_EXCHANGE128, SSSE3, SSE4.1, SSE4.2.
+    let second = [2_u64, 3, 6, 8, 9, 10, 12, 13, 14, 36, 37, 38];
+    // XSAVE, AVX, AVX2.
+    let third = [17, 39, 40].into_iter().filter(move |_| cpu == Cpu::X86_64V3);
+    second.into_iter().chain(third)
 }
 
 #[cfg(test)]

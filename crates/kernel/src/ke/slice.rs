@@ -1,35 +1,44 @@
 //! How long driver code runs before somebody looks: the next deadline, the quantum, the turn, the policy's own question,
 //! and the budget after which a call counts as an endless loop. Follows *Multitasking* (quantum),
-//! *Bug Check 0x133 DPC_WATCHDOG_VIOLATION*.
+//! *Priority Boosts*, *KeShouldYieldProcessor function*, *Bug Check 0x133 DPC_WATCHDOG_VIOLATION*.
 
-use engine::{Flow, StrandId};
+use engine::{Flow, SLICE_END, StrandId};
 
+use super::budget::SERVICE;
 use super::processor::DISPATCH_LEVEL;
+use super::spin::{self, Seen};
+use super::thread::{Account, Thread};
 use super::time::TICK;
-use super::{State, irql, line, scheduler, timer};
+use super::{State, irql, line, scheduler, stuck, timer};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
 
 /// How long a thread runs while equals are ready: two clock ticks, in nanoseconds.
 pub(crate) const QUANTUM: u64 = 2 * TICK;
+/// A call may be busy for so many times its budget of instructions, in nanoseconds, counting device accesses, stalls and
+/// waits for memory to change.
+const WAITING: u64 = 30;
 /// How many clock ticks one DPC or interrupt routine may take: 20 seconds.
-const DPC_TICKS: u64 = 0x500;
+pub(crate) const DPC_TICKS: u64 = 0x500;
 /// How long a processor runs while another has something to do, in nanoseconds.
 const TURN: u64 = 100_000;
 
 impl State {
-    /// Driver instructions since boot.
+    /// Driver instructions since boot, and what calls of the kernel count as.
     pub(crate) fn retired(&self, now: u64) -> u64 {
-        now - self.charged
+        now - self.charged + self.spending.services
     }
 
     /// Puts what ran since the last call on the account of `strand`.
     pub(crate) fn account_for(&mut self, strand: StrandId, now: u64) -> u64 {
         let retired = self.retired(now);
-        let Some(thread) = self.threads.get_mut(&strand) else { return 0 };
-        thread.spent += retired - thread.mark;
-        thread.mark = retired;
-        thread.spent
+        let stepped = self.engine.retired();
+        let Some(thread) = self.threads.get_mut(strand) else { return 0 };
+        thread.account.stepped += stepped - thread.mark.2;
+        thread.account.spent += retired - thread.mark.0;
+        thread.account.busy += now - thread.mark.1;
+        thread.mark = (retired, now, stepped);
+        thread.account.spent
     }
 
     /// The same for the thread that runs now.
@@ -41,62 +50,152 @@ impl State {
 /// Sets the engine's slice: up to whatever comes first.
 pub(crate) fn arm(cx: &mut Cx<'_>) {
     let now = cx.engine().now();
-    if now >= cx.with(|k| k.ke.next_question) {
-        let distance = cx.nt().next_slice();
-        cx.with(|k| k.ke.next_question = now.saturating_add(distance));
-    }
-    let until = cx.with(|k| {
-        let until = end(k, now);
-        (k.ke.armed_until, k.ke.rearm) = (until, false);
-        until
+    ask_when_next(cx);
+    cx.with(|k| {
+        let (until, instructions) = end(k, now);
+        k.ke.armed_until = until;
+        k.ke.armed_retired = k.engine.retired().saturating_add(instructions);
+        k.ke.rearm = false;
+        k.settled();
+        k.engine.set_slice(until.saturating_sub(now).min(instructions).max(1));
     });
-    cx.engine().set_slice(until.saturating_sub(now).max(1));
+}
+
+/// `nanoseconds` pass without driver instructions: the slice ends so much earlier, unless instructions end it.
+pub(crate) fn shorten(k: &mut Kernel, nanoseconds: u64) {
+    k.ke.charged += nanoseconds;
+    if !k.engine.charge_within(nanoseconds, k.ke.armed_until, k.ke.armed_retired) {
+        k.ke.rearm();
+    }
+}
+
+/// As [`arm`], for a processor whose turn begins. What came for it meanwhile is let in at once: by the strand itself, if it
+/// waits in the kernel, else before its second instruction; not when its slice happens to end.
+pub(crate) fn begin_turn(cx: &mut Cx<'_>) {
+    arm(cx);
+    let waits = cx.with(|k| {
+        let waits = irql::next_work(k, k.ke.current).is_some();
+        if waits {
+            k.ke.rearm();
+        }
+        waits
+    });
+    if waits {
+        cx.engine().set_slice(1);
+    }
+}
+
+/// If it is time for the policy's question, says when the next one comes.
+fn ask_when_next(cx: &mut Cx<'_>) {
+    if let Some((strand, retired)) = cx.with(|k| question_due(k)) {
+        let distance = cx.nt().next_slice(strand, retired);
+        cx.with(|k| k.ke.change_thread(|thread| thread.question = retired.saturating_add(distance)));
+    }
+}
+
+/// The thread that runs and what it has retired, if it is time to ask the policy about it.
+fn question_due(k: &Kernel) -> Option<(StrandId, u64)> {
+    let (thread, retired) = own(k)?;
+    (retired >= thread.question).then_some((thread.strand, retired))
+}
+
+/// The thread that runs, and how many driver instructions it has retired in all its life.
+fn own(k: &Kernel) -> Option<(&Thread, u64)> {
+    let thread = k.ke.thread()?;
+    let (before, mark) = thread.retired;
+    Some((thread, before + (k.engine.retired() - mark)))
+}
+
+/// The turn of `strand` is over.
+pub(crate) fn turn_is_over(k: &mut Kernel, strand: StrandId) {
+    let now = k.engine.retired();
+    if let Some(thread) = k.ke.threads.get_mut(strand) {
+        let (before, mark) = thread.retired;
+        thread.retired = (before + (now - mark), now);
+    }
 }
 
 /// After a kernel service: sets the slice anew if a deadline has come nearer, time has passed, or a thread is ready.
 pub(crate) fn tighten(cx: &mut Cx<'_>) {
-    let stale = cx.with(|k| {
-        let deadlines = [k.ke.timers.deadline(), k.hal.hardware.deadline()];
-        k.ke.rearm || deadlines.into_iter().flatten().any(|deadline| deadline < k.ke.armed_until)
-    });
-    if stale {
+    if cx.with(|k| k.ke.rearm || a_deadline_came_nearer(k)) {
         arm(cx);
     }
 }
 
-/// When the slice that begins now ends at the latest.
-fn end(k: &mut Kernel, now: u64) -> u64 {
-    let left = k.ke.budget.saturating_sub(k.ke.account(now));
+/// Whether a timer or a device wants to be looked at before the slice ends.
+pub(crate) fn a_deadline_came_nearer(k: &Kernel) -> bool {
     let deadlines = [k.ke.timers.deadline(), k.hal.hardware.deadline()];
-    let mut until = now.saturating_add(left).min(k.ke.next_question);
+    deadlines.into_iter().flatten().any(|deadline| deadline < k.ke.armed_until)
+}
+
+/// When the slice that begins now ends at the latest, and after how many driver instructions.
+fn end(k: &mut Kernel, now: u64) -> (u64, u64) {
+    let (mut until, mut instructions) = limits(k, now);
+    if let Some((thread, retired)) = own(k) {
+        instructions = instructions.min(thread.question.saturating_sub(retired));
+        let account = &thread.account;
+        instructions = instructions.min(account.look_at.saturating_sub(account.stepped).max(1));
+    }
+    if scheduler::others_wait(k) {
+        until = until.min(k.ke.processor().turn_began + TURN);
+    }
+    (until, instructions)
+}
+
+/// When something happens that the code that runs now cannot put off: a timer, a device, the end of its quantum or its
+/// budget, the boost of a thread that starves.
+pub(crate) fn deadline(k: &mut Kernel, now: u64) -> u64 {
+    let (until, instructions) = limits(k, now);
+    until.min(now.saturating_add(instructions))
+}
+
+/// The same as a time, and as a number of driver instructions.
+fn limits(k: &mut Kernel, now: u64) -> (u64, u64) {
+    let left = k.ke.budget.saturating_sub(k.ke.account(now));
+    let busy = k.ke.thread().map_or(0, |thread| thread.account.busy);
+    let waits_left = k.ke.budget.saturating_mul(WAITING).saturating_sub(busy);
+    let mut until = now.saturating_add(waits_left);
+    let mask = k.ke.processor().mask();
+    let starved = k.ke.ready.starving_since(mask, |_| true).map(|since| since + scheduler::STARVED);
+    let deadlines = [k.ke.timers.deadline(), k.hal.hardware.deadline(), starved];
     for deadline in deadlines.into_iter().flatten() {
         // One that has passed waits for the level, not for time.
         if deadline > now {
             until = until.min(deadline);
         }
     }
-    if scheduler::others_wait(k) {
-        until = until.min(k.ke.processor().turn_began + TURN);
+    if let Some(thread) = k.ke.thread()
+        && !k.ke.processor().is_idle()
+    {
+        until = until.min(thread.quantum_end.max(now + 1));
     }
-    match k.ke.thread() {
-        Some(thread) if !k.ke.processor().is_idle() => until.min(thread.quantum_end.max(now + 1)),
-        _ => until,
-    }
+    (until, left)
 }
 
 /// The slice has ended: time passes, interrupts arrive, another thread may run.
 pub(crate) fn slice(cx: &mut Cx<'_>) -> Flow<()> {
+    match spin::look(cx) {
+        Seen::Going => return Ok(()),
+        Seen::Stuck => return spin::wait(cx),
+        Seen::Nothing => {}
+    }
     let now = cx.engine().now();
     if let Some(verdict) = cx.with(|k| endless(k, now)) {
         return Err(cx.stop(verdict));
     }
-    let asked = now >= cx.with(|k| k.ke.next_question);
-    cx.with(|k| end_of_quantum(k, now, asked));
+    let asked = cx.with(|k| question_due(k)).is_some();
+    let gives_way = asked && scheduler::gives_way(cx, SLICE_END);
+    // At once: what is let in below runs on this thread too, and must not be asked the same again.
+    ask_when_next(cx);
+    cx.with(|k| {
+        scheduler::relieve(k);
+        end_of_quantum(k, now, gives_way);
+    });
     line::observe(cx);
     timer::ring(cx);
     irql::settle(cx)?;
     let over = cx.with(|k| scheduler::others_wait(k) && now >= k.ke.processor().turn_began + TURN);
-    if over || (asked && cx.with(|k| scheduler::others_wait(k))) {
+    if over || (gives_way && cx.with(|k| scheduler::others_wait(k))) {
         scheduler::end_turn(cx)?;
         irql::settle(cx)?;
     }
@@ -105,19 +204,40 @@ pub(crate) fn slice(cx: &mut Cx<'_>) -> Flow<()> {
 }
 
 /// If the thread's quantum is over, or the policy wants it to be, it goes behind its equals as soon as it may.
-fn end_of_quantum(k: &mut Kernel, now: u64, asked: bool) {
+pub(crate) fn end_of_quantum(k: &mut Kernel, now: u64, gives_way: bool) {
     let mask = k.ke.processor().mask();
     let idle = k.ke.processor().is_idle();
     let highest = k.ke.ready.highest(mask);
     let Some(thread) = k.ke.thread_mut() else { return };
-    if idle || !(asked || now >= thread.quantum_end) {
+    let over = now >= thread.quantum_end;
+    // A policy may say that the quantum is used up already, but not that a boost is over with it.
+    if idle || !(over || (gives_way && thread.boost == 0)) {
         return;
     }
     thread.quantum_end = now + QUANTUM;
-    thread.boost = 0;
-    if highest >= Some(thread.priority()) {
-        k.ke.processor_mut().yield_requested = true;
+    // A boost falls by one at the end of each quantum; that of a thread which starved lasts for one.
+    thread.boost = if thread.starved { 0 } else { thread.boost.saturating_sub(1) };
+    thread.starved = false;
+    let yields = highest >= Some(thread.priority());
+    k.ke.unsettled();
+    if yields {
+        k.ke.request_yield();
     }
+}
+
+/// `KeShouldYieldProcessor`: whether code that works on at DISPATCH_LEVEL or above keeps a DPC, a better thread or the end
+/// of its quantum waiting. Windows may say so earlier, which is a choice.
+///
+/// # Errors
+/// None of its own.
+pub fn should_yield(cx: &mut Cx<'_>) -> Flow<bool> {
+    let waits = cx.with(|k| {
+        let now = k.engine.now();
+        let processor = k.ke.processor();
+        let quantum = k.ke.thread().is_some_and(|thread| !processor.is_idle() && now >= thread.quantum_end);
+        quantum || !processor.dpcs.is_empty() || scheduler::must_switch(k, k.ke.current)
+    });
+    Ok(waits || cx.choose("ke.should_yield", 2) == 1)
 }
 
 /// The verdict on an interrupt routine or DPC that has waited busily for longer than Windows' watchdog lets it.
@@ -134,23 +254,34 @@ pub(crate) fn watchdog(k: &Kernel) -> Option<Verdict> {
     Some(Verdict::error("dpc-watchdog", message).bug_check(0x133, [0, ticks, DPC_TICKS, 0]))
 }
 
-/// The verdict on a call that has run for as long as nobody would wait.
-fn endless(k: &mut Kernel, now: u64) -> Option<Verdict> {
-    let spent = k.ke.account(now);
-    if spent < k.ke.budget {
+/// The verdict on a call of the current thread's that has run for as long as nobody would wait.
+pub(crate) fn endless(k: &mut Kernel, now: u64) -> Option<Verdict> {
+    k.ke.account(now);
+    endless_on(k, k.ke.current)
+}
+
+/// The same for the thread that processor `index` runs.
+pub(crate) fn endless_on(k: &Kernel, index: usize) -> Option<Verdict> {
+    let processor = &k.ke.processors[index];
+    let thread = k.ke.threads.get(processor.thread)?;
+    let Account { spent, busy, .. } = thread.account;
+    let longest = k.ke.budget.saturating_mul(WAITING);
+    if spent < k.ke.budget && busy < longest {
         return None;
     }
-    let (irql, in_dpc) = (k.ke.processor().irql, k.ke.processor().running_dpc.is_some());
-    let thread = k.ke.thread()?;
-    let (name, call) = (&thread.name, thread.callouts.last());
-    let what = call.map_or_else(
-        || format!("the {name}"),
-        |call| format!("the {} routine {:#x}, on the {name},", call.role, call.routine.address),
+    let irql = k.level_of(index);
+    let what = stuck::routine_of(k, thread);
+    let used = if spent < k.ke.budget {
+        format!("{} ms, nearly all of it in busy waits,", busy / 1_000_000)
+    } else {
+        format!("{spent} instructions")
+    };
+    let message = format!(
+        "{what} has run for {used} at IRQL {irql} without coming to an end (a call of the kernel counts as {SERVICE})"
     );
-    let message = format!("{what} has run for {spent} instructions at IRQL {irql} without coming to an end");
     let verdict = Verdict::error("endless-loop", message);
-    Some(if irql >= DISPATCH_LEVEL || in_dpc {
-        let ticks = spent.div_ceil(TICK);
+    Some(if irql >= DISPATCH_LEVEL || processor.running_dpc.is_some() {
+        let ticks = busy.max(spent).div_ceil(TICK);
         verdict.bug_check(0x133, [0, ticks, k.ke.budget / TICK, 0])
     } else {
         verdict

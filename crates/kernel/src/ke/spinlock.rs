@@ -4,44 +4,68 @@
 //! The lock's own memory says whether it is held, as on x64; who holds it is known here. A processor that finds a lock
 //! held gives its turn away until it is free. Reader/writer spin locks are `ex`'s.
 
-use std::collections::BTreeMap;
-
 use abi::{DriverPtr, KLOCK_QUEUE_HANDLE, KSPIN_LOCK_QUEUE};
 use engine::Flow;
 
-use super::processor::DISPATCH_LEVEL;
-use super::{callout, irql, scheduler};
+use super::processor::{DISPATCH_LEVEL, WaitsFor};
+use super::{irql, scheduler};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
+use crate::witness;
 
 /// A `KSPIN_LOCK`.
 pub type SpinLock = DriverPtr<u64>;
 
 /// Who holds a lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Held {
-    processor: u32,
+pub(crate) struct Held {
+    pub(crate) processor: u32,
     /// What its memory holds: 1, or the queue handle of an in-stack queued acquire.
     value: u64,
     /// The clock when it was acquired.
-    since: u64,
+    pub(crate) since: u64,
+    /// Where the driver goes on after that; for an interrupt's own lock, what it interrupted.
+    pub(crate) place: u64,
+    /// The moment of that.
+    pub(crate) taken: u64,
 }
 
 /// All locks that are held.
 #[derive(Default)]
 pub(crate) struct Locks {
-    held: BTreeMap<u64, Held>,
+    /// By address. There are few, and they come and go: a tree would allocate for each.
+    held: Vec<(u64, Held)>,
 }
 
 impl Locks {
+    /// Who holds the lock.
+    pub(crate) fn holder(&self, lock: u64) -> Option<Held> {
+        self.held.iter().find(|(at, _)| *at == lock).map(|(_, held)| *held)
+    }
+
+    fn insert(&mut self, lock: u64, held: Held) {
+        let at = self.held.partition_point(|(other, _)| *other < lock);
+        self.held.insert(at, (lock, held));
+    }
+
+    fn remove(&mut self, lock: u64) {
+        self.held.retain(|(at, _)| *at != lock);
+    }
+
+    /// The locks this processor holds.
+    pub(crate) fn of(&self, processor: u32) -> impl Iterator<Item = (u64, Held)> {
+        let own = self.held.iter().filter(move |(_, held)| held.processor == processor);
+        own.copied()
+    }
+
     /// Whether anybody holds the lock.
     pub(crate) fn is_held(&self, lock: u64) -> bool {
-        self.held.contains_key(&lock)
+        self.holder(lock).is_some()
     }
 
     /// Whether this processor holds the lock.
     pub(crate) fn is_held_by(&self, lock: u64, processor: u32) -> bool {
-        self.held.get(&lock).is_some_and(|held| held.processor == processor)
+        self.holder(lock).is_some_and(|held| held.processor == processor)
     }
 
     /// A lock this processor holds: the one it acquired last.
@@ -50,15 +74,20 @@ impl Locks {
         own.max_by_key(|(_, held)| held.since).map(|(lock, _)| *lock)
     }
 
+    /// The hold of this processor that began last.
+    pub(crate) fn last_of(&self, processor: u32) -> Option<Held> {
+        self.held_by(processor).and_then(|lock| self.holder(lock))
+    }
+
     /// How many locks this processor holds.
     pub(crate) fn count(&self, processor: u32) -> usize {
-        self.held.values().filter(|held| held.processor == processor).count()
+        self.held.iter().filter(|(_, held)| held.processor == processor).count()
     }
 }
 
 /// A held lock of `base..base+length`.
 pub(crate) fn held_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
-    k.ke.locks.held.range(base..base.saturating_add(length)).next().map(|(&lock, _)| lock)
+    k.ke.locks.held.iter().map(|(lock, _)| *lock).find(|lock| lock.wrapping_sub(base) < length)
 }
 
 /// `KeInitializeSpinLock`.
@@ -191,21 +220,19 @@ pub(crate) fn spin(cx: &mut Cx<'_>, lock: SpinLock, value: u64) -> Flow<()> {
         if is_held_here(cx, lock) {
             return Err(recursion(cx, lock.address));
         }
-        cx.with(|k| k.ke.processor_mut().spinning = Some(lock.address));
-        let turn = scheduler::end_turn(cx);
-        cx.with(|k| k.ke.processor_mut().spinning = None);
-        turn?;
-        irql::settle(cx)?;
+        scheduler::wait_for(cx, WaitsFor::Lock(lock.address))?;
     }
     take(cx, lock, value)
 }
 
 fn take(cx: &mut Cx<'_>, lock: SpinLock, value: u64) -> Flow<()> {
     cx.write(lock, value)?;
-    let since = cx.engine().now();
+    let taken = witness::moment(cx);
+    let (since, place) = (cx.engine().now(), cx.engine().caller_rip());
     cx.with(|k| {
         let processor = k.ke.processor().number;
-        k.ke.locks.held.insert(lock.address, Held { processor, value, since });
+        k.ke.locks.insert(lock.address, Held { processor, value, since, place, taken });
+        k.ke.unsettled();
     });
     Ok(())
 }
@@ -213,7 +240,7 @@ fn take(cx: &mut Cx<'_>, lock: SpinLock, value: u64) -> Flow<()> {
 /// Whether nobody holds it, as its memory and what is known agree.
 fn is_free(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
     let (value, at) = (cx.read(lock)?, lock.address);
-    let held = cx.with(|k| k.ke.locks.held.get(&at).copied());
+    let held = cx.with(|k| k.ke.locks.holder(at));
     let message = match (held, value) {
         (None, 0) => return Ok(true),
         (Some(held), value) if held.value == value => return Ok(false),
@@ -225,14 +252,16 @@ fn is_free(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
             held.processor
         ),
     };
-    Err(cx.stop(Verdict::error("spin-lock-damaged", message)))
+    Err(cx.stop(Verdict::error("spin-lock-damaged", message).of_lock(held)))
 }
 
 fn recursion(cx: &mut Cx<'_>, lock: u64) -> engine::Leave {
     let message = format!(
         "spin lock {lock:#x} was asked for by the processor that holds it already: it would spin for ever"
     );
-    cx.stop(Verdict::error("spin-lock-recursion", message).bug_check(0xF, [lock, 0, 0, 0]))
+    let held = cx.with(|k| k.ke.locks.holder(lock));
+    let verdict = Verdict::error("spin-lock-recursion", message).bug_check(0xF, [lock, 0, 0, 0]);
+    cx.stop(verdict.of_lock(held))
 }
 
 /// Releases.
@@ -241,10 +270,13 @@ fn recursion(cx: &mut Cx<'_>, lock: u64) -> engine::Leave {
 /// A verdict if this processor does not hold it, or acquired it another way.
 pub(crate) fn give_back(cx: &mut Cx<'_>, lock: SpinLock, value: u64, what: &str) -> Flow<()> {
     let at = lock.address;
-    let (held, here) = cx.with(|k| (k.ke.locks.held.get(&at).copied(), k.ke.processor().number));
+    let (held, here) = cx.with(|k| (k.ke.locks.holder(at), k.ke.processor().number));
     let message = match held {
         Some(held) if held.processor == here && held.value == value => {
-            cx.with(|k| k.ke.locks.held.remove(&at));
+            cx.with(|k| {
+                k.ke.locks.remove(at);
+                k.ke.unsettled();
+            });
             return cx.write(lock, 0);
         }
         None => format!("{what} was called for spin lock {at:#x}, which nobody holds"),
@@ -259,26 +291,6 @@ pub(crate) fn give_back(cx: &mut Cx<'_>, lock: SpinLock, value: u64, what: &str)
         }
     };
     let code = if held.is_none() { (0x10, [at, 0, 0, 0]) } else { (0xC4, [0x1009, at, 0, 0]) };
-    Err(cx.stop(Verdict::error("spin-lock-not-held", message).bug_check(code.0, code.1)))
-}
-
-/// If processors spin on locks that only spinning ones hold: who waits for whom.
-pub(crate) fn deadlock(k: &Kernel) -> Option<Verdict> {
-    let spinning = k.ke.processors.iter().filter_map(|processor| Some((processor, processor.spinning?)));
-    let lines: Vec<String> = spinning
-        .map(|(processor, lock)| {
-            let holder =
-                k.ke.locks
-                    .held
-                    .get(&lock)
-                    .map_or("nobody".to_owned(), |held| format!("processor {}", held.processor));
-            let call = k.ke.threads.get(&processor.thread).and_then(|thread| thread.callouts.last());
-            let role = call.map_or("code", |call: &callout::Callout| call.role);
-            format!("{role} on processor {} spins on lock {lock:#x}, which {holder} holds", processor.number)
-        })
-        .collect();
-    if lines.is_empty() {
-        return None;
-    }
-    Some(Verdict::error("spin-lock-deadlock", lines.join("; ")).bug_check(0xC4, [0x1001, 0, 0, 0]))
+    let verdict = Verdict::error("spin-lock-not-held", message).bug_check(code.0, code.1);
+    Err(cx.stop(verdict.of_lock(held)))
 }

@@ -3,12 +3,17 @@
 //!
 //! The memory itself is `mm::stack`'s.
 
+use std::collections::BTreeMap;
+
+use abi::{Code, DriverPtr};
 use engine::windows::PAGE;
-use engine::{Engine, Flow, Stack};
+use engine::{Engine, Flow, Leave, Stack};
 
 use super::processor::Entered;
 use crate::cx::{Cx, Kernel};
+use crate::ldr;
 use crate::mm::stack::{KERNEL_STACK, KernelStack};
+use crate::verdict::Verdict;
 
 /// The stack for a call into a driver from here: below the driver frame that called us, else the top of the stack we
 /// stand on: the processor's for DPCs and interrupts, or the thread's own.
@@ -42,6 +47,23 @@ pub(crate) fn on<R>(cx: &mut Cx<'_>, base: u64, f: impl FnOnce(&mut Cx<'_>) -> F
     result
 }
 
+/// How deep calls of drivers by the kernel may be nested. Each takes 384 bytes of a kernel stack at the least: return
+/// addresses, home space and saved registers of the driver's routine and of the kernel's between (which here stand on a stack
+/// of their own).
+pub(crate) const MOST_CALLS: u32 = 64;
+
+/// The verdict on one more call.
+pub(crate) fn too_deep(cx: &mut Cx<'_>, routine: DriverPtr<Code>) -> Leave {
+    let who = ldr::symbols::describe(cx, routine.address);
+    let message = format!(
+        "{who} was to be called within {MOST_CALLS} calls of drivers by the kernel, each from within the other: they need more \
+         than a kernel stack of {} KiB, the stack overflowed",
+        KERNEL_STACK >> 10
+    );
+    let rip = cx.engine().caller().map_or(0, |caller| caller.rip);
+    cx.stop(Verdict::error("stack-overflow", message).bug_check(0x7F, [8, 0, 0, rip]))
+}
+
 /// Bytes used at most: stacks begin zeroed, so what is not zero was written.
 pub(crate) fn high_water(engine: Engine, stack: KernelStack) -> u64 {
     let mut page = [0; 0x1000];
@@ -56,10 +78,15 @@ pub(crate) fn high_water(engine: Engine, stack: KernelStack) -> u64 {
     0
 }
 
+/// How messages call the owner of a stack: `the thread main`.
+pub(crate) fn owner(thread: &str) -> String {
+    if thread.starts_with("the ") { thread.to_owned() } else { format!("the {thread}") }
+}
+
 /// All stacks there are, with their owners' names.
 fn all(k: &Kernel) -> impl Iterator<Item = (KernelStack, String)> {
-    let threads = k.ke.threads.values();
-    let own = threads.filter_map(|thread| thread.stack.map(|stack| (stack, format!("the {}", thread.name))));
+    let threads = k.ke.threads.iter();
+    let own = threads.filter_map(|thread| thread.stack.map(|stack| (stack, owner(&thread.name))));
     let processors = k.ke.processors.iter().flat_map(|processor| {
         let stack = |base: u64| KernelStack { limit: base - KERNEL_STACK, base };
         let name = |what: &str| format!("the {what} of processor {}", processor.number);
@@ -71,18 +98,49 @@ fn all(k: &Kernel) -> impl Iterator<Item = (KernelStack, String)> {
     own.chain(processors)
 }
 
-/// Whose stack ends just above `address`, if that lies in a guard page.
-pub(crate) fn overflowed(k: &Kernel, address: u64) -> Option<String> {
-    all(k)
-        .find(|(stack, _)| stack.limit.wrapping_sub(address) <= PAGE && address < stack.limit)
-        .map(|(_, n)| n)
+/// The stack that ends just above `address`, if that lies in a guard page, and whose it is.
+pub(crate) fn overflowed(k: &Kernel, address: u64) -> Option<(KernelStack, String)> {
+    all(k).find(|(stack, _)| stack.limit.wrapping_sub(address) <= PAGE && address < stack.limit)
 }
 
-/// The greatest number of bytes any driver stack had in use since boot.
+/// Routines whose shares of an overflowed stack are told.
+const TOLD: usize = 4;
+
+/// What fills `stack`, in words: `faults.sys!Recurse: 43 frames, 24080 bytes; …`.
+pub(crate) fn told(cx: &mut Cx<'_>, stack: KernelStack) -> String {
+    let shares = ldr::stack::shares(cx, stack);
+    let tell = |share: &ldr::stack::Share| {
+        let plural = if share.frames == 1 { "" } else { "s" };
+        format!("{}: {} frame{plural}, {} bytes", share.routine, share.frames, share.bytes)
+    };
+    let mut words: Vec<String> = shares.iter().take(TOLD).map(tell).collect();
+    if shares.len() > TOLD {
+        let bytes: u64 = shares[TOLD..].iter().map(|share| share.bytes).sum();
+        words.push(format!("{} more: {bytes} bytes", shares.len() - TOLD));
+    }
+    words.join("; ")
+}
+
+/// The greatest number of bytes that the stack of each thread and processor had in use since boot, by whose it is. Threads of the same
+/// name are one; stacks that no driver used are left out.
 #[must_use]
-pub fn deepest(k: &Kernel) -> u64 {
-    let live = all(k).map(|(stack, _)| high_water(k.engine, stack)).max().unwrap_or(0);
-    live.max(k.ke.deepest_stack)
+pub fn deepest(k: &Kernel) -> BTreeMap<String, u64> {
+    let mut deepest = k.ke.deepest_stacks.clone();
+    for (stack, name) in all(k) {
+        note_depth(&mut deepest, &name, high_water(k.engine, stack));
+    }
+    deepest
+}
+
+/// A stack of this name was used so deep.
+pub(crate) fn note_depth(deepest: &mut BTreeMap<String, u64>, name: &str, depth: u64) {
+    match deepest.get_mut(name) {
+        Some(known) => *known = depth.max(*known),
+        None if depth > 0 => {
+            deepest.insert(name.to_owned(), depth);
+        }
+        None => {}
+    }
 }
 
 /// `IoGetStackLimits`: the lowest and the highest address of the current stack.

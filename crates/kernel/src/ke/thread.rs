@@ -9,6 +9,9 @@ use engine::{Flow, Leave, StrandId};
 
 use super::callout::{self, Callout};
 use super::dispatcher::{self, Kind as ObjectKind};
+use super::extended::Saved;
+use super::handler::Running;
+use super::spin::{FIRST_LOOK, Stuck};
 use super::wait::Wait;
 use super::{affinity, irql, processor, scheduler, stack};
 use crate::cx::{Cx, Kernel};
@@ -19,6 +22,8 @@ use crate::verdict::Verdict;
 
 /// Bytes of a thread object; drivers see only its header.
 const OBJECT_SIZE: u64 = 0x600;
+/// The highest priority that is not real-time.
+pub(crate) const HIGHEST_DYNAMIC: u8 = 15;
 /// Priority of a thread that nobody said otherwise of.
 pub const NORMAL_PRIORITY: u8 = 8;
 
@@ -75,6 +80,27 @@ pub(crate) struct Identity {
     pub(crate) process: u64,
 }
 
+/// What a routine of a driver has used, and when it is to be looked at (see [`super::spin`]).
+#[derive(Clone, Copy)]
+pub(crate) struct Account {
+    /// Driver instructions, and what calls of the kernel count as.
+    pub(crate) spent: u64,
+    /// Driver instructions alone: what a slice can end at exactly, whatever is called meanwhile.
+    pub(crate) stepped: u64,
+    /// Nanoseconds on a processor: instructions, device accesses, stalls.
+    pub(crate) busy: u64,
+    /// The next look comes when so many are stepped.
+    pub(crate) look_at: u64,
+    /// How many looks there were.
+    pub(crate) looks: u32,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self { spent: 0, stepped: 0, busy: 0, look_at: FIRST_LOOK, looks: 0 }
+    }
+}
+
 /// A thread.
 pub(crate) struct Thread {
     pub(crate) strand: StrandId,
@@ -93,8 +119,10 @@ pub(crate) struct Thread {
     pub(crate) state: State,
     /// Without boosts, 0–31.
     pub(crate) base_priority: u8,
-    /// Added until the next wait or the end of the quantum.
+    /// Added until the next wait; one less with each quantum.
     pub(crate) boost: u8,
+    /// The boost is that of a thread that waited too long for a processor: it ends with the quantum.
+    pub(crate) starved: bool,
     /// Its own affinity.
     pub(crate) own_affinity: u64,
     /// While `KeSetSystemAffinityThread` is in force.
@@ -115,10 +143,22 @@ pub(crate) struct Thread {
     pub(crate) mutexes: Vec<u64>,
     /// Routines of drivers it is in, innermost last.
     pub(crate) callouts: Vec<Callout>,
-    /// Driver instructions of its outermost routine up to `mark`.
-    pub(crate) spent: u64,
-    /// `State::retired` when it was accounted last.
-    pub(crate) mark: u64,
+    /// Exception handlers of drivers it is in, innermost last.
+    pub(crate) handlers: Vec<Running>,
+    /// Saved extended processor states that driver code has not put back, innermost last.
+    pub(crate) extended: Vec<Saved>,
+    /// The calls (see [`engine::Engine::depth`]) whose driver code waits for a system service, innermost last.
+    pub(crate) services: Vec<u32>,
+    /// What its outermost routine has used up to `mark`.
+    pub(crate) account: Account,
+    /// `State::retired` and the clock when it was accounted last.
+    pub(crate) mark: (u64, u64, u64),
+    /// Driver instructions that it has retired before its last turn, and the machine before that turn.
+    pub(crate) retired: (u64, u64),
+    /// At which of its instructions the policy is asked next.
+    pub(crate) question: u64,
+    /// It waits busily, as was seen last.
+    pub(crate) stuck: Option<Stuck>,
     /// When its quantum ends.
     pub(crate) quantum_end: u64,
     /// It asked to end, with this status.
@@ -134,7 +174,7 @@ impl Thread {
     pub(crate) fn priority(&self) -> u8 {
         match self.base_priority {
             real_time @ 16.. => real_time,
-            base => (base + self.boost).min(15),
+            base => (base + self.boost).min(HIGHEST_DYNAMIC),
         }
     }
 
@@ -206,7 +246,7 @@ pub(crate) fn spawn_idle(cx: &mut Cx<'_>, index: usize) -> Flow<StrandId> {
     let strand = make(cx, start, false)?;
     cx.with(|k| {
         let mask = k.ke.processors[index].mask();
-        let thread = k.ke.threads.get_mut(&strand).expect("just made");
+        let thread = k.ke.threads.get_mut(strand).expect("just made");
         (thread.own_affinity, thread.state) = (mask, State::Running);
     });
     Ok(strand)
@@ -226,7 +266,7 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
         .expect("a thread object has no name that could clash");
     let strand = engine.spawn();
     cx.with(|k| {
-        let everywhere = affinity::all(k);
+        let own_affinity = affinity::of_new_thread(k);
         let id = k.ps.next_id();
         let Start { name, role, process, priority, body } = start;
         let thread = Thread {
@@ -241,7 +281,8 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
             state: State::Ready,
             base_priority: priority,
             boost: 0,
-            own_affinity: everywhere,
+            starved: false,
+            own_affinity,
             system_affinity: None,
             last_processor: k.ke.current,
             irql: 0,
@@ -251,12 +292,18 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
             special_apc_disable: 0,
             mutexes: Vec::new(),
             callouts: Vec::new(),
-            spent: 0,
-            mark: 0,
+            handlers: Vec::new(),
+            extended: Vec::new(),
+            services: Vec::new(),
+            account: Account::default(),
+            mark: (0, 0, 0),
+            stuck: None,
+            retired: (0, 0),
+            question: 0,
             quantum_end: 0,
             exit: None,
         };
-        k.ke.threads.insert(strand, thread);
+        k.ke.threads.insert(thread);
     });
     Ok(strand)
 }
@@ -284,7 +331,7 @@ pub fn get_current(cx: &mut Cx<'_>) -> Flow<DriverPtr<KTHREAD>> {
 
 /// Runs the body of a strand's thread, from its first resume to its end.
 pub(crate) fn run(cx: &mut Cx<'_>, id: StrandId) {
-    let body = cx.with(|k| k.ke.threads.get_mut(&id).and_then(|thread| thread.body.take()));
+    let body = cx.with(|k| k.ke.threads.get_mut(id).and_then(|thread| thread.body.take()));
     let result = match body {
         _ if cx.nt().stopping() => Err(Leave::Stop),
         Some(Body::Work(work)) => work(cx),
@@ -300,7 +347,7 @@ pub(crate) fn run(cx: &mut Cx<'_>, id: StrandId) {
 
 fn end(cx: &mut Cx<'_>, id: StrandId, result: Flow<()>) -> Flow<()> {
     let exits = cx.with(|k| {
-        let thread = k.ke.threads.get_mut(&id).expect("it has just run");
+        let thread = k.ke.threads.get_mut(id).expect("it has just run");
         thread.state = State::Terminated;
         thread.exit.is_some()
     });
@@ -309,12 +356,13 @@ fn end(cx: &mut Cx<'_>, id: StrandId, result: Flow<()>) -> Flow<()> {
     }
     check_end(cx)?;
     let (object, stack) = cx.with(|k| {
-        let thread = k.ke.threads.get_mut(&id).expect("it has just run");
-        (thread.object, thread.stack.take())
+        let thread = k.ke.threads.get_mut(id).expect("it has just run");
+        let stack = thread.stack.take().map(|stack| (stack, stack::owner(&thread.name)));
+        (thread.object, stack)
     });
-    if let Some(stack) = stack {
+    if let Some((stack, name)) = stack {
         let depth = stack::high_water(cx.engine(), stack);
-        cx.with(|k| k.ke.deepest_stack = k.ke.deepest_stack.max(depth));
+        cx.with(|k| stack::note_depth(&mut k.ke.deepest_stacks, &name, depth));
         memory::free(cx, stack);
     }
     let header = (object + KTHREAD::Header).cast::<DISPATCHER_HEADER>();
@@ -322,7 +370,7 @@ fn end(cx: &mut Cx<'_>, id: StrandId, result: Flow<()>) -> Flow<()> {
     cx.with(|k| {
         let idle = k.ke.processor().idle;
         processor::set_current_thread(k, k.ke.current, idle);
-        if let Some(thread) = k.ke.threads.remove(&id) {
+        if let Some(thread) = k.ke.threads.remove(id) {
             k.ke.ended.insert(object.address, thread.identity());
         }
     });
@@ -336,7 +384,7 @@ fn check_end(cx: &mut Cx<'_>) -> Flow<()> {
         let thread = k.ke.thread()?;
         let (name, object) = (&thread.name, thread.object.address);
         let disabled = thread.apc_disable + thread.special_apc_disable;
-        let irql = k.ke.processor().irql;
+        let irql = k.level();
         if let Some(mutex) = thread.mutexes.first() {
             let message = format!("the {name} ended and still owns mutex {mutex:#x}");
             return Some(Verdict::error("thread-ended-owning-mutex", message).bug_check(0x20, [0, 0, 0, 1]));
@@ -367,5 +415,5 @@ pub(crate) fn exit_current(cx: &mut Cx<'_>, status: NtStatus) -> Leave {
 
 /// The name of the thread a strand is, for people.
 pub(crate) fn name(k: &Kernel, strand: StrandId) -> String {
-    k.ke.threads.get(&strand).map_or_else(|| "scheduler".to_owned(), |thread| thread.name.clone())
+    k.ke.threads.get(strand).map_or_else(|| "scheduler".to_owned(), |thread| thread.name.clone())
 }

@@ -43,7 +43,12 @@ pub(crate) fn interrupt_time(engine: Engine) -> u64 {
 
 /// Units from boot to the last clock tick.
 pub(crate) fn ticked(engine: Engine) -> u64 {
-    ticks(engine) * INCREMENT
+    ticked_at(engine.now())
+}
+
+/// Units from boot to the last clock tick at or before `now`.
+pub(crate) const fn ticked_at(now: u64) -> u64 {
+    now / TICK * INCREMENT
 }
 
 /// Clock ticks since boot.
@@ -151,11 +156,7 @@ pub(crate) fn pass(cx: &mut Cx<'_>, until: u64) -> Flow<()> {
 
 /// Lets `nanoseconds` pass without driver instructions.
 pub(crate) fn charge(cx: &mut Cx<'_>, nanoseconds: u64) {
-    cx.engine().charge(nanoseconds);
-    cx.with(|k| {
-        k.ke.charged += nanoseconds;
-        k.ke.rearm = true;
-    });
+    cx.with(|k| slice::shorten(k, nanoseconds));
 }
 
 #[cfg(test)]

@@ -30,7 +30,6 @@ enum Due {
 type Key = (u64, u64);
 
 /// All timers that are set and all time-outs of waits, by due time.
-#[derive(Default)]
 pub(crate) struct TimerQueue {
     due: BTreeMap<Key, (Due, usize)>,
     timers: BTreeMap<u64, Key>,
@@ -38,13 +37,41 @@ pub(crate) struct TimerQueue {
     /// Threads of the outside world by when they wake, in nanoseconds: exact, whatever the clock's ticks.
     alarms: BTreeMap<Key, StrandId>,
     sequence: u64,
+    /// When the clock finds the first of `due`, in nanoseconds; `NEVER` if there is none.
+    next_tick: u64,
+    /// When the first of `alarms` rings; `NEVER` if there is none.
+    next_alarm: u64,
+}
+
+/// Later than any time.
+const NEVER: u64 = u64::MAX;
+
+impl Default for TimerQueue {
+    fn default() -> Self {
+        Self {
+            due: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            timeouts: BTreeMap::new(),
+            alarms: BTreeMap::new(),
+            sequence: 0,
+            next_tick: NEVER,
+            next_alarm: NEVER,
+        }
+    }
 }
 
 impl TimerQueue {
+    /// After every change of `due` or `alarms`.
+    fn look_ahead(&mut self) {
+        self.next_tick = self.due.keys().next().map_or(NEVER, |(due, _)| found(*due));
+        self.next_alarm = self.alarms.keys().next().map_or(NEVER, |(time, _)| *time);
+    }
+
     fn add(&mut self, due: u64, what: Due, processor: usize) -> Key {
         self.sequence += 1;
         let key = (due, self.sequence);
         self.due.insert(key, (what, processor));
+        self.look_ahead();
         key
     }
 
@@ -54,7 +81,10 @@ impl TimerQueue {
     }
 
     fn cancel_timer(&mut self, timer: u64) -> bool {
-        self.timers.remove(&timer).and_then(|key| self.due.remove(&key)).is_some()
+        let Some(key) = self.timers.remove(&timer) else { return false };
+        let was_set = self.due.remove(&key).is_some();
+        self.look_ahead();
+        was_set
     }
 
     /// A wait of `strand` ends at `due`.
@@ -67,6 +97,7 @@ impl TimerQueue {
     pub(crate) fn cancel_timeout(&mut self, strand: StrandId) {
         if let Some(key) = self.timeouts.remove(&strand) {
             self.due.remove(&key);
+            self.look_ahead();
         }
     }
 
@@ -78,6 +109,7 @@ impl TimerQueue {
 
     fn take(&mut self, key: Key) -> Option<Due> {
         let (due, _) = self.due.remove(&key)?;
+        self.look_ahead();
         match due {
             Due::Timer(timer) => self.timers.remove(&timer),
             Due::Timeout(strand) => self.timeouts.remove(&strand),
@@ -89,14 +121,36 @@ impl TimerQueue {
     pub(crate) fn add_alarm(&mut self, time: u64, strand: StrandId) {
         self.sequence += 1;
         self.alarms.insert((time, self.sequence), strand);
+        self.look_ahead();
+    }
+
+    /// A thread whose alarm rings at `now` or has rung; it is taken out.
+    fn take_alarm(&mut self, now: u64) -> Option<StrandId> {
+        if self.next_alarm > now {
+            return None;
+        }
+        let (_, strand) = self.alarms.pop_first()?;
+        self.look_ahead();
+        Some(strand)
     }
 
     /// When the clock will find something due next, or somebody wakes, in nanoseconds.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        let due = self.due.keys().next().map(|(due, _)| due.saturating_mul(UNIT).div_ceil(TICK));
-        let alarm = self.alarms.keys().next().map(|(time, _)| *time);
-        due.map(|ticks| ticks.saturating_mul(TICK)).into_iter().chain(alarm).min()
+        let next = self.next_tick.min(self.next_alarm);
+        (next != NEVER).then_some(next)
     }
+
+    /// The same, past what is due already and waits for a level to fall.
+    pub(crate) fn deadline_after(&self, now: u64) -> Option<u64> {
+        let due = self.due.range((now / UNIT / time::INCREMENT * time::INCREMENT, 0)..);
+        let due = due.map(|((due, _), _)| found(*due)).find(|time| *time > now);
+        due.into_iter().chain(self.alarms.keys().next().map(|(time, _)| *time)).min()
+    }
+}
+
+/// At which tick the clock finds what is due at this interrupt time, in nanoseconds.
+fn found(due: u64) -> u64 {
+    due.saturating_mul(UNIT).div_ceil(TICK).saturating_mul(TICK)
 }
 
 /// `KeInitializeTimer`.
@@ -185,6 +239,7 @@ pub fn set_ex(
         cx.with(|k| {
             let processor = k.ke.current;
             k.ke.timers.add_timer(due, timer.address, processor);
+            k.ke.unsettled();
         });
     }
     irql::settle(cx)?;
@@ -222,14 +277,19 @@ pub fn all_set(k: &Kernel) -> Vec<u64> {
 
 /// Whether the clock has found something due on processor `index`.
 pub(crate) fn is_due(k: &Kernel, index: usize) -> bool {
-    k.ke.timers.next(time::ticked(k.engine), index).is_some()
+    let now = k.engine.now();
+    k.ke.timers.next_tick <= now && k.ke.timers.next(time::ticked_at(now), index).is_some()
 }
 
 /// Lets everything expire that is due on the current processor; at DISPATCH_LEVEL.
 pub(crate) fn expire(cx: &mut Cx<'_>) -> Flow<()> {
     loop {
         let due = cx.with(|k| {
-            let key = k.ke.timers.next(time::ticked(k.engine), k.ke.current)?;
+            let now = k.engine.now();
+            if k.ke.timers.next_tick > now {
+                return None;
+            }
+            let key = k.ke.timers.next(time::ticked_at(now), k.ke.current)?;
             Some((key.0, k.ke.timers.take(key)?))
         });
         match due {
@@ -247,10 +307,7 @@ pub(crate) fn expire(cx: &mut Cx<'_>) -> Flow<()> {
 pub(crate) fn ring(cx: &mut Cx<'_>) {
     let now = cx.engine().now();
     cx.with(|k| {
-        while let Some(entry) = k.ke.timers.alarms.first_entry()
-            && entry.key().0 <= now
-        {
-            let strand = entry.remove();
+        while let Some(strand) = k.ke.timers.take_alarm(now) {
             // It waits for nothing else, so no list of a driver's can be damaged.
             let _ = dispatcher::end_wait(k, strand, NtStatus::SUCCESS, 0);
         }
@@ -269,6 +326,7 @@ fn expire_timer(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, due: u64) -> Flow<()>
         cx.with(|k| {
             let processor = k.ke.current;
             k.ke.timers.add_timer(next, timer.address, processor);
+            k.ke.unsettled();
         });
     }
     dispatcher::signal(cx, timer.cast(), 1, 0)?;

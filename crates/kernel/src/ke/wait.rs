@@ -141,7 +141,10 @@ pub fn for_object<T>(cx: &mut Cx<'_>, object: DriverPtr<T>) -> Flow<NtStatus> {
 pub fn sleep(cx: &mut Cx<'_>, nanoseconds: u64) -> Flow<()> {
     let strand = cx.engine().strand();
     let time = cx.engine().now().saturating_add(nanoseconds);
-    cx.with(|k| k.ke.timers.add_alarm(time, strand));
+    cx.with(|k| {
+        k.ke.timers.add_alarm(time, strand);
+        k.ke.unsettled();
+    });
     wait(cx, &[], false, Timeout::Never, DriverPtr::NULL, "a sleep").map(|_| ())
 }
 
@@ -185,7 +188,10 @@ pub(crate) fn wait(
     if timeout != Timeout::Poll {
         check_may_block(cx, timeout, what)?;
     }
-    cx.with(|k| k.ke.processor_mut().wait_next = false);
+    cx.with(|k| {
+        k.ke.processor_mut().wait_next = false;
+        k.ke.unsettled();
+    });
     let strand = cx.with(|k| k.ke.processor().thread);
     let at_once = cx.with(|k| try_satisfy(k, objects, all, strand));
     match at_once {
@@ -205,7 +211,7 @@ pub(crate) fn wait(
     let begun = cx.with(|k| begin(k, strand, objects, all, timeout, blocks));
     begun.map_err(|broken| dispatcher::stop(cx, first, broken))?;
     scheduler::block(cx)?;
-    let status = cx.with(|k| k.ke.threads[&strand].wait_status);
+    let status = cx.with(|k| k.ke.threads[strand].wait_status);
     cx.emit(Event::Woken { status: status.0 });
     irql::settle(cx)?;
     Ok(status)
@@ -214,7 +220,7 @@ pub(crate) fn wait(
 fn check_may_block(cx: &mut Cx<'_>, timeout: Timeout, what: &str) -> Flow<()> {
     let (irql, in_dpc, has_thread) = cx.with(|k| {
         let processor = k.ke.processor();
-        (processor.irql, processor.running_dpc.is_some(), !processor.is_idle())
+        (k.level(), processor.running_dpc.is_some(), !processor.is_idle())
     });
     if irql < DISPATCH_LEVEL {
         assert!(has_thread, "{what}: only a thread can wait");
@@ -277,7 +283,7 @@ fn begin(
     timeout: Timeout,
     blocks: DriverPtr<KWAIT_BLOCK>,
 ) -> Result<(), Broken> {
-    let thread = k.ke.threads.get_mut(&strand).expect("the thread that waits");
+    let thread = k.ke.threads.get_mut(strand).expect("the thread that waits");
     let own = DriverPtr::new(thread.object.address + BLOCKS_AT);
     let blocks = if blocks.is_null() { own } else { blocks };
     for (index, object) in (0..).zip(objects) {
@@ -293,13 +299,14 @@ fn begin(
     if let Timeout::At(due) = timeout {
         let processor = k.ke.current;
         k.ke.timers.add_timeout(due, strand, processor);
+        k.ke.unsettled();
     }
     Ok(())
 }
 
 /// What a waiting thread waits for, in words.
 pub(crate) fn describe(k: &Kernel, strand: StrandId) -> String {
-    let Some(wait) = k.ke.threads.get(&strand).and_then(|thread| thread.wait.as_ref()) else {
+    let Some(wait) = k.ke.threads.get(strand).and_then(|thread| thread.wait.as_ref()) else {
         return "nothing".to_owned();
     };
     let names: Vec<String> = wait.objects.iter().map(|object| dispatcher::describe(k, *object)).collect();

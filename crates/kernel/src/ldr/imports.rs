@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use engine::Flow;
 use image::{ExportTarget, Image, Selector};
 
-use super::{is_kernel, pseudo, stem, symbols};
+use super::{code, is_kernel, pseudo, stem, symbols};
 use crate::cx::{Cx, Kernel};
 use crate::exports::{FUNCTIONS, data, documented};
 use crate::nt::WindowsVersion;
@@ -112,7 +112,7 @@ fn too_new(k: &Kernel, name: &str) -> Option<WindowsVersion> {
 pub(crate) fn kernel_entry(selector: &Selector) -> Option<u64> {
     let Selector::Name(name) = selector else { return None };
     let routine = pseudo::export_address(name).map(|routine| routine.address);
-    routine.or_else(|| data::find(name).map(data::DataExport::address))
+    routine.or_else(|| code::export(name)).or_else(|| data::find(name).map(data::DataExport::address))
 }
 
 /// How an import of an image would be bound.

@@ -11,7 +11,7 @@ use engine::{Flow, Protection};
 use image::{Image, ImageError, Symbols};
 
 use super::imports::{self, Bound};
-use super::{Loaded, State, modules, pseudo};
+use super::{Loaded, State, guard, modules, pseudo};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::mm::map::Page;
@@ -79,11 +79,14 @@ pub fn load(cx: &mut Cx<'_>, module: Module) -> Flow<Result<LoadedImage, LoadErr
     pseudo::boot(cx)?;
     match place(cx, &module) {
         Ok((base, mut bytes)) => {
+            if cx.with(|k| guard::is_on(k)) {
+                guard::point(&module.image, &mut bytes);
+            }
             let libraries = match bind(cx, &module, &mut bytes) {
                 Ok(libraries) => libraries,
                 Err(error) => return Ok(Err(error)),
             };
-            if !cx.with(|k| map(k, base, &module.image, &bytes)) {
+            if !cx.with(|k| map(k, base, &module.image, &bytes) && enter_targets(k, base, &module.image)) {
                 return Ok(Err(LoadError::NoMemory(module.name)));
             }
             enter(cx, module, base, libraries).map(Ok)
@@ -174,6 +177,20 @@ fn map(k: &mut Kernel, base: u64, image: &Image, bytes: &[u8]) -> bool {
     true
 }
 
+/// What indirect calls may reach in the image, as soon as there is one that asks.
+fn enter_targets(k: &mut Kernel, base: u64, image: &Image) -> bool {
+    if !guard::is_on(k) || (k.ldr.guarded == 0 && !image.load_config().is_guarded()) {
+        return true;
+    }
+    let first = k.ldr.guarded == 0;
+    let others: Vec<(u64, Image)> = if first {
+        k.ldr.images.iter().map(|(&base, loaded)| (base, loaded.image.clone())).collect()
+    } else {
+        Vec::new()
+    };
+    guard::enter(k, base, image) && others.iter().all(|(base, image)| guard::enter(k, *base, image))
+}
+
 /// Takes mapped pages of an image away.
 fn give(k: &mut Kernel, at: u64, count: u64) {
     for page in k.mm.map.unmap(k.engine, at, count) {
@@ -241,6 +258,7 @@ pub fn unload(cx: &mut Cx<'_>, base: u64) -> Flow<()> {
     modules::remove(cx, loaded.entry, loaded.path)?;
     cx.with(|k| {
         give(k, base, size / PAGE);
+        guard::leave(k, base, size);
         k.ldr.unloaded.insert(base, (size, loaded.name.clone()));
     });
     cx.emit(Event::Image { name: loaded.name, base, loaded: false });

@@ -4,6 +4,8 @@
 //! pseudo-image, variables there, or entries of other images. Pages: *DllInitialize and DllUnload*,
 //! *MmGetSystemRoutineAddress function*. It starts no driver: calling `DriverEntry` is the I/O manager's.
 
+pub(crate) mod code;
+mod guard;
 pub mod imports;
 mod load;
 mod modules;
@@ -28,8 +30,6 @@ use crate::nt::{Settings, WindowsVersion};
 pub struct State {
     /// The version whose exports exist.
     pub(crate) windows: WindowsVersion,
-    /// What `KeNumberProcessors` says.
-    pub(crate) processors: u32,
     /// The pseudo-image is laid out.
     pub(crate) booted: bool,
     /// Images by base.
@@ -38,6 +38,8 @@ pub struct State {
     pub(crate) missing: imports::Missing,
     /// Images that are gone, by base: size and name.
     pub(crate) unloaded: BTreeMap<u64, (u64, String)>,
+    /// Bytes of images that the guard has bits for; 0 as long as there is no guarded image.
+    pub(crate) guarded: u64,
     /// Where the next image may lie.
     pub(crate) next_base: u64,
 }
@@ -65,11 +67,11 @@ impl State {
     pub fn new(settings: &Settings) -> Self {
         Self {
             windows: settings.windows,
-            processors: settings.processors,
             booted: false,
             images: BTreeMap::new(),
             missing: imports::Missing::default(),
             unloaded: BTreeMap::new(),
+            guarded: 0,
             next_base: pseudo::FIRST_IMAGE,
         }
     }

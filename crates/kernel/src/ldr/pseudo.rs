@@ -8,6 +8,7 @@ use abi::{Code, DriverPtr};
 use engine::windows::{IMAGES, PAGE};
 use engine::{Flow, Protection};
 
+use super::code;
 use crate::cx::Cx;
 use crate::exports::{FUNCTIONS, INTERNAL, data};
 use crate::mm::map::Page;
@@ -87,6 +88,7 @@ pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
         cx.engine().write_bytes(at, &[0xCC; 0x1000]).expect("the pages were just mapped");
     }
     cx.with(|k| k.mm.map.protect(k.engine, exports_base(), thunk_pages, Protection::READ));
+    cx.with(code::boot);
     let variables = exports_base() + data::OFFSET;
     map(cx, variables, data::PAGES);
     data::fill(cx);

@@ -4,33 +4,81 @@
 //! kernel routines between them are not shown.
 
 use abi::DriverPtr;
-use engine::Caller;
+use engine::windows::PAGE;
+use engine::{Caller, RETURN_TO_KERNEL};
 use image::unwind::{self, UnwindRegisters};
 
-use super::symbols;
+use super::{code, symbols};
 use crate::cx::Cx;
+use crate::mm::stack::{KERNEL_STACK, KernelStack};
 use crate::verdict::StackLine;
 
 /// Lines of one verdict: a recursion that overflowed its stack need not be told whole.
 const MOST_LINES: usize = 64;
+/// Frames that a kernel stack can have at the most: return addresses alone.
+const MOST_FRAMES: usize = (KERNEL_STACK / 8) as usize;
 
 /// The stack of what runs now, innermost first: the driver's instruction, then return addresses.
 pub fn lines(cx: &mut Cx<'_>) -> Vec<StackLine> {
-    let mut addresses = Vec::new();
-    for caller in cx.engine().callers() {
-        walk(cx, &caller, &mut addresses);
+    let mut frames = Vec::new();
+    // A driver's routine may have jumped into the kernel: then its frame is gone, and the next one out is the next.
+    let standing = cx.engine().callers().into_iter().filter(|caller| caller.rip != RETURN_TO_KERNEL);
+    for caller in standing {
+        walk(cx, &caller, MOST_LINES, &mut frames);
     }
     let mut lines = Vec::new();
-    for (address, is_return) in addresses {
+    for Frame { address, is_return, .. } in frames {
         let describe = if is_return { symbols::describe_return } else { symbols::describe };
-        lines.push(StackLine { address, symbol: describe(cx, address) });
+        lines.push(StackLine { address, is_return, symbol: describe(cx, address) });
     }
     lines
 }
 
+/// How much of a stack one routine uses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Share {
+    /// `name.sys!Function`.
+    pub(crate) routine: String,
+    /// Its frames.
+    pub(crate) frames: u64,
+    /// Bytes of all of them, return addresses and what they pass on the stack included.
+    pub(crate) bytes: u64,
+}
+
+/// Whose the bytes of `stack` are now: each routine that has frames there, most bytes first. What interrupts and calls of the kernel
+/// put between them is nobody's.
+pub(crate) fn shares(cx: &mut Cx<'_>, stack: KernelStack) -> Vec<Share> {
+    let standing = cx.engine().callers().into_iter().filter(|caller| caller.rip != RETURN_TO_KERNEL);
+    let mut shares: Vec<Share> = Vec::new();
+    for caller in standing {
+        let mut frames = Vec::new();
+        walk(cx, &caller, MOST_FRAMES, &mut frames);
+        // The page below is the one that was hit.
+        for frame in frames.into_iter().filter(|frame| (stack.limit - PAGE..stack.base).contains(&frame.rsp))
+        {
+            let place = symbols::describe_return(cx, frame.address);
+            let routine = place.rsplit_once('+').map_or(place.as_str(), |(routine, _)| routine);
+            match shares.iter_mut().find(|share| share.routine == routine) {
+                Some(share) => (share.frames, share.bytes) = (share.frames + 1, share.bytes + frame.bytes),
+                None => shares.push(Share { routine: routine.to_owned(), frames: 1, bytes: frame.bytes }),
+            }
+        }
+    }
+    shares.sort_by_key(|share| std::cmp::Reverse(share.bytes));
+    shares
+}
+
+/// One frame, from its stack pointer up to that of its caller.
+struct Frame {
+    address: u64,
+    is_return: bool,
+    rsp: u64,
+    bytes: u64,
+}
+
 /// The frames of one stretch, from where the driver waits for the kernel up to where the kernel called it, and whether
 /// each is a return address.
-fn walk(cx: &mut Cx<'_>, caller: &Caller, addresses: &mut Vec<(u64, bool)>) {
+fn walk(cx: &mut Cx<'_>, caller: &Caller, most: usize, frames: &mut Vec<Frame>) {
     let mut registers =
         UnwindRegisters { rip: caller.rip, general: caller.registers.general, ..UnwindRegisters::default() };
     let engine = cx.engine();
@@ -40,12 +88,14 @@ fn walk(cx: &mut Cx<'_>, caller: &Caller, addresses: &mut Vec<(u64, bool)>) {
         // It stands in a call of the kernel: the return address is still on the stack.
         registers.general[unwind::RSP] += 8;
     }
-    while addresses.len() < MOST_LINES {
-        addresses.push((registers.rip, is_return));
-        let up = cx.with(|k| {
-            let (base, loaded) = k.ldr.image_at(registers.rip)?;
-            unwind::step(&loaded.image, base, &registers, &mut read)
+    while frames.len() < most {
+        let up = cx.with(|k| match k.ldr.image_at(registers.rip) {
+            Some((base, loaded)) => unwind::step(&loaded.image, base, &registers, &mut read),
+            None => up_from_kernel_code(&registers, &mut read),
         });
+        let (address, rsp) = (registers.rip, registers.rsp());
+        let bytes = up.as_ref().map_or(0, |up| up.rsp().saturating_sub(rsp));
+        frames.push(Frame { address, is_return, rsp, bytes });
         // The stack pointer grows with every frame, or the unwind data lie.
         let Some(next) = up.filter(|next| next.rsp() > registers.rsp()) else { return };
         if cx.with(|k| k.ldr.image_at(next.rip).is_none()) {
@@ -53,4 +103,15 @@ fn walk(cx: &mut Cx<'_>, caller: &Caller, addresses: &mut Vec<(u64, bool)>) {
         }
         (registers, is_return) = (next, true);
     }
+}
+
+/// The caller of a routine of the kernel's that is code itself.
+fn up_from_kernel_code(
+    registers: &UnwindRegisters,
+    read: &mut dyn FnMut(u64) -> Option<u64>,
+) -> Option<UnwindRegisters> {
+    let place = registers.rsp().wrapping_add(code::pushed_at(registers.rip)?);
+    let mut caller = UnwindRegisters { rip: read(place)?, ..*registers };
+    caller.general[unwind::RSP] = place.wrapping_add(8);
+    Some(caller)
 }

@@ -1,7 +1,9 @@
-//! An address as a driver engineer reads it: `pciline.sys!OnInterrupt+0x12 (isr.c:40)`, `ntoskrnl.exe!KeSetEvent`.
+//! An address as a driver engineer reads it: `pciline.sys!OnInterrupt+0x12`, `ntoskrnl.exe!KeSetEvent`.
+//!
+//! Source lines are not known here: whoever shows a verdict looks them up.
 
-use super::{imports, pseudo};
-use crate::cx::Cx;
+use super::{code, imports, pseudo};
+use crate::cx::{Cx, Kernel};
 use crate::exports::row;
 
 /// The name of an address: of an image's code, of an export, of an unloaded driver; else just the number.
@@ -14,24 +16,39 @@ pub(crate) fn describe_return(cx: &mut Cx<'_>, address: u64) -> String {
     named(cx, address, address.saturating_sub(1))
 }
 
+/// The name of code in a driver's image, or just the number.
+pub(crate) fn code(k: &Kernel, address: u64) -> String {
+    in_image(k, address, address).unwrap_or_else(|| format!("{address:#x}"))
+}
+
+/// The image and offset of a driver's variable, or just the number.
+pub(crate) fn data(k: &Kernel, address: u64) -> String {
+    match k.ldr.image_at(address) {
+        Some((base, loaded)) => format!("{}+{:#x}", loaded.name, address - base),
+        None => format!("{address:#x}"),
+    }
+}
+
+fn in_image(k: &Kernel, address: u64, within: u64) -> Option<String> {
+    let (base, loaded) = k.ldr.image_at(within)?;
+    let (name, rva) = (&loaded.name, u32::try_from(within - base).ok()?);
+    Some(match loaded.symbols.lookup(rva) {
+        Some(mut symbol) => {
+            symbol.offset += u32::try_from(address - within).unwrap_or(0);
+            format!("{name}!{symbol}")
+        }
+        None => format!("{name}+{:#x}", address - base),
+    })
+}
+
 fn named(cx: &mut Cx<'_>, address: u64, within: u64) -> String {
-    if let Some(text) = cx.with(|k| {
-        let (base, loaded) = k.ldr.image_at(within)?;
-        let (name, rva) = (&loaded.name, u32::try_from(within - base).ok()?);
-        Some(match loaded.symbols.lookup(rva) {
-            Some(mut symbol) => {
-                symbol.offset += u32::try_from(address - within).unwrap_or(0);
-                format!("{name}!{symbol}")
-            }
-            None => format!("{name}+{:#x}", address - base),
-        })
-    }) {
+    if let Some(text) = cx.with(|k| in_image(k, address, within)) {
         return text;
     }
     if let Some(export) = pseudo::number_at(address).and_then(row) {
         return format!("{}!{}", export.module, export.name);
     }
-    if let Some(name) = imports::name_at(cx, address) {
+    if let Some(name) = imports::name_at(cx, address).or_else(|| code::name_at(address)) {
         return name;
     }
     let gone = cx.with(|k| {

@@ -15,7 +15,7 @@ use crate::ldr;
 use crate::verdict::{Tier, Verdict};
 
 /// One mapping of device memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Mapping {
     /// The address the driver was given.
     pub address: u64,
@@ -36,6 +36,8 @@ pub struct State {
     mappings: BTreeMap<u64, Mapping>,
     /// What of the window was given out.
     fresh: u64,
+    /// The mapping that was used last; it has no bytes if there is none.
+    last: Mapping,
 }
 
 /// What an address in the device window means: the bus address, and the mapping that says so. The rest of a mapping's
@@ -44,6 +46,19 @@ pub fn resolve(k: &Kernel, address: u64) -> Option<(u64, Mapping)> {
     let (&page, mapping) = k.mm.io_space.mappings.range(..=address).next_back()?;
     (address < page + pages(mapping) * PAGE)
         .then(|| ((mapping.bus & !(PAGE - 1)) + (address - page), *mapping))
+}
+
+/// The bus address of an access that lies inside the mapping that was used last.
+#[inline]
+pub(crate) fn resolve_again(k: &Kernel, address: u64, bytes: u8) -> Option<u64> {
+    let last = &k.mm.io_space.last;
+    let offset = address.wrapping_sub(last.address);
+    (offset < last.bytes && last.bytes - offset >= bytes.into()).then(|| last.bus + offset)
+}
+
+/// This mapping is used now.
+pub(crate) fn remember(k: &mut Kernel, mapping: Mapping) {
+    k.mm.io_space.last = mapping;
 }
 
 const fn pages(mapping: &Mapping) -> u64 {
@@ -154,7 +169,10 @@ pub fn unmap(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<()> {
         let message = format!("MmUnmapIoSpace was given {bytes:#x} bytes; {:#x} were mapped", mapping.bytes);
         return Err(wrong(cx, message, [2, address, bytes, mapping.bytes]));
     }
-    cx.with(|k| k.mm.io_space.mappings.remove(&page));
+    cx.with(|k| {
+        k.mm.io_space.mappings.remove(&page);
+        k.mm.io_space.last = Mapping::default();
+    });
     Ok(())
 }
 

@@ -3,13 +3,13 @@
 //! Every mapping of machine memory is made and taken away here, so that `MmGetPhysicalAddress`, `MmIsAddressValid` and
 //! MDLs tell the truth. It decides nothing about whose memory it is.
 
-use std::collections::BTreeMap;
-
 use engine::windows::PAGE;
 use engine::{Engine, Protection};
 
 use super::physical::Limits;
+use super::shadow;
 use super::space::Zone;
+use crate::address_map::AddressMap;
 use crate::cx::Kernel;
 
 /// One mapped page.
@@ -29,19 +29,19 @@ const MOST_PAGES: usize = 50_000;
 /// The machine's page tables.
 #[derive(Default)]
 pub struct Map {
-    pages: BTreeMap<u64, Page>,
+    pages: AddressMap<Page>,
 }
 
 impl Map {
     /// The mapping that `address` lies in.
     #[must_use]
     pub fn page(&self, address: u64) -> Option<Page> {
-        self.pages.get(&(address & !(PAGE - 1))).copied()
+        self.pages.get(address & !(PAGE - 1)).copied()
     }
 
     /// The addresses of all pages that are mapped, ascending.
-    pub fn addresses(&self) -> impl Iterator<Item = u64> {
-        self.pages.keys().copied()
+    pub fn addresses(&self) -> Vec<u64> {
+        self.pages.keys()
     }
 
     /// The physical address that a virtual one means now.
@@ -59,6 +59,9 @@ impl Map {
         }
         for (at, run) in runs(address, pages) {
             engine.map(at, run.start, run.end - run.start, page.protection);
+            if page.pageable {
+                engine.mark(at, run.end - run.start, shadow::of_pageable(at));
+            }
         }
         for (at, &physical) in (address..).step_by(PAGE_BYTES).zip(pages) {
             self.pages.insert(at, Page { physical, ..page });
@@ -70,21 +73,22 @@ impl Map {
     pub fn unmap(&mut self, engine: Engine, address: u64, count: u64) -> Vec<u64> {
         engine.unmap(address, count * PAGE);
         let addresses = (address..address + count * PAGE).step_by(PAGE_BYTES);
-        addresses.filter_map(|at| self.pages.remove(&at)).map(|page| page.physical).collect()
+        addresses.filter_map(|at| self.pages.remove(at)).map(|page| page.physical).collect()
     }
 
     /// Changes what may be done with `count` pages from `address` on; they are mapped.
     pub fn protect(&mut self, engine: Engine, address: u64, count: u64, protection: Protection) {
         engine.protect(address, count * PAGE, protection);
-        for (_, page) in self.pages.range_mut(address..address + count * PAGE) {
-            page.protection = protection;
+        for at in (address..address + count * PAGE).step_by(PAGE_BYTES) {
+            self.pages.change(at, |page| page.protection = protection);
         }
     }
 
     /// Says of `count` pages from `address` on whether they may be away at DISPATCH_LEVEL.
-    pub fn set_pageable(&mut self, address: u64, count: u64, pageable: bool) {
-        for (_, page) in self.pages.range_mut(address..address + count * PAGE) {
-            page.pageable = pageable;
+    pub fn set_pageable(&mut self, engine: Engine, address: u64, count: u64, pageable: bool) {
+        engine.mark(address, count * PAGE, if pageable { shadow::of_pageable(address) } else { 0 });
+        for at in (address..address + count * PAGE).step_by(PAGE_BYTES) {
+            self.pages.change(at, |page| page.pageable = pageable);
         }
     }
 }

@@ -13,7 +13,7 @@ use abi::{
 use engine::windows::PAGE;
 use engine::{Flow, Leave};
 
-use super::{mdl_map, pool};
+use super::{mdl_map, pool, shadow};
 use crate::cx::Cx;
 use crate::ldr;
 use crate::verdict::Verdict;
@@ -167,6 +167,7 @@ pub fn build_for_nonpaged_pool(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()>
         };
         write_page(cx, mdl, index, page.physical)?;
     }
+    shadow::shared(cx, address, length);
     cx.write(mdl + MDL::MappedSystemVa, DriverPtr::new(address))?;
     cx.write(mdl + MDL::Process, DriverPtr::NULL)?;
     set_flags(cx, mdl, before | MDL_SOURCE_IS_NONPAGED_POOL)

@@ -10,7 +10,7 @@ use abi::{
 use engine::windows::PAGE;
 use engine::{BadAddress, Flow};
 
-use super::{mdl, mdl_map, pool};
+use super::{mdl, mdl_map, pool, shadow};
 use crate::cx::Cx;
 use crate::ex;
 use crate::exports::data::USER_PROBE_ADDRESS;
@@ -82,6 +82,7 @@ pub fn lock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, operation: u32) -> Flow<Result
         mdl::write_page(cx, mdl, index, page.physical)?;
         locked.push(page.physical);
     }
+    shadow::shared(cx, address, length);
     let flags = mdl::flags(cx, mdl)? & !MDL_WRITE_OPERATION | MDL_PAGES_LOCKED;
     mdl::set_flags(cx, mdl, if write { flags | MDL_WRITE_OPERATION } else { flags })?;
     cx.with(|k| {

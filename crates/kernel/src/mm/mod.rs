@@ -16,6 +16,7 @@ pub mod pool_exports;
 mod pool_tests;
 #[cfg(test)]
 pub(crate) mod rig;
+pub(crate) mod shadow;
 pub mod space;
 pub mod stack;
 #[cfg(test)]
@@ -35,6 +36,8 @@ pub struct State {
     pub map: map::Map,
     /// Blocks of pool.
     pub pool: pool::State,
+    /// What a checked machine knows of them besides.
+    pub(crate) shadow: shadow::State,
     /// What MDLs hold.
     pub mdl: mdl::State,
     /// Device memory.

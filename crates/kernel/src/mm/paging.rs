@@ -7,7 +7,7 @@
 use engine::Flow;
 use engine::windows::{DEVICE, PAGE};
 
-use super::io_space;
+use super::{io_space, shadow};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
 
@@ -75,7 +75,7 @@ fn driver(cx: &mut Cx<'_>, name: &str, address: u64, all: bool) -> Flow<u64> {
             let pageable = all || section.is_pageable();
             let locked = loaded.locked_sections.contains_key(&section.rva);
             let (at, count) = pages(base, section);
-            k.mm.map.set_pageable(at, count, pageable && !locked);
+            k.mm.map.set_pageable(k.engine, at, count, pageable && !locked);
         }
         Some(base)
     });
@@ -104,7 +104,7 @@ fn set_lock(k: &mut Kernel, base: u64, rva: u32, change: i32) {
     }
     let Some(section) = loaded.image.section_at(rva) else { return };
     let (at, pages) = pages(base, section);
-    k.mm.map.set_pageable(at, pages, count == 0 && section.is_pageable());
+    k.mm.map.set_pageable(k.engine, at, pages, count == 0 && section.is_pageable());
 }
 
 fn pages(base: u64, section: &image::Section) -> (u64, u64) {
@@ -133,6 +133,7 @@ pub fn physical_address(cx: &mut Cx<'_>, address: u64) -> Flow<u64> {
         let device = io_space::resolve(k, address).filter(|_| DEVICE.contains(address));
         device.map(|(bus, _)| bus).or_else(|| k.mm.map.physical(address))
     });
+    shadow::shared(cx, address, 1);
     if found.is_none() {
         let message = format!("MmGetPhysicalAddress was given {address:#x}, where nothing is mapped");
         cx.report(Verdict::error("physical-of-nothing", message));

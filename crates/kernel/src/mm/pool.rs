@@ -5,7 +5,7 @@
 //! an unmapped one. Freed blocks are filled and kept back, so that a stale pointer reads as DDh or faults. Lookaside and
 //! quota accounting are not here.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use abi::DriverPtr;
 use engine::windows::PAGE;
@@ -14,10 +14,13 @@ use engine::{Flow, Protection};
 use super::map::{self, Page};
 use super::physical::Limits;
 use super::pool_check;
+use super::shadow;
 use super::space::Zone;
+use crate::address_map::AddressMap;
 use crate::cx::{Cx, Kernel};
-use crate::event::Event;
+use crate::event::{Event, Kind as EventKind};
 use crate::ke::leftover;
+use crate::witness;
 
 /// Whose pages: paged memory may be away at DISPATCH_LEVEL and above.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +60,9 @@ pub(crate) const FREED_FILL: u8 = 0xDD;
 const CACHE_LINE: u64 = 64;
 /// Freed small blocks that are kept back.
 const QUARANTINE: usize = 1024;
+/// Freed small blocks of the kernel's own (packets and system buffers of requests) that are kept back: fewer, because each
+/// request makes and frees some, and memory that comes round late is cold.
+const OWN_QUARANTINE: usize = 32;
 /// Freed large blocks that are remembered.
 const REMEMBERED: usize = 1024;
 
@@ -73,10 +79,29 @@ pub(crate) struct Block {
     pub(crate) caller: u64,
     /// Begins at a cache line.
     pub(crate) cache_aligned: bool,
-    pub(crate) freed: bool,
+    pub(crate) life: Life,
+    /// The moment of its allocation.
+    pub(crate) allocated: u64,
+    /// The moment when it was freed.
+    pub(crate) freed_at: Option<u64>,
+}
+
+/// What has become of a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Life {
+    /// It is allocated.
+    Live,
+    /// It is freed, and remembered as such.
+    Freed,
+    /// It is forgotten: only its place is left.
+    Forgotten,
 }
 
 impl Block {
+    pub(crate) fn freed(&self) -> bool {
+        self.life == Life::Freed
+    }
+
     /// Whether it shares a page with others.
     pub(crate) const fn small(&self) -> bool {
         self.bytes <= PAGE - self.offset(0) - GUARD
@@ -87,34 +112,75 @@ impl Block {
         if self.cache_aligned { (used + GUARD).next_multiple_of(CACHE_LINE) } else { used + GUARD }
     }
 
-    const fn shelf(&self) -> Shelf {
-        (self.kind as u8, self.cache_aligned)
+    const fn shelf(&self) -> usize {
+        self.kind as usize * 2 + self.cache_aligned as usize
     }
 
     /// Bytes between its guards: what was asked for, up to the alignment.
-    fn room(&self) -> u64 {
+    pub(crate) fn room(&self) -> u64 {
         self.bytes.max(1).next_multiple_of(GUARD)
     }
 
-    fn pages(&self) -> u64 {
+    pub(crate) fn pages(&self) -> u64 {
         self.bytes.div_ceil(PAGE)
     }
 }
 
-/// What pages of small blocks have in common: kind and alignment.
-type Shelf = (u8, bool);
+/// Places for small blocks of one kind and alignment.
+#[derive(Default)]
+struct Shelf {
+    /// Free ones, by room in units of [`GUARD`].
+    free: Vec<VecDeque<u64>>,
+    /// The page that places are being cut from, and how much of it is used.
+    open: Option<(u64, u64)>,
+}
+
+impl Shelf {
+    fn take(&mut self, room: u64) -> Option<u64> {
+        self.free.get_mut(usize_of(room / GUARD))?.pop_front()
+    }
+
+    fn give(&mut self, room: u64, address: u64) {
+        let index = usize_of(room / GUARD);
+        if self.free.len() <= index {
+            self.free.resize_with(index + 1, VecDeque::new);
+        }
+        self.free[index].push_back(address);
+    }
+}
 
 /// All blocks.
 #[derive(Default)]
 pub struct State {
-    /// By address; freed ones too, while they are remembered.
-    pub(crate) blocks: BTreeMap<u64, Block>,
-    /// Places for small blocks, by room.
-    free: BTreeMap<(Shelf, u64), VecDeque<u64>>,
-    /// The page that small blocks are being cut from, and how much of it is used.
-    open: BTreeMap<Shelf, (u64, u64)>,
+    /// By address; freed ones too, and what was last in a place for small ones.
+    blocks: AddressMap<Block>,
+    /// By [`Block::shelf`].
+    shelves: [Shelf; 6],
     quarantine: VecDeque<u64>,
+    own_quarantine: VecDeque<u64>,
     gone: VecDeque<u64>,
+}
+
+impl State {
+    /// The block that begins at `address`; a freed one too, while it is remembered.
+    pub(crate) fn block(&self, address: u64) -> Option<&Block> {
+        self.blocks.get(address).filter(|block| block.life != Life::Forgotten)
+    }
+
+    /// The block that begins last up to `address`, freed or not; looks at all of them.
+    pub(crate) fn last_up_to(&self, address: u64) -> Option<(u64, &Block)> {
+        let known = self
+            .blocks
+            .unordered()
+            .filter(|(start, block)| *start <= address && block.life != Life::Forgotten);
+        known.max_by_key(|(start, _)| *start)
+    }
+
+    /// All blocks by address, freed ones that are remembered too.
+    pub(crate) fn all(&self) -> Vec<(u64, Block)> {
+        let known = self.blocks.sorted().into_iter().filter(|(_, block)| block.life != Life::Forgotten);
+        known.map(|(address, block)| (address, *block)).collect()
+    }
 }
 
 /// What is asked for.
@@ -188,33 +254,47 @@ pub fn tag_text(tag: u32) -> String {
 }
 
 pub(crate) fn allocate_block(cx: &mut Cx<'_>, request: &Request) -> Option<u64> {
-    let address = cx.with(|k| take(k, request))?;
-    if request.owner.is_some() {
+    let moment = if request.owner.is_some() { witness::moment(cx) } else { 0 };
+    let address = cx.with(|k| take(k, request, moment))?;
+    if cx.engine().is_checked() {
+        shadow::allocated(cx, address, request);
+    }
+    if request.owner.is_some() && cx.happens(EventKind::Allocated) {
         let paged = request.kind == Kind::Paged;
         cx.emit(Event::Allocated { address, bytes: request.bytes, tag: request.tag, paged });
     }
     Some(address)
 }
 
-fn take(k: &mut Kernel, request: &Request) -> Option<u64> {
+fn take(k: &mut Kernel, request: &Request, allocated: u64) -> Option<u64> {
     let Request { kind, bytes, tag, owner, caller, cache_aligned, .. } = *request;
-    let block = Block { kind, bytes, tag, owner, caller, cache_aligned, freed: false };
+    let (life, freed_at) = (Life::Live, None);
+    let block = Block { kind, bytes, tag, owner, caller, cache_aligned, life, allocated, freed_at };
     let fill = if request.zeroed { 0 } else { FRESH_FILL };
     let address = if block.small() {
         let address = take_small(k, &block)?;
-        let room = usize_of(block.room());
-        let mut contents = vec![GUARD_FILL; room + usize_of(2 * GUARD)];
-        contents[usize_of(GUARD)..][..usize_of(bytes)].fill(fill);
-        k.engine.write_bytes(address - GUARD, &contents).expect("pool pages are mapped");
+        fill_with(k, address - GUARD, GUARD, GUARD_FILL);
+        fill_with(k, address, bytes, fill);
+        fill_with(k, address + bytes, block.room() - bytes + GUARD, GUARD_FILL);
         address
     } else {
         let address = take_pages(k, &block, request.contiguous, fill)?;
-        let tail = vec![GUARD_FILL; usize_of(block.pages() * PAGE - bytes)];
-        k.engine.write_bytes(address + bytes, &tail).expect("pool pages are mapped");
+        fill_with(k, address + bytes, block.pages() * PAGE - bytes, GUARD_FILL);
         address
     };
     k.mm.pool.blocks.insert(address, block);
     Some(address)
+}
+
+/// Fills up to a page of pool that is mapped.
+fn fill_with(k: &Kernel, address: u64, bytes: u64, fill: u8) {
+    let page = match fill {
+        0 => &[0; usize_of(PAGE)],
+        GUARD_FILL => &[GUARD_FILL; usize_of(PAGE)],
+        FREED_FILL => &[FREED_FILL; usize_of(PAGE)],
+        _ => &[FRESH_FILL; usize_of(PAGE)],
+    };
+    k.engine.write_bytes(address, &page[..usize_of(bytes)]).expect("pool pages are mapped");
 }
 
 /// Pages of its own for a large block.
@@ -232,16 +312,16 @@ fn take_pages(k: &mut Kernel, block: &Block, contiguous: bool, fill: u8) -> Opti
 /// A place for a small block: one that was free, or the next of a page.
 fn take_small(k: &mut Kernel, block: &Block) -> Option<u64> {
     let (shelf, room) = (block.shelf(), block.room());
-    let free = k.mm.pool.free.get_mut(&(shelf, room)).and_then(VecDeque::pop_front);
+    let free = k.mm.pool.shelves[shelf].take(room);
     if free.is_some() {
         return free;
     }
     let end = |used| block.offset(used) + room + GUARD;
-    let (page, used) = match k.mm.pool.open.get(&shelf) {
-        Some(&(page, used)) if end(used) <= PAGE => (page, used),
+    let (page, used) = match k.mm.pool.shelves[shelf].open {
+        Some((page, used)) if end(used) <= PAGE => (page, used),
         _ => (map::allocate(k, block.kind.zone(), 1, block.kind.page(), GUARD_FILL)?, 0),
     };
-    k.mm.pool.open.insert(shelf, (page, end(used)));
+    k.mm.pool.shelves[shelf].open = Some((page, end(used)));
     Some(page + block.offset(used))
 }
 
@@ -251,6 +331,8 @@ pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flo
     if let Some(verdict) = cx.with(|k| leftover::in_memory(k, address, block.bytes)) {
         return Err(cx.stop(verdict));
     }
+    let freed_at = block.owner.map(|_| witness::moment(cx));
+    let block = Block { freed_at, ..block };
     let damaged = cx.with(|k| {
         if block.small() {
             retire_small(k, address, &block)
@@ -259,7 +341,10 @@ pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flo
             None
         }
     });
-    if block.owner.is_some() {
+    if cx.engine().is_checked() {
+        shadow::freed(cx, address, &block);
+    }
+    if block.owner.is_some() && cx.happens(EventKind::Freed) {
         cx.emit(Event::Freed { address });
     }
     match damaged {
@@ -270,29 +355,37 @@ pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flo
 
 /// Fills a freed block and keeps it back; the oldest one kept back becomes free, and is told if it was written to.
 fn retire_small(k: &mut Kernel, address: u64, block: &Block) -> Option<(u64, Block)> {
-    k.engine.write_bytes(address, &vec![FREED_FILL; usize_of(block.room())]).expect("pool pages are mapped");
+    fill_with(k, address, block.room(), FREED_FILL);
     let pool = &mut k.mm.pool;
-    pool.blocks.insert(address, Block { freed: true, ..*block });
-    pool.quarantine.push_back(address);
-    if pool.quarantine.len() <= QUARANTINE {
+    if let Some(known) = pool.blocks.get_mut(address) {
+        *known = Block { life: Life::Freed, ..*block };
+    }
+    let (quarantine, most) = match block.owner {
+        Some(_) => (&mut pool.quarantine, QUARANTINE),
+        None => (&mut pool.own_quarantine, OWN_QUARANTINE),
+    };
+    quarantine.push_back(address);
+    if quarantine.len() <= most {
         return None;
     }
-    let oldest = pool.quarantine.pop_front()?;
-    let block = pool.blocks.remove(&oldest)?;
-    pool.free.entry((block.shelf(), block.room())).or_default().push_back(oldest);
+    let oldest = quarantine.pop_front()?;
+    let known = pool.blocks.get_mut(oldest)?;
+    let block = *known;
+    known.life = Life::Forgotten;
+    pool.shelves[block.shelf()].give(block.room(), oldest);
     (!pool_check::untouched(k.engine, oldest, block.room())).then_some((oldest, block))
 }
 
 fn retire_large(k: &mut Kernel, address: u64, block: &Block) {
     map::release(k, block.kind.zone(), address, block.pages());
     let pool = &mut k.mm.pool;
-    pool.blocks.insert(address, Block { freed: true, ..*block });
+    pool.blocks.insert(address, Block { life: Life::Freed, ..*block });
     pool.gone.push_back(address);
     if pool.gone.len() > REMEMBERED
         && let Some(oldest) = pool.gone.pop_front()
-        && pool.blocks.get(&oldest).is_some_and(|block| block.freed)
+        && pool.blocks.get(oldest).is_some_and(Block::freed)
     {
-        pool.blocks.remove(&oldest);
+        pool.blocks.remove(oldest);
     }
 }
 

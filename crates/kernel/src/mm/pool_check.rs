@@ -15,8 +15,8 @@ use crate::verdict::Verdict;
 
 /// The block that begins at `address` and may be freed now by a caller that says `tag`.
 pub(crate) fn freeable(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<Block> {
-    let block = match cx.with(|k| k.mm.pool.blocks.get(&address).copied()) {
-        Some(block) if block.freed => return Err(freed_twice(cx, address, &block)),
+    let block = match cx.with(|k| k.mm.pool.block(address).copied()) {
+        Some(block) if block.freed() => return Err(freed_twice(cx, address, &block)),
         Some(block) => block,
         None => return Err(not_a_block(cx, address)),
     };
@@ -33,6 +33,7 @@ pub(crate) fn freeable(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<
         let pool_type = u64::from(block.kind == Kind::Paged);
         let verdict =
             Verdict::error("pool-irql", message).bug_check(0xC2, [9, irql.into(), pool_type, address]);
+        let verdict = verdict.of_block(&block);
         return Err(cx.stop(verdict));
     }
     if let Some(verdict) = cx.with(|k| damage(k.engine, address, &block)) {
@@ -45,6 +46,7 @@ pub(crate) fn freeable(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<
         let message = format!("{} was freed while an MDL holds its pages locked", describe(address, &block));
         let verdict =
             Verdict::error("freed-while-locked", message).bug_check(0x4E, [0x9A, page / PAGE, 0, 0]);
+        let verdict = verdict.of_block(&block);
         return Err(cx.stop(verdict));
     }
     Ok(block)
@@ -58,21 +60,22 @@ pub(crate) fn describe(address: u64, block: &Block) -> String {
 
 fn freed_twice(cx: &mut Cx<'_>, address: u64, block: &Block) -> Leave {
     let message = format!("{} was freed a second time", describe(address, block));
-    cx.stop(Verdict::error("double-free", message).bug_check(0xC2, [7, 0, u64::from(block.tag), address]))
+    let parameters = [7, 0, u64::from(block.tag), address];
+    cx.stop(Verdict::error("double-free", message).bug_check(0xC2, parameters).of_block(block))
 }
 
 fn wrong_tag(cx: &mut Cx<'_>, address: u64, block: &Block, tag: u32) -> Leave {
     let message = format!("{} was freed with the tag '{}'", describe(address, block), tag_text(tag));
     let parameters = [0xA, address, block.tag.into(), tag.into()];
-    cx.stop(Verdict::error("pool-tag-mismatch", message).bug_check(0xC2, parameters))
+    cx.stop(Verdict::error("pool-tag-mismatch", message).bug_check(0xC2, parameters).of_block(block))
 }
 
 fn not_a_block(cx: &mut Cx<'_>, address: u64) -> Leave {
     let around = cx.with(|k| containing(k, address));
-    let (sub, what) = match (around, Zone::of(address)) {
+    let (sub, what) = match (&around, Zone::of(address)) {
         (Some((start, block)), _) => {
-            let inside = format!("{:#x} bytes into {}", address - start, describe(start, &block));
-            (0x99, if block.freed { format!("{inside}, which is freed") } else { inside })
+            let inside = format!("{:#x} bytes into {}", address - start, describe(*start, block));
+            (0x99, if block.freed() { format!("{inside}, which is freed") } else { inside })
         }
         (None, Some(Zone::NonPagedPool)) => (0x41, "not an allocated block of nonpaged pool".into()),
         (None, Some(Zone::PagedPool)) => (0x48, "not an allocated block of paged pool".into()),
@@ -80,28 +83,33 @@ fn not_a_block(cx: &mut Cx<'_>, address: u64) -> Leave {
         (None, _) => (0x46, "no pool address".into()),
     };
     let message = format!("{address:#x} was freed, which is {what}");
-    cx.stop(Verdict::error("bad-free", message).bug_check(0xC2, [sub, address, 0, 0]))
+    let verdict = Verdict::error("bad-free", message).bug_check(0xC2, [sub, address, 0, 0]);
+    cx.stop(match &around {
+        Some((_, block)) => verdict.of_block(block),
+        None => verdict,
+    })
 }
 
 /// The block that `address` lies in, behind its first byte; freed ones too.
 pub(crate) fn containing(k: &Kernel, address: u64) -> Option<(u64, Block)> {
-    let (&start, &block) = k.mm.pool.blocks.range(..=address).next_back()?;
+    let (start, &block) = k.mm.pool.last_up_to(address)?;
     (address - start < block.bytes.max(1)).then_some((start, block))
 }
 
 /// What an address in pool was, for the verdict on a fault there: a freed block, or what lies just before it.
-pub fn explain(cx: &mut Cx<'_>, address: u64) -> Option<String> {
+pub(crate) fn explain(cx: &mut Cx<'_>, address: u64) -> Option<(String, Block)> {
     let (start, block) = cx.with(|k| {
-        let (&start, &block) = k.mm.pool.blocks.range(..=address).next_back()?;
+        let (start, &block) = k.mm.pool.last_up_to(address)?;
         (address - start < block.bytes + PAGE).then_some((start, block))
     })?;
     let offset = address - start;
     let what = describe(start, &block);
-    Some(match offset.checked_sub(block.bytes) {
+    let words = match offset.checked_sub(block.bytes) {
         Some(behind) => format!("{behind} bytes behind the end of {what}"),
-        None if block.freed => format!("{offset:#x} bytes into {what}, which is freed"),
+        None if block.freed() => format!("{offset:#x} bytes into {what}, which is freed"),
         None => format!("{offset:#x} bytes into {what}"),
-    })
+    };
+    Some((words, block))
 }
 
 /// The verdict on damaged guards of a live block.
@@ -119,7 +127,7 @@ fn damage(engine: Engine, address: u64, block: &Block) -> Option<Verdict> {
             at - address - block.bytes
         );
         let parameters = [0x21, address, block.bytes, value.into()];
-        return Some(Verdict::error("pool-overrun", message).bug_check(0x19, parameters));
+        return Some(Verdict::error("pool-overrun", message).bug_check(0x19, parameters).of_block(block));
     }
     if block.small()
         && let Some((at, value)) = first_other(engine, address - GUARD, GUARD, GUARD_FILL)
@@ -128,7 +136,7 @@ fn damage(engine: Engine, address: u64, block: &Block) -> Option<Verdict> {
         let what = describe(address, block);
         let message = format!("{what} was underrun: {at:#x}, {before} bytes before it, holds {value:#04x}");
         let parameters = [address, at, block.bytes, 0x23];
-        return Some(Verdict::error("pool-underrun", message).bug_check(0xC1, parameters));
+        return Some(Verdict::error("pool-underrun", message).bug_check(0xC1, parameters).of_block(block));
     }
     None
 }
@@ -140,9 +148,22 @@ pub(crate) fn untouched(engine: Engine, address: u64, bytes: u64) -> bool {
 
 /// The first byte of a range that is not `fill`.
 fn first_other(engine: Engine, address: u64, bytes: u64, fill: u8) -> Option<(u64, u8)> {
-    let mut contents = vec![0; usize::try_from(bytes).unwrap_or(0)];
-    engine.read_bytes(address, &mut contents).ok()?;
-    (address..).zip(contents).find(|(_, byte)| *byte != fill)
+    const CHUNK: usize = 256;
+    if bytes >= 16 && engine.is_filled(address, bytes, fill).ok()? {
+        return None;
+    }
+    let (mut contents, expected) = ([0; CHUNK], [fill; CHUNK]);
+    let mut at = address;
+    while at < address + bytes {
+        let length = usize::try_from(address + bytes - at).unwrap_or(CHUNK).min(CHUNK);
+        let chunk = &mut contents[..length];
+        engine.read_bytes(at, chunk).ok()?;
+        if *chunk != expected[..length] {
+            return (at..).zip(chunk).find(|(_, byte)| **byte != fill).map(|(at, byte)| (at, *byte));
+        }
+        at += length as u64;
+    }
+    None
 }
 
 /// The verdict on a freed block that was written to.
@@ -158,7 +179,8 @@ fn after_free(cx: &mut Cx<'_>, address: u64, block: &Block) -> Verdict {
     let owner = owner.map_or(String::new(), |name| format!(" (of {name})"));
     let what = describe(address, block);
     let message = format!("{what}{owner} was written to after it was freed: {at:#x} holds {value:#04x}");
-    Verdict::error("write-after-free", message).bug_check(0xC1, [address, at, block.bytes, 0x24])
+    let parameters = [address, at, block.bytes, 0x24];
+    Verdict::error("write-after-free", message).bug_check(0xC1, parameters).of_block(block)
 }
 
 /// Looks at every block's guards and every freed block's fill: when a driver is unloaded, and at the end.
@@ -166,10 +188,8 @@ fn after_free(cx: &mut Cx<'_>, address: u64, block: &Block) -> Verdict {
 /// # Errors
 /// A verdict on the first damaged block.
 pub fn all(cx: &mut Cx<'_>) -> Flow<()> {
-    let blocks: Vec<(u64, Block)> =
-        cx.with(|k| k.mm.pool.blocks.iter().map(|(&address, &block)| (address, block)).collect());
-    for (address, block) in blocks {
-        if !block.freed {
+    for (address, block) in cx.with(|k| k.mm.pool.all()) {
+        if !block.freed() {
             if let Some(verdict) = damage(cx.engine(), address, &block) {
                 return Err(cx.stop(verdict));
             }
@@ -193,7 +213,7 @@ fn still_in_use(k: &Kernel, address: u64, block: &Block) -> Option<Verdict> {
         .or_else(|| lookaside.map(|(&at, _)| (at, 0xCC, "an initialized lookaside list")))
         .or_else(|| item.map(|&at| (at, 0, "a work item that is queued")))?;
     let message = format!("{} was freed with {what} in it, at {object:#x}", describe(address, block));
-    let verdict = Verdict::error("freed-while-in-use", message);
+    let verdict = Verdict::error("freed-while-in-use", message).of_block(block);
     Some(if sub == 0 { verdict } else { verdict.bug_check(0xC4, [sub, object, address, block.bytes]) })
 }
 
@@ -228,20 +248,21 @@ pub struct Outstanding {
     pub paged: bool,
     /// Who allocated it, as a symbol.
     pub allocated_by: String,
+    /// The moment when, as verdicts name it.
+    pub allocated: u64,
 }
 
 /// Every block the image at `driver` allocated and has not freed, by address.
 pub fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<Outstanding> {
-    let blocks: Vec<(u64, Block)> = cx.with(|k| {
-        let own = k.mm.pool.blocks.iter().filter(|(_, block)| !block.freed && block.owner == Some(driver));
-        own.map(|(&address, &block)| (address, block)).collect()
-    });
+    let mut blocks = cx.with(|k| k.mm.pool.all());
+    blocks.retain(|(_, block)| !block.freed() && block.owner == Some(driver));
     let tell = |(address, block): (u64, Block)| Outstanding {
         address,
         bytes: block.bytes,
         tag: block.tag,
         paged: block.kind == Kind::Paged,
         allocated_by: ldr::symbols::describe(cx, block.caller),
+        allocated: block.allocated,
     };
     blocks.into_iter().map(tell).collect()
 }

@@ -168,7 +168,7 @@ fn a_large_freed_block_is_gone_and_known() {
         let address = block(cx, 9000);
         exports::free_pool(cx, DriverPtr::new(address)).unwrap();
         assert!(cx.engine().read::<u8>(DriverPtr::new(address)).is_err());
-        let words = pool_check::explain(cx, address + 0x10).unwrap();
+        let words = pool_check::explain(cx, address + 0x10).unwrap().0;
         assert!(words.starts_with("0x10 bytes into a 9000-byte nonpaged block 'Dirq'"), "{words}");
         assert!(words.ends_with("which is freed"));
     });
@@ -231,7 +231,7 @@ impl engine::Chooser for Lucky {
     fn choose(&mut self, _strand: u32, point: engine::Point, _n: u32) -> u32 {
         u32::from(point.0 == "mm.contiguous")
     }
-    fn slice(&mut self, _strand: u32) -> u64 {
+    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
         u64::MAX
     }
 }

@@ -75,7 +75,11 @@ fn a_buffer_that_is_not_there_or_not_writable_raises() {
         assert_eq!(mdl_lock::lock(cx, list, IoReadAccess), Ok(Ok(())));
         mdl_lock::unlock(cx, list).unwrap();
         assert_eq!(mdl_lock::probe_and_lock(cx, list, USER_MODE, IoWriteAccess), Err(Leave::Stop));
-        assert!(message(cx).contains("ACCESS_VIOLATION that MmProbeAndLockPages raises"), "{}", message(cx));
+        assert!(
+            message(cx).contains("MmProbeAndLockPages raised the exception STATUS_ACCESS_VIOLATION"),
+            "{}",
+            message(cx)
+        );
     });
     machine(|cx| {
         let kernel = nonpaged(cx, 64);

@@ -3,8 +3,6 @@
 //! Pages: *Object Handles*, *ObReferenceObjectByHandle function*, *ZwClose function*. The system process's table is the
 //! kernel's: kernel handles are its numbers with the upper bits set. Not here: handle inheritance, protection from close.
 
-use std::collections::BTreeMap;
-
 use abi::{DriverPtr, FILE_OBJECT, NtStatus, OBJ_KERNEL_HANDLE, OBJECT_HANDLE_INFORMATION};
 use engine::Flow;
 
@@ -62,23 +60,39 @@ pub struct Entry {
     pub access: u32,
 }
 
-/// A process's handles.
+/// A process's handles: the one with value 4 is the first.
 #[derive(Default)]
 pub(crate) struct Table {
-    entries: BTreeMap<u64, Entry>,
+    entries: Vec<Option<Entry>>,
 }
 
 impl Table {
+    /// Takes the lowest free value.
     fn insert(&mut self, entry: Entry) -> u64 {
-        let mut value = 4;
-        for taken in self.entries.keys() {
-            if *taken != value {
-                break;
-            }
-            value += 4;
+        let free = self.entries.iter().position(Option::is_none);
+        let index = free.unwrap_or(self.entries.len());
+        if free.is_none() {
+            self.entries.push(None);
         }
-        self.entries.insert(value, entry);
-        value
+        self.entries[index] = Some(entry);
+        4 * (index as u64 + 1)
+    }
+
+    fn place(&mut self, value: u64) -> Option<&mut Option<Entry>> {
+        self.entries.get_mut(usize::try_from((value / 4).checked_sub(1)?).ok()?)
+    }
+
+    fn get(&self, value: u64) -> Option<Entry> {
+        *self.entries.get(usize::try_from((value / 4).checked_sub(1)?).ok()?)?
+    }
+
+    fn remove(&mut self, value: u64) -> Option<Entry> {
+        self.place(value)?.take()
+    }
+
+    /// The lowest value that is in use.
+    fn first(&self) -> Option<u64> {
+        self.entries.iter().position(Option::is_some).map(|index| 4 * (index as u64 + 1))
     }
 }
 
@@ -100,7 +114,7 @@ pub fn open(cx: &mut Cx<'_>, object: u64, access: u32, kernel: bool) -> Flow<Han
     object::reference(cx, DriverPtr::<()>::new(object))?;
     let process = if kernel { 0 } else { current_process(cx) };
     Ok(cx.with(|k| {
-        let kind = k.ob.objects.get_mut(&object).map_or(Kind::Directory, |object| {
+        let kind = k.ob.objects.get_mut(object).map_or(Kind::Directory, |object| {
             object.handles += 1;
             object.kind
         });
@@ -121,8 +135,7 @@ pub fn entry(cx: &mut Cx<'_>, handle: Handle, mode: Mode) -> Result<Entry, NtSta
         return Err(NtStatus::INVALID_HANDLE);
     }
     let (process, value) = place(cx, handle);
-    cx.with(|k| k.ob.tables.get(&process)?.entries.get(&(value & !3)).copied())
-        .ok_or(NtStatus::INVALID_HANDLE)
+    cx.with(|k| k.ob.tables.get(&process)?.get(value)).ok_or(NtStatus::INVALID_HANDLE)
 }
 
 fn pseudo(cx: &mut Cx<'_>, handle: Handle) -> Option<Entry> {
@@ -180,9 +193,9 @@ pub fn close(cx: &mut Cx<'_>, handle: Handle) -> Flow<Result<(), NtStatus>> {
 fn close_in(cx: &mut Cx<'_>, process: u64, value: u64) -> Flow<Result<(), NtStatus>> {
     let closed = cx.with(|k| {
         let table = k.ob.tables.get_mut(&process)?;
-        let entry = table.entries.remove(&value)?;
-        let of_process = table.entries.values().filter(|other| other.object == entry.object).count();
-        let object = k.ob.objects.get_mut(&entry.object)?;
+        let entry = table.remove(value)?;
+        let of_process = table.entries.iter().flatten().filter(|other| other.object == entry.object).count();
+        let object = k.ob.objects.get_mut(entry.object)?;
         object.handles -= 1;
         Some((
             entry.object,
@@ -205,7 +218,7 @@ fn close_in(cx: &mut Cx<'_>, process: u64, value: u64) -> Flow<Result<(), NtStat
 /// Whatever closing meets.
 pub fn close_all(cx: &mut Cx<'_>, process: u64) -> Flow<()> {
     loop {
-        let next = cx.with(|k| k.ob.tables.get(&process)?.entries.keys().next().copied());
+        let next = cx.with(|k| k.ob.tables.get(&process)?.first());
         let Some(value) = next else {
             return Ok(());
         };
@@ -344,7 +357,7 @@ mod tests {
         let mut table = Table::default();
         let entry = Entry { object: 1, kind: Kind::Event, access: 0 };
         assert_eq!([table.insert(entry), table.insert(entry), table.insert(entry)], [4, 8, 12]);
-        table.entries.remove(&8);
+        table.remove(8);
         assert_eq!([table.insert(entry), table.insert(entry)], [8, 16]);
     }
 }

@@ -11,6 +11,7 @@ pub mod string;
 
 use std::collections::BTreeMap;
 
+use crate::address_map::AddressMap;
 use crate::nt::Settings;
 
 pub use handle::Handle;
@@ -22,7 +23,7 @@ pub struct State {
     /// The tree of names.
     pub names: names::Names,
     /// All objects by the address of their bodies.
-    pub objects: BTreeMap<u64, Object>,
+    pub objects: AddressMap<Object>,
     /// Handles, by process (0: the kernel's own, which is the system process's).
     pub(crate) tables: BTreeMap<u64, handle::Table>,
 }

@@ -91,7 +91,7 @@ pub fn create(
 /// Takes the object's name away, so that nobody finds it any more.
 pub fn make_temporary(cx: &mut Cx<'_>, body: u64) {
     cx.with(|k| {
-        if let Some(path) = k.ob.objects.get_mut(&body).and_then(|object| object.path.take()) {
+        if let Some(path) = k.ob.objects.get_mut(body).and_then(|object| object.path.take()) {
             k.ob.names.remove(&path);
         }
     });
@@ -99,7 +99,7 @@ pub fn make_temporary(cx: &mut Cx<'_>, body: u64) {
 
 /// The kind of the object at `body`, if there is one.
 pub fn kind(cx: &mut Cx<'_>, body: u64) -> Option<Kind> {
-    cx.with(|k| k.ob.objects.get(&body).map(|object| object.kind))
+    cx.with(|k| k.ob.objects.get(body).map(|object| object.kind))
 }
 
 /// `ObfReferenceObject`: one reference more; returns how many there are.
@@ -108,7 +108,7 @@ pub fn kind(cx: &mut Cx<'_>, body: u64) -> Option<Kind> {
 /// A verdict if there is no object.
 pub fn reference<T>(cx: &mut Cx<'_>, body: DriverPtr<T>) -> Flow<u64> {
     let count = cx.with(|k| {
-        let object = k.ob.objects.get_mut(&body.address)?;
+        let object = k.ob.objects.get_mut(body.address)?;
         object.references += 1;
         Some(object.references)
     });
@@ -124,7 +124,7 @@ pub fn reference<T>(cx: &mut Cx<'_>, body: DriverPtr<T>) -> Flow<u64> {
 /// A verdict if there is no object (any more); whatever deleting it meets.
 pub fn dereference<T>(cx: &mut Cx<'_>, body: DriverPtr<T>) -> Flow<u64> {
     let left = cx.with(|k| {
-        let object = k.ob.objects.get_mut(&body.address)?;
+        let object = k.ob.objects.get_mut(body.address)?;
         object.references -= 1;
         let (left, handles) = (object.references, object.handles);
         (left >= i64::from(handles)).then_some(left)
@@ -137,7 +137,7 @@ pub fn dereference<T>(cx: &mut Cx<'_>, body: DriverPtr<T>) -> Flow<u64> {
 }
 
 fn not_an_object(cx: &mut Cx<'_>, body: u64, ddi: &str, change: i64) -> engine::Leave {
-    let known = cx.with(|k| k.ob.objects.get(&body).map(|object| (object.kind, object.handles)));
+    let known = cx.with(|k| k.ob.objects.get(body).map(|object| (object.kind, object.handles)));
     let message = match known {
         Some((kind, handles)) => format!(
             "{ddi} on the {kind:?} object {body:#x}, of whose references only those of its {handles} open handles are left"
@@ -149,7 +149,7 @@ fn not_an_object(cx: &mut Cx<'_>, body: u64, ddi: &str, change: i64) -> engine::
 
 fn delete(cx: &mut Cx<'_>, body: u64) -> Flow<()> {
     make_temporary(cx, body);
-    let Some(object) = cx.with(|k| k.ob.objects.remove(&body)) else {
+    let Some(object) = cx.with(|k| k.ob.objects.remove(body)) else {
         return Ok(());
     };
     let procedure = object.procedures.delete;
@@ -214,7 +214,7 @@ pub fn dereference_with_tag(cx: &mut Cx<'_>, body: DriverPtr<()>, _tag: u32) -> 
 /// # Errors
 /// As [`dereference`].
 pub fn dereference_defer_delete(cx: &mut Cx<'_>, body: DriverPtr<()>) -> Flow<()> {
-    let last = cx.with(|k| k.ob.objects.get(&body.address).is_some_and(|object| object.references == 1));
+    let last = cx.with(|k| k.ob.objects.get(body.address).is_some_and(|object| object.references == 1));
     if last {
         let work = Box::new(move |cx: &mut Cx<'_>| dereference(cx, body).map(|_| ()));
         return ke::thread::spawn(cx, "object deletion", work).map(|_| ());

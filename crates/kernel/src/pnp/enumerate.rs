@@ -96,7 +96,8 @@ fn routed(k: &Kernel, line: u32) -> Interrupt {
         line,
         vector: ke::interrupt::vector_of_line(line),
         irql: ke::interrupt::irql_of_line(line),
-        affinity: ke::affinity::all(k),
+        // Lines are delivered in group 0.
+        affinity: ke::affinity::of_group(k, 0),
     }
 }
 

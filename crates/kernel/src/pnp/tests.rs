@@ -190,7 +190,7 @@ fn a_card_is_found_and_asked_who_it_is_in_windows_order() {
         assert_eq!(card.answers.capabilities[8..12], [0, 0, 3, 0]);
         assert_eq!(card.answers.bus[16..], [5, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(card.answers.boot_resources.len(), 20 + 5 * 20);
-        let name = cx.with(|k| k.ob.objects[&id.0].path.clone());
+        let name = cx.with(|k| k.ob.objects.get(id.0).expect("it exists").path.clone());
         assert_eq!(name.as_deref(), Some(r"\Device\NTPNP_PCI0001"));
         Ok(())
     });

@@ -137,6 +137,7 @@ fn call_back(cx: &mut Cx<'_>, pending: Pending, answer: Answer) -> Flow<()> {
     cx.write(block + IO_STATUS_BLOCK::Status, answer.status)?;
     cx.write(block + IO_STATUS_BLOCK::Information, answer.information)?;
     let arguments = [device.address, minor.into(), state.into(), context, block.address];
-    io::routine::call(cx, "PowerCompletion", completion, device.address, &arguments)?;
-    pool::free(cx, block)
+    let called = io::routine::call(cx, "PowerCompletion", completion, device.address, &arguments);
+    pool::free(cx, block)?;
+    called.map(|_| ())
 }

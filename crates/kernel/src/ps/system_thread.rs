@@ -50,7 +50,7 @@ pub fn create(
         body: Body::Driver { routine, context },
     };
     let strand = thread::create(cx, start)?;
-    let (object, id) = cx.with(|k| (k.ke.threads[&strand].object, k.ke.threads[&strand].id));
+    let (object, id) = cx.with(|k| (k.ke.threads[strand].object, k.ke.threads[strand].id));
     let kernel = if attributes.is_null() {
         // Called in the system process the handle is the system's; elsewhere it is that process's.
         ps::current_process(cx) == ps::process::SYSTEM

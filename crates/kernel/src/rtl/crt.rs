@@ -3,10 +3,11 @@
 //! Page: *String manipulation (CRT)*. One function serves `strcmp` and `wcscmp`: `W` is the bytes of a character. Case
 //! is ASCII's in `_stricmp`, Unicode's in `_wcsicmp`. Each charges one instruction a character. Printing is in `print`.
 
-use engine::Flow;
+use engine::{Flow, TouchKind};
 
 use super::text;
 use crate::cx::Cx;
+use crate::mm::shadow;
 
 /// The characters at `address` up to a zero or `most` of them; a narrow one is widened as it is.
 pub(crate) fn read<const W: u64>(cx: &mut Cx<'_>, address: u64, most: u64) -> Flow<Vec<u16>> {
@@ -20,7 +21,10 @@ pub(crate) fn read<const W: u64>(cx: &mut Cx<'_>, address: u64, most: u64) -> Fl
         }
         // To the end of the page, so that nothing behind the zero is touched; a character may straddle.
         let room = ((PAGE - at % PAGE) / W).clamp(1, left);
-        let bytes = cx.read_bytes(at, room * W)?;
+        let mut bytes = vec![0; usize::try_from(room * W).unwrap_or(0)];
+        if let Err(bad) = cx.engine().read_bytes(at, &mut bytes) {
+            return Err(cx.bad_pointer(bad));
+        }
         let piece: Vec<u16> = if W == 1 {
             bytes.into_iter().map(u16::from).collect()
         } else {
@@ -28,6 +32,8 @@ pub(crate) fn read<const W: u64>(cx: &mut Cx<'_>, address: u64, most: u64) -> Fl
         };
         let end = piece.iter().position(|&unit| unit == 0);
         let text = &piece[..end.unwrap_or(piece.len())];
+        let looked_at = text.len() as u64 + u64::from(end.is_some());
+        shadow::pointed(cx, at, looked_at * W, TouchKind::Read)?;
         cx.engine().charge(1 + text.len() as u64);
         units.extend(text);
         if end.is_some() {

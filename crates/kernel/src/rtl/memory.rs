@@ -5,10 +5,11 @@
 //! preempted in the middle. Device memory is accessed eight bytes at a time, as compilers' own copies do.
 
 use engine::windows::DEVICE;
-use engine::{Access, Flow};
+use engine::{Access, Flow, TouchKind};
 
 use crate::cx::Cx;
 use crate::hal::access;
+use crate::mm::shadow;
 
 /// Bytes that are moved at once.
 const PIECE: u64 = 0x1_0000;
@@ -21,6 +22,7 @@ fn charge(cx: &mut Cx<'_>, bytes: u64) {
 /// Reads memory, a device's included.
 pub(crate) fn load(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<Vec<u8>> {
     if !DEVICE.contains(address) {
+        shadow::pointed(cx, address, bytes, TouchKind::Read)?;
         return cx.read_bytes(address, bytes);
     }
     let mut data = vec![0; usize::try_from(bytes).unwrap_or(0)];
@@ -35,6 +37,7 @@ pub(crate) fn load(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<Vec<u8>> {
 /// Writes memory, a device's included.
 pub(crate) fn store(cx: &mut Cx<'_>, address: u64, data: &[u8]) -> Flow<()> {
     if !DEVICE.contains(address) {
+        shadow::pointed(cx, address, data.len() as u64, TouchKind::Write)?;
         return cx.write_bytes(address, data);
     }
     let mut at = address;

@@ -2,9 +2,13 @@
 
 pub mod assert;
 pub mod bitmap;
+pub mod c_specific_handler;
+pub mod context;
 pub mod convert;
 pub mod crt;
 pub mod format;
+pub(crate) mod frames;
+pub mod function_table;
 pub mod guid;
 pub mod memory;
 pub mod print;
@@ -14,4 +18,5 @@ pub mod string;
 mod tests;
 pub mod text;
 pub mod time;
+pub mod unwind;
 pub mod version;

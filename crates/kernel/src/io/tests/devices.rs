@@ -115,7 +115,7 @@ fn what_a_driver_leaves_at_unload_is_listed() {
         let irp = allocate::allocate(cx, 1, false)?;
         cx.with(|k| {
             k.io.links.insert("\\GLOBAL??\\Messy".to_owned(), driver.address);
-            k.io.irps.live.get_mut(&irp.address).unwrap().owner = Some(driver.address);
+            k.io.irps.live.get_mut(irp.address).unwrap().owner = Some(driver.address);
         });
         assert_eq!(drivers::unload(cx, driver)?, NtStatus::SUCCESS);
         Ok(())

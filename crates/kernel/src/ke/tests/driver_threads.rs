@@ -46,7 +46,7 @@ fn a_system_thread_runs_and_ends_from_the_depth_of_its_calls() {
         let driver = Driver::load(cx, "threads", THREADS);
         assert_eq!(driver.run(cx, "starts", &[]), Some(42), "{}", message(cx));
         assert_eq!(rule(cx), None);
-        assert!(cx.with(|k| stack::deepest(k)) >= 0x40);
+        assert!(cx.with(|k| stack::deepest(k)).values().any(|depth| *depth >= 0x40));
     });
 }
 

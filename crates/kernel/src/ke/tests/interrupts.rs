@@ -62,10 +62,10 @@ fn card(test: impl FnOnce(&mut Cx<'_>, &Driver, &RefCell<Line>)) {
 /// The line rises in `after` nanoseconds, and falls so much later, if it does.
 fn rise(cx: &mut Cx<'_>, line: &RefCell<Line>, after: u64, falls: Option<u64>) {
     let at = cx.engine().now() + after;
-    *line.borrow_mut() = Line { asserted: false, at: Some(at), until: falls.map(|length| at + length) };
+    *line.borrow_mut() = Line { at: Some(at), until: falls.map(|length| at + length), ..Line::default() };
 }
 
-fn connection(routine: u64) -> Connection {
+pub(super) fn connection(routine: u64) -> Connection {
     Connection {
         routine,
         context: 0,
@@ -79,7 +79,7 @@ fn connection(routine: u64) -> Connection {
     }
 }
 
-fn connect(cx: &mut Cx<'_>, routine: u64) -> DriverPtr<KINTERRUPT> {
+pub(super) fn connect(cx: &mut Cx<'_>, routine: u64) -> DriverPtr<KINTERRUPT> {
     interrupt::connect(cx, &connection(routine)).unwrap().unwrap()
 }
 

@@ -1,10 +1,13 @@
 //! Stories of threads, waits, time and interrupts. Each runs a machine; the drivers are C, compiled by mingw.
 
+mod budgets;
 mod dpcs;
 mod driver_threads;
 mod faults;
 mod interrupts;
 mod processors;
+mod schedules;
+mod spins;
 mod threads;
 mod timers;
 mod verdicts;

@@ -5,18 +5,19 @@ use abi::DriverPtr;
 use super::threads::new_event;
 use crate::Cx;
 use crate::ke::processor::DISPATCH_LEVEL;
-use crate::ke::rig::{Log, Rig, bug_check, machine, message, rule, settle, spawn};
+use crate::ke::rig::{Driver, Log, Rig, bug_check, machine, message, rule, settle, spawn};
 use crate::ke::scheduler::{self, End};
 use crate::ke::spinlock::{self, SpinLock};
 use crate::ke::{affinity, event, irql, wait};
 use crate::mm::pool;
+use crate::nt::WindowsVersion;
 
 fn new_lock(cx: &mut Cx<'_>) -> SpinLock {
     pool::allocate(cx, pool::Kind::NonPaged, 8, pool::tag(b"Test")).unwrap()
 }
 
 fn here(cx: &mut Cx<'_>) -> u32 {
-    cx.with(|k| k.ke.where_now().0)
+    cx.with(|k| k.where_now().0)
 }
 
 #[test]
@@ -172,5 +173,128 @@ fn a_woken_thread_takes_an_idle_processor_and_both_go_on() {
         settle(cx);
         assert_eq!(log.words(), "woken on 0 waker on 1");
         let _ = DriverPtr::<u8>::NULL;
+    });
+}
+
+/// Reads, on each processor in turn, what inlined macros read behind GS, and what the exports say of it.
+const NUMBERS: &str = "
+    typedef struct { u64 mask; unsigned short group, reserved[3]; } affinity; typedef struct { unsigned short group; u8 number, x; } number;
+    void KeSetSystemGroupAffinityThread(affinity *, affinity *); void KeRevertToUserGroupAffinityThread(affinity *);
+    int KeGetProcessorNumberFromIndex(u32, number *); u32 KeGetProcessorIndexFromNumber(number *);
+    u32 KeGetCurrentProcessorNumberEx(number *); u32 KeQueryActiveProcessorCountEx(unsigned short);
+    u32 KeQueryActiveProcessorCount(u64 *); u64 KeQueryGroupAffinity(unsigned short); unsigned short KeQueryActiveGroupCount(void);
+    #define GS(type, at) ({ type v; __asm__ volatile(\"mov %%gs:%c1, %0\" : \"=r\"(v) : \"i\"(at)); v; })
+    #define CHECK(x) if (!(x)) return __LINE__;
+    ROUTINE int numbers(u32 count, u32 size) {
+        affinity before, first = { 1, 0 }; number n, m; u64 mask;
+        CHECK(KeQueryActiveProcessorCountEx(0xFFFF) == count && KeQueryActiveGroupCount() == (count + size - 1) / size);
+        CHECK(KeQueryActiveProcessorCount(&mask) == (count < size ? count : size) && mask == KeQueryGroupAffinity(0));
+        CHECK(KeQueryGroupAffinity(KeQueryActiveGroupCount()) == 0 && KeQueryActiveProcessorCountEx(64) == 0);
+        KeSetSystemGroupAffinityThread(&first, &before); CHECK(before.mask == 0);
+        for (u32 i = 0; i < count; i++) {
+            CHECK(KeGetProcessorNumberFromIndex(i, &n) == 0 && n.group == i / size && n.number == i % size);
+            CHECK(KeGetProcessorIndexFromNumber(&n) == i);
+            affinity one = { 1ull << n.number, n.group }, last;
+            KeSetSystemGroupAffinityThread(&one, &last); CHECK(last.mask != 0);
+            CHECK(KeGetCurrentProcessorNumberEx(&m) == i && m.group == n.group && m.number == n.number);
+            CHECK(GS(u8, 0x184) == n.number && GS(u32, 0x1A4) == i && GS(u8, 0x50) == 0);
+            CHECK(GS(u64, 0x20) == GS(u64, 0x18) + 0x180 && *(u64 *)(GS(u64, 0x20) + 8) == GS(u64, 0x188));
+            u8 old = KfRaiseIrql(2); CHECK(GS(u8, 0x50) == 2); KeLowerIrql(old);
+        }
+        n.number = size; n.group = 0; CHECK(KeGetProcessorIndexFromNumber(&n) == 0xFFFFFFFF);
+        KeRevertToUserGroupAffinityThread(&before);
+        return 0;
+    }
+    unsigned short KeGetCurrentNodeNumber(void), KeQueryHighestNodeNumber(void), KeQueryNodeMaximumProcessorCount(unsigned short);
+    void KeQueryNodeActiveAffinity(unsigned short, affinity *, unsigned short *);
+    ROUTINE int nodes(u32 count, u32 size) {
+        unsigned short highest = KeQueryHighestNodeNumber(), n; u32 sum = 0; affinity a;
+        CHECK(highest == KeQueryActiveGroupCount() - 1);
+        for (unsigned short node = 0; node <= highest; node++) {
+            KeQueryNodeActiveAffinity(node, &a, &n); sum += n;
+            CHECK(n == KeQueryActiveProcessorCountEx(node) && n == KeQueryNodeMaximumProcessorCount(node));
+            CHECK(a.group == node && a.mask == KeQueryGroupAffinity(node));
+            KeSetSystemGroupAffinityThread(&a, 0); CHECK(KeGetCurrentNodeNumber() == node);
+        }
+        KeQueryNodeActiveAffinity(highest + 1, &a, &n); CHECK(n == 0 && a.mask == 0 && sum == count);
+        KeQueryNodeActiveAffinity(0, 0, 0); CHECK(KeQueryNodeMaximumProcessorCount(highest + 1) == 0);
+        return 0;
+    }
+    int KeSetPriorityThread(void *, int); int KeSetBasePriorityThread(void *, int); int KeQueryPriorityThread(void *);
+    ROUTINE int priorities(void) {
+        void *me = (void *)GS(u64, 0x188);
+        CHECK(KeSetBasePriorityThread(me, 3) == 0 && KeQueryPriorityThread(me) == 11);
+        CHECK(KeSetBasePriorityThread(me, -2) == 3 && KeQueryPriorityThread(me) == 6);
+        CHECK(KeSetBasePriorityThread(me, 100) == -2 && KeQueryPriorityThread(me) == 15);
+        CHECK(KeSetBasePriorityThread(me, -2147483647) == 7 && KeQueryPriorityThread(me) == 1);
+        CHECK(KeSetPriorityThread(me, 16) == 1 && KeSetBasePriorityThread(me, 0) == 8 && KeQueryPriorityThread(me) == 8);
+        return 0;
+    }
+    ROUTINE int nowhere(void) { affinity a = { 1, 7 }; KeSetSystemGroupAffinityThread(&a, 0); return 0; }
+";
+
+#[test]
+fn a_driver_visits_every_processor_and_finds_its_number_group_level_and_thread_behind_gs() {
+    for (count, size) in [(1, 64), (2, 64), (4, 2), (64, 64), (64, 16), (7, 4), (3, 1)] {
+        let mut rig = Rig::processors(count);
+        rig.settings.group_size = size;
+        rig.run(|cx| {
+            let driver = Driver::load(cx, "numbers", NUMBERS);
+            let line = driver.run(cx, "numbers", &[count.into(), size.into()]);
+            assert_eq!(line, Some(0), "{count} processors in groups of {size}: {}", message(cx));
+        });
+    }
+}
+
+#[test]
+fn before_windows_11_a_thread_stays_in_the_group_it_was_made_in() {
+    for (windows, where_to) in [(WindowsVersion::Win10, "0 1 0 1"), (WindowsVersion::Win11, "0 1 2 3")] {
+        let mut rig = Rig::processors(4);
+        (rig.settings.group_size, rig.settings.windows) = (2, windows);
+        rig.run(|cx| {
+            let log = Log::default();
+            for _ in 0..4 {
+                let log = log.clone();
+                spawn(cx, "worker", move |cx| {
+                    let number = here(cx);
+                    log.say(number.to_string());
+                    irql::raise(cx, DISPATCH_LEVEL)?;
+                    scheduler::end_turn(cx)?;
+                    irql::lower(cx, 0)
+                });
+            }
+            settle(cx);
+            assert_eq!(log.words(), where_to);
+        });
+    }
+}
+
+#[test]
+fn a_group_that_does_not_exist_is_no_place_for_a_thread() {
+    machine(|cx| {
+        let driver = Driver::load(cx, "numbers", NUMBERS);
+        assert_eq!(driver.run(cx, "nowhere", &[]), None);
+        assert_eq!(rule(cx), Some("affinity-empty"));
+    });
+}
+
+#[test]
+fn each_group_of_processors_is_a_node() {
+    for (count, size) in [(1, 64), (4, 2), (7, 4), (64, 16)] {
+        let mut rig = Rig::processors(count);
+        rig.settings.group_size = size;
+        rig.run(|cx| {
+            let driver = Driver::load(cx, "numbers", NUMBERS);
+            let line = driver.run(cx, "nodes", &[count.into(), size.into()]);
+            assert_eq!(line, Some(0), "{count} processors in groups of {size}: {}", message(cx));
+        });
+    }
+}
+
+#[test]
+fn a_base_priority_is_relative_to_the_processs_and_never_real_time() {
+    machine(|cx| {
+        let driver = Driver::load(cx, "numbers", NUMBERS);
+        assert_eq!(driver.run(cx, "priorities", &[]), Some(0), "{}", message(cx));
     });
 }

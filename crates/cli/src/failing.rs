@@ -1,0 +1,40 @@
+//! Ways for the process that runs a machine to die, for tests of whoever watches it: `DIRQL_FAIL=abort`, in debug builds.
+//!
+//! Each ends the process before its report, so none can make a run look better than it is.
+
+use dirql::Machine;
+
+/// The environment variable that names the way.
+const VARIABLE: &str = "DIRQL_FAIL";
+
+/// Dies inside the machine, on a thread of its own, as the environment asks.
+pub(crate) fn as_asked(machine: &Machine) {
+    let Some(way) = std::env::var_os(VARIABLE) else { return };
+    let way = way.to_string_lossy().into_owned();
+    let _ = machine.with_kernel(move |_| {
+        die(&way);
+        Ok(())
+    });
+}
+
+fn die(way: &str) {
+    match way {
+        "abort" => std::process::abort(),
+        "hang" => loop {
+            std::hint::spin_loop();
+        },
+        "open" => drop(std::fs::read("/etc/hostname")),
+        "start" => drop(std::process::Command::new("/bin/true").status()),
+        "exit" => std::process::exit(0),
+        "overflow" => assert_ne!(deeper(1), 0),
+        "panic" => panic!("a panic that was asked for"),
+        "memory" => drop(vec![0_u8; 1 << 40]),
+        other => panic!("{VARIABLE}={other}: no such way"),
+    }
+}
+
+#[allow(unconditional_recursion, reason = "it is to run over the end of its stack")]
+fn deeper(depth: u64) -> u64 {
+    let here = std::hint::black_box([depth; 64]);
+    deeper(here[3] + 1) + here[5]
+}

@@ -1,0 +1,351 @@
+//! `dirql run` and `dirql replay` in two processes: one that runs the machine, jailed, and one that watches it, prints, and tells how it ended.
+//!
+//! The second starts the first from its own program, with pipes for both outputs and one for what it says about itself:
+//! its last words, if it cannot go on, and as its last line that its report is complete. A driver can at worst end the
+//! process of its own run; what was printed until then stays printed. What the machine does is none of this file's.
+
+use std::io::{self, PipeReader, Write as _};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use dirql::Jail;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, OFlags};
+use rustix::process::{Pid, Resource, Rlimit, Signal};
+
+use crate::NO_ANSWER;
+use crate::arguments::Isolation;
+
+/// Behind `run` or `replay`, this makes the command the process that runs the machine; its value is the watcher's process id.
+pub(crate) const CONFINED: &str = "confined";
+/// Behind these two, what an earlier process of this command left to be done by this one.
+pub(crate) const TURN: &str = "turn";
+/// How the line begins that says that the report is complete.
+const END: &str = "end ";
+/// How the line begins that says what the next process is to do, if the code that follows stands, and if it does not.
+const NEXT: [&str; 2] = ["after this: ", "instead: "];
+
+/// The watcher's host clock: of a hang, nothing in the machine can tell.
+#[allow(clippy::disallowed_types, reason = "it is read outside the machine, which it cannot influence")]
+type Clock = std::time::Instant;
+
+/// What a turn of a command has come to.
+pub(crate) struct Done {
+    /// The exit code.
+    code: u8,
+    next: Option<Next>,
+}
+
+/// What is left to be done: a process runs one machine, and can open no file any more.
+struct Next {
+    /// One line, told to the process that does it.
+    what: String,
+    /// It adds something, and the exit code stands.
+    stands: bool,
+}
+
+impl Done {
+    /// The command is over, with this exit code.
+    pub(crate) fn with(code: u8) -> Self {
+        Self { code, next: None }
+    }
+
+    /// Another machine decides.
+    pub(crate) fn then(what: String) -> Self {
+        Self { code: NO_ANSWER, next: Some(Next { what, stands: false }) }
+    }
+
+    /// The command's exit code is this, and another machine has something to add.
+    pub(crate) fn and(code: u8, what: String) -> Self {
+        Self { code, next: Some(Next { what, stands: true }) }
+    }
+}
+
+/// Runs `command` in a process of its own, unless `isolation` says otherwise. It is given the jail that it must lock
+/// itself in before the first driver instruction. A command may need several machines, one after the other: each turn is told
+/// what the one before left, and has a process of its own.
+///
+/// # Errors
+/// Those of `command`; no process can be started.
+pub(crate) fn in_turns(
+    isolation: &Isolation,
+    mut command: impl FnMut(Option<Jail>, Option<&str>) -> Result<Done>,
+) -> Result<u8> {
+    if let Some(watcher) = isolation.confined {
+        let confined = Confined::enter(watcher)?;
+        let done = command(Some(confined.jail()), isolation.turn.as_deref());
+        if let Ok(Done { next: Some(next), .. }) = &done {
+            confined.say(&format!("{}{}", NEXT[usize::from(!next.stands)], next.what));
+        }
+        confined.end(done.as_ref().map_or_else(crate::exit_code, |done| done.code));
+        return done.map(|done| done.code);
+    }
+    if isolation.in_process {
+        return turn_by_turn(|turn| command(None, turn));
+    }
+    shown(isolation, &[])
+}
+
+/// Turns, until one leaves nothing to be done.
+fn turn_by_turn(mut take: impl FnMut(Option<&str>) -> Result<Done>) -> Result<u8> {
+    let (mut turn, mut standing) = (None::<String>, None);
+    loop {
+        let done = take(turn.as_deref())?;
+        match done.next {
+            None => return Ok(standing.unwrap_or(done.code)),
+            Some(next) => {
+                if next.stands {
+                    standing = standing.or(Some(done.code));
+                }
+                turn = Some(next.what);
+            }
+        }
+    }
+}
+
+// ---- the process that runs the machine ----
+
+/// The pipe to the watcher.
+struct Confined(io::Stdin);
+
+impl Confined {
+    /// Makes this process the one that `watcher` watches: it ends when the watcher does, and leaves no core file of a
+    /// machine's hundreds of gigabytes of addresses.
+    ///
+    /// # Errors
+    /// It was not started by a watcher.
+    fn enter(watcher: u32) -> Result<Self> {
+        let pipe = io::stdin();
+        let is_pipe = rustix::fs::fstat(&pipe)
+            .is_ok_and(|data| FileType::from_raw_mode(data.st_mode) == FileType::Fifo);
+        let writes =
+            rustix::fs::fcntl_getfl(&pipe).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::WRONLY);
+        if !is_pipe || !writes {
+            bail!("--{CONFINED} is for dirql's own use: leave it out");
+        }
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        let watched = rustix::process::getppid().and_then(|parent| Pid::as_raw(Some(parent)).try_into().ok());
+        if watched != Some(watcher) {
+            bail!("the process that watched this one is gone");
+        }
+        // Should a driver use up the host's memory, it is this process that goes. Where that cannot be said, it is not.
+        let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+        rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+        Ok(Self(pipe))
+    }
+
+    /// What it may still do once driver code runs.
+    fn jail(&self) -> Jail {
+        Jail::new().last_words(&self.0)
+    }
+
+    /// Tells the watcher that everything was said.
+    fn end(&self, code: u8) {
+        // The watcher takes silence for a death, and is right.
+        self.say(&format!("{END}{code}"));
+    }
+
+    fn say(&self, line: &str) {
+        let _ = rustix::io::write(&self.0, format!("{line}\n").as_bytes());
+    }
+}
+
+impl Drop for Confined {
+    /// A panic has its own message.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.end(NO_ANSWER);
+        }
+    }
+}
+
+// ---- the process that watches ----
+
+/// Starts this command again with `more` arguments, in one process after the other, and prints what they print. The exit code is
+/// the command's.
+///
+/// # Errors
+/// A process cannot be started.
+pub(crate) fn shown(isolation: &Isolation, more: &[String]) -> Result<u8> {
+    turn_by_turn(|turn| {
+        let turn = turn.map(|turn| format!("--{TURN}={turn}"));
+        let more: Vec<String> = more.iter().cloned().chain(turn).collect();
+        Ok(end(start(&more, Stdio::piped)?, isolation.host_limit())?.judge())
+    })
+}
+
+/// The same, and nothing is printed.
+///
+/// # Errors
+/// The process cannot be started.
+pub(crate) fn untold(isolation: &Isolation, more: &[String]) -> Result<u8> {
+    let ended = end(start(more, Stdio::null)?, isolation.host_limit())?;
+    Ok(ended.code().unwrap_or(NO_ANSWER))
+}
+
+/// Starts this command again, with `more` arguments. `output` says where what it prints goes.
+fn start(more: &[String], output: fn() -> Stdio) -> Result<(Child, PipeReader)> {
+    let (notes, its_end) = io::pipe().context("a pipe to the process that runs the machine")?;
+    let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    arguments.insert(1, format!("--{CONFINED}={}", std::process::id()).into());
+    arguments.splice(2..2, more.iter().map(Into::into));
+    let child = Command::new("/proc/self/exe")
+        .args(arguments)
+        .stdin(its_end)
+        .stdout(output())
+        .stderr(output())
+        .spawn()
+        .context("the process that runs the machine cannot be started (--in-process does without)")?;
+    Ok((child, notes))
+}
+
+/// Prints what the process prints, if that comes here, to its end.
+fn end((mut child, notes): (Child, PipeReader), limit: Option<Duration>) -> Result<Ended> {
+    let mut said = Vec::new();
+    let hung = !relay(&mut child, &notes, &mut said, limit);
+    if hung {
+        child.kill().context("the process that runs the machine cannot be ended")?;
+        relay(&mut child, &notes, &mut said, None);
+    }
+    let status = child.wait().context("the process that runs the machine cannot be waited for")?;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    Ok(Ended { said, status, hung_for: limit.filter(|_| hung) })
+}
+
+/// Prints what the process prints until it has closed all its pipes, and adds to `said` what it says about itself. False
+/// if it has not within `limit`.
+fn relay(child: &mut Child, notes: &PipeReader, said: &mut Vec<u8>, limit: Option<Duration>) -> bool {
+    let began = Clock::now();
+    let mut open: Vec<(Pipe, BorrowedFd<'_>)> = vec![(Pipe::Notes, notes.as_fd())];
+    open.extend(child.stdout.as_ref().map(|pipe| (Pipe::Out, pipe.as_fd())));
+    open.extend(child.stderr.as_ref().map(|pipe| (Pipe::Err, pipe.as_fd())));
+    let mut buffer = vec![0; 1 << 16];
+    while !open.is_empty() {
+        let left = match limit.map(|limit| limit.checked_sub(began.elapsed())) {
+            Some(None) => return false,
+            Some(Some(left)) => Timespec::try_from(left).ok(),
+            None => None,
+        };
+        let mut polled: Vec<_> = open.iter().map(|(_, pipe)| PollFd::new(pipe, PollFlags::IN)).collect();
+        // Interrupted, it has seen nothing yet.
+        let _ = poll(&mut polled, left.as_ref());
+        let ready: Vec<bool> = polled.iter().map(|pipe| !pipe.revents().is_empty()).collect();
+        let mut ready = ready.into_iter();
+        open.retain(|(pipe, file)| {
+            !ready.next().unwrap_or(false) || {
+                let length = rustix::io::read(file, &mut buffer[..]).unwrap_or(0);
+                pipe.pass_on(&buffer[..length], said);
+                length > 0
+            }
+        });
+    }
+    true
+}
+
+/// What comes from the process that runs the machine.
+#[derive(Clone, Copy)]
+enum Pipe {
+    Out,
+    Err,
+    Notes,
+}
+
+impl Pipe {
+    fn pass_on(self, bytes: &[u8], said: &mut Vec<u8>) {
+        // A reader that went away (`dirql … | head`) is not an error of the run.
+        let _ = match self {
+            Self::Out => io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()),
+            Self::Err => io::stderr().write_all(bytes),
+            Self::Notes => {
+                said.extend_from_slice(bytes);
+                Ok(())
+            }
+        };
+    }
+}
+
+/// What is known of a process that ran a machine.
+struct Ended {
+    /// What it said about itself.
+    said: String,
+    status: ExitStatus,
+    hung_for: Option<Duration>,
+}
+
+impl Ended {
+    /// The exit code; none where the process did not end as it should.
+    fn code(&self) -> Option<u8> {
+        let code: u8 = self.said.lines().next_back()?.strip_prefix(END)?.parse().ok()?;
+        (self.hung_for.is_none() && self.status.code() == Some(code.into())).then_some(code)
+    }
+
+    /// What it has come to; and, where the process did not end as it should, the one message that says so.
+    fn judge(&self) -> Done {
+        let Some(code) = self.code() else {
+            eprintln!("dirql: {}", self.obituary());
+            return Done::with(NO_ANSWER);
+        };
+        let next = self.said.lines().find_map(|line| {
+            let after = |which: usize| Some((line.strip_prefix(NEXT[which])?.to_owned(), which == 0));
+            after(0).or_else(|| after(1)).map(|(what, stands)| Next { what, stands })
+        });
+        Done { code, next }
+    }
+
+    /// What became of it then, and whose fault that is.
+    fn obituary(&self) -> String {
+        obituary(&self.said, self.status, self.hung_for)
+    }
+}
+
+/// What became of a process that did not end its report, and whose fault that is.
+fn obituary(said: &str, status: ExitStatus, hung_for: Option<Duration>) -> String {
+    let words: Vec<&str> = said.lines().filter(|line| !line.starts_with(END)).collect();
+    let words = if words.is_empty() { String::new() } else { format!(": {}", words.join("; ")) };
+    let (what, whose) = match (hung_for, status.signal()) {
+        (Some(limit), _) => (
+            format!("no end after {} s of the host's time, so the run was ended", limit.as_secs()),
+            "dirql's, if it hangs; nobody's, if the run is only long (--host-timeout gives it more). A driver's endless \
+             loop or wait is told by a verdict",
+        ),
+        (None, Some(signal @ (KILL | TERMINATE | INTERRUPT))) => (
+            format!("the process that ran the machine was ended by {}", signal_name(signal)),
+            "nobody's here: that came from outside (somebody, or the host being out of memory)",
+        ),
+        (None, Some(signal)) => {
+            (format!("the process that ran the machine was ended by {}", signal_name(signal)), OURS)
+        }
+        (None, None) => {
+            (format!("the process that ran the machine ended ({status}) without its report"), OURS)
+        }
+    };
+    format!(
+        "{what}{words}\n  whose fault: {whose}\n  there is no verdict about the driver; what was printed before holds\n  \
+         please report a fault of dirql, with this text and the command: https://github.com/dirql/dirql/issues"
+    )
+}
+
+const OURS: &str = "dirql's; or the driver has written over dirql's own memory, which was not noticed then";
+const INTERRUPT: i32 = 2;
+const KILL: i32 = 9;
+const TERMINATE: i32 = 15;
+
+fn signal_name(signal: i32) -> String {
+    let name = match signal {
+        INTERRUPT => "SIGINT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        KILL => "SIGKILL",
+        11 => "SIGSEGV",
+        TERMINATE => "SIGTERM",
+        31 => "SIGSYS (a system call that its jail refuses)",
+        _ => return format!("signal {signal}"),
+    };
+    name.to_owned()
+}

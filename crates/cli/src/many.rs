@@ -1,0 +1,121 @@
+//! `dirql run --runs N`: many runs by as many seeds, each in a process of its own, some at a time; then the first that is
+//! not clean, shown as if it had been asked for alone.
+//!
+//! What is told depends on the runs and their order only: not on how many there are at a time, nor on which ends first.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use anyhow::Result;
+use dirql::explore::Policy;
+use dirql::{Error, InputError};
+
+use crate::arguments::Run;
+use crate::{NO_ANSWER, UNUSABLE, isolate};
+
+/// Which of the runs a process makes.
+pub(crate) const NTH: &str = "nth";
+/// It shows and records nothing.
+pub(crate) const UNTOLD: &str = "untold";
+/// The exit code of a clean run.
+const CLEAN: u8 = 0;
+/// The exit code of a run with a broken rule or expectation.
+const BROKEN: u8 = 1;
+
+/// Makes the runs, tells what came of them, and shows one.
+///
+/// # Errors
+/// The policy has not so many seeds; processes cannot be started.
+pub(crate) fn run(arguments: &Run, runs: u32) -> Result<u8> {
+    let last = policy(arguments, runs - 1)?;
+    let workers = arguments.many.workers.unwrap_or_else(|| {
+        thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
+    });
+    let codes = trials(arguments, runs, workers)?;
+    let first_with = |wanted: &dyn Fn(u8) -> bool| {
+        codes.iter().find(|(_, code)| wanted(**code)).map(|(run, code)| (*run, *code))
+    };
+    let unusable = first_with(&|code| code == UNUSABLE);
+    let shown =
+        unusable.or_else(|| first_with(&|code| code == BROKEN)).or_else(|| first_with(&|code| code != CLEAN));
+    let name = shown.map(|(run, _)| policy(arguments, run)).transpose()?;
+    if unusable.is_none() {
+        tell(arguments, &codes, last, name);
+    }
+    let Some((run, code)) = shown else { return Ok(CLEAN) };
+    let again = isolate::shown(&arguments.isolation, &[format!("--{NTH}={run}")])?;
+    if again != code {
+        eprintln!(
+            "dirql: this run has ended otherwise before, with code {code}: a fault of dirql, or of this host"
+        );
+        return Ok(NO_ANSWER);
+    }
+    Ok(code)
+}
+
+/// The policy of a run of this number.
+///
+/// # Errors
+/// [`Error::Input`] if it has not so many seeds.
+pub(crate) fn policy(arguments: &Run, run: u32) -> Result<Policy, Error> {
+    arguments.policy.later(run.into()).ok_or_else(|| {
+        Error::Input(InputError::new(format!(
+            "--policy {}: it has no seed for each of so many runs; use random:SEED or pct:SEED,DEPTH",
+            arguments.policy
+        )))
+    })
+}
+
+/// The exit code of each run. Where one says that what was given is of no use, not all are made.
+fn trials(arguments: &Run, runs: u32, workers: u32) -> Result<BTreeMap<u32, u8>> {
+    let (next, codes) = (AtomicU32::new(0), Mutex::new(BTreeMap::new()));
+    let work = || -> Result<()> {
+        loop {
+            let run = next.fetch_add(1, Ordering::Relaxed);
+            if run >= runs {
+                return Ok(());
+            }
+            let more = [format!("--{NTH}={run}"), format!("--{UNTOLD}")];
+            let code = isolate::untold(&arguments.isolation, &more)?;
+            if code == UNUSABLE {
+                next.store(runs, Ordering::Relaxed);
+            }
+            codes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(run, code);
+        }
+    };
+    // Outside of any machine: each thread only waits for processes.
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers.min(runs)).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("waiting does not panic"))
+    })?;
+    Ok(codes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
+fn tell(arguments: &Run, codes: &BTreeMap<u32, u8>, last: Policy, shown: Option<Policy>) {
+    let first = arguments.policy;
+    let (runs, with) = (codes.len(), |wanted| codes.values().filter(|code| **code == wanted).count());
+    let (clean, broken) = (with(CLEAN), with(BROKEN));
+    let without = runs - clean - broken;
+    if arguments.view.json {
+        let [first, last] = [first, last].map(|policy| policy.to_string());
+        let shown = shown.map(|policy| policy.to_string());
+        println!(
+            "{}",
+            serde_json::json!({
+                "runs": runs, "first": first, "last": last, "clean": clean, "broken": broken, "no_answer": without,
+                "shown": shown,
+            })
+        );
+        return;
+    }
+    println!(
+        "{runs} runs, {first} to {last}: {clean} clean, {broken} with a broken rule or expectation, {without} without an answer"
+    );
+    if let Some(policy) = shown {
+        println!("the first of these, --policy {policy}:\n");
+    } else if let Some(path) = &arguments.record {
+        println!("all are clean, so {} is not written", path.display());
+    }
+}

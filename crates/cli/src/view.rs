@@ -1,0 +1,130 @@
+//! A run as it is shown: events while it goes on, its report at the end.
+
+use std::io;
+
+use anyhow::{Result, bail};
+use dirql::readers::{Flow, Json, Prints, Sink};
+use dirql::{Bench, Error, Jail, Moments, Outcome, Play, Report};
+
+use crate::arguments::View;
+use crate::isolate::Done;
+
+/// The turn in which a run is made again for its moments, which follow.
+pub(crate) const MOMENTS: &str = "moments:";
+
+/// Where a run is shown, and how.
+pub(crate) struct Show<'a> {
+    view: &'a View,
+    out: Sink,
+}
+
+impl<'a> Show<'a> {
+    /// On standard output.
+    pub(crate) fn new(view: &'a View) -> Self {
+        Self { view, out: Sink::new(io::stdout()) }
+    }
+
+    /// Runs the machine to be, in `jail` if there is one, and shows what happens and what came of it.
+    ///
+    /// # Errors
+    /// Something given cannot be used, or this host cannot run a machine.
+    pub(crate) fn run(&self, bench: Bench, play: Option<Play>, jail: Option<Jail>) -> Result<Report, Error> {
+        self.run_quietly(self.events(bench), play, jail)
+    }
+
+    /// As [`Show::run`], but shows only what came of it.
+    ///
+    /// # Errors
+    /// As [`Show::run`].
+    pub(crate) fn run_quietly(
+        &self,
+        bench: Bench,
+        play: Option<Play>,
+        jail: Option<Jail>,
+    ) -> Result<Report, Error> {
+        let bench = jail.into_iter().fold(bench, Bench::jailed);
+        if let Some(play) = &play {
+            bench.check(play)?;
+        }
+        let machine = bench.start()?;
+        #[cfg(debug_assertions)]
+        crate::failing::as_asked(&machine);
+        let report = machine.carry_out(play);
+        self.report(&report);
+        Ok(report)
+    }
+
+    /// How the run ended. If a rule is broken and people or programs want to know all, it is to be made again for the moments
+    /// that its report names, in a turn that begins with `turn`.
+    pub(crate) fn done(&self, report: &Report, turn: &str) -> Done {
+        let wanted = !self.view.quiet && report.outcome() == Outcome::Broken;
+        let code = report.outcome().exit_code();
+        match Some(report).filter(|_| wanted).and_then(Moments::of) {
+            Some(moments) => Done::and(code, format!("{turn}{moments}")),
+            None => Done::with(code),
+        }
+    }
+
+    /// Makes a run again and shows whose doing its `moments` were, and nothing else.
+    ///
+    /// # Errors
+    /// As [`Show::run`].
+    pub(crate) fn explain(
+        &self,
+        bench: Bench,
+        play: Option<Play>,
+        jail: Option<Jail>,
+        moments: &str,
+    ) -> Result<Done> {
+        let Ok(moments) = moments.parse::<Moments>() else { bail!("`{moments}` names no moments of a run") };
+        let bench = jail.into_iter().fold(bench, Bench::jailed);
+        match dirql::explain(bench, play, &moments)? {
+            Some(explanation) if self.view.json => self.out.line(&explanation.json_line()),
+            Some(explanation) => self.out.line(explanation.to_string().trim_end()),
+            None => eprintln!(
+                "dirql: whose doing the moments were is not known: made again, the run was another one; a fault of dirql's"
+            ),
+        }
+        Ok(Done::with(0))
+    }
+
+    fn events(&self, bench: Bench) -> Bench {
+        let (out, symbols) = (self.out.clone(), bench.symbols());
+        if self.view.json {
+            bench.reader(Json::new(out, symbols))
+        } else if self.view.quiet {
+            bench.reader(Prints::new(out))
+        } else {
+            bench.reader(Flow::new(out, symbols))
+        }
+    }
+
+    fn report(&self, report: &Report) {
+        if self.view.json {
+            report.json_lines().iter().for_each(|line| self.out.line(line));
+        } else if self.view.quiet {
+            self.out.line(report.verdict_text().trim_end());
+        } else {
+            self.out.line(&format!("\n{}", report.to_string().trim_end()));
+        }
+    }
+
+    /// A line of the command's own answer.
+    pub(crate) fn line(&self, text: &str) {
+        self.out.line(text);
+    }
+
+    /// Whether the answer is JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.view.json
+    }
+
+    /// A line for people: after the report, or beside the JSON.
+    pub(crate) fn note(&self, text: &str) {
+        if self.view.json {
+            eprintln!("{text}");
+        } else {
+            self.out.line(text);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Whatever a driver does, and whatever becomes of the process that runs it: the command says one thing about it, says
+//! whose fault it was, keeps what was printed before, and the next run is none the worse.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use rig::{Answer, dirql, driver};
+
+const LOADED: &str = "legacy: loaded from";
+
+/// A run of `legacy.sys` whose process dies in this way once the driver is loaded.
+fn dying(way: &str, more: &[&str]) -> Answer {
+    let output = Command::new(env!("CARGO_BIN_EXE_dirql"))
+        .arg("run")
+        .arg(driver("legacy.sys"))
+        .arg("--quiet")
+        .args(more)
+        .env("DIRQL_FAIL", way)
+        .env_remove("RUST_BACKTRACE")
+        .output();
+    Answer::of(output.unwrap())
+}
+
+/// No answer, by one message with `parts`; and what the driver printed before.
+fn no_answer(answer: &Answer, parts: &[&str]) {
+    let said = answer.said();
+    assert_eq!(answer.code, Some(3), "{said}");
+    assert!(answer.out.starts_with(LOADED), "what was printed before stays\n{said}");
+    assert!(!answer.out.contains("verdict"), "nobody has judged\n{said}");
+    assert_eq!(answer.err.matches("dirql: ").count(), 1, "one message\n{said}");
+    for part in parts {
+        assert!(answer.err.contains(part), "`{part}` is missing\n{said}");
+    }
+}
+
+fn attack(number: u32, more: &[&str]) -> Answer {
+    let sys = driver("hostile.sys");
+    let script = format!("open \\\\.\\DirqlHostile as f; ioctl f {:#x}", 0x22_0000 + (0xB00 + number) * 4);
+    dirql(["run", sys.to_str().unwrap(), "--quiet", "--do", &script].iter().chain(more))
+}
+
+fn the_next_run_is_clean() {
+    let sys = driver("hostile.sys");
+    let script = r"open \\.\DirqlHostile as f; ioctl f 0x222c00 out 4 expect u32:32";
+    let answer = dirql(["run", sys.to_str().unwrap(), "--quiet", "--do", script]);
+    assert_eq!((answer.code, answer.out.trim()), (Some(0), "verdict: clean"), "{}", answer.said());
+}
+
+#[test]
+fn an_abort_of_ours_is_told_as_ours() {
+    if cfg!(debug_assertions) {
+        no_answer(&dying("abort", &[]), &["ended by SIGABRT", "whose fault: dirql's", "issues"]);
+    }
+}
+
+#[test]
+fn a_heap_of_ours_that_is_exhausted_says_so_in_the_same_message() {
+    if cfg!(debug_assertions) {
+        no_answer(
+            &dying("memory", &[]),
+            &["SIGABRT: the machine's own heap is exhausted", "whose fault: dirql's"],
+        );
+    }
+}
+
+#[test]
+fn a_stack_of_ours_that_overflows_says_so_in_the_same_message() {
+    if cfg!(debug_assertions) {
+        no_answer(
+            &dying("overflow", &[]),
+            &["SIGSEGV: a strand's host stack has overflowed", "whose fault: dirql's"],
+        );
+    }
+}
+
+#[test]
+fn a_hang_of_ours_is_ended_after_the_hosts_time_that_it_was_given() {
+    if cfg!(debug_assertions) {
+        no_answer(
+            &dying("hang", &["--host-timeout", "1"]),
+            &["no end after 1 s of the host's time", "dirql's, if it hangs", "--host-timeout"],
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_opened_in_the_jail_is_named_as_a_system_call_and_is_not_opened() {
+    if cfg!(debug_assertions) {
+        no_answer(
+            &dying("open", &[]),
+            &["SIGSYS", "the jail refused the system call openat (257)", "whose fault: dirql's"],
+        );
+    }
+}
+
+#[test]
+fn a_program_that_is_started_in_the_jail_does_not_start() {
+    if cfg!(debug_assertions) {
+        no_answer(
+            &dying("start", &[]),
+            &["SIGSYS (a system call that its jail refuses)", "whose fault: dirql's"],
+        );
+    }
+}
+
+#[test]
+fn a_process_that_ends_well_without_its_report_has_not_ended_well() {
+    if cfg!(debug_assertions) {
+        no_answer(&dying("exit", &[]), &["(exit status: 0) without its report", "whose fault: dirql's"]);
+    }
+}
+
+#[test]
+fn a_panic_of_ours_in_the_jail_is_in_the_report_though_its_backtrace_may_open_nothing() {
+    if cfg!(debug_assertions) {
+        let output = Command::new(env!("CARGO_BIN_EXE_dirql"))
+            .args(["run", "--quiet"])
+            .arg(driver("legacy.sys"))
+            .env("DIRQL_FAIL", "panic")
+            .env("RUST_BACKTRACE", "1")
+            .output();
+        let answer = Answer::of(output.unwrap());
+        assert_eq!(answer.code, Some(3), "{}", answer.said());
+        assert!(answer.out.contains("verdict: none; dirql itself failed"), "{}", answer.said());
+        assert!(answer.out.contains("a panic that was asked for"), "{}", answer.said());
+        assert!(!answer.err.contains("SIGSYS"), "{}", answer.said());
+    }
+}
+
+#[test]
+fn each_bug_of_a_driver_is_told_by_its_own_run_and_nothing_dies() {
+    let sys = driver("faults.sys");
+    // 6 runs a thousand million instructions before it is told.
+    for number in (1..=39).filter(|number| *number != 6) {
+        let script = format!("open \\\\.\\DirqlFaults as f; ioctl f {:#x}", 0x22_2800 + number * 4);
+        let answer = dirql(["run", sys.to_str().unwrap(), "--quiet", "--do", &script]);
+        assert!(answer.out.contains("verdict: "), "fault {number}\n{}", answer.said());
+        assert!(answer.err.is_empty(), "fault {number}\n{}", answer.said());
+    }
+}
+
+/// Attacks that end in correct execution or a verdict. 19 takes as long as 6 above.
+#[test]
+fn code_that_is_out_to_get_us_ends_in_a_report_of_its_own() {
+    for number in (1..=26).chain([32]).filter(|number| *number != 19) {
+        let answer = attack(number, &[]);
+        assert!(answer.out.contains("verdict: "), "attack {number}\n{}", answer.said());
+        assert!(answer.err.is_empty(), "attack {number}\n{}", answer.said());
+        let clean = answer.code == Some(0);
+        assert_eq!(clean, number == 14, "attack {number}: only a stack in pool is no bug\n{}", answer.said());
+    }
+    the_next_run_is_clean();
+}
+
+/// Attacks on what dirql itself lives in. What becomes of the process is anyone's guess;
+/// that it is told is not.
+#[test]
+fn a_driver_that_writes_over_dirqls_own_memory_ends_its_own_run_only() {
+    for number in 27..=31 {
+        let answer = attack(number, &["--host-timeout", "2"]);
+        let said = || format!("attack {number}\n{}", &answer.said()[..answer.said().len().min(4000)]);
+        assert!(matches!(answer.code, Some(1 | 3)), "{}", said());
+        let judged = answer.out.contains("verdict: ");
+        assert!(judged || answer.err.contains("whose fault: dirql's"), "{}", said());
+    }
+    the_next_run_is_clean();
+}
+
+#[test]
+fn a_checked_run_stops_it_before_the_first_byte() {
+    for number in 27..=31 {
+        let answer = attack(number, &["--checked"]);
+        assert_eq!(answer.code, Some(1), "attack {number}\n{}", answer.said());
+        assert!(answer.out.contains("wild-write"), "attack {number}\n{}", answer.said());
+    }
+}
+
+#[test]
+fn in_process_says_the_same() {
+    let sys = driver("faults.sys");
+    let script = r"open \\.\DirqlFaults as f; ioctl f 0x222804";
+    let arguments = ["run", sys.to_str().unwrap(), "--do", script, "--json"];
+    let apart = dirql(arguments);
+    let together = dirql(arguments.iter().chain(&["--in-process"]));
+    assert_eq!(apart.code, Some(1), "{}", apart.said());
+    assert_eq!((apart.code, &apart.out, &apart.err), (together.code, &together.out, &together.err));
+}
+
+#[test]
+fn the_process_ends_with_the_one_that_watches_it() {
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let mut watcher = Command::new(env!("CARGO_BIN_EXE_dirql"))
+        .args(["run", "--quiet"])
+        .arg(driver("legacy.sys"))
+        .env("DIRQL_FAIL", "hang")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(watcher.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with(LOADED), "{line}");
+    let children = format!("/proc/{0}/task/{0}/children", watcher.id());
+    let child = std::fs::read_to_string(children).unwrap().trim().to_owned();
+    let alive =
+        || std::fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    assert!(!child.is_empty() && alive(), "it runs in a process of its own");
+    watcher.kill().unwrap();
+    watcher.wait().unwrap();
+    let gone = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        !alive()
+    });
+    assert!(gone, "process {child} lives on");
+}
+
+#[test]
+fn what_the_watcher_uses_is_not_for_people() {
+    let sys = driver("legacy.sys");
+    let answer = dirql(["run", sys.to_str().unwrap(), "--confined=1"]);
+    assert_eq!(answer.code, Some(2), "{}", answer.said());
+    assert!(answer.err.contains("leave it out"), "{}", answer.said());
+}

@@ -1,0 +1,90 @@
+//! How long one schedule takes to explore: two writers on `pciline.sys` from the script's beginning to the end of the
+//! machine, taken back for the next, or on a machine started anew.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use dirql::{Bench, Play, Report, script};
+use engine::{Chooser, Point, Tracking};
+
+use crate::{Figure, each};
+
+const SAMPLES: u64 = 300;
+/// Machines started anew.
+const STARTS: u64 = 40;
+
+const TWO_WRITERS: &str = r#"open \\.\PciLine0 as a overlapped
+open \\.\PciLine0 as b overlapped
+thread one { write a text:aaaa at 0; read a 4 at 0 expect text:aaaa }
+thread two { write b text:bbbb at 8; read b 4 at 8 expect text:bbbb }
+join one; join two"#;
+
+/// Answers at random, so that every schedule is another.
+struct Random(u64);
+
+impl Chooser for Random {
+    fn choose(&mut self, _strand: u32, point: Point, n: u32) -> u32 {
+        if point.0.starts_with("fault.") {
+            return 0;
+        }
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from((self.0 >> 33) % u64::from(n)).unwrap_or(0)
+    }
+
+    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
+        u64::MAX
+    }
+}
+
+fn driver(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/drivers").join(name);
+    assert!(path.is_file(), "{} is not there: run `cargo xtask drivers` first", path.display());
+    path
+}
+
+fn bench() -> Bench {
+    Bench::new().driver(driver("pciline.sys")).inf(driver("pciline.inf")).device("pci9052").unobserved()
+}
+
+fn play() -> Play {
+    let script = script::parse("two writers", TWO_WRITERS).expect("it is a script");
+    Play::new(script, Path::new("")).expect("it names no files")
+}
+
+fn clean(report: &Report) {
+    assert_eq!(report.outcome(), dirql::Outcome::Clean, "{report}");
+}
+
+/// Both figures.
+pub(crate) fn all() -> Vec<Figure> {
+    let faults = rewound(Tracking::Faults).expect("every Linux can");
+    let mut figures = vec![Figure::new("schedule_rewound", 1, faults)];
+    figures.extend(rewound(Tracking::Userfault).map(|all| Figure::new("schedule_rewound_userfault", 1, all)));
+    figures.push(Figure::new("schedule_restarted", 1, restarted()));
+    figures
+}
+
+fn rewound(tracking: Tracking) -> Option<Vec<f64>> {
+    let machine = bench().start().expect("the driver can be loaded");
+    let samples = machine.explore(&play(), tracking, |exploration| {
+        let mut sample = |seed| {
+            let begun = Instant::now();
+            clean(&exploration.run(Box::new(Random(seed))));
+            each(begun, 1)
+        };
+        (0..SAMPLES + 20).map(&mut sample).skip(20).collect()
+    });
+    clean(&machine.finish());
+    samples.ok()
+}
+
+fn restarted() -> Vec<f64> {
+    let sample = |seed| {
+        let begun = Instant::now();
+        let machine = bench().chooser(Random(seed)).start().expect("the driver can be loaded");
+        machine.play(play()).expect("it holds");
+        clean(&machine.finish());
+        each(begun, 1)
+    };
+    (0..STARTS).map(sample).collect()
+}

@@ -1,0 +1,162 @@
+//! A machine whose run of a script, to its very end, can be taken back and gone through otherwise.
+//!
+//! Every question of the machine comes to the caller, who answers it, marks where the machine stands, and goes back to a mark
+//! as often as it likes. Which answers are worth trying is a policy's business, and not here.
+
+use engine::{Chooser, Question, Run, Snapshot, StartError, Tracking, Turn};
+use kernel::Nt;
+use kernel::nt::ReaderStates;
+
+use super::boot::Loaded;
+use super::end::wind_down;
+use super::{Machine, Stage};
+use crate::error::Error;
+use crate::play::Play;
+use crate::report::{Failure, Report};
+
+/// A place that the machine can be taken back to.
+pub struct Mark {
+    snapshot: Snapshot,
+    readers: ReaderStates,
+}
+
+/// A run of a script that is explored: the script, the exit of its process, and the end of the machine.
+pub struct Exploration<'m> {
+    machine: &'m Machine,
+    run: Run<'m, Ended>,
+    beginning: Mark,
+}
+
+/// What a run that has ended tells of itself, besides what is asked of the machine. Lies outside.
+struct Ended {
+    failure: Option<Failure>,
+    notes: Vec<String>,
+}
+
+impl Machine {
+    /// Prepares a script for being carried out in many ways, and hands it to `explore`; nothing of it has run yet. Afterwards
+    /// the machine is as it was before.
+    ///
+    /// Readers of the caller's own are taken back as far as they can be ([`kernel::event::Reader::save`]).
+    ///
+    /// # Errors
+    /// [`Error::Host`] if this host cannot watch the machine's memory in this way; [`Error::Stopped`] if the machine is not
+    /// ready; [`Error::Stuck`] if something that was asked of it before has never ended.
+    pub fn explore<R>(
+        &self,
+        play: &Play,
+        tracking: Tracking,
+        explore: impl FnOnce(&mut Exploration<'_>) -> R,
+    ) -> Result<R, Error> {
+        if !self.is_ready() {
+            return Err(Error::Stopped);
+        }
+        if self.stuck.get() {
+            return Err(Error::Stuck("what was asked of the machine before".to_owned()));
+        }
+        self.engine.track(tracking).map_err(host)?;
+        let stage = self.stage(play);
+        let (nt, loaded, process) = (self.nt(), self.loaded.borrow(), self.process.get());
+        let whole = || whole(nt, &stage, process, &loaded);
+        let run = self.engine.explore(nt, whole);
+        let snapshot = self.engine.snapshot().map_err(host)?;
+        let beginning = Mark { snapshot, readers: nt.save_readers() };
+        Ok(explore(&mut Exploration { machine: self, run, beginning }))
+    }
+}
+
+fn host(error: StartError) -> Error {
+    Error::Host(error.to_string())
+}
+
+/// All of a run, on the machine's own stack.
+fn whole(nt: &Nt, stage: &Stage, process: u64, loaded: &Loaded) -> Ended {
+    let end = stage.run(nt, process);
+    let failure = stage.failure(end);
+    stage.exit(nt, process);
+    Ended { failure, notes: wind_down(nt, process, loaded) }
+}
+
+impl Exploration<'_> {
+    /// Runs up to the next question: from the beginning, or with the answer to the last one left as it was.
+    pub fn go(&mut self) -> Turn<Report> {
+        let turn = self.run.go();
+        self.told(turn)
+    }
+
+    /// Answers the open question and runs up to the next.
+    pub fn answer(&mut self, answer: u64) -> Turn<Report> {
+        let turn = self.run.answer(answer);
+        self.told(turn)
+    }
+
+    fn told(&self, turn: Turn<Ended>) -> Turn<Report> {
+        match turn {
+            Turn::Asked(question) => Turn::Asked(question),
+            Turn::Ended(Ended { failure, notes }) => Turn::Ended(self.machine.report(failure, &notes)),
+        }
+    }
+
+    /// Marks where the machine stands: at a question, which will be open again, or at the end.
+    ///
+    /// # Errors
+    /// [`Error::Host`] if the host refuses.
+    pub fn mark(&self) -> Result<Mark, Error> {
+        let snapshot = self.machine.engine.snapshot().map_err(host)?;
+        Ok(Mark { snapshot, readers: self.machine.nt().save_readers() })
+    }
+
+    /// Takes the machine back to a mark, which stays; marks made after it are void.
+    pub fn back(&mut self, mark: &Mark) {
+        self.machine.engine.rewind(mark.snapshot);
+        self.machine.nt().restore_readers(&mark.readers);
+    }
+
+    /// Takes the machine back to the beginning of the script.
+    pub fn restart(&mut self) {
+        self.machine.engine.rewind(self.beginning.snapshot);
+        self.machine.nt().restore_readers(&self.beginning.readers);
+    }
+
+    /// Forgets a mark; others stand.
+    pub fn forget(&mut self, mark: Mark) {
+        self.machine.engine.discard(mark.snapshot);
+    }
+
+    /// One whole run from the beginning of the script, in which `policy` answers.
+    pub fn run(&mut self, policy: Box<dyn Chooser>) -> Report {
+        self.restart();
+        let nt = self.machine.nt();
+        let usual = nt.replace_chooser(policy);
+        let Ended { failure, notes } = self.run.finish();
+        drop(nt.replace_chooser(usual));
+        self.machine.report(failure, &notes)
+    }
+
+    /// Everything in the machine as one number, for telling states apart within this process: see
+    /// [`engine::Engine::fingerprint`]. Slow.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        self.machine.engine.fingerprint()
+    }
+}
+
+impl Drop for Exploration<'_> {
+    fn drop(&mut self) {
+        self.restart();
+        self.machine.engine.discard(self.beginning.snapshot);
+    }
+}
+
+/// What a policy answers to a question. It is not told which strands it chooses among: a policy that goes by strands (PCT)
+/// decides from inside the machine.
+#[must_use]
+pub fn put(question: &Question, policy: &mut dyn Chooser) -> u64 {
+    match *question {
+        Question::Choice { strand, point, n } | Question::NextStrand { strand, point, n } => {
+            policy.choose(strand, point, n).into()
+        }
+        Question::GiveWay { strand, point } => policy.choose(strand, point, 2).into(),
+        Question::Slice { strand, retired } => policy.slice(strand, retired),
+    }
+}

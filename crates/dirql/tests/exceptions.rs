@@ -1,0 +1,205 @@
+//! Stories of structured exception handling that a driver compiled by clang for the msvc target tells and checks itself
+//! (`drivers/c/seh`), and the exceptions of its that end the run.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use dirql::{Bench, Outcome, Report};
+use rig::{driver, start, try_play};
+
+/// Carries out one story of the driver's table; at least `checks` of its checks must have been made, all with success.
+fn tell(index: u32, checks: u32) {
+    for sys in ["seh.sys", "seh_unoptimized.sys"] {
+        let machine = start(|| Bench::new().driver(driver(sys)).instruction_budget(20_000_000));
+        let file = machine.open(r"\\.\DirqlSeh").unwrap();
+        let told = file.device_control(0x0022_2000 + 4 * index, &[], 8);
+        let prints = machine.prints().join("\n  ");
+        let told = match told {
+            Ok(told) => told,
+            Err(error) => {
+                drop(file);
+                panic!("{sys}: {error}\n  {prints}\n{}", machine.finish())
+            }
+        };
+        let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
+        assert_eq!(word(0), 0, "{sys}: a check failed in this line:\n  {prints}");
+        assert!(word(4) >= checks, "{sys}: only {} checks were made", word(4));
+        file.close().unwrap();
+        let report = machine.finish();
+        report.expect_clean();
+        assert_eq!(report.sums.still_allocated(), 0, "{report}");
+    }
+}
+
+#[test]
+fn a_fault_is_caught_by_the_function_that_guards_it() {
+    tell(0, 7);
+}
+
+#[test]
+fn termination_handlers_run_from_inside_outwards_after_all_filters() {
+    tell(1, 3);
+}
+
+#[test]
+fn a_filter_that_declines_leaves_it_to_the_next_one_out() {
+    tell(2, 4);
+}
+
+#[test]
+fn a_filter_that_mends_a_register_has_the_instruction_tried_again() {
+    tell(3, 4);
+}
+
+#[test]
+fn every_kind_of_fault_has_its_exception_code() {
+    tell(4, 1);
+}
+
+#[test]
+fn what_the_kernel_raises_is_caught_and_a_probe_touches_no_kernel_memory() {
+    tell(5, 6);
+}
+
+#[test]
+fn an_exception_inside_a_handler_may_be_handled_there() {
+    tell(6, 1);
+}
+
+#[test]
+fn an_exception_in_a_termination_handler_collides_with_the_unwind() {
+    tell(7, 4);
+}
+
+#[test]
+fn an_exception_in_a_filter_is_looked_for_a_handler_outwards_from_there() {
+    tell(8, 2);
+}
+
+#[test]
+fn a_completion_routines_exception_is_caught_beyond_io_complete_request() {
+    tell(9, 4);
+}
+
+#[test]
+fn a_dpc_catches_its_own_division_by_zero() {
+    tell(10, 1);
+}
+
+#[test]
+fn a_driver_can_walk_its_own_stack() {
+    tell(11, 5);
+}
+
+#[test]
+fn a_captured_context_can_be_restored_again_and_again() {
+    tell(12, 1);
+}
+
+#[test]
+fn a_language_handler_of_the_drivers_own_is_called_as_documented() {
+    tell(13, 7);
+}
+
+#[test]
+fn an_irp_whose_dispatch_routine_raised_is_for_whoever_caught_that() {
+    tell(14, 3);
+}
+
+#[test]
+fn a_start_io_that_an_exception_left_is_not_running_any_more() {
+    tell(15, 3);
+}
+
+#[test]
+fn what_a_registry_query_routine_raises_is_caught_beyond_the_query() {
+    tell(16, 1);
+}
+
+#[test]
+fn in_a_zw_routine_the_previous_mode_is_the_kernels() {
+    tell(17, 5);
+}
+
+fn commit(number: u32) -> Report {
+    let code = 0x0022_2800 + number * 4;
+    let machine = start(|| Bench::new().driver(driver("seh.sys")).instruction_budget(20_000_000));
+    // What goes wrong stands in the report.
+    let _ = try_play(&machine, &format!("open \\\\.\\DirqlSeh as f; ioctl f {code:#x}"));
+    machine.finish()
+}
+
+/// The run ends with this rule, bug check and first parameter, and the routine stands on the stack.
+fn ends(number: u32, rule: &str, check: Option<(u32, u64)>, routine: &str) -> Report {
+    let report = commit(number);
+    assert_eq!(report.outcome(), Outcome::Broken, "{report}");
+    let verdict = report.expect_verdict();
+    assert_eq!(verdict.rule, rule, "{report}");
+    assert_eq!(verdict.bug_check.map(|check| (check.code, check.parameters[0])), check, "{report}");
+    let stands = verdict.stack.iter().any(|line| line.symbol.contains(routine));
+    assert!(routine.is_empty() || stands, "{routine} is not on the stack\n{report}");
+    report
+}
+
+#[test]
+fn an_invalid_kernel_address_is_a_page_fault_even_inside_a_try() {
+    ends(0, "wild-read", Some((0x50, 0xFFFF_F880_DEAD_0000)), "KernelAddress");
+}
+
+#[test]
+fn no_bad_address_is_an_exception_at_dispatch_level() {
+    ends(1, "wild-read", Some((0xD1, 0)), "UserAddressAtDispatch");
+}
+
+#[test]
+fn an_exception_nobody_takes_is_a_bug_check_with_its_code() {
+    let report = ends(2, "unhandled-exception", Some((0x3B, 0x8000_0011)), "NobodyTakesIt");
+    assert!(report.to_string().contains("STATUS_DEVICE_BUSY"), "{report}");
+}
+
+#[test]
+fn ex_raise_status_may_not_be_called_at_dispatch_level() {
+    ends(3, "irql-too-high", None, "RaiseAtDispatch");
+}
+
+#[test]
+fn the_thread_a_dpc_interrupts_does_not_get_its_exceptions() {
+    ends(4, "divide-error", Some((0x1E, 0xFFFF_FFFF_C000_0094)), "DpcThatFaults");
+}
+
+#[test]
+fn an_exception_of_ex_raise_status_cannot_be_gone_on_from() {
+    ends(5, "unhandled-exception", Some((0x3B, 0xC000_0025)), "GoesOn");
+}
+
+#[test]
+fn a_filter_that_faults_is_asked_about_itself_until_the_stack_ends() {
+    ends(6, "stack-overflow", Some((0x7F, 8)), "FilterThatFaults");
+}
+
+#[test]
+fn an_exception_does_not_put_the_level_back() {
+    ends(7, "irql-changed-by-routine", Some((0xC9, 5)), "");
+}
+
+#[test]
+fn an_unwind_to_a_frame_that_is_not_there_is_an_exception() {
+    ends(8, "unhandled-exception", Some((0x3B, 0xC000_0029)), "UnwindNowhere");
+}
+
+#[test]
+fn no_exception_leaves_a_zw_routine() {
+    ends(9, "unhandled-exception", Some((0x3B, 0xC000_00A3)), "ZwRaises");
+}
+
+#[test]
+fn an_exception_in_a_cancel_routine_leaves_the_cancel_spin_lock_held() {
+    ends(10, "spin-lock-held-on-return", Some((0xC4, 0x4_0009)), "");
+}
+
+#[test]
+fn who_makes_a_thread_does_not_get_its_exceptions() {
+    ends(11, "unhandled-exception", Some((0x7E, 0xFFFF_FFFF_C000_00A3)), "Raise");
+}

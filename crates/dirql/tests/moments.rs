@@ -1,0 +1,130 @@
+//! Whose doing it was: a failing run made again names, with stack and source line, who allocated, who freed, who took the
+//! lock, who completed the request first.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use std::path::Path;
+
+use dirql::explore::Policy;
+use dirql::{Bench, Error, Explanation, Moments, Play, Report, explain, script};
+use rig::driver;
+
+fn bench() -> Bench {
+    Bench::new().driver(driver("faults.sys")).policy(Policy::Random(5))
+}
+
+fn play(number: u32) -> Play {
+    let code = 0x0022_2800 + number * 4;
+    let text = format!("open \\\\.\\DirqlFaults as f; ioctl f {code:#x}");
+    Play::new(script::parse("test", &text).unwrap(), Path::new("")).unwrap()
+}
+
+/// Waits until no other test of this process has a machine.
+fn in_turn<R>(make: impl Fn() -> Result<R, Error>) -> R {
+    loop {
+        match make() {
+            Err(Error::Busy) => std::thread::yield_now(),
+            made => return made.unwrap(),
+        }
+    }
+}
+
+fn fails(number: u32, bench: fn() -> Bench) -> Report {
+    in_turn(|| bench().run(Some(play(number))))
+}
+
+/// What a second run tells about the moments of a first one.
+fn told_of(number: u32, bench: fn() -> Bench) -> String {
+    let report = fails(number, bench);
+    let moments = Moments::of(&report).unwrap_or_else(|| panic!("fault {number} names no moment\n{report}"));
+    let text = moments.to_string();
+    assert_eq!(text.parse::<Moments>().unwrap(), moments, "it survives the way to another process");
+    let explained: Option<Explanation> = in_turn(|| explain(bench(), Some(play(number)), &moments));
+    explained.unwrap_or_else(|| panic!("fault {number} did not come again")).to_string()
+}
+
+/// The line of `faults.c` with `code` in `routine`, as stacks show it.
+fn line_of(routine: &str, code: &str) -> String {
+    let source = include_str!("../../../drivers/c/faulty/faults.c");
+    let lines = source.lines().enumerate();
+    let begin =
+        lines.clone().position(|(_, line)| line.starts_with("static") && line.contains(routine)).unwrap();
+    let (index, _) = lines.skip(begin).find(|(_, line)| line.contains(code)).unwrap();
+    format!("(drivers/c/faulty/faults.c:{})", index + 1)
+}
+
+/// The first line under the heading of a moment.
+fn under<'a>(text: &'a str, what: &str) -> &'a str {
+    let mut lines = text.lines().skip_while(|line| !line.starts_with(&format!("{what} at (event ")));
+    lines.nth(1).unwrap_or_else(|| panic!("no `{what}` in\n{text}"))
+}
+
+#[test]
+fn a_double_free_tells_who_allocated_and_who_freed_first() {
+    let text = told_of(35, bench);
+    let allocated = under(&text, "allocated");
+    assert!(allocated.contains("faults!DoubleFree+"), "{text}");
+    assert!(allocated.ends_with(&line_of("DoubleFree", "ExAllocatePoolWithTag")), "{text}");
+    let freed = under(&text, "freed");
+    assert!(freed.ends_with(&line_of("DoubleFree", "ExFreePoolWithTag")), "the first of the two\n{text}");
+    assert!(text.contains("faults!DispatchDeviceControl"), "the whole stack is there\n{text}");
+}
+
+#[test]
+fn an_overrun_tells_who_allocated_the_block() {
+    let text = told_of(32, bench);
+    assert!(under(&text, "allocated").ends_with(&line_of("PoolOverrun", "ExAllocatePoolWithTag")), "{text}");
+    assert!(!text.contains("freed at"), "{text}");
+}
+
+#[test]
+fn a_use_after_free_in_a_checked_machine_tells_both() {
+    let checked = || bench().checked(true);
+    let text = told_of(34, checked);
+    assert!(under(&text, "allocated").ends_with(&line_of("UseAfterFree", "ExAllocatePoolWithTag")), "{text}");
+    assert!(under(&text, "freed").ends_with(&line_of("UseAfterFree", "ExFreePoolWithTag")), "{text}");
+}
+
+#[test]
+fn a_leak_tells_who_allocated() {
+    let text = told_of(37, bench);
+    assert!(under(&text, "allocated").contains("faults!PoolLeak+"), "{text}");
+}
+
+#[test]
+fn a_lock_taken_twice_or_kept_tells_who_took_it() {
+    let text = told_of(24, bench);
+    assert!(under(&text, "taken").contains("faults!AcquireTwice+"), "{text}");
+    assert!(under(&text, "taken").ends_with(&line_of("AcquireTwice", "KeAcquireSpinLock(")), "{text}");
+    let text = told_of(23, bench);
+    assert!(under(&text, "taken").contains("faults!ReturnLocked+"), "{text}");
+}
+
+#[test]
+fn a_request_completed_twice_tells_who_completed_it_first() {
+    let text = told_of(14, bench);
+    assert!(under(&text, "completed").contains("faults!"), "{text}");
+    assert!(text.contains("faults!DoubleCompletion+"), "{text}");
+}
+
+#[test]
+fn a_run_that_is_another_one_explains_nothing() {
+    let moments = Moments::of(&fails(35, bench)).unwrap();
+    assert!(in_turn(|| explain(bench(), Some(play(36)), &moments)).is_none());
+}
+
+#[test]
+fn a_verdict_without_earlier_moments_needs_no_second_run() {
+    assert_eq!(Moments::of(&fails(1, bench)), None);
+}
+
+#[test]
+fn moments_that_nobody_wrote_are_refused() {
+    for text in ["", "12", "12:", "xyz:freed@1", "12:freed", "12:freed@x"] {
+        let refused = text.parse::<Moments>().unwrap_err();
+        assert!(refused.to_string().contains("HASH:WHAT@EVENT"), "{text}: {refused}");
+    }
+}

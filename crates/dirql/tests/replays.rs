@@ -1,0 +1,235 @@
+//! Runs of every shipped driver under random policies, recorded and replayed: the same events, each time; and clean, since
+//! none of these drivers has a schedule that breaks it.
+//!
+//! `DIRQL_REPLAYS` says how many runs of each driver; `cargo xtask replays` asks for 1,000. The replay has other readers than
+//! the run, and every other one a third set; one in four is a replay under checked translation.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+#![allow(clippy::print_stdout, reason = "the chore that runs it in great number shows what it did")]
+
+mod rig;
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::rc::Rc;
+
+use dirql::explore::Policy;
+use dirql::readers::{Flow, Json, Sink};
+use dirql::record::{Record, Recording};
+use dirql::{Bench, Error, Outcome, Report, ScriptText};
+use rig::driver;
+
+/// How many runs of each driver, unless told.
+const RUNS: u64 = 10;
+
+/// A shipped driver, and what goes on around it.
+#[derive(Clone, Copy)]
+struct Scene {
+    sys: &'static str,
+    inf: Option<&'static str>,
+    device: Option<&'static str>,
+    script: &'static str,
+}
+
+impl Scene {
+    fn bench(self) -> Bench {
+        let mut bench = Bench::new().driver(driver(self.sys));
+        if let Some(inf) = self.inf {
+            bench = bench.inf(driver(inf));
+        }
+        if let Some(device) = self.device {
+            bench = bench.device(device);
+        }
+        bench
+    }
+}
+
+/// A buffer that a record is written to.
+#[derive(Clone, Default)]
+struct Buffer(Rc<RefCell<Vec<u8>>>);
+
+impl Buffer {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.take()).expect("a record is text")
+    }
+}
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.borrow_mut().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Makes a run, as soon as no other test of this process has a machine.
+fn carried_out<T>(mut run: impl FnMut() -> Result<T, Error>) -> T {
+    loop {
+        match run() {
+            Ok(done) => return done,
+            Err(Error::Busy) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Runs a scene by a policy; its record and report.
+fn record(scene: Scene, policy: Policy, processors: u32) -> (Record, Report) {
+    let script = ScriptText::typed(scene.script);
+    let (text, report) = carried_out(|| {
+        let buffer = Buffer::default();
+        let bench = scene.bench().processors(processors);
+        let name = policy.to_string();
+        let started = Recording::start(bench, policy.chooser(), &name, Some(&script), buffer.clone());
+        let (bench, recording) = started?;
+        let report = bench.run(Some(script.play()?))?;
+        recording.finish(&report).unwrap();
+        Ok((buffer.text(), report))
+    });
+    (Record::parse(scene.sys, &text).unwrap_or_else(|error| panic!("{error}")), report)
+}
+
+/// Makes it again; it must be the same.
+fn replay(record: &Record, traced: bool, checked: bool) {
+    let (report, comparison) = carried_out(|| {
+        let (bench, play, comparison) = record.bench(None, None)?;
+        let mut bench = bench.checked(checked);
+        if traced {
+            let symbols = bench.symbols();
+            bench = bench.reader(Flow::new(Sink::new(std::io::sink()), symbols.clone()));
+            bench = bench.reader(Json::new(Sink::new(std::io::sink()), symbols));
+        }
+        Ok((bench.run(play)?, comparison))
+    });
+    if let Some(difference) = comparison.difference(&report) {
+        panic!("{}, {}: {difference}\n{report}", record.source, record.header.policy);
+    }
+}
+
+/// Records and replays as many runs as were asked for: some by priorities, the most at random; on one to three processors.
+fn many(scene: Scene) {
+    let runs = std::env::var("DIRQL_REPLAYS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(RUNS);
+    let (mut choices, mut preemptions) = (0, 0);
+    for seed in 0..runs {
+        let policy = match seed % 5 {
+            4 => Policy::Pct { seed, depth: 3, steps: 1000 },
+            _ => Policy::Random(seed),
+        };
+        let processors = 1 + u32::try_from(seed % 3).unwrap();
+        let (record, report) = record(scene, policy, processors);
+        assert_eq!(
+            report.outcome(),
+            Outcome::Clean,
+            "no schedule breaks it: {policy} on {processors}\n{report}"
+        );
+        choices += record.choices.len();
+        preemptions +=
+            record.choices.iter().filter(|choice| choice.to_string().starts_with("preempt")).count();
+        replay(&record, seed % 2 == 0, seed % 4 == 3);
+    }
+    println!("{}: {runs} runs, {choices} choices, {preemptions} of them preemptions", scene.sys);
+    assert!(preemptions > 0 && choices > preemptions, "the policies did choose");
+}
+
+#[test]
+fn legacy_sys_replays() {
+    many(Scene {
+        sys: "legacy.sys",
+        inf: None,
+        device: None,
+        script: r#"open \\.\DirqlLegacy as one
+            open \\.\DirqlLegacy as two
+            a: write one text:"aaaa" at 0; a: read one 4 at 0
+            b: write two text:"bbbb" at 8; b: ioctl two 0x222000 in text:abc out 3
+            write one text:"cccc" at 16"#,
+    });
+}
+
+const QUEUE: &str = r"open \\.\DirqlQueue as q overlapped
+    open \\.\DirqlQueue as other
+    async r1 read q 4; async r2 read q 4
+    async w1 write q hex:01_02; async w2 write q hex:04
+    t: ioctl other 0x222000 in u32:5
+    u: write other hex:08
+    ioctl q 0x222004 in u32:2
+    join r1; join w1; join w2; join u
+    cancel r2
+    join t";
+
+#[test]
+fn queue_sys_replays() {
+    many(Scene { sys: "queue.sys", inf: None, device: None, script: QUEUE });
+}
+
+#[test]
+fn queue_iotimer_sys_replays() {
+    many(Scene { sys: "queue_iotimer.sys", inf: None, device: None, script: QUEUE });
+}
+
+#[test]
+fn pciline_sys_replays() {
+    many(Scene {
+        sys: "pciline.sys",
+        inf: Some("pciline.inf"),
+        device: Some("pci9052"),
+        script: r"open \\.\PciLine0 as a
+            open \\.\PciLine0 as b
+            t: write a text:hello at 0; t: read a 5 at 0
+            u: write b hex:07 at 9
+            write a hex:08 at 20
+            join t; join u
+            surprise-remove",
+    });
+}
+
+#[test]
+fn pci9052_sys_replays() {
+    many(Scene {
+        sys: "pci9052.sys",
+        inf: Some("pci9052.inf"),
+        device: Some("pci9052,latency=7us"),
+        script: r"open \\.\Pci9052-0 as a
+            open \\.\Pci9052-0 as b
+            t: write a text:hello at 0; t: read a 5 at 0
+            u: write b hex:07 at 9
+            write a hex:08 at 20
+            join t; join u
+            stop-device; start-device",
+    });
+}
+
+#[test]
+fn services_sys_replays() {
+    many(Scene {
+        sys: "services.sys",
+        inf: None,
+        device: None,
+        script: r"open \\.\DirqlServices as a
+            open \\.\DirqlServices as b
+            open \\.\DirqlServices as c
+            t: ioctl a 0x222014 out 8
+            u: ioctl b 0x22201c out 8
+            ioctl c 0x222020 out 8
+            join t; join u
+            ioctl c 0x222034 out 8",
+    });
+}
+
+#[test]
+fn requests_sys_replays() {
+    many(Scene {
+        sys: "requests.sys",
+        inf: None,
+        device: None,
+        script: r"open \\.\DirqlRequests as a
+            open \\.\DirqlRequests as b
+            t: ioctl a 0x222004 out 16
+            u: ioctl b 0x22200c out 16
+            join t; join u
+            ioctl a 0x222008 out 16",
+    });
+}

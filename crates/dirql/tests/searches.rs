@@ -1,0 +1,212 @@
+//! Stories of exhaustive search over real machines: a bug that needs the right preemption is found, with its record, and code
+//! that is right is right in every schedule within the bound.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::rc::Rc;
+
+use dirql::explore::{self, Bounds, Choices, Counted, Replay, Searched, Subject};
+use dirql::record::{Record, Recording};
+use dirql::{Bench, Error, Outcome, Play, Report, ScriptText};
+use engine::{Chooser, Point};
+use rig::{driver, start};
+
+/// Two threads and a DPC increment; nothing may be lost.
+const UNLOCKED: &str = r"open \\.\DirqlLostUpdate as a
+    open \\.\DirqlLostUpdate as b
+    open \\.\DirqlLostUpdate as c
+    t: ioctl a 0x222000
+    u: ioctl b 0x222000
+    ioctl c 0x222004
+    join t; join u
+    ioctl c 0x222008 out 4 expect u32:0";
+
+/// The same, with nothing between load and store that others could see.
+const QUIET: &str = r"open \\.\DirqlLostUpdate as a
+    open \\.\DirqlLostUpdate as b
+    t: ioctl a 0x22200c
+    u: ioctl b 0x22200c
+    join t; join u
+    ioctl a 0x222008 out 4 expect u32:0";
+
+/// Under the lock.
+const LOCKED: &str = r"open \\.\DirqlLostUpdate as a
+    open \\.\DirqlLostUpdate as b
+    t: ioctl a 0x222010
+    u: ioctl b 0x222010
+    join t; join u
+    ioctl a 0x222008 out 4 expect u32:0";
+
+fn bench() -> Bench {
+    Bench::new().driver(driver("lost_update.sys")).processors(2)
+}
+
+fn play(script: &str) -> Play {
+    ScriptText::typed(script).play().unwrap()
+}
+
+fn broken(report: &Report) -> bool {
+    report.outcome() != Outcome::Clean
+}
+
+/// Searches, as soon as no other test of this process has a machine.
+fn search(script: &str, bounds: &Bounds) -> Searched<Report> {
+    loop {
+        match bench().unobserved().search(&play(script), bounds, broken) {
+            Ok(searched) => {
+                println!("{:?} schedules, complete: {}", searched.schedules, searched.complete);
+                return searched;
+            }
+            Err(Error::Busy) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// A buffer that a record is written to.
+#[derive(Clone, Default)]
+struct Buffer(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.borrow_mut().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A whole run in which these choices are made; and again from its record, which must be the same.
+fn recorded(script: &str, choices: &Choices) -> Report {
+    let script = ScriptText::typed(script);
+    let buffer = Buffer::default();
+    let policy = Box::new(Replay::new(choices.clone()));
+    let (bench, recording) =
+        Recording::start(bench(), policy, "exhaustive:2", Some(&script), buffer.clone()).unwrap();
+    let report = bench.run(Some(script.play().unwrap())).unwrap();
+    recording.finish(&report).unwrap();
+    let record = Record::parse("found", &String::from_utf8(buffer.0.take()).unwrap()).unwrap();
+    assert_eq!(&record.choices, choices, "each choice found its question");
+    let (bench, play, comparison) = record.bench(None, None).unwrap();
+    let again = bench.run(play).unwrap();
+    assert_eq!(comparison.difference(&again), None);
+    report
+}
+
+#[test]
+fn a_lost_update_is_found_with_two_preemptions_and_replays_from_its_record() {
+    start(bench).finish().expect_clean();
+    let usual = recorded(UNLOCKED, &Choices::default());
+    usual.expect_clean();
+    let searched = search(UNLOCKED, &Bounds::default());
+    let (choices, report) = searched.found.as_ref().expect("a schedule loses an update");
+    println!("found as schedule {}:\n{choices:#?}", searched.total());
+    assert!(report.failure.is_some(), "{report}");
+    let replayed = recorded(UNLOCKED, choices);
+    assert_eq!(replayed.failure, report.failure);
+}
+
+#[test]
+fn without_a_preemption_no_schedule_loses_an_update() {
+    let searched = search(UNLOCKED, &Bounds { preemptions: 0, ..Bounds::default() });
+    assert!(searched.complete && searched.found.is_none());
+}
+
+#[test]
+fn increments_under_the_lock_are_right_in_every_schedule_with_one_preemption() {
+    let searched = search(LOCKED, &Bounds { preemptions: 1, ..Bounds::default() });
+    assert!(
+        searched.complete && searched.found.is_none(),
+        "{:?}",
+        searched.found.map(|found| found.1.to_string())
+    );
+    assert!(searched.total() > 20, "{} schedules", searched.total());
+}
+
+#[test]
+fn between_plain_instructions_only_a_search_of_all_instructions_lets_others_go_first() {
+    let bounds = Bounds { preemptions: 1, ..Bounds::default() };
+    let visible = search(QUIET, &bounds);
+    assert!(visible.complete && visible.found.is_none(), "plain loads and stores are no visible points");
+    let all = search(QUIET, &Bounds { instructions: true, ..bounds });
+    let (choices, _) = all.found.as_ref().expect("between the load and the store");
+    assert!(recorded(QUIET, choices).failure.is_some());
+}
+
+/// Gives the usual answers until the machine has started; then whatever it is told to.
+#[derive(Clone)]
+struct Later(Rc<RefCell<Box<dyn Chooser>>>);
+
+impl Later {
+    fn new() -> Self {
+        Self(Rc::new(RefCell::new(Box::new(Counted::default()))))
+    }
+}
+
+impl Chooser for Later {
+    fn choose(&mut self, strand: u32, point: Point, n: u32) -> u32 {
+        self.0.borrow_mut().choose(strand, point, n)
+    }
+
+    fn slice(&mut self, strand: u32, retired: u64) -> u64 {
+        self.0.borrow_mut().slice(strand, retired)
+    }
+
+    fn next_strand(&mut self, strand: u32, point: Point, strands: &[u32]) -> u32 {
+        self.0.borrow_mut().next_strand(strand, point, strands)
+    }
+
+    fn give_way(&mut self, strand: u32, point: Point, others: &[u32]) -> bool {
+        self.0.borrow_mut().give_way(strand, point, others)
+    }
+}
+
+/// A new machine for every run.
+struct Afresh(&'static str);
+
+impl Subject for Afresh {
+    type Outcome = Report;
+
+    fn run(&mut self, policy: Box<dyn Chooser>) -> Report {
+        let later = Later::new();
+        let machine = start(|| bench().chooser(later.clone()));
+        later.0.replace(policy);
+        machine.carry_out(Some(play(self.0)))
+    }
+}
+
+#[test]
+fn starting_again_finds_what_going_back_finds_event_by_event() {
+    let bounds = Bounds { preemptions: 1, ..Bounds::default() };
+    let seen = |report: &Report| (report.trace_hash, report.memory_hash, report.outcome());
+    let mut afresh = Vec::new();
+    let counts = explore::search(&mut Afresh(UNLOCKED), &bounds, |report| {
+        afresh.push(seen(report));
+        false
+    });
+    let mut back = Vec::new();
+    let searched = bench().search(&play(UNLOCKED), &bounds, |report| {
+        back.push(seen(report));
+        false
+    });
+    let searched = searched.unwrap();
+    assert_eq!(searched.schedules, counts.schedules);
+    assert!(counts.complete && searched.complete);
+    // The first machine of each run has an empty cache, the one that is taken back a warm one.
+    assert_eq!(afresh, back, "every schedule, in the same order, with the same events and memory");
+    let lost = back.iter().filter(|(.., outcome)| *outcome == Outcome::Unexpected).count();
+    assert!(lost > 0 && lost < back.len(), "{lost} of {} lose an update", back.len());
+}
+
+#[test]
+fn a_checked_machine_is_not_searched() {
+    let error = bench().checked(true).search(&play(LOCKED), &Bounds::default(), broken).err();
+    assert!(matches!(error, Some(Error::Input(_))));
+}

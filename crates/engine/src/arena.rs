@@ -1,0 +1,53 @@
+//! The machine's own record, at the start of its heap: everything the engine knows of a machine that a rewind must put
+//! back.
+//!
+//! It lies where the machine lies, so it is saved and put back with the pages around it. What the host must remember
+//! whatever the machine was taken back to (translations, the file behind the memory) is in [`crate::machine::State`].
+
+use std::cell::{RefCell, UnsafeCell};
+
+use talc::Talc;
+
+use crate::clock::Clock;
+use crate::heap::Grow;
+use crate::root::Root;
+use crate::strand::Strands;
+use crate::windows::{HEAP, PAGE};
+
+/// The record.
+pub(crate) struct Arena {
+    /// The allocator of the heap behind this page.
+    pub(crate) heap: UnsafeCell<Talc<Grow>>,
+    pub(crate) clock: Clock,
+    pub(crate) strands: Strands,
+    pub(crate) root: Root,
+    /// The first panic of ours that was caught at the gate.
+    pub(crate) panic: RefCell<Option<String>>,
+}
+
+/// Where the heap's blocks begin.
+pub(crate) const BLOCKS: u64 = HEAP.base + PAGE;
+
+const _: () = assert!(size_of::<Arena>() as u64 <= PAGE, "the record fits its page");
+
+/// Lays a fresh record. Whatever was there is gone, and not dropped.
+pub(crate) fn lay() {
+    let fresh = Arena {
+        heap: UnsafeCell::new(Talc::new(Grow::none())),
+        clock: Clock::default(),
+        strands: Strands::default(),
+        root: Root::default(),
+        panic: RefCell::default(),
+    };
+    // SAFETY: the heap's window is mapped and writable, and nobody holds a reference to an earlier machine's record
+    // (`Engine::start`).
+    unsafe { (HEAP.base as *mut Arena).write(fresh) };
+}
+
+/// The live machine's record. Only after [`lay`].
+#[inline]
+pub(crate) fn arena() -> &'static Arena {
+    // SAFETY: laid by `Engine::start` before anybody gets here, at an address that stays mapped; one thread uses it, and
+    // a rewind replaces its bytes by those of another valid record.
+    unsafe { &*(HEAP.base as *const Arena) }
+}

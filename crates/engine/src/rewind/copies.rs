@@ -1,0 +1,102 @@
+//! Numbers for all pages of a machine, and a second copy of each: what it held at the newest snapshot.
+//!
+//! Physical pages are numbered by frame, so that it does not matter at which address one was written; pages of the heap,
+//! of host stacks and of the page table by address. Copies lie outside the machine and cost memory once they are made.
+
+use std::cell::RefCell;
+use std::io;
+
+use crate::memory::{FRAMES, Memory, PHYSICAL};
+use crate::page_set::{PageSet, Reserved};
+use crate::page_table;
+use crate::windows::{HEAP, PAGE, PAGES, STACKS, Window};
+
+/// The number of a page of the machine.
+pub(super) type PageId = u32;
+
+/// Windows of anonymous memory, in the order of their numbers, behind the frames.
+const PARTS: [Window; 3] = [HEAP, STACKS, PAGES];
+/// How many numbers there are.
+const COUNT: u64 = FRAMES + (HEAP.size + STACKS.size + PAGES.size) / PAGE;
+
+const _: () = assert!(COUNT < u32::MAX as u64);
+
+/// The number of the page that holds `address`, if the machine has a page there.
+pub(super) fn id_of(address: u64) -> Option<PageId> {
+    let mut before = FRAMES;
+    for part in PARTS {
+        if part.contains(address) {
+            let id = before + (address - part.base) / PAGE;
+            return Some(u32::try_from(id).unwrap_or(u32::MAX));
+        }
+        before += part.size / PAGE;
+    }
+    let entry = page_table::get(address);
+    entry.is_mapped().then_some(entry.frame())
+}
+
+/// Whether it is a page of physical memory; then it is the number of the frame.
+pub(super) const fn is_frame(id: PageId) -> bool {
+    (id as u64) < FRAMES
+}
+
+/// Where a page of the heap, of a stack or of the page table is; none for a frame.
+pub(super) fn address_of(id: PageId) -> Option<u64> {
+    let mut left = u64::from(id).checked_sub(FRAMES)? * PAGE;
+    for part in PARTS {
+        if left < part.size {
+            return Some(part.base + left);
+        }
+        left -= part.size;
+    }
+    None
+}
+
+/// The pages' second copies, and which of them count.
+pub(super) struct Copies {
+    copies: Reserved,
+    /// All physical memory, mapped once more where no driver looks.
+    ram: Reserved,
+    /// Pages that have, or may have, been written since the newest snapshot.
+    pub(super) written: RefCell<PageSet>,
+}
+
+impl Copies {
+    pub(super) fn new(memory: &Memory) -> io::Result<Self> {
+        Ok(Self {
+            copies: Reserved::new(COUNT * PAGE)?,
+            ram: Reserved::of_file(&memory.file, PHYSICAL)?,
+            written: RefCell::new(PageSet::new(COUNT)?),
+        })
+    }
+
+    /// The page itself, where it can be read, and for frames also written, without anybody's notice.
+    #[inline]
+    pub(super) fn live(&self, id: PageId) -> *mut u8 {
+        if is_frame(id) {
+            return self.ram.at(u64::from(id) * PAGE);
+        }
+        address_of(id).expect("there are no other numbers") as *mut u8
+    }
+
+    /// Its copy.
+    pub(super) fn copy(&self, id: PageId) -> *mut u8 {
+        self.copies.at(u64::from(id) * PAGE)
+    }
+
+    /// Makes the copy. Also called by the signal handler.
+    pub(super) fn make(&self, id: PageId) {
+        // SAFETY: both are whole pages of mapped memory, and they do not overlap.
+        unsafe { std::ptr::copy_nonoverlapping(self.live(id), self.copy(id), SIZE) };
+    }
+
+    /// Whether the page differs from its copy.
+    pub(super) fn differs(&self, id: PageId) -> bool {
+        // SAFETY: as in `make`; nobody writes meanwhile.
+        unsafe { *self.live(id).cast::<[u8; SIZE]>() != *self.copy(id).cast::<[u8; SIZE]>() }
+    }
+}
+
+/// Bytes of a page.
+#[allow(clippy::cast_possible_truncation, reason = "a page is small")]
+pub(super) const SIZE: usize = PAGE as usize;

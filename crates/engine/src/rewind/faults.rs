@@ -1,0 +1,212 @@
+//! Finding written pages by write protection: the first write to a page is a SIGSEGV, which copies the page and opens it.
+//!
+//! Pages stay open after a rewind, so that a fixed snapshot costs faults only until every page the machine writes to has
+//! been met. The host allows a process 65,530 mappings, and opening single pages makes many: where that is reached, a whole
+//! neighbourhood is copied and opened at once.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+
+use rustix::mm::{MprotectFlags, mprotect};
+
+use super::Tracker;
+use super::copies::{Copies, address_of, id_of};
+use crate::machine::{State, state};
+use crate::memory::usize_of;
+use crate::page_set::Reserved;
+use crate::page_table::{self, GRANULE, granule_base};
+use crate::strand;
+use crate::windows::{HEAP, PAGE, PAGES, STACKS, Window};
+
+/// The back end.
+#[derive(Default)]
+pub(super) struct Faults {
+    shared: RefCell<Option<Box<Shared>>>,
+}
+
+/// What the signal handler sees.
+pub(crate) struct Shared {
+    copies: *const Copies,
+    /// Addresses of pages that have been opened, with the host's page protection still on around them.
+    opened: Reserved,
+    count: Cell<u64>,
+}
+
+/// More pages than can be opened between two snapshots: by then the whole of memory is.
+const OPENED: u64 = 1 << 25;
+/// What is opened at once when the host runs out of mappings.
+const NEIGHBOURHOOD: u64 = 1 << 20;
+
+impl Tracker for Faults {
+    fn begin(&self, copies: &Copies) -> io::Result<()> {
+        let shared = Shared { copies, opened: Reserved::new(OPENED * 8)?, count: Cell::new(0) };
+        let shared: *const Shared = &raw const **self.shared.borrow_mut().insert(Box::new(shared));
+        // SAFETY: the box stays where it is until `end`, which takes the reference back first; and the tracker, with the
+        // copies beside it, lives until then.
+        let shared: &'static Shared = unsafe { &*shared };
+        state().rewind.faults.set(Some(shared));
+        for window in anonymous() {
+            protect(window.base, window.size, MprotectFlags::READ)?;
+        }
+        for run in mapped() {
+            state().memory.allow(run.address, run.length);
+        }
+        Ok(())
+    }
+
+    fn collect(&self, _copies: &Copies) {}
+
+    fn renew(&self, copies: &Copies, _changed: usize) {
+        copies.written.borrow_mut().clear();
+        let shared = self.shared.borrow();
+        let shared = shared.as_ref().expect("it has begun");
+        let mut opened = shared.opened().to_vec();
+        shared.count.set(0);
+        opened.sort_unstable();
+        opened.dedup();
+        for range in ranges(&opened) {
+            if address_of(id_of(range.base).unwrap_or(0)).is_some_and(|address| address == range.base) {
+                protect(range.base, range.size, MprotectFlags::READ).expect("it was so before");
+            } else if page_table::get(range.base).is_mapped() {
+                state().memory.allow(range.base, range.size);
+            }
+        }
+    }
+
+    fn rewound(&self, _copies: &Copies) {}
+
+    fn mapping_goes(&self, _copies: &Copies, _address: u64, _length: u64) {}
+
+    fn mapping_comes(&self, address: u64, length: u64) {
+        // Drivers' memory comes as `Memory::host` says; a new stack is closed here.
+        if self.shared.borrow().is_some() && STACKS.contains(address) {
+            protect(address, length, MprotectFlags::READ).expect("the host lets fewer mappings be");
+        }
+    }
+
+    fn end(&self) {
+        state().rewind.faults.set(None);
+        let open = MprotectFlags::READ | MprotectFlags::WRITE;
+        for window in anonymous() {
+            protect(window.base, window.size, open).expect("the host lets fewer mappings be");
+        }
+        for run in mapped() {
+            state().memory.allow(run.address, run.length);
+        }
+        *self.shared.borrow_mut() = None;
+    }
+}
+
+/// The machine's memory outside the page table: all of it readable and writable to the machine.
+fn anonymous() -> impl Iterator<Item = Window> {
+    strand::stacks(state().stacks.get()).chain([HEAP, PAGES])
+}
+
+/// Everything drivers have mapped.
+pub(super) fn mapped() -> Vec<page_table::Run> {
+    let mut granules = state().memory.granules.as_slice().to_vec();
+    granules.sort_unstable();
+    let pages = granules.into_iter().flat_map(|granule| {
+        let base = granule_base(granule.into());
+        (base..base + GRANULE).step_by(usize_of(PAGE))
+    });
+    page_table::runs(pages.filter(|page| page_table::get(*page).is_mapped()))
+}
+
+/// Neighbouring pages as one range.
+fn ranges(pages: &[u64]) -> Vec<Window> {
+    let mut ranges: Vec<Window> = Vec::new();
+    for page in pages {
+        match ranges.last_mut() {
+            Some(last) if last.end() == *page && page_table::get(last.base) == page_table::get(*page) => {
+                last.size += PAGE;
+            }
+            _ => ranges.push(Window { base: *page, size: PAGE }),
+        }
+    }
+    ranges
+}
+
+fn protect(address: u64, length: u64, flags: MprotectFlags) -> rustix::io::Result<()> {
+    // SAFETY: only memory of the machine is named here, where the handler opens what is closed too tightly.
+    unsafe { mprotect(address as *mut _, usize_of(length), flags) }
+}
+
+impl Shared {
+    fn copies(&self) -> &Copies {
+        // SAFETY: see `Faults::begin`.
+        unsafe { &*self.copies }
+    }
+
+    fn opened(&self) -> &[u64] {
+        // SAFETY: so many have been written.
+        unsafe { std::slice::from_raw_parts(self.opened.at(0).cast(), usize_of(self.count.get())) }
+    }
+
+    pub(super) fn awaits(&self, frame: u32) -> bool {
+        !self.copies().written.try_borrow().is_ok_and(|written| written.contains(frame))
+    }
+
+    /// Nothing is allocated here, and nothing of the machine is written.
+    pub(super) fn first_write(&self, address: u64) -> bool {
+        let page = address & !(PAGE - 1);
+        let state = state();
+        if !is_the_machines(state, page) {
+            return false;
+        }
+        if !self.note(page) {
+            return false;
+        }
+        let open = MprotectFlags::READ | MprotectFlags::WRITE;
+        protect(page, PAGE, open).is_ok() || self.open_neighbourhood(state, page)
+    }
+
+    /// Copies the page, unless that was done, and remembers that it is open.
+    fn note(&self, page: u64) -> bool {
+        let copies = self.copies();
+        let (Some(id), Ok(written)) = (id_of(page), copies.written.try_borrow()) else { return false };
+        if written.insert(id) {
+            copies.make(id);
+        }
+        self.is_open(page)
+    }
+
+    /// Remembers a page that may be written without notice, until there is a new snapshot. False if there is no room.
+    pub(super) fn is_open(&self, page: u64) -> bool {
+        let count = self.count.get();
+        if count == OPENED {
+            return false;
+        }
+        // SAFETY: there is room, and only this thread writes there.
+        unsafe { self.opened.at(count * 8).cast::<u64>().write(page) };
+        self.count.set(count + 1);
+        true
+    }
+
+    /// The host has no mapping left: opens everything around the page that may be open, which joins mappings.
+    fn open_neighbourhood(&self, state: &State, page: u64) -> bool {
+        let base = page & !(NEIGHBOURHOOD - 1);
+        let around = (base..base + NEIGHBOURHOOD).step_by(usize_of(PAGE));
+        let alike =
+            |other: &u64| is_the_machines(state, *other) && address_of(id_of(*other).unwrap_or(0)).is_some();
+        let below = around.clone().take_while(|other| *other < page);
+        let from = below.filter(|other| !alike(other)).last().map_or(base, |last| last + PAGE);
+        let to = around.clone().find(|other| *other > page && !alike(other)).unwrap_or(base + NEIGHBOURHOOD);
+        if !alike(&page) {
+            return false;
+        }
+        (from..to).step_by(usize_of(PAGE)).all(|other| self.note(other))
+            && protect(from, to - from, MprotectFlags::READ | MprotectFlags::WRITE).is_ok()
+    }
+}
+
+/// Whether the machine itself may write to this page, so that only tracking kept it from that.
+fn is_the_machines(state: &State, page: u64) -> bool {
+    if HEAP.contains(page) || PAGES.contains(page) {
+        return true;
+    }
+    if STACKS.contains(page) {
+        return strand::in_stack(page, state.stacks.get());
+    }
+    page_table::get(page).protection().write && !state.memory.is_watched(page)
+}

@@ -1,0 +1,219 @@
+//! The root strand: whatever [`Engine::run`] is given, the scheduler above all, runs on a stack in the arena too.
+//!
+//! So at a [question](crate::Engine::ask), asked anywhere, nothing of the machine is left on the host's own stack: the strand
+//! that asks suspends to the root, the root to the host, and there the machine may be saved, taken back and answered
+//! again. A run without an explorer never comes back before its end.
+
+use std::cell::{Cell, UnsafeCell};
+use std::marker::PhantomData;
+use std::ptr;
+
+use corosensei::{Coroutine, CoroutineResult, Yielder};
+
+use crate::arena::arena;
+use crate::chooser::Question;
+use crate::guest::Guest;
+use crate::heap;
+use crate::machine::{Engine, state, try_state};
+use crate::strand::ArenaStack;
+
+type Body = Coroutine<(), (), (), ArenaStack>;
+
+/// The root strand, if a run is in progress. Lies in the arena.
+pub(crate) struct Root {
+    body: UnsafeCell<Option<Body>>,
+    yielder: Cell<*const Yielder<(), ()>>,
+}
+
+impl Default for Root {
+    fn default() -> Self {
+        Self { body: UnsafeCell::new(None), yielder: Cell::new(ptr::null()) }
+    }
+}
+
+impl Root {
+    /// Lays `f` on the root's stack; it leaves what it returns in `result`.
+    ///
+    /// # Safety
+    /// `f`, what it borrows and `result` must stay good as long as the root is resumed.
+    unsafe fn begin<R>(&self, f: impl FnOnce() -> R, result: *const Cell<Option<R>>) {
+        let run = move |yielder: &Yielder<(), ()>, ()| {
+            arena().root.yielder.set(yielder);
+            let value = f();
+            // SAFETY: the caller's promise.
+            unsafe { (*result).set(Some(value)) };
+        };
+        // SAFETY: the caller's promise on lifetimes; the cell is reached here and in `resume`, never at the same time.
+        unsafe {
+            let body = &mut *self.body.get();
+            assert!(body.is_none(), "one run at a time: the one before has not ended");
+            *body = Some(Coroutine::with_stack_unchecked(ArenaStack::ROOT, run));
+        }
+    }
+
+    /// Runs on. True once it is over.
+    fn resume(&self) -> bool {
+        let body = self.body.get();
+        // SAFETY: nobody else looks at the coroutine while it runs; a panic that comes out of it has ended it.
+        unsafe {
+            let ended = (*body).as_mut().expect("a run that is resumed has begun and has not ended");
+            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ended.resume(())));
+            if matches!(ended, Ok(CoroutineResult::Yield(()))) {
+                return false;
+            }
+            *body = None;
+            if let Err(panic) = ended {
+                std::panic::resume_unwind(panic);
+            }
+            true
+        }
+    }
+
+    /// Forgets a run that has not ended.
+    fn abandon(&self) {
+        // SAFETY: it does not run now.
+        std::mem::forget(unsafe { (*self.body.get()).take() });
+    }
+
+    /// Goes back to the host until it has an answer. Only from the root's own stack.
+    pub(crate) fn ask(&self) {
+        assert!(!std::thread::panicking(), "the machine must not suspend while it unwinds");
+        // SAFETY: the yielder lives on the root's stack as long as the root runs, and it does.
+        unsafe { (*self.yielder.get()).suspend(()) }
+    }
+}
+
+/// Runs `f` on the root to its end.
+pub(crate) fn run<R>(guest: &dyn Guest, f: impl FnOnce() -> R) -> R {
+    if state().running.get() {
+        return with_guest(guest, || heap::scope(true, f));
+    }
+    let result = Cell::new(None);
+    // SAFETY: the root is over when this function returns, by the end of `f` or by its panic.
+    unsafe { arena().root.begin(f, &raw const result) };
+    let over = with_guest(guest, || resume(false));
+    assert!(over, "only a run that is explored asks the host's side");
+    result.take().expect("the root leaves its result before it ends")
+}
+
+fn resume(explored: bool) -> bool {
+    struct Restore;
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            if let Some(state) = try_state() {
+                state.running.set(false);
+                state.explored.set(false);
+            }
+        }
+    }
+    let was = state().running.replace(true);
+    assert!(!was, "the root is resumed from the host's stack only");
+    state().explored.set(explored);
+    let _restore = Restore;
+    heap::scope(true, || arena().root.resume())
+}
+
+fn with_guest<R>(guest: &dyn Guest, f: impl FnOnce() -> R) -> R {
+    struct Restore(Option<*const dyn Guest>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            if let Some(state) = try_state() {
+                state.guest.set(self.0);
+            }
+        }
+    }
+    // SAFETY: only the lifetime is changed, and `Restore` takes the pointer back before `guest` goes.
+    let guest = unsafe { std::mem::transmute::<*const dyn Guest, *const (dyn Guest + 'static)>(guest) };
+    let _restore = Restore(state().guest.replace(Some(guest)));
+    f()
+}
+
+/// How far a run that is explored has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn<R> {
+    /// The machine asks. Everything in it is suspended; it goes on by [`Run::answer`].
+    Asked(Question),
+    /// The run is over.
+    Ended(R),
+}
+
+/// A run whose questions come to the host's side, where the machine can be saved and taken back between them.
+///
+/// After [`Engine::rewind`] to a snapshot that was taken at a question, that question is open again, even if the run had
+/// ended meanwhile. One that is dropped before its end leaves the machine as it stands: finish it, or take it back.
+pub struct Run<'g, R> {
+    result: Box<Cell<Option<R>>>,
+    guest: &'g dyn Guest,
+    // Not `Send`: a machine belongs to the thread that started it.
+    thread: PhantomData<*const ()>,
+}
+
+impl<'g, R> Run<'g, R> {
+    /// A run of `f` that has not begun; it begins with the first [`Run::go`].
+    pub(crate) fn new(guest: &'g dyn Guest, f: impl FnOnce() -> R + Copy + 'g) -> Self {
+        let result = Box::new(Cell::new(None));
+        // SAFETY: `f` and the guest outlive the run, the result lies on the heap of the run's, and only the run resumes
+        // the root; its drop forgets it.
+        unsafe { arena().root.begin(f, &raw const *result) };
+        Self { result, guest, thread: PhantomData }
+    }
+
+    /// Runs up to the first question.
+    pub fn go(&mut self) -> Turn<R> {
+        let over = with_guest(self.guest, || resume(true));
+        if over {
+            return Turn::Ended(self.result.take().expect("the root leaves its result before it ends"));
+        }
+        Turn::Asked(state().question.get().expect("who suspends the root has asked"))
+    }
+
+    /// Runs to the end without asking: the guest answers by itself, as in a run that is not explored. Not at a question.
+    pub fn finish(&mut self) -> R {
+        let over = with_guest(self.guest, || resume(false));
+        assert!(over, "only a run that is explored asks the host's side");
+        self.result.take().expect("the root leaves its result before it ends")
+    }
+
+    /// Answers the open question, and runs up to the next.
+    pub fn answer(&mut self, answer: u64) -> Turn<R> {
+        state().answer.set(answer);
+        self.go()
+    }
+}
+
+impl<R> Drop for Run<'_, R> {
+    fn drop(&mut self) {
+        if try_state().is_some() {
+            arena().root.abandon();
+        }
+    }
+}
+
+impl Engine {
+    /// Begins a run of `f` that is explored: as [`Engine::run`], but every [`Engine::ask`] comes back to the caller.
+    ///
+    /// `f` is `Copy`, because it ends as often as it is taken back: what it captures is borrowed, not owned. Whatever it
+    /// changes outside the machine is not taken back with it.
+    pub fn explore<'g, R>(self, guest: &'g dyn Guest, f: impl FnOnce() -> R + Copy + 'g) -> Run<'g, R> {
+        Run::new(guest, f)
+    }
+
+    /// Whether the run in progress is explored, so that questions may be asked.
+    #[must_use]
+    pub fn is_explored(self) -> bool {
+        state().explored.get()
+    }
+
+    /// Asks the host's side, from anywhere in the machine, and waits for its answer.
+    ///
+    /// Only while the run is explored, and never from within [`crate::outside`].
+    #[must_use]
+    pub fn ask(self, question: Question) -> u64 {
+        let state = state();
+        assert!(state.explored.get(), "nobody is there to be asked");
+        assert!(heap::is_inside(), "a question must not be asked with the host's heap in use");
+        state.question.set(Some(question));
+        state.strands.ask();
+        state.answer.get()
+    }
+}

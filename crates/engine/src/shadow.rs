@@ -1,0 +1,148 @@
+//! The byte shadow of driver memory: for each byte a mark, and whether it was ever stored.
+//!
+//! Mark 0 means nothing; every other value is the guest's, which is asked before driver code touches such a byte
+//! ([`crate::Guest::touched`]). Both tables lie at constant distances from the memory they describe, so that checked
+//! translations reach them by one addition. A machine that is not checked has no shadow, and all this does nothing. What
+//! a register holds is not followed: a byte that was loaded and stored elsewhere counts as stored.
+
+use std::ptr;
+use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use rustix::mm::{MapFlags, ProtFlags};
+
+use crate::memory::{self, usize_of};
+use crate::windows::{DRIVER_MEMORY, MARKS, PAGE, STORED, Window};
+
+/// What a byte of the second table says of one that was not stored since it was allocated.
+const NEVER: u8 = 1;
+
+/// Whether the live machine is checked.
+static LIVE: AtomicBool = AtomicBool::new(false);
+
+/// The live machine's shadow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shadow {
+    on: bool,
+}
+
+impl Shadow {
+    /// Reserves the tables if the machine is to be checked.
+    pub(crate) fn new(checked: bool) -> std::io::Result<Self> {
+        static CLAIMED: AtomicBool = AtomicBool::new(false);
+        if checked {
+            let how = if CLAIMED.load(Relaxed) { MapFlags::FIXED } else { MapFlags::FIXED_NOREPLACE };
+            for table in tables() {
+                memory::reserve(table, ProtFlags::READ | ProtFlags::WRITE, how)?;
+            }
+            CLAIMED.store(true, Relaxed);
+        }
+        LIVE.store(checked, Relaxed);
+        Ok(Self { on: checked })
+    }
+
+    /// Gives the tables' memory back when the machine ends; their addresses stay claimed.
+    pub(crate) fn release(self) {
+        if self.on {
+            LIVE.store(false, Relaxed);
+            for table in tables() {
+                memory::reserve(table, ProtFlags::empty(), MapFlags::FIXED)
+                    .expect("the host lays its own reservation anew");
+            }
+        }
+    }
+
+    /// The shadow, if the live machine has one: without a way through the machine's state, for accessors that have none.
+    #[inline]
+    pub(crate) fn live() -> Option<Self> {
+        LIVE.load(Relaxed).then_some(Self { on: true })
+    }
+
+    pub(crate) const fn is_on(self) -> bool {
+        self.on
+    }
+
+    /// Marks `length` bytes at `address`.
+    pub(crate) fn mark(self, address: u64, length: u64, mark: u8) {
+        if let Some(marks) = self.table(address, length, MARKS) {
+            fill(marks, mark);
+        }
+    }
+
+    /// The mark of the byte at `address`; 0 outside driver memory.
+    pub(crate) fn mark_of(self, address: u64) -> u8 {
+        self.table(address, 1, MARKS).map_or(0, |marks| marks[0])
+    }
+
+    /// The first marked byte of a range, its mark, and how many bytes have the same one.
+    pub(crate) fn first_marked(self, address: u64, length: u64) -> Option<(u64, u8, u64)> {
+        let marks = self.table(address, length, MARKS)?;
+        let first = first_other_than(marks, 0)?;
+        let mark = marks[first];
+        let alike = marks[first..].iter().take_while(|other| **other == mark).count();
+        Some((address + first as u64, mark, alike as u64))
+    }
+
+    /// `length` bytes at `address` have been stored.
+    pub(crate) fn stored(self, address: u64, length: u64) {
+        if let Some(bytes) = self.table(address, length, STORED) {
+            fill(bytes, 0);
+        }
+    }
+
+    /// Nobody has stored the bytes yet.
+    pub(crate) fn never_stored(self, address: u64, length: u64) {
+        if let Some(bytes) = self.table(address, length, STORED) {
+            fill(bytes, NEVER);
+        }
+    }
+
+    /// The first byte of a range that was never stored.
+    pub(crate) fn first_never_stored(self, address: u64, length: u64) -> Option<u64> {
+        let bytes = self.table(address, length, STORED)?;
+        Some(address + first_other_than(bytes, 0)? as u64)
+    }
+
+    /// Forgets all there is on a range.
+    pub(crate) fn clear(self, address: u64, length: u64) {
+        self.mark(address, length, 0);
+        self.stored(address, length);
+    }
+
+    /// A part of a table; none without a shadow, and for ranges that are not wholly driver memory.
+    fn table<'t>(self, address: u64, length: u64, distance: u64) -> Option<&'t mut [u8]> {
+        if !self.on || !memory::is_driver_memory(address, length) {
+            return None;
+        }
+        let start = ptr::with_exposed_provenance_mut::<u8>(usize_of(address + distance));
+        // SAFETY: the tables of all driver memory are mapped while `on`; one thread uses them, and no reference outlives
+        // the function that asked for it.
+        Some(unsafe { slice::from_raw_parts_mut(start, usize_of(length)) })
+    }
+}
+
+/// Leaves what would only be read, as untouched memory is, unwritten.
+fn fill(bytes: &mut [u8], value: u8) {
+    for page in bytes.chunks_mut(usize_of(PAGE)) {
+        if first_other_than(page, value).is_some() {
+            page.fill(value);
+        }
+    }
+}
+
+fn first_other_than(bytes: &[u8], value: u8) -> Option<usize> {
+    let words = bytes.chunks(64);
+    let chunk = words.enumerate().find(|(_, chunk)| chunk.iter().any(|byte| *byte != value))?;
+    let inside = chunk.1.iter().position(|byte| *byte != value)?;
+    Some(chunk.0 * 64 + inside)
+}
+
+fn tables() -> impl Iterator<Item = Window> {
+    let table = |distance| {
+        move |memory: Window| Window {
+            base: (memory.base + distance) & !(PAGE - 1),
+            size: memory.size + PAGE,
+        }
+    };
+    DRIVER_MEMORY.into_iter().map(table(MARKS)).chain(DRIVER_MEMORY.into_iter().map(table(STORED)))
+}

@@ -1,0 +1,124 @@
+//! Instructions that a block does itself instead of copying them: moves to and from CR8, the test whether an operand is a
+//! device's, operands that a displacement does not reach.
+
+use iced_x86::{Instruction, InstructionInfoFactory, Register};
+
+use super::Builder;
+use crate::guest::FaultKind;
+use crate::translate::cache::Saved;
+use crate::translate::callout::Level;
+use crate::translate::emitter::{Hole, R11, RAX, RCX, RDX, Reg};
+use crate::translate::exit::Exit;
+use crate::translate::scratch::{FREE_LEVELS, LEVEL, R11 as SAVED_R11, RCX as SAVED_RCX, TARGET};
+use crate::translate::{site, table};
+use crate::windows::{DEVICE, SHARED_DATA};
+
+/// Conditions' numbers in encodings.
+const BELOW: u8 = 2;
+const ABOVE: u8 = 7;
+
+impl Builder<'_> {
+    /// `mov` to or from CR8. A level from `scratch.free_levels` on is only written down, here and in the processor's control
+    /// region; below, the guest is asked.
+    pub(super) fn level(&mut self, level: Level, flags_live: bool, ahead: u8) {
+        self.flags_live = flags_live;
+        let e = &mut self.cache.emitter;
+        let register = level.register;
+        if !level.write {
+            let high = if register.0 > 7 { 0x44 } else { 0x40 };
+            e.bytes(&[high, 0x0F, 0xB6, 0x05 | (register.0 & 7) << 3]); // movzx r32, byte [level]
+            e.displacement_to(LEVEL);
+            return;
+        }
+        e.store(SAVED_RCX, RCX);
+        e.bytes(&[0x48 | register.0 >> 3 << 2, 0x89, 0xC1 | (register.0 & 7) << 3]); // mov rcx, register
+        self.save_flags();
+        let e = &mut self.cache.emitter;
+        e.bytes(&[0x48, 0x83, 0xF9, 0x0F]); // cmp rcx, 15
+        let no_level = e.jump_if_hole(ABOVE);
+        e.bytes(&[0x3A, 0x0D]); // cmp cl, [free_levels]
+        e.displacement_to(FREE_LEVELS);
+        let ask = e.jump_if_hole(BELOW);
+        e.bytes(&[0x88, 0x0D]); // mov [level], cl
+        e.displacement_to(LEVEL);
+        e.bytes(&[0x65, 0x88, 0x0C, 0x25]); // mov gs:[Irql], cl
+        e.bytes(&u32::try_from(abi::KPCR::Irql.offset).expect("a small structure").to_le_bytes());
+        self.restore_flags();
+        let e = &mut self.cache.emitter;
+        e.load(RCX, SAVED_RCX);
+        let done = e.jump_hole();
+        let here = e.here();
+        e.fill(no_level, here);
+        e.fill(ask, here);
+        self.restore_flags();
+        self.cache.emitter.load(RCX, SAVED_RCX);
+        self.exit(Exit::Level { level, ahead });
+        let here = self.cache.emitter.here();
+        self.cache.emitter.fill(done, here);
+    }
+
+    /// In front of an instruction that has touched a device: its address goes to `scratch.target`; if that is a device's,
+    /// a jump is taken that [`Self::device_exit`] fills in. No flag is touched.
+    pub(super) fn device_test(&mut self, instruction: &Instruction) -> Result<[Hole; 2], FaultKind> {
+        self.cache.emitter.store(SAVED_RCX, RCX);
+        self.encode(&site::address_in_rcx(instruction))?;
+        let e = &mut self.cache.emitter;
+        e.store(TARGET, RCX);
+        e.load32(RCX, TARGET + 4);
+        let upper = |address: u64| (address >> 32) as u32;
+        e.add_to_ecx(0u32.wrapping_sub(upper(DEVICE.base)));
+        let device = e.jump_if_rcx_zero_hole();
+        e.add_to_ecx(upper(DEVICE.base).wrapping_sub(upper(SHARED_DATA.base)));
+        let shared = e.jump_if_rcx_zero_hole();
+        e.load(RCX, SAVED_RCX);
+        Ok([device, shared])
+    }
+
+    /// Behind the instruction: the way to the device, which passes it by. `ahead` instructions of the block follow.
+    pub(super) fn device_exit(&mut self, device: [Hole; 2], instruction: &Instruction, ahead: u8) {
+        let over = self.cache.emitter.jump_hole();
+        let here = self.cache.emitter.here();
+        for hole in device {
+            self.cache.emitter.fill(hole, here);
+        }
+        self.cache.emitter.load(RCX, SAVED_RCX);
+        match site::Move::of(instruction) {
+            Some(device) => self.exit(Exit::Move { rip: instruction.ip(), device, ahead }),
+            None => self.exit_with(instruction, |decoded| Exit::Site { decoded, ahead }),
+        }
+        let here = self.cache.emitter.here();
+        self.cache.emitter.fill(over, here);
+    }
+
+    /// Encodes an instruction whose operand is RIP-relative, wherever that is.
+    pub(super) fn encode_here(&mut self, instruction: &Instruction, index: usize) -> Result<(), FaultKind> {
+        if !instruction.is_ip_rel_memory_operand() || table::covers(instruction.ip_rel_memory_address()) {
+            return self.encode(instruction);
+        }
+        self.encode_far(instruction, index)
+    }
+
+    /// As [`Self::encode`], for a RIP-relative operand out of reach: through a register that the instruction leaves alone.
+    fn encode_far(&mut self, instruction: &Instruction, index: usize) -> Result<(), FaultKind> {
+        let mut info = InstructionInfoFactory::new();
+        let used = info.info(instruction).used_registers();
+        let free =
+            |reg: &Reg| !used.iter().any(|u| u.register().full_register().number() == usize::from(reg.0));
+        let free = [R11, RAX, RCX, RDX].into_iter().find(free).ok_or(FaultKind::NotImplemented)?;
+        let mut through = *instruction;
+        through.set_memory_base(match free {
+            RAX => Register::RAX,
+            RCX => Register::RCX,
+            RDX => Register::RDX,
+            _ => Register::R11,
+        });
+        through.set_memory_displacement64(0);
+        through.set_memory_displ_size(0);
+        self.cache.emitter.store(SAVED_R11, free);
+        self.cache.emitter.constant(free, instruction.ip_rel_memory_address());
+        self.map(index, Saved::InR11(free.0));
+        self.encode(&through)?;
+        self.cache.emitter.load(free, SAVED_R11);
+        Ok(())
+    }
+}

@@ -1,0 +1,237 @@
+//! The checked translation's own code: before an instruction touches memory, the marks of the bytes it will touch are
+//! loaded (see `crate::shadow`). All zero, and it runs; anything else goes to `inspect`.
+//!
+//! A stray address has no marks: the load of them faults, and the fault is an inspection as well. So no window is tested
+//! here, no flag is touched, and an access outside driver memory never happens. Instructions, their count and the places
+//! where a slice may end are those of the fast translation. It decides nothing.
+
+use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
+
+use super::cache::{Block, Cache, MapEntry, Saved};
+use super::emitter::{Emitter, Hole, RCX, RDX};
+use super::exit::Exit;
+use super::operands::{Operand, Operands, operands};
+use super::scratch::{GS_MARKS, GS_STORED, RCX as SAVED_RCX, RDX as SAVED_RDX};
+use super::{covered::Covered, stubs};
+use crate::machine::state;
+use crate::windows::{MARKS, STORED};
+
+/// What is emitted for the checks of one block.
+#[derive(Default)]
+pub(super) struct Checks {
+    /// Jumps to inspections, which stand behind the block.
+    slow: Vec<Slow>,
+    covered: Covered,
+}
+
+/// A jump taken where a mark is not zero.
+struct Slow {
+    hole: Hole,
+    saved: Saved,
+    exit: u32,
+}
+
+impl Checks {
+    /// For a block that is entered at `pc`; none if the machine is not checked.
+    pub(super) fn new(cache: &mut Cache, pc: u64) -> Option<Self> {
+        let shadow = state().shadow;
+        if !shadow.is_on() {
+            return None;
+        }
+        if shadow.mark_of(pc) != 0 {
+            ask(cache, |resume| Exit::InspectCode { rip: pc, resume });
+        }
+        Some(Self::default())
+    }
+
+    /// Checks what the `index`-th instruction of `block` touches. A `site` may touch a device and is always inspected.
+    pub(super) fn before(
+        &mut self,
+        cache: &mut Cache,
+        block: &mut Block,
+        instruction: &Instruction,
+        index: usize,
+        site: bool,
+    ) {
+        let index = u32::try_from(index).expect("a block is short");
+        let unretired = u8::try_from(block.charged - index).expect("a block is short");
+        match operands(instruction) {
+            Operands::None => {}
+            Operands::Some(operands) if !site => {
+                let jumps = self.test(cache, block, index, &operands);
+                if !jumps.is_empty() {
+                    let (decoded, resume) = (cache.keep(instruction), cache.emitter.here());
+                    let exit = cache.exit(Exit::Inspect { decoded, unretired, resume });
+                    self.slow.extend(jumps.into_iter().map(|(hole, saved)| Slow { hole, saved, exit }));
+                }
+            }
+            Operands::Some(_) | Operands::Implicit => {
+                let decoded = cache.keep(instruction);
+                ask(cache, |resume| Exit::Inspect { decoded, unretired, resume });
+            }
+        }
+        self.covered.after(instruction);
+    }
+
+    /// What may be touched depends on the level, which may have changed in the middle of the block.
+    pub(super) fn level_changed(&mut self) {
+        self.covered = Covered::default();
+    }
+
+    /// The tests of one instruction's operands, but for those that an earlier one of the block has made.
+    fn test(
+        &mut self,
+        cache: &mut Cache,
+        block: &mut Block,
+        index: u32,
+        operands: &[Operand],
+    ) -> Vec<(Hole, Saved)> {
+        let mut jumps = Vec::new();
+        for operand in operands {
+            if !self.covered.has(operand) {
+                let e = &mut cache.emitter;
+                let place = Place::of(operand);
+                block.map.push(MapEntry { at: e.here(), index, saved: Saved::Nothing });
+                place.begin(e, operand);
+                block.map.push(MapEntry { at: e.here(), index, saved: place.saved() });
+                let holes =
+                    operand.pieces().map(|(offset, bytes)| place.load_marks(e, operand, offset, bytes));
+                jumps.extend(holes.map(|hole| (hole, place.saved())));
+                if operand.write {
+                    operand
+                        .pieces()
+                        .for_each(|(offset, bytes)| place.store_stored(e, operand, offset, bytes));
+                }
+                place.restore(e);
+                self.covered.add(operand);
+            }
+        }
+        jumps
+    }
+
+    /// Writes what the jumps lead to.
+    pub(super) fn finish(self, e: &mut Emitter) {
+        for Slow { hole, saved, exit } in self.slow {
+            let here = e.here();
+            e.fill(hole, here);
+            restore(e, saved);
+            stubs::exit_stub(e, exit);
+        }
+    }
+}
+
+/// An exit that comes back right behind itself.
+fn ask(cache: &mut Cache, exit: impl FnOnce(u64) -> Exit) {
+    let stub = cache.emitter.here();
+    stubs::exit_stub(&mut cache.emitter, 0);
+    let resume = cache.emitter.here();
+    cache.emitter.roll_back(stub);
+    let number = cache.exit(exit(resume));
+    stubs::exit_stub(&mut cache.emitter, number);
+}
+
+fn restore(e: &mut Emitter, saved: Saved) {
+    if saved == Saved::CheckRcxRdx {
+        e.load(RDX, SAVED_RDX);
+    }
+    e.load(RCX, SAVED_RCX);
+}
+
+/// How an operand's address is had: `rcx` holds a distance, the rest is one of these.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// The operand's own base register, and its displacement.
+    Base,
+    /// The operand's displacement alone: an address known now, or one behind `gs`.
+    Fixed,
+    /// `rdx`, where it has been computed.
+    Computed,
+}
+
+impl Place {
+    fn of(operand: &Operand) -> Self {
+        let usable = operand.base.is_gpr64() && operand.base != Register::RCX;
+        match (operand.base, operand.index) {
+            (Register::None, Register::None) => Self::Fixed,
+            (_, Register::None) if usable => Self::Base,
+            _ => Self::Computed,
+        }
+    }
+
+    const fn saved(self) -> Saved {
+        match self {
+            Self::Base | Self::Fixed => Saved::CheckRcx,
+            Self::Computed => Saved::CheckRcxRdx,
+        }
+    }
+
+    fn begin(self, e: &mut Emitter, operand: &Operand) {
+        e.store(SAVED_RCX, RCX);
+        if self == Self::Computed {
+            e.store(SAVED_RDX, RDX);
+            put(e, Instruction::with2(Code::Lea_r64_m, Register::RDX, operand.memory()));
+        }
+    }
+
+    fn restore(self, e: &mut Emitter) {
+        restore(e, self.saved());
+    }
+
+    /// Loads the marks of `bytes` bytes at `offset` into `rcx`; the jump is taken if they are not zero.
+    fn load_marks(self, e: &mut Emitter, operand: &Operand, offset: u32, bytes: u32) -> Hole {
+        let code = match bytes {
+            1 => Code::Movzx_r32_rm8,
+            2 => Code::Movzx_r32_rm16,
+            4 => Code::Mov_r32_rm32,
+            _ => Code::Mov_r64_rm64,
+        };
+        let register = if bytes == 8 { Register::RCX } else { Register::ECX };
+        let memory = self.at(e, operand, offset, MARKS, GS_MARKS);
+        put(e, Instruction::with2(code, register, memory));
+        e.bytes(&[0xE3, 0x05]); // jrcxz over the jump
+        e.jump_hole()
+    }
+
+    /// The bytes count as stored.
+    fn store_stored(self, e: &mut Emitter, operand: &Operand, offset: u32, bytes: u32) {
+        let code = match bytes {
+            1 => Code::Mov_rm8_imm8,
+            2 => Code::Mov_rm16_imm16,
+            4 => Code::Mov_rm32_imm32,
+            _ => Code::Mov_rm64_imm32,
+        };
+        let memory = self.at(e, operand, offset, STORED, GS_STORED);
+        put(e, Instruction::with2(code, memory, 0));
+    }
+
+    /// Where the table's entry is, with `rcx` set to what that takes.
+    fn at(self, e: &mut Emitter, operand: &Operand, offset: u32, distance: u64, gs: u64) -> MemoryOperand {
+        let offset = i64::from(offset);
+        if self == Self::Fixed && !operand.gs {
+            e.constant(RCX, operand.displacement.cast_unsigned().wrapping_add(distance));
+            return address(Register::RCX, Register::None, offset);
+        }
+        if operand.gs {
+            e.load(RCX, gs);
+        } else {
+            e.constant(RCX, distance);
+        }
+        match self {
+            Self::Base => address(operand.base, Register::RCX, operand.displacement + offset),
+            Self::Fixed => address(Register::RCX, Register::None, operand.displacement + offset),
+            Self::Computed => address(Register::RDX, Register::RCX, offset),
+        }
+    }
+}
+
+fn address(base: Register, index: Register, displacement: i64) -> MemoryOperand {
+    MemoryOperand::new(base, index, 1, displacement, u32::from(displacement != 0), false, Register::None)
+}
+
+/// Encodes an instruction of ours.
+fn put(e: &mut Emitter, instruction: Result<Instruction, iced_x86::IcedError>) {
+    let instruction = instruction.expect("the operands fit the code");
+    let mut encoder = Encoder::new(64);
+    encoder.encode(&instruction, e.here()).expect("`Operand` admits no other displacement");
+    e.bytes(&encoder.take_buffer());
+}

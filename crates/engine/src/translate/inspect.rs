@@ -1,0 +1,235 @@
+//! What a check of the checked translation leaves to be looked at: where an instruction's accesses lie, byte by byte,
+//! before it runs. The guest judges touches of marked memory; an access outside driver memory is a fault, though the
+//! host has something there.
+
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, Register};
+
+use super::cache::Place;
+use super::classify::{Class, classify};
+use super::exit::{charge, fault, go_on, take_back};
+use super::frame::Frame;
+use super::operands::{moves_by_bit, touched, writes};
+use super::site;
+use crate::guest::{Caller, FaultKind, Touch, TouchKind};
+use crate::leave::Flow;
+use crate::machine::state;
+use crate::memory;
+use crate::processor;
+use crate::registers::number::RCX;
+use crate::windows::{DRIVER_MEMORY, PAGE, Window};
+
+const DIRECTION: u64 = 1 << 10;
+
+/// A stretch of memory that an instruction will touch.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    address: u64,
+    bytes: u64,
+    write: bool,
+}
+
+/// Looks at all accesses of an instruction that is about to run; it goes on at `resume`.
+pub(super) fn instruction(
+    frame: &mut Frame,
+    instruction: &Instruction,
+    unretired: u32,
+    resume: u64,
+) -> Flow<u64> {
+    frame.rip = instruction.ip();
+    let translator = &state().translator;
+    let generation = translator.generation();
+    for stretch in stretches(frame, instruction) {
+        examine(frame, stretch, unretired)?;
+    }
+    if translator.generation() == generation {
+        return Ok(resume);
+    }
+    take_back(unretired);
+    go_on(frame, frame.rip)
+}
+
+/// In a checked machine, looks at the accesses of an instruction that has been charged and runs by itself next.
+pub(super) fn before(frame: &mut Frame, instruction: &Instruction) -> Flow<()> {
+    if !state().shadow.is_on() {
+        return Ok(());
+    }
+    stretches(frame, instruction).into_iter().try_for_each(|stretch| examine(frame, stretch, 1))
+}
+
+/// The check itself has faulted: there is no shadow of what it was to look at.
+pub(super) fn faulted(frame: &mut Frame, place: &Place, translated: u64) -> Flow<u64> {
+    let behind = state().translator.behind_check(translated);
+    match (site::instruction_at(place.rip), behind) {
+        (Some(decoded), Some(resume)) => instruction(frame, &decoded, place.unretired, resume),
+        _ => panic!("a check at {translated:#x} belongs to no instruction"),
+    }
+}
+
+/// A block whose first byte is marked is about to run.
+pub(super) fn code(frame: &mut Frame, rip: u64, resume: u64) -> Flow<u64> {
+    frame.rip = rip;
+    let translator = &state().translator;
+    let generation = translator.generation();
+    let mark = state().shadow.mark_of(rip);
+    if mark != 0 {
+        ask(frame, TouchKind::Execute, &Stretch { address: rip, bytes: 1, write: false }, rip, mark)?;
+    }
+    if translator.generation() == generation { Ok(resume) } else { go_on(frame, rip) }
+}
+
+fn ask(frame: &Frame, kind: TouchKind, stretch: &Stretch, address: u64, mark: u8) -> Flow<()> {
+    let caller = Caller { rip: frame.rip, registers: frame.registers };
+    let Stretch { address: start, bytes, .. } = *stretch;
+    state().guest().touched(&Touch { kind, start, bytes, address, mark, caller })
+}
+
+fn examine(frame: &mut Frame, stretch: Stretch, unretired: u32) -> Flow<()> {
+    let Some(window) = DRIVER_MEMORY.into_iter().find(|window| window.contains(stretch.address)) else {
+        return outside(frame, stretch, unretired);
+    };
+    let bytes = mapped(stretch.address, stretch.bytes.min(window.end() - stretch.address));
+    let kind = if stretch.write { TouchKind::Write } else { TouchKind::Read };
+    let (mut at, end) = (stretch.address, stretch.address + bytes);
+    while let Some((marked, mark, alike)) = state().shadow.first_marked(at, end - at) {
+        take_back(unretired);
+        ask(frame, kind, &stretch, marked, mark)?;
+        charge(unretired);
+        at = marked + alike;
+    }
+    if stretch.write {
+        state().shadow.stored(stretch.address, bytes);
+    }
+    Ok(())
+}
+
+/// Nothing of the driver's is there. Devices and addresses that are none have their own ways; the rest must not happen,
+/// because it could be ours.
+fn outside(frame: &mut Frame, stretch: Stretch, unretired: u32) -> Flow<()> {
+    let canonical = (stretch.address << 16).cast_signed() >> 16 == stretch.address.cast_signed();
+    if !canonical || site::is_device(stretch.address) {
+        return Ok(());
+    }
+    take_back(unretired);
+    let kind = if stretch.write { FaultKind::Write } else { FaultKind::Read };
+    Err(fault(frame, kind, stretch.address, ""))
+}
+
+/// How much of a long stretch is there at all: where a page is missing, the instruction itself will fault.
+fn mapped(address: u64, bytes: u64) -> u64 {
+    let mut length = PAGE - address % PAGE;
+    while length < bytes && memory::read(address + length, &mut [0]).is_ok() {
+        length += PAGE;
+    }
+    length.min(bytes)
+}
+
+fn stretches(frame: &Frame, instruction: &Instruction) -> Vec<Stretch> {
+    let mut factory = InstructionInfoFactory::new();
+    let used = touched(factory.info(instruction).used_memory());
+    let stretch = |used: &iced_x86::UsedMemory| {
+        let address = used.virtual_address(0, |register, _, _| site::register(frame, register))?;
+        let bytes = (used.memory_size().size() as u64).max(1);
+        Some(Stretch { address, bytes, write: writes(used.access()) })
+    };
+    let mut all: Vec<Stretch> = used.iter().filter_map(stretch).collect();
+    let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    if repeated && instruction.is_string_instruction() {
+        repeat(frame, instruction, &mut all);
+    } else if moves_by_bit(instruction) {
+        all.iter_mut().for_each(|stretch| move_by_bit(frame, instruction, stretch));
+    } else if processor::is_masked(instruction) {
+        // Which bytes are stored is in a vector register: where it begins is looked at, marks are not.
+        all.iter_mut().for_each(|stretch| stretch.bytes = 0);
+    } else if classify(instruction) == Class::JumpIndirect {
+        all.push(Stretch { address: frame.registers.rsp(), bytes: 8, write: false });
+    }
+    all
+}
+
+/// All elements of a repeated string instruction; comparisons as far as they will go.
+fn repeat(frame: &Frame, instruction: &Instruction, stretches: &mut Vec<Stretch>) {
+    use Mnemonic as M;
+    let counter =
+        frame.registers.general[RCX] & if counts_in_ecx(instruction) { 0xFFFF_FFFF } else { u64::MAX };
+    let compares = matches!(
+        instruction.mnemonic(),
+        M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq | M::Scasb | M::Scasw | M::Scasd | M::Scasq
+    );
+    let down = frame.registers.flags & DIRECTION != 0;
+    let count = if compares { compared(frame, instruction, stretches, counter, down) } else { counter };
+    if count == 0 {
+        stretches.clear();
+    }
+    for stretch in stretches {
+        extend(stretch, count, down);
+    }
+}
+
+fn counts_in_ecx(instruction: &Instruction) -> bool {
+    InstructionInfoFactory::new()
+        .info(instruction)
+        .used_registers()
+        .iter()
+        .any(|r| r.register() == Register::ECX)
+}
+
+/// From its first element to all of `count`; downwards no further than its window.
+fn extend(stretch: &mut Stretch, count: u64, down: bool) {
+    let element = stretch.bytes;
+    let more = count.saturating_sub(1).saturating_mul(element);
+    stretch.bytes = more.saturating_add(element);
+    if down {
+        let inside = |window: &Window| window.contains(stretch.address);
+        let floor = DRIVER_MEMORY.into_iter().find(inside).map_or(stretch.address, |window| window.base);
+        let below = more.min(stretch.address - floor);
+        stretch.address -= below;
+        stretch.bytes = below + element;
+    }
+}
+
+/// How many elements a repeated comparison looks at.
+fn compared(
+    frame: &Frame,
+    instruction: &Instruction,
+    stretches: &[Stretch],
+    counter: u64,
+    down: bool,
+) -> u64 {
+    let Some(bytes) = stretches.first().map(|stretch| stretch.bytes) else { return 0 };
+    let while_equal = instruction.has_rep_prefix();
+    let width = memory::usize_of(bytes);
+    let accumulator = frame.registers.general[0].to_le_bytes();
+    for done in 0..counter {
+        let distance = done.wrapping_mul(bytes);
+        let element = |stretch: &Stretch| {
+            let address = if down {
+                stretch.address.wrapping_sub(distance)
+            } else {
+                stretch.address.wrapping_add(distance)
+            };
+            let mut value = [0; 8];
+            memory::read(address, &mut value[..width]).ok().map(|()| value)
+        };
+        let left = stretches.first().and_then(element);
+        let right = match stretches.get(1) {
+            Some(other) => element(other),
+            None => Some(accumulator),
+        };
+        let (Some(left), Some(right)) = (left, right) else { return done + 1 };
+        if (left[..width] == right[..width]) != while_equal {
+            return done + 1;
+        }
+    }
+    counter
+}
+
+/// Where the bit is that the register numbers.
+fn move_by_bit(frame: &Frame, instruction: &Instruction, stretch: &mut Stretch) {
+    let Some(number) = site::register(frame, instruction.op1_register()) else { return };
+    let words = match stretch.bytes {
+        2 => i64::from(((number & 0xFFFF) as u16).cast_signed()) >> 4,
+        4 => i64::from(((number & 0xFFFF_FFFF) as u32).cast_signed()) >> 5,
+        _ => number.cast_signed() >> 6,
+    };
+    stretch.address = stretch.address.wrapping_add_signed(words.wrapping_mul(stretch.bytes.cast_signed()));
+}

@@ -1,0 +1,92 @@
+//! The policy of one run of a search: departures from the default at given questions, and a note of every question.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use engine::{Chooser, Point, SLICE_END};
+
+/// A question that was asked, and what departing from the default would cost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Question {
+    /// Answers are `0..n`.
+    pub(crate) n: u32,
+    /// Whether every answer but 0 counts towards the bound.
+    pub(crate) counts: bool,
+}
+
+/// Answers other than 0, by the number of the question, in their order.
+pub(crate) type Departures = Vec<(usize, u32)>;
+
+/// All questions of a run that have more than one answer to try. A clone is the same.
+#[derive(Clone, Default)]
+pub(crate) struct Asked(Rc<RefCell<Vec<Question>>>);
+
+impl Asked {
+    pub(crate) fn questions(&self) -> Vec<Question> {
+        self.0.borrow().clone()
+    }
+}
+
+/// Departs from the default where it was told, and nowhere else.
+pub(crate) struct Guided {
+    departures: std::vec::IntoIter<(usize, u32)>,
+    next: Option<(usize, u32)>,
+    asked: Asked,
+    /// Whether things may fail that could succeed.
+    faults: bool,
+    /// Whether strands may give way between any two instructions.
+    instructions: bool,
+}
+
+impl Guided {
+    pub(crate) fn new(departures: Departures, asked: Asked, faults: bool, instructions: bool) -> Self {
+        let mut departures = departures.into_iter();
+        let next = departures.next();
+        Self { departures, next, asked, faults, instructions }
+    }
+
+    fn ask(&mut self, n: u32, counts: bool) -> u32 {
+        if n < 2 {
+            return 0;
+        }
+        let number = {
+            let mut asked = self.asked.0.borrow_mut();
+            asked.push(Question { n, counts });
+            asked.len() - 1
+        };
+        match self.next {
+            Some((at, answer)) if at == number => {
+                self.next = self.departures.next();
+                // The same departures lead to the same question again; if they do not, the subject is not deterministic.
+                assert!(answer < n, "question {number} has {n} answers and had more in the run before");
+                answer
+            }
+            _ => 0,
+        }
+    }
+}
+
+impl Chooser for Guided {
+    fn choose(&mut self, _strand: u32, point: Point, n: u32) -> u32 {
+        if point.0.starts_with("fault.") && !self.faults {
+            return 0;
+        }
+        self.ask(n, true)
+    }
+
+    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
+        if self.instructions { 1 } else { u64::MAX }
+    }
+
+    fn next_strand(&mut self, _strand: u32, _point: Point, strands: &[u32]) -> u32 {
+        // Whoever ran has given way or cannot go on: who follows is no further preemption.
+        self.ask(u32::try_from(strands.len()).unwrap_or(u32::MAX), false)
+    }
+
+    fn give_way(&mut self, _strand: u32, point: Point, _others: &[u32]) -> bool {
+        if point == SLICE_END && !self.instructions {
+            return false;
+        }
+        self.ask(2, true) == 1
+    }
+}

@@ -1,0 +1,28 @@
+//! Which of a machine's possible runs to take: policies, each of them a [`Chooser`]; records of what one answered; replay
+//! of a record; search of all runs within a bound.
+//!
+//! It knows no NT and runs no machine: who wants to search brings a [`Subject`]. Shrinking, fault plans and campaigns
+//! are not here yet.
+#![forbid(unsafe_code)]
+
+mod choice;
+mod counted;
+mod dice;
+mod guided;
+mod pct;
+mod policy;
+mod random;
+mod recorder;
+mod replay;
+mod search;
+
+pub use choice::{Choice, ChoiceError, Choices, Occurrences};
+pub use counted::Counted;
+pub use dice::Dice;
+pub use engine::{Chooser, Defaults, Point, SLICE_END};
+pub use pct::Pct;
+pub use policy::{Policy, PolicyError};
+pub use random::Random;
+pub use recorder::Recorder;
+pub use replay::{Complaint, Replay};
+pub use search::{Bounds, Searched, Subject, search};

@@ -1,0 +1,75 @@
+//! Any policy, with every answer of it that is not the default told to whoever keeps the record.
+
+use std::collections::BTreeMap;
+
+use engine::{Chooser, Point, SLICE_END};
+
+use crate::choice::{Choice, Occurrences};
+
+/// Answers as its policy does, and tells what was answered.
+pub struct Recorder {
+    policy: Box<dyn Chooser>,
+    tell: Box<dyn FnMut(Choice)>,
+    asked: Occurrences,
+    /// Where each strand's slice ends.
+    slices: BTreeMap<u32, u64>,
+}
+
+impl Recorder {
+    /// Records `policy`; each answer that is not the default goes to `tell`, in the order of the questions.
+    #[must_use]
+    pub fn new(policy: Box<dyn Chooser>, tell: impl FnMut(Choice) + 'static) -> Self {
+        Self { policy, tell: Box::new(tell), asked: Occurrences::default(), slices: BTreeMap::new() }
+    }
+
+    /// As [`Recorder::new`], for the rest of a run in which `asked` was asked before.
+    #[must_use]
+    pub fn after(self, asked: Occurrences) -> Self {
+        Self { asked, ..self }
+    }
+
+    fn note(&mut self, strand: u32, point: Point, answer: u32) {
+        let occurrence = self.asked.next(strand, point.0);
+        if answer != 0 {
+            (self.tell)(Choice::Answer { strand, point: point.0.to_owned(), occurrence, answer });
+        }
+    }
+}
+
+impl Chooser for Recorder {
+    fn choose(&mut self, strand: u32, point: Point, n: u32) -> u32 {
+        let answer = self.policy.choose(strand, point, n);
+        self.note(strand, point, answer);
+        answer
+    }
+
+    fn slice(&mut self, strand: u32, retired: u64) -> u64 {
+        let distance = self.policy.slice(strand, retired).max(1);
+        self.slices.insert(strand, retired.saturating_add(distance));
+        distance
+    }
+
+    fn sees_interlocked(&self) -> bool {
+        self.policy.sees_interlocked()
+    }
+
+    fn next_strand(&mut self, strand: u32, point: Point, strands: &[u32]) -> u32 {
+        let answer = self.policy.next_strand(strand, point, strands);
+        self.note(strand, point, answer);
+        answer
+    }
+
+    fn give_way(&mut self, strand: u32, point: Point, others: &[u32]) -> bool {
+        let yes = self.policy.give_way(strand, point, others);
+        match (point, self.slices.get(&strand)) {
+            // Known by its place: the slices in which nobody gave way are not worth a line.
+            (SLICE_END, Some(retired)) => {
+                if yes {
+                    (self.tell)(Choice::Preemption { strand, retired: *retired });
+                }
+            }
+            _ => self.note(strand, point, yes.into()),
+        }
+        yes
+    }
+}

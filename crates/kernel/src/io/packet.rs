@@ -1,0 +1,74 @@
+//! A new IRP before anybody has it: its header and its first driver's stack location, written to its memory at once.
+//!
+//! Page: *IRP structure*. What goes into it is the business of `transfer`, `build` and `buffers`.
+
+use abi::{DriverPtr, Field, IO_STACK_LOCATION, IO_TYPE_IRP, IRP, LIST_ENTRY};
+use engine::Flow;
+use zerocopy::{Immutable, IntoBytes};
+
+use super::irp;
+use crate::cx::Cx;
+
+/// An IRP whose memory is zeroed and which nobody has yet.
+pub(crate) struct Packet {
+    /// Where it lies.
+    pub(crate) irp: DriverPtr<IRP>,
+    stack_size: u8,
+    header: IRP,
+    location: IO_STACK_LOCATION,
+}
+
+impl Packet {
+    /// With `stack_size` locations in `size` bytes at `irp`.
+    pub(crate) fn new(irp: DriverPtr<IRP>, size: u16, stack_size: u8) -> Self {
+        let mut header = IRP::zeroed();
+        let list = irp + IRP::ThreadListEntry;
+        let mut itself = LIST_ENTRY::zeroed();
+        itself.set(LIST_ENTRY::Flink, list);
+        itself.set(LIST_ENTRY::Blink, list);
+        header.set(IRP::Type, IO_TYPE_IRP);
+        header.set(IRP::Size, size);
+        header.set(IRP::StackCount, stack_size);
+        header.set(IRP::CurrentLocation, stack_size + 1);
+        header.set(IRP::ThreadListEntry, itself);
+        header.set(IRP::Tail_Overlay_CurrentStackLocation, irp::location(irp, stack_size + 1));
+        Self { irp, stack_size, header, location: IO_STACK_LOCATION::zeroed() }
+    }
+
+    /// A field of the header.
+    pub(crate) fn set<F: IntoBytes + Immutable>(&mut self, field: Field<IRP, F>, value: F) {
+        self.header.set(field, value);
+    }
+
+    /// Sets bits of the header's flags.
+    pub(crate) fn add_flags(&mut self, flags: u32) {
+        self.header.set(IRP::Flags, self.header.get(IRP::Flags) | flags);
+    }
+
+    /// A field of what the first driver will find.
+    pub(crate) fn set_next<F: IntoBytes + Immutable>(
+        &mut self,
+        field: Field<IO_STACK_LOCATION, F>,
+        value: F,
+    ) {
+        self.location.set(field, value);
+    }
+
+    /// Into its memory.
+    ///
+    /// # Errors
+    /// A verdict if that is a driver's own, and bad.
+    pub(crate) fn write(self, cx: &mut Cx<'_>) -> Flow<DriverPtr<IRP>> {
+        cx.write(self.irp, self.header)?;
+        cx.write(irp::location(self.irp, self.stack_size), self.location)?;
+        Ok(self.irp)
+    }
+
+    /// Only its header: nobody's stack location is filled in.
+    ///
+    /// # Errors
+    /// As [`Packet::write`].
+    pub(crate) fn write_header(&self, cx: &mut Cx<'_>) -> Flow<()> {
+        cx.write(self.irp, self.header)
+    }
+}

@@ -1,0 +1,51 @@
+//! What a call may use up before it counts as an endless loop: instructions, and what calls of the kernel stand for.
+//!
+//! A loop that spends its time in kernel services runs few instructions of its own. So each call counts as [`SERVICE`] more,
+//! and one that prints by [`charge`] as many more. Only the account grows: the clock does not, and no schedule depends on it.
+//! (What a service declares as time, as those that move memory do, is on the account anyway.) It follows no page: Windows has no such limit.
+
+use engine::Flow;
+
+use super::slice;
+use crate::cx::{Cx, Kernel};
+
+/// Instructions that a call of the kernel counts as: a call that makes twenty million of them has no end in sight.
+pub(crate) const SERVICE: u64 = 50;
+/// The same for a line that the driver prints: a hundred thousand.
+pub(crate) const PRINT: u64 = 10_000;
+/// So often in a budget the account is looked at.
+const LOOKS: u64 = 16;
+
+/// What is used up besides instructions.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Budget {
+    /// In instructions, since boot.
+    pub(crate) services: u64,
+    /// When the account is looked at next.
+    next_look: u64,
+}
+
+/// A driver calls the kernel. Whether the account is to be looked at, by [`look`].
+pub(crate) fn enter(k: &mut Kernel) -> bool {
+    let Budget { services, next_look } = &mut k.ke.spending;
+    *services += SERVICE;
+    *services >= *next_look
+}
+
+/// A service does as much as so many instructions.
+pub(crate) fn charge(cx: &mut Cx<'_>, instructions: u64) {
+    cx.with(|k| k.ke.spending.services += instructions);
+}
+
+/// Looks whether what runs has used up its budget.
+///
+/// # Errors
+/// The verdict on an endless loop.
+pub(crate) fn look(cx: &mut Cx<'_>) -> Flow<()> {
+    let now = cx.engine().now();
+    if let Some(verdict) = cx.with(|k| slice::endless(k, now)) {
+        return Err(cx.stop(verdict));
+    }
+    cx.with(|k| k.ke.spending.next_look = k.ke.spending.services + (k.ke.budget / LOOKS).max(SERVICE));
+    Ok(())
+}

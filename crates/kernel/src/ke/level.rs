@@ -1,0 +1,224 @@
+//! The level of each processor, and how low the current one may go without anybody being asked. Follows *Managing
+//! Hardware Priorities*.
+//!
+//! The current processor's level is the engine's, because driver code may change it by itself (see [`Engine::set_free_levels`]);
+//! the others' are in their records. [`Kernel::level`] and [`Kernel::set_level`] are the only ones that touch either. What a change of level lets in is
+//! `irql`'s.
+
+use abi::KPCR;
+
+use super::processor::{DISPATCH_LEVEL, PASSIVE_LEVEL};
+use super::{State, interrupt, scheduler, slice, timer};
+use crate::cx::Kernel;
+
+/// Above all levels: every change of level must be asked about.
+pub(crate) const ASK_ALWAYS: u8 = 16;
+
+impl Kernel {
+    /// The level of the processor that runs now.
+    #[inline]
+    pub(crate) fn level(&self) -> u8 {
+        self.level_of(self.ke.current)
+    }
+
+    /// The level of processor `index`.
+    #[inline]
+    pub(crate) fn level_of(&self, index: usize) -> u8 {
+        if index == self.ke.current { self.engine.level() } else { self.ke.processors[index].parked_level }
+    }
+
+    /// Changes the level of processor `index`, also for drivers that read it in the control region. Tells nobody and lets
+    /// nothing in; returns what it was.
+    #[inline]
+    pub(crate) fn set_level(&mut self, index: usize, to: u8) -> u8 {
+        let from = self.level_of(index);
+        if from == to {
+            return from;
+        }
+        if index == self.ke.current {
+            self.engine.set_level(to);
+        } else {
+            self.ke.processors[index].parked_level = to;
+        }
+        let region = self.ke.processors[index].region;
+        if !region.is_null() {
+            self.engine.write(region + KPCR::Irql, to).expect("the control region is memory of ours");
+        }
+        from
+    }
+
+    /// Processor `index` becomes the current one. The engine holds the level of that one only.
+    pub(crate) fn make_current(&mut self, index: usize) {
+        let before = self.ke.current;
+        self.ke.processors[before].parked_level = self.engine.level();
+        self.engine.set_level(self.ke.processors[index].parked_level);
+        self.ke.current = index;
+        self.ke.unsettled();
+    }
+
+    /// The processor that runs now, and its IRQL.
+    #[must_use]
+    #[inline]
+    pub fn where_now(&self) -> (u32, u8) {
+        (self.ke.processor().number, self.level())
+    }
+
+    /// Everything that waited has been let in: down to which level the processor that runs now may go, from now on and until
+    /// somebody says [`State::unsettled`], without letting anything in, breaking a rule or being told about.
+    #[inline]
+    pub(crate) fn settled(&mut self) {
+        if self.engine.free_levels() != PASSIVE_LEVEL {
+            self.engine.set_free_levels(attention(self));
+        }
+    }
+
+    /// Whether nothing can be waiting for the level that is set now, and the slice ends when it should.
+    #[inline]
+    pub(crate) fn is_settled(&self) -> bool {
+        self.engine.free_levels() <= self.level()
+            && self.engine.now() < self.ke.armed_until
+            && !slice::a_deadline_came_nearer(self)
+    }
+
+    /// Driver code runs on: what was promised by [`Kernel::settled`] must be true.
+    #[inline]
+    pub(crate) fn check_settled(&self) {
+        // What has become due at this very instruction ends the slice, before the next one.
+        let due = || self.engine.now() >= self.ke.armed_until;
+        debug_assert!(
+            self.engine.free_levels() >= attention(self) || due(),
+            "something that wants attention at {} was not said to be unsettled",
+            attention(self)
+        );
+    }
+}
+
+impl State {
+    /// Something has changed that the level of the current processor may hold back, or that forbids to lower it.
+    #[inline]
+    pub(crate) fn unsettled(&mut self) {
+        self.engine.set_free_levels(ASK_ALWAYS);
+    }
+
+    /// Whether somebody reads every change of level.
+    pub(crate) fn levels_are_told(&mut self, told: bool) {
+        self.levels_are_told = told;
+        self.unsettled();
+    }
+
+    /// As [`State::unsettled`], and the end of the slice may be another.
+    #[inline]
+    pub(crate) fn rearm(&mut self) {
+        self.rearm = true;
+        self.unsettled();
+    }
+}
+
+/// The lowest level that the current processor may go to with nothing let in, no rule broken and nobody told: 0 if nothing
+/// is pending, [`ASK_ALWAYS`] if every change of level matters to somebody.
+pub(crate) fn attention(k: &Kernel) -> u8 {
+    if k.ke.levels_are_told || k.ke.rearm {
+        return ASK_ALWAYS;
+    }
+    let index = k.ke.current;
+    let processor = &k.ke.processors[index];
+    let floor = processor.floors.last().copied().unwrap_or(PASSIVE_LEVEL);
+    let owns = k.ke.locks.count(processor.number) != 0;
+    let own = floor.max(if owns { DISPATCH_LEVEL } else { PASSIVE_LEVEL });
+    if !processor.interrupts_enabled {
+        return own;
+    }
+    let lines = highest_line(k, processor.mask()).max(own);
+    let dispatch =
+        || processor.dispatch_requested || timer::is_due(k, index) || scheduler::must_switch(k, index);
+    if lines < DISPATCH_LEVEL && dispatch() { DISPATCH_LEVEL } else { lines }
+}
+
+/// The highest level of a line that wants service by a processor of `mask`.
+fn highest_line(k: &Kernel, mask: u64) -> u8 {
+    let mut wanting = k.ke.interrupts.wanting();
+    let mut highest = PASSIVE_LEVEL;
+    while wanting != 0 {
+        let line = wanting.trailing_zeros();
+        wanting &= wanting - 1;
+        if k.ke.interrupts.allows(line, mask) {
+            highest = highest.max(interrupt::irql_of_line(line));
+        }
+    }
+    highest
+}
+
+#[cfg(test)]
+mod tests {
+    use abi::DriverPtr;
+
+    use super::*;
+    use crate::cx::Cx;
+    use crate::ke::rig::{self, machine, settle};
+    use crate::ke::{dpc, irql, spinlock, thread};
+    use crate::mm::pool;
+
+    /// What was promised, which must never be less than the truth.
+    fn promise(cx: &mut Cx<'_>) -> u8 {
+        cx.nt().check_settled();
+        cx.engine().free_levels()
+    }
+
+    #[test]
+    fn a_level_falls_freely_until_something_waits_for_it() {
+        machine(|cx| {
+            rig::spawn(cx, "caller", |cx| {
+                let memory: DriverPtr<u64> =
+                    pool::allocate(cx, pool::Kind::NonPaged, 256, pool::tag(b"Test"))?;
+                irql::settle(cx)?;
+                assert_eq!(promise(cx), 0, "nothing waits");
+
+                irql::raise(cx, 2)?;
+                spinlock::acquire_at_dispatch(cx, memory)?;
+                assert_eq!(promise(cx), ASK_ALWAYS, "a lock has been taken");
+                irql::settle(cx)?;
+                assert_eq!(promise(cx), 2, "a lock is held");
+                spinlock::release_from_dispatch(cx, memory)?;
+
+                let object = DriverPtr::new(memory.address + 64);
+                dpc::initialize(cx, object, 0x1000, 0)?;
+                dpc::insert(cx, object, DriverPtr::NULL, DriverPtr::NULL)?;
+                assert_eq!(promise(cx), 2, "a DPC waits");
+                dpc::remove(cx, object)?;
+                cx.with(|k| k.ke.processor_mut().dispatch_requested = false);
+
+                let better = thread::spawn(cx, "better", Box::new(|_| Ok(())))?;
+                cx.with(|k| assert!(k.ke.ready.remove(better)));
+                cx.with(|k| {
+                    k.ke.threads.get_mut(better).unwrap().base_priority = 15;
+                    scheduler::make_ready(k, better);
+                });
+                irql::settle(cx)?;
+                assert_eq!(promise(cx), 2, "a better thread waits");
+                irql::lower(cx, 0)?;
+                assert_eq!(promise(cx), 0);
+
+                cx.with(|k| k.ke.push_floor(5));
+                irql::settle(cx)?;
+                assert_eq!(promise(cx), 5, "a routine that must not go below 5");
+                cx.with(|k| k.ke.pop_floor());
+                Ok(())
+            });
+            assert_eq!(settle(cx), crate::ke::scheduler::End::Quiet, "{}", rig::message(cx));
+        });
+    }
+
+    #[test]
+    fn who_reads_every_change_of_level_is_asked_about_each() {
+        machine(|cx| {
+            let trace = rig::Trace::of(cx);
+            rig::spawn(cx, "caller", |cx| {
+                irql::settle(cx)?;
+                assert_eq!(promise(cx), ASK_ALWAYS);
+                Ok(())
+            });
+            assert_eq!(settle(cx), crate::ke::scheduler::End::Quiet);
+            drop(trace);
+        });
+    }
+}

@@ -1,0 +1,176 @@
+//! Nobody gets anywhere: who waits for whom, as a verdict. Follows *Preventing Errors and Deadlocks While Using Spin Locks*.
+//!
+//! Processors that wait for spin locks in a circle are judged at once: nothing that interrupts them can release a lock.
+//! Everybody else is judged when nothing is due any more that could change anything.
+
+use super::processor::{DISPATCH_LEVEL, Processor, WaitsFor};
+use super::thread::{Role, State, Thread};
+use super::{scheduler, slice, spin, wait};
+use crate::cx::Kernel;
+use crate::ldr::symbols;
+use crate::verdict::Verdict;
+
+/// The verdict if nobody can go on by himself and no time that passes will help, and the processor whose strand is to say
+/// it. `None` if something is due, or nobody waits busily: then all is quiet.
+pub(crate) fn verdict(k: &Kernel) -> Option<(usize, Verdict)> {
+    if let Some(found) = in_a_circle(k) {
+        return Some(found);
+    }
+    let mut busy = (0..k.ke.processors.len()).filter(|index| waits_busily(k, *index));
+    if let Some(found) = busy.clone().find_map(|index| Some((index, slice::endless_on(k, index)?))) {
+        return Some(found);
+    }
+    if scheduler::next_event(k).is_some() {
+        return None;
+    }
+    // Who is at the highest level keeps the others from going on.
+    let worst = busy.clone().max_by_key(|index| (k.level_of(*index), usize::MAX - index))?;
+    let locks = busy.all(|index| matches!(k.ke.processors[index].waits_for, Some(WaitsFor::Lock(_))));
+    Some((worst, if locks { of_locks(everybody(k)) } else { livelock(k, worst) }))
+}
+
+fn waits_busily(k: &Kernel, index: usize) -> bool {
+    k.ke.processors[index].waits_for.is_some() || spin::holds_processor(k, index)
+}
+
+/// Processors that spin on locks that only they hold.
+fn in_a_circle(k: &Kernel) -> Option<(usize, Verdict)> {
+    let next = |index: usize| match k.ke.processors[index].waits_for {
+        Some(WaitsFor::Lock(lock)) => Some(k.ke.locks.holder(lock)?.processor as usize),
+        _ => None,
+    };
+    for start in 0..k.ke.processors.len() {
+        let mut circle = vec![start];
+        while let Some(holder) = next(*circle.last()?) {
+            if holder == start {
+                let lines = circle.iter().map(|index| of_processor(k, &k.ke.processors[*index]));
+                return Some((start, of_locks(lines.collect::<Vec<_>>().join("; "))));
+            }
+            if circle.contains(&holder) {
+                break;
+            }
+            circle.push(holder);
+        }
+    }
+    None
+}
+
+fn of_locks(lines: String) -> Verdict {
+    Verdict::error("spin-lock-deadlock", lines).bug_check(0xC4, [0x1001, 0, 0, 0])
+}
+
+fn livelock(k: &Kernel, worst: usize) -> Verdict {
+    let message = format!("nothing can end the busy waits, and no timer or device is due: {}", everybody(k));
+    let verdict = Verdict::error("livelock", message);
+    let processor = &k.ke.processors[worst];
+    if k.level_of(worst) < DISPATCH_LEVEL {
+        return verdict;
+    }
+    verdict.bug_check(0x133, watchdog(processor))
+}
+
+/// The verdict on a loop of the current routine's that reads nothing, so that nobody can end it.
+pub(crate) fn of_a_loop(k: &Kernel) -> Option<Verdict> {
+    let thread = k.ke.thread()?;
+    let stuck = thread.stuck.as_ref().filter(|stuck| !stuck.reads)?;
+    let (who, at, processor) = (routine_of(k, thread), symbols::code(k, stuck.rip), k.ke.processor());
+    let message = format!(
+        "{who} loops at {at} at IRQL {}, reads no memory there and calls nothing: it never ends",
+        k.level()
+    );
+    let verdict = Verdict::error("endless-loop", message);
+    let raised = k.level() >= DISPATCH_LEVEL;
+    Some(if raised { verdict.bug_check(0x133, watchdog(processor)) } else { verdict })
+}
+
+/// The parameters of Windows' watchdog: 0 for one DPC or interrupt, 1 for a thread that stays at the level.
+fn watchdog(processor: &Processor) -> [u64; 4] {
+    [processor.floors.is_empty().into(), slice::DPC_TICKS, slice::DPC_TICKS, 0]
+}
+
+/// Who waits for what, all of them.
+fn everybody(k: &Kernel) -> String {
+    let processors = k.ke.processors.iter().filter(|p| waits_busily(k, p.number as usize));
+    let mut lines: Vec<String> = processors.map(|processor| of_processor(k, processor)).collect();
+    for thread in k.ke.threads.iter() {
+        match thread.state {
+            State::Ready => lines.push(format!(
+                "{} at priority {}, is ready and gets no processor",
+                routine_of(k, thread),
+                thread.priority()
+            )),
+            State::Waiting if !(thread.role == Role::Worker && thread.callouts.is_empty()) => {
+                lines.push(format!("the {} waits for {}", thread.name, wait::describe(k, thread.strand)));
+            }
+            _ => {}
+        }
+    }
+    lines.join("; ")
+}
+
+/// What a processor waits for, what it holds, and what it keeps from running.
+fn of_processor(k: &Kernel, processor: &Processor) -> String {
+    let number = processor.number;
+    let thread = k.ke.threads.get(processor.thread);
+    let who = thread.map_or("code".to_owned(), |thread| routine_of(k, thread));
+    let mut line = match processor.waits_for {
+        Some(WaitsFor::Lock(lock)) => {
+            let holder = k.ke.locks.holder(lock).map_or("nobody holds".to_owned(), |held| {
+                format!("processor {} holds since {}", held.processor, symbols::code(k, held.place))
+            });
+            format!("{who} on processor {number} spins on lock {lock:#x}, which {holder}")
+        }
+        Some(WaitsFor::Dpcs) => format!("{who} on processor {number} waits in KeFlushQueuedDpcs"),
+        Some(WaitsFor::Isr(object)) => {
+            format!("{who} on processor {number} waits for the routine of interrupt {object:#x} to end")
+        }
+        None => format!(
+            "{who} on processor {number} at IRQL {} {}",
+            k.level_of(number as usize),
+            polls(k, thread)
+        ),
+    };
+    for (lock, held) in k.ke.locks.of(number) {
+        line += &format!(", holding lock {lock:#x} since {}", symbols::code(k, held.place));
+    }
+    if let Some(thread) = thread {
+        for under in thread.callouts.iter().rev().skip(1) {
+            line += &format!(", over its {} routine {}", under.role, symbols::code(k, under.routine.address));
+        }
+    }
+    if !processor.dpcs.is_empty() {
+        line += &format!(", with {} DPC(s) queued that its level holds back", processor.dpcs.len());
+    }
+    line
+}
+
+/// What a busy wait looks at.
+fn polls(k: &Kernel, thread: Option<&Thread>) -> String {
+    let Some(stuck) = thread.and_then(|thread| thread.stuck.as_ref()) else { return "waits".to_owned() };
+    let at = symbols::code(k, stuck.rip);
+    if stuck.polled.is_empty() {
+        return format!("loops at {at} and reads its own stack only");
+    }
+    let values = stuck.polled.iter().map(|touch| {
+        let mut bytes = [0; 8];
+        let length = usize::from(touch.bytes.min(8));
+        let value = match k.engine.read_bytes(touch.address, &mut bytes[..length]) {
+            Ok(()) => format!("{:#x}", u64::from_le_bytes(bytes)),
+            Err(_) => "not readable".to_owned(),
+        };
+        format!("{} ({value})", symbols::data(k, touch.address))
+    });
+    format!("polls {} at {at}", values.collect::<Vec<_>>().join(" and "))
+}
+
+/// The innermost routine of a driver that a thread is in, and the thread.
+pub(crate) fn routine_of(k: &Kernel, thread: &Thread) -> String {
+    let name = &thread.name;
+    thread.callouts.last().map_or_else(
+        || format!("the {name},"),
+        |call| {
+            let routine = symbols::code(k, call.routine.address);
+            format!("the {} routine {routine}, on the {name},", call.role)
+        },
+    )
+}

@@ -1,0 +1,363 @@
+//! The shadow of a checked machine's memory: what its marks mean, and the verdict on who touches what it must not.
+//!
+//! Pages: *Special Pool*, *Bug Check 0xA*, *Bug Check 0xD1*, *Bug Check 0xD5*, *Bug Check 0xD6*, *Bug Check 0xCC*, *Bug Check 0xCD*. A load of bytes
+//! that were never stored is no verdict: copies of structures load their padding, and compilers compare bytes whose value
+//! cannot matter. Only where such bytes leave the kernel are they told (`io::finish`).
+
+use std::collections::BTreeMap;
+
+use engine::windows::{PAGE, USER};
+use engine::{Flow, Touch, TouchKind};
+
+use super::pool::{Block, GUARD, Kind, Request};
+use super::{pool, pool_check, user};
+use crate::cx::{Cx, Kernel};
+use crate::ke::processor::DISPATCH_LEVEL;
+use crate::verdict::Verdict;
+use crate::{ke, ldr, ps};
+
+/// Around blocks of pool, and what of a page of theirs is not given out.
+pub(crate) const GUARDED: u8 = 1;
+/// A freed block.
+pub(crate) const FREED: u8 = 2;
+/// A block that a lookaside list keeps.
+pub(crate) const KEPT: u8 = 3;
+/// May be away at DISPATCH_LEVEL and above.
+pub(crate) const PAGEABLE: u8 = 4;
+/// An application's: pageable, and there for its own process only.
+pub(crate) const APPLICATION: u8 = 5;
+
+/// The mark of pageable memory at `address`.
+pub(crate) const fn of_pageable(address: u64) -> u8 {
+    if USER.contains(address) { APPLICATION } else { PAGEABLE }
+}
+
+/// What has become of blocks, by address.
+#[derive(Default)]
+pub(crate) struct State {
+    history: BTreeMap<u64, History>,
+}
+
+/// The numbers of a block's events.
+#[derive(Clone, Copy)]
+struct History {
+    allocated: u64,
+    /// Return address of the call that freed it (0: the kernel's own), and its event.
+    freed: Option<(u64, u64)>,
+}
+
+/// A block is given out.
+pub(crate) fn allocated(cx: &mut Cx<'_>, address: u64, request: &Request) {
+    let history = History { allocated: cx.next_event(), freed: None };
+    cx.with(|k| {
+        k.mm.shadow.history.insert(address, history);
+        if let Some(block) = k.mm.pool.block(address) {
+            mark_live(k, address, block);
+        }
+        if !request.zeroed {
+            k.engine.never_stored(address, request.bytes);
+        }
+    });
+}
+
+/// A block is freed: its bytes are nobody's. A large one's pages are gone, and so are their marks.
+pub(crate) fn freed(cx: &mut Cx<'_>, address: u64, block: &Block) {
+    let freed = Some((pool::caller(cx).1, cx.next_event()));
+    cx.with(|k| {
+        k.mm.shadow.history.entry(address).and_modify(|history| history.freed = freed);
+        if block.small() {
+            k.engine.mark(address, block.room(), FREED);
+        }
+    });
+}
+
+/// Marks a block that is given out, and what lies around it.
+fn mark_live(k: &Kernel, address: u64, block: &Block) {
+    let own = if block.kind == Kind::Paged { PAGEABLE } else { 0 };
+    let (start, end) = if block.small() {
+        let page = address & !(PAGE - 1);
+        if k.engine.mark_of(page + PAGE - 1) != GUARDED {
+            k.engine.mark(page, PAGE, GUARDED); // fresh: no place in it is given out
+        }
+        (address - GUARD, address + block.room() + GUARD)
+    } else {
+        (address, address + block.pages() * PAGE)
+    };
+    k.engine.mark(start, address - start, GUARDED);
+    k.engine.mark(address, block.bytes, own);
+    k.engine.mark(address + block.bytes, end - address - block.bytes, GUARDED);
+}
+
+/// Marks the block at `address`, if one begins there, as kept by a lookaside list: nobody may touch it.
+pub(crate) fn keep(k: &Kernel, address: u64) {
+    if let Some(block) = k.mm.pool.block(address).filter(|block| !block.freed()) {
+        k.engine.mark(address, block.bytes, KEPT);
+    }
+}
+
+/// A block that was kept is given out again: its contents are nothing.
+pub(crate) fn give(k: &Kernel, address: u64) {
+    if let Some(block) = k.mm.pool.block(address).filter(|block| !block.freed()) {
+        mark_live(k, address, block);
+        k.engine.never_stored(address, block.bytes);
+    }
+}
+
+/// Whether nobody may touch a byte with this mark.
+const fn is_bad(mark: u8) -> bool {
+    matches!(mark, GUARDED | FREED | KEPT)
+}
+
+/// Who touches.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The driver's own instruction.
+    Driver,
+    /// The kernel, where a driver pointed.
+    Kernel,
+}
+
+/// Driver code is about to touch marked memory.
+///
+/// # Errors
+/// A verdict if it must not.
+pub(crate) fn touched(cx: &mut Cx<'_>, touch: &Touch) -> Flow<()> {
+    judge(cx, touch, By::Driver)
+}
+
+/// A routine of the kernel's is about to touch what a driver pointed it to.
+///
+/// # Errors
+/// As [`touched`].
+pub(crate) fn pointed(cx: &mut Cx<'_>, address: u64, bytes: u64, kind: TouchKind) -> Flow<()> {
+    let engine = cx.engine();
+    if !engine.is_checked() {
+        return Ok(());
+    }
+    let (mut at, end) = (address, address.saturating_add(bytes));
+    while let Some((marked, mark)) = engine.first_marked(at, end - at) {
+        if let Some(caller) = engine.caller() {
+            judge(cx, &Touch { kind, start: address, bytes, address: marked, mark, caller }, By::Kernel)?;
+        }
+        // Marks of pages are alike to their end; the others are looked at one by one.
+        at = if is_bad(mark) { marked + 1 } else { (marked | (PAGE - 1)) + 1 };
+        if at >= end {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// As [`pointed`], for memory that the kernel may touch at any IRQL: only what nobody may touch is told.
+///
+/// # Errors
+/// As [`touched`].
+pub(crate) fn sound(cx: &mut Cx<'_>, address: u64, bytes: u64, kind: TouchKind) -> Flow<()> {
+    let engine = cx.engine();
+    if !engine.is_checked() {
+        return Ok(());
+    }
+    let marked = engine.first_marked(address, bytes).filter(|(_, mark)| is_bad(*mark));
+    match (marked, engine.caller()) {
+        (Some((at, mark)), Some(caller)) => {
+            judge(cx, &Touch { kind, start: address, bytes, address: at, mark, caller }, By::Kernel)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn judge(cx: &mut Cx<'_>, touch: &Touch, by: By) -> Flow<()> {
+    let verdict = match touch.mark {
+        GUARDED | FREED | KEPT if by == By::Driver && is_word_trick(cx, touch) => None,
+        GUARDED => Some(beyond(cx, touch, by)),
+        FREED => Some(after_free(cx, touch, by)),
+        KEPT => Some(kept(cx, touch, by)),
+        PAGEABLE => paged(cx, touch, by),
+        APPLICATION => match paged(cx, touch, by) {
+            Some(verdict) => Some(verdict),
+            None => another_process(cx, touch),
+        },
+        _ => None,
+    };
+    match verdict {
+        Some(mut verdict) => {
+            if is_bad(touch.mark)
+                && let Some((_, block)) = cx.with(|k| nearest(k, touch.address))
+            {
+                verdict = verdict.of_block(&block);
+            }
+            verdict.caller = (by == By::Driver).then_some(touch.caller);
+            Err(cx.stop(verdict))
+        }
+        None => Ok(()),
+    }
+}
+
+/// `strlen` and its kin load whole aligned words, of which only some bytes are the string's. Such a load cannot fault, and
+/// nothing comes of the other bytes; so an aligned load of 4 bytes or more is let go if any of them may be touched.
+fn is_word_trick(cx: &Cx<'_>, touch: &Touch) -> bool {
+    let word = touch.kind == TouchKind::Read
+        && (4..=64).contains(&touch.bytes)
+        && touch.bytes.is_power_of_two()
+        && touch.start.is_multiple_of(touch.bytes);
+    let engine = cx.engine();
+    word && (touch.start..touch.start + touch.bytes).any(|byte| !is_bad(engine.mark_of(byte)))
+}
+
+/// `driver.sys!F+0x12 wrote 4 bytes at 0x…`.
+fn did(cx: &mut Cx<'_>, touch: &Touch) -> String {
+    let who = ldr::symbols::describe(cx, touch.caller.rip);
+    let Touch { start, bytes, .. } = *touch;
+    let count = if bytes == 1 { "a byte".to_owned() } else { format!("{bytes} bytes") };
+    match touch.kind {
+        TouchKind::Read => format!("{who} read {count} at {start:#x}"),
+        TouchKind::Write => format!("{who} wrote {count} at {start:#x}"),
+        TouchKind::Execute => format!("{who} ran"),
+    }
+}
+
+const fn is_write(touch: &Touch) -> u64 {
+    matches!(touch.kind, TouchKind::Write) as u64
+}
+
+/// Address, kind, instruction: the parameters that the bug checks of special pool share.
+const fn special_pool(touch: &Touch) -> [u64; 4] {
+    [touch.address, is_write(touch), touch.caller.rip, 0]
+}
+
+/// Outside any block of pool, near one.
+fn beyond(cx: &mut Cx<'_>, touch: &Touch, by: By) -> Verdict {
+    let did = did(cx, touch);
+    let Some((start, block)) = cx.with(|k| nearest(k, touch.address)) else {
+        return Verdict::error("pool-overrun", format!("{did}, where pool is not allocated"));
+    };
+    let what = told(cx, start, &block);
+    if touch.address < start {
+        let before = start - touch.address;
+        let message = format!("{did}: {before} bytes before {what}");
+        let verdict = Verdict::error("pool-underrun", message);
+        // What freeing the block will say; Windows does not see a load.
+        let parameters = [start, touch.address, block.bytes, 0x23];
+        return if is_write(touch) == 1 { verdict.bug_check(0xC1, parameters) } else { verdict };
+    }
+    let behind = touch.address - start - block.bytes;
+    let message = format!("{did}: {behind} bytes behind the end of {what}");
+    let code = if by == By::Driver { 0xD6 } else { 0xCD };
+    Verdict::error("pool-overrun", message).bug_check(code, special_pool(touch))
+}
+
+fn after_free(cx: &mut Cx<'_>, touch: &Touch, by: By) -> Verdict {
+    let did = did(cx, touch);
+    let what = match cx.with(|k| nearest(k, touch.address)) {
+        Some((start, block)) => {
+            format!("{:#x} bytes into {}", touch.address - start, told(cx, start, &block))
+        }
+        None => "in freed pool".to_owned(),
+    };
+    let code = if by == By::Driver { 0xD5 } else { 0xCC };
+    let message = format!("{did}: {what}");
+    Verdict::error("use-after-free", message).bug_check(code, special_pool(touch))
+}
+
+fn kept(cx: &mut Cx<'_>, touch: &Touch, by: By) -> Verdict {
+    let did = did(cx, touch);
+    let what = match cx.with(|k| nearest(k, touch.address)) {
+        Some((start, block)) => told(cx, start, &block),
+        None => "a block".to_owned(),
+    };
+    let code = if by == By::Driver { 0xD5 } else { 0xCC };
+    let message = format!("{did}: in {what}, which was given back to a lookaside list");
+    Verdict::error("use-after-free", message).bug_check(code, special_pool(touch))
+}
+
+/// The block an address lies in, or next to: of two that it lies between, the nearer one.
+fn nearest(k: &Kernel, address: u64) -> Option<(u64, Block)> {
+    let all = k.mm.pool.all();
+    let above = all.partition_point(|(start, _)| *start <= address);
+    let (below, above) = (above.checked_sub(1).map(|below| all[below]), all.get(above).copied());
+    let behind = below.map(|(start, block)| (address - start).saturating_sub(block.bytes));
+    let before = above.map(|(start, _)| start - address).filter(|before| *before <= GUARD);
+    match (behind, before) {
+        (Some(behind), Some(before)) if before < behind => above,
+        (None, Some(_)) => above,
+        (Some(behind), _) if behind < PAGE => below,
+        _ => None,
+    }
+}
+
+/// The block, who allocated it, and who freed it.
+fn told(cx: &mut Cx<'_>, start: u64, block: &Block) -> String {
+    let mut text = pool_check::describe(start, block);
+    let history = cx.with(|k| k.mm.shadow.history.get(&start).copied());
+    let Some(History { allocated, freed }) = history else { return text };
+    if block.owner.is_some() {
+        let who = ldr::symbols::describe_return(cx, block.caller);
+        text += &format!(", allocated by {who} (event {allocated})");
+    }
+    match freed.filter(|_| block.freed()) {
+        Some((0, _)) => text += ", which is freed",
+        Some((by, event)) => {
+            let who = ldr::symbols::describe_return(cx, by);
+            text += &format!(", freed by {who} (event {event})");
+        }
+        None => {}
+    }
+    text
+}
+
+/// Pageable memory at an IRQL at which nothing is paged in.
+fn paged(cx: &mut Cx<'_>, touch: &Touch, by: By) -> Option<Verdict> {
+    let irql = ke::irql::current(cx);
+    if irql < DISPATCH_LEVEL {
+        return None;
+    }
+    let did = did(cx, touch);
+    let address = touch.address;
+    let what = match touch.mark {
+        APPLICATION => "an application's memory".to_owned(),
+        _ if touch.kind == TouchKind::Execute => "in a pageable section".to_owned(),
+        _ => pool_check::explain(cx, address)
+            .map(|(words, _)| words)
+            .unwrap_or_else(|| format!("pageable: {}", ldr::symbols::describe(cx, address))),
+    };
+    let how = match touch.kind {
+        TouchKind::Read => 0,
+        TouchKind::Write => 1,
+        TouchKind::Execute => 8,
+    };
+    let message = format!("{did}, {what}, at IRQL {irql}: it may be paged out");
+    let verdict = Verdict::error("paged-at-raised-irql", message);
+    let code = if by == By::Driver { 0xD1 } else { 0xA };
+    Some(verdict.bug_check(code, [address, irql.into(), how, touch.caller.rip]))
+}
+
+/// An application's memory, and another process (or none) is current.
+fn another_process(cx: &mut Cx<'_>, touch: &Touch) -> Option<Verdict> {
+    let owner = cx.with(|k| user::process_of(k, touch.address))?;
+    let current = ps::current_process(cx);
+    if current == owner.into() {
+        return None;
+    }
+    let did = did(cx, touch);
+    let here = if current == ps::process::SYSTEM {
+        "a system thread".to_owned()
+    } else {
+        format!("process {current}")
+    };
+    let message = format!("{did}, an application's memory (process {owner}), in the context of {here}");
+    let exception = ke::fault::access_violation(cx, touch.caller.rip, is_write(touch), touch.address);
+    let mut verdict = Verdict::error("user-memory-elsewhere", message);
+    verdict.bug_check = Some(exception);
+    Some(verdict)
+}
+
+/// Memory is about to be seen under another address, a physical one or a mapping: stores through that are not seen here, so
+/// all of it (of a block of pool, to its end) counts as stored.
+pub(crate) fn shared(cx: &mut Cx<'_>, address: u64, bytes: u64) {
+    let engine = cx.engine();
+    if engine.is_checked() {
+        let block = cx.with(|k| k.mm.pool.last_up_to(address).map(|(at, block)| (at, block.bytes)));
+        let (start, length) = block.filter(|(at, length)| address - at < *length).unwrap_or((address, bytes));
+        engine.stored(start, length.max(bytes));
+    }
+}

@@ -1,0 +1,125 @@
+/*
+ * Exceptions that end the run: whom Windows does not ask, and what nobody takes. Each stands in a __try all the same.
+ */
+#ifndef SEH_FAULTY_H
+#define SEH_FAULTY_H
+
+#include "nested.h"
+
+/* 0: an invalid kernel address is no exception. */
+static ULONG KernelAddress(void)
+{
+    __try {
+        Sink = ReadAt((PULONG)0xFFFFF880DEAD0000ull);
+    } __except (1) {
+    }
+    return 0;
+}
+
+/* 1: nor is any bad address at DISPATCH_LEVEL. */
+static ULONG UserAddressAtDispatch(void)
+{
+    KIRQL Old;
+
+    KeRaiseIrql(DISPATCH_LEVEL, &Old);
+    __try {
+        Sink = ReadAt(NoPlace);
+    } __except (1) {
+    }
+    KeLowerIrql(Old);
+    return 0;
+}
+
+/* 2: nobody takes it. */
+static ULONG NobodyTakesIt(void)
+{
+    __try {
+        ExRaiseStatus(STATUS_DEVICE_BUSY);
+    } __except (Filter('f', EXCEPTION_CONTINUE_SEARCH)) {
+    }
+    return 0;
+}
+
+/* 3: ExRaiseStatus may be called up to APC_LEVEL. */
+static ULONG RaiseAtDispatch(void)
+{
+    KIRQL Old;
+
+    KeRaiseIrql(DISPATCH_LEVEL, &Old);
+    __try {
+        ExRaiseStatus(STATUS_DEVICE_BUSY);
+    } __except (1) {
+    }
+    KeLowerIrql(Old);
+    return 0;
+}
+
+static VOID NTAPI DpcThatFaults(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argument2)
+{
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(Context);
+    UNREFERENCED_PARAMETER(Argument1);
+    UNREFERENCED_PARAMETER(Argument2);
+    Sink = Divide(Zero);
+}
+
+/* 4: the thread that a DPC interrupts has nothing to do with its exceptions. */
+static ULONG DpcFaults(void)
+{
+    static KDPC Dpc;
+
+    KeInitializeDpc(&Dpc, DpcThatFaults, NULL);
+    __try {
+        KeInsertQueueDpc(&Dpc, NULL, NULL);
+    } __except (1) {
+    }
+    return 0;
+}
+
+/* 5: what ExRaiseStatus raises cannot be gone on from. */
+static ULONG GoesOn(void)
+{
+    __try {
+        ExRaiseStatus(STATUS_DEVICE_BUSY);
+    } __except (GetExceptionCode() == STATUS_DEVICE_BUSY ? EXCEPTION_CONTINUE_EXECUTION : EXCEPTION_CONTINUE_SEARCH) {
+    }
+    return 0;
+}
+
+static NOINLINE int FilterThatFaults(void)
+{
+    return (int)ReadAt(NoPlace) + 1;
+}
+
+/* 6: a filter that faults is asked about its own fault, which it answers with another. */
+static ULONG FilterFaults(void)
+{
+    __try {
+        ExRaiseStatus(STATUS_DEVICE_BUSY);
+    } __except (FilterThatFaults()) {
+    }
+    return 0;
+}
+
+/* 7: an exception does not put the level back. */
+static ULONG LevelStays(void)
+{
+    __try {
+        KIRQL Old;
+
+        KeRaiseIrql(DISPATCH_LEVEL, &Old);
+        Sink = Divide(Zero);
+        KeLowerIrql(Old);
+    } __except (1) {
+    }
+    return 0;
+}
+
+/* 8: a frame that is not there. */
+static ULONG UnwindNowhere(void)
+{
+    RtlUnwindEx((PVOID)0x1000, (PVOID)UnwindNowhere, NULL, NULL, NULL, NULL);
+    return 0;
+}
+
+#endif

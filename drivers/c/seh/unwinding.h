@@ -1,0 +1,154 @@
+/*
+ * Stories of the routines underneath: contexts, function tables, and a language handler of the driver's own.
+ */
+#ifndef SEH_UNWINDING_H
+#define SEH_UNWINDING_H
+
+#include "seh.h"
+
+static NOINLINE ULONG WalkFrom(PVOID *Found, ULONG Limit)
+{
+    CONTEXT Context;
+    ULONG64 Base, Frame, Before;
+    PVOID Data;
+    ULONG Count = 0;
+
+    RtlCaptureContext(&Context);
+    while (Count < Limit) {
+        RUNTIME_FUNCTION *Entry = RtlLookupFunctionEntry(Context.Rip, &Base, NULL);
+
+        if (Entry == NULL) {
+            break;
+        }
+        Found[Count++] = (PVOID)(ULONG_PTR)(Base + Entry->BeginAddress);
+        Before = Context.Rsp;
+        RtlVirtualUnwind(0, Base, Context.Rip, Entry, &Context, &Data, &Frame, NULL);
+        if (Context.Rsp <= Before) {
+            return 0;
+        }
+    }
+    return Count;
+}
+
+static NOINLINE ULONG WalkDeeper(PVOID *Found, ULONG Limit)
+{
+    ULONG Count = WalkFrom(Found, Limit);
+
+    Sink = Count;
+    return Count;
+}
+
+/* A driver walks its own stack, as crash handlers and tracers do. */
+static ULONG OwnWalk(void)
+{
+    PVOID Found[8];
+    PVOID Base = NULL;
+    ULONG Count = WalkDeeper(Found, 8);
+
+    CHECK(Count >= 4); /* itself, WalkDeeper, this story, the dispatch routine */
+    CHECK(Found[0] == (PVOID)WalkFrom && Found[1] == (PVOID)WalkDeeper && Found[2] == (PVOID)OwnWalk);
+    CHECK(RtlPcToFileHeader((PVOID)OwnWalk, &Base) == Base && Base != NULL);
+    CHECK(*(PUSHORT)Base == 0x5A4D); /* "MZ" */
+    Base = (PVOID)1;
+    CHECK(RtlPcToFileHeader((PVOID)0x1000, &Base) == NULL && Base == NULL);
+    return 0;
+}
+
+/* RtlCaptureContext returns as often as somebody restores what it has captured. */
+static ULONG Restored(void)
+{
+    static CONTEXT Context;
+    volatile ULONG Times = 0;
+
+    RtlCaptureContext(&Context);
+    Times = Times + 1;
+    if (Times < 3) {
+        RtlRestoreContext(&Context, NULL);
+    }
+    CHECK(Times == 3);
+    return 0;
+}
+
+static ULONG64 HandlerSaw[8];
+
+/* The language handler of Guarded: sends exceptions to its landing place, and counts unwinds. */
+EXCEPTION_DISPOSITION NTAPI OwnHandler(PEXCEPTION_RECORD Record, PVOID Frame, PCONTEXT Context,
+                                       DISPATCHER_CONTEXT *Dispatcher)
+{
+    if (Record->ExceptionFlags & EXCEPTION_UNWINDING) {
+        HandlerSaw[0]++;
+        HandlerSaw[1] = Record->ExceptionFlags & EXCEPTION_TARGET_UNWIND;
+        return ExceptionContinueSearch;
+    }
+    HandlerSaw[2] = (ULONG64)(ULONG_PTR)Frame;
+    HandlerSaw[3] = Dispatcher->ControlPc;
+    HandlerSaw[4] = *(PULONG)Dispatcher->HandlerData;
+    HandlerSaw[5] = Context->Rip;
+    HandlerSaw[6] = Dispatcher->EstablisherFrame;
+    HandlerSaw[7] = Dispatcher->ImageBase + Dispatcher->FunctionEntry->BeginAddress;
+    RtlUnwindEx(Frame, (PVOID)(ULONG_PTR)(Dispatcher->ImageBase + HandlerSaw[4]), Record, (PVOID)0x77, Context, NULL);
+    return ExceptionContinueSearch;
+}
+
+/* Calls Routine(Argument) and returns its answer; or, after an exception, rsp in Frame, and 0x77 + rbx. */
+ULONG64 Guarded(ULONG64 (*Routine)(ULONG64), ULONG64 Argument, ULONG64 *Frame);
+extern char GuardedCall[], GuardedLanding[];
+__asm__(".text\n"
+        ".globl Guarded, GuardedCall, GuardedLanding\n"
+        ".seh_proc Guarded\n"
+        "Guarded:\n"
+        "push %rbx\n"
+        ".seh_pushreg %rbx\n"
+        "push %rsi\n"
+        ".seh_pushreg %rsi\n"
+        "sub $0x28, %rsp\n"
+        ".seh_stackalloc 0x28\n"
+        ".seh_endprologue\n"
+        ".seh_handler OwnHandler, @except, @unwind\n"
+        ".seh_handlerdata\n"
+        ".long GuardedLanding@IMGREL\n"
+        ".text\n"
+        "mov %rcx, %rax\n"
+        "mov %rdx, %rcx\n"
+        "mov %r8, %rsi\n"
+        "mov %rsp, (%rsi)\n"
+        "mov $0x100, %ebx\n"
+        "call *%rax\n"
+        "GuardedCall:\n"
+        "nop\n"
+        "jmp 1f\n"
+        "GuardedLanding:\n"
+        "add %rbx, %rax\n"
+        "cmp %rsp, (%rsi)\n"
+        "je 1f\n"
+        "xor %eax, %eax\n"
+        "1: add $0x28, %rsp\n"
+        "pop %rsi\n"
+        "pop %rbx\n"
+        "ret\n"
+        ".seh_endproc\n");
+
+static NOINLINE ULONG64 Faults(ULONG64 Address)
+{
+    return ReadAt((PULONG)(ULONG_PTR)Address);
+}
+
+/* A handler that is not the compiler's is called with what is documented, and its registers come back. */
+static ULONG OwnLanguageHandler(void)
+{
+    ULONG64 Frame = 0;
+    ULONG Value = 5;
+
+    RtlZeroMemory(HandlerSaw, sizeof(HandlerSaw));
+    CHECK(Guarded(Faults, (ULONG64)(ULONG_PTR)&Value, &Frame) == 5);
+    CHECK(HandlerSaw[0] == 0 && HandlerSaw[2] == 0);
+    CHECK(Guarded(Faults, 0x30, &Frame) == 0x177);
+    CHECK(HandlerSaw[0] == 1 && HandlerSaw[1] == EXCEPTION_TARGET_UNWIND);
+    CHECK(HandlerSaw[2] == Frame && HandlerSaw[6] == Frame);
+    CHECK(HandlerSaw[3] == (ULONG64)(ULONG_PTR)GuardedCall);
+    CHECK(HandlerSaw[5] >= (ULONG64)(ULONG_PTR)ReadAt && HandlerSaw[5] < (ULONG64)(ULONG_PTR)ReadAt + 16);
+    CHECK(HandlerSaw[7] == (ULONG64)(ULONG_PTR)Guarded);
+    return 0;
+}
+
+#endif

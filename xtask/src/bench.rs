@@ -1,0 +1,95 @@
+//! `cargo xtask bench`: the engine's figures and the machine's, from one run, beside what they should be.
+//!
+//! The measuring is done by two examples, `speed` of crate `dirql-engine` and `bench` of crate `dirql`; each writes one JSON
+//! object, `name: {median, p99, unit, samples}`. Here they are put together and shown.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value};
+
+use crate::{call, drivers};
+
+/// What a figure should be at most, on a machine that does nothing else: nanoseconds, times native speed, or MB.
+const GOALS: &[(&str, f64)] = &[
+    ("call_driver", 12.0),
+    ("gate", 8.0),
+    ("irp_roundtrip", 150.0),
+    ("mmio_read", 35.0),
+    ("port_read", 35.0),
+    ("irql_raise_lower", 6.0),
+    ("irql_raise_lower_call", 6.0),
+    ("strand_switch", 5.0),
+    ("strand_switch_across", 25.0),
+    ("interrupt_irp", 400.0),
+    ("native_ratio_crc", 1.05),
+    ("native_ratio_parse", 1.2),
+    ("native_ratio_sort", 1.5),
+    ("native_ratio_calls", 1.5),
+    ("sliced_ratio_crc", 1.26),
+    ("sliced_ratio_parse", 1.44),
+    ("sliced_ratio_sort", 1.8),
+    ("sliced_ratio_calls", 1.8),
+    ("checked_ratio_crc", 10.0),
+    ("checked_ratio_parse", 10.0),
+    ("checked_ratio_sort", 10.0),
+    ("checked_ratio_calls", 10.0),
+    ("fork_point", 12_000.0),
+    ("fork_tree", 150_000.0),
+    ("start_to_ready", 3_000_000.0),
+    ("translate_instruction", 200.0),
+    ("resident", 16.0),
+];
+
+/// Builds the drivers, measures, and shows the figures: a table, or with `json` one object.
+///
+/// # Errors
+/// Something does not build, a benchmark fails, or does not write what it should.
+pub(crate) fn bench(root: &Path, json: bool) -> Result<()> {
+    drivers::build(root, &drivers::default_out(root))?;
+    let mut figures = measured(root, "dirql-engine", "speed")?;
+    figures.append(&mut measured(root, "dirql", "bench")?);
+    if json {
+        println!("{}", Value::from(figures));
+        return Ok(());
+    }
+    println!("{:24} {:>14} {:>14}      {:>12}", "", "median", "p99", "goal");
+    for (name, figure) in &figures {
+        println!("{}", line(name, figure));
+    }
+    Ok(())
+}
+
+/// What one of the examples measures.
+fn measured(root: &Path, package: &str, example: &str) -> Result<Map<String, Value>> {
+    let mut cargo = call::cargo(root);
+    cargo.args(["run", "--quiet", "--release", "-p", package, "--example", example, "--", "--json"]);
+    let text = call::output(&mut cargo)?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("example {example} of {package} wrote no JSON object"))
+}
+
+fn line(name: &str, figure: &Value) -> String {
+    let number = |key: &str| figure[key].as_f64().unwrap_or(f64::NAN);
+    let unit = figure["unit"].as_str().unwrap_or_default();
+    let (median, p99) = (number("median"), number("p99"));
+    let goal = GOALS.iter().find(|(goal, _)| *goal == name).map(|(_, goal)| *goal);
+    let told = goal.map_or(String::new(), |goal| {
+        let met = if median <= goal { "met" } else { "missed" };
+        format!("{goal:>12} {met}")
+    });
+    format!("{name:24} {median:>14.2} {p99:>14.2} {unit:4} {told}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_is_shown_beside_its_goal() {
+        let figure = serde_json::json!({"median": 9.5, "p99": 20.0, "unit": "ns", "samples": 3});
+        assert!(line("gate", &figure).ends_with("8 missed"), "{}", line("gate", &figure));
+        assert!(line("call_driver", &figure).ends_with("12 met"), "{}", line("call_driver", &figure));
+        assert!(line("something_else", &figure).contains("9.50"), "one without a goal is shown too");
+    }
+}
