@@ -23,7 +23,7 @@ use crate::root;
 use crate::shadow::Shadow;
 use crate::signals;
 use crate::strand::{ArenaStack, Progress, StrandId, Strands};
-use crate::translate::{self, Resumption, Translator};
+use crate::translate::{self, Resumption, Short, Translator};
 use crate::windows::{self, DEVICE, HEAP, IMAGES, PAGES, STACKS, SYSTEM, TABLE, USER, Window};
 
 /// Why no machine can be made here.
@@ -200,6 +200,9 @@ impl Engine {
         self::state().clock.reset();
         translate::scratch().level.set(0);
         translate::scratch().free_levels.set(16);
+        translate::scratch().calls.set(0);
+        translate::scratch().short_calls.set(0);
+        translate::scratch().short_until.set(0);
         translate::ask_for_extended();
         Ok(())
     }
@@ -354,7 +357,12 @@ impl Engine {
 
     /// Makes `address` (in the images' window, 16-byte aligned) the entry of export `number`.
     pub fn define_export(self, address: u64, number: u32) {
-        state().translator.define_export(address, number);
+        state().translator.define_export(address, number, None);
+    }
+
+    /// As [`Engine::define_export`]; where [`Engine::allow_short_calls`] lets it, driver code does `short` by itself.
+    pub fn define_short_export(self, address: u64, number: u32, short: Short) {
+        state().translator.define_export(address, number, Some(short));
     }
 
     /// The driver code that called the kernel last on this strand, if it stands in such a call.
@@ -458,6 +466,35 @@ impl Engine {
     #[inline]
     pub fn free_levels(self) -> u8 {
         translate::scratch().free_levels.get()
+    }
+
+    // ---- calls of exports ----
+
+    /// How many calls of exports there were since the machine started, [`Engine::short_calls`] among them.
+    #[must_use]
+    #[inline]
+    pub fn calls(self) -> u64 {
+        translate::scratch().calls.get()
+    }
+
+    /// How many of them were [`Short`]: [`Guest::export`] was not asked.
+    #[must_use]
+    #[inline]
+    pub fn short_calls(self) -> u64 {
+        translate::scratch().short_calls.get()
+    }
+
+    /// From now on, and while there were fewer than `until` calls, the guest need not be asked about a [`Short`] one that keeps
+    /// to [`Engine::set_free_levels`]. 0: it is always asked, which is so at first.
+    #[inline]
+    pub fn allow_short_calls(self, until: u64) {
+        translate::scratch().short_until.set(until);
+    }
+
+    /// Whether the next call may be a [`Short`] one.
+    #[must_use]
+    pub fn allows_short_calls(self) -> bool {
+        self.calls() < translate::scratch().short_until.get()
     }
 
     // ---- memory ----

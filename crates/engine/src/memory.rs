@@ -8,6 +8,7 @@
 use std::cell::{Ref, RefCell};
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr;
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
@@ -271,48 +272,12 @@ pub(crate) fn reserve(window: Window, protection: ProtFlags, how: MapFlags) -> s
 /// Whether the kernel may follow a driver's pointer to here: RAM of the machine, and nothing of ours.
 #[inline]
 pub(crate) fn is_driver_memory(address: u64, bytes: u64) -> bool {
-    let inside = |window: Window| {
-        let offset = address.wrapping_sub(window.base);
-        offset < window.size && bytes <= window.size - offset
-    };
+    let inside =
+        |window: Window| bytes <= window.size && address.wrapping_sub(window.base) <= window.size - bytes;
     inside(SYSTEM) || inside(IMAGES) || inside(USER)
 }
 
 std::arch::global_asm!(
-    // Single words, as the driver would access them: a load from rsi to rax, a store of rax to rdi. A fault resumes at
-    // the fix-up; edx tells. No other register is touched, so that a caller keeps what it has in them.
-    ".global dirql_word, dirql_word_end",
-    ".global dirql_load8, dirql_load4, dirql_load2, dirql_load1",
-    ".global dirql_store8, dirql_store4, dirql_store2, dirql_store1",
-    "dirql_word:",
-    "dirql_load8: xor edx, edx",
-    "mov rax, [rsi]",
-    "ret",
-    "dirql_load4: xor edx, edx",
-    "mov eax, [rsi]",
-    "ret",
-    "dirql_load2: xor edx, edx",
-    "movzx eax, word ptr [rsi]",
-    "ret",
-    "dirql_load1: xor edx, edx",
-    "movzx eax, byte ptr [rsi]",
-    "ret",
-    "dirql_store8: xor edx, edx",
-    "mov [rdi], rax",
-    "ret",
-    "dirql_store4: xor edx, edx",
-    "mov [rdi], eax",
-    "ret",
-    "dirql_store2: xor edx, edx",
-    "mov [rdi], ax",
-    "ret",
-    "dirql_store1: xor edx, edx",
-    "mov [rdi], al",
-    "ret",
-    "dirql_word_end:",
-    "dirql_word_fixup:",
-    "mov edx, 1",
-    "ret",
     // Copies rdx bytes from rsi to rdi; the same with eax. Up to 512 bytes by pairs of words, then what is left by an
     // overlapping pair.
     ".global dirql_ram_copy",
@@ -366,7 +331,7 @@ std::arch::global_asm!(
     "dirql_ram_copy_fixup:",
     "mov eax, 1",
     "ret",
-    ".global dirql_word_fixup, dirql_ram_copy_fixup",
+    ".global dirql_ram_copy_fixup",
 );
 
 unsafe extern "sysv64" {
@@ -374,53 +339,92 @@ unsafe extern "sysv64" {
     fn dirql_ram_same(pattern: *const u8, from: *const u8, bytes: usize) -> u32;
     static dirql_ram_copy_end: u8;
     static dirql_ram_copy_fixup: u8;
-    static dirql_word: u8;
-    static dirql_word_end: u8;
-    static dirql_word_fixup: u8;
 }
 
-/// If `rip` lies in an accessor: where to go on after a fault there.
-pub(crate) fn fixup(rip: u64) -> Option<u64> {
+/// An instruction that accesses driver memory, and what lies behind it; each as a distance from the field itself.
+#[repr(C)]
+struct WordAccess {
+    instruction: i32,
+    behind: i32,
+}
+
+unsafe extern "C" {
+    #[link_name = "__start_dirql_words"]
+    static FIRST_WORD: WordAccess;
+    #[link_name = "__stop_dirql_words"]
+    static END_OF_WORDS: WordAccess;
+}
+
+/// If the instruction at `rip` is one of an accessor's: where to go on after a fault there. What goes on finds 1 in `edx` where
+/// `is_word`, in `eax` otherwise.
+pub(crate) fn fixup(rip: u64) -> Option<Fixup> {
     let copy = dirql_ram_copy as *const () as u64..(&raw const dirql_ram_copy_end) as u64;
-    let word = (&raw const dirql_word) as u64..(&raw const dirql_word_end) as u64;
     if copy.contains(&rip) {
-        return Some((&raw const dirql_ram_copy_fixup) as u64);
+        return Some(Fixup { next: (&raw const dirql_ram_copy_fixup) as u64, is_word: false });
     }
-    word.contains(&rip).then_some((&raw const dirql_word_fixup) as u64)
+    word_accesses().iter().find_map(|access| {
+        let from = |distance: &i32| (ptr::from_ref(distance) as u64).wrapping_add_signed((*distance).into());
+        let is_it = from(&access.instruction) == rip;
+        is_it.then(|| Fixup { next: from(&access.behind), is_word: true })
+    })
 }
 
-/// Loads one word from driver memory by the routine named; the answer is whether that worked.
-macro_rules! load {
-    ($routine:literal, $address:expr, $into:expr) => {{
-        let (value, failed): (u64, u32);
-        // SAFETY: the address lies in the windows that hold driver memory; where it is not mapped, the fault ends in
-        // the fix-up. The routine touches the registers named here and nothing else.
+/// How the host goes on after a fault in an accessor.
+pub(crate) struct Fixup {
+    pub(crate) next: u64,
+    pub(crate) is_word: bool,
+}
+
+/// All accesses of single words, wherever they were inlined.
+fn word_accesses() -> &'static [WordAccess] {
+    let (first, end) = (&raw const FIRST_WORD, &raw const END_OF_WORDS);
+    // SAFETY: the linker puts the two symbols around a section that holds nothing else, and is never written.
+    unsafe { std::slice::from_raw_parts(first, end.offset_from_unsigned(first)) }
+}
+
+/// One instruction on driver memory, with `edx` 0 if it did what it says and 1 if it faulted. It is in the table of
+/// [`word_accesses`], wherever it is inlined.
+macro_rules! access {
+    ($instruction:literal, $($operand:tt)*) => {{
+        let failed: u32;
+        // SAFETY: the address lies in the windows that hold driver memory, where nothing of ours is; where it is not mapped or may
+        // not be written, the signal handler goes on behind the instruction.
         unsafe {
             std::arch::asm!(
-                concat!("call ", $routine),
-                in("rsi") $address, out("rax") value, out("edx") failed,
-                options(readonly),
+                "xor edx, edx",
+                concat!("2: ", $instruction),
+                "3:",
+                ".pushsection dirql_words, \"aR\", @progbits",
+                ".balign 4",
+                ".long 2b - .",
+                ".long 3b - .",
+                ".popsection",
+                out("edx") failed,
+                $($operand)*
+                options(nostack),
             );
         }
-        $into.copy_from_slice(&value.to_le_bytes()[..$into.len()]);
         failed == 0
     }};
 }
 
-/// Stores one word in driver memory by the routine named; the answer is whether that worked.
+/// Loads one word from driver memory; the answer is whether that worked.
+macro_rules! load {
+    ($instruction:literal, $address:expr, $into:expr) => {{
+        let value: u64;
+        let there = access!($instruction, address = in(reg) $address, value = out(reg) value,);
+        $into.copy_from_slice(&value.to_le_bytes()[..$into.len()]);
+        there
+    }};
+}
+
+/// Stores one word in driver memory; the answer is whether that worked.
 macro_rules! store {
-    ($routine:literal, $address:expr, $from:expr) => {{
+    ($instruction:literal, $address:expr, $from:expr) => {{
         let mut bytes = [0; 8];
         bytes[..$from.len()].copy_from_slice($from);
-        let failed: u32;
-        // SAFETY: as for `load`; nothing of ours lies in those windows.
-        unsafe {
-            std::arch::asm!(
-                concat!("call ", $routine),
-                in("rdi") $address, in("rax") u64::from_le_bytes(bytes), out("edx") failed,
-            );
-        }
-        failed == 0
+        let value = u64::from_le_bytes(bytes);
+        access!($instruction, address = in(reg) $address, value = in(reg) value,)
     }};
 }
 
@@ -429,10 +433,10 @@ macro_rules! store {
 pub(crate) fn read(address: u64, into: &mut [u8]) -> Result<(), BadAddress> {
     let there = is_driver_memory(address, into.len() as u64)
         && match into.len() {
-            1 => load!("dirql_load1", address, into),
-            2 => load!("dirql_load2", address, into),
-            4 => load!("dirql_load4", address, into),
-            8 => load!("dirql_load8", address, into),
+            1 => load!("movzx {value:e}, byte ptr [{address}]", address, into),
+            2 => load!("movzx {value:e}, word ptr [{address}]", address, into),
+            4 => load!("mov {value:e}, [{address}]", address, into),
+            8 => load!("mov {value}, [{address}]", address, into),
             // SAFETY: the destination is a slice of ours; a source that is not mapped ends in the fix-up.
             _ => unsafe { dirql_ram_copy(into.as_mut_ptr(), address as *const u8, into.len()) == 0 },
         };
@@ -454,10 +458,10 @@ pub(crate) fn write(address: u64, from: &[u8]) -> Result<(), BadAddress> {
 #[inline]
 fn store(address: u64, from: &[u8]) -> bool {
     match from.len() {
-        1 => store!("dirql_store1", address, from),
-        2 => store!("dirql_store2", address, from),
-        4 => store!("dirql_store4", address, from),
-        8 => store!("dirql_store8", address, from),
+        1 => store!("mov [{address}], {value:l}", address, from),
+        2 => store!("mov [{address}], {value:x}", address, from),
+        4 => store!("mov [{address}], {value:e}", address, from),
+        8 => store!("mov [{address}], {value}", address, from),
         // SAFETY: the destination lies in the windows that hold driver memory only; where it may not be written, the
         // fault ends in the fix-up.
         _ => unsafe { dirql_ram_copy(address as *mut u8, from.as_ptr(), from.len()) == 0 },

@@ -133,7 +133,14 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
             note(signal, info, registers, rip);
             return;
         }
-        if let Some(next) = memory::fixup(rip).or_else(|| translate::fixup(rip)) {
+        if let Some(memory::Fixup { next, is_word }) = memory::fixup(rip) {
+            registers[libc::REG_RIP as usize] = next.cast_signed();
+            if is_word {
+                registers[libc::REG_RDX as usize] = 1;
+            }
+            return;
+        }
+        if let Some(next) = translate::fixup(rip) {
             registers[libc::REG_RIP as usize] = next.cast_signed();
             return;
         }

@@ -187,6 +187,7 @@ impl<'m> Cx<'m> {
     }
 
     /// In a checked machine: nobody may touch freed memory or what lies around a block, the kernel neither.
+    #[inline]
     fn sound(&mut self, address: u64, bytes: u64, kind: TouchKind) -> Flow<()> {
         if self.engine().is_checked() { mm::shadow::sound(self, address, bytes, kind) } else { Ok(()) }
     }

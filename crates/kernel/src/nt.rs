@@ -85,12 +85,16 @@ pub struct Nt {
     chooser: Box<RefCell<Box<dyn Chooser>>>,
     readers: RefCell<Vec<Box<dyn Reader>>>,
     wanted: Cell<u64>,
+    /// Without those of calls that driver code makes by itself.
     events: Cell<u64>,
     verdict: RefCell<Option<Verdict>>,
     findings: RefCell<Vec<Verdict>>,
     tearing_down: Cell<bool>,
     pub(crate) witness: Witness,
 }
+
+/// [`Event::Call`] and [`Event::Return`].
+const EVENTS_OF_A_CALL: u64 = 2;
 
 /// What the readers of a machine knew at one time, in the order of their subscriptions.
 pub struct ReaderStates(Vec<Option<Box<dyn std::any::Any>>>);
@@ -130,8 +134,8 @@ impl Nt {
             }
             self.readers.borrow_mut().push(reader);
         });
-        let told = self.wants(Kind::Irql);
-        self.kernel.borrow_mut().ke.levels_are_told(told);
+        let calls = self.wants(Kind::Call) || self.wants(Kind::Return);
+        self.kernel.borrow_mut().ke.are_told(self.wants(Kind::Irql), calls);
     }
 
     /// Gives the machine another policy; the one it had comes back. On the host's side.
@@ -179,7 +183,7 @@ impl Nt {
 
     /// See [`Cx::next_event`].
     pub(crate) fn next_event(&self) -> u64 {
-        self.events.get()
+        self.events.get() + EVENTS_OF_A_CALL * self.engine.short_calls()
     }
 
     /// See [`Cx::happens`].
@@ -195,9 +199,9 @@ impl Nt {
     /// The number of an event that happens now. A change of level has that of what comes next: driver code makes it by itself
     /// where nobody reads it.
     fn count(&self, kind: Kind) -> u64 {
-        let number = self.events.get();
+        let number = self.next_event();
         if kind != Kind::Irql {
-            self.events.set(number + 1);
+            self.events.set(self.events.get() + 1);
         }
         number
     }

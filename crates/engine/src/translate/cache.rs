@@ -9,6 +9,7 @@ use super::block;
 use super::classify::is_interlocked;
 use super::emitter::Emitter;
 use super::exit::Exit;
+use super::short::Short;
 use super::stubs::{self, PERMANENT, Stubs};
 use super::table::{self, Column};
 use crate::guest::FaultKind;
@@ -187,9 +188,9 @@ impl Translator {
         }
     }
 
-    pub(crate) fn define_export(&self, address: u64, number: u32) {
+    pub(crate) fn define_export(&self, address: u64, number: u32, short: Option<Short>) {
         self.with(|cache| {
-            let thunk = cache.stubs.export_thunk(number);
+            let thunk = cache.stubs.export_thunk(number, short);
             cache.exports.push((address, thunk));
             table::set(address, Column::Jump, thunk);
         });

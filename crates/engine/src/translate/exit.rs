@@ -87,6 +87,7 @@ pub(crate) extern "sysv64" fn on_export(
     // SAFETY: as in `on_exit`; a plain integer is read before the guest is called.
     let rsp = unsafe { (*frame).registers.general[RSP] };
     let args = Args { registers: [rcx, rdx, r8, r9], rsp };
+    scratch().calls.set(scratch().calls.get() + 1);
     let flow = state().caught(|| state().guest().export(number, &args));
     if let Ok(value) = flow {
         return Ended { value, left: 0 };

@@ -21,9 +21,9 @@ pub(crate) struct Frame {
     pub(crate) rip: u64,
     /// The frame this one was called under; 0 at the bottom of a strand.
     pub(crate) previous: u64,
-    scratch: u64,
+    pub(super) scratch: u64,
     resume_stub: u64,
-    return_stub: u64,
+    pub(super) return_stub: u64,
     pub(crate) driver_mxcsr: u32,
     pub(crate) depth: u32,
     /// [`Scratch::used`] when the driver called out: what of the vector state was saved.
@@ -570,8 +570,12 @@ pub(crate) fn host_mxcsr() -> u32 {
     value
 }
 
-/// If `rip` is one of the gate's stores to the driver's home space: where to go on without them.
+/// If `rip` is a store of an export's to the driver's home space: where to go on without it.
 pub(crate) fn fixup(rip: u64) -> Option<u64> {
+    super::short::fixup(rip).or_else(|| gate_fixup(rip))
+}
+
+fn gate_fixup(rip: u64) -> Option<u64> {
     let start = (&raw const dirql_gate_home) as u64;
     let end = (&raw const dirql_gate_home_end) as u64;
     (start..end).contains(&rip).then_some(end)

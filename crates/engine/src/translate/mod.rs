@@ -23,6 +23,7 @@ mod next;
 mod operands;
 mod resume;
 mod scratch;
+mod short;
 mod site;
 mod stubs;
 mod system;
@@ -34,6 +35,7 @@ pub(crate) use frame::fixup;
 pub(crate) use next::{driver_state, next_step};
 pub(crate) use resume::{Resumption, contexts, resume_at};
 pub(crate) use scratch::{HostFault, SCRATCH_SIZE, restore_scratch, save_scratch, scratch};
+pub use short::Short;
 pub(crate) use stubs::EXIT;
 
 use crate::guest::{Caller, Fault, FaultKind};

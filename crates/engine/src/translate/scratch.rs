@@ -59,6 +59,12 @@ pub(crate) struct Scratch {
     pub(crate) level: Cell<u8>,
     /// The lowest level that may be moved to CR8 without asking the guest; above 15: none.
     pub(crate) free_levels: Cell<u8>,
+    /// How many calls of exports there were.
+    pub(crate) calls: Cell<u64>,
+    /// Those of them that the guest was not asked about (see [`super::short`]).
+    pub(crate) short_calls: Cell<u64>,
+    /// While there were fewer calls than this, there may be such.
+    pub(crate) short_until: Cell<u64>,
     /// Host code the stubs jump to.
     pub(crate) exit_entry: Cell<u64>,
     pub(crate) gate_entry: Cell<u64>,

@@ -6,6 +6,7 @@ use super::scratch::{
     EXIT_ENTRY, FRAME, GATE_ENTRY, JUMP, RAX as SAVED_RAX, RCX as SAVED_RCX, RDX as SAVED_RDX, RESUME,
     RETURNED_ENTRY, RSP as SAVED_RSP, scratch,
 };
+use super::short::Short;
 use super::table::{self, Column, UPPER_HALF};
 use crate::windows::{CACHE, IMAGES, TABLE};
 
@@ -16,6 +17,8 @@ pub(crate) const RETURN_TO_KERNEL: u64 = IMAGES.base + 0xF00;
 pub(crate) const EXIT: u64 = CACHE.base;
 /// Room for the stubs and the thunks of exports; translations follow.
 pub(crate) const PERMANENT: u64 = 4 << 20;
+/// Bytes of the longest thunk of an export.
+const LONGEST_THUNK: u64 = 48;
 
 /// Where the stubs lie.
 #[derive(Clone, Copy, Debug)]
@@ -90,14 +93,26 @@ impl Stubs {
         table::set(RETURN_TO_KERNEL, Column::Return, self.landing);
     }
 
-    /// A thunk that calls export `number`.
-    pub(crate) fn export_thunk(&mut self, number: u32) -> u64 {
+    /// A thunk that calls export `number`, or does what it does.
+    pub(crate) fn export_thunk(&mut self, number: u32, short: Option<Short>) -> u64 {
         let thunk = self.next_thunk;
-        assert!(thunk + 16 <= CACHE.base + PERMANENT, "too many exports");
+        assert!(thunk + LONGEST_THUNK <= CACHE.base + PERMANENT, "too many exports");
         let mut e = Emitter::new(thunk);
         e.constant_eax(number);
-        e.jump(self.gate);
-        self.next_thunk = thunk + 16;
+        match short {
+            None => e.jump(self.gate),
+            Some(short) => {
+                if let Short::RaiseTo(level) = short {
+                    e.bytes(&[0x41, 0xB2, level]); // mov r10b, level
+                }
+                e.bytes(&[0x49, 0x89, 0xE3]); // mov r11, rsp
+                e.load(RSP, FRAME);
+                let behind = e.here() + 6;
+                e.jump_through(behind);
+                e.bytes(&short.entry().to_le_bytes());
+            }
+        }
+        self.next_thunk = e.here().next_multiple_of(16);
         thunk
     }
 }

@@ -6,7 +6,7 @@
 
 use engine::Flow;
 
-use super::slice;
+use super::{State, slice};
 use crate::cx::{Cx, Kernel};
 
 /// Instructions that a call of the kernel counts as: a call that makes twenty million of them has no end in sight.
@@ -19,22 +19,38 @@ const LOOKS: u64 = 16;
 /// What is used up besides instructions.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Budget {
-    /// In instructions, since boot.
-    pub(crate) services: u64,
+    /// By [`charge`], in instructions, since boot.
+    charged: u64,
     /// When the account is looked at next.
     next_look: u64,
 }
 
-/// A driver calls the kernel. Whether the account is to be looked at, by [`look`].
-pub(crate) fn enter(k: &mut Kernel) -> bool {
-    let Budget { services, next_look } = &mut k.ke.spending;
-    *services += SERVICE;
-    *services >= *next_look
+impl State {
+    /// What was used up besides instructions, since boot.
+    #[inline]
+    pub(crate) fn services(&self) -> u64 {
+        self.spending.charged + SERVICE * self.engine.calls()
+    }
+}
+
+/// A driver has called the kernel. Whether the account is to be looked at, by [`look`].
+#[inline]
+pub(crate) fn is_look_due(k: &Kernel) -> bool {
+    k.ke.services() >= k.ke.spending.next_look
+}
+
+/// How many calls there will have been when the account is looked at.
+pub(crate) fn calls_until_look(k: &Kernel) -> u64 {
+    let Budget { charged, next_look } = k.ke.spending;
+    next_look.saturating_sub(charged).div_ceil(SERVICE).saturating_sub(1)
 }
 
 /// A service does as much as so many instructions.
 pub(crate) fn charge(cx: &mut Cx<'_>, instructions: u64) {
-    cx.with(|k| k.ke.spending.services += instructions);
+    cx.with(|k| {
+        k.ke.spending.charged += instructions;
+        k.ke.unsettled();
+    });
 }
 
 /// Looks whether what runs has used up its budget.
@@ -46,6 +62,9 @@ pub(crate) fn look(cx: &mut Cx<'_>) -> Flow<()> {
     if let Some(verdict) = cx.with(|k| slice::endless(k, now)) {
         return Err(cx.stop(verdict));
     }
-    cx.with(|k| k.ke.spending.next_look = k.ke.spending.services + (k.ke.budget / LOOKS).max(SERVICE));
+    cx.with(|k| {
+        k.ke.spending.next_look = k.ke.services() + (k.ke.budget / LOOKS).max(SERVICE);
+        k.ke.unsettled();
+    });
     Ok(())
 }

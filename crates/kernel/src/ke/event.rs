@@ -104,6 +104,9 @@ pub(crate) fn finish(cx: &mut Cx<'_>, wait: bool, what: &str) -> Flow<()> {
         let verdict = Verdict::error("irql-too-high", message);
         return Err(cx.stop(verdict.bug_check(0xC4, [0x2_0016, irql.into(), 0, 0])));
     }
-    cx.with(|k| k.ke.processor_mut().wait_next = true);
+    cx.with(|k| {
+        k.ke.processor_mut().wait_next = true;
+        k.ke.unsettled();
+    });
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! [`settle`] lets in what waited: interrupts above the level, then below DISPATCH_LEVEL due timers and DPCs, then
 //! another thread. Everything that lowers a level, sets the interrupt flag, queues or signals ends with it.
 
-use engine::{Flow, StrandId};
+use engine::{Flow, Short, StrandId};
 
 use super::processor::{DISPATCH_LEVEL, HIGH_LEVEL};
 use super::{budget, dpc, line, scheduler, slice, timer};
@@ -32,7 +32,7 @@ pub(crate) struct Gate {
 #[inline]
 pub(crate) fn at_gate(cx: &mut Cx<'_>) -> Gate {
     cx.with(|k| Gate {
-        look: budget::enter(k),
+        look: budget::is_look_due(k),
         irql: k.level(),
         waits_next: k.ke.processor().wait_next,
         others: k.ke.processors.len() > 1 || !k.ke.ready.is_empty(),
@@ -105,6 +105,17 @@ pub fn lower(cx: &mut Cx<'_>, level: u8) -> Flow<()> {
     check_lowering(cx, old, level)?;
     set(cx, level);
     settle(cx)
+}
+
+/// The exports that driver code does by itself while nobody listens: see [`Kernel::settled`].
+pub(crate) fn short(name: &str) -> Option<Short> {
+    Some(match name {
+        "KeGetCurrentIrql" => Short::Level,
+        "KfRaiseIrql" => Short::Raise,
+        "KeRaiseIrqlToDpcLevel" => Short::RaiseTo(DISPATCH_LEVEL),
+        "KeLowerIrql" => Short::Lower,
+        _ => return None,
+    })
 }
 
 /// `mov cr8, r`, which compilers make of `KeRaiseIrql` and `KeLowerIrql`.

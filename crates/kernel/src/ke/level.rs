@@ -8,7 +8,7 @@
 use abi::KPCR;
 
 use super::processor::{DISPATCH_LEVEL, PASSIVE_LEVEL};
-use super::{State, interrupt, scheduler, slice, timer};
+use super::{State, budget, interrupt, scheduler, slice, timer};
 use crate::cx::Kernel;
 
 /// Above all levels: every change of level must be asked about.
@@ -69,6 +69,8 @@ impl Kernel {
     pub(crate) fn settled(&mut self) {
         if self.engine.free_levels() != PASSIVE_LEVEL {
             self.engine.set_free_levels(attention(self));
+            let until = if calls_are_free(self) { budget::calls_until_look(self) } else { 0 };
+            self.engine.allow_short_calls(until);
         }
     }
 
@@ -90,6 +92,12 @@ impl Kernel {
             "something that wants attention at {} was not said to be unsettled",
             attention(self)
         );
+        debug_assert!(
+            !self.engine.allows_short_calls()
+                || calls_are_free(self)
+                || self.engine.free_levels() == ASK_ALWAYS,
+            "somebody must hear of calls, and it was not said to be unsettled"
+        );
     }
 }
 
@@ -100,9 +108,9 @@ impl State {
         self.engine.set_free_levels(ASK_ALWAYS);
     }
 
-    /// Whether somebody reads every change of level.
-    pub(crate) fn levels_are_told(&mut self, told: bool) {
-        self.levels_are_told = told;
+    /// Whether somebody reads every change of level, and every call of an export or its end.
+    pub(crate) fn are_told(&mut self, levels: bool, calls: bool) {
+        (self.levels_are_told, self.calls_are_told) = (levels, calls);
         self.unsettled();
     }
 
@@ -132,6 +140,12 @@ pub(crate) fn attention(k: &Kernel) -> u8 {
     let dispatch =
         || processor.dispatch_requested || timer::is_due(k, index) || scheduler::must_switch(k, index);
     if lines < DISPATCH_LEVEL && dispatch() { DISPATCH_LEVEL } else { lines }
+}
+
+/// Whether a call of an export is neither told nor a question, so that [`super::irql::short`] ones need not come here.
+fn calls_are_free(k: &Kernel) -> bool {
+    let alone = k.ke.processors.len() == 1 && k.ke.ready.is_empty();
+    alone && !k.ke.calls_are_told && !k.ke.processor().wait_next
 }
 
 /// The highest level of a line that wants service by a processor of `mask`.

@@ -102,6 +102,8 @@ pub struct State {
     engine: Engine,
     /// Somebody reads every change of level.
     levels_are_told: bool,
+    /// Somebody reads every call of an export, or its end.
+    calls_are_told: bool,
     /// When and how often `KUSER_SHARED_DATA` was polled lately.
     pub(crate) polling: time::Polling,
     /// Counts everything that could end somebody's busy wait: turns in which memory may have changed, routines called,
@@ -148,6 +150,7 @@ impl State {
             rearm: false,
             engine,
             levels_are_told: false,
+            calls_are_told: false,
             polling: time::Polling::default(),
             progress: 0,
             turn_is_idle: false,

@@ -26,7 +26,7 @@ const TURN: u64 = 100_000;
 impl State {
     /// Driver instructions since boot, and what calls of the kernel count as.
     pub(crate) fn retired(&self, now: u64) -> u64 {
-        now - self.charged + self.spending.services
+        now - self.charged + self.services()
     }
 
     /// Puts what ran since the last call on the account of `strand`.

@@ -10,7 +10,8 @@ use engine::{Flow, Protection};
 
 use super::code;
 use crate::cx::Cx;
-use crate::exports::{FUNCTIONS, INTERNAL, data};
+use crate::exports::{self, FUNCTIONS, INTERNAL, data};
+use crate::ke::irql;
 use crate::mm::map::Page;
 
 /// The first number of imports that nobody has.
@@ -78,7 +79,10 @@ pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
     let rows = number(FUNCTIONS.len() + INTERNAL.len());
     assert!(rows <= FIRST_MISSING, "more exports than the pseudo-image has room for");
     for number in 0..rows {
-        cx.engine().define_export(thunk(number), number);
+        match exports::row(number).and_then(|export| irql::short(export.name)) {
+            Some(short) => cx.engine().define_short_export(thunk(number), number, short),
+            None => cx.engine().define_export(thunk(number), number),
+        }
     }
     let thunk_pages = (THUNKS + 16 * u64::from(rows)).div_ceil(PAGE);
     map(cx, exports_base(), thunk_pages);

@@ -152,11 +152,10 @@ pub(crate) fn pointed(cx: &mut Cx<'_>, address: u64, bytes: u64, kind: TouchKind
 ///
 /// # Errors
 /// As [`touched`].
+#[cold]
+#[inline(never)]
 pub(crate) fn sound(cx: &mut Cx<'_>, address: u64, bytes: u64, kind: TouchKind) -> Flow<()> {
     let engine = cx.engine();
-    if !engine.is_checked() {
-        return Ok(());
-    }
     let marked = engine.first_marked(address, bytes).filter(|(_, mark)| is_bad(*mark));
     match (marked, engine.caller()) {
         (Some((at, mark)), Some(caller)) => {

@@ -1,0 +1,162 @@
+//! Exports that need nobody: what driver code asks of its processor's level is answered here, in a few instructions, as long
+//! as the guest has said that nobody listens ([`crate::Engine::allow_short_calls`]). Everything a driver could see is as
+//! after a call through the gate: its home space, its registers, its flags.
+//!
+//! An answer that would let something in, break a rule or be told to somebody is the guest's: such a call goes on through
+//! the gate as if it had come there first.
+
+use std::mem::offset_of;
+
+use super::frame::{Frame, USED_FLAGS};
+use super::scratch::Scratch;
+
+/// What an export does, if nobody need know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Short {
+    /// Returns the level.
+    Level,
+    /// Raises the level to `cl` and returns what it was.
+    Raise,
+    /// Raises the level to so much, which is below 16, and returns what it was.
+    RaiseTo(u8),
+    /// Lowers the level to `cl`, and returns 0.
+    Lower,
+}
+
+impl Short {
+    /// Host code for it, which is entered as the gate is. `r10b` is the level of [`Short::RaiseTo`].
+    pub(super) fn entry(self) -> u64 {
+        let entry: unsafe extern "sysv64" fn() = match self {
+            Self::Level => dirql_short_level,
+            Self::Raise => dirql_short_raise,
+            Self::RaiseTo(_) => dirql_short_raise_to,
+            Self::Lower => dirql_short_lower,
+        };
+        entry as *const () as u64
+    }
+}
+
+/// Keeps the export's number for the gate and goes there if somebody listens, or if flags must be looked at that no export
+/// returns with. Leaves the scratch page's address in `r10`.
+macro_rules! unless_told {
+    () => {
+        "mov [rsp - 8], rax
+        mov r10, [rsp + {f_scratch}]
+        mov rax, [r10 + {s_calls}]
+        cmp rax, [r10 + {s_short_until}]
+        jae dirql_short_not
+        test dword ptr [r10 + {s_used}], {used_flags}
+        jnz dirql_short_not"
+    };
+}
+
+/// The level in `al` is lower than it may be set to by nobody but the guest.
+macro_rules! unless_asked {
+    () => {
+        "cmp al, [r10 + {s_free_levels}]
+        jb dirql_short_not"
+    };
+}
+
+/// The arguments' home, as the gate stores it.
+macro_rules! store_home {
+    () => {
+        "mov [r11 + 8], rcx
+        mov [r11 + 16], rdx
+        mov [r11 + 24], r8
+        mov [r11 + 32], r9"
+    };
+}
+
+// As at the gate: `eax` is the export's number, `r11` the driver's stack pointer, `rsp` the frame. `rax` and `r10` are free. A
+// store to the driver's stack that faults goes on at the gate, which has its own way with it: nothing has been changed by then.
+std::arch::global_asm!(
+    ".global dirql_short_level, dirql_short_raise, dirql_short_raise_to, dirql_short_lower",
+    ".global dirql_short_not",
+    "dirql_short_level:",
+    unless_told!(),
+    "cmp byte ptr [r10 + {s_free_levels}], 15",
+    "ja dirql_short_not",
+    store_home!(),
+    "movzx eax, byte ptr [r10 + {s_level}]",
+    "jmp 3f",
+    //
+    "dirql_short_raise_to:",
+    "mov [rsp - 16], r10",
+    unless_told!(),
+    "mov eax, [rsp - 16]",
+    "jmp 2f",
+    "dirql_short_raise:",
+    unless_told!(),
+    "movzx eax, cl",
+    "2:",
+    "cmp al, 15",
+    "ja dirql_short_not",
+    "cmp al, [r10 + {s_level}]",
+    "jb dirql_short_not",
+    unless_asked!(),
+    store_home!(),
+    "movzx ecx, byte ptr [r10 + {s_level}]",
+    "mov [r10 + {s_level}], al",
+    "mov gs:[{kpcr_irql}], al",
+    "mov eax, ecx",
+    "jmp 3f",
+    //
+    "dirql_short_lower:",
+    unless_told!(),
+    // At a slice's end, what came with it comes first.
+    "cmp qword ptr [r10 + {s_countdown}], 0",
+    "jle dirql_short_not",
+    "movzx eax, cl",
+    "cmp al, [r10 + {s_level}]",
+    "ja dirql_short_not",
+    unless_asked!(),
+    store_home!(),
+    "mov [r10 + {s_level}], al",
+    "mov gs:[{kpcr_irql}], al",
+    "xor eax, eax",
+    //
+    "3:",
+    "inc qword ptr [r10 + {s_calls}]",
+    "inc qword ptr [r10 + {s_short_calls}]",
+    "pxor xmm0, xmm0",
+    "pxor xmm1, xmm1",
+    "pxor xmm2, xmm2",
+    "pxor xmm3, xmm3",
+    "pxor xmm4, xmm4",
+    "pxor xmm5, xmm5",
+    "xor r8d, r8d",
+    "xor r9d, r9d",
+    "xor r10d, r10d",
+    "jmp qword ptr [rsp + {f_return_stub}]",
+    "dirql_short_not:",
+    "mov rax, [rsp - 8]",
+    "jmp {gate}",
+    f_scratch = const offset_of!(Frame, scratch),
+    f_return_stub = const offset_of!(Frame, return_stub),
+    s_calls = const offset_of!(Scratch, calls),
+    s_short_calls = const offset_of!(Scratch, short_calls),
+    s_short_until = const offset_of!(Scratch, short_until),
+    s_used = const offset_of!(Scratch, used),
+    s_level = const offset_of!(Scratch, level),
+    s_free_levels = const offset_of!(Scratch, free_levels),
+    s_countdown = const offset_of!(Scratch, countdown),
+    used_flags = const USED_FLAGS,
+    kpcr_irql = const abi::KPCR::Irql.offset,
+    gate = sym super::frame::dirql_gate,
+);
+
+unsafe extern "sysv64" {
+    fn dirql_short_level();
+    fn dirql_short_raise();
+    fn dirql_short_raise_to();
+    fn dirql_short_lower();
+    static dirql_short_not: u8;
+}
+
+/// If `rip` is a store to the driver's home space here: where to go on without it.
+pub(crate) fn fixup(rip: u64) -> Option<u64> {
+    let start = dirql_short_level as *const () as u64;
+    let gate = (&raw const dirql_short_not) as u64;
+    (start..gate).contains(&rip).then_some(gate)
+}
