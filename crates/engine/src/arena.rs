@@ -8,7 +8,6 @@ use std::cell::{RefCell, UnsafeCell};
 
 use talc::Talc;
 
-use crate::clock::Clock;
 use crate::heap::Grow;
 use crate::root::Root;
 use crate::strand::Strands;
@@ -18,7 +17,6 @@ use crate::windows::{HEAP, PAGE};
 pub(crate) struct Arena {
     /// The allocator of the heap behind this page.
     pub(crate) heap: UnsafeCell<Talc<Grow>>,
-    pub(crate) clock: Clock,
     pub(crate) strands: Strands,
     pub(crate) root: Root,
     /// The first panic of ours that was caught at the gate.
@@ -34,7 +32,6 @@ const _: () = assert!(size_of::<Arena>() as u64 <= PAGE, "the record fits its pa
 pub(crate) fn lay() {
     let fresh = Arena {
         heap: UnsafeCell::new(Talc::new(Grow::none())),
-        clock: Clock::default(),
         strands: Strands::default(),
         root: Root::default(),
         panic: RefCell::default(),

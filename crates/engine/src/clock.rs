@@ -22,6 +22,12 @@ pub(crate) struct Clock {
 /// The longest slice: so that a countdown can be told from a negative one.
 const LONGEST: u64 = 1 << 62;
 
+/// The machine's clock.
+#[inline]
+pub(crate) fn clock() -> &'static Clock {
+    &scratch().clock
+}
+
 impl Clock {
     #[inline]
     pub(crate) fn now(&self) -> u64 {

@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::arena::arena;
 use crate::chooser::Question;
-use crate::clock::Clock;
+use crate::clock::clock;
 use crate::guest::{Caller, DriverState, Guest, Step};
 use crate::heap;
 use crate::jail::Jail;
@@ -58,7 +58,6 @@ pub enum Stack {
 /// What the host knows of the live machine, and where the rest is. All on one thread: cells, no locks. None of it is
 /// rewound; what is rewound is in [`Arena`](crate::arena::Arena).
 pub(crate) struct State {
-    pub(crate) clock: &'static Clock,
     pub(crate) strands: &'static Strands,
     pub(crate) memory: Memory,
     pub(crate) shadow: Shadow,
@@ -182,7 +181,6 @@ impl Engine {
             .map_err(|e| StartError::Host("reserving the shadow of the machine's memory", e))?;
         let state = Box::new(State {
             shadow,
-            clock: &arena().clock,
             strands: &arena().strands,
             memory,
             translator: Translator::new(),
@@ -197,7 +195,7 @@ impl Engine {
             cpu: Cell::default(),
         });
         STATE.store(Box::into_raw(state), Ordering::Relaxed);
-        self::state().clock.reset();
+        clock().reset();
         translate::scratch().level.set(0);
         translate::scratch().free_levels.set(16);
         translate::scratch().calls.set(0);
@@ -267,20 +265,20 @@ impl Engine {
     #[must_use]
     #[inline]
     pub fn now(self) -> u64 {
-        state().clock.now()
+        clock().now()
     }
 
     /// Driver instructions retired since the machine was started, and nothing else.
     #[must_use]
     #[inline]
     pub fn retired(self) -> u64 {
-        state().clock.retired()
+        clock().retired()
     }
 
     /// Lets time pass without driver instructions: the declared cost of a kernel service, or an idle jump.
     #[inline]
     pub fn charge(self, instructions: u64) {
-        state().clock.charge(instructions);
+        clock().charge(instructions);
     }
 
     /// As [`Engine::charge`], and [`Guest::slice`] will be called at time `until`, or once so many driver instructions have
@@ -288,13 +286,13 @@ impl Engine {
     #[must_use]
     #[inline]
     pub fn charge_within(self, instructions: u64, until: u64, retired: u64) -> bool {
-        state().clock.charge_within(instructions, until, retired)
+        clock().charge_within(instructions, until, retired)
     }
 
     /// [`Guest::slice`] will be called after exactly this many further driver instructions (at least 1).
     #[inline]
     pub fn set_slice(self, instructions: u64) {
-        state().clock.set_slice(instructions);
+        clock().set_slice(instructions);
     }
 
     // ---- strands ----

@@ -10,6 +10,7 @@ use super::frame::{Ended, Frame, RESUMES};
 use super::resume::{self, Resumed};
 use super::scratch::{HostFault, scratch};
 use super::{cache::Saved, callout, extended, inspect, site};
+use crate::clock::clock;
 use crate::guest::{Args, Caller, Extended, Fault, FaultKind};
 use crate::leave::{Flow, Leave};
 use crate::machine::state;
@@ -239,7 +240,7 @@ fn end_slice(frame: &mut Frame, rip: u64) -> Flow<u64> {
     frame.rip = rip;
     state().guest().slice()?;
     if scratch().countdown.get() <= 0 {
-        state().clock.set_slice(u64::MAX);
+        clock().set_slice(u64::MAX);
     }
     go_on(frame, rip)
 }

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::mem::offset_of;
 
+use crate::clock::Clock;
 use crate::windows::SCRATCH;
 
 /// What the signal handler saw, for the exit that follows.
@@ -25,6 +26,8 @@ pub(crate) struct HostFault {
 pub(crate) struct Scratch {
     /// Instructions left of the slice.
     pub(crate) countdown: Cell<i64>,
+    /// What time that makes it: here, because it is read everywhere and is taken back with the countdown.
+    pub(crate) clock: Clock,
     pub(crate) rax: Cell<u64>,
     /// The driver's stack pointer while the host's is in use.
     pub(crate) rsp: Cell<u64>,
