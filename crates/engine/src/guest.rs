@@ -6,6 +6,7 @@ use crate::strand::StrandId;
 
 /// The arguments of a call from a driver, in the x64 calling convention.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct Args {
     /// `rcx`, `rdx`, `r8`, `r9`.
     pub registers: [u64; 4],
@@ -226,8 +227,8 @@ pub trait Guest {
     fn export(&self, number: u32, args: &Args) -> Flow<u64>;
     /// The slice set by [`crate::Engine::set_slice`] has run out, exactly.
     fn slice(&self) -> Flow<()>;
-    /// `in`.
-    fn port_read(&self, port: u16, bytes: u8) -> Flow<u32>;
+    /// `in`; the value is in the low bytes.
+    fn port_read(&self, port: u16, bytes: u8) -> Flow<u64>;
     /// `out`.
     fn port_write(&self, port: u16, bytes: u8, value: u32) -> Flow<()>;
     /// A read of device memory or of `KUSER_SHARED_DATA`; `data` is `access.bytes` long.

@@ -102,7 +102,7 @@ impl Guest for Weaver {
     fn slice(&self) -> Flow<()> {
         Ok(())
     }
-    fn port_read(&self, _: u16, _: u8) -> Flow<u32> {
+    fn port_read(&self, _: u16, _: u8) -> Flow<u64> {
         Err(Leave::Stop)
     }
     fn port_write(&self, _: u16, _: u8, _: u32) -> Flow<()> {

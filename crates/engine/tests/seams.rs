@@ -78,7 +78,7 @@ impl engine::Guest for PingPong {
     fn slice(&self) -> engine::Flow<()> {
         unreachable!("no driver code runs here")
     }
-    fn port_read(&self, _: u16, _: u8) -> engine::Flow<u32> {
+    fn port_read(&self, _: u16, _: u8) -> engine::Flow<u64> {
         unreachable!("no driver code runs here")
     }
     fn port_write(&self, _: u16, _: u8, _: u32) -> engine::Flow<()> {

@@ -356,7 +356,7 @@ impl Guest for Nt {
         self.back(crate::ke::slice::slice(&mut self.cx()))
     }
 
-    fn port_read(&self, port: u16, bytes: u8) -> Flow<u32> {
+    fn port_read(&self, port: u16, bytes: u8) -> Flow<u64> {
         before_device(&mut self.cx())?;
         crate::hal::access::port_read(&mut self.cx(), port, bytes)
     }

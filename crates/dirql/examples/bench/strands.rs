@@ -25,7 +25,7 @@ impl Guest for Nothing {
     fn slice(&self) -> Flow<()> {
         Ok(())
     }
-    fn port_read(&self, _port: u16, _bytes: u8) -> Flow<u32> {
+    fn port_read(&self, _port: u16, _bytes: u8) -> Flow<u64> {
         Err(Leave::Stop)
     }
     fn port_write(&self, _port: u16, _bytes: u8, _value: u32) -> Flow<()> {

@@ -137,10 +137,6 @@ impl Translator {
         self.cache.borrow().decoded[decoded as usize]
     }
 
-    pub(crate) fn stubs(&self) -> Stubs {
-        self.cache.borrow().stubs
-    }
-
     pub(crate) fn generation(&self) -> u64 {
         self.generation.get()
     }

@@ -7,7 +7,7 @@ use super::emitter::Reg;
 use super::exit::{fault, go_on, return_to_stack_top, take_back};
 use super::frame::Frame;
 use super::system;
-use crate::guest::{FaultKind, Special};
+use crate::guest::{FaultKind, Guest, Special};
 use crate::leave::Flow;
 use crate::machine::state;
 use crate::memory;
@@ -138,24 +138,22 @@ impl Port {
         Some(Self { number, bytes, out, length })
     }
 
-    /// Asks the guest, and goes on behind the instruction.
-    pub(super) fn perform(self, frame: &mut Frame) -> Flow<u64> {
-        let guest = state().guest();
+    /// Asks the guest; answers the instruction's length.
+    pub(super) fn perform(self, guest: &dyn Guest, frame: &mut Frame) -> Flow<u8> {
         let Self { number, bytes, out, length } = self;
         let port = number.map_or((frame.registers.general[RDX] & 0xFFFF) as u16, u16::from);
         let rax = &mut frame.registers.general[RAX];
         if out {
             guest.port_write(port, bytes, low32(*rax) & mask(bytes))?;
         } else {
-            let value = u64::from(guest.port_read(port, bytes)?);
+            let value = guest.port_read(port, bytes)?;
             *rax = match bytes {
                 1 => *rax & !0xFF | value & 0xFF,
                 2 => *rax & !0xFFFF | value & 0xFFFF,
                 _ => value,
             };
         }
-        guest.accessed()?;
-        go_on(frame, frame.rip + u64::from(length))
+        Ok(length)
     }
 }
 

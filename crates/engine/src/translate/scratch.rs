@@ -70,6 +70,7 @@ pub(crate) struct Scratch {
     pub(crate) short_until: Cell<u64>,
     /// Host code the stubs jump to.
     pub(crate) exit_entry: Cell<u64>,
+    pub(crate) access_entry: Cell<u64>,
     pub(crate) gate_entry: Cell<u64>,
     pub(crate) returned_entry: Cell<u64>,
     pub(crate) fault: Cell<HostFault>,
@@ -112,6 +113,7 @@ addresses! {
     GS_MARKS = gs_marks;
     GS_STORED = gs_stored;
     EXIT_ENTRY = exit_entry;
+    ACCESS_ENTRY = access_entry;
     GATE_ENTRY = gate_entry;
     RETURNED_ENTRY = returned_entry;
     DEVICE = device;

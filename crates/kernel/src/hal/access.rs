@@ -47,7 +47,7 @@ struct Told {
 ///
 /// # Errors
 /// A verdict if a device refuses the access.
-pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u32> {
+pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u64> {
     let told = Told { port: true, write: false, address: port.into(), width: width(bytes) };
     stale::check_port(cx, port, bytes);
     let read = cx.with(|k| {
@@ -57,7 +57,7 @@ pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u32> {
     match read {
         Ok(value) => {
             tell(cx, told, value.into());
-            Ok(value)
+            Ok(value.into())
         }
         Err(refusal) => Err(refused(cx, told, &refusal)),
     }
