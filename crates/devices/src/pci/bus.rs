@@ -122,7 +122,8 @@ impl PciBus {
     }
 
     /// Who decodes an address; the lowest slot, if two do.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "three comparisons, at each access of a driver's")]
     fn claim(&self, port: bool, address: u64) -> Option<&Claim> {
         let hit = |claim: &&Claim| claim.port == port && claim.base <= address && address <= claim.last;
         self.claims.iter().find(hit)
@@ -132,13 +133,11 @@ impl PciBus {
     fn past_the_end(&self, claim: Claim, access: Access) -> Refusal {
         let slot = &self.slots[claim.slot];
         let window = claim.last - claim.base + 1;
-        Refusal {
-            what: format!("{} BAR{}+{:X}h", slot.name, claim.bar, access.offset),
-            why: format!(
-                "an access of {} bytes runs past the end of the window ({window:X}h bytes)",
-                access.bytes()
-            ),
-        }
+        let bytes = access.bytes();
+        Refusal::new(
+            format!("{} BAR{}+{:X}h", slot.name, claim.bar, access.offset),
+            format!("an access of {bytes} bytes runs past the end of the window ({window:X}h bytes)"),
+        )
     }
 
     fn read(&mut self, now: u64, port: bool, address: u64, width: Width) -> Result<u64, Refusal> {
@@ -178,7 +177,7 @@ impl PciBus {
     /// Puts the card's name in front of a model's refusal.
     #[cold]
     fn name(&self, index: usize, refusal: Refusal) -> Refusal {
-        Refusal { what: format!("{} {}", self.slots[index].name, refusal.what), ..refusal }
+        refusal.by(&self.slots[index].name)
     }
 
     #[inline]

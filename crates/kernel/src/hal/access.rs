@@ -88,6 +88,15 @@ pub(crate) fn port_write(cx: &mut Cx<'_>, port: u16, bytes: u8, value: u32) -> F
 /// # Errors
 /// As [`device_read`].
 pub(crate) fn device_load(cx: &mut Cx<'_>, access: Access) -> Flow<u64> {
+    let width = width(access.bytes);
+    match cx.with(|k| resolve_again(k, access).map(|bus| (bus, read(k, bus, width)))) {
+        Some((bus, read)) => loaded(cx, bus, width, read),
+        None => load_elsewhere(cx, access),
+    }
+}
+
+/// From what is not the mapping that was used last.
+fn load_elsewhere(cx: &mut Cx<'_>, access: Access) -> Flow<u64> {
     if SHARED_DATA.contains(access.address) {
         let mut data = [0; 8];
         shared_data_read(cx, access, &mut data[..access.bytes.into()])?;
@@ -102,6 +111,16 @@ pub(crate) fn device_load(cx: &mut Cx<'_>, access: Access) -> Flow<u64> {
 /// # Errors
 /// As [`device_write`].
 pub(crate) fn device_store(cx: &mut Cx<'_>, access: Access, value: u64) -> Flow<()> {
+    let width = width(access.bytes);
+    let value = cut(value, width);
+    match cx.with(|k| resolve_again(k, access).map(|bus| (bus, write(k, bus, width, value)))) {
+        Some((bus, written)) => stored(cx, bus, width, value, written),
+        None => store_elsewhere(cx, access, value),
+    }
+}
+
+/// To what is not the mapping that was used last.
+fn store_elsewhere(cx: &mut Cx<'_>, access: Access, value: u64) -> Flow<()> {
     if SHARED_DATA.contains(access.address) {
         return Err(shared_data_written(cx, access));
     }
@@ -143,11 +162,19 @@ pub(crate) fn device_write(cx: &mut Cx<'_>, access: Access, data: &[u8]) -> Flow
 }
 
 fn load(cx: &mut Cx<'_>, bus: u64, width: Width) -> Flow<u64> {
+    let read = cx.with(|k| read(k, bus, width));
+    loaded(cx, bus, width, read)
+}
+
+#[inline]
+fn read(k: &mut Kernel, bus: u64, width: Width) -> Result<u64, Refusal> {
+    let now = begin(k, READ_COST);
+    k.hal.hardware.memory_read(now, bus, width)
+}
+
+#[inline]
+fn loaded(cx: &mut Cx<'_>, bus: u64, width: Width, read: Result<u64, Refusal>) -> Flow<u64> {
     let told = Told { port: false, write: false, address: bus, width };
-    let read = cx.with(|k| {
-        let now = begin(k, READ_COST);
-        k.hal.hardware.memory_read(now, bus, width)
-    });
     match read {
         Ok(value) => {
             tell(cx, told, value);
@@ -158,12 +185,25 @@ fn load(cx: &mut Cx<'_>, bus: u64, width: Width) -> Flow<u64> {
 }
 
 fn store(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64) -> Flow<()> {
-    let value = value & u64::MAX >> (64 - 8 * width as u32);
+    let value = cut(value, width);
+    let written = cx.with(|k| write(k, bus, width, value));
+    stored(cx, bus, width, value, written)
+}
+
+/// The low bytes that an access of this width moves.
+const fn cut(value: u64, width: Width) -> u64 {
+    value & u64::MAX >> (64 - 8 * width as u32)
+}
+
+#[inline]
+fn write(k: &mut Kernel, bus: u64, width: Width, value: u64) -> Result<(), Refusal> {
+    let now = begin(k, WRITE_COST);
+    k.hal.hardware.memory_write(now, bus, width, value)
+}
+
+#[inline]
+fn stored(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64, written: Result<(), Refusal>) -> Flow<()> {
     let told = Told { port: false, write: true, address: bus, width };
-    let written = cx.with(|k| {
-        let now = begin(k, WRITE_COST);
-        k.hal.hardware.memory_write(now, bus, width, value)
-    });
     match written {
         Ok(()) => {
             tell(cx, told, value);
@@ -213,14 +253,17 @@ fn shared_data_read(cx: &mut Cx<'_>, access: Access, data: &mut [u8]) -> Flow<()
     Ok(())
 }
 
+/// The bus address of an access to the mapping that was used last, if nothing about it need be looked at.
+#[inline]
+fn resolve_again(k: &Kernel, access: Access) -> Option<u64> {
+    let bus = io_space::resolve_again(k, access.address, access.bytes)?;
+    k.hal.stale.nothing_released().then_some(bus)
+}
+
 /// The bus address behind a virtual address of device memory.
 fn resolve(cx: &mut Cx<'_>, access: Access, write: bool) -> Flow<u64> {
     let Access { address, bytes } = access;
-    let again = cx.with(|k| {
-        let bus = io_space::resolve_again(k, address, bytes)?;
-        k.hal.stale.nothing_released().then_some(bus)
-    });
-    if let Some(bus) = again {
+    if let Some(bus) = cx.with(|k| resolve_again(k, access)) {
         return Ok(bus);
     }
     let Some((bus, mapping)) = cx.with(|k| io_space::resolve(k, address)) else {
