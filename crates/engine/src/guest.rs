@@ -3,6 +3,7 @@
 use crate::leave::{Flow, Leave};
 use crate::registers::Registers;
 use crate::strand::StrandId;
+use crate::translate::Doors;
 
 /// The arguments of a call from a driver, in the x64 calling convention.
 #[derive(Clone, Copy, Debug)]
@@ -221,6 +222,8 @@ pub struct Touch {
 ///
 /// The engine keeps no borrow of the guest's state across them: implementations take `&self`.
 pub trait Guest {
+    /// Where translated code enters this guest: `Doors::of::<Self>()`.
+    fn doors(&self) -> Doors;
     /// A strand runs for the first time; when this returns it is over.
     fn strand(&self, id: StrandId);
     /// A driver called export `number` (see [`crate::Engine::define_export`]). The result goes to `rax`.

@@ -67,6 +67,9 @@ impl Weaver {
 }
 
 impl Guest for Weaver {
+    fn doors(&self) -> engine::Doors {
+        engine::Doors::of::<Self>()
+    }
     fn strand(&self, id: StrandId) {
         let place = Self::place(id.0);
         let local = vec![u64::from(id.0); 50];

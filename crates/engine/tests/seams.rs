@@ -65,6 +65,9 @@ struct PingPong {
 }
 
 impl engine::Guest for PingPong {
+    fn doors(&self) -> engine::Doors {
+        engine::Doors::of::<Self>()
+    }
     fn strand(&self, id: engine::StrandId) {
         for _ in 0..3 {
             let local = vec![id.0; 100];

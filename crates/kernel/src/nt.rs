@@ -6,8 +6,8 @@ use std::cell::{Cell, RefCell};
 
 use engine::windows::DEVICE;
 use engine::{
-    Access, Args, Chooser, Cpu, Engine, Fault, Flow, Guest, Leave, Point, Question, Special, StrandId, Touch,
-    outside,
+    Access, Args, Chooser, Cpu, Doors, Engine, Fault, Flow, Guest, Leave, Point, Question, Special, StrandId,
+    Touch, outside,
 };
 
 use crate::cx::{Cx, Kernel};
@@ -344,6 +344,10 @@ fn before_device(cx: &mut Cx<'_>) -> Flow<()> {
 }
 
 impl Guest for Nt {
+    fn doors(&self) -> Doors {
+        Doors::of::<Self>()
+    }
+
     fn strand(&self, id: StrandId) {
         crate::ke::thread::run(&mut self.cx(), id);
     }

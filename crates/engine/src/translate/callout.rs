@@ -60,6 +60,7 @@ pub(super) fn perform(frame: &mut Frame, instruction: &Instruction) -> Flow<u64>
     go_on(frame, instruction.next_ip())
 }
 
+#[inline]
 fn low32(value: u64) -> u32 {
     (value & 0xFFFF_FFFF) as u32
 }
@@ -139,7 +140,8 @@ impl Port {
     }
 
     /// Asks the guest; answers the instruction's length.
-    pub(super) fn perform(self, guest: &dyn Guest, frame: &mut Frame) -> Flow<u8> {
+    #[inline]
+    pub(super) fn perform<G: Guest>(self, guest: &G, frame: &mut Frame) -> Flow<u8> {
         let Self { number, bytes, out, length } = self;
         let port = number.map_or((frame.registers.general[RDX] & 0xFFFF) as u16, u16::from);
         let rax = &mut frame.registers.general[RAX];
@@ -157,6 +159,7 @@ impl Port {
     }
 }
 
+#[inline]
 fn mask(bytes: u8) -> u32 {
     match bytes {
         1 => 0xFF,

@@ -11,7 +11,7 @@ use super::resume::{self, Resumed};
 use super::scratch::{HostFault, scratch};
 use super::{cache::Saved, callout, extended, inspect, site};
 use crate::clock::clock;
-use crate::guest::{Args, Caller, Extended, Fault, FaultKind};
+use crate::guest::{Args, Caller, Extended, Fault, FaultKind, Guest};
 use crate::leave::{Flow, Leave};
 use crate::machine::{State, state};
 use crate::memory;
@@ -76,22 +76,50 @@ pub(crate) extern "sysv64" fn on_exit(frame: *mut Frame, number: u32) -> Ended {
     }
 }
 
+/// Where translated code enters a guest for an export and an access. Made for its type, so that what the guest does stands
+/// behind one call: each call with its return takes as long as a dozen other instructions.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Doors {
+    export: u64,
+    access: u64,
+}
+
+impl Doors {
+    /// Those of guests of this type.
+    #[must_use]
+    pub fn of<G: Guest>() -> Self {
+        Self { export: on_export::<G> as *const () as u64, access: on_access::<G> as *const () as u64 }
+    }
+
+    /// From now on translated code enters by these; answers which it were. A guest of their type is in [`State`], whenever
+    /// driver code runs.
+    pub(crate) fn open(self) -> Self {
+        let scratch = scratch();
+        Self {
+            export: scratch.on_export.replace(self.export),
+            access: scratch.on_access.replace(self.access),
+        }
+    }
+}
+
 /// Called by `dirql_access`: as [`on_exit`], and 0 for going on behind the instruction in its block.
-pub(crate) extern "sysv64" fn on_access(frame: *mut Frame, number: u32) -> Ended {
+extern "sysv64" fn on_access<G: Guest>(frame: *mut Frame, number: u32) -> Ended {
     // SAFETY: as in `on_exit`.
     let frame = unsafe { &mut *frame };
     let state = state();
-    match state.caught(|| access(state, frame, number)) {
+    match state.caught(|| access::<G>(state, frame, number)) {
         Ok(value) => Ended { value, left: 0 },
         left => settled(frame, left, 0),
     }
 }
 
 /// Called by `dirql_gate`, with the driver's arguments (in the frame, which nobody changes meanwhile).
-pub(crate) extern "sysv64" fn on_export(frame: *mut Frame, number: u32, args: &Args) -> Ended {
+extern "sysv64" fn on_export<G: Guest>(frame: *mut Frame, number: u32, args: &Args) -> Ended {
     let state = state();
     scratch().calls.set(scratch().calls.get() + 1);
-    match state.caught(|| state.guest().export(number, args)) {
+    // SAFETY: `with_guest` opens the doors of the guest that it sets.
+    let guest = unsafe { state.guest_as::<G>() };
+    match state.caught(|| guest.export(number, args)) {
         Ok(value) => Ended { value, left: 0 },
         // SAFETY: as in `on_exit`; `args` is not used any more.
         left => settled(unsafe { &mut *frame }, left, RESUMES),
@@ -172,8 +200,11 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
 
 /// An access that is done in one go. It goes on in its block, unless the slice ends within what is left of that, or
 /// translations were thrown away.
-fn access(state: &State, frame: &mut Frame, number: u32) -> Flow<u64> {
-    let (translator, guest) = (&state.translator, state.guest());
+#[inline]
+fn access<G: Guest>(state: &State, frame: &mut Frame, number: u32) -> Flow<u64> {
+    let translator = &state.translator;
+    // SAFETY: as in `on_export`.
+    let guest = unsafe { state.guest_as::<G>() };
     let generation = translator.generation();
     let (length, ahead) = match translator.exit(number) {
         Exit::Move { rip, device, ahead } => {
@@ -206,6 +237,7 @@ pub(super) fn fault(frame: &Frame, kind: FaultKind, address: u64, what: &'static
 }
 
 /// The instruction that was charged at its block's head does not retire.
+#[inline]
 pub(super) fn take_back(instructions: u32) {
     let countdown = &scratch().countdown;
     countdown.set(countdown.get() + i64::from(instructions));

@@ -30,6 +30,7 @@ mod system;
 mod table;
 
 pub(crate) use cache::Translator;
+pub use exit::Doors;
 pub(crate) use extended::ask_for_extended;
 pub(crate) use frame::fixup;
 pub(crate) use next::{driver_state, next_step};

@@ -207,7 +207,8 @@ impl Move {
     }
 
     /// Asks the guest for what lies at `scratch.target`, or tells it; answers the instruction's length.
-    pub(super) fn perform(self, guest: &dyn Guest, frame: &mut Frame) -> Flow<u8> {
+    #[inline]
+    pub(super) fn perform<G: Guest>(self, guest: &G, frame: &mut Frame) -> Flow<u8> {
         let access = Access { address: scratch().target.get(), bytes: self.bytes };
         let number = usize::from(self.register & 15);
         match self.way {
@@ -227,12 +228,14 @@ impl Move {
 }
 
 /// The sign of the low `bytes` in all bits above them.
+#[inline]
 fn extended(value: u64, bytes: u8) -> u64 {
     let unused = 64 - 8 * u32::from(bytes);
     ((value << unused).cast_signed() >> unused).cast_unsigned()
 }
 
 /// Writes the low `bytes` of a register as the processor does: 4 clear the upper half, 1 and 2 leave the rest alone.
+#[inline]
 fn load_register(register: &mut u64, bytes: u8, value: u64) {
     *register = match bytes {
         8 => value,

@@ -6,7 +6,9 @@ pub(crate) mod native;
 use std::cell::{Cell, RefCell};
 
 use engine::windows::{IMAGES, PAGE, SYSTEM};
-use engine::{Access, Args, Engine, Fault, Flow, Guest, Leave, Protection, Special, Stack, StrandId, Touch};
+use engine::{
+    Access, Args, Doors, Engine, Fault, Flow, Guest, Leave, Protection, Special, Stack, StrandId, Touch,
+};
 
 /// The tests that `checked.rs` takes in once more run in checked machines there.
 const CHECKED: bool =
@@ -157,6 +159,10 @@ impl Drop for Rig {
 }
 
 impl Guest for Rig {
+    fn doors(&self) -> Doors {
+        Doors::of::<Self>()
+    }
+
     fn strand(&self, _id: StrandId) {}
 
     fn export(&self, number: u32, args: &Args) -> Flow<u64> {

@@ -87,6 +87,7 @@ pub(crate) fn port_write(cx: &mut Cx<'_>, port: u16, bytes: u8, value: u32) -> F
 ///
 /// # Errors
 /// As [`device_read`].
+#[inline]
 pub(crate) fn device_load(cx: &mut Cx<'_>, access: Access) -> Flow<u64> {
     let width = width(access.bytes);
     match cx.with(|k| resolve_again(k, access).map(|bus| (bus, read(k, bus, width)))) {
@@ -96,6 +97,7 @@ pub(crate) fn device_load(cx: &mut Cx<'_>, access: Access) -> Flow<u64> {
 }
 
 /// From what is not the mapping that was used last.
+#[cold]
 fn load_elsewhere(cx: &mut Cx<'_>, access: Access) -> Flow<u64> {
     if SHARED_DATA.contains(access.address) {
         let mut data = [0; 8];
@@ -110,6 +112,7 @@ fn load_elsewhere(cx: &mut Cx<'_>, access: Access) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`device_write`].
+#[inline]
 pub(crate) fn device_store(cx: &mut Cx<'_>, access: Access, value: u64) -> Flow<()> {
     let width = width(access.bytes);
     let value = cut(value, width);
@@ -120,6 +123,7 @@ pub(crate) fn device_store(cx: &mut Cx<'_>, access: Access, value: u64) -> Flow<
 }
 
 /// To what is not the mapping that was used last.
+#[cold]
 fn store_elsewhere(cx: &mut Cx<'_>, access: Access, value: u64) -> Flow<()> {
     if SHARED_DATA.contains(access.address) {
         return Err(shared_data_written(cx, access));
@@ -214,6 +218,7 @@ fn stored(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64, written: Result<(
 }
 
 /// A device is about to be accessed, which takes so long; the time at which the access arrives.
+#[inline]
 fn begin(k: &mut Kernel, cost: u64) -> u64 {
     ke::slice::shorten(k, cost);
     k.hal.after = After::Device;
@@ -224,12 +229,18 @@ fn begin(k: &mut Kernel, cost: u64) -> u64 {
 ///
 /// # Errors
 /// [`Leave`] of what is let in now.
+#[inline]
 pub(crate) fn accessed(cx: &mut Cx<'_>) -> Flow<()> {
     let after = cx.with(|k| match std::mem::take(&mut k.hal.after) {
         // Most accesses change no line and no deadline.
-        After::Device if k.is_settled() && ke::line::are_as_seen(k) => After::Nothing,
+        After::Device if ke::line::nothing_came(k) => After::Nothing,
         after => after,
     });
+    if after == After::Nothing { Ok(()) } else { follow(cx, after) }
+}
+
+#[cold]
+fn follow(cx: &mut Cx<'_>, after: After) -> Flow<()> {
     match after {
         After::Nothing => Ok(()),
         After::Device => ke::interrupt::deliver(cx),
@@ -323,6 +334,7 @@ fn tell(cx: &mut Cx<'_>, told: Told, value: u64) {
     }
 }
 
+#[cold]
 fn tell_in_full(cx: &mut Cx<'_>, told: Told, value: u64) {
     let Told { port, write, address, width } = told;
     let what = cx.with(|k| k.hal.hardware.describe(port, address));

@@ -114,6 +114,10 @@ pub trait Hardware {
     fn asserting(&self, line: u32) -> Vec<String>;
     /// When the hardware next does something by itself.
     fn deadline(&self) -> Option<u64>;
+    /// Whether the lines are `lines` and nothing happens by itself before `until`: asked after each access of a driver's.
+    fn is_quiet(&self, lines: u64, until: u64) -> bool {
+        self.lines() == lines && self.deadline().is_none_or(|deadline| deadline >= until)
+    }
     /// Let time pass up to `now`.
     fn advance(&mut self, now: u64);
     /// The outside world acts on a device, as a script says: e.g. `("pci9052#0", "linti1", "1")`.
