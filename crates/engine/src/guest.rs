@@ -3,9 +3,11 @@
 use crate::leave::{Flow, Leave};
 use crate::registers::Registers;
 use crate::strand::StrandId;
+use crate::translate::Doors;
 
 /// The arguments of a call from a driver, in the x64 calling convention.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct Args {
     /// `rcx`, `rdx`, `r8`, `r9`.
     pub registers: [u64; 4],
@@ -220,14 +222,16 @@ pub struct Touch {
 ///
 /// The engine keeps no borrow of the guest's state across them: implementations take `&self`.
 pub trait Guest {
+    /// Where translated code enters this guest: `Doors::of::<Self>()`.
+    fn doors(&self) -> Doors;
     /// A strand runs for the first time; when this returns it is over.
     fn strand(&self, id: StrandId);
     /// A driver called export `number` (see [`crate::Engine::define_export`]). The result goes to `rax`.
     fn export(&self, number: u32, args: &Args) -> Flow<u64>;
     /// The slice set by [`crate::Engine::set_slice`] has run out, exactly.
     fn slice(&self) -> Flow<()>;
-    /// `in`.
-    fn port_read(&self, port: u16, bytes: u8) -> Flow<u32>;
+    /// `in`; the value is in the low bytes.
+    fn port_read(&self, port: u16, bytes: u8) -> Flow<u64>;
     /// `out`.
     fn port_write(&self, port: u16, bytes: u8, value: u32) -> Flow<()>;
     /// A read of device memory or of `KUSER_SHARED_DATA`; `data` is `access.bytes` long.

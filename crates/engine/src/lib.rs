@@ -45,4 +45,4 @@ pub use registers::{Context, LeftBehind, Registers};
 pub use rewind::{Snapshot, Tracking};
 pub use root::{Run, Turn};
 pub use strand::{Progress, StrandId};
-pub use translate::{RETURN_TO_KERNEL, Short};
+pub use translate::{Doors, RETURN_TO_KERNEL, Short};

@@ -108,7 +108,19 @@ impl State {
         unsafe { &*guest }
     }
 
+    /// As [`State::guest`], by its own type.
+    ///
+    /// # Safety
+    /// That is its type.
+    #[inline]
+    pub(crate) unsafe fn guest_as<G: Guest>(&self) -> &G {
+        let guest = self.guest.get().expect("driver code runs inside Engine::run only");
+        // SAFETY: as in `guest`, and the caller's promise.
+        unsafe { &*guest.cast::<G>() }
+    }
+
     /// Runs `call` so that a panic of ours ends as a stop of the machine and does not cross driver frames.
+    #[inline]
     pub(crate) fn caught<R>(&self, call: impl FnOnce() -> Flow<R>) -> Flow<R> {
         match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
             Ok(flow) => flow,
@@ -119,6 +131,7 @@ impl State {
         }
     }
 
+    #[cold]
     fn note_panic(&self, payload: &(dyn std::any::Any + Send)) {
         let text = payload
             .downcast_ref::<&str>()

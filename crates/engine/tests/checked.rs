@@ -7,6 +7,8 @@
     reason = "a test that cannot go on has failed; what is not tested is said; the other files are taken in whole, each with its rig"
 )]
 
+#[path = "accesses.rs"]
+mod accesses;
 #[path = "corpus.rs"]
 mod corpus;
 #[path = "differential.rs"]

@@ -6,8 +6,8 @@ use std::cell::{Cell, RefCell};
 
 use engine::windows::DEVICE;
 use engine::{
-    Access, Args, Chooser, Cpu, Engine, Fault, Flow, Guest, Leave, Point, Question, Special, StrandId, Touch,
-    outside,
+    Access, Args, Chooser, Cpu, Doors, Engine, Fault, Flow, Guest, Leave, Point, Question, Special, StrandId,
+    Touch, outside,
 };
 
 use crate::cx::{Cx, Kernel};
@@ -344,6 +344,10 @@ fn before_device(cx: &mut Cx<'_>) -> Flow<()> {
 }
 
 impl Guest for Nt {
+    fn doors(&self) -> Doors {
+        Doors::of::<Self>()
+    }
+
     fn strand(&self, id: StrandId) {
         crate::ke::thread::run(&mut self.cx(), id);
     }
@@ -356,7 +360,7 @@ impl Guest for Nt {
         self.back(crate::ke::slice::slice(&mut self.cx()))
     }
 
-    fn port_read(&self, port: u16, bytes: u8) -> Flow<u32> {
+    fn port_read(&self, port: u16, bytes: u8) -> Flow<u64> {
         before_device(&mut self.cx())?;
         crate::hal::access::port_read(&mut self.cx(), port, bytes)
     }

@@ -35,6 +35,8 @@ struct Slot {
     model: Box<dyn Model>,
     config: ConfigSpace,
     line: Option<u32>,
+    /// Whether a read may change what the bus knows of it.
+    reads_change: bool,
     /// Whether the card is in its slot.
     present: bool,
     /// The model's windows and line loads when `claims` was last built.
@@ -70,6 +72,7 @@ impl PciBus {
                 name: place.name,
                 seen_bars: model.header().bars,
                 seen_line_loads: model.header().line_loads,
+                reads_change: model.reads_change(),
                 model,
                 config,
                 line: place.line,
@@ -87,9 +90,18 @@ impl PciBus {
     pub fn reset(&mut self) {
         let Self { slots, claims: _, config_address, lines: _, deadline: _ } = self;
         *config_address = 0;
-        for Slot { address: _, name: _, model, config, line: _, present: _, seen_bars, seen_line_loads } in
-            slots
-        {
+        for slot in slots {
+            let Slot {
+                address: _,
+                name: _,
+                model,
+                config,
+                line: _,
+                reads_change: _,
+                present: _,
+                seen_bars,
+                seen_line_loads,
+            } = slot;
             model.reset();
             config.reset();
             *seen_bars = model.header().bars;
@@ -122,7 +134,8 @@ impl PciBus {
     }
 
     /// Who decodes an address; the lowest slot, if two do.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "three comparisons, at each access of a driver's")]
     fn claim(&self, port: bool, address: u64) -> Option<&Claim> {
         let hit = |claim: &&Claim| claim.port == port && claim.base <= address && address <= claim.last;
         self.claims.iter().find(hit)
@@ -132,15 +145,15 @@ impl PciBus {
     fn past_the_end(&self, claim: Claim, access: Access) -> Refusal {
         let slot = &self.slots[claim.slot];
         let window = claim.last - claim.base + 1;
-        Refusal {
-            what: format!("{} BAR{}+{:X}h", slot.name, claim.bar, access.offset),
-            why: format!(
-                "an access of {} bytes runs past the end of the window ({window:X}h bytes)",
-                access.bytes()
-            ),
-        }
+        let bytes = access.bytes();
+        Refusal::new(
+            format!("{} BAR{}+{:X}h", slot.name, claim.bar, access.offset),
+            format!("an access of {bytes} bytes runs past the end of the window ({window:X}h bytes)"),
+        )
     }
 
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a driver waits for it, and every call counts")]
     fn read(&mut self, now: u64, port: bool, address: u64, width: Width) -> Result<u64, Refusal> {
         let Some(claim) = self.claim(port, address) else { return Ok(ones(width as u64)) };
         let access = Access { now, bar: claim.bar, offset: address - claim.base, address, width };
@@ -151,13 +164,17 @@ impl PciBus {
         self.catch_up(index, now);
         match self.slots[index].model.read(&access) {
             Ok(value) => {
-                self.settle(index);
+                if self.slots[index].reads_change {
+                    self.settle(index);
+                }
                 Ok(value & ones(width as u64))
             }
             Err(refusal) => Err(self.name(index, refusal)),
         }
     }
 
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "as above")]
     fn write(&mut self, now: u64, port: bool, address: u64, width: Width, value: u64) -> Result<(), Refusal> {
         let Some(claim) = self.claim(port, address) else { return Ok(()) };
         let access = Access { now, bar: claim.bar, offset: address - claim.base, address, width };
@@ -178,7 +195,7 @@ impl PciBus {
     /// Puts the card's name in front of a model's refusal.
     #[cold]
     fn name(&self, index: usize, refusal: Refusal) -> Refusal {
-        Refusal { what: format!("{} {}", self.slots[index].name, refusal.what), ..refusal }
+        refusal.by(&self.slots[index].name)
     }
 
     #[inline]
@@ -188,6 +205,7 @@ impl PciBus {
         }
     }
 
+    #[cold]
     fn advance_card(&mut self, index: usize, now: u64) {
         if self.slots[index].model.deadline().is_some_and(|deadline| deadline <= now) {
             self.slots[index].model.advance(now);

@@ -72,6 +72,10 @@ pub trait Model {
     fn is_changed(&mut self) -> bool {
         true
     }
+    /// Whether a read may be such a change; asked once. A card that says no is not asked [`Model::is_changed`] after reads.
+    fn reads_change(&self) -> bool {
+        true
+    }
     /// Whether it drives its interrupt pin now.
     fn asserts(&self) -> bool;
     /// When, in ns of the machine's clock, it next does something by itself.

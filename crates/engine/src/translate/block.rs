@@ -286,7 +286,7 @@ impl<'c> Builder<'c> {
                 let flags_live = flags::live_at_head(&source.instructions[index + 1..]);
                 self.level(level, flags_live, self.ahead(index));
                 if let Some(checks) = &mut self.checks {
-                    checks.level_changed();
+                    checks.begin_anew();
                 }
                 continue;
             }
@@ -304,6 +304,11 @@ impl<'c> Builder<'c> {
             self.forget_places(instruction, index)?;
             if let Some(device) = device {
                 self.device_exit(device, instruction, self.ahead(index));
+                // An interrupt may have come between, and driver code goes on in this block.
+                self.tested = Tested::default();
+                if let Some(checks) = &mut self.checks {
+                    checks.begin_anew();
+                }
             }
         }
         Ok(())

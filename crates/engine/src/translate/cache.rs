@@ -128,6 +128,7 @@ impl Translator {
     }
 
     /// What exit `number` stands for.
+    #[inline]
     pub(crate) fn exit(&self, number: u32) -> Exit {
         self.cache.borrow().exits[number as usize]
     }
@@ -137,10 +138,7 @@ impl Translator {
         self.cache.borrow().decoded[decoded as usize]
     }
 
-    pub(crate) fn stubs(&self) -> Stubs {
-        self.cache.borrow().stubs
-    }
-
+    #[inline]
     pub(crate) fn generation(&self) -> u64 {
         self.generation.get()
     }

@@ -73,8 +73,8 @@ impl Checks {
         self.covered.after(instruction);
     }
 
-    /// What may be touched depends on the level, which may have changed in the middle of the block.
-    pub(super) fn level_changed(&mut self) {
+    /// What may be touched may have changed in the middle of the block: by another level, or by what came in between.
+    pub(super) fn begin_anew(&mut self) {
         self.covered = Covered::default();
     }
 

@@ -1,7 +1,7 @@
 //! What an instruction needs: to be copied, to end a block as a branch, or to call out.
 
 use super::extended::extended;
-use super::frame::{USED_FLAGS, USED_MXCSR, USED_X87, USED_XMM6, USED_YMM};
+use super::frame::{USED_FLAGS, USED_MXCSR, USED_X87, USED_XMM0, USED_XMM6, USED_YMM};
 use super::system;
 use crate::guest::Extended;
 use crate::machine::state;
@@ -136,6 +136,10 @@ pub(crate) fn rare_state(instruction: &Instruction) -> u32 {
     // A gather's index is no operand of its own.
     for register in operands.chain([instruction.memory_index()]) {
         vector |= register.is_vector_register();
+        if vector {
+            // Also what a few instructions do to `xmm0` without an operand that says so.
+            state |= USED_XMM0;
+        }
         if high(register) {
             state |= USED_XMM6;
         }
@@ -149,7 +153,7 @@ pub(crate) fn rare_state(instruction: &Instruction) -> u32 {
     match instruction.mnemonic() {
         M::Std | M::Popfq | M::Popf | M::Iret | M::Iretd | M::Iretq => USED_FLAGS,
         M::Ldmxcsr | M::Stmxcsr | M::Vldmxcsr | M::Vstmxcsr => state | USED_MXCSR,
-        M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64 => USED_MXCSR | USED_XMM6 | USED_X87,
+        M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64 => USED_MXCSR | USED_XMM0 | USED_XMM6 | USED_X87,
         mnemonic if vector && !only_moves(mnemonic) => state | USED_MXCSR,
         _ => state,
     }

@@ -127,6 +127,12 @@ impl Emitter {
         self.hole()
     }
 
+    /// `call [address]`.
+    pub(crate) fn call_through(&mut self, address: u64) {
+        self.bytes(&[0xFF, 0x15]);
+        self.relative(address, 0);
+    }
+
     /// `jmp [address]`.
     pub(crate) fn jump_through(&mut self, address: u64) {
         self.bytes(&[0xFF, 0x25]);

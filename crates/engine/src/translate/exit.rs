@@ -11,12 +11,11 @@ use super::resume::{self, Resumed};
 use super::scratch::{HostFault, scratch};
 use super::{cache::Saved, callout, elements, extended, inspect, site};
 use crate::clock::clock;
-use crate::guest::{Args, Caller, Extended, Fault, FaultKind};
+use crate::guest::{Args, Caller, Extended, Fault, FaultKind, Guest};
 use crate::leave::{Flow, Leave};
-use crate::machine::state;
+use crate::machine::{State, state};
 use crate::memory;
 use crate::processor;
-use crate::registers::number::RSP;
 use crate::windows::{CACHE, DEVICE, SHARED_DATA};
 
 /// Why translated code came back. Small, because it is copied at each exit; `decoded` numbers an instruction that the cache
@@ -30,14 +29,14 @@ pub(crate) enum Exit {
     Chain { target: u64, stub: u32, branch: u32, from: u64 },
     /// The slice ends within or before this block; `cuts` numbers its truncated copies.
     Slice { rip: u64, charged: u32, cuts: u32 },
-    /// The slice has ended, exactly here.
+    /// The slice has ended, exactly here; unless it was lengthened since the block was entered.
     SliceEnded { rip: u64 },
     /// A `ret` to an address without a landing pad.
     ReturnMiss { rip: u64 },
     /// An indirect branch to an address that the table has no translation for; it goes on at `found`, with the translation in
     /// `scratch.jump`.
     IndirectMiss { rip: u64, found: u64 },
-    /// `in` or `out`.
+    /// `in` or `out`; by `dirql_access`.
     Port { rip: u64, port: callout::Port },
     /// `mov cr8, r`, with `ahead` instructions behind it that were charged too.
     Level { level: callout::Level, ahead: u8 },
@@ -45,7 +44,8 @@ pub(crate) enum Exit {
     Extended { decoded: u32, state: Extended, ahead: u8 },
     /// Another sensitive instruction.
     CallOut { decoded: u32 },
-    /// A move between a register and a device at `scratch.target`, with `ahead` instructions behind it that were charged too.
+    /// A move between a register and a device at `scratch.target`, with `ahead` instructions behind it that were charged too;
+    /// by `dirql_access`.
     Move { rip: u64, device: site::Move, ahead: u8 },
     /// Another instruction on a device.
     Site { decoded: u32, ahead: u8 },
@@ -71,32 +71,67 @@ pub(crate) extern "sysv64" fn on_exit(frame: *mut Frame, number: u32) -> Ended {
     // SAFETY: the stub passes the live frame at the host's stack pointer; nobody else holds a reference to it.
     let frame = unsafe { &mut *frame };
     let flow = state().caught(|| handle(frame, number));
-    match resume::settle(frame, flow) {
-        Resumed::Elsewhere(value) => Ended { value, left: 0 },
-        Resumed::Not(flow) => ended(flow),
+    match flow {
+        Ok(value) => Ended { value, left: 0 },
+        left => settled(frame, left, 0),
     }
 }
 
-/// Called by `dirql_gate`, with the driver's arguments in registers as they were.
-pub(crate) extern "sysv64" fn on_export(
-    frame: *mut Frame,
-    number: u32,
-    rdx: u64,
-    rcx: u64,
-    r8: u64,
-    r9: u64,
-) -> Ended {
-    // SAFETY: as in `on_exit`; a plain integer is read before the guest is called.
-    let rsp = unsafe { (*frame).registers.general[RSP] };
-    let args = Args { registers: [rcx, rdx, r8, r9], rsp };
-    scratch().calls.set(scratch().calls.get() + 1);
-    let flow = state().caught(|| state().guest().export(number, &args));
-    if let Ok(value) = flow {
-        return Ended { value, left: 0 };
+/// Where translated code enters a guest for an export and an access. Made for its type, so that what the guest does stands
+/// behind one call: each call with its return takes as long as a dozen other instructions.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Doors {
+    export: u64,
+    access: u64,
+}
+
+impl Doors {
+    /// Those of guests of this type.
+    #[must_use]
+    pub fn of<G: Guest>() -> Self {
+        Self { export: on_export::<G> as *const () as u64, access: on_access::<G> as *const () as u64 }
     }
+
+    /// From now on translated code enters by these; answers which it were. A guest of their type is in [`State`], whenever
+    /// driver code runs.
+    pub(crate) fn open(self) -> Self {
+        let scratch = scratch();
+        Self {
+            export: scratch.on_export.replace(self.export),
+            access: scratch.on_access.replace(self.access),
+        }
+    }
+}
+
+/// Called by `dirql_access`: as [`on_exit`], and 0 for going on behind the instruction in its block.
+extern "sysv64" fn on_access<G: Guest>(frame: *mut Frame, number: u32) -> Ended {
     // SAFETY: as in `on_exit`.
-    match resume::settle(unsafe { &mut *frame }, flow) {
-        Resumed::Elsewhere(value) => Ended { value, left: RESUMES },
+    let frame = unsafe { &mut *frame };
+    let state = state();
+    match state.caught(|| access::<G>(state, frame, number)) {
+        Ok(value) => Ended { value, left: 0 },
+        left => settled(frame, left, 0),
+    }
+}
+
+/// Called by `dirql_gate`, with the driver's arguments (in the frame, which nobody changes meanwhile).
+extern "sysv64" fn on_export<G: Guest>(frame: *mut Frame, number: u32, args: &Args) -> Ended {
+    let state = state();
+    scratch().calls.set(scratch().calls.get() + 1);
+    // SAFETY: `with_guest` opens the doors of the guest that it sets.
+    let guest = unsafe { state.guest_as::<G>() };
+    match state.caught(|| guest.export(number, args)) {
+        Ok(value) => Ended { value, left: 0 },
+        // SAFETY: as in `on_exit`; `args` is not used any more.
+        left => settled(unsafe { &mut *frame }, left, RESUMES),
+    }
+}
+
+/// How it goes on where a handler has left: with `resumes`, if the frame's registers say where.
+#[cold]
+fn settled(frame: &mut Frame, flow: Flow<u64>, resumes: u64) -> Ended {
+    match resume::settle(frame, flow) {
+        Resumed::Elsewhere(value) => Ended { value, left: resumes },
         Resumed::Not(flow) => ended(flow),
     }
 }
@@ -116,16 +151,13 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
         Exit::HostFault => host_fault(frame, scratch().fault.get()),
         Exit::Chain { target, stub, branch, from } => chain(frame, *target, *stub, *branch, *from),
         Exit::Slice { rip, charged, cuts } => slice(frame, *rip, *charged, *cuts),
+        Exit::SliceEnded { rip } if scratch().countdown.get() > 0 => go_on(frame, *rip),
         Exit::SliceEnded { rip } => end_slice(frame, *rip),
         Exit::ReturnMiss { rip } => {
             frame.rip = *rip;
             return_to_stack_top(frame, 0)
         }
         Exit::IndirectMiss { rip, found } => indirect_miss(frame, *rip, *found),
-        Exit::Port { rip, port } => {
-            frame.rip = *rip;
-            port.perform(frame)
-        }
         Exit::Level { level, ahead } => {
             take_back((*ahead).into());
             level.perform(frame)
@@ -139,11 +171,7 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
             take_back(u32::from(*ahead) + 1);
             extended::ask(frame, translator.kept(*decoded).ip(), *state)
         }
-        Exit::Move { rip, device, ahead } => {
-            take_back((*ahead).into());
-            frame.rip = *rip;
-            device.perform(frame)
-        }
+        Exit::Port { .. } | Exit::Move { .. } => unreachable!("an access is an exit of its own kind"),
         Exit::Site { decoded, ahead } => {
             let instruction = translator.kept(*decoded);
             take_back((*ahead).into());
@@ -171,6 +199,38 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
     }
 }
 
+/// An access that is done in one go. It goes on in its block, unless the slice ends within what is left of that, or
+/// translations were thrown away.
+#[inline]
+fn access<G: Guest>(state: &State, frame: &mut Frame, number: u32) -> Flow<u64> {
+    let translator = &state.translator;
+    // SAFETY: as in `on_export`.
+    let guest = unsafe { state.guest_as::<G>() };
+    let generation = translator.generation();
+    let (length, ahead) = match translator.exit(number) {
+        Exit::Move { rip, device, ahead } => {
+            take_back(ahead.into());
+            frame.rip = rip;
+            (device.perform(guest, frame)?, ahead)
+        }
+        Exit::Port { rip, port } => {
+            frame.rip = rip;
+            (port.perform(guest, frame)?, 0)
+        }
+        _ => unreachable!("no other exit goes by `dirql_access`"),
+    };
+    guest.accessed()?;
+    let countdown = &scratch().countdown;
+    let left = countdown.get() - i64::from(ahead);
+    if left >= 0 && translator.generation() == generation {
+        if ahead != 0 {
+            countdown.set(left);
+        }
+        return Ok(0);
+    }
+    go_on(frame, frame.rip + u64::from(length))
+}
+
 /// Reports a fault of the driver's at `frame.rip`.
 pub(super) fn fault(frame: &Frame, kind: FaultKind, address: u64, what: &'static str) -> Leave {
     let caller = Caller { rip: frame.rip, registers: frame.registers };
@@ -178,6 +238,7 @@ pub(super) fn fault(frame: &Frame, kind: FaultKind, address: u64, what: &'static
 }
 
 /// The instruction that was charged at its block's head does not retire.
+#[inline]
 pub(super) fn take_back(instructions: u32) {
     let countdown = &scratch().countdown;
     countdown.set(countdown.get() + i64::from(instructions));

@@ -17,7 +17,7 @@ use crate::processor;
 pub(crate) fn driver_state() -> Option<DriverState> {
     let frame = innermost()?;
     let (vectors, control) = frame.vectors();
-    Some(DriverState { rip: frame.rip, registers: frame.registers, vectors, control })
+    Some(DriverState { rip: frame.rip, registers: frame.registers(), vectors, control })
 }
 
 /// See [`crate::Engine::next_step`].

@@ -70,8 +70,12 @@ pub(crate) struct Scratch {
     pub(crate) short_until: Cell<u64>,
     /// Host code the stubs jump to.
     pub(crate) exit_entry: Cell<u64>,
+    pub(crate) access_entry: Cell<u64>,
     pub(crate) gate_entry: Cell<u64>,
     pub(crate) returned_entry: Cell<u64>,
+    /// The guest's [`super::Doors`].
+    pub(crate) on_access: Cell<u64>,
+    pub(crate) on_export: Cell<u64>,
     pub(crate) fault: Cell<HostFault>,
     /// Stands in for the device memory that an instruction refers to.
     pub(crate) device: DeviceData,
@@ -82,6 +86,7 @@ pub(crate) struct Scratch {
 pub(crate) struct DeviceData(pub(crate) Cell<[u8; 64]>);
 
 /// The live scratch page.
+#[inline]
 pub(crate) fn scratch() -> &'static Scratch {
     // SAFETY: the page is mapped as long as a machine is alive, all bit patterns are valid, and one thread uses it.
     unsafe { &*(SCRATCH.base as *const Scratch) }
@@ -112,6 +117,7 @@ addresses! {
     GS_MARKS = gs_marks;
     GS_STORED = gs_stored;
     EXIT_ENTRY = exit_entry;
+    ACCESS_ENTRY = access_entry;
     GATE_ENTRY = gate_entry;
     RETURNED_ENTRY = returned_entry;
     DEVICE = device;

@@ -6,7 +6,9 @@ pub(crate) mod native;
 use std::cell::{Cell, RefCell};
 
 use engine::windows::{IMAGES, PAGE, SYSTEM};
-use engine::{Access, Args, Engine, Fault, Flow, Guest, Leave, Protection, Special, Stack, StrandId, Touch};
+use engine::{
+    Access, Args, Doors, Engine, Fault, Flow, Guest, Leave, Protection, Special, Stack, StrandId, Touch,
+};
 
 /// The tests that `checked.rs` takes in once more run in checked machines there.
 const CHECKED: bool =
@@ -46,6 +48,8 @@ pub(crate) struct Rig {
     /// Called at the end of each slice; sets the next.
     pub(crate) on_slice: RefCell<Option<Hook>>,
     pub(crate) export: RefCell<Option<Export>>,
+    /// Called when an instruction that accessed a device or port has retired.
+    pub(crate) on_accessed: RefCell<Option<Hook>>,
     pub(crate) before_interlocked: RefCell<Option<BeforeInterlocked>>,
     pub(crate) on_fault: RefCell<Option<OnFault>>,
     pub(crate) on_special: RefCell<Option<OnSpecial>>,
@@ -86,6 +90,7 @@ impl Rig {
             device: RefCell::new(vec![0; 4096]),
             on_slice: RefCell::default(),
             export: RefCell::default(),
+            on_accessed: RefCell::default(),
             before_interlocked: RefCell::default(),
             on_fault: RefCell::default(),
             on_special: RefCell::default(),
@@ -158,6 +163,10 @@ impl Drop for Rig {
 }
 
 impl Guest for Rig {
+    fn doors(&self) -> Doors {
+        Doors::of::<Self>()
+    }
+
     fn strand(&self, _id: StrandId) {}
 
     fn export(&self, number: u32, args: &Args) -> Flow<u64> {
@@ -174,7 +183,7 @@ impl Guest for Rig {
         }
     }
 
-    fn port_read(&self, port: u16, bytes: u8) -> Flow<u32> {
+    fn port_read(&self, port: u16, bytes: u8) -> Flow<u64> {
         self.note(|| format!("in {port:#x} {bytes}"));
         Ok(0x1122_3344)
     }
@@ -198,8 +207,21 @@ impl Guest for Rig {
         Ok(())
     }
 
+    /// As a guest for measuring does it: without the bytes, whose pieces would be waited for when they are loaded as one.
+    fn device_load(&self, access: Access) -> Flow<u64> {
+        if self.quiet.get() {
+            return Ok(u64::from(self.device.borrow()[(access.address & 0xFFF) as usize]));
+        }
+        let mut data = [0; 8];
+        self.device_read(access, &mut data[..access.bytes.into()])?;
+        Ok(u64::from_le_bytes(data))
+    }
+
     fn accessed(&self) -> Flow<()> {
-        Ok(())
+        match &*self.on_accessed.borrow() {
+            Some(hook) => hook(self),
+            None => Ok(()),
+        }
     }
 
     fn set_irql(&self, level: u64) -> Flow<()> {

@@ -58,17 +58,31 @@ pub struct Function {
 }
 
 /// Why a device would not answer an access, in words for the verdict: what was accessed and what it accepts.
+///
+/// One word: what a device answers comes up to the driver in registers.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Refusal {
-    /// The device and register, e.g. `pci9052#0 LCR+4Ch INTCSR`.
-    pub what: String,
-    /// E.g. `accepts 1, 2 and 4 bytes, aligned`.
-    pub why: String,
+pub struct Refusal(Box<[String; 2]>);
+
+impl Refusal {
+    /// `what` is the device or register, e.g. `LCR+4Ch INTCSR`; `why` e.g. `accepts 1, 2 and 4 bytes, aligned`.
+    #[cold]
+    #[must_use]
+    pub fn new(what: String, why: String) -> Self {
+        Self(Box::new([what, why]))
+    }
+
+    /// The same with the device's name in front: `pci9052#0 LCR+4Ch INTCSR`.
+    #[must_use]
+    pub fn by(mut self, device: &str) -> Self {
+        self.0[0] = format!("{device} {}", self.0[0]);
+        self
+    }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.why)
+        let [what, why] = &*self.0;
+        write!(f, "{what}: {why}")
     }
 }
 
@@ -100,6 +114,10 @@ pub trait Hardware {
     fn asserting(&self, line: u32) -> Vec<String>;
     /// When the hardware next does something by itself.
     fn deadline(&self) -> Option<u64>;
+    /// Whether the lines are `lines` and nothing happens by itself before `until`: asked after each access of a driver's.
+    fn is_quiet(&self, lines: u64, until: u64) -> bool {
+        self.lines() == lines && self.deadline().is_none_or(|deadline| deadline >= until)
+    }
     /// Let time pass up to `now`.
     fn advance(&mut self, now: u64);
     /// The outside world acts on a device, as a script says: e.g. `("pci9052#0", "linti1", "1")`.

@@ -109,9 +109,15 @@ pub(crate) fn observe(cx: &mut Cx<'_>) {
     }
 }
 
-/// Whether the lines are as [`observe`] saw them last.
-pub(crate) fn are_as_seen(k: &Kernel) -> bool {
-    k.hal.hardware.lines() == k.ke.interrupts.levels
+/// Whether there is nothing to do after an access: as [`Kernel::is_settled`], and the lines are as [`observe`] saw them
+/// last. The hardware is asked once for both.
+#[inline]
+pub(crate) fn nothing_came(k: &Kernel) -> bool {
+    let until = k.ke.armed_until;
+    k.engine.free_levels() <= k.level()
+        && k.engine.now() < until
+        && k.ke.timers.deadline().is_none_or(|deadline| deadline >= until)
+        && k.hal.hardware.is_quiet(k.ke.interrupts.levels, until)
 }
 
 /// After a device was accessed or time has passed: what the hardware asks for and the level allows happens now.

@@ -327,7 +327,17 @@ fn equals_wait(k: &Kernel) -> bool {
 ///
 /// Asked before exports, device accesses and interlocked instructions. Plain loads and stores of memory that another strand
 /// uses too are not told from others: between those, a thread gives way only at the end of a slice.
+#[inline]
 pub(crate) fn before_visible(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
+    // Where there is nobody at all, nothing need be known of who stands here.
+    if cx.with(|k| k.ke.ready.is_empty() && k.ke.processors.len() == 1) {
+        return Ok(());
+    }
+    before_others(cx, point)
+}
+
+/// The same where there is another thread that is ready, or another processor.
+fn before_others(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
     let (equals, others) = cx.with(|k| (equals_wait(k), others_wait(k)));
     if !(equals || others) || !gives_way(cx, point) {
         return Ok(());

@@ -62,6 +62,7 @@ pub(crate) fn arm(cx: &mut Cx<'_>) {
 }
 
 /// `nanoseconds` pass without driver instructions: the slice ends so much earlier, unless instructions end it.
+#[inline]
 pub(crate) fn shorten(k: &mut Kernel, nanoseconds: u64) {
     k.ke.charged += nanoseconds;
     if !k.engine.charge_within(nanoseconds, k.ke.armed_until, k.ke.armed_retired) {

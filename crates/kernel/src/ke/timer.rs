@@ -135,6 +135,7 @@ impl TimerQueue {
     }
 
     /// When the clock will find something due next, or somebody wakes, in nanoseconds.
+    #[inline]
     pub(crate) fn deadline(&self) -> Option<u64> {
         let next = self.next_tick.min(self.next_alarm);
         (next != NEVER).then_some(next)

@@ -93,7 +93,13 @@ impl Builder<'_> {
                 self.exit_with(instruction, |decoded| Exit::Site { decoded, ahead: 0 })
             }
             Class::CallOut => match callout::Port::of(instruction) {
-                Some(port) => self.exit(Exit::Port { rip: ip, port }),
+                Some(port) => {
+                    let number = self.cache.exit(Exit::Port { rip: ip, port });
+                    let e = &mut self.cache.emitter;
+                    e.store(SAVED_RCX, RCX);
+                    stubs::access_stub(e, number);
+                    self.chain(None, next, ip);
+                }
                 None => self.exit_with(instruction, |decoded| Exit::CallOut { decoded }),
             },
             Class::Invalid => self.exit_with(instruction, |decoded| Exit::Invalid { decoded }),

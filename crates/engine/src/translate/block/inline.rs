@@ -10,7 +10,7 @@ use crate::translate::callout::Level;
 use crate::translate::emitter::{Hole, R11, RAX, RCX, RDX, Reg};
 use crate::translate::exit::Exit;
 use crate::translate::scratch::{FREE_LEVELS, LEVEL, R11 as SAVED_R11, RCX as SAVED_RCX, TARGET};
-use crate::translate::{site, table};
+use crate::translate::{site, stubs, table};
 use crate::windows::{DEVICE, SHARED_DATA};
 
 /// Conditions' numbers in encodings.
@@ -81,10 +81,15 @@ impl Builder<'_> {
         for hole in device {
             self.cache.emitter.fill(hole, here);
         }
-        self.cache.emitter.load(RCX, SAVED_RCX);
         match site::Move::of(instruction) {
-            Some(device) => self.exit(Exit::Move { rip: instruction.ip(), device, ahead }),
-            None => self.exit_with(instruction, |decoded| Exit::Site { decoded, ahead }),
+            Some(device) => {
+                let number = self.cache.exit(Exit::Move { rip: instruction.ip(), device, ahead });
+                stubs::access_stub(&mut self.cache.emitter, number);
+            }
+            None => {
+                self.cache.emitter.load(RCX, SAVED_RCX);
+                self.exit_with(instruction, |decoded| Exit::Site { decoded, ahead });
+            }
         }
         let here = self.cache.emitter.here();
         self.cache.emitter.fill(over, here);
