@@ -38,7 +38,7 @@ fn ours() -> Vec<u64> {
     let shadows = [0x0A00_0000_0740, 0x0060_0000_0B40].map(|distance| DATA + distance);
     let windows = [
         0x2000_6000_0000, // code cache
-        0x2000_7000_0800, // scratch page, behind what is in use
+        0x7000_0800,      // scratch page, behind what is in use
         0x2001_8000_0000, // dispatch table
         0x2040_0000_1000, // heap
     ];

@@ -1,11 +1,11 @@
 //! Writes machine code into the cache: the few encodings that stubs and block ends are made of.
 //!
-//! Everything refers to the scratch page by RIP-relative operands. Branches are always near ones (32 bits): a body may
+//! Everything refers to the scratch page by its absolute address, which fits in 31 bits. Branches are always near ones (32 bits): a body may
 //! grow. The only short jumps are backward or forward over a known number of bytes, and are checked.
 
 use std::ptr;
 
-use crate::windows::CACHE;
+use crate::windows::{CACHE, SCRATCH};
 
 /// A general register's number in encodings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,33 +54,36 @@ impl Emitter {
         self.bytes(&value.to_le_bytes());
     }
 
-    /// The displacement from the end of an instruction, which is `trailing` bytes behind the displacement field.
-    fn relative(&mut self, target: u64, trailing: u64) {
-        let displacement = displacement(self.at + 4 + trailing, target);
+    /// The displacement that ends a branch.
+    fn relative(&mut self, target: u64) {
+        let displacement = displacement(self.at + 4, target);
         self.dword(displacement);
     }
 
-    /// The displacement that ends an instruction with a RIP-relative operand.
-    pub(crate) fn displacement_to(&mut self, address: u64) {
-        self.relative(address, 0);
+    /// The operands of an instruction: a word of the scratch page, and the register (or what the opcode has for one) with
+    /// this number, of which three bits are taken.
+    pub(crate) fn scratch_operand(&mut self, register: u8, address: u64) {
+        assert!(SCRATCH.contains(address), "only the scratch page lies so low");
+        self.bytes(&[0x04 | (register & 7) << 3, 0x25]);
+        self.dword((address & 0xFFFF_FFFF) as u32);
     }
 
     /// `mov [address], reg`.
     pub(crate) fn store(&mut self, address: u64, reg: Reg) {
-        self.bytes(&[0x48 | (reg.0 >> 3) << 2, 0x89, 0x05 | (reg.0 & 7) << 3]);
-        self.relative(address, 0);
+        self.bytes(&[0x48 | (reg.0 >> 3) << 2, 0x89]);
+        self.scratch_operand(reg.0, address);
     }
 
     /// `mov reg, [address]`.
     pub(crate) fn load(&mut self, reg: Reg, address: u64) {
-        self.bytes(&[0x48 | (reg.0 >> 3) << 2, 0x8B, 0x05 | (reg.0 & 7) << 3]);
-        self.relative(address, 0);
+        self.bytes(&[0x48 | (reg.0 >> 3) << 2, 0x8B]);
+        self.scratch_operand(reg.0, address);
     }
 
     /// `mov reg32, [address]`, for the low eight registers.
     pub(crate) fn load32(&mut self, reg: Reg, address: u64) {
-        self.bytes(&[0x8B, 0x05 | (reg.0 & 7) << 3]);
-        self.relative(address, 0);
+        self.bytes(&[0x8B]);
+        self.scratch_operand(reg.0, address);
     }
 
     /// `mov reg, imm64`.
@@ -98,15 +101,15 @@ impl Emitter {
     /// `sub qword [address], count`, for counts up to 127.
     pub(crate) fn subtract(&mut self, address: u64, count: u8) {
         assert!(count < 128, "the immediate is sign-extended");
-        self.bytes(&[0x48, 0x83, 0x2D]);
-        self.relative(address, 1);
+        self.bytes(&[0x48, 0x83]);
+        self.scratch_operand(5, address);
         self.bytes(&[count]);
     }
 
     /// `jmp target`.
     pub(crate) fn jump(&mut self, target: u64) {
         self.bytes(&[0xE9]);
-        self.relative(target, 0);
+        self.relative(target);
     }
 
     /// `jmp ?`.
@@ -135,8 +138,8 @@ impl Emitter {
 
     /// `jmp [address]`.
     pub(crate) fn jump_through(&mut self, address: u64) {
-        self.bytes(&[0xFF, 0x25]);
-        self.relative(address, 0);
+        self.bytes(&[0xFF]);
+        self.scratch_operand(4, address);
     }
 
     /// `lea ecx, [rcx+value]`: an addition that touches no flag.
@@ -196,5 +199,5 @@ pub(crate) fn patch_jump(at: u64, target: u64) {
 
 fn displacement(from: u64, to: u64) -> u32 {
     let distance = to.wrapping_sub(from).cast_signed();
-    i32::try_from(distance).expect("cache, scratch page and images lie within 2 GiB").cast_unsigned()
+    i32::try_from(distance).expect("cache and images lie within 2 GiB").cast_unsigned()
 }

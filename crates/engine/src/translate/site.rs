@@ -139,7 +139,7 @@ fn body(instruction: &Instruction, on_scratch: bool) -> u64 {
 fn redirected(instruction: &Instruction) -> Instruction {
     let mut body = *instruction;
     body.set_segment_prefix(Register::None);
-    body.set_memory_base(Register::RIP);
+    body.set_memory_base(Register::None);
     body.set_memory_index(Register::None);
     body.set_memory_index_scale(1);
     body.set_memory_displ_size(8);

@@ -117,7 +117,7 @@ impl Stubs {
     }
 }
 
-/// An exit: 17 bytes.
+/// An exit: 18 bytes.
 pub(crate) fn exit_stub(e: &mut Emitter, number: u32) {
     e.store(SAVED_RAX, RAX);
     e.constant_eax(number);

@@ -26,8 +26,8 @@ impl Builder<'_> {
         let register = level.register;
         if !level.write {
             let high = if register.0 > 7 { 0x44 } else { 0x40 };
-            e.bytes(&[high, 0x0F, 0xB6, 0x05 | (register.0 & 7) << 3]); // movzx r32, byte [level]
-            e.displacement_to(LEVEL);
+            e.bytes(&[high, 0x0F, 0xB6]); // movzx r32, byte [level]
+            e.scratch_operand(register.0, LEVEL);
             return;
         }
         e.store(SAVED_RCX, RCX);
@@ -36,11 +36,11 @@ impl Builder<'_> {
         let e = &mut self.cache.emitter;
         e.bytes(&[0x48, 0x83, 0xF9, 0x0F]); // cmp rcx, 15
         let no_level = e.jump_if_hole(ABOVE);
-        e.bytes(&[0x3A, 0x0D]); // cmp cl, [free_levels]
-        e.displacement_to(FREE_LEVELS);
+        e.bytes(&[0x3A]); // cmp cl, [free_levels]
+        e.scratch_operand(RCX.0, FREE_LEVELS);
         let ask = e.jump_if_hole(BELOW);
-        e.bytes(&[0x88, 0x0D]); // mov [level], cl
-        e.displacement_to(LEVEL);
+        e.bytes(&[0x88]); // mov [level], cl
+        e.scratch_operand(RCX.0, LEVEL);
         e.bytes(&[0x65, 0x88, 0x0C, 0x25]); // mov gs:[Irql], cl
         e.bytes(&u32::try_from(abi::KPCR::Irql.offset).expect("a small structure").to_le_bytes());
         self.restore_flags();
