@@ -132,8 +132,8 @@ impl Emitter {
 
     /// `call [address]`.
     pub(crate) fn call_through(&mut self, address: u64) {
-        self.bytes(&[0xFF, 0x15]);
-        self.relative(address, 0);
+        self.bytes(&[0xFF]);
+        self.scratch_operand(2, address);
     }
 
     /// `jmp [address]`.

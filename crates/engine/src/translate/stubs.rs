@@ -107,8 +107,7 @@ impl Stubs {
                 if let Short::RaiseTo(level) = short {
                     e.bytes(&[0x41, 0xB2, level]); // mov r10b, level
                 }
-                let behind = e.here() + 6;
-                e.jump_through(behind);
+                e.bytes(&[0xFF, 0x25, 0, 0, 0, 0]); // jmp [what lies behind]
                 e.bytes(&short.entry().to_le_bytes());
             }
         }
