@@ -8,6 +8,8 @@
 
 #[path = "corpus.rs"]
 mod corpus;
+#[path = "counter.rs"]
+mod counter;
 #[path = "differential.rs"]
 mod differential;
 #[path = "driver_code.rs"]

@@ -5,6 +5,7 @@
 //! branches are encoded anew. A call site has exactly one translated copy, so that returns are predicted.
 
 mod branches;
+pub(super) mod counter;
 mod inline;
 
 use iced_x86::{Decoder, DecoderError, Encoder, Instruction};
@@ -17,7 +18,7 @@ use super::emitter::{Hole, RAX};
 use super::exit::Exit;
 use super::extended::Tested;
 use super::flags;
-use super::scratch::{COUNTDOWN, HEAD_RAX, scratch};
+use super::scratch::{HEAD_RAX, scratch};
 use super::table;
 use super::{site, stubs};
 use crate::guest::FaultKind;
@@ -26,6 +27,8 @@ use crate::memory;
 use crate::processor;
 use crate::windows::PAGE;
 
+/// A condition's number in encodings.
+const LESS: u8 = 0xC;
 /// A block's head charges it by an 8-bit immediate.
 const LONGEST: usize = 64;
 
@@ -73,7 +76,11 @@ pub(crate) fn translate_truncated(cache: &mut Cache, pc: u64, count: u32) -> Res
 pub(crate) fn translate_site(cache: &mut Cache, original: &Instruction, body: &Instruction) -> u64 {
     let mut builder = Builder::begin_uncharged(cache, original);
     builder.map(0, Saved::Nothing);
-    if builder.encode_here(body, 0).is_ok() {
+    let made = match counter::names(body) {
+        true => builder.encode_naming(body, 0),
+        false => builder.encode_here(body, 0),
+    };
+    if made.is_ok() {
         let decoded = builder.cache.keep(original);
         builder.exit(Exit::SiteDone { decoded });
     } else {
@@ -149,8 +156,7 @@ fn watch(pc: u64) {
     }
 }
 
-/// How many rounds of a block that is a loop are charged at once: the head's subtraction in memory takes longer than a short
-/// round does.
+/// How many rounds of a block that is a loop are charged at once: of a short round the head would be a good part.
 fn rounds(source: &Source, pc: u64) -> usize {
     let length = source.instructions.len();
     let loops = source.terminator == Some(Class::JumpIf)
@@ -212,6 +218,8 @@ struct Builder<'c> {
     start: u64,
     block: Block,
     flags_live: bool,
+    /// The register of the countdown is the driver's.
+    lent: bool,
     slice_hole: Option<Hole>,
     /// Instructions of the rounds before the one that is being written.
     before: usize,
@@ -240,16 +248,26 @@ impl<'c> Builder<'c> {
         let start = cache.emitter.here();
         let block = Block { end: start, charged, instructions, map: Vec::new() };
         let tested = Tested::default();
-        Self { cache, start, block, flags_live: false, slice_hole: None, before: 0, checks: None, tested }
+        Self {
+            cache,
+            start,
+            block,
+            flags_live: false,
+            lent: false,
+            slice_hole: None,
+            before: 0,
+            checks: None,
+            tested,
+        }
     }
 
-    /// `sub countdown, n; js ?`, with the flags around it saved where they are live.
+    /// `sub r13, n; jl ?`, with the flags around it saved where they are live.
     fn head(&mut self) {
         let count = u8::try_from(self.block.charged).expect("a block is short");
         self.save_flags();
         let e = &mut self.cache.emitter;
-        e.subtract(COUNTDOWN, count);
-        self.slice_hole = Some(e.jump_if_hole(0x8));
+        e.count_down(count);
+        self.slice_hole = Some(e.jump_if_hole(LESS));
         self.restore_flags();
     }
 
@@ -296,7 +314,9 @@ impl<'c> Builder<'c> {
             self.check(instruction, index, learned);
             let device = if learned { Some(self.device_test(instruction)?) } else { None };
             self.map(index, Saved::Nothing);
-            if instruction.is_ip_rel_memory_operand() || processor::encoded_anew(instruction) {
+            if counter::names(instruction) {
+                self.encode_naming(instruction, index)?;
+            } else if instruction.is_ip_rel_memory_operand() || processor::encoded_anew(instruction) {
                 self.encode_here(instruction, index)?;
             } else {
                 self.cache.emitter.bytes(&source.bytes[index][..instruction.len()]);
@@ -355,11 +375,7 @@ impl<'c> Builder<'c> {
     fn give_back(&mut self, unused: usize, out: u64) -> u64 {
         let e = &mut self.cache.emitter;
         let here = e.here();
-        e.store(HEAD_RAX, RAX);
-        e.load(RAX, COUNTDOWN);
-        e.add_to_rax(i8::try_from(unused).expect("a block is short"));
-        e.store(COUNTDOWN, RAX);
-        e.load(RAX, HEAD_RAX);
+        e.count_up(u8::try_from(unused).expect("a block is short"));
         e.jump(out);
         here
     }

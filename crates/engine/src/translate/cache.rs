@@ -29,6 +29,10 @@ pub(crate) enum Saved {
     InR11(u8),
     /// `rcx` and `rdx`.
     RcxRdx,
+    /// None; but the register of the countdown is the driver's, and the countdown is there.
+    Lent,
+    /// As [`Saved::Lent`] and [`Saved::InR11`].
+    LentInR11(u8),
     /// `rcx`, in a check of the checked translation.
     CheckRcx,
     /// `rcx` and `rdx`, in such a check.

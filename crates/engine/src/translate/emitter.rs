@@ -16,6 +16,8 @@ pub(crate) const RCX: Reg = Reg(1);
 pub(crate) const RDX: Reg = Reg(2);
 pub(crate) const RSP: Reg = Reg(4);
 pub(crate) const R11: Reg = Reg(11);
+/// The countdown, while translated code runs (see [`super::block`]).
+pub(crate) const R13: Reg = Reg(13);
 
 /// A place in emitted code where a 32-bit displacement has yet to be filled in.
 #[derive(Clone, Copy, Debug)]
@@ -98,12 +100,16 @@ impl Emitter {
         self.dword(value);
     }
 
-    /// `sub qword [address], count`, for counts up to 127.
-    pub(crate) fn subtract(&mut self, address: u64, count: u8) {
+    /// `sub r13, count`, for counts up to 127.
+    pub(crate) fn count_down(&mut self, count: u8) {
         assert!(count < 128, "the immediate is sign-extended");
-        self.bytes(&[0x48, 0x83]);
-        self.scratch_operand(5, address);
-        self.bytes(&[count]);
+        self.bytes(&[0x49, 0x83, 0xED, count]);
+    }
+
+    /// `lea r13, [r13+count]`: an addition that touches no flag.
+    pub(crate) fn count_up(&mut self, count: u8) {
+        assert!(count < 128, "the displacement is sign-extended");
+        self.bytes(&[0x4D, 0x8D, 0x6D, count]);
     }
 
     /// `jmp target`.
@@ -140,11 +146,6 @@ impl Emitter {
     pub(crate) fn add_to_ecx(&mut self, value: u32) {
         self.bytes(&[0x8D, 0x89]);
         self.dword(value);
-    }
-
-    /// `lea rax, [rax+value]`: an addition that touches no flag.
-    pub(crate) fn add_to_rax(&mut self, value: i8) {
-        self.bytes(&[0x48, 0x8D, 0x40, value.cast_unsigned()]);
     }
 
     /// `jrcxz` over a jump that is never taken else: `jrcxz 1; jmp 2; 1: jmp ?; 2:`.

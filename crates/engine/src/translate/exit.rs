@@ -329,6 +329,11 @@ fn restore(frame: &mut Frame, saved: Saved) {
         Saved::Nothing => {}
         Saved::R11 => general[11] = scratch().r11.get(),
         Saved::InR11(register) => general[usize::from(register)] = scratch().r11.get(),
+        Saved::Lent => scratch().countdown.set(scratch().held.get()),
+        Saved::LentInR11(register) => {
+            general[usize::from(register)] = scratch().r11.get();
+            scratch().countdown.set(scratch().held.get());
+        }
         Saved::CheckRcx => general[1] = scratch().rcx.get(),
         Saved::RcxRdx | Saved::CheckRcxRdx => {
             general[1] = scratch().rcx.get();

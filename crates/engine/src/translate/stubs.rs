@@ -1,10 +1,10 @@
 //! The permanent code at the cache's start: how driver code is entered and left. It survives flushes.
 
-use super::emitter::{Emitter, RAX, RCX, RDX, RSP};
+use super::emitter::{Emitter, R13, RAX, RCX, RDX, RSP};
 use super::frame;
 use super::scratch::{
-    EXIT_ENTRY, FRAME, GATE_ENTRY, JUMP, RAX as SAVED_RAX, RCX as SAVED_RCX, RDX as SAVED_RDX, RESUME,
-    RETURNED_ENTRY, RSP as SAVED_RSP, scratch,
+    COUNTDOWN, DRIVER_R13, EXIT_ENTRY, FRAME, GATE_ENTRY, JUMP, RAX as SAVED_RAX, RCX as SAVED_RCX,
+    RDX as SAVED_RDX, RESUME, RETURNED_ENTRY, RSP as SAVED_RSP, scratch,
 };
 use super::short::Short;
 use super::table::{self, Column, UPPER_HALF};
@@ -18,7 +18,7 @@ pub(crate) const EXIT: u64 = CACHE.base;
 /// Room for the stubs and the thunks of exports; translations follow.
 pub(crate) const PERMANENT: u64 = 4 << 20;
 /// Bytes of the longest thunk of an export.
-const LONGEST_THUNK: u64 = 48;
+const LONGEST_THUNK: u64 = 64;
 
 /// Where the stubs lie.
 #[derive(Clone, Copy, Debug)]
@@ -46,24 +46,29 @@ pub(crate) fn write(return_miss: u32) -> Stubs {
     let mut e = Emitter::new(CACHE.base);
 
     assert_eq!(e.here(), EXIT);
+    to_host(&mut e);
     e.store(SAVED_RSP, RSP);
     e.load(RSP, FRAME);
     e.jump_through(EXIT_ENTRY);
 
     let gate = e.here();
+    to_host(&mut e);
     e.bytes(&[0x49, 0x89, 0xE3]); // mov r11, rsp
     e.load(RSP, FRAME);
     e.jump_through(GATE_ENTRY);
 
     let resume = e.here();
+    to_driver(&mut e);
     e.load(RSP, SAVED_RSP);
     e.jump_through(RESUME);
 
     let enter = e.here();
+    to_driver(&mut e);
     e.load(RSP, SAVED_RSP);
     let call = e.call_hole();
     let landing = e.here();
     restore_return_address(&mut e, RETURN_TO_KERNEL);
+    to_host(&mut e);
     e.store(SAVED_RSP, RSP);
     e.load(RSP, FRAME);
     e.jump_through(RETURNED_ENTRY);
@@ -73,6 +78,7 @@ pub(crate) fn write(return_miss: u32) -> Stubs {
     e.jump_through(RESUME);
 
     let gate_return = e.here();
+    to_driver(&mut e);
     return_from_gate(&mut e, return_miss);
 
     let mut stubs =
@@ -105,16 +111,28 @@ impl Stubs {
                 if let Short::RaiseTo(level) = short {
                     e.bytes(&[0x41, 0xB2, level]); // mov r10b, level
                 }
+                to_host(&mut e);
                 e.bytes(&[0x49, 0x89, 0xE3]); // mov r11, rsp
                 e.load(RSP, FRAME);
-                let behind = e.here() + 6;
-                e.jump_through(behind);
+                e.bytes(&[0xFF, 0x25, 0, 0, 0, 0]); // jmp [what lies behind]
                 e.bytes(&short.entry().to_le_bytes());
             }
         }
         self.next_thunk = e.here().next_multiple_of(16);
         thunk
     }
+}
+
+/// The host sees the driver's `r13` in the register, and the countdown in its word.
+fn to_host(e: &mut Emitter) {
+    e.store(COUNTDOWN, R13);
+    e.load(R13, DRIVER_R13);
+}
+
+/// Translated code counts in `r13`.
+fn to_driver(e: &mut Emitter) {
+    e.store(DRIVER_R13, R13);
+    e.load(R13, COUNTDOWN);
 }
 
 /// An exit: 18 bytes.

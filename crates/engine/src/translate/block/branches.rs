@@ -4,12 +4,14 @@
 
 use iced_x86::{Instruction, Register};
 
-use super::Builder;
+use super::{Builder, counter};
 use crate::translate::cache::{MapEntry, Saved};
 use crate::translate::classify::{Class, classify};
 use crate::translate::emitter::{Emitter, Hole, R11, RCX, RDX};
 use crate::translate::exit::Exit;
-use crate::translate::scratch::{JUMP, R11 as SAVED_R11, RCX as SAVED_RCX, RDX as SAVED_RDX, TARGET};
+use crate::translate::scratch::{
+    DRIVER_R13, JUMP, R11 as SAVED_R11, RCX as SAVED_RCX, RDX as SAVED_RDX, TARGET,
+};
 use crate::translate::table::{self, Column};
 use crate::translate::{callout, stubs};
 use crate::windows::CACHE;
@@ -177,6 +179,9 @@ impl Builder<'_> {
         load.set_op0_kind(OpKind::Register);
         load.set_op0_register(Register::R11);
         load.set_code(Code::Mov_r64_rm64);
+        if instruction.op0_kind() == OpKind::Register && counter::is(instruction.op0_register()) {
+            return self.cache.emitter.load(R11, DRIVER_R13);
+        }
         if instruction.op0_kind() == OpKind::Register {
             load.set_op1_kind(OpKind::Register);
             load.set_op1_register(instruction.op0_register());
@@ -193,6 +198,18 @@ impl Builder<'_> {
             self.cache.emitter.constant(R11, instruction.ip_rel_memory_address());
             self.cache.emitter.bytes(&[0x4D, 0x8B, 0x1B]); // mov r11, [r11]
             return;
+        }
+        if counter::addresses_by(instruction) {
+            let mut address = load;
+            address.set_code(Code::Lea_r64_m);
+            address.set_segment_prefix(Register::None);
+            if self.encode_lea(&address).is_ok() {
+                load.set_memory_base(Register::R11);
+                load.set_memory_index(Register::None);
+                load.set_memory_index_scale(1);
+                load.set_memory_displacement64(0);
+                load.set_memory_displ_size(0);
+            }
         }
         if self.encode(&load).is_err() {
             self.exit_with(instruction, |decoded| Exit::NotImplemented { decoded });
