@@ -42,7 +42,7 @@ pub(crate) const CACHE: Window = Window { base: 0x2000_6000_0000, size: GIB / 4 
 /// just before costs Intel's processors nothing, and 5 cycles where it is relative to the instruction.
 pub(crate) const SCRATCH: Window = Window { base: 0x7000_0000, size: 0x1000 };
 /// Original address → translated address: 8 bytes (jump entry, return entry) for each byte of the images' 4 GiB.
-pub(crate) const TABLE: Window = Window { base: 0x2001_0000_0000, size: 32 * GIB };
+pub(crate) const TABLE: Window = Window { base: 0x2000_7000_0000, size: 32 * GIB };
 /// Device memory as drivers map it. Never accessible: every access is a call-out.
 pub const DEVICE: Window = Window { base: 0x2010_0000_0000, size: 4 * GIB };
 /// System memory of the machine: pool, driver stacks, processor blocks, system mappings of MDLs.

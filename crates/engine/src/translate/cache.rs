@@ -33,6 +33,10 @@ pub(crate) enum Saved {
     Lent,
     /// As [`Saved::Lent`] and [`Saved::InR11`].
     LentInR11(u8),
+    /// None; it is a call through the register with this number, whose target is looked at before the push.
+    CallThrough(u8),
+    /// None; and if the instruction faults, the block goes on at [`Block::retry`].
+    Untried,
     /// `rcx`, in a check of the checked translation.
     CheckRcx,
     /// `rcx` and `rdx`, in such a check.
@@ -56,6 +60,8 @@ pub(crate) struct Block {
     /// Original addresses of its instructions; a loop that goes round several times for one charge has them once.
     pub(crate) instructions: Vec<u64>,
     pub(crate) map: Vec<MapEntry>,
+    /// Where the same instructions stand without what has failed; 0 if there is no such place.
+    pub(crate) retry: u64,
 }
 
 /// What a translated address belongs to.
@@ -66,6 +72,8 @@ pub(crate) struct Place {
     /// Instructions that were charged and have not retired, this one included.
     pub(crate) unretired: u32,
     pub(crate) saved: Saved,
+    /// See [`Block::retry`].
+    pub(crate) retry: u64,
 }
 
 /// The contents of the cache.
@@ -248,7 +256,8 @@ impl Translator {
             }
             let entry = block.map.iter().rev().find(|entry| entry.at <= translated)?;
             let rip = block.instructions[entry.index as usize % block.instructions.len()];
-            Some(Place { rip, unretired: block.charged - entry.index, saved: entry.saved })
+            let (saved, retry) = (entry.saved, block.retry);
+            Some(Place { rip, unretired: block.charged - entry.index, saved, retry })
         })
     }
 }

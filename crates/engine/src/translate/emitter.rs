@@ -34,6 +34,11 @@ impl Emitter {
         Self { at }
     }
 
+    /// Moves on to a multiple of `bytes`; nothing runs there.
+    pub(crate) fn align(&mut self, bytes: u64) {
+        self.at = self.at.next_multiple_of(bytes);
+    }
+
     pub(crate) const fn here(&self) -> u64 {
         self.at
     }
@@ -142,6 +147,19 @@ impl Emitter {
         self.scratch_operand(4, address);
     }
 
+    /// An instruction with an operand at `offset` from the stack pointer, and a register (or what the opcode has for one).
+    pub(crate) fn frame(&mut self, opcode: &[u8], register: u8, offset: i32) {
+        self.bytes(opcode);
+        let register = (register & 7) << 3;
+        match i8::try_from(offset) {
+            Ok(near) => self.bytes(&[0x44 | register, 0x24, near.cast_unsigned()]),
+            Err(_) => {
+                self.bytes(&[0x84 | register, 0x24]);
+                self.bytes(&offset.to_le_bytes());
+            }
+        }
+    }
+
     /// `lea ecx, [rcx+value]`: an addition that touches no flag.
     pub(crate) fn add_to_ecx(&mut self, value: u32) {
         self.bytes(&[0x8D, 0x89]);
@@ -167,6 +185,11 @@ impl Emitter {
         Hole(at)
     }
 
+    /// Lets a hole lead to what is written next.
+    pub(crate) fn fill_here(&mut self, hole: Hole) {
+        self.fill(hole, self.at);
+    }
+
     /// Lets a hole lead to `target`.
     pub(crate) fn fill(&mut self, hole: Hole, target: u64) {
         patch_displacement(hole.0, target);
@@ -185,6 +208,11 @@ pub(crate) fn patch_displacement(at: u64, target: u64) {
     let displacement = displacement(at + 4, target).to_le_bytes();
     // SAFETY: the field lies in the cache, which is mapped writable; one thread runs and patches code.
     unsafe { ptr::copy_nonoverlapping(displacement.as_ptr(), at as *mut u8, 4) };
+}
+
+/// Overwrites the 64-bit constant at `at`.
+pub(crate) fn patch_constant(at: u64, value: u64) {
+    Emitter::new(at).bytes(&value.to_le_bytes());
 }
 
 /// Overwrites the code at `at` with `jmp target`.

@@ -135,7 +135,10 @@ fn to_driver(e: &mut Emitter) {
     e.load(R13, COUNTDOWN);
 }
 
-/// An exit: 18 bytes.
+/// Bytes of an exit.
+pub(crate) const EXIT_STUB: u64 = 18;
+
+/// An exit: [`EXIT_STUB`] bytes.
 pub(crate) fn exit_stub(e: &mut Emitter, number: u32) {
     e.store(SAVED_RAX, RAX);
     e.constant_eax(number);
