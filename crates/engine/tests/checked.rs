@@ -18,6 +18,8 @@ mod driver_code;
 mod hostile;
 #[path = "interlocked.rs"]
 mod interlocked;
+#[path = "returns.rs"]
+mod returns;
 mod rig;
 
 use engine::windows::{DEVICE, IMAGES, SYSTEM, USER};
