@@ -104,8 +104,8 @@ fn a_routine_returns_from_a_stack_that_cannot_be_written() {
     rig.engine.write_bytes(DATA + 0x10, &100u64.to_le_bytes()).unwrap();
     rig.engine.write_bytes(DATA + 0x18, &back.to_le_bytes()).unwrap();
     rig.engine.protect(DATA, 0x1000, Protection { read: true, write: false, execute: false });
-    let rsp = (STACK_TOP - 0x20) & !15;
-    everywhere(&rig, &[0, 0, rsp - 8], 113);
+    let begun = (STACK_TOP - 0x20) & !15;
+    everywhere(&rig, &[0, 0, begun - 8], 113);
 }
 
 #[test]

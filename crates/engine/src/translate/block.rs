@@ -63,7 +63,7 @@ const JUMPS: usize = 2;
 
 /// Translates the block at `pc`, and some that the straight way from it leads to; enters them in the table.
 pub(crate) fn translate(cache: &mut Cache, pc: u64) -> Result<u64, FaultKind> {
-    cache.emitter.align(32);
+    cache.emitter.align(64);
     let mut asides = Asides::new(BLOCKS);
     let start = asides.stretch(cache, pc)?;
     asides.write(cache);

@@ -201,11 +201,15 @@ impl Translator {
     }
 
     pub(crate) fn define_export(&self, address: u64, number: u32, short: Option<Short>) {
+        let known = table::get(address, Column::Jump).is_some();
         self.with(|cache| {
             let thunk = cache.stubs.export_thunk(number, short);
             cache.exports.push((address, thunk));
             table::set(address, Column::Jump, thunk);
         });
+        if known {
+            self.flush(); // calls lead straight to what was there
+        }
     }
 
     /// Forgets what was translated from a range whose pages change.

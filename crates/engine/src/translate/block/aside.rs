@@ -113,6 +113,7 @@ impl Asides {
                 }
             },
             Aside::Thunk { hole, next, target } => {
+                cache.emitter.align(32);
                 cache.emitter.fill_here(hole);
                 stubs::original_return_address(&mut cache.emitter, next);
                 match target {

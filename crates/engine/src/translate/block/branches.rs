@@ -5,14 +5,12 @@
 use iced_x86::{Instruction, OpKind, Register};
 
 use super::aside::Aside;
-use super::{Builder, Way, counter};
+use super::{Builder, Way, counter, guess};
 use crate::translate::cache::{MapEntry, Saved};
 use crate::translate::classify::{Class, classify};
-use crate::translate::emitter::{Emitter, R11, RCX, RDX, Reg};
+use crate::translate::emitter::{R11, Reg};
 use crate::translate::exit::Exit;
-use crate::translate::scratch::{
-    DRIVER_R13, JUMP, R11 as SAVED_R11, RCX as SAVED_RCX, RDX as SAVED_RDX, TARGET,
-};
+use crate::translate::scratch::{DRIVER_R13, JUMP, R11 as SAVED_R11};
 use crate::translate::table::{self, Column};
 use crate::translate::{callout, stubs};
 
@@ -107,17 +105,17 @@ impl Builder<'_> {
             Class::Call => Some(instruction.near_branch64()),
             _ => self.import(instruction),
         };
-        let guess = if direct.is_none() { guessable(instruction) } else { None };
-        if direct.is_none() && guess.is_none() {
+        let through = if direct.is_none() { guessable(instruction) } else { None };
+        if direct.is_none() && through.is_none() {
             self.load_indirect_target(instruction, index);
         }
-        self.map(index, guess.map_or(Saved::Nothing, |register| Saved::CallThrough(register.0)));
+        self.map(index, through.map_or(Saved::Nothing, |register| Saved::CallThrough(register.0)));
         let hole = self.cache.emitter.call_hole();
         let pad = self.cache.emitter.here();
         stubs::restore_return_address(&mut self.cache.emitter, next);
         let from = instruction.ip();
         self.on = Some(Way { to: next, from });
-        self.asides.push(match guess {
+        self.asides.push(match through {
             Some(register) => Aside::Guess { hole, next, rip: from, register },
             None => Aside::Thunk { hole, next, target: direct.map(|to| Way { to, from }) },
         });
@@ -134,23 +132,16 @@ impl Builder<'_> {
 
     /// Leaves the translated target of `call r/m` or `jmp r/m` in `scratch.jump`.
     fn load_indirect_target(&mut self, instruction: &Instruction, index: usize) {
+        let ip = instruction.ip();
+        let register = instruction.op0_register();
+        let apart = [Register::RSP, Register::R13].contains(&register);
+        if instruction.op0_kind() == OpKind::Register && !apart {
+            return guess::look_up(self.cache, ip, number(register), false, false);
+        }
         self.cache.emitter.store(SAVED_R11, R11);
         self.map(index, Saved::R11);
         self.load_operand(instruction);
-        let miss = self.cache.exit(Exit::IndirectMiss { rip: instruction.ip(), found: 0, pushed: false });
-        let e = &mut self.cache.emitter;
-        e.store(TARGET, R11);
-        e.store(SAVED_RCX, RCX);
-        e.store(SAVED_RDX, RDX);
-        e.bytes(&[0x44, 0x89, 0xDA]); // mov edx, r11d
-        e.load32(RCX, TARGET + 4);
-        let restore = |e: &mut Emitter| {
-            stubs::restore_rcx_rdx(e);
-            e.load(R11, SAVED_R11);
-        };
-        stubs::look_up_jump(e, restore, |e| stubs::exit_stub(e, miss));
-        let found = e.here();
-        self.cache.exits[miss as usize] = Exit::IndirectMiss { rip: instruction.ip(), found, pushed: false };
+        guess::look_up(self.cache, ip, R11, true, false);
     }
 
     /// `mov r11, operand of the branch`.
@@ -205,5 +196,9 @@ fn guessable(instruction: &Instruction) -> Option<Reg> {
     if instruction.op0_kind() != OpKind::Register || apart.contains(&register) {
         return None;
     }
-    u8::try_from(register.number()).ok().map(Reg)
+    Some(number(register))
+}
+
+fn number(register: Register) -> Reg {
+    Reg(u8::try_from(register.number()).expect("there are 16"))
 }

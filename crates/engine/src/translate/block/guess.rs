@@ -48,28 +48,29 @@ pub(super) fn write(cache: &mut Cache, hole: Hole, next: u64, rip: u64, register
     let guess = Guess { register: register.0, constant, jump: offset(jump.address()), exit };
     let number = cache.exit(Exit::Guess { rip, guess });
     stubs::exit_stub(&mut cache.emitter, number);
-    look_up(cache, rip, register);
+    look_up(cache, rip, register, false, true);
+    cache.emitter.jump_through(JUMP);
 }
 
-/// Any other target, by the table.
-fn look_up(cache: &mut Cache, rip: u64, register: Reg) {
-    let miss = cache.exit(Exit::IndirectMiss { rip, found: 0, pushed: true });
+/// Leaves the translation of the target that is in `register` in `scratch.jump`, by the table. `borrowed` says that the register is
+/// `r11` and its own value is in `scratch.r11`; `pushed`, that the return address is pushed already.
+pub(super) fn look_up(cache: &mut Cache, rip: u64, register: Reg, borrowed: bool, pushed: bool) {
+    let miss = cache.exit(Exit::IndirectMiss { rip, found: 0, pushed });
     let e = &mut cache.emitter;
-    e.store(SAVED_R11, R11);
-    e.bytes(&[0x49 | register.0 >> 3 << 2, 0x89, 0xC3 | (register.0 & 7) << 3]); // mov r11, register
-    e.store(TARGET, R11);
+    e.store(TARGET, register);
     e.store(SAVED_RCX, RCX);
     e.store(SAVED_RDX, RDX);
-    e.bytes(&[0x44, 0x89, 0xDA]); // mov edx, r11d
+    e.bytes(&[0x40 | register.0 >> 3 << 2, 0x89, 0xC2 | (register.0 & 7) << 3]); // mov edx, register32
     e.load32(RCX, TARGET + 4);
     let restore = |e: &mut Emitter| {
         stubs::restore_rcx_rdx(e);
-        e.load(R11, SAVED_R11);
+        if borrowed {
+            e.load(R11, SAVED_R11);
+        }
     };
     stubs::look_up_jump(e, restore, |e| stubs::exit_stub(e, miss));
     let found = e.here();
-    e.jump_through(JUMP);
-    cache.exits[miss as usize] = Exit::IndirectMiss { rip, found, pushed: true };
+    cache.exits[miss as usize] = Exit::IndirectMiss { rip, found, pushed };
 }
 
 /// The first call of a site: goes there, and so will the next ones.
