@@ -11,6 +11,8 @@
 mod accesses;
 #[path = "corpus.rs"]
 mod corpus;
+#[path = "counter.rs"]
+mod counter;
 #[path = "differential.rs"]
 mod differential;
 #[path = "driver_code.rs"]
@@ -23,6 +25,8 @@ mod extended;
 mod hostile;
 #[path = "interlocked.rs"]
 mod interlocked;
+#[path = "returns.rs"]
+mod returns;
 mod rig;
 
 use engine::windows::{DEVICE, IMAGES, SYSTEM, USER};

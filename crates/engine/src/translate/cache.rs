@@ -29,6 +29,14 @@ pub(crate) enum Saved {
     InR11(u8),
     /// `rcx` and `rdx`.
     RcxRdx,
+    /// None; but the register of the countdown is the driver's, and the countdown is there.
+    Lent,
+    /// As [`Saved::Lent`] and [`Saved::InR11`].
+    LentInR11(u8),
+    /// None; it is a call through the register with this number, whose target is looked at before the push.
+    CallThrough(u8),
+    /// None; and if the instruction faults, the block goes on at [`Block::retry`].
+    Untried,
     /// `rcx`, in a check of the checked translation.
     CheckRcx,
     /// `rcx` and `rdx`, in such a check.
@@ -52,6 +60,8 @@ pub(crate) struct Block {
     /// Original addresses of its instructions; a loop that goes round several times for one charge has them once.
     pub(crate) instructions: Vec<u64>,
     pub(crate) map: Vec<MapEntry>,
+    /// Where the same instructions stand without what has failed; 0 if there is no such place.
+    pub(crate) retry: u64,
 }
 
 /// What a translated address belongs to.
@@ -62,6 +72,8 @@ pub(crate) struct Place {
     /// Instructions that were charged and have not retired, this one included.
     pub(crate) unretired: u32,
     pub(crate) saved: Saved,
+    /// See [`Block::retry`].
+    pub(crate) retry: u64,
 }
 
 /// The contents of the cache.
@@ -187,11 +199,15 @@ impl Translator {
     }
 
     pub(crate) fn define_export(&self, address: u64, number: u32, short: Option<Short>) {
+        let known = table::get(address, Column::Jump).is_some();
         self.with(|cache| {
             let thunk = cache.stubs.export_thunk(number, short);
             cache.exports.push((address, thunk));
             table::set(address, Column::Jump, thunk);
         });
+        if known {
+            self.flush(); // calls lead straight to what was there
+        }
     }
 
     /// Forgets what was translated from a range whose pages change.
@@ -242,7 +258,8 @@ impl Translator {
             }
             let entry = block.map.iter().rev().find(|entry| entry.at <= translated)?;
             let rip = block.instructions[entry.index as usize % block.instructions.len()];
-            Some(Place { rip, unretired: block.charged - entry.index, saved: entry.saved })
+            let (saved, retry) = (entry.saved, block.retry);
+            Some(Place { rip, unretired: block.charged - entry.index, saved, retry })
         })
     }
 }

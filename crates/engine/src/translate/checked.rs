@@ -7,6 +7,7 @@
 
 use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
 
+use super::block::counter;
 use super::cache::{Block, Cache, MapEntry, Saved};
 use super::emitter::{Emitter, Hole, RCX, RDX};
 use super::exit::Exit;
@@ -150,7 +151,7 @@ enum Place {
 
 impl Place {
     fn of(operand: &Operand) -> Self {
-        let usable = operand.base.is_gpr64() && operand.base != Register::RCX;
+        let usable = operand.base.is_gpr64() && operand.base != Register::RCX && !counter::is(operand.base);
         match (operand.base, operand.index) {
             (Register::None, Register::None) => Self::Fixed,
             (_, Register::None) if usable => Self::Base,
@@ -169,7 +170,14 @@ impl Place {
         e.store(SAVED_RCX, RCX);
         if self == Self::Computed {
             e.store(SAVED_RDX, RDX);
+            let lent = counter::is(operand.base) || counter::is(operand.index);
+            if lent {
+                counter::lend(e);
+            }
             put(e, Instruction::with2(Code::Lea_r64_m, Register::RDX, operand.memory()));
+            if lent {
+                counter::take(e, false);
+            }
         }
     }
 

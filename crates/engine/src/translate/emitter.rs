@@ -16,6 +16,8 @@ pub(crate) const RCX: Reg = Reg(1);
 pub(crate) const RDX: Reg = Reg(2);
 pub(crate) const RSP: Reg = Reg(4);
 pub(crate) const R11: Reg = Reg(11);
+/// The countdown, while translated code runs (see [`super::block`]).
+pub(crate) const R13: Reg = Reg(13);
 
 /// A place in emitted code where a 32-bit displacement has yet to be filled in.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +32,11 @@ pub(crate) struct Emitter {
 impl Emitter {
     pub(crate) const fn new(at: u64) -> Self {
         Self { at }
+    }
+
+    /// Moves on to a multiple of `bytes`; nothing runs there.
+    pub(crate) fn align(&mut self, bytes: u64) {
+        self.at = self.at.next_multiple_of(bytes);
     }
 
     pub(crate) const fn here(&self) -> u64 {
@@ -98,12 +105,16 @@ impl Emitter {
         self.dword(value);
     }
 
-    /// `sub qword [address], count`, for counts up to 127.
-    pub(crate) fn subtract(&mut self, address: u64, count: u8) {
+    /// `sub r13, count`, for counts up to 127.
+    pub(crate) fn count_down(&mut self, count: u8) {
         assert!(count < 128, "the immediate is sign-extended");
-        self.bytes(&[0x48, 0x83]);
-        self.scratch_operand(5, address);
-        self.bytes(&[count]);
+        self.bytes(&[0x49, 0x83, 0xED, count]);
+    }
+
+    /// `lea r13, [r13+count]`: an addition that touches no flag.
+    pub(crate) fn count_up(&mut self, count: u8) {
+        assert!(count < 128, "the displacement is sign-extended");
+        self.bytes(&[0x4D, 0x8D, 0x6D, count]);
     }
 
     /// `jmp target`.
@@ -142,15 +153,23 @@ impl Emitter {
         self.scratch_operand(4, address);
     }
 
+    /// An instruction with an operand at `offset` from the stack pointer, and a register (or what the opcode has for one).
+    pub(crate) fn frame(&mut self, opcode: &[u8], register: u8, offset: i32) {
+        self.bytes(opcode);
+        let register = (register & 7) << 3;
+        match i8::try_from(offset) {
+            Ok(near) => self.bytes(&[0x44 | register, 0x24, near.cast_unsigned()]),
+            Err(_) => {
+                self.bytes(&[0x84 | register, 0x24]);
+                self.bytes(&offset.to_le_bytes());
+            }
+        }
+    }
+
     /// `lea ecx, [rcx+value]`: an addition that touches no flag.
     pub(crate) fn add_to_ecx(&mut self, value: u32) {
         self.bytes(&[0x8D, 0x89]);
         self.dword(value);
-    }
-
-    /// `lea rax, [rax+value]`: an addition that touches no flag.
-    pub(crate) fn add_to_rax(&mut self, value: i8) {
-        self.bytes(&[0x48, 0x8D, 0x40, value.cast_unsigned()]);
     }
 
     /// `jrcxz` over a jump that is never taken else: `jrcxz 1; jmp 2; 1: jmp ?; 2:`.
@@ -172,6 +191,11 @@ impl Emitter {
         Hole(at)
     }
 
+    /// Lets a hole lead to what is written next.
+    pub(crate) fn fill_here(&mut self, hole: Hole) {
+        self.fill(hole, self.at);
+    }
+
     /// Lets a hole lead to `target`.
     pub(crate) fn fill(&mut self, hole: Hole, target: u64) {
         patch_displacement(hole.0, target);
@@ -190,6 +214,11 @@ pub(crate) fn patch_displacement(at: u64, target: u64) {
     let displacement = displacement(at + 4, target).to_le_bytes();
     // SAFETY: the field lies in the cache, which is mapped writable; one thread runs and patches code.
     unsafe { ptr::copy_nonoverlapping(displacement.as_ptr(), at as *mut u8, 4) };
+}
+
+/// Overwrites the 64-bit constant at `at`.
+pub(crate) fn patch_constant(at: u64, value: u64) {
+    Emitter::new(at).bytes(&value.to_le_bytes());
 }
 
 /// Overwrites the code at `at` with `jmp target`.

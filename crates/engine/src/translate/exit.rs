@@ -5,6 +5,7 @@
 
 use iced_x86::Instruction;
 
+use super::block::guess::{self, Guess};
 use super::emitter;
 use super::frame::{Ended, Frame, RESUMES};
 use super::resume::{self, Resumed};
@@ -34,8 +35,10 @@ pub(crate) enum Exit {
     /// A `ret` to an address without a landing pad.
     ReturnMiss { rip: u64 },
     /// An indirect branch to an address that the table has no translation for; it goes on at `found`, with the translation in
-    /// `scratch.jump`.
-    IndirectMiss { rip: u64, found: u64 },
+    /// `scratch.jump`. A call may have pushed its return address already.
+    IndirectMiss { rip: u64, found: u64, pushed: bool },
+    /// The first call through a register at its site, after the push.
+    Guess { rip: u64, guess: Guess },
     /// `in` or `out`; by `dirql_access`.
     Port { rip: u64, port: callout::Port },
     /// `mov cr8, r`, with `ahead` instructions behind it that were charged too.
@@ -157,7 +160,8 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
             frame.rip = *rip;
             return_to_stack_top(frame, 0)
         }
-        Exit::IndirectMiss { rip, found } => indirect_miss(frame, *rip, *found),
+        Exit::IndirectMiss { rip, found, pushed } => indirect_miss(frame, *rip, *found, *pushed),
+        Exit::Guess { rip, guess } => guess::learn(frame, *rip, *guess),
         Exit::Level { level, ahead } => {
             take_back((*ahead).into());
             level.perform(frame)
@@ -338,11 +342,14 @@ pub(super) fn return_to_stack_top(frame: &mut Frame, extra: u64) -> Flow<u64> {
     go_on(frame, target)
 }
 
-fn indirect_miss(frame: &mut Frame, rip: u64, found: u64) -> Flow<u64> {
+fn indirect_miss(frame: &mut Frame, rip: u64, found: u64, pushed: bool) -> Flow<u64> {
     frame.rip = rip;
     let translator = &state().translator;
     let generation = translator.generation();
     let target = scratch().target.get();
+    if pushed {
+        return guess::go_on_pushed(frame, target);
+    }
     let translated = go_on(frame, target)?;
     if translator.generation() == generation {
         scratch().jump.set(translated);
@@ -357,6 +364,13 @@ fn host_fault(frame: &mut Frame, mut seen: HostFault) -> Flow<u64> {
     let Some(place) = translator.place(seen.rip) else {
         panic!("a fault in the cache at {:#x} belongs to no translation: {seen:?}", seen.rip);
     };
+    if place.saved == Saved::Untried {
+        return Ok(place.retry);
+    }
+    if let Saved::CallThrough(register) = place.saved {
+        frame.rip = place.rip;
+        go_on(frame, frame.registers.general[usize::from(register)])?;
+    }
     restore(frame, place.saved);
     if matches!(place.saved, Saved::CheckRcx | Saved::CheckRcxRdx) {
         return inspect::faulted(frame, &place, seen.rip);
@@ -398,9 +412,14 @@ const PAGE_FAULT: u32 = 14;
 fn restore(frame: &mut Frame, saved: Saved) {
     let general = &mut frame.registers.general;
     match saved {
-        Saved::Nothing => {}
+        Saved::Nothing | Saved::Untried | Saved::CallThrough(_) => {}
         Saved::R11 => general[11] = scratch().r11.get(),
         Saved::InR11(register) => general[usize::from(register)] = scratch().r11.get(),
+        Saved::Lent => scratch().countdown.set(scratch().held.get()),
+        Saved::LentInR11(register) => {
+            general[usize::from(register)] = scratch().r11.get();
+            scratch().countdown.set(scratch().held.get());
+        }
         Saved::CheckRcx => general[1] = scratch().rcx.get(),
         Saved::RcxRdx | Saved::CheckRcxRdx => {
             general[1] = scratch().rcx.get();

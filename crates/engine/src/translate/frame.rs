@@ -547,6 +547,9 @@ std::arch::global_asm!(
     // A `ret` as translated code has it (see `stubs::return_sequence`), with registers to spare.
     "33:",
     "mov r11, [rsp + 32]",
+    "movabs r10, {scratch}",
+    "mov [r10 + {s_driver_r13}], r13",
+    "mov r13, [r10 + {s_countdown}]",
     "dirql_gate_back:",
     "mov edx, [r11]",
     "cmp dword ptr [r11 + 4], {upper_half}",
@@ -666,6 +669,8 @@ std::arch::global_asm!(
     lost_stub = const stubs::LOST,
     s_host_mxcsr = const offset_of!(Scratch, host_mxcsr),
     s_used = const offset_of!(Scratch, used),
+    s_countdown = const offset_of!(Scratch, countdown),
+    s_driver_r13 = const offset_of!(Scratch, driver_r13),
     used_mxcsr = const USED_MXCSR,
     used_xmm6 = const USED_XMM6,
     used_flags = const USED_FLAGS,

@@ -1,7 +1,6 @@
 //! The scratch page: the words that translated code, the stubs and the signal handler share.
 //!
-//! It lies within 2 GiB of all translated code, so every word is reached by a RIP-relative operand and no register is
-//! needed. Nothing preempts between two uses, and a machine is one thread: one page serves all processors.
+//! It lies below 2 GiB, so every word is reached by its plain address and no register is needed. Nothing preempts between two uses, and a machine is one thread: one page serves all processors.
 
 use std::cell::Cell;
 use std::mem::offset_of;
@@ -24,10 +23,14 @@ pub(crate) struct HostFault {
 /// The page's layout. Offsets are baked into translated code.
 #[repr(C)]
 pub(crate) struct Scratch {
-    /// Instructions left of the slice.
+    /// Instructions left of the slice; while translated code runs they are counted in `r13`, and this is out of date.
     pub(crate) countdown: Cell<i64>,
     /// What time that makes it: here, because it is read everywhere and is taken back with the countdown.
     pub(crate) clock: Clock,
+    /// The driver's `r13` meanwhile.
+    pub(crate) driver_r13: Cell<u64>,
+    /// The countdown while an instruction of the driver's is lent the register.
+    pub(crate) held: Cell<i64>,
     pub(crate) rax: Cell<u64>,
     /// The driver's stack pointer while the host's is in use.
     pub(crate) rsp: Cell<u64>,
@@ -100,6 +103,8 @@ macro_rules! addresses {
 
 addresses! {
     COUNTDOWN = countdown;
+    DRIVER_R13 = driver_r13;
+    HELD = held;
     RAX = rax;
     RSP = rsp;
     FRAME = frame;

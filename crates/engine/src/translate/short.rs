@@ -71,7 +71,8 @@ macro_rules! store_home {
     };
 }
 
-// As at the gate: `eax` is the export's number, `r11` the driver's stack pointer, `rsp` the frame. `rax` and `r10` are free. A
+// As at the gate: `eax` is the export's number, `r11` the driver's stack pointer, `rsp` the frame. `rax` and `r10` are free, and `r13` is
+// still the countdown. A
 // store to the driver's stack that faults goes on at the gate, which has its own way with it: nothing has been changed by then.
 std::arch::global_asm!(
     ".global dirql_short_level, dirql_short_raise, dirql_short_raise_to, dirql_short_lower",
@@ -108,7 +109,7 @@ std::arch::global_asm!(
     "dirql_short_lower:",
     unless_told!(),
     // At a slice's end, what came with it comes first.
-    "cmp qword ptr [r10 + {s_countdown}], 0",
+    "test r13, r13",
     "jle dirql_short_not",
     "movzx eax, cl",
     "cmp al, [r10 + {s_level}]",
@@ -159,6 +160,9 @@ std::arch::global_asm!(
     "xor r11d, r11d",
     "jmp qword ptr [rip + 92f]",
     "dirql_short_not:",
+    "movabs r10, {scratch}",
+    "mov [r10 + {s_countdown}], r13",
+    "mov r13, [r10 + {s_driver_r13}]",
     "mov rax, [rsp - 8]",
     "jmp {gate}",
     ".p2align 3",
@@ -175,6 +179,7 @@ std::arch::global_asm!(
     s_level = const offset_of!(Scratch, level),
     s_free_levels = const offset_of!(Scratch, free_levels),
     s_countdown = const offset_of!(Scratch, countdown),
+    s_driver_r13 = const offset_of!(Scratch, driver_r13),
     used_flags = const USED_FLAGS,
     kpcr_irql = const abi::KPCR::Irql.offset,
     gate = sym super::frame::dirql_gate,

@@ -1,10 +1,10 @@
 //! The permanent code at the cache's start: how driver code is entered and left. It survives flushes.
 
-use super::emitter::{Emitter, RAX, RCX, RDX, RSP};
+use super::emitter::{Emitter, R13, RAX, RCX, RDX, RSP};
 use super::frame;
 use super::scratch::{
-    ACCESS_ENTRY, EXIT_ENTRY, FRAME, GATE_ENTRY, JUMP, RAX as SAVED_RAX, RCX as SAVED_RCX, RDX as SAVED_RDX,
-    RESUME, RETURNED_ENTRY, RSP as SAVED_RSP, scratch,
+    ACCESS_ENTRY, COUNTDOWN, DRIVER_R13, EXIT_ENTRY, FRAME, GATE_ENTRY, JUMP, RAX as SAVED_RAX,
+    RCX as SAVED_RCX, RDX as SAVED_RDX, RESUME, RETURNED_ENTRY, RSP as SAVED_RSP, scratch,
 };
 use super::short::Short;
 use super::table::{self, Column, UPPER_HALF};
@@ -19,15 +19,15 @@ pub(crate) const EXIT: u64 = CACHE.base;
 /// Switches to the driver's stack and calls `scratch.resume`.
 pub(crate) const ENTER: u64 = CACHE.base + 0x40;
 /// Switches to the driver's stack and jumps to `scratch.resume`.
-pub(crate) const RESUME_STUB: u64 = CACHE.base + 0x80;
+pub(crate) const RESUME_STUB: u64 = CACHE.base + 0xC0;
 /// On the driver's stack, with an export's result: its return address has no translation yet.
-pub(crate) const LOST: u64 = CACHE.base + 0xA0;
+pub(crate) const LOST: u64 = CACHE.base + 0x100;
 /// Where the thunks of exports begin.
 const THUNKS: u64 = CACHE.base + 0x400;
 /// Room for the stubs and the thunks of exports; translations follow.
 pub(crate) const PERMANENT: u64 = 4 << 20;
 /// Bytes of the longest thunk of an export.
-const LONGEST_THUNK: u64 = 48;
+const LONGEST_THUNK: u64 = 64;
 
 /// Where the stubs lie.
 #[derive(Clone, Copy, Debug)]
@@ -47,15 +47,18 @@ pub(crate) fn write(return_miss: u32) -> Stubs {
     scratch().returned_entry.set(frame::dirql_returned as *const () as u64);
 
     let mut e = Emitter::new(EXIT);
+    to_host(&mut e);
     e.store(SAVED_RSP, RSP);
     e.load(RSP, FRAME);
     e.jump_through(EXIT_ENTRY);
 
     let mut e = next(&e, ENTER);
+    to_driver(&mut e);
     e.load(RSP, SAVED_RSP);
     let call = e.call_hole();
     let landing = e.here();
     restore_return_address(&mut e, RETURN_TO_KERNEL);
+    to_host(&mut e);
     e.load(RSP, FRAME);
     e.jump_through(RETURNED_ENTRY);
     let thunk = e.here();
@@ -64,6 +67,7 @@ pub(crate) fn write(return_miss: u32) -> Stubs {
     e.jump_through(RESUME);
 
     let mut e = next(&e, RESUME_STUB);
+    to_driver(&mut e);
     e.load(RSP, SAVED_RSP);
     e.jump_through(RESUME);
 
@@ -98,6 +102,9 @@ impl Stubs {
         let thunk = self.next_thunk;
         assert!(thunk + LONGEST_THUNK <= CACHE.base + PERMANENT, "too many exports");
         let mut e = Emitter::new(thunk);
+        if short.is_none() {
+            to_host(&mut e);
+        }
         e.bytes(&[0x49, 0x89, 0xE3]); // mov r11, rsp
         e.load(RSP, FRAME);
         e.constant_eax(number);
@@ -116,7 +123,22 @@ impl Stubs {
     }
 }
 
-/// An exit: 18 bytes.
+/// The host sees the driver's `r13` in the register, and the countdown in its word.
+fn to_host(e: &mut Emitter) {
+    e.store(COUNTDOWN, R13);
+    e.load(R13, DRIVER_R13);
+}
+
+/// Translated code counts in `r13`.
+fn to_driver(e: &mut Emitter) {
+    e.store(DRIVER_R13, R13);
+    e.load(R13, COUNTDOWN);
+}
+
+/// Bytes of an exit.
+pub(crate) const EXIT_STUB: u64 = 18;
+
+/// An exit: [`EXIT_STUB`] bytes.
 pub(crate) fn exit_stub(e: &mut Emitter, number: u32) {
     e.store(SAVED_RAX, RAX);
     e.constant_eax(number);
@@ -127,6 +149,7 @@ pub(crate) fn exit_stub(e: &mut Emitter, number: u32) {
 /// finds `rax`, `rcx` and `rsp` in the frame. No flag is touched.
 pub(crate) fn access_stub(e: &mut Emitter, number: u32) {
     let general = |register: usize| u8::try_from(8 * register).expect("there are 16");
+    to_host(e);
     e.bytes(&[0x48, 0x89, 0xE1]); // mov rcx, rsp
     e.load(RSP, FRAME);
     e.bytes(&[0x48, 0x89, 0x4C, 0x24, general(number::RSP)]); // mov [rsp+...], rcx
@@ -136,6 +159,7 @@ pub(crate) fn access_stub(e: &mut Emitter, number: u32) {
     e.constant_eax(number);
     e.call_through(ACCESS_ENTRY);
     e.bytes(&[0x48, 0x8B, 0x64, 0x24, general(number::RSP)]); // mov rsp, [rsp+...]
+    to_driver(e);
 }
 
 /// Behind a translated call: puts the original return address over the translated one that the call has pushed. In images
