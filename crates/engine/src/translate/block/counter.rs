@@ -11,6 +11,7 @@ use super::Builder;
 use crate::guest::FaultKind;
 use crate::translate::cache::Saved;
 use crate::translate::emitter::{Emitter, R13};
+use crate::translate::flags;
 use crate::translate::scratch::{DRIVER_R13, HELD};
 
 /// Whether the instruction names the register, or a part of it.
@@ -85,7 +86,8 @@ fn in_memory(instruction: &Instruction) -> Option<Instruction> {
         instruction.mnemonic(),
         Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc | Mnemonic::Xchg | Mnemonic::Lea
     );
-    if more.is_some() || addresses_by(instruction) || pins_bytes {
+    if more.is_some() || addresses_by(instruction) || pins_bytes || flags::leaves_some_undefined(instruction)
+    {
         return None;
     }
     let mut other = *instruction;
