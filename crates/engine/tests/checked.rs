@@ -12,6 +12,8 @@ mod corpus;
 mod differential;
 #[path = "driver_code.rs"]
 mod driver_code;
+#[path = "elements.rs"]
+mod elements;
 #[path = "hostile.rs"]
 mod hostile;
 #[path = "interlocked.rs"]

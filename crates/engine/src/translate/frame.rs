@@ -10,6 +10,9 @@
 
 use std::mem::offset_of;
 
+use iced_x86::Register;
+use zerocopy::IntoBytes;
+
 use super::scratch::Scratch;
 use crate::registers::Registers;
 
@@ -43,6 +46,34 @@ impl Frame {
             vectors[6..].fill([0; 2]);
         }
         (vectors, if self.used & USED_MXCSR == 0 { MXCSR_DEFAULT } else { self.driver_mxcsr })
+    }
+
+    /// What an `mm`, `xmm` or `ymm` register holds, after an exit with all registers; zeroes behind it.
+    pub(crate) fn vector(&self, register: Register) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        let number = register.number();
+        if register.is_mm() {
+            if self.used & USED_X87 != 0 {
+                bytes[..8].copy_from_slice(&self.mmx(number));
+            }
+            return bytes;
+        }
+        let (low, _) = self.vectors();
+        bytes[..16].copy_from_slice(low[number].as_bytes());
+        if register.is_ymm() && self.used & USED_YMM != 0 {
+            bytes[16..].copy_from_slice(self.ymm[number].as_bytes());
+        }
+        bytes
+    }
+
+    /// `fnsave` stores the registers from the top of the stack on; those of MMX are numbered without one.
+    fn mmx(&self, number: usize) -> [u8; 8] {
+        const STATUS: usize = 4;
+        const STACK: usize = 28;
+        let image = self.x87.as_bytes();
+        let top = usize::from(image[STATUS + 1] >> 3 & 7);
+        let slot = STACK + (number.wrapping_sub(top) & 7) * 10;
+        *image[slot..].first_chunk().expect("the image holds eight registers")
     }
 }
 

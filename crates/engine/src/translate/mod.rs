@@ -13,6 +13,7 @@ mod callout;
 mod checked;
 mod classify;
 mod covered;
+mod elements;
 mod emitter;
 mod exit;
 mod extended;
