@@ -119,8 +119,14 @@ pub(crate) struct Ended {
 pub(super) const RESUMES: u64 = i32::MAX as u64;
 /// MXCSR of driver code that has not said otherwise.
 pub(super) const MXCSR_DEFAULT: u32 = 0x1F80;
-/// The control word that x87 code starts with: 53 bits of precision.
-const X87_DEFAULT: u32 = 0x27F;
+/// The state that x87 code starts with, as `fnsave` has it: a control word for 53 bits of precision, all registers empty. They
+/// are zeroes too, which `fninit` would leave as they were, and MMX would see.
+static X87_FIRST: [u16; 54] = {
+    let mut image = [0; 54];
+    image[0] = 0x27F;
+    image[4] = 0xFFFF;
+    image
+};
 
 /// The same instruction for each of `xmm6`–`xmm15`, whose number stands twice in it.
 macro_rules! for_xmm6_to_15 {
@@ -203,9 +209,7 @@ std::arch::global_asm!(
     "5:",
     "test dword ptr [rsi + {s_used}], {used_x87}",
     "je 22b",
-    "fninit",
-    "mov dword ptr [rsp - 8], {x87}",
-    "fldcw [rsp - 8]",
+    "frstor [rip + {x87}]",
     "jmp 22b",
     //
     // The driver returned: rax is its result.
@@ -416,9 +420,7 @@ std::arch::global_asm!(
     "frstor [rsp + {f_x87}]",
     "jmp 26b",
     "29:",
-    "fninit",
-    "mov dword ptr [rsp - 8], {x87}",
-    "fldcw [rsp - 8]",
+    "frstor [rip + {x87}]",
     "jmp 26b",
     "8:",
     for_xmm6_to_15!("pxor xmm", ", xmm", ""),
@@ -534,9 +536,7 @@ std::arch::global_asm!(
     "frstor [rsp + {f_x87}]",
     "jmp 33b",
     "34:",
-    "fninit",
-    "mov dword ptr [rsp - 8], {x87}",
-    "fldcw [rsp - 8]",
+    "frstor [rip + {x87}]",
     "jmp 33b",
     // The export does not return: the call is left, or an exception has a handler in it.
     "18:",
@@ -573,7 +573,7 @@ std::arch::global_asm!(
     used_ymm = const USED_YMM,
     used_x87 = const USED_X87,
     used_rare = const USED_MXCSR | USED_YMM | USED_X87,
-    x87 = const X87_DEFAULT,
+    x87 = sym X87_FIRST,
     s_frame = const offset_of!(Scratch, frame),
     s_left_flags = const offset_of!(Scratch, left_flags),
     s_left_mxcsr = const offset_of!(Scratch, left_mxcsr),
