@@ -22,6 +22,7 @@ mod frame;
 mod inspect;
 mod next;
 mod operands;
+mod places;
 mod resume;
 mod scratch;
 mod site;
