@@ -8,10 +8,11 @@
 
 mod rig;
 
-use engine::Cpu;
+use engine::{Cpu, FaultKind, Leave, Stack};
 use iced_x86::code_asm::*;
+use iced_x86::{Code, Instruction, MemoryOperand, Register};
 use rig::native::Native;
-use rig::{CODE, DATA, EXPORTS, Rig, assemble, assemble_at};
+use rig::{CODE, DATA, EXPORTS, Rig, STACK_TOP, assemble, assemble_at};
 
 const SECOND: u64 = CODE + 0x10_0000;
 
@@ -87,6 +88,76 @@ fn upper_halves_are_empty_at_first_and_after_a_call_of_the_kernel() {
     rig.call(&[]).unwrap();
     assert_eq!(rig.call_at(SECOND, &[]), Ok(0), "another routine's");
     assert_eq!(rig.call_at(SECOND + 0x1000, &[]), Ok(0), "its own, which a call may change");
+}
+
+/// A gather whose index is the first `ymm` register that any driver code names.
+#[test]
+fn an_index_finds_its_upper_half_empty_too() {
+    let missing = Cpu::X86_64V3.missing();
+    if !missing.is_empty() {
+        return eprintln!("not told: this host lacks {missing:?}");
+    }
+    let rig = Rig::new(&assemble(|a| {
+        a.vpcmpeqd(xmm3, xmm3, xmm3).unwrap();
+        let memory = MemoryOperand::with_base_index(Register::RCX, Register::YMM2);
+        let code = Code::VEX_Vgatherqps_xmm_vm64y_xmm;
+        let gather = Instruction::with3(code, Register::XMM1, memory, Register::XMM3).unwrap();
+        a.add_instruction(gather).unwrap();
+        a.vpextrd(eax, xmm1, 3).unwrap();
+        a.ret().unwrap();
+    }));
+    rig.engine.imitate(Cpu::X86_64V3);
+    rig.engine.write_bytes(DATA, &[9, 0, 0, 0, 7, 0, 0, 0]).unwrap();
+    let native = Native::new(0x1000);
+    let mut host = CodeAssembler::new(64).unwrap();
+    host.vpcmpeqd(ymm2, ymm2, ymm2).unwrap();
+    host.ret().unwrap();
+    native.load(&host.assemble(native.base()).unwrap());
+    for _ in 0..3 {
+        native.call(native.base(), [0; 4]);
+        assert_eq!(rig.call(&[DATA + 4]), Ok(7), "the host's own is not seen");
+    }
+}
+
+#[test]
+fn an_x87_exception_comes_at_the_next_instruction_that_waits_whatever_lies_between() {
+    let code = assemble(|a| {
+        a.fninit().unwrap();
+        a.mov(dword_ptr(rcx), 0x27B).unwrap(); // division by zero is not masked
+        a.fldcw(word_ptr(rcx)).unwrap();
+        a.fld1().unwrap();
+        a.fldz().unwrap();
+        a.fdivp(st1, st0).unwrap();
+        a.nop().unwrap();
+        a.fnstsw(ax).unwrap();
+        a.nop().unwrap();
+        a.wait().unwrap();
+        a.ret().unwrap();
+    });
+    let at = code.len() as u64 - 2;
+    let rig = Rig::new(&code);
+    let inner = &assemble_at(SECOND, |a| {
+        a.fldpi().unwrap();
+        a.fstp(st0).unwrap();
+        a.wait().unwrap();
+        a.ret().unwrap();
+    });
+    rig.load(SECOND, inner);
+    for interrupted in [false, true] {
+        *rig.on_slice.borrow_mut() = interrupted.then(|| -> rig::Hook {
+            Box::new(|rig| {
+                rig.engine.set_slice(u64::MAX);
+                rig.engine.call(SECOND, &[], Stack::At(STACK_TOP + 0x1000))?;
+                rig.engine.set_slice(1);
+                Ok(())
+            })
+        });
+        rig.engine.set_slice(if interrupted { 1 } else { u64::MAX });
+        assert_eq!(rig.call(&[DATA]), Err(Leave::Stop));
+        let fault = rig.the_fault();
+        assert_eq!((fault.kind, fault.caller.rip - CODE), (FaultKind::FloatingPoint, at));
+        assert_eq!(fault.caller.registers.general[0] & 0x84, 0x84, "the status word said so");
+    }
 }
 
 /// Where the last x87 instruction was: offsets and lengths of it in what each instruction stores, and how much that is.
