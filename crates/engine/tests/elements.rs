@@ -9,7 +9,7 @@
 
 mod rig;
 
-use engine::windows::{DEVICE, SYSTEM};
+use engine::windows::{DEVICE, PAGE, SYSTEM};
 use engine::{Cpu, FaultKind, Leave};
 use iced_x86::code_asm::*;
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register as R};
@@ -224,6 +224,40 @@ fn an_element_that_is_not_there_is_a_fault_at_its_address() {
                 assert!(fault.caller.rip > CODE, "{}", kind.name);
             }
         }
+    }
+}
+
+/// A gather that faults has loaded the elements before, and has taken them out of its mask.
+#[test]
+fn once_the_missing_page_is_there_they_go_on_as_if_it_had_been() {
+    for kind in KINDS {
+        let Some(rig) = kind.machine() else { return };
+        *rig.on_fault.borrow_mut() = Some(Box::new(|rig, fault| {
+            assert!((END..END + PAGE).contains(&fault.address), "{fault:?}");
+            rig.map(END, PAGE);
+            rig.engine.write_bytes(END, &[0x77; 64]).unwrap();
+            rig.engine.resume_at(1, &rig.engine.contexts()[0])
+        }));
+        kind.mask(&rig, |_| true);
+        let half = kind.bytes * kind.elements / 2;
+        let base = if kind.index == 0 { END - half } else { END + half - kind.bytes };
+        let run = || {
+            rig.engine.write_bytes(END - 64, &[0x33; 64]).unwrap();
+            let before = rig.engine.now();
+            assert!(kind.run(&rig, base).is_ok(), "{}: {:?}", kind.name, rig.fault);
+            let (mut register, mut memory) = ([0; 32], [0; 128]);
+            rig.engine.read_bytes(AFTER, &mut register).unwrap();
+            rig.engine.read_bytes(END - 64, &mut memory).unwrap();
+            (register, memory, rig.engine.now() - before)
+        };
+        let mended = run();
+        assert!(rig.fault.take().is_some(), "{}", kind.name);
+        rig.engine.write_bytes(END, &[0x77; 64]).unwrap();
+        assert_eq!(mended, run(), "{}", kind.name);
+        assert!(rig.fault.take().is_none());
+        let both = if kind.stores { mended.1.to_vec() } else { mended.0.to_vec() };
+        let (one, other) = if kind.stores { (0x33, 0x77) } else { (0x77, 0x33) };
+        assert!(both.contains(&one) && both.contains(&other), "{}: {mended:x?}", kind.name);
     }
 }
 
