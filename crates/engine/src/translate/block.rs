@@ -19,7 +19,7 @@ use super::extended::Tested;
 use super::flags;
 use super::scratch::{COUNTDOWN, HEAD_RAX, scratch};
 use super::table;
-use super::{site, stubs};
+use super::{places, site, stubs};
 use crate::guest::FaultKind;
 use crate::machine::state;
 use crate::memory;
@@ -73,7 +73,7 @@ pub(crate) fn translate_truncated(cache: &mut Cache, pc: u64, count: u32) -> Res
 pub(crate) fn translate_site(cache: &mut Cache, original: &Instruction, body: &Instruction) -> u64 {
     let mut builder = Builder::begin_uncharged(cache, original);
     builder.map(0, Saved::Nothing);
-    if builder.encode_here(body, 0).is_ok() {
+    if builder.encode_here(body, 0).and_then(|()| builder.forget_places(body, 0)).is_ok() {
         let decoded = builder.cache.keep(original);
         builder.exit(Exit::SiteDone { decoded });
     } else {
@@ -301,11 +301,17 @@ impl<'c> Builder<'c> {
             } else {
                 self.cache.emitter.bytes(&source.bytes[index][..instruction.len()]);
             }
+            self.forget_places(instruction, index)?;
             if let Some(device) = device {
                 self.device_exit(device, instruction, self.ahead(index));
             }
         }
         Ok(())
+    }
+
+    /// See [`places`].
+    fn forget_places(&mut self, instruction: &Instruction, index: usize) -> Result<(), FaultKind> {
+        places::forget(instruction).try_for_each(|store| self.encode_here(&store, index))
     }
 
     /// In a checked machine: tests what the instruction will touch.

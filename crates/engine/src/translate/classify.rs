@@ -132,8 +132,9 @@ pub(crate) fn rare_state(instruction: &Instruction) -> u32 {
     use Mnemonic as M;
     let high = |register: Register| register.is_vector_register() && register.number() >= 6;
     let (mut vector, mut state) = (false, 0);
-    for index in 0..instruction.op_count() {
-        let register = instruction.op_register(index);
+    let operands = (0..instruction.op_count()).map(|index| instruction.op_register(index));
+    // A gather's index is no operand of its own.
+    for register in operands.chain([instruction.memory_index()]) {
         vector |= register.is_vector_register();
         if high(register) {
             state |= USED_XMM6;

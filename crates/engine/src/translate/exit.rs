@@ -9,12 +9,13 @@ use super::emitter;
 use super::frame::{Ended, Frame, RESUMES};
 use super::resume::{self, Resumed};
 use super::scratch::{HostFault, scratch};
-use super::{cache::Saved, callout, extended, inspect, site};
+use super::{cache::Saved, callout, elements, extended, inspect, site};
 use crate::clock::clock;
 use crate::guest::{Args, Caller, Extended, Fault, FaultKind};
 use crate::leave::{Flow, Leave};
 use crate::machine::state;
 use crate::memory;
+use crate::processor;
 use crate::registers::number::RSP;
 use crate::windows::{CACHE, DEVICE, SHARED_DATA};
 
@@ -290,7 +291,7 @@ fn indirect_miss(frame: &mut Frame, rip: u64, found: u64) -> Flow<u64> {
     go_on(frame, rip)
 }
 
-fn host_fault(frame: &mut Frame, seen: HostFault) -> Flow<u64> {
+fn host_fault(frame: &mut Frame, mut seen: HostFault) -> Flow<u64> {
     let translator = &state().translator;
     let Some(place) = translator.place(seen.rip) else {
         panic!("a fault in the cache at {:#x} belongs to no translation: {seen:?}", seen.rip);
@@ -305,8 +306,18 @@ fn host_fault(frame: &mut Frame, seen: HostFault) -> Flow<u64> {
     if write && translator.written(seen.address) {
         return site::step_over(frame);
     }
+    let masked = site::instruction_at(place.rip).filter(processor::is_masked);
+    if seen.trap == PAGE_FAULT
+        && let Some(instruction) = &masked
+    {
+        seen.address = elements::missing(frame, instruction, write).unwrap_or(seen.address);
+    }
     let outside = DEVICE.contains(seen.address) || SHARED_DATA.contains(seen.address);
     if seen.trap == PAGE_FAULT && outside {
+        if let Some(instruction) = masked {
+            let what = name_of(&instruction);
+            return Err(fault(frame, FaultKind::NotImplemented, seen.address, what));
+        }
         if site::learn(place.rip) {
             return go_on(frame, place.rip);
         }
@@ -348,7 +359,7 @@ fn interpret(frame: &Frame, seen: &HostFault) -> (FaultKind, u64) {
         (libc::SIGTRAP, _) => (FaultKind::Trap, frame.rip),
         (libc::SIGSYS, _) => (FaultKind::NotImplemented, frame.rip),
         _ => {
-            let wild = |address: &u64| (address << 16).cast_signed() >> 16 != address.cast_signed();
+            let wild = |address: &u64| !site::is_canonical(*address);
             let operand = site::operand_of(frame);
             // The operand, or else the stack that the instruction pushes to.
             match operand.filter(wild).or_else(|| Some(frame.registers.rsp()).filter(wild)) {

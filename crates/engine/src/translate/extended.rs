@@ -2,7 +2,7 @@
 //! extended processor features in Windows drivers*.
 //!
 //! Before a block's first such instruction stands a test of a word of the scratch page; while that is not 0 the guest is
-//! asked. SSE needs no leave. What `fxsave` and its kind do is not looked at.
+//! asked. SSE needs no leave, and `fxsave` and its kind need none.
 
 use iced_x86::{CpuidFeature, EncodingKind, Instruction, Mnemonic};
 

@@ -10,6 +10,9 @@
 
 use std::mem::offset_of;
 
+use iced_x86::Register;
+use zerocopy::IntoBytes;
+
 use super::scratch::Scratch;
 use crate::registers::Registers;
 
@@ -43,6 +46,34 @@ impl Frame {
             vectors[6..].fill([0; 2]);
         }
         (vectors, if self.used & USED_MXCSR == 0 { MXCSR_DEFAULT } else { self.driver_mxcsr })
+    }
+
+    /// What an `mm`, `xmm` or `ymm` register holds, after an exit with all registers; zeroes behind it.
+    pub(crate) fn vector(&self, register: Register) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        let number = register.number();
+        if register.is_mm() {
+            if self.used & USED_X87 != 0 {
+                bytes[..8].copy_from_slice(&self.mmx(number));
+            }
+            return bytes;
+        }
+        let (low, _) = self.vectors();
+        bytes[..16].copy_from_slice(low[number].as_bytes());
+        if register.is_ymm() && self.used & USED_YMM != 0 {
+            bytes[16..].copy_from_slice(self.ymm[number].as_bytes());
+        }
+        bytes
+    }
+
+    /// `fnsave` stores the registers from the top of the stack on; those of MMX are numbered without one.
+    fn mmx(&self, number: usize) -> [u8; 8] {
+        const STATUS: usize = 4;
+        const STACK: usize = 28;
+        let image = self.x87.as_bytes();
+        let top = usize::from(image[STATUS + 1] >> 3 & 7);
+        let slot = STACK + (number.wrapping_sub(top) & 7) * 10;
+        *image[slot..].first_chunk().expect("the image holds eight registers")
     }
 }
 
@@ -88,8 +119,14 @@ pub(crate) struct Ended {
 pub(super) const RESUMES: u64 = i32::MAX as u64;
 /// MXCSR of driver code that has not said otherwise.
 pub(super) const MXCSR_DEFAULT: u32 = 0x1F80;
-/// The control word that x87 code starts with: 53 bits of precision.
-const X87_DEFAULT: u32 = 0x27F;
+/// The state that x87 code starts with, as `fnsave` has it: a control word for 53 bits of precision, all registers empty. They
+/// are zeroes too, which `fninit` would leave as they were, and MMX would see.
+static X87_FIRST: [u16; 54] = {
+    let mut image = [0; 54];
+    image[0] = 0x27F;
+    image[4] = 0xFFFF;
+    image
+};
 
 /// The same instruction for each of `xmm6`–`xmm15`, whose number stands twice in it.
 macro_rules! for_xmm6_to_15 {
@@ -172,9 +209,7 @@ std::arch::global_asm!(
     "5:",
     "test dword ptr [rsi + {s_used}], {used_x87}",
     "je 22b",
-    "fninit",
-    "mov dword ptr [rsp - 8], {x87}",
-    "fldcw [rsp - 8]",
+    "frstor [rip + {x87}]",
     "jmp 22b",
     //
     // The driver returned: rax is its result.
@@ -385,9 +420,7 @@ std::arch::global_asm!(
     "frstor [rsp + {f_x87}]",
     "jmp 26b",
     "29:",
-    "fninit",
-    "mov dword ptr [rsp - 8], {x87}",
-    "fldcw [rsp - 8]",
+    "frstor [rip + {x87}]",
     "jmp 26b",
     "8:",
     for_xmm6_to_15!("pxor xmm", ", xmm", ""),
@@ -503,9 +536,7 @@ std::arch::global_asm!(
     "frstor [rsp + {f_x87}]",
     "jmp 33b",
     "34:",
-    "fninit",
-    "mov dword ptr [rsp - 8], {x87}",
-    "fldcw [rsp - 8]",
+    "frstor [rip + {x87}]",
     "jmp 33b",
     // The export does not return: the call is left, or an exception has a handler in it.
     "18:",
@@ -542,7 +573,7 @@ std::arch::global_asm!(
     used_ymm = const USED_YMM,
     used_x87 = const USED_X87,
     used_rare = const USED_MXCSR | USED_YMM | USED_X87,
-    x87 = const X87_DEFAULT,
+    x87 = sym X87_FIRST,
     s_frame = const offset_of!(Scratch, frame),
     s_left_flags = const offset_of!(Scratch, left_flags),
     s_left_mxcsr = const offset_of!(Scratch, left_mxcsr),

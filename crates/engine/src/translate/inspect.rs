@@ -6,6 +6,7 @@ use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, Register};
 
 use super::cache::Place;
 use super::classify::{Class, classify};
+use super::elements::{Element, elements};
 use super::exit::{charge, fault, go_on, take_back};
 use super::frame::Frame;
 use super::operands::{moves_by_bit, touched, writes};
@@ -105,8 +106,7 @@ fn examine(frame: &mut Frame, stretch: Stretch, unretired: u32) -> Flow<()> {
 /// Nothing of the driver's is there. Devices and addresses that are none have their own ways; the rest must not happen,
 /// because it could be ours.
 fn outside(frame: &mut Frame, stretch: Stretch, unretired: u32) -> Flow<()> {
-    let canonical = (stretch.address << 16).cast_signed() >> 16 == stretch.address.cast_signed();
-    if !canonical || site::is_device(stretch.address) {
+    if !site::is_canonical(stretch.address) || site::is_device(stretch.address) {
         return Ok(());
     }
     take_back(unretired);
@@ -126,6 +126,11 @@ fn mapped(address: u64, bytes: u64) -> u64 {
 fn stretches(frame: &Frame, instruction: &Instruction) -> Vec<Stretch> {
     let mut factory = InstructionInfoFactory::new();
     let used = touched(factory.info(instruction).used_memory());
+    if processor::is_masked(instruction) {
+        let write = used.iter().any(|used| writes(used.access()));
+        let stretch = |Element { address, bytes }| Stretch { address, bytes, write };
+        return elements(frame, instruction).into_iter().map(stretch).collect();
+    }
     let stretch = |used: &iced_x86::UsedMemory| {
         let address = used.virtual_address(0, |register, _, _| site::register(frame, register))?;
         let bytes = (used.memory_size().size() as u64).max(1);
@@ -137,9 +142,6 @@ fn stretches(frame: &Frame, instruction: &Instruction) -> Vec<Stretch> {
         repeat(frame, instruction, &mut all);
     } else if moves_by_bit(instruction) {
         all.iter_mut().for_each(|stretch| move_by_bit(frame, instruction, stretch));
-    } else if processor::is_masked(instruction) {
-        // Which bytes are stored is in a vector register: where it begins is looked at, marks are not.
-        all.iter_mut().for_each(|stretch| stretch.bytes = 0);
     } else if classify(instruction) == Class::JumpIndirect {
         all.push(Stretch { address: frame.registers.rsp(), bytes: 8, write: false });
     }

@@ -4,13 +4,15 @@
 //! instruction runs. A [`Move`] between a device and a general register is done here. For everything else the same instruction
 //! runs with its operand replaced by the scratch page, between a read from the device (if it reads) and a write to it (if it
 //! writes): no semantics are written by hand. String moves, whose operands are implicit, are done element by element here. Bit
-//! tests with a register offset (which moves the address) are refused by name.
+//! tests with a register offset (which moves the address), masked moves and gathers (see [`super::elements`]) are refused by
+//! name.
 
 use iced_x86::{Code, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use super::block;
 use super::callout::{load, step, store};
 use super::classify::{Class, classify};
+use super::elements::elements;
 use super::exit::{charge, fault, go_on, refuse};
 use super::frame::Frame;
 use super::scratch::{DEVICE as SCRATCH_DATA, scratch};
@@ -249,7 +251,7 @@ pub(crate) fn operand(instruction: &Instruction) -> Option<Operand> {
         _ => (true, true),
     };
     let bytes = match u8::try_from(instruction.memory_size().size()) {
-        Ok(bytes @ 1..=64) if !moves_by_bit(instruction) && !processor::is_masked(instruction) => bytes,
+        Ok(bytes @ 1..=64) if !moves_by_bit(instruction) => bytes,
         _ => 0,
     };
     Some(Operand { index, bytes, reads, writes })
@@ -281,7 +283,17 @@ pub(super) fn register(frame: &Frame, register: Register) -> Option<u64> {
 /// The address that the instruction at `frame.rip` refers to: for a fault whose address the processor does not tell.
 pub(super) fn operand_of(frame: &Frame) -> Option<u64> {
     let instruction = instruction_at(frame.rip)?;
+    if processor::is_masked(&instruction) {
+        let elements = elements(frame, &instruction);
+        let first = elements.iter().find(|element| !is_canonical(element.address)).or(elements.first());
+        return first.map(|element| element.address);
+    }
     address_of(frame, &instruction, operand(&instruction)?.index)
+}
+
+/// Whether a processor with 48 bits of address has it.
+pub(super) const fn is_canonical(address: u64) -> bool {
+    (address << 16).cast_signed() >> 16 == address.cast_signed()
 }
 
 pub(super) fn instruction_at(rip: u64) -> Option<Instruction> {

@@ -31,6 +31,8 @@ pub(crate) type Hook = Box<dyn Fn(&Rig) -> Flow<()>>;
 pub(crate) type OnFault = Box<dyn Fn(&Rig, &Fault) -> Leave>;
 /// Called before an interlocked instruction that is watched.
 pub(crate) type BeforeInterlocked = Box<dyn Fn(&Rig) -> Flow<()>>;
+/// Called for an instruction that the guest answers, instead of writing it down.
+pub(crate) type OnSpecial = Box<dyn Fn(&Rig, Special) -> Flow<u64>>;
 /// Called for an export.
 pub(crate) type Export = Box<dyn Fn(&Rig, u32, &Args) -> Flow<u64>>;
 
@@ -46,6 +48,7 @@ pub(crate) struct Rig {
     pub(crate) export: RefCell<Option<Export>>,
     pub(crate) before_interlocked: RefCell<Option<BeforeInterlocked>>,
     pub(crate) on_fault: RefCell<Option<OnFault>>,
+    pub(crate) on_special: RefCell<Option<OnSpecial>>,
     /// Touches of marked memory, each with the time.
     pub(crate) touches: RefCell<Vec<(Touch, u64)>>,
     /// What is answered to them.
@@ -85,6 +88,7 @@ impl Rig {
             export: RefCell::default(),
             before_interlocked: RefCell::default(),
             on_fault: RefCell::default(),
+            on_special: RefCell::default(),
             touches: RefCell::default(),
             may_touch: Cell::new(true),
             next_physical: Cell::new(0x10_0000),
@@ -218,6 +222,9 @@ impl Guest for Rig {
     }
 
     fn special(&self, special: Special) -> Flow<u64> {
+        if let Some(on_special) = &*self.on_special.borrow() {
+            return on_special(self, special);
+        }
         self.note(|| format!("{special:?}"));
         Ok(0x0123_4567_89AB_CDEF)
     }
