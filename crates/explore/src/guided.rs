@@ -5,6 +5,8 @@ use std::rc::Rc;
 
 use engine::{Chooser, Point, SLICE_END};
 
+use crate::course::{Departures, Questions};
+
 /// A question that was asked, and what departing from the default would cost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Question {
@@ -14,20 +16,24 @@ pub(crate) struct Question {
     pub(crate) counts: bool,
 }
 
-/// Answers other than 0, by the number of the question, in their order.
-pub(crate) type Departures = Vec<(usize, u32)>;
-
 /// All questions of a run that have more than one answer to try. A clone is the same.
 #[derive(Clone, Default)]
 pub(crate) struct Asked(Rc<RefCell<Vec<Question>>>);
 
 impl Asked {
-    pub(crate) fn questions(&self) -> Vec<Question> {
-        self.0.borrow().clone()
+    /// How many there were.
+    pub(crate) fn count(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// Those from this number on.
+    pub(crate) fn questions(&self, from: usize) -> Questions {
+        Questions::of(self.0.borrow().get(from..).unwrap_or_default())
     }
 }
 
 /// Departs from the default where it was told, and nowhere else.
+#[derive(Clone)]
 pub(crate) struct Guided {
     departures: std::vec::IntoIter<(usize, u32)>,
     next: Option<(usize, u32)>,
@@ -43,6 +49,26 @@ impl Guided {
         let mut departures = departures.into_iter();
         let next = departures.next();
         Self { departures, next, asked, faults, instructions }
+    }
+
+    /// Another that has been asked the same so far, and departs as it is told from here on.
+    pub(crate) fn then(&self, departures: Departures) -> (Self, Asked) {
+        let asked = Asked(Rc::new(RefCell::new(self.asked.0.borrow().clone())));
+        let mut departures = departures.into_iter();
+        let next = departures.next();
+        (Self { departures, next, asked: asked.clone(), ..self.clone() }, asked)
+    }
+
+    /// Whether a question may be one of those that are numbered.
+    pub(crate) fn may_number(&self, question: &engine::Question) -> bool {
+        match question {
+            engine::Question::Choice { point, n, .. } => {
+                *n > 1 && (self.faults || !point.0.starts_with("fault."))
+            }
+            engine::Question::NextStrand { n, .. } => *n > 1,
+            engine::Question::GiveWay { point, .. } => self.instructions || *point != SLICE_END,
+            engine::Question::Slice { .. } => false,
+        }
     }
 
     fn ask(&mut self, n: u32, counts: bool) -> u32 {
