@@ -143,6 +143,14 @@ pub(crate) struct Explore {
     /// Let calls fail that could succeed, too
     #[arg(long)]
     pub(crate) faults: bool,
+    /// Not every schedule, but those of `random:SEED` or `pct:SEED,DEPTH[,STEPS]` and the seeds that follow, as many as
+    /// --schedules says. The policy decides from the script's first command on
+    #[arg(long, value_name = "POLICY", conflicts_with_all = ["preemptions", "instructions", "faults"])]
+    pub(crate) policy: Option<Policy>,
+    /// So many processes search at a time; as many as the host has processors, if not given. What is found and told does not
+    /// depend on it
+    #[arg(long, value_name = "N", conflicts_with = "in_process", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) workers: Option<u32>,
     /// Writes the first broken run to a file that `dirql replay` makes again
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,

@@ -17,6 +17,7 @@ mod isolate;
 mod many;
 mod replay;
 mod run;
+mod spread;
 mod view;
 
 use std::process::ExitCode;

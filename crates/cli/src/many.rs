@@ -30,9 +30,7 @@ const BROKEN: u8 = 1;
 /// The policy has not so many seeds; processes cannot be started.
 pub(crate) fn run(arguments: &Run, runs: u32) -> Result<u8> {
     let last = policy(arguments, runs - 1)?;
-    let workers = arguments.many.workers.unwrap_or_else(|| {
-        thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
-    });
+    let workers = arguments.many.workers.unwrap_or_else(host_processors);
     let codes = trials(arguments, runs, workers)?;
     let first_with = |wanted: &dyn Fn(u8) -> bool| {
         codes.iter().find(|(_, code)| wanted(**code)).map(|(run, code)| (*run, *code))
@@ -53,6 +51,11 @@ pub(crate) fn run(arguments: &Run, runs: u32) -> Result<u8> {
         return Ok(NO_ANSWER);
     }
     Ok(code)
+}
+
+/// How many processes are worth having at a time.
+pub(crate) fn host_processors() -> u32 {
+    thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
 }
 
 /// The policy of a run of this number.

@@ -5,10 +5,12 @@
 //! instructions, and only with [`Bounds::instructions`].
 
 use engine::{Chooser, Tracking};
-use explore::{Bounds, Choices, Counted, Occurrences, Searched, Subject};
+use explore::{
+    Bounds, Choices, Counted, Course, Local, Occurrences, Part, Questions, Ran, Runner, Searched, Subject,
+};
 
 use crate::bench::Bench;
-use crate::error::Error;
+use crate::error::{Error, InputError};
 use crate::machine::Exploration;
 use crate::play::Play;
 use crate::report::Report;
@@ -31,6 +33,20 @@ impl Subject for Rewound<'_, '_> {
     }
 }
 
+/// A machine whose driver is not ready after its start: each run is its start and end.
+struct Unready(Option<(Choices, Report)>);
+
+impl Runner for Unready {
+    type Outcome = Report;
+
+    fn run(&mut self, _part: usize, _course: &Course) -> Ran<Report> {
+        match self.0.take() {
+            Some((choices, report)) => Ran::Wanted(choices, report),
+            None => Ran::Usual(Questions::default()),
+        }
+    }
+}
+
 impl Bench {
     /// Carries a script out in every way within `bounds`, until `wanted` says of a run's report that it is the one. Its
     /// choices are those of a whole run: a replay of them from the machine's start ends alike.
@@ -38,29 +54,68 @@ impl Bench {
     /// A driver that is not ready after its start is not searched: the one run is its start and end.
     ///
     /// # Errors
-    /// As [`Bench::start`]; [`Error::Input`] if the machine is a checked one, which cannot be taken back.
+    /// As [`Bench::start`]; [`Error::Input`] if the machine is a checked one, which cannot be taken back, or the policy has
+    /// not so many seeds.
     pub fn search(
         self,
         play: &Play,
         bounds: &Bounds,
-        mut wanted: impl FnMut(&Report) -> bool,
+        wanted: impl FnMut(&Report) -> bool,
     ) -> Result<Searched<Report>, Error> {
+        self.runner(play, bounds, wanted, |runner| explore::search_by(runner, bounds))
+    }
+
+    /// Makes one part of such a search, and tells what came of each of its runs.
+    ///
+    /// # Errors
+    /// As [`Bench::search`].
+    pub fn search_part(
+        self,
+        play: &Play,
+        bounds: &Bounds,
+        part: Part,
+        wanted: impl FnMut(&Report) -> bool,
+        tell: impl FnMut(&Ran<Report>),
+    ) -> Result<(), Error> {
+        self.runner(play, bounds, wanted, |runner| explore::make_part(part, runner, tell))
+    }
+
+    fn runner<R>(
+        self,
+        play: &Play,
+        bounds: &Bounds,
+        mut wanted: impl FnMut(&Report) -> bool,
+        search: impl FnOnce(&mut dyn Runner<Outcome = Report>) -> R,
+    ) -> Result<R, Error> {
         self.check(play)?;
-        if self.settings.checked {
-            return Err(Error::Input(crate::error::InputError::new(
-                "a checked machine cannot be taken back, so it cannot be searched; search without --checked, and replay what is found with it",
-            )));
-        }
+        check(&self, bounds)?;
         let start = Counted::default();
         let machine = self.chooser(start.clone()).start()?;
         if !machine.is_ready() {
             let report = machine.finish();
             let found = wanted(&report).then(|| (Choices::default(), report));
-            return Ok(Searched { schedules: vec![1], complete: true, found });
+            return Ok(search(&mut Unready(found)));
         }
         machine.explore(play, Tracking::Faults, |exploration| {
-            let mut subject = Rewound { exploration, before: start.asked() };
-            explore::search(&mut subject, bounds, wanted)
+            let subject = &mut Rewound { exploration, before: start.asked() };
+            search(&mut Local { subject, bounds: *bounds, wanted })
         })
+    }
+}
+
+fn check(bench: &Bench, bounds: &Bounds) -> Result<(), InputError> {
+    if bench.settings.checked {
+        return Err(InputError::new(
+            "a checked machine cannot be taken back, so it cannot be searched; search without --checked, and replay what is found with it",
+        ));
+    }
+    match bounds.policy {
+        Some(policy) if policy.later(bounds.schedules.saturating_sub(1)).is_none() => {
+            Err(InputError::new(format!(
+                "policy {policy}: it has no seed for each of {} runs; use random:SEED or pct:SEED,DEPTH",
+                bounds.schedules
+            )))
+        }
+        _ => Ok(()),
     }
 }

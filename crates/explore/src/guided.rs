@@ -5,6 +5,8 @@ use std::rc::Rc;
 
 use engine::{Chooser, Point, SLICE_END};
 
+use crate::course::{Departures, Questions};
+
 /// A question that was asked, and what departing from the default would cost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Question {
@@ -14,16 +16,14 @@ pub(crate) struct Question {
     pub(crate) counts: bool,
 }
 
-/// Answers other than 0, by the number of the question, in their order.
-pub(crate) type Departures = Vec<(usize, u32)>;
-
 /// All questions of a run that have more than one answer to try. A clone is the same.
 #[derive(Clone, Default)]
 pub(crate) struct Asked(Rc<RefCell<Vec<Question>>>);
 
 impl Asked {
-    pub(crate) fn questions(&self) -> Vec<Question> {
-        self.0.borrow().clone()
+    /// Those from this number on.
+    pub(crate) fn questions(&self, from: usize) -> Questions {
+        Questions::of(self.0.borrow().get(from..).unwrap_or_default())
     }
 }
 

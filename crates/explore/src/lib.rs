@@ -7,8 +7,10 @@
 
 mod choice;
 mod counted;
+mod course;
 mod dice;
 mod guided;
+mod part;
 mod pct;
 mod policy;
 mod random;
@@ -18,11 +20,13 @@ mod search;
 
 pub use choice::{Choice, ChoiceError, Choices, Occurrences};
 pub use counted::Counted;
+pub use course::{Course, CourseError, Questions};
 pub use dice::Dice;
 pub use engine::{Chooser, Defaults, Point, SLICE_END};
+pub use part::Part;
 pub use pct::Pct;
 pub use policy::{Policy, PolicyError};
 pub use random::Random;
 pub use recorder::Recorder;
 pub use replay::{Complaint, Replay};
-pub use search::{Bounds, Searched, Subject, search};
+pub use search::{Bounds, Local, Lost, Ran, Runner, Searched, Subject, make_part, search, search_by};

@@ -1,18 +1,24 @@
-//! All runs within a bound: each departs from the default at other questions, those with fewer preemptions first.
+//! All runs within a bound: each departs from the default at other questions, those with fewer preemptions first. Or, by a
+//! policy's seeds, so many runs of that policy.
 //!
-//! A run is made again from its beginning for every schedule; what a beginning is, and how it is got back to, is the
-//! subject's business. Nothing is taken back to the question where a schedule departs, and states that were seen before are
-//! not recognised.
+//! Where runs are made is a [`Runner`]'s business: one after the other here ([`Local`]), or some at a time in other processes. The
+//! search takes what comes of them in an order that the runs alone decide, so it is the same. What a beginning is, and how it
+//! is got back to, is the subject's business. States that were seen before are not recognised.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 
 use engine::Chooser;
 
 use crate::choice::{Choices, Occurrences};
-use crate::guided::{Asked, Departures, Guided, Question};
+use crate::course::{Course, Questions};
+use crate::guided::{Asked, Guided};
+use crate::part::{Part, parts};
+use crate::policy::Policy;
 use crate::recorder::Recorder;
+
+/// So many seeds are divided at a time.
+const SEEDS: usize = 1 << 16;
 
 /// Something that runs the same way each time the same questions get the same answers.
 pub trait Subject {
@@ -40,11 +46,14 @@ pub struct Bounds {
     pub faults: bool,
     /// Whether a strand may give way between any two instructions, and not before visible ones only.
     pub instructions: bool,
+    /// Not all runs, but those of this policy, by its seed and as many that follow it as there may be runs. The bounds
+    /// above but [`Bounds::schedules`] do not matter then.
+    pub policy: Option<Policy>,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { preemptions: 2, schedules: 100_000, faults: false, instructions: false }
+        Self { preemptions: 2, schedules: 100_000, faults: false, instructions: false, policy: None }
     }
 }
 
@@ -53,10 +62,23 @@ impl Default for Bounds {
 pub struct Searched<O> {
     /// How many runs were made with 0, 1, … preemptions.
     pub schedules: Vec<u64>,
-    /// Whether there is no other run within the preemption bound.
+    /// Whether there is no other run within the preemption bound, or of the policy.
     pub complete: bool,
     /// The first run that was looked for: its choices, and what came of it.
     pub found: Option<(Choices, O)>,
+    /// Runs of which nothing came, in their order. They are not counted above, and nothing below them was searched.
+    pub lost: Vec<Lost>,
+}
+
+/// A run of which nothing came: where it was made died of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lost {
+    /// The how many-th run of the search it was, from 1.
+    pub number: u64,
+    /// How it should have gone.
+    pub course: Course,
+    /// What is known.
+    pub why: String,
 }
 
 impl<O> Searched<O> {
@@ -65,65 +87,192 @@ impl<O> Searched<O> {
     pub fn total(&self) -> u64 {
         self.schedules.iter().sum()
     }
+
+    fn tried(&self) -> u64 {
+        self.total() + u64::try_from(self.lost.len()).unwrap_or(u64::MAX)
+    }
 }
 
-/// Runs `subject` in every way within `bounds`, until `wanted` says of a run that it is the one.
+/// What came of one run of a search.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ran<O> {
+    /// Nothing that was looked for: these are the questions behind its last departure.
+    Usual(Questions),
+    /// What was looked for.
+    Wanted(Choices, O),
+    /// Nothing: where it was made died of it, and this is known.
+    Lost(String),
+    /// No run can be made.
+    Refused,
+}
+
+/// Where the runs of a search are made.
+pub trait Runner {
+    /// What comes of a run that was looked for.
+    type Outcome;
+
+    /// All these parts are to be made, and are asked for one by one from now on. A search that ends does not ask for the rest.
+    fn begin(&mut self, parts: &[Part]) {
+        let _ = parts;
+    }
+
+    /// What came of the next run of the `part`th of them, which is of this course.
+    fn run(&mut self, part: usize, course: &Course) -> Ran<Self::Outcome>;
+}
+
+/// Searches `subject` here, one run after the other, until `wanted` says of a run that it is the one.
 pub fn search<S: Subject>(
     subject: &mut S,
     bounds: &Bounds,
-    mut wanted: impl FnMut(&S::Outcome) -> bool,
+    wanted: impl FnMut(&S::Outcome) -> bool,
 ) -> Searched<S::Outcome> {
-    let mut waiting: Vec<VecDeque<Departures>> = vec![VecDeque::new(); bounds.preemptions + 1];
-    waiting[0].push_back(Departures::new());
-    let mut searched = Searched { schedules: vec![0; bounds.preemptions + 1], complete: false, found: None };
-    while let Some(cost) = waiting.iter().position(|queue| !queue.is_empty()) {
-        if searched.total() >= bounds.schedules {
-            return searched;
-        }
-        let Some(departures) = waiting[cost].pop_front() else { break };
-        let (outcome, choices, questions) = run(subject, bounds, &departures);
-        searched.schedules[cost] += 1;
-        if wanted(&outcome) {
-            searched.found = Some((choices, outcome));
-            return searched;
-        }
-        depart_further(&mut waiting, cost, &departures, &questions);
-    }
-    searched.complete = true;
+    search_by(&mut Local { subject, bounds: *bounds, wanted }, bounds)
+}
+
+/// Searches where `runner` makes the runs, until it says of one that it was looked for.
+pub fn search_by<R: Runner + ?Sized>(runner: &mut R, bounds: &Bounds) -> Searched<R::Outcome> {
+    let costs = if bounds.policy.is_some() { 1 } else { bounds.preemptions + 1 };
+    let mut searched = Searched { schedules: vec![0; costs], complete: false, found: None, lost: Vec::new() };
+    let all = match bounds.policy {
+        Some(_) => all_seeds(runner, bounds, &mut searched),
+        None => all_departures(runner, bounds, &mut searched),
+    };
+    searched.complete = all.is_some() && searched.lost.is_empty();
     searched
 }
 
-fn run<S: Subject>(
-    subject: &mut S,
+/// None if the search ends before.
+fn all_seeds<R: Runner + ?Sized>(
+    runner: &mut R,
     bounds: &Bounds,
-    departures: &Departures,
-) -> (S::Outcome, Choices, Vec<Question>) {
-    let asked = Asked::default();
-    let guided = Guided::new(departures.clone(), asked.clone(), bounds.faults, bounds.instructions);
-    let choices = Rc::new(RefCell::new(Choices::default()));
-    let log = Rc::clone(&choices);
-    let recorder = Recorder::new(Box::new(guided), move |choice| {
-        log.borrow_mut().insert(choice);
-    });
-    let recorder = recorder.after(subject.asked_before());
-    let outcome = subject.run(Box::new(recorder));
-    (outcome, choices.take(), asked.questions())
+    searched: &mut Searched<R::Outcome>,
+) -> Option<()> {
+    let mut seeds = 0..bounds.schedules;
+    loop {
+        let courses: Vec<Course> = seeds.by_ref().take(SEEDS).map(Course::Seed).collect();
+        if courses.is_empty() {
+            return Some(());
+        }
+        let mut left = of_one_cost(runner, bounds, courses, (0, &mut Vec::new()), searched)?;
+        while !left.is_empty() {
+            left = of_one_cost(runner, bounds, left, (0, &mut Vec::new()), searched)?;
+        }
+    }
 }
 
-/// Each run that departs once more, after all its departures so far: so none is made twice.
-fn depart_further(
-    waiting: &mut [VecDeque<Departures>],
-    cost: usize,
-    departures: &Departures,
-    questions: &[Question],
-) {
-    let first = departures.last().map_or(0, |(number, _)| number + 1);
-    for (number, question) in questions.iter().enumerate().skip(first) {
-        let Some(queue) = waiting.get_mut(cost + usize::from(question.counts)) else { continue };
-        for answer in 1..question.n {
-            let mut further = departures.clone();
-            further.push((number, answer));
-            queue.push_back(further);
+/// None if the search ends before.
+fn all_departures<R: Runner + ?Sized>(
+    runner: &mut R,
+    bounds: &Bounds,
+    searched: &mut Searched<R::Outcome>,
+) -> Option<()> {
+    let mut courses = vec![Course::Departing(Vec::new())];
+    for cost in 0..=bounds.preemptions {
+        let mut deeper = Vec::new();
+        while !courses.is_empty() {
+            courses = of_one_cost(runner, bounds, courses, (cost, &mut deeper), searched)?;
+        }
+        courses = deeper;
+    }
+    Some(())
+}
+
+/// Makes runs that all cost the same, and returns those that are left over; none if the search is over.
+fn of_one_cost<R: Runner + ?Sized>(
+    runner: &mut R,
+    bounds: &Bounds,
+    courses: Vec<Course>,
+    (cost, deeper): (usize, &mut Vec<Course>),
+    searched: &mut Searched<R::Outcome>,
+) -> Option<Vec<Course>> {
+    if searched.tried() >= bounds.schedules {
+        return None;
+    }
+    // One more than there may be runs says that there are more.
+    let enough = usize::try_from(bounds.schedules).unwrap_or(usize::MAX).saturating_add(1);
+    let parts = parts(courses, bounds.schedules - searched.tried());
+    runner.begin(&parts);
+    let mut left_over = Vec::new();
+    for (number, mut part) in parts.into_iter().enumerate() {
+        while let Some(course) = part.course() {
+            if searched.tried() >= bounds.schedules {
+                return None;
+            }
+            match runner.run(number, course) {
+                Ran::Usual(questions) => {
+                    searched.schedules[cost] += 1;
+                    part.made(&questions, |course| {
+                        if deeper.len() < enough {
+                            deeper.push(course);
+                        }
+                    });
+                }
+                Ran::Wanted(choices, outcome) => {
+                    searched.schedules[cost] += 1;
+                    searched.found = Some((choices, outcome));
+                    return None;
+                }
+                Ran::Lost(why) => {
+                    let number = searched.tried() + 1;
+                    searched.lost.extend(part.pass().map(|course| Lost { number, course, why }));
+                }
+                Ran::Refused => return None,
+            }
+        }
+        left_over.extend(part.left_over());
+    }
+    Some(left_over)
+}
+
+/// Makes the runs of a part, here, and tells what came of each. A run that was looked for is the last.
+pub fn make_part<R: Runner + ?Sized>(mut part: Part, runner: &mut R, mut tell: impl FnMut(&Ran<R::Outcome>)) {
+    while let Some(course) = part.course() {
+        let ran = runner.run(0, course);
+        tell(&ran);
+        let Ran::Usual(questions) = ran else { return };
+        part.made(&questions, |_| ());
+    }
+}
+
+/// Makes runs where it is called.
+pub struct Local<'s, S, W> {
+    /// What runs.
+    pub subject: &'s mut S,
+    /// As the search's.
+    pub bounds: Bounds,
+    /// Says of a run whether it was looked for.
+    pub wanted: W,
+}
+
+impl<S: Subject, W: FnMut(&S::Outcome) -> bool> Runner for Local<'_, S, W> {
+    type Outcome = S::Outcome;
+
+    fn run(&mut self, _part: usize, course: &Course) -> Ran<S::Outcome> {
+        let asked = Asked::default();
+        let policy = policy(&self.bounds, course, &asked);
+        let choices = Rc::new(RefCell::new(Choices::default()));
+        let log = Rc::clone(&choices);
+        let recorder = Recorder::new(policy, move |choice| {
+            log.borrow_mut().insert(choice);
+        });
+        let recorder = recorder.after(self.subject.asked_before());
+        let outcome = self.subject.run(Box::new(recorder));
+        if (self.wanted)(&outcome) {
+            return Ran::Wanted(choices.take(), outcome);
+        }
+        Ran::Usual(asked.questions(course.open_from()))
+    }
+}
+
+fn policy(bounds: &Bounds, course: &Course, asked: &Asked) -> Box<dyn Chooser> {
+    match course {
+        Course::Departing(departures) => {
+            Box::new(Guided::new(departures.clone(), asked.clone(), bounds.faults, bounds.instructions))
+        }
+        // A policy with too few seeds is refused before a search begins; here its last one serves.
+        Course::Seed(n) => {
+            let first = bounds.policy.unwrap_or_default();
+            first.later(*n).unwrap_or(first).chooser()
         }
     }
 }

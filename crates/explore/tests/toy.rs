@@ -7,8 +7,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use explore::{
-    Bounds, Choice, Choices, Chooser, Complaint, Defaults, Pct, Point, Random, Recorder, Replay, SLICE_END,
-    Subject, search,
+    Bounds, Choice, Choices, Chooser, Complaint, Course, Defaults, Local, Part, Pct, Point, Policy,
+    Questions, Ran, Random, Recorder, Replay, Runner, SLICE_END, Searched, Subject, make_part, search,
+    search_by,
 };
 
 const VISIBLE: Point = Point("toy.visible");
@@ -291,4 +292,148 @@ fn a_choice_that_is_dropped_leaves_the_others_where_they_were() {
         let (_, made) = recorded(toy, Replay::new(fewer.clone()));
         assert!(made.iter().all(|choice| fewer.iter().any(|recorded| recorded == choice)));
     }
+}
+
+/// Makes parts elsewhere, the last first, and knows of them only what is said in a line; dies of some courses.
+struct Elsewhere {
+    toy: Toy,
+    bounds: Bounds,
+    wanted: fn(&u32) -> bool,
+    deadly: fn(&Course) -> bool,
+    made: Vec<Vec<Ran<u32>>>,
+    runs: u64,
+}
+
+impl Elsewhere {
+    fn make(&mut self, mut part: Part) -> Vec<Ran<u32>> {
+        let mut all = Vec::new();
+        while part.course().is_some() {
+            let mut here = Mortal {
+                local: Local { subject: &mut self.toy, bounds: self.bounds, wanted: self.wanted },
+                deadly: self.deadly,
+            };
+            let mut lines = Vec::new();
+            make_part(part.to_string().parse().unwrap(), &mut here, |ran| lines.push(ran.clone()));
+            for ran in lines {
+                self.runs += 1;
+                match &ran {
+                    Ran::Usual(questions) => {
+                        let questions: Questions = questions.to_string().parse().unwrap();
+                        part.made(&questions, |_| ());
+                    }
+                    Ran::Lost(_) => drop(part.pass()),
+                    Ran::Wanted(..) | Ran::Refused => {
+                        all.push(ran);
+                        return all;
+                    }
+                }
+                all.push(ran);
+            }
+        }
+        all
+    }
+
+    fn search(toy: Toy, bounds: Bounds, wanted: fn(&u32) -> bool, deadly: fn(&Course) -> bool) -> Told {
+        let mut elsewhere = Self { toy, bounds, wanted, deadly, made: Vec::new(), runs: 0 };
+        let searched = search_by(&mut elsewhere, &bounds);
+        (searched, elsewhere.runs)
+    }
+}
+
+/// What a search has come to, and how many runs were made for it.
+type Told = (Searched<u32>, u64);
+
+impl Runner for Elsewhere {
+    type Outcome = u32;
+
+    fn begin(&mut self, parts: &[Part]) {
+        let mut made: Vec<_> = parts.iter().rev().map(|part| self.make(part.clone())).collect();
+        made.reverse();
+        made.iter_mut().for_each(|part| part.reverse());
+        self.made = made;
+    }
+
+    fn run(&mut self, part: usize, _course: &Course) -> Ran<u32> {
+        self.made[part].pop().expect("a part has all its runs")
+    }
+}
+
+struct Mortal<'t> {
+    local: Local<'t, Toy, fn(&u32) -> bool>,
+    deadly: fn(&Course) -> bool,
+}
+
+impl Runner for Mortal<'_> {
+    type Outcome = u32;
+
+    fn run(&mut self, part: usize, course: &Course) -> Ran<u32> {
+        if (self.deadly)(course) { Ran::Lost("dead".to_owned()) } else { self.local.run(part, course) }
+    }
+}
+
+#[test]
+fn a_search_whose_parts_are_made_elsewhere_is_the_same_search() {
+    let toy = Toy { strands: 3, rounds: 2, visible: true };
+    let lost: fn(&u32) -> bool = |end| *end < 6;
+    let worst: fn(&u32) -> bool = |end| *end < 3;
+    let never: fn(&u32) -> bool = |_| false;
+    let policies = [None, Some(Policy::Random(3)), Some(Policy::Pct { seed: 1, depth: 3, steps: 30 })];
+    for (wanted, schedules, policy) in [lost, worst, never]
+        .into_iter()
+        .flat_map(|wanted| [1, 7, 400, 5000].map(|schedules| (wanted, schedules)))
+        .flat_map(|(wanted, schedules)| policies.map(|policy| (wanted, schedules, policy)))
+    {
+        let bounds = Bounds { preemptions: 3, schedules, policy, ..Bounds::default() };
+        let here = search(&mut toy.clone(), &bounds, wanted);
+        let (elsewhere, _) = Elsewhere::search(toy, bounds, wanted, |_| false);
+        assert_eq!(here, elsewhere, "{bounds:?}");
+        assert!(here.total() <= schedules);
+        assert!(here.found.is_some() || here.total() == schedules || here.complete, "{bounds:?}");
+    }
+}
+
+#[test]
+fn what_is_below_a_deadly_run_is_not_searched_and_all_else_is() {
+    let bounds = Bounds { preemptions: 2, ..Bounds::default() };
+    let whole = search(&mut TWO.clone(), &bounds, |_| false);
+    // The first strand gives way at once: that run, and the three that begin so.
+    let deadly: fn(&Course) -> bool = |course| course.to_string().starts_with("1=1");
+    let (cut, runs) = Elsewhere::search(TWO, bounds, |_| false, deadly);
+    let lost: Vec<String> = cut.lost.iter().map(|lost| lost.course.to_string()).collect();
+    assert_eq!(lost, ["1=1"], "what is below it is not tried");
+    assert!(!cut.complete && whole.complete);
+    assert_eq!(runs, cut.total() + 1);
+    let mut below = 0;
+    let local = Local { subject: &mut TWO.clone(), bounds, wanted: |_: &u32| false };
+    assert_eq!(search_by(&mut Counting { local, below: &mut below }, &bounds), whole);
+    assert!(below > 1);
+    assert_eq!(cut.total() + below, whole.total());
+}
+
+/// Counts the runs that begin like the deadly one.
+struct Counting<'c, R> {
+    local: R,
+    below: &'c mut u64,
+}
+
+impl<R: Runner> Runner for Counting<'_, R> {
+    type Outcome = R::Outcome;
+
+    fn run(&mut self, part: usize, course: &Course) -> Ran<R::Outcome> {
+        *self.below += u64::from(course.to_string().starts_with("1=1"));
+        self.local.run(part, course)
+    }
+}
+
+#[test]
+fn a_search_by_seeds_finds_the_first_seed_and_counts_those_before() {
+    let toy = Toy { strands: 3, rounds: 5, visible: true };
+    let first = (0..).find(|n| recorded(toy, Random::new(40 + n)).0 < 9).unwrap();
+    let bounds = Bounds { policy: Some(Policy::Random(40)), schedules: 10_000, ..Bounds::default() };
+    let searched = search(&mut toy.clone(), &bounds, |end| *end < 9);
+    assert_eq!(searched.schedules, [first + 1]);
+    let (choices, counter) = searched.found.unwrap();
+    assert_eq!(toy.play(&mut Replay::new(choices)), counter);
+    let all = search(&mut toy.clone(), &Bounds { schedules: first, ..bounds }, |end| *end < 9);
+    assert!(all.complete && all.found.is_none() && all.total() == first);
 }
