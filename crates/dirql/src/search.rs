@@ -4,28 +4,45 @@
 //! searched. The order in which plain loads and stores of two processors reach memory is searched only between
 //! instructions, and only with [`Bounds::instructions`].
 
-use engine::{Chooser, Tracking};
+use engine::{Chooser, Question, Tracking};
 use explore::{
     Bounds, Choices, Counted, Course, Local, Occurrences, Part, Questions, Ran, Runner, Searched, Subject,
 };
 
 use crate::bench::Bench;
 use crate::error::{Error, InputError};
-use crate::machine::Exploration;
+use crate::machine::{Exploration, Mark};
 use crate::play::Play;
 use crate::report::Report;
 
-/// An exploration, and what was asked before it began.
+/// An exploration, what was asked before it began, and where runs begin if not at its beginning.
 struct Rewound<'e, 'm> {
     exploration: &'e mut Exploration<'m>,
     before: Occurrences,
+    mark: Option<Mark>,
 }
 
 impl Subject for Rewound<'_, '_> {
     type Outcome = Report;
 
     fn run(&mut self, policy: Box<dyn Chooser>) -> Report {
-        self.exploration.run(policy)
+        match &self.mark {
+            Some(mark) => self.exploration.run_from(mark, policy),
+            None => self.exploration.run(policy),
+        }
+    }
+
+    fn begin_at(&mut self, policy: Box<dyn Chooser>, here: &mut dyn FnMut(&Question) -> bool) -> bool {
+        self.begin_anew();
+        // Where the host refuses, each run begins at the beginning.
+        self.mark = self.exploration.mark_at(policy, here).ok().flatten();
+        self.mark.is_some()
+    }
+
+    fn begin_anew(&mut self) {
+        if let Some(mark) = self.mark.take() {
+            self.exploration.forget(mark);
+        }
     }
 
     fn asked_before(&self) -> Occurrences {
@@ -97,8 +114,10 @@ impl Bench {
             return Ok(search(&mut Unready(found)));
         }
         machine.explore(play, Tracking::Faults, |exploration| {
-            let subject = &mut Rewound { exploration, before: start.asked() };
-            search(&mut Local { subject, bounds: *bounds, wanted })
+            let mut subject = Rewound { exploration, before: start.asked(), mark: None };
+            let result = search(&mut Local::new(&mut subject, *bounds, wanted));
+            subject.begin_anew();
+            result
         })
     }
 }

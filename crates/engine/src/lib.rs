@@ -30,7 +30,7 @@ mod translate;
 pub mod windows;
 
 pub use abi::DriverPtr;
-pub use chooser::{Chooser, Defaults, Point, Question, SLICE_END};
+pub use chooser::{Chooser, Defaults, Point, Question, SLICE_END, TO_THE_CHOOSER};
 pub use guest::{
     Access, Args, Caller, DriverState, Extended, Fault, FaultKind, Guest, Reference, Special, Step, Table,
     TakeOver, Touch, TouchKind,

@@ -33,6 +33,14 @@ impl Course {
         }
     }
 
+    /// Where it departs; none where a seed says.
+    pub(crate) fn departures(&self) -> Option<&[(usize, u32)]> {
+        match self {
+            Self::Departing(departures) => Some(departures),
+            Self::Seed(_) => None,
+        }
+    }
+
     /// The first question behind its last departure.
     pub(crate) fn open_from(&self) -> usize {
         match self {

@@ -21,6 +21,11 @@ pub(crate) struct Question {
 pub(crate) struct Asked(Rc<RefCell<Vec<Question>>>);
 
 impl Asked {
+    /// How many there were.
+    pub(crate) fn count(&self) -> usize {
+        self.0.borrow().len()
+    }
+
     /// Those from this number on.
     pub(crate) fn questions(&self, from: usize) -> Questions {
         Questions::of(self.0.borrow().get(from..).unwrap_or_default())
@@ -28,6 +33,7 @@ impl Asked {
 }
 
 /// Departs from the default where it was told, and nowhere else.
+#[derive(Clone)]
 pub(crate) struct Guided {
     departures: std::vec::IntoIter<(usize, u32)>,
     next: Option<(usize, u32)>,
@@ -43,6 +49,26 @@ impl Guided {
         let mut departures = departures.into_iter();
         let next = departures.next();
         Self { departures, next, asked, faults, instructions }
+    }
+
+    /// Another that has been asked the same so far, and departs as it is told from here on.
+    pub(crate) fn then(&self, departures: Departures) -> (Self, Asked) {
+        let asked = Asked(Rc::new(RefCell::new(self.asked.0.borrow().clone())));
+        let mut departures = departures.into_iter();
+        let next = departures.next();
+        (Self { departures, next, asked: asked.clone(), ..self.clone() }, asked)
+    }
+
+    /// Whether a question may be one of those that are numbered.
+    pub(crate) fn may_number(&self, question: &engine::Question) -> bool {
+        match question {
+            engine::Question::Choice { point, n, .. } => {
+                *n > 1 && (self.faults || !point.0.starts_with("fault."))
+            }
+            engine::Question::NextStrand { n, .. } => *n > 1,
+            engine::Question::GiveWay { point, .. } => self.instructions || *point != SLICE_END,
+            engine::Question::Slice { .. } => false,
+        }
     }
 
     fn ask(&mut self, n: u32, counts: bool) -> u32 {

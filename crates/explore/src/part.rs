@@ -8,12 +8,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::course::{Course, CourseError, Questions};
+use crate::course::{Course, CourseError, Departures, Questions};
 
 /// A search has at least so many parts at a time, if there are courses enough.
-const PARTS: usize = 32;
+const PARTS: usize = 16;
 /// A part begins with so many courses at least, and at most: less does not pay for starting a machine.
-const COURSES: (usize, usize) = (8, 256);
+const COURSES: (usize, usize) = (16, 256);
 /// So many runs end a part.
 const RUNS: usize = 256;
 /// So many departures, of all courses together, fill a part: it is handed to its process as an argument.
@@ -74,6 +74,18 @@ impl Part {
         self.waiting.pop_front()
     }
 
+    /// Departures that all its runs begin with, and the first question where one of them departs from the others. None if
+    /// that is not known.
+    pub(crate) fn stem(&self) -> Option<(Departures, usize)> {
+        let all: Option<Vec<&[(usize, u32)]>> = self.waiting.iter().map(Course::departures).collect();
+        let all = all?;
+        let shortest = all.iter().map(|departures| departures.len()).min()?;
+        let common = |length: &usize| all.iter().all(|departures| departures[..*length] == all[0][..*length]);
+        let length = (0..shortest).rev().find(common)?;
+        let first = all.iter().map(|departures| departures[length].0).min()?;
+        Some((all[0][..length].to_vec(), first))
+    }
+
     /// What the part has not come to.
     pub(crate) fn left_over(self) -> impl Iterator<Item = Course> {
         self.waiting.into_iter()
@@ -107,7 +119,7 @@ mod tests {
 
     #[test]
     fn parts_hold_all_courses_in_order_and_none_is_too_long() {
-        for (count, expected) in [(1, 1), (9, 2), (256, 32), (1000, 32), (20_000, 79)] {
+        for (count, expected) in [(1, 1), (17, 2), (256, 16), (1000, 16), (20_000, 79)] {
             let parts = parts(courses(count), u64::MAX);
             assert_eq!(parts.len(), expected, "{count} courses");
             let all: Vec<Course> = parts.into_iter().flat_map(Part::left_over).collect();
@@ -124,6 +136,15 @@ mod tests {
         assert_eq!(part.to_string(), "255;1=1;2=1;0=1,1=1");
         assert_eq!(part.to_string().parse(), Ok(part));
         assert_eq!("".parse::<Part>(), Err(CourseError));
+    }
+
+    #[test]
+    fn a_stem_is_what_all_runs_of_a_part_begin_with() {
+        let stem = |text: &str| text.parse::<Part>().unwrap().stem();
+        assert_eq!(stem("9;3=1,7=1;3=1,9=2;3=1,9=3"), Some((vec![(3, 1)], 7)));
+        assert_eq!(stem("9;3=1,7=1;4=1,5=2"), Some((vec![], 3)));
+        assert_eq!(stem("9;3=1,7=1"), Some((vec![(3, 1)], 7)), "the last departure is open");
+        assert_eq!((stem("9;usual"), stem("9;seed4")), (None, None));
     }
 
     #[test]

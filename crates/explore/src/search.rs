@@ -5,17 +5,13 @@
 //! search takes what comes of them in an order that the runs alone decide, so it is the same. What a beginning is, and how it
 //! is got back to, is the subject's business. States that were seen before are not recognised.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
-use engine::Chooser;
+use engine::{Chooser, Question};
 
 use crate::choice::{Choices, Occurrences};
 use crate::course::{Course, Questions};
-use crate::guided::{Asked, Guided};
+use crate::local::Local;
 use crate::part::{Part, parts};
 use crate::policy::Policy;
-use crate::recorder::Recorder;
 
 /// So many seeds are divided at a time.
 const SEEDS: usize = 1 << 16;
@@ -27,6 +23,16 @@ pub trait Subject {
 
     /// Runs once, from the beginning.
     fn run(&mut self, policy: Box<dyn Chooser>) -> Self::Outcome;
+
+    /// Runs from the beginning, with `policy` answering, up to the first question of which `here` says so: from now on runs
+    /// begin there, before the answer. False if it does not come to that: then they begin where runs begin.
+    fn begin_at(&mut self, policy: Box<dyn Chooser>, here: &mut dyn FnMut(&Question) -> bool) -> bool {
+        let _ = (policy, here);
+        false
+    }
+
+    /// From now on runs begin at the beginning again.
+    fn begin_anew(&mut self) {}
 
     /// What was asked before that beginning, of somebody else, and is the same in every run. A record counts it in.
     fn asked_before(&self) -> Occurrences {
@@ -126,7 +132,7 @@ pub fn search<S: Subject>(
     bounds: &Bounds,
     wanted: impl FnMut(&S::Outcome) -> bool,
 ) -> Searched<S::Outcome> {
-    search_by(&mut Local { subject, bounds: *bounds, wanted }, bounds)
+    search_by(&mut Local::new(subject, *bounds, wanted), bounds)
 }
 
 /// Searches where `runner` makes the runs, until it says of one that it was looked for.
@@ -226,53 +232,11 @@ fn of_one_cost<R: Runner + ?Sized>(
 
 /// Makes the runs of a part, here, and tells what came of each. A run that was looked for is the last.
 pub fn make_part<R: Runner + ?Sized>(mut part: Part, runner: &mut R, mut tell: impl FnMut(&Ran<R::Outcome>)) {
+    runner.begin(std::slice::from_ref(&part));
     while let Some(course) = part.course() {
         let ran = runner.run(0, course);
         tell(&ran);
         let Ran::Usual(questions) = ran else { return };
         part.made(&questions, |_| ());
-    }
-}
-
-/// Makes runs where it is called.
-pub struct Local<'s, S, W> {
-    /// What runs.
-    pub subject: &'s mut S,
-    /// As the search's.
-    pub bounds: Bounds,
-    /// Says of a run whether it was looked for.
-    pub wanted: W,
-}
-
-impl<S: Subject, W: FnMut(&S::Outcome) -> bool> Runner for Local<'_, S, W> {
-    type Outcome = S::Outcome;
-
-    fn run(&mut self, _part: usize, course: &Course) -> Ran<S::Outcome> {
-        let asked = Asked::default();
-        let policy = policy(&self.bounds, course, &asked);
-        let choices = Rc::new(RefCell::new(Choices::default()));
-        let log = Rc::clone(&choices);
-        let recorder = Recorder::new(policy, move |choice| {
-            log.borrow_mut().insert(choice);
-        });
-        let recorder = recorder.after(self.subject.asked_before());
-        let outcome = self.subject.run(Box::new(recorder));
-        if (self.wanted)(&outcome) {
-            return Ran::Wanted(choices.take(), outcome);
-        }
-        Ran::Usual(asked.questions(course.open_from()))
-    }
-}
-
-fn policy(bounds: &Bounds, course: &Course, asked: &Asked) -> Box<dyn Chooser> {
-    match course {
-        Course::Departing(departures) => {
-            Box::new(Guided::new(departures.clone(), asked.clone(), bounds.faults, bounds.instructions))
-        }
-        // A policy with too few seeds is refused before a search begins; here its last one serves.
-        Course::Seed(n) => {
-            let first = bounds.policy.unwrap_or_default();
-            first.later(*n).unwrap_or(first).chooser()
-        }
     }
 }

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use engine::Question;
 use explore::{
     Bounds, Choice, Choices, Chooser, Complaint, Course, Defaults, Local, Part, Pct, Point, Policy,
     Questions, Ran, Random, Recorder, Replay, Runner, SLICE_END, Searched, Subject, make_part, search,
@@ -308,10 +309,8 @@ impl Elsewhere {
     fn make(&mut self, mut part: Part) -> Vec<Ran<u32>> {
         let mut all = Vec::new();
         while part.course().is_some() {
-            let mut here = Mortal {
-                local: Local { subject: &mut self.toy, bounds: self.bounds, wanted: self.wanted },
-                deadly: self.deadly,
-            };
+            let mut here =
+                Mortal { local: Local::new(&mut self.toy, self.bounds, self.wanted), deadly: self.deadly };
             let mut lines = Vec::new();
             make_part(part.to_string().parse().unwrap(), &mut here, |ran| lines.push(ran.clone()));
             for ran in lines {
@@ -404,7 +403,8 @@ fn what_is_below_a_deadly_run_is_not_searched_and_all_else_is() {
     assert!(!cut.complete && whole.complete);
     assert_eq!(runs, cut.total() + 1);
     let mut below = 0;
-    let local = Local { subject: &mut TWO.clone(), bounds, wanted: |_: &u32| false };
+    let mut toy = TWO;
+    let local = Local::new(&mut toy, bounds, |_: &u32| false);
     assert_eq!(search_by(&mut Counting { local, below: &mut below }, &bounds), whole);
     assert!(below > 1);
     assert_eq!(cut.total() + below, whole.total());
@@ -436,4 +436,114 @@ fn a_search_by_seeds_finds_the_first_seed_and_counts_those_before() {
     assert_eq!(toy.play(&mut Replay::new(choices)), counter);
     let all = search(&mut toy.clone(), &Bounds { schedules: first, ..bounds }, |end| *end < 9);
     assert!(all.complete && all.found.is_none() && all.total() == first);
+}
+
+/// The toy, whose runs can begin behind a question: what was answered before it is answered so again, by nobody.
+struct Standing {
+    toy: Toy,
+    given: Vec<u64>,
+    stood: u32,
+}
+
+/// Answers until it is where it was to go, and remembers what.
+struct Until<'h> {
+    policy: Box<dyn Chooser>,
+    here: &'h mut dyn FnMut(&Question) -> bool,
+    given: Vec<u64>,
+    there: bool,
+}
+
+impl Until<'_> {
+    fn answered(&mut self, question: &Question, answer: impl FnOnce(&mut dyn Chooser) -> u64) -> u64 {
+        self.there = self.there || (self.here)(question);
+        if self.there {
+            return u64::from(matches!(question, Question::Slice { .. })); // whatever: this is no run
+        }
+        let answer = answer(&mut *self.policy);
+        self.given.push(answer);
+        answer
+    }
+}
+
+impl Chooser for Until<'_> {
+    fn choose(&mut self, strand: u32, point: Point, n: u32) -> u32 {
+        let question = Question::Choice { strand, point, n };
+        self.answered(&question, |policy| policy.choose(strand, point, n).into()).try_into().unwrap()
+    }
+
+    fn slice(&mut self, strand: u32, retired: u64) -> u64 {
+        self.answered(&Question::Slice { strand, retired }, |policy| policy.slice(strand, retired))
+    }
+
+    fn next_strand(&mut self, strand: u32, point: Point, strands: &[u32]) -> u32 {
+        let question = Question::NextStrand { strand, point, n: strands.len().try_into().unwrap() };
+        let answer = self.answered(&question, |policy| policy.next_strand(strand, point, strands).into());
+        answer.try_into().unwrap()
+    }
+
+    fn give_way(&mut self, strand: u32, point: Point, others: &[u32]) -> bool {
+        let question = Question::GiveWay { strand, point };
+        self.answered(&question, |policy| policy.give_way(strand, point, others).into()) == 1
+    }
+}
+
+/// Gives the answers that were given, and then a policy's.
+struct Behind {
+    given: std::vec::IntoIter<u64>,
+    policy: Box<dyn Chooser>,
+}
+
+impl Chooser for Behind {
+    fn choose(&mut self, strand: u32, point: Point, n: u32) -> u32 {
+        let given = self.given.next().map(|answer| answer.try_into().unwrap());
+        given.unwrap_or_else(|| self.policy.choose(strand, point, n))
+    }
+
+    fn slice(&mut self, strand: u32, retired: u64) -> u64 {
+        self.given.next().unwrap_or_else(|| self.policy.slice(strand, retired))
+    }
+
+    fn next_strand(&mut self, strand: u32, point: Point, strands: &[u32]) -> u32 {
+        let given = self.given.next().map(|answer| answer.try_into().unwrap());
+        given.unwrap_or_else(|| self.policy.next_strand(strand, point, strands))
+    }
+
+    fn give_way(&mut self, strand: u32, point: Point, others: &[u32]) -> bool {
+        let given = self.given.next().map(|answer| answer == 1);
+        given.unwrap_or_else(|| self.policy.give_way(strand, point, others))
+    }
+}
+
+impl Subject for Standing {
+    type Outcome = u32;
+
+    fn run(&mut self, policy: Box<dyn Chooser>) -> u32 {
+        self.toy.play(&mut Behind { given: self.given.clone().into_iter(), policy })
+    }
+
+    fn begin_at(&mut self, policy: Box<dyn Chooser>, here: &mut dyn FnMut(&Question) -> bool) -> bool {
+        let mut until = Until { policy, here, given: Vec::new(), there: false };
+        self.toy.play(&mut until);
+        self.given = if until.there { until.given } else { Vec::new() };
+        self.stood += u32::from(until.there);
+        until.there
+    }
+
+    fn begin_anew(&mut self) {
+        self.given.clear();
+    }
+}
+
+#[test]
+fn runs_that_begin_behind_what_they_have_in_common_are_the_same_runs() {
+    for (visible, instructions) in [(true, false), (false, true), (true, true)] {
+        let toy = Toy { strands: 3, rounds: 3, visible };
+        let bounds = Bounds { preemptions: 2, instructions, ..Bounds::default() };
+        for wanted in [|_: &u32| false, |end: &u32| *end < 9, |end: &u32| *end < 6] {
+            let whole = search(&mut toy.clone(), &bounds, wanted);
+            let mut standing = Standing { toy, given: Vec::new(), stood: 0 };
+            assert_eq!(search(&mut standing, &bounds, wanted), whole, "{bounds:?}");
+            assert!(standing.stood > 0 || whole.total() < 20);
+        }
+    }
 }

@@ -6,8 +6,8 @@ use std::cell::{Cell, RefCell};
 
 use engine::windows::DEVICE;
 use engine::{
-    Access, Args, Chooser, Cpu, Engine, Fault, Flow, Guest, Leave, Point, Question, Special, StrandId, Touch,
-    outside,
+    Access, Args, Chooser, Cpu, Engine, Fault, Flow, Guest, Leave, Point, Question, Special, StrandId,
+    TO_THE_CHOOSER, Touch, outside,
 };
 
 use crate::cx::{Cx, Kernel};
@@ -234,13 +234,17 @@ impl Nt {
         Stamp { number, time: self.engine.now(), processor, irql, strand: self.engine.strand() }
     }
 
+    /// The answer of the host's side, if that is asked and does not leave it to the chooser.
+    fn asked(&self, question: Question) -> Option<u64> {
+        let answer = self.engine.is_explored().then(|| self.engine.ask(question));
+        answer.filter(|answer| *answer != TO_THE_CHOOSER)
+    }
+
     pub(crate) fn choose(&self, point: Point, n: u32) -> u32 {
         let strand = self.engine.strand().0;
-        let answer = if self.engine.is_explored() {
-            let answer = self.engine.ask(Question::Choice { strand, point, n });
-            u32::try_from(answer).unwrap_or(u32::MAX)
-        } else {
-            outside(|| self.chooser.borrow_mut().choose(strand, point, n))
+        let answer = match self.asked(Question::Choice { strand, point, n }) {
+            Some(answer) => u32::try_from(answer).unwrap_or(u32::MAX),
+            None => outside(|| self.chooser.borrow_mut().choose(strand, point, n)),
         };
         assert!(answer < n, "the chooser answered {answer} of {n} at {}", point.0);
         answer
@@ -249,13 +253,10 @@ impl Nt {
     /// Which of `strands` goes on, as an index; there is at least one.
     pub(crate) fn next_strand(&self, point: Point, strands: &[StrandId]) -> usize {
         let strand = self.engine.strand().0;
-        let answer = if self.engine.is_explored() {
-            let n = u32::try_from(strands.len()).expect("there are not so many strands");
-            self.engine.ask(Question::NextStrand { strand, point, n })
-        } else {
-            let numbers = outside(|| strands.iter().map(|strand| strand.0).collect::<Vec<_>>());
-            outside(|| self.chooser.borrow_mut().next_strand(strand, point, &numbers)).into()
-        };
+        let n = u32::try_from(strands.len()).expect("there are not so many strands");
+        let answer = self.asked(Question::NextStrand { strand, point, n }).unwrap_or_else(|| {
+            outside(|| self.chooser.borrow_mut().next_strand(strand, point, &numbers(strands))).into()
+        });
         let chosen = usize::try_from(answer).ok().filter(|answer| *answer < strands.len());
         chosen.unwrap_or_else(|| panic!("the chooser answered {answer} of {} at {}", strands.len(), point.0))
     }
@@ -263,19 +264,16 @@ impl Nt {
     /// Whether the strand that runs lets one of `others` go first.
     pub(crate) fn give_way(&self, point: Point, others: &[StrandId]) -> bool {
         let strand = self.engine.strand().0;
-        if self.engine.is_explored() {
-            return self.engine.ask(Question::GiveWay { strand, point }) == 1;
+        if let Some(answer) = self.asked(Question::GiveWay { strand, point }) {
+            return answer == 1;
         }
-        let numbers = outside(|| others.iter().map(|strand| strand.0).collect::<Vec<_>>());
-        outside(|| self.chooser.borrow_mut().give_way(strand, point, &numbers))
+        outside(|| self.chooser.borrow_mut().give_way(strand, point, &numbers(others)))
     }
 
     /// How many more of its instructions `strand`, which has retired so many, runs before it is asked.
     pub(crate) fn next_slice(&self, strand: StrandId, retired: u64) -> u64 {
-        if self.engine.is_explored() {
-            return self.engine.ask(Question::Slice { strand: strand.0, retired });
-        }
-        outside(|| self.chooser.borrow_mut().slice(strand.0, retired))
+        let answer = self.asked(Question::Slice { strand: strand.0, retired });
+        answer.unwrap_or_else(|| outside(|| self.chooser.borrow_mut().slice(strand.0, retired)))
     }
 
     pub(crate) fn stop(&self, verdict: Verdict) -> Leave {
@@ -336,6 +334,11 @@ impl Nt {
         }
         verdict
     }
+}
+
+/// As a chooser knows them. On the host's heap.
+fn numbers(strands: &[StrandId]) -> Vec<u32> {
+    strands.iter().map(|strand| strand.0).collect()
 }
 
 /// Driver code is about to access a device.

@@ -17,6 +17,12 @@
 #define IOCTL_ADD_QUIETLY CTL_CODE(FILE_DEVICE_UNKNOWN, 0x803, METHOD_BUFFERED, FILE_ANY_ACCESS)
 /* As it should be done: under the lock. */
 #define IOCTL_ADD_LOCKED CTL_CODE(FILE_DEVICE_UNKNOWN, 0x804, METHOD_BUFFERED, FILE_ANY_ACCESS)
+/* If increments were lost, kills the process that runs the driver: for tests of whoever searches. */
+#define IOCTL_WRECK_IF_LOST CTL_CODE(FILE_DEVICE_UNKNOWN, 0x805, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+/* Where dirql keeps, in its own memory, what each address of an image is translated to: 8 bytes for each. */
+#define IMAGES 0x200000000000ull
+#define DISPATCH_TABLE 0x200100000000ull
 
 typedef struct _DEVICE_EXTENSION {
     KSPIN_LOCK Lock;
@@ -69,6 +75,17 @@ static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
     return Status;
 }
 
+/* Code of this page is found no more. */
+static VOID Wreck(VOID)
+{
+    volatile UCHAR *At = (PUCHAR)DISPATCH_TABLE + 8 * (((ULONG_PTR)Complete & ~0xFFFull) - IMAGES);
+    SIZE_T Index;
+
+    for (Index = 0; Index < 8 * 0x1000; Index++) {
+        At[Index] = 0x41;
+    }
+}
+
 static NTSTATUS NTAPI DispatchOpenClose(PDEVICE_OBJECT Device, PIRP Irp)
 {
     UNREFERENCED_PARAMETER(Device);
@@ -98,6 +115,11 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
         return Complete(Irp, STATUS_SUCCESS, 0);
     case IOCTL_ADD_LOCKED:
         AddLocked(Extension);
+        return Complete(Irp, STATUS_SUCCESS, 0);
+    case IOCTL_WRECK_IF_LOST:
+        if (Extension->Attempts != Extension->Count) {
+            Wreck();
+        }
         return Complete(Irp, STATUS_SUCCESS, 0);
     default:
         return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
