@@ -163,7 +163,9 @@ fn schedules_that_kill_their_process_are_told_and_all_others_are_searched() {
     assert!(first.out.contains(r#""complete":false,"choices":null"#), "{}", first.said());
     let (made, lost) = (number(first, "schedules"), number(first, "not_searched"));
     assert!(lost > 1, "{}", first.said());
-    assert_eq!(made + lost, number(&all, "schedules"), "nothing departs further from those that die");
+    let all = number(&all, "schedules");
+    assert!(made + lost < all, "nothing departs further from those that die: {lost} and {made} of {all}");
+    assert!(made > all / 2, "but from the others: {made} of {all}");
     assert!(first.err.starts_with("dirql: schedule "), "{}", first.said());
     assert!(
         first.err.contains(" has ended its process: ") && first.err.contains("SIGSEGV"),
@@ -173,6 +175,8 @@ fn schedules_that_kill_their_process_are_told_and_all_others_are_searched() {
     for other in &searched {
         assert_eq!((other.code, &other.out, &other.err), (first.code, &first.out, &first.err));
     }
+    let without = explore(WRECKING, &["--preemptions", "0"]);
+    assert_eq!(without.code, Some(0), "{}", without.said());
     let told = explore(WRECKING, &bounds[..2]);
     assert!(told.out.contains(&format!("; {lost} more ended their process")), "{}", told.said());
 }
