@@ -168,6 +168,14 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver {
+        name: "executes",
+        source: "faulty/executes.c",
+        beside: &["control.h"],
+        defines: &[],
+        missing: Some("services/lacking.def"),
+        compiler: Gcc,
+    },
+    CDriver {
         name: "touches",
         source: "faulty/touches.c",
         beside: &["control.h"],
