@@ -211,6 +211,10 @@ pub(crate) fn slice(cx: &mut Cx<'_>) -> Flow<()> {
 
 /// What time has brought: boosts, the end of the quantum, interrupts, timers, another thread's turn; and a new slice.
 fn let_in(cx: &mut Cx<'_>, gives_way: bool) -> Flow<()> {
+    // What came while another strand ran, or none, comes first: in the meantime its line may have fallen.
+    if cx.with(|k| line::deliverable(k, k.ke.current).is_some()) {
+        irql::settle(cx)?;
+    }
     let now = cx.engine().now();
     cx.with(|k| {
         scheduler::relieve(k);
