@@ -20,7 +20,7 @@ const SEPARATOR: char = ';';
 /// # Errors
 /// Something given cannot be used, or this host cannot run a machine.
 pub(crate) fn run(arguments: &Explore) -> Result<u8> {
-    isolate::in_turns(&arguments.isolation, |jail, turn| match turn {
+    isolate::in_turns(&arguments.isolation, None, |jail, turn| match turn {
         None => search(arguments, jail),
         Some(choices) => follow(arguments, jail, choices).map(Done::with),
     })
