@@ -168,6 +168,14 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver {
+        name: "contend",
+        source: "contend.c",
+        beside: &["control.h"],
+        defines: &[],
+        missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
         name: "leaves",
         source: "faulty/leaves.c",
         beside: &["control.h"],
