@@ -26,7 +26,7 @@ pub(crate) fn run(arguments: &Explore) -> Result<u8> {
     if !arguments.isolation.in_process && arguments.isolation.confined.is_none() {
         return search_apart(arguments);
     }
-    isolate::in_turns(&arguments.isolation, |jail, turn| match turn {
+    isolate::in_turns(&arguments.isolation, None, |jail, turn| match turn {
         None => search_here(arguments, jail),
         Some(turn) => match turn.strip_prefix(PART) {
             Some(part) => make_part(arguments, jail, part),
@@ -59,7 +59,7 @@ fn search_apart(arguments: &Explore) -> Result<u8> {
     match &searched.found {
         Some((choices, _)) => {
             let turn = format!("--{}={}", isolate::TURN, spread::joined(choices));
-            isolate::shown(&arguments.isolation, &[turn])
+            isolate::shown(&arguments.isolation, &[turn], None)
         }
         None if searched.lost.is_empty() => Ok(Outcome::Clean.exit_code()),
         None => Ok(crate::NO_ANSWER),

@@ -6,7 +6,6 @@
 
 use std::io::{self, PipeReader, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,6 +18,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use crate::NO_ANSWER;
 use crate::arguments::Isolation;
+use crate::obituary::Death;
 
 /// Behind `run` or `replay`, this makes the command the process that runs the machine; its value is the watcher's process id.
 pub(crate) const CONFINED: &str = "confined";
@@ -71,10 +71,13 @@ impl Done {
 /// itself in before the first driver instruction. A command may need several machines, one after the other: each turn is told
 /// what the one before left, and has a process of its own.
 ///
+/// `after_death` is as [`shown`] has it.
+///
 /// # Errors
 /// Those of `command`; no process can be started.
 pub(crate) fn in_turns(
     isolation: &Isolation,
+    after_death: Option<&str>,
     mut command: impl FnMut(Option<Jail>, Option<&str>) -> Result<Done>,
 ) -> Result<u8> {
     if let Some(watcher) = isolation.confined {
@@ -89,7 +92,7 @@ pub(crate) fn in_turns(
     if isolation.in_process {
         return turn_by_turn(|turn| command(None, turn));
     }
-    shown(isolation, &[])
+    shown(isolation, &[], after_death)
 }
 
 /// Turns, until one leaves nothing to be done.
@@ -182,13 +185,26 @@ impl Drop for Confined {
 /// Starts this command again with `more` arguments, in one process after the other, and prints what they print. The exit code is
 /// the command's.
 ///
+/// If the first one dies of itself, before its report, that may be the driver's doing: `after_death` begins the turn in which
+/// another one finds out; how the first one died follows. If there is none, or it dies too, one message says so.
+///
 /// # Errors
 /// A process cannot be started.
-pub(crate) fn shown(isolation: &Isolation, more: &[String]) -> Result<u8> {
+pub(crate) fn shown(isolation: &Isolation, more: &[String], after_death: Option<&str>) -> Result<u8> {
+    let mut first: Option<Death> = None;
     turn_by_turn(|turn| {
-        let turn = turn.map(|turn| format!("--{TURN}={turn}"));
-        let more: Vec<String> = more.iter().cloned().chain(turn).collect();
-        Ok(end(start(&more, [Stdio::piped; 2])?, isolation.host_limit())?.judge())
+        let argument = turn.map(|turn| format!("--{TURN}={turn}"));
+        let more: Vec<String> = more.iter().cloned().chain(argument).collect();
+        let ended = end(start(&more, [Stdio::piped; 2])?, isolation.host_limit())?;
+        let Some(death) = ended.death() else { return Ok(ended.done()) };
+        if let (None, Some(prefix), true) = (turn, after_death, death.is_of_itself()) {
+            let next = format!("{prefix}{}", death.what());
+            first = Some(death);
+            return Ok(Done::then(next));
+        }
+        let again = after_death.is_some_and(|prefix| turn.is_some_and(|turn| turn.starts_with(prefix)));
+        eprintln!("dirql: {}", death.obituary(first.as_ref().filter(|_| again)));
+        Ok(Done::with(NO_ANSWER))
     })
 }
 
@@ -251,10 +267,10 @@ pub(crate) fn told(
     said.push_str(&String::from_utf8_lossy(&line));
     let hung_for = isolation.host_limit().filter(|_| closed == Closed::Hung);
     let ended = Ended { said, status, hung_for };
-    Ok(match ended.code() {
+    Ok(match (ended.death(), ended.code()) {
         _ if closed == Closed::Stopped => End::Stopped,
-        Some(code) => End::With(code, String::from_utf8_lossy(&errors).into_owned()),
-        None => End::Died(ended.obituary()),
+        (None, Some(code)) => End::With(code, String::from_utf8_lossy(&errors).into_owned()),
+        (death, _) => End::Died(death.map_or_else(String::new, |death| death.obituary(None))),
     })
 }
 
@@ -388,70 +404,18 @@ impl Ended {
         (self.hung_for.is_none() && self.status.code() == Some(code.into())).then_some(code)
     }
 
-    /// What it has come to; and, where the process did not end as it should, the one message that says so.
-    fn judge(&self) -> Done {
-        let Some(code) = self.code() else {
-            eprintln!("dirql: {}", self.obituary());
-            return Done::with(NO_ANSWER);
-        };
+    /// How the process died, if it did not end as it should.
+    fn death(&self) -> Option<Death> {
+        let words: Vec<&str> = self.said.lines().filter(|line| !line.starts_with(END)).collect();
+        self.code().is_none().then(|| Death::of(&words, self.status, self.hung_for))
+    }
+
+    /// What it has come to, by what it said.
+    fn done(&self) -> Done {
         let next = self.said.lines().find_map(|line| {
             let after = |which: usize| Some((line.strip_prefix(NEXT[which])?.to_owned(), which == 0));
             after(0).or_else(|| after(1)).map(|(what, stands)| Next { what, stands })
         });
-        Done { code, next }
+        Done { code: self.code().unwrap_or(NO_ANSWER), next }
     }
-
-    /// What became of it then, and whose fault that is.
-    fn obituary(&self) -> String {
-        obituary(&self.said, self.status, self.hung_for)
-    }
-}
-
-/// What became of a process that did not end its report, and whose fault that is.
-fn obituary(said: &str, status: ExitStatus, hung_for: Option<Duration>) -> String {
-    let words: Vec<&str> = said.lines().filter(|line| !line.starts_with(END)).collect();
-    let words = if words.is_empty() { String::new() } else { format!(": {}", words.join("; ")) };
-    let (what, whose) = match (hung_for, status.signal()) {
-        (Some(limit), _) => (
-            format!("no end after {} s of the host's time, so the run was ended", limit.as_secs()),
-            "dirql's, if it hangs; nobody's, if the run is only long (--host-timeout gives it more). A driver's endless \
-             loop or wait is told by a verdict",
-        ),
-        (None, Some(signal @ (KILL | TERMINATE | INTERRUPT))) => (
-            format!("the process that ran the machine was ended by {}", signal_name(signal)),
-            "nobody's here: that came from outside (somebody, or the host being out of memory)",
-        ),
-        (None, Some(signal)) => {
-            (format!("the process that ran the machine was ended by {}", signal_name(signal)), OURS)
-        }
-        (None, None) => {
-            (format!("the process that ran the machine ended ({status}) without its report"), OURS)
-        }
-    };
-    format!(
-        "{what}{words}\n  whose fault: {whose}\n  there is no verdict about the driver; what was printed before holds\n  \
-         please report a fault of dirql, with this text and the command: https://github.com/dirql/dirql/issues"
-    )
-}
-
-const OURS: &str = "dirql's; or the driver has written over dirql's own memory, which was not noticed then";
-const INTERRUPT: i32 = 2;
-const KILL: i32 = 9;
-const TERMINATE: i32 = 15;
-
-fn signal_name(signal: i32) -> String {
-    let name = match signal {
-        INTERRUPT => "SIGINT",
-        4 => "SIGILL",
-        5 => "SIGTRAP",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        KILL => "SIGKILL",
-        11 => "SIGSEGV",
-        TERMINATE => "SIGTERM",
-        31 => "SIGSYS (a system call that its jail refuses)",
-        _ => return format!("signal {signal}"),
-    };
-    name.to_owned()
 }

@@ -15,6 +15,7 @@ mod failing;
 mod imports;
 mod isolate;
 mod many;
+mod obituary;
 mod replay;
 mod run;
 mod spread;

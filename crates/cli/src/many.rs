@@ -43,14 +43,20 @@ pub(crate) fn run(arguments: &Run, runs: u32) -> Result<u8> {
         tell(arguments, &codes, last, name);
     }
     let Some((run, code)) = shown else { return Ok(CLEAN) };
-    let again = isolate::shown(&arguments.isolation, &[format!("--{NTH}={run}")])?;
-    if again != code {
+    let again = isolate::shown(
+        &arguments.isolation,
+        &[format!("--{NTH}={run}")],
+        crate::run::after_death(arguments),
+    )?;
+    // A run that died before its report has a verdict if it is made again with checks.
+    let is_explained = code == NO_ANSWER && again == BROKEN;
+    if again != code && !is_explained {
         eprintln!(
             "dirql: this run has ended otherwise before, with code {code}: a fault of dirql, or of this host"
         );
         return Ok(NO_ANSWER);
     }
-    Ok(code)
+    Ok(again)
 }
 
 /// How many processes are worth having at a time.
