@@ -36,6 +36,7 @@ fn search(arguments: &Explore, jail: Option<Jail>) -> Result<Done> {
         preemptions: arguments.preemptions.into(),
         schedules: arguments.schedules,
         faults: arguments.faults,
+        shared: !arguments.instructions,
         instructions: arguments.instructions,
     };
     let bench = jail.into_iter().fold(bench(&arguments.setup)?.unobserved(), dirql::Bench::jailed);

@@ -17,6 +17,8 @@ use crate::report::Report;
 struct Rewound<'e, 'm> {
     exploration: &'e mut Exploration<'m>,
     before: Occurrences,
+    /// How many shared instructions are watched.
+    known: usize,
 }
 
 impl Subject for Rewound<'_, '_> {
@@ -28,6 +30,11 @@ impl Subject for Rewound<'_, '_> {
 
     fn asked_before(&self) -> Occurrences {
         self.before.clone()
+    }
+
+    fn learn(&mut self) -> usize {
+        let before = std::mem::replace(&mut self.known, self.exploration.watch_learned());
+        self.known - before
     }
 }
 
@@ -56,10 +63,13 @@ impl Bench {
         if !machine.is_ready() {
             let report = machine.finish();
             let found = wanted(&report).then(|| (Choices::default(), report));
-            return Ok(Searched { schedules: vec![1], complete: true, found });
+            return Ok(Searched { schedules: vec![1], repeated: 0, learned: 0, complete: true, found });
         }
         machine.explore(play, Tracking::Faults, |exploration| {
-            let mut subject = Rewound { exploration, before: start.asked() };
+            if bounds.shared && !bounds.instructions {
+                exploration.learn();
+            }
+            let mut subject = Rewound { exploration, before: start.asked(), known: 0 };
             explore::search(&mut subject, bounds, wanted)
         })
     }

@@ -26,6 +26,12 @@ pub trait Subject {
     fn asked_before(&self) -> Occurrences {
         Occurrences::default()
     }
+
+    /// Takes up what the runs so far have taught of places in which strands could give way: how many are new. From now on
+    /// runs are asked there too.
+    fn learn(&mut self) -> usize {
+        0
+    }
 }
 
 /// How far a search goes.
@@ -38,21 +44,27 @@ pub struct Bounds {
     pub schedules: u64,
     /// Whether things may fail that could succeed (points `fault.…`).
     pub faults: bool,
+    /// Whether the subject learns in which further places strands see each other's work ([`Subject::learn`]).
+    pub shared: bool,
     /// Whether a strand may give way between any two instructions, and not before visible ones only.
     pub instructions: bool,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { preemptions: 2, schedules: 100_000, faults: false, instructions: false }
+        Self { preemptions: 2, schedules: 100_000, faults: false, shared: true, instructions: false }
     }
 }
 
 /// What a search has done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Searched<O> {
-    /// How many runs were made with 0, 1, … preemptions.
+    /// How many runs were made with 0, 1, … preemptions, once all places were known.
     pub schedules: Vec<u64>,
+    /// How many were made before.
+    pub repeated: u64,
+    /// How many places were learned.
+    pub learned: usize,
     /// Whether there is no other run within the preemption bound.
     pub complete: bool,
     /// The first run that was looked for: its choices, and what came of it.
@@ -63,7 +75,7 @@ impl<O> Searched<O> {
     /// How many runs were made.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.schedules.iter().sum()
+        self.repeated + self.schedules.iter().sum::<u64>()
     }
 }
 
@@ -73,24 +85,56 @@ pub fn search<S: Subject>(
     bounds: &Bounds,
     mut wanted: impl FnMut(&S::Outcome) -> bool,
 ) -> Searched<S::Outcome> {
+    let mut searched = Searched {
+        schedules: vec![0; bounds.preemptions + 1],
+        repeated: 0,
+        learned: 0,
+        complete: false,
+        found: None,
+    };
+    while !pass(subject, bounds, &mut wanted, &mut searched) {
+        searched.repeated = searched.total();
+        searched.schedules.fill(0);
+    }
+    searched
+}
+
+/// All runs, those with fewer preemptions first; false if those with the same number have taught something, so that each is to
+/// be made again with more questions.
+fn pass<S: Subject>(
+    subject: &mut S,
+    bounds: &Bounds,
+    wanted: &mut impl FnMut(&S::Outcome) -> bool,
+    searched: &mut Searched<S::Outcome>,
+) -> bool {
     let mut waiting: Vec<VecDeque<Departures>> = vec![VecDeque::new(); bounds.preemptions + 1];
     waiting[0].push_back(Departures::new());
-    let mut searched = Searched { schedules: vec![0; bounds.preemptions + 1], complete: false, found: None };
-    while let Some(cost) = waiting.iter().position(|queue| !queue.is_empty()) {
-        if searched.total() >= bounds.schedules {
-            return searched;
+    let mut level = 0;
+    loop {
+        let next = waiting.iter().position(|queue| !queue.is_empty());
+        if next != Some(level) && bounds.shared {
+            let new = subject.learn();
+            searched.learned += new;
+            if new > 0 {
+                return false;
+            }
         }
-        let Some(departures) = waiting[cost].pop_front() else { break };
+        let Some(departures) = next.and_then(|cost| waiting[cost].pop_front()) else {
+            searched.complete = true;
+            return true;
+        };
+        level = next.unwrap_or(level);
+        if searched.total() >= bounds.schedules {
+            return true;
+        }
         let (outcome, choices, questions) = run(subject, bounds, &departures);
-        searched.schedules[cost] += 1;
+        searched.schedules[level] += 1;
         if wanted(&outcome) {
             searched.found = Some((choices, outcome));
-            return searched;
+            return true;
         }
-        depart_further(&mut waiting, cost, &departures, &questions);
+        depart_further(&mut waiting, level, &departures, &questions);
     }
-    searched.complete = true;
-    searched
 }
 
 fn run<S: Subject>(

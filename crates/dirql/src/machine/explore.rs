@@ -133,6 +133,19 @@ impl Exploration<'_> {
         self.machine.report(failure, &notes)
     }
 
+    /// From now on runs learn, instruction by instruction, which of the drivers' plain loads and stores touch memory that
+    /// another thread, DPC or interrupt routine touches too, one of them storing. Slow, and changes nothing else.
+    pub fn learn(&mut self) {
+        self.machine.engine.learn_shared(true);
+    }
+
+    /// Lets the policy of further runs be asked before each instruction learned so far; how many these are.
+    pub fn watch_learned(&mut self) -> usize {
+        let learned = self.machine.engine.shared();
+        self.machine.engine.watch(&learned);
+        learned.len()
+    }
+
     /// Everything in the machine as one number, for telling states apart within this process: see
     /// [`engine::Engine::fingerprint`]. Slow.
     #[must_use]
@@ -144,6 +157,8 @@ impl Exploration<'_> {
 impl Drop for Exploration<'_> {
     fn drop(&mut self) {
         self.restart();
+        self.machine.engine.learn_shared(false);
+        self.machine.engine.watch(&[]);
         self.machine.engine.discard(self.beginning.snapshot);
     }
 }

@@ -245,6 +245,7 @@ impl Engine {
     /// If it was taken at a question of a run, that question is open again.
     pub fn rewind(self, to: Snapshot) {
         assert_outside();
+        state().sharing.forget_run();
         let tracked = state().rewind.tracked.borrow();
         let tracked = tracked.as_ref().expect("there is a snapshot");
         let mut levels = tracked.levels.borrow_mut();

@@ -127,6 +127,16 @@ pub(crate) fn is_interlocked(instruction: &Instruction) -> bool {
     touches_memory(instruction) && (instruction.has_lock_prefix() || instruction.mnemonic() == Mnemonic::Xchg)
 }
 
+/// Whether the guest can be asked before it because of the memory it touches: it touches some, it does not ask anyway, and it
+/// is no more than a push or pop of a return address.
+pub(crate) fn may_be_watched(instruction: &Instruction) -> bool {
+    match classify(instruction) {
+        Class::Plain => !is_interlocked(instruction),
+        Class::CallIndirect | Class::JumpIndirect => touches_memory(instruction),
+        _ => false,
+    }
+}
+
 /// What the instruction may change or look at, of the state that a frame saves only if it was used.
 pub(crate) fn rare_state(instruction: &Instruction) -> u32 {
     use Mnemonic as M;
