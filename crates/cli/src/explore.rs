@@ -89,7 +89,14 @@ fn as_text(searched: &Searched<Report>, arguments: &Explore) -> String {
             n => format!("{runs} with {n}"),
         })
         .collect();
-    let counts = counts.join(", ");
+    let learned = match searched.learned {
+        0 => String::new(),
+        n => format!(
+            "; {} before it was known that {n} instructions touch what others touch",
+            searched.repeated
+        ),
+    };
+    let counts = format!("{}{learned}", counts.join(", "));
     match &searched.found {
         Some((choices, report)) => {
             let choices: Vec<String> = choices.iter().map(|choice| format!("  {choice}")).collect();
@@ -116,8 +123,10 @@ fn as_json(searched: &Searched<Report>) -> String {
     let runs: Vec<String> = searched.schedules.iter().map(ToString::to_string).collect();
     let choices = choices.map_or_else(|| "null".to_owned(), |choices| format!("[{choices}]"));
     format!(
-        r#"{{"explored":{{"schedules":[{}],"complete":{},"choices":{choices}}}}}"#,
+        r#"{{"explored":{{"schedules":[{}],"repeated":{},"shared_instructions":{},"complete":{},"choices":{choices}}}}}"#,
         runs.join(","),
+        searched.repeated,
+        searched.learned,
         searched.complete
     )
 }

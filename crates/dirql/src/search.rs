@@ -1,8 +1,8 @@
 //! All runs of a script within a bound, in one machine that is taken back to where the script begins.
 //!
 //! While the driver is loaded and started, everything goes its usual way: what could go wrong there otherwise is not
-//! searched. The order in which plain loads and stores of two processors reach memory is searched only between
-//! instructions, and only with [`Bounds::instructions`].
+//! searched. Which plain loads and stores others see is learned from the runs themselves ([`Bounds::shared`]): what is shared
+//! only in a schedule beyond the bound is not known to be.
 
 use engine::{Chooser, Tracking};
 use explore::{Bounds, Choices, Counted, Occurrences, Searched, Subject};

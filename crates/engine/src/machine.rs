@@ -456,7 +456,7 @@ impl Engine {
     }
 
     /// From now on [`Guest::before_shared`] is asked before the instructions at these addresses and no others. Instructions
-    /// are counted as before. Branches are not watched, unless through memory, nor is what asks the platform anyway.
+    /// are counted as before. Branches are not watched, unless through memory, nor is what asks the guest anyway.
     pub fn watch(self, instructions: &[u64]) {
         state().translator.watch(instructions);
     }

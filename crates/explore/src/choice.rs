@@ -237,7 +237,11 @@ mod tests {
 
     #[test]
     fn a_choice_is_read_as_it_is_written() {
-        for text in ["choice 5 ke.before_export 17 = 1", "preempt 3 after 1234", "preempt 3 after 0 before 0x20001000"] {
+        for text in [
+            "choice 5 ke.before_export 17 = 1",
+            "preempt 3 after 1234",
+            "preempt 3 after 0 before 0x20001000",
+        ] {
             assert_eq!(text.parse::<Choice>().unwrap().to_string(), text);
         }
     }
@@ -266,7 +270,8 @@ mod tests {
 
     #[test]
     fn dropping_one_choice_leaves_the_others_as_they_are() {
-        let lines = ["choice 1 a 0 = 1", "choice 1 a 2 = 1", "preempt 1 after 10", "preempt 1 after 10 before 0x7"];
+        let lines =
+            ["choice 1 a 0 = 1", "choice 1 a 2 = 1", "preempt 1 after 10", "preempt 1 after 10 before 0x7"];
         let mut choices: Choices = lines.iter().map(|line| line.parse().unwrap()).collect();
         assert_eq!(choices.len(), 4);
         assert!(choices.remove(&lines[0].parse().unwrap()));

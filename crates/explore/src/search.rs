@@ -2,7 +2,7 @@
 //!
 //! A run is made again from its beginning for every schedule; what a beginning is, and how it is got back to, is the
 //! subject's business. Nothing is taken back to the question where a schedule departs, and states that were seen before are
-//! not recognised.
+//! not recognised. Where runs teach of more places in which strands could give way, the search begins again with those.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

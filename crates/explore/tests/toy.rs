@@ -222,6 +222,42 @@ fn a_search_ends_where_it_was_told_to() {
     assert_eq!(searched.total(), 50);
 }
 
+/// A toy whose steps are not known to be seen by others until so many runs have taught it.
+struct Learning {
+    toy: Toy,
+    runs: u64,
+    teaches_at: u64,
+}
+
+impl Subject for Learning {
+    type Outcome = u32;
+
+    fn run(&mut self, mut policy: Box<dyn Chooser>) -> u32 {
+        self.runs += 1;
+        self.toy.play(&mut *policy)
+    }
+
+    fn learn(&mut self) -> usize {
+        let new = !self.toy.visible && self.runs >= self.teaches_at;
+        self.toy.visible |= new;
+        usize::from(new)
+    }
+}
+
+#[test]
+fn a_search_that_learns_of_more_places_begins_again_with_them() {
+    let invisible = Toy { visible: false, ..TWO };
+    let bounds = Bounds { preemptions: 1, ..Bounds::default() };
+    let all = search(&mut TWO.clone(), &bounds, |_| false);
+    let learning = |teaches_at| Learning { toy: invisible, runs: 0, teaches_at };
+    let searched = search(&mut learning(1), &bounds, |_| false);
+    assert_eq!((searched.schedules, searched.complete, searched.learned), (all.schedules, true, 1));
+    assert_eq!(searched.repeated, 2, "those without a preemption");
+    assert!(search(&mut learning(1), &bounds, |end| *end < 2).found.is_some());
+    let unshared = search(&mut learning(1), &Bounds { shared: false, ..bounds }, |end| *end < 2);
+    assert!(unshared.complete && unshared.found.is_none());
+}
+
 #[test]
 fn random_and_pct_find_the_lost_update_and_every_run_replays() {
     let toy = Toy { strands: 3, rounds: 5, visible: true };

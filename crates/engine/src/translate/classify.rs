@@ -127,8 +127,8 @@ pub(crate) fn is_interlocked(instruction: &Instruction) -> bool {
     touches_memory(instruction) && (instruction.has_lock_prefix() || instruction.mnemonic() == Mnemonic::Xchg)
 }
 
-/// Whether the guest can be asked before it because of the memory it touches: it touches some, it does not ask anyway, and it
-/// is no more than a push or pop of a return address.
+/// Whether the guest can be asked before it because others touch the memory that it touches. It is not asked anyway, and does
+/// more with memory than to push or pop its own return address.
 pub(crate) fn may_be_watched(instruction: &Instruction) -> bool {
     match classify(instruction) {
         Class::Plain => !is_interlocked(instruction),

@@ -9,7 +9,12 @@ use super::emitter;
 use super::frame::{Ended, Frame, RESUMES};
 use super::resume::{self, Resumed};
 use super::scratch::{HostFault, scratch};
-use super::{cache::Saved, callout, classify::{Class, classify, is_interlocked}, extended, inspect, site};
+use super::{
+    cache::Saved,
+    callout,
+    classify::{Class, classify, is_interlocked},
+    extended, inspect, site,
+};
 use crate::clock::clock;
 use crate::guest::{Args, Caller, Extended, Fault, FaultKind};
 use crate::leave::{Flow, Leave};
@@ -256,7 +261,11 @@ fn visible(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
     }
     charge(1);
     inspect::before(frame, instruction)?;
-    if classify(instruction) == Class::Plain { site::enter(frame, instruction) } else { Ok(site::alone(instruction)) }
+    if classify(instruction) == Class::Plain {
+        site::enter(frame, instruction)
+    } else {
+        Ok(site::alone(instruction))
+    }
 }
 
 /// A return that translated code could not do: `extra` bytes of arguments are dropped as well.
