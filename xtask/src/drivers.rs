@@ -86,6 +86,14 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver {
+        name: "pciline_lost",
+        source: "pciline.c",
+        beside: &["pciline.h", "pciline.inf"],
+        defines: &["COUNT_PLAINLY"],
+        missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
         name: "bench",
         source: "bench.c",
         beside: &["pciline.h"],

@@ -137,7 +137,7 @@ pub(crate) struct Explore {
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub(crate) schedules: u64,
     /// Let a thread give way between any two instructions, and not only before those that others can see: exports, device
-    /// accesses, interlocked instructions. Many more schedules
+    /// accesses, interlocked instructions, and loads and stores of memory that others touch. Many more schedules
     #[arg(long)]
     pub(crate) instructions: bool,
     /// Let calls fail that could succeed, too

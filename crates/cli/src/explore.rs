@@ -70,9 +70,7 @@ fn search_apart(arguments: &Explore) -> Result<u8> {
 fn search_here(arguments: &Explore, jail: Option<Jail>) -> Result<Done> {
     let (bench, play) = subject(arguments, jail)?;
     let searched = bench.search(&play, &bounds(arguments), is_wanted)?;
-    let Searched { schedules, complete, found, lost } = searched;
-    let found = found.map(|(choices, report)| (choices, report.outcome().name().to_owned()));
-    let searched = Searched { schedules, complete, found, lost };
+    let searched = searched.map(|report| report.outcome().name().to_owned());
     tell(&searched, arguments);
     Ok(match &searched.found {
         Some((choices, _)) => Done::then(spread::joined(choices)),
@@ -96,6 +94,7 @@ fn bounds(arguments: &Explore) -> Bounds {
         preemptions: arguments.preemptions.into(),
         schedules: arguments.schedules,
         faults: arguments.faults,
+        shared: true,
         instructions: arguments.instructions,
         policy: arguments.policy,
     }
@@ -181,7 +180,14 @@ fn counted(searched: &Searched<String>, arguments: &Explore) -> String {
             n => format!("{runs} with {n}"),
         })
         .collect();
-    let counts = if counts.is_empty() { String::new() } else { format!(" ({})", counts.join(", ")) };
+    let mut counts = counts.join(", ");
+    if searched.learned > 0 {
+        counts += &format!(
+            "; {} before it was known that {} instructions touch what others touch",
+            searched.repeated, searched.learned
+        );
+    }
+    let counts = if counts.is_empty() { counts } else { format!(" ({counts})") };
     format!("explored {total} schedules{counts}")
 }
 
@@ -192,8 +198,10 @@ fn as_json(searched: &Searched<String>) -> String {
     let runs: Vec<String> = searched.schedules.iter().map(ToString::to_string).collect();
     let choices = choices.map_or_else(|| "null".to_owned(), |choices| format!("[{choices}]"));
     format!(
-        r#"{{"explored":{{"schedules":[{}],"complete":{},"choices":{choices},"not_searched":{}}}}}"#,
+        r#"{{"explored":{{"schedules":[{}],"repeated":{},"shared_instructions":{},"complete":{},"choices":{choices},"not_searched":{}}}}}"#,
         runs.join(","),
+        searched.repeated,
+        searched.learned,
         searched.complete,
         searched.lost.len()
     )

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 
 use anyhow::{Error, Result};
-use dirql::explore::{Choice, Choices, Course, Part, Ran, Runner};
+use dirql::explore::{Choice, Choices, Course, Part, Places, Questions, Ran, Runner};
 
 use crate::arguments::Isolation;
 use crate::isolate::{self, End};
@@ -21,6 +21,8 @@ pub(crate) const PART: &str = "part:";
 const SEPARATOR: char = ';';
 /// How a run is told of which nothing was looked for.
 const USUAL: &str = "usual ";
+/// Behind its questions: what it has taught.
+const TAUGHT: char = '@';
 /// How one is told that was looked for.
 const WANTED: &str = "wanted ";
 /// Told instead of runs, before the message that says why.
@@ -117,7 +119,7 @@ fn make(mut part: Part, isolation: &Isolation, stop: &AtomicBool, told: &Sender<
             }
             let ran = read(line).filter(|_| part.course().is_some() && !found);
             match &ran {
-                Some(Ran::Usual(questions)) => part.made(questions, |_| ()),
+                Some(Ran::Usual(questions, _)) => part.made(questions, |_| ()),
                 Some(Ran::Wanted(..)) => found = true,
                 _ => strange = true,
             }
@@ -154,7 +156,8 @@ const STRANGE: &str = "the process that ran the machine said what no process of 
 /// In the process that makes a part: tells what came of a run.
 pub(crate) fn tell<O>(ran: &Ran<O>, name: impl Fn(&O) -> &'static str) {
     match ran {
-        Ran::Usual(questions) => isolate::tell(&format!("{USUAL}{questions}")),
+        Ran::Usual(questions, places) if places.is_empty() => isolate::tell(&format!("{USUAL}{questions}")),
+        Ran::Usual(questions, places) => isolate::tell(&format!("{USUAL}{questions}{TAUGHT}{places}")),
         Ran::Wanted(choices, outcome) => {
             isolate::tell(&format!("{WANTED}{}{SEPARATOR}{}", name(outcome), joined(choices)));
         }
@@ -165,7 +168,10 @@ pub(crate) fn tell<O>(ran: &Ran<O>, name: impl Fn(&O) -> &'static str) {
 
 fn read(line: &str) -> Option<Ran<String>> {
     if let Some(questions) = line.strip_prefix(USUAL.trim_end()) {
-        return questions.trim_start().parse().ok().map(Ran::Usual);
+        let (questions, places) = questions.split_once(TAUGHT).unwrap_or((questions, ""));
+        let (questions, places): (Questions, Places) =
+            (questions.trim_start().parse().ok()?, places.parse().ok()?);
+        return Some(Ran::Usual(questions, places));
     }
     let (outcome, choices) = line.strip_prefix(WANTED)?.split_once(SEPARATOR)?;
     Some(Ran::Wanted(parted(choices).ok()?, outcome.to_owned()))

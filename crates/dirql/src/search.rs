@@ -1,12 +1,13 @@
 //! All runs of a script within a bound, in one machine that is taken back to where the script begins.
 //!
 //! While the driver is loaded and started, everything goes its usual way: what could go wrong there otherwise is not
-//! searched. The order in which plain loads and stores of two processors reach memory is searched only between
-//! instructions, and only with [`Bounds::instructions`].
+//! searched. Which plain loads and stores others see is learned from the runs themselves ([`Bounds::shared`]): what is shared
+//! only in a schedule beyond the bound is not known to be.
 
 use engine::{Chooser, Question, Tracking};
 use explore::{
-    Bounds, Choices, Counted, Course, Local, Occurrences, Part, Questions, Ran, Runner, Searched, Subject,
+    Bounds, Choices, Counted, Course, Local, Occurrences, Part, Places, Questions, Ran, Runner, Searched,
+    Subject,
 };
 
 use crate::bench::Bench;
@@ -48,6 +49,14 @@ impl Subject for Rewound<'_, '_> {
     fn asked_before(&self) -> Occurrences {
         self.before.clone()
     }
+
+    fn learned(&mut self) -> Places {
+        self.exploration.learned().into_iter().collect()
+    }
+
+    fn watch(&mut self, places: &Places) {
+        self.exploration.watch(&places.iter().collect::<Vec<_>>());
+    }
 }
 
 /// A machine whose driver is not ready after its start: each run is its start and end.
@@ -59,7 +68,7 @@ impl Runner for Unready {
     fn run(&mut self, _part: usize, _course: &Course) -> Ran<Report> {
         match self.0.take() {
             Some((choices, report)) => Ran::Wanted(choices, report),
-            None => Ran::Usual(Questions::default()),
+            None => Ran::Usual(Questions::default(), Places::default()),
         }
     }
 }
@@ -114,6 +123,9 @@ impl Bench {
             return Ok(search(&mut Unready(found)));
         }
         machine.explore(play, Tracking::Faults, |exploration| {
+            if bounds.learns() {
+                exploration.learn();
+            }
             let mut subject = Rewound { exploration, before: start.asked(), mark: None };
             let result = search(&mut Local::new(&mut subject, *bounds, wanted));
             subject.begin_anew();

@@ -42,13 +42,19 @@ pub(crate) struct Guided {
     faults: bool,
     /// Whether strands may give way between any two instructions.
     instructions: bool,
+    /// The watched instruction that was asked about last, by whom, and how often with no other question since.
+    repeated: ((u32, u64), u32),
 }
+
+/// So often a strand is asked before the same instruction when nothing else was asked meanwhile: a loop that polls goes
+/// round thousands of times.
+const REPEATED: u32 = 16;
 
 impl Guided {
     pub(crate) fn new(departures: Departures, asked: Asked, faults: bool, instructions: bool) -> Self {
         let mut departures = departures.into_iter();
         let next = departures.next();
-        Self { departures, next, asked, faults, instructions }
+        Self { departures, next, asked, faults, instructions, repeated: ((0, 0), 0) }
     }
 
     /// Another that has been asked the same so far, and departs as it is told from here on.
@@ -75,6 +81,7 @@ impl Guided {
         if n < 2 {
             return 0;
         }
+        self.repeated.1 = 0;
         let number = {
             let mut asked = self.asked.0.borrow_mut();
             asked.push(Question { n, counts });
@@ -114,5 +121,16 @@ impl Chooser for Guided {
             return false;
         }
         self.ask(2, true) == 1
+    }
+
+    fn give_way_before(&mut self, strand: u32, _retired: u64, instruction: u64, _others: &[u32]) -> bool {
+        let (last, times) = self.repeated;
+        let times = if last == (strand, instruction) { times } else { 0 };
+        if times == REPEATED {
+            return false;
+        }
+        let yes = self.ask(2, true) == 1;
+        self.repeated = ((strand, instruction), times + 1);
+        yes
     }
 }

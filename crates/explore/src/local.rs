@@ -11,6 +11,7 @@ use crate::choice::Choices;
 use crate::course::{Course, Departures};
 use crate::guided::{Asked, Guided};
 use crate::part::Part;
+use crate::places::Places;
 use crate::recorder::{Notes, Recorder};
 use crate::search::{Bounds, Ran, Runner, Subject};
 use crate::shared::Shared;
@@ -20,8 +21,10 @@ pub struct Local<'s, S, W> {
     subject: &'s mut S,
     bounds: Bounds,
     wanted: W,
-    /// What the runs of each part begin with.
-    stems: Vec<Option<(Departures, usize)>>,
+    /// What the runs of each part begin with, and where they are asked.
+    parts: Vec<(Option<(Departures, usize)>, Places)>,
+    /// What was told of places.
+    told: Places,
     /// The part whose runs are made now.
     part: Option<usize>,
     ground: Option<Ground>,
@@ -49,14 +52,17 @@ fn recorder(policy: Box<dyn Chooser>, log: &Log) -> Recorder {
 impl<'s, S: Subject, W: FnMut(&S::Outcome) -> bool> Local<'s, S, W> {
     /// Runs `subject`, as a search within `bounds` does; `wanted` says of a run whether it was looked for.
     pub fn new(subject: &'s mut S, bounds: Bounds, wanted: W) -> Self {
-        Self { subject, bounds, wanted, stems: Vec::new(), part: None, ground: None }
+        let (parts, told) = (Vec::new(), Places::default());
+        Self { subject, bounds, wanted, parts, told, part: None, ground: None }
     }
 
     /// Goes to where the runs of this part begin.
     fn stand(&mut self, part: usize) {
         self.subject.begin_anew();
         (self.part, self.ground) = (Some(part), None);
-        let Some((departures, first)) = self.stems.get_mut(part).and_then(Option::take) else { return };
+        let Some((stem, places)) = self.parts.get_mut(part) else { return };
+        self.subject.watch(places);
+        let Some((departures, first)) = stem.take() else { return };
         let (length, asked, log) = (departures.len(), Asked::default(), Log::default());
         let Bounds { faults, instructions, .. } = self.bounds;
         let guided = Shared::new(Guided::new(departures, asked.clone(), faults, instructions));
@@ -68,6 +74,16 @@ impl<'s, S: Subject, W: FnMut(&S::Outcome) -> bool> Local<'s, S, W> {
             let notes = recorder.borrow().notes();
             self.ground = Some(Ground { departures: length, guided, notes, choices: log.take() });
         }
+    }
+
+    /// What was not told yet of places.
+    fn new_places(&mut self) -> Places {
+        if !self.bounds.learns() {
+            return Places::default();
+        }
+        let new = self.subject.learned().without(&self.told);
+        self.told.add(&new);
+        new
     }
 
     fn policy(&self, course: &Course, log: &Log) -> (Recorder, Asked) {
@@ -97,7 +113,7 @@ impl<S: Subject, W: FnMut(&S::Outcome) -> bool> Runner for Local<'_, S, W> {
     type Outcome = S::Outcome;
 
     fn begin(&mut self, parts: &[Part]) {
-        self.stems = parts.iter().map(Part::stem).collect();
+        self.parts = parts.iter().map(|part| (part.stem(), part.places().clone())).collect();
         self.part = None;
     }
 
@@ -111,6 +127,6 @@ impl<S: Subject, W: FnMut(&S::Outcome) -> bool> Runner for Local<'_, S, W> {
         if (self.wanted)(&outcome) {
             return Ran::Wanted(log.take(), outcome);
         }
-        Ran::Usual(asked.questions(course.open_from()))
+        Ran::Usual(asked.questions(course.open_from()), self.new_places())
     }
 }

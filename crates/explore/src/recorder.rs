@@ -69,6 +69,10 @@ impl Chooser for Recorder {
         self.policy.sees_interlocked()
     }
 
+    fn watches(&self) -> Vec<u64> {
+        self.policy.watches()
+    }
+
     fn next_strand(&mut self, strand: u32, point: Point, strands: &[u32]) -> u32 {
         let answer = self.policy.next_strand(strand, point, strands);
         self.note(strand, point, answer);
@@ -85,6 +89,15 @@ impl Chooser for Recorder {
                 }
             }
             _ => self.note(strand, point, yes.into()),
+        }
+        yes
+    }
+
+    fn give_way_before(&mut self, strand: u32, retired: u64, instruction: u64, others: &[u32]) -> bool {
+        let yes = self.policy.give_way_before(strand, retired, instruction, others);
+        if yes {
+            // Known by its place, too: which other instructions were watched changes nothing.
+            (self.tell)(Choice::Before { strand, retired, instruction });
         }
         yes
     }

@@ -4,6 +4,9 @@
 //! Where runs are made is a [`Runner`]'s business: one after the other here ([`Local`]), or some at a time in other processes. The
 //! search takes what comes of them in an order that the runs alone decide, so it is the same. What a beginning is, and how it
 //! is got back to, is the subject's business. States that were seen before are not recognised.
+//!
+//! Runs may teach of more places in which strands could give way. That is taken up when all runs of one cost are made, from
+//! all of them together, and the search begins again with those: in which order they were made, and where, does not matter.
 
 use engine::{Chooser, Question};
 
@@ -11,6 +14,7 @@ use crate::choice::{Choices, Occurrences};
 use crate::course::{Course, Questions};
 use crate::local::Local;
 use crate::part::{Part, parts};
+use crate::places::Places;
 use crate::policy::Policy;
 
 /// So many seeds are divided at a time.
@@ -38,6 +42,17 @@ pub trait Subject {
     fn asked_before(&self) -> Occurrences {
         Occurrences::default()
     }
+
+    /// What the runs so far have taught of places in which strands could give way: it depends on these runs alone, and not on
+    /// where they were asked.
+    fn learned(&mut self) -> Places {
+        Places::default()
+    }
+
+    /// From now on runs are asked in these places, of those that can be learned, and in no others.
+    fn watch(&mut self, places: &Places) {
+        let _ = places;
+    }
 }
 
 /// How far a search goes.
@@ -50,6 +65,9 @@ pub struct Bounds {
     pub schedules: u64,
     /// Whether things may fail that could succeed (points `fault.…`).
     pub faults: bool,
+    /// Whether the subject learns in which further places strands see each other's work ([`Subject::learned`]), and is asked there. With
+    /// [`Bounds::instructions`] it is anyway, and a policy is not.
+    pub shared: bool,
     /// Whether a strand may give way between any two instructions, and not before visible ones only.
     pub instructions: bool,
     /// Not all runs, but those of this policy, by its seed and as many that follow it as there may be runs. The bounds
@@ -59,15 +77,34 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { preemptions: 2, schedules: 100_000, faults: false, instructions: false, policy: None }
+        Self {
+            preemptions: 2,
+            schedules: 100_000,
+            faults: false,
+            shared: true,
+            instructions: false,
+            policy: None,
+        }
+    }
+}
+
+impl Bounds {
+    /// Whether runs teach of places.
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        self.shared && !self.instructions && self.policy.is_none()
     }
 }
 
 /// What a search has done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Searched<O> {
-    /// How many runs were made with 0, 1, … preemptions.
+    /// How many runs were made with 0, 1, … preemptions, once all places were known.
     pub schedules: Vec<u64>,
+    /// How many were made before, and are made again with more questions.
+    pub repeated: u64,
+    /// How many places were learned.
+    pub learned: usize,
     /// Whether there is no other run within the preemption bound, or of the policy.
     pub complete: bool,
     /// The first run that was looked for: its choices, and what came of it.
@@ -91,7 +128,15 @@ impl<O> Searched<O> {
     /// How many runs were made.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.schedules.iter().sum()
+        self.repeated + self.schedules.iter().sum::<u64>()
+    }
+
+    /// The same, with what was found told in other words.
+    #[must_use]
+    pub fn map<T>(self, tell: impl FnOnce(O) -> T) -> Searched<T> {
+        let Self { schedules, repeated, learned, complete, found, lost } = self;
+        let found = found.map(|(choices, outcome)| (choices, tell(outcome)));
+        Searched { schedules, repeated, learned, complete, found, lost }
     }
 
     fn tried(&self) -> u64 {
@@ -102,8 +147,9 @@ impl<O> Searched<O> {
 /// What came of one run of a search.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ran<O> {
-    /// Nothing that was looked for: these are the questions behind its last departure.
-    Usual(Questions),
+    /// Nothing that was looked for: these are the questions behind its last departure, and what it has taught that no run
+    /// before it did, where it was made.
+    Usual(Questions, Places),
     /// What was looked for.
     Wanted(Choices, O),
     /// Nothing: where it was made died of it, and this is known.
@@ -138,96 +184,123 @@ pub fn search<S: Subject>(
 /// Searches where `runner` makes the runs, until it says of one that it was looked for.
 pub fn search_by<R: Runner + ?Sized>(runner: &mut R, bounds: &Bounds) -> Searched<R::Outcome> {
     let costs = if bounds.policy.is_some() { 1 } else { bounds.preemptions + 1 };
-    let mut searched = Searched { schedules: vec![0; costs], complete: false, found: None, lost: Vec::new() };
-    let all = match bounds.policy {
-        Some(_) => all_seeds(runner, bounds, &mut searched),
-        None => all_departures(runner, bounds, &mut searched),
+    let searched = Searched {
+        schedules: vec![0; costs],
+        repeated: 0,
+        learned: 0,
+        complete: false,
+        found: None,
+        lost: Vec::new(),
     };
+    let (known, taught) = (Places::default(), Places::default());
+    let mut search = Search { runner, bounds, searched, known, taught };
+    let all = if bounds.policy.is_some() { search.all_seeds() } else { search.all_departures() };
+    let mut searched = search.searched;
     searched.complete = all.is_some() && searched.lost.is_empty();
     searched
 }
 
-/// None if the search ends before.
-fn all_seeds<R: Runner + ?Sized>(
-    runner: &mut R,
-    bounds: &Bounds,
-    searched: &mut Searched<R::Outcome>,
-) -> Option<()> {
-    let mut seeds = 0..bounds.schedules;
-    loop {
-        let courses: Vec<Course> = seeds.by_ref().take(SEEDS).map(Course::Seed).collect();
-        if courses.is_empty() {
-            return Some(());
-        }
-        let mut left = of_one_cost(runner, bounds, courses, (0, &mut Vec::new()), searched)?;
-        while !left.is_empty() {
-            left = of_one_cost(runner, bounds, left, (0, &mut Vec::new()), searched)?;
-        }
-    }
+/// A search, while it is made.
+struct Search<'r, R: Runner + ?Sized> {
+    runner: &'r mut R,
+    bounds: &'r Bounds,
+    searched: Searched<R::Outcome>,
+    /// Where runs are asked.
+    known: Places,
+    /// And where they have taught that they could be.
+    taught: Places,
 }
 
-/// None if the search ends before.
-fn all_departures<R: Runner + ?Sized>(
-    runner: &mut R,
-    bounds: &Bounds,
-    searched: &mut Searched<R::Outcome>,
-) -> Option<()> {
-    let mut courses = vec![Course::Departing(Vec::new())];
-    for cost in 0..=bounds.preemptions {
-        let mut deeper = Vec::new();
-        while !courses.is_empty() {
-            courses = of_one_cost(runner, bounds, courses, (cost, &mut deeper), searched)?;
-        }
-        courses = deeper;
-    }
-    Some(())
-}
-
-/// Makes runs that all cost the same, and returns those that are left over; none if the search is over.
-fn of_one_cost<R: Runner + ?Sized>(
-    runner: &mut R,
-    bounds: &Bounds,
-    courses: Vec<Course>,
-    (cost, deeper): (usize, &mut Vec<Course>),
-    searched: &mut Searched<R::Outcome>,
-) -> Option<Vec<Course>> {
-    if searched.tried() >= bounds.schedules {
-        return None;
-    }
-    // One more than there may be runs says that there are more.
-    let enough = usize::try_from(bounds.schedules).unwrap_or(usize::MAX).saturating_add(1);
-    let parts = parts(courses, bounds.schedules - searched.tried());
-    runner.begin(&parts);
-    let mut left_over = Vec::new();
-    for (number, mut part) in parts.into_iter().enumerate() {
-        while let Some(course) = part.course() {
-            if searched.tried() >= bounds.schedules {
-                return None;
+impl<R: Runner + ?Sized> Search<'_, R> {
+    /// None if the search ends before.
+    fn all_seeds(&mut self) -> Option<()> {
+        let mut seeds = 0..self.bounds.schedules;
+        loop {
+            let mut courses: Vec<Course> = seeds.by_ref().take(SEEDS).map(Course::Seed).collect();
+            if courses.is_empty() {
+                return Some(());
             }
-            match runner.run(number, course) {
-                Ran::Usual(questions) => {
-                    searched.schedules[cost] += 1;
-                    part.made(&questions, |course| {
-                        if deeper.len() < enough {
-                            deeper.push(course);
-                        }
-                    });
-                }
-                Ran::Wanted(choices, outcome) => {
-                    searched.schedules[cost] += 1;
-                    searched.found = Some((choices, outcome));
+            while !courses.is_empty() {
+                courses = self.of_one_cost(courses, 0, &mut Vec::new())?;
+            }
+        }
+    }
+
+    /// None if the search ends before.
+    fn all_departures(&mut self) -> Option<()> {
+        while !self.each_cost()? {
+            self.searched.repeated = self.searched.total();
+            self.searched.schedules.fill(0);
+        }
+        Some(())
+    }
+
+    /// All runs, those with fewer preemptions first; false if those with the same number have taught something, so that each is to
+    /// be made again with more questions.
+    fn each_cost(&mut self) -> Option<bool> {
+        let mut courses = vec![Course::Departing(Vec::new())];
+        for cost in 0..=self.bounds.preemptions {
+            let mut deeper = Vec::new();
+            while !courses.is_empty() {
+                courses = self.of_one_cost(courses, cost, &mut deeper)?;
+            }
+            if self.taught != self.known {
+                self.known = self.taught.clone();
+                self.searched.learned = self.known.len();
+                return Some(false);
+            }
+            courses = deeper;
+        }
+        Some(true)
+    }
+
+    /// Makes runs that all cost the same, and returns those that are left over; none if the search is over.
+    fn of_one_cost(
+        &mut self,
+        courses: Vec<Course>,
+        cost: usize,
+        deeper: &mut Vec<Course>,
+    ) -> Option<Vec<Course>> {
+        let (most, searched) = (self.bounds.schedules, &mut self.searched);
+        if searched.tried() >= most {
+            return None;
+        }
+        // One more than there may be runs says that there are more.
+        let enough = usize::try_from(most).unwrap_or(usize::MAX).saturating_add(1);
+        let parts = parts(courses, most - searched.tried(), &self.known);
+        self.runner.begin(&parts);
+        let mut left_over = Vec::new();
+        for (number, mut part) in parts.into_iter().enumerate() {
+            while let Some(course) = part.course() {
+                if searched.tried() >= most {
                     return None;
                 }
-                Ran::Lost(why) => {
-                    let number = searched.tried() + 1;
-                    searched.lost.extend(part.pass().map(|course| Lost { number, course, why }));
+                match self.runner.run(number, course) {
+                    Ran::Usual(questions, places) => {
+                        searched.schedules[cost] += 1;
+                        self.taught.add(&places);
+                        part.made(&questions, |course| {
+                            if deeper.len() < enough {
+                                deeper.push(course);
+                            }
+                        });
+                    }
+                    Ran::Wanted(choices, outcome) => {
+                        searched.schedules[cost] += 1;
+                        searched.found = Some((choices, outcome));
+                        return None;
+                    }
+                    Ran::Lost(why) => {
+                        let number = searched.tried() + 1;
+                        searched.lost.extend(part.pass().map(|course| Lost { number, course, why }));
+                    }
+                    Ran::Refused => return None,
                 }
-                Ran::Refused => return None,
             }
+            left_over.extend(part.left_over());
         }
-        left_over.extend(part.left_over());
+        Some(left_over)
     }
-    Some(left_over)
 }
 
 /// Makes the runs of a part, here, and tells what came of each. A run that was looked for is the last.
@@ -236,7 +309,7 @@ pub fn make_part<R: Runner + ?Sized>(mut part: Part, runner: &mut R, mut tell: i
     while let Some(course) = part.course() {
         let ran = runner.run(0, course);
         tell(&ran);
-        let Ran::Usual(questions) = ran else { return };
+        let Ran::Usual(questions, _) = ran else { return };
         part.made(&questions, |_| ());
     }
 }

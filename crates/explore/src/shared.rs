@@ -38,11 +38,19 @@ impl<C: Chooser> Chooser for Shared<C> {
         self.0.borrow().sees_interlocked()
     }
 
+    fn watches(&self) -> Vec<u64> {
+        self.0.borrow().watches()
+    }
+
     fn next_strand(&mut self, strand: u32, point: Point, strands: &[u32]) -> u32 {
         self.0.borrow_mut().next_strand(strand, point, strands)
     }
 
     fn give_way(&mut self, strand: u32, point: Point, others: &[u32]) -> bool {
         self.0.borrow_mut().give_way(strand, point, others)
+    }
+
+    fn give_way_before(&mut self, strand: u32, retired: u64, instruction: u64, others: &[u32]) -> bool {
+        self.0.borrow_mut().give_way_before(strand, retired, instruction, others)
     }
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use engine::Question;
 use explore::{
-    Bounds, Choice, Choices, Chooser, Complaint, Course, Defaults, Local, Part, Pct, Point, Policy,
+    Bounds, Choice, Choices, Chooser, Complaint, Course, Defaults, Local, Part, Pct, Places, Point, Policy,
     Questions, Ran, Random, Recorder, Replay, Runner, SLICE_END, Searched, Subject, make_part, search,
     search_by,
 };
@@ -224,6 +224,104 @@ fn a_search_ends_where_it_was_told_to() {
     assert_eq!(searched.total(), 50);
 }
 
+/// A toy whose steps are not known to be seen by others until a run teaches it, in which strands follow each other so.
+#[derive(Clone)]
+struct Learning {
+    toy: Toy,
+    teaches: fn(&[u32]) -> bool,
+    learned: Places,
+}
+
+impl Learning {
+    fn new(toy: Toy, teaches: fn(&[u32]) -> bool) -> Self {
+        Self { toy: Toy { visible: false, ..toy }, teaches, learned: Places::default() }
+    }
+}
+
+impl Subject for Learning {
+    type Outcome = u32;
+
+    fn run(&mut self, policy: Box<dyn Chooser>) -> u32 {
+        let mut followed = Following { policy, order: Vec::new() };
+        let end = self.toy.play(&mut followed);
+        if (self.teaches)(&followed.order) {
+            self.learned = [PLACE].into_iter().collect();
+        }
+        end
+    }
+
+    fn learned(&mut self) -> Places {
+        self.learned.clone()
+    }
+
+    fn watch(&mut self, places: &Places) {
+        self.toy.visible = places.iter().any(|place| place == PLACE);
+    }
+}
+
+const PLACE: u64 = 0x1000;
+
+/// Notes who follows whom.
+struct Following {
+    policy: Box<dyn Chooser>,
+    order: Vec<u32>,
+}
+
+impl Chooser for Following {
+    fn choose(&mut self, strand: u32, point: Point, n: u32) -> u32 {
+        self.policy.choose(strand, point, n)
+    }
+
+    fn slice(&mut self, strand: u32, retired: u64) -> u64 {
+        self.policy.slice(strand, retired)
+    }
+
+    fn next_strand(&mut self, strand: u32, point: Point, strands: &[u32]) -> u32 {
+        let next = self.policy.next_strand(strand, point, strands);
+        self.order.push(strands[next as usize]);
+        next
+    }
+
+    fn give_way(&mut self, strand: u32, point: Point, others: &[u32]) -> bool {
+        self.policy.give_way(strand, point, others)
+    }
+}
+
+#[test]
+fn a_search_that_learns_of_more_places_begins_again_with_them() {
+    let bounds = Bounds { preemptions: 1, ..Bounds::default() };
+    let all = search(&mut TWO.clone(), &bounds, |_| false);
+    let learning = || Learning::new(TWO, |order| order[0] == 2);
+    let searched = search(&mut learning(), &bounds, |_| false);
+    assert_eq!((searched.schedules, searched.complete, searched.learned), (all.schedules, true, 1));
+    assert_eq!(searched.repeated, 2, "those without a preemption");
+    assert!(search(&mut learning(), &bounds, |end| *end < 2).found.is_some());
+    let unshared = search(&mut learning(), &Bounds { shared: false, ..bounds }, |end| *end < 2);
+    assert!(unshared.complete && unshared.found.is_none());
+}
+
+#[test]
+fn what_runs_teach_is_taken_up_by_all_wherever_it_was_learned() {
+    // Of the 720 orders, which are several parts, the last one teaches; and then all go another way.
+    let toy = Toy { strands: 6, rounds: 1, visible: false };
+    let subject = || Learning::new(toy, |order| order.starts_with(&[6, 5, 4, 3, 2]));
+    let lost: fn(&u32) -> bool = |end| *end < 4;
+    let never: fn(&u32) -> bool = |_| false;
+    for (wanted, schedules) in
+        [lost, never].into_iter().flat_map(|w| [719, 720, 721, 1000, 3000].map(|n| (w, n)))
+    {
+        let bounds = Bounds { preemptions: 2, schedules, ..Bounds::default() };
+        let here = search(&mut subject(), &bounds, wanted);
+        let (elsewhere, _) = Elsewhere::search(subject(), bounds, wanted, |_| false);
+        assert_eq!(here, elsewhere, "{bounds:?}");
+        let learned = (here.repeated, here.learned);
+        assert_eq!(learned, if schedules < 720 { (0, 0) } else { (720, 1) });
+        assert!(
+            here.total() == schedules && here.found.is_none() || schedules > 1440 && here.found.is_some()
+        );
+    }
+}
+
 #[test]
 fn random_and_pct_find_the_lost_update_and_every_run_replays() {
     let toy = Toy { strands: 3, rounds: 5, visible: true };
@@ -296,8 +394,8 @@ fn a_choice_that_is_dropped_leaves_the_others_where_they_were() {
 }
 
 /// Makes parts elsewhere, the last first, and knows of them only what is said in a line; dies of some courses.
-struct Elsewhere {
-    toy: Toy,
+struct Elsewhere<S> {
+    subject: S,
     bounds: Bounds,
     wanted: fn(&u32) -> bool,
     deadly: fn(&Course) -> bool,
@@ -305,18 +403,19 @@ struct Elsewhere {
     runs: u64,
 }
 
-impl Elsewhere {
+impl<S: Subject<Outcome = u32> + Clone> Elsewhere<S> {
     fn make(&mut self, mut part: Part) -> Vec<Ran<u32>> {
         let mut all = Vec::new();
         while part.course().is_some() {
+            let mut subject = self.subject.clone();
             let mut here =
-                Mortal { local: Local::new(&mut self.toy, self.bounds, self.wanted), deadly: self.deadly };
+                Mortal { local: Local::new(&mut subject, self.bounds, self.wanted), deadly: self.deadly };
             let mut lines = Vec::new();
             make_part(part.to_string().parse().unwrap(), &mut here, |ran| lines.push(ran.clone()));
             for ran in lines {
                 self.runs += 1;
                 match &ran {
-                    Ran::Usual(questions) => {
+                    Ran::Usual(questions, _) => {
                         let questions: Questions = questions.to_string().parse().unwrap();
                         part.made(&questions, |_| ());
                     }
@@ -332,8 +431,8 @@ impl Elsewhere {
         all
     }
 
-    fn search(toy: Toy, bounds: Bounds, wanted: fn(&u32) -> bool, deadly: fn(&Course) -> bool) -> Told {
-        let mut elsewhere = Self { toy, bounds, wanted, deadly, made: Vec::new(), runs: 0 };
+    fn search(subject: S, bounds: Bounds, wanted: fn(&u32) -> bool, deadly: fn(&Course) -> bool) -> Told {
+        let mut elsewhere = Self { subject, bounds, wanted, deadly, made: Vec::new(), runs: 0 };
         let searched = search_by(&mut elsewhere, &bounds);
         (searched, elsewhere.runs)
     }
@@ -342,7 +441,7 @@ impl Elsewhere {
 /// What a search has come to, and how many runs were made for it.
 type Told = (Searched<u32>, u64);
 
-impl Runner for Elsewhere {
+impl<S: Subject<Outcome = u32> + Clone> Runner for Elsewhere<S> {
     type Outcome = u32;
 
     fn begin(&mut self, parts: &[Part]) {
@@ -357,13 +456,17 @@ impl Runner for Elsewhere {
     }
 }
 
-struct Mortal<'t> {
-    local: Local<'t, Toy, fn(&u32) -> bool>,
+struct Mortal<'t, S> {
+    local: Local<'t, S, fn(&u32) -> bool>,
     deadly: fn(&Course) -> bool,
 }
 
-impl Runner for Mortal<'_> {
+impl<S: Subject<Outcome = u32>> Runner for Mortal<'_, S> {
     type Outcome = u32;
+
+    fn begin(&mut self, parts: &[Part]) {
+        self.local.begin(parts);
+    }
 
     fn run(&mut self, part: usize, course: &Course) -> Ran<u32> {
         if (self.deadly)(course) { Ran::Lost("dead".to_owned()) } else { self.local.run(part, course) }

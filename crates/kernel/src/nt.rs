@@ -6,15 +6,16 @@ use std::cell::{Cell, RefCell};
 
 use engine::windows::DEVICE;
 use engine::{
-    Access, Args, Chooser, Cpu, Engine, Fault, Flow, Guest, Leave, Point, Question, Special, StrandId,
-    TO_THE_CHOOSER, Touch, outside,
+    Access, Args, Chooser, Cpu, Engine, Fault, Flow, Guest, Leave, Point, Question, Runner, SHARED, Special,
+    StrandId, TO_THE_CHOOSER, Touch, outside,
 };
 
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, Reader, Stamp};
 use crate::exports;
 use crate::hal::hardware::Hardware;
-use crate::ke::scheduler::before_visible;
+use crate::ke::scheduler::{before_shared, before_visible};
+use crate::ke::stack;
 use crate::verdict::{StackLine, Verdict};
 use crate::witness::Witness;
 
@@ -108,7 +109,10 @@ impl Nt {
         hardware: Box<dyn Hardware>,
         chooser: Box<dyn Chooser>,
     ) -> Self {
-        engine.watch_interlocked(outside(|| chooser.sees_interlocked()));
+        outside(|| {
+            engine.watch_interlocked(chooser.sees_interlocked());
+            engine.watch(&chooser.watches());
+        });
         engine.imitate(settings.cpu);
         Self {
             engine,
@@ -270,6 +274,15 @@ impl Nt {
         outside(|| self.chooser.borrow_mut().give_way(strand, point, &numbers(others)))
     }
 
+    /// The same before the `instruction` at this address, when the strand has retired so many of its own.
+    pub(crate) fn give_way_before(&self, instruction: u64, retired: u64, others: &[StrandId]) -> bool {
+        let strand = self.engine.strand().0;
+        if let Some(answer) = self.asked(Question::GiveWay { strand, point: SHARED }) {
+            return answer == 1;
+        }
+        outside(|| self.chooser.borrow_mut().give_way_before(strand, retired, instruction, &numbers(others)))
+    }
+
     /// How many more of its instructions `strand`, which has retired so many, runs before it is asked.
     pub(crate) fn next_slice(&self, strand: StrandId, retired: u64) -> u64 {
         let answer = self.asked(Question::Slice { strand: strand.0, retired });
@@ -421,6 +434,22 @@ impl Guest for Nt {
 
     fn before_interlocked(&self) -> Flow<()> {
         self.back(before_visible(&mut self.cx(), Point("ke.before_interlocked")))
+    }
+
+    fn runner(&self) -> Runner {
+        let k = self.kernel.borrow();
+        let (stack, processor) = (stack::limits(&k), k.ke.processor());
+        let thread = u64::from(self.engine.strand().0);
+        // What has interrupted a thread: a routine of this level on this processor, which never interrupts its equals.
+        let flow = match processor.floors.last() {
+            Some(level) => 1 << 40 | u64::from(processor.number) << 8 | u64::from(*level),
+            None => thread,
+        };
+        Runner { flow, stack: stack.limit..stack.base }
+    }
+
+    fn before_shared(&self, rip: u64) -> Flow<()> {
+        self.back(before_shared(&mut self.cx(), rip))
     }
 
     fn touched(&self, touch: &Touch) -> Flow<()> {

@@ -168,6 +168,23 @@ impl Exploration<'_> {
         self.machine.report(failure, &notes)
     }
 
+    /// From now on runs learn, instruction by instruction, which of the drivers' plain loads and stores touch memory that
+    /// another thread, DPC or interrupt routine touches too, one of them storing. Slow, and changes nothing else.
+    pub fn learn(&mut self) {
+        self.machine.engine.learn_shared(true);
+    }
+
+    /// The addresses of all instructions learned so far, sorted.
+    #[must_use]
+    pub fn learned(&self) -> Vec<u64> {
+        self.machine.engine.shared()
+    }
+
+    /// Lets the policy of further runs be asked before the instructions at these addresses, and no others of this kind.
+    pub fn watch(&mut self, instructions: &[u64]) {
+        self.machine.engine.watch(instructions);
+    }
+
     /// Everything in the machine as one number, for telling states apart within this process: see
     /// [`engine::Engine::fingerprint`]. Slow.
     #[must_use]
@@ -179,6 +196,8 @@ impl Exploration<'_> {
 impl Drop for Exploration<'_> {
     fn drop(&mut self) {
         self.restart();
+        self.machine.engine.learn_shared(false);
+        self.machine.engine.watch(&[]);
         self.machine.engine.discard(self.beginning.snapshot);
     }
 }

@@ -72,6 +72,11 @@ pub(crate) fn translate_truncated(cache: &mut Cache, pc: u64, count: u32) -> Res
 /// A body for an instruction at a learned site: itself, or one that refers to the scratch page instead of memory.
 pub(crate) fn translate_site(cache: &mut Cache, original: &Instruction, body: &Instruction) -> u64 {
     let mut builder = Builder::begin_uncharged(cache, original);
+    let class = classify(original);
+    if matches!(class, Class::CallIndirect | Class::JumpIndirect) {
+        builder.terminate_unasked(class, original, &[0; 15], 0);
+        return builder.finish();
+    }
     builder.map(0, Saved::Nothing);
     if builder.encode_here(body, 0).and_then(|()| builder.forget_places(body, 0)).is_ok() {
         let decoded = builder.cache.keep(original);

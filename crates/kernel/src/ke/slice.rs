@@ -125,6 +125,11 @@ fn own(k: &Kernel) -> Option<(&Thread, u64)> {
     Some((thread, before + (k.engine.retired() - mark)))
 }
 
+/// How many driver instructions the thread that runs has retired in all its life.
+pub(crate) fn retired_by_own(k: &Kernel) -> u64 {
+    own(k).map_or(0, |(_, retired)| retired)
+}
+
 /// The turn of `strand` is over.
 pub(crate) fn turn_is_over(k: &mut Kernel, strand: StrandId) {
     let now = k.engine.retired();

@@ -282,6 +282,7 @@ fn take(k: &mut Kernel, request: &Request, allocated: u64) -> Option<u64> {
         fill_with(k, address + bytes, block.pages() * PAGE - bytes, GUARD_FILL);
         address
     };
+    k.engine.fresh(address, bytes);
     k.mm.pool.blocks.insert(address, block);
     Some(address)
 }
