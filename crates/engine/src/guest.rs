@@ -1,5 +1,7 @@
 //! What the floor above provides: the meaning of everything that translated driver code cannot do by itself.
 
+use std::ops::Range;
+
 use crate::leave::{Flow, Leave};
 use crate::registers::Registers;
 use crate::strand::StrandId;
@@ -218,6 +220,15 @@ pub struct Touch {
     pub caller: Caller,
 }
 
+/// Who runs driver code: a thread, or what has interrupted it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Runner {
+    /// The same for code that never comes between itself, and different for any other; less than any address of memory.
+    pub flow: u64,
+    /// The stack it runs on.
+    pub stack: Range<u64>,
+}
+
 /// The floor above the engine. Calls arrive on the host stack of the strand (or scheduler) that runs the driver code.
 ///
 /// The engine keeps no borrow of the guest's state across them: implementations take `&self`.
@@ -264,6 +275,15 @@ pub trait Guest {
     /// happens. A guest that marks nothing is never asked.
     fn touched(&self, touch: &Touch) -> Flow<()> {
         let _ = touch;
+        Ok(())
+    }
+    /// Who runs driver code now: asked at each access while [`crate::Engine::learn_shared`] is on.
+    fn runner(&self) -> Runner {
+        Runner { flow: 0, stack: 0..0 }
+    }
+    /// The instruction at `rip` is about to run, which [`crate::Engine::watch`] has named. It has not retired.
+    fn before_shared(&self, rip: u64) -> Flow<()> {
+        let _ = rip;
         Ok(())
     }
     /// An interlocked instruction is about to run, if [`crate::Engine::watch_interlocked`] said so. It has not retired.

@@ -24,16 +24,17 @@ mod registers;
 mod rewind;
 mod root;
 mod shadow;
+mod sharing;
 mod signals;
 mod strand;
 mod translate;
 pub mod windows;
 
 pub use abi::DriverPtr;
-pub use chooser::{Chooser, Defaults, Point, Question, SLICE_END};
+pub use chooser::{Chooser, Defaults, Point, Question, SHARED, SLICE_END, TO_THE_CHOOSER};
 pub use guest::{
-    Access, Args, Caller, DriverState, Extended, Fault, FaultKind, Guest, Reference, Special, Step, Table,
-    TakeOver, Touch, TouchKind,
+    Access, Args, Caller, DriverState, Extended, Fault, FaultKind, Guest, Reference, Runner, Special, Step,
+    Table, TakeOver, Touch, TouchKind,
 };
 pub use heap::outside;
 pub use jail::Jail;

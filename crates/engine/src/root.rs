@@ -177,6 +177,12 @@ impl<'g, R> Run<'g, R> {
         self.result.take().expect("the root leaves its result before it ends")
     }
 
+    /// Answers the open question, and runs to the end as [`Run::finish`] does.
+    pub fn answer_and_finish(&mut self, answer: u64) -> R {
+        state().answer.set(answer);
+        self.finish()
+    }
+
     /// Answers the open question, and runs up to the next.
     pub fn answer(&mut self, answer: u64) -> Turn<R> {
         state().answer.set(answer);

@@ -93,6 +93,12 @@ pub(crate) fn translate_truncated(cache: &mut Cache, pc: u64, count: u32) -> Res
 /// A body for an instruction at a learned site: itself, or one that refers to the scratch page instead of memory.
 pub(crate) fn translate_site(cache: &mut Cache, original: &Instruction, body: &Instruction) -> u64 {
     let mut builder = Builder::begin_uncharged(cache, original);
+    let class = classify(original);
+    if matches!(class, Class::CallIndirect | Class::JumpIndirect) {
+        builder.terminate_unasked(class, original, &[0; 15], 0);
+        let written = builder.finish();
+        return Asides::alone(cache, written);
+    }
     builder.map(0, Saved::Nothing);
     let made = match counter::names(body) {
         true => builder.encode_naming(body, 0),

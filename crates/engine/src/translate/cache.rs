@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use iced_x86::Instruction;
 
 use super::block;
-use super::classify::is_interlocked;
+use super::classify::{is_interlocked, may_be_watched};
 use super::emitter::Emitter;
 use super::exit::Exit;
 use super::short::Short;
@@ -98,6 +98,8 @@ pub(crate) struct Cache {
     pub(crate) site_bodies: BTreeMap<(u64, bool), u64>,
     /// The guest is asked before each interlocked instruction.
     watches_interlocked: bool,
+    /// The guest is asked before these instructions.
+    watched: BTreeSet<u64>,
     pub(crate) stubs: Stubs,
     exports: Vec<(u64, u64)>,
 }
@@ -128,6 +130,7 @@ impl Translator {
             sites: BTreeSet::new(),
             site_bodies: BTreeMap::new(),
             watches_interlocked: false,
+            watched: BTreeSet::new(),
             stubs,
             exports: Vec::new(),
         };
@@ -237,6 +240,18 @@ impl Translator {
         }
     }
 
+    /// From now on the guest is asked before these instructions, and no others but interlocked ones.
+    pub(crate) fn watch(&self, instructions: &[u64]) {
+        let changes = self.with(|cache| {
+            let watched = instructions.iter().copied().collect();
+            let before = std::mem::replace(&mut cache.watched, watched);
+            before != cache.watched
+        });
+        if changes {
+            self.flush();
+        }
+    }
+
     /// The driver wrote to a page that translations were made from: lets it, and forgets them. False if `address` is on
     /// no such page.
     pub(crate) fn written(&self, address: u64) -> bool {
@@ -312,7 +327,8 @@ impl Cache {
 
     /// Whether the guest is asked before this instruction.
     pub(crate) fn asks_before(&self, instruction: &Instruction) -> bool {
-        self.watches_interlocked && is_interlocked(instruction)
+        let interlocked = self.watches_interlocked && is_interlocked(instruction);
+        interlocked || self.watched.contains(&instruction.ip()) && may_be_watched(instruction)
     }
 
     /// Numbers the truncated copies of a block.

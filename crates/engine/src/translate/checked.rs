@@ -23,6 +23,8 @@ pub(super) struct Checks {
     /// Jumps to inspections, which stand behind the block.
     slow: Vec<Slow>,
     covered: Covered,
+    /// Every access is inspected.
+    learns: bool,
 }
 
 /// A jump taken where a mark is not zero.
@@ -33,16 +35,16 @@ struct Slow {
 }
 
 impl Checks {
-    /// For a block that is entered at `pc`; none if the machine is not checked.
+    /// For a block that is entered at `pc`; none if the machine is not checked and does not learn.
     pub(super) fn new(cache: &mut Cache, pc: u64) -> Option<Self> {
-        let shadow = state().shadow;
-        if !shadow.is_on() {
+        let (shadow, learns) = (state().shadow, state().sharing.is_on());
+        if !shadow.is_on() && !learns {
             return None;
         }
         if shadow.mark_of(pc) != 0 {
             ask(cache, |resume| Exit::InspectCode { rip: pc, resume });
         }
-        Some(Self::default())
+        Some(Self { learns, ..Self::default() })
     }
 
     /// Checks what the `index`-th instruction of `block` touches. A `site` may touch a device and is always inspected.
@@ -58,7 +60,7 @@ impl Checks {
         let unretired = u8::try_from(block.charged - index).expect("a block is short");
         match operands(instruction) {
             Operands::None => {}
-            Operands::Some(operands) if !site => {
+            Operands::Some(operands) if !site && !self.learns => {
                 let jumps = self.test(cache, block, index, &operands);
                 if !jumps.is_empty() {
                     let (decoded, resume) = (cache.keep(instruction), cache.emitter.here());

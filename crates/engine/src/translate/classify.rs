@@ -127,6 +127,16 @@ pub(crate) fn is_interlocked(instruction: &Instruction) -> bool {
     touches_memory(instruction) && (instruction.has_lock_prefix() || instruction.mnemonic() == Mnemonic::Xchg)
 }
 
+/// Whether the guest can be asked before it because others touch the memory that it touches. It is not asked anyway, and does
+/// more with memory than to push or pop its own return address.
+pub(crate) fn may_be_watched(instruction: &Instruction) -> bool {
+    match classify(instruction) {
+        Class::Plain => !is_interlocked(instruction),
+        Class::CallIndirect | Class::JumpIndirect => touches_memory(instruction),
+        _ => false,
+    }
+}
+
 /// What the instruction may change or look at, of the state that a frame saves only if it was used.
 pub(crate) fn rare_state(instruction: &Instruction) -> u32 {
     use Mnemonic as M;

@@ -10,7 +10,12 @@ use super::emitter;
 use super::frame::{Ended, Frame, RESUMES};
 use super::resume::{self, Resumed};
 use super::scratch::{HostFault, scratch};
-use super::{cache::Saved, callout, elements, extended, inspect, site};
+use super::{
+    cache::Saved,
+    callout,
+    classify::{Class, classify, is_interlocked},
+    elements, extended, inspect, site,
+};
 use crate::clock::clock;
 use crate::guest::{Args, Caller, Extended, Fault, FaultKind, Guest};
 use crate::leave::{Flow, Leave};
@@ -52,8 +57,8 @@ pub(crate) enum Exit {
     Move { rip: u64, device: site::Move, ahead: u8 },
     /// Another instruction on a device.
     Site { decoded: u32, ahead: u8 },
-    /// An interlocked instruction of a machine that watches them: it has been charged and has not run.
-    Interlocked { decoded: u32 },
+    /// An instruction that others can see, in a machine that watches for it: it has been charged and has not run.
+    Visible { decoded: u32 },
     /// Its body has run.
     SiteDone { decoded: u32 },
     /// An instruction the virtual processor does not have.
@@ -182,7 +187,7 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
             frame.rip = instruction.ip();
             site::enter(frame, &instruction)
         }
-        Exit::Interlocked { decoded } => interlocked(frame, &translator.kept(*decoded)),
+        Exit::Visible { decoded } => visible(frame, &translator.kept(*decoded)),
         Exit::SiteDone { decoded } => {
             let instruction = translator.kept(*decoded);
             frame.rip = instruction.ip();
@@ -312,13 +317,21 @@ fn end_slice(frame: &mut Frame, rip: u64) -> Flow<u64> {
 }
 
 /// Asks the guest, and then runs the instruction by itself: whatever happened meanwhile, it is asked once.
-fn interlocked(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
+fn visible(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
     frame.rip = instruction.ip();
     take_back(1);
-    state().guest().before_interlocked()?;
+    if is_interlocked(instruction) {
+        state().guest().before_interlocked()?;
+    } else {
+        state().guest().before_shared(instruction.ip())?;
+    }
     charge(1);
     inspect::before(frame, instruction)?;
-    site::enter(frame, instruction)
+    if classify(instruction) == Class::Plain {
+        site::enter(frame, instruction)
+    } else {
+        Ok(site::alone(instruction))
+    }
 }
 
 /// A return that translated code could not do: `extra` bytes of arguments are dropped as well.
@@ -354,6 +367,10 @@ fn indirect_miss(frame: &mut Frame, rip: u64, found: u64, pushed: bool) -> Flow<
     if translator.generation() == generation {
         scratch().jump.set(translated);
         return Ok(found);
+    }
+    let instruction = site::instruction_at(rip);
+    if let Some(visible) = instruction.filter(|it| translator.with(|cache| cache.asks_before(it))) {
+        return Ok(site::alone(&visible)); // the guest was asked
     }
     take_back(1);
     go_on(frame, rip)

@@ -1,11 +1,11 @@
 //! What a check of the checked translation leaves to be looked at: where an instruction's accesses lie, byte by byte,
 //! before it runs. The guest judges touches of marked memory; an access outside driver memory is a fault, though the
-//! host has something there.
+//! host has something there. A machine that learns what is shared has each access noted here.
 
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, Register};
 
 use super::cache::Place;
-use super::classify::{Class, classify};
+use super::classify::{Class, classify, may_be_watched};
 use super::elements::{Element, elements};
 use super::exit::{charge, fault, go_on, take_back};
 use super::frame::Frame;
@@ -39,9 +39,7 @@ pub(super) fn instruction(
     frame.rip = instruction.ip();
     let translator = &state().translator;
     let generation = translator.generation();
-    for stretch in stretches(frame, instruction) {
-        examine(frame, stretch, unretired)?;
-    }
+    look(frame, instruction, unretired)?;
     if translator.generation() == generation {
         return Ok(resume);
     }
@@ -49,12 +47,39 @@ pub(super) fn instruction(
     go_on(frame, frame.rip)
 }
 
-/// In a checked machine, looks at the accesses of an instruction that has been charged and runs by itself next.
+/// Looks at the accesses of an instruction that has been charged and runs by itself next.
 pub(super) fn before(frame: &mut Frame, instruction: &Instruction) -> Flow<()> {
-    if !state().shadow.is_on() {
+    look(frame, instruction, 1)
+}
+
+fn look(frame: &mut Frame, instruction: &Instruction, unretired: u32) -> Flow<()> {
+    let (checks, learns) = (state().shadow.is_on(), state().sharing.is_on());
+    if !checks && !learns {
         return Ok(());
     }
-    stretches(frame, instruction).into_iter().try_for_each(|stretch| examine(frame, stretch, 1))
+    let stretches = stretches(frame, instruction);
+    if learns {
+        note(instruction, &stretches);
+    }
+    if checks {
+        stretches.into_iter().try_for_each(|stretch| examine(frame, stretch, unretired))?;
+    }
+    Ok(())
+}
+
+/// Notes who touches what.
+fn note(instruction: &Instruction, stretches: &[Stretch]) {
+    if instruction.segment_prefix() == Register::GS {
+        return; // the processor's own
+    }
+    let (runner, watched) = (state().guest().runner(), may_be_watched(instruction));
+    for stretch in stretches {
+        if let Some(window) = DRIVER_MEMORY.into_iter().find(|window| window.contains(stretch.address)) {
+            let bytes = mapped(stretch.address, stretch.bytes.min(window.end() - stretch.address));
+            let rip = watched.then(|| instruction.ip());
+            state().sharing.note(&runner, rip, stretch.address, bytes, stretch.write);
+        }
+    }
 }
 
 /// The check itself has faulted: there is no shadow of what it was to look at.

@@ -117,6 +117,11 @@ pub(super) fn step_over(frame: &mut Frame) -> Flow<u64> {
     Ok(body(&instruction, false))
 }
 
+/// An instruction that has been charged runs by itself, on no device.
+pub(super) fn alone(instruction: &Instruction) -> u64 {
+    body(instruction, false)
+}
+
 /// The translated body: on the scratch page, or the original.
 fn body(instruction: &Instruction, on_scratch: bool) -> u64 {
     let translator = &state().translator;

@@ -7,7 +7,8 @@ use std::cell::{Cell, RefCell};
 
 use engine::windows::{IMAGES, PAGE, SYSTEM};
 use engine::{
-    Access, Args, Doors, Engine, Fault, Flow, Guest, Leave, Protection, Special, Stack, StrandId, Touch,
+    Access, Args, Doors, Engine, Fault, Flow, Guest, Leave, Protection, Runner, Special, Stack, StrandId,
+    Touch,
 };
 
 /// The tests that `checked.rs` takes in once more run in checked machines there.
@@ -33,6 +34,8 @@ pub(crate) type Hook = Box<dyn Fn(&Rig) -> Flow<()>>;
 pub(crate) type OnFault = Box<dyn Fn(&Rig, &Fault) -> Leave>;
 /// Called before an interlocked instruction that is watched.
 pub(crate) type BeforeInterlocked = Box<dyn Fn(&Rig) -> Flow<()>>;
+/// Called before a watched instruction that is not interlocked, with its address.
+pub(crate) type BeforeShared = Box<dyn Fn(&Rig, u64) -> Flow<()>>;
 /// Called for an instruction that the guest answers, instead of writing it down.
 pub(crate) type OnSpecial = Box<dyn Fn(&Rig, Special) -> Flow<u64>>;
 /// Called for an export.
@@ -51,6 +54,9 @@ pub(crate) struct Rig {
     /// Called when an instruction that accessed a device or port has retired.
     pub(crate) on_accessed: RefCell<Option<Hook>>,
     pub(crate) before_interlocked: RefCell<Option<BeforeInterlocked>>,
+    pub(crate) before_shared: RefCell<Option<BeforeShared>>,
+    /// Who runs what is called.
+    pub(crate) flow: Cell<u64>,
     pub(crate) on_fault: RefCell<Option<OnFault>>,
     pub(crate) on_special: RefCell<Option<OnSpecial>>,
     /// Touches of marked memory, each with the time.
@@ -92,6 +98,8 @@ impl Rig {
             export: RefCell::default(),
             on_accessed: RefCell::default(),
             before_interlocked: RefCell::default(),
+            before_shared: RefCell::default(),
+            flow: Cell::new(0),
             on_fault: RefCell::default(),
             on_special: RefCell::default(),
             touches: RefCell::default(),
@@ -256,6 +264,17 @@ impl Guest for Rig {
             Some(hook) => hook(self),
             None => Ok(()),
         }
+    }
+
+    fn before_shared(&self, rip: u64) -> Flow<()> {
+        match &*self.before_shared.borrow() {
+            Some(hook) => hook(self, rip),
+            None => Ok(()),
+        }
+    }
+
+    fn runner(&self) -> Runner {
+        Runner { flow: self.flow.get(), stack: STACK_TOP - STACK_SIZE..STACK_TOP }
     }
 
     fn touched(&self, touch: &Touch) -> Flow<()> {

@@ -11,7 +11,7 @@ pub mod slist;
 mod tests;
 pub mod work_item;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::nt::Settings;
 
@@ -20,8 +20,8 @@ use crate::nt::Settings;
 pub struct State {
     /// How many identifiers `ExUuidCreate` has made.
     pub(crate) uuids: u32,
-    /// Work items in a queue.
-    pub(crate) work_items: BTreeSet<u64>,
+    /// Work items in a queue, with the moment when they were put there.
+    pub(crate) work_items: BTreeMap<u64, u64>,
     /// Initialized lookaside lists, and the image that did.
     pub(crate) lookasides: BTreeMap<u64, Option<u64>>,
     /// Initialized resources.

@@ -17,6 +17,7 @@ use crate::cx::Cx;
 use crate::ke::affinity;
 use crate::ke::interrupt::{self, Connection};
 use crate::pnp;
+use crate::witness;
 
 /// `Version` of the forms.
 mod version {
@@ -24,6 +25,15 @@ mod version {
     pub(super) const LINE_BASED: u32 = 2;
     pub(super) const MESSAGE_BASED: u32 = 3;
     pub(super) const FULLY_SPECIFIED_GROUP: u32 = 4;
+}
+
+/// Who connected an interrupt object, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Connected {
+    /// The driver.
+    pub(crate) owner: Option<u64>,
+    /// The moment.
+    pub(crate) at: u64,
 }
 
 /// `Latched` of `KINTERRUPT_MODE`.
@@ -169,7 +179,8 @@ fn connect(
     let owner = driver::calling(cx);
     match interrupt::connect(cx, connection)? {
         Ok(connected) => {
-            cx.with(|k| k.io.interrupts.insert(connected.address, owner));
+            let connection = Connected { owner, at: witness::moment(cx) };
+            cx.with(|k| k.io.interrupts.insert(connected.address, connection));
             cx.write(object, connected)?;
             Ok(NtStatus::SUCCESS)
         }

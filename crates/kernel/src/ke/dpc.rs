@@ -12,6 +12,7 @@ use super::{affinity, callout, irql, scheduler, stack, timer};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::verdict::Verdict;
+use crate::witness;
 
 /// `KDPC.Type` of an ordinary DPC, and of a threaded one.
 const DPC_OBJECT: u8 = 19;
@@ -39,6 +40,8 @@ pub(crate) struct QueuedDpc {
     pub(crate) object: u64,
     /// A timer queued it.
     pub(crate) by_timer: bool,
+    /// The moment of that.
+    pub(crate) queued: u64,
 }
 
 /// `KeInitializeDpc`.
@@ -58,9 +61,11 @@ pub fn initialize_threaded(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, routine: u64, 
 }
 
 fn prepare(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, routine: u64, context: u64, kind: u8) -> Flow<()> {
-    if cx.with(|k| queue_of(k, dpc.address).is_some()) {
+    if let Some(queued) = cx.with(|k| queued_at(k, dpc.address)) {
         let message = format!("KeInitializeDpc was called for {:#x}, which is in a DPC queue", dpc.address);
-        return Err(cx.stop(Verdict::error("dpc-initialized-while-queued", message)));
+        return Err(
+            cx.stop(Verdict::error("dpc-initialized-while-queued", message).related("queued", queued))
+        );
     }
     cx.write(dpc, KDPC::zeroed())?;
     cx.write(dpc + KDPC::Type, kind)?;
@@ -149,11 +154,12 @@ pub(crate) fn enqueue(
         cx.write(dpc + KDPC::SystemArgument2, argument2)?;
         let importance = cx.read(dpc + KDPC::Importance)?;
         let number = cx.read(dpc + KDPC::Number)?;
+        let moment = witness::moment(cx);
         let data = cx.with(|k| {
             let target = number.checked_sub(TARGETED).map_or(k.ke.current, usize::from);
             let here = target == k.ke.current;
             let processor = &mut k.ke.processors[target];
-            let queued = QueuedDpc { object: dpc.address, by_timer };
+            let queued = QueuedDpc { object: dpc.address, by_timer, queued: moment };
             if importance == HIGH {
                 processor.dpcs.push_front(queued);
             } else {
@@ -226,6 +232,12 @@ fn queue_of(k: &Kernel, dpc: u64) -> Option<(usize, usize)> {
         let at = processor.dpcs.iter().position(|queued| queued.object == dpc)?;
         Some((index, at))
     })
+}
+
+/// The moment when a DPC was queued, if it is.
+pub(crate) fn queued_at(k: &Kernel, dpc: u64) -> Option<u64> {
+    let (processor, at) = queue_of(k, dpc)?;
+    k.ke.processors[processor].dpcs.get(at).map(|queued| queued.queued)
 }
 
 /// A DPC of `base..base+length` that is in a queue.

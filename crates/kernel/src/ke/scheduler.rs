@@ -325,21 +325,28 @@ fn equals_wait(k: &Kernel) -> bool {
 
 /// A driver is about to do something that others can see: the policy may let another thread or processor go first.
 ///
-/// Asked before exports, device accesses and interlocked instructions. Plain loads and stores of memory that another strand
-/// uses too are not told from others: between those, a thread gives way only at the end of a slice.
+/// Asked before exports, device accesses and interlocked instructions. Plain loads and stores are asked about by
+/// [`before_shared`], if the policy knows which of them others see; else a thread gives way between them only at the end of a slice.
 #[inline]
 pub(crate) fn before_visible(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
     // Where there is nobody at all, nothing need be known of who stands here.
     if cx.with(|k| k.ke.ready.is_empty() && k.ke.processors.len() == 1) {
         return Ok(());
     }
-    before_others(cx, point)
+    before(cx, |cx| gives_way(cx, point))
 }
 
-/// The same where there is another thread that is ready, or another processor.
-fn before_others(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
+/// The same for the plain instruction at `rip`, which the policy watches: others touch the memory that it touches.
+pub(crate) fn before_shared(cx: &mut Cx<'_>, rip: u64) -> Flow<()> {
+    before(cx, |cx| {
+        let (others, retired) = cx.with(|k| (who_waits(k), slice::retired_by_own(k)));
+        !others.is_empty() && cx.nt().give_way_before(rip, retired, &others)
+    })
+}
+
+fn before(cx: &mut Cx<'_>, gives_way: impl FnOnce(&mut Cx<'_>) -> bool) -> Flow<()> {
     let (equals, others) = cx.with(|k| (equals_wait(k), others_wait(k)));
-    if !(equals || others) || !gives_way(cx, point) {
+    if !(equals || others) || !gives_way(cx) {
         return Ok(());
     }
     if equals {

@@ -103,6 +103,11 @@ pub(crate) fn overflowed(k: &Kernel, address: u64) -> Option<(KernelStack, Strin
     all(k).find(|(stack, _)| stack.limit.wrapping_sub(address) <= PAGE && address < stack.limit)
 }
 
+/// Whose stack `address` lies in.
+pub(crate) fn owner_of(k: &Kernel, address: u64) -> Option<String> {
+    all(k).find(|(stack, _)| (stack.limit..stack.base).contains(&address)).map(|(_, owner)| owner)
+}
+
 /// Routines whose shares of an overflowed stack are told.
 const TOLD: usize = 4;
 

@@ -14,6 +14,7 @@ use super::time::{self, TICK, UNIT};
 use super::{dpc, irql};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
+use crate::witness;
 
 const TIMERS: &[Kind] = &[Kind::NotificationTimer, Kind::SynchronizationTimer];
 
@@ -21,7 +22,11 @@ const TIMERS: &[Kind] = &[Kind::NotificationTimer, Kind::SynchronizationTimer];
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Due {
     /// A KTIMER.
-    Timer(u64),
+    Timer {
+        at: u64,
+        /// The moment when a driver set it.
+        set: u64,
+    },
     /// A wait of this thread.
     Timeout(StrandId),
 }
@@ -75,9 +80,17 @@ impl TimerQueue {
         key
     }
 
-    fn add_timer(&mut self, due: u64, timer: u64, processor: usize) {
-        let key = self.add(due, Due::Timer(timer), processor);
-        self.timers.insert(timer, key);
+    fn add_timer(&mut self, due: u64, at: u64, processor: usize, set: u64) {
+        let key = self.add(due, Due::Timer { at, set }, processor);
+        self.timers.insert(at, key);
+    }
+
+    /// The moment when this timer was set, if it is.
+    pub(crate) fn set_at(&self, timer: u64) -> Option<u64> {
+        match self.due.get(self.timers.get(&timer)?)?.0 {
+            Due::Timer { set, .. } => Some(set),
+            Due::Timeout(_) => None,
+        }
     }
 
     fn cancel_timer(&mut self, timer: u64) -> bool {
@@ -111,7 +124,7 @@ impl TimerQueue {
         let (due, _) = self.due.remove(&key)?;
         self.look_ahead();
         match due {
-            Due::Timer(timer) => self.timers.remove(&timer),
+            Due::Timer { at, .. } => self.timers.remove(&at),
             Due::Timeout(strand) => self.timeouts.remove(&strand),
         };
         Some(due)
@@ -175,10 +188,10 @@ pub fn initialize_ex(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, kind: u32) -> Fl
             return Err(cx.stop(Verdict::error("timer-type", message)));
         }
     };
-    if cx.with(|k| k.ke.timers.timers.contains_key(&timer.address)) {
+    if let Some(set) = cx.with(|k| k.ke.timers.set_at(timer.address)) {
         let at = timer.address;
         let message = format!("KeInitializeTimer was called for {at:#x}, which is set and has not expired");
-        let verdict = Verdict::error("timer-initialized-while-set", message);
+        let verdict = Verdict::error("timer-initialized-while-set", message).related("set", set);
         return Err(cx.stop(verdict.bug_check(0xC7, [0, at, 0, 0])));
     }
     let bytes = size_of::<KTIMER>() as u64;
@@ -229,17 +242,18 @@ pub fn set_ex(
         return Err(cx.stop(Verdict::error("timer-period", message)));
     };
     let due = time::due(cx.engine(), due);
+    let set = witness::moment(cx);
     let was_set = cx.with(|k| k.ke.timers.cancel_timer(timer.address));
     cx.write((timer + KTIMER::Header) + DISPATCHER_HEADER::SignalState, 0)?;
     cx.write(timer + KTIMER::DueTime, due)?;
     cx.write(timer + KTIMER::Period, period)?;
     cx.write(timer + KTIMER::Dpc, dpc)?;
     if due <= time::interrupt_time(cx.engine()) {
-        expire_timer(cx, timer, due)?;
+        expire_timer(cx, timer, due, set)?;
     } else {
         cx.with(|k| {
             let processor = k.ke.current;
-            k.ke.timers.add_timer(due, timer.address, processor);
+            k.ke.timers.add_timer(due, timer.address, processor, set);
             k.ke.unsettled();
         });
     }
@@ -295,7 +309,7 @@ pub(crate) fn expire(cx: &mut Cx<'_>) -> Flow<()> {
         });
         match due {
             None => return Ok(()),
-            Some((due, Due::Timer(timer))) => expire_timer(cx, DriverPtr::new(timer), due)?,
+            Some((due, Due::Timer { at, set })) => expire_timer(cx, DriverPtr::new(at), due, set)?,
             Some((_, Due::Timeout(strand))) => {
                 let ended = cx.with(|k| dispatcher::end_wait(k, strand, NtStatus::TIMEOUT, 0));
                 ended.map_err(|broken| dispatcher::stop(cx, DriverPtr::NULL, broken))?;
@@ -315,8 +329,8 @@ pub(crate) fn ring(cx: &mut Cx<'_>) {
     });
 }
 
-/// The timer is signaled, its DPC queued, and it is set again if it is periodic.
-fn expire_timer(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, due: u64) -> Flow<()> {
+/// The timer is signaled, its DPC queued, and it is set again if it is periodic. A driver set it at the moment `set`.
+fn expire_timer(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, due: u64, set: u64) -> Flow<()> {
     let period = cx.read(timer + KTIMER::Period)?;
     let dpc = cx.read(timer + KTIMER::Dpc)?;
     if period != 0 {
@@ -326,7 +340,7 @@ fn expire_timer(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, due: u64) -> Flow<()>
         cx.write(timer + KTIMER::DueTime, next)?;
         cx.with(|k| {
             let processor = k.ke.current;
-            k.ke.timers.add_timer(next, timer.address, processor);
+            k.ke.timers.add_timer(next, timer.address, processor, set);
             k.ke.unsettled();
         });
     }
@@ -345,24 +359,24 @@ mod tests {
     fn a_timer_is_found_due_at_the_first_tick_at_or_after_its_time() {
         let mut queue = TimerQueue::default();
         assert_eq!(queue.deadline(), None);
-        queue.add_timer(156_250, 0x1000, 0);
+        queue.add_timer(156_250, 0x1000, 0, 0);
         assert_eq!(queue.deadline(), Some(TICK), "due exactly at a tick");
         assert!(queue.cancel_timer(0x1000) && !queue.cancel_timer(0x1000));
-        queue.add_timer(156_251, 0x1000, 0);
+        queue.add_timer(156_251, 0x1000, 0, 0);
         assert_eq!(queue.deadline(), Some(2 * TICK));
     }
 
     #[test]
     fn equal_due_times_expire_in_the_order_of_setting_each_on_its_processor() {
         let mut queue = TimerQueue::default();
-        queue.add_timer(10, 0x2000, 0);
+        queue.add_timer(10, 0x2000, 0, 0);
         queue.add_timeout(10, StrandId(7), 1);
-        queue.add_timer(10, 0x1000, 0);
+        queue.add_timer(10, 0x1000, 0, 0);
         assert_eq!(queue.next(9, 0), None);
         let first = queue.next(10, 0).unwrap();
-        assert_eq!(queue.take(first), Some(Due::Timer(0x2000)));
+        assert_eq!(queue.take(first), Some(Due::Timer { at: 0x2000, set: 0 }));
         let second = queue.next(10, 0).unwrap();
-        assert_eq!(queue.take(second), Some(Due::Timer(0x1000)));
+        assert_eq!(queue.take(second), Some(Due::Timer { at: 0x1000, set: 0 }));
         assert_eq!(queue.next(10, 0), None);
         let other = queue.next(10, 1).unwrap();
         assert_eq!(queue.take(other), Some(Due::Timeout(StrandId(7))));

@@ -102,7 +102,9 @@ pub(super) fn after_remove(cx: &mut Cx<'_>, id: NodeId, above: &[Device]) -> Flo
             let message = format!(
                 "{service} completed IRP_MN_REMOVE_DEVICE of {device} and did not complete the IRP {irp:#x} that it was sent: nobody ever will"
             );
-            cx.report(Verdict::error("request-pending-after-remove", message));
+            let verdict = Verdict::error("request-pending-after-remove", message);
+            let verdict = io::pending::of_irp(cx, irp, verdict);
+            cx.report(verdict);
         }
     }
     for interface in enabled_interfaces(cx, id) {
@@ -186,8 +188,9 @@ fn connected(cx: &mut Cx<'_>, id: NodeId) -> Option<u64> {
                 && matches!(node.state, State::Started | State::StopPending | State::RemovePending)
         });
         let others = others.count();
-        let on_line = k.io.interrupts.iter().filter(|(object, owner)| {
-            **owner == Some(driver.address) && ke::interrupt::vector_of(k, **object) == Some(interrupt.vector)
+        let on_line = k.io.interrupts.iter().filter(|(object, connected)| {
+            connected.owner == Some(driver.address)
+                && ke::interrupt::vector_of(k, **object) == Some(interrupt.vector)
         });
         on_line.map(|(object, _)| *object).nth(others)
     })

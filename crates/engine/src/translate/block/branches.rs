@@ -22,12 +22,23 @@ impl Builder<'_> {
         bytes: &[u8; 15],
         index: usize,
     ) {
-        let ip = instruction.ip();
-        let next = instruction.next_ip();
-        if class == Class::Plain && self.cache.asks_before(instruction) {
+        if self.cache.asks_before(instruction) {
+            self.tested.before(self.cache, instruction, 0);
             self.map(index, Saved::Nothing);
-            return self.exit_with(instruction, |decoded| Exit::Interlocked { decoded });
+            return self.exit_with(instruction, |decoded| Exit::Visible { decoded });
         }
+        self.terminate_unasked(class, instruction, bytes, index);
+    }
+
+    /// As [`Self::terminate`], whoever may want to be asked.
+    pub(super) fn terminate_unasked(
+        &mut self,
+        class: Class,
+        instruction: &Instruction,
+        bytes: &[u8; 15],
+        index: usize,
+    ) {
+        let (ip, next) = (instruction.ip(), instruction.next_ip());
         if !matches!(class, Class::Invalid | Class::NotImplemented) {
             self.tested.before(self.cache, instruction, 0);
             self.check(instruction, index, matches!(class, Class::Plain | Class::CallOut));
