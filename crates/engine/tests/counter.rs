@@ -55,7 +55,7 @@ fn it_is_a_base_an_index_a_source_and_a_destination() {
         a.add(r13b, 2).unwrap();
         a.mov(r13w, r13w).unwrap();
         a.push(r13).unwrap();
-        a.sub(r13, 0xFFFF_FF00u32 as i32).unwrap();
+        a.sub(r13, -0x100).unwrap();
         a.pop(r13).unwrap();
         a.and(r13d, 0xF).unwrap();
         a.mov(qword_ptr(rcx + r13 * 8), 5).unwrap();

@@ -52,6 +52,27 @@ fn a_pop_in_front_of_a_return_faults_with_the_registers_it_found() {
 }
 
 #[test]
+fn a_division_in_front_of_a_return_faults_with_the_return_address_on_the_stack() {
+    let rig = Rig::new(&assemble(|a| {
+        a.xor(r8d, r8d).unwrap();
+        a.mov(eax, 5).unwrap();
+        a.cdq().unwrap();
+        a.idiv(r8d).unwrap();
+        a.add(eax, 1).unwrap();
+        a.ret().unwrap();
+    }));
+    *rig.on_fault.borrow_mut() = Some(Box::new(|rig, fault| {
+        let mut slot = [0; 8];
+        rig.engine.read_bytes(fault.caller.registers.rsp(), &mut slot).unwrap();
+        assert_eq!(u64::from_le_bytes(slot), engine::RETURN_TO_KERNEL);
+        Leave::Stop
+    }));
+    assert_eq!(rig.call(&[]), Err(Leave::Stop));
+    assert_eq!((rig.the_fault().kind, rig.the_fault().caller.rip), (FaultKind::Divide, CODE + 9));
+    assert_eq!(rig.engine.panic_message(), None);
+}
+
+#[test]
 fn an_address_that_no_call_has_pushed_is_returned_to_with_all_registers() {
     let rig = Rig::new(&assemble(|a| {
         let mut there = a.create_label();

@@ -5,7 +5,9 @@
 //! one. If the address is not known, or a load of the look-up faults, the same instructions run as they are (written
 //! aside), and leave by an exit.
 
-use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{
+    Code, ConditionCode, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+};
 
 use super::aside::Aside;
 use super::{Builder, Source};
@@ -13,7 +15,6 @@ use crate::translate::cache::{Cache, Saved};
 use crate::translate::classify::{Class, classify, touches_memory};
 use crate::translate::emitter::{Hole, Reg};
 use crate::translate::exit::Exit;
-use crate::translate::extended::extended;
 use crate::translate::flags;
 use crate::translate::scratch::{RCX as SAVED_RCX, RDX as SAVED_RDX};
 use crate::translate::table::{self, UPPER_HALF};
@@ -82,7 +83,7 @@ struct Tail {
 impl Tail {
     /// Takes one more in; false if it may do more than move registers and load from the frame.
     fn add(&mut self, instruction: &Instruction) -> bool {
-        if classify(instruction) != Class::Plain || extended(instruction).is_some() {
+        if classify(instruction) != Class::Plain || !only_loads_can_fault(instruction) {
             return false;
         }
         let Some(step) = stack_step(instruction) else { return false };
@@ -132,6 +133,52 @@ impl Early {
         let all = [(self.registers[0], SAVED_RCX), (self.registers[1], SAVED_RDX)];
         all.into_iter().zip(self.saved).filter(|(_, saved)| *saved).map(|(spill, _)| spill)
     }
+}
+
+/// Whether it works on general registers, and faults at most where it loads. (A division faults by itself, and so does
+/// arithmetic of vectors.)
+fn only_loads_can_fault(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    let general = (0..instruction.op_count()).all(|index| {
+        let register = instruction.op_register(index);
+        register == Register::None || register.is_gpr()
+    });
+    let conditional = instruction.condition_code() != ConditionCode::None;
+    let known = matches!(
+        instruction.mnemonic(),
+        M::Mov
+            | M::Movzx
+            | M::Movsx
+            | M::Movsxd
+            | M::Lea
+            | M::Pop
+            | M::Nop
+            | M::Add
+            | M::Adc
+            | M::Sub
+            | M::Sbb
+            | M::Inc
+            | M::Dec
+            | M::Neg
+            | M::Not
+            | M::And
+            | M::Or
+            | M::Xor
+            | M::Test
+            | M::Cmp
+            | M::Shl
+            | M::Shr
+            | M::Sar
+            | M::Rol
+            | M::Ror
+            | M::Imul
+            | M::Bswap
+            | M::Cdq
+            | M::Cqo
+            | M::Cwde
+            | M::Cdqe
+    );
+    general && (known || conditional)
 }
 
 /// By how much the instruction moves the stack pointer; none if that cannot be told.
