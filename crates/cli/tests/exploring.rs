@@ -47,6 +47,23 @@ fn a_lost_update_is_found_shown_and_recorded() {
 }
 
 #[test]
+fn an_update_lost_between_plain_instructions_is_recorded_with_the_instruction() {
+    let quiet = UNLOCKED.replace("0x222000", "0x22200c").replace("ioctl c 0x222004\n", "");
+    let file = folder("lost_quietly").join("lost.dirql");
+    let found = explore(&quiet, &["--preemptions", "1", "--record", file.to_str().unwrap()]);
+    assert_eq!(found.code, Some(1), "{}", found.said());
+    for text in [
+        " before it was known that 4 instructions touch what others touch",
+        "  preempt 7 after 17 before 0x2000",
+    ] {
+        assert!(found.out.contains(text), "no `{text}`: {}", found.said());
+    }
+    let again = dirql(["replay", file.to_str().unwrap(), "--quiet"]);
+    assert_eq!(again.code, Some(1), "{}", again.said());
+    assert!(again.out.contains("replay: the same run, "), "{}", again.said());
+}
+
+#[test]
 fn what_holds_in_all_schedules_is_said_with_their_number() {
     for way in [&[] as &[&str], &["--in-process"]] {
         let held = explore(LOCKED, &[&["--preemptions", "1"], way].concat());
