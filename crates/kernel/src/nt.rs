@@ -401,10 +401,16 @@ impl Guest for Nt {
     }
 
     fn device_load(&self, access: Access) -> Flow<u64> {
+        if DEVICE.contains(access.address) {
+            before_device(&mut self.cx())?;
+        }
         crate::hal::access::device_load(&mut self.cx(), access)
     }
 
     fn device_store(&self, access: Access, value: u64) -> Flow<()> {
+        if DEVICE.contains(access.address) {
+            before_device(&mut self.cx())?;
+        }
         crate::hal::access::device_store(&mut self.cx(), access, value)
     }
 
