@@ -32,7 +32,7 @@
 
 /* Where dirql keeps, in its own memory, what each address of an image is translated to: 8 bytes for each. */
 #define IMAGES 0x200000000000ull
-#define DISPATCH_TABLE 0x200100000000ull
+#define DISPATCH_TABLE 0x200070000000ull
 
 typedef struct _DEVICE_EXTENSION {
     KSPIN_LOCK Lock;
