@@ -63,7 +63,8 @@ static ULONG_PTR NTAPI HoldAll(ULONG_PTR Argument)
         InterlockedExchangeAdd(&Stopped, 0);
         EXPECT(Moved == Before);
     }
-    while (Stopped < (LONG)Argument) {
+    InterlockedIncrement(&Stopped);
+    while (Stopped < 2 * (LONG)Argument) { /* who returns goes on with what was interrupted */
         YieldProcessor();
     }
     return 0;

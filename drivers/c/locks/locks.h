@@ -53,14 +53,16 @@ NTKERNELAPI KIRQL NTAPI LevelNow(VOID) __asm__("KeGetCurrentIrql");
         }                                                                                                              \
     } while (0)
 
-/* What came out wrong where nobody could be told, since the driver was loaded. */
+/* What came out wrong where nobody could be told, since the driver was loaded. Told only where DbgPrint may be called. */
 static volatile LONG Wrong;
 
 #define EXPECT(Condition)                                                                                              \
     do {                                                                                                               \
         if (!(Condition)) {                                                                                            \
-            DbgPrint(STORIES ": %s:%u: %s\n", __FILE_NAME__, __LINE__, #Condition);                                    \
             InterlockedIncrement(&Wrong);                                                                              \
+            if (LevelNow() < CLOCK_LEVEL) {                                                                            \
+                DbgPrint(STORIES ": %s:%u: %s\n", __FILE_NAME__, __LINE__, #Condition);                                \
+            }                                                                                                          \
         }                                                                                                              \
     } while (0)
 

@@ -153,7 +153,7 @@ static ULONG OneProcessorsLock(VOID)
 
 /* Reader on processor 0, a writer on processor 1 that comes to wait, and who asks on processor 2. */
 static EX_SPIN_LOCK Queued;
-static volatile LONG Asked, WriterWaits, WriterHas, ReaderHas, Converted;
+static volatile LONG Asked, WriterWaits, WriterHas, ReaderHas;
 
 static VOID NTAPI QueuedWriter(PVOID Context)
 {
@@ -162,7 +162,7 @@ static VOID NTAPI QueuedWriter(PVOID Context)
     UNREFERENCED_PARAMETER(Context);
     KeSetSystemAffinityThread(2);
     while (!Asked) {
-        Sleep(1);
+        YieldProcessor();
     }
     Old = ExAcquireSpinLockExclusive(&Queued);
     WriterHas = 1;
