@@ -89,8 +89,11 @@ fn a_sequenced_list_is_changed_inline_and_by_exports_alike() {
 
 // ---- misuse ----
 
-/// What is to come of a misuse, on two processors.
-const MISUSES: &[(&str, Option<(u32, Option<u64>)>)] = &[
+/// Bug check code, and parameter 1 where that tells the kind.
+type Check = Option<(u32, Option<u64>)>;
+
+/// What is to come of each misuse, on two processors.
+const MISUSES: &[(&str, Check)] = &[
     ("spin-lock-recursion", Some((0xF, None))),
     ("spin-lock-recursion", Some((0xF, None))),
     ("spin-lock-recursion", Some((0xF, None))),
@@ -154,7 +157,10 @@ fn each_misuse_ends_in_its_verdict() {
 fn a_deadlock_names_who_waits_for_what() {
     let told = |number: usize| misuse(number).expect_verdict().message.clone();
     let crossed = told(12);
-    assert!(crossed.contains("processor 0 holds since") && crossed.contains("processor 1 holds since"), "{crossed}");
+    assert!(
+        crossed.contains("processor 0 holds since") && crossed.contains("processor 1 holds since"),
+        "{crossed}"
+    );
     let held_back = told(29);
     assert!(held_back.contains("for all processors to take the interrupt"), "{held_back}");
     let within = told(30);

@@ -239,7 +239,9 @@ fn expect_usable(cx: &mut Cx<'_>, lock: Lock, name: &str) -> Flow<()> {
     let (value, image) = (cx.read(lock)?, cx.with(|k| image(k, lock.address)));
     if value != image {
         let what = if image == 0 {
-            format!("whose word is {value:#x}: ExInitializePushLock has not initialised it, or it was overwritten")
+            format!(
+                "whose word is {value:#x}: ExInitializePushLock has not initialised it, or it was overwritten"
+            )
         } else {
             format!("which a thread holds and which was overwritten with {value:#x}")
         };
@@ -274,7 +276,11 @@ fn stop(
 /// What a thread waits for that wants a push lock, for people.
 pub(crate) fn describe(k: &Kernel, at: u64) -> Option<String> {
     let state = k.ex.push_locks.get(&at)?;
-    let owners: Vec<String> =
-        state.alone.iter().chain(&state.shared).map(|owner| format!("the {}", thread::name(k, *owner))).collect();
+    let owners: Vec<String> = state
+        .alone
+        .iter()
+        .chain(&state.shared)
+        .map(|owner| format!("the {}", thread::name(k, *owner)))
+        .collect();
     Some(format!("push lock {at:#x}, which {} holds", owners.join(" and ")))
 }

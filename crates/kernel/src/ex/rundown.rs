@@ -142,7 +142,9 @@ pub fn reinitialize(cx: &mut Cx<'_>, reference: Reference) -> Flow<()> {
 /// References that are forgotten are an error; that nobody had waited for the release of none is documented as wrong.
 fn expect_run_down(cx: &mut Cx<'_>, reference: Reference, name: &str) -> Flow<()> {
     let (word, at) = (cx.read(reference)?, reference.address);
-    let told = |what: String| Verdict::error("rundown-not-complete", format!("{name} was called for {at:#x}, {what}"));
+    let told = |what: String| {
+        Verdict::error("rundown-not-complete", format!("{name} was called for {at:#x}, {what}"))
+    };
     if word >> SHIFT != 0 {
         return Err(cx.stop(told(format!("which has {} reference(s)", word >> SHIFT))));
     }

@@ -129,7 +129,10 @@ pub(crate) fn relieve(k: &mut Kernel) {
 /// Whether processor `index` has anything to do. `k.ke.locks` tells whether what it spins on is free.
 fn can_go_on(k: &Kernel, index: usize) -> bool {
     let processor = &k.ke.processors[index];
-    if matches!(irql::next_work(k, index), Some(irql::Work::Ipi | irql::Work::Interrupt(_) | irql::Work::Dispatch)) {
+    if matches!(
+        irql::next_work(k, index),
+        Some(irql::Work::Ipi | irql::Work::Interrupt(_) | irql::Work::Dispatch)
+    ) {
         return true;
     }
     match processor.waits_for {

@@ -74,7 +74,8 @@ impl Locks {
 
     /// This processor holds the lock once less.
     pub(crate) fn remove(&mut self, lock: u64, processor: u32, mode: Mode) {
-        let is_it = |(at, held): &(u64, Held)| *at == lock && held.processor == processor && held.mode == mode;
+        let is_it =
+            |(at, held): &(u64, Held)| *at == lock && held.processor == processor && held.mode == mode;
         if let Some(at) = self.held.iter().rposition(is_it) {
             self.held.remove(at);
         }
@@ -322,10 +323,9 @@ fn is_free(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
     let held = cx.with(|k| k.ke.locks.holder(at));
     let message = match (held, value) {
         (None, 0) => return Ok(true),
-        (Some(held), _) if held.mode != Mode::Plain => format!(
-            "spin lock {at:#x} is held as a reader/writer spin lock by processor {}",
-            held.processor
-        ),
+        (Some(held), _) if held.mode != Mode::Plain => {
+            format!("spin lock {at:#x} is held as a reader/writer spin lock by processor {}", held.processor)
+        }
         (Some(held), value) if held.value == value => return Ok(false),
         (None, value) => format!(
             "spin lock {at:#x} holds {value:#x}, which no acquire has written: it was never initialised, or overwritten"

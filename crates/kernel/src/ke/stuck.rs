@@ -164,10 +164,14 @@ fn of_processor(k: &Kernel, processor: &Processor) -> String {
             format!("{who} on processor {number} waits in KeIpiGenericCall for the end of another one's")
         }
         Some(WaitsFor::IpiBarrier) => {
-            format!("{who} on processor {number} waits in KeIpiGenericCall for all processors to take the interrupt")
+            format!(
+                "{who} on processor {number} waits in KeIpiGenericCall for all processors to take the interrupt"
+            )
         }
         Some(WaitsFor::IpiEnd) => {
-            format!("{who} on processor {number} waits in KeIpiGenericCall for the routine to return on all processors")
+            format!(
+                "{who} on processor {number} waits in KeIpiGenericCall for the routine to return on all processors"
+            )
         }
         Some(WaitsFor::Dpcs) => format!("{who} on processor {number} waits in KeFlushQueuedDpcs"),
         Some(WaitsFor::Isr(object)) => {
@@ -195,12 +199,15 @@ fn of_processor(k: &Kernel, processor: &Processor) -> String {
 
 /// Who holds a lock, and who waits to have it alone.
 fn held_by(k: &Kernel, lock: u64) -> String {
-    let told = |held: Held| format!("processor {} holds since {}", held.processor, symbols::code(k, held.place));
+    let told =
+        |held: Held| format!("processor {} holds since {}", held.processor, symbols::code(k, held.place));
     let mut all: Vec<String> = k.ke.locks.holders(lock).map(told).collect();
     if all.is_empty() {
         all.push("nobody holds".to_owned());
     }
-    all.extend(k.ke.locks.wanting(lock).map(|processor| format!("processor {processor} waits to have alone")));
+    all.extend(
+        k.ke.locks.wanting(lock).map(|processor| format!("processor {processor} waits to have alone")),
+    );
     all.join(" and ")
 }
 

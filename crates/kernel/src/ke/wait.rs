@@ -160,7 +160,8 @@ pub(crate) fn for_grant(cx: &mut Cx<'_>, at: u64, what: &str) -> Flow<()> {
 
 /// Ends the wait that `strand` has begun with [`for_grant`]; its caller settles.
 pub(crate) fn grant(k: &mut Kernel, strand: StrandId) {
-    dispatcher::end_wait(k, strand, NtStatus::SUCCESS, 0).expect("it waits for no object, so no list is damaged");
+    dispatcher::end_wait(k, strand, NtStatus::SUCCESS, 0)
+        .expect("it waits for no object, so no list is damaged");
 }
 
 /// A thread of the outside world's sleeps so many nanoseconds of virtual time, exactly: a person's patience and a script's
