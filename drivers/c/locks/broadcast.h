@@ -78,8 +78,16 @@ static NTSTATUS BroadcastHolds(VOID)
     return STATUS_SUCCESS;
 }
 
+/* At first where no interrupt comes in: only the barrier makes the others wait for that. */
 static NTSTATUS Move(VOID)
 {
+    KIRQL Old;
+
+    KeRaiseIrql(HIGH_LEVEL, &Old);
+    for (ULONG Index = 0; Index < 40; Index++) {
+        InterlockedIncrement(&Moved);
+    }
+    KeLowerIrql(Old);
     for (ULONG Index = 0; Index < 8; Index++) {
         InterlockedIncrement(&Moved);
     }
