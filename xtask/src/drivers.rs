@@ -120,6 +120,23 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver {
+        name: "locks",
+        source: "locks.c",
+        beside: &[
+            "control.h",
+            "locks/broadcast.h",
+            "locks/locks.h",
+            "locks/misuse.h",
+            "locks/push.h",
+            "locks/rundown.h",
+            "locks/sequenced.h",
+            "locks/spin.h",
+        ],
+        defines: &[],
+        missing: Some("locks/newer.def"),
+        compiler: Gcc,
+    },
+    CDriver {
         name: "faults",
         source: "faulty/faults.c",
         beside: &[],

@@ -6,8 +6,8 @@
 
 use engine::{Flow, Short, StrandId};
 
-use super::processor::{DISPATCH_LEVEL, HIGH_LEVEL};
-use super::{budget, dpc, line, scheduler, slice, timer};
+use super::processor::{DISPATCH_LEVEL, HIGH_LEVEL, IPI_LEVEL};
+use super::{budget, dpc, ipi, line, scheduler, slice, timer};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::verdict::Verdict;
@@ -179,6 +179,8 @@ fn check_lowering(cx: &mut Cx<'_>, old: u8, level: u8) -> Flow<()> {
 /// What waits for the level.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Work {
+    /// Another processor's interrupt, for a routine that runs on all.
+    Ipi,
     /// This line's interrupt.
     Interrupt(u32),
     /// Due timers or DPCs.
@@ -192,6 +194,9 @@ pub(crate) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
     let processor = &k.ke.processors[index];
     if !processor.interrupts_enabled {
         return None;
+    }
+    if ipi::calls(k, index) && k.level_of(index) < IPI_LEVEL {
+        return Some(Work::Ipi);
     }
     if let Some(line) = line::deliverable(k, index) {
         return Some(Work::Interrupt(line));
@@ -218,6 +223,7 @@ pub(crate) fn settle(cx: &mut Cx<'_>) -> Flow<()> {
     }
     while let Some(work) = cx.with(|k| next_work(k, k.ke.current)) {
         match work {
+            Work::Ipi => ipi::service(cx)?,
             Work::Interrupt(line) => line::service(cx, line)?,
             Work::Dispatch => dpc::dispatch(cx)?,
             Work::Switch => scheduler::give_way(cx)?,

@@ -7,6 +7,7 @@ use abi::DriverPtr;
 
 use super::{dispatcher, dpc, spinlock, timer};
 use crate::cx::Kernel;
+use crate::ex;
 use crate::verdict::Verdict;
 
 /// The verdict on freeing `base..base+length` now, if the kernel still uses something there.
@@ -30,6 +31,9 @@ pub fn in_memory(k: &Kernel, base: u64, length: u64) -> Option<Verdict> {
         let verdict =
             told("freed-held-lock", format!("spin lock {at:#x} in it is held"), 0xC4, [0x100B, at, 0, 0]);
         return Some(verdict.of_lock(k.ke.locks.holder(at)));
+    }
+    if let Some((at, what)) = ex::in_use(k, base, length) {
+        return told("freed-held-lock", format!("{what} {at:#x} in it is in use"), 0xC4, [0x100B, at, 0, 0]);
     }
     let at = dispatcher::waited_for_in(k, base, length)?;
     let what = format!("a thread waits for the {}", dispatcher::describe(k, DriverPtr::new(at)));

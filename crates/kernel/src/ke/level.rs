@@ -7,8 +7,8 @@
 
 use abi::KPCR;
 
-use super::processor::{DISPATCH_LEVEL, PASSIVE_LEVEL};
-use super::{State, budget, interrupt, scheduler, slice, timer};
+use super::processor::{DISPATCH_LEVEL, IPI_LEVEL, PASSIVE_LEVEL};
+use super::{State, budget, interrupt, ipi, scheduler, slice, timer};
 use crate::cx::Kernel;
 
 /// Above all levels: every change of level must be asked about.
@@ -135,6 +135,9 @@ pub(crate) fn attention(k: &Kernel) -> u8 {
     let own = floor.max(if owns { DISPATCH_LEVEL } else { PASSIVE_LEVEL });
     if !processor.interrupts_enabled {
         return own;
+    }
+    if ipi::calls(k, index) {
+        return IPI_LEVEL.max(own);
     }
     let lines = highest_line(k, processor.mask()).max(own);
     let dispatch =

@@ -23,7 +23,7 @@ const UNCLAIMED_PASSES: u32 = 1_000;
 /// So many passes without the line ever falling are one, even if somebody claims them.
 const CLAIMED_PASSES: u32 = 100_000;
 /// What taking an interrupt costs, in nanoseconds.
-const LATENCY: u64 = 200;
+pub(crate) const LATENCY: u64 = 200;
 
 /// The lines and who is connected to them. Bit n of a mask is line n.
 #[derive(Default)]

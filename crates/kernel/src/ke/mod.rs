@@ -18,6 +18,7 @@ pub mod guarded_mutex;
 pub(crate) mod handler;
 pub mod instruction;
 pub mod interrupt;
+pub mod ipi;
 pub mod irql;
 pub mod leftover;
 mod level;
@@ -56,6 +57,7 @@ use engine::{Engine, StrandId};
 
 use crate::nt::{Settings, WindowsVersion};
 use crate::verdict::Verdict;
+use ipi::Broadcast;
 use line::Interrupts;
 use processor::Processor;
 use ready::ReadyQueues;
@@ -89,6 +91,8 @@ pub struct State {
     pub(crate) timers: TimerQueue,
     /// Spin locks that are held.
     pub(crate) locks: Locks,
+    /// The routine that runs on all processors at once.
+    pub(crate) broadcast: Option<Broadcast>,
     /// Connected interrupts and the lines' levels.
     pub(crate) interrupts: Interrupts,
     /// Nanoseconds that passed without driver instructions.
@@ -143,6 +147,7 @@ impl State {
             waits: BTreeMap::new(),
             timers: TimerQueue::default(),
             locks: Locks::default(),
+            broadcast: None,
             interrupts: Interrupts::default(),
             charged: 0,
             armed_until: 0,

@@ -9,7 +9,7 @@ use engine::{Flow, Leave, Point, Progress, StrandId};
 use super::processor::{self, DISPATCH_LEVEL, PASSIVE_LEVEL, WaitsFor};
 use super::slice;
 use super::thread::{Account, HIGHEST_DYNAMIC, Role, State};
-use super::{dpc, irql, line, place, spin, stuck, time, timer, wait};
+use super::{dpc, ipi, irql, line, place, spin, stuck, time, timer, wait};
 use crate::cx::{Cx, Kernel};
 use crate::nt::Nt;
 use crate::verdict::Verdict;
@@ -129,11 +129,16 @@ pub(crate) fn relieve(k: &mut Kernel) {
 /// Whether processor `index` has anything to do. `k.ke.locks` tells whether what it spins on is free.
 fn can_go_on(k: &Kernel, index: usize) -> bool {
     let processor = &k.ke.processors[index];
-    if matches!(irql::next_work(k, index), Some(irql::Work::Interrupt(_) | irql::Work::Dispatch)) {
+    if matches!(
+        irql::next_work(k, index),
+        Some(irql::Work::Ipi | irql::Work::Interrupt(_) | irql::Work::Dispatch)
+    ) {
         return true;
     }
     match processor.waits_for {
-        Some(WaitsFor::Lock(lock)) => !k.ke.locks.is_held(lock),
+        Some(WaitsFor::Lock(lock) | WaitsFor::LockAlone(lock)) => !k.ke.locks.is_held(lock),
+        Some(WaitsFor::LockShared(lock)) => k.ke.locks.can_be_shared(lock),
+        Some(what @ (WaitsFor::IpiTurn | WaitsFor::IpiBarrier | WaitsFor::IpiEnd)) => ipi::is_over(k, what),
         Some(WaitsFor::Dpcs) => !dpc::any(k),
         Some(WaitsFor::Isr(object)) => !k.ke.interrupts.running.contains(&object),
         None if spin::holds_processor(k, index) => {
