@@ -24,6 +24,7 @@ pub mod interrupt;
 pub mod irp;
 mod leaks;
 pub mod library;
+mod message_table;
 pub mod links;
 mod operation;
 mod overlapped;
@@ -70,6 +71,8 @@ pub struct State {
     pub(crate) links: BTreeMap<String, u64>,
     /// Interrupt objects by address: the driver that connected.
     pub(crate) interrupts: BTreeMap<u64, Option<u64>>,
+    /// Tables of connected messages by address: their interrupt objects.
+    pub(crate) message_tables: BTreeMap<u64, Vec<u64>>,
     pub(crate) remove_locks: BTreeMap<u64, remove_lock::Tags>,
     pub(crate) work_items: BTreeMap<u64, work_item::Item>,
     pub(crate) timers: BTreeMap<u64, timer::Timer>,

@@ -179,7 +179,7 @@ fn check_lowering(cx: &mut Cx<'_>, old: u8, level: u8) -> Flow<()> {
 /// What waits for the level.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Work {
-    /// This line's interrupt.
+    /// The interrupt of this vector.
     Interrupt(u32),
     /// Due timers or DPCs.
     Dispatch,
@@ -193,8 +193,8 @@ pub(crate) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
     if !processor.interrupts_enabled {
         return None;
     }
-    if let Some(line) = line::deliverable(k, index) {
-        return Some(Work::Interrupt(line));
+    if let Some(vector) = line::deliverable(k, index) {
+        return Some(Work::Interrupt(vector));
     }
     if k.level_of(index) >= DISPATCH_LEVEL {
         return None;
@@ -218,7 +218,7 @@ pub(crate) fn settle(cx: &mut Cx<'_>) -> Flow<()> {
     }
     while let Some(work) = cx.with(|k| next_work(k, k.ke.current)) {
         match work {
-            Work::Interrupt(line) => line::service(cx, line)?,
+            Work::Interrupt(vector) => line::service(cx, vector)?,
             Work::Dispatch => dpc::dispatch(cx)?,
             Work::Switch => scheduler::give_way(cx)?,
         }
