@@ -436,7 +436,7 @@ static ULONG Refused(VOID)
 static ULONG TwiceOnOneVector(VOID)
 {
     IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
-    IO_DISCONNECT_INTERRUPT_PARAMETERS Away = {CONNECT_FULLY_SPECIFIED};
+    IO_DISCONNECT_INTERRUPT_PARAMETERS Away;
     ULONG Before = Card->State.Served[0];
 
     Ask(&Parameters, Card, CONNECT_FULLY_SPECIFIED);
@@ -444,6 +444,7 @@ static ULONG TwiceOnOneVector(VOID)
     Write(Card, BENCH_SIGNAL, 0);
     KeStallExecutionProcessor(10);
     CHECK(Card->State.Served[0] == Before + 2);
+    Away.Version = CONNECT_FULLY_SPECIFIED;
     Away.ConnectionContext.InterruptObject = Card->Source[0].Interrupt;
     Card->Source[0].Interrupt = NULL;
     IoDisconnectInterruptEx(&Away);
