@@ -93,7 +93,12 @@ fn tell(machine: &Machine, story: u32, checks: u32) {
 
 fn finish(machine: Machine) -> Report {
     if machine.is_ready() {
-        assert_eq!(State::of(&machine).at(0x34), 0, "the routine found faults:\n  {}", machine.prints().join("\n  "));
+        assert_eq!(
+            State::of(&machine).at(0x34),
+            0,
+            "the routine found faults:\n  {}",
+            machine.prints().join("\n  ")
+        );
     }
     let report = machine.finish();
     report.expect_clean();
@@ -105,8 +110,16 @@ fn finish(machine: Machine) -> Report {
 fn msi_is_asked_for_by_one_descriptor_and_given_by_one_pair_with_its_count() {
     let machine = start(|| bench("msi", "bench,msi=4", &[]));
     let state = State::of(&machine);
-    assert_eq!((state.at(0x0C), state.at(0x10), state.at(0x14)), (1, 4, 2), "one descriptor, and a list for the line");
-    assert_eq!((state.at(0x18), state.at(0x1C), state.at(0x20)), (1, 3, 4), "LATCHED | MESSAGE, and its count");
+    assert_eq!(
+        (state.at(0x0C), state.at(0x10), state.at(0x14)),
+        (1, 4, 2),
+        "one descriptor, and a list for the line"
+    );
+    assert_eq!(
+        (state.at(0x18), state.at(0x1C), state.at(0x20)),
+        (1, 3, 4),
+        "LATCHED | MESSAGE, and its count"
+    );
     assert_eq!((state.at(0x24), state.at(0x28)), (3, 0x38), "the level is the vector's upper half");
     assert_eq!(state.connected(), (MESSAGE_BASED, 3, 4), "all on one level");
     tell(&machine, 0, 30);
@@ -141,7 +154,9 @@ fn a_masked_message_pends_and_a_raised_level_or_the_lock_holds_it_back() {
 
 #[test]
 fn after_disconnecting_nothing_is_served_and_what_pends_comes_with_the_next_connection() {
-    for (name, card) in [("again-x", "bench,msix=4"), ("again", "bench,msi=4"), ("again-32", "bench,msi=2,msi32,nomask")] {
+    for (name, card) in
+        [("again-x", "bench,msix=4"), ("again", "bench,msi=4"), ("again-32", "bench,msi=2,msi32,nomask")]
+    {
         let machine = start(|| bench(name, card, &[]));
         tell(&machine, 3, 4);
         finish(machine);
@@ -180,7 +195,7 @@ fn one_line_cannot_stand_for_several_messages_but_for_a_single_one() {
     let machine = start(|| bench("line-of-many", "bench,msi=2", &[(CONNECT, LINE_BASED)]));
     assert!(!machine.is_ready());
     assert!(machine.prints().iter().any(|line| line.contains("c0000010")), "STATUS_INVALID_DEVICE_REQUEST");
-    machine.finish();
+    let _refused = machine.finish();
     let machine = start(|| bench("line-of-one", "bench,msi=1", &[(CONNECT, LINE_BASED)]));
     raise(&machine, 1);
     assert_eq!(State::of(&machine).served(1), [1]);
@@ -234,7 +249,7 @@ fn a_driver_filters_its_requirements_for_count_and_processors() {
         let machine = start(|| bench(name, card, &changes).processors(4));
         let state = State::of(&machine);
         assert_eq!((state.at(8), state.at(0x2C)), (flags, 2), "so many messages, on the second processor");
-        tell(&machine, 0, 20);
+        tell(&machine, 0, 18);
         raise(&machine, 0b11);
         finish(machine);
     }
@@ -268,9 +283,8 @@ fn random_schedules_on_several_processors_keep_what_is_promised_of_the_routine()
             2 => ("bench,msix=4", FULLY_SPECIFIED),
             _ => ("bench,msi=4,nomask", MESSAGE_BASED),
         };
-        let machine = start(|| {
-            bench("random", card, &[(CONNECT, connect)]).processors(3).policy(Policy::Random(seed))
-        });
+        let machine =
+            start(|| bench("random", card, &[(CONNECT, connect)]).processors(3).policy(Policy::Random(seed)));
         rig::play(
             &machine,
             r"open \\.\Message as one; open \\.\Message as two
@@ -295,5 +309,8 @@ fn random_schedules_let_a_pending_message_in_before_the_connection_is_known() {
         early += State::of(&machine).at(0x30);
         finish(machine);
     }
-    assert!((1..30).contains(&early), "sometimes the routine runs before IoConnectInterruptEx returns: {early}");
+    assert!(
+        (1..30).contains(&early),
+        "sometimes the routine runs before IoConnectInterruptEx returns: {early}"
+    );
 }

@@ -177,7 +177,8 @@ impl Model for BenchCard {
 
     fn advance(&mut self, now: u64) {
         let due = |(at, _): &(u64, u32)| *at <= now;
-        self.status |= self.raised.iter().filter(|raised| due(raised)).fold(0, |all, (_, sources)| all | sources);
+        self.status |=
+            self.raised.iter().filter(|raised| due(raised)).fold(0, |all, (_, sources)| all | sources);
         self.raised.retain(|raised| !due(raised));
         self.refresh();
     }

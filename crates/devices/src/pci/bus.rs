@@ -83,7 +83,8 @@ impl PciBus {
         };
         let mut slots: Vec<Slot> = cards.into_iter().zip(places).map(place).collect();
         slots.sort_by_key(|slot| slot.address);
-        let mut bus = Self { slots, claims: Vec::new(), config_address: 0, lines: 0, deadline: None, sent: Vec::new() };
+        let mut bus =
+            Self { slots, claims: Vec::new(), config_address: 0, lines: 0, deadline: None, sent: Vec::new() };
         bus.rebuild_claims();
         Ok(bus)
     }
@@ -190,8 +191,7 @@ impl PciBus {
         let slot = &mut self.slots[index];
         if slot.messages.owns(access.bar, access.offset) {
             let mut sent = Vec::new();
-            let written =
-                slot.messages.window_write(access.bar, access.offset, width, value, &mut sent);
+            let written = slot.messages.window_write(access.bar, access.offset, width, value, &mut sent);
             self.send(index, sent);
             return written.map_err(|refusal| self.name(index, refusal));
         }

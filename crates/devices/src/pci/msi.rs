@@ -139,7 +139,9 @@ impl Msi {
 
     pub(super) fn config_read(&self, offset: u8, bytes: u64) -> Option<u32> {
         let cut = parts(self.table, self.inside(offset)?, bytes);
-        Some(low32(cut.map(|part| part.read(self.register(part.register))).fold(0, |value, bits| value | bits)))
+        Some(low32(
+            cut.map(|part| part.read(self.register(part.register))).fold(0, |value, bits| value | bits),
+        ))
     }
 
     fn register(&self, register: Register) -> u32 {

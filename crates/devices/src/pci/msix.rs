@@ -126,7 +126,9 @@ impl MsiX {
 
     pub(super) fn config_read(&self, offset: u8, bytes: u64) -> Option<u32> {
         let cut = parts(TABLE, self.inside(offset)?, bytes);
-        Some(low32(cut.map(|part| part.read(self.register(part.register))).fold(0, |value, bits| value | bits)))
+        Some(low32(
+            cut.map(|part| part.read(self.register(part.register))).fold(0, |value, bits| value | bits),
+        ))
     }
 
     fn register(&self, register: Register) -> u32 {
@@ -158,7 +160,9 @@ impl MsiX {
     /// The offset in the pending bits.
     fn in_pending(&self, bar: u8, offset: u64) -> Option<u64> {
         let bytes = self.pending.len() as u64 * 4;
-        offset.checked_sub(self.pending_at.offset.into()).filter(|at| bar == self.pending_at.bar && *at < bytes)
+        offset
+            .checked_sub(self.pending_at.offset.into())
+            .filter(|at| bar == self.pending_at.bar && *at < bytes)
     }
 
     pub(super) fn owns(&self, bar: u8, offset: u64) -> bool {
@@ -168,7 +172,9 @@ impl MsiX {
     pub(super) fn describe(&self, bar: u8, offset: u64) -> String {
         const FIELDS: [&str; 4] = ["address", "upper address", "data", "vector control"];
         match self.in_table(bar, offset) {
-            Some(at) => format!("MSI-X table[{}] {}", at / ENTRY, FIELDS[usize::from(at.to_le_bytes()[0] >> 2 & 3)]),
+            Some(at) => {
+                format!("MSI-X table[{}] {}", at / ENTRY, FIELDS[usize::from(at.to_le_bytes()[0] >> 2 & 3)])
+            }
             None => format!("MSI-X pending bits+{:X}h", self.in_pending(bar, offset).unwrap_or(0)),
         }
     }

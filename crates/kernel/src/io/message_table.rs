@@ -24,11 +24,7 @@ use crate::verdict::Verdict;
 ///
 /// # Errors
 /// A verdict if `to` cannot be written; [`engine::Leave`] of what interrupts meanwhile.
-pub(super) fn connect(
-    cx: &mut Cx<'_>,
-    to: DriverPtr<DriverPtr<TABLE>>,
-    request: &Line,
-) -> Flow<NtStatus> {
+pub(super) fn connect(cx: &mut Cx<'_>, to: DriverPtr<DriverPtr<TABLE>>, request: &Line) -> Flow<NtStatus> {
     let messages = cx.with(|k| pnp::messages_of(k, request.device));
     let highest = messages.iter().map(|message| message.irql).max().unwrap_or(0);
     let unified = request.synchronize_irql.max(highest);

@@ -12,9 +12,9 @@ use abi::{
 use engine::Flow;
 
 use super::identity::Identity;
+use super::message;
 use super::node::{Answers, Node, NodeId, State};
 use super::resource::Resource;
-use super::message;
 use crate::cx::{Cx, Kernel};
 use crate::hal::hardware::{Function, Hardware, PciAddress, Width};
 use crate::io;

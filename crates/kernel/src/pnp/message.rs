@@ -82,7 +82,12 @@ impl Capability {
             let control = hardware.config_read(at, place + CONTROL, Width::Word);
             let table = hardware.config_read(at, place + 4, Width::Dword);
             let [low, ..] = table.to_le_bytes();
-            return Some(Self::MsiX { at: place, count: (control & 0x7FF) + 1, bar: low & 7, offset: table & !7 });
+            return Some(Self::MsiX {
+                at: place,
+                count: (control & 0x7FF) + 1,
+                bar: low & 7,
+                offset: table & !7,
+            });
         }
         let place = find(hardware, at, PCI_CAPABILITY_ID_MSI)?;
         let control = hardware.config_read(at, place + CONTROL, Width::Word);

@@ -11,9 +11,9 @@ use std::fmt;
 use abi::{
     CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE, CM_RESOURCE_INTERRUPT_MESSAGE,
     CM_RESOURCE_INTERRUPT_MESSAGE_TOKEN, CM_RESOURCE_INTERRUPT_POLICY_INCLUDED,
-    CmResourceShareDeviceExclusive, CmResourceShareShared, CmResourceTypeDevicePrivate, CmResourceTypeInterrupt, CmResourceTypeMemory,
-    CmResourceTypeMemoryLarge, CmResourceTypeNull, CmResourceTypePort, IO_RESOURCE_ALTERNATIVE,
-    IO_RESOURCE_PREFERRED, PCIBus,
+    CmResourceShareDeviceExclusive, CmResourceShareShared, CmResourceTypeDevicePrivate,
+    CmResourceTypeInterrupt, CmResourceTypeMemory, CmResourceTypeMemoryLarge, CmResourceTypeNull,
+    CmResourceTypePort, IO_RESOURCE_ALTERNATIVE, IO_RESOURCE_PREFERRED, PCIBus,
 };
 
 use super::message::Offer;
@@ -182,7 +182,11 @@ impl fmt::Display for Unusable {
 ///
 /// # Errors
 /// The list is damaged, or asks for what the device does not have.
-pub fn assign(list: &[u8], available: &[Resource], supply: Option<&Supply>) -> Result<Vec<Resource>, Unusable> {
+pub fn assign(
+    list: &[u8],
+    available: &[Resource],
+    supply: Option<&Supply>,
+) -> Result<Vec<Resource>, Unusable> {
     let mut conflict = None;
     for alternative in read(list)? {
         match assign_list(&alternative, available, supply.cloned()) {

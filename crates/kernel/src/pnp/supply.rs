@@ -86,7 +86,9 @@ impl Supply {
         let chosen = match policy {
             Some((IrqPolicySpecifiedProcessors, targeted)) => targeted & all,
             Some((IrqPolicyOneCloseProcessor, _)) => all & all.wrapping_neg(),
-            Some((IrqPolicySpreadMessagesAcrossAllProcessors, _)) => 1 << (self.given % all.count_ones().max(1)),
+            Some((IrqPolicySpreadMessagesAcrossAllProcessors, _)) => {
+                1 << (self.given % all.count_ones().max(1))
+            }
             _ => all,
         };
         if chosen == 0 { all } else { chosen }
