@@ -94,6 +94,14 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver {
+        name: "message",
+        source: "message.c",
+        beside: &["message.h", "message.inf", "control.h"],
+        defines: &[],
+        missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
         name: "bench",
         source: "bench.c",
         beside: &["pciline.h"],

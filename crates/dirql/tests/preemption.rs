@@ -196,6 +196,7 @@ fn run(bench: &dyn Fn() -> Bench, story: &dyn Fn(&Machine), period: u64) -> (Vec
                 latched: false,
                 shared: true,
                 affinity: u64::MAX,
+                message: None,
             };
             let object = interrupt::connect(cx, &connection)?.expect("the line is free");
             Ok((object, block))

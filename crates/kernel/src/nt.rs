@@ -36,6 +36,8 @@ pub struct Settings {
     pub checked: bool,
     /// Driver instructions after which one call counts as an endless loop.
     pub instruction_budget: u64,
+    /// The most message-signaled interrupts that a device is given, whatever it asks for: 0 to 2,048.
+    pub message_limit: u32,
     /// Moments that a verdict of an equal run named ([`crate::verdict::Related`]) and whose stacks are wanted: see [`Nt::witnessed`].
     pub witness: Vec<u64>,
 }
@@ -73,6 +75,7 @@ impl Default for Settings {
             cpu: Cpu::default(),
             checked: false,
             instruction_budget: 1_000_000_000,
+            message_limit: 2_048,
             witness: Vec::new(),
         }
     }

@@ -181,7 +181,7 @@ fn check_lowering(cx: &mut Cx<'_>, old: u8, level: u8) -> Flow<()> {
 pub(crate) enum Work {
     /// Another processor's interrupt, for a routine that runs on all.
     Ipi,
-    /// This line's interrupt.
+    /// The interrupt of this vector.
     Interrupt(u32),
     /// Due timers or DPCs.
     Dispatch,
@@ -198,8 +198,8 @@ pub(crate) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
     if ipi::calls(k, index) && k.level_of(index) < IPI_LEVEL {
         return Some(Work::Ipi);
     }
-    if let Some(line) = line::deliverable(k, index) {
-        return Some(Work::Interrupt(line));
+    if let Some(vector) = line::deliverable(k, index) {
+        return Some(Work::Interrupt(vector));
     }
     if k.level_of(index) >= DISPATCH_LEVEL {
         return None;
@@ -224,7 +224,7 @@ pub(crate) fn settle(cx: &mut Cx<'_>) -> Flow<()> {
     while let Some(work) = cx.with(|k| next_work(k, k.ke.current)) {
         match work {
             Work::Ipi => ipi::service(cx)?,
-            Work::Interrupt(line) => line::service(cx, line)?,
+            Work::Interrupt(vector) => line::service(cx, vector)?,
             Work::Dispatch => dpc::dispatch(cx)?,
             Work::Switch => scheduler::give_way(cx)?,
         }

@@ -33,7 +33,8 @@ pub fn in_memory(k: &Kernel, base: u64, length: u64) -> Option<Verdict> {
         return Some(verdict.of_lock(k.ke.locks.holder(at)));
     }
     if let Some((at, what)) = ex::in_use(k, base, length) {
-        return told("freed-held-lock", format!("{what} {at:#x} in it is in use"), 0xC4, [0x100B, at, 0, 0]);
+        let what = format!("{what} {at:#x} in it is in use");
+        return Some(told("freed-held-lock", what, 0xC4, [0x100B, at, 0, 0]));
     }
     let at = dispatcher::waited_for_in(k, base, length)?;
     let what = format!("a thread waits for the {}", dispatcher::describe(k, DriverPtr::new(at)));

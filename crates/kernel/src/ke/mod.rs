@@ -24,6 +24,7 @@ pub mod leftover;
 mod level;
 pub mod line;
 pub mod links;
+pub mod message;
 pub mod mutex;
 pub mod node;
 pub mod place;
@@ -49,6 +50,7 @@ pub mod thread;
 mod threads;
 pub mod time;
 pub mod timer;
+pub mod vectors;
 pub mod wait;
 
 use std::collections::BTreeMap;

@@ -168,18 +168,21 @@ pub(super) fn release_windows(cx: &mut Cx<'_>, id: NodeId, state: &'static str) 
                     base: w.base,
                     length: w.length,
                 }),
-                Resource::Interrupt(_) => None,
+                _ => None,
             })
             .collect();
         k.hal.stale.release(windows);
     });
 }
 
-/// An interrupt object that the device's driver still has on the device's line. A driver with several devices on one line has one
+/// An interrupt object that the device's driver still has on one of the device's messages, or on its line. A driver with several devices on one line has one
 /// connection for each that is started.
 fn connected(cx: &mut Cx<'_>, id: NodeId) -> Option<u64> {
     cx.with(|k| {
         let node = k.pnp.node(id);
+        if let Some(object) = node.messages().find_map(|message| ke::interrupt::first_on(k, message.vector)) {
+            return Some(object);
+        }
         let (driver, interrupt) = (node.driver, node.interrupt()?);
         let others = k.pnp.nodes.iter().filter(|(other, node)| {
             **other != id
