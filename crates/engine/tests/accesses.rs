@@ -124,8 +124,8 @@ fn ports_in_a_loop_keep_every_register_and_flag() {
         a.push(rsi).unwrap();
         a.mov(r8, rcx).unwrap();
         a.mov(edx, 0x3F8).unwrap();
-        for (register, value) in [(rbx, 1), (rsi, 2), (r9, 3), (r10, 4), (r11, 5), (rcx, 6)] {
-            a.mov(register, value as u64).unwrap();
+        for (register, value) in [(rbx, 1_u64), (rsi, 2), (r9, 3), (r10, 4), (r11, 5), (rcx, 6)] {
+            a.mov(register, value).unwrap();
         }
         a.set_label(&mut again).unwrap();
         a.cmp(r8, 1).unwrap(); // no instruction between changes a flag
