@@ -1,7 +1,7 @@
 //! The level of each processor, and how low the current one may go without anybody being asked. Follows *Managing
 //! Hardware Priorities*.
 //!
-//! The current processor's level is the engine's, because driver code may change it by itself (see [`Engine::set_free_levels`]);
+//! The current processor's level is the engine's, because driver code may change it by itself (see [`engine::Engine::set_free_levels`]);
 //! the others' are in their records. [`Kernel::level`] and [`Kernel::set_level`] are the only ones that touch either. What a change of level lets in is
 //! `irql`'s.
 
