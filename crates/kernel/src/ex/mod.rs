@@ -1,4 +1,5 @@
-//! `Ex*`: work items, lookaside lists, interlocked lists, fast mutexes, resources.
+//! `Ex*`: work items, lookaside lists, interlocked lists, fast mutexes, resources,
+//! timers.
 
 pub mod exception;
 pub mod fast_mutex;
@@ -9,6 +10,7 @@ pub mod resource;
 pub mod slist;
 #[cfg(test)]
 mod tests;
+pub mod timer;
 pub mod work_item;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +26,8 @@ pub struct State {
     pub(crate) work_items: BTreeSet<u64>,
     /// Initialized lookaside lists, and the image that did.
     pub(crate) lookasides: BTreeMap<u64, Option<u64>>,
+    /// Timers of `ExAllocateTimer`.
+    pub(crate) timers: BTreeMap<u64, timer::ExTimer>,
     /// Initialized resources.
     pub(crate) resources: BTreeMap<u64, resource::State>,
 }

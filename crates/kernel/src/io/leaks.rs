@@ -10,7 +10,7 @@ use super::irp::Origin;
 use super::violation::device_name;
 use super::{device, driver};
 use crate::cx::{Cx, Kernel};
-use crate::ex::{lookaside, resource};
+use crate::ex::{lookaside, resource, timer};
 use crate::ke;
 use crate::mm::{contiguous, io_space, mdl, pool, pool_check};
 use crate::verdict::Verdict;
@@ -96,6 +96,9 @@ fn still_called(cx: &mut Cx<'_>, gone: &Gone) -> Flow<Option<String>> {
     if let Some(what) = cx.with(|k| still_known(k, gone)) {
         return Ok(Some(what));
     }
+    if let Some(timer) = cx.with(|k| timer::still_called(k, |address| gone.has(address))) {
+        return Ok(Some(format!("its timer {timer:#x} of ExAllocateTimer is still set")));
+    }
     for timer in cx.with(|k| ke::timer::all_set(k)) {
         let dpc = cx.read(DriverPtr::<KTIMER>::new(timer) + KTIMER::Dpc)?;
         let called = !dpc.is_null() && gone.has(cx.read(dpc + KDPC::DeferredRoutine)?.address);
@@ -103,9 +106,7 @@ fn still_called(cx: &mut Cx<'_>, gone: &Gone) -> Flow<Option<String>> {
             return Ok(Some(format!("its timer {timer:#x} is still set")));
         }
     }
-    let queued: Vec<u64> = cx.with(|k| {
-        k.ke.processors.iter().flat_map(|processor| &processor.dpcs).map(|dpc| dpc.object).collect()
-    });
+    let queued = cx.with(|k| ke::dpc::all_queued(k));
     for dpc in queued {
         if gone.has(cx.read(DriverPtr::<KDPC>::new(dpc) + KDPC::DeferredRoutine)?.address) {
             return Ok(Some(format!("its DPC {dpc:#x} is still queued")));
@@ -200,6 +201,9 @@ fn memory(cx: &mut Cx<'_>, gone: &Gone) {
     }
     for list in lookaside::outstanding(cx, gone.base) {
         gone.leak(cx, "lookaside-leak", &format!("did not delete its lookaside list {list:#x}"));
+    }
+    for timer in timer::outstanding(cx, gone.base) {
+        gone.leak(cx, "ex-timer-leak", &format!("did not delete its timer {timer:#x} of ExAllocateTimer"));
     }
     for resource in resource::outstanding(cx, gone.base) {
         gone.leak(cx, "resource-leak", &format!("did not delete its ERESOURCE {resource:#x}"));

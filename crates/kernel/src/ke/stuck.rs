@@ -5,7 +5,7 @@
 
 use super::processor::{DISPATCH_LEVEL, Processor, WaitsFor};
 use super::thread::{Role, State, Thread};
-use super::{scheduler, slice, spin, wait};
+use super::{scheduler, slice, spin, wait, watchdog};
 use crate::cx::Kernel;
 use crate::ldr::symbols;
 use crate::verdict::Verdict;
@@ -85,7 +85,7 @@ pub(crate) fn of_a_loop(k: &Kernel) -> Option<Verdict> {
 
 /// The parameters of Windows' watchdog: 0 for one DPC or interrupt, 1 for a thread that stays at the level.
 fn watchdog(processor: &Processor) -> [u64; 4] {
-    [processor.floors.is_empty().into(), slice::DPC_TICKS, slice::DPC_TICKS, 0]
+    [processor.floors.is_empty().into(), watchdog::SINGLE, watchdog::SINGLE, 0]
 }
 
 /// Who waits for what, all of them.
@@ -121,6 +121,9 @@ fn of_processor(k: &Kernel, processor: &Processor) -> String {
             format!("{who} on processor {number} spins on lock {lock:#x}, which {holder}")
         }
         Some(WaitsFor::Dpcs) => format!("{who} on processor {number} waits in KeFlushQueuedDpcs"),
+        Some(WaitsFor::Dpc(object)) => {
+            format!("{who} on processor {number} waits for the routine of DPC or timer {object:#x} to end")
+        }
         Some(WaitsFor::Isr(object)) => {
             format!("{who} on processor {number} waits for the routine of interrupt {object:#x} to end")
         }
