@@ -14,7 +14,7 @@ use engine::Flow;
 use crate::cx::{Cx, Kernel};
 use crate::ke::callout::{self, Callout};
 use crate::ke::dispatcher::{self, Kind};
-use crate::ke::processor::{APC_LEVEL, DISPATCH_LEVEL};
+use crate::ke::processor::DISPATCH_LEVEL;
 use crate::ke::timer_queue::Setting;
 use crate::ke::{dpc, irql, time, timer};
 use crate::mm::pool;
@@ -166,11 +166,8 @@ pub fn delete(
     if wait && !cancel {
         return Err(wrong(cx, "ExDeleteTimer was called with Wait and without Cancel"));
     }
-    let level = irql::current(cx);
-    if wait && level > APC_LEVEL {
-        let message =
-            format!("ExDeleteTimer was asked to wait at IRQL {level}; it may at APC_LEVEL or below");
-        return Err(cx.stop(Verdict::error("wait-at-raised-irql", message)));
+    if wait {
+        dpc::check_may_wait(cx, "ExDeleteTimer")?;
     }
     let (callback, context) = if parameters.is_null() {
         (DriverPtr::NULL, 0)
@@ -186,7 +183,7 @@ pub fn delete(
         (cancelled, k.ke.timers.is_set(timer.address) || dpc::is_active(k, timer.address))
     });
     if wait {
-        dpc::wait_until_over(cx, timer.address, "ExDeleteTimer")?;
+        dpc::wait_until_over(cx, timer.address)?;
         finish(cx, timer)?;
     } else if !busy && cx.choose("ex.timer_delete", 2) == 0 {
         finish(cx, timer)?;

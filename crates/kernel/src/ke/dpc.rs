@@ -262,22 +262,33 @@ pub fn remove(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>) -> Flow<bool> {
 pub fn remove_ex(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, wait_if_active: bool) -> Flow<bool> {
     let found = remove(cx, dpc)?;
     if wait_if_active {
-        wait_until_over(cx, dpc.address, "KeRemoveQueueDpcEx")?;
+        check_may_wait(cx, "KeRemoveQueueDpcEx")?;
+        while cx.with(|k| runs(k, dpc.address)) {
+            scheduler::wait_for(cx, WaitsFor::Routine(dpc.address))?;
+        }
     }
     Ok(found)
 }
 
-/// Returns when nothing that is queued or runs under this address does so any more.
-pub(crate) fn wait_until_over(cx: &mut Cx<'_>, object: u64, what: &str) -> Flow<()> {
-    if irql::current(cx) >= DISPATCH_LEVEL {
-        let level = irql::current(cx);
-        let message = format!("{what} was asked to wait at IRQL {level}; it may at APC_LEVEL or below");
-        return Err(cx.stop(Verdict::error("wait-at-raised-irql", message)));
-    }
+/// Returns when nothing is queued or runs under this address any more.
+pub(crate) fn wait_until_over(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
     while cx.with(|k| is_active(k, object)) {
         scheduler::wait_for(cx, WaitsFor::Dpc(object))?;
     }
     Ok(())
+}
+
+/// Whoever is asked to wait for a DPC must be below the level at which it runs.
+///
+/// # Errors
+/// A verdict that names `what` was called if it is not.
+pub(crate) fn check_may_wait(cx: &mut Cx<'_>, what: &str) -> Flow<()> {
+    let level = irql::current(cx);
+    if level < DISPATCH_LEVEL {
+        return Ok(());
+    }
+    let message = format!("{what} was asked to wait at IRQL {level}; it may at APC_LEVEL or below");
+    Err(cx.stop(Verdict::error("wait-at-raised-irql", message)))
 }
 
 /// `KeFlushQueuedDpcs`: returns when every DPC that was queued on any processor has run.
@@ -309,11 +320,15 @@ pub(crate) fn is_queued(k: &Kernel, object: u64) -> bool {
     k.ke.queued.contains_key(&object)
 }
 
+/// Whether its routine runs.
+pub(crate) fn runs(k: &Kernel, object: u64) -> bool {
+    let mut processors = k.ke.processors.iter();
+    processors.any(|p| p.running_dpc == Some(object) || p.threaded.running == Some(object))
+}
+
 /// Whether this is in a queue or runs.
 pub(crate) fn is_active(k: &Kernel, object: u64) -> bool {
-    let runs =
-        |p: &super::processor::Processor| p.running_dpc == Some(object) || p.threaded.running == Some(object);
-    is_queued(k, object) || k.ke.processors.iter().any(runs)
+    is_queued(k, object) || runs(k, object)
 }
 
 /// All KDPCs in queues: for `Io` before a driver's code goes.

@@ -46,6 +46,8 @@ pub(crate) enum WaitsFor {
     Dpcs,
     /// This DPC, or callback of a timer, that is queued or runs.
     Dpc(u64),
+    /// The routine of this DPC, which runs.
+    Routine(u64),
     /// The routine of this interrupt object, which is being disconnected.
     Isr(u64),
 }

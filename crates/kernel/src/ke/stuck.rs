@@ -121,7 +121,7 @@ fn of_processor(k: &Kernel, processor: &Processor) -> String {
             format!("{who} on processor {number} spins on lock {lock:#x}, which {holder}")
         }
         Some(WaitsFor::Dpcs) => format!("{who} on processor {number} waits in KeFlushQueuedDpcs"),
-        Some(WaitsFor::Dpc(object)) => {
+        Some(WaitsFor::Dpc(object) | WaitsFor::Routine(object)) => {
             format!("{who} on processor {number} waits for the routine of DPC or timer {object:#x} to end")
         }
         Some(WaitsFor::Isr(object)) => {
