@@ -21,7 +21,7 @@ use crate::mm::pool;
 use crate::verdict::{Tier, Verdict};
 
 /// Bytes of a timer object; drivers see none but the header that makes it waitable.
-const SIZE: u64 = 0x90;
+const SIZE: u32 = 0x90;
 /// `EX_TIMER_UNLIMITED_TOLERANCE`.
 const UNLIMITED: i64 = -1;
 /// What an unlimited tolerance is at most: something always wakes the processor by then.
@@ -70,7 +70,8 @@ pub fn allocate(
         let message = format!("ExAllocateTimer was called with attributes {unknown:#x}, which mean nothing");
         cx.report(Verdict { tier: Tier::Warning, ..Verdict::error("ex-timer", message) });
     }
-    let object: DriverPtr<KTIMER> = pool::allocate(cx, pool::Kind::NonPaged, SIZE, pool::tag(b"ExTi"))?;
+    let object: DriverPtr<KTIMER> =
+        pool::allocate(cx, pool::Kind::NonPaged, SIZE.into(), pool::tag(b"ExTi"))?;
     if object.is_null() {
         return Ok(DriverPtr::NULL);
     }
