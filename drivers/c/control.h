@@ -33,8 +33,8 @@ static VOID NTAPI ControlUnload(PDRIVER_OBJECT Driver)
 }
 
 /* Makes the device and its link. The routines that a driver has of its own it sets afterwards. */
-static NTSTATUS ControlStart(PDRIVER_OBJECT Driver, PUNICODE_STRING Name, PUNICODE_STRING Link,
-                             PDRIVER_DISPATCH DeviceControl)
+__attribute__((unused)) static NTSTATUS ControlStart(PDRIVER_OBJECT Driver, PUNICODE_STRING Name,
+                                                     PUNICODE_STRING Link, PDRIVER_DISPATCH DeviceControl)
 {
     PDEVICE_OBJECT Device;
     NTSTATUS Status = IoCreateDevice(Driver, 0, Name, FILE_DEVICE_UNKNOWN, FILE_DEVICE_SECURE_OPEN, FALSE, &Device);

@@ -137,12 +137,20 @@ pub(crate) struct Explore {
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub(crate) schedules: u64,
     /// Let a thread give way between any two instructions, and not only before those that others can see: exports, device
-    /// accesses, interlocked instructions. Many more schedules
+    /// accesses, interlocked instructions, and loads and stores of memory that others touch. Many more schedules
     #[arg(long)]
     pub(crate) instructions: bool,
     /// Let calls fail that could succeed, too
     #[arg(long)]
     pub(crate) faults: bool,
+    /// Not every schedule, but those of `random:SEED` or `pct:SEED,DEPTH[,STEPS]` and the seeds that follow, as many as
+    /// --schedules says. The policy decides from the script's first command on
+    #[arg(long, value_name = "POLICY", conflicts_with_all = ["preemptions", "instructions", "faults"])]
+    pub(crate) policy: Option<Policy>,
+    /// So many processes search at a time; as many as the host has processors, if not given. What is found and told does not
+    /// depend on it
+    #[arg(long, value_name = "N", conflicts_with = "in_process", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) workers: Option<u32>,
     /// Writes the first broken run to a file that `dirql replay` makes again
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,

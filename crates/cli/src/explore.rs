@@ -1,64 +1,128 @@
 //! `dirql explore`: a script carried out in every schedule within a bound; the first broken run, shown and recorded.
 //!
-//! The search runs in one machine that is taken back; what it finds is run once more from the machine's start, which is what
-//! is shown. What is searched, and what is not, is said in `docs/replay.md`.
+//! The search is made in parts, each in one machine that is taken back (`spread.rs` has them made in processes of their own);
+//! what it finds is run once more from the machine's start, which is what is shown. What is searched, and what is not,
+//! is said in `docs/replay.md`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use anyhow::Result;
-use dirql::explore::{Bounds, Choice, Choices, Replay, Searched};
-use dirql::{Error, InputError, Jail, Outcome, Report};
+use dirql::explore::{Bounds, Replay, Searched, search_by};
+use dirql::{Bench, Error, InputError, Jail, Outcome, Play, Report};
 
 use crate::arguments::Explore;
 use crate::isolate::{self, Done};
+use crate::many::host_processors;
 use crate::run::{bench, script, shown};
+use crate::spread::{self, PART, Spread};
 use crate::view::Show;
-
-/// Between choices, where one process tells them to the next.
-const SEPARATOR: char = ';';
 
 /// Searches, and returns the exit code: that of the first broken run, if there is one.
 ///
 /// # Errors
 /// Something given cannot be used, or this host cannot run a machine.
 pub(crate) fn run(arguments: &Explore) -> Result<u8> {
-    isolate::in_turns(&arguments.isolation, |jail, turn| match turn {
-        None => search(arguments, jail),
-        Some(choices) => follow(arguments, jail, choices).map(Done::with),
+    if !arguments.isolation.in_process && arguments.isolation.confined.is_none() {
+        return search_apart(arguments);
+    }
+    isolate::in_turns(&arguments.isolation, None, |jail, turn| match turn {
+        None => search_here(arguments, jail),
+        Some(turn) => match turn.strip_prefix(PART) {
+            Some(part) => make_part(arguments, jail, part),
+            None => follow(arguments, jail, turn).map(Done::with),
+        },
     })
 }
 
-fn search(arguments: &Explore, jail: Option<Jail>) -> Result<Done> {
+/// In worker processes.
+fn search_apart(arguments: &Explore) -> Result<u8> {
+    let workers = arguments.workers.unwrap_or_else(host_processors);
+    let stop = AtomicBool::new(false);
+    let (searched, refused, failed) = thread::scope(|scope| {
+        let mut spread = Spread::new(scope, &arguments.isolation, workers, &stop);
+        let searched = search_by(&mut spread, &bounds(arguments));
+        stop.store(true, Ordering::Relaxed);
+        (searched, spread.refused, spread.failed)
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if let Some((code, why)) = refused {
+        eprint!("{why}");
+        return Ok(code);
+    }
+    tell(&searched, arguments);
+    if let Some(first) = searched.lost.first() {
+        eprintln!("dirql: schedule {} has ended its process: {}", first.number, first.why.trim_end());
+    }
+    match &searched.found {
+        Some((choices, _)) => {
+            let turn = format!("--{}={}", isolate::TURN, spread::joined(choices));
+            isolate::shown(&arguments.isolation, &[turn], None)
+        }
+        None if searched.lost.is_empty() => Ok(Outcome::Clean.exit_code()),
+        None => Ok(crate::NO_ANSWER),
+    }
+}
+
+/// In this process.
+fn search_here(arguments: &Explore, jail: Option<Jail>) -> Result<Done> {
+    let (bench, play) = subject(arguments, jail)?;
+    let searched = bench.search(&play, &bounds(arguments), is_wanted)?;
+    let searched = searched.map(|report| report.outcome().name().to_owned());
+    tell(&searched, arguments);
+    Ok(match &searched.found {
+        Some((choices, _)) => Done::then(spread::joined(choices)),
+        None => Done::with(Outcome::Clean.exit_code()),
+    })
+}
+
+/// In a worker: one part of a search.
+fn make_part(arguments: &Explore, jail: Option<Jail>, part: &str) -> Result<Done> {
+    let make = || {
+        let (bench, play) = subject(arguments, jail)?;
+        let tell = |ran: &_| spread::tell(ran, |report: &Report| report.outcome().name());
+        bench.search_part(&play, &bounds(arguments), part.parse()?, is_wanted, tell)?;
+        Ok(Done::with(0))
+    };
+    make().inspect_err(|_| isolate::tell(spread::REFUSED))
+}
+
+fn bounds(arguments: &Explore) -> Bounds {
+    Bounds {
+        preemptions: arguments.preemptions.into(),
+        schedules: arguments.schedules,
+        faults: arguments.faults,
+        shared: true,
+        instructions: arguments.instructions,
+        policy: arguments.policy,
+    }
+}
+
+fn is_wanted(report: &Report) -> bool {
+    report.outcome() != Outcome::Clean
+}
+
+/// The machine that is searched, and what it carries out.
+fn subject(arguments: &Explore, jail: Option<Jail>) -> Result<(Bench, Play)> {
     let Some(script) = script(&arguments.setup)? else {
         let message = "there is nothing to carry out in many schedules: give a script, with --do or --script";
         return Err(Error::Input(InputError::new(message)).into());
     };
     let play = script.play().map_err(Error::Input)?;
-    let bounds = Bounds {
-        preemptions: arguments.preemptions.into(),
-        schedules: arguments.schedules,
-        faults: arguments.faults,
-        instructions: arguments.instructions,
-    };
-    let bench = jail.into_iter().fold(bench(&arguments.setup)?.unobserved(), dirql::Bench::jailed);
-    let searched = bench.search(&play, &bounds, |report| report.outcome() != Outcome::Clean)?;
-    let show = Show::new(&arguments.view);
-    show.line(&if show.is_json() { as_json(&searched) } else { as_text(&searched, arguments) });
-    Ok(match &searched.found {
-        Some((choices, _)) => Done::then(joined(choices)),
-        None => Done::with(Outcome::Clean.exit_code()),
-    })
+    Ok((jail.into_iter().fold(bench(&arguments.setup)?.unobserved(), Bench::jailed), play))
 }
 
 /// Runs the schedule that was found, from the machine's start.
 fn follow(arguments: &Explore, jail: Option<Jail>, choices: &str) -> Result<u8> {
-    let choices: Choices = choices
-        .split(SEPARATOR)
-        .filter(|choice| !choice.is_empty())
-        .map(str::parse::<Choice>)
-        .collect::<Result<_, _>>()?;
     let show = Show::new(&arguments.view);
-    let replay = Replay::new(choices);
-    let policy = (Box::new(replay.clone()) as Box<_>, format!("exhaustive:{}", arguments.preemptions));
-    let policy = (policy.0, policy.1.as_str());
+    let replay = Replay::new(spread::parted(choices)?);
+    let name = match arguments.policy {
+        None => format!("exhaustive:{}", arguments.preemptions),
+        Some(policy) => format!("explore {policy}"),
+    };
+    let policy = (Box::new(replay.clone()) as Box<_>, name.as_str());
     let bench = bench(&arguments.setup)?;
     let report = shown(&show, bench, &arguments.setup, policy, jail, arguments.record.as_deref())?;
     if arguments.record.is_none() {
@@ -74,13 +138,41 @@ fn follow(arguments: &Explore, jail: Option<Jail>, choices: &str) -> Result<u8> 
     Ok(report.outcome().exit_code())
 }
 
-fn joined(choices: &Choices) -> String {
-    let all: Vec<String> = choices.iter().map(|choice| choice.to_string()).collect();
-    all.join(&SEPARATOR.to_string())
+/// What the search has come to.
+fn tell(searched: &Searched<String>, arguments: &Explore) {
+    let show = Show::new(&arguments.view);
+    show.line(&if show.is_json() { as_json(searched) } else { as_text(searched, arguments) });
 }
 
-fn as_text(searched: &Searched<Report>, arguments: &Explore) -> String {
+fn as_text(searched: &Searched<String>, arguments: &Explore) -> String {
+    let explored = counted(searched, arguments);
+    let lost = match searched.lost.len() {
+        0 => String::new(),
+        n => format!("; {n} more ended their process, and what departs from them further was not searched"),
+    };
+    match &searched.found {
+        Some((choices, outcome)) => {
+            let choices: Vec<String> = choices.iter().map(|choice| format!("  {choice}")).collect();
+            let choices = if choices.is_empty() { "  (all as usual)".to_owned() } else { choices.join("\n") };
+            format!("{explored}: the last one is {outcome}{lost}. Its choices:\n{choices}\n")
+        }
+        None if !searched.complete && lost.is_empty() => {
+            format!("{explored}, and none is broken; there are more (--schedules says how many to try)")
+        }
+        None if !searched.complete => format!("{explored}, and none is broken{lost}"),
+        None if arguments.policy.is_some() => format!("{explored}, and none is broken"),
+        None => format!(
+            "{explored}: all there are with up to {} preemptions, and none is broken",
+            arguments.preemptions
+        ),
+    }
+}
+
+fn counted(searched: &Searched<String>, arguments: &Explore) -> String {
     let total = searched.total();
+    if let Some(policy) = arguments.policy {
+        return format!("explored {total} schedules from {policy} on");
+    }
     let all = searched.schedules.iter().enumerate().filter(|(_, runs)| **runs > 0);
     let counts: Vec<String> = all
         .map(|(preemptions, runs)| match preemptions {
@@ -88,35 +180,29 @@ fn as_text(searched: &Searched<Report>, arguments: &Explore) -> String {
             n => format!("{runs} with {n}"),
         })
         .collect();
-    let counts = counts.join(", ");
-    match &searched.found {
-        Some((choices, report)) => {
-            let choices: Vec<String> = choices.iter().map(|choice| format!("  {choice}")).collect();
-            let choices = if choices.is_empty() { "  (all as usual)".to_owned() } else { choices.join("\n") };
-            let outcome = report.outcome().name();
-            format!(
-                "explored {total} schedules ({counts}): the last one is {outcome}. Its choices:\n{choices}\n"
-            )
-        }
-        None if searched.complete => format!(
-            "explored {total} schedules ({counts}): all there are with up to {} preemptions, and none is broken",
-            arguments.preemptions
-        ),
-        None => format!(
-            "explored {total} schedules ({counts}), and none is broken; there are more (--schedules says how many to try)"
-        ),
+    let mut counts = counts.join(", ");
+    if searched.learned > 0 {
+        counts += &format!(
+            "; {} before it was known that {} instructions touch what others touch",
+            searched.repeated, searched.learned
+        );
     }
+    let counts = if counts.is_empty() { counts } else { format!(" ({counts})") };
+    format!("explored {total} schedules{counts}")
 }
 
-fn as_json(searched: &Searched<Report>) -> String {
+fn as_json(searched: &Searched<String>) -> String {
     let choices = searched.found.as_ref().map(|(choices, _)| {
         choices.iter().map(|choice| format!("\"{choice}\"")).collect::<Vec<_>>().join(",")
     });
     let runs: Vec<String> = searched.schedules.iter().map(ToString::to_string).collect();
     let choices = choices.map_or_else(|| "null".to_owned(), |choices| format!("[{choices}]"));
     format!(
-        r#"{{"explored":{{"schedules":[{}],"complete":{},"choices":{choices}}}}}"#,
+        r#"{{"explored":{{"schedules":[{}],"repeated":{},"shared_instructions":{},"complete":{},"choices":{choices},"not_searched":{}}}}}"#,
         runs.join(","),
-        searched.complete
+        searched.repeated,
+        searched.learned,
+        searched.complete,
+        searched.lost.len()
     )
 }

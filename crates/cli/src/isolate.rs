@@ -1,13 +1,13 @@
-//! `dirql run` and `dirql replay` in two processes: one that runs the machine, jailed, and one that watches it, prints, and tells how it ended.
+//! Commands in two processes or more: those that run a machine, jailed, and one that watches them, prints, and tells how they ended.
 //!
 //! The second starts the first from its own program, with pipes for both outputs and one for what it says about itself:
-//! its last words, if it cannot go on, and as its last line that its report is complete. A driver can at worst end the
+//! what it has done so far, its last words, if it cannot go on, and as its last line that its report is complete. A driver can at worst end the
 //! process of its own run; what was printed until then stays printed. What the machine does is none of this file's.
 
 use std::io::{self, PipeReader, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +18,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use crate::NO_ANSWER;
 use crate::arguments::Isolation;
+use crate::obituary::Death;
 
 /// Behind `run` or `replay`, this makes the command the process that runs the machine; its value is the watcher's process id.
 pub(crate) const CONFINED: &str = "confined";
@@ -25,6 +26,8 @@ pub(crate) const CONFINED: &str = "confined";
 pub(crate) const TURN: &str = "turn";
 /// How the line begins that says that the report is complete.
 const END: &str = "end ";
+/// How a line begins that tells what was done so far.
+const TOLD: &str = "told: ";
 /// How the line begins that says what the next process is to do, if the code that follows stands, and if it does not.
 const NEXT: [&str; 2] = ["after this: ", "instead: "];
 
@@ -68,10 +71,13 @@ impl Done {
 /// itself in before the first driver instruction. A command may need several machines, one after the other: each turn is told
 /// what the one before left, and has a process of its own.
 ///
+/// `after_death` is as [`shown`] has it.
+///
 /// # Errors
 /// Those of `command`; no process can be started.
 pub(crate) fn in_turns(
     isolation: &Isolation,
+    after_death: Option<&str>,
     mut command: impl FnMut(Option<Jail>, Option<&str>) -> Result<Done>,
 ) -> Result<u8> {
     if let Some(watcher) = isolation.confined {
@@ -86,7 +92,7 @@ pub(crate) fn in_turns(
     if isolation.in_process {
         return turn_by_turn(|turn| command(None, turn));
     }
-    shown(isolation, &[])
+    shown(isolation, &[], after_death)
 }
 
 /// Turns, until one leaves nothing to be done.
@@ -149,7 +155,19 @@ impl Confined {
     }
 
     fn say(&self, line: &str) {
-        let _ = rustix::io::write(&self.0, format!("{line}\n").as_bytes());
+        write_all(&self.0, format!("{line}\n").as_bytes());
+    }
+}
+
+/// In the process that runs the machine: tells the watcher, which is [`told`], one line more.
+pub(crate) fn tell(line: &str) {
+    write_all(&io::stdin(), format!("{TOLD}{line}\n").as_bytes());
+}
+
+/// If the watcher is gone, so is this process soon.
+fn write_all(pipe: &io::Stdin, mut bytes: &[u8]) {
+    while let Ok(length @ 1..) = rustix::io::write(pipe, bytes) {
+        bytes = bytes.get(length..).unwrap_or_default();
     }
 }
 
@@ -167,13 +185,26 @@ impl Drop for Confined {
 /// Starts this command again with `more` arguments, in one process after the other, and prints what they print. The exit code is
 /// the command's.
 ///
+/// If the first one dies of itself, before its report, that may be the driver's doing: `after_death` begins the turn in which
+/// another one finds out; how the first one died follows. If there is none, or it dies too, one message says so.
+///
 /// # Errors
 /// A process cannot be started.
-pub(crate) fn shown(isolation: &Isolation, more: &[String]) -> Result<u8> {
+pub(crate) fn shown(isolation: &Isolation, more: &[String], after_death: Option<&str>) -> Result<u8> {
+    let mut first: Option<Death> = None;
     turn_by_turn(|turn| {
-        let turn = turn.map(|turn| format!("--{TURN}={turn}"));
-        let more: Vec<String> = more.iter().cloned().chain(turn).collect();
-        Ok(end(start(&more, Stdio::piped)?, isolation.host_limit())?.judge())
+        let argument = turn.map(|turn| format!("--{TURN}={turn}"));
+        let more: Vec<String> = more.iter().cloned().chain(argument).collect();
+        let ended = end(start(&more, [Stdio::piped; 2])?, isolation.host_limit())?;
+        let Some(death) = ended.death() else { return Ok(ended.done()) };
+        if let (None, Some(prefix), true) = (turn, after_death, death.is_of_itself()) {
+            let next = format!("{prefix}{}", death.what());
+            first = Some(death);
+            return Ok(Done::then(next));
+        }
+        let again = after_death.is_some_and(|prefix| turn.is_some_and(|turn| turn.starts_with(prefix)));
+        eprintln!("dirql: {}", death.obituary(first.as_ref().filter(|_| again)));
+        Ok(Done::with(NO_ANSWER))
     })
 }
 
@@ -182,12 +213,69 @@ pub(crate) fn shown(isolation: &Isolation, more: &[String]) -> Result<u8> {
 /// # Errors
 /// The process cannot be started.
 pub(crate) fn untold(isolation: &Isolation, more: &[String]) -> Result<u8> {
-    let ended = end(start(more, Stdio::null)?, isolation.host_limit())?;
+    let ended = end(start(more, [Stdio::null; 2])?, isolation.host_limit())?;
     Ok(ended.code().unwrap_or(NO_ANSWER))
 }
 
-/// Starts this command again, with `more` arguments. `output` says where what it prints goes.
-fn start(more: &[String], output: fn() -> Stdio) -> Result<(Child, PipeReader)> {
+/// How a process has ended whose lines were told.
+pub(crate) enum End {
+    /// With this exit code, and this was on its standard error.
+    With(u8, String),
+    /// Otherwise: what became of it, and whose fault that is.
+    Died(String),
+    /// By us.
+    Stopped,
+}
+
+/// Starts this command again with `more` arguments, and gives `each` line of [`tell`] as it comes, until the process ends, or
+/// `each` says that it has heard enough, or `stop` does. The host's limit is for the time between two lines. Nothing is printed.
+///
+/// # Errors
+/// The process cannot be started.
+pub(crate) fn told(
+    isolation: &Isolation,
+    more: &[String],
+    stop: &AtomicBool,
+    mut each: impl FnMut(&str) -> bool,
+) -> Result<End> {
+    let (mut child, notes) = start(more, [Stdio::null, Stdio::piped])?;
+    let (mut line, mut said, mut errors) = (Vec::new(), String::new(), Vec::new());
+    let mut enough = false;
+    let mut take = |pipe, bytes: &[u8]| match pipe {
+        Pipe::Notes => {
+            line.extend_from_slice(bytes);
+            while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+                let text = String::from_utf8_lossy(&line[..=end]).into_owned();
+                line.drain(..=end);
+                match text.trim_end().strip_prefix(TOLD) {
+                    Some(text) => enough = enough || !each(text),
+                    None => said.push_str(&text),
+                }
+            }
+            enough
+        }
+        Pipe::Out | Pipe::Err => {
+            errors.extend_from_slice(bytes);
+            false
+        }
+    };
+    let closed = relay(&mut child, &notes, isolation.host_limit(), Some(stop), &mut take);
+    if closed != Closed::ByItself {
+        child.kill().context(NOT_ENDED)?;
+    }
+    let status = child.wait().context(NOT_WAITED)?;
+    said.push_str(&String::from_utf8_lossy(&line));
+    let hung_for = isolation.host_limit().filter(|_| closed == Closed::Hung);
+    let ended = Ended { said, status, hung_for };
+    Ok(match (ended.death(), ended.code()) {
+        _ if closed == Closed::Stopped => End::Stopped,
+        (None, Some(code)) => End::With(code, String::from_utf8_lossy(&errors).into_owned()),
+        (death, _) => End::Died(death.map_or_else(String::new, |death| death.obituary(None))),
+    })
+}
+
+/// Starts this command again, with `more` arguments. `outputs` says where goes what it prints, and what of that are errors.
+fn start(more: &[String], outputs: [fn() -> Stdio; 2]) -> Result<(Child, PipeReader)> {
     let (notes, its_end) = io::pipe().context("a pipe to the process that runs the machine")?;
     let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
     arguments.insert(1, format!("--{CONFINED}={}", std::process::id()).into());
@@ -195,58 +283,92 @@ fn start(more: &[String], output: fn() -> Stdio) -> Result<(Child, PipeReader)> 
     let child = Command::new("/proc/self/exe")
         .args(arguments)
         .stdin(its_end)
-        .stdout(output())
-        .stderr(output())
+        .stdout(outputs[0]())
+        .stderr(outputs[1]())
         .spawn()
         .context("the process that runs the machine cannot be started (--in-process does without)")?;
     Ok((child, notes))
 }
 
+const NOT_ENDED: &str = "the process that runs the machine cannot be ended";
+const NOT_WAITED: &str = "the process that runs the machine cannot be waited for";
+
 /// Prints what the process prints, if that comes here, to its end.
 fn end((mut child, notes): (Child, PipeReader), limit: Option<Duration>) -> Result<Ended> {
     let mut said = Vec::new();
-    let hung = !relay(&mut child, &notes, &mut said, limit);
+    let mut pass_on = |pipe: Pipe, bytes: &[u8]| {
+        pipe.pass_on(bytes, &mut said);
+        false
+    };
+    let hung = relay(&mut child, &notes, limit, None, &mut pass_on) == Closed::Hung;
     if hung {
-        child.kill().context("the process that runs the machine cannot be ended")?;
-        relay(&mut child, &notes, &mut said, None);
+        child.kill().context(NOT_ENDED)?;
+        relay(&mut child, &notes, None, None, &mut pass_on);
     }
-    let status = child.wait().context("the process that runs the machine cannot be waited for")?;
+    let status = child.wait().context(NOT_WAITED)?;
     let said = String::from_utf8_lossy(&said).into_owned();
     Ok(Ended { said, status, hung_for: limit.filter(|_| hung) })
 }
 
-/// Prints what the process prints until it has closed all its pipes, and adds to `said` what it says about itself. False
-/// if it has not within `limit`.
-fn relay(child: &mut Child, notes: &PipeReader, said: &mut Vec<u8>, limit: Option<Duration>) -> bool {
-    let began = Clock::now();
+/// Why nothing more is read from a process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Closed {
+    /// It has closed all its pipes.
+    ByItself,
+    /// It has not, and has said nothing about itself for so long.
+    Hung,
+    /// There is enough.
+    Stopped,
+}
+
+/// How often is looked whether there is enough.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Gives to `take` what the process prints and says about itself, until it says that there is enough, or `stop` does.
+fn relay(
+    child: &mut Child,
+    notes: &PipeReader,
+    limit: Option<Duration>,
+    stop: Option<&AtomicBool>,
+    take: &mut dyn FnMut(Pipe, &[u8]) -> bool,
+) -> Closed {
+    let mut began = Clock::now();
     let mut open: Vec<(Pipe, BorrowedFd<'_>)> = vec![(Pipe::Notes, notes.as_fd())];
     open.extend(child.stdout.as_ref().map(|pipe| (Pipe::Out, pipe.as_fd())));
     open.extend(child.stderr.as_ref().map(|pipe| (Pipe::Err, pipe.as_fd())));
     let mut buffer = vec![0; 1 << 16];
+    let mut enough = false;
     while !open.is_empty() {
-        let left = match limit.map(|limit| limit.checked_sub(began.elapsed())) {
-            Some(None) => return false,
-            Some(Some(left)) => Timespec::try_from(left).ok(),
-            None => None,
-        };
+        let left = limit.map(|limit| limit.saturating_sub(began.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Closed::Hung;
+        }
+        if enough || stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            return Closed::Stopped;
+        }
+        let wait = left.into_iter().chain(stop.map(|_| LOOK)).min();
+        let wait = wait.and_then(|wait| Timespec::try_from(wait).ok());
         let mut polled: Vec<_> = open.iter().map(|(_, pipe)| PollFd::new(pipe, PollFlags::IN)).collect();
         // Interrupted, it has seen nothing yet.
-        let _ = poll(&mut polled, left.as_ref());
+        let _ = poll(&mut polled, wait.as_ref());
         let ready: Vec<bool> = polled.iter().map(|pipe| !pipe.revents().is_empty()).collect();
         let mut ready = ready.into_iter();
         open.retain(|(pipe, file)| {
             !ready.next().unwrap_or(false) || {
                 let length = rustix::io::read(file, &mut buffer[..]).unwrap_or(0);
-                pipe.pass_on(&buffer[..length], said);
+                enough |= take(*pipe, &buffer[..length]);
+                if *pipe == Pipe::Notes {
+                    began = Clock::now();
+                }
                 length > 0
             }
         });
     }
-    true
+    Closed::ByItself
 }
 
 /// What comes from the process that runs the machine.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Pipe {
     Out,
     Err,
@@ -282,70 +404,18 @@ impl Ended {
         (self.hung_for.is_none() && self.status.code() == Some(code.into())).then_some(code)
     }
 
-    /// What it has come to; and, where the process did not end as it should, the one message that says so.
-    fn judge(&self) -> Done {
-        let Some(code) = self.code() else {
-            eprintln!("dirql: {}", self.obituary());
-            return Done::with(NO_ANSWER);
-        };
+    /// How the process died, if it did not end as it should.
+    fn death(&self) -> Option<Death> {
+        let words: Vec<&str> = self.said.lines().filter(|line| !line.starts_with(END)).collect();
+        self.code().is_none().then(|| Death::of(&words, self.status, self.hung_for))
+    }
+
+    /// What it has come to, by what it said.
+    fn done(&self) -> Done {
         let next = self.said.lines().find_map(|line| {
             let after = |which: usize| Some((line.strip_prefix(NEXT[which])?.to_owned(), which == 0));
             after(0).or_else(|| after(1)).map(|(what, stands)| Next { what, stands })
         });
-        Done { code, next }
+        Done { code: self.code().unwrap_or(NO_ANSWER), next }
     }
-
-    /// What became of it then, and whose fault that is.
-    fn obituary(&self) -> String {
-        obituary(&self.said, self.status, self.hung_for)
-    }
-}
-
-/// What became of a process that did not end its report, and whose fault that is.
-fn obituary(said: &str, status: ExitStatus, hung_for: Option<Duration>) -> String {
-    let words: Vec<&str> = said.lines().filter(|line| !line.starts_with(END)).collect();
-    let words = if words.is_empty() { String::new() } else { format!(": {}", words.join("; ")) };
-    let (what, whose) = match (hung_for, status.signal()) {
-        (Some(limit), _) => (
-            format!("no end after {} s of the host's time, so the run was ended", limit.as_secs()),
-            "dirql's, if it hangs; nobody's, if the run is only long (--host-timeout gives it more). A driver's endless \
-             loop or wait is told by a verdict",
-        ),
-        (None, Some(signal @ (KILL | TERMINATE | INTERRUPT))) => (
-            format!("the process that ran the machine was ended by {}", signal_name(signal)),
-            "nobody's here: that came from outside (somebody, or the host being out of memory)",
-        ),
-        (None, Some(signal)) => {
-            (format!("the process that ran the machine was ended by {}", signal_name(signal)), OURS)
-        }
-        (None, None) => {
-            (format!("the process that ran the machine ended ({status}) without its report"), OURS)
-        }
-    };
-    format!(
-        "{what}{words}\n  whose fault: {whose}\n  there is no verdict about the driver; what was printed before holds\n  \
-         please report a fault of dirql, with this text and the command: https://github.com/dirql/dirql/issues"
-    )
-}
-
-const OURS: &str = "dirql's; or the driver has written over dirql's own memory, which was not noticed then";
-const INTERRUPT: i32 = 2;
-const KILL: i32 = 9;
-const TERMINATE: i32 = 15;
-
-fn signal_name(signal: i32) -> String {
-    let name = match signal {
-        INTERRUPT => "SIGINT",
-        4 => "SIGILL",
-        5 => "SIGTRAP",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        KILL => "SIGKILL",
-        11 => "SIGSEGV",
-        TERMINATE => "SIGTERM",
-        31 => "SIGSYS (a system call that its jail refuses)",
-        _ => return format!("signal {signal}"),
-    };
-    name.to_owned()
 }

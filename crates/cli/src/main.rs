@@ -15,8 +15,10 @@ mod failing;
 mod imports;
 mod isolate;
 mod many;
+mod obituary;
 mod replay;
 mod run;
+mod spread;
 mod view;
 
 use std::process::ExitCode;

@@ -30,9 +30,7 @@ const BROKEN: u8 = 1;
 /// The policy has not so many seeds; processes cannot be started.
 pub(crate) fn run(arguments: &Run, runs: u32) -> Result<u8> {
     let last = policy(arguments, runs - 1)?;
-    let workers = arguments.many.workers.unwrap_or_else(|| {
-        thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
-    });
+    let workers = arguments.many.workers.unwrap_or_else(host_processors);
     let codes = trials(arguments, runs, workers)?;
     let first_with = |wanted: &dyn Fn(u8) -> bool| {
         codes.iter().find(|(_, code)| wanted(**code)).map(|(run, code)| (*run, *code))
@@ -45,14 +43,25 @@ pub(crate) fn run(arguments: &Run, runs: u32) -> Result<u8> {
         tell(arguments, &codes, last, name);
     }
     let Some((run, code)) = shown else { return Ok(CLEAN) };
-    let again = isolate::shown(&arguments.isolation, &[format!("--{NTH}={run}")])?;
-    if again != code {
+    let again = isolate::shown(
+        &arguments.isolation,
+        &[format!("--{NTH}={run}")],
+        crate::run::after_death(arguments),
+    )?;
+    // A run that died before its report has a verdict if it is made again with checks.
+    let is_explained = code == NO_ANSWER && again == BROKEN;
+    if again != code && !is_explained {
         eprintln!(
             "dirql: this run has ended otherwise before, with code {code}: a fault of dirql, or of this host"
         );
         return Ok(NO_ANSWER);
     }
-    Ok(code)
+    Ok(again)
+}
+
+/// How many processes are worth having at a time.
+pub(crate) fn host_processors() -> u32 {
+    thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
 }
 
 /// The policy of a run of this number.

@@ -19,7 +19,7 @@ const FINDING: &str = r#""event":"finding""#;
 /// # Errors
 /// The record or a file that it names cannot be used, or this host cannot run a machine.
 pub(crate) fn run(arguments: &Replay) -> Result<u8> {
-    isolate::in_turns(&arguments.isolation, |jail, turn| replay(arguments, jail, turn))
+    isolate::in_turns(&arguments.isolation, None, |jail, turn| replay(arguments, jail, turn))
 }
 
 fn replay(arguments: &Replay, jail: Option<Jail>, turn: Option<&str>) -> Result<Done> {

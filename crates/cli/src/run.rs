@@ -1,7 +1,7 @@
 //! `dirql run`: a driver, its devices and a script, made into a machine; its events and report, printed.
 //!
 //! A run that may blame the wrong instruction, because memory was damaged before, is made again with checks before anyone
-//! is blamed; and once more for the moments that its verdict names.
+//! is blamed; so is one whose process died; and once more for the moments that its verdict names.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -19,6 +19,8 @@ use crate::view::{MOMENTS, Show};
 
 /// The turn in which a run is made again with checks; the exit code of the first follows.
 const CHECKED: &str = "checked:";
+/// The turn in which a run whose process died is made again with checks; how it died follows.
+const AFTER_DEATH: &str = "after-death:";
 /// The turn in which a checked run is made again for its moments, which follow.
 const CHECKED_MOMENTS: &str = "checked-moments:";
 
@@ -30,16 +32,23 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     if let Some(runs) = arguments.many.runs.filter(|_| arguments.isolation.confined.is_none()) {
         return many::run(arguments, runs);
     }
-    isolate::in_turns(&arguments.isolation, |jail, turn| {
+    isolate::in_turns(&arguments.isolation, after_death(arguments), |jail, turn| {
         let Some(turn) = turn else { return carry_out(arguments, jail) };
         if let Some(code) = turn.strip_prefix(CHECKED) {
             again_checked(arguments, jail, code)
+        } else if let Some(death) = turn.strip_prefix(AFTER_DEATH) {
+            checked_after_death(arguments, jail, death)
         } else if let Some(moments) = turn.strip_prefix(CHECKED_MOMENTS) {
             explain(arguments, jail, true, moments)
         } else {
             explain(arguments, jail, arguments.checked, turn.strip_prefix(MOMENTS).unwrap_or(turn))
         }
     })
+}
+
+/// The turn that finds out why the process of a run died: there is one, unless the run was checked already.
+pub(crate) fn after_death(arguments: &Run) -> Option<&'static str> {
+    (!arguments.checked).then_some(AFTER_DEATH)
 }
 
 fn carry_out(arguments: &Run, jail: Option<Jail>) -> Result<Done> {
@@ -60,19 +69,41 @@ fn carry_out(arguments: &Run, jail: Option<Jail>) -> Result<Done> {
 
 /// The same choices in a checked machine: a better verdict, if it has one.
 fn again_checked(arguments: &Run, jail: Option<Jail>, first: &str) -> Result<Done> {
-    let show = Show::new(&arguments.view);
+    let show = Show::new(&arguments.view).without_events();
     show.note(
         "\nThis verdict may be a consequence of damaged memory. The same run again, with every access checked (--checked):",
     );
     let policy = many::policy(arguments, arguments.many.nth)?;
     let bench = bench(&arguments.setup)?.checked(true).policy(policy);
-    let report = show.run_quietly(bench, play(&arguments.setup)?, jail)?;
+    let report = show.run(bench, play(&arguments.setup)?, jail)?;
     if report.outcome() == Outcome::Clean {
         show.note("The checked run has not shown it: the verdict above stands.");
         return Ok(Done::with(first.parse().unwrap_or(crate::NO_ANSWER)));
     }
     if let Some(path) = &arguments.record {
         show.note(&format!("replay: dirql replay {} --checked", quoted(path)));
+    }
+    Ok(show.done(&report, CHECKED_MOMENTS))
+}
+
+/// The process that ran the machine died before its report. The same choices in a checked machine: if the driver wrote over dirql's
+/// own memory, it is stopped at the first byte now.
+fn checked_after_death(arguments: &Run, jail: Option<Jail>, death: &str) -> Result<Done> {
+    let show = Show::new(&arguments.view).without_events();
+    show.note(&format!(
+        "\nBefore its report, {death}. The same run again, with every access checked (--checked):"
+    ));
+    let policy = many::policy(arguments, arguments.many.nth)?;
+    let bench = bench(&arguments.setup)?.checked(true);
+    let (chooser, name) = (policy.chooser(), policy.to_string());
+    let report = shown(&show, bench, &arguments.setup, (chooser, &name), jail, arguments.record.as_deref())?;
+    if report.outcome() == Outcome::Clean {
+        eprintln!(
+            "dirql: {death}; the same run with every access checked came to its end, and the driver has broken no rule\n  \
+             whose fault: dirql's\n  please report it, with this text and the command: \
+             https://github.com/dirql/dirql/issues"
+        );
+        return Ok(Done::with(crate::NO_ANSWER));
     }
     Ok(show.done(&report, CHECKED_MOMENTS))
 }

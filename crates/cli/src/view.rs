@@ -16,12 +16,19 @@ pub(crate) const MOMENTS: &str = "moments:";
 pub(crate) struct Show<'a> {
     view: &'a View,
     out: Sink,
+    /// What happens is shown, and not only what came of it.
+    events: bool,
 }
 
 impl<'a> Show<'a> {
     /// On standard output.
     pub(crate) fn new(view: &'a View) -> Self {
-        Self { view, out: Sink::new(io::stdout()) }
+        Self { view, out: Sink::new(io::stdout()), events: true }
+    }
+
+    /// Shows only what came of a run: what happened was shown before.
+    pub(crate) fn without_events(self) -> Self {
+        Self { events: false, ..self }
     }
 
     /// Runs the machine to be, in `jail` if there is one, and shows what happens and what came of it.
@@ -29,19 +36,7 @@ impl<'a> Show<'a> {
     /// # Errors
     /// Something given cannot be used, or this host cannot run a machine.
     pub(crate) fn run(&self, bench: Bench, play: Option<Play>, jail: Option<Jail>) -> Result<Report, Error> {
-        self.run_quietly(self.events(bench), play, jail)
-    }
-
-    /// As [`Show::run`], but shows only what came of it.
-    ///
-    /// # Errors
-    /// As [`Show::run`].
-    pub(crate) fn run_quietly(
-        &self,
-        bench: Bench,
-        play: Option<Play>,
-        jail: Option<Jail>,
-    ) -> Result<Report, Error> {
+        let bench = if self.events { self.subscribed(bench) } else { bench };
         let bench = jail.into_iter().fold(bench, Bench::jailed);
         if let Some(play) = &play {
             bench.check(play)?;
@@ -88,7 +83,7 @@ impl<'a> Show<'a> {
         Ok(Done::with(0))
     }
 
-    fn events(&self, bench: Bench) -> Bench {
+    fn subscribed(&self, bench: Bench) -> Bench {
         let (out, symbols) = (self.out.clone(), bench.symbols());
         if self.view.json {
             bench.reader(Json::new(out, symbols))

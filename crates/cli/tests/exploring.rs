@@ -1,4 +1,5 @@
-//! `dirql explore`, in jailed processes: the first broken schedule, with its record; and the run that is made again checked.
+//! `dirql explore`, in jailed processes: the first broken schedule, with its record; the same however many processes search;
+//! and what becomes of a driver that kills them.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
@@ -46,6 +47,23 @@ fn a_lost_update_is_found_shown_and_recorded() {
 }
 
 #[test]
+fn an_update_lost_between_plain_instructions_is_recorded_with_the_instruction() {
+    let quiet = UNLOCKED.replace("0x222000", "0x22200c").replace("ioctl c 0x222004\n", "");
+    let file = folder("lost_quietly").join("lost.dirql");
+    let found = explore(&quiet, &["--preemptions", "1", "--record", file.to_str().unwrap()]);
+    assert_eq!(found.code, Some(1), "{}", found.said());
+    for text in [
+        " before it was known that 4 instructions touch what others touch",
+        "  preempt 7 after 17 before 0x2000",
+    ] {
+        assert!(found.out.contains(text), "no `{text}`: {}", found.said());
+    }
+    let again = dirql(["replay", file.to_str().unwrap(), "--quiet"]);
+    assert_eq!(again.code, Some(1), "{}", again.said());
+    assert!(again.out.contains("replay: the same run, "), "{}", again.said());
+}
+
+#[test]
 fn what_holds_in_all_schedules_is_said_with_their_number() {
     for way in [&[] as &[&str], &["--in-process"]] {
         let held = explore(LOCKED, &[&["--preemptions", "1"], way].concat());
@@ -67,4 +85,159 @@ fn without_a_script_there_is_nothing_to_explore() {
     let answer = dirql(["explore", sys.to_str().unwrap()]);
     assert_eq!(answer.code, Some(2), "{}", answer.said());
     assert!(answer.err.contains("give a script"), "{}", answer.said());
+}
+
+/// Kills the process in schedules that lose an update.
+const WRECKING: &str = r"open \\.\DirqlLostUpdate as a
+open \\.\DirqlLostUpdate as b
+t: ioctl a 0x222000
+u: ioctl b 0x222000
+join t; join u
+ioctl a 0x22202c";
+
+/// The same schedules, all of them clean.
+const HARMLESS: &str = r"open \\.\DirqlLostUpdate as a
+open \\.\DirqlLostUpdate as b
+t: ioctl a 0x222000
+u: ioctl b 0x222000
+join t; join u
+ioctl a 0x222010";
+
+/// Loses an update in schedules with a preemption between plain instructions alone: which these are is learned.
+const QUIET: &str = r"open \\.\DirqlLostUpdate as a
+open \\.\DirqlLostUpdate as b
+t: ioctl a 0x22200c
+u: ioctl b 0x22200c
+join t; join u
+ioctl a 0x222008 out 4 expect u32:0";
+
+/// Learns the same, and loses nothing that is looked at.
+const UNSEEN: &str = r"open \\.\DirqlLostUpdate as a
+open \\.\DirqlLostUpdate as b
+t: ioctl a 0x22200c
+u: ioctl b 0x22200c
+join t; join u";
+
+/// What a search says, whoever makes it.
+fn the_same_by_any_number_of_processes(script: &str, more: &[&str]) -> Answer {
+    let here = explore(script, &[more, &["--in-process"]].concat());
+    for workers in ["1", "2", "5"] {
+        let there = explore(script, &[more, &["--workers", workers]].concat());
+        assert_eq!(
+            (here.code, &here.out, &here.err),
+            (there.code, &there.out, &there.err),
+            "{workers} workers"
+        );
+    }
+    here
+}
+
+#[test]
+fn a_search_is_the_same_by_any_number_of_processes() {
+    // Complete, found early, found late, ended by its bound in the middle of a part; by seeds.
+    let complete = the_same_by_any_number_of_processes(LOCKED, &["--json"]);
+    assert!(
+        complete.out.contains(r#""complete":true,"choices":null,"not_searched":0"#),
+        "{}",
+        complete.said()
+    );
+    let found = the_same_by_any_number_of_processes(UNLOCKED, &["--quiet"]);
+    assert_eq!(found.code, Some(1), "{}", found.said());
+    for bound in ["1", "7", "100"] {
+        let bounded = the_same_by_any_number_of_processes(LOCKED, &["--schedules", bound]);
+        assert!(bounded.out.starts_with(&format!("explored {bound} schedules (")), "{}", bounded.said());
+        assert!(bounded.out.contains("there are more"), "{}", bounded.said());
+    }
+    let seeds = ["--policy", "random:1", "--schedules", "300"];
+    let found = the_same_by_any_number_of_processes(UNLOCKED, &seeds);
+    assert!(found.out.contains("from random:1 on: the last one is unexpected"), "{}", found.said());
+    let clean = the_same_by_any_number_of_processes(LOCKED, &seeds);
+    assert_eq!(
+        clean.out,
+        "explored 300 schedules from random:1 on, and none is broken\n",
+        "{}",
+        clean.said()
+    );
+}
+
+#[test]
+fn what_a_search_learns_is_the_same_by_any_number_of_processes() {
+    let found = the_same_by_any_number_of_processes(QUIET, &["--preemptions", "1"]);
+    assert_eq!(found.code, Some(1), "{}", found.said());
+    for text in [" instructions touch what others touch): the last one is ", " before 0x"] {
+        assert!(found.out.contains(text), "no `{text}`: {}", found.said());
+    }
+    let all = the_same_by_any_number_of_processes(UNSEEN, &["--json"]);
+    assert!(all.out.contains(r#""complete":true,"choices":null"#), "{}", all.said());
+    assert!(number(&all, "repeated") > 0 && number(&all, "shared_instructions") > 1, "{}", all.said());
+    // Many parts, whose runs begin behind what they have in common.
+    assert!(number(&all, "schedules") > 400, "{}", all.said());
+    let bound = ["--schedules", "300", "--json"];
+    let bounded = the_same_by_any_number_of_processes(UNSEEN, &bound);
+    assert_eq!(number(&bounded, "schedules") + number(&bounded, "repeated"), 300, "{}", bounded.said());
+}
+
+#[test]
+fn every_number_of_processes_writes_the_same_record() {
+    for (name, script, choice) in
+        [("unlocked", UNLOCKED, "ke.before_interlocked"), ("quiet", QUIET, " before 0x")]
+    {
+        let records = ["1", "2", "5"].map(|workers| {
+            let file = folder(&format!("same_record_{name}_{workers}")).join("lost.dirql");
+            explore(script, &["--workers", workers, "--record", file.to_str().unwrap()]);
+            std::fs::read_to_string(file).unwrap()
+        });
+        assert!(records[0].contains(choice));
+        assert!(records.iter().all(|record| *record == records[0]));
+    }
+}
+
+fn number(answer: &Answer, key: &str) -> u64 {
+    let json: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
+    let value = &json["explored"][key];
+    let all = value.as_array().map(|all| all.iter().filter_map(serde_json::Value::as_u64).sum());
+    all.or_else(|| value.as_u64()).unwrap()
+}
+
+#[test]
+fn schedules_that_kill_their_process_are_told_and_all_others_are_searched() {
+    let bounds = ["--preemptions", "1", "--json"];
+    let all = explore(HARMLESS, &bounds);
+    assert_eq!(all.code, Some(0), "{}", all.said());
+    let searched: Vec<Answer> = ["1", "2", "5"]
+        .iter()
+        .map(|workers| explore(WRECKING, &[&bounds[..], &["--workers", workers]].concat()))
+        .collect();
+    let first = &searched[0];
+    assert_eq!(first.code, Some(3), "no answer about some is none about the driver: {}", first.said());
+    assert!(first.out.contains(r#""complete":false,"choices":null"#), "{}", first.said());
+    let (made, lost) = (number(first, "schedules"), number(first, "not_searched"));
+    assert!(lost > 1, "{}", first.said());
+    let all = number(&all, "schedules");
+    assert!(made + lost < all, "nothing departs further from those that die: {lost} and {made} of {all}");
+    assert!(made > all / 2, "but from the others: {made} of {all}");
+    assert!(first.err.starts_with("dirql: schedule "), "{}", first.said());
+    assert!(
+        first.err.contains(" has ended its process: ") && first.err.contains("SIGSEGV"),
+        "{}",
+        first.said()
+    );
+    for other in &searched {
+        assert_eq!((other.code, &other.out, &other.err), (first.code, &first.out, &first.err));
+    }
+    let without = explore(WRECKING, &["--preemptions", "0"]);
+    assert_eq!(without.code, Some(0), "{}", without.said());
+    let told = explore(WRECKING, &bounds[..2]);
+    assert!(told.out.contains(&format!("; {lost} more ended their process")), "{}", told.said());
+}
+
+#[test]
+fn a_driver_that_is_none_is_told_once() {
+    let answer = dirql(["explore", "no-such.sys", "--do", LOCKED, "--workers", "3"]);
+    assert_eq!(answer.code, Some(2), "{}", answer.said());
+    assert!(answer.out.is_empty() && answer.err.matches("dirql: ").count() == 1, "{}", answer.said());
+    let sys = driver("lost_update.sys");
+    let answer = dirql(["explore", sys.to_str().unwrap(), "--do", LOCKED, "--policy", "default"]);
+    assert_eq!(answer.code, Some(2), "{}", answer.said());
+    assert!(answer.err.contains("no seed for each of 100000 runs"), "{}", answer.said());
 }

@@ -171,6 +171,107 @@ fn a_driver_that_writes_over_dirqls_own_memory_ends_its_own_run_only() {
     the_next_run_is_clean();
 }
 
+/// What the command says of an attack that kills its process: how it died, and then the verdict of the checked run.
+fn told_after_death(answer: &Answer, number: u32) {
+    let said = || format!("attack {number}\n{}", answer.said());
+    assert_eq!(answer.code, Some(1), "{}", said());
+    for part in ["Before its report, the process that ran the machine was ended by SIG", "hostile!Overwrite"]
+    {
+        assert!(answer.out.contains(part), "`{part}` is missing in {}", said());
+    }
+    assert!(answer.out.contains("  rule         wild-write"), "{}", said());
+    assert!(answer.out.contains("drivers/c/hostile/hostile.c:"), "{}", said());
+    assert!(!answer.err.contains("whose fault"), "the driver is told, and nobody else blamed: {}", said());
+}
+
+/// Attacks on what dirql itself lives in that end its process at once.
+const DEADLY: [u32; 3] = [27, 28, 29];
+
+#[test]
+fn a_run_whose_process_dies_is_made_again_with_checks_before_anyone_is_blamed() {
+    for number in DEADLY {
+        told_after_death(&attack(number, &[]), number);
+    }
+    the_next_run_is_clean();
+}
+
+#[test]
+fn the_run_that_is_made_again_is_the_one_that_is_recorded() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let record = folder.join("after-death.record");
+    let record = record.to_str().unwrap();
+    told_after_death(&attack(29, &["--record", record]), 29);
+    let again = dirql(["replay", record, "--quiet"]);
+    assert_eq!(again.code, Some(1), "{}", again.said());
+    assert!(again.out.contains("wild-write"), "{}", again.said());
+    assert!(again.out.contains("replay: the same run"), "{}", again.said());
+}
+
+#[test]
+fn of_many_runs_whose_processes_die_the_first_is_shown_with_its_verdict() {
+    let answer = attack(29, &["--runs", "2", "--policy", "random:3"]);
+    told_after_death(&answer, 29);
+    assert!(answer.out.contains("2 without an answer"), "{}", answer.said());
+}
+
+#[test]
+fn json_stays_json_though_the_process_dies_between() {
+    let sys = driver("hostile.sys");
+    let script = format!("open \\\\.\\DirqlHostile as f; ioctl f {:#x}", 0x22_0000 + (0xB00 + 29) * 4);
+    let answer = dirql(["run", sys.to_str().unwrap(), "--json", "--do", &script]);
+    assert_eq!(answer.code, Some(1), "{}", answer.said());
+    for line in answer.out.lines() {
+        assert!(line.starts_with('{') && line.ends_with('}'), "`{line}` in {}", answer.said());
+    }
+    let ends: Vec<&str> = answer.out.lines().filter(|line| line.contains(r#""event":"end""#)).collect();
+    assert!(
+        matches!(ends[..], [end] if end.contains("wild-write") || end.contains("broken")),
+        "{}",
+        answer.said()
+    );
+    assert!(answer.err.contains("Before its report, the process"), "{}", answer.said());
+}
+
+#[test]
+fn if_the_checked_run_dies_too_one_message_says_both() {
+    if cfg!(debug_assertions) {
+        let answer = dying("abort", &[]);
+        no_answer(
+            &answer,
+            &[
+                "ended by SIGABRT\n  again, with every access checked: the process that ran",
+                "the second time",
+            ],
+        );
+        assert!(answer.out.contains("The same run again, with every access checked"), "{}", answer.said());
+    }
+}
+
+#[test]
+fn if_the_checked_run_is_clean_the_death_is_ours() {
+    if cfg!(debug_assertions) {
+        let answer = dying("abort-fast", &[]);
+        assert_eq!(answer.code, Some(3), "{}", answer.said());
+        assert_eq!(answer.err.matches("dirql: ").count(), 1, "one message\n{}", answer.said());
+        for part in [
+            "ended by SIGABRT",
+            "came to its end, and the driver has broken no rule",
+            "whose fault: dirql's\n",
+        ] {
+            assert!(answer.err.contains(part), "`{part}` is missing\n{}", answer.said());
+        }
+    }
+}
+
+#[test]
+fn a_checked_run_whose_process_dies_is_not_made_again() {
+    if cfg!(debug_assertions) {
+        let answer = dying("abort", &["--checked"]);
+        no_answer(&answer, &["ended by SIGABRT", "whose fault: dirql's"]);
+        assert!(!answer.said().contains("again"), "{}", answer.said());
+    }
+}
+
 #[test]
 fn a_checked_run_stops_it_before_the_first_byte() {
     for number in 27..=31 {

@@ -165,6 +165,13 @@ impl Bench {
         self
     }
 
+    /// The most message-signaled interrupts that a device is given, whatever it asks for; with 0 it is given its line.
+    #[must_use]
+    pub fn message_limit(mut self, messages: u32) -> Self {
+        self.settings.message_limit = messages;
+        self
+    }
+
     /// Who decides what could go otherwise; by default everything goes its usual way.
     #[must_use]
     pub fn chooser(mut self, chooser: impl Chooser + 'static) -> Self {

@@ -1,33 +1,75 @@
 //! All runs of a script within a bound, in one machine that is taken back to where the script begins.
 //!
 //! While the driver is loaded and started, everything goes its usual way: what could go wrong there otherwise is not
-//! searched. The order in which plain loads and stores of two processors reach memory is searched only between
-//! instructions, and only with [`Bounds::instructions`].
+//! searched. Which plain loads and stores others see is learned from the runs themselves ([`Bounds::shared`]): what is shared
+//! only in a schedule beyond the bound is not known to be.
 
-use engine::{Chooser, Tracking};
-use explore::{Bounds, Choices, Counted, Occurrences, Searched, Subject};
+use engine::{Chooser, Question, Tracking};
+use explore::{
+    Bounds, Choices, Counted, Course, Local, Occurrences, Part, Places, Questions, Ran, Runner, Searched,
+    Subject,
+};
 
 use crate::bench::Bench;
-use crate::error::Error;
-use crate::machine::Exploration;
+use crate::error::{Error, InputError};
+use crate::machine::{Exploration, Mark};
 use crate::play::Play;
 use crate::report::Report;
 
-/// An exploration, and what was asked before it began.
+/// An exploration, what was asked before it began, and where runs begin if not at its beginning.
 struct Rewound<'e, 'm> {
     exploration: &'e mut Exploration<'m>,
     before: Occurrences,
+    mark: Option<Mark>,
 }
 
 impl Subject for Rewound<'_, '_> {
     type Outcome = Report;
 
     fn run(&mut self, policy: Box<dyn Chooser>) -> Report {
-        self.exploration.run(policy)
+        match &self.mark {
+            Some(mark) => self.exploration.run_from(mark, policy),
+            None => self.exploration.run(policy),
+        }
+    }
+
+    fn begin_at(&mut self, policy: Box<dyn Chooser>, here: &mut dyn FnMut(&Question) -> bool) -> bool {
+        self.begin_anew();
+        // Where the host refuses, each run begins at the beginning.
+        self.mark = self.exploration.mark_at(policy, here).ok().flatten();
+        self.mark.is_some()
+    }
+
+    fn begin_anew(&mut self) {
+        if let Some(mark) = self.mark.take() {
+            self.exploration.forget(mark);
+        }
     }
 
     fn asked_before(&self) -> Occurrences {
         self.before.clone()
+    }
+
+    fn learned(&mut self) -> Places {
+        self.exploration.learned().into_iter().collect()
+    }
+
+    fn watch(&mut self, places: &Places) {
+        self.exploration.watch(&places.iter().collect::<Vec<_>>());
+    }
+}
+
+/// A machine whose driver is not ready after its start: each run is its start and end.
+struct Unready(Option<(Choices, Report)>);
+
+impl Runner for Unready {
+    type Outcome = Report;
+
+    fn run(&mut self, _part: usize, _course: &Course) -> Ran<Report> {
+        match self.0.take() {
+            Some((choices, report)) => Ran::Wanted(choices, report),
+            None => Ran::Usual(Questions::default(), Places::default()),
+        }
     }
 }
 
@@ -38,29 +80,73 @@ impl Bench {
     /// A driver that is not ready after its start is not searched: the one run is its start and end.
     ///
     /// # Errors
-    /// As [`Bench::start`]; [`Error::Input`] if the machine is a checked one, which cannot be taken back.
+    /// As [`Bench::start`]; [`Error::Input`] if the machine is a checked one, which cannot be taken back, or the policy has
+    /// not so many seeds.
     pub fn search(
         self,
         play: &Play,
         bounds: &Bounds,
-        mut wanted: impl FnMut(&Report) -> bool,
+        wanted: impl FnMut(&Report) -> bool,
     ) -> Result<Searched<Report>, Error> {
+        self.runner(play, bounds, wanted, |runner| explore::search_by(runner, bounds))
+    }
+
+    /// Makes one part of such a search, and tells what came of each of its runs.
+    ///
+    /// # Errors
+    /// As [`Bench::search`].
+    pub fn search_part(
+        self,
+        play: &Play,
+        bounds: &Bounds,
+        part: Part,
+        wanted: impl FnMut(&Report) -> bool,
+        tell: impl FnMut(&Ran<Report>),
+    ) -> Result<(), Error> {
+        self.runner(play, bounds, wanted, |runner| explore::make_part(part, runner, tell))
+    }
+
+    fn runner<R>(
+        self,
+        play: &Play,
+        bounds: &Bounds,
+        mut wanted: impl FnMut(&Report) -> bool,
+        search: impl FnOnce(&mut dyn Runner<Outcome = Report>) -> R,
+    ) -> Result<R, Error> {
         self.check(play)?;
-        if self.settings.checked {
-            return Err(Error::Input(crate::error::InputError::new(
-                "a checked machine cannot be taken back, so it cannot be searched; search without --checked, and replay what is found with it",
-            )));
-        }
+        check(&self, bounds)?;
         let start = Counted::default();
         let machine = self.chooser(start.clone()).start()?;
         if !machine.is_ready() {
             let report = machine.finish();
             let found = wanted(&report).then(|| (Choices::default(), report));
-            return Ok(Searched { schedules: vec![1], complete: true, found });
+            return Ok(search(&mut Unready(found)));
         }
         machine.explore(play, Tracking::Faults, |exploration| {
-            let mut subject = Rewound { exploration, before: start.asked() };
-            explore::search(&mut subject, bounds, wanted)
+            if bounds.learns() {
+                exploration.learn();
+            }
+            let mut subject = Rewound { exploration, before: start.asked(), mark: None };
+            let result = search(&mut Local::new(&mut subject, *bounds, wanted));
+            subject.begin_anew();
+            result
         })
+    }
+}
+
+fn check(bench: &Bench, bounds: &Bounds) -> Result<(), InputError> {
+    if bench.settings.checked {
+        return Err(InputError::new(
+            "a checked machine cannot be taken back, so it cannot be searched; search without --checked, and replay what is found with it",
+        ));
+    }
+    match bounds.policy {
+        Some(policy) if policy.later(bounds.schedules.saturating_sub(1)).is_none() => {
+            Err(InputError::new(format!(
+                "policy {policy}: it has no seed for each of {} runs; use random:SEED or pct:SEED,DEPTH",
+                bounds.schedules
+            )))
+        }
+        _ => Ok(()),
     }
 }

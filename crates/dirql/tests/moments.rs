@@ -48,12 +48,17 @@ fn told_of(number: u32, bench: fn() -> Bench) -> String {
 
 /// The line of `faults.c` with `code` in `routine`, as stacks show it.
 fn line_of(routine: &str, code: &str) -> String {
-    let source = include_str!("../../../drivers/c/faulty/faults.c");
+    line_in("faults.c", include_str!("../../../drivers/c/faulty/faults.c"), routine, code)
+}
+
+fn line_in(name: &str, source: &str, routine: &str, code: &str) -> String {
     let lines = source.lines().enumerate();
-    let begin =
-        lines.clone().position(|(_, line)| line.starts_with("static") && line.contains(routine)).unwrap();
+    let begin = lines
+        .clone()
+        .position(|(_, line)| line.starts_with("static") && line.contains(&format!("{routine}(")))
+        .unwrap();
     let (index, _) = lines.skip(begin).find(|(_, line)| line.contains(code)).unwrap();
-    format!("(drivers/c/faulty/faults.c:{})", index + 1)
+    format!("(drivers/c/faulty/{name}:{})", index + 1)
 }
 
 /// The first line under the heading of a moment.
@@ -126,5 +131,103 @@ fn moments_that_nobody_wrote_are_refused() {
     for text in ["", "12", "12:", "xyz:freed@1", "12:freed", "12:freed@x"] {
         let refused = text.parse::<Moments>().unwrap_err();
         assert!(refused.to_string().contains("HASH:WHAT@EVENT"), "{text}: {refused}");
+    }
+}
+
+// ---- what is left behind when a driver goes ----
+
+fn leaves() -> Bench {
+    Bench::new().driver(driver("leaves.sys"))
+}
+
+fn leave(number: u32) -> Play {
+    let code = 0x0022_3400 + number * 4;
+    let text = format!("open \\\\.\\DirqlLeaves as f; ioctl f {code:#x}");
+    Play::new(script::parse("test", &text).unwrap(), Path::new("")).unwrap()
+}
+
+/// The moments of the rule that this leaves broken, in their order, told by a second run.
+fn left(number: u32, rule: &str, moments: &[&str]) -> String {
+    let report = in_turn(|| leaves().run(Some(leave(number))));
+    let broken = report.verdict.iter().chain(&report.findings).find(|verdict| verdict.rule == rule);
+    let broken = broken.unwrap_or_else(|| panic!("{number} does not break {rule}\n{report}"));
+    let named: Vec<&str> = broken.related.iter().map(|related| related.what).collect();
+    assert_eq!(named, moments, "{number}\n{report}");
+    let moments = Moments::of(&report).unwrap();
+    let explained = in_turn(|| explain(leaves(), Some(leave(number)), &moments));
+    explained.unwrap_or_else(|| panic!("{number} did not come again")).to_string()
+}
+
+/// The moment `what` stands at `code` of `routine`, and the routine that led there is on its stack, too.
+fn stands_at(text: &str, what: &str, routine: &str, code: &str) {
+    let line = under(text, what);
+    assert!(line.contains(&format!("leaves!{routine}+")), "`{what}` in {line}\n{text}");
+    let source = include_str!("../../../drivers/c/faulty/leaves.c");
+    assert!(line.ends_with(&line_in("leaves.c", source, routine, code)), "`{what}` at {line}\n{text}");
+}
+
+#[test]
+fn a_request_that_is_never_completed_tells_which_routine_marked_it_pending() {
+    let text = left(0, "irp-never-completed", &["marked pending"]);
+    let line = under(&text, "marked pending");
+    assert!(line.contains("leaves!DispatchDeviceControl"), "{text}");
+}
+
+#[test]
+fn a_request_that_is_never_completed_tells_who_queued_it() {
+    let text = left(1, "irp-never-completed", &["queued", "marked pending"]);
+    stands_at(&text, "queued", "ForgetPacket", "IoStartPacket");
+    assert!(under(&text, "marked pending").contains("leaves!DispatchDeviceControl"), "{text}");
+}
+
+#[test]
+fn an_irp_of_the_drivers_own_tells_who_allocated_sent_and_pended_it() {
+    let text = left(2, "irp-leak", &["allocated", "sent", "marked pending"]);
+    stands_at(&text, "allocated", "ForgetOwn", "IoAllocateIrp");
+    stands_at(&text, "sent", "ForgetOwn", "IoCallDriver");
+    assert!(under(&text, "marked pending").contains("leaves!DispatchInternal"), "{text}");
+    let behind = text.lines().skip_while(|line| !line.starts_with("marked pending")).nth(2).unwrap();
+    assert!(behind.contains("leaves!ForgetOwn+"), "whoever sent it is told behind the routine\n{text}");
+}
+
+#[test]
+fn pool_and_work_items_that_are_left_tell_who_allocated_them() {
+    stands_at(&left(3, "pool-leak", &["allocated"]), "allocated", "Allocate", "ExAllocatePoolWithTag");
+    stands_at(
+        &left(4, "work-item-leak", &["allocated"]),
+        "allocated",
+        "AbandonWorkItem",
+        "IoAllocateWorkItem",
+    );
+}
+
+#[test]
+fn what_still_calls_an_unloaded_driver_tells_who_queued_set_or_made_it() {
+    let rule = "unload-still-called";
+    stands_at(&left(5, rule, &["queued"]), "queued", "QueueWorkItem", "IoQueueWorkItem");
+    stands_at(&left(6, rule, &["queued"]), "queued", "QueueOldItem", "ExQueueWorkItem");
+    stands_at(&left(7, rule, &["set"]), "set", "AbandonTimer", "KeSetTimerEx");
+    stands_at(&left(8, rule, &["queued"]), "queued", "QueueDpc", "KeInsertQueueDpc");
+    stands_at(&left(9, rule, &["started"]), "started", "AbandonIoTimer", "IoStartTimer");
+    stands_at(&left(10, rule, &["created"]), "created", "AbandonThread", "PsCreateSystemThread");
+}
+
+#[test]
+fn a_lock_that_is_held_at_unload_tells_who_took_it() {
+    let text = left(11, "spin-lock-held-on-return", &["taken"]);
+    stands_at(&text, "taken", "KeepLock", "KeAcquireSpinLock(");
+    assert!(text.contains("leaves!DriverUnload"), "{text}");
+}
+
+#[test]
+fn memory_that_is_freed_with_something_of_the_kernels_in_it_tells_both_moments() {
+    for (number, rule, what, routine, code) in [
+        (12, "freed-held-lock", "taken", "FreeHeldLock", "KeAcquireSpinLock("),
+        (13, "freed-active-timer", "set", "FreeSetTimer", "KeSetTimer("),
+        (14, "freed-queued-dpc", "queued", "FreeQueuedDpc", "KeInsertQueueDpc"),
+    ] {
+        let text = left(number, rule, &[what, "allocated"]);
+        stands_at(&text, what, routine, code);
+        stands_at(&text, "allocated", "Allocate", "ExAllocatePoolWithTag");
     }
 }

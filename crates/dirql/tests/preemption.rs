@@ -93,9 +93,51 @@ struct Log(Rc<RefCell<Recorded>>);
 #[derive(Default)]
 struct Recorded {
     on: bool,
+    demand: Demand,
     inside_since: Option<u64>,
     disturbed: u64,
     events: Vec<(u64, String)>,
+}
+
+/// How often the routine must run, which is exact though a raised level holds interrupts back: the line is level-sensitive, so the
+/// levels of line and processor alone say when the routine runs: once as soon as both allow it, again as long as the line is up
+/// when it has run, and never for a rise that falls before the processor's level has.
+#[derive(Default)]
+struct Demand {
+    up: bool,
+    inside: bool,
+    /// The line is up, and the processor's level lets it in.
+    due: bool,
+    runs: u64,
+}
+
+impl Demand {
+    fn see(&mut self, irql: u8, event: &Event) {
+        let level = irql_of_line(LINE);
+        match event {
+            Event::Line { line: LINE, asserted } => {
+                assert!(*asserted || self.inside || !self.due, "an interrupt was lost at IRQL {irql}");
+                self.up = *asserted;
+                self.due = self.up && irql < level;
+            }
+            // A line of a higher level may come between.
+            Event::Irql { from, to } if self.inside && (*from > level || *to > level) => {}
+            Event::Irql { to, .. } if *to == level => {
+                assert!(self.up, "the line is served though nobody asserts it");
+                (self.inside, self.due) = (true, false);
+            }
+            Event::Irql { from, .. } if *from == level => {
+                assert!(!self.up && self.runs > 0, "the line is still asserted at the end of its service");
+                self.inside = false;
+            }
+            Event::Irql { to, .. } if !self.inside => self.due = self.up && *to < level,
+            Event::Enter { role: "Isr", .. } if self.inside => {
+                assert!(self.up, "the routine is called though nobody asserts its line");
+                self.runs += 1;
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Reader for Log {
@@ -108,6 +150,7 @@ impl Reader for Log {
         if !log.on {
             return;
         }
+        log.demand.see(stamp.irql, event);
         let level = irql_of_line(LINE);
         match event {
             Event::Line { line: LINE, .. } => {}
@@ -153,6 +196,7 @@ fn run(bench: &dyn Fn() -> Bench, story: &dyn Fn(&Machine), period: u64) -> (Vec
                 latched: false,
                 shared: true,
                 affinity: u64::MAX,
+                message: None,
             };
             let object = interrupt::connect(cx, &connection)?.expect("the line is free");
             Ok((object, block))
@@ -181,6 +225,7 @@ fn run(bench: &dyn Fn() -> Bench, story: &dyn Fn(&Machine), period: u64) -> (Vec
         .unwrap();
     machine.finish().expect_clean();
     let log = std::mem::take(&mut *log.0.borrow_mut());
+    assert_eq!(count, log.demand.runs, "period {period}: the routine has run as often as the levels demand");
     (log.events, count)
 }
 
@@ -196,6 +241,7 @@ fn undisturbed(bench: impl Fn() -> Bench, story: impl Fn(&Machine), periods: &[u
         }
         assert_eq!(whole.len(), sliced.len(), "period {period}");
         // Besides instructions, only device accesses take time here.
+        // How many there must be has been counted; that they are many depends on how much of the time is the driver's own.
         let access = |(_, event): &&(u64, String)| event.contains(" Device {");
         let accesses = whole.iter().filter(access).count() as u64;
         let length = whole.last().unwrap().0 - whole[0].0;

@@ -10,9 +10,9 @@ use std::cell::RefCell;
 use std::io::Write;
 use std::rc::Rc;
 
-use dirql::explore::{self, Bounds, Choices, Counted, Replay, Searched, Subject};
+use dirql::explore::{self, Bounds, Choice, Choices, Counted, Replay, Searched, Subject};
 use dirql::record::{Record, Recording};
-use dirql::{Bench, Error, Outcome, Play, Report, ScriptText};
+use dirql::{Bench, Error, Failure, Outcome, Play, Report, ScriptText};
 use engine::{Chooser, Point};
 use rig::{driver, start};
 
@@ -56,10 +56,15 @@ fn broken(report: &Report) -> bool {
 
 /// Searches, as soon as no other test of this process has a machine.
 fn search(script: &str, bounds: &Bounds) -> Searched<Report> {
+    search_on(|| bench().unobserved(), script, bounds)
+}
+
+fn search_on(bench: impl Fn() -> Bench, script: &str, bounds: &Bounds) -> Searched<Report> {
     loop {
-        match bench().unobserved().search(&play(script), bounds, broken) {
+        match bench().search(&play(script), bounds, broken) {
             Ok(searched) => {
-                println!("{:?} schedules, complete: {}", searched.schedules, searched.complete);
+                let Searched { schedules, repeated, learned, complete, .. } = &searched;
+                println!("{schedules:?} + {repeated} schedules, {learned} learned, complete: {complete}");
                 return searched;
             }
             Err(Error::Busy) => std::thread::yield_now(),
@@ -130,14 +135,104 @@ fn increments_under_the_lock_are_right_in_every_schedule_with_one_preemption() {
     assert!(searched.total() > 20, "{} schedules", searched.total());
 }
 
+/// A thread's and a DPC's increment, quietly.
+const QUIET_DPC: &str = r"open \\.\DirqlLostUpdate as a
+    open \\.\DirqlLostUpdate as b
+    t: ioctl a 0x22200c
+    ioctl b 0x222014
+    join t
+    ioctl a 0x222008 out 4 expect u32:0";
+
+/// Two bits of a byte; of two bytes beside each other, one each.
+const BITS: &str = r"open \\.\DirqlLostUpdate as a
+    open \\.\DirqlLostUpdate as b
+    t: ioctl a 0x222020
+    u: ioctl b 0x222024
+    join t; join u
+    ioctl a 0x222028 out 4 expect u32:3";
+const BYTES: &str = r"open \\.\DirqlLostUpdate as a
+    open \\.\DirqlLostUpdate as b
+    t: ioctl a 0x222018
+    u: ioctl b 0x22201c
+    join t; join u";
+
+const ONE: Bounds = Bounds {
+    preemptions: 1,
+    schedules: 100_000,
+    faults: false,
+    shared: true,
+    instructions: false,
+    policy: None,
+};
+
+/// What a run is known by.
+fn seen(report: &Report) -> (Option<Failure>, u128, u128) {
+    (report.failure.clone(), report.trace_hash, report.memory_hash)
+}
+
+/// Found with one preemption before a plain instruction, and replayed; and by how many runs: with what was learned, and between
+/// any two instructions; to the first that loses an update, and all there are.
+fn found_plainly(script: &str) -> [u64; 4] {
+    let visible = search(script, &Bounds { shared: false, ..ONE });
+    assert!(visible.complete && visible.found.is_none(), "no visible point stands between load and store");
+    let shared = search_on(bench, script, &ONE);
+    let (choices, report) = shared.found.as_ref().expect("a schedule loses an update");
+    assert!(report.failure.is_some() && choices.len() == 1, "{choices:?}");
+    assert!(choices.iter().all(|choice| matches!(choice, Choice::Before { .. })));
+    assert_eq!(seen(&recorded(script, choices)), seen(report));
+    let instructions = Bounds { instructions: true, ..ONE };
+    let every = search(script, &instructions);
+    assert!(every.found.is_some());
+    let all = |bounds| bench().unobserved().search(&play(script), bounds, |_| false).unwrap().total();
+    [shared.total(), every.total(), all(&ONE), all(&instructions)]
+}
+
 #[test]
-fn between_plain_instructions_only_a_search_of_all_instructions_lets_others_go_first() {
-    let bounds = Bounds { preemptions: 1, ..Bounds::default() };
-    let visible = search(QUIET, &bounds);
-    assert!(visible.complete && visible.found.is_none(), "plain loads and stores are no visible points");
-    let all = search(QUIET, &Bounds { instructions: true, ..bounds });
-    let (choices, _) = all.found.as_ref().expect("between the load and the store");
-    assert!(recorded(QUIET, choices).failure.is_some());
+fn an_update_that_two_threads_lose_between_plain_instructions_is_found_by_learning_where_they_meet() {
+    assert_eq!(found_plainly(QUIET), [15, 55, 76, 502]);
+}
+
+#[test]
+fn an_update_that_a_thread_and_a_dpc_lose_is_found_so() {
+    assert_eq!(found_plainly(QUIET_DPC), [6, 104, 16, 206]);
+}
+
+#[test]
+fn bits_of_one_byte_are_shared() {
+    assert_eq!(found_plainly(BITS), [14, 21, 60, 470]);
+}
+
+#[test]
+fn bytes_beside_each_other_are_not_shared_and_give_no_further_schedules() {
+    let counts = |bounds| {
+        let searched = search(BYTES, &bounds);
+        assert!(searched.complete && searched.found.is_none());
+        (searched.learned, searched.repeated, searched.schedules)
+    };
+    assert_eq!(counts(ONE), counts(Bounds { shared: false, ..ONE }));
+}
+
+#[test]
+fn an_update_that_a_thread_and_an_interrupt_routine_lose_is_found_so() {
+    let text = std::fs::read_to_string(driver("pciline.inf")).unwrap();
+    let inf = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("pciline_lost.inf");
+    std::fs::write(&inf, text.replace("pciline.sys", "pciline_lost.sys")).unwrap();
+    let bench = || Bench::new().driver(driver("pciline_lost.sys")).inf(&inf).device("pci9052").processors(2);
+    let script = r"open \\.\PciLine0 as a overlapped
+        open \\.\PciLine0 as b overlapped
+        t: write a text:aaaa at 0
+        u: write b text:bbbb at 8
+        join t; join u
+        ioctl a 0x226404 out 16 expect prefix u32:2 + u32:4";
+    start(bench).carry_out(Some(play(script))).expect_clean();
+    let shared = search_on(bench, script, &ONE);
+    let every = search_on(bench, script, &Bounds { instructions: true, ..ONE });
+    assert!(every.found.is_some());
+    assert_eq!([shared.total(), every.total()], [16, 43]);
+    let (choices, report) = shared.found.as_ref().expect("a schedule loses an update");
+    assert!(choices.iter().any(|choice| matches!(choice, Choice::Before { .. })), "{choices:?}");
+    let again = bench().chooser(Replay::new(choices.clone())).run(Some(play(script))).unwrap();
+    assert_eq!(seen(&again), seen(report));
 }
 
 /// Gives the usual answers until the machine has started; then whatever it is told to.
@@ -184,7 +279,7 @@ impl Subject for Afresh {
 
 #[test]
 fn starting_again_finds_what_going_back_finds_event_by_event() {
-    let bounds = Bounds { preemptions: 1, ..Bounds::default() };
+    let bounds = Bounds { preemptions: 1, shared: false, ..Bounds::default() };
     let seen = |report: &Report| (report.trace_hash, report.memory_hash, report.outcome());
     let mut afresh = Vec::new();
     let counts = explore::search(&mut Afresh(UNLOCKED), &bounds, |report| {

@@ -12,6 +12,9 @@ pub struct Point(pub &'static str);
 /// Where the end of a slice asks whether its strand gives way.
 pub const SLICE_END: Point = Point("ke.slice");
 
+/// Where a strand is asked before an instruction that touches memory which others touch too.
+pub const SHARED: Point = Point("ke.before_shared");
+
 /// Answers the machine's questions. It lives outside the machine and is not rewound with it.
 pub trait Chooser {
     /// One of `0..n` (`n` ≥ 1), asked by `strand` at `point`.
@@ -27,6 +30,12 @@ pub trait Chooser {
         true
     }
 
+    /// Instructions, by address, before which it is to be asked too ([`Chooser::give_way_before`]): asked once, before the
+    /// machine starts.
+    fn watches(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
     /// Which of `strands` goes on: an index. The first is the default.
     fn next_strand(&mut self, strand: u32, point: Point, strands: &[u32]) -> u32 {
         self.choose(strand, point, u32::try_from(strands.len()).unwrap_or(u32::MAX))
@@ -37,7 +46,17 @@ pub trait Chooser {
         let _ = others;
         self.choose(strand, point, 2) == 1
     }
+
+    /// As [`Chooser::give_way`], before the `instruction` at this address, which is watched; `strand` has retired `retired`
+    /// driver instructions of its own.
+    fn give_way_before(&mut self, strand: u32, retired: u64, instruction: u64, others: &[u32]) -> bool {
+        let _ = (retired, instruction);
+        self.give_way(strand, SHARED, others)
+    }
 }
+
+/// The answer to any [`Question`] that leaves it to the machine's own chooser.
+pub const TO_THE_CHOOSER: u64 = u64::MAX - 1;
 
 /// What a machine that is [explored](crate::Engine::explore) asks the host's side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,11 +1,15 @@
 //! What the floor above provides: the meaning of everything that translated driver code cannot do by itself.
 
+use std::ops::Range;
+
 use crate::leave::{Flow, Leave};
 use crate::registers::Registers;
 use crate::strand::StrandId;
+use crate::translate::Doors;
 
 /// The arguments of a call from a driver, in the x64 calling convention.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct Args {
     /// `rcx`, `rdx`, `r8`, `r9`.
     pub registers: [u64; 4],
@@ -216,18 +220,29 @@ pub struct Touch {
     pub caller: Caller,
 }
 
+/// Who runs driver code: a thread, or what has interrupted it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Runner {
+    /// The same for code that never comes between itself, and different for any other; less than any address of memory.
+    pub flow: u64,
+    /// The stack it runs on.
+    pub stack: Range<u64>,
+}
+
 /// The floor above the engine. Calls arrive on the host stack of the strand (or scheduler) that runs the driver code.
 ///
 /// The engine keeps no borrow of the guest's state across them: implementations take `&self`.
 pub trait Guest {
+    /// Where translated code enters this guest: `Doors::of::<Self>()`.
+    fn doors(&self) -> Doors;
     /// A strand runs for the first time; when this returns it is over.
     fn strand(&self, id: StrandId);
     /// A driver called export `number` (see [`crate::Engine::define_export`]). The result goes to `rax`.
     fn export(&self, number: u32, args: &Args) -> Flow<u64>;
     /// The slice set by [`crate::Engine::set_slice`] has run out, exactly.
     fn slice(&self) -> Flow<()>;
-    /// `in`.
-    fn port_read(&self, port: u16, bytes: u8) -> Flow<u32>;
+    /// `in`; the value is in the low bytes.
+    fn port_read(&self, port: u16, bytes: u8) -> Flow<u64>;
     /// `out`.
     fn port_write(&self, port: u16, bytes: u8, value: u32) -> Flow<()>;
     /// A read of device memory or of `KUSER_SHARED_DATA`; `data` is `access.bytes` long.
@@ -260,6 +275,15 @@ pub trait Guest {
     /// happens. A guest that marks nothing is never asked.
     fn touched(&self, touch: &Touch) -> Flow<()> {
         let _ = touch;
+        Ok(())
+    }
+    /// Who runs driver code now: asked at each access while [`crate::Engine::learn_shared`] is on.
+    fn runner(&self) -> Runner {
+        Runner { flow: 0, stack: 0..0 }
+    }
+    /// The instruction at `rip` is about to run, which [`crate::Engine::watch`] has named. It has not retired.
+    fn before_shared(&self, rip: u64) -> Flow<()> {
+        let _ = rip;
         Ok(())
     }
     /// An interlocked instruction is about to run, if [`crate::Engine::watch_interlocked`] said so. It has not retired.

@@ -24,16 +24,17 @@ mod registers;
 mod rewind;
 mod root;
 mod shadow;
+mod sharing;
 mod signals;
 mod strand;
 mod translate;
 pub mod windows;
 
 pub use abi::DriverPtr;
-pub use chooser::{Chooser, Defaults, Point, Question, SLICE_END};
+pub use chooser::{Chooser, Defaults, Point, Question, SHARED, SLICE_END, TO_THE_CHOOSER};
 pub use guest::{
-    Access, Args, Caller, DriverState, Extended, Fault, FaultKind, Guest, Reference, Special, Step, Table,
-    TakeOver, Touch, TouchKind,
+    Access, Args, Caller, DriverState, Extended, Fault, FaultKind, Guest, Reference, Runner, Special, Step,
+    Table, TakeOver, Touch, TouchKind,
 };
 pub use heap::outside;
 pub use jail::Jail;
@@ -45,4 +46,4 @@ pub use registers::{Context, LeftBehind, Registers};
 pub use rewind::{Snapshot, Tracking};
 pub use root::{Run, Turn};
 pub use strand::{Progress, StrandId};
-pub use translate::{RETURN_TO_KERNEL, Short};
+pub use translate::{Doors, RETURN_TO_KERNEL, Short};

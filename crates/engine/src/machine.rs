@@ -21,6 +21,7 @@ use crate::registers::{Context, LeftBehind};
 use crate::rewind::Rewind;
 use crate::root;
 use crate::shadow::Shadow;
+use crate::sharing::Sharing;
 use crate::signals;
 use crate::strand::{ArenaStack, Progress, StrandId, Strands};
 use crate::translate::{self, Resumption, Short, Translator};
@@ -61,6 +62,7 @@ pub(crate) struct State {
     pub(crate) strands: &'static Strands,
     pub(crate) memory: Memory,
     pub(crate) shadow: Shadow,
+    pub(crate) sharing: Sharing,
     pub(crate) translator: Translator,
     pub(crate) resumption: Resumption,
     pub(crate) guest: Cell<Option<*const dyn Guest>>,
@@ -108,7 +110,19 @@ impl State {
         unsafe { &*guest }
     }
 
+    /// As [`State::guest`], by its own type.
+    ///
+    /// # Safety
+    /// That is its type.
+    #[inline]
+    pub(crate) unsafe fn guest_as<G: Guest>(&self) -> &G {
+        let guest = self.guest.get().expect("driver code runs inside Engine::run only");
+        // SAFETY: as in `guest`, and the caller's promise.
+        unsafe { &*guest.cast::<G>() }
+    }
+
     /// Runs `call` so that a panic of ours ends as a stop of the machine and does not cross driver frames.
+    #[inline]
     pub(crate) fn caught<R>(&self, call: impl FnOnce() -> Flow<R>) -> Flow<R> {
         match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
             Ok(flow) => flow,
@@ -119,6 +133,7 @@ impl State {
         }
     }
 
+    #[cold]
     fn note_panic(&self, payload: &(dyn std::any::Any + Send)) {
         let text = payload
             .downcast_ref::<&str>()
@@ -181,6 +196,7 @@ impl Engine {
             .map_err(|e| StartError::Host("reserving the shadow of the machine's memory", e))?;
         let state = Box::new(State {
             shadow,
+            sharing: Sharing::default(),
             strands: &arena().strands,
             memory,
             translator: Translator::new(),
@@ -435,6 +451,32 @@ impl Engine {
     /// slower.
     pub fn watch_interlocked(self, on: bool) {
         state().translator.watch_interlocked(on);
+    }
+
+    /// From now on accesses of driver code are noted, afresh, to learn which instructions touch memory that another flow of
+    /// control ([`Guest::runner`]) touches too; or no more. Slow, and changes nothing else.
+    pub fn learn_shared(self, on: bool) {
+        if state().sharing.switch(on) {
+            state().translator.flush();
+        }
+    }
+
+    /// What was learned so far: addresses of instructions, sorted. Only such as [`Engine::watch`] takes and as are not
+    /// interlocked. On the host's side.
+    #[must_use]
+    pub fn shared(self) -> Vec<u64> {
+        state().sharing.learned()
+    }
+
+    /// From now on [`Guest::before_shared`] is asked before the instructions at these addresses and no others. Instructions
+    /// are counted as before. Branches are not watched, unless through memory, nor is what asks the guest anyway.
+    pub fn watch(self, instructions: &[u64]) {
+        state().translator.watch(instructions);
+    }
+
+    /// What was at these bytes of driver memory is gone, and something else comes to lie there.
+    pub fn fresh(self, address: u64, length: u64) {
+        state().sharing.forget(address, length);
     }
 
     // ---- the level ----

@@ -93,10 +93,10 @@ pub(crate) fn encoded_anew(instruction: &Instruction) -> bool {
     matches!(instruction.mnemonic(), Mnemonic::Bsf | Mnemonic::Bsr)
 }
 
-/// Whether it touches only what a mask in a vector register says.
+/// Whether it touches only what a mask in a vector register says: a masked move, or a gather.
 pub(crate) fn is_masked(instruction: &Instruction) -> bool {
     use Mnemonic as M;
-    matches!(
+    let moves = matches!(
         instruction.mnemonic(),
         M::Maskmovq
             | M::Maskmovdqu
@@ -105,5 +105,6 @@ pub(crate) fn is_masked(instruction: &Instruction) -> bool {
             | M::Vmaskmovpd
             | M::Vpmaskmovd
             | M::Vpmaskmovq
-    )
+    );
+    moves || instruction.is_vsib()
 }

@@ -16,6 +16,7 @@ use crate::guest::Guest;
 use crate::heap;
 use crate::machine::{Engine, state, try_state};
 use crate::strand::ArenaStack;
+use crate::translate::Doors;
 
 type Body = Coroutine<(), (), (), ArenaStack>;
 
@@ -114,17 +115,19 @@ fn resume(explored: bool) -> bool {
 }
 
 fn with_guest<R>(guest: &dyn Guest, f: impl FnOnce() -> R) -> R {
-    struct Restore(Option<*const dyn Guest>);
+    struct Restore(Option<*const dyn Guest>, Doors);
     impl Drop for Restore {
         fn drop(&mut self) {
             if let Some(state) = try_state() {
                 state.guest.set(self.0);
+                self.1.open();
             }
         }
     }
+    let doors = guest.doors();
     // SAFETY: only the lifetime is changed, and `Restore` takes the pointer back before `guest` goes.
     let guest = unsafe { std::mem::transmute::<*const dyn Guest, *const (dyn Guest + 'static)>(guest) };
-    let _restore = Restore(state().guest.replace(Some(guest)));
+    let _restore = Restore(state().guest.replace(Some(guest)), doors.open());
     f()
 }
 
@@ -172,6 +175,12 @@ impl<'g, R> Run<'g, R> {
         let over = with_guest(self.guest, || resume(false));
         assert!(over, "only a run that is explored asks the host's side");
         self.result.take().expect("the root leaves its result before it ends")
+    }
+
+    /// Answers the open question, and runs to the end as [`Run::finish`] does.
+    pub fn answer_and_finish(&mut self, answer: u64) -> R {
+        state().answer.set(answer);
+        self.finish()
     }
 
     /// Answers the open question, and runs up to the next.

@@ -1,8 +1,8 @@
 //! The constant addresses of a machine: one window for each kind of memory.
 //!
 //! Each window starts at a multiple of 4 GiB, so "is it ours, and what is it" is a look at the upper half of an
-//! address. The range 1001'0000'0000 – 2AAA'0000'0000 is free of the host's own mappings under every layout of address
-//! randomisation. User addresses lie below all of the kernel's.
+//! address; but for the scratch page, which lies low, above a fixed program and its heap. The range 1001'0000'0000 –
+//! 2AAA'0000'0000 is free of the host's own mappings under every layout of address randomisation. User addresses lie below all of the kernel's.
 
 /// A range of addresses of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,10 +38,11 @@ pub const USER: Window = Window { base: 0x1010_0000_0000, size: 64 * GIB };
 pub const IMAGES: Window = Window { base: 0x2000_0000_0000, size: GIB };
 /// Translated code, in the same 4 GiB as the images: a 32-bit displacement reaches both ways.
 pub(crate) const CACHE: Window = Window { base: 0x2000_6000_0000, size: GIB / 4 };
-/// One page of scratch memory for translated code.
-pub(crate) const SCRATCH: Window = Window { base: 0x2000_7000_0000, size: 0x1000 };
+/// One page of scratch memory for translated code, below 2 GiB: where an operand is a plain address, a load of what was stored
+/// just before costs Intel's processors nothing, and 5 cycles where it is relative to the instruction.
+pub(crate) const SCRATCH: Window = Window { base: 0x7000_0000, size: 0x1000 };
 /// Original address → translated address: 8 bytes (jump entry, return entry) for each byte of the images' 4 GiB.
-pub(crate) const TABLE: Window = Window { base: 0x2001_0000_0000, size: 32 * GIB };
+pub(crate) const TABLE: Window = Window { base: 0x2000_7000_0000, size: 32 * GIB };
 /// Device memory as drivers map it. Never accessible: every access is a call-out.
 pub const DEVICE: Window = Window { base: 0x2010_0000_0000, size: 4 * GIB };
 /// System memory of the machine: pool, driver stacks, processor blocks, system mappings of MDLs.
@@ -86,6 +87,12 @@ mod tests {
     fn windows_and_shadows_do_not_overlap_and_lie_in_the_free_range() {
         let all = mapped();
         for (index, window) in all.iter().enumerate() {
+            if *window == SCRATCH {
+                // Above where a fixed program and its heap may lie, below what MAP_32BIT and sign extension reach.
+                assert!(window.base >= 0x6000_0000 && window.end() < 0x8000_0000);
+                assert!(all[index + 1..].iter().all(|other| !overlap(*window, *other)));
+                continue;
+            }
             assert!(window.base >= 0x1001_0000_0000 && window.end() <= 0x2AAA_0000_0000, "{window:x?}");
             assert!(all[index + 1..].iter().all(|other| !overlap(*window, *other)), "{window:x?}");
         }

@@ -3,24 +3,36 @@
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
     clippy::duplicate_mod,
-    reason = "a test that cannot go on has failed; the other files are taken in whole, each with its rig"
+    clippy::print_stderr,
+    reason = "a test that cannot go on has failed; what is not tested is said; the other files are taken in whole, each with its rig"
 )]
 
+#[path = "accesses.rs"]
+mod accesses;
 #[path = "corpus.rs"]
 mod corpus;
+#[path = "counter.rs"]
+mod counter;
 #[path = "differential.rs"]
 mod differential;
 #[path = "driver_code.rs"]
 mod driver_code;
+#[path = "elements.rs"]
+mod elements;
+#[path = "extended.rs"]
+mod extended;
 #[path = "hostile.rs"]
 mod hostile;
 #[path = "interlocked.rs"]
 mod interlocked;
+#[path = "returns.rs"]
+mod returns;
 mod rig;
 
 use engine::windows::{DEVICE, IMAGES, SYSTEM, USER};
-use engine::{FaultKind, Leave, TouchKind};
+use engine::{Cpu, FaultKind, Leave, TouchKind};
 use iced_x86::code_asm::*;
+use iced_x86::{Code, Instruction, MemoryOperand, Register};
 use rig::{CODE, DATA, Rig, STACK_TOP, assemble};
 
 /// What is mapped in the process and is no driver's: an address in each of the engine's own windows, in the two shadows,
@@ -30,7 +42,7 @@ fn ours() -> Vec<u64> {
     let shadows = [0x0A00_0000_0740, 0x0060_0000_0B40].map(|distance| DATA + distance);
     let windows = [
         0x2000_6000_0000, // code cache
-        0x2000_7000_0800, // scratch page, behind what is in use
+        0x7000_0800,      // scratch page, behind what is in use
         0x2001_8000_0000, // dispatch table
         0x2040_0000_1000, // heap
     ];
@@ -42,6 +54,25 @@ fn ours() -> Vec<u64> {
 fn peek(address: u64) -> [u8; 64] {
     // SAFETY: the addresses of `ours` are mapped and readable.
     unsafe { std::ptr::read_volatile(std::ptr::with_exposed_provenance(address as usize)) }
+}
+
+/// A machine with this code, on the larger processor where the host can be that.
+fn machine(code: &[u8]) -> Rig {
+    let rig = Rig::new(code);
+    if Cpu::X86_64V3.missing().is_empty() {
+        rig.engine.imitate(Cpu::X86_64V3);
+    }
+    rig
+}
+
+/// The kinds that this host has.
+fn available(all: &[Assembler], wide: &[Assembler]) -> Vec<Assembler> {
+    let missing = Cpu::X86_64V3.missing();
+    if !missing.is_empty() {
+        eprintln!("AVX is left out: this host lacks {missing:?}");
+        return all.to_vec();
+    }
+    [all, wide].concat()
 }
 
 type Assembler = fn(&mut CodeAssembler) -> Result<(), iced_x86::IcedError>;
@@ -77,6 +108,48 @@ const STORES: &[Assembler] = &[
         let mut next = a.create_label();
         a.call(next)?;
         a.set_label(&mut next)
+    },
+];
+
+/// Those of AVX.
+const WIDE_STORES: &[Assembler] = &[
+    |a| a.vmovups(ymmword_ptr(rcx), ymm0),
+    |a| {
+        a.vpcmpeqd(ymm1, ymm1, ymm1)?;
+        a.vextracti128(xmmword_ptr(rcx), ymm1, 1)
+    },
+    |a| {
+        a.vpcmpeqd(ymm1, ymm1, ymm1)?;
+        a.vmaskmovps(ymmword_ptr(rcx), ymm1, ymm1)
+    },
+    // Every other quadword.
+    |a| {
+        a.vpcmpeqd(ymm1, ymm1, ymm1)?;
+        a.vpslldq(ymm2, ymm1, 8)?;
+        a.vpmaskmovq(ymmword_ptr(rcx - 8), ymm2, ymm1)
+    },
+    |a| {
+        a.vpcmpeqd(xmm11, xmm11, xmm11)?;
+        a.mov(rdi, rcx)?;
+        a.vmaskmovdqu(xmm11, xmm11)
+    },
+    |a| a.vcvtps2ph(xmmword_ptr(rcx), ymm0, 0),
+];
+
+const WIDE_LOADS: &[Assembler] = &[
+    |a| a.vmovups(ymm0, ymmword_ptr(rcx)),
+    |a| a.vbroadcasti128(ymm0, xmmword_ptr(rcx + 4)),
+    |a| a.vfmadd213pd(ymm0, ymm1, ymmword_ptr(rcx)),
+    |a| a.andn(rax, rax, qword_ptr(rcx)),
+    |a| {
+        a.vpcmpeqd(ymm1, ymm1, ymm1)?;
+        a.vpmaskmovd(ymm2, ymm1, ymmword_ptr(rcx))
+    },
+    |a| {
+        a.vpcmpeqd(ymm1, ymm1, ymm1)?;
+        let memory = MemoryOperand::with_base_index(Register::RCX, Register::YMM2);
+        let code = Code::VEX_Vgatherdps_ymm_vm32y_ymm;
+        a.add_instruction(Instruction::with3(code, Register::YMM0, memory, Register::YMM1)?)
     },
 ];
 
@@ -123,8 +196,8 @@ fn code(access: Assembler) -> Vec<u8> {
 
 #[test]
 fn no_store_reaches_our_own_state() {
-    for (number, store) in STORES.iter().enumerate() {
-        let rig = Rig::new(&code(*store));
+    for (number, store) in available(STORES, WIDE_STORES).into_iter().enumerate() {
+        let rig = machine(&code(store));
         for address in ours() {
             let before = peek(address);
             assert_eq!(rig.call(&[address, 0x5555]), Err(Leave::Stop));
@@ -140,8 +213,8 @@ fn no_store_reaches_our_own_state() {
 
 #[test]
 fn no_load_sees_our_own_state() {
-    for (number, load) in LOADS.iter().enumerate() {
-        let rig = Rig::new(&code(*load));
+    for (number, load) in available(LOADS, WIDE_LOADS).into_iter().enumerate() {
+        let rig = machine(&code(load));
         for address in ours() {
             assert_eq!(rig.call(&[address]), Err(Leave::Stop));
             let fault = rig.the_fault();
@@ -266,8 +339,8 @@ fn a_repeated_string_is_looked_at_as_far_as_it_will_go() {
 
 #[test]
 fn what_was_never_stored_is_known_byte_by_byte() {
-    for (number, store) in STORES.iter().enumerate() {
-        let rig = Rig::new(&code(*store));
+    for (number, store) in available(STORES, WIDE_STORES).into_iter().enumerate() {
+        let rig = machine(&code(store));
         let block = DATA + 0x100;
         rig.engine.never_stored(block, 0x200);
         rig.engine.write_bytes(block + 0x1F0, &[0; 4]).unwrap();
@@ -279,6 +352,51 @@ fn what_was_never_stored_is_known_byte_by_byte() {
         assert!(stored(block) || number == 2 || number == 4, "store {number}: to where it stores");
         assert!(!stored(block + 0x1EF) && stored(block + 0x1F0) && stored(block + 0x1F3));
         assert!(!stored(block + 0x1F4), "store {number}");
+    }
+}
+
+#[test]
+fn a_masked_access_is_told_of_the_elements_it_touches_and_no_others() {
+    let missing = Cpu::X86_64V3.missing();
+    if !missing.is_empty() {
+        return eprintln!("not told: this host lacks {missing:?}");
+    }
+    // The mask at `rdx`, the index at `rdx + 32`.
+    let kinds: [(bool, Assembler); 3] = [
+        (true, |a| a.vpmaskmovq(ymmword_ptr(rcx), ymm1, ymm0)),
+        (false, |a| a.vmaskmovpd(ymm0, ymm1, ymmword_ptr(rcx))),
+        (false, |a| {
+            let memory = MemoryOperand::with_base_index(Register::RCX, Register::XMM2);
+            let code = Code::VEX_Vgatherdpd_ymm_vm32x_ymm;
+            a.add_instruction(Instruction::with3(code, Register::YMM0, memory, Register::YMM1)?)
+        }),
+    ];
+    for (writes, access) in kinds {
+        let rig = Rig::new(&assemble(|a| {
+            a.vmovdqu(ymm1, ymmword_ptr(rdx)).unwrap();
+            a.vmovdqu(xmm2, xmmword_ptr(rdx + 32)).unwrap();
+            access(a).unwrap();
+            a.ret().unwrap();
+        }));
+        rig.engine.imitate(Cpu::X86_64V3);
+        let (block, mask) = (DATA + 0x100, DATA + 0x200);
+        for (lane, offset) in (0u64..4).zip((0u32..32).step_by(8)) {
+            rig.engine.write_bytes(mask + 32 + 4 * lane, &offset.to_le_bytes()).unwrap();
+        }
+        for named in 0u64..16 {
+            let bits: Vec<u8> = (0..4).flat_map(|e| ((named >> e & 1) << 63).to_le_bytes()).collect();
+            rig.engine.write_bytes(mask, &bits).unwrap();
+            rig.engine.mark(block, 32, 9);
+            rig.engine.never_stored(block, 32);
+            rig.call(&[block, mask]).unwrap();
+            let told: Vec<u64> = rig.touches.take().iter().map(|(touch, _)| touch.address).collect();
+            let elements: Vec<u64> = (0..4).filter(|e| named >> e & 1 != 0).map(|e| block + 8 * e).collect();
+            assert_eq!(told, elements, "mask {named:#b}");
+            for at in block..block + 32 {
+                let stored = rig.engine.first_never_stored(at, 1).is_none();
+                assert_eq!(stored, writes && named >> ((at - block) / 8) & 1 != 0, "{named:#b} {at:#x}");
+            }
+        }
     }
 }
 

@@ -1,100 +1,77 @@
 //! Whole functions as compilers make them: native and translated results are equal; then in slices of one instruction,
-//! with an interrupt routine between any two of them, results and instruction counts still are.
+//! with an interrupt routine between any two of them, results and instruction counts still are. Routines that use AVX's,
+//! x87's or MMX's registers are interrupted by one that fills the same registers, between a save and a restore of its own.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
-    reason = "a test that cannot go on has failed"
+    clippy::print_stderr,
+    reason = "a test that cannot go on has failed; what is not tested is said"
 )]
 
+mod corpora;
 mod rig;
 
-use std::cell::RefCell;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use engine::{Protection, Stack, Step};
-use image::{ExportTarget, Image};
+use corpora::{Compiler, address};
+use engine::{Leave, Protection, Special, Stack, Step};
+use image::Image;
 use rig::native::Native;
-use rig::{CODE, DATA, Rig, STACK_SIZE, STACK_TOP};
+use rig::{CODE, DATA, EXPORTS, Rig, STACK_SIZE, STACK_TOP};
 
-struct Compiler {
-    name: &'static str,
-    program: &'static str,
-    missing: &'static str,
-    arguments: &'static [&'static str],
-    source: &'static str,
-    functions: &'static [&'static str],
+/// What `KeSaveExtendedProcessorState` and its counterpart are to these routines.
+const SAVE: u64 = EXPORTS + 0x1000;
+const RESTORE: u64 = EXPORTS + 0x1010;
+
+/// Who may use extended registers: what runs now has saved them.
+#[derive(Default)]
+struct Saves {
+    saved: Cell<bool>,
+    asked: Cell<u64>,
 }
 
-const C_FUNCTIONS: &[&str] =
-    &["crc", "recursion", "sorting", "switching", "floating", "callbacks", "memory", "variadic"];
-
-const MINGW: &str =
-    "x86_64-w64-mingw32-gcc is missing: install Debian's gcc-mingw-w64-x86-64, as `cargo xtask test` does";
-
-const fn mingw(name: &'static str, arguments: &'static [&'static str]) -> Compiler {
-    let (program, source) = ("x86_64-w64-mingw32-gcc", "corpus.c");
-    Compiler { name, program, missing: MINGW, arguments, source, functions: C_FUNCTIONS }
-}
-
-const CLANG: &str = "clang-19 is missing: install Debian's clang-19 and lld-19, as `cargo xtask test` does";
-
-const fn clang(name: &'static str, arguments: &'static [&'static str]) -> Compiler {
-    let (program, source) = ("clang-19", "corpus.c");
-    Compiler { name, program, missing: CLANG, arguments, source, functions: C_FUNCTIONS }
-}
-
-const COMPILERS: &[Compiler] = &[
-    mingw("gcc-O0", &["-O0"]),
-    mingw("gcc-O2", &["-O2"]),
-    mingw("gcc-Os-retpoline", &["-Os", "-mindirect-branch=thunk", "-mfunction-return=keep"]),
-    clang("clang-O0", &["-O0"]),
-    clang("clang-O2", &["-O2"]),
-    Compiler {
-        name: "rustc-O",
-        program: "rustc",
-        missing: "rustc is missing, or its x86_64-pc-windows-msvc target (rust-toolchain.toml names it)",
-        arguments: &["--edition=2024", "-O"],
-        source: "corpus.rs",
-        functions: &["slices", "parsing"],
-    },
-];
-
-impl Compiler {
-    fn compile(&self) -> Image {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(self.source);
-        let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("corpus-{}.dll", self.name));
-        let mut command = Command::new(self.program);
-        command.args(self.arguments).arg(source).arg("-o").arg(&out);
-        if self.program == "rustc" {
-            command.args(["--target=x86_64-pc-windows-msvc", "-Cpanic=abort", "-Clinker=rust-lld"]);
-            command.arg("-Clink-args=/SUBSYSTEM:NATIVE /NODEFAULTLIB /ENTRY:_DllMainCRTStartup");
-        } else if self.program == "clang-19" {
-            command.args(["--target=x86_64-pc-windows-msvc", "-shared", "-nostdlib", "-ffreestanding"]);
-            command.args(["-fuse-ld=lld", "-Wl,/subsystem:native,/noentry,/dynamicbase"]);
-        } else {
-            command.args(["-shared", "-nostdlib", "-ffreestanding", "-fno-tree-loop-distribute-patterns"]);
-            command.args(["-Wl,--subsystem,native", "-Wl,--entry,DllMain", "-Wl,--dynamicbase"]);
-        }
-        let output = command.output().unwrap_or_else(|_| panic!("{}", self.missing));
-        assert!(output.status.success(), "{}: {}", self.name, String::from_utf8_lossy(&output.stderr));
-        Image::parse(self.name, &std::fs::read(out).unwrap()).unwrap()
+impl Saves {
+    /// Lets the rig answer by what is saved.
+    fn of(rig: &Rig) -> Rc<Self> {
+        let saves = Rc::new(Self::default());
+        rig.engine.define_export(SAVE, 1);
+        rig.engine.define_export(RESTORE, 2);
+        let kept = saves.clone();
+        *rig.export.borrow_mut() = Some(Box::new(move |rig, number, _| {
+            kept.saved.set(number == 1);
+            rig.engine.extended_changed();
+            Ok(0)
+        }));
+        let kept = saves.clone();
+        *rig.on_special.borrow_mut() = Some(Box::new(move |_, special| {
+            assert!(matches!(special, Special::Extended(_)), "{special:?}");
+            kept.asked.set(kept.asked.get() + 1);
+            if kept.saved.get() { Ok(0) } else { Err(Leave::Stop) }
+        }));
+        saves
     }
 }
 
-fn address(image: &Image, name: &str) -> u64 {
-    let export = image.export(&image::Selector::Name(name.into())).unwrap_or_else(|| panic!("no {name}"));
-    match export.target {
-        ExportTarget::Rva(rva) => rva.into(),
-        ExportTarget::Forward(_) => panic!("{name} is forwarded"),
+/// A machine with the image, on the compiler's processor; none if the host cannot be that.
+fn machine(compiler: &Compiler, image: &Image) -> Option<Rig> {
+    let missing = compiler.cpu.missing();
+    if !missing.is_empty() {
+        eprintln!("{} is not run: this host lacks {missing:?}", compiler.name);
+        return None;
     }
+    let rig = Rig::new(&[0xC3]);
+    rig.engine.imitate(compiler.cpu);
+    rig.load_image(image);
+    Some(rig)
 }
 
 /// Runs one function three ways and compares; answers how many instructions it has.
 fn compare(rig: &Rig, image: &Image, native: &Native, function: &str, seed: u64) -> u64 {
     let rva = address(image, function);
     let expected = native.call(native.base() + rva, [seed, 0, 0, 0]);
+    let saves = Saves::of(rig);
+    saves.saved.set(true);
     *rig.on_slice.borrow_mut() = None;
     rig.engine.set_slice(u64::MAX);
     let before = rig.engine.now();
@@ -106,25 +83,35 @@ fn compare(rig: &Rig, image: &Image, native: &Native, function: &str, seed: u64)
         rig.fault
     );
     let count = rig.engine.now() - before;
-    let (sliced, interrupts) = interrupted_at_every_instruction(rig, image, rva, seed);
+    let extended = saves.asked.take() != 0;
+    let (sliced, interrupts) = interrupted_at_every_instruction(rig, image, rva, seed, &saves);
     assert_eq!(sliced.0, expected, "{} {function} in slices of one instruction", image.name());
     assert_eq!(sliced.1, count, "{} {function}: instructions, sliced and whole", image.name());
     assert!(interrupts >= count - 1, "{interrupts} interrupts in {count} instructions");
+    assert!(!extended || saves.asked.get() > interrupts, "each routine is asked about by itself");
     let anew = translated_anew_again_and_again(rig, image, rva, seed);
     assert_eq!(anew, (expected, count), "{} {function}, its translations dropped on the way", image.name());
     count
 }
 
 /// Result, instructions (those of the interrupt routine left out), and how many interrupts there were.
-fn interrupted_at_every_instruction(rig: &Rig, image: &Image, rva: u64, seed: u64) -> ((u64, u64), u64) {
+fn interrupted_at_every_instruction(
+    rig: &Rig,
+    image: &Image,
+    rva: u64,
+    seed: u64,
+    saves: &Rc<Saves>,
+) -> ((u64, u64), u64) {
     let isr = CODE + address(image, "interrupt");
-    let isr_time = std::rc::Rc::new(std::cell::Cell::new(0));
-    let spent = isr_time.clone();
+    let isr_time = Rc::new(Cell::new(0));
+    let (spent, saves) = (isr_time.clone(), saves.clone());
     rig.engine.write_bytes(DATA, &[0; 8]).unwrap();
     *rig.on_slice.borrow_mut() = Some(Box::new(move |rig| {
         rig.engine.set_slice(u64::MAX);
         let before = rig.engine.now();
-        rig.engine.call(isr, &[DATA], Stack::At(STACK_TOP + 0x1000))?;
+        saves.saved.set(false);
+        rig.engine.call(isr, &[DATA, SAVE, RESTORE], Stack::At(STACK_TOP + 0x1000))?;
+        saves.saved.set(true);
         spent.set(spent.get() + rig.engine.now() - before);
         rig.engine.set_slice(1);
         Ok(())
@@ -163,10 +150,9 @@ fn translated_anew_again_and_again(rig: &Rig, image: &Image, rva: u64, seed: u64
 }
 
 fn every_function_of(name: &str) {
-    let compiler = COMPILERS.iter().find(|c| c.name == name).expect("listed above");
+    let compiler = Compiler::named(name);
     let image = compiler.compile();
-    let rig = Rig::new(&[0xC3]);
-    rig.load_image(&image);
+    let Some(rig) = machine(compiler, &image) else { return };
     let native = Native::new(0x10_0000);
     native.load(&image.load_at(native.base()).unwrap());
     for function in compiler.functions {
@@ -204,6 +190,40 @@ fn clang_without_optimisation_for_msvc() {
 #[test]
 fn clang_optimised_for_msvc() {
     every_function_of("clang-O2");
+}
+
+#[test]
+fn clang_for_avx2() {
+    every_function_of("clang-avx2");
+}
+
+#[test]
+fn gcc_for_x87_and_mmx() {
+    every_function_of("gcc-x87");
+}
+
+#[test]
+fn an_interrupt_routine_that_has_not_saved_stops_before_its_first_use() {
+    for (name, function) in [("clang-avx2", "copying"), ("gcc-x87", "series")] {
+        let compiler = Compiler::named(name);
+        let image = compiler.compile();
+        let Some(rig) = machine(compiler, &image) else { continue };
+        let saves = Saves::of(&rig);
+        saves.saved.set(true);
+        let isr = CODE + address(&image, "interrupt");
+        let hold = saves.clone();
+        *rig.on_slice.borrow_mut() = Some(Box::new(move |rig| {
+            rig.engine.set_slice(u64::MAX);
+            hold.saved.set(false);
+            // Its save is a call of something else.
+            rig.engine.call(isr, &[DATA, RESTORE, RESTORE], Stack::At(STACK_TOP + 0x1000)).map(drop)
+        }));
+        rig.engine.set_slice(50);
+        let ended = rig.call_at(CODE + address(&image, function), &[1]);
+        let mut entered = [0; 8];
+        rig.engine.read_bytes(DATA, &mut entered).unwrap();
+        assert_eq!((ended, u64::from_le_bytes(entered)), (Err(Leave::Stop), 1), "{name}");
+    }
 }
 
 /// Steps through code and compares what happens with what the engine said of it.
@@ -259,7 +279,7 @@ fn changes(rig: &Rig, base: u64, before: &mut Vec<u8>) -> Vec<u64> {
 #[test]
 fn what_an_instruction_reads_and_writes_is_told_before_it_runs() {
     for name in ["gcc-O2", "clang-O0"] {
-        let compiler = COMPILERS.iter().find(|c| c.name == name).expect("listed above");
+        let compiler = Compiler::named(name);
         let image = compiler.compile();
         let rig = Rig::new(&[0xC3]);
         rig.load_image(&image);

@@ -67,6 +67,9 @@ impl Weaver {
 }
 
 impl Guest for Weaver {
+    fn doors(&self) -> engine::Doors {
+        engine::Doors::of::<Self>()
+    }
     fn strand(&self, id: StrandId) {
         let place = Self::place(id.0);
         let local = vec![u64::from(id.0); 50];
@@ -102,7 +105,7 @@ impl Guest for Weaver {
     fn slice(&self) -> Flow<()> {
         Ok(())
     }
-    fn port_read(&self, _: u16, _: u8) -> Flow<u32> {
+    fn port_read(&self, _: u16, _: u8) -> Flow<u64> {
         Err(Leave::Stop)
     }
     fn port_write(&self, _: u16, _: u8, _: u32) -> Flow<()> {

@@ -65,6 +65,9 @@ struct PingPong {
 }
 
 impl engine::Guest for PingPong {
+    fn doors(&self) -> engine::Doors {
+        engine::Doors::of::<Self>()
+    }
     fn strand(&self, id: engine::StrandId) {
         for _ in 0..3 {
             let local = vec![id.0; 100];
@@ -78,7 +81,7 @@ impl engine::Guest for PingPong {
     fn slice(&self) -> engine::Flow<()> {
         unreachable!("no driver code runs here")
     }
-    fn port_read(&self, _: u16, _: u8) -> engine::Flow<u32> {
+    fn port_read(&self, _: u16, _: u8) -> engine::Flow<u64> {
         unreachable!("no driver code runs here")
     }
     fn port_write(&self, _: u16, _: u8, _: u32) -> engine::Flow<()> {

@@ -28,6 +28,15 @@ pub enum Choice {
         /// How many driver instructions of its own it had retired by then.
         retired: u64,
     },
+    /// The strand gave way before an instruction that was watched.
+    Before {
+        /// The strand.
+        strand: u32,
+        /// How many driver instructions of its own it had retired by then.
+        retired: u64,
+        /// The instruction's address.
+        instruction: u64,
+    },
 }
 
 impl fmt::Display for Choice {
@@ -37,6 +46,9 @@ impl fmt::Display for Choice {
                 write!(f, "choice {strand} {point} {occurrence} = {answer}")
             }
             Self::Preemption { strand, retired } => write!(f, "preempt {strand} after {retired}"),
+            Self::Before { strand, retired, instruction } => {
+                write!(f, "preempt {strand} after {retired} before {instruction:#x}")
+            }
         }
     }
 }
@@ -47,7 +59,7 @@ pub struct ChoiceError;
 
 impl fmt::Display for ChoiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not `choice STRAND POINT OCCURRENCE = ANSWER` or `preempt STRAND after INSTRUCTIONS`")
+        f.write_str("not `choice STRAND POINT OCCURRENCE = ANSWER` or `preempt STRAND after INSTRUCTIONS [before ADDRESS]`")
     }
 }
 
@@ -67,6 +79,12 @@ impl FromStr for Choice {
             },
             ["preempt", strand, "after", retired] => {
                 Self::Preemption { strand: number(strand)?, retired: number(retired)? }
+            }
+            ["preempt", strand, "after", retired, "before", address] => {
+                let digits = address.strip_prefix("0x").filter(|digits| !digits.starts_with('+'));
+                let instruction = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+                let instruction = instruction.ok_or(ChoiceError)?;
+                return Ok(Self::Before { strand: number(strand)?, retired: number(retired)?, instruction });
             }
             _ => return Err(ChoiceError),
         };
@@ -92,6 +110,8 @@ type Answers = BTreeMap<u64, u32>;
 pub struct Choices {
     answers: BTreeMap<u32, BTreeMap<String, Answers>>,
     preemptions: BTreeMap<u32, BTreeSet<u64>>,
+    /// By strand: instructions retired, and which came next.
+    before: BTreeMap<u32, BTreeSet<(u64, u64)>>,
 }
 
 impl Choices {
@@ -107,6 +127,9 @@ impl Choices {
             Choice::Preemption { strand, retired } => {
                 self.preemptions.entry(strand).or_default().insert(retired)
             }
+            Choice::Before { strand, retired, instruction } => {
+                self.before.entry(strand).or_default().insert((retired, instruction))
+            }
         }
     }
 
@@ -117,6 +140,9 @@ impl Choices {
                 self.take_answer(*strand, point, *occurrence).is_some()
             }
             Choice::Preemption { strand, retired } => self.take_preemption(*strand, *retired),
+            Choice::Before { strand, retired, instruction } => {
+                self.take_before(*strand, *retired, *instruction)
+            }
         }
     }
 
@@ -135,7 +161,15 @@ impl Choices {
         let preemptions = self.preemptions.iter().flat_map(|(strand, all)| {
             all.iter().map(|retired| Choice::Preemption { strand: *strand, retired: *retired })
         });
-        answers.chain(preemptions)
+        let before = self.before.iter().flat_map(|(strand, all)| {
+            let choice = |(retired, instruction): &(u64, u64)| Choice::Before {
+                strand: *strand,
+                retired: *retired,
+                instruction: *instruction,
+            };
+            all.iter().map(choice)
+        });
+        answers.chain(preemptions).chain(before)
     }
 
     /// How many there are.
@@ -156,6 +190,15 @@ impl Choices {
 
     pub(crate) fn take_preemption(&mut self, strand: u32, retired: u64) -> bool {
         self.preemptions.get_mut(&strand).is_some_and(|all| all.remove(&retired))
+    }
+
+    pub(crate) fn take_before(&mut self, strand: u32, retired: u64, instruction: u64) -> bool {
+        self.before.get_mut(&strand).is_some_and(|all| all.remove(&(retired, instruction)))
+    }
+
+    /// The instructions before which strands gave way, by address.
+    pub(crate) fn watched(&self) -> BTreeSet<u64> {
+        self.before.values().flatten().map(|(_, instruction)| *instruction).collect()
     }
 
     /// At which instruction after `retired` the strand is preempted next.
@@ -194,7 +237,11 @@ mod tests {
 
     #[test]
     fn a_choice_is_read_as_it_is_written() {
-        for text in ["choice 5 ke.before_export 17 = 1", "preempt 3 after 1234"] {
+        for text in [
+            "choice 5 ke.before_export 17 = 1",
+            "preempt 3 after 1234",
+            "preempt 3 after 0 before 0x20001000",
+        ] {
             assert_eq!(text.parse::<Choice>().unwrap().to_string(), text);
         }
     }
@@ -213,6 +260,8 @@ mod tests {
             "preempt 3 after 0",
             "preempt 3 after 18446744073709551616",
             "preempt 3 before 7",
+            "preempt 3 after 7 before 20001000",
+            "preempt 3 after 7 before 0x+1",
         ];
         for text in wrong {
             assert_eq!(text.parse::<Choice>(), Err(ChoiceError), "{text}");
@@ -221,7 +270,8 @@ mod tests {
 
     #[test]
     fn dropping_one_choice_leaves_the_others_as_they_are() {
-        let lines = ["choice 1 a 0 = 1", "choice 1 a 2 = 1", "preempt 1 after 10", "preempt 1 after 20"];
+        let lines =
+            ["choice 1 a 0 = 1", "choice 1 a 2 = 1", "preempt 1 after 10", "preempt 1 after 10 before 0x7"];
         let mut choices: Choices = lines.iter().map(|line| line.parse().unwrap()).collect();
         assert_eq!(choices.len(), 4);
         assert!(choices.remove(&lines[0].parse().unwrap()));

@@ -5,6 +5,8 @@ use std::rc::Rc;
 
 use engine::{Chooser, Point, SLICE_END};
 
+use crate::course::{Departures, Questions};
+
 /// A question that was asked, and what departing from the default would cost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Question {
@@ -14,20 +16,24 @@ pub(crate) struct Question {
     pub(crate) counts: bool,
 }
 
-/// Answers other than 0, by the number of the question, in their order.
-pub(crate) type Departures = Vec<(usize, u32)>;
-
 /// All questions of a run that have more than one answer to try. A clone is the same.
 #[derive(Clone, Default)]
 pub(crate) struct Asked(Rc<RefCell<Vec<Question>>>);
 
 impl Asked {
-    pub(crate) fn questions(&self) -> Vec<Question> {
-        self.0.borrow().clone()
+    /// How many there were.
+    pub(crate) fn count(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// Those from this number on.
+    pub(crate) fn questions(&self, from: usize) -> Questions {
+        Questions::of(self.0.borrow().get(from..).unwrap_or_default())
     }
 }
 
 /// Departs from the default where it was told, and nowhere else.
+#[derive(Clone)]
 pub(crate) struct Guided {
     departures: std::vec::IntoIter<(usize, u32)>,
     next: Option<(usize, u32)>,
@@ -36,19 +42,46 @@ pub(crate) struct Guided {
     faults: bool,
     /// Whether strands may give way between any two instructions.
     instructions: bool,
+    /// The watched instruction that was asked about last, by whom, and how often with no other question since.
+    repeated: ((u32, u64), u32),
 }
+
+/// So often a strand is asked before the same instruction when nothing else was asked meanwhile: a loop that polls goes
+/// round thousands of times.
+const REPEATED: u32 = 16;
 
 impl Guided {
     pub(crate) fn new(departures: Departures, asked: Asked, faults: bool, instructions: bool) -> Self {
         let mut departures = departures.into_iter();
         let next = departures.next();
-        Self { departures, next, asked, faults, instructions }
+        Self { departures, next, asked, faults, instructions, repeated: ((0, 0), 0) }
+    }
+
+    /// Another that has been asked the same so far, and departs as it is told from here on.
+    pub(crate) fn then(&self, departures: Departures) -> (Self, Asked) {
+        let asked = Asked(Rc::new(RefCell::new(self.asked.0.borrow().clone())));
+        let mut departures = departures.into_iter();
+        let next = departures.next();
+        (Self { departures, next, asked: asked.clone(), ..self.clone() }, asked)
+    }
+
+    /// Whether a question may be one of those that are numbered.
+    pub(crate) fn may_number(&self, question: &engine::Question) -> bool {
+        match question {
+            engine::Question::Choice { point, n, .. } => {
+                *n > 1 && (self.faults || !point.0.starts_with("fault."))
+            }
+            engine::Question::NextStrand { n, .. } => *n > 1,
+            engine::Question::GiveWay { point, .. } => self.instructions || *point != SLICE_END,
+            engine::Question::Slice { .. } => false,
+        }
     }
 
     fn ask(&mut self, n: u32, counts: bool) -> u32 {
         if n < 2 {
             return 0;
         }
+        self.repeated.1 = 0;
         let number = {
             let mut asked = self.asked.0.borrow_mut();
             asked.push(Question { n, counts });
@@ -88,5 +121,16 @@ impl Chooser for Guided {
             return false;
         }
         self.ask(2, true) == 1
+    }
+
+    fn give_way_before(&mut self, strand: u32, _retired: u64, instruction: u64, _others: &[u32]) -> bool {
+        let (last, times) = self.repeated;
+        let times = if last == (strand, instruction) { times } else { 0 };
+        if times == REPEATED {
+            return false;
+        }
+        let yes = self.ask(2, true) == 1;
+        self.repeated = ((strand, instruction), times + 1);
+        yes
     }
 }

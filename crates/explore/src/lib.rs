@@ -7,22 +7,31 @@
 
 mod choice;
 mod counted;
+mod course;
 mod dice;
 mod guided;
+mod local;
+mod part;
 mod pct;
+mod places;
 mod policy;
 mod random;
 mod recorder;
 mod replay;
 mod search;
+mod shared;
 
 pub use choice::{Choice, ChoiceError, Choices, Occurrences};
 pub use counted::Counted;
+pub use course::{Course, CourseError, Questions};
 pub use dice::Dice;
 pub use engine::{Chooser, Defaults, Point, SLICE_END};
+pub use local::Local;
+pub use part::Part;
 pub use pct::Pct;
+pub use places::Places;
 pub use policy::{Policy, PolicyError};
 pub use random::Random;
 pub use recorder::Recorder;
 pub use replay::{Complaint, Replay};
-pub use search::{Bounds, Searched, Subject, search};
+pub use search::{Bounds, Lost, Ran, Runner, Searched, Subject, make_part, search, search_by};

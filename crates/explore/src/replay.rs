@@ -89,6 +89,14 @@ impl Chooser for Replay {
         state.left.next_preemption(strand, retired).map_or(u64::MAX, |at| at - retired)
     }
 
+    fn watches(&self) -> Vec<u64> {
+        self.0.borrow().left.watched().into_iter().collect()
+    }
+
+    fn give_way_before(&mut self, strand: u32, retired: u64, instruction: u64, _others: &[u32]) -> bool {
+        self.0.borrow_mut().left.take_before(strand, retired, instruction)
+    }
+
     fn give_way(&mut self, strand: u32, point: Point, _others: &[u32]) -> bool {
         let mut state = self.0.borrow_mut();
         if point != SLICE_END {

@@ -1,18 +1,24 @@
-//! All runs within a bound: each departs from the default at other questions, those with fewer preemptions first.
+//! All runs within a bound: each departs from the default at other questions, those with fewer preemptions first. Or, by a
+//! policy's seeds, so many runs of that policy.
 //!
-//! A run is made again from its beginning for every schedule; what a beginning is, and how it is got back to, is the
-//! subject's business. Nothing is taken back to the question where a schedule departs, and states that were seen before are
-//! not recognised.
+//! Where runs are made is a [`Runner`]'s business: one after the other here ([`Local`]), or some at a time in other processes. The
+//! search takes what comes of them in an order that the runs alone decide, so it is the same. What a beginning is, and how it
+//! is got back to, is the subject's business. States that were seen before are not recognised.
+//!
+//! Runs may teach of more places in which strands could give way. That is taken up when all runs of one cost are made, from
+//! all of them together, and the search begins again with those: in which order they were made, and where, does not matter.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::rc::Rc;
-
-use engine::Chooser;
+use engine::{Chooser, Question};
 
 use crate::choice::{Choices, Occurrences};
-use crate::guided::{Asked, Departures, Guided, Question};
-use crate::recorder::Recorder;
+use crate::course::{Course, Questions};
+use crate::local::Local;
+use crate::part::{Part, parts};
+use crate::places::Places;
+use crate::policy::Policy;
+
+/// So many seeds are divided at a time.
+const SEEDS: usize = 1 << 16;
 
 /// Something that runs the same way each time the same questions get the same answers.
 pub trait Subject {
@@ -22,9 +28,30 @@ pub trait Subject {
     /// Runs once, from the beginning.
     fn run(&mut self, policy: Box<dyn Chooser>) -> Self::Outcome;
 
+    /// Runs from the beginning, with `policy` answering, up to the first question of which `here` says so: from now on runs
+    /// begin there, before the answer. False if it does not come to that: then they begin where runs begin.
+    fn begin_at(&mut self, policy: Box<dyn Chooser>, here: &mut dyn FnMut(&Question) -> bool) -> bool {
+        let _ = (policy, here);
+        false
+    }
+
+    /// From now on runs begin at the beginning again.
+    fn begin_anew(&mut self) {}
+
     /// What was asked before that beginning, of somebody else, and is the same in every run. A record counts it in.
     fn asked_before(&self) -> Occurrences {
         Occurrences::default()
+    }
+
+    /// What the runs so far have taught of places in which strands could give way: it depends on these runs alone, and not on
+    /// where they were asked.
+    fn learned(&mut self) -> Places {
+        Places::default()
+    }
+
+    /// From now on runs are asked in these places, of those that can be learned, and in no others.
+    fn watch(&mut self, places: &Places) {
+        let _ = places;
     }
 }
 
@@ -38,92 +65,251 @@ pub struct Bounds {
     pub schedules: u64,
     /// Whether things may fail that could succeed (points `fault.…`).
     pub faults: bool,
+    /// Whether the subject learns in which further places strands see each other's work ([`Subject::learned`]), and is asked there. With
+    /// [`Bounds::instructions`] it is anyway, and a policy is not.
+    pub shared: bool,
     /// Whether a strand may give way between any two instructions, and not before visible ones only.
     pub instructions: bool,
+    /// Not all runs, but those of this policy, by its seed and as many that follow it as there may be runs. The bounds
+    /// above but [`Bounds::schedules`] do not matter then.
+    pub policy: Option<Policy>,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { preemptions: 2, schedules: 100_000, faults: false, instructions: false }
+        Self {
+            preemptions: 2,
+            schedules: 100_000,
+            faults: false,
+            shared: true,
+            instructions: false,
+            policy: None,
+        }
+    }
+}
+
+impl Bounds {
+    /// Whether runs teach of places.
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        self.shared && !self.instructions && self.policy.is_none()
     }
 }
 
 /// What a search has done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Searched<O> {
-    /// How many runs were made with 0, 1, … preemptions.
+    /// How many runs were made with 0, 1, … preemptions, once all places were known.
     pub schedules: Vec<u64>,
-    /// Whether there is no other run within the preemption bound.
+    /// How many were made before, and are made again with more questions.
+    pub repeated: u64,
+    /// How many places were learned.
+    pub learned: usize,
+    /// Whether there is no other run within the preemption bound, or of the policy.
     pub complete: bool,
     /// The first run that was looked for: its choices, and what came of it.
     pub found: Option<(Choices, O)>,
+    /// Runs of which nothing came, in their order. They are not counted above, and nothing below them was searched.
+    pub lost: Vec<Lost>,
+}
+
+/// A run of which nothing came: where it was made died of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lost {
+    /// The how many-th run of the search it was, from 1.
+    pub number: u64,
+    /// How it should have gone.
+    pub course: Course,
+    /// What is known.
+    pub why: String,
 }
 
 impl<O> Searched<O> {
     /// How many runs were made.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.schedules.iter().sum()
+        self.repeated + self.schedules.iter().sum::<u64>()
+    }
+
+    /// The same, with what was found told in other words.
+    #[must_use]
+    pub fn map<T>(self, tell: impl FnOnce(O) -> T) -> Searched<T> {
+        let Self { schedules, repeated, learned, complete, found, lost } = self;
+        let found = found.map(|(choices, outcome)| (choices, tell(outcome)));
+        Searched { schedules, repeated, learned, complete, found, lost }
+    }
+
+    fn tried(&self) -> u64 {
+        self.total() + u64::try_from(self.lost.len()).unwrap_or(u64::MAX)
     }
 }
 
-/// Runs `subject` in every way within `bounds`, until `wanted` says of a run that it is the one.
+/// What came of one run of a search.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ran<O> {
+    /// Nothing that was looked for: these are the questions behind its last departure, and what it has taught that no run
+    /// before it did, where it was made.
+    Usual(Questions, Places),
+    /// What was looked for.
+    Wanted(Choices, O),
+    /// Nothing: where it was made died of it, and this is known.
+    Lost(String),
+    /// No run can be made.
+    Refused,
+}
+
+/// Where the runs of a search are made.
+pub trait Runner {
+    /// What comes of a run that was looked for.
+    type Outcome;
+
+    /// All these parts are to be made, and are asked for one by one from now on. A search that ends does not ask for the rest.
+    fn begin(&mut self, parts: &[Part]) {
+        let _ = parts;
+    }
+
+    /// What came of the next run of the `part`th of them, which is of this course.
+    fn run(&mut self, part: usize, course: &Course) -> Ran<Self::Outcome>;
+}
+
+/// Searches `subject` here, one run after the other, until `wanted` says of a run that it is the one.
 pub fn search<S: Subject>(
     subject: &mut S,
     bounds: &Bounds,
-    mut wanted: impl FnMut(&S::Outcome) -> bool,
+    wanted: impl FnMut(&S::Outcome) -> bool,
 ) -> Searched<S::Outcome> {
-    let mut waiting: Vec<VecDeque<Departures>> = vec![VecDeque::new(); bounds.preemptions + 1];
-    waiting[0].push_back(Departures::new());
-    let mut searched = Searched { schedules: vec![0; bounds.preemptions + 1], complete: false, found: None };
-    while let Some(cost) = waiting.iter().position(|queue| !queue.is_empty()) {
-        if searched.total() >= bounds.schedules {
-            return searched;
-        }
-        let Some(departures) = waiting[cost].pop_front() else { break };
-        let (outcome, choices, questions) = run(subject, bounds, &departures);
-        searched.schedules[cost] += 1;
-        if wanted(&outcome) {
-            searched.found = Some((choices, outcome));
-            return searched;
-        }
-        depart_further(&mut waiting, cost, &departures, &questions);
-    }
-    searched.complete = true;
+    search_by(&mut Local::new(subject, *bounds, wanted), bounds)
+}
+
+/// Searches where `runner` makes the runs, until it says of one that it was looked for.
+pub fn search_by<R: Runner + ?Sized>(runner: &mut R, bounds: &Bounds) -> Searched<R::Outcome> {
+    let costs = if bounds.policy.is_some() { 1 } else { bounds.preemptions + 1 };
+    let searched = Searched {
+        schedules: vec![0; costs],
+        repeated: 0,
+        learned: 0,
+        complete: false,
+        found: None,
+        lost: Vec::new(),
+    };
+    let (known, taught) = (Places::default(), Places::default());
+    let mut search = Search { runner, bounds, searched, known, taught };
+    let all = if bounds.policy.is_some() { search.all_seeds() } else { search.all_departures() };
+    let mut searched = search.searched;
+    searched.complete = all.is_some() && searched.lost.is_empty();
     searched
 }
 
-fn run<S: Subject>(
-    subject: &mut S,
-    bounds: &Bounds,
-    departures: &Departures,
-) -> (S::Outcome, Choices, Vec<Question>) {
-    let asked = Asked::default();
-    let guided = Guided::new(departures.clone(), asked.clone(), bounds.faults, bounds.instructions);
-    let choices = Rc::new(RefCell::new(Choices::default()));
-    let log = Rc::clone(&choices);
-    let recorder = Recorder::new(Box::new(guided), move |choice| {
-        log.borrow_mut().insert(choice);
-    });
-    let recorder = recorder.after(subject.asked_before());
-    let outcome = subject.run(Box::new(recorder));
-    (outcome, choices.take(), asked.questions())
+/// A search, while it is made.
+struct Search<'r, R: Runner + ?Sized> {
+    runner: &'r mut R,
+    bounds: &'r Bounds,
+    searched: Searched<R::Outcome>,
+    /// Where runs are asked.
+    known: Places,
+    /// And where they have taught that they could be.
+    taught: Places,
 }
 
-/// Each run that departs once more, after all its departures so far: so none is made twice.
-fn depart_further(
-    waiting: &mut [VecDeque<Departures>],
-    cost: usize,
-    departures: &Departures,
-    questions: &[Question],
-) {
-    let first = departures.last().map_or(0, |(number, _)| number + 1);
-    for (number, question) in questions.iter().enumerate().skip(first) {
-        let Some(queue) = waiting.get_mut(cost + usize::from(question.counts)) else { continue };
-        for answer in 1..question.n {
-            let mut further = departures.clone();
-            further.push((number, answer));
-            queue.push_back(further);
+impl<R: Runner + ?Sized> Search<'_, R> {
+    /// None if the search ends before.
+    fn all_seeds(&mut self) -> Option<()> {
+        let mut seeds = 0..self.bounds.schedules;
+        loop {
+            let mut courses: Vec<Course> = seeds.by_ref().take(SEEDS).map(Course::Seed).collect();
+            if courses.is_empty() {
+                return Some(());
+            }
+            while !courses.is_empty() {
+                courses = self.of_one_cost(courses, 0, &mut Vec::new())?;
+            }
         }
+    }
+
+    /// None if the search ends before.
+    fn all_departures(&mut self) -> Option<()> {
+        while !self.each_cost()? {
+            self.searched.repeated = self.searched.total();
+            self.searched.schedules.fill(0);
+        }
+        Some(())
+    }
+
+    /// All runs, those with fewer preemptions first; false if those with the same number have taught something, so that each is to
+    /// be made again with more questions.
+    fn each_cost(&mut self) -> Option<bool> {
+        let mut courses = vec![Course::Departing(Vec::new())];
+        for cost in 0..=self.bounds.preemptions {
+            let mut deeper = Vec::new();
+            while !courses.is_empty() {
+                courses = self.of_one_cost(courses, cost, &mut deeper)?;
+            }
+            if self.taught != self.known {
+                self.known = self.taught.clone();
+                self.searched.learned = self.known.len();
+                return Some(false);
+            }
+            courses = deeper;
+        }
+        Some(true)
+    }
+
+    /// Makes runs that all cost the same, and returns those that are left over; none if the search is over.
+    fn of_one_cost(
+        &mut self,
+        courses: Vec<Course>,
+        cost: usize,
+        deeper: &mut Vec<Course>,
+    ) -> Option<Vec<Course>> {
+        let (most, searched) = (self.bounds.schedules, &mut self.searched);
+        if searched.tried() >= most {
+            return None;
+        }
+        // One more than there may be runs says that there are more.
+        let enough = usize::try_from(most).unwrap_or(usize::MAX).saturating_add(1);
+        let parts = parts(courses, most - searched.tried(), &self.known);
+        self.runner.begin(&parts);
+        let mut left_over = Vec::new();
+        for (number, mut part) in parts.into_iter().enumerate() {
+            while let Some(course) = part.course() {
+                if searched.tried() >= most {
+                    return None;
+                }
+                match self.runner.run(number, course) {
+                    Ran::Usual(questions, places) => {
+                        searched.schedules[cost] += 1;
+                        self.taught.add(&places);
+                        part.made(&questions, |course| {
+                            if deeper.len() < enough {
+                                deeper.push(course);
+                            }
+                        });
+                    }
+                    Ran::Wanted(choices, outcome) => {
+                        searched.schedules[cost] += 1;
+                        searched.found = Some((choices, outcome));
+                        return None;
+                    }
+                    Ran::Lost(why) => {
+                        let number = searched.tried() + 1;
+                        searched.lost.extend(part.pass().map(|course| Lost { number, course, why }));
+                    }
+                    Ran::Refused => return None,
+                }
+            }
+            left_over.extend(part.left_over());
+        }
+        Some(left_over)
+    }
+}
+
+/// Makes the runs of a part, here, and tells what came of each. A run that was looked for is the last.
+pub fn make_part<R: Runner + ?Sized>(mut part: Part, runner: &mut R, mut tell: impl FnMut(&Ran<R::Outcome>)) {
+    runner.begin(std::slice::from_ref(&part));
+    while let Some(course) = part.course() {
+        let ran = runner.run(0, course);
+        tell(&ran);
+        let Ran::Usual(questions, _) = ran else { return };
+        part.made(&questions, |_| ());
     }
 }

@@ -6,9 +6,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use engine::Question;
 use explore::{
-    Bounds, Choice, Choices, Chooser, Complaint, Defaults, Pct, Point, Random, Recorder, Replay, SLICE_END,
-    Subject, search,
+    Bounds, Choice, Choices, Chooser, Complaint, Course, Defaults, Local, Part, Pct, Places, Point, Policy,
+    Questions, Ran, Random, Recorder, Replay, Runner, SLICE_END, Searched, Subject, make_part, search,
+    search_by,
 };
 
 const VISIBLE: Point = Point("toy.visible");
@@ -222,6 +224,104 @@ fn a_search_ends_where_it_was_told_to() {
     assert_eq!(searched.total(), 50);
 }
 
+/// A toy whose steps are not known to be seen by others until a run teaches it, in which strands follow each other so.
+#[derive(Clone)]
+struct Learning {
+    toy: Toy,
+    teaches: fn(&[u32]) -> bool,
+    learned: Places,
+}
+
+impl Learning {
+    fn new(toy: Toy, teaches: fn(&[u32]) -> bool) -> Self {
+        Self { toy: Toy { visible: false, ..toy }, teaches, learned: Places::default() }
+    }
+}
+
+impl Subject for Learning {
+    type Outcome = u32;
+
+    fn run(&mut self, policy: Box<dyn Chooser>) -> u32 {
+        let mut followed = Following { policy, order: Vec::new() };
+        let end = self.toy.play(&mut followed);
+        if (self.teaches)(&followed.order) {
+            self.learned = [PLACE].into_iter().collect();
+        }
+        end
+    }
+
+    fn learned(&mut self) -> Places {
+        self.learned.clone()
+    }
+
+    fn watch(&mut self, places: &Places) {
+        self.toy.visible = places.iter().any(|place| place == PLACE);
+    }
+}
+
+const PLACE: u64 = 0x1000;
+
+/// Notes who follows whom.
+struct Following {
+    policy: Box<dyn Chooser>,
+    order: Vec<u32>,
+}
+
+impl Chooser for Following {
+    fn choose(&mut self, strand: u32, point: Point, n: u32) -> u32 {
+        self.policy.choose(strand, point, n)
+    }
+
+    fn slice(&mut self, strand: u32, retired: u64) -> u64 {
+        self.policy.slice(strand, retired)
+    }
+
+    fn next_strand(&mut self, strand: u32, point: Point, strands: &[u32]) -> u32 {
+        let next = self.policy.next_strand(strand, point, strands);
+        self.order.push(strands[next as usize]);
+        next
+    }
+
+    fn give_way(&mut self, strand: u32, point: Point, others: &[u32]) -> bool {
+        self.policy.give_way(strand, point, others)
+    }
+}
+
+#[test]
+fn a_search_that_learns_of_more_places_begins_again_with_them() {
+    let bounds = Bounds { preemptions: 1, ..Bounds::default() };
+    let all = search(&mut TWO.clone(), &bounds, |_| false);
+    let learning = || Learning::new(TWO, |order| order[0] == 2);
+    let searched = search(&mut learning(), &bounds, |_| false);
+    assert_eq!((searched.schedules, searched.complete, searched.learned), (all.schedules, true, 1));
+    assert_eq!(searched.repeated, 2, "those without a preemption");
+    assert!(search(&mut learning(), &bounds, |end| *end < 2).found.is_some());
+    let unshared = search(&mut learning(), &Bounds { shared: false, ..bounds }, |end| *end < 2);
+    assert!(unshared.complete && unshared.found.is_none());
+}
+
+#[test]
+fn what_runs_teach_is_taken_up_by_all_wherever_it_was_learned() {
+    // Of the 720 orders, which are several parts, the last one teaches; and then all go another way.
+    let toy = Toy { strands: 6, rounds: 1, visible: false };
+    let subject = || Learning::new(toy, |order| order.starts_with(&[6, 5, 4, 3, 2]));
+    let lost: fn(&u32) -> bool = |end| *end < 4;
+    let never: fn(&u32) -> bool = |_| false;
+    for (wanted, schedules) in
+        [lost, never].into_iter().flat_map(|w| [719, 720, 721, 1000, 3000].map(|n| (w, n)))
+    {
+        let bounds = Bounds { preemptions: 2, schedules, ..Bounds::default() };
+        let here = search(&mut subject(), &bounds, wanted);
+        let (elsewhere, _) = Elsewhere::search(subject(), bounds, wanted, |_| false);
+        assert_eq!(here, elsewhere, "{bounds:?}");
+        let learned = (here.repeated, here.learned);
+        assert_eq!(learned, if schedules < 720 { (0, 0) } else { (720, 1) });
+        assert!(
+            here.total() == schedules && here.found.is_none() || schedules > 1440 && here.found.is_some()
+        );
+    }
+}
+
 #[test]
 fn random_and_pct_find_the_lost_update_and_every_run_replays() {
     let toy = Toy { strands: 3, rounds: 5, visible: true };
@@ -290,5 +390,263 @@ fn a_choice_that_is_dropped_leaves_the_others_where_they_were() {
         // It may not fit any more, and then says so; it never makes another choice than the recorded ones.
         let (_, made) = recorded(toy, Replay::new(fewer.clone()));
         assert!(made.iter().all(|choice| fewer.iter().any(|recorded| recorded == choice)));
+    }
+}
+
+/// Makes parts elsewhere, the last first, and knows of them only what is said in a line; dies of some courses.
+struct Elsewhere<S> {
+    subject: S,
+    bounds: Bounds,
+    wanted: fn(&u32) -> bool,
+    deadly: fn(&Course) -> bool,
+    made: Vec<Vec<Ran<u32>>>,
+    runs: u64,
+}
+
+impl<S: Subject<Outcome = u32> + Clone> Elsewhere<S> {
+    fn make(&mut self, mut part: Part) -> Vec<Ran<u32>> {
+        let mut all = Vec::new();
+        while part.course().is_some() {
+            let mut subject = self.subject.clone();
+            let mut here =
+                Mortal { local: Local::new(&mut subject, self.bounds, self.wanted), deadly: self.deadly };
+            let mut lines = Vec::new();
+            make_part(part.to_string().parse().unwrap(), &mut here, |ran| lines.push(ran.clone()));
+            for ran in lines {
+                self.runs += 1;
+                match &ran {
+                    Ran::Usual(questions, _) => {
+                        let questions: Questions = questions.to_string().parse().unwrap();
+                        part.made(&questions, |_| ());
+                    }
+                    Ran::Lost(_) => drop(part.pass()),
+                    Ran::Wanted(..) | Ran::Refused => {
+                        all.push(ran);
+                        return all;
+                    }
+                }
+                all.push(ran);
+            }
+        }
+        all
+    }
+
+    fn search(subject: S, bounds: Bounds, wanted: fn(&u32) -> bool, deadly: fn(&Course) -> bool) -> Told {
+        let mut elsewhere = Self { subject, bounds, wanted, deadly, made: Vec::new(), runs: 0 };
+        let searched = search_by(&mut elsewhere, &bounds);
+        (searched, elsewhere.runs)
+    }
+}
+
+/// What a search has come to, and how many runs were made for it.
+type Told = (Searched<u32>, u64);
+
+impl<S: Subject<Outcome = u32> + Clone> Runner for Elsewhere<S> {
+    type Outcome = u32;
+
+    fn begin(&mut self, parts: &[Part]) {
+        let mut made: Vec<_> = parts.iter().rev().map(|part| self.make(part.clone())).collect();
+        made.reverse();
+        made.iter_mut().for_each(|part| part.reverse());
+        self.made = made;
+    }
+
+    fn run(&mut self, part: usize, _course: &Course) -> Ran<u32> {
+        self.made[part].pop().expect("a part has all its runs")
+    }
+}
+
+struct Mortal<'t, S> {
+    local: Local<'t, S, fn(&u32) -> bool>,
+    deadly: fn(&Course) -> bool,
+}
+
+impl<S: Subject<Outcome = u32>> Runner for Mortal<'_, S> {
+    type Outcome = u32;
+
+    fn begin(&mut self, parts: &[Part]) {
+        self.local.begin(parts);
+    }
+
+    fn run(&mut self, part: usize, course: &Course) -> Ran<u32> {
+        if (self.deadly)(course) { Ran::Lost("dead".to_owned()) } else { self.local.run(part, course) }
+    }
+}
+
+#[test]
+fn a_search_whose_parts_are_made_elsewhere_is_the_same_search() {
+    let toy = Toy { strands: 3, rounds: 2, visible: true };
+    let lost: fn(&u32) -> bool = |end| *end < 6;
+    let worst: fn(&u32) -> bool = |end| *end < 3;
+    let never: fn(&u32) -> bool = |_| false;
+    let policies = [None, Some(Policy::Random(3)), Some(Policy::Pct { seed: 1, depth: 3, steps: 30 })];
+    for (wanted, schedules, policy) in [lost, worst, never]
+        .into_iter()
+        .flat_map(|wanted| [1, 7, 400, 5000].map(|schedules| (wanted, schedules)))
+        .flat_map(|(wanted, schedules)| policies.map(|policy| (wanted, schedules, policy)))
+    {
+        let bounds = Bounds { preemptions: 3, schedules, policy, ..Bounds::default() };
+        let here = search(&mut toy.clone(), &bounds, wanted);
+        let (elsewhere, _) = Elsewhere::search(toy, bounds, wanted, |_| false);
+        assert_eq!(here, elsewhere, "{bounds:?}");
+        assert!(here.total() <= schedules);
+        assert!(here.found.is_some() || here.total() == schedules || here.complete, "{bounds:?}");
+    }
+}
+
+#[test]
+fn what_is_below_a_deadly_run_is_not_searched_and_all_else_is() {
+    let bounds = Bounds { preemptions: 2, ..Bounds::default() };
+    let whole = search(&mut TWO.clone(), &bounds, |_| false);
+    // The first strand gives way at once: that run, and the three that begin so.
+    let deadly: fn(&Course) -> bool = |course| course.to_string().starts_with("1=1");
+    let (cut, runs) = Elsewhere::search(TWO, bounds, |_| false, deadly);
+    let lost: Vec<String> = cut.lost.iter().map(|lost| lost.course.to_string()).collect();
+    assert_eq!(lost, ["1=1"], "what is below it is not tried");
+    assert!(!cut.complete && whole.complete);
+    assert_eq!(runs, cut.total() + 1);
+    let mut below = 0;
+    let mut toy = TWO;
+    let local = Local::new(&mut toy, bounds, |_: &u32| false);
+    assert_eq!(search_by(&mut Counting { local, below: &mut below }, &bounds), whole);
+    assert!(below > 1);
+    assert_eq!(cut.total() + below, whole.total());
+}
+
+/// Counts the runs that begin like the deadly one.
+struct Counting<'c, R> {
+    local: R,
+    below: &'c mut u64,
+}
+
+impl<R: Runner> Runner for Counting<'_, R> {
+    type Outcome = R::Outcome;
+
+    fn run(&mut self, part: usize, course: &Course) -> Ran<R::Outcome> {
+        *self.below += u64::from(course.to_string().starts_with("1=1"));
+        self.local.run(part, course)
+    }
+}
+
+#[test]
+fn a_search_by_seeds_finds_the_first_seed_and_counts_those_before() {
+    let toy = Toy { strands: 3, rounds: 5, visible: true };
+    let first = (0..).find(|n| recorded(toy, Random::new(40 + n)).0 < 9).unwrap();
+    let bounds = Bounds { policy: Some(Policy::Random(40)), schedules: 10_000, ..Bounds::default() };
+    let searched = search(&mut toy.clone(), &bounds, |end| *end < 9);
+    assert_eq!(searched.schedules, [first + 1]);
+    let (choices, counter) = searched.found.unwrap();
+    assert_eq!(toy.play(&mut Replay::new(choices)), counter);
+    let all = search(&mut toy.clone(), &Bounds { schedules: first, ..bounds }, |end| *end < 9);
+    assert!(all.complete && all.found.is_none() && all.total() == first);
+}
+
+/// The toy, whose runs can begin behind a question: what was answered before it is answered so again, by nobody.
+struct Standing {
+    toy: Toy,
+    given: Vec<u64>,
+    stood: u32,
+}
+
+/// Answers until it is where it was to go, and remembers what.
+struct Until<'h> {
+    policy: Box<dyn Chooser>,
+    here: &'h mut dyn FnMut(&Question) -> bool,
+    given: Vec<u64>,
+    there: bool,
+}
+
+impl Until<'_> {
+    fn answered(&mut self, question: &Question, answer: impl FnOnce(&mut dyn Chooser) -> u64) -> u64 {
+        self.there = self.there || (self.here)(question);
+        if self.there {
+            return u64::from(matches!(question, Question::Slice { .. })); // whatever: this is no run
+        }
+        let answer = answer(&mut *self.policy);
+        self.given.push(answer);
+        answer
+    }
+}
+
+impl Chooser for Until<'_> {
+    fn choose(&mut self, strand: u32, point: Point, n: u32) -> u32 {
+        let question = Question::Choice { strand, point, n };
+        self.answered(&question, |policy| policy.choose(strand, point, n).into()).try_into().unwrap()
+    }
+
+    fn slice(&mut self, strand: u32, retired: u64) -> u64 {
+        self.answered(&Question::Slice { strand, retired }, |policy| policy.slice(strand, retired))
+    }
+
+    fn next_strand(&mut self, strand: u32, point: Point, strands: &[u32]) -> u32 {
+        let question = Question::NextStrand { strand, point, n: strands.len().try_into().unwrap() };
+        let answer = self.answered(&question, |policy| policy.next_strand(strand, point, strands).into());
+        answer.try_into().unwrap()
+    }
+
+    fn give_way(&mut self, strand: u32, point: Point, others: &[u32]) -> bool {
+        let question = Question::GiveWay { strand, point };
+        self.answered(&question, |policy| policy.give_way(strand, point, others).into()) == 1
+    }
+}
+
+/// Gives the answers that were given, and then a policy's.
+struct Behind {
+    given: std::vec::IntoIter<u64>,
+    policy: Box<dyn Chooser>,
+}
+
+impl Chooser for Behind {
+    fn choose(&mut self, strand: u32, point: Point, n: u32) -> u32 {
+        let given = self.given.next().map(|answer| answer.try_into().unwrap());
+        given.unwrap_or_else(|| self.policy.choose(strand, point, n))
+    }
+
+    fn slice(&mut self, strand: u32, retired: u64) -> u64 {
+        self.given.next().unwrap_or_else(|| self.policy.slice(strand, retired))
+    }
+
+    fn next_strand(&mut self, strand: u32, point: Point, strands: &[u32]) -> u32 {
+        let given = self.given.next().map(|answer| answer.try_into().unwrap());
+        given.unwrap_or_else(|| self.policy.next_strand(strand, point, strands))
+    }
+
+    fn give_way(&mut self, strand: u32, point: Point, others: &[u32]) -> bool {
+        let given = self.given.next().map(|answer| answer == 1);
+        given.unwrap_or_else(|| self.policy.give_way(strand, point, others))
+    }
+}
+
+impl Subject for Standing {
+    type Outcome = u32;
+
+    fn run(&mut self, policy: Box<dyn Chooser>) -> u32 {
+        self.toy.play(&mut Behind { given: self.given.clone().into_iter(), policy })
+    }
+
+    fn begin_at(&mut self, policy: Box<dyn Chooser>, here: &mut dyn FnMut(&Question) -> bool) -> bool {
+        let mut until = Until { policy, here, given: Vec::new(), there: false };
+        self.toy.play(&mut until);
+        self.given = if until.there { until.given } else { Vec::new() };
+        self.stood += u32::from(until.there);
+        until.there
+    }
+
+    fn begin_anew(&mut self) {
+        self.given.clear();
+    }
+}
+
+#[test]
+fn runs_that_begin_behind_what_they_have_in_common_are_the_same_runs() {
+    for (visible, instructions) in [(true, false), (false, true), (true, true)] {
+        let toy = Toy { strands: 3, rounds: 3, visible };
+        let bounds = Bounds { preemptions: 2, instructions, ..Bounds::default() };
+        for wanted in [|_: &u32| false, |end: &u32| *end < 9, |end: &u32| *end < 6] {
+            let whole = search(&mut toy.clone(), &bounds, wanted);
+            let mut standing = Standing { toy, given: Vec::new(), stood: 0 };
+            assert_eq!(search(&mut standing, &bounds, wanted), whole, "{bounds:?}");
+            assert!(standing.stood > 0 || whole.total() < 20);
+        }
     }
 }

@@ -110,6 +110,17 @@ events! {
         /// Asserted if true.
         asserted: bool,
     }
+    /// A message-signaled interrupt arrived.
+    Message {
+        /// The vector it brings.
+        vector: u32,
+        /// The address that was written to.
+        address: u64,
+        /// What was written.
+        data: u32,
+        /// Somebody is connected to the vector; else it is lost.
+        connected: bool,
+    }
     /// An interrupt service routine answered.
     Interrupt {
         /// The line or vector.

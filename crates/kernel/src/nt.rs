@@ -6,15 +6,16 @@ use std::cell::{Cell, RefCell};
 
 use engine::windows::DEVICE;
 use engine::{
-    Access, Args, Chooser, Cpu, Engine, Fault, Flow, Guest, Leave, Point, Question, Special, StrandId, Touch,
-    outside,
+    Access, Args, Chooser, Cpu, Doors, Engine, Fault, Flow, Guest, Leave, Point, Question, Runner, SHARED,
+    Special, StrandId, TO_THE_CHOOSER, Touch, outside,
 };
 
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, Reader, Stamp};
 use crate::exports;
 use crate::hal::hardware::Hardware;
-use crate::ke::scheduler::before_visible;
+use crate::ke::scheduler::{before_shared, before_visible};
+use crate::ke::stack;
 use crate::verdict::{StackLine, Verdict};
 use crate::witness::Witness;
 
@@ -35,6 +36,8 @@ pub struct Settings {
     pub checked: bool,
     /// Driver instructions after which one call counts as an endless loop.
     pub instruction_budget: u64,
+    /// The most message-signaled interrupts that a device is given, whatever it asks for: 0 to 2,048.
+    pub message_limit: u32,
     /// Moments that a verdict of an equal run named ([`crate::verdict::Related`]) and whose stacks are wanted: see [`Nt::witnessed`].
     pub witness: Vec<u64>,
 }
@@ -72,6 +75,7 @@ impl Default for Settings {
             cpu: Cpu::default(),
             checked: false,
             instruction_budget: 1_000_000_000,
+            message_limit: 2_048,
             witness: Vec::new(),
         }
     }
@@ -108,7 +112,10 @@ impl Nt {
         hardware: Box<dyn Hardware>,
         chooser: Box<dyn Chooser>,
     ) -> Self {
-        engine.watch_interlocked(outside(|| chooser.sees_interlocked()));
+        outside(|| {
+            engine.watch_interlocked(chooser.sees_interlocked());
+            engine.watch(&chooser.watches());
+        });
         engine.imitate(settings.cpu);
         Self {
             engine,
@@ -234,13 +241,17 @@ impl Nt {
         Stamp { number, time: self.engine.now(), processor, irql, strand: self.engine.strand() }
     }
 
+    /// The answer of the host's side, if that is asked and does not leave it to the chooser.
+    fn asked(&self, question: Question) -> Option<u64> {
+        let answer = self.engine.is_explored().then(|| self.engine.ask(question));
+        answer.filter(|answer| *answer != TO_THE_CHOOSER)
+    }
+
     pub(crate) fn choose(&self, point: Point, n: u32) -> u32 {
         let strand = self.engine.strand().0;
-        let answer = if self.engine.is_explored() {
-            let answer = self.engine.ask(Question::Choice { strand, point, n });
-            u32::try_from(answer).unwrap_or(u32::MAX)
-        } else {
-            outside(|| self.chooser.borrow_mut().choose(strand, point, n))
+        let answer = match self.asked(Question::Choice { strand, point, n }) {
+            Some(answer) => u32::try_from(answer).unwrap_or(u32::MAX),
+            None => outside(|| self.chooser.borrow_mut().choose(strand, point, n)),
         };
         assert!(answer < n, "the chooser answered {answer} of {n} at {}", point.0);
         answer
@@ -249,13 +260,10 @@ impl Nt {
     /// Which of `strands` goes on, as an index; there is at least one.
     pub(crate) fn next_strand(&self, point: Point, strands: &[StrandId]) -> usize {
         let strand = self.engine.strand().0;
-        let answer = if self.engine.is_explored() {
-            let n = u32::try_from(strands.len()).expect("there are not so many strands");
-            self.engine.ask(Question::NextStrand { strand, point, n })
-        } else {
-            let numbers = outside(|| strands.iter().map(|strand| strand.0).collect::<Vec<_>>());
-            outside(|| self.chooser.borrow_mut().next_strand(strand, point, &numbers)).into()
-        };
+        let n = u32::try_from(strands.len()).expect("there are not so many strands");
+        let answer = self.asked(Question::NextStrand { strand, point, n }).unwrap_or_else(|| {
+            outside(|| self.chooser.borrow_mut().next_strand(strand, point, &numbers(strands))).into()
+        });
         let chosen = usize::try_from(answer).ok().filter(|answer| *answer < strands.len());
         chosen.unwrap_or_else(|| panic!("the chooser answered {answer} of {} at {}", strands.len(), point.0))
     }
@@ -263,19 +271,25 @@ impl Nt {
     /// Whether the strand that runs lets one of `others` go first.
     pub(crate) fn give_way(&self, point: Point, others: &[StrandId]) -> bool {
         let strand = self.engine.strand().0;
-        if self.engine.is_explored() {
-            return self.engine.ask(Question::GiveWay { strand, point }) == 1;
+        if let Some(answer) = self.asked(Question::GiveWay { strand, point }) {
+            return answer == 1;
         }
-        let numbers = outside(|| others.iter().map(|strand| strand.0).collect::<Vec<_>>());
-        outside(|| self.chooser.borrow_mut().give_way(strand, point, &numbers))
+        outside(|| self.chooser.borrow_mut().give_way(strand, point, &numbers(others)))
+    }
+
+    /// The same before the `instruction` at this address, when the strand has retired so many of its own.
+    pub(crate) fn give_way_before(&self, instruction: u64, retired: u64, others: &[StrandId]) -> bool {
+        let strand = self.engine.strand().0;
+        if let Some(answer) = self.asked(Question::GiveWay { strand, point: SHARED }) {
+            return answer == 1;
+        }
+        outside(|| self.chooser.borrow_mut().give_way_before(strand, retired, instruction, &numbers(others)))
     }
 
     /// How many more of its instructions `strand`, which has retired so many, runs before it is asked.
     pub(crate) fn next_slice(&self, strand: StrandId, retired: u64) -> u64 {
-        if self.engine.is_explored() {
-            return self.engine.ask(Question::Slice { strand: strand.0, retired });
-        }
-        outside(|| self.chooser.borrow_mut().slice(strand.0, retired))
+        let answer = self.asked(Question::Slice { strand: strand.0, retired });
+        answer.unwrap_or_else(|| outside(|| self.chooser.borrow_mut().slice(strand.0, retired)))
     }
 
     pub(crate) fn stop(&self, verdict: Verdict) -> Leave {
@@ -338,12 +352,21 @@ impl Nt {
     }
 }
 
+/// As a chooser knows them. On the host's heap.
+fn numbers(strands: &[StrandId]) -> Vec<u32> {
+    strands.iter().map(|strand| strand.0).collect()
+}
+
 /// Driver code is about to access a device.
 fn before_device(cx: &mut Cx<'_>) -> Flow<()> {
     before_visible(cx, Point("ke.before_device"))
 }
 
 impl Guest for Nt {
+    fn doors(&self) -> Doors {
+        Doors::of::<Self>()
+    }
+
     fn strand(&self, id: StrandId) {
         crate::ke::thread::run(&mut self.cx(), id);
     }
@@ -356,7 +379,7 @@ impl Guest for Nt {
         self.back(crate::ke::slice::slice(&mut self.cx()))
     }
 
-    fn port_read(&self, port: u16, bytes: u8) -> Flow<u32> {
+    fn port_read(&self, port: u16, bytes: u8) -> Flow<u64> {
         before_device(&mut self.cx())?;
         crate::hal::access::port_read(&mut self.cx(), port, bytes)
     }
@@ -381,10 +404,16 @@ impl Guest for Nt {
     }
 
     fn device_load(&self, access: Access) -> Flow<u64> {
+        if DEVICE.contains(access.address) {
+            before_device(&mut self.cx())?;
+        }
         crate::hal::access::device_load(&mut self.cx(), access)
     }
 
     fn device_store(&self, access: Access, value: u64) -> Flow<()> {
+        if DEVICE.contains(access.address) {
+            before_device(&mut self.cx())?;
+        }
         crate::hal::access::device_store(&mut self.cx(), access, value)
     }
 
@@ -418,6 +447,22 @@ impl Guest for Nt {
 
     fn before_interlocked(&self) -> Flow<()> {
         self.back(before_visible(&mut self.cx(), Point("ke.before_interlocked")))
+    }
+
+    fn runner(&self) -> Runner {
+        let k = self.kernel.borrow();
+        let (stack, processor) = (stack::limits(&k), k.ke.processor());
+        let thread = u64::from(self.engine.strand().0);
+        // What has interrupted a thread: a routine of this level on this processor, which never interrupts its equals.
+        let flow = match processor.floors.last() {
+            Some(level) => 1 << 40 | u64::from(processor.number) << 8 | u64::from(*level),
+            None => thread,
+        };
+        Runner { flow, stack: stack.limit..stack.base }
+    }
+
+    fn before_shared(&self, rip: u64) -> Flow<()> {
+        self.back(before_shared(&mut self.cx(), rip))
     }
 
     fn touched(&self, touch: &Touch) -> Flow<()> {

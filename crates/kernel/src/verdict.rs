@@ -54,7 +54,7 @@ pub struct Verdict {
 /// kept; the same run made again with [`crate::nt::Settings::witness`] tells it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Related {
-    /// What happened: `allocated`, `freed`, `taken`, `completed`.
+    /// What happened: `allocated`, `freed`, `taken`, `queued`, `set`, `marked pending` and the like.
     pub what: &'static str,
     /// The number of the event that came with it or next.
     pub event: u64,
@@ -99,6 +99,15 @@ impl Verdict {
     pub(crate) fn related(mut self, what: &'static str, event: u64) -> Self {
         self.related.push(Related { what, event });
         self
+    }
+
+    /// The same, where there was one.
+    #[must_use]
+    pub(crate) fn related_if(self, what: &'static str, event: Option<u64>) -> Self {
+        match event {
+            Some(event) => self.related(what, event),
+            None => self,
+        }
     }
 
     /// With the moments of a block of pool.

@@ -6,6 +6,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
+use abi::{Code, DriverPtr};
+
 use crate::cx::Cx;
 use crate::ldr;
 use crate::verdict::StackLine;
@@ -53,16 +55,32 @@ impl Witness {
 pub(crate) fn moment(cx: &mut Cx<'_>) -> u64 {
     let number = cx.next_event();
     if number >= cx.nt().witness.next.get() {
-        note(cx, number);
+        note(cx, number, None);
+    }
+    number
+}
+
+/// The same, of what a driver's `routine` did that has just returned: it is told as the innermost line.
+#[inline]
+pub(crate) fn moment_of(cx: &mut Cx<'_>, routine: DriverPtr<Code>) -> u64 {
+    let number = cx.next_event();
+    if number >= cx.nt().witness.next.get() {
+        note(cx, number, Some(routine.address));
     }
     number
 }
 
 #[cold]
-fn note(cx: &mut Cx<'_>, number: u64) {
+fn note(cx: &mut Cx<'_>, number: u64, routine: Option<u64>) {
     let witness = &cx.nt().witness;
     if witness.take(number) {
-        let stack = ldr::stack::lines(cx);
+        let line = |address| StackLine {
+            address,
+            is_return: false,
+            symbol: ldr::symbols::describe(&mut cx.nt().cx(), address),
+        };
+        let mut stack: Vec<_> = routine.map(line).into_iter().collect();
+        stack.extend(ldr::stack::lines(cx));
         witness.seen.borrow_mut().push((number, stack));
     }
 }

@@ -14,8 +14,8 @@
 
 /* Where dirql keeps what is not the driver's: crates/engine/src/windows.rs. */
 #define CODE_CACHE ((PUCHAR)0x200060000000ull)
-#define SCRATCH_PAGE ((PUCHAR)0x200070000000ull)
-#define DISPATCH_TABLE ((PUCHAR)0x200100000000ull)
+#define SCRATCH_PAGE ((PUCHAR)0x70000000ull)
+#define DISPATCH_TABLE ((PUCHAR)0x200070000000ull)
 #define MACHINE_HEAP ((PUCHAR)0x204000000000ull)
 #define HOST_STACKS ((PUCHAR)0x205000000000ull)
 

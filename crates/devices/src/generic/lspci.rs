@@ -157,6 +157,7 @@ impl Dump<'_> {
             master: true,
             interrupt_disable: true,
             capabilities: if has_capabilities { self.byte(0x34) & 0xFC } else { 0 },
+            messages: None,
             specific: self.bytes.iter().skip(HEADER_BYTES).take(0x100 - HEADER_BYTES).copied().collect(),
             line_loads: 0,
             loaded_line: 0,

@@ -109,6 +109,10 @@ impl Model for Generic {
         std::mem::take(&mut self.changed)
     }
 
+    fn reads_change(&self) -> bool {
+        false
+    }
+
     fn asserts(&self) -> bool {
         self.header.pin != 0 && (self.raised || self.pin == Pin::Stuck)
     }

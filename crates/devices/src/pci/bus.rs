@@ -1,13 +1,14 @@
-//! The bus: who claims an access, the levels of the interrupt lines, and the kernel's [`Hardware`] over all cards.
+//! The bus: who claims an access, the levels of the interrupt lines, the messages sent, and the kernel's [`Hardware`] over all cards.
 //!
 //! PCI Local Bus Specification 3.0, 3.2.2 (address decoding, configuration mechanism 1) and 2.2.6 (interrupt pins). A
 //! function claims only what its command register lets it decode; nobody there reads as ones.
 
-use kernel::hal::hardware::{Function, Hardware, PciAddress, Refusal, Width};
+use kernel::hal::hardware::{Function, Hardware, Message, PciAddress, Refusal, Width};
 
 use super::assign::{PlacementError, assign, legacy_irq};
 use super::config::{Command, ConfigSpace};
 use super::header::Bar;
+use super::message::MessageUnit;
 use super::model::{Access, Model};
 use crate::register::{low32, ones};
 
@@ -26,6 +27,8 @@ pub struct PciBus {
     /// The levels of the lines and the first deadline, as the cards were when one changed last.
     lines: u64,
     deadline: Option<u64>,
+    /// Messages that the kernel has not taken yet.
+    sent: Vec<Message>,
 }
 
 /// A card in its slot.
@@ -34,7 +37,10 @@ struct Slot {
     name: String,
     model: Box<dyn Model>,
     config: ConfigSpace,
+    messages: MessageUnit,
     line: Option<u32>,
+    /// Whether a read may change what the bus knows of it.
+    reads_change: bool,
     /// Whether the card is in its slot.
     present: bool,
     /// The model's windows and line loads when `claims` was last built.
@@ -70,6 +76,8 @@ impl PciBus {
                 name: place.name,
                 seen_bars: model.header().bars,
                 seen_line_loads: model.header().line_loads,
+                reads_change: model.reads_change(),
+                messages: MessageUnit::new(model.header().messages),
                 model,
                 config,
                 line: place.line,
@@ -78,20 +86,33 @@ impl PciBus {
         };
         let mut slots: Vec<Slot> = cards.into_iter().zip(places).map(place).collect();
         slots.sort_by_key(|slot| slot.address);
-        let mut bus = Self { slots, claims: Vec::new(), config_address: 0, lines: 0, deadline: None };
+        let mut bus =
+            Self { slots, claims: Vec::new(), config_address: 0, lines: 0, deadline: None, sent: Vec::new() };
         bus.rebuild_claims();
         Ok(bus)
     }
 
     /// RST#: every card and its configuration space as at power-on, nothing assigned, nothing decoded.
     pub fn reset(&mut self) {
-        let Self { slots, claims: _, config_address, lines: _, deadline: _ } = self;
+        let Self { slots, claims: _, config_address, lines: _, deadline: _, sent } = self;
         *config_address = 0;
-        for Slot { address: _, name: _, model, config, line: _, present: _, seen_bars, seen_line_loads } in
-            slots
-        {
+        sent.clear();
+        for slot in slots {
+            let Slot {
+                address: _,
+                name: _,
+                model,
+                config,
+                messages,
+                line: _,
+                reads_change: _,
+                present: _,
+                seen_bars,
+                seen_line_loads,
+            } = slot;
             model.reset();
             config.reset();
+            messages.reset();
             *seen_bars = model.header().bars;
             *seen_line_loads = model.header().line_loads;
         }
@@ -122,7 +143,8 @@ impl PciBus {
     }
 
     /// Who decodes an address; the lowest slot, if two do.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "three comparisons, at each access of a driver's")]
     fn claim(&self, port: bool, address: u64) -> Option<&Claim> {
         let hit = |claim: &&Claim| claim.port == port && claim.base <= address && address <= claim.last;
         self.claims.iter().find(hit)
@@ -132,15 +154,15 @@ impl PciBus {
     fn past_the_end(&self, claim: Claim, access: Access) -> Refusal {
         let slot = &self.slots[claim.slot];
         let window = claim.last - claim.base + 1;
-        Refusal {
-            what: format!("{} BAR{}+{:X}h", slot.name, claim.bar, access.offset),
-            why: format!(
-                "an access of {} bytes runs past the end of the window ({window:X}h bytes)",
-                access.bytes()
-            ),
-        }
+        let bytes = access.bytes();
+        Refusal::new(
+            format!("{} BAR{}+{:X}h", slot.name, claim.bar, access.offset),
+            format!("an access of {bytes} bytes runs past the end of the window ({window:X}h bytes)"),
+        )
     }
 
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a driver waits for it, and every call counts")]
     fn read(&mut self, now: u64, port: bool, address: u64, width: Width) -> Result<u64, Refusal> {
         let Some(claim) = self.claim(port, address) else { return Ok(ones(width as u64)) };
         let access = Access { now, bar: claim.bar, offset: address - claim.base, address, width };
@@ -149,15 +171,24 @@ impl PciBus {
             return Err(self.past_the_end(*claim, access));
         }
         self.catch_up(index, now);
-        match self.slots[index].model.read(&access) {
+        let slot = &mut self.slots[index];
+        if slot.messages.owns(access.bar, access.offset) {
+            let read = slot.messages.window_read(access.bar, access.offset, width);
+            return read.map_err(|refusal| self.name(index, refusal));
+        }
+        match slot.model.read(&access) {
             Ok(value) => {
-                self.settle(index);
+                if self.slots[index].reads_change {
+                    self.settle(index);
+                }
                 Ok(value & ones(width as u64))
             }
             Err(refusal) => Err(self.name(index, refusal)),
         }
     }
 
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "as above")]
     fn write(&mut self, now: u64, port: bool, address: u64, width: Width, value: u64) -> Result<(), Refusal> {
         let Some(claim) = self.claim(port, address) else { return Ok(()) };
         let access = Access { now, bar: claim.bar, offset: address - claim.base, address, width };
@@ -166,7 +197,14 @@ impl PciBus {
             return Err(self.past_the_end(*claim, access));
         }
         self.catch_up(index, now);
-        match self.slots[index].model.write(&access, value & ones(width as u64)) {
+        let slot = &mut self.slots[index];
+        if slot.messages.owns(access.bar, access.offset) {
+            let mut sent = Vec::new();
+            let written = slot.messages.window_write(access.bar, access.offset, width, value, &mut sent);
+            self.send(index, sent);
+            return written.map_err(|refusal| self.name(index, refusal));
+        }
+        match slot.model.write(&access, value & ones(width as u64)) {
             Ok(()) => {
                 self.settle(index);
                 Ok(())
@@ -178,7 +216,7 @@ impl PciBus {
     /// Puts the card's name in front of a model's refusal.
     #[cold]
     fn name(&self, index: usize, refusal: Refusal) -> Refusal {
-        Refusal { what: format!("{} {}", self.slots[index].name, refusal.what), ..refusal }
+        refusal.by(&self.slots[index].name)
     }
 
     #[inline]
@@ -188,6 +226,7 @@ impl PciBus {
         }
     }
 
+    #[cold]
     fn advance_card(&mut self, index: usize, now: u64) {
         if self.slots[index].model.deadline().is_some_and(|deadline| deadline <= now) {
             self.slots[index].model.advance(now);
@@ -204,6 +243,14 @@ impl PciBus {
     }
 
     fn look_at(&mut self, index: usize) {
+        let signaled = self.slots[index].model.take_messages();
+        if !signaled.is_empty() {
+            let mut sent = Vec::new();
+            for number in signaled {
+                self.slots[index].messages.signal(number, &mut sent);
+            }
+            self.send(index, sent);
+        }
         let slot = &mut self.slots[index];
         let header = slot.model.header();
         if header.line_loads != slot.seen_line_loads {
@@ -215,6 +262,14 @@ impl PciBus {
             self.rebuild_claims();
         } else {
             self.look();
+        }
+    }
+
+    /// Puts on the bus what a function sends. A message is a write of a bus master: one that may not be is not heard.
+    fn send(&mut self, index: usize, sent: Vec<Message>) {
+        let slot = &self.slots[index];
+        if slot.present && slot.config.command().is(Command::BUS_MASTER) {
+            self.sent.extend(sent);
         }
     }
 
@@ -279,13 +334,20 @@ impl Hardware for PciBus {
         let bytes = (width as u64).min(4);
         let Some(index) = self.slot_at(at) else { return low32(ones(bytes)) };
         let slot = &self.slots[index];
-        slot.config.read(slot.model.header(), slot.model.asserts(), offset.into(), bytes)
+        let of_messages = slot.messages.config_read(offset, bytes);
+        of_messages.unwrap_or_else(|| {
+            slot.config.read(slot.model.header(), slot.model.asserts(), offset.into(), bytes)
+        })
     }
 
     fn config_write(&mut self, at: PciAddress, offset: u8, width: Width, value: u32) {
         let Some(index) = self.slot_at(at) else { return };
         let slot = &mut self.slots[index];
-        slot.config.write(slot.model.header(), offset.into(), (width as u64).min(4), value);
+        let bytes = (width as u64).min(4);
+        slot.config.write(slot.model.header(), offset.into(), bytes, value);
+        let mut sent = Vec::new();
+        slot.messages.config_write(offset, bytes, value, &mut sent);
+        self.send(index, sent);
         self.rebuild_claims();
     }
 
@@ -316,12 +378,24 @@ impl Hardware for PciBus {
         let claim = self.claim(port, address)?;
         let slot = &self.slots[claim.slot];
         let offset = address - claim.base;
-        let register = slot.model.describe(claim.bar, offset);
+        let register = if slot.messages.owns(claim.bar, offset) {
+            slot.messages.describe(claim.bar, offset)
+        } else {
+            slot.model.describe(claim.bar, offset)
+        };
         Some(format!("{} {}", slot.name, register.unwrap_or_else(|| format!("BAR{}+{offset:X}h", claim.bar))))
     }
 
     fn lines(&self) -> u64 {
         self.lines
+    }
+
+    fn has_messages(&self) -> bool {
+        !self.sent.is_empty()
+    }
+
+    fn take_messages(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.sent)
     }
 
     fn asserting(&self, line: u32) -> Vec<String> {
@@ -355,8 +429,11 @@ impl Hardware for PciBus {
 }
 
 impl Slot {
-    /// Whether its pin pulls its line: software may have disabled it.
+    /// Whether its pin pulls its line: software may have disabled it, or enabled messages in its place.
     fn drives_line(&self) -> bool {
-        self.present && self.model.asserts() && !self.config.command().is(Command::INTERRUPT_DISABLE)
+        self.present
+            && self.model.asserts()
+            && !self.messages.is_enabled()
+            && !self.config.command().is(Command::INTERRUPT_DISABLE)
     }
 }

@@ -76,6 +76,46 @@ impl Bar {
     }
 }
 
+/// A place in a window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Which base address register, 0–5.
+    pub bar: u8,
+    /// Bytes from the window's base, a multiple of 8.
+    pub offset: u32,
+}
+
+/// Message-signaled interrupts that a function can send. The bus has the capability's registers, and the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Messages {
+    /// Consecutive messages to one address.
+    Msi {
+        /// Where the capability is in configuration space, a multiple of 4 from 40h.
+        at: u8,
+        /// The next capability; 0 for none.
+        next: u8,
+        /// 1, 2, 4, 8, 16 or 32.
+        count: u8,
+        /// The address has 64 bits.
+        wide: bool,
+        /// There are a mask and a pending bit for each message.
+        maskable: bool,
+    },
+    /// Each message has its own address and data, in a table in a window.
+    MsiX {
+        /// Where the capability is in configuration space, a multiple of 4 from 40h.
+        at: u8,
+        /// The next capability; 0 for none.
+        next: u8,
+        /// Entries, 1–2,048.
+        count: u16,
+        /// 16 bytes for each entry.
+        table: Place,
+        /// A bit for each entry, in QWORDs.
+        pending: Place,
+    },
+}
+
 /// The read-only side of a function's configuration space. A model may change it, e.g. when it reloads its EEPROM; the
 /// bus looks after every access.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -108,6 +148,8 @@ pub struct Header {
     pub interrupt_disable: bool,
     /// 34h: where the capabilities list starts, 0 if there is none.
     pub capabilities: u8,
+    /// The messages it can send; the registers of their capability lie over `specific`. They do not change.
+    pub messages: Option<Messages>,
     /// 40h–FFh, read only; what is missing at the end reads 0.
     pub specific: Vec<u8>,
     /// How often the function has loaded its interrupt line register (3Ch) by itself since reset. Each load

@@ -1,4 +1,5 @@
-//! PCI as a driver's machine has it: one bus, functions in slots, configuration space, windows, interrupt lines.
+//! PCI as a driver's machine has it: one bus, functions in slots, configuration space, windows, interrupt lines,
+//! messages.
 //!
 //! Follows the PCI Local Bus Specification 3.0. A card is a [`Model`]; [`PciBus`] owns the cards and everything that is
 //! the same for all of them. It has no bridges and no second bus. Writes arrive at once: posting, which is a choice of
@@ -8,10 +9,13 @@ mod assign;
 mod bus;
 mod config;
 mod header;
+mod message;
 mod model;
+mod msi;
+mod msix;
 
 pub use assign::{PlacementError, legacy_irq};
 pub use bus::PciBus;
-pub use header::{Bar, Header, Location};
+pub use header::{Bar, Header, Location, Messages, Place};
 pub(crate) use model::level;
 pub use model::{Access, Model, Placement};

@@ -67,13 +67,22 @@ pub trait Model {
     /// # Errors
     /// As for [`Model::read`].
     fn write(&mut self, access: &Access, value: u64) -> Result<(), Refusal>;
-    /// Whether its header, its interrupt pin or its deadline may have changed since this was asked last: asked after each
+    /// Whether its header, its interrupt pin, its messages or its deadline may have changed since this was asked last: asked after each
     /// access, so that a card which keeps count is spared the questions below.
     fn is_changed(&mut self) -> bool {
         true
     }
-    /// Whether it drives its interrupt pin now.
+    /// Whether a read may be such a change; asked once. A card that says no is not asked [`Model::is_changed`] after reads.
+    fn reads_change(&self) -> bool {
+        true
+    }
+    /// Whether it drives its interrupt pin now. The bus disregards it while messages are enabled.
     fn asserts(&self) -> bool;
+    /// The messages it has signaled since this was asked last, in their order, by their numbers; asked after
+    /// [`Model::is_changed`] says so. The bus drops them while messages are not enabled.
+    fn take_messages(&mut self) -> Vec<u16> {
+        Vec::new()
+    }
     /// When, in ns of the machine's clock, it next does something by itself.
     fn deadline(&self) -> Option<u64> {
         None

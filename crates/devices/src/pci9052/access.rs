@@ -91,7 +91,7 @@ impl Pci9052 {
         let what = self.describe(access.bar, access.offset).unwrap_or_default();
         let how = if access.is_aligned() { "" } else { " not aligned" };
         let why = format!("an access of {} bytes{how}; it {REGISTER_WIDTHS}", access.bytes());
-        Refusal { what, why }
+        Refusal::new(what, why)
     }
 }
 

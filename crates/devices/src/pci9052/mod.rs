@@ -38,6 +38,7 @@ pub struct Pci9052 {
     eeprom: Option<Eeprom>,
     local: LocalBus,
     outside: Outside,
+    inputs: Inputs,
     /// Header, pin or deadline may have changed since the bus asked.
     changed: bool,
 }
@@ -59,6 +60,26 @@ struct Outside {
     user_io: [bool; 4],
 }
 
+/// CNTRL's data bits of the pins that are inputs, and what they read as.
+#[derive(Clone, Copy, Debug, Default)]
+struct Inputs {
+    mask: u32,
+    levels: u32,
+}
+
+impl Inputs {
+    fn of(cntrl: Cntrl, outside: [bool; 4]) -> Self {
+        let mut inputs = Self::default();
+        for ([select, direction, data], level) in USER_IO.into_iter().zip(outside) {
+            if !cntrl.is(select) && !cntrl.is(direction) {
+                inputs.mask |= data.mask();
+                inputs.levels |= data.put(0, level.into());
+            }
+        }
+        inputs
+    }
+}
+
 impl Default for Pci9052 {
     fn default() -> Self {
         Self::new(Settings::default())
@@ -74,6 +95,7 @@ impl Pci9052 {
             eeprom: settings.eeprom.map(Eeprom::new),
             local: LocalBus::new(settings.latency),
             outside: Outside::default(),
+            inputs: Inputs::default(),
             changed: true,
             settings,
         };
@@ -103,23 +125,18 @@ impl Pci9052 {
         self.changed = true;
         self.header.bars = self.lcr.bars();
         self.header.rom = self.lcr.rom();
+        self.inputs = Inputs::of(self.lcr.cntrl, self.outside.user_io);
         let [linti1, linti2] = self.outside.linti;
         self.interrupts.drive([linti1 || self.local.linti1(), linti2], self.lcr.intcsr);
     }
 
     /// CNTRL as it reads: pins configured as inputs show the outside's level.
     fn cntrl(&self, now: u64) -> Cntrl {
-        let mut cntrl = self
-            .lcr
+        self.lcr
             .cntrl
+            .merged(self.inputs.levels, self.inputs.mask)
             .with(Cntrl::EEPROM_PRESENT, self.eeprom.is_some().into())
-            .with(Cntrl::EEPROM_DATA_OUT, self.eeprom.as_ref().is_none_or(|part| part.output(now)).into());
-        for ([select, direction, data], level) in USER_IO.into_iter().zip(self.outside.user_io) {
-            if !cntrl.is(select) && !cntrl.is(direction) {
-                cntrl = cntrl.with(data, level.into());
-            }
-        }
-        cntrl
+            .with(Cntrl::EEPROM_DATA_OUT, self.eeprom.as_ref().is_none_or(|part| part.output(now)).into())
     }
 
     fn write_cntrl(&mut self, now: u64, value: u32, lanes: u32) {
@@ -150,6 +167,8 @@ impl Pci9052 {
         self.refresh();
     }
 
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a driver waits for it, and every call counts")]
     fn read_register(&self, now: u64, register: Register) -> u32 {
         match register {
             Register::Intcsr => self.interrupts.read(self.lcr.intcsr).0,
@@ -173,7 +192,7 @@ impl Model for Pci9052 {
     }
 
     fn reset(&mut self) {
-        let Self { settings, header, lcr, interrupts, eeprom, local, outside: _, changed } = self;
+        let Self { settings, header, lcr, interrupts, eeprom, local, outside: _, inputs: _, changed } = self;
         *changed = true;
         *header = Header {
             vendor: 0x10B5,
@@ -204,6 +223,10 @@ impl Model for Pci9052 {
 
     fn is_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
+    }
+
+    fn reads_change(&self) -> bool {
+        false
     }
 
     fn asserts(&self) -> bool {

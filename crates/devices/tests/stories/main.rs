@@ -10,5 +10,6 @@ mod config;
 mod eeprom;
 mod generic;
 mod lspci;
+mod messages;
 mod pci9052;
 mod rig;

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use engine::windows::{PAGE, SYSTEM};
-use engine::{Access, Args, Engine, Fault, Flow, Guest, Leave, Progress, Protection, Special, StrandId};
+use engine::{
+    Access, Args, Doors, Engine, Fault, Flow, Guest, Leave, Progress, Protection, Special, StrandId,
+};
 
 use crate::{Figure, each};
 
@@ -14,6 +16,10 @@ const REPEATS: u32 = 10_000;
 pub(crate) struct Nothing(pub(crate) Engine);
 
 impl Guest for Nothing {
+    fn doors(&self) -> Doors {
+        Doors::of::<Self>()
+    }
+
     fn strand(&self, _id: StrandId) {
         for _ in 0..u64::from(SAMPLES + 1) * u64::from(REPEATS) {
             self.0.suspend();
@@ -25,7 +31,7 @@ impl Guest for Nothing {
     fn slice(&self) -> Flow<()> {
         Ok(())
     }
-    fn port_read(&self, _port: u16, _bytes: u8) -> Flow<u32> {
+    fn port_read(&self, _port: u16, _bytes: u8) -> Flow<u64> {
         Err(Leave::Stop)
     }
     fn port_write(&self, _port: u16, _bytes: u8, _value: u32) -> Flow<()> {

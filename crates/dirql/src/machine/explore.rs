@@ -3,7 +3,7 @@
 //! Every question of the machine comes to the caller, who answers it, marks where the machine stands, and goes back to a mark
 //! as often as it likes. Which answers are worth trying is a policy's business, and not here.
 
-use engine::{Chooser, Question, Run, Snapshot, StartError, Tracking, Turn};
+use engine::{Chooser, Question, Run, Snapshot, StartError, TO_THE_CHOOSER, Tracking, Turn};
 use kernel::Nt;
 use kernel::nt::ReaderStates;
 
@@ -133,6 +133,58 @@ impl Exploration<'_> {
         self.machine.report(failure, &notes)
     }
 
+    /// A run from the beginning of the script, in which `policy` answers, up to the first question of which `here` says that it
+    /// is the place: marked there, before the answer. None if the run ends before.
+    ///
+    /// # Errors
+    /// As [`Exploration::mark`].
+    pub fn mark_at(
+        &mut self,
+        policy: Box<dyn Chooser>,
+        mut here: impl FnMut(&Question) -> bool,
+    ) -> Result<Option<Mark>, Error> {
+        self.restart();
+        let nt = self.machine.nt();
+        let usual = nt.replace_chooser(policy);
+        let mut turn = self.run.go();
+        let marked = loop {
+            match turn {
+                Turn::Ended(_) => break None,
+                Turn::Asked(question) if here(&question) => break Some(self.mark()),
+                Turn::Asked(_) => turn = self.run.answer(TO_THE_CHOOSER),
+            }
+        };
+        drop(nt.replace_chooser(usual));
+        marked.transpose()
+    }
+
+    /// The rest of a run, from a mark at a question, which `policy` answers like all that follow.
+    pub fn run_from(&mut self, mark: &Mark, policy: Box<dyn Chooser>) -> Report {
+        self.back(mark);
+        let nt = self.machine.nt();
+        let usual = nt.replace_chooser(policy);
+        let Ended { failure, notes } = self.run.answer_and_finish(TO_THE_CHOOSER);
+        drop(nt.replace_chooser(usual));
+        self.machine.report(failure, &notes)
+    }
+
+    /// From now on runs learn, instruction by instruction, which of the drivers' plain loads and stores touch memory that
+    /// another thread, DPC or interrupt routine touches too, one of them storing. Slow, and changes nothing else.
+    pub fn learn(&mut self) {
+        self.machine.engine.learn_shared(true);
+    }
+
+    /// The addresses of all instructions learned so far, sorted.
+    #[must_use]
+    pub fn learned(&self) -> Vec<u64> {
+        self.machine.engine.shared()
+    }
+
+    /// Lets the policy of further runs be asked before the instructions at these addresses, and no others of this kind.
+    pub fn watch(&mut self, instructions: &[u64]) {
+        self.machine.engine.watch(instructions);
+    }
+
     /// Everything in the machine as one number, for telling states apart within this process: see
     /// [`engine::Engine::fingerprint`]. Slow.
     #[must_use]
@@ -144,6 +196,8 @@ impl Exploration<'_> {
 impl Drop for Exploration<'_> {
     fn drop(&mut self) {
         self.restart();
+        self.machine.engine.learn_shared(false);
+        self.machine.engine.watch(&[]);
         self.machine.engine.discard(self.beginning.snapshot);
     }
 }

@@ -43,9 +43,9 @@ pub(super) fn write_device(
     installation: &Installation,
 ) -> Result<(), NtStatus> {
     let keys = install::keys(cx, node);
-    write_all(cx, &format!("{MACHINE}\\{}", keys.hardware), &installation.device_keys)?;
+    write_all(cx, &keys.hardware, &installation.device_keys)?;
     match keys.driver {
-        Some(driver) => write_all(cx, &format!("{MACHINE}\\{driver}"), &installation.driver_keys),
+        Some(driver) => write_all(cx, &driver, &installation.driver_keys),
         None => Ok(()),
     }
 }

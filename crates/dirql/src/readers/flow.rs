@@ -164,6 +164,10 @@ impl Flow {
         let text = match event {
             Event::Line { line, asserted: true } => format!("interrupt line {line} asserted"),
             Event::Line { line, asserted: false } => format!("interrupt line {line} released"),
+            Event::Message { vector, connected: true, .. } => format!("message for vector {vector:#x}"),
+            Event::Message { vector, connected: false, .. } => {
+                format!("message for vector {vector:#x}, to which nobody is connected: lost")
+            }
             Event::Interrupt { claimed: true, .. } => "interrupt claimed".to_owned(),
             Event::Interrupt { claimed: false, .. } => "interrupt not claimed".to_owned(),
             Event::DpcQueued { inserted: true, .. } => "DPC queued".to_owned(),

@@ -142,6 +142,11 @@ fn fields(object: Object, event: &Event, symbols: Option<&SymbolBook>) -> Object
             .address("value", *value)
             .optional("register", what.as_deref()),
         Event::Line { line, asserted } => object.number("line", *line).flag("asserted", *asserted),
+        Event::Message { vector, address, data, connected } => object
+            .number("vector", *vector)
+            .address("address", *address)
+            .number("data", *data)
+            .flag("connected", *connected),
         Event::Interrupt { vector, object: of, claimed } => {
             object.number("vector", *vector).address("object", *of).flag("claimed", *claimed)
         }
@@ -202,6 +207,7 @@ pub fn kind_name(kind: Kind) -> &'static str {
         Kind::Leave => "leave",
         Kind::Device => "device",
         Kind::Line => "line",
+        Kind::Message => "message",
         Kind::Interrupt => "interrupt",
         Kind::DpcQueued => "dpc-queued",
         Kind::Irql => "irql",

@@ -23,7 +23,7 @@ use crate::page_set::PageSet;
 use crate::page_table::{ENTRIES, Entry, granule_base};
 use crate::translate::{SCRATCH_SIZE, restore_scratch, save_scratch};
 use crate::windows::{PAGE, PAGES};
-use crate::{heap, page_table, signals};
+use crate::{heap, page_table, sharing, signals};
 
 /// How the pages that were written are found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +83,8 @@ impl Words {
 struct Level {
     name: Snapshot,
     words: Words,
+    /// What a machine that learns has noted of the run.
+    touched: sharing::Words,
     /// Pages that changed between this snapshot and the next, and what they held at this one. Empty at the newest.
     changed: Vec<PageId>,
     contents: Vec<u8>,
@@ -236,7 +238,8 @@ impl Engine {
         }
         let name = Snapshot(rewind.names.replace(rewind.names.get() + 1));
         let (changed, contents) = tracked.spare.take();
-        levels.push(Level { name, words: Words::save(), changed, contents });
+        let touched = state().sharing.touched();
+        levels.push(Level { name, words: Words::save(), touched, changed, contents });
         Ok(name)
     }
 
@@ -265,6 +268,7 @@ impl Engine {
         }
         changes.carry_out();
         levels[to].words.restore();
+        state().sharing.take_back(&levels[to].touched);
         tracked.tracker.rewound(&tracked.copies);
     }
 

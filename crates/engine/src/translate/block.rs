@@ -4,32 +4,41 @@
 //! A block charges its length at its head. Instruction bytes are copied as they are; only RIP-relative operands and
 //! branches are encoded anew. A call site has exactly one translated copy, so that returns are predicted.
 
+mod aside;
 mod branches;
+pub(super) mod counter;
+pub(super) mod guess;
 mod inline;
+mod returns;
 
+use aside::{Aside, Asides};
 use iced_x86::{Decoder, DecoderError, Encoder, Instruction};
+use returns::Early;
 
 use super::cache::{Block, Cache, MapEntry, Saved};
 use super::callout::Level;
 use super::checked::Checks;
 use super::classify::{Class, classify, rare_state};
-use super::emitter::{Hole, RAX};
+use super::emitter::{Emitter, Hole, RAX};
 use super::exit::Exit;
 use super::extended::Tested;
 use super::flags;
-use super::scratch::{COUNTDOWN, HEAD_RAX, scratch};
+use super::scratch::{HEAD_RAX, scratch};
 use super::table;
-use super::{site, stubs};
+use super::{places, site, stubs};
 use crate::guest::FaultKind;
 use crate::machine::state;
 use crate::memory;
 use crate::processor;
 use crate::windows::PAGE;
 
+/// A condition's number in encodings.
+const LESS: u8 = 0xC;
 /// A block's head charges it by an 8-bit immediate.
 const LONGEST: usize = 64;
 
 /// Original code up to a block's end.
+#[derive(Clone)]
 struct Source {
     instructions: Vec<Instruction>,
     bytes: Vec<[u8; 15]>,
@@ -40,11 +49,24 @@ struct Source {
     next_is_bad: bool,
 }
 
-/// Translates the block at `pc` and enters it in the table.
+/// At most so many blocks are translated at once.
+const BLOCKS: usize = 6;
+
+impl Source {
+    fn is_new(&self, target: u64) -> bool {
+        self.instructions.iter().all(|instruction| instruction.ip() != target)
+    }
+}
+
+/// So many direct jumps a block follows to their targets instead of ending there.
+const JUMPS: usize = 2;
+
+/// Translates the block at `pc`, and some that the straight way from it leads to; enters them in the table.
 pub(crate) fn translate(cache: &mut Cache, pc: u64) -> Result<u64, FaultKind> {
-    let source = decode(cache, pc, LONGEST)?;
-    let start = transaction(cache, |cache| emit(cache, pc, &source))?;
-    cache.enter(pc, start);
+    cache.emitter.align(64);
+    let mut asides = Asides::new(BLOCKS);
+    let start = asides.stretch(cache, pc)?;
+    asides.write(cache);
     Ok(start)
 }
 
@@ -53,34 +75,44 @@ pub(crate) fn translate(cache: &mut Cache, pc: u64) -> Result<u64, FaultKind> {
 pub(crate) fn translate_truncated(cache: &mut Cache, pc: u64, count: u32) -> Result<u64, FaultKind> {
     let count = count as usize;
     let whole = decode(cache, pc, LONGEST)?;
-    if count >= whole.instructions.len() {
-        return transaction(cache, |cache| {
+    let written = transaction(cache, |cache| {
+        if count >= whole.instructions.len() {
             let mut builder = Builder::begin(cache, &whole.instructions, count);
             builder.go_round(&whole, count, After::EndOfSlice)?;
-            Ok(builder.finish())
-        });
-    }
-    let source = decode(cache, pc, count)?;
-    transaction(cache, |cache| {
+            return Ok(builder.finish());
+        }
+        let source = decode(cache, pc, count)?;
         let mut builder = Builder::begin(cache, &source.instructions, count);
         builder.copy_all(&source)?;
         builder.exit(Exit::SliceEnded { rip: source.next });
         Ok(builder.finish())
-    })
+    })?;
+    Ok(Asides::alone(cache, written))
 }
 
 /// A body for an instruction at a learned site: itself, or one that refers to the scratch page instead of memory.
 pub(crate) fn translate_site(cache: &mut Cache, original: &Instruction, body: &Instruction) -> u64 {
     let mut builder = Builder::begin_uncharged(cache, original);
+    let class = classify(original);
+    if matches!(class, Class::CallIndirect | Class::JumpIndirect) {
+        builder.terminate_unasked(class, original, &[0; 15], 0);
+        let written = builder.finish();
+        return Asides::alone(cache, written);
+    }
     builder.map(0, Saved::Nothing);
-    if builder.encode_here(body, 0).is_ok() {
+    let made = match counter::names(body) {
+        true => builder.encode_naming(body, 0),
+        false => builder.encode_here(body, 0),
+    };
+    if made.and_then(|()| builder.forget_places(body, 0)).is_ok() {
         let decoded = builder.cache.keep(original);
         builder.exit(Exit::SiteDone { decoded });
     } else {
         let decoded = builder.cache.keep(original);
         builder.exit(Exit::NotImplemented { decoded });
     }
-    builder.finish()
+    let written = builder.finish();
+    Asides::alone(cache, written)
 }
 
 fn decode(cache: &mut Cache, pc: u64, limit: usize) -> Result<Source, FaultKind> {
@@ -88,7 +120,10 @@ fn decode(cache: &mut Cache, pc: u64, limit: usize) -> Result<Source, FaultKind>
     let length = fetch(pc, &mut code)?;
     watch(pc);
     let cpu = state().cpu.get();
-    let mut decoder = Decoder::with_ip(64, &code[..length], pc, cpu.decoding());
+    let page = pc & !(PAGE - 1);
+    let mut decoder = Decoder::with_ip(64, &code[..length], page, cpu.decoding());
+    let mut jumps = 0;
+    go_to(&mut decoder, pc);
     let mut source = Source {
         instructions: Vec::new(),
         bytes: Vec::new(),
@@ -97,7 +132,7 @@ fn decode(cache: &mut Cache, pc: u64, limit: usize) -> Result<Source, FaultKind>
         next_is_bad: false,
     };
     while source.instructions.len() < limit {
-        if source.next & !(PAGE - 1) != pc & !(PAGE - 1) {
+        if source.next & !(PAGE - 1) != page {
             break;
         }
         let position = decoder.position();
@@ -117,6 +152,13 @@ fn decode(cache: &mut Cache, pc: u64, limit: usize) -> Result<Source, FaultKind>
         let class = classify(&instruction);
         let called_out = cache.sites.contains(&instruction.ip()) && !site::is_inline(&instruction)
             || cache.asks_before(&instruction);
+        let target = instruction.near_branch64();
+        if class == Class::Jump && jumps < JUMPS && source.is_new(target) && target & !(PAGE - 1) == page {
+            jumps += 1;
+            source.next = target;
+            go_to(&mut decoder, target);
+            continue;
+        }
         if !matches!(class, Class::Plain | Class::Level) || called_out {
             source.terminator = Some(class);
             break;
@@ -125,16 +167,21 @@ fn decode(cache: &mut Cache, pc: u64, limit: usize) -> Result<Source, FaultKind>
     if source.instructions.is_empty() { Err(FaultKind::Execute) } else { Ok(source) }
 }
 
-/// Reads original bytes from `pc` to the end of its page, and 15 more if the next page is code too.
+/// Lets the decoder, which stands in a page of code, go on at `pc` of that page.
+fn go_to(decoder: &mut Decoder<'_>, pc: u64) {
+    decoder.set_position(memory::usize_of(pc & (PAGE - 1))).expect("the page is there");
+    decoder.set_ip(pc);
+}
+
+/// Reads the page of original bytes that `pc` is in, and 15 bytes more if the next page is code too.
 fn fetch(pc: u64, code: &mut [u8]) -> Result<usize, FaultKind> {
     let memory = &state().memory;
     if !memory.executable(pc) {
         return Err(FaultKind::Execute);
     }
-    let page_end = (pc & !(PAGE - 1)) + PAGE;
-    let end = if memory.executable(page_end) { page_end + 15 } else { page_end };
-    let length = memory::usize_of(end - pc);
-    memory::read(pc, &mut code[..length]).map_err(|_| FaultKind::Execute)?;
+    let page = pc & !(PAGE - 1);
+    let length = memory::usize_of(if memory.executable(page + PAGE) { PAGE + 15 } else { PAGE });
+    memory::read(page, &mut code[..length]).map_err(|_| FaultKind::Execute)?;
     Ok(length)
 }
 
@@ -149,8 +196,7 @@ fn watch(pc: u64) {
     }
 }
 
-/// How many rounds of a block that is a loop are charged at once: the head's subtraction in memory takes longer than a short
-/// round does.
+/// How many rounds of a block that is a loop are charged at once: of a short round the head would be a good part.
 fn rounds(source: &Source, pc: u64) -> usize {
     let length = source.instructions.len();
     let loops = source.terminator == Some(Class::JumpIf)
@@ -159,10 +205,10 @@ fn rounds(source: &Source, pc: u64) -> usize {
 }
 
 /// Takes back what was written if it cannot be finished.
-fn transaction(
+fn transaction<T>(
     cache: &mut Cache,
-    write: impl FnOnce(&mut Cache) -> Result<u64, FaultKind>,
-) -> Result<u64, FaultKind> {
+    write: impl FnOnce(&mut Cache) -> Result<T, FaultKind>,
+) -> Result<T, FaultKind> {
     let begin = cache.emitter.here();
     let exits = cache.exits.len();
     let result = write(cache);
@@ -173,7 +219,7 @@ fn transaction(
     result
 }
 
-fn emit(cache: &mut Cache, pc: u64, source: &Source) -> Result<u64, FaultKind> {
+fn emit(cache: &mut Cache, pc: u64, source: &Source) -> Result<Written, FaultKind> {
     let length = source.instructions.len();
     let rounds = rounds(source, pc);
     let mut builder = Builder::begin(cache, &source.instructions, rounds * length);
@@ -183,7 +229,7 @@ fn emit(cache: &mut Cache, pc: u64, source: &Source) -> Result<u64, FaultKind> {
             builder.exit(Exit::BadFetch { rip: source.next });
         } else {
             let from = source.instructions.last().map_or(pc, Instruction::ip);
-            builder.chain(None, source.next, from);
+            builder.on = Some(Way { to: source.next, from });
         }
         return Ok(builder.finish());
     };
@@ -191,6 +237,9 @@ fn emit(cache: &mut Cache, pc: u64, source: &Source) -> Result<u64, FaultKind> {
     if rounds > 1 {
         builder.go_round(source, rounds * length, After::Again)?;
         return Ok(builder.finish());
+    }
+    if class == Class::Return && builder.checks.is_none() {
+        builder.early = returns::early(builder.cache, &source.instructions);
     }
     builder.copy(source, last)?;
     builder.terminate(class, &source.instructions[last], &source.bytes[last], last);
@@ -212,12 +261,34 @@ struct Builder<'c> {
     start: u64,
     block: Block,
     flags_live: bool,
-    slice_hole: Option<Hole>,
+    /// The register of the countdown is the driver's.
+    lent: bool,
+    /// The head's jump at the end of a slice, and whether flags are saved there.
+    slice_hole: Option<(Hole, bool)>,
     /// Instructions of the rounds before the one that is being written.
     before: usize,
     /// Of the checked translation.
     checks: Option<Checks>,
     tested: Tested,
+    /// Where the target of the block's `ret` is looked up, if not there.
+    early: Option<Early>,
+    /// Where the straight way goes on behind the block.
+    on: Option<Way>,
+    asides: Vec<Aside>,
+}
+
+/// A direct branch in original code: its target, and the branch.
+#[derive(Clone, Copy)]
+struct Way {
+    to: u64,
+    from: u64,
+}
+
+/// A block as it was written, but for what stands aside from it.
+struct Written {
+    start: u64,
+    on: Option<Way>,
+    asides: Vec<Aside>,
 }
 
 impl<'c> Builder<'c> {
@@ -238,18 +309,30 @@ impl<'c> Builder<'c> {
 
     fn empty(cache: &'c mut Cache, instructions: Vec<u64>, charged: u32) -> Self {
         let start = cache.emitter.here();
-        let block = Block { end: start, charged, instructions, map: Vec::new() };
-        let tested = Tested::default();
-        Self { cache, start, block, flags_live: false, slice_hole: None, before: 0, checks: None, tested }
+        let block = Block { end: start, charged, instructions, map: Vec::new(), retry: 0 };
+        Self {
+            cache,
+            start,
+            block,
+            flags_live: false,
+            lent: false,
+            slice_hole: None,
+            before: 0,
+            checks: None,
+            tested: Tested::default(),
+            early: None,
+            on: None,
+            asides: Vec::new(),
+        }
     }
 
-    /// `sub countdown, n; js ?`, with the flags around it saved where they are live.
+    /// `sub r13, n; jl ?`, with the flags around it saved where they are live.
     fn head(&mut self) {
         let count = u8::try_from(self.block.charged).expect("a block is short");
         self.save_flags();
         let e = &mut self.cache.emitter;
-        e.subtract(COUNTDOWN, count);
-        self.slice_hole = Some(e.jump_if_hole(0x8));
+        e.count_down(count);
+        self.slice_hole = Some((e.jump_if_hole(LESS), self.flags_live));
         self.restore_flags();
     }
 
@@ -263,9 +346,7 @@ impl<'c> Builder<'c> {
 
     fn restore_flags(&mut self) {
         if self.flags_live {
-            let e = &mut self.cache.emitter;
-            e.bytes(&[0x04, 0x7F, 0x9E]); // add al, 7Fh; sahf
-            e.load(RAX, HEAD_RAX);
+            restore_flags(&mut self.cache.emitter);
         }
     }
 
@@ -281,14 +362,24 @@ impl<'c> Builder<'c> {
 
     /// Copies the first `count` instructions.
     fn copy(&mut self, source: &Source, count: usize) -> Result<(), FaultKind> {
-        for (index, instruction) in source.instructions[..count].iter().enumerate() {
+        self.copy_from(source, 0, count)
+    }
+
+    fn copy_from(&mut self, source: &Source, begin: usize, end: usize) -> Result<(), FaultKind> {
+        for (index, instruction) in source.instructions[..end].iter().enumerate().skip(begin) {
+            if let Some(early) = self.early.filter(|early| early.before == index) {
+                self.return_early(early, source);
+            }
             if let Some(level) = Level::of(instruction) {
                 let flags_live = flags::live_at_head(&source.instructions[index + 1..]);
                 self.level(level, flags_live, self.ahead(index));
                 if let Some(checks) = &mut self.checks {
-                    checks.level_changed();
+                    checks.begin_anew();
                 }
                 continue;
+            }
+            if classify(instruction) == Class::Jump {
+                continue; // what it leads to is next
             }
             let ahead = self.ahead(index);
             self.tested.before(self.cache, instruction, ahead);
@@ -296,16 +387,29 @@ impl<'c> Builder<'c> {
             self.check(instruction, index, learned);
             let device = if learned { Some(self.device_test(instruction)?) } else { None };
             self.map(index, Saved::Nothing);
-            if instruction.is_ip_rel_memory_operand() || processor::encoded_anew(instruction) {
+            if counter::names(instruction) {
+                self.encode_naming(instruction, index)?;
+            } else if instruction.is_ip_rel_memory_operand() || processor::encoded_anew(instruction) {
                 self.encode_here(instruction, index)?;
             } else {
                 self.cache.emitter.bytes(&source.bytes[index][..instruction.len()]);
             }
+            self.forget_places(instruction, index)?;
             if let Some(device) = device {
                 self.device_exit(device, instruction, self.ahead(index));
+                // An interrupt may have come between, and driver code goes on in this block.
+                self.tested = Tested::default();
+                if let Some(checks) = &mut self.checks {
+                    checks.begin_anew();
+                }
             }
         }
         Ok(())
+    }
+
+    /// See [`places`].
+    fn forget_places(&mut self, instruction: &Instruction, index: usize) -> Result<(), FaultKind> {
+        places::forget(instruction).try_for_each(|store| self.encode_here(&store, index))
     }
 
     /// In a checked machine: tests what the instruction will touch.
@@ -337,31 +441,26 @@ impl<'c> Builder<'c> {
                 self.exit(Exit::SliceEnded { rip: source.instructions[rest].ip() });
             }
         }
-        let out = self.cache.emitter.here();
-        self.chain(None, last.next_ip(), last.ip());
+        let e = &mut self.cache.emitter;
+        let mut out = Vec::new();
         for (hole, unused) in left_early {
-            let here = if unused == 0 { out } else { self.give_back(unused, out) };
-            self.cache.emitter.fill(hole, here);
+            if unused == 0 {
+                out.push(hole);
+                continue;
+            }
+            e.fill_here(hole);
+            e.count_up(u8::try_from(unused).expect("a block is short"));
+            out.push(e.jump_hole());
         }
+        out.into_iter().for_each(|hole| e.fill_here(hole));
+        self.on = Some(Way { to: last.next_ip(), from: last.ip() });
         Ok(())
     }
+
     /// How many instructions the head has charged that come after the one with this index.
     fn ahead(&self, index: usize) -> u8 {
         let upto = u32::try_from(self.before + index + 1).expect("a block is short");
         u8::try_from(self.block.charged - upto).expect("a block is short")
-    }
-
-    /// Adds `unused` instructions to the countdown and goes to `out`; answers where.
-    fn give_back(&mut self, unused: usize, out: u64) -> u64 {
-        let e = &mut self.cache.emitter;
-        let here = e.here();
-        e.store(HEAD_RAX, RAX);
-        e.load(RAX, COUNTDOWN);
-        e.add_to_rax(i8::try_from(unused).expect("a block is short"));
-        e.store(COUNTDOWN, RAX);
-        e.load(RAX, HEAD_RAX);
-        e.jump(out);
-        here
     }
 
     /// Whether the original lies out of reach of a displacement: code in pool, and not in an image.
@@ -393,21 +492,22 @@ impl<'c> Builder<'c> {
         self.exit(exit(decoded));
     }
 
-    fn finish(mut self) -> u64 {
-        if let Some(hole) = self.slice_hole.take() {
-            let here = self.cache.emitter.here();
-            self.cache.emitter.fill(hole, here);
-            self.restore_flags();
-            let rip = self.block.instructions[0];
-            let charged = self.block.charged;
-            let cuts = self.cache.cuts();
-            self.exit(Exit::Slice { rip, charged, cuts });
+    /// The straight way of the block is written.
+    fn finish(mut self) -> Written {
+        if let Some((hole, flags_live)) = self.slice_hole.take() {
+            let (rip, charged) = (self.block.instructions[0], self.block.charged);
+            self.asides.push(Aside::Slice { hole, flags_live, rip, charged });
         }
         if let Some(checks) = self.checks.take() {
-            checks.finish(&mut self.cache.emitter);
+            self.asides.push(Aside::Checks(checks));
         }
         self.block.end = self.cache.emitter.here();
         self.cache.blocks.insert(self.start, self.block);
-        self.start
+        Written { start: self.start, on: self.on, asides: self.asides }
     }
+}
+
+fn restore_flags(e: &mut Emitter) {
+    e.bytes(&[0x04, 0x7F, 0x9E]); // add al, 7Fh; sahf
+    e.load(RAX, HEAD_RAX);
 }

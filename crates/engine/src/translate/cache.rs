@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use iced_x86::Instruction;
 
 use super::block;
-use super::classify::is_interlocked;
+use super::classify::{is_interlocked, may_be_watched};
 use super::emitter::Emitter;
 use super::exit::Exit;
 use super::short::Short;
@@ -29,6 +29,14 @@ pub(crate) enum Saved {
     InR11(u8),
     /// `rcx` and `rdx`.
     RcxRdx,
+    /// None; but the register of the countdown is the driver's, and the countdown is there.
+    Lent,
+    /// As [`Saved::Lent`] and [`Saved::InR11`].
+    LentInR11(u8),
+    /// None; it is a call through the register with this number, whose target is looked at before the push.
+    CallThrough(u8),
+    /// None; and if the instruction faults, the block goes on at [`Block::retry`].
+    Untried,
     /// `rcx`, in a check of the checked translation.
     CheckRcx,
     /// `rcx` and `rdx`, in such a check.
@@ -52,6 +60,8 @@ pub(crate) struct Block {
     /// Original addresses of its instructions; a loop that goes round several times for one charge has them once.
     pub(crate) instructions: Vec<u64>,
     pub(crate) map: Vec<MapEntry>,
+    /// Where the same instructions stand without what has failed; 0 if there is no such place.
+    pub(crate) retry: u64,
 }
 
 /// What a translated address belongs to.
@@ -62,6 +72,8 @@ pub(crate) struct Place {
     /// Instructions that were charged and have not retired, this one included.
     pub(crate) unretired: u32,
     pub(crate) saved: Saved,
+    /// See [`Block::retry`].
+    pub(crate) retry: u64,
 }
 
 /// The contents of the cache.
@@ -86,6 +98,8 @@ pub(crate) struct Cache {
     pub(crate) site_bodies: BTreeMap<(u64, bool), u64>,
     /// The guest is asked before each interlocked instruction.
     watches_interlocked: bool,
+    /// The guest is asked before these instructions.
+    watched: BTreeSet<u64>,
     pub(crate) stubs: Stubs,
     exports: Vec<(u64, u64)>,
 }
@@ -116,6 +130,7 @@ impl Translator {
             sites: BTreeSet::new(),
             site_bodies: BTreeMap::new(),
             watches_interlocked: false,
+            watched: BTreeSet::new(),
             stubs,
             exports: Vec::new(),
         };
@@ -128,6 +143,7 @@ impl Translator {
     }
 
     /// What exit `number` stands for.
+    #[inline]
     pub(crate) fn exit(&self, number: u32) -> Exit {
         self.cache.borrow().exits[number as usize]
     }
@@ -137,10 +153,7 @@ impl Translator {
         self.cache.borrow().decoded[decoded as usize]
     }
 
-    pub(crate) fn stubs(&self) -> Stubs {
-        self.cache.borrow().stubs
-    }
-
+    #[inline]
     pub(crate) fn generation(&self) -> u64 {
         self.generation.get()
     }
@@ -189,11 +202,15 @@ impl Translator {
     }
 
     pub(crate) fn define_export(&self, address: u64, number: u32, short: Option<Short>) {
+        let known = table::get(address, Column::Jump).is_some();
         self.with(|cache| {
             let thunk = cache.stubs.export_thunk(number, short);
             cache.exports.push((address, thunk));
             table::set(address, Column::Jump, thunk);
         });
+        if known {
+            self.flush(); // calls lead straight to what was there
+        }
     }
 
     /// Forgets what was translated from a range whose pages change.
@@ -223,6 +240,18 @@ impl Translator {
         }
     }
 
+    /// From now on the guest is asked before these instructions, and no others but interlocked ones.
+    pub(crate) fn watch(&self, instructions: &[u64]) {
+        let changes = self.with(|cache| {
+            let watched = instructions.iter().copied().collect();
+            let before = std::mem::replace(&mut cache.watched, watched);
+            before != cache.watched
+        });
+        if changes {
+            self.flush();
+        }
+    }
+
     /// The driver wrote to a page that translations were made from: lets it, and forgets them. False if `address` is on
     /// no such page.
     pub(crate) fn written(&self, address: u64) -> bool {
@@ -244,7 +273,8 @@ impl Translator {
             }
             let entry = block.map.iter().rev().find(|entry| entry.at <= translated)?;
             let rip = block.instructions[entry.index as usize % block.instructions.len()];
-            Some(Place { rip, unretired: block.charged - entry.index, saved: entry.saved })
+            let (saved, retry) = (entry.saved, block.retry);
+            Some(Place { rip, unretired: block.charged - entry.index, saved, retry })
         })
     }
 }
@@ -297,7 +327,8 @@ impl Cache {
 
     /// Whether the guest is asked before this instruction.
     pub(crate) fn asks_before(&self, instruction: &Instruction) -> bool {
-        self.watches_interlocked && is_interlocked(instruction)
+        let interlocked = self.watches_interlocked && is_interlocked(instruction);
+        interlocked || self.watched.contains(&instruction.ip()) && may_be_watched(instruction)
     }
 
     /// Numbers the truncated copies of a block.

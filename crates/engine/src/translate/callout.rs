@@ -7,7 +7,7 @@ use super::emitter::Reg;
 use super::exit::{fault, go_on, return_to_stack_top, take_back};
 use super::frame::Frame;
 use super::system;
-use crate::guest::{FaultKind, Special};
+use crate::guest::{FaultKind, Guest, Special};
 use crate::leave::Flow;
 use crate::machine::state;
 use crate::memory;
@@ -60,6 +60,7 @@ pub(super) fn perform(frame: &mut Frame, instruction: &Instruction) -> Flow<u64>
     go_on(frame, instruction.next_ip())
 }
 
+#[inline]
 fn low32(value: u64) -> u32 {
     (value & 0xFFFF_FFFF) as u32
 }
@@ -138,27 +139,27 @@ impl Port {
         Some(Self { number, bytes, out, length })
     }
 
-    /// Asks the guest, and goes on behind the instruction.
-    pub(super) fn perform(self, frame: &mut Frame) -> Flow<u64> {
-        let guest = state().guest();
+    /// Asks the guest; answers the instruction's length.
+    #[inline]
+    pub(super) fn perform<G: Guest>(self, guest: &G, frame: &mut Frame) -> Flow<u8> {
         let Self { number, bytes, out, length } = self;
         let port = number.map_or((frame.registers.general[RDX] & 0xFFFF) as u16, u16::from);
         let rax = &mut frame.registers.general[RAX];
         if out {
             guest.port_write(port, bytes, low32(*rax) & mask(bytes))?;
         } else {
-            let value = u64::from(guest.port_read(port, bytes)?);
+            let value = guest.port_read(port, bytes)?;
             *rax = match bytes {
                 1 => *rax & !0xFF | value & 0xFF,
                 2 => *rax & !0xFFFF | value & 0xFFFF,
                 _ => value,
             };
         }
-        guest.accessed()?;
-        go_on(frame, frame.rip + u64::from(length))
+        Ok(length)
     }
 }
 
+#[inline]
 fn mask(bytes: u8) -> u32 {
     match bytes {
         1 => 0xFF,

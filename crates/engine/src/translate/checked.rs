@@ -7,6 +7,7 @@
 
 use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
 
+use super::block::counter;
 use super::cache::{Block, Cache, MapEntry, Saved};
 use super::emitter::{Emitter, Hole, RCX, RDX};
 use super::exit::Exit;
@@ -22,6 +23,8 @@ pub(super) struct Checks {
     /// Jumps to inspections, which stand behind the block.
     slow: Vec<Slow>,
     covered: Covered,
+    /// Every access is inspected.
+    learns: bool,
 }
 
 /// A jump taken where a mark is not zero.
@@ -32,16 +35,16 @@ struct Slow {
 }
 
 impl Checks {
-    /// For a block that is entered at `pc`; none if the machine is not checked.
+    /// For a block that is entered at `pc`; none if the machine is not checked and does not learn.
     pub(super) fn new(cache: &mut Cache, pc: u64) -> Option<Self> {
-        let shadow = state().shadow;
-        if !shadow.is_on() {
+        let (shadow, learns) = (state().shadow, state().sharing.is_on());
+        if !shadow.is_on() && !learns {
             return None;
         }
         if shadow.mark_of(pc) != 0 {
             ask(cache, |resume| Exit::InspectCode { rip: pc, resume });
         }
-        Some(Self::default())
+        Some(Self { learns, ..Self::default() })
     }
 
     /// Checks what the `index`-th instruction of `block` touches. A `site` may touch a device and is always inspected.
@@ -57,7 +60,7 @@ impl Checks {
         let unretired = u8::try_from(block.charged - index).expect("a block is short");
         match operands(instruction) {
             Operands::None => {}
-            Operands::Some(operands) if !site => {
+            Operands::Some(operands) if !site && !self.learns => {
                 let jumps = self.test(cache, block, index, &operands);
                 if !jumps.is_empty() {
                     let (decoded, resume) = (cache.keep(instruction), cache.emitter.here());
@@ -73,8 +76,8 @@ impl Checks {
         self.covered.after(instruction);
     }
 
-    /// What may be touched depends on the level, which may have changed in the middle of the block.
-    pub(super) fn level_changed(&mut self) {
+    /// What may be touched may have changed in the middle of the block: by another level, or by what came in between.
+    pub(super) fn begin_anew(&mut self) {
         self.covered = Covered::default();
     }
 
@@ -150,7 +153,7 @@ enum Place {
 
 impl Place {
     fn of(operand: &Operand) -> Self {
-        let usable = operand.base.is_gpr64() && operand.base != Register::RCX;
+        let usable = operand.base.is_gpr64() && operand.base != Register::RCX && !counter::is(operand.base);
         match (operand.base, operand.index) {
             (Register::None, Register::None) => Self::Fixed,
             (_, Register::None) if usable => Self::Base,
@@ -169,7 +172,14 @@ impl Place {
         e.store(SAVED_RCX, RCX);
         if self == Self::Computed {
             e.store(SAVED_RDX, RDX);
+            let lent = counter::is(operand.base) || counter::is(operand.index);
+            if lent {
+                counter::lend(e);
+            }
             put(e, Instruction::with2(Code::Lea_r64_m, Register::RDX, operand.memory()));
+            if lent {
+                counter::take(e, false);
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What an instruction needs: to be copied, to end a block as a branch, or to call out.
 
 use super::extended::extended;
-use super::frame::{USED_FLAGS, USED_MXCSR, USED_X87, USED_XMM6, USED_YMM};
+use super::frame::{USED_FLAGS, USED_MXCSR, USED_X87, USED_XMM0, USED_XMM6, USED_YMM};
 use super::system;
 use crate::guest::Extended;
 use crate::machine::state;
@@ -127,14 +127,29 @@ pub(crate) fn is_interlocked(instruction: &Instruction) -> bool {
     touches_memory(instruction) && (instruction.has_lock_prefix() || instruction.mnemonic() == Mnemonic::Xchg)
 }
 
+/// Whether the guest can be asked before it because others touch the memory that it touches. It is not asked anyway, and does
+/// more with memory than to push or pop its own return address.
+pub(crate) fn may_be_watched(instruction: &Instruction) -> bool {
+    match classify(instruction) {
+        Class::Plain => !is_interlocked(instruction),
+        Class::CallIndirect | Class::JumpIndirect => touches_memory(instruction),
+        _ => false,
+    }
+}
+
 /// What the instruction may change or look at, of the state that a frame saves only if it was used.
 pub(crate) fn rare_state(instruction: &Instruction) -> u32 {
     use Mnemonic as M;
     let high = |register: Register| register.is_vector_register() && register.number() >= 6;
     let (mut vector, mut state) = (false, 0);
-    for index in 0..instruction.op_count() {
-        let register = instruction.op_register(index);
+    let operands = (0..instruction.op_count()).map(|index| instruction.op_register(index));
+    // A gather's index is no operand of its own.
+    for register in operands.chain([instruction.memory_index()]) {
         vector |= register.is_vector_register();
+        if vector {
+            // Also what a few instructions do to `xmm0` without an operand that says so.
+            state |= USED_XMM0;
+        }
         if high(register) {
             state |= USED_XMM6;
         }
@@ -148,7 +163,7 @@ pub(crate) fn rare_state(instruction: &Instruction) -> u32 {
     match instruction.mnemonic() {
         M::Std | M::Popfq | M::Popf | M::Iret | M::Iretd | M::Iretq => USED_FLAGS,
         M::Ldmxcsr | M::Stmxcsr | M::Vldmxcsr | M::Vstmxcsr => state | USED_MXCSR,
-        M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64 => USED_MXCSR | USED_XMM6 | USED_X87,
+        M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64 => USED_MXCSR | USED_XMM0 | USED_XMM6 | USED_X87,
         mnemonic if vector && !only_moves(mnemonic) => state | USED_MXCSR,
         _ => state,
     }

@@ -1,11 +1,11 @@
 //! Writes machine code into the cache: the few encodings that stubs and block ends are made of.
 //!
-//! Everything refers to the scratch page by RIP-relative operands. Branches are always near ones (32 bits): a body may
+//! Everything refers to the scratch page by its absolute address, which fits in 31 bits. Branches are always near ones (32 bits): a body may
 //! grow. The only short jumps are backward or forward over a known number of bytes, and are checked.
 
 use std::ptr;
 
-use crate::windows::CACHE;
+use crate::windows::{CACHE, SCRATCH};
 
 /// A general register's number in encodings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +16,8 @@ pub(crate) const RCX: Reg = Reg(1);
 pub(crate) const RDX: Reg = Reg(2);
 pub(crate) const RSP: Reg = Reg(4);
 pub(crate) const R11: Reg = Reg(11);
+/// The countdown, while translated code runs (see [`super::block`]).
+pub(crate) const R13: Reg = Reg(13);
 
 /// A place in emitted code where a 32-bit displacement has yet to be filled in.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +32,11 @@ pub(crate) struct Emitter {
 impl Emitter {
     pub(crate) const fn new(at: u64) -> Self {
         Self { at }
+    }
+
+    /// Moves on to a multiple of `bytes`; nothing runs there.
+    pub(crate) fn align(&mut self, bytes: u64) {
+        self.at = self.at.next_multiple_of(bytes);
     }
 
     pub(crate) const fn here(&self) -> u64 {
@@ -54,33 +61,36 @@ impl Emitter {
         self.bytes(&value.to_le_bytes());
     }
 
-    /// The displacement from the end of an instruction, which is `trailing` bytes behind the displacement field.
-    fn relative(&mut self, target: u64, trailing: u64) {
-        let displacement = displacement(self.at + 4 + trailing, target);
+    /// The displacement that ends a branch.
+    fn relative(&mut self, target: u64) {
+        let displacement = displacement(self.at + 4, target);
         self.dword(displacement);
     }
 
-    /// The displacement that ends an instruction with a RIP-relative operand.
-    pub(crate) fn displacement_to(&mut self, address: u64) {
-        self.relative(address, 0);
+    /// The operands of an instruction: a word of the scratch page, and the register (or what the opcode has for one) with
+    /// this number, of which three bits are taken.
+    pub(crate) fn scratch_operand(&mut self, register: u8, address: u64) {
+        assert!(SCRATCH.contains(address), "only the scratch page lies so low");
+        self.bytes(&[0x04 | (register & 7) << 3, 0x25]);
+        self.dword((address & 0xFFFF_FFFF) as u32);
     }
 
     /// `mov [address], reg`.
     pub(crate) fn store(&mut self, address: u64, reg: Reg) {
-        self.bytes(&[0x48 | (reg.0 >> 3) << 2, 0x89, 0x05 | (reg.0 & 7) << 3]);
-        self.relative(address, 0);
+        self.bytes(&[0x48 | (reg.0 >> 3) << 2, 0x89]);
+        self.scratch_operand(reg.0, address);
     }
 
     /// `mov reg, [address]`.
     pub(crate) fn load(&mut self, reg: Reg, address: u64) {
-        self.bytes(&[0x48 | (reg.0 >> 3) << 2, 0x8B, 0x05 | (reg.0 & 7) << 3]);
-        self.relative(address, 0);
+        self.bytes(&[0x48 | (reg.0 >> 3) << 2, 0x8B]);
+        self.scratch_operand(reg.0, address);
     }
 
     /// `mov reg32, [address]`, for the low eight registers.
     pub(crate) fn load32(&mut self, reg: Reg, address: u64) {
-        self.bytes(&[0x8B, 0x05 | (reg.0 & 7) << 3]);
-        self.relative(address, 0);
+        self.bytes(&[0x8B]);
+        self.scratch_operand(reg.0, address);
     }
 
     /// `mov reg, imm64`.
@@ -95,18 +105,22 @@ impl Emitter {
         self.dword(value);
     }
 
-    /// `sub qword [address], count`, for counts up to 127.
-    pub(crate) fn subtract(&mut self, address: u64, count: u8) {
+    /// `sub r13, count`, for counts up to 127.
+    pub(crate) fn count_down(&mut self, count: u8) {
         assert!(count < 128, "the immediate is sign-extended");
-        self.bytes(&[0x48, 0x83, 0x2D]);
-        self.relative(address, 1);
-        self.bytes(&[count]);
+        self.bytes(&[0x49, 0x83, 0xED, count]);
+    }
+
+    /// `lea r13, [r13+count]`: an addition that touches no flag.
+    pub(crate) fn count_up(&mut self, count: u8) {
+        assert!(count < 128, "the displacement is sign-extended");
+        self.bytes(&[0x4D, 0x8D, 0x6D, count]);
     }
 
     /// `jmp target`.
     pub(crate) fn jump(&mut self, target: u64) {
         self.bytes(&[0xE9]);
-        self.relative(target, 0);
+        self.relative(target);
     }
 
     /// `jmp ?`.
@@ -127,21 +141,35 @@ impl Emitter {
         self.hole()
     }
 
+    /// `call [address]`.
+    pub(crate) fn call_through(&mut self, address: u64) {
+        self.bytes(&[0xFF]);
+        self.scratch_operand(2, address);
+    }
+
     /// `jmp [address]`.
     pub(crate) fn jump_through(&mut self, address: u64) {
-        self.bytes(&[0xFF, 0x25]);
-        self.relative(address, 0);
+        self.bytes(&[0xFF]);
+        self.scratch_operand(4, address);
+    }
+
+    /// An instruction with an operand at `offset` from the stack pointer, and a register (or what the opcode has for one).
+    pub(crate) fn frame(&mut self, opcode: &[u8], register: u8, offset: i32) {
+        self.bytes(opcode);
+        let register = (register & 7) << 3;
+        match i8::try_from(offset) {
+            Ok(near) => self.bytes(&[0x44 | register, 0x24, near.cast_unsigned()]),
+            Err(_) => {
+                self.bytes(&[0x84 | register, 0x24]);
+                self.bytes(&offset.to_le_bytes());
+            }
+        }
     }
 
     /// `lea ecx, [rcx+value]`: an addition that touches no flag.
     pub(crate) fn add_to_ecx(&mut self, value: u32) {
         self.bytes(&[0x8D, 0x89]);
         self.dword(value);
-    }
-
-    /// `lea rax, [rax+value]`: an addition that touches no flag.
-    pub(crate) fn add_to_rax(&mut self, value: i8) {
-        self.bytes(&[0x48, 0x8D, 0x40, value.cast_unsigned()]);
     }
 
     /// `jrcxz` over a jump that is never taken else: `jrcxz 1; jmp 2; 1: jmp ?; 2:`.
@@ -161,6 +189,11 @@ impl Emitter {
         let at = self.at;
         self.dword(0);
         Hole(at)
+    }
+
+    /// Lets a hole lead to what is written next.
+    pub(crate) fn fill_here(&mut self, hole: Hole) {
+        self.fill(hole, self.at);
     }
 
     /// Lets a hole lead to `target`.
@@ -183,6 +216,11 @@ pub(crate) fn patch_displacement(at: u64, target: u64) {
     unsafe { ptr::copy_nonoverlapping(displacement.as_ptr(), at as *mut u8, 4) };
 }
 
+/// Overwrites the 64-bit constant at `at`.
+pub(crate) fn patch_constant(at: u64, value: u64) {
+    Emitter::new(at).bytes(&value.to_le_bytes());
+}
+
 /// Overwrites the code at `at` with `jmp target`.
 pub(crate) fn patch_jump(at: u64, target: u64) {
     Emitter::new(at).jump(target);
@@ -190,5 +228,5 @@ pub(crate) fn patch_jump(at: u64, target: u64) {
 
 fn displacement(from: u64, to: u64) -> u32 {
     let distance = to.wrapping_sub(from).cast_signed();
-    i32::try_from(distance).expect("cache, scratch page and images lie within 2 GiB").cast_unsigned()
+    i32::try_from(distance).expect("cache and images lie within 2 GiB").cast_unsigned()
 }

@@ -5,17 +5,23 @@
 
 use iced_x86::Instruction;
 
+use super::block::guess::{self, Guess};
 use super::emitter;
 use super::frame::{Ended, Frame, RESUMES};
 use super::resume::{self, Resumed};
 use super::scratch::{HostFault, scratch};
-use super::{cache::Saved, callout, extended, inspect, site};
+use super::{
+    cache::Saved,
+    callout,
+    classify::{Class, classify, is_interlocked},
+    elements, extended, inspect, site,
+};
 use crate::clock::clock;
-use crate::guest::{Args, Caller, Extended, Fault, FaultKind};
+use crate::guest::{Args, Caller, Extended, Fault, FaultKind, Guest};
 use crate::leave::{Flow, Leave};
-use crate::machine::state;
+use crate::machine::{State, state};
 use crate::memory;
-use crate::registers::number::RSP;
+use crate::processor;
 use crate::windows::{CACHE, DEVICE, SHARED_DATA};
 
 /// Why translated code came back. Small, because it is copied at each exit; `decoded` numbers an instruction that the cache
@@ -29,14 +35,16 @@ pub(crate) enum Exit {
     Chain { target: u64, stub: u32, branch: u32, from: u64 },
     /// The slice ends within or before this block; `cuts` numbers its truncated copies.
     Slice { rip: u64, charged: u32, cuts: u32 },
-    /// The slice has ended, exactly here.
+    /// The slice has ended, exactly here; unless it was lengthened since the block was entered.
     SliceEnded { rip: u64 },
     /// A `ret` to an address without a landing pad.
     ReturnMiss { rip: u64 },
     /// An indirect branch to an address that the table has no translation for; it goes on at `found`, with the translation in
-    /// `scratch.jump`.
-    IndirectMiss { rip: u64, found: u64 },
-    /// `in` or `out`.
+    /// `scratch.jump`. A call may have pushed its return address already.
+    IndirectMiss { rip: u64, found: u64, pushed: bool },
+    /// The first call through a register at its site, after the push.
+    Guess { rip: u64, guess: Guess },
+    /// `in` or `out`; by `dirql_access`.
     Port { rip: u64, port: callout::Port },
     /// `mov cr8, r`, with `ahead` instructions behind it that were charged too.
     Level { level: callout::Level, ahead: u8 },
@@ -44,12 +52,13 @@ pub(crate) enum Exit {
     Extended { decoded: u32, state: Extended, ahead: u8 },
     /// Another sensitive instruction.
     CallOut { decoded: u32 },
-    /// A move between a register and a device at `scratch.target`, with `ahead` instructions behind it that were charged too.
+    /// A move between a register and a device at `scratch.target`, with `ahead` instructions behind it that were charged too;
+    /// by `dirql_access`.
     Move { rip: u64, device: site::Move, ahead: u8 },
     /// Another instruction on a device.
     Site { decoded: u32, ahead: u8 },
-    /// An interlocked instruction of a machine that watches them: it has been charged and has not run.
-    Interlocked { decoded: u32 },
+    /// An instruction that others can see, in a machine that watches for it: it has been charged and has not run.
+    Visible { decoded: u32 },
     /// Its body has run.
     SiteDone { decoded: u32 },
     /// An instruction the virtual processor does not have.
@@ -70,32 +79,67 @@ pub(crate) extern "sysv64" fn on_exit(frame: *mut Frame, number: u32) -> Ended {
     // SAFETY: the stub passes the live frame at the host's stack pointer; nobody else holds a reference to it.
     let frame = unsafe { &mut *frame };
     let flow = state().caught(|| handle(frame, number));
-    match resume::settle(frame, flow) {
-        Resumed::Elsewhere(value) => Ended { value, left: 0 },
-        Resumed::Not(flow) => ended(flow),
+    match flow {
+        Ok(value) => Ended { value, left: 0 },
+        left => settled(frame, left, 0),
     }
 }
 
-/// Called by `dirql_gate`, with the driver's arguments in registers as they were.
-pub(crate) extern "sysv64" fn on_export(
-    frame: *mut Frame,
-    number: u32,
-    rdx: u64,
-    rcx: u64,
-    r8: u64,
-    r9: u64,
-) -> Ended {
-    // SAFETY: as in `on_exit`; a plain integer is read before the guest is called.
-    let rsp = unsafe { (*frame).registers.general[RSP] };
-    let args = Args { registers: [rcx, rdx, r8, r9], rsp };
-    scratch().calls.set(scratch().calls.get() + 1);
-    let flow = state().caught(|| state().guest().export(number, &args));
-    if let Ok(value) = flow {
-        return Ended { value, left: 0 };
+/// Where translated code enters a guest for an export and an access. Made for its type, so that what the guest does stands
+/// behind one call: each call with its return takes as long as a dozen other instructions.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Doors {
+    export: u64,
+    access: u64,
+}
+
+impl Doors {
+    /// Those of guests of this type.
+    #[must_use]
+    pub fn of<G: Guest>() -> Self {
+        Self { export: on_export::<G> as *const () as u64, access: on_access::<G> as *const () as u64 }
     }
+
+    /// From now on translated code enters by these; answers which it were. A guest of their type is in [`State`], whenever
+    /// driver code runs.
+    pub(crate) fn open(self) -> Self {
+        let scratch = scratch();
+        Self {
+            export: scratch.on_export.replace(self.export),
+            access: scratch.on_access.replace(self.access),
+        }
+    }
+}
+
+/// Called by `dirql_access`: as [`on_exit`], and 0 for going on behind the instruction in its block.
+extern "sysv64" fn on_access<G: Guest>(frame: *mut Frame, number: u32) -> Ended {
     // SAFETY: as in `on_exit`.
-    match resume::settle(unsafe { &mut *frame }, flow) {
-        Resumed::Elsewhere(value) => Ended { value, left: RESUMES },
+    let frame = unsafe { &mut *frame };
+    let state = state();
+    match state.caught(|| access::<G>(state, frame, number)) {
+        Ok(value) => Ended { value, left: 0 },
+        left => settled(frame, left, 0),
+    }
+}
+
+/// Called by `dirql_gate`, with the driver's arguments (in the frame, which nobody changes meanwhile).
+extern "sysv64" fn on_export<G: Guest>(frame: *mut Frame, number: u32, args: &Args) -> Ended {
+    let state = state();
+    scratch().calls.set(scratch().calls.get() + 1);
+    // SAFETY: `with_guest` opens the doors of the guest that it sets.
+    let guest = unsafe { state.guest_as::<G>() };
+    match state.caught(|| guest.export(number, args)) {
+        Ok(value) => Ended { value, left: 0 },
+        // SAFETY: as in `on_exit`; `args` is not used any more.
+        left => settled(unsafe { &mut *frame }, left, RESUMES),
+    }
+}
+
+/// How it goes on where a handler has left: with `resumes`, if the frame's registers say where.
+#[cold]
+fn settled(frame: &mut Frame, flow: Flow<u64>, resumes: u64) -> Ended {
+    match resume::settle(frame, flow) {
+        Resumed::Elsewhere(value) => Ended { value, left: resumes },
         Resumed::Not(flow) => ended(flow),
     }
 }
@@ -115,16 +159,14 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
         Exit::HostFault => host_fault(frame, scratch().fault.get()),
         Exit::Chain { target, stub, branch, from } => chain(frame, *target, *stub, *branch, *from),
         Exit::Slice { rip, charged, cuts } => slice(frame, *rip, *charged, *cuts),
+        Exit::SliceEnded { rip } if scratch().countdown.get() > 0 => go_on(frame, *rip),
         Exit::SliceEnded { rip } => end_slice(frame, *rip),
         Exit::ReturnMiss { rip } => {
             frame.rip = *rip;
             return_to_stack_top(frame, 0)
         }
-        Exit::IndirectMiss { rip, found } => indirect_miss(frame, *rip, *found),
-        Exit::Port { rip, port } => {
-            frame.rip = *rip;
-            port.perform(frame)
-        }
+        Exit::IndirectMiss { rip, found, pushed } => indirect_miss(frame, *rip, *found, *pushed),
+        Exit::Guess { rip, guess } => guess::learn(frame, *rip, *guess),
         Exit::Level { level, ahead } => {
             take_back((*ahead).into());
             level.perform(frame)
@@ -138,18 +180,14 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
             take_back(u32::from(*ahead) + 1);
             extended::ask(frame, translator.kept(*decoded).ip(), *state)
         }
-        Exit::Move { rip, device, ahead } => {
-            take_back((*ahead).into());
-            frame.rip = *rip;
-            device.perform(frame)
-        }
+        Exit::Port { .. } | Exit::Move { .. } => unreachable!("an access is an exit of its own kind"),
         Exit::Site { decoded, ahead } => {
             let instruction = translator.kept(*decoded);
             take_back((*ahead).into());
             frame.rip = instruction.ip();
             site::enter(frame, &instruction)
         }
-        Exit::Interlocked { decoded } => interlocked(frame, &translator.kept(*decoded)),
+        Exit::Visible { decoded } => visible(frame, &translator.kept(*decoded)),
         Exit::SiteDone { decoded } => {
             let instruction = translator.kept(*decoded);
             frame.rip = instruction.ip();
@@ -170,6 +208,38 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
     }
 }
 
+/// An access that is done in one go. It goes on in its block, unless the slice ends within what is left of that, or
+/// translations were thrown away.
+#[inline]
+fn access<G: Guest>(state: &State, frame: &mut Frame, number: u32) -> Flow<u64> {
+    let translator = &state.translator;
+    // SAFETY: as in `on_export`.
+    let guest = unsafe { state.guest_as::<G>() };
+    let generation = translator.generation();
+    let (length, ahead) = match translator.exit(number) {
+        Exit::Move { rip, device, ahead } => {
+            take_back(ahead.into());
+            frame.rip = rip;
+            (device.perform(guest, frame)?, ahead)
+        }
+        Exit::Port { rip, port } => {
+            frame.rip = rip;
+            (port.perform(guest, frame)?, 0)
+        }
+        _ => unreachable!("no other exit goes by `dirql_access`"),
+    };
+    guest.accessed()?;
+    let countdown = &scratch().countdown;
+    let left = countdown.get() - i64::from(ahead);
+    if left >= 0 && translator.generation() == generation {
+        if ahead != 0 {
+            countdown.set(left);
+        }
+        return Ok(0);
+    }
+    go_on(frame, frame.rip + u64::from(length))
+}
+
 /// Reports a fault of the driver's at `frame.rip`.
 pub(super) fn fault(frame: &Frame, kind: FaultKind, address: u64, what: &'static str) -> Leave {
     let caller = Caller { rip: frame.rip, registers: frame.registers };
@@ -177,6 +247,7 @@ pub(super) fn fault(frame: &Frame, kind: FaultKind, address: u64, what: &'static
 }
 
 /// The instruction that was charged at its block's head does not retire.
+#[inline]
 pub(super) fn take_back(instructions: u32) {
     let countdown = &scratch().countdown;
     countdown.set(countdown.get() + i64::from(instructions));
@@ -246,13 +317,21 @@ fn end_slice(frame: &mut Frame, rip: u64) -> Flow<u64> {
 }
 
 /// Asks the guest, and then runs the instruction by itself: whatever happened meanwhile, it is asked once.
-fn interlocked(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
+fn visible(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
     frame.rip = instruction.ip();
     take_back(1);
-    state().guest().before_interlocked()?;
+    if is_interlocked(instruction) {
+        state().guest().before_interlocked()?;
+    } else {
+        state().guest().before_shared(instruction.ip())?;
+    }
     charge(1);
     inspect::before(frame, instruction)?;
-    site::enter(frame, instruction)
+    if classify(instruction) == Class::Plain {
+        site::enter(frame, instruction)
+    } else {
+        Ok(site::alone(instruction))
+    }
 }
 
 /// A return that translated code could not do: `extra` bytes of arguments are dropped as well.
@@ -276,25 +355,39 @@ pub(super) fn return_to_stack_top(frame: &mut Frame, extra: u64) -> Flow<u64> {
     go_on(frame, target)
 }
 
-fn indirect_miss(frame: &mut Frame, rip: u64, found: u64) -> Flow<u64> {
+fn indirect_miss(frame: &mut Frame, rip: u64, found: u64, pushed: bool) -> Flow<u64> {
     frame.rip = rip;
     let translator = &state().translator;
     let generation = translator.generation();
     let target = scratch().target.get();
+    if pushed {
+        return guess::go_on_pushed(frame, target);
+    }
     let translated = go_on(frame, target)?;
     if translator.generation() == generation {
         scratch().jump.set(translated);
         return Ok(found);
     }
+    let instruction = site::instruction_at(rip);
+    if let Some(visible) = instruction.filter(|it| translator.with(|cache| cache.asks_before(it))) {
+        return Ok(site::alone(&visible)); // the guest was asked
+    }
     take_back(1);
     go_on(frame, rip)
 }
 
-fn host_fault(frame: &mut Frame, seen: HostFault) -> Flow<u64> {
+fn host_fault(frame: &mut Frame, mut seen: HostFault) -> Flow<u64> {
     let translator = &state().translator;
     let Some(place) = translator.place(seen.rip) else {
         panic!("a fault in the cache at {:#x} belongs to no translation: {seen:?}", seen.rip);
     };
+    if place.saved == Saved::Untried {
+        return Ok(place.retry);
+    }
+    if let Saved::CallThrough(register) = place.saved {
+        frame.rip = place.rip;
+        go_on(frame, frame.registers.general[usize::from(register)])?;
+    }
     restore(frame, place.saved);
     if matches!(place.saved, Saved::CheckRcx | Saved::CheckRcxRdx) {
         return inspect::faulted(frame, &place, seen.rip);
@@ -305,8 +398,18 @@ fn host_fault(frame: &mut Frame, seen: HostFault) -> Flow<u64> {
     if write && translator.written(seen.address) {
         return site::step_over(frame);
     }
+    let masked = site::instruction_at(place.rip).filter(processor::is_masked);
+    if seen.trap == PAGE_FAULT
+        && let Some(instruction) = &masked
+    {
+        seen.address = elements::missing(frame, instruction, write).unwrap_or(seen.address);
+    }
     let outside = DEVICE.contains(seen.address) || SHARED_DATA.contains(seen.address);
     if seen.trap == PAGE_FAULT && outside {
+        if let Some(instruction) = masked {
+            let what = name_of(&instruction);
+            return Err(fault(frame, FaultKind::NotImplemented, seen.address, what));
+        }
         if site::learn(place.rip) {
             return go_on(frame, place.rip);
         }
@@ -326,9 +429,14 @@ const PAGE_FAULT: u32 = 14;
 fn restore(frame: &mut Frame, saved: Saved) {
     let general = &mut frame.registers.general;
     match saved {
-        Saved::Nothing => {}
+        Saved::Nothing | Saved::Untried | Saved::CallThrough(_) => {}
         Saved::R11 => general[11] = scratch().r11.get(),
         Saved::InR11(register) => general[usize::from(register)] = scratch().r11.get(),
+        Saved::Lent => scratch().countdown.set(scratch().held.get()),
+        Saved::LentInR11(register) => {
+            general[usize::from(register)] = scratch().r11.get();
+            scratch().countdown.set(scratch().held.get());
+        }
         Saved::CheckRcx => general[1] = scratch().rcx.get(),
         Saved::RcxRdx | Saved::CheckRcxRdx => {
             general[1] = scratch().rcx.get();
@@ -348,7 +456,7 @@ fn interpret(frame: &Frame, seen: &HostFault) -> (FaultKind, u64) {
         (libc::SIGTRAP, _) => (FaultKind::Trap, frame.rip),
         (libc::SIGSYS, _) => (FaultKind::NotImplemented, frame.rip),
         _ => {
-            let wild = |address: &u64| (address << 16).cast_signed() >> 16 != address.cast_signed();
+            let wild = |address: &u64| !site::is_canonical(*address);
             let operand = site::operand_of(frame);
             // The operand, or else the stack that the instruction pushes to.
             match operand.filter(wild).or_else(|| Some(frame.registers.rsp()).filter(wild)) {

@@ -2,7 +2,7 @@
 //! extended processor features in Windows drivers*.
 //!
 //! Before a block's first such instruction stands a test of a word of the scratch page; while that is not 0 the guest is
-//! asked. SSE needs no leave. What `fxsave` and its kind do is not looked at.
+//! asked. SSE needs no leave, and `fxsave` and its kind need none.
 
 use iced_x86::{CpuidFeature, EncodingKind, Instruction, Mnemonic};
 
@@ -32,10 +32,14 @@ pub(super) fn extended(instruction: &Instruction) -> Option<Extended> {
     x87.then_some(Extended::X87)
 }
 
-/// The guest is to be asked before the next use.
+/// The guest is to be asked before the next use. Mostly that is so already: a look costs less than stores do.
+#[inline]
 pub(crate) fn ask_for_extended() {
-    scratch().ask_x87.set(1);
-    scratch().ask_avx.set(1);
+    let scratch = scratch();
+    if scratch.ask_x87.get() & scratch.ask_avx.get() == 0 {
+        scratch.ask_x87.set(1);
+        scratch.ask_avx.set(1);
+    }
 }
 
 /// What a block being written has tested already: nothing within it changes the answer.

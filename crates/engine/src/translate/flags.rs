@@ -23,12 +23,22 @@ pub(crate) fn live_at_head(instructions: &[Instruction]) -> bool {
     true
 }
 
+/// Whether a flag after it may be anything: then it is what the processor makes of this very form, which may be another for
+/// registers than for memory.
+pub(crate) fn leaves_some_undefined(instruction: &Instruction) -> bool {
+    instruction.rflags_undefined() & !(if is_logic(instruction) { RflagsBits::AF } else { 0 }) != 0
+}
+
+fn is_logic(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::And | Mnemonic::Or | Mnemonic::Xor | Mnemonic::Test)
+}
+
 fn surely_written(instruction: &Instruction) -> u32 {
     if conditional_writer(instruction) {
         return 0;
     }
     let mut bits = instruction.rflags_written() | instruction.rflags_cleared() | instruction.rflags_set();
-    if matches!(instruction.mnemonic(), Mnemonic::And | Mnemonic::Or | Mnemonic::Xor | Mnemonic::Test) {
+    if is_logic(instruction) {
         bits |= RflagsBits::AF;
     }
     bits

@@ -1,11 +1,12 @@
 //! What a check of the checked translation leaves to be looked at: where an instruction's accesses lie, byte by byte,
 //! before it runs. The guest judges touches of marked memory; an access outside driver memory is a fault, though the
-//! host has something there.
+//! host has something there. A machine that learns what is shared has each access noted here.
 
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, Register};
 
 use super::cache::Place;
-use super::classify::{Class, classify};
+use super::classify::{Class, classify, may_be_watched};
+use super::elements::{Element, elements};
 use super::exit::{charge, fault, go_on, take_back};
 use super::frame::Frame;
 use super::operands::{moves_by_bit, touched, writes};
@@ -38,9 +39,7 @@ pub(super) fn instruction(
     frame.rip = instruction.ip();
     let translator = &state().translator;
     let generation = translator.generation();
-    for stretch in stretches(frame, instruction) {
-        examine(frame, stretch, unretired)?;
-    }
+    look(frame, instruction, unretired)?;
     if translator.generation() == generation {
         return Ok(resume);
     }
@@ -48,12 +47,39 @@ pub(super) fn instruction(
     go_on(frame, frame.rip)
 }
 
-/// In a checked machine, looks at the accesses of an instruction that has been charged and runs by itself next.
+/// Looks at the accesses of an instruction that has been charged and runs by itself next.
 pub(super) fn before(frame: &mut Frame, instruction: &Instruction) -> Flow<()> {
-    if !state().shadow.is_on() {
+    look(frame, instruction, 1)
+}
+
+fn look(frame: &mut Frame, instruction: &Instruction, unretired: u32) -> Flow<()> {
+    let (checks, learns) = (state().shadow.is_on(), state().sharing.is_on());
+    if !checks && !learns {
         return Ok(());
     }
-    stretches(frame, instruction).into_iter().try_for_each(|stretch| examine(frame, stretch, 1))
+    let stretches = stretches(frame, instruction);
+    if learns {
+        note(instruction, &stretches);
+    }
+    if checks {
+        stretches.into_iter().try_for_each(|stretch| examine(frame, stretch, unretired))?;
+    }
+    Ok(())
+}
+
+/// Notes who touches what.
+fn note(instruction: &Instruction, stretches: &[Stretch]) {
+    if instruction.segment_prefix() == Register::GS {
+        return; // the processor's own
+    }
+    let (runner, watched) = (state().guest().runner(), may_be_watched(instruction));
+    for stretch in stretches {
+        if let Some(window) = DRIVER_MEMORY.into_iter().find(|window| window.contains(stretch.address)) {
+            let bytes = mapped(stretch.address, stretch.bytes.min(window.end() - stretch.address));
+            let rip = watched.then(|| instruction.ip());
+            state().sharing.note(&runner, rip, stretch.address, bytes, stretch.write);
+        }
+    }
 }
 
 /// The check itself has faulted: there is no shadow of what it was to look at.
@@ -105,8 +131,7 @@ fn examine(frame: &mut Frame, stretch: Stretch, unretired: u32) -> Flow<()> {
 /// Nothing of the driver's is there. Devices and addresses that are none have their own ways; the rest must not happen,
 /// because it could be ours.
 fn outside(frame: &mut Frame, stretch: Stretch, unretired: u32) -> Flow<()> {
-    let canonical = (stretch.address << 16).cast_signed() >> 16 == stretch.address.cast_signed();
-    if !canonical || site::is_device(stretch.address) {
+    if !site::is_canonical(stretch.address) || site::is_device(stretch.address) {
         return Ok(());
     }
     take_back(unretired);
@@ -126,6 +151,11 @@ fn mapped(address: u64, bytes: u64) -> u64 {
 fn stretches(frame: &Frame, instruction: &Instruction) -> Vec<Stretch> {
     let mut factory = InstructionInfoFactory::new();
     let used = touched(factory.info(instruction).used_memory());
+    if processor::is_masked(instruction) {
+        let write = used.iter().any(|used| writes(used.access()));
+        let stretch = |Element { address, bytes }| Stretch { address, bytes, write };
+        return elements(frame, instruction).into_iter().map(stretch).collect();
+    }
     let stretch = |used: &iced_x86::UsedMemory| {
         let address = used.virtual_address(0, |register, _, _| site::register(frame, register))?;
         let bytes = (used.memory_size().size() as u64).max(1);
@@ -137,9 +167,6 @@ fn stretches(frame: &Frame, instruction: &Instruction) -> Vec<Stretch> {
         repeat(frame, instruction, &mut all);
     } else if moves_by_bit(instruction) {
         all.iter_mut().for_each(|stretch| move_by_bit(frame, instruction, stretch));
-    } else if processor::is_masked(instruction) {
-        // Which bytes are stored is in a vector register: where it begins is looked at, marks are not.
-        all.iter_mut().for_each(|stretch| stretch.bytes = 0);
     } else if classify(instruction) == Class::JumpIndirect {
         all.push(Stretch { address: frame.registers.rsp(), bytes: 8, write: false });
     }

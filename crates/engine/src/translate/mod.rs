@@ -13,6 +13,7 @@ mod callout;
 mod checked;
 mod classify;
 mod covered;
+mod elements;
 mod emitter;
 mod exit;
 mod extended;
@@ -21,6 +22,7 @@ mod frame;
 mod inspect;
 mod next;
 mod operands;
+mod places;
 mod resume;
 mod scratch;
 mod short;
@@ -30,6 +32,7 @@ mod system;
 mod table;
 
 pub(crate) use cache::Translator;
+pub use exit::Doors;
 pub(crate) use extended::ask_for_extended;
 pub(crate) use frame::fixup;
 pub(crate) use next::{driver_state, next_step};
@@ -43,7 +46,7 @@ use crate::leave::{Flow, Leave};
 use crate::machine::{Stack, state};
 use crate::memory;
 use crate::registers::{LeftBehind, Registers};
-use frame::{Entry, Frame};
+use frame::Frame;
 
 /// The return address a driver's routine sees when the kernel called it. It is no code; stacks end here.
 pub const RETURN_TO_KERNEL: u64 = stubs::RETURN_TO_KERNEL;
@@ -57,35 +60,35 @@ pub(crate) fn call(target: u64, arguments: &[u64], stack: Stack) -> Flow<u64> {
     };
     let slots = arguments.len().max(4) as u64;
     let rsp = (top - 8 * slots) & !15;
-    for (index, argument) in arguments.iter().enumerate().skip(4) {
-        if let Err(bad) = memory::write(rsp + 8 * index as u64, &argument.to_le_bytes()) {
-            return Err(refuse(FaultKind::Write, bad.address, target, rsp));
-        }
+    if arguments.len() > 4 {
+        store_further(arguments, target, rsp)?;
     }
     let translated = match state.translator.jump_entry(target) {
         Ok(translated) => translated,
         Err(kind) => return Err(refuse(kind, target, target, rsp)),
     };
     let argument = |index: usize| arguments.get(index).copied().unwrap_or(0);
-    let stubs = state.translator.stubs();
-    let entry = Entry {
-        target: translated,
-        rsp,
-        arguments: [argument(0), argument(1), argument(2), argument(3)],
-        enter_stub: stubs.enter,
-        resume_stub: stubs.resume,
-        return_stub: stubs.gate_return,
-        depth: depth() + 1,
-    };
+    let (rcx, rdx, r8, r9) = (argument(0), argument(1), argument(2), argument(3));
     ask_for_extended();
-    // SAFETY: the entry names stubs and a translated address in the cache; driver code can only come back through
-    // `dirql_exit`, `dirql_gate` and `dirql_returned`, which restore the host's state.
-    let ended = unsafe { frame::dirql_enter(&raw const entry, scratch()) };
+    // SAFETY: a translated address in the cache; driver code can only come back through `dirql_exit`, `dirql_access`,
+    // `dirql_gate` and `dirql_returned`, which restore the host's state.
+    let ended = unsafe { frame::dirql_enter(translated, rsp, rdx, rcx, r8, r9, depth() + 1) };
     ask_for_extended();
     match leave_of(ended.left) {
         None => Ok(ended.value),
         Some(leave) => Err(leave),
     }
+}
+
+/// The arguments that have no register, above the home space at `rsp`.
+#[cold]
+fn store_further(arguments: &[u64], target: u64, rsp: u64) -> Flow<()> {
+    for (index, argument) in arguments.iter().enumerate().skip(4) {
+        if let Err(bad) = memory::write(rsp + 8 * index as u64, &argument.to_le_bytes()) {
+            return Err(refuse(FaultKind::Write, bad.address, target, rsp));
+        }
+    }
+    Ok(())
 }
 
 /// See [`crate::Engine::left_behind`].
@@ -131,7 +134,7 @@ fn frame_at(address: u64) -> Option<&'static Frame> {
 
 #[inline]
 fn caller_of(frame: &Frame) -> Caller {
-    let registers = frame.registers;
+    let registers = frame.registers();
     let rip = match frame.rip {
         0 => return_address(registers.rsp()),
         rip => rip,

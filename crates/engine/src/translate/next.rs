@@ -2,7 +2,7 @@
 //! whether it only waits.
 //!
 //! Decodes one instruction; changes nothing. Whatever is not plainly a step inside driver code (an instruction of the
-//! platform's, a device access, a repeated string, x87 state) is [`Step::Other`].
+//! platform's, a device access, a repeated string, a masked move, x87 state) is [`Step::Other`].
 
 use iced_x86::{CpuidFeature, InstructionInfoFactory, OpAccess, UsedMemory};
 
@@ -11,12 +11,13 @@ use super::frame::Frame;
 use super::{innermost, site};
 use crate::guest::{DriverState, Reference, Step};
 use crate::memory::is_driver_memory;
+use crate::processor;
 
 /// All that driver code can see of the processor, at the innermost call-out. See [`crate::Engine::driver_state`].
 pub(crate) fn driver_state() -> Option<DriverState> {
     let frame = innermost()?;
     let (vectors, control) = frame.vectors();
-    Some(DriverState { rip: frame.rip, registers: frame.registers, vectors, control })
+    Some(DriverState { rip: frame.rip, registers: frame.registers(), vectors, control })
 }
 
 /// See [`crate::Engine::next_step`].
@@ -35,6 +36,9 @@ fn step(frame: &Frame) -> Option<Step> {
         Class::Return => (false, Some(rsp.wrapping_add(8))),
         Class::Level | Class::CallOut | Class::Invalid | Class::NotImplemented => return None,
     };
+    if processor::is_masked(&instruction) {
+        return None;
+    }
     let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
     if instruction.is_string_instruction() && repeated {
         return None;

@@ -8,7 +8,7 @@ use std::cell::Cell;
 
 use super::callout::SETTABLE;
 use super::exit::go_on;
-use super::frame::{Frame, MXCSR_DEFAULT, USED_FLAGS, USED_MXCSR, USED_X87, USED_XMM6, USED_YMM};
+use super::frame::{Frame, MXCSR_DEFAULT, USED_FLAGS, USED_MXCSR, USED_X87, USED_XMM0, USED_XMM6, USED_YMM};
 use super::scratch::scratch;
 use super::{caller_of, frame_at, innermost};
 use crate::leave::{Flow, Leave};
@@ -45,7 +45,7 @@ pub(crate) fn contexts() -> Vec<Context> {
 fn context_of(frame: &Frame) -> Context {
     let mut context = Context {
         rip: frame.rip,
-        registers: frame.registers,
+        registers: frame.registers(),
         xmm: zerocopy::transmute!(frame.xmm),
         mxcsr: frame.driver_mxcsr,
     };
@@ -57,6 +57,8 @@ fn context_of(frame: &Frame) -> Context {
             context.registers.general[volatile] = 0;
         }
         context.registers.general[4] = frame.registers.rsp().wrapping_add(8);
+    }
+    if frame.rip == 0 || frame.used & USED_XMM0 == 0 {
         context.xmm[..6].fill(0);
     }
     context.registers.flags |= FLAGS;
@@ -109,6 +111,9 @@ fn load(frame: &mut Frame, context: &Context) {
     frame.xmm = zerocopy::transmute!(context.xmm);
     frame.driver_mxcsr = context.mxcsr & MXCSR_BITS;
     let mut used = scratch().used.get();
+    if context.xmm[..6].iter().any(|register| *register != 0) {
+        used |= USED_XMM0;
+    }
     if context.xmm[6..].iter().any(|register| *register != 0) {
         used |= USED_XMM6;
     }

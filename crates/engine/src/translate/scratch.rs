@@ -1,7 +1,6 @@
 //! The scratch page: the words that translated code, the stubs and the signal handler share.
 //!
-//! It lies within 2 GiB of all translated code, so every word is reached by a RIP-relative operand and no register is
-//! needed. Nothing preempts between two uses, and a machine is one thread: one page serves all processors.
+//! It lies below 2 GiB, so every word is reached by its plain address and no register is needed. Nothing preempts between two uses, and a machine is one thread: one page serves all processors.
 
 use std::cell::Cell;
 use std::mem::offset_of;
@@ -24,10 +23,14 @@ pub(crate) struct HostFault {
 /// The page's layout. Offsets are baked into translated code.
 #[repr(C)]
 pub(crate) struct Scratch {
-    /// Instructions left of the slice.
+    /// Instructions left of the slice; while translated code runs they are counted in `r13`, and this is out of date.
     pub(crate) countdown: Cell<i64>,
     /// What time that makes it: here, because it is read everywhere and is taken back with the countdown.
     pub(crate) clock: Clock,
+    /// The driver's `r13` meanwhile.
+    pub(crate) driver_r13: Cell<u64>,
+    /// The countdown while an instruction of the driver's is lent the register.
+    pub(crate) held: Cell<i64>,
     pub(crate) rax: Cell<u64>,
     /// The driver's stack pointer while the host's is in use.
     pub(crate) rsp: Cell<u64>,
@@ -70,8 +73,12 @@ pub(crate) struct Scratch {
     pub(crate) short_until: Cell<u64>,
     /// Host code the stubs jump to.
     pub(crate) exit_entry: Cell<u64>,
+    pub(crate) access_entry: Cell<u64>,
     pub(crate) gate_entry: Cell<u64>,
     pub(crate) returned_entry: Cell<u64>,
+    /// The guest's [`super::Doors`].
+    pub(crate) on_access: Cell<u64>,
+    pub(crate) on_export: Cell<u64>,
     pub(crate) fault: Cell<HostFault>,
     /// Stands in for the device memory that an instruction refers to.
     pub(crate) device: DeviceData,
@@ -82,6 +89,7 @@ pub(crate) struct Scratch {
 pub(crate) struct DeviceData(pub(crate) Cell<[u8; 64]>);
 
 /// The live scratch page.
+#[inline]
 pub(crate) fn scratch() -> &'static Scratch {
     // SAFETY: the page is mapped as long as a machine is alive, all bit patterns are valid, and one thread uses it.
     unsafe { &*(SCRATCH.base as *const Scratch) }
@@ -95,6 +103,8 @@ macro_rules! addresses {
 
 addresses! {
     COUNTDOWN = countdown;
+    DRIVER_R13 = driver_r13;
+    HELD = held;
     RAX = rax;
     RSP = rsp;
     FRAME = frame;
@@ -112,6 +122,7 @@ addresses! {
     GS_MARKS = gs_marks;
     GS_STORED = gs_stored;
     EXIT_ENTRY = exit_entry;
+    ACCESS_ENTRY = access_entry;
     GATE_ENTRY = gate_entry;
     RETURNED_ENTRY = returned_entry;
     DEVICE = device;

@@ -7,8 +7,11 @@
 
 use std::mem::offset_of;
 
-use super::frame::{Frame, USED_FLAGS};
+use super::frame::USED_FLAGS;
 use super::scratch::Scratch;
+use super::stubs;
+use super::table::UPPER_HALF;
+use crate::windows::{IMAGES, SCRATCH, TABLE};
 
 /// What an export does, if nobody need know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +44,7 @@ impl Short {
 macro_rules! unless_told {
     () => {
         "mov [rsp - 8], rax
-        mov r10, [rsp + {f_scratch}]
+        movabs r10, {scratch}
         mov rax, [r10 + {s_calls}]
         cmp rax, [r10 + {s_short_until}]
         jae dirql_short_not
@@ -68,11 +71,12 @@ macro_rules! store_home {
     };
 }
 
-// As at the gate: `eax` is the export's number, `r11` the driver's stack pointer, `rsp` the frame. `rax` and `r10` are free. A
+// As at the gate: `eax` is the export's number, `r11` the driver's stack pointer, `rsp` the frame. `rax` and `r10` are free, and `r13` is
+// still the countdown. A
 // store to the driver's stack that faults goes on at the gate, which has its own way with it: nothing has been changed by then.
 std::arch::global_asm!(
     ".global dirql_short_level, dirql_short_raise, dirql_short_raise_to, dirql_short_lower",
-    ".global dirql_short_not",
+    ".global dirql_short_not, dirql_short_back, dirql_short_back_end, dirql_short_lost",
     "dirql_short_level:",
     unless_told!(),
     "cmp byte ptr [r10 + {s_free_levels}], 15",
@@ -105,7 +109,7 @@ std::arch::global_asm!(
     "dirql_short_lower:",
     unless_told!(),
     // At a slice's end, what came with it comes first.
-    "cmp qword ptr [r10 + {s_countdown}], 0",
+    "test r13, r13",
     "jle dirql_short_not",
     "movzx eax, cl",
     "cmp al, [r10 + {s_level}]",
@@ -125,15 +129,49 @@ std::arch::global_asm!(
     "pxor xmm3, xmm3",
     "pxor xmm4, xmm4",
     "pxor xmm5, xmm5",
+    // As the gate returns.
+    "dirql_short_back:",
+    "mov edx, [r11]",
+    "cmp dword ptr [r11 + 4], {upper_half}",
+    "jne dirql_short_lost",
+    "movabs rcx, {table}",
+    "mov ecx, [rcx + rdx * 8 + 4]",
+    "test ecx, ecx",
+    "je dirql_short_lost",
+    "movabs rdx, {images}",
+    "add rcx, rdx",
+    "mov [r11], rcx",
+    "dirql_short_back_end:",
+    "mov rsp, r11",
+    "xor ecx, ecx",
+    "xor edx, edx",
     "xor r8d, r8d",
     "xor r9d, r9d",
     "xor r10d, r10d",
-    "jmp qword ptr [rsp + {f_return_stub}]",
+    "xor r11d, r11d",
+    "ret",
+    "dirql_short_lost:",
+    "mov rsp, r11",
+    "xor ecx, ecx",
+    "xor edx, edx",
+    "xor r8d, r8d",
+    "xor r9d, r9d",
+    "xor r10d, r10d",
+    "xor r11d, r11d",
+    "jmp qword ptr [rip + 92f]",
     "dirql_short_not:",
+    "movabs r10, {scratch}",
+    "mov [r10 + {s_countdown}], r13",
+    "mov r13, [r10 + {s_driver_r13}]",
     "mov rax, [rsp - 8]",
     "jmp {gate}",
-    f_scratch = const offset_of!(Frame, scratch),
-    f_return_stub = const offset_of!(Frame, return_stub),
+    ".p2align 3",
+    "92: .quad {lost_stub}",
+    scratch = const SCRATCH.base,
+    table = const TABLE.base,
+    images = const IMAGES.base,
+    upper_half = const UPPER_HALF,
+    lost_stub = const stubs::LOST,
     s_calls = const offset_of!(Scratch, calls),
     s_short_calls = const offset_of!(Scratch, short_calls),
     s_short_until = const offset_of!(Scratch, short_until),
@@ -141,6 +179,7 @@ std::arch::global_asm!(
     s_level = const offset_of!(Scratch, level),
     s_free_levels = const offset_of!(Scratch, free_levels),
     s_countdown = const offset_of!(Scratch, countdown),
+    s_driver_r13 = const offset_of!(Scratch, driver_r13),
     used_flags = const USED_FLAGS,
     kpcr_irql = const abi::KPCR::Irql.offset,
     gate = sym super::frame::dirql_gate,
@@ -151,11 +190,18 @@ unsafe extern "sysv64" {
     fn dirql_short_raise();
     fn dirql_short_raise_to();
     fn dirql_short_lower();
+    static dirql_short_back: u8;
+    static dirql_short_back_end: u8;
+    static dirql_short_lost: u8;
     static dirql_short_not: u8;
 }
 
-/// If `rip` is a store to the driver's home space here: where to go on without it.
+/// If `rip` is an access to the driver's stack here: where to go on without it.
 pub(crate) fn fixup(rip: u64) -> Option<u64> {
+    let back = (&raw const dirql_short_back) as u64..(&raw const dirql_short_back_end) as u64;
+    if back.contains(&rip) {
+        return Some((&raw const dirql_short_lost) as u64);
+    }
     let start = dirql_short_level as *const () as u64;
     let gate = (&raw const dirql_short_not) as u64;
     (start..gate).contains(&rip).then_some(gate)

@@ -4,17 +4,19 @@
 //! instruction runs. A [`Move`] between a device and a general register is done here. For everything else the same instruction
 //! runs with its operand replaced by the scratch page, between a read from the device (if it reads) and a write to it (if it
 //! writes): no semantics are written by hand. String moves, whose operands are implicit, are done element by element here. Bit
-//! tests with a register offset (which moves the address) are refused by name.
+//! tests with a register offset (which moves the address), masked moves and gathers (see [`super::elements`]) are refused by
+//! name.
 
 use iced_x86::{Code, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use super::block;
 use super::callout::{load, step, store};
 use super::classify::{Class, classify};
+use super::elements::elements;
 use super::exit::{charge, fault, go_on, refuse};
 use super::frame::Frame;
 use super::scratch::{DEVICE as SCRATCH_DATA, scratch};
-use crate::guest::{Access, FaultKind};
+use crate::guest::{Access, FaultKind, Guest};
 use crate::leave::Flow;
 use crate::machine::state;
 use crate::processor;
@@ -132,6 +134,11 @@ pub(super) fn step_over(frame: &mut Frame) -> Flow<u64> {
     Ok(body(&instruction, false))
 }
 
+/// An instruction that has been charged runs by itself, on no device.
+pub(super) fn alone(instruction: &Instruction) -> u64 {
+    body(instruction, false)
+}
+
 /// The translated body: on the scratch page, or the original.
 fn body(instruction: &Instruction, on_scratch: bool) -> u64 {
     let translator = &state().translator;
@@ -157,7 +164,7 @@ fn redirected(instruction: &Instruction) -> Instruction {
         body.set_code(code);
     }
     body.set_segment_prefix(Register::None);
-    body.set_memory_base(Register::RIP);
+    body.set_memory_base(Register::None);
     body.set_memory_index(Register::None);
     body.set_memory_index_scale(1);
     body.set_memory_displ_size(8);
@@ -180,20 +187,27 @@ pub(crate) struct Operand {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Move {
     way: Way,
+    /// The register's number, and how much of it is loaded.
+    register: u8,
+    register_bytes: u8,
     /// Of the access.
     bytes: u8,
     /// Of the instruction.
     length: u8,
+    /// What [`Way::StoreConstant`] stores.
+    constant: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
-    /// `mov`, `movzx`, `movsx` to `bytes` of a register.
-    Load { register: u8, bytes: u8, sign: bool },
+    /// `mov`, `movzx` to a register.
+    Load,
+    /// `movsx`.
+    LoadSigned,
     /// `mov` from the low part of a register.
-    Store { register: u8 },
+    Store,
     /// `mov` of a constant.
-    StoreConstant { value: u64 },
+    StoreConstant,
 }
 
 impl Move {
@@ -203,51 +217,52 @@ impl Move {
             let number = u8::try_from(register.full_register().number()).ok()?;
             (register.is_gpr() && !high).then_some((number, u8::try_from(register.size()).ok()?))
         };
-        let load = |sign| {
-            let (register, bytes) = low(instruction.op0_register())?;
-            Some(Way::Load { register, bytes, sign })
-        };
-        let way = match (instruction.mnemonic(), instruction.op0_kind(), instruction.op1_kind()) {
-            (Mnemonic::Mov | Mnemonic::Movzx, OpKind::Register, OpKind::Memory) => load(false)?,
-            (Mnemonic::Movsx | Mnemonic::Movsxd, OpKind::Register, OpKind::Memory) => load(true)?,
-            (Mnemonic::Mov, OpKind::Memory, OpKind::Register) => {
-                Way::Store { register: low(instruction.op1_register())?.0 }
+        let (to, from) = (instruction.op0_register(), instruction.op1_register());
+        let (way, register) = match (instruction.mnemonic(), instruction.op0_kind(), instruction.op1_kind()) {
+            (Mnemonic::Mov | Mnemonic::Movzx, OpKind::Register, OpKind::Memory) => (Way::Load, low(to)?),
+            (Mnemonic::Movsx | Mnemonic::Movsxd, OpKind::Register, OpKind::Memory) => {
+                (Way::LoadSigned, low(to)?)
             }
-            (Mnemonic::Mov, OpKind::Memory, _) => Way::StoreConstant { value: instruction.immediate(1) },
+            (Mnemonic::Mov, OpKind::Memory, OpKind::Register) => (Way::Store, low(from)?),
+            (Mnemonic::Mov, OpKind::Memory, _) => (Way::StoreConstant, (0, 0)),
             _ => return None,
         };
         let bytes = u8::try_from(instruction.memory_size().size()).ok()?;
-        Some(Self { way, bytes, length: u8::try_from(instruction.len()).ok()? })
+        let constant = if way == Way::StoreConstant { instruction.immediate(1) } else { 0 };
+        let length = u8::try_from(instruction.len()).ok()?;
+        Some(Self { way, register: register.0, register_bytes: register.1, bytes, length, constant })
     }
 
-    /// Asks the guest for what lies at `scratch.target`, or tells it; goes on behind the instruction.
-    pub(super) fn perform(self, frame: &mut Frame) -> Flow<u64> {
-        let guest = state().guest();
+    /// Asks the guest for what lies at `scratch.target`, or tells it; answers the instruction's length.
+    #[inline]
+    pub(super) fn perform<G: Guest>(self, guest: &G, frame: &mut Frame) -> Flow<u8> {
         let access = Access { address: scratch().target.get(), bytes: self.bytes };
+        let number = usize::from(self.register & 15);
         match self.way {
-            Way::Load { register, bytes, sign } => {
+            Way::Load => {
                 let value = guest.device_load(access)?;
-                let value = if sign { extended(value, self.bytes) } else { value };
-                load_register(&mut frame.registers.general[usize::from(register)], bytes, value);
+                load_register(&mut frame.registers.general[number], self.register_bytes, value);
             }
-            Way::Store { register } => {
-                let value = frame.registers.general[usize::from(register)];
-                guest.device_store(access, value)?;
+            Way::LoadSigned => {
+                let value = extended(guest.device_load(access)?, self.bytes);
+                load_register(&mut frame.registers.general[number], self.register_bytes, value);
             }
-            Way::StoreConstant { value } => guest.device_store(access, value)?,
+            Way::Store => guest.device_store(access, frame.registers.general[number])?,
+            Way::StoreConstant => guest.device_store(access, self.constant)?,
         }
-        guest.accessed()?;
-        go_on(frame, frame.rip + u64::from(self.length))
+        Ok(self.length)
     }
 }
 
 /// The sign of the low `bytes` in all bits above them.
+#[inline]
 fn extended(value: u64, bytes: u8) -> u64 {
     let unused = 64 - 8 * u32::from(bytes);
     ((value << unused).cast_signed() >> unused).cast_unsigned()
 }
 
 /// Writes the low `bytes` of a register as the processor does: 4 clear the upper half, 1 and 2 leave the rest alone.
+#[inline]
 fn load_register(register: &mut u64, bytes: u8, value: u64) {
     *register = match bytes {
         8 => value,
@@ -269,7 +284,7 @@ pub(crate) fn operand(instruction: &Instruction) -> Option<Operand> {
         _ => (true, true),
     };
     let bytes = match u8::try_from(instruction.memory_size().size()) {
-        Ok(bytes @ 1..=64) if !moves_by_bit(instruction) && !processor::is_masked(instruction) => bytes,
+        Ok(bytes @ 1..=64) if !moves_by_bit(instruction) => bytes,
         _ => 0,
     };
     Some(Operand { index, bytes, reads, writes })
@@ -301,7 +316,17 @@ pub(super) fn register(frame: &Frame, register: Register) -> Option<u64> {
 /// The address that the instruction at `frame.rip` refers to: for a fault whose address the processor does not tell.
 pub(super) fn operand_of(frame: &Frame) -> Option<u64> {
     let instruction = instruction_at(frame.rip)?;
+    if processor::is_masked(&instruction) {
+        let elements = elements(frame, &instruction);
+        let first = elements.iter().find(|element| !is_canonical(element.address)).or(elements.first());
+        return first.map(|element| element.address);
+    }
     address_of(frame, &instruction, operand(&instruction)?.index)
+}
+
+/// Whether a processor with 48 bits of address has it.
+pub(super) const fn is_canonical(address: u64) -> bool {
+    (address << 16).cast_signed() >> 16 == address.cast_signed()
 }
 
 pub(super) fn instruction_at(rip: u64) -> Option<Instruction> {

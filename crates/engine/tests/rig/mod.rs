@@ -6,7 +6,10 @@ pub(crate) mod native;
 use std::cell::{Cell, RefCell};
 
 use engine::windows::{IMAGES, PAGE, SYSTEM};
-use engine::{Access, Args, Engine, Fault, Flow, Guest, Leave, Protection, Special, Stack, StrandId, Touch};
+use engine::{
+    Access, Args, Doors, Engine, Fault, Flow, Guest, Leave, Protection, Runner, Special, Stack, StrandId,
+    Touch,
+};
 
 /// The tests that `checked.rs` takes in once more run in checked machines there.
 const CHECKED: bool =
@@ -31,6 +34,10 @@ pub(crate) type Hook = Box<dyn Fn(&Rig) -> Flow<()>>;
 pub(crate) type OnFault = Box<dyn Fn(&Rig, &Fault) -> Leave>;
 /// Called before an interlocked instruction that is watched.
 pub(crate) type BeforeInterlocked = Box<dyn Fn(&Rig) -> Flow<()>>;
+/// Called before a watched instruction that is not interlocked, with its address.
+pub(crate) type BeforeShared = Box<dyn Fn(&Rig, u64) -> Flow<()>>;
+/// Called for an instruction that the guest answers, instead of writing it down.
+pub(crate) type OnSpecial = Box<dyn Fn(&Rig, Special) -> Flow<u64>>;
 /// Called for an export.
 pub(crate) type Export = Box<dyn Fn(&Rig, u32, &Args) -> Flow<u64>>;
 
@@ -44,8 +51,14 @@ pub(crate) struct Rig {
     /// Called at the end of each slice; sets the next.
     pub(crate) on_slice: RefCell<Option<Hook>>,
     pub(crate) export: RefCell<Option<Export>>,
+    /// Called when an instruction that accessed a device or port has retired.
+    pub(crate) on_accessed: RefCell<Option<Hook>>,
     pub(crate) before_interlocked: RefCell<Option<BeforeInterlocked>>,
+    pub(crate) before_shared: RefCell<Option<BeforeShared>>,
+    /// Who runs what is called.
+    pub(crate) flow: Cell<u64>,
     pub(crate) on_fault: RefCell<Option<OnFault>>,
+    pub(crate) on_special: RefCell<Option<OnSpecial>>,
     /// Touches of marked memory, each with the time.
     pub(crate) touches: RefCell<Vec<(Touch, u64)>>,
     /// What is answered to them.
@@ -83,8 +96,12 @@ impl Rig {
             device: RefCell::new(vec![0; 4096]),
             on_slice: RefCell::default(),
             export: RefCell::default(),
+            on_accessed: RefCell::default(),
             before_interlocked: RefCell::default(),
+            before_shared: RefCell::default(),
+            flow: Cell::new(0),
             on_fault: RefCell::default(),
+            on_special: RefCell::default(),
             touches: RefCell::default(),
             may_touch: Cell::new(true),
             next_physical: Cell::new(0x10_0000),
@@ -154,6 +171,10 @@ impl Drop for Rig {
 }
 
 impl Guest for Rig {
+    fn doors(&self) -> Doors {
+        Doors::of::<Self>()
+    }
+
     fn strand(&self, _id: StrandId) {}
 
     fn export(&self, number: u32, args: &Args) -> Flow<u64> {
@@ -170,7 +191,7 @@ impl Guest for Rig {
         }
     }
 
-    fn port_read(&self, port: u16, bytes: u8) -> Flow<u32> {
+    fn port_read(&self, port: u16, bytes: u8) -> Flow<u64> {
         self.note(|| format!("in {port:#x} {bytes}"));
         Ok(0x1122_3344)
     }
@@ -194,8 +215,21 @@ impl Guest for Rig {
         Ok(())
     }
 
+    /// As a guest for measuring does it: without the bytes, whose pieces would be waited for when they are loaded as one.
+    fn device_load(&self, access: Access) -> Flow<u64> {
+        if self.quiet.get() {
+            return Ok(u64::from(self.device.borrow()[(access.address & 0xFFF) as usize]));
+        }
+        let mut data = [0; 8];
+        self.device_read(access, &mut data[..access.bytes.into()])?;
+        Ok(u64::from_le_bytes(data))
+    }
+
     fn accessed(&self) -> Flow<()> {
-        Ok(())
+        match &*self.on_accessed.borrow() {
+            Some(hook) => hook(self),
+            None => Ok(()),
+        }
     }
 
     fn set_irql(&self, level: u64) -> Flow<()> {
@@ -218,6 +252,9 @@ impl Guest for Rig {
     }
 
     fn special(&self, special: Special) -> Flow<u64> {
+        if let Some(on_special) = &*self.on_special.borrow() {
+            return on_special(self, special);
+        }
         self.note(|| format!("{special:?}"));
         Ok(0x0123_4567_89AB_CDEF)
     }
@@ -227,6 +264,17 @@ impl Guest for Rig {
             Some(hook) => hook(self),
             None => Ok(()),
         }
+    }
+
+    fn before_shared(&self, rip: u64) -> Flow<()> {
+        match &*self.before_shared.borrow() {
+            Some(hook) => hook(self, rip),
+            None => Ok(()),
+        }
+    }
+
+    fn runner(&self) -> Runner {
+        Runner { flow: self.flow.get(), stack: STACK_TOP - STACK_SIZE..STACK_TOP }
     }
 
     fn touched(&self, touch: &Touch) -> Flow<()> {

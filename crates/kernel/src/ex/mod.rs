@@ -1,20 +1,24 @@
-//! `Ex*`: work items, lookaside lists, interlocked lists, fast mutexes, resources,
-//! timers.
+//! `Ex*`: work items, lookaside lists, interlocked lists, fast mutexes, resources, push locks, reader/writer spin locks,
+//! run-down protection, timers.
 
 pub mod exception;
 pub mod fast_mutex;
 pub mod list;
 pub mod lookaside;
 pub mod mode;
+pub mod push_lock;
 pub mod resource;
+pub mod rundown;
 pub mod slist;
+pub mod spinlock;
 #[cfg(test)]
 mod tests;
 pub mod timer;
 pub mod work_item;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use crate::cx::Kernel;
 use crate::nt::Settings;
 
 /// State of this prefix.
@@ -22,12 +26,16 @@ use crate::nt::Settings;
 pub struct State {
     /// How many identifiers `ExUuidCreate` has made.
     pub(crate) uuids: u32,
-    /// Work items in a queue.
-    pub(crate) work_items: BTreeSet<u64>,
+    /// Work items in a queue, with the moment when they were put there.
+    pub(crate) work_items: BTreeMap<u64, u64>,
     /// Initialized lookaside lists, and the image that did.
     pub(crate) lookasides: BTreeMap<u64, Option<u64>>,
     /// Timers of `ExAllocateTimer`.
     pub(crate) timers: BTreeMap<u64, timer::ExTimer>,
+    /// Push locks that a thread holds.
+    pub(crate) push_locks: BTreeMap<u64, push_lock::State>,
+    /// Who waits for the release of run-down protection.
+    pub(crate) rundowns: rundown::Waiters,
     /// Initialized resources.
     pub(crate) resources: BTreeMap<u64, resource::State>,
 }
@@ -38,4 +46,11 @@ impl State {
     pub fn new(_settings: &Settings) -> Self {
         Self::default()
     }
+}
+
+/// What a thread holds or waits for in `base..base+length`, and what it is: memory that is about to be freed.
+pub(crate) fn in_use(k: &Kernel, base: u64, length: u64) -> Option<(u64, &'static str)> {
+    let within = base..base.saturating_add(length);
+    let lock = k.ex.push_locks.range(within.clone()).next().map(|(at, _)| (*at, "push lock"));
+    lock.or_else(|| k.ex.rundowns.range(within).next().map(|(at, _)| (*at, "run-down protection")))
 }

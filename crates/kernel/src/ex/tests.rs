@@ -6,9 +6,10 @@ use abi::{
 };
 use engine::{Flow, Leave};
 
-use super::{fast_mutex, list, lookaside, mode, resource, slist};
+use super::{fast_mutex, list, lookaside, mode, push_lock, resource, rundown, slist, spinlock};
 use crate::Cx;
-use crate::ke::rig::{Driver, Log, bug_check, machine, message, rule, settle, spawn};
+use crate::ke::rig::{Driver, Log, Rig, bug_check, machine, message, rule, settle, spawn};
+use crate::ke::scheduler::{self, End};
 use crate::ke::{event, guarded_mutex, irql, region};
 use crate::mm::pool_exports;
 use crate::mm::rig::bytes;
@@ -371,5 +372,68 @@ fn an_applications_thread_has_user_mode_behind_it() {
         assert_eq!(mode::previous_mode(cx), Ok(0));
         assert_eq!(mode::is_feature_present(cx, 10), Ok(true));
         assert_eq!(mode::is_feature_present(cx, 39), Ok(false), "AVX");
+    });
+}
+
+/// What is told when threads wait and nothing can end it.
+fn deadlock(cx: &mut Cx<'_>) -> String {
+    let nt = cx.nt();
+    assert_eq!(scheduler::run_until(nt, &mut |_| false), End::Stopped);
+    assert_eq!(rule(cx), Some("deadlock"));
+    message(cx)
+}
+
+#[test]
+fn a_rundown_wait_that_nothing_ends_says_how_many_references_there_are() {
+    machine(|cx| {
+        let reference: DriverPtr<u64> = DriverPtr::new(bytes(cx, &[0; 8]));
+        spawn(cx, "owner", move |cx| {
+            rundown::initialize(cx, reference)?;
+            assert!(rundown::acquire_many(cx, reference, 3)?);
+            rundown::release(cx, reference)?;
+            rundown::wait_for_release(cx, reference)
+        });
+        let told = deadlock(cx);
+        assert!(told.contains("owner waits for the release of run-down protection"), "{told}");
+        assert!(told.contains("which has 2 reference(s)"), "{told}");
+    });
+}
+
+#[test]
+fn a_push_lock_that_is_never_given_back_says_who_holds_it() {
+    machine(|cx| {
+        let lock: DriverPtr<u64> = DriverPtr::new(bytes(cx, &[0; 8]));
+        let gate: DriverPtr<KEVENT> = DriverPtr::new(bytes(cx, &[0; 0x18]));
+        event::initialize(cx, gate, 1, false).unwrap();
+        spawn(cx, "keeper", move |cx| {
+            region::enter_critical(cx)?;
+            push_lock::acquire_exclusive(cx, lock, 0)?;
+            let _never = crate::ke::wait::for_object(cx, gate)?;
+            Ok(())
+        });
+        settle(cx);
+        spawn(cx, "waiter", move |cx| {
+            region::enter_critical(cx)?;
+            push_lock::acquire_shared(cx, lock, 0)
+        });
+        let told = deadlock(cx);
+        assert!(told.contains("waiter waits for push lock"), "{told}");
+        assert!(told.contains("which the keeper holds"), "{told}");
+    });
+}
+
+#[test]
+fn sharing_a_spin_lock_twice_spins_for_ever_once_a_writer_waits() {
+    Rig::processors(2).run(|cx| {
+        let lock: DriverPtr<u32> = DriverPtr::new(bytes(cx, &[0; 8]));
+        spawn(cx, "reader", move |cx| {
+            spinlock::acquire_shared(cx, lock)?;
+            // The other processor comes to wait.
+            scheduler::end_turn(cx)?;
+            spinlock::acquire_shared_at_dispatch(cx, lock)
+        });
+        spawn(cx, "writer", move |cx| spinlock::acquire_exclusive(cx, lock).map(|_| ()));
+        settle(cx);
+        assert_eq!((rule(cx), bug_check(cx)), (Some("spin-lock-recursion"), Some(0xF)), "{}", message(cx));
     });
 }

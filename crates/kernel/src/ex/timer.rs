@@ -19,6 +19,7 @@ use crate::ke::timer_queue::Setting;
 use crate::ke::{dpc, irql, time, timer};
 use crate::mm::pool;
 use crate::verdict::{Tier, Verdict};
+use crate::witness;
 
 /// Bytes of a timer object; drivers see none but the header that makes it waitable.
 const SIZE: u32 = 0x90;
@@ -118,7 +119,8 @@ pub fn set(
     let tolerance = if parameters.is_null() { 0 } else { tolerance(cx, parameters)? };
     let tolerance = if known.attributes & EX_TIMER_NO_WAKE == 0 { 0 } else { tolerance };
     let due = cx.with(|k| time::due(k, due));
-    timer::start(cx, timer.cast(), Setting { due, period, tolerance, fine })
+    let set = witness::moment(cx);
+    timer::start(cx, timer.cast(), Setting { due, period, tolerance, fine, set })
 }
 
 fn tolerance(cx: &mut Cx<'_>, parameters: DriverPtr<EXT_SET_PARAMETERS>) -> Flow<u64> {

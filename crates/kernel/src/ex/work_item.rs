@@ -11,6 +11,7 @@ use crate::cx::Cx;
 use crate::ke;
 use crate::ke::callout::call_routine;
 use crate::verdict::Verdict;
+use crate::witness;
 
 /// `ExQueueWorkItem`.
 ///
@@ -18,10 +19,10 @@ use crate::verdict::Verdict;
 /// A verdict if the item is queued already, or has no routine.
 pub fn queue(cx: &mut Cx<'_>, item: DriverPtr<WORK_QUEUE_ITEM>, queue: u32) -> Flow<()> {
     let link = (item + WORK_QUEUE_ITEM::List) + LIST_ENTRY::Flink;
-    let queued = cx.with(|k| k.ex.work_items.contains(&item.address));
+    let queued = cx.with(|k| k.ex.work_items.get(&item.address).copied());
     let routine = cx.read(item + WORK_QUEUE_ITEM::WorkerRoutine)?;
     let wrong = match () {
-        () if queued => Some("which is queued already"),
+        () if queued.is_some() => Some("which is queued already"),
         () if !cx.read(link)?.is_null() => Some("which ExInitializeWorkItem has not initialized"),
         () if routine.is_null() => Some("which has no routine"),
         () => None,
@@ -30,11 +31,13 @@ pub fn queue(cx: &mut Cx<'_>, item: DriverPtr<WORK_QUEUE_ITEM>, queue: u32) -> F
         let message = format!("ExQueueWorkItem was given the work item {:#x}, {wrong}", item.address);
         let verdict = Verdict::error("work-item", message);
         let parameters = [1, item.address, queue.into(), 0];
-        return Err(cx.stop(verdict.bug_check(INVALID_WORK_QUEUE_ITEM, parameters)));
+        let verdict = verdict.bug_check(INVALID_WORK_QUEUE_ITEM, parameters);
+        return Err(cx.stop(verdict.related_if("queued", queued)));
     }
     // Linked, as far as the driver can see.
     cx.write(link, item.cast())?;
-    cx.with(|k| k.ex.work_items.insert(item.address));
+    let queued = witness::moment(cx);
+    cx.with(|k| k.ex.work_items.insert(item.address, queued));
     ke::thread::spawn(cx, "work item", Box::new(move |cx| run(cx, item))).map(|_| ())
 }
 

@@ -47,7 +47,7 @@ struct Told {
 ///
 /// # Errors
 /// A verdict if a device refuses the access.
-pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u32> {
+pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u64> {
     let told = Told { port: true, write: false, address: port.into(), width: width(bytes) };
     stale::check_port(cx, port, bytes);
     let read = cx.with(|k| {
@@ -57,7 +57,7 @@ pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u32> {
     match read {
         Ok(value) => {
             tell(cx, told, value.into());
-            Ok(value)
+            Ok(value.into())
         }
         Err(refusal) => Err(refused(cx, told, &refusal)),
     }
@@ -87,7 +87,18 @@ pub(crate) fn port_write(cx: &mut Cx<'_>, port: u16, bytes: u8, value: u32) -> F
 ///
 /// # Errors
 /// As [`device_read`].
+#[inline]
 pub(crate) fn device_load(cx: &mut Cx<'_>, access: Access) -> Flow<u64> {
+    let width = width(access.bytes);
+    match cx.with(|k| resolve_again(k, access).map(|bus| (bus, read(k, bus, width)))) {
+        Some((bus, read)) => loaded(cx, bus, width, read),
+        None => load_elsewhere(cx, access),
+    }
+}
+
+/// From what is not the mapping that was used last.
+#[cold]
+fn load_elsewhere(cx: &mut Cx<'_>, access: Access) -> Flow<u64> {
     if SHARED_DATA.contains(access.address) {
         let mut data = [0; 8];
         shared_data_read(cx, access, &mut data[..access.bytes.into()])?;
@@ -101,7 +112,19 @@ pub(crate) fn device_load(cx: &mut Cx<'_>, access: Access) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`device_write`].
+#[inline]
 pub(crate) fn device_store(cx: &mut Cx<'_>, access: Access, value: u64) -> Flow<()> {
+    let width = width(access.bytes);
+    let value = cut(value, width);
+    match cx.with(|k| resolve_again(k, access).map(|bus| (bus, write(k, bus, width, value)))) {
+        Some((bus, written)) => stored(cx, bus, width, value, written),
+        None => store_elsewhere(cx, access, value),
+    }
+}
+
+/// To what is not the mapping that was used last.
+#[cold]
+fn store_elsewhere(cx: &mut Cx<'_>, access: Access, value: u64) -> Flow<()> {
     if SHARED_DATA.contains(access.address) {
         return Err(shared_data_written(cx, access));
     }
@@ -143,11 +166,19 @@ pub(crate) fn device_write(cx: &mut Cx<'_>, access: Access, data: &[u8]) -> Flow
 }
 
 fn load(cx: &mut Cx<'_>, bus: u64, width: Width) -> Flow<u64> {
+    let read = cx.with(|k| read(k, bus, width));
+    loaded(cx, bus, width, read)
+}
+
+#[inline]
+fn read(k: &mut Kernel, bus: u64, width: Width) -> Result<u64, Refusal> {
+    let now = begin(k, READ_COST);
+    k.hal.hardware.memory_read(now, bus, width)
+}
+
+#[inline]
+fn loaded(cx: &mut Cx<'_>, bus: u64, width: Width, read: Result<u64, Refusal>) -> Flow<u64> {
     let told = Told { port: false, write: false, address: bus, width };
-    let read = cx.with(|k| {
-        let now = begin(k, READ_COST);
-        k.hal.hardware.memory_read(now, bus, width)
-    });
     match read {
         Ok(value) => {
             tell(cx, told, value);
@@ -158,12 +189,25 @@ fn load(cx: &mut Cx<'_>, bus: u64, width: Width) -> Flow<u64> {
 }
 
 fn store(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64) -> Flow<()> {
-    let value = value & u64::MAX >> (64 - 8 * width as u32);
+    let value = cut(value, width);
+    let written = cx.with(|k| write(k, bus, width, value));
+    stored(cx, bus, width, value, written)
+}
+
+/// The low bytes that an access of this width moves.
+const fn cut(value: u64, width: Width) -> u64 {
+    value & u64::MAX >> (64 - 8 * width as u32)
+}
+
+#[inline]
+fn write(k: &mut Kernel, bus: u64, width: Width, value: u64) -> Result<(), Refusal> {
+    let now = begin(k, WRITE_COST);
+    k.hal.hardware.memory_write(now, bus, width, value)
+}
+
+#[inline]
+fn stored(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64, written: Result<(), Refusal>) -> Flow<()> {
     let told = Told { port: false, write: true, address: bus, width };
-    let written = cx.with(|k| {
-        let now = begin(k, WRITE_COST);
-        k.hal.hardware.memory_write(now, bus, width, value)
-    });
     match written {
         Ok(()) => {
             tell(cx, told, value);
@@ -174,8 +218,10 @@ fn store(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64) -> Flow<()> {
 }
 
 /// A device is about to be accessed, which takes so long; the time at which the access arrives.
+#[inline]
 fn begin(k: &mut Kernel, cost: u64) -> u64 {
-    ke::slice::shorten(k, cost);
+    // Once the instruction has retired, what is due is let in.
+    let _ = ke::slice::shorten(k, cost);
     k.hal.after = After::Device;
     k.engine.now()
 }
@@ -184,12 +230,18 @@ fn begin(k: &mut Kernel, cost: u64) -> u64 {
 ///
 /// # Errors
 /// [`Leave`] of what is let in now.
+#[inline]
 pub(crate) fn accessed(cx: &mut Cx<'_>) -> Flow<()> {
     let after = cx.with(|k| match std::mem::take(&mut k.hal.after) {
         // Most accesses change no line and no deadline.
-        After::Device if k.is_settled() && ke::line::are_as_seen(k) => After::Nothing,
+        After::Device if ke::line::nothing_came(k) => After::Nothing,
         after => after,
     });
+    if after == After::Nothing { Ok(()) } else { follow(cx, after) }
+}
+
+#[cold]
+fn follow(cx: &mut Cx<'_>, after: After) -> Flow<()> {
     match after {
         After::Nothing => Ok(()),
         After::Device => ke::interrupt::deliver(cx),
@@ -213,14 +265,17 @@ fn shared_data_read(cx: &mut Cx<'_>, access: Access, data: &mut [u8]) -> Flow<()
     Ok(())
 }
 
+/// The bus address of an access to the mapping that was used last, if nothing about it need be looked at.
+#[inline]
+fn resolve_again(k: &Kernel, access: Access) -> Option<u64> {
+    let bus = io_space::resolve_again(k, access.address, access.bytes)?;
+    k.hal.stale.nothing_released().then_some(bus)
+}
+
 /// The bus address behind a virtual address of device memory.
 fn resolve(cx: &mut Cx<'_>, access: Access, write: bool) -> Flow<u64> {
     let Access { address, bytes } = access;
-    let again = cx.with(|k| {
-        let bus = io_space::resolve_again(k, address, bytes)?;
-        k.hal.stale.nothing_released().then_some(bus)
-    });
-    if let Some(bus) = again {
+    if let Some(bus) = cx.with(|k| resolve_again(k, access)) {
         return Ok(bus);
     }
     let Some((bus, mapping)) = cx.with(|k| io_space::resolve(k, address)) else {
@@ -280,6 +335,7 @@ fn tell(cx: &mut Cx<'_>, told: Told, value: u64) {
     }
 }
 
+#[cold]
 fn tell_in_full(cx: &mut Cx<'_>, told: Told, value: u64) {
     let Told { port, write, address, width } = told;
     let what = cx.with(|k| k.hal.hardware.describe(port, address));

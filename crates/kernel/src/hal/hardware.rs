@@ -1,7 +1,9 @@
-//! What the kernel asks of the hardware below it: ports, device memory, configuration space, interrupt lines, time.
+//! What the kernel asks of the hardware below it: ports, device memory, configuration space, interrupt lines,
+//! messages, time.
 //!
 //! The `devices` crate implements it with PCI models; `links` will with hardware that lives elsewhere. It knows no
-//! driver and no IRQL: what an interrupt line means to a processor is `hal::interrupt`'s business.
+//! driver and no IRQL: what a line or a message means to a processor is the business of
+//! `ke::line` and `ke::message`.
 
 use std::fmt;
 
@@ -57,24 +59,48 @@ pub struct Function {
     pub line: Option<u32>,
 }
 
+/// A message-signaled interrupt on its way: a memory write with the address and the data that software programmed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Message {
+    /// Bus address; the processors' is FEExxxxxh.
+    pub address: u64,
+    /// What is written there.
+    pub data: u32,
+}
+
 /// Why a device would not answer an access, in words for the verdict: what was accessed and what it accepts.
+///
+/// One word: what a device answers comes up to the driver in registers.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Refusal {
-    /// The device and register, e.g. `pci9052#0 LCR+4Ch INTCSR`.
-    pub what: String,
-    /// E.g. `accepts 1, 2 and 4 bytes, aligned`.
-    pub why: String,
+pub struct Refusal(Box<[String; 2]>);
+
+impl Refusal {
+    /// `what` is the device or register, e.g. `LCR+4Ch INTCSR`; `why` e.g. `accepts 1, 2 and 4 bytes, aligned`.
+    #[cold]
+    #[must_use]
+    pub fn new(what: String, why: String) -> Self {
+        Self(Box::new([what, why]))
+    }
+
+    /// The same with the device's name in front: `pci9052#0 LCR+4Ch INTCSR`.
+    #[must_use]
+    pub fn by(mut self, device: &str) -> Self {
+        self.0[0] = format!("{device} {}", self.0[0]);
+        self
+    }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.why)
+        let [what, why] = &*self.0;
+        write!(f, "{what}: {why}")
     }
 }
 
 /// The hardware of one machine. Times are the machine's clock in nanoseconds.
 ///
-/// After every call the kernel asks [`Hardware::lines`] for the levels: an access may have changed them.
+/// After every call the kernel asks [`Hardware::lines`] for the levels, and [`Hardware::has_messages`]: an access may have
+/// changed them.
 pub trait Hardware {
     /// An `in` from I/O space. Nobody there reads as all ones.
     fn port_read(&mut self, now: u64, port: u16, width: Width) -> Result<u32, Refusal>;
@@ -96,10 +122,25 @@ pub trait Hardware {
     fn set_present(&mut self, at: PciAddress, present: bool);
     /// The levels of all interrupt lines now, bit n for line n (0–63).
     fn lines(&self) -> u64;
+    /// Whether there are messages to be taken.
+    fn has_messages(&self) -> bool {
+        false
+    }
+    /// The messages that functions have sent since this was asked last, in the order in which they were sent.
+    fn take_messages(&mut self) -> Vec<Message> {
+        Vec::new()
+    }
     /// The functions that assert `line` now, by name: for the verdict on a storm.
     fn asserting(&self, line: u32) -> Vec<String>;
     /// When the hardware next does something by itself.
     fn deadline(&self) -> Option<u64>;
+    /// Whether the lines are `lines`, no message has come and nothing happens by itself before `until`: asked after each access of
+    /// a driver's.
+    fn is_quiet(&self, lines: u64, until: u64) -> bool {
+        self.lines() == lines
+            && !self.has_messages()
+            && self.deadline().is_none_or(|deadline| deadline >= until)
+    }
     /// Let time pass up to `now`.
     fn advance(&mut self, now: u64);
     /// The outside world acts on a device, as a script says: e.g. `("pci9052#0", "linti1", "1")`.

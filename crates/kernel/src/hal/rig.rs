@@ -59,10 +59,7 @@ impl Card {
         let Some(at) = self.slot(port, address) else { return Ok(u64::MAX) };
         let bytes = width as usize;
         if at % bytes != 0 {
-            return Err(Refusal {
-                what: format!("card#0 +{at:x}h"),
-                why: "accepts aligned accesses".to_owned(),
-            });
+            return Err(Refusal::new(format!("card#0 +{at:x}h"), "accepts aligned accesses".to_owned()));
         }
         let kind = if value.is_some() { "w" } else { "r" };
         self.accesses.push(format!("{kind}{bytes} +{at:x}"));

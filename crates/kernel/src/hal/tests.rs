@@ -161,6 +161,6 @@ fn a_card_that_was_pulled_out_answers_nothing() {
     machine(|cx, _| {
         cx.with(|k| k.hal.hardware.set_present(AT, false));
         assert_eq!(cx.with(|k| k.hal.hardware.config_read(AT, 0, Width::Dword)), u32::MAX);
-        assert_eq!(access::port_read(cx, PORTS, 4).unwrap(), u32::MAX);
+        assert_eq!(access::port_read(cx, PORTS, 4).unwrap(), u32::MAX.into());
     });
 }

@@ -13,6 +13,7 @@ use super::violation::io_manager;
 use crate::cx::Cx;
 use crate::mm::pool;
 use crate::verdict::Verdict;
+use crate::witness;
 
 const TAG: u32 = pool::tag(b"Irp ");
 
@@ -66,9 +67,7 @@ pub(crate) fn packet(cx: &mut Cx<'_>, stack_size: u8, origin: Origin) -> Flow<Op
         return Ok(None);
     }
     let owner = if origin == Origin::System { None } else { driver::calling(cx) };
-    cx.with(|k| {
-        k.io.irps.begin(irp.address, Record::new(origin, owner));
-    });
+    begin(cx, irp, origin, owner);
     Ok(Some(Packet::new(irp, size, stack_size)))
 }
 
@@ -93,10 +92,13 @@ pub fn initialize(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, size: u16, stack_size: u
     cx.write_bytes(irp.address, &vec![0; size.into()])?;
     Packet::new(irp, size, stack_size).write_header(cx)?;
     let owner = driver::calling(cx);
-    cx.with(|k| {
-        k.io.irps.begin(irp.address, Record::new(Origin::DriverMemory, owner));
-    });
+    begin(cx, irp, Origin::DriverMemory, owner);
     Ok(())
+}
+
+fn begin(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, origin: Origin, owner: Option<u64>) {
+    let allocated = owner.map(|_| witness::moment(cx));
+    cx.with(|k| k.io.irps.begin(irp.address, Record { allocated, ..Record::new(origin, owner) }));
 }
 
 fn initialized_again(irp: DriverPtr<IRP>, origin: Origin) -> Verdict {

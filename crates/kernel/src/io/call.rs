@@ -13,6 +13,7 @@ use super::{irp, pending, routine};
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::verdict::Verdict;
+use crate::witness;
 
 /// `IofCallDriver`: sends the IRP to the driver of `device`, whose dispatch routine answers.
 ///
@@ -29,7 +30,9 @@ pub fn call_driver(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: Drive
     }
     let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
     let dispatch = cx.read((driver + DRIVER_OBJECT::MajorFunction).element(major.into()))?;
-    let frame = cx.with(|k| k.io.frames.enter(irp.address, device.address, number, (major, minor)));
+    // What an application asks for, no driver has sent.
+    let sent = (cx.engine().depth() > 0).then(|| witness::moment(cx));
+    let frame = cx.with(|k| k.io.frames.enter(irp.address, device.address, number, (major, minor), sent));
     cx.emit(Event::IrpSent { irp: irp.address, device: device.address, major, minor });
     let role = irp::dispatch_role(major);
     let called = routine::call(cx, role, dispatch, irp.address, &[device.address, irp.address]);
@@ -37,7 +40,7 @@ pub fn call_driver(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: Drive
         pending::unwound(cx, frame);
     }
     let status = NtStatus(low_half(called?));
-    pending::returned(cx, frame, status)?;
+    pending::returned(cx, frame, dispatch, status)?;
     Ok(status)
 }
 

@@ -8,6 +8,7 @@ use engine::Flow;
 
 use super::allocate::not_an_irp;
 use super::irp;
+use super::pending;
 use super::routine;
 use super::violation::{device_name, request_name};
 use crate::cx::{Cx, Kernel};
@@ -216,7 +217,8 @@ fn never_completes(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
         "the thread that sent it ends, but the {request} IRP {:#x} of {name} was cancelled and is not completed",
         irp.address
     );
-    cx.stop(Verdict::error("irp-never-completed", message))
+    let verdict = pending::of_irp(cx, irp.address, Verdict::error("irp-never-completed", message));
+    cx.stop(verdict)
 }
 
 /// Cancels the requests for `file` of the running thread (or of all, if `every`); how it ended.

@@ -16,6 +16,7 @@ use crate::cx::Cx;
 use crate::ldr;
 use crate::mm::pool;
 use crate::verdict::Verdict;
+use crate::witness;
 
 type Queue = DriverPtr<IO_CSQ>;
 type Context = DriverPtr<IO_CSQ_IRP_CONTEXT>;
@@ -98,6 +99,8 @@ pub fn insert_ex(
         write_owner(cx, irp, context.address)?;
     }
     cx.write(queue + IO_CSQ::ReservePointer, DriverPtr::NULL)?;
+    let moment = witness::moment(cx);
+    cx.with(|k| k.io.irps.queued(irp.address, moment));
     let location = irp::current(cx, irp)?;
     complete::mark_pending(cx, location)?;
 

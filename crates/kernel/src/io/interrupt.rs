@@ -1,8 +1,9 @@
 //! Connecting interrupts, in every documented form.
 //!
 //! Pages: *IoConnectInterruptEx function*, *IO_CONNECT_INTERRUPT_PARAMETERS structure*, *Using the
-//! CONNECT_MESSAGE_BASED Version of IoConnectInterruptEx*, *IoConnectInterrupt function*. No device has messages here:
-//! the message-based form falls back to the line, or finds nothing. What a connection does is `ke::interrupt`.
+//! CONNECT_MESSAGE_BASED Version of IoConnectInterruptEx*, *IO_INTERRUPT_MESSAGE_INFO structure*, *IoConnectInterrupt
+//! function*. Service routines at PASSIVE_LEVEL are not there. What a connection does is `ke::interrupt`; the table of a
+//! device's messages is `io::message_table`.
 
 use abi::{
     Code, DEVICE_OBJECT, DriverPtr, IO_CONNECT_INTERRUPT_FULLY_SPECIFIED_PARAMETERS as FULL,
@@ -12,11 +13,13 @@ use abi::{
 };
 use engine::Flow;
 
-use super::driver;
-use crate::cx::Cx;
-use crate::ke::affinity;
+use super::{driver, message_table};
+use crate::cx::{Cx, Kernel};
 use crate::ke::interrupt::{self, Connection};
+use crate::ke::{affinity, line};
 use crate::pnp;
+use crate::pnp::message::set_masked;
+use crate::witness;
 
 /// `Version` of the forms.
 mod version {
@@ -24,6 +27,15 @@ mod version {
     pub(super) const LINE_BASED: u32 = 2;
     pub(super) const MESSAGE_BASED: u32 = 3;
     pub(super) const FULLY_SPECIFIED_GROUP: u32 = 4;
+}
+
+/// Who connected an interrupt object, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Connected {
+    /// The driver.
+    pub(crate) owner: Option<u64>,
+    /// The moment.
+    pub(crate) at: u64,
 }
 
 /// `Latched` of `KINTERRUPT_MODE`.
@@ -58,11 +70,14 @@ pub fn connect_old(
         latched: mode == LATCHED,
         shared,
         affinity: cx.with(|k| affinity::in_group(k, 0, affinity)),
+        message: None,
     };
     connect(cx, object, &connection)
 }
 
-/// `IoConnectInterruptEx`.
+/// `IoConnectInterruptEx`: `INVALID_PARAMETER_1` for an unknown version, `INVALID_PARAMETER` without a physical device object,
+/// `INVALID_PARAMETER_10` without a processor, `NOT_FOUND` if the device has no such interrupt, `INVALID_DEVICE_REQUEST` for
+/// one line of a device with several messages; else as [`interrupt::connect`].
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
@@ -72,7 +87,7 @@ pub fn connect_ex(cx: &mut Cx<'_>, parameters: DriverPtr<IO_CONNECT_INTERRUPT_PA
         version::FULLY_SPECIFIED_GROUP => fully_specified(cx, parameters, true),
         version::LINE_BASED => line_based(cx, parameters),
         version::MESSAGE_BASED => message_based(cx, parameters),
-        _ => Ok(NtStatus::INVALID_PARAMETER),
+        _ => Ok(NtStatus::INVALID_PARAMETER_1),
     }
 }
 
@@ -94,9 +109,26 @@ fn fully_specified(
         latched: cx.read(full + FULL::InterruptMode)? == LATCHED,
         shared: cx.read(full + FULL::ShareVector)? != 0,
         affinity: cx.with(|k| affinity::in_group(k, group, mask)),
+        message: None,
     };
+    let device = cx.read(full + FULL::PhysicalDeviceObject)?;
+    if device.is_null() {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    if mask == 0 {
+        return Ok(NtStatus::INVALID_PARAMETER_10);
+    }
+    if !cx.with(|k| has_vector(k, device, connection.vector)) {
+        return Ok(NtStatus::NOT_FOUND);
+    }
     let object = cx.read(full + FULL::InterruptObject)?;
     connect(cx, object, &connection)
+}
+
+/// Whether a device was given a vector.
+fn has_vector(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>, vector: u32) -> bool {
+    pnp::interrupt_of(k, device).is_some_and(|interrupt| interrupt.vector == vector)
+        || pnp::messages_of(k, device).iter().any(|message| message.vector == vector)
 }
 
 fn line_based(cx: &mut Cx<'_>, parameters: DriverPtr<IO_CONNECT_INTERRUPT_PARAMETERS>) -> Flow<NtStatus> {
@@ -112,51 +144,68 @@ fn line_based(cx: &mut Cx<'_>, parameters: DriverPtr<IO_CONNECT_INTERRUPT_PARAME
     connect_line(cx, object, &request)
 }
 
-/// The device has no messages: its line is connected to the fall-back routine, if there are both.
+/// The device's messages are connected, all of them; or, if it has none, its line to the fall-back routine, if there are both.
 fn message_based(cx: &mut Cx<'_>, parameters: DriverPtr<IO_CONNECT_INTERRUPT_PARAMETERS>) -> Flow<NtStatus> {
     let message = parameters + IO_CONNECT_INTERRUPT_PARAMETERS::MessageBased;
-    let request = Line {
+    let fall_back = Line {
         device: cx.read(message + MESSAGE::PhysicalDeviceObject)?,
         routine: cx.read(message + MESSAGE::FallBackServiceRoutine)?,
         context: cx.read(message + MESSAGE::ServiceContext)?.address,
         spin_lock: cx.read(message + MESSAGE::SpinLock)?.address,
         synchronize_irql: cx.read(message + MESSAGE::SynchronizeIrql)?,
     };
-    if request.routine.is_null() {
+    if fall_back.device.is_null() {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    if !cx.with(|k| pnp::messages_of(k, fall_back.device)).is_empty() {
+        let routine = cx.read(message + MESSAGE::MessageServiceRoutine)?;
+        let table = cx.read(message + MESSAGE::ConnectionContext_InterruptMessageTable)?;
+        return message_table::connect(cx, table, &Line { routine, ..fall_back });
+    }
+    if fall_back.routine.is_null() {
         return Ok(NtStatus::NOT_FOUND);
     }
     let object = cx.read(message + MESSAGE::ConnectionContext_InterruptObject)?;
-    let status = connect_line(cx, object, &request)?;
+    let status = connect_line(cx, object, &fall_back)?;
     if status.is_success() {
         cx.write(parameters + IO_CONNECT_INTERRUPT_PARAMETERS::Version, version::LINE_BASED)?;
     }
     Ok(status)
 }
 
-/// A connection to the line that Plug and Play gave a device.
-struct Line {
-    device: DriverPtr<DEVICE_OBJECT>,
-    routine: DriverPtr<Code>,
-    context: u64,
-    spin_lock: u64,
-    /// 0: that of the line.
-    synchronize_irql: u8,
+/// A connection to what Plug and Play gave a device, whatever its vectors.
+pub(super) struct Line {
+    pub(super) device: DriverPtr<DEVICE_OBJECT>,
+    pub(super) routine: DriverPtr<Code>,
+    pub(super) context: u64,
+    pub(super) spin_lock: u64,
+    /// 0: that of the line, or the highest of the messages.
+    pub(super) synchronize_irql: u8,
 }
 
 fn connect_line(cx: &mut Cx<'_>, object: DriverPtr<DriverPtr<KINTERRUPT>>, line: &Line) -> Flow<NtStatus> {
-    let Some(resource) = cx.with(|k| pnp::interrupt_of(k, line.device)) else {
-        return Ok(NtStatus::NOT_FOUND);
+    if line.device.is_null() {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    let (resource, messages) =
+        cx.with(|k| (pnp::interrupt_of(k, line.device), pnp::messages_of(k, line.device)));
+    let (vector, irql, affinity, latched) = match (resource, messages.as_slice()) {
+        (Some(line), _) => (line.vector, line.irql, line.affinity, false),
+        (None, [only]) => (only.vector, only.irql, only.affinity, true),
+        (None, []) => return Ok(NtStatus::NOT_FOUND),
+        (None, _) => return Ok(NtStatus::INVALID_DEVICE_REQUEST),
     };
     let connection = Connection {
         routine: line.routine.address,
         context: line.context,
         spin_lock: line.spin_lock,
-        vector: resource.vector,
-        irql: resource.irql,
-        synchronize_irql: line.synchronize_irql.max(resource.irql),
-        latched: false,
+        vector,
+        irql,
+        synchronize_irql: line.synchronize_irql.max(irql),
+        latched,
         shared: true,
-        affinity: resource.affinity,
+        affinity,
+        message: None,
     };
     connect(cx, object, &connection)
 }
@@ -169,7 +218,8 @@ fn connect(
     let owner = driver::calling(cx);
     match interrupt::connect(cx, connection)? {
         Ok(connected) => {
-            cx.with(|k| k.io.interrupts.insert(connected.address, owner));
+            remember(cx, connected, owner);
+            let_through(cx, connection.vector)?;
             cx.write(object, connected)?;
             Ok(NtStatus::SUCCESS)
         }
@@ -177,21 +227,49 @@ fn connect(
     }
 }
 
+/// Somebody is connected to `vector`: if it is a message's, its function may send it. What pended comes now, maybe before the
+/// caller knows that it is connected.
+pub(super) fn let_through(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
+    if interrupt::line_of_vector(vector).is_none() {
+        cx.with(|k| set_masked(k, vector, false));
+        line::observe(cx);
+        interrupt::come_early(cx, vector)?;
+    }
+    Ok(())
+}
+
+/// A driver has connected `object`.
+pub(super) fn remember(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, owner: Option<u64>) {
+    let connected = Connected { owner, at: witness::moment(cx) };
+    cx.with(|k| k.io.interrupts.insert(object.address, connected));
+}
+
 /// `IoDisconnectInterrupt`: when it returns, the service routine does not run and will not.
 ///
 /// # Errors
 /// A verdict if the object is not connected.
 pub fn disconnect_old(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()> {
-    cx.with(|k| k.io.interrupts.remove(&object.address));
+    cx.with(|k| {
+        k.io.interrupts.remove(&object.address);
+        // The last one on a message's vector.
+        if let Some(vector) = interrupt::vector_of(k, object.address)
+            && interrupt::is_alone_on(k, vector)
+        {
+            set_masked(k, vector, true);
+        }
+    });
     interrupt::disconnect(cx, object)
 }
 
 /// `IoDisconnectInterruptEx`.
 ///
 /// # Errors
-/// As [`disconnect_old`].
+/// As [`disconnect_old`]; a verdict for a table of messages that is none.
 pub fn disconnect_ex(cx: &mut Cx<'_>, parameters: DriverPtr<IO_DISCONNECT_INTERRUPT_PARAMETERS>) -> Flow<()> {
-    let object =
-        cx.read(parameters + IO_DISCONNECT_INTERRUPT_PARAMETERS::ConnectionContext_InterruptObject)?;
-    disconnect_old(cx, object)
+    let context = parameters + IO_DISCONNECT_INTERRUPT_PARAMETERS::ConnectionContext_InterruptMessageTable;
+    let context = cx.read(context)?;
+    if cx.read(parameters + IO_DISCONNECT_INTERRUPT_PARAMETERS::Version)? == version::MESSAGE_BASED {
+        return message_table::disconnect(cx, context);
+    }
+    disconnect_old(cx, DriverPtr::new(context.address))
 }

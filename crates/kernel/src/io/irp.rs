@@ -43,6 +43,10 @@ pub(crate) struct Record {
     pub(crate) issue: Option<Issue>,
     /// Bytes of the caller's output buffer, where `IoStatus.Information` may not exceed them.
     pub(crate) output: Option<u32>,
+    /// The moment when a driver made it.
+    pub(crate) allocated: Option<u64>,
+    /// The moment when a driver put it into a queue of the system's last.
+    pub(crate) queued: Option<u64>,
     /// The moment when it was completed last.
     pub(crate) completed: Option<u64>,
 }
@@ -50,7 +54,8 @@ pub(crate) struct Record {
 impl Record {
     /// Of a new IRP.
     pub(crate) const fn new(origin: Origin, owner: Option<u64>) -> Self {
-        Self { origin, owner, thread: 0, issue: None, output: None, completed: None }
+        let (allocated, queued, completed) = (None, None, None);
+        Self { origin, owner, thread: 0, issue: None, output: None, allocated, queued, completed }
     }
 }
 
@@ -94,6 +99,11 @@ impl Irps {
             Some(record) => record.completed,
             None => self.freed.iter().rev().find(|(freed, _)| *freed == irp).and_then(|(_, moment)| *moment),
         }
+    }
+
+    /// A driver has put the IRP into a queue of the system's.
+    pub(crate) fn queued(&mut self, irp: u64, moment: u64) {
+        self.live.change(irp, |record| record.queued = Some(moment));
     }
 
     /// IRPs in the list of a thread, oldest address first.

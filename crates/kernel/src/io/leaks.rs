@@ -3,15 +3,16 @@
 //! Pages: *Writing an Unload Routine*, *Bug Check 0xC4* (62), *Bug Check 0xCB*, *Bug Check 0xCE*. Images, pool and mappings
 //! keep their own accounts, by the base of the image; here they are asked.
 
-use abi::{DRIVER_OBJECT, DriverPtr, KDPC, KTIMER};
+use abi::{DRIVER_OBJECT, DriverPtr, KDPC, KTIMER, WORK_QUEUE_ITEM};
 use engine::Flow;
 
 use super::irp::Origin;
 use super::violation::device_name;
-use super::{device, driver};
+use super::{device, driver, pending};
 use crate::cx::{Cx, Kernel};
 use crate::ex::{lookaside, resource, timer};
 use crate::ke;
+use crate::ke::thread::Thread;
 use crate::mm::{contiguous, io_space, mdl, pool, pool_check};
 use crate::verdict::Verdict;
 
@@ -83,65 +84,83 @@ pub(crate) fn report_library(cx: &mut Cx<'_>, name: &str, base: u64, size: u64) 
 }
 
 fn refuse_still_called(cx: &mut Cx<'_>, gone: &Gone) -> Flow<()> {
-    let Some(what) = still_called(cx, gone)? else {
+    let Some((what, moment)) = still_called(cx, gone)? else {
         return Ok(());
     };
     let message = format!("{}: {}, and {what}: its code is called when it is gone", gone.service, gone.after);
     let verdict = Verdict::error("unload-still-called", message);
-    Err(cx.stop(verdict.bug_check(0xCE, [gone.base, 0x10, gone.base, 0])))
+    let verdict = verdict.bug_check(0xCE, [gone.base, 0x10, gone.base, 0]);
+    Err(cx.stop(moment.into_iter().fold(verdict, |verdict, (what, event)| verdict.related(what, event))))
 }
 
-/// What still calls the driver's code, in words.
-fn still_called(cx: &mut Cx<'_>, gone: &Gone) -> Flow<Option<String>> {
+/// What still calls the driver's code, in words, and the moment when that began.
+type Caller = (String, Option<(&'static str, u64)>);
+
+fn still_called(cx: &mut Cx<'_>, gone: &Gone) -> Flow<Option<Caller>> {
     if let Some(what) = cx.with(|k| still_known(k, gone)) {
         return Ok(Some(what));
     }
     if let Some(timer) = cx.with(|k| timer::still_called(k, |address| gone.has(address))) {
-        return Ok(Some(format!("its timer {timer:#x} of ExAllocateTimer is still set")));
+        let set = cx.with(|k| k.ke.timers.set_at(timer)).map(|event| ("set", event));
+        let queued = cx.with(|k| ke::dpc::queued_at(k, timer)).map(|event| ("queued", event));
+        return Ok(Some((format!("its timer {timer:#x} of ExAllocateTimer is still set"), set.or(queued))));
     }
     for timer in cx.with(|k| ke::timer::all_set(k)) {
         let dpc = cx.read(DriverPtr::<KTIMER>::new(timer) + KTIMER::Dpc)?;
         let called = !dpc.is_null() && gone.has(cx.read(dpc + KDPC::DeferredRoutine)?.address);
         if called || gone.has(timer) {
-            return Ok(Some(format!("its timer {timer:#x} is still set")));
+            let set = cx.with(|k| k.ke.timers.set_at(timer)).map(|event| ("set", event));
+            return Ok(Some((format!("its timer {timer:#x} is still set"), set)));
         }
     }
-    let queued = cx.with(|k| ke::dpc::all_queued(k));
-    for dpc in queued {
+    for (dpc, queued) in cx.with(|k| ke::dpc::all_queued(k)) {
         if gone.has(cx.read(DriverPtr::<KDPC>::new(dpc) + KDPC::DeferredRoutine)?.address) {
-            return Ok(Some(format!("its DPC {dpc:#x} is still queued")));
+            return Ok(Some((format!("its DPC {dpc:#x} is still queued"), Some(("queued", queued)))));
+        }
+    }
+    let items: Vec<(u64, u64)> =
+        cx.with(|k| k.ex.work_items.iter().map(|(&at, &queued)| (at, queued)).collect());
+    for (item, queued) in items {
+        let routine = DriverPtr::<WORK_QUEUE_ITEM>::new(item) + WORK_QUEUE_ITEM::WorkerRoutine;
+        if gone.has(cx.read(routine)?.address) {
+            return Ok(Some((format!("its work item {item:#x} is still queued"), Some(("queued", queued)))));
         }
     }
     Ok(None)
 }
 
-fn still_known(k: &Kernel, gone: &Gone) -> Option<String> {
+fn still_known(k: &Kernel, gone: &Gone) -> Option<Caller> {
     let driver = gone.driver.address;
     if driver == 0 {
         return thread_inside(k, gone);
     }
-    if let Some((interrupt, _)) = k.io.interrupts.iter().find(|(_, owner)| **owner == Some(driver)) {
-        return Some(format!("its interrupt {interrupt:#x} is still connected"));
+    let interrupt = k.io.interrupts.iter().find(|(_, connected)| connected.owner == Some(driver));
+    if let Some((interrupt, connected)) = interrupt {
+        let what = format!("its interrupt {interrupt:#x} is still connected");
+        return Some((what, Some(("connected", connected.at))));
     }
     let timer = k.io.timers.iter().find(|(device, timer)| {
         timer.running && k.io.devices.get(device).is_some_and(|device| device.driver == driver)
     });
-    if let Some((device, _)) = timer {
-        return Some(format!("the IoTimer of its device {device:#x} is still running"));
+    if let Some((device, timer)) = timer {
+        let what = format!("the IoTimer of its device {device:#x} is still running");
+        return Some((what, Some(("started", timer.started))));
     }
-    if let Some((item, _)) =
-        k.io.work_items.iter().find(|(_, item)| item.owner == Some(driver) && item.queued)
-    {
-        return Some(format!("its work item {item:#x} is still queued"));
+    let mut own = k.io.work_items.iter().filter(|(_, item)| item.owner == Some(driver));
+    if let Some((item, queued)) = own.find_map(|(item, known)| Some((item, known.queued?))) {
+        return Some((format!("its work item {item:#x} is still queued"), Some(("queued", queued))));
     }
     thread_inside(k, gone)
 }
 
-fn thread_inside(k: &Kernel, gone: &Gone) -> Option<String> {
+fn thread_inside(k: &Kernel, gone: &Gone) -> Option<Caller> {
     let current = k.ke.processor().thread;
     let mut threads = k.ke.threads.iter().filter(|thread| thread.strand != current);
     let thread = threads.find(|thread| thread.callouts.iter().any(|call| gone.has(call.routine.address)));
-    thread.map(|thread| format!("the {} is still running in it", thread.name))
+    let told = |thread: &Thread| {
+        (format!("the {} is still running in it", thread.name), Some(("created", thread.created)))
+    };
+    thread.map(told)
 }
 
 /// Devices, links, IRPs and work items.
@@ -156,10 +175,13 @@ fn objects(cx: &mut Cx<'_>, gone: &Gone) -> Flow<()> {
         gone.leak(cx, "symbolic-link-leak", &format!("left the symbolic link {link}"));
     }
     for irp in cx.with(|k| irps(k, gone.driver.address)) {
-        gone.leak(cx, "irp-leak", &format!("did not free the IRP {irp:#x}"));
+        let verdict = gone.verdict("irp-leak", &format!("did not free the IRP {irp:#x}"));
+        let verdict = pending::of_irp(cx, irp, verdict);
+        cx.report(verdict);
     }
-    for item in cx.with(|k| work_items(k, gone.driver.address)) {
-        gone.leak(cx, "work-item-leak", &format!("did not free the work item {item:#x}"));
+    for (item, made) in cx.with(|k| work_items(k, gone.driver.address)) {
+        let verdict = gone.verdict("work-item-leak", &format!("did not free the work item {item:#x}"));
+        cx.report(verdict.related("allocated", made));
     }
     Ok(())
 }
@@ -173,9 +195,12 @@ fn irps(k: &Kernel, driver: u64) -> Vec<u64> {
     live.keys_where(|record| record.owner == Some(driver) && record.origin == Origin::Allocated)
 }
 
-fn work_items(k: &Kernel, driver: u64) -> Vec<u64> {
+fn work_items(k: &Kernel, driver: u64) -> Vec<(u64, u64)> {
     let items = k.io.work_items.iter();
-    items.filter(|(_, item)| item.owner == Some(driver)).map(|(address, _)| *address).collect()
+    items
+        .filter(|(_, item)| item.owner == Some(driver))
+        .map(|(address, item)| (*address, item.made))
+        .collect()
 }
 
 /// Pool, locked pages, contiguous memory and mappings of device memory.

@@ -25,6 +25,7 @@ pub mod irp;
 mod leaks;
 pub mod library;
 pub mod links;
+mod message_table;
 mod operation;
 mod overlapped;
 mod packet;
@@ -68,8 +69,10 @@ pub struct State {
     pub(crate) libraries: BTreeSet<u64>,
     /// Symbolic links made by drivers: the link's whole name, the driver's object.
     pub(crate) links: BTreeMap<String, u64>,
-    /// Interrupt objects by address: the driver that connected.
-    pub(crate) interrupts: BTreeMap<u64, Option<u64>>,
+    /// Interrupt objects by address.
+    pub(crate) interrupts: BTreeMap<u64, interrupt::Connected>,
+    /// Tables of connected messages by address: their interrupt objects.
+    pub(crate) message_tables: BTreeMap<u64, Vec<u64>>,
     pub(crate) remove_locks: BTreeMap<u64, remove_lock::Tags>,
     pub(crate) work_items: BTreeMap<u64, work_item::Item>,
     pub(crate) timers: BTreeMap<u64, timer::Timer>,

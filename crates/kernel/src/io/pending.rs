@@ -4,12 +4,14 @@
 //! CompletionRoutine*, *Bug Check 0xC9* (23D, 23E, 224–226, 228). A frame lives from the call of a dispatch routine until
 //! both the routine has returned and the IRP has left that stack location.
 
-use abi::{DEVICE_OBJECT, DriverPtr, IO_STACK_LOCATION, IRP, NtStatus, SL_PENDING_RETURNED};
+use abi::{Code, DEVICE_OBJECT, DriverPtr, IO_STACK_LOCATION, IRP, NtStatus, SL_PENDING_RETURNED};
 use engine::Flow;
 
 use super::irp;
 use super::violation::{device_name, io_manager, request_name};
 use crate::cx::Cx;
+use crate::verdict::Verdict;
+use crate::witness;
 
 /// How the IRP left a stack location.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +34,16 @@ struct Frame {
     returned: Option<NtStatus>,
     /// The routine does not return: an exception left it.
     unwound: bool,
+    moments: Moments,
+}
+
+/// When a driver came to have an IRP.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Moments {
+    /// Another driver sent it.
+    sent: Option<u64>,
+    /// Its dispatch routine returned `STATUS_PENDING`.
+    pended: Option<u64>,
 }
 
 impl Frame {
@@ -50,7 +62,14 @@ pub(crate) struct Frames {
 
 impl Frames {
     /// A dispatch routine is about to be called.
-    pub(crate) fn enter(&mut self, irp: u64, device: u64, location: u8, request: (u8, u8)) -> u64 {
+    pub(crate) fn enter(
+        &mut self,
+        irp: u64,
+        device: u64,
+        location: u8,
+        request: (u8, u8),
+        sent: Option<u64>,
+    ) -> u64 {
         for frame in &mut self.open {
             if frame.irp == irp && frame.left.is_none() {
                 frame.forwarded = true;
@@ -58,7 +77,10 @@ impl Frames {
         }
         self.count += 1;
         let (number, forwarded, left, returned, unwound) = (self.count, false, None, None, false);
-        self.open.push(Frame { number, irp, device, location, request, forwarded, left, returned, unwound });
+        let moments = Moments { sent, pended: None };
+        let frame =
+            Frame { number, irp, device, location, request, forwarded, left, returned, unwound, moments };
+        self.open.push(frame);
         number
     }
 
@@ -69,8 +91,12 @@ impl Frames {
 
     /// The device that has the IRP: the last one it was sent to and has not left.
     pub(crate) fn holder(&self, irp: u64) -> Option<u64> {
+        self.held(irp).map(|frame| frame.device)
+    }
+
+    fn held(&self, irp: u64) -> Option<&Frame> {
         let mut newest_first = self.open.iter().rev();
-        newest_first.find(|frame| frame.irp == irp && frame.has_it()).map(|frame| frame.device)
+        newest_first.find(|frame| frame.irp == irp && frame.has_it())
     }
 
     /// The IRPs that a device has: it was sent them, and they have not left it.
@@ -146,11 +172,28 @@ pub(crate) fn left(
     Ok(())
 }
 
-/// A dispatch routine has returned `status`.
+/// A verdict on an IRP that a driver keeps, with the moments when the driver came to have it.
+pub(crate) fn of_irp(cx: &mut Cx<'_>, irp: u64, verdict: Verdict) -> Verdict {
+    let (Moments { sent, pended }, allocated, queued) = cx.with(|k| {
+        let moments = k.io.frames.held(irp).map(|frame| frame.moments).unwrap_or_default();
+        let record = k.io.irps.live.get(irp);
+        let own = |moment: fn(&irp::Record) -> Option<u64>| record.and_then(moment);
+        (moments, own(|record| record.allocated), own(|record| record.queued))
+    });
+    let verdict = verdict.related_if("allocated", allocated).related_if("sent", sent);
+    verdict.related_if("queued", queued).related_if("marked pending", pended)
+}
+
+/// The dispatch routine of the call `number` has returned `status`.
 ///
 /// # Errors
 /// The verdict.
-pub(crate) fn returned(cx: &mut Cx<'_>, number: u64, status: NtStatus) -> Flow<()> {
+pub(crate) fn returned(
+    cx: &mut Cx<'_>,
+    number: u64,
+    dispatch: DriverPtr<Code>,
+    status: NtStatus,
+) -> Flow<()> {
     let Some((place, frame)) = cx.with(|k| {
         let place = k.io.frames.place(number)?;
         Some((place, k.io.frames.open[place]))
@@ -167,8 +210,10 @@ pub(crate) fn returned(cx: &mut Cx<'_>, number: u64, status: NtStatus) -> Flow<(
             judge(cx, frame, left, status)
         }
         None => {
+            let pended = (status == NtStatus::PENDING).then(|| witness::moment_of(cx, dispatch));
             let below = cx.with(|k| {
                 k.io.frames.open[place].returned = Some(status);
+                k.io.frames.open[place].moments.pended = pended;
                 k.io.frames.is_below(number, frame.irp)
             });
             if below { Ok(()) } else { judge_held(cx, frame, status) }
@@ -257,8 +302,8 @@ mod tests {
     #[test]
     fn the_last_driver_that_got_an_irp_has_it_until_it_completes() {
         let mut frames = Frames::default();
-        frames.enter(1, 0xA, 2, (3, 0));
-        frames.enter(1, 0xB, 1, (3, 0));
+        frames.enter(1, 0xA, 2, (3, 0), None);
+        frames.enter(1, 0xB, 1, (3, 0), None);
         assert_eq!(frames.holder(1), Some(0xB));
         frames.leave(1, 1, DONE);
         assert_eq!(frames.holder(1), Some(0xA));
@@ -269,7 +314,7 @@ mod tests {
     #[test]
     fn a_routine_that_an_exception_left_is_forgotten_with_its_irp() {
         let mut frames = Frames::default();
-        let number = frames.enter(1, 0xA, 1, (3, 0));
+        let number = frames.enter(1, 0xA, 1, (3, 0), None);
         frames.open[0].unwound = true;
         assert_eq!(frames.holder(1), None, "whoever caught the exception has to see to the IRP");
         assert!(frames.leave(1, 1, DONE).is_empty());
@@ -279,8 +324,8 @@ mod tests {
     #[test]
     fn a_skipped_location_is_left_by_both_drivers_at_once() {
         let mut frames = Frames::default();
-        let upper = frames.enter(1, 0xA, 1, (3, 0));
-        frames.enter(1, 0xB, 1, (3, 0));
+        let upper = frames.enter(1, 0xA, 1, (3, 0), None);
+        frames.enter(1, 0xB, 1, (3, 0), None);
         assert!(frames.open[frames.place(upper).unwrap()].forwarded);
         assert!(frames.leave(1, 1, DONE).is_empty(), "neither has returned yet");
         assert_eq!(frames.holder(1), None);

@@ -10,6 +10,7 @@ use super::change;
 use super::{cancel, device_queue, routine};
 use crate::cx::Cx;
 use crate::ke;
+use crate::witness;
 
 /// `IoSetStartIoAttributes`.
 #[derive(Clone, Copy, Default, Debug)]
@@ -67,6 +68,8 @@ pub fn start(
     key: DriverPtr<u32>,
     cancel_routine: DriverPtr<Code>,
 ) -> Flow<()> {
+    let moment = witness::moment(cx);
+    cx.with(|k| k.io.irps.queued(irp.address, moment));
     let old = ke::irql::raise(cx, DISPATCH_LEVEL)?;
     let cancelable = !cancel_routine.is_null();
     let cancel_irql = if cancelable { cancel::acquire(cx)? } else { DISPATCH_LEVEL };

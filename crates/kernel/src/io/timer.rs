@@ -12,7 +12,7 @@ use super::violation::{device_name, io_manager};
 use crate::cx::Cx;
 use crate::mm::pool;
 use crate::verdict::Verdict;
-use crate::{ke, ldr};
+use crate::{ke, ldr, witness};
 
 /// What hangs on `DEVICE_OBJECT::Timer`: an opaque head, then the kernel's timer and DPC.
 const TIMER_AT: u64 = 0x40;
@@ -30,6 +30,8 @@ pub(crate) struct Timer {
     routine: DriverPtr<Code>,
     context: u64,
     pub(crate) running: bool,
+    /// The moment when it was started last.
+    pub(crate) started: u64,
 }
 
 /// `IoInitializeTimer`.
@@ -56,7 +58,7 @@ pub fn initialize(
     let tick = ldr::internal_address("IopTimerDispatch").address;
     ke::dpc::initialize(cx, DriverPtr::new(block.address + DPC_AT), tick, device.address)?;
     cx.write(device + DEVICE_OBJECT::Timer, block.cast())?;
-    let timer = Timer { block: block.address, routine, context, running: false };
+    let timer = Timer { block: block.address, routine, context, running: false, started: 0 };
     cx.with(|k| k.io.timers.insert(device.address, timer));
     Ok(NtStatus::SUCCESS)
 }
@@ -97,7 +99,13 @@ pub fn stop(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
 }
 
 fn set_running(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, running: bool) {
-    cx.with(|k| change(&mut k.io.timers, device.address, |timer| timer.running = running));
+    let moment = witness::moment(cx);
+    cx.with(|k| {
+        change(&mut k.io.timers, device.address, |timer| {
+            timer.running = running;
+            timer.started = if running { moment } else { timer.started };
+        });
+    });
 }
 
 /// The DPC of every device's timer.

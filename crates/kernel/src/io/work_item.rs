@@ -13,6 +13,7 @@ use super::{driver, routine};
 use crate::cx::Cx;
 use crate::mm::pool;
 use crate::verdict::Verdict;
+use crate::witness;
 use crate::{ke, ob};
 
 /// Bytes of a work item: `IoSizeofWorkItem`.
@@ -24,7 +25,10 @@ pub(crate) struct Item {
     /// The device or driver object it is for, which stays while it is queued.
     object: u64,
     pub(crate) owner: Option<u64>,
-    pub(crate) queued: bool,
+    /// The moment when it was allocated or initialized.
+    pub(crate) made: u64,
+    /// The moment when it was queued, if it is.
+    pub(crate) queued: Option<u64>,
     /// In memory of the driver's own.
     embedded: bool,
 }
@@ -61,7 +65,8 @@ pub fn initialize(cx: &mut Cx<'_>, object: DriverPtr<()>, item: DriverPtr<IO_WOR
 
 fn remember(cx: &mut Cx<'_>, item: u64, object: u64, embedded: bool) {
     let owner = driver::calling(cx);
-    cx.with(|k| k.io.work_items.insert(item, Item { object, owner, queued: false, embedded }));
+    let made = witness::moment(cx);
+    cx.with(|k| k.io.work_items.insert(item, Item { object, owner, made, queued: None, embedded }));
 }
 
 /// `IoFreeWorkItem`.
@@ -88,9 +93,9 @@ pub fn uninitialize(cx: &mut Cx<'_>, item: DriverPtr<IO_WORKITEM>) -> Flow<()> {
 fn take(cx: &mut Cx<'_>, item: DriverPtr<IO_WORKITEM>, ddi: &str) -> Flow<Item> {
     match cx.with(|k| k.io.work_items.get(&item.address).copied()) {
         None => Err(not_one(cx, item, ddi)),
-        Some(known) if known.queued => {
+        Some(Item { queued: Some(queued), .. }) => {
             let message = format!("{ddi} on the work item {:#x}, which is queued", item.address);
-            Err(cx.stop(Verdict::error("work-item-queued", message)))
+            Err(cx.stop(Verdict::error("work-item-queued", message).related("queued", queued)))
         }
         Some(known) => {
             cx.with(|k| k.io.work_items.remove(&item.address));
@@ -151,20 +156,21 @@ fn queue_as(
     let Some(known) = cx.with(|k| k.io.work_items.get(&item.address).copied()) else {
         return Err(not_one(cx, item, "IoQueueWorkItem"));
     };
-    if known.queued {
+    if let Some(queued) = known.queued {
         let name = device_name(cx, DriverPtr::new(known.object));
         let message = format!(
             "IoQueueWorkItem on the work item {:#x} of {name}, which is queued already and has not run",
             item.address
         );
-        return Err(cx.stop(Verdict::error("work-item-queued", message)));
+        return Err(cx.stop(Verdict::error("work-item-queued", message).related("queued", queued)));
     }
     ob::object::reference(cx, DriverPtr::<()>::new(known.object))?;
-    cx.with(|k| change(&mut k.io.work_items, item.address, |item| item.queued = true));
+    let moment = witness::moment(cx);
+    cx.with(|k| change(&mut k.io.work_items, item.address, |item| item.queued = Some(moment)));
     let object = known.object;
     let work = Box::new(move |cx: &mut Cx<'_>| {
         // From here on the driver may free the item or queue it again.
-        cx.with(|k| change(&mut k.io.work_items, item.address, |item| item.queued = false));
+        cx.with(|k| change(&mut k.io.work_items, item.address, |item| item.queued = None));
         let arguments = [object, context, item.address];
         let arguments = if matches!(form, Form::Plain) { &arguments[..2] } else { &arguments[..] };
         routine::call(cx, "WorkItem", routine, item.address, arguments)?;

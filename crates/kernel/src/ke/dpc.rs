@@ -16,6 +16,7 @@ use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::ex;
 use crate::verdict::Verdict;
+use crate::witness;
 
 /// `KDPC.Type` of an ordinary DPC, and of a threaded one.
 const DPC_OBJECT: u8 = 19;
@@ -77,9 +78,11 @@ pub fn initialize_threaded(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, routine: u64, 
 }
 
 fn prepare(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, routine: u64, context: u64, kind: u8) -> Flow<()> {
-    if cx.with(|k| is_queued(k, dpc.address)) {
+    if let Some(queued) = cx.with(|k| queued_at(k, dpc.address)) {
         let message = format!("KeInitializeDpc was called for {:#x}, which is in a DPC queue", dpc.address);
-        return Err(cx.stop(Verdict::error("dpc-initialized-while-queued", message)));
+        return Err(
+            cx.stop(Verdict::error("dpc-initialized-while-queued", message).related("queued", queued))
+        );
     }
     cx.write(dpc, KDPC::zeroed())?;
     cx.write(dpc + KDPC::Type, kind)?;
@@ -172,11 +175,12 @@ pub(crate) fn enqueue(
             let target = number.checked_sub(TARGETED).map_or(k.ke.current, usize::from);
             (target, k.ke.processors[target].region.address)
         });
+        let moment = witness::moment(cx);
         // Not null while queued.
         cx.write(dpc + KDPC::DpcData, DriverPtr::new(data))?;
         let queued = QueuedDpc { object: dpc.address, by: if by_timer { By::Timer } else { By::Driver } };
         let threaded = cx.read(dpc + KDPC::Type)? == THREADED_DPC_OBJECT && threaded_dpc::are_enabled(cx);
-        cx.with(|k| k.ke.queued.insert(dpc.address, QueueOf { processor: target, threaded }));
+        cx.with(|k| k.ke.queued.insert(dpc.address, QueueOf { processor: target, threaded, moment }));
         if threaded {
             threaded_dpc::enqueue(cx, target, queued, importance == HIGH)?;
         } else {
@@ -192,6 +196,8 @@ pub(crate) fn enqueue(
 pub(crate) struct QueueOf {
     processor: usize,
     threaded: bool,
+    /// When it was queued.
+    moment: u64,
 }
 
 fn enqueue_ordinary(cx: &mut Cx<'_>, target: usize, queued: QueuedDpc, importance: u8) {
@@ -220,12 +226,13 @@ fn enqueue_ordinary(cx: &mut Cx<'_>, target: usize, queued: QueuedDpc, importanc
 
 /// Queues what `Ex` calls at DISPATCH_LEVEL for a timer of its own, once.
 pub(crate) fn enqueue_for_timer(cx: &mut Cx<'_>, timer: u64, by: By) {
+    let moment = witness::moment(cx);
     cx.with(|k| {
         let processor = k.ke.current;
         if k.ke.queued.contains_key(&timer) {
             return;
         }
-        k.ke.queued.insert(timer, QueueOf { processor, threaded: false });
+        k.ke.queued.insert(timer, QueueOf { processor, threaded: false, moment });
         let processor = k.ke.processor_mut();
         processor.dpcs.push_back(QueuedDpc { object: timer, by });
         processor.dispatch_requested = true;
@@ -331,10 +338,16 @@ pub(crate) fn is_active(k: &Kernel, object: u64) -> bool {
     is_queued(k, object) || runs(k, object)
 }
 
-/// All KDPCs in queues: for `Io` before a driver's code goes.
-pub(crate) fn all_queued(k: &Kernel) -> Vec<u64> {
+/// The moment when this was queued, if it is.
+pub(crate) fn queued_at(k: &Kernel, object: u64) -> Option<u64> {
+    k.ke.queued.get(&object).map(|place| place.moment)
+}
+
+/// All KDPCs in queues, and when they were queued: for `Io` before a driver's code goes.
+pub(crate) fn all_queued(k: &Kernel) -> Vec<(u64, u64)> {
     let queues = k.ke.processors.iter().flat_map(|p| p.dpcs.iter().chain(&p.threaded.queue));
-    queues.filter(|dpc| matches!(dpc.by, By::Driver | By::Timer)).map(|dpc| dpc.object).collect()
+    let dpcs = queues.filter(|dpc| matches!(dpc.by, By::Driver | By::Timer)).map(|dpc| dpc.object);
+    dpcs.filter_map(|dpc| Some((dpc, queued_at(k, dpc)?))).collect()
 }
 
 /// Whether the queue of processor `index` is to be emptied as soon as its level allows.

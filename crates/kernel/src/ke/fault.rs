@@ -156,6 +156,12 @@ pub(crate) fn verdict(cx: &mut Cx<'_>, fault: &Fault) -> Verdict {
     };
     let mut verdict = judge(fault, &circumstances);
     verdict.caller = Some(fault.caller);
+    if verdict.rule == "execute-of-data"
+        && let Some(owner) = cx.with(|k| stack::owner_of(k, fault.address))
+    {
+        verdict.message += &format!(": in the stack of {owner}");
+        return verdict;
+    }
     let around = match verdict.rule {
         "stack-overflow" => None,
         _ => pool_check::explain(cx, fault.address),
@@ -186,7 +192,7 @@ fn judge(fault: &Fault, c: &Circumstances) -> Verdict {
         }
         FaultKind::Execute if c.mapped => (
             "execute-of-data",
-            format!("{at} jumped to {}, where memory is not executable", c.target),
+            format!("{at} jumped to {}, where memory is not executable", numbered(&c.target, address)),
             BugCheck { code: 0xFC, parameters: [address, 0, 0, 0] },
         ),
         FaultKind::Execute => {
@@ -233,6 +239,12 @@ fn judge(fault: &Fault, c: &Circumstances) -> Verdict {
         }
         None => Verdict::error(rule, message).bug_check(check.code, check.parameters),
     }
+}
+
+/// A name with its address, if it is more than that.
+fn numbered(name: &str, address: u64) -> String {
+    let number = format!("{address:#x}");
+    if name == number { number } else { format!("{name} ({number})") }
 }
 
 fn access(c: &Circumstances, access: Access, address: u64, rip: u64) -> BugCheck {

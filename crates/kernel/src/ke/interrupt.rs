@@ -1,13 +1,15 @@
 //! Interrupt objects: connecting them, and synchronising with their routines. Follows *IoConnectInterruptEx function*,
 //! *KeSynchronizeExecution function*, *KeAcquireInterruptSpinLock function*.
 //!
-//! Lines only: messages come later. When and how routines are called is `line`'s.
+//! A line's vector and a message's are connected alike. When and how routines are called is the business of `line` and
+//! `message`.
 
 use abi::{DriverPtr, KINTERRUPT, NtStatus};
 use engine::Flow;
 
 use super::processor::WaitsFor;
 use super::spinlock::{self, SpinLock};
+use super::vectors::{irql_of_vector, is_message};
 use super::{affinity, callout, irql, scheduler, slice};
 use crate::cx::{Cx, Kernel};
 use crate::mm::pool;
@@ -41,9 +43,11 @@ pub struct Connection {
     pub shared: bool,
     /// Processors.
     pub affinity: u64,
+    /// The message's number, if the routine is an `InterruptMessageService`, which is told it.
+    pub message: Option<u32>,
 }
 
-/// Device levels are 3–11.
+/// The levels of lines are 3–11.
 const LEVELS: u32 = 9;
 const LOWEST_LEVEL: u32 = 3;
 
@@ -82,12 +86,14 @@ pub const fn irql_of_line(line: u32) -> u8 {
 /// Connects: from now on the routine is called, maybe before this returns.
 ///
 /// # Errors
-/// (inner) `INVALID_PARAMETER` for a null routine, a vector that is no line's, a level that is not the vector's, a
-/// synchronize level below it, no processor, or a line that is not shared alike; `INSUFFICIENT_RESOURCES`.
+/// (inner) `INVALID_PARAMETER` for a null routine, a vector that is no device's, a level that is not the vector's, a
+/// synchronize level below it, no processor, a vector that is not shared alike, or a message that is not latched;
+/// `INSUFFICIENT_RESOURCES`.
 pub fn connect(cx: &mut Cx<'_>, connection: &Connection) -> Flow<Result<DriverPtr<KINTERRUPT>, NtStatus>> {
-    let Some(line) = cx.with(|k| acceptable(k, connection)) else {
+    if !cx.with(|k| acceptable(k, connection)) {
         return Ok(Err(NtStatus::INVALID_PARAMETER));
-    };
+    }
+    let vector = connection.vector;
     let object: DriverPtr<KINTERRUPT> =
         pool::allocate(cx, pool::Kind::NonPaged, OBJECT_SIZE, pool::tag(b"KInt"))?;
     if object.is_null() {
@@ -102,27 +108,39 @@ pub fn connect(cx: &mut Cx<'_>, connection: &Connection) -> Flow<Result<DriverPt
         }
         let interrupts = &mut k.ke.interrupts;
         interrupts.objects.insert(object.address, connection);
-        let chain = interrupts.chain(line);
+        let chain = interrupts.chain(vector);
         let all = chain.iter().flat_map(|chain| chain.iter().copied()).chain([object.address]);
-        interrupts.chains.insert(line, all.collect());
+        interrupts.chains.insert(vector, all.collect());
         interrupts.update_masks();
         k.ke.rearm();
     });
-    if cx.with(|k| k.ke.interrupts.wanting() & 1 << line != 0)
-        && cx.choose("ke.interrupt_before_connect_returns", 2) == 1
-    {
-        deliver(cx)?;
-    }
-    slice::tighten(cx);
+    come_early(cx, vector)?;
     Ok(Ok(object))
 }
 
-/// The line of a connection that can be made.
-fn acceptable(k: &Kernel, new: &Connection) -> Option<u32> {
-    let line = line_of_vector(new.vector)?;
-    let levels = new.irql == irql_of_line(line) && (new.irql..=15).contains(&new.synchronize_irql);
+/// Whoever has connected to `vector` has not been told yet: the routine may be called before, if the vector wants service.
+///
+/// # Errors
+/// [`engine::Leave`] of what was let in.
+pub fn come_early(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
+    let wanting = cx.with(|k| match line_of_vector(vector) {
+        Some(line) => k.ke.interrupts.wanting() & 1 << line != 0,
+        None => k.ke.interrupts.messages.wanting().any(|wanting| wanting == vector),
+    });
+    if wanting && cx.choose("ke.interrupt_before_connect_returns", 2) == 1 {
+        deliver(cx)?;
+    }
+    slice::tighten(cx);
+    Ok(())
+}
+
+/// Whether a connection can be made.
+fn acceptable(k: &Kernel, new: &Connection) -> bool {
+    let Connection { vector, irql, synchronize_irql, .. } = *new;
+    let known = line_of_vector(vector).is_some() || (is_message(vector) && new.latched);
+    let levels = irql == irql_of_vector(vector) && (irql..=15).contains(&synchronize_irql);
     let possible = new.routine != 0 && levels && new.affinity & affinity::all(k) != 0;
-    (possible && k.ke.interrupts.accepts(line, new)).then_some(line)
+    known && possible && k.ke.interrupts.accepts(new)
 }
 
 /// Disconnects: when this returns, the routine does not run and will not.
@@ -133,11 +151,13 @@ pub fn disconnect(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()> {
     let removed = cx.with(|k| {
         let interrupts = &mut k.ke.interrupts;
         let connection = interrupts.objects.get(&object.address)?;
-        let line = line_of_vector(connection.vector)?;
-        let chain = interrupts.chains.remove(&line)?;
+        let vector = connection.vector;
+        let chain = interrupts.chains.remove(&vector)?;
         if chain.len() > 1 {
             let others = chain.iter().copied().filter(|other| *other != object.address);
-            interrupts.chains.insert(line, others.collect());
+            interrupts.chains.insert(vector, others.collect());
+        } else {
+            interrupts.messages.forget(vector);
         }
         interrupts.update_masks();
         k.ke.unsettled();
@@ -151,6 +171,18 @@ pub fn disconnect(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()> {
     }
     cx.with(|k| k.ke.interrupts.objects.remove(&object.address));
     pool::free(cx, object)
+}
+
+/// Whether one object, and no more, is connected to `vector`.
+#[must_use]
+pub fn is_alone_on(k: &Kernel, vector: u32) -> bool {
+    k.ke.interrupts.chains.get(&vector).is_some_and(|chain| chain.len() == 1)
+}
+
+/// The object that was connected to `vector` first of those that still are.
+#[must_use]
+pub fn first_on(k: &Kernel, vector: u32) -> Option<u64> {
+    k.ke.interrupts.chains.get(&vector).and_then(|chain| chain.first().copied())
 }
 
 /// Interrupt objects whose routine lies in `base..base+length`: for `Ldr` before it takes that code away.

@@ -6,8 +6,8 @@
 
 use engine::{Flow, Short, StrandId};
 
-use super::processor::{DISPATCH_LEVEL, HIGH_LEVEL};
-use super::{budget, clock, dpc, line, scheduler, slice, timer};
+use super::processor::{DISPATCH_LEVEL, HIGH_LEVEL, IPI_LEVEL};
+use super::{budget, clock, dpc, ipi, line, scheduler, slice, timer};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::verdict::Verdict;
@@ -179,7 +179,9 @@ fn check_lowering(cx: &mut Cx<'_>, old: u8, level: u8) -> Flow<()> {
 /// What waits for the level.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Work {
-    /// This line's interrupt.
+    /// Another processor's interrupt, for a routine that runs on all.
+    Ipi,
+    /// The interrupt of this vector.
     Interrupt(u32),
     /// Due timers or DPCs.
     Dispatch,
@@ -193,8 +195,11 @@ pub(crate) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
     if !processor.interrupts_enabled {
         return None;
     }
-    if let Some(line) = line::deliverable(k, index) {
-        return Some(Work::Interrupt(line));
+    if ipi::calls(k, index) && k.level_of(index) < IPI_LEVEL {
+        return Some(Work::Ipi);
+    }
+    if let Some(vector) = line::deliverable(k, index) {
+        return Some(Work::Interrupt(vector));
     }
     if k.level_of(index) >= DISPATCH_LEVEL {
         return None;
@@ -223,7 +228,8 @@ pub(crate) fn settle(cx: &mut Cx<'_>) -> Flow<()> {
     });
     while let Some(work) = cx.with(|k| next_work(k, k.ke.current)) {
         match work {
-            Work::Interrupt(line) => line::service(cx, line)?,
+            Work::Ipi => ipi::service(cx)?,
+            Work::Interrupt(vector) => line::service(cx, vector)?,
             Work::Dispatch => dpc::dispatch(cx)?,
             Work::Switch => scheduler::give_way(cx)?,
         }

@@ -7,6 +7,7 @@ use abi::DriverPtr;
 
 use super::{dispatcher, dpc, spinlock, timer};
 use crate::cx::Kernel;
+use crate::ex;
 use crate::verdict::Verdict;
 
 /// The verdict on freeing `base..base+length` now, if the kernel still uses something there.
@@ -14,23 +15,28 @@ use crate::verdict::Verdict;
 pub fn in_memory(k: &Kernel, base: u64, length: u64) -> Option<Verdict> {
     let told = |rule, what: String, code: u32, parameters| {
         let message = format!("the driver frees the {length} bytes at {base:#x}, and {what}");
-        Some(Verdict::error(rule, message).bug_check(code, parameters))
+        Verdict::error(rule, message).bug_check(code, parameters)
     };
     if let Some(at) = timer::set_in(k, base, length) {
-        return told(
-            "freed-active-timer",
-            format!("timer {at:#x} in it is set"),
-            0xC7,
-            [0, at, base, length],
-        );
+        let what = format!("timer {at:#x} in it is set");
+        let verdict = told("freed-active-timer", what, 0xC7, [0, at, base, length]);
+        return Some(verdict.related_if("set", k.ke.timers.set_at(at)));
     }
     if let Some(at) = dpc::queued_in(k, base, length) {
-        return told("freed-queued-dpc", format!("DPC {at:#x} in it is queued"), 0xC7, [1, at, base, length]);
+        let what = format!("DPC {at:#x} in it is queued");
+        let verdict = told("freed-queued-dpc", what, 0xC7, [1, at, base, length]);
+        return Some(verdict.related_if("queued", dpc::queued_at(k, at)));
     }
     if let Some(at) = spinlock::held_in(k, base, length) {
-        return told("freed-held-lock", format!("spin lock {at:#x} in it is held"), 0xC4, [0x100B, at, 0, 0]);
+        let verdict =
+            told("freed-held-lock", format!("spin lock {at:#x} in it is held"), 0xC4, [0x100B, at, 0, 0]);
+        return Some(verdict.of_lock(k.ke.locks.holder(at)));
+    }
+    if let Some((at, what)) = ex::in_use(k, base, length) {
+        let what = format!("{what} {at:#x} in it is in use");
+        return Some(told("freed-held-lock", what, 0xC4, [0x100B, at, 0, 0]));
     }
     let at = dispatcher::waited_for_in(k, base, length)?;
     let what = format!("a thread waits for the {}", dispatcher::describe(k, DriverPtr::new(at)));
-    told("freed-while-waited-for", what, 0xC4, [0x16, base, length, at])
+    Some(told("freed-while-waited-for", what, 0xC4, [0x16, base, length, at]))
 }

@@ -7,8 +7,9 @@
 
 use abi::KPCR;
 
-use super::processor::{CLOCK_LEVEL, DISPATCH_LEVEL, PASSIVE_LEVEL};
-use super::{State, budget, clock, dpc, interrupt, scheduler, slice, timer};
+use super::processor::{CLOCK_LEVEL, DISPATCH_LEVEL, IPI_LEVEL, PASSIVE_LEVEL};
+use super::vectors::irql_of_vector;
+use super::{State, budget, clock, dpc, ipi, scheduler, slice, timer};
 use crate::cx::Kernel;
 
 /// Above all levels: every change of level must be asked about.
@@ -138,6 +139,9 @@ pub(crate) fn attention(k: &Kernel) -> u8 {
     if !processor.interrupts_enabled {
         return own;
     }
+    if ipi::calls(k, index) {
+        return IPI_LEVEL.max(own);
+    }
     let lines = highest_line(k, processor.mask()).max(own);
     let dispatch = || dpc::is_wanted(k, index) || timer::is_due(k, index) || scheduler::must_switch(k, index);
     if lines < DISPATCH_LEVEL && dispatch() { DISPATCH_LEVEL } else { lines }
@@ -149,18 +153,9 @@ fn calls_are_free(k: &Kernel) -> bool {
     alone && !k.ke.calls_are_told && !k.ke.processor().wait_next
 }
 
-/// The highest level of a line that wants service by a processor of `mask`.
+/// The highest level of a line or message that wants service by a processor of `mask`.
 fn highest_line(k: &Kernel, mask: u64) -> u8 {
-    let mut wanting = k.ke.interrupts.wanting();
-    let mut highest = PASSIVE_LEVEL;
-    while wanting != 0 {
-        let line = wanting.trailing_zeros();
-        wanting &= wanting - 1;
-        if k.ke.interrupts.allows(line, mask) {
-            highest = highest.max(interrupt::irql_of_line(line));
-        }
-    }
-    highest
+    k.ke.interrupts.highest(mask, PASSIVE_LEVEL).map_or(PASSIVE_LEVEL, irql_of_vector)
 }
 
 #[cfg(test)]

@@ -11,8 +11,10 @@ use abi::DriverPtr;
 use engine::Flow;
 
 use super::callout::Callout;
-use super::interrupt::{Connection, irql_of_line, vector_of_line};
+use super::interrupt::{Connection, irql_of_line, line_of_vector, vector_of_line};
+use super::message::{self, Messages};
 use super::spinlock::{self, SpinLock};
+use super::vectors::{Vectors, irql_of_vector};
 use super::{callout, irql, stack, time};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
@@ -23,13 +25,13 @@ const UNCLAIMED_PASSES: u32 = 1_000;
 /// So many passes without the line ever falling are one, even if somebody claims them.
 const CLAIMED_PASSES: u32 = 100_000;
 /// What taking an interrupt costs, in nanoseconds.
-const LATENCY: u64 = 200;
+pub(crate) const LATENCY: u64 = 200;
 
-/// The lines and who is connected to them. Bit n of a mask is line n.
+/// The lines and messages, and who is connected to them. Bit n of a mask is line n.
 #[derive(Default)]
 pub(crate) struct Interrupts {
     pub(crate) objects: BTreeMap<u64, Connection>,
-    /// Interrupt objects in the order they were connected, by line.
+    /// Interrupt objects in the order they were connected, by vector.
     pub(crate) chains: BTreeMap<u32, Rc<[u64]>>,
     /// Levels as they were seen last.
     levels: u64,
@@ -42,6 +44,8 @@ pub(crate) struct Interrupts {
     in_service: u64,
     /// Service routines that run now.
     pub(crate) running: Vec<u64>,
+    /// What came by messages.
+    pub(crate) messages: Messages,
 }
 
 impl Interrupts {
@@ -50,33 +54,53 @@ impl Interrupts {
         ((self.levels & self.level_sensitive) | (self.edges & self.latched)) & !self.in_service
     }
 
+    /// The highest vector that wants service and may have it by a processor of `mask`, above `level`.
+    pub(crate) fn highest(&self, mask: u64, level: u8) -> Option<u32> {
+        let (mut lines, mut best) = (self.wanting(), None);
+        while lines != 0 {
+            let line = lines.trailing_zeros();
+            lines &= lines - 1;
+            let vector = vector_of_line(line);
+            if irql_of_line(line) > level && self.allows(vector, mask) {
+                best = best.max(Some(vector));
+            }
+        }
+        if !self.messages.pending.is_empty() {
+            let possible = |vector: &u32| irql_of_vector(*vector) > level && self.allows(*vector, mask);
+            best = best.max(self.messages.wanting().find(possible));
+        }
+        best
+    }
+
     pub(crate) fn update_masks(&mut self) {
         (self.level_sensitive, self.latched) = (0, 0);
-        for (line, chain) in &self.chains {
-            match chain.first().map(|object| self.objects[object].latched) {
-                Some(true) => self.latched |= 1 << line,
-                Some(false) => self.level_sensitive |= 1 << line,
-                None => {}
+        self.messages.connected = Vectors::default();
+        for (&vector, chain) in &self.chains {
+            let Some(first) = chain.first() else { continue };
+            match line_of_vector(vector) {
+                Some(line) if self.objects[first].latched => self.latched |= 1 << line,
+                Some(line) => self.level_sensitive |= 1 << line,
+                None => self.messages.connected.insert(vector),
             }
         }
     }
 
-    /// The objects of a line; whoever calls them keeps the list as it was.
-    pub(crate) fn chain(&self, line: u32) -> Option<Rc<[u64]>> {
-        self.chains.get(&line).cloned()
+    /// The objects of a vector; whoever calls them keeps the list as it was.
+    pub(crate) fn chain(&self, vector: u32) -> Option<Rc<[u64]>> {
+        self.chains.get(&vector).cloned()
     }
 
-    fn objects_of(&self, line: u32) -> &[u64] {
-        self.chains.get(&line).map_or(&[], |chain| &**chain)
+    fn objects_of(&self, vector: u32) -> &[u64] {
+        self.chains.get(&vector).map_or(&[], |chain| &**chain)
     }
 
-    pub(crate) fn allows(&self, line: u32, processor: u64) -> bool {
-        self.objects_of(line).iter().any(|object| self.objects[object].affinity & processor != 0)
+    pub(crate) fn allows(&self, vector: u32, processor: u64) -> bool {
+        self.objects_of(vector).iter().any(|object| self.objects[object].affinity & processor != 0)
     }
 
-    /// Whether a further connection to the line can live with those there are.
-    pub(crate) fn accepts(&self, line: u32, new: &Connection) -> bool {
-        let chain = self.objects_of(line);
+    /// Whether a further connection to a vector can live with those there are.
+    pub(crate) fn accepts(&self, new: &Connection) -> bool {
+        let chain = self.objects_of(new.vector);
         chain.is_empty()
             || (new.shared
                 && chain.iter().all(|object| {
@@ -86,7 +110,7 @@ impl Interrupts {
     }
 }
 
-/// Lets the hardware catch up with the time, and looks at its lines.
+/// Lets the hardware catch up with the time, and looks at its lines and messages.
 pub(crate) fn observe(cx: &mut Cx<'_>) {
     let (before, now) = cx.with(|k| {
         k.hal.hardware.advance(k.engine.now());
@@ -107,11 +131,22 @@ pub(crate) fn observe(cx: &mut Cx<'_>) {
         changed &= changed - 1;
         cx.emit(Event::Line { line, asserted: now & 1 << line != 0 });
     }
+    if cx.with(|k| k.hal.hardware.has_messages()) {
+        for message in cx.with(|k| k.hal.hardware.take_messages()) {
+            message::arrive(cx, message);
+        }
+    }
 }
 
-/// Whether the lines are as [`observe`] saw them last.
-pub(crate) fn are_as_seen(k: &Kernel) -> bool {
-    k.hal.hardware.lines() == k.ke.interrupts.levels
+/// Whether there is nothing to do after an access: as [`Kernel::is_settled`], and the lines are as [`observe`] saw them
+/// last. The hardware is asked once for both.
+#[inline]
+pub(crate) fn nothing_came(k: &Kernel) -> bool {
+    let until = k.ke.armed_until;
+    k.engine.free_levels() <= k.level()
+        && k.engine.now() < until
+        && k.ke.timers.deadline().is_none_or(|deadline| deadline >= until)
+        && k.hal.hardware.is_quiet(k.ke.interrupts.levels, until)
 }
 
 /// After a device was accessed or time has passed: what the hardware asks for and the level allows happens now.
@@ -123,27 +158,20 @@ pub fn deliver(cx: &mut Cx<'_>) -> Flow<()> {
     irql::settle(cx)
 }
 
-/// The line that processor `index` would be interrupted by now: the highest level first.
+/// The vector that processor `index` would be interrupted by now: the highest level first.
 pub(crate) fn deliverable(k: &Kernel, index: usize) -> Option<u32> {
-    let mut wanting = k.ke.interrupts.wanting();
-    let processor = &k.ke.processors[index];
-    let mut best: Option<(u32, u32)> = None;
-    while wanting != 0 {
-        let line = wanting.trailing_zeros();
-        wanting &= wanting - 1;
-        let vector = vector_of_line(line);
-        if irql_of_line(line) > k.level_of(index)
-            && k.ke.interrupts.allows(line, processor.mask())
-            && best.is_none_or(|(highest, _)| vector > highest)
-        {
-            best = Some((vector, line));
-        }
-    }
-    best.map(|(_, line)| line)
+    k.ke.interrupts.highest(k.ke.processors[index].mask(), k.level_of(index))
 }
 
-/// The current processor takes the interrupt of `line`.
-pub(crate) fn service(cx: &mut Cx<'_>, line: u32) -> Flow<()> {
+/// The current processor takes the interrupt of `vector`.
+pub(crate) fn service(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
+    match line_of_vector(vector) {
+        Some(line) => service_line(cx, line),
+        None => message::service(cx, vector),
+    }
+}
+
+fn service_line(cx: &mut Cx<'_>, line: u32) -> Flow<()> {
     let old = irql::current(cx);
     cx.with(|k| {
         k.ke.interrupts.in_service |= 1 << line;
@@ -165,7 +193,7 @@ pub(crate) fn service(cx: &mut Cx<'_>, line: u32) -> Flow<()> {
 fn passes(cx: &mut Cx<'_>, line: u32) -> Flow<()> {
     let (mut unclaimed, mut claimed) = (0, 0);
     loop {
-        if call_chain(cx, line)? {
+        if call_chain(cx, vector_of_line(line))? {
             (unclaimed, claimed) = (0, claimed + 1);
         } else {
             unclaimed += 1;
@@ -191,7 +219,7 @@ fn passes(cx: &mut Cx<'_>, line: u32) -> Flow<()> {
 }
 
 fn storm(k: &Kernel, line: u32, unclaimed: bool) -> Verdict {
-    let chain = k.ke.interrupts.objects_of(line);
+    let chain = k.ke.interrupts.objects_of(vector_of_line(line));
     let devices = k.hal.hardware.asserting(line).join(", ");
     let what = if unclaimed {
         format!("none of its {} service routine(s) claimed it in {UNCLAIMED_PASSES} passes", chain.len())
@@ -207,9 +235,9 @@ fn storm(k: &Kernel, line: u32, unclaimed: bool) -> Verdict {
 }
 
 /// One pass: each routine in the order of connection; a level-sensitive line's ends at the first that claims.
-fn call_chain(cx: &mut Cx<'_>, line: u32) -> Flow<bool> {
+pub(super) fn call_chain(cx: &mut Cx<'_>, vector: u32) -> Flow<bool> {
     let mut claimed = false;
-    let Some(chain) = cx.with(|k| k.ke.interrupts.chain(line)) else { return Ok(false) };
+    let Some(chain) = cx.with(|k| k.ke.interrupts.chain(vector)) else { return Ok(false) };
     for &object in &*chain {
         let connection = cx.with(|k| k.ke.interrupts.objects.get(&object).copied());
         let Some(connection) = connection else { continue };
@@ -238,8 +266,10 @@ fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<b
         object,
         floor: connection.synchronize_irql,
     };
-    let arguments = [object, connection.context];
-    let result = stack::on(cx, base, |cx| callout::asynchronous(cx, &call, &arguments));
+    // Only a message's routine has a third parameter.
+    let all = [object, connection.context, connection.message.unwrap_or(0).into()];
+    let arguments = if connection.message.is_some() { &all[..] } else { &all[..2] };
+    let result = stack::on(cx, base, |cx| callout::asynchronous(cx, &call, arguments));
     cx.with(|k| k.ke.interrupts.running.retain(|running| *running != object));
     let claimed = result? & 0xFF != 0;
     spinlock::give_back(cx, lock, 1, "the interrupt's end")?;
@@ -263,6 +293,7 @@ mod tests {
             latched: false,
             shared: true,
             affinity: 1,
+            message: None,
         }
     }
 
@@ -270,13 +301,13 @@ mod tests {
     fn a_line_is_shared_only_by_those_who_all_say_so_and_agree_on_the_mode() {
         let mut interrupts = Interrupts::default();
         interrupts.objects.insert(0x10, connection(5));
-        interrupts.chains.insert(5, [0x10].into());
-        assert!(interrupts.accepts(5, &connection(5)));
-        assert!(!interrupts.accepts(5, &Connection { shared: false, ..connection(5) }));
-        assert!(!interrupts.accepts(5, &Connection { latched: true, ..connection(5) }));
-        assert!(interrupts.accepts(6, &Connection { shared: false, ..connection(6) }));
+        interrupts.chains.insert(vector_of_line(5), [0x10].into());
+        assert!(interrupts.accepts(&connection(5)));
+        assert!(!interrupts.accepts(&Connection { shared: false, ..connection(5) }));
+        assert!(!interrupts.accepts(&Connection { latched: true, ..connection(5) }));
+        assert!(interrupts.accepts(&Connection { shared: false, ..connection(6) }));
         interrupts.objects.insert(0x10, Connection { shared: false, ..connection(5) });
-        assert!(!interrupts.accepts(5, &connection(5)), "the first one did not share");
+        assert!(!interrupts.accepts(&connection(5)), "the first one did not share");
     }
 
     #[test]
@@ -284,8 +315,8 @@ mod tests {
         let mut interrupts = Interrupts::default();
         interrupts.objects.insert(0x10, connection(5));
         interrupts.objects.insert(0x20, Connection { latched: true, ..connection(6) });
-        interrupts.chains.insert(5, [0x10].into());
-        interrupts.chains.insert(6, [0x20].into());
+        interrupts.chains.insert(vector_of_line(5), [0x10].into());
+        interrupts.chains.insert(vector_of_line(6), [0x20].into());
         interrupts.update_masks();
         interrupts.levels = 1 << 5 | 1 << 6 | 1 << 7;
         assert_eq!(interrupts.wanting(), 1 << 5, "nobody is connected to 7, and 6 has had no edge");

@@ -19,11 +19,13 @@ pub mod guarded_mutex;
 pub(crate) mod handler;
 pub mod instruction;
 pub mod interrupt;
+pub mod ipi;
 pub mod irql;
 pub mod leftover;
 mod level;
 pub mod line;
 pub mod links;
+pub mod message;
 pub mod mutex;
 pub mod node;
 pub mod place;
@@ -51,6 +53,7 @@ mod threads;
 pub mod time;
 pub mod timer;
 pub(crate) mod timer_queue;
+pub mod vectors;
 pub mod wait;
 pub mod watchdog;
 
@@ -60,6 +63,7 @@ use engine::{Engine, StrandId};
 
 use crate::nt::{Settings, WindowsVersion};
 use crate::verdict::Verdict;
+use ipi::Broadcast;
 use line::Interrupts;
 use processor::Processor;
 use ready::ReadyQueues;
@@ -97,6 +101,8 @@ pub struct State {
     pub(crate) timers: TimerQueue,
     /// Spin locks that are held.
     pub(crate) locks: Locks,
+    /// The routine that runs on all processors at once.
+    pub(crate) broadcast: Option<Broadcast>,
     /// Connected interrupts and the lines' levels.
     pub(crate) interrupts: Interrupts,
     /// Nanoseconds that passed without driver instructions.
@@ -153,6 +159,7 @@ impl State {
             threaded_dpcs: None,
             timers: TimerQueue::default(),
             locks: Locks::default(),
+            broadcast: None,
             interrupts: Interrupts::default(),
             charged: 0,
             armed_until: 0,

@@ -16,6 +16,8 @@ use crate::mm::{pool, stack};
 
 /// Highest level on x64, where nothing interrupts.
 pub const HIGH_LEVEL: u8 = 15;
+/// Where interrupts from other processors come in.
+pub const IPI_LEVEL: u8 = 14;
 /// Where the clock ticks.
 pub const CLOCK_LEVEL: u8 = 13;
 /// Where threads are switched and DPCs run.
@@ -42,6 +44,16 @@ pub(crate) struct Entered {
 pub(crate) enum WaitsFor {
     /// This spin lock.
     Lock(u64),
+    /// To share this reader/writer spin lock.
+    LockShared(u64),
+    /// To have this reader/writer spin lock alone.
+    LockAlone(u64),
+    /// `KeIpiGenericCall`: the end of another processor's.
+    IpiTurn,
+    /// Its barrier.
+    IpiBarrier,
+    /// Its end on all processors.
+    IpiEnd,
     /// `KeFlushQueuedDpcs`: every DPC that is queued or runs.
     Dpcs,
     /// This DPC, or callback of a timer, that is queued or runs.

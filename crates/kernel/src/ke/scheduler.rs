@@ -9,7 +9,7 @@ use engine::{Flow, Leave, Point, Progress, StrandId};
 use super::processor::{self, DISPATCH_LEVEL, PASSIVE_LEVEL, WaitsFor};
 use super::slice;
 use super::thread::{Account, HIGHEST_DYNAMIC, Role, State};
-use super::{dpc, irql, line, place, spin, stuck, time, timer, wait};
+use super::{dpc, ipi, irql, line, place, spin, stuck, time, timer, wait};
 use crate::cx::{Cx, Kernel};
 use crate::nt::Nt;
 use crate::verdict::Verdict;
@@ -129,11 +129,16 @@ pub(crate) fn relieve(k: &mut Kernel) {
 /// Whether processor `index` has anything to do. `k.ke.locks` tells whether what it spins on is free.
 fn can_go_on(k: &Kernel, index: usize) -> bool {
     let processor = &k.ke.processors[index];
-    if matches!(irql::next_work(k, index), Some(irql::Work::Interrupt(_) | irql::Work::Dispatch)) {
+    if matches!(
+        irql::next_work(k, index),
+        Some(irql::Work::Ipi | irql::Work::Interrupt(_) | irql::Work::Dispatch)
+    ) {
         return true;
     }
     match processor.waits_for {
-        Some(WaitsFor::Lock(lock)) => !k.ke.locks.is_held(lock),
+        Some(WaitsFor::Lock(lock) | WaitsFor::LockAlone(lock)) => !k.ke.locks.is_held(lock),
+        Some(WaitsFor::LockShared(lock)) => k.ke.locks.can_be_shared(lock),
+        Some(what @ (WaitsFor::IpiTurn | WaitsFor::IpiBarrier | WaitsFor::IpiEnd)) => ipi::is_over(k, what),
         Some(WaitsFor::Dpcs) => !dpc::any(k) || irql::next_work(k, index).is_some(),
         Some(WaitsFor::Dpc(object)) => !dpc::is_active(k, object) || irql::next_work(k, index).is_some(),
         Some(WaitsFor::Routine(object)) => !dpc::runs(k, object) || irql::next_work(k, index).is_some(),
@@ -327,11 +332,28 @@ fn equals_wait(k: &Kernel) -> bool {
 
 /// A driver is about to do something that others can see: the policy may let another thread or processor go first.
 ///
-/// Asked before exports, device accesses and interlocked instructions. Plain loads and stores of memory that another strand
-/// uses too are not told from others: between those, a thread gives way only at the end of a slice.
+/// Asked before exports, device accesses and interlocked instructions. Plain loads and stores are asked about by
+/// [`before_shared`], if the policy knows which of them others see; else a thread gives way between them only at the end of a slice.
+#[inline]
 pub(crate) fn before_visible(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
+    // Where there is nobody at all, nothing need be known of who stands here.
+    if cx.with(|k| k.ke.ready.is_empty() && k.ke.processors.len() == 1) {
+        return Ok(());
+    }
+    before(cx, |cx| gives_way(cx, point))
+}
+
+/// The same for the plain instruction at `rip`, which the policy watches: others touch the memory that it touches.
+pub(crate) fn before_shared(cx: &mut Cx<'_>, rip: u64) -> Flow<()> {
+    before(cx, |cx| {
+        let (others, retired) = cx.with(|k| (who_waits(k), slice::retired_by_own(k)));
+        !others.is_empty() && cx.nt().give_way_before(rip, retired, &others)
+    })
+}
+
+fn before(cx: &mut Cx<'_>, gives_way: impl FnOnce(&mut Cx<'_>) -> bool) -> Flow<()> {
     let (equals, others) = cx.with(|k| (equals_wait(k), others_wait(k)));
-    if !(equals || others) || !gives_way(cx, point) {
+    if !(equals || others) || !gives_way(cx) {
         return Ok(());
     }
     if equals {

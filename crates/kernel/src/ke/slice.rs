@@ -59,12 +59,32 @@ pub(crate) fn arm(cx: &mut Cx<'_>) {
     });
 }
 
-/// `nanoseconds` pass without driver instructions: the slice ends so much earlier, unless instructions end it.
-pub(crate) fn shorten(k: &mut Kernel, nanoseconds: u64) {
+/// `nanoseconds` pass without driver instructions: the slice ends so much earlier, unless instructions end it. False if it has
+/// come to its end; whoever lets the time pass sees to what that means.
+#[inline]
+pub(crate) fn shorten(k: &mut Kernel, nanoseconds: u64) -> bool {
     k.ke.charged += nanoseconds;
-    if !k.engine.charge_within(nanoseconds, k.ke.armed_until, k.ke.armed_retired) {
+    pass(k, nanoseconds)
+}
+
+fn pass(k: &mut Kernel, nanoseconds: u64) -> bool {
+    let goes_on = k.engine.charge_within(nanoseconds, k.ke.armed_until, k.ke.armed_retired);
+    if !goes_on {
         k.ke.rearm();
     }
+    goes_on
+}
+
+/// A service has done the work of so many instructions: time passes, and the caller's account grows. If the slice ends within,
+/// what that lets in comes now, before the driver's next instruction, however much there was to do.
+///
+/// # Errors
+/// [`engine::Leave`] of what was let in.
+pub(crate) fn work(cx: &mut Cx<'_>, instructions: u64) -> Flow<()> {
+    // Not among what passes without instructions: so it is on the account.
+    let goes_on = cx.with(|k| pass(k, instructions));
+    // A call from outside strands is the system's own.
+    if goes_on || cx.engine().strand() == StrandId(0) { Ok(()) } else { let_in(cx, false) }
 }
 
 /// As [`arm`], for a processor whose turn begins. What came for it meanwhile is let in at once: by the strand itself, if it
@@ -102,6 +122,11 @@ fn own(k: &Kernel) -> Option<(&Thread, u64)> {
     let thread = k.ke.thread()?;
     let (before, mark) = thread.retired;
     Some((thread, before + (k.engine.retired() - mark)))
+}
+
+/// How many driver instructions the thread that runs has retired in all its life.
+pub(crate) fn retired_by_own(k: &Kernel) -> u64 {
+    own(k).map_or(0, |(_, retired)| retired)
 }
 
 /// The turn of `strand` is over.
@@ -185,6 +210,16 @@ pub(crate) fn slice(cx: &mut Cx<'_>) -> Flow<()> {
     let gives_way = asked && scheduler::gives_way(cx, SLICE_END);
     // At once: what is let in below runs on this thread too, and must not be asked the same again.
     ask_when_next(cx);
+    let_in(cx, gives_way)
+}
+
+/// What time has brought: boosts, the end of the quantum, interrupts, timers, another thread's turn; and a new slice.
+fn let_in(cx: &mut Cx<'_>, gives_way: bool) -> Flow<()> {
+    // What came while another strand ran, or none, comes first: in the meantime its line may have fallen.
+    if cx.with(|k| line::deliverable(k, k.ke.current).is_some()) {
+        irql::settle(cx)?;
+    }
+    let now = cx.engine().now();
     cx.with(|k| {
         scheduler::relieve(k);
         end_of_quantum(k, now, gives_way);

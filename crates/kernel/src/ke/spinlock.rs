@@ -2,7 +2,7 @@
 //! *KeAcquireInStackQueuedSpinLock function* and their neighbours.
 //!
 //! The lock's own memory says whether it is held, as on x64; who holds it is known here. A processor that finds a lock
-//! held gives its turn away until it is free. Reader/writer spin locks are `ex`'s.
+//! held gives its turn away until it is free. Reader/writer spin locks are `ex::spinlock`'s; who holds one is known here.
 
 use abi::{DriverPtr, KLOCK_QUEUE_HANDLE, KSPIN_LOCK_QUEUE};
 use engine::Flow;
@@ -16,10 +16,22 @@ use crate::witness;
 /// A `KSPIN_LOCK`.
 pub type SpinLock = DriverPtr<u64>;
 
+/// How a lock is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    /// A `KSPIN_LOCK`.
+    Plain,
+    /// An `EX_SPIN_LOCK`, with others.
+    Shared,
+    /// An `EX_SPIN_LOCK`.
+    Alone,
+}
+
 /// Who holds a lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Held {
     pub(crate) processor: u32,
+    pub(crate) mode: Mode,
     /// What its memory holds: 1, or the queue handle of an in-stack queued acquire.
     value: u64,
     /// The clock when it was acquired.
@@ -33,23 +45,65 @@ pub(crate) struct Held {
 /// All locks that are held.
 #[derive(Default)]
 pub(crate) struct Locks {
-    /// By address. There are few, and they come and go: a tree would allocate for each.
+    /// By address, one for each that shares it. There are few, and they come and go: a tree would allocate for each.
     held: Vec<(u64, Held)>,
+    /// Reader/writer locks, and the processors that wait to have them alone.
+    wanted: Vec<(u64, u32)>,
 }
 
 impl Locks {
-    /// Who holds the lock.
+    /// Who holds the lock; the first of those that share it.
     pub(crate) fn holder(&self, lock: u64) -> Option<Held> {
-        self.held.iter().find(|(at, _)| *at == lock).map(|(_, held)| *held)
+        self.holders(lock).next()
+    }
+
+    /// All who hold the lock.
+    pub(crate) fn holders(&self, lock: u64) -> impl Iterator<Item = Held> {
+        self.held.iter().filter(move |(at, _)| *at == lock).map(|(_, held)| *held)
+    }
+
+    /// How this processor holds the lock, if it does.
+    pub(crate) fn of_processor(&self, lock: u64, processor: u32) -> Option<Held> {
+        self.holders(lock).find(|held| held.processor == processor)
     }
 
     fn insert(&mut self, lock: u64, held: Held) {
-        let at = self.held.partition_point(|(other, _)| *other < lock);
+        let at = self.held.partition_point(|(other, _)| *other <= lock);
         self.held.insert(at, (lock, held));
     }
 
-    fn remove(&mut self, lock: u64) {
-        self.held.retain(|(at, _)| *at != lock);
+    /// This processor holds the lock once less.
+    pub(crate) fn remove(&mut self, lock: u64, processor: u32, mode: Mode) {
+        let is_it =
+            |(at, held): &(u64, Held)| *at == lock && held.processor == processor && held.mode == mode;
+        if let Some(at) = self.held.iter().rposition(is_it) {
+            self.held.remove(at);
+        }
+    }
+
+    /// Whether a processor waits to have the reader/writer lock alone.
+    pub(crate) fn is_wanted(&self, lock: u64) -> bool {
+        self.wanting(lock).next().is_some()
+    }
+
+    /// The processors that wait to have the reader/writer lock alone.
+    pub(crate) fn wanting(&self, lock: u64) -> impl Iterator<Item = u32> {
+        self.wanted.iter().filter(move |(at, _)| *at == lock).map(|(_, processor)| *processor)
+    }
+
+    /// This processor begins to wait to have it alone.
+    pub(crate) fn want(&mut self, lock: u64, processor: u32) {
+        self.wanted.push((lock, processor));
+    }
+
+    /// It waits no longer.
+    pub(crate) fn want_no_more(&mut self, lock: u64, processor: u32) {
+        self.wanted.retain(|wanted| *wanted != (lock, processor));
+    }
+
+    /// Whether one more may share the reader/writer lock.
+    pub(crate) fn can_be_shared(&self, lock: u64) -> bool {
+        self.holders(lock).all(|held| held.mode == Mode::Shared) && !self.is_wanted(lock)
     }
 
     /// The locks this processor holds.
@@ -65,7 +119,7 @@ impl Locks {
 
     /// Whether this processor holds the lock.
     pub(crate) fn is_held_by(&self, lock: u64, processor: u32) -> bool {
-        self.holder(lock).is_some_and(|held| held.processor == processor)
+        self.of_processor(lock, processor).is_some()
     }
 
     /// A lock this processor holds: the one it acquired last.
@@ -154,6 +208,15 @@ pub fn release_lower(cx: &mut Cx<'_>, lock: SpinLock, level: u8) -> Flow<()> {
     irql::lower(cx, level)
 }
 
+/// `KeReleaseSpinLockForDpc`: and lowers to `level`, for a threaded DPC that may have run below DISPATCH_LEVEL.
+///
+/// # Errors
+/// As [`release_lower`].
+pub fn release_for_dpc(cx: &mut Cx<'_>, lock: SpinLock, level: u8) -> Flow<()> {
+    give_back(cx, lock, 1, "KeReleaseSpinLockForDpc")?;
+    irql::lower(cx, level)
+}
+
 /// `KeReleaseSpinLockFromDpcLevel`.
 ///
 /// # Errors
@@ -192,8 +255,20 @@ pub fn acquire_queued_at_dispatch(
 /// # Errors
 /// As [`give_back`]; whatever the lower level lets in.
 pub fn release_queued(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) -> Flow<()> {
+    release_and_lower(cx, handle, "KeReleaseInStackQueuedSpinLock")
+}
+
+/// `KeReleaseInStackQueuedSpinLockForDpc`.
+///
+/// # Errors
+/// As [`release_queued`].
+pub fn release_queued_for_dpc(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) -> Flow<()> {
+    release_and_lower(cx, handle, "KeReleaseInStackQueuedSpinLockForDpc")
+}
+
+fn release_and_lower(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>, what: &str) -> Flow<()> {
     let level = cx.read(handle + KLOCK_QUEUE_HANDLE::OldIrql)?;
-    release_handle(cx, handle, "KeReleaseInStackQueuedSpinLock")?;
+    release_handle(cx, handle, what)?;
     irql::lower(cx, level)
 }
 
@@ -227,14 +302,19 @@ pub(crate) fn spin(cx: &mut Cx<'_>, lock: SpinLock, value: u64) -> Flow<()> {
 
 fn take(cx: &mut Cx<'_>, lock: SpinLock, value: u64) -> Flow<()> {
     cx.write(lock, value)?;
+    note_taken(cx, lock.address, Mode::Plain, value);
+    Ok(())
+}
+
+/// This processor holds a lock from here on.
+pub(crate) fn note_taken(cx: &mut Cx<'_>, lock: u64, mode: Mode, value: u64) {
     let taken = witness::moment(cx);
     let (since, place) = (cx.engine().now(), cx.engine().caller_rip());
     cx.with(|k| {
         let processor = k.ke.processor().number;
-        k.ke.locks.insert(lock.address, Held { processor, value, since, place, taken });
+        k.ke.locks.insert(lock, Held { processor, mode, value, since, place, taken });
         k.ke.unsettled();
     });
-    Ok(())
 }
 
 /// Whether nobody holds it, as its memory and what is known agree.
@@ -243,6 +323,9 @@ fn is_free(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
     let held = cx.with(|k| k.ke.locks.holder(at));
     let message = match (held, value) {
         (None, 0) => return Ok(true),
+        (Some(held), _) if held.mode != Mode::Plain => {
+            format!("spin lock {at:#x} is held as a reader/writer spin lock by processor {}", held.processor)
+        }
         (Some(held), value) if held.value == value => return Ok(false),
         (None, value) => format!(
             "spin lock {at:#x} holds {value:#x}, which no acquire has written: it was never initialised, or overwritten"
@@ -272,9 +355,9 @@ pub(crate) fn give_back(cx: &mut Cx<'_>, lock: SpinLock, value: u64, what: &str)
     let at = lock.address;
     let (held, here) = cx.with(|k| (k.ke.locks.holder(at), k.ke.processor().number));
     let message = match held {
-        Some(held) if held.processor == here && held.value == value => {
+        Some(held) if held.processor == here && held.value == value && held.mode == Mode::Plain => {
             cx.with(|k| {
-                k.ke.locks.remove(at);
+                k.ke.locks.remove(at, here, Mode::Plain);
                 k.ke.unsettled();
             });
             return cx.write(lock, 0);

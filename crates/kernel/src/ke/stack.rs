@@ -17,14 +17,14 @@ use crate::verdict::Verdict;
 
 /// The stack for a call into a driver from here: below the driver frame that called us, else the top of the stack we
 /// stand on: the processor's for DPCs and interrupts, or the thread's own.
+#[inline]
 pub(crate) fn stack_for_call(cx: &mut Cx<'_>) -> Stack {
     let depth = cx.engine().depth();
-    let entered = cx.with(|k| k.ke.processor().entered.last().copied());
-    match entered {
+    cx.with(|k| match k.ke.processor().entered.last() {
         Some(entered) if entered.depth == depth => Stack::At(entered.base),
         _ if depth > 0 => Stack::Current,
-        _ => Stack::At(cx.with(|k| k.ke.thread().map_or(0, |thread| thread.stack_base()))),
-    }
+        _ => Stack::At(k.ke.thread().map_or(0, |thread| thread.stack_base())),
+    })
 }
 
 /// Runs `f` with calls into drivers on the processor's stack at `base`, unless that is in use already: then below what
@@ -101,6 +101,11 @@ fn all(k: &Kernel) -> impl Iterator<Item = (KernelStack, String)> {
 /// The stack that ends just above `address`, if that lies in a guard page, and whose it is.
 pub(crate) fn overflowed(k: &Kernel, address: u64) -> Option<(KernelStack, String)> {
     all(k).find(|(stack, _)| stack.limit.wrapping_sub(address) <= PAGE && address < stack.limit)
+}
+
+/// Whose stack `address` lies in.
+pub(crate) fn owner_of(k: &Kernel, address: u64) -> Option<String> {
+    all(k).find(|(stack, _)| (stack.limit..stack.base).contains(&address)).map(|(_, owner)| owner)
 }
 
 /// Routines whose shares of an overflowed stack are told.

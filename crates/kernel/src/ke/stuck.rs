@@ -1,9 +1,11 @@
 //! Nobody gets anywhere: who waits for whom, as a verdict. Follows *Preventing Errors and Deadlocks While Using Spin Locks*.
 //!
-//! Processors that wait for spin locks in a circle are judged at once: nothing that interrupts them can release a lock.
+//! Processors that wait for spin locks in a circle are judged at once: nothing that interrupts them can release a lock. So are those
+//! that wait for others in `KeIpiGenericCall`.
 //! Everybody else is judged when nothing is due any more that could change anything.
 
 use super::processor::{DISPATCH_LEVEL, Processor, WaitsFor};
+use super::spinlock::{Held, Mode};
 use super::thread::{Role, State, Thread};
 use super::{scheduler, slice, spin, wait, watchdog};
 use crate::cx::Kernel;
@@ -25,34 +27,75 @@ pub(crate) fn verdict(k: &Kernel) -> Option<(usize, Verdict)> {
     }
     // Who is at the highest level keeps the others from going on.
     let worst = busy.clone().max_by_key(|index| (k.level_of(*index), usize::MAX - index))?;
-    let locks = busy.all(|index| matches!(k.ke.processors[index].waits_for, Some(WaitsFor::Lock(_))));
+    let locks = busy.all(|index| waits_for_lock(&k.ke.processors[index]));
     Some((worst, if locks { of_locks(everybody(k)) } else { livelock(k, worst) }))
+}
+
+fn waits_for_lock(processor: &Processor) -> bool {
+    let what = processor.waits_for;
+    matches!(what, Some(WaitsFor::Lock(_) | WaitsFor::LockShared(_) | WaitsFor::LockAlone(_)))
 }
 
 fn waits_busily(k: &Kernel, index: usize) -> bool {
     k.ke.processors[index].waits_for.is_some() || spin::holds_processor(k, index)
 }
 
-/// Processors that spin on locks that only they hold.
+/// Processors that wait for each other: for locks that only they hold, or at a barrier that only they keep from opening.
 fn in_a_circle(k: &Kernel) -> Option<(usize, Verdict)> {
-    let next = |index: usize| match k.ke.processors[index].waits_for {
-        Some(WaitsFor::Lock(lock)) => Some(k.ke.locks.holder(lock)?.processor as usize),
-        _ => None,
-    };
-    for start in 0..k.ke.processors.len() {
+    (0..k.ke.processors.len()).find_map(|start| {
         let mut circle = vec![start];
-        while let Some(holder) = next(*circle.last()?) {
-            if holder == start {
-                let lines = circle.iter().map(|index| of_processor(k, &k.ke.processors[*index]));
-                return Some((start, of_locks(lines.collect::<Vec<_>>().join("; "))));
+        if !closes(k, &mut circle, &mut 0) {
+            return None;
+        }
+        let lines = circle.iter().map(|index| of_processor(k, &k.ke.processors[*index]));
+        let lines = lines.collect::<Vec<_>>().join("; ");
+        let locks = circle.iter().all(|index| waits_for_lock(&k.ke.processors[*index]));
+        Some((start, if locks { of_locks(lines) } else { of_broadcast(k, lines) }))
+    })
+}
+
+/// Whether the way of waiting that `path` is leads back to its beginning; then it is that circle.
+fn closes(k: &Kernel, path: &mut Vec<usize>, seen: &mut u64) -> bool {
+    let last = *path.last().expect("it begins somewhere");
+    for next in waits_for(k, last) {
+        if next == path[0] {
+            return true;
+        }
+        if *seen & 1 << next == 0 {
+            *seen |= 1 << next;
+            path.push(next);
+            if closes(k, path, seen) {
+                return true;
             }
-            if circle.contains(&holder) {
-                break;
-            }
-            circle.push(holder);
+            path.pop();
         }
     }
-    None
+    false
+}
+
+/// The processors that must all do something before processor `index` goes on.
+fn waits_for(k: &Kernel, index: usize) -> Vec<usize> {
+    let holders = |lock| k.ke.locks.holders(lock).map(|held| held.processor as usize);
+    let of_mask = |mask: u64| (0..k.ke.processors.len()).filter(|other| mask & 1 << other != 0).collect();
+    match (k.ke.processors[index].waits_for, k.ke.broadcast) {
+        (Some(WaitsFor::Lock(lock) | WaitsFor::LockAlone(lock)), _) => holders(lock).collect(),
+        (Some(WaitsFor::LockShared(lock)), _) => {
+            let wanting = k.ke.locks.wanting(lock).map(|processor| processor as usize);
+            let alone = k.ke.locks.holders(lock).filter(|held| held.mode == Mode::Alone);
+            alone.map(|held| held.processor as usize).chain(wanting).collect()
+        }
+        (Some(WaitsFor::IpiBarrier), Some(broadcast)) => of_mask(broadcast.away),
+        (Some(WaitsFor::IpiEnd | WaitsFor::IpiTurn), Some(broadcast)) => of_mask(broadcast.busy),
+        _ => Vec::new(),
+    }
+}
+
+/// Windows' watchdog sees a processor that does not let the clock's interrupt in.
+fn of_broadcast(k: &Kernel, lines: String) -> Verdict {
+    let worst = k.ke.processors.iter().max_by_key(|processor| k.level_of(processor.number as usize));
+    let (block, number) = worst.map_or((0, 0), |worst| (worst.control_block().address, worst.number));
+    let message = format!("processors wait for each other: {lines}");
+    Verdict::error("ipi-deadlock", message).bug_check(0x101, [watchdog::SINGLE, 0, block, number.into()])
 }
 
 fn of_locks(lines: String) -> Verdict {
@@ -114,11 +157,21 @@ fn of_processor(k: &Kernel, processor: &Processor) -> String {
     let thread = k.ke.threads.get(processor.thread);
     let who = thread.map_or("code".to_owned(), |thread| routine_of(k, thread));
     let mut line = match processor.waits_for {
-        Some(WaitsFor::Lock(lock)) => {
-            let holder = k.ke.locks.holder(lock).map_or("nobody holds".to_owned(), |held| {
-                format!("processor {} holds since {}", held.processor, symbols::code(k, held.place))
-            });
-            format!("{who} on processor {number} spins on lock {lock:#x}, which {holder}")
+        Some(WaitsFor::Lock(lock) | WaitsFor::LockAlone(lock) | WaitsFor::LockShared(lock)) => {
+            format!("{who} on processor {number} spins on lock {lock:#x}, which {}", held_by(k, lock))
+        }
+        Some(WaitsFor::IpiTurn) => {
+            format!("{who} on processor {number} waits in KeIpiGenericCall for the end of another one's")
+        }
+        Some(WaitsFor::IpiBarrier) => {
+            format!(
+                "{who} on processor {number} waits in KeIpiGenericCall for all processors to take the interrupt"
+            )
+        }
+        Some(WaitsFor::IpiEnd) => {
+            format!(
+                "{who} on processor {number} waits in KeIpiGenericCall for the routine to return on all processors"
+            )
         }
         Some(WaitsFor::Dpcs) => format!("{who} on processor {number} waits in KeFlushQueuedDpcs"),
         Some(WaitsFor::Dpc(object) | WaitsFor::Routine(object)) => {
@@ -145,6 +198,20 @@ fn of_processor(k: &Kernel, processor: &Processor) -> String {
         line += &format!(", with {} DPC(s) queued that its level holds back", processor.dpcs.len());
     }
     line
+}
+
+/// Who holds a lock, and who waits to have it alone.
+fn held_by(k: &Kernel, lock: u64) -> String {
+    let told =
+        |held: Held| format!("processor {} holds since {}", held.processor, symbols::code(k, held.place));
+    let mut all: Vec<String> = k.ke.locks.holders(lock).map(told).collect();
+    if all.is_empty() {
+        all.push("nobody holds".to_owned());
+    }
+    all.extend(
+        k.ke.locks.wanting(lock).map(|processor| format!("processor {processor} waits to have alone")),
+    );
+    all.join(" and ")
 }
 
 /// What a busy wait looks at.

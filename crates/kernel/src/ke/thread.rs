@@ -19,6 +19,7 @@ use crate::mm::pool;
 use crate::mm::stack::{self as memory, KERNEL_STACK, KernelStack};
 use crate::ob;
 use crate::verdict::Verdict;
+use crate::witness;
 
 /// Bytes of a thread object; drivers see only its header.
 const OBJECT_SIZE: u64 = 0x600;
@@ -161,6 +162,8 @@ pub(crate) struct Thread {
     pub(crate) question: u64,
     /// It waits busily, as was seen last.
     pub(crate) stuck: Option<Stuck>,
+    /// The moment when it was made.
+    pub(crate) created: u64,
     /// When its quantum ends.
     pub(crate) quantum_end: u64,
     /// It asked to end, with this status.
@@ -280,6 +283,7 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
     ob::object::create(cx, object.address, ob::Kind::Thread, "", &PROCEDURES)
         .expect("a thread object has no name that could clash");
     let strand = engine.spawn();
+    let created = witness::moment(cx);
     cx.with(|k| {
         let own_affinity = affinity::of_new_thread(k);
         let id = k.ps.next_id();
@@ -313,6 +317,7 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
             account: Account::default(),
             mark: (0, 0, 0),
             stuck: None,
+            created,
             retired: (0, 0),
             question: 0,
             quantum_end: 0,

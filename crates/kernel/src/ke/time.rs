@@ -171,7 +171,7 @@ pub(crate) fn pass(cx: &mut Cx<'_>, until: u64) -> Flow<()> {
 
 /// Lets `nanoseconds` pass without driver instructions.
 pub(crate) fn charge(cx: &mut Cx<'_>, nanoseconds: u64) {
-    cx.with(|k| slice::shorten(k, nanoseconds));
+    let _ = cx.with(|k| slice::shorten(k, nanoseconds));
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::{dpc, irql};
 use crate::cx::{Cx, Kernel};
 use crate::ex;
 use crate::verdict::Verdict;
+use crate::witness;
 
 const TIMERS: &[Kind] = &[Kind::NotificationTimer, Kind::SynchronizationTimer];
 
@@ -38,10 +39,10 @@ pub fn initialize_ex(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, kind: u32) -> Fl
             return Err(cx.stop(Verdict::error("timer-type", message)));
         }
     };
-    if cx.with(|k| k.ke.timers.is_set(timer.address)) {
+    if let Some(set) = cx.with(|k| k.ke.timers.set_at(timer.address)) {
         let at = timer.address;
         let message = format!("KeInitializeTimer was called for {at:#x}, which is set and has not expired");
-        let verdict = Verdict::error("timer-initialized-while-set", message);
+        let verdict = Verdict::error("timer-initialized-while-set", message).related("set", set);
         return Err(cx.stop(verdict.bug_check(0xC7, [0, at, 0, 0])));
     }
     let bytes = size_of::<KTIMER>() as u64;
@@ -111,8 +112,9 @@ fn set_for(
     cx.write(timer + KTIMER::Period, period)?;
     cx.write(timer + KTIMER::Dpc, dpc)?;
     let due = cx.with(|k| time::due(k, due));
+    let set = witness::moment(cx);
     let units = |milliseconds: u32| u64::from(milliseconds) * time::MILLISECOND;
-    let setting = Setting { due, period: units(period), tolerance: units(tolerance), fine: false };
+    let setting = Setting { due, period: units(period), tolerance: units(tolerance), fine: false, set };
     start(cx, timer, setting)
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Setting {
     pub(crate) tolerance: u64,
     /// The clock ticks at its finest for it.
     pub(crate) fine: bool,
+    /// The moment when a driver set it.
+    pub(crate) set: u64,
 }
 
 /// What has become due.
@@ -181,6 +183,11 @@ impl TimerQueue {
         self.timers.contains_key(&timer)
     }
 
+    /// The moment when the timer was set, if it is.
+    pub(crate) fn set_at(&self, timer: u64) -> Option<u64> {
+        self.timers.get(&timer).map(|(_, setting)| setting.set)
+    }
+
     /// A timer of `base..base+length` that is set.
     pub(crate) fn set_in(&self, base: u64, length: u64) -> Option<u64> {
         self.timers.range(base..base.saturating_add(length)).next().map(|(&timer, _)| timer)
@@ -322,6 +329,7 @@ impl TimerQueue {
     }
 
     /// When the clock will find something due next, or somebody wakes, in nanoseconds.
+    #[inline]
     pub(crate) fn deadline(&self) -> Option<u64> {
         let next = self.next_tick.min(self.next_alarm);
         (next != NEVER).then_some(next)
@@ -357,7 +365,7 @@ mod tests {
     }
 
     fn once(time: u64) -> Setting {
-        Setting { due: Due { time, absolute: false }, period: 0, tolerance: 0, fine: false }
+        Setting { due: Due { time, absolute: false }, period: 0, tolerance: 0, fine: false, set: 0 }
     }
 
     fn finely(time: u64) -> Setting {

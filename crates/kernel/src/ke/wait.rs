@@ -12,6 +12,7 @@ use super::processor::DISPATCH_LEVEL;
 use super::{irql, scheduler, thread, threaded_dpc, time};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
+use crate::ex;
 use crate::verdict::Verdict;
 
 /// `MAXIMUM_WAIT_OBJECTS`.
@@ -29,6 +30,8 @@ pub(crate) struct Wait {
     pub(crate) all: bool,
     /// Its wait blocks, one an object.
     pub(crate) blocks: DriverPtr<KWAIT_BLOCK>,
+    /// What is no dispatcher object and will be granted; see [`for_grant`].
+    pub(crate) granted: Option<u64>,
 }
 
 /// How long to wait.
@@ -131,6 +134,34 @@ pub fn multiple(
 /// As [`single`].
 pub fn for_object<T>(cx: &mut Cx<'_>, object: DriverPtr<T>) -> Flow<NtStatus> {
     wait(cx, &[object.cast()], false, Timeout::Never, DriverPtr::NULL, "a wait of the kernel's")
+}
+
+/// The current thread waits until [`grant`] says that it has what lies at `at`: a push lock, the release of run-down
+/// protection.
+///
+/// # Errors
+/// As [`single`].
+pub(crate) fn for_grant(cx: &mut Cx<'_>, at: u64, what: &str) -> Flow<()> {
+    check_may_block(cx, Timeout::Never, what)?;
+    cx.emit(Event::Wait { object: at, count: 1 });
+    cx.with(|k| {
+        let strand = k.ke.processor().thread;
+        let thread = k.ke.threads.get_mut(strand).expect("the thread that waits");
+        let blocks = DriverPtr::NULL;
+        thread.wait = Some(Wait { objects: Vec::new(), all: false, blocks, granted: Some(at) });
+        thread.state = thread::State::Waiting;
+        k.ke.processor_mut().wait_next = false;
+        k.ke.unsettled();
+    });
+    scheduler::block(cx)?;
+    cx.emit(Event::Woken { status: NtStatus::SUCCESS.0 });
+    irql::settle(cx)
+}
+
+/// Ends the wait that `strand` has begun with [`for_grant`]; its caller settles.
+pub(crate) fn grant(k: &mut Kernel, strand: StrandId) {
+    dispatcher::end_wait(k, strand, NtStatus::SUCCESS, 0)
+        .expect("it waits for no object, so no list is damaged");
 }
 
 /// A thread of the outside world's sleeps so many nanoseconds of virtual time, exactly: a person's patience and a script's
@@ -295,7 +326,7 @@ fn begin(
         links::insert_tail(k.engine, head, block + KWAIT_BLOCK::WaitListEntry)?;
         k.ke.waits.entry(object.address).or_default().push(strand);
     }
-    thread.wait = Some(Wait { objects: objects.to_vec(), all, blocks });
+    thread.wait = Some(Wait { objects: objects.to_vec(), all, blocks, granted: None });
     thread.state = thread::State::Waiting;
     if let Timeout::At(due) = timeout {
         let processor = k.ke.current;
@@ -310,6 +341,10 @@ pub(crate) fn describe(k: &Kernel, strand: StrandId) -> String {
     let Some(wait) = k.ke.threads.get(strand).and_then(|thread| thread.wait.as_ref()) else {
         return "nothing".to_owned();
     };
+    if let Some(at) = wait.granted {
+        let known = ex::push_lock::describe(k, at).or_else(|| ex::rundown::describe(k, at));
+        return known.unwrap_or_else(|| format!("{at:#x}"));
+    }
     let names: Vec<String> = wait.objects.iter().map(|object| dispatcher::describe(k, *object)).collect();
     match names.len() {
         0 => "a time-out".to_owned(),

@@ -282,6 +282,7 @@ fn take(k: &mut Kernel, request: &Request, allocated: u64) -> Option<u64> {
         fill_with(k, address + bytes, block.pages() * PAGE - bytes, GUARD_FILL);
         address
     };
+    k.engine.fresh(address, bytes);
     k.mm.pool.blocks.insert(address, block);
     Some(address)
 }
@@ -329,7 +330,7 @@ fn take_small(k: &mut Kernel, block: &Block) -> Option<u64> {
 pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
     let block = pool_check::freeable(cx, address, tag)?;
     if let Some(verdict) = cx.with(|k| leftover::in_memory(k, address, block.bytes)) {
-        return Err(cx.stop(verdict));
+        return Err(cx.stop(verdict.of_block(&block)));
     }
     let freed_at = block.owner.map(|_| witness::moment(cx));
     let block = Block { freed_at, ..block };

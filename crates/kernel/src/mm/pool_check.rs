@@ -211,10 +211,15 @@ fn still_in_use(k: &Kernel, address: u64, block: &Block) -> Option<Verdict> {
     let (object, sub, what) = resource
         .map(|(&at, _)| (at, 0x17, "an initialized ERESOURCE"))
         .or_else(|| lookaside.map(|(&at, _)| (at, 0xCC, "an initialized lookaside list")))
-        .or_else(|| item.map(|&at| (at, 0, "a work item that is queued")))?;
+        .or_else(|| item.map(|(&at, _)| (at, 0, "a work item that is queued")))?;
     let message = format!("{} was freed with {what} in it, at {object:#x}", describe(address, block));
     let verdict = Verdict::error("freed-while-in-use", message).of_block(block);
-    Some(if sub == 0 { verdict } else { verdict.bug_check(0xC4, [sub, object, address, block.bytes]) })
+    let queued = k.ex.work_items.get(&object).copied();
+    Some(if sub == 0 {
+        verdict.related_if("queued", queued)
+    } else {
+        verdict.bug_check(0xC4, [sub, object, address, block.bytes])
+    })
 }
 
 fn locked_page(cx: &mut Cx<'_>, address: u64, block: &Block) -> Option<u64> {

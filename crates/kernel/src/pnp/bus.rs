@@ -12,6 +12,7 @@ use abi::{
 use engine::Flow;
 
 use super::identity::Identity;
+use super::message;
 use super::node::{Answers, Node, NodeId, State};
 use super::resource::Resource;
 use crate::cx::{Cx, Kernel};
@@ -99,8 +100,11 @@ pub(crate) fn name(number: u32) -> String {
     format!(r"\Device\NTPNP_PCI{number:04}")
 }
 
-/// Turns decoding of the card's windows, and its mastering of the bus, on or off.
+/// Turns decoding of the card's windows, its mastering of the bus, and the messages it was given, on or off.
 pub(crate) fn decode(k: &mut Kernel, id: NodeId, on: bool) {
+    if !on {
+        message::silence(k, id);
+    }
     let node = k.pnp.node(id);
     let (at, mut bits) = (node.function.address, 0);
     if on {
@@ -109,11 +113,14 @@ pub(crate) fn decode(k: &mut Kernel, id: NodeId, on: bool) {
             match resource {
                 Resource::Window(window) if window.port => bits |= PCI_ENABLE_IO_SPACE,
                 Resource::Window(_) => bits |= PCI_ENABLE_MEMORY_SPACE,
-                Resource::Interrupt(_) => {}
+                Resource::Interrupt(_) | Resource::Messages(_) => {}
             }
         }
     }
     set_command(k.hal.hardware.as_mut(), at, bits);
+    if on {
+        message::program(k, id);
+    }
 }
 
 fn set_command(hardware: &mut dyn Hardware, at: PciAddress, bits: u16) {

@@ -102,7 +102,9 @@ pub(super) fn after_remove(cx: &mut Cx<'_>, id: NodeId, above: &[Device]) -> Flo
             let message = format!(
                 "{service} completed IRP_MN_REMOVE_DEVICE of {device} and did not complete the IRP {irp:#x} that it was sent: nobody ever will"
             );
-            cx.report(Verdict::error("request-pending-after-remove", message));
+            let verdict = Verdict::error("request-pending-after-remove", message);
+            let verdict = io::pending::of_irp(cx, irp, verdict);
+            cx.report(verdict);
         }
     }
     for interface in enabled_interfaces(cx, id) {
@@ -166,18 +168,21 @@ pub(super) fn release_windows(cx: &mut Cx<'_>, id: NodeId, state: &'static str) 
                     base: w.base,
                     length: w.length,
                 }),
-                Resource::Interrupt(_) => None,
+                _ => None,
             })
             .collect();
         k.hal.stale.release(windows);
     });
 }
 
-/// An interrupt object that the device's driver still has on the device's line. A driver with several devices on one line has one
+/// An interrupt object that the device's driver still has on one of the device's messages, or on its line. A driver with several devices on one line has one
 /// connection for each that is started.
 fn connected(cx: &mut Cx<'_>, id: NodeId) -> Option<u64> {
     cx.with(|k| {
         let node = k.pnp.node(id);
+        if let Some(object) = node.messages().find_map(|message| ke::interrupt::first_on(k, message.vector)) {
+            return Some(object);
+        }
         let (driver, interrupt) = (node.driver, node.interrupt()?);
         let others = k.pnp.nodes.iter().filter(|(other, node)| {
             **other != id
@@ -186,8 +191,9 @@ fn connected(cx: &mut Cx<'_>, id: NodeId) -> Option<u64> {
                 && matches!(node.state, State::Started | State::StopPending | State::RemovePending)
         });
         let others = others.count();
-        let on_line = k.io.interrupts.iter().filter(|(object, owner)| {
-            **owner == Some(driver.address) && ke::interrupt::vector_of(k, **object) == Some(interrupt.vector)
+        let on_line = k.io.interrupts.iter().filter(|(object, connected)| {
+            connected.owner == Some(driver.address)
+                && ke::interrupt::vector_of(k, **object) == Some(interrupt.vector)
         });
         on_line.map(|(object, _)| *object).nth(others)
     })

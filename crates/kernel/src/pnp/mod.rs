@@ -15,6 +15,7 @@ pub mod install;
 pub mod invalidate;
 mod judge;
 mod leftovers;
+pub mod message;
 pub mod node;
 pub mod property;
 
@@ -25,6 +26,7 @@ pub mod requirements;
 pub mod resource;
 pub mod start;
 pub mod stop;
+pub mod supply;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +36,7 @@ use abi::{DRIVER_OBJECT, DriverPtr, KEVENT};
 
 pub use enumerate::enumerate;
 pub use install::{Installation, install};
+pub use message::messages_of;
 pub use node::{Described, NodeId, devices, instance_path, interrupt_of, is_physical, named, state};
 pub use remove::{query_remove, remove, surprise_remove};
 pub use start::{StartFailure, start};
@@ -52,13 +55,15 @@ pub struct State {
     pub(crate) idle: DriverPtr<KEVENT>,
     /// How many physical device objects were made.
     pub(crate) made: u32,
+    /// The most messages that a device is given.
+    pub(crate) message_limit: u32,
 }
 
 impl State {
     /// As at boot.
     #[must_use]
-    pub fn new(_settings: &Settings) -> Self {
-        Self::default()
+    pub fn new(settings: &Settings) -> Self {
+        Self { message_limit: settings.message_limit, ..Self::default() }
     }
 
     pub(crate) fn node(&self, id: NodeId) -> &Node {

@@ -123,7 +123,7 @@ impl Node {
     pub(crate) fn interrupt(&self) -> Option<Interrupt> {
         self.resources.iter().find_map(|resource| match resource {
             Resource::Interrupt(interrupt) => Some(*interrupt),
-            Resource::Window(_) => None,
+            _ => None,
         })
     }
 }

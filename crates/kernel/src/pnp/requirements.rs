@@ -2,19 +2,23 @@
 //! drivers of the stack have filtered it.
 //!
 //! Pages: *IO_RESOURCE_REQUIREMENTS_LIST structure*, *IO_RESOURCE_DESCRIPTOR structure*,
-//! *IRP_MN_FILTER_RESOURCE_REQUIREMENTS*. Of several alternative lists the first that can be met counts.
+//! *IRP_MN_FILTER_RESOURCE_REQUIREMENTS*, *Using
+//! Interrupt Resource Descriptors*. Of several alternative lists the first that can be met counts.
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
 use std::fmt;
 
 use abi::{
-    CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE, CM_RESOURCE_INTERRUPT_MESSAGE, CmResourceShareDeviceExclusive,
-    CmResourceShareShared, CmResourceTypeDevicePrivate, CmResourceTypeInterrupt, CmResourceTypeMemory,
-    CmResourceTypeMemoryLarge, CmResourceTypeNull, CmResourceTypePort, IO_RESOURCE_ALTERNATIVE,
-    IO_RESOURCE_PREFERRED, PCIBus,
+    CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE, CM_RESOURCE_INTERRUPT_MESSAGE,
+    CM_RESOURCE_INTERRUPT_MESSAGE_TOKEN, CM_RESOURCE_INTERRUPT_POLICY_INCLUDED,
+    CmResourceShareDeviceExclusive, CmResourceShareShared, CmResourceTypeDevicePrivate,
+    CmResourceTypeInterrupt, CmResourceTypeMemory, CmResourceTypeMemoryLarge, CmResourceTypeNull,
+    CmResourceTypePort, IO_RESOURCE_ALTERNATIVE, IO_RESOURCE_PREFERRED, PCIBus,
 };
 
-use super::resource::{PORT_FLAGS, Resource, memory_flags};
+use super::message::Offer;
+use super::resource::{MESSAGE_FLAGS, PORT_FLAGS, Resource, memory_flags};
+use super::supply::{Asked, Supply};
 use crate::hal::config;
 use crate::hal::hardware::{PciAddress, Window};
 
@@ -25,20 +29,46 @@ const LIST_HEADER: usize = 8;
 /// Bytes of an `IO_RESOURCE_DESCRIPTOR`.
 const DESCRIPTOR: usize = 0x20;
 
-/// The requirements of a PCI function: each window where it is (preferred) or anywhere, then any line.
+/// The requirements of a PCI function: each window where it is (preferred) or anywhere, then its messages or, as an
+/// alternative list if it has both, any line.
 #[must_use]
-pub fn list(resources: &[Resource], at: PciAddress) -> Vec<u8> {
-    let descriptors: Vec<[u8; DESCRIPTOR]> = resources.iter().flat_map(descriptors).collect();
-    let size = HEADER + LIST_HEADER + descriptors.len() * DESCRIPTOR;
+pub fn list(resources: &[Resource], at: PciAddress, messages: Option<Offer>) -> Vec<u8> {
+    let has_line = resources.iter().any(|resource| matches!(resource, Resource::Interrupt(_)));
+    let with_line = || resources.iter().flat_map(descriptors).collect();
+    let with_messages = |offer| {
+        let others = resources.iter().filter(|resource| !matches!(resource, Resource::Interrupt(_)));
+        others.flat_map(descriptors).chain(of_messages(offer)).collect()
+    };
+    let lists: Vec<Vec<[u8; DESCRIPTOR]>> = match messages {
+        None => vec![with_line()],
+        Some(offer) if has_line => vec![with_messages(offer), with_line()],
+        Some(offer) => vec![with_messages(offer)],
+    };
+    let descriptors: usize = lists.iter().map(Vec::len).sum();
+    let size = HEADER + lists.len() * LIST_HEADER + descriptors * DESCRIPTOR;
     let mut bytes = Vec::with_capacity(size);
-    let count = u32::try_from(descriptors.len()).unwrap_or(u32::MAX);
-    // ListSize, InterfaceType, BusNumber, SlotNumber; Reserved; AlternativeLists; Version 1, Revision 1, Count.
-    let head = [u32::try_from(size).unwrap_or(u32::MAX), PCIBus, at.bus.into(), config::slot(at)];
-    for word in head.into_iter().chain([0, 0, 0, 1, 0x0001_0001, count]) {
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    // ListSize, InterfaceType, BusNumber, SlotNumber; Reserved; AlternativeLists.
+    let head = [number(size), PCIBus, at.bus.into(), config::slot(at)];
+    for word in head.into_iter().chain([0, 0, 0, number(lists.len())]) {
         bytes.extend_from_slice(&word.to_le_bytes());
     }
-    bytes.extend(descriptors.iter().flatten());
+    for list in lists {
+        // Version 1, Revision 1; Count.
+        bytes.extend([0x0001_0001, number(list.len())].iter().flat_map(|word: &u32| word.to_le_bytes()));
+        bytes.extend(list.iter().flatten());
+    }
     bytes
+}
+
+/// MSI: one descriptor, whose range of tokens is as long as there are messages. MSI-X: one for each.
+fn of_messages(offer: Offer) -> Vec<[u8; DESCRIPTOR]> {
+    let last = CM_RESOURCE_INTERRUPT_MESSAGE_TOKEN;
+    let one = |first: u32| {
+        let vectors = u64::from(first) | u64::from(last) << 32;
+        descriptor(0, CmResourceTypeInterrupt, CmResourceShareDeviceExclusive, MESSAGE_FLAGS, [vectors, 0, 0])
+    };
+    if offer.each { vec![one(last); offer.count as usize] } else { vec![one(last - (offer.count - 1))] }
 }
 
 fn descriptors(resource: &Resource) -> Vec<[u8; DESCRIPTOR]> {
@@ -65,6 +95,8 @@ fn descriptors(resource: &Resource) -> Vec<[u8; DESCRIPTOR]> {
             let any = [0xFFFF_FFFF_u64 << 32, 0, 0]; // MinimumVector 0, MaximumVector FFFFFFFFh
             vec![descriptor(0, CmResourceTypeInterrupt, CmResourceShareShared, flags, any)]
         }
+        // They are asked for by an offer, not by what was given.
+        Resource::Messages(_) => Vec::new(),
     }
 }
 
@@ -86,6 +118,8 @@ struct Wanted {
     flags: u16,
     /// Length, or lowest vector.
     length: u32,
+    /// Alignment, or highest vector.
+    alignment: u32,
     minimum: u64,
     maximum: u64,
 }
@@ -104,7 +138,21 @@ impl Wanted {
             Resource::Interrupt(_) => {
                 self.kind == CmResourceTypeInterrupt && self.flags & CM_RESOURCE_INTERRUPT_MESSAGE == 0
             }
+            Resource::Messages(_) => false,
         }
+    }
+
+    /// The messages it asks for, if it does.
+    fn messages(&self) -> Option<Asked> {
+        if self.kind != CmResourceTypeInterrupt || self.flags & CM_RESOURCE_INTERRUPT_MESSAGE == 0 {
+            return None;
+        }
+        let [low, high, ..] = self.minimum.to_le_bytes();
+        let policy = (u16::from_le_bytes([low, high]), self.maximum);
+        Some(Asked {
+            count: self.alignment.checked_sub(self.length).map_or(1, |more| more.saturating_add(1)),
+            policy: (self.flags & CM_RESOURCE_INTERRUPT_POLICY_INCLUDED != 0).then_some(policy),
+        })
     }
 
     /// Entries that ask for nothing.
@@ -129,14 +177,19 @@ impl fmt::Display for Unusable {
     }
 }
 
-/// Gives a device what its (filtered) requirements ask for, out of what the firmware assigned to it.
+/// Gives a device what its (filtered) requirements ask for, out of what the firmware assigned to it and of free messages.
+/// Of those it may get fewer than it asks for, but not none.
 ///
 /// # Errors
 /// The list is damaged, or asks for what the device does not have.
-pub fn assign(list: &[u8], available: &[Resource]) -> Result<Vec<Resource>, Unusable> {
+pub fn assign(
+    list: &[u8],
+    available: &[Resource],
+    supply: Option<&Supply>,
+) -> Result<Vec<Resource>, Unusable> {
     let mut conflict = None;
     for alternative in read(list)? {
-        match assign_list(&alternative, available) {
+        match assign_list(&alternative, available, supply.cloned()) {
             Ok(resources) => return Ok(resources),
             Err(why) => conflict = conflict.or(Some(why)),
         }
@@ -144,7 +197,11 @@ pub fn assign(list: &[u8], available: &[Resource]) -> Result<Vec<Resource>, Unus
     Err(conflict.unwrap_or_else(|| Unusable::Malformed("AlternativeLists is 0".to_owned())))
 }
 
-fn assign_list(wanted: &[Wanted], available: &[Resource]) -> Result<Vec<Resource>, Unusable> {
+fn assign_list(
+    wanted: &[Wanted],
+    available: &[Resource],
+    mut supply: Option<Supply>,
+) -> Result<Vec<Resource>, Unusable> {
     let mut left = available.to_vec();
     let mut given = Vec::new();
     let mut index = 0;
@@ -155,6 +212,14 @@ fn assign_list(wanted: &[Wanted], available: &[Resource]) -> Result<Vec<Resource
         let options = &wanted[index..index + group];
         index += group;
         if first.asks_nothing() {
+            continue;
+        }
+        if let (Some(asked), Some(supply)) = (first.messages(), &mut supply) {
+            match supply.take(asked) {
+                Some(messages) => given.push(Resource::Messages(messages)),
+                None if supply.has_given() => {}
+                None => return Err(Unusable::Conflict(describe(first))),
+            }
             continue;
         }
         let found = options.iter().find_map(|option| left.iter().position(|r| option.is_met_by(r)));
@@ -178,7 +243,8 @@ fn describe(wanted: &Wanted) -> String {
             )
         }
         CmResourceTypeInterrupt if flags & CM_RESOURCE_INTERRUPT_MESSAGE != 0 => {
-            "message-signaled interrupts, which the device does not have".to_owned()
+            "message-signaled interrupts, which the device does not have, or its INF does not allow (MSISupported)"
+                .to_owned()
         }
         CmResourceTypeInterrupt => "an interrupt, which the device does not have (any more)".to_owned(),
         kind => format!("a resource of type {kind}, which a PCI device does not have"),
@@ -212,6 +278,7 @@ fn wanted(bytes: &[u8]) -> Wanted {
         kind: bytes[1],
         flags: u16::from_le_bytes([bytes[4], bytes[5]]),
         length: dword(bytes, 8).unwrap_or(0),
+        alignment: dword(bytes, 0xC).unwrap_or(0),
         minimum: qword(0x10),
         maximum: qword(0x18),
     }
@@ -240,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_function_asks_for_its_windows_where_they_are_or_anywhere_and_for_any_line() {
-        let list = list(&resources(), AT);
+        let list = list(&resources(), AT, None);
         assert_eq!(list.len(), HEADER + LIST_HEADER + 7 * DESCRIPTOR);
         assert_eq!(dword(&list, 0), u32::try_from(list.len()).ok());
         assert_eq!(dword(&list, 0xC), Some(0x23), "slot 3, function 1");
@@ -254,42 +321,64 @@ mod tests {
         assert_eq!(last[..16], [0, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF]);
     }
 
+    /// The interrupt descriptors of a list: flags, lowest and highest vector.
+    fn interrupts(list: &[u8]) -> Vec<Vec<(u16, u32, u32)>> {
+        let of = |list: Vec<Wanted>| {
+            let interrupts = list.into_iter().filter(|wanted| wanted.kind == CmResourceTypeInterrupt);
+            interrupts.map(|wanted| (wanted.flags, wanted.length, wanted.alignment)).collect()
+        };
+        read(list).unwrap().into_iter().map(of).collect()
+    }
+
+    #[test]
+    fn msi_is_one_descriptor_with_tokens_and_msi_x_one_for_each_and_the_line_comes_second() {
+        let msi = list(&resources(), AT, Some(Offer { each: false, count: 4 }));
+        let line = vec![(0, 0, u32::MAX)];
+        assert_eq!(interrupts(&msi), [vec![(3, 0xFFFF_FFFB, 0xFFFF_FFFE)], line.clone()]);
+        let msix = list(&resources(), AT, Some(Offer { each: true, count: 3 }));
+        assert_eq!(interrupts(&msix), [vec![(3, 0xFFFF_FFFE, 0xFFFF_FFFE); 3], line]);
+        let no_pin = &resources()[..2];
+        let alone = list(no_pin, AT, Some(Offer { each: false, count: 1 }));
+        assert_eq!(interrupts(&alone), [vec![(3, 0xFFFF_FFFE, 0xFFFF_FFFE)]]);
+        assert_eq!(assign(&msi, &resources(), None), Ok(resources()), "no messages left: the line");
+    }
+
     #[test]
     fn what_nobody_filtered_gives_the_device_all_it_has() {
-        assert_eq!(assign(&list(&resources(), AT), &resources()), Ok(resources()));
+        assert_eq!(assign(&list(&resources(), AT, None), &resources(), None), Ok(resources()));
     }
 
     #[test]
     fn a_filter_that_takes_the_interrupt_out_leaves_the_device_without() {
-        let mut list = list(&resources(), AT);
+        let mut list = list(&resources(), AT, None);
         let shorter = list.len() - DESCRIPTOR;
         list.truncate(shorter);
         list[..4].copy_from_slice(&u32::try_from(shorter).unwrap().to_le_bytes());
         list[0x24..0x28].copy_from_slice(&6_u32.to_le_bytes());
-        assert_eq!(assign(&list, &resources()).unwrap(), resources()[..2]);
+        assert_eq!(assign(&list, &resources(), None).unwrap(), resources()[..2]);
     }
 
     #[test]
     fn a_list_that_asks_for_more_than_the_card_has_is_a_conflict() {
-        let mut list = list(&resources(), AT);
+        let mut list = list(&resources(), AT, None);
         for at in [0x28 + 8, 0x48 + 8] {
             list[at..at + 4].copy_from_slice(&0x2000_u32.to_le_bytes());
         }
-        let Err(Unusable::Conflict(why)) = assign(&list, &resources()) else { panic!("must conflict") };
+        let Err(Unusable::Conflict(why)) = assign(&list, &resources(), None) else { panic!("must conflict") };
         assert!(why.contains("0x2000 bytes of memory"), "{why}");
     }
 
     #[test]
     fn a_list_whose_counts_lie_is_malformed_and_never_read_past_its_end() {
-        let good = list(&resources(), AT);
+        let good = list(&resources(), AT, None);
         for (at, value) in [(0, 0xFFFF), (0, 3), (0x1C, 2), (0x1C, 0), (0x24, 1000), (0x24, u32::MAX)] {
             let mut list = good.clone();
             list[at..at + 4].copy_from_slice(&value.to_le_bytes());
-            let result = assign(&list, &resources());
+            let result = assign(&list, &resources(), None);
             assert!(matches!(result, Err(Unusable::Malformed(_))), "{at:#x} = {value:#x}: {result:?}");
         }
         for length in 0..good.len() {
-            assert!(assign(&good[..length], &resources()).is_err());
+            assert!(assign(&good[..length], &resources(), None).is_err());
         }
     }
 }

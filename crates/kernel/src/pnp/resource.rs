@@ -1,16 +1,18 @@
 //! What a device was given, as plain values and as the bytes of a `CM_RESOURCE_LIST`, raw or translated.
 //!
-//! Pages: *Hardware Resources*, *Raw and Translated Resources*, *CM_PARTIAL_RESOURCE_DESCRIPTOR structure*. As on Windows, a
+//! Pages: *Hardware Resources*, *Raw and Translated Resources*, *Using Interrupt Resource Descriptors*, *CM_PARTIAL_RESOURCE_DESCRIPTOR structure*. As on Windows, a
 //! window is followed by an entry that is private to the PCI driver and says which base address register it came from.
 
 use abi::{
-    CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE, CM_RESOURCE_MEMORY_PREFETCHABLE, CM_RESOURCE_MEMORY_READ_WRITE,
-    CM_RESOURCE_PORT_16_BIT_DECODE, CM_RESOURCE_PORT_IO, CM_RESOURCE_PORT_POSITIVE_DECODE,
-    CmResourceShareDeviceExclusive, CmResourceShareShared, CmResourceTypeDevicePrivate,
-    CmResourceTypeInterrupt, CmResourceTypeMemory, CmResourceTypePort, PCIBus,
+    CM_RESOURCE_INTERRUPT_LATCHED, CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE, CM_RESOURCE_INTERRUPT_MESSAGE,
+    CM_RESOURCE_MEMORY_PREFETCHABLE, CM_RESOURCE_MEMORY_READ_WRITE, CM_RESOURCE_PORT_16_BIT_DECODE,
+    CM_RESOURCE_PORT_IO, CM_RESOURCE_PORT_POSITIVE_DECODE, CmResourceShareDeviceExclusive,
+    CmResourceShareShared, CmResourceTypeDevicePrivate, CmResourceTypeInterrupt, CmResourceTypeMemory,
+    CmResourceTypePort, PCIBus,
 };
 
 use crate::hal::hardware::{Function, Window};
+use crate::ke::vectors::irql_of_vector;
 
 /// A line interrupt as it is routed and as a driver connects to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +27,19 @@ pub struct Interrupt {
     pub affinity: u64,
 }
 
+/// Messages that one descriptor speaks of: all of a function with MSI, or one of a function with MSI-X.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Messages {
+    /// The number of the first among all of the device's.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+    /// The vector of the first; those of the others follow.
+    pub vector: u32,
+    /// The processors they are delivered to.
+    pub affinity: u64,
+}
+
 /// One resource.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Resource {
@@ -32,6 +47,8 @@ pub enum Resource {
     Window(Window),
     /// The line interrupt.
     Interrupt(Interrupt),
+    /// Message-signaled interrupts.
+    Messages(Messages),
 }
 
 /// What the firmware gave a function, in the order of its base address registers, the interrupt last. Windows that have no
@@ -54,6 +71,9 @@ pub enum Form {
 /// `CM_RESOURCE_PORT_*` of a PCI device's ports.
 pub(crate) const PORT_FLAGS: u16 =
     CM_RESOURCE_PORT_IO | CM_RESOURCE_PORT_16_BIT_DECODE | CM_RESOURCE_PORT_POSITIVE_DECODE;
+
+/// `CM_RESOURCE_INTERRUPT_*` of a message.
+pub(crate) const MESSAGE_FLAGS: u16 = CM_RESOURCE_INTERRUPT_LATCHED | CM_RESOURCE_INTERRUPT_MESSAGE;
 
 /// `CM_RESOURCE_MEMORY_*` of a window.
 pub(crate) const fn memory_flags(window: &Window) -> u16 {
@@ -95,6 +115,16 @@ fn descriptors(resource: &Resource, form: Form) -> Vec<[u8; 0x14]> {
             let first = u64::from(level) | u64::from(vector) << 32;
             let flags = CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE;
             vec![descriptor(CmResourceTypeInterrupt, CmResourceShareShared, flags, [first, affinity])]
+        }
+        Resource::Messages(messages) => {
+            let Messages { first: _, count, vector, affinity } = *messages;
+            // Raw: group, message count, vector. Translated: level, group, vector.
+            let head = match form {
+                Form::Raw => u64::from(count) << 16,
+                Form::Translated => irql_of_vector(vector).into(),
+            };
+            let u = [head | u64::from(vector) << 32, affinity];
+            vec![descriptor(CmResourceTypeInterrupt, CmResourceShareDeviceExclusive, MESSAGE_FLAGS, u)]
         }
     }
 }
@@ -145,6 +175,14 @@ mod tests {
             2, 3, 0, 0,     17, 0, 0, 0,    17, 0, 0, 0,  0xFF, 0xFF, 0xFF, 0xFF,  0xFF, 0xFF, 0xFF, 0xFF,
         ];
         assert_eq!(list(&resources(), 0, Form::Raw), expected);
+    }
+
+    #[test]
+    fn messages_of_one_descriptor_have_their_count_in_the_raw_list_and_their_level_in_the_other() {
+        let given = [Resource::Messages(Messages { first: 0, count: 4, vector: 0x48, affinity: 3 })];
+        let (raw, translated) = (list(&given, 0, Form::Raw), list(&given, 0, Form::Translated));
+        assert_eq!(raw[20..], [2, 1, 3, 0, 0, 0, 4, 0, 0x48, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(translated[20..], [2, 1, 3, 0, 4, 0, 0, 0, 0x48, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]

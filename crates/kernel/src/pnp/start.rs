@@ -18,7 +18,8 @@ use super::node::{self, NodeId, State};
 use super::request::{self, ask};
 use super::requirements::{self, Unusable};
 use super::resource::{self, Form, Resource};
-use super::{leftovers, remove};
+use super::supply::Supply;
+use super::{leftovers, message, remove};
 use crate::cx::Cx;
 use crate::io;
 use crate::mm::pool;
@@ -189,7 +190,9 @@ fn assign(cx: &mut Cx<'_>, id: NodeId) -> Flow<Result<Vec<Resource>, StartFailur
     let bytes = cx.read_bytes(list, length)?;
     pool::free(cx, DriverPtr::<()>::new(list))?;
     let available = available(cx, id);
-    match requirements::assign(&bytes, &available) {
+    let offer = message::offer(cx, id);
+    let supply = offer.map(|offer| cx.with(|k| Supply::new(k, offer)));
+    match requirements::assign(&bytes, &available, supply.as_ref()) {
         Ok(resources) => Ok(Ok(resources)),
         Err(Unusable::Malformed(why)) => {
             let device = cx.with(|k| k.pnp.node(id).function.name.clone());

@@ -246,7 +246,7 @@ fn a_stopped_device_decodes_nothing_and_starts_again_with_the_same_resources() {
         assert_eq!(state(cx, id), State::StopPending);
         assert_eq!(stop(cx, id)?, NtStatus::SUCCESS);
         assert_eq!((state(cx, id), card.borrow().config[4] & 7), (State::Stopped, 0));
-        assert_eq!(crate::hal::access::port_read(cx, 0xC000, 4)?, u32::MAX);
+        assert_eq!(crate::hal::access::port_read(cx, 0xC000, 4)?, u32::MAX.into());
         assert_eq!(cx.nt().findings().last().map(|f| f.rule), Some("resource-used-after-release"));
         assert_eq!(restart(cx, id)?, Ok(()));
         assert_eq!((state(cx, id), card.borrow().config[4] & 7), (State::Started, 7));

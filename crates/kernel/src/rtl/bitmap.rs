@@ -6,6 +6,7 @@ use abi::{DriverPtr, RTL_BITMAP};
 use engine::Flow;
 
 use crate::cx::Cx;
+use crate::ke::slice;
 
 /// What a search returns that finds nothing.
 const NONE: u32 = u32::MAX;
@@ -28,7 +29,7 @@ fn load(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>) -> Flow<Vec<bool>> {
     let bits = cx.read(map + RTL_BITMAP::SizeOfBitMap)?;
     let buffer = cx.read(map + RTL_BITMAP::Buffer)?;
     let bytes = cx.read_bytes(buffer.address, u64::from(bits.div_ceil(32)) * 4)?;
-    cx.engine().charge(8 + u64::from(bits / 32));
+    slice::work(cx, 8 + u64::from(bits / 32))?;
     let bit = |index: u32| bytes[index as usize / 8] & 1 << (index % 8) != 0;
     Ok((0..bits).map(bit).collect())
 }

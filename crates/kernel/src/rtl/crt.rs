@@ -7,6 +7,7 @@ use engine::{Flow, TouchKind};
 
 use super::text;
 use crate::cx::Cx;
+use crate::ke::slice;
 use crate::mm::shadow;
 
 /// The characters at `address` up to a zero or `most` of them; a narrow one is widened as it is.
@@ -34,7 +35,7 @@ pub(crate) fn read<const W: u64>(cx: &mut Cx<'_>, address: u64, most: u64) -> Fl
         let text = &piece[..end.unwrap_or(piece.len())];
         let looked_at = text.len() as u64 + u64::from(end.is_some());
         shadow::pointed(cx, at, looked_at * W, TouchKind::Read)?;
-        cx.engine().charge(1 + text.len() as u64);
+        slice::work(cx, 1 + text.len() as u64)?;
         units.extend(text);
         if end.is_some() {
             return Ok(units);

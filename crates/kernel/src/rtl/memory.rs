@@ -2,21 +2,22 @@
 //!
 //! Pages: *RtlCopyMemory macro*, *RtlMoveMemory macro*, *RtlFillMemory macro*, *RtlCompareMemory function*, *memcpy*.
 //! They run on the kernel's side and charge one instruction for eight bytes, plus eight for the call; they are not
-//! preempted in the middle. Device memory is accessed eight bytes at a time, as compilers' own copies do.
+//! preempted in the middle, and what becomes due meanwhile comes at their end. Device memory is accessed eight bytes at a time, as compilers' own copies do.
 
 use engine::windows::DEVICE;
 use engine::{Access, Flow, TouchKind};
 
 use crate::cx::Cx;
 use crate::hal::access;
+use crate::ke::slice;
 use crate::mm::shadow;
 
 /// Bytes that are moved at once.
 const PIECE: u64 = 0x1_0000;
 
 /// Lets the time pass that moving `bytes` bytes takes.
-fn charge(cx: &mut Cx<'_>, bytes: u64) {
-    cx.engine().charge(8 + bytes / 8);
+fn charge(cx: &mut Cx<'_>, bytes: u64) -> Flow<()> {
+    slice::work(cx, 8 + bytes / 8)
 }
 
 /// Reads memory, a device's included.
@@ -62,7 +63,6 @@ fn access_to(address: u64, bytes: usize) -> Access {
 /// # Errors
 /// A verdict on a bad pointer.
 pub fn copy(cx: &mut Cx<'_>, to: u64, from: u64, bytes: u64) -> Flow<u64> {
-    charge(cx, bytes);
     // The direction matters only if the destination begins inside the source.
     let backwards = to.wrapping_sub(from) < bytes;
     let pieces = bytes.div_ceil(PIECE);
@@ -72,6 +72,7 @@ pub fn copy(cx: &mut Cx<'_>, to: u64, from: u64, bytes: u64) -> Flow<u64> {
         let data = load(cx, from.wrapping_add(start), PIECE.min(bytes - start))?;
         store(cx, to.wrapping_add(start), &data)?;
     }
+    charge(cx, bytes)?;
     Ok(to)
 }
 
@@ -80,7 +81,6 @@ pub fn copy(cx: &mut Cx<'_>, to: u64, from: u64, bytes: u64) -> Flow<u64> {
 /// # Errors
 /// A verdict on a bad pointer.
 pub fn set(cx: &mut Cx<'_>, to: u64, byte: u8, bytes: u64) -> Flow<u64> {
-    charge(cx, bytes);
     let mut start = 0;
     while start < bytes {
         let piece = PIECE.min(bytes - start);
@@ -88,6 +88,7 @@ pub fn set(cx: &mut Cx<'_>, to: u64, byte: u8, bytes: u64) -> Flow<u64> {
         store(cx, to.wrapping_add(start), &data)?;
         start += piece;
     }
+    charge(cx, bytes)?;
     Ok(to)
 }
 
@@ -122,7 +123,7 @@ pub fn compare(cx: &mut Cx<'_>, one: u64, two: u64, bytes: u64) -> Flow<u64> {
             break;
         }
     }
-    charge(cx, start);
+    charge(cx, start)?;
     Ok(start)
 }
 
@@ -147,10 +148,10 @@ pub fn find(cx: &mut Cx<'_>, at: u64, byte: i32, bytes: u64) -> Flow<u64> {
     let [wanted, ..] = byte.to_le_bytes();
     for offset in 0..bytes {
         if load(cx, at + offset, 1)? == [wanted] {
-            charge(cx, offset);
+            charge(cx, offset)?;
             return Ok(at + offset);
         }
     }
-    charge(cx, bytes);
+    charge(cx, bytes)?;
     Ok(0)
 }

@@ -10,6 +10,7 @@ use engine::{Args, BadAddress, Engine, Flow};
 use super::crt;
 use super::format::{self, Arguments, BadPointer, Uses};
 use crate::cx::Cx;
+use crate::ke::slice;
 
 /// Characters a routine writes that was not told how many it may.
 const MOST: u64 = 0x1_0000;
@@ -100,7 +101,7 @@ pub(crate) fn make<const W: u64>(
         format::format_wide(&format, &mut list, limit).map(|made| (made.text, made.truncated, made.uses))
     };
     let made = made.map_err(|bad| cx.bad_pointer(BadAddress { address: bad.address, write: false }))?;
-    cx.engine().charge(64 + made.0.len() as u64);
+    slice::work(cx, 64 + made.0.len() as u64)?;
     Ok(made)
 }
 

@@ -2,41 +2,19 @@
 //!
 //! A call site has exactly one translated copy, with a landing pad behind it, so that returns are predicted.
 
-use iced_x86::{Instruction, Register};
+use iced_x86::{Instruction, OpKind, Register};
 
-use super::Builder;
+use super::aside::Aside;
+use super::{Builder, Way, counter, guess};
 use crate::translate::cache::{MapEntry, Saved};
 use crate::translate::classify::{Class, classify};
-use crate::translate::emitter::{Emitter, Hole, R11, RCX, RDX};
+use crate::translate::emitter::{R11, RCX, Reg};
 use crate::translate::exit::Exit;
-use crate::translate::scratch::{JUMP, R11 as SAVED_R11, RCX as SAVED_RCX, RDX as SAVED_RDX, TARGET};
+use crate::translate::scratch::{DRIVER_R13, JUMP, R11 as SAVED_R11, RCX as SAVED_RCX};
 use crate::translate::table::{self, Column};
 use crate::translate::{callout, stubs};
-use crate::windows::CACHE;
 
 impl Builder<'_> {
-    /// Goes on at original address `target`: straight if it is translated, else by an exit that is patched away. A `hole`
-    /// is a jump that was emitted before and leads here.
-    pub(super) fn chain(&mut self, hole: Option<Hole>, target: u64, from: u64) {
-        if let Some(translated) = self.cache.entry(target) {
-            match hole {
-                Some(hole) => self.cache.emitter.fill(hole, translated),
-                None => self.cache.emitter.jump(translated),
-            }
-            return;
-        }
-        let stub = self.cache.emitter.here();
-        let mut branch = 0;
-        if let Some(hole) = hole {
-            branch = hole.address();
-            self.cache.emitter.fill(hole, stub);
-        }
-        let offset =
-            |address: u64| u32::try_from(address - CACHE.base).expect("the cache is smaller than 4 GiB");
-        let branch = if branch == 0 { 0 } else { offset(branch) };
-        self.exit(Exit::Chain { target, stub: offset(stub), branch, from });
-    }
-
     pub(super) fn terminate(
         &mut self,
         class: Class,
@@ -44,28 +22,39 @@ impl Builder<'_> {
         bytes: &[u8; 15],
         index: usize,
     ) {
-        let ip = instruction.ip();
-        let next = instruction.next_ip();
-        if class == Class::Plain && self.cache.asks_before(instruction) {
+        if self.cache.asks_before(instruction) {
+            self.tested.before(self.cache, instruction, 0);
             self.map(index, Saved::Nothing);
-            return self.exit_with(instruction, |decoded| Exit::Interlocked { decoded });
+            return self.exit_with(instruction, |decoded| Exit::Visible { decoded });
         }
+        self.terminate_unasked(class, instruction, bytes, index);
+    }
+
+    /// As [`Self::terminate`], whoever may want to be asked.
+    pub(super) fn terminate_unasked(
+        &mut self,
+        class: Class,
+        instruction: &Instruction,
+        bytes: &[u8; 15],
+        index: usize,
+    ) {
+        let (ip, next) = (instruction.ip(), instruction.next_ip());
         if !matches!(class, Class::Invalid | Class::NotImplemented) {
             self.tested.before(self.cache, instruction, 0);
             self.check(instruction, index, matches!(class, Class::Plain | Class::CallOut));
         }
         self.map(index, Saved::Nothing);
         match class {
-            Class::Jump => self.chain(None, instruction.near_branch64(), ip),
+            Class::Jump => self.on = Some(Way { to: instruction.near_branch64(), from: ip }),
             Class::JumpIf => {
                 let condition = instruction.condition_code() as u8 - 1;
                 let taken = self.cache.emitter.jump_if_hole(condition);
-                self.chain(None, next, ip);
+                self.on = Some(Way { to: next, from: ip });
                 if instruction.near_branch64() == self.block.instructions[0] {
                     let start = self.start;
                     self.cache.emitter.fill(taken, start);
                 } else {
-                    self.chain(Some(taken), instruction.near_branch64(), ip);
+                    self.branch(taken, Way { to: instruction.near_branch64(), from: ip });
                 }
             }
             Class::CountedJump => {
@@ -77,13 +66,15 @@ impl Builder<'_> {
                 }
                 e.bytes(&[*opcode, 5]);
                 let falls = e.jump_hole();
-                self.chain(None, instruction.near_branch64(), ip);
-                self.chain(Some(falls), next, ip);
+                let taken = e.jump_hole();
+                e.fill_here(falls);
+                self.branch(taken, Way { to: instruction.near_branch64(), from: ip });
+                self.on = Some(Way { to: next, from: ip });
             }
             Class::Return => self.terminate_return(ip, index),
             Class::Call | Class::CallIndirect => self.terminate_call(instruction, index),
             Class::JumpIndirect => match self.import(instruction) {
-                Some(target) => self.chain(None, target, ip),
+                Some(target) => self.on = Some(Way { to: target, from: ip }),
                 None => {
                     self.load_indirect_target(instruction, index);
                     self.cache.emitter.jump_through(JUMP);
@@ -93,7 +84,13 @@ impl Builder<'_> {
                 self.exit_with(instruction, |decoded| Exit::Site { decoded, ahead: 0 })
             }
             Class::CallOut => match callout::Port::of(instruction) {
-                Some(port) => self.exit(Exit::Port { rip: ip, port }),
+                Some(port) => {
+                    let number = self.cache.exit(Exit::Port { rip: ip, port });
+                    let e = &mut self.cache.emitter;
+                    e.store(SAVED_RCX, RCX);
+                    stubs::access_stub(e, number);
+                    self.on = Some(Way { to: next, from: ip });
+                }
                 None => self.exit_with(instruction, |decoded| Exit::CallOut { decoded }),
             },
             Class::Invalid => self.exit_with(instruction, |decoded| Exit::Invalid { decoded }),
@@ -102,6 +99,9 @@ impl Builder<'_> {
     }
 
     fn terminate_return(&mut self, ip: u64, index: usize) {
+        if self.early.is_some() {
+            return self.cache.emitter.bytes(&[0xC3]);
+        }
         let miss = self.cache.exit(Exit::ReturnMiss { rip: ip });
         let (loads, end) = stubs::return_sequence(&mut self.cache.emitter, |e| stubs::exit_stub(e, miss));
         let index = u32::try_from(index).expect("a block is short");
@@ -122,22 +122,20 @@ impl Builder<'_> {
             Class::Call => Some(instruction.near_branch64()),
             _ => self.import(instruction),
         };
-        if direct.is_none() {
+        let through = if direct.is_none() { guessable(instruction) } else { None };
+        if direct.is_none() && through.is_none() {
             self.load_indirect_target(instruction, index);
         }
-        self.map(index, Saved::Nothing);
-        let thunk = self.cache.emitter.call_hole();
+        self.map(index, through.map_or(Saved::Nothing, |register| Saved::CallThrough(register.0)));
+        let hole = self.cache.emitter.call_hole();
         let pad = self.cache.emitter.here();
         stubs::restore_return_address(&mut self.cache.emitter, next);
-        self.chain(None, next, instruction.ip());
-        let thunk_at = self.cache.emitter.here();
-        let e = &mut self.cache.emitter;
-        e.fill(thunk, thunk_at);
-        stubs::original_return_address(e, next);
-        match direct {
-            Some(target) => self.chain(None, target, instruction.ip()),
-            None => e.jump_through(JUMP),
-        }
+        let from = instruction.ip();
+        self.on = Some(Way { to: next, from });
+        self.asides.push(match through {
+            Some(register) => Aside::Guess { hole, next, rip: from, register },
+            None => Aside::Thunk { hole, next, target: direct.map(|to| Way { to, from }) },
+        });
         if !self.is_far() {
             table::set(next, Column::Return, pad);
         }
@@ -151,32 +149,28 @@ impl Builder<'_> {
 
     /// Leaves the translated target of `call r/m` or `jmp r/m` in `scratch.jump`.
     fn load_indirect_target(&mut self, instruction: &Instruction, index: usize) {
+        let ip = instruction.ip();
+        let register = instruction.op0_register();
+        let apart = [Register::RSP, Register::R13].contains(&register);
+        if instruction.op0_kind() == OpKind::Register && !apart {
+            return guess::look_up(self.cache, ip, number(register), false, false);
+        }
         self.cache.emitter.store(SAVED_R11, R11);
         self.map(index, Saved::R11);
         self.load_operand(instruction);
-        let miss = self.cache.exit(Exit::IndirectMiss { rip: instruction.ip(), found: 0 });
-        let e = &mut self.cache.emitter;
-        e.store(TARGET, R11);
-        e.store(SAVED_RCX, RCX);
-        e.store(SAVED_RDX, RDX);
-        e.bytes(&[0x44, 0x89, 0xDA]); // mov edx, r11d
-        e.load32(RCX, TARGET + 4);
-        let restore = |e: &mut Emitter| {
-            stubs::restore_rcx_rdx(e);
-            e.load(R11, SAVED_R11);
-        };
-        stubs::look_up_jump(e, restore, |e| stubs::exit_stub(e, miss));
-        let found = e.here();
-        self.cache.exits[miss as usize] = Exit::IndirectMiss { rip: instruction.ip(), found };
+        guess::look_up(self.cache, ip, R11, true, false);
     }
 
     /// `mov r11, operand of the branch`.
     fn load_operand(&mut self, instruction: &Instruction) {
-        use iced_x86::{Code, OpKind, Register};
+        use iced_x86::Code;
         let mut load = Instruction::default();
         load.set_op0_kind(OpKind::Register);
         load.set_op0_register(Register::R11);
         load.set_code(Code::Mov_r64_rm64);
+        if instruction.op0_kind() == OpKind::Register && counter::is(instruction.op0_register()) {
+            return self.cache.emitter.load(R11, DRIVER_R13);
+        }
         if instruction.op0_kind() == OpKind::Register {
             load.set_op1_kind(OpKind::Register);
             load.set_op1_register(instruction.op0_register());
@@ -194,8 +188,34 @@ impl Builder<'_> {
             self.cache.emitter.bytes(&[0x4D, 0x8B, 0x1B]); // mov r11, [r11]
             return;
         }
+        if counter::addresses_by(instruction) {
+            let mut address = load;
+            address.set_code(Code::Lea_r64_m);
+            address.set_segment_prefix(Register::None);
+            if self.encode_lea(&address).is_ok() {
+                load.set_memory_base(Register::R11);
+                load.set_memory_index(Register::None);
+                load.set_memory_index_scale(1);
+                load.set_memory_displacement64(0);
+                load.set_memory_displ_size(0);
+            }
+        }
         if self.encode(&load).is_err() {
             self.exit_with(instruction, |decoded| Exit::NotImplemented { decoded });
         }
     }
+}
+
+/// The register that a call goes through, if it can be compared where the push has happened.
+fn guessable(instruction: &Instruction) -> Option<Reg> {
+    let register = instruction.op0_register();
+    let apart = [Register::RSP, Register::RCX, Register::R13];
+    if instruction.op0_kind() != OpKind::Register || apart.contains(&register) {
+        return None;
+    }
+    Some(number(register))
+}
+
+fn number(register: Register) -> Reg {
+    Reg(u8::try_from(register.number()).expect("there are 16"))
 }

@@ -3,14 +3,16 @@
 
 use iced_x86::{Instruction, InstructionInfoFactory, Register};
 
-use super::Builder;
+use super::{Builder, counter};
 use crate::guest::FaultKind;
 use crate::translate::cache::Saved;
 use crate::translate::callout::Level;
-use crate::translate::emitter::{Hole, R11, RAX, RCX, RDX, Reg};
+use crate::translate::emitter::{Hole, R11, R13, RAX, RCX, RDX, Reg};
 use crate::translate::exit::Exit;
-use crate::translate::scratch::{FREE_LEVELS, LEVEL, R11 as SAVED_R11, RCX as SAVED_RCX, TARGET};
-use crate::translate::{site, table};
+use crate::translate::scratch::{
+    DRIVER_R13, FREE_LEVELS, HELD, LEVEL, R11 as SAVED_R11, RCX as SAVED_RCX, TARGET,
+};
+use crate::translate::{site, stubs, table};
 use crate::windows::{DEVICE, SHARED_DATA};
 
 /// Conditions' numbers in encodings.
@@ -25,22 +27,32 @@ impl Builder<'_> {
         let e = &mut self.cache.emitter;
         let register = level.register;
         if !level.write {
+            if register == R13 {
+                e.store(HELD, R13);
+            }
             let high = if register.0 > 7 { 0x44 } else { 0x40 };
-            e.bytes(&[high, 0x0F, 0xB6, 0x05 | (register.0 & 7) << 3]); // movzx r32, byte [level]
-            e.displacement_to(LEVEL);
+            e.bytes(&[high, 0x0F, 0xB6]); // movzx r32, byte [level]
+            e.scratch_operand(register.0, LEVEL);
+            if register == R13 {
+                counter::take(e, true);
+            }
             return;
         }
         e.store(SAVED_RCX, RCX);
-        e.bytes(&[0x48 | register.0 >> 3 << 2, 0x89, 0xC1 | (register.0 & 7) << 3]); // mov rcx, register
+        if register == R13 {
+            e.load(RCX, DRIVER_R13);
+        } else {
+            e.bytes(&[0x48 | register.0 >> 3 << 2, 0x89, 0xC1 | (register.0 & 7) << 3]); // mov rcx, register
+        }
         self.save_flags();
         let e = &mut self.cache.emitter;
         e.bytes(&[0x48, 0x83, 0xF9, 0x0F]); // cmp rcx, 15
         let no_level = e.jump_if_hole(ABOVE);
-        e.bytes(&[0x3A, 0x0D]); // cmp cl, [free_levels]
-        e.displacement_to(FREE_LEVELS);
+        e.bytes(&[0x3A]); // cmp cl, [free_levels]
+        e.scratch_operand(RCX.0, FREE_LEVELS);
         let ask = e.jump_if_hole(BELOW);
-        e.bytes(&[0x88, 0x0D]); // mov [level], cl
-        e.displacement_to(LEVEL);
+        e.bytes(&[0x88]); // mov [level], cl
+        e.scratch_operand(RCX.0, LEVEL);
         e.bytes(&[0x65, 0x88, 0x0C, 0x25]); // mov gs:[Irql], cl
         e.bytes(&u32::try_from(abi::KPCR::Irql.offset).expect("a small structure").to_le_bytes());
         self.restore_flags();
@@ -61,7 +73,7 @@ impl Builder<'_> {
     /// a jump is taken that [`Self::device_exit`] fills in. No flag is touched.
     pub(super) fn device_test(&mut self, instruction: &Instruction) -> Result<[Hole; 2], FaultKind> {
         self.cache.emitter.store(SAVED_RCX, RCX);
-        self.encode(&site::address_in_rcx(instruction))?;
+        self.encode_lea(&site::address_in_rcx(instruction))?;
         let e = &mut self.cache.emitter;
         e.store(TARGET, RCX);
         e.load32(RCX, TARGET + 4);
@@ -81,10 +93,15 @@ impl Builder<'_> {
         for hole in device {
             self.cache.emitter.fill(hole, here);
         }
-        self.cache.emitter.load(RCX, SAVED_RCX);
         match site::Move::of(instruction) {
-            Some(device) => self.exit(Exit::Move { rip: instruction.ip(), device, ahead }),
-            None => self.exit_with(instruction, |decoded| Exit::Site { decoded, ahead }),
+            Some(device) => {
+                let number = self.cache.exit(Exit::Move { rip: instruction.ip(), device, ahead });
+                stubs::access_stub(&mut self.cache.emitter, number);
+            }
+            None => {
+                self.cache.emitter.load(RCX, SAVED_RCX);
+                self.exit_with(instruction, |decoded| Exit::Site { decoded, ahead });
+            }
         }
         let here = self.cache.emitter.here();
         self.cache.emitter.fill(over, here);
@@ -116,7 +133,8 @@ impl Builder<'_> {
         through.set_memory_displ_size(0);
         self.cache.emitter.store(SAVED_R11, free);
         self.cache.emitter.constant(free, instruction.ip_rel_memory_address());
-        self.map(index, Saved::InR11(free.0));
+        let saved = if self.lent { Saved::LentInR11(free.0) } else { Saved::InR11(free.0) };
+        self.map(index, saved);
         self.encode(&through)?;
         self.cache.emitter.load(free, SAVED_R11);
         Ok(())

@@ -278,7 +278,13 @@ fn an_interrupt_is_connected_by_line_by_vector_and_as_a_fall_back_for_messages()
         cx.write(full + FULL::Vector, vector)?;
         cx.write(full + FULL::Irql, irql)?;
         cx.write(full + FULL::SynchronizeIrql, irql - 1)?;
+        assert_eq!(connect_ex(cx, parameters)?, NtStatus::INVALID_PARAMETER, "without a device");
+        cx.write(full + FULL::PhysicalDeviceObject, id.pdo())?;
+        assert_eq!(connect_ex(cx, parameters)?, NtStatus::INVALID_PARAMETER_10, "without a processor");
         cx.write(full + FULL::ProcessorEnableMask, 1)?;
+        cx.write(full + FULL::Vector, vector + 1)?;
+        assert_eq!(connect_ex(cx, parameters)?, NtStatus::NOT_FOUND, "the vector is not the device's");
+        cx.write(full + FULL::Vector, vector)?;
         assert_eq!(
             connect_ex(cx, parameters)?,
             NtStatus::INVALID_PARAMETER,

@@ -76,6 +76,7 @@ pub(super) fn connection(routine: u64) -> Connection {
         latched: false,
         shared: true,
         affinity: u64::MAX,
+        message: None,
     }
 }
 

@@ -5,6 +5,7 @@ mod dpcs;
 mod driver_threads;
 mod faults;
 mod interrupts;
+mod long_services;
 mod processors;
 mod schedules;
 mod spins;

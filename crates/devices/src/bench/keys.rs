@@ -1,0 +1,78 @@
+//! What can be typed for a `bench` card, and the card it makes.
+
+use super::{BenchCard, Settings};
+use crate::catalog::{Entry, Key, Signal, placement};
+use crate::pci::{Bar, Header, Messages, Model, Place};
+use crate::spec::{Options, ReadFile, SpecError, number};
+
+/// The catalog's line.
+pub const ENTRY: Entry = Entry {
+    name: "bench",
+    summary: "a card for tests: sources that a driver raises, and that interrupt by a line, MSI or MSI-X",
+    ids: &[(0x1234, 0xBE2C)],
+    keys: &[
+        Key { name: "msi", meaning: "1, 2, 4, 8, 16 or 32 messages, with masks", default: "none" },
+        Key { name: "msi32", meaning: "the MSI address has 32 bits, not 64", default: "64 bits" },
+        Key { name: "nomask", meaning: "MSI without masks and pending bits", default: "masks" },
+        Key { name: "msix", meaning: "1 to 2048 messages, with their table in BAR1", default: "none" },
+        Key { name: "pin", meaning: "a, or none: whether it has a line besides its messages", default: "a" },
+    ],
+    signals: &[Signal { name: "raise", meaning: "the number of a source that is raised" }],
+    build,
+};
+
+/// Bytes of the registers' window.
+const REGISTERS: u64 = 0x100;
+/// Where the capability is.
+const CAPABILITY: u8 = 0x40;
+/// Sources of a card without messages.
+const SOURCES: u32 = 8;
+
+fn build(options: &Options<'_>, _read_file: &ReadFile<'_>) -> Result<Box<dyn Model>, SpecError> {
+    let msi = |text: &str| {
+        number(text).and_then(|n| u8::try_from(n).ok()).filter(|n| n.is_power_of_two() && *n <= 32)
+    };
+    let msix =
+        |text: &str| number(text).and_then(|n| u16::try_from(n).ok()).filter(|n| (1..=2048).contains(n));
+    let pin = |text: &str| match text {
+        "a" => Some(1),
+        "none" => Some(0),
+        _ => None,
+    };
+    let msi = options.value("msi", "1, 2, 4, 8, 16 or 32", msi)?;
+    let msix = options.value("msix", "a number from 1 to 2048", msix)?;
+    if msi.is_some() && msix.is_some() {
+        return Err(SpecError::new("device `bench` has msi= or msix=, not both"));
+    }
+    for key in ["msi32", "nomask"] {
+        if options.has(key) && msi.is_none() {
+            return Err(SpecError::new(format!("device `bench`: {key} is a kind of MSI; add msi=")));
+        }
+    }
+    let mut header = Header {
+        vendor: 0x1234,
+        device: 0xBE2C,
+        revision: 1,
+        class: 0xFF_0000,
+        pin: options.value("pin", "a or none", pin)?.unwrap_or(1),
+        master: true,
+        interrupt_disable: true,
+        ..Header::default()
+    };
+    header.bars[0] = Some(Bar::memory(REGISTERS));
+    let mut sources = SOURCES;
+    if let Some(count) = msi {
+        (header.capabilities, sources) = (CAPABILITY, count.into());
+        let (wide, maskable) = (!options.has("msi32"), !options.has("nomask"));
+        header.messages = Some(Messages::Msi { at: CAPABILITY, next: 0, count, wide, maskable });
+    }
+    if let Some(count) = msix {
+        // The table fills the lower half of the window, as far as it goes.
+        let half = (u32::from(count) * 16).next_power_of_two().max(0x800);
+        (header.capabilities, sources) = (CAPABILITY, u32::from(count).min(32));
+        header.bars[1] = Some(Bar::memory(u64::from(half) * 2));
+        let (table, pending) = (Place { bar: 1, offset: 0 }, Place { bar: 1, offset: half });
+        header.messages = Some(Messages::MsiX { at: CAPABILITY, next: 0, count, table, pending });
+    }
+    Ok(Box::new(BenchCard::new(Settings { placement: placement(options)?, header, sources })))
+}

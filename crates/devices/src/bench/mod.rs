@@ -1,0 +1,214 @@
+//! A card of our own for tests: sources that a driver raises itself and that interrupt by a line or by messages.
+//!
+//! BAR0 has the registers of [`registers::TABLE`], 32 bits each; BAR1 the MSI-X table and pending bits, if it has them.
+//! Source n has bit n of RAISE, STATUS and ENABLE, and signals message n when status and enable come together; the line
+//! is asserted while any source has both. It has no DMA, no FIFO and no faults on demand yet.
+
+mod keys;
+mod registers;
+
+use kernel::hal::hardware::Refusal;
+
+pub use keys::ENTRY;
+
+use crate::pci::{Access, Header, Model, Placement};
+use crate::register::{at, low32, parts};
+use registers::{IDENTIFICATION, Register, TABLE};
+
+/// The card.
+pub struct BenchCard {
+    settings: Settings,
+    status: u32,
+    enable: u32,
+    /// Nanoseconds from a write to RAISE until it takes effect.
+    delay: u32,
+    /// What was raised and waits: when, and which sources.
+    raised: Vec<(u64, u32)>,
+    /// Sources with status and enable as they were seen last.
+    seen: u32,
+    /// Messages signaled that the bus has not taken.
+    signaled: Vec<u16>,
+    /// How many messages were signaled since reset.
+    count: u32,
+    changed: bool,
+}
+
+/// What the user chose; never changes.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    placement: Placement,
+    header: Header,
+    /// Sources: bits of the registers that exist, 1–32.
+    sources: u32,
+}
+
+impl BenchCard {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            status: 0,
+            enable: 0,
+            delay: 0,
+            raised: Vec::new(),
+            seen: 0,
+            signaled: Vec::new(),
+            count: 0,
+            changed: true,
+        }
+    }
+
+    /// Bits of the sources that exist.
+    fn existing(&self) -> u32 {
+        u32::MAX >> (32 - self.settings.sources)
+    }
+
+    fn signal(&mut self, number: u16) {
+        self.signaled.push(number);
+        self.count = self.count.wrapping_add(1);
+    }
+
+    /// After status or enable changed: sources that have both now signal their messages.
+    fn refresh(&mut self) {
+        self.changed = true;
+        let active = self.status & self.enable;
+        let new = active & !self.seen;
+        self.seen = active;
+        (0..32_u16).filter(|number| new & 1 << number != 0).for_each(|number| self.signal(number));
+    }
+
+    fn raise(&mut self, now: u64, sources: u32) {
+        if self.delay == 0 {
+            self.status |= sources;
+        } else {
+            self.raised.push((now + u64::from(self.delay), sources));
+        }
+    }
+
+    /// STATUS_AND_CLEAR's side effect is here, and no other.
+    fn read_register(&mut self, register: Register) -> u32 {
+        match register {
+            Register::Identification => IDENTIFICATION,
+            Register::Sources => self.settings.sources,
+            Register::Status => self.status,
+            Register::StatusAndClear => {
+                let status = std::mem::take(&mut self.status);
+                self.refresh();
+                status
+            }
+            Register::Enable => self.enable,
+            Register::Count => self.count,
+            Register::Delay => self.delay,
+            Register::Raise | Register::Signal => 0,
+        }
+    }
+
+    fn write_register(&mut self, now: u64, register: Register, value: u32) {
+        match register {
+            Register::Raise => self.raise(now, value & self.existing()),
+            Register::Status => self.status &= !value,
+            Register::Enable => self.enable = value & self.existing(),
+            Register::Signal => self.signal((value & 0xFFFF) as u16),
+            Register::Delay => self.delay = value,
+            Register::Identification | Register::Sources | Register::StatusAndClear | Register::Count => {}
+        }
+        self.refresh();
+    }
+}
+
+impl Model for BenchCard {
+    fn kind(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn header(&self) -> &Header {
+        &self.settings.header
+    }
+
+    fn placement(&self) -> Placement {
+        self.settings.placement
+    }
+
+    fn reset(&mut self) {
+        let Self { settings: _, status, enable, delay, raised, seen, signaled, count, changed } = self;
+        (*status, *enable, *delay, *seen, *count) = (0, 0, 0, 0, 0);
+        raised.clear();
+        signaled.clear();
+        *changed = true;
+    }
+
+    fn read(&mut self, access: &Access) -> Result<u64, Refusal> {
+        if access.bar != 0 {
+            return Ok(0);
+        }
+        self.check(access)?;
+        let mut value = 0;
+        for part in parts(TABLE, access.offset, access.bytes()) {
+            value |= part.read(self.read_register(part.register));
+        }
+        Ok(value)
+    }
+
+    fn write(&mut self, access: &Access, value: u64) -> Result<(), Refusal> {
+        if access.bar != 0 {
+            return Ok(());
+        }
+        self.check(access)?;
+        for part in parts(TABLE, access.offset, access.bytes()) {
+            self.write_register(access.now, part.register, low32(value));
+        }
+        Ok(())
+    }
+
+    fn is_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    fn asserts(&self) -> bool {
+        self.settings.header.pin != 0 && self.seen != 0
+    }
+
+    fn take_messages(&mut self) -> Vec<u16> {
+        std::mem::take(&mut self.signaled)
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        self.raised.iter().map(|(at, _)| *at).min()
+    }
+
+    fn advance(&mut self, now: u64) {
+        let due = |(at, _): &(u64, u32)| *at <= now;
+        self.status |=
+            self.raised.iter().filter(|raised| due(raised)).fold(0, |all, (_, sources)| all | sources);
+        self.raised.retain(|raised| !due(raised));
+        self.refresh();
+    }
+
+    fn poke(&mut self, _now: u64, signal: &str, value: &str) -> Result<(), String> {
+        if signal != "raise" {
+            return Err(format!("no signal `{signal}`; it has: raise"));
+        }
+        let source = value.parse::<u32>().ok().filter(|source| *source < self.settings.sources);
+        let Some(source) = source else {
+            return Err(format!("`{value}` is no source; it has 0 to {}", self.settings.sources - 1));
+        };
+        self.status |= 1 << source;
+        self.refresh();
+        Ok(())
+    }
+
+    fn describe(&self, bar: u8, offset: u64) -> Option<String> {
+        (bar == 0).then(|| at(TABLE, offset).map_or("reserved", |row| row.name).to_owned())
+    }
+}
+
+impl BenchCard {
+    /// Registers are accessed as a whole.
+    fn check(&self, access: &Access) -> Result<(), Refusal> {
+        if access.bytes() == 4 && access.is_aligned() {
+            return Ok(());
+        }
+        let name = self.describe(access.bar, access.offset).unwrap_or_default();
+        let what = format!("BAR0+{:02X}h {name}", access.offset);
+        Err(Refusal::new(what, "accepts 4 bytes, aligned".to_owned()))
+    }
+}

@@ -1,0 +1,46 @@
+//! The card's registers as one table. All are 32 bits; what is not listed reads 0.
+
+use crate::register::{Row, is_sorted};
+
+/// What identification reads: `Benc`.
+pub(super) const IDENTIFICATION: u32 = u32::from_le_bytes(*b"Benc");
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Register {
+    /// Read only: [`IDENTIFICATION`].
+    Identification,
+    /// Read only: how many sources there are.
+    Sources,
+    /// Write only: ones set status bits, after the delay.
+    Raise,
+    /// Reads the sources that were raised; a one written clears its bit.
+    Status,
+    /// Reads status and clears all of it.
+    StatusAndClear,
+    /// The sources that may interrupt.
+    Enable,
+    /// Write only: signals the message of that number, whatever status and enable say.
+    Signal,
+    /// Read only: how many messages were signaled since reset.
+    Count,
+    /// Nanoseconds from a write to RAISE until it takes effect; 0 is at once.
+    Delay,
+}
+
+const fn row(register: Register, offset: u64, name: &'static str) -> Row<Register> {
+    Row { register, offset, bytes: 4, name }
+}
+
+pub(super) const TABLE: &[Row<Register>] = &[
+    row(Register::Identification, 0x00, "IDENTIFICATION"),
+    row(Register::Sources, 0x04, "SOURCES"),
+    row(Register::Raise, 0x08, "RAISE"),
+    row(Register::Status, 0x0C, "STATUS"),
+    row(Register::StatusAndClear, 0x10, "STATUS_AND_CLEAR"),
+    row(Register::Enable, 0x14, "ENABLE"),
+    row(Register::Signal, 0x18, "SIGNAL"),
+    row(Register::Count, 0x1C, "COUNT"),
+    row(Register::Delay, 0x20, "DELAY"),
+];
+
+const _: () = assert!(is_sorted(TABLE));

@@ -1,0 +1,319 @@
+//! Stories of what keeps threads and processors apart or brings them together (`drivers/c/locks`): reader/writer spin locks,
+//! `KeIpiGenericCall`, run-down protection, push locks, sequenced lists. The driver checks the guarantees that are documented; it
+//! does so when nothing comes between, in random schedules, and in all schedules within a bound.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use std::collections::BTreeSet;
+
+use dirql::explore::{Bounds, Policy};
+use dirql::{Bench, Error, Outcome, Play, Report, ScriptText};
+use engine::Tracking;
+use rig::{driver, start};
+
+fn bench(processors: u32) -> Bench {
+    Bench::new().driver(driver("locks.sys")).processors(processors).instruction_budget(50_000_000)
+}
+
+// ---- stories ----
+
+/// Carries out one story of the driver's table on so many processors; at least `checks` of its checks must have been made,
+/// all with success.
+fn tell(index: u32, processors: u32, checks: u32) {
+    let machine = start(|| bench(processors));
+    let file = machine.open(r"\\.\DirqlLocks").unwrap();
+    let told = file.device_control(0x0022_2000 + 4 * index, &[], 8);
+    let prints = machine.prints().join("\n  ");
+    let Ok(told) = told else { panic!("{processors} processors:\n  {prints}\n{}", machine.finish()) };
+    let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
+    assert_eq!(word(0), 0, "a check failed in this line, on {processors} processors:\n  {prints}");
+    assert!(word(4) >= checks, "only {} checks were made", word(4));
+    file.close().unwrap();
+    let report = machine.finish();
+    report.expect_clean();
+    assert_eq!(report.sums.still_allocated(), 0, "{report}");
+}
+
+#[test]
+fn a_reader_writer_spin_lock_is_shared_or_had_alone() {
+    tell(0, 1, 6);
+}
+
+#[test]
+fn a_writer_that_waits_comes_before_readers_that_ask_later() {
+    tell(1, 3, 4);
+    tell(1, 8, 4);
+}
+
+#[test]
+fn a_threaded_dpc_raises_for_its_spin_locks_if_it_must() {
+    tell(2, 2, 4);
+}
+
+#[test]
+fn an_interprocessor_call_runs_once_on_each_of_1_to_64_processors_at_the_same_time() {
+    for processors in [1, 2, 3, 7, 64] {
+        tell(3, processors, 3);
+    }
+}
+
+#[test]
+fn an_interprocessor_call_waits_for_a_processor_at_high_level() {
+    tell(4, 2, 2);
+}
+
+#[test]
+fn a_rundown_wait_ends_when_all_references_are_gone() {
+    tell(5, 1, 11);
+    tell(5, 4, 11);
+}
+
+#[test]
+fn cache_aware_rundown_protection_is_the_same() {
+    tell(6, 4, 13);
+}
+
+#[test]
+fn a_push_lock_goes_to_who_waits_in_their_order() {
+    tell(7, 1, 10);
+    tell(7, 4, 10);
+}
+
+#[test]
+fn a_sequenced_list_is_changed_inline_and_by_exports_alike() {
+    tell(8, 1, 9);
+}
+
+// ---- misuse ----
+
+/// Bug check code, and parameter 1 where that tells the kind.
+type Check = Option<(u32, Option<u64>)>;
+
+/// What is to come of each misuse, on two processors.
+const MISUSES: &[(&str, Check)] = &[
+    ("spin-lock-recursion", Some((0xF, None))),
+    ("spin-lock-recursion", Some((0xF, None))),
+    ("spin-lock-recursion", Some((0xF, None))),
+    ("spin-lock-shared-twice", None),
+    ("spin-lock-not-held", Some((0x10, None))),
+    ("spin-lock-not-held", Some((0x10, None))),
+    ("spin-lock-not-held", Some((0x10, None))),
+    ("spin-lock-damaged", None),
+    ("spin-lock-held-on-return", Some((0xC4, Some(0x4_0009)))),
+    ("spin-lock-held-below-dispatch", None),
+    ("freed-held-lock", Some((0xC4, Some(0x100B)))),
+    ("spin-lock-damaged", None),
+    ("spin-lock-deadlock", Some((0xC4, Some(0x1001)))),
+    ("rundown-not-held", None),
+    ("rundown-not-complete", None),
+    ("rundown-not-complete", None),
+    ("irp-never-completed", None),
+    ("rundown-not-initialized", None),
+    ("irql-too-high", None),
+    ("push-lock-recursion", None),
+    ("push-lock-recursion", None),
+    ("push-lock-not-held", Some((0x162, None))),
+    ("push-lock-apcs", None),
+    ("irql-too-high", None),
+    ("irp-never-completed", None),
+    ("irql-too-high", None),
+    ("irql-changed-by-routine", Some((0xC8, None))),
+    ("irql-lowered-in-callback", Some((0xC4, Some(0x31)))),
+    ("irql-too-high", None),
+    ("ipi-deadlock", Some((0x101, None))),
+    ("ipi-deadlock", Some((0x101, None))),
+];
+
+/// Documented as wrong, and survived.
+const WARNINGS: [usize; 3] = [3, 15, 22];
+
+fn misuse(number: usize) -> Report {
+    let code = 0x0022_2800 + 4 * number;
+    let machine = start(|| bench(2));
+    // What goes wrong stands in the report.
+    let _ = rig::try_play(&machine, &format!(r"open \\.\DirqlLocks as f; ioctl f {code:#x}"));
+    machine.finish()
+}
+
+#[test]
+fn each_misuse_ends_in_its_verdict() {
+    for (number, (rule, check)) in MISUSES.iter().enumerate() {
+        let report = misuse(number);
+        let verdict = report.verdict.as_ref().or(report.findings.first());
+        let verdict = verdict.unwrap_or_else(|| panic!("misuse {number} goes unseen\n{report}"));
+        assert_eq!(verdict.rule, *rule, "misuse {number}\n{report}");
+        assert_eq!(verdict.bug_check.map(|check| check.code), check.map(|(code, _)| code), "{report}");
+        if let (Some((_, Some(first))), Some(check)) = (check, verdict.bug_check) {
+            assert_eq!(check.parameters[0], *first, "misuse {number}\n{report}");
+        }
+        assert_eq!(report.verdict.is_none(), WARNINGS.contains(&number), "misuse {number}\n{report}");
+    }
+}
+
+#[test]
+fn a_deadlock_names_who_waits_for_what() {
+    let told = |number: usize| misuse(number).expect_verdict().message.clone();
+    let crossed = told(12);
+    assert!(
+        crossed.contains("processor 0 holds since") && crossed.contains("processor 1 holds since"),
+        "{crossed}"
+    );
+    let held_back = told(29);
+    assert!(held_back.contains("for all processors to take the interrupt"), "{held_back}");
+    let within = told(30);
+    assert!(within.contains("for the routine to return on all processors"), "{within}");
+}
+
+// ---- schedules ----
+
+/// The script in which these steps are taken at once, each by a thread of its own; nothing may have gone wrong then.
+fn at_once(steps: &[u32]) -> String {
+    let mut text = String::new();
+    for index in 0..steps.len() {
+        text += &format!("open \\\\.\\DirqlLocks as f{index}\n");
+    }
+    for (index, step) in steps.iter().enumerate() {
+        text += &format!("t{index}: ioctl f{index} {:#x}\n", 0x0022_2400 + 4 * step);
+    }
+    for index in 0..steps.len() {
+        text += &format!("join t{index}\n");
+    }
+    // What DPCs still have to do is done when the next request's thread runs again.
+    text + "wait 1ms\nioctl f0 0x2227fc out 4 expect u32:0"
+}
+
+fn play(steps: &[u32]) -> Play {
+    ScriptText::typed(&at_once(steps)).play().unwrap()
+}
+
+const READ: u32 = 0;
+const WRITE: u32 = 1;
+const CONVERT: u32 = 2;
+const TRY: u32 = 3;
+const QUEUE_BOTH: u32 = 4;
+const BROADCAST: u32 = 5;
+const HOLD: u32 = 6;
+const MOVE: u32 = 7;
+const USE: u32 = 8;
+const USE_MANY: u32 = 9;
+const RUN_DOWN: u32 = 10;
+const USE_AWARE: u32 = 11;
+const RUN_DOWN_AWARE: u32 = 12;
+const PUSH_READ: u32 = 13;
+const PUSH_WRITE: u32 = 14;
+const SHUFFLE: u32 = 15;
+
+/// How many random schedules of each script; many more by `DIRQL_ROUNDS`.
+fn rounds() -> u64 {
+    std::env::var("DIRQL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(200)
+}
+
+/// The steps hold the guarantees when nothing comes between and in random schedules, of which many are different.
+fn hold_at_random(processors: u32, steps: &[u32]) {
+    let machine = start(|| bench(processors));
+    rig::play(&machine, &at_once(steps));
+    machine.finish().expect_clean();
+    let machine = start(|| bench(processors));
+    let explored = machine.explore(&play(steps), Tracking::Faults, |exploration| {
+        let mut seen = BTreeSet::new();
+        for seed in 1..=rounds() {
+            let report = exploration.run(Policy::Random(seed).chooser());
+            assert_eq!(report.outcome(), Outcome::Clean, "random:{seed}\n{report}");
+            seen.insert(report.trace_hash);
+        }
+        seen.len() as u64
+    });
+    let different = explored.unwrap();
+    println!("{different} different schedules of {}", rounds());
+    assert!(different > rounds() / 4, "{different} different schedules of {}", rounds());
+}
+
+/// The steps hold the guarantees in all schedules with at most so many preemptions.
+fn hold_always(processors: u32, steps: &[u32], preemptions: usize) {
+    let bounds = Bounds { preemptions, ..Bounds::default() };
+    let broken = |report: &Report| report.outcome() != Outcome::Clean;
+    loop {
+        match bench(processors).unobserved().search(&play(steps), &bounds, broken) {
+            Ok(searched) => {
+                println!("{:?} schedules", searched.schedules);
+                let found = searched.found.map(|(choices, report)| format!("{choices:#?}\n{report}"));
+                assert!(searched.complete && found.is_none(), "{}", found.unwrap_or_default());
+                assert!(searched.schedules.iter().sum::<u64>() > 20, "{:?}", searched.schedules);
+                return;
+            }
+            Err(Error::Busy) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn readers_exclude_writers_in_random_schedules() {
+    hold_at_random(4, &[READ, WRITE, CONVERT, TRY, WRITE, READ, QUEUE_BOTH]);
+}
+
+#[test]
+fn a_reader_and_a_writer_exclude_each_other_in_every_schedule_with_two_preemptions() {
+    hold_always(2, &[READ, WRITE], 2);
+}
+
+#[test]
+fn two_that_would_convert_exclude_each_other_in_every_schedule_with_two_preemptions() {
+    hold_always(2, &[CONVERT, CONVERT], 2);
+}
+
+#[test]
+fn dpcs_that_share_and_write_exclude_each_other_in_every_schedule_with_one_preemption() {
+    hold_always(2, &[QUEUE_BOTH, TRY], 1);
+}
+
+#[test]
+fn interprocessor_calls_run_everywhere_once_in_random_schedules() {
+    hold_at_random(4, &[BROADCAST, BROADCAST, BROADCAST, MOVE]);
+}
+
+#[test]
+fn nothing_moves_during_an_interprocessor_call_in_random_schedules() {
+    // Who moves comes first, and is on the move when the call is made.
+    hold_at_random(3, &[MOVE, MOVE, HOLD, WRITE]);
+}
+
+#[test]
+fn two_interprocessor_calls_run_everywhere_once_in_every_schedule_with_one_preemption() {
+    hold_always(2, &[BROADCAST, BROADCAST], 1);
+}
+
+#[test]
+fn a_rundown_wait_ends_without_references_in_random_schedules() {
+    hold_at_random(4, &[USE, RUN_DOWN, USE_MANY, USE, RUN_DOWN]);
+    hold_at_random(4, &[USE_AWARE, RUN_DOWN_AWARE, USE_AWARE]);
+}
+
+#[test]
+fn a_rundown_wait_ends_without_references_in_every_schedule_with_two_preemptions() {
+    hold_always(2, &[USE, RUN_DOWN], 2);
+}
+
+#[test]
+fn a_push_lock_keeps_threads_apart_in_random_schedules() {
+    hold_at_random(4, &[PUSH_READ, PUSH_WRITE, PUSH_READ, PUSH_WRITE, PUSH_READ]);
+    hold_at_random(1, &[PUSH_READ, PUSH_WRITE, PUSH_WRITE, PUSH_READ]);
+}
+
+#[test]
+fn a_push_lock_keeps_two_threads_apart_in_every_schedule_with_two_preemptions() {
+    hold_always(2, &[PUSH_READ, PUSH_WRITE], 2);
+}
+
+#[test]
+fn no_entry_of_a_sequenced_list_is_lost_in_random_schedules() {
+    hold_at_random(4, &[SHUFFLE, SHUFFLE, SHUFFLE]);
+}
+
+#[test]
+fn no_entry_of_a_sequenced_list_is_lost_in_every_schedule_with_two_preemptions() {
+    hold_always(2, &[SHUFFLE, SHUFFLE], 2);
+}

@@ -1,0 +1,316 @@
+//! Stories of message-signaled interrupts: `message.sys` on the `bench` card, from what the INF allows to what the service
+//! routine is called with. The driver checks what Windows promises of the routine while it runs, and tells what it found.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use std::path::PathBuf;
+
+use dirql::explore::Policy;
+use dirql::{Bench, Machine, Report};
+use rig::{driver, start};
+
+const RAISE: u32 = 0x0022_6400;
+const STATE: u32 = 0x0022_6404;
+const STORY: u32 = 0x0022_6408;
+
+const MSI_SUPPORTED: &str = "MSISupported,0x00010001,1";
+const LIMIT: &str = "MessageNumberLimit,0x00010001,2048";
+const CONNECT: &str = "HKR,,Connect,0x00010001,3";
+const KEEP: &str = "HKR,,Keep,0x00010001,0";
+const PROCESSORS: &str = "HKR,,Processors,0x00010001,0";
+const OWN_LOCK: &str = "HKR,,OwnLock,0x00010001,0";
+
+/// Versions of `IO_CONNECT_INTERRUPT_PARAMETERS`.
+const FULLY_SPECIFIED: u32 = 1;
+const LINE_BASED: u32 = 2;
+const MESSAGE_BASED: u32 = 3;
+
+/// The driver's INF with some settings changed: the last number of each line.
+fn inf(name: &str, changes: &[(&str, u32)]) -> PathBuf {
+    let mut text = std::fs::read_to_string(driver("message.inf")).unwrap();
+    for (line, value) in changes {
+        let (head, _) = line.rsplit_once(',').unwrap();
+        assert!(text.contains(line), "the INF has `{line}`");
+        text = text.replace(line, &format!("{head},{value}"));
+    }
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("messages-{name}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("message.inf");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn bench(name: &str, card: &str, changes: &[(&str, u32)]) -> Bench {
+    Bench::new().driver(driver("message.sys")).inf(inf(name, changes)).device(card)
+}
+
+/// What the driver has seen: `MESSAGE_STATE`.
+struct State(Vec<u8>);
+
+impl State {
+    fn of(machine: &Machine) -> Self {
+        let file = machine.open(r"\\.\Message").unwrap();
+        let told = file.device_control(STATE, &[], 0x40 + 32 * 4).unwrap();
+        file.close().unwrap();
+        Self(told)
+    }
+
+    fn at(&self, offset: usize) -> u32 {
+        u32::from_le_bytes(self.0[offset..offset + 4].try_into().unwrap())
+    }
+
+    fn connected(&self) -> (u32, u32, u32) {
+        (self.at(0), self.at(4), self.at(8))
+    }
+
+    /// How often the routine was called, by message.
+    fn served(&self, count: usize) -> Vec<u32> {
+        (0..count).map(|message| self.at(0x40 + message * 4)).collect()
+    }
+}
+
+/// Raises sources and waits until all have been served.
+fn raise(machine: &Machine, sources: u32) {
+    let file = machine.open(r"\\.\Message").unwrap();
+    file.device_control(RAISE, &sources.to_le_bytes(), 0).unwrap();
+    file.close().unwrap();
+}
+
+/// Carries out a story that the driver checks itself.
+fn tell(machine: &Machine, story: u32, checks: u32) {
+    let file = machine.open(r"\\.\Message").unwrap();
+    let told = file.device_control(STORY, &story.to_le_bytes(), 8);
+    let prints = machine.prints().join("\n  ");
+    let told = told.unwrap_or_else(|error| panic!("{error}\n  {prints}"));
+    let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
+    assert_eq!(word(0), 0, "a check of story {story} failed in this line:\n  {prints}");
+    assert!(word(4) >= checks, "only {} checks were made", word(4));
+    file.close().unwrap();
+}
+
+fn finish(machine: Machine) -> Report {
+    if machine.is_ready() {
+        assert_eq!(
+            State::of(&machine).at(0x34),
+            0,
+            "the routine found faults:\n  {}",
+            machine.prints().join("\n  ")
+        );
+    }
+    let report = machine.finish();
+    report.expect_clean();
+    assert_eq!(report.sums.still_allocated(), 0, "{report}");
+    report
+}
+
+#[test]
+fn msi_is_asked_for_by_one_descriptor_and_given_by_one_pair_with_its_count() {
+    let machine = start(|| bench("msi", "bench,msi=4", &[]));
+    let state = State::of(&machine);
+    assert_eq!(
+        (state.at(0x0C), state.at(0x10), state.at(0x14)),
+        (1, 4, 2),
+        "one descriptor, and a list for the line"
+    );
+    assert_eq!(
+        (state.at(0x18), state.at(0x1C), state.at(0x20)),
+        (1, 3, 4),
+        "LATCHED | MESSAGE, and its count"
+    );
+    assert_eq!((state.at(0x24), state.at(0x28)), (3, 0x38), "the level is the vector's upper half");
+    assert_eq!(state.connected(), (MESSAGE_BASED, 3, 4), "all on one level");
+    tell(&machine, 0, 30);
+    raise(&machine, 0b1010);
+    assert_eq!(State::of(&machine).served(4), [0, 1, 0, 1], "each routine call is told its message");
+    let report = finish(machine);
+    assert_eq!(report.sums.interrupts, (2, 0), "{report}");
+}
+
+#[test]
+fn msi_x_is_asked_for_and_given_one_by_one_and_runs_at_the_unified_level() {
+    let machine = start(|| bench("msix", "bench,msix=8", &[]));
+    let state = State::of(&machine);
+    assert_eq!((state.at(0x0C), state.at(0x10), state.at(0x14)), (8, 1, 2), "a descriptor for each");
+    assert_eq!((state.at(0x18), state.at(0x1C), state.at(0x20)), (8, 3, 1));
+    assert_eq!(state.connected(), (MESSAGE_BASED, 10, 8), "levels 3 to 10: the unified one is the highest");
+    tell(&machine, 0, 80);
+    raise(&machine, 0xFF);
+    assert_eq!(State::of(&machine).served(8), [1; 8]);
+    finish(machine);
+}
+
+#[test]
+fn a_masked_message_pends_and_a_raised_level_or_the_lock_holds_it_back() {
+    for (name, own_lock) in [("masked", 0), ("own-lock", 1)] {
+        let machine = start(|| bench(name, "bench,msix=4", &[(OWN_LOCK, own_lock)]));
+        tell(&machine, 1, 2);
+        tell(&machine, 2, 6);
+        finish(machine);
+    }
+}
+
+#[test]
+fn after_disconnecting_nothing_is_served_and_what_pends_comes_with_the_next_connection() {
+    for (name, card) in
+        [("again-x", "bench,msix=4"), ("again", "bench,msi=4"), ("again-32", "bench,msi=2,msi32,nomask")]
+    {
+        let machine = start(|| bench(name, card, &[]));
+        tell(&machine, 3, 4);
+        finish(machine);
+    }
+}
+
+#[test]
+fn every_documented_refusal_has_its_status_and_connects_nothing() {
+    let machine = start(|| bench("refused", "bench,msi=2", &[]));
+    tell(&machine, 4, 10);
+    raise(&machine, 3);
+    finish(machine);
+}
+
+#[test]
+fn a_vector_that_is_shared_calls_both_routines_of_a_message() {
+    let machine = start(|| bench("shared", "bench,msix=2", &[]));
+    tell(&machine, 5, 3);
+    finish(machine);
+}
+
+#[test]
+fn each_vector_can_be_connected_for_itself_latched() {
+    for (name, card) in [("full-msi", "bench,msi=4"), ("full-msix", "bench,msix=4")] {
+        let machine = start(|| bench(name, card, &[(CONNECT, FULLY_SPECIFIED)]));
+        raise(&machine, 0b1101);
+        let state = State::of(&machine);
+        assert_eq!(state.connected(), (FULLY_SPECIFIED, 0, 4));
+        assert_eq!(state.served(4), [1, 0, 1, 1]);
+        finish(machine);
+    }
+}
+
+#[test]
+fn one_line_cannot_stand_for_several_messages_but_for_a_single_one() {
+    let machine = start(|| bench("line-of-many", "bench,msi=2", &[(CONNECT, LINE_BASED)]));
+    assert!(!machine.is_ready());
+    assert!(machine.prints().iter().any(|line| line.contains("c0000010")), "STATUS_INVALID_DEVICE_REQUEST");
+    let _refused = machine.finish();
+    let machine = start(|| bench("line-of-one", "bench,msi=1", &[(CONNECT, LINE_BASED)]));
+    raise(&machine, 1);
+    assert_eq!(State::of(&machine).served(1), [1]);
+    finish(machine);
+}
+
+#[test]
+fn without_msi_supported_in_the_inf_the_device_has_its_line_and_the_driver_falls_back() {
+    let cards = ["bench,msi=4", "bench,msix=4", "bench"];
+    for (name, card) in ["unsupported", "unsupported-x", "no-messages"].into_iter().zip(cards) {
+        let supported = u32::from(card == "bench");
+        let machine = start(|| bench(name, card, &[(MSI_SUPPORTED, supported)]));
+        let state = State::of(&machine);
+        assert_eq!((state.at(0x0C), state.at(0x14), state.at(0x1C)), (1, 1, 0), "one level-sensitive line");
+        assert_eq!(state.connected().0, LINE_BASED, "Version says what was connected");
+        tell(&machine, 6, 3);
+        raise(&machine, 0b11);
+        finish(machine);
+    }
+}
+
+#[test]
+fn the_inf_limits_what_is_asked_for_and_the_machine_what_is_given() {
+    let machine = start(|| bench("limit", "bench,msi=8", &[(LIMIT, 2)]));
+    assert_eq!((State::of(&machine).at(0x10), State::of(&machine).at(8)), (2, 2));
+    raise(&machine, 0b1111_1111);
+    finish(machine);
+
+    let machine = start(|| bench("fewer", "bench,msi=8", &[]).message_limit(3));
+    let state = State::of(&machine);
+    assert_eq!((state.at(0x10), state.at(0x20), state.at(8)), (8, 2, 2), "a power of two");
+    raise(&machine, 0b1111_1111);
+    finish(machine);
+
+    let machine = start(|| bench("fewer-x", "bench,msix=8", &[]).message_limit(3));
+    let state = State::of(&machine);
+    assert_eq!((state.at(0x0C), state.at(0x18), state.at(8)), (8, 3, 3));
+    raise(&machine, 0b111);
+    finish(machine);
+
+    let machine = start(|| bench("none-left", "bench,msix=8", &[]).message_limit(0));
+    assert_eq!(State::of(&machine).connected().0, LINE_BASED, "the second list: the line");
+    raise(&machine, 1);
+    finish(machine);
+}
+
+#[test]
+fn a_driver_filters_its_requirements_for_count_and_processors() {
+    for (name, card, flags) in [("keep", "bench,msi=8", 2), ("keep-x", "bench,msix=8", 3)] {
+        let changes = [(KEEP, flags), (PROCESSORS, 2)];
+        let machine = start(|| bench(name, card, &changes).processors(4));
+        let state = State::of(&machine);
+        assert_eq!((state.at(8), state.at(0x2C)), (flags, 2), "so many messages, on the second processor");
+        tell(&machine, 0, 18);
+        raise(&machine, 0b11);
+        finish(machine);
+    }
+}
+
+#[test]
+fn a_stopped_device_starts_again_with_its_messages() {
+    let machine = start(|| bench("stopped", "bench,msix=4", &[]));
+    raise(&machine, 0b11);
+    rig::play(&machine, "stop-device; start-device");
+    raise(&machine, 0b11);
+    assert_eq!(State::of(&machine).served(2), [2, 2]);
+    tell(&machine, 0, 40);
+    finish(machine);
+}
+
+#[test]
+fn a_message_from_outside_is_served_too() {
+    let machine = start(|| bench("poked", "bench,msi=4", &[]));
+    rig::play(&machine, "poke bench#0 raise 2; wait 10us");
+    assert_eq!(State::of(&machine).served(4), [0, 0, 1, 0]);
+    finish(machine);
+}
+
+#[test]
+fn random_schedules_on_several_processors_keep_what_is_promised_of_the_routine() {
+    for seed in 0..40_u64 {
+        let (card, connect) = match seed % 4 {
+            0 => ("bench,msi=4", MESSAGE_BASED),
+            1 => ("bench,msix=4", MESSAGE_BASED),
+            2 => ("bench,msix=4", FULLY_SPECIFIED),
+            _ => ("bench,msi=4,nomask", MESSAGE_BASED),
+        };
+        let machine =
+            start(|| bench("random", card, &[(CONNECT, connect)]).processors(3).policy(Policy::Random(seed)));
+        rig::play(
+            &machine,
+            r"open \\.\Message as one; open \\.\Message as two
+            a: ioctl one 0x226400 in hex:0f000000
+            b: ioctl two 0x226400 in hex:06000000
+            join a; join b
+            close one; close two",
+        );
+        let served = State::of(&machine).served(4);
+        // Messages that come while one pends are one with it; the two raises never overlap.
+        assert_eq!(served, [1, 2, 2, 1], "seed {seed}");
+        finish(machine);
+    }
+}
+
+#[test]
+fn random_schedules_let_a_pending_message_in_before_the_connection_is_known() {
+    let mut early = 0;
+    for seed in 0..30 {
+        let machine = start(|| bench("early", "bench,msix=4", &[]).policy(Policy::Random(seed)));
+        tell(&machine, 3, 4);
+        early += State::of(&machine).at(0x30);
+        finish(machine);
+    }
+    assert!(
+        (1..30).contains(&early),
+        "sometimes the routine runs before IoConnectInterruptEx returns: {early}"
+    );
+}

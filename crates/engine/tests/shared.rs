@@ -1,0 +1,193 @@
+//! Plain instructions on memory that others touch too: which they are is learned, and the guest is asked before each that is
+//! watched, once, and nothing else changes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod rig;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use engine::windows::PAGE;
+use engine::{Leave, Protection, Tracking};
+use iced_x86::code_asm::{
+    byte_ptr, cl, dword_ptr, eax, ecx, edx, qword_ptr, r8, r9, rax, rcx, rdi, rsi, rsp,
+};
+use rig::{CODE, DATA, Rig, assemble};
+
+/// Five rounds of a load, a store, a repeated string, a push and a call through memory, with flags live across all of them.
+fn rounds() -> Vec<u8> {
+    assemble(|a| {
+        let (mut again, mut behind) = (a.create_label(), a.create_label());
+        a.mov(r8, DATA).unwrap();
+        a.xor(r9, r9).unwrap();
+        a.mov(edx, 5).unwrap();
+        a.set_label(&mut again).unwrap();
+        a.stc().unwrap();
+        a.mov(eax, dword_ptr(r8)).unwrap();
+        a.adc(eax, 7).unwrap();
+        a.mov(dword_ptr(r8), eax).unwrap();
+        a.mov(rsi, DATA).unwrap();
+        a.mov(rdi, DATA + 64).unwrap();
+        a.mov(ecx, 9).unwrap();
+        a.rep().movsb().unwrap();
+        a.push(qword_ptr(r8)).unwrap();
+        a.pop(rax).unwrap();
+        a.add(r9, rax).unwrap();
+        a.call(qword_ptr(r8 + 128)).unwrap();
+        a.dec(edx).unwrap();
+        a.jne(again).unwrap();
+        a.mov(rax, r9).unwrap();
+        a.ret().unwrap();
+        a.set_label(&mut behind).unwrap();
+        a.add(r9, 1).unwrap();
+        a.ret().unwrap();
+    })
+}
+
+/// Where the routine begins that is called through memory, and where all instructions are.
+fn places(code: &[u8]) -> (u64, Vec<u64>) {
+    let mut decoder = iced_x86::Decoder::with_ip(64, code, CODE, 0);
+    let all: Vec<_> = decoder.iter().collect();
+    let ret = all.iter().find(|it| it.mnemonic() == iced_x86::Mnemonic::Ret).unwrap();
+    (ret.next_ip(), all.iter().map(iced_x86::Instruction::ip).collect())
+}
+
+/// What the code leaves, what it retired, and before what it was asked when.
+fn run(watch: bool, slice: u64, flush: bool) -> (u64, Vec<u8>, u64, Vec<(u64, u64)>) {
+    let code = rounds();
+    let (routine, all) = places(&code);
+    let rig = Rig::new(&code);
+    rig.engine.write_bytes(DATA + 128, &routine.to_le_bytes()).unwrap();
+    rig.engine.watch(if watch { &all } else { &[] });
+    let asked = Rc::new(RefCell::new(Vec::new()));
+    let log = Rc::clone(&asked);
+    let began = rig.engine.retired();
+    *rig.before_shared.borrow_mut() = Some(Box::new(move |rig, rip| {
+        engine::outside(|| log.borrow_mut().push((rip, rig.engine.retired() - began)));
+        if flush {
+            rig.engine.protect(CODE, PAGE, Protection::READ_EXECUTE);
+        }
+        Ok(())
+    }));
+    *rig.on_slice.borrow_mut() = Some(Box::new(move |rig| {
+        rig.engine.set_slice(slice);
+        Ok(())
+    }));
+    rig.engine.set_slice(slice);
+    let result = rig.call(&[]).unwrap();
+    let retired = rig.engine.retired() - began;
+    let mut data = vec![0; 256];
+    rig.engine.read_bytes(DATA, &mut data).unwrap();
+    drop(rig);
+    (result, data, retired, asked.take())
+}
+
+#[test]
+fn a_watched_instruction_is_asked_about_once_and_counts_as_before() {
+    let (result, data, retired, asked) = run(false, u64::MAX, false);
+    assert_eq!(asked, []);
+    let first = run(true, u64::MAX, false);
+    // Four around the rounds; in each 12 plain ones, the call through memory and one of the routine's. No jump, no `ret`.
+    assert_eq!(first.3.len(), 4 + 14 * 5);
+    assert_eq!(first.3[..2], [(CODE, 0), (CODE + 10, 1)], "each before it has retired");
+    for (slice, flush) in [(u64::MAX, false), (u64::MAX, true), (1, false), (1, true), (7, false), (3, true)]
+    {
+        let seen = run(true, slice, flush);
+        assert_eq!((seen.0, &seen.1, seen.2), (result, &data, retired), "slices of {slice}, flush {flush}");
+        assert_eq!(seen.3, first.3, "slices of {slice}, flush {flush}");
+    }
+}
+
+#[test]
+fn what_the_guest_does_before_a_watched_instruction_is_seen_by_it() {
+    let rig = Rig::new(&assemble(|a| {
+        a.mov(rdi, DATA).unwrap();
+        a.mov(eax, dword_ptr(rdi)).unwrap();
+        a.ret().unwrap();
+    }));
+    rig.engine.watch(&[CODE + 10]);
+    *rig.before_shared.borrow_mut() = Some(Box::new(|rig, _| {
+        rig.engine.write_bytes(DATA, &5u32.to_le_bytes()).unwrap();
+        Ok(())
+    }));
+    assert_eq!(rig.call(&[]).unwrap(), 5);
+    rig.engine.watch(&[]);
+    *rig.before_shared.borrow_mut() = Some(Box::new(|_, _| Err(Leave::Stop)));
+    assert_eq!(rig.call(&[]).unwrap(), 5, "it is watched no more");
+}
+
+/// A store to a byte by one flow, a load of the byte behind it by another; then the same byte.
+#[test]
+fn instructions_that_meet_in_a_byte_are_learned_and_neighbours_are_not() {
+    let store = assemble(|a| {
+        a.mov(byte_ptr(rcx), 1).unwrap();
+        a.ret().unwrap();
+    });
+    let load = rig::assemble_at(CODE + PAGE, |a| {
+        a.push(rcx).unwrap();
+        a.movzx(eax, byte_ptr(rcx)).unwrap();
+        a.mov(cl, byte_ptr(rsp)).unwrap();
+        a.pop(rcx).unwrap();
+        a.ret().unwrap();
+    });
+    let rig = Rig::new(&store);
+    rig.load(CODE + PAGE, &load);
+    let call = |flow, target, address| {
+        rig.flow.set(flow);
+        let began = rig.engine.retired();
+        rig.call_at(target, &[address]).unwrap();
+        rig.engine.retired() - began
+    };
+    let fast = (call(1, CODE, DATA), call(2, CODE + PAGE, DATA));
+    assert_eq!(rig.engine.shared(), [], "nothing is noted unless told to");
+    rig.engine.learn_shared(true);
+    assert_eq!((call(1, CODE, DATA), call(2, CODE + PAGE, DATA + 1)), fast, "nothing counts differently");
+    assert_eq!(rig.engine.shared(), []);
+    rig.engine.fresh(DATA, 1);
+    call(2, CODE + PAGE, DATA);
+    assert_eq!(rig.engine.shared(), [], "the store was to what was there before");
+    call(1, CODE, DATA);
+    // Both, and nothing of the stack's.
+    assert_eq!(rig.engine.shared(), [CODE, CODE + PAGE + 1]);
+}
+
+/// Runs that begin where the machine is taken back to have all of the run behind them that lies before.
+#[test]
+fn what_was_touched_before_a_snapshot_is_known_again_behind_it() {
+    let rig = Rig::new(&assemble(|a| {
+        a.mov(byte_ptr(rcx), 1).unwrap();
+        a.ret().unwrap();
+    }));
+    rig.load(
+        CODE + PAGE,
+        &rig::assemble_at(CODE + PAGE, |a| {
+            a.movzx(eax, byte_ptr(rcx)).unwrap();
+            a.ret().unwrap();
+        }),
+    );
+    let call = |flow, target, address| {
+        rig.flow.set(flow);
+        rig.call_at(target, &[address]).unwrap();
+    };
+    rig.engine.track(Tracking::Faults).unwrap();
+    rig.engine.learn_shared(true);
+    let empty = rig.engine.snapshot().unwrap();
+    call(1, CODE, DATA);
+    let stored = rig.engine.snapshot().unwrap();
+    call(1, CODE, DATA + 1);
+    rig.engine.rewind(stored);
+    call(2, CODE + PAGE, DATA + 1);
+    assert_eq!(rig.engine.shared(), [], "that store was taken back");
+    rig.engine.rewind(stored);
+    rig.engine.rewind(empty);
+    call(2, CODE + PAGE, DATA);
+    assert_eq!(rig.engine.shared(), [], "and here the other one");
+    rig.engine.rewind(empty);
+    call(1, CODE, DATA);
+    let stored = rig.engine.snapshot().unwrap();
+    rig.engine.rewind(stored);
+    call(2, CODE + PAGE, DATA);
+    assert_eq!(rig.engine.shared(), [CODE, CODE + PAGE]);
+    rig.engine.discard(stored);
+    rig.engine.discard(empty);
+}

@@ -1,0 +1,187 @@
+//! How one run of a search goes, and which further runs it leads to; and how both are written, for another process.
+//!
+//! A course by departures says at which questions the run does not take the default; a course by seed leaves all to a policy.
+//! Questions are counted from where the search begins, and only by the runs of a search: in records, questions have names.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::guided::Question;
+
+/// Answers other than 0, by the number of the question, in their order.
+pub(crate) type Departures = Vec<(usize, u32)>;
+
+/// How a run goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Course {
+    /// As usual, but for these answers.
+    Departing(Departures),
+    /// As a policy says: by its own seed and so many more.
+    Seed(u64),
+}
+
+/// The questions behind a run's last departure: where further runs depart. Equal ones that follow each other are kept as one.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Questions(Vec<(Question, usize)>);
+
+impl Course {
+    /// How often it departs.
+    pub(crate) fn length(&self) -> usize {
+        match self {
+            Self::Departing(departures) => departures.len(),
+            Self::Seed(_) => 1,
+        }
+    }
+
+    /// Where it departs; none where a seed says.
+    pub(crate) fn departures(&self) -> Option<&[(usize, u32)]> {
+        match self {
+            Self::Departing(departures) => Some(departures),
+            Self::Seed(_) => None,
+        }
+    }
+
+    /// The first question behind its last departure.
+    pub(crate) fn open_from(&self) -> usize {
+        match self {
+            Self::Departing(departures) => departures.last().map_or(0, |(number, _)| number + 1),
+            Self::Seed(_) => usize::MAX,
+        }
+    }
+
+    /// Each course that departs once more than this one, after all its departures so far: so none is taken twice. `each` is
+    /// told too whether the departure counts towards the bound.
+    pub(crate) fn further(&self, questions: &Questions, mut each: impl FnMut(bool, Self)) {
+        let Self::Departing(departures) = self else { return };
+        let all = questions.0.iter().flat_map(|(question, times)| std::iter::repeat_n(question, *times));
+        for (number, question) in (self.open_from()..).zip(all) {
+            for answer in 1..question.n {
+                let mut further = departures.clone();
+                further.push((number, answer));
+                each(question.counts, Self::Departing(further));
+            }
+        }
+    }
+}
+
+impl Questions {
+    pub(crate) fn of(all: &[Question]) -> Self {
+        let mut kept: Vec<(Question, usize)> = Vec::new();
+        for question in all {
+            match kept.last_mut() {
+                Some((last, times)) if last == question => *times += 1,
+                _ => kept.push((*question, 1)),
+            }
+        }
+        Self(kept)
+    }
+}
+
+/// A text that is none of this file's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CourseError;
+
+impl fmt::Display for CourseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("neither a course of a search nor its questions")
+    }
+}
+
+impl std::error::Error for CourseError {}
+
+fn number<N: FromStr>(text: &str) -> Result<N, CourseError> {
+    text.parse().map_err(|_| CourseError)
+}
+
+impl fmt::Display for Course {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Departing(departures) if departures.is_empty() => f.write_str("usual"),
+            Self::Departing(departures) => {
+                let all: Vec<String> =
+                    departures.iter().map(|(number, answer)| format!("{number}={answer}")).collect();
+                f.write_str(&all.join(","))
+            }
+            Self::Seed(seed) => write!(f, "seed{seed}"),
+        }
+    }
+}
+
+impl FromStr for Course {
+    type Err = CourseError;
+
+    fn from_str(text: &str) -> Result<Self, CourseError> {
+        if text == "usual" {
+            return Ok(Self::Departing(Departures::new()));
+        }
+        if let Some(seed) = text.strip_prefix("seed") {
+            return Ok(Self::Seed(number(seed)?));
+        }
+        let one = |text: &str| {
+            let (question, answer) = text.split_once('=').ok_or(CourseError)?;
+            Ok((number(question)?, number(answer)?))
+        };
+        let departures = text.split(',').map(one).collect::<Result<Departures, CourseError>>()?;
+        let ordered = departures.is_sorted_by(|(one, _), (next, _)| one < next);
+        let depart = departures.iter().all(|(_, answer)| *answer > 0);
+        if ordered && depart { Ok(Self::Departing(departures)) } else { Err(CourseError) }
+    }
+}
+
+impl fmt::Display for Questions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let one = |(Question { n, counts }, times): &(Question, usize)| {
+            let kind = if *counts { 'c' } else { 'f' };
+            format!("{times}{kind}{n}")
+        };
+        f.write_str(&self.0.iter().map(one).collect::<Vec<_>>().join(","))
+    }
+}
+
+impl FromStr for Questions {
+    type Err = CourseError;
+
+    fn from_str(text: &str) -> Result<Self, CourseError> {
+        let one = |text: &str| {
+            let at = text.find(['c', 'f']).ok_or(CourseError)?;
+            let question = Question { n: number(&text[at + 1..])?, counts: text[at..].starts_with('c') };
+            Ok((question, number(&text[..at])?))
+        };
+        text.split(',').filter(|text| !text.is_empty()).map(one).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_course_and_its_questions_are_read_as_they_are_written() {
+        for text in ["usual", "0=1", "3=1,17=4", "seed18446744073709551615"] {
+            assert_eq!(text.parse::<Course>().unwrap().to_string(), text);
+        }
+        for text in ["", "3c2", "1f4,20c2,1f3"] {
+            assert_eq!(text.parse::<Questions>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_a_dying_process_might_say_is_no_course() {
+        for text in ["", "3", "3=", "3=0", "17=1,3=1", "3=1;", "seed", "usual,"] {
+            assert_eq!(text.parse::<Course>(), Err(CourseError), "{text}");
+        }
+        for text in ["c", "3x2", "c2", "3c", "end 0"] {
+            assert_eq!(text.parse::<Questions>(), Err(CourseError), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_further_course_departs_behind_the_last_departure() {
+        let questions = "2c2,1f3".parse().unwrap();
+        let mut further = Vec::new();
+        "4=1".parse::<Course>().unwrap().further(&questions, |counts, course| {
+            further.push(format!("{course} {counts}"));
+        });
+        assert_eq!(further, ["4=1,5=1 true", "4=1,6=1 true", "4=1,7=1 false", "4=1,7=2 false"]);
+    }
+}

@@ -1,0 +1,132 @@
+//! The runs of a search, made where it is called, one after the other.
+//!
+//! Runs of a part often begin alike, for long: then what they have in common is run once, and each begins behind it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use engine::Chooser;
+
+use crate::choice::Choices;
+use crate::course::{Course, Departures};
+use crate::guided::{Asked, Guided};
+use crate::part::Part;
+use crate::places::Places;
+use crate::recorder::{Notes, Recorder};
+use crate::search::{Bounds, Ran, Runner, Subject};
+use crate::shared::Shared;
+
+/// Makes runs where it is called.
+pub struct Local<'s, S, W> {
+    subject: &'s mut S,
+    bounds: Bounds,
+    wanted: W,
+    /// What the runs of each part begin with, and where they are asked.
+    parts: Vec<(Option<(Departures, usize)>, Places)>,
+    /// What was told of places.
+    told: Places,
+    /// The part whose runs are made now.
+    part: Option<usize>,
+    ground: Option<Ground>,
+}
+
+/// What was answered before the question where runs begin.
+struct Ground {
+    /// How many of a run's departures lie before it.
+    departures: usize,
+    guided: Guided,
+    notes: Notes,
+    choices: Choices,
+}
+
+/// The choices of a run, while it is made.
+type Log = Rc<RefCell<Choices>>;
+
+fn recorder(policy: Box<dyn Chooser>, log: &Log) -> Recorder {
+    let log = Rc::clone(log);
+    Recorder::new(policy, move |choice| {
+        log.borrow_mut().insert(choice);
+    })
+}
+
+impl<'s, S: Subject, W: FnMut(&S::Outcome) -> bool> Local<'s, S, W> {
+    /// Runs `subject`, as a search within `bounds` does; `wanted` says of a run whether it was looked for.
+    pub fn new(subject: &'s mut S, bounds: Bounds, wanted: W) -> Self {
+        let (parts, told) = (Vec::new(), Places::default());
+        Self { subject, bounds, wanted, parts, told, part: None, ground: None }
+    }
+
+    /// Goes to where the runs of this part begin.
+    fn stand(&mut self, part: usize) {
+        self.subject.begin_anew();
+        (self.part, self.ground) = (Some(part), None);
+        let Some((stem, places)) = self.parts.get_mut(part) else { return };
+        self.subject.watch(places);
+        let Some((departures, first)) = stem.take() else { return };
+        let (length, asked, log) = (departures.len(), Asked::default(), Log::default());
+        let Bounds { faults, instructions, .. } = self.bounds;
+        let guided = Shared::new(Guided::new(departures, asked.clone(), faults, instructions));
+        let recorder = recorder(Box::new(guided.clone()), &log).after(self.subject.asked_before());
+        let recorder = Shared::new(recorder);
+        let mut here = |question: &_| asked.count() == first && guided.borrow().may_number(question);
+        if self.subject.begin_at(Box::new(recorder.clone()), &mut here) {
+            let (guided, _) = guided.borrow().then(Departures::new());
+            let notes = recorder.borrow().notes();
+            self.ground = Some(Ground { departures: length, guided, notes, choices: log.take() });
+        }
+    }
+
+    /// What was not told yet of places.
+    fn new_places(&mut self) -> Places {
+        if !self.bounds.learns() {
+            return Places::default();
+        }
+        let new = self.subject.learned().without(&self.told);
+        self.told.add(&new);
+        new
+    }
+
+    fn policy(&self, course: &Course, log: &Log) -> (Recorder, Asked) {
+        match (course, &self.ground) {
+            (Course::Departing(departures), Some(ground)) => {
+                log.replace(ground.choices.clone());
+                let (guided, asked) = ground.guided.then(departures[ground.departures..].to_vec());
+                (recorder(Box::new(guided), log).going_on(ground.notes.clone()), asked)
+            }
+            (Course::Departing(departures), None) => {
+                let asked = Asked::default();
+                let Bounds { faults, instructions, .. } = self.bounds;
+                let guided = Guided::new(departures.clone(), asked.clone(), faults, instructions);
+                (recorder(Box::new(guided), log).after(self.subject.asked_before()), asked)
+            }
+            // A policy with too few seeds is refused before a search begins; here its first one serves.
+            (Course::Seed(n), _) => {
+                let first = self.bounds.policy.unwrap_or_default();
+                let policy = first.later(*n).unwrap_or(first).chooser();
+                (recorder(policy, log).after(self.subject.asked_before()), Asked::default())
+            }
+        }
+    }
+}
+
+impl<S: Subject, W: FnMut(&S::Outcome) -> bool> Runner for Local<'_, S, W> {
+    type Outcome = S::Outcome;
+
+    fn begin(&mut self, parts: &[Part]) {
+        self.parts = parts.iter().map(|part| (part.stem(), part.places().clone())).collect();
+        self.part = None;
+    }
+
+    fn run(&mut self, part: usize, course: &Course) -> Ran<S::Outcome> {
+        if self.part != Some(part) {
+            self.stand(part);
+        }
+        let log = Log::default();
+        let (recorder, asked) = self.policy(course, &log);
+        let outcome = self.subject.run(Box::new(recorder));
+        if (self.wanted)(&outcome) {
+            return Ran::Wanted(log.take(), outcome);
+        }
+        Ran::Usual(asked.questions(course.open_from()), self.new_places())
+    }
+}

@@ -1,0 +1,90 @@
+//! Message-signaled interrupts at the processors: what arrives, and the service routines that are called for it. Follows
+//! *Introduction to Message-Signaled Interrupts*, *KMESSAGE_SERVICE_ROUTINE callback function*; Intel 64 and IA-32
+//! Software Developer's Manual, volume 3, 11.11 (message format).
+//!
+//! As in an interrupt controller, a vector is requested or it is not: a message that comes before its predecessor was
+//! taken is one with it; one that comes during the service is served afterwards. A message whose vector nobody is
+//! connected to is lost. Which processor a message's address names is not looked at: the connection's set counts.
+
+use engine::Flow;
+
+use super::line::{self, LATENCY};
+use super::vectors::{Vectors, irql_of_vector};
+use super::{irql, time};
+use crate::cx::Cx;
+use crate::event::Event;
+use crate::hal::hardware::Message;
+use crate::verdict::Verdict;
+
+/// Where messages to processors go: FEE00000h–FEEFFFFFh.
+const PROCESSORS: u64 = 0xFEE;
+/// Delivery modes that bring a vector: fixed, and to the processor with the lowest priority.
+const WITH_VECTOR: u32 = 1;
+
+/// What becomes of messages.
+#[derive(Default)]
+pub(crate) struct Messages {
+    /// Requested, and not taken yet.
+    pub(crate) pending: Vectors,
+    /// Somebody is connected.
+    pub(crate) connected: Vectors,
+    /// Being served: the next message waits for the end of it.
+    serving: Vectors,
+}
+
+impl Messages {
+    /// The vectors that want service, the highest first.
+    pub(crate) fn wanting(&self) -> impl Iterator<Item = u32> {
+        let Self { pending, connected, serving } = self;
+        let (connected, serving) = (*connected, *serving);
+        pending.descending().filter(move |vector| connected.contains(*vector) && !serving.contains(*vector))
+    }
+
+    /// Nobody is connected to a vector any more.
+    pub(crate) fn forget(&mut self, vector: u32) {
+        self.pending.remove(vector);
+    }
+}
+
+/// A function's write arrives.
+pub(crate) fn arrive(cx: &mut Cx<'_>, message: Message) {
+    let Message { address, data } = message;
+    if address >> 20 != PROCESSORS || data >> 8 & 7 > WITH_VECTOR {
+        let what = format!("a message of {data:#x} to {address:#x}, which brings no processor a vector");
+        // Whoever runs next finds that the machine has ended.
+        let _ended = cx.stop(Verdict::not_implemented(&what));
+        return;
+    }
+    let vector = data & 0xFF;
+    let connected = cx.with(|k| {
+        let messages = &mut k.ke.interrupts.messages;
+        let connected = messages.connected.contains(vector);
+        if connected {
+            messages.pending.insert(vector);
+            // Another processor may take it.
+            k.ke.rearm();
+        }
+        connected
+    });
+    cx.emit(Event::Message { vector, address, data, connected });
+}
+
+/// The current processor takes the message of `vector`.
+pub(crate) fn service(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
+    let old = irql::current(cx);
+    cx.with(|k| {
+        let messages = &mut k.ke.interrupts.messages;
+        messages.pending.remove(vector);
+        messages.serving.insert(vector);
+        k.ke.unsettled();
+    });
+    irql::set(cx, irql_of_vector(vector));
+    time::charge(cx, LATENCY);
+    let result = line::call_chain(cx, vector);
+    irql::set(cx, old);
+    cx.with(|k| {
+        k.ke.interrupts.messages.serving.remove(vector);
+        k.ke.unsettled();
+    });
+    result.map(|_claimed| ())
+}

@@ -1,0 +1,105 @@
+/*
+ * locks.sys: a driver without hardware for what keeps threads and processors apart or brings them together: reader/writer
+ * spin locks, KeIpiGenericCall, run-down protection, push locks, sequenced lists. \\.\DirqlLocks,
+ * CTL_CODE(FILE_DEVICE_UNKNOWN, N, METHOD_BUFFERED, FILE_ANY_ACCESS):
+ *
+ *   0x800 + N  story N, which checks itself and answers with one STORY_RESULT; requests come one at a time
+ *   0x900 + N  step N, for any number of threads at once; what goes wrong is counted
+ *   0x9FF      a ULONG: how much went wrong since the driver was loaded, or was lost
+ *   0xA00 + N  misuse N
+ */
+#include "locks/broadcast.h"
+#include "locks/push.h"
+#include "locks/rundown.h"
+#include "locks/sequenced.h"
+#include "locks/spin.h"
+
+#include "locks/misuse.h"
+
+#define FIRST_STORY 0x800
+#define FIRST_STEP 0x900
+#define WRONG 0x9FF
+#define FIRST_MISUSE 0xA00
+
+DRIVER_INITIALIZE DriverEntry;
+
+static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlLocks");
+static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlLocks");
+
+static ULONG (*const Stories[])(VOID) = {
+    OneProcessorsLock, WriterComesFirst, ThreadedDpcs, Broadcasts, /* from 0 on */
+    BroadcastWaitsForHigh, Rundowns, CacheAwareRundowns, PushLocks, /* from 4 on */
+    SequencedInline, /* from 8 on */
+};
+
+static NTSTATUS (*const Steps[])(VOID) = {
+    Read, Write, Convert, Try, /* from 0 on */
+    QueueBoth, BroadcastOnce, BroadcastHolds, Move, /* from 4 on */
+    Use, UseMany, RunDown, UseAware, /* from 8 on */
+    RunDownAware, PushRead, PushWrite, Shuffle, /* from 12 on */
+};
+
+/* When no step is under way. */
+static ULONG WrongUntilNow(VOID)
+{
+    EXPECT(Readers == 0 && Writers == 0 && Shared == 0);
+    EXPECT(First == Second && First == Written);
+    EXPECT(Users == 0);
+    EXPECT(PushReaders == 0 && PushWriters == 0 && Push == 0 && PushCount == PushWritten);
+    ExpectFull();
+    return Wrong;
+}
+
+static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    ULONG Function = (Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF;
+
+    UNREFERENCED_PARAMETER(Device);
+    if (Function == WRONG) {
+        if (Stack->Parameters.DeviceIoControl.OutputBufferLength < sizeof(ULONG)) {
+            return Complete(Irp, STATUS_BUFFER_TOO_SMALL, 0);
+        }
+        *(PULONG)Irp->AssociatedIrp.SystemBuffer = WrongUntilNow();
+        return Complete(Irp, STATUS_SUCCESS, sizeof(ULONG));
+    }
+    if (Function >= FIRST_MISUSE && Function - FIRST_MISUSE < RTL_NUMBER_OF(Misuses)) {
+        Misuses[Function - FIRST_MISUSE]();
+        return Complete(Irp, STATUS_SUCCESS, 0);
+    }
+    if (Function >= FIRST_STEP && Function - FIRST_STEP < RTL_NUMBER_OF(Steps)) {
+        return Complete(Irp, Steps[Function - FIRST_STEP](), 0);
+    }
+    return TellStory(Irp, Stories, Function - FIRST_STORY, RTL_NUMBER_OF(Stories));
+}
+
+static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
+{
+    KeFlushQueuedDpcs();
+    ExFreeCacheAwareRundownProtection(Aware);
+    ControlUnload(Driver);
+}
+
+NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
+{
+    NTSTATUS Status = ControlStart(Driver, &DeviceName, &LinkName, DispatchDeviceControl);
+
+    UNREFERENCED_PARAMETER(RegistryPath);
+    if (!NT_SUCCESS(Status)) {
+        return Status;
+    }
+    Aware = ExAllocateCacheAwareRundownProtection(NonPagedPool, LOCKS_TAG);
+    if (Aware == NULL) {
+        ControlUnload(Driver);
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    ExInitializeRundownProtection(&Object);
+    ExInitializePushLock(&Push);
+    KeInitializeSpinLock(&BadPlain);
+    KeInitializeDpc(&ReadDpc, ReadInDpc, NULL);
+    KeInitializeDpc(&WriteDpc, WriteInDpc, NULL);
+    KeSetTargetProcessorDpc(&WriteDpc, (CCHAR)(PROCESSORS() - 1));
+    FillList();
+    Driver->DriverUnload = Unload;
+    return STATUS_SUCCESS;
+}
