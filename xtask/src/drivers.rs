@@ -128,6 +128,21 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver {
+        name: "clocks",
+        source: "clocks.c",
+        beside: &[
+            "control.h",
+            "clocks/clocks.h",
+            "clocks/dpcs.h",
+            "clocks/ex_timers.h",
+            "clocks/threaded.h",
+            "clocks/times.h",
+        ],
+        defines: &[],
+        missing: Some("clocks/clocks.def"),
+        compiler: Gcc,
+    },
+    CDriver {
         name: "locks",
         source: "locks.c",
         beside: &[

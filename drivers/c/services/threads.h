@@ -95,7 +95,8 @@ static VOID NTAPI DpcOfStory(PKDPC Dpc, PVOID Context, PVOID First, PVOID Second
     Story->First = First;
     Story->Second = Second;
     Story->Irql = NtKeGetCurrentIrql();
-    Story->InDpc = NtKeIsExecutingDpc() != 0;
+    /* A threaded one may be at PASSIVE_LEVEL, where that must not be asked. */
+    Story->InDpc = Story->Irql == DISPATCH_LEVEL && NtKeIsExecutingDpc() != 0;
 }
 
 static ULONG QueuedAndRemoved(PKDPC Dpc, DPC_STORY *Story)

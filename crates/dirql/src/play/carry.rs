@@ -2,7 +2,7 @@
 
 use engine::Flow;
 use kernel::Cx;
-use kernel::ke::wait;
+use kernel::ke::{clock, wait};
 
 use super::Stage;
 use super::{device, request};
@@ -23,6 +23,7 @@ pub(super) fn out(stage: &Stage, cx: &mut Cx<'_>, index: usize) -> Flow<Outcome>
         Command::Cancel(cancel) => request::cancel(stage, cx, &cancel),
         Command::Close { handle } => request::close(stage, cx, &handle),
         Command::Wait { nanoseconds } => wait::sleep(cx, nanoseconds).map(Ok),
+        Command::Clock { units } => clock::set_system_time_by(cx, units).map(Ok),
         Command::Poke { device, signal, value } => device::poke(cx, &device, &signal, value),
         Command::Pnp { event, device, expect } => device::pnp(cx, event, device, &expect),
         Command::Power { state, device, expect } => device::power(cx, state, device, &expect),

@@ -84,6 +84,11 @@ pub enum Command {
         /// Nanoseconds.
         nanoseconds: u64,
     },
+    /// `clock`: somebody sets the system time.
+    Clock {
+        /// So many units of 100 ns forward; negative: back.
+        units: i64,
+    },
     /// `poke`: the outside world acts on a device, as its model names it.
     Poke {
         /// The model's name and number, e.g. `pci9052#0`.

@@ -12,7 +12,7 @@ use super::names::{Kind, Names};
 use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 21] = [
+pub(super) const COMMANDS: [&str; 22] = [
     "open",
     "read",
     "write",
@@ -22,6 +22,7 @@ pub(super) const COMMANDS: [&str; 21] = [
     "cancel",
     "close",
     "wait",
+    "clock",
     "poke",
     "thread",
     "expect",
@@ -166,6 +167,7 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             Command::Close { handle }
         }
         "wait" => Command::Wait { nanoseconds: parse_time(&args.word("how long to wait: 10ms")?)? },
+        "clock" => Command::Clock { units: clock(args)? },
         "poke" => Command::Poke {
             device: args.word("the device: its model and number, as pci9052#0")?.text(),
             signal: args.word("the signal: linti1")?.text(),
@@ -348,6 +350,18 @@ fn device(args: &mut Arguments) -> Option<String> {
     let word = args.words.get(args.next).filter(|word| word.bare.contains('#'))?;
     args.next += 1;
     Some(word.text())
+}
+
+/// By how many units of 100 ns the clock is set forward.
+fn clock(args: &mut Arguments) -> Outcome<i64> {
+    let word = args.word("`forward` or `back`")?;
+    let sign = match word.plain() {
+        Some("forward") => 1,
+        Some("back") => -1,
+        _ => return fault(word.at, unknown("direction", &word.text(), ["forward", "back"])),
+    };
+    let nanoseconds = parse_time(&args.word("how far: 60s")?)?;
+    Ok(sign * i64::try_from(nanoseconds / 100).unwrap_or(i64::MAX))
 }
 
 fn power(args: &mut Arguments) -> Outcome<Command> {

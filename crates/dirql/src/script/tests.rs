@@ -105,6 +105,7 @@ fn a_mistyped_word_is_answered_with_the_right_one() {
             "demo.txt:2:14: `card` was opened for one request at a time; open it with `overlapped`",
         ),
         ("wait 10", "`10` is not a time"),
+        ("clock ahead 1s", "ahead"),
         ("power d4", "there is no device power state `d4`"),
         ("open COM1 as c", "`COM1` is not a device's name"),
         ("open \\\\.\\Y as card", "`card` is already the name of a handle (line 1)"),

@@ -43,6 +43,23 @@ pub(super) fn is_inline(instruction: &Instruction) -> bool {
         && !instruction.is_string_instruction()
         && !matches!(instruction.memory_segment(), Register::FS | Register::GS)
         && !moves_by_bit(instruction)
+        && by_operand(instruction.code()).is_none()
+}
+
+/// A move between the accumulator and an absolute address of 64 bits, as compilers read `KUSER_SHARED_DATA`: the same with an
+/// operand that can lie elsewhere.
+fn by_operand(code: Code) -> Option<Code> {
+    Some(match code {
+        Code::Mov_AL_moffs8 => Code::Mov_r8_rm8,
+        Code::Mov_AX_moffs16 => Code::Mov_r16_rm16,
+        Code::Mov_EAX_moffs32 => Code::Mov_r32_rm32,
+        Code::Mov_RAX_moffs64 => Code::Mov_r64_rm64,
+        Code::Mov_moffs8_AL => Code::Mov_rm8_r8,
+        Code::Mov_moffs16_AX => Code::Mov_rm16_r16,
+        Code::Mov_moffs32_EAX => Code::Mov_rm32_r32,
+        Code::Mov_moffs64_RAX => Code::Mov_rm64_r64,
+        _ => return None,
+    })
 }
 
 /// `lea rcx, operand`.
@@ -143,6 +160,9 @@ fn body(instruction: &Instruction, on_scratch: bool) -> u64 {
 
 fn redirected(instruction: &Instruction) -> Instruction {
     let mut body = *instruction;
+    if let Some(code) = by_operand(instruction.code()) {
+        body.set_code(code);
+    }
     body.set_segment_prefix(Register::None);
     body.set_memory_base(Register::None);
     body.set_memory_index(Register::None);

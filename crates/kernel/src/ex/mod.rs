@@ -1,5 +1,5 @@
 //! `Ex*`: work items, lookaside lists, interlocked lists, fast mutexes, resources, push locks, reader/writer spin locks,
-//! run-down protection.
+//! run-down protection, timers.
 
 pub mod exception;
 pub mod fast_mutex;
@@ -13,6 +13,7 @@ pub mod slist;
 pub mod spinlock;
 #[cfg(test)]
 mod tests;
+pub mod timer;
 pub mod work_item;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ pub struct State {
     pub(crate) work_items: BTreeMap<u64, u64>,
     /// Initialized lookaside lists, and the image that did.
     pub(crate) lookasides: BTreeMap<u64, Option<u64>>,
+    /// Timers of `ExAllocateTimer`.
+    pub(crate) timers: BTreeMap<u64, timer::ExTimer>,
     /// Push locks that a thread holds.
     pub(crate) push_locks: BTreeMap<u64, push_lock::State>,
     /// Who waits for the release of run-down protection.

@@ -36,11 +36,14 @@ exports! { FUNCTIONS:
     : ExAllocatePoolWithQuotaTag(3) @ 0..=2 => mm::pool_exports::allocate_with_quota_tag;
     : ExAllocatePoolWithTag(3) @ 0..=2 => mm::pool_exports::allocate_with_tag;
     : ExAllocatePoolWithTagPriority(4) @ 0..=2 => mm::pool_exports::allocate_with_tag_priority;
+    : ExAllocateTimer(3) @ 0..=2 => ex::timer::allocate;
+    : ExCancelTimer(2) @ 0..=2 => ex::timer::cancel;
     : ExConvertExclusiveToSharedLite(1) @ 0..=1 => ex::resource::convert;
     : ExDeleteLookasideListEx(1) @ 0..=2 => ex::lookaside::delete;
     : ExDeleteNPagedLookasideList(1) @ 0..=2 => ex::lookaside::delete;
     : ExDeletePagedLookasideList(1) @ 0..=1 => ex::lookaside::delete;
     : ExDeleteResourceLite(1) @ 0..=1 => ex::resource::delete;
+    : ExDeleteTimer(4) @ 0..=2 => ex::timer::delete;
     : ExEnterCriticalRegionAndAcquireResourceExclusive(1) @ 0..=1 => ex::resource::enter_exclusive;
     : ExEnterCriticalRegionAndAcquireResourceShared(1) @ 0..=1 => ex::resource::enter_shared;
     : ExFlushLookasideListEx(1) @ 0..=2 => ex::lookaside::flush;
@@ -73,6 +76,7 @@ exports! { FUNCTIONS:
     : ExIsResourceAcquiredSharedLite(1) @ 0..=2 => ex::resource::acquired_count;
     : ExLocalTimeToSystemTime(2) @ 0..=15 => rtl::time::same_zone;
     : ExQueryDepthSList(1) @ 0..=2 => ex::slist::depth;
+    : ExQueryTimerResolution(3) @ 0..=15 => ke::clock::query_resolution;
     : ExQueueWorkItem(2) @ 0..=2 => ex::work_item::queue;
     : ExRaiseAccessViolation(0) @ 0..=1 => ex::exception::raise_access_violation;
     : ExRaiseDatatypeMisalignment(0) @ 0..=1 => ex::exception::raise_datatype_misalignment;
@@ -99,6 +103,8 @@ exports! { FUNCTIONS:
     : ExRundownCompleted(1) @ 0..=1 => ex::rundown::completed;
     : ExRundownCompletedCacheAware(1) @ 0..=1 => ex::rundown::completed_cache_aware;
     : ExSetResourceOwnerPointer(2) @ 0..=2 => ex::resource::set_owner_pointer;
+    : ExSetTimer(4) @ 0..=2 => ex::timer::set;
+    : ExSetTimerResolution(2) @ 0..=1 => ke::clock::set_resolution;
     : ExSizeOfRundownProtectionCacheAware(0) @ 0..=1 => ex::rundown::size_of_cache_aware;
     : ExSystemTimeToLocalTime(2) @ 0..=15 => rtl::time::same_zone;
     : ExTryAcquirePushLockExclusiveEx(2) @ 0..=1 => ex::push_lock::try_acquire_exclusive;
@@ -268,6 +274,7 @@ exports! { FUNCTIONS:
     : KeQueryActiveProcessorCount(1) @ 0..=15 => ke::affinity::active_count;
     : KeQueryActiveProcessorCountEx(1) @ 0..=15 => ke::affinity::count_in_group;
     : KeQueryActiveProcessors(0) @ 0..=15 => ke::affinity::active_mask;
+    : KeQueryDpcWatchdogInformation(1) @ 2..=15 => ke::watchdog::query;
     : KeQueryGroupAffinity(1) @ 0..=15 => ke::affinity::group_mask;
     : KeQueryHighestNodeNumber(0) @ 0..=15 => ke::node::highest;
     : KeQueryInterruptTimePrecise(1) @ 0..=15 => ke::time::query_interrupt_precise;
@@ -300,6 +307,7 @@ exports! { FUNCTIONS:
     : KeRemoveDeviceQueue(1) @ 2..=2 => io::device_queue::remove;
     : KeRemoveEntryDeviceQueue(2) @ 0..=2 => io::device_queue::remove_entry;
     : KeRemoveQueueDpc(1) @ 0..=15 => ke::dpc::remove;
+    : KeRemoveQueueDpcEx(2) @ 0..=15 => ke::dpc::remove_ex;
     : KeResetEvent(1) @ 0..=2 => ke::event::reset;
     : KeRestoreExtendedProcessorState(1) @ 0..=2 => ke::extended::restore;
     : KeRevertToUserAffinityThread(0) @ 0..=2 => ke::affinity::revert_all;

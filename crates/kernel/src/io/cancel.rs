@@ -159,7 +159,7 @@ fn rundown(cx: &mut Cx<'_>, left: &dyn Fn(&Kernel) -> Vec<u64>) -> Flow<()> {
         if patience <= 0 {
             return Err(never_completes(cx, DriverPtr::new(irp)));
         }
-        let until = ke::wait::Timeout::At(ke::time::due(cx.engine(), -PAUSE));
+        let until = ke::wait::Timeout::At(cx.with(|k| ke::time::due(k, -PAUSE)));
         let _ = ke::wait::wait(cx, &[], false, until, DriverPtr::NULL, "the end of a thread")?;
         patience -= PAUSE;
     }

@@ -10,9 +10,8 @@ use super::irp::Origin;
 use super::violation::device_name;
 use super::{device, driver, pending};
 use crate::cx::{Cx, Kernel};
-use crate::ex::{lookaside, resource};
+use crate::ex::{lookaside, resource, timer};
 use crate::ke;
-use crate::ke::dpc::QueuedDpc;
 use crate::ke::thread::Thread;
 use crate::mm::{contiguous, io_space, mdl, pool, pool_check};
 use crate::verdict::Verdict;
@@ -101,6 +100,11 @@ fn still_called(cx: &mut Cx<'_>, gone: &Gone) -> Flow<Option<Caller>> {
     if let Some(what) = cx.with(|k| still_known(k, gone)) {
         return Ok(Some(what));
     }
+    if let Some(timer) = cx.with(|k| timer::still_called(k, |address| gone.has(address))) {
+        let set = cx.with(|k| k.ke.timers.set_at(timer)).map(|event| ("set", event));
+        let queued = cx.with(|k| ke::dpc::queued_at(k, timer)).map(|event| ("queued", event));
+        return Ok(Some((format!("its timer {timer:#x} of ExAllocateTimer is still set"), set.or(queued))));
+    }
     for timer in cx.with(|k| ke::timer::all_set(k)) {
         let dpc = cx.read(DriverPtr::<KTIMER>::new(timer) + KTIMER::Dpc)?;
         let called = !dpc.is_null() && gone.has(cx.read(dpc + KDPC::DeferredRoutine)?.address);
@@ -109,11 +113,9 @@ fn still_called(cx: &mut Cx<'_>, gone: &Gone) -> Flow<Option<Caller>> {
             return Ok(Some((format!("its timer {timer:#x} is still set"), set)));
         }
     }
-    let queued: Vec<QueuedDpc> =
-        cx.with(|k| k.ke.processors.iter().flat_map(|processor| &processor.dpcs).copied().collect());
-    for QueuedDpc { object, queued, .. } in queued {
-        if gone.has(cx.read(DriverPtr::<KDPC>::new(object) + KDPC::DeferredRoutine)?.address) {
-            return Ok(Some((format!("its DPC {object:#x} is still queued"), Some(("queued", queued)))));
+    for (dpc, queued) in cx.with(|k| ke::dpc::all_queued(k)) {
+        if gone.has(cx.read(DriverPtr::<KDPC>::new(dpc) + KDPC::DeferredRoutine)?.address) {
+            return Ok(Some((format!("its DPC {dpc:#x} is still queued"), Some(("queued", queued)))));
         }
     }
     let items: Vec<(u64, u64)> =
@@ -224,6 +226,9 @@ fn memory(cx: &mut Cx<'_>, gone: &Gone) {
     }
     for list in lookaside::outstanding(cx, gone.base) {
         gone.leak(cx, "lookaside-leak", &format!("did not delete its lookaside list {list:#x}"));
+    }
+    for timer in timer::outstanding(cx, gone.base) {
+        gone.leak(cx, "ex-timer-leak", &format!("did not delete its timer {timer:#x} of ExAllocateTimer"));
     }
     for resource in resource::outstanding(cx, gone.base) {
         gone.leak(cx, "resource-leak", &format!("did not delete its ERESOURCE {resource:#x}"));

@@ -1,16 +1,20 @@
 //! Deferred procedure calls. Follows *Introduction to DPC Objects*, *KeInsertQueueDpc function*,
 //! *Organization of DPC Queues*.
 //!
-//! A queue a processor; it is emptied at DISPATCH_LEVEL on the processor's DPC stack before the level falls below.
-//! Threaded DPCs run as ordinary ones here, as they do on systems that have them disabled.
+//! A queue a processor; it is emptied at DISPATCH_LEVEL on the processor's DPC stack before the level falls below. A DPC that
+//! does not begin that by itself (low importance, or medium on another processor) waits for one that does, for the queue to
+//! become long, for the processor to have nothing else to do, or for the clock's next tick: by then requests have become rare
+//! enough. Whether they are rare at once is a choice; by default not. Threaded ones are `threaded_dpc`'s, what takes too long
+//! is `watchdog`'s.
 
-use abi::{DEVICE_OBJECT, DriverPtr, KDPC, NtStatus, PROCESSOR_NUMBER};
+use abi::{Code, DEVICE_OBJECT, DriverPtr, KDPC, NtStatus, PROCESSOR_NUMBER};
 use engine::Flow;
 
 use super::processor::{DISPATCH_LEVEL, WaitsFor};
-use super::{affinity, callout, irql, scheduler, stack, timer};
+use super::{affinity, callout, irql, scheduler, stack, threaded_dpc, timer, watchdog};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
+use crate::ex;
 use crate::verdict::Verdict;
 use crate::witness;
 
@@ -30,18 +34,31 @@ const TARGETED: u16 = 0x800;
 /// `IO_TYPE_DEVICE`, which a device object's type field holds.
 const DEVICE_TYPE: i16 = 3;
 
+/// A queue that is longer than this is processed at once. Windows' own default.
+const LONGEST_QUEUE: usize = 4;
+
 /// So many DPCs in a row without falling below DISPATCH_LEVEL will not end by themselves.
 const RUNS_AT_MOST: u32 = 1_000_000;
+
+/// Who queued something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum By {
+    /// A driver: a KDPC.
+    Driver,
+    /// A timer: a KDPC.
+    Timer,
+    /// `ExSetTimer`'s timer: its callback. The object is the timer.
+    ExTimer,
+    /// `ExDeleteTimer`: the callback that says that the timer is gone.
+    ExDelete,
+}
 
 /// A DPC in a queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct QueuedDpc {
     /// The KDPC.
     pub(crate) object: u64,
-    /// A timer queued it.
-    pub(crate) by_timer: bool,
-    /// The moment of that.
-    pub(crate) queued: u64,
+    pub(crate) by: By,
 }
 
 /// `KeInitializeDpc`.
@@ -148,34 +165,79 @@ pub(crate) fn enqueue(
     argument2: DriverPtr<()>,
     by_timer: bool,
 ) -> Flow<bool> {
-    let inserted = cx.with(|k| queue_of(k, dpc.address).is_none());
+    let inserted = !cx.with(|k| is_queued(k, dpc.address));
     if inserted {
         cx.write(dpc + KDPC::SystemArgument1, argument1)?;
         cx.write(dpc + KDPC::SystemArgument2, argument2)?;
         let importance = cx.read(dpc + KDPC::Importance)?;
         let number = cx.read(dpc + KDPC::Number)?;
-        let moment = witness::moment(cx);
-        let data = cx.with(|k| {
+        let (target, data) = cx.with(|k| {
             let target = number.checked_sub(TARGETED).map_or(k.ke.current, usize::from);
-            let here = target == k.ke.current;
-            let processor = &mut k.ke.processors[target];
-            let queued = QueuedDpc { object: dpc.address, by_timer, queued: moment };
-            if importance == HIGH {
-                processor.dpcs.push_front(queued);
-            } else {
-                processor.dpcs.push_back(queued);
-            }
-            // A low one waits for company; a medium one on another processor would, but idle processors look.
-            processor.dispatch_requested |= importance != LOW || (!here && processor.is_idle());
-            let data = processor.region.address;
-            k.ke.unsettled();
-            data
+            (target, k.ke.processors[target].region.address)
         });
+        let moment = witness::moment(cx);
         // Not null while queued.
         cx.write(dpc + KDPC::DpcData, DriverPtr::new(data))?;
+        let queued = QueuedDpc { object: dpc.address, by: if by_timer { By::Timer } else { By::Driver } };
+        let threaded = cx.read(dpc + KDPC::Type)? == THREADED_DPC_OBJECT && threaded_dpc::are_enabled(cx);
+        cx.with(|k| k.ke.queued.insert(dpc.address, QueueOf { processor: target, threaded, moment }));
+        if threaded {
+            threaded_dpc::enqueue(cx, target, queued, importance == HIGH)?;
+        } else {
+            enqueue_ordinary(cx, target, queued, importance);
+        }
     }
     cx.emit(Event::DpcQueued { dpc: dpc.address, inserted });
     Ok(inserted)
+}
+
+/// In which queue something is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct QueueOf {
+    processor: usize,
+    threaded: bool,
+    /// When it was queued.
+    moment: u64,
+}
+
+fn enqueue_ordinary(cx: &mut Cx<'_>, target: usize, queued: QueuedDpc, importance: u8) {
+    let begins = cx.with(|k| {
+        let here = target == k.ke.current;
+        let queue = &mut k.ke.processors[target].dpcs;
+        if importance == HIGH {
+            queue.push_front(queued);
+        } else {
+            queue.push_back(queued);
+        }
+        k.ke.unsettled();
+        let long = k.ke.processors[target].dpcs.len() > LONGEST_QUEUE;
+        long || matches!(importance, HIGH | MEDIUM_HIGH) || (importance == MEDIUM && here)
+    });
+    let begins = begins || cx.choose("ke.dpc_rate", 2) == 1;
+    cx.with(|k| {
+        if begins {
+            k.ke.processors[target].dispatch_requested = true;
+        } else {
+            let now = k.engine.now();
+            k.ke.timers.drain_at_next_tick(now, target);
+        }
+    });
+}
+
+/// Queues what `Ex` calls at DISPATCH_LEVEL for a timer of its own, once.
+pub(crate) fn enqueue_for_timer(cx: &mut Cx<'_>, timer: u64, by: By) {
+    let moment = witness::moment(cx);
+    cx.with(|k| {
+        let processor = k.ke.current;
+        if k.ke.queued.contains_key(&timer) {
+            return;
+        }
+        k.ke.queued.insert(timer, QueueOf { processor, threaded: false, moment });
+        let processor = k.ke.processor_mut();
+        processor.dpcs.push_back(QueuedDpc { object: timer, by });
+        processor.dispatch_requested = true;
+        k.ke.unsettled();
+    });
 }
 
 /// `KeRemoveQueueDpc`: whether it was in a queue.
@@ -185,13 +247,55 @@ pub(crate) fn enqueue(
 pub fn remove(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>) -> Flow<bool> {
     check_initialized(cx, dpc, "KeRemoveQueueDpc")?;
     let found = cx.with(|k| {
-        let (processor, at) = queue_of(k, dpc.address)?;
-        k.ke.processors[processor].dpcs.remove(at)
+        let Some(place) = k.ke.queued.remove(&dpc.address) else { return false };
+        let processor = &mut k.ke.processors[place.processor];
+        let queue = if place.threaded { &mut processor.threaded.queue } else { &mut processor.dpcs };
+        queue.retain(|queued| queued.object != dpc.address);
+        if k.ke.processors[place.processor].dpcs.is_empty() {
+            k.ke.timers.cancel_drain(place.processor);
+        }
+        true
     });
-    if found.is_some() {
+    if found {
         cx.write(dpc + KDPC::DpcData, DriverPtr::NULL)?;
     }
-    Ok(found.is_some())
+    Ok(found)
+}
+
+/// `KeRemoveQueueDpcEx`: as [`remove`], and if asked, returns when its routine does not run any more.
+///
+/// # Errors
+/// A verdict if the pointer is bad, or it may not wait here; [`engine::Leave`] of what runs meanwhile.
+pub fn remove_ex(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, wait_if_active: bool) -> Flow<bool> {
+    let found = remove(cx, dpc)?;
+    if wait_if_active {
+        check_may_wait(cx, "KeRemoveQueueDpcEx")?;
+        while cx.with(|k| runs(k, dpc.address)) {
+            scheduler::wait_for(cx, WaitsFor::Routine(dpc.address))?;
+        }
+    }
+    Ok(found)
+}
+
+/// Returns when nothing is queued or runs under this address any more.
+pub(crate) fn wait_until_over(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
+    while cx.with(|k| is_active(k, object)) {
+        scheduler::wait_for(cx, WaitsFor::Dpc(object))?;
+    }
+    Ok(())
+}
+
+/// Whoever is asked to wait for a DPC must be below the level at which it runs.
+///
+/// # Errors
+/// A verdict that names `what` was called if it is not.
+pub(crate) fn check_may_wait(cx: &mut Cx<'_>, what: &str) -> Flow<()> {
+    let level = irql::current(cx);
+    if level < DISPATCH_LEVEL {
+        return Ok(());
+    }
+    let message = format!("{what} was asked to wait at IRQL {level}; it may at APC_LEVEL or below");
+    Err(cx.stop(Verdict::error("wait-at-raised-irql", message)))
 }
 
 /// `KeFlushQueuedDpcs`: returns when every DPC that was queued on any processor has run.
@@ -214,7 +318,42 @@ pub fn flush(cx: &mut Cx<'_>) -> Flow<()> {
 
 /// Whether any DPC is queued or runs on any processor.
 pub(crate) fn any(k: &Kernel) -> bool {
-    k.ke.processors.iter().any(|p| !p.dpcs.is_empty() || p.running_dpc.is_some())
+    !k.ke.queued.is_empty()
+        || k.ke.processors.iter().any(|p| p.running_dpc.is_some() || p.threaded.running.is_some())
+}
+
+/// Whether this is in a queue.
+pub(crate) fn is_queued(k: &Kernel, object: u64) -> bool {
+    k.ke.queued.contains_key(&object)
+}
+
+/// Whether its routine runs.
+pub(crate) fn runs(k: &Kernel, object: u64) -> bool {
+    let mut processors = k.ke.processors.iter();
+    processors.any(|p| p.running_dpc == Some(object) || p.threaded.running == Some(object))
+}
+
+/// Whether this is in a queue or runs.
+pub(crate) fn is_active(k: &Kernel, object: u64) -> bool {
+    is_queued(k, object) || runs(k, object)
+}
+
+/// The moment when this was queued, if it is.
+pub(crate) fn queued_at(k: &Kernel, object: u64) -> Option<u64> {
+    k.ke.queued.get(&object).map(|place| place.moment)
+}
+
+/// All KDPCs in queues, and when they were queued: for `Io` before a driver's code goes.
+pub(crate) fn all_queued(k: &Kernel) -> Vec<(u64, u64)> {
+    let queues = k.ke.processors.iter().flat_map(|p| p.dpcs.iter().chain(&p.threaded.queue));
+    let dpcs = queues.filter(|dpc| matches!(dpc.by, By::Driver | By::Timer)).map(|dpc| dpc.object);
+    dpcs.filter_map(|dpc| Some((dpc, queued_at(k, dpc)?))).collect()
+}
+
+/// Whether the queue of processor `index` is to be emptied as soon as its level allows.
+pub(crate) fn is_wanted(k: &Kernel, index: usize) -> bool {
+    let processor = &k.ke.processors[index];
+    processor.dispatch_requested || (processor.is_idle() && !processor.dpcs.is_empty())
 }
 
 fn check_initialized(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, what: &str) -> Flow<()> {
@@ -226,30 +365,17 @@ fn check_initialized(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, what: &str) -> Flow<
     Err(cx.stop(Verdict::error("dpc-not-initialized", message).bug_check(0xC7, [1, dpc.address, 0, 0])))
 }
 
-/// In which processor's queue a DPC is, and where.
-fn queue_of(k: &Kernel, dpc: u64) -> Option<(usize, usize)> {
-    k.ke.processors.iter().enumerate().find_map(|(index, processor)| {
-        let at = processor.dpcs.iter().position(|queued| queued.object == dpc)?;
-        Some((index, at))
-    })
-}
-
-/// The moment when a DPC was queued, if it is.
-pub(crate) fn queued_at(k: &Kernel, dpc: u64) -> Option<u64> {
-    let (processor, at) = queue_of(k, dpc)?;
-    k.ke.processors[processor].dpcs.get(at).map(|queued| queued.queued)
-}
-
 /// A DPC of `base..base+length` that is in a queue.
 pub(crate) fn queued_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
-    let queued = k.ke.processors.iter().flat_map(|processor| &processor.dpcs);
-    queued.map(|dpc| dpc.object).find(|&object| object.wrapping_sub(base) < length)
+    k.ke.queued.range(base..base.saturating_add(length)).next().map(|(&object, _)| object)
 }
 
 /// Raises to DISPATCH_LEVEL, lets due timers expire, empties the queue, goes back.
 pub(crate) fn dispatch(cx: &mut Cx<'_>) -> Flow<()> {
     let old = irql::current(cx);
     irql::set(cx, DISPATCH_LEVEL);
+    let now = cx.engine().now();
+    cx.with(|k| k.ke.processor_mut().dispatch_since = now);
     let result = retire(cx);
     irql::set(cx, old);
     result
@@ -260,9 +386,16 @@ fn retire(cx: &mut Cx<'_>) -> Flow<()> {
     loop {
         cx.with(|k| k.ke.processor_mut().dispatch_requested = false);
         timer::expire(cx)?;
-        let Some(dpc) = cx.with(|k| k.ke.processor_mut().dpcs.pop_front()) else { return Ok(()) };
+        let Some(dpc) = cx.with(|k| k.ke.processor_mut().dpcs.pop_front()) else {
+            cx.with(|k| {
+                let processor = k.ke.current;
+                k.ke.timers.cancel_drain(processor);
+            });
+            return Ok(());
+        };
         // While one runs, the rest stay asked for: it may leave by another way than returning.
         cx.with(|k| {
+            k.ke.queued.remove(&dpc.object);
             let processor = k.ke.processor_mut();
             processor.dispatch_requested = !processor.dpcs.is_empty();
             processor.running_dpc = Some(dpc.object);
@@ -273,8 +406,14 @@ fn retire(cx: &mut Cx<'_>) -> Flow<()> {
             return Err(endless(cx, dpc.object));
         }
         let result = run(cx, dpc);
-        cx.with(|k| k.ke.processor_mut().running_dpc = None);
+        cx.with(|k| {
+            k.ke.processor_mut().running_dpc = None;
+            k.ke.progress += 1;
+        });
         result?;
+        if let Some(verdict) = cx.with(|k| watchdog::cumulative(k)) {
+            return Err(cx.stop(verdict));
+        }
     }
 }
 
@@ -286,32 +425,43 @@ fn endless(cx: &mut Cx<'_>, dpc: u64) -> engine::Leave {
 }
 
 fn run(cx: &mut Cx<'_>, queued: QueuedDpc) -> Flow<()> {
-    let dpc = DriverPtr::<KDPC>::new(queued.object);
+    let base = cx.with(|k| k.ke.processor().dpc_stack);
+    if let By::ExTimer | By::ExDelete = queued.by {
+        let timer = DriverPtr::new(queued.object);
+        return stack::on(cx, base, |cx| ex::timer::call(cx, timer, queued.by == By::ExTimer));
+    }
+    let (routine, arguments) = begin(cx, DriverPtr::new(queued.object))?;
+    let role = role(cx, queued, arguments[1])?;
+    let call = callout::Callout { role, routine, object: queued.object, floor: DISPATCH_LEVEL };
+    stack::on(cx, base, |cx| callout::asynchronous(cx, &call, &arguments))?;
+    Ok(())
+}
+
+/// A DPC has left its queue and its routine runs now: which, and with which arguments.
+pub(crate) fn begin(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>) -> Flow<(DriverPtr<Code>, [u64; 4])> {
+    cx.with(|k| k.ke.queued.remove(&dpc.address));
     cx.write(dpc + KDPC::DpcData, DriverPtr::NULL)?;
     let routine = cx.read(dpc + KDPC::DeferredRoutine)?;
     let context = cx.read(dpc + KDPC::DeferredContext)?.address;
     let argument1 = cx.read(dpc + KDPC::SystemArgument1)?.address;
     let argument2 = cx.read(dpc + KDPC::SystemArgument2)?.address;
-    let role = role(cx, queued, context);
-    let base = cx.with(|k| k.ke.processor().dpc_stack);
-    let call = callout::Callout { role, routine, object: queued.object, floor: DISPATCH_LEVEL };
-    stack::on(cx, base, |cx| {
-        callout::asynchronous(cx, &call, &[queued.object, context, argument1, argument2])
-    })?;
-    Ok(())
+    Ok((routine, [dpc.address, context, argument1, argument2]))
 }
 
 /// What people call it: the KDPC inside a device object, whose context is the device, is the device's DpcForIsr.
-fn role(cx: &mut Cx<'_>, queued: QueuedDpc, context: u64) -> &'static str {
+fn role(cx: &mut Cx<'_>, queued: QueuedDpc, context: u64) -> Flow<&'static str> {
     let device = queued.object.wrapping_sub(DEVICE_OBJECT::Dpc.offset);
     let kind = DriverPtr::<DEVICE_OBJECT>::new(device) + DEVICE_OBJECT::Type;
-    if queued.by_timer {
+    let threaded = cx.read(DriverPtr::<KDPC>::new(queued.object) + KDPC::Type)? == THREADED_DPC_OBJECT;
+    Ok(if threaded {
+        "CustomThreadedDpc"
+    } else if queued.by == By::Timer {
         "CustomTimerDpc"
     } else if device == context && cx.engine().read(kind) == Ok(DEVICE_TYPE) {
         "DpcForIsr"
     } else {
         "CustomDpc"
-    }
+    })
 }
 
 /// `KeIsExecutingDpc`: whether a DPC runs on this processor, that is, whether the caller is one.

@@ -7,7 +7,7 @@
 use engine::{Flow, Short, StrandId};
 
 use super::processor::{DISPATCH_LEVEL, HIGH_LEVEL, IPI_LEVEL};
-use super::{budget, dpc, ipi, line, scheduler, slice, timer};
+use super::{budget, clock, dpc, ipi, line, scheduler, slice, timer};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::verdict::Verdict;
@@ -204,7 +204,7 @@ pub(crate) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
     if k.level_of(index) >= DISPATCH_LEVEL {
         return None;
     }
-    if processor.dispatch_requested || timer::is_due(k, index) {
+    if dpc::is_wanted(k, index) || timer::is_due(k, index) {
         return Some(Work::Dispatch);
     }
     scheduler::must_switch(k, index).then_some(Work::Switch)
@@ -221,6 +221,11 @@ pub(crate) fn settle(cx: &mut Cx<'_>) -> Flow<()> {
     if cx.with(|k| k.is_settled()) {
         return Ok(());
     }
+    cx.with(|k| {
+        if clock::is_held(k) {
+            clock::look(k);
+        }
+    });
     while let Some(work) = cx.with(|k| next_work(k, k.ke.current)) {
         match work {
             Work::Ipi => ipi::service(cx)?,

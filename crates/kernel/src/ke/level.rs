@@ -7,9 +7,9 @@
 
 use abi::KPCR;
 
-use super::processor::{DISPATCH_LEVEL, IPI_LEVEL, PASSIVE_LEVEL};
+use super::processor::{CLOCK_LEVEL, DISPATCH_LEVEL, IPI_LEVEL, PASSIVE_LEVEL};
 use super::vectors::irql_of_vector;
-use super::{State, budget, ipi, scheduler, slice, timer};
+use super::{State, budget, clock, dpc, ipi, scheduler, slice, timer};
 use crate::cx::Kernel;
 
 /// Above all levels: every change of level must be asked about.
@@ -134,6 +134,8 @@ pub(crate) fn attention(k: &Kernel) -> u8 {
     let floor = processor.floors.last().copied().unwrap_or(PASSIVE_LEVEL);
     let owns = k.ke.locks.count(processor.number) != 0;
     let own = floor.max(if owns { DISPATCH_LEVEL } else { PASSIVE_LEVEL });
+    // Where the clock stands still, it goes on as soon as it may.
+    let own = if index == 0 && clock::is_held(k) { own.max(CLOCK_LEVEL) } else { own };
     if !processor.interrupts_enabled {
         return own;
     }
@@ -141,8 +143,7 @@ pub(crate) fn attention(k: &Kernel) -> u8 {
         return IPI_LEVEL.max(own);
     }
     let lines = highest_line(k, processor.mask()).max(own);
-    let dispatch =
-        || processor.dispatch_requested || timer::is_due(k, index) || scheduler::must_switch(k, index);
+    let dispatch = || dpc::is_wanted(k, index) || timer::is_due(k, index) || scheduler::must_switch(k, index);
     if lines < DISPATCH_LEVEL && dispatch() { DISPATCH_LEVEL } else { lines }
 }
 

@@ -8,6 +8,7 @@ pub mod affinity;
 pub(crate) mod budget;
 pub mod bugcheck;
 pub mod callout;
+pub mod clock;
 pub mod dispatcher;
 pub mod dpc;
 pub mod event;
@@ -47,11 +48,14 @@ pub(crate) mod system_service;
 #[cfg(test)]
 mod tests;
 pub mod thread;
+pub mod threaded_dpc;
 mod threads;
 pub mod time;
 pub mod timer;
+pub(crate) mod timer_queue;
 pub mod vectors;
 pub mod wait;
+pub mod watchdog;
 
 use std::collections::BTreeMap;
 
@@ -67,7 +71,7 @@ use spin::Probe;
 use spinlock::Locks;
 use thread::Thread;
 use threads::Threads;
-use timer::TimerQueue;
+use timer_queue::TimerQueue;
 
 pub(crate) use stack::stack_for_call;
 
@@ -89,6 +93,10 @@ pub struct State {
     pub(crate) ready: ReadyQueues,
     /// Who waits for an object, by its address, in the order of arrival.
     pub(crate) waits: BTreeMap<u64, Vec<StrandId>>,
+    /// What is in a DPC queue, and where, by address.
+    pub(crate) queued: BTreeMap<u64, dpc::QueueOf>,
+    /// Whether threaded DPCs run on threads; not said before the first is queued.
+    pub(crate) threaded_dpcs: Option<bool>,
     /// Timers and time-outs.
     pub(crate) timers: TimerQueue,
     /// Spin locks that are held.
@@ -147,6 +155,8 @@ impl State {
             descriptor_tables: 0,
             ready: ReadyQueues::default(),
             waits: BTreeMap::new(),
+            queued: BTreeMap::new(),
+            threaded_dpcs: None,
             timers: TimerQueue::default(),
             locks: Locks::default(),
             broadcast: None,

@@ -10,6 +10,7 @@ use engine::{Flow, StrandId};
 use super::affinity;
 use super::dpc::QueuedDpc;
 use super::thread;
+use super::threaded_dpc::Threaded;
 use crate::cx::{Cx, Kernel};
 use crate::mm::{pool, stack};
 
@@ -55,6 +56,10 @@ pub(crate) enum WaitsFor {
     IpiEnd,
     /// `KeFlushQueuedDpcs`: every DPC that is queued or runs.
     Dpcs,
+    /// This DPC, or callback of a timer, that is queued or runs.
+    Dpc(u64),
+    /// The routine of this DPC, which runs.
+    Routine(u64),
     /// The routine of this interrupt object, which is being disconnected.
     Isr(u64),
 }
@@ -79,6 +84,10 @@ pub(crate) struct Processor {
     pub(crate) dispatch_requested: bool,
     /// The DPC that runs now.
     pub(crate) running_dpc: Option<u64>,
+    /// When the DPCs that run now, one after another, began.
+    pub(crate) dispatch_since: u64,
+    /// DPCs to run here on a thread.
+    pub(crate) threaded: Threaded,
     /// Behind the highest address of the stack DPCs run on.
     pub(crate) dpc_stack: u64,
     /// The same for interrupt service routines.
@@ -107,7 +116,7 @@ pub(crate) struct Processor {
 
 impl Processor {
     /// Processor `number` before anything runs on it.
-    pub(crate) const fn new(number: u32) -> Self {
+    pub(crate) fn new(number: u32) -> Self {
         Self {
             number,
             region: DriverPtr::NULL,
@@ -118,6 +127,8 @@ impl Processor {
             dpcs: VecDeque::new(),
             dispatch_requested: false,
             running_dpc: None,
+            dispatch_since: 0,
+            threaded: Threaded::default(),
             dpc_stack: 0,
             interrupt_stack: 0,
             entered: Vec::new(),

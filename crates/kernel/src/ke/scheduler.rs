@@ -139,7 +139,9 @@ fn can_go_on(k: &Kernel, index: usize) -> bool {
         Some(WaitsFor::Lock(lock) | WaitsFor::LockAlone(lock)) => !k.ke.locks.is_held(lock),
         Some(WaitsFor::LockShared(lock)) => k.ke.locks.can_be_shared(lock),
         Some(what @ (WaitsFor::IpiTurn | WaitsFor::IpiBarrier | WaitsFor::IpiEnd)) => ipi::is_over(k, what),
-        Some(WaitsFor::Dpcs) => !dpc::any(k),
+        Some(WaitsFor::Dpcs) => !dpc::any(k) || irql::next_work(k, index).is_some(),
+        Some(WaitsFor::Dpc(object)) => !dpc::is_active(k, object) || irql::next_work(k, index).is_some(),
+        Some(WaitsFor::Routine(object)) => !dpc::runs(k, object) || irql::next_work(k, index).is_some(),
         Some(WaitsFor::Isr(object)) => !k.ke.interrupts.running.contains(&object),
         None if spin::holds_processor(k, index) => {
             let over = spin::gives_way_at(k, index).is_some_and(|end| end <= k.engine.now());

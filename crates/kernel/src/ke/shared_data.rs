@@ -3,9 +3,9 @@
 //! Every read is answered here; there is no such page. A driver that does nothing but poll it sees time pass.
 
 use abi::KUSER_SHARED_DATA as Page;
-use engine::{Cpu, Engine, Flow};
+use engine::{Cpu, Flow};
 
-use super::{affinity, extended, time};
+use super::{affinity, clock, extended, time};
 use crate::cx::{Cx, Kernel};
 use crate::nt::WindowsVersion;
 
@@ -21,7 +21,10 @@ const MITIGATIONS: u8 = 0x0A;
 
 /// The bytes at `offset`, as they are now. [`polled`] is the reader's to call when its instruction has retired.
 pub fn bytes(cx: &mut Cx<'_>, offset: u64, length: u64) -> Vec<u8> {
-    let page = cx.with(|k| page(k));
+    let page = cx.with(|k| {
+        clock::look(k);
+        page(k)
+    });
     let byte = |at: u64| usize::try_from(at).ok().and_then(|at| page.get(at)).copied().unwrap_or(0);
     (offset..offset.saturating_add(length)).map(byte).collect()
 }
@@ -76,15 +79,15 @@ impl Writer {
 fn page(k: &Kernel) -> Vec<u8> {
     let mut page = Writer(vec![0; LAID_OUT]);
     constants(&mut page, k);
-    clock(&mut page, k.engine);
+    times(&mut page, k);
     page.0
 }
 
-fn clock(page: &mut Writer, engine: Engine) {
-    let (ticked, ticks) = (time::ticked(engine), time::ticks(engine));
+fn times(page: &mut Writer, k: &Kernel) {
+    let (ticked, ticks) = (time::ticked(k), time::ticks(k));
     page.put(Page::TickCountLowDeprecated.offset, &ticks.to_le_bytes()[..4]);
     page.put_time(Page::InterruptTime.offset, ticked);
-    page.put_time(Page::SystemTime.offset, time::BOOT + ticked);
+    page.put_time(Page::SystemTime.offset, time::boot(k) + ticked);
     page.put_time(Page::TickCount.offset, ticks);
 }
 

@@ -18,8 +18,6 @@ pub(crate) const QUANTUM: u64 = 2 * TICK;
 /// A call may be busy for so many times its budget of instructions, in nanoseconds, counting device accesses, stalls and
 /// waits for memory to change.
 const WAITING: u64 = 30;
-/// How many clock ticks one DPC or interrupt routine may take: 20 seconds.
-pub(crate) const DPC_TICKS: u64 = 0x500;
 /// How long a processor runs while another has something to do, in nanoseconds.
 const TURN: u64 = 100_000;
 
@@ -273,20 +271,6 @@ pub fn should_yield(cx: &mut Cx<'_>) -> Flow<bool> {
         quantum || !processor.dpcs.is_empty() || scheduler::must_switch(k, k.ke.current)
     });
     Ok(waits || cx.choose("ke.should_yield", 2) == 1)
-}
-
-/// The verdict on an interrupt routine or DPC that has waited busily for longer than Windows' watchdog lets it.
-pub(crate) fn watchdog(k: &Kernel) -> Option<Verdict> {
-    let processor = k.ke.processor();
-    let ticks = k.engine.now().saturating_sub(processor.raised_since) / TICK;
-    if processor.floors.is_empty() || ticks <= DPC_TICKS {
-        return None;
-    }
-    let call = k.ke.thread()?.callouts.last()?;
-    let (role, routine) = (call.role, call.routine.address);
-    let message =
-        format!("the {role} routine {routine:#x} has run for {ticks} clock ticks, most of it in busy waits");
-    Some(Verdict::error("dpc-watchdog", message).bug_check(0x133, [0, ticks, DPC_TICKS, 0]))
 }
 
 /// The verdict on a call of the current thread's that has run for as long as nobody would wait.

@@ -7,7 +7,7 @@
 use super::processor::{DISPATCH_LEVEL, Processor, WaitsFor};
 use super::spinlock::{Held, Mode};
 use super::thread::{Role, State, Thread};
-use super::{scheduler, slice, spin, wait};
+use super::{scheduler, slice, spin, wait, watchdog};
 use crate::cx::Kernel;
 use crate::ldr::symbols;
 use crate::verdict::Verdict;
@@ -95,7 +95,7 @@ fn of_broadcast(k: &Kernel, lines: String) -> Verdict {
     let worst = k.ke.processors.iter().max_by_key(|processor| k.level_of(processor.number as usize));
     let (block, number) = worst.map_or((0, 0), |worst| (worst.control_block().address, worst.number));
     let message = format!("processors wait for each other: {lines}");
-    Verdict::error("ipi-deadlock", message).bug_check(0x101, [slice::DPC_TICKS, 0, block, number.into()])
+    Verdict::error("ipi-deadlock", message).bug_check(0x101, [watchdog::SINGLE, 0, block, number.into()])
 }
 
 fn of_locks(lines: String) -> Verdict {
@@ -128,7 +128,7 @@ pub(crate) fn of_a_loop(k: &Kernel) -> Option<Verdict> {
 
 /// The parameters of Windows' watchdog: 0 for one DPC or interrupt, 1 for a thread that stays at the level.
 fn watchdog(processor: &Processor) -> [u64; 4] {
-    [processor.floors.is_empty().into(), slice::DPC_TICKS, slice::DPC_TICKS, 0]
+    [processor.floors.is_empty().into(), watchdog::SINGLE, watchdog::SINGLE, 0]
 }
 
 /// Who waits for what, all of them.
@@ -174,6 +174,9 @@ fn of_processor(k: &Kernel, processor: &Processor) -> String {
             )
         }
         Some(WaitsFor::Dpcs) => format!("{who} on processor {number} waits in KeFlushQueuedDpcs"),
+        Some(WaitsFor::Dpc(object) | WaitsFor::Routine(object)) => {
+            format!("{who} on processor {number} waits for the routine of DPC or timer {object:#x} to end")
+        }
         Some(WaitsFor::Isr(object)) => {
             format!("{who} on processor {number} waits for the routine of interrupt {object:#x} to end")
         }

@@ -25,6 +25,8 @@ use crate::witness;
 const OBJECT_SIZE: u64 = 0x600;
 /// The highest priority that is not real-time.
 pub(crate) const HIGHEST_DYNAMIC: u8 = 15;
+/// The highest priority.
+const HIGHEST: u8 = 31;
 /// Priority of a thread that nobody said otherwise of.
 pub const NORMAL_PRIORITY: u8 = 8;
 
@@ -251,6 +253,19 @@ pub(crate) fn spawn_idle(cx: &mut Cx<'_>, index: usize) -> Flow<StrandId> {
         let mask = k.ke.processors[index].mask();
         let thread = k.ke.threads.get_mut(strand).expect("just made");
         (thread.own_affinity, thread.state) = (mask, State::Running);
+    });
+    Ok(strand)
+}
+
+/// The thread that runs the threaded DPCs of processor `index`: nothing that can be switched is better.
+pub(crate) fn spawn_for_dpcs(cx: &mut Cx<'_>, index: usize, work: Work) -> Flow<StrandId> {
+    let name = format!("DPC thread of processor {index}");
+    let (role, priority, body) = (Role::Worker, HIGHEST, Body::Work(work));
+    let strand = make(cx, Start { name, role, process: 0, priority, body }, true)?;
+    cx.with(|k| {
+        let mask = k.ke.processors[index].mask();
+        k.ke.threads.get_mut(strand).expect("just made").own_affinity = mask;
+        scheduler::make_ready(k, strand);
     });
     Ok(strand)
 }

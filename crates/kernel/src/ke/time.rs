@@ -2,14 +2,14 @@
 //! macro*, *KeStallExecutionProcessor function*.
 //!
 //! The machine's clock counts nanoseconds since boot; one driver instruction takes one. The clock interrupt comes every
-//! 15.625 ms; time that is not said to be precise is the last tick's. Nobody changes the system time.
+//! 15.625 ms, unless somebody wants it finer (`clock`); time that is not said to be precise is the last tick's.
 
 use abi::DriverPtr;
 use engine::{Engine, Flow};
 
 use super::shared_data::polled;
-use super::{interrupt, slice};
-use crate::cx::Cx;
+use super::{clock, interrupt, slice, watchdog};
+use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
 
 /// Nanoseconds of the unit of Windows' times.
@@ -41,27 +41,39 @@ pub(crate) fn interrupt_time(engine: Engine) -> u64 {
     engine.now() / UNIT
 }
 
-/// Units from boot to the last clock tick.
-pub(crate) fn ticked(engine: Engine) -> u64 {
-    ticked_at(engine.now())
+/// Units from boot to the last clock tick that was taken.
+pub(crate) fn ticked(k: &Kernel) -> u64 {
+    k.ke.timers.clock.ticked_at(k.engine.now())
 }
 
-/// Units from boot to the last clock tick at or before `now`.
-pub(crate) const fn ticked_at(now: u64) -> u64 {
-    now / TICK * INCREMENT
+/// What `KeQueryTickCount` says: ticks of the coarsest resolution.
+pub(crate) fn ticks(k: &Kernel) -> u64 {
+    ticked(k) / INCREMENT
 }
 
-/// Clock ticks since boot.
-pub(crate) fn ticks(engine: Engine) -> u64 {
-    engine.now() / TICK
+/// System time when interrupt time was 0, as far as it is known now.
+pub(crate) fn boot(k: &Kernel) -> u64 {
+    BOOT.saturating_add_signed(k.ke.timers.clock.offset())
+}
+
+/// When something is due, in units of interrupt time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Due {
+    /// The time.
+    pub time: u64,
+    /// It was given as system time, and follows that when it is set.
+    pub absolute: bool,
 }
 
 /// The interrupt time a driver means by a due time: negative is relative, else it is system time.
-pub(crate) fn due(engine: Engine, value: i64) -> u64 {
+pub(crate) fn due(k: &Kernel, value: i64) -> Due {
     match u64::try_from(value) {
-        Ok(absolute) => absolute.saturating_sub(BOOT),
+        Ok(system) => Due { time: system.saturating_sub(boot(k)), absolute: true },
         // Rounded up, so that nothing is due early.
-        Err(_) => engine.now().div_ceil(UNIT).saturating_add(value.unsigned_abs()),
+        Err(_) => {
+            let now = k.engine.now().div_ceil(UNIT);
+            Due { time: now.saturating_add(value.unsigned_abs()), absolute: false }
+        }
     }
 }
 
@@ -70,7 +82,7 @@ pub(crate) fn due(engine: Engine, value: i64) -> u64 {
 /// # Errors
 /// A verdict if the pointer is bad.
 pub fn query_system_precise(cx: &mut Cx<'_>, into: DriverPtr<i64>) -> Flow<()> {
-    let time = BOOT + interrupt_time(cx.engine());
+    let time = cx.with(|k| boot(k)) + interrupt_time(cx.engine());
     cx.write(into, time.cast_signed())
 }
 
@@ -91,7 +103,10 @@ pub fn query_interrupt_precise(cx: &mut Cx<'_>, counter: DriverPtr<u64>) -> Flow
 /// # Errors
 /// None of its own.
 pub fn query_unbiased_interrupt(cx: &mut Cx<'_>) -> Flow<u64> {
-    Ok(ticked(cx.engine()))
+    Ok(cx.with(|k| {
+        clock::look(k);
+        ticked(k)
+    }))
 }
 
 /// `KeQueryTimeIncrement`.
@@ -133,7 +148,7 @@ pub fn stall(cx: &mut Cx<'_>, microseconds: u32) -> Flow<()> {
     }
     let until = cx.engine().now() + u64::from(microseconds) * 1000;
     pass(cx, until)?;
-    match cx.with(|k| slice::watchdog(k)) {
+    match cx.with(|k| watchdog::look(k)) {
         Some(verdict) => Err(cx.stop(verdict)),
         None => Ok(()),
     }

@@ -9,7 +9,7 @@ use engine::{Flow, StrandId};
 use super::dispatcher::{self, consume, is_signaled};
 use super::links::{self, Broken};
 use super::processor::DISPATCH_LEVEL;
-use super::{irql, scheduler, thread, time};
+use super::{irql, scheduler, thread, threaded_dpc, time};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::ex;
@@ -41,8 +41,8 @@ pub enum Timeout {
     Never,
     /// Not at all.
     Poll,
-    /// Until interrupt time has reached this many units of 100 ns.
-    At(u64),
+    /// Until this time.
+    At(time::Due),
 }
 
 impl Timeout {
@@ -55,7 +55,7 @@ impl Timeout {
             return Ok(Self::Never);
         }
         let value = cx.read(pointer)?;
-        Ok(if value == 0 { Self::Poll } else { Self::At(time::due(cx.engine(), value)) })
+        Ok(if value == 0 { Self::Poll } else { Self::At(cx.with(|k| time::due(k, value))) })
     }
 }
 
@@ -189,7 +189,7 @@ pub fn delay(cx: &mut Cx<'_>, _mode: u8, _alertable: bool, interval: DriverPtr<i
         scheduler::yield_now(cx)?;
         return Ok(NtStatus::SUCCESS);
     }
-    let until = Timeout::At(time::due(cx.engine(), value));
+    let until = Timeout::At(cx.with(|k| time::due(k, value)));
     // It ends by its time-out, which is success here.
     let _ = wait(cx, &[], false, until, DriverPtr::NULL, "KeDelayExecutionThread")?;
     Ok(NtStatus::SUCCESS)
@@ -256,6 +256,7 @@ fn check_may_block(cx: &mut Cx<'_>, timeout: Timeout, what: &str) -> Flow<()> {
     if irql < DISPATCH_LEVEL {
         assert!(has_thread, "{what}: only a thread can wait");
         if cx.with(|k| k.ke.interrupt_flag()) {
+            threaded_dpc::look_at_wait(cx, what);
             return Ok(());
         }
         let message = format!("{what} was called with interrupts disabled: nothing could end the wait");

@@ -130,7 +130,7 @@ fn release_and_wait_returns_when_the_last_holder_has_left() {
         assert_eq!(remove_lock::acquire(cx, lock, 1, 0, 0, 0x20)?, NtStatus::SUCCESS);
         assert_eq!(remove_lock::acquire(cx, lock, 2, 0, 0, 0x20)?, NtStatus::SUCCESS);
         let holder = move |cx: &mut Cx<'_>| {
-            let due = ke::time::due(cx.engine(), -10_000);
+            let due = cx.with(|k| ke::time::due(k, -10_000));
             let _ = ke::wait::wait(cx, &[], false, ke::wait::Timeout::At(due), DriverPtr::NULL, "a test")?;
             assert_eq!(remove_lock::acquire(cx, lock, 3, 0, 0, 0x20)?, NtStatus::DELETE_PENDING);
             remove_lock::release(cx, lock, 1, 0x20)

@@ -141,7 +141,7 @@ fn a_work_item_runs_on_a_system_thread_at_passive_level_and_keeps_its_device() {
         let item = work_item::allocate(cx, device)?;
         let routine = routine(cx, work);
         work_item::queue(cx, item, routine, 1, 42)?;
-        let until = crate::ke::time::due(cx.engine(), -10_000);
+        let until = cx.with(|k| crate::ke::time::due(k, -10_000));
         let timeout = crate::ke::wait::Timeout::At(until);
         let _ = crate::ke::wait::wait(cx, &[], false, timeout, DriverPtr::NULL, "a test")?;
         let at = extension(cx, device, 0)?;

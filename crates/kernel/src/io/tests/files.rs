@@ -170,7 +170,7 @@ fn later(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
         cx,
         "completes later",
         Box::new(move |cx| {
-            let due = ke::time::due(cx.engine(), -10_000);
+            let due = cx.with(|k| ke::time::due(k, -10_000));
             let _ = ke::wait::wait(cx, &[], false, ke::wait::Timeout::At(due), DriverPtr::NULL, "a test")?;
             complete(cx, irp, NtStatus::SUCCESS, 2).map(|_| ())
         }),

@@ -25,7 +25,7 @@ fn a_wait_times_out_at_the_first_clock_tick_after_its_time_and_never_before() {
     machine(|cx| {
         let event = new_event(cx, 1, false);
         spawn(cx, "waiter", move |cx| {
-            let until = Timeout::At(time::due(cx.engine(), -20 * MILLISECOND.cast_signed()));
+            let until = Timeout::At(cx.with(|k| time::due(k, -20 * MILLISECOND.cast_signed())));
             let status = wait::wait(cx, &[event.cast()], false, until, DriverPtr::NULL, "test")?;
             assert_eq!(status, NtStatus::TIMEOUT);
             assert_eq!(cx.engine().now(), 2 * TICK, "20 ms lie between the first tick and the second");
@@ -41,7 +41,7 @@ fn a_time_out_that_comes_too_late_changes_nothing() {
     machine(|cx| {
         let event = new_event(cx, 1, true);
         spawn(cx, "waiter", move |cx| {
-            let until = Timeout::At(time::due(cx.engine(), -20 * MILLISECOND.cast_signed()));
+            let until = Timeout::At(cx.with(|k| time::due(k, -20 * MILLISECOND.cast_signed())));
             let status = wait::wait(cx, &[event.cast()], false, until, DriverPtr::NULL, "test")?;
             assert_eq!(status, NtStatus::SUCCESS);
             Ok(())

@@ -7,6 +7,7 @@ use crate::Cx;
 use crate::ke::processor::DISPATCH_LEVEL;
 use crate::ke::rig::{Log, Rig, bug_check, machine, message, rule, settle, spawn};
 use crate::ke::scheduler::End;
+use crate::ke::time::Due;
 use crate::ke::wait::Timeout;
 use crate::ke::{dispatcher, event, irql, mutex, region, semaphore, wait};
 use crate::mm::pool;
@@ -199,7 +200,11 @@ fn a_mutex_is_released_by_its_owner_only() {
 
 #[test]
 fn at_dispatch_level_a_wait_may_only_poll() {
-    for (timeout, legal) in [(Timeout::Poll, true), (Timeout::At(5), false), (Timeout::Never, false)] {
+    for (timeout, legal) in [
+        (Timeout::Poll, true),
+        (Timeout::At(Due { time: 5, absolute: false }), false),
+        (Timeout::Never, false),
+    ] {
         machine(move |cx| {
             let event = new_event(cx, 1, true);
             spawn(cx, "raised", move |cx| {

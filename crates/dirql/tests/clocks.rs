@@ -1,0 +1,276 @@
+//! Stories of DPCs, timers and time that a compiled driver tells and checks itself (`drivers/c/clocks`): what Microsoft's pages
+//! guarantee holds when everything runs until it blocks, and in random schedules, on one processor and on several.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use dirql::{Bench, Machine, Outcome, Report};
+use engine::{Chooser, Point};
+use rig::{driver, start, try_play};
+
+const NAME: &str = r"\\.\DirqlClocks";
+
+fn bench() -> Bench {
+    Bench::new().driver(driver("clocks.sys"))
+}
+
+/// Carries out one story of the driver's table; at least `checks` of its checks must have been made, all with success.
+fn carry_out(machine: Machine, index: u32, checks: u32, how: &str) -> Machine {
+    let file = machine.open(NAME).unwrap();
+    let Ok(told) = file.device_control(0x0022_2000 + 4 * index, &[], 8) else {
+        drop(file);
+        panic!("{how}: {}", machine.finish())
+    };
+    let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
+    assert_eq!(word(0), 0, "{how}: a check failed in this line:\n  {}", machine.prints().join("\n  "));
+    assert!(word(4) >= checks, "{how}: only {} checks were made", word(4));
+    file.close().unwrap();
+    machine
+}
+
+fn tell(bench: impl Fn() -> Bench, index: u32, checks: u32, how: &str) -> Report {
+    carry_out(start(bench), index, checks, how).finish()
+}
+
+/// Tells a story until blocked and in random schedules, on so many processors.
+fn tell_every_way(processors: u32, index: u32, checks: u32) {
+    tell(|| bench().processors(processors), index, checks, "until blocked").expect_clean();
+    for seed in 1..=20 {
+        let policy = format!("random:{seed}");
+        let bench = || bench().processors(processors).policy(policy.parse().unwrap());
+        tell(bench, index, checks, &policy).expect_clean();
+    }
+}
+
+/// Answers one question its own way, and all others by default.
+#[derive(Clone, Copy)]
+struct Answers(&'static str, u32);
+
+impl Chooser for Answers {
+    fn choose(&mut self, _strand: u32, point: Point, n: u32) -> u32 {
+        if point == Point(self.0) { self.1.min(n - 1) } else { 0 }
+    }
+
+    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
+        u64::MAX
+    }
+}
+
+// ---- ExAllocateTimer and its kin ----
+
+#[test]
+fn a_timer_of_the_systems_is_never_early_and_calls_once_a_setting() {
+    tell_every_way(1, 0, 23);
+    tell_every_way(2, 0, 23);
+}
+
+#[test]
+fn a_timer_is_deleted_when_nothing_of_it_can_run_any_more() {
+    tell_every_way(1, 1, 9);
+    tell_every_way(2, 1, 9);
+    tell(|| bench().chooser(Answers("ex.timer_delete", 1)), 1, 9, "deleted later").expect_clean();
+}
+
+#[test]
+fn periodic_timers_do_not_drift_and_high_resolution_ones_come_within_a_millisecond() {
+    tell(bench, 2, 48, "until blocked").expect_clean();
+    tell(|| bench().processors(4), 2, 48, "on four processors").expect_clean();
+}
+
+#[test]
+fn a_no_wake_timer_is_late_by_its_tolerance_at_most() {
+    tell_every_way(1, 3, 5);
+    for answer in 1..=2 {
+        tell(|| bench().chooser(Answers("ke.timer_tolerance", answer)), 3, 5, "late").expect_clean();
+    }
+}
+
+#[test]
+fn the_resolution_is_the_finest_that_somebody_wants() {
+    tell_every_way(1, 4, 15);
+}
+
+// ---- DPC queues ----
+
+#[test]
+fn a_dpc_begins_at_once_by_its_importance_and_runs_once_a_queueing() {
+    tell_every_way(1, 5, 11);
+    tell_every_way(2, 5, 11);
+    tell(|| bench().chooser(Answers("ke.dpc_rate", 1)), 5, 11, "requests are rare").expect_clean();
+}
+
+#[test]
+fn dpcs_of_low_importance_wait_for_company_a_long_queue_an_idle_processor_or_a_flush() {
+    tell(bench, 6, 24, "until blocked").expect_clean();
+}
+
+#[test]
+fn on_another_processor_a_medium_dpc_waits_for_the_tick_and_a_higher_one_does_not() {
+    tell_every_way(2, 7, 6);
+}
+
+#[test]
+fn a_dpc_can_queue_itself_be_removed_and_be_waited_for() {
+    tell_every_way(1, 8, 10);
+    tell_every_way(2, 8, 27);
+}
+
+#[test]
+fn the_watchdog_says_how_much_time_is_left() {
+    tell(bench, 9, 7, "until blocked").expect_clean();
+}
+
+// ---- threaded DPCs ----
+
+#[test]
+fn threaded_dpcs_run_at_either_level_with_the_same_guarantees() {
+    for processors in 1..=2 {
+        tell_every_way(processors, 10, 15);
+        let disabled = || bench().processors(processors).chooser(Answers("ke.threaded_dpcs", 1));
+        tell(disabled, 10, 15, "disabled").expect_clean();
+    }
+}
+
+#[test]
+fn threaded_dpcs_are_enabled_by_default_and_can_be_disabled() {
+    for (answer, level) in [(0, 0), (1, 2)] {
+        let machine = start(|| bench().chooser(Answers("ke.threaded_dpcs", answer)));
+        let machine = carry_out(machine, 11, 2, "threaded");
+        let expected = format!("clocks: a threaded DPC ran at IRQL {level}");
+        assert!(machine.prints().iter().any(|line| line.contains(&expected)), "{:?}", machine.prints());
+        machine.finish().expect_clean();
+    }
+}
+
+// ---- timers and time ----
+
+#[test]
+fn a_timer_whose_dpc_is_queued_or_has_run_is_not_cancelled() {
+    tell_every_way(1, 12, 16);
+    tell_every_way(2, 12, 16);
+}
+
+#[test]
+fn a_periodic_timer_keeps_its_phase_and_makes_up_for_nothing() {
+    tell(bench, 13, 30, "until blocked").expect_clean();
+    tell(|| bench().processors(2), 13, 30, "on two processors").expect_clean();
+}
+
+#[test]
+fn a_coalescable_timer_uses_of_its_tolerance_what_is_chosen() {
+    for answer in 0..=2 {
+        tell(|| bench().chooser(Answers("ke.timer_tolerance", answer)), 14, 20, "coalescable").expect_clean();
+    }
+    for seed in 1..=20 {
+        let policy = format!("random:{seed}");
+        tell(|| bench().policy(policy.parse().unwrap()), 14, 20, &policy).expect_clean();
+    }
+}
+
+#[test]
+fn loops_that_poll_the_time_see_it_move_unless_they_hold_the_clock_up() {
+    tell_every_way(1, 15, 11);
+}
+
+#[test]
+fn a_stall_of_more_than_50_microseconds_is_told_and_one_of_50_is_not() {
+    let report = tell(bench, 16, 2, "until blocked");
+    report.expect_clean();
+    let told: Vec<&str> = report.findings.iter().map(|finding| finding.rule).collect();
+    assert_eq!(told, ["long-stall"], "{report}");
+    assert!(report.to_string().contains("51 microseconds"), "{report}");
+}
+
+#[test]
+fn when_the_clock_is_set_absolute_timers_follow_and_relative_ones_do_not() {
+    let machine = start(bench);
+    let machine = carry_out(machine, 17, 2, "set");
+    try_play(&machine, "clock forward 3600s; wait 100ms").unwrap();
+    let machine = carry_out(machine, 18, 6, "forward");
+    let machine = carry_out(machine, 17, 2, "set");
+    // The absolute one is due in an hour and a half now, the relative one in an hour still.
+    try_play(&machine, "clock back 1800s; wait 3600s; wait 100ms").unwrap();
+    let machine = carry_out(machine, 19, 3, "back");
+    machine.finish().expect_clean();
+}
+
+#[test]
+fn a_wait_until_a_system_time_ends_when_the_clock_is_set_there() {
+    let machine = start(bench);
+    let waits = r"open \\.\DirqlClocks as file
+told: ioctl file 0x222050 out 8 expect hex:00000000????????
+wait 100ms
+expect pending told
+clock forward 3600s
+wait 100ms
+expect print waited
+join told";
+    try_play(&machine, waits).unwrap();
+    assert!(machine.now() < 1_000_000_000, "an hour did not have to pass");
+    machine.finish().expect_clean();
+}
+
+// ---- what must not be done ----
+
+fn commit(bench: impl Fn() -> Bench, number: u32) -> Report {
+    let machine = start(bench);
+    let code = 0x0022_2800 + 4 * number;
+    // What goes wrong stands in the report.
+    let _ = try_play(&machine, &format!("open {NAME} as f; ioctl f {code:#x}"));
+    machine.finish()
+}
+
+fn ends(number: u32, rule: &str, names: &str) -> Report {
+    let report = commit(|| bench().instruction_budget(100_000_000), number);
+    assert_eq!(report.outcome(), Outcome::Broken, "{report}");
+    assert_eq!(report.expect_verdict().rule, rule, "{report}");
+    assert!(report.to_string().contains(names), "{report}");
+    report
+}
+
+#[test]
+fn the_watchdog_ends_one_dpc_after_20_seconds_and_all_together_after_two_minutes() {
+    let one = commit(bench, 0);
+    assert_eq!(one.expect_verdict().rule, "dpc-watchdog", "{one}");
+    let check = one.expect_verdict().bug_check.unwrap();
+    let [kind, ticks, limit, _] = check.parameters;
+    assert_eq!((check.code, kind, limit), (0x133, 0, 0x500));
+    assert!(ticks > limit && ticks <= limit + 64, "told after the stall in which it happened: {ticks}");
+    let all = commit(bench, 1);
+    assert!(all.to_string().contains("one after another"), "{all}");
+    let check = all.expect_verdict().bug_check.unwrap();
+    assert_eq!((check.code, check.parameters[..2].to_vec()), (0x133, vec![1, 0x1E00]));
+}
+
+#[test]
+fn a_threaded_dpc_that_waits_is_told_and_ends_the_run_where_they_are_disabled() {
+    let report = commit(bench, 2);
+    assert!(report.findings.iter().any(|finding| finding.rule == "threaded-dpc-waits"), "{report}");
+    let report = commit(|| bench().chooser(Answers("ke.threaded_dpcs", 1)), 2);
+    assert_eq!(report.expect_verdict().rule, "wait-at-raised-irql", "{report}");
+    ends(3, "affinity-not-reverted", "KeRevertToUserAffinityThread");
+}
+
+#[test]
+fn what_the_pages_of_the_systems_timers_forbid_is_told() {
+    ends(4, "ex-timer", "both high-resolution and no-wake");
+    ends(5, "ex-timer", "absolute due time");
+    ends(6, "ex-timer", "without Cancel");
+    ends(7, "wait-at-raised-irql", "ExDeleteTimer");
+    ends(8, "ex-timer", "ExSetTimer");
+    ends(9, "ex-timer", "NoWakeTolerance -2");
+}
+
+#[test]
+fn a_timer_that_is_left_behind_is_a_leak_and_one_that_is_set_calls_into_the_void() {
+    let report = commit(bench, 10);
+    assert!(report.findings.iter().any(|finding| finding.rule == "ex-timer-leak"), "{report}");
+    ends(11, "unload-still-called", "ExAllocateTimer");
+}
+
+#[test]
+fn a_loop_that_waits_for_a_tick_at_high_level_never_ends() {
+    ends(12, "endless-loop", "PollsStandingClock");
+}

@@ -1,0 +1,120 @@
+//! Threaded DPCs: routines on a thread of their processor's, at PASSIVE_LEVEL and the highest priority. Follows
+//! *Introduction to Threaded DPCs*, *Synchronization and Threaded DPCs*, *Organization of DPC Queues*.
+//!
+//! A machine may have them disabled, and then they are ordinary ones: which one it is is a choice, by default enabled. A
+//! routine must do with what it may do at either level, so one that waits is told even where it could.
+
+use abi::{DriverPtr, KDPC};
+use engine::{Flow, StrandId};
+
+use super::dpc::{self, QueuedDpc};
+use super::wait::{self, Timeout};
+use super::{callout, dispatcher, thread};
+use crate::cx::{Cx, Kernel};
+use crate::verdict::{Tier, Verdict};
+
+/// What a processor has for its threaded DPCs.
+#[derive(Default)]
+pub(crate) struct Threaded {
+    /// DPCs to run there.
+    pub(crate) queue: std::collections::VecDeque<QueuedDpc>,
+    /// The one that runs.
+    pub(crate) running: Option<u64>,
+    /// Its thread, once there was one to run.
+    thread: Option<StrandId>,
+    /// The thread has nothing to do.
+    waits: bool,
+}
+
+/// Whether this machine has them enabled, which Windows' registry says once for all.
+pub(crate) fn are_enabled(cx: &mut Cx<'_>) -> bool {
+    if let Some(enabled) = cx.with(|k| k.ke.threaded_dpcs) {
+        return enabled;
+    }
+    let enabled = cx.choose("ke.threaded_dpcs", 2) == 0;
+    cx.with(|k| k.ke.threaded_dpcs = Some(enabled));
+    enabled
+}
+
+/// Queues one for processor `target`, whose thread becomes ready.
+pub(crate) fn enqueue(cx: &mut Cx<'_>, target: usize, queued: QueuedDpc, first: bool) -> Flow<()> {
+    let thread = cx.with(|k| {
+        let threaded = &mut k.ke.processors[target].threaded;
+        if first {
+            threaded.queue.push_front(queued);
+        } else {
+            threaded.queue.push_back(queued);
+        }
+        threaded.thread
+    });
+    match thread {
+        None => {
+            let thread = thread::spawn_for_dpcs(cx, target, Box::new(move |cx| run_all(cx, target)))?;
+            cx.with(|k| k.ke.processors[target].threaded.thread = Some(thread));
+        }
+        Some(thread) => cx.with(|k| {
+            if std::mem::take(&mut k.ke.processors[target].threaded.waits) {
+                // It waits for nothing else, so no list of a driver's can be damaged.
+                let _ = dispatcher::end_wait(k, thread, abi::NtStatus::SUCCESS, 0);
+            }
+        }),
+    }
+    cx.with(|k| k.ke.unsettled());
+    Ok(())
+}
+
+/// What the thread of processor `index` does, for ever.
+fn run_all(cx: &mut Cx<'_>, index: usize) -> Flow<()> {
+    loop {
+        let next = cx.with(|k| {
+            let threaded = &mut k.ke.processors[index].threaded;
+            let next = threaded.queue.pop_front();
+            threaded.running = next.map(|dpc| dpc.object);
+            threaded.waits = next.is_none();
+            next
+        });
+        match next {
+            Some(queued) => run(cx, index, queued)?,
+            None => {
+                let what = "a thread that runs DPCs";
+                let _ = wait::wait(cx, &[], false, Timeout::Never, DriverPtr::NULL, what)?;
+            }
+        }
+    }
+}
+
+fn run(cx: &mut Cx<'_>, index: usize, queued: QueuedDpc) -> Flow<()> {
+    let (routine, arguments) = dpc::begin(cx, DriverPtr::<KDPC>::new(queued.object))?;
+    let result = callout::call_routine(cx, "CustomThreadedDpc", routine, queued.object, &arguments);
+    let left = cx.with(|k| {
+        k.ke.processors[index].threaded.running = None;
+        k.ke.progress += 1;
+        k.ke.unsettled();
+        k.ke.thread_mut().is_some_and(|thread| thread.system_affinity.take().is_some())
+    });
+    result?;
+    if left {
+        let message = format!(
+            "CustomThreadedDpc routine {:#x} returned without KeRevertToUserAffinityThread: the thread of its processor's DPCs would run elsewhere",
+            routine.address
+        );
+        return Err(cx.stop(Verdict::error("affinity-not-reverted", message)));
+    }
+    Ok(())
+}
+
+/// Whether the current thread is in a threaded DPC.
+pub(crate) fn is_in_one(k: &Kernel) -> bool {
+    let strand = k.ke.processor().thread;
+    k.ke.processors.iter().any(|p| p.threaded.thread == Some(strand) && p.threaded.running.is_some())
+}
+
+/// Somebody is about to wait, at a level where that is possible: a threaded DPC must not.
+pub(crate) fn look_at_wait(cx: &mut Cx<'_>, what: &str) {
+    if cx.with(|k| is_in_one(k)) {
+        let message = format!(
+            "{what} was called in a threaded DPC: where those are disabled it runs at DISPATCH_LEVEL, and must not wait"
+        );
+        cx.report(Verdict { tier: Tier::Warning, ..Verdict::error("threaded-dpc-waits", message) });
+    }
+}

@@ -1,0 +1,205 @@
+/*
+ * clocks.sys: a driver without hardware whose control codes tell stories of DPCs, timers and time, and check what happens
+ * against what Microsoft documents. \\.\DirqlClocks, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED,
+ * FILE_ANY_ACCESS), N being the index into Stories below; each answers with one STORY_RESULT. From 0xA00 on: the bugs of
+ * Bugs, which answer nothing.
+ */
+#include "clocks/dpcs.h"
+#include "clocks/ex_timers.h"
+#include "clocks/threaded.h"
+#include "clocks/times.h"
+
+#define FIRST_STORY 0x800
+#define FIRST_BUG 0xA00
+
+DRIVER_INITIALIZE DriverEntry;
+
+static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlClocks");
+static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlClocks");
+
+static ULONG (*const Stories[])(VOID) = {
+    ExTimers, ExDeletions, ExPeriods, ExNoWake, /* from 0 on */
+    Resolutions, Importance, LowOnesWait, Elsewhere, /* from 4 on */
+    Queueing, Watchdog, ThreadedDpcs, ThreadedLevel, /* from 8 on */
+    Cancellations, Periods, Coalescing, StandingStill, /* from 12 on */
+    LongStall, ClockIsSetLater, ClockWasSet, ClockWasSetBack, /* from 16 on */
+    WaitUntil, /* from 20 on */
+};
+
+static KDPC BugDpc, OtherBugDpc;
+static KEVENT BugEvent;
+
+static VOID NTAPI TakesTooLong(PKDPC Dpc, PVOID Context, PVOID First, PVOID Second)
+{
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(Context);
+    UNREFERENCED_PARAMETER(First);
+    UNREFERENCED_PARAMETER(Second);
+    for (;;) {
+        KeStallExecutionProcessor(1000000);
+    }
+}
+
+static VOID NTAPI TakesTurns(PKDPC Dpc, PVOID Context, PVOID First, PVOID Second)
+{
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(First);
+    UNREFERENCED_PARAMETER(Second);
+    for (ULONG Second10 = 0; Second10 < 10; Second10++) {
+        KeStallExecutionProcessor(1000000);
+    }
+    KeInsertQueueDpc((PKDPC)Context, NULL, NULL);
+}
+
+static VOID NTAPI Waits(PKDPC Dpc, PVOID Context, PVOID First, PVOID Second)
+{
+    LARGE_INTEGER Time = {.QuadPart = -MILLISECOND};
+
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(Context);
+    UNREFERENCED_PARAMETER(First);
+    UNREFERENCED_PARAMETER(Second);
+    KeWaitForSingleObject(&BugEvent, Executive, KernelMode, FALSE, &Time);
+}
+
+static VOID NTAPI StaysElsewhere(PKDPC Dpc, PVOID Context, PVOID First, PVOID Second)
+{
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(Context);
+    UNREFERENCED_PARAMETER(First);
+    UNREFERENCED_PARAMETER(Second);
+    KeSetSystemAffinityThreadEx(KeQueryActiveProcessors());
+}
+
+/* 0: one DPC for more than 20 seconds. */
+static VOID OneDpcForever(VOID)
+{
+    KeInitializeDpc(&BugDpc, TakesTooLong, NULL);
+    KeInsertQueueDpc(&BugDpc, NULL, NULL);
+}
+
+/* 1: two that queue each other, 10 seconds each, for more than two minutes. */
+static VOID DpcsForever(VOID)
+{
+    KeInitializeDpc(&BugDpc, TakesTurns, &OtherBugDpc);
+    KeInitializeDpc(&OtherBugDpc, TakesTurns, &BugDpc);
+    KeInsertQueueDpc(&BugDpc, NULL, NULL);
+}
+
+/* 2 */
+static VOID WaitsInThreadedDpc(VOID)
+{
+    KeInitializeEvent(&BugEvent, NotificationEvent, FALSE);
+    KeInitializeThreadedDpc(&BugDpc, Waits, NULL);
+    KeInsertQueueDpc(&BugDpc, NULL, NULL);
+    KeFlushQueuedDpcs();
+}
+
+/* 3 */
+static VOID AffinityInThreadedDpc(VOID)
+{
+    KeInitializeThreadedDpc(&BugDpc, StaysElsewhere, NULL);
+    KeInsertQueueDpc(&BugDpc, NULL, NULL);
+    KeFlushQueuedDpcs();
+}
+
+/* 4 */
+static VOID BothAttributes(VOID)
+{
+    ExAllocateTimer(NULL, NULL, EX_TIMER_HIGH_RESOLUTION | EX_TIMER_NO_WAKE);
+}
+
+/* 5 */
+static VOID AbsoluteHighResolution(VOID)
+{
+    PEX_TIMER Timer = ExAllocateTimer(NULL, NULL, EX_TIMER_HIGH_RESOLUTION);
+
+    ExSetTimer(Timer, 1, 0, NULL);
+}
+
+/* 6 */
+static VOID WaitWithoutCancel(VOID)
+{
+    ExDeleteTimer(ExAllocateTimer(NULL, NULL, 0), FALSE, TRUE, NULL);
+}
+
+/* 7 */
+static VOID DeleteWaitsAtDispatch(VOID)
+{
+    PEX_TIMER Timer = ExAllocateTimer(NULL, NULL, 0);
+    KIRQL Old;
+
+    KeRaiseIrql(DISPATCH_LEVEL, &Old);
+    ExDeleteTimer(Timer, TRUE, TRUE, NULL);
+    KeLowerIrql(Old);
+}
+
+/* 8 */
+static VOID UsedAfterDelete(VOID)
+{
+    PEX_TIMER Timer = ExAllocateTimer(NULL, NULL, 0);
+
+    ExDeleteTimer(Timer, TRUE, TRUE, NULL);
+    ExSetTimer(Timer, -MILLISECOND, 0, NULL);
+}
+
+/* 9 */
+static VOID NegativeTolerance(VOID)
+{
+    EXT_SET_PARAMETERS Parameters = {0, 0, -2};
+
+    ExSetTimer(ExAllocateTimer(NULL, NULL, EX_TIMER_NO_WAKE), -MILLISECOND, 0, &Parameters);
+}
+
+/* 10: and then the driver is unloaded. */
+static VOID LeavesTimer(VOID)
+{
+    ExAllocateTimer(RecordTimer, Letter('x'), 0);
+}
+
+/* 11: the same, set. */
+static VOID LeavesTimerSet(VOID)
+{
+    ExSetTimer(ExAllocateTimer(RecordTimer, Letter('x'), 0), -3600 * 1000 * MILLISECOND, 0, NULL);
+}
+
+/* 12: looks at a clock that it holds up itself. */
+static VOID PollsStandingClock(VOID)
+{
+    LARGE_INTEGER Ticks, Later;
+    KIRQL Old;
+
+    KeSetSystemAffinityThreadEx(1);
+    KeRaiseIrql(HIGH_LEVEL, &Old);
+    KeQueryTickCount(&Ticks);
+    do {
+        KeQueryTickCount(&Later);
+    } while (Later.QuadPart == Ticks.QuadPart);
+    KeLowerIrql(Old);
+}
+
+static VOID (*const Bugs[])(VOID) = {
+    OneDpcForever, DpcsForever, WaitsInThreadedDpc, AffinityInThreadedDpc, /* from 0 on */
+    BothAttributes, AbsoluteHighResolution, WaitWithoutCancel, DeleteWaitsAtDispatch, /* from 4 on */
+    UsedAfterDelete, NegativeTolerance, LeavesTimer, LeavesTimerSet, /* from 8 on */
+    PollsStandingClock, /* from 12 on */
+};
+
+static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    ULONG Function = (Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF;
+
+    UNREFERENCED_PARAMETER(Device);
+    if (Function >= FIRST_BUG && Function - FIRST_BUG < RTL_NUMBER_OF(Bugs)) {
+        Bugs[Function - FIRST_BUG]();
+        return Complete(Irp, STATUS_SUCCESS, 0);
+    }
+    return TellStory(Irp, Stories, Function - FIRST_STORY, RTL_NUMBER_OF(Stories));
+}
+
+NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
+{
+    UNREFERENCED_PARAMETER(RegistryPath);
+    return ControlStart(Driver, &DeviceName, &LinkName, DispatchDeviceControl);
+}
