@@ -3,8 +3,9 @@
  * It connects by CONNECT_MESSAGE_BASED, by CONNECT_FULLY_SPECIFIED for each vector, or by CONNECT_LINE_BASED, and checks in its
  * routines what Windows promises of them.
  *
- * Settings in the device's hardware key: Connect (3, 1 or 2, the versions' numbers), Keep (messages to ask for; 0: as many as
- * there are), Processors (a mask to ask for; 0: none), OwnLock (1: the driver's spin lock). It does no power management.
+ * Settings in the device's hardware key: Connect (3, 5, 1 or 2, the versions' numbers), Keep (messages to ask for; 0: as many as
+ * there are), Processors (a mask to ask for; 0: none), OwnLock (1: the driver's spin lock), Passive (1: CONNECT_FULLY_SPECIFIED
+ * at PASSIVE_LEVEL), Raw (1: the mistake of taking the raw resources). It does no power management.
  */
 #include <ddk/wdm.h>
 #include "message.h"
@@ -33,6 +34,8 @@ typedef struct _DEVICE_EXTENSION {
     ULONG Keep;
     ULONG Processors;
     ULONG OwnLock;
+    ULONG Passive;
+    ULONG Raw;
 
     PUCHAR Registers; /* BAR0 */
     PUCHAR Table;     /* BAR1: MSI-X; NULL without */
@@ -40,6 +43,7 @@ typedef struct _DEVICE_EXTENSION {
     ULONG Sources;
     CM_PARTIAL_RESOURCE_DESCRIPTOR Interrupts[MAX_MESSAGES]; /* translated */
     KSPIN_LOCK SpinLock;
+    BOOLEAN AtPassive; /* routines run at PASSIVE_LEVEL */
     PIO_INTERRUPT_MESSAGE_INFO Messages;
     PKINTERRUPT Line;
     SOURCE Source[MAX_MESSAGES]; /* connected one by one */
@@ -77,12 +81,28 @@ static VOID Expect(PDEVICE_EXTENSION Extension, BOOLEAN Condition, PCSTR What)
     }
 }
 
+/* A routine at PASSIVE_LEVEL may wait. */
+static VOID WaitABit(LONGLONG Microseconds)
+{
+    LARGE_INTEGER Interval;
+
+    Interval.QuadPart = -10 * Microseconds;
+    KeDelayExecutionThread(KernelMode, FALSE, &Interval);
+}
+
 /* Serves the sources of Mask that were raised. */
 static BOOLEAN Serve(PDEVICE_EXTENSION Extension, ULONG Mask, ULONG Number)
 {
     ULONG Status = Read(Extension, BENCH_STATUS) & Mask;
 
+    if (Extension->AtPassive) {
+        Expect(Extension, KeGetCurrentIrql() == PASSIVE_LEVEL, "not at PASSIVE_LEVEL");
+        WaitABit(1);
+    } else {
+        Expect(Extension, KeGetCurrentIrql() > DISPATCH_LEVEL, "not at a device's level");
+    }
     Write(Extension, BENCH_STATUS, Status);
+    InterlockedIncrement((PLONG)&Extension->State.Left);
     if (Number < MAX_MESSAGES) {
         Extension->State.Served[Number]++;
     }
@@ -143,8 +163,14 @@ static BOOLEAN NTAPI OnVector(PKINTERRUPT Interrupt, PVOID Context)
 /* Of the line, or of the only message. */
 static BOOLEAN NTAPI OnLine(PKINTERRUPT Interrupt, PVOID Context)
 {
+    PDEVICE_EXTENSION Extension = Context;
+    BOOLEAN Served;
+
     UNREFERENCED_PARAMETER(Interrupt);
-    return Serve(Context, 0xFFFFFFFFu, 0);
+    Expect(Extension, InterlockedIncrement(&Extension->Inside) == 1, "it overlaps itself");
+    Served = Serve(Extension, 0xFFFFFFFFu, 0);
+    InterlockedDecrement(&Extension->Inside);
+    return Served;
 }
 
 static VOID NTAPI DpcForIsr(PKDPC Dpc, PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
@@ -164,12 +190,18 @@ static VOID NTAPI DpcForIsr(PKDPC Dpc, PDEVICE_OBJECT Device, PIRP Irp, PVOID Co
 
 /* ---- connecting ------------------------------------------------------------------------------------------------- */
 
+static KIRQL LevelOf(PDEVICE_EXTENSION Extension, PCM_PARTIAL_RESOURCE_DESCRIPTOR Interrupt)
+{
+    return Extension->Passive ? PASSIVE_LEVEL : (KIRQL)Interrupt->u.MessageInterrupt.Translated.Level;
+}
+
 static VOID Ask(PIO_CONNECT_INTERRUPT_PARAMETERS Parameters, PDEVICE_EXTENSION Extension, ULONG Version)
 {
     RtlZeroMemory(Parameters, sizeof(*Parameters));
     Parameters->Version = Version;
     switch (Version) {
     case CONNECT_MESSAGE_BASED:
+    case CONNECT_MESSAGE_BASED_PASSIVE:
         Parameters->MessageBased.PhysicalDeviceObject = Extension->Pdo;
         Parameters->MessageBased.ConnectionContext.InterruptMessageTable = &Extension->Messages;
         Parameters->MessageBased.MessageServiceRoutine = OnMessage;
@@ -185,26 +217,28 @@ static VOID Ask(PIO_CONNECT_INTERRUPT_PARAMETERS Parameters, PDEVICE_EXTENSION E
         break;
     case CONNECT_FULLY_SPECIFIED: {
         PCM_PARTIAL_RESOURCE_DESCRIPTOR First = &Extension->Interrupts[0];
+        BOOLEAN Line = !(First->Flags & CM_RESOURCE_INTERRUPT_LATCHED);
 
         Parameters->FullySpecified.PhysicalDeviceObject = Extension->Pdo;
         Parameters->FullySpecified.InterruptObject = &Extension->Source[0].Interrupt;
-        Parameters->FullySpecified.ServiceRoutine = OnVector;
-        Parameters->FullySpecified.ServiceContext = &Extension->Source[0];
-        Parameters->FullySpecified.Irql = (KIRQL)First->u.MessageInterrupt.Translated.Level;
-        Parameters->FullySpecified.SynchronizeIrql = (KIRQL)First->u.MessageInterrupt.Translated.Level;
+        Parameters->FullySpecified.ServiceRoutine = Line ? OnLine : OnVector;
+        Parameters->FullySpecified.ServiceContext = Line ? (PVOID)Extension : &Extension->Source[0];
+        Parameters->FullySpecified.Irql = LevelOf(Extension, First);
+        Parameters->FullySpecified.SynchronizeIrql = LevelOf(Extension, First);
         Parameters->FullySpecified.ShareVector = TRUE;
         Parameters->FullySpecified.Vector = First->u.MessageInterrupt.Translated.Vector;
-        Parameters->FullySpecified.InterruptMode = Latched;
+        Parameters->FullySpecified.InterruptMode = Line ? LevelSensitive : Latched;
         Parameters->FullySpecified.ProcessorEnableMask = First->u.MessageInterrupt.Translated.Affinity;
         break;
     }
     }
 }
 
-/* Each message by its vector: with MSI all in one descriptor, with MSI-X each in its own. */
+/* Each message by its vector: with MSI all in one descriptor, with MSI-X each in its own. Or the line. */
 static NTSTATUS ConnectVectors(PDEVICE_EXTENSION Extension)
 {
-    ULONG Count = Extension->State.Descriptors == 1 ? Extension->State.RawCount : Extension->State.Descriptors;
+    BOOLEAN Line = !(Extension->State.Flags & CM_RESOURCE_INTERRUPT_LATCHED);
+    ULONG Count = Extension->State.Descriptors == 1 && !Line ? Extension->State.RawCount : Extension->State.Descriptors;
     IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
     NTSTATUS Status = STATUS_SUCCESS;
     ULONG Number;
@@ -214,9 +248,11 @@ static NTSTATUS ConnectVectors(PDEVICE_EXTENSION Extension)
 
         Ask(&Parameters, Extension, CONNECT_FULLY_SPECIFIED);
         Parameters.FullySpecified.InterruptObject = &Extension->Source[Number].Interrupt;
-        Parameters.FullySpecified.ServiceContext = &Extension->Source[Number];
-        Parameters.FullySpecified.Irql = (KIRQL)Own->u.MessageInterrupt.Translated.Level;
-        Parameters.FullySpecified.SynchronizeIrql = (KIRQL)Own->u.MessageInterrupt.Translated.Level;
+        if (!Line) {
+            Parameters.FullySpecified.ServiceContext = &Extension->Source[Number];
+        }
+        Parameters.FullySpecified.Irql = LevelOf(Extension, Own);
+        Parameters.FullySpecified.SynchronizeIrql = LevelOf(Extension, Own);
         Parameters.FullySpecified.Vector =
             Own->u.MessageInterrupt.Translated.Vector + (Extension->State.Descriptors == 1 ? Number : 0);
         Status = IoConnectInterruptEx(&Parameters);
@@ -226,24 +262,37 @@ static NTSTATUS ConnectVectors(PDEVICE_EXTENSION Extension)
     return Status;
 }
 
+static BOOLEAN OfTable(ULONG Version)
+{
+    return Version == CONNECT_MESSAGE_BASED || Version == CONNECT_MESSAGE_BASED_PASSIVE;
+}
+
 static NTSTATUS Connect(PDEVICE_EXTENSION Extension)
 {
     IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
-    NTSTATUS Status;
+    NTSTATUS Status = STATUS_SUCCESS;
 
-    if (Extension->Connect == CONNECT_FULLY_SPECIFIED) {
+    /* The routine may run before the call returns. */
+    Extension->AtPassive = Extension->Connect == CONNECT_MESSAGE_BASED_PASSIVE ||
+                           (Extension->Connect == CONNECT_FULLY_SPECIFIED && Extension->Passive) ||
+                           Extension->State.Level == PASSIVE_LEVEL;
+    if (Extension->Connect != CONNECT_FULLY_SPECIFIED) {
+        Ask(&Parameters, Extension, Extension->Connect);
+        Status = IoConnectInterruptEx(&Parameters);
+        /* As Microsoft's page has it: such a platform says so by Version. */
+        Extension->State.Retried = !NT_SUCCESS(Status) && Parameters.Version == CONNECT_FULLY_SPECIFIED;
+    }
+    if (Extension->Connect == CONNECT_FULLY_SPECIFIED || Extension->State.Retried) {
         Status = ConnectVectors(Extension);
         Extension->Connected = NT_SUCCESS(Status);
         return Status;
     }
-    Ask(&Parameters, Extension, Extension->Connect);
-    Status = IoConnectInterruptEx(&Parameters);
     Extension->Connected = NT_SUCCESS(Status);
     Extension->State.Version = Parameters.Version;
-    if (NT_SUCCESS(Status) && Parameters.Version == CONNECT_MESSAGE_BASED) {
+    if (NT_SUCCESS(Status) && OfTable(Parameters.Version)) {
         Extension->State.UnifiedIrql = Extension->Messages->UnifiedIrql;
         Extension->State.MessageCount = Extension->Messages->MessageCount;
-    } else if (NT_SUCCESS(Status) && Extension->Connect == CONNECT_MESSAGE_BASED) {
+    } else if (NT_SUCCESS(Status) && OfTable(Extension->Connect)) {
         Extension->Line = (PKINTERRUPT)Extension->Messages; /* the fall-back routine: it is the same place */
         Extension->Messages = NULL;
     }
@@ -261,7 +310,7 @@ static VOID Disconnect(PDEVICE_EXTENSION Extension)
     Extension->Connected = FALSE;
     RtlZeroMemory(&Parameters, sizeof(Parameters));
     Parameters.Version = Extension->State.Version;
-    if (Parameters.Version == CONNECT_MESSAGE_BASED) {
+    if (OfTable(Parameters.Version)) {
         Parameters.ConnectionContext.InterruptMessageTable = Extension->Messages;
         IoDisconnectInterruptEx(&Parameters);
         Extension->Messages = NULL;
@@ -467,8 +516,353 @@ static ULONG LineOnly(VOID)
     return 0;
 }
 
+/* The interrupt object of the first message or of the line. */
+static PKINTERRUPT FirstInterrupt(VOID)
+{
+    if (Card->Messages != NULL) {
+        return Card->Messages->MessageInfo[0].InterruptObject;
+    }
+    return Card->Line != NULL ? Card->Line : Card->Source[0].Interrupt;
+}
+
+static ULONG ServedInAll(VOID)
+{
+    ULONG Sum = 0;
+    ULONG Number;
+
+    for (Number = 0; Number < MAX_MESSAGES; Number++) {
+        Sum += *(ULONG volatile *)&Card->State.Served[Number];
+    }
+    return Sum;
+}
+
+static BOOLEAN NTAPI WithTheInterrupt(PVOID Context)
+{
+    ULONG Before = *(ULONG volatile *)&Card->State.Left;
+
+    Write(Card, BENCH_RAISE, 1);
+    WaitABit(50);
+    *(PULONG)Context = *(ULONG volatile *)&Card->State.Left - Before;
+    return KeGetCurrentIrql() == PASSIVE_LEVEL;
+}
+
+/* KeSynchronizeExecution keeps a routine at PASSIVE_LEVEL out, at that level. */
+static ULONG PassiveSynchronized(VOID)
+{
+    ULONG Before = Card->State.Left;
+    ULONG Meanwhile = 9;
+
+    CHECK(Card->AtPassive && FirstInterrupt() != NULL);
+    CHECK(KeSynchronizeExecution(FirstInterrupt(), WithTheInterrupt, &Meanwhile) == TRUE);
+    CHECK(Meanwhile == 0);
+    WaitABit(20000);
+    CHECK(*(ULONG volatile *)&Card->State.Left == Before + 1);
+    return 0;
+}
+
+/* A routine at PASSIVE_LEVEL has no spin lock and no other level. */
+static ULONG PassiveRefused(VOID)
+{
+    IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
+    BOOLEAN Messages = (Card->Interrupts[0].Flags & CM_RESOURCE_INTERRUPT_MESSAGE) != 0;
+    PVOID Before = Card->Messages;
+
+    if (Messages) {
+        Ask(&Parameters, Card, CONNECT_MESSAGE_BASED_PASSIVE);
+        Parameters.MessageBased.SpinLock = &Card->SpinLock;
+        CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
+        Ask(&Parameters, Card, CONNECT_MESSAGE_BASED_PASSIVE);
+        Parameters.MessageBased.SynchronizeIrql = 12;
+        CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
+    } else {
+        Ask(&Parameters, Card, CONNECT_LINE_BASED);
+        Parameters.LineBased.SpinLock = &Card->SpinLock;
+        CHECK(Card->State.Level != PASSIVE_LEVEL || IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
+        Ask(&Parameters, Card, CONNECT_LINE_BASED);
+        Parameters.LineBased.SynchronizeIrql = 5;
+        CHECK(Card->State.Level != PASSIVE_LEVEL || IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
+    }
+    Ask(&Parameters, Card, CONNECT_FULLY_SPECIFIED);
+    Parameters.FullySpecified.Irql = Parameters.FullySpecified.SynchronizeIrql = PASSIVE_LEVEL;
+    Parameters.FullySpecified.SpinLock = &Card->SpinLock;
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
+    Ask(&Parameters, Card, CONNECT_FULLY_SPECIFIED);
+    Parameters.FullySpecified.Irql = 5;
+    Parameters.FullySpecified.SynchronizeIrql = PASSIVE_LEVEL;
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
+    Ask(&Parameters, Card, CONNECT_FULLY_SPECIFIED);
+    Parameters.FullySpecified.Irql = PASSIVE_LEVEL;
+    Parameters.FullySpecified.SynchronizeIrql = 5;
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
+    CHECK(Card->Messages == Before);
+    return 0;
+}
+
+/* Disconnecting while the routine waits for something waits for it. */
+static ULONG DisconnectedWhileItRuns(VOID)
+{
+    ULONG Begun;
+
+    Write(Card, BENCH_RAISE, 1);
+    WaitABit(0); /* a routine at PASSIVE_LEVEL begins, and waits */
+    Disconnect(Card);
+    Begun = ServedInAll();
+    CHECK(Card->State.Left == Begun && Card->Inside == 0);
+    WaitABit(20000);
+    CHECK(Card->State.Left == Begun && ServedInAll() == Begun);
+    Write(Card, BENCH_STATUS, 0xFFFFFFFFu);
+    CHECK(NT_SUCCESS(Connect(Card)));
+    Raise(Card, 1);
+    return 0;
+}
+
+static ULONG SpinLockOfAPassiveOne(VOID)
+{
+    KIRQL OldIrql = KeAcquireInterruptSpinLock(FirstInterrupt());
+
+    KeReleaseInterruptSpinLock(FirstInterrupt(), OldIrql);
+    return 0;
+}
+
+/* ntddk.h of Windows 8. */
+typedef struct _REPORTED_INTERRUPT {
+    ULONG Version;
+    PVOID ConnectionContext;
+} REPORTED_INTERRUPT;
+
+typedef VOID (NTAPI *REPORT_INTERRUPT)(REPORTED_INTERRUPT *Parameters);
+
+/* An inactive routine is not called; what was asked for meanwhile comes when it is active again. */
+static ULONG Inactive(VOID)
+{
+    static UNICODE_STRING ActiveName = RTL_CONSTANT_STRING(L"IoReportInterruptActive");
+    static UNICODE_STRING InactiveName = RTL_CONSTANT_STRING(L"IoReportInterruptInactive");
+    REPORT_INTERRUPT IoReportInterruptActive = (REPORT_INTERRUPT)MmGetSystemRoutineAddress(&ActiveName);
+    REPORT_INTERRUPT IoReportInterruptInactive = (REPORT_INTERRUPT)MmGetSystemRoutineAddress(&InactiveName);
+    REPORTED_INTERRUPT Connection;
+    ULONG Before = ServedInAll();
+
+    CHECK(IoReportInterruptActive != NULL && IoReportInterruptInactive != NULL);
+    Connection.Version = Card->State.Version;
+    Connection.ConnectionContext = Card->Messages != NULL ? (PVOID)Card->Messages : FirstInterrupt();
+    IoReportInterruptInactive(&Connection);
+    Write(Card, BENCH_RAISE, 1);
+    WaitABit(20000);
+    CHECK(ServedInAll() == Before);
+    IoReportInterruptActive(&Connection);
+    WaitABit(20000);
+    CHECK(ServedInAll() == Before + 1);
+    return 0;
+}
+
+static ULONG InactiveByTheWrongContext(VOID)
+{
+    static UNICODE_STRING InactiveName = RTL_CONSTANT_STRING(L"IoReportInterruptInactive");
+    REPORT_INTERRUPT IoReportInterruptInactive = (REPORT_INTERRUPT)MmGetSystemRoutineAddress(&InactiveName);
+    REPORTED_INTERRUPT Connection;
+
+    Connection.Version = CONNECT_LINE_BASED;
+    Connection.ConnectionContext = Card->Messages; /* of CONNECT_MESSAGE_BASED */
+    IoReportInterruptInactive(&Connection);
+    return 0;
+}
+
+/* ---- member by member, of a device with several messages that nothing is connected to ---- */
+
+static struct {
+    ULONG Calls;
+    KIRQL Level;
+    PVOID Context;
+    KSPIN_LOCK Lock;
+    KSPIN_LOCK Seen; /* its value in the routine */
+} Member;
+
+static BOOLEAN NTAPI OnMember(PKINTERRUPT Interrupt, PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Interrupt);
+    Member.Calls++;
+    Member.Level = KeGetCurrentIrql();
+    Member.Context = Context;
+    Member.Seen = Member.Lock;
+    return TRUE;
+}
+
+/* CONNECT_FULLY_SPECIFIED of vector Number, unshared by nobody and with the driver's own routine. */
+static VOID AskFor(PIO_CONNECT_INTERRUPT_PARAMETERS Parameters, ULONG Number, PKINTERRUPT *Object)
+{
+    PCM_PARTIAL_RESOURCE_DESCRIPTOR Own = &Card->Interrupts[Number];
+
+    Ask(Parameters, Card, CONNECT_FULLY_SPECIFIED);
+    Parameters->FullySpecified.InterruptObject = Object;
+    Parameters->FullySpecified.ServiceRoutine = OnMember;
+    Parameters->FullySpecified.ServiceContext = &Member;
+    Parameters->FullySpecified.Irql = (KIRQL)Own->u.MessageInterrupt.Translated.Level;
+    Parameters->FullySpecified.SynchronizeIrql = (KIRQL)Own->u.MessageInterrupt.Translated.Level;
+    Parameters->FullySpecified.Vector = Own->u.MessageInterrupt.Translated.Vector;
+}
+
+static VOID Away(PKINTERRUPT Object)
+{
+    IO_DISCONNECT_INTERRUPT_PARAMETERS Parameters;
+
+    Parameters.Version = CONNECT_FULLY_SPECIFIED;
+    Parameters.ConnectionContext.InterruptObject = Object;
+    IoDisconnectInterruptEx(&Parameters);
+}
+
+/* Who may share a vector with whom, whoever came first. */
+static ULONG ShareVector(VOID)
+{
+    IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
+    PKINTERRUPT First = NULL;
+    PKINTERRUPT Second = NULL;
+
+    AskFor(&Parameters, 0, &First);
+    Parameters.FullySpecified.ShareVector = FALSE;
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_SUCCESS && First != NULL);
+    AskFor(&Parameters, 0, &Second);
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER && Second == NULL);
+    Away(First);
+    AskFor(&Parameters, 0, &First);
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_SUCCESS);
+    AskFor(&Parameters, 0, &Second);
+    Parameters.FullySpecified.ShareVector = FALSE;
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER && Second == NULL);
+    AskFor(&Parameters, 0, &Second);
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_SUCCESS && Second != NULL && Second != First);
+    Member.Calls = 0;
+    Write(Card, BENCH_SIGNAL, 0);
+    KeStallExecutionProcessor(10);
+    CHECK(Member.Calls == 2);
+    Away(Second);
+    Away(First);
+    return 0;
+}
+
+/* SpinLock, SynchronizeIrql, ServiceContext, FloatingSave: two vectors that make one set. */
+static ULONG OneSet(VOID)
+{
+    IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
+    KIRQL Highest = (KIRQL)Card->Interrupts[1].u.MessageInterrupt.Translated.Level;
+    PKINTERRUPT Objects[2] = { NULL, NULL };
+    KIRQL OldIrql;
+    ULONG Number;
+
+    CHECK(Highest > Card->Interrupts[0].u.MessageInterrupt.Translated.Level);
+    KeInitializeSpinLock(&Member.Lock);
+    for (Number = 0; Number < 2; Number++) {
+        AskFor(&Parameters, Number, &Objects[Number]);
+        Parameters.FullySpecified.SpinLock = &Member.Lock;
+        Parameters.FullySpecified.SynchronizeIrql = Highest;
+        Parameters.FullySpecified.FloatingSave = TRUE; /* x64 saves nothing more for it */
+        CHECK(IoConnectInterruptEx(&Parameters) == STATUS_SUCCESS);
+    }
+    for (Number = 0; Number < 2; Number++) {
+        Member.Calls = 0;
+        Write(Card, BENCH_SIGNAL, Number);
+        KeStallExecutionProcessor(10);
+        CHECK(Member.Calls == 1 && Member.Level == Highest && Member.Context == &Member);
+        CHECK(Member.Seen != 0); /* held in the routine */
+    }
+    OldIrql = KeAcquireInterruptSpinLock(Objects[0]);
+    CHECK(Member.Lock != 0 && KeGetCurrentIrql() == Highest);
+    Member.Calls = 0;
+    Write(Card, BENCH_SIGNAL, 1); /* the other one's */
+    CHECK(Member.Calls == 0);
+    KeReleaseInterruptSpinLock(Objects[0], OldIrql);
+    CHECK(Member.Calls == 1 && Member.Lock == 0);
+    Away(Objects[1]);
+    Away(Objects[0]);
+    return 0;
+}
+
+/* Irql, SynchronizeIrql, Vector, ProcessorEnableMask, Group, ServiceRoutine. */
+static ULONG WrongMembers(VOID)
+{
+    IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
+    PKINTERRUPT Object = NULL;
+
+    AskFor(&Parameters, 1, &Object);
+    Parameters.FullySpecified.Irql--;
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
+    AskFor(&Parameters, 1, &Object);
+    Parameters.FullySpecified.SynchronizeIrql--;
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
+    AskFor(&Parameters, 1, &Object);
+    Parameters.FullySpecified.SynchronizeIrql = HIGH_LEVEL + 1;
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
+    AskFor(&Parameters, 1, &Object);
+    Parameters.FullySpecified.Vector = Card->Interrupts[0].u.MessageInterrupt.Translated.Vector; /* another level's */
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
+    AskFor(&Parameters, 1, &Object);
+    Parameters.FullySpecified.ServiceRoutine = NULL;
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
+    AskFor(&Parameters, 1, &Object);
+    Parameters.FullySpecified.ProcessorEnableMask = (KAFFINITY)1 << 63; /* there is none */
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
+    AskFor(&Parameters, 1, &Object);
+    Parameters.Version = CONNECT_FULLY_SPECIFIED_GROUP;
+    Parameters.FullySpecified.Group = 7;
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
+    CHECK(Object == NULL);
+    /* What counts is right, and what does not count is ignored. */
+    AskFor(&Parameters, 1, &Object);
+    Parameters.FullySpecified.ProcessorEnableMask |= (KAFFINITY)1 << 63;
+    Parameters.FullySpecified.Group = 7; /* only CONNECT_FULLY_SPECIFIED_GROUP has one */
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_SUCCESS);
+    Away(Object);
+    AskFor(&Parameters, 1, &Object);
+    Parameters.Version = CONNECT_FULLY_SPECIFIED_GROUP;
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_SUCCESS);
+    CHECK(Parameters.Version == CONNECT_FULLY_SPECIFIED_GROUP);
+    Away(Object);
+    return 0;
+}
+
+static ULONG Members(VOID)
+{
+    ULONG Failed;
+
+    Disconnect(Card);
+    Failed = ShareVector();
+    Failed = Failed != 0 ? Failed : OneSet();
+    Failed = Failed != 0 ? Failed : WrongMembers();
+    CHECK(NT_SUCCESS(Connect(Card)));
+    return Failed;
+}
+
+/* Of a device with a line: modes must agree, and a foreign pointer disconnects nothing. */
+static ULONG LineModes(VOID)
+{
+    IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
+    PKINTERRUPT Object = NULL;
+
+    AskFor(&Parameters, 0, &Object);
+    Parameters.FullySpecified.InterruptMode = Latched; /* the other one is not */
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER && Object == NULL);
+    AskFor(&Parameters, 0, &Object);
+    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_SUCCESS && Object != NULL);
+    Away(Object);
+    Away((PKINTERRUPT)&Member);
+    return 0;
+}
+
 static ULONG (*const Stories[])(VOID) = {
-    TableIsTrue, MaskedPends, HeldBack, Reconnect, Refused, TwiceOnOneVector, LineOnly,
+    TableIsTrue,
+    MaskedPends,
+    HeldBack,
+    Reconnect,
+    Refused,
+    TwiceOnOneVector,
+    LineOnly,
+    PassiveSynchronized,
+    PassiveRefused,
+    DisconnectedWhileItRuns,
+    SpinLockOfAPassiveOne,
+    Inactive,
+    InactiveByTheWrongContext,
+    Members,
+    LineModes,
 };
 
 /* ---- resources -------------------------------------------------------------------------------------------------- */
@@ -538,7 +932,7 @@ static VOID Stop(PDEVICE_EXTENSION Extension, BOOLEAN Present)
 static NTSTATUS Start(PDEVICE_EXTENSION Extension, PCM_RESOURCE_LIST Raw, PCM_RESOURCE_LIST Translated)
 {
     PCM_PARTIAL_RESOURCE_LIST RawList = &Raw->List[0].PartialResourceList;
-    PCM_PARTIAL_RESOURCE_LIST List = &Translated->List[0].PartialResourceList;
+    PCM_PARTIAL_RESOURCE_LIST List = Extension->Raw ? RawList : &Translated->List[0].PartialResourceList;
     NTSTATUS Status;
     ULONG Index;
 
@@ -757,6 +1151,8 @@ static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
     Extension->Keep = Setting(Pdo, L"Keep", 0);
     Extension->Processors = Setting(Pdo, L"Processors", 0);
     Extension->OwnLock = Setting(Pdo, L"OwnLock", 0);
+    Extension->Passive = Setting(Pdo, L"Passive", 0);
+    Extension->Raw = Setting(Pdo, L"Raw", 0);
     KeInitializeSpinLock(&Extension->SpinLock);
     KeInitializeEvent(&Extension->Done, NotificationEvent, FALSE);
     KeInitializeEvent(&Extension->Turn, SynchronizationEvent, TRUE);

@@ -13,6 +13,10 @@
 
 #define MAX_MESSAGES 32
 
+#ifndef CONNECT_MESSAGE_BASED_PASSIVE /* Windows 8 */
+#define CONNECT_MESSAGE_BASED_PASSIVE 5
+#endif
+
 typedef struct _MESSAGE_STATE {
     ULONG Version;         /* 00 as IoConnectInterruptEx left it */
     ULONG UnifiedIrql;     /* 04 0 without a table */
@@ -31,6 +35,8 @@ typedef struct _MESSAGE_STATE {
     ULONG Dpcs;            /* 38 */
     ULONG Passed;          /* 3C calls that found nothing to do */
     ULONG Served[MAX_MESSAGES]; /* 40 */
+    ULONG Retried;         /* C0 the platform knew only CONNECT_FULLY_SPECIFIED */
+    ULONG Left;            /* C4 calls of the routine that have returned */
 } MESSAGE_STATE;
 
 /* BAR0, 32 bits each. */

@@ -71,6 +71,15 @@ layouts! {
             DriverPtr<IO_INTERRUPT_MESSAGE_INFO>,
     }
 
+    /// For `IoReportInterruptActive` and `IoReportInterruptInactive`.
+    IO_REPORT_INTERRUPT_ACTIVE_STATE_PARAMETERS [size 0x10, align 8] {
+        0x00 Version: u32,
+        0x08 ConnectionContext_Generic = "ConnectionContext.Generic": DriverPtr<()>,
+        0x08 ConnectionContext_InterruptObject = "ConnectionContext.InterruptObject": DriverPtr<KINTERRUPT>,
+        0x08 ConnectionContext_InterruptMessageTable = "ConnectionContext.InterruptMessageTable":
+            DriverPtr<IO_INTERRUPT_MESSAGE_INFO>,
+    }
+
     /// One message.
     IO_INTERRUPT_MESSAGE_INFO_ENTRY [size 0x30, align 8] {
         0x00 MessageAddress: u64,

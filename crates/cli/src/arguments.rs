@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use dirql::Platform;
 use dirql::explore::Policy;
 
 /// The command line.
@@ -74,6 +75,11 @@ pub(crate) struct Setup {
     /// Processors in a group: 1, 2, 4, … 64; fewer than there are make several groups
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub(crate) group_size: u32,
+    /// The kind of computer, to reach paths that a PC does not: `messages=N` (a device gets so many message-signaled interrupts at
+    /// most), `fully-specified` (IoConnectInterruptEx knows only CONNECT_FULLY_SPECIFIED), `relayed-lines` (interrupt lines have
+    /// PASSIVE_LEVEL), `shifted-bus` (raw and translated addresses differ); several with commas between them
+    #[arg(long, value_name = "WHAT", default_value = "")]
+    pub(crate) platform: Platform,
     /// The Windows it is to be: 7, 8.1, 10-22h2 or 11-24h2
     #[arg(long, value_name = "VERSION", default_value = "11-24h2")]
     pub(crate) windows: String,

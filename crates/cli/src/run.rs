@@ -184,6 +184,7 @@ pub(crate) fn bench(setup: &Setup) -> Result<Bench, Error> {
         .driver(&setup.driver)
         .processors(setup.processors)
         .group_size(setup.group_size)
+        .platform(setup.platform)
         .processor(processor::parse(&setup.cpu)?)
         .windows(windows::parse(&setup.windows)?);
     for spec in &setup.devices {

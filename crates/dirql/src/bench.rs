@@ -9,6 +9,7 @@ use devices::pci::Model;
 use engine::{Chooser, Cpu, Defaults, Jail};
 use explore::Policy;
 use kernel::Settings;
+use kernel::hal::platform::Platform;
 use kernel::event::Reader;
 use kernel::ldr;
 use kernel::nt::WindowsVersion;
@@ -165,10 +166,10 @@ impl Bench {
         self
     }
 
-    /// The most message-signaled interrupts that a device is given, whatever it asks for; with 0 it is given its line.
+    /// The kind of computer: what reaches a driver's paths that an ordinary PC does not.
     #[must_use]
-    pub fn message_limit(mut self, messages: u32) -> Self {
-        self.settings.message_limit = messages;
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.settings.platform = platform;
         self
     }
 

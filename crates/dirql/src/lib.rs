@@ -25,6 +25,7 @@ pub use engine::Jail;
 pub use error::{Error, InputError};
 pub use explain::{Explanation, Moments, explain};
 pub use explore;
+pub use kernel::hal::platform::Platform;
 pub use machine::{Completion, Exploration, Handle, Machine, Mark, put};
 pub use play::{Play, ScriptText};
 pub use report::{Failure, Outcome, Report};

@@ -9,7 +9,7 @@ mod rig;
 use std::path::PathBuf;
 
 use dirql::explore::Policy;
-use dirql::{Bench, Machine, Report};
+use dirql::{Bench, Machine, Outcome, Platform, Report};
 use rig::{driver, start};
 
 const RAISE: u32 = 0x0022_6400;
@@ -22,11 +22,14 @@ const CONNECT: &str = "HKR,,Connect,0x00010001,3";
 const KEEP: &str = "HKR,,Keep,0x00010001,0";
 const PROCESSORS: &str = "HKR,,Processors,0x00010001,0";
 const OWN_LOCK: &str = "HKR,,OwnLock,0x00010001,0";
+const PASSIVE: &str = "HKR,,Passive,0x00010001,0";
+const RAW: &str = "HKR,,Raw,0x00010001,0";
 
 /// Versions of `IO_CONNECT_INTERRUPT_PARAMETERS`.
 const FULLY_SPECIFIED: u32 = 1;
 const LINE_BASED: u32 = 2;
 const MESSAGE_BASED: u32 = 3;
+const MESSAGE_BASED_PASSIVE: u32 = 5;
 
 /// The driver's INF with some settings changed: the last number of each line.
 fn inf(name: &str, changes: &[(&str, u32)]) -> PathBuf {
@@ -47,13 +50,18 @@ fn bench(name: &str, card: &str, changes: &[(&str, u32)]) -> Bench {
     Bench::new().driver(driver("message.sys")).inf(inf(name, changes)).device(card)
 }
 
+/// A platform that gives a device so many messages at most.
+fn platform(messages: u32) -> Platform {
+    Platform { messages, ..Platform::default() }
+}
+
 /// What the driver has seen: `MESSAGE_STATE`.
 struct State(Vec<u8>);
 
 impl State {
     fn of(machine: &Machine) -> Self {
         let file = machine.open(r"\\.\Message").unwrap();
-        let told = file.device_control(STATE, &[], 0x40 + 32 * 4).unwrap();
+        let told = file.device_control(STATE, &[], 0xC8).unwrap();
         file.close().unwrap();
         Self(told)
     }
@@ -224,19 +232,19 @@ fn the_inf_limits_what_is_asked_for_and_the_machine_what_is_given() {
     raise(&machine, 0b1111_1111);
     finish(machine);
 
-    let machine = start(|| bench("fewer", "bench,msi=8", &[]).message_limit(3));
+    let machine = start(|| bench("fewer", "bench,msi=8", &[]).platform(platform(3)));
     let state = State::of(&machine);
     assert_eq!((state.at(0x10), state.at(0x20), state.at(8)), (8, 2, 2), "a power of two");
     raise(&machine, 0b1111_1111);
     finish(machine);
 
-    let machine = start(|| bench("fewer-x", "bench,msix=8", &[]).message_limit(3));
+    let machine = start(|| bench("fewer-x", "bench,msix=8", &[]).platform(platform(3)));
     let state = State::of(&machine);
     assert_eq!((state.at(0x0C), state.at(0x18), state.at(8)), (8, 3, 3));
     raise(&machine, 0b111);
     finish(machine);
 
-    let machine = start(|| bench("none-left", "bench,msix=8", &[]).message_limit(0));
+    let machine = start(|| bench("none-left", "bench,msix=8", &[]).platform(platform(0)));
     assert_eq!(State::of(&machine).connected().0, LINE_BASED, "the second list: the line");
     raise(&machine, 1);
     finish(machine);
@@ -313,4 +321,217 @@ fn random_schedules_let_a_pending_message_in_before_the_connection_is_known() {
         (1..30).contains(&early),
         "sometimes the routine runs before IoConnectInterruptEx returns: {early}"
     );
+}
+
+// ---- routines at PASSIVE_LEVEL ----
+
+/// Each way to have the routine at PASSIVE_LEVEL: the card, whether its lines are relayed, and the settings.
+fn passive_ways() -> Vec<(&'static str, &'static str, bool, Vec<(&'static str, u32)>)> {
+    let only_line = (MSI_SUPPORTED, 0);
+    vec![
+        ("p-line-full", "bench", false, vec![only_line, (CONNECT, FULLY_SPECIFIED), (PASSIVE, 1)]),
+        ("p-relayed-full", "bench", true, vec![only_line, (CONNECT, FULLY_SPECIFIED), (PASSIVE, 1)]),
+        ("p-relayed-line", "bench", true, vec![only_line, (CONNECT, LINE_BASED)]),
+        ("p-relayed-fall-back", "bench", true, vec![only_line]),
+        ("p-msi", "bench,msi=4", false, vec![(CONNECT, MESSAGE_BASED_PASSIVE)]),
+        ("p-msix", "bench,msix=4", false, vec![(CONNECT, MESSAGE_BASED_PASSIVE)]),
+        ("p-fall-back", "bench", false, vec![only_line, (CONNECT, MESSAGE_BASED_PASSIVE)]),
+        ("p-vectors", "bench,msix=4", false, vec![(CONNECT, FULLY_SPECIFIED), (PASSIVE, 1)]),
+    ]
+}
+
+fn relayed(relayed_lines: bool) -> Platform {
+    Platform { relayed_lines, ..Platform::default() }
+}
+
+#[test]
+fn a_routine_at_passive_level_runs_on_a_thread_may_wait_and_serves_every_kind_of_interrupt() {
+    for (name, card, lines, changes) in passive_ways() {
+        let machine = start(|| bench(name, card, &changes).platform(relayed(lines)));
+        raise(&machine, 0b11);
+        raise(&machine, 0b01);
+        let state = State::of(&machine);
+        assert!(state.at(0xC4) >= 2, "{name}: the routine has run");
+        assert_eq!(state.at(4), 0, "{name}: UnifiedIrql");
+        let version = state.at(0);
+        let expected = match name {
+            "p-msi" | "p-msix" => MESSAGE_BASED_PASSIVE,
+            "p-relayed-line" | "p-relayed-fall-back" | "p-fall-back" => LINE_BASED,
+            _ => FULLY_SPECIFIED,
+        };
+        assert_eq!(version, expected, "{name}: what was connected");
+        assert_eq!(state.at(0x24) == 0, lines, "{name}: a relayed line has PASSIVE_LEVEL");
+        finish(machine);
+    }
+}
+
+#[test]
+fn ke_synchronize_execution_keeps_a_routine_at_passive_level_out_by_an_event() {
+    for (name, card, lines, changes) in passive_ways() {
+        let machine = start(|| bench(name, card, &changes).platform(relayed(lines)));
+        tell(&machine, 7, 4);
+        finish(machine);
+    }
+}
+
+#[test]
+fn a_routine_at_passive_level_has_no_spin_lock_and_no_other_level() {
+    for (name, card, lines, changes) in passive_ways() {
+        let machine = start(|| bench(name, card, &changes).platform(relayed(lines)));
+        tell(&machine, 8, 6);
+        raise(&machine, 1);
+        finish(machine);
+    }
+    let machine = start(|| bench("p-spin-lock", "bench,msi=2", &[(CONNECT, MESSAGE_BASED_PASSIVE)]));
+    let file = machine.open(r"\\.\Message").unwrap();
+    let _ended = file.device_control(STORY, &10_u32.to_le_bytes(), 8);
+    let report = machine.finish();
+    assert_eq!(report.expect_verdict().rule, "passive-interrupt-spin-lock", "{report}");
+}
+
+#[test]
+fn before_windows_8_there_are_no_routines_at_passive_level() {
+    let windows = dirql::windows::parse("7").unwrap();
+    for (connect, passive, status) in
+        [(MESSAGE_BASED_PASSIVE, 0, "c00000ef"), (FULLY_SPECIFIED, 1, "c000000d")]
+    {
+        let changes = [(CONNECT, connect), (PASSIVE, passive)];
+        let inf = inf("p-seven", &changes);
+        let for_ten = std::fs::read_to_string(&inf).unwrap();
+        std::fs::write(&inf, for_ten.replace("NTamd64.10.0...16299", "NTamd64")).unwrap();
+        let bench = || Bench::new().driver(driver("message.sys")).inf(&inf).device("bench,msix=4");
+        let machine = start(|| bench().windows(windows));
+        assert!(!machine.is_ready());
+        assert!(machine.prints().iter().any(|line| line.contains(status)), "{:?}", machine.prints());
+        let _refused = machine.finish();
+    }
+}
+
+#[test]
+fn disconnecting_waits_for_a_routine_that_runs() {
+    for (name, card, lines, changes) in passive_ways() {
+        for seed in 0..6 {
+            let platform = relayed(lines);
+            let policy = if seed == 0 { Policy::default() } else { Policy::Random(seed) };
+            let machine =
+                start(|| bench(name, card, &changes).platform(platform).processors(2).policy(policy.clone()));
+            tell(&machine, 9, 3);
+            finish(machine);
+        }
+    }
+    for (name, card) in [("gone-msi", "bench,msi=4"), ("gone-msix", "bench,msix=4"), ("gone-line", "bench")] {
+        for seed in 1..6 {
+            let changes = [(MSI_SUPPORTED, u32::from(card != "bench"))];
+            let machine =
+                start(|| bench(name, card, &changes).processors(2).policy(Policy::Random(seed)));
+            tell(&machine, 9, 3);
+            finish(machine);
+        }
+    }
+}
+
+#[test]
+fn random_schedules_keep_a_routine_at_passive_level_from_overlapping_itself() {
+    for (name, card, lines, changes) in passive_ways() {
+        for seed in 0..5 {
+            let machine = start(|| {
+                bench(name, card, &changes)
+                    .platform(relayed(lines))
+                    .processors(3)
+                    .policy(Policy::Random(seed))
+            });
+            rig::play(
+                &machine,
+                r"open \\.\Message as one; open \\.\Message as two
+                a: ioctl one 0x226400 in hex:03000000
+                b: ioctl two 0x226400 in hex:01000000
+                join a; join b
+                close one; close two",
+            );
+            finish(machine);
+        }
+    }
+}
+
+// ---- other platforms, and routines that are not called for a while ----
+
+#[test]
+fn a_platform_that_knows_only_fully_specified_says_so_and_the_driver_tries_again() {
+    let only = Platform { fully_specified: true, ..Platform::default() };
+    for (name, card, connect) in [
+        ("only-msi", "bench,msi=4", MESSAGE_BASED),
+        ("only-msix", "bench,msix=4", MESSAGE_BASED),
+        ("only-passive", "bench,msix=4", MESSAGE_BASED_PASSIVE),
+        ("only-line", "bench", LINE_BASED),
+    ] {
+        let changes = [(CONNECT, connect), (MSI_SUPPORTED, u32::from(card != "bench"))];
+        // The driver retries at the level of the vectors.
+        let connect = if connect == MESSAGE_BASED_PASSIVE { continue } else { connect };
+        let machine = start(|| bench(name, card, &changes).platform(only));
+        let state = State::of(&machine);
+        assert_eq!((state.at(0), state.at(0xC0)), (FULLY_SPECIFIED, 1), "{name}: connect {connect}");
+        raise(&machine, 0b1);
+        finish(machine);
+    }
+}
+
+#[test]
+fn an_inactive_routine_is_not_called_until_it_is_active_again() {
+    let mut ways = passive_ways();
+    ways.push(("i-msi", "bench,msi=4", false, vec![]));
+    ways.push(("i-msix", "bench,msix=4", false, vec![]));
+    ways.push(("i-line", "bench", false, vec![(MSI_SUPPORTED, 0)]));
+    for (name, card, lines, changes) in ways {
+        let machine = start(|| bench(name, card, &changes).platform(relayed(lines)));
+        tell(&machine, 11, 3);
+        finish(machine);
+    }
+    let machine = start(|| bench("i-wrong", "bench,msi=4", &[]));
+    let file = machine.open(r"\\.\Message").unwrap();
+    let _ended = file.device_control(STORY, &12_u32.to_le_bytes(), 8);
+    let report = machine.finish();
+    assert_eq!(report.expect_verdict().rule, "interrupt-not-connected", "{report}");
+}
+
+#[test]
+fn raw_addresses_are_the_translated_ones_until_they_are_not() {
+    let shifted = Platform { shifted_bus: true, ..Platform::default() };
+    let machine = start(|| bench("shifted", "bench,msix=4", &[]).platform(shifted));
+    raise(&machine, 0b11);
+    tell(&machine, 0, 30);
+    finish(machine);
+
+    let machine = start(|| bench("raw", "bench,msix=4", &[(RAW, 1)]).platform(shifted));
+    assert!(!machine.is_ready(), "the identification reads as ones");
+    let report = machine.finish();
+    assert_ne!(report.outcome(), Outcome::Clean);
+    let finding = report.findings.iter().find(|finding| finding.rule == "io-space-raw-address");
+    let message = &finding.unwrap_or_else(|| panic!("{report}")).message;
+    assert!(message.contains("AllocatedResourcesTranslated"), "{message}");
+}
+
+// ---- member by member ----
+
+#[test]
+fn every_member_of_the_parameters_is_honoured_or_refused() {
+    for (seed, processors) in [(None, 1), (None, 4), (Some(3), 2)] {
+        let machine = start(|| {
+            let policy = seed.map_or_else(Policy::default, Policy::Random);
+            bench("members", "bench,msix=4", &[]).processors(processors).policy(policy)
+        });
+        tell(&machine, 13, 20);
+        let report = finish(machine);
+        let advice = report.findings.iter().filter(|finding| finding.rule == "floating-save");
+        assert_eq!(advice.count(), 2, "for each of the two that asked: {report}");
+    }
+}
+
+#[test]
+fn a_line_has_one_mode_and_a_foreign_pointer_disconnects_nothing() {
+    let machine = start(|| bench("modes", "bench", &[(MSI_SUPPORTED, 0)]));
+    let file = machine.open(r"\\.\Message").unwrap();
+    let _ended = file.device_control(STORY, &14_u32.to_le_bytes(), 8);
+    let report = machine.finish();
+    let verdict = report.expect_verdict();
+    assert_eq!(verdict.rule, "interrupt-not-connected", "{report}");
 }

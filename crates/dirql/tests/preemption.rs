@@ -189,7 +189,7 @@ fn run(bench: &dyn Fn() -> Bench, story: &dyn Fn(&Machine), period: u64) -> (Vec
             let connection = Connection {
                 routine: block.address,
                 context: block.address + COUNTER,
-                spin_lock: 0,
+                lock: 0,
                 vector,
                 irql,
                 synchronize_irql: irql,

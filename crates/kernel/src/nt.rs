@@ -14,6 +14,7 @@ use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, Reader, Stamp};
 use crate::exports;
 use crate::hal::hardware::Hardware;
+use crate::hal::platform::Platform;
 use crate::ke::scheduler::{before_shared, before_visible};
 use crate::ke::stack;
 use crate::verdict::{StackLine, Verdict};
@@ -36,8 +37,8 @@ pub struct Settings {
     pub checked: bool,
     /// Driver instructions after which one call counts as an endless loop.
     pub instruction_budget: u64,
-    /// The most message-signaled interrupts that a device is given, whatever it asks for: 0 to 2,048.
-    pub message_limit: u32,
+    /// What kind of computer it is.
+    pub platform: Platform,
     /// Moments that a verdict of an equal run named ([`crate::verdict::Related`]) and whose stacks are wanted: see [`Nt::witnessed`].
     pub witness: Vec<u64>,
 }
@@ -75,7 +76,7 @@ impl Default for Settings {
             cpu: Cpu::default(),
             checked: false,
             instruction_budget: 1_000_000_000,
-            message_limit: 2_048,
+            platform: Platform::default(),
             witness: Vec::new(),
         }
     }

@@ -69,8 +69,8 @@ pub struct Header {
     pub processors: u32,
     /// Processors of a group.
     pub group_size: u32,
-    /// The most messages that a device is given.
-    pub message_limit: u32,
+    /// The kind of computer, as typed.
+    pub platform: String,
     /// The processor that driver code finds, as typed.
     pub cpu: String,
     /// Driver instructions after which one call counts as an endless loop.
@@ -123,7 +123,7 @@ impl Header {
             windows: windows::name(bench.settings.windows).to_owned(),
             processors: bench.settings.processors,
             group_size: bench.settings.group_size,
-            message_limit: bench.settings.message_limit,
+            platform: bench.settings.platform.to_string(),
             cpu: processor::name(bench.settings.cpu).to_owned(),
             budget: bench.settings.instruction_budget,
             translation: TRANSLATIONS[usize::from(bench.settings.checked)].to_owned(),

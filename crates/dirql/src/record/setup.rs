@@ -35,7 +35,7 @@ impl Record {
             .driver(self.find(&header.driver, driver, "the .sys file", "; say where it is with --driver")?)
             .processors(header.processors)
             .group_size(header.group_size)
-            .message_limit(header.message_limit)
+            .platform(header.platform.parse().map_err(InputError::new)?)
             .checked(header.is_checked())
             .windows(windows::parse(&header.windows)?)
             .processor(processor::parse(&header.cpu)?)

@@ -204,6 +204,8 @@ exports! { FUNCTIONS:
     : IoReleaseRemoveLockAndWaitEx(3) @ 0..=0 => io::remove_lock::release_and_wait;
     : IoReleaseRemoveLockEx(3) @ 0..=2 => io::remove_lock::release;
     : IoRemoveShareAccess(2) @ 0..=0 => io::share_access::remove;
+    : IoReportInterruptActive(1) @ 0..=2 => io::interrupt::report_active;
+    : IoReportInterruptInactive(1) @ 0..=2 => io::interrupt::report_inactive;
     : IoReuseIrp(2) @ 0..=2 => io::allocate::reuse;
     : IoSetCompletionRoutineEx(7) @ 0..=2 => io::query::set_completion_routine_ex;
     : IoSetDeviceInterfaceState(2) @ 0..=0 => io::interface::set_state;

@@ -9,7 +9,7 @@ use engine::Flow;
 use super::config;
 use super::hardware::PciAddress;
 use crate::cx::{Cx, Kernel};
-use crate::ke;
+use crate::pnp;
 
 /// What a bus and slot number lead to.
 enum Place {
@@ -98,7 +98,7 @@ pub fn set_by_offset(
     Ok(written)
 }
 
-/// `HalTranslateBusAddress`: on a PC bus addresses are system addresses, and I/O space stays I/O space.
+/// `HalTranslateBusAddress`: on a PC bus addresses are system addresses; I/O space stays I/O space everywhere.
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
@@ -115,8 +115,14 @@ pub fn translate_address(
     if !known || interface == InterfaceTypeUndefined || wanted > 1 {
         return Ok(false);
     }
-    cx.write(translated, address)?;
+    let system = translate(cx, address, wanted);
+    cx.write(translated, system)?;
     Ok(true)
+}
+
+/// Where the processors find a bus address; `space` is 0 for memory and 1 for I/O.
+pub(crate) fn translate(cx: &mut Cx<'_>, address: u64, space: u32) -> u64 {
+    if space == 0 { cx.with(|k| k.hal.platform.to_system(address)) } else { address }
 }
 
 /// `HalGetInterruptVector`: vector, level and processors for a PCI device's interrupt line register (3Ch) as `level`;
@@ -135,10 +141,10 @@ pub fn interrupt_vector(
 ) -> Flow<u32> {
     let line = if interface == PCIBus { cx.with(|k| line_of_register(k, level)) } else { None };
     let Some(line) = line else { return Ok(0) };
-    let processors = cx.with(|k| ke::affinity::of_group(k, 0));
-    cx.write(irql, ke::interrupt::irql_of_line(line))?;
-    cx.write(affinity, processors)?;
-    Ok(ke::interrupt::vector_of_line(line))
+    let routed = cx.with(|k| pnp::routed(k, line));
+    cx.write(irql, routed.irql)?;
+    cx.write(affinity, routed.affinity)?;
+    Ok(routed.vector)
 }
 
 /// The line of the first function whose interrupt line register holds `value`, or `value` where that is a line itself.

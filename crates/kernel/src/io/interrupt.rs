@@ -2,32 +2,32 @@
 //!
 //! Pages: *IoConnectInterruptEx function*, *IO_CONNECT_INTERRUPT_PARAMETERS structure*, *Using the
 //! CONNECT_MESSAGE_BASED Version of IoConnectInterruptEx*, *IO_INTERRUPT_MESSAGE_INFO structure*, *IoConnectInterrupt
-//! function*. Service routines at PASSIVE_LEVEL are not there. What a connection does is `ke::interrupt`; the table of a
-//! device's messages is `io::message_table`.
+//! function*, *Using Passive-Level Interrupt Service Routines*, *Using IoConnectInterruptEx Prior to Windows Vista*,
+//! *Making an ISR Active or Inactive*. What a connection does is `ke::interrupt`; the table of a device's messages is
+//! `io::message_table`. *Ours*, where the pages say nothing: the status of a platform that knows only `CONNECT_FULLY_SPECIFIED`,
+//! and that a routine at PASSIVE_LEVEL with another SynchronizeIrql is refused.
 
 use abi::{
-    Code, DEVICE_OBJECT, DriverPtr, IO_CONNECT_INTERRUPT_FULLY_SPECIFIED_PARAMETERS as FULL,
+    CONNECT_FULLY_SPECIFIED, CONNECT_FULLY_SPECIFIED_GROUP, CONNECT_LINE_BASED, CONNECT_MESSAGE_BASED,
+    CONNECT_MESSAGE_BASED_PASSIVE, Code, DEVICE_OBJECT, DriverPtr, IO_CONNECT_INTERRUPT_FULLY_SPECIFIED_PARAMETERS as FULL,
     IO_CONNECT_INTERRUPT_LINE_BASED_PARAMETERS as LINE,
     IO_CONNECT_INTERRUPT_MESSAGE_BASED_PARAMETERS as MESSAGE, IO_CONNECT_INTERRUPT_PARAMETERS,
-    IO_DISCONNECT_INTERRUPT_PARAMETERS, KINTERRUPT, NtStatus,
+    IO_DISCONNECT_INTERRUPT_PARAMETERS, IO_REPORT_INTERRUPT_ACTIVE_STATE_PARAMETERS, KINTERRUPT, Latched,
+    NtStatus,
 };
 use engine::Flow;
 
 use super::{driver, message_table};
 use crate::cx::{Cx, Kernel};
 use crate::ke::interrupt::{self, Connection};
+use crate::ke::processor::PASSIVE_LEVEL;
+use crate::ke::vectors::of_processors;
 use crate::ke::{affinity, line};
+use crate::nt::WindowsVersion;
 use crate::pnp;
 use crate::pnp::message::set_masked;
+use crate::verdict::{Tier, Verdict};
 use crate::witness;
-
-/// `Version` of the forms.
-mod version {
-    pub(super) const FULLY_SPECIFIED: u32 = 1;
-    pub(super) const LINE_BASED: u32 = 2;
-    pub(super) const MESSAGE_BASED: u32 = 3;
-    pub(super) const FULLY_SPECIFIED_GROUP: u32 = 4;
-}
 
 /// Who connected an interrupt object, and when.
 #[derive(Clone, Copy, Debug)]
@@ -37,9 +37,6 @@ pub(crate) struct Connected {
     /// The moment.
     pub(crate) at: u64,
 }
-
-/// `Latched` of `KINTERRUPT_MODE`.
-const LATCHED: u32 = 1;
 
 /// `IoConnectInterrupt`.
 ///
@@ -58,16 +55,21 @@ pub fn connect_old(
     mode: u32,
     shared: bool,
     affinity: u64,
-    _floating_save: bool,
+    floating_save: bool,
 ) -> Flow<NtStatus> {
+    advise(cx, floating_save);
+    if synchronize_irql == PASSIVE_LEVEL {
+        // Only IoConnectInterruptEx has those.
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
     let connection = Connection {
         routine: routine.address,
         context,
-        spin_lock,
+        lock: spin_lock,
         vector,
         irql,
         synchronize_irql,
-        latched: mode == LATCHED,
+        latched: mode == Latched,
         shared,
         affinity: cx.with(|k| affinity::in_group(k, 0, affinity)),
         message: None,
@@ -77,18 +79,38 @@ pub fn connect_old(
 
 /// `IoConnectInterruptEx`: `INVALID_PARAMETER_1` for an unknown version, `INVALID_PARAMETER` without a physical device object,
 /// `INVALID_PARAMETER_10` without a processor, `NOT_FOUND` if the device has no such interrupt, `INVALID_DEVICE_REQUEST` for
-/// one line of a device with several messages; else as [`interrupt::connect`].
+/// one line of a device with several messages, `NOT_SUPPORTED` and `CONNECT_FULLY_SPECIFIED` in `Version` for any other on a
+/// platform that knows only that; else as [`interrupt::connect`].
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
 pub fn connect_ex(cx: &mut Cx<'_>, parameters: DriverPtr<IO_CONNECT_INTERRUPT_PARAMETERS>) -> Flow<NtStatus> {
-    match cx.read(parameters + IO_CONNECT_INTERRUPT_PARAMETERS::Version)? {
-        version::FULLY_SPECIFIED => fully_specified(cx, parameters, false),
-        version::FULLY_SPECIFIED_GROUP => fully_specified(cx, parameters, true),
-        version::LINE_BASED => line_based(cx, parameters),
-        version::MESSAGE_BASED => message_based(cx, parameters),
+    let version = parameters + IO_CONNECT_INTERRUPT_PARAMETERS::Version;
+    match cx.read(version)? {
+        CONNECT_FULLY_SPECIFIED => fully_specified(cx, parameters, false),
+        CONNECT_FULLY_SPECIFIED_GROUP => fully_specified(cx, parameters, true),
+        _ if cx.with(|k| k.hal.platform.fully_specified) => {
+            cx.write(version, CONNECT_FULLY_SPECIFIED)?;
+            Ok(NtStatus::NOT_SUPPORTED)
+        }
+        CONNECT_LINE_BASED => line_based(cx, parameters),
+        CONNECT_MESSAGE_BASED => message_based(cx, parameters, false),
+        CONNECT_MESSAGE_BASED_PASSIVE if cx.with(|k| has_passive(k)) => message_based(cx, parameters, true),
         _ => Ok(NtStatus::INVALID_PARAMETER_1),
     }
+}
+
+/// `FloatingSave` TRUE changes nothing on x64, and is wrong in a driver that is built for x86 too.
+fn advise(cx: &mut Cx<'_>, floating_save: bool) {
+    if floating_save {
+        let message = "an interrupt was connected with FloatingSave TRUE: x64 ignores it, and on x86 it must be FALSE";
+        cx.report(Verdict { tier: Tier::Advice, ..Verdict::error("floating-save", message.to_owned()) });
+    }
+}
+
+/// Whether this Windows has service routines at PASSIVE_LEVEL: from Windows 8 on.
+fn has_passive(k: &Kernel) -> bool {
+    k.ke.windows > WindowsVersion::Win7
 }
 
 fn fully_specified(
@@ -98,15 +120,18 @@ fn fully_specified(
 ) -> Flow<NtStatus> {
     let full = parameters + IO_CONNECT_INTERRUPT_PARAMETERS::FullySpecified;
     let group = if with_group { cx.read(full + FULL::Group)? } else { 0 };
+    let floating_save = cx.read(full + FULL::FloatingSave)? != 0;
+    advise(cx, floating_save);
     let mask = cx.read(full + FULL::ProcessorEnableMask)?;
+    let vector = cx.read(full + FULL::Vector)?;
     let connection = Connection {
         routine: cx.read(full + FULL::ServiceRoutine)?.address,
         context: cx.read(full + FULL::ServiceContext)?.address,
-        spin_lock: cx.read(full + FULL::SpinLock)?.address,
-        vector: cx.read(full + FULL::Vector)?,
+        lock: cx.read(full + FULL::SpinLock)?.address,
+        vector: of_processors(vector),
         irql: cx.read(full + FULL::Irql)?,
         synchronize_irql: cx.read(full + FULL::SynchronizeIrql)?,
-        latched: cx.read(full + FULL::InterruptMode)? == LATCHED,
+        latched: cx.read(full + FULL::InterruptMode)? == Latched,
         shared: cx.read(full + FULL::ShareVector)? != 0,
         affinity: cx.with(|k| affinity::in_group(k, group, mask)),
         message: None,
@@ -118,17 +143,27 @@ fn fully_specified(
     if mask == 0 {
         return Ok(NtStatus::INVALID_PARAMETER_10);
     }
-    if !cx.with(|k| has_vector(k, device, connection.vector)) {
+    let Some(level) = cx.with(|k| level_of(k, device, vector)) else {
         return Ok(NtStatus::NOT_FOUND);
+    };
+    let wrong = if connection.is_passive() {
+        connection.lock != 0 || !cx.with(|k| has_passive(k))
+    } else {
+        level == PASSIVE_LEVEL
+    };
+    if wrong {
+        return Ok(NtStatus::INVALID_PARAMETER);
     }
     let object = cx.read(full + FULL::InterruptObject)?;
     connect(cx, object, &connection)
 }
 
-/// Whether a device was given a vector.
-fn has_vector(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>, vector: u32) -> bool {
-    pnp::interrupt_of(k, device).is_some_and(|interrupt| interrupt.vector == vector)
-        || pnp::messages_of(k, device).iter().any(|message| message.vector == vector)
+/// The level of a vector that a device was given.
+fn level_of(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>, vector: u32) -> Option<u8> {
+    let line = pnp::interrupt_of(k, device).map(|interrupt| (interrupt.vector, interrupt.irql));
+    let messages = pnp::messages_of(k, device);
+    let mut all = line.into_iter().chain(messages.iter().map(|message| (message.vector, message.irql)));
+    all.find(|(given, _)| *given == vector).map(|(_, level)| level)
 }
 
 fn line_based(cx: &mut Cx<'_>, parameters: DriverPtr<IO_CONNECT_INTERRUPT_PARAMETERS>) -> Flow<NtStatus> {
@@ -139,13 +174,20 @@ fn line_based(cx: &mut Cx<'_>, parameters: DriverPtr<IO_CONNECT_INTERRUPT_PARAME
         context: cx.read(line + LINE::ServiceContext)?.address,
         spin_lock: cx.read(line + LINE::SpinLock)?.address,
         synchronize_irql: cx.read(line + LINE::SynchronizeIrql)?,
+        passive: false,
     };
+    let floating_save = cx.read(line + LINE::FloatingSave)? != 0;
+    advise(cx, floating_save);
     let object = cx.read(line + LINE::InterruptObject)?;
     connect_line(cx, object, &request)
 }
 
 /// The device's messages are connected, all of them; or, if it has none, its line to the fall-back routine, if there are both.
-fn message_based(cx: &mut Cx<'_>, parameters: DriverPtr<IO_CONNECT_INTERRUPT_PARAMETERS>) -> Flow<NtStatus> {
+fn message_based(
+    cx: &mut Cx<'_>,
+    parameters: DriverPtr<IO_CONNECT_INTERRUPT_PARAMETERS>,
+    passive: bool,
+) -> Flow<NtStatus> {
     let message = parameters + IO_CONNECT_INTERRUPT_PARAMETERS::MessageBased;
     let fall_back = Line {
         device: cx.read(message + MESSAGE::PhysicalDeviceObject)?,
@@ -153,8 +195,11 @@ fn message_based(cx: &mut Cx<'_>, parameters: DriverPtr<IO_CONNECT_INTERRUPT_PAR
         context: cx.read(message + MESSAGE::ServiceContext)?.address,
         spin_lock: cx.read(message + MESSAGE::SpinLock)?.address,
         synchronize_irql: cx.read(message + MESSAGE::SynchronizeIrql)?,
+        passive,
     };
-    if fall_back.device.is_null() {
+    let floating_save = cx.read(message + MESSAGE::FloatingSave)? != 0;
+    advise(cx, floating_save);
+    if fall_back.device.is_null() || !fall_back.is_possible() {
         return Ok(NtStatus::INVALID_PARAMETER);
     }
     if !cx.with(|k| pnp::messages_of(k, fall_back.device)).is_empty() {
@@ -168,12 +213,13 @@ fn message_based(cx: &mut Cx<'_>, parameters: DriverPtr<IO_CONNECT_INTERRUPT_PAR
     let object = cx.read(message + MESSAGE::ConnectionContext_InterruptObject)?;
     let status = connect_line(cx, object, &fall_back)?;
     if status.is_success() {
-        cx.write(parameters + IO_CONNECT_INTERRUPT_PARAMETERS::Version, version::LINE_BASED)?;
+        cx.write(parameters + IO_CONNECT_INTERRUPT_PARAMETERS::Version, CONNECT_LINE_BASED)?;
     }
     Ok(status)
 }
 
 /// A connection to what Plug and Play gave a device, whatever its vectors.
+#[derive(Clone, Copy)]
 pub(super) struct Line {
     pub(super) device: DriverPtr<DEVICE_OBJECT>,
     pub(super) routine: DriverPtr<Code>,
@@ -181,6 +227,15 @@ pub(super) struct Line {
     pub(super) spin_lock: u64,
     /// 0: that of the line, or the highest of the messages.
     pub(super) synchronize_irql: u8,
+    /// The routine is to run at PASSIVE_LEVEL.
+    pub(super) passive: bool,
+}
+
+impl Line {
+    /// Whether a routine at PASSIVE_LEVEL, if it is one, has no lock and no level of its own.
+    fn is_possible(&self) -> bool {
+        !self.passive || (self.spin_lock == 0 && self.synchronize_irql == PASSIVE_LEVEL)
+    }
 }
 
 fn connect_line(cx: &mut Cx<'_>, object: DriverPtr<DriverPtr<KINTERRUPT>>, line: &Line) -> Flow<NtStatus> {
@@ -195,11 +250,17 @@ fn connect_line(cx: &mut Cx<'_>, object: DriverPtr<DriverPtr<KINTERRUPT>>, line:
         (None, []) => return Ok(NtStatus::NOT_FOUND),
         (None, _) => return Ok(NtStatus::INVALID_DEVICE_REQUEST),
     };
+    // The level of a line that is relayed: nothing else can be done for it.
+    let line = Line { passive: line.passive || irql == PASSIVE_LEVEL, ..*line };
+    if !line.is_possible() || (line.passive && !cx.with(|k| has_passive(k))) {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    let irql = if line.passive { PASSIVE_LEVEL } else { irql };
     let connection = Connection {
         routine: line.routine.address,
         context: line.context,
-        spin_lock: line.spin_lock,
-        vector,
+        lock: line.spin_lock,
+        vector: of_processors(vector),
         irql,
         synchronize_irql: line.synchronize_irql.max(irql),
         latched,
@@ -268,8 +329,65 @@ pub fn disconnect_old(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()
 pub fn disconnect_ex(cx: &mut Cx<'_>, parameters: DriverPtr<IO_DISCONNECT_INTERRUPT_PARAMETERS>) -> Flow<()> {
     let context = parameters + IO_DISCONNECT_INTERRUPT_PARAMETERS::ConnectionContext_InterruptMessageTable;
     let context = cx.read(context)?;
-    if cx.read(parameters + IO_DISCONNECT_INTERRUPT_PARAMETERS::Version)? == version::MESSAGE_BASED {
+    if of_table(cx.read(parameters + IO_DISCONNECT_INTERRUPT_PARAMETERS::Version)?) {
         return message_table::disconnect(cx, context);
     }
     disconnect_old(cx, DriverPtr::new(context.address))
+}
+
+/// Whether the context of a connection of this version is a table of messages.
+const fn of_table(version: u32) -> bool {
+    matches!(version, CONNECT_MESSAGE_BASED | CONNECT_MESSAGE_BASED_PASSIVE)
+}
+
+/// `IoReportInterruptActive`: the routine is called again; what its device asks for comes now.
+///
+/// # Errors
+/// A verdict if the context is none of the version's kind; whatever comes.
+pub fn report_active(
+    cx: &mut Cx<'_>,
+    parameters: DriverPtr<IO_REPORT_INTERRUPT_ACTIVE_STATE_PARAMETERS>,
+) -> Flow<()> {
+    report(cx, parameters, "IoReportInterruptActive", true)
+}
+
+/// `IoReportInterruptInactive`: the routine is not called until [`report_active`]; it may be running.
+///
+/// # Errors
+/// A verdict if the context is none of the version's kind.
+pub fn report_inactive(
+    cx: &mut Cx<'_>,
+    parameters: DriverPtr<IO_REPORT_INTERRUPT_ACTIVE_STATE_PARAMETERS>,
+) -> Flow<()> {
+    report(cx, parameters, "IoReportInterruptInactive", false)
+}
+
+fn report(
+    cx: &mut Cx<'_>,
+    parameters: DriverPtr<IO_REPORT_INTERRUPT_ACTIVE_STATE_PARAMETERS>,
+    name: &str,
+    active: bool,
+) -> Flow<()> {
+    let version = cx.read(parameters + IO_REPORT_INTERRUPT_ACTIVE_STATE_PARAMETERS::Version)?;
+    let context =
+        cx.read(parameters + IO_REPORT_INTERRUPT_ACTIVE_STATE_PARAMETERS::ConnectionContext_Generic)?.address;
+    let objects = cx.with(|k| match of_table(version) {
+        true => k.io.message_tables.get(&context).cloned(),
+        false => k.io.interrupts.contains_key(&context).then(|| vec![context]),
+    });
+    let Some(objects) = objects else {
+        let kind = if of_table(version) { "table of connected messages" } else { "connected interrupt object" };
+        let message = format!("{name} was called with version {version} for {context:#x}, which is no {kind}");
+        return Err(cx.stop(Verdict::error("interrupt-not-connected", message)));
+    };
+    for object in objects {
+        let vector = cx.with(|k| {
+            interrupt::set_active(k, object, active);
+            interrupt::vector_of(k, object).filter(|vector| interrupt::line_of_vector(*vector).is_none())
+        });
+        if let Some(vector) = vector {
+            cx.with(|k| set_masked(k, vector, !interrupt::is_active(k, vector)));
+        }
+    }
+    interrupt::deliver(cx)
 }

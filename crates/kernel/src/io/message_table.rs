@@ -2,11 +2,11 @@
 //!
 //! Pages: *IO_INTERRUPT_MESSAGE_INFO structure*, *IO_INTERRUPT_MESSAGE_INFO_ENTRY structure*, *Using the
 //! CONNECT_MESSAGE_BASED Version of IoConnectInterruptEx*. Each message has an interrupt object; all have one spin lock and
-//! one level, `UnifiedIrql`, so that the routine never overlaps itself. Messages at PASSIVE_LEVEL are not there.
+//! one level, `UnifiedIrql`, so that the routine never overlaps itself; at PASSIVE_LEVEL they have one event.
 
 use abi::{
     DriverPtr, IO_INTERRUPT_MESSAGE_INFO as TABLE, IO_INTERRUPT_MESSAGE_INFO_ENTRY as ENTRY,
-    InterruptRisingEdge, KINTERRUPT, Latched, NtStatus,
+    InterruptRisingEdge, KEVENT, KINTERRUPT, Latched, NtStatus,
 };
 use engine::Flow;
 
@@ -15,6 +15,7 @@ use super::interrupt::{self, Line};
 use crate::cx::Cx;
 use crate::ke;
 use crate::ke::interrupt::Connection;
+use crate::ke::processor::PASSIVE_LEVEL;
 use crate::mm::pool;
 use crate::pnp;
 use crate::pnp::message::Message;
@@ -27,15 +28,21 @@ use crate::verdict::Verdict;
 pub(super) fn connect(cx: &mut Cx<'_>, to: DriverPtr<DriverPtr<TABLE>>, request: &Line) -> Flow<NtStatus> {
     let messages = cx.with(|k| pnp::messages_of(k, request.device));
     let highest = messages.iter().map(|message| message.irql).max().unwrap_or(0);
-    let unified = request.synchronize_irql.max(highest);
+    let unified = if request.passive { PASSIVE_LEVEL } else { request.synchronize_irql.max(highest) };
     let entries = TABLE::MessageInfo.offset + messages.len() as u64 * size_of::<ENTRY>() as u64;
-    // Behind the entries there is the lock of a driver that has none of its own.
-    let table: DriverPtr<TABLE> = pool::allocate(cx, pool::Kind::NonPaged, entries + 8, pool::tag(b"IoMs"))?;
+    // Behind the entries there is the lock, or event, of a driver that has none of its own.
+    let bytes = entries + size_of::<KEVENT>() as u64;
+    let table: DriverPtr<TABLE> = pool::allocate(cx, pool::Kind::NonPaged, bytes, pool::tag(b"IoMs"))?;
     if table.is_null() {
         return Ok(NtStatus::INSUFFICIENT_RESOURCES);
     }
-    let spin_lock = if request.spin_lock == 0 { table.address + entries } else { request.spin_lock };
-    cx.write(DriverPtr::<u64>::new(table.address + entries), 0)?;
+    let own = table.address + entries;
+    if request.passive {
+        ke::passive_isr::make_lock(cx, own)?;
+    } else {
+        cx.write(DriverPtr::<u64>::new(own), 0)?;
+    }
+    let spin_lock = if request.spin_lock == 0 { own } else { request.spin_lock };
     let set = Line { spin_lock, synchronize_irql: unified, ..*request };
     let objects = match connect_each(cx, &set, &messages)? {
         Ok(objects) => objects,
@@ -44,13 +51,20 @@ pub(super) fn connect(cx: &mut Cx<'_>, to: DriverPtr<DriverPtr<TABLE>>, request:
             return Ok(status);
         }
     };
-    fill(cx, table, unified, &messages, &objects)?;
+    fill(cx, table, &set, &messages, &objects)?;
     cx.with(|k| k.io.message_tables.insert(table.address, objects.iter().map(|o| o.address).collect()));
     for message in &messages {
         interrupt::let_through(cx, message.vector)?;
     }
     cx.write(to, table)?;
     Ok(NtStatus::SUCCESS)
+}
+
+impl Line {
+    /// The level of one of its messages.
+    const fn level_of(&self, message: &Message) -> u8 {
+        if self.passive { PASSIVE_LEVEL } else { message.irql }
+    }
 }
 
 /// An interrupt object for each message; none if one of them cannot be had.
@@ -65,9 +79,9 @@ fn connect_each(
         let connection = Connection {
             routine: set.routine.address,
             context: set.context,
-            spin_lock: set.spin_lock,
+            lock: set.spin_lock,
             vector: message.vector,
-            irql: message.irql,
+            irql: set.level_of(message),
             synchronize_irql: set.synchronize_irql,
             latched: true,
             shared: true,
@@ -93,11 +107,11 @@ fn connect_each(
 fn fill(
     cx: &mut Cx<'_>,
     table: DriverPtr<TABLE>,
-    unified: u8,
+    set: &Line,
     messages: &[Message],
     objects: &[DriverPtr<KINTERRUPT>],
 ) -> Flow<()> {
-    cx.write(table + TABLE::UnifiedIrql, unified)?;
+    cx.write(table + TABLE::UnifiedIrql, set.synchronize_irql)?;
     cx.write(table + TABLE::MessageCount, u32::try_from(messages.len()).unwrap_or(u32::MAX))?;
     let first: DriverPtr<ENTRY> = table + TABLE::MessageInfo;
     for (index, (message, object)) in (0_u64..).zip(messages.iter().zip(objects)) {
@@ -107,7 +121,7 @@ fn fill(
         cx.write(entry + ENTRY::InterruptObject, *object)?;
         cx.write(entry + ENTRY::MessageData, message.data())?;
         cx.write(entry + ENTRY::Vector, message.vector)?;
-        cx.write(entry + ENTRY::Irql, message.irql)?;
+        cx.write(entry + ENTRY::Irql, set.level_of(message))?;
         cx.write(entry + ENTRY::Mode, Latched)?;
         cx.write(entry + ENTRY::Polarity, InterruptRisingEdge)?;
     }

@@ -7,10 +7,10 @@
 use abi::{DriverPtr, KINTERRUPT, NtStatus};
 use engine::Flow;
 
-use super::processor::WaitsFor;
+use super::processor::{HIGH_LEVEL, PASSIVE_LEVEL, WaitsFor};
 use super::spinlock::{self, SpinLock};
 use super::vectors::{irql_of_vector, is_message};
-use super::{affinity, callout, irql, scheduler, slice};
+use super::{affinity, callout, irql, passive_isr, scheduler, slice};
 use crate::cx::{Cx, Kernel};
 use crate::mm::pool;
 use crate::verdict::Verdict;
@@ -29,13 +29,13 @@ pub struct Connection {
     pub routine: u64,
     /// `ServiceContext`.
     pub context: u64,
-    /// The caller's spin lock, or 0: the interrupt object's own.
-    pub spin_lock: u64,
+    /// The caller's spin lock, or 0: the interrupt object's own. A passive-level routine has an event in its place.
+    pub lock: u64,
     /// Vector, as in the translated resources.
     pub vector: u32,
     /// DIRQL of the vector.
     pub irql: u8,
-    /// IRQL at which the routine runs; at least `irql`.
+    /// IRQL at which the routine runs; at least `irql`. PASSIVE_LEVEL: on a thread, see `passive_isr`.
     pub synchronize_irql: u8,
     /// Latched if true, else level sensitive.
     pub latched: bool,
@@ -45,6 +45,14 @@ pub struct Connection {
     pub affinity: u64,
     /// The message's number, if the routine is an `InterruptMessageService`, which is told it.
     pub message: Option<u32>,
+}
+
+impl Connection {
+    /// Whether the routine runs on a thread.
+    #[must_use]
+    pub const fn is_passive(&self) -> bool {
+        self.synchronize_irql == PASSIVE_LEVEL
+    }
 }
 
 /// The levels of lines are 3–11.
@@ -100,11 +108,14 @@ pub fn connect(cx: &mut Cx<'_>, connection: &Connection) -> Flow<Result<DriverPt
         return Ok(Err(NtStatus::INSUFFICIENT_RESOURCES));
     }
     let own = object.address + LOCK_AT;
+    if connection.is_passive() && connection.lock == 0 {
+        passive_isr::make_lock(cx, own)?;
+    }
     cx.with(|k| {
         let mut connection = *connection;
         connection.affinity &= affinity::all(k);
-        if connection.spin_lock == 0 {
-            connection.spin_lock = own;
+        if connection.lock == 0 {
+            connection.lock = own;
         }
         let interrupts = &mut k.ke.interrupts;
         interrupts.objects.insert(object.address, connection);
@@ -138,7 +149,10 @@ pub fn come_early(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
 fn acceptable(k: &Kernel, new: &Connection) -> bool {
     let Connection { vector, irql, synchronize_irql, .. } = *new;
     let known = line_of_vector(vector).is_some() || (is_message(vector) && new.latched);
-    let levels = irql == irql_of_vector(vector) && (irql..=15).contains(&synchronize_irql);
+    let levels = match irql {
+        PASSIVE_LEVEL => new.is_passive(),
+        _ => irql == irql_of_vector(vector) && (irql..=HIGH_LEVEL).contains(&synchronize_irql),
+    };
     let possible = new.routine != 0 && levels && new.affinity & affinity::all(k) != 0;
     known && possible && k.ke.interrupts.accepts(new)
 }
@@ -150,7 +164,7 @@ fn acceptable(k: &Kernel, new: &Connection) -> bool {
 pub fn disconnect(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()> {
     let removed = cx.with(|k| {
         let interrupts = &mut k.ke.interrupts;
-        let connection = interrupts.objects.get(&object.address)?;
+        let connection = *interrupts.objects.get(&object.address)?;
         let vector = connection.vector;
         let chain = interrupts.chains.remove(&vector)?;
         if chain.len() > 1 {
@@ -161,16 +175,41 @@ pub fn disconnect(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()> {
         }
         interrupts.update_masks();
         k.ke.unsettled();
-        Some(())
+        Some(connection)
     });
-    if removed.is_none() {
+    let Some(removed) = removed else {
         return Err(not_connected(cx, object, "IoDisconnectInterrupt"));
+    };
+    if removed.is_passive() {
+        passive_isr::wait_for_end(cx, object.address)?;
     }
     while cx.with(|k| k.ke.interrupts.running.contains(&object.address)) {
         scheduler::wait_for(cx, WaitsFor::Isr(object.address))?;
     }
-    cx.with(|k| k.ke.interrupts.objects.remove(&object.address));
+    cx.with(|k| {
+        k.ke.interrupts.objects.remove(&object.address);
+        k.ke.interrupts.inactive.remove(&object.address);
+    });
     pool::free(cx, object)
+}
+
+/// Whether the routine of `object` is to be called: it is, until somebody says otherwise. Whoever connected it says so.
+pub fn set_active(k: &mut Kernel, object: u64, active: bool) {
+    let interrupts = &mut k.ke.interrupts;
+    if active {
+        interrupts.inactive.remove(&object);
+    } else {
+        interrupts.inactive.insert(object);
+    }
+    interrupts.update_masks();
+    k.ke.rearm();
+}
+
+/// Whether the routine of some object on `vector` is to be called.
+#[must_use]
+pub fn is_active(k: &Kernel, vector: u32) -> bool {
+    let interrupts = &k.ke.interrupts;
+    interrupts.chains.get(&vector).is_some_and(|chain| chain.iter().any(|o| !interrupts.inactive.contains(o)))
 }
 
 /// Whether one object, and no more, is connected to `vector`.
@@ -207,14 +246,31 @@ fn connection(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, what: &str) -> Flo
     }
 }
 
+/// What a routine of `KeSynchronizeExecution`'s is called.
+pub(super) const SYNCHRONIZED: &str = "SynchCritSection";
+
+/// As [`connection`], of a routine that runs at a level.
+fn with_spin_lock(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, what: &str) -> Flow<Connection> {
+    let connection = connection(cx, object, what)?;
+    if connection.is_passive() {
+        let message = format!(
+            "{what} was called for interrupt {:#x}, whose routine runs at PASSIVE_LEVEL: it has no spin lock, KeSynchronizeExecution takes its event",
+            object.address
+        );
+        return Err(cx.stop(Verdict::error("passive-interrupt-spin-lock", message)));
+    }
+    Ok(connection)
+}
+
 /// `KeAcquireInterruptSpinLock`: raises to the synchronize level and acquires; returns the old level.
 ///
 /// # Errors
-/// A verdict if the object is not connected or the level is higher already; as [`spinlock::spin`].
+/// A verdict if the object is not connected, its routine runs at PASSIVE_LEVEL, or the level is higher already; as
+/// [`spinlock::spin`].
 pub fn acquire_spin_lock(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<u8> {
-    let connection = connection(cx, object, "KeAcquireInterruptSpinLock")?;
+    let connection = with_spin_lock(cx, object, "KeAcquireInterruptSpinLock")?;
     let old = irql::raise(cx, connection.synchronize_irql)?;
-    spinlock::spin(cx, SpinLock::new(connection.spin_lock), 1)?;
+    spinlock::spin(cx, SpinLock::new(connection.lock), 1)?;
     Ok(old)
 }
 
@@ -224,8 +280,8 @@ pub fn acquire_spin_lock(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow
 /// A verdict if the object is not connected or its lock not held; whatever the lower level lets in.
 pub fn release_spin_lock(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, level: u8) -> Flow<()> {
     const NAME: &str = "KeReleaseInterruptSpinLock";
-    let connection = connection(cx, object, NAME)?;
-    spinlock::give_back(cx, SpinLock::new(connection.spin_lock), 1, NAME)?;
+    let connection = with_spin_lock(cx, object, NAME)?;
+    spinlock::give_back(cx, SpinLock::new(connection.lock), 1, NAME)?;
     irql::lower(cx, level)
 }
 
@@ -240,11 +296,14 @@ pub fn synchronize(
     context: u64,
 ) -> Flow<bool> {
     let connection = connection(cx, object, "KeSynchronizeExecution")?;
+    if connection.is_passive() {
+        return passive_isr::synchronize(cx, object, &connection, routine, context);
+    }
     let old = irql::raise(cx, connection.synchronize_irql)?;
-    let lock = SpinLock::new(connection.spin_lock);
+    let lock = SpinLock::new(connection.lock);
     spinlock::spin(cx, lock, 1)?;
     cx.with(|k| k.ke.push_floor(connection.synchronize_irql));
-    let answer = callout::call_routine(cx, "SynchCritSection", routine, object.address, &[context]);
+    let answer = callout::call_routine(cx, SYNCHRONIZED, routine, object.address, &[context]);
     cx.with(|k| k.ke.pop_floor());
     let answer = answer? & 0xFF != 0;
     spinlock::give_back(cx, lock, 1, "KeSynchronizeExecution")?;

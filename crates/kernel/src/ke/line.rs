@@ -4,7 +4,7 @@
 //! A line is served while it is asserted, or at its rising edge if it was connected as latched. A line nobody is
 //! connected to stays pending. Who is connected is decided in `interrupt`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use abi::DriverPtr;
@@ -13,9 +13,10 @@ use engine::Flow;
 use super::callout::Callout;
 use super::interrupt::{Connection, irql_of_line, line_of_vector, vector_of_line};
 use super::message::{self, Messages};
+use super::passive_isr::Servers;
 use super::spinlock::{self, SpinLock};
 use super::vectors::{Vectors, irql_of_vector};
-use super::{callout, irql, stack, time};
+use super::{callout, irql, passive_isr, stack, time};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::verdict::Verdict;
@@ -40,12 +41,16 @@ pub(crate) struct Interrupts {
     /// Lines with level-sensitive and with latched connections.
     level_sensitive: u64,
     latched: u64,
-    /// Lines that are being served: they wait for the end of it.
+    /// Lines that are being served, by a processor or a thread: they wait for the end of it.
     in_service: u64,
     /// Service routines that run now.
     pub(crate) running: Vec<u64>,
     /// What came by messages.
     pub(crate) messages: Messages,
+    /// Objects whose routine is not to be called now.
+    pub(crate) inactive: BTreeSet<u64>,
+    /// What calls routines at PASSIVE_LEVEL.
+    pub(crate) servers: Servers,
 }
 
 impl Interrupts {
@@ -76,7 +81,7 @@ impl Interrupts {
         (self.level_sensitive, self.latched) = (0, 0);
         self.messages.connected = Vectors::default();
         for (&vector, chain) in &self.chains {
-            let Some(first) = chain.first() else { continue };
+            let Some(first) = chain.iter().find(|object| !self.inactive.contains(object)) else { continue };
             match line_of_vector(vector) {
                 Some(line) if self.objects[first].latched => self.latched |= 1 << line,
                 Some(line) => self.level_sensitive |= 1 << line,
@@ -88,6 +93,12 @@ impl Interrupts {
     /// The objects of a vector; whoever calls them keeps the list as it was.
     pub(crate) fn chain(&self, vector: u32) -> Option<Rc<[u64]>> {
         self.chains.get(&vector).cloned()
+    }
+
+    /// The objects of a vector whose routines are to be called now, in the order they were connected.
+    pub(crate) fn active_on(&self, vector: u32) -> impl Iterator<Item = (u64, Connection)> {
+        let active = self.objects_of(vector).iter().filter(|object| !self.inactive.contains(object));
+        active.filter_map(|object| Some((*object, *self.objects.get(object)?)))
     }
 
     fn objects_of(&self, vector: u32) -> &[u64] {
@@ -180,23 +191,73 @@ fn service_line(cx: &mut Cx<'_>, line: u32) -> Flow<()> {
     });
     irql::set(cx, irql_of_line(line));
     time::charge(cx, LATENCY);
+    let vector = vector_of_line(line);
     let result = passes(cx, line);
+    let result = match result {
+        Ok(Left::ToTheThread) => passive_isr::hand_over(cx, vector),
+        Ok(Left::Nothing) => {
+            cx.with(|k| unmask(k, vector));
+            Ok(())
+        }
+        Err(leave) => Err(leave),
+    };
     irql::set(cx, old);
-    cx.with(|k| {
-        k.ke.interrupts.in_service &= !(1 << line);
-        k.ke.unsettled();
-    });
     result
 }
 
-/// Calls the chain until the line wants no more.
-fn passes(cx: &mut Cx<'_>, line: u32) -> Flow<()> {
-    let (mut unclaimed, mut claimed) = (0, 0);
+/// The interrupt of `vector` has been served, and may come again.
+pub(super) fn unmask(k: &mut Kernel, vector: u32) {
+    match line_of_vector(vector) {
+        Some(line) => k.ke.interrupts.in_service &= !(1 << line),
+        None => k.ke.interrupts.messages.served(vector),
+    }
+    k.ke.unsettled();
+}
+
+/// Whether a line is asserted, as it was seen last; a message never is.
+pub(super) fn is_asserted(k: &Kernel, vector: u32) -> bool {
+    line_of_vector(vector).is_some_and(|line| k.ke.interrupts.levels & 1 << line != 0)
+}
+
+/// What passes have left.
+enum Left {
+    Nothing,
+    /// Routines that run at PASSIVE_LEVEL.
+    ToTheThread,
+}
+
+/// Passes without the line ever falling.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Passes {
+    /// In a row that nobody claimed.
+    unclaimed: u32,
+    claimed: u32,
+}
+
+impl Passes {
+    pub(super) fn count(&mut self, claimed: bool) {
+        (self.unclaimed, self.claimed) =
+            if claimed { (0, self.claimed + 1) } else { (self.unclaimed + 1, self.claimed) };
+    }
+
+    pub(super) fn are_a_storm(self) -> bool {
+        self.unclaimed >= UNCLAIMED_PASSES || self.claimed >= CLAIMED_PASSES
+    }
+}
+
+/// Calls the chain until the line wants no more, or only routines on a thread are left to be called.
+fn passes(cx: &mut Cx<'_>, line: u32) -> Flow<Left> {
+    let vector = vector_of_line(line);
+    let mut passes = Passes::default();
     loop {
-        if call_chain(cx, vector_of_line(line))? {
-            (unclaimed, claimed) = (0, claimed + 1);
-        } else {
-            unclaimed += 1;
+        let claimed = call_chain(cx, vector)?;
+        passes.count(claimed);
+        let by_thread = cx.with(|k| {
+            let latched = k.ke.interrupts.latched & 1 << line != 0;
+            (!claimed || latched) && passive_isr::serves(k, vector)
+        });
+        if by_thread {
+            return Ok(Left::ToTheThread);
         }
         observe(cx);
         let again = cx.with(|k| {
@@ -207,10 +268,10 @@ fn passes(cx: &mut Cx<'_>, line: u32) -> Flow<()> {
             wanting & 1 << line != 0
         });
         if !again {
-            return Ok(());
+            return Ok(Left::Nothing);
         }
-        if unclaimed >= UNCLAIMED_PASSES || claimed >= CLAIMED_PASSES {
-            let verdict = cx.with(|k| storm(k, line, unclaimed != 0));
+        if passes.are_a_storm() {
+            let verdict = cx.with(|k| storm(k, vector, passes));
             return Err(cx.stop(verdict));
         }
         time::charge(cx, LATENCY);
@@ -218,10 +279,11 @@ fn passes(cx: &mut Cx<'_>, line: u32) -> Flow<()> {
     }
 }
 
-fn storm(k: &Kernel, line: u32, unclaimed: bool) -> Verdict {
-    let chain = k.ke.interrupts.objects_of(vector_of_line(line));
+pub(super) fn storm(k: &Kernel, vector: u32, passes: Passes) -> Verdict {
+    let chain = k.ke.interrupts.objects_of(vector);
+    let line = line_of_vector(vector).unwrap_or_default();
     let devices = k.hal.hardware.asserting(line).join(", ");
-    let what = if unclaimed {
+    let what = if passes.unclaimed != 0 {
         format!("none of its {} service routine(s) claimed it in {UNCLAIMED_PASSES} passes", chain.len())
     } else {
         format!("it stays asserted though it was claimed {CLAIMED_PASSES} times")
@@ -234,12 +296,16 @@ fn storm(k: &Kernel, line: u32, unclaimed: bool) -> Verdict {
     verdict.bug_check(0xF2, [connection.routine, connection.context, *first, chained])
 }
 
-/// One pass: each routine in the order of connection; a level-sensitive line's ends at the first that claims.
+/// One pass: each routine that runs at a level, in the order of connection; a level-sensitive line's ends at the first that claims.
 pub(super) fn call_chain(cx: &mut Cx<'_>, vector: u32) -> Flow<bool> {
     let mut claimed = false;
     let Some(chain) = cx.with(|k| k.ke.interrupts.chain(vector)) else { return Ok(false) };
     for &object in &*chain {
-        let connection = cx.with(|k| k.ke.interrupts.objects.get(&object).copied());
+        let connection = cx.with(|k| {
+            let interrupts = &k.ke.interrupts;
+            let connection = interrupts.objects.get(&object).copied()?;
+            (!connection.is_passive() && !interrupts.inactive.contains(&object)).then_some(connection)
+        });
         let Some(connection) = connection else { continue };
         if call_routine(cx, object, &connection)? {
             claimed = true;
@@ -253,7 +319,7 @@ pub(super) fn call_chain(cx: &mut Cx<'_>, vector: u32) -> Flow<bool> {
 
 fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<bool> {
     let level = irql::current(cx);
-    let lock = SpinLock::new(connection.spin_lock);
+    let lock = SpinLock::new(connection.lock);
     irql::set(cx, connection.synchronize_irql);
     spinlock::spin(cx, lock, 1)?;
     let base = cx.with(|k| {
@@ -286,7 +352,7 @@ mod tests {
         Connection {
             routine: 0x1000,
             context: 0,
-            spin_lock: 0,
+            lock: 0,
             vector: vector_of_line(line),
             irql: irql_of_line(line),
             synchronize_irql: irql_of_line(line),

@@ -10,7 +10,7 @@ use engine::Flow;
 
 use super::line::{self, LATENCY};
 use super::vectors::{Vectors, irql_of_vector};
-use super::{irql, time};
+use super::{irql, passive_isr, time};
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::hal::hardware::Message;
@@ -38,6 +38,11 @@ impl Messages {
         let Self { pending, connected, serving } = self;
         let (connected, serving) = (*connected, *serving);
         pending.descending().filter(move |vector| connected.contains(*vector) && !serving.contains(*vector))
+    }
+
+    /// The service of a vector is over.
+    pub(super) fn served(&mut self, vector: u32) {
+        self.serving.remove(vector);
     }
 
     /// Nobody is connected to a vector any more.
@@ -81,10 +86,13 @@ pub(crate) fn service(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
     irql::set(cx, irql_of_vector(vector));
     time::charge(cx, LATENCY);
     let result = line::call_chain(cx, vector);
+    let result = match result {
+        Ok(_) if cx.with(|k| passive_isr::serves(k, vector)) => passive_isr::hand_over(cx, vector),
+        result => {
+            cx.with(|k| line::unmask(k, vector));
+            result.map(|_claimed| ())
+        }
+    };
     irql::set(cx, old);
-    cx.with(|k| {
-        k.ke.interrupts.messages.serving.remove(vector);
-        k.ke.unsettled();
-    });
-    result.map(|_claimed| ())
+    result
 }

@@ -257,6 +257,12 @@ pub(crate) fn spawn_idle(cx: &mut Cx<'_>, index: usize) -> Flow<StrandId> {
     Ok(strand)
 }
 
+/// A thread of ours of normal priority, for somebody who settles later.
+pub(crate) fn spawn_quietly(cx: &mut Cx<'_>, name: String, work: Work) -> Flow<StrandId> {
+    let (role, priority, body) = (Role::Worker, NORMAL_PRIORITY, Body::Work(work));
+    create(cx, Start { name, role, process: 0, priority, body })
+}
+
 /// The thread that runs the threaded DPCs of processor `index`: nothing that can be switched is better.
 pub(crate) fn spawn_for_dpcs(cx: &mut Cx<'_>, index: usize, work: Work) -> Flow<StrandId> {
     let name = format!("DPC thread of processor {index}");

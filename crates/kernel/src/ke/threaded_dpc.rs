@@ -5,11 +5,11 @@
 //! routine must do with what it may do at either level, so one that waits is told even where it could.
 
 use abi::{DriverPtr, KDPC};
-use engine::{Flow, StrandId};
+use engine::Flow;
 
 use super::dpc::{self, QueuedDpc};
-use super::wait::{self, Timeout};
-use super::{callout, dispatcher, thread};
+use super::servant::{self, Servant};
+use super::{callout, thread};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::{Tier, Verdict};
 
@@ -20,10 +20,7 @@ pub(crate) struct Threaded {
     pub(crate) queue: std::collections::VecDeque<QueuedDpc>,
     /// The one that runs.
     pub(crate) running: Option<u64>,
-    /// Its thread, once there was one to run.
-    thread: Option<StrandId>,
-    /// The thread has nothing to do.
-    waits: bool,
+    servant: Servant,
 }
 
 /// Whether this machine has them enabled, which Windows' registry says once for all.
@@ -38,29 +35,21 @@ pub(crate) fn are_enabled(cx: &mut Cx<'_>) -> bool {
 
 /// Queues one for processor `target`, whose thread becomes ready.
 pub(crate) fn enqueue(cx: &mut Cx<'_>, target: usize, queued: QueuedDpc, first: bool) -> Flow<()> {
-    let thread = cx.with(|k| {
-        let threaded = &mut k.ke.processors[target].threaded;
+    cx.with(|k| {
+        let queue = &mut k.ke.processors[target].threaded.queue;
         if first {
-            threaded.queue.push_front(queued);
+            queue.push_front(queued);
         } else {
-            threaded.queue.push_back(queued);
+            queue.push_back(queued);
         }
-        threaded.thread
     });
-    match thread {
-        None => {
-            let thread = thread::spawn_for_dpcs(cx, target, Box::new(move |cx| run_all(cx, target)))?;
-            cx.with(|k| k.ke.processors[target].threaded.thread = Some(thread));
-        }
-        Some(thread) => cx.with(|k| {
-            if std::mem::take(&mut k.ke.processors[target].threaded.waits) {
-                // It waits for nothing else, so no list of a driver's can be damaged.
-                let _ = dispatcher::end_wait(k, thread, abi::NtStatus::SUCCESS, 0);
-            }
-        }),
-    }
-    cx.with(|k| k.ke.unsettled());
-    Ok(())
+    servant::wake(cx, of_processor(target), |cx| {
+        thread::spawn_for_dpcs(cx, target, Box::new(move |cx| run_all(cx, target)))
+    })
+}
+
+fn of_processor(index: usize) -> impl Fn(&mut Kernel) -> &mut Servant {
+    move |k| &mut k.ke.processors[index].threaded.servant
 }
 
 /// What the thread of processor `index` does, for ever.
@@ -70,15 +59,11 @@ fn run_all(cx: &mut Cx<'_>, index: usize) -> Flow<()> {
             let threaded = &mut k.ke.processors[index].threaded;
             let next = threaded.queue.pop_front();
             threaded.running = next.map(|dpc| dpc.object);
-            threaded.waits = next.is_none();
             next
         });
         match next {
             Some(queued) => run(cx, index, queued)?,
-            None => {
-                let what = "a thread that runs DPCs";
-                let _ = wait::wait(cx, &[], false, Timeout::Never, DriverPtr::NULL, what)?;
-            }
+            None => servant::rest(cx, "a thread that runs DPCs", of_processor(index))?,
         }
     }
 }
@@ -106,7 +91,7 @@ fn run(cx: &mut Cx<'_>, index: usize, queued: QueuedDpc) -> Flow<()> {
 /// Whether the current thread is in a threaded DPC.
 pub(crate) fn is_in_one(k: &Kernel) -> bool {
     let strand = k.ke.processor().thread;
-    k.ke.processors.iter().any(|p| p.threaded.thread == Some(strand) && p.threaded.running.is_some())
+    k.ke.processors.iter().any(|p| p.threaded.servant.thread == Some(strand) && p.threaded.running.is_some())
 }
 
 /// Somebody is about to wait, at a level where that is possible: a threaded DPC must not.

@@ -3,7 +3,7 @@
 //! x64 has 256 vectors; a vector's upper half is its level. Devices have levels 3–12: lines take the lower half of
 //! levels 3–11, messages the rest. A vector is the same on all processors, so there are as many messages as free vectors.
 
-use super::interrupt::line_of_vector;
+use super::interrupt::{line_of_vector, vector_of_line};
 
 /// The levels of devices.
 const DEVICE_LEVELS: std::ops::RangeInclusive<u32> = 3..=12;
@@ -13,6 +13,24 @@ const DEVICE_LEVELS: std::ops::RangeInclusive<u32> = 3..=12;
 pub const fn is_message(vector: u32) -> bool {
     let level = vector >> 4;
     *DEVICE_LEVELS.start() <= level && level <= *DEVICE_LEVELS.end() && line_of_vector(vector).is_none()
+}
+
+/// What a driver is told of a line that a controller relays at PASSIVE_LEVEL: beyond the processors' vectors.
+const RELAYED: u32 = 0x100;
+
+/// The vector that drivers know for `line` where lines are relayed.
+#[must_use]
+pub const fn vector_of_relayed_line(line: u32) -> u32 {
+    RELAYED + line
+}
+
+/// The processors' vector for one that a driver was told.
+#[must_use]
+pub const fn of_processors(vector: u32) -> u32 {
+    match vector.checked_sub(RELAYED) {
+        Some(line @ 0..64) => vector_of_line(line),
+        _ => vector,
+    }
 }
 
 /// The level of a vector of a device.

@@ -9,7 +9,7 @@ use engine::{Flow, StrandId};
 use super::dispatcher::{self, consume, is_signaled};
 use super::links::{self, Broken};
 use super::processor::DISPATCH_LEVEL;
-use super::{irql, scheduler, thread, threaded_dpc, time};
+use super::{irql, passive_isr, scheduler, thread, threaded_dpc, time};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::ex;
@@ -137,7 +137,7 @@ pub fn for_object<T>(cx: &mut Cx<'_>, object: DriverPtr<T>) -> Flow<NtStatus> {
 }
 
 /// The current thread waits until [`grant`] says that it has what lies at `at`: a push lock, the release of run-down
-/// protection.
+/// protection, the end of an interrupt routine.
 ///
 /// # Errors
 /// As [`single`].
@@ -342,7 +342,9 @@ pub(crate) fn describe(k: &Kernel, strand: StrandId) -> String {
         return "nothing".to_owned();
     };
     if let Some(at) = wait.granted {
-        let known = ex::push_lock::describe(k, at).or_else(|| ex::rundown::describe(k, at));
+        let known = ex::push_lock::describe(k, at)
+            .or_else(|| ex::rundown::describe(k, at))
+            .or_else(|| passive_isr::describe(k, at));
         return known.unwrap_or_else(|| format!("{at:#x}"));
     }
     let names: Vec<String> = wait.objects.iter().map(|object| dispatcher::describe(k, *object)).collect();

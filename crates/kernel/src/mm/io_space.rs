@@ -69,20 +69,21 @@ const fn pages(mapping: &Mapping) -> u64 {
 ///
 /// # Errors
 /// A verdict on a range that is none, or RAM.
-pub fn map(cx: &mut Cx<'_>, bus: u64, bytes: u64, _cache: u32) -> Flow<u64> {
-    map_for(cx, "MmMapIoSpace", bus, bytes)
+pub fn map(cx: &mut Cx<'_>, address: u64, bytes: u64, _cache: u32) -> Flow<u64> {
+    map_for(cx, "MmMapIoSpace", address, bytes)
 }
 
 /// `MmMapIoSpaceEx`, with page protections in place of caching.
 ///
 /// # Errors
 /// As [`map`].
-pub fn map_ex(cx: &mut Cx<'_>, bus: u64, bytes: u64, _protect: u32) -> Flow<u64> {
-    map_for(cx, "MmMapIoSpaceEx", bus, bytes)
+pub fn map_ex(cx: &mut Cx<'_>, address: u64, bytes: u64, _protect: u32) -> Flow<u64> {
+    map_for(cx, "MmMapIoSpaceEx", address, bytes)
 }
 
-fn map_for(cx: &mut Cx<'_>, name: &str, bus: u64, bytes: u64) -> Flow<u64> {
-    judge(cx, name, bus, bytes)?;
+fn map_for(cx: &mut Cx<'_>, name: &str, address: u64, bytes: u64) -> Flow<u64> {
+    judge(cx, name, address, bytes)?;
+    let bus = cx.with(|k| k.hal.platform.to_bus(address));
     if cx.choose("fault.map", 2) == 1 {
         return Ok(0);
     }
@@ -119,32 +120,49 @@ fn gap(state: &State, need: u64) -> Option<u64> {
     (DEVICE.end() - at >= need).then_some(at)
 }
 
-fn judge(cx: &mut Cx<'_>, name: &str, bus: u64, bytes: u64) -> Flow<()> {
-    let Some(last) = bus.checked_add(bytes.wrapping_sub(1)).filter(|_| bytes != 0) else {
-        let message = format!("{name} was asked for {bytes:#x} bytes at {bus:#x}");
+/// Looks at a range of system addresses before it is mapped.
+fn judge(cx: &mut Cx<'_>, name: &str, address: u64, bytes: u64) -> Flow<()> {
+    let Some(last) = address.checked_add(bytes.wrapping_sub(1)).filter(|_| bytes != 0) else {
+        let message = format!("{name} was asked for {bytes:#x} bytes at {address:#x}");
         return Err(
-            cx.stop(Verdict::error("io-space-range", message).bug_check(0xDA, [0x100, bus, bytes, 0]))
+            cx.stop(Verdict::error("io-space-range", message).bug_check(0xDA, [0x100, address, bytes, 0]))
         );
     };
-    if physical::RAM.iter().any(|range| bus < range.base + range.length && last >= range.base) {
+    if physical::RAM.iter().any(|range| address < range.base + range.length && last >= range.base) {
         let message =
-            format!("{name} was asked for {bytes:#x} bytes at {bus:#x}, which is RAM, not a device");
-        return Err(cx.stop(Verdict::error("io-space-ram", message).bug_check(0xC4, [0x83, bus, bytes, 0])));
-    }
-    let known = cx.with(|k| {
-        let functions = k.hal.hardware.functions();
-        let mut windows =
-            functions.iter().flat_map(|function| &function.windows).filter(|window| !window.port);
-        let page_end = |end: u64| end.next_multiple_of(PAGE);
-        windows.any(|window| bus >= window.base && last < page_end(window.base + window.length))
-    });
-    if !known && bus > LEGACY {
-        let message = format!(
-            "{name} was asked for {bytes:#x} bytes at {bus:#x}, which no device of the machine decodes"
+            format!("{name} was asked for {bytes:#x} bytes at {address:#x}, which is RAM, not a device");
+        return Err(
+            cx.stop(Verdict::error("io-space-ram", message).bug_check(0xC4, [0x83, address, bytes, 0]))
         );
+    }
+    let (known, raw) = cx.with(|k| {
+        let platform = k.hal.platform;
+        let bus = platform.to_bus(address);
+        (is_decoded(k, bus, bytes), platform.shifted_bus && is_decoded(k, address, bytes))
+    });
+    let asked = format!("{name} was asked for {bytes:#x} bytes at {address:#x}");
+    if raw {
+        // Provably wrong: nothing but the raw resources says this number.
+        let system = cx.with(|k| k.hal.platform.to_system(address));
+        let message = format!(
+            "{asked}, a bus address: it is {system:#x} for the processors, as AllocatedResourcesTranslated and TranslateBusAddress say"
+        );
+        cx.report(Verdict::error("io-space-raw-address", message));
+    } else if !known && address > LEGACY {
+        let message = format!("{asked}, which no device of the machine decodes");
         cx.report(Verdict { tier: Tier::Warning, ..Verdict::error("io-space-outside", message) });
     }
     Ok(())
+}
+
+/// Whether a function decodes all of a range of bus addresses, but for the rest of its last page.
+fn is_decoded(k: &Kernel, bus: u64, bytes: u64) -> bool {
+    let functions = k.hal.hardware.functions();
+    let mut windows = functions.iter().flat_map(|function| &function.windows).filter(|window| !window.port);
+    let page_end = |end: u64| end.next_multiple_of(PAGE);
+    windows.any(|window| {
+        bus >= window.base && bus.saturating_add(bytes) <= page_end(window.base + window.length)
+    })
 }
 
 /// Below 1 MiB lie video memory and firmware, which drivers map without resources.

@@ -131,7 +131,7 @@ pub fn is_address_valid(cx: &mut Cx<'_>, address: u64) -> Flow<bool> {
 pub fn physical_address(cx: &mut Cx<'_>, address: u64) -> Flow<u64> {
     let found = cx.with(|k| {
         let device = io_space::resolve(k, address).filter(|_| DEVICE.contains(address));
-        device.map(|(bus, _)| bus).or_else(|| k.mm.map.physical(address))
+        device.map(|(bus, _)| k.hal.platform.to_system(bus)).or_else(|| k.mm.map.physical(address))
     });
     shadow::shared(cx, address, 1);
     if found.is_none() {

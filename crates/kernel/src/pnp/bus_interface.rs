@@ -11,7 +11,7 @@ use engine::Flow;
 
 use super::node::{NodeId, State};
 use crate::cx::Cx;
-use crate::hal::config;
+use crate::hal::{bus_data, config};
 use crate::ldr;
 use crate::verdict::Verdict;
 
@@ -104,10 +104,12 @@ pub fn translate(
     translated: DriverPtr<u64>,
 ) -> Flow<bool> {
     node(cx, "TranslateBusAddress", context)?;
-    if cx.read(space)? > 1 {
+    let wanted = cx.read(space)?;
+    if wanted > 1 {
         return Ok(false);
     }
-    cx.write(translated, address)?;
+    let system = bus_data::translate(cx, address, wanted);
+    cx.write(translated, system)?;
     Ok(true)
 }
 

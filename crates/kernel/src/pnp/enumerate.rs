@@ -17,6 +17,7 @@ use super::{bus, request};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::ke;
+use crate::ke::processor::PASSIVE_LEVEL;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 
@@ -91,11 +92,16 @@ pub(super) fn available(cx: &mut Cx<'_>, id: NodeId) -> Vec<Resource> {
 }
 
 /// A line as drivers connect to it.
-fn routed(k: &Kernel, line: u32) -> Interrupt {
+pub(crate) fn routed(k: &Kernel, line: u32) -> Interrupt {
+    let (vector, irql) = if k.hal.platform.relayed_lines {
+        (ke::vectors::vector_of_relayed_line(line), PASSIVE_LEVEL)
+    } else {
+        (ke::interrupt::vector_of_line(line), ke::interrupt::irql_of_line(line))
+    };
     Interrupt {
         line,
-        vector: ke::interrupt::vector_of_line(line),
-        irql: ke::interrupt::irql_of_line(line),
+        vector,
+        irql,
         // Lines are delivered in group 0.
         affinity: ke::affinity::of_group(k, 0),
     }

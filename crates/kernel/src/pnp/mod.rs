@@ -34,6 +34,7 @@ use std::collections::BTreeMap;
 
 use abi::{DRIVER_OBJECT, DriverPtr, KEVENT};
 
+pub(crate) use enumerate::routed;
 pub use enumerate::enumerate;
 pub use install::{Installation, install};
 pub use message::messages_of;
@@ -42,7 +43,6 @@ pub use remove::{query_remove, remove, surprise_remove};
 pub use start::{StartFailure, start};
 pub use stop::{query_stop, restart, stop};
 
-use crate::nt::Settings;
 use node::Node;
 
 /// State of this prefix.
@@ -55,17 +55,9 @@ pub struct State {
     pub(crate) idle: DriverPtr<KEVENT>,
     /// How many physical device objects were made.
     pub(crate) made: u32,
-    /// The most messages that a device is given.
-    pub(crate) message_limit: u32,
 }
 
 impl State {
-    /// As at boot.
-    #[must_use]
-    pub fn new(settings: &Settings) -> Self {
-        Self { message_limit: settings.message_limit, ..Self::default() }
-    }
-
     pub(crate) fn node(&self, id: NodeId) -> &Node {
         self.nodes.get(&id).unwrap_or_else(|| panic!("no device node {id:?}"))
     }

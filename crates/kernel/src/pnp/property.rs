@@ -56,7 +56,8 @@ fn value(cx: &mut Cx<'_>, id: NodeId, property: u32) -> Result<Vec<u8>, NtStatus
     if property == DevicePropertyBootConfigurationTranslated {
         let available = enumerate::available(cx, id);
         let bus = cx.with(|k| k.pnp.node(id).function.address.bus);
-        return Ok(resource::list(&available, bus, Form::Translated));
+        let platform = cx.with(|k| k.hal.platform);
+        return Ok(resource::list(&available, bus, Form::Translated(platform)));
     }
     cx.with(|k| {
         let node = k.pnp.node(id);

@@ -12,6 +12,7 @@ use abi::{
 };
 
 use crate::hal::hardware::{Function, Window};
+use crate::hal::platform::Platform;
 use crate::ke::vectors::irql_of_vector;
 
 /// A line interrupt as it is routed and as a driver connects to it.
@@ -64,8 +65,8 @@ pub fn of_function(function: &Function, interrupt: Option<Interrupt>) -> Vec<Res
 pub enum Form {
     /// Bus addresses, lines.
     Raw,
-    /// System addresses, vectors.
-    Translated,
+    /// System addresses as this platform has them, vectors.
+    Translated(Platform),
 }
 
 /// `CM_RESOURCE_PORT_*` of a PCI device's ports.
@@ -102,7 +103,11 @@ fn descriptors(resource: &Resource, form: Form) -> Vec<[u8; 0x14]> {
                 false => (CmResourceTypeMemory, memory_flags(window)),
             };
             let length = u32::try_from(window.length).unwrap_or(u32::MAX);
-            let own = descriptor(kind, CmResourceShareDeviceExclusive, flags, [window.base, length.into()]);
+            let base = match form {
+                Form::Translated(platform) if !window.port => platform.to_system(window.base),
+                _ => window.base,
+            };
+            let own = descriptor(kind, CmResourceShareDeviceExclusive, flags, [base, length.into()]);
             vec![own, private(window.bar)]
         }
         Resource::Interrupt(interrupt) => {
@@ -110,7 +115,7 @@ fn descriptors(resource: &Resource, form: Form) -> Vec<[u8; 0x14]> {
             // Level and group in the first four bytes, vector in the next, then the affinity.
             let (level, vector, affinity) = match form {
                 Form::Raw => (line, line, u64::MAX),
-                Form::Translated => (irql.into(), vector, affinity),
+                Form::Translated(_) => (irql.into(), vector, affinity),
             };
             let first = u64::from(level) | u64::from(vector) << 32;
             let flags = CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE;
@@ -121,7 +126,7 @@ fn descriptors(resource: &Resource, form: Form) -> Vec<[u8; 0x14]> {
             // Raw: group, message count, vector. Translated: level, group, vector.
             let head = match form {
                 Form::Raw => u64::from(count) << 16,
-                Form::Translated => irql_of_vector(vector).into(),
+                Form::Translated(_) => irql_of_vector(vector).into(),
             };
             let u = [head | u64::from(vector) << 32, affinity];
             vec![descriptor(CmResourceTypeInterrupt, CmResourceShareDeviceExclusive, MESSAGE_FLAGS, u)]
@@ -148,6 +153,13 @@ fn descriptor(kind: u8, share: u8, flags: u16, u: [u64; 2]) -> [u8; 0x14] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PC: Form = Form::Translated(Platform {
+        messages: 0,
+        fully_specified: false,
+        relayed_lines: false,
+        shifted_bus: false,
+    });
 
     fn resources() -> Vec<Resource> {
         vec![
@@ -180,14 +192,14 @@ mod tests {
     #[test]
     fn messages_of_one_descriptor_have_their_count_in_the_raw_list_and_their_level_in_the_other() {
         let given = [Resource::Messages(Messages { first: 0, count: 4, vector: 0x48, affinity: 3 })];
-        let (raw, translated) = (list(&given, 0, Form::Raw), list(&given, 0, Form::Translated));
+        let (raw, translated) = (list(&given, 0, Form::Raw), list(&given, 0, PC));
         assert_eq!(raw[20..], [2, 1, 3, 0, 0, 0, 4, 0, 0x48, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(translated[20..], [2, 1, 3, 0, 4, 0, 0, 0, 0x48, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]
     fn a_translated_list_differs_in_the_interrupt_only() {
-        let (raw, translated) = (list(&resources(), 0, Form::Raw), list(&resources(), 0, Form::Translated));
+        let (raw, translated) = (list(&resources(), 0, Form::Raw), list(&resources(), 0, PC));
         let interrupt = raw.len() - 0x14;
         assert_eq!(raw[..interrupt], translated[..interrupt]);
         assert_eq!(

@@ -211,16 +211,16 @@ fn assign(cx: &mut Cx<'_>, id: NodeId) -> Flow<Result<Vec<Resource>, StartFailur
 /// `IRP_MN_START_DEVICE` with the node's resources.
 pub(super) fn send_start(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     tell(cx, id, "start");
-    let (resources, device, at) = cx.with(|k| {
+    let (resources, device, at, platform) = cx.with(|k| {
         let node = k.pnp.node(id);
         let (name, at) = (node.function.name.clone(), node.function.address);
         k.hal.stale.assign(&name);
-        (k.pnp.node(id).resources.clone(), name, at)
+        (k.pnp.node(id).resources.clone(), name, at, k.hal.platform)
     });
     let (mut raw, mut translated) = (0, 0);
     if !resources.is_empty() {
         raw = copy(cx, &resource::list(&resources, at.bus, Form::Raw))?;
-        translated = copy(cx, &resource::list(&resources, at.bus, Form::Translated))?;
+        translated = copy(cx, &resource::list(&resources, at.bus, Form::Translated(platform)))?;
     }
     let answer = ask(cx, id, IRP_MN_START_DEVICE, [raw, translated, 0, 0])?;
     for list in [raw, translated] {

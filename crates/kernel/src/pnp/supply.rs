@@ -41,7 +41,7 @@ impl Supply {
         let taken = |vector: &u32| k.pnp.nodes.values().any(|n| n.messages().any(|m| m.vector == *vector));
         Self {
             each: offer.each,
-            left: offer.count.min(k.pnp.message_limit),
+            left: offer.count.min(k.hal.platform.messages),
             given: 0,
             free: vectors::of_messages().filter(|vector| !taken(vector)).collect(),
             processors: crate::ke::affinity::of_group(k, 0),

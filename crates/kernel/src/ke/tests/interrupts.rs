@@ -69,7 +69,7 @@ pub(super) fn connection(routine: u64) -> Connection {
     Connection {
         routine,
         context: 0,
-        spin_lock: 0,
+        lock: 0,
         vector: vector_of_line(LINE),
         irql: irql_of_line(LINE),
         synchronize_irql: irql_of_line(LINE),

@@ -1,0 +1,123 @@
+//! The computer that a machine is: what stands between its bus and its processors, as far as drivers notice.
+//!
+//! Pages: *Raw and Translated Resources*, *IoConnectInterruptEx function*, *Using IoConnectInterruptEx Prior to Windows Vista*,
+//! *Using Passive-Level Interrupt Service Routines*. Each setting reaches a path that drivers have and an ordinary PC never takes.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// How far above its bus address a device's memory stands with [`Platform::shifted_bus`].
+const SHIFT: u64 = 0x80_0000_0000;
+
+/// The most messages that a device may be given.
+const MOST_MESSAGES: u32 = 2_048;
+
+/// What kind of computer it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Platform {
+    /// The most message-signaled interrupts that a device is given, whatever it asks for: 0 to 2,048.
+    pub messages: u32,
+    /// `IoConnectInterruptEx` knows only `CONNECT_FULLY_SPECIFIED`, as the library for Windows before Vista.
+    pub fully_specified: bool,
+    /// Interrupt lines come through a controller that masks them until a thread has served them: their level is PASSIVE_LEVEL.
+    pub relayed_lines: bool,
+    /// Device memory has other addresses for the processors than on the bus, so that raw and translated resources differ.
+    pub shifted_bus: bool,
+}
+
+impl Default for Platform {
+    fn default() -> Self {
+        Self { messages: MOST_MESSAGES, fully_specified: false, relayed_lines: false, shifted_bus: false }
+    }
+}
+
+impl Platform {
+    const fn shift(self) -> u64 {
+        if self.shifted_bus { SHIFT } else { 0 }
+    }
+
+    /// Where the processors find what is at a bus address of device memory.
+    #[must_use]
+    pub const fn to_system(self, bus: u64) -> u64 {
+        bus.wrapping_add(self.shift())
+    }
+
+    /// The bus address behind a system address; one that no device has, if there is none.
+    #[must_use]
+    pub const fn to_bus(self, system: u64) -> u64 {
+        system.wrapping_sub(self.shift())
+    }
+}
+
+/// As [`FromStr`] reads it; nothing for a PC as they are.
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { messages, fully_specified, relayed_lines, shifted_bus } = *self;
+        let mut parts = Vec::new();
+        if messages != MOST_MESSAGES {
+            parts.push(format!("messages={messages}"));
+        }
+        for (is, name) in
+            [(fully_specified, "fully-specified"), (relayed_lines, "relayed-lines"), (shifted_bus, "shifted-bus")]
+        {
+            if is {
+                parts.push(name.to_owned());
+            }
+        }
+        f.write_str(&parts.join(","))
+    }
+}
+
+impl FromStr for Platform {
+    type Err = String;
+
+    /// `messages=N`, `fully-specified`, `relayed-lines`, `shifted-bus`, with commas between them.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut platform = Self::default();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            match part.split_once('=') {
+                None if part == "fully-specified" => platform.fully_specified = true,
+                None if part == "relayed-lines" => platform.relayed_lines = true,
+                None if part == "shifted-bus" => platform.shifted_bus = true,
+                Some(("messages", count)) => {
+                    let count = count.parse().ok().filter(|count| *count <= MOST_MESSAGES);
+                    platform.messages =
+                        count.ok_or_else(|| format!("`{part}`: there are 0 to {MOST_MESSAGES} messages"))?;
+                }
+                _ => {
+                    return Err(format!(
+                        "`{part}` is nothing a platform has; there are messages=N, fully-specified, relayed-lines and shifted-bus"
+                    ));
+                }
+            }
+        }
+        Ok(platform)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_platform_is_read_as_it_is_written() {
+        for text in ["", "messages=3", "messages=0,fully-specified,relayed-lines,shifted-bus"] {
+            assert_eq!(text.parse::<Platform>().unwrap().to_string(), text);
+        }
+        assert_eq!("".parse(), Ok(Platform::default()));
+        for wrong in ["messages", "messages=2049", "messages=x", "relayed-lines=1", "pc"] {
+            let why = wrong.parse::<Platform>().unwrap_err();
+            assert!(why.contains(wrong), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_shifted_bus_has_no_device_at_bus_addresses_and_ram_where_it_is() {
+        let shifted = Platform { shifted_bus: true, ..Platform::default() };
+        let system = shifted.to_system(0xE000_0000);
+        assert_eq!((system, shifted.to_bus(system)), (0x80_E000_0000, 0xE000_0000));
+        assert!(shifted.to_bus(0xE000_0000) > u64::MAX / 2);
+        assert_eq!(Platform::default().to_bus(0xE000_0000), 0xE000_0000);
+        assert!(crate::mm::physical::RAM.iter().all(|range| range.base + range.length <= SHIFT));
+    }
+}
