@@ -710,6 +710,18 @@ static VOID Away(PKINTERRUPT Object)
     IoDisconnectInterruptEx(&Parameters);
 }
 
+/* Whether the routine has been called so often, soon, and has returned: another processor may have taken the interrupt. */
+static BOOLEAN Called(ULONG Times)
+{
+    ULONG Round;
+
+    for (Round = 0; Round < 1000 && *(ULONG volatile *)&Member.Calls < Times; Round++) {
+        KeStallExecutionProcessor(1);
+    }
+    KeStallExecutionProcessor(10);
+    return *(ULONG volatile *)&Member.Calls == Times;
+}
+
 /* Who may share a vector with whom, whoever came first. */
 static ULONG ShareVector(VOID)
 {
@@ -732,8 +744,7 @@ static ULONG ShareVector(VOID)
     CHECK(IoConnectInterruptEx(&Parameters) == STATUS_SUCCESS && Second != NULL && Second != First);
     Member.Calls = 0;
     Write(Card, BENCH_SIGNAL, 0);
-    KeStallExecutionProcessor(10);
-    CHECK(Member.Calls == 2);
+    CHECK(Called(2));
     Away(Second);
     Away(First);
     return 0;
@@ -760,8 +771,7 @@ static ULONG OneSet(VOID)
     for (Number = 0; Number < 2; Number++) {
         Member.Calls = 0;
         Write(Card, BENCH_SIGNAL, Number);
-        KeStallExecutionProcessor(10);
-        CHECK(Member.Calls == 1 && Member.Level == Highest && Member.Context == &Member);
+        CHECK(Called(1) && Member.Level == Highest && Member.Context == &Member);
         CHECK(Member.Seen != 0); /* held in the routine */
     }
     OldIrql = KeAcquireInterruptSpinLock(Objects[0]);
@@ -770,7 +780,7 @@ static ULONG OneSet(VOID)
     Write(Card, BENCH_SIGNAL, 1); /* the other one's */
     CHECK(Member.Calls == 0);
     KeReleaseInterruptSpinLock(Objects[0], OldIrql);
-    CHECK(Member.Calls == 1 && Member.Lock == 0);
+    CHECK(Called(1) && Member.Lock == 0);
     Away(Objects[1]);
     Away(Objects[0]);
     return 0;

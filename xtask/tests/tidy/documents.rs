@@ -88,8 +88,12 @@ fn the_coverage_document_lists_every_export() {
     );
 }
 
-/// A numbered line of `docs/schedules.md`, with what it continues in.
-fn schedules(text: &str) -> Vec<(String, String)> {
+/// The documents whose numbered lines each name a page and the tests that hold them, and how many lines each has at least.
+const HELD: &[(&str, usize)] =
+    &[("docs/schedules.md", 20), ("docs/interrupts.md", 30), ("docs/irql.md", 8)];
+
+/// A numbered line of one of them, with what it continues in.
+fn numbered(text: &str) -> Vec<(String, String)> {
     let mut lines: Vec<(String, String)> = Vec::new();
     let mut open = false;
     for line in text.lines() {
@@ -110,11 +114,11 @@ fn schedules(text: &str) -> Vec<(String, String)> {
 }
 
 /// What is wrong with the lines, given the names of all tests.
-fn unheld(lines: &[(String, String)], tests: &BTreeSet<String>) -> Vec<String> {
+fn unheld(document: &str, lines: &[(String, String)], tests: &BTreeSet<String>) -> Vec<String> {
     let mut complaints = Vec::new();
     for (index, (number, text)) in lines.iter().enumerate() {
         let mut complain =
-            |what: String| complaints.push(format!("docs/schedules.md, line {number}: {what}"));
+            |what: String| complaints.push(format!("{document}, line {number}: {what}"));
         if *number != (index + 1).to_string() {
             complain(format!("it should be number {}", index + 1));
         }
@@ -146,13 +150,13 @@ fn tests() -> BTreeSet<String> {
 }
 
 #[test]
-fn a_schedule_that_no_page_or_test_holds_is_told() {
+fn a_line_that_no_page_or_test_holds_is_told() {
     let page = "[A](https://learn.microsoft.com/en-us/a)";
     let text = format!(
         "# T\n\n1. Good. {page}\n   — `held`, `lost`\n3. Bad.\n   {page}\n4. No page.\n   — `held`\n\nEnd. `x`\n"
     );
     let tests = BTreeSet::from(["held".to_owned()]);
-    let complaints = unheld(&schedules(&text), &tests);
+    let complaints = unheld("it", &numbered(&text), &tests);
     let told = [
         "line 1: there is no test `lost`",
         "line 3: it should be number 2",
@@ -165,9 +169,12 @@ fn a_schedule_that_no_page_or_test_holds_is_told() {
 }
 
 #[test]
-fn every_schedule_is_held_by_a_page_and_by_tests() {
-    let text = fs::read_to_string(root().join("docs/schedules.md")).expect("docs/schedules.md is there");
-    let lines = schedules(&text);
-    assert!(lines.len() > 20, "the document is understood: {} lines", lines.len());
-    expect_none(&unheld(&lines, &tests()));
+fn every_numbered_line_is_held_by_a_page_and_by_tests() {
+    let tests = tests();
+    for &(document, least) in HELD {
+        let text = fs::read_to_string(root().join(document)).unwrap_or_else(|why| panic!("{document}: {why}"));
+        let lines = numbered(&text);
+        assert!(lines.len() >= least, "{document} is understood: {} lines", lines.len());
+        expect_none(&unheld(document, &lines, &tests));
+    }
 }
