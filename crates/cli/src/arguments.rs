@@ -104,6 +104,10 @@ pub(crate) struct Run {
     /// Writes the run to a file that `dirql replay` makes again
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
+    /// Draws what happened from the first request on: who called whom, from the application through dispatch routine, device,
+    /// interrupt routine and DPC; as a picture if the name ends in `.svg`, else as text
+    #[arg(long, value_name = "FILE", conflicts_with = "runs")]
+    pub(crate) figure: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) many: Many,
     #[command(flatten)]

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use dirql::explore::Chooser;
+use dirql::readers::{Figure, FigureForm, Sink};
 use dirql::record::Recording;
 use dirql::{Bench, Error, InputError, Jail, Outcome, Play, Report, ScriptText, processor, windows};
 
@@ -58,6 +59,10 @@ fn carry_out(arguments: &Run, jail: Option<Jail>) -> Result<Done> {
         let bench = jail.into_iter().fold(bench.policy(policy), Bench::jailed);
         return Ok(Done::with(bench.run(play(&arguments.setup)?)?.outcome().exit_code()));
     }
+    let (bench, jail) = match &arguments.figure {
+        Some(path) => drawn(bench, jail, path)?,
+        None => (bench, jail),
+    };
     let (chooser, name) = (policy.chooser(), policy.to_string());
     let show = Show::new(&arguments.view);
     let report = shown(&show, bench, &arguments.setup, (chooser, &name), jail, arguments.record.as_deref())?;
@@ -65,6 +70,22 @@ fn carry_out(arguments: &Run, jail: Option<Jail>) -> Result<Done> {
         return Ok(Done::then(format!("{CHECKED}{}", report.outcome().exit_code())));
     }
     Ok(show.done(&report, MOMENTS))
+}
+
+/// With a figure drawn to `path` at the end.
+fn drawn(bench: Bench, jail: Option<Jail>, path: &Path) -> Result<(Bench, Option<Jail>)> {
+    let file = made(path)?;
+    let jail = jail.map(|jail| jail.may_write(&file));
+    let svg = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("svg"));
+    let form = if svg { FigureForm::Svg } else { FigureForm::Text };
+    let symbols = bench.symbols();
+    Ok((bench.reader(Figure::new(Sink::new(file), form, symbols)), jail))
+}
+
+/// A new file.
+fn made(path: &Path) -> Result<File, Error> {
+    let error = |error| InputError::new(format!("{}: cannot be written: {error}", path.display()));
+    File::create(path).map_err(|why| Error::Input(error(why)))
 }
 
 /// The same choices in a checked machine: a better verdict, if it has one.
@@ -153,10 +174,7 @@ fn recorded(
 ) -> Result<Report> {
     // Before a file is made: what cannot be recorded leaves none behind.
     Recording::prepare(&bench, name, script).map_err(Error::Input)?;
-    let file = File::create(path);
-    let file =
-        file.map_err(|error| InputError::new(format!("{}: cannot be written: {error}", path.display())));
-    let file = file.map_err(Error::Input)?;
+    let file = made(path)?;
     let jail = jail.map(|jail| jail.may_write(&file));
     let started = Recording::start(bench, policy, name, script, BufWriter::new(file));
     let (bench, recording) = started.map_err(Error::Input)?;

@@ -9,8 +9,8 @@ use devices::pci::Model;
 use engine::{Chooser, Cpu, Defaults, Jail};
 use explore::Policy;
 use kernel::Settings;
-use kernel::hal::platform::Platform;
 use kernel::event::Reader;
+use kernel::hal::platform::Platform;
 use kernel::ldr;
 use kernel::nt::WindowsVersion;
 

@@ -325,8 +325,11 @@ fn random_schedules_let_a_pending_message_in_before_the_connection_is_known() {
 
 // ---- routines at PASSIVE_LEVEL ----
 
-/// Each way to have the routine at PASSIVE_LEVEL: the card, whether its lines are relayed, and the settings.
-fn passive_ways() -> Vec<(&'static str, &'static str, bool, Vec<(&'static str, u32)>)> {
+/// A way to connect: its name, the card, whether its lines are relayed, and the settings.
+type Way = (&'static str, &'static str, bool, Vec<(&'static str, u32)>);
+
+/// Each way to have the routine at PASSIVE_LEVEL.
+fn passive_ways() -> Vec<Way> {
     let only_line = (MSI_SUPPORTED, 0);
     vec![
         ("p-line-full", "bench", false, vec![only_line, (CONNECT, FULLY_SPECIFIED), (PASSIVE, 1)]),
@@ -414,7 +417,7 @@ fn disconnecting_waits_for_a_routine_that_runs() {
             let platform = relayed(lines);
             let policy = if seed == 0 { Policy::default() } else { Policy::Random(seed) };
             let machine =
-                start(|| bench(name, card, &changes).platform(platform).processors(2).policy(policy.clone()));
+                start(|| bench(name, card, &changes).platform(platform).processors(2).policy(policy));
             tell(&machine, 9, 3);
             finish(machine);
         }
@@ -422,8 +425,7 @@ fn disconnecting_waits_for_a_routine_that_runs() {
     for (name, card) in [("gone-msi", "bench,msi=4"), ("gone-msix", "bench,msix=4"), ("gone-line", "bench")] {
         for seed in 1..6 {
             let changes = [(MSI_SUPPORTED, u32::from(card != "bench"))];
-            let machine =
-                start(|| bench(name, card, &changes).processors(2).policy(Policy::Random(seed)));
+            let machine = start(|| bench(name, card, &changes).processors(2).policy(Policy::Random(seed)));
             tell(&machine, 9, 3);
             finish(machine);
         }

@@ -89,8 +89,7 @@ fn the_coverage_document_lists_every_export() {
 }
 
 /// The documents whose numbered lines each name a page and the tests that hold them, and how many lines each has at least.
-const HELD: &[(&str, usize)] =
-    &[("docs/schedules.md", 20), ("docs/interrupts.md", 30), ("docs/irql.md", 8)];
+const HELD: &[(&str, usize)] = &[("docs/schedules.md", 20), ("docs/interrupts.md", 30), ("docs/irql.md", 8)];
 
 /// A numbered line of one of them, with what it continues in.
 fn numbered(text: &str) -> Vec<(String, String)> {
@@ -117,8 +116,7 @@ fn numbered(text: &str) -> Vec<(String, String)> {
 fn unheld(document: &str, lines: &[(String, String)], tests: &BTreeSet<String>) -> Vec<String> {
     let mut complaints = Vec::new();
     for (index, (number, text)) in lines.iter().enumerate() {
-        let mut complain =
-            |what: String| complaints.push(format!("{document}, line {number}: {what}"));
+        let mut complain = |what: String| complaints.push(format!("{document}, line {number}: {what}"));
         if *number != (index + 1).to_string() {
             complain(format!("it should be number {}", index + 1));
         }
@@ -172,7 +170,8 @@ fn a_line_that_no_page_or_test_holds_is_told() {
 fn every_numbered_line_is_held_by_a_page_and_by_tests() {
     let tests = tests();
     for &(document, least) in HELD {
-        let text = fs::read_to_string(root().join(document)).unwrap_or_else(|why| panic!("{document}: {why}"));
+        let text =
+            fs::read_to_string(root().join(document)).unwrap_or_else(|why| panic!("{document}: {why}"));
         let lines = numbered(&text);
         assert!(lines.len() >= least, "{document} is understood: {} lines", lines.len());
         expect_none(&unheld(document, &lines, &tests));

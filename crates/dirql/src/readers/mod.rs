@@ -1,10 +1,11 @@
-//! Readers of a machine's events: the flow that people read, JSON lines, the driver's own prints, the sums at the end,
+//! Readers of a machine's events: the flow that people read, its figure, JSON lines, the driver's own prints, the sums at the end,
 //! a hash for comparing runs, and which exports were reached.
 //!
 //! The kernel emits an event once, where the thing happens; a reader subscribes, lives outside the machine and never acts
 //! on it. They write to whatever they are handed: this crate prints nothing by itself.
 
 mod coverage;
+mod figure;
 mod flow;
 mod hash;
 mod json;
@@ -16,6 +17,7 @@ mod symbols;
 mod tests;
 
 pub use coverage::Coverage;
+pub use figure::{Figure, FigureForm};
 pub use flow::Flow;
 pub use hash::{TraceHash, fnv128};
 pub use json::{Json, kind_name, line as json_line};

@@ -57,9 +57,11 @@ impl fmt::Display for Platform {
         if messages != MOST_MESSAGES {
             parts.push(format!("messages={messages}"));
         }
-        for (is, name) in
-            [(fully_specified, "fully-specified"), (relayed_lines, "relayed-lines"), (shifted_bus, "shifted-bus")]
-        {
+        for (is, name) in [
+            (fully_specified, "fully-specified"),
+            (relayed_lines, "relayed-lines"),
+            (shifted_bus, "shifted-bus"),
+        ] {
             if is {
                 parts.push(name.to_owned());
             }

@@ -9,7 +9,8 @@
 
 use abi::{
     CONNECT_FULLY_SPECIFIED, CONNECT_FULLY_SPECIFIED_GROUP, CONNECT_LINE_BASED, CONNECT_MESSAGE_BASED,
-    CONNECT_MESSAGE_BASED_PASSIVE, Code, DEVICE_OBJECT, DriverPtr, IO_CONNECT_INTERRUPT_FULLY_SPECIFIED_PARAMETERS as FULL,
+    CONNECT_MESSAGE_BASED_PASSIVE, Code, DEVICE_OBJECT, DriverPtr,
+    IO_CONNECT_INTERRUPT_FULLY_SPECIFIED_PARAMETERS as FULL,
     IO_CONNECT_INTERRUPT_LINE_BASED_PARAMETERS as LINE,
     IO_CONNECT_INTERRUPT_MESSAGE_BASED_PARAMETERS as MESSAGE, IO_CONNECT_INTERRUPT_PARAMETERS,
     IO_DISCONNECT_INTERRUPT_PARAMETERS, IO_REPORT_INTERRUPT_ACTIVE_STATE_PARAMETERS, KINTERRUPT, Latched,
@@ -103,7 +104,8 @@ pub fn connect_ex(cx: &mut Cx<'_>, parameters: DriverPtr<IO_CONNECT_INTERRUPT_PA
 /// `FloatingSave` TRUE changes nothing on x64, and is wrong in a driver that is built for x86 too.
 fn advise(cx: &mut Cx<'_>, floating_save: bool) {
     if floating_save {
-        let message = "an interrupt was connected with FloatingSave TRUE: x64 ignores it, and on x86 it must be FALSE";
+        let message =
+            "an interrupt was connected with FloatingSave TRUE: x64 ignores it, and on x86 it must be FALSE";
         cx.report(Verdict { tier: Tier::Advice, ..Verdict::error("floating-save", message.to_owned()) });
     }
 }
@@ -376,8 +378,10 @@ fn report(
         false => k.io.interrupts.contains_key(&context).then(|| vec![context]),
     });
     let Some(objects) = objects else {
-        let kind = if of_table(version) { "table of connected messages" } else { "connected interrupt object" };
-        let message = format!("{name} was called with version {version} for {context:#x}, which is no {kind}");
+        let kind =
+            if of_table(version) { "table of connected messages" } else { "connected interrupt object" };
+        let message =
+            format!("{name} was called with version {version} for {context:#x}, which is no {kind}");
         return Err(cx.stop(Verdict::error("interrupt-not-connected", message)));
     };
     for object in objects {

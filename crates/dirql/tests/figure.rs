@@ -1,0 +1,124 @@
+//! The figure of a run, drawn: a write to the second of two cards on one line, a message, a routine at PASSIVE_LEVEL. The first
+//! stands in `docs/figures`, byte for byte.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::path::Path;
+use std::rc::Rc;
+
+use dirql::readers::{Figure, FigureForm, Sink};
+use dirql::{Bench, Platform};
+use rig::{driver, start};
+
+/// What a sink was given.
+#[derive(Clone, Default)]
+struct Paper(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.borrow_mut().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn drawn(bench: impl Fn() -> Bench, script: &str, form: FigureForm) -> String {
+    let paper = Paper::default();
+    let machine = start(|| {
+        let bench = bench();
+        let symbols = bench.symbols();
+        bench.reader(Figure::new(Sink::new(paper.clone()), form, symbols))
+    });
+    rig::play(&machine, script);
+    machine.finish().expect_clean();
+    let bytes = paper.0.borrow().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+/// The lines with `words`, in this order.
+fn expect_in_order(figure: &str, words: &[&str]) {
+    let mut lines = figure.lines();
+    for word in words {
+        assert!(lines.any(|line| line.contains(word)), "no `{word}` where it should be:\n{figure}");
+    }
+}
+
+fn two_cards() -> Bench {
+    Bench::new()
+        .driver(driver("pciline.sys"))
+        .inf(driver("pciline.inf"))
+        .device("pci9052,line=18")
+        .device("pci9052,line=18")
+}
+
+const WRITE: &str = r"open \\.\PciLine1 as card; write card text:Hi expect bytes 2; close card";
+
+#[test]
+fn a_write_is_drawn_from_the_application_to_the_dpc_with_the_line_that_two_cards_share() {
+    let figure = drawn(two_cards, WRITE, FigureForm::Text);
+    expect_in_order(
+        &figure,
+        &[
+            "WriteFile",
+            "StartIo",
+            "line 18 asserted",
+            "FALSE: not its own",
+            "TRUE: its own",
+            "queues a DPC",
+            "completes: STATUS_SUCCESS",
+        ],
+    );
+    let row =
+        |what: &str| figure.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{figure}"));
+    assert!(row("WriteFile").contains("▶DispatchWrite"), "an arrow to the dispatch routine:\n{figure}");
+    assert!(row("line 18 asserted").contains("▶Isr"), "{figure}");
+    assert!(row("queues a DPC").contains("▶DpcForIsr"), "{figure}");
+    assert!(row("completes: STATUS_SUCCESS").contains("◀"), "back to the application:\n{figure}");
+}
+
+#[test]
+fn the_figures_of_the_documentation_are_those_of_a_run() {
+    for (name, form) in [("interrupt.txt", FigureForm::Text), ("interrupt.svg", FigureForm::Svg)] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/figures").join(name);
+        let figure = drawn(two_cards, WRITE, form);
+        let known = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(
+            known, figure,
+            "draw it again: dirql run target/drivers/pciline.sys --inf target/drivers/pciline.inf \
+             --device pci9052,line=18 --device pci9052,line=18 --do '{WRITE}' --figure docs/figures/{name}"
+        );
+    }
+}
+
+#[test]
+fn a_picture_is_well_formed_and_has_a_box_for_each_step() {
+    let (text, svg) = (drawn(two_cards, WRITE, FigureForm::Text), drawn(two_cards, WRITE, FigureForm::Svg));
+    assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"));
+    let count = |what: &str| svg.matches(what).count();
+    let arrows = text.lines().filter(|line| line.contains(['▶', '◀'])).count();
+    assert_eq!(count("marker-end="), arrows, "{text}");
+    assert_eq!(count("<text "), count("</text>"));
+    assert_eq!(count(" rx="), text.lines().count() - 1 + arrows, "a box a step, and one a cause");
+}
+
+#[test]
+fn a_message_and_a_routine_on_a_thread_are_drawn_too() {
+    let bench =
+        || Bench::new().driver(driver("message.sys")).inf(driver("message.inf")).device("bench,msi=4");
+    let script = r"open \\.\Message as card; ioctl card 0x226400 in hex:01000000; close card";
+    let figure = drawn(bench, script, FigureForm::Text);
+    let message = figure.lines().find(|line| line.contains("message, vector 0x38"));
+    assert!(message.is_some_and(|line| line.contains("▶Isr")), "{figure}");
+
+    let relayed = Platform { relayed_lines: true, messages: 0, ..Platform::default() };
+    let figure = drawn(|| bench().platform(relayed), script, FigureForm::Text);
+    expect_in_order(&figure, &["asserted", "PassiveIsr", "TRUE: its own"]);
+}
