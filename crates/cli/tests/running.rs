@@ -39,6 +39,22 @@ fn the_flow_shows_each_request_down_to_the_driver_and_back() {
 }
 
 #[test]
+fn a_figure_is_drawn_beside_the_run_as_text_or_as_a_picture() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for (name, begins) in [("figure.txt", "     time"), ("figure.svg", "<svg ")] {
+        let path = folder.join(name);
+        let path = path.to_str().unwrap();
+        let answer = run("legacy.sys", &["--figure", path, "--do", WRITE]);
+        assert_eq!(answer.code, Some(0), "{}", answer.said());
+        let figure = std::fs::read_to_string(path).unwrap();
+        assert!(figure.starts_with(begins) && figure.contains("CreateFile"), "{figure}");
+    }
+    let answer = run("legacy.sys", &["--figure", "/no/such/folder/figure.svg"]);
+    assert_eq!(answer.code, Some(2), "{}", answer.said());
+    assert!(answer.said().contains("/no/such/folder/figure.svg: cannot be written"), "{}", answer.said());
+}
+
+#[test]
 fn quiet_leaves_the_drivers_lines_and_the_verdict() {
     let answer = run("legacy.sys", &["--do", WRITE, "--quiet"]);
     let lines: Vec<&str> = answer.out.lines().collect();

@@ -1,5 +1,5 @@
 //! The figure of a run, drawn: a write to the second of two cards on one line, a message, a routine at PASSIVE_LEVEL. The first
-//! stands in `docs/figures`, byte for byte.
+//! stands in `docs/figures`.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
@@ -78,10 +78,18 @@ fn a_write_is_drawn_from_the_application_to_the_dpc_with_the_line_that_two_cards
     );
     let row =
         |what: &str| figure.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{figure}"));
-    assert!(row("WriteFile").contains("▶DispatchWrite"), "an arrow to the dispatch routine:\n{figure}");
-    assert!(row("line 18 asserted").contains("▶Isr"), "{figure}");
-    assert!(row("queues a DPC").contains("▶DpcForIsr"), "{figure}");
+    assert!(row("WriteFile").contains("▶ DispatchWrite"), "an arrow to the dispatch routine:\n{figure}");
+    assert!(row("line 18 asserted").contains("▶ Isr"), "{figure}");
+    assert!(row("queues a DPC").contains("▶ DpcForIsr"), "{figure}");
     assert!(row("completes: STATUS_SUCCESS").contains("◀"), "back to the application:\n{figure}");
+}
+
+/// Another compiler's instructions take other times.
+fn without_times(figure: &str, form: FigureForm) -> Vec<&str> {
+    match form {
+        FigureForm::Text => figure.lines().filter_map(|line| line.get(12..)).collect(),
+        FigureForm::Svg => figure.lines().filter(|line| !line.contains(" µs<")).collect(),
+    }
 }
 
 #[test]
@@ -91,7 +99,8 @@ fn the_figures_of_the_documentation_are_those_of_a_run() {
         let figure = drawn(two_cards, WRITE, form);
         let known = std::fs::read_to_string(&path).unwrap_or_default();
         assert_eq!(
-            known, figure,
+            without_times(&known, form),
+            without_times(&figure, form),
             "draw it again: dirql run target/drivers/pciline.sys --inf target/drivers/pciline.inf \
              --device pci9052,line=18 --device pci9052,line=18 --do '{WRITE}' --figure docs/figures/{name}"
         );
@@ -116,9 +125,9 @@ fn a_message_and_a_routine_on_a_thread_are_drawn_too() {
     let script = r"open \\.\Message as card; ioctl card 0x226400 in hex:01000000; close card";
     let figure = drawn(bench, script, FigureForm::Text);
     let message = figure.lines().find(|line| line.contains("message, vector 0x38"));
-    assert!(message.is_some_and(|line| line.contains("▶Isr")), "{figure}");
+    assert!(message.is_some_and(|line| line.contains("▶ Isr")), "{figure}");
 
     let relayed = Platform { relayed_lines: true, messages: 0, ..Platform::default() };
     let figure = drawn(|| bench().platform(relayed), script, FigureForm::Text);
-    expect_in_order(&figure, &["asserted", "PassiveIsr", "TRUE: its own"]);
+    expect_in_order(&figure, &["▶ PassiveIsr", "released", "TRUE: its own"]);
 }

@@ -3,7 +3,7 @@
 //!
 //! Each row is one step, in the lane of whoever takes it; an arrow leads from what causes a step to the step: a request to its
 //! dispatch routine, a line or message to the interrupt routine, a queued DPC to its run, a completion to the application. It
-//! begins with the first request; register accesses in a row are one step.
+//! begins with the first request and ends with the last answer; register accesses in a row are one step.
 
 mod svg;
 mod text;
@@ -258,6 +258,11 @@ impl Drop for Figure {
         self.end_of_accesses();
         for (stamp, lane, text) in std::mem::take(&mut self.causes).into_values() {
             self.step(&stamp, lane, text);
+        }
+        // What was displaced stands where it happened; what follows the last answer is the machine's end.
+        self.rows.sort_by_key(|row| row.stamp.time);
+        if let Some(last) = self.rows.iter().rposition(|row| row.lane == Lane::Application) {
+            self.rows.truncate(last + 1);
         }
         let lines = match self.form {
             FigureForm::Text => text::lines(&self.rows, self.left_out),

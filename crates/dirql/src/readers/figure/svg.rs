@@ -3,9 +3,9 @@
 use super::{Lane, Row, cut};
 
 /// Of a lane, in pixels.
-const WIDTH: usize = 250;
+const WIDTH: usize = 276;
 /// Of a step's box.
-const BOX: usize = 216;
+const BOX: usize = 240;
 /// Of a row.
 const HEIGHT: usize = 30;
 /// Above the first row.

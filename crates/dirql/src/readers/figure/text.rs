@@ -3,9 +3,9 @@
 use super::{Lane, Row, cut};
 
 /// Letters of a lane.
-const WIDTH: usize = 34;
+const WIDTH: usize = 42;
 /// Letters of a step's words: some are left for an arrow.
-const WORDS: usize = 30;
+const WORDS: usize = 38;
 
 pub(super) fn lines(rows: &[Row], left_out: usize) -> Vec<String> {
     let mut lines = vec![heading()];
