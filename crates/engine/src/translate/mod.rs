@@ -18,6 +18,7 @@ mod emitter;
 mod exit;
 mod extended;
 mod flags;
+#[macro_use]
 mod frame;
 mod inspect;
 mod next;
