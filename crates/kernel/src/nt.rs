@@ -363,6 +363,11 @@ fn before_device(cx: &mut Cx<'_>) -> Flow<()> {
     before_visible(cx, Point("ke.before_device"))
 }
 
+/// The same of an access that may go to what is no device's.
+fn before_access(cx: &mut Cx<'_>, access: Access) -> Flow<()> {
+    if DEVICE.contains(access.address) { before_device(cx) } else { Ok(()) }
+}
+
 impl Guest for Nt {
     fn doors(&self) -> Doors {
         Doors::of::<Self>()
@@ -391,30 +396,22 @@ impl Guest for Nt {
     }
 
     fn device_read(&self, access: Access, data: &mut [u8]) -> Flow<()> {
-        if DEVICE.contains(access.address) {
-            before_device(&mut self.cx())?;
-        }
+        before_access(&mut self.cx(), access)?;
         crate::hal::access::device_read(&mut self.cx(), access, data)
     }
 
     fn device_write(&self, access: Access, data: &[u8]) -> Flow<()> {
-        if DEVICE.contains(access.address) {
-            before_device(&mut self.cx())?;
-        }
+        before_access(&mut self.cx(), access)?;
         crate::hal::access::device_write(&mut self.cx(), access, data)
     }
 
     fn device_load(&self, access: Access) -> Flow<u64> {
-        if DEVICE.contains(access.address) {
-            before_device(&mut self.cx())?;
-        }
+        before_access(&mut self.cx(), access)?;
         crate::hal::access::device_load(&mut self.cx(), access)
     }
 
     fn device_store(&self, access: Access, value: u64) -> Flow<()> {
-        if DEVICE.contains(access.address) {
-            before_device(&mut self.cx())?;
-        }
+        before_access(&mut self.cx(), access)?;
         crate::hal::access::device_store(&mut self.cx(), access, value)
     }
 

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::io;
 
+use super::lines::{self, Lines};
 use crate::memory::{FRAMES, Memory, PHYSICAL};
 use crate::page_set::{PageSet, Reserved};
 use crate::page_table;
@@ -90,10 +91,22 @@ impl Copies {
         unsafe { std::ptr::copy_nonoverlapping(self.live(id), self.copy(id), SIZE) };
     }
 
-    /// Whether the page differs from its copy.
-    pub(super) fn differs(&self, id: PageId) -> bool {
+    /// Where the page differs from its copy.
+    pub(super) fn differing(&self, id: PageId) -> Lines {
         // SAFETY: as in `make`; nobody writes meanwhile.
-        unsafe { *self.live(id).cast::<[u8; SIZE]>() != *self.copy(id).cast::<[u8; SIZE]>() }
+        unsafe { lines::differing(&*self.live(id).cast(), &*self.copy(id).cast()) }
+    }
+
+    /// Makes the copy, of which only these lines differ.
+    pub(super) fn update(&self, id: PageId, lines: Lines) {
+        // SAFETY: as in `make`.
+        unsafe { lines::copy(&*self.live(id).cast(), &mut *self.copy(id).cast(), lines) }
+    }
+
+    /// Makes these lines of the page what its copy has. A page that may be written by notice only is noticed once more.
+    pub(super) fn put_back(&self, id: PageId, lines: Lines) {
+        // SAFETY: as in `make`.
+        unsafe { lines::copy(&*self.copy(id).cast(), &mut *self.live(id).cast(), lines) }
     }
 }
 

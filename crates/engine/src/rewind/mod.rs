@@ -1,21 +1,25 @@
 //! Taking the machine back: snapshots of everything in the arena, in microseconds, any number of times.
 //!
-//! Snapshots are a stack. The newest one's contents of pages written since are in [`copies`]; each older one keeps the pages
-//! that changed between it and the next. Who finds out which pages were written is a [`Tracker`]: [`faults`] by write
+//! Snapshots are a stack. The newest one's contents of pages written since are in [`copies`]; each older one keeps what
+//! changed between it and the next, by lines ([`changes`]). Who finds out which pages were written is a [`Tracker`]: [`faults`] by write
 //! protection and SIGSEGV, [`userfault`] by the kernel's own bookkeeping. Not taken back: translations (those of changed pages
 //! are dropped), what the host's side has seen and decided, and time outside.
 
+mod changes;
 mod copies;
 mod faults;
 mod fingerprint;
+mod lines;
 mod userfault;
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeSet;
 use std::io;
 
-use copies::{Copies, PageId, SIZE, is_frame};
+use changes::Changes;
+use copies::{Copies, PageId, is_frame};
 use faults::Faults;
+use lines::{Lines, Page};
 use userfault::Userfault;
 
 use crate::machine::{Engine, StartError, state};
@@ -85,44 +89,30 @@ struct Level {
     words: Words,
     /// What a machine that learns has noted of the run.
     touched: sharing::Words,
-    /// Pages that changed between this snapshot and the next, and what they held at this one. Empty at the newest.
-    changed: Vec<PageId>,
-    contents: Vec<u8>,
-}
-
-impl Level {
-    fn keep(&mut self, id: PageId, content: *const u8) {
-        self.changed.push(id);
-        // SAFETY: a whole page, a copy's or this list's own in another level.
-        self.contents.extend_from_slice(unsafe { std::slice::from_raw_parts(content, SIZE) });
-    }
-
-    fn pages(&self) -> impl Iterator<Item = (PageId, *const u8)> {
-        self.changed.iter().copied().zip(self.contents.chunks_exact(SIZE).map(<[u8]>::as_ptr))
-    }
+    /// Between this snapshot and the next. None at the newest.
+    changes: Changes,
 }
 
 /// Lists of levels that are gone: what they held would cost the host's kernel more to make anew than a fork costs.
 #[derive(Default)]
-struct Spare(RefCell<Vec<(Vec<PageId>, Vec<u8>)>>);
+struct Spare(RefCell<Vec<Changes>>);
 
 /// So many lists are kept.
 const SPARE: usize = 8;
 
 impl Spare {
-    fn take(&self) -> (Vec<PageId>, Vec<u8>) {
+    fn take(&self) -> Changes {
         self.0.borrow_mut().pop().unwrap_or_default()
     }
 
     fn keep(&self, gone: Option<Level>) {
         let mut lists = self.0.borrow_mut();
-        if let Some(Level { mut changed, mut contents, .. }) = gone
-            && contents.capacity() > 0
+        if let Some(Level { mut changes, .. }) = gone
+            && changes.has_room()
             && lists.len() < SPARE
         {
-            changed.clear();
-            contents.clear();
-            lists.push((changed, contents));
+            changes.clear();
+            lists.push(changes);
         }
     }
 }
@@ -237,9 +227,9 @@ impl Engine {
             tracked.begin().map_err(|error| StartError::Host("watching the machine's memory", error))?;
         }
         let name = Snapshot(rewind.names.replace(rewind.names.get() + 1));
-        let (changed, contents) = tracked.spare.take();
+        let changes = tracked.spare.take();
         let touched = state().sharing.touched();
-        levels.push(Level { name, words: Words::save(), touched, changed, contents });
+        levels.push(Level { name, words: Words::save(), touched, changes });
         Ok(name)
     }
 
@@ -252,21 +242,18 @@ impl Engine {
         let tracked = tracked.as_ref().expect("there is a snapshot");
         let mut levels = tracked.levels.borrow_mut();
         let to = position(&levels, to);
-        let mut changes = Changes::none();
+        let mut consequences = Consequences::none();
         tracked.tracker.collect(&tracked.copies);
-        for id in tracked.copies.written.borrow().as_slice() {
-            // SAFETY: the copy of a page that was written is what it held at the newest snapshot.
-            unsafe { changes.put(&tracked.copies, *id, tracked.copies.copy(*id)) };
+        // A snapshot goes the other way: what it looked at last may still be in the host's caches.
+        for id in tracked.copies.written.borrow().as_slice().iter().rev() {
+            consequences.put(&tracked.copies, *id, tracked.copies.differing(*id));
         }
         while levels.len() > to + 1 {
             tracked.spare.keep(levels.pop());
             let newest = levels.last_mut().expect("the one to go to is left");
-            tracked.pull_up(newest, |id, content| {
-                // SAFETY: `content` is a page in the level's own list.
-                unsafe { changes.put(&tracked.copies, id, content) };
-            });
+            tracked.pull_up(newest, |id, lines| consequences.put(&tracked.copies, id, lines));
         }
-        changes.carry_out();
+        consequences.carry_out();
         levels[to].words.restore();
         state().sharing.take_back(&levels[to].touched);
         tracked.tracker.rewound(&tracked.copies);
@@ -292,10 +279,7 @@ impl Engine {
             tracked.tracker.collect(&tracked.copies);
             tracked.pull_up(before, |_, _| ());
         } else {
-            let known: BTreeSet<PageId> = before.changed.iter().copied().collect();
-            gone.pages()
-                .filter(|(id, _)| !known.contains(id))
-                .for_each(|(id, content)| before.keep(id, content));
+            before.changes.take_over(&gone.changes);
         }
         tracked.spare.keep(Some(gone));
     }
@@ -325,29 +309,30 @@ impl Tracked {
     fn push_down(&self, newest: &mut Level) {
         self.tracker.collect(&self.copies);
         for id in self.copies.written.borrow().as_slice() {
-            if self.copies.differs(*id) {
-                newest.keep(*id, self.copies.copy(*id));
-                self.copies.make(*id);
-            }
+            let lines = self.copies.differing(*id);
+            // SAFETY: a whole page, which nobody writes meanwhile.
+            let page = unsafe { &*self.copies.copy(*id).cast::<Page>() };
+            newest.changes.keep(*id, lines, lines::numbers(lines).map(|number| page[number]));
+            self.copies.update(*id, lines);
         }
-        self.tracker.renew(&self.copies, newest.changed.len());
+        self.tracker.renew(&self.copies, newest.changes.len());
     }
 
-    /// This one is the newest again: the other way round. `each` is told what it held.
-    fn pull_up(&self, newest: &mut Level, mut each: impl FnMut(PageId, *const u8)) {
-        for (id, content) in newest.pages() {
-            each(id, content);
+    /// This one is the newest again: the other way round. `each` is told where pages differ between the two.
+    fn pull_up(&self, newest: &mut Level, mut each: impl FnMut(PageId, Lines)) {
+        for (id, lines, contents) in newest.changes.pages() {
             self.copies.written.borrow().insert(id);
-            // SAFETY: both are whole pages.
-            unsafe { std::ptr::copy_nonoverlapping(content, self.copies.copy(id), SIZE) };
+            // SAFETY: a whole page, which nobody else looks at meanwhile.
+            let copy = unsafe { &mut *self.copies.copy(id).cast::<Page>() };
+            lines::numbers(lines).zip(contents).for_each(|(number, line)| copy[number] = *line);
+            each(id, lines);
         }
-        newest.changed.clear();
-        newest.contents.clear();
+        newest.changes.clear();
     }
 }
 
 /// What must follow when pages are put back.
-struct Changes<'m> {
+struct Consequences<'m> {
     translated: Ref<'m, PageSet>,
     /// Addresses whose mapping has changed.
     mappings: BTreeSet<u64>,
@@ -355,29 +340,24 @@ struct Changes<'m> {
     code: bool,
 }
 
-impl Changes<'_> {
+impl Consequences<'_> {
     fn none() -> Self {
         Self { translated: state().memory.translated(), mappings: BTreeSet::new(), code: false }
     }
 
-    /// Puts a page back.
-    ///
-    /// # Safety
-    /// `content` is a whole page that is not the machine's.
+    /// Puts some lines of a page back to what its copy has.
     #[inline]
-    unsafe fn put(&mut self, copies: &Copies, id: PageId, content: *const u8) {
-        let live = copies.live(id);
-        if is_frame(id) {
-            if !self.code && self.translated.contains(id) {
-                // SAFETY: the caller's promise, and `live` is a whole page.
-                self.code = unsafe { *live.cast::<[u8; SIZE]>() != *content.cast::<[u8; SIZE]>() };
-            }
-        } else if PAGES.contains(live as u64) {
-            // SAFETY: the caller's promise; both are pages of the table.
-            unsafe { self.compare(live, content) };
+    fn put(&mut self, copies: &Copies, id: PageId, lines: Lines) {
+        if lines == 0 {
+            return;
         }
-        // SAFETY: the caller's promise. A page that may be written by notice only is noticed once more.
-        unsafe { std::ptr::copy_nonoverlapping(content, live, SIZE) };
+        if is_frame(id) {
+            self.code = self.code || self.translated.contains(id);
+        } else if PAGES.contains(copies.live(id) as u64) {
+            // SAFETY: both are pages of the table, in which all bit patterns are entries.
+            unsafe { self.compare(copies.live(id), copies.copy(id)) };
+        }
+        copies.put_back(id, lines);
     }
 
     /// Notes where a page of the page table is about to change.

@@ -226,6 +226,105 @@ macro_rules! load_all {
     };
 }
 
+/// The rest of a call-out with all registers: the frame at `rsp` gets the vectors and flags that are used. `rcx` is the scratch
+/// page, `edx` the arithmetic flags.
+macro_rules! save_used {
+    () => {
+        concat!(
+            "mov eax, [rcx + {s_used}]\n",
+            "mov [rsp + {f_used}], eax\n",
+            "test eax, {used_xmm0}\n",
+            "je 5f\n",
+            for_xmm0_to_5!("movaps [rsp + {f_xmm} + 16 * ", "], xmm", ""),
+            "5:\n",
+            "test eax, {used_seldom}\n",
+            "jnz 6f\n",
+            "7:\n",
+            "mov [rsp + {f_flags}], rdx\n",
+        )
+    };
+}
+
+/// All registers but `rsp` are the frame's again. `rcx` is the scratch page.
+macro_rules! load_used {
+    () => {
+        concat!(
+            "mov edx, [rcx + {s_used}]\n",
+            "test edx, {used_xmm0}\n",
+            "je 5f\n",
+            "test dword ptr [rsp + {f_used}], {used_xmm0}\n",
+            "je 8f\n",
+            for_xmm0_to_5!("movaps xmm", ", [rsp + {f_xmm} + 16 * ", "]"),
+            "5:\n",
+            "test edx, {used_seldom}\n",
+            "jnz 40f\n",
+            "26:\n",
+            load_all!("16", "17"),
+        )
+    };
+}
+
+/// What [`save_used`] and [`load_used`] above it do seldom.
+macro_rules! used_aside {
+    () => {
+        concat!(
+            "6:\n",
+            "lea rdi, [rip + 7b]\n",
+            "jmp 50f\n",
+            "40:\n",
+            "lea rdi, [rip + 26b]\n",
+            "jmp 51f\n",
+            "8:\n",
+            for_xmm0_to_5!("pxor xmm", ", xmm", ""),
+            "jmp 5b\n",
+            "16:\n",
+            "push qword ptr [rsp + {f_flags}]\n",
+            "popfq\n",
+            "jmp 17b\n",
+        )
+    };
+}
+
+/// A `ret` as translated code has it (see `stubs::return_sequence`), of an export: `r11` is the driver's `rsp`, whose return
+/// address is replaced by the translated one; else it goes to `lost`. `more` stands where an access may still fault.
+macro_rules! look_return_up {
+    ($lost:literal, $($more:literal)*) => {
+        concat!(
+            "mov edx, [r11]\n",
+            "cmp dword ptr [r11 + 4], {upper_half}\n",
+            "jne ", $lost, "\n",
+            "movabs rcx, {table}\n",
+            "mov ecx, [rcx + rdx * 8 + 4]\n",
+            "test ecx, ecx\n",
+            "je ", $lost, "\n",
+            "movabs rdx, {images}\n",
+            "add rcx, rdx\n",
+            $($more, "\n",)*
+            "mov [r11], rcx\n",
+        )
+    };
+}
+
+/// What `r13` holds goes to a word of the scratch page at `r10`, and another word comes: translated code counts in it.
+macro_rules! exchange_r13 {
+    ($goes:literal, $comes:literal) => {
+        concat!("mov [r10 + {", $goes, "}], r13\n", "mov r13, [r10 + {", $comes, "}]\n")
+    };
+}
+
+/// To the driver's stack at `r11`, without a host value in the registers that a call leaves undefined.
+macro_rules! to_driver {
+    () => {
+        "mov rsp, r11
+        xor ecx, ecx
+        xor edx, edx
+        xor r8d, r8d
+        xor r9d, r9d
+        xor r10d, r10d
+        xor r11d, r11d"
+    };
+}
+
 std::arch::global_asm!(
     ".global dirql_enter",
     ".global dirql_exit",
@@ -340,16 +439,7 @@ std::arch::global_asm!(
     "mov [rsp], rax",
     "mov rax, [rcx + {s_rsp}]",
     "mov [rsp + 32], rax",
-    "mov eax, [rcx + {s_used}]",
-    "mov [rsp + {f_used}], eax",
-    "test eax, {used_xmm0}",
-    "je 5f",
-    for_xmm0_to_5!("movaps [rsp + {f_xmm} + 16 * ", "], xmm", ""),
-    "5:",
-    "test eax, {used_seldom}",
-    "jnz 6f",
-    "7:",
-    "mov [rsp + {f_flags}], rdx",
+    save_used!(),
     "mov rdi, rsp",
     "call {on_exit}",
     "test rdx, rdx",
@@ -360,31 +450,9 @@ std::arch::global_asm!(
     "mov [rcx + {s_resume}], rax",
     "mov rdx, [rsp + 32]",
     "mov [rcx + {s_rsp}], rdx",
-    "mov edx, [rcx + {s_used}]",
-    "test edx, {used_xmm0}",
-    "je 5f",
-    "test dword ptr [rsp + {f_used}], {used_xmm0}",
-    "je 8f",
-    for_xmm0_to_5!("movaps xmm", ", [rsp + {f_xmm} + 16 * ", "]"),
-    "5:",
-    "test edx, {used_seldom}",
-    "jnz 40f",
-    "26:",
-    load_all!("16", "17"),
+    load_used!(),
     "jmp qword ptr [rip + 91f]",
-    "6:",
-    "lea rdi, [rip + 7b]",
-    "jmp 50f",
-    "40:",
-    "lea rdi, [rip + 26b]",
-    "jmp 51f",
-    "8:",
-    for_xmm0_to_5!("pxor xmm", ", xmm", ""),
-    "jmp 5b",
-    "16:",
-    "push qword ptr [rsp + {f_flags}]",
-    "popfq",
-    "jmp 17b",
+    used_aside!(),
     //
     // As `dirql_exit`, by a call whose return address is on the host's stack, from a sequence in a block: the driver's rax,
     // rcx and rsp are in the frame already. It goes back there, if its instruction is over and nothing has changed.
@@ -395,16 +463,7 @@ std::arch::global_asm!(
     "mov esi, eax",
     flags_to_edx!(),
     "movabs rcx, {scratch}",
-    "mov eax, [rcx + {s_used}]",
-    "mov [rsp + {f_used}], eax",
-    "test eax, {used_xmm0}",
-    "je 5f",
-    for_xmm0_to_5!("movaps [rsp + {f_xmm} + 16 * ", "], xmm", ""),
-    "5:",
-    "test eax, {used_seldom}",
-    "jnz 6f",
-    "7:",
-    "mov [rsp + {f_flags}], rdx",
+    save_used!(),
     "mov rdi, rsp",
     "call qword ptr [rcx + {s_on_access}]",
     "test rdx, rdx",
@@ -412,32 +471,10 @@ std::arch::global_asm!(
     "test rax, rax",
     "jnz 19b",
     "movabs rcx, {scratch}",
-    "mov edx, [rcx + {s_used}]",
-    "test edx, {used_xmm0}",
-    "je 5f",
-    "test dword ptr [rsp + {f_used}], {used_xmm0}",
-    "je 8f",
-    for_xmm0_to_5!("movaps xmm", ", [rsp + {f_xmm} + 16 * ", "]"),
-    "5:",
-    "test edx, {used_seldom}",
-    "jnz 40f",
-    "26:",
-    load_all!("16", "17"),
+    load_used!(),
     "push qword ptr [rsp + {f_back}]",
     "ret",
-    "6:",
-    "lea rdi, [rip + 7b]",
-    "jmp 50f",
-    "40:",
-    "lea rdi, [rip + 26b]",
-    "jmp 51f",
-    "8:",
-    for_xmm0_to_5!("pxor xmm", ", xmm", ""),
-    "jmp 5b",
-    "16:",
-    "push qword ptr [rsp + {f_flags}]",
-    "popfq",
-    "jmp 17b",
+    used_aside!(),
     //
     // On the way out: what is used seldom. eax: the frame's `used`; rcx: scratch; edx: the arithmetic flags; it goes on at
     // rdi.
@@ -544,45 +581,20 @@ std::arch::global_asm!(
     "mov r10d, [r10 + {s_used}]",
     "test r10d, {used_seldom}",
     "jnz 32f",
-    // A `ret` as translated code has it (see `stubs::return_sequence`), with registers to spare.
     "33:",
     "mov r11, [rsp + 32]",
     "movabs r10, {scratch}",
-    "mov [r10 + {s_driver_r13}], r13",
-    "mov r13, [r10 + {s_countdown}]",
+    exchange_r13!("s_driver_r13", "s_countdown"),
     "dirql_gate_back:",
-    "mov edx, [r11]",
-    "cmp dword ptr [r11 + 4], {upper_half}",
-    "jne dirql_gate_lost",
-    "movabs rcx, {table}",
-    "mov ecx, [rcx + rdx * 8 + 4]",
-    "test ecx, ecx",
-    "je dirql_gate_lost",
-    "movabs rdx, {images}",
-    "add rcx, rdx",
-    "mov rsi, [rsp + 48]",
-    "mov rdi, [rsp + 56]",
-    "mov [r11], rcx",
+    look_return_up!("dirql_gate_lost", "mov rsi, [rsp + 48]" "mov rdi, [rsp + 56]"),
     "dirql_gate_back_end:",
-    "mov rsp, r11",
-    "xor ecx, ecx",
-    "xor edx, edx",
-    "xor r8d, r8d",
-    "xor r9d, r9d",
-    "xor r10d, r10d",
-    "xor r11d, r11d",
+    to_driver!(),
     "ret",
     "dirql_gate_lost:",
     "mov r11, [rsp + 32]",
     "mov rsi, [rsp + 48]",
     "mov rdi, [rsp + 56]",
-    "mov rsp, r11",
-    "xor ecx, ecx",
-    "xor edx, edx",
-    "xor r8d, r8d",
-    "xor r9d, r9d",
-    "xor r10d, r10d",
-    "xor r11d, r11d",
+    to_driver!(),
     "jmp qword ptr [rip + 92f]",
     // Around an export: r11d is what was used; then r10d what is. Upper halves of vectors do not outlive a call.
     "30:",

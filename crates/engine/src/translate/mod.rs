@@ -8,6 +8,7 @@
 //! do by itself.
 
 mod block;
+mod blocks;
 mod cache;
 mod callout;
 mod checked;
@@ -18,6 +19,7 @@ mod emitter;
 mod exit;
 mod extended;
 mod flags;
+#[macro_use]
 mod frame;
 mod inspect;
 mod next;
