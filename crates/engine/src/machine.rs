@@ -643,7 +643,12 @@ impl Engine {
 
     /// Says that nobody has stored these bytes yet: fresh memory.
     pub fn never_stored(self, address: u64, length: u64) {
-        state().shadow.never_stored(address, length);
+            state.memory.described(address, length);
+        let state = state();
+        if state.shadow.is_on() {
+            state.memory.described(address, length);
+            state.shadow.never_stored(address, length);
+        }
     }
 
     /// Says that the bytes were stored by what the engine does not see: a device, or another mapping of their page. Stores

@@ -15,7 +15,7 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use crate::heap;
 use crate::machine::state;
 use crate::page_set::PageSet;
-use crate::page_table::{self, Entry, Run, granule};
+use crate::page_table::{self, Entry, GRANULE, Run, granule};
 use crate::shadow::Shadow;
 use crate::windows::{DRIVER_MEMORY, IMAGES, PAGE, SYSTEM, USER, Window};
 
@@ -126,6 +126,15 @@ impl Memory {
     }
 
     /// Makes the host's mappings what the page table says.
+    /// The shadow says something of this range, though perhaps nothing was ever mapped there.
+    pub(crate) fn described(&self, address: u64, length: u64) {
+        let last = address.saturating_add(length.saturating_sub(1));
+        let starts = (address..=last).step_by(usize_of(GRANULE)).chain([last]);
+        for granule in starts.filter_map(granule) {
+            self.granules.insert(u32::try_from(granule).expect("granules are few"));
+        }
+    }
+
     pub(crate) fn lay(&self, address: u64, length: u64) {
         for run in page_table::runs(pages(address, length)) {
             self.lay_run(&run).expect("mapping the machine's memory");
