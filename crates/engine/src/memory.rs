@@ -17,6 +17,7 @@ use crate::machine::state;
 use crate::page_set::PageSet;
 use crate::page_table::{self, Entry, GRANULE, Run, granule};
 use crate::shadow::Shadow;
+use crate::sharing;
 use crate::windows::{DRIVER_MEMORY, IMAGES, PAGE, SYSTEM, USER, Window};
 
 /// What the kernel or a driver may do with a page.
@@ -125,7 +126,6 @@ impl Memory {
         }
     }
 
-    /// Makes the host's mappings what the page table says.
     /// The shadow says something of this range, though perhaps nothing was ever mapped there.
     pub(crate) fn described(&self, address: u64, length: u64) {
         let last = address.saturating_add(length.saturating_sub(1));
@@ -135,6 +135,7 @@ impl Memory {
         }
     }
 
+    /// Makes the host's mappings what the page table says.
     pub(crate) fn lay(&self, address: u64, length: u64) {
         for run in page_table::runs(pages(address, length)) {
             self.lay_run(&run).expect("mapping the machine's memory");
@@ -441,6 +442,9 @@ macro_rules! store {
 /// Copies driver memory to `into`.
 #[inline]
 pub(crate) fn read(address: u64, into: &mut [u8]) -> Result<(), BadAddress> {
+    if sharing::is_live() {
+        sharing::kernel_touches(address, into.len() as u64, false);
+    }
     let there = is_driver_memory(address, into.len() as u64)
         && match into.len() {
             1 => load!("movzx {value:e}, byte ptr [{address}]", address, into),
@@ -461,6 +465,9 @@ pub(crate) fn write(address: u64, from: &[u8]) -> Result<(), BadAddress> {
     }
     if let Some(shadow) = Shadow::live() {
         shadow.stored(address, from.len() as u64);
+    }
+    if sharing::is_live() {
+        sharing::kernel_touches(address, from.len() as u64, true);
     }
     if store(address, from) { Ok(()) } else { write_code(address, from) }
 }
