@@ -216,6 +216,14 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver {
+        name: "meetings",
+        source: "faulty/meetings.c",
+        beside: &["control.h"],
+        defines: &[],
+        missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
         name: "contend",
         source: "contend.c",
         beside: &["control.h"],

@@ -150,6 +150,9 @@ pub(crate) struct Explore {
     /// accesses, interlocked instructions, and loads and stores of memory that others touch. Many more schedules
     #[arg(long)]
     pub(crate) instructions: bool,
+    /// Test each access of the driver's before it happens: slower, and wrong ones are told at their instruction
+    #[arg(long)]
+    pub(crate) checked: bool,
     /// Let calls fail that could succeed, too
     #[arg(long)]
     pub(crate) faults: bool,
@@ -164,6 +167,9 @@ pub(crate) struct Explore {
     /// Writes the first broken run to a file that `dirql replay` makes again
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
+    /// This process runs the schedule of these choices, which was found.
+    #[arg(long = crate::explore::FOUND, hide = true, require_equals = true)]
+    pub(crate) found: Option<String>,
     #[command(flatten)]
     pub(crate) view: View,
     #[command(flatten)]

@@ -14,9 +14,12 @@ use dirql::{Bench, Error, InputError, Jail, Outcome, Play, Report};
 use crate::arguments::Explore;
 use crate::isolate::{self, Done};
 use crate::many::host_processors;
-use crate::run::{bench, script, shown};
-use crate::spread::{self, PART, Spread};
+use crate::run::{AFTER_DEATH, bench, note_death, script, shown};
+use crate::spread::{self, CHECKED_PART, Makers, PART, Spread};
 use crate::view::Show;
+
+/// Behind this, the choices of the schedule that a process is to show.
+pub(crate) const FOUND: &str = "found";
 
 /// Searches, and returns the exit code: that of the first broken run, if there is one.
 ///
@@ -26,11 +29,16 @@ pub(crate) fn run(arguments: &Explore) -> Result<u8> {
     if !arguments.isolation.in_process && arguments.isolation.confined.is_none() {
         return search_apart(arguments);
     }
-    isolate::in_turns(&arguments.isolation, None, |jail, turn| match turn {
-        None => search_here(arguments, jail),
-        Some(turn) => match turn.strip_prefix(PART) {
-            Some(part) => make_part(arguments, jail, part),
-            None => follow(arguments, jail, turn).map(Done::with),
+    isolate::in_turns(&arguments.isolation, None, |jail, turn| match (&arguments.found, turn) {
+        (Some(choices), turn) => {
+            let death = turn.and_then(|turn| turn.strip_prefix(AFTER_DEATH));
+            follow(arguments, jail, choices, death).map(Done::with)
+        }
+        (None, None) => search_here(arguments, jail),
+        (None, Some(turn)) => match (turn.strip_prefix(PART), turn.strip_prefix(CHECKED_PART)) {
+            (Some(part), _) => make_part(arguments, jail, part, arguments.checked),
+            (_, Some(part)) => make_part(arguments, jail, part, true),
+            _ => follow(arguments, jail, turn, None).map(Done::with),
         },
     })
 }
@@ -40,7 +48,9 @@ fn search_apart(arguments: &Explore) -> Result<u8> {
     let workers = arguments.workers.unwrap_or_else(host_processors);
     let stop = AtomicBool::new(false);
     let (searched, refused, failed) = thread::scope(|scope| {
-        let mut spread = Spread::new(scope, &arguments.isolation, workers, &stop);
+        let checked = arguments.checked;
+        let mut spread =
+            Spread::new(scope, Makers { isolation: &arguments.isolation, workers, checked }, &stop);
         let searched = search_by(&mut spread, &bounds(arguments));
         stop.store(true, Ordering::Relaxed);
         (searched, spread.refused, spread.failed)
@@ -58,8 +68,9 @@ fn search_apart(arguments: &Explore) -> Result<u8> {
     }
     match &searched.found {
         Some((choices, _)) => {
-            let turn = format!("--{}={}", isolate::TURN, spread::joined(choices));
-            isolate::shown(&arguments.isolation, &[turn], None)
+            let found = format!("--{FOUND}={}", spread::joined(choices));
+            let after_death = (!arguments.checked).then_some(AFTER_DEATH);
+            isolate::shown(&arguments.isolation, &[found], after_death)
         }
         None if searched.lost.is_empty() => Ok(Outcome::Clean.exit_code()),
         None => Ok(crate::NO_ANSWER),
@@ -69,6 +80,7 @@ fn search_apart(arguments: &Explore) -> Result<u8> {
 /// In this process.
 fn search_here(arguments: &Explore, jail: Option<Jail>) -> Result<Done> {
     let (bench, play) = subject(arguments, jail)?;
+    let bench = bench.checked(arguments.checked);
     let searched = bench.search(&play, &bounds(arguments), is_wanted)?;
     let searched = searched.map(|report| report.outcome().name().to_owned());
     tell(&searched, arguments);
@@ -79,11 +91,16 @@ fn search_here(arguments: &Explore, jail: Option<Jail>) -> Result<Done> {
 }
 
 /// In a worker: one part of a search.
-fn make_part(arguments: &Explore, jail: Option<Jail>, part: &str) -> Result<Done> {
+fn make_part(arguments: &Explore, jail: Option<Jail>, part: &str, checked: bool) -> Result<Done> {
     let make = || {
         let (bench, play) = subject(arguments, jail)?;
         let tell = |ran: &_| spread::tell(ran, |report: &Report| report.outcome().name());
-        bench.search_part(&play, &bounds(arguments), part.parse()?, is_wanted, tell)?;
+        let is_wanted = |report: &Report| {
+            #[cfg(debug_assertions)]
+            crate::failing::in_a_search(report, checked);
+            is_wanted(report)
+        };
+        bench.checked(checked).search_part(&play, &bounds(arguments), part.parse()?, is_wanted, tell)?;
         Ok(Done::with(0))
     };
     make().inspect_err(|_| isolate::tell(spread::REFUSED))
@@ -114,16 +131,20 @@ fn subject(arguments: &Explore, jail: Option<Jail>) -> Result<(Bench, Play)> {
     Ok((jail.into_iter().fold(bench(&arguments.setup)?.unobserved(), Bench::jailed), play))
 }
 
-/// Runs the schedule that was found, from the machine's start.
-fn follow(arguments: &Explore, jail: Option<Jail>, choices: &str) -> Result<u8> {
-    let show = Show::new(&arguments.view);
+/// Runs the schedule that was found, from the machine's start; with checks, if a process has had a `death` of it.
+fn follow(arguments: &Explore, jail: Option<Jail>, choices: &str, death: Option<&str>) -> Result<u8> {
+    let mut show = Show::new(&arguments.view);
+    if let Some(death) = death {
+        show = show.without_events();
+        note_death(&show, death);
+    }
     let replay = Replay::new(spread::parted(choices)?);
     let name = match arguments.policy {
         None => format!("exhaustive:{}", arguments.preemptions),
         Some(policy) => format!("explore {policy}"),
     };
     let policy = (Box::new(replay.clone()) as Box<_>, name.as_str());
-    let bench = bench(&arguments.setup)?;
+    let bench = bench(&arguments.setup)?.checked(arguments.checked || death.is_some());
     let report = shown(&show, bench, &arguments.setup, policy, jail, arguments.record.as_deref())?;
     if arguments.record.is_none() {
         show.note("with --record FILE, `dirql replay FILE` makes this run again");

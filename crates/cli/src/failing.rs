@@ -2,15 +2,21 @@
 //!
 //! Each ends the process before its report, so none can make a run look better than it is.
 
-use dirql::Machine;
+use dirql::{Machine, Outcome, Report};
 
 /// The environment variable that names the way.
 const VARIABLE: &str = "DIRQL_FAIL";
+
+/// How the ways end that are taken in a search only.
+const BROKEN: &str = "-broken";
 
 /// Dies inside the machine, on a thread of its own, as the environment asks.
 pub(crate) fn as_asked(machine: &Machine) {
     let Some(way) = std::env::var_os(VARIABLE) else { return };
     let way = way.to_string_lossy().into_owned();
+    if way.ends_with(BROKEN) {
+        return;
+    }
     let _ = machine.with_kernel(move |cx| {
         if way != "abort-fast" {
             die(&way);
@@ -19,6 +25,18 @@ pub(crate) fn as_asked(machine: &Machine) {
         }
         Ok(())
     });
+}
+
+/// Dies behind a run of a search that has broken an expectation, if the environment asks for that: `abort-broken`, and
+/// `abort-fast-broken` unless it was `checked`.
+pub(crate) fn in_a_search(report: &Report, checked: bool) {
+    let Some(way) = std::env::var_os(VARIABLE).filter(|_| report.outcome() == Outcome::Unexpected) else {
+        return;
+    };
+    let way = way.to_string_lossy().into_owned();
+    if way.strip_suffix(BROKEN).is_some_and(|way| way == "abort" || way == "abort-fast" && !checked) {
+        die("abort");
+    }
 }
 
 fn die(way: &str) {

@@ -208,21 +208,21 @@ pub(crate) fn shown(isolation: &Isolation, more: &[String], after_death: Option<
     })
 }
 
-/// The same, and nothing is printed.
+/// One process of them, of which nothing is printed: its exit code, or how it died.
 ///
 /// # Errors
 /// The process cannot be started.
-pub(crate) fn untold(isolation: &Isolation, more: &[String]) -> Result<u8> {
+pub(crate) fn untold(isolation: &Isolation, more: &[String]) -> Result<Result<u8, Death>> {
     let ended = end(start(more, [Stdio::null; 2])?, isolation.host_limit())?;
-    Ok(ended.code().unwrap_or(NO_ANSWER))
+    Ok(ended.code().ok_or_else(|| ended.how()))
 }
 
 /// How a process has ended whose lines were told.
 pub(crate) enum End {
     /// With this exit code, and this was on its standard error.
     With(u8, String),
-    /// Otherwise: what became of it, and whose fault that is.
-    Died(String),
+    /// Otherwise.
+    Died(Death),
     /// By us.
     Stopped,
 }
@@ -267,10 +267,10 @@ pub(crate) fn told(
     said.push_str(&String::from_utf8_lossy(&line));
     let hung_for = isolation.host_limit().filter(|_| closed == Closed::Hung);
     let ended = Ended { said, status, hung_for };
-    Ok(match (ended.death(), ended.code()) {
+    Ok(match ended.code() {
         _ if closed == Closed::Stopped => End::Stopped,
-        (None, Some(code)) => End::With(code, String::from_utf8_lossy(&errors).into_owned()),
-        (death, _) => End::Died(death.map_or_else(String::new, |death| death.obituary(None))),
+        Some(code) => End::With(code, String::from_utf8_lossy(&errors).into_owned()),
+        None => End::Died(ended.how()),
     })
 }
 
@@ -406,8 +406,13 @@ impl Ended {
 
     /// How the process died, if it did not end as it should.
     fn death(&self) -> Option<Death> {
+        self.code().is_none().then(|| self.how())
+    }
+
+    /// How it died.
+    fn how(&self) -> Death {
         let words: Vec<&str> = self.said.lines().filter(|line| !line.starts_with(END)).collect();
-        self.code().is_none().then(|| Death::of(&words, self.status, self.hung_for))
+        Death::of(&words, self.status, self.hung_for)
     }
 
     /// What it has come to, by what it said.

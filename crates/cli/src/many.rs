@@ -48,9 +48,7 @@ pub(crate) fn run(arguments: &Run, runs: u32) -> Result<u8> {
         &[format!("--{NTH}={run}")],
         crate::run::after_death(arguments),
     )?;
-    // A run that died before its report has a verdict if it is made again with checks.
-    let is_explained = code == NO_ANSWER && again == BROKEN;
-    if again != code && !is_explained {
+    if again != code {
         eprintln!(
             "dirql: this run has ended otherwise before, with code {code}: a fault of dirql, or of this host"
         );
@@ -86,8 +84,7 @@ fn trials(arguments: &Run, runs: u32, workers: u32) -> Result<BTreeMap<u32, u8>>
             if run >= runs {
                 return Ok(());
             }
-            let more = [format!("--{NTH}={run}"), format!("--{UNTOLD}")];
-            let code = isolate::untold(&arguments.isolation, &more)?;
+            let code = trial(arguments, run)?;
             if code == UNUSABLE {
                 next.store(runs, Ordering::Relaxed);
             }
@@ -100,6 +97,23 @@ fn trials(arguments: &Run, runs: u32, workers: u32) -> Result<BTreeMap<u32, u8>>
         workers.into_iter().try_for_each(|worker| worker.join().expect("waiting does not panic"))
     })?;
     Ok(codes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
+/// The exit code of one run. If its process dies, that of the same run with checks, unless that is clean: then the death has no
+/// explanation.
+fn trial(arguments: &Run, run: u32) -> Result<u8> {
+    let more = |flags: &[&str]| -> Vec<String> {
+        let flags = flags.iter().map(|flag| format!("--{flag}"));
+        std::iter::once(format!("--{NTH}={run}")).chain(flags).collect()
+    };
+    Ok(match isolate::untold(&arguments.isolation, &more(&[UNTOLD]))? {
+        Ok(code) => code,
+        Err(death) if death.is_of_itself() && crate::run::after_death(arguments).is_some() => {
+            let again = isolate::untold(&arguments.isolation, &more(&[UNTOLD, "checked"]))?;
+            again.ok().filter(|code| *code != CLEAN).unwrap_or(NO_ANSWER)
+        }
+        Err(_) => NO_ANSWER,
+    })
 }
 
 fn tell(arguments: &Run, codes: &BTreeMap<u32, u8>, last: Policy, shown: Option<Policy>) {

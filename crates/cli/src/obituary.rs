@@ -66,6 +66,15 @@ impl Death {
     }
 }
 
+/// What is said where a process died, and the same run came to its end in another one, `what` it died of being known.
+pub(crate) fn unexplained(what: &str) -> String {
+    format!(
+        "{what}; the same run with every access checked came to its end, and the driver has broken no rule\n  \
+         whose fault: dirql's\n  please report it, with this text and the command: \
+         https://github.com/dirql/dirql/issues"
+    )
+}
+
 const OURS: &str = "dirql's; or the driver has written over dirql's own memory, which was not noticed then";
 const OURS_TWICE: &str =
     "dirql's: the second time, no access of the driver's to dirql's own memory went by unnoticed";

@@ -16,14 +16,15 @@ use dirql::{Bench, Error, InputError, Jail, Outcome, Play, Report, ScriptText, p
 use crate::arguments::{Run, Setup};
 use crate::isolate::{self, Done};
 use crate::many;
-use crate::view::{MOMENTS, Show};
+use crate::obituary::unexplained;
+use crate::view::{MOMENTS, Show, silently};
 
 /// The turn in which a run is made again with checks; the exit code of the first follows.
 const CHECKED: &str = "checked:";
 /// The turn in which a run whose process died is made again with checks; how it died follows.
-const AFTER_DEATH: &str = "after-death:";
+pub(crate) const AFTER_DEATH: &str = "after-death:";
 /// The turn in which a checked run is made again for its moments, which follow.
-const CHECKED_MOMENTS: &str = "checked-moments:";
+pub(crate) const CHECKED_MOMENTS: &str = "checked-moments:";
 
 /// Runs it and returns the exit code.
 ///
@@ -56,8 +57,8 @@ fn carry_out(arguments: &Run, jail: Option<Jail>) -> Result<Done> {
     let bench = bench(&arguments.setup)?.checked(arguments.checked);
     let policy = many::policy(arguments, arguments.many.nth)?;
     if arguments.many.untold {
-        let bench = jail.into_iter().fold(bench.policy(policy), Bench::jailed);
-        return Ok(Done::with(bench.run(play(&arguments.setup)?)?.outcome().exit_code()));
+        let (bench, play) = (bench.policy(policy), play(&arguments.setup)?);
+        return Ok(Done::with(silently(bench, play, jail)?.outcome().exit_code()));
     }
     let (bench, jail) = match &arguments.figure {
         Some(path) => drawn(bench, jail, path)?,
@@ -111,22 +112,23 @@ fn again_checked(arguments: &Run, jail: Option<Jail>, first: &str) -> Result<Don
 /// own memory, it is stopped at the first byte now.
 fn checked_after_death(arguments: &Run, jail: Option<Jail>, death: &str) -> Result<Done> {
     let show = Show::new(&arguments.view).without_events();
-    show.note(&format!(
-        "\nBefore its report, {death}. The same run again, with every access checked (--checked):"
-    ));
+    note_death(&show, death);
     let policy = many::policy(arguments, arguments.many.nth)?;
     let bench = bench(&arguments.setup)?.checked(true);
     let (chooser, name) = (policy.chooser(), policy.to_string());
     let report = shown(&show, bench, &arguments.setup, (chooser, &name), jail, arguments.record.as_deref())?;
     if report.outcome() == Outcome::Clean {
-        eprintln!(
-            "dirql: {death}; the same run with every access checked came to its end, and the driver has broken no rule\n  \
-             whose fault: dirql's\n  please report it, with this text and the command: \
-             https://github.com/dirql/dirql/issues"
-        );
+        eprintln!("dirql: {}", unexplained(death));
         return Ok(Done::with(crate::NO_ANSWER));
     }
     Ok(show.done(&report, CHECKED_MOMENTS))
+}
+
+/// Says what follows where a run is made again because its process died.
+pub(crate) fn note_death(show: &Show<'_>, death: &str) {
+    show.note(&format!(
+        "\nBefore its report, {death}. The same run again, with every access checked (--checked):"
+    ));
 }
 
 /// Makes the run again and tells whose doing its moments were.

@@ -1,7 +1,8 @@
 //! A search whose runs are made in other processes, part by part, some parts at a time.
 //!
 //! A process makes one part from a machine's start, so what comes of it depends on the part alone. It tells each run as it ends:
-//! if it dies, it is known which run it died of. That one is lost, with all below it, and another process goes on behind it.
+//! if it dies, it is known which run it died of. That one is made with checks, in a process of its own: if it has a verdict then, that is what
+//! was looked for. Else it is lost, with all below it, and another process goes on behind it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,9 +15,12 @@ use dirql::explore::{Choice, Choices, Course, Part, Places, Questions, Ran, Runn
 
 use crate::arguments::Isolation;
 use crate::isolate::{self, End};
+use crate::obituary::{Death, unexplained};
 
 /// The turn in which a part of a search is made, which follows.
 pub(crate) const PART: &str = "part:";
+/// The same, in checked machines.
+pub(crate) const CHECKED_PART: &str = "checked-part:";
 /// Between choices, where one process tells them to the next.
 const SEPARATOR: char = ';';
 /// How a run is told of which nothing was looked for.
@@ -28,12 +32,20 @@ const WANTED: &str = "wanted ";
 /// Told instead of runs, before the message that says why.
 pub(crate) const REFUSED: &str = "refused";
 
+/// The processes that make the runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Makers<'e> {
+    pub(crate) isolation: &'e Isolation,
+    /// So many at a time.
+    pub(crate) workers: u32,
+    /// Their machines are checked ones.
+    pub(crate) checked: bool,
+}
+
 /// Makes the runs of a search.
 pub(crate) struct Spread<'s, 'e> {
     scope: &'s Scope<'s, 'e>,
-    isolation: &'e Isolation,
-    /// So many processes at a time.
-    workers: u32,
+    makers: Makers<'e>,
     /// Whoever works is to stop.
     stop: &'e AtomicBool,
     parts: Vec<Receiver<Told>>,
@@ -55,13 +67,8 @@ type Waiting = Mutex<VecDeque<(Part, Sender<Told>)>>;
 
 impl<'s, 'e> Spread<'s, 'e> {
     /// Processes of this command, watched by threads of `scope`.
-    pub(crate) fn new(
-        scope: &'s Scope<'s, 'e>,
-        isolation: &'e Isolation,
-        workers: u32,
-        stop: &'e AtomicBool,
-    ) -> Self {
-        Self { scope, isolation, workers, stop, parts: Vec::new(), refused: None, failed: None }
+    pub(crate) fn new(scope: &'s Scope<'s, 'e>, makers: Makers<'e>, stop: &'e AtomicBool) -> Self {
+        Self { scope, makers, stop, parts: Vec::new(), refused: None, failed: None }
     }
 }
 
@@ -78,15 +85,15 @@ impl Runner for Spread<'_, '_> {
             self.parts.push(hears);
         }
         let waiting: Arc<Waiting> = Arc::new(Mutex::new(waiting));
-        let (isolation, stop) = (self.isolation, self.stop);
+        let (makers, stop) = (self.makers, self.stop);
         // Outside of any machine: each thread only waits for processes.
-        for _ in 0..parts.len().min(usize::try_from(self.workers).unwrap_or(1)) {
+        for _ in 0..parts.len().min(usize::try_from(makers.workers).unwrap_or(1)) {
             let waiting = Arc::clone(&waiting);
             self.scope.spawn(move || {
                 let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 while let Some((part, told)) = next() {
                     // Nobody hears it once the search is over.
-                    let _ = match make(part, isolation, stop, &told) {
+                    let _ = match make(part, makers, stop, &told) {
                         Ok(()) => Ok(()),
                         Err(error) => told.send(Told::Failed(error)),
                     };
@@ -107,17 +114,19 @@ impl Runner for Spread<'_, '_> {
 }
 
 /// Makes a part, in one process unless one dies.
-fn make(mut part: Part, isolation: &Isolation, stop: &AtomicBool, told: &Sender<Told>) -> Result<()> {
+fn make(mut part: Part, makers: Makers<'_>, stop: &AtomicBool, told: &Sender<Told>) -> Result<()> {
     while part.course().is_some() && !stop.load(Ordering::Relaxed) {
         let more = [format!("--{}={PART}{part}", isolate::TURN)];
         // A process that dies behind its last run has died of that one, too.
         let (mut last, mut found, mut refused, mut strange) = (None, false, false, false);
-        let end = isolate::told(isolation, &more, stop, |line| {
+        let mut at = None;
+        let end = isolate::told(makers.isolation, &more, stop, |line| {
             if line == REFUSED {
                 refused = true;
                 return true;
             }
             let ran = read(line).filter(|_| part.course().is_some() && !found);
+            at = part.course().cloned();
             match &ran {
                 Some(Ran::Usual(questions, _)) => part.made(questions, |_| ()),
                 Some(Ran::Wanted(..)) => found = true,
@@ -139,8 +148,16 @@ fn make(mut part: Part, isolation: &Isolation, stop: &AtomicBool, told: &Sender<
             End::Stopped if !strange => return Ok(()),
             End::With(0, _) if last.is_some() => last.take(),
             End::With(0, _) | End::Stopped => Some(Ran::Lost(STRANGE.to_owned())),
-            End::With(_, why) | End::Died(why) => Some(Ran::Lost(why)),
+            End::With(_, why) => Some(Ran::Lost(why)),
+            End::Died(death) => match part.course().cloned().or(at).filter(|_| explains(&death, makers)) {
+                Some(course) => again_checked(part.alone(course), &death, makers, stop)?,
+                None => Some(Ran::Lost(death.obituary(None))),
+            },
         };
+        if matches!(ran, Some(Ran::Wanted(..))) {
+            ran.into_iter().for_each(|ran| drop(told.send(Told::Ran(ran))));
+            return Ok(());
+        }
         // It was at this one, if it was not at its end.
         if part.course().is_some() {
             part.pass();
@@ -148,6 +165,33 @@ fn make(mut part: Part, isolation: &Isolation, stop: &AtomicBool, told: &Sender<
         ran.into_iter().for_each(|ran| drop(told.send(Told::Ran(ran))));
     }
     Ok(())
+}
+
+/// Whether a checked machine may tell what the process died of.
+fn explains(death: &Death, makers: Makers<'_>) -> bool {
+    death.is_of_itself() && !makers.checked
+}
+
+/// Makes the one run of a part with checks, of which another process has died: its verdict, if it has one. None if the search is over.
+fn again_checked(
+    part: Part,
+    first: &Death,
+    makers: Makers<'_>,
+    stop: &AtomicBool,
+) -> Result<Option<Ran<String>>> {
+    let more = [format!("--{}={CHECKED_PART}{part}", isolate::TURN)];
+    let mut ran = None;
+    let end = isolate::told(makers.isolation, &more, stop, |line| {
+        ran = read(line);
+        ran.is_some()
+    })?;
+    Ok(match (end, ran) {
+        (_, Some(wanted @ Ran::Wanted(..))) => Some(wanted),
+        (End::Stopped, _) => None,
+        (End::Died(death), _) => Some(Ran::Lost(death.obituary(Some(first)))),
+        (End::With(0, _), Some(_)) => Some(Ran::Lost(unexplained(first.what()))),
+        (End::With(..), _) => Some(Ran::Lost(first.obituary(None))),
+    })
 }
 
 const STRANGE: &str = "the process that ran the machine said what no process of dirql's says\n  whose fault: dirql's; or the \

@@ -37,14 +37,7 @@ impl<'a> Show<'a> {
     /// Something given cannot be used, or this host cannot run a machine.
     pub(crate) fn run(&self, bench: Bench, play: Option<Play>, jail: Option<Jail>) -> Result<Report, Error> {
         let bench = if self.events { self.subscribed(bench) } else { bench };
-        let bench = jail.into_iter().fold(bench, Bench::jailed);
-        if let Some(play) = &play {
-            bench.check(play)?;
-        }
-        let machine = bench.start()?;
-        #[cfg(debug_assertions)]
-        crate::failing::as_asked(&machine);
-        let report = machine.carry_out(play);
+        let report = silently(bench, play, jail)?;
         self.report(&report);
         Ok(report)
     }
@@ -122,4 +115,19 @@ impl<'a> Show<'a> {
             self.out.line(text);
         }
     }
+}
+
+/// Runs `bench`, and shows nothing.
+///
+/// # Errors
+/// As [`Show::run`].
+pub(crate) fn silently(bench: Bench, play: Option<Play>, jail: Option<Jail>) -> Result<Report, Error> {
+    let bench = jail.into_iter().fold(bench, Bench::jailed);
+    if let Some(play) = &play {
+        bench.check(play)?;
+    }
+    let machine = bench.start()?;
+    #[cfg(debug_assertions)]
+    crate::failing::as_asked(&machine);
+    Ok(machine.carry_out(play))
 }

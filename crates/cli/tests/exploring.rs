@@ -95,6 +95,14 @@ u: ioctl b 0x222000
 join t; join u
 ioctl a 0x22202c";
 
+/// The same, told by the script.
+const COUNTED: &str = r"open \\.\DirqlLostUpdate as a
+open \\.\DirqlLostUpdate as b
+t: ioctl a 0x222000
+u: ioctl b 0x222000
+join t; join u
+ioctl a 0x222008 out 4 expect u32:0";
+
 /// The same schedules, all of them clean.
 const HARMLESS: &str = r"open \\.\DirqlLostUpdate as a
 open \\.\DirqlLostUpdate as b
@@ -199,14 +207,99 @@ fn number(answer: &Answer, key: &str) -> u64 {
     all.or_else(|| value.as_u64()).unwrap()
 }
 
+/// Explores in processes that die in this way.
+fn dying(way: &str, script: &str, more: &[&str]) -> Answer {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dirql"));
+    command
+        .arg("explore")
+        .arg(driver("lost_update.sys"))
+        .args(["--processors", "2", "--do", script])
+        .args(more);
+    Answer::of(command.env("DIRQL_FAIL", way).env_remove("RUST_BACKTRACE").output().unwrap())
+}
+
+#[test]
+fn a_schedule_that_kills_its_process_is_made_with_checks_and_found() {
+    let file = folder("wrecking").join("wrecked.dirql");
+    let more = ["--preemptions", "1", "--record", file.to_str().unwrap()];
+    let found: Vec<Answer> = ["1", "2", "5"]
+        .iter()
+        .map(|workers| explore(WRECKING, &[&more[..], &["--workers", workers]].concat()))
+        .collect();
+    let first = &found[0];
+    assert_eq!(first.code, Some(1), "{}", first.said());
+    for text in [
+        ": the last one is broken. Its choices:",
+        "Before its report, the process that ran the machine was ended by SIGSEGV",
+        "  rule         wild-write",
+        "lost_update!",
+    ] {
+        assert!(first.out.contains(text), "no `{text}`: {}", first.said());
+    }
+    assert!(first.err.is_empty(), "{}", first.said());
+    for other in &found {
+        assert_eq!((other.code, &other.out, &other.err), (first.code, &first.out, &first.err));
+    }
+    let again = dirql(["replay", file.to_str().unwrap(), "--quiet"]);
+    assert_eq!(again.code, Some(1), "{}", again.said());
+    assert!(
+        again.out.contains("wild-write") && again.out.contains("replay: the same run"),
+        "{}",
+        again.said()
+    );
+}
+
+#[test]
+fn a_checked_search_finds_the_same_without_a_death() {
+    let found = explore(WRECKING, &["--preemptions", "1", "--checked"]);
+    assert_eq!(found.code, Some(1), "{}", found.said());
+    assert!(found.out.contains("wild-write") && !found.out.contains("Before its report"), "{}", found.said());
+    let died = explore(WRECKING, &["--preemptions", "1"]);
+    assert_eq!(found.out.lines().next(), died.out.lines().next(), "after the same schedules");
+}
+
+#[test]
+fn a_search_with_checks_says_what_one_without_says() {
+    for script in [UNLOCKED, LOCKED, QUIET] {
+        let bounds = ["--preemptions", "1", "--quiet"];
+        let (fast, checked) =
+            (explore(script, &bounds), explore(script, &[&bounds[..], &["--checked"]].concat()));
+        assert_eq!((fast.code, &fast.out, &fast.err), (checked.code, &checked.out, &checked.err));
+    }
+}
+
+#[test]
+fn a_schedule_whose_process_dies_and_that_is_clean_with_checks_is_our_fault() {
+    if cfg!(debug_assertions) {
+        // With checks an increment is lost all the same: that is found.
+        let found = dying("abort-fast-broken", COUNTED, &["--preemptions", "1", "--quiet"]);
+        assert_eq!(found.code, Some(1), "{}", found.said());
+        let lost = dying("abort-broken", COUNTED, &["--preemptions", "1"]);
+        assert_eq!(lost.code, Some(3), "{}", lost.said());
+        assert!(
+            lost.err.contains("SIGABRT") && lost.err.contains("the second time, no access"),
+            "{}",
+            lost.said()
+        );
+        let checked = dying("abort-broken", COUNTED, &["--preemptions", "1", "--checked"]);
+        assert_eq!(checked.code, Some(3), "{}", checked.said());
+        assert!(!checked.err.contains("again, with every access"), "{}", checked.said());
+        assert_eq!(checked.out, lost.out);
+    }
+}
+
 #[test]
 fn schedules_that_kill_their_process_are_told_and_all_others_are_searched() {
+    if !cfg!(debug_assertions) {
+        return;
+    }
     let bounds = ["--preemptions", "1", "--json"];
     let all = explore(HARMLESS, &bounds);
     assert_eq!(all.code, Some(0), "{}", all.said());
+    let deadly = |more: &[&str]| dying("abort-broken", COUNTED, more);
     let searched: Vec<Answer> = ["1", "2", "5"]
         .iter()
-        .map(|workers| explore(WRECKING, &[&bounds[..], &["--workers", workers]].concat()))
+        .map(|workers| deadly(&[&bounds[..], &["--workers", workers]].concat()))
         .collect();
     let first = &searched[0];
     assert_eq!(first.code, Some(3), "no answer about some is none about the driver: {}", first.said());
@@ -218,16 +311,16 @@ fn schedules_that_kill_their_process_are_told_and_all_others_are_searched() {
     assert!(made > all / 2, "but from the others: {made} of {all}");
     assert!(first.err.starts_with("dirql: schedule "), "{}", first.said());
     assert!(
-        first.err.contains(" has ended its process: ") && first.err.contains("SIGSEGV"),
+        first.err.contains(" has ended its process: ") && first.err.contains("SIGABRT"),
         "{}",
         first.said()
     );
     for other in &searched {
         assert_eq!((other.code, &other.out, &other.err), (first.code, &first.out, &first.err));
     }
-    let without = explore(WRECKING, &["--preemptions", "0"]);
+    let without = deadly(&["--preemptions", "0"]);
     assert_eq!(without.code, Some(0), "{}", without.said());
-    let told = explore(WRECKING, &bounds[..2]);
+    let told = deadly(&bounds[..2]);
     assert!(told.out.contains(&format!("; {lost} more ended their process")), "{}", told.said());
 }
 

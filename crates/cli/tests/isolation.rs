@@ -211,7 +211,76 @@ fn the_run_that_is_made_again_is_the_one_that_is_recorded() {
 fn of_many_runs_whose_processes_die_the_first_is_shown_with_its_verdict() {
     let answer = attack(29, &["--runs", "2", "--policy", "random:3"]);
     told_after_death(&answer, 29);
-    assert!(answer.out.contains("2 without an answer"), "{}", answer.said());
+    assert!(
+        answer.out.contains("0 clean, 2 with a broken rule or expectation, 0 without"),
+        "{}",
+        answer.said()
+    );
+}
+
+#[test]
+fn of_many_runs_whose_processes_die_of_a_fault_of_ours_none_is_explained() {
+    if cfg!(debug_assertions) {
+        let answer = dying("abort-fast", &["--runs", "2", "--policy", "random:3"]);
+        assert_eq!(answer.code, Some(3), "{}", answer.said());
+        assert!(
+            answer.out.contains("0 clean, 0 with a broken rule or expectation, 2 without"),
+            "{}",
+            answer.said()
+        );
+        assert!(answer.err.contains("whose fault: dirql's\n"), "{}", answer.said());
+    }
+}
+
+/// The record of an attack as an unchecked machine would have left it.
+fn unchecked_record(number: u32) -> std::path::PathBuf {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let record = folder.join(format!("replayed-after-death-{number}.record"));
+    told_after_death(&attack(number, &["--record", record.to_str().unwrap()]), number);
+    let text = std::fs::read_to_string(&record).unwrap();
+    let [checked, fast] = ["checked", "fast"].map(|translation| format!(r#""translation":"{translation}""#));
+    assert_eq!(text.matches(&checked).count(), 1, "{text}");
+    let (body, _) = text.rsplit_once("sha256 ").unwrap();
+    let body = body.replace(&checked, &fast);
+    let hash: String =
+        hmac_sha256::Hash::hash(body.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    std::fs::write(&record, format!("{body}sha256 {hash}\n")).unwrap();
+    record
+}
+
+#[test]
+fn a_replay_whose_process_dies_is_made_again_with_checks() {
+    for number in DEADLY {
+        let record = unchecked_record(number);
+        let answer = dirql(["replay", record.to_str().unwrap(), "--quiet"]);
+        told_after_death(&answer, number);
+        assert!(answer.out.contains("replay: the same run"), "{}", answer.said());
+        let checked = dirql(["replay", record.to_str().unwrap(), "--quiet", "--checked"]);
+        assert_eq!(checked.code, Some(1), "{}", checked.said());
+        assert!(!checked.said().contains("Before its report"), "{}", checked.said());
+    }
+    the_next_run_is_clean();
+}
+
+#[test]
+fn a_replay_whose_process_dies_and_that_is_clean_with_checks_is_our_fault() {
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let record = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("clean.record");
+    let sys = driver("legacy.sys");
+    let made = dirql(["run", sys.to_str().unwrap(), "--quiet", "--record", record.to_str().unwrap()]);
+    assert_eq!(made.code, Some(0), "{}", made.said());
+    let replay = |way: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dirql"));
+        command.arg("replay").arg(&record).arg("--quiet").env("DIRQL_FAIL", way).env_remove("RUST_BACKTRACE");
+        Answer::of(command.output().unwrap())
+    };
+    let ours = replay("abort-fast");
+    assert_eq!(ours.code, Some(3), "{}", ours.said());
+    assert!(ours.err.contains("came to its end, and the driver has broken no rule"), "{}", ours.said());
+    let twice = replay("abort");
+    no_answer(&twice, &["again, with every access checked: the process that ran", "the second time"]);
 }
 
 #[test]

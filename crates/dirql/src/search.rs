@@ -80,8 +80,7 @@ impl Bench {
     /// A driver that is not ready after its start is not searched: the one run is its start and end.
     ///
     /// # Errors
-    /// As [`Bench::start`]; [`Error::Input`] if the machine is a checked one, which cannot be taken back, or the policy has
-    /// not so many seeds.
+    /// As [`Bench::start`]; [`Error::Input`] if the policy has not so many seeds.
     pub fn search(
         self,
         play: &Play,
@@ -114,7 +113,7 @@ impl Bench {
         search: impl FnOnce(&mut dyn Runner<Outcome = Report>) -> R,
     ) -> Result<R, Error> {
         self.check(play)?;
-        check(&self, bounds)?;
+        check(bounds)?;
         let start = Counted::default();
         let machine = self.chooser(start.clone()).start()?;
         if !machine.is_ready() {
@@ -134,12 +133,7 @@ impl Bench {
     }
 }
 
-fn check(bench: &Bench, bounds: &Bounds) -> Result<(), InputError> {
-    if bench.settings.checked {
-        return Err(InputError::new(
-            "a checked machine cannot be taken back, so it cannot be searched; search without --checked, and replay what is found with it",
-        ));
-    }
+fn check(bounds: &Bounds) -> Result<(), InputError> {
     match bounds.policy {
         Some(policy) if policy.later(bounds.schedules.saturating_sub(1)).is_none() => {
             Err(InputError::new(format!(

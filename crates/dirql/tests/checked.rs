@@ -19,6 +19,8 @@ mod policies;
 mod queue;
 #[path = "requests.rs"]
 mod requests;
+#[path = "rewinds.rs"]
+mod rewinds;
 mod rig;
 #[path = "services.rs"]
 mod services;

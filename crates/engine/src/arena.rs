@@ -10,6 +10,7 @@ use talc::Talc;
 
 use crate::heap::Grow;
 use crate::root::Root;
+use crate::sharing::Behalf;
 use crate::strand::Strands;
 use crate::windows::{HEAP, PAGE};
 
@@ -19,6 +20,7 @@ pub(crate) struct Arena {
     pub(crate) heap: UnsafeCell<Talc<Grow>>,
     pub(crate) strands: Strands,
     pub(crate) root: Root,
+    pub(crate) behalf: Behalf,
     /// The first panic of ours that was caught at the gate.
     pub(crate) panic: RefCell<Option<String>>,
 }
@@ -34,6 +36,7 @@ pub(crate) fn lay() {
         heap: UnsafeCell::new(Talc::new(Grow::none())),
         strands: Strands::default(),
         root: Root::default(),
+        behalf: Behalf::default(),
         panic: RefCell::default(),
     };
     // SAFETY: the heap's window is mapped and writable, and nobody holds a reference to an earlier machine's record

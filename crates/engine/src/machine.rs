@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::arena::arena;
 use crate::chooser::Question;
 use crate::clock::clock;
-use crate::guest::{Caller, DriverState, Guest, Step};
+use crate::guest::{Caller, DriverState, Guest, Runner, Step};
 use crate::heap;
 use crate::jail::Jail;
 use crate::leave::{Flow, Leave};
@@ -21,7 +21,7 @@ use crate::registers::{Context, LeftBehind};
 use crate::rewind::Rewind;
 use crate::root;
 use crate::shadow::Shadow;
-use crate::sharing::Sharing;
+use crate::sharing::{self, Sharing};
 use crate::signals;
 use crate::strand::{ArenaStack, Progress, StrandId, Strands};
 use crate::translate::{self, Resumption, Short, Translator};
@@ -349,7 +349,7 @@ impl Engine {
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "each frame it returns through costs a mispredicted return")]
     pub fn suspend(self) {
-        arena().strands.suspend();
+        sharing::on_nobodys_behalf(|| arena().strands.suspend());
     }
 
     /// The strand that runs now; 0 is the scheduler.
@@ -366,7 +366,7 @@ impl Engine {
     /// # Errors
     /// [`Leave`], if the driver's frames must be discarded; it is handed on.
     pub fn call(self, target: u64, arguments: &[u64], stack: Stack) -> Flow<u64> {
-        translate::call(target, arguments, stack)
+        sharing::on_nobodys_behalf(|| translate::call(target, arguments, stack))
     }
 
     /// Makes `address` (in the images' window, 16-byte aligned) the entry of export `number`.
@@ -458,6 +458,27 @@ impl Engine {
     pub fn learn_shared(self, on: bool) {
         if state().sharing.switch(on) {
             state().translator.flush();
+        }
+    }
+
+    /// What `act` reads and writes in memory of drivers, it does for driver code that has called the kernel: it is noted as
+    /// `runner`'s, if accesses are noted. Calls of driver code within it are not.
+    #[inline]
+    pub fn on_behalf_of<R>(self, runner: impl FnOnce() -> Runner, act: impl FnOnce() -> R) -> R {
+        sharing::on_behalf_of(runner, act)
+    }
+
+    /// Within [`Engine::on_behalf_of`]: what the guest does here is its own affair, whoever has called.
+    #[inline]
+    pub fn on_nobodys_behalf<R>(self, act: impl FnOnce() -> R) -> R {
+        sharing::on_nobodys_behalf(act)
+    }
+
+    /// These bytes are about to be gone because driver code has said so: to whoever uses them, that is a store.
+    #[inline]
+    pub fn frees(self, address: u64, length: u64) {
+        if sharing::is_live() {
+            sharing::kernel_touches(address, length, true);
         }
     }
 
@@ -622,6 +643,7 @@ impl Engine {
     pub fn mark(self, address: u64, length: u64, mark: u8) {
         let state = state();
         if state.shadow.is_on() && length > 0 {
+            state.memory.described(address, length);
             state.shadow.mark(address, length, mark);
             if state.memory.executable(address) {
                 state.translator.forget(address, length);
@@ -643,7 +665,11 @@ impl Engine {
 
     /// Says that nobody has stored these bytes yet: fresh memory.
     pub fn never_stored(self, address: u64, length: u64) {
-        state().shadow.never_stored(address, length);
+        let state = state();
+        if state.shadow.is_on() {
+            state.memory.described(address, length);
+            state.shadow.never_stored(address, length);
+        }
     }
 
     /// Says that the bytes were stored by what the engine does not see: a device, or another mapping of their page. Stores

@@ -15,8 +15,9 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use crate::heap;
 use crate::machine::state;
 use crate::page_set::PageSet;
-use crate::page_table::{self, Entry, Run, granule};
+use crate::page_table::{self, Entry, GRANULE, Run, granule};
 use crate::shadow::Shadow;
+use crate::sharing;
 use crate::windows::{DRIVER_MEMORY, IMAGES, PAGE, SYSTEM, USER, Window};
 
 /// What the kernel or a driver may do with a page.
@@ -122,6 +123,15 @@ impl Memory {
         for (index, page) in pages(address, length).enumerate() {
             self.granules.insert(u32::try_from(granule(page).expect("checked")).expect("granules are few"));
             page_table::set(page, entry(index as u64));
+        }
+    }
+
+    /// The shadow says something of this range, though perhaps nothing was ever mapped there.
+    pub(crate) fn described(&self, address: u64, length: u64) {
+        let last = address.saturating_add(length.saturating_sub(1));
+        let starts = (address..=last).step_by(usize_of(GRANULE)).chain([last]);
+        for granule in starts.filter_map(granule) {
+            self.granules.insert(u32::try_from(granule).expect("granules are few"));
         }
     }
 
@@ -432,6 +442,9 @@ macro_rules! store {
 /// Copies driver memory to `into`.
 #[inline]
 pub(crate) fn read(address: u64, into: &mut [u8]) -> Result<(), BadAddress> {
+    if sharing::is_live() {
+        sharing::kernel_touches(address, into.len() as u64, false);
+    }
     let there = is_driver_memory(address, into.len() as u64)
         && match into.len() {
             1 => load!("movzx {value:e}, byte ptr [{address}]", address, into),
@@ -452,6 +465,9 @@ pub(crate) fn write(address: u64, from: &[u8]) -> Result<(), BadAddress> {
     }
     if let Some(shadow) = Shadow::live() {
         shadow.stored(address, from.len() as u64);
+    }
+    if sharing::is_live() {
+        sharing::kernel_touches(address, from.len() as u64, true);
     }
     if store(address, from) { Ok(()) } else { write_code(address, from) }
 }

@@ -32,7 +32,7 @@ impl Shadow {
         static CLAIMED: AtomicBool = AtomicBool::new(false);
         if checked {
             let how = if CLAIMED.load(Relaxed) { MapFlags::FIXED } else { MapFlags::FIXED_NOREPLACE };
-            for table in tables() {
+            for table in windows() {
                 memory::reserve(table, ProtFlags::READ | ProtFlags::WRITE, how)?;
             }
             CLAIMED.store(true, Relaxed);
@@ -45,7 +45,7 @@ impl Shadow {
     pub(crate) fn release(self) {
         if self.on {
             LIVE.store(false, Relaxed);
-            for table in tables() {
+            for table in windows() {
                 memory::reserve(table, ProtFlags::empty(), MapFlags::FIXED)
                     .expect("the host lays its own reservation anew");
             }
@@ -60,6 +60,16 @@ impl Shadow {
 
     pub(crate) const fn is_on(self) -> bool {
         self.on
+    }
+
+    /// Where all of it lies; nowhere if there is none.
+    pub(crate) fn tables(self) -> impl Iterator<Item = Window> {
+        windows().into_iter().filter(move |_| self.on)
+    }
+
+    /// What of it describes a range of whole pages of driver memory.
+    pub(crate) fn of(self, memory: Window) -> impl Iterator<Item = Window> {
+        [MARKS, STORED].into_iter().filter(move |_| self.on).map(move |distance| described(memory, distance))
     }
 
     /// Marks `length` bytes at `address`.
@@ -137,12 +147,32 @@ fn first_other_than(bytes: &[u8], value: u8) -> Option<usize> {
     Some(chunk.0 * 64 + inside)
 }
 
-fn tables() -> impl Iterator<Item = Window> {
-    let table = |distance| {
-        move |memory: Window| Window {
-            base: (memory.base + distance) & !(PAGE - 1),
-            size: memory.size + PAGE,
-        }
-    };
-    DRIVER_MEMORY.into_iter().map(table(MARKS)).chain(DRIVER_MEMORY.into_iter().map(table(STORED)))
+/// How many tables there are.
+pub(crate) const TABLES: usize = 2 * DRIVER_MEMORY.len();
+
+/// The tables' windows: whole pages.
+pub(crate) const fn windows() -> [Window; TABLES] {
+    let mut tables = [Window { base: 0, size: 0 }; TABLES];
+    let mut index = 0;
+    while index < TABLES {
+        let distance = if index < DRIVER_MEMORY.len() { MARKS } else { STORED };
+        let memory = DRIVER_MEMORY[index % DRIVER_MEMORY.len()];
+        tables[index] = described(memory, distance);
+        index += 1;
+    }
+    tables
+}
+
+/// The memory whose marks are in this page of the machine's; none if it is no page of marks.
+pub(crate) fn marked_by(page: u64) -> Option<Window> {
+    let table = windows()[..DRIVER_MEMORY.len()].iter().position(|table| table.contains(page))?;
+    let first = (page - MARKS) & !(PAGE - 1);
+    let memory = DRIVER_MEMORY[table];
+    let (base, end) = (first.max(memory.base), (first + 2 * PAGE).min(memory.end()));
+    Some(Window { base, size: end.saturating_sub(base) })
+}
+
+/// The whole pages that hold what a table says of a range of whole pages.
+const fn described(memory: Window, distance: u64) -> Window {
+    Window { base: (memory.base + distance) & !(PAGE - 1), size: memory.size + PAGE }
 }

@@ -1,24 +1,85 @@
 //! Which instructions of drivers touch memory that another flow of control touches too, one of them storing: learned while
 //! driver code runs, from every access that an instruction makes by itself.
 //!
-//! Byte by byte, so that neighbours in one word share nothing. What the kernel touches on a driver's behalf is not noted, nor
-//! are devices and what lies behind `gs`; whether a lock keeps the two apart is not asked. The notes are of one run, and taken back
-//! with it; what was learned stays.
+//! Byte by byte, so that neighbours in one word share nothing. What the kernel touches in a call of the driver's is its caller's
+//! ([`crate::Engine::on_behalf_of`]): a call can be told from outside already, so it is the other flow's instruction that is learned.
+//! What the kernel touches on its own account is not noted, nor are devices and what lies behind `gs`; whether a lock keeps the two
+//! apart is not asked. The notes are of one run, and taken back with it; what was learned stays.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use crate::arena::arena;
 use crate::guest::Runner;
 use crate::heap;
+use crate::machine::state;
 
 /// Bytes that are noted together.
 const WORD: u64 = 8;
+
+/// Whether the live machine's accesses are noted.
+static LIVE: AtomicBool = AtomicBool::new(false);
+
+/// Whose the kernel's accesses are now, if they are a driver's. It is taken back with the machine.
+pub(crate) type Behalf = Cell<Option<Caller>>;
+
+/// A runner that waits for the kernel.
+#[derive(Clone, Copy)]
+pub(crate) struct Caller {
+    flow: u64,
+    stack: [u64; 2],
+}
+
+/// Whether accesses are noted: without a way through the machine's state, for accessors that have none.
+#[inline]
+pub(crate) fn is_live() -> bool {
+    LIVE.load(Relaxed)
+}
+
+/// Acts for `runner`, if accesses are noted.
+#[inline]
+pub(crate) fn on_behalf_of<R>(runner: impl FnOnce() -> Runner, act: impl FnOnce() -> R) -> R {
+    if !is_live() {
+        return act();
+    }
+    let Runner { flow, stack } = runner();
+    with(Some(Caller { flow, stack: [stack.start, stack.end] }), act)
+}
+
+/// Acts for nobody: driver code runs, and notes its accesses itself.
+#[inline]
+pub(crate) fn on_nobodys_behalf<R>(act: impl FnOnce() -> R) -> R {
+    if is_live() { with(None, act) } else { act() }
+}
+
+fn with<R>(caller: Option<Caller>, act: impl FnOnce() -> R) -> R {
+    let before = arena().behalf.replace(caller);
+    let result = act();
+    arena().behalf.set(before);
+    result
+}
+
+/// The kernel touches memory of drivers. While [`is_live`].
+#[cold]
+#[inline(never)]
+pub(crate) fn kernel_touches(address: u64, length: u64, stores: bool) {
+    if let Some(Caller { flow, stack: [start, end] }) = arena().behalf.get() {
+        state().sharing.note(&Runner { flow, stack: start..end }, None, address, length, stores);
+    }
+}
 
 /// The live machine's notes.
 #[derive(Default)]
 pub(crate) struct Sharing {
     on: Cell<bool>,
     notes: RefCell<Notes>,
+}
+
+impl Drop for Sharing {
+    fn drop(&mut self) {
+        LIVE.store(false, Relaxed);
+    }
 }
 
 /// By the number of the word: who touched it in a run so far, each way once.
@@ -60,6 +121,7 @@ impl Sharing {
     /// From now on they are, or no more. True if that is a change.
     pub(crate) fn switch(&self, on: bool) -> bool {
         heap::outside(|| self.notes.borrow_mut().words.clear());
+        LIVE.store(on, Relaxed);
         self.on.replace(on) != on
     }
 

@@ -27,10 +27,14 @@ mod hostile;
 mod interlocked;
 #[path = "returns.rs"]
 mod returns;
+#[path = "rewind.rs"]
+mod rewind;
+#[path = "rewind_memory.rs"]
+mod rewind_memory;
 mod rig;
 
 use engine::windows::{DEVICE, IMAGES, SYSTEM, USER};
-use engine::{Cpu, FaultKind, Leave, TouchKind};
+use engine::{Cpu, FaultKind, Leave, TouchKind, Tracking};
 use iced_x86::code_asm::*;
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
 use rig::{CODE, DATA, Rig, STACK_TOP, assemble};
@@ -478,8 +482,72 @@ fn marks_go_with_the_mapping_and_reach_no_further_than_driver_memory() {
     assert_eq!(rig.engine.mark_of(DATA), 0);
 }
 
+/// Marks that the guest sets, and bytes that driver code stores: each as it was, as often as the machine is taken back.
 #[test]
-fn a_checked_machine_is_not_taken_back() {
-    let rig = Rig::new(&[0xC3]);
-    assert!(rig.engine.track(engine::Tracking::Faults).is_err(), "its marks would not be");
+fn what_a_checked_machine_knows_of_memory_is_taken_back_with_it() {
+    for tracking in [Tracking::Faults, Tracking::Userfault] {
+        let rig = Rig::new(&assemble(|a| {
+            a.mov(dword_ptr(rcx), 1).unwrap();
+            a.ret().unwrap();
+        }));
+        let engine = rig.engine;
+        if engine.track(tracking).is_err() {
+            assert_eq!(tracking, Tracking::Userfault, "any Linux can do the other");
+            continue;
+        }
+        engine.mark(DATA + 64, 8, 7);
+        engine.never_stored(DATA, 16);
+        let (before, print) = (engine.snapshot().unwrap(), engine.fingerprint());
+        let knows = || {
+            (
+                engine.mark_of(DATA + 64),
+                engine.mark_of(SYSTEM.base + 0x900_0000),
+                engine.first_never_stored(DATA, 16),
+            )
+        };
+        for round in 0..5 {
+            assert_eq!(knows(), (7, 0, Some(DATA)), "round {round}");
+            rig.call(&[DATA]).unwrap();
+            engine.mark(DATA + 64, 8, 0);
+            assert_eq!(knows(), (0, 0, Some(DATA + 4)));
+            assert_ne!(engine.fingerprint(), print);
+            let between = engine.snapshot().unwrap();
+            rig.call(&[DATA + 64]).unwrap();
+            assert_eq!(rig.touches.take().len(), 0, "there is no mark any more");
+            engine.mark(SYSTEM.base + 0x900_0000, 3, 9);
+            assert_eq!(knows(), (0, 9, Some(DATA + 4)));
+            if round % 2 == 0 {
+                engine.rewind(between);
+                assert_eq!(knows(), (0, 0, Some(DATA + 4)));
+            }
+            engine.rewind(before);
+            assert_eq!(engine.fingerprint(), print, "round {round}");
+            rig.call(&[DATA + 64]).unwrap();
+            assert_eq!(rig.touches.take().len(), 1, "the mark is there again");
+            engine.rewind(before);
+        }
+        engine.discard(before);
+    }
+}
+
+/// A translation asks about marks of its own code, or does not: which it does must fit the marks it is taken back to.
+#[test]
+fn code_that_was_marked_is_asked_about_again_when_the_machine_is_taken_back() {
+    for tracking in [Tracking::Faults, Tracking::Userfault] {
+        let rig = Rig::new(&[0xC3]);
+        if rig.engine.track(tracking).is_err() {
+            continue;
+        }
+        rig.engine.mark(CODE, 1, 5);
+        let marked = rig.engine.snapshot().unwrap();
+        rig.call(&[]).unwrap();
+        assert_eq!(rig.touches.take().len(), 1);
+        rig.engine.mark(CODE, 1, 0);
+        rig.call(&[]).unwrap();
+        assert_eq!(rig.touches.take().len(), 0);
+        rig.engine.rewind(marked);
+        rig.call(&[]).unwrap();
+        assert_eq!(rig.touches.take().len(), 1);
+        rig.engine.discard(marked);
+    }
 }

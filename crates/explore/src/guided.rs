@@ -1,6 +1,7 @@
 //! The policy of one run of a search: departures from the default at given questions, and a note of every question.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use engine::{Chooser, Point, SLICE_END};
@@ -42,19 +43,42 @@ pub(crate) struct Guided {
     faults: bool,
     /// Whether strands may give way between any two instructions.
     instructions: bool,
-    /// The watched instruction that was asked about last, by whom, and how often with no other question since.
-    repeated: ((u32, u64), u32),
+    repeated: Repeated,
 }
 
-/// So often a strand is asked before the same instruction when nothing else was asked meanwhile: a loop that polls goes
-/// round thousands of times.
+/// So often a strand is asked before the same watched instruction while nothing new comes: a loop that polls goes round
+/// thousands of times.
 const REPEATED: u32 = 16;
+
+/// How often each strand was asked before each watched instruction since the last question of another kind.
+///
+/// New is a strand at an instruction where it was not asked since then: all are counted from there. So the instructions of one
+/// loop, or of two strands that wait for each other, do not keep each other going, and whoever waits is asked again once
+/// somebody else has come further.
+#[derive(Clone, Default)]
+struct Repeated(BTreeMap<(u32, u64), u32>);
+
+impl Repeated {
+    /// Whether it was asked often enough.
+    fn is_enough(&self, strand: u32, instruction: u64) -> bool {
+        self.0.get(&(strand, instruction)).is_some_and(|times| *times == REPEATED)
+    }
+
+    fn asked(&mut self, strand: u32, instruction: u64) {
+        if let Some(times) = self.0.get_mut(&(strand, instruction)) {
+            *times += 1;
+            return;
+        }
+        self.0.values_mut().for_each(|times| *times = 0);
+        self.0.insert((strand, instruction), 1);
+    }
+}
 
 impl Guided {
     pub(crate) fn new(departures: Departures, asked: Asked, faults: bool, instructions: bool) -> Self {
         let mut departures = departures.into_iter();
         let next = departures.next();
-        Self { departures, next, asked, faults, instructions, repeated: ((0, 0), 0) }
+        Self { departures, next, asked, faults, instructions, repeated: Repeated::default() }
     }
 
     /// Another that has been asked the same so far, and departs as it is told from here on.
@@ -81,7 +105,11 @@ impl Guided {
         if n < 2 {
             return 0;
         }
-        self.repeated.1 = 0;
+        self.repeated.0.clear();
+        self.number(n, counts)
+    }
+
+    fn number(&mut self, n: u32, counts: bool) -> u32 {
         let number = {
             let mut asked = self.asked.0.borrow_mut();
             asked.push(Question { n, counts });
@@ -124,13 +152,10 @@ impl Chooser for Guided {
     }
 
     fn give_way_before(&mut self, strand: u32, _retired: u64, instruction: u64, _others: &[u32]) -> bool {
-        let (last, times) = self.repeated;
-        let times = if last == (strand, instruction) { times } else { 0 };
-        if times == REPEATED {
+        if self.repeated.is_enough(strand, instruction) {
             return false;
         }
-        let yes = self.ask(2, true) == 1;
-        self.repeated = ((strand, instruction), times + 1);
-        yes
+        self.repeated.asked(strand, instruction);
+        self.number(2, true) == 1
     }
 }

@@ -81,6 +81,12 @@ impl Part {
         self.waiting.pop_front()
     }
 
+    /// A part of one run, asked where this part's runs are.
+    #[must_use]
+    pub fn alone(&self, course: Course) -> Self {
+        Self { waiting: VecDeque::from([course]), left: 1, places: self.places.clone() }
+    }
+
     /// Departures that all its runs begin with, and the first question where one of them departs from the others. None if
     /// that is not known.
     pub(crate) fn stem(&self) -> Option<(Departures, usize)> {

@@ -378,7 +378,8 @@ impl Guest for Nt {
     }
 
     fn export(&self, number: u32, args: &Args) -> Flow<u64> {
-        self.back(exports::dispatch(&mut self.cx(), number, args))
+        let dispatch = || exports::dispatch(&mut self.cx(), number, args);
+        self.back(self.engine.on_behalf_of(|| self.runner(), dispatch))
     }
 
     fn slice(&self) -> Flow<()> {

@@ -1,7 +1,7 @@
 //! Numbers for all pages of a machine, and a second copy of each: what it held at the newest snapshot.
 //!
 //! Physical pages are numbered by frame, so that it does not matter at which address one was written; pages of the heap,
-//! of host stacks and of the page table by address. Copies lie outside the machine and cost memory once they are made.
+//! of host stacks, of the page table and of a checked machine's shadow by address. Copies lie outside the machine and cost memory once they are made.
 
 use std::cell::RefCell;
 use std::io;
@@ -10,17 +10,37 @@ use super::lines::{self, Lines};
 use crate::memory::{FRAMES, Memory, PHYSICAL};
 use crate::page_set::{PageSet, Reserved};
 use crate::page_table;
+use crate::shadow::{self, TABLES};
 use crate::windows::{HEAP, PAGE, PAGES, STACKS, Window};
 
 /// The number of a page of the machine.
 pub(super) type PageId = u32;
 
 /// Windows of anonymous memory, in the order of their numbers, behind the frames.
-const PARTS: [Window; 3] = [HEAP, STACKS, PAGES];
-/// How many numbers there are.
-const COUNT: u64 = FRAMES + (HEAP.size + STACKS.size + PAGES.size) / PAGE;
+const PARTS: [Window; 3 + TABLES] = parts();
 
-const _: () = assert!(COUNT < u32::MAX as u64);
+const fn parts() -> [Window; 3 + TABLES] {
+    let mut parts = [HEAP; 3 + TABLES];
+    (parts[1], parts[2]) = (STACKS, PAGES);
+    let mut index = 0;
+    while index < TABLES {
+        parts[3 + index] = shadow::windows()[index];
+        index += 1;
+    }
+    parts
+}
+
+/// How many numbers there are in a machine that is `checked`, or is not.
+const fn count(checked: bool) -> u64 {
+    let (mut pages, mut index) = (FRAMES, 0);
+    while index < if checked { PARTS.len() } else { PARTS.len() - TABLES } {
+        pages += PARTS[index].size / PAGE;
+        index += 1;
+    }
+    pages
+}
+
+const _: () = assert!(count(true) < u32::MAX as u64);
 
 /// The number of the page that holds `address`, if the machine has a page there.
 pub(super) fn id_of(address: u64) -> Option<PageId> {
@@ -41,7 +61,7 @@ pub(super) const fn is_frame(id: PageId) -> bool {
     (id as u64) < FRAMES
 }
 
-/// Where a page of the heap, of a stack or of the page table is; none for a frame.
+/// Where a page of the heap, of a stack, of the page table or of the shadow is; none for a frame.
 pub(super) fn address_of(id: PageId) -> Option<u64> {
     let mut left = u64::from(id).checked_sub(FRAMES)? * PAGE;
     for part in PARTS {
@@ -63,11 +83,11 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    pub(super) fn new(memory: &Memory) -> io::Result<Self> {
+    pub(super) fn new(memory: &Memory, checked: bool) -> io::Result<Self> {
         Ok(Self {
-            copies: Reserved::new(COUNT * PAGE)?,
+            copies: Reserved::new(count(checked) * PAGE)?,
             ram: Reserved::of_file(&memory.file, PHYSICAL)?,
-            written: RefCell::new(PageSet::new(COUNT)?),
+            written: RefCell::new(PageSet::new(count(checked))?),
         })
     }
 

@@ -99,7 +99,7 @@ impl Tracker for Faults {
 
 /// The machine's memory outside the page table: all of it readable and writable to the machine.
 fn anonymous() -> impl Iterator<Item = Window> {
-    strand::stacks(state().stacks.get()).chain([HEAP, PAGES])
+    strand::stacks(state().stacks.get()).chain([HEAP, PAGES]).chain(state().shadow.tables())
 }
 
 /// Everything drivers have mapped.
@@ -207,6 +207,9 @@ fn is_the_machines(state: &State, page: u64) -> bool {
     }
     if STACKS.contains(page) {
         return strand::in_stack(page, state.stacks.get());
+    }
+    if state.shadow.tables().any(|table| table.contains(page)) {
+        return true;
     }
     page_table::get(page).protection().write && !state.memory.is_watched(page)
 }

@@ -11,7 +11,7 @@ use crate::strand;
 use crate::windows::{HEAP, Window};
 
 impl Engine {
-    /// A hash of the whole machine: memory of drivers, heap, host stacks, mappings, clock. On the host's side. Slow: it
+    /// A hash of the whole machine: memory of drivers and what a checked machine knows of it, heap, host stacks, mappings, clock. On the host's side. Slow: it
     /// reads everything.
     #[must_use]
     pub fn fingerprint(self) -> u64 {
@@ -21,7 +21,10 @@ impl Engine {
         strand::stacks(state().strands.stacks()).for_each(|stack| hash.window(stack));
         for run in mapped() {
             if run.entry.protection().read {
-                hash.window(Window { base: run.address, size: run.length });
+                let memory = Window { base: run.address, size: run.length };
+                std::iter::once(memory)
+                    .chain(state().shadow.of(memory))
+                    .for_each(|window| hash.window(window));
             }
         }
         for run in mapped() {

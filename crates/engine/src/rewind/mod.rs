@@ -26,8 +26,8 @@ use crate::machine::{Engine, StartError, state};
 use crate::page_set::PageSet;
 use crate::page_table::{ENTRIES, Entry, granule_base};
 use crate::translate::{SCRATCH_SIZE, restore_scratch, save_scratch};
-use crate::windows::{PAGE, PAGES};
-use crate::{heap, page_table, sharing, signals};
+use crate::windows::{PAGE, PAGES, Window};
+use crate::{heap, page_table, shadow, sharing, signals};
 
 /// How the pages that were written are found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -183,22 +183,15 @@ impl Engine {
     /// Prepares for snapshots. Before the first one, on the host's side; a second call changes the way.
     ///
     /// # Errors
-    /// [`StartError::Host`] if the host does not have what it takes, or the machine is checked: its shadow is not taken back.
-    /// Then nothing has changed.
+    /// [`StartError::Host`] if the host does not have what it takes. Then nothing has changed.
     pub fn track(self, tracking: Tracking) -> Result<(), StartError> {
         assert_outside();
-        if self.is_checked() {
-            return Err(StartError::Host(
-                "snapshots of a checked machine",
-                io::ErrorKind::Unsupported.into(),
-            ));
-        }
         let rewind = &state().rewind;
         let stands =
             rewind.tracked.borrow().as_ref().is_some_and(|tracked| !tracked.levels.borrow().is_empty());
         assert!(!stands, "the way of tracking is chosen while no snapshot stands");
         let host = |what| move |error| StartError::Host(what, error);
-        let copies = Copies::new(&state().memory).map_err(host("memory for snapshots"))?;
+        let copies = Copies::new(&state().memory, self.is_checked()).map_err(host("memory for snapshots"))?;
         let tracker: Box<dyn Tracker> = match tracking {
             Tracking::Faults => Box::new(Faults::default()),
             Tracking::Userfault => {
@@ -356,8 +349,19 @@ impl Consequences<'_> {
         } else if PAGES.contains(copies.live(id) as u64) {
             // SAFETY: both are pages of the table, in which all bit patterns are entries.
             unsafe { self.compare(copies.live(id), copies.copy(id)) };
+        } else if let Some(memory) = shadow::marked_by(copies.live(id) as u64) {
+            // A translation says whether its own code was marked.
+            self.code = self.code || self.is_translated(memory);
         }
         copies.put_back(id, lines);
+    }
+
+    /// Whether translations were made from any page of this range.
+    fn is_translated(&self, memory: Window) -> bool {
+        (memory.base..memory.end())
+            .step_by(SIZE)
+            .map(page_table::get)
+            .any(|entry| entry.is_mapped() && self.translated.contains(entry.frame()))
     }
 
     /// Notes where a page of the page table is about to change.

@@ -208,7 +208,7 @@ impl Userfault {
 
 impl Tracker for Userfault {
     fn begin(&self, copies: &Copies) -> io::Result<()> {
-        for window in [HEAP, PAGES, USER, IMAGES, SYSTEM] {
+        for window in [HEAP, PAGES, USER, IMAGES, SYSTEM].into_iter().chain(state().shadow.tables()) {
             self.register(window)?;
         }
         for stack in strand::stacks(state().stacks.get()) {
@@ -244,7 +244,7 @@ impl Tracker for Userfault {
     }
 
     fn end(&self) {
-        for window in [HEAP, PAGES, USER, IMAGES, SYSTEM, STACKS] {
+        for window in [HEAP, PAGES, USER, IMAGES, SYSTEM, STACKS].into_iter().chain(state().shadow.tables()) {
             let mut range = [window.base, window.size];
             // SAFETY: as in `new`. What was never registered is no matter.
             let _ = unsafe { request(&self.descriptor, UFFDIO_UNREGISTER, range.as_mut_ptr()) };
@@ -263,7 +263,13 @@ fn used() -> impl Iterator<Item = Window> {
         add(&mut table, Window { base: PAGES.base + granule * PAGE, size: PAGE });
     }
     let heap = Window { base: HEAP.base, size: heap::end() - HEAP.base };
-    std::iter::once(heap).chain(strand::stacks(state().strands.stacks())).chain(table).chain(drivers)
+    let shadow = drivers.clone().into_iter().flat_map(|memory| state().shadow.of(memory));
+    let shadow = shadow.collect::<Vec<_>>();
+    std::iter::once(heap)
+        .chain(strand::stacks(state().strands.stacks()))
+        .chain(table)
+        .chain(drivers)
+        .chain(shadow)
 }
 
 fn add(windows: &mut Vec<Window>, window: Window) {
@@ -274,7 +280,7 @@ fn add(windows: &mut Vec<Window>, window: Window) {
 }
 
 fn is_anonymous(address: u64) -> bool {
-    [HEAP, STACKS, PAGES].iter().any(|window| window.contains(address))
+    [HEAP, STACKS, PAGES].into_iter().chain(state().shadow.tables()).any(|window| window.contains(address))
 }
 
 fn ids(window: Window) -> impl Iterator<Item = PageId> {

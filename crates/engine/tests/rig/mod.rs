@@ -68,6 +68,11 @@ pub(crate) struct Rig {
     quiet: Cell<bool>,
 }
 
+/// A machine with nothing in it.
+pub(crate) fn start() -> Result<Engine, engine::StartError> {
+    if CHECKED { Engine::start_checked() } else { Engine::start() }
+}
+
 impl Rig {
     /// A machine for measuring: as [`Rig::new`], and it writes nothing down.
     pub(crate) fn quiet(code: &[u8]) -> Self {
@@ -78,7 +83,7 @@ impl Rig {
 
     /// A machine whose code page holds `code`.
     pub(crate) fn new(code: &[u8]) -> Self {
-        if CHECKED { Self::checked(code) } else { Self::on(Engine::start(), code) }
+        Self::on(start(), code)
     }
 
     /// As [`Rig::new`], a machine whose translations are checked.

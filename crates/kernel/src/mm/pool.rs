@@ -334,14 +334,22 @@ pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flo
     }
     let freed_at = block.owner.map(|_| witness::moment(cx));
     let block = Block { freed_at, ..block };
-    let damaged = cx.with(|k| {
-        if block.small() {
-            retire_small(k, address, &block)
-        } else {
-            retire_large(k, address, &block);
-            None
-        }
-    });
+    let retire = |cx: &mut Cx<'_>| {
+        cx.with(|k| {
+            if block.small() {
+                retire_small(k, address, &block)
+            } else {
+                k.engine.frees(address, block.bytes);
+                retire_large(k, address, &block);
+                None
+            }
+        })
+    };
+    // A driver that frees a block stores there, to whoever else uses it. What the kernel had for itself, it frees when nobody does.
+    let damaged = match block.owner {
+        Some(_) => retire(cx),
+        None => cx.engine().on_nobodys_behalf(|| retire(cx)),
+    };
     if cx.engine().is_checked() {
         shadow::freed(cx, address, &block);
     }
