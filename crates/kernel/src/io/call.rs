@@ -11,7 +11,7 @@ use super::allocate::not_an_irp;
 use super::violation::{device_name, io_manager};
 use super::{irp, pending, routine};
 use crate::cx::Cx;
-use crate::event::Event;
+use crate::event::{Event, Kind};
 use crate::verdict::Verdict;
 use crate::witness;
 
@@ -33,7 +33,9 @@ pub fn call_driver(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: Drive
     // What an application asks for, no driver has sent.
     let sent = (cx.engine().depth() > 0).then(|| witness::moment(cx));
     let frame = cx.with(|k| k.io.frames.enter(irp.address, device.address, number, (major, minor), sent));
-    cx.emit(Event::IrpSent { irp: irp.address, device: device.address, major, minor });
+    if cx.happens(Kind::IrpSent) {
+        cx.emit(Event::IrpSent { irp: irp.address, device: device.address, major, minor });
+    }
     let role = irp::dispatch_role(major);
     let called = routine::call(cx, role, dispatch, irp.address, &[device.address, irp.address]);
     if called.is_err() {
@@ -58,7 +60,7 @@ fn check(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>)
         let message = format!("the IRP {:#x} was sent to a null device object", irp.address);
         return Err(cx.stop(io_manager("irp-to-no-device", 0x204, message, device, irp)));
     }
-    match cx.with(|k| k.io.devices.get(&device.address).map(|device| device.deleted)) {
+    match cx.with(|k| k.io.devices.get(device.address).map(|device| device.deleted)) {
         Some(false) => {}
         known => {
             let what = if known.is_some() { "has been deleted" } else { "is no device object" };

@@ -13,7 +13,7 @@ use super::call::low_half;
 use super::violation::{device_name, io_manager};
 use super::{finish, irp, pending, routine};
 use crate::cx::Cx;
-use crate::event::Event;
+use crate::event::{Event, Kind};
 use crate::verdict::Verdict;
 use crate::witness;
 
@@ -25,7 +25,9 @@ pub fn complete(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, _priority_boost: u8) -> Fl
     let Ending { mut number, count, status, information } = check(cx, irp)?;
     let moment = witness::moment(cx);
     cx.with(|k| k.io.irps.live.change(irp.address, |record| record.completed = Some(moment)));
-    cx.emit(Event::IrpCompleted { irp: irp.address, status: status.0, information });
+    if cx.happens(Kind::IrpCompleted) {
+        cx.emit(Event::IrpCompleted { irp: irp.address, status: status.0, information });
+    }
     while number <= count {
         if leave_location(cx, irp, number, count)? == Way::Stopped {
             return Ok(());
@@ -113,11 +115,12 @@ fn leave_location(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, number: u8, count: u8) -
     cx.write(irp + IRP::CurrentLocation, number + 1)?;
     cx.write(irp + IRP::Tail_Overlay_CurrentStackLocation, irp::location(irp, number + 1))?;
     let routine = cx.read(location + IO_STACK_LOCATION::CompletionRoutine)?;
-    let context = cx.read(location + IO_STACK_LOCATION::Context)?;
-    let invoke = control & wanted(cx, irp, status)? != 0 && !routine.is_null();
+    // Mostly there is none, and nothing else about it matters.
+    let invoked = !routine.is_null() && control & wanted(cx, irp, status)? != 0;
+    let context = if invoked { cx.read(location + IO_STACK_LOCATION::Context)? } else { DriverPtr::NULL };
     clear(cx, location)?;
 
-    if !invoke {
+    if !invoked {
         if marked && number < count {
             mark_pending(cx, irp::location(irp, number + 1))?;
         }

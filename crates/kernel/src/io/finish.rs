@@ -38,9 +38,8 @@ struct Done<'a> {
 /// # Errors
 /// A verdict, e.g. on an IRP of `IoAllocateIrp` that nobody took back.
 pub(crate) fn finish(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
-    let Some(origin) = cx.with(|k| k.io.irps.live.get(irp.address).map(|record| record.origin)) else {
-        return Ok(());
-    };
+    let known = cx.with(|k| k.io.irps.live.get(irp.address).map(|record| (record.origin, record.output)));
+    let Some((origin, output)) = known else { return Ok(()) };
     if let Origin::Associated(master) = origin {
         return associated(cx, irp, DriverPtr::new(master));
     }
@@ -57,7 +56,7 @@ pub(crate) fn finish(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
         pending: header.get(IRP::PendingReturned) != 0,
         header: &header,
     };
-    check_information(cx, irp, &done)?;
+    check_information(cx, irp, &done, output)?;
     copy_back(cx, &mut done)?;
     release_buffers(cx, irp, done.header.get(IRP::MdlAddress))?;
     answer(cx, irp, &done)
@@ -73,8 +72,12 @@ fn nobody_stops(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
 }
 
 /// `Information` says how much of the output buffer is filled: never more than there is.
-fn check_information(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &Done<'_>) -> Flow<()> {
-    let output = cx.with(|k| k.io.irps.live.get(irp.address).and_then(|record| record.output));
+fn check_information(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    done: &Done<'_>,
+    output: Option<u32>,
+) -> Flow<()> {
     match output {
         Some(output) if !is_error(done.status) && done.information > output.into() => {
             let message = format!(

@@ -6,7 +6,6 @@
 use abi::{Code, DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IRP, KDEVICE_QUEUE_ENTRY};
 use engine::Flow;
 
-use super::change;
 use super::{cancel, device_queue, routine};
 use crate::cx::Cx;
 use crate::ke;
@@ -44,7 +43,7 @@ pub fn set_attributes(
     not_cancelable: bool,
 ) -> Flow<()> {
     cx.with(|k| {
-        change(&mut k.io.devices, device.address, |device| {
+        k.io.devices.change(device.address, |device| {
             device.start_io.deferred = deferred;
             device.start_io.not_cancelable = not_cancelable;
         });
@@ -53,7 +52,7 @@ pub fn set_attributes(
 }
 
 fn attributes(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Attributes {
-    cx.with(|k| k.io.devices.get(&device.address).map(|device| device.start_io)).unwrap_or_default()
+    cx.with(|k| k.io.devices.get(device.address).map(|device| device.start_io)).unwrap_or_default()
 }
 
 /// `IoStartPacket`: starts the request, or queues it (by `key`, if there is one). With `cancel`, it can be cancelled
@@ -132,7 +131,7 @@ fn call_start_io(
         return Ok(());
     }
     let waiting =
-        cx.with(|k| k.io.devices.get_mut(&device.address).and_then(|device| device.start_io.waiting.take()));
+        cx.with(|k| k.io.devices.get_mut(device.address).and_then(|device| device.start_io.waiting.take()));
     match waiting {
         Some(next) => start_next_now(cx, device, next),
         None => Ok(()),
@@ -140,7 +139,7 @@ fn call_start_io(
 }
 
 fn set_running(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, running: bool) {
-    cx.with(|k| change(&mut k.io.devices, device.address, |device| device.start_io.running = running));
+    cx.with(|k| k.io.devices.change(device.address, |device| device.start_io.running = running));
 }
 
 /// `IoStartNextPacket`.
@@ -168,7 +167,7 @@ fn next(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, next: Next) -> Flow<(
     let attributes = attributes(cx, device);
     if attributes.deferred && attributes.running {
         cx.with(|k| {
-            change(&mut k.io.devices, device.address, |device| device.start_io.waiting = Some(next));
+            k.io.devices.change(device.address, |device| device.start_io.waiting = Some(next));
         });
         return Ok(());
     }

@@ -7,7 +7,7 @@ use abi::{Code, DriverPtr};
 use engine::{Flow, LeftBehind};
 
 use super::fault;
-use super::thread::Account;
+use super::thread::{Account, Thread};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::verdict::{Tier, Verdict};
@@ -37,15 +37,17 @@ struct Kept {
 }
 
 impl Kept {
-    fn now(k: &mut Kernel) -> Self {
-        let processor = k.ke.processor();
-        Self {
-            irql: k.level(),
-            spin_locks: k.ke.locks.count(processor.number),
-            apc_disable: k.ke.thread().map_or(0, |thread| thread.apc_disable + thread.special_apc_disable),
-            interrupts: processor.interrupts_enabled,
-            extended: k.ke.thread().map_or(0, |thread| thread.extended.len()),
+    /// How it is now; `change` is done to the thread on the way.
+    #[inline]
+    fn now(k: &mut Kernel, change: impl FnOnce(&mut Thread)) -> Self {
+        let (irql, processor) = (k.level(), k.ke.processor());
+        let (spin_locks, interrupts) = (k.ke.locks.count(processor.number), processor.interrupts_enabled);
+        let (mut apc_disable, mut extended) = (0, 0);
+        if let Some(thread) = k.ke.thread_mut() {
+            change(thread);
+            (apc_disable, extended) = (thread.apc_disable + thread.special_apc_disable, thread.extended.len());
         }
+        Self { irql, spin_locks, apc_disable, interrupts, extended }
     }
 }
 
@@ -61,15 +63,15 @@ pub fn call_routine(
     object: u64,
     arguments: &[u64],
 ) -> Flow<u64> {
-    let floor = cx.with(|k| k.ke.processor().floors.last().copied().unwrap_or(0));
-    let call = Callout { role, routine, object, floor };
-    cx.with(|k| {
+    let floor = cx.with(|k| {
         if let Some(thread) = k.ke.thread_mut()
             && thread.callouts.is_empty()
         {
             thread.account = Account::default();
         }
+        k.ke.processor().floors.last().copied().unwrap_or(0)
     });
+    let call = Callout { role, routine, object, floor };
     checked(cx, &call, arguments)
 }
 
@@ -83,15 +85,12 @@ pub(crate) fn asynchronous(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -
         if processor.floors.is_empty() {
             processor.raised_since = now;
         }
+        processor.interrupted.push(depth);
         k.ke.push_floor(call.floor);
-        k.ke.processor_mut().interrupted.push(depth);
-        let account = k.ke.thread().map(|thread| thread.account).unwrap_or_default();
-        let mut extended = Vec::new();
-        k.ke.change_thread(|thread| {
-            thread.account = Account::default();
-            extended = std::mem::take(&mut thread.extended);
-        });
-        (account, extended)
+        match k.ke.thread_mut() {
+            Some(thread) => (std::mem::take(&mut thread.account), std::mem::take(&mut thread.extended)),
+            None => (Account::default(), Vec::new()),
+        }
     });
     let (account, extended) = interrupted;
     let result = checked(cx, call, arguments);
@@ -124,17 +123,11 @@ fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
         k.ke.progress += 1;
         // Field by field: it was just made field by field, and a wider load would wait for those stores.
         let call = Callout { role, routine, object, floor };
-        k.ke.change_thread(|thread| thread.callouts.push(call));
-        Kept::now(k)
+        Kept::now(k, |thread| thread.callouts.push(call))
     });
     let result = cx.call(routine, arguments);
     let left = cx.engine().left_behind();
-    let after = cx.with(|k| {
-        k.ke.change_thread(|thread| {
-            thread.callouts.pop();
-        });
-        Kept::now(k)
-    });
+    let after = cx.with(|k| Kept::now(k, |thread| thread.callouts.truncate(thread.callouts.len().saturating_sub(1))));
     let value = result?;
     if cx.happens(Kind::Leave) {
         cx.emit(Event::Leave { role, routine: routine.address, value });

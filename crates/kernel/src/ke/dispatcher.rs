@@ -172,7 +172,7 @@ fn own(k: &mut Kernel, mutex: DriverPtr<KMUTANT>, strand: StrandId) -> Result<bo
 
 /// Lets go, in the order of their arrival, the threads whose waits the object's state satisfies.
 pub(crate) fn wake(k: &mut Kernel, header: Header, boost: u8) -> Result<(), Broken> {
-    let waiting = k.ke.waits.get(&header.address).cloned().unwrap_or_default();
+    let Some(waiting) = k.ke.waits.get(&header.address).cloned() else { return Ok(()) };
     for strand in waiting {
         if !is_signaled(k, header, strand)? {
             break;

@@ -20,6 +20,7 @@ use crate::address_map::AddressMap;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind as EventKind};
 use crate::ke::leftover;
+use crate::ke::processor::DISPATCH_LEVEL;
 use crate::witness;
 
 /// Whose pages: paged memory may be away at DISPATCH_LEVEL and above.
@@ -288,6 +289,7 @@ fn take(k: &mut Kernel, request: &Request, allocated: u64) -> Option<u64> {
 }
 
 /// Fills up to a page of pool that is mapped.
+#[inline]
 fn fill_with(k: &Kernel, address: u64, bytes: u64, fill: u8) {
     let page = match fill {
         0 => &[0; usize_of(PAGE)],
@@ -328,6 +330,11 @@ fn take_small(k: &mut Kernel, block: &Block) -> Option<u64> {
 
 /// Frees a block; `tag` is what the caller says it was allocated with.
 pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
+    if tag.is_none()
+        && let Some(freed) = cx.with(|k| free_own(k, address))
+    {
+        return told(cx, freed);
+    }
     let block = pool_check::freeable(cx, address, tag)?;
     if let Some(verdict) = cx.with(|k| leftover::in_memory(k, address, block.bytes)) {
         return Err(cx.stop(verdict.of_block(&block)));
@@ -336,7 +343,7 @@ pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flo
     let block = Block { freed_at, ..block };
     let damaged = cx.with(|k| {
         if block.small() {
-            retire_small(k, address, &block)
+            retire_small(k, address, block.room(), block.freed_at)
         } else {
             retire_large(k, address, &block);
             None
@@ -348,19 +355,37 @@ pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flo
     if block.owner.is_some() && cx.happens(EventKind::Freed) {
         cx.emit(Event::Freed { address });
     }
+    told(cx, damaged)
+}
+
+/// The verdict on a block that was written to while it was kept back.
+fn told(cx: &mut Cx<'_>, damaged: Option<(u64, Block)>) -> Flow<()> {
     match damaged {
         Some((address, block)) => Err(pool_check::written_after_free(cx, address, &block)),
         None => Ok(()),
     }
 }
 
+/// Frees a small block of the kernel's own that nothing is to be said about, which is what each request ends with. None: it is
+/// another's, or something is wrong, and whoever looks at everything in its order says what.
+fn free_own(k: &mut Kernel, address: u64) -> Option<Option<(u64, Block)>> {
+    let block = k.mm.pool.blocks.get(address)?;
+    let own = block.life == Life::Live && block.owner.is_none() && block.kind != Kind::Paged && block.small();
+    let plain = own
+        && k.level() <= DISPATCH_LEVEL
+        && !k.engine.is_checked()
+        && pool_check::guards_hold(k.engine, address, block)
+        && !pool_check::is_anything_in(k, address, block.bytes);
+    let room = block.room();
+    plain.then(|| retire_small(k, address, room, None))
+}
+
 /// Fills a freed block and keeps it back; the oldest one kept back becomes free, and is told if it was written to.
-fn retire_small(k: &mut Kernel, address: u64, block: &Block) -> Option<(u64, Block)> {
-    fill_with(k, address, block.room(), FREED_FILL);
+fn retire_small(k: &mut Kernel, address: u64, room: u64, freed_at: Option<u64>) -> Option<(u64, Block)> {
+    fill_with(k, address, room, FREED_FILL);
     let pool = &mut k.mm.pool;
-    if let Some(known) = pool.blocks.get_mut(address) {
-        *known = Block { life: Life::Freed, ..*block };
-    }
+    let block = pool.blocks.get_mut(address)?;
+    (block.life, block.freed_at) = (Life::Freed, freed_at);
     let (quarantine, most) = match block.owner {
         Some(_) => (&mut pool.quarantine, QUARANTINE),
         None => (&mut pool.own_quarantine, OWN_QUARANTINE),
@@ -371,10 +396,10 @@ fn retire_small(k: &mut Kernel, address: u64, block: &Block) -> Option<(u64, Blo
     }
     let oldest = quarantine.pop_front()?;
     let known = pool.blocks.get_mut(oldest)?;
-    let block = *known;
     known.life = Life::Forgotten;
-    pool.shelves[block.shelf()].give(block.room(), oldest);
-    (!pool_check::untouched(k.engine, oldest, block.room())).then_some((oldest, block))
+    let room = known.room();
+    pool.shelves[known.shelf()].give(room, oldest);
+    (!pool_check::untouched(k.engine, oldest, room)).then(|| (oldest, Block { life: Life::Freed, ..*known }))
 }
 
 fn retire_large(k: &mut Kernel, address: u64, block: &Block) {

@@ -10,6 +10,7 @@ use engine::{Engine, Flow, Leave};
 use super::pool::{Block, FREED_FILL, GUARD, GUARD_FILL, Kind, tag_text};
 use super::space::Zone;
 use crate::cx::{Cx, Kernel};
+use crate::ke::leftover;
 use crate::ldr;
 use crate::verdict::Verdict;
 
@@ -139,6 +140,21 @@ fn damage(engine: Engine, address: u64, block: &Block) -> Option<Verdict> {
         return Some(Verdict::error("pool-underrun", message).bug_check(0xC1, parameters).of_block(block));
     }
     None
+}
+
+/// Whether the guards of a small live block are as they were made.
+pub(crate) fn guards_hold(engine: Engine, address: u64, block: &Block) -> bool {
+    let holds = |from: u64, bytes: u64| engine.is_filled(from, bytes, GUARD_FILL) == Ok(true);
+    holds(address - GUARD, GUARD) && holds(address + block.bytes, block.room() - block.bytes + GUARD)
+}
+
+/// Whether `ke` or `ex` still use anything in memory that is about to be freed; what it is, [`freeable`] and `ke::leftover` say.
+pub(crate) fn is_anything_in(k: &Kernel, address: u64, bytes: u64) -> bool {
+    let range = address..address.saturating_add(bytes);
+    let executive = !k.ex.resources.is_empty() && k.ex.resources.range(range.clone()).next().is_some()
+        || !k.ex.lookasides.is_empty() && k.ex.lookasides.range(range.clone()).next().is_some()
+        || !k.ex.work_items.is_empty() && k.ex.work_items.range(range).next().is_some();
+    executive || leftover::is_any_in(k, address, bytes)
 }
 
 /// Whether nobody has written to a freed block.
