@@ -144,17 +144,25 @@ fn damage(engine: Engine, address: u64, block: &Block) -> Option<Verdict> {
 
 /// Whether the guards of a small live block are as they were made.
 pub(crate) fn guards_hold(engine: Engine, address: u64, block: &Block) -> bool {
-    let holds = |from: u64, bytes: u64| engine.is_filled(from, bytes, GUARD_FILL) == Ok(true);
-    holds(address - GUARD, GUARD) && holds(address + block.bytes, block.room() - block.bytes + GUARD)
+    let word = u64::from_ne_bytes([GUARD_FILL; 8]);
+    let is_guard = |at: u64| engine.read(DriverPtr::<u64>::new(at)) == Ok(word);
+    let (behind, end) = (address + block.bytes, address + block.room() + GUARD);
+    is_guard(address - GUARD)
+        && is_guard(address - GUARD + 8)
+        && engine.is_filled(behind, end - behind, GUARD_FILL) == Ok(true)
 }
 
 /// Whether `ke` or `ex` still use anything in memory that is about to be freed; what it is, [`freeable`] and `ke::leftover` say.
 pub(crate) fn is_anything_in(k: &Kernel, address: u64, bytes: u64) -> bool {
-    let range = address..address.saturating_add(bytes);
-    let executive = !k.ex.resources.is_empty() && k.ex.resources.range(range.clone()).next().is_some()
-        || !k.ex.lookasides.is_empty() && k.ex.lookasides.range(range.clone()).next().is_some()
-        || !k.ex.work_items.is_empty() && k.ex.work_items.range(range).next().is_some();
-    executive || leftover::is_any_in(k, address, bytes)
+    let ex = &k.ex;
+    let is_in_executive = || {
+        let range = address..address.saturating_add(bytes);
+        ex.resources.range(range.clone()).next().is_some()
+            || ex.lookasides.range(range.clone()).next().is_some()
+            || ex.work_items.range(range).next().is_some()
+    };
+    let nothing = ex.resources.is_empty() && ex.lookasides.is_empty() && ex.work_items.is_empty();
+    !nothing && is_in_executive() || leftover::is_any_in(k, address, bytes)
 }
 
 /// Whether nobody has written to a freed block.
