@@ -83,7 +83,8 @@ impl<K: Copy + Ord, V> SortedMap<K, V> {
     /// The entries from the first key of `keys` on, ascending.
     #[inline]
     pub(crate) fn range(&self, keys: Range<K>) -> impl Iterator<Item = (&K, &V)> {
-        let from = if self.is_empty() { 0 } else { self.entries.partition_point(|(key, _)| *key < keys.start) };
+        let from =
+            if self.is_empty() { 0 } else { self.entries.partition_point(|(key, _)| *key < keys.start) };
         let within = self.entries[from..].iter().take_while(move |(key, _)| *key < keys.end);
         within.map(|(key, value)| (key, value))
     }

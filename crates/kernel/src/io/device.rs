@@ -270,8 +270,7 @@ pub(crate) fn ready_all(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Fl
 pub fn of_driver(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<Vec<DriverPtr<DEVICE_OBJECT>>> {
     let mut devices = Vec::new();
     let mut next = cx.read(driver + DRIVER_OBJECT::DeviceObject)?;
-    while !next.is_null() && cx.with(|k| k.io.devices.contains(next.address)) && !devices.contains(&next)
-    {
+    while !next.is_null() && cx.with(|k| k.io.devices.contains(next.address)) && !devices.contains(&next) {
         devices.push(next);
         next = cx.read(next + DEVICE_OBJECT::NextDevice)?;
     }

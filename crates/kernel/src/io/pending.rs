@@ -256,6 +256,7 @@ fn judge_held(cx: &mut Cx<'_>, frame: Frame, status: NtStatus) -> Flow<()> {
     }
 }
 
+#[cold]
 fn not_marked(cx: &mut Cx<'_>, frame: Frame) -> engine::Leave {
     let (code, whose) = if frame.forwarded {
         (
@@ -273,6 +274,7 @@ fn not_marked(cx: &mut Cx<'_>, frame: Frame) -> engine::Leave {
     stop(cx, "pending-not-marked", code, message, frame)
 }
 
+#[cold]
 fn marked_but_returned(cx: &mut Cx<'_>, frame: Frame, status: NtStatus) -> engine::Leave {
     let message = format!(
         "{} marked the IRP {:#x} pending and returned {status}; it must return STATUS_PENDING",
@@ -287,6 +289,7 @@ fn who(cx: &mut Cx<'_>, frame: Frame) -> String {
     format!("the dispatch routine for {} of {name}", request_name(frame.request.0, frame.request.1))
 }
 
+#[cold]
 fn stop(cx: &mut Cx<'_>, rule: &'static str, code: u64, message: String, frame: Frame) -> engine::Leave {
     cx.stop(io_manager(rule, code, message, DriverPtr::new(frame.device), DriverPtr::new(frame.irp)))
 }

@@ -122,24 +122,19 @@ fn call_start_io(
     }
     let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
     let start_io = cx.read(driver + DRIVER_OBJECT::DriverStartIo)?;
-    set_running(cx, device, true);
+    cx.with(|k| k.io.devices.change(device.address, |device| device.start_io.running = true));
     let called = routine::call(cx, "StartIo", start_io, irp.address, &[device.address, irp.address]);
-    // An outer StartIo of this device may still be on the stack (it is not deferred).
-    set_running(cx, device, attributes.running);
+    let waiting = cx.with(|k| {
+        let start_io = &mut k.io.devices.get_mut(device.address)?.start_io;
+        // An outer StartIo of this device may still be on the stack (it is not deferred).
+        start_io.running = attributes.running;
+        if called.is_ok() && !attributes.running { start_io.waiting.take() } else { None }
+    });
     called?;
-    if attributes.running {
-        return Ok(());
-    }
-    let waiting =
-        cx.with(|k| k.io.devices.get_mut(device.address).and_then(|device| device.start_io.waiting.take()));
     match waiting {
         Some(next) => start_next_now(cx, device, next),
         None => Ok(()),
     }
-}
-
-fn set_running(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, running: bool) {
-    cx.with(|k| k.io.devices.change(device.address, |device| device.start_io.running = running));
 }
 
 /// `IoStartNextPacket`.

@@ -45,7 +45,8 @@ impl Kept {
         let (mut apc_disable, mut extended) = (0, 0);
         if let Some(thread) = k.ke.thread_mut() {
             change(thread);
-            (apc_disable, extended) = (thread.apc_disable + thread.special_apc_disable, thread.extended.len());
+            (apc_disable, extended) =
+                (thread.apc_disable + thread.special_apc_disable, thread.extended.len());
         }
         Self { irql, spin_locks, apc_disable, interrupts, extended }
     }
@@ -107,10 +108,7 @@ pub(crate) fn asynchronous(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -
 #[inline]
 fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
     if call.routine.is_null() {
-        let message = format!("the driver's {} routine is to be called, and it is null", call.role);
-        let verdict = Verdict::error("null-routine", message);
-        let check = fault::null_call(cx);
-        return Err(cx.stop(verdict.bug_check(check.code, check.parameters)));
+        return Err(null_routine(cx, call));
     }
     let Callout { role, routine, object, floor } = *call;
     if let Some(result) = io::routine::own(cx, routine, arguments) {
@@ -127,13 +125,24 @@ fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
     });
     let result = cx.call(routine, arguments);
     let left = cx.engine().left_behind();
-    let after = cx.with(|k| Kept::now(k, |thread| thread.callouts.truncate(thread.callouts.len().saturating_sub(1))));
+    let after =
+        cx.with(|k| Kept::now(k, |thread| thread.callouts.truncate(thread.callouts.len().saturating_sub(1))));
     let value = result?;
     if cx.happens(Kind::Leave) {
         cx.emit(Event::Leave { role, routine: routine.address, value });
     }
+    if before == after && !is_convention_broken(left) {
+        return Ok(value);
+    }
+    judge(cx, call, before, after, left).map(|()| value)
+}
+
+/// What is to be said about a routine that did not leave all as it was, or left the processor in another state.
+#[cold]
+fn judge(cx: &mut Cx<'_>, call: &Callout, before: Kept, after: Kept, left: LeftBehind) -> Flow<()> {
+    let Callout { role, routine, .. } = *call;
     let verdict = broken(call, before, after).or_else(|| convention_broken(left));
-    let Some(verdict) = verdict else { return Ok(value) };
+    let Some(verdict) = verdict else { return Ok(()) };
     let who = ldr::symbols::describe(cx, routine.address);
     let mut verdict = Verdict { message: format!("{role} routine {who} {}", verdict.message), ..verdict };
     if verdict.rule == "spin-lock-held-on-return" {
@@ -143,11 +152,25 @@ fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
         return Err(cx.stop(verdict));
     }
     cx.report(verdict);
-    Ok(value)
+    Ok(())
+}
+
+#[cold]
+fn null_routine(cx: &mut Cx<'_>, call: &Callout) -> engine::Leave {
+    let message = format!("the driver's {} routine is to be called, and it is null", call.role);
+    let verdict = Verdict::error("null-routine", message);
+    let check = fault::null_call(cx);
+    cx.stop(verdict.bug_check(check.code, check.parameters))
 }
 
 /// The bits of MXCSR that are a caller's: all but the status flags.
 const MXCSR_CONTROL: u32 = 0xFFC0;
+
+/// Whether [`convention_broken`] has anything to say.
+#[inline]
+fn is_convention_broken(left: LeftBehind) -> bool {
+    left.direction || left.mxcsr & MXCSR_CONTROL != LeftBehind::default().mxcsr & MXCSR_CONTROL
+}
 
 /// What the calling convention has a routine keep, and code that runs next would stumble over (page *x64 calling
 /// convention*); the message lacks its subject.

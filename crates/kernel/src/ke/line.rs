@@ -52,12 +52,18 @@ pub(crate) struct Interrupts {
 
 impl Interrupts {
     /// The lines that want service.
+    #[inline]
     pub(crate) fn wanting(&self) -> u64 {
         ((self.levels & self.level_sensitive) | (self.edges & self.latched)) & !self.in_service
     }
 
     /// The highest vector that wants service and may have it by a processor of `mask`, above `level`.
+    #[inline]
     pub(crate) fn highest(&self, mask: u64, level: u8) -> Option<u32> {
+        if self.wanting() == 0 && self.messages.pending.is_empty() { None } else { self.find(mask, level) }
+    }
+
+    fn find(&self, mask: u64, level: u8) -> Option<u32> {
         let (mut lines, mut best) = (self.wanting(), None);
         while lines != 0 {
             let line = lines.trailing_zeros();

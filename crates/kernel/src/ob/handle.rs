@@ -118,7 +118,8 @@ pub fn open(cx: &mut Cx<'_>, object: u64, access: u32, kernel: bool) -> Flow<Han
             object.handles += 1;
             object.kind
         });
-        let value = k.ob.tables.get_or_insert_with(process, Table::default).insert(Entry { object, kind, access });
+        let value =
+            k.ob.tables.get_or_insert_with(process, Table::default).insert(Entry { object, kind, access });
         Handle(if kernel { value | KERNEL } else { value })
     }))
 }
@@ -189,6 +190,17 @@ pub fn reference(
     if let Some(entry) = cx.with(|k| reference_plainly(k, handle, kind, access, mode)) {
         return Ok(Ok(entry));
     }
+    reference_in_full(cx, handle, kind, access, mode)
+}
+
+#[cold]
+fn reference_in_full(
+    cx: &mut Cx<'_>,
+    handle: Handle,
+    kind: Option<Kind>,
+    access: u32,
+    mode: Mode,
+) -> Flow<Result<Entry, NtStatus>> {
     let entry = match entry(cx, handle, mode) {
         Ok(entry) => entry,
         Err(status) => return Ok(Err(status)),
