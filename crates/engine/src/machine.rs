@@ -584,9 +584,42 @@ impl Engine {
     /// [`BadAddress`] if any of its bytes is not readable memory of the machine.
     #[inline]
     pub fn read<T: FromBytes + IntoBytes>(self, from: DriverPtr<T>) -> Result<T, BadAddress> {
+        match self.read_plain(from) {
+            Some(value) => Ok(value),
+            None => self.read_anywhere(from),
+        }
+    }
+
+    /// As [`Engine::read`], for a word that lies where most do, in a machine that is not checked. None says nothing: `read` does.
+    #[must_use]
+    #[inline]
+    pub fn read_plain<T: FromBytes + IntoBytes>(self, from: DriverPtr<T>) -> Option<T> {
+        let mut value = T::new_zeroed();
+        (memory::is_word::<T>() && memory::read_plain(from.address, value.as_mut_bytes())).then_some(value)
+    }
+
+    #[inline]
+    fn read_anywhere<T: FromBytes + IntoBytes>(self, from: DriverPtr<T>) -> Result<T, BadAddress> {
         let mut value = T::new_zeroed();
         memory::read(from.address, value.as_mut_bytes())?;
         Ok(value)
+    }
+
+    /// As [`Engine::write`], for a word that lies where most do, in a machine that is not checked. False says nothing: `write`
+    /// does.
+    #[must_use]
+    #[inline]
+    pub fn write_plain<T: IntoBytes + zerocopy::Immutable>(self, to: DriverPtr<T>, value: &T) -> bool {
+        memory::is_word::<T>() && memory::write_plain(to.address, value.as_bytes())
+    }
+
+    /// Makes all of `bytes` bytes `value`.
+    ///
+    /// # Errors
+    /// As [`Engine::write`].
+    #[inline]
+    pub fn fill(self, address: u64, bytes: u64, value: u8) -> Result<(), BadAddress> {
+        memory::fill(address, bytes, value)
     }
 
     /// Writes a `T` where a driver pointed to.
@@ -599,7 +632,7 @@ impl Engine {
         to: DriverPtr<T>,
         value: T,
     ) -> Result<(), BadAddress> {
-        memory::write(to.address, value.as_bytes())
+        if self.write_plain(to, &value) { Ok(()) } else { memory::write(to.address, value.as_bytes()) }
     }
 
     /// Fills `into` from driver memory.

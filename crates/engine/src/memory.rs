@@ -9,6 +9,8 @@ use std::cell::{Ref, RefCell};
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
@@ -289,8 +291,8 @@ pub(crate) fn is_driver_memory(address: u64, bytes: u64) -> bool {
 }
 
 std::arch::global_asm!(
-    // Copies rdx bytes from rsi to rdi; the same with eax. Up to 512 bytes by pairs of words, then what is left by an
-    // overlapping pair.
+    // Copies rdx bytes from rsi to rdi; the same with eax. Up to 512 bytes by four pairs of words, by one pair, then what is left
+    // by an overlapping pair.
     ".global dirql_ram_copy",
     ".global dirql_ram_copy_end",
     "dirql_ram_copy:",
@@ -300,7 +302,21 @@ std::arch::global_asm!(
     "ja 4f",
     "lea r8, [rdx - 16]",
     "xor eax, eax",
-    "cmp rax, r8",
+    "cmp rdx, 64",
+    "jb 3f",
+    "lea r9, [rdx - 64]",
+    "2: movups xmm0, [rsi + rax]",
+    "movups xmm1, [rsi + rax + 16]",
+    "movups xmm2, [rsi + rax + 32]",
+    "movups xmm3, [rsi + rax + 48]",
+    "movups [rdi + rax], xmm0",
+    "movups [rdi + rax + 16], xmm1",
+    "movups [rdi + rax + 32], xmm2",
+    "movups [rdi + rax + 48], xmm3",
+    "add rax, 64",
+    "cmp rax, r9",
+    "jbe 2b",
+    "3: cmp rax, r8",
     "jae 6f",
     "5: movups xmm0, [rsi + rax]",
     "movups [rdi + rax], xmm0",
@@ -313,6 +329,31 @@ std::arch::global_asm!(
     "ret",
     "4: mov rcx, rdx",
     "rep movsb",
+    "xor eax, eax",
+    "ret",
+    // Fills rdx bytes (at least 16) from rdi on with the 16 at rsi; the same with eax.
+    ".global dirql_ram_fill",
+    "dirql_ram_fill:",
+    "movups xmm0, [rsi]",
+    "lea r8, [rdx - 16]",
+    "xor eax, eax",
+    "cmp rdx, 64",
+    "jb 3f",
+    "lea r9, [rdx - 64]",
+    "2: movups [rdi + rax], xmm0",
+    "movups [rdi + rax + 16], xmm0",
+    "movups [rdi + rax + 32], xmm0",
+    "movups [rdi + rax + 48], xmm0",
+    "add rax, 64",
+    "cmp rax, r9",
+    "jbe 2b",
+    "3: cmp rax, r8",
+    "jae 6f",
+    "5: movups [rdi + rax], xmm0",
+    "add rax, 16",
+    "cmp rax, r8",
+    "jb 5b",
+    "6: movups [rdi + r8], xmm0",
     "xor eax, eax",
     "ret",
     // Whether rdx bytes (at least 16) from rsi are all as the 16 at rdi: 0 if so, 2 if not.
@@ -347,6 +388,7 @@ std::arch::global_asm!(
 
 unsafe extern "sysv64" {
     fn dirql_ram_copy(to: *mut u8, from: *const u8, bytes: usize) -> u32;
+    fn dirql_ram_fill(to: *mut u8, pattern: *const u8, bytes: usize) -> u32;
     fn dirql_ram_same(pattern: *const u8, from: *const u8, bytes: usize) -> u32;
     static dirql_ram_copy_end: u8;
     static dirql_ram_copy_fixup: u8;
@@ -483,6 +525,76 @@ fn store(address: u64, from: &[u8]) -> bool {
         // fault ends in the fix-up.
         _ => unsafe { dirql_ram_copy(address as *mut u8, from.as_ptr(), from.len()) == 0 },
     }
+}
+
+/// Fills driver memory.
+#[inline]
+pub(crate) fn fill(address: u64, bytes: u64, value: u8) -> Result<(), BadAddress> {
+    let pattern = [value; 16];
+    let plain = bytes >= 16 && is_driver_memory(address, bytes) && Shadow::live().is_none();
+    // SAFETY: as in `store`; the pattern is an array of ours of 16 bytes.
+    if plain && unsafe { dirql_ram_fill(address as *mut u8, pattern.as_ptr(), usize_of(bytes)) } == 0 {
+        return Ok(());
+    }
+    fill_by_chunks(address, bytes, value)
+}
+
+#[cold]
+fn fill_by_chunks(address: u64, bytes: u64, value: u8) -> Result<(), BadAddress> {
+    let chunk = [value; 256];
+    let mut at = address;
+    while at < address + bytes {
+        let length = (address + bytes - at).min(chunk.len() as u64);
+        write(at, &chunk[..usize_of(length)])?;
+        at += length;
+    }
+    Ok(())
+}
+
+/// How far from the beginning of [`SYSTEM`] a word may begin that is accessed without further questions: 0 where the machine is
+/// checked. What kernels access is mostly there, and this is one comparison for all that an access asks.
+pub(crate) static PLAIN: AtomicU64 = AtomicU64::new(0);
+
+/// The machine that begins now is checked, or not.
+pub(crate) fn set_checked(checked: bool) {
+    PLAIN.store(if checked { 0 } else { SYSTEM.size - 7 }, Relaxed);
+}
+
+#[inline]
+fn is_plain(address: u64) -> bool {
+    address.wrapping_sub(SYSTEM.base) < PLAIN.load(Relaxed)
+}
+
+/// Loads a word of 1, 2, 4 or 8 bytes that lies where most do. False says nothing: [`read`] does.
+#[inline]
+pub(crate) fn read_plain(address: u64, into: &mut [u8]) -> bool {
+    is_plain(address)
+        && match into.len() {
+            1 => load!("movzx {value:e}, byte ptr [{address}]", address, into),
+            2 => load!("movzx {value:e}, word ptr [{address}]", address, into),
+            4 => load!("mov {value:e}, [{address}]", address, into),
+            8 => load!("mov {value}, [{address}]", address, into),
+            _ => false,
+        }
+}
+
+/// Stores a word of 1, 2, 4 or 8 bytes that lies where most do. False says nothing: [`write`] does.
+#[inline]
+pub(crate) fn write_plain(address: u64, from: &[u8]) -> bool {
+    is_plain(address)
+        && match from.len() {
+            1 => store!("mov [{address}], {value:l}", address, from),
+            2 => store!("mov [{address}], {value:x}", address, from),
+            4 => store!("mov [{address}], {value:e}", address, from),
+            8 => store!("mov [{address}], {value}", address, from),
+            _ => false,
+        }
+}
+
+/// Whether a type is a word to [`read_plain`] and [`write_plain`].
+#[inline]
+pub(crate) const fn is_word<T>() -> bool {
+    matches!(size_of::<T>(), 1 | 2 | 4 | 8)
 }
 
 /// Whether `bytes` bytes (16 at least) of driver memory all are `value`.

@@ -38,6 +38,7 @@ impl Shadow {
             CLAIMED.store(true, Relaxed);
         }
         LIVE.store(checked, Relaxed);
+        memory::set_checked(checked);
         Ok(Self { on: checked })
     }
 

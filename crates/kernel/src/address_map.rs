@@ -6,17 +6,22 @@
 
 /// A map by machine address.
 pub struct AddressMap<V> {
-    /// A power of two of places; an entry lies at its hash or in the run of entries behind it.
-    places: Vec<Option<(u64, V)>>,
+    /// A power of two of places, [`NOTHING`] where there is no entry; one lies at its hash or in the run of entries behind it.
+    /// Apart from the values, so that a search stays in one cache line.
+    keys: Vec<u64>,
+    values: Vec<Option<V>>,
     used: usize,
 }
+
+/// No address of the machine's: the last byte there is.
+const NOTHING: u64 = u64::MAX;
 
 /// Places of the smallest table.
 const SMALLEST: usize = 16;
 
 impl<V> Default for AddressMap<V> {
     fn default() -> Self {
-        Self { places: Vec::new(), used: 0 }
+        Self { keys: Vec::new(), values: Vec::new(), used: 0 }
     }
 }
 
@@ -35,18 +40,21 @@ impl<V> AddressMap<V> {
 
     /// What is known of the thing at `address`.
     #[must_use]
+    #[inline]
     pub fn get(&self, address: u64) -> Option<&V> {
         let place = self.find(address)?;
-        self.places[place].as_ref().map(|(_, value)| value)
+        self.values[place].as_ref()
     }
 
     /// As [`AddressMap::get`], to change it.
+    #[inline]
     pub fn get_mut(&mut self, address: u64) -> Option<&mut V> {
         let place = self.find(address)?;
-        self.places[place].as_mut().map(|(_, value)| value)
+        self.values[place].as_mut()
     }
 
     /// Changes the entry for `address`, if there is one.
+    #[inline]
     pub fn change(&mut self, address: u64, change: impl FnOnce(&mut V)) {
         if let Some(value) = self.get_mut(address) {
             change(value);
@@ -55,16 +63,18 @@ impl<V> AddressMap<V> {
 
     /// Whether there is an entry for `address`.
     #[must_use]
+    #[inline]
     pub fn contains(&self, address: u64) -> bool {
         self.find(address).is_some()
     }
 
-    /// Puts an entry in; what was there before.
+    /// Puts an entry in, at any address but the last; what was there before.
     pub fn insert(&mut self, address: u64, value: V) -> Option<V> {
+        assert!(address != NOTHING, "nothing lies at the last byte");
         if let Some(place) = self.find(address) {
-            return self.places[place].replace((address, value)).map(|(_, value)| value);
+            return self.values[place].replace(value);
         }
-        if self.used * 2 >= self.places.len() {
+        if self.used * 2 >= self.keys.len() {
             self.grow();
         }
         self.put(address, value);
@@ -75,25 +85,28 @@ impl<V> AddressMap<V> {
     /// Takes an entry out.
     pub fn remove(&mut self, address: u64) -> Option<V> {
         let mut gap = self.find(address)?;
-        let (_, value) = self.places[gap].take()?;
+        let value = self.values[gap].take();
         self.used -= 1;
         // Entries behind it that could not have their own place come nearer to it.
         let mut next = self.after(gap);
-        while let Some((key, _)) = &self.places[next] {
-            let home = self.home(*key);
-            let distance = |from: usize| next.wrapping_sub(from) & (self.places.len() - 1);
+        while self.keys[next] != NOTHING {
+            let home = self.home(self.keys[next]);
+            let distance = |from: usize| next.wrapping_sub(from) & (self.keys.len() - 1);
             if distance(home) >= distance(gap) {
-                self.places.swap(gap, next);
+                self.keys[gap] = self.keys[next];
+                self.values.swap(gap, next);
                 gap = next;
             }
             next = self.after(next);
         }
-        Some(value)
+        self.keys[gap] = NOTHING;
+        value
     }
 
     /// All entries, in no order that anything may depend on.
     pub fn unordered(&self) -> impl Iterator<Item = (u64, &V)> {
-        self.places.iter().flatten().map(|(address, value)| (*address, value))
+        let places = self.keys.iter().zip(&self.values);
+        places.filter_map(|(address, value)| Some((*address, value.as_ref()?)))
     }
 
     /// All entries by address.
@@ -119,45 +132,53 @@ impl<V> AddressMap<V> {
         keys
     }
 
+    #[inline]
     fn find(&self, address: u64) -> Option<usize> {
-        if self.used == 0 {
+        if self.used == 0 || address == NOTHING {
             return None;
         }
         let mut place = self.home(address);
         loop {
-            match &self.places[place] {
-                Some((key, _)) if *key == address => return Some(place),
-                Some(_) => place = self.after(place),
-                None => return None,
+            match self.keys[place] {
+                key if key == address => return Some(place),
+                NOTHING => return None,
+                _ => place = self.after(place),
             }
         }
     }
 
     fn put(&mut self, address: u64, value: V) {
         let mut place = self.home(address);
-        while self.places[place].is_some() {
+        while self.keys[place] != NOTHING {
             place = self.after(place);
         }
-        self.places[place] = Some((address, value));
+        self.keys[place] = address;
+        self.values[place] = Some(value);
     }
 
     fn grow(&mut self) {
-        let size = (self.places.len() * 2).max(SMALLEST);
-        let old = std::mem::replace(&mut self.places, std::iter::repeat_with(|| None).take(size).collect());
-        for (address, value) in old.into_iter().flatten() {
-            self.put(address, value);
+        let size = (self.keys.len() * 2).max(SMALLEST);
+        let keys = std::mem::replace(&mut self.keys, vec![NOTHING; size]);
+        let none = std::iter::repeat_with(|| None);
+        let values = std::mem::replace(&mut self.values, none.take(size).collect());
+        for (address, value) in keys.into_iter().zip(values) {
+            if let Some(value) = value {
+                self.put(address, value);
+            }
         }
     }
 
     /// Where an address would best lie: the upper bits of a product, which depend on all of its own.
+    #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "the upper half of 64 bits fits")]
     fn home(&self, address: u64) -> usize {
         let mixed = address.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        mixed as usize & (self.places.len() - 1)
+        mixed as usize & (self.keys.len() - 1)
     }
 
+    #[inline]
     fn after(&self, place: usize) -> usize {
-        (place + 1) & (self.places.len() - 1)
+        (place + 1) & (self.keys.len() - 1)
     }
 }
 
@@ -190,5 +211,12 @@ mod tests {
     fn an_empty_map_knows_nothing() {
         let map = AddressMap::<u8>::default();
         assert!(map.is_empty() && map.get(0).is_none());
+    }
+
+    #[test]
+    fn a_wild_pointer_is_no_entry_in_a_map_that_has_some() {
+        let mut map = AddressMap::default();
+        map.insert(0, 'a');
+        assert_eq!((map.get(0), map.get(u64::MAX)), (Some(&'a'), None));
     }
 }

@@ -136,6 +136,14 @@ impl<'m> Cx<'m> {
     /// [`Leave::Stop`] with a verdict if the pointer is bad.
     #[inline]
     pub fn read<T: FromBytes + IntoBytes>(&mut self, from: DriverPtr<T>) -> Flow<T> {
+        match self.engine().read_plain(from) {
+            Some(value) => Ok(value),
+            None => self.read_anywhere(from),
+        }
+    }
+
+    #[inline(never)]
+    fn read_anywhere<T: FromBytes + IntoBytes>(&mut self, from: DriverPtr<T>) -> Flow<T> {
         self.sound(from.address, size_of::<T>() as u64, TouchKind::Read)?;
         self.engine().read(from).map_err(|bad| self.bad_pointer(bad))
     }
@@ -157,6 +165,11 @@ impl<'m> Cx<'m> {
     /// As [`Cx::read`].
     #[inline]
     pub fn write<T: IntoBytes + Immutable>(&mut self, to: DriverPtr<T>, value: T) -> Flow<()> {
+        if self.engine().write_plain(to, &value) { Ok(()) } else { self.write_anywhere(to, value) }
+    }
+
+    #[inline(never)]
+    fn write_anywhere<T: IntoBytes + Immutable>(&mut self, to: DriverPtr<T>, value: T) -> Flow<()> {
         self.sound(to.address, size_of::<T>() as u64, TouchKind::Write)?;
         self.engine().write(to, value).map_err(|bad| self.bad_pointer(bad))
     }

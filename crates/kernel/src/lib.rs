@@ -24,6 +24,7 @@ pub mod pnp;
 pub mod po;
 pub mod ps;
 pub mod rtl;
+mod sorted_map;
 pub mod verdict;
 mod witness;
 

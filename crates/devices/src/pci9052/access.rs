@@ -53,7 +53,7 @@ impl Pci9052 {
         let (local, order) = self.local_access(access)?;
         if !self.is_held_in_reset() {
             self.local.write(access.now, local, access.bytes(), value, order);
-            self.refresh();
+            self.drive();
         }
         Ok(())
     }

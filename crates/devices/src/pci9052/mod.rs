@@ -122,10 +122,15 @@ impl Pci9052 {
 
     /// After a register or a signal changed: windows and inputs follow.
     fn refresh(&mut self) {
-        self.changed = true;
         self.header.bars = self.lcr.bars();
         self.header.rom = self.lcr.rom();
         self.inputs = Inputs::of(self.lcr.cntrl, self.outside.user_io);
+        self.drive();
+    }
+
+    /// After INTCSR or what drives the interrupt inputs changed, and no other register.
+    fn drive(&mut self) {
+        self.changed = true;
         let [linti1, linti2] = self.outside.linti;
         self.interrupts.drive([linti1 || self.local.linti1(), linti2], self.lcr.intcsr);
     }
@@ -160,6 +165,7 @@ impl Pci9052 {
         match register {
             Register::Intcsr => {
                 self.lcr.intcsr = self.interrupts.write(self.lcr.intcsr, value, lanes, self.is_9052());
+                return self.drive();
             }
             Register::Cntrl => self.write_cntrl(now, value, lanes),
             _ => self.lcr.set(register, value, lanes),
@@ -239,7 +245,7 @@ impl Model for Pci9052 {
 
     fn advance(&mut self, now: u64) {
         self.local.advance(now);
-        self.refresh();
+        self.drive();
     }
 
     fn poke(&mut self, _now: u64, signal: &str, value: &str) -> Result<(), String> {

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use changes::Changes;
-use copies::{Copies, PageId, is_frame};
+use copies::{Copies, PageId, SIZE, is_frame};
 use faults::Faults;
 use lines::{Lines, Page};
 use userfault::Userfault;

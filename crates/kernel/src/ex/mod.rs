@@ -50,6 +50,9 @@ impl State {
 
 /// What a thread holds or waits for in `base..base+length`, and what it is: memory that is about to be freed.
 pub(crate) fn in_use(k: &Kernel, base: u64, length: u64) -> Option<(u64, &'static str)> {
+    if k.ex.push_locks.is_empty() && k.ex.rundowns.is_empty() {
+        return None;
+    }
     let within = base..base.saturating_add(length);
     let lock = k.ex.push_locks.range(within.clone()).next().map(|(at, _)| (*at, "push lock"));
     lock.or_else(|| k.ex.rundowns.range(within).next().map(|(at, _)| (*at, "run-down protection")))

@@ -178,6 +178,7 @@ fn refuse_in_use(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, code: u64, ddi: &str) -> 
 }
 
 /// The verdict on something that is no live IRP.
+#[cold]
 pub(crate) fn not_an_irp(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, code: u64, ddi: &str) -> engine::Leave {
     let freed = cx.with(|k| k.io.irps.was_freed(irp.address));
     let what = if freed { "an IRP that has been freed already" } else { "no IRP" };

@@ -127,7 +127,9 @@ fn buffered(
     }
     // Zeroed here; Windows does not say what lies behind the input.
     cx.engine().never_stored(system.address, length.into());
-    cx.write_bytes(system.address, bytes)?;
+    if !bytes.is_empty() {
+        cx.write_bytes(system.address, bytes)?;
+    }
     packet.add_flags(IRP_BUFFERED_IO | IRP_DEALLOCATE_BUFFER);
     if output.length > 0 {
         packet.add_flags(IRP_INPUT_OPERATION);

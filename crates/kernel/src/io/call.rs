@@ -5,13 +5,13 @@
 use abi::{
     DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IO_STACK_LOCATION, IRP, IRP_MJ_MAXIMUM_FUNCTION, NtStatus,
 };
-use engine::Flow;
+use engine::{Flow, Leave};
 
 use super::allocate::not_an_irp;
 use super::violation::{device_name, io_manager};
 use super::{irp, pending, routine};
 use crate::cx::Cx;
-use crate::event::Event;
+use crate::event::{Event, Kind};
 use crate::verdict::Verdict;
 use crate::witness;
 
@@ -25,15 +25,16 @@ pub fn call_driver(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: Drive
     let major = cx.read(location + IO_STACK_LOCATION::MajorFunction)?;
     let minor = cx.read(location + IO_STACK_LOCATION::MinorFunction)?;
     if major > IRP_MJ_MAXIMUM_FUNCTION {
-        let message = format!("the IRP {:#x} was sent with the major function {major:#x}", irp.address);
-        return Err(cx.stop(io_manager("irp-damaged", 0x212, message, device, irp)));
+        return Err(no_such_function(cx, device, irp, major));
     }
     let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
     let dispatch = cx.read((driver + DRIVER_OBJECT::MajorFunction).element(major.into()))?;
     // What an application asks for, no driver has sent.
     let sent = (cx.engine().depth() > 0).then(|| witness::moment(cx));
     let frame = cx.with(|k| k.io.frames.enter(irp.address, device.address, number, (major, minor), sent));
-    cx.emit(Event::IrpSent { irp: irp.address, device: device.address, major, minor });
+    if cx.happens(Kind::IrpSent) {
+        cx.emit(Event::IrpSent { irp: irp.address, device: device.address, major, minor });
+    }
     let role = irp::dispatch_role(major);
     let called = routine::call(cx, role, dispatch, irp.address, &[device.address, irp.address]);
     if called.is_err() {
@@ -54,29 +55,49 @@ fn check(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>)
     if !cx.with(|k| k.io.irps.live.contains(irp.address)) {
         return Err(not_an_irp(cx, irp, 0x3, "IoCallDriver"));
     }
-    if device.is_null() {
-        let message = format!("the IRP {:#x} was sent to a null device object", irp.address);
-        return Err(cx.stop(io_manager("irp-to-no-device", 0x204, message, device, irp)));
-    }
-    match cx.with(|k| k.io.devices.get(&device.address).map(|device| device.deleted)) {
-        Some(false) => {}
-        known => {
-            let what = if known.is_some() { "has been deleted" } else { "is no device object" };
-            let message =
-                format!("the IRP {:#x} was sent to {:#x}, which {what}", irp.address, device.address);
-            return Err(cx.stop(io_manager("irp-to-no-device", 0x4, message, device, irp)));
-        }
+    let known = cx.with(|k| k.io.devices.get(device.address).map(|device| device.deleted));
+    if device.is_null() || known != Some(false) {
+        return Err(no_device(cx, device, irp, known.is_some()));
     }
     let cancel = cx.read(irp + IRP::CancelRoutine)?;
-    if !cancel.is_null() {
-        let name = device_name(cx, device);
-        let message = format!(
-            "the IRP {:#x} was sent to {name} with the cancel routine {:#x} still set",
-            irp.address, cancel.address
-        );
-        return Err(cx.stop(io_manager("cancel-routine-set", 0x203, message, device, irp)));
+    if cancel.is_null() { Ok(()) } else { Err(cancel_routine_set(cx, device, irp, cancel)) }
+}
+
+#[cold]
+fn no_such_function(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+    major: u8,
+) -> Leave {
+    let message = format!("the IRP {:#x} was sent with the major function {major:#x}", irp.address);
+    cx.stop(io_manager("irp-damaged", 0x212, message, device, irp))
+}
+
+#[cold]
+fn no_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>, known: bool) -> Leave {
+    if device.is_null() {
+        let message = format!("the IRP {:#x} was sent to a null device object", irp.address);
+        return cx.stop(io_manager("irp-to-no-device", 0x204, message, device, irp));
     }
-    Ok(())
+    let what = if known { "has been deleted" } else { "is no device object" };
+    let message = format!("the IRP {:#x} was sent to {:#x}, which {what}", irp.address, device.address);
+    cx.stop(io_manager("irp-to-no-device", 0x4, message, device, irp))
+}
+
+#[cold]
+fn cancel_routine_set(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+    cancel: DriverPtr<abi::Code>,
+) -> Leave {
+    let name = device_name(cx, device);
+    let message = format!(
+        "the IRP {:#x} was sent to {name} with the cancel routine {:#x} still set",
+        irp.address, cancel.address
+    );
+    cx.stop(io_manager("cancel-routine-set", 0x203, message, device, irp))
 }
 
 /// Makes the next stack location the current one and writes the device into it.
@@ -89,24 +110,44 @@ fn advance(
     let count = cx.read(irp + IRP::StackCount)?;
     let pointer = cx.read(irp + IRP::Tail_Overlay_CurrentStackLocation)?;
     if current > count + 1 || (current > 0 && pointer != irp::location(irp, current)) {
-        let message = format!(
-            "the IRP {:#x} is damaged: CurrentLocation {current} of {count}, CurrentStackLocation {:#x}",
-            irp.address, pointer.address
-        );
-        return Err(cx.stop(io_manager("irp-damaged", 0x212, message, device, irp)));
+        return Err(damaged(cx, device, irp, (current, count), pointer));
     }
     if current <= 1 {
-        let name = device_name(cx, device);
-        let message = format!(
-            "the IRP {:#x} was sent to {name} with none of its {count} stack locations left",
-            irp.address
-        );
-        let verdict = Verdict::error("no-stack-location", message).bug_check(0x35, [irp.address, 0, 0, 0]);
-        return Err(cx.stop(verdict));
+        return Err(no_location_left(cx, device, irp, count));
     }
     let location = irp::location(irp, current - 1);
     cx.write(irp + IRP::CurrentLocation, current - 1)?;
     cx.write(irp + IRP::Tail_Overlay_CurrentStackLocation, location)?;
     cx.write(location + IO_STACK_LOCATION::DeviceObject, device)?;
     Ok((current - 1, location))
+}
+
+#[cold]
+fn damaged(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+    (current, count): (u8, u8),
+    pointer: DriverPtr<IO_STACK_LOCATION>,
+) -> Leave {
+    let message = format!(
+        "the IRP {:#x} is damaged: CurrentLocation {current} of {count}, CurrentStackLocation {:#x}",
+        irp.address, pointer.address
+    );
+    cx.stop(io_manager("irp-damaged", 0x212, message, device, irp))
+}
+
+#[cold]
+fn no_location_left(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+    count: u8,
+) -> Leave {
+    let name = device_name(cx, device);
+    let message = format!(
+        "the IRP {:#x} was sent to {name} with none of its {count} stack locations left",
+        irp.address
+    );
+    cx.stop(Verdict::error("no-stack-location", message).bug_check(0x35, [irp.address, 0, 0, 0]))
 }

@@ -7,13 +7,13 @@ use abi::{
     DEVICE_OBJECT, DriverPtr, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, NtStatus, SL_INVOKE_ON_CANCEL,
     SL_INVOKE_ON_ERROR, SL_INVOKE_ON_SUCCESS, SL_PENDING_RETURNED,
 };
-use engine::Flow;
+use engine::{Flow, Leave};
 
 use super::call::low_half;
 use super::violation::{device_name, io_manager};
 use super::{finish, irp, pending, routine};
 use crate::cx::Cx;
-use crate::event::Event;
+use crate::event::{Event, Kind};
 use crate::verdict::Verdict;
 use crate::witness;
 
@@ -25,7 +25,9 @@ pub fn complete(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, _priority_boost: u8) -> Fl
     let Ending { mut number, count, status, information } = check(cx, irp)?;
     let moment = witness::moment(cx);
     cx.with(|k| k.io.irps.live.change(irp.address, |record| record.completed = Some(moment)));
-    cx.emit(Event::IrpCompleted { irp: irp.address, status: status.0, information });
+    if cx.happens(Kind::IrpCompleted) {
+        cx.emit(Event::IrpCompleted { irp: irp.address, status: status.0, information });
+    }
     while number <= count {
         if leave_location(cx, irp, number, count)? == Way::Stopped {
             return Ok(());
@@ -58,21 +60,31 @@ fn check(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<Ending> {
     }
     let status = cx.read((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Status)?;
     if status == NtStatus::PENDING || status.0 == u32::MAX {
-        let (holder, name) = holder(cx, irp);
-        let message = format!("the IRP {:#x} of {name} was completed with {status}", irp.address);
-        return Err(cx.stop(io_manager("completed-with-pending", 0x6, message, holder, irp)));
+        return Err(still_pending(cx, irp, status));
     }
     let cancel = cx.read(irp + IRP::CancelRoutine)?;
     if !cancel.is_null() {
-        let (holder, name) = holder(cx, irp);
-        let message = format!(
-            "the IRP {:#x} of {name} was completed with the cancel routine {:#x} still set",
-            irp.address, cancel.address
-        );
-        return Err(cx.stop(io_manager("cancel-routine-set", 0x7, message, holder, irp)));
+        return Err(cancel_routine_set(cx, irp, cancel));
     }
     let information = cx.read((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Information)?;
     Ok(Ending { number, count, status, information })
+}
+
+#[cold]
+fn still_pending(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> Leave {
+    let (holder, name) = holder(cx, irp);
+    let message = format!("the IRP {:#x} of {name} was completed with {status}", irp.address);
+    cx.stop(io_manager("completed-with-pending", 0x6, message, holder, irp))
+}
+
+#[cold]
+fn cancel_routine_set(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, cancel: DriverPtr<abi::Code>) -> Leave {
+    let (holder, name) = holder(cx, irp);
+    let message = format!(
+        "the IRP {:#x} of {name} was completed with the cancel routine {:#x} still set",
+        irp.address, cancel.address
+    );
+    cx.stop(io_manager("cancel-routine-set", 0x7, message, holder, irp))
 }
 
 /// The device that has the IRP, and its name.
@@ -81,7 +93,8 @@ fn holder(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> (DriverPtr<DEVICE_OBJECT>, St
     (holder, device_name(cx, holder))
 }
 
-fn completed_twice(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
+#[cold]
+fn completed_twice(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Leave {
     let freed = cx.with(|k| k.io.irps.was_freed(irp.address) || k.io.irps.live.contains(irp.address));
     let what = if freed { "has been completed already" } else { "is no IRP" };
     let message = format!("IoCompleteRequest on {:#x}, which {what}", irp.address);
@@ -113,11 +126,12 @@ fn leave_location(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, number: u8, count: u8) -
     cx.write(irp + IRP::CurrentLocation, number + 1)?;
     cx.write(irp + IRP::Tail_Overlay_CurrentStackLocation, irp::location(irp, number + 1))?;
     let routine = cx.read(location + IO_STACK_LOCATION::CompletionRoutine)?;
-    let context = cx.read(location + IO_STACK_LOCATION::Context)?;
-    let invoke = control & wanted(cx, irp, status)? != 0 && !routine.is_null();
+    // Mostly there is none, and nothing else about it matters.
+    let invoked = !routine.is_null() && control & wanted(cx, irp, status)? != 0;
+    let context = if invoked { cx.read(location + IO_STACK_LOCATION::Context)? } else { DriverPtr::NULL };
     clear(cx, location)?;
 
-    if !invoke {
+    if !invoked {
         if marked && number < count {
             mark_pending(cx, irp::location(irp, number + 1))?;
         }
@@ -130,13 +144,23 @@ fn leave_location(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, number: u8, count: u8) -
         return Ok(Way::Stopped);
     }
     if !cx.with(|k| k.io.irps.live.contains(irp.address)) {
-        let message = format!(
-            "the completion routine {:#x} freed the IRP {:#x} and did not return STATUS_MORE_PROCESSING_REQUIRED",
-            routine.address, irp.address
-        );
-        return Err(cx.stop(io_manager("irp-freed-in-completion", 0x1, message, device, irp)));
+        return Err(freed_in_completion(cx, routine, device, irp));
     }
     Ok(Way::On)
+}
+
+#[cold]
+fn freed_in_completion(
+    cx: &mut Cx<'_>,
+    routine: DriverPtr<abi::Code>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+) -> Leave {
+    let message = format!(
+        "the completion routine {:#x} freed the IRP {:#x} and did not return STATUS_MORE_PROCESSING_REQUIRED",
+        routine.address, irp.address
+    );
+    cx.stop(io_manager("irp-freed-in-completion", 0x1, message, device, irp))
 }
 
 /// The `SL_INVOKE_ON_*` bits that apply.

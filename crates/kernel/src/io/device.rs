@@ -11,7 +11,6 @@ use abi::{
 };
 use engine::Flow;
 
-use super::change;
 pub use super::stack::attached;
 use super::violation::{device_name, io_manager};
 use super::{device_queue, remove_lock, timer};
@@ -188,7 +187,7 @@ fn give_volume_block(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<
 /// A verdict: deleted twice, or still attached to the device below.
 pub fn delete(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let known =
-        cx.with(|k| k.io.devices.get(&device.address).map(|d| (d.delete_pending || d.deleted, d.below)));
+        cx.with(|k| k.io.devices.get(device.address).map(|d| (d.delete_pending || d.deleted, d.below)));
     match known {
         Some((false, 0)) => {}
         Some((false, below)) => {
@@ -206,7 +205,7 @@ pub fn delete(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     ob::object::make_temporary(cx, device.address);
     cx.with(|k| {
         k.io.shutdown.retain(|registered| *registered != device.address);
-        change(&mut k.io.devices, device.address, |d| d.delete_pending = true);
+        k.io.devices.change(device.address, |d| d.delete_pending = true);
     });
     finish_deletion(cx, device)
 }
@@ -214,7 +213,7 @@ pub fn delete(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
 /// Deletes a device whose deletion was asked for, if nothing uses it any more.
 pub(crate) fn finish_deletion(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let pending =
-        cx.with(|k| k.io.devices.get(&device.address).is_some_and(|d| d.delete_pending && !d.deleted));
+        cx.with(|k| k.io.devices.get(device.address).is_some_and(|d| d.delete_pending && !d.deleted));
     if !pending {
         return Ok(());
     }
@@ -224,7 +223,7 @@ pub(crate) fn finish_deletion(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>)
         return Ok(());
     }
     unlink(cx, device)?;
-    cx.with(|k| change(&mut k.io.devices, device.address, |d| d.deleted = true));
+    cx.with(|k| k.io.devices.change(device.address, |d| d.deleted = true));
     ob::object::dereference(cx, device).map(|_| ())
 }
 
@@ -248,7 +247,7 @@ fn unlink(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
 /// The last reference to a deleted device is gone.
 fn free_memory(cx: &mut Cx<'_>, device: u64) -> Flow<()> {
     let device = DriverPtr::<DEVICE_OBJECT>::new(device);
-    cx.with(|k| k.io.devices.remove(&device.address));
+    cx.with(|k| k.io.devices.remove(device.address));
     let size = cx.read(device + DEVICE_OBJECT::Size)?;
     remove_lock::forget_range(cx, device.address, size.into());
     let block = cx.read(device + DEVICE_OBJECT::Vpb)?;
@@ -271,8 +270,7 @@ pub(crate) fn ready_all(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Fl
 pub fn of_driver(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<Vec<DriverPtr<DEVICE_OBJECT>>> {
     let mut devices = Vec::new();
     let mut next = cx.read(driver + DRIVER_OBJECT::DeviceObject)?;
-    while !next.is_null() && cx.with(|k| k.io.devices.contains_key(&next.address)) && !devices.contains(&next)
-    {
+    while !next.is_null() && cx.with(|k| k.io.devices.contains(next.address)) && !devices.contains(&next) {
         devices.push(next);
         next = cx.read(next + DEVICE_OBJECT::NextDevice)?;
     }

@@ -245,7 +245,7 @@ fn open_device(
 /// Counts one more file on the device, if it can be opened now.
 fn take_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<Result<(), NtStatus>> {
     let flags = cx.read(device + DEVICE_OBJECT::Flags)?;
-    let going = cx.with(|k| k.io.devices.get(&device.address).is_none_or(|d| d.delete_pending || d.deleted));
+    let going = cx.with(|k| k.io.devices.get(device.address).is_none_or(|d| d.delete_pending || d.deleted));
     if going || flags & DO_DEVICE_INITIALIZING != 0 {
         return Ok(Err(NtStatus::NO_SUCH_DEVICE));
     }

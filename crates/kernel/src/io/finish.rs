@@ -38,9 +38,8 @@ struct Done<'a> {
 /// # Errors
 /// A verdict, e.g. on an IRP of `IoAllocateIrp` that nobody took back.
 pub(crate) fn finish(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
-    let Some(origin) = cx.with(|k| k.io.irps.live.get(irp.address).map(|record| record.origin)) else {
-        return Ok(());
-    };
+    let known = cx.with(|k| k.io.irps.live.get(irp.address).map(|record| (record.origin, record.output)));
+    let Some((origin, output)) = known else { return Ok(()) };
     if let Origin::Associated(master) = origin {
         return associated(cx, irp, DriverPtr::new(master));
     }
@@ -57,12 +56,13 @@ pub(crate) fn finish(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
         pending: header.get(IRP::PendingReturned) != 0,
         header: &header,
     };
-    check_information(cx, irp, &done)?;
+    check_information(cx, irp, &done, output)?;
     copy_back(cx, &mut done)?;
     release_buffers(cx, irp, done.header.get(IRP::MdlAddress))?;
     answer(cx, irp, &done)
 }
 
+#[cold]
 fn nobody_stops(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
     let message = format!(
         "the IRP {:#x}, which a driver allocated, was completed and no completion routine of its driver returned \
@@ -73,18 +73,27 @@ fn nobody_stops(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
 }
 
 /// `Information` says how much of the output buffer is filled: never more than there is.
-fn check_information(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &Done<'_>) -> Flow<()> {
-    let output = cx.with(|k| k.io.irps.live.get(irp.address).and_then(|record| record.output));
+fn check_information(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &Done<'_>, output: Option<u32>) -> Flow<()> {
     match output {
         Some(output) if !is_error(done.status) && done.information > output.into() => {
-            let message = format!(
-                "the IRP {:#x} was completed with IoStatus.Information {:#x}, and the output buffer has {output:#x} bytes",
-                irp.address, done.information
-            );
-            Err(cx.stop(io_manager("information-too-large", 0x312, message, DriverPtr::NULL, irp)))
+            Err(information_too_large(cx, irp, done.information, output))
         }
         _ => Ok(()),
     }
+}
+
+#[cold]
+fn information_too_large(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    information: u64,
+    output: u32,
+) -> engine::Leave {
+    let message = format!(
+        "the IRP {:#x} was completed with IoStatus.Information {information:#x}, and the output buffer has {output:#x} bytes",
+        irp.address
+    );
+    cx.stop(io_manager("information-too-large", 0x312, message, DriverPtr::NULL, irp))
 }
 
 /// The system buffer's contents go to the requester's buffer.
@@ -128,6 +137,9 @@ fn copy_back(cx: &mut Cx<'_>, done: &mut Done<'_>) -> Flow<()> {
 /// In a checked machine: what the application gets, somebody has stored. It says nothing of a structure's padding that was
 /// stored with the rest.
 fn check_stored(cx: &mut Cx<'_>, system: u64, information: u64) {
+    if !cx.engine().is_checked() {
+        return;
+    }
     if let Some(at) = cx.engine().first_never_stored(system, information) {
         let message = format!(
             "a request was completed with IoStatus.Information {information:#x}, and nobody has stored byte {:#x} of its \

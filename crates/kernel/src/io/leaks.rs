@@ -140,7 +140,7 @@ fn still_known(k: &Kernel, gone: &Gone) -> Option<Caller> {
         return Some((what, Some(("connected", connected.at))));
     }
     let timer = k.io.timers.iter().find(|(device, timer)| {
-        timer.running && k.io.devices.get(device).is_some_and(|device| device.driver == driver)
+        timer.running && k.io.devices.get(**device).is_some_and(|device| device.driver == driver)
     });
     if let Some((device, timer)) = timer {
         let what = format!("the IoTimer of its device {device:#x} is still running");
@@ -167,7 +167,7 @@ fn thread_inside(k: &Kernel, gone: &Gone) -> Option<Caller> {
 fn objects(cx: &mut Cx<'_>, gone: &Gone) -> Flow<()> {
     for left in device::of_driver(cx, gone.driver)? {
         let name = device_name(cx, left);
-        let below = cx.with(|k| k.io.devices.get(&left.address).map_or(0, |device| device.below));
+        let below = cx.with(|k| k.io.devices.get(left.address).map_or(0, |device| device.below));
         let attached = if below == 0 { "" } else { ", still attached to the device below" };
         gone.leak(cx, "device-leak", &format!("left the device object {name}{attached}"));
     }

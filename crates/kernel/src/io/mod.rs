@@ -50,6 +50,7 @@ pub mod zw;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::address_map::AddressMap;
 use crate::nt::Settings;
 
 /// State of this prefix.
@@ -58,7 +59,7 @@ pub struct State {
     /// Drivers by driver object.
     pub(crate) drivers: BTreeMap<u64, driver::Driver>,
     /// Devices by device object.
-    pub(crate) devices: BTreeMap<u64, device::Device>,
+    pub(crate) devices: AddressMap<device::Device>,
     /// Open files by file object.
     pub(crate) files: BTreeMap<u64, file::File>,
     pub(crate) irps: irp::Irps,

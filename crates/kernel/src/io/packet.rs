@@ -58,9 +58,9 @@ impl Packet {
     ///
     /// # Errors
     /// A verdict if that is a driver's own, and bad.
-    pub(crate) fn write(self, cx: &mut Cx<'_>) -> Flow<DriverPtr<IRP>> {
-        cx.write(self.irp, self.header)?;
-        cx.write(irp::location(self.irp, self.stack_size), self.location)?;
+    pub(crate) fn write(&self, cx: &mut Cx<'_>) -> Flow<DriverPtr<IRP>> {
+        cx.write_bytes(self.irp.address, self.header.as_bytes())?;
+        cx.write_bytes(irp::location(self.irp, self.stack_size).address, self.location.as_bytes())?;
         Ok(self.irp)
     }
 
@@ -69,6 +69,6 @@ impl Packet {
     /// # Errors
     /// As [`Packet::write`].
     pub(crate) fn write_header(&self, cx: &mut Cx<'_>) -> Flow<()> {
-        cx.write(self.irp, self.header)
+        cx.write_bytes(self.irp.address, self.header.as_bytes())
     }
 }

@@ -116,9 +116,10 @@ impl Frames {
         later.any(|frame| frame.irp == irp && frame.has_it())
     }
 
-    /// The IRP leaves a location, on completion. Returns the calls that returned before, and what they returned.
-    fn leave(&mut self, irp: u64, location: u8, left: Left) -> Vec<(Frame, NtStatus)> {
-        let mut settled = Vec::new();
+    /// The IRP leaves a location, on completion. Returns the first call that returned before and what it returned, if that does
+    /// not go with the mark.
+    fn leave(&mut self, irp: u64, location: u8, left: Left) -> Option<(Frame, NtStatus)> {
+        let mut wrong = None;
         self.open.retain_mut(|frame| {
             if frame.irp != irp || frame.location != location || frame.left.is_some() {
                 return true;
@@ -127,13 +128,15 @@ impl Frames {
             match frame.returned {
                 None if frame.unwound => false,
                 Some(status) => {
-                    settled.push((*frame, status));
+                    if wrong.is_none() && (status == NtStatus::PENDING) != left.marked {
+                        wrong = Some((*frame, status));
+                    }
                     false
                 }
                 None => true,
             }
         });
-        settled
+        wrong
     }
 }
 
@@ -160,16 +163,11 @@ pub(crate) fn left(
     marked: bool,
     status: NtStatus,
 ) -> Flow<()> {
-    let settled = cx.with(|k| k.io.frames.leave(irp.address, location, Left { marked, status }));
-    for (frame, returned) in settled {
-        if returned == NtStatus::PENDING && !marked {
-            return Err(not_marked(cx, frame));
-        }
-        if returned != NtStatus::PENDING && marked {
-            return Err(marked_but_returned(cx, frame, returned));
-        }
+    match cx.with(|k| k.io.frames.leave(irp.address, location, Left { marked, status })) {
+        None => Ok(()),
+        Some((frame, _)) if !marked => Err(not_marked(cx, frame)),
+        Some((frame, returned)) => Err(marked_but_returned(cx, frame, returned)),
     }
-    Ok(())
 }
 
 /// A verdict on an IRP that a driver keeps, with the moments when the driver came to have it.
@@ -258,6 +256,7 @@ fn judge_held(cx: &mut Cx<'_>, frame: Frame, status: NtStatus) -> Flow<()> {
     }
 }
 
+#[cold]
 fn not_marked(cx: &mut Cx<'_>, frame: Frame) -> engine::Leave {
     let (code, whose) = if frame.forwarded {
         (
@@ -275,6 +274,7 @@ fn not_marked(cx: &mut Cx<'_>, frame: Frame) -> engine::Leave {
     stop(cx, "pending-not-marked", code, message, frame)
 }
 
+#[cold]
 fn marked_but_returned(cx: &mut Cx<'_>, frame: Frame, status: NtStatus) -> engine::Leave {
     let message = format!(
         "{} marked the IRP {:#x} pending and returned {status}; it must return STATUS_PENDING",
@@ -289,6 +289,7 @@ fn who(cx: &mut Cx<'_>, frame: Frame) -> String {
     format!("the dispatch routine for {} of {name}", request_name(frame.request.0, frame.request.1))
 }
 
+#[cold]
 fn stop(cx: &mut Cx<'_>, rule: &'static str, code: u64, message: String, frame: Frame) -> engine::Leave {
     cx.stop(io_manager(rule, code, message, DriverPtr::new(frame.device), DriverPtr::new(frame.irp)))
 }
@@ -317,7 +318,7 @@ mod tests {
         let number = frames.enter(1, 0xA, 1, (3, 0), None);
         frames.open[0].unwound = true;
         assert_eq!(frames.holder(1), None, "whoever caught the exception has to see to the IRP");
-        assert!(frames.leave(1, 1, DONE).is_empty());
+        assert!(frames.leave(1, 1, DONE).is_none());
         assert_eq!(frames.place(number), None);
     }
 
@@ -327,7 +328,7 @@ mod tests {
         let upper = frames.enter(1, 0xA, 1, (3, 0), None);
         frames.enter(1, 0xB, 1, (3, 0), None);
         assert!(frames.open[frames.place(upper).unwrap()].forwarded);
-        assert!(frames.leave(1, 1, DONE).is_empty(), "neither has returned yet");
+        assert!(frames.leave(1, 1, DONE).is_none(), "neither has returned yet");
         assert_eq!(frames.holder(1), None);
     }
 }

@@ -9,7 +9,6 @@ use abi::{
 };
 use engine::Flow;
 
-use super::change;
 use super::file::{self, OpenOptions};
 use super::violation::{device_name, io_manager};
 use crate::cx::Cx;
@@ -73,7 +72,7 @@ pub fn base_reference(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow
 }
 
 fn below(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> u64 {
-    cx.with(|k| k.io.devices.get(&device.address).map_or(0, |device| device.below))
+    cx.with(|k| k.io.devices.get(device.address).map_or(0, |device| device.below))
 }
 
 /// `IoAttachDeviceToDeviceStack`: the device that `source` lies on now, null if it cannot be attached.
@@ -92,7 +91,7 @@ pub fn attach_to_stack(
         let message = format!("{name} is to be attached and is attached to {other} already");
         return Err(cx.stop(io_manager("device-attached-twice", 0x202, message, source, DriverPtr::NULL)));
     }
-    let going = cx.with(|k| k.io.devices.get(&top.address).is_none_or(|d| d.delete_pending || d.deleted));
+    let going = cx.with(|k| k.io.devices.get(top.address).is_none_or(|d| d.delete_pending || d.deleted));
     let flags = cx.read(top + DEVICE_OBJECT::Flags)?;
     if going || flags & DO_DEVICE_INITIALIZING != 0 {
         return Ok(DriverPtr::NULL);
@@ -104,7 +103,7 @@ pub fn attach_to_stack(
     cx.write(source + DEVICE_OBJECT::AlignmentRequirement, alignment)?;
     cx.write(source + DEVICE_OBJECT::SectorSize, sector)?;
     cx.write(top + DEVICE_OBJECT::AttachedDevice, source)?;
-    cx.with(|k| change(&mut k.io.devices, source.address, |device| device.below = top.address));
+    cx.with(|k| k.io.devices.change(source.address, |device| device.below = top.address));
     Ok(top)
 }
 
@@ -157,7 +156,7 @@ pub fn detach(cx: &mut Cx<'_>, target: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
         return Err(cx.stop(io_manager("device-not-attached", 0x202, message, target, DriverPtr::NULL)));
     }
     cx.write(target + DEVICE_OBJECT::AttachedDevice, DriverPtr::NULL)?;
-    cx.with(|k| change(&mut k.io.devices, above.address, |device| device.below = 0));
+    cx.with(|k| k.io.devices.change(above.address, |device| device.below = 0));
     super::device::finish_deletion(cx, target)
 }
 

@@ -6,7 +6,6 @@
 use abi::{Code, DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IRP, KDEVICE_QUEUE_ENTRY};
 use engine::Flow;
 
-use super::change;
 use super::{cancel, device_queue, routine};
 use crate::cx::Cx;
 use crate::ke;
@@ -44,7 +43,7 @@ pub fn set_attributes(
     not_cancelable: bool,
 ) -> Flow<()> {
     cx.with(|k| {
-        change(&mut k.io.devices, device.address, |device| {
+        k.io.devices.change(device.address, |device| {
             device.start_io.deferred = deferred;
             device.start_io.not_cancelable = not_cancelable;
         });
@@ -53,7 +52,7 @@ pub fn set_attributes(
 }
 
 fn attributes(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Attributes {
-    cx.with(|k| k.io.devices.get(&device.address).map(|device| device.start_io)).unwrap_or_default()
+    cx.with(|k| k.io.devices.get(device.address).map(|device| device.start_io)).unwrap_or_default()
 }
 
 /// `IoStartPacket`: starts the request, or queues it (by `key`, if there is one). With `cancel`, it can be cancelled
@@ -123,24 +122,19 @@ fn call_start_io(
     }
     let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
     let start_io = cx.read(driver + DRIVER_OBJECT::DriverStartIo)?;
-    set_running(cx, device, true);
+    cx.with(|k| k.io.devices.change(device.address, |device| device.start_io.running = true));
     let called = routine::call(cx, "StartIo", start_io, irp.address, &[device.address, irp.address]);
-    // An outer StartIo of this device may still be on the stack (it is not deferred).
-    set_running(cx, device, attributes.running);
+    let waiting = cx.with(|k| {
+        let start_io = &mut k.io.devices.get_mut(device.address)?.start_io;
+        // An outer StartIo of this device may still be on the stack (it is not deferred).
+        start_io.running = attributes.running;
+        if called.is_ok() && !attributes.running { start_io.waiting.take() } else { None }
+    });
     called?;
-    if attributes.running {
-        return Ok(());
-    }
-    let waiting =
-        cx.with(|k| k.io.devices.get_mut(&device.address).and_then(|device| device.start_io.waiting.take()));
     match waiting {
         Some(next) => start_next_now(cx, device, next),
         None => Ok(()),
     }
-}
-
-fn set_running(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, running: bool) {
-    cx.with(|k| change(&mut k.io.devices, device.address, |device| device.start_io.running = running));
 }
 
 /// `IoStartNextPacket`.
@@ -168,7 +162,7 @@ fn next(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, next: Next) -> Flow<(
     let attributes = attributes(cx, device);
     if attributes.deferred && attributes.running {
         cx.with(|k| {
-            change(&mut k.io.devices, device.address, |device| device.start_io.waiting = Some(next));
+            k.io.devices.change(device.address, |device| device.start_io.waiting = Some(next));
         });
         return Ok(());
     }

@@ -89,7 +89,9 @@ pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: 
     let answer = issue(cx, handle, &request, Mode::User)?;
     // One that is pending is answered again when it ends.
     let Answer { status, information } = answer;
-    cx.emit(Event::Answer { name, status: status.0, information });
+    if cx.happens(EventKind::Answer) {
+        cx.emit(Event::Answer { name, status: status.0, information });
+    }
     Ok(answer)
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn io_manager(
 pub(crate) fn device_name(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> String {
     cx.with(|k| {
         let path = k.ob.objects.get(device.address).and_then(|object| object.path.clone());
-        let driver = k.io.devices.get(&device.address).and_then(|record| k.io.drivers.get(&record.driver));
+        let driver = k.io.devices.get(device.address).and_then(|record| k.io.drivers.get(&record.driver));
         let driver = driver.map_or("no driver", |driver| driver.service.as_str());
         match path {
             Some(path) => format!("{path} ({driver})"),

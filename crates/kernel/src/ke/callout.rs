@@ -7,7 +7,7 @@ use abi::{Code, DriverPtr};
 use engine::{Flow, LeftBehind};
 
 use super::fault;
-use super::thread::Account;
+use super::thread::{Account, Thread};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::verdict::{Tier, Verdict};
@@ -37,15 +37,18 @@ struct Kept {
 }
 
 impl Kept {
-    fn now(k: &mut Kernel) -> Self {
-        let processor = k.ke.processor();
-        Self {
-            irql: k.level(),
-            spin_locks: k.ke.locks.count(processor.number),
-            apc_disable: k.ke.thread().map_or(0, |thread| thread.apc_disable + thread.special_apc_disable),
-            interrupts: processor.interrupts_enabled,
-            extended: k.ke.thread().map_or(0, |thread| thread.extended.len()),
+    /// How it is now; `change` is done to the thread on the way.
+    #[inline]
+    fn now(k: &mut Kernel, change: impl FnOnce(&mut Thread)) -> Self {
+        let (irql, processor) = (k.level(), k.ke.processor());
+        let (spin_locks, interrupts) = (k.ke.locks.count(processor.number), processor.interrupts_enabled);
+        let (mut apc_disable, mut extended) = (0, 0);
+        if let Some(thread) = k.ke.thread_mut() {
+            change(thread);
+            (apc_disable, extended) =
+                (thread.apc_disable + thread.special_apc_disable, thread.extended.len());
         }
+        Self { irql, spin_locks, apc_disable, interrupts, extended }
     }
 }
 
@@ -61,15 +64,15 @@ pub fn call_routine(
     object: u64,
     arguments: &[u64],
 ) -> Flow<u64> {
-    let floor = cx.with(|k| k.ke.processor().floors.last().copied().unwrap_or(0));
-    let call = Callout { role, routine, object, floor };
-    cx.with(|k| {
+    let floor = cx.with(|k| {
         if let Some(thread) = k.ke.thread_mut()
             && thread.callouts.is_empty()
         {
             thread.account = Account::default();
         }
+        k.ke.processor().floors.last().copied().unwrap_or(0)
     });
+    let call = Callout { role, routine, object, floor };
     checked(cx, &call, arguments)
 }
 
@@ -83,15 +86,12 @@ pub(crate) fn asynchronous(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -
         if processor.floors.is_empty() {
             processor.raised_since = now;
         }
+        processor.interrupted.push(depth);
         k.ke.push_floor(call.floor);
-        k.ke.processor_mut().interrupted.push(depth);
-        let account = k.ke.thread().map(|thread| thread.account).unwrap_or_default();
-        let mut extended = Vec::new();
-        k.ke.change_thread(|thread| {
-            thread.account = Account::default();
-            extended = std::mem::take(&mut thread.extended);
-        });
-        (account, extended)
+        match k.ke.thread_mut() {
+            Some(thread) => (std::mem::take(&mut thread.account), std::mem::take(&mut thread.extended)),
+            None => (Account::default(), Vec::new()),
+        }
     });
     let (account, extended) = interrupted;
     let result = checked(cx, call, arguments);
@@ -108,10 +108,7 @@ pub(crate) fn asynchronous(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -
 #[inline]
 fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
     if call.routine.is_null() {
-        let message = format!("the driver's {} routine is to be called, and it is null", call.role);
-        let verdict = Verdict::error("null-routine", message);
-        let check = fault::null_call(cx);
-        return Err(cx.stop(verdict.bug_check(check.code, check.parameters)));
+        return Err(null_routine(cx, call));
     }
     let Callout { role, routine, object, floor } = *call;
     if let Some(result) = io::routine::own(cx, routine, arguments) {
@@ -124,23 +121,28 @@ fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
         k.ke.progress += 1;
         // Field by field: it was just made field by field, and a wider load would wait for those stores.
         let call = Callout { role, routine, object, floor };
-        k.ke.change_thread(|thread| thread.callouts.push(call));
-        Kept::now(k)
+        Kept::now(k, |thread| thread.callouts.push(call))
     });
     let result = cx.call(routine, arguments);
     let left = cx.engine().left_behind();
-    let after = cx.with(|k| {
-        k.ke.change_thread(|thread| {
-            thread.callouts.pop();
-        });
-        Kept::now(k)
-    });
+    let after =
+        cx.with(|k| Kept::now(k, |thread| thread.callouts.truncate(thread.callouts.len().saturating_sub(1))));
     let value = result?;
     if cx.happens(Kind::Leave) {
         cx.emit(Event::Leave { role, routine: routine.address, value });
     }
+    if before == after && !is_convention_broken(left) {
+        return Ok(value);
+    }
+    judge(cx, call, before, after, left).map(|()| value)
+}
+
+/// What is to be said about a routine that did not leave all as it was, or left the processor in another state.
+#[cold]
+fn judge(cx: &mut Cx<'_>, call: &Callout, before: Kept, after: Kept, left: LeftBehind) -> Flow<()> {
+    let Callout { role, routine, .. } = *call;
     let verdict = broken(call, before, after).or_else(|| convention_broken(left));
-    let Some(verdict) = verdict else { return Ok(value) };
+    let Some(verdict) = verdict else { return Ok(()) };
     let who = ldr::symbols::describe(cx, routine.address);
     let mut verdict = Verdict { message: format!("{role} routine {who} {}", verdict.message), ..verdict };
     if verdict.rule == "spin-lock-held-on-return" {
@@ -150,11 +152,25 @@ fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
         return Err(cx.stop(verdict));
     }
     cx.report(verdict);
-    Ok(value)
+    Ok(())
+}
+
+#[cold]
+fn null_routine(cx: &mut Cx<'_>, call: &Callout) -> engine::Leave {
+    let message = format!("the driver's {} routine is to be called, and it is null", call.role);
+    let verdict = Verdict::error("null-routine", message);
+    let check = fault::null_call(cx);
+    cx.stop(verdict.bug_check(check.code, check.parameters))
 }
 
 /// The bits of MXCSR that are a caller's: all but the status flags.
 const MXCSR_CONTROL: u32 = 0xFFC0;
+
+/// Whether [`convention_broken`] has anything to say.
+#[inline]
+fn is_convention_broken(left: LeftBehind) -> bool {
+    left.direction || left.mxcsr & MXCSR_CONTROL != LeftBehind::default().mxcsr & MXCSR_CONTROL
+}
 
 /// What the calling convention has a routine keep, and code that runs next would stumble over (page *x64 calling
 /// convention*); the message lacks its subject.

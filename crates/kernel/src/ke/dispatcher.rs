@@ -107,20 +107,25 @@ pub(crate) fn set_up(cx: &mut Cx<'_>, header: Header, kind: Kind, bytes: u64, st
 ///
 /// # Errors
 /// A verdict that names `what` was called if it is none.
+#[inline]
 pub(crate) fn expect(cx: &mut Cx<'_>, header: Header, what: &str, kinds: &[Kind]) -> Flow<Kind> {
     let kind = Kind::from_byte(cx.read(header + DISPATCHER_HEADER::Type)?);
     let linked = !cx.read((header + DISPATCHER_HEADER::WaitListHead) + abi::LIST_ENTRY::Flink)?.is_null();
     match kind {
         Some(kind) if linked && (kinds.is_empty() || kinds.contains(&kind)) => Ok(kind),
-        Some(kind) if linked => {
-            let message = format!("{what} was called for {:#x}, which is a {}", header.address, kind.name());
-            Err(cx.stop(Verdict::error("object-of-another-kind", message)))
-        }
-        _ => {
-            let message = format!("{what} was called for {:#x}, which was never initialised", header.address);
-            Err(cx.stop(Verdict::error("object-not-initialized", message)))
-        }
+        kind => Err(unexpected(cx, header, what, kind.filter(|_| linked))),
     }
+}
+
+/// The verdict on an object of another kind, or on what is none.
+#[cold]
+fn unexpected(cx: &mut Cx<'_>, header: Header, what: &str, kind: Option<Kind>) -> engine::Leave {
+    let at = header.address;
+    let (rule, is) = match kind {
+        Some(kind) => ("object-of-another-kind", format!("is a {}", kind.name())),
+        None => ("object-not-initialized", "was never initialised".to_owned()),
+    };
+    cx.stop(Verdict::error(rule, format!("{what} was called for {at:#x}, which {is}")))
 }
 
 /// Whether a wait of `strand`'s for it alone would be satisfied now.
@@ -172,7 +177,7 @@ fn own(k: &mut Kernel, mutex: DriverPtr<KMUTANT>, strand: StrandId) -> Result<bo
 
 /// Lets go, in the order of their arrival, the threads whose waits the object's state satisfies.
 pub(crate) fn wake(k: &mut Kernel, header: Header, boost: u8) -> Result<(), Broken> {
-    let waiting = k.ke.waits.get(&header.address).cloned().unwrap_or_default();
+    let Some(waiting) = k.ke.waits.get(&header.address).cloned() else { return Ok(()) };
     for strand in waiting {
         if !is_signaled(k, header, strand)? {
             break;
@@ -241,6 +246,7 @@ pub(crate) fn signal(cx: &mut Cx<'_>, header: Header, state: i32, boost: u8) -> 
 }
 
 /// The verdict on an object whose memory or wait list is bad.
+#[cold]
 pub(crate) fn stop(cx: &mut Cx<'_>, header: Header, broken: Broken) -> engine::Leave {
     match broken {
         Broken::Memory(bad) => cx.bad_pointer(bad),
@@ -255,6 +261,7 @@ pub(crate) fn stop(cx: &mut Cx<'_>, header: Header, broken: Broken) -> engine::L
 }
 
 /// An object of `base..base+length` that a thread waits for.
+#[inline]
 pub(crate) fn waited_for_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
     k.ke.waits.range(base..base.saturating_add(length)).next().map(|(&object, _)| object)
 }

@@ -13,7 +13,7 @@ use engine::Flow;
 use super::processor::{DISPATCH_LEVEL, WaitsFor};
 use super::{affinity, callout, irql, scheduler, stack, threaded_dpc, timer, watchdog};
 use crate::cx::{Cx, Kernel};
-use crate::event::Event;
+use crate::event::{Event, Kind};
 use crate::ex;
 use crate::verdict::Verdict;
 use crate::witness;
@@ -187,7 +187,9 @@ pub(crate) fn enqueue(
             enqueue_ordinary(cx, target, queued, importance);
         }
     }
-    cx.emit(Event::DpcQueued { dpc: dpc.address, inserted });
+    if cx.happens(Kind::DpcQueued) {
+        cx.emit(Event::DpcQueued { dpc: dpc.address, inserted });
+    }
     Ok(inserted)
 }
 
@@ -386,32 +388,33 @@ fn retire(cx: &mut Cx<'_>) -> Flow<()> {
     loop {
         cx.with(|k| k.ke.processor_mut().dispatch_requested = false);
         timer::expire(cx)?;
-        let Some(dpc) = cx.with(|k| k.ke.processor_mut().dpcs.pop_front()) else {
-            cx.with(|k| {
-                let processor = k.ke.current;
-                k.ke.timers.cancel_drain(processor);
-            });
-            return Ok(());
-        };
-        // While one runs, the rest stay asked for: it may leave by another way than returning.
-        cx.with(|k| {
-            k.ke.queued.remove(&dpc.object);
+        let next = cx.with(|k| {
+            let index = k.ke.current;
             let processor = k.ke.processor_mut();
+            let Some(dpc) = processor.dpcs.pop_front() else {
+                k.ke.timers.cancel_drain(index);
+                return None;
+            };
+            // While one runs, the rest stay asked for: it may leave by another way than returning.
             processor.dispatch_requested = !processor.dpcs.is_empty();
             processor.running_dpc = Some(dpc.object);
+            k.ke.queued.remove(&dpc.object);
             k.ke.unsettled();
+            Some(dpc)
         });
+        let Some(dpc) = next else { return Ok(()) };
         runs += 1;
         if runs > RUNS_AT_MOST {
             return Err(endless(cx, dpc.object));
         }
         let result = run(cx, dpc);
-        cx.with(|k| {
+        let overdue = cx.with(|k| {
             k.ke.processor_mut().running_dpc = None;
             k.ke.progress += 1;
+            watchdog::cumulative(k)
         });
         result?;
-        if let Some(verdict) = cx.with(|k| watchdog::cumulative(k)) {
+        if let Some(verdict) = overdue {
             return Err(cx.stop(verdict));
         }
     }

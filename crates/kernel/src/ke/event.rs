@@ -44,7 +44,8 @@ pub fn set(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>, increment: i32, wait: bool
 /// # Errors
 /// A verdict if it is no event.
 pub fn clear(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>) -> Flow<()> {
-    reset_as(cx, event, "KeClearEvent").map(|_| ())
+    dispatcher::expect(cx, event.cast(), "KeClearEvent", EVENTS)?;
+    cx.write((event + KEVENT::Header) + DISPATCHER_HEADER::SignalState, 0)
 }
 
 /// `KeResetEvent`: as [`clear`]; returns the previous state.

@@ -214,11 +214,13 @@ pub(crate) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
 ///
 /// # Errors
 /// [`engine::Leave`] of what was let in, or because the machine ends.
+#[inline]
 pub(crate) fn settle(cx: &mut Cx<'_>) -> Flow<()> {
+    if cx.with(|k| k.is_settled()) { Ok(()) } else { let_in(cx) }
+}
+
+fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
     if cx.engine().strand() == StrandId(0) {
-        return Ok(());
-    }
-    if cx.with(|k| k.is_settled()) {
         return Ok(());
     }
     cx.with(|k| {

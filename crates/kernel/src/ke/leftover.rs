@@ -10,9 +10,21 @@ use crate::cx::Kernel;
 use crate::ex;
 use crate::verdict::Verdict;
 
+/// Whether the kernel still uses something there; [`in_memory`] says what.
+pub(crate) fn is_any_in(k: &Kernel, base: u64, length: u64) -> bool {
+    timer::set_in(k, base, length).is_some()
+        || dpc::queued_in(k, base, length).is_some()
+        || spinlock::held_in(k, base, length).is_some()
+        || ex::in_use(k, base, length).is_some()
+        || dispatcher::waited_for_in(k, base, length).is_some()
+}
+
 /// The verdict on freeing `base..base+length` now, if the kernel still uses something there.
 #[must_use]
 pub fn in_memory(k: &Kernel, base: u64, length: u64) -> Option<Verdict> {
+    if !is_any_in(k, base, length) {
+        return None;
+    }
     let told = |rule, what: String, code: u32, parameters| {
         let message = format!("the driver frees the {length} bytes at {base:#x}, and {what}");
         Verdict::error(rule, message).bug_check(code, parameters)

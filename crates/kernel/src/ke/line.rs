@@ -4,7 +4,7 @@
 //! A line is served while it is asserted, or at its rising edge if it was connected as latched. A line nobody is
 //! connected to stays pending. Who is connected is decided in `interrupt`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use abi::DriverPtr;
@@ -18,7 +18,8 @@ use super::spinlock::{self, SpinLock};
 use super::vectors::{Vectors, irql_of_vector};
 use super::{callout, irql, passive_isr, stack, time};
 use crate::cx::{Cx, Kernel};
-use crate::event::Event;
+use crate::event::{Event, Kind};
+use crate::sorted_map::SortedMap;
 use crate::verdict::Verdict;
 
 /// So many passes in a row that nobody claims, with the line still asserted, are a storm.
@@ -31,9 +32,9 @@ pub(crate) const LATENCY: u64 = 200;
 /// The lines and messages, and who is connected to them. Bit n of a mask is line n.
 #[derive(Default)]
 pub(crate) struct Interrupts {
-    pub(crate) objects: BTreeMap<u64, Connection>,
+    pub(crate) objects: SortedMap<u64, Connection>,
     /// Interrupt objects in the order they were connected, by vector.
-    pub(crate) chains: BTreeMap<u32, Rc<[u64]>>,
+    pub(crate) chains: SortedMap<u32, Rc<[u64]>>,
     /// Levels as they were seen last.
     levels: u64,
     /// Rising edges that were not served yet.
@@ -41,6 +42,8 @@ pub(crate) struct Interrupts {
     /// Lines with level-sensitive and with latched connections.
     level_sensitive: u64,
     latched: u64,
+    /// The processors that may serve each line, by line; none before the first connection.
+    affinities: Vec<u64>,
     /// Lines that are being served, by a processor or a thread: they wait for the end of it.
     in_service: u64,
     /// Service routines that run now.
@@ -55,18 +58,24 @@ pub(crate) struct Interrupts {
 
 impl Interrupts {
     /// The lines that want service.
+    #[inline]
     pub(crate) fn wanting(&self) -> u64 {
         ((self.levels & self.level_sensitive) | (self.edges & self.latched)) & !self.in_service
     }
 
     /// The highest vector that wants service and may have it by a processor of `mask`, above `level`.
+    #[inline]
     pub(crate) fn highest(&self, mask: u64, level: u8) -> Option<u32> {
+        if self.wanting() == 0 && self.messages.pending.is_empty() { None } else { self.find(mask, level) }
+    }
+
+    fn find(&self, mask: u64, level: u8) -> Option<u32> {
         let (mut lines, mut best) = (self.wanting(), None);
         while lines != 0 {
             let line = lines.trailing_zeros();
             lines &= lines - 1;
             let vector = vector_of_line(line);
-            if irql_of_line(line) > level && self.allows(vector, mask) {
+            if irql_of_line(line) > level && self.affinities[line as usize] & mask != 0 {
                 best = best.max(Some(vector));
             }
         }
@@ -80,12 +89,20 @@ impl Interrupts {
     pub(crate) fn update_masks(&mut self) {
         (self.level_sensitive, self.latched) = (0, 0);
         self.messages.connected = Vectors::default();
-        for (&vector, chain) in &self.chains {
+        self.affinities.clear();
+        self.affinities.resize(64, 0);
+        for (&vector, chain) in self.chains.iter() {
             let Some(first) = chain.iter().find(|object| !self.inactive.contains(object)) else { continue };
-            match line_of_vector(vector) {
-                Some(line) if self.objects[first].latched => self.latched |= 1 << line,
-                Some(line) => self.level_sensitive |= 1 << line,
-                None => self.messages.connected.insert(vector),
+            let Some(line) = line_of_vector(vector) else {
+                self.messages.connected.insert(vector);
+                continue;
+            };
+            let connections = chain.iter().filter_map(|object| self.objects.get(object));
+            self.affinities[line as usize] = connections.fold(0, |all, connection| all | connection.affinity);
+            if self.objects.get(first).is_some_and(|first| first.latched) {
+                self.latched |= 1 << line;
+            } else {
+                self.level_sensitive |= 1 << line;
             }
         }
     }
@@ -105,19 +122,19 @@ impl Interrupts {
         self.chains.get(&vector).map_or(&[], |chain| &**chain)
     }
 
+    fn connections(&self, vector: u32) -> impl Iterator<Item = &Connection> {
+        self.objects_of(vector).iter().filter_map(|object| self.objects.get(object))
+    }
+
     pub(crate) fn allows(&self, vector: u32, processor: u64) -> bool {
-        self.objects_of(vector).iter().any(|object| self.objects[object].affinity & processor != 0)
+        self.connections(vector).any(|connection| connection.affinity & processor != 0)
     }
 
     /// Whether a further connection to a vector can live with those there are.
     pub(crate) fn accepts(&self, new: &Connection) -> bool {
-        let chain = self.objects_of(new.vector);
-        chain.is_empty()
+        self.objects_of(new.vector).is_empty()
             || (new.shared
-                && chain.iter().all(|object| {
-                    let old = &self.objects[object];
-                    old.shared && old.latched == new.latched
-                }))
+                && self.connections(new.vector).all(|old| old.shared && old.latched == new.latched))
     }
 }
 
@@ -140,7 +157,9 @@ pub(crate) fn observe(cx: &mut Cx<'_>) {
     while changed != 0 {
         let line = changed.trailing_zeros();
         changed &= changed - 1;
-        cx.emit(Event::Line { line, asserted: now & 1 << line != 0 });
+        if cx.happens(Kind::Line) {
+            cx.emit(Event::Line { line, asserted: now & 1 << line != 0 });
+        }
     }
     if cx.with(|k| k.hal.hardware.has_messages()) {
         for message in cx.with(|k| k.hal.hardware.take_messages()) {
@@ -291,7 +310,7 @@ pub(super) fn storm(k: &Kernel, vector: u32, passes: Passes) -> Verdict {
     let message = format!("interrupt storm on line {line}, asserted by {devices}: {what}");
     let verdict = Verdict::error("interrupt-storm", message);
     let Some(first) = chain.first() else { return verdict };
-    let connection = &k.ke.interrupts.objects[first];
+    let Some(connection) = k.ke.interrupts.objects.get(first) else { return verdict };
     let chained = if chain.len() > 1 { 2 } else { 1 };
     verdict.bug_check(0xF2, [connection.routine, connection.context, *first, chained])
 }
@@ -340,7 +359,9 @@ fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<b
     let claimed = result? & 0xFF != 0;
     spinlock::give_back(cx, lock, 1, "the interrupt's end")?;
     irql::set(cx, level);
-    cx.emit(Event::Interrupt { vector: connection.vector, object, claimed });
+    if cx.happens(Kind::Interrupt) {
+        cx.emit(Event::Interrupt { vector: connection.vector, object, claimed });
+    }
     Ok(claimed)
 }
 

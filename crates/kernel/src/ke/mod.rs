@@ -64,6 +64,7 @@ use std::collections::BTreeMap;
 use engine::{Engine, StrandId};
 
 use crate::nt::{Settings, WindowsVersion};
+use crate::sorted_map::SortedMap;
 use crate::verdict::Verdict;
 use ipi::Broadcast;
 use line::Interrupts;
@@ -94,9 +95,9 @@ pub struct State {
     /// Threads that could run.
     pub(crate) ready: ReadyQueues,
     /// Who waits for an object, by its address, in the order of arrival.
-    pub(crate) waits: BTreeMap<u64, Vec<StrandId>>,
+    pub(crate) waits: SortedMap<u64, Vec<StrandId>>,
     /// What is in a DPC queue, and where, by address.
-    pub(crate) queued: BTreeMap<u64, dpc::QueueOf>,
+    pub(crate) queued: SortedMap<u64, dpc::QueueOf>,
     /// Whether threaded DPCs run on threads; not said before the first is queued.
     pub(crate) threaded_dpcs: Option<bool>,
     /// Timers and time-outs.
@@ -156,8 +157,8 @@ impl State {
             ended: BTreeMap::new(),
             descriptor_tables: 0,
             ready: ReadyQueues::default(),
-            waits: BTreeMap::new(),
-            queued: BTreeMap::new(),
+            waits: SortedMap::default(),
+            queued: SortedMap::default(),
             threaded_dpcs: None,
             timers: TimerQueue::default(),
             locks: Locks::default(),

@@ -254,7 +254,13 @@ pub(crate) fn make_ready(k: &mut Kernel, strand: StrandId) {
 }
 
 /// Whether a ready thread has a better claim to processor `index` than the one there; both levels allow it.
+#[inline]
 pub(crate) fn must_switch(k: &Kernel, index: usize) -> bool {
+    // Mostly nobody else wants it.
+    (!k.ke.ready.is_empty() || k.ke.processors[index].yield_requested) && has_better_claim(k, index)
+}
+
+fn has_better_claim(k: &Kernel, index: usize) -> bool {
     let processor = &k.ke.processors[index];
     if processor.is_idle() {
         // Its thread gives way by itself when it has nothing to do.

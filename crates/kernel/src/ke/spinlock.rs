@@ -321,12 +321,19 @@ pub(crate) fn note_taken(cx: &mut Cx<'_>, lock: u64, mode: Mode, value: u64) {
 fn is_free(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
     let (value, at) = (cx.read(lock)?, lock.address);
     let held = cx.with(|k| k.ke.locks.holder(at));
+    match held {
+        None if value == 0 => Ok(true),
+        Some(held) if held.mode == Mode::Plain && held.value == value => Ok(false),
+        held => Err(damaged(cx, at, held, value)),
+    }
+}
+
+#[cold]
+fn damaged(cx: &mut Cx<'_>, at: u64, held: Option<Held>, value: u64) -> engine::Leave {
     let message = match (held, value) {
-        (None, 0) => return Ok(true),
         (Some(held), _) if held.mode != Mode::Plain => {
             format!("spin lock {at:#x} is held as a reader/writer spin lock by processor {}", held.processor)
         }
-        (Some(held), value) if held.value == value => return Ok(false),
         (None, value) => format!(
             "spin lock {at:#x} holds {value:#x}, which no acquire has written: it was never initialised, or overwritten"
         ),
@@ -335,9 +342,10 @@ fn is_free(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
             held.processor
         ),
     };
-    Err(cx.stop(Verdict::error("spin-lock-damaged", message).of_lock(held)))
+    cx.stop(Verdict::error("spin-lock-damaged", message).of_lock(held))
 }
 
+#[cold]
 fn recursion(cx: &mut Cx<'_>, lock: u64) -> engine::Leave {
     let message = format!(
         "spin lock {lock:#x} was asked for by the processor that holds it already: it would spin for ever"
@@ -353,15 +361,23 @@ fn recursion(cx: &mut Cx<'_>, lock: u64) -> engine::Leave {
 /// A verdict if this processor does not hold it, or acquired it another way.
 pub(crate) fn give_back(cx: &mut Cx<'_>, lock: SpinLock, value: u64, what: &str) -> Flow<()> {
     let at = lock.address;
+    let given_back = cx.with(|k| {
+        let here = k.ke.processor().number;
+        let own = |held: &Held| held.processor == here && held.value == value && held.mode == Mode::Plain;
+        let is_own = k.ke.locks.holder(at).as_ref().is_some_and(own);
+        if is_own {
+            k.ke.locks.remove(at, here, Mode::Plain);
+            k.ke.unsettled();
+        }
+        is_own
+    });
+    if given_back { cx.write(lock, 0) } else { Err(not_held(cx, at, what)) }
+}
+
+#[cold]
+fn not_held(cx: &mut Cx<'_>, at: u64, what: &str) -> engine::Leave {
     let (held, here) = cx.with(|k| (k.ke.locks.holder(at), k.ke.processor().number));
     let message = match held {
-        Some(held) if held.processor == here && held.value == value && held.mode == Mode::Plain => {
-            cx.with(|k| {
-                k.ke.locks.remove(at, here, Mode::Plain);
-                k.ke.unsettled();
-            });
-            return cx.write(lock, 0);
-        }
         None => format!("{what} was called for spin lock {at:#x}, which nobody holds"),
         Some(held) if held.processor != here => {
             format!(
@@ -375,5 +391,5 @@ pub(crate) fn give_back(cx: &mut Cx<'_>, lock: SpinLock, value: u64, what: &str)
     };
     let code = if held.is_none() { (0x10, [at, 0, 0, 0]) } else { (0xC4, [0x1009, at, 0, 0]) };
     let verdict = Verdict::error("spin-lock-not-held", message).bug_check(code.0, code.1);
-    Err(cx.stop(verdict.of_lock(held)))
+    cx.stop(verdict.of_lock(held))
 }

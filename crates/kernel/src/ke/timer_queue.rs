@@ -190,6 +190,9 @@ impl TimerQueue {
 
     /// A timer of `base..base+length` that is set.
     pub(crate) fn set_in(&self, base: u64, length: u64) -> Option<u64> {
+        if self.timers.is_empty() {
+            return None;
+        }
         self.timers.range(base..base.saturating_add(length)).next().map(|(&timer, _)| timer)
     }
 
@@ -222,6 +225,9 @@ impl TimerQueue {
 
     /// Nothing waits there any more.
     pub(crate) fn cancel_drain(&mut self, processor: usize) {
+        if self.drains.is_empty() {
+            return;
+        }
         if let Some(place) = self.drains.remove(&processor) {
             self.remove(place);
         }

@@ -324,7 +324,7 @@ fn begin(
         k.engine.write(block + KWAIT_BLOCK::Object, object.cast::<()>())?;
         let head = *object + DISPATCHER_HEADER::WaitListHead;
         links::insert_tail(k.engine, head, block + KWAIT_BLOCK::WaitListEntry)?;
-        k.ke.waits.entry(object.address).or_default().push(strand);
+        k.ke.waits.get_or_insert_with(object.address, Vec::new).push(strand);
     }
     thread.wait = Some(Wait { objects: objects.to_vec(), all, blocks, granted: None });
     thread.state = thread::State::Waiting;

@@ -20,6 +20,7 @@ use crate::address_map::AddressMap;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind as EventKind};
 use crate::ke::leftover;
+use crate::ke::processor::DISPATCH_LEVEL;
 use crate::witness;
 
 /// Whose pages: paged memory may be away at DISPATCH_LEVEL and above.
@@ -130,22 +131,77 @@ impl Block {
 #[derive(Default)]
 struct Shelf {
     /// Free ones, by room in units of [`GUARD`].
-    free: Vec<VecDeque<u64>>,
+    free: Vec<VecDeque<Known>>,
     /// The page that places are being cut from, and how much of it is used.
     open: Option<(u64, u64)>,
 }
 
 impl Shelf {
-    fn take(&mut self, room: u64) -> Option<u64> {
+    fn take(&mut self, room: u64) -> Option<Known> {
         self.free.get_mut(usize_of(room / GUARD))?.pop_front()
     }
 
-    fn give(&mut self, room: u64, address: u64) {
+    fn give(&mut self, room: u64, place: Known) {
         let index = usize_of(room / GUARD);
         if self.free.len() <= index {
             self.free.resize_with(index + 1, VecDeque::new);
         }
-        self.free[index].push_back(address);
+        self.free[index].push_back(place);
+    }
+}
+
+/// Where a small block lies, and where what is known of it does.
+#[derive(Clone, Copy)]
+struct Known {
+    address: u64,
+    place: usize,
+}
+
+/// What is known of blocks, by address. A small one's place stays its own, so whoever holds it need not search.
+#[derive(Default)]
+struct Blocks {
+    known: Vec<Block>,
+    places: AddressMap<usize>,
+    /// Places of `known` whose block is forgotten, and has no address any more.
+    spare: Vec<usize>,
+}
+
+impl Blocks {
+    #[inline]
+    fn find(&self, address: u64) -> Option<Known> {
+        self.places.get(address).map(|place| Known { address, place: *place })
+    }
+
+    fn get(&self, address: u64) -> Option<&Block> {
+        self.places.get(address).map(|place| &self.known[*place])
+    }
+
+    fn get_mut(&mut self, address: u64) -> Option<&mut Block> {
+        self.places.get(address).map(|place| &mut self.known[*place])
+    }
+
+    /// A block that is new at this address, or known there already.
+    fn insert(&mut self, address: u64, block: Block) {
+        if let Some(known) = self.get_mut(address) {
+            *known = block;
+            return;
+        }
+        let place = self.spare.pop().unwrap_or(self.known.len());
+        if place == self.known.len() {
+            self.known.push(block);
+        } else {
+            self.known[place] = block;
+        }
+        self.places.insert(address, place);
+    }
+
+    fn remove(&mut self, address: u64) {
+        self.spare.extend(self.places.remove(address));
+    }
+
+    /// In no order that anything may depend on.
+    fn unordered(&self) -> impl Iterator<Item = (u64, &Block)> {
+        self.places.unordered().map(|(address, place)| (address, &self.known[*place]))
     }
 }
 
@@ -153,11 +209,11 @@ impl Shelf {
 #[derive(Default)]
 pub struct State {
     /// By address; freed ones too, and what was last in a place for small ones.
-    blocks: AddressMap<Block>,
+    blocks: Blocks,
     /// By [`Block::shelf`].
     shelves: [Shelf; 6],
-    quarantine: VecDeque<u64>,
-    own_quarantine: VecDeque<u64>,
+    quarantine: VecDeque<Known>,
+    own_quarantine: VecDeque<Known>,
     gone: VecDeque<u64>,
 }
 
@@ -178,8 +234,10 @@ impl State {
 
     /// All blocks by address, freed ones that are remembered too.
     pub(crate) fn all(&self) -> Vec<(u64, Block)> {
-        let known = self.blocks.sorted().into_iter().filter(|(_, block)| block.life != Life::Forgotten);
-        known.map(|(address, block)| (address, *block)).collect()
+        let known = self.blocks.unordered().filter(|(_, block)| block.life != Life::Forgotten);
+        let mut all: Vec<(u64, Block)> = known.map(|(address, block)| (address, *block)).collect();
+        all.sort_unstable_by_key(|(address, _)| *address);
+        all
     }
 }
 
@@ -273,29 +331,39 @@ fn take(k: &mut Kernel, request: &Request, allocated: u64) -> Option<u64> {
     let fill = if request.zeroed { 0 } else { FRESH_FILL };
     let address = if block.small() {
         let address = take_small(k, &block)?;
-        fill_with(k, address - GUARD, GUARD, GUARD_FILL);
-        fill_with(k, address, bytes, fill);
+        // Whole rooms: what lies behind the bytes is a guard then.
+        guard(k, address - GUARD);
+        fill_with(k, address, block.room(), fill);
         fill_with(k, address + bytes, block.room() - bytes + GUARD, GUARD_FILL);
         address
     } else {
-        let address = take_pages(k, &block, request.contiguous, fill)?;
-        fill_with(k, address + bytes, block.pages() * PAGE - bytes, GUARD_FILL);
-        address
+        take_large(k, &block, request.contiguous, fill)?
     };
     k.engine.fresh(address, bytes);
-    k.mm.pool.blocks.insert(address, block);
     Some(address)
 }
 
-/// Fills up to a page of pool that is mapped.
+/// Fills pool that is mapped.
+#[inline]
 fn fill_with(k: &Kernel, address: u64, bytes: u64, fill: u8) {
-    let page = match fill {
-        0 => &[0; usize_of(PAGE)],
-        GUARD_FILL => &[GUARD_FILL; usize_of(PAGE)],
-        FREED_FILL => &[FREED_FILL; usize_of(PAGE)],
-        _ => &[FRESH_FILL; usize_of(PAGE)],
-    };
-    k.engine.write_bytes(address, &page[..usize_of(bytes)]).expect("pool pages are mapped");
+    k.engine.fill(address, bytes, fill).expect("pool pages are mapped");
+}
+
+/// A whole guard.
+#[inline]
+fn guard(k: &Kernel, address: u64) {
+    let word = u64::from_ne_bytes([GUARD_FILL; 8]);
+    for at in [address, address + 8] {
+        k.engine.write(DriverPtr::new(at), word).expect("pool pages are mapped");
+    }
+}
+
+#[cold]
+fn take_large(k: &mut Kernel, block: &Block, contiguous: bool, fill: u8) -> Option<u64> {
+    let address = take_pages(k, block, contiguous, fill)?;
+    fill_with(k, address + block.bytes, block.pages() * PAGE - block.bytes, GUARD_FILL);
+    k.mm.pool.blocks.insert(address, *block);
+    Some(address)
 }
 
 /// Pages of its own for a large block.
@@ -310,24 +378,44 @@ fn take_pages(k: &mut Kernel, block: &Block, contiguous: bool, fill: u8) -> Opti
     Some(address)
 }
 
-/// A place for a small block: one that was free, or the next of a page.
+/// A place for a small block, which is known from now on: one that was free, or the next of a page.
 fn take_small(k: &mut Kernel, block: &Block) -> Option<u64> {
     let (shelf, room) = (block.shelf(), block.room());
-    let free = k.mm.pool.shelves[shelf].take(room);
-    if free.is_some() {
-        return free;
+    if let Some(free) = k.mm.pool.shelves[shelf].take(room) {
+        k.mm.pool.blocks.known[free.place] = *block;
+        return Some(free.address);
     }
+    cut_small(k, block)
+}
+
+/// The next place of a page.
+#[cold]
+fn cut_small(k: &mut Kernel, block: &Block) -> Option<u64> {
+    let (shelf, room) = (block.shelf(), block.room());
     let end = |used| block.offset(used) + room + GUARD;
     let (page, used) = match k.mm.pool.shelves[shelf].open {
         Some((page, used)) if end(used) <= PAGE => (page, used),
         _ => (map::allocate(k, block.kind.zone(), 1, block.kind.page(), GUARD_FILL)?, 0),
     };
     k.mm.pool.shelves[shelf].open = Some((page, end(used)));
-    Some(page + block.offset(used))
+    let address = page + block.offset(used);
+    k.mm.pool.blocks.insert(address, *block);
+    Some(address)
 }
 
 /// Frees a block; `tag` is what the caller says it was allocated with.
 pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
+    if tag.is_none()
+        && let Some(freed) = cx.with(|k| free_own(k, address))
+    {
+        return told(cx, freed);
+    }
+    free_in_full(cx, address, tag)
+}
+
+/// With all that can be said about it.
+#[inline(never)]
+fn free_in_full(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
     let block = pool_check::freeable(cx, address, tag)?;
     if let Some(verdict) = cx.with(|k| leftover::in_memory(k, address, block.bytes)) {
         return Err(cx.stop(verdict.of_block(&block)));
@@ -337,7 +425,8 @@ pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flo
     let retire = |cx: &mut Cx<'_>| {
         cx.with(|k| {
             if block.small() {
-                retire_small(k, address, &block)
+                let known = k.mm.pool.blocks.find(address)?;
+                retire_small(k, known, block.freed_at)
             } else {
                 k.engine.frees(address, block.bytes);
                 retire_large(k, address, &block);
@@ -356,33 +445,53 @@ pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flo
     if block.owner.is_some() && cx.happens(EventKind::Freed) {
         cx.emit(Event::Freed { address });
     }
+    told(cx, damaged)
+}
+
+/// The verdict on a block that was written to while it was kept back.
+fn told(cx: &mut Cx<'_>, damaged: Option<(u64, Block)>) -> Flow<()> {
     match damaged {
         Some((address, block)) => Err(pool_check::written_after_free(cx, address, &block)),
         None => Ok(()),
     }
 }
 
+/// Frees a small block of the kernel's own that nothing is to be said about, which is what each request ends with. None: it is
+/// another's, or something is wrong, and whoever looks at everything in its order says what.
+fn free_own(k: &mut Kernel, address: u64) -> Option<Option<(u64, Block)>> {
+    let known = k.mm.pool.blocks.find(address)?;
+    let block = &k.mm.pool.blocks.known[known.place];
+    let own = block.life == Life::Live && block.owner.is_none() && block.kind != Kind::Paged && block.small();
+    let plain = own
+        && k.level() <= DISPATCH_LEVEL
+        && !k.engine.is_checked()
+        && pool_check::guards_hold(k.engine, address, block)
+        && !pool_check::is_anything_in(k, address, block.bytes);
+    let engine = k.engine;
+    plain.then(|| engine.on_nobodys_behalf(|| retire_small(k, known, None)))
+}
+
 /// Fills a freed block and keeps it back; the oldest one kept back becomes free, and is told if it was written to.
-fn retire_small(k: &mut Kernel, address: u64, block: &Block) -> Option<(u64, Block)> {
-    fill_with(k, address, block.room(), FREED_FILL);
+fn retire_small(k: &mut Kernel, freed: Known, freed_at: Option<u64>) -> Option<(u64, Block)> {
     let pool = &mut k.mm.pool;
-    if let Some(known) = pool.blocks.get_mut(address) {
-        *known = Block { life: Life::Freed, ..*block };
-    }
+    let block = &mut pool.blocks.known[freed.place];
+    (block.life, block.freed_at) = (Life::Freed, freed_at);
     let (quarantine, most) = match block.owner {
         Some(_) => (&mut pool.quarantine, QUARANTINE),
         None => (&mut pool.own_quarantine, OWN_QUARANTINE),
     };
-    quarantine.push_back(address);
-    if quarantine.len() <= most {
-        return None;
-    }
-    let oldest = quarantine.pop_front()?;
-    let known = pool.blocks.get_mut(oldest)?;
-    let block = *known;
+    let room = block.room();
+    quarantine.push_back(freed);
+    let oldest = if quarantine.len() > most { quarantine.pop_front() } else { None };
+    fill_with(k, freed.address, room, FREED_FILL);
+    let oldest = oldest?;
+    let pool = &mut k.mm.pool;
+    let known = &mut pool.blocks.known[oldest.place];
     known.life = Life::Forgotten;
-    pool.shelves[block.shelf()].give(block.room(), oldest);
-    (!pool_check::untouched(k.engine, oldest, block.room())).then_some((oldest, block))
+    let room = known.room();
+    pool.shelves[known.shelf()].give(room, oldest);
+    let touched = k.engine.is_filled(oldest.address, room, FREED_FILL) == Ok(false);
+    touched.then(|| (oldest.address, Block { life: Life::Freed, ..*known }))
 }
 
 fn retire_large(k: &mut Kernel, address: u64, block: &Block) {

@@ -8,7 +8,7 @@ use engine::Flow;
 
 use super::object::{self, Kind};
 use super::object_type;
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
 use crate::{ke, ps};
 
@@ -118,7 +118,8 @@ pub fn open(cx: &mut Cx<'_>, object: u64, access: u32, kernel: bool) -> Flow<Han
             object.handles += 1;
             object.kind
         });
-        let value = k.ob.tables.entry(process).or_default().insert(Entry { object, kind, access });
+        let value =
+            k.ob.tables.get_or_insert_with(process, Table::default).insert(Entry { object, kind, access });
         Handle(if kernel { value | KERNEL } else { value })
     }))
 }
@@ -153,11 +154,47 @@ fn pseudo(cx: &mut Cx<'_>, handle: Handle) -> Option<Entry> {
     }
 }
 
+/// As [`reference`] for a handle of the current process, in one step; none if there is more to say.
+fn reference_plainly(
+    k: &mut Kernel,
+    handle: Handle,
+    kind: Option<Kind>,
+    access: u32,
+    mode: Mode,
+) -> Option<Entry> {
+    if handle.0 & KERNEL == KERNEL {
+        return None; // the pseudo-handles are among these
+    }
+    let process = k.ke.thread().map_or(0, |thread| thread.process);
+    let entry = k.ob.tables.get(&process)?.get(handle.0)?;
+    let is_it = kind.is_none_or(|kind| kind == entry.kind);
+    let allowed = mode == Mode::Kernel || access & !entry.access == 0;
+    if !is_it || !allowed {
+        return None;
+    }
+    k.ob.objects.get_mut(entry.object)?.references += 1;
+    Some(entry)
+}
+
 /// What `handle` stands for, with a reference, if it is of this kind.
 ///
 /// # Errors
 /// (inner) `INVALID_HANDLE`, `OBJECT_TYPE_MISMATCH`, `ACCESS_DENIED`.
 pub fn reference(
+    cx: &mut Cx<'_>,
+    handle: Handle,
+    kind: Option<Kind>,
+    access: u32,
+    mode: Mode,
+) -> Flow<Result<Entry, NtStatus>> {
+    if let Some(entry) = cx.with(|k| reference_plainly(k, handle, kind, access, mode)) {
+        return Ok(Ok(entry));
+    }
+    reference_in_full(cx, handle, kind, access, mode)
+}
+
+#[cold]
+fn reference_in_full(
     cx: &mut Cx<'_>,
     handle: Handle,
     kind: Option<Kind>,

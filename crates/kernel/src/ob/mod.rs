@@ -9,10 +9,9 @@ pub mod object;
 pub mod object_type;
 pub mod string;
 
-use std::collections::BTreeMap;
-
 use crate::address_map::AddressMap;
 use crate::nt::Settings;
+use crate::sorted_map::SortedMap;
 
 pub use handle::Handle;
 pub use object::{Kind, Object, Procedures};
@@ -25,7 +24,7 @@ pub struct State {
     /// All objects by the address of their bodies.
     pub objects: AddressMap<Object>,
     /// Handles, by process (0: the kernel's own, which is the system process's).
-    pub(crate) tables: BTreeMap<u64, handle::Table>,
+    pub(crate) tables: SortedMap<u64, handle::Table>,
 }
 
 impl State {

@@ -136,6 +136,7 @@ pub fn dereference<T>(cx: &mut Cx<'_>, body: DriverPtr<T>) -> Flow<u64> {
     }
 }
 
+#[cold]
 fn not_an_object(cx: &mut Cx<'_>, body: u64, ddi: &str, change: i64) -> engine::Leave {
     let known = cx.with(|k| k.ob.objects.get(body).map(|object| (object.kind, object.handles)));
     let message = match known {

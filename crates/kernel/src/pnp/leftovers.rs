@@ -24,11 +24,11 @@ fn names(cx: &mut Cx<'_>, id: NodeId) -> (String, String) {
 
 /// Whether a device object is there, its deletion not even asked for.
 fn is_alive(k: &Kernel, device: Device) -> bool {
-    k.io.devices.get(&device.address).is_some_and(|record| !record.delete_pending && !record.deleted)
+    k.io.devices.get(device.address).is_some_and(|record| !record.delete_pending && !record.deleted)
 }
 
 fn is_attached(k: &Kernel, device: Device) -> bool {
-    k.io.devices.get(&device.address).is_some_and(|record| record.below != 0)
+    k.io.devices.get(device.address).is_some_and(|record| record.below != 0)
 }
 
 /// `AddDevice` failed: the stack must be as before.

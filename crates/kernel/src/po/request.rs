@@ -73,7 +73,7 @@ pub fn request(
 fn bottom(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> u64 {
     cx.with(|k| {
         let mut at = device.address;
-        while let Some(below) = k.io.devices.get(&at).map(|device| device.below).filter(|below| *below != 0) {
+        while let Some(below) = k.io.devices.get(at).map(|device| device.below).filter(|below| *below != 0) {
             at = below;
         }
         at

@@ -20,9 +20,9 @@ fn a_device_in_use_goes_when_its_last_handle_is_closed() {
         devices::delete(cx, device)?;
         let again = file::open(cx, "\\Device\\Slow", &OpenOptions::default())?;
         assert_eq!(again, Err(NtStatus::OBJECT_NAME_NOT_FOUND), "its name is gone at once");
-        assert!(cx.with(|k| k.io.devices.contains_key(&device.address)));
+        assert!(cx.with(|k| k.io.devices.contains(device.address)));
         let _ = file::close(cx, handle)?;
-        assert!(cx.with(|k| !k.io.devices.contains_key(&device.address)));
+        assert!(cx.with(|k| !k.io.devices.contains(device.address)));
         assert!(cx.read(driver + DRIVER_OBJECT::DeviceObject)?.is_null());
         Ok(())
     })
