@@ -188,6 +188,6 @@ fn a_transfer_that_the_card_cannot_do_is_refused_at_the_instruction_that_starts_
         let verdict = misuse("edu", kind, false).unwrap();
         assert!(verdict.message.contains("edu#0 BAR0+98h DMA_COMMAND"), "{}", verdict.message);
         assert!(verdict.message.contains(why), "{}", verdict.message);
-        assert!(verdict.stack.iter().any(|line| line.symbol.contains("Transfer")), "{:?}", verdict.stack);
+        assert!(verdict.stack.iter().any(|line| line.symbol.contains("StartIo")), "{:?}", verdict.stack);
     }
 }
