@@ -61,7 +61,7 @@ fn state(machine: &Machine) -> [u32; 5] {
 
 /// Bytes that tell their place.
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|at| ((at * 7 + at / 256) & 0xFF) as u8).collect()
+    (0..length).map(|at| (at * 7 + at / 256).to_le_bytes()[0]).collect()
 }
 
 fn finish(machine: Machine) -> Report {

@@ -116,7 +116,7 @@ impl Transfer {
             let bytes: Vec<u8> = offsets.map(|offset| ram.byte(offset)).collect();
             master.write(address, &bytes)
         } else {
-            let mut bytes = vec![0; (offsets.end - offsets.start) as usize];
+            let mut bytes: Vec<u8> = offsets.clone().map(|_| 0).collect();
             let answered = master.read(address, &mut bytes);
             if answered {
                 offsets.zip(bytes).for_each(|(offset, byte)| ram.set_byte(offset, byte));
