@@ -8,12 +8,13 @@ use anyhow::Result;
 
 use crate::{call, drivers, install, solo};
 
-/// Builds the drivers, then runs every test: the documentation's and the driver crate's, and last, each in a process of
+/// Installs what tests need, builds the drivers, then runs every test: the documentation's and the driver crate's, and last, each in a process of
 /// its own, the workspace's, so that what is printed last is the sum of most.
 ///
 /// # Errors
-/// Something does not build, or a test fails.
+/// A program is missing and cannot be installed, something does not build, or a test fails.
 pub(crate) fn test(root: &Path, filters: &[String]) -> Result<()> {
+    install::for_tests()?;
     drivers::build(root, &drivers::default_out(root))?;
     if filters.is_empty() {
         let mut cargo = call::cargo(root);

@@ -102,6 +102,22 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver {
+        name: "edu",
+        source: "edu.c",
+        beside: &["edu.inf", "control.h", "function.h"],
+        defines: &[],
+        missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
+        name: "card",
+        source: "card.c",
+        beside: &["card.inf", "control.h", "function.h"],
+        defines: &[],
+        missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
         name: "bench",
         source: "bench.c",
         beside: &["pciline.h"],

@@ -1,5 +1,5 @@
 //! What a machine that has rustup and nothing else still lacks: mingw's gcc for the C drivers, clang for those with
-//! `__try`, and the target of the Rust ones.
+//! `__try`, and the target of the Rust ones; QEMU for the tests that hold our model of a card of QEMU's against it.
 //!
 //! It does nothing where they are present, and says what it will install before it does. It does not install
 //! `cargo-nextest`: see [`crate::solo`] for why.
@@ -47,7 +47,22 @@ const PACKAGES: &[Package] = &[
     },
 ];
 
-/// Installs what is missing.
+const OF_TESTS: &[Package] = &[Package {
+    programs: &["qemu-system-x86_64"],
+    of: "the tests that ask QEMU's own cards",
+    debian: &["qemu-system-x86"],
+    by_hand: "QEMU with x86_64 machines (Fedora: qemu-system-x86-core; Arch: qemu-system-x86)",
+}];
+
+/// Installs what is missing for the tests, besides what the drivers need.
+///
+/// # Errors
+/// As [`all`].
+pub(crate) fn for_tests() -> Result<()> {
+    OF_TESTS.iter().try_for_each(programs)
+}
+
+/// Installs what is missing for the drivers.
 ///
 /// # Errors
 /// Something is missing and cannot be installed: the message says what to do by hand.

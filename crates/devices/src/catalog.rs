@@ -3,6 +3,7 @@
 //! A key that a model reads must stand here, or typing it is refused: the list that users see cannot lie.
 
 use crate::bench;
+use crate::edu;
 use crate::generic;
 use crate::pci::{Model, Placement};
 use crate::pci9052;
@@ -57,7 +58,7 @@ pub const PLACEMENT: &[Key] = &[
 /// Makes a card of what was typed.
 type Build = fn(&Options<'_>, &ReadFile<'_>) -> Result<Box<dyn Model>, SpecError>;
 
-const CATALOG: &[Entry] = &[pci9052::ENTRY, bench::ENTRY, generic::ENTRY];
+const CATALOG: &[Entry] = &[pci9052::ENTRY, edu::ENTRY, bench::ENTRY, generic::ENTRY];
 
 impl Entry {
     /// All keys: the model's own, then those every model has.

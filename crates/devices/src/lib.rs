@@ -2,13 +2,13 @@
 //!
 //! [`pci::PciBus`] answers the kernel's [`kernel::hal::hardware::Hardware`]; a card is a [`pci::Model`]; [`parse`]
 //! makes one from what a user typed (`pci9052,latency=50us`) and [`catalog()`] lists what can be typed. Everything is a
-//! deterministic function of the calls made and the times handed in. It does no I/O, knows no driver and no IRQL, and
-//! models no DMA yet.
+//! deterministic function of the calls made and the times handed in. It does no I/O, and knows no driver and no IRQL.
 #![forbid(unsafe_code)]
 
 pub mod bench;
 mod bits;
 mod catalog;
+pub mod edu;
 pub mod generic;
 pub mod pci;
 pub mod pci9052;

@@ -12,7 +12,7 @@ mod rig;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use devices::pci::{Access, Header, Model, Placement};
+use devices::pci::{Access, Header, Master, Model, Placement};
 use dirql::{Bench, Machine};
 use kernel::event::{Event, Kind, Reader, Stamp};
 use kernel::hal::hardware::Refusal;
@@ -57,7 +57,7 @@ impl Model for Ticker {
     fn deadline(&self) -> Option<u64> {
         (self.asserts || self.period.get() != 0).then_some(self.next)
     }
-    fn advance(&mut self, now: u64) {
+    fn advance(&mut self, now: u64, _master: &mut Master<'_>) {
         if now < self.next {
             return;
         }
@@ -206,7 +206,8 @@ fn run(bench: &dyn Fn() -> Bench, story: &dyn Fn(&Machine), period: u64) -> (Vec
     machine
         .with_kernel(|cx| {
             let now = cx.engine().now();
-            cx.with(|k| k.hal.hardware.poke(now, "ticker#0", "begin", "1")).expect("the card is there");
+            cx.with(|k| k.hardware(now, |hardware, at| hardware.poke(at, "ticker#0", "begin", "1")))
+                .expect("the card is there");
             interrupt::deliver(cx)
         })
         .unwrap();

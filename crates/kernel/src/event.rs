@@ -121,6 +121,17 @@ events! {
         /// Somebody is connected to the vector; else it is lost.
         connected: bool,
     }
+    /// A bus master has moved data.
+    Transfer {
+        /// The function.
+        device: String,
+        /// The first physical address.
+        address: u64,
+        /// How many bytes.
+        bytes: u64,
+        /// To memory if true, else from memory.
+        write: bool,
+    }
     /// An interrupt service routine answered.
     Interrupt {
         /// The line or vector.

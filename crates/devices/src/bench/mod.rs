@@ -1,19 +1,27 @@
-//! A card of our own for tests: sources that a driver raises itself and that interrupt by a line or by messages.
+//! A card of our own for tests: sources that a driver raises itself and that interrupt by a line or by messages, a FIFO, a bus
+//! master, and faults on demand.
 //!
-//! BAR0 has the registers of [`registers::TABLE`], 32 bits each; BAR1 the MSI-X table and pending bits, if it has them.
-//! Source n has bit n of RAISE, STATUS and ENABLE, and signals message n when status and enable come together; the line
-//! is asserted while any source has both. It has no DMA, no FIFO and no faults on demand yet.
+//! BAR0 has the registers of [`registers::TABLE`], 32 bits each; BAR1 the MSI-X table and pending bits, BAR2 the card's memory, if
+//! it has them. Source n has bit n of RAISE, STATUS and ENABLE, and signals message n when status and enable come together; the
+//! line is asserted while any source has both. It is one function, with one pin.
 
+mod faults;
+mod fifo;
 mod keys;
 mod registers;
+mod transfer;
 
 use kernel::hal::hardware::Refusal;
 
 pub use keys::ENTRY;
 
-use crate::pci::{Access, Header, Model, Placement};
+use crate::pci::{Access, Header, Master, Model, Placement, level};
+use crate::ram::SparseRam;
 use crate::register::{at, low32, parts};
+use faults::Faults;
+use fifo::Fifo;
 use registers::{IDENTIFICATION, Register, TABLE};
+use transfer::Transfer;
 
 /// The card.
 pub struct BenchCard {
@@ -30,6 +38,12 @@ pub struct BenchCard {
     signaled: Vec<u16>,
     /// How many messages were signaled since reset.
     count: u32,
+    fifo: Fifo,
+    transfer: Transfer,
+    ram: SparseRam,
+    faults: Faults,
+    /// Its pin, as the fault `stuck` keeps it.
+    asserted: bool,
     changed: bool,
 }
 
@@ -40,11 +54,16 @@ pub(crate) struct Settings {
     header: Header,
     /// Sources: bits of the registers that exist, 1–32.
     sources: u32,
+    /// What DELAY and DMA_DELAY are after reset.
+    delay: u32,
+    transfer: u32,
+    /// What is wrong with it after reset.
+    faults: Faults,
 }
 
 impl BenchCard {
     pub(crate) fn new(settings: Settings) -> Self {
-        Self {
+        let mut card = Self {
             settings,
             status: 0,
             enable: 0,
@@ -53,8 +72,15 @@ impl BenchCard {
             seen: 0,
             signaled: Vec::new(),
             count: 0,
+            fifo: Fifo::default(),
+            transfer: Transfer::default(),
+            ram: SparseRam::default(),
+            faults: Faults::default(),
+            asserted: false,
             changed: true,
-        }
+        };
+        card.reset();
+        card
     }
 
     /// Bits of the sources that exist.
@@ -63,16 +89,19 @@ impl BenchCard {
     }
 
     fn signal(&mut self, number: u16) {
-        self.signaled.push(number);
-        self.count = self.count.wrapping_add(1);
+        if !self.faults.never {
+            self.signaled.push(number);
+            self.count = self.count.wrapping_add(1);
+        }
     }
 
     /// After status or enable changed: sources that have both now signal their messages.
     fn refresh(&mut self) {
         self.changed = true;
-        let active = self.status & self.enable;
+        let active = self.status & if self.faults.early { self.existing() } else { self.enable };
         let new = active & !self.seen;
         self.seen = active;
+        self.asserted = active != 0 || self.asserted && self.faults.stuck;
         (0..32_u16).filter(|number| new & 1 << number != 0).for_each(|number| self.signal(number));
     }
 
@@ -84,7 +113,7 @@ impl BenchCard {
         }
     }
 
-    /// STATUS_AND_CLEAR's side effect is here, and no other.
+    /// The side effects of STATUS_AND_CLEAR and FIFO are here, and no other.
     fn read_register(&mut self, register: Register) -> u32 {
         match register {
             Register::Identification => IDENTIFICATION,
@@ -98,6 +127,16 @@ impl BenchCard {
             Register::Enable => self.enable,
             Register::Count => self.count,
             Register::Delay => self.delay,
+            Register::Fifo => self.fifo.pop(),
+            Register::FifoStatus => self.fifo.status(),
+            Register::DmaAddressLow => low32(self.transfer.address),
+            Register::DmaAddressHigh => low32(self.transfer.address >> 32),
+            Register::DmaLength => self.transfer.length,
+            Register::DmaOffset => self.transfer.offset,
+            Register::DmaCommand => self.transfer.command.0,
+            Register::DmaStatus => self.transfer.status.0,
+            Register::DmaMoved => self.transfer.moved,
+            Register::DmaDelay => self.transfer.delay,
             Register::Raise | Register::Signal => 0,
         }
     }
@@ -109,9 +148,27 @@ impl BenchCard {
             Register::Enable => self.enable = value & self.existing(),
             Register::Signal => self.signal((value & 0xFFFF) as u16),
             Register::Delay => self.delay = value,
-            Register::Identification | Register::Sources | Register::StatusAndClear | Register::Count => {}
+            Register::Fifo => self.fifo.push(value),
+            Register::FifoStatus => self.fifo.clear(value),
+            _ => self.write_transfer(now, register, value),
         }
         self.refresh();
+    }
+
+    /// The registers of the bus master; the others are read only.
+    fn write_transfer(&mut self, now: u64, register: Register, value: u32) {
+        let transfer = &mut self.transfer;
+        let halves = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+        match register {
+            Register::DmaAddressLow => transfer.address = halves(value, low32(transfer.address >> 32)),
+            Register::DmaAddressHigh => transfer.address = halves(low32(transfer.address), value),
+            Register::DmaLength => transfer.length = value,
+            Register::DmaOffset => transfer.offset = value,
+            Register::DmaCommand => transfer.start(now, transfer::Command(value)),
+            Register::DmaStatus => transfer.status = transfer::Status(transfer.status.0 & !value),
+            Register::DmaDelay => transfer.delay = value,
+            _ => {}
+        }
     }
 }
 
@@ -129,16 +186,36 @@ impl Model for BenchCard {
     }
 
     fn reset(&mut self) {
-        let Self { settings: _, status, enable, delay, raised, seen, signaled, count, changed } = self;
-        (*status, *enable, *delay, *seen, *count) = (0, 0, 0, 0, 0);
+        let Self {
+            settings,
+            status,
+            enable,
+            delay,
+            raised,
+            seen,
+            signaled,
+            count,
+            fifo,
+            transfer,
+            ram,
+            faults,
+            asserted,
+            changed,
+        } = self;
+        (*status, *enable, *delay, *seen, *count) = (0, 0, settings.delay, 0, 0);
         raised.clear();
         signaled.clear();
-        *changed = true;
+        fifo.reset();
+        transfer.reset(settings.transfer);
+        ram.clear();
+        *faults = settings.faults;
+        (*asserted, *changed) = (false, true);
+        self.begin_early();
     }
 
     fn read(&mut self, access: &Access) -> Result<u64, Refusal> {
         if access.bar != 0 {
-            return Ok(0);
+            return Ok(self.ram.read(access.offset, access.bytes()));
         }
         self.check(access)?;
         let mut value = 0;
@@ -150,6 +227,7 @@ impl Model for BenchCard {
 
     fn write(&mut self, access: &Access, value: u64) -> Result<(), Refusal> {
         if access.bar != 0 {
+            self.ram.write(access.offset, access.bytes(), value);
             return Ok(());
         }
         self.check(access)?;
@@ -164,7 +242,11 @@ impl Model for BenchCard {
     }
 
     fn asserts(&self) -> bool {
-        self.settings.header.pin != 0 && self.seen != 0
+        self.settings.header.pin != 0 && self.asserted && !self.faults.never
+    }
+
+    fn is_pulled(&self) -> bool {
+        self.faults.pulled
     }
 
     fn take_messages(&mut self) -> Vec<u16> {
@@ -172,10 +254,14 @@ impl Model for BenchCard {
     }
 
     fn deadline(&self) -> Option<u64> {
-        self.raised.iter().map(|(at, _)| *at).min()
+        self.raised.iter().map(|(at, _)| *at).chain(self.transfer.at).min()
     }
 
-    fn advance(&mut self, now: u64) {
+    fn advance(&mut self, now: u64, master: &mut Master<'_>) {
+        if self.transfer.at.take_if(|at| *at <= now).is_some() {
+            let raised = self.transfer.carry_out(&mut self.ram, master);
+            self.status |= raised.map_or(0, |source| 1 << source) & self.existing();
+        }
         let due = |(at, _): &(u64, u32)| *at <= now;
         self.status |=
             self.raised.iter().filter(|raised| due(raised)).fold(0, |all, (_, sources)| all | sources);
@@ -184,8 +270,21 @@ impl Model for BenchCard {
     }
 
     fn poke(&mut self, _now: u64, signal: &str, value: &str) -> Result<(), String> {
+        if let Some(fault) = self.faults.named(signal) {
+            *fault = level(value)?;
+            if signal == "early" {
+                self.begin_early();
+            }
+            self.refresh();
+            return Ok(());
+        }
+        if signal == "push" {
+            self.fifo.push(value.parse().map_err(|_| format!("`{value}` is no number of 32 bits"))?);
+            return Ok(());
+        }
         if signal != "raise" {
-            return Err(format!("no signal `{signal}`; it has: raise"));
+            let faults = Faults::NAMES.join(", ");
+            return Err(format!("no signal `{signal}`; it has: raise, push, {faults}"));
         }
         let source = value.parse::<u32>().ok().filter(|source| *source < self.settings.sources);
         let Some(source) = source else {
@@ -202,6 +301,14 @@ impl Model for BenchCard {
 }
 
 impl BenchCard {
+    /// The fault `early` begins with a source that nobody has raised.
+    fn begin_early(&mut self) {
+        if self.faults.early {
+            self.status |= 1;
+            self.refresh();
+        }
+    }
+
     /// Registers are accessed as a whole.
     fn check(&self, access: &Access) -> Result<(), Refusal> {
         if access.bytes() == 4 && access.is_aligned() {

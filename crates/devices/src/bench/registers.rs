@@ -25,6 +25,23 @@ pub(super) enum Register {
     Count,
     /// Nanoseconds from a write to RAISE until it takes effect; 0 is at once.
     Delay,
+    /// Reads take a word out of the FIFO, writes put one in.
+    Fifo,
+    /// What of the FIFO there is, and was lost; a one written clears what was lost.
+    FifoStatus,
+    /// In the machine's memory: of the bytes, or of the list of pieces.
+    DmaAddressLow,
+    DmaAddressHigh,
+    /// Bytes of a plain transfer.
+    DmaLength,
+    /// In the card's memory.
+    DmaOffset,
+    DmaCommand,
+    DmaStatus,
+    /// Read only: bytes that were moved.
+    DmaMoved,
+    /// Nanoseconds that a transfer takes.
+    DmaDelay,
 }
 
 const fn row(register: Register, offset: u64, name: &'static str) -> Row<Register> {
@@ -41,6 +58,16 @@ pub(super) const TABLE: &[Row<Register>] = &[
     row(Register::Signal, 0x18, "SIGNAL"),
     row(Register::Count, 0x1C, "COUNT"),
     row(Register::Delay, 0x20, "DELAY"),
+    row(Register::Fifo, 0x24, "FIFO"),
+    row(Register::FifoStatus, 0x28, "FIFO_STATUS"),
+    row(Register::DmaAddressLow, 0x30, "DMA_ADDRESS_LOW"),
+    row(Register::DmaAddressHigh, 0x34, "DMA_ADDRESS_HIGH"),
+    row(Register::DmaLength, 0x38, "DMA_LENGTH"),
+    row(Register::DmaOffset, 0x3C, "DMA_OFFSET"),
+    row(Register::DmaCommand, 0x40, "DMA_COMMAND"),
+    row(Register::DmaStatus, 0x44, "DMA_STATUS"),
+    row(Register::DmaMoved, 0x48, "DMA_MOVED"),
+    row(Register::DmaDelay, 0x4C, "DMA_DELAY"),
 ];
 
 const _: () = assert!(is_sorted(TABLE));

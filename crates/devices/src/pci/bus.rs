@@ -3,13 +3,13 @@
 //! PCI Local Bus Specification 3.0, 3.2.2 (address decoding, configuration mechanism 1) and 2.2.6 (interrupt pins). A
 //! function claims only what its command register lets it decode; nobody there reads as ones.
 
-use kernel::hal::hardware::{Function, Hardware, Message, PciAddress, Refusal, Width};
+use kernel::hal::hardware::{Function, Hardware, Message, Moment, PciAddress, Refusal, Width};
 
 use super::assign::{PlacementError, assign, legacy_irq};
 use super::config::{Command, ConfigSpace};
 use super::header::Bar;
 use super::message::MessageUnit;
-use super::model::{Access, Model};
+use super::model::{Access, Master, Model};
 use crate::register::{low32, ones};
 
 /// CONFIG_ADDRESS, 32 bits.
@@ -43,9 +43,10 @@ struct Slot {
     reads_change: bool,
     /// Whether the card is in its slot.
     present: bool,
-    /// The model's windows and line loads when `claims` was last built.
+    /// The model's windows and line loads, and whether it was there, when `claims` was last built.
     seen_bars: [Option<Bar>; 6],
     seen_line_loads: u32,
+    seen_pulled: bool,
 }
 
 /// A window that is decoded now.
@@ -76,6 +77,7 @@ impl PciBus {
                 name: place.name,
                 seen_bars: model.header().bars,
                 seen_line_loads: model.header().line_loads,
+                seen_pulled: model.is_pulled(),
                 reads_change: model.reads_change(),
                 messages: MessageUnit::new(model.header().messages),
                 model,
@@ -109,19 +111,21 @@ impl PciBus {
                 present: _,
                 seen_bars,
                 seen_line_loads,
+                seen_pulled,
             } = slot;
             model.reset();
             config.reset();
             messages.reset();
             *seen_bars = model.header().bars;
             *seen_line_loads = model.header().line_loads;
+            *seen_pulled = model.is_pulled();
         }
         self.rebuild_claims();
     }
 
     fn rebuild_claims(&mut self) {
         self.claims.clear();
-        for (index, slot) in self.slots.iter().enumerate().filter(|(_, slot)| slot.present) {
+        for (index, slot) in self.slots.iter().enumerate().filter(|(_, slot)| slot.is_there()) {
             let command = slot.config.command();
             for window in slot.config.windows(slot.model.header()) {
                 let enable = if window.port { Command::IO_SPACE } else { Command::MEMORY_SPACE };
@@ -163,14 +167,14 @@ impl PciBus {
 
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "a driver waits for it, and every call counts")]
-    fn read(&mut self, now: u64, port: bool, address: u64, width: Width) -> Result<u64, Refusal> {
+    fn read(&mut self, at: &mut Moment<'_>, port: bool, address: u64, width: Width) -> Result<u64, Refusal> {
         let Some(claim) = self.claim(port, address) else { return Ok(ones(width as u64)) };
-        let access = Access { now, bar: claim.bar, offset: address - claim.base, address, width };
+        let access = Access { now: at.now, bar: claim.bar, offset: address - claim.base, address, width };
         let index = claim.slot;
         if claim.last - address < width as u64 - 1 {
             return Err(self.past_the_end(*claim, access));
         }
-        self.catch_up(index, now);
+        self.catch_up(index, at);
         let slot = &mut self.slots[index];
         if slot.messages.owns(access.bar, access.offset) {
             let read = slot.messages.window_read(access.bar, access.offset, width);
@@ -180,6 +184,7 @@ impl PciBus {
             Ok(value) => {
                 if self.slots[index].reads_change {
                     self.settle(index);
+                    self.catch_up(index, at);
                 }
                 Ok(value & ones(width as u64))
             }
@@ -189,14 +194,21 @@ impl PciBus {
 
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "as above")]
-    fn write(&mut self, now: u64, port: bool, address: u64, width: Width, value: u64) -> Result<(), Refusal> {
+    fn write(
+        &mut self,
+        at: &mut Moment<'_>,
+        port: bool,
+        address: u64,
+        width: Width,
+        value: u64,
+    ) -> Result<(), Refusal> {
         let Some(claim) = self.claim(port, address) else { return Ok(()) };
-        let access = Access { now, bar: claim.bar, offset: address - claim.base, address, width };
+        let access = Access { now: at.now, bar: claim.bar, offset: address - claim.base, address, width };
         let index = claim.slot;
         if claim.last - address < width as u64 - 1 {
             return Err(self.past_the_end(*claim, access));
         }
-        self.catch_up(index, now);
+        self.catch_up(index, at);
         let slot = &mut self.slots[index];
         if slot.messages.owns(access.bar, access.offset) {
             let mut sent = Vec::new();
@@ -207,6 +219,7 @@ impl PciBus {
         match slot.model.write(&access, value & ones(width as u64)) {
             Ok(()) => {
                 self.settle(index);
+                self.catch_up(index, at);
                 Ok(())
             }
             Err(refusal) => Err(self.name(index, refusal)),
@@ -220,16 +233,18 @@ impl PciBus {
     }
 
     #[inline]
-    fn catch_up(&mut self, index: usize, now: u64) {
-        if self.deadline.is_some_and(|deadline| deadline <= now) {
-            self.advance_card(index, now);
+    fn catch_up(&mut self, index: usize, at: &mut Moment<'_>) {
+        if self.deadline.is_some_and(|deadline| deadline <= at.now) {
+            self.advance_card(index, at);
         }
     }
 
     #[cold]
-    fn advance_card(&mut self, index: usize, now: u64) {
-        if self.slots[index].model.deadline().is_some_and(|deadline| deadline <= now) {
-            self.slots[index].model.advance(now);
+    fn advance_card(&mut self, index: usize, at: &mut Moment<'_>) {
+        let Slot { model, name, config, present, .. } = &mut self.slots[index];
+        if model.deadline().is_some_and(|deadline| deadline <= at.now) {
+            let enabled = *present && !model.is_pulled() && config.command().is(Command::BUS_MASTER);
+            model.advance(at.now, &mut Master::new(at.memory, name, enabled));
             self.settle(index);
         }
     }
@@ -257,8 +272,9 @@ impl PciBus {
             slot.seen_line_loads = header.line_loads;
             slot.config.set_interrupt_line(header.loaded_line);
         }
-        if header.bars != slot.seen_bars {
+        if header.bars != slot.seen_bars || slot.model.is_pulled() != slot.seen_pulled {
             slot.seen_bars = header.bars;
+            slot.seen_pulled = slot.model.is_pulled();
             self.rebuild_claims();
         } else {
             self.look();
@@ -268,13 +284,13 @@ impl PciBus {
     /// Puts on the bus what a function sends. A message is a write of a bus master: one that may not be is not heard.
     fn send(&mut self, index: usize, sent: Vec<Message>) {
         let slot = &self.slots[index];
-        if slot.present && slot.config.command().is(Command::BUS_MASTER) {
+        if slot.is_there() && slot.config.command().is(Command::BUS_MASTER) {
             self.sent.extend(sent);
         }
     }
 
     fn slot_at(&self, at: PciAddress) -> Option<usize> {
-        self.slots.iter().position(|slot| slot.address == at && slot.present)
+        self.slots.iter().position(|slot| slot.address == at && slot.is_there())
     }
 
     /// The function, and the offset of its first byte, that CONFIG_DATA shows now; none while bit 31 is 0.
@@ -305,29 +321,41 @@ enum ConfigPort {
 }
 
 impl Hardware for PciBus {
-    fn port_read(&mut self, now: u64, port: u16, width: Width) -> Result<u32, Refusal> {
+    fn port_read(&mut self, at: &mut Moment<'_>, port: u16, width: Width) -> Result<u32, Refusal> {
         match self.config_port(port, width) {
             Some(ConfigPort::Address) => Ok(self.config_address),
-            Some(ConfigPort::Data(at, offset)) => Ok(self.config_read(at, offset, width)),
-            None => self.read(now, true, port.into(), width).map(low32),
+            Some(ConfigPort::Data(of, offset)) => Ok(self.config_read(of, offset, width)),
+            None => self.read(at, true, port.into(), width).map(low32),
         }
     }
 
-    fn port_write(&mut self, now: u64, port: u16, width: Width, value: u32) -> Result<(), Refusal> {
+    fn port_write(
+        &mut self,
+        at: &mut Moment<'_>,
+        port: u16,
+        width: Width,
+        value: u32,
+    ) -> Result<(), Refusal> {
         match self.config_port(port, width) {
             Some(ConfigPort::Address) => self.config_address = value,
-            Some(ConfigPort::Data(at, offset)) => self.config_write(at, offset, width, value),
-            None => return self.write(now, true, port.into(), width, value.into()),
+            Some(ConfigPort::Data(of, offset)) => self.config_write(of, offset, width, value),
+            None => return self.write(at, true, port.into(), width, value.into()),
         }
         Ok(())
     }
 
-    fn memory_read(&mut self, now: u64, address: u64, width: Width) -> Result<u64, Refusal> {
-        self.read(now, false, address, width)
+    fn memory_read(&mut self, at: &mut Moment<'_>, address: u64, width: Width) -> Result<u64, Refusal> {
+        self.read(at, false, address, width)
     }
 
-    fn memory_write(&mut self, now: u64, address: u64, width: Width, value: u64) -> Result<(), Refusal> {
-        self.write(now, false, address, width, value)
+    fn memory_write(
+        &mut self,
+        at: &mut Moment<'_>,
+        address: u64,
+        width: Width,
+        value: u64,
+    ) -> Result<(), Refusal> {
+        self.write(at, false, address, width, value)
     }
 
     fn config_read(&mut self, at: PciAddress, offset: u8, width: Width) -> u32 {
@@ -407,31 +435,37 @@ impl Hardware for PciBus {
         self.deadline
     }
 
-    fn advance(&mut self, now: u64) {
-        if self.deadline.is_none_or(|deadline| deadline > now) {
+    fn advance(&mut self, at: &mut Moment<'_>) {
+        if self.deadline.is_none_or(|deadline| deadline > at.now) {
             return;
         }
         for index in 0..self.slots.len() {
-            self.catch_up(index, now);
+            self.catch_up(index, at);
         }
     }
 
-    fn poke(&mut self, now: u64, device: &str, signal: &str, value: &str) -> Result<(), String> {
+    fn poke(&mut self, at: &mut Moment<'_>, device: &str, signal: &str, value: &str) -> Result<(), String> {
         let Some(index) = self.slots.iter().position(|slot| slot.name == device) else {
             let names: Vec<&str> = self.slots.iter().map(|slot| slot.name.as_str()).collect();
             return Err(format!("no device `{device}` on the bus; there are: {}", names.join(", ")));
         };
-        self.catch_up(index, now);
-        let result = self.slots[index].model.poke(now, signal, value);
+        self.catch_up(index, at);
+        let result = self.slots[index].model.poke(at.now, signal, value);
         self.settle(index);
+        self.catch_up(index, at);
         result.map_err(|why| format!("{device}: {why}"))
     }
 }
 
 impl Slot {
+    /// Whether anybody answers in it.
+    fn is_there(&self) -> bool {
+        self.present && !self.model.is_pulled()
+    }
+
     /// Whether its pin pulls its line: software may have disabled it, or enabled messages in its place.
     fn drives_line(&self) -> bool {
-        self.present
+        self.is_there()
             && self.model.asserts()
             && !self.messages.is_enabled()
             && !self.config.command().is(Command::INTERRUPT_DISABLE)

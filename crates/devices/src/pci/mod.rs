@@ -18,4 +18,4 @@ pub use assign::{PlacementError, legacy_irq};
 pub use bus::PciBus;
 pub use header::{Bar, Header, Location, Messages, Place};
 pub(crate) use model::level;
-pub use model::{Access, Model, Placement};
+pub use model::{Access, Master, Model, Placement};

@@ -3,7 +3,7 @@
 //! A model knows its registers and its outside signals. It does not know its slot, its bases, its line or its
 //! configuration registers: those are the bus's.
 
-use kernel::hal::hardware::{Refusal, Width};
+use kernel::hal::hardware::{Memory, Refusal, Width};
 
 use super::header::Header;
 
@@ -33,6 +33,36 @@ impl Access {
     #[must_use]
     pub const fn is_aligned(&self) -> bool {
         self.offset.is_multiple_of(self.bytes())
+    }
+}
+
+/// A function's way to memory. It leads nowhere while software has not made the function a bus master (bit 2 of the command
+/// register), or the card is out of its slot.
+pub struct Master<'m> {
+    memory: &'m mut dyn Memory,
+    name: &'m str,
+    enabled: bool,
+}
+
+impl<'m> Master<'m> {
+    pub(super) fn new(memory: &'m mut dyn Memory, name: &'m str, enabled: bool) -> Self {
+        Self { memory, name, enabled }
+    }
+
+    /// Whether software lets it.
+    #[must_use]
+    pub const fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Reads from a bus address. False if nobody answered, or it may not ask.
+    pub fn read(&mut self, address: u64, into: &mut [u8]) -> bool {
+        self.enabled && self.memory.read(self.name, address, into)
+    }
+
+    /// Writes to a bus address. False if nobody answered, or it may not ask.
+    pub fn write(&mut self, address: u64, from: &[u8]) -> bool {
+        self.enabled && self.memory.write(self.name, address, from)
     }
 }
 
@@ -78,6 +108,10 @@ pub trait Model {
     }
     /// Whether it drives its interrupt pin now. The bus disregards it while messages are enabled.
     fn asserts(&self) -> bool;
+    /// Whether it has gone from its slot by itself, and nobody has noticed: it answers nothing then. It may come back.
+    fn is_pulled(&self) -> bool {
+        false
+    }
     /// The messages it has signaled since this was asked last, in their order, by their numbers; asked after
     /// [`Model::is_changed`] says so. The bus drops them while messages are not enabled.
     fn take_messages(&mut self) -> Vec<u16> {
@@ -87,9 +121,10 @@ pub trait Model {
     fn deadline(&self) -> Option<u64> {
         None
     }
-    /// Time is now `now`, at or after the deadline; the bus calls it before an access, too.
-    fn advance(&mut self, now: u64) {
-        let _ = now;
+    /// Time is now `now`, at or after the deadline; the bus calls it before an access, too, and after one that made the
+    /// deadline `now`. Only here does a card reach memory.
+    fn advance(&mut self, now: u64, master: &mut Master<'_>) {
+        let _ = (now, master);
     }
     /// The outside world acts on a signal of the card.
     ///

@@ -18,7 +18,7 @@ use kernel::hal::hardware::Refusal;
 
 pub use keys::ENTRY;
 
-use crate::pci::{Access, Header, Model, Placement, level};
+use crate::pci::{Access, Header, Master, Model, Placement, level};
 use crate::register::at;
 use eeprom::{Eeprom, WORDS};
 use fields::{Cntrl, USER_IO};
@@ -243,7 +243,7 @@ impl Model for Pci9052 {
         self.local.deadline()
     }
 
-    fn advance(&mut self, now: u64) {
+    fn advance(&mut self, now: u64, _master: &mut Master<'_>) {
         self.local.advance(now);
         self.drive();
     }

@@ -159,7 +159,8 @@ fn a_waiting_request_ends_when_the_local_side_raises_its_interrupt() {
         let raise = |cx: &mut Cx<'_>| {
             sleep(cx)?;
             let now = cx.engine().now();
-            cx.with(|k| k.hal.hardware.poke(now, "pci9052#0", "linti1", "1")).unwrap();
+            cx.with(|k| k.hardware(now, |hardware, at| hardware.poke(at, "pci9052#0", "linti1", "1")))
+                .unwrap();
             kernel::ke::interrupt::deliver(cx)
         };
         let _ = kernel::ke::thread::spawn(cx, "local side", Box::new(raise))?;

@@ -10,10 +10,10 @@ const MEMORY_AND_PORTS: &str = "pci,id=1234:5678,bar0=mem:4K,bar1=io:64,irq";
 #[test]
 fn a_place_nobody_claims_reads_as_ones_and_swallows_writes() {
     let mut rig = Rig::new(&[MEMORY_AND_PORTS]);
-    assert_eq!(rig.bus.port_read(0, 0x378, Width::Byte), Ok(0xFF));
-    assert_eq!(rig.bus.memory_read(0, 0xFED0_0000, Width::Qword), Ok(u64::MAX));
-    assert_eq!(rig.bus.memory_write(0, 0xFED0_0000, Width::Dword, 1), Ok(()));
-    assert_eq!(rig.bus.port_write(0, 0x378, Width::Word, 1), Ok(()));
+    assert_eq!(rig.port_read(0, 0x378, Width::Byte), Ok(0xFF));
+    assert_eq!(rig.memory_read(0, 0xFED0_0000, Width::Qword), Ok(u64::MAX));
+    assert_eq!(rig.memory_write(0, 0xFED0_0000, Width::Dword, 1), Ok(()));
+    assert_eq!(rig.port_write(0, 0x378, Width::Word, 1), Ok(()));
     assert_eq!(rig.bus.config_read(PciAddress { bus: 0, device: 9, function: 0 }, 0, Width::Dword), u32::MAX);
     assert_eq!(rig.bus.config_read(PciAddress { bus: 1, device: 1, function: 0 }, 0, Width::Word), 0xFFFF);
 }
@@ -38,8 +38,8 @@ fn a_window_follows_its_base_address_register() {
     let old = rig.window("pci#0", 0).base;
     rig.set_config("pci#0", 0x10, Width::Dword, 0xF000_0000);
     assert_eq!(rig.window("pci#0", 0).base, 0xF000_0000);
-    assert_eq!(rig.bus.memory_read(0, 0xF000_0010, Width::Dword), Ok(0xCAFE));
-    assert_eq!(rig.bus.memory_read(0, old + 0x10, Width::Dword), Ok(0xFFFF_FFFF));
+    assert_eq!(rig.memory_read(0, 0xF000_0010, Width::Dword), Ok(0xCAFE));
+    assert_eq!(rig.memory_read(0, old + 0x10, Width::Dword), Ok(0xFFFF_FFFF));
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_bus_reset_takes_bases_decoding_and_contents_away() {
     rig.write("pci#0", 0, 0, Width::Dword, 1);
     rig.bus.reset();
     assert_eq!(rig.window("pci#0", 0).base, 0);
-    assert_eq!(rig.bus.memory_read(0, base, Width::Dword), Ok(0xFFFF_FFFF));
+    assert_eq!(rig.memory_read(0, base, Width::Dword), Ok(0xFFFF_FFFF));
     rig.set_config("pci#0", 0x10, Width::Dword, 0xE000_0000);
     rig.set_config("pci#0", 4, Width::Word, 2);
     assert_eq!(rig.read("pci#0", 0, 0, Width::Dword), 0);
@@ -170,11 +170,11 @@ fn a_bus_reset_takes_bases_decoding_and_contents_away() {
 fn a_poke_at_a_card_or_signal_that_is_not_there_names_what_is() {
     let mut rig = Rig::new(&["pci,id=1:2,irq", "pci9052"]);
     assert_eq!(
-        rig.bus.poke(0, "pci#1", "irq", "1").unwrap_err(),
+        rig.try_poke("pci#1", "irq", "1").unwrap_err(),
         "no device `pci#1` on the bus; there are: pci#0, pci9052#0"
     );
-    assert_eq!(rig.bus.poke(0, "pci#0", "nmi", "1").unwrap_err(), "pci#0: no signal `nmi`; it has: irq");
-    assert_eq!(rig.bus.poke(0, "pci#0", "irq", "on").unwrap_err(), "pci#0: `on` is no level; say 1 or 0");
+    assert_eq!(rig.try_poke("pci#0", "nmi", "1").unwrap_err(), "pci#0: no signal `nmi`; it has: irq");
+    assert_eq!(rig.try_poke("pci#0", "irq", "on").unwrap_err(), "pci#0: `on` is no level; say 1 or 0");
 }
 
 #[test]

@@ -9,8 +9,8 @@ const CARD: &str =
 
 /// Reads as a legacy driver does: `out 0CF8h`, `in 0CFCh`.
 fn by_ports(rig: &mut Rig, device: u32, register: u32) -> u32 {
-    rig.bus.port_write(0, 0xCF8, Width::Dword, 0x8000_0000 | device << 11 | register).unwrap();
-    rig.bus.port_read(0, 0xCFC, Width::Dword).unwrap()
+    rig.port_write(0, 0xCF8, Width::Dword, 0x8000_0000 | device << 11 | register).unwrap();
+    rig.port_read(0, 0xCFC, Width::Dword).unwrap()
 }
 
 #[test]
@@ -22,20 +22,20 @@ fn a_driver_that_scans_by_ports_finds_the_card_in_its_slot_only() {
     assert_eq!(by_ports(&mut rig, 1, 8), 0x0680_000B);
     assert_eq!(by_ports(&mut rig, 1, 0x2C), 0x5678_1234);
     assert_eq!(by_ports(&mut rig, 1, 0x3C), 0x0000_010A);
-    assert_eq!(rig.bus.port_read(0, 0xCF8, Width::Dword), Ok(0x8000_083C), "the latch reads back");
+    assert_eq!(rig.port_read(0, 0xCF8, Width::Dword), Ok(0x8000_083C), "the latch reads back");
 }
 
 #[test]
 fn bytes_and_words_of_config_data_lie_at_cfch_plus_n() {
     let mut rig = Rig::new(&[CARD]);
     by_ports(&mut rig, 1, 0);
-    assert_eq!(rig.bus.port_read(0, 0xCFE, Width::Word), Ok(0x9054));
-    assert_eq!(rig.bus.port_read(0, 0xCFD, Width::Byte), Ok(0x10));
+    assert_eq!(rig.port_read(0, 0xCFE, Width::Word), Ok(0x9054));
+    assert_eq!(rig.port_read(0, 0xCFD, Width::Byte), Ok(0x10));
     by_ports(&mut rig, 1, 0x3C);
-    rig.bus.port_write(0, 0xCFC, Width::Byte, 0x55).unwrap();
+    rig.port_write(0, 0xCFC, Width::Byte, 0x55).unwrap();
     assert_eq!(rig.config("pci#0", 0x3C, Width::Byte), 0x55);
     by_ports(&mut rig, 1, 0x04);
-    rig.bus.port_write(0, 0xCFD, Width::Byte, 0x04).unwrap();
+    rig.port_write(0, 0xCFD, Width::Byte, 0x04).unwrap();
     assert_eq!(
         rig.config("pci#0", 4, Width::Word),
         0x0403,
@@ -46,10 +46,10 @@ fn bytes_and_words_of_config_data_lie_at_cfch_plus_n() {
 #[test]
 fn config_data_is_nobody_without_the_enable_bit_and_the_latch_takes_only_dwords() {
     let mut rig = Rig::new(&[CARD]);
-    rig.bus.port_write(0, 0xCF8, Width::Dword, 1 << 11).unwrap();
-    assert_eq!(rig.bus.port_read(0, 0xCFC, Width::Dword), Ok(u32::MAX));
-    rig.bus.port_write(0, 0xCF8, Width::Byte, 0x3C).unwrap();
-    assert_eq!(rig.bus.port_read(0, 0xCF8, Width::Dword), Ok(1 << 11));
+    rig.port_write(0, 0xCF8, Width::Dword, 1 << 11).unwrap();
+    assert_eq!(rig.port_read(0, 0xCFC, Width::Dword), Ok(u32::MAX));
+    rig.port_write(0, 0xCF8, Width::Byte, 0x3C).unwrap();
+    assert_eq!(rig.port_read(0, 0xCF8, Width::Dword), Ok(1 << 11));
     assert_eq!(rig.bus.describe(true, 0xCFA).as_deref(), Some("CONFIG_ADDRESS"));
     assert_eq!(rig.bus.describe(true, 0xCFC).as_deref(), Some("CONFIG_DATA"));
 }
@@ -126,9 +126,9 @@ fn step(rig: &mut Rig, numbers: &mut Numbers) {
     match numbers.next() % 5 {
         0 => drop(rig.bus.config_read(at, offset, width)),
         1 => rig.bus.config_write(at, offset, width, value),
-        2 => drop(rig.bus.port_read(0, port, width)),
-        3 => drop(rig.bus.port_write(0, port, width, value)),
-        _ => drop(rig.bus.memory_read(0, value.into(), Width::Qword)),
+        2 => drop(rig.port_read(0, port, width)),
+        3 => drop(rig.port_write(0, port, width, value)),
+        _ => drop(rig.memory_read(0, value.into(), Width::Qword)),
     }
     assert!(rig.bus.lines() >> 24 == 0);
 }

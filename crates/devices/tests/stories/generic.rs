@@ -37,7 +37,7 @@ fn a_card_can_answer_what_was_last_written_wherever_that_was() {
 #[test]
 fn a_card_without_a_pin_says_so_when_it_is_to_interrupt() {
     let mut rig = Rig::new(&["pci,id=1:2"]);
-    let why = rig.bus.poke(0, "pci#0", "irq", "1").unwrap_err();
+    let why = rig.try_poke("pci#0", "irq", "1").unwrap_err();
     assert_eq!(why, "pci#0: it has no interrupt pin; add `irq` to the device");
     assert_eq!(rig.bus.lines(), 0);
 }

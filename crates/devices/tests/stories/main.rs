@@ -4,9 +4,11 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
 
+mod bench;
 mod bus;
 mod catalog;
 mod config;
+mod edu;
 mod eeprom;
 mod generic;
 mod lspci;

@@ -333,10 +333,10 @@ fn no_sequence_of_accesses_to_any_window_panics() {
             rig.now += numbers.next() % 10_000;
             let Ok(port) = u16::try_from(address & 0xFFFF) else { continue };
             match (numbers.next() % 4, window.port) {
-                (0, true) => drop(rig.bus.port_read(now, port, width)),
-                (_, true) => drop(rig.bus.port_write(now, port, width, (value & 0xFFFF_FFFF) as u32)),
-                (0, false) => drop(rig.bus.memory_read(now, address, width)),
-                (_, false) => drop(rig.bus.memory_write(now, address, width, value)),
+                (0, true) => drop(rig.port_read(now, port, width)),
+                (_, true) => drop(rig.port_write(now, port, width, (value & 0xFFFF_FFFF) as u32)),
+                (0, false) => drop(rig.memory_read(now, address, width)),
+                (_, false) => drop(rig.memory_write(now, address, width, value)),
             }
             drop(rig.bus.describe(window.port, address));
             assert!(rig.bus.asserting(17).len() == rig.bus.lines().count_ones() as usize, "seed {seed}");

@@ -1,12 +1,37 @@
 //! A bus made of what a user would type, and short words for what a driver does to it.
 
 use devices::pci::{Model, PciBus};
-use kernel::hal::hardware::{Function, Hardware, PciAddress, Width, Window};
+use kernel::hal::hardware::{Function, Hardware, Memory, Moment, PciAddress, Refusal, Width, Window};
 
 /// A bus with cards, at a time.
 pub(crate) struct Rig {
     pub(crate) bus: PciBus,
     pub(crate) now: u64,
+    pub(crate) memory: Ram,
+}
+
+/// Memory from address 0 on, behind which there is nothing.
+pub(crate) struct Ram(pub(crate) Vec<u8>);
+
+/// Its bytes.
+pub(crate) const RAM: usize = 16 << 20;
+
+impl Ram {
+    fn range(&mut self, address: u64, bytes: usize) -> Option<&mut [u8]> {
+        let address = usize::try_from(address).ok()?;
+        self.0.get_mut(address..address.checked_add(bytes)?)
+    }
+}
+
+impl Memory for Ram {
+    fn read(&mut self, _master: &str, address: u64, into: &mut [u8]) -> bool {
+        let found = self.range(address, into.len());
+        found.map(|found| into.copy_from_slice(found)).is_some()
+    }
+
+    fn write(&mut self, _master: &str, address: u64, from: &[u8]) -> bool {
+        self.range(address, from.len()).map(|found| found.copy_from_slice(from)).is_some()
+    }
 }
 
 /// No file exists.
@@ -35,7 +60,40 @@ impl Rig {
     }
 
     pub(crate) fn of(cards: Vec<Box<dyn Model>>) -> Self {
-        Self { bus: PciBus::new(cards).unwrap(), now: 0 }
+        Self { bus: PciBus::new(cards).unwrap(), now: 0, memory: Ram(vec![0; RAM]) }
+    }
+
+    /// The bus at a time, with the memory that its masters reach.
+    fn ask<R>(&mut self, now: u64, ask: impl FnOnce(&mut PciBus, &mut Moment<'_>) -> R) -> R {
+        ask(&mut self.bus, &mut Moment { now, memory: &mut self.memory })
+    }
+
+    pub(crate) fn port_read(&mut self, now: u64, port: u16, width: Width) -> Result<u32, Refusal> {
+        self.ask(now, |bus, at| bus.port_read(at, port, width))
+    }
+
+    pub(crate) fn port_write(
+        &mut self,
+        now: u64,
+        port: u16,
+        width: Width,
+        value: u32,
+    ) -> Result<(), Refusal> {
+        self.ask(now, |bus, at| bus.port_write(at, port, width, value))
+    }
+
+    pub(crate) fn memory_read(&mut self, now: u64, address: u64, width: Width) -> Result<u64, Refusal> {
+        self.ask(now, |bus, at| bus.memory_read(at, address, width))
+    }
+
+    pub(crate) fn memory_write(
+        &mut self,
+        now: u64,
+        address: u64,
+        width: Width,
+        value: u64,
+    ) -> Result<(), Refusal> {
+        self.ask(now, |bus, at| bus.memory_write(at, address, width, value))
     }
 
     pub(crate) fn function(&self, name: &str) -> Function {
@@ -74,9 +132,9 @@ impl Rig {
         let window = self.window(name, bar);
         let address = window.base + offset;
         let read = if window.port {
-            self.bus.port_read(self.now, u16::try_from(address).unwrap(), width).map(u64::from)
+            self.port_read(self.now, u16::try_from(address).unwrap(), width).map(u64::from)
         } else {
-            self.bus.memory_read(self.now, address, width)
+            self.memory_read(self.now, address, width)
         };
         read.map_err(|refusal| refusal.to_string())
     }
@@ -93,24 +151,28 @@ impl Rig {
         let address = window.base + offset;
         let write = if window.port {
             let value = u32::try_from(value).unwrap();
-            self.bus.port_write(self.now, u16::try_from(address).unwrap(), width, value)
+            self.port_write(self.now, u16::try_from(address).unwrap(), width, value)
         } else {
-            self.bus.memory_write(self.now, address, width, value)
+            self.memory_write(self.now, address, width, value)
         };
         write.map_err(|refusal| refusal.to_string())
     }
 
     pub(crate) fn poke(&mut self, name: &str, signal: &str, value: &str) {
-        self.bus.poke(self.now, name, signal, value).unwrap();
+        self.try_poke(name, signal, value).unwrap();
+    }
+
+    pub(crate) fn try_poke(&mut self, name: &str, signal: &str, value: &str) -> Result<(), String> {
+        self.ask(self.now, |bus, at| bus.poke(at, name, signal, value))
     }
 
     /// Lets time pass to `now`, stopping at each deadline on the way as a machine does.
     pub(crate) fn pass_to(&mut self, now: u64) {
         while let Some(deadline) = self.bus.deadline().filter(|deadline| *deadline <= now) {
-            self.bus.advance(deadline);
+            self.ask(deadline, |bus, at| bus.advance(at));
         }
         self.now = now;
-        self.bus.advance(now);
+        self.ask(now, |bus, at| bus.advance(at));
     }
 }
 

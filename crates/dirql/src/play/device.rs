@@ -15,7 +15,7 @@ pub(super) fn poke(cx: &mut Cx<'_>, device: &str, signal: &str, value: u64) -> F
     let text = value.to_string();
     let poked = cx.with(|k| {
         let now = k.engine.now();
-        k.hal.hardware.poke(now, device, signal, &text)
+        k.hardware(now, |hardware, at| hardware.poke(at, device, signal, &text))
     });
     if poked.is_ok() {
         interrupt::deliver(cx)?;

@@ -164,6 +164,12 @@ impl Flow {
         let text = match event {
             Event::Line { line, asserted: true } => format!("interrupt line {line} asserted"),
             Event::Line { line, asserted: false } => format!("interrupt line {line} released"),
+            Event::Transfer { device, address, bytes, write: true } => {
+                format!("{device} writes {bytes} bytes to memory at {address:#x}")
+            }
+            Event::Transfer { device, address, bytes, write: false } => {
+                format!("{device} reads {bytes} bytes from memory at {address:#x}")
+            }
             Event::Message { vector, connected: true, .. } => format!("message for vector {vector:#x}"),
             Event::Message { vector, connected: false, .. } => {
                 format!("message for vector {vector:#x}, to which nobody is connected: lost")

@@ -142,6 +142,11 @@ fn fields(object: Object, event: &Event, symbols: Option<&SymbolBook>) -> Object
             .address("value", *value)
             .optional("register", what.as_deref()),
         Event::Line { line, asserted } => object.number("line", *line).flag("asserted", *asserted),
+        Event::Transfer { device, address, bytes, write } => object
+            .text("device", device)
+            .address("address", *address)
+            .number("bytes", *bytes)
+            .flag("write", *write),
         Event::Message { vector, address, data, connected } => object
             .number("vector", *vector)
             .address("address", *address)
@@ -208,6 +213,7 @@ pub fn kind_name(kind: Kind) -> &'static str {
         Kind::Device => "device",
         Kind::Line => "line",
         Kind::Message => "message",
+        Kind::Transfer => "transfer",
         Kind::Interrupt => "interrupt",
         Kind::DpcQueued => "dpc-queued",
         Kind::Irql => "irql",

@@ -52,7 +52,7 @@ pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u64> {
     stale::check_port(cx, port, bytes);
     let read = cx.with(|k| {
         let now = begin(k, PORT_COST);
-        k.hal.hardware.port_read(now, port, told.width)
+        k.hardware(now, |hardware, at| hardware.port_read(at, port, told.width))
     });
     match read {
         Ok(value) => {
@@ -72,7 +72,7 @@ pub(crate) fn port_write(cx: &mut Cx<'_>, port: u16, bytes: u8, value: u32) -> F
     stale::check_port(cx, port, bytes);
     let written = cx.with(|k| {
         let now = begin(k, PORT_COST);
-        k.hal.hardware.port_write(now, port, told.width, value)
+        k.hardware(now, |hardware, at| hardware.port_write(at, port, told.width, value))
     });
     match written {
         Ok(()) => {
@@ -173,7 +173,7 @@ fn load(cx: &mut Cx<'_>, bus: u64, width: Width) -> Flow<u64> {
 #[inline]
 fn read(k: &mut Kernel, bus: u64, width: Width) -> Result<u64, Refusal> {
     let now = begin(k, READ_COST);
-    k.hal.hardware.memory_read(now, bus, width)
+    k.hardware(now, |hardware, at| hardware.memory_read(at, bus, width))
 }
 
 #[inline]
@@ -202,7 +202,7 @@ const fn cut(value: u64, width: Width) -> u64 {
 #[inline]
 fn write(k: &mut Kernel, bus: u64, width: Width, value: u64) -> Result<(), Refusal> {
     let now = begin(k, WRITE_COST);
-    k.hal.hardware.memory_write(now, bus, width, value)
+    k.hardware(now, |hardware, at| hardware.memory_write(at, bus, width, value))
 }
 
 #[inline]

@@ -1,5 +1,5 @@
 //! What the kernel asks of the hardware below it: ports, device memory, configuration space, interrupt lines,
-//! messages, time.
+//! messages, time; and what the hardware asks of the kernel: the memory that its bus masters reach.
 //!
 //! The `devices` crate implements it with PCI models; `links` will with hardware that lives elsewhere. It knows no
 //! driver and no IRQL: what a line or a message means to a processor is the business of
@@ -97,19 +97,42 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// Physical memory, as a bus master reaches it. There is no IOMMU: a bus address is a physical one.
+pub trait Memory {
+    /// The function named `master` reads. False if nobody answered to all of it: then `into` holds what was read before.
+    fn read(&mut self, master: &str, address: u64, into: &mut [u8]) -> bool;
+    /// The function named `master` writes. False if nobody answered to all of it.
+    fn write(&mut self, master: &str, address: u64, from: &[u8]) -> bool;
+}
+
+/// When something reaches the hardware, and the memory that its bus masters reach then.
+pub struct Moment<'m> {
+    /// The machine's clock, ns.
+    pub now: u64,
+    /// Physical memory.
+    pub memory: &'m mut dyn Memory,
+}
+
 /// The hardware of one machine. Times are the machine's clock in nanoseconds.
 ///
 /// After every call the kernel asks [`Hardware::lines`] for the levels, and [`Hardware::has_messages`]: an access may have
 /// changed them.
 pub trait Hardware {
     /// An `in` from I/O space. Nobody there reads as all ones.
-    fn port_read(&mut self, now: u64, port: u16, width: Width) -> Result<u32, Refusal>;
+    fn port_read(&mut self, at: &mut Moment<'_>, port: u16, width: Width) -> Result<u32, Refusal>;
     /// An `out` to I/O space. Nobody there swallows it.
-    fn port_write(&mut self, now: u64, port: u16, width: Width, value: u32) -> Result<(), Refusal>;
+    fn port_write(&mut self, at: &mut Moment<'_>, port: u16, width: Width, value: u32)
+    -> Result<(), Refusal>;
     /// A read from device memory at a bus address. Nobody there reads as all ones.
-    fn memory_read(&mut self, now: u64, address: u64, width: Width) -> Result<u64, Refusal>;
+    fn memory_read(&mut self, at: &mut Moment<'_>, address: u64, width: Width) -> Result<u64, Refusal>;
     /// A write to device memory at a bus address. Nobody there swallows it.
-    fn memory_write(&mut self, now: u64, address: u64, width: Width, value: u64) -> Result<(), Refusal>;
+    fn memory_write(
+        &mut self,
+        at: &mut Moment<'_>,
+        address: u64,
+        width: Width,
+        value: u64,
+    ) -> Result<(), Refusal>;
     /// A configuration read of `width` bytes (1, 2 or 4) at `offset` (0–255). No function there reads as all ones.
     fn config_read(&mut self, at: PciAddress, offset: u8, width: Width) -> u32;
     /// A configuration write.
@@ -141,11 +164,11 @@ pub trait Hardware {
             && !self.has_messages()
             && self.deadline().is_none_or(|deadline| deadline >= until)
     }
-    /// Let time pass up to `now`.
-    fn advance(&mut self, now: u64);
+    /// Let time pass up to this moment.
+    fn advance(&mut self, at: &mut Moment<'_>);
     /// The outside world acts on a device, as a script says: e.g. `("pci9052#0", "linti1", "1")`.
     ///
     /// # Errors
     /// What the device does not know, and what it does know.
-    fn poke(&mut self, now: u64, device: &str, signal: &str, value: &str) -> Result<(), String>;
+    fn poke(&mut self, at: &mut Moment<'_>, device: &str, signal: &str, value: &str) -> Result<(), String>;
 }

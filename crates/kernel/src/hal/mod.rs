@@ -11,8 +11,11 @@ pub(crate) mod stale;
 #[cfg(test)]
 mod tests;
 
-use hardware::Hardware;
+use hardware::{Hardware, Moment};
 use platform::Platform;
+
+use crate::cx::Kernel;
+use crate::mm::bus_master::{Reach, Transfer};
 
 /// State of this prefix.
 pub struct State {
@@ -23,12 +26,29 @@ pub struct State {
     /// What the access that is under way leaves to do.
     pub(crate) after: access::After,
     pub(crate) stale: stale::Stale,
+    /// What bus masters have done, and nobody has been told yet.
+    pub(crate) transfers: Vec<Transfer>,
 }
 
 impl State {
     /// On this hardware.
     #[must_use]
     pub fn new(hardware: Box<dyn Hardware>, platform: Platform) -> Self {
-        Self { hardware, platform, after: access::After::Nothing, stale: stale::Stale::default() }
+        Self {
+            hardware,
+            platform,
+            after: access::After::Nothing,
+            stale: stale::Stale::default(),
+            transfers: Vec::new(),
+        }
+    }
+}
+
+impl Kernel {
+    /// Asks the hardware for something at a time, at which its bus masters may reach the machine's memory.
+    #[inline]
+    pub fn hardware<R>(&mut self, now: u64, ask: impl FnOnce(&mut dyn Hardware, &mut Moment<'_>) -> R) -> R {
+        let mut memory = Reach { engine: self.engine, mm: &mut self.mm, transfers: &mut self.hal.transfers };
+        ask(self.hal.hardware.as_mut(), &mut Moment { now, memory: &mut memory })
     }
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use engine::{Defaults, Engine, StartError};
 
-use super::hardware::{Function, Hardware, PciAddress, Refusal, Width, Window};
+use super::hardware::{Function, Hardware, Moment, PciAddress, Refusal, Width, Window};
 use crate::{Cx, Nt, Settings};
 
 /// The card's place.
@@ -76,17 +76,29 @@ impl Card {
 struct OneCard(Rc<RefCell<Card>>);
 
 impl Hardware for OneCard {
-    fn port_read(&mut self, _now: u64, port: u16, width: Width) -> Result<u32, Refusal> {
+    fn port_read(&mut self, _at: &mut Moment<'_>, port: u16, width: Width) -> Result<u32, Refusal> {
         let value = self.0.borrow_mut().access(true, port.into(), width, None)?;
         Ok(u32::try_from(value & 0xFFFF_FFFF).unwrap())
     }
-    fn port_write(&mut self, _now: u64, port: u16, width: Width, value: u32) -> Result<(), Refusal> {
+    fn port_write(
+        &mut self,
+        _at: &mut Moment<'_>,
+        port: u16,
+        width: Width,
+        value: u32,
+    ) -> Result<(), Refusal> {
         self.0.borrow_mut().access(true, port.into(), width, Some(value.into())).map(|_| ())
     }
-    fn memory_read(&mut self, _now: u64, address: u64, width: Width) -> Result<u64, Refusal> {
+    fn memory_read(&mut self, _at: &mut Moment<'_>, address: u64, width: Width) -> Result<u64, Refusal> {
         self.0.borrow_mut().access(false, address, width, None)
     }
-    fn memory_write(&mut self, _now: u64, address: u64, width: Width, value: u64) -> Result<(), Refusal> {
+    fn memory_write(
+        &mut self,
+        _at: &mut Moment<'_>,
+        address: u64,
+        width: Width,
+        value: u64,
+    ) -> Result<(), Refusal> {
         self.0.borrow_mut().access(false, address, width, Some(value)).map(|_| ())
     }
     fn config_read(&mut self, at: PciAddress, offset: u8, width: Width) -> u32 {
@@ -131,8 +143,14 @@ impl Hardware for OneCard {
     fn deadline(&self) -> Option<u64> {
         None
     }
-    fn advance(&mut self, _now: u64) {}
-    fn poke(&mut self, _now: u64, device: &str, _signal: &str, _value: &str) -> Result<(), String> {
+    fn advance(&mut self, _at: &mut Moment<'_>) {}
+    fn poke(
+        &mut self,
+        _at: &mut Moment<'_>,
+        device: &str,
+        _signal: &str,
+        _value: &str,
+    ) -> Result<(), String> {
         Err(format!("{device} has no signals"))
     }
 }

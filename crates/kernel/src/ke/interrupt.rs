@@ -142,6 +142,10 @@ pub fn come_early(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
         deliver(cx)?;
     }
     slice::tighten(cx);
+    if wanting {
+        // If not before, then with the driver's next instruction.
+        cx.with(slice::end_soon);
+    }
     Ok(())
 }
 

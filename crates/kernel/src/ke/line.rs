@@ -19,6 +19,7 @@ use super::vectors::{Vectors, irql_of_vector};
 use super::{callout, irql, passive_isr, stack, time};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
+use crate::mm::bus_master;
 use crate::sorted_map::SortedMap;
 use crate::verdict::Verdict;
 
@@ -141,7 +142,7 @@ impl Interrupts {
 /// Lets the hardware catch up with the time, and looks at its lines and messages.
 pub(crate) fn observe(cx: &mut Cx<'_>) {
     let (before, now) = cx.with(|k| {
-        k.hal.hardware.advance(k.engine.now());
+        k.hardware(k.engine.now(), |hardware, at| hardware.advance(at));
         let now = k.hal.hardware.lines();
         let before = std::mem::replace(&mut k.ke.interrupts.levels, now);
         k.ke.interrupts.edges |= now & !before;
@@ -153,6 +154,8 @@ pub(crate) fn observe(cx: &mut Cx<'_>) {
         }
         (before, now)
     });
+    // Data before the interrupt that says it is there.
+    bus_master::tell(cx);
     let mut changed = before ^ now;
     while changed != 0 {
         let line = changed.trailing_zeros();
@@ -176,6 +179,7 @@ pub(crate) fn nothing_came(k: &Kernel) -> bool {
     k.engine.free_levels() <= k.level()
         && k.engine.now() < until
         && k.ke.timers.deadline().is_none_or(|deadline| deadline >= until)
+        && k.hal.transfers.is_empty()
         && k.hal.hardware.is_quiet(k.ke.interrupts.levels, until)
 }
 

@@ -13,7 +13,7 @@ use image::{ExportTarget, Image};
 use super::scheduler::{self, End};
 use super::{callout, thread};
 use crate::event::{Event, Kind, Reader, Stamp};
-use crate::hal::hardware::{Function, Hardware, PciAddress, Refusal, Width};
+use crate::hal::hardware::{Function, Hardware, Moment, PciAddress, Refusal, Width};
 use crate::ldr::{self, Module};
 use crate::{Cx, Nt, Settings};
 
@@ -283,19 +283,31 @@ const SECOND_PORT: u16 = 0x304;
 struct OneLine(Rc<RefCell<Line>>);
 
 impl Hardware for OneLine {
-    fn port_read(&mut self, _now: u64, _port: u16, _width: Width) -> Result<u32, Refusal> {
+    fn port_read(&mut self, _at: &mut Moment<'_>, _port: u16, _width: Width) -> Result<u32, Refusal> {
         Ok(self.0.borrow().asserted.into())
     }
-    fn port_write(&mut self, _now: u64, port: u16, _width: Width, value: u32) -> Result<(), Refusal> {
+    fn port_write(
+        &mut self,
+        _at: &mut Moment<'_>,
+        port: u16,
+        _width: Width,
+        value: u32,
+    ) -> Result<(), Refusal> {
         let mut line = self.0.borrow_mut();
         let level = if port == SECOND_PORT { &mut line.second } else { &mut line.asserted };
         *level = value != 0;
         Ok(())
     }
-    fn memory_read(&mut self, _now: u64, _address: u64, _width: Width) -> Result<u64, Refusal> {
+    fn memory_read(&mut self, _at: &mut Moment<'_>, _address: u64, _width: Width) -> Result<u64, Refusal> {
         Ok(u64::MAX)
     }
-    fn memory_write(&mut self, _now: u64, _address: u64, _width: Width, _value: u64) -> Result<(), Refusal> {
+    fn memory_write(
+        &mut self,
+        _at: &mut Moment<'_>,
+        _address: u64,
+        _width: Width,
+        _value: u64,
+    ) -> Result<(), Refusal> {
         Ok(())
     }
     fn config_read(&mut self, _at: PciAddress, _offset: u8, _width: Width) -> u32 {
@@ -320,7 +332,8 @@ impl Hardware for OneLine {
         let line = self.0.borrow();
         line.at.or(line.until)
     }
-    fn advance(&mut self, now: u64) {
+    fn advance(&mut self, at: &mut Moment<'_>) {
+        let now = at.now;
         let mut line = self.0.borrow_mut();
         if line.at.is_some_and(|at| at <= now) {
             (line.asserted, line.at) = (true, None);
@@ -329,7 +342,13 @@ impl Hardware for OneLine {
             (line.asserted, line.until) = (false, None);
         }
     }
-    fn poke(&mut self, _now: u64, device: &str, _signal: &str, _value: &str) -> Result<(), String> {
+    fn poke(
+        &mut self,
+        _at: &mut Moment<'_>,
+        device: &str,
+        _signal: &str,
+        _value: &str,
+    ) -> Result<(), String> {
         Err(format!("there is no {device}"))
     }
 }

@@ -59,6 +59,12 @@ pub(crate) fn arm(cx: &mut Cx<'_>) {
     });
 }
 
+/// The slice ends at the driver's next instruction: something waits for it.
+pub(crate) fn end_soon(k: &mut Kernel) {
+    k.ke.armed_until = k.engine.now() + 1;
+    k.engine.set_slice(1);
+}
+
 /// `nanoseconds` pass without driver instructions: the slice ends so much earlier, unless instructions end it. False if it has
 /// come to its end; whoever lets the time pass sees to what that means.
 #[inline]

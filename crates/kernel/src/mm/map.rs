@@ -50,6 +50,18 @@ impl Map {
         Some(self.page(address)?.physical + address % PAGE)
     }
 
+    /// Where the physical page at `physical` is shown, by address.
+    pub fn showing(&self, physical: u64) -> Vec<(u64, Page)> {
+        let mut places: Vec<(u64, Page)> = self
+            .pages
+            .unordered()
+            .filter(|(_, page)| page.physical == physical)
+            .map(|(at, page)| (at, *page))
+            .collect();
+        places.sort_unstable_by_key(|(at, _)| *at);
+        places
+    }
+
     /// Maps `pages` to consecutive addresses from `address` on. False, and nothing is mapped, if the host cannot hold
     /// so many mappings.
     #[must_use]

@@ -1,5 +1,6 @@
 //! `Mm*`, pool: physical pages, pool, MDLs, mappings of device memory.
 
+pub mod bus_master;
 pub mod contiguous;
 pub mod io_space;
 pub mod map;

@@ -7,7 +7,7 @@ use engine::{Defaults, Engine, StartError};
 
 use image::Image;
 
-use crate::hal::hardware::{Function, Hardware, PciAddress, Refusal, Width};
+use crate::hal::hardware::{Function, Hardware, Moment, PciAddress, Refusal, Width};
 use crate::{Cx, Nt, Settings};
 
 /// Runs `test` in a machine of its own; waits until no other test has one.
@@ -178,16 +178,28 @@ struct Silent {
 }
 
 impl Hardware for Silent {
-    fn port_read(&mut self, _now: u64, _port: u16, _width: Width) -> Result<u32, Refusal> {
+    fn port_read(&mut self, _at: &mut Moment<'_>, _port: u16, _width: Width) -> Result<u32, Refusal> {
         Ok(u32::MAX)
     }
-    fn port_write(&mut self, _now: u64, _port: u16, _width: Width, _value: u32) -> Result<(), Refusal> {
+    fn port_write(
+        &mut self,
+        _at: &mut Moment<'_>,
+        _port: u16,
+        _width: Width,
+        _value: u32,
+    ) -> Result<(), Refusal> {
         Ok(())
     }
-    fn memory_read(&mut self, _now: u64, _address: u64, _width: Width) -> Result<u64, Refusal> {
+    fn memory_read(&mut self, _at: &mut Moment<'_>, _address: u64, _width: Width) -> Result<u64, Refusal> {
         Ok(u64::MAX)
     }
-    fn memory_write(&mut self, _now: u64, _address: u64, _width: Width, _value: u64) -> Result<(), Refusal> {
+    fn memory_write(
+        &mut self,
+        _at: &mut Moment<'_>,
+        _address: u64,
+        _width: Width,
+        _value: u64,
+    ) -> Result<(), Refusal> {
         Ok(())
     }
     fn config_read(&mut self, _at: PciAddress, _offset: u8, _width: Width) -> u32 {
@@ -210,8 +222,14 @@ impl Hardware for Silent {
     fn deadline(&self) -> Option<u64> {
         None
     }
-    fn advance(&mut self, _now: u64) {}
-    fn poke(&mut self, _now: u64, device: &str, _signal: &str, _value: &str) -> Result<(), String> {
+    fn advance(&mut self, _at: &mut Moment<'_>) {}
+    fn poke(
+        &mut self,
+        _at: &mut Moment<'_>,
+        device: &str,
+        _signal: &str,
+        _value: &str,
+    ) -> Result<(), String> {
         Err(format!("there is no {device}"))
     }
 }

@@ -104,7 +104,7 @@ pub(crate) fn give(k: &Kernel, address: u64) {
 }
 
 /// Whether nobody may touch a byte with this mark.
-const fn is_bad(mark: u8) -> bool {
+pub(crate) const fn is_bad(mark: u8) -> bool {
     matches!(mark, GUARDED | FREED | KEPT)
 }
 

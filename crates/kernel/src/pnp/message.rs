@@ -216,7 +216,8 @@ fn write_entry(k: &mut Kernel, id: NodeId, table: (u8, u32), number: u32, dword:
     let Some(window) = windows.iter().find(|window| window.bar == bar) else { return };
     let address = window.base + u64::from(offset) + u64::from(number) * ENTRY + dword * 4;
     let now = k.engine.now();
-    let written = k.hal.hardware.memory_write(now, address, Width::Dword, value.into());
+    let written =
+        k.hardware(now, |hardware, at| hardware.memory_write(at, address, Width::Dword, value.into()));
     debug_assert!(written.is_ok(), "an MSI-X table takes aligned DWORDs");
 }
 

@@ -1,0 +1,179 @@
+//! Stories of `card.sys` on the `bench` card: side effects of its registers, its bus master, and what a driver does when the card
+//! never interrupts, interrupts early, does not let go of its line, or is gone.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use std::path::PathBuf;
+
+use dirql::{Bench, Machine, Report};
+use kernel::verdict::Verdict;
+use rig::{driver, play, start, try_play};
+
+const STORY: u32 = 0x0022_340C;
+const SERVED: u32 = 0x0022_3410;
+
+/// The driver's INF; with `careless` it connects before it has what its service routine uses.
+fn inf(careless: bool) -> PathBuf {
+    const SETTING: &str = "Careless,0x00010001,0";
+    if !careless {
+        return driver("card.inf");
+    }
+    let text = std::fs::read_to_string(driver("card.inf")).unwrap();
+    assert!(text.contains(SETTING));
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("card-careless");
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("card.inf");
+    std::fs::write(&path, text.replace(SETTING, "Careless,0x00010001,1")).unwrap();
+    path
+}
+
+fn bench(card: &str, careless: bool) -> Bench {
+    Bench::new().driver(driver("card.sys")).inf(inf(careless)).device(card)
+}
+
+/// Carries out a story that the driver checks itself.
+fn tell(machine: &Machine, story: u32, checks: u32) {
+    let file = machine.open(r"\\.\Card").unwrap();
+    let told = file.device_control(STORY, &story.to_le_bytes(), 8);
+    let prints = machine.prints().join("\n  ");
+    let told = told.unwrap_or_else(|error| panic!("{error}\n  {prints}"));
+    let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
+    assert_eq!(word(0), 0, "a check of story {story} failed in this line:\n  {prints}");
+    assert_eq!(word(4), checks, "a story that leaves early has not looked at everything");
+    file.close().unwrap();
+}
+
+/// The interrupts that the driver has served.
+fn served(machine: &Machine) -> u32 {
+    let file = machine.open(r"\\.\Card").unwrap();
+    let told = file.device_control(SERVED, &[], 4).unwrap();
+    file.close().unwrap();
+    u32::from_le_bytes(told.try_into().unwrap())
+}
+
+fn finish(machine: Machine) -> Report {
+    let report = machine.finish();
+    report.expect_clean();
+    assert_eq!(report.sums.still_allocated(), 0, "{report}");
+    report
+}
+
+/// Carries out a script that ends in a verdict.
+fn verdict(bench: impl Fn() -> Bench, text: &str) -> Verdict {
+    let machine = start(bench);
+    let _ = try_play(&machine, text);
+    let report = machine.finish();
+    report.verdict.clone().unwrap_or_else(|| panic!("no verdict:\n{report}"))
+}
+
+#[test]
+fn the_fifo_keeps_its_order_and_says_what_was_lost() {
+    let machine = start(|| bench("bench", false));
+    tell(&machine, 0, 23);
+    play(&machine, "poke bench#0 push 77; poke bench#0 push 78");
+    tell(&machine, 4, 3);
+    finish(machine);
+}
+
+#[test]
+fn a_status_is_cleared_by_a_one_or_by_a_read_as_its_register_says() {
+    let machine = start(|| bench("bench", false));
+    tell(&machine, 1, 4);
+    assert_eq!(served(&machine), 0, "nothing was enabled");
+    finish(machine);
+}
+
+#[test]
+fn the_bus_master_moves_what_is_contiguous_and_what_is_not() {
+    for card in ["bench,dma=0", "bench,dma=30us", "bench,pin=c,dma=1ms"] {
+        let machine = start(|| bench(card, false));
+        tell(&machine, 2, 5);
+        tell(&machine, 3, 7);
+        assert_eq!(served(&machine), 5, "an interrupt for each transfer");
+        finish(machine);
+    }
+}
+
+#[test]
+fn a_card_that_interrupts_ends_the_request_before_its_time_limit() {
+    let machine = start(|| bench("bench,delay=50us", false));
+    let before = machine.now();
+    play(&machine, r"open \\.\Card as c; ioctl c 0x223400 in u32:10; close c");
+    assert!((50_000..1_000_000).contains(&(machine.now() - before)));
+    assert_eq!(served(&machine), 1);
+    finish(machine);
+}
+
+#[test]
+fn a_card_that_never_interrupts_lets_the_request_time_out_and_be_cancelled() {
+    let machine = start(|| bench("bench,never", false));
+    let before = machine.now();
+    play(&machine, r"open \\.\Card as c overlapped; ioctl c 0x223400 in u32:10 expect STATUS_IO_TIMEOUT");
+    assert!(machine.now() - before >= 10_000_000, "the request waited for its 10 ms");
+    play(
+        &machine,
+        r"open \\.\Card as d overlapped
+        async r ioctl d 0x223400 in u32:100000
+        wait 1ms; expect pending r
+        cancel r; join r expect STATUS_CANCELLED
+        ioctl d 0x223400 in u32:1 expect STATUS_IO_TIMEOUT
+        poke bench#0 never 0
+        ioctl d 0x223400 in u32:1000",
+    );
+    assert_eq!(served(&machine), 2, "what was raised meanwhile comes at once, then the last request's");
+    finish(machine);
+}
+
+#[test]
+fn a_line_that_stays_asserted_when_acknowledged_is_an_interrupt_storm() {
+    let found = verdict(
+        || bench("bench", false),
+        r"open \\.\Card as c; ioctl c 0x223400 in u32:10; poke bench#0 stuck 1; ioctl c 0x223400 in u32:10",
+    );
+    assert_eq!((found.rule, found.bug_check.unwrap().code), ("interrupt-storm", 0xF2), "{}", found.message);
+    assert!(found.message.contains("asserted by bench#0"), "{}", found.message);
+}
+
+#[test]
+fn a_card_that_interrupts_early_finds_the_driver_that_connects_too_soon() {
+    let machine = start(|| bench("bench,early", false));
+    assert!(machine.is_ready());
+    assert_eq!(served(&machine), 1, "before it was enabled, and after the driver was ready for it");
+    play(&machine, "poke bench#0 early 1; wait 10us");
+    assert_eq!(served(&machine), 2);
+    finish(machine);
+
+    let machine = start(|| bench("bench", true));
+    assert!(machine.is_ready(), "a card that waits until it is enabled does not find it");
+    finish(machine);
+
+    let found = verdict(|| bench("bench,early", true), "");
+    assert_eq!((found.rule, found.bug_check.unwrap().code), ("wild-read", 0xD1), "{}", found.message);
+    assert!(found.message.starts_with("card.sys!OnLine"), "{}", found.message);
+}
+
+#[test]
+fn a_card_that_is_gone_reads_as_ones_which_one_loop_believes_and_one_does_not() {
+    let machine = start(|| bench("bench,dma=100us", false));
+    play(
+        &machine,
+        r"open \\.\Card as c
+        ioctl c 0x223404; ioctl c 0x223408
+        poke bench#0 pulled 1
+        ioctl c 0x223408 expect STATUS_DEVICE_DOES_NOT_EXIST
+        wait 200us; poke bench#0 pulled 0
+        ioctl c 0x223408
+        close c; surprise-remove bench#0",
+    );
+    finish(machine);
+
+    let gone = r"open \\.\Card as c; poke bench#0 pulled 1; ioctl c 0x223404";
+    let found = verdict(|| bench("bench,dma=100us", false).instruction_budget(2_000_000), gone);
+    assert_eq!(found.rule, "endless-loop", "{}", found.message);
+    let polls =
+        |line: &kernel::verdict::StackLine| line.symbol.contains("Poll") || line.symbol.contains("Control");
+    assert!(found.stack.iter().any(polls), "{:?}", found.stack);
+}

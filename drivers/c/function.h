@@ -1,0 +1,256 @@
+/*
+ * What the function drivers of cards with registers in BAR0 and one service routine share: Plug and Play, power, mapping and
+ * connecting, by messages if the INF allows them and by the line otherwise. Included behind the DDK's declarations; the driver's
+ * device extension begins with a FUNCTION, and the driver has the routines declared below.
+ *
+ * It is as small as a driver that starts and stops in order can be: one device, no power management.
+ */
+#ifndef FUNCTION_H
+#define FUNCTION_H
+
+typedef struct _FUNCTION {
+    PDEVICE_OBJECT Self;
+    PDEVICE_OBJECT Pdo;
+    PDEVICE_OBJECT Lower;
+    PUCHAR Registers; /* BAR0; NULL while the device is not started */
+    ULONG Length;
+    BOOLEAN Connected;
+    ULONG Version; /* as IoConnectInterruptEx left it */
+    PIO_INTERRUPT_MESSAGE_INFO Messages;
+} FUNCTION, *PFUNCTION;
+
+/* mingw's wdm.h has it in ntddk.h only. */
+NTKERNELAPI PHYSICAL_ADDRESS NTAPI MmGetPhysicalAddress(PVOID BaseAddress);
+
+/* The device's names. */
+static UNICODE_STRING FunctionDevice;
+static UNICODE_STRING FunctionLink;
+
+/* The device is added: PASSIVE_LEVEL, nothing is mapped. */
+static VOID CardAdded(PDEVICE_OBJECT Device);
+/* BAR0 is mapped; the driver connects (Connect) when it likes. */
+static NTSTATUS CardStart(PDEVICE_OBJECT Device);
+/* The device stops: the card is to be quiet, if it is Present. */
+static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present);
+/* It is disconnected: what the service routine used can go. */
+static VOID CardStopped(PDEVICE_OBJECT Device);
+/* The service routine. */
+static BOOLEAN CardInterrupt(PDEVICE_OBJECT Device);
+
+static ULONG Read(PFUNCTION Function, ULONG Offset)
+{
+    return READ_REGISTER_ULONG((PULONG)(Function->Registers + Offset));
+}
+
+static VOID Write(PFUNCTION Function, ULONG Offset, ULONG Value)
+{
+    WRITE_REGISTER_ULONG((PULONG)(Function->Registers + Offset), Value);
+}
+
+static BOOLEAN NTAPI OnMessage(PKINTERRUPT Interrupt, PVOID Context, ULONG MessageId)
+{
+    UNREFERENCED_PARAMETER(Interrupt);
+    UNREFERENCED_PARAMETER(MessageId);
+    return CardInterrupt(Context);
+}
+
+static BOOLEAN NTAPI OnLine(PKINTERRUPT Interrupt, PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Interrupt);
+    return CardInterrupt(Context);
+}
+
+static NTSTATUS Connect(PFUNCTION Function)
+{
+    IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
+    NTSTATUS Status;
+
+    RtlZeroMemory(&Parameters, sizeof(Parameters));
+    Parameters.Version = CONNECT_MESSAGE_BASED;
+    Parameters.MessageBased.PhysicalDeviceObject = Function->Pdo;
+    Parameters.MessageBased.ConnectionContext.InterruptMessageTable = &Function->Messages;
+    Parameters.MessageBased.MessageServiceRoutine = OnMessage;
+    Parameters.MessageBased.FallBackServiceRoutine = OnLine;
+    Parameters.MessageBased.ServiceContext = Function->Self;
+    Status = IoConnectInterruptEx(&Parameters);
+    Function->Connected = NT_SUCCESS(Status);
+    Function->Version = Parameters.Version;
+    return Status;
+}
+
+static VOID FunctionStop(PFUNCTION Function, BOOLEAN Present)
+{
+    IO_DISCONNECT_INTERRUPT_PARAMETERS Parameters;
+
+    if (Function->Registers == NULL) {
+        return;
+    }
+    CardQuiet(Function->Self, Present);
+    if (Function->Connected) {
+        RtlZeroMemory(&Parameters, sizeof(Parameters));
+        Parameters.Version = Function->Version;
+        Parameters.ConnectionContext.InterruptMessageTable = Function->Messages; /* or the line's object: the same place */
+        IoDisconnectInterruptEx(&Parameters);
+        Function->Connected = FALSE;
+        KeFlushQueuedDpcs();
+    }
+    CardStopped(Function->Self);
+    MmUnmapIoSpace(Function->Registers, Function->Length);
+    Function->Registers = NULL;
+}
+
+static NTSTATUS FunctionStart(PFUNCTION Function, PCM_RESOURCE_LIST Resources)
+{
+    PCM_PARTIAL_RESOURCE_LIST List = &Resources->List[0].PartialResourceList;
+    NTSTATUS Status;
+    ULONG Index;
+
+    for (Index = 0; Index < List->Count && Function->Registers == NULL; Index++) {
+        PCM_PARTIAL_RESOURCE_DESCRIPTOR Own = &List->PartialDescriptors[Index];
+
+        if (Own->Type == CmResourceTypeMemory) {
+            Function->Length = Own->u.Memory.Length;
+            Function->Registers = MmMapIoSpace(Own->u.Memory.Start, Function->Length, MmNonCached);
+        }
+    }
+    if (Function->Registers == NULL) {
+        return STATUS_DEVICE_CONFIGURATION_ERROR;
+    }
+    Status = CardStart(Function->Self);
+    if (!NT_SUCCESS(Status)) {
+        FunctionStop(Function, TRUE);
+    }
+    return Status;
+}
+
+static NTSTATUS NTAPI SignalAndStop(PDEVICE_OBJECT Device, PIRP Irp, PVOID Event)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Irp);
+    KeSetEvent(Event, IO_NO_INCREMENT, FALSE);
+    return STATUS_MORE_PROCESSING_REQUIRED;
+}
+
+static NTSTATUS OnStart(PFUNCTION Function, PIRP Irp)
+{
+    PCM_RESOURCE_LIST Resources;
+    NTSTATUS Status;
+    KEVENT Done;
+
+    KeInitializeEvent(&Done, NotificationEvent, FALSE);
+    IoCopyCurrentIrpStackLocationToNext(Irp);
+    IoSetCompletionRoutine(Irp, SignalAndStop, &Done, TRUE, TRUE, TRUE);
+    Status = IoCallDriver(Function->Lower, Irp);
+    if (Status == STATUS_PENDING) {
+        KeWaitForSingleObject(&Done, Executive, KernelMode, FALSE, NULL);
+        Status = Irp->IoStatus.Status;
+    }
+    Resources = IoGetCurrentIrpStackLocation(Irp)->Parameters.StartDevice.AllocatedResourcesTranslated;
+    if (NT_SUCCESS(Status) && Resources != NULL) {
+        Status = FunctionStart(Function, Resources);
+    }
+    return Complete(Irp, Status, 0);
+}
+
+static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PFUNCTION Function = Device->DeviceExtension;
+    PDEVICE_OBJECT Lower = Function->Lower;
+    UCHAR Minor = IoGetCurrentIrpStackLocation(Irp)->MinorFunction;
+    NTSTATUS Status;
+
+    switch (Minor) {
+    case IRP_MN_START_DEVICE:
+        return OnStart(Function, Irp);
+    case IRP_MN_STOP_DEVICE:
+    case IRP_MN_SURPRISE_REMOVAL:
+        FunctionStop(Function, Minor == IRP_MN_STOP_DEVICE);
+        break;
+    case IRP_MN_QUERY_STOP_DEVICE:
+    case IRP_MN_CANCEL_STOP_DEVICE:
+    case IRP_MN_QUERY_REMOVE_DEVICE:
+    case IRP_MN_CANCEL_REMOVE_DEVICE:
+        break;
+    case IRP_MN_REMOVE_DEVICE:
+        FunctionStop(Function, TRUE);
+        IoDeleteSymbolicLink(&FunctionLink);
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        IoSkipCurrentIrpStackLocation(Irp);
+        Status = IoCallDriver(Lower, Irp);
+        IoDetachDevice(Lower);
+        IoDeleteDevice(Device);
+        return Status;
+    default:
+        IoSkipCurrentIrpStackLocation(Irp);
+        return IoCallDriver(Lower, Irp);
+    }
+    Irp->IoStatus.Status = STATUS_SUCCESS;
+    IoSkipCurrentIrpStackLocation(Irp);
+    return IoCallDriver(Lower, Irp);
+}
+
+static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PFUNCTION Function = Device->DeviceExtension;
+
+    PoStartNextPowerIrp(Irp);
+    IoSkipCurrentIrpStackLocation(Irp);
+    return PoCallDriver(Function->Lower, Irp);
+}
+
+static NTSTATUS NTAPI DispatchSystemControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PFUNCTION Function = Device->DeviceExtension;
+
+    IoSkipCurrentIrpStackLocation(Irp);
+    return IoCallDriver(Function->Lower, Irp);
+}
+
+static VOID NTAPI FunctionUnload(PDRIVER_OBJECT Driver)
+{
+    UNREFERENCED_PARAMETER(Driver);
+}
+
+/* What AddDevice does with an extension of Size bytes. */
+static NTSTATUS FunctionAdd(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo, ULONG Size)
+{
+    PDEVICE_OBJECT Device;
+    PFUNCTION Function;
+    NTSTATUS Status = IoCreateDevice(Driver, Size, &FunctionDevice, FILE_DEVICE_UNKNOWN, FILE_DEVICE_SECURE_OPEN, FALSE,
+                                     &Device);
+
+    if (!NT_SUCCESS(Status)) {
+        return Status;
+    }
+    Function = Device->DeviceExtension;
+    Function->Self = Device;
+    Function->Pdo = Pdo;
+    Function->Lower = IoAttachDeviceToDeviceStack(Device, Pdo);
+    Status = Function->Lower == NULL ? STATUS_NO_SUCH_DEVICE : IoCreateSymbolicLink(&FunctionLink, &FunctionDevice);
+    if (!NT_SUCCESS(Status)) {
+        if (Function->Lower != NULL) {
+            IoDetachDevice(Function->Lower);
+        }
+        IoDeleteDevice(Device);
+        return Status;
+    }
+    CardAdded(Device);
+    Device->Flags |= DO_BUFFERED_IO | DO_POWER_PAGABLE;
+    Device->Flags &= ~DO_DEVICE_INITIALIZING;
+    return STATUS_SUCCESS;
+}
+
+/* The routines that every such driver has. */
+static VOID FunctionDriver(PDRIVER_OBJECT Driver, PDRIVER_ADD_DEVICE AddDevice)
+{
+    Driver->MajorFunction[IRP_MJ_CREATE] = DispatchSucceed;
+    Driver->MajorFunction[IRP_MJ_CLEANUP] = DispatchSucceed;
+    Driver->MajorFunction[IRP_MJ_CLOSE] = DispatchSucceed;
+    Driver->MajorFunction[IRP_MJ_PNP] = DispatchPnp;
+    Driver->MajorFunction[IRP_MJ_POWER] = DispatchPower;
+    Driver->MajorFunction[IRP_MJ_SYSTEM_CONTROL] = DispatchSystemControl;
+    Driver->DriverExtension->AddDevice = AddDevice;
+    Driver->DriverUnload = FunctionUnload;
+}
+
+#endif
