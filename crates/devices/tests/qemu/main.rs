@@ -115,8 +115,7 @@ impl Both {
         self.pin();
     }
 
-    /// Waits until QEMU's card has done what it was asked for: its factorial is computed by a thread, and that raises its interrupt
-    /// a moment after it says that it is done.
+    /// Waits until QEMU's card has done what it was asked for.
     fn settle(&mut self) {
         while self.qemus.read(STATUS, 4) & 1 != 0 || self.qemus.read(COMMAND, 8) & 1 != 0 {}
     }
@@ -125,6 +124,10 @@ impl Both {
     fn factorial(&mut self, number: u64) {
         self.log.push(format!("factorial of {number}"));
         let interrupts = self.ours.read(CARD, 0, STATUS, Width::Dword) & 0x80 != 0;
+        if interrupts {
+            // So that one sees it come: QEMU's thread raises it a moment after it has said that it is done.
+            self.write(ACKNOWLEDGE, 4, 1);
+        }
         self.ours.write(CARD, 0, FACTORIAL, Width::Dword, number);
         self.qemus.write(FACTORIAL, 4, number);
         self.settle();

@@ -491,7 +491,7 @@ fn retire_small(k: &mut Kernel, freed: Known, freed_at: Option<u64>) -> Option<(
     let room = known.room();
     pool.shelves[known.shelf()].give(room, oldest);
     let touched = k.engine.is_filled(oldest.address, room, FREED_FILL) == Ok(false);
-    touched.then(|| (oldest.address, Block { life: Life::Freed, ..*known }))
+    touched.then_some((oldest.address, Block { life: Life::Freed, ..*known }))
 }
 
 fn retire_large(k: &mut Kernel, address: u64, block: &Block) {
