@@ -18,6 +18,9 @@ const STORY: u32 = 0x0022_6408;
 
 const MSI_SUPPORTED: &str = "MSISupported,0x00010001,1";
 const LIMIT: &str = "MessageNumberLimit,0x00010001,2048";
+const POLICY: &str = "DevicePolicy,0x00010001,0";
+const OVERRIDE: &str = "AssignmentSetOverride,0x00010001,0";
+const PRIORITY: &str = "DevicePriority,0x00010001,0";
 const CONNECT: &str = "HKR,,Connect,0x00010001,3";
 const KEEP: &str = "HKR,,Keep,0x00010001,0";
 const PROCESSORS: &str = "HKR,,Processors,0x00010001,0";
@@ -259,6 +262,28 @@ fn a_driver_filters_its_requirements_for_count_and_processors() {
         assert_eq!((state.at(8), state.at(0x2C)), (flags, 2), "so many messages, on the second processor");
         tell(&machine, 0, 18);
         raise(&machine, 0b11);
+        finish(machine);
+    }
+}
+
+#[test]
+fn the_inf_says_which_processors_and_how_urgent() {
+    let specified = [(POLICY, 4), (OVERRIDE, 0b1010)];
+    let low = [(PRIORITY, 1)];
+    let high = [(PRIORITY, 3)];
+    let spread = [(POLICY, 5)];
+    for (name, card, changes, level, affinity) in [
+        ("policy-msi", "bench,msi=4", &specified[..], 3, 0b1010),
+        ("policy-msix", "bench,msix=4", &specified[..], 3, 0b1010),
+        ("policy-line", "bench", &specified[..], 11, 0b1010),
+        ("policy-low", "bench,msix=1", &low[..], 3, 0b1111),
+        ("policy-high", "bench,msix=1", &high[..], 12, 0b1111),
+        ("policy-spread", "bench,msix=4", &spread[..], 3, 0b0001),
+    ] {
+        let machine = start(|| bench(name, card, changes).processors(4));
+        let state = State::of(&machine);
+        assert_eq!((state.at(0x24), state.at(0x2C)), (level, affinity), "{name}: level and processors");
+        raise(&machine, 0b1);
         finish(machine);
     }
 }

@@ -19,7 +19,7 @@ use engine::Flow;
 
 use super::node::NodeId;
 use super::resource::{self, Form};
-use super::{bus, bus_interface, capabilities, enumerate, leftovers, message, requirements};
+use super::{bus, bus_interface, capabilities, enumerate, leftovers, message, policy, requirements};
 use crate::cx::Cx;
 use crate::hal::config;
 use crate::mm::pool;
@@ -165,8 +165,8 @@ fn query_requirements(cx: &mut Cx<'_>, id: NodeId) -> Flow<Reply> {
         return Ok(Reply::UNCHANGED);
     }
     let at = cx.with(|k| k.pnp.node(id).function.address);
-    let messages = message::offer(cx, id);
-    give(cx, &requirements::list(&available, at, messages))
+    let (messages, policy) = (message::offer(cx, id), policy::of_device(cx, id));
+    give(cx, &requirements::list(&available, at, messages, policy))
 }
 
 fn query_bus(cx: &mut Cx<'_>, id: NodeId) -> Flow<Reply> {

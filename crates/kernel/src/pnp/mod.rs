@@ -17,6 +17,7 @@ mod judge;
 mod leftovers;
 pub mod message;
 pub mod node;
+pub mod policy;
 pub mod property;
 
 pub mod registry;

@@ -17,6 +17,7 @@ use abi::{
 };
 
 use super::message::Offer;
+use super::policy::Policy;
 use super::resource::{MESSAGE_FLAGS, PORT_FLAGS, Resource, memory_flags};
 use super::supply::{Asked, Supply};
 use crate::hal::config;
@@ -32,12 +33,18 @@ const DESCRIPTOR: usize = 0x20;
 /// The requirements of a PCI function: each window where it is (preferred) or anywhere, then its messages or, as an
 /// alternative list if it has both, any line.
 #[must_use]
-pub fn list(resources: &[Resource], at: PciAddress, messages: Option<Offer>) -> Vec<u8> {
+pub fn list(
+    resources: &[Resource],
+    at: PciAddress,
+    messages: Option<Offer>,
+    policy: Option<Policy>,
+) -> Vec<u8> {
     let has_line = resources.iter().any(|resource| matches!(resource, Resource::Interrupt(_)));
+    let descriptors = |resource| descriptors(resource, policy);
     let with_line = || resources.iter().flat_map(descriptors).collect();
     let with_messages = |offer| {
         let others = resources.iter().filter(|resource| !matches!(resource, Resource::Interrupt(_)));
-        others.flat_map(descriptors).chain(of_messages(offer)).collect()
+        others.flat_map(descriptors).chain(of_messages(offer, policy)).collect()
     };
     let lists: Vec<Vec<[u8; DESCRIPTOR]>> = match messages {
         None => vec![with_line()],
@@ -62,16 +69,31 @@ pub fn list(resources: &[Resource], at: PciAddress, messages: Option<Offer>) -> 
 }
 
 /// MSI: one descriptor, whose range of tokens is as long as there are messages. MSI-X: one for each.
-fn of_messages(offer: Offer) -> Vec<[u8; DESCRIPTOR]> {
+fn of_messages(offer: Offer, policy: Option<Policy>) -> Vec<[u8; DESCRIPTOR]> {
     let last = CM_RESOURCE_INTERRUPT_MESSAGE_TOKEN;
-    let one = |first: u32| {
-        let vectors = u64::from(first) | u64::from(last) << 32;
-        descriptor(0, CmResourceTypeInterrupt, CmResourceShareDeviceExclusive, MESSAGE_FLAGS, [vectors, 0, 0])
-    };
+    let one = |first: u32| interrupt(CmResourceShareDeviceExclusive, MESSAGE_FLAGS, (first, last), policy);
     if offer.each { vec![one(last); offer.count as usize] } else { vec![one(last - (offer.count - 1))] }
 }
 
-fn descriptors(resource: &Resource) -> Vec<[u8; DESCRIPTOR]> {
+/// An interrupt with one of these vectors.
+fn interrupt(
+    share: u8,
+    flags: u16,
+    (lowest, highest): (u32, u32),
+    policy: Option<Policy>,
+) -> [u8; DESCRIPTOR] {
+    let vectors = u64::from(lowest) | u64::from(highest) << 32;
+    let (flags, policy) = match policy {
+        None => (flags, [0; 2]),
+        Some(Policy { affinity, priority, processors }) => (
+            flags | CM_RESOURCE_INTERRUPT_POLICY_INCLUDED,
+            [u64::from(affinity) | u64::from(priority) << 32, processors],
+        ),
+    };
+    descriptor(0, CmResourceTypeInterrupt, share, flags, [vectors, policy[0], policy[1]])
+}
+
+fn descriptors(resource: &Resource, policy: Option<Policy>) -> Vec<[u8; DESCRIPTOR]> {
     match resource {
         Resource::Window(window) => {
             let (kind, flags, last) = match window {
@@ -92,8 +114,7 @@ fn descriptors(resource: &Resource) -> Vec<[u8; DESCRIPTOR]> {
         }
         Resource::Interrupt(_) => {
             let flags = CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE;
-            let any = [0xFFFF_FFFF_u64 << 32, 0, 0]; // MinimumVector 0, MaximumVector FFFFFFFFh
-            vec![descriptor(0, CmResourceTypeInterrupt, CmResourceShareShared, flags, any)]
+            vec![interrupt(CmResourceShareShared, flags, (0, u32::MAX), policy)]
         }
         // They are asked for by an offer, not by what was given.
         Resource::Messages(_) => Vec::new(),
@@ -147,11 +168,19 @@ impl Wanted {
         if self.kind != CmResourceTypeInterrupt || self.flags & CM_RESOURCE_INTERRUPT_MESSAGE == 0 {
             return None;
         }
-        let [low, high, ..] = self.minimum.to_le_bytes();
-        let policy = (u16::from_le_bytes([low, high]), self.maximum);
         Some(Asked {
             count: self.alignment.checked_sub(self.length).map_or(1, |more| more.saturating_add(1)),
-            policy: (self.flags & CM_RESOURCE_INTERRUPT_POLICY_INCLUDED != 0).then_some(policy),
+            policy: self.policy(),
+        })
+    }
+
+    /// The policy of an interrupt, if it includes one.
+    fn policy(&self) -> Option<Policy> {
+        let [a, b, _, _, p, q, r, s] = self.minimum.to_le_bytes();
+        (self.flags & CM_RESOURCE_INTERRUPT_POLICY_INCLUDED != 0).then_some(Policy {
+            affinity: u16::from_le_bytes([a, b]),
+            priority: u32::from_le_bytes([p, q, r, s]),
+            processors: self.maximum,
         })
     }
 
@@ -224,7 +253,13 @@ fn assign_list(
         }
         let found = options.iter().find_map(|option| left.iter().position(|r| option.is_met_by(r)));
         match found {
-            Some(at) => given.push(left.remove(at)),
+            Some(at) => {
+                let mut resource = left.remove(at);
+                if let (Resource::Interrupt(line), Some(policy)) = (&mut resource, first.policy()) {
+                    line.affinity = policy.choose(line.affinity, 0);
+                }
+                given.push(resource);
+            }
             None => return Err(Unusable::Conflict(describe(first))),
         }
     }
@@ -307,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_function_asks_for_its_windows_where_they_are_or_anywhere_and_for_any_line() {
-        let list = list(&resources(), AT, None);
+        let list = list(&resources(), AT, None, None);
         assert_eq!(list.len(), HEADER + LIST_HEADER + 7 * DESCRIPTOR);
         assert_eq!(dword(&list, 0), u32::try_from(list.len()).ok());
         assert_eq!(dword(&list, 0xC), Some(0x23), "slot 3, function 1");
@@ -332,25 +367,38 @@ mod tests {
 
     #[test]
     fn msi_is_one_descriptor_with_tokens_and_msi_x_one_for_each_and_the_line_comes_second() {
-        let msi = list(&resources(), AT, Some(Offer { each: false, count: 4 }));
+        let msi = list(&resources(), AT, Some(Offer { each: false, count: 4 }), None);
         let line = vec![(0, 0, u32::MAX)];
         assert_eq!(interrupts(&msi), [vec![(3, 0xFFFF_FFFB, 0xFFFF_FFFE)], line.clone()]);
-        let msix = list(&resources(), AT, Some(Offer { each: true, count: 3 }));
+        let msix = list(&resources(), AT, Some(Offer { each: true, count: 3 }), None);
         assert_eq!(interrupts(&msix), [vec![(3, 0xFFFF_FFFE, 0xFFFF_FFFE); 3], line]);
         let no_pin = &resources()[..2];
-        let alone = list(no_pin, AT, Some(Offer { each: false, count: 1 }));
+        let alone = list(no_pin, AT, Some(Offer { each: false, count: 1 }), None);
         assert_eq!(interrupts(&alone), [vec![(3, 0xFFFF_FFFE, 0xFFFF_FFFE)]]);
         assert_eq!(assign(&msi, &resources(), None), Ok(resources()), "no messages left: the line");
     }
 
     #[test]
+    fn a_policy_stands_in_the_descriptors_and_chooses_the_processors_of_a_line() {
+        let mut available = resources();
+        available[2] = Resource::Interrupt(Interrupt { line: 17, vector: 0x91, irql: 9, affinity: 0b1111 });
+        let policy = Policy { affinity: abi::IrqPolicySpecifiedProcessors, priority: 3, processors: 0b110 };
+        let list = list(&available, AT, None, Some(policy));
+        let last = &list[list.len() - DESCRIPTOR..];
+        assert_eq!(last[4..6], [0x04, 0], "POLICY_INCLUDED");
+        assert_eq!(last[16..], [4, 0, 0, 0, 3, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
+        let given = assign(&list, &available, None).unwrap();
+        assert!(matches!(given[2], Resource::Interrupt(Interrupt { affinity: 0b110, .. })), "{given:?}");
+    }
+
+    #[test]
     fn what_nobody_filtered_gives_the_device_all_it_has() {
-        assert_eq!(assign(&list(&resources(), AT, None), &resources(), None), Ok(resources()));
+        assert_eq!(assign(&list(&resources(), AT, None, None), &resources(), None), Ok(resources()));
     }
 
     #[test]
     fn a_filter_that_takes_the_interrupt_out_leaves_the_device_without() {
-        let mut list = list(&resources(), AT, None);
+        let mut list = list(&resources(), AT, None, None);
         let shorter = list.len() - DESCRIPTOR;
         list.truncate(shorter);
         list[..4].copy_from_slice(&u32::try_from(shorter).unwrap().to_le_bytes());
@@ -360,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_list_that_asks_for_more_than_the_card_has_is_a_conflict() {
-        let mut list = list(&resources(), AT, None);
+        let mut list = list(&resources(), AT, None, None);
         for at in [0x28 + 8, 0x48 + 8] {
             list[at..at + 4].copy_from_slice(&0x2000_u32.to_le_bytes());
         }
@@ -370,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_list_whose_counts_lie_is_malformed_and_never_read_past_its_end() {
-        let good = list(&resources(), AT, None);
+        let good = list(&resources(), AT, None, None);
         for (at, value) in [(0, 0xFFFF), (0, 3), (0x1C, 2), (0x1C, 0), (0x24, 1000), (0x24, u32::MAX)] {
             let mut list = good.clone();
             list[at..at + 4].copy_from_slice(&value.to_le_bytes());

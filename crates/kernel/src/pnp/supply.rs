@@ -1,14 +1,13 @@
 //! Messages to be given to a device: the vectors that are free, and how many the device may have.
 //!
-//! Pages: *Using Interrupt Resource Descriptors*, *Interrupt Affinity and Priority*. Priorities are not looked at: vectors are
-//! given out in one order. Policies that name "close" processors mean all: every processor is as close as any other.
+//! Pages: *Using Interrupt Resource Descriptors*, *Interrupt Affinity and Priority*. *Ours:* of high priority are the highest vectors
+//! that are free, of low priority the lowest.
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
-use abi::{
-    IrqPolicyOneCloseProcessor, IrqPolicySpecifiedProcessors, IrqPolicySpreadMessagesAcrossAllProcessors,
-};
+use abi::{IrqPriorityHigh, IrqPriorityLow};
 
 use super::message::{Offer, power_of_two_within};
+use super::policy::Policy;
 use super::resource::Messages;
 use crate::cx::Kernel;
 use crate::ke::vectors;
@@ -31,8 +30,8 @@ pub struct Supply {
 pub struct Asked {
     /// How many messages.
     pub count: u32,
-    /// `AffinityPolicy`, and `TargetedProcessors`; none if the descriptor includes no policy.
-    pub policy: Option<(u16, u64)>,
+    /// None if the descriptor includes no policy.
+    pub policy: Option<Policy>,
 }
 
 impl Supply {
@@ -56,13 +55,15 @@ impl Supply {
         }
         let mut count = power_of_two_within(most);
         let vector = loop {
-            match self.block(count) {
+            match self.block(count, asked.policy) {
                 Some(vector) => break vector,
                 None if count == 1 => return None,
                 None => count /= 2,
             }
         };
-        let (first, affinity) = (self.given, self.affinity(asked.policy));
+        let all = self.processors;
+        let affinity = asked.policy.map_or(all, |policy| policy.choose(all, self.given));
+        let first = self.given;
         self.free.retain(|free| !(vector..vector + count).contains(free));
         (self.left, self.given) = (self.left - count, self.given + count);
         Some(Messages { first, count, vector, affinity })
@@ -74,29 +75,23 @@ impl Supply {
     }
 
     /// The first of `count` free vectors of one level, at a multiple of their number: the function sets the low bits.
-    fn block(&self, count: u32) -> Option<u32> {
+    fn block(&self, count: u32, policy: Option<Policy>) -> Option<u32> {
         let whole = |first: u32| {
             first.is_multiple_of(count) && (first..first + count).all(|vector| self.free.contains(&vector))
         };
-        self.free.iter().copied().find(|first| whole(*first))
-    }
-
-    fn affinity(&self, policy: Option<(u16, u64)>) -> u64 {
-        let all = self.processors;
-        let chosen = match policy {
-            Some((IrqPolicySpecifiedProcessors, targeted)) => targeted & all,
-            Some((IrqPolicyOneCloseProcessor, _)) => all & all.wrapping_neg(),
-            Some((IrqPolicySpreadMessagesAcrossAllProcessors, _)) => {
-                1 << (self.given % all.count_ones().max(1))
-            }
-            _ => all,
-        };
-        if chosen == 0 { all } else { chosen }
+        let mut blocks = self.free.iter().copied().filter(|first| whole(*first));
+        match policy.map(|policy| policy.priority) {
+            Some(IrqPriorityHigh) => blocks.max(),
+            Some(IrqPriorityLow) => blocks.min(),
+            _ => blocks.next(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use abi::{IrqPolicySpecifiedProcessors, IrqPolicySpreadMessagesAcrossAllProcessors};
+
     use super::*;
 
     fn supply(each: bool, left: u32) -> Supply {
@@ -129,12 +124,16 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_says_which_processors_a_message_goes_to() {
-        let with = |policy, targeted| Asked { count: 1, policy: Some((policy, targeted)) };
+    fn a_policy_says_which_processors_a_message_goes_to_and_a_priority_its_level() {
+        let with = |affinity, priority, processors| Asked {
+            count: 1,
+            policy: Some(Policy { affinity, priority, processors }),
+        };
         let mut msix = supply(true, 8);
-        assert_eq!(msix.take(with(IrqPolicySpecifiedProcessors, 0b10100)).unwrap().affinity, 0b100);
-        assert_eq!(msix.take(with(IrqPolicySpreadMessagesAcrossAllProcessors, 0)).unwrap().affinity, 0b10);
+        assert_eq!(msix.take(with(IrqPolicySpecifiedProcessors, 0, 0b10100)).unwrap().affinity, 0b100);
+        assert_eq!(msix.take(with(IrqPolicySpreadMessagesAcrossAllProcessors, 0, 0)).unwrap().affinity, 0b10);
         assert_eq!(msix.take(ONE).unwrap().affinity, 0b1111);
-        assert_eq!(msix.take(with(IrqPolicyOneCloseProcessor, 0)).unwrap().affinity, 1);
+        assert_eq!(msix.take(with(0, IrqPriorityHigh, 0)).unwrap().vector, 0xCF);
+        assert_eq!(msix.take(with(0, IrqPriorityLow, 0)).unwrap().vector >> 4, 3);
     }
 }
