@@ -19,6 +19,11 @@
 
 #define IOCTL_BENCH_GATE CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB05, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_BENCH_IRQL_CALL CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB06, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_BENCH_SPIN CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB07, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_BENCH_EVENT CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB08, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_BENCH_TIMER CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB09, METHOD_BUFFERED, FILE_ANY_ACCESS)
+/* Sets so many timers for an hour hence, and cancels those that were set so before. */
+#define IOCTL_BENCH_TIMERS CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB0A, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
 /* The exports behind what the header makes moves to CR8 of. */
 KIRQL NTAPI RaiseByCall(KIRQL NewIrql) __asm__("KfRaiseIrql");
@@ -32,6 +37,12 @@ typedef struct _DEVICE_EXTENSION {
     PKINTERRUPT Interrupt;
     KDPC Dpc;
     ULONG DpcsRun;
+    KSPIN_LOCK Lock;
+    KEVENT Asked;
+    KEVENT Answered;
+    BOOLEAN Over;
+    PKTIMER Timers;
+    ULONG TimerCount;
 } DEVICE_EXTENSION, *PDEVICE_EXTENSION;
 
 DRIVER_INITIALIZE DriverEntry;
@@ -159,6 +170,124 @@ static NTSTATUS RepeatCall(ULONG Code, ULONG Count)
     return STATUS_SUCCESS;
 }
 
+/* Answers each question by an event, until all is over. */
+static VOID NTAPI Answer(PVOID Context)
+{
+    PDEVICE_EXTENSION Extension = Context;
+
+    do {
+        KeWaitForSingleObject(&Extension->Asked, Executive, KernelMode, FALSE, NULL);
+        KeSetEvent(&Extension->Answered, IO_NO_INCREMENT, FALSE);
+    } while (!*(BOOLEAN volatile *)&Extension->Over);
+    PsTerminateSystemThread(STATUS_SUCCESS);
+}
+
+/* Two waits and two wakes a round. */
+static NTSTATUS AskAndWait(PDEVICE_EXTENSION Extension, ULONG Count)
+{
+    HANDLE Handle;
+    PVOID Thread;
+    ULONG Index;
+    NTSTATUS Status;
+
+    Extension->Over = FALSE;
+    Status = PsCreateSystemThread(&Handle, THREAD_ALL_ACCESS, NULL, NULL, NULL, Answer, Extension);
+    if (!NT_SUCCESS(Status)) {
+        return Status;
+    }
+    Status = ObReferenceObjectByHandle(Handle, SYNCHRONIZE, NULL, KernelMode, &Thread, NULL);
+    ZwClose(Handle);
+    for (Index = 0; Index <= Count; Index++) {
+        *(BOOLEAN volatile *)&Extension->Over = Index == Count;
+        KeSetEvent(&Extension->Asked, IO_NO_INCREMENT, FALSE);
+        KeWaitForSingleObject(&Extension->Answered, Executive, KernelMode, FALSE, NULL);
+    }
+    if (NT_SUCCESS(Status)) {
+        KeWaitForSingleObject(Thread, Executive, KernelMode, FALSE, NULL);
+        ObDereferenceObject(Thread);
+    }
+    return Status;
+}
+
+static VOID SpinLocks(PDEVICE_EXTENSION Extension, ULONG Count)
+{
+    KIRQL OldIrql;
+    ULONG Index;
+
+    for (Index = 0; Index < Count; Index++) {
+        KeAcquireSpinLock(&Extension->Lock, &OldIrql);
+        KeReleaseSpinLock(&Extension->Lock, OldIrql);
+    }
+}
+
+static VOID CancelTimers(PDEVICE_EXTENSION Extension)
+{
+    ULONG Index;
+
+    for (Index = 0; Index < Extension->TimerCount; Index++) {
+        KeCancelTimer(&Extension->Timers[Index]);
+    }
+    if (Extension->Timers != NULL) {
+        ExFreePool(Extension->Timers);
+    }
+    Extension->Timers = NULL;
+    Extension->TimerCount = 0;
+}
+
+static NTSTATUS SetTimers(PDEVICE_EXTENSION Extension, ULONG Count)
+{
+    LARGE_INTEGER Due;
+    ULONG Index;
+
+    CancelTimers(Extension);
+    if (Count == 0) {
+        return STATUS_SUCCESS;
+    }
+    Extension->Timers = ExAllocatePoolWithTag(NonPagedPool, Count * sizeof(KTIMER), 0x686E6542u);
+    if (Extension->Timers == NULL) {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    for (Index = 0; Index < Count; Index++) {
+        Due.QuadPart = -36000000000LL - Index;
+        KeInitializeTimer(&Extension->Timers[Index]);
+        KeSetTimer(&Extension->Timers[Index], Due, NULL);
+        Extension->TimerCount++;
+    }
+    return STATUS_SUCCESS;
+}
+
+/* Among those that are set: one is set anew, in the midst of them, and cancelled. */
+static VOID SetAndCancel(ULONG Count)
+{
+    LARGE_INTEGER Due;
+    KTIMER Timer;
+    ULONG Index;
+
+    KeInitializeTimer(&Timer);
+    for (Index = 0; Index < Count; Index++) {
+        Due.QuadPart = -36000000000LL - Index;
+        KeSetTimer(&Timer, Due, NULL);
+        KeCancelTimer(&Timer);
+    }
+}
+
+/* What is neither Repeat's nor RepeatCall's. */
+static NTSTATUS Synchronize(PDEVICE_EXTENSION Extension, ULONG Code, ULONG Count)
+{
+    switch (Code) {
+    case IOCTL_BENCH_SPIN:
+        SpinLocks(Extension, Count);
+        return STATUS_SUCCESS;
+    case IOCTL_BENCH_EVENT:
+        return AskAndWait(Extension, Count);
+    case IOCTL_BENCH_TIMER:
+        SetAndCancel(Count);
+        return STATUS_SUCCESS;
+    default:
+        return SetTimers(Extension, Count);
+    }
+}
+
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
@@ -173,6 +302,9 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     }
     if (Code == IOCTL_BENCH_GATE || Code == IOCTL_BENCH_IRQL_CALL) {
         return Complete(Irp, RepeatCall(Code, *(PULONG)Irp->AssociatedIrp.SystemBuffer), 0);
+    }
+    if (Code >= IOCTL_BENCH_SPIN && Code <= IOCTL_BENCH_TIMERS) {
+        return Complete(Irp, Synchronize(Extension, Code, *(PULONG)Irp->AssociatedIrp.SystemBuffer), 0);
     }
     return Complete(Irp, Repeat(Extension, Code, *(PULONG)Irp->AssociatedIrp.SystemBuffer), 0);
 }
@@ -278,6 +410,7 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
         Irp->IoStatus.Status = STATUS_SUCCESS;
         break;
     case IRP_MN_REMOVE_DEVICE:
+        CancelTimers(Extension);
         StopCard(Extension);
         IoDeleteSymbolicLink(&LinkName);
         Irp->IoStatus.Status = STATUS_SUCCESS;
@@ -324,6 +457,9 @@ static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
     }
     IoInitializeDpcRequest(Device, DpcForIsr);
     KeInitializeDpc(&Extension->Dpc, CountDpc, Extension);
+    KeInitializeSpinLock(&Extension->Lock);
+    KeInitializeEvent(&Extension->Asked, SynchronizationEvent, FALSE);
+    KeInitializeEvent(&Extension->Answered, SynchronizationEvent, FALSE);
     Device->Flags |= DO_BUFFERED_IO | DO_POWER_PAGABLE;
     Device->Flags &= ~DO_DEVICE_INITIALIZING;
     return STATUS_SUCCESS;

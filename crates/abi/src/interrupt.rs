@@ -72,7 +72,7 @@ layouts! {
     }
 
     /// For `IoReportInterruptActive` and `IoReportInterruptInactive`.
-    IO_REPORT_INTERRUPT_ACTIVE_STATE_PARAMETERS [size 0x10, align 8] {
+    IO_REPORT_INTERRUPT_ACTIVE_STATE_PARAMETERS [size 0x10, align 8, not_in_mingw "newer than mingw's kit"] {
         0x00 Version: u32,
         0x08 ConnectionContext_Generic = "ConnectionContext.Generic": DriverPtr<()>,
         0x08 ConnectionContext_InterruptObject = "ConnectionContext.InterruptObject": DriverPtr<KINTERRUPT>,

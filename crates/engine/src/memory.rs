@@ -531,7 +531,7 @@ fn store(address: u64, from: &[u8]) -> bool {
 #[inline]
 pub(crate) fn fill(address: u64, bytes: u64, value: u8) -> Result<(), BadAddress> {
     let pattern = [value; 16];
-    let plain = bytes >= 16 && is_driver_memory(address, bytes) && Shadow::live().is_none();
+    let plain = bytes >= 16 && is_driver_memory(address, bytes) && ASKING.load(Relaxed) == 0;
     // SAFETY: as in `store`; the pattern is an array of ours of 16 bytes.
     if plain && unsafe { dirql_ram_fill(address as *mut u8, pattern.as_ptr(), usize_of(bytes)) } == 0 {
         return Ok(());
@@ -551,13 +551,29 @@ fn fill_by_chunks(address: u64, bytes: u64, value: u8) -> Result<(), BadAddress>
     Ok(())
 }
 
-/// How far from the beginning of [`SYSTEM`] a word may begin that is accessed without further questions: 0 where the machine is
-/// checked. What kernels access is mostly there, and this is one comparison for all that an access asks.
+/// How far from the beginning of [`SYSTEM`] a word may begin that is accessed without further questions: 0 where somebody asks. What
+/// kernels access is mostly there, and this is one comparison for all that an access asks.
 pub(crate) static PLAIN: AtomicU64 = AtomicU64::new(0);
+/// Who asks: [`CHECKED`], [`NOTED`].
+static ASKING: AtomicU64 = AtomicU64::new(0);
+const CHECKED: u64 = 1;
+const NOTED: u64 = 2;
 
 /// The machine that begins now is checked, or not.
 pub(crate) fn set_checked(checked: bool) {
-    PLAIN.store(if checked { 0 } else { SYSTEM.size - 7 }, Relaxed);
+    set_asking(CHECKED, checked);
+}
+
+/// From now on it is noted who touches what, or not any more.
+pub(crate) fn set_noted(noted: bool) {
+    set_asking(NOTED, noted);
+}
+
+fn set_asking(who: u64, asks: bool) {
+    let others = ASKING.load(Relaxed) & !who;
+    let asking = if asks { others | who } else { others };
+    ASKING.store(asking, Relaxed);
+    PLAIN.store(if asking == 0 { SYSTEM.size - 7 } else { 0 }, Relaxed);
 }
 
 #[inline]

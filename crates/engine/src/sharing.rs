@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::arena::arena;
 use crate::guest::Runner;
-use crate::heap;
 use crate::machine::state;
+use crate::{heap, memory};
 
 /// Bytes that are noted together.
 const WORD: u64 = 8;
@@ -35,6 +35,11 @@ pub(crate) struct Caller {
 #[inline]
 pub(crate) fn is_live() -> bool {
     LIVE.load(Relaxed)
+}
+
+fn set_live(live: bool) {
+    LIVE.store(live, Relaxed);
+    memory::set_noted(live);
 }
 
 /// Acts for `runner`, if accesses are noted.
@@ -78,7 +83,7 @@ pub(crate) struct Sharing {
 
 impl Drop for Sharing {
     fn drop(&mut self) {
-        LIVE.store(false, Relaxed);
+        set_live(false);
     }
 }
 
@@ -121,7 +126,7 @@ impl Sharing {
     /// From now on they are, or no more. True if that is a change.
     pub(crate) fn switch(&self, on: bool) -> bool {
         heap::outside(|| self.notes.borrow_mut().words.clear());
-        LIVE.store(on, Relaxed);
+        set_live(on);
         self.on.replace(on) != on
     }
 

@@ -26,6 +26,13 @@ const IRQL: u32 = 0x0022_2C0C;
 const DPC: u32 = 0x0022_2C10;
 const GATE: u32 = 0x0022_2C14;
 const IRQL_CALL: u32 = 0x0022_2C18;
+const SPIN: u32 = 0x0022_2C1C;
+const EVENT: u32 = 0x0022_2C20;
+const TIMER: u32 = 0x0022_2C24;
+const TIMERS: u32 = 0x0022_2C28;
+/// Timers that are set while one is set and cancelled: one a processor, and a thousand.
+const FEW: u32 = 64;
+const MANY: u32 = 64_000;
 
 const SAMPLES: u32 = 300;
 /// Starts of a whole machine.
@@ -99,19 +106,66 @@ pub(crate) fn all(wanted: &dyn Fn(&str) -> bool) -> Vec<Figure> {
         ("dpc", DPC, 2_000),
         ("gate", GATE, 10_000),
         ("irql_raise_lower_call", IRQL_CALL, 10_000),
+        ("spinlock", SPIN, 10_000),
+        // Of this, half: there are two waits and two wakes a round.
+        ("event_wait_wake_twice", EVENT, 2_000),
     ];
     for (name, code, repeats) in repeated.into_iter().filter(|(name, ..)| wanted(name)) {
-        figures.push(sampled(&machine, name, repeats, move |cx, open, repeats| {
-            cx.write(DriverPtr::new(open.number.address), repeats)?;
-            open.perform(cx, Operation::Control(code, open.number, Buffer::default()))
-        }));
+        figures
+            .push(sampled(&machine, name, repeats, move |cx, open, repeats| open.repeat(cx, code, repeats)));
     }
     let report = machine.finish();
     assert_eq!(report.outcome(), dirql::Outcome::Clean, "{report}");
+    if wanted("spinlock_watched") {
+        figures.push(spin_lock_watched());
+    }
+    for (name, count) in [("timer_of_64", FEW), ("timer_of_64000", MANY)] {
+        if wanted(name) {
+            figures.push(timer_among(name, count));
+        }
+    }
     if wanted("start_to_ready") {
         figures.push(start_to_ready());
     }
     figures
+}
+
+/// Hears of each call, and does nothing.
+struct Listener;
+
+impl Reader for Listener {
+    fn wants(&self, kind: Kind) -> bool {
+        matches!(kind, Kind::Call | Kind::Return | Kind::Irql)
+    }
+
+    fn event(&mut self, _stamp: &Stamp, event: &Event) {
+        std::hint::black_box(event);
+    }
+}
+
+/// A spin lock while somebody listens to calls and levels.
+fn spin_lock_watched() -> Figure {
+    let machine = bench().reader(Listener).start().expect("the driver can be loaded");
+    let work = |cx: &mut Cx<'_>, open: &Open, repeats| open.repeat(cx, SPIN, repeats);
+    let figure = sampled(&machine, "spinlock_watched", 2_000, work);
+    drop(machine.finish());
+    figure
+}
+
+/// A timer that is set and cancelled while `count` others are set, on 64 processors.
+fn timer_among(name: &'static str, count: u32) -> Figure {
+    let machine = bench().processors(64).start().expect("the driver can be loaded");
+    let set = move |cx: &mut Cx<'_>| {
+        let open = Open::new(cx)?;
+        open.repeat(cx, TIMERS, count)?;
+        open.close(cx)
+    };
+    machine.with_kernel(set).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let work = |cx: &mut Cx<'_>, open: &Open, repeats| open.repeat(cx, TIMER, repeats);
+    let figure = sampled(&machine, name, 1_000, work);
+    let report = machine.finish();
+    assert_eq!(report.outcome(), dirql::Outcome::Clean, "{report}");
+    figure
 }
 
 /// The device, open, and buffers of the application's.
@@ -137,6 +191,12 @@ impl Open {
         let answer = file::start(cx, self.handle, operation, &self.overlapped)?;
         assert!(answer.status == NtStatus::SUCCESS, "{operation:?} ends with {}", answer.status);
         Ok(())
+    }
+
+    /// The driver does what `code` says so often.
+    fn repeat(&self, cx: &mut Cx<'_>, code: u32, times: u32) -> Flow<()> {
+        cx.write(DriverPtr::new(self.number.address), times)?;
+        self.perform(cx, Operation::Control(code, self.number, Buffer::default()))
     }
 
     fn close(self, cx: &mut Cx<'_>) -> Flow<()> {
