@@ -49,7 +49,7 @@ impl Cpu {
     pub(crate) fn has(self, instruction: &Instruction) -> bool {
         use CpuidFeature as F;
         let features = instruction.cpuid_features();
-        match instruction.op_code().encoding() {
+        match instruction.encoding() {
             EncodingKind::Legacy | EncodingKind::D3NOW => !features.iter().any(|feature| match feature {
                 F::MOVBE | F::LZCNT | F::BMI1 => self == Self::X86_64V2,
                 feature => NEWER.contains(feature),

@@ -7,18 +7,23 @@
 mod aside;
 mod branches;
 pub(super) mod counter;
+mod fetched;
 pub(super) mod guess;
 mod inline;
 mod returns;
 
+use std::collections::VecDeque;
+
 use aside::{Aside, Asides};
+use fetched::Fetched;
 use iced_x86::{Decoder, DecoderError, Encoder, Instruction};
 use returns::Early;
 
-use super::cache::{Block, Cache, MapEntry, Saved};
+use super::blocks::Block;
+use super::cache::{Cache, MapEntry, Saved};
 use super::callout::Level;
 use super::checked::Checks;
-use super::classify::{Class, classify, rare_state};
+use super::classify::{Class, classify, is_direct_jump, rare_state};
 use super::emitter::{Emitter, Hole, RAX};
 use super::exit::Exit;
 use super::extended::Tested;
@@ -38,9 +43,10 @@ const LESS: u8 = 0xC;
 const LONGEST: usize = 64;
 
 /// Original code up to a block's end.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Source {
     instructions: Vec<Instruction>,
+    /// Their bytes, and whatever comes behind them.
     bytes: Vec<[u8; 15]>,
     /// What the last instruction is, if it ends the block itself.
     terminator: Option<Class>,
@@ -49,10 +55,26 @@ struct Source {
     next_is_bad: bool,
 }
 
+/// What a translation works with, and leaves to the next one: making room anew each time would cost as much as the rest.
+#[derive(Default)]
+pub(super) struct Workshop {
+    fetched: Fetched,
+    source: Source,
+    asides: Vec<Aside>,
+    waiting: VecDeque<Aside>,
+}
+
 /// At most so many blocks are translated at once.
 const BLOCKS: usize = 6;
 
 impl Source {
+    /// Nothing is known yet of the code at `pc`.
+    fn begin(&mut self, pc: u64) {
+        self.instructions.clear();
+        self.bytes.clear();
+        (self.terminator, self.next, self.next_is_bad) = (None, pc, false);
+    }
+
     fn is_new(&self, target: u64) -> bool {
         self.instructions.iter().all(|instruction| instruction.ip() != target)
     }
@@ -64,7 +86,8 @@ const JUMPS: usize = 2;
 /// Translates the block at `pc`, and some that the straight way from it leads to; enters them in the table.
 pub(crate) fn translate(cache: &mut Cache, pc: u64) -> Result<u64, FaultKind> {
     cache.emitter.align(64);
-    let mut asides = Asides::new(BLOCKS);
+    cache.workshop.fetched.forget();
+    let mut asides = Asides::new(cache, BLOCKS);
     let start = asides.stretch(cache, pc)?;
     asides.write(cache);
     Ok(start)
@@ -74,6 +97,7 @@ pub(crate) fn translate(cache: &mut Cache, pc: u64) -> Result<u64, FaultKind> {
 /// exact exit.
 pub(crate) fn translate_truncated(cache: &mut Cache, pc: u64, count: u32) -> Result<u64, FaultKind> {
     let count = count as usize;
+    cache.workshop.fetched.forget();
     let whole = decode(cache, pc, LONGEST)?;
     let written = transaction(cache, |cache| {
         if count >= whole.instructions.len() {
@@ -116,21 +140,15 @@ pub(crate) fn translate_site(cache: &mut Cache, original: &Instruction, body: &I
 }
 
 fn decode(cache: &mut Cache, pc: u64, limit: usize) -> Result<Source, FaultKind> {
-    let mut code = [0; memory::usize_of(PAGE) + 16];
-    let length = fetch(pc, &mut code)?;
-    watch(pc);
+    cache.workshop.fetched.fetch(pc)?;
+    let mut source = std::mem::take(&mut cache.workshop.source);
+    source.begin(pc);
+    let fetched = &cache.workshop.fetched;
     let cpu = state().cpu.get();
     let page = pc & !(PAGE - 1);
-    let mut decoder = Decoder::with_ip(64, &code[..length], page, cpu.decoding());
+    let mut decoder = Decoder::with_ip(64, fetched.code(), page, cpu.decoding());
     let mut jumps = 0;
     go_to(&mut decoder, pc);
-    let mut source = Source {
-        instructions: Vec::new(),
-        bytes: Vec::new(),
-        terminator: None,
-        next: pc,
-        next_is_bad: false,
-    };
     while source.instructions.len() < limit {
         if source.next & !(PAGE - 1) != page {
             break;
@@ -141,11 +159,8 @@ fn decode(cache: &mut Cache, pc: u64, limit: usize) -> Result<Source, FaultKind>
             source.next_is_bad = true;
             break;
         }
-        let mut bytes = [0; 15];
-        let end = decoder.position();
-        bytes[..end - position].copy_from_slice(&code[position..end]);
         source.instructions.push(instruction);
-        source.bytes.push(bytes);
+        source.bytes.push(fetched.instruction(position));
         source.next = instruction.next_ip();
         let used = &scratch().used;
         used.set(used.get() | rare_state(&instruction));
@@ -171,29 +186,6 @@ fn decode(cache: &mut Cache, pc: u64, limit: usize) -> Result<Source, FaultKind>
 fn go_to(decoder: &mut Decoder<'_>, pc: u64) {
     decoder.set_position(memory::usize_of(pc & (PAGE - 1))).expect("the page is there");
     decoder.set_ip(pc);
-}
-
-/// Reads the page of original bytes that `pc` is in, and 15 bytes more if the next page is code too.
-fn fetch(pc: u64, code: &mut [u8]) -> Result<usize, FaultKind> {
-    let memory = &state().memory;
-    if !memory.executable(pc) {
-        return Err(FaultKind::Execute);
-    }
-    let page = pc & !(PAGE - 1);
-    let length = memory::usize_of(if memory.executable(page + PAGE) { PAGE + 15 } else { PAGE });
-    memory::read(page, &mut code[..length]).map_err(|_| FaultKind::Execute)?;
-    Ok(length)
-}
-
-/// If the driver may write to the page it runs from, makes the next write a fault.
-fn watch(pc: u64) {
-    let memory = &state().memory;
-    let last = pc | (PAGE - 1);
-    for page in [pc & !(PAGE - 1), last + 1] {
-        if memory.executable(page) {
-            memory.translate_from(page);
-        }
-    }
 }
 
 /// How many rounds of a block that is a loop are charged at once: of a short round the head would be a good part.
@@ -309,7 +301,9 @@ impl<'c> Builder<'c> {
 
     fn empty(cache: &'c mut Cache, instructions: Vec<u64>, charged: u32) -> Self {
         let start = cache.emitter.here();
-        let block = Block { end: start, charged, instructions, map: Vec::new(), retry: 0 };
+        let map = Vec::with_capacity(instructions.len() + 2);
+        let block = Block { start, end: start, charged, instructions, map, retry: 0 };
+        let asides = std::mem::take(&mut cache.workshop.asides);
         Self {
             cache,
             start,
@@ -322,7 +316,7 @@ impl<'c> Builder<'c> {
             tested: Tested::default(),
             early: None,
             on: None,
-            asides: Vec::new(),
+            asides,
         }
     }
 
@@ -378,7 +372,7 @@ impl<'c> Builder<'c> {
                 }
                 continue;
             }
-            if classify(instruction) == Class::Jump {
+            if is_direct_jump(instruction) {
                 continue; // what it leads to is next
             }
             let ahead = self.ahead(index);
@@ -392,7 +386,7 @@ impl<'c> Builder<'c> {
             } else if instruction.is_ip_rel_memory_operand() || processor::encoded_anew(instruction) {
                 self.encode_here(instruction, index)?;
             } else {
-                self.cache.emitter.bytes(&source.bytes[index][..instruction.len()]);
+                self.cache.emitter.instruction(&source.bytes[index], instruction.len());
             }
             self.forget_places(instruction, index)?;
             if let Some(device) = device {
@@ -502,7 +496,7 @@ impl<'c> Builder<'c> {
             self.asides.push(Aside::Checks(checks));
         }
         self.block.end = self.cache.emitter.here();
-        self.cache.blocks.insert(self.start, self.block);
+        self.cache.blocks.insert(self.block);
         Written { start: self.start, on: self.on, asides: self.asides }
     }
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::Instruction;
 
-use super::block;
+use super::block::{self, Workshop};
+use super::blocks::Blocks;
 use super::classify::{is_interlocked, may_be_watched};
 use super::emitter::Emitter;
 use super::exit::Exit;
@@ -51,19 +52,6 @@ pub(crate) struct MapEntry {
     pub(crate) saved: Saved,
 }
 
-/// A translated stretch of code.
-#[derive(Debug)]
-pub(crate) struct Block {
-    pub(crate) end: u64,
-    /// How many instructions its head charged.
-    pub(crate) charged: u32,
-    /// Original addresses of its instructions; a loop that goes round several times for one charge has them once.
-    pub(crate) instructions: Vec<u64>,
-    pub(crate) map: Vec<MapEntry>,
-    /// Where the same instructions stand without what has failed; 0 if there is no such place.
-    pub(crate) retry: u64,
-}
-
 /// What a translated address belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
@@ -82,7 +70,8 @@ pub(crate) struct Cache {
     pub(crate) exits: Vec<Exit>,
     /// Instructions that exits need whole.
     decoded: Vec<Instruction>,
-    pub(crate) blocks: BTreeMap<u64, Block>,
+    pub(crate) blocks: Blocks,
+    pub(super) workshop: Workshop,
     /// For each block with a head, by its number: where its copies begin that are cut short after 1, 2, … instructions; 0
     /// where there is none yet.
     cuts: Vec<Vec<u64>>,
@@ -122,7 +111,8 @@ impl Translator {
             emitter: Emitter::new(CACHE.base + PERMANENT),
             exits,
             decoded: Vec::new(),
-            blocks: BTreeMap::new(),
+            blocks: Blocks::default(),
+            workshop: Workshop::default(),
             cuts: Vec::new(),
             slots: BTreeSet::new(),
             outside: BTreeMap::new(),
@@ -219,7 +209,7 @@ impl Translator {
             && self.with(|cache| {
                 let within = |pc: &u64| pc.wrapping_sub(address) < length;
                 let slots = cache.slots.iter().any(within);
-                slots || cache.blocks.values().any(|block| block.instructions.iter().any(within))
+                slots || cache.blocks.iter().any(|block| block.instructions.iter().any(within))
             });
         if concerned {
             self.flush();
@@ -267,10 +257,7 @@ impl Translator {
     /// Which instruction a translated address belongs to.
     pub(crate) fn place(&self, translated: u64) -> Option<Place> {
         self.with(|cache| {
-            let (_, block) = cache.blocks.range(..=translated).next_back()?;
-            if translated >= block.end {
-                return None;
-            }
+            let block = cache.blocks.around(translated)?;
             let entry = block.map.iter().rev().find(|entry| entry.at <= translated)?;
             let rip = block.instructions[entry.index as usize % block.instructions.len()];
             let (saved, retry) = (entry.saved, block.retry);
@@ -283,7 +270,7 @@ impl Translator {
     /// Where the instruction (or its next check) begins behind the check that holds a translated address.
     pub(crate) fn behind_check(&self, translated: u64) -> Option<u64> {
         self.with(|cache| {
-            let (_, block) = cache.blocks.range(..=translated).next_back()?;
+            let block = cache.blocks.around(translated)?;
             let behind = |entry: &&MapEntry| entry.at > translated && entry.saved == Saved::Nothing;
             block.map.iter().find(behind).map(|entry| entry.at)
         })

@@ -8,7 +8,8 @@
 use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
 
 use super::block::counter;
-use super::cache::{Block, Cache, MapEntry, Saved};
+use super::blocks::Block;
+use super::cache::{Cache, MapEntry, Saved};
 use super::emitter::{Emitter, Hole, RCX, RDX};
 use super::exit::Exit;
 use super::operands::{Operand, Operands, operands};

@@ -46,7 +46,7 @@ pub(crate) fn classify(instruction: &Instruction) -> Class {
         return class;
     }
     match instruction.flow_control() {
-        FlowControl::UnconditionalBranch if near_target(instruction) => Class::Jump,
+        FlowControl::UnconditionalBranch if is_direct_jump(instruction) => Class::Jump,
         FlowControl::ConditionalBranch if counted(instruction) => Class::CountedJump,
         FlowControl::ConditionalBranch if near_target(instruction) => Class::JumpIf,
         FlowControl::Call if near_target(instruction) => Class::Call,
@@ -189,6 +189,11 @@ fn is_segment(register: Register) -> bool {
 
 fn near_target(instruction: &Instruction) -> bool {
     instruction.op0_kind() == OpKind::NearBranch64
+}
+
+/// Whether it is a [`Class::Jump`].
+pub(crate) fn is_direct_jump(instruction: &Instruction) -> bool {
+    instruction.is_jmp_short_or_near() && near_target(instruction)
 }
 
 fn near_indirect(instruction: &Instruction) -> bool {

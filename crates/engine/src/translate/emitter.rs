@@ -57,6 +57,13 @@ impl Emitter {
         self.at = end;
     }
 
+    /// The first `length` of these bytes; what comes behind them is overwritten next.
+    pub(crate) fn instruction(&mut self, bytes: &[u8; 15], length: usize) {
+        assert!(length <= bytes.len(), "no instruction is longer");
+        self.bytes(bytes);
+        self.at -= (bytes.len() - length) as u64;
+    }
+
     fn dword(&mut self, value: u32) {
         self.bytes(&value.to_le_bytes());
     }

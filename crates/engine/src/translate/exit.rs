@@ -18,6 +18,7 @@ use super::{
 };
 use crate::clock::clock;
 use crate::guest::{Args, Caller, Extended, Fault, FaultKind, Guest};
+use crate::heap;
 use crate::leave::{Flow, Leave};
 use crate::machine::{State, state};
 use crate::memory;
@@ -276,7 +277,8 @@ pub(super) fn refuse(frame: &mut Frame, instruction: &Instruction, kind: FaultKi
 
 /// The mnemonic, for messages.
 pub(super) fn name_of(instruction: &Instruction) -> &'static str {
-    instruction.op_code().instruction_string()
+    // The first to ask makes a table of all instructions, on the heap.
+    heap::outside(|| instruction.op_code().instruction_string())
 }
 
 fn chain(frame: &mut Frame, target: u64, stub: u32, branch: u32, from: u64) -> Flow<u64> {

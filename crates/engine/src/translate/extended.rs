@@ -21,7 +21,7 @@ pub(super) fn extended(instruction: &Instruction) -> Option<Extended> {
     use CpuidFeature as F;
     let features = instruction.cpuid_features();
     let any = |of: &[F]| features.iter().any(|feature| of.contains(feature));
-    if instruction.op_code().encoding() == EncodingKind::VEX {
+    if instruction.encoding() == EncodingKind::VEX {
         return any(&[F::AVX, F::AVX2, F::FMA, F::F16C]).then_some(Extended::Avx);
     }
     let operand = |index: u32| instruction.op_register(index);

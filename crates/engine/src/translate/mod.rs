@@ -8,6 +8,7 @@
 //! do by itself.
 
 mod block;
+mod blocks;
 mod cache;
 mod callout;
 mod checked;

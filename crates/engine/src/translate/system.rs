@@ -6,7 +6,7 @@
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use super::callout::{load, set_flags, store};
-use super::exit::{fault, go_on, refuse, take_back};
+use super::exit::{fault, go_on, name_of, refuse, take_back};
 use super::frame::Frame;
 use super::site;
 use crate::guest::{FaultKind, Special, Table, TakeOver};
@@ -70,8 +70,7 @@ pub(super) fn perform(frame: &mut Frame, instruction: &Instruction) -> Flow<u64>
 }
 
 fn take_over(instruction: &Instruction, what: TakeOver) -> Flow<()> {
-    let name = instruction.op_code().instruction_string();
-    state().guest().special(Special::TakeOver(what, name)).map(drop)
+    state().guest().special(Special::TakeOver(what, name_of(instruction))).map(drop)
 }
 
 /// A general protection fault without an address.

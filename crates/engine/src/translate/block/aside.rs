@@ -4,6 +4,8 @@
 //! So some blocks are made before they are reached: where a conditional jump falls through, where a call returns to, a
 //! routine that is called. That changes no count and no answer; a block that cannot be made is left to be reached.
 
+use std::collections::VecDeque;
+
 use super::returns::{self, Early};
 use super::{Builder, Checks, LONGEST, Source, Way, Written, decode, emit, guess, transaction};
 use crate::guest::FaultKind;
@@ -32,13 +34,13 @@ pub(super) enum Aside {
 
 /// Asides to be written, and how many blocks may still be made ahead.
 pub(super) struct Asides {
-    waiting: Vec<Aside>,
+    waiting: VecDeque<Aside>,
     blocks: usize,
 }
 
 impl Asides {
-    pub(super) const fn new(blocks: usize) -> Self {
-        Self { waiting: Vec::new(), blocks }
+    pub(super) fn new(cache: &mut Cache, blocks: usize) -> Self {
+        Self { waiting: std::mem::take(&mut cache.workshop.waiting), blocks }
     }
 
     /// Translates the block at `pc` to here, and the blocks that follow on the straight way.
@@ -51,9 +53,12 @@ impl Asides {
     fn block(&mut self, cache: &mut Cache, pc: u64) -> Result<Written, FaultKind> {
         self.blocks = self.blocks.saturating_sub(1);
         let source = decode(cache, pc, LONGEST)?;
-        let mut written = transaction(cache, |cache| emit(cache, pc, &source))?;
+        let written = transaction(cache, |cache| emit(cache, pc, &source));
+        cache.workshop.source = source;
+        let mut written = written?;
         cache.enter(pc, written.start);
-        self.waiting.append(&mut written.asides);
+        self.waiting.extend(written.asides.drain(..));
+        cache.workshop.asides = std::mem::take(&mut written.asides);
         Ok(written)
     }
 
@@ -77,7 +82,7 @@ impl Asides {
 
     /// Behind a block that nothing else follows.
     pub(super) fn alone(cache: &mut Cache, written: Written) -> u64 {
-        let mut asides = Self { waiting: written.asides, blocks: 0 };
+        let mut asides = Self { waiting: written.asides.into(), blocks: 0 };
         asides.go_on(cache, written.on, written.start);
         asides.write(cache);
         written.start
@@ -85,11 +90,10 @@ impl Asides {
 
     /// Writes them all.
     pub(super) fn write(mut self, cache: &mut Cache) {
-        while !self.waiting.is_empty() {
-            for aside in std::mem::take(&mut self.waiting) {
-                self.write_one(cache, aside);
-            }
+        while let Some(aside) = self.waiting.pop_front() {
+            self.write_one(cache, aside);
         }
+        cache.workshop.waiting = self.waiting;
     }
 
     fn write_one(&mut self, cache: &mut Cache, aside: Aside) {

@@ -274,7 +274,7 @@ impl Builder<'_> {
 /// The end of a block whose early look-up has failed.
 pub(super) fn write_plain(cache: &mut Cache, holes: [Hole; 2], block: u64, early: Early, source: &Source) {
     let here = cache.emitter.here();
-    if let Some(block) = cache.blocks.get_mut(&block) {
+    if let Some(block) = cache.blocks.beginning_at(block) {
         block.retry = here;
     }
     holes.into_iter().for_each(|hole| cache.emitter.fill(hole, here));
