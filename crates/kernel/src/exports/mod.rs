@@ -43,28 +43,29 @@ pub struct Export {
 /// The row with this number: those of [`FUNCTIONS`], then those of [`INTERNAL`].
 #[must_use]
 pub fn row(number: u32) -> Option<&'static Export> {
-    let index = number as usize;
-    FUNCTIONS.get(index).or_else(|| INTERNAL.get(index.checked_sub(FUNCTIONS.len())?))
+    FUNCTIONS.get(number as usize).or_else(|| internal(number))
 }
 
-/// A driver called row `number`.
+#[cold]
+fn internal(number: u32) -> Option<&'static Export> {
+    INTERNAL.get((number as usize).checked_sub(FUNCTIONS.len())?)
+}
+
+/// A driver called row `number`. What seldom happens stands in functions of its own: room for it on the stack and in registers
+/// would cost each call more than the services that are called most.
 pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
     let Some(export) = row(number) else {
         return crate::ldr::imports::call_missing(cx, number);
     };
     if cx.happens(Kind::Call) {
-        let caller = cx.engine().caller_rip();
-        cx.emit(Event::Call { export: number, arguments: args.registers, caller });
+        tell_call(cx, number, args);
     }
     let Gate { irql, waits_next, others, look } = crate::ke::irql::at_gate(cx);
     if look {
         budget::look(cx)?;
     }
-    if waits_next && !export.name.starts_with("KeWait") {
-        return Err(cx.stop(must_wait(export)));
-    }
-    if irql < export.irql_min || irql > export.irql_max {
-        return Err(cx.stop(wrong_irql(export, irql)));
+    if waits_next || irql < export.irql_min || irql > export.irql_max {
+        check(cx, export, irql, waits_next)?;
     }
     if others {
         crate::ke::scheduler::before_visible(cx, Point("ke.before_export"))?;
@@ -75,9 +76,32 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
         (export.call)(cx, args)?
     };
     if cx.happens(Kind::Return) {
-        cx.emit(Event::Return { export: number, value });
+        tell_return(cx, number, value);
     }
     Ok(value)
+}
+
+#[cold]
+fn tell_call(cx: &mut Cx<'_>, number: u32, args: &Args) {
+    let caller = cx.engine().caller_rip();
+    cx.emit(Event::Call { export: number, arguments: args.registers, caller });
+}
+
+#[cold]
+fn tell_return(cx: &mut Cx<'_>, number: u32, value: u64) {
+    cx.emit(Event::Return { export: number, value });
+}
+
+/// Whether it may be called here at all.
+#[cold]
+fn check(cx: &mut Cx<'_>, export: &Export, irql: u8, waits_next: bool) -> Flow<()> {
+    if waits_next && !export.name.starts_with("KeWait") {
+        return Err(cx.stop(must_wait(export)));
+    }
+    if irql < export.irql_min || irql > export.irql_max {
+        return Err(cx.stop(wrong_irql(export, irql)));
+    }
+    Ok(())
 }
 
 fn must_wait(export: &Export) -> Verdict {

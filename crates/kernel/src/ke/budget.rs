@@ -57,6 +57,7 @@ pub(crate) fn charge(cx: &mut Cx<'_>, instructions: u64) {
 ///
 /// # Errors
 /// The verdict on an endless loop.
+#[cold]
 pub(crate) fn look(cx: &mut Cx<'_>) -> Flow<()> {
     let now = cx.engine().now();
     if let Some(verdict) = cx.with(|k| slice::endless(k, now)) {

@@ -55,6 +55,7 @@ pub fn name_at(cx: &mut Cx<'_>, address: u64) -> Option<String> {
 }
 
 /// A driver called export `number`, which dirql does not have: the verdict names it and its caller.
+#[cold]
 pub(crate) fn call_missing(cx: &mut Cx<'_>, number: u32) -> Flow<u64> {
     let name = name_at(cx, pseudo::thunk(number)).unwrap_or_else(|| format!("export {number}"));
     let caller = cx.engine().caller().map(|caller| symbols::describe_return(cx, caller.rip));
