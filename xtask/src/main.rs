@@ -1,4 +1,4 @@
-//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|coverage|drivers`.
+//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|coverage|drivers`.
 //!
 //! It only calls other tools (cargo, gcc, apt-get) and says what it calls. It knows nothing of what they build.
 
@@ -62,6 +62,12 @@ enum Chore {
         #[arg(long, value_name = "N", default_value_t = 300_000)]
         rewinds: u32,
     },
+    /// Tells the stories of locks, time, messages and cards in many random schedules: what is promised holds in each
+    Schedules {
+        /// So many for each story
+        #[arg(long, value_name = "N", default_value_t = 10_000)]
+        schedules: u32,
+    },
     /// Writes docs/coverage.md: which exports a driver has called in a test
     Coverage,
     /// Builds the C and Rust drivers as .sys files, each with its INF beside it
@@ -81,6 +87,7 @@ fn main() -> ExitCode {
         Chore::Bench { json } => bench::bench(&root, json),
         Chore::Replays { runs } => run::replays(&root, runs),
         Chore::Rewind { rewinds } => run::rewinds(&root, rewinds),
+        Chore::Schedules { schedules } => run::schedules(&root, schedules),
         Chore::Coverage => coverage::write(&root),
         Chore::Drivers { out } => drivers::build(&root, &out.unwrap_or_else(|| drivers::default_out(&root))),
     };

@@ -1,4 +1,4 @@
-//! The chores that run the product itself: the demo, replays and rewinds in great number.
+//! The chores that run the product itself: the demo; replays, rewinds and schedules in great number.
 //!
 //! What they show is decided elsewhere: in the demo's script, and in the tests of crates `engine` and `dirql`.
 
@@ -58,6 +58,20 @@ pub(crate) fn rewinds(root: &Path, rewinds: u32) -> Result<()> {
         let mut stories = stories(root, krate, test);
         stories.env("DIRQL_ROUNDS", each.to_string());
         call::step(&format!("{each} rewinds for each story of {test}"), &mut stories)?;
+    }
+    Ok(())
+}
+
+/// Tells each story of locks, time, messages and cards in `schedules` random schedules; CI does the same with few.
+///
+/// # Errors
+/// Something does not build, or a guarantee does not hold in one of them.
+pub(crate) fn schedules(root: &Path, schedules: u32) -> Result<()> {
+    drivers::build(root, &drivers::default_out(root))?;
+    for test in ["locks", "clocks", "messages", "edu"] {
+        let mut stories = stories(root, "dirql", test);
+        stories.env("DIRQL_SEEDS", schedules.to_string());
+        call::step(&format!("{schedules} random schedules for each story of {test}"), &mut stories)?;
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ fn tell(bench: impl Fn() -> Bench, index: u32, checks: u32, how: &str) -> Report
 /// Tells a story until blocked and in random schedules, on so many processors.
 fn tell_every_way(processors: u32, index: u32, checks: u32) {
     tell(|| bench().processors(processors), index, checks, "until blocked").expect_clean();
-    for seed in 1..=20 {
+    for seed in rig::seeds(20) {
         let policy = format!("random:{seed}");
         let bench = || bench().processors(processors).policy(policy.parse().unwrap());
         tell(bench, index, checks, &policy).expect_clean();
@@ -163,7 +163,7 @@ fn a_coalescable_timer_uses_of_its_tolerance_what_is_chosen() {
     for answer in 0..=2 {
         tell(|| bench().chooser(Answers("ke.timer_tolerance", answer)), 14, 20, "coalescable").expect_clean();
     }
-    for seed in 1..=20 {
+    for seed in rig::seeds(20) {
         let policy = format!("random:{seed}");
         tell(|| bench().policy(policy.parse().unwrap()), 14, 20, &policy).expect_clean();
     }

@@ -206,11 +206,6 @@ const PUSH_READ: u32 = 13;
 const PUSH_WRITE: u32 = 14;
 const SHUFFLE: u32 = 15;
 
-/// How many random schedules of each script; many more by `DIRQL_ROUNDS`.
-fn rounds() -> u64 {
-    std::env::var("DIRQL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(200)
-}
-
 /// The steps hold the guarantees when nothing comes between and in random schedules, of which many are different.
 fn hold_at_random(processors: u32, steps: &[u32]) {
     let machine = start(|| bench(processors));
@@ -219,7 +214,7 @@ fn hold_at_random(processors: u32, steps: &[u32]) {
     let machine = start(|| bench(processors));
     let explored = machine.explore(&play(steps), Tracking::Faults, |exploration| {
         let mut seen = BTreeSet::new();
-        for seed in 1..=rounds() {
+        for seed in rig::seeds(200) {
             let report = exploration.run(Policy::Random(seed).chooser());
             assert_eq!(report.outcome(), Outcome::Clean, "random:{seed}\n{report}");
             seen.insert(report.trace_hash);

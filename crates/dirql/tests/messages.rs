@@ -309,7 +309,7 @@ fn a_message_from_outside_is_served_too() {
 
 #[test]
 fn random_schedules_on_several_processors_keep_what_is_promised_of_the_routine() {
-    for seed in 0..40_u64 {
+    for seed in rig::seeds(40) {
         let (card, connect) = match seed % 4 {
             0 => ("bench,msi=4", MESSAGE_BASED),
             1 => ("bench,msix=4", MESSAGE_BASED),
@@ -460,7 +460,7 @@ fn disconnecting_waits_for_a_routine_that_runs() {
 #[test]
 fn random_schedules_keep_a_routine_at_passive_level_from_overlapping_itself() {
     for (name, card, lines, changes) in passive_ways() {
-        for seed in 0..5 {
+        for seed in rig::seeds(5) {
             let machine = start(|| {
                 bench(name, card, &changes)
                     .platform(relayed(lines))

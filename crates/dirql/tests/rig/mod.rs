@@ -16,6 +16,12 @@ pub(crate) fn driver(name: &str) -> PathBuf {
     path
 }
 
+/// The seeds of the random schedules of a story: so many, or as many as `DIRQL_SEEDS` says.
+pub(crate) fn seeds(usually: u64) -> std::ops::RangeInclusive<u64> {
+    let wanted = std::env::var("DIRQL_SEEDS").ok().and_then(|count| count.parse().ok());
+    1..=wanted.unwrap_or(usually)
+}
+
 /// A machine that `bench` makes; waits until no other test of this process has one.
 pub(crate) fn start(bench: impl Fn() -> Bench) -> Machine {
     loop {
