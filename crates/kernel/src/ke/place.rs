@@ -39,14 +39,14 @@ fn next(k: &Kernel) -> Option<(u8, usize)> {
 /// The processor a ready thread takes: the one it ran on last if that is idle, another idle one, else the one that runs
 /// the lowest priority below its own.
 fn place_for(k: &Kernel, thread: &thread::Thread) -> Option<usize> {
-    let open: Vec<&Processor> = k.ke.processors.iter().filter(|p| is_open(k, p, thread)).collect();
-    let index = |processor: &&Processor| processor.number as usize;
-    let mut idle = open.iter().filter(|processor| processor.is_idle());
+    let open = k.ke.processors.iter().filter(|p| is_open(k, p, thread));
+    let index = |processor: &Processor| processor.number as usize;
+    let mut idle = open.clone().filter(|processor| processor.is_idle());
     if let Some(free) = idle.clone().find(|p| index(p) == thread.last_processor).or_else(|| idle.next()) {
         return Some(index(free));
     }
-    let running = |processor: &&&Processor| k.ke.threads.get(processor.thread);
-    let lower = open.iter().filter(|processor| {
+    let running = |processor: &Processor| k.ke.threads.get(processor.thread);
+    let lower = open.filter(|processor| {
         let lower = running(processor).is_some_and(|other| other.priority() < thread.priority());
         lower && !processor.wait_next
     });

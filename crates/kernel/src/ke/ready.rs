@@ -55,15 +55,25 @@ impl ReadyQueues {
 
     /// The highest priority of a thread that may run on a processor of `mask`.
     pub(crate) fn highest(&self, mask: u64) -> Option<u8> {
-        let mut left = self.occupied;
-        while left != 0 {
-            let priority = 31 - left.leading_zeros();
-            left &= !(1 << priority);
-            if self.queues[priority as usize].iter().any(|entry| entry.affinity & mask != 0) {
-                return u8::try_from(priority).ok();
-            }
-        }
-        None
+        let may = |priority: &u8| self.queues[usize::from(*priority)].iter().any(|e| e.affinity & mask != 0);
+        self.occupied(u32::MAX).find(may)
+    }
+
+    /// The priorities among `these`, a bit each, of which there are threads: the highest first. Mostly it is one or none, and looking
+    /// into all queues would cost a switch as much as all else.
+    fn occupied(&self, these: u32) -> impl Iterator<Item = u8> + use<> {
+        let mut left = self.occupied & these;
+        std::iter::from_fn(move || {
+            let highest = left.checked_ilog2()?;
+            left &= !(1 << highest);
+            u8::try_from(highest).ok()
+        })
+    }
+
+    /// The threads below the highest dynamic priority, but those of priority 0.
+    fn low(&self) -> impl Iterator<Item = &Entry> {
+        let low = (1 << HIGHEST_DYNAMIC) - 2;
+        self.occupied(low).flat_map(|priority| &self.queues[usize::from(priority)])
     }
 
     /// The threads of one priority that may run on a processor of `mask`, longest waiting first.
@@ -81,19 +91,20 @@ impl ReadyQueues {
     /// Since when a thread below the highest dynamic priority, that may run on a processor of `mask` and counts, has been
     /// ready.
     pub(crate) fn starving_since(&self, mask: u64, counts: impl Fn(StrandId) -> bool) -> Option<u64> {
-        let low = self.queues[1..usize::from(HIGHEST_DYNAMIC)].iter().flatten();
-        let low = low.filter(|entry| entry.affinity & mask != 0 && counts(entry.strand));
+        let low = self.low().filter(|entry| entry.affinity & mask != 0 && counts(entry.strand));
         low.map(|entry| entry.since).min()
     }
 
     /// All of them, in the order in which they have a claim to a processor.
     pub(crate) fn iter(&self) -> impl Iterator<Item = StrandId> {
-        self.queues.iter().rev().flatten().map(|entry| entry.strand)
+        let queues = self.occupied(u32::MAX).map(|priority| &self.queues[usize::from(priority)]);
+        queues.flatten().map(|entry| entry.strand)
     }
 
     /// Takes a thread out, wherever it stands; false if it was not ready.
     pub(crate) fn remove(&mut self, strand: StrandId) -> bool {
-        for (priority, queue) in self.queues.iter_mut().enumerate() {
+        for priority in self.occupied(u32::MAX) {
+            let queue = &mut self.queues[usize::from(priority)];
             if let Some(at) = queue.iter().position(|entry| entry.strand == strand) {
                 queue.remove(at);
                 if queue.is_empty() {

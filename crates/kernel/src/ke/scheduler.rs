@@ -113,6 +113,9 @@ pub(crate) const STARVED: u64 = 4_000_000_000;
 
 /// Boosts threads that have been ready for too long to the highest priority that is not real-time.
 pub(crate) fn relieve(k: &mut Kernel) {
+    if k.ke.ready.is_empty() {
+        return;
+    }
     let Some(before) = k.engine.now().checked_sub(STARVED) else { return };
     for strand in k.ke.ready.starving(before) {
         k.ke.ready.remove(strand);
@@ -153,6 +156,9 @@ fn can_go_on(k: &Kernel, index: usize) -> bool {
 
 /// Whose turn it is: by default whose last one is longest ago.
 fn choose_processor(cx: &mut Cx<'_>) -> Option<usize> {
+    if cx.with(|k| k.ke.processors.len() == 1) {
+        return cx.with(|k| can_go_on(k, 0).then_some(0));
+    }
     let mut candidates = cx.with(|k| {
         let all = 0..k.ke.processors.len();
         all.filter(|index| can_go_on(k, *index)).collect::<Vec<_>>()
