@@ -102,6 +102,13 @@ fn tell(machine: &Machine, story: u32, checks: u32) {
     file.close().unwrap();
 }
 
+/// What came of a machine that a story ends.
+fn ends(machine: Machine, story: u32) -> Report {
+    let file = machine.open(r"\\.\Message").unwrap();
+    let _ended = file.device_control(STORY, &story.to_le_bytes(), 8);
+    machine.finish()
+}
+
 fn finish(machine: Machine) -> Report {
     if machine.is_ready() {
         assert_eq!(
@@ -411,9 +418,7 @@ fn a_routine_at_passive_level_has_no_spin_lock_and_no_other_level() {
         finish(machine);
     }
     let machine = start(|| bench("p-spin-lock", "bench,msi=2", &[(CONNECT, MESSAGE_BASED_PASSIVE)]));
-    let file = machine.open(r"\\.\Message").unwrap();
-    let _ended = file.device_control(STORY, &10_u32.to_le_bytes(), 8);
-    let report = machine.finish();
+    let report = ends(machine, 10);
     assert_eq!(report.expect_verdict().rule, "passive-interrupt-spin-lock", "{report}");
 }
 
@@ -514,9 +519,7 @@ fn an_inactive_routine_is_not_called_until_it_is_active_again() {
         finish(machine);
     }
     let machine = start(|| bench("i-wrong", "bench,msi=4", &[]));
-    let file = machine.open(r"\\.\Message").unwrap();
-    let _ended = file.device_control(STORY, &12_u32.to_le_bytes(), 8);
-    let report = machine.finish();
+    let report = ends(machine, 12);
     assert_eq!(report.expect_verdict().rule, "interrupt-not-connected", "{report}");
 }
 
@@ -556,9 +559,7 @@ fn every_member_of_the_parameters_is_honoured_or_refused() {
 #[test]
 fn a_line_has_one_mode_and_a_foreign_pointer_disconnects_nothing() {
     let machine = start(|| bench("modes", "bench", &[(MSI_SUPPORTED, 0)]));
-    let file = machine.open(r"\\.\Message").unwrap();
-    let _ended = file.device_control(STORY, &14_u32.to_le_bytes(), 8);
-    let report = machine.finish();
+    let report = ends(machine, 14);
     let verdict = report.expect_verdict();
     assert_eq!(verdict.rule, "interrupt-not-connected", "{report}");
 }

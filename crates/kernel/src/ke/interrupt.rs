@@ -53,6 +53,12 @@ impl Connection {
     pub const fn is_passive(&self) -> bool {
         self.synchronize_irql == PASSIVE_LEVEL
     }
+
+    /// What the routine is called with for `object`, and how much of it: only a message's has a third parameter.
+    pub(super) fn arguments(&self, object: u64) -> ([u64; 3], usize) {
+        let count = if self.message.is_some() { 3 } else { 2 };
+        ([object, self.context, self.message.unwrap_or(0).into()], count)
+    }
 }
 
 /// The levels of lines are 3–11.
@@ -212,8 +218,7 @@ pub fn set_active(k: &mut Kernel, object: u64, active: bool) {
 /// Whether the routine of some object on `vector` is to be called.
 #[must_use]
 pub fn is_active(k: &Kernel, vector: u32) -> bool {
-    let interrupts = &k.ke.interrupts;
-    interrupts.chains.get(&vector).is_some_and(|chain| chain.iter().any(|o| !interrupts.inactive.contains(o)))
+    k.ke.interrupts.active_on(vector).next().is_some()
 }
 
 /// Whether one object, and no more, is connected to `vector`.

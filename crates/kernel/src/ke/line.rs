@@ -98,8 +98,8 @@ impl Interrupts {
                 self.messages.connected.insert(vector);
                 continue;
             };
-            let connections = chain.iter().filter_map(|object| self.objects.get(object));
-            self.affinities[line as usize] = connections.fold(0, |all, connection| all | connection.affinity);
+            let affinities = self.connections(vector).map(|connection| connection.affinity);
+            self.affinities[line as usize] = affinities.fold(0, std::ops::BitOr::bitor);
             if self.objects.get(first).is_some_and(|first| first.latched) {
                 self.latched |= 1 << line;
             } else {
@@ -355,10 +355,8 @@ fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<b
         object,
         floor: connection.synchronize_irql,
     };
-    // Only a message's routine has a third parameter.
-    let all = [object, connection.context, connection.message.unwrap_or(0).into()];
-    let arguments = if connection.message.is_some() { &all[..] } else { &all[..2] };
-    let result = stack::on(cx, base, |cx| callout::asynchronous(cx, &call, arguments));
+    let (all, count) = connection.arguments(object);
+    let result = stack::on(cx, base, |cx| callout::asynchronous(cx, &call, &all[..count]));
     cx.with(|k| k.ke.interrupts.running.retain(|running| *running != object));
     let claimed = result? & 0xFF != 0;
     spinlock::give_back(cx, lock, 1, "the interrupt's end")?;

@@ -137,10 +137,9 @@ fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<b
         event::set(cx, lock, 0, false)?;
         return Ok(false);
     }
-    let all = [object, connection.context, connection.message.unwrap_or(0).into()];
-    let arguments = if connection.message.is_some() { &all[..] } else { &all[..2] };
-    let result =
-        callout::call_routine(cx, "PassiveIsr", DriverPtr::new(connection.routine), object, arguments);
+    let (all, count) = connection.arguments(object);
+    let routine = DriverPtr::new(connection.routine);
+    let result = callout::call_routine(cx, "PassiveIsr", routine, object, &all[..count]);
     let claimed = result? & 0xFF != 0;
     event::set(cx, lock, 0, false)?;
     cx.emit(Event::Interrupt { vector: connection.vector, object, claimed });
