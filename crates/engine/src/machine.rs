@@ -275,6 +275,13 @@ impl Engine {
         arena().panic.borrow().clone()
     }
 
+    /// Whether there is such a message.
+    #[must_use]
+    #[inline]
+    pub fn has_panicked(self) -> bool {
+        arena().panic.borrow().is_some()
+    }
+
     // ---- time ----
 
     /// Driver instructions retired since the machine was started, plus what was charged.

@@ -12,6 +12,7 @@ pub mod cx;
 pub mod event;
 pub mod ex;
 pub mod exports;
+mod few;
 pub mod hal;
 pub mod io;
 pub mod kd;

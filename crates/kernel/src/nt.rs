@@ -13,6 +13,7 @@ use engine::{
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, Reader, Stamp};
 use crate::exports;
+use crate::few::Few;
 use crate::hal::hardware::Hardware;
 use crate::hal::platform::Platform;
 use crate::ke::scheduler::{before_shared, before_visible};
@@ -309,7 +310,7 @@ impl Nt {
     /// Whether the machine is being torn down: every suspension point returns [`Leave::Stop`] then.
     #[must_use]
     pub fn stopping(&self) -> bool {
-        self.tearing_down.get() || self.verdict.borrow().is_some() || self.engine.panic_message().is_some()
+        self.tearing_down.get() || self.verdict.borrow().is_some() || self.engine.has_panicked()
     }
 
     /// Sets up processors and their idle threads. Once, inside [`Engine::run`], before the first thread.
@@ -354,7 +355,7 @@ impl Nt {
 }
 
 /// As a chooser knows them. On the host's heap.
-fn numbers(strands: &[StrandId]) -> Vec<u32> {
+fn numbers(strands: &[StrandId]) -> Few<u32, 4> {
     strands.iter().map(|strand| strand.0).collect()
 }
 

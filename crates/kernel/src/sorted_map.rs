@@ -57,7 +57,7 @@ impl<K: Copy + Ord, V> SortedMap<K, V> {
         match self.place(&key) {
             Ok(place) => Some(std::mem::replace(&mut self.entries[place].1, value)),
             Err(place) => {
-                self.entries.insert(place, (key, value));
+                self.put(place, key, value);
                 None
             }
         }
@@ -68,16 +68,30 @@ impl<K: Copy + Ord, V> SortedMap<K, V> {
         let place = match self.place(&key) {
             Ok(place) => place,
             Err(place) => {
-                self.entries.insert(place, (key, make()));
+                self.put(place, key, make());
                 place
             }
         };
         &mut self.entries[place].1
     }
 
+    /// Puts an entry in where it belongs. Mostly that is the end, where nothing moves.
+    #[inline]
+    fn put(&mut self, place: usize, key: K, value: V) {
+        if place == self.entries.len() {
+            self.entries.push((key, value));
+        } else {
+            self.entries.insert(place, (key, value));
+        }
+    }
+
     /// Takes an entry out.
+    #[inline]
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
-        self.place(key).ok().map(|place| self.entries.remove(place).1)
+        let place = self.place(key).ok()?;
+        let last = place + 1 == self.entries.len();
+        let entry = if last { self.entries.pop() } else { Some(self.entries.remove(place)) };
+        entry.map(|(_, value)| value)
     }
 
     /// The entries from the first key of `keys` on, ascending.

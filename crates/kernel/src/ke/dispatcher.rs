@@ -177,34 +177,43 @@ fn own(k: &mut Kernel, mutex: DriverPtr<KMUTANT>, strand: StrandId) -> Result<bo
 
 /// Lets go, in the order of their arrival, the threads whose waits the object's state satisfies.
 pub(crate) fn wake(k: &mut Kernel, header: Header, boost: u8) -> Result<(), Broken> {
-    let Some(waiting) = k.ke.waits.get(&header.address).cloned() else { return Ok(()) };
-    for strand in waiting {
-        if !is_signaled(k, header, strand)? {
-            break;
+    let mut passed = 0;
+    // Whoever is let go leaves the list.
+    while let Some(strand) = k.ke.waits.get(&header.address).and_then(|all| all.get(passed).copied())
+        && is_signaled(k, header, strand)?
+    {
+        match satisfy(k, header, strand)? {
+            Some(status) => end_wait(k, strand, status, boost)?,
+            None => passed += 1,
         }
-        let Some(wait) = k.ke.threads.get(strand).and_then(|thread| thread.wait.as_ref()) else { continue };
-        let (objects, all) = (wait.objects.clone(), wait.all);
-        let status = if all {
-            let mut ready = true;
-            for object in &objects {
-                ready &= is_signaled(k, *object, strand)?;
-            }
-            if !ready {
-                continue;
-            }
-            let mut abandoned = false;
-            for object in &objects {
-                abandoned |= consume(k, *object, strand)?;
-            }
-            if abandoned { NtStatus::ABANDONED_WAIT_0 } else { NtStatus::SUCCESS }
-        } else {
-            let index = objects.iter().position(|object| *object == header).unwrap_or(0);
-            let base = if consume(k, header, strand)? { NtStatus::ABANDONED_WAIT_0.0 } else { 0 };
-            NtStatus(base + u32::try_from(index).expect("at most 64 objects"))
-        };
-        end_wait(k, strand, status, boost)?;
     }
     Ok(())
+}
+
+/// The status with which a wait of `strand`'s ends because the object is signaled, whose effects it has had then; none if it
+/// waits for others too, which are not.
+fn satisfy(k: &mut Kernel, header: Header, strand: StrandId) -> Result<Option<NtStatus>, BadAddress> {
+    let Some(wait) = k.ke.threads.get(strand).and_then(|thread| thread.wait.as_ref()) else {
+        return Ok(None);
+    };
+    if !wait.all {
+        let index = wait.objects.iter().position(|object| *object == header).unwrap_or(0);
+        let base = if consume(k, header, strand)? { NtStatus::ABANDONED_WAIT_0.0 } else { 0 };
+        return Ok(Some(NtStatus(base + u32::try_from(index).expect("at most 64 objects"))));
+    }
+    let objects = wait.objects.clone();
+    let mut ready = true;
+    for object in &*objects {
+        ready &= is_signaled(k, *object, strand)?;
+    }
+    if !ready {
+        return Ok(None);
+    }
+    let mut abandoned = false;
+    for object in &*objects {
+        abandoned |= consume(k, *object, strand)?;
+    }
+    Ok(Some(if abandoned { NtStatus::ABANDONED_WAIT_0 } else { NtStatus::SUCCESS }))
 }
 
 /// Ends a thread's wait: its wait blocks leave their lists, its time-out is cancelled, and it is ready.
@@ -217,7 +226,7 @@ pub(crate) fn end_wait(k: &mut Kernel, strand: StrandId, status: NtStatus, boost
     scheduler::make_ready(k, strand);
     for (index, object) in wait.objects.iter().enumerate() {
         if let Some(waiting) = k.ke.waits.get_mut(&object.address) {
-            waiting.retain(|waiter| *waiter != strand);
+            waiting.remove_all(&strand);
             if waiting.is_empty() {
                 k.ke.waits.remove(&object.address);
             }

@@ -353,6 +353,7 @@ pub(crate) fn all_queued(k: &Kernel) -> Vec<(u64, u64)> {
 }
 
 /// Whether the queue of processor `index` is to be emptied as soon as its level allows.
+#[inline]
 pub(crate) fn is_wanted(k: &Kernel, index: usize) -> bool {
     let processor = &k.ke.processors[index];
     processor.dispatch_requested || (processor.is_idle() && !processor.dpcs.is_empty())

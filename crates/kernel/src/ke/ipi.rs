@@ -26,6 +26,7 @@ pub(crate) struct Broadcast {
 }
 
 /// Whether processor `index` is to come to the barrier.
+#[inline]
 pub(crate) fn calls(k: &Kernel, index: usize) -> bool {
     k.ke.broadcast.is_some_and(|broadcast| broadcast.away & 1 << index != 0)
 }

@@ -190,18 +190,20 @@ pub(crate) enum Work {
 }
 
 /// What the current processor must do before anything else goes on, if anything.
+#[inline]
 pub(crate) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
     let processor = &k.ke.processors[index];
     if !processor.interrupts_enabled {
         return None;
     }
-    if ipi::calls(k, index) && k.level_of(index) < IPI_LEVEL {
+    let level = k.level_of(index);
+    if ipi::calls(k, index) && level < IPI_LEVEL {
         return Some(Work::Ipi);
     }
-    if let Some(vector) = line::deliverable(k, index) {
+    if let Some(vector) = k.ke.interrupts.highest(processor.mask(), level) {
         return Some(Work::Interrupt(vector));
     }
-    if k.level_of(index) >= DISPATCH_LEVEL {
+    if level >= DISPATCH_LEVEL {
         return None;
     }
     if dpc::is_wanted(k, index) || timer::is_due(k, index) {

@@ -140,7 +140,20 @@ impl Interrupts {
 }
 
 /// Lets the hardware catch up with the time, and looks at its lines and messages.
+#[inline]
 pub(crate) fn observe(cx: &mut Cx<'_>) {
+    if !cx.with(|k| is_unchanged(k)) {
+        look(cx);
+    }
+}
+
+/// Whether [`look`] would find all as it was seen last.
+#[inline]
+fn is_unchanged(k: &Kernel) -> bool {
+    k.hal.transfers.is_empty() && k.hal.hardware.is_quiet(k.ke.interrupts.levels, k.engine.now() + 1)
+}
+
+fn look(cx: &mut Cx<'_>) {
     let (before, now) = cx.with(|k| {
         k.hardware(k.engine.now(), |hardware, at| hardware.advance(at));
         let now = k.hal.hardware.lines();

@@ -63,6 +63,7 @@ use std::collections::BTreeMap;
 
 use engine::{Engine, StrandId};
 
+use crate::few::Few;
 use crate::nt::{Settings, WindowsVersion};
 use crate::sorted_map::SortedMap;
 use crate::verdict::Verdict;
@@ -95,7 +96,7 @@ pub struct State {
     /// Threads that could run.
     pub(crate) ready: ReadyQueues,
     /// Who waits for an object, by its address, in the order of arrival.
-    pub(crate) waits: SortedMap<u64, Vec<StrandId>>,
+    pub(crate) waits: SortedMap<u64, Few<StrandId, 2>>,
     /// What is in a DPC queue, and where, by address.
     pub(crate) queued: SortedMap<u64, dpc::QueueOf>,
     /// Whether threaded DPCs run on threads; not said before the first is queued.

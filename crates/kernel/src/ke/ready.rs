@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use engine::StrandId;
 
 use super::thread::HIGHEST_DYNAMIC;
+use crate::few::Few;
 
 /// Priorities are 0–31; 16 and up are real-time.
 pub(crate) const PRIORITIES: usize = 32;
@@ -20,6 +21,9 @@ struct Entry {
     /// The clock when it became ready.
     since: u64,
 }
+
+/// Threads one of which is to be chosen.
+pub(crate) type Candidates = Few<StrandId, 4>;
 
 /// The ready queues.
 pub(crate) struct ReadyQueues {
@@ -54,6 +58,7 @@ impl ReadyQueues {
     }
 
     /// The highest priority of a thread that may run on a processor of `mask`.
+    #[inline]
     pub(crate) fn highest(&self, mask: u64) -> Option<u8> {
         let may = |priority: &u8| self.queues[usize::from(*priority)].iter().any(|e| e.affinity & mask != 0);
         self.occupied(u32::MAX).find(may)
@@ -77,15 +82,25 @@ impl ReadyQueues {
     }
 
     /// The threads of one priority that may run on a processor of `mask`, longest waiting first.
-    pub(crate) fn candidates(&self, priority: u8, mask: u64) -> Vec<StrandId> {
+    pub(crate) fn candidates(&self, priority: u8, mask: u64) -> Candidates {
         let queue = &self.queues[usize::from(priority)];
         queue.iter().filter(|entry| entry.affinity & mask != 0).map(|entry| entry.strand).collect()
     }
 
     /// The threads below the highest dynamic priority that have been ready since `before` or longer.
     pub(crate) fn starving(&self, before: u64) -> Vec<StrandId> {
+        if self.low().all(|entry| entry.since > before) {
+            return Vec::new();
+        }
         let low = self.queues[1..usize::from(HIGHEST_DYNAMIC)].iter().flatten();
         low.filter(|entry| entry.since <= before).map(|entry| entry.strand).collect()
+    }
+
+    /// Whether there are threads of a higher priority than this, wherever they may run.
+    #[inline]
+    pub(crate) fn has_above(&self, priority: u8) -> bool {
+        // There is no priority 32.
+        u64::from(self.occupied) >> (priority + 1) != 0
     }
 
     /// Since when a thread below the highest dynamic priority, that may run on a processor of `mask` and counts, has been
@@ -134,9 +149,9 @@ mod tests {
         assert_eq!(ready.highest(1), Some(16));
         assert!(ready.remove(C));
         assert_eq!(ready.highest(1), Some(8));
-        assert_eq!(ready.candidates(8, 1), [A, B]);
+        assert_eq!(ready.candidates(8, 1)[..], [A, B]);
         ready.push_front(C, 8, 1, 0);
-        assert_eq!(ready.candidates(8, 1), [C, A, B]);
+        assert_eq!(ready.candidates(8, 1)[..], [C, A, B]);
         assert!(!ready.remove(StrandId(9)));
     }
 
@@ -147,7 +162,7 @@ mod tests {
         ready.push_back(B, 8, 0b01, 0);
         assert_eq!(ready.highest(0b01), Some(8));
         assert_eq!(ready.highest(0b11), Some(20));
-        assert_eq!(ready.candidates(20, 0b01), []);
+        assert_eq!(ready.candidates(20, 0b01)[..], []);
     }
 
     #[test]

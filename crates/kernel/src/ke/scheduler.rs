@@ -7,8 +7,9 @@
 use engine::{Flow, Leave, Point, Progress, StrandId};
 
 use super::processor::{self, DISPATCH_LEVEL, PASSIVE_LEVEL, WaitsFor};
+use super::ready::Candidates;
 use super::slice;
-use super::thread::{Account, HIGHEST_DYNAMIC, Role, State};
+use super::thread::{Account, HIGHEST_DYNAMIC, Role, State, Thread};
 use super::{dpc, ipi, irql, line, place, spin, stuck, time, timer, wait};
 use crate::cx::{Cx, Kernel};
 use crate::nt::Nt;
@@ -132,6 +133,9 @@ pub(crate) fn relieve(k: &mut Kernel) {
 /// Whether processor `index` has anything to do. `k.ke.locks` tells whether what it spins on is free.
 fn can_go_on(k: &Kernel, index: usize) -> bool {
     let processor = &k.ke.processors[index];
+    if processor.waits_for.is_none() && !processor.is_idle() && !spin::holds_processor(k, index) {
+        return true;
+    }
     if matches!(
         irql::next_work(k, index),
         Some(irql::Work::Ipi | irql::Work::Interrupt(_) | irql::Work::Dispatch)
@@ -150,7 +154,7 @@ fn can_go_on(k: &Kernel, index: usize) -> bool {
             let over = spin::gives_way_at(k, index).is_some_and(|end| end <= k.engine.now());
             over || irql::next_work(k, index).is_some()
         }
-        None => !processor.is_idle() || k.level_of(index) >= DISPATCH_LEVEL,
+        None => k.level_of(index) >= DISPATCH_LEVEL,
     }
 }
 
@@ -167,13 +171,18 @@ fn choose_processor(cx: &mut Cx<'_>) -> Option<usize> {
         return candidates.first().copied();
     }
     cx.with(|k| candidates.sort_by_key(|index| k.ke.processors[*index].last_turn));
-    let strands =
-        cx.with(|k| candidates.iter().map(|index| k.ke.processors[*index].thread).collect::<Vec<_>>());
+    let strands: Candidates =
+        cx.with(|k| candidates.iter().map(|index| k.ke.processors[*index].thread).collect());
     Some(candidates[cx.nt().next_strand(Point("ke.turn"), &strands)])
 }
 
 /// Whether another processor than the current one waits for a turn, or an idle one could run a ready thread.
+#[inline]
 pub(crate) fn others_wait(k: &Kernel) -> bool {
+    k.ke.processors.len() > 1 && another_waits(k)
+}
+
+fn another_waits(k: &Kernel) -> bool {
     let mut others = (0..k.ke.processors.len()).filter(|index| *index != k.ke.current);
     others.any(|index| {
         let processor = &k.ke.processors[index];
@@ -266,21 +275,20 @@ pub(crate) fn must_switch(k: &Kernel, index: usize) -> bool {
     (!k.ke.ready.is_empty() || k.ke.processors[index].yield_requested) && has_better_claim(k, index)
 }
 
+#[inline]
 fn has_better_claim(k: &Kernel, index: usize) -> bool {
     let processor = &k.ke.processors[index];
-    if processor.is_idle() {
-        // Its thread gives way by itself when it has nothing to do.
+    // An idle one's thread gives way by itself when it has nothing to do.
+    if processor.is_idle() || processor.wait_next {
         return false;
     }
-    let Some(current) = k.ke.threads.get(processor.thread) else { return false };
-    if processor.wait_next {
-        return false;
-    }
-    if processor.yield_requested {
-        return true;
-    }
-    let ready = k.ke.ready.highest(processor.mask());
-    ready.is_some_and(|priority| priority > current.priority() && !idle_ones_suffice(k, index, priority))
+    let Some(current) = k.ke.threads.get(processor.thread).map(Thread::priority) else { return false };
+    processor.yield_requested || (k.ke.ready.has_above(current) && is_better_off(k, index, current))
+}
+
+fn is_better_off(k: &Kernel, index: usize, than: u8) -> bool {
+    let ready = k.ke.ready.highest(k.ke.processors[index].mask());
+    ready.is_some_and(|priority| priority > than && !idle_ones_suffice(k, index, priority))
 }
 
 /// Whether idle processors will take the ready threads of this priority anyway.
@@ -352,20 +360,20 @@ pub(crate) fn before_visible(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
     if cx.with(|k| k.ke.ready.is_empty() && k.ke.processors.len() == 1) {
         return Ok(());
     }
-    before(cx, |cx| gives_way(cx, point))
+    before(cx, |cx, others| cx.nt().give_way(point, others))
 }
 
 /// The same for the plain instruction at `rip`, which the policy watches: others touch the memory that it touches.
 pub(crate) fn before_shared(cx: &mut Cx<'_>, rip: u64) -> Flow<()> {
-    before(cx, |cx| {
-        let (others, retired) = cx.with(|k| (who_waits(k), slice::retired_by_own(k)));
-        !others.is_empty() && cx.nt().give_way_before(rip, retired, &others)
+    before(cx, |cx, others| {
+        let retired = cx.with(|k| slice::retired_by_own(k));
+        cx.nt().give_way_before(rip, retired, others)
     })
 }
 
-fn before(cx: &mut Cx<'_>, gives_way: impl FnOnce(&mut Cx<'_>) -> bool) -> Flow<()> {
-    let (equals, others) = cx.with(|k| (equals_wait(k), others_wait(k)));
-    if !(equals || others) || !gives_way(cx) {
+fn before(cx: &mut Cx<'_>, gives_way: impl FnOnce(&mut Cx<'_>, &[StrandId]) -> bool) -> Flow<()> {
+    let (others, equals) = cx.with(|k| who_waits(k));
+    if others.is_empty() || !gives_way(cx, &others) {
         return Ok(());
     }
     if equals {
@@ -378,24 +386,29 @@ fn before(cx: &mut Cx<'_>, gives_way: impl FnOnce(&mut Cx<'_>) -> bool) -> Flow<
 
 /// Whether the policy wants the current thread to let another go first, if there is one that could.
 pub(crate) fn gives_way(cx: &mut Cx<'_>, point: Point) -> bool {
-    let others = cx.with(|k| who_waits(k));
+    let (others, _) = cx.with(|k| who_waits(k));
     !others.is_empty() && cx.nt().give_way(point, &others)
 }
 
-/// Who could go on in place of the current thread: its equals, if it can be switched, and the other processors' threads.
-fn who_waits(k: &Kernel) -> Vec<StrandId> {
+/// Who could go on in place of the current thread: its equals, if it can be switched, and the other processors' threads. Whether
+/// there are such equals.
+fn who_waits(k: &Kernel) -> (Candidates, bool) {
     let processor = k.ke.processor();
-    let mut strands = Vec::new();
-    if equals_wait(k) {
+    let mut strands = Candidates::default();
+    let equals = equals_wait(k);
+    if equals {
         let highest = k.ke.ready.highest(processor.mask()).expect("somebody is ready");
         strands = k.ke.ready.candidates(highest, processor.mask());
+    }
+    if k.ke.processors.len() == 1 {
+        return (strands, equals);
     }
     let others = (0..k.ke.processors.len()).filter(|index| *index != k.ke.current && can_go_on(k, *index));
     strands.extend(others.map(|index| k.ke.processors[index].thread));
     if strands.is_empty() && others_wait(k) {
         strands.extend(k.ke.ready.iter().next());
     }
-    strands
+    (strands, equals)
 }
 
 /// The processor is the idle thread's; the thread that leaves remembers its level.

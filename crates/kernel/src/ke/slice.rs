@@ -5,7 +5,7 @@
 use engine::{Flow, SLICE_END, StrandId};
 
 use super::budget::SERVICE;
-use super::processor::DISPATCH_LEVEL;
+use super::processor::{DISPATCH_LEVEL, PASSIVE_LEVEL};
 use super::spin::{self, Seen};
 use super::thread::{Account, Thread};
 use super::time::TICK;
@@ -20,6 +20,8 @@ pub(crate) const QUANTUM: u64 = 2 * TICK;
 const WAITING: u64 = 30;
 /// How long a processor runs while another has something to do, in nanoseconds.
 const TURN: u64 = 100_000;
+/// Later than any time.
+const NEVER: u64 = u64::MAX;
 
 impl State {
     /// Driver instructions since boot, and what calls of the kernel count as.
@@ -27,20 +29,22 @@ impl State {
         now - self.charged + self.services()
     }
 
-    /// Puts what ran since the last call on the account of `strand`.
-    pub(crate) fn account_for(&mut self, strand: StrandId, now: u64) -> u64 {
+    /// Puts what ran since the last call on the account of `strand`, if there is such a thread.
+    #[inline]
+    pub(crate) fn account_for(&mut self, strand: StrandId, now: u64) -> Option<&Thread> {
         let retired = self.retired(now);
         let stepped = self.engine.retired();
-        let Some(thread) = self.threads.get_mut(strand) else { return 0 };
+        let thread = self.threads.get_mut(strand)?;
         thread.account.stepped += stepped - thread.mark.2;
         thread.account.spent += retired - thread.mark.0;
         thread.account.busy += now - thread.mark.1;
         thread.mark = (retired, now, stepped);
-        thread.account.spent
+        Some(thread)
     }
 
     /// The same for the thread that runs now.
-    pub(crate) fn account(&mut self, now: u64) -> u64 {
+    #[inline]
+    pub(crate) fn account(&mut self, now: u64) -> Option<&Thread> {
         self.account_for(self.processor().thread, now)
     }
 }
@@ -98,7 +102,8 @@ pub(crate) fn work(cx: &mut Cx<'_>, instructions: u64) -> Flow<()> {
 pub(crate) fn begin_turn(cx: &mut Cx<'_>) {
     arm(cx);
     let waits = cx.with(|k| {
-        let waits = irql::next_work(k, k.ke.current).is_some();
+        // Where it may go down to any level, nothing is held back.
+        let waits = k.engine.free_levels() != PASSIVE_LEVEL && irql::next_work(k, k.ke.current).is_some();
         if waits {
             k.ke.rearm();
         }
@@ -152,9 +157,11 @@ pub(crate) fn tighten(cx: &mut Cx<'_>) {
 }
 
 /// Whether a timer or a device wants to be looked at before the slice ends.
+#[inline]
 pub(crate) fn a_deadline_came_nearer(k: &Kernel) -> bool {
-    let deadlines = [k.ke.timers.deadline(), k.hal.hardware.deadline()];
-    deadlines.into_iter().flatten().any(|deadline| deadline < k.ke.armed_until)
+    let until = k.ke.armed_until;
+    let nearer = |deadline: Option<u64>| deadline.is_some_and(|deadline| deadline < until);
+    nearer(k.ke.timers.deadline()) || nearer(k.hal.hardware.deadline())
 }
 
 /// When the slice that begins now ends at the latest, and after how many driver instructions.
@@ -179,26 +186,27 @@ pub(crate) fn deadline(k: &mut Kernel, now: u64) -> u64 {
 }
 
 /// The same as a time, and as a number of driver instructions.
+#[inline]
 fn limits(k: &mut Kernel, now: u64) -> (u64, u64) {
-    let left = k.ke.budget.saturating_sub(k.ke.account(now));
-    let busy = k.ke.thread().map_or(0, |thread| thread.account.busy);
-    let waits_left = k.ke.budget.saturating_mul(WAITING).saturating_sub(busy);
-    let mut until = now.saturating_add(waits_left);
-    let mask = k.ke.processor().mask();
-    let starved = k.ke.ready.starving_since(mask, |_| true).map(|since| since + scheduler::STARVED);
-    let deadlines = [k.ke.timers.deadline(), k.hal.hardware.deadline(), starved];
-    for deadline in deadlines.into_iter().flatten() {
-        // One that has passed waits for the level, not for time.
-        if deadline > now {
-            until = until.min(deadline);
-        }
-    }
-    if let Some(thread) = k.ke.thread()
-        && !k.ke.processor().is_idle()
-    {
-        until = until.min(thread.quantum_end.max(now + 1));
-    }
-    (until, left)
+    let (budget, processor) = (k.ke.budget, k.ke.processor());
+    let (idle, mask) = (processor.is_idle(), processor.mask());
+    let (spent, busy, quantum_end) = match k.ke.account(now) {
+        Some(Thread { account, .. }) if idle => (account.spent, account.busy, NEVER),
+        Some(thread) => (thread.account.spent, thread.account.busy, thread.quantum_end.max(now + 1)),
+        None => (0, 0, NEVER),
+    };
+    let waits_left = budget.saturating_mul(WAITING).saturating_sub(busy);
+    // One that has passed waits for the level, not for time.
+    let ahead = |deadline: Option<u64>| deadline.filter(|deadline| *deadline > now).unwrap_or(NEVER);
+    let (timer, device) = (ahead(k.ke.timers.deadline()), ahead(k.hal.hardware.deadline()));
+    let until = now.saturating_add(waits_left).min(quantum_end).min(timer).min(device);
+    let until = if k.ke.ready.is_empty() { until } else { until.min(ahead(starves_at(k, mask))) };
+    (until, budget.saturating_sub(spent))
+}
+
+/// When the thread that has waited longest for a processor of `mask` has starved.
+fn starves_at(k: &Kernel, mask: u64) -> Option<u64> {
+    k.ke.ready.starving_since(mask, |_| true).map(|since| since + scheduler::STARVED)
 }
 
 /// The slice has ended: time passes, interrupts arrive, another thread may run.

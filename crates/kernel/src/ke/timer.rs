@@ -187,6 +187,7 @@ pub(crate) fn tell_due_times(cx: &mut Cx<'_>, moved: &[(u64, u64)]) -> Flow<()> 
 }
 
 /// Whether the clock has found something due on processor `index`.
+#[inline]
 pub(crate) fn is_due(k: &Kernel, index: usize) -> bool {
     k.ke.timers.is_due(k.engine.now(), index)
 }
@@ -215,6 +216,7 @@ pub(crate) fn expire(cx: &mut Cx<'_>) -> Flow<()> {
 pub(crate) fn ring(cx: &mut Cx<'_>) {
     let now = cx.engine().now();
     cx.with(|k| {
+        // Mostly none rings.
         while let Some(strand) = k.ke.timers.take_alarm(now) {
             // It waits for nothing else, so no list of a driver's can be damaged.
             let _ = dispatcher::end_wait(k, strand, NtStatus::SUCCESS, 0);

@@ -208,7 +208,11 @@ impl TimerQueue {
     }
 
     /// The wait ended otherwise.
+    #[inline]
     pub(crate) fn cancel_timeout(&mut self, strand: StrandId) {
+        if self.timeouts.is_empty() {
+            return;
+        }
         if let Some((place, _)) = self.timeouts.remove(&strand) {
             self.remove(place);
         }
@@ -287,8 +291,9 @@ impl TimerQueue {
     }
 
     /// Whether the clock has found something due on `processor`.
+    #[inline]
     pub(crate) fn is_due(&self, now: u64, processor: usize) -> bool {
-        self.next(now, processor).is_some()
+        self.next_tick <= now && self.next(now, processor).is_some()
     }
 
     /// Takes out the next thing that the clock has found due on `processor`.

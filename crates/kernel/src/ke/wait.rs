@@ -11,8 +11,9 @@ use super::links::{self, Broken};
 use super::processor::DISPATCH_LEVEL;
 use super::{irql, passive_isr, scheduler, thread, threaded_dpc, time};
 use crate::cx::{Cx, Kernel};
-use crate::event::Event;
+use crate::event::{Event, Kind};
 use crate::ex;
+use crate::few::Few;
 use crate::verdict::Verdict;
 
 /// `MAXIMUM_WAIT_OBJECTS`.
@@ -25,7 +26,7 @@ const BLOCKS_AT: u64 = 0x140;
 /// A wait a thread is in.
 pub(crate) struct Wait {
     /// For what; empty for a delay.
-    pub(crate) objects: Vec<DriverPtr<DISPATCHER_HEADER>>,
+    pub(crate) objects: Few<DriverPtr<DISPATCHER_HEADER>, 1>,
     /// For all of them at once.
     pub(crate) all: bool,
     /// Its wait blocks, one an object.
@@ -148,7 +149,7 @@ pub(crate) fn for_grant(cx: &mut Cx<'_>, at: u64, what: &str) -> Flow<()> {
         let strand = k.ke.processor().thread;
         let thread = k.ke.threads.get_mut(strand).expect("the thread that waits");
         let blocks = DriverPtr::NULL;
-        thread.wait = Some(Wait { objects: Vec::new(), all: false, blocks, granted: Some(at) });
+        thread.wait = Some(Wait { objects: Few::default(), all: false, blocks, granted: Some(at) });
         thread.state = thread::State::Waiting;
         k.ke.processor_mut().wait_next = false;
         k.ke.unsettled();
@@ -238,12 +239,17 @@ pub(crate) fn wait(
         Ok(None) => {}
     }
     let first = objects.first().copied().unwrap_or(DriverPtr::NULL);
-    cx.emit(Event::Wait { object: first.address, count: u32::try_from(objects.len()).unwrap_or(u32::MAX) });
+    if cx.happens(Kind::Wait) {
+        let count = u32::try_from(objects.len()).unwrap_or(u32::MAX);
+        cx.emit(Event::Wait { object: first.address, count });
+    }
     let begun = cx.with(|k| begin(k, strand, objects, all, timeout, blocks));
     begun.map_err(|broken| dispatcher::stop(cx, first, broken))?;
     scheduler::block(cx)?;
     let status = cx.with(|k| k.ke.threads[strand].wait_status);
-    cx.emit(Event::Woken { status: status.0 });
+    if cx.happens(Kind::Woken) {
+        cx.emit(Event::Woken { status: status.0 });
+    }
     irql::settle(cx)?;
     Ok(status)
 }
@@ -324,9 +330,10 @@ fn begin(
         k.engine.write(block + KWAIT_BLOCK::Object, object.cast::<()>())?;
         let head = *object + DISPATCHER_HEADER::WaitListHead;
         links::insert_tail(k.engine, head, block + KWAIT_BLOCK::WaitListEntry)?;
-        k.ke.waits.get_or_insert_with(object.address, Vec::new).push(strand);
+        k.ke.waits.get_or_insert_with(object.address, Few::default).push(strand);
     }
-    thread.wait = Some(Wait { objects: objects.to_vec(), all, blocks, granted: None });
+    let objects = objects.iter().copied().collect();
+    thread.wait = Some(Wait { objects, all, blocks, granted: None });
     thread.state = thread::State::Waiting;
     if let Timeout::At(due) = timeout {
         let processor = k.ke.current;
