@@ -24,11 +24,12 @@ use super::cache::{Cache, MapEntry, Saved};
 use super::callout::Level;
 use super::checked::Checks;
 use super::classify::{Class, classify, is_direct_jump, rare_state};
-use super::emitter::{Emitter, Hole, RAX};
+use super::cuts::LONGEST;
+use super::emitter::{Emitter, Hole, RAX, RCX};
 use super::exit::Exit;
 use super::extended::Tested;
 use super::flags;
-use super::scratch::{HEAD_RAX, scratch};
+use super::scratch::{HEAD_RAX, RCX as SAVED_RCX, scratch};
 use super::table;
 use super::{places, site, stubs};
 use crate::guest::FaultKind;
@@ -39,8 +40,6 @@ use crate::windows::PAGE;
 
 /// A condition's number in encodings.
 const LESS: u8 = 0xC;
-/// A block's head charges it by an 8-bit immediate.
-const LONGEST: usize = 64;
 
 /// Original code up to a block's end.
 #[derive(Clone, Default)]
@@ -94,9 +93,14 @@ pub(crate) fn translate(cache: &mut Cache, pc: u64) -> Result<u64, FaultKind> {
 }
 
 /// Translates the first `count` instructions at `pc`, which all run on (a loop's rounds, which may be left early); ends in an
-/// exact exit.
-pub(crate) fn translate_truncated(cache: &mut Cache, pc: u64, count: u32) -> Result<u64, FaultKind> {
-    let count = count as usize;
+/// exact exit, and goes on where the block does.
+pub(crate) fn translate_truncated(cache: &mut Cache, pc: u64, count: usize) -> Result<u64, FaultKind> {
+    if count == 0 {
+        let mut builder = Builder::empty(cache, vec![pc], 0);
+        builder.end_slice(pc);
+        let written = builder.finish();
+        return Ok(Asides::alone(cache, written));
+    }
     cache.workshop.fetched.forget();
     let whole = decode(cache, pc, LONGEST)?;
     let written = transaction(cache, |cache| {
@@ -108,7 +112,7 @@ pub(crate) fn translate_truncated(cache: &mut Cache, pc: u64, count: u32) -> Res
         let source = decode(cache, pc, count)?;
         let mut builder = Builder::begin(cache, &source.instructions, count);
         builder.copy_all(&source)?;
-        builder.exit(Exit::SliceEnded { rip: source.next });
+        builder.end_slice(source.next);
         Ok(builder.finish())
     })?;
     Ok(Asides::alone(cache, written))
@@ -432,7 +436,7 @@ impl<'c> Builder<'c> {
             After::EndOfSlice => {
                 self.before = rounds * length;
                 self.copy(source, rest)?;
-                self.exit(Exit::SliceEnded { rip: source.instructions[rest].ip() });
+                self.end_slice(source.instructions[rest].ip());
             }
         }
         let e = &mut self.cache.emitter;
@@ -478,6 +482,15 @@ impl<'c> Builder<'c> {
     fn exit(&mut self, exit: Exit) {
         let number = self.cache.exit(exit);
         stubs::exit_stub(&mut self.cache.emitter, number);
+    }
+
+    /// The slice ends here, in front of the instruction at `rip`; then it goes on there.
+    fn end_slice(&mut self, rip: u64) {
+        let number = self.cache.exit(Exit::SliceEnded { rip });
+        self.cache.emitter.store(SAVED_RCX, RCX);
+        stubs::access_stub(&mut self.cache.emitter, number);
+        let on = self.cache.emitter.jump_hole();
+        self.branch(on, Way { to: rip, from: rip });
     }
 
     /// As [`Self::exit`], for one that needs the instruction.

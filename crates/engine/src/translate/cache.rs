@@ -8,6 +8,7 @@ use iced_x86::Instruction;
 use super::block::{self, Workshop};
 use super::blocks::Blocks;
 use super::classify::{is_interlocked, may_be_watched};
+use super::cuts::Cuts;
 use super::emitter::Emitter;
 use super::exit::Exit;
 use super::short::Short;
@@ -72,9 +73,7 @@ pub(crate) struct Cache {
     decoded: Vec<Instruction>,
     pub(crate) blocks: Blocks,
     pub(super) workshop: Workshop,
-    /// For each block with a head, by its number: where its copies begin that are cut short after 1, 2, … instructions; 0
-    /// where there is none yet.
-    cuts: Vec<Vec<u64>>,
+    pub(crate) cuts: Cuts,
     /// Import slots whose contents were taken at translation.
     slots: BTreeSet<u64>,
     /// Translations of code outside the images' window, which the table does not cover.
@@ -113,7 +112,7 @@ impl Translator {
             decoded: Vec::new(),
             blocks: Blocks::default(),
             workshop: Workshop::default(),
-            cuts: Vec::new(),
+            cuts: Cuts::default(),
             slots: BTreeSet::new(),
             outside: BTreeMap::new(),
             call_sites: BTreeMap::new(),
@@ -165,21 +164,14 @@ impl Translator {
         self.with(|cache| block::translate(cache, target))
     }
 
-    /// A copy of the block at `pc`, whose copies are `cuts`, that ends after `count` instructions.
-    pub(crate) fn truncated(&self, pc: u64, count: u32, cuts: u32) -> Result<u64, FaultKind> {
-        let index = count as usize - 1;
-        let made = self.cache.borrow().cuts[cuts as usize].get(index).copied();
-        if let Some(start @ 1..) = made {
-            return Ok(start);
-        }
+    /// Makes the copy of the block at `pc`, whose copies are `cuts`, that ends after `count` instructions.
+    pub(crate) fn truncate(&self, pc: u64, count: usize, cuts: u32) -> Result<u64, FaultKind> {
         let generation = self.generation();
         self.make_room();
         self.with(|cache| {
             let start = block::translate_truncated(cache, pc, count)?;
             if generation == self.generation() {
-                let copies = &mut cache.cuts[cuts as usize];
-                copies.resize(copies.len().max(index + 1), 0);
-                copies[index] = start;
+                cache.cuts.enter(cuts, count, start);
             }
             Ok(start)
         })
@@ -318,10 +310,12 @@ impl Cache {
         interlocked || self.watched.contains(&instruction.ip()) && may_be_watched(instruction)
     }
 
-    /// Numbers the truncated copies of a block.
-    pub(crate) fn cuts(&mut self) -> u32 {
-        self.cuts.push(Vec::new());
-        u32::try_from(self.cuts.len() - 1).expect("fewer than 2^32 blocks")
+    /// Numbers the copies of the block at `rip`, whose head charges so many.
+    pub(crate) fn cut(&mut self, rip: u64, charged: u32) -> u32 {
+        let cuts = self.cuts.next();
+        let exit = self.exit(Exit::Slice { rip, cuts });
+        self.cuts.add(charged, exit);
+        cuts
     }
 
     /// Keeps an instruction for an exit until the next flush.

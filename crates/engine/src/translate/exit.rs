@@ -11,7 +11,7 @@ use super::frame::{Ended, Frame, RESUMES};
 use super::resume::{self, Resumed};
 use super::scratch::{HostFault, scratch};
 use super::{
-    cache::Saved,
+    cache::{Saved, Translator},
     callout,
     classify::{Class, classify, is_interlocked},
     elements, extended, inspect, site,
@@ -34,9 +34,10 @@ pub(crate) enum Exit {
     /// A direct jump to a block that was not translated; once it is, the exit at `stub` (and the branch's displacement
     /// at `branch`, if not 0) is overwritten. Both are offsets in the cache.
     Chain { target: u64, stub: u32, branch: u32, from: u64 },
-    /// The slice ends within or before this block; `cuts` numbers its truncated copies.
-    Slice { rip: u64, charged: u32, cuts: u32 },
-    /// The slice has ended, exactly here; unless it was lengthened since the block was entered.
+    /// The slice ends within or before this block, and there is no copy yet that ends with it; `cuts` is the number of the block's
+    /// copies. What the head has charged is taken back.
+    Slice { rip: u64, cuts: u32 },
+    /// The slice has ended, exactly here; unless it was lengthened since the block was entered. By `dirql_access`.
     SliceEnded { rip: u64 },
     /// A `ret` to an address without a landing pad.
     ReturnMiss { rip: u64 },
@@ -159,9 +160,7 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
     match &exit {
         Exit::HostFault => host_fault(frame, scratch().fault.get()),
         Exit::Chain { target, stub, branch, from } => chain(frame, *target, *stub, *branch, *from),
-        Exit::Slice { rip, charged, cuts } => slice(frame, *rip, *charged, *cuts),
-        Exit::SliceEnded { rip } if scratch().countdown.get() > 0 => go_on(frame, *rip),
-        Exit::SliceEnded { rip } => end_slice(frame, *rip),
+        Exit::Slice { rip, cuts } => slice(frame, *rip, *cuts),
         Exit::ReturnMiss { rip } => {
             frame.rip = *rip;
             return_to_stack_top(frame, 0)
@@ -181,7 +180,9 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
             take_back(u32::from(*ahead) + 1);
             extended::ask(frame, translator.kept(*decoded).ip(), *state)
         }
-        Exit::Port { .. } | Exit::Move { .. } => unreachable!("an access is an exit of its own kind"),
+        Exit::Port { .. } | Exit::Move { .. } | Exit::SliceEnded { .. } => {
+            unreachable!("what mostly goes on where it was is an exit of its own kind")
+        }
         Exit::Site { decoded, ahead } => {
             let instruction = translator.kept(*decoded);
             take_back((*ahead).into());
@@ -227,6 +228,7 @@ fn access<G: Guest>(state: &State, frame: &mut Frame, number: u32) -> Flow<u64> 
             frame.rip = rip;
             (port.perform(guest, frame)?, 0)
         }
+        Exit::SliceEnded { rip } => return slice_ended(guest, translator, frame, rip),
         _ => unreachable!("no other exit goes by `dirql_access`"),
     };
     guest.accessed()?;
@@ -295,27 +297,30 @@ fn chain(frame: &mut Frame, target: u64, stub: u32, branch: u32, from: u64) -> F
     Ok(translated)
 }
 
-fn slice(frame: &mut Frame, rip: u64, charged: u32, cuts: u32) -> Flow<u64> {
-    take_back(charged);
-    let left = scratch().countdown.get();
-    if left <= 0 {
-        return end_slice(frame, rip);
-    }
+fn slice(frame: &mut Frame, rip: u64, cuts: u32) -> Flow<u64> {
     frame.rip = rip;
-    let left = u32::try_from(left).expect("less than the block that did not fit");
-    match state().translator.truncated(rip, left, cuts) {
+    // Less than nothing may be left, where an instruction was charged by itself.
+    let left = usize::try_from(scratch().countdown.get()).unwrap_or(0);
+    match state().translator.truncate(rip, left, cuts) {
         Ok(translated) => Ok(translated),
         Err(kind) => Err(fault(frame, kind, rip, "")),
     }
 }
 
-fn end_slice(frame: &mut Frame, rip: u64) -> Flow<u64> {
+/// A copy of a block has run to its end: it goes on there, unless translations were thrown away.
+#[inline]
+fn slice_ended<G: Guest>(guest: &G, translator: &Translator, frame: &mut Frame, rip: u64) -> Flow<u64> {
     frame.rip = rip;
-    state().guest().slice()?;
-    if scratch().countdown.get() <= 0 {
+    let countdown = &scratch().countdown;
+    if countdown.get() > 0 {
+        return Ok(0);
+    }
+    let generation = translator.generation();
+    guest.slice()?;
+    if countdown.get() <= 0 {
         clock().set_slice(u64::MAX);
     }
-    go_on(frame, rip)
+    if translator.generation() == generation { Ok(0) } else { go_on(frame, rip) }
 }
 
 /// Asks the guest, and then runs the instruction by itself: whatever happened meanwhile, it is asked once.

@@ -14,6 +14,7 @@ mod callout;
 mod checked;
 mod classify;
 mod covered;
+mod cuts;
 mod elements;
 mod emitter;
 mod exit;

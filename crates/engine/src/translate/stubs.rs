@@ -1,5 +1,6 @@
 //! The permanent code at the cache's start: how driver code is entered and left. It survives flushes.
 
+use super::cuts::RECORD_SHIFT;
 use super::emitter::{Emitter, R13, RAX, RCX, RDX, RSP};
 use super::frame;
 use super::scratch::{
@@ -22,6 +23,10 @@ pub(crate) const ENTER: u64 = CACHE.base + 0x40;
 pub(crate) const RESUME_STUB: u64 = CACHE.base + 0xC0;
 /// On the driver's stack, with an export's result: its return address has no translation yet.
 pub(crate) const LOST: u64 = CACHE.base + 0x100;
+/// A slice ends in a block: goes to the copy that ends with it, or to the exit that makes it; `eax` is the block's number.
+pub(crate) const SLICE: u64 = CACHE.base + 0x140;
+/// Where that stub holds the address of [`super::cuts`]' records.
+pub(crate) const RECORDS_AT: u64 = SLICE + 24;
 /// Where the thunks of exports begin.
 const THUNKS: u64 = CACHE.base + 0x400;
 /// Room for the stubs and the thunks of exports; translations follow.
@@ -73,6 +78,9 @@ pub(crate) fn write(return_miss: u32) -> Stubs {
 
     let mut e = next(&e, LOST);
     exit_stub(&mut e, return_miss);
+
+    let mut e = next(&e, SLICE);
+    find_cut(&mut e);
 
     next(&e, THUNKS);
     let stubs = Stubs { landing, next_thunk: THUNKS };
@@ -144,6 +152,51 @@ pub(crate) fn exit_stub(e: &mut Emitter, number: u32) {
     e.constant_eax(number);
     e.jump(EXIT);
 }
+
+/// To [`SLICE`].
+pub(crate) fn slice_stub(e: &mut Emitter, cuts: u32) {
+    e.store(SAVED_RAX, RAX);
+    e.constant_eax(cuts);
+    e.jump(SLICE);
+}
+
+/// See [`SLICE`]: finds the record of the block and, by what is left of the slice, the copy. What the head has charged is taken back.
+/// No flag is changed.
+fn find_cut(e: &mut Emitter) {
+    e.store(SAVED_RCX, RCX);
+    e.store(SAVED_RDX, RDX);
+    e.bytes(&[0x89, 0xC1]); // mov ecx, eax
+    e.bytes(&[0x9F, 0x0F, 0x90, 0xC0]); // lahf; seto al
+    let records = e.here() + 2;
+    assert!(records == RECORDS_AT, "the address of the records stands elsewhere");
+    e.constant(RDX, 0);
+    e.bytes(&[0xC1, 0xE1, RECORD_SHIFT]); // shl ecx, ...
+    e.bytes(&[0x48, 0x01, 0xCA]); // add rdx, rcx
+    e.bytes(&[0x8B, 0x4A, 0x08]); // mov ecx, [rdx+8]
+    e.bytes(&[0x49, 0x01, 0xCD]); // add r13, rcx
+    e.bytes(&[0x49, 0x39, 0xCD]); // cmp r13, rcx
+    let nothing_left = e.jump_if_hole(ABOVE_OR_EQUAL);
+    e.bytes(&[0x48, 0x8B, 0x0A]); // mov rcx, [rdx]
+    e.bytes(&[0x4A, 0x8B, 0x0C, 0xE9]); // mov rcx, [rcx+r13*8]
+    e.bytes(&[0x48, 0x85, 0xC9]); // test rcx, rcx
+    let not_made = e.jump_if_hole(EQUAL);
+    e.store(JUMP, RCX);
+    restore_rcx_rdx(e);
+    e.bytes(&[0x04, 0x7F, 0x9E]); // add al, 7Fh; sahf
+    e.load(RAX, SAVED_RAX);
+    e.jump_through(JUMP);
+    e.fill_here(nothing_left);
+    e.fill_here(not_made);
+    e.bytes(&[0x8B, 0x4A, 0x0C]); // mov ecx, [rdx+12]
+    e.bytes(&[0x04, 0x7F, 0x9E]);
+    e.bytes(&[0x89, 0xC8]); // mov eax, ecx
+    restore_rcx_rdx(e);
+    e.jump(EXIT);
+}
+
+/// Conditions' numbers in encodings.
+const ABOVE_OR_EQUAL: u8 = 3;
+const EQUAL: u8 = 4;
 
 /// An exit that comes back right behind itself, if it can, with the driver's `rcx` in `scratch.rcx`: to `dirql_access`, which
 /// finds `rax`, `rcx` and `rsp` in the frame. No flag is touched.

@@ -104,9 +104,8 @@ impl Asides {
                 if flags_live {
                     super::restore_flags(e);
                 }
-                let cuts = cache.cuts();
-                let number = cache.exit(Exit::Slice { rip, charged, cuts });
-                stubs::exit_stub(&mut cache.emitter, number);
+                let cuts = cache.cut(rip, charged);
+                stubs::slice_stub(&mut cache.emitter, cuts);
             }
             Aside::Branch { hole, way } => match cache.entry(way.to) {
                 Some(translated) => cache.emitter.fill(hole, translated),
