@@ -346,7 +346,8 @@ impl Engine {
 
     /// Runs a strand until it suspends or ends. Only from the scheduler, that is, outside any strand.
     #[must_use]
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "each frame it returns through costs a mispredicted return")]
     pub fn resume(self, id: StrandId) -> Progress {
         let state = state();
         state.strands.resume(id, &translate::scratch().frame)

@@ -173,6 +173,8 @@ impl Strands {
     }
 
     /// Runs a strand until it suspends or ends. Only from the scheduler's stack.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "see below")]
     pub(crate) fn resume(&self, id: StrandId, frame: &Cell<u64>) -> Progress {
         assert!(self.current.get().is_null(), "a strand is resumed from the scheduler only");
         let slot = self.slot(id);

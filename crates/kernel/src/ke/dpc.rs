@@ -387,22 +387,17 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>) -> Flow<()> {
 fn retire(cx: &mut Cx<'_>) -> Flow<()> {
     let mut runs = 0;
     loop {
-        cx.with(|k| k.ke.processor_mut().dispatch_requested = false);
-        timer::expire(cx)?;
-        let next = cx.with(|k| {
-            let index = k.ke.current;
-            let processor = k.ke.processor_mut();
-            let Some(dpc) = processor.dpcs.pop_front() else {
-                k.ke.timers.cancel_drain(index);
-                return None;
-            };
-            // While one runs, the rest stay asked for: it may leave by another way than returning.
-            processor.dispatch_requested = !processor.dpcs.is_empty();
-            processor.running_dpc = Some(dpc.object);
-            k.ke.queued.remove(&dpc.object);
-            k.ke.unsettled();
-            Some(dpc)
+        let (due, next) = cx.with(|k| {
+            k.ke.processor_mut().dispatch_requested = false;
+            let due = timer::is_due(k, k.ke.current);
+            (due, if due { None } else { take_next(k) })
         });
+        let next = if due {
+            timer::expire(cx)?;
+            cx.with(take_next)
+        } else {
+            next
+        };
         let Some(dpc) = next else { return Ok(()) };
         runs += 1;
         if runs > RUNS_AT_MOST {
@@ -421,6 +416,24 @@ fn retire(cx: &mut Cx<'_>) -> Flow<()> {
     }
 }
 
+/// Takes the next one out of the current processor's queue: it runs now.
+#[inline]
+fn take_next(k: &mut Kernel) -> Option<QueuedDpc> {
+    let index = k.ke.current;
+    let processor = k.ke.processor_mut();
+    let Some(dpc) = processor.dpcs.pop_front() else {
+        k.ke.timers.cancel_drain(index);
+        return None;
+    };
+    // While one runs, the rest stay asked for: it may leave by another way than returning.
+    processor.dispatch_requested = !processor.dpcs.is_empty();
+    processor.running_dpc = Some(dpc.object);
+    k.ke.queued.remove(&dpc.object);
+    k.ke.unsettled();
+    Some(dpc)
+}
+
+#[cold]
 fn endless(cx: &mut Cx<'_>, dpc: u64) -> engine::Leave {
     let message = format!(
         "{RUNS_AT_MOST} DPCs ran in a row, {dpc:#x} among them: they queue each other, and no thread ever runs"

@@ -147,7 +147,9 @@ pub fn come_early(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
     if wanting && cx.choose("ke.interrupt_before_connect_returns", 2) == 1 {
         deliver(cx)?;
     }
-    slice::tighten(cx);
+    if slice::tighten(cx) {
+        cx.with(Kernel::settled);
+    }
     if wanting {
         // If not before, then with the driver's next instruction.
         cx.with(slice::end_soon);

@@ -239,6 +239,6 @@ fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
         }
     }
     slice::tighten(cx);
-    cx.with(Kernel::settled);
+    cx.with(Kernel::settled_as_nothing_waits);
     Ok(())
 }

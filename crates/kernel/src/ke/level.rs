@@ -51,9 +51,11 @@ impl Kernel {
     /// Processor `index` becomes the current one. The engine holds the level of that one only.
     pub(crate) fn make_current(&mut self, index: usize) {
         let before = self.ke.current;
-        self.ke.processors[before].parked_level = self.engine.level();
-        self.engine.set_level(self.ke.processors[index].parked_level);
-        self.ke.current = index;
+        if before != index {
+            self.ke.processors[before].parked_level = self.engine.level();
+            self.engine.set_level(self.ke.processors[index].parked_level);
+            self.ke.current = index;
+        }
         self.ke.unsettled();
     }
 
@@ -69,10 +71,27 @@ impl Kernel {
     #[inline]
     pub(crate) fn settled(&mut self) {
         if self.engine.free_levels() != PASSIVE_LEVEL {
-            self.engine.set_free_levels(attention(self));
-            let until = if calls_are_free(self) { budget::calls_until_look(self) } else { 0 };
-            self.engine.allow_short_calls(until);
+            self.promise(attention(self));
         }
+    }
+
+    /// As [`Kernel::settled`], where [`super::irql::next_work`] has just found nothing that the level lets in.
+    #[inline]
+    pub(crate) fn settled_as_nothing_waits(&mut self) {
+        // At PASSIVE_LEVEL that is all there is.
+        let all = self.level() == PASSIVE_LEVEL && self.ke.processor().interrupts_enabled;
+        if !all {
+            self.settled();
+        } else if self.engine.free_levels() != PASSIVE_LEVEL {
+            self.promise(if matters_always(self) { ASK_ALWAYS } else { forbidden(self) });
+        }
+    }
+
+    #[inline]
+    fn promise(&mut self, level: u8) {
+        self.engine.set_free_levels(level);
+        let until = if calls_are_free(self) { budget::calls_until_look(self) } else { 0 };
+        self.engine.allow_short_calls(until);
     }
 
     /// Whether nothing can be waiting for the level that is set now, and the slice ends when it should.
@@ -126,16 +145,12 @@ impl State {
 /// The lowest level that the current processor may go to with nothing let in, no rule broken and nobody told: 0 if nothing
 /// is pending, [`ASK_ALWAYS`] if every change of level matters to somebody.
 pub(crate) fn attention(k: &Kernel) -> u8 {
-    if k.ke.levels_are_told || k.ke.rearm {
+    if matters_always(k) {
         return ASK_ALWAYS;
     }
     let index = k.ke.current;
     let processor = &k.ke.processors[index];
-    let floor = processor.floors.last().copied().unwrap_or(PASSIVE_LEVEL);
-    let owns = k.ke.locks.count(processor.number) != 0;
-    let own = floor.max(if owns { DISPATCH_LEVEL } else { PASSIVE_LEVEL });
-    // Where the clock stands still, it goes on as soon as it may.
-    let own = if index == 0 && clock::is_held(k) { own.max(CLOCK_LEVEL) } else { own };
+    let own = forbidden(k);
     if !processor.interrupts_enabled {
         return own;
     }
@@ -147,7 +162,25 @@ pub(crate) fn attention(k: &Kernel) -> u8 {
     if lines < DISPATCH_LEVEL && dispatch() { DISPATCH_LEVEL } else { lines }
 }
 
+/// Whether every change of level must be asked about.
+#[inline]
+fn matters_always(k: &Kernel) -> bool {
+    k.ke.levels_are_told || k.ke.rearm
+}
+
+/// Below this the current processor must not go by itself, whatever is pending.
+#[inline]
+fn forbidden(k: &Kernel) -> u8 {
+    let processor = k.ke.processor();
+    let floor = processor.floors.last().copied().unwrap_or(PASSIVE_LEVEL);
+    let owns = k.ke.locks.count(processor.number) != 0;
+    let own = floor.max(if owns { DISPATCH_LEVEL } else { PASSIVE_LEVEL });
+    // Where the clock stands still, it goes on as soon as it may.
+    if k.ke.current == 0 && clock::is_held(k) { own.max(CLOCK_LEVEL) } else { own }
+}
+
 /// Whether a call of an export is neither told nor a question, so that [`super::irql::short`] ones need not come here.
+#[inline]
 fn calls_are_free(k: &Kernel) -> bool {
     let alone = k.ke.processors.len() == 1 && k.ke.ready.is_empty();
     alone && !k.ke.calls_are_told && !k.ke.processor().wait_next

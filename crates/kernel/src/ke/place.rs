@@ -6,6 +6,7 @@
 use engine::{Point, StrandId};
 
 use super::processor::{self, DISPATCH_LEVEL, Processor};
+use super::ready::Candidates;
 use super::thread::State;
 use super::{slice, thread};
 use crate::cx::{Cx, Kernel};
@@ -13,9 +14,9 @@ use crate::event::{Event, Kind};
 
 /// Puts ready threads on processors: idle ones first, then in place of lower priorities.
 pub(crate) fn threads(cx: &mut Cx<'_>) {
-    while let Some((priority, index)) = cx.with(|k| next(k)) {
-        let mask = cx.with(|k| k.ke.processors[index].mask());
-        let candidates = cx.with(|k| k.ke.ready.candidates(priority, mask));
+    loop {
+        let mut candidates = Candidates::default();
+        let Some(index) = cx.with(|k| next(k, &mut candidates)) else { return };
         let strand = match candidates.len() {
             1 => candidates[0],
             _ => candidates[cx.nt().next_strand(Point("ke.next_thread"), &candidates)],
@@ -28,12 +29,18 @@ pub(crate) fn threads(cx: &mut Cx<'_>) {
     }
 }
 
-/// The priority of the thread to be placed next, and where.
-fn next(k: &Kernel) -> Option<(u8, usize)> {
-    k.ke.ready.iter().find_map(|strand| {
+/// Where one of the `candidates` is to be placed next.
+#[inline]
+fn next(k: &Kernel, candidates: &mut Candidates) -> Option<usize> {
+    if k.ke.ready.is_empty() {
+        return None;
+    }
+    let (priority, index) = k.ke.ready.iter().find_map(|strand| {
         let thread = &k.ke.threads[strand];
         Some((thread.priority(), place_for(k, thread)?))
-    })
+    })?;
+    k.ke.ready.candidates(priority, k.ke.processors[index].mask(), candidates);
+    Some(index)
 }
 
 /// The processor a ready thread takes: the one it ran on last if that is idle, another idle one, else the one that runs

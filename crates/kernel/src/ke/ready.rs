@@ -30,25 +30,39 @@ pub(crate) struct ReadyQueues {
     queues: [VecDeque<Entry>; PRIORITIES],
     /// Bit n is set if queue n is not empty.
     occupied: u32,
+    /// No thread that is here became ready before.
+    oldest: u64,
 }
 
 impl Default for ReadyQueues {
     fn default() -> Self {
-        Self { queues: std::array::from_fn(|_| VecDeque::new()), occupied: 0 }
+        Self { queues: std::array::from_fn(|_| VecDeque::new()), occupied: 0, oldest: 0 }
     }
 }
 
 impl ReadyQueues {
     /// A thread's turn comes after its equals.
     pub(crate) fn push_back(&mut self, strand: StrandId, priority: u8, affinity: u64, since: u64) {
+        self.comes(priority, since);
         self.queues[usize::from(priority)].push_back(Entry { strand, affinity, since });
-        self.occupied |= 1 << priority;
     }
 
     /// A thread that was preempted comes before its equals.
     pub(crate) fn push_front(&mut self, strand: StrandId, priority: u8, affinity: u64, since: u64) {
+        self.comes(priority, since);
         self.queues[usize::from(priority)].push_front(Entry { strand, affinity, since });
+    }
+
+    #[inline]
+    fn comes(&mut self, priority: u8, since: u64) {
+        self.oldest = if self.occupied == 0 { since } else { self.oldest.min(since) };
         self.occupied |= 1 << priority;
+    }
+
+    /// Whether all that are here became ready after `moment`; false says nothing.
+    #[inline]
+    pub(crate) fn all_since(&self, moment: u64) -> bool {
+        self.occupied == 0 || self.oldest > moment
     }
 
     /// Whether no thread is ready.
@@ -60,7 +74,12 @@ impl ReadyQueues {
     /// The highest priority of a thread that may run on a processor of `mask`.
     #[inline]
     pub(crate) fn highest(&self, mask: u64) -> Option<u8> {
-        let may = |priority: &u8| self.queues[usize::from(*priority)].iter().any(|e| e.affinity & mask != 0);
+        let may = |priority: &u8| {
+            let queue = &self.queues[usize::from(*priority)];
+            // Mostly the first may.
+            let first = queue.front().is_some_and(|e| e.affinity & mask != 0);
+            first || queue.iter().any(|e| e.affinity & mask != 0)
+        };
         self.occupied(u32::MAX).find(may)
     }
 
@@ -81,15 +100,17 @@ impl ReadyQueues {
         self.occupied(low).flat_map(|priority| &self.queues[usize::from(priority)])
     }
 
-    /// The threads of one priority that may run on a processor of `mask`, longest waiting first.
-    pub(crate) fn candidates(&self, priority: u8, mask: u64) -> Candidates {
+    /// The threads of one priority that may run on a processor of `mask`, longest waiting first, go to `into`: what is moved
+    /// would wait for what has just been stored.
+    #[inline]
+    pub(crate) fn candidates(&self, priority: u8, mask: u64, into: &mut Candidates) {
         let queue = &self.queues[usize::from(priority)];
-        queue.iter().filter(|entry| entry.affinity & mask != 0).map(|entry| entry.strand).collect()
+        into.extend(queue.iter().filter(|entry| entry.affinity & mask != 0).map(|entry| entry.strand));
     }
 
     /// The threads below the highest dynamic priority that have been ready since `before` or longer.
     pub(crate) fn starving(&self, before: u64) -> Vec<StrandId> {
-        if self.low().all(|entry| entry.since > before) {
+        if self.all_since(before) {
             return Vec::new();
         }
         let low = self.queues[1..usize::from(HIGHEST_DYNAMIC)].iter().flatten();
@@ -121,7 +142,12 @@ impl ReadyQueues {
         for priority in self.occupied(u32::MAX) {
             let queue = &mut self.queues[usize::from(priority)];
             if let Some(at) = queue.iter().position(|entry| entry.strand == strand) {
-                queue.remove(at);
+                // Mostly it is the first, and nothing moves.
+                if at == 0 {
+                    queue.pop_front()
+                } else {
+                    queue.remove(at)
+                };
                 if queue.is_empty() {
                     self.occupied &= !(1 << priority);
                 }
@@ -140,6 +166,12 @@ mod tests {
     const B: StrandId = StrandId(2);
     const C: StrandId = StrandId(3);
 
+    fn candidates(ready: &ReadyQueues, priority: u8, mask: u64) -> Vec<StrandId> {
+        let mut candidates = Candidates::default();
+        ready.candidates(priority, mask, &mut candidates);
+        candidates.to_vec()
+    }
+
     #[test]
     fn a_higher_priority_goes_first_and_equals_in_the_order_of_arrival() {
         let mut ready = ReadyQueues::default();
@@ -149,9 +181,9 @@ mod tests {
         assert_eq!(ready.highest(1), Some(16));
         assert!(ready.remove(C));
         assert_eq!(ready.highest(1), Some(8));
-        assert_eq!(ready.candidates(8, 1)[..], [A, B]);
+        assert_eq!(candidates(&ready, 8, 1), [A, B]);
         ready.push_front(C, 8, 1, 0);
-        assert_eq!(ready.candidates(8, 1)[..], [C, A, B]);
+        assert_eq!(candidates(&ready, 8, 1), [C, A, B]);
         assert!(!ready.remove(StrandId(9)));
     }
 
@@ -162,7 +194,7 @@ mod tests {
         ready.push_back(B, 8, 0b01, 0);
         assert_eq!(ready.highest(0b01), Some(8));
         assert_eq!(ready.highest(0b11), Some(20));
-        assert_eq!(ready.candidates(20, 0b01)[..], []);
+        assert_eq!(candidates(&ready, 20, 0b01), []);
     }
 
     #[test]

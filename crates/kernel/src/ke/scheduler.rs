@@ -40,16 +40,20 @@ pub fn run(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
         timer::ring(&mut cx);
         cx.with(relieve);
         place::threads(&mut cx);
-        if let Some(index) = choose_processor(&mut cx) {
-            take_turn(&mut cx, index);
-        } else if let Some((index, verdict)) = cx.with(|k| stuck::verdict(k)) {
-            // Said by the strand itself, so that its stack is told.
-            cx.with(|k| k.ke.sentence = Some((k.ke.processors[index].thread, verdict)));
+        if let Some(index) = choose_processor(&mut cx).or_else(|| convict(&mut cx)) {
             take_turn(&mut cx, index);
         } else if !pass_time(&mut cx) {
             return End::Quiet;
         }
     }
+}
+
+/// The processor whose thread can never go on, if one is found. The verdict is said by the strand itself, so that its stack is told.
+#[cold]
+fn convict(cx: &mut Cx<'_>) -> Option<usize> {
+    let (index, verdict) = cx.with(|k| stuck::verdict(k))?;
+    cx.with(|k| k.ke.sentence = Some((k.ke.processors[index].thread, verdict)));
+    Some(index)
 }
 
 /// As [`run`], for a caller that cannot go on before `done`: if the machine falls quiet first, that is a deadlock.
@@ -114,10 +118,10 @@ pub(crate) const STARVED: u64 = 4_000_000_000;
 
 /// Boosts threads that have been ready for too long to the highest priority that is not real-time.
 pub(crate) fn relieve(k: &mut Kernel) {
-    if k.ke.ready.is_empty() {
+    let Some(before) = k.engine.now().checked_sub(STARVED) else { return };
+    if k.ke.ready.all_since(before) {
         return;
     }
-    let Some(before) = k.engine.now().checked_sub(STARVED) else { return };
     for strand in k.ke.ready.starving(before) {
         k.ke.ready.remove(strand);
         let thread = k.ke.threads.get_mut(strand).expect("a ready thread exists");
@@ -193,17 +197,20 @@ fn another_waits(k: &Kernel) -> bool {
     })
 }
 
-/// Lets processor `index` run until it gives its turn away.
+/// Lets processor `index` run until it gives its turn away. Within the loop, because a return behind a switch of stacks is not the one
+/// that the processor expects, and what lies below it on either side is then wrong too.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "see above")]
 fn take_turn(cx: &mut Cx<'_>, index: usize) {
     processor::switch_to(cx, index);
     let engine = cx.engine();
     let strand = cx.with(|k| {
         let turn = k.ke.processors.iter().map(|processor| processor.last_turn).max().unwrap_or(0) + 1;
+        let now = engine.now();
         let processor = k.ke.processor_mut();
-        processor.last_turn = turn;
-        processor.turn_began = engine.now();
-        let mark = (k.ke.retired(engine.now()), engine.now(), engine.retired());
-        let strand = k.ke.processor().thread;
+        (processor.last_turn, processor.turn_began) = (turn, now);
+        let strand = processor.thread;
+        let mark = (k.ke.retired(now), now, engine.retired());
         let thread = k.ke.threads.get_mut(strand).expect("what a processor runs is a thread");
         (thread.mark, thread.retired.1) = (mark, engine.retired());
         k.ke.turn_is_idle = thread.stuck.is_some();
@@ -248,6 +255,7 @@ pub(crate) fn wait_for(cx: &mut Cx<'_>, what: WaitsFor) -> Flow<()> {
     irql::settle(cx)
 }
 
+#[inline]
 fn suspend(cx: &mut Cx<'_>) -> Flow<()> {
     if cx.nt().stopping() {
         return Err(Leave::Stop);
@@ -293,7 +301,8 @@ fn is_better_off(k: &Kernel, index: usize, than: u8) -> bool {
 
 /// Whether idle processors will take the ready threads of this priority anyway.
 fn idle_ones_suffice(k: &Kernel, index: usize, priority: u8) -> bool {
-    let candidates = k.ke.ready.candidates(priority, k.ke.processors[index].mask());
+    let mut candidates = Candidates::default();
+    k.ke.ready.candidates(priority, k.ke.processors[index].mask(), &mut candidates);
     let idle = k.ke.processors.iter().filter(|processor| processor.is_idle());
     let takes = |strand: &StrandId| {
         let mut open = idle.clone();
@@ -345,9 +354,16 @@ pub(crate) fn yield_now(cx: &mut Cx<'_>) -> Flow<()> {
 
 /// Whether a thread that is as good as the current one could have this processor.
 fn equals_wait(k: &Kernel) -> bool {
-    let processor = k.ke.processor();
-    let highest = k.ke.ready.highest(processor.mask());
-    k.level() < DISPATCH_LEVEL && k.ke.thread().is_some_and(|thread| highest >= Some(thread.priority()))
+    highest_equal(k).is_some()
+}
+
+/// The priority of the best such threads.
+fn highest_equal(k: &Kernel) -> Option<u8> {
+    if k.level() >= DISPATCH_LEVEL || k.ke.ready.is_empty() {
+        return None;
+    }
+    let own = k.ke.thread()?.priority();
+    k.ke.ready.highest(k.ke.processor().mask()).filter(|highest| *highest >= own)
 }
 
 /// A driver is about to do something that others can see: the policy may let another thread or processor go first.
@@ -372,7 +388,8 @@ pub(crate) fn before_shared(cx: &mut Cx<'_>, rip: u64) -> Flow<()> {
 }
 
 fn before(cx: &mut Cx<'_>, gives_way: impl FnOnce(&mut Cx<'_>, &[StrandId]) -> bool) -> Flow<()> {
-    let (others, equals) = cx.with(|k| who_waits(k));
+    let mut others = Candidates::default();
+    let equals = cx.with(|k| who_waits(k, &mut others));
     if others.is_empty() || !gives_way(cx, &others) {
         return Ok(());
     }
@@ -386,29 +403,28 @@ fn before(cx: &mut Cx<'_>, gives_way: impl FnOnce(&mut Cx<'_>, &[StrandId]) -> b
 
 /// Whether the policy wants the current thread to let another go first, if there is one that could.
 pub(crate) fn gives_way(cx: &mut Cx<'_>, point: Point) -> bool {
-    let (others, _) = cx.with(|k| who_waits(k));
+    let mut others = Candidates::default();
+    cx.with(|k| who_waits(k, &mut others));
     !others.is_empty() && cx.nt().give_way(point, &others)
 }
 
 /// Who could go on in place of the current thread: its equals, if it can be switched, and the other processors' threads. Whether
 /// there are such equals.
-fn who_waits(k: &Kernel) -> (Candidates, bool) {
-    let processor = k.ke.processor();
-    let mut strands = Candidates::default();
-    let equals = equals_wait(k);
-    if equals {
-        let highest = k.ke.ready.highest(processor.mask()).expect("somebody is ready");
-        strands = k.ke.ready.candidates(highest, processor.mask());
+fn who_waits(k: &Kernel, strands: &mut Candidates) -> bool {
+    let highest = highest_equal(k);
+    let equals = highest.is_some();
+    if let Some(highest) = highest {
+        k.ke.ready.candidates(highest, k.ke.processor().mask(), strands);
     }
     if k.ke.processors.len() == 1 {
-        return (strands, equals);
+        return equals;
     }
     let others = (0..k.ke.processors.len()).filter(|index| *index != k.ke.current && can_go_on(k, *index));
     strands.extend(others.map(|index| k.ke.processors[index].thread));
     if strands.is_empty() && others_wait(k) {
         strands.extend(k.ke.ready.iter().next());
     }
-    (strands, equals)
+    equals
 }
 
 /// The processor is the idle thread's; the thread that leaves remembers its level.

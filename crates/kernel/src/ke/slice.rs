@@ -51,6 +51,12 @@ impl State {
 
 /// Sets the engine's slice: up to whatever comes first.
 pub(crate) fn arm(cx: &mut Cx<'_>) {
+    set_end(cx);
+    cx.with(Kernel::settled);
+}
+
+/// As [`arm`]; its caller says [`Kernel::settled`].
+fn set_end(cx: &mut Cx<'_>) {
     let now = cx.engine().now();
     ask_when_next(cx);
     cx.with(|k| {
@@ -58,7 +64,6 @@ pub(crate) fn arm(cx: &mut Cx<'_>) {
         k.ke.armed_until = until;
         k.ke.armed_retired = k.engine.retired().saturating_add(instructions);
         k.ke.rearm = false;
-        k.settled();
         k.engine.set_slice(until.saturating_sub(now).min(instructions).max(1));
     });
 }
@@ -115,20 +120,28 @@ pub(crate) fn begin_turn(cx: &mut Cx<'_>) {
 }
 
 /// If it is time for the policy's question, says when the next one comes.
+#[inline]
 fn ask_when_next(cx: &mut Cx<'_>) {
     if let Some((strand, retired)) = cx.with(|k| question_due(k)) {
-        let distance = cx.nt().next_slice(strand, retired);
-        cx.with(|k| k.ke.change_thread(|thread| thread.question = retired.saturating_add(distance)));
+        ask(cx, strand, retired);
     }
 }
 
+#[cold]
+fn ask(cx: &mut Cx<'_>, strand: StrandId, retired: u64) {
+    let distance = cx.nt().next_slice(strand, retired);
+    cx.with(|k| k.ke.change_thread(|thread| thread.question = retired.saturating_add(distance)));
+}
+
 /// The thread that runs and what it has retired, if it is time to ask the policy about it.
+#[inline]
 fn question_due(k: &Kernel) -> Option<(StrandId, u64)> {
     let (thread, retired) = own(k)?;
     (retired >= thread.question).then_some((thread.strand, retired))
 }
 
 /// The thread that runs, and how many driver instructions it has retired in all its life.
+#[inline]
 fn own(k: &Kernel) -> Option<(&Thread, u64)> {
     let thread = k.ke.thread()?;
     let (before, mark) = thread.retired;
@@ -149,11 +162,15 @@ pub(crate) fn turn_is_over(k: &mut Kernel, strand: StrandId) {
     }
 }
 
-/// After a kernel service: sets the slice anew if a deadline has come nearer, time has passed, or a thread is ready.
-pub(crate) fn tighten(cx: &mut Cx<'_>) {
-    if cx.with(|k| k.ke.rearm || a_deadline_came_nearer(k)) {
-        arm(cx);
+/// After a kernel service: sets the slice anew if a deadline has come nearer, time has passed, or a thread is ready. Its caller says
+/// [`Kernel::settled`] then. Whether it did.
+#[inline]
+pub(crate) fn tighten(cx: &mut Cx<'_>) -> bool {
+    let sets = cx.with(|k| k.ke.rearm || a_deadline_came_nearer(k));
+    if sets {
+        set_end(cx);
     }
+    sets
 }
 
 /// Whether a timer or a device wants to be looked at before the slice ends.
@@ -165,6 +182,7 @@ pub(crate) fn a_deadline_came_nearer(k: &Kernel) -> bool {
 }
 
 /// When the slice that begins now ends at the latest, and after how many driver instructions.
+#[inline]
 fn end(k: &mut Kernel, now: u64) -> (u64, u64) {
     let (mut until, mut instructions) = limits(k, now);
     if let Some((thread, retired)) = own(k) {
@@ -200,7 +218,9 @@ fn limits(k: &mut Kernel, now: u64) -> (u64, u64) {
     let ahead = |deadline: Option<u64>| deadline.filter(|deadline| *deadline > now).unwrap_or(NEVER);
     let (timer, device) = (ahead(k.ke.timers.deadline()), ahead(k.hal.hardware.deadline()));
     let until = now.saturating_add(waits_left).min(quantum_end).min(timer).min(device);
-    let until = if k.ke.ready.is_empty() { until } else { until.min(ahead(starves_at(k, mask))) };
+    // Mostly all have become ready so lately that none starves before.
+    let none = k.ke.ready.all_since(until.saturating_sub(scheduler::STARVED));
+    let until = if none { until } else { until.min(ahead(starves_at(k, mask))) };
     (until, budget.saturating_sub(spent))
 }
 

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use engine::{DriverState, Flow, Reference, Step, StrandId};
 
 use super::processor::DISPATCH_LEVEL;
+use super::ready::Candidates;
 use super::thread::HIGHEST_DYNAMIC;
 use super::{irql, line, scheduler, slice, stuck, timer};
 use crate::cx::{Cx, Kernel};
@@ -301,7 +302,8 @@ pub(crate) fn gives_way_at(k: &Kernel, index: usize) -> Option<u64> {
         return None;
     }
     let thread = k.ke.threads.get(processor.thread)?;
-    let equals = k.ke.ready.candidates(thread.priority(), processor.mask());
+    let mut equals = Candidates::default();
+    k.ke.ready.candidates(thread.priority(), processor.mask(), &mut equals);
     let equal = equals.iter().any(|strand| !is_stuck(k, *strand)).then_some(thread.quantum_end);
     let dynamic = thread.priority() <= HIGHEST_DYNAMIC;
     let alive = |strand| !is_stuck(k, strand);

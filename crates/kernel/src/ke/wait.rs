@@ -220,12 +220,13 @@ pub(crate) fn wait(
     if timeout != Timeout::Poll {
         check_may_block(cx, timeout, what)?;
     }
-    cx.with(|k| {
-        k.ke.processor_mut().wait_next = false;
+    let (strand, at_once) = cx.with(|k| {
+        let processor = k.ke.processor_mut();
+        processor.wait_next = false;
+        let strand = processor.thread;
         k.ke.unsettled();
+        (strand, try_satisfy(k, objects, all, strand))
     });
-    let strand = cx.with(|k| k.ke.processor().thread);
-    let at_once = cx.with(|k| try_satisfy(k, objects, all, strand));
     match at_once {
         Err(bad) => return Err(cx.bad_pointer(bad)),
         Ok(Some(status)) => {
@@ -332,8 +333,8 @@ fn begin(
         links::insert_tail(k.engine, head, block + KWAIT_BLOCK::WaitListEntry)?;
         k.ke.waits.get_or_insert_with(object.address, Few::default).push(strand);
     }
-    let objects = objects.iter().copied().collect();
-    thread.wait = Some(Wait { objects, all, blocks, granted: None });
+    let wait = thread.wait.insert(Wait { objects: Few::default(), all, blocks, granted: None });
+    wait.objects.extend(objects.iter().copied());
     thread.state = thread::State::Waiting;
     if let Timeout::At(due) = timeout {
         let processor = k.ke.current;
