@@ -211,4 +211,20 @@ mod tests {
         );
         assert_eq!(ready.starving_since(0b10, |_| true), Some(200));
     }
+
+    #[test]
+    fn nobody_is_said_to_have_become_ready_later_than_he_did() {
+        let mut ready = ReadyQueues::default();
+        assert!(ready.all_since(u64::MAX - 1), "nobody has");
+        ready.push_back(A, 8, 1, 50);
+        ready.push_front(B, 20, 1, 30);
+        assert!(ready.all_since(29) && !ready.all_since(30));
+        assert!(ready.remove(B));
+        assert!(!ready.all_since(30), "who has gone may be counted still");
+        assert!(ready.starving(49).is_empty());
+        assert_eq!(ready.starving(50), [A]);
+        assert!(ready.remove(A));
+        ready.push_back(C, 8, 1, 70);
+        assert!(ready.all_since(69), "an empty queue begins anew");
+    }
 }
