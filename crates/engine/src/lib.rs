@@ -28,6 +28,7 @@ mod sharing;
 mod signals;
 mod strand;
 mod translate;
+mod view;
 pub mod windows;
 
 pub use abi::DriverPtr;
@@ -47,3 +48,4 @@ pub use rewind::{Snapshot, Tracking};
 pub use root::{Run, Turn};
 pub use strand::{Progress, StrandId};
 pub use translate::{Doors, RETURN_TO_KERNEL, Short};
+pub use view::View;

@@ -9,7 +9,7 @@ use std::cell::{Ref, RefCell};
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::atomic::Ordering::Relaxed;
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
@@ -406,37 +406,54 @@ unsafe extern "C" {
     static FIRST_WORD: WordAccess;
     #[link_name = "__stop_dirql_words"]
     static END_OF_WORDS: WordAccess;
+    #[link_name = "__start_dirql_views"]
+    static FIRST_OF_VIEWS: WordAccess;
+    #[link_name = "__stop_dirql_views"]
+    static END_OF_VIEWS: WordAccess;
 }
 
-/// If the instruction at `rip` is one of an accessor's: where to go on after a fault there. What goes on finds 1 in `edx` where
-/// `is_word`, in `eax` otherwise.
+/// If the instruction at `rip` is one of an accessor's: where to go on after a fault there, and who is told.
 pub(crate) fn fixup(rip: u64) -> Option<Fixup> {
     let copy = dirql_ram_copy as *const () as u64..(&raw const dirql_ram_copy_end) as u64;
     if copy.contains(&rip) {
-        return Some(Fixup { next: (&raw const dirql_ram_copy_fixup) as u64, is_word: false });
+        return Some(Fixup { next: (&raw const dirql_ram_copy_fixup) as u64, told: Told::InEax });
     }
-    word_accesses().iter().find_map(|access| {
-        let from = |distance: &i32| (ptr::from_ref(distance) as u64).wrapping_add_signed((*distance).into());
-        let is_it = from(&access.instruction) == rip;
-        is_it.then(|| Fixup { next: from(&access.behind), is_word: true })
-    })
+    let words = accesses(&raw const FIRST_WORD, &raw const END_OF_WORDS);
+    let views = accesses(&raw const FIRST_OF_VIEWS, &raw const END_OF_VIEWS);
+    let in_words = behind(words, rip).map(|next| Fixup { next, told: Told::InEdx });
+    in_words.or_else(|| behind(views, rip).map(|next| Fixup { next, told: Told::Missed }))
 }
 
 /// How the host goes on after a fault in an accessor.
 pub(crate) struct Fixup {
     pub(crate) next: u64,
-    pub(crate) is_word: bool,
+    pub(crate) told: Told,
 }
 
-/// All accesses of single words, wherever they were inlined.
-fn word_accesses() -> &'static [WordAccess] {
-    let (first, end) = (&raw const FIRST_WORD, &raw const END_OF_WORDS);
+/// How an accessor learns that it did not do what it says.
+pub(crate) enum Told {
+    /// There is 1 in `eax`.
+    InEax,
+    /// There is 1 in `edx`.
+    InEdx,
+    /// By [`missed`].
+    Missed,
+}
+
+/// All accesses of one kind, wherever they were inlined.
+fn accesses(first: *const WordAccess, end: *const WordAccess) -> &'static [WordAccess] {
     // SAFETY: the linker puts the two symbols around a section that holds nothing else, and is never written.
     unsafe { std::slice::from_raw_parts(first, end.offset_from_unsigned(first)) }
 }
 
+/// What lies behind the instruction at `rip`, if that is one of these.
+fn behind(accesses: &[WordAccess], rip: u64) -> Option<u64> {
+    let from = |distance: &i32| (ptr::from_ref(distance) as u64).wrapping_add_signed((*distance).into());
+    accesses.iter().find(|access| from(&access.instruction) == rip).map(|access| from(&access.behind))
+}
+
 /// One instruction on driver memory, with `edx` 0 if it did what it says and 1 if it faulted. It is in the table of
-/// [`word_accesses`], wherever it is inlined.
+/// [`fixup`], wherever it is inlined.
 macro_rules! access {
     ($instruction:literal, $($operand:tt)*) => {{
         let failed: u32;
@@ -605,6 +622,82 @@ pub(crate) fn write_plain(address: u64, from: &[u8]) -> bool {
             8 => store!("mov [{address}], {value}", address, from),
             _ => false,
         }
+}
+
+// ---- several words of one structure: see `view` ----
+
+/// An access of a view has faulted since it was asked last.
+static MISSED: AtomicBool = AtomicBool::new(false);
+
+/// An access of a view has faulted. For the signal handler.
+pub(crate) fn miss() {
+    MISSED.store(true, Relaxed);
+}
+
+/// Whether an access of a view has faulted since this was asked last.
+#[inline]
+pub(crate) fn missed() -> bool {
+    MISSED.load(Relaxed) && MISSED.swap(false, Relaxed)
+}
+
+/// Whether nobody asks who touches what.
+#[inline]
+pub(crate) fn nobody_asks() -> bool {
+    PLAIN.load(Relaxed) != 0
+}
+
+/// One instruction on driver memory, as in `access`; who makes several asks [`missed`] once.
+macro_rules! glance {
+    ($instruction:literal, $($operand:tt)*) => {
+        // SAFETY: as in `access`.
+        unsafe {
+            std::arch::asm!(
+                concat!("2: ", $instruction),
+                "3:",
+                ".pushsection dirql_views, \"aR\", @progbits",
+                ".balign 4",
+                ".long 2b - .",
+                ".long 3b - .",
+                ".popsection",
+                $($operand)*
+                options(nostack, preserves_flags),
+            )
+        }
+    };
+}
+
+/// Loads a word of 1, 2, 4 or 8 bytes of driver memory. If that faults, whatever is loaded is nobody's, and [`missed`] says so.
+#[inline]
+pub(crate) fn glance<const BYTES: usize>(address: u64) -> u64 {
+    debug_assert!(is_driver_memory(address, BYTES as u64), "whoever made the view has looked");
+    let value: u64;
+    match BYTES {
+        1 => glance!("movzx {value:e}, byte ptr [{address}]", address = in(reg) address, value = out(reg) value,),
+        2 => glance!("movzx {value:e}, word ptr [{address}]", address = in(reg) address, value = out(reg) value,),
+        4 => glance!("mov {value:e}, [{address}]", address = in(reg) address, value = out(reg) value,),
+        _ => glance!("mov {value}, [{address}]", address = in(reg) address, value = out(reg) value,),
+    }
+    value
+}
+
+/// Stores a word of 1, 2, 4 or 8 bytes in driver memory, unless that faults: [`missed`] says so.
+#[inline]
+pub(crate) fn jot<const BYTES: usize>(address: u64, value: u64) {
+    debug_assert!(is_driver_memory(address, BYTES as u64), "whoever made the view has looked");
+    match BYTES {
+        1 => glance!("mov [{address}], {value:l}", address = in(reg) address, value = in(reg) value,),
+        2 => glance!("mov [{address}], {value:x}", address = in(reg) address, value = in(reg) value,),
+        4 => glance!("mov [{address}], {value:e}", address = in(reg) address, value = in(reg) value,),
+        _ => glance!("mov [{address}], {value}", address = in(reg) address, value = in(reg) value,),
+    }
+}
+
+/// Copies `bytes` bytes of driver memory to another place of it. False: a part may have been copied.
+#[inline]
+pub(crate) fn copy_plain(to: u64, from: u64, bytes: u64) -> bool {
+    let plain = nobody_asks() && is_driver_memory(to, bytes) && is_driver_memory(from, bytes);
+    // SAFETY: both ranges lie in the windows that hold driver memory only; a fault ends in the fix-up.
+    plain && unsafe { dirql_ram_copy(to as *mut u8, from as *const u8, usize_of(bytes)) == 0 }
 }
 
 /// Whether a type is a word to [`read_plain`] and [`write_plain`].

@@ -133,10 +133,12 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
             note(signal, info, registers, rip);
             return;
         }
-        if let Some(memory::Fixup { next, is_word }) = memory::fixup(rip) {
+        if let Some(memory::Fixup { next, told }) = memory::fixup(rip) {
             registers[libc::REG_RIP as usize] = next.cast_signed();
-            if is_word {
-                registers[libc::REG_RDX as usize] = 1;
+            match told {
+                memory::Told::InEax => {} // where it goes on, that is done
+                memory::Told::InEdx => registers[libc::REG_RDX as usize] = 1,
+                memory::Told::Missed => memory::miss(),
             }
             return;
         }

@@ -48,9 +48,15 @@ impl State {
     }
 }
 
+/// Whether [`in_use`] finds nothing anywhere.
+#[inline]
+pub(crate) fn is_nothing_in_use(k: &Kernel) -> bool {
+    k.ex.push_locks.is_empty() && k.ex.rundowns.is_empty()
+}
+
 /// What a thread holds or waits for in `base..base+length`, and what it is: memory that is about to be freed.
 pub(crate) fn in_use(k: &Kernel, base: u64, length: u64) -> Option<(u64, &'static str)> {
-    if k.ex.push_locks.is_empty() && k.ex.rundowns.is_empty() {
+    if is_nothing_in_use(k) {
         return None;
     }
     let within = base..base.saturating_add(length);

@@ -15,7 +15,7 @@ use crate::mm::pool;
 use crate::verdict::Verdict;
 use crate::witness;
 
-const TAG: u32 = pool::tag(b"Irp ");
+pub(crate) const TAG: u32 = pool::tag(b"Irp ");
 
 /// The most stack locations an IRP can have (`StackSize` is a signed byte).
 const MOST_LOCATIONS: u8 = 127;

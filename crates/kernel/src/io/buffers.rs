@@ -11,7 +11,7 @@ use abi::{
 use engine::Flow;
 
 use super::packet::Packet;
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::exports::data::USER_PROBE_ADDRESS;
 use crate::mm::{mdl, mdl_lock, pool};
 use crate::ob::handle::Mode;
@@ -34,7 +34,7 @@ pub(crate) enum Way {
     Out,
 }
 
-const TAG: u32 = pool::tag(b"IoSB");
+pub(crate) const TAG: u32 = pool::tag(b"IoSB");
 
 /// Prepares an IRP for a read or write, as the device's flags say.
 ///
@@ -107,7 +107,7 @@ fn buffered(
     if length == 0 {
         return Ok(Ok(()));
     }
-    if mode == Mode::User && !(in_user_half(input) && in_user_half(output) && writable(cx, output)) {
+    if mode == Mode::User && !(in_user_half(input) && in_user_half(output) && cx.with(|k| writable(k, output))) {
         return Ok(Err(NtStatus::ACCESS_VIOLATION));
     }
     let (mut short, mut long) = ([0; SHORT], Vec::new());
@@ -179,13 +179,13 @@ fn direct(
     Ok(Ok(()))
 }
 
-fn in_user_half(buffer: Buffer) -> bool {
+pub(crate) fn in_user_half(buffer: Buffer) -> bool {
     buffer.length == 0
         || buffer.address.checked_add(buffer.length.into()).is_some_and(|end| end <= USER_PROBE_ADDRESS)
 }
 
 /// `ProbeForWrite`.
-fn writable(cx: &mut Cx<'_>, buffer: Buffer) -> bool {
+pub(crate) fn writable(k: &Kernel, buffer: Buffer) -> bool {
     if buffer.length == 0 {
         return true;
     }
@@ -193,6 +193,6 @@ fn writable(cx: &mut Cx<'_>, buffer: Buffer) -> bool {
     let page = |address: u64| address / engine::windows::PAGE;
     (page(buffer.address)..=page(last)).all(|number| {
         let at = (number * engine::windows::PAGE).max(buffer.address);
-        cx.with(|k| k.mm.map.page(at)).is_some_and(|page| page.protection.write)
+        k.mm.map.page(at).is_some_and(|page| page.protection.write)
     })
 }

@@ -11,7 +11,7 @@ use engine::{Flow, Leave};
 
 use super::call::low_half;
 use super::violation::{device_name, io_manager};
-use super::{finish, irp, pending, routine};
+use super::{express, finish, irp, pending, routine};
 use crate::cx::Cx;
 use crate::event::{Event, Kind};
 use crate::verdict::Verdict;
@@ -22,6 +22,9 @@ use crate::witness;
 /// # Errors
 /// A verdict: completed twice, with `STATUS_PENDING`, with a cancel routine still set, or by what a completion routine did.
 pub fn complete(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, _priority_boost: u8) -> Flow<()> {
+    if let Some(ending) = cx.with(|k| express::ending(k, irp)) {
+        return express::complete(cx, &ending);
+    }
     let Ending { mut number, count, status, information } = check(cx, irp)?;
     let moment = witness::moment(cx);
     cx.with(|k| k.io.irps.live.change(irp.address, |record| record.completed = Some(moment)));

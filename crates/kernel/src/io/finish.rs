@@ -195,14 +195,23 @@ fn answer(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &Done<'_>) -> Flow<()> {
         return Ok(());
     };
     if tell {
-        signal(cx, file, user_event, done)?;
+        signal(cx, file, user_event, done.status)?;
     }
     if issue.answered_later && done.pending {
         let (name, status, information) = (issue.name, done.status.0, done.information);
         cx.emit(Event::Answer { name, status, information });
     }
-    if issue.event != 0 {
-        ob::object::dereference(cx, DriverPtr::<KEVENT>::new(issue.event))?;
+    release(cx, file, DriverPtr::new(issue.event))
+}
+
+/// A request's references go.
+pub(crate) fn release(
+    cx: &mut Cx<'_>,
+    file: DriverPtr<FILE_OBJECT>,
+    event: DriverPtr<KEVENT>,
+) -> Flow<()> {
+    if !event.is_null() {
+        ob::object::dereference(cx, event)?;
     }
     ob::object::dereference(cx, file).map(|_| ())
 }
@@ -224,18 +233,19 @@ fn write_status(
     cx.write(to + IO_STATUS_BLOCK::Information, done.information)
 }
 
-fn signal(
+/// Whoever waits for the end of a request hears of it.
+pub(crate) fn signal(
     cx: &mut Cx<'_>,
     file: DriverPtr<FILE_OBJECT>,
     user_event: DriverPtr<KEVENT>,
-    done: &Done<'_>,
+    status: NtStatus,
 ) -> Flow<()> {
     if !user_event.is_null() {
         ke::event::set(cx, user_event, 0, false)?;
     }
     let synchronous = cx.read(file + FILE_OBJECT::Flags)? & FO_SYNCHRONOUS_IO != 0;
     if synchronous {
-        cx.write(file + FILE_OBJECT::FinalStatus, done.status)?;
+        cx.write(file + FILE_OBJECT::FinalStatus, status)?;
     }
     if synchronous || user_event.is_null() {
         ke::event::set(cx, file + FILE_OBJECT::Event, 0, false)?;

@@ -14,6 +14,7 @@ pub use super::complete::complete;
 use super::file::Issue;
 use crate::address_map::AddressMap;
 use crate::cx::Cx;
+use crate::mm::pool::Known;
 
 /// Who made an IRP, and so who frees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +44,8 @@ pub(crate) struct Record {
     pub(crate) issue: Option<Issue>,
     /// Bytes of the caller's output buffer, where `IoStatus.Information` may not exceed them.
     pub(crate) output: Option<u32>,
+    /// Where it and its system buffer lie, if it went off by the short way: see `express`.
+    pub(crate) blocks: Option<Blocks>,
     /// The moment when a driver made it.
     pub(crate) allocated: Option<u64>,
     /// The moment when a driver put it into a queue of the system's last.
@@ -55,8 +58,16 @@ impl Record {
     /// Of a new IRP.
     pub(crate) const fn new(origin: Origin, owner: Option<u64>) -> Self {
         let (allocated, queued, completed) = (None, None, None);
-        Self { origin, owner, thread: 0, issue: None, output: None, allocated, queued, completed }
+        let (thread, issue, output, blocks) = (0, None, None, None);
+        Self { origin, owner, thread, issue, output, blocks, allocated, queued, completed }
     }
+}
+
+/// The blocks of pool of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Blocks {
+    pub(crate) packet: Known,
+    pub(crate) buffer: Option<Known>,
 }
 
 /// How many freed IRPs are remembered, so that a second completion is told as one. One that is live again stays among them.
@@ -81,11 +92,23 @@ impl Irps {
         let Some(record) = self.live.remove(irp) else {
             return false;
         };
-        self.freed.push_back((irp, record.completed));
-        if self.freed.len() > REMEMBERED {
+        self.remember(irp, record.completed);
+        record.origin != Origin::DriverMemory
+    }
+
+    /// The IRP, completed at this moment, is gone.
+    #[inline]
+    pub(crate) fn retire_at(&mut self, irp: u64, completed: u64) {
+        drop(self.live.remove(irp));
+        self.remember(irp, Some(completed));
+    }
+
+    #[inline]
+    fn remember(&mut self, irp: u64, completed: Option<u64>) {
+        if self.freed.len() >= REMEMBERED {
             self.freed.pop_front();
         }
-        record.origin != Origin::DriverMemory
+        self.freed.push_back((irp, completed));
     }
 
     /// Whether there was one at this address not long ago.

@@ -16,6 +16,7 @@ pub mod driver;
 pub mod driver_extension;
 pub mod error_log;
 pub mod event;
+mod express;
 mod fast_io;
 pub mod file;
 mod finish;

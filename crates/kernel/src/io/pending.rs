@@ -20,6 +20,14 @@ struct Left {
     status: NtStatus,
 }
 
+/// Where the only call of a dispatch routine with an IRP stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Only {
+    place: usize,
+    /// The routine has returned.
+    is_over: bool,
+}
+
 /// One call of a dispatch routine.
 #[derive(Clone, Copy, Debug)]
 struct Frame {
@@ -114,6 +122,42 @@ impl Frames {
     fn is_below(&self, number: u64, irp: u64) -> bool {
         let mut later = self.open.iter().rev().take_while(|frame| frame.number > number);
         later.any(|frame| frame.irp == irp && frame.has_it())
+    }
+
+    /// The only call of a dispatch routine with this IRP, if nothing is to be said when the IRP leaves `location` with or without its
+    /// mark.
+    #[inline]
+    pub(crate) fn only(&self, irp: u64, location: u8, marked: bool) -> Option<Only> {
+        let mut of_irp = self.open.iter().enumerate().filter(|(_, frame)| frame.irp == irp);
+        let (place, frame) = of_irp.next()?;
+        let agrees = frame.returned.is_none_or(|status| (status == NtStatus::PENDING) == marked);
+        let plain = frame.location == location && frame.has_it() && agrees && of_irp.next().is_none();
+        plain.then_some(Only { place, is_over: frame.returned.is_some() })
+    }
+
+    /// The IRP leaves its only call.
+    #[inline]
+    pub(crate) fn leave_only(&mut self, only: Only, marked: bool, status: NtStatus) {
+        if only.is_over {
+            self.open.remove(only.place);
+        } else {
+            self.open[only.place].left = Some(Left { marked, status });
+        }
+    }
+
+    /// The call with this number has returned `status`. If the IRP has left it before, and nothing is to be said, that was all:
+    /// true.
+    #[inline]
+    pub(crate) fn is_settled_by(&mut self, number: u64, status: NtStatus) -> bool {
+        let Some(frame) = self.open.last() else { return false };
+        let Some(left) = frame.left else { return false };
+        let pending = status == NtStatus::PENDING;
+        let agrees = if pending { left.marked } else { !left.marked && status == left.status };
+        let plain = frame.number == number && agrees && status.0 != u32::MAX;
+        if plain {
+            self.open.pop();
+        }
+        plain
     }
 
     /// The IRP leaves a location, on completion. Returns the first call that returned before and what it returned, if that does

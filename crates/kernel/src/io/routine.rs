@@ -30,10 +30,7 @@ pub(crate) fn call(
     object: u64,
     arguments: &[u64],
 ) -> Flow<u64> {
-    match own(cx, routine, arguments) {
-        Some(result) => result,
-        None => ke::callout::call_routine(cx, role, routine, object, arguments),
-    }
+    ke::callout::call_routine(cx, role, routine, object, arguments)
 }
 
 /// Calls a routine that is meant to change IRQL and locks: it must come back at `irql`, if that is said.

@@ -18,7 +18,7 @@ use super::operation::Operation;
 use super::overlapped::Overlapped;
 use super::packet::Packet;
 use super::send::Answer;
-use super::{allocate, call, fast_io, stack};
+use super::{allocate, call, express, fast_io, stack};
 use crate::cx::Cx;
 use crate::event::{Event, Kind as EventKind};
 use crate::ke;
@@ -26,7 +26,7 @@ use crate::ob::handle::{self, Mode};
 use crate::ob::{self, Handle, Kind};
 
 /// `ByteOffset` that means the file's current position.
-const FILE_USE_FILE_POINTER_POSITION: i64 = -2;
+pub(crate) const FILE_USE_FILE_POINTER_POSITION: i64 = -2;
 
 /// `ReadFile`, waiting for the end.
 ///
@@ -105,6 +105,11 @@ pub(crate) struct Request {
 
 /// What `NtReadFile` and its like do, for an application or (`Mode::Kernel`) a driver.
 pub(crate) fn issue(cx: &mut Cx<'_>, handle: Handle, request: &Request, mode: Mode) -> Flow<Answer> {
+    if mode == Mode::User
+        && let Some(begun) = cx.with(|k| express::begin(k, handle, request))
+    {
+        return express::go(cx, &begun, request);
+    }
     let access = request.operation.access();
     let entry = match handle::reference(cx, handle, Some(Kind::File), 0, mode)? {
         Ok(entry) => entry,
@@ -143,14 +148,34 @@ fn with_event(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, request: &Request, 
     if matches!(sent, Sent::Refused(_)) && !event.is_null() {
         ob::object::dereference(cx, event)?;
     }
-    let answer = match sent {
-        Sent::Refused(status) => Answer::failed(status),
-        Sent::Done(NtStatus::PENDING) if synchronous => {
+    match sent {
+        Sent::Refused(status) => {
+            let answer = Answer::failed(status);
+            if synchronous {
+                advance(cx, file, request, &answer)?;
+                unlock(cx, file)?;
+            }
+            Ok(answer)
+        }
+        Sent::Done(status) => returned(cx, file, request, synchronous, status),
+    }
+}
+
+/// The driver has returned `status`.
+pub(crate) fn returned(
+    cx: &mut Cx<'_>,
+    file: DriverPtr<FILE_OBJECT>,
+    request: &Request,
+    synchronous: bool,
+    status: NtStatus,
+) -> Flow<Answer> {
+    let answer = match status {
+        NtStatus::PENDING if synchronous => {
             let _ = ke::wait::for_object(cx, file + FILE_OBJECT::Event)?;
             result(cx, request)?
         }
-        Sent::Done(status) if status == NtStatus::PENDING || is_error(status) => Answer::failed(status),
-        Sent::Done(_) => result(cx, request)?,
+        status if status == NtStatus::PENDING || is_error(status) => Answer::failed(status),
+        _ => result(cx, request)?,
     };
     if synchronous {
         advance(cx, file, request, &answer)?;
@@ -286,24 +311,31 @@ fn start_offset(
 
 fn fill(packet: &mut Packet, operation: Operation, offset: i64) {
     packet.set_next(IO_STACK_LOCATION::MajorFunction, operation.major());
-    let flags = match operation {
+    match operation {
         Operation::Read(buffer, _) => {
             packet.set_next(IO_STACK_LOCATION::Parameters_Read_Length, buffer.length);
             packet.set_next(IO_STACK_LOCATION::Parameters_Read_ByteOffset, offset);
-            IRP_READ_OPERATION | IRP_DEFER_IO_COMPLETION
         }
         Operation::Write(buffer, _) => {
             packet.set_next(IO_STACK_LOCATION::Parameters_Write_Length, buffer.length);
             packet.set_next(IO_STACK_LOCATION::Parameters_Write_ByteOffset, offset);
-            IRP_WRITE_OPERATION | IRP_DEFER_IO_COMPLETION
         }
         Operation::Control(code, input, output) | Operation::InternalControl(code, input, output) => {
             fill_control(packet, code, input.length, output.length);
-            0
         }
-        Operation::Flush => 0,
-    };
-    packet.add_flags(flags);
+        Operation::Flush => {}
+    }
+    packet.add_flags(flags(operation));
+}
+
+/// What `IRP::Flags` says of the operation, before its buffers.
+#[inline]
+pub(crate) fn flags(operation: Operation) -> u32 {
+    match operation {
+        Operation::Read(..) => IRP_READ_OPERATION | IRP_DEFER_IO_COMPLETION,
+        Operation::Write(..) => IRP_WRITE_OPERATION | IRP_DEFER_IO_COMPLETION,
+        Operation::Control(..) | Operation::InternalControl(..) | Operation::Flush => 0,
+    }
 }
 
 /// `Parameters.DeviceIoControl`.

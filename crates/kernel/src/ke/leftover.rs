@@ -10,6 +10,16 @@ use crate::cx::Kernel;
 use crate::ex;
 use crate::verdict::Verdict;
 
+/// Whether the kernel uses nothing of the kind wherever it may lie: mostly so, and asked for little.
+#[inline]
+pub(crate) fn is_nothing_anywhere(k: &Kernel) -> bool {
+    k.ke.timers.is_none_set()
+        && k.ke.queued.is_empty()
+        && k.ke.locks.is_none_held()
+        && ex::is_nothing_in_use(k)
+        && k.ke.waits.is_empty()
+}
+
 /// Whether the kernel still uses something there; [`in_memory`] says what.
 pub(crate) fn is_any_in(k: &Kernel, base: u64, length: u64) -> bool {
     timer::set_in(k, base, length).is_some()

@@ -133,6 +133,12 @@ impl Locks {
         self.held_by(processor).and_then(|lock| self.holder(lock))
     }
 
+    /// Whether nobody holds any.
+    #[inline]
+    pub(crate) fn is_none_held(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// How many locks this processor holds.
     pub(crate) fn count(&self, processor: u32) -> usize {
         self.held.iter().filter(|(_, held)| held.processor == processor).count()

@@ -188,6 +188,12 @@ impl TimerQueue {
         self.timers.get(&timer).map(|(_, setting)| setting.set)
     }
 
+    /// Whether no timer is set.
+    #[inline]
+    pub(crate) fn is_none_set(&self) -> bool {
+        self.timers.is_empty()
+    }
+
     /// A timer of `base..base+length` that is set.
     pub(crate) fn set_in(&self, base: u64, length: u64) -> Option<u64> {
         if self.timers.is_empty() {

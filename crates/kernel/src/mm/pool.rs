@@ -99,6 +99,13 @@ pub(crate) enum Life {
 }
 
 impl Block {
+    /// A nonpaged one of the kernel's own.
+    const fn own(bytes: u64, tag: u32) -> Self {
+        let (kind, owner, caller, cache_aligned) = (Kind::NonPaged, None, 0, false);
+        let (life, allocated, freed_at) = (Life::Live, 0, None);
+        Self { kind, bytes, tag, owner, caller, cache_aligned, life, allocated, freed_at }
+    }
+
     pub(crate) fn freed(&self) -> bool {
         self.life == Life::Freed
     }
@@ -117,14 +124,21 @@ impl Block {
         self.kind as usize * 2 + self.cache_aligned as usize
     }
 
-    /// Bytes between its guards: what was asked for, up to the alignment.
+    /// As [`room`].
+    #[inline]
     pub(crate) fn room(&self) -> u64 {
-        self.bytes.max(1).next_multiple_of(GUARD)
+        room(self.bytes)
     }
 
     pub(crate) fn pages(&self) -> u64 {
         self.bytes.div_ceil(PAGE)
     }
+}
+
+/// Bytes between the guards of a small block: what was asked for, up to the alignment.
+#[inline]
+fn room(bytes: u64) -> u64 {
+    bytes.max(1).next_multiple_of(GUARD)
 }
 
 /// Places for small blocks of one kind and alignment.
@@ -141,6 +155,11 @@ impl Shelf {
         self.free.get_mut(usize_of(room / GUARD))?.pop_front()
     }
 
+    /// How many of this room are free.
+    fn count(&self, room: u64) -> usize {
+        self.free.get(usize_of(room / GUARD)).map_or(0, VecDeque::len)
+    }
+
     fn give(&mut self, room: u64, place: Known) {
         let index = usize_of(room / GUARD);
         if self.free.len() <= index {
@@ -151,9 +170,9 @@ impl Shelf {
 }
 
 /// Where a small block lies, and where what is known of it does.
-#[derive(Clone, Copy)]
-struct Known {
-    address: u64,
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Known {
+    pub(crate) address: u64,
     place: usize,
 }
 
@@ -331,16 +350,23 @@ fn take(k: &mut Kernel, request: &Request, allocated: u64) -> Option<u64> {
     let fill = if request.zeroed { 0 } else { FRESH_FILL };
     let address = if block.small() {
         let address = take_small(k, &block)?;
-        // Whole rooms: what lies behind the bytes is a guard then.
-        guard(k, address - GUARD);
-        fill_with(k, address, block.room(), fill);
-        fill_with(k, address + bytes, block.room() - bytes + GUARD, GUARD_FILL);
+        lay_small(k, address, bytes, fill);
         address
     } else {
         take_large(k, &block, request.contiguous, fill)?
     };
     k.engine.fresh(address, bytes);
     Some(address)
+}
+
+/// The contents of a small block, between guards.
+#[inline]
+fn lay_small(k: &Kernel, address: u64, bytes: u64, fill: u8) {
+    let room = room(bytes);
+    guard(k, address - GUARD);
+    // Whole rooms: what lies behind the bytes is a guard then.
+    fill_with(k, address, room, fill);
+    fill_with(k, address + bytes, room - bytes + GUARD, GUARD_FILL);
 }
 
 /// Fills pool that is mapped.
@@ -380,12 +406,18 @@ fn take_pages(k: &mut Kernel, block: &Block, contiguous: bool, fill: u8) -> Opti
 
 /// A place for a small block, which is known from now on: one that was free, or the next of a page.
 fn take_small(k: &mut Kernel, block: &Block) -> Option<u64> {
-    let (shelf, room) = (block.shelf(), block.room());
-    if let Some(free) = k.mm.pool.shelves[shelf].take(room) {
-        k.mm.pool.blocks.known[free.place] = *block;
-        return Some(free.address);
+    match take_free(k, block) {
+        Some(known) => Some(known.address),
+        None => cut_small(k, block),
     }
-    cut_small(k, block)
+}
+
+/// A place that was free.
+#[inline]
+fn take_free(k: &mut Kernel, block: &Block) -> Option<Known> {
+    let free = k.mm.pool.shelves[block.shelf()].take(block.room())?;
+    k.mm.pool.blocks.known[free.place] = *block;
+    Some(free)
 }
 
 /// The next place of a page.
@@ -449,7 +481,7 @@ fn free_in_full(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
 }
 
 /// The verdict on a block that was written to while it was kept back.
-fn told(cx: &mut Cx<'_>, damaged: Option<(u64, Block)>) -> Flow<()> {
+pub(crate) fn told(cx: &mut Cx<'_>, damaged: Option<(u64, Block)>) -> Flow<()> {
     match damaged {
         Some((address, block)) => Err(pool_check::written_after_free(cx, address, &block)),
         None => Ok(()),
@@ -460,19 +492,46 @@ fn told(cx: &mut Cx<'_>, damaged: Option<(u64, Block)>) -> Flow<()> {
 /// another's, or something is wrong, and whoever looks at everything in its order says what.
 fn free_own(k: &mut Kernel, address: u64) -> Option<Option<(u64, Block)>> {
     let known = k.mm.pool.blocks.find(address)?;
-    let block = &k.mm.pool.blocks.known[known.place];
-    let own = block.life == Life::Live && block.owner.is_none() && block.kind != Kind::Paged && block.small();
-    let plain = own
-        && k.level() <= DISPATCH_LEVEL
-        && !k.engine.is_checked()
-        && pool_check::guards_hold(k.engine, address, block)
-        && !pool_check::is_anything_in(k, address, block.bytes);
     let engine = k.engine;
+    let plain = !engine.is_checked() && is_free_to_go(k, known);
     plain.then(|| engine.on_nobodys_behalf(|| retire_small(k, known, None)))
 }
 
+/// Whether nothing is to be said about freeing this small block of the kernel's own, at this level and in a machine that is not checked.
+#[inline]
+pub(crate) fn is_free_to_go(k: &Kernel, known: Known) -> bool {
+    let block = &k.mm.pool.blocks.known[known.place];
+    let own = block.life == Life::Live && block.owner.is_none() && block.kind != Kind::Paged && block.small();
+    own && k.level() <= DISPATCH_LEVEL
+        && pool_check::guards_hold(k.engine, known.address, block.bytes)
+        && !pool_check::is_anything_in(k, known.address, block.bytes)
+}
+
+/// Two small nonpaged blocks of the kernel's own, by bytes and tag, that were free places before, as one allocation after the other
+/// would find them: zeroed. None if either would need a page; nothing is taken then.
+pub(crate) fn take_two(k: &mut Kernel, first: (u64, u32), second: Option<(u64, u32)>) -> Option<[Known; 2]> {
+    let own = |(bytes, tag)| Block::own(bytes, tag);
+    let (first, second) = (own(first), second.map(own));
+    let shelf = &k.mm.pool.shelves[first.shelf()];
+    let is_there = match &second {
+        Some(second) if second.room() == first.room() => shelf.count(first.room()) > 1,
+        Some(second) => shelf.count(first.room()) > 0 && shelf.count(second.room()) > 0,
+        None => shelf.count(first.room()) > 0,
+    };
+    if !is_there {
+        return None;
+    }
+    let mut take = |block: &Block| {
+        let known = take_free(k, block)?;
+        lay_small(k, known.address, block.bytes, 0);
+        Some(known)
+    };
+    let first = take(&first)?;
+    Some([first, second.map_or(Some(first), |second| take(&second))?])
+}
+
 /// Fills a freed block and keeps it back; the oldest one kept back becomes free, and is told if it was written to.
-fn retire_small(k: &mut Kernel, freed: Known, freed_at: Option<u64>) -> Option<(u64, Block)> {
+pub(crate) fn retire_small(k: &mut Kernel, freed: Known, freed_at: Option<u64>) -> Option<(u64, Block)> {
     let pool = &mut k.mm.pool;
     let block = &mut pool.blocks.known[freed.place];
     (block.life, block.freed_at) = (Life::Freed, freed_at);

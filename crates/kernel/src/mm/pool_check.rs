@@ -142,27 +142,32 @@ fn damage(engine: Engine, address: u64, block: &Block) -> Option<Verdict> {
     None
 }
 
-/// Whether the guards of a small live block are as they were made.
-pub(crate) fn guards_hold(engine: Engine, address: u64, block: &Block) -> bool {
-    let word = u64::from_ne_bytes([GUARD_FILL; 8]);
-    let is_guard = |at: u64| engine.read(DriverPtr::<u64>::new(at)) == Ok(word);
-    let (behind, end) = (address + block.bytes, address + block.room() + GUARD);
-    is_guard(address - GUARD)
-        && is_guard(address - GUARD + 8)
+/// Whether the guards of a small live block of so many bytes are as they were made.
+#[inline]
+pub(crate) fn guards_hold(engine: Engine, address: u64, bytes: u64) -> bool {
+    let behind = address + bytes;
+    let end = address + bytes.max(1).next_multiple_of(GUARD) + GUARD;
+    engine.is_filled(address - GUARD, GUARD, GUARD_FILL) == Ok(true)
         && engine.is_filled(behind, end - behind, GUARD_FILL) == Ok(true)
 }
 
 /// Whether `ke` or `ex` still use anything in memory that is about to be freed; what it is, [`freeable`] and `ke::leftover` say.
+#[inline]
 pub(crate) fn is_anything_in(k: &Kernel, address: u64, bytes: u64) -> bool {
     let ex = &k.ex;
-    let is_in_executive = || {
-        let range = address..address.saturating_add(bytes);
-        ex.resources.range(range.clone()).next().is_some()
-            || ex.lookasides.range(range.clone()).next().is_some()
-            || ex.work_items.range(range).next().is_some()
-    };
     let nothing = ex.resources.is_empty() && ex.lookasides.is_empty() && ex.work_items.is_empty();
-    !nothing && is_in_executive() || leftover::is_any_in(k, address, bytes)
+    let nowhere = nothing && leftover::is_nothing_anywhere(k);
+    !nowhere && is_anything_used_in(k, address, bytes)
+}
+
+#[inline(never)]
+fn is_anything_used_in(k: &Kernel, address: u64, bytes: u64) -> bool {
+    let range = address..address.saturating_add(bytes);
+    let ex = &k.ex;
+    ex.resources.range(range.clone()).next().is_some()
+        || ex.lookasides.range(range.clone()).next().is_some()
+        || ex.work_items.range(range).next().is_some()
+        || leftover::is_any_in(k, address, bytes)
 }
 
 /// Whether nobody has written to a freed block.

@@ -154,6 +154,24 @@ fn pseudo(cx: &mut Cx<'_>, handle: Handle) -> Option<Entry> {
     }
 }
 
+/// What handles of the table of `process` stand for; none for one that is none, or means something everywhere.
+#[inline]
+pub(crate) fn own_entries<const N: usize>(
+    k: &Kernel,
+    process: u64,
+    handles: [Handle; N],
+) -> Option<[Entry; N]> {
+    let table = k.ob.tables.get(&process)?;
+    let mut entries = [Entry { object: 0, kind: Kind::Directory, access: 0 }; N];
+    for (entry, handle) in entries.iter_mut().zip(handles) {
+        if handle.0 & KERNEL == KERNEL {
+            return None; // the pseudo-handles are among these
+        }
+        *entry = table.get(handle.0)?;
+    }
+    Some(entries)
+}
+
 /// As [`reference`] for a handle of the current process, in one step; none if there is more to say.
 fn reference_plainly(
     k: &mut Kernel,
@@ -162,11 +180,8 @@ fn reference_plainly(
     access: u32,
     mode: Mode,
 ) -> Option<Entry> {
-    if handle.0 & KERNEL == KERNEL {
-        return None; // the pseudo-handles are among these
-    }
     let process = k.ke.thread().map_or(0, |thread| thread.process);
-    let entry = k.ob.tables.get(&process)?.get(handle.0)?;
+    let [entry] = own_entries(k, process, [handle])?;
     let is_it = kind.is_none_or(|kind| kind == entry.kind);
     let allowed = mode == Mode::Kernel || access & !entry.access == 0;
     if !is_it || !allowed {

@@ -8,7 +8,7 @@ use engine::Flow;
 
 use super::names::Target;
 use super::object_type;
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::ke;
 use crate::verdict::Verdict;
 
@@ -134,6 +134,16 @@ pub fn dereference<T>(cx: &mut Cx<'_>, body: DriverPtr<T>) -> Flow<u64> {
         Some(0) => delete(cx, body.address).map(|()| 0),
         Some(left) => Ok(left.cast_unsigned()),
     }
+}
+
+/// One reference less, if that is neither the last nor one of an open handle's: true. Else nothing is done, and [`dereference`] says
+/// what there is to say.
+#[inline]
+pub(crate) fn dereference_plainly(k: &mut Kernel, body: u64) -> bool {
+    let Some(object) = k.ob.objects.get_mut(body) else { return false };
+    let plain = object.references > i64::from(object.handles).max(1);
+    object.references -= i64::from(plain);
+    plain
 }
 
 #[cold]

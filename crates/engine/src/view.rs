@@ -1,0 +1,127 @@
+//! A structure in driver memory of which the kernel reads or writes several words: whether it lies there is asked once, then each word is
+//! an instruction.
+//!
+//! Only where nobody asks who touches what (no shadow, nobody learns): [`Engine::view`] says so. A word that cannot be accessed after all
+//! is not told at once: whoever is through asks [`Engine::missed`], and believes nothing of what was read if it says yes.
+
+use abi::{DriverPtr, Field};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::machine::Engine;
+use crate::memory;
+
+/// A structure in driver memory. It holds nothing: each access goes there.
+pub struct View<T> {
+    at: DriverPtr<T>,
+}
+
+impl<T> Clone for View<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for View<T> {}
+
+impl<T> View<T> {
+    /// Where it lies.
+    #[must_use]
+    #[inline]
+    pub fn at(self) -> DriverPtr<T> {
+        self.at
+    }
+
+    /// A word of it; see [`Engine::missed`].
+    #[must_use]
+    #[inline]
+    pub fn get<F: FromBytes + IntoBytes>(self, field: Field<T, F>) -> F {
+        const { assert!(memory::is_word::<F>(), "a view is read word by word") };
+        let address = self.at.address + field.offset;
+        let mut value = F::new_zeroed();
+        let bytes = value.as_mut_bytes();
+        let word = match bytes.len() {
+            1 => memory::glance::<1>(address),
+            2 => memory::glance::<2>(address),
+            4 => memory::glance::<4>(address),
+            _ => memory::glance::<8>(address),
+        };
+        bytes.copy_from_slice(&word.to_le_bytes()[..bytes.len()]);
+        value
+    }
+
+    /// Writes a word of it; see [`Engine::missed`].
+    #[inline]
+    pub fn set<F: IntoBytes + Immutable>(self, field: Field<T, F>, value: F) {
+        const { assert!(memory::is_word::<F>(), "a view is written word by word") };
+        let address = self.at.address + field.offset;
+        let from = value.as_bytes();
+        let mut bytes = [0; 8];
+        bytes[..from.len()].copy_from_slice(from);
+        let word = u64::from_le_bytes(bytes);
+        match from.len() {
+            1 => memory::jot::<1>(address, word),
+            2 => memory::jot::<2>(address, word),
+            4 => memory::jot::<4>(address, word),
+            _ => memory::jot::<8>(address, word),
+        }
+    }
+
+    /// A structure within it.
+    #[must_use]
+    #[inline]
+    pub fn part<F>(self, field: Field<T, F>) -> View<F> {
+        View { at: self.at + field }
+    }
+
+    /// An element of an array within it; none if that has not so many.
+    #[must_use]
+    #[inline]
+    pub fn element<F: FromBytes + IntoBytes, const N: usize>(
+        self,
+        field: Field<T, [F; N]>,
+        index: usize,
+    ) -> Option<F> {
+        let only = View { at: (self.at + field).element(index as u64) };
+        (index < N).then(|| only.word())
+    }
+}
+
+impl<T: FromBytes + IntoBytes> View<T> {
+    /// All of it, where it is a word; see [`Engine::missed`].
+    #[must_use]
+    #[inline]
+    pub fn word(self) -> T {
+        self.get(Field::at(0))
+    }
+}
+
+impl Engine {
+    /// The structure at `at`, to be accessed word by word. None says nothing about it: [`Engine::read`] does.
+    #[must_use]
+    #[inline]
+    pub fn view<T>(self, at: DriverPtr<T>) -> Option<View<T>> {
+        let plain = memory::nobody_asks() && memory::is_driver_memory(at.address, size_of::<T>() as u64);
+        plain.then_some(View { at })
+    }
+
+    /// Whether an access of any view did not do what it says since this was asked last.
+    #[must_use]
+    #[inline]
+    pub fn missed(self) -> bool {
+        memory::missed()
+    }
+
+    /// Whether [`Engine::view`] may be had: the machine is not checked, and nobody learns who touches what.
+    #[must_use]
+    #[inline]
+    pub fn is_plain(self) -> bool {
+        memory::nobody_asks()
+    }
+
+    /// Copies `bytes` bytes of driver memory to another place of it, as [`Engine::view`] would. False: a part may have been copied.
+    #[must_use]
+    #[inline]
+    pub fn copy_plain(self, to: u64, from: u64, bytes: u64) -> bool {
+        memory::copy_plain(to, from, bytes)
+    }
+}

@@ -1,0 +1,289 @@
+//! A request begins: handles, buffers, the IRP and its first location. Pages: *DeviceIoControl function*, *ReadFile function*.
+
+use abi::{
+    Code, DEVICE_OBJECT, DO_BUFFERED_IO, DRIVER_OBJECT, DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO,
+    IO_STACK_LOCATION, IO_TYPE_IRP, IRP, IRP_BUFFERED_IO, IRP_DEALLOCATE_BUFFER, IRP_INPUT_OPERATION, KEVENT,
+    KTHREAD, LIST_ENTRY, METHOD_BUFFERED, METHOD_NEITHER,
+};
+use engine::{Engine, View};
+
+use super::super::allocate;
+use super::super::buffers::{self, Buffer};
+use super::super::file::Issue;
+use super::super::irp::{self, Blocks, Origin, Record};
+use super::super::operation::Operation;
+use super::super::transfer::{FILE_USE_FILE_POINTER_POSITION, Request, flags};
+use super::{is_event, set_state};
+use crate::cx::Kernel;
+use crate::mm::pool;
+use crate::ob::handle::{self, Mode};
+use crate::ob::{Handle, Kind};
+
+/// The most bytes of a buffer.
+const MOST_BYTES: u32 = 1024;
+/// The most stack locations.
+const MOST_LOCATIONS: u8 = 16;
+
+/// A request whose driver is to be asked now.
+#[derive(Clone, Copy)]
+pub(crate) struct Begun {
+    pub(super) irp: DriverPtr<IRP>,
+    pub(super) device: DriverPtr<DEVICE_OBJECT>,
+    pub(super) file: DriverPtr<FILE_OBJECT>,
+    pub(super) dispatch: DriverPtr<Code>,
+    pub(super) major: u8,
+    /// The number of the call of its dispatch routine.
+    pub(super) frame: u64,
+    pub(super) synchronous: bool,
+}
+
+/// Everything that a request is about.
+struct Plan {
+    file: View<FILE_OBJECT>,
+    event: View<KEVENT>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    dispatch: DriverPtr<Code>,
+    thread: DriverPtr<KTHREAD>,
+    stack_size: u8,
+    synchronous: bool,
+    /// Where a read or write begins.
+    offset: i64,
+    input: Buffer,
+    output: Buffer,
+}
+
+/// Begins a request of an application's, up to the call of its driver. None: nothing is done.
+pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request) -> Option<Begun> {
+    let plan = plan(k, handle, request)?;
+    let length = u64::from(plan.input.length.max(plan.output.length));
+    let size = irp::size(plan.stack_size);
+    let packet = (u64::from(size), allocate::TAG);
+    let [packet, buffer] = pool::take_two(k, packet, (length > 0).then_some((length, buffers::TAG)))?;
+    let blocks = Blocks { packet, buffer: (length > 0).then_some(buffer) };
+    if !fill_buffer(k.engine, &plan, &blocks) {
+        unreachable!("it was read a moment ago, and nobody ran since");
+    }
+    write(k.engine, &plan, &blocks, request, size);
+    hold(k, &plan);
+    let (irp, device) = (DriverPtr::<IRP>::new(packet.address), plan.device);
+    k.io.irps.begin(irp.address, record(&plan, blocks, request.operation));
+    let major = request.operation.major();
+    let frame = k.io.frames.enter(irp.address, device.address, plan.stack_size, (major, 0), None);
+    let (file, dispatch, synchronous) = (plan.file.at(), plan.dispatch, plan.synchronous);
+    Some(Begun { irp, device, file, dispatch, major, frame, synchronous })
+}
+
+/// Looks at everything, and changes nothing.
+#[inline]
+fn plan(k: &Kernel, handle: Handle, request: &Request) -> Option<Plan> {
+    let engine = k.engine;
+    if !engine.is_plain() || engine.depth() != 0 {
+        return None;
+    }
+    let operation = request.operation;
+    let thread = k.ke.thread()?;
+    let [file, event] = handle::own_entries(k, thread.process, [handle, request.event?])?;
+    let is_allowed = operation.access() & !file.access == 0;
+    if file.kind != Kind::File || event.kind != Kind::Event || !is_allowed {
+        return None;
+    }
+    let file = engine.view(DriverPtr::<FILE_OBJECT>::new(file.object))?;
+    let event = engine.view(DriverPtr::<KEVENT>::new(event.object))?;
+    let synchronous = file.get(FILE_OBJECT::Flags) & FO_SYNCHRONOUS_IO != 0;
+    let is_free = !synchronous || file.get(FILE_OBJECT::Busy) == 0;
+    if !is_free || !is_event(event) || !is_event(file.part(FILE_OBJECT::Event)) {
+        return None;
+    }
+    let device = top(engine, file)?;
+    let driver = engine.view(device.get(DEVICE_OBJECT::DriverObject))?;
+    let (input, output) = transfer(device, driver, operation)?;
+    let is_there = k.io.devices.get(device.at().address).is_some_and(|device| !device.deleted);
+    if !is_there || !are_usable(k, input, output) {
+        return None;
+    }
+    let dispatch = driver.element(DRIVER_OBJECT::MajorFunction, operation.major().into())?;
+    let stack_size = device.get(DEVICE_OBJECT::StackSize);
+    let offset = offset(file, operation, synchronous)?;
+    let fits = (1..=MOST_LOCATIONS).contains(&stack_size);
+    let (device, thread) = (device.at(), thread.object);
+    let plan = Plan {
+        file,
+        event,
+        device,
+        dispatch,
+        thread,
+        stack_size,
+        synchronous,
+        offset,
+        input,
+        output,
+    };
+    (fits && !engine.missed()).then_some(plan)
+}
+
+/// The top of the stack that the file was opened on.
+#[inline]
+fn top(engine: Engine, file: View<FILE_OBJECT>) -> Option<View<DEVICE_OBJECT>> {
+    let mut device = engine.view(file.get(FILE_OBJECT::DeviceObject))?;
+    loop {
+        let above = device.get(DEVICE_OBJECT::AttachedDevice);
+        if engine.missed() {
+            return None;
+        }
+        if above.is_null() {
+            return Some(device);
+        }
+        device = engine.view(above)?;
+    }
+}
+
+/// What goes in and what comes out, where both go through a system buffer, and an IRP is needed.
+#[inline]
+fn transfer(
+    device: View<DEVICE_OBJECT>,
+    driver: View<DRIVER_OBJECT>,
+    operation: Operation,
+) -> Option<(Buffer, Buffer)> {
+    let is_buffered = || device.get(DEVICE_OBJECT::Flags) & DO_BUFFERED_IO != 0;
+    match operation {
+        Operation::Control(code, input, output) if code & METHOD_NEITHER == METHOD_BUFFERED => {
+            driver.get(DRIVER_OBJECT::FastIoDispatch).is_null().then_some((input, output))
+        }
+        Operation::Read(buffer, _) if is_buffered() => Some((Buffer::default(), buffer)),
+        Operation::Write(buffer, _) if is_buffered() => Some((buffer, Buffer::default())),
+        _ => None,
+    }
+}
+
+/// Whether the application may read the one and write the other.
+#[inline]
+fn are_usable(k: &Kernel, input: Buffer, output: Buffer) -> bool {
+    let in_user_half = buffers::in_user_half(input) && buffers::in_user_half(output);
+    let are_small = input.length <= MOST_BYTES && output.length <= MOST_BYTES;
+    in_user_half && are_small && is_readable(k.engine, input) && buffers::writable(k, output)
+}
+
+/// It lies in two pages at the most.
+#[inline]
+fn is_readable(engine: Engine, buffer: Buffer) -> bool {
+    let Some(last) = buffer.length.checked_sub(1) else { return true };
+    let ends = [buffer.address, buffer.address + u64::from(last)].map(|at| engine.view(DriverPtr::<u8>::new(at)));
+    let [Some(first), Some(last)] = ends else { return false };
+    let _ = (first.word(), last.word());
+    !engine.missed()
+}
+
+/// As `transfer`'s, where there is an answer.
+#[inline]
+fn offset(file: View<FILE_OBJECT>, operation: Operation, synchronous: bool) -> Option<i64> {
+    match operation.offset() {
+        None => Some(0),
+        Some(None | Some(FILE_USE_FILE_POINTER_POSITION)) if synchronous => {
+            Some(file.get(FILE_OBJECT::CurrentByteOffset))
+        }
+        Some(None) => Some(0),
+        Some(Some(offset)) => (offset >= 0).then_some(offset),
+    }
+}
+
+/// The input, in the system buffer.
+#[inline]
+fn fill_buffer(engine: Engine, plan: &Plan, blocks: &Blocks) -> bool {
+    let Some(buffer) = blocks.buffer else { return true };
+    let Buffer { address, length } = plan.input;
+    length == 0 || engine.copy_plain(buffer.address, address, length.into())
+}
+
+/// The IRP as its driver finds it. Its memory is zeroed.
+#[inline]
+fn write(engine: Engine, plan: &Plan, blocks: &Blocks, request: &Request, size: u16) {
+    let at = DriverPtr::<IRP>::new(blocks.packet.address);
+    let (location_at, device) = (irp::location(at, plan.stack_size), plan.device);
+    let views = engine.view(at).zip(engine.view(location_at));
+    let (header, location) = views.expect("nobody has begun to ask meanwhile");
+    let list = at + IRP::ThreadListEntry;
+    let links = header.part(IRP::ThreadListEntry);
+    header.set(IRP::Type, IO_TYPE_IRP);
+    header.set(IRP::Size, size);
+    links.set(LIST_ENTRY::Flink, list);
+    links.set(LIST_ENTRY::Blink, list);
+    header.set(IRP::RequestorMode, Mode::User.value());
+    header.set(IRP::StackCount, plan.stack_size);
+    header.set(IRP::CurrentLocation, plan.stack_size);
+    header.set(IRP::Tail_Overlay_CurrentStackLocation, location_at);
+    header.set(IRP::UserIosb, request.status_block);
+    header.set(IRP::UserEvent, plan.event.at());
+    header.set(IRP::Tail_Overlay_Thread, plan.thread);
+    header.set(IRP::Tail_Overlay_OriginalFileObject, plan.file.at().cast());
+    let mut all = flags(request.operation);
+    if let Some(buffer) = blocks.buffer {
+        all |= IRP_BUFFERED_IO | IRP_DEALLOCATE_BUFFER;
+        header.set(IRP::AssociatedIrp_SystemBuffer, DriverPtr::new(buffer.address));
+        if plan.output.length > 0 {
+            all |= IRP_INPUT_OPERATION;
+            header.set(IRP::UserBuffer, DriverPtr::new(plan.output.address));
+        }
+    }
+    header.set(IRP::Flags, all);
+    location.set(IO_STACK_LOCATION::MajorFunction, request.operation.major());
+    location.set(IO_STACK_LOCATION::DeviceObject, device);
+    location.set(IO_STACK_LOCATION::FileObject, plan.file.at().cast());
+    parameters(location, request.operation, plan.offset);
+    assert!(!engine.missed(), "pool pages are mapped");
+}
+
+#[inline]
+fn parameters(location: View<IO_STACK_LOCATION>, operation: Operation, offset: i64) {
+    match operation {
+        Operation::Read(buffer, _) => {
+            location.set(IO_STACK_LOCATION::Parameters_Read_Length, buffer.length);
+            location.set(IO_STACK_LOCATION::Parameters_Read_ByteOffset, offset);
+        }
+        Operation::Write(buffer, _) => {
+            location.set(IO_STACK_LOCATION::Parameters_Write_Length, buffer.length);
+            location.set(IO_STACK_LOCATION::Parameters_Write_ByteOffset, offset);
+        }
+        Operation::Control(code, input, output) | Operation::InternalControl(code, input, output) => {
+            let lengths = (
+                IO_STACK_LOCATION::Parameters_DeviceIoControl_InputBufferLength,
+                IO_STACK_LOCATION::Parameters_DeviceIoControl_OutputBufferLength,
+            );
+            location.set(lengths.0, input.length);
+            location.set(lengths.1, output.length);
+            location.set(IO_STACK_LOCATION::Parameters_DeviceIoControl_IoControlCode, code);
+        }
+        Operation::Flush => {}
+    }
+}
+
+/// References, and the file's lock; nobody waits for either event as one of an earlier request.
+#[inline]
+fn hold(k: &mut Kernel, plan: &Plan) {
+    let (file, event) = (plan.file.at().address, plan.event.at().address);
+    // The caller's, and the IRP's.
+    k.ob.objects.change(file, |object| object.references += 2);
+    k.ob.objects.change(event, |object| object.references += 1);
+    if plan.synchronous {
+        plan.file.set(FILE_OBJECT::Busy, 1);
+    }
+    set_state(plan.file.part(FILE_OBJECT::Event), 0);
+    set_state(plan.event, 0);
+    assert!(!k.engine.missed(), "files and events are memory of ours");
+}
+
+#[inline]
+fn record(plan: &Plan, blocks: Blocks, operation: Operation) -> Record {
+    let issue = Issue {
+        name: operation.name(),
+        file: plan.file.at().address,
+        event: plan.event.at().address,
+        answered_later: !plan.synchronous,
+    };
+    Record {
+        thread: plan.thread.address,
+        issue: Some(issue),
+        output: operation.output(),
+        blocks: Some(blocks),
+        ..Record::new(Origin::System, None)
+    }
+}

@@ -1,0 +1,227 @@
+//! A request is completed: its data, its memory, and whoever asked. Pages: *IofCompleteRequest function*, *ReadFile function*.
+
+use abi::{
+    DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_BUFFERED_IO,
+    IRP_DEALLOCATE_BUFFER, IRP_INPUT_OPERATION, KEVENT, NtStatus, SL_PENDING_RETURNED,
+};
+use engine::{Engine, Flow, View};
+
+use super::super::finish::{self, is_error};
+use super::super::irp::{self, Blocks, Record};
+use super::super::pending::Only;
+use super::{is_event, set_state};
+use crate::cx::{Cx, Kernel};
+use crate::event::{Event, Kind};
+use crate::mm::pool::{self, Block};
+use crate::ob::object;
+use crate::witness;
+
+/// A request that is completed, and everything that this is about.
+pub(crate) struct Ending {
+    irp: DriverPtr<IRP>,
+    only: Only,
+    blocks: Blocks,
+    file: View<FILE_OBJECT>,
+    event: View<KEVENT>,
+    status_block: DriverPtr<IO_STATUS_BLOCK>,
+    status: NtStatus,
+    information: u64,
+    /// The driver has marked it pending.
+    marked: bool,
+    synchronous: bool,
+    /// Where the data go.
+    user: Option<u64>,
+}
+
+/// What completing this IRP means, if that is all there is to say about it. Nothing is changed.
+pub(crate) fn ending(k: &Kernel, irp: DriverPtr<IRP>) -> Option<Ending> {
+    let engine = k.engine;
+    let record = k.io.irps.live.get(irp.address)?;
+    let (blocks, issue) = (record.blocks?, record.issue.as_ref()?);
+    let header = engine.view(irp)?;
+    let marked = passes_on_straight(engine, header)?;
+    if issue.answered_later && marked {
+        return None;
+    }
+    let io_status = header.part(IRP::IoStatus);
+    let (status, information) =
+        (io_status.get(IO_STATUS_BLOCK::Status), io_status.get(IO_STATUS_BLOCK::Information));
+    if !is_final(status, information, record) {
+        return None;
+    }
+    let user = destination(header, &blocks, status, information)?;
+    let file: DriverPtr<FILE_OBJECT> = header.get(IRP::Tail_Overlay_OriginalFileObject).cast();
+    let event = header.get(IRP::UserEvent);
+    if file.address != issue.file || event.address != issue.event {
+        return None;
+    }
+    let (file, event) = (engine.view(file)?, engine.view(event)?);
+    let synchronous = file.get(FILE_OBJECT::Flags) & FO_SYNCHRONOUS_IO != 0;
+    let status_block = header.get(IRP::UserIosb);
+    let location = header.get(IRP::StackCount);
+    let are_events = is_event(event) && is_event(file.part(FILE_OBJECT::Event));
+    let only = k.io.frames.only(irp.address, location, marked)?;
+    if engine.missed() || !are_events || status_block.is_null() || !are_free_to_go(k, &blocks) {
+        return None;
+    }
+    Some(Ending {
+        irp,
+        only,
+        blocks,
+        file,
+        event,
+        status_block,
+        status,
+        information,
+        marked,
+        synchronous,
+        user,
+    })
+}
+
+/// Whether the IRP leaves its last location, with no routine on the way; and then, whether that was marked pending.
+#[inline]
+fn passes_on_straight(engine: Engine, header: View<IRP>) -> Option<bool> {
+    let (number, count) = (header.get(IRP::CurrentLocation), header.get(IRP::StackCount));
+    let location = engine.view(irp::location(header.at(), count))?;
+    let control = location.get(IO_STACK_LOCATION::Control);
+    let straight = number == count
+        && location.get(IO_STACK_LOCATION::CompletionRoutine).is_null()
+        && header.get(IRP::CancelRoutine).is_null()
+        && header.get(IRP::MdlAddress).is_null();
+    (!engine.missed() && straight).then_some(control & SL_PENDING_RETURNED != 0)
+}
+
+/// Whether it may end like that.
+#[inline]
+fn is_final(status: NtStatus, information: u64, record: &Record) -> bool {
+    let fits = record.output.is_none_or(|most| is_error(status) || information <= most.into());
+    fits && status != NtStatus::PENDING && status.0 != u32::MAX
+}
+
+/// Where data go, if any do. None: the buffers are not as they were given.
+#[inline]
+fn destination(
+    header: View<IRP>,
+    blocks: &Blocks,
+    status: NtStatus,
+    information: u64,
+) -> Option<Option<u64>> {
+    const BUFFERED: u32 = IRP_BUFFERED_IO | IRP_DEALLOCATE_BUFFER;
+    let flags = header.get(IRP::Flags);
+    let given = if blocks.buffer.is_some() { BUFFERED } else { 0 };
+    let system = blocks.buffer.map_or(0, |buffer| buffer.address);
+    let is_given = flags & BUFFERED == given && header.get(IRP::AssociatedIrp_SystemBuffer).address == system;
+    if !is_given || header.get(IRP::RequestorMode) == 0 {
+        return None;
+    }
+    let user = header.get(IRP::UserBuffer);
+    let wanted = flags & IRP_INPUT_OPERATION != 0 && !is_error(status) && information > 0;
+    Some((wanted && system != 0 && !user.is_null()).then_some(user.address))
+}
+
+#[inline]
+fn are_free_to_go(k: &Kernel, blocks: &Blocks) -> bool {
+    pool::is_free_to_go(k, blocks.packet) && blocks.buffer.is_none_or(|buffer| pool::is_free_to_go(k, buffer))
+}
+
+/// Completes it.
+///
+/// # Errors
+/// A verdict on a block that was written to after it was freed; as waking whoever waits.
+pub(crate) fn complete(cx: &mut Cx<'_>, ending: &Ending) -> Flow<()> {
+    let moment = witness::moment(cx);
+    if cx.happens(Kind::IrpCompleted) {
+        let (irp, status, information) = (ending.irp.address, ending.status.0, ending.information);
+        cx.emit(Event::IrpCompleted { irp, status, information });
+    }
+    match cx.with(|k| carry_out(k, ending, moment)) {
+        Then::Nothing => Ok(()),
+        Then::Tell(status) => {
+            let (file, event) = (ending.file.at(), ending.event.at());
+            if is_told(ending, status) {
+                finish::signal(cx, file, event, status)?;
+            }
+            finish::release(cx, file, event)
+        }
+        Then::Damaged(damaged) => pool::told(cx, Some(damaged)),
+    }
+}
+
+/// What is left to do.
+enum Then {
+    Nothing,
+    /// Events and references: somebody may go on because of them. With how the request ended.
+    Tell(NtStatus),
+    /// The verdict on an old block.
+    Damaged((u64, Block)),
+}
+
+/// A request that fails without having been pending leaves status block and events alone.
+#[inline]
+fn is_told(ending: &Ending, status: NtStatus) -> bool {
+    ending.marked || !is_error(status)
+}
+
+fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
+    k.io.frames.leave_only(ending.only, ending.marked, ending.status);
+    let (mut status, mut information) = (ending.status, ending.information);
+    if let (Some(buffer), Some(user)) = (ending.blocks.buffer, ending.user)
+        && !k.engine.copy_plain(user, buffer.address, information)
+    {
+        (status, information) = (NtStatus::ACCESS_VIOLATION, 0);
+    }
+    if let Some(buffer) = ending.blocks.buffer
+        && let Some(damaged) = pool::retire_small(k, buffer, None)
+    {
+        return Then::Damaged(damaged);
+    }
+    k.io.irps.retire_at(ending.irp.address, moment);
+    if let Some(damaged) = pool::retire_small(k, ending.blocks.packet, None) {
+        return Then::Damaged(damaged);
+    }
+    if is_told(ending, status) {
+        write_status(k.engine, ending.status_block, status, information);
+    }
+    if tell(k, ending, status) { Then::Nothing } else { Then::Tell(status) }
+}
+
+/// The status block of an application may have gone away.
+#[inline]
+fn write_status(engine: Engine, to: DriverPtr<IO_STATUS_BLOCK>, status: NtStatus, information: u64) {
+    if let Some(block) = engine.view(to) {
+        block.set(IO_STATUS_BLOCK::Status, status);
+        block.set(IO_STATUS_BLOCK::Information, information);
+        let _ = engine.missed();
+    }
+}
+
+/// Events and references, if nobody goes on because of them.
+fn tell(k: &mut Kernel, ending: &Ending, status: NtStatus) -> bool {
+    let (file, event) = (ending.file, ending.event);
+    let file_event = file.part(FILE_OBJECT::Event);
+    let waits = &k.ke.waits;
+    let is_awaited = |event: View<KEVENT>| waits.contains_key(&event.at().address);
+    let somebody_waits = !waits.is_empty() && (is_awaited(event) || is_awaited(file_event));
+    if somebody_waits || !k.is_settled() {
+        return false;
+    }
+    let stay = |object: u64| {
+        let known = k.ob.objects.get(object);
+        known.is_some_and(|object| object.references > i64::from(object.handles).max(1))
+    };
+    if !stay(file.at().address) || !stay(event.at().address) {
+        return false;
+    }
+    object::dereference_plainly(k, event.at().address);
+    object::dereference_plainly(k, file.at().address);
+    if is_told(ending, status) {
+        set_state(event, 1);
+        if ending.synchronous {
+            file.set(FILE_OBJECT::FinalStatus, status);
+            set_state(file_event, 1);
+        }
+        assert!(!k.engine.missed(), "files and events are memory of ours");
+    }
+    true
+}

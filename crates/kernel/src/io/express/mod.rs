@@ -1,0 +1,125 @@
+//! The short way of what nearly every request of an application is: buffered, small, answered by one driver. Each part of its life
+//! (begun and sent, completed, answered) is one or two looks at the kernel's state, in which everything is found once.
+//!
+//! Pages: those of `transfer`, `complete` and `finish`, which are the long way and say what everything means. A part looks at all there
+//! is before it changes anything, and where there is more to say (another method, several locations, a completion routine, a thread
+//! that waits, whatever a verdict could be about) it leaves all to them. Events, memory and addresses are the same in both ways,
+//! except for what nobody can see: fields of an IRP between two of the kernel's own steps. A checked machine, and one that learns
+//! who touches what, has no short way.
+
+mod begin;
+mod complete;
+
+use abi::{DISPATCHER_HEADER, DriverPtr, FILE_OBJECT, IO_STATUS_BLOCK, KEVENT, LIST_ENTRY, NtStatus};
+use engine::{Flow, View};
+
+use super::call::low_half;
+use super::finish::is_error;
+use super::send::Answer;
+use super::transfer::{self, FILE_USE_FILE_POINTER_POSITION, Request};
+use super::{irp, pending};
+use crate::cx::{Cx, Kernel};
+use crate::event::{Event, Kind};
+use crate::ke::callout;
+use crate::ke::dispatcher::Kind as ObjectKind;
+use crate::ob::object;
+
+pub(crate) use begin::{Begun, begin};
+pub(crate) use complete::{complete, ending};
+
+/// Asks the driver, and waits for the answer if whoever asks does.
+///
+/// # Errors
+/// As the long way.
+pub(crate) fn go(cx: &mut Cx<'_>, begun: &Begun, request: &Request) -> Flow<Answer> {
+    let Begun { irp, device, file, dispatch, major, frame, synchronous } = *begun;
+    if cx.happens(Kind::IrpSent) {
+        cx.emit(Event::IrpSent { irp: irp.address, device: device.address, major, minor: 0 });
+    }
+    let role = irp::dispatch_role(major);
+    let called = callout::call_routine(cx, role, dispatch, irp.address, &[device.address, irp.address]);
+    if called.is_err() {
+        pending::unwound(cx, frame);
+    }
+    let status = NtStatus(low_half(called?));
+    match cx.with(|k| end(k, begun, request, status)) {
+        End::Answered(answer) => return Ok(answer),
+        End::Judged => {}
+        End::Unjudged => pending::returned(cx, frame, dispatch, status)?,
+    }
+    let answer = transfer::returned(cx, file, request, synchronous, status)?;
+    object::dereference(cx, file)?;
+    Ok(answer)
+}
+
+/// How far the short way led.
+enum End {
+    /// To the end.
+    Answered(Answer),
+    /// What the driver returned goes with what it did.
+    Judged,
+    /// Nowhere.
+    Unjudged,
+}
+
+/// The dispatch routine has returned.
+fn end(k: &mut Kernel, begun: &Begun, request: &Request, status: NtStatus) -> End {
+    if !k.io.frames.is_settled_by(begun.frame, status) {
+        return End::Unjudged;
+    }
+    match answered(k, begun, request, status) {
+        Some(answer) => End::Answered(answer),
+        None => End::Judged,
+    }
+}
+
+/// The answer that the completion has left, with the file for the next request: if nobody waits for either.
+fn answered(k: &mut Kernel, begun: &Begun, request: &Request, status: NtStatus) -> Option<Answer> {
+    if status == NtStatus::PENDING || is_error(status) {
+        return None;
+    }
+    let engine = k.engine;
+    let (file, block) = (engine.view(begun.file)?, engine.view(request.status_block)?);
+    let answer = Answer {
+        status: block.get(IO_STATUS_BLOCK::Status),
+        information: block.get(IO_STATUS_BLOCK::Information),
+    };
+    let position = position(file, request).filter(|_| begun.synchronous && !is_error(answer.status));
+    let others_wait = begun.synchronous && file.get(FILE_OBJECT::Waiters) != 0;
+    if engine.missed() || others_wait || !object::dereference_plainly(k, begun.file.address) {
+        return None;
+    }
+    if let Some(from) = position {
+        file.set(FILE_OBJECT::CurrentByteOffset, from.wrapping_add(answer.information.cast_signed()));
+    }
+    if begun.synchronous {
+        file.set(FILE_OBJECT::Busy, 0);
+    }
+    assert!(!engine.missed(), "a file object is memory of ours");
+    Some(answer)
+}
+
+/// Where a request that has a position begins.
+fn position(file: View<FILE_OBJECT>, request: &Request) -> Option<i64> {
+    match request.operation.offset()? {
+        None | Some(FILE_USE_FILE_POINTER_POSITION) => Some(file.get(FILE_OBJECT::CurrentByteOffset)),
+        offset => offset,
+    }
+}
+
+/// Whether it is an event, as `KeSetEvent` asks.
+#[inline]
+fn is_event(event: View<KEVENT>) -> bool {
+    let header = event.part(KEVENT::Header);
+    let kind = header.get(DISPATCHER_HEADER::Type);
+    let next: DriverPtr<LIST_ENTRY> =
+        header.part(DISPATCHER_HEADER::WaitListHead).get(LIST_ENTRY::Flink);
+    let is_one = kind == ObjectKind::NotificationEvent as u8 || kind == ObjectKind::SynchronizationEvent as u8;
+    is_one && !next.is_null()
+}
+
+/// Signals it, or not. Nobody waits for it.
+#[inline]
+fn set_state(event: View<KEVENT>, state: i32) {
+    event.part(KEVENT::Header).set(DISPATCHER_HEADER::SignalState, state);
+}
