@@ -287,7 +287,7 @@ pub(crate) fn reserve(window: Window, protection: ProtFlags, how: MapFlags) -> s
 pub(crate) fn is_driver_memory(address: u64, bytes: u64) -> bool {
     let inside =
         |window: Window| bytes <= window.size && address.wrapping_sub(window.base) <= window.size - bytes;
-    inside(SYSTEM) || inside(IMAGES) || inside(USER)
+    inside(SYSTEM) || inside(USER) || inside(IMAGES)
 }
 
 std::arch::global_asm!(
@@ -365,7 +365,25 @@ std::arch::global_asm!(
     "pcmpeqb xmm0, xmm1",
     "movaps xmm2, xmm0",
     "xor eax, eax",
-    "cmp rax, r8",
+    "cmp rdx, 64",
+    "jb 10f",
+    "lea r9, [rdx - 64]",
+    "11: movups xmm0, [rsi + rax]",
+    "movups xmm3, [rsi + rax + 16]",
+    "movups xmm4, [rsi + rax + 32]",
+    "movups xmm5, [rsi + rax + 48]",
+    "pcmpeqb xmm0, xmm1",
+    "pcmpeqb xmm3, xmm1",
+    "pcmpeqb xmm4, xmm1",
+    "pcmpeqb xmm5, xmm1",
+    "pand xmm0, xmm3",
+    "pand xmm4, xmm5",
+    "pand xmm2, xmm0",
+    "pand xmm2, xmm4",
+    "add rax, 64",
+    "cmp rax, r9",
+    "jbe 11b",
+    "10: cmp rax, r8",
     "jae 8f",
     "7: movups xmm0, [rsi + rax]",
     "pcmpeqb xmm0, xmm1",
@@ -379,6 +397,52 @@ std::arch::global_asm!(
     "je 9f",
     "mov eax, 2",
     "9: ret",
+    // Fills rdx bytes (a multiple of 16) from rdi on, a multiple of 16, with the 16 at rsi; then puts the 16 at rsi + 16 right before
+    // them, right behind them, and at rcx, which overlaps the ones behind; the same with eax.
+    ".global dirql_ram_lay",
+    "dirql_ram_lay:",
+    "movaps xmm0, [rsi]",
+    "movaps xmm1, [rsi + 16]",
+    "lea r8, [rdi + rdx]",
+    "movaps [rdi - 16], xmm1",
+    "lea r9, [r8 - 64]",
+    "cmp rdi, r9",
+    "ja 15f",
+    "12: movaps [rdi], xmm0",
+    "movaps [rdi + 16], xmm0",
+    "movaps [rdi + 32], xmm0",
+    "movaps [rdi + 48], xmm0",
+    "add rdi, 64",
+    "cmp rdi, r9",
+    "jbe 12b",
+    "15: cmp rdi, r8",
+    "jae 13f",
+    "16: movaps [rdi], xmm0",
+    "add rdi, 16",
+    "cmp rdi, r8",
+    "jb 16b",
+    "13: movaps [r8], xmm1",
+    "movups [rcx], xmm1",
+    "xor eax, eax",
+    "ret",
+    // Whether the 16 bytes before rdi, those at rsi and those at rdx are all as the 16 at rcx: 0 if so, 2 if not.
+    ".global dirql_ram_guarded",
+    "dirql_ram_guarded:",
+    "movaps xmm3, [rcx]",
+    "movups xmm0, [rdi - 16]",
+    "movups xmm1, [rsi]",
+    "movups xmm2, [rdx]",
+    "pcmpeqb xmm0, xmm3",
+    "pcmpeqb xmm1, xmm3",
+    "pcmpeqb xmm2, xmm3",
+    "pand xmm0, xmm1",
+    "pand xmm0, xmm2",
+    "pmovmskb ecx, xmm0",
+    "xor eax, eax",
+    "cmp ecx, 0xFFFF",
+    "je 14f",
+    "mov eax, 2",
+    "14: ret",
     "dirql_ram_copy_end:",
     "dirql_ram_copy_fixup:",
     "mov eax, 1",
@@ -390,6 +454,8 @@ unsafe extern "sysv64" {
     fn dirql_ram_copy(to: *mut u8, from: *const u8, bytes: usize) -> u32;
     fn dirql_ram_fill(to: *mut u8, pattern: *const u8, bytes: usize) -> u32;
     fn dirql_ram_same(pattern: *const u8, from: *const u8, bytes: usize) -> u32;
+    fn dirql_ram_lay(to: *mut u8, patterns: *const Patterns, bytes: usize, behind: *mut u8) -> u32;
+    fn dirql_ram_guarded(to: *const u8, behind: *const u8, last: *const u8, pattern: *const Patterns) -> u32;
     static dirql_ram_copy_end: u8;
     static dirql_ram_copy_fixup: u8;
 }
@@ -548,7 +614,8 @@ fn store(address: u64, from: &[u8]) -> bool {
 #[inline]
 pub(crate) fn fill(address: u64, bytes: u64, value: u8) -> Result<(), BadAddress> {
     let pattern = [value; 16];
-    let plain = bytes >= 16 && is_driver_memory(address, bytes) && ASKING.load(Relaxed) == 0;
+    let within = is_plain(address) && bytes <= PAGE && is_plain(address + bytes);
+    let plain = bytes >= 16 && (within || is_driver_memory(address, bytes) && nobody_asks());
     // SAFETY: as in `store`; the pattern is an array of ours of 16 bytes.
     if plain && unsafe { dirql_ram_fill(address as *mut u8, pattern.as_ptr(), usize_of(bytes)) } == 0 {
         return Ok(());
@@ -594,8 +661,15 @@ fn set_asking(who: u64, asks: bool) {
 }
 
 #[inline]
-fn is_plain(address: u64) -> bool {
+pub(crate) fn is_plain(address: u64) -> bool {
     address.wrapping_sub(SYSTEM.base) < PLAIN.load(Relaxed)
+}
+
+/// The same of memory of applications.
+#[inline]
+pub(crate) fn is_plain_user(address: u64) -> bool {
+    const { assert!(USER.size == SYSTEM.size, "one word says it of both") };
+    address.wrapping_sub(USER.base) < PLAIN.load(Relaxed)
 }
 
 /// Loads a word of 1, 2, 4 or 8 bytes that lies where most do. False says nothing: [`read`] does.
@@ -669,7 +743,6 @@ macro_rules! glance {
 /// Loads a word of 1, 2, 4 or 8 bytes of driver memory. If that faults, whatever is loaded is nobody's, and [`missed`] says so.
 #[inline]
 pub(crate) fn glance<const BYTES: usize>(address: u64) -> u64 {
-    debug_assert!(is_driver_memory(address, BYTES as u64), "whoever made the view has looked");
     let value: u64;
     match BYTES {
         1 => glance!("movzx {value:e}, byte ptr [{address}]", address = in(reg) address, value = out(reg) value,),
@@ -683,7 +756,6 @@ pub(crate) fn glance<const BYTES: usize>(address: u64) -> u64 {
 /// Stores a word of 1, 2, 4 or 8 bytes in driver memory, unless that faults: [`missed`] says so.
 #[inline]
 pub(crate) fn jot<const BYTES: usize>(address: u64, value: u64) {
-    debug_assert!(is_driver_memory(address, BYTES as u64), "whoever made the view has looked");
     match BYTES {
         1 => glance!("mov [{address}], {value:l}", address = in(reg) address, value = in(reg) value,),
         2 => glance!("mov [{address}], {value:x}", address = in(reg) address, value = in(reg) value,),
@@ -692,12 +764,55 @@ pub(crate) fn jot<const BYTES: usize>(address: u64, value: u64) {
     }
 }
 
-/// Copies `bytes` bytes of driver memory to another place of it. False: a part may have been copied.
+/// What [`lay`] puts into a block, and around it.
+#[repr(C, align(16))]
+struct Patterns([[u8; 16]; 2]);
+
+/// Fills `room` bytes (some 16) from `address` on, a multiple of 16, with `FILL`, and puts guards of 16 bytes of `GUARD` around them; what
+/// lies behind the first `bytes` of them, less than 16, is a guard too. False says nothing: it may be done in part.
+#[inline]
+pub(crate) fn lay<const FILL: u8, const GUARD: u8>(address: u64, bytes: u64, room: u64) -> bool {
+    let patterns = const { &Patterns([[FILL; 16], [GUARD; 16]]) };
+    debug_assert!(address.is_multiple_of(16) && room.is_multiple_of(16) && room > 0 && room - bytes <= 16);
+    let (first, last) = (address - 16, address + room + 8);
+    // SAFETY: all of it lies between the two; a fault ends in the fix-up. The patterns are ours.
+    is_plain(first) && is_plain(last) && unsafe {
+        let behind = (address + bytes) as *mut u8;
+        dirql_ram_lay(address as *mut u8, patterns, usize_of(room), behind) == 0
+    }
+}
+
+/// Whether there are guards as [`lay`] makes them. None says nothing.
+#[inline]
+pub(crate) fn is_guarded<const GUARD: u8>(address: u64, bytes: u64, room: u64) -> Option<bool> {
+    let patterns = const { &Patterns([[GUARD; 16]; 2]) };
+    let (first, last) = (address - 16, address + room + 8);
+    if !is_plain(first) || !is_plain(last) {
+        return None;
+    }
+    // SAFETY: as in `lay`.
+    match unsafe { dirql_ram_guarded(address as _, (address + bytes) as _, (address + room) as _, patterns) } {
+        0 => Some(true),
+        2 => Some(false),
+        _ => None,
+    }
+}
+
+/// Copies `bytes` bytes of driver memory to another place of it, neither of them an image's. False: a part may have been copied.
 #[inline]
 pub(crate) fn copy_plain(to: u64, from: u64, bytes: u64) -> bool {
-    let plain = nobody_asks() && is_driver_memory(to, bytes) && is_driver_memory(from, bytes);
-    // SAFETY: both ranges lie in the windows that hold driver memory only; a fault ends in the fix-up.
-    plain && unsafe { dirql_ram_copy(to as *mut u8, from as *const u8, usize_of(bytes)) == 0 }
+    let is_there = |at: u64| is_plain(at) || is_plain_user(at);
+    let is_inside = |at: u64| is_there(at) && (bytes <= PAGE || is_driver_memory(at, bytes));
+    if !is_inside(to) || !is_inside(from) {
+        return false;
+    }
+    if bytes == 4 {
+        jot::<4>(to, glance::<4>(from));
+        return !missed();
+    }
+    // SAFETY: both ranges lie in the windows that hold driver memory, or begin there and end in the page behind, where nothing of ours
+    // is; a fault ends in the fix-up.
+    unsafe { dirql_ram_copy(to as *mut u8, from as *const u8, usize_of(bytes)) == 0 }
 }
 
 /// Whether a type is a word to [`read_plain`] and [`write_plain`].
@@ -711,7 +826,8 @@ pub(crate) const fn is_word<T>() -> bool {
 pub(crate) fn is_filled(address: u64, bytes: u64, value: u8) -> Result<bool, BadAddress> {
     debug_assert!(bytes >= 16, "it looks at 16 bytes at once");
     let pattern = [value; 16];
-    if !is_driver_memory(address, bytes) {
+    let within = is_plain(address) && bytes <= PAGE && is_plain(address + bytes);
+    if !within && !is_driver_memory(address, bytes) {
         return Err(BadAddress { address, write: false });
     }
     // SAFETY: the pattern is an array of ours of 16 bytes; a page that is not mapped ends in the fix-up.

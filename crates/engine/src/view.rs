@@ -96,12 +96,31 @@ impl<T: FromBytes + IntoBytes> View<T> {
 }
 
 impl Engine {
-    /// The structure at `at`, to be accessed word by word. None says nothing about it: [`Engine::read`] does.
+    /// The structure at `at`, of a page at most, to be accessed word by word, if it lies where the kernel's and the drivers' own do. None
+    /// says nothing about it: [`Engine::read`] does.
     #[must_use]
     #[inline]
     pub fn view<T>(self, at: DriverPtr<T>) -> Option<View<T>> {
-        let plain = memory::nobody_asks() && memory::is_driver_memory(at.address, size_of::<T>() as u64);
-        plain.then_some(View { at })
+        const { assert!(size_of::<T>() <= 0x1000, "nothing of ours lies in the page behind the window") };
+        memory::is_plain(at.address).then_some(View { at })
+    }
+
+    /// The same of an application's.
+    #[must_use]
+    #[inline]
+    pub fn view_of_user<T>(self, at: DriverPtr<T>) -> Option<View<T>> {
+        const { assert!(size_of::<T>() <= 0x1000, "as above") };
+        memory::is_plain_user(at.address).then_some(View { at })
+    }
+
+    /// Whether the first and the last of some bytes of an application's can be read.
+    #[must_use]
+    #[inline]
+    pub fn are_ends_readable(self, address: u64, bytes: u64) -> bool {
+        let ends = [address, address + bytes - 1].map(|at| self.view_of_user(DriverPtr::<u8>::new(at)));
+        let [Some(first), Some(last)] = ends else { return false };
+        let _ = (first.word(), last.word());
+        !self.missed()
     }
 
     /// Whether an access of any view did not do what it says since this was asked last.

@@ -99,6 +99,14 @@ mod tests {
     }
 
     #[test]
+    fn nothing_lies_in_the_page_behind_what_a_view_may_leave() {
+        for window in [USER, SYSTEM] {
+            let behind = Window { base: window.end(), size: PAGE };
+            assert!(mapped().iter().all(|other| !overlap(behind, *other)), "{window:x?}");
+        }
+    }
+
+    #[test]
     fn a_check_of_our_own_memory_reads_nothing_that_is_mapped() {
         // Where the host maps things upwards with an unlimited stack; and its program, libraries and stack.
         let hosts = [(0x2AAA_0000_0000, 0x2CAA_0000_0000), (0x5555_0000_0000, 0x8000_0000_0000)];

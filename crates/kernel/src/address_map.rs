@@ -4,6 +4,8 @@
 //! [`AddressMap::sorted`] and [`AddressMap::keys`] are by address, and cost a sort. For a few entries, or where ranges are asked for
 //! often, a `BTreeMap` is better.
 
+use std::cell::Cell;
+
 /// A map by machine address.
 pub struct AddressMap<V> {
     /// A power of two of places, [`NOTHING`] where there is no entry; one lies at its hash or in the run of entries behind it.
@@ -11,6 +13,8 @@ pub struct AddressMap<V> {
     keys: Vec<u64>,
     values: Vec<Option<V>>,
     used: usize,
+    /// Where an entry was found last: mostly the same is asked for again.
+    last: Cell<usize>,
 }
 
 /// No address of the machine's: the last byte there is.
@@ -21,7 +25,7 @@ const SMALLEST: usize = 16;
 
 impl<V> Default for AddressMap<V> {
     fn default() -> Self {
-        Self { keys: Vec::new(), values: Vec::new(), used: 0 }
+        Self { keys: Vec::new(), values: Vec::new(), used: 0, last: Cell::new(0) }
     }
 }
 
@@ -53,6 +57,32 @@ impl<V> AddressMap<V> {
         self.values[place].as_mut()
     }
 
+    /// As [`AddressMap::get`], for who has noted where it lay ([`AddressMap::place`]), which may be where it lies still.
+    #[must_use]
+    #[inline]
+    pub fn get_near(&self, place: usize, address: u64) -> Option<&V> {
+        if self.keys.get(place) == Some(&address) {
+            return self.values.get(place)?.as_ref();
+        }
+        self.get(address)
+    }
+
+    /// As [`AddressMap::get_near`], to change it.
+    #[inline]
+    pub fn get_near_mut(&mut self, place: usize, address: u64) -> Option<&mut V> {
+        if self.keys.get(place) == Some(&address) {
+            return self.values.get_mut(place)?.as_mut();
+        }
+        self.get_mut(address)
+    }
+
+    /// Where the entry for `address` lies, until one comes or goes; `near` is where it may.
+    #[must_use]
+    #[inline]
+    pub fn place(&self, near: usize, address: u64) -> Option<usize> {
+        if self.keys.get(near) == Some(&address) { Some(near) } else { self.find(address) }
+    }
+
     /// Changes the entry for `address`, if there is one.
     #[inline]
     pub fn change(&mut self, address: u64, change: impl FnOnce(&mut V)) {
@@ -69,6 +99,7 @@ impl<V> AddressMap<V> {
     }
 
     /// Puts an entry in, at any address but the last; what was there before.
+    #[inline]
     pub fn insert(&mut self, address: u64, value: V) -> Option<V> {
         assert!(address != NOTHING, "nothing lies at the last byte");
         if let Some(place) = self.find(address) {
@@ -84,8 +115,25 @@ impl<V> AddressMap<V> {
 
     /// Takes an entry out.
     pub fn remove(&mut self, address: u64) -> Option<V> {
-        let mut gap = self.find(address)?;
-        let value = self.values[gap].take();
+        let place = self.find(address)?;
+        let value = self.values[place].take();
+        self.close(place);
+        value
+    }
+
+    /// As [`AddressMap::remove`], for who does not want it; `place` is where it may lie.
+    #[inline]
+    pub fn forget(&mut self, place: usize, address: u64) {
+        let place = if self.keys.get(place) == Some(&address) { Some(place) } else { self.find(address) };
+        if let Some(place) = place {
+            self.values[place] = None;
+            self.close(place);
+        }
+    }
+
+    /// The entry at this place is taken out.
+    #[inline]
+    fn close(&mut self, mut gap: usize) {
         self.used -= 1;
         // Entries behind it that could not have their own place come nearer to it.
         let mut next = self.after(gap);
@@ -100,7 +148,6 @@ impl<V> AddressMap<V> {
             next = self.after(next);
         }
         self.keys[gap] = NOTHING;
-        value
     }
 
     /// All entries, in no order that anything may depend on.
@@ -134,19 +181,31 @@ impl<V> AddressMap<V> {
 
     #[inline]
     fn find(&self, address: u64) -> Option<usize> {
+        let last = self.last.get();
+        if self.keys.get(last) == Some(&address) && address != NOTHING {
+            return Some(last);
+        }
+        self.search(address)
+    }
+
+    fn search(&self, address: u64) -> Option<usize> {
         if self.used == 0 || address == NOTHING {
             return None;
         }
         let mut place = self.home(address);
         loop {
             match self.keys[place] {
-                key if key == address => return Some(place),
+                key if key == address => {
+                    self.last.set(place);
+                    return Some(place);
+                }
                 NOTHING => return None,
                 _ => place = self.after(place),
             }
         }
     }
 
+    #[inline]
     fn put(&mut self, address: u64, value: V) {
         let mut place = self.home(address);
         while self.keys[place] != NOTHING {
@@ -156,6 +215,7 @@ impl<V> AddressMap<V> {
         self.values[place] = Some(value);
     }
 
+    #[cold]
     fn grow(&mut self) {
         let size = (self.keys.len() * 2).max(SMALLEST);
         let keys = std::mem::replace(&mut self.keys, vec![NOTHING; size]);

@@ -186,13 +186,13 @@ pub(crate) fn in_user_half(buffer: Buffer) -> bool {
 
 /// `ProbeForWrite`.
 pub(crate) fn writable(k: &Kernel, buffer: Buffer) -> bool {
-    if buffer.length == 0 {
-        return true;
-    }
-    let last = buffer.address + u64::from(buffer.length) - 1;
+    let may_write = |at: u64| k.mm.map.page(at).is_some_and(|page| page.protection.write);
     let page = |address: u64| address / engine::windows::PAGE;
-    (page(buffer.address)..=page(last)).all(|number| {
-        let at = (number * engine::windows::PAGE).max(buffer.address);
-        k.mm.map.page(at).is_some_and(|page| page.protection.write)
-    })
+    let Some(last) = u64::from(buffer.length).checked_sub(1).map(|last| buffer.address + last) else {
+        return true;
+    };
+    if page(buffer.address) == page(last) {
+        return may_write(last);
+    }
+    (page(buffer.address)..=page(last)).all(|number| may_write(number * engine::windows::PAGE))
 }

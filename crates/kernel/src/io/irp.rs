@@ -63,11 +63,13 @@ impl Record {
     }
 }
 
-/// The blocks of pool of a request.
+/// The blocks of pool of a request, and where what is known of its objects is likely to be found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Blocks {
     pub(crate) packet: Known,
     pub(crate) buffer: Option<Known>,
+    /// Of the file and the event: see `AddressMap::place`.
+    pub(crate) places: [usize; 2],
 }
 
 /// How many freed IRPs are remembered, so that a second completion is told as one. One that is live again stays among them.
@@ -83,6 +85,7 @@ pub(crate) struct Irps {
 
 impl Irps {
     /// There is an IRP at this address now.
+    #[inline]
     pub(crate) fn begin(&mut self, irp: u64, record: Record) {
         self.live.insert(irp, record);
     }
@@ -98,8 +101,8 @@ impl Irps {
 
     /// The IRP, completed at this moment, is gone.
     #[inline]
-    pub(crate) fn retire_at(&mut self, irp: u64, completed: u64) {
-        drop(self.live.remove(irp));
+    pub(crate) fn retire_at(&mut self, place: usize, irp: u64, completed: u64) {
+        self.live.forget(place, irp);
         self.remember(irp, Some(completed));
     }
 

@@ -65,6 +65,8 @@ pub struct State {
     pub(crate) files: BTreeMap<u64, file::File>,
     pub(crate) irps: irp::Irps,
     pub(crate) frames: pending::Frames,
+    /// Where the objects of the last request were known: see `express`.
+    pub(crate) near: [usize; 2],
     pub(crate) cancel: cancel::State,
     pub(crate) interfaces: interface::Interfaces,
     /// Images whose `DllInitialize` was called, by base.

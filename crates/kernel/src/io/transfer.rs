@@ -84,7 +84,7 @@ pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: 
         let detail = operation.detail(&super::file::shown(cx, handle));
         cx.emit(Event::Request { name, detail });
     }
-    cx.write(overlapped.status_block + IO_STATUS_BLOCK::Status, NtStatus::PENDING)?;
+    express::mark_pending(cx, overlapped.status_block)?;
     let request = Request { operation, event: Some(overlapped.event), status_block: overlapped.status_block };
     let answer = issue(cx, handle, &request, Mode::User)?;
     // One that is pending is answered again when it ends.

@@ -6,7 +6,7 @@
 use abi::{Code, DriverPtr};
 use engine::{Flow, LeftBehind};
 
-use super::fault;
+use super::{fault, stack};
 use super::thread::{Account, Thread};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
@@ -64,16 +64,8 @@ pub fn call_routine(
     object: u64,
     arguments: &[u64],
 ) -> Flow<u64> {
-    let floor = cx.with(|k| {
-        if let Some(thread) = k.ke.thread_mut()
-            && thread.callouts.is_empty()
-        {
-            thread.account = Account::default();
-        }
-        k.ke.processor().floors.last().copied().unwrap_or(0)
-    });
-    let call = Callout { role, routine, object, floor };
-    checked(cx, &call, arguments)
+    let call = Callout { role, routine, object, floor: 0 };
+    checked(cx, call, arguments, true)
 }
 
 /// As [`call_routine`], for routines that interrupt a thread and do not belong to it: what they run is not on its
@@ -94,7 +86,7 @@ pub(crate) fn asynchronous(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -
         }
     });
     let (account, extended) = interrupted;
-    let result = checked(cx, call, arguments);
+    let result = checked(cx, *call, arguments, false);
     let now = cx.engine().now();
     cx.with(|k| {
         k.ke.account(now);
@@ -105,28 +97,40 @@ pub(crate) fn asynchronous(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -
     result
 }
 
+/// `belongs`: it is its caller's, with the caller's floor; the outermost one of a thread begins with an empty account.
 #[inline]
-fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
+fn checked(cx: &mut Cx<'_>, mut call: Callout, arguments: &[u64], belongs: bool) -> Flow<u64> {
     if call.routine.is_null() {
-        return Err(null_routine(cx, call));
+        return Err(null_routine(cx, &call));
     }
-    let Callout { role, routine, object, floor } = *call;
+    let Callout { role, routine, object, .. } = call;
     if let Some(result) = io::routine::own(cx, routine, arguments) {
         return result;
     }
     if cx.happens(Kind::Enter) {
         cx.emit(Event::Enter { role, routine: routine.address, object });
     }
-    let before = cx.with(|k| {
+    let depth = cx.engine().depth();
+    let (before, stack) = cx.with(|k| {
         k.ke.progress += 1;
+        if belongs {
+            call.floor = k.ke.processor().floors.last().copied().unwrap_or(0);
+        }
         // Field by field: it was just made field by field, and a wider load would wait for those stores.
-        let call = Callout { role, routine, object, floor };
-        Kept::now(k, |thread| thread.callouts.push(call))
+        let call = Callout { role, routine, object, floor: call.floor };
+        let before = Kept::now(k, |thread| {
+            if belongs && thread.callouts.is_empty() {
+                thread.account = Account::default();
+            }
+            thread.callouts.push(call);
+        });
+        (before, stack::for_call(k, depth))
     });
-    let result = cx.call(routine, arguments);
+    let result = cx.call_on(routine, arguments, stack);
     let left = cx.engine().left_behind();
-    let after =
-        cx.with(|k| Kept::now(k, |thread| thread.callouts.truncate(thread.callouts.len().saturating_sub(1))));
+    let after = cx.with(|k| Kept::now(k, |thread| {
+            thread.callouts.pop();
+        }));
     let value = result?;
     if cx.happens(Kind::Leave) {
         cx.emit(Event::Leave { role, routine: routine.address, value });
@@ -134,7 +138,7 @@ fn checked(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
     if before == after && !is_convention_broken(left) {
         return Ok(value);
     }
-    judge(cx, call, before, after, left).map(|()| value)
+    judge(cx, &call, before, after, left).map(|()| value)
 }
 
 /// What is to be said about a routine that did not leave all as it was, or left the processor in another state.

@@ -225,11 +225,15 @@ fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
     if cx.engine().strand() == StrandId(0) {
         return Ok(());
     }
-    cx.with(|k| {
+    let nothing_waits = cx.with(|k| {
         if clock::is_held(k) {
             clock::look(k);
         }
+        k.settled_if_quiet()
     });
+    if nothing_waits {
+        return Ok(());
+    }
     while let Some(work) = cx.with(|k| next_work(k, k.ke.current)) {
         match work {
             Work::Ipi => ipi::service(cx)?,

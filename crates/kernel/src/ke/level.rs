@@ -9,7 +9,7 @@ use abi::KPCR;
 
 use super::processor::{CLOCK_LEVEL, DISPATCH_LEVEL, IPI_LEVEL, PASSIVE_LEVEL};
 use super::vectors::irql_of_vector;
-use super::{State, budget, clock, dpc, ipi, scheduler, slice, timer};
+use super::{State, budget, clock, dpc, ipi, irql, scheduler, slice, timer};
 use crate::cx::Kernel;
 
 /// Above all levels: every change of level must be asked about.
@@ -92,6 +92,19 @@ impl Kernel {
         self.engine.set_free_levels(level);
         let until = if calls_are_free(self) { budget::calls_until_look(self) } else { 0 };
         self.engine.allow_short_calls(until);
+    }
+
+    /// As [`Kernel::settled`], if nothing waits that the level lets in, and the slice ends when it should; else nothing is done, and it is
+    /// false. One look at what waits for both: most of what says [`State::unsettled`] leaves nothing that waits.
+    #[inline]
+    pub(crate) fn settled_if_quiet(&mut self) -> bool {
+        let lowest = attention(self);
+        if lowest > self.level() || slice::a_deadline_came_nearer(self) {
+            return false;
+        }
+        debug_assert!(irql::next_work(self, self.ke.current).is_none(), "something waits at {lowest}");
+        self.promise(lowest);
+        true
     }
 
     /// Whether nothing can be waiting for the level that is set now, and the slice ends when it should.
@@ -198,7 +211,7 @@ mod tests {
     use super::*;
     use crate::cx::Cx;
     use crate::ke::rig::{self, machine, settle};
-    use crate::ke::{dpc, irql, spinlock, thread};
+    use crate::ke::{spinlock, thread};
     use crate::mm::pool;
 
     /// What was promised, which must never be less than the truth.

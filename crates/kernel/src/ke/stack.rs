@@ -20,11 +20,17 @@ use crate::verdict::Verdict;
 #[inline]
 pub(crate) fn stack_for_call(cx: &mut Cx<'_>) -> Stack {
     let depth = cx.engine().depth();
-    cx.with(|k| match k.ke.processor().entered.last() {
+    cx.with(|k| for_call(k, depth))
+}
+
+/// The same, with so many calls of drivers around.
+#[inline]
+pub(crate) fn for_call(k: &Kernel, depth: u32) -> Stack {
+    match k.ke.processor().entered.last() {
         Some(entered) if entered.depth == depth => Stack::At(entered.base),
         _ if depth > 0 => Stack::Current,
         _ => Stack::At(k.ke.thread().map_or(0, |thread| thread.stack_base())),
-    })
+    }
 }
 
 /// Runs `f` with calls into drivers on the processor's stack at `base`, unless that is in use already: then below what

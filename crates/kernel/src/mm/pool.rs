@@ -155,9 +155,10 @@ impl Shelf {
         self.free.get_mut(usize_of(room / GUARD))?.pop_front()
     }
 
-    /// How many of this room are free.
-    fn count(&self, room: u64) -> usize {
-        self.free.get(usize_of(room / GUARD)).map_or(0, VecDeque::len)
+    /// One that was taken is free again, and the first to be taken.
+    #[cold]
+    fn take_back(&mut self, room: u64, place: Known) {
+        self.free[usize_of(room / GUARD)].push_front(place);
     }
 
     fn give(&mut self, room: u64, place: Known) {
@@ -232,7 +233,10 @@ pub struct State {
     /// By [`Block::shelf`].
     shelves: [Shelf; 6],
     quarantine: VecDeque<Known>,
-    own_quarantine: VecDeque<Known>,
+    /// A ring: where the next one goes, the oldest is.
+    own_quarantine: [Option<Known>; OWN_QUARANTINE],
+    /// How many came into it.
+    own_freed: usize,
     gone: VecDeque<u64>,
 }
 
@@ -363,6 +367,9 @@ fn take(k: &mut Kernel, request: &Request, allocated: u64) -> Option<u64> {
 #[inline]
 fn lay_small(k: &Kernel, address: u64, bytes: u64, fill: u8) {
     let room = room(bytes);
+    if fill == 0 && k.engine.lay::<0, GUARD_FILL>(address, bytes, room) {
+        return;
+    }
     guard(k, address - GUARD);
     // Whole rooms: what lies behind the bytes is a guard then.
     fill_with(k, address, room, fill);
@@ -499,58 +506,96 @@ fn free_own(k: &mut Kernel, address: u64) -> Option<Option<(u64, Block)>> {
 
 /// Whether nothing is to be said about freeing this small block of the kernel's own, at this level and in a machine that is not checked.
 #[inline]
-pub(crate) fn is_free_to_go(k: &Kernel, known: Known) -> bool {
-    let block = &k.mm.pool.blocks.known[known.place];
-    let own = block.life == Life::Live && block.owner.is_none() && block.kind != Kind::Paged && block.small();
-    own && k.level() <= DISPATCH_LEVEL
-        && pool_check::guards_hold(k.engine, known.address, block.bytes)
-        && !pool_check::is_anything_in(k, known.address, block.bytes)
+fn is_free_to_go(k: &Kernel, known: Known) -> bool {
+    are_free_to_go(k, [known])
+}
+
+/// The same of several.
+#[inline]
+pub(crate) fn are_free_to_go<const N: usize>(k: &Kernel, blocks: [Known; N]) -> bool {
+    let unused = pool_check::is_nothing_anywhere(k);
+    let is_one = |known: Known| {
+        let block = &k.mm.pool.blocks.known[known.place];
+        let own = block.life == Life::Live && block.owner.is_none() && block.kind != Kind::Paged && block.small();
+        own && pool_check::guards_hold(k.engine, known.address, block.bytes)
+            && (unused || !pool_check::is_anything_in(k, known.address, block.bytes))
+    };
+    k.level() <= DISPATCH_LEVEL && blocks.into_iter().all(is_one)
 }
 
 /// Two small nonpaged blocks of the kernel's own, by bytes and tag, that were free places before, as one allocation after the other
 /// would find them: zeroed. None if either would need a page; nothing is taken then.
+#[inline]
 pub(crate) fn take_two(k: &mut Kernel, first: (u64, u32), second: Option<(u64, u32)>) -> Option<[Known; 2]> {
-    let own = |(bytes, tag)| Block::own(bytes, tag);
-    let (first, second) = (own(first), second.map(own));
-    let shelf = &k.mm.pool.shelves[first.shelf()];
-    let is_there = match &second {
-        Some(second) if second.room() == first.room() => shelf.count(first.room()) > 1,
-        Some(second) => shelf.count(first.room()) > 0 && shelf.count(second.room()) > 0,
-        None => shelf.count(first.room()) > 0,
+    let shelf = &mut k.mm.pool.shelves[Kind::NonPaged as usize * 2];
+    let one = shelf.take(room(first.0))?;
+    let two = match second.map(|second| shelf.take(room(second.0))) {
+        None => one,
+        Some(Some(two)) => two,
+        Some(None) => {
+            shelf.take_back(room(first.0), one);
+            return None;
+        }
     };
-    if !is_there {
-        return None;
+    begin_own(k, one, first);
+    if let Some(second) = second {
+        begin_own(k, two, second);
     }
-    let mut take = |block: &Block| {
-        let known = take_free(k, block)?;
-        lay_small(k, known.address, block.bytes, 0);
-        Some(known)
-    };
-    let first = take(&first)?;
-    Some([first, second.map_or(Some(first), |second| take(&second))?])
+    Some([one, two])
+}
+
+#[inline]
+fn begin_own(k: &mut Kernel, known: Known, (bytes, tag): (u64, u32)) {
+    k.mm.pool.blocks.known[known.place] = Block::own(bytes, tag);
+    lay_small(k, known.address, bytes, 0);
 }
 
 /// Fills a freed block and keeps it back; the oldest one kept back becomes free, and is told if it was written to.
-pub(crate) fn retire_small(k: &mut Kernel, freed: Known, freed_at: Option<u64>) -> Option<(u64, Block)> {
+fn retire_small(k: &mut Kernel, freed: Known, freed_at: Option<u64>) -> Option<(u64, Block)> {
+    if k.mm.pool.blocks.known[freed.place].owner.is_none() {
+        return retire_own(k, freed).map(|damaged| after_free(k, damaged));
+    }
     let pool = &mut k.mm.pool;
     let block = &mut pool.blocks.known[freed.place];
     (block.life, block.freed_at) = (Life::Freed, freed_at);
-    let (quarantine, most) = match block.owner {
-        Some(_) => (&mut pool.quarantine, QUARANTINE),
-        None => (&mut pool.own_quarantine, OWN_QUARANTINE),
-    };
     let room = block.room();
-    quarantine.push_back(freed);
-    let oldest = if quarantine.len() > most { quarantine.pop_front() } else { None };
+    pool.quarantine.push_back(freed);
+    let oldest = if pool.quarantine.len() > QUARANTINE { pool.quarantine.pop_front() } else { None };
     fill_with(k, freed.address, room, FREED_FILL);
-    let oldest = oldest?;
+    oldest.and_then(|oldest| set_free(k, oldest)).map(|damaged| after_free(k, damaged))
+}
+
+/// As [`retire_small`], of a block of the kernel's own. Where the oldest one lies, if that was written to.
+pub(crate) fn retire_own(k: &mut Kernel, freed: Known) -> Option<u64> {
+    let pool = &mut k.mm.pool;
+    let block = &mut pool.blocks.known[freed.place];
+    (block.life, block.freed_at) = (Life::Freed, None);
+    let room = block.room();
+    let place = pool.own_freed % OWN_QUARANTINE;
+    pool.own_freed += 1;
+    let oldest = pool.own_quarantine[place].replace(freed);
+    fill_with(k, freed.address, room, FREED_FILL);
+    oldest.and_then(|oldest| set_free(k, oldest))
+}
+
+/// The place of a block that was kept back may be used again. Where that is, if it was written to.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "each request ends with two, and a call saves and restores more than it does")]
+fn set_free(k: &mut Kernel, oldest: Known) -> Option<u64> {
     let pool = &mut k.mm.pool;
     let known = &mut pool.blocks.known[oldest.place];
     known.life = Life::Forgotten;
-    let room = known.room();
-    pool.shelves[known.shelf()].give(room, oldest);
+    let (room, shelf) = (known.room(), known.shelf());
+    pool.shelves[shelf].give(room, oldest);
     let touched = k.engine.is_filled(oldest.address, room, FREED_FILL) == Ok(false);
-    touched.then_some((oldest.address, Block { life: Life::Freed, ..*known }))
+    touched.then_some(oldest.address)
+}
+
+/// The block that was there before it was set free.
+#[cold]
+pub(crate) fn after_free(k: &Kernel, address: u64) -> (u64, Block) {
+    let block = k.mm.pool.blocks.get(address).expect("it was known until now");
+    (address, Block { life: Life::Freed, ..*block })
 }
 
 fn retire_large(k: &mut Kernel, address: u64, block: &Block) {

@@ -145,23 +145,26 @@ fn damage(engine: Engine, address: u64, block: &Block) -> Option<Verdict> {
 /// Whether the guards of a small live block of so many bytes are as they were made.
 #[inline]
 pub(crate) fn guards_hold(engine: Engine, address: u64, bytes: u64) -> bool {
-    let behind = address + bytes;
-    let end = address + bytes.max(1).next_multiple_of(GUARD) + GUARD;
+    let room = bytes.max(1).next_multiple_of(GUARD);
+    if let Some(guarded) = engine.is_guarded::<GUARD_FILL>(address, bytes, room) {
+        return guarded;
+    }
+    let (behind, end) = (address + bytes, address + room + GUARD);
     engine.is_filled(address - GUARD, GUARD, GUARD_FILL) == Ok(true)
         && engine.is_filled(behind, end - behind, GUARD_FILL) == Ok(true)
 }
 
-/// Whether `ke` or `ex` still use anything in memory that is about to be freed; what it is, [`freeable`] and `ke::leftover` say.
+/// Whether [`is_anything_in`] finds nothing, wherever it looks.
 #[inline]
-pub(crate) fn is_anything_in(k: &Kernel, address: u64, bytes: u64) -> bool {
+pub(crate) fn is_nothing_anywhere(k: &Kernel) -> bool {
     let ex = &k.ex;
     let nothing = ex.resources.is_empty() && ex.lookasides.is_empty() && ex.work_items.is_empty();
-    let nowhere = nothing && leftover::is_nothing_anywhere(k);
-    !nowhere && is_anything_used_in(k, address, bytes)
+    nothing && leftover::is_nothing_anywhere(k)
 }
 
+/// Whether `ke` or `ex` still use anything in memory that is about to be freed; what it is, [`freeable`] and `ke::leftover` say.
 #[inline(never)]
-fn is_anything_used_in(k: &Kernel, address: u64, bytes: u64) -> bool {
+pub(crate) fn is_anything_in(k: &Kernel, address: u64, bytes: u64) -> bool {
     let range = address..address.saturating_add(bytes);
     let ex = &k.ex;
     ex.resources.range(range.clone()).next().is_some()

@@ -35,6 +35,8 @@ pub(crate) struct Begun {
     /// The number of the call of its dispatch routine.
     pub(super) frame: u64,
     pub(super) synchronous: bool,
+    /// Where the file is likely to be known.
+    pub(super) place: usize,
 }
 
 /// Everything that a request is about.
@@ -59,18 +61,19 @@ pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request) -> Option
     let size = irp::size(plan.stack_size);
     let packet = (u64::from(size), allocate::TAG);
     let [packet, buffer] = pool::take_two(k, packet, (length > 0).then_some((length, buffers::TAG)))?;
-    let blocks = Blocks { packet, buffer: (length > 0).then_some(buffer) };
+    let places = hold(k, &plan);
+    let blocks = Blocks { packet, buffer: (length > 0).then_some(buffer), places };
     if !fill_buffer(k.engine, &plan, &blocks) {
         unreachable!("it was read a moment ago, and nobody ran since");
     }
     write(k.engine, &plan, &blocks, request, size);
-    hold(k, &plan);
     let (irp, device) = (DriverPtr::<IRP>::new(packet.address), plan.device);
-    k.io.irps.begin(irp.address, record(&plan, blocks, request.operation));
+    let record = record(&plan, blocks, request.operation);
+    k.io.irps.begin(irp.address, record);
     let major = request.operation.major();
     let frame = k.io.frames.enter(irp.address, device.address, plan.stack_size, (major, 0), None);
     let (file, dispatch, synchronous) = (plan.file.at(), plan.dispatch, plan.synchronous);
-    Some(Begun { irp, device, file, dispatch, major, frame, synchronous })
+    Some(Begun { irp, device, file, dispatch, major, frame, synchronous, place: places[0] })
 }
 
 /// Looks at everything, and changes nothing.
@@ -160,17 +163,9 @@ fn transfer(
 fn are_usable(k: &Kernel, input: Buffer, output: Buffer) -> bool {
     let in_user_half = buffers::in_user_half(input) && buffers::in_user_half(output);
     let are_small = input.length <= MOST_BYTES && output.length <= MOST_BYTES;
-    in_user_half && are_small && is_readable(k.engine, input) && buffers::writable(k, output)
-}
-
-/// It lies in two pages at the most.
-#[inline]
-fn is_readable(engine: Engine, buffer: Buffer) -> bool {
-    let Some(last) = buffer.length.checked_sub(1) else { return true };
-    let ends = [buffer.address, buffer.address + u64::from(last)].map(|at| engine.view(DriverPtr::<u8>::new(at)));
-    let [Some(first), Some(last)] = ends else { return false };
-    let _ = (first.word(), last.word());
-    !engine.missed()
+    // Two pages at the most.
+    let is_readable = || k.engine.are_ends_readable(input.address, input.length.into());
+    in_user_half && are_small && (input.length == 0 || is_readable()) && buffers::writable(k, output)
 }
 
 /// As `transfer`'s, where there is an answer.
@@ -256,19 +251,31 @@ fn parameters(location: View<IO_STACK_LOCATION>, operation: Operation, offset: i
     }
 }
 
-/// References, and the file's lock; nobody waits for either event as one of an earlier request.
+/// References, and the file's lock; both events are not signaled from now on. Where the two objects are known.
 #[inline]
-fn hold(k: &mut Kernel, plan: &Plan) {
-    let (file, event) = (plan.file.at().address, plan.event.at().address);
+fn hold(k: &mut Kernel, plan: &Plan) -> [usize; 2] {
     // The caller's, and the IRP's.
-    k.ob.objects.change(file, |object| object.references += 2);
-    k.ob.objects.change(event, |object| object.references += 1);
+    let [of_file, of_event] = k.io.near;
+    let of_file = more(k, of_file, plan.file.at().address, 2);
+    let of_event = more(k, of_event, plan.event.at().address, 1);
+    k.io.near = [of_file, of_event];
     if plan.synchronous {
         plan.file.set(FILE_OBJECT::Busy, 1);
     }
     set_state(plan.file.part(FILE_OBJECT::Event), 0);
     set_state(plan.event, 0);
     assert!(!k.engine.missed(), "files and events are memory of ours");
+    [of_file, of_event]
+}
+
+/// More references to an object that has a handle. Where it is known.
+#[inline]
+fn more(k: &mut Kernel, near: usize, body: u64, references: i64) -> usize {
+    let place = k.ob.objects.place(near, body).expect("what a handle stands for is an object");
+    if let Some(object) = k.ob.objects.get_near_mut(place, body) {
+        object.references += references;
+    }
+    place
 }
 
 #[inline]

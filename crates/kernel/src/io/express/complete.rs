@@ -19,6 +19,8 @@ use crate::witness;
 /// A request that is completed, and everything that this is about.
 pub(crate) struct Ending {
     irp: DriverPtr<IRP>,
+    /// Where it is likely to be known.
+    place: usize,
     only: Only,
     blocks: Blocks,
     file: View<FILE_OBJECT>,
@@ -36,7 +38,8 @@ pub(crate) struct Ending {
 /// What completing this IRP means, if that is all there is to say about it. Nothing is changed.
 pub(crate) fn ending(k: &Kernel, irp: DriverPtr<IRP>) -> Option<Ending> {
     let engine = k.engine;
-    let record = k.io.irps.live.get(irp.address)?;
+    let place = k.io.irps.live.place(0, irp.address)?;
+    let record = k.io.irps.live.get_near(place, irp.address)?;
     let (blocks, issue) = (record.blocks?, record.issue.as_ref()?);
     let header = engine.view(irp)?;
     let marked = passes_on_straight(engine, header)?;
@@ -66,6 +69,7 @@ pub(crate) fn ending(k: &Kernel, irp: DriverPtr<IRP>) -> Option<Ending> {
     }
     Some(Ending {
         irp,
+        place,
         only,
         blocks,
         file,
@@ -122,7 +126,10 @@ fn destination(
 
 #[inline]
 fn are_free_to_go(k: &Kernel, blocks: &Blocks) -> bool {
-    pool::is_free_to_go(k, blocks.packet) && blocks.buffer.is_none_or(|buffer| pool::is_free_to_go(k, buffer))
+    match blocks.buffer {
+        Some(buffer) => pool::are_free_to_go(k, [buffer, blocks.packet]),
+        None => pool::are_free_to_go(k, [blocks.packet]),
+    }
 }
 
 /// Completes it.
@@ -172,13 +179,13 @@ fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
         (status, information) = (NtStatus::ACCESS_VIOLATION, 0);
     }
     if let Some(buffer) = ending.blocks.buffer
-        && let Some(damaged) = pool::retire_small(k, buffer, None)
+        && let Some(damaged) = pool::retire_own(k, buffer)
     {
-        return Then::Damaged(damaged);
+        return Then::Damaged(pool::after_free(k, damaged));
     }
-    k.io.irps.retire_at(ending.irp.address, moment);
-    if let Some(damaged) = pool::retire_small(k, ending.blocks.packet, None) {
-        return Then::Damaged(damaged);
+    k.io.irps.retire_at(ending.place, ending.irp.address, moment);
+    if let Some(damaged) = pool::retire_own(k, ending.blocks.packet) {
+        return Then::Damaged(pool::after_free(k, damaged));
     }
     if is_told(ending, status) {
         write_status(k.engine, ending.status_block, status, information);
@@ -189,7 +196,7 @@ fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
 /// The status block of an application may have gone away.
 #[inline]
 fn write_status(engine: Engine, to: DriverPtr<IO_STATUS_BLOCK>, status: NtStatus, information: u64) {
-    if let Some(block) = engine.view(to) {
+    if let Some(block) = engine.view_of_user(to) {
         block.set(IO_STATUS_BLOCK::Status, status);
         block.set(IO_STATUS_BLOCK::Information, information);
         let _ = engine.missed();
@@ -206,15 +213,14 @@ fn tell(k: &mut Kernel, ending: &Ending, status: NtStatus) -> bool {
     if somebody_waits || !k.is_settled() {
         return false;
     }
-    let stay = |object: u64| {
-        let known = k.ob.objects.get(object);
-        known.is_some_and(|object| object.references > i64::from(object.handles).max(1))
-    };
-    if !stay(file.at().address) || !stay(event.at().address) {
+    let Blocks { places: [of_file, of_event], .. } = ending.blocks;
+    if !object::dereference_near(k, of_event, event.at().address) {
         return false;
     }
-    object::dereference_plainly(k, event.at().address);
-    object::dereference_plainly(k, file.at().address);
+    if !object::dereference_near(k, of_file, file.at().address) {
+        k.ob.objects.change(event.at().address, |object| object.references += 1);
+        return false;
+    }
     if is_told(ending, status) {
         set_state(event, 1);
         if ending.synchronous {

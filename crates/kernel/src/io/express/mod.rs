@@ -32,7 +32,7 @@ pub(crate) use complete::{complete, ending};
 /// # Errors
 /// As the long way.
 pub(crate) fn go(cx: &mut Cx<'_>, begun: &Begun, request: &Request) -> Flow<Answer> {
-    let Begun { irp, device, file, dispatch, major, frame, synchronous } = *begun;
+    let Begun { irp, device, file, dispatch, major, frame, synchronous, .. } = *begun;
     if cx.happens(Kind::IrpSent) {
         cx.emit(Event::IrpSent { irp: irp.address, device: device.address, major, minor: 0 });
     }
@@ -79,14 +79,14 @@ fn answered(k: &mut Kernel, begun: &Begun, request: &Request, status: NtStatus) 
         return None;
     }
     let engine = k.engine;
-    let (file, block) = (engine.view(begun.file)?, engine.view(request.status_block)?);
+    let (file, block) = (engine.view(begun.file)?, engine.view_of_user(request.status_block)?);
     let answer = Answer {
         status: block.get(IO_STATUS_BLOCK::Status),
         information: block.get(IO_STATUS_BLOCK::Information),
     };
     let position = position(file, request).filter(|_| begun.synchronous && !is_error(answer.status));
     let others_wait = begun.synchronous && file.get(FILE_OBJECT::Waiters) != 0;
-    if engine.missed() || others_wait || !object::dereference_plainly(k, begun.file.address) {
+    if engine.missed() || others_wait || !object::dereference_near(k, begun.place, begun.file.address) {
         return None;
     }
     if let Some(from) = position {
@@ -97,6 +97,21 @@ fn answered(k: &mut Kernel, begun: &Begun, request: &Request, status: NtStatus) 
     }
     assert!(!engine.missed(), "a file object is memory of ours");
     Some(answer)
+}
+
+/// Its request has not ended.
+///
+/// # Errors
+/// A verdict if it is not memory.
+#[inline]
+pub(crate) fn mark_pending(cx: &mut Cx<'_>, block: DriverPtr<IO_STATUS_BLOCK>) -> Flow<()> {
+    if let Some(view) = cx.engine().view_of_user(block) {
+        view.set(IO_STATUS_BLOCK::Status, NtStatus::PENDING);
+        if !cx.engine().missed() {
+            return Ok(());
+        }
+    }
+    cx.write(block + IO_STATUS_BLOCK::Status, NtStatus::PENDING)
 }
 
 /// Where a request that has a position begins.
