@@ -9,8 +9,8 @@ use std::cell::{Ref, RefCell};
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
@@ -745,8 +745,12 @@ macro_rules! glance {
 pub(crate) fn glance<const BYTES: usize>(address: u64) -> u64 {
     let value: u64;
     match BYTES {
-        1 => glance!("movzx {value:e}, byte ptr [{address}]", address = in(reg) address, value = out(reg) value,),
-        2 => glance!("movzx {value:e}, word ptr [{address}]", address = in(reg) address, value = out(reg) value,),
+        1 => {
+            glance!("movzx {value:e}, byte ptr [{address}]", address = in(reg) address, value = out(reg) value,)
+        }
+        2 => {
+            glance!("movzx {value:e}, word ptr [{address}]", address = in(reg) address, value = out(reg) value,)
+        }
         4 => glance!("mov {value:e}, [{address}]", address = in(reg) address, value = out(reg) value,),
         _ => glance!("mov {value}, [{address}]", address = in(reg) address, value = out(reg) value,),
     }
@@ -776,10 +780,12 @@ pub(crate) fn lay<const FILL: u8, const GUARD: u8>(address: u64, bytes: u64, roo
     debug_assert!(address.is_multiple_of(16) && room.is_multiple_of(16) && room > 0 && room - bytes <= 16);
     let (first, last) = (address - 16, address + room + 8);
     // SAFETY: all of it lies between the two; a fault ends in the fix-up. The patterns are ours.
-    is_plain(first) && is_plain(last) && unsafe {
-        let behind = (address + bytes) as *mut u8;
-        dirql_ram_lay(address as *mut u8, patterns, usize_of(room), behind) == 0
-    }
+    is_plain(first)
+        && is_plain(last)
+        && unsafe {
+            let behind = (address + bytes) as *mut u8;
+            dirql_ram_lay(address as *mut u8, patterns, usize_of(room), behind) == 0
+        }
 }
 
 /// Whether there are guards as [`lay`] makes them. None says nothing.
@@ -791,7 +797,8 @@ pub(crate) fn is_guarded<const GUARD: u8>(address: u64, bytes: u64, room: u64) -
         return None;
     }
     // SAFETY: as in `lay`.
-    match unsafe { dirql_ram_guarded(address as _, (address + bytes) as _, (address + room) as _, patterns) } {
+    match unsafe { dirql_ram_guarded(address as _, (address + bytes) as _, (address + room) as _, patterns) }
+    {
         0 => Some(true),
         2 => Some(false),
         _ => None,

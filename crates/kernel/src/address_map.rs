@@ -98,19 +98,35 @@ impl<V> AddressMap<V> {
         self.find(address).is_some()
     }
 
-    /// Puts an entry in, at any address but the last; what was there before.
+    /// The place of an entry at any address but the last, whoever is there: to be filled at once.
     #[inline]
-    pub fn insert(&mut self, address: u64, value: V) -> Option<V> {
+    pub fn slot(&mut self, address: u64) -> &mut Option<V> {
+        let place = match self.find(address) {
+            Some(place) => place,
+            None => self.open(address),
+        };
+        &mut self.values[place]
+    }
+
+    /// A place for an entry at an address that has none.
+    fn open(&mut self, address: u64) -> usize {
         assert!(address != NOTHING, "nothing lies at the last byte");
-        if let Some(place) = self.find(address) {
-            return self.values[place].replace(value);
-        }
         if self.used * 2 >= self.keys.len() {
             self.grow();
         }
-        self.put(address, value);
         self.used += 1;
-        None
+        let mut place = self.home(address);
+        while self.keys[place] != NOTHING {
+            place = self.after(place);
+        }
+        self.keys[place] = address;
+        place
+    }
+
+    /// Puts an entry in, at any address but the last; what was there before.
+    #[inline]
+    pub fn insert(&mut self, address: u64, value: V) -> Option<V> {
+        self.slot(address).replace(value)
     }
 
     /// Takes an entry out.

@@ -59,7 +59,7 @@ pub(crate) fn for_transfer(
     if flags & DO_DIRECT_IO != 0 {
         return direct(cx, packet, buffer, way == Way::In, mode);
     }
-    if mode == Mode::User && !in_user_half(buffer) {
+    if mode == Mode::User && !in_user_half(&buffer) {
         return Ok(Err(NtStatus::ACCESS_VIOLATION));
     }
     packet.set(IRP::UserBuffer, DriverPtr::new(buffer.address));
@@ -107,7 +107,9 @@ fn buffered(
     if length == 0 {
         return Ok(Ok(()));
     }
-    if mode == Mode::User && !(in_user_half(input) && in_user_half(output) && cx.with(|k| writable(k, output))) {
+    if mode == Mode::User
+        && !(in_user_half(&input) && in_user_half(&output) && cx.with(|k| writable(k, &output)))
+    {
         return Ok(Err(NtStatus::ACCESS_VIOLATION));
     }
     let (mut short, mut long) = ([0; SHORT], Vec::new());
@@ -163,7 +165,7 @@ fn direct(
     if buffer.length == 0 {
         return Ok(Ok(()));
     }
-    if mode == Mode::User && !in_user_half(buffer) {
+    if mode == Mode::User && !in_user_half(&buffer) {
         return Ok(Err(NtStatus::ACCESS_VIOLATION));
     }
     let list = mdl::create(cx, buffer.address, buffer.length)?;
@@ -179,13 +181,13 @@ fn direct(
     Ok(Ok(()))
 }
 
-pub(crate) fn in_user_half(buffer: Buffer) -> bool {
+pub(crate) fn in_user_half(buffer: &Buffer) -> bool {
     buffer.length == 0
         || buffer.address.checked_add(buffer.length.into()).is_some_and(|end| end <= USER_PROBE_ADDRESS)
 }
 
 /// `ProbeForWrite`.
-pub(crate) fn writable(k: &Kernel, buffer: Buffer) -> bool {
+pub(crate) fn writable(k: &Kernel, buffer: &Buffer) -> bool {
     let may_write = |at: u64| k.mm.map.page(at).is_some_and(|page| page.protection.write);
     let page = |address: u64| address / engine::windows::PAGE;
     let Some(last) = u64::from(buffer.length).checked_sub(1).map(|last| buffer.address + last) else {

@@ -205,11 +205,7 @@ fn answer(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &Done<'_>) -> Flow<()> {
 }
 
 /// A request's references go.
-pub(crate) fn release(
-    cx: &mut Cx<'_>,
-    file: DriverPtr<FILE_OBJECT>,
-    event: DriverPtr<KEVENT>,
-) -> Flow<()> {
+pub(crate) fn release(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, event: DriverPtr<KEVENT>) -> Flow<()> {
     if !event.is_null() {
         ob::object::dereference(cx, event)?;
     }

@@ -85,7 +85,8 @@ pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: 
         cx.emit(Event::Request { name, detail });
     }
     express::mark_pending(cx, overlapped.status_block)?;
-    let request = Request { operation, event: Some(overlapped.event), status_block: overlapped.status_block };
+    let (event, status_block) = (Some(overlapped.event), overlapped.status_block);
+    let request = Request { operation: &operation, event, status_block };
     let answer = issue(cx, handle, &request, Mode::User)?;
     // One that is pending is answered again when it ends.
     let Answer { status, information } = answer;
@@ -97,14 +98,15 @@ pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: 
 
 /// An operation with where its end is to be told.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Request {
-    pub(crate) operation: Operation,
+pub(crate) struct Request<'o> {
+    /// Not a copy: it was just made, in other pieces than it would be copied in.
+    pub(crate) operation: &'o Operation,
     pub(crate) event: Option<Handle>,
     pub(crate) status_block: DriverPtr<IO_STATUS_BLOCK>,
 }
 
 /// What `NtReadFile` and its like do, for an application or (`Mode::Kernel`) a driver.
-pub(crate) fn issue(cx: &mut Cx<'_>, handle: Handle, request: &Request, mode: Mode) -> Flow<Answer> {
+pub(crate) fn issue(cx: &mut Cx<'_>, handle: Handle, request: &Request<'_>, mode: Mode) -> Flow<Answer> {
     if mode == Mode::User
         && let Some(begun) = cx.with(|k| express::begin(k, handle, request))
     {
@@ -125,7 +127,12 @@ pub(crate) fn issue(cx: &mut Cx<'_>, handle: Handle, request: &Request, mode: Mo
     Ok(answer)
 }
 
-fn with_event(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, request: &Request, mode: Mode) -> Flow<Answer> {
+fn with_event(
+    cx: &mut Cx<'_>,
+    file: DriverPtr<FILE_OBJECT>,
+    request: &Request<'_>,
+    mode: Mode,
+) -> Flow<Answer> {
     let event = match request.event {
         None => DriverPtr::NULL,
         Some(event) => match handle::reference(cx, event, Some(Kind::Event), 0, mode)? {
@@ -165,7 +172,7 @@ fn with_event(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, request: &Request, 
 pub(crate) fn returned(
     cx: &mut Cx<'_>,
     file: DriverPtr<FILE_OBJECT>,
-    request: &Request,
+    request: &Request<'_>,
     synchronous: bool,
     status: NtStatus,
 ) -> Flow<Answer> {
@@ -185,8 +192,8 @@ pub(crate) fn returned(
 }
 
 /// The answer of a driver that needs no IRP for it.
-fn fast(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, request: &Request) -> Flow<Option<Answer>> {
-    let Operation::Control(code, input, output) = request.operation else {
+fn fast(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, request: &Request<'_>) -> Flow<Option<Answer>> {
+    let Operation::Control(code, input, output) = *request.operation else {
         return Ok(None);
     };
     let device = stack::related_device(cx, file)?;
@@ -197,7 +204,7 @@ fn finish_fast(
     cx: &mut Cx<'_>,
     file: DriverPtr<FILE_OBJECT>,
     event: DriverPtr<KEVENT>,
-    request: &Request,
+    request: &Request<'_>,
     answer: &Answer,
 ) -> Flow<()> {
     cx.write(request.status_block + IO_STATUS_BLOCK::Status, answer.status)?;
@@ -212,7 +219,7 @@ fn finish_fast(
 }
 
 /// The status block, which the completion has written.
-fn result(cx: &mut Cx<'_>, request: &Request) -> Flow<Answer> {
+fn result(cx: &mut Cx<'_>, request: &Request<'_>) -> Flow<Answer> {
     let status = cx.read(request.status_block + IO_STATUS_BLOCK::Status)?;
     let information = cx.read(request.status_block + IO_STATUS_BLOCK::Information)?;
     Ok(Answer { status, information })
@@ -229,11 +236,11 @@ fn send(
     cx: &mut Cx<'_>,
     file: DriverPtr<FILE_OBJECT>,
     event: DriverPtr<KEVENT>,
-    request: &Request,
+    request: &Request<'_>,
     synchronous: bool,
     mode: Mode,
 ) -> Flow<Sent> {
-    let operation = request.operation;
+    let operation = *request.operation;
     let offset = match start_offset(cx, file, operation, synchronous)? {
         Ok(offset) => offset,
         Err(status) => return Ok(Sent::Refused(status)),
@@ -325,12 +332,12 @@ fn fill(packet: &mut Packet, operation: Operation, offset: i64) {
         }
         Operation::Flush => {}
     }
-    packet.add_flags(flags(operation));
+    packet.add_flags(flags(&operation));
 }
 
 /// What `IRP::Flags` says of the operation, before its buffers.
 #[inline]
-pub(crate) fn flags(operation: Operation) -> u32 {
+pub(crate) fn flags(operation: &Operation) -> u32 {
     match operation {
         Operation::Read(..) => IRP_READ_OPERATION | IRP_DEFER_IO_COMPLETION,
         Operation::Write(..) => IRP_WRITE_OPERATION | IRP_DEFER_IO_COMPLETION,
@@ -383,7 +390,12 @@ fn unlock(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<()> {
 }
 
 /// The position moves on by what was transferred.
-fn advance(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, request: &Request, answer: &Answer) -> Flow<()> {
+fn advance(
+    cx: &mut Cx<'_>,
+    file: DriverPtr<FILE_OBJECT>,
+    request: &Request<'_>,
+    answer: &Answer,
+) -> Flow<()> {
     let from = match request.operation.offset() {
         None => return Ok(()),
         Some(None | Some(FILE_USE_FILE_POINTER_POSITION)) => {

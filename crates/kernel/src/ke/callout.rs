@@ -6,8 +6,9 @@
 use abi::{Code, DriverPtr};
 use engine::{Flow, LeftBehind};
 
-use super::{fault, stack};
+use super::processor::Processor;
 use super::thread::{Account, Thread};
+use super::{fault, stack};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::verdict::{Tier, Verdict};
@@ -40,10 +41,11 @@ impl Kept {
     /// How it is now; `change` is done to the thread on the way.
     #[inline]
     fn now(k: &mut Kernel, change: impl FnOnce(&mut Thread)) -> Self {
-        let (irql, processor) = (k.level(), k.ke.processor());
-        let (spin_locks, interrupts) = (k.ke.locks.count(processor.number), processor.interrupts_enabled);
+        let irql = k.level();
+        let Processor { number, thread, interrupts_enabled: interrupts, .. } = *k.ke.processor();
+        let spin_locks = k.ke.locks.count(number);
         let (mut apc_disable, mut extended) = (0, 0);
-        if let Some(thread) = k.ke.thread_mut() {
+        if let Some(thread) = k.ke.threads.get_mut(thread) {
             change(thread);
             (apc_disable, extended) =
                 (thread.apc_disable + thread.special_apc_disable, thread.extended.len());
@@ -128,9 +130,11 @@ fn checked(cx: &mut Cx<'_>, mut call: Callout, arguments: &[u64], belongs: bool)
     });
     let result = cx.call_on(routine, arguments, stack);
     let left = cx.engine().left_behind();
-    let after = cx.with(|k| Kept::now(k, |thread| {
+    let after = cx.with(|k| {
+        Kept::now(k, |thread| {
             thread.callouts.pop();
-        }));
+        })
+    });
     let value = result?;
     if cx.happens(Kind::Leave) {
         cx.emit(Event::Leave { role, routine: routine.address, value });

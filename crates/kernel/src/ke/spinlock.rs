@@ -141,6 +141,10 @@ impl Locks {
 
     /// How many locks this processor holds.
     pub(crate) fn count(&self, processor: u32) -> usize {
+        // Mostly nobody holds any.
+        if self.held.is_empty() {
+            return 0;
+        }
         self.held.iter().filter(|(_, held)| held.processor == processor).count()
     }
 }

@@ -516,7 +516,8 @@ pub(crate) fn are_free_to_go<const N: usize>(k: &Kernel, blocks: [Known; N]) -> 
     let unused = pool_check::is_nothing_anywhere(k);
     let is_one = |known: Known| {
         let block = &k.mm.pool.blocks.known[known.place];
-        let own = block.life == Life::Live && block.owner.is_none() && block.kind != Kind::Paged && block.small();
+        let own =
+            block.life == Life::Live && block.owner.is_none() && block.kind != Kind::Paged && block.small();
         own && pool_check::guards_hold(k.engine, known.address, block.bytes)
             && (unused || !pool_check::is_anything_in(k, known.address, block.bytes))
     };
@@ -580,7 +581,10 @@ pub(crate) fn retire_own(k: &mut Kernel, freed: Known) -> Option<u64> {
 
 /// The place of a block that was kept back may be used again. Where that is, if it was written to.
 #[inline(always)]
-#[allow(clippy::inline_always, reason = "each request ends with two, and a call saves and restores more than it does")]
+#[allow(
+    clippy::inline_always,
+    reason = "each request ends with two, and a call saves and restores more than it does"
+)]
 fn set_free(k: &mut Kernel, oldest: Known) -> Option<u64> {
     let pool = &mut k.mm.pool;
     let known = &mut pool.blocks.known[oldest.place];

@@ -21,6 +21,7 @@ use crate::ob::{Handle, Kind};
 
 /// The most bytes of a buffer.
 const MOST_BYTES: u32 = 1024;
+const NOTHING: Buffer = Buffer { address: 0, length: 0 };
 /// The most stack locations.
 const MOST_LOCATIONS: u8 = 16;
 
@@ -40,7 +41,7 @@ pub(crate) struct Begun {
 }
 
 /// Everything that a request is about.
-struct Plan {
+struct Plan<'o> {
     file: View<FILE_OBJECT>,
     event: View<KEVENT>,
     device: DriverPtr<DEVICE_OBJECT>,
@@ -50,12 +51,12 @@ struct Plan {
     synchronous: bool,
     /// Where a read or write begins.
     offset: i64,
-    input: Buffer,
-    output: Buffer,
+    input: &'o Buffer,
+    output: &'o Buffer,
 }
 
 /// Begins a request of an application's, up to the call of its driver. None: nothing is done.
-pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request) -> Option<Begun> {
+pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Option<Begun> {
     let plan = plan(k, handle, request)?;
     let length = u64::from(plan.input.length.max(plan.output.length));
     let size = irp::size(plan.stack_size);
@@ -68,8 +69,8 @@ pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request) -> Option
     }
     write(k.engine, &plan, &blocks, request, size);
     let (irp, device) = (DriverPtr::<IRP>::new(packet.address), plan.device);
-    let record = record(&plan, blocks, request.operation);
-    k.io.irps.begin(irp.address, record);
+    // In its place: what is made here and moved there would wait for itself.
+    *k.io.irps.live.slot(irp.address) = Some(record(&plan, blocks, request.operation));
     let major = request.operation.major();
     let frame = k.io.frames.enter(irp.address, device.address, plan.stack_size, (major, 0), None);
     let (file, dispatch, synchronous) = (plan.file.at(), plan.dispatch, plan.synchronous);
@@ -78,7 +79,7 @@ pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request) -> Option
 
 /// Looks at everything, and changes nothing.
 #[inline]
-fn plan(k: &Kernel, handle: Handle, request: &Request) -> Option<Plan> {
+fn plan<'o>(k: &Kernel, handle: Handle, request: &Request<'o>) -> Option<Plan<'o>> {
     let engine = k.engine;
     if !engine.is_plain() || engine.depth() != 0 {
         return None;
@@ -109,18 +110,7 @@ fn plan(k: &Kernel, handle: Handle, request: &Request) -> Option<Plan> {
     let offset = offset(file, operation, synchronous)?;
     let fits = (1..=MOST_LOCATIONS).contains(&stack_size);
     let (device, thread) = (device.at(), thread.object);
-    let plan = Plan {
-        file,
-        event,
-        device,
-        dispatch,
-        thread,
-        stack_size,
-        synchronous,
-        offset,
-        input,
-        output,
-    };
+    let plan = Plan { file, event, device, dispatch, thread, stack_size, synchronous, offset, input, output };
     (fits && !engine.missed()).then_some(plan)
 }
 
@@ -145,22 +135,22 @@ fn top(engine: Engine, file: View<FILE_OBJECT>) -> Option<View<DEVICE_OBJECT>> {
 fn transfer(
     device: View<DEVICE_OBJECT>,
     driver: View<DRIVER_OBJECT>,
-    operation: Operation,
-) -> Option<(Buffer, Buffer)> {
+    operation: &Operation,
+) -> Option<(&Buffer, &Buffer)> {
     let is_buffered = || device.get(DEVICE_OBJECT::Flags) & DO_BUFFERED_IO != 0;
     match operation {
         Operation::Control(code, input, output) if code & METHOD_NEITHER == METHOD_BUFFERED => {
             driver.get(DRIVER_OBJECT::FastIoDispatch).is_null().then_some((input, output))
         }
-        Operation::Read(buffer, _) if is_buffered() => Some((Buffer::default(), buffer)),
-        Operation::Write(buffer, _) if is_buffered() => Some((buffer, Buffer::default())),
+        Operation::Read(buffer, _) if is_buffered() => Some((&NOTHING, buffer)),
+        Operation::Write(buffer, _) if is_buffered() => Some((buffer, &NOTHING)),
         _ => None,
     }
 }
 
 /// Whether the application may read the one and write the other.
 #[inline]
-fn are_usable(k: &Kernel, input: Buffer, output: Buffer) -> bool {
+fn are_usable(k: &Kernel, input: &Buffer, output: &Buffer) -> bool {
     let in_user_half = buffers::in_user_half(input) && buffers::in_user_half(output);
     let are_small = input.length <= MOST_BYTES && output.length <= MOST_BYTES;
     // Two pages at the most.
@@ -170,7 +160,7 @@ fn are_usable(k: &Kernel, input: Buffer, output: Buffer) -> bool {
 
 /// As `transfer`'s, where there is an answer.
 #[inline]
-fn offset(file: View<FILE_OBJECT>, operation: Operation, synchronous: bool) -> Option<i64> {
+fn offset(file: View<FILE_OBJECT>, operation: &Operation, synchronous: bool) -> Option<i64> {
     match operation.offset() {
         None => Some(0),
         Some(None | Some(FILE_USE_FILE_POINTER_POSITION)) if synchronous => {
@@ -183,15 +173,15 @@ fn offset(file: View<FILE_OBJECT>, operation: Operation, synchronous: bool) -> O
 
 /// The input, in the system buffer.
 #[inline]
-fn fill_buffer(engine: Engine, plan: &Plan, blocks: &Blocks) -> bool {
+fn fill_buffer(engine: Engine, plan: &Plan<'_>, blocks: &Blocks) -> bool {
     let Some(buffer) = blocks.buffer else { return true };
-    let Buffer { address, length } = plan.input;
+    let Buffer { address, length } = *plan.input;
     length == 0 || engine.copy_plain(buffer.address, address, length.into())
 }
 
 /// The IRP as its driver finds it. Its memory is zeroed.
 #[inline]
-fn write(engine: Engine, plan: &Plan, blocks: &Blocks, request: &Request, size: u16) {
+fn write(engine: Engine, plan: &Plan<'_>, blocks: &Blocks, request: &Request<'_>, size: u16) {
     let at = DriverPtr::<IRP>::new(blocks.packet.address);
     let (location_at, device) = (irp::location(at, plan.stack_size), plan.device);
     let views = engine.view(at).zip(engine.view(location_at));
@@ -228,7 +218,7 @@ fn write(engine: Engine, plan: &Plan, blocks: &Blocks, request: &Request, size: 
 }
 
 #[inline]
-fn parameters(location: View<IO_STACK_LOCATION>, operation: Operation, offset: i64) {
+fn parameters(location: View<IO_STACK_LOCATION>, operation: &Operation, offset: i64) {
     match operation {
         Operation::Read(buffer, _) => {
             location.set(IO_STACK_LOCATION::Parameters_Read_Length, buffer.length);
@@ -245,7 +235,7 @@ fn parameters(location: View<IO_STACK_LOCATION>, operation: Operation, offset: i
             );
             location.set(lengths.0, input.length);
             location.set(lengths.1, output.length);
-            location.set(IO_STACK_LOCATION::Parameters_DeviceIoControl_IoControlCode, code);
+            location.set(IO_STACK_LOCATION::Parameters_DeviceIoControl_IoControlCode, *code);
         }
         Operation::Flush => {}
     }
@@ -253,7 +243,7 @@ fn parameters(location: View<IO_STACK_LOCATION>, operation: Operation, offset: i
 
 /// References, and the file's lock; both events are not signaled from now on. Where the two objects are known.
 #[inline]
-fn hold(k: &mut Kernel, plan: &Plan) -> [usize; 2] {
+fn hold(k: &mut Kernel, plan: &Plan<'_>) -> [usize; 2] {
     // The caller's, and the IRP's.
     let [of_file, of_event] = k.io.near;
     let of_file = more(k, of_file, plan.file.at().address, 2);
@@ -279,7 +269,7 @@ fn more(k: &mut Kernel, near: usize, body: u64, references: i64) -> usize {
 }
 
 #[inline]
-fn record(plan: &Plan, blocks: Blocks, operation: Operation) -> Record {
+fn record(plan: &Plan<'_>, blocks: Blocks, operation: &Operation) -> Record {
     let issue = Issue {
         name: operation.name(),
         file: plan.file.at().address,

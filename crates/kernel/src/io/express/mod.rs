@@ -31,7 +31,7 @@ pub(crate) use complete::{complete, ending};
 ///
 /// # Errors
 /// As the long way.
-pub(crate) fn go(cx: &mut Cx<'_>, begun: &Begun, request: &Request) -> Flow<Answer> {
+pub(crate) fn go(cx: &mut Cx<'_>, begun: &Begun, request: &Request<'_>) -> Flow<Answer> {
     let Begun { irp, device, file, dispatch, major, frame, synchronous, .. } = *begun;
     if cx.happens(Kind::IrpSent) {
         cx.emit(Event::IrpSent { irp: irp.address, device: device.address, major, minor: 0 });
@@ -63,7 +63,7 @@ enum End {
 }
 
 /// The dispatch routine has returned.
-fn end(k: &mut Kernel, begun: &Begun, request: &Request, status: NtStatus) -> End {
+fn end(k: &mut Kernel, begun: &Begun, request: &Request<'_>, status: NtStatus) -> End {
     if !k.io.frames.is_settled_by(begun.frame, status) {
         return End::Unjudged;
     }
@@ -74,7 +74,7 @@ fn end(k: &mut Kernel, begun: &Begun, request: &Request, status: NtStatus) -> En
 }
 
 /// The answer that the completion has left, with the file for the next request: if nobody waits for either.
-fn answered(k: &mut Kernel, begun: &Begun, request: &Request, status: NtStatus) -> Option<Answer> {
+fn answered(k: &mut Kernel, begun: &Begun, request: &Request<'_>, status: NtStatus) -> Option<Answer> {
     if status == NtStatus::PENDING || is_error(status) {
         return None;
     }
@@ -115,7 +115,7 @@ pub(crate) fn mark_pending(cx: &mut Cx<'_>, block: DriverPtr<IO_STATUS_BLOCK>) -
 }
 
 /// Where a request that has a position begins.
-fn position(file: View<FILE_OBJECT>, request: &Request) -> Option<i64> {
+fn position(file: View<FILE_OBJECT>, request: &Request<'_>) -> Option<i64> {
     match request.operation.offset()? {
         None | Some(FILE_USE_FILE_POINTER_POSITION) => Some(file.get(FILE_OBJECT::CurrentByteOffset)),
         offset => offset,
@@ -127,9 +127,9 @@ fn position(file: View<FILE_OBJECT>, request: &Request) -> Option<i64> {
 fn is_event(event: View<KEVENT>) -> bool {
     let header = event.part(KEVENT::Header);
     let kind = header.get(DISPATCHER_HEADER::Type);
-    let next: DriverPtr<LIST_ENTRY> =
-        header.part(DISPATCHER_HEADER::WaitListHead).get(LIST_ENTRY::Flink);
-    let is_one = kind == ObjectKind::NotificationEvent as u8 || kind == ObjectKind::SynchronizationEvent as u8;
+    let next: DriverPtr<LIST_ENTRY> = header.part(DISPATCHER_HEADER::WaitListHead).get(LIST_ENTRY::Flink);
+    let is_one =
+        kind == ObjectKind::NotificationEvent as u8 || kind == ObjectKind::SynchronizationEvent as u8;
     is_one && !next.is_null()
 }
 
