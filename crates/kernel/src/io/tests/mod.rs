@@ -3,6 +3,7 @@
 mod cancelling;
 mod compiled;
 mod devices;
+mod express;
 mod files;
 mod queues;
 mod rig;

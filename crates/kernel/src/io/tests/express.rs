@@ -1,0 +1,240 @@
+//! The short way of a request (`io::express`) beside the long one: whoever learns who touches what has only the long one, so the same
+//! story told both ways must leave the same events, the same memory before each driver, and the same pool.
+
+use abi::{DEVICE_OBJECT, DO_BUFFERED_IO, IO_STACK_LOCATION, IRP, IRP_MJ_CREATE, KEVENT, NtStatus};
+use engine::{DriverPtr, Flow};
+
+use super::rig::*;
+use crate::cx::Cx;
+use crate::event::Event;
+use crate::io::file::{self, Buffer, OpenOptions, Operation, Overlapped};
+use crate::io::{event, irp};
+use crate::ke;
+use crate::mm::pool::Block;
+use crate::mm::user;
+use crate::ob::Handle;
+
+/// More than places that one request after the other makes anew: the short way takes only such as were there.
+const ROUNDS: u32 = 40;
+const METHOD_BUFFERED: u32 = 0x0022_2000;
+const BYTES: u64 = 24;
+
+/// What the driver does with a request: its first byte of input, or of its parameters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+enum Deed {
+    Answer = 1,
+    Fail,
+    Warn,
+    /// Marks it pending and completes it all the same.
+    Pend,
+    /// As `Pend`, and takes the application's buffer away first.
+    Protect,
+    /// Waits a while, so that somebody waits for the event meanwhile.
+    Linger,
+}
+
+const DEEDS: [Deed; 6] = [Deed::Answer, Deed::Fail, Deed::Warn, Deed::Pend, Deed::Protect, Deed::Linger];
+
+/// Tells all it sees of the request, and does as it is told.
+fn obey(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
+    let (device, irp) = arguments(given);
+    let size = cx.read(irp + IRP::Size)?;
+    let packet = cx.read_bytes(irp.address - 16, u64::from(size) + 32)?;
+    let system = cx.read(irp + IRP::AssociatedIrp_SystemBuffer)?;
+    let buffer = if system.is_null() { Vec::new() } else { cx.read_bytes(system.address - 16, BYTES + 48)? };
+    let references = cx.with(|k| {
+        let issue = k.io.irps.live.get(irp.address)?.issue.as_ref()?;
+        Some([issue.file, issue.event].map(|object| k.ob.objects.get(object).map(|object| object.references)))
+    });
+    cx.emit(Event::Print { text: format!("{packet:?} {buffer:?} {references:?}") });
+    let short = cx.with(|k| k.io.irps.live.get(irp.address).is_some_and(|record| record.blocks.is_some()));
+    let counter = extension(cx, device, 0)?;
+    let count = cx.read(counter)?;
+    cx.write(counter, count + u64::from(short))?;
+    let told = extension(cx, device, 1)?;
+    let deed = cx.read(told)?;
+    let deed = DEEDS.into_iter().find(|known| *known as u64 == deed).expect("the story says it");
+    let location = location(cx, irp)?;
+    let length = cx.read(location + IO_STACK_LOCATION::Parameters_DeviceIoControl_OutputBufferLength)?;
+    let user = cx.read(irp + IRP::UserBuffer)?;
+    let (status, information) = match deed {
+        Deed::Fail => (NtStatus::UNSUCCESSFUL, 0),
+        Deed::Warn => (NtStatus::BUFFER_OVERFLOW, length.into()),
+        _ => (NtStatus::SUCCESS, u64::from(length)),
+    };
+    if deed == Deed::Protect && !user.is_null() {
+        user::protect(cx, user.address, false);
+    }
+    if deed == Deed::Linger {
+        ke::wait::sleep(cx, 1_000_000)?;
+    }
+    let pends = matches!(deed, Deed::Pend | Deed::Protect);
+    if pends {
+        mark_pending(cx, irp)?;
+    }
+    complete(cx, irp, status, information)?;
+    if deed == Deed::Protect && !user.is_null() {
+        user::protect(cx, user.address, true);
+    }
+    Ok(if pends { NtStatus::PENDING } else { status }.0.into())
+}
+
+/// What is left of a story: how many requests went the short way, how each ended, and all blocks of pool.
+type Left = (u64, Vec<(Deed, u32, u64)>, Vec<(u64, Block)>);
+
+fn requests(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, handle: Handle) -> Flow<Left> {
+    let address = user_bytes(cx, &[7; 24]);
+    let (buffer, short) = (Buffer { address, length: 24 }, Buffer { address: address + 1, length: 3 });
+    let overlapped = Overlapped::new(cx)?.expect("there is memory");
+    let waiter = overlapped.event;
+    crate::ke::rig::spawn(cx, "waiter", move |cx| {
+        // Woken by some of the requests, in whichever way they go.
+        (0..3).try_for_each(|_| event::wait(cx, waiter))
+    });
+    let operations = [
+        Operation::Control(METHOD_BUFFERED, short, buffer),
+        Operation::Control(METHOD_BUFFERED, Buffer::default(), Buffer::default()),
+        Operation::Write(buffer, None),
+        Operation::Read(short, Some(5)),
+        Operation::Read(buffer, None),
+    ];
+    let mut answers = Vec::new();
+    for round in 0..ROUNDS {
+        for deed in DEEDS {
+            let told = extension(cx, device, 1)?;
+            cx.write(told, deed as u64)?;
+            let operation = operations[(round as usize + deed as usize) % operations.len()];
+            let mut answer = file::start(cx, handle, operation, &overlapped)?;
+            if answer.status == NtStatus::PENDING {
+                answer = overlapped.wait(cx)?;
+            }
+            answers.push((deed, answer.status.0, answer.information));
+        }
+    }
+    let counter = extension(cx, device, 0)?;
+    let shorts = cx.read(counter)?;
+    let blocks = cx.with(|k| k.mm.pool.all());
+    Ok((shorts, answers, blocks))
+}
+
+/// Tells the story on a machine that learns, or does not.
+fn told(learns: bool, options: OpenOptions) -> (Vec<String>, Left) {
+    let left = std::rc::Rc::new(std::cell::RefCell::new(None));
+    let keep = left.clone();
+    let outcome = story(move |cx| {
+        cx.engine().learn_shared(learns);
+        let majors =
+            [IRP_MJ_CREATE, abi::IRP_MJ_CLEANUP, abi::IRP_MJ_CLOSE].map(|major| (major, succeed as _));
+        let obeys =
+            [abi::IRP_MJ_READ, abi::IRP_MJ_WRITE, abi::IRP_MJ_DEVICE_CONTROL].map(|major| (major, obey as _));
+        let driver = driver(cx, "obedient", &[majors, obeys].concat())?;
+        let device = device(cx, driver, "\\Device\\Obedient", DO_BUFFERED_IO)?;
+        let handle = file::open(cx, "\\Device\\Obedient", &options)?.unwrap();
+        let (shorts, answers, blocks) = requests(cx, device, handle)?;
+        engine::outside(|| *keep.borrow_mut() = Some((shorts, answers.clone(), blocks.clone())));
+        cx.engine().learn_shared(false);
+        file::close(cx, handle).map(|_| ())
+    });
+    outcome.clean();
+    let left = left.borrow_mut().take().expect("the story was told to its end");
+    (outcome.trace, left)
+}
+
+fn both_ways(options: OpenOptions) {
+    let (short_trace, (shorts, answers, blocks)) = told(false, options);
+    let (long_trace, (longs, long_answers, long_blocks)) = told(true, options);
+    assert!(shorts > 100, "{shorts} went the short way");
+    assert_eq!(longs, 0);
+    assert_eq!(answers, long_answers);
+    assert_eq!(blocks, long_blocks);
+    let first = short_trace.iter().zip(&long_trace).find(|(short, long)| short != long);
+    assert_eq!(first, None);
+    assert_eq!(short_trace.len(), long_trace.len());
+}
+
+#[test]
+fn a_request_leaves_the_same_by_the_short_way_as_by_the_long_one() {
+    both_ways(OpenOptions::default());
+}
+
+#[test]
+fn so_does_one_on_an_overlapped_handle() {
+    both_ways(OpenOptions::overlapped());
+}
+
+#[test]
+fn an_irp_whose_buffer_a_driver_has_overrun_is_told_as_one() {
+    fn overrun(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
+        let (_, irp) = arguments(given);
+        let system = cx.read(irp + IRP::AssociatedIrp_SystemBuffer)?;
+        assert!(cx.with(|k| k.io.irps.live.get(irp.address).is_none_or(|known| known.issue.is_some())));
+        let round = cx.read(system.cast::<u32>())?;
+        if round == ROUNDS {
+            cx.write(DriverPtr::<u8>::new(system.address + 4), 0)?;
+        }
+        complete(cx, irp, NtStatus::SUCCESS, 0)
+    }
+    let outcome = story(|cx| {
+        let majors = [(IRP_MJ_CREATE, succeed as _), (abi::IRP_MJ_DEVICE_CONTROL, overrun as _)];
+        let driver = driver(cx, "careless", &majors)?;
+        device(cx, driver, "\\Device\\Careless", DO_BUFFERED_IO)?;
+        let handle = file::open(cx, "\\Device\\Careless", &OpenOptions::default())?.unwrap();
+        for round in 0..=ROUNDS {
+            let buffer = Buffer { address: user_bytes(cx, &round.to_le_bytes()), length: 4 };
+            file::device_control(cx, handle, METHOD_BUFFERED, buffer, Buffer::default())?;
+        }
+        Ok(())
+    });
+    assert_eq!(outcome.verdict().0, "pool-overrun");
+}
+
+#[test]
+fn a_driver_that_writes_to_a_completed_irp_is_told_when_its_memory_comes_round() {
+    fn late(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
+        let (_, irp) = arguments(given);
+        complete(cx, irp, NtStatus::SUCCESS, 0)?;
+        cx.write(irp + IRP::UserEvent, DriverPtr::<KEVENT>::NULL)?;
+        Ok(0)
+    }
+    let outcome = story(|cx| {
+        let majors = [(IRP_MJ_CREATE, succeed as _), (abi::IRP_MJ_DEVICE_CONTROL, late as _)];
+        let driver = driver(cx, "late", &majors)?;
+        device(cx, driver, "\\Device\\Late", DO_BUFFERED_IO)?;
+        let handle = file::open(cx, "\\Device\\Late", &OpenOptions::default())?.unwrap();
+        for _ in 0..ROUNDS {
+            let nothing = Buffer::default();
+            file::device_control(cx, handle, METHOD_BUFFERED, nothing, nothing)?;
+        }
+        Ok(())
+    });
+    assert_eq!(outcome.verdict().0, "write-after-free");
+}
+
+#[test]
+fn an_irp_completed_a_second_time_is_no_request_any_more() {
+    fn twice(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
+        let (device, irp) = arguments(given);
+        let counter = extension(cx, device, 0)?;
+        let count = cx.read(counter)? + 1;
+        cx.write(counter, count)?;
+        complete(cx, irp, NtStatus::SUCCESS, 0)?;
+        if count > u64::from(ROUNDS) {
+            irp::complete(cx, irp, 0)?;
+        }
+        Ok(0)
+    }
+    let outcome = story(|cx| {
+        let majors = [(IRP_MJ_CREATE, succeed as _), (abi::IRP_MJ_DEVICE_CONTROL, twice as _)];
+        let driver = driver(cx, "twice", &majors)?;
+        device(cx, driver, "\\Device\\Twice", DO_BUFFERED_IO)?;
+        let handle = file::open(cx, "\\Device\\Twice", &OpenOptions::default())?.unwrap();
+        for _ in 0..=ROUNDS {
+            let nothing = Buffer::default();
+            file::device_control(cx, handle, METHOD_BUFFERED, nothing, nothing)?;
+        }
+        Ok(())
+    });
+    assert_eq!(outcome.verdict().0, "double-completion");
+    assert!(outcome.verdict.is_some_and(|verdict| !verdict.related.is_empty()), "it says when it was first");
+}
