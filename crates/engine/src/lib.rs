@@ -8,6 +8,7 @@
 //! All `unsafe` of the product but the ABI's and the drivers' own lives here.
 
 mod arena;
+mod blocks;
 pub mod chooser;
 mod clock;
 mod guest;

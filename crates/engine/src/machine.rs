@@ -670,22 +670,6 @@ impl Engine {
         memory::is_filled(address, bytes, value)
     }
 
-    /// Makes a block of `room` bytes, a multiple of 16 as its address is, all `FILL`, between guards of 16 bytes of `GUARD`; what lies
-    /// behind the first `bytes` of it, at most 16, is a guard too. Only where [`Engine::view`] may be had. False says nothing: it may be
-    /// done in part.
-    #[must_use]
-    #[inline]
-    pub fn lay<const FILL: u8, const GUARD: u8>(self, address: u64, bytes: u64, room: u64) -> bool {
-        memory::lay::<FILL, GUARD>(address, bytes, room)
-    }
-
-    /// Whether there are guards as [`Engine::lay`] makes them. None says nothing.
-    #[must_use]
-    #[inline]
-    pub fn is_guarded<const GUARD: u8>(self, address: u64, bytes: u64, room: u64) -> Option<bool> {
-        memory::is_guarded::<GUARD>(address, bytes, room)
-    }
-
     // ---- the shadow of a checked machine; all of it does nothing in others ----
 
     /// Whether the machine was started by [`Engine::start_checked`].

@@ -9,17 +9,19 @@ use std::cell::{Ref, RefCell};
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
+use crate::blocks;
 use crate::heap;
 use crate::machine::state;
 use crate::page_set::PageSet;
 use crate::page_table::{self, Entry, GRANULE, Run, granule};
 use crate::shadow::Shadow;
 use crate::sharing;
+use crate::view::{self, glance, jot, missed};
 use crate::windows::{DRIVER_MEMORY, IMAGES, PAGE, SYSTEM, USER, Window};
 
 /// What the kernel or a driver may do with a page.
@@ -397,78 +399,24 @@ std::arch::global_asm!(
     "je 9f",
     "mov eax, 2",
     "9: ret",
-    // Fills rdx bytes (a multiple of 16) from rdi on, a multiple of 16, with the 16 at rsi; then puts the 16 at rsi + 16 right before
-    // them, right behind them, and at rcx, which overlaps the ones behind; the same with eax.
-    ".global dirql_ram_lay",
-    "dirql_ram_lay:",
-    "movaps xmm0, [rsi]",
-    "movaps xmm1, [rsi + 16]",
-    "lea r8, [rdi + rdx]",
-    "movaps [rdi - 16], xmm1",
-    "lea r9, [r8 - 64]",
-    "cmp rdi, r9",
-    "ja 15f",
-    "12: movaps [rdi], xmm0",
-    "movaps [rdi + 16], xmm0",
-    "movaps [rdi + 32], xmm0",
-    "movaps [rdi + 48], xmm0",
-    "add rdi, 64",
-    "cmp rdi, r9",
-    "jbe 12b",
-    "15: cmp rdi, r8",
-    "jae 13f",
-    "16: movaps [rdi], xmm0",
-    "add rdi, 16",
-    "cmp rdi, r8",
-    "jb 16b",
-    "13: movaps [r8], xmm1",
-    "movups [rcx], xmm1",
-    "xor eax, eax",
-    "ret",
-    // Whether the 16 bytes before rdi, those at rsi and those at rdx are all as the 16 at rcx: 0 if so, 2 if not.
-    ".global dirql_ram_guarded",
-    "dirql_ram_guarded:",
-    "movaps xmm3, [rcx]",
-    "movups xmm0, [rdi - 16]",
-    "movups xmm1, [rsi]",
-    "movups xmm2, [rdx]",
-    "pcmpeqb xmm0, xmm3",
-    "pcmpeqb xmm1, xmm3",
-    "pcmpeqb xmm2, xmm3",
-    "pand xmm0, xmm1",
-    "pand xmm0, xmm2",
-    "pmovmskb ecx, xmm0",
-    "xor eax, eax",
-    "cmp ecx, 0xFFFF",
-    "je 14f",
-    "mov eax, 2",
-    "14: ret",
     "dirql_ram_copy_end:",
     "dirql_ram_copy_fixup:",
     "mov eax, 1",
     "ret",
     ".global dirql_ram_copy_fixup",
-    // A program that makes no view has the table of their accesses all the same. This one is no instruction's.
-    ".pushsection dirql_views, \"aR\", @progbits",
-    ".balign 4",
-    ".long 0",
-    ".long 0",
-    ".popsection",
 );
 
 unsafe extern "sysv64" {
     fn dirql_ram_copy(to: *mut u8, from: *const u8, bytes: usize) -> u32;
     fn dirql_ram_fill(to: *mut u8, pattern: *const u8, bytes: usize) -> u32;
     fn dirql_ram_same(pattern: *const u8, from: *const u8, bytes: usize) -> u32;
-    fn dirql_ram_lay(to: *mut u8, patterns: *const Patterns, bytes: usize, behind: *mut u8) -> u32;
-    fn dirql_ram_guarded(to: *const u8, behind: *const u8, last: *const u8, pattern: *const Patterns) -> u32;
     static dirql_ram_copy_end: u8;
     static dirql_ram_copy_fixup: u8;
 }
 
 /// An instruction that accesses driver memory, and what lies behind it; each as a distance from the field itself.
 #[repr(C)]
-struct WordAccess {
+pub(crate) struct WordAccess {
     instruction: i32,
     behind: i32,
 }
@@ -478,10 +426,6 @@ unsafe extern "C" {
     static FIRST_WORD: WordAccess;
     #[link_name = "__stop_dirql_words"]
     static END_OF_WORDS: WordAccess;
-    #[link_name = "__start_dirql_views"]
-    static FIRST_OF_VIEWS: WordAccess;
-    #[link_name = "__stop_dirql_views"]
-    static END_OF_VIEWS: WordAccess;
 }
 
 /// If the instruction at `rip` is one of an accessor's: where to go on after a fault there, and who is told.
@@ -491,9 +435,10 @@ pub(crate) fn fixup(rip: u64) -> Option<Fixup> {
         return Some(Fixup { next: (&raw const dirql_ram_copy_fixup) as u64, told: Told::InEax });
     }
     let words = accesses(&raw const FIRST_WORD, &raw const END_OF_WORDS);
-    let views = accesses(&raw const FIRST_OF_VIEWS, &raw const END_OF_VIEWS);
-    let in_words = behind(words, rip).map(|next| Fixup { next, told: Told::InEdx });
-    in_words.or_else(|| behind(views, rip).map(|next| Fixup { next, told: Told::Missed }))
+    let in_words = || behind(words, rip).map(|next| Fixup { next, told: Told::InEdx });
+    let in_views = || view::fixup(rip).map(|next| Fixup { next, told: Told::Missed });
+    let in_blocks = || blocks::fixup(rip).map(|next| Fixup { next, told: Told::InEax });
+    in_words().or_else(in_views).or_else(in_blocks)
 }
 
 /// How the host goes on after a fault in an accessor.
@@ -508,18 +453,18 @@ pub(crate) enum Told {
     InEax,
     /// There is 1 in `edx`.
     InEdx,
-    /// By [`missed`].
+    /// By [`view::missed`].
     Missed,
 }
 
 /// All accesses of one kind, wherever they were inlined.
-fn accesses(first: *const WordAccess, end: *const WordAccess) -> &'static [WordAccess] {
+pub(crate) fn accesses(first: *const WordAccess, end: *const WordAccess) -> &'static [WordAccess] {
     // SAFETY: the linker puts the two symbols around a section that holds nothing else, and is never written.
     unsafe { std::slice::from_raw_parts(first, end.offset_from_unsigned(first)) }
 }
 
 /// What lies behind the instruction at `rip`, if that is one of these.
-fn behind(accesses: &[WordAccess], rip: u64) -> Option<u64> {
+pub(crate) fn behind(accesses: &[WordAccess], rip: u64) -> Option<u64> {
     let from = |distance: &i32| (ptr::from_ref(distance) as u64).wrapping_add_signed((*distance).into());
     accesses.iter().find(|access| from(&access.instruction) == rip).map(|access| from(&access.behind))
 }
@@ -704,111 +649,10 @@ pub(crate) fn write_plain(address: u64, from: &[u8]) -> bool {
         }
 }
 
-// ---- several words of one structure: see `view` ----
-
-/// An access of a view has faulted since it was asked last.
-static MISSED: AtomicBool = AtomicBool::new(false);
-
-/// An access of a view has faulted. For the signal handler.
-pub(crate) fn miss() {
-    MISSED.store(true, Relaxed);
-}
-
-/// Whether an access of a view has faulted since this was asked last.
-#[inline]
-pub(crate) fn missed() -> bool {
-    MISSED.load(Relaxed) && MISSED.swap(false, Relaxed)
-}
-
 /// Whether nobody asks who touches what.
 #[inline]
 pub(crate) fn nobody_asks() -> bool {
     PLAIN.load(Relaxed) != 0
-}
-
-/// One instruction on driver memory, as in `access`; who makes several asks [`missed`] once.
-macro_rules! glance {
-    ($instruction:literal, $($operand:tt)*) => {
-        // SAFETY: as in `access`.
-        unsafe {
-            std::arch::asm!(
-                concat!("2: ", $instruction),
-                "3:",
-                ".pushsection dirql_views, \"aR\", @progbits",
-                ".balign 4",
-                ".long 2b - .",
-                ".long 3b - .",
-                ".popsection",
-                $($operand)*
-                options(nostack, preserves_flags),
-            )
-        }
-    };
-}
-
-/// Loads a word of 1, 2, 4 or 8 bytes of driver memory. If that faults, whatever is loaded is nobody's, and [`missed`] says so.
-#[inline]
-pub(crate) fn glance<const BYTES: usize>(address: u64) -> u64 {
-    let value: u64;
-    match BYTES {
-        1 => {
-            glance!("movzx {value:e}, byte ptr [{address}]", address = in(reg) address, value = out(reg) value,)
-        }
-        2 => {
-            glance!("movzx {value:e}, word ptr [{address}]", address = in(reg) address, value = out(reg) value,)
-        }
-        4 => glance!("mov {value:e}, [{address}]", address = in(reg) address, value = out(reg) value,),
-        _ => glance!("mov {value}, [{address}]", address = in(reg) address, value = out(reg) value,),
-    }
-    value
-}
-
-/// Stores a word of 1, 2, 4 or 8 bytes in driver memory, unless that faults: [`missed`] says so.
-#[inline]
-pub(crate) fn jot<const BYTES: usize>(address: u64, value: u64) {
-    match BYTES {
-        1 => glance!("mov [{address}], {value:l}", address = in(reg) address, value = in(reg) value,),
-        2 => glance!("mov [{address}], {value:x}", address = in(reg) address, value = in(reg) value,),
-        4 => glance!("mov [{address}], {value:e}", address = in(reg) address, value = in(reg) value,),
-        _ => glance!("mov [{address}], {value}", address = in(reg) address, value = in(reg) value,),
-    }
-}
-
-/// What [`lay`] puts into a block, and around it.
-#[repr(C, align(16))]
-struct Patterns([[u8; 16]; 2]);
-
-/// Fills `room` bytes (some 16) from `address` on, a multiple of 16, with `FILL`, and puts guards of 16 bytes of `GUARD` around them; what
-/// lies behind the first `bytes` of them, less than 16, is a guard too. False says nothing: it may be done in part.
-#[inline]
-pub(crate) fn lay<const FILL: u8, const GUARD: u8>(address: u64, bytes: u64, room: u64) -> bool {
-    let patterns = const { &Patterns([[FILL; 16], [GUARD; 16]]) };
-    debug_assert!(address.is_multiple_of(16) && room.is_multiple_of(16) && room > 0 && room - bytes <= 16);
-    let (first, last) = (address - 16, address + room + 8);
-    // SAFETY: all of it lies between the two; a fault ends in the fix-up. The patterns are ours.
-    is_plain(first)
-        && is_plain(last)
-        && unsafe {
-            let behind = (address + bytes) as *mut u8;
-            dirql_ram_lay(address as *mut u8, patterns, usize_of(room), behind) == 0
-        }
-}
-
-/// Whether there are guards as [`lay`] makes them. None says nothing.
-#[inline]
-pub(crate) fn is_guarded<const GUARD: u8>(address: u64, bytes: u64, room: u64) -> Option<bool> {
-    let patterns = const { &Patterns([[GUARD; 16]; 2]) };
-    let (first, last) = (address - 16, address + room + 8);
-    if !is_plain(first) || !is_plain(last) {
-        return None;
-    }
-    // SAFETY: as in `lay`.
-    match unsafe { dirql_ram_guarded(address as _, (address + bytes) as _, (address + room) as _, patterns) }
-    {
-        0 => Some(true),
-        2 => Some(false),
-        _ => None,
-    }
 }
 
 /// Copies `bytes` bytes of driver memory to another place of it, neither of them an image's. False: a part may have been copied.

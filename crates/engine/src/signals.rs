@@ -15,6 +15,7 @@ use crate::last_words::{Words, say};
 use crate::machine::try_state;
 use crate::memory;
 use crate::translate::{self, HostFault, scratch};
+use crate::view;
 use crate::windows::{CACHE, STACKS};
 
 const STACK: usize = 128 << 10;
@@ -138,7 +139,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
             match told {
                 memory::Told::InEax => {} // where it goes on, that is done
                 memory::Told::InEdx => registers[libc::REG_RDX as usize] = 1,
-                memory::Told::Missed => memory::miss(),
+                memory::Told::Missed => view::miss(),
             }
             return;
         }

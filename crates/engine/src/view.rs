@@ -4,11 +4,14 @@
 //! Only where nobody asks who touches what (no shadow, nobody learns): [`Engine::view`] says so. A word that cannot be accessed after all
 //! is not told at once: whoever is through asks [`Engine::missed`], and believes nothing of what was read if it says yes.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
 use abi::{DriverPtr, Field};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::machine::Engine;
-use crate::memory;
+use crate::memory::{self, WordAccess};
 
 /// A structure in driver memory. It holds nothing: each access goes there.
 pub struct View<T> {
@@ -40,10 +43,10 @@ impl<T> View<T> {
         let mut value = F::new_zeroed();
         let bytes = value.as_mut_bytes();
         let word = match bytes.len() {
-            1 => memory::glance::<1>(address),
-            2 => memory::glance::<2>(address),
-            4 => memory::glance::<4>(address),
-            _ => memory::glance::<8>(address),
+            1 => glance::<1>(address),
+            2 => glance::<2>(address),
+            4 => glance::<4>(address),
+            _ => glance::<8>(address),
         };
         bytes.copy_from_slice(&word.to_le_bytes()[..bytes.len()]);
         value
@@ -59,10 +62,10 @@ impl<T> View<T> {
         bytes[..from.len()].copy_from_slice(from);
         let word = u64::from_le_bytes(bytes);
         match from.len() {
-            1 => memory::jot::<1>(address, word),
-            2 => memory::jot::<2>(address, word),
-            4 => memory::jot::<4>(address, word),
-            _ => memory::jot::<8>(address, word),
+            1 => jot::<1>(address, word),
+            2 => jot::<2>(address, word),
+            4 => jot::<4>(address, word),
+            _ => jot::<8>(address, word),
         }
     }
 
@@ -127,7 +130,7 @@ impl Engine {
     #[must_use]
     #[inline]
     pub fn missed(self) -> bool {
-        memory::missed()
+        missed()
     }
 
     /// Whether [`Engine::view`] may be had: the machine is not checked, and nobody learns who touches what.
@@ -142,5 +145,91 @@ impl Engine {
     #[inline]
     pub fn copy_plain(self, to: u64, from: u64, bytes: u64) -> bool {
         memory::copy_plain(to, from, bytes)
+    }
+}
+
+// ---- the instructions ----
+
+std::arch::global_asm!(
+    // A program that makes no view has the table of their accesses all the same. This one is no instruction's.
+    ".pushsection dirql_views, \"aR\", @progbits",
+    ".balign 4",
+    ".long 0",
+    ".long 0",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    #[link_name = "__start_dirql_views"]
+    static FIRST: WordAccess;
+    #[link_name = "__stop_dirql_views"]
+    static END: WordAccess;
+}
+
+/// If the instruction at `rip` is one of a view's: what lies behind it.
+pub(crate) fn fixup(rip: u64) -> Option<u64> {
+    memory::behind(memory::accesses(&raw const FIRST, &raw const END), rip)
+}
+
+/// An access of a view has faulted since it was asked last.
+static MISSED: AtomicBool = AtomicBool::new(false);
+
+/// An access of a view has faulted. For the signal handler.
+pub(crate) fn miss() {
+    MISSED.store(true, Relaxed);
+}
+
+/// Whether an access of a view has faulted since this was asked last.
+#[inline]
+pub(crate) fn missed() -> bool {
+    MISSED.load(Relaxed) && MISSED.swap(false, Relaxed)
+}
+
+/// One instruction on driver memory; who makes several asks [`missed`] once.
+macro_rules! glance {
+    ($instruction:literal, $($operand:tt)*) => {
+        // SAFETY: the address lies in a window that holds driver memory, or in the page behind, where nothing of ours is; where it is not
+        // mapped or may not be written, the signal handler goes on behind the instruction.
+        unsafe {
+            std::arch::asm!(
+                concat!("2: ", $instruction),
+                "3:",
+                ".pushsection dirql_views, \"aR\", @progbits",
+                ".balign 4",
+                ".long 2b - .",
+                ".long 3b - .",
+                ".popsection",
+                $($operand)*
+                options(nostack, preserves_flags),
+            )
+        }
+    };
+}
+
+/// Loads a word of 1, 2, 4 or 8 bytes of driver memory. If that faults, whatever is loaded is nobody's, and [`missed`] says so.
+#[inline]
+pub(crate) fn glance<const BYTES: usize>(address: u64) -> u64 {
+    let value: u64;
+    match BYTES {
+        1 => {
+            glance!("movzx {value:e}, byte ptr [{address}]", address = in(reg) address, value = out(reg) value,)
+        }
+        2 => {
+            glance!("movzx {value:e}, word ptr [{address}]", address = in(reg) address, value = out(reg) value,)
+        }
+        4 => glance!("mov {value:e}, [{address}]", address = in(reg) address, value = out(reg) value,),
+        _ => glance!("mov {value}, [{address}]", address = in(reg) address, value = out(reg) value,),
+    }
+    value
+}
+
+/// Stores a word of 1, 2, 4 or 8 bytes in driver memory, unless that faults: [`missed`] says so.
+#[inline]
+pub(crate) fn jot<const BYTES: usize>(address: u64, value: u64) {
+    match BYTES {
+        1 => glance!("mov [{address}], {value:l}", address = in(reg) address, value = in(reg) value,),
+        2 => glance!("mov [{address}], {value:x}", address = in(reg) address, value = in(reg) value,),
+        4 => glance!("mov [{address}], {value:e}", address = in(reg) address, value = in(reg) value,),
+        _ => glance!("mov [{address}], {value}", address = in(reg) address, value = in(reg) value,),
     }
 }

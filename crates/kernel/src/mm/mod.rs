@@ -13,6 +13,7 @@ pub mod physical;
 pub mod pool;
 pub mod pool_check;
 pub mod pool_exports;
+pub(crate) mod pool_own;
 #[cfg(test)]
 mod pool_tests;
 #[cfg(test)]

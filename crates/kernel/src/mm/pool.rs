@@ -14,13 +14,13 @@ use engine::{Flow, Protection};
 use super::map::{self, Page};
 use super::physical::Limits;
 use super::pool_check;
+use super::pool_own::{Kept, free_own, retire_own};
 use super::shadow;
 use super::space::Zone;
 use crate::address_map::AddressMap;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind as EventKind};
 use crate::ke::leftover;
-use crate::ke::processor::DISPATCH_LEVEL;
 use crate::witness;
 
 /// Whose pages: paged memory may be away at DISPATCH_LEVEL and above.
@@ -63,7 +63,7 @@ const CACHE_LINE: u64 = 64;
 const QUARANTINE: usize = 1024;
 /// Freed small blocks of the kernel's own (packets and system buffers of requests) that are kept back: fewer, because each
 /// request makes and frees some, and memory that comes round late is cold.
-const OWN_QUARANTINE: usize = 32;
+pub(super) const OWN_QUARANTINE: usize = 32;
 /// Freed large blocks that are remembered.
 const REMEMBERED: usize = 1024;
 
@@ -100,7 +100,7 @@ pub(crate) enum Life {
 
 impl Block {
     /// A nonpaged one of the kernel's own.
-    const fn own(bytes: u64, tag: u32) -> Self {
+    pub(super) const fn own(bytes: u64, tag: u32) -> Self {
         let (kind, owner, caller, cache_aligned) = (Kind::NonPaged, None, 0, false);
         let (life, allocated, freed_at) = (Life::Live, 0, None);
         Self { kind, bytes, tag, owner, caller, cache_aligned, life, allocated, freed_at }
@@ -137,13 +137,13 @@ impl Block {
 
 /// Bytes between the guards of a small block: what was asked for, up to the alignment.
 #[inline]
-fn room(bytes: u64) -> u64 {
+pub(super) fn room(bytes: u64) -> u64 {
     bytes.max(1).next_multiple_of(GUARD)
 }
 
 /// Places for small blocks of one kind and alignment.
 #[derive(Default)]
-struct Shelf {
+pub(super) struct Shelf {
     /// Free ones, by room in units of [`GUARD`].
     free: Vec<VecDeque<Known>>,
     /// The page that places are being cut from, and how much of it is used.
@@ -151,13 +151,13 @@ struct Shelf {
 }
 
 impl Shelf {
-    fn take(&mut self, room: u64) -> Option<Known> {
+    pub(super) fn take(&mut self, room: u64) -> Option<Known> {
         self.free.get_mut(usize_of(room / GUARD))?.pop_front()
     }
 
     /// One that was taken is free again, and the first to be taken.
     #[cold]
-    fn take_back(&mut self, room: u64, place: Known) {
+    pub(super) fn take_back(&mut self, room: u64, place: Known) {
         self.free[usize_of(room / GUARD)].push_front(place);
     }
 
@@ -233,14 +233,35 @@ pub struct State {
     /// By [`Block::shelf`].
     shelves: [Shelf; 6],
     quarantine: VecDeque<Known>,
-    /// A ring: where the next one goes, the oldest is.
-    own_quarantine: [Option<Known>; OWN_QUARANTINE],
-    /// How many came into it.
-    own_freed: usize,
+    pub(super) own_quarantine: Kept,
     gone: VecDeque<u64>,
 }
 
 impl State {
+    /// Where the block that begins at `address` is known; one that is forgotten, too.
+    #[inline]
+    pub(super) fn find(&self, address: u64) -> Option<Known> {
+        self.blocks.find(address)
+    }
+
+    /// What is known of a small block.
+    #[inline]
+    pub(super) fn known(&self, known: Known) -> &Block {
+        &self.blocks.known[known.place]
+    }
+
+    /// As [`State::known`], to change it.
+    #[inline]
+    pub(super) fn known_mut(&mut self, known: Known) -> &mut Block {
+        &mut self.blocks.known[known.place]
+    }
+
+    /// Places for nonpaged blocks of the kernel's own.
+    #[inline]
+    pub(super) fn own_shelf(&mut self) -> &mut Shelf {
+        &mut self.shelves[Kind::NonPaged as usize * 2]
+    }
+
     /// The block that begins at `address`; a freed one too, while it is remembered.
     pub(crate) fn block(&self, address: u64) -> Option<&Block> {
         self.blocks.get(address).filter(|block| block.life != Life::Forgotten)
@@ -365,7 +386,7 @@ fn take(k: &mut Kernel, request: &Request, allocated: u64) -> Option<u64> {
 
 /// The contents of a small block, between guards.
 #[inline]
-fn lay_small(k: &Kernel, address: u64, bytes: u64, fill: u8) {
+pub(super) fn lay_small(k: &Kernel, address: u64, bytes: u64, fill: u8) {
     let room = room(bytes);
     if fill == 0 && k.engine.lay::<0, GUARD_FILL>(address, bytes, room) {
         return;
@@ -380,6 +401,12 @@ fn lay_small(k: &Kernel, address: u64, bytes: u64, fill: u8) {
 #[inline]
 fn fill_with(k: &Kernel, address: u64, bytes: u64, fill: u8) {
     k.engine.fill(address, bytes, fill).expect("pool pages are mapped");
+}
+
+/// Fills a freed block.
+#[inline]
+pub(super) fn fill_freed(k: &Kernel, address: u64, room: u64) {
+    fill_with(k, address, room, FREED_FILL);
 }
 
 /// A whole guard.
@@ -495,64 +522,8 @@ pub(crate) fn told(cx: &mut Cx<'_>, damaged: Option<(u64, Block)>) -> Flow<()> {
     }
 }
 
-/// Frees a small block of the kernel's own that nothing is to be said about, which is what each request ends with. None: it is
-/// another's, or something is wrong, and whoever looks at everything in its order says what.
-fn free_own(k: &mut Kernel, address: u64) -> Option<Option<(u64, Block)>> {
-    let known = k.mm.pool.blocks.find(address)?;
-    let engine = k.engine;
-    let plain = !engine.is_checked() && is_free_to_go(k, known);
-    plain.then(|| engine.on_nobodys_behalf(|| retire_small(k, known, None)))
-}
-
-/// Whether nothing is to be said about freeing this small block of the kernel's own, at this level and in a machine that is not checked.
-#[inline]
-fn is_free_to_go(k: &Kernel, known: Known) -> bool {
-    are_free_to_go(k, [known])
-}
-
-/// The same of several.
-#[inline]
-pub(crate) fn are_free_to_go<const N: usize>(k: &Kernel, blocks: [Known; N]) -> bool {
-    let unused = pool_check::is_nothing_anywhere(k);
-    let is_one = |known: Known| {
-        let block = &k.mm.pool.blocks.known[known.place];
-        let own =
-            block.life == Life::Live && block.owner.is_none() && block.kind != Kind::Paged && block.small();
-        own && pool_check::guards_hold(k.engine, known.address, block.bytes)
-            && (unused || !pool_check::is_anything_in(k, known.address, block.bytes))
-    };
-    k.level() <= DISPATCH_LEVEL && blocks.into_iter().all(is_one)
-}
-
-/// Two small nonpaged blocks of the kernel's own, by bytes and tag, that were free places before, as one allocation after the other
-/// would find them: zeroed. None if either would need a page; nothing is taken then.
-#[inline]
-pub(crate) fn take_two(k: &mut Kernel, first: (u64, u32), second: Option<(u64, u32)>) -> Option<[Known; 2]> {
-    let shelf = &mut k.mm.pool.shelves[Kind::NonPaged as usize * 2];
-    let one = shelf.take(room(first.0))?;
-    let two = match second.map(|second| shelf.take(room(second.0))) {
-        None => one,
-        Some(Some(two)) => two,
-        Some(None) => {
-            shelf.take_back(room(first.0), one);
-            return None;
-        }
-    };
-    begin_own(k, one, first);
-    if let Some(second) = second {
-        begin_own(k, two, second);
-    }
-    Some([one, two])
-}
-
-#[inline]
-fn begin_own(k: &mut Kernel, known: Known, (bytes, tag): (u64, u32)) {
-    k.mm.pool.blocks.known[known.place] = Block::own(bytes, tag);
-    lay_small(k, known.address, bytes, 0);
-}
-
 /// Fills a freed block and keeps it back; the oldest one kept back becomes free, and is told if it was written to.
-fn retire_small(k: &mut Kernel, freed: Known, freed_at: Option<u64>) -> Option<(u64, Block)> {
+pub(super) fn retire_small(k: &mut Kernel, freed: Known, freed_at: Option<u64>) -> Option<(u64, Block)> {
     if k.mm.pool.blocks.known[freed.place].owner.is_none() {
         return retire_own(k, freed).map(|damaged| after_free(k, damaged));
     }
@@ -562,21 +533,8 @@ fn retire_small(k: &mut Kernel, freed: Known, freed_at: Option<u64>) -> Option<(
     let room = block.room();
     pool.quarantine.push_back(freed);
     let oldest = if pool.quarantine.len() > QUARANTINE { pool.quarantine.pop_front() } else { None };
-    fill_with(k, freed.address, room, FREED_FILL);
+    fill_freed(k, freed.address, room);
     oldest.and_then(|oldest| set_free(k, oldest)).map(|damaged| after_free(k, damaged))
-}
-
-/// As [`retire_small`], of a block of the kernel's own. Where the oldest one lies, if that was written to.
-pub(crate) fn retire_own(k: &mut Kernel, freed: Known) -> Option<u64> {
-    let pool = &mut k.mm.pool;
-    let block = &mut pool.blocks.known[freed.place];
-    (block.life, block.freed_at) = (Life::Freed, None);
-    let room = block.room();
-    let place = pool.own_freed % OWN_QUARANTINE;
-    pool.own_freed += 1;
-    let oldest = pool.own_quarantine[place].replace(freed);
-    fill_with(k, freed.address, room, FREED_FILL);
-    oldest.and_then(|oldest| set_free(k, oldest))
 }
 
 /// The place of a block that was kept back may be used again. Where that is, if it was written to.
@@ -585,7 +543,7 @@ pub(crate) fn retire_own(k: &mut Kernel, freed: Known) -> Option<u64> {
     clippy::inline_always,
     reason = "each request ends with two, and a call saves and restores more than it does"
 )]
-fn set_free(k: &mut Kernel, oldest: Known) -> Option<u64> {
+pub(super) fn set_free(k: &mut Kernel, oldest: Known) -> Option<u64> {
     let pool = &mut k.mm.pool;
     let known = &mut pool.blocks.known[oldest.place];
     known.life = Life::Forgotten;

@@ -15,7 +15,7 @@ use super::super::operation::Operation;
 use super::super::transfer::{FILE_USE_FILE_POINTER_POSITION, Request, flags};
 use super::{is_event, set_state};
 use crate::cx::Kernel;
-use crate::mm::pool;
+use crate::mm::pool_own;
 use crate::ob::handle::{self, Mode};
 use crate::ob::{Handle, Kind};
 
@@ -61,7 +61,7 @@ pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Op
     let length = u64::from(plan.input.length.max(plan.output.length));
     let size = irp::size(plan.stack_size);
     let packet = (u64::from(size), allocate::TAG);
-    let [packet, buffer] = pool::take_two(k, packet, (length > 0).then_some((length, buffers::TAG)))?;
+    let [packet, buffer] = pool_own::take_two(k, packet, (length > 0).then_some((length, buffers::TAG)))?;
     let places = hold(k, &plan);
     let blocks = Blocks { packet, buffer: (length > 0).then_some(buffer), places };
     if !fill_buffer(k.engine, &plan, &blocks) {

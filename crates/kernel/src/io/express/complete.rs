@@ -13,6 +13,7 @@ use super::{is_event, set_state};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::mm::pool::{self, Block};
+use crate::mm::pool_own;
 use crate::ob::object;
 use crate::witness;
 
@@ -127,8 +128,8 @@ fn destination(
 #[inline]
 fn are_free_to_go(k: &Kernel, blocks: &Blocks) -> bool {
     match blocks.buffer {
-        Some(buffer) => pool::are_free_to_go(k, [buffer, blocks.packet]),
-        None => pool::are_free_to_go(k, [blocks.packet]),
+        Some(buffer) => pool_own::are_free_to_go(k, [buffer, blocks.packet]),
+        None => pool_own::are_free_to_go(k, [blocks.packet]),
     }
 }
 
@@ -179,12 +180,12 @@ fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
         (status, information) = (NtStatus::ACCESS_VIOLATION, 0);
     }
     if let Some(buffer) = ending.blocks.buffer
-        && let Some(damaged) = pool::retire_own(k, buffer)
+        && let Some(damaged) = pool_own::retire_own(k, buffer)
     {
         return Then::Damaged(pool::after_free(k, damaged));
     }
     k.io.irps.retire_at(ending.place, ending.irp.address, moment);
-    if let Some(damaged) = pool::retire_own(k, ending.blocks.packet) {
+    if let Some(damaged) = pool_own::retire_own(k, ending.blocks.packet) {
         return Then::Damaged(pool::after_free(k, damaged));
     }
     if is_told(ending, status) {

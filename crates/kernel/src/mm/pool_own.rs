@@ -1,0 +1,95 @@
+//! Pool of the kernel's own, as each request takes and frees some (its packet, its system buffer): found once, and in few steps.
+//!
+//! Whatever is wrong, or needs a page, goes the long way of `pool`, which does and says the same in its order.
+
+use super::pool::{
+    Block, Kind, Known, Life, OWN_QUARANTINE, fill_freed, lay_small, retire_small, room, set_free,
+};
+use super::pool_check;
+use crate::cx::Kernel;
+use crate::ke::processor::DISPATCH_LEVEL;
+
+/// Small blocks of the kernel's own that were freed and are kept back.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// A ring: where the next one goes, the oldest is.
+    ring: [Option<Known>; OWN_QUARANTINE],
+    /// How many came into it.
+    count: usize,
+}
+
+impl Kept {
+    /// Keeps one more; the oldest goes, if it is full.
+    #[inline]
+    fn keep(&mut self, freed: Known) -> Option<Known> {
+        let place = self.count % OWN_QUARANTINE;
+        self.count += 1;
+        self.ring[place].replace(freed)
+    }
+}
+
+/// Frees a small block of the kernel's own that nothing is to be said about, which is what each request ends with. None: it is
+/// another's, or something is wrong, and whoever looks at everything in its order says what.
+pub(super) fn free_own(k: &mut Kernel, address: u64) -> Option<Option<(u64, Block)>> {
+    let known = k.mm.pool.find(address)?;
+    let engine = k.engine;
+    let plain = !engine.is_checked() && is_free_to_go(k, known);
+    plain.then(|| engine.on_nobodys_behalf(|| retire_small(k, known, None)))
+}
+
+/// Whether nothing is to be said about freeing this small block of the kernel's own, at this level and in a machine that is not checked.
+#[inline]
+fn is_free_to_go(k: &Kernel, known: Known) -> bool {
+    are_free_to_go(k, [known])
+}
+
+/// The same of several.
+#[inline]
+pub(crate) fn are_free_to_go<const N: usize>(k: &Kernel, blocks: [Known; N]) -> bool {
+    let unused = pool_check::is_nothing_anywhere(k);
+    let is_one = |known: Known| {
+        let block = k.mm.pool.known(known);
+        let own =
+            block.life == Life::Live && block.owner.is_none() && block.kind != Kind::Paged && block.small();
+        own && pool_check::guards_hold(k.engine, known.address, block.bytes)
+            && (unused || !pool_check::is_anything_in(k, known.address, block.bytes))
+    };
+    k.level() <= DISPATCH_LEVEL && blocks.into_iter().all(is_one)
+}
+
+/// Two small nonpaged blocks of the kernel's own, by bytes and tag, that were free places before, as one allocation after the other
+/// would find them: zeroed. None if either would need a page; nothing is taken then.
+#[inline]
+pub(crate) fn take_two(k: &mut Kernel, first: (u64, u32), second: Option<(u64, u32)>) -> Option<[Known; 2]> {
+    let shelf = k.mm.pool.own_shelf();
+    let one = shelf.take(room(first.0))?;
+    let two = match second.map(|second| shelf.take(room(second.0))) {
+        None => one,
+        Some(Some(two)) => two,
+        Some(None) => {
+            shelf.take_back(room(first.0), one);
+            return None;
+        }
+    };
+    begin_own(k, one, first);
+    if let Some(second) = second {
+        begin_own(k, two, second);
+    }
+    Some([one, two])
+}
+
+#[inline]
+fn begin_own(k: &mut Kernel, known: Known, (bytes, tag): (u64, u32)) {
+    *k.mm.pool.known_mut(known) = Block::own(bytes, tag);
+    lay_small(k, known.address, bytes, 0);
+}
+
+/// Fills a block of the kernel's own that is freed, and keeps it back. Where the oldest one kept back lies, if that was written to.
+pub(crate) fn retire_own(k: &mut Kernel, freed: Known) -> Option<u64> {
+    let block = k.mm.pool.known_mut(freed);
+    (block.life, block.freed_at) = (Life::Freed, None);
+    let room = block.room();
+    let oldest = k.mm.pool.own_quarantine.keep(freed);
+    fill_freed(k, freed.address, room);
+    oldest.and_then(|oldest| set_free(k, oldest))
+}
