@@ -11,7 +11,7 @@ use crate::translate::scratch;
 #[derive(Default)]
 #[repr(C)]
 pub(crate) struct Clock {
-    /// Time at which the countdown will reach zero.
+    /// Time at which the countdown will reach zero. First, for translated code reads it.
     end_of_slice: Cell<u64>,
     /// Side by side the two would be loaded in one piece, which waits for the store of either.
     apart: [u64; 3],

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::leave::{Flow, Leave};
 use crate::registers::Registers;
 use crate::strand::StrandId;
-use crate::translate::Doors;
+use crate::translate::{Doors, TakenLock};
 
 /// The arguments of a call from a driver, in the x64 calling convention.
 #[derive(Clone, Copy, Debug)]
@@ -239,6 +239,12 @@ pub trait Guest {
     fn strand(&self, id: StrandId);
     /// A driver called export `number` (see [`crate::Engine::define_export`]). The result goes to `rax`.
     fn export(&self, number: u32, args: &Args) -> Flow<u64>;
+    /// Driver code has taken a spin lock by itself, which [`crate::Engine::allow_short_locks`] lets it, and holds it still:
+    /// before the guest is asked or told anything else. From now on the lock is the guest's, and the engine knows of none;
+    /// no other may be taken that way until it is allowed again. No driver code is called for this.
+    fn lock_taken(&self, taken: &TakenLock) {
+        let _ = taken;
+    }
     /// The slice set by [`crate::Engine::set_slice`] has run out, exactly.
     fn slice(&self) -> Flow<()>;
     /// `in`; the value is in the low bytes.

@@ -48,5 +48,5 @@ pub use registers::{Context, LeftBehind, Registers};
 pub use rewind::{Snapshot, Tracking};
 pub use root::{Run, Turn};
 pub use strand::{Progress, StrandId};
-pub use translate::{Doors, RETURN_TO_KERNEL, Short};
+pub use translate::{Doors, RETURN_TO_KERNEL, Short, TakenLock};
 pub use view::View;

@@ -215,8 +215,9 @@ impl Engine {
         translate::scratch().level.set(0);
         translate::scratch().free_levels.set(16);
         translate::scratch().calls.set(0);
-        translate::scratch().short_calls.set(0);
+        translate::scratch().asked_calls.set(0);
         translate::scratch().short_until.set(0);
+        translate::forbid_locks();
         translate::ask_for_extended();
         Ok(())
     }
@@ -465,6 +466,7 @@ impl Engine {
     /// control ([`Guest::runner`]) touches too; or no more. Slow, and changes nothing else.
     pub fn learn_shared(self, on: bool) {
         if state().sharing.switch(on) {
+            translate::forbid_locks();
             state().translator.flush();
         }
     }
@@ -550,7 +552,7 @@ impl Engine {
     #[must_use]
     #[inline]
     pub fn short_calls(self) -> u64 {
-        translate::scratch().short_calls.get()
+        self.calls() - translate::scratch().asked_calls.get()
     }
 
     /// From now on, and while there were fewer than `until` calls, the guest need not be asked about a [`Short`] one that keeps
@@ -564,6 +566,25 @@ impl Engine {
     #[must_use]
     pub fn allows_short_calls(self) -> bool {
         self.calls() < translate::scratch().short_until.get()
+    }
+
+    /// Whether, from now on, driver code may take a spin lock by itself if it is free: by [`Short`] calls, and where such are
+    /// allowed. Its word must be 0 exactly as long as nobody holds it, whatever driver code has written there. It may not at
+    /// first, nor once [`crate::Guest::lock_taken`] was told of one, nor ever in a machine that is checked or learns what is
+    /// shared.
+    #[inline]
+    pub fn allow_short_locks(self, may: bool) {
+        if may {
+            translate::allow_locks();
+        } else {
+            translate::forbid_locks();
+        }
+    }
+
+    /// What was said last by [`Engine::allow_short_locks`], and still holds.
+    #[must_use]
+    pub fn allows_short_locks(self) -> bool {
+        translate::allows_locks()
     }
 
     // ---- memory ----

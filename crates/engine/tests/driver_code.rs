@@ -8,7 +8,7 @@
 mod rig;
 
 use engine::windows::{DEVICE, SHARED_DATA};
-use engine::{FaultKind, Leave, Short, Stack};
+use engine::{FaultKind, Leave, Stack};
 use iced_x86::code_asm::*;
 use rig::{CODE, DATA, EXPORTS, Rig, STACK_SIZE, STACK_TOP, assemble, relative};
 
@@ -226,114 +226,6 @@ fn a_level_nobody_need_know_of_is_set_without_asking_and_any_other_asks() {
     let mut mirrored = [0];
     rig.engine.read_bytes(region + 0x50, &mut mirrored).unwrap();
     assert_eq!((rig.engine.level(), mirrored[0]), (3, 3), "the control region says the same");
-}
-
-/// Calls the export behind `EXPORTS + 0x1000` with all volatile registers in use; the answer is all of them afterwards,
-/// the home space and the flags, folded together.
-fn all_that_a_call_leaves() -> Vec<u8> {
-    assemble(|a| {
-        a.push(rbx).unwrap();
-        a.sub(rsp, 0x20).unwrap();
-        for (index, register) in [r8, r9, r10, r11].into_iter().enumerate() {
-            a.mov(register, 0x1111_u64 * (index as u64 + 1)).unwrap();
-        }
-        a.movq(xmm0, rcx).unwrap();
-        a.movq(xmm5, rdx).unwrap();
-        a.mov(rax, EXPORTS + 0x1000).unwrap();
-        a.call(rax).unwrap();
-        a.pushfq().unwrap();
-        a.pop(rbx).unwrap();
-        for register in [rcx, rdx, r8, r9, r10, r11] {
-            a.rol(rax, 8).unwrap();
-            a.xor(rax, register).unwrap();
-        }
-        a.movq(rcx, xmm0).unwrap();
-        a.movq(rdx, xmm5).unwrap();
-        for register in [rcx, rdx, rbx] {
-            a.rol(rax, 8).unwrap();
-            a.xor(rax, register).unwrap();
-        }
-        for home in 0..4 {
-            a.rol(rax, 8).unwrap();
-            a.xor(rax, qword_ptr(rsp + 8 * home)).unwrap();
-        }
-        a.add(rsp, 0x20).unwrap();
-        a.pop(rbx).unwrap();
-        a.ret().unwrap();
-    })
-}
-
-/// What an export does to the level, as a guest.
-fn by_the_guest(short: Short) -> rig::Export {
-    Box::new(move |rig, _, args| {
-        let (level, wanted) = (rig.engine.level(), args.registers[0] as u8);
-        match short {
-            Short::Level => {}
-            Short::Raise | Short::Lower => rig.engine.set_level(wanted),
-            Short::RaiseTo(wanted) => rig.engine.set_level(wanted),
-        }
-        engine::outside(|| rig.log.borrow_mut().push(format!("{short:?}")));
-        Ok(if short == Short::Lower { 0 } else { level.into() })
-    })
-}
-
-#[test]
-fn a_short_call_is_to_the_driver_what_the_export_is() {
-    let rig = Rig::new(&all_that_a_call_leaves());
-    let region = DATA + 0x3000;
-    rig.engine.set_processor_region(region);
-    rig.engine.set_free_levels(1);
-    for (short, from, argument, to) in [
-        (Short::Level, 2, 7, 2),
-        (Short::Raise, 2, 7, 7),
-        (Short::Raise, 2, 2, 2),
-        (Short::RaiseTo(9), 5, 0x7F, 9),
-        (Short::Lower, 9, 1, 1),
-    ] {
-        rig.engine.define_short_export(EXPORTS + 0x1000, 0, short);
-        *rig.export.borrow_mut() = Some(by_the_guest(short));
-        let mut answers = [Err(Leave::Stop); 2];
-        for (answer, until) in answers.iter_mut().zip([0, u64::MAX]) {
-            rig.engine.set_level(from);
-            rig.engine.allow_short_calls(until);
-            let (calls, short_calls) = (rig.engine.calls(), rig.engine.short_calls());
-            *answer = rig.call(&[argument, 0x22, 0x33, 0x44]);
-            assert_eq!(rig.engine.level(), to, "{short:?}");
-            assert_eq!(rig.engine.calls() - calls, 1);
-            assert_eq!(rig.engine.short_calls() - short_calls, u64::from(until != 0), "{short:?}");
-        }
-        assert_eq!(answers[0], answers[1], "{short:?}");
-        let mut mirrored = [0];
-        rig.engine.read_bytes(region + 0x50, &mut mirrored).unwrap();
-        assert!(short == Short::Level || from == to || mirrored[0] == to, "the control region says the same");
-        assert_eq!(rig.log(), [format!("{short:?}")], "once of two times");
-        rig.log.borrow_mut().clear();
-    }
-}
-
-#[test]
-fn a_short_call_that_somebody_must_know_of_is_a_call() {
-    let rig = Rig::new(&all_that_a_call_leaves());
-    rig.engine.set_processor_region(DATA + 0x3000);
-    for (what, short, from, argument, free, until) in [
-        ("below the free levels", Short::Lower, 9, 1, 2, u64::MAX),
-        ("raised to a lower one", Short::Raise, 9, 3, 0, u64::MAX),
-        ("lowered to a higher one", Short::Lower, 3, 9, 0, u64::MAX),
-        ("no level", Short::Raise, 3, 16, 0, u64::MAX),
-        ("raised by a constant to a lower one", Short::RaiseTo(2), 3, 0, 0, u64::MAX),
-        ("levels are listened to", Short::Level, 3, 0, 16, u64::MAX),
-        ("so many calls were allowed", Short::Level, 3, 0, 0, 1),
-    ] {
-        rig.engine.define_short_export(EXPORTS + 0x1000, 0, short);
-        *rig.export.borrow_mut() = Some(by_the_guest(short));
-        rig.engine.set_level(from);
-        rig.engine.set_free_levels(free);
-        rig.engine.allow_short_calls(until);
-        rig.call(&[argument]).unwrap();
-        assert_eq!(rig.log(), [format!("{short:?}")], "{what}");
-        rig.log.borrow_mut().clear();
-    }
-    assert_eq!(rig.engine.short_calls(), 0);
 }
 
 #[test]

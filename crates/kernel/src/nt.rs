@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use engine::windows::DEVICE;
 use engine::{
     Access, Args, Chooser, Cpu, Doors, Engine, Fault, Flow, Guest, Leave, Point, Question, Runner, SHARED,
-    Special, StrandId, TO_THE_CHOOSER, Touch, outside,
+    Special, StrandId, TO_THE_CHOOSER, TakenLock, Touch, outside,
 };
 
 use crate::cx::{Cx, Kernel};
@@ -17,7 +17,7 @@ use crate::few::Few;
 use crate::hal::hardware::Hardware;
 use crate::hal::platform::Platform;
 use crate::ke::scheduler::{before_shared, before_visible};
-use crate::ke::stack;
+use crate::ke::{spinlock, stack};
 use crate::verdict::{StackLine, Verdict};
 use crate::witness::Witness;
 
@@ -381,6 +381,12 @@ impl Guest for Nt {
     fn export(&self, number: u32, args: &Args) -> Flow<u64> {
         let dispatch = || exports::dispatch(&mut self.cx(), number, args);
         self.back(self.engine.on_behalf_of(|| self.runner(), dispatch))
+    }
+
+    fn lock_taken(&self, taken: &TakenLock) {
+        // Its own call's first event had come.
+        let moment = self.events.get() + EVENTS_OF_A_CALL * taken.short_calls + 1;
+        spinlock::note_taken_alone(&mut self.kernel.borrow_mut(), taken, moment);
     }
 
     fn slice(&self) -> Flow<()> {

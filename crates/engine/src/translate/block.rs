@@ -6,6 +6,7 @@
 
 mod aside;
 mod branches;
+mod calls;
 pub(super) mod counter;
 mod fetched;
 pub(super) mod guess;
@@ -15,6 +16,8 @@ mod returns;
 use std::collections::VecDeque;
 
 use aside::{Aside, Asides};
+pub(super) use calls::Site;
+use calls::Stub;
 use fetched::Fetched;
 use iced_x86::{Decoder, DecoderError, Encoder, Instruction};
 use returns::Early;
@@ -104,9 +107,15 @@ pub(crate) fn translate_truncated(cache: &mut Cache, pc: u64, count: usize) -> R
     cache.workshop.fetched.forget();
     let whole = decode(cache, pc, LONGEST)?;
     let written = transaction(cache, |cache| {
-        if count >= whole.instructions.len() {
+        if count >= whole.instructions.len() && whole.terminator != Some(Class::Call) {
             let mut builder = Builder::begin(cache, &whole.instructions, count);
             builder.go_round(&whole, count, After::EndOfSlice)?;
+            return Ok(builder.finish());
+        }
+        if count == whole.instructions.len() && whole.terminator == Some(Class::Call) {
+            let mut builder = Builder::begin(cache, &whole.instructions, count);
+            builder.copy(&whole, count - 1)?;
+            builder.call_and_end(&whole.instructions[count - 1], count - 1);
             return Ok(builder.finish());
         }
         let source = decode(cache, pc, count)?;
@@ -218,7 +227,16 @@ fn transaction<T>(
 fn emit(cache: &mut Cache, pc: u64, source: &Source) -> Result<Written, FaultKind> {
     let length = source.instructions.len();
     let rounds = rounds(source, pc);
-    let mut builder = Builder::begin(cache, &source.instructions, rounds * length);
+    let stub = match (source.terminator, source.instructions.last()) {
+        (Some(Class::Call), Some(call)) => Stub::of(cache, call),
+        _ => None,
+    };
+    let followed = usize::from(stub.is_some());
+    let mut builder = Builder::begin(cache, &source.instructions, rounds * length + followed);
+    if let Some(stub) = stub {
+        builder.stub = Some(stub);
+        builder.block.instructions.push(stub.rip);
+    }
     let Some(class) = source.terminator else {
         builder.copy_all(source)?;
         if source.next_is_bad {
@@ -268,6 +286,8 @@ struct Builder<'c> {
     tested: Tested,
     /// Where the target of the block's `ret` is looked up, if not there.
     early: Option<Early>,
+    /// Where the block's call leads to, if that was charged too.
+    stub: Option<Stub>,
     /// Where the straight way goes on behind the block.
     on: Option<Way>,
     asides: Vec<Aside>,
@@ -319,6 +339,7 @@ impl<'c> Builder<'c> {
             checks: None,
             tested: Tested::default(),
             early: None,
+            stub: None,
             on: None,
             asides,
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::Instruction;
 
-use super::block::{self, Workshop};
+use super::block::{self, Site, Workshop};
 use super::blocks::Blocks;
 use super::classify::{is_interlocked, may_be_watched};
 use super::cuts::Cuts;
@@ -74,12 +74,12 @@ pub(crate) struct Cache {
     pub(crate) blocks: Blocks,
     pub(super) workshop: Workshop,
     pub(crate) cuts: Cuts,
-    /// Import slots whose contents were taken at translation.
+    /// Import slots whose contents were taken at translation, and jumps through them that were.
     slots: BTreeSet<u64>,
     /// Translations of code outside the images' window, which the table does not cover.
     outside: BTreeMap<u64, u64>,
     /// Return address → the one translated call sequence in front of it.
-    pub(crate) call_sites: BTreeMap<u64, u64>,
+    pub(super) call_sites: BTreeMap<u64, Site>,
     /// Instructions that have touched device memory.
     pub(crate) sites: BTreeSet<u64>,
     /// Their two bodies, as made on demand: on RAM, and on the scratch page.
@@ -90,6 +90,8 @@ pub(crate) struct Cache {
     watched: BTreeSet<u64>,
     pub(crate) stubs: Stubs,
     exports: Vec<(u64, u64)>,
+    /// By address, those of them that driver code may do by itself.
+    shorts: BTreeMap<u64, Short>,
 }
 
 /// A cache is flushed when less than this is left before a translation.
@@ -122,6 +124,7 @@ impl Translator {
             watched: BTreeSet::new(),
             stubs,
             exports: Vec::new(),
+            shorts: BTreeMap::new(),
         };
         Self { cache: RefCell::new(cache), generation: Cell::new(0) }
     }
@@ -188,6 +191,10 @@ impl Translator {
         self.with(|cache| {
             let thunk = cache.stubs.export_thunk(number, short);
             cache.exports.push((address, thunk));
+            match short {
+                Some(short) => drop(cache.shorts.insert(address, short)),
+                None => drop(cache.shorts.remove(&address)),
+            }
             table::set(address, Column::Jump, thunk);
         });
         if known {
@@ -288,6 +295,16 @@ impl Cache {
         }
         self.slots.insert(slot);
         Some(target)
+    }
+
+    /// What the export at `address` does, if driver code may do it by itself.
+    pub(super) fn short(&self, address: u64) -> Option<Short> {
+        self.shorts.get(&address).copied()
+    }
+
+    /// A translation relies on the code at `address` besides what it was made from.
+    pub(super) fn relies_on(&mut self, address: u64) {
+        self.slots.insert(address);
     }
 
     /// Where jumps to `original` go, if it is translated.

@@ -15,6 +15,7 @@ pub(crate) const RAX: Reg = Reg(0);
 pub(crate) const RCX: Reg = Reg(1);
 pub(crate) const RDX: Reg = Reg(2);
 pub(crate) const RSP: Reg = Reg(4);
+pub(crate) const R10: Reg = Reg(10);
 pub(crate) const R11: Reg = Reg(11);
 /// The countdown, while translated code runs (see [`super::block`]).
 pub(crate) const R13: Reg = Reg(13);
@@ -68,8 +69,8 @@ impl Emitter {
         self.bytes(&value.to_le_bytes());
     }
 
-    /// The displacement that ends a branch.
-    fn relative(&mut self, target: u64) {
+    /// The displacement that ends a branch, or another instruction that refers to an address.
+    pub(crate) fn relative(&mut self, target: u64) {
         let displacement = displacement(self.at + 4, target);
         self.dword(displacement);
     }
@@ -80,6 +81,12 @@ impl Emitter {
         assert!(SCRATCH.contains(address), "only the scratch page lies so low");
         self.bytes(&[0x04 | (register & 7) << 3, 0x25]);
         self.dword((address & 0xFFFF_FFFF) as u32);
+    }
+
+    /// An instruction with a word of the scratch page and a register, as in [`Self::scratch_operand`].
+    pub(crate) fn scratch(&mut self, opcode: &[u8], register: u8, address: u64) {
+        self.bytes(opcode);
+        self.scratch_operand(register, address);
     }
 
     /// `mov [address], reg`.
@@ -227,6 +234,9 @@ pub(crate) fn patch_displacement(at: u64, target: u64) {
 pub(crate) fn patch_constant(at: u64, value: u64) {
     Emitter::new(at).bytes(&value.to_le_bytes());
 }
+
+/// Bytes of a direct jump or call.
+pub(crate) const JUMP_BYTES: u64 = 5;
 
 /// Overwrites the code at `at` with `jmp target`.
 pub(crate) fn patch_jump(at: u64, target: u64) {

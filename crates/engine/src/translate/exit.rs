@@ -14,7 +14,7 @@ use super::{
     cache::{Saved, Translator},
     callout,
     classify::{Class, classify, is_interlocked},
-    elements, extended, inspect, site,
+    elements, extended, inspect, short, site,
 };
 use crate::clock::clock;
 use crate::guest::{Args, Caller, Extended, Fault, FaultKind, Guest};
@@ -80,7 +80,10 @@ pub(crate) enum Exit {
 pub(crate) extern "sysv64" fn on_exit(frame: *mut Frame, number: u32) -> Ended {
     // SAFETY: the stub passes the live frame at the host's stack pointer; nobody else holds a reference to it.
     let frame = unsafe { &mut *frame };
-    let flow = state().caught(|| handle(frame, number));
+    let flow = state().caught(|| {
+        short::tell();
+        handle(frame, number)
+    });
     match flow {
         Ok(value) => Ended { value, left: 0 },
         left => settled(frame, left, 0),
@@ -118,7 +121,11 @@ extern "sysv64" fn on_access<G: Guest>(frame: *mut Frame, number: u32) -> Ended 
     // SAFETY: as in `on_exit`.
     let frame = unsafe { &mut *frame };
     let state = state();
-    match state.caught(|| access::<G>(state, frame, number)) {
+    let flow = state.caught(|| {
+        short::tell();
+        access::<G>(state, frame, number)
+    });
+    match flow {
         Ok(value) => Ended { value, left: 0 },
         left => settled(frame, left, 0),
     }
@@ -127,10 +134,14 @@ extern "sysv64" fn on_access<G: Guest>(frame: *mut Frame, number: u32) -> Ended 
 /// Called by `dirql_gate`, with the driver's arguments (in the frame, which nobody changes meanwhile).
 extern "sysv64" fn on_export<G: Guest>(frame: *mut Frame, number: u32, args: &Args) -> Ended {
     let state = state();
-    scratch().calls.set(scratch().calls.get() + 1);
     // SAFETY: `with_guest` opens the doors of the guest that it sets.
     let guest = unsafe { state.guest_as::<G>() };
-    match state.caught(|| guest.export(number, args)) {
+    let flow = state.caught(|| {
+        short::tell();
+        scratch().count_asked_call();
+        guest.export(number, args)
+    });
+    match flow {
         Ok(value) => Ended { value, left: 0 },
         // SAFETY: as in `on_exit`; `args` is not used any more.
         left => settled(unsafe { &mut *frame }, left, RESUMES),

@@ -41,7 +41,8 @@ pub(crate) use frame::fixup;
 pub(crate) use next::{driver_state, next_step};
 pub(crate) use resume::{Resumption, contexts, resume_at};
 pub(crate) use scratch::{HostFault, SCRATCH_SIZE, restore_scratch, save_scratch, scratch};
-pub use short::Short;
+pub use short::{Short, TakenLock};
+pub(crate) use short::{allow_locks, allows_locks, forbid_locks};
 pub(crate) use stubs::EXIT;
 
 use crate::guest::{Caller, Fault, FaultKind};
@@ -76,6 +77,7 @@ pub(crate) fn call(target: u64, arguments: &[u64], stack: Stack) -> Flow<u64> {
     // SAFETY: a translated address in the cache; driver code can only come back through `dirql_exit`, `dirql_access`,
     // `dirql_gate` and `dirql_returned`, which restore the host's state.
     let ended = unsafe { frame::dirql_enter(translated, rsp, rdx, rcx, r8, r9, depth() + 1) };
+    short::tell();
     ask_for_extended();
     match leave_of(ended.left) {
         None => Ok(ended.value),

@@ -67,10 +67,17 @@ pub(crate) struct Scratch {
     pub(crate) free_levels: Cell<u8>,
     /// How many calls of exports there were.
     pub(crate) calls: Cell<u64>,
-    /// Those of them that the guest was not asked about (see [`super::short`]).
-    pub(crate) short_calls: Cell<u64>,
-    /// While there were fewer calls than this, there may be such.
+    /// Those of them that the guest was asked about: the others are [`super::short`].
+    pub(crate) asked_calls: Cell<u64>,
+    /// While there were fewer calls than this, there may be short ones.
     pub(crate) short_until: Cell<u64>,
+    /// The spin lock that driver code has taken by itself, or what [`super::short`] says of one; and, of such a lock, the calls
+    /// and the lowest free level before it, the clock, and where it was taken.
+    pub(crate) lock: Cell<u64>,
+    pub(crate) lock_calls: Cell<u64>,
+    pub(crate) lock_since: Cell<u64>,
+    pub(crate) lock_place: Cell<u64>,
+    pub(crate) lock_free_levels: Cell<u8>,
     /// Host code the stubs jump to.
     pub(crate) exit_entry: Cell<u64>,
     pub(crate) access_entry: Cell<u64>,
@@ -87,6 +94,15 @@ pub(crate) struct Scratch {
 /// As wide as the widest operand, and aligned for it.
 #[repr(C, align(64))]
 pub(crate) struct DeviceData(pub(crate) Cell<[u8; 64]>);
+
+impl Scratch {
+    /// The guest is asked about a call of an export.
+    #[inline]
+    pub(crate) fn count_asked_call(&self) {
+        self.calls.set(self.calls.get() + 1);
+        self.asked_calls.set(self.asked_calls.get() + 1);
+    }
+}
 
 /// The live scratch page.
 #[inline]
@@ -119,6 +135,15 @@ addresses! {
     ASK_AVX = ask_avx;
     LEVEL = level;
     FREE_LEVELS = free_levels;
+    CALLS = calls;
+    SHORT_UNTIL = short_until;
+    USED = used;
+    LOCK = lock;
+    LOCK_CALLS = lock_calls;
+    LOCK_SINCE = lock_since;
+    LOCK_PLACE = lock_place;
+    LOCK_FREE_LEVELS = lock_free_levels;
+    END_OF_SLICE = clock;
     GS_MARKS = gs_marks;
     GS_STORED = gs_stored;
     EXIT_ENTRY = exit_entry;

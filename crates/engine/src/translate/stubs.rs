@@ -110,20 +110,21 @@ impl Stubs {
         let thunk = self.next_thunk;
         assert!(thunk + LONGEST_THUNK <= CACHE.base + PERMANENT, "too many exports");
         let mut e = Emitter::new(thunk);
-        if short.is_none() {
+        let behind = short.and_then(|short| Some((short, short.entry()?)));
+        if behind.is_none() {
             to_host(&mut e);
         }
         e.bytes(&[0x49, 0x89, 0xE3]); // mov r11, rsp
         e.load(RSP, FRAME);
         e.constant_eax(number);
-        match short {
+        match behind {
             None => e.jump_through(GATE_ENTRY),
-            Some(short) => {
+            Some((short, entry)) => {
                 if let Short::RaiseTo(level) = short {
                     e.bytes(&[0x41, 0xB2, level]); // mov r10b, level
                 }
                 e.bytes(&[0xFF, 0x25, 0, 0, 0, 0]); // jmp [what lies behind]
-                e.bytes(&short.entry().to_le_bytes());
+                e.bytes(&entry.to_le_bytes());
             }
         }
         self.next_thunk = e.here().next_multiple_of(16);

@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use engine::windows::{IMAGES, PAGE, SYSTEM};
 use engine::{
     Access, Args, Doors, Engine, Fault, Flow, Guest, Leave, Protection, Runner, Special, Stack, StrandId,
-    Touch,
+    TakenLock, Touch,
 };
 
 /// The tests that `checked.rs` takes in once more run in checked machines there.
@@ -63,6 +63,8 @@ pub(crate) struct Rig {
     pub(crate) touches: RefCell<Vec<(Touch, u64)>>,
     /// What is answered to them.
     pub(crate) may_touch: Cell<bool>,
+    /// Locks that driver code took by itself and was found to hold.
+    pub(crate) taken: RefCell<Vec<TakenLock>>,
     next_physical: Cell<u64>,
     /// Writes nothing down: for measuring.
     quiet: Cell<bool>,
@@ -109,6 +111,7 @@ impl Rig {
             on_special: RefCell::default(),
             touches: RefCell::default(),
             may_touch: Cell::new(true),
+            taken: RefCell::default(),
             next_physical: Cell::new(0x10_0000),
             quiet: Cell::new(false),
         };
@@ -187,6 +190,10 @@ impl Guest for Rig {
             Some(export) => export(self, number, args),
             None => Ok(0),
         }
+    }
+
+    fn lock_taken(&self, taken: &TakenLock) {
+        engine::outside(|| self.taken.borrow_mut().push(*taken));
     }
 
     fn slice(&self) -> Flow<()> {

@@ -114,6 +114,10 @@ pub(crate) fn short(name: &str) -> Option<Short> {
         "KfRaiseIrql" => Short::Raise,
         "KeRaiseIrqlToDpcLevel" => Short::RaiseTo(DISPATCH_LEVEL),
         "KeLowerIrql" => Short::Lower,
+        "KeAcquireSpinLockRaiseToDpc" | "KeAcquireSpinLockForDpc" => Short::AcquireRaise,
+        "KeAcquireSpinLockAtDpcLevel" => Short::Acquire,
+        "KeReleaseSpinLock" | "KeReleaseSpinLockForDpc" => Short::ReleaseLower,
+        "KeReleaseSpinLockFromDpcLevel" => Short::Release,
         _ => return None,
     })
 }

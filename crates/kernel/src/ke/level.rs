@@ -92,6 +92,7 @@ impl Kernel {
         self.engine.set_free_levels(level);
         let until = if calls_are_free(self) { budget::calls_until_look(self) } else { 0 };
         self.engine.allow_short_calls(until);
+        self.engine.allow_short_locks(locks_are_free(self));
     }
 
     /// As [`Kernel::settled`], if nothing waits that the level lets in, and the slice ends when it should; else nothing is done, and it is
@@ -130,6 +131,12 @@ impl Kernel {
                 || calls_are_free(self)
                 || self.engine.free_levels() == ASK_ALWAYS,
             "somebody must hear of calls, and it was not said to be unsettled"
+        );
+        debug_assert!(
+            !self.engine.allows_short_locks()
+                || locks_are_free(self)
+                || self.engine.free_levels() == ASK_ALWAYS,
+            "a lock is held, and it was not said to be unsettled"
         );
     }
 }
@@ -197,6 +204,12 @@ fn forbidden(k: &Kernel) -> u8 {
 fn calls_are_free(k: &Kernel) -> bool {
     let alone = k.ke.processors.len() == 1 && k.ke.ready.is_empty();
     alone && !k.ke.calls_are_told && !k.ke.processor().wait_next
+}
+
+/// Whether a spin lock is held by nobody if its word is 0, and may be taken with no moment to be witnessed: so that driver code
+/// may take one by itself.
+fn locks_are_free(k: &Kernel) -> bool {
+    k.ke.locks.is_none_held() && !k.ke.is_witnessed
 }
 
 /// The highest level of a line or message that wants service by a processor of `mask`.

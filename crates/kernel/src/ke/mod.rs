@@ -122,6 +122,8 @@ pub struct State {
     levels_are_told: bool,
     /// Somebody reads every call of an export, or its end.
     calls_are_told: bool,
+    /// The stacks of moments are asked for: see [`crate::nt::Settings::witness`].
+    is_witnessed: bool,
     /// When and how often `KUSER_SHARED_DATA` was polled lately.
     pub(crate) polling: time::Polling,
     /// Counts everything that could end somebody's busy wait: turns in which memory may have changed, routines called,
@@ -172,6 +174,7 @@ impl State {
             engine,
             levels_are_told: false,
             calls_are_told: false,
+            is_witnessed: !settings.witness.is_empty(),
             polling: time::Polling::default(),
             progress: 0,
             turn_is_idle: false,

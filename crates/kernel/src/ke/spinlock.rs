@@ -5,7 +5,7 @@
 //! held gives its turn away until it is free. Reader/writer spin locks are `ex::spinlock`'s; who holds one is known here.
 
 use abi::{DriverPtr, KLOCK_QUEUE_HANDLE, KSPIN_LOCK_QUEUE};
-use engine::Flow;
+use engine::{Flow, TakenLock};
 
 use super::processor::{DISPATCH_LEVEL, WaitsFor};
 use super::{irql, scheduler};
@@ -325,6 +325,14 @@ pub(crate) fn note_taken(cx: &mut Cx<'_>, lock: u64, mode: Mode, value: u64) {
         k.ke.locks.insert(lock, Held { processor, mode, value, since, place, taken });
         k.ke.unsettled();
     });
+}
+
+/// Driver code has taken a lock by itself, before the event with number `taken`: as [`note_taken`].
+pub(crate) fn note_taken_alone(k: &mut Kernel, lock: &TakenLock, taken: u64) {
+    let TakenLock { lock, place, since, .. } = *lock;
+    let processor = k.ke.processor().number;
+    k.ke.locks.insert(lock, Held { processor, mode: Mode::Plain, value: 1, since, place, taken });
+    k.ke.unsettled();
 }
 
 /// Whether nobody holds it, as its memory and what is known agree.

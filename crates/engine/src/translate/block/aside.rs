@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use super::calls::{self, Ordinary};
 use super::returns::{self, Early};
 use super::{Builder, Checks, LONGEST, Source, Way, Written, decode, emit, guess, transaction};
 use crate::guest::FaultKind;
@@ -22,6 +23,8 @@ pub(super) enum Aside {
     Slice { hole: Hole, flags_live: bool, rip: u64, charged: u32 },
     /// A branch that is taken.
     Branch { hole: Hole, way: Way },
+    /// The call that ends `block`, which has done a short one instead.
+    Call { holes: Vec<Hole>, block: u64, charged: u32, next: u64, target: Way },
     /// What a call does once it has pushed its landing pad. Without a target it goes to `scratch.jump`.
     Thunk { hole: Hole, next: u64, target: Option<Way> },
     /// What a call through a register does once it has pushed its landing pad.
@@ -115,6 +118,13 @@ impl Asides {
                     chain(cache, way, Some(hole));
                 }
             },
+            Aside::Call { holes, block, charged, next, target } => {
+                let from = target.from;
+                let call = Ordinary { rip: from, next, charged };
+                let hole = calls::write_ordinary(cache, holes, block, call);
+                jump(cache, Way { to: next, from });
+                self.waiting.push_back(Aside::Thunk { hole, next, target: Some(target) });
+            }
             Aside::Thunk { hole, next, target } => {
                 cache.emitter.align(32);
                 cache.emitter.fill_here(hole);

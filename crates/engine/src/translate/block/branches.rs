@@ -1,17 +1,13 @@
-//! How a block ends: jumps, calls, returns, and what leaves translated code.
-//!
-//! A call site has exactly one translated copy, with a landing pad behind it, so that returns are predicted.
+//! How a block ends: jumps, returns, and what leaves translated code. Calls are [`super::calls`]'.
 
 use iced_x86::{Instruction, OpKind, Register};
 
-use super::aside::Aside;
-use super::{Builder, Way, counter, guess};
+use super::{Builder, Way, calls, counter, guess};
 use crate::translate::cache::{MapEntry, Saved};
-use crate::translate::classify::{Class, classify};
+use crate::translate::classify::Class;
 use crate::translate::emitter::{R11, RCX, Reg};
 use crate::translate::exit::Exit;
 use crate::translate::scratch::{DRIVER_R13, JUMP, R11 as SAVED_R11, RCX as SAVED_RCX};
-use crate::translate::table::{self, Column};
 use crate::translate::{callout, stubs};
 
 impl Builder<'_> {
@@ -73,7 +69,7 @@ impl Builder<'_> {
             }
             Class::Return => self.terminate_return(ip, index),
             Class::Call | Class::CallIndirect => self.terminate_call(instruction, index),
-            Class::JumpIndirect => match self.import(instruction) {
+            Class::JumpIndirect => match calls::import(self.cache, instruction) {
                 Some(target) => self.on = Some(Way { to: target, from: ip }),
                 None => {
                     self.load_indirect_target(instruction, index);
@@ -109,46 +105,8 @@ impl Builder<'_> {
         self.block.map.push(MapEntry { at: end, index, saved: Saved::Nothing });
     }
 
-    /// A call: the one translated copy of its site, with the landing pad behind it.
-    fn terminate_call(&mut self, instruction: &Instruction, index: usize) {
-        let next = instruction.next_ip();
-        if let Some(site) = self.cache.call_sites.get(&next) {
-            let site = *site;
-            self.cache.emitter.jump(site);
-            return;
-        }
-        self.cache.call_sites.insert(next, self.cache.emitter.here());
-        let direct = match classify(instruction) {
-            Class::Call => Some(instruction.near_branch64()),
-            _ => self.import(instruction),
-        };
-        let through = if direct.is_none() { guessable(instruction) } else { None };
-        if direct.is_none() && through.is_none() {
-            self.load_indirect_target(instruction, index);
-        }
-        self.map(index, through.map_or(Saved::Nothing, |register| Saved::CallThrough(register.0)));
-        let hole = self.cache.emitter.call_hole();
-        let pad = self.cache.emitter.here();
-        stubs::restore_return_address(&mut self.cache.emitter, next);
-        let from = instruction.ip();
-        self.on = Some(Way { to: next, from });
-        self.asides.push(match through {
-            Some(register) => Aside::Guess { hole, next, rip: from, register },
-            None => Aside::Thunk { hole, next, target: direct.map(|to| Way { to, from }) },
-        });
-        if !self.is_far() {
-            table::set(next, Column::Return, pad);
-        }
-    }
-
-    /// The export that `call [slot]` or `jmp [slot]` goes to, for a slot in an import table.
-    fn import(&mut self, instruction: &Instruction) -> Option<u64> {
-        let plain = instruction.is_ip_rel_memory_operand() && instruction.memory_segment() == Register::DS;
-        if plain { self.cache.import(instruction.ip_rel_memory_address()) } else { None }
-    }
-
     /// Leaves the translated target of `call r/m` or `jmp r/m` in `scratch.jump`.
-    fn load_indirect_target(&mut self, instruction: &Instruction, index: usize) {
+    pub(super) fn load_indirect_target(&mut self, instruction: &Instruction, index: usize) {
         let ip = instruction.ip();
         let register = instruction.op0_register();
         let apart = [Register::RSP, Register::R13].contains(&register);
@@ -206,16 +164,6 @@ impl Builder<'_> {
     }
 }
 
-/// The register that a call goes through, if it can be compared where the push has happened.
-fn guessable(instruction: &Instruction) -> Option<Reg> {
-    let register = instruction.op0_register();
-    let apart = [Register::RSP, Register::RCX, Register::R13];
-    if instruction.op0_kind() != OpKind::Register || apart.contains(&register) {
-        return None;
-    }
-    Some(number(register))
-}
-
-fn number(register: Register) -> Reg {
+pub(super) fn number(register: Register) -> Reg {
     Reg(u8::try_from(register.number()).expect("there are 16"))
 }

@@ -1,41 +1,26 @@
-//! Exports that need nobody: what driver code asks of its processor's level is answered here, in a few instructions, as long
-//! as the guest has said that nobody listens ([`crate::Engine::allow_short_calls`]). Everything a driver could see is as
-//! after a call through the gate: its home space, its registers, its flags.
-//!
-//! An answer that would let something in, break a rule or be told to somebody is the guest's: such a call goes on through
-//! the gate as if it had come there first.
+//! A short call that could not be done in its block: behind the call, where the gate would be entered. The same as there
+//! ([`super::inline`]), and then a return as translated code has it.
 
 use std::mem::offset_of;
 
-use super::frame::USED_FLAGS;
-use super::scratch::Scratch;
-use super::stubs;
-use super::table::UPPER_HALF;
+use super::Short;
+use crate::translate::frame::{self, USED_FLAGS};
+use crate::translate::scratch::Scratch;
+use crate::translate::stubs;
+use crate::translate::table::UPPER_HALF;
 use crate::windows::{IMAGES, SCRATCH, TABLE};
 
-/// What an export does, if nobody need know.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Short {
-    /// Returns the level.
-    Level,
-    /// Raises the level to `cl` and returns what it was.
-    Raise,
-    /// Raises the level to so much, which is below 16, and returns what it was.
-    RaiseTo(u8),
-    /// Lowers the level to `cl`, and returns 0.
-    Lower,
-}
-
 impl Short {
-    /// Host code for it, which is entered as the gate is. `r10b` is the level of [`Short::RaiseTo`].
-    pub(super) fn entry(self) -> u64 {
+    /// Host code for it, if there is any, which is entered as the gate is. `r10b` is the level of [`Short::RaiseTo`].
+    pub(in crate::translate) fn entry(self) -> Option<u64> {
         let entry: unsafe extern "sysv64" fn() = match self {
             Self::Level => dirql_short_level,
             Self::Raise => dirql_short_raise,
             Self::RaiseTo(_) => dirql_short_raise_to,
             Self::Lower => dirql_short_lower,
+            Self::AcquireRaise | Self::Acquire | Self::ReleaseLower | Self::Release => return None,
         };
-        entry as *const () as u64
+        Some(entry as *const () as u64)
     }
 }
 
@@ -122,7 +107,6 @@ std::arch::global_asm!(
     //
     "3:",
     "inc qword ptr [r10 + {s_calls}]",
-    "inc qword ptr [r10 + {s_short_calls}]",
     "pxor xmm0, xmm0",
     "pxor xmm1, xmm1",
     "pxor xmm2, xmm2",
@@ -151,7 +135,6 @@ std::arch::global_asm!(
     upper_half = const UPPER_HALF,
     lost_stub = const stubs::LOST,
     s_calls = const offset_of!(Scratch, calls),
-    s_short_calls = const offset_of!(Scratch, short_calls),
     s_short_until = const offset_of!(Scratch, short_until),
     s_used = const offset_of!(Scratch, used),
     s_level = const offset_of!(Scratch, level),
@@ -160,7 +143,7 @@ std::arch::global_asm!(
     s_driver_r13 = const offset_of!(Scratch, driver_r13),
     used_flags = const USED_FLAGS,
     kpcr_irql = const abi::KPCR::Irql.offset,
-    gate = sym super::frame::dirql_gate,
+    gate = sym frame::dirql_gate,
 );
 
 unsafe extern "sysv64" {
@@ -175,7 +158,7 @@ unsafe extern "sysv64" {
 }
 
 /// If `rip` is an access to the driver's stack here: where to go on without it.
-pub(crate) fn fixup(rip: u64) -> Option<u64> {
+pub(in crate::translate) fn fixup(rip: u64) -> Option<u64> {
     let back = (&raw const dirql_short_back) as u64..(&raw const dirql_short_back_end) as u64;
     if back.contains(&rip) {
         return Some((&raw const dirql_short_lost) as u64);

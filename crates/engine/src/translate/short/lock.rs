@@ -1,0 +1,171 @@
+//! A spin lock that is free, and is taken and given back with nobody looking: two short calls and a note in the scratch page of
+//! who has it. There is room for one such lock. The guest is told of it before it is asked or told anything else
+//! ([`crate::Guest::lock_taken`]): from then on the lock is the guest's, as if it had been asked for it.
+//!
+//! It must be driver memory: the check is in the code, because a checked machine or one that learns what is shared has no
+//! short locks.
+
+use super::inline::{ABOVE, BELOW, HIGHEST, Inline, NOT_EQUAL, irql};
+use crate::machine::state;
+use crate::translate::emitter::{R10, R11, RAX, RCX};
+use crate::translate::scratch::{
+    END_OF_SLICE, FREE_LEVELS, LEVEL, LOCK, LOCK_CALLS, LOCK_FREE_LEVELS, LOCK_PLACE, LOCK_SINCE, scratch,
+};
+use crate::windows::{IMAGES, SYSTEM};
+
+/// A spin lock that driver code has taken by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TakenLock {
+    /// Its address.
+    pub lock: u64,
+    /// Where the driver goes on after the call.
+    pub place: u64,
+    /// [`crate::Engine::now`] when it was taken.
+    pub since: u64,
+    /// [`crate::Engine::short_calls`] before the call.
+    pub short_calls: u64,
+}
+
+/// In `scratch.lock`: none is taken, and one may be.
+const ALLOWED: u64 = 0;
+/// In `scratch.lock`: none is taken, and none may be. No lock lies there: a store faults.
+const FORBIDDEN: u64 = 1;
+
+/// See [`crate::Engine::allow_short_locks`].
+pub(crate) fn allow_locks() {
+    let looked_at = state().shadow.is_on() || state().sharing.is_on();
+    scratch().lock.set(if looked_at { FORBIDDEN } else { ALLOWED });
+}
+
+/// From now on none may be taken.
+pub(crate) fn forbid_locks() {
+    scratch().lock.set(FORBIDDEN);
+}
+
+/// Whether one may be taken.
+pub(crate) fn allows_locks() -> bool {
+    scratch().lock.get() == ALLOWED
+}
+
+/// Tells the guest of the lock that is held, if one is.
+#[inline]
+pub(in crate::translate) fn tell() {
+    if scratch().lock.get() > FORBIDDEN {
+        tell_of_one();
+    }
+}
+
+#[cold]
+fn tell_of_one() {
+    let scratch = scratch();
+    let taken = TakenLock {
+        lock: scratch.lock.replace(FORBIDDEN),
+        place: scratch.lock_place.get(),
+        since: scratch.lock_since.get(),
+        short_calls: scratch.lock_calls.get() - scratch.asked_calls.get(),
+    };
+    state().guest().lock_taken(&taken);
+}
+
+/// DISPATCH_LEVEL.
+const DISPATCH: u8 = 2;
+
+impl Inline<'_> {
+    /// Takes the lock at `rcx`.
+    pub(super) fn acquire(&mut self, raises: bool) {
+        self.e.scratch(&[0x48, 0x83], 7, LOCK); // cmp qword [lock], allowed
+        self.e.bytes(&[ALLOWED.to_le_bytes()[0]]);
+        self.ordinary_if(NOT_EQUAL);
+        self.unless_elsewhere();
+        self.unless_told();
+        self.e.scratch(&[0x0F, 0xB6], 0, LEVEL); // movzx eax, byte [level]
+        self.e.scratch(&[0x44, 0x0F, 0xB6], R11.0, FREE_LEVELS); // movzx r11d, byte [free_levels]
+        self.e.bytes(&[0x3C, DISPATCH]); // cmp al, 2
+        self.ordinary_if(if raises { ABOVE } else { BELOW });
+        self.e.bytes(&[0x41, 0x80, 0xFB, if raises { DISPATCH } else { HIGHEST }]); // cmp r11b, …
+        self.ordinary_if(ABOVE);
+        self.e.bytes(&[0x48, 0x83, 0x39, 0]); // cmp qword [rcx], 0
+        self.ordinary_if(NOT_EQUAL);
+        self.e.bytes(&[0x48, 0xC7, 0x01, 1, 0, 0, 0]); // mov qword [rcx], 1
+        self.note();
+        if raises {
+            self.set_level(DISPATCH);
+            self.e.scratch(&[0xC6], 0, FREE_LEVELS); // mov byte [free_levels], 2
+            self.e.bytes(&[DISPATCH]);
+        } else {
+            self.e.bytes(&[0xB8, DISPATCH, 0, 0, 0]); // mov eax, 2
+            self.e.bytes(&[0x41, 0x39, 0xC3]); // cmp r11d, eax
+            self.e.bytes(&[0x41, 0x0F, 0x47, 0xC3]); // cmova eax, r11d
+            self.e.scratch(&[0x88], RAX.0, FREE_LEVELS); // mov [free_levels], al
+            self.e.bytes(&[0x31, 0xC0]); // xor eax, eax
+        }
+        self.count();
+        self.scrub();
+    }
+
+    /// Who has it, and what gives it back: `r11b` is the lowest free level, `r10` the number of calls.
+    fn note(&mut self) {
+        self.e.store(LOCK, RCX);
+        self.e.store(LOCK_CALLS, R10);
+        self.e.scratch(&[0x44, 0x88], R11.0, LOCK_FREE_LEVELS); // mov [...], r11b
+        self.e.bytes(&[0x48, 0x8D, 0x0D]); // lea rcx, [rip+...]
+        self.e.relative(self.next);
+        self.e.store(LOCK_PLACE, RCX);
+        self.e.load(RCX, END_OF_SLICE);
+        self.e.bytes(&[0x4C, 0x29, 0xE9]); // sub rcx, r13
+        self.e.store(LOCK_SINCE, RCX);
+    }
+
+    /// Gives the lock at `rcx` back.
+    pub(super) fn release(&mut self, lowers: bool) {
+        self.e.scratch(&[0x48, 0x3B], RCX.0, LOCK); // cmp rcx, [lock]
+        self.ordinary_if(NOT_EQUAL);
+        self.unless_told();
+        self.e.scratch(&[0x44, 0x0F, 0xB6], R11.0, LOCK_FREE_LEVELS); // movzx r11d, byte [...]
+        self.compare(LEVEL, DISPATCH);
+        if lowers {
+            self.ordinary_if(NOT_EQUAL);
+            self.e.bytes(&[0x80, 0xFA, DISPATCH]); // cmp dl, 2
+            self.ordinary_if(ABOVE);
+            self.e.bytes(&[0x44, 0x38, 0xDA]); // cmp dl, r11b
+            self.ordinary_if(BELOW);
+            self.unless_slice_ends();
+        } else {
+            self.ordinary_if(BELOW);
+        }
+        self.e.bytes(&[0x31, 0xC0]); // xor eax, eax
+        self.e.bytes(&[0x48, 0x89, 0x01]); // mov [rcx], rax
+        self.e.store(LOCK, RAX);
+        self.e.scratch(&[0x44, 0x88], R11.0, FREE_LEVELS); // mov [free_levels], r11b
+        if lowers {
+            self.e.scratch(&[0x88], 2, LEVEL); // mov [level], dl
+            self.e.bytes(&[0x65, 0x88, 0x14, 0x25]); // mov gs:[Irql], dl
+            self.e.bytes(&irql());
+        }
+        self.count();
+        self.scrub();
+    }
+
+    /// A lock lies aligned, in pool or an image.
+    fn unless_elsewhere(&mut self) {
+        self.e.bytes(&[0xF6, 0xC1, 7]); // test cl, 7
+        self.ordinary_if(NOT_EQUAL);
+        self.e.bytes(&[0x48, 0x89, 0xC8]); // mov rax, rcx
+        self.e.bytes(&[0x48, 0xC1, 0xE8, UNIT]); // shr rax, …
+        let images = u32::try_from(IMAGES.base >> UNIT).expect("it lies below 2^47");
+        let system = u32::try_from(SYSTEM.base >> UNIT).expect("it lies below 2^47");
+        let units = u32::try_from(SYSTEM.size >> UNIT).expect("it is smaller than that");
+        self.e.bytes(&[0x44, 0x8D, 0x98]); // lea r11d, [rax-system]
+        self.e.bytes(&0u32.wrapping_sub(system).to_le_bytes());
+        self.e.bytes(&[0x41, 0x83, 0xFB, u8::try_from(units).expect("they are few")]); // cmp r11d, units
+        self.e.bytes(&[0x72, 11]); // jb over the next two
+        self.e.bytes(&[0x3D]); // cmp eax, images
+        self.e.bytes(&images.to_le_bytes());
+        self.ordinary_if(NOT_EQUAL);
+    }
+}
+
+/// Bits of the windows' unit: images have one, system memory has some.
+const UNIT: u8 = 30;
+
+const _: () = assert!(IMAGES.size == 1 << UNIT && SYSTEM.size >> UNIT < 128);

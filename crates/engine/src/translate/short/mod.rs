@@ -1,0 +1,38 @@
+//! Exports that need nobody: what driver code asks of its processor's level, and of a spin lock that is free, is answered where
+//! it calls ([`inline`], [`lock`]), or, of the level, just [`behind`] its call, in a few instructions, as long as the guest has
+//! said that nobody listens ([`crate::Engine::allow_short_calls`]). Everything a driver could see is as after a call through the gate: its home space,
+//! what lies below its stack pointer, its registers, its flags.
+//!
+//! An answer that would let something in, break a rule or be told to somebody is the guest's: such a call goes on through
+//! the gate as if it had come there first.
+
+mod behind;
+pub(super) mod inline;
+mod lock;
+
+pub(super) use behind::fixup;
+pub use lock::TakenLock;
+pub(super) use lock::tell;
+pub(crate) use lock::{allow_locks, allows_locks, forbid_locks};
+
+/// What an export does, if nobody need know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Short {
+    /// Returns the level.
+    Level,
+    /// Raises the level to `cl` and returns what it was.
+    Raise,
+    /// Raises the level to so much, which is below 16, and returns what it was.
+    RaiseTo(u8),
+    /// Lowers the level to `cl`, and returns 0.
+    Lower,
+    /// Takes the spin lock at `rcx`, which is free, raises the level to 2 and returns what it was. Only where
+    /// [`crate::Engine::allow_short_locks`] lets it, and in a block, as the next three.
+    AcquireRaise,
+    /// Takes the spin lock at `rcx` at a level of at least 2, and returns 0.
+    Acquire,
+    /// Gives back the spin lock at `rcx`, which was taken this way, lowers the level from 2 to `dl` and returns 0.
+    ReleaseLower,
+    /// Gives back the spin lock at `rcx`, which was taken this way, at a level of at least 2, and returns 0.
+    Release,
+}
