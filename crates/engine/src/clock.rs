@@ -11,7 +11,7 @@ use crate::translate::scratch;
 #[derive(Default)]
 #[repr(C)]
 pub(crate) struct Clock {
-    /// Time at which the countdown will reach zero. First, for translated code reads it.
+    /// Time at which the countdown will reach zero.
     end_of_slice: Cell<u64>,
     /// Side by side the two would be loaded in one piece, which waits for the store of either.
     apart: [u64; 3],
@@ -31,7 +31,13 @@ pub(crate) fn clock() -> &'static Clock {
 impl Clock {
     #[inline]
     pub(crate) fn now(&self) -> u64 {
-        self.end_of_slice.get().wrapping_sub(scratch().countdown.get().cast_unsigned())
+        self.at(scratch().countdown.get())
+    }
+
+    /// What time it was in this slice when so much of it was left.
+    #[inline]
+    pub(crate) fn at(&self, countdown: i64) -> u64 {
+        self.end_of_slice.get().wrapping_sub(countdown.cast_unsigned())
     }
 
     /// Driver instructions alone.

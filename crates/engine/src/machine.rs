@@ -559,7 +559,7 @@ impl Engine {
     /// to [`Engine::set_free_levels`]. 0: it is always asked, which is so at first.
     #[inline]
     pub fn allow_short_calls(self, until: u64) {
-        translate::scratch().short_until.set(until);
+        translate::allow_calls(until);
     }
 
     /// Whether the next call may be a [`Short`] one.
@@ -568,21 +568,29 @@ impl Engine {
         self.calls() < translate::scratch().short_until.get()
     }
 
+    /// Whether the call of an export that the guest is asked about now could have been a [`Short`] one, had the export been.
+    #[must_use]
+    #[inline]
+    pub fn calls_are_free(self) -> bool {
+        self.calls() <= translate::scratch().short_until.get() && self.free_levels() < 16
+    }
+
     /// Whether, from now on, driver code may take a spin lock by itself if it is free: by [`Short`] calls, and where such are
     /// allowed. Its word must be 0 exactly as long as nobody holds it, whatever driver code has written there. It may not at
     /// first, nor once [`crate::Guest::lock_taken`] was told of one, nor ever in a machine that is checked or learns what is
     /// shared.
     #[inline]
     pub fn allow_short_locks(self, may: bool) {
-        if may {
-            translate::allow_locks();
-        } else {
-            translate::forbid_locks();
+        match may {
+            true if self.allows_short_locks() => {}
+            true => translate::allow_locks(),
+            false => translate::forbid_locks(),
         }
     }
 
     /// What was said last by [`Engine::allow_short_locks`], and still holds.
     #[must_use]
+    #[inline]
     pub fn allows_short_locks(self) -> bool {
         translate::allows_locks()
     }

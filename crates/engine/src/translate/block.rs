@@ -175,8 +175,7 @@ fn decode(cache: &mut Cache, pc: u64, limit: usize) -> Result<Source, FaultKind>
         source.instructions.push(instruction);
         source.bytes.push(fetched.instruction(position));
         source.next = instruction.next_ip();
-        let used = &scratch().used;
-        used.set(used.get() | rare_state(&instruction));
+        scratch().uses(rare_state(&instruction));
         let class = classify(&instruction);
         let called_out = cache.sites.contains(&instruction.ip()) && !site::is_inline(&instruction)
             || cache.asks_before(&instruction);

@@ -159,6 +159,8 @@ impl Translator {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn entry_not_in_table(&self, target: u64) -> Result<u64, FaultKind> {
         if let Some(translated) = self.cache.borrow().outside.get(&target) {
             return Ok(*translated);

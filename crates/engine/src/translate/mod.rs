@@ -42,7 +42,7 @@ pub(crate) use next::{driver_state, next_step};
 pub(crate) use resume::{Resumption, contexts, resume_at};
 pub(crate) use scratch::{HostFault, SCRATCH_SIZE, restore_scratch, save_scratch, scratch};
 pub use short::{Short, TakenLock};
-pub(crate) use short::{allow_locks, allows_locks, forbid_locks};
+pub(crate) use short::{allow_calls, allow_locks, allows_locks, forbid_locks};
 pub(crate) use stubs::EXIT;
 
 use crate::guest::{Caller, Fault, FaultKind};
@@ -110,6 +110,8 @@ pub(crate) fn left_behind() -> LeftBehind {
 const DIRECTION: u32 = 0x400;
 
 /// A call that cannot even begin.
+#[cold]
+#[inline(never)]
 fn refuse(kind: FaultKind, address: u64, target: u64, rsp: u64) -> Leave {
     let mut registers = Registers::default();
     registers.general[4] = rsp;
@@ -174,8 +176,12 @@ pub(crate) fn depth() -> u32 {
 }
 
 /// What lies on top of the driver's stack, or 0.
+#[inline]
 fn return_address(rsp: u64) -> u64 {
     let mut bytes = [0; 8];
+    if memory::read_plain(rsp, &mut bytes) {
+        return u64::from_le_bytes(bytes);
+    }
     match memory::read(rsp, &mut bytes) {
         Ok(()) => u64::from_le_bytes(bytes),
         Err(_) => 0,

@@ -123,7 +123,7 @@ fn load(frame: &mut Frame, context: &Context) {
     if frame.registers.flags & RARE_FLAGS != 0 {
         used |= USED_FLAGS;
     }
-    scratch().used.set(used);
+    scratch().uses(used);
     // What x87 has is saved or not, whatever the context says.
     frame.used |= used & !USED_X87;
 }

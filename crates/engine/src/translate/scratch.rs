@@ -5,6 +5,7 @@
 use std::cell::Cell;
 use std::mem::offset_of;
 
+use super::frame::USED_FLAGS;
 use crate::clock::Clock;
 use crate::windows::SCRATCH;
 
@@ -72,12 +73,14 @@ pub(crate) struct Scratch {
     /// While there were fewer calls than this, there may be short ones.
     pub(crate) short_until: Cell<u64>,
     /// The spin lock that driver code has taken by itself, or what [`super::short`] says of one; and, of such a lock, the calls
-    /// and the lowest free level before it, the clock, and where it was taken.
+    /// and the lowest free level before it, the countdown, and the low half of where it was taken.
     pub(crate) lock: Cell<u64>,
     pub(crate) lock_calls: Cell<u64>,
-    pub(crate) lock_since: Cell<u64>,
-    pub(crate) lock_place: Cell<u64>,
+    pub(crate) lock_countdown: Cell<i64>,
+    pub(crate) lock_place: Cell<u32>,
     pub(crate) lock_free_levels: Cell<u8>,
+    /// The last address that was found to be one of a lock.
+    pub(crate) lock_known: Cell<u64>,
     /// Host code the stubs jump to.
     pub(crate) exit_entry: Cell<u64>,
     pub(crate) access_entry: Cell<u64>,
@@ -101,6 +104,23 @@ impl Scratch {
     pub(crate) fn count_asked_call(&self) {
         self.calls.set(self.calls.get() + 1);
         self.asked_calls.set(self.asked_calls.get() + 1);
+    }
+
+    /// What there is now of [`Self::used`].
+    #[inline]
+    pub(crate) fn has_used(&self, what: u32) -> bool {
+        self.used.get() & what != 0
+    }
+
+    /// From now on there is this of [`Self::used`]. Driver code does not run, and holds no lock by itself.
+    #[inline]
+    pub(crate) fn uses(&self, what: u32) {
+        let used = self.used.get() | what;
+        self.used.set(used);
+        if used & USED_FLAGS != 0 {
+            self.short_until.set(0);
+            super::forbid_locks();
+        }
     }
 }
 
@@ -137,13 +157,12 @@ addresses! {
     FREE_LEVELS = free_levels;
     CALLS = calls;
     SHORT_UNTIL = short_until;
-    USED = used;
     LOCK = lock;
     LOCK_CALLS = lock_calls;
-    LOCK_SINCE = lock_since;
+    LOCK_COUNTDOWN = lock_countdown;
     LOCK_PLACE = lock_place;
     LOCK_FREE_LEVELS = lock_free_levels;
-    END_OF_SLICE = clock;
+    LOCK_KNOWN = lock_known;
     GS_MARKS = gs_marks;
     GS_STORED = gs_stored;
     EXIT_ENTRY = exit_entry;
@@ -170,5 +189,5 @@ pub(crate) fn restore_scratch(saved: &[u8; SCRATCH_SIZE]) {
     let used = scratch().used.get();
     // SAFETY: as above; the words hold what they held before.
     unsafe { (SCRATCH.base as *mut [u8; SCRATCH_SIZE]).write(*saved) };
-    scratch().used.set(used);
+    scratch().uses(used);
 }

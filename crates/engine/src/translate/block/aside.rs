@@ -14,6 +14,7 @@ use crate::translate::cache::Cache;
 use crate::translate::emitter::{Hole, Reg};
 use crate::translate::exit::Exit;
 use crate::translate::scratch::JUMP;
+use crate::translate::short::inline::Rest;
 use crate::translate::stubs;
 use crate::windows::{CACHE, PAGE};
 
@@ -24,7 +25,7 @@ pub(super) enum Aside {
     /// A branch that is taken.
     Branch { hole: Hole, way: Way },
     /// The call that ends `block`, which has done a short one instead.
-    Call { holes: Vec<Hole>, block: u64, charged: u32, next: u64, target: Way },
+    Call { rest: Rest, block: u64, charged: u32, next: u64, target: Way },
     /// What a call does once it has pushed its landing pad. Without a target it goes to `scratch.jump`.
     Thunk { hole: Hole, next: u64, target: Option<Way> },
     /// What a call through a register does once it has pushed its landing pad.
@@ -118,10 +119,10 @@ impl Asides {
                     chain(cache, way, Some(hole));
                 }
             },
-            Aside::Call { holes, block, charged, next, target } => {
+            Aside::Call { rest, block, charged, next, target } => {
                 let from = target.from;
                 let call = Ordinary { rip: from, next, charged };
-                let hole = calls::write_ordinary(cache, holes, block, call);
+                let hole = calls::write_ordinary(cache, rest, block, call);
                 jump(cache, Way { to: next, from });
                 self.waiting.push_back(Aside::Thunk { hole, next, target: Some(target) });
             }

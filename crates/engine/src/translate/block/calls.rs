@@ -12,7 +12,8 @@ use crate::translate::cache::{Cache, Saved};
 use crate::translate::classify::{Class, classify};
 use crate::translate::emitter::{Hole, Reg};
 use crate::translate::exit::Exit;
-use crate::translate::short::{Short, inline};
+use crate::translate::short::Short;
+use crate::translate::short::inline::{self, Rest};
 use crate::translate::stubs;
 use crate::translate::table::{self, Column};
 use crate::windows::PAGE;
@@ -125,11 +126,11 @@ impl Builder<'_> {
     /// A short call, and aside from it the call.
     fn short_call(&mut self, index: usize, target: Way, short: Short, next: u64) {
         self.map(index, Saved::Untried);
-        let holes = inline::write(&mut self.cache.emitter, short, next);
+        let rest = inline::write(&mut self.cache.emitter, short, next);
         self.on = Some(Way { to: next, from: target.from });
         let (block, charged) =
             (self.start, self.block.charged - u32::try_from(index).expect("a block is short"));
-        self.asides.push(Aside::Call { holes, block, charged, next, target });
+        self.asides.push(Aside::Call { rest, block, charged, next, target });
     }
 
     /// A call whose stub is not reached any more: the slice ends in front of it.
@@ -153,12 +154,11 @@ pub(super) struct Ordinary {
 }
 
 /// The call of a block whose short one cannot be done.
-pub(super) fn write_ordinary(cache: &mut Cache, holes: Vec<Hole>, block: u64, call: Ordinary) -> Hole {
-    let here = cache.emitter.here();
+pub(super) fn write_ordinary(cache: &mut Cache, rest: Rest, block: u64, call: Ordinary) -> Hole {
+    let retry = rest.write(&mut cache.emitter);
     if let Some(block) = cache.blocks.beginning_at(block) {
-        block.retry = here;
+        block.retry = retry;
     }
-    holes.into_iter().for_each(|hole| cache.emitter.fill(hole, here));
     write_call(cache, call, Saved::Nothing)
 }
 

@@ -148,12 +148,11 @@ fn shorten(cache: &mut Cache, rip: u64, guess: Guess, target: u64) {
     builder.cache.emitter.store(SAVED_RCX, RCX);
     let other = unless_equal(&mut builder.cache.emitter, register, 0u64.wrapping_sub(target));
     builder.map(0, Saved::Untried);
-    let holes = inline::write(&mut builder.cache.emitter, short, next);
-    builder.cache.emitter.jump(pad);
+    let rest = inline::write(&mut builder.cache.emitter, short, next);
+    builder.cache.emitter.jump(pad + stubs::RESTORED);
     builder.finish();
     let e = &mut cache.emitter;
-    let retry = e.here();
-    holes.into_iter().for_each(|hole| e.fill_here(hole));
+    let retry = rest.write(e);
     if [RAX, R10, R11].contains(&register) {
         e.constant(register, target); // it was lost
     }

@@ -4,7 +4,7 @@
 use std::mem::offset_of;
 
 use super::Short;
-use crate::translate::frame::{self, USED_FLAGS};
+use crate::translate::frame;
 use crate::translate::scratch::Scratch;
 use crate::translate::stubs;
 use crate::translate::table::UPPER_HALF;
@@ -24,17 +24,14 @@ impl Short {
     }
 }
 
-/// Keeps the export's number for the gate and goes there if somebody listens, or if flags must be looked at that no export
-/// returns with. Leaves the scratch page's address in `r10`.
+/// Keeps the export's number for the gate and goes there if somebody listens. Leaves the scratch page's address in `r10`.
 macro_rules! unless_told {
     () => {
         "mov [rsp - 8], rax
         movabs r10, {scratch}
         mov rax, [r10 + {s_calls}]
         cmp rax, [r10 + {s_short_until}]
-        jae dirql_short_not
-        test dword ptr [r10 + {s_used}], {used_flags}
-        jnz dirql_short_not"
+        jae dirql_short_not"
     };
 }
 
@@ -136,12 +133,10 @@ std::arch::global_asm!(
     lost_stub = const stubs::LOST,
     s_calls = const offset_of!(Scratch, calls),
     s_short_until = const offset_of!(Scratch, short_until),
-    s_used = const offset_of!(Scratch, used),
     s_level = const offset_of!(Scratch, level),
     s_free_levels = const offset_of!(Scratch, free_levels),
     s_countdown = const offset_of!(Scratch, countdown),
     s_driver_r13 = const offset_of!(Scratch, driver_r13),
-    used_flags = const USED_FLAGS,
     kpcr_irql = const abi::KPCR::Irql.offset,
     gate = sym frame::dirql_gate,
 );

@@ -3,10 +3,9 @@
 //! ordinary call comes as if nothing had been, for it stores the same. `rax`, `r10` and `r11` are nobody's: a call leaves
 //! nothing in them. `r13` is the countdown.
 
-use super::Short;
+use super::{Short, lock};
 use crate::translate::emitter::{Emitter, Hole, R10};
-use crate::translate::frame::USED_FLAGS;
-use crate::translate::scratch::{CALLS, FREE_LEVELS, LEVEL, SHORT_UNTIL, USED};
+use crate::translate::scratch::{CALLS, FREE_LEVELS, LEVEL, SHORT_UNTIL};
 
 /// Conditions' numbers in encodings.
 pub(super) const BELOW: u8 = 2;
@@ -18,22 +17,46 @@ const LESS_OR_EQUAL: u8 = 0xE;
 /// The highest level there is.
 pub(super) const HIGHEST: u8 = 15;
 
-/// Writes it, where a call returns to `next`, in the images' window; the jumps are to the ordinary call.
-pub(in crate::translate) fn write(e: &mut Emitter, short: Short, next: u64) -> Vec<Hole> {
-    let mut call = Inline { e, next, ordinary: Vec::new() };
+/// What stands aside from a short call.
+#[derive(Debug, Default)]
+pub(in crate::translate) struct Rest {
+    /// Jumps to the ordinary call.
+    ordinary: Vec<Hole>,
+    /// A jump to what looks at an address, and where it comes back to.
+    unknown: Option<(Hole, u64)>,
+}
+
+/// Writes it, where a call returns to `next`, in the images' window.
+pub(in crate::translate) fn write(e: &mut Emitter, short: Short, next: u64) -> Rest {
+    let mut call = Inline { e, next, rest: Rest::default() };
     call.store_what_a_call_stores();
     match short {
         Short::Level | Short::Raise | Short::RaiseTo(_) | Short::Lower => call.level(short),
         Short::AcquireRaise | Short::Acquire => call.acquire(short == Short::AcquireRaise),
         Short::ReleaseLower | Short::Release => call.release(short == Short::ReleaseLower),
     }
-    call.ordinary
+    call.rest
+}
+
+impl Rest {
+    /// Writes it; what comes behind is the ordinary call, which is entered at the address that is answered.
+    pub(in crate::translate) fn write(self, e: &mut Emitter) -> u64 {
+        let mut ordinary = self.ordinary;
+        if let Some((hole, back)) = self.unknown {
+            e.fill_here(hole);
+            ordinary.extend(lock::look_at_address(e));
+            e.jump(back);
+        }
+        let here = e.here();
+        ordinary.into_iter().for_each(|hole| e.fill(hole, here));
+        here
+    }
 }
 
 pub(super) struct Inline<'e> {
     pub(super) e: &'e mut Emitter,
     pub(super) next: u64,
-    ordinary: Vec<Hole>,
+    rest: Rest,
 }
 
 impl Inline<'_> {
@@ -94,11 +117,6 @@ impl Inline<'_> {
         self.e.load(R10, CALLS);
         self.e.scratch(&[0x4C, 0x3B], R10.0, SHORT_UNTIL); // cmp r10, [short_until]
         self.ordinary_if(ABOVE_OR_EQUAL);
-        // Flags that no export returns with.
-        let flags = u8::try_from(USED_FLAGS).expect("it is one of the low bits");
-        self.e.scratch(&[0xF6], 0, USED); // test byte [used], flags
-        self.e.bytes(&[flags]);
-        self.ordinary_if(NOT_EQUAL);
     }
 
     /// At a slice's end, what came with it comes first.
@@ -109,7 +127,13 @@ impl Inline<'_> {
 
     pub(super) fn ordinary_if(&mut self, condition: u8) {
         let hole = self.e.jump_if_hole(condition);
-        self.ordinary.push(hole);
+        self.rest.ordinary.push(hole);
+    }
+
+    /// Goes aside to look at an address if the last comparison was not equal.
+    pub(super) fn look_if_not_equal(&mut self) {
+        let hole = self.e.jump_if_hole(NOT_EQUAL);
+        self.rest.unknown = Some((hole, self.e.here()));
     }
 
     /// `cmp byte [word], value`.

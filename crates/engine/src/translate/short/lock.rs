@@ -6,11 +6,14 @@
 //! short locks.
 
 use super::inline::{ABOVE, BELOW, HIGHEST, Inline, NOT_EQUAL, irql};
+use crate::clock::clock;
 use crate::machine::state;
-use crate::translate::emitter::{R10, R11, RAX, RCX};
+use crate::translate::emitter::{Emitter, Hole, R10, R11, R13, RAX, RCX};
+use crate::translate::frame::USED_FLAGS;
 use crate::translate::scratch::{
-    END_OF_SLICE, FREE_LEVELS, LEVEL, LOCK, LOCK_CALLS, LOCK_FREE_LEVELS, LOCK_PLACE, LOCK_SINCE, scratch,
+    FREE_LEVELS, LEVEL, LOCK, LOCK_CALLS, LOCK_COUNTDOWN, LOCK_FREE_LEVELS, LOCK_KNOWN, LOCK_PLACE, scratch,
 };
+use crate::translate::table::UPPER_HALF;
 use crate::windows::{IMAGES, SYSTEM};
 
 /// A spin lock that driver code has taken by itself.
@@ -31,9 +34,14 @@ const ALLOWED: u64 = 0;
 /// In `scratch.lock`: none is taken, and none may be. No lock lies there: a store faults.
 const FORBIDDEN: u64 = 1;
 
+/// See [`crate::Engine::allow_short_calls`]. Where driver code may have flags that no export returns with, there are none.
+pub(crate) fn allow_calls(until: u64) {
+    scratch().short_until.set(if scratch().has_used(USED_FLAGS) { 0 } else { until });
+}
+
 /// See [`crate::Engine::allow_short_locks`].
 pub(crate) fn allow_locks() {
-    let looked_at = state().shadow.is_on() || state().sharing.is_on();
+    let looked_at = state().shadow.is_on() || state().sharing.is_on() || scratch().has_used(USED_FLAGS);
     scratch().lock.set(if looked_at { FORBIDDEN } else { ALLOWED });
 }
 
@@ -60,8 +68,8 @@ fn tell_of_one() {
     let scratch = scratch();
     let taken = TakenLock {
         lock: scratch.lock.replace(FORBIDDEN),
-        place: scratch.lock_place.get(),
-        since: scratch.lock_since.get(),
+        place: u64::from(UPPER_HALF) << 32 | u64::from(scratch.lock_place.get()),
+        since: clock().at(scratch.lock_countdown.get()),
         short_calls: scratch.lock_calls.get() - scratch.asked_calls.get(),
     };
     state().guest().lock_taken(&taken);
@@ -76,7 +84,8 @@ impl Inline<'_> {
         self.e.scratch(&[0x48, 0x83], 7, LOCK); // cmp qword [lock], allowed
         self.e.bytes(&[ALLOWED.to_le_bytes()[0]]);
         self.ordinary_if(NOT_EQUAL);
-        self.unless_elsewhere();
+        self.e.scratch(&[0x48, 0x3B], RCX.0, LOCK_KNOWN); // cmp rcx, [lock_known]
+        self.look_if_not_equal();
         self.unless_told();
         self.e.scratch(&[0x0F, 0xB6], 0, LEVEL); // movzx eax, byte [level]
         self.e.scratch(&[0x44, 0x0F, 0xB6], R11.0, FREE_LEVELS); // movzx r11d, byte [free_levels]
@@ -108,12 +117,9 @@ impl Inline<'_> {
         self.e.store(LOCK, RCX);
         self.e.store(LOCK_CALLS, R10);
         self.e.scratch(&[0x44, 0x88], R11.0, LOCK_FREE_LEVELS); // mov [...], r11b
-        self.e.bytes(&[0x48, 0x8D, 0x0D]); // lea rcx, [rip+...]
-        self.e.relative(self.next);
-        self.e.store(LOCK_PLACE, RCX);
-        self.e.load(RCX, END_OF_SLICE);
-        self.e.bytes(&[0x4C, 0x29, 0xE9]); // sub rcx, r13
-        self.e.store(LOCK_SINCE, RCX);
+        self.e.scratch(&[0xC7], 0, LOCK_PLACE); // mov dword [...], low half
+        self.e.bytes(&self.next.to_le_bytes()[..4]);
+        self.e.store(LOCK_COUNTDOWN, R13);
     }
 
     /// Gives the lock at `rcx` back.
@@ -145,24 +151,26 @@ impl Inline<'_> {
         self.count();
         self.scrub();
     }
+}
 
-    /// A lock lies aligned, in pool or an image.
-    fn unless_elsewhere(&mut self) {
-        self.e.bytes(&[0xF6, 0xC1, 7]); // test cl, 7
-        self.ordinary_if(NOT_EQUAL);
-        self.e.bytes(&[0x48, 0x89, 0xC8]); // mov rax, rcx
-        self.e.bytes(&[0x48, 0xC1, 0xE8, UNIT]); // shr rax, …
-        let images = u32::try_from(IMAGES.base >> UNIT).expect("it lies below 2^47");
-        let system = u32::try_from(SYSTEM.base >> UNIT).expect("it lies below 2^47");
-        let units = u32::try_from(SYSTEM.size >> UNIT).expect("it is smaller than that");
-        self.e.bytes(&[0x44, 0x8D, 0x98]); // lea r11d, [rax-system]
-        self.e.bytes(&0u32.wrapping_sub(system).to_le_bytes());
-        self.e.bytes(&[0x41, 0x83, 0xFB, u8::try_from(units).expect("they are few")]); // cmp r11d, units
-        self.e.bytes(&[0x72, 11]); // jb over the next two
-        self.e.bytes(&[0x3D]); // cmp eax, images
-        self.e.bytes(&images.to_le_bytes());
-        self.ordinary_if(NOT_EQUAL);
-    }
+/// A lock lies aligned, in pool or an image: then `rcx` is known for one. The jumps are taken if it does not.
+pub(super) fn look_at_address(e: &mut Emitter) -> [Hole; 2] {
+    e.bytes(&[0xF6, 0xC1, 7]); // test cl, 7
+    let crooked = e.jump_if_hole(NOT_EQUAL);
+    e.bytes(&[0x48, 0x89, 0xC8]); // mov rax, rcx
+    e.bytes(&[0x48, 0xC1, 0xE8, UNIT]); // shr rax, …
+    let images = u32::try_from(IMAGES.base >> UNIT).expect("it lies below 2^47");
+    let system = u32::try_from(SYSTEM.base >> UNIT).expect("it lies below 2^47");
+    let units = u32::try_from(SYSTEM.size >> UNIT).expect("it is smaller than that");
+    e.bytes(&[0x44, 0x8D, 0x98]); // lea r11d, [rax-system]
+    e.bytes(&0u32.wrapping_sub(system).to_le_bytes());
+    e.bytes(&[0x41, 0x83, 0xFB, u8::try_from(units).expect("they are few")]); // cmp r11d, units
+    e.bytes(&[0x72, 11]); // jb over the next two
+    e.bytes(&[0x3D]); // cmp eax, images
+    e.bytes(&images.to_le_bytes());
+    let elsewhere = e.jump_if_hole(NOT_EQUAL);
+    e.store(LOCK_KNOWN, RCX);
+    [crooked, elsewhere]
 }
 
 /// Bits of the windows' unit: images have one, system memory has some.

@@ -13,7 +13,7 @@ mod lock;
 pub(super) use behind::fixup;
 pub use lock::TakenLock;
 pub(super) use lock::tell;
-pub(crate) use lock::{allow_locks, allows_locks, forbid_locks};
+pub(crate) use lock::{allow_calls, allow_locks, allows_locks, forbid_locks};
 
 /// What an export does, if nobody need know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
