@@ -281,7 +281,7 @@ events! {
 
 /// A reader of events. It lives outside the machine.
 pub trait Reader {
-    /// The kinds it wants.
+    /// The kinds it wants: asked when it subscribes.
     fn wants(&self, kind: Kind) -> bool;
     /// One event of a kind it wants.
     fn event(&mut self, stamp: &Stamp, event: &Event);

@@ -89,7 +89,7 @@ pub struct Nt {
     pub(crate) kernel: crate::cx::Cell,
     /// What it holds lies outside, so that another policy can come when the machine is taken back.
     chooser: Box<RefCell<Box<dyn Chooser>>>,
-    readers: RefCell<Vec<Box<dyn Reader>>>,
+    readers: RefCell<Vec<Subscription>>,
     wanted: Cell<u64>,
     /// Without those of calls that driver code makes by itself.
     events: Cell<u64>,
@@ -97,6 +97,12 @@ pub struct Nt {
     findings: RefCell<Vec<Verdict>>,
     tearing_down: Cell<bool>,
     pub(crate) witness: Witness,
+}
+
+/// A reader of events, and a bit for each kind that it wants.
+struct Subscription {
+    wants: u64,
+    reader: Box<dyn Reader>,
 }
 
 /// [`Event::Call`] and [`Event::Return`].
@@ -136,12 +142,10 @@ impl Nt {
     /// Adds a reader of events.
     pub fn subscribe(&self, reader: Box<dyn Reader>) {
         outside(|| {
-            for kind in Kind::ALL {
-                if reader.wants(*kind) {
-                    self.wanted.set(self.wanted.get() | 1 << *kind as u8);
-                }
-            }
-            self.readers.borrow_mut().push(reader);
+            let wanted = Kind::ALL.iter().filter(|kind| reader.wants(**kind));
+            let wants = wanted.fold(0, |bits, kind| bits | 1 << *kind as u8);
+            self.wanted.set(self.wanted.get() | wants);
+            self.readers.borrow_mut().push(Subscription { wants, reader });
         });
         let calls = self.wants(Kind::Call) || self.wants(Kind::Return);
         self.kernel.borrow_mut().ke.are_told(self.wants(Kind::Irql), calls);
@@ -155,14 +159,14 @@ impl Nt {
     /// What the readers know, to be given back to [`Nt::restore_readers`]. On the host's side.
     #[must_use]
     pub fn save_readers(&self) -> ReaderStates {
-        ReaderStates(self.readers.borrow().iter().map(|reader| reader.save()).collect())
+        ReaderStates(self.readers.borrow().iter().map(|subscribed| subscribed.reader.save()).collect())
     }
 
     /// The machine was taken back to where `states` was saved. On the host's side.
     pub fn restore_readers(&self, states: &ReaderStates) {
-        for (reader, saved) in self.readers.borrow_mut().iter_mut().zip(&states.0) {
+        for (subscribed, saved) in self.readers.borrow_mut().iter_mut().zip(&states.0) {
             if let Some(saved) = saved {
-                reader.restore(&**saved);
+                subscribed.reader.restore(&**saved);
             }
         }
     }
@@ -205,13 +209,19 @@ impl Nt {
         wanted
     }
 
-    /// The number of an event that happens now. A change of level has that of what comes next: driver code makes it by itself
-    /// where nobody reads it.
-    fn count(&self, kind: Kind) -> u64 {
-        let number = self.next_event();
+    /// An event happens that nobody reads.
+    #[inline]
+    fn count(&self, kind: Kind) {
         if kind != Kind::Irql {
             self.events.set(self.events.get() + 1);
         }
+    }
+
+    /// The number of an event that happens now. A change of level has that of what comes next: driver code makes it by itself
+    /// where nobody reads it.
+    fn number(&self, kind: Kind) -> u64 {
+        let number = self.next_event();
+        self.count(kind);
         number
     }
 
@@ -228,12 +238,11 @@ impl Nt {
 
     /// Somebody wants it.
     fn tell(&self, event: &Event) {
-        let stamp = self.stamp(self.count(event.kind()));
+        let stamp = self.stamp(self.number(event.kind()));
         outside(|| {
-            for reader in self.readers.borrow_mut().iter_mut() {
-                if reader.wants(event.kind()) {
-                    reader.event(&stamp, event);
-                }
+            let kind = 1 << event.kind() as u8;
+            for subscribed in self.readers.borrow_mut().iter_mut().filter(|one| one.wants & kind != 0) {
+                subscribed.reader.event(&stamp, event);
             }
         });
     }
@@ -378,6 +387,8 @@ impl Guest for Nt {
         crate::ke::thread::run(&mut self.cx(), id);
     }
 
+    /// Not in its caller: within what catches panics its arguments would pass through memory.
+    #[inline(never)]
     fn export(&self, number: u32, args: &Args) -> Flow<u64> {
         let dispatch = || exports::dispatch(&mut self.cx(), number, args);
         self.back(self.engine.on_behalf_of(|| self.runner(), dispatch))

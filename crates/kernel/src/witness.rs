@@ -60,6 +60,13 @@ pub(crate) fn moment(cx: &mut Cx<'_>) -> u64 {
     number
 }
 
+/// As [`moment`], if nobody has asked for this one's stack.
+#[inline]
+pub(crate) fn plain_moment(cx: &Cx<'_>) -> Option<u64> {
+    let number = cx.next_event();
+    (number < cx.nt().witness.next.get()).then_some(number)
+}
+
 /// The same, of what a driver's `routine` did that has just returned: it is told as the innermost line.
 #[inline]
 pub(crate) fn moment_of(cx: &mut Cx<'_>, routine: DriverPtr<Code>) -> u64 {

@@ -12,7 +12,7 @@ mod se_exports;
 #[cfg(test)]
 mod tests;
 
-use engine::{Args, Flow, Point};
+use engine::{Args, Flow, Leave, Point};
 
 pub use arguments::{FromArgument, IntoResult};
 pub use functions::FUNCTIONS;
@@ -42,17 +42,23 @@ pub struct Export {
 
 /// The row with this number: those of [`FUNCTIONS`], then those of [`INTERNAL`].
 #[must_use]
+#[inline]
 pub fn row(number: u32) -> Option<&'static Export> {
-    FUNCTIONS.get(number as usize).or_else(|| internal(number))
+    match FUNCTIONS.get(number as usize) {
+        Some(export) => Some(export),
+        None => internal(number),
+    }
 }
 
 #[cold]
+#[inline(never)]
 fn internal(number: u32) -> Option<&'static Export> {
     INTERNAL.get((number as usize).checked_sub(FUNCTIONS.len())?)
 }
 
 /// A driver called row `number`. What seldom happens stands in functions of its own: room for it on the stack and in registers
 /// would cost each call more than the services that are called most.
+#[inline]
 pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
     let Some(export) = row(number) else {
         return crate::ldr::imports::call_missing(cx, number);
@@ -60,15 +66,13 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
     if cx.happens(Kind::Call) {
         tell_call(cx, number, args);
     }
-    let Gate { irql, waits_next, others, look } = crate::ke::irql::at_gate(cx);
-    if look {
-        budget::look(cx)?;
-    }
-    if waits_next || irql < export.irql_min || irql > export.irql_max {
-        check(cx, export, irql, waits_next)?;
-    }
-    if others {
-        crate::ke::scheduler::before_visible(cx, Point("ke.before_export"))?;
+    if cx.engine().calls_are_free() {
+        let irql = cx.engine().level();
+        if irql < export.irql_min || irql > export.irql_max {
+            return Err(refuse(cx, export, irql));
+        }
+    } else {
+        admit(cx, export)?;
     }
     let value = if export.system_service {
         crate::ke::system_service::call(cx, export, args)?
@@ -79,6 +83,22 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
         tell_return(cx, number, value);
     }
     Ok(value)
+}
+
+/// What is to be seen to before a call, unless the kernel has said that there is nothing.
+#[inline(never)]
+fn admit(cx: &mut Cx<'_>, export: &Export) -> Flow<()> {
+    let Gate { irql, waits_next, others, look } = crate::ke::irql::at_gate(cx);
+    if look {
+        budget::look(cx)?;
+    }
+    if waits_next || irql < export.irql_min || irql > export.irql_max {
+        check(cx, export, irql, waits_next)?;
+    }
+    if others {
+        crate::ke::scheduler::before_visible(cx, Point("ke.before_export"))?;
+    }
+    Ok(())
 }
 
 #[cold]
@@ -99,9 +119,15 @@ fn check(cx: &mut Cx<'_>, export: &Export, irql: u8, waits_next: bool) -> Flow<(
         return Err(cx.stop(must_wait(export)));
     }
     if irql < export.irql_min || irql > export.irql_max {
-        return Err(cx.stop(wrong_irql(export, irql)));
+        return Err(refuse(cx, export, irql));
     }
     Ok(())
+}
+
+#[cold]
+#[inline(never)]
+fn refuse(cx: &mut Cx<'_>, export: &Export, irql: u8) -> Leave {
+    cx.stop(wrong_irql(export, irql))
 }
 
 fn must_wait(export: &Export) -> Verdict {

@@ -122,6 +122,12 @@ impl Locks {
         self.of_processor(lock, processor).is_some()
     }
 
+    /// Whether this processor has acquired the plain lock, whose memory should hold `value`.
+    fn is_own(&self, lock: u64, processor: u32, value: u64) -> bool {
+        let own = |held: Held| held.processor == processor && held.value == value && held.mode == Mode::Plain;
+        self.holder(lock).is_some_and(own)
+    }
+
     /// A lock this processor holds: the one it acquired last.
     pub(crate) fn held_by(&self, processor: u32) -> Option<u64> {
         let own = self.held.iter().filter(|(_, held)| held.processor == processor);
@@ -171,6 +177,10 @@ pub fn initialize(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
 /// # Errors
 /// As [`spin`].
 pub fn acquire_raise(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<u8> {
+    if let Some(old) = take_at_once(cx, lock, Some(DISPATCH_LEVEL)) {
+        irql::tell(cx, old, DISPATCH_LEVEL);
+        return Ok(old);
+    }
     let old = irql::raise(cx, DISPATCH_LEVEL)?;
     spin(cx, lock, 1)?;
     Ok(old)
@@ -186,6 +196,9 @@ pub fn is_held_here(cx: &mut Cx<'_>, lock: SpinLock) -> bool {
 /// # Errors
 /// As [`spin`].
 pub fn acquire_at_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
+    if take_at_once(cx, lock, None).is_some() {
+        return Ok(());
+    }
     spin(cx, lock, 1)
 }
 
@@ -214,8 +227,7 @@ pub fn test(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
 /// # Errors
 /// As [`give_back`]; whatever the lower level lets in.
 pub fn release_lower(cx: &mut Cx<'_>, lock: SpinLock, level: u8) -> Flow<()> {
-    give_back(cx, lock, 1, "KeReleaseSpinLock")?;
-    irql::lower(cx, level)
+    give_back_and_lower(cx, lock, level, "KeReleaseSpinLock")
 }
 
 /// `KeReleaseSpinLockForDpc`: and lowers to `level`, for a threaded DPC that may have run below DISPATCH_LEVEL.
@@ -223,8 +235,16 @@ pub fn release_lower(cx: &mut Cx<'_>, lock: SpinLock, level: u8) -> Flow<()> {
 /// # Errors
 /// As [`release_lower`].
 pub fn release_for_dpc(cx: &mut Cx<'_>, lock: SpinLock, level: u8) -> Flow<()> {
-    give_back(cx, lock, 1, "KeReleaseSpinLockForDpc")?;
-    irql::lower(cx, level)
+    give_back_and_lower(cx, lock, level, "KeReleaseSpinLockForDpc")
+}
+
+fn give_back_and_lower(cx: &mut Cx<'_>, lock: SpinLock, level: u8, what: &str) -> Flow<()> {
+    let Some((old, quiet)) = cx.with(|k| give_back_at_once(k, lock, level)) else {
+        give_back(cx, lock, 1, what)?;
+        return irql::lower(cx, level);
+    };
+    irql::tell(cx, old, level);
+    if quiet { Ok(()) } else { irql::settle(cx) }
 }
 
 /// `KeReleaseSpinLockFromDpcLevel`.
@@ -373,6 +393,53 @@ fn recursion(cx: &mut Cx<'_>, lock: u64) -> engine::Leave {
     cx.stop(verdict.of_lock(held))
 }
 
+/// Acquires a lock that is free, in one step, and raises the level if that is to be raised. Answers the level before; none
+/// if there is more to it, and then nothing has been done.
+#[inline]
+fn take_at_once(cx: &mut Cx<'_>, lock: SpinLock, to: Option<u8>) -> Option<u8> {
+    let taken = witness::plain_moment(cx)?;
+    let place = cx.engine().caller_rip();
+    cx.with(|k| {
+        let (old, processor) = (k.level(), k.ke.processor().number);
+        let free = to.is_none_or(|to| old <= to)
+            && k.engine.read_plain(lock) == Some(0)
+            && !k.ke.locks.is_held(lock.address)
+            && k.engine.write_plain(lock, &1);
+        if !free {
+            return None;
+        }
+        let since = k.engine.now();
+        k.ke.locks.insert(lock.address, Held { processor, mode: Mode::Plain, value: 1, since, place, taken });
+        if let Some(to) = to {
+            k.set_level(k.ke.current, to);
+        }
+        k.ke.unsettled();
+        Some(old)
+    })
+}
+
+/// Gives a lock back that this processor has acquired the plain way, and lowers the level, if it may and nobody has anything
+/// to say. Answers the level before, and whether nothing waits for the lower one; none if there is more to it, and then
+/// nothing has been done.
+#[inline]
+fn give_back_at_once(k: &mut Kernel, lock: SpinLock, level: u8) -> Option<(u8, bool)> {
+    let processor = k.ke.processor();
+    let (old, here) = (k.level(), processor.number);
+    let floor = processor.floors.last().copied().unwrap_or(0);
+    let may = floor <= level
+        && level <= old
+        && (level >= DISPATCH_LEVEL || k.ke.locks.count(here) == 1)
+        && k.ke.locks.is_own(lock.address, here, 1)
+        && k.engine.write_plain(lock, &0);
+    if !may {
+        return None;
+    }
+    k.ke.locks.remove(lock.address, here, Mode::Plain);
+    k.set_level(k.ke.current, level);
+    k.ke.unsettled();
+    Some((old, irql::is_quiet(k)))
+}
+
 /// Releases.
 ///
 /// # Errors
@@ -381,8 +448,7 @@ pub(crate) fn give_back(cx: &mut Cx<'_>, lock: SpinLock, value: u64, what: &str)
     let at = lock.address;
     let given_back = cx.with(|k| {
         let here = k.ke.processor().number;
-        let own = |held: &Held| held.processor == here && held.value == value && held.mode == Mode::Plain;
-        let is_own = k.ke.locks.holder(at).as_ref().is_some_and(own);
+        let is_own = k.ke.locks.is_own(at, here, value);
         if is_own {
             k.ke.locks.remove(at, here, Mode::Plain);
             k.ke.unsettled();
