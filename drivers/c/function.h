@@ -3,6 +3,9 @@
  * connecting, by messages if the INF allows them and by the line otherwise. Included behind the DDK's declarations; the driver's
  * device extension begins with a FUNCTION, and the driver has the routines declared below.
  *
+ * Connecting is binary compatible with Windows before Vista, as drivers of those days are: IoConnectInterruptEx is found by its
+ * name, and where it is missing the line is connected by IoConnectInterrupt.
+ *
  * It is as small as a driver that starts and stops in order can be: one device, no power management.
  */
 #ifndef FUNCTION_H
@@ -15,8 +18,9 @@ typedef struct _FUNCTION {
     PUCHAR Registers; /* BAR0; NULL while the device is not started */
     ULONG Length;
     BOOLEAN Connected;
-    ULONG Version; /* as IoConnectInterruptEx left it */
-    PIO_INTERRUPT_MESSAGE_INFO Messages;
+    ULONG Version; /* as IoConnectInterruptEx left it; 0: by IoConnectInterrupt */
+    PIO_INTERRUPT_MESSAGE_INFO Messages; /* or the line's interrupt object: the same place */
+    CM_PARTIAL_RESOURCE_DESCRIPTOR Line; /* the first interrupt, translated */
 } FUNCTION, *PFUNCTION;
 
 /* mingw's wdm.h has it in ntddk.h only. */
@@ -60,11 +64,39 @@ static BOOLEAN NTAPI OnLine(PKINTERRUPT Interrupt, PVOID Context)
     return CardInterrupt(Context);
 }
 
+typedef NTSTATUS (NTAPI *CONNECT_EX)(PIO_CONNECT_INTERRUPT_PARAMETERS Parameters);
+typedef VOID (NTAPI *DISCONNECT_EX)(PIO_DISCONNECT_INTERRUPT_PARAMETERS Parameters);
+
+static PVOID Routine(PCWSTR Name)
+{
+    UNICODE_STRING String;
+
+    RtlInitUnicodeString(&String, Name);
+    return MmGetSystemRoutineAddress(&String);
+}
+
+static NTSTATUS ConnectOldWay(PFUNCTION Function)
+{
+    PCM_PARTIAL_RESOURCE_DESCRIPTOR Line = &Function->Line;
+
+    Function->Version = 0;
+    return IoConnectInterrupt((PKINTERRUPT *)&Function->Messages, OnLine, Function->Self, NULL, Line->u.Interrupt.Vector,
+                              (KIRQL)Line->u.Interrupt.Level, (KIRQL)Line->u.Interrupt.Level,
+                              Line->Flags & CM_RESOURCE_INTERRUPT_LATCHED ? Latched : LevelSensitive,
+                              Line->ShareDisposition == CmResourceShareShared, Line->u.Interrupt.Affinity, FALSE);
+}
+
 static NTSTATUS Connect(PFUNCTION Function)
 {
+    CONNECT_EX ConnectEx = (CONNECT_EX)Routine(L"IoConnectInterruptEx");
     IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
     NTSTATUS Status;
 
+    if (ConnectEx == NULL) {
+        Status = ConnectOldWay(Function);
+        Function->Connected = NT_SUCCESS(Status);
+        return Status;
+    }
     RtlZeroMemory(&Parameters, sizeof(Parameters));
     Parameters.Version = CONNECT_MESSAGE_BASED;
     Parameters.MessageBased.PhysicalDeviceObject = Function->Pdo;
@@ -72,7 +104,7 @@ static NTSTATUS Connect(PFUNCTION Function)
     Parameters.MessageBased.MessageServiceRoutine = OnMessage;
     Parameters.MessageBased.FallBackServiceRoutine = OnLine;
     Parameters.MessageBased.ServiceContext = Function->Self;
-    Status = IoConnectInterruptEx(&Parameters);
+    Status = ConnectEx(&Parameters);
     Function->Connected = NT_SUCCESS(Status);
     Function->Version = Parameters.Version;
     return Status;
@@ -87,10 +119,14 @@ static VOID FunctionStop(PFUNCTION Function, BOOLEAN Present)
     }
     CardQuiet(Function->Self, Present);
     if (Function->Connected) {
-        RtlZeroMemory(&Parameters, sizeof(Parameters));
-        Parameters.Version = Function->Version;
-        Parameters.ConnectionContext.InterruptMessageTable = Function->Messages; /* or the line's object: the same place */
-        IoDisconnectInterruptEx(&Parameters);
+        if (Function->Version == 0) {
+            IoDisconnectInterrupt((PKINTERRUPT)Function->Messages);
+        } else {
+            RtlZeroMemory(&Parameters, sizeof(Parameters));
+            Parameters.Version = Function->Version;
+            Parameters.ConnectionContext.InterruptMessageTable = Function->Messages;
+            ((DISCONNECT_EX)Routine(L"IoDisconnectInterruptEx"))(&Parameters);
+        }
         Function->Connected = FALSE;
         KeFlushQueuedDpcs();
     }
@@ -105,10 +141,14 @@ static NTSTATUS FunctionStart(PFUNCTION Function, PCM_RESOURCE_LIST Resources)
     NTSTATUS Status;
     ULONG Index;
 
-    for (Index = 0; Index < List->Count && Function->Registers == NULL; Index++) {
+    RtlZeroMemory(&Function->Line, sizeof(Function->Line));
+    for (Index = 0; Index < List->Count; Index++) {
         PCM_PARTIAL_RESOURCE_DESCRIPTOR Own = &List->PartialDescriptors[Index];
 
-        if (Own->Type == CmResourceTypeMemory) {
+        if (Own->Type == CmResourceTypeInterrupt && Function->Line.Type == 0) {
+            Function->Line = *Own;
+        }
+        if (Own->Type == CmResourceTypeMemory && Function->Registers == NULL) {
             Function->Length = Own->u.Memory.Length;
             Function->Registers = MmMapIoSpace(Own->u.Memory.Start, Function->Length, MmNonCached);
         }

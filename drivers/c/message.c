@@ -60,6 +60,7 @@ typedef struct _DEVICE_EXTENSION {
 DRIVER_INITIALIZE DriverEntry;
 
 static PDEVICE_EXTENSION Card; /* the one the stories are about */
+static BOOLEAN Endless;        /* the mistake: each message sends the next */
 
 static ULONG Read(PDEVICE_EXTENSION Extension, ULONG Offset)
 {
@@ -142,6 +143,9 @@ static BOOLEAN NTAPI OnMessage(PKINTERRUPT Interrupt, PVOID Context, ULONG Messa
         Expect(Extension, KeGetCurrentIrql() == Messages->UnifiedIrql, "not at the unified IRQL");
     }
     Served = Serve(Extension, SourcesOf(Extension, MessageId, Messages == NULL ? 1 : Messages->MessageCount), MessageId);
+    if (Endless) {
+        Write(Extension, BENCH_SIGNAL, MessageId);
+    }
     InterlockedDecrement(&Extension->Inside);
     return Served;
 }
@@ -857,6 +861,13 @@ static ULONG LineModes(VOID)
     return 0;
 }
 
+static ULONG SignalsItself(VOID)
+{
+    Endless = TRUE;
+    Write(Card, BENCH_SIGNAL, 0);
+    return 0;
+}
+
 static ULONG (*const Stories[])(VOID) = {
     TableIsTrue,
     MaskedPends,
@@ -873,6 +884,7 @@ static ULONG (*const Stories[])(VOID) = {
     InactiveByTheWrongContext,
     Members,
     LineModes,
+    SignalsItself,
 };
 
 /* ---- resources -------------------------------------------------------------------------------------------------- */

@@ -77,7 +77,8 @@ pub(crate) struct Setup {
     pub(crate) group_size: u32,
     /// The kind of computer, to reach paths that a PC does not: `messages=N` (a device gets so many message-signaled interrupts at
     /// most), `fully-specified` (IoConnectInterruptEx knows only CONNECT_FULLY_SPECIFIED), `relayed-lines` (interrupt lines have
-    /// PASSIVE_LEVEL), `shifted-bus` (raw and translated addresses differ); several with commas between them
+    /// PASSIVE_LEVEL), `before-vista` (there is no IoConnectInterruptEx), `shifted-bus` (raw and translated addresses differ); several
+    /// with commas between them
     #[arg(long, value_name = "WHAT", default_value = "")]
     pub(crate) platform: Platform,
     /// The Windows it is to be: 7, 8.1, 10-22h2 or 11-24h2

@@ -9,7 +9,7 @@ mod rig;
 use std::path::PathBuf;
 
 use dirql::explore::Policy;
-use dirql::{Bench, Machine, Report};
+use dirql::{Bench, Machine, Platform, Report};
 use kernel::verdict::Verdict;
 use rig::{driver, play, start, try_play};
 
@@ -86,6 +86,18 @@ fn a_factorial_is_told_by_a_message_or_by_the_line() {
         assert_eq!(state(&machine), [version, !0x1234_5678, 3, 0, 0], "messages: {messages}");
         finish(machine);
     }
+}
+
+#[test]
+fn before_vista_a_driver_finds_no_io_connect_interrupt_ex_and_connects_the_old_way() {
+    const OLD: u32 = 0;
+    let platform = Platform { messages: 0, before_vista: true, ..Platform::default() };
+    let machine = start(|| bench("edu", true).platform(platform));
+    let file = machine.open(r"\\.\Edu").unwrap();
+    assert_eq!(file.device_control(FACTORIAL, &5_u32.to_le_bytes(), 4).unwrap(), 120_u32.to_le_bytes());
+    file.close().unwrap();
+    assert_eq!(state(&machine)[0], OLD);
+    finish(machine);
 }
 
 #[test]

@@ -508,6 +508,32 @@ fn a_platform_that_knows_only_fully_specified_says_so_and_the_driver_tries_again
 }
 
 #[test]
+fn a_driver_that_imports_io_connect_interrupt_ex_cannot_be_used_before_vista() {
+    let before = Platform { before_vista: true, ..Platform::default() };
+    let machine =
+        start(|| bench("vista", "bench", &[(MSI_SUPPORTED, 0), (CONNECT, LINE_BASED)]).platform(before));
+    let report = machine.finish();
+    let verdict = report.expect_verdict();
+    assert_eq!(verdict.rule, "export-too-new", "{report}");
+    assert!(
+        verdict.message.contains("IoConnectInterruptEx") && verdict.message.contains("Vista"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_routine_whose_every_call_sends_the_next_message_is_a_storm() {
+    for (name, processors) in [("storm", 1), ("storm-2", 2)] {
+        let machine = start(|| bench(name, "bench,msi=4", &[]).processors(processors));
+        let report = ends(machine, 15);
+        let verdict = report.expect_verdict();
+        assert_eq!(verdict.rule, "interrupt-storm", "{report}");
+        assert_eq!(verdict.bug_check.as_ref().map(|check| check.code), Some(0x133), "{report}");
+        assert!(verdict.message.contains("by message"), "{report}");
+    }
+}
+
+#[test]
 fn an_inactive_routine_is_not_called_until_it_is_active_again() {
     let mut ways = passive_ways();
     ways.push(("i-msi", "bench,msi=4", false, vec![]));

@@ -21,13 +21,21 @@ pub struct Platform {
     pub fully_specified: bool,
     /// Interrupt lines come through a controller that masks them until a thread has served them: their level is PASSIVE_LEVEL.
     pub relayed_lines: bool,
+    /// `IoConnectInterruptEx` and `IoDisconnectInterruptEx` are not exported, as before Vista: drivers that find them by name fall back.
+    pub before_vista: bool,
     /// Device memory has other addresses for the processors than on the bus, so that raw and translated resources differ.
     pub shifted_bus: bool,
 }
 
 impl Default for Platform {
     fn default() -> Self {
-        Self { messages: MOST_MESSAGES, fully_specified: false, relayed_lines: false, shifted_bus: false }
+        Self {
+            messages: MOST_MESSAGES,
+            fully_specified: false,
+            relayed_lines: false,
+            before_vista: false,
+            shifted_bus: false,
+        }
     }
 }
 
@@ -52,7 +60,7 @@ impl Platform {
 /// As [`FromStr`] reads it; nothing for a PC as they are.
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { messages, fully_specified, relayed_lines, shifted_bus } = *self;
+        let Self { messages, fully_specified, relayed_lines, before_vista, shifted_bus } = *self;
         let mut parts = Vec::new();
         if messages != MOST_MESSAGES {
             parts.push(format!("messages={messages}"));
@@ -60,6 +68,7 @@ impl fmt::Display for Platform {
         for (is, name) in [
             (fully_specified, "fully-specified"),
             (relayed_lines, "relayed-lines"),
+            (before_vista, "before-vista"),
             (shifted_bus, "shifted-bus"),
         ] {
             if is {
@@ -73,13 +82,14 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = String;
 
-    /// `messages=N`, `fully-specified`, `relayed-lines`, `shifted-bus`, with commas between them.
+    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, with commas between them.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut platform = Self::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
             match part.split_once('=') {
                 None if part == "fully-specified" => platform.fully_specified = true,
                 None if part == "relayed-lines" => platform.relayed_lines = true,
+                None if part == "before-vista" => platform.before_vista = true,
                 None if part == "shifted-bus" => platform.shifted_bus = true,
                 Some(("messages", count)) => {
                     let count = count.parse().ok().filter(|count| *count <= MOST_MESSAGES);
@@ -88,7 +98,8 @@ impl FromStr for Platform {
                 }
                 _ => {
                     return Err(format!(
-                        "`{part}` is nothing a platform has; there are messages=N, fully-specified, relayed-lines and shifted-bus"
+                        "`{part}` is nothing a platform has; there are messages=N, fully-specified, relayed-lines, \
+                         before-vista and shifted-bus"
                     ));
                 }
             }
@@ -103,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_platform_is_read_as_it_is_written() {
-        for text in ["", "messages=3", "messages=0,fully-specified,relayed-lines,shifted-bus"] {
+        for text in ["", "messages=3", "messages=0,fully-specified,relayed-lines,before-vista,shifted-bus"] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), text);
         }
         assert_eq!("".parse(), Ok(Platform::default()));

@@ -6,6 +6,7 @@
 
 use engine::{Flow, Short, StrandId};
 
+use super::message::InARow;
 use super::processor::{DISPATCH_LEVEL, HIGH_LEVEL, IPI_LEVEL};
 use super::{budget, clock, dpc, ipi, line, scheduler, slice, timer};
 use crate::cx::{Cx, Kernel};
@@ -258,10 +259,16 @@ fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
     if nothing_waits {
         return Ok(());
     }
+    let mut row = InARow::default();
     while let Some(work) = cx.with(|k| next_work(k, k.ke.current)) {
         match work {
             Work::Ipi => ipi::service(cx)?,
-            Work::Interrupt(vector) => line::service(cx, vector)?,
+            Work::Interrupt(vector) => {
+                line::service(cx, vector)?;
+                if let Some(storm) = cx.with(|k| row.count(k, vector)) {
+                    return Err(cx.stop(storm));
+                }
+            }
             Work::Dispatch => dpc::dispatch(cx)?,
             Work::Switch => scheduler::give_way(cx)?,
         }

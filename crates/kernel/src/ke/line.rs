@@ -25,8 +25,8 @@ use crate::verdict::Verdict;
 
 /// So many passes in a row that nobody claims, with the line still asserted, are a storm.
 const UNCLAIMED_PASSES: u32 = 1_000;
-/// So many passes without the line ever falling are one, even if somebody claims them.
-const CLAIMED_PASSES: u32 = 100_000;
+/// So many passes without the line ever falling are one, even if somebody claims them; and so many messages in a row.
+pub(super) const CLAIMED_PASSES: u32 = 100_000;
 /// What taking an interrupt costs, in nanoseconds.
 pub(crate) const LATENCY: u64 = 200;
 

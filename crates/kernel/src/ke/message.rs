@@ -4,14 +4,16 @@
 //!
 //! As in an interrupt controller, a vector is requested or it is not: a message that comes before its predecessor was
 //! taken is one with it; one that comes during the service is served afterwards. A message whose vector nobody is
-//! connected to is lost. Which processor a message's address names is not looked at: the connection's set counts.
+//! connected to is lost. One that its own routine sends again each time would be served for ever: 0x133 on Windows, whose
+//! watchdog sees that no DPC runs. Which processor a message's address names is not looked at: the connection's set counts.
 
 use engine::Flow;
 
-use super::line::{self, LATENCY};
+use super::interrupt::line_of_vector;
+use super::line::{self, CLAIMED_PASSES, LATENCY};
 use super::vectors::{Vectors, irql_of_vector};
 use super::{irql, passive_isr, time};
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::hal::hardware::Message;
 use crate::verdict::Verdict;
@@ -48,6 +50,37 @@ impl Messages {
     /// Nobody is connected to a vector any more.
     pub(crate) fn forget(&mut self, vector: u32) {
         self.pending.remove(vector);
+    }
+}
+
+/// Interrupts that a processor takes one after another, before what it interrupted goes on.
+#[derive(Clone, Copy, Default)]
+pub(super) struct InARow {
+    vector: u32,
+    times: u32,
+}
+
+impl InARow {
+    /// `vector` has been served. The verdict if it is a message that has come again each time, for so long that whatever it
+    /// interrupts would never go on; a line that does so is `line`'s.
+    pub(super) fn count(&mut self, k: &Kernel, vector: u32) -> Option<Verdict> {
+        self.times = if self.vector == vector { self.times + 1 } else { 1 };
+        self.vector = vector;
+        let storm = self.times >= CLAIMED_PASSES && line_of_vector(vector).is_none();
+        storm.then(|| self.storm(k))
+    }
+
+    fn storm(self, k: &Kernel) -> Verdict {
+        let Self { vector, times } = self;
+        let irql = irql_of_vector(vector);
+        let routines: Vec<String> =
+            k.ke.interrupts.active_on(vector).map(|(_, one)| format!("{:#x}", one.routine)).collect();
+        let message = format!(
+            "interrupt storm by message: vector {vector:#x} came again during each of {times} services in a row (routine {}), and \
+             nothing below IRQL {irql} runs any more",
+            routines.join(", ")
+        );
+        Verdict::error("interrupt-storm", message).bug_check(0x133, [1, 0, 0, 0])
     }
 }
 

@@ -11,7 +11,6 @@ use image::{ExportTarget, Image, Selector};
 use super::{code, is_kernel, pseudo, stem, symbols};
 use crate::cx::{Cx, Kernel};
 use crate::exports::{FUNCTIONS, data, documented};
-use crate::nt::WindowsVersion;
 use crate::verdict::Verdict;
 
 /// Imports that nobody has, each with a thunk of its own.
@@ -21,6 +20,8 @@ pub struct Missing {
     numbers: BTreeMap<String, u32>,
 }
 
+/// What a platform before Vista lacks: before, both were a library's, for drivers that were built for it.
+const SINCE_VISTA: [&str; 2] = ["IoConnectInterruptEx", "IoDisconnectInterruptEx"];
 /// How many forwarders are followed from one export.
 const MAX_FORWARDS: u32 = 8;
 
@@ -61,8 +62,7 @@ pub(crate) fn call_missing(cx: &mut Cx<'_>, number: u32) -> Flow<u64> {
     let caller = cx.engine().caller().map(|caller| symbols::describe_return(cx, caller.rip));
     let caller = caller.map_or(String::new(), |caller| format!(", called from {caller}"));
     let entry = name.rsplit('!').next().unwrap_or(&name);
-    if let Some(since) = cx.with(|k| too_new(k, entry)) {
-        let windows = cx.with(|k| k.ldr.windows);
+    if let Some((since, windows)) = cx.with(|k| too_new(k, entry)) {
         let message = format!(
             "{name}{caller}: came with {since}, and {windows} does not export it: it would not load this driver \
              (STATUS_DRIVER_ENTRYPOINT_NOT_FOUND)"
@@ -104,9 +104,13 @@ pub(crate) fn resolve(k: &Kernel, module: &str, selector: &Selector) -> Bound {
     Bound::Missing
 }
 
-/// If the machine's Windows does not export `name` yet: the version it came with.
-fn too_new(k: &Kernel, name: &str) -> Option<WindowsVersion> {
-    documented::find(name).map(|known| known.since).filter(|since| *since > k.ldr.windows)
+/// If the machine's Windows does not export `name` yet: the version it came with, and the one it is.
+pub(super) fn too_new(k: &Kernel, name: &str) -> Option<(String, String)> {
+    if k.hal.platform.before_vista && SINCE_VISTA.contains(&name) {
+        return Some(("Windows Vista".to_owned(), "a platform before that".to_owned()));
+    }
+    let since = documented::find(name).map(|known| known.since).filter(|since| *since > k.ldr.windows)?;
+    Some((since.to_string(), k.ldr.windows.to_string()))
 }
 
 /// The address of the kernel's routine or variable of this name.

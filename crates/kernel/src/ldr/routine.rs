@@ -21,13 +21,11 @@ pub fn system_routine_address(cx: &mut Cx<'_>, name: DriverPtr<UNICODE_STRING>) 
     let bytes = cx.read_bytes(buffer.address, length.into())?;
     let units: Vec<u16> = bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
     let name = String::from_utf16_lossy(&units);
-    let windows = cx.with(|k| k.ldr.windows);
-    let known = documented::find(&name);
-    if known.is_some_and(|known| known.since > windows) {
+    if cx.with(|k| imports::too_new(k, &name)).is_some() {
         return Ok(0);
     }
     if let Some(address) = imports::kernel_entry(&Selector::Name(name.clone())) {
         return Ok(address);
     }
-    Ok(known.and_then(|known| imports::missing(cx, known.module, &name)).unwrap_or(0))
+    Ok(documented::find(&name).and_then(|known| imports::missing(cx, known.module, &name)).unwrap_or(0))
 }

@@ -158,6 +158,7 @@ mod tests {
         messages: 0,
         fully_specified: false,
         relayed_lines: false,
+        before_vista: false,
         shifted_bus: false,
     });
 
