@@ -1,24 +1,21 @@
-//! The top of a completion: results reach whoever asked, and the IRP goes.
+//! The top of a completion: packet and buffers go, and whoever asked is to hear of it (`closing`).
 //!
-//! Pages: *IofCompleteRequest function*, *IoBuildDeviceIoControlRequest function*, *IoMakeAssociatedIrp function*,
-//! *ReadFile function*. Windows does this in an APC of the requesting thread; here it happens where the IRP is completed.
-//! A request that fails without having been pending leaves status block and events alone: its status was returned.
+//! Pages: *IofCompleteRequest function*, *IoBuildDeviceIoControlRequest function*, *IoMakeAssociatedIrp function*. *Ours:* Windows
+//! frees packet and system buffer in the requester's thread too; drivers may touch neither any more, and here they are gone at once.
 
 use abi::{
-    DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO, IO_STATUS_BLOCK, IRP, IRP_BUFFERED_IO, IRP_DEALLOCATE_BUFFER,
-    IRP_INPUT_OPERATION, KEVENT, MDL, MDL_PAGES_LOCKED, NtStatus,
+    DriverPtr, IO_STATUS_BLOCK, IRP, IRP_BUFFERED_IO, IRP_DEALLOCATE_BUFFER, IRP_INPUT_OPERATION, MDL,
+    MDL_PAGES_LOCKED, NtStatus,
 };
 use engine::Flow;
 
 use super::allocate;
-use super::buffers::SHORT;
+use super::closing::{self, Closing, Data};
 use super::irp::Origin;
 use super::violation::io_manager;
 use crate::cx::Cx;
-use crate::event::Event;
 use crate::mm::{mdl, mdl_lock, pool};
 use crate::verdict::{Tier, Verdict};
-use crate::{ke, ob};
 
 /// `NT_ERROR`.
 pub(crate) const fn is_error(status: NtStatus) -> bool {
@@ -50,16 +47,40 @@ pub(crate) fn finish(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
         return Err(nobody_stops(cx, irp));
     }
     let io_status = header.get(IRP::IoStatus);
-    let mut done = Done {
+    let done = Done {
         status: io_status.get(IO_STATUS_BLOCK::Status),
         information: io_status.get(IO_STATUS_BLOCK::Information),
         pending: header.get(IRP::PendingReturned) != 0,
         header: &header,
     };
     check_information(cx, irp, &done, output)?;
-    copy_back(cx, &mut done)?;
-    release_buffers(cx, irp, done.header.get(IRP::MdlAddress))?;
-    answer(cx, irp, &done)
+    let data = take_data(cx, &done)?;
+    release_buffers(cx, irp, header.get(IRP::MdlAddress))?;
+    let Some((thread, issue)) = cx.with(|k| {
+        let record = k.io.irps.live.get(irp.address)?;
+        let thread = closing::elsewhere(k, record, done.pending);
+        let record = k.io.irps.live.get_mut(irp.address)?;
+        record.thread = 0;
+        Some((thread, record.issue.take()))
+    }) else {
+        return Ok(());
+    };
+    let closing = Closing {
+        origin,
+        issue,
+        status: done.status,
+        information: done.information,
+        pending: done.pending,
+        data,
+        status_block: header.get(IRP::UserIosb),
+        event: header.get(IRP::UserEvent),
+        file: header.get(IRP::Tail_Overlay_OriginalFileObject).cast(),
+    };
+    allocate::discard(cx, irp)?;
+    match thread {
+        None => closing.tell(cx),
+        Some(thread) => closing.tell_in(cx, thread, irp),
+    }
 }
 
 #[cold]
@@ -96,42 +117,26 @@ fn information_too_large(
     cx.stop(io_manager("information-too-large", 0x312, message, DriverPtr::NULL, irp))
 }
 
-/// The system buffer's contents go to the requester's buffer.
-fn copy_back(cx: &mut Cx<'_>, done: &mut Done<'_>) -> Flow<()> {
+/// What the system buffer holds for the requester; it is freed.
+fn take_data(cx: &mut Cx<'_>, done: &Done<'_>) -> Flow<Option<Data>> {
     let flags = done.header.get(IRP::Flags);
     if flags & IRP_BUFFERED_IO == 0 {
-        return Ok(());
+        return Ok(None);
     }
     let system = done.header.get(IRP::AssociatedIrp_SystemBuffer);
     let user = done.header.get(IRP::UserBuffer);
     let wanted = flags & IRP_INPUT_OPERATION != 0 && !is_error(done.status) && done.information > 0;
+    let mut data = None;
     if wanted && !system.is_null() && !user.is_null() {
         check_stored(cx, system.address, done.information);
-        let (mut short, long);
-        let bytes = match usize::try_from(done.information) {
-            Ok(length) if length <= SHORT => {
-                short = [0; SHORT];
-                cx.engine()
-                    .read_bytes(system.address, &mut short[..length])
-                    .map_err(|bad| cx.bad_pointer(bad))?;
-                &short[..length]
-            }
-            _ => {
-                long = cx.read_bytes(system.address, done.information)?;
-                &long[..]
-            }
-        };
-        if done.header.get(IRP::RequestorMode) == 0 {
-            cx.write_bytes(user.address, bytes)?;
-        } else if cx.engine().write_bytes(user.address, bytes).is_err() {
-            done.status = NtStatus::ACCESS_VIOLATION;
-            done.information = 0;
-        }
+        let is_drivers = done.header.get(IRP::RequestorMode) == 0;
+        let taken = Data::take(cx.engine(), (system.address, done.information), user.address, is_drivers);
+        data = Some(taken.map_err(|bad| cx.bad_pointer(bad))?);
     }
     if flags & IRP_DEALLOCATE_BUFFER != 0 && !system.is_null() {
         pool::free(cx, system)?;
     }
-    Ok(())
+    Ok(data)
 }
 
 /// In a checked machine: what the application gets, somebody has stored. It says nothing of a structure's padding that was
@@ -167,86 +172,6 @@ fn release_buffers(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, first: DriverPtr<MDL>) 
         mdl::io_free(cx, this)?;
     }
     cx.write(irp + IRP::MdlAddress, DriverPtr::NULL)
-}
-
-/// Status block, events and references; the IRP is freed before anybody is woken.
-fn answer(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &Done<'_>) -> Flow<()> {
-    let status_block = done.header.get(IRP::UserIosb);
-    let user_event = done.header.get(IRP::UserEvent);
-    let file: DriverPtr<FILE_OBJECT> = done.header.get(IRP::Tail_Overlay_OriginalFileObject).cast();
-    let Some((origin, issue)) = cx.with(|k| {
-        let record = k.io.irps.live.get_mut(irp.address)?;
-        record.thread = 0;
-        Some((record.origin, record.issue.take()))
-    }) else {
-        return Ok(());
-    };
-    allocate::discard(cx, irp)?;
-
-    let always = origin == Origin::System && issue.is_none();
-    let tell = always || done.pending || !is_error(done.status);
-    if tell && !status_block.is_null() {
-        write_status(cx, status_block, done, issue.is_some())?;
-    }
-    let Some(issue) = issue else {
-        if tell && !user_event.is_null() {
-            ke::event::set(cx, user_event, 0, false)?;
-        }
-        return Ok(());
-    };
-    if tell {
-        signal(cx, file, user_event, done.status)?;
-    }
-    if issue.answered_later && done.pending {
-        let (name, status, information) = (issue.name, done.status.0, done.information);
-        cx.emit(Event::Answer { name, status, information });
-    }
-    release(cx, file, DriverPtr::new(issue.event))
-}
-
-/// A request's references go.
-pub(crate) fn release(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, event: DriverPtr<KEVENT>) -> Flow<()> {
-    if !event.is_null() {
-        ob::object::dereference(cx, event)?;
-    }
-    ob::object::dereference(cx, file).map(|_| ())
-}
-
-/// The status block of an application may have gone away; a driver's may not.
-fn write_status(
-    cx: &mut Cx<'_>,
-    to: DriverPtr<IO_STATUS_BLOCK>,
-    done: &Done<'_>,
-    application: bool,
-) -> Flow<()> {
-    if application {
-        let engine = cx.engine();
-        let _ = engine.write(to + IO_STATUS_BLOCK::Status, done.status);
-        let _ = engine.write(to + IO_STATUS_BLOCK::Information, done.information);
-        return Ok(());
-    }
-    cx.write(to + IO_STATUS_BLOCK::Status, done.status)?;
-    cx.write(to + IO_STATUS_BLOCK::Information, done.information)
-}
-
-/// Whoever waits for the end of a request hears of it.
-pub(crate) fn signal(
-    cx: &mut Cx<'_>,
-    file: DriverPtr<FILE_OBJECT>,
-    user_event: DriverPtr<KEVENT>,
-    status: NtStatus,
-) -> Flow<()> {
-    if !user_event.is_null() {
-        ke::event::set(cx, user_event, 0, false)?;
-    }
-    let synchronous = cx.read(file + FILE_OBJECT::Flags)? & FO_SYNCHRONOUS_IO != 0;
-    if synchronous {
-        cx.write(file + FILE_OBJECT::FinalStatus, status)?;
-    }
-    if synchronous || user_event.is_null() {
-        ke::event::set(cx, file + FILE_OBJECT::Event, 0, false)?;
-    }
-    Ok(())
 }
 
 /// An associated IRP is complete: with the last of them the master is.

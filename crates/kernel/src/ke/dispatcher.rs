@@ -9,6 +9,7 @@ use engine::{BadAddress, Engine, Flow, StrandId};
 
 use super::links::{self, Broken};
 use super::scheduler;
+use super::thread::State;
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
 
@@ -223,7 +224,10 @@ pub(crate) fn end_wait(k: &mut Kernel, strand: StrandId, status: NtStatus, boost
     thread.wait_status = status;
     thread.boost = boost;
     k.ke.timers.cancel_timeout(strand);
-    scheduler::make_ready(k, strand);
+    // It may be doing what the system wants of it meanwhile.
+    if thread.state == State::Waiting {
+        scheduler::make_ready(k, strand);
+    }
     for (index, object) in wait.objects.iter().enumerate() {
         if let Some(waiting) = k.ke.waits.get_mut(&object.address) {
             waiting.remove_all(&strand);

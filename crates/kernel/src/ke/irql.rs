@@ -2,13 +2,13 @@
 //! *KeRaiseIrql macro*, *KeLowerIrql function*.
 //!
 //! [`settle`] lets in what waited: interrupts above the level, then below DISPATCH_LEVEL due timers and DPCs, then
-//! another thread. Everything that lowers a level, sets the interrupt flag, queues or signals ends with it.
+//! another thread, then below APC_LEVEL what the thread itself is to do. Everything that lowers a level, sets the interrupt flag, queues or signals ends with it.
 
 use engine::{Flow, Short, StrandId};
 
 use super::message::InARow;
-use super::processor::{DISPATCH_LEVEL, HIGH_LEVEL, IPI_LEVEL};
-use super::{budget, clock, dpc, ipi, line, scheduler, slice, timer};
+use super::processor::{APC_LEVEL, DISPATCH_LEVEL, HIGH_LEVEL, IPI_LEVEL};
+use super::{apc, budget, clock, dpc, ipi, line, scheduler, slice, timer};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::verdict::Verdict;
@@ -198,6 +198,8 @@ pub(crate) enum Work {
     Dispatch,
     /// Another thread has the better claim to the processor.
     Switch,
+    /// What the thread itself is to do first.
+    Apc,
 }
 
 /// What the current processor must do before anything else goes on, if anything.
@@ -220,7 +222,10 @@ pub(crate) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
     if dpc::is_wanted(k, index) || timer::is_due(k, index) {
         return Some(Work::Dispatch);
     }
-    scheduler::must_switch(k, index).then_some(Work::Switch)
+    if scheduler::must_switch(k, index) {
+        return Some(Work::Switch);
+    }
+    (k.level_of(index) < APC_LEVEL && apc::is_pending(k, index)).then_some(Work::Apc)
 }
 
 /// Lets in what the level of the current processor no longer holds back. Does nothing outside strands.
@@ -271,6 +276,7 @@ fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
             }
             Work::Dispatch => dpc::dispatch(cx)?,
             Work::Switch => scheduler::give_way(cx)?,
+            Work::Apc => apc::deliver(cx)?,
         }
     }
     slice::tighten(cx);

@@ -7,9 +7,9 @@
 
 use abi::KPCR;
 
-use super::processor::{CLOCK_LEVEL, DISPATCH_LEVEL, IPI_LEVEL, PASSIVE_LEVEL};
+use super::processor::{APC_LEVEL, CLOCK_LEVEL, DISPATCH_LEVEL, IPI_LEVEL, PASSIVE_LEVEL};
 use super::vectors::irql_of_vector;
-use super::{State, budget, clock, dpc, ipi, irql, scheduler, slice, timer};
+use super::{State, apc, budget, clock, dpc, ipi, irql, scheduler, slice, timer};
 use crate::cx::Kernel;
 
 /// Above all levels: every change of level must be asked about.
@@ -179,7 +179,13 @@ pub(crate) fn attention(k: &Kernel) -> u8 {
     }
     let lines = highest_line(k, processor.mask()).max(own);
     let dispatch = || dpc::is_wanted(k, index) || timer::is_due(k, index) || scheduler::must_switch(k, index);
-    if lines < DISPATCH_LEVEL && dispatch() { DISPATCH_LEVEL } else { lines }
+    if lines < DISPATCH_LEVEL && dispatch() {
+        DISPATCH_LEVEL
+    } else if lines < APC_LEVEL && apc::is_pending(k, index) {
+        APC_LEVEL
+    } else {
+        lines
+    }
 }
 
 /// Whether every change of level must be asked about.

@@ -5,6 +5,7 @@
 //! [`irql::settle`] is the one place where anything that waited is let in.
 
 pub mod affinity;
+pub(crate) mod apc;
 pub(crate) mod budget;
 pub mod bugcheck;
 pub mod callout;
@@ -129,6 +130,8 @@ pub struct State {
     /// Counts everything that could end somebody's busy wait: turns in which memory may have changed, routines called,
     /// threads made ready, things the hardware did.
     pub(crate) progress: u64,
+    /// What threads are to do, in all.
+    pub(crate) apcs: usize,
     /// The turn that runs belongs to a busy wait, and it has got nowhere yet.
     pub(crate) turn_is_idle: bool,
     /// The routine that is being stepped through.
@@ -177,6 +180,7 @@ impl State {
             is_witnessed: !settings.witness.is_empty(),
             polling: time::Polling::default(),
             progress: 0,
+            apcs: 0,
             turn_is_idle: false,
             probe: None,
             sentence: None,

@@ -1,10 +1,11 @@
 //! Critical and guarded regions. Follows *KeEnterCriticalRegion function*, *KeEnterGuardedRegion function*,
 //! *KeAreApcsDisabled function* and *Disabling APCs*.
 //!
-//! A thread's counts go down on entry and up on leaving, as Windows's do. APCs themselves do not exist here yet.
+//! A thread's counts go down on entry and up on leaving, as Windows's do. What they hold back is `apc`'s.
 
 use engine::Flow;
 
+use super::irql;
 use super::processor::APC_LEVEL;
 use crate::cx::Cx;
 use crate::verdict::Verdict;
@@ -49,15 +50,16 @@ pub fn enter_guarded(cx: &mut Cx<'_>) -> Flow<()> {
 /// `KeLeaveGuardedRegion`.
 ///
 /// # Errors
-/// A verdict if the thread is in none.
+/// A verdict if the thread is in none; as what was held back.
 pub fn leave_guarded(cx: &mut Cx<'_>) -> Flow<()> {
     let left = cx.with(|k| {
+        k.ke.unsettled();
         let thread = k.ke.thread_mut()?;
         thread.special_apc_disable += 1;
         (thread.special_apc_disable > 0).then(|| thread.name.clone())
     });
     match left {
-        None => Ok(()),
+        None => irql::settle(cx),
         Some(name) => {
             let message = format!("KeLeaveGuardedRegion: the {name} is in no guarded region");
             let verdict = Verdict::error("guarded-region-unpaired", message);

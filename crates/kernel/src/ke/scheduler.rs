@@ -10,7 +10,7 @@ use super::processor::{self, DISPATCH_LEVEL, PASSIVE_LEVEL, WaitsFor};
 use super::ready::Candidates;
 use super::slice;
 use super::thread::{Account, HIGHEST_DYNAMIC, Role, State, Thread};
-use super::{dpc, ipi, irql, line, place, spin, stuck, time, timer, wait};
+use super::{apc, dpc, ipi, irql, line, place, spin, stuck, time, timer, wait};
 use crate::cx::{Cx, Kernel};
 use crate::nt::Nt;
 use crate::verdict::Verdict;
@@ -76,7 +76,10 @@ fn deadlock(k: &Kernel) -> Verdict {
         thread.state == State::Waiting && !ours
     });
     let lines: Vec<String> = waiting
-        .map(|thread| format!("the {} waits for {}", thread.name, wait::describe(k, thread.strand)))
+        .map(|thread| {
+            let line = format!("the {} waits for {}", thread.name, wait::describe(k, thread.strand));
+            apc::describe(thread).map_or(line.clone(), |apc| format!("{line} ({apc})"))
+        })
         .collect();
     let who = if lines.is_empty() { "no thread is left to go on".to_owned() } else { lines.join("; ") };
     Verdict::error("deadlock", format!("nothing can run any more, and no timer or device is due: {who}"))

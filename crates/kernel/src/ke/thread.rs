@@ -4,9 +4,12 @@
 //! A thread is a strand with a thread object that can be waited for, and a driver stack of its own. Handles, ids and
 //! processes are `ps`'s. Bodies run inside the strand; who runs when is the scheduler's.
 
+use std::collections::VecDeque;
+
 use abi::{Code, DISPATCHER_HEADER, DriverPtr, KTHREAD, NtStatus};
 use engine::{Flow, Leave, StrandId};
 
+use super::apc::Apc;
 use super::callout::{self, Callout};
 use super::dispatcher::{self, Kind as ObjectKind};
 use super::extended::Saved;
@@ -142,6 +145,8 @@ pub(crate) struct Thread {
     pub(crate) apc_disable: i32,
     /// Negative: so many guarded regions entered (all APCs disabled).
     pub(crate) special_apc_disable: i32,
+    /// What it is to do as soon as it may.
+    pub(crate) apcs: VecDeque<Apc>,
     /// Mutexes it owns.
     pub(crate) mutexes: Vec<u64>,
     /// Routines of drivers it is in, innermost last.
@@ -315,6 +320,7 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
             wait_status: NtStatus::SUCCESS,
             apc_disable: 0,
             special_apc_disable: 0,
+            apcs: VecDeque::new(),
             mutexes: Vec::new(),
             callouts: Vec::new(),
             handlers: Vec::new(),

@@ -9,7 +9,7 @@ use engine::{Flow, StrandId};
 use super::dispatcher::{self, consume, is_signaled};
 use super::links::{self, Broken};
 use super::processor::DISPATCH_LEVEL;
-use super::{irql, passive_isr, scheduler, thread, threaded_dpc, time};
+use super::{apc, irql, passive_isr, scheduler, thread, threaded_dpc, time};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::ex;
@@ -154,7 +154,7 @@ pub(crate) fn for_grant(cx: &mut Cx<'_>, at: u64, what: &str) -> Flow<()> {
         k.ke.processor_mut().wait_next = false;
         k.ke.unsettled();
     });
-    scheduler::block(cx)?;
+    apc::block(cx)?;
     cx.emit(Event::Woken { status: NtStatus::SUCCESS.0 });
     irql::settle(cx)
 }
@@ -246,7 +246,7 @@ pub(crate) fn wait(
     }
     let begun = cx.with(|k| begin(k, strand, objects, all, timeout, blocks));
     begun.map_err(|broken| dispatcher::stop(cx, first, broken))?;
-    scheduler::block(cx)?;
+    apc::block(cx)?;
     let status = cx.with(|k| k.ke.threads[strand].wait_status);
     if cx.happens(Kind::Woken) {
         cx.emit(Event::Woken { status: status.0 });

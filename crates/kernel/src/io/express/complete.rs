@@ -4,10 +4,11 @@ use abi::{
     DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_BUFFERED_IO,
     IRP_DEALLOCATE_BUFFER, IRP_INPUT_OPERATION, KEVENT, NtStatus, SL_PENDING_RETURNED,
 };
-use engine::{Engine, Flow, View};
+use engine::{Engine, Flow, StrandId, View};
 
-use super::super::finish::{self, is_error};
-use super::super::irp::{self, Blocks, Record};
+use super::super::closing::{self, Closing, Data};
+use super::super::finish::is_error;
+use super::super::irp::{self, Blocks, Origin, Record};
 use super::super::pending::Only;
 use super::{is_event, set_state};
 use crate::cx::{Cx, Kernel};
@@ -34,6 +35,8 @@ pub(crate) struct Ending {
     synchronous: bool,
     /// Where the data go.
     user: Option<u64>,
+    /// Who is to be told, if not the thread that runs now.
+    elsewhere: Option<StrandId>,
 }
 
 /// What completing this IRP means, if that is all there is to say about it. Nothing is changed.
@@ -81,6 +84,7 @@ pub(crate) fn ending(k: &Kernel, irp: DriverPtr<IRP>) -> Option<Ending> {
         marked,
         synchronous,
         user,
+        elsewhere: closing::elsewhere(k, record, marked),
     })
 }
 
@@ -148,10 +152,11 @@ pub(crate) fn complete(cx: &mut Cx<'_>, ending: &Ending) -> Flow<()> {
         Then::Tell(status) => {
             let (file, event) = (ending.file.at(), ending.event.at());
             if is_told(ending, status) {
-                finish::signal(cx, file, event, status)?;
+                closing::signal(cx, file, event, status)?;
             }
-            finish::release(cx, file, event)
+            closing::release(cx, file, event)
         }
+        Then::TellIn(thread, closing) => closing.tell_in(cx, thread, ending.irp),
         Then::Damaged(damaged) => pool::told(cx, Some(damaged)),
     }
 }
@@ -161,6 +166,8 @@ enum Then {
     Nothing,
     /// Events and references: somebody may go on because of them. With how the request ended.
     Tell(NtStatus),
+    /// All that, in this thread.
+    TellIn(StrandId, Closing),
     /// The verdict on an old block.
     Damaged((u64, Block)),
 }
@@ -174,7 +181,8 @@ fn is_told(ending: &Ending, status: NtStatus) -> bool {
 fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
     k.io.frames.leave_only(ending.only, ending.marked, ending.status);
     let (mut status, mut information) = (ending.status, ending.information);
-    if let (Some(buffer), Some(user)) = (ending.blocks.buffer, ending.user)
+    let closing = ending.elsewhere.map(|thread| (thread, closing(k, ending)));
+    if let (Some(buffer), Some(user), None) = (ending.blocks.buffer, ending.user, &closing)
         && !k.engine.copy_plain(user, buffer.address, information)
     {
         (status, information) = (NtStatus::ACCESS_VIOLATION, 0);
@@ -188,10 +196,26 @@ fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
     if let Some(damaged) = pool_own::retire_own(k, ending.blocks.packet) {
         return Then::Damaged(pool::after_free(k, damaged));
     }
+    if let Some((thread, closing)) = closing {
+        return Then::TellIn(thread, closing);
+    }
     if is_told(ending, status) {
         write_status(k.engine, ending.status_block, status, information);
     }
     if tell(k, ending, status) { Then::Nothing } else { Then::Tell(status) }
+}
+
+/// What another thread is to be told.
+fn closing(k: &mut Kernel, ending: &Ending) -> Closing {
+    let Ending { irp, place, status, information, marked: pending, status_block, .. } = *ending;
+    let data = ending.blocks.buffer.zip(ending.user).map(|(buffer, user)| {
+        let data = Data::take(k.engine, (buffer.address, information), user, false);
+        data.expect("the buffer is memory of ours, and no longer than was asked for")
+    });
+    let record = k.io.irps.live.get_near_mut(place, irp.address);
+    let issue = record.and_then(|record| record.issue.take());
+    let (event, file) = (ending.event.at(), ending.file.at());
+    Closing { origin: Origin::System, issue, status, information, pending, data, status_block, event, file }
 }
 
 /// The status block of an application may have gone away.

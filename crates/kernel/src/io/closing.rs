@@ -1,0 +1,201 @@
+//! What is left to be told of a request, when its packet and buffers are gone: the requester's data, status block and events.
+//!
+//! Pages: *Types of APCs*, *ReadFile function*, *IoBuildDeviceIoControlRequest function*. A request that belongs to a thread is told
+//! in that thread, by a special kernel APC (`ke::apc`), unless it is the one that runs now and may hear of it at once. A request that
+//! fails without having been pending leaves status block and events alone: its status was returned.
+
+use abi::{DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO, IO_STATUS_BLOCK, IRP, KEVENT, NtStatus};
+use engine::{BadAddress, Engine, Flow, StrandId};
+
+use super::buffers::SHORT;
+use super::file::Issue;
+use super::finish::is_error;
+use super::irp::{Origin, Record};
+use crate::cx::{Cx, Kernel};
+use crate::event::Event;
+use crate::ke::apc::{self, Apc};
+use crate::{ke, ob};
+
+/// What is left to be told.
+pub(crate) struct Closing {
+    pub(crate) origin: Origin,
+    /// The application's request behind it.
+    pub(crate) issue: Option<Issue>,
+    pub(crate) status: NtStatus,
+    pub(crate) information: u64,
+    /// It was pending.
+    pub(crate) pending: bool,
+    /// What the requester gets.
+    pub(crate) data: Option<Data>,
+    pub(crate) status_block: DriverPtr<IO_STATUS_BLOCK>,
+    pub(crate) event: DriverPtr<KEVENT>,
+    pub(crate) file: DriverPtr<FILE_OBJECT>,
+}
+
+/// What a system buffer held, and where it goes.
+pub(crate) struct Data {
+    bytes: Bytes,
+    to: u64,
+    /// To a driver's buffer: a bad pointer is its fault.
+    is_drivers: bool,
+}
+
+enum Bytes {
+    Short { bytes: [u8; SHORT], length: usize },
+    Long(Vec<u8>),
+}
+
+impl Bytes {
+    fn all(&self) -> &[u8] {
+        match self {
+            Self::Short { bytes, length } => &bytes[..*length],
+            Self::Long(bytes) => bytes,
+        }
+    }
+
+    fn all_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Short { bytes, length } => &mut bytes[..*length],
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+/// No request moves more bytes.
+const MOST: usize = 64 << 20;
+
+impl Data {
+    /// The first `length` bytes at `system`, for the buffer at `to`.
+    ///
+    /// # Errors
+    /// If they are not there.
+    pub(crate) fn take(
+        engine: Engine,
+        (system, length): (u64, u64),
+        to: u64,
+        is_drivers: bool,
+    ) -> Result<Self, BadAddress> {
+        let mut bytes = match usize::try_from(length) {
+            Ok(length) if length <= SHORT => Bytes::Short { bytes: [0; SHORT], length },
+            Ok(length) if length <= MOST => Bytes::Long(vec![0; length]),
+            _ => return Err(BadAddress { address: system, write: false }),
+        };
+        engine.read_bytes(system, bytes.all_mut())?;
+        Ok(Self { bytes, to, is_drivers })
+    }
+
+    /// Whether the requester's buffer was there.
+    fn deliver(&self, cx: &mut Cx<'_>) -> Flow<bool> {
+        let bytes = self.bytes.all();
+        if self.is_drivers {
+            cx.write_bytes(self.to, bytes)?;
+            return Ok(true);
+        }
+        Ok(cx.engine().write_bytes(self.to, bytes).is_ok())
+    }
+}
+
+/// The thread that the end of a request is to be told in, if that is not the one that runs now, or it may not hear of it yet.
+#[inline]
+pub(crate) fn elsewhere(k: &Kernel, record: &Record, pending: bool) -> Option<StrandId> {
+    if let Some(here) = k.ke.thread().filter(|here| here.object.address == record.thread) {
+        // What returns to the I/O manager at once needs no APC.
+        let returns = record.issue.is_some() && !pending;
+        return (!returns && !apc::runs_at_once(k, here.strand)).then_some(here.strand);
+    }
+    // One that has ended hears nothing any more.
+    if record.thread == 0 { None } else { k.ke.thread_of(record.thread).map(|thread| thread.strand) }
+}
+
+impl Closing {
+    /// Has `thread` told.
+    ///
+    /// # Errors
+    /// [`engine::Leave`] of what runs at once.
+    pub(crate) fn tell_in(self, cx: &mut Cx<'_>, thread: StrandId, irp: DriverPtr<IRP>) -> Flow<()> {
+        let apc =
+            Apc { what: "the end of the IRP", whose: irp.address, work: Box::new(move |cx| self.tell(cx)) };
+        cx.with(|k| apc::queue(k, thread, apc));
+        ke::irql::settle(cx)
+    }
+
+    /// The requester's buffer, its status block, events and references.
+    ///
+    /// # Errors
+    /// A verdict on a driver's bad pointer; as waking whoever waits.
+    pub(crate) fn tell(mut self, cx: &mut Cx<'_>) -> Flow<()> {
+        let delivered = match &self.data {
+            Some(data) => data.deliver(cx)?,
+            None => true,
+        };
+        if !delivered {
+            (self.status, self.information) = (NtStatus::ACCESS_VIOLATION, 0);
+        }
+        let always = self.origin == Origin::System && self.issue.is_none();
+        let tell = always || self.pending || !is_error(self.status);
+        if tell && !self.status_block.is_null() {
+            self.write_status(cx)?;
+        }
+        let Some(issue) = &self.issue else {
+            if tell && !self.event.is_null() {
+                ke::event::set(cx, self.event, 0, false)?;
+            }
+            return Ok(());
+        };
+        if tell {
+            signal(cx, self.file, self.event, self.status)?;
+        }
+        if issue.answered_later && self.pending {
+            let (name, status, information) = (issue.name, self.status.0, self.information);
+            cx.emit(Event::Answer { name, status, information });
+        }
+        release(cx, self.file, DriverPtr::new(issue.event))
+    }
+
+    /// The status block of an application may have gone away; a driver's may not.
+    fn write_status(&self, cx: &mut Cx<'_>) -> Flow<()> {
+        let Self { status_block: to, status, information, .. } = *self;
+        if self.issue.is_some() {
+            let engine = cx.engine();
+            let _ = engine.write(to + IO_STATUS_BLOCK::Status, status);
+            let _ = engine.write(to + IO_STATUS_BLOCK::Information, information);
+            return Ok(());
+        }
+        cx.write(to + IO_STATUS_BLOCK::Status, status)?;
+        cx.write(to + IO_STATUS_BLOCK::Information, information)
+    }
+}
+
+/// A request's references go.
+///
+/// # Errors
+/// As deleting a file.
+pub(crate) fn release(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, event: DriverPtr<KEVENT>) -> Flow<()> {
+    if !event.is_null() {
+        ob::object::dereference(cx, event)?;
+    }
+    ob::object::dereference(cx, file).map(|_| ())
+}
+
+/// Whoever waits for the end of a request hears of it.
+///
+/// # Errors
+/// As setting an event.
+pub(crate) fn signal(
+    cx: &mut Cx<'_>,
+    file: DriverPtr<FILE_OBJECT>,
+    user_event: DriverPtr<KEVENT>,
+    status: NtStatus,
+) -> Flow<()> {
+    if !user_event.is_null() {
+        ke::event::set(cx, user_event, 0, false)?;
+    }
+    let synchronous = cx.read(file + FILE_OBJECT::Flags)? & FO_SYNCHRONOUS_IO != 0;
+    if synchronous {
+        cx.write(file + FILE_OBJECT::FinalStatus, status)?;
+    }
+    if synchronous || user_event.is_null() {
+        ke::event::set(cx, file + FILE_OBJECT::Event, 0, false)?;
+    }
+    Ok(())
+}

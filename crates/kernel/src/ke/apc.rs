@@ -1,0 +1,113 @@
+//! Special kernel APCs: what the system has a thread do in its own context. Follows *Types of APCs*, *Disabling APCs*,
+//! *Waits and APCs*.
+//!
+//! Only the system queues them: the end of a request is told in the thread that made it (`io::finish`). A thread carries them
+//! out below APC_LEVEL and outside guarded regions, before anything else it does there, and in the middle of a wait, which goes
+//! on behind them: *ours,* at its place in the queue. What is carried out runs at APC_LEVEL and does not wait. Drivers have no
+//! documented way to queue an APC, so normal and user APCs do not exist here.
+
+use engine::{Flow, StrandId};
+
+use super::processor::{APC_LEVEL, PASSIVE_LEVEL};
+use super::thread::{State, Thread, Work};
+use super::{irql, scheduler};
+use crate::cx::{Cx, Kernel};
+
+/// What a thread is to do.
+pub(crate) struct Apc {
+    /// For people, where it cannot be done: `the end of the IRP`.
+    pub(crate) what: &'static str,
+    /// Its address.
+    pub(crate) whose: u64,
+    pub(crate) work: Work,
+}
+
+/// Whether the thread that runs now could carry one out at once: so nothing need be queued for it.
+pub(crate) fn runs_at_once(k: &Kernel, thread: StrandId) -> bool {
+    let here = k.ke.thread().filter(|here| here.strand == thread);
+    here.is_some_and(|here| here.special_apc_disable == 0) && k.level() < APC_LEVEL
+}
+
+/// The thread is to do this; its caller settles.
+pub(crate) fn queue(k: &mut Kernel, strand: StrandId, apc: Apc) {
+    let thread = k.ke.threads.get_mut(strand).expect("an APC is for a thread that exists");
+    thread.apcs.push_back(apc);
+    let interrupts = thread.state == State::Waiting && thread.irql < APC_LEVEL && is_open(thread);
+    k.ke.apcs += 1;
+    if interrupts {
+        scheduler::make_ready(k, strand);
+    } else {
+        // The thread may run: here, below a DPC, or on another processor.
+        k.ke.rearm();
+    }
+}
+
+fn is_open(thread: &Thread) -> bool {
+    thread.special_apc_disable == 0
+}
+
+/// Whether the thread that processor `index` runs has something to do that nothing but its level may hold back.
+#[inline]
+pub(crate) fn is_pending(k: &Kernel, index: usize) -> bool {
+    k.ke.apcs != 0 && is_pending_for(k, k.ke.processors[index].thread)
+}
+
+fn is_pending_for(k: &Kernel, strand: StrandId) -> bool {
+    k.ke.threads.get(strand).is_some_and(|thread| !thread.apcs.is_empty() && is_open(thread))
+}
+
+/// The thread that runs now does all that it is to do.
+///
+/// # Errors
+/// As what it does; [`engine::Leave`] if the machine ends meanwhile.
+pub(crate) fn deliver(cx: &mut Cx<'_>) -> Flow<()> {
+    while let Some(apc) = cx.with(take) {
+        irql::set(cx, APC_LEVEL);
+        (apc.work)(cx)?;
+        irql::set(cx, PASSIVE_LEVEL);
+    }
+    Ok(())
+}
+
+fn take(k: &mut Kernel) -> Option<Apc> {
+    if !is_pending(k, k.ke.current) {
+        return None;
+    }
+    let apc = k.ke.thread_mut()?.apcs.pop_front()?;
+    k.ke.apcs -= 1;
+    k.ke.unsettled();
+    Some(apc)
+}
+
+/// The current thread, whose state says that it waits, leaves its processor until its wait is over.
+///
+/// # Errors
+/// As [`deliver`].
+pub(crate) fn block(cx: &mut Cx<'_>) -> Flow<()> {
+    loop {
+        scheduler::block(cx)?;
+        if !cx.with(|k| k.ke.thread().is_some_and(|thread| thread.wait.is_some())) {
+            return Ok(());
+        }
+        deliver(cx)?;
+        let over = cx.with(|k| {
+            let thread = k.ke.thread_mut().expect("a thread waits");
+            if thread.wait.is_some() {
+                thread.state = State::Waiting;
+            }
+            thread.wait.is_none()
+        });
+        if over {
+            return Ok(());
+        }
+    }
+}
+
+/// What waits for a thread that cannot do it, for the verdict on a deadlock.
+pub(crate) fn describe(thread: &Thread) -> Option<String> {
+    let Apc { what, whose, .. } = thread.apcs.front()?;
+    let why = if is_open(thread) { "is at APC_LEVEL" } else { "is in a guarded region" };
+    Some(format!(
+        "{what} {whose:#x} is to be told in that thread by a special kernel APC, which cannot come while the thread {why}"
+    ))
+}
