@@ -176,6 +176,14 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver {
+        name: "apcs",
+        source: "apcs.c",
+        beside: &["control.h"],
+        defines: &[],
+        missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
         name: "faults",
         source: "faulty/faults.c",
         beside: &[],

@@ -213,8 +213,11 @@ fn never_completes(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
         }
         _ => "request".to_owned(),
     };
+    // One that waits in a driver may be the reason.
+    let waiting = cx.with(|k| ke::scheduler::waits(k, |thread| !thread.callouts.is_empty()));
+    let why = waiting.iter().fold(String::new(), |why, line| format!("{why}; {line}"));
     let message = format!(
-        "the thread that sent it ends, but the {request} IRP {:#x} of {name} was cancelled and is not completed",
+        "the thread that sent it ends, but the {request} IRP {:#x} of {name} was cancelled and is not completed{why}",
         irp.address
     );
     let verdict = pending::of_irp(cx, irp.address, Verdict::error("irp-never-completed", message));

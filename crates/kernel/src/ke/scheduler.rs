@@ -71,18 +71,23 @@ pub fn run_until(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
 
 /// Everybody waits, and nothing is due that could wake anybody.
 fn deadlock(k: &Kernel) -> Verdict {
+    let lines = waits(k, |_| true);
+    let who = if lines.is_empty() { "no thread is left to go on".to_owned() } else { lines.join("; ") };
+    Verdict::error("deadlock", format!("nothing can run any more, and no timer or device is due: {who}"))
+}
+
+/// Which of the threads that wait wait for what.
+pub(crate) fn waits(k: &Kernel, which: impl Fn(&Thread) -> bool) -> Vec<String> {
     let waiting = k.ke.threads.iter().filter(|thread| {
         let ours = thread.role == Role::Worker && thread.callouts.is_empty();
-        thread.state == State::Waiting && !ours
+        thread.state == State::Waiting && !ours && which(thread)
     });
-    let lines: Vec<String> = waiting
+    waiting
         .map(|thread| {
             let line = format!("the {} waits for {}", thread.name, wait::describe(k, thread.strand));
             apc::describe(thread).map_or(line.clone(), |apc| format!("{line} ({apc})"))
         })
-        .collect();
-    let who = if lines.is_empty() { "no thread is left to go on".to_owned() } else { lines.join("; ") };
-    Verdict::error("deadlock", format!("nothing can run any more, and no timer or device is due: {who}"))
+        .collect()
 }
 
 /// Time jumps to what happens next; false if nothing does. Whoever waits busily does so all the while.

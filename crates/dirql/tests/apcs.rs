@@ -1,0 +1,128 @@
+//! Stories of special kernel APCs (`drivers/c/apcs.c`): the end of a request is told in the thread that made it, wherever that is,
+//! and not where it may not be. The driver checks itself; in random schedules, and in all within a bound.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use dirql::explore::{Bounds, Policy};
+use dirql::{Bench, Error, Machine, Outcome, Report, ScriptText};
+use rig::{driver, start};
+
+const WAITED: u32 = 0;
+const IN_CRITICAL_REGION: u32 = 1;
+const FAST_MUTEX_UNSAFE: u32 = 2;
+const WHILE_IT_COMPUTES: u32 = 3;
+const AT_APC_LEVEL: u32 = 4;
+const IN_GUARDED_REGION: u32 = 5;
+const WHILE_IT_WAITS: u32 = 6;
+const SEVERAL: u32 = 7;
+const FOR_ANOTHER_THREAD: u32 = 8;
+
+fn bench(processors: u32) -> Bench {
+    Bench::new().driver(driver("apcs.sys")).processors(processors)
+}
+
+/// Carries out a story of the driver's; at least `checks` of its checks must have been made, all with success.
+fn tell(machine: Machine, story: u32, checks: u32) {
+    let file = machine.open(r"\\.\DirqlApcs").unwrap();
+    let told = file.device_control(0x0022_2000 + 4 * story, &[], 8);
+    let prints = machine.prints().join("\n  ");
+    let Ok(told) = told else { panic!("story {story}:\n  {prints}\n{}", machine.finish()) };
+    let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
+    assert_eq!(word(0), 0, "a check of story {story} failed in this line:\n  {prints}");
+    assert!(word(4) >= checks, "story {story}: only {} checks were made", word(4));
+    file.close().unwrap();
+    let report = machine.finish();
+    report.expect_clean();
+    assert_eq!(report.sums.still_allocated(), 0, "{report}");
+}
+
+/// The story holds as it comes, on one processor and on several, and in random schedules.
+fn holds(story: u32, checks: u32) {
+    for processors in [1, 2, 4] {
+        tell(start(|| bench(processors)), story, checks);
+    }
+    for seed in rig::seeds(20) {
+        let processors = u32::try_from(seed % 3 + 1).unwrap();
+        tell(start(|| bench(processors).policy(Policy::Random(seed))), story, checks);
+    }
+}
+
+#[test]
+fn a_request_that_a_thread_waits_for_is_told_to_it() {
+    holds(WAITED, 2);
+}
+
+#[test]
+fn what_holds_back_normal_apcs_holds_back_no_special_one() {
+    holds(IN_CRITICAL_REGION, 6);
+    holds(FAST_MUTEX_UNSAFE, 2);
+}
+
+#[test]
+fn a_thread_that_computes_is_told_between_two_instructions() {
+    holds(WHILE_IT_COMPUTES, 2);
+}
+
+#[test]
+fn a_thread_at_apc_level_is_told_when_its_level_falls() {
+    holds(AT_APC_LEVEL, 3);
+}
+
+#[test]
+fn a_thread_in_a_guarded_region_is_told_when_it_leaves_the_outermost() {
+    holds(IN_GUARDED_REGION, 5);
+}
+
+#[test]
+fn a_wait_for_something_else_goes_on_behind_it() {
+    holds(WHILE_IT_WAITS, 11);
+}
+
+#[test]
+fn several_that_were_held_back_are_all_told() {
+    holds(SEVERAL, 6);
+}
+
+#[test]
+fn another_thread_that_waits_for_the_event_is_told_no_sooner() {
+    holds(FOR_ANOTHER_THREAD, 6);
+}
+
+#[test]
+fn another_thread_is_told_no_sooner_in_every_schedule_with_two_preemptions() {
+    let script =
+        format!(r"open \\.\DirqlApcs as f; ioctl f {:#x} out 8", 0x0022_2000 + 4 * FOR_ANOTHER_THREAD);
+    let bounds = Bounds { preemptions: 2, shared: false, ..Bounds::default() };
+    // A check that fails is printed.
+    let broken = |report: &Report| {
+        report.outcome() != Outcome::Clean || report.prints.iter().any(|line| line.starts_with("apcs:"))
+    };
+    let searched = loop {
+        match bench(2).unobserved().search(&ScriptText::typed(&script).play().unwrap(), &bounds, broken) {
+            Ok(searched) => break searched,
+            Err(Error::Busy) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let found = searched
+        .found
+        .map(|(choices, report)| format!("{choices:#?}\n{}\n{report}", report.prints.join("\n")));
+    assert!(searched.complete && found.is_none(), "{}", found.unwrap_or_default());
+    assert!(searched.schedules.iter().sum::<u64>() > 20, "{:?}", searched.schedules);
+}
+
+#[test]
+fn who_waits_where_it_cannot_be_told_waits_for_ever() {
+    for (mistake, why) in [(0, "in a guarded region"), (1, "at APC_LEVEL")] {
+        let machine = start(|| bench(1));
+        let code = 0x0022_2400 + 4 * mistake;
+        let _ended = rig::try_play(&machine, &format!(r"open \\.\DirqlApcs as f; ioctl f {code:#x}"));
+        let report = machine.finish();
+        let verdict = report.expect_verdict();
+        assert_eq!(verdict.rule, "irp-never-completed", "{report}");
+        assert!(verdict.message.contains("special kernel APC") && verdict.message.contains(why), "{report}");
+    }
+}
