@@ -1,9 +1,12 @@
 /*
- * apcs.sys: a driver without hardware for what special kernel APCs do: they tell a thread that its request has ended. \\.\DirqlApcs,
+ * apcs.sys: a driver without hardware for what APCs do: special kernel ones tell a thread that its request has ended, user ones
+ * interrupt waits. \\.\DirqlApcs,
  * CTL_CODE(FILE_DEVICE_UNKNOWN, N, METHOD_BUFFERED, FILE_ANY_ACCESS):
  *
  *   0x800 + N  story N, which checks itself and answers with one STORY_RESULT; requests come one at a time
  *   0x8F0      a request of the driver's own that ends LATER in a DPC; input and output: a ULONG, and the same plus one
+ *   0x8F1      waits; input: a ULONG, WAIT_…; the answer's status is the wait's
+ *   0x8F2      lets go who waits so
  *   0x900 + N  mistake N, which never comes back
  *
  * Each story sends itself such requests by IoBuildDeviceIoControlRequest, which are told by an event and a status block.
@@ -13,6 +16,12 @@
 #include "control.h"
 
 #define IOCTL_LATER CTL_CODE(FILE_DEVICE_UNKNOWN, 0x8F0, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define WAIT 0x8F1
+#define LET_GO 0x8F2
+#define WAIT_USER 1      /* UserMode */
+#define WAIT_ALERTABLE 2
+#define WAIT_CRITICAL 4  /* in a critical region */
+#define WAIT_DELAY 8     /* for a second, not for the event */
 #define FIRST_STORY 0x800
 #define FIRST_MISTAKE 0x900
 #define LATER 100 /* microseconds */
@@ -319,6 +328,31 @@ static ULONG (*const Stories[])(VOID) = {
     InGuardedRegion, WhileItWaits, Several, ForAnotherThread, /* from 5 on */
 };
 
+/* ---- waits that an application may interrupt -------------------------------------------------------------------- */
+
+static KEVENT Gate;
+
+static NTSTATUS WaitAsAsked(PIRP Irp)
+{
+    ULONG How = *(PULONG)Irp->AssociatedIrp.SystemBuffer;
+    KPROCESSOR_MODE Mode = How & WAIT_USER ? UserMode : KernelMode;
+    BOOLEAN Alertable = (How & WAIT_ALERTABLE) != 0;
+    LARGE_INTEGER Interval;
+    NTSTATUS Status;
+
+    if (How & WAIT_CRITICAL) {
+        KeEnterCriticalRegion();
+    }
+    Interval.QuadPart = -10 * 1000000;
+    Status = How & WAIT_DELAY ? KeDelayExecutionThread(Mode, Alertable, &Interval)
+                              : KeWaitForSingleObject(&Gate, UserRequest, Mode, Alertable, NULL);
+    if (How & WAIT_CRITICAL) {
+        KeLeaveCriticalRegion();
+    }
+    DbgPrint("apcs: wait %u ended with %08x\n", How, Status);
+    return Complete(Irp, Status, 0);
+}
+
 /* ---- mistakes --------------------------------------------------------------------------------------------------- */
 
 static VOID WaitsInGuardedRegion(VOID)
@@ -353,8 +387,14 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     ULONG Function = (Code >> 2) & 0xFFF;
 
     UNREFERENCED_PARAMETER(Device);
-    if (Code == IOCTL_LATER) {
+    switch (Function) {
+    case (IOCTL_LATER >> 2) & 0xFFF:
         return EndLater(Irp);
+    case WAIT:
+        return WaitAsAsked(Irp);
+    case LET_GO:
+        KeSetEvent(&Gate, IO_NO_INCREMENT, FALSE);
+        return Complete(Irp, STATUS_SUCCESS, 0);
     }
     if (Function >= FIRST_MISTAKE && Function - FIRST_MISTAKE < RTL_NUMBER_OF(Mistakes)) {
         Mistakes[Function - FIRST_MISTAKE]();
@@ -368,6 +408,7 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
     NTSTATUS Status = ControlStart(Driver, &DeviceName, &LinkName, DispatchDeviceControl);
 
     UNREFERENCED_PARAMETER(RegistryPath);
+    KeInitializeEvent(&Gate, SynchronizationEvent, FALSE);
     Itself = Driver->DeviceObject;
     return Status;
 }

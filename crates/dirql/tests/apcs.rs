@@ -1,5 +1,6 @@
-//! Stories of special kernel APCs (`drivers/c/apcs.c`): the end of a request is told in the thread that made it, wherever that is,
-//! and not where it may not be. The driver checks itself; in random schedules, and in all within a bound.
+//! Stories of APCs (`drivers/c/apcs.c`). Special kernel ones: the end of a request is told in the thread that made it, wherever that
+//! is, and not where it may not be; the driver checks itself, in random schedules, and in all within a bound. User ones, and the end
+//! of a thread: which waits they interrupt.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
@@ -125,4 +126,102 @@ fn who_waits_where_it_cannot_be_told_waits_for_ever() {
         assert_eq!(verdict.rule, "irp-never-completed", "{report}");
         assert!(verdict.message.contains("special kernel APC") && verdict.message.contains(why), "{report}");
     }
+}
+
+// ---- what an application may interrupt ----
+
+const USER: u32 = 1;
+const ALERTABLE: u32 = 2;
+const CRITICAL: u32 = 4;
+const DELAY: u32 = 8;
+
+const WAIT: u32 = 0x0022_23C4;
+const LET_GO: u32 = 0x0022_23C8;
+
+/// `a` waits in the driver as `how` says; then the script goes on.
+fn waits(how: u32, then: &str) -> Report {
+    let machine = start(|| bench(1));
+    let script = format!(
+        r"open \\.\DirqlApcs as f; open \\.\DirqlApcs as g
+        a: ioctl f {WAIT:#x} in u32:{how}
+        wait 1ms
+        {then}
+        join a; close f; close g",
+    );
+    rig::play(&machine, &script.replace("LET_GO", &format!("ioctl g {LET_GO:#x}")));
+    let report = machine.finish();
+    report.expect_clean();
+    report
+}
+
+fn ended(report: &Report, status: u32) -> bool {
+    report.prints.iter().any(|line| line.ends_with(&format!("ended with {status:08x}")))
+}
+
+const SUCCESS: u32 = 0;
+const USER_APC: u32 = 0xC0;
+
+#[test]
+fn a_user_apc_interrupts_alertable_waits_only() {
+    for how in [USER | ALERTABLE, ALERTABLE, USER | ALERTABLE | DELAY] {
+        let report = waits(how, "apc a");
+        assert!(ended(&report, USER_APC), "{how}: {report}");
+    }
+    for how in [USER, 0, USER | ALERTABLE | CRITICAL] {
+        let report = waits(how, "apc a; wait 50ms; expect pending a; LET_GO");
+        assert!(ended(&report, SUCCESS), "{how}: {report}");
+    }
+}
+
+#[test]
+fn the_end_of_a_thread_interrupts_waits_in_user_mode_only() {
+    for how in [USER, USER | ALERTABLE, USER | DELAY] {
+        let report = waits(how, "terminate a");
+        assert!(ended(&report, USER_APC), "{how}: {report}");
+    }
+    for how in [0, ALERTABLE, USER | CRITICAL] {
+        let report = waits(how, "terminate a; wait 50ms; expect pending a; LET_GO");
+        assert!(ended(&report, SUCCESS), "{how}: {report}");
+    }
+}
+
+#[test]
+fn a_user_apc_waits_for_an_alertable_wait_and_comes_once() {
+    let both = USER | ALERTABLE;
+    let machine = start(|| bench(1));
+    let script = format!(
+        r"open \\.\DirqlApcs as f; open \\.\DirqlApcs as g
+        a: wait 10ms
+        a: ioctl f {WAIT:#x} in u32:{both} expect STATUS_USER_APC
+        a: ioctl f {WAIT:#x} in u32:{both} expect STATUS_SUCCESS
+        wait 1ms; apc a; wait 100ms; expect pending a; ioctl g {LET_GO:#x}; join a; close f; close g",
+    );
+    rig::play(&machine, &script);
+    machine.finish().expect_clean();
+}
+
+#[test]
+fn a_thread_that_is_terminated_drops_what_it_was_handed_and_cancels_what_it_waits_for() {
+    let machine = start(|| Bench::new().driver(driver("queue.sys")));
+    let script = r"open \\.\DirqlQueue as f
+        a: read f 16; a: read f 16
+        wait 1ms; expect pending a; terminate a; join a; close f";
+    rig::play(&machine, script);
+    let report = machine.finish();
+    report.expect_clean();
+    assert_eq!(report.sums.still_allocated(), 0, "{report}");
+}
+
+#[test]
+fn a_script_that_fails_terminates_its_threads() {
+    let machine = start(|| bench(1));
+    let script = format!(
+        r"open \\.\DirqlApcs as f; open \\.\DirqlApcs as g
+        a: ioctl f {WAIT:#x} in u32:{USER}
+        wait 1ms; ioctl g {LET_GO:#x} expect STATUS_UNSUCCESSFUL",
+    );
+    let failed = rig::try_play(&machine, &script);
+    assert!(failed.is_err(), "it was a success");
+    let report = machine.finish();
+    assert!(report.verdict.is_none(), "the driver is not to blame: {report}");
 }

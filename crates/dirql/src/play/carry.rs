@@ -2,7 +2,7 @@
 
 use engine::Flow;
 use kernel::Cx;
-use kernel::ke::{clock, wait};
+use kernel::ke::{clock, user_apc, wait};
 
 use super::Stage;
 use super::{device, request};
@@ -21,6 +21,8 @@ pub(super) fn out(stage: &Stage, cx: &mut Cx<'_>, index: usize) -> Flow<Outcome>
         Command::JoinRequest { name, expect } => request::join(stage, cx, &name, &expect),
         Command::JoinThread(name) => stage.join(cx, &name).map(Ok),
         Command::Cancel(cancel) => request::cancel(stage, cx, &cancel),
+        Command::UserApc(name) => stage.to_thread(cx, &name, user_apc::queue),
+        Command::Terminate(name) => stage.to_thread(cx, &name, user_apc::end),
         Command::Close { handle } => request::close(stage, cx, &handle),
         Command::Wait { nanoseconds } => wait::sleep(cx, nanoseconds).map(Ok),
         Command::Clock { units } => clock::set_system_time_by(cx, units).map(Ok),

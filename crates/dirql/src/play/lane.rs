@@ -7,10 +7,12 @@ use std::collections::VecDeque;
 use abi::{DriverPtr, KEVENT, KTHREAD};
 use engine::Flow;
 use kernel::Cx;
-use kernel::ke::{event, thread, wait};
+use kernel::io::cancel;
+use kernel::ke::{event, thread, user_apc, wait};
 use kernel::ps;
 
 use super::Stage;
+use super::carry::Outcome;
 use crate::machine::new_event;
 
 /// A named thread.
@@ -65,6 +67,10 @@ impl Stage {
             });
             let Some(index) = next else { break };
             self.carry_out(cx, index)?;
+            if user_apc::returns(cx) {
+                cancel::rundown_thread(cx)?;
+                break;
+            }
         }
         let idle = self.with(|state| {
             let lane = state.lanes.get_mut(name).expect("lanes are not taken away");
@@ -73,6 +79,26 @@ impl Stage {
             lane.idle
         });
         event::set(cx, idle, 0, false).map(|_| ())
+    }
+
+    /// Does something to the thread of this name, which has something to do.
+    pub(super) fn to_thread(
+        &self,
+        cx: &mut Cx<'_>,
+        name: &str,
+        what: fn(&mut Cx<'_>, DriverPtr<KTHREAD>) -> Flow<()>,
+    ) -> Flow<Outcome> {
+        match self.with(|state| state.lanes.get(name).and_then(|lane| lane.thread)) {
+            Some(thread) => what(cx, thread).map(Ok),
+            None => Ok(Err(format!("thread {name} has nothing to do"))),
+        }
+    }
+
+    /// Every thread ends as soon as it returns from what it is at: the process exits.
+    pub(super) fn end_all(&self, cx: &mut Cx<'_>) -> Flow<()> {
+        let threads: Vec<_> =
+            self.with(|state| state.lanes.values().filter_map(|lane| lane.thread).collect());
+        threads.into_iter().try_for_each(|thread| user_apc::end(cx, thread))
     }
 
     /// Waits until the thread of this name has carried out what it was handed.

@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 use engine::{Flow, outside};
 use kernel::ke::scheduler::{self, End};
-use kernel::ke::thread;
+use kernel::ke::{thread, user_apc};
 use kernel::ob::Handle;
 use kernel::{Cx, Nt};
 
@@ -107,7 +107,10 @@ impl Stage {
             return Ok(false);
         }
         let outcome = carry::out(self, cx, index)?;
-        if let Err(message) = outcome {
+        // A thread that was terminated expects nothing any more.
+        if let Err(message) = outcome
+            && !user_apc::is_to_end(cx)
+        {
             self.fail(index, &message);
             return Ok(false);
         }
@@ -138,7 +141,7 @@ impl Stage {
         outside(|| self.with(|state| state.failure.clone()))
     }
 
-    /// The process exits: its requests are cancelled and its handles closed.
+    /// The process exits: its threads end, its requests are cancelled and its handles closed.
     pub(crate) fn exit(&self, nt: &Nt, process: u64) -> End {
         if nt.stopping() {
             return End::Stopped;
@@ -147,6 +150,7 @@ impl Stage {
         let done = Rc::new(RefCell::new(false));
         let flag = Rc::clone(&done);
         let body: thread::Work = Box::new(move |cx| {
+            stage.end_all(cx)?;
             request::close_all(&stage, cx)?;
             *flag.borrow_mut() = true;
             Ok(())

@@ -105,11 +105,7 @@ pub(super) fn cancel(stage: &Stage, cx: &mut Cx<'_>, what: &Cancel) -> Flow<Outc
             Err(why) => Ok(Err(why)),
         },
         Cancel::Thread(name) => {
-            let thread = stage.with(|state| state.lanes.get(name).and_then(|lane| lane.thread));
-            match thread {
-                Some(thread) => cancel::cancel_thread(cx, thread).map(|_| Ok(())),
-                None => Ok(Err(format!("thread {name} has nothing to do"))),
-            }
+            stage.to_thread(cx, name, |cx, thread| cancel::cancel_thread(cx, thread).map(|_| ()))
         }
         Cancel::Request(name) => {
             let block = stage.with(|state| {

@@ -74,6 +74,10 @@ pub enum Command {
     JoinThread(String),
     /// `cancel`.
     Cancel(Cancel),
+    /// `apc`: `QueueUserAPC` for this thread.
+    UserApc(String),
+    /// `terminate`: `TerminateThread` of this thread.
+    Terminate(String),
     /// `close`: `CloseHandle`.
     Close {
         /// The handle's name.

@@ -12,7 +12,7 @@ use super::names::{Kind, Names};
 use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 22] = [
+pub(super) const COMMANDS: [&str; 24] = [
     "open",
     "read",
     "write",
@@ -20,6 +20,8 @@ pub(super) const COMMANDS: [&str; 22] = [
     "async",
     "join",
     "cancel",
+    "apc",
+    "terminate",
     "close",
     "wait",
     "clock",
@@ -161,6 +163,8 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
         "async" => asynchronous(args, names)?,
         "join" => join(first, args, names)?,
         "cancel" => cancel(args, names)?,
+        "apc" => Command::UserApc(thread(args, names)?),
+        "terminate" => Command::Terminate(thread(args, names)?),
         "close" => {
             let (handle, _) = names.handle(&args.word("the handle to close")?)?;
             names.end(&handle, first.at);
@@ -318,6 +322,12 @@ fn cancel(args: &mut Arguments, names: &Names) -> Outcome<Command> {
         Kind::Thread => Cancel::Thread(name),
         Kind::Request => Cancel::Request(name),
     }))
+}
+
+/// The thread of an `apc` or `terminate`.
+fn thread(args: &mut Arguments, names: &Names) -> Outcome<String> {
+    let word = args.word("the thread")?;
+    names.find(&word, "thread", |kind| kind == Kind::Thread).map(|(name, _)| name)
 }
 
 /// `pending NAME`, after `expect`.

@@ -11,6 +11,7 @@
 //!           | "async" NAME request          the request is overlapped and has a name
 //!           | "join" NAME [ expect ]        a request or a thread
 //!           | "cancel" NAME                 a handle, a thread or a request
+//!           | ( "apc" | "terminate" ) NAME    a thread
 //!           | "close" NAME
 //!           | "wait" TIME                   10ns 10us 10ms 10s, of virtual time
 //!           | "poke" DEVICE SIGNAL number

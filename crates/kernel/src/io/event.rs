@@ -54,17 +54,36 @@ pub fn create(cx: &mut Cx<'_>, kind: Type, signaled: bool) -> Flow<Option<Handle
     Ok(Some(handle))
 }
 
-/// `WaitForSingleObject` on an event's handle, for ever.
+/// `WaitForSingleObject` on an event's handle, for ever: the end of the thread interrupts it, with USER_APC.
 ///
 /// # Errors
 /// A verdict if the machine ends meanwhile.
-pub fn wait(cx: &mut Cx<'_>, event: Handle) -> Flow<()> {
-    if let Ok(entry) = handle::reference(cx, event, Some(Kind::Event), 0, Mode::User)? {
-        let object = DriverPtr::<KEVENT>::new(entry.object);
-        let _ = ke::wait::for_object(cx, object)?;
-        ob::object::dereference(cx, object)?;
+pub fn wait(cx: &mut Cx<'_>, event: Handle) -> Flow<NtStatus> {
+    wait_by(cx, event, ke::wait::for_application)
+}
+
+/// As [`wait`]; nothing interrupts it.
+///
+/// # Errors
+/// As [`wait`].
+pub(crate) fn wait_to_the_end(cx: &mut Cx<'_>, event: Handle) -> Flow<NtStatus> {
+    wait_by(cx, event, ke::wait::for_object)
+}
+
+fn wait_by(
+    cx: &mut Cx<'_>,
+    event: Handle,
+    wait: fn(&mut Cx<'_>, DriverPtr<KEVENT>) -> Flow<NtStatus>,
+) -> Flow<NtStatus> {
+    match handle::reference(cx, event, Some(Kind::Event), 0, Mode::User)? {
+        Ok(entry) => {
+            let object = DriverPtr::<KEVENT>::new(entry.object);
+            let status = wait(cx, object)?;
+            ob::object::dereference(cx, object)?;
+            Ok(status)
+        }
+        Err(status) => Ok(status),
     }
-    Ok(())
 }
 
 /// `ZwCreateEvent`: `kind` 0 is a notification event. An event of that name is opened if `OBJ_OPENIF` allows it.

@@ -2,11 +2,11 @@
 //!
 //! Pages: *OVERLAPPED structure*, *GetOverlappedResult function*. Completion ports are not here.
 
-use abi::{DriverPtr, IO_STATUS_BLOCK};
+use abi::{DriverPtr, IO_STATUS_BLOCK, NtStatus};
 use engine::Flow;
 
-use super::event;
 use super::send::Answer;
+use super::{cancel, event};
 use crate::cx::Cx;
 use crate::mm::user;
 use crate::ob::{self, Handle, handle};
@@ -45,7 +45,11 @@ impl Overlapped {
     /// # Errors
     /// A verdict if the machine ends meanwhile.
     pub fn wait(&self, cx: &mut Cx<'_>) -> Flow<Answer> {
-        event::wait(cx, self.event)?;
+        if event::wait(cx, self.event)? == NtStatus::USER_APC {
+            // The thread ends: nobody will have the result, and the status block must not be written afterwards.
+            let _ = cancel::cancel_request(cx, self.status_block)?;
+            let _ = event::wait_to_the_end(cx, self.event)?;
+        }
         self.result(cx)
     }
 

@@ -18,7 +18,7 @@ use super::operation::Operation;
 use super::overlapped::Overlapped;
 use super::packet::Packet;
 use super::send::Answer;
-use super::{allocate, call, express, fast_io, stack};
+use super::{allocate, call, cancel, express, fast_io, stack};
 use crate::cx::Cx;
 use crate::event::{Event, Kind as EventKind};
 use crate::ke;
@@ -164,21 +164,21 @@ fn with_event(
             }
             Ok(answer)
         }
-        Sent::Done(status) => returned(cx, file, request, synchronous, status),
+        Sent::Done(status) => returned(cx, file, request, (synchronous, mode), status),
     }
 }
 
-/// The driver has returned `status`.
+/// The driver has returned `status`. For whom it was asked says whether the handle is synchronous, and the mode.
 pub(crate) fn returned(
     cx: &mut Cx<'_>,
     file: DriverPtr<FILE_OBJECT>,
     request: &Request<'_>,
-    synchronous: bool,
+    (synchronous, mode): (bool, Mode),
     status: NtStatus,
 ) -> Flow<Answer> {
     let answer = match status {
         NtStatus::PENDING if synchronous => {
-            let _ = ke::wait::for_object(cx, file + FILE_OBJECT::Event)?;
+            wait_for_end(cx, file + FILE_OBJECT::Event, mode)?;
             result(cx, request)?
         }
         status if status == NtStatus::PENDING || is_error(status) => Answer::failed(status),
@@ -189,6 +189,18 @@ pub(crate) fn returned(
         unlock(cx, file)?;
     }
     Ok(answer)
+}
+
+/// A thread of an application's that is to end meanwhile cancels what it waits for.
+fn wait_for_end(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>, mode: Mode) -> Flow<()> {
+    if mode == Mode::User && ke::wait::for_application(cx, event)? != NtStatus::USER_APC {
+        return Ok(());
+    }
+    if mode == Mode::User {
+        let thread = ke::thread::current_object(cx);
+        let _ = cancel::cancel_thread(cx, thread)?;
+    }
+    ke::wait::for_object(cx, event).map(|_| ())
 }
 
 /// The answer of a driver that needs no IRP for it.

@@ -56,6 +56,7 @@ mod threads;
 pub mod time;
 pub mod timer;
 pub(crate) mod timer_queue;
+pub mod user_apc;
 pub mod vectors;
 pub mod wait;
 pub mod watchdog;

@@ -15,6 +15,7 @@ use super::dispatcher::{self, Kind as ObjectKind};
 use super::extended::Saved;
 use super::handler::Running;
 use super::spin::{FIRST_LOOK, Stuck};
+use super::user_apc::Wanted;
 use super::wait::Wait;
 use super::{affinity, irql, processor, scheduler, stack};
 use crate::cx::{Cx, Kernel};
@@ -147,6 +148,8 @@ pub(crate) struct Thread {
     pub(crate) special_apc_disable: i32,
     /// What it is to do as soon as it may.
     pub(crate) apcs: VecDeque<Apc>,
+    /// What its application has for it.
+    pub(crate) wanted: Wanted,
     /// Mutexes it owns.
     pub(crate) mutexes: Vec<u64>,
     /// Routines of drivers it is in, innermost last.
@@ -321,6 +324,7 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
             apc_disable: 0,
             special_apc_disable: 0,
             apcs: VecDeque::new(),
+            wanted: Wanted::default(),
             mutexes: Vec::new(),
             callouts: Vec::new(),
             handlers: Vec::new(),

@@ -1,7 +1,7 @@
 //! Waiting for dispatcher objects and for time. Follows *KeWaitForSingleObject function*, *KeWaitForMultipleObjects
 //! function*, *KeDelayExecutionThread function*.
 //!
-//! Alertable waits are ordinary ones: nothing here alerts a thread, and user APCs do not exist.
+//! What interrupts a wait for good is `user_apc`'s; what comes in the middle of one `apc`'s.
 
 use abi::{DISPATCHER_HEADER, DriverPtr, KTHREAD, KWAIT_BLOCK, NtStatus};
 use engine::{Flow, StrandId};
@@ -9,6 +9,7 @@ use engine::{Flow, StrandId};
 use super::dispatcher::{self, consume, is_signaled};
 use super::links::{self, Broken};
 use super::processor::DISPATCH_LEVEL;
+use super::user_apc::{self, Manner};
 use super::{apc, irql, passive_isr, scheduler, thread, threaded_dpc, time};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
@@ -29,6 +30,8 @@ pub(crate) struct Wait {
     pub(crate) objects: Few<DriverPtr<DISPATCHER_HEADER>, 1>,
     /// For all of them at once.
     pub(crate) all: bool,
+    /// What may interrupt it.
+    pub(crate) manner: Manner,
     /// Its wait blocks, one an object.
     pub(crate) blocks: DriverPtr<KWAIT_BLOCK>,
     /// What is no dispatcher object and will be granted; see [`for_grant`].
@@ -68,13 +71,14 @@ pub fn single(
     cx: &mut Cx<'_>,
     object: DriverPtr<DISPATCHER_HEADER>,
     _reason: u32,
-    _mode: u8,
-    _alertable: bool,
+    mode: u8,
+    alertable: bool,
     timeout: DriverPtr<i64>,
 ) -> Flow<NtStatus> {
+    const NAME: &str = "KeWaitForSingleObject";
     let timeout = Timeout::read(cx, timeout)?;
-    dispatcher::expect(cx, object, "KeWaitForSingleObject", &[])?;
-    wait(cx, &[object], false, timeout, DriverPtr::NULL, "KeWaitForSingleObject")
+    dispatcher::expect(cx, object, NAME, &[])?;
+    wait_as(cx, Manner::of(mode, alertable), &[object], false, timeout, DriverPtr::NULL, NAME)
 }
 
 /// `KeWaitForMutexObject`.
@@ -104,8 +108,8 @@ pub fn multiple(
     array: DriverPtr<DriverPtr<DISPATCHER_HEADER>>,
     kind: u32,
     _reason: u32,
-    _mode: u8,
-    _alertable: bool,
+    mode: u8,
+    alertable: bool,
     timeout: DriverPtr<i64>,
     blocks: DriverPtr<KWAIT_BLOCK>,
 ) -> Flow<NtStatus> {
@@ -126,7 +130,7 @@ pub fn multiple(
     }
     let timeout = Timeout::read(cx, timeout)?;
     // `WaitAll` is 0, `WaitAny` 1.
-    wait(cx, &objects, kind == 0, timeout, blocks, NAME)
+    wait_as(cx, Manner::of(mode, alertable), &objects, kind == 0, timeout, blocks, NAME)
 }
 
 /// Waits for one object for ever, for the kernel itself: an event of a request, a thread's end.
@@ -135,6 +139,15 @@ pub fn multiple(
 /// As [`single`].
 pub fn for_object<T>(cx: &mut Cx<'_>, object: DriverPtr<T>) -> Flow<NtStatus> {
     wait(cx, &[object.cast()], false, Timeout::Never, DriverPtr::NULL, "a wait of the kernel's")
+}
+
+/// As [`for_object`], for an application: its end interrupts it, with USER_APC.
+///
+/// # Errors
+/// As [`single`].
+pub(crate) fn for_application<T>(cx: &mut Cx<'_>, object: DriverPtr<T>) -> Flow<NtStatus> {
+    let (manner, blocks) = (Manner::APPLICATION, DriverPtr::NULL);
+    wait_as(cx, manner, &[object.cast()], false, Timeout::Never, blocks, "an application's wait")
 }
 
 /// The current thread waits until [`grant`] says that it has what lies at `at`: a push lock, the release of run-down
@@ -148,8 +161,8 @@ pub(crate) fn for_grant(cx: &mut Cx<'_>, at: u64, what: &str) -> Flow<()> {
     cx.with(|k| {
         let strand = k.ke.processor().thread;
         let thread = k.ke.threads.get_mut(strand).expect("the thread that waits");
-        let blocks = DriverPtr::NULL;
-        thread.wait = Some(Wait { objects: Few::default(), all: false, blocks, granted: Some(at) });
+        let (manner, blocks) = (Manner::KERNEL, DriverPtr::NULL);
+        thread.wait = Some(Wait { objects: Few::default(), all: false, manner, blocks, granted: Some(at) });
         thread.state = thread::State::Waiting;
         k.ke.processor_mut().wait_next = false;
         k.ke.unsettled();
@@ -184,16 +197,17 @@ pub fn sleep(cx: &mut Cx<'_>, nanoseconds: u64) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if the pointer is bad; [`engine::Leave`] if the machine ends meanwhile.
-pub fn delay(cx: &mut Cx<'_>, _mode: u8, _alertable: bool, interval: DriverPtr<i64>) -> Flow<NtStatus> {
+pub fn delay(cx: &mut Cx<'_>, mode: u8, alertable: bool, interval: DriverPtr<i64>) -> Flow<NtStatus> {
     let value = cx.read(interval)?;
     if value == 0 {
         scheduler::yield_now(cx)?;
         return Ok(NtStatus::SUCCESS);
     }
     let until = Timeout::At(cx.with(|k| time::due(k, value)));
-    // It ends by its time-out, which is success here.
-    let _ = wait(cx, &[], false, until, DriverPtr::NULL, "KeDelayExecutionThread")?;
-    Ok(NtStatus::SUCCESS)
+    let manner = Manner::of(mode, alertable);
+    let status = wait_as(cx, manner, &[], false, until, DriverPtr::NULL, "KeDelayExecutionThread")?;
+    // If nothing interrupts it, it ends by its time-out, which is success here.
+    Ok(if status == NtStatus::TIMEOUT { NtStatus::SUCCESS } else { status })
 }
 
 /// `ZwYieldExecution`.
@@ -205,12 +219,24 @@ pub fn zw_yield(cx: &mut Cx<'_>) -> Flow<NtStatus> {
     Ok(NtStatus::SUCCESS)
 }
 
-/// Waits.
+/// Waits; nothing interrupts it.
 ///
 /// # Errors
 /// As [`single`].
 pub(crate) fn wait(
     cx: &mut Cx<'_>,
+    objects: &[DriverPtr<DISPATCHER_HEADER>],
+    all: bool,
+    timeout: Timeout,
+    blocks: DriverPtr<KWAIT_BLOCK>,
+    what: &'static str,
+) -> Flow<NtStatus> {
+    wait_as(cx, Manner::KERNEL, objects, all, timeout, blocks, what)
+}
+
+fn wait_as(
+    cx: &mut Cx<'_>,
+    manner: Manner,
     objects: &[DriverPtr<DISPATCHER_HEADER>],
     all: bool,
     timeout: Timeout,
@@ -239,12 +265,16 @@ pub(crate) fn wait(
         }
         Ok(None) => {}
     }
+    if let Some(status) = cx.with(|k| user_apc::instead_of_waiting(k, strand, manner)) {
+        irql::settle(cx)?;
+        return Ok(status);
+    }
     let first = objects.first().copied().unwrap_or(DriverPtr::NULL);
     if cx.happens(Kind::Wait) {
         let count = u32::try_from(objects.len()).unwrap_or(u32::MAX);
         cx.emit(Event::Wait { object: first.address, count });
     }
-    let begun = cx.with(|k| begin(k, strand, objects, all, timeout, blocks));
+    let begun = cx.with(|k| begin(k, strand, (objects, all, manner), timeout, blocks));
     begun.map_err(|broken| dispatcher::stop(cx, first, broken))?;
     apc::block(cx)?;
     let status = cx.with(|k| k.ke.threads[strand].wait_status);
@@ -317,8 +347,7 @@ fn try_satisfy(
 fn begin(
     k: &mut Kernel,
     strand: StrandId,
-    objects: &[DriverPtr<DISPATCHER_HEADER>],
-    all: bool,
+    (objects, all, manner): (&[DriverPtr<DISPATCHER_HEADER>], bool, Manner),
     timeout: Timeout,
     blocks: DriverPtr<KWAIT_BLOCK>,
 ) -> Result<(), Broken> {
@@ -333,7 +362,7 @@ fn begin(
         links::insert_tail(k.engine, head, block + KWAIT_BLOCK::WaitListEntry)?;
         k.ke.waits.get_or_insert_with(object.address, Few::default).push(strand);
     }
-    let wait = thread.wait.insert(Wait { objects: Few::default(), all, blocks, granted: None });
+    let wait = thread.wait.insert(Wait { objects: Few::default(), all, manner, blocks, granted: None });
     wait.objects.extend(objects.iter().copied());
     thread.state = thread::State::Waiting;
     if let Timeout::At(due) = timeout {

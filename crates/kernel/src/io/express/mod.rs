@@ -22,6 +22,7 @@ use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::ke::callout;
 use crate::ke::dispatcher::Kind as ObjectKind;
+use crate::ob::handle::Mode;
 use crate::ob::object;
 
 pub(crate) use begin::{Begun, begin};
@@ -47,7 +48,7 @@ pub(crate) fn go(cx: &mut Cx<'_>, begun: &Begun, request: &Request<'_>) -> Flow<
         End::Judged => {}
         End::Unjudged => pending::returned(cx, frame, dispatch, status)?,
     }
-    let answer = transfer::returned(cx, file, request, synchronous, status)?;
+    let answer = transfer::returned(cx, file, request, (synchronous, Mode::User), status)?;
     object::dereference(cx, file)?;
     Ok(answer)
 }
