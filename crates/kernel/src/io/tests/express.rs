@@ -90,7 +90,7 @@ fn requests(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, handle: Handle) -
     let waiter = overlapped.event;
     crate::ke::rig::spawn(cx, "waiter", move |cx| {
         // Woken by some of the requests, in whichever way they go.
-        (0..3).try_for_each(|_| event::wait(cx, waiter))
+        (0..3).try_for_each(|_| event::wait(cx, waiter).map(|_| ()))
     });
     let operations = [
         Operation::Control(METHOD_BUFFERED, short, buffer),
