@@ -57,7 +57,11 @@ struct Plan<'o> {
 
 /// Begins a request of an application's, up to the call of its driver. None: nothing is done.
 pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Option<Begun> {
-    let plan = plan(k, handle, request)?;
+    let Some(plan) = plan(k, handle, request) else {
+        // What was read in vain is nobody else's.
+        let _ = k.engine.missed();
+        return None;
+    };
     let length = u64::from(plan.input.length.max(plan.output.length));
     let size = irp::size(plan.stack_size);
     let packet = (u64::from(size), allocate::TAG);

@@ -8,7 +8,8 @@ use super::rig::*;
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::io::file::{self, Buffer, OpenOptions, Operation, Overlapped};
-use crate::io::{event, irp};
+use crate::io::transfer::Request;
+use crate::io::{event, express, irp};
 use crate::ke;
 use crate::mm::pool::Block;
 use crate::mm::user;
@@ -237,4 +238,26 @@ fn an_irp_completed_a_second_time_is_no_request_any_more() {
     });
     assert_eq!(outcome.verdict().0, "double-completion");
     assert!(outcome.verdict.is_some_and(|verdict| !verdict.related.is_empty()), "it says when it was first");
+}
+
+#[test]
+fn a_file_whose_device_leads_nowhere_leaves_the_next_request_alone() {
+    let outcome = story(|cx| {
+        let majors = [(IRP_MJ_CREATE, succeed as _), (abi::IRP_MJ_DEVICE_CONTROL, succeed as _)];
+        let driver = driver(cx, "lost", &majors)?;
+        let device = device(cx, driver, "\\Device\\Lost", DO_BUFFERED_IO)?;
+        let handle = file::open(cx, "\\Device\\Lost", &OpenOptions::default())?.unwrap();
+        let overlapped = Overlapped::new(cx)?.expect("there is memory");
+        let nothing = Operation::Control(METHOD_BUFFERED, Buffer::default(), Buffer::default());
+        let (event, status_block) = (Some(overlapped.event), overlapped.status_block);
+        let request = Request { operation: &nothing, event, status_block };
+        let field = device + DEVICE_OBJECT::DriverObject;
+        cx.write(field, DriverPtr::new(engine::windows::SYSTEM.end() - 0x1000))?;
+        assert!(cx.with(|k| express::begin(k, handle, &request)).is_none());
+        assert!(!cx.engine().missed(), "what it could not read is no other request's");
+        cx.write(field, driver)?;
+        assert_eq!(file::start(cx, handle, nothing, &overlapped)?.status, NtStatus::SUCCESS);
+        Ok(())
+    });
+    outcome.clean();
 }
