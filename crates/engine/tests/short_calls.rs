@@ -162,13 +162,12 @@ fn fill(a: &mut CodeAssembler) {
 
 /// Saves all that a call leaves at `rbx`, which moves on: registers, flags, and what lies below the stack pointer.
 fn save(a: &mut CodeAssembler) {
-    for (index, register) in
-        [rax, rcx, rdx, r8, r9, r10, r11, r12, r13, r14, r15, rsi, rdi, rbp].iter().enumerate()
-    {
-        a.mov(qword_ptr(rbx + 8 * index as i32), *register).unwrap();
+    let general = [rax, rcx, rdx, r8, r9, r10, r11, r12, r13, r14, r15, rsi, rdi, rbp];
+    for (index, register) in (0i32..).zip(general) {
+        a.mov(qword_ptr(rbx + 8 * index), register).unwrap();
     }
-    for (index, register) in [xmm0, xmm1, xmm2, xmm3, xmm4, xmm5].into_iter().enumerate() {
-        a.movups(xmmword_ptr(rbx + (0x80 + 16 * index as i32)), register).unwrap();
+    for (index, register) in (0i32..).zip([xmm0, xmm1, xmm2, xmm3, xmm4, xmm5]) {
+        a.movups(xmmword_ptr(rbx + (0x80 + 16 * index)), register).unwrap();
     }
     a.lahf().unwrap();
     a.seto(al).unwrap();
