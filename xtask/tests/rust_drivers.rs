@@ -43,7 +43,7 @@ fn a_debugger_finds_every_routine_and_its_line() {
     for function in image.functions() {
         let symbol = symbols.lookup(function.begin).expect("a routine has a name");
         let line = lines.at(function.begin).map_or("", |line| line.file);
-        isr += usize::from(symbol.name.contains("serve") && line.ends_with("interrupt.rs"));
+        isr += usize::from(symbol.name.contains("serve") && line.ends_with("connection.rs"));
     }
     assert_eq!(isr, 1, "the interrupt service routine is one routine with a line");
     assert!(symbols.find("DriverEntry").is_some());

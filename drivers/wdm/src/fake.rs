@@ -31,7 +31,8 @@ pub(crate) fn locked() -> i32 {
     LOCKED.with_borrow(|count| *count)
 }
 
-fn raise(to: u8) -> u8 {
+/// The processor goes to another level, and was at this one.
+pub(crate) fn raise(to: u8) -> u8 {
     IRQL.replace(to)
 }
 

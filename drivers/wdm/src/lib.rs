@@ -6,8 +6,7 @@
 //! exactly one owner. A driver implements [`Driver`] and [`Function`], names itself with [`driver!`], and needs no
 //! `unsafe`.
 //!
-//! It follows Microsoft's pages; each module names its own. There is no DMA, no WMI and no message-signaled
-//! interrupt yet.
+//! It follows Microsoft's pages; each module names its own. There is no DMA and no WMI yet.
 #![cfg_attr(not(test), no_std)]
 
 mod device;
@@ -47,7 +46,7 @@ pub use device::{Device, Pdo};
 pub use driver::{Driver, Function};
 pub use event::{Event, Mutex, MutexGuard, delay_milliseconds, stall_microseconds};
 pub use interface::{DeviceInterface, SymbolicLink};
-pub use interrupt::{Claim, Interrupt, Service};
+pub use interrupt::{Claim, Interrupt, MessageService, MessageTable, Messages, Service};
 pub use irp::{Answer, Control, FileId, Irp, PendingIrp, Transfer};
 pub use irql::{AtMostDispatch, Dirql, Dispatch, DispatchOrBelow, Passive, at_dispatch};
 pub use lock::{Guard, SpinLock};

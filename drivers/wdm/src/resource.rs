@@ -1,7 +1,7 @@
 //! The resources a device was given, translated, in the order of its base address registers.
 //!
-//! Page: *CM_PARTIAL_RESOURCE_DESCRIPTOR*. Lists of several buses, large memory, DMA channels and messages are not read:
-//! a PCI card with a line has none.
+//! Pages: *CM_PARTIAL_RESOURCE_DESCRIPTOR*, *Using Interrupt Resource Descriptors*. Lists of several buses, large memory and
+//! DMA channels are not read: a PCI card with small windows has none. What belongs to a message its connection says.
 
 use abi::{
     CM_FULL_RESOURCE_DESCRIPTOR, CM_PARTIAL_RESOURCE_DESCRIPTOR, CM_PARTIAL_RESOURCE_LIST, CM_RESOURCE_LIST,
@@ -40,9 +40,11 @@ pub enum Resource {
     Memory(MemoryRange),
     /// Port space.
     Ports(PortRange),
-    /// The interrupt.
+    /// The interrupt line.
     Interrupt(InterruptLine),
-    /// What a PCI card with a line does not use.
+    /// Message-signaled interrupts: all of MSI, or one of MSI-X. [`crate::Messages::connect`] needs nothing from here.
+    Messages,
+    /// What a PCI card with small windows does not use.
     Other,
 }
 
@@ -138,6 +140,11 @@ fn resource(descriptor: &CM_PARTIAL_RESOURCE_DESCRIPTOR) -> Resource {
                 start: raw::get(at, Descriptor::u_Port_Start),
                 length: raw::get(at, Descriptor::u_Port_Length),
             }),
+            abi::CmResourceTypeInterrupt
+                if raw::get(at, Descriptor::Flags) & abi::CM_RESOURCE_INTERRUPT_MESSAGE != 0 =>
+            {
+                Resource::Messages
+            }
             abi::CmResourceTypeInterrupt => Resource::Interrupt(InterruptLine {
                 irql: raw::get(at, Descriptor::u_Interrupt_Level).to_le_bytes()[0],
                 vector: raw::get(at, Descriptor::u_Interrupt_Vector),
@@ -172,9 +179,10 @@ mod tests {
         let memory = [0x0000_0003, 0xFEB0_0000, 0, 0x80, 0];
         let ports = [0x0001_0101, 0xC000, 0, 0x100, 0];
         let line = [0x0000_0302, 6, 0x63, 3, 0];
+        let message = [0x0003_0302, 5, 0x51, 3, 0];
         let nothing = [0x0000_0081, 0, 0, 0, 0];
         assert_eq!(
-            all([memory, ports, line, nothing]),
+            all([memory, ports, line, message, nothing]),
             [
                 Resource::Memory(MemoryRange { start: 0xFEB0_0000, length: 0x80 }),
                 Resource::Ports(PortRange { start: 0xC000, length: 0x100 }),
@@ -185,6 +193,7 @@ mod tests {
                     latched: false,
                     shared: true
                 }),
+                Resource::Messages,
                 Resource::Other,
             ]
         );

@@ -22,6 +22,8 @@ pub(crate) type Completion = unsafe extern "system" fn(*mut DEVICE_OBJECT, *mut 
 pub(crate) type Deferred = unsafe extern "system" fn(*mut KDPC, *mut c_void, *mut c_void, *mut c_void);
 /// An interrupt service routine.
 pub(crate) type ServiceRoutine = unsafe extern "system" fn(*mut KINTERRUPT, *mut c_void) -> u8;
+/// An interrupt message service routine; the last argument is the message's number.
+pub(crate) type MessageServiceRoutine = unsafe extern "system" fn(*mut KINTERRUPT, *mut c_void, u32) -> u8;
 /// A routine for `KeSynchronizeExecution`.
 pub(crate) type SynchronizeRoutine = unsafe extern "system" fn(*mut c_void) -> u8;
 

@@ -1,0 +1,64 @@
+//! A connected interrupt line.
+//!
+//! Page: *Using the CONNECT_LINE_BASED Version of IoConnectInterruptEx*. Where the platform does not know that form it asks
+//! for the fully specified one, and gets it.
+
+use abi::{
+    IO_CONNECT_INTERRUPT_LINE_BASED_PARAMETERS as LineBased, IO_CONNECT_INTERRUPT_PARAMETERS as Connect,
+};
+
+use super::Service;
+use super::connection::{Connection, Context};
+use crate::device::Device;
+use crate::irql::{AtMostDispatch, Dirql, Passive};
+use crate::pool::Tag;
+use crate::resource::InterruptLine;
+use crate::{Result, raw};
+
+/// A connection to the device's line. Dropping it disconnects and waits for the DPCs that were requested, so it must not be
+/// dropped above `PASSIVE_LEVEL`: it is not [`Send`], so that only a [`crate::Rundown`] can hold it in a device.
+pub struct Interrupt<S>(Connection<S>);
+
+impl<S: Service> Interrupt<S> {
+    /// Connects `state`'s service routine to the device's line. The card must be quiet, or the routine ready for it.
+    ///
+    /// # Errors
+    /// Those of `IoConnectInterruptEx`, and `STATUS_INSUFFICIENT_RESOURCES`; `state` is dropped.
+    pub fn connect<T>(
+        device: &Device<T>,
+        line: &InterruptLine,
+        state: S,
+        tag: Tag,
+        passive: &mut Passive,
+    ) -> Result<Self> {
+        let context = Context::new(device, state, tag)?;
+        let parameters = line_based(device, &context);
+        // SAFETY: filled in for this context, and for the device, which outlives what it holds.
+        unsafe { Connection::make(device, context, parameters, Some(line), passive) }.map(Self)
+    }
+
+    /// Runs `body` on the service routine's state, at its level and with its lock held (`KeSynchronizeExecution`). Of a line
+    /// whose level is `PASSIVE_LEVEL`, at that only.
+    pub fn synchronize<L: AtMostDispatch, R>(
+        &self,
+        level: &mut L,
+        body: impl FnOnce(&mut S, &mut Dirql) -> R,
+    ) -> R {
+        self.0.synchronize(level, body)
+    }
+}
+
+fn line_based<T, S: Service>(device: &Device<T>, context: &Context<S>) -> Connect {
+    let mut parameters = Connect::zeroed();
+    let at = &raw mut parameters;
+    let line = Connect::LineBased.of(at);
+    // SAFETY: the parameters are ours.
+    unsafe {
+        raw::set(at, Connect::Version, abi::CONNECT_LINE_BASED);
+        raw::set(line, LineBased::PhysicalDeviceObject, raw::stored(device.pdo().object()));
+        raw::set(line, LineBased::InterruptObject, context.receiver());
+        raw::set(line, LineBased::ServiceRoutine, Context::<S>::line_routine());
+        raw::set(line, LineBased::ServiceContext, context.service_context());
+    }
+    parameters
+}
