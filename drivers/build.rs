@@ -1,4 +1,4 @@
-//! How `pci9052.sys` is linked: as Windows wants a driver.
+//! How each driver is linked: as Windows wants one.
 //!
 //! `/Brepro` for time stamps that are hashes, `/RELEASE` for the checksum. It compiles nothing.
 
@@ -20,5 +20,5 @@ fn main() {
     for argument in arguments {
         println!("cargo:rustc-link-arg-bins={argument}");
     }
-    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=../build.rs");
 }

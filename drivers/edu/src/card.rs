@@ -1,0 +1,151 @@
+//! A card as a device: what it has, and how Plug and Play and power change that.
+//!
+//! Pages: *Stopping a Device to Rebalance Resources*, *Handling an IRP_MN_SURPRISE_REMOVAL Request*. What requests do is in
+//! [`crate::work`].
+
+use wdm::abi::{FILE_ANY_ACCESS, FILE_DEVICE_UNKNOWN, METHOD_BUFFERED, ctl_code};
+use wdm::{
+    Answer, Device, Dispatch, DispatchOrBelow, Event, Function, Irp, IrpQueue, Name, NtStatus, Passive, Pdo,
+    Resources, Result, Rundown, SpinLock, Stop, SymbolicLink, Tag,
+};
+
+use crate::hardware::Hardware;
+use crate::work::{self, Work};
+use crate::{Edu, TAG};
+
+const FACTORIAL: u32 = ctl_code(FILE_DEVICE_UNKNOWN, 0xC00, METHOD_BUFFERED, FILE_ANY_ACCESS);
+const STATE: u32 = ctl_code(FILE_DEVICE_UNKNOWN, 0xC01, METHOD_BUFFERED, FILE_ANY_ACCESS);
+
+/// A card.
+pub(crate) struct Card {
+    _link: SymbolicLink,
+    /// There from start to stop.
+    pub(crate) hardware: Rundown<Hardware>,
+    pub(crate) waiting: IrpQueue,
+    pub(crate) work: SpinLock<Work>,
+    /// Signaled while no request is on the card.
+    pub(crate) idle: Event,
+}
+
+impl Function for Card {
+    type Driver = Edu;
+    const TAG: Tag = TAG;
+
+    fn add(driver: &Edu, _pdo: &Pdo, passive: &mut Passive) -> Result<(Name, Self)> {
+        let number = driver.next_card();
+        let name = Name::new(r"\Device\EduRust-").with_number(number);
+        let link = Name::new(r"\DosDevices\EduRust-").with_number(number);
+        let card = Self {
+            _link: SymbolicLink::create(link, &name, passive)?,
+            hardware: Rundown::new(TAG)?,
+            waiting: IrpQueue::new(usize::MAX),
+            work: SpinLock::new(Work::new()),
+            idle: Event::notification(TAG)?,
+        };
+        card.idle.set(passive);
+        Ok((name, card))
+    }
+
+    fn start(device: &Device<Self>, resources: &Resources<'_>, passive: &mut Passive) -> Result<()> {
+        let hardware = Hardware::start(device, resources, passive)?;
+        if device.hardware.put(hardware, passive).is_err() {
+            return Err(NtStatus::INVALID_DEVICE_STATE); // it was started already
+        }
+        device.work.with(passive, |work| (work.closed, work.paused, work.asleep) = (false, false, false));
+        work::settle(device, passive);
+        Ok(())
+    }
+
+    fn pause(device: &Device<Self>, passive: &mut Passive) -> Result<()> {
+        device.work.with(passive, |work| work.paused = true);
+        if work::rest(device, passive) { Ok(()) } else { Err(NtStatus::DEVICE_BUSY) }
+    }
+
+    fn resume(device: &Device<Self>, passive: &mut Passive) {
+        device.work.with(passive, |work| work.paused = false);
+        work::settle(device, passive);
+    }
+
+    fn stop(device: &Device<Self>, why: Stop, passive: &mut Passive) {
+        let comes_back = why == Stop::Rebalance;
+        device.work.with(passive, |work| {
+            work.paused |= comes_back;
+            work.closed |= !comes_back;
+        });
+        let present = why != Stop::SurpriseRemoval;
+        let rested = present && work::rest(device, passive);
+        if let Some(hardware) = device.hardware.take(passive)
+            && present
+        {
+            hardware.chip.quiet();
+        }
+        if !rested {
+            let status = if present { NtStatus::IO_TIMEOUT } else { NtStatus::DEVICE_NOT_CONNECTED };
+            work::abandon(device, status, passive);
+        }
+        work::settle(device, passive);
+    }
+
+    fn power_down(device: &Device<Self>, passive: &mut Passive) {
+        device.work.with(passive, |work| work.asleep = true);
+        let rested = work::rest(device, passive);
+        if let Some(hardware) = device.hardware.enter(passive) {
+            hardware.chip.quiet();
+        }
+        if !rested {
+            work::abandon(device, NtStatus::IO_TIMEOUT, passive);
+        }
+    }
+
+    fn power_up(device: &Device<Self>, level: &mut DispatchOrBelow) {
+        device.work.with(level, |work| work.asleep = false);
+        work::settle(device, level);
+    }
+
+    fn cleanup<'irp>(device: &Device<Self>, irp: Irp<'irp>, passive: &mut Passive) -> Answer<'irp> {
+        while let Some(waiting) = device.waiting.pop_of(irp.file(), passive) {
+            waiting.complete(NtStatus::CANCELLED, 0, passive);
+        }
+        irp.complete(NtStatus::SUCCESS, 0, passive)
+    }
+
+    fn device_control<'irp>(
+        device: &Device<Self>,
+        mut irp: Irp<'irp>,
+        level: &mut DispatchOrBelow,
+    ) -> Answer<'irp> {
+        let result = match irp.control().code {
+            FACTORIAL => return work::dispatch(device, irp, level),
+            STATE => state(device, &mut irp, level),
+            _ => Err(NtStatus::INVALID_DEVICE_REQUEST),
+        };
+        match result {
+            Ok(bytes) => irp.complete(NtStatus::SUCCESS, bytes, level),
+            Err(status) => irp.complete(status, 0, level),
+        }
+    }
+
+    fn dpc_for_isr(device: &Device<Self>, dispatch: &mut Dispatch) {
+        if let Some(hardware) = device.hardware.enter(dispatch) {
+            work::end(device, &hardware, dispatch);
+        }
+    }
+}
+
+/// How the interrupt is connected, and what came since the device was started. Only at `PASSIVE_LEVEL`, because the line's
+/// level may be that.
+fn state(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
+    let passive = level.as_passive().ok_or(NtStatus::INVALID_DEVICE_REQUEST)?;
+    let hardware = device.hardware.enter(passive).ok_or(NtStatus::DEVICE_NOT_READY)?;
+    let interrupt = &hardware.interrupt;
+    let counts = interrupt.synchronize(passive, |isr, _dirql| isr.counts);
+    let messages = interrupt.table().map_or(0, |table| table.count);
+    let numbers = [interrupt.version(), messages, hardware.level.into(), counts.interrupts, counts.passed];
+    let room = irp.control().output as usize;
+    let buffer = irp.buffer().get_mut(..room).unwrap_or_default();
+    let words = buffer.as_chunks_mut::<4>().0.get_mut(..numbers.len()).ok_or(NtStatus::BUFFER_TOO_SMALL)?;
+    for (word, number) in words.iter_mut().zip(numbers) {
+        *word = number.to_le_bytes();
+    }
+    Ok(numbers.len() * 4)
+}

@@ -1,0 +1,154 @@
+//! The card's hardware, from start to stop: its registers, its interrupt and what the service routine does.
+//!
+//! Names and offsets are those of QEMU's documentation. A card that is gone reads all ones.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use wdm::{
+    Block, Claim, Device, Dirql, InterruptLine, Line, MemoryWindow, MessageService, Messages, NtStatus,
+    Passive, Register, Resource, Resources, Result, Service, Shared,
+};
+
+use crate::TAG;
+use crate::card::Card;
+
+/// BAR0, as far as it is used.
+pub(crate) struct Registers;
+
+impl Block for Registers {
+    const LENGTH: u32 = 0x68;
+}
+
+const IDENTIFICATION: Register<Registers, u32> = Register::at(0x00);
+const FACTORIAL: Register<Registers, u32> = Register::at(0x08);
+const STATUS: Register<Registers, u32> = Register::at(0x20);
+const INTERRUPT_STATUS: Register<Registers, u32> = Register::at(0x24);
+const INTERRUPT_ACKNOWLEDGE: Register<Registers, u32> = Register::at(0x64);
+
+/// STATUS: a factorial is being computed.
+const COMPUTING: u32 = 1;
+/// STATUS: its end shall be an interrupt.
+const INTERRUPT: u32 = 0x80;
+/// INTERRUPT_STATUS: it was the end of a factorial.
+const COMPUTED: u32 = 1;
+/// What a card that is gone reads. No factorial is odd, but 1.
+const GONE: u32 = u32::MAX;
+
+/// What the service routine shares with the rest of the driver.
+pub(crate) struct Chip {
+    registers: MemoryWindow<Registers>,
+    /// The end of a factorial has been seen. It is no part of the routine's own state, so that a DPC may ask for it also
+    /// where the line's level is PASSIVE_LEVEL.
+    computed: AtomicBool,
+}
+
+impl Chip {
+    /// Has a factorial computed.
+    pub(crate) fn compute(&self, number: u32) {
+        self.computed.store(false, Ordering::Relaxed);
+        self.registers.write(STATUS, INTERRUPT);
+        self.registers.write(FACTORIAL, number);
+    }
+
+    /// What was computed, once; an error if the card is gone meanwhile.
+    pub(crate) fn take_product(&self) -> Option<Result<u32>> {
+        let product = self.computed.swap(false, Ordering::Acquire).then(|| self.registers.read(FACTORIAL))?;
+        Some(if product == GONE { Err(NtStatus::DEVICE_NOT_CONNECTED) } else { Ok(product) })
+    }
+
+    /// No interrupts come any more. Not for a card that is gone.
+    pub(crate) fn quiet(&self) {
+        self.registers.write(STATUS, 0);
+        self.registers.write(INTERRUPT_ACKNOWLEDGE, u32::MAX);
+    }
+}
+
+/// What came since the device was started.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counts {
+    /// Interrupts of the card.
+    pub(crate) interrupts: u32,
+    /// Interrupts left to others on the line.
+    pub(crate) passed: u32,
+}
+
+/// What the service routine has for itself.
+pub(crate) struct Isr {
+    chip: Shared<Chip>,
+    pub(crate) counts: Counts,
+}
+
+impl Service for Isr {
+    fn service(&mut self, _dirql: &mut Dirql) -> Claim {
+        let status = self.chip.registers.read(INTERRUPT_STATUS);
+        if status == 0 || status == GONE {
+            self.counts.passed += 1;
+            return Claim::Other;
+        }
+        self.chip.registers.write(INTERRUPT_ACKNOWLEDGE, status);
+        // a read makes sure that the write has arrived, and with it that the line is released
+        self.chip.registers.read(INTERRUPT_STATUS);
+        self.counts.interrupts += 1;
+        if status & COMPUTED == 0 {
+            return Claim::Mine;
+        }
+        self.chip.computed.store(true, Ordering::Release);
+        Claim::MineAndDpc
+    }
+}
+
+impl MessageService for Isr {
+    fn message(&mut self, _only: u32, dirql: &mut Dirql) -> Claim {
+        self.service(dirql)
+    }
+}
+
+/// A card in use. The interrupt goes first when it is dropped.
+pub(crate) struct Hardware {
+    pub(crate) interrupt: Messages<Isr>,
+    /// The level of its service routine.
+    pub(crate) level: u8,
+    pub(crate) chip: Shared<Chip>,
+}
+
+impl Hardware {
+    /// Takes the card into use, quiet.
+    ///
+    /// # Errors
+    /// `STATUS_DEVICE_CONFIGURATION_ERROR` if it is no such card, `STATUS_DEVICE_NOT_READY` if it still computes what somebody
+    /// asked before, and what mapping and connecting say.
+    pub(crate) fn start(
+        device: &Device<Card>,
+        resources: &Resources<'_>,
+        passive: &mut Passive,
+    ) -> Result<Self> {
+        let window = resources.iter().find_map(|resource| match resource {
+            Resource::Memory(range) => Some(range),
+            _ => None,
+        });
+        let line: Option<InterruptLine> = resources.iter().find_map(|resource| match resource {
+            Resource::Interrupt(line) => Some(line),
+            _ => None,
+        });
+        let window = window.ok_or(NtStatus::DEVICE_CONFIGURATION_ERROR)?;
+        let registers = MemoryWindow::map(&window, passive)?;
+        if registers.read(IDENTIFICATION) & 0xFFFF != 0x00ED {
+            return Err(NtStatus::DEVICE_CONFIGURATION_ERROR);
+        }
+        let chip = Shared::new(Chip { registers, computed: AtomicBool::new(false) }, TAG)?;
+        chip.quiet();
+        if chip.registers.read(STATUS) & COMPUTING != 0 {
+            return Err(NtStatus::DEVICE_NOT_READY);
+        }
+        let isr = Isr { chip: chip.clone(), counts: Counts::default() };
+        let interrupt = Messages::connect(device, line.as_ref(), isr, TAG, passive)?;
+        let of_line = line.map_or(0, |line| line.irql());
+        let level = interrupt.table().map_or(of_line, |messages| messages.irql);
+        Line::new("edu_rust: started, interrupt connected by version ")
+            .decimal(interrupt.version())
+            .text(" at IRQL ")
+            .decimal(level.into())
+            .print();
+        Ok(Self { interrupt, level, chip })
+    }
+}
