@@ -66,8 +66,18 @@ fn every_file_is_a_movable_native_x64_program() {
     let folder = Folder::new("shapes");
     folder.build();
     let drivers = folder.drivers();
-    let names =
-        ["faults", "hostile", "legacy", "pci9052", "pciline", "queue", "queue_iotimer", "seh", "touches"];
+    let names = [
+        "edu_rust",
+        "faults",
+        "hostile",
+        "legacy",
+        "pci9052",
+        "pciline",
+        "queue",
+        "queue_iotimer",
+        "seh",
+        "touches",
+    ];
     for name in names {
         assert!(drivers.iter().any(|(driver, _)| driver == name), "{name}.sys is made");
     }

@@ -1,6 +1,6 @@
-//! The Rust driver as a file: what a loader, a debugger and somebody who wants to check our build find in it.
+//! The Rust drivers as files: what a loader, a debugger and somebody who wants to check our build find in them.
 //!
-//! It does not run it; the tests of crate `dirql` do.
+//! It does not run them; the tests of crate `dirql` do.
 
 #![forbid(unsafe_code)]
 
@@ -22,53 +22,69 @@ fn folder(name: &str) -> PathBuf {
     path
 }
 
-/// `pci9052.sys` and its PDB, as the checkout at `root` builds them into `out`.
-fn built(root: &Path, out: &Path) -> (Vec<u8>, Vec<u8>) {
+/// The drivers, each with the number of its interrupt service routines.
+const DRIVERS: [(&str, usize); 2] = [("pci9052", 1), ("edu_rust", 2)];
+
+/// A driver and its PDB.
+type Built = (Vec<u8>, Vec<u8>);
+
+/// All drivers, as the checkout at `root` builds them into `out`.
+fn built(root: &Path, out: &Path) -> [Built; DRIVERS.len()] {
     let mut xtask = Command::new(env!("CARGO_BIN_EXE_xtask"));
     xtask.env("CARGO_MANIFEST_DIR", root.join("xtask")).arg("drivers").arg("--out").arg(out);
     let output = xtask.output().expect("xtask starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let read = |extension| fs::read(out.join("pci9052").with_extension(extension)).expect("it is made");
-    (read("sys"), read("pdb"))
+    DRIVERS.map(|(name, _)| {
+        let read = |extension| fs::read(out.join(name).with_extension(extension)).expect("it is made");
+        (read("sys"), read("pdb"))
+    })
+}
+
+fn parsed(name: &str, sys: &[u8]) -> Image {
+    Image::parse(&format!("{name}.sys"), sys).expect("it is an image")
 }
 
 #[test]
 fn a_debugger_finds_every_routine_and_its_line() {
-    let (sys, pdb) = built(&root(), &folder("symbols"));
-    let image = Image::parse("pci9052.sys", &sys).expect("it is an image");
-    let symbols = Symbols::new(&image, Some(&pdb)).expect("the PDB is its own");
-    let lines = Lines::new(&image, Some(&pdb));
-    assert!(!image.functions().is_empty());
-    let mut isr = 0;
-    for function in image.functions() {
-        let symbol = symbols.lookup(function.begin).expect("a routine has a name");
-        let line = lines.at(function.begin).map_or("", |line| line.file);
-        isr += usize::from(symbol.name.contains("serve") && line.ends_with("connection.rs"));
-    }
-    assert_eq!(isr, 1, "the interrupt service routine is one routine with a line");
-    assert!(symbols.find("DriverEntry").is_some());
-}
-
-#[test]
-fn it_is_what_windows_loads() {
-    let (sys, _) = built(&root(), &folder("image"));
-    let image = Image::parse("pci9052.sys", &sys).expect("it is an image");
-    let Checksum { stored, computed } = image.checksum();
-    assert_eq!(stored, computed);
-    let entry = image.section_at(image.entry_point().expect("it has an entry")).expect("in a section");
-    assert_eq!(entry.name, "INIT", "DriverEntry is discarded after it has run");
-    assert!(!image.relocations_stripped());
-    assert!(image.exports().is_empty());
-    for import in image.imports() {
-        assert_eq!(import.module, "ntoskrnl.exe");
+    for ((name, routines), (sys, pdb)) in DRIVERS.into_iter().zip(built(&root(), &folder("symbols"))) {
+        let image = parsed(name, &sys);
+        let symbols = Symbols::new(&image, Some(&pdb)).expect("the PDB is its own");
+        let lines = Lines::new(&image, Some(&pdb));
+        assert!(!image.functions().is_empty());
+        let mut isr = 0;
+        for function in image.functions() {
+            let symbol = symbols.lookup(function.begin).expect("a routine has a name");
+            let line = lines.at(function.begin).map_or("", |line| line.file);
+            isr += usize::from(symbol.name.contains("interrupt::") && symbol.name.contains("serve"))
+                * usize::from(line.contains("wdm/src/interrupt/"));
+        }
+        assert_eq!(isr, routines, "{name}: each interrupt service routine is one routine with a line");
+        assert!(symbols.find("DriverEntry").is_some());
     }
 }
 
 #[test]
-fn no_path_of_this_machine_is_in_it() {
-    let (sys, _) = built(&root(), &folder("paths"));
+fn they_are_what_windows_loads() {
+    for ((name, _), (sys, _)) in DRIVERS.into_iter().zip(built(&root(), &folder("image"))) {
+        let image = parsed(name, &sys);
+        let Checksum { stored, computed } = image.checksum();
+        assert_eq!(stored, computed);
+        let entry = image.section_at(image.entry_point().expect("it has an entry")).expect("in a section");
+        assert_eq!(entry.name, "INIT", "{name}: DriverEntry is discarded after it has run");
+        assert!(!image.relocations_stripped());
+        assert!(image.exports().is_empty());
+        for import in image.imports() {
+            assert_eq!(import.module, "ntoskrnl.exe");
+        }
+    }
+}
+
+#[test]
+fn no_path_of_this_machine_is_in_them() {
     let place = root().display().to_string();
-    assert!(!sys.windows(place.len()).any(|bytes| bytes == place.as_bytes()), "{place} is in it");
+    for ((name, _), (sys, _)) in DRIVERS.into_iter().zip(built(&root(), &folder("paths"))) {
+        assert!(!sys.windows(place.len()).any(|bytes| bytes == place.as_bytes()), "{name}: {place} is in it");
+    }
 }
 
 /// What git would check out, with what is not committed yet.
@@ -93,12 +109,13 @@ fn checkout(to: &Path) {
 fn a_checkout_elsewhere_gives_the_same_bytes() {
     let elsewhere = folder("elsewhere");
     checkout(&elsewhere);
-    let (ours, our_pdb) = built(&root(), &folder("here"));
-    let (theirs, their_pdb) = built(&elsewhere, &elsewhere.join("out"));
-    assert!(ours == theirs, "pci9052.sys differs");
-    let image = Image::parse("pci9052.sys", &ours).expect("it is an image");
-    for pdb in [our_pdb, their_pdb] {
-        assert!(Symbols::new(&image, Some(&pdb)).is_ok(), "either PDB is good for it");
+    let (ours, theirs) = (built(&root(), &folder("here")), built(&elsewhere, &elsewhere.join("out")));
+    for ((name, _), (ours, theirs)) in DRIVERS.into_iter().zip(ours.into_iter().zip(theirs)) {
+        assert!(ours.0 == theirs.0, "{name}.sys differs");
+        let image = parsed(name, &ours.0);
+        for pdb in [ours.1, theirs.1] {
+            assert!(Symbols::new(&image, Some(&pdb)).is_ok(), "{name}: either PDB is good for it");
+        }
     }
     let _ = fs::remove_dir_all(elsewhere);
 }
