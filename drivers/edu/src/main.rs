@@ -6,7 +6,7 @@
 //! | function | access | input | output | |
 //! | --- | --- | --- | --- | --- |
 //! | C00h | any | number | its factorial, 32 bits of it | waits its turn, and can be cancelled until then |
-//! | C01h | any | | version, messages, level, interrupts, passed on | how the interrupt is connected, and since when what came |
+//! | C01h | any | | version, messages, level, interrupts, passed on | how the interrupt is connected, and what came since the start |
 //!
 //! Codes are buffered; numbers have 32 bits, little endian. Requests wait while the device is stopped or without power. The
 //! card's DMA is `edu.sys`'s, in C; here there is none.
