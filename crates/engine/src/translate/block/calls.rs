@@ -11,7 +11,6 @@ use crate::memory;
 use crate::translate::cache::{Cache, Saved};
 use crate::translate::classify::{Class, classify};
 use crate::translate::emitter::{Hole, Reg};
-use crate::translate::exit::Exit;
 use crate::translate::short::Short;
 use crate::translate::short::inline::{self, Rest};
 use crate::translate::stubs;
@@ -140,7 +139,7 @@ impl Builder<'_> {
         let hole = e.call_hole();
         e.fill_here(hole);
         stubs::original_return_address(e, call.next_ip());
-        self.exit(Exit::SliceEnded { rip: call.near_branch64() });
+        self.end_slice(call.near_branch64());
     }
 }
 
