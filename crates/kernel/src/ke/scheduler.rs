@@ -424,12 +424,13 @@ fn who_waits(k: &Kernel, strands: &mut Candidates) -> bool {
     if let Some(highest) = highest {
         k.ke.ready.candidates(highest, k.ke.processor().mask(), strands);
     }
-    if k.ke.processors.len() == 1 {
+    // Mostly nobody does, and that is one look at each.
+    if !others_wait(k) {
         return equals;
     }
     let others = (0..k.ke.processors.len()).filter(|index| *index != k.ke.current && can_go_on(k, *index));
     strands.extend(others.map(|index| k.ke.processors[index].thread));
-    if strands.is_empty() && others_wait(k) {
+    if strands.is_empty() {
         strands.extend(k.ke.ready.iter().next());
     }
     equals
