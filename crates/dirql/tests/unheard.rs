@@ -86,6 +86,7 @@ fn time_calls_and_events_go_on_alike_unheard() {
     });
     assert_eq!(unheard, heard);
     assert_eq!(none, 0);
-    // But for the first of each place, where a call by a register leads is not known yet.
-    assert!(short > u64::from(4 * ROUNDS - 10), "{short} calls were short");
+    // But for the first of each place, where a call by a register leads is not known yet. `cargo xtask coverage` hears all.
+    let all_heard = std::env::var_os("DIRQL_COVERAGE").is_some();
+    assert!(all_heard || short > u64::from(4 * ROUNDS - 10), "{short} calls were short");
 }
