@@ -124,6 +124,9 @@ impl Closing {
     /// # Errors
     /// A verdict on a driver's bad pointer; as waking whoever waits.
     pub(crate) fn tell(mut self, cx: &mut Cx<'_>) -> Flow<()> {
+        // How the driver ended it, whatever becomes of the data.
+        let always = self.origin == Origin::System && self.issue.is_none();
+        let tell = always || self.pending || !is_error(self.status);
         let delivered = match &self.data {
             Some(data) => data.deliver(cx)?,
             None => true,
@@ -131,8 +134,6 @@ impl Closing {
         if !delivered {
             (self.status, self.information) = (NtStatus::ACCESS_VIOLATION, 0);
         }
-        let always = self.origin == Origin::System && self.issue.is_none();
-        let tell = always || self.pending || !is_error(self.status);
         if tell && !self.status_block.is_null() {
             self.write_status(cx)?;
         }

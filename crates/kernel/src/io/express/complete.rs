@@ -151,7 +151,7 @@ pub(crate) fn complete(cx: &mut Cx<'_>, ending: &Ending) -> Flow<()> {
         Then::Nothing => Ok(()),
         Then::Tell(status) => {
             let (file, event) = (ending.file.at(), ending.event.at());
-            if is_told(ending, status) {
+            if is_told(ending) {
                 closing::signal(cx, file, event, status)?;
             }
             closing::release(cx, file, event)
@@ -172,10 +172,10 @@ enum Then {
     Damaged((u64, Block)),
 }
 
-/// A request that fails without having been pending leaves status block and events alone.
+/// A request that its driver fails without having been pending leaves status block and events alone.
 #[inline]
-fn is_told(ending: &Ending, status: NtStatus) -> bool {
-    ending.marked || !is_error(status)
+fn is_told(ending: &Ending) -> bool {
+    ending.marked || !is_error(ending.status)
 }
 
 fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
@@ -199,7 +199,7 @@ fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
     if let Some((thread, closing)) = closing {
         return Then::TellIn(thread, closing);
     }
-    if is_told(ending, status) {
+    if is_told(ending) {
         write_status(k.engine, ending.status_block, status, information);
     }
     if tell(k, ending, status) { Then::Nothing } else { Then::Tell(status) }
@@ -246,7 +246,7 @@ fn tell(k: &mut Kernel, ending: &Ending, status: NtStatus) -> bool {
         k.ob.objects.change(event.at().address, |object| object.references += 1);
         return false;
     }
-    if is_told(ending, status) {
+    if is_told(ending) {
         set_state(event, 1);
         if ending.synchronous {
             file.set(FILE_OBJECT::FinalStatus, status);

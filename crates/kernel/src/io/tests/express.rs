@@ -14,6 +14,7 @@ use crate::ke;
 use crate::mm::pool::Block;
 use crate::mm::user;
 use crate::ob::Handle;
+use crate::ps;
 
 /// More than places that one request after the other makes anew: the short way takes only such as were there.
 const ROUNDS: u32 = 40;
@@ -260,4 +261,34 @@ fn a_file_whose_device_leads_nowhere_leaves_the_next_request_alone() {
         Ok(())
     });
     outcome.clean();
+}
+
+#[test]
+fn an_application_whose_buffer_is_gone_at_the_end_is_told_so_both_ways() {
+    fn take_away(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
+        let (_, irp) = arguments(given);
+        let user = cx.read(irp + IRP::UserBuffer)?;
+        user::free(cx, user.address);
+        complete(cx, irp, NtStatus::SUCCESS, 4)
+    }
+    for learns in [false, true] {
+        let outcome = story(move |cx| {
+            cx.engine().learn_shared(learns);
+            let majors =
+                [IRP_MJ_CREATE, abi::IRP_MJ_CLEANUP, abi::IRP_MJ_CLOSE].map(|major| (major, succeed as _));
+            let takes = [(abi::IRP_MJ_DEVICE_CONTROL, take_away as _)];
+            let driver = driver(cx, "thief", &[majors.as_slice(), &takes].concat())?;
+            device(cx, driver, "\\Device\\Thief", DO_BUFFERED_IO)?;
+            let handle = file::open(cx, "\\Device\\Thief", &OpenOptions::default())?.unwrap();
+            let process = u32::try_from(ps::current_process(cx)).unwrap();
+            for _ in 0..ROUNDS {
+                let output = Buffer { address: user::allocate(cx, process, 4).unwrap(), length: 4 };
+                let answer = file::device_control(cx, handle, METHOD_BUFFERED, Buffer::default(), output)?;
+                assert_eq!(answer.status, NtStatus::ACCESS_VIOLATION);
+            }
+            cx.engine().learn_shared(false);
+            file::close(cx, handle).map(|_| ())
+        });
+        outcome.clean();
+    }
 }
