@@ -61,26 +61,21 @@ impl<V> AddressMap<V> {
     #[must_use]
     #[inline]
     pub fn get_near(&self, place: usize, address: u64) -> Option<&V> {
-        if self.keys.get(place) == Some(&address) {
-            return self.values.get(place)?.as_ref();
-        }
-        self.get(address)
+        self.values[self.place(place, address)?].as_ref()
     }
 
     /// As [`AddressMap::get_near`], to change it.
     #[inline]
     pub fn get_near_mut(&mut self, place: usize, address: u64) -> Option<&mut V> {
-        if self.keys.get(place) == Some(&address) {
-            return self.values.get_mut(place)?.as_mut();
-        }
-        self.get_mut(address)
+        let place = self.place(place, address)?;
+        self.values[place].as_mut()
     }
 
     /// Where the entry for `address` lies, until one comes or goes; `near` is where it may.
     #[must_use]
     #[inline]
     pub fn place(&self, near: usize, address: u64) -> Option<usize> {
-        if self.keys.get(near) == Some(&address) { Some(near) } else { self.find(address) }
+        if self.is_at(near, address) { Some(near) } else { self.find(address) }
     }
 
     /// Changes the entry for `address`, if there is one.
@@ -115,6 +110,12 @@ impl<V> AddressMap<V> {
             self.grow();
         }
         self.used += 1;
+        self.take_place(address)
+    }
+
+    /// The first place that is free from its home on is `address`'s.
+    #[inline]
+    fn take_place(&mut self, address: u64) -> usize {
         let mut place = self.home(address);
         while self.keys[place] != NOTHING {
             place = self.after(place);
@@ -140,8 +141,7 @@ impl<V> AddressMap<V> {
     /// As [`AddressMap::remove`], for who does not want it; `place` is where it may lie.
     #[inline]
     pub fn forget(&mut self, place: usize, address: u64) {
-        let place = if self.keys.get(place) == Some(&address) { Some(place) } else { self.find(address) };
-        if let Some(place) = place {
+        if let Some(place) = self.place(place, address) {
             self.values[place] = None;
             self.close(place);
         }
@@ -198,10 +198,12 @@ impl<V> AddressMap<V> {
     #[inline]
     fn find(&self, address: u64) -> Option<usize> {
         let last = self.last.get();
-        if self.keys.get(last) == Some(&address) && address != NOTHING {
-            return Some(last);
-        }
-        self.search(address)
+        if self.is_at(last, address) { Some(last) } else { self.search(address) }
+    }
+
+    #[inline]
+    fn is_at(&self, place: usize, address: u64) -> bool {
+        self.keys.get(place) == Some(&address) && address != NOTHING
     }
 
     fn search(&self, address: u64) -> Option<usize> {
@@ -221,16 +223,6 @@ impl<V> AddressMap<V> {
         }
     }
 
-    #[inline]
-    fn put(&mut self, address: u64, value: V) {
-        let mut place = self.home(address);
-        while self.keys[place] != NOTHING {
-            place = self.after(place);
-        }
-        self.keys[place] = address;
-        self.values[place] = Some(value);
-    }
-
     #[cold]
     fn grow(&mut self) {
         let size = (self.keys.len() * 2).max(SMALLEST);
@@ -239,7 +231,8 @@ impl<V> AddressMap<V> {
         let values = std::mem::replace(&mut self.values, none.take(size).collect());
         for (address, value) in keys.into_iter().zip(values) {
             if let Some(value) = value {
-                self.put(address, value);
+                let place = self.take_place(address);
+                self.values[place] = Some(value);
             }
         }
     }

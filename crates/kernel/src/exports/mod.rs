@@ -40,6 +40,13 @@ pub struct Export {
     pub call: fn(&mut Cx<'_>, &Args) -> Flow<u64>,
 }
 
+impl Export {
+    #[inline]
+    fn allows(&self, irql: u8) -> bool {
+        (self.irql_min..=self.irql_max).contains(&irql)
+    }
+}
+
 /// The row with this number: those of [`FUNCTIONS`], then those of [`INTERNAL`].
 #[must_use]
 #[inline]
@@ -68,7 +75,7 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
     }
     if cx.engine().calls_are_free() {
         let irql = cx.engine().level();
-        if irql < export.irql_min || irql > export.irql_max {
+        if !export.allows(irql) {
             return Err(refuse(cx, export, irql));
         }
     } else {
@@ -92,8 +99,11 @@ fn admit(cx: &mut Cx<'_>, export: &Export) -> Flow<()> {
     if look {
         budget::look(cx)?;
     }
-    if waits_next || irql < export.irql_min || irql > export.irql_max {
-        check(cx, export, irql, waits_next)?;
+    if waits_next && !export.name.starts_with("KeWait") {
+        return Err(cx.stop(must_wait(export)));
+    }
+    if !export.allows(irql) {
+        return Err(refuse(cx, export, irql));
     }
     if others {
         crate::ke::scheduler::before_visible(cx, Point("ke.before_export"))?;
@@ -110,18 +120,6 @@ fn tell_call(cx: &mut Cx<'_>, number: u32, args: &Args) {
 #[cold]
 fn tell_return(cx: &mut Cx<'_>, number: u32, value: u64) {
     cx.emit(Event::Return { export: number, value });
-}
-
-/// Whether it may be called here at all.
-#[cold]
-fn check(cx: &mut Cx<'_>, export: &Export, irql: u8, waits_next: bool) -> Flow<()> {
-    if waits_next && !export.name.starts_with("KeWait") {
-        return Err(cx.stop(must_wait(export)));
-    }
-    if irql < export.irql_min || irql > export.irql_max {
-        return Err(refuse(cx, export, irql));
-    }
-    Ok(())
 }
 
 #[cold]
