@@ -27,17 +27,7 @@ fn bench(processors: u32) -> Bench {
 
 /// Carries out a story of the driver's; at least `checks` of its checks must have been made, all with success.
 fn tell(machine: Machine, story: u32, checks: u32) {
-    let file = machine.open(r"\\.\DirqlApcs").unwrap();
-    let told = file.device_control(0x0022_2000 + 4 * story, &[], 8);
-    let prints = machine.prints().join("\n  ");
-    let Ok(told) = told else { panic!("story {story}:\n  {prints}\n{}", machine.finish()) };
-    let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
-    assert_eq!(word(0), 0, "a check of story {story} failed in this line:\n  {prints}");
-    assert!(word(4) >= checks, "story {story}: only {} checks were made", word(4));
-    file.close().unwrap();
-    let report = machine.finish();
-    report.expect_clean();
-    assert_eq!(report.sums.still_allocated(), 0, "{report}");
+    rig::tell(machine, r"\\.\DirqlApcs", 0x0022_2000 + 4 * story, checks, &format!("story {story}"));
 }
 
 /// The story holds as it comes, on one processor and on several, and in random schedules.

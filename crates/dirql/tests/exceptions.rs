@@ -13,23 +13,8 @@ use rig::{driver, start, try_play};
 fn tell(index: u32, checks: u32) {
     for sys in ["seh.sys", "seh_unoptimized.sys"] {
         let machine = start(|| Bench::new().driver(driver(sys)).instruction_budget(20_000_000));
-        let file = machine.open(r"\\.\DirqlSeh").unwrap();
-        let told = file.device_control(0x0022_2000 + 4 * index, &[], 8);
-        let prints = machine.prints().join("\n  ");
-        let told = match told {
-            Ok(told) => told,
-            Err(error) => {
-                drop(file);
-                panic!("{sys}: {error}\n  {prints}\n{}", machine.finish())
-            }
-        };
-        let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
-        assert_eq!(word(0), 0, "{sys}: a check failed in this line:\n  {prints}");
-        assert!(word(4) >= checks, "{sys}: only {} checks were made", word(4));
-        file.close().unwrap();
-        let report = machine.finish();
-        report.expect_clean();
-        assert_eq!(report.sums.still_allocated(), 0, "{report}");
+        let story = format!("story {index} of {sys}");
+        rig::tell(machine, r"\\.\DirqlSeh", 0x0022_2000 + 4 * index, checks, &story);
     }
 }
 

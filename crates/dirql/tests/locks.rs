@@ -23,18 +23,8 @@ fn bench(processors: u32) -> Bench {
 /// Carries out one story of the driver's table on so many processors; at least `checks` of its checks must have been made,
 /// all with success.
 fn tell(index: u32, processors: u32, checks: u32) {
-    let machine = start(|| bench(processors));
-    let file = machine.open(r"\\.\DirqlLocks").unwrap();
-    let told = file.device_control(0x0022_2000 + 4 * index, &[], 8);
-    let prints = machine.prints().join("\n  ");
-    let Ok(told) = told else { panic!("{processors} processors:\n  {prints}\n{}", machine.finish()) };
-    let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
-    assert_eq!(word(0), 0, "a check failed in this line, on {processors} processors:\n  {prints}");
-    assert!(word(4) >= checks, "only {} checks were made", word(4));
-    file.close().unwrap();
-    let report = machine.finish();
-    report.expect_clean();
-    assert_eq!(report.sums.still_allocated(), 0, "{report}");
+    let story = format!("story {index} on {processors} processors");
+    rig::tell(start(|| bench(processors)), r"\\.\DirqlLocks", 0x0022_2000 + 4 * index, checks, &story);
 }
 
 #[test]

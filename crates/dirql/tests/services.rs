@@ -15,18 +15,7 @@ const STORIES: u32 = 33;
 /// Carries out one story of the driver's table; at least `checks` of its checks must have been made, all with success.
 fn tell(index: u32, checks: u32) -> Report {
     let machine = start(|| Bench::new().driver(driver("services.sys")));
-    let file = machine.open(r"\\.\DirqlServices").unwrap();
-    let told = file.device_control(0x0022_2000 + 4 * index, &[], 8);
-    let prints = machine.prints().join("\n  ");
-    let told = told.unwrap_or_else(|error| panic!("{error}\n  {prints}"));
-    let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
-    assert_eq!(word(0), 0, "a check failed in this line:\n  {prints}");
-    assert!(word(4) >= checks, "only {} checks were made", word(4));
-    file.close().unwrap();
-    let report = machine.finish();
-    report.expect_clean();
-    assert_eq!(report.sums.still_allocated(), 0, "{report}");
-    report
+    rig::tell(machine, r"\\.\DirqlServices", 0x0022_2000 + 4 * index, checks, &format!("story {index}"))
 }
 
 #[test]

@@ -9,8 +9,8 @@ use engine::{Flow, Leave, Point, Progress, StrandId};
 use super::processor::{self, DISPATCH_LEVEL, PASSIVE_LEVEL, WaitsFor};
 use super::ready::Candidates;
 use super::slice;
-use super::thread::{Account, HIGHEST_DYNAMIC, Role, State, Thread};
-use super::{apc, dpc, ipi, irql, line, place, spin, stuck, time, timer, wait};
+use super::thread::{Account, HIGHEST_DYNAMIC, State, Thread};
+use super::{dpc, ipi, irql, line, place, spin, stuck, time, timer, wait};
 use crate::cx::{Cx, Kernel};
 use crate::nt::Nt;
 use crate::verdict::Verdict;
@@ -78,16 +78,8 @@ fn deadlock(k: &Kernel) -> Verdict {
 
 /// Which of the threads that wait wait for what.
 pub(crate) fn waits(k: &Kernel, which: impl Fn(&Thread) -> bool) -> Vec<String> {
-    let waiting = k.ke.threads.iter().filter(|thread| {
-        let ours = thread.role == Role::Worker && thread.callouts.is_empty();
-        thread.state == State::Waiting && !ours && which(thread)
-    });
-    waiting
-        .map(|thread| {
-            let line = format!("the {} waits for {}", thread.name, wait::describe(k, thread.strand));
-            apc::describe(thread).map_or(line.clone(), |apc| format!("{line} ({apc})"))
-        })
-        .collect()
+    let threads = k.ke.threads.iter().filter(|thread| which(thread));
+    threads.filter_map(|thread| wait::told(k, thread)).collect()
 }
 
 /// Time jumps to what happens next; false if nothing does. Whoever waits busily does so all the while.

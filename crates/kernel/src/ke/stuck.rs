@@ -6,7 +6,7 @@
 
 use super::processor::{DISPATCH_LEVEL, Processor, WaitsFor};
 use super::spinlock::{Held, Mode};
-use super::thread::{Role, State, Thread};
+use super::thread::{State, Thread};
 use super::{scheduler, slice, spin, wait, watchdog};
 use crate::cx::Kernel;
 use crate::ldr::symbols;
@@ -142,10 +142,7 @@ fn everybody(k: &Kernel) -> String {
                 routine_of(k, thread),
                 thread.priority()
             )),
-            State::Waiting if !(thread.role == Role::Worker && thread.callouts.is_empty()) => {
-                lines.push(format!("the {} waits for {}", thread.name, wait::describe(k, thread.strand)));
-            }
-            _ => {}
+            _ => lines.extend(wait::told(k, thread)),
         }
     }
     lines.join("; ")

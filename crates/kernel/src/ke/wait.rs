@@ -9,8 +9,9 @@ use engine::{Flow, StrandId};
 use super::dispatcher::{self, consume, is_signaled};
 use super::links::{self, Broken};
 use super::processor::DISPATCH_LEVEL;
+use super::thread::{Role, State, Thread};
 use super::user_apc::{self, Manner};
-use super::{apc, irql, passive_isr, scheduler, thread, threaded_dpc, time};
+use super::{apc, irql, passive_isr, scheduler, threaded_dpc, time};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::ex;
@@ -163,7 +164,7 @@ pub(crate) fn for_grant(cx: &mut Cx<'_>, at: u64, what: &str) -> Flow<()> {
         let thread = k.ke.threads.get_mut(strand).expect("the thread that waits");
         let (manner, blocks) = (Manner::KERNEL, DriverPtr::NULL);
         thread.wait = Some(Wait { objects: Few::default(), all: false, manner, blocks, granted: Some(at) });
-        thread.state = thread::State::Waiting;
+        thread.state = State::Waiting;
         k.ke.processor_mut().wait_next = false;
         k.ke.unsettled();
     });
@@ -364,13 +365,26 @@ fn begin(
     }
     let wait = thread.wait.insert(Wait { objects: Few::default(), all, manner, blocks, granted: None });
     wait.objects.extend(objects.iter().copied());
-    thread.state = thread::State::Waiting;
+    thread.state = State::Waiting;
     if let Timeout::At(due) = timeout {
         let processor = k.ke.current;
         k.ke.timers.add_timeout(due, strand, processor);
         k.ke.unsettled();
     }
     Ok(())
+}
+
+/// Who waits for what, in words: if the thread does, and is not one of the system's own with nothing of a driver's on it.
+pub(crate) fn told(k: &Kernel, thread: &Thread) -> Option<String> {
+    let ours = thread.role == Role::Worker && thread.callouts.is_empty();
+    if thread.state != State::Waiting || ours {
+        return None;
+    }
+    let line = format!("the {} waits for {}", thread.name, describe(k, thread.strand));
+    Some(match apc::describe(thread) {
+        Some(apc) => format!("{line} ({apc})"),
+        None => line,
+    })
 }
 
 /// What a waiting thread waits for, in words.
