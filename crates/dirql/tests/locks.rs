@@ -115,10 +115,12 @@ const MISUSES: &[(&str, Check)] = &[
     ("irql-too-high", None),
     ("ipi-deadlock", Some((0x101, None))),
     ("ipi-deadlock", Some((0x101, None))),
+    ("guarded-mutex-apcs", None),
+    ("fast-mutex-recursive", None),
 ];
 
 /// Documented as wrong, and survived.
-const WARNINGS: [usize; 3] = [3, 15, 22];
+const WARNINGS: [usize; 4] = [3, 15, 22, 31];
 
 fn misuse(number: usize) -> Report {
     let code = 0x0022_2800 + 4 * number;
@@ -155,6 +157,13 @@ fn a_deadlock_names_who_waits_for_what() {
     assert!(held_back.contains("for all processors to take the interrupt"), "{held_back}");
     let within = told(30);
     assert!(within.contains("for the routine to return on all processors"), "{within}");
+}
+
+#[test]
+fn a_mutex_taken_twice_is_told_by_the_name_of_what_was_called() {
+    let report = misuse(32);
+    let message = &report.expect_verdict().message;
+    assert!(message.starts_with("KeAcquireGuardedMutex was called for the mutex"), "{message}");
 }
 
 // ---- schedules ----

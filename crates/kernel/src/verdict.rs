@@ -87,6 +87,18 @@ impl Verdict {
         }
     }
 
+    /// A finding of the warning tier.
+    #[must_use]
+    pub fn warning(rule: &'static str, message: impl Into<String>) -> Self {
+        Self::error(rule, message).as_warning()
+    }
+
+    /// The same, where Windows goes on.
+    #[must_use]
+    pub fn as_warning(self) -> Self {
+        Self { tier: Tier::Warning, ..self }
+    }
+
     /// With the bug check Windows would stop with.
     #[must_use]
     pub fn bug_check(mut self, code: u32, parameters: [u64; 4]) -> Self {

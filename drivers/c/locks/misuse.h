@@ -260,6 +260,27 @@ static VOID PushNeverGiven(VOID)
     ExAcquirePushLockSharedEx(&BadPush, 0);
 }
 
+/* ---- guarded mutexes ---- */
+
+/* A warning: an APC may come while it is held. */
+static VOID GuardedOutsideRegion(VOID)
+{
+    KGUARDED_MUTEX Mutex;
+
+    KeInitializeGuardedMutex(&Mutex);
+    KeAcquireGuardedMutexUnsafe(&Mutex);
+    KeReleaseGuardedMutexUnsafe(&Mutex);
+}
+
+static VOID GuardedTwice(VOID)
+{
+    KGUARDED_MUTEX Mutex;
+
+    KeInitializeGuardedMutex(&Mutex);
+    KeAcquireGuardedMutex(&Mutex);
+    KeAcquireGuardedMutex(&Mutex);
+}
+
 /* ---- KeIpiGenericCall ---- */
 
 static ULONG_PTR NTAPI Nothing(ULONG_PTR Argument)
@@ -373,5 +394,6 @@ static VOID (*const Misuses[])(VOID) = {
     WaitForItself, NoCacheAware, WaitTooHigh, PushTwice, /* from 16 on */
     PushSharedThenAlone, PushNotHeld, PushOutsideRegion, PushTooHigh, /* from 20 on */
     PushNeverGiven, IpiTooHigh, IpiRaises, IpiLowers, /* from 24 on */
-    IpiSetsEvent, IpiWithLock, IpiWantsLock, /* from 28 on */
+    IpiSetsEvent, IpiWithLock, IpiWantsLock, GuardedOutsideRegion, /* from 28 on */
+    GuardedTwice, /* from 32 on */
 };

@@ -132,6 +132,14 @@ static ULONG FastMutexes(VOID)
     ExReleaseFastMutexUnsafe(&Fast);
     KeLeaveCriticalRegion();
 
+    KeEnterGuardedRegion();
+    KeAcquireGuardedMutexUnsafe(&Guarded);
+    CHECK_ALL(Compete(&With));
+    CHECK(With.GotFast && !With.GotGuarded);
+    KeReleaseGuardedMutexUnsafe(&Guarded);
+    CHECK(KeAreAllApcsDisabled()); /* the region is the caller's */
+    KeLeaveGuardedRegion();
+
     CHECK_ALL(Compete(&With));
     CHECK(With.GotFast && With.GotGuarded);
     return 0;

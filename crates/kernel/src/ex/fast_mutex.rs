@@ -22,7 +22,7 @@ const APC_LEVEL: u8 = 1;
 pub fn acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     not_owned(cx, mutex, "ExAcquireFastMutex")?;
     let old = irql::raise(cx, APC_LEVEL)?;
-    lock(cx, mutex)?;
+    lock(cx, mutex, "ExAcquireFastMutex")?;
     cx.write(mutex + FAST_MUTEX::OldIrql, old.into())
 }
 
@@ -31,11 +31,11 @@ pub fn acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
 /// # Errors
 /// As [`acquire`], but that owning it is no mistake.
 pub fn try_acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<bool> {
-    if count(cx, mutex, "ExTryToAcquireFastMutex")? != 1 {
+    if !is_free(cx, mutex, "ExTryToAcquireFastMutex")? {
         return Ok(false);
     }
     let old = irql::raise(cx, APC_LEVEL)?;
-    lock(cx, mutex)?;
+    lock(cx, mutex, "ExTryToAcquireFastMutex")?;
     cx.write(mutex + FAST_MUTEX::OldIrql, old.into())?;
     Ok(true)
 }
@@ -57,8 +57,16 @@ pub fn release(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
 /// As [`acquire`]; a verdict if they are not.
 pub fn acquire_unsafe(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     apcs_disabled(cx, mutex, "ExAcquireFastMutexUnsafe", 0x39)?;
-    not_owned(cx, mutex, "ExAcquireFastMutexUnsafe")?;
-    lock(cx, mutex)
+    take(cx, mutex, "ExAcquireFastMutexUnsafe")
+}
+
+/// Takes it for the export of this name, which has seen to levels and APCs.
+///
+/// # Errors
+/// As [`acquire`].
+pub(crate) fn take(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<()> {
+    not_owned(cx, mutex, name)?;
+    lock(cx, mutex, name)
 }
 
 /// `ExReleaseFastMutexUnsafe`.
@@ -67,8 +75,24 @@ pub fn acquire_unsafe(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
 /// As [`release`].
 pub fn release_unsafe(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     apcs_disabled(cx, mutex, "ExReleaseFastMutexUnsafe", 0x3A)?;
-    owned(cx, mutex, "ExReleaseFastMutexUnsafe")?;
+    give(cx, mutex, "ExReleaseFastMutexUnsafe")
+}
+
+/// Gives it back for the export of this name.
+///
+/// # Errors
+/// As [`release`].
+pub(crate) fn give(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<()> {
+    owned(cx, mutex, name)?;
     unlock(cx, mutex)
+}
+
+/// Whether nobody has it.
+///
+/// # Errors
+/// A verdict if it is none.
+pub(crate) fn is_free(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<bool> {
+    Ok(count(cx, mutex, name)? == 1)
 }
 
 /// The count, if it is one an initialized mutex has: 1 is free, below one less for each that wants it.
@@ -79,13 +103,12 @@ fn count(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<i32> {
     if kind == 1 && (-0x1_0000..=1).contains(&count) {
         return Ok(count);
     }
-    let message =
-        format!("{name} was given {:#x}, which ExInitializeFastMutex has not initialized", mutex.address);
+    let message = format!("{name} was given {:#x}, which no driver has initialized as one", mutex.address);
     Err(cx.stop(Verdict::error("fast-mutex-uninitialized", message)))
 }
 
-fn lock(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
-    let count = count(cx, mutex, "ExAcquireFastMutex")?;
+fn lock(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<()> {
+    let count = count(cx, mutex, name)?;
     cx.write(mutex + FAST_MUTEX::Count, count - 1)?;
     if count != 1 {
         let contention = cx.read(mutex + FAST_MUTEX::Contention)?;
@@ -152,7 +175,7 @@ fn stop(
     what: &str,
     parameters: [u64; 4],
 ) -> Leave {
-    let message = format!("{name} was called for the fast mutex {:#x}, {what}", mutex.address);
+    let message = format!("{name} was called for the mutex {:#x}, {what}", mutex.address);
     let verdict = Verdict::error(rule, message);
     cx.stop(if parameters[0] == 0 { verdict } else { verdict.bug_check(0xC4, parameters) })
 }

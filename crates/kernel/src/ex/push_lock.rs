@@ -13,7 +13,7 @@ use engine::{Flow, Leave, StrandId};
 use crate::cx::{Cx, Kernel};
 use crate::ke::processor::APC_LEVEL;
 use crate::ke::{irql, region, thread, wait};
-use crate::verdict::{Tier, Verdict};
+use crate::verdict::Verdict;
 
 /// An `EX_PUSH_LOCK`.
 type Lock = DriverPtr<u64>;
@@ -252,7 +252,7 @@ fn expect_usable(cx: &mut Cx<'_>, lock: Lock, name: &str) -> Flow<()> {
             "{name} was called for the push lock {:#x} outside a critical region: a normal kernel APC could end the thread's turn and ask for the same lock",
             lock.address
         );
-        cx.report(Verdict { tier: Tier::Warning, ..Verdict::error("push-lock-apcs", message) });
+        cx.report(Verdict::warning("push-lock-apcs", message));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use engine::{Flow, StrandId};
 use crate::cx::{Cx, Kernel};
 use crate::ke::{irql, wait};
 use crate::mm::{pool, pool_exports};
-use crate::verdict::{Tier, Verdict};
+use crate::verdict::Verdict;
 
 /// An `EX_RUNDOWN_REF`.
 type Reference = DriverPtr<u64>;
@@ -149,7 +149,7 @@ fn expect_run_down(cx: &mut Cx<'_>, reference: Reference, name: &str) -> Flow<()
         return Err(cx.stop(told(format!("which has {} reference(s)", word >> SHIFT))));
     }
     if word & ACTIVE == 0 {
-        cx.report(Verdict { tier: Tier::Warning, ..told("which has not been run down".to_owned()) });
+        cx.report(told("which has not been run down".to_owned()).as_warning());
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::cx::{Cx, Kernel};
 use crate::ke::processor::{DISPATCH_LEVEL, WaitsFor};
 use crate::ke::spinlock::{Held, Mode};
 use crate::ke::{irql, scheduler, spinlock};
-use crate::verdict::{Tier, Verdict};
+use crate::verdict::Verdict;
 
 /// An `EX_SPIN_LOCK`.
 type Lock = DriverPtr<u32>;
@@ -244,7 +244,7 @@ fn shared_twice(at: u64, held: Held, name: &str) -> Verdict {
     let message = format!(
         "{name} was called for {at:#x} by the processor that shares it already: had another one waited to have it alone, it would spin for ever"
     );
-    let verdict = Verdict { tier: Tier::Warning, ..Verdict::error("spin-lock-shared-twice", message) };
+    let verdict = Verdict::warning("spin-lock-shared-twice", message);
     verdict.of_lock(Some(held))
 }
 

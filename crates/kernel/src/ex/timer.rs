@@ -18,7 +18,7 @@ use crate::ke::processor::DISPATCH_LEVEL;
 use crate::ke::timer_queue::Setting;
 use crate::ke::{dpc, irql, time, timer};
 use crate::mm::pool;
-use crate::verdict::{Tier, Verdict};
+use crate::verdict::Verdict;
 use crate::witness;
 
 /// Bytes of a timer object; drivers see none but the header that makes it waitable.
@@ -69,7 +69,7 @@ pub fn allocate(
     let unknown = attributes & !(BOTH | EX_TIMER_NOTIFICATION);
     if unknown != 0 {
         let message = format!("ExAllocateTimer was called with attributes {unknown:#x}, which mean nothing");
-        cx.report(Verdict { tier: Tier::Warning, ..Verdict::error("ex-timer", message) });
+        cx.report(Verdict::warning("ex-timer", message));
     }
     let object: DriverPtr<KTIMER> =
         pool::allocate(cx, pool::Kind::NonPaged, SIZE.into(), pool::tag(b"ExTi"))?;
@@ -149,7 +149,7 @@ pub fn cancel(cx: &mut Cx<'_>, timer: DriverPtr<EX_TIMER>, parameters: DriverPtr
     expect(cx, timer, "ExCancelTimer")?;
     if !parameters.is_null() {
         let message = "ExCancelTimer was called with parameters; drivers must pass NULL".to_owned();
-        cx.report(Verdict { tier: Tier::Warning, ..Verdict::error("ex-timer", message) });
+        cx.report(Verdict::warning("ex-timer", message));
     }
     Ok(cx.with(|k| k.ke.timers.cancel_timer(timer.address)))
 }

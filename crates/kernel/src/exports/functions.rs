@@ -230,6 +230,7 @@ exports! { FUNCTIONS:
     : KdEnableDebugger(0) @ 0..=15 => kd::breakpoint::debugger_inactive;
     : KdRefreshDebuggerNotPresent(0) @ 0..=15 => kd::breakpoint::refresh_not_present;
     : KeAcquireGuardedMutex(1) @ 0..=1 => ke::guarded_mutex::acquire;
+    : KeAcquireGuardedMutexUnsafe(1) @ 0..=1 => ke::guarded_mutex::acquire_unsafe;
     : KeAcquireInStackQueuedSpinLock(2) @ 0..=2 => ke::spinlock::acquire_queued;
     : KeAcquireInStackQueuedSpinLockAtDpcLevel(2) @ 2..=15 => ke::spinlock::acquire_queued_at_dispatch;
     : KeAcquireInStackQueuedSpinLockForDpc(2) @ 0..=2 => ke::spinlock::acquire_queued;
@@ -296,6 +297,7 @@ exports! { FUNCTIONS:
     : KeReadStateSemaphore(1) @ 0..=15 => ke::semaphore::read_state;
     : KeReadStateTimer(1) @ 0..=2 => ke::timer::read_state;
     : KeReleaseGuardedMutex(1) @ 0..=1 => ke::guarded_mutex::release;
+    : KeReleaseGuardedMutexUnsafe(1) @ 0..=1 => ke::guarded_mutex::release_unsafe;
     : KeReleaseInStackQueuedSpinLock(1) @ 2..=2 => ke::spinlock::release_queued;
     : KeReleaseInStackQueuedSpinLockForDpc(1) @ 2..=2 => ke::spinlock::release_queued_for_dpc;
     : KeReleaseInStackQueuedSpinLockFromDpcLevel(1) @ 2..=15 => ke::spinlock::release_queued_from_dispatch;

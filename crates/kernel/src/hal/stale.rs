@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::cx::Cx;
-use crate::verdict::{Tier, Verdict};
+use crate::verdict::Verdict;
 
 /// Windows whose device has given them back.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,7 +123,5 @@ fn warn_released(cx: &mut Cx<'_>, window: &Released, address: u64) {
 }
 
 fn warn(cx: &mut Cx<'_>, rule: &'static str, message: String) {
-    let mut verdict = Verdict::error(rule, message);
-    verdict.tier = Tier::Warning;
-    cx.report(verdict);
+    cx.report(Verdict::warning(rule, message));
 }

@@ -13,7 +13,7 @@ use crate::ke::budget;
 use crate::rtl::format::Uses;
 use crate::rtl::print::{VaList, make};
 use crate::rtl::{crt, text};
-use crate::verdict::{Tier, Verdict};
+use crate::verdict::Verdict;
 
 /// Bytes of one call.
 const LONGEST: u64 = 512;
@@ -120,7 +120,7 @@ fn judge(cx: &mut Cx<'_>, name: &str, uses: Uses) {
     if uses.unicode && irql > 0 {
         let message =
             format!("{name} printed Unicode at IRQL {irql}; %ws, %wZ, %wc and %S are for PASSIVE_LEVEL");
-        cx.report(Verdict { tier: Tier::Warning, ..Verdict::error("print-unicode-irql", message) });
+        cx.report(Verdict::warning("print-unicode-irql", message));
     }
 }
 

@@ -11,7 +11,7 @@ use super::dpc::{self, QueuedDpc};
 use super::servant::{self, Servant};
 use super::{callout, thread};
 use crate::cx::{Cx, Kernel};
-use crate::verdict::{Tier, Verdict};
+use crate::verdict::Verdict;
 
 /// What a processor has for its threaded DPCs.
 #[derive(Default)]
@@ -100,6 +100,6 @@ pub(crate) fn look_at_wait(cx: &mut Cx<'_>, what: &str) {
         let message = format!(
             "{what} was called in a threaded DPC: where those are disabled it runs at DISPATCH_LEVEL, and must not wait"
         );
-        cx.report(Verdict { tier: Tier::Warning, ..Verdict::error("threaded-dpc-waits", message) });
+        cx.report(Verdict::warning("threaded-dpc-waits", message));
     }
 }

@@ -12,7 +12,7 @@ use engine::{Flow, Leave};
 use super::{physical, pool};
 use crate::cx::{Cx, Kernel};
 use crate::ldr;
-use crate::verdict::{Tier, Verdict};
+use crate::verdict::Verdict;
 
 /// One mapping of device memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -150,7 +150,7 @@ fn judge(cx: &mut Cx<'_>, name: &str, address: u64, bytes: u64) -> Flow<()> {
         cx.report(Verdict::error("io-space-raw-address", message));
     } else if !known && address > LEGACY {
         let message = format!("{asked}, which no device of the machine decodes");
-        cx.report(Verdict { tier: Tier::Warning, ..Verdict::error("io-space-outside", message) });
+        cx.report(Verdict::warning("io-space-outside", message));
     }
     Ok(())
 }

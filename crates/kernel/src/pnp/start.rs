@@ -24,7 +24,7 @@ use crate::cx::Cx;
 use crate::io;
 use crate::mm::pool;
 use crate::ob;
-use crate::verdict::{Tier, Verdict};
+use crate::verdict::Verdict;
 
 const TAG: u32 = pool::tag(b"PnpR");
 
@@ -104,7 +104,7 @@ fn check_stack(
         let message = format!(
             "AddDevice of {service} returned STATUS_SUCCESS and attached no device object to {device}"
         );
-        cx.report(Verdict { tier: Tier::Warning, ..Verdict::error("add-device-attached-nothing", message) });
+        cx.report(Verdict::warning("add-device-attached-nothing", message));
     }
     for pair in stack.windows(2) {
         let (below, above) = (pair[0], pair[1]);
@@ -115,11 +115,8 @@ fn check_stack(
                 "AddDevice of {service} did not take over DO_POWER_PAGABLE from the device below {:#x}: its power requests may come at DISPATCH_LEVEL, those of the driver below must not",
                 above.address
             );
-            let verdict = Verdict::error("power-pagable-not-taken-over", message);
-            cx.report(Verdict {
-                tier: Tier::Warning,
-                ..verdict.bug_check(0xC9, [0x23F, 0, above.address, 0])
-            });
+            let verdict = Verdict::warning("power-pagable-not-taken-over", message);
+            cx.report(verdict.bug_check(0xC9, [0x23F, 0, above.address, 0]));
         }
         let (size, size_below) =
             (cx.read(above + DEVICE_OBJECT::StackSize)?, cx.read(below + DEVICE_OBJECT::StackSize)?);

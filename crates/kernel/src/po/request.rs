@@ -12,7 +12,7 @@ use engine::Flow;
 use crate::cx::Cx;
 use crate::io::send::{Answer, Request, send};
 use crate::mm::pool;
-use crate::verdict::{Tier, Verdict};
+use crate::verdict::Verdict;
 use crate::{io, ke, pnp};
 
 /// A request that has not been answered.
@@ -53,7 +53,7 @@ pub fn request(
     if !irp.is_null() {
         let message = "PoRequestPowerIrp was given an Irp parameter, which is for IRP_MN_WAIT_WAKE only: the IRP may be gone when it returns";
         let verdict = Verdict::error("requested-power-irp", message).bug_check(0xC4, [0x4_100B, 0, 0, 0]);
-        cx.report(Verdict { tier: Tier::Warning, ..verdict });
+        cx.report(verdict.as_warning());
         cx.write(irp, DriverPtr::NULL)?;
     }
     let bottom = bottom(cx, device);
@@ -119,7 +119,7 @@ fn judge(cx: &mut Cx<'_>, bottom: u64, pending: Pending, answer: Answer) -> Flow
         pending.state - 1,
         answer.status
     );
-    cx.report(Verdict { tier: Tier::Warning, ..Verdict::error("set-power-failed", message) });
+    cx.report(Verdict::warning("set-power-failed", message));
     Ok(())
 }
 

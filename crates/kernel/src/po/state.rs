@@ -10,7 +10,7 @@ use engine::Flow;
 
 use crate::cx::Cx;
 use crate::ke;
-use crate::verdict::{Tier, Verdict};
+use crate::verdict::Verdict;
 
 /// `PoSetPowerState`: remembers the state and returns the one before.
 ///
@@ -30,7 +30,7 @@ pub fn set(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32, state: 
             "PoSetPowerState was called at DISPATCH_LEVEL for D{}; there it may only say D0",
             state - 1
         );
-        cx.report(Verdict { tier: Tier::Warning, ..Verdict::error("irql-too-high", message) });
+        cx.report(Verdict::warning("irql-too-high", message));
     }
     Ok(cx.with(|k| {
         let states = if for_device { &mut k.po.devices } else { &mut k.po.system };

@@ -14,7 +14,7 @@ use crate::cx::Cx;
 use crate::event::Event;
 use crate::io::send::{Request, send};
 use crate::pnp::{self, NodeId, node};
-use crate::verdict::{Tier, Verdict};
+use crate::verdict::Verdict;
 
 /// Takes the system to `state` (`PowerSystem*`). On a system thread, at PASSIVE_LEVEL. If a device refuses to leave the
 /// working state, those asked before are told that the system goes on working, and its status is returned.
@@ -55,7 +55,7 @@ fn tell(cx: &mut Cx<'_>, devices: &[NodeId], state: u32) -> Flow<()> {
                 "IRP_MN_SET_POWER of {device} for the system's state {} was completed with {status}; a driver may fail IRP_MN_QUERY_POWER, not this",
                 name(state)
             );
-            cx.report(Verdict { tier: Tier::Warning, ..Verdict::error("set-power-failed", message) });
+            cx.report(Verdict::warning("set-power-failed", message));
         }
     }
     Ok(())
