@@ -2,7 +2,7 @@
 //!
 //! As the Microsoft page "PE Format" has it under "COFF Symbol Table". A damaged table has no names; debugging symbols
 //! (`.bf`, `.ef`, files) are not read. Of static functions whose names begin with L there are none: mingw's assembler takes
-//! them for labels.
+//! them for labels. What the linker itself marks, by names like `___crt_xc_end__`, names nothing.
 
 use object::pe::{IMAGE_SYM_CLASS_EXTERNAL, IMAGE_SYM_CLASS_STATIC, IMAGE_SYM_DTYPE_FUNCTION};
 use object::read::coff::{CoffHeader, Symbol as _};
@@ -23,7 +23,7 @@ pub(crate) fn read(file: &[u8], headers: &Headers, sections: &[Section]) -> Vec<
         let function = symbol.derived_type() == IMAGE_SYM_DTYPE_FUNCTION;
         let source = match class {
             IMAGE_SYM_CLASS_EXTERNAL | IMAGE_SYM_CLASS_STATIC if function => Source::CoffFunction,
-            IMAGE_SYM_CLASS_EXTERNAL => Source::CoffGlobal,
+            IMAGE_SYM_CLASS_EXTERNAL if !symbol.name(strings).is_ok_and(is_mark) => Source::CoffGlobal,
             IMAGE_SYM_CLASS_STATIC => Source::CoffStatic,
             _ => return None,
         };
@@ -37,4 +37,9 @@ pub(crate) fn read(file: &[u8], headers: &Headers, sections: &[Section]) -> Vec<
         })
     });
     named.collect()
+}
+
+/// Whether the linker gives a name like this to a place of its own: the beginning and end of a list, which may be anything's too.
+fn is_mark(name: &[u8]) -> bool {
+    name.starts_with(b"__") && name.ends_with(b"__")
 }

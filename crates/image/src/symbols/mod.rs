@@ -1,7 +1,7 @@
 //! Names for addresses: which function (or variable) an RVA is in; and, read apart, from which source line it came.
 //!
-//! From the PDB if one is given, the COFF symbol table (mingw), and the exports; where none knows, the caller writes
-//! `name.sys+0x…`. DWARF's names are not read: who writes them writes the COFF table too.
+//! From the PDB if one is given, the COFF symbol table (mingw), DWARF where that lacks a function, and the exports; where none
+//! knows, the caller writes `name.sys+0x…`.
 
 mod c13;
 pub(crate) mod coff;
@@ -11,6 +11,7 @@ mod msf;
 mod pdb;
 mod reader;
 mod records;
+mod subprograms;
 
 use std::fmt;
 
@@ -55,6 +56,7 @@ pub(crate) enum Source {
     Data,
     /// Of type "function": before the marks that a linker leaves at the same address.
     CoffFunction,
+    Dwarf,
     CoffGlobal,
     CoffStatic,
     Export,
@@ -81,6 +83,10 @@ impl Symbols {
         if let Some(pdb) = pdb {
             let found = pdb::names(image, pdb);
             names.extend(found.map_err(|problem| ImageError { image: image.name().into(), problem })?);
+        }
+        // It takes time to read, and mostly the others know all.
+        if lack_a_function(image, &names) {
+            names.extend(subprograms::read(image));
         }
         names.extend(exported(image));
         names.extend(nameless(image, &names));
@@ -122,6 +128,13 @@ fn exported(image: &Image) -> Vec<Named> {
         _ => None,
     });
     named.collect()
+}
+
+/// Whether a function of the function table begins where none of `names` does.
+fn lack_a_function(image: &Image, names: &[Named]) -> bool {
+    let mut known: Vec<u32> = names.iter().map(|named| named.rva).collect();
+    known.sort_unstable();
+    image.functions().iter().any(|function| known.binary_search(&function.begin).is_err())
 }
 
 /// Marks where functions of the function table begin that none of `names` is in.

@@ -200,19 +200,24 @@ fn mutilate_debug(file: &mut [u8], ranges: &[std::ops::Range<usize>], random: &m
     format!("{changes}, from {:#x}", hot.start)
 }
 
+/// `source` with DWARF of this version, and where in the file its sections of these names lie.
+fn with_dwarf(source: &str, version: u32, sections: &[&str]) -> (Vec<u8>, Vec<std::ops::Range<usize>>) {
+    let more = ["-Wl,--entry,DriverEntry", "-g", &format!("-gdwarf-{version}")];
+    let file = mingw::build(&[source], &more);
+    let image = Image::parse(source, &file).unwrap();
+    let debug = image.sections().iter().filter(|section| sections.contains(&&*section.name));
+    let range = |section: &image::Section| {
+        section.file_offset as usize..(section.file_offset + section.virtual_size) as usize
+    };
+    let ranges: Vec<_> = debug.map(range).collect();
+    assert!(!ranges.is_empty());
+    (file, ranges)
+}
+
 #[test]
 fn mutilated_dwarf_is_read_or_passed_over() {
     for version in [2, 4, 5] {
-        let more = ["-Wl,--entry,DriverEntry", "-g", &format!("-gdwarf-{version}")];
-        let file = mingw::build(&["plain.c"], &more);
-        let image = Image::parse("plain.sys", &file).unwrap();
-        let debug = image.sections().iter().filter(|section| section.name.starts_with(".debug_line"));
-        let ranges: Vec<_> = debug
-            .map(|section| {
-                section.file_offset as usize..(section.file_offset + section.virtual_size) as usize
-            })
-            .collect();
-        assert!(!ranges.is_empty());
+        let (file, ranges) = with_dwarf("plain.c", version, &[".debug_line", ".debug_line_str"]);
         let mut random = Random(0x1357_9bdf_0246_8ace);
         let (mut all, mut some) = (0, 0);
         for copy in 0..COPIES / 5 {
@@ -227,6 +232,25 @@ fn mutilated_dwarf_is_read_or_passed_over() {
         }
         assert!((COPIES / 20..COPIES / 5).contains(&some), "version {version}: {some} copies have lines");
         assert!(all < some, "version {version}: names of files are damaged too");
+    }
+    assert!(peak_memory() < MOST_MEMORY, "{} KiB at its peak", peak_memory());
+}
+
+#[test]
+fn mutilated_names_in_dwarf_are_read_or_passed_over() {
+    for version in [2, 4, 5] {
+        let (file, ranges) = with_dwarf("labels.c", version, &[".debug_info", ".debug_abbrev", ".debug_str"]);
+        let mut random = Random(0x0246_8ace_1357_9bdf);
+        let mut named = 0;
+        for copy in 0..COPIES / 5 {
+            let mut mutilated = file.clone();
+            let changes = mutilate_debug(&mut mutilated, &ranges, &mut random);
+            let image = Image::parse("labels.sys", &mutilated).unwrap();
+            let symbols = std::panic::catch_unwind(|| Symbols::new(&image, None).unwrap());
+            let symbols = symbols.unwrap_or_else(|_| panic!("version {version}, copy {copy}: {changes}"));
+            named += u32::from(symbols.find("Lookup").is_some() && symbols.find("Last").is_some());
+        }
+        assert!((COPIES / 20..COPIES / 5).contains(&named), "version {version}: {named} copies have names");
     }
     assert!(peak_memory() < MOST_MEMORY, "{} KiB at its peak", peak_memory());
 }

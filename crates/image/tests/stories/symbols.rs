@@ -78,6 +78,27 @@ fn each_version_of_dwarf_gives_files_and_lines() {
     assert_eq!(Lines::new(&image, None).at(image.entry_point().unwrap()), None, "without -g");
 }
 
+/// The names of the functions of `labels.c`, by address.
+fn functions_of_labels(more: &[&str]) -> Vec<Option<String>> {
+    let more = [&["-Wl,--entry,DriverEntry", "-fno-toplevel-reorder"], more].concat();
+    let image = Image::parse("labels.sys", &mingw::build(&["labels.c"], &more)).unwrap();
+    let symbols = Symbols::new(&image, None).unwrap();
+    let name = |rva| symbols.lookup(rva).map(|symbol| symbol.to_string());
+    image.functions().iter().map(|function| name(function.begin)).collect()
+}
+
+#[test]
+fn functions_that_the_symbol_table_lacks_have_their_names_from_dwarf() {
+    for version in 2..=5 {
+        let names = functions_of_labels(&["-g", &format!("-gdwarf-{version}")]);
+        let names: Vec<&str> = names.iter().flatten().map(String::as_str).collect();
+        assert_eq!(names, ["Lookup", "middle", "Last", "DriverEntry"], "version {version}");
+    }
+    let names = functions_of_labels(&[]);
+    let names: Vec<Option<&str>> = names.iter().map(Option::as_deref).collect();
+    assert_eq!(names, [None, Some("middle"), None, Some("DriverEntry")], "a linker's mark names nobody");
+}
+
 #[test]
 fn a_pdb_that_is_not_the_images_own_is_refused_with_both_identities() {
     let (file, pdb) = rustc::driver("lines.rs");

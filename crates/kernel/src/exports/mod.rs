@@ -139,9 +139,9 @@ fn must_wait(export: &Export) -> Verdict {
 fn wrong_irql(export: &Export, irql: u8) -> Verdict {
     let Export { name, irql_min, irql_max, .. } = export;
     let (rule, range) = if irql > *irql_max {
-        ("irql-too-high", format!("at most {irql_max}"))
+        ("irql-too-high", format!("{irql_max} at most"))
     } else {
-        ("irql-too-low", format!("at least {irql_min}"))
+        ("irql-too-low", format!("{irql_min} at least"))
     };
-    Verdict::error(rule, format!("{name} was called at IRQL {irql}; it may be called at {range}"))
+    Verdict::error(rule, format!("{name} was called at IRQL {irql}; it may be called at IRQL {range}"))
 }
