@@ -111,10 +111,22 @@ impl Copies {
         unsafe { std::ptr::copy_nonoverlapping(self.live(id), self.copy(id), SIZE) };
     }
 
-    /// Where the page differs from its copy.
-    pub(super) fn differing(&self, id: PageId) -> Lines {
+    /// Where the page differs from its copy; `next` is the one that is asked about next.
+    #[inline]
+    fn differing(&self, id: PageId, next: PageId) -> Lines {
+        let next = [self.live(next).cast_const(), self.copy(next).cast_const()];
         // SAFETY: as in `make`; nobody writes meanwhile.
-        unsafe { lines::differing(&*self.live(id).cast(), &*self.copy(id).cast()) }
+        unsafe { lines::differing(&*self.live(id).cast(), &*self.copy(id).cast(), next) }
+    }
+
+    /// Tells `each` of these pages where it differs from its copy.
+    #[inline]
+    pub(super) fn compare(&self, ids: impl Iterator<Item = PageId>, mut each: impl FnMut(PageId, Lines)) {
+        let mut ids = ids.peekable();
+        while let Some(id) = ids.next() {
+            let lines = self.differing(id, *ids.peek().unwrap_or(&id));
+            each(id, lines);
+        }
     }
 
     /// Makes the copy, of which only these lines differ.

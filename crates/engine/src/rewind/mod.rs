@@ -238,9 +238,11 @@ impl Engine {
         let mut consequences = Consequences::none();
         tracked.tracker.collect(&tracked.copies);
         // A snapshot goes the other way: what it looked at last may still be in the host's caches.
-        for id in tracked.copies.written.borrow().as_slice().iter().rev() {
-            consequences.put(&tracked.copies, *id, tracked.copies.differing(*id));
-        }
+        let written = tracked.copies.written.borrow();
+        tracked.copies.compare(written.as_slice().iter().rev().copied(), |id, lines| {
+            consequences.put(&tracked.copies, id, lines);
+        });
+        drop(written);
         while levels.len() > to + 1 {
             tracked.spare.keep(levels.pop());
             let newest = levels.last_mut().expect("the one to go to is left");
@@ -301,13 +303,12 @@ impl Tracked {
     /// There will be a newer snapshot: what this one's pages held moves from the copies to its own list.
     fn push_down(&self, newest: &mut Level) {
         self.tracker.collect(&self.copies);
-        for id in self.copies.written.borrow().as_slice() {
-            let lines = self.copies.differing(*id);
+        self.copies.compare(self.copies.written.borrow().as_slice().iter().copied(), |id, lines| {
             // SAFETY: a whole page, which nobody writes meanwhile.
-            let page = unsafe { &*self.copies.copy(*id).cast::<Page>() };
-            newest.changes.keep(*id, lines, lines::numbers(lines).map(|number| page[number]));
-            self.copies.update(*id, lines);
-        }
+            let page = unsafe { &*self.copies.copy(id).cast::<Page>() };
+            newest.changes.keep(id, lines, lines::numbers(lines).map(|number| page[number]));
+            self.copies.update(id, lines);
+        });
         self.tracker.renew(&self.copies, newest.changes.len());
     }
 
