@@ -204,7 +204,7 @@ fn mutilate_debug(file: &mut [u8], ranges: &[std::ops::Range<usize>], random: &m
 fn with_dwarf(source: &str, version: u32, sections: &[&str]) -> (Vec<u8>, Vec<std::ops::Range<usize>>) {
     let more = ["-Wl,--entry,DriverEntry", "-g", &format!("-gdwarf-{version}")];
     let file = mingw::build(&[source], &more);
-    let image = Image::parse(source, &file).unwrap();
+    let image = Image::parse(source, &file).expect("it was just linked");
     let debug = image.sections().iter().filter(|section| sections.contains(&&*section.name));
     let range = |section: &image::Section| {
         section.file_offset as usize..(section.file_offset + section.virtual_size) as usize

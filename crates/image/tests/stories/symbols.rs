@@ -81,8 +81,8 @@ fn each_version_of_dwarf_gives_files_and_lines() {
 /// The names of the functions of `labels.c`, by address.
 fn functions_of_labels(more: &[&str]) -> Vec<Option<String>> {
     let more = [&["-Wl,--entry,DriverEntry", "-fno-toplevel-reorder"], more].concat();
-    let image = Image::parse("labels.sys", &mingw::build(&["labels.c"], &more)).unwrap();
-    let symbols = Symbols::new(&image, None).unwrap();
+    let image = Image::parse("labels.sys", &mingw::build(&["labels.c"], &more)).expect("it was just linked");
+    let symbols = Symbols::new(&image, None).expect("no PDB is given");
     let name = |rva| symbols.lookup(rva).map(|symbol| symbol.to_string());
     image.functions().iter().map(|function| name(function.begin)).collect()
 }
