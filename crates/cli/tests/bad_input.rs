@@ -284,7 +284,7 @@ fn refused_by_replay(file: &std::path::Path, parts: &[&str]) {
 #[test]
 fn a_record_that_is_not_there_or_none() {
     refused_by_replay(std::path::Path::new("/no/such/run.dirql"), &["there is no such file", "the record"]);
-    refused_by_replay(&driver("legacy.sys"), &["not UTF-8"]);
+    refused_by_replay(&driver("legacy.sys"), &["no record of dirql's", "--record"]);
     let file = folder("no_record").join("run.dirql");
     for text in ["", "hello\n", "{}\n", "{\"dirql_record\":\"one\"}\n"] {
         fs::write(&file, text).unwrap();

@@ -32,8 +32,9 @@ impl Record {
     /// # Errors
     /// It cannot be read, or is no whole record of this version of the format; one message says what, where, and what to do.
     pub fn read(path: &Path) -> Result<Self, InputError> {
-        let text = files::read_text(path, "the record")?;
-        Self::parse(&path.display().to_string(), &text)
+        let bytes = files::read(path, "the record")?;
+        // What is no text has a wrong first line, or a wrong checksum.
+        Self::parse(&path.display().to_string(), &String::from_utf8_lossy(&bytes))
     }
 
     /// Takes a record apart; `source` names it in messages.
