@@ -12,6 +12,9 @@
 #define STORIES "message"
 #include "control.h"
 
+/* Windows 7; the kit knows it for that only. */
+NTKERNELAPI ULONG NTAPI KeGetCurrentProcessorNumberEx(PPROCESSOR_NUMBER Number);
+
 #define MESSAGE_TAG 0x6773734Du /* "Mssg" in pool listings */
 #define TOKEN 0xFFFFFFFEu
 /* Members of IO_RESOURCE_DESCRIPTOR that mingw's header lacks, by their offsets. */
@@ -103,6 +106,7 @@ static BOOLEAN Serve(PDEVICE_EXTENSION Extension, ULONG Mask, ULONG Number)
         Expect(Extension, KeGetCurrentIrql() > DISPATCH_LEVEL, "not at a device's level");
     }
     Write(Extension, BENCH_STATUS, Status);
+    InterlockedOr((PLONG)&Extension->State.Where, 1 << KeGetCurrentProcessorNumberEx(NULL));
     InterlockedIncrement((PLONG)&Extension->State.Left);
     if (Number < MAX_MESSAGES) {
         Extension->State.Served[Number]++;
@@ -671,195 +675,7 @@ static ULONG InactiveByTheWrongContext(VOID)
     return 0;
 }
 
-/* ---- member by member, of a device with several messages that nothing is connected to ---- */
-
-static struct {
-    ULONG Calls;
-    KIRQL Level;
-    PVOID Context;
-    KSPIN_LOCK Lock;
-    KSPIN_LOCK Seen; /* its value in the routine */
-} Member;
-
-static BOOLEAN NTAPI OnMember(PKINTERRUPT Interrupt, PVOID Context)
-{
-    UNREFERENCED_PARAMETER(Interrupt);
-    Member.Calls++;
-    Member.Level = KeGetCurrentIrql();
-    Member.Context = Context;
-    Member.Seen = Member.Lock;
-    return TRUE;
-}
-
-/* CONNECT_FULLY_SPECIFIED of vector Number, unshared by nobody and with the driver's own routine. */
-static VOID AskFor(PIO_CONNECT_INTERRUPT_PARAMETERS Parameters, ULONG Number, PKINTERRUPT *Object)
-{
-    PCM_PARTIAL_RESOURCE_DESCRIPTOR Own = &Card->Interrupts[Number];
-
-    Ask(Parameters, Card, CONNECT_FULLY_SPECIFIED);
-    Parameters->FullySpecified.InterruptObject = Object;
-    Parameters->FullySpecified.ServiceRoutine = OnMember;
-    Parameters->FullySpecified.ServiceContext = &Member;
-    Parameters->FullySpecified.Irql = (KIRQL)Own->u.MessageInterrupt.Translated.Level;
-    Parameters->FullySpecified.SynchronizeIrql = (KIRQL)Own->u.MessageInterrupt.Translated.Level;
-    Parameters->FullySpecified.Vector = Own->u.MessageInterrupt.Translated.Vector;
-}
-
-static VOID Away(PKINTERRUPT Object)
-{
-    IO_DISCONNECT_INTERRUPT_PARAMETERS Parameters;
-
-    Parameters.Version = CONNECT_FULLY_SPECIFIED;
-    Parameters.ConnectionContext.InterruptObject = Object;
-    IoDisconnectInterruptEx(&Parameters);
-}
-
-/* Whether the routine has been called so often, soon, and has returned: another processor may have taken the interrupt. */
-static BOOLEAN Called(ULONG Times)
-{
-    ULONG Round;
-
-    for (Round = 0; Round < 1000 && *(ULONG volatile *)&Member.Calls < Times; Round++) {
-        KeStallExecutionProcessor(1);
-    }
-    KeStallExecutionProcessor(10);
-    return *(ULONG volatile *)&Member.Calls == Times;
-}
-
-/* Who may share a vector with whom, whoever came first. */
-static ULONG ShareVector(VOID)
-{
-    IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
-    PKINTERRUPT First = NULL;
-    PKINTERRUPT Second = NULL;
-
-    AskFor(&Parameters, 0, &First);
-    Parameters.FullySpecified.ShareVector = FALSE;
-    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_SUCCESS && First != NULL);
-    AskFor(&Parameters, 0, &Second);
-    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER && Second == NULL);
-    Away(First);
-    AskFor(&Parameters, 0, &First);
-    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_SUCCESS);
-    AskFor(&Parameters, 0, &Second);
-    Parameters.FullySpecified.ShareVector = FALSE;
-    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER && Second == NULL);
-    AskFor(&Parameters, 0, &Second);
-    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_SUCCESS && Second != NULL && Second != First);
-    Member.Calls = 0;
-    Write(Card, BENCH_SIGNAL, 0);
-    CHECK(Called(2));
-    Away(Second);
-    Away(First);
-    return 0;
-}
-
-/* SpinLock, SynchronizeIrql, ServiceContext, FloatingSave: two vectors that make one set. */
-static ULONG OneSet(VOID)
-{
-    IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
-    KIRQL Highest = (KIRQL)Card->Interrupts[1].u.MessageInterrupt.Translated.Level;
-    PKINTERRUPT Objects[2] = { NULL, NULL };
-    KIRQL OldIrql;
-    ULONG Number;
-
-    CHECK(Highest > Card->Interrupts[0].u.MessageInterrupt.Translated.Level);
-    KeInitializeSpinLock(&Member.Lock);
-    for (Number = 0; Number < 2; Number++) {
-        AskFor(&Parameters, Number, &Objects[Number]);
-        Parameters.FullySpecified.SpinLock = &Member.Lock;
-        Parameters.FullySpecified.SynchronizeIrql = Highest;
-        Parameters.FullySpecified.FloatingSave = TRUE; /* x64 saves nothing more for it */
-        CHECK(IoConnectInterruptEx(&Parameters) == STATUS_SUCCESS);
-    }
-    for (Number = 0; Number < 2; Number++) {
-        Member.Calls = 0;
-        Write(Card, BENCH_SIGNAL, Number);
-        CHECK(Called(1) && Member.Level == Highest && Member.Context == &Member);
-        CHECK(Member.Seen != 0); /* held in the routine */
-    }
-    OldIrql = KeAcquireInterruptSpinLock(Objects[0]);
-    CHECK(Member.Lock != 0 && KeGetCurrentIrql() == Highest);
-    Member.Calls = 0;
-    Write(Card, BENCH_SIGNAL, 1); /* the other one's */
-    CHECK(Member.Calls == 0);
-    KeReleaseInterruptSpinLock(Objects[0], OldIrql);
-    CHECK(Called(1) && Member.Lock == 0);
-    Away(Objects[1]);
-    Away(Objects[0]);
-    return 0;
-}
-
-/* Irql, SynchronizeIrql, Vector, ProcessorEnableMask, Group, ServiceRoutine. */
-static ULONG WrongMembers(VOID)
-{
-    IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
-    PKINTERRUPT Object = NULL;
-
-    AskFor(&Parameters, 1, &Object);
-    Parameters.FullySpecified.Irql--;
-    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
-    AskFor(&Parameters, 1, &Object);
-    Parameters.FullySpecified.SynchronizeIrql--;
-    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
-    AskFor(&Parameters, 1, &Object);
-    Parameters.FullySpecified.SynchronizeIrql = HIGH_LEVEL + 1;
-    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
-    AskFor(&Parameters, 1, &Object);
-    Parameters.FullySpecified.Vector = Card->Interrupts[0].u.MessageInterrupt.Translated.Vector; /* another level's */
-    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
-    AskFor(&Parameters, 1, &Object);
-    Parameters.FullySpecified.ServiceRoutine = NULL;
-    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
-    AskFor(&Parameters, 1, &Object);
-    Parameters.FullySpecified.ProcessorEnableMask = (KAFFINITY)1 << 63; /* there is none */
-    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
-    AskFor(&Parameters, 1, &Object);
-    Parameters.Version = CONNECT_FULLY_SPECIFIED_GROUP;
-    Parameters.FullySpecified.Group = 7;
-    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER);
-    CHECK(Object == NULL);
-    /* What counts is right, and what does not count is ignored. */
-    AskFor(&Parameters, 1, &Object);
-    Parameters.FullySpecified.ProcessorEnableMask |= (KAFFINITY)1 << 63;
-    Parameters.FullySpecified.Group = 7; /* only CONNECT_FULLY_SPECIFIED_GROUP has one */
-    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_SUCCESS);
-    Away(Object);
-    AskFor(&Parameters, 1, &Object);
-    Parameters.Version = CONNECT_FULLY_SPECIFIED_GROUP;
-    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_SUCCESS);
-    CHECK(Parameters.Version == CONNECT_FULLY_SPECIFIED_GROUP);
-    Away(Object);
-    return 0;
-}
-
-static ULONG Members(VOID)
-{
-    ULONG Failed;
-
-    Disconnect(Card);
-    Failed = ShareVector();
-    Failed = Failed != 0 ? Failed : OneSet();
-    Failed = Failed != 0 ? Failed : WrongMembers();
-    CHECK(NT_SUCCESS(Connect(Card)));
-    return Failed;
-}
-
-/* Of a device with a line: modes must agree, and a foreign pointer disconnects nothing. */
-static ULONG LineModes(VOID)
-{
-    IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
-    PKINTERRUPT Object = NULL;
-
-    AskFor(&Parameters, 0, &Object);
-    Parameters.FullySpecified.InterruptMode = Latched; /* the other one is not */
-    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_INVALID_PARAMETER && Object == NULL);
-    AskFor(&Parameters, 0, &Object);
-    CHECK(IoConnectInterruptEx(&Parameters) == STATUS_SUCCESS && Object != NULL);
-    Away(Object);
-    Away((PKINTERRUPT)&Member);
-    return 0;
-}
+#include "message/members.h"
 
 static ULONG SignalsItself(VOID)
 {
@@ -885,6 +701,12 @@ static ULONG (*const Stories[])(VOID) = {
     Members,
     LineModes,
     SignalsItself,
+    MessageBasedMembers,
+    LineBasedMembers,
+    LockThatIsNone,
+    OneLockTwoLevels,
+    EachProcessor,
+    LineNotShared,
 };
 
 /* ---- resources -------------------------------------------------------------------------------------------------- */

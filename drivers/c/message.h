@@ -37,6 +37,7 @@ typedef struct _MESSAGE_STATE {
     ULONG Served[MAX_MESSAGES]; /* 40 */
     ULONG Retried;         /* C0 the platform knew only CONNECT_FULLY_SPECIFIED */
     ULONG Left;            /* C4 calls of the routine that have returned */
+    ULONG Where;           /* C8 a bit for each processor that the routine ran on */
 } MESSAGE_STATE;
 
 /* BAR0, 32 bits each. */

@@ -96,7 +96,7 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver {
         name: "message",
         source: "message.c",
-        beside: &["message.h", "message.inf", "control.h"],
+        beside: &["message.h", "message.inf", "message/members.h", "control.h"],
         defines: &[],
         missing: None,
         compiler: Gcc,

@@ -64,7 +64,7 @@ struct State(Vec<u8>);
 impl State {
     fn of(machine: &Machine) -> Self {
         let file = machine.open(r"\\.\Message").unwrap();
-        let told = file.device_control(STATE, &[], 0xC8).unwrap();
+        let told = file.device_control(STATE, &[], 0xCC).unwrap();
         file.close().unwrap();
         Self(told)
     }
@@ -124,6 +124,9 @@ fn finish(machine: Machine) -> Report {
     report
 }
 
+/// Holds: interrupts/service-or-message, interrupts/version-message-based
+/// Holds: interrupts/version-left-message-based, interrupts/message-device, interrupts/message-routine
+/// Holds: interrupts/message-table, interrupts/resource-descriptors
 #[test]
 fn msi_is_asked_for_by_one_descriptor_and_given_by_one_pair_with_its_count() {
     let machine = start(|| bench("msi", "bench,msi=4", &[]));
@@ -147,6 +150,9 @@ fn msi_is_asked_for_by_one_descriptor_and_given_by_one_pair_with_its_count() {
     assert_eq!(report.sums.interrupts, (2, 0), "{report}");
 }
 
+/// Holds: interrupts/version-left-message-based, interrupts/message-device, interrupts/message-level
+/// Holds: interrupts/message-table, interrupts/resource-descriptors
+/// Holds: irql/of-a-device
 #[test]
 fn msi_x_is_asked_for_and_given_one_by_one_and_runs_at_the_unified_level() {
     let machine = start(|| bench("msix", "bench,msix=8", &[]));
@@ -160,6 +166,7 @@ fn msi_x_is_asked_for_and_given_one_by_one_and_runs_at_the_unified_level() {
     finish(machine);
 }
 
+/// Holds: interrupts/full-lock, interrupts/message-lock, interrupts/message-lock-synchronizes
 #[test]
 fn a_masked_message_pends_and_a_raised_level_or_the_lock_holds_it_back() {
     for (name, own_lock) in [("masked", 0), ("own-lock", 1)] {
@@ -170,6 +177,7 @@ fn a_masked_message_pends_and_a_raised_level_or_the_lock_holds_it_back() {
     }
 }
 
+/// Holds: interrupts/disconnect-waits, interrupts/message-connection
 #[test]
 fn after_disconnecting_nothing_is_served_and_what_pends_comes_with_the_next_connection() {
     for (name, card) in
@@ -181,6 +189,9 @@ fn after_disconnecting_nothing_is_served_and_what_pends_comes_with_the_next_conn
     }
 }
 
+/// Holds: interrupts/refused-version, interrupts/refused-parameter, interrupts/not-found
+/// Holds: interrupts/one-line-of-many, interrupts/full-device, interrupts/full-mode
+/// Holds: interrupts/full-no-processor
 #[test]
 fn every_documented_refusal_has_its_status_and_connects_nothing() {
     let machine = start(|| bench("refused", "bench,msi=2", &[]));
@@ -189,6 +200,7 @@ fn every_documented_refusal_has_its_status_and_connects_nothing() {
     finish(machine);
 }
 
+/// Holds: interrupts/full-share
 #[test]
 fn a_vector_that_is_shared_calls_both_routines_of_a_message() {
     let machine = start(|| bench("shared", "bench,msix=2", &[]));
@@ -196,6 +208,7 @@ fn a_vector_that_is_shared_calls_both_routines_of_a_message() {
     finish(machine);
 }
 
+/// Holds: interrupts/version-fully-specified
 #[test]
 fn each_vector_can_be_connected_for_itself_latched() {
     for (name, card) in [("full-msi", "bench,msi=4"), ("full-msix", "bench,msix=4")] {
@@ -208,6 +221,7 @@ fn each_vector_can_be_connected_for_itself_latched() {
     }
 }
 
+/// Holds: interrupts/one-line-of-many, interrupts/version-line-based, interrupts/line-level
 #[test]
 fn one_line_cannot_stand_for_several_messages_but_for_a_single_one() {
     let machine = start(|| bench("line-of-many", "bench,msi=2", &[(CONNECT, LINE_BASED)]));
@@ -220,6 +234,9 @@ fn one_line_cannot_stand_for_several_messages_but_for_a_single_one() {
     finish(machine);
 }
 
+/// Holds: interrupts/service-or-message, interrupts/not-found, interrupts/version-message-based
+/// Holds: interrupts/version-left-line-based, interrupts/message-connection, interrupts/message-fall-back
+/// Holds: interrupts/message-fall-back-context, interrupts/resource-inf
 #[test]
 fn without_msi_supported_in_the_inf_the_device_has_its_line_and_the_driver_falls_back() {
     let cards = ["bench,msi=4", "bench,msix=4", "bench"];
@@ -235,6 +252,7 @@ fn without_msi_supported_in_the_inf_the_device_has_its_line_and_the_driver_falls
     }
 }
 
+/// Holds: interrupts/resource-inf
 #[test]
 fn the_inf_limits_what_is_asked_for_and_the_machine_what_is_given() {
     let machine = start(|| bench("limit", "bench,msi=8", &[(LIMIT, 2)]));
@@ -260,6 +278,7 @@ fn the_inf_limits_what_is_asked_for_and_the_machine_what_is_given() {
     finish(machine);
 }
 
+/// Holds: interrupts/resource-filter
 #[test]
 fn a_driver_filters_its_requirements_for_count_and_processors() {
     for (name, card, flags) in [("keep", "bench,msi=8", 2), ("keep-x", "bench,msix=8", 3)] {
@@ -273,6 +292,7 @@ fn a_driver_filters_its_requirements_for_count_and_processors() {
     }
 }
 
+/// Holds: interrupts/resource-filter
 #[test]
 fn the_inf_says_which_processors_and_how_urgent() {
     let specified = [(POLICY, 4), (OVERRIDE, 0b1010)];
@@ -306,6 +326,7 @@ fn a_stopped_device_starts_again_with_its_messages() {
     finish(machine);
 }
 
+/// Holds: interrupts/message-routine
 #[test]
 fn a_message_from_outside_is_served_too() {
     let machine = start(|| bench("poked", "bench,msi=4", &[]));
@@ -314,6 +335,7 @@ fn a_message_from_outside_is_served_too() {
     finish(machine);
 }
 
+/// Holds: interrupts/message-lock
 #[test]
 fn random_schedules_on_several_processors_keep_what_is_promised_of_the_routine() {
     for seed in rig::seeds(40) {
@@ -340,6 +362,7 @@ fn random_schedules_on_several_processors_keep_what_is_promised_of_the_routine()
     }
 }
 
+/// Holds: interrupts/early
 #[test]
 fn random_schedules_let_a_pending_message_in_before_the_connection_is_known() {
     let mut early = 0;
@@ -379,6 +402,7 @@ fn relayed(relayed_lines: bool) -> Platform {
     Platform { relayed_lines, ..Platform::default() }
 }
 
+/// Holds: interrupts/full-passive, interrupts/line-passive, interrupts/passive-thread
 #[test]
 fn a_routine_at_passive_level_runs_on_a_thread_may_wait_and_serves_every_kind_of_interrupt() {
     for (name, card, lines, changes) in passive_ways() {
@@ -400,6 +424,7 @@ fn a_routine_at_passive_level_runs_on_a_thread_may_wait_and_serves_every_kind_of
     }
 }
 
+/// Holds: interrupts/passive-synchronize
 #[test]
 fn ke_synchronize_execution_keeps_a_routine_at_passive_level_out_by_an_event() {
     for (name, card, lines, changes) in passive_ways() {
@@ -409,6 +434,7 @@ fn ke_synchronize_execution_keeps_a_routine_at_passive_level_out_by_an_event() {
     }
 }
 
+/// Holds: interrupts/passive-registered, interrupts/passive-spin-lock
 #[test]
 fn a_routine_at_passive_level_has_no_spin_lock_and_no_other_level() {
     for (name, card, lines, changes) in passive_ways() {
@@ -422,6 +448,7 @@ fn a_routine_at_passive_level_has_no_spin_lock_and_no_other_level() {
     assert_eq!(report.expect_verdict().rule, "passive-interrupt-spin-lock", "{report}");
 }
 
+/// Holds: interrupts/full-passive, interrupts/passive-registered
 #[test]
 fn before_windows_8_there_are_no_routines_at_passive_level() {
     let windows = dirql::windows::parse("7").unwrap();
@@ -440,6 +467,7 @@ fn before_windows_8_there_are_no_routines_at_passive_level() {
     }
 }
 
+/// Holds: interrupts/disconnect-waits
 #[test]
 fn disconnecting_waits_for_a_routine_that_runs() {
     for (name, card, lines, changes) in passive_ways() {
@@ -462,6 +490,7 @@ fn disconnecting_waits_for_a_routine_that_runs() {
     }
 }
 
+/// Holds: interrupts/passive-thread
 #[test]
 fn random_schedules_keep_a_routine_at_passive_level_from_overlapping_itself() {
     for (name, card, lines, changes) in passive_ways() {
@@ -487,6 +516,7 @@ fn random_schedules_keep_a_routine_at_passive_level_from_overlapping_itself() {
 
 // ---- other platforms, and routines that are not called for a while ----
 
+/// Holds: interrupts/version-left-fully-specified
 #[test]
 fn a_platform_that_knows_only_fully_specified_says_so_and_the_driver_tries_again() {
     let only = Platform { fully_specified: true, ..Platform::default() };
@@ -507,6 +537,7 @@ fn a_platform_that_knows_only_fully_specified_says_so_and_the_driver_tries_again
     }
 }
 
+/// Holds: interrupts/before-vista
 #[test]
 fn a_driver_that_imports_io_connect_interrupt_ex_cannot_be_used_before_vista() {
     let before = Platform { before_vista: true, ..Platform::default() };
@@ -521,6 +552,7 @@ fn a_driver_that_imports_io_connect_interrupt_ex_cannot_be_used_before_vista() {
     );
 }
 
+/// Holds: interrupts/message-storm
 #[test]
 fn a_routine_whose_every_call_sends_the_next_message_is_a_storm() {
     for (name, processors) in [("storm", 1), ("storm-2", 2)] {
@@ -533,6 +565,7 @@ fn a_routine_whose_every_call_sends_the_next_message_is_a_storm() {
     }
 }
 
+/// Holds: interrupts/inactive
 #[test]
 fn an_inactive_routine_is_not_called_until_it_is_active_again() {
     let mut ways = passive_ways();
@@ -549,6 +582,7 @@ fn an_inactive_routine_is_not_called_until_it_is_active_again() {
     assert_eq!(report.expect_verdict().rule, "interrupt-not-connected", "{report}");
 }
 
+/// Holds: interrupts/resource-raw
 #[test]
 fn raw_addresses_are_the_translated_ones_until_they_are_not() {
     let shifted = Platform { shifted_bus: true, ..Platform::default() };
@@ -568,6 +602,10 @@ fn raw_addresses_are_the_translated_ones_until_they_are_not() {
 
 // ---- member by member ----
 
+/// Holds: interrupts/full-object, interrupts/full-routine, interrupts/full-context, interrupts/full-lock
+/// Holds: interrupts/full-level, interrupts/full-level-of-a-set, interrupts/full-floating
+/// Holds: interrupts/full-share, interrupts/full-share-message, interrupts/full-vector, interrupts/full-irql
+/// Holds: interrupts/full-no-processor, interrupts/full-group
 #[test]
 fn every_member_of_the_parameters_is_honoured_or_refused() {
     for (seed, processors) in [(None, 1), (None, 4), (Some(3), 2)] {
@@ -582,10 +620,103 @@ fn every_member_of_the_parameters_is_honoured_or_refused() {
     }
 }
 
+/// Holds: interrupts/disconnect-unconnected, interrupts/full-mode
 #[test]
 fn a_line_has_one_mode_and_a_foreign_pointer_disconnects_nothing() {
     let machine = start(|| bench("modes", "bench", &[(MSI_SUPPORTED, 0)]));
     let report = ends(machine, 14);
     let verdict = report.expect_verdict();
     assert_eq!(verdict.rule, "interrupt-not-connected", "{report}");
+}
+
+/// One processor, several, and several where others come in between.
+const COMPUTERS: [(Option<u64>, u32); 4] = [(None, 1), (None, 4), (Some(3), 2), (Some(8), 2)];
+
+/// A machine in which the members of one form are tried; its report, which has so many findings of advice.
+fn members(name: &str, card: &str, changes: &[(&str, u32)], story: (u32, u32), advice: (&str, usize)) {
+    for (seed, processors) in COMPUTERS {
+        let machine = start(|| {
+            let policy = seed.map_or_else(Policy::default, Policy::Random);
+            bench(name, card, changes).processors(processors).policy(policy)
+        });
+        tell(&machine, story.0, story.1);
+        let report = finish(machine);
+        let found = report.findings.iter().filter(|finding| finding.rule == advice.0);
+        assert_eq!(found.count(), advice.1, "{report}");
+    }
+}
+
+/// Holds: interrupts/one-parameter, interrupts/message-union, interrupts/message-routine
+/// Holds: interrupts/message-context, interrupts/message-fall-back-unused, interrupts/message-lock
+/// Holds: interrupts/message-lock-synchronizes, interrupts/message-level, interrupts/message-floating
+#[test]
+fn every_member_of_a_message_based_connection_counts() {
+    members("members-message", "bench,msix=4", &[], (16, 12), ("floating-save", 1));
+}
+
+/// Holds: interrupts/service-or-message, interrupts/one-parameter, interrupts/version-line-based
+/// Holds: interrupts/full-device, interrupts/line-device, interrupts/line-object, interrupts/line-routine
+/// Holds: interrupts/line-context, interrupts/line-lock, interrupts/line-level, interrupts/line-floating
+#[test]
+fn every_member_of_a_line_based_connection_counts() {
+    let only_line = [(MSI_SUPPORTED, 0)];
+    members("members-line", "bench", &only_line, (17, 9), ("floating-save", 1));
+}
+
+/// Holds: interrupts/full-share-line
+#[test]
+fn a_line_that_is_not_to_be_shared_is_connected_and_advised_against() {
+    let only_line = [(MSI_SUPPORTED, 0)];
+    members("members-share", "bench", &only_line, (21, 2), ("line-not-shared", 1));
+}
+
+/// Holds: interrupts/full-lock-initialized
+#[test]
+fn a_spin_lock_that_nobody_initialized_is_told_when_the_routine_wants_it() {
+    let machine = start(|| bench("members-lock", "bench,msix=4", &[]));
+    let report = ends(machine, 18);
+    let verdict = report.expect_verdict();
+    assert_eq!(verdict.rule, "spin-lock-damaged", "{report}");
+    assert!(verdict.message.contains("never initialised"), "{report}");
+}
+
+/// Holds: interrupts/full-level-of-a-set
+#[test]
+fn two_vectors_with_one_lock_and_two_levels_spin_for_ever() {
+    let machine = start(|| bench("members-levels", "bench,msix=4", &[]));
+    let report = ends(machine, 19);
+    let verdict = report.expect_verdict();
+    assert_eq!(verdict.rule, "spin-lock-recursion", "{report}");
+}
+
+/// Holds: interrupts/full-processors
+#[test]
+fn a_routine_runs_on_each_processor_of_its_mask_and_on_no_other() {
+    members("members-processors", "bench,msix=4", &[], (20, 5), ("none", 0));
+    for (name, card) in
+        [("where-msi", "bench,msi=4"), ("where-msix", "bench,msix=4"), ("where-line", "bench")]
+    {
+        let changes = [(POLICY, 4), (OVERRIDE, 0b1010), (MSI_SUPPORTED, u32::from(card != "bench"))];
+        let mut ran = 0;
+        for seed in 1..=12 {
+            let machine = start(|| bench(name, card, &changes).processors(4).policy(Policy::Random(seed)));
+            raise(&machine, 0b1);
+            raise(&machine, 0b1);
+            ran |= State::of(&machine).at(0xC8);
+            finish(machine);
+        }
+        assert_eq!(ran, 0b1010, "{name}: on both in some schedules, and on no other in any");
+    }
+}
+
+/// Holds: interrupts/not-found
+#[test]
+fn a_device_without_an_interrupt_has_none_to_connect() {
+    for connect in [LINE_BASED, MESSAGE_BASED, MESSAGE_BASED_PASSIVE] {
+        let machine = start(|| bench("none", "bench,pin=none", &[(CONNECT, connect)]));
+        assert!(!machine.is_ready());
+        let told = machine.prints().iter().any(|line| line.contains("c0000225"));
+        assert!(told, "STATUS_NOT_FOUND: {:?}", machine.prints());
+        let _refused = machine.finish();
+    }
 }

@@ -110,6 +110,15 @@ fn advise(cx: &mut Cx<'_>, floating_save: bool) {
     }
 }
 
+/// A line of a PCI device that nobody may share: another device of the line cannot be used then.
+fn advise_to_share(cx: &mut Cx<'_>, connection: &Connection) {
+    if !connection.shared && interrupt::line_of_vector(connection.vector).is_some() {
+        let message =
+            "an interrupt line was connected with ShareVector FALSE: a line of the PCI bus must be shareable";
+        cx.report(Verdict { tier: Tier::Advice, ..Verdict::error("line-not-shared", message.to_owned()) });
+    }
+}
+
 /// Whether this Windows has service routines at PASSIVE_LEVEL: from Windows 8 on.
 fn has_passive(k: &Kernel) -> bool {
     k.ke.windows > WindowsVersion::Win7
@@ -281,6 +290,7 @@ fn connect(
     let owner = driver::calling(cx);
     match interrupt::connect(cx, connection)? {
         Ok(connected) => {
+            advise_to_share(cx, connection);
             remember(cx, connected, owner);
             let_through(cx, connection.vector)?;
             cx.write(object, connected)?;
