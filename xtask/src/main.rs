@@ -1,4 +1,4 @@
-//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|coverage|drivers`.
+//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|coverage|sentences|drivers`.
 //!
 //! It only calls other tools (cargo, gcc, apt-get) and says what it calls. It knows nothing of what they build.
 
@@ -17,6 +17,7 @@ mod drivers;
 mod identity;
 mod install;
 mod run;
+mod sentences;
 mod solo;
 
 use std::path::{Path, PathBuf};
@@ -70,6 +71,12 @@ enum Chore {
     },
     /// Writes docs/coverage.md: which exports a driver has called in a test
     Coverage,
+    /// Writes the documents that say which tests hold which sentences of Microsoft's pages
+    Sentences {
+        /// Only look whether they are what would be written
+        #[arg(long)]
+        check: bool,
+    },
     /// Builds the C and Rust drivers as .sys files, each with its INF beside it
     Drivers {
         /// Where the files go, `target/drivers` if not given
@@ -89,6 +96,7 @@ fn main() -> ExitCode {
         Chore::Rewind { rewinds } => run::rewinds(&root, rewinds),
         Chore::Schedules { schedules } => run::schedules(&root, schedules),
         Chore::Coverage => coverage::write(&root),
+        Chore::Sentences { check } => sentences::write(&root, check),
         Chore::Drivers { out } => drivers::build(&root, &out.unwrap_or_else(|| drivers::default_out(&root))),
     };
     match done {

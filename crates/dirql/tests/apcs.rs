@@ -46,42 +46,50 @@ fn a_request_that_a_thread_waits_for_is_told_to_it() {
     holds(WAITED, 2);
 }
 
+/// Holds: irql/apc-held-back
 #[test]
 fn what_holds_back_normal_apcs_holds_back_no_special_one() {
     holds(IN_CRITICAL_REGION, 6);
     holds(FAST_MUTEX_UNSAFE, 2);
 }
 
+/// Holds: irql/special-apc
 #[test]
 fn a_thread_that_computes_is_told_between_two_instructions() {
     holds(WHILE_IT_COMPUTES, 2);
 }
 
+/// Holds: irql/apc-held-back
 #[test]
 fn a_thread_at_apc_level_is_told_when_its_level_falls() {
     holds(AT_APC_LEVEL, 3);
 }
 
+/// Holds: irql/apc-held-back
 #[test]
 fn a_thread_in_a_guarded_region_is_told_when_it_leaves_the_outermost() {
     holds(IN_GUARDED_REGION, 5);
 }
 
+/// Holds: irql/special-apc
 #[test]
 fn a_wait_for_something_else_goes_on_behind_it() {
     holds(WHILE_IT_WAITS, 11);
 }
 
+/// Holds: irql/apc-held-back
 #[test]
 fn several_that_were_held_back_are_all_told() {
     holds(SEVERAL, 6);
 }
 
+/// Holds: irql/special-apc
 #[test]
 fn another_thread_that_waits_for_the_event_is_told_no_sooner() {
     holds(FOR_ANOTHER_THREAD, 6);
 }
 
+/// Holds: irql/special-apc
 #[test]
 fn another_thread_is_told_no_sooner_in_every_schedule_with_two_preemptions() {
     let script =
@@ -105,6 +113,7 @@ fn another_thread_is_told_no_sooner_in_every_schedule_with_two_preemptions() {
     assert!(searched.schedules.iter().sum::<u64>() > 20, "{:?}", searched.schedules);
 }
 
+/// Holds: irql/apc-never
 #[test]
 fn who_waits_where_it_cannot_be_told_waits_for_ever() {
     for (mistake, why) in [(0, "in a guarded region"), (1, "at APC_LEVEL")] {
@@ -151,6 +160,7 @@ fn ended(report: &Report, status: u32) -> bool {
 const SUCCESS: u32 = 0;
 const USER_APC: u32 = 0xC0;
 
+/// Holds: irql/user-apc
 #[test]
 fn a_user_apc_interrupts_alertable_waits_only() {
     for how in [USER | ALERTABLE, ALERTABLE, USER | ALERTABLE | DELAY] {
@@ -163,6 +173,7 @@ fn a_user_apc_interrupts_alertable_waits_only() {
     }
 }
 
+/// Holds: irql/user-apc
 #[test]
 fn the_end_of_a_thread_interrupts_waits_in_user_mode_only() {
     for how in [USER, USER | ALERTABLE, USER | DELAY] {
@@ -175,6 +186,7 @@ fn the_end_of_a_thread_interrupts_waits_in_user_mode_only() {
     }
 }
 
+/// Holds: irql/user-apc
 #[test]
 fn a_user_apc_waits_for_an_alertable_wait_and_comes_once() {
     let both = USER | ALERTABLE;
@@ -190,6 +202,7 @@ fn a_user_apc_waits_for_an_alertable_wait_and_comes_once() {
     machine.finish().expect_clean();
 }
 
+/// Holds: irql/user-apc
 #[test]
 fn a_thread_that_is_terminated_drops_what_it_was_handed_and_cancels_what_it_waits_for() {
     let machine = start(|| Bench::new().driver(driver("queue.sys")));

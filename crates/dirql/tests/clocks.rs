@@ -169,6 +169,7 @@ fn a_coalescable_timer_uses_of_its_tolerance_what_is_chosen() {
     }
 }
 
+/// Holds: irql/clock
 #[test]
 fn loops_that_poll_the_time_see_it_move_unless_they_hold_the_clock_up() {
     tell_every_way(1, 15, 11);
@@ -270,6 +271,7 @@ fn a_timer_that_is_left_behind_is_a_leak_and_one_that_is_set_calls_into_the_void
     ends(11, "unload-still-called", "ExAllocateTimer");
 }
 
+/// Holds: irql/clock
 #[test]
 fn a_loop_that_waits_for_a_tick_at_high_level_never_ends() {
     ends(12, "endless-loop", "PollsStandingClock");

@@ -88,6 +88,7 @@ fn a_factorial_is_told_by_a_message_or_by_the_line() {
     }
 }
 
+/// Holds: interrupts/before-vista
 #[test]
 fn before_vista_a_driver_finds_no_io_connect_interrupt_ex_and_connects_the_old_way() {
     const OLD: u32 = 0;

@@ -57,6 +57,7 @@ fn finish(machine: Machine) -> Report {
     report
 }
 
+/// Holds: interrupts/version-left-message-based, interrupts/message-fall-back, interrupts/resource-inf
 #[test]
 fn a_factorial_is_told_to_a_rust_driver_by_a_message_or_by_the_line() {
     for messages in BOTH {
@@ -119,6 +120,7 @@ fn two_threads_requests_to_the_rust_driver_keep_apart_in_random_schedules() {
     }
 }
 
+/// Holds: interrupts/message-connection
 #[test]
 fn a_request_waits_while_the_rust_drivers_device_is_stopped_and_one_on_the_card_ends_first() {
     for messages in BOTH {
@@ -255,6 +257,7 @@ fn an_interrupt_that_the_rust_driver_did_not_ask_for_ends_no_request() {
     }
 }
 
+/// Holds: interrupts/version-left-fully-specified, interrupts/version-left-line-based
 #[test]
 fn the_rust_driver_connects_as_the_platform_lets_it() {
     let computer = Platform { messages: 0, ..Platform::default() };

@@ -50,6 +50,7 @@ fn an_interprocessor_call_runs_once_on_each_of_1_to_64_processors_at_the_same_ti
     }
 }
 
+/// Holds: irql/high
 #[test]
 fn an_interprocessor_call_waits_for_a_processor_at_high_level() {
     tell(4, 2, 2);

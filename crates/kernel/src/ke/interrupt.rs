@@ -326,6 +326,7 @@ pub fn synchronize(
 mod tests {
     use super::*;
 
+    /// Holds: irql/of-a-device
     #[test]
     fn every_line_has_a_vector_of_a_device_level_and_back() {
         for line in 0..64 {

@@ -399,6 +399,7 @@ mod tests {
         }
     }
 
+    /// Holds: interrupts/full-share
     #[test]
     fn a_line_is_shared_only_by_those_who_all_say_so_and_agree_on_the_mode() {
         let mut interrupts = Interrupts::default();
@@ -412,6 +413,7 @@ mod tests {
         assert!(!interrupts.accepts(&connection(5)), "the first one did not share");
     }
 
+    /// Holds: interrupts/full-mode
     #[test]
     fn a_level_wants_service_while_it_is_asserted_and_an_edge_once() {
         let mut interrupts = Interrupts::default();

@@ -365,6 +365,7 @@ mod tests {
         read(list).unwrap().into_iter().map(of).collect()
     }
 
+    /// Holds: interrupts/resource-descriptors
     #[test]
     fn msi_is_one_descriptor_with_tokens_and_msi_x_one_for_each_and_the_line_comes_second() {
         let msi = list(&resources(), AT, Some(Offer { each: false, count: 4 }), None);

@@ -113,6 +113,7 @@ fn an_interrupt_runs_the_service_routine_then_its_dpc_then_the_thread_that_waits
     });
 }
 
+/// Holds: interrupts/line-chain
 #[test]
 fn on_a_shared_line_the_routine_that_claims_ends_the_pass() {
     card(|cx, driver, line| {
@@ -127,6 +128,7 @@ fn on_a_shared_line_the_routine_that_claims_ends_the_pass() {
     });
 }
 
+/// Holds: interrupts/line-chain
 #[test]
 fn a_level_that_stays_calls_again_until_it_falls() {
     card(|cx, driver, line| {
@@ -138,6 +140,7 @@ fn a_level_that_stays_calls_again_until_it_falls() {
     });
 }
 
+/// Holds: interrupts/line-unclaimed
 #[test]
 fn a_shared_line_nobody_claims_is_an_interrupt_storm() {
     card(|cx, driver, line| {
@@ -152,6 +155,7 @@ fn a_shared_line_nobody_claims_is_an_interrupt_storm() {
     });
 }
 
+/// Holds: interrupts/line-unclaimed
 #[test]
 fn one_unclaimed_pass_is_a_line_that_fell_late() {
     card(|cx, driver, line| {
@@ -174,6 +178,7 @@ fn a_line_that_nobody_is_connected_to_stays_pending_until_somebody_is() {
     });
 }
 
+/// Holds: irql/held-back
 #[test]
 fn a_raised_level_and_a_cleared_interrupt_flag_hold_an_interrupt_back() {
     for routine in ["raised", "masked"] {
@@ -197,6 +202,7 @@ fn a_synch_critical_section_runs_at_the_interrupts_level() {
     });
 }
 
+/// Holds: irql/export
 #[test]
 fn a_service_routine_that_calls_what_its_level_forbids_is_told() {
     card(|cx, driver, line| {
@@ -217,6 +223,7 @@ fn a_register_that_asserts_the_line_interrupts_before_the_next_instruction() {
     });
 }
 
+/// Holds: interrupts/full-vector, interrupts/full-irql
 #[test]
 fn connecting_refuses_what_windows_refuses() {
     card(|cx, _, _| {

@@ -8,6 +8,7 @@ use crate::ke::scheduler::{self, End};
 use crate::ke::{event, irql, spinlock, timer, wait};
 use crate::mm::pool;
 
+/// Holds: irql/raise-and-lower
 #[test]
 fn a_raise_that_lowers_and_a_lower_that_raises_are_told() {
     type Mistake = fn(&mut Cx<'_>) -> engine::Flow<()>;
@@ -28,6 +29,7 @@ fn a_raise_that_lowers_and_a_lower_that_raises_are_told() {
     }
 }
 
+/// Holds: irql/same-everywhere
 #[test]
 fn the_level_is_the_same_by_call_by_cr8_and_in_the_control_region() {
     machine(|cx| {

@@ -198,6 +198,7 @@ fn a_mutex_is_released_by_its_owner_only() {
     });
 }
 
+/// Holds: irql/wait
 #[test]
 fn at_dispatch_level_a_wait_may_only_poll() {
     for (timeout, legal) in [

@@ -28,6 +28,7 @@ fn below_dispatch_level_a_dpc_runs_before_the_next_instruction() {
     Scenario::new(DPCS, &[("queues", 0, 8, ALL)]).first("setup").is(&["1a2"], &[]);
 }
 
+/// Holds: irql/dispatch
 #[test]
 fn dpcs_drain_in_order_before_the_level_falls_below_dispatch() {
     for (importance, log) in [(1, "1ab2"), (2, "1ba2"), (3, "1ab2")] {

@@ -31,6 +31,7 @@ fn an_interrupt_routine_comes_between_any_two_instructions_and_runs_to_its_end()
     interrupted("at_level", 7).is(&["ij12", "1ij2", "12ij"], &[]);
 }
 
+/// Holds: irql/held-back
 #[test]
 fn a_level_as_high_as_the_lines_holds_its_interrupt_back_by_call_and_by_cr8() {
     for level in [8, 9, 15] {
@@ -44,6 +45,7 @@ fn a_cleared_interrupt_flag_holds_every_interrupt_back() {
     interrupted("flag_off", 0).undrained().is(&["ij12", "12ij"], &[]);
 }
 
+/// Holds: irql/held-back
 #[test]
 fn on_another_processor_the_routine_runs_beside_the_code_it_would_have_interrupted() {
     let threads = [("at_level", 12, 8, 0b01)];
@@ -51,6 +53,7 @@ fn on_another_processor_the_routine_runs_beside_the_code_it_would_have_interrupt
     scenario.is(&["ij12", "1ij2", "12ij"], &["i1j2", "i12j", "1i2j"]);
 }
 
+/// Holds: irql/nested
 #[test]
 fn a_higher_interrupt_comes_at_once_and_a_lower_one_waits_for_the_end() {
     let steps = |isr| Scenario::new(LINES, &[("steps", 0, 8, ALL)]).interrupted_by(isr, ALL);

@@ -53,6 +53,7 @@ fn a_thread_that_becomes_ready_preempts_a_lower_one_at_once() {
     wakes("wakes", 0, &[(b'L', 4)]).is(&["12L"], &[]);
 }
 
+/// Holds: irql/dispatch
 #[test]
 fn at_dispatch_level_the_one_that_became_ready_waits_until_the_level_falls() {
     wakes("wakes_raised", 0, &[(b'H', 12)]).is(&["12H3"], &[]);
