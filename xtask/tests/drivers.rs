@@ -67,6 +67,7 @@ fn every_file_is_a_movable_native_x64_program() {
     folder.build();
     let drivers = folder.drivers();
     let names = [
+        "bench_rust",
         "edu_rust",
         "faults",
         "hostile",

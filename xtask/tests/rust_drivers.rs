@@ -23,7 +23,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 /// The drivers, each with the number of its interrupt service routines.
-const DRIVERS: [(&str, usize); 2] = [("pci9052", 1), ("edu_rust", 2)];
+const DRIVERS: [(&str, usize); 3] = [("pci9052", 1), ("edu_rust", 2), ("bench_rust", 5)];
 
 /// A driver and its PDB.
 type Built = (Vec<u8>, Vec<u8>);

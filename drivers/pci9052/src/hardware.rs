@@ -96,7 +96,7 @@ impl Given {
                 Resource::Ports(range) if range.length() == Lcr::LENGTH => given.lcr_ports = Some(range),
                 Resource::Ports(range) => given.local_ports = given.local_ports.or(Some(range)),
                 Resource::Interrupt(line) => given.line = Some(line),
-                Resource::Messages | Resource::Other => {}
+                Resource::Messages(_) | Resource::Other => {}
             }
         }
         given

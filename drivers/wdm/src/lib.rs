@@ -46,7 +46,10 @@ pub use device::{Device, Pdo};
 pub use driver::{Driver, Function};
 pub use event::{Event, Mutex, MutexGuard, delay_milliseconds, stall_microseconds};
 pub use interface::{DeviceInterface, SymbolicLink};
-pub use interrupt::{Claim, Interrupt, MessageService, MessageTable, Messages, Service};
+pub use interrupt::{
+    Claim, Interrupt, Message, MessageService, MessageTable, Messages, PassiveMessageService,
+    PassiveMessages, PassiveService, Service,
+};
 pub use irp::{Answer, Control, FileId, Irp, PendingIrp, Transfer};
 pub use irql::{AtMostDispatch, Dirql, Dispatch, DispatchOrBelow, Passive, at_dispatch};
 pub use lock::{Guard, SpinLock};
@@ -57,7 +60,9 @@ pub use print::Line;
 pub use queue::{IrpQueue, Refused};
 pub use register::{Block, Register, Width};
 pub use registry::RegistryPath;
-pub use resource::{InterruptLine, MemoryRange, PortRange, Resource, Resources};
+pub use resource::{
+    InterruptLine, MemoryRange, MessageVector, MessageVectors, PortRange, Resource, Resources,
+};
 pub use rundown::{Rundown, User};
 pub use text::Name;
 pub use timer::Timer;

@@ -100,10 +100,10 @@ fn start<'irp, F: Function>(device: &Device<F>, irp: Irp<'irp>, passive: &mut Pa
         // SAFETY: the lists belong to the request, which is ours until it is completed.
         let resources = unsafe {
             let stack = irp.stack();
-            Resources::of(raw::follow(
-                stack,
-                IO_STACK_LOCATION::Parameters_StartDevice_AllocatedResourcesTranslated,
-            ))
+            Resources::of(
+                raw::follow(stack, IO_STACK_LOCATION::Parameters_StartDevice_AllocatedResources),
+                raw::follow(stack, IO_STACK_LOCATION::Parameters_StartDevice_AllocatedResourcesTranslated),
+            )
         };
         status = match F::start(device, &resources, passive) {
             Ok(()) => {

@@ -1,7 +1,8 @@
 //! What every connection has, whatever it was made by: where its state lies, how others come to that, and its end.
 //!
 //! Pages: *Using IoConnectInterruptEx Prior to Windows Vista*, *KeSynchronizeExecution*, *IO_DISCONNECT_INTERRUPT_PARAMETERS*.
-//! It does not know which versions there are to ask for: `line` and `message` do.
+//! It does not know which versions there are to ask for, nor whose routine is called: `line`, `message`, `passive` and `vector`
+//! do.
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
@@ -15,10 +16,31 @@ use abi::{
 
 use super::{Claim, Service};
 use crate::device::Device;
-use crate::irql::{AtMostDispatch, Dirql, Passive};
+use crate::irql::{Dirql, Passive};
 use crate::pool::{PoolBox, Tag};
-use crate::resource::InterruptLine;
+use crate::resource::Vector;
 use crate::{Result, dpc, raw, sys};
+
+/// The level at which a connection's routine runs, and what is synchronized with it: a device's, or `PASSIVE_LEVEL`.
+pub(super) trait RoutineLevel {
+    /// # Safety
+    /// The processor is at this level, and will be whenever the proof is used.
+    unsafe fn at() -> Self;
+}
+
+impl RoutineLevel for Dirql {
+    unsafe fn at() -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::assume() }
+    }
+}
+
+impl RoutineLevel for Passive {
+    unsafe fn at() -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::assume() }
+    }
+}
 
 /// What the service routine is called with.
 pub(super) struct Context<S> {
@@ -28,7 +50,7 @@ pub(super) struct Context<S> {
     connected: UnsafeCell<DriverPtr<()>>,
 }
 
-impl<S: Service> Context<S> {
+impl<S: Send + 'static> Context<S> {
     /// What is to be connected; it stays where it is.
     pub(super) fn new<T>(device: &Device<T>, state: S, tag: Tag) -> Result<PoolBox<Self>> {
         let connected = UnsafeCell::new(DriverPtr::NULL);
@@ -45,22 +67,19 @@ impl<S: Service> Context<S> {
         raw::stored(self.connected.get())
     }
 
-    /// The routine of a line, for the members of that kind.
-    pub(super) fn line_routine() -> DriverPtr<Code> {
-        let routine: sys::ServiceRoutine = serve::<S>;
-        raw::stored((routine as *const ()).cast_mut())
-    }
-
     /// Calls a service routine with the state that is its own, and does what it claims.
     ///
     /// # Safety
-    /// `context` is connected; the caller is its service routine, at its level and with its lock held.
-    pub(super) unsafe fn call(context: *mut c_void, routine: impl FnOnce(&mut S, &mut Dirql) -> Claim) -> u8 {
+    /// `context` is connected; the caller is its service routine, at the level `L` and with its lock held.
+    pub(super) unsafe fn call<L: RoutineLevel>(
+        context: *mut c_void,
+        routine: impl FnOnce(&mut S, &mut L) -> Claim,
+    ) -> u8 {
         let context = context.cast::<Self>();
         // SAFETY: the context lives for as long as the connection; its lock is held, so the state is ours.
         let (state, device) = unsafe { (&mut *(*context).state.get(), (*context).device) };
         // SAFETY: at the interrupt's level.
-        let claim = routine(state, &mut unsafe { Dirql::assume() });
+        let claim = routine(state, &mut unsafe { L::at() });
         if claim == Claim::MineAndDpc {
             // SAFETY: the device outlives its interrupt, and its DPC was initialized when it was made.
             unsafe { dpc::request(device) };
@@ -69,8 +88,14 @@ impl<S: Service> Context<S> {
     }
 }
 
+/// The routine of a line or of one vector, for the members of that kind.
+pub(super) fn line_routine<S: Service>() -> DriverPtr<Code> {
+    let routine: sys::ServiceRoutine = serve::<S>;
+    raw::stored((routine as *const ()).cast_mut())
+}
+
 unsafe extern "system" fn serve<S: Service>(_interrupt: *mut KINTERRUPT, context: *mut c_void) -> u8 {
-    // SAFETY: registered with a context of this type.
+    // SAFETY: registered with a context of this type, at a device's level.
     unsafe { Context::<S>::call(context, S::service) }
 }
 
@@ -85,19 +110,18 @@ pub(super) struct Connection<S> {
 // SAFETY: what a shared connection gives out, it gives to one processor at a time.
 unsafe impl<S: Send> Sync for Connection<S> {}
 
-impl<S: Service> Connection<S> {
-    /// Connects as `parameters` ask; where the platform knows only the fully specified form, the line by that.
+impl<S: Send + 'static> Connection<S> {
+    /// Connects as `parameters` ask; where the platform knows only the fully specified form, as `again` asks, if there is that.
     ///
     /// # Errors
     /// Those of `IoConnectInterruptEx`.
     ///
     /// # Safety
-    /// The parameters are filled in for this context, and for a device that outlives the connection.
-    pub(super) unsafe fn make<T>(
-        device: &Device<T>,
+    /// All parameters are filled in for this context, with a routine for it, and for a device that outlives the connection.
+    pub(super) unsafe fn make(
         context: PoolBox<Context<S>>,
         mut parameters: Connect,
-        line: Option<&InterruptLine>,
+        again: Option<Connect>,
         _passive: &mut Passive,
     ) -> Result<Self> {
         // SAFETY: at PASSIVE_LEVEL; the context stays where it is until the connection has ended.
@@ -106,9 +130,9 @@ impl<S: Service> Connection<S> {
         let version = unsafe { raw::get(&raw mut parameters, Connect::Version) };
         if !status.is_success()
             && version == abi::CONNECT_FULLY_SPECIFIED
-            && let Some(line) = line
+            && let Some(again) = again
         {
-            parameters = fully_specified(device, &context, line);
+            parameters = again;
             // SAFETY: as above.
             status = unsafe { sys::IoConnectInterruptEx(&raw mut parameters) };
         }
@@ -120,12 +144,12 @@ impl<S: Service> Connection<S> {
     }
 
     /// Runs `body` on the service routine's state, at its level and with its lock held.
-    pub(super) fn synchronize<L: AtMostDispatch, R>(
-        &self,
-        _level: &mut L,
-        body: impl FnOnce(&mut S, &mut Dirql) -> R,
-    ) -> R {
-        let mut call = Call { state: self.context.state.get(), body: Some(body), result: None };
+    ///
+    /// # Safety
+    /// The routine's level is `L`; the caller is at most at `DISPATCH_LEVEL`, and where `L` is `PASSIVE_LEVEL` at that.
+    pub(super) unsafe fn synchronize<L: RoutineLevel, R>(&self, body: impl FnOnce(&mut S, &mut L) -> R) -> R {
+        let mut call =
+            Call { state: self.context.state.get(), body: Some(body), result: None, level: PhantomData };
         // SAFETY: connected; `synchronized` is the routine for this type of call, which outlives it.
         unsafe { sys::KeSynchronizeExecution(self.object(), routine_of(&call), (&raw mut call).cast()) };
         let Some(result) = call.result else { unreachable!("KeSynchronizeExecution calls its routine") };
@@ -150,7 +174,8 @@ impl<S> Connection<S> {
 
     /// The table of messages; none if it is a line.
     pub(super) fn table(&self) -> Option<*mut Table> {
-        (self.version == abi::CONNECT_MESSAGE_BASED).then(|| raw::pointer(self.connected().cast()))
+        let of_messages = [abi::CONNECT_MESSAGE_BASED, abi::CONNECT_MESSAGE_BASED_PASSIVE];
+        of_messages.contains(&self.version).then(|| raw::pointer(self.connected().cast()))
     }
 
     fn connected(&self) -> DriverPtr<()> {
@@ -173,54 +198,61 @@ impl<S> Drop for Connection<S> {
     }
 }
 
-struct Call<S, F, R> {
+struct Call<S, F, L, R> {
     state: *mut S,
     body: Option<F>,
     result: Option<R>,
+    level: PhantomData<L>,
 }
 
-fn routine_of<S, F, R>(_call: &Call<S, F, R>) -> sys::SynchronizeRoutine
+fn routine_of<S, F, L: RoutineLevel, R>(_call: &Call<S, F, L, R>) -> sys::SynchronizeRoutine
 where
-    F: FnOnce(&mut S, &mut Dirql) -> R,
+    F: FnOnce(&mut S, &mut L) -> R,
 {
-    synchronized::<S, F, R>
+    synchronized::<S, F, L, R>
 }
 
-unsafe extern "system" fn synchronized<S, F, R>(call: *mut c_void) -> u8
+unsafe extern "system" fn synchronized<S, F, L: RoutineLevel, R>(call: *mut c_void) -> u8
 where
-    F: FnOnce(&mut S, &mut Dirql) -> R,
+    F: FnOnce(&mut S, &mut L) -> R,
 {
     // SAFETY: `synchronize` passed this call, and waits; the interrupt's lock is held, so the state is ours.
     let (call, state) = unsafe {
-        let call = &mut *call.cast::<Call<S, F, R>>();
+        let call = &mut *call.cast::<Call<S, F, L, R>>();
         let state = call.state;
         (call, &mut *state)
     };
     if let Some(body) = call.body.take() {
         // SAFETY: at the interrupt's level.
-        call.result = Some(body(state, &mut unsafe { Dirql::assume() }));
+        call.result = Some(body(state, &mut unsafe { L::at() }));
     }
     1
 }
 
-fn fully_specified<T, S: Service>(device: &Device<T>, context: &Context<S>, line: &InterruptLine) -> Connect {
+/// The fully specified form, for one vector. A level that is `PASSIVE_LEVEL` has the routine run there.
+pub(super) fn fully_specified<T, S: Send + 'static>(
+    device: &Device<T>,
+    context: &Context<S>,
+    routine: DriverPtr<Code>,
+    vector: &Vector,
+) -> Connect {
     let mut parameters = Connect::zeroed();
     let at = &raw mut parameters;
     let full = Connect::FullySpecified.of(at);
-    let mode = if line.latched { abi::Latched } else { abi::LevelSensitive };
+    let mode = if vector.latched { abi::Latched } else { abi::LevelSensitive };
     // SAFETY: the parameters are ours.
     unsafe {
         raw::set(at, Connect::Version, abi::CONNECT_FULLY_SPECIFIED);
         raw::set(full, FullySpecified::PhysicalDeviceObject, raw::stored(device.pdo().object()));
         raw::set(full, FullySpecified::InterruptObject, context.receiver());
-        raw::set(full, FullySpecified::ServiceRoutine, Context::<S>::line_routine());
+        raw::set(full, FullySpecified::ServiceRoutine, routine);
         raw::set(full, FullySpecified::ServiceContext, context.service_context());
-        raw::set(full, FullySpecified::SynchronizeIrql, line.irql);
-        raw::set(full, FullySpecified::ShareVector, line.shared.into());
-        raw::set(full, FullySpecified::Vector, line.vector);
-        raw::set(full, FullySpecified::Irql, line.irql);
+        raw::set(full, FullySpecified::SynchronizeIrql, vector.irql);
+        raw::set(full, FullySpecified::ShareVector, vector.shared.into());
+        raw::set(full, FullySpecified::Vector, vector.vector);
+        raw::set(full, FullySpecified::Irql, vector.irql);
         raw::set(full, FullySpecified::InterruptMode, mode);
-        raw::set(full, FullySpecified::ProcessorEnableMask, line.affinity);
+        raw::set(full, FullySpecified::ProcessorEnableMask, vector.affinity);
     }
     parameters
 }

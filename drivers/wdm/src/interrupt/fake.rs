@@ -50,6 +50,8 @@ struct Connected {
     context: u64,
     /// The interrupt object, or the table.
     object: u64,
+    /// Of the routine.
+    level: u8,
 }
 
 std::thread_local! {
@@ -74,13 +76,11 @@ fn ask(what: Asked) {
 
 /// The device interrupts, by this message or by its line; whether somebody is connected, and claims it.
 pub(super) fn interrupt(message: Option<u32>) -> bool {
-    let Some((routine, context)) =
-        CONNECTED.with_borrow(|connected| connected.as_ref().map(|it| (it.routine, it.context)))
-    else {
-        return false;
-    };
+    let connected =
+        CONNECTED.with_borrow(|connected| connected.as_ref().map(|it| (it.routine, it.context, it.level)));
+    let Some((routine, context, level)) = connected else { return false };
     let (routine, context) = (code(routine), raw::pointer::<c_void>(DriverPtr::new(context)));
-    let before = raise(LEVEL);
+    let before = raise(level);
     // SAFETY: the routine is of the kind that was asked for, and still connected with its context.
     let claimed = unsafe {
         match message {
@@ -109,13 +109,13 @@ fn object(message: u32) -> DriverPtr<KINTERRUPT> {
 }
 
 /// A table of so many messages, which stays.
-fn table(count: u32) -> u64 {
+fn table(count: u32, level: u8) -> u64 {
     let bytes = size_of::<Table>() + size_of::<Entry>() * count as usize;
     let words = Box::leak(std::vec![0_u128; bytes.div_ceil(16)].into_boxed_slice());
     let table = words.as_mut_ptr().cast::<Table>();
     // SAFETY: the memory is ours, with room for all entries.
     unsafe {
-        raw::set(table, Table::UnifiedIrql, LEVEL);
+        raw::set(table, Table::UnifiedIrql, level);
         raw::set(table, Table::MessageCount, count);
         for number in 0..count {
             let entry = Table::MessageInfo.of(table).wrapping_add(number as usize);
@@ -136,13 +136,16 @@ extern "C" fn IoConnectInterruptEx(parameters: *mut Connect) -> NtStatus {
         let full = Connect::FullySpecified.of(parameters);
         let line = Connect::LineBased.of(parameters);
         let messages = Connect::MessageBased.of(parameters);
+        let level = if version == abi::CONNECT_MESSAGE_BASED_PASSIVE { abi::PASSIVE_LEVEL } else { LEVEL };
         let (receiver, connected) = match (version, platform) {
-            (abi::CONNECT_FULLY_SPECIFIED, Platform::Old) => {
-                assert_eq!(raw::get(full, FullySpecified::Irql), LEVEL);
+            (abi::CONNECT_FULLY_SPECIFIED, Platform::Old | Platform::Messages(_)) => {
+                let level = raw::get(full, FullySpecified::Irql);
+                assert_eq!(raw::get(full, FullySpecified::SynchronizeIrql), level);
+                assert!([LEVEL, abi::PASSIVE_LEVEL].contains(&level), "{level}");
                 let routine = raw::get(full, FullySpecified::ServiceRoutine).address;
                 let context = raw::get(full, FullySpecified::ServiceContext).address;
                 let receiver = raw::get(full, FullySpecified::InterruptObject).cast();
-                (receiver, Connected { version, routine, context, object: object(0).address })
+                (receiver, Connected { version, routine, context, object: object(0).address, level })
             }
             (_, Platform::Old) => {
                 raw::set(parameters, Connect::Version, abi::CONNECT_FULLY_SPECIFIED);
@@ -152,21 +155,21 @@ extern "C" fn IoConnectInterruptEx(parameters: *mut Connect) -> NtStatus {
                 let routine = raw::get(line, LineBased::ServiceRoutine).address;
                 let context = raw::get(line, LineBased::ServiceContext).address;
                 let receiver = raw::get(line, LineBased::InterruptObject).cast();
-                (receiver, Connected { version, routine, context, object: object(0).address })
+                (receiver, Connected { version, routine, context, object: object(0).address, level })
             }
-            (abi::CONNECT_MESSAGE_BASED, Platform::Line) => {
+            (abi::CONNECT_MESSAGE_BASED | abi::CONNECT_MESSAGE_BASED_PASSIVE, Platform::Line) => {
                 let version = abi::CONNECT_LINE_BASED;
                 raw::set(parameters, Connect::Version, version);
                 let routine = raw::get(messages, MessageBased::FallBackServiceRoutine).address;
                 let context = raw::get(messages, MessageBased::ServiceContext).address;
                 let receiver = raw::get(messages, MessageBased::ConnectionContext_Generic);
-                (receiver, Connected { version, routine, context, object: object(0).address })
+                (receiver, Connected { version, routine, context, object: object(0).address, level })
             }
-            (abi::CONNECT_MESSAGE_BASED, Platform::Messages(count)) => {
+            (abi::CONNECT_MESSAGE_BASED | abi::CONNECT_MESSAGE_BASED_PASSIVE, Platform::Messages(count)) => {
                 let routine = raw::get(messages, MessageBased::MessageServiceRoutine).address;
                 let context = raw::get(messages, MessageBased::ServiceContext).address;
                 let receiver = raw::get(messages, MessageBased::ConnectionContext_Generic);
-                (receiver, Connected { version, routine, context, object: table(count) })
+                (receiver, Connected { version, routine, context, object: table(count, level), level })
             }
             _ => return NtStatus::NOT_FOUND,
         };
@@ -209,7 +212,9 @@ extern "C" fn KeSynchronizeExecution(
     assert!(irql() <= abi::DISPATCH_LEVEL);
     assert_eq!(interrupt.addr() as u64, object(0).address, "an interrupt object of the device");
     ask(Asked::Synchronize);
-    let before = raise(LEVEL);
+    let level = CONNECTED.with_borrow(|connected| connected.as_ref().map_or(LEVEL, |it| it.level));
+    assert!(level != abi::PASSIVE_LEVEL || irql() == level, "that waits for an event");
+    let before = raise(level);
     // SAFETY: the routine is for this context.
     let answer = unsafe { routine(context) };
     raise(before);

@@ -8,7 +8,7 @@ use abi::{
 };
 
 use super::Service;
-use super::connection::{Connection, Context};
+use super::connection::{Connection, Context, fully_specified, line_routine};
 use crate::device::Device;
 use crate::irql::{AtMostDispatch, Dirql, Passive};
 use crate::pool::Tag;
@@ -33,18 +33,20 @@ impl<S: Service> Interrupt<S> {
     ) -> Result<Self> {
         let context = Context::new(device, state, tag)?;
         let parameters = line_based(device, &context);
+        let again = fully_specified(device, &context, line_routine::<S>(), &line.0);
         // SAFETY: filled in for this context, and for the device, which outlives what it holds.
-        unsafe { Connection::make(device, context, parameters, Some(line), passive) }.map(Self)
+        unsafe { Connection::make(context, parameters, Some(again), passive) }.map(Self)
     }
 
     /// Runs `body` on the service routine's state, at its level and with its lock held (`KeSynchronizeExecution`). Of a line
     /// whose level is `PASSIVE_LEVEL`, at that only.
     pub fn synchronize<L: AtMostDispatch, R>(
         &self,
-        level: &mut L,
+        _level: &mut L,
         body: impl FnOnce(&mut S, &mut Dirql) -> R,
     ) -> R {
-        self.0.synchronize(level, body)
+        // SAFETY: connected with a routine at the line's level; the caller is at most at DISPATCH_LEVEL.
+        unsafe { self.0.synchronize(body) }
     }
 }
 
@@ -57,7 +59,7 @@ fn line_based<T, S: Service>(device: &Device<T>, context: &Context<S>) -> Connec
         raw::set(at, Connect::Version, abi::CONNECT_LINE_BASED);
         raw::set(line, LineBased::PhysicalDeviceObject, raw::stored(device.pdo().object()));
         raw::set(line, LineBased::InterruptObject, context.receiver());
-        raw::set(line, LineBased::ServiceRoutine, Context::<S>::line_routine());
+        raw::set(line, LineBased::ServiceRoutine, line_routine::<S>());
         raw::set(line, LineBased::ServiceContext, context.service_context());
     }
     parameters

@@ -7,12 +7,12 @@
 use core::ffi::c_void;
 
 use abi::{
-    IO_CONNECT_INTERRUPT_MESSAGE_BASED_PARAMETERS as MessageBased,
+    Code, DriverPtr, IO_CONNECT_INTERRUPT_MESSAGE_BASED_PARAMETERS as MessageBased,
     IO_CONNECT_INTERRUPT_PARAMETERS as Connect, IO_INTERRUPT_MESSAGE_INFO as Table, KINTERRUPT,
 };
 
 use super::MessageService;
-use super::connection::{Connection, Context};
+use super::connection::{Connection, Context, fully_specified, line_routine};
 use crate::device::Device;
 use crate::irql::{AtMostDispatch, Dirql, Passive};
 use crate::pool::Tag;
@@ -48,19 +48,23 @@ impl<S: MessageService> Messages<S> {
         passive: &mut Passive,
     ) -> Result<Self> {
         let context = Context::new(device, state, tag)?;
-        let parameters = message_based(device, &context);
+        let routine: sys::MessageServiceRoutine = serve_message::<S>;
+        let routines = [raw::stored((routine as *const ()).cast_mut()), line_routine::<S>()];
+        let parameters = message_based(abi::CONNECT_MESSAGE_BASED, device, &context, routines);
+        let again = line.map(|line| fully_specified(device, &context, line_routine::<S>(), &line.0));
         // SAFETY: filled in for this context, and for the device, which outlives what it holds.
-        unsafe { Connection::make(device, context, parameters, line, passive) }.map(Self)
+        unsafe { Connection::make(context, parameters, again, passive) }.map(Self)
     }
 
     /// Runs `body` on the service routine's state, at its level and with the lock of all messages held
     /// (`KeSynchronizeExecution`). Of a line whose level is `PASSIVE_LEVEL`, at that only.
     pub fn synchronize<L: AtMostDispatch, R>(
         &self,
-        level: &mut L,
+        _level: &mut L,
         body: impl FnOnce(&mut S, &mut Dirql) -> R,
     ) -> R {
-        self.0.synchronize(level, body)
+        // SAFETY: connected with routines at a device's level; the caller is at most at DISPATCH_LEVEL.
+        unsafe { self.0.synchronize(body) }
     }
 }
 
@@ -75,11 +79,17 @@ impl<S> Messages<S> {
     /// The messages; none if it is the line that was connected.
     #[must_use]
     pub fn table(&self) -> Option<MessageTable> {
-        let table = self.0.table()?;
+        MessageTable::of(&self.0)
+    }
+}
+
+impl MessageTable {
+    pub(super) fn of<S>(connection: &Connection<S>) -> Option<Self> {
+        let table = connection.table()?;
         // SAFETY: the table lives, unchanged, for as long as the connection.
         unsafe {
             let (count, irql) = (raw::get(table, Table::MessageCount), raw::get(table, Table::UnifiedIrql));
-            Some(MessageTable { count, irql })
+            Some(Self { count, irql })
         }
     }
 }
@@ -93,23 +103,25 @@ unsafe extern "system" fn serve_message<S: MessageService>(
     unsafe { Context::<S>::call(context, |state, dirql| state.message(message, dirql)) }
 }
 
-fn message_based<T, S: MessageService>(device: &Device<T>, context: &Context<S>) -> Connect {
+/// One of the two forms for all messages; `routines` are the messages' and the line's.
+pub(super) fn message_based<T, S: Send + 'static>(
+    version: u32,
+    device: &Device<T>,
+    context: &Context<S>,
+    routines: [DriverPtr<Code>; 2],
+) -> Connect {
     let mut parameters = Connect::zeroed();
     let at = &raw mut parameters;
     let messages = Connect::MessageBased.of(at);
-    let routine: sys::MessageServiceRoutine = serve_message::<S>;
+    let [of_messages, of_line] = routines;
     // SAFETY: the parameters are ours.
     unsafe {
-        raw::set(at, Connect::Version, abi::CONNECT_MESSAGE_BASED);
+        raw::set(at, Connect::Version, version);
         raw::set(messages, MessageBased::PhysicalDeviceObject, raw::stored(device.pdo().object()));
         raw::set(messages, MessageBased::ConnectionContext_Generic, context.receiver());
-        raw::set(
-            messages,
-            MessageBased::MessageServiceRoutine,
-            raw::stored((routine as *const ()).cast_mut()),
-        );
+        raw::set(messages, MessageBased::MessageServiceRoutine, of_messages);
         raw::set(messages, MessageBased::ServiceContext, context.service_context());
-        raw::set(messages, MessageBased::FallBackServiceRoutine, Context::<S>::line_routine());
+        raw::set(messages, MessageBased::FallBackServiceRoutine, of_line);
     }
     parameters
 }

@@ -2,20 +2,25 @@
 //!
 //! Pages: *IoConnectInterruptEx*, *Registering an ISR*, *Removing an ISR*. What the service routine works on belongs to the
 //! connection: the routine has it alone, and others reach it only by `synchronize`. The routine may be called before its
-//! driver knows that it is connected. There is no CONNECT_MESSAGE_BASED_PASSIVE, and nothing is reported inactive.
+//! driver knows that it is connected. Its type says at which level it runs: a [`Service`] at a device's, a [`PassiveService`] at
+//! `PASSIVE_LEVEL`. Nothing is reported inactive.
 
 mod connection;
 #[cfg(test)]
 mod fake;
 mod line;
 mod message;
+mod passive;
 #[cfg(test)]
 mod tests;
+mod vector;
 
 pub use line::Interrupt;
 pub use message::{MessageTable, Messages};
+pub use passive::PassiveMessages;
+pub use vector::Message;
 
-use crate::irql::Dirql;
+use crate::irql::{Dirql, Passive};
 
 /// Whose interrupt it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,7 +35,7 @@ pub enum Claim {
 
 /// The state of an interrupt service routine.
 pub trait Service: Send + 'static {
-    /// The routine of a line. It runs at the device's level with the interrupt's lock held.
+    /// The routine of a line, or of one message. It runs at the interrupt's level with its lock held.
     fn service(&mut self, dirql: &mut Dirql) -> Claim;
 }
 
@@ -39,4 +44,17 @@ pub trait Service: Send + 'static {
 pub trait MessageService: Service {
     /// The routine of all messages, which share one lock: it never overlaps itself. `message` counts from 0.
     fn message(&mut self, message: u32, dirql: &mut Dirql) -> Claim;
+}
+
+/// The state of an interrupt service routine at `PASSIVE_LEVEL`.
+pub trait PassiveService: Send + 'static {
+    /// The routine of a line, on a thread of the system's: it may wait. The line is masked until it returns.
+    fn service(&mut self, passive: &mut Passive) -> Claim;
+}
+
+/// The state of an interrupt message service routine at `PASSIVE_LEVEL`. [`PassiveService::service`] is its fall-back: it is called
+/// where the device has only its line.
+pub trait PassiveMessageService: PassiveService {
+    /// The routine of all messages: it never overlaps itself. `message` counts from 0.
+    fn message(&mut self, message: u32, passive: &mut Passive) -> Claim;
 }

@@ -2,20 +2,26 @@
 
 use std::vec::Vec;
 
-use abi::{CONNECT_FULLY_SPECIFIED, CONNECT_LINE_BASED, CONNECT_MESSAGE_BASED, NtStatus};
+use abi::{
+    CONNECT_FULLY_SPECIFIED, CONNECT_LINE_BASED, CONNECT_MESSAGE_BASED, CONNECT_MESSAGE_BASED_PASSIVE,
+    NtStatus, PASSIVE_LEVEL,
+};
 
 use super::fake::{self, Asked, LEVEL, Platform};
-use super::{Claim, Interrupt, MessageService, MessageTable, Messages, Service};
+use super::{
+    Claim, Interrupt, Message, MessageService, MessageTable, Messages, PassiveMessageService,
+    PassiveMessages, PassiveService, Service,
+};
 use crate::device::Device;
 use crate::fake::irql;
 use crate::irql::{Dirql, Passive};
 use crate::pool::Tag;
-use crate::resource::InterruptLine;
+use crate::resource::{InterruptLine, MessageVector, Vector};
 
 const TAG: Tag = Tag::new(b"test");
 
 const LINE: InterruptLine =
-    InterruptLine { irql: LEVEL, vector: 0x71, affinity: 1, latched: false, shared: true };
+    InterruptLine(Vector { irql: LEVEL, vector: 0x71, affinity: 1, latched: false, shared: true });
 
 /// What the routines were called for, `None` being the line.
 #[derive(Default)]
@@ -34,6 +40,26 @@ impl MessageService for Seen {
         assert_eq!(irql(), LEVEL);
         self.0.push(Some(message));
         if message == 0 { Claim::Other } else { Claim::MineAndDpc }
+    }
+}
+
+/// The same at PASSIVE_LEVEL.
+#[derive(Default)]
+struct Quiet(Vec<Option<u32>>);
+
+impl PassiveService for Quiet {
+    fn service(&mut self, _passive: &mut Passive) -> Claim {
+        assert_eq!(irql(), PASSIVE_LEVEL);
+        self.0.push(None);
+        Claim::Mine
+    }
+}
+
+impl PassiveMessageService for Quiet {
+    fn message(&mut self, message: u32, _passive: &mut Passive) -> Claim {
+        assert_eq!(irql(), PASSIVE_LEVEL);
+        self.0.push(Some(message));
+        Claim::MineAndDpc
     }
 }
 
@@ -115,5 +141,49 @@ fn a_line_calls_its_routine_and_is_synchronized_with() {
     assert_eq!(line.synchronize(&mut passive, |seen, _dirql| seen.0.len()), 1);
     drop(line);
     let (connect, end) = (Asked::Connect(CONNECT_LINE_BASED), Asked::Disconnect(CONNECT_LINE_BASED));
+    assert_eq!(fake::asked(), [connect, Asked::Synchronize, end, Asked::Flush]);
+}
+
+#[test]
+fn a_passive_routine_is_called_and_synchronized_with_at_passive_level() {
+    const PASSIVE: u32 = CONNECT_MESSAGE_BASED_PASSIVE;
+    for (platform, version, table) in [
+        (Platform::Messages(2), PASSIVE, Some(MessageTable { count: 2, irql: PASSIVE_LEVEL })),
+        (Platform::Line, CONNECT_LINE_BASED, None),
+        (Platform::Old, CONNECT_FULLY_SPECIFIED, None),
+    ] {
+        let (device, mut passive) = rig(platform);
+        let messages = PassiveMessages::connect(&device, Some(&LINE), Quiet::default(), TAG, &mut passive);
+        let messages = messages.ok().unwrap();
+        assert_eq!((messages.version(), messages.table()), (version, table));
+        let message = table.map(|_| 1);
+        assert!(fake::interrupt(message));
+        let seen = messages.synchronize(&mut passive, |seen, _passive| {
+            assert_eq!(irql(), PASSIVE_LEVEL);
+            core::mem::take(&mut seen.0)
+        });
+        assert_eq!(seen, [message]);
+        drop(messages);
+        let asked = fake::asked();
+        assert_eq!(asked.first(), Some(&Asked::Connect(PASSIVE)));
+        assert!(asked.ends_with(&[Asked::Disconnect(version), Asked::Flush]), "{asked:?}");
+    }
+}
+
+#[test]
+fn a_vector_is_connected_with_all_that_belongs_to_it() {
+    let (device, mut passive) = rig(Platform::Messages(2));
+    let vector =
+        MessageVector(Vector { irql: LEVEL, vector: 0x72, affinity: 1, latched: true, shared: true });
+    let message = Message::connect(&device, &vector, Seen::default(), TAG, &mut passive).ok().unwrap();
+    assert!(fake::interrupt(None));
+    let seen = message.synchronize(&mut passive, |seen, _dirql| {
+        assert_eq!(irql(), LEVEL);
+        seen.0.len()
+    });
+    assert_eq!(seen, 1);
+    drop(message);
+    let (connect, end) =
+        (Asked::Connect(CONNECT_FULLY_SPECIFIED), Asked::Disconnect(CONNECT_FULLY_SPECIFIED));
     assert_eq!(fake::asked(), [connect, Asked::Synchronize, end, Asked::Flush]);
 }

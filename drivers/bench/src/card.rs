@@ -1,0 +1,144 @@
+//! A card as a device: what it has, how Plug and Play changes that, and what applications ask of it.
+//!
+//! All requests are carried out in the caller's thread, one that raises at a time.
+
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{AcqRel, Release};
+
+use wdm::abi::{CONNECT_MESSAGE_BASED, FILE_ANY_ACCESS, FILE_DEVICE_UNKNOWN, METHOD_BUFFERED, ctl_code};
+use wdm::{
+    Answer, Device, Dispatch, DispatchOrBelow, Event, Function, Irp, Mutex, Name, NtStatus, Passive, Pdo,
+    Resources, Result, Rundown, Stop, SymbolicLink, Tag,
+};
+
+use crate::hardware::Hardware;
+use crate::{Bench, TAG};
+
+const RAISE: u32 = ctl_code(FILE_DEVICE_UNKNOWN, 0x900, METHOD_BUFFERED, FILE_ANY_ACCESS);
+const STATE: u32 = ctl_code(FILE_DEVICE_UNKNOWN, 0x901, METHOD_BUFFERED, FILE_ANY_ACCESS);
+const HOLD: u32 = ctl_code(FILE_DEVICE_UNKNOWN, 0x902, METHOD_BUFFERED, FILE_ANY_ACCESS);
+
+/// Milliseconds that the card may take to be served.
+const PATIENCE: u32 = 1000;
+
+/// A card.
+pub(crate) struct Card {
+    _link: SymbolicLink,
+    /// `CONNECT_*`: how its interrupts are to be connected.
+    pub(crate) connect: u32,
+    /// There from start to stop.
+    hardware: Rundown<Hardware>,
+    /// Sources that the raiser waits for.
+    awaited: AtomicU32,
+    served: Event,
+    /// One raiser at a time.
+    turn: Mutex<()>,
+}
+
+impl Function for Card {
+    type Driver = Bench;
+    const TAG: Tag = TAG;
+
+    fn add(_driver: &Bench, pdo: &Pdo, passive: &mut Passive) -> Result<(Name, Self)> {
+        let name = Name::new(r"\Device\BenchRust-0");
+        let card = Self {
+            _link: SymbolicLink::create(Name::new(r"\DosDevices\BenchRust-0"), &name, passive)?,
+            connect: pdo.hardware_setting(&Name::new("Connect"), CONNECT_MESSAGE_BASED, passive),
+            hardware: Rundown::new(TAG)?,
+            awaited: AtomicU32::new(0),
+            served: Event::notification(TAG)?,
+            turn: Mutex::new((), TAG)?,
+        };
+        Ok((name, card))
+    }
+
+    fn start(device: &Device<Self>, resources: &Resources<'_>, passive: &mut Passive) -> Result<()> {
+        let hardware = Hardware::start(device, resources, passive)?;
+        device.hardware.put(hardware, passive).map_err(|_there| NtStatus::INVALID_DEVICE_STATE)
+    }
+
+    fn pause(_device: &Device<Self>, _passive: &mut Passive) -> Result<()> {
+        Ok(())
+    }
+
+    fn resume(_device: &Device<Self>, _passive: &mut Passive) {}
+
+    /// Waits for the requests under way: they end, or lose their patience.
+    fn stop(device: &Device<Self>, why: Stop, passive: &mut Passive) {
+        if let Some(hardware) = device.hardware.take(passive)
+            && why != Stop::SurpriseRemoval
+        {
+            hardware.chip.quiet();
+        }
+    }
+
+    fn device_control<'irp>(
+        device: &Device<Self>,
+        mut irp: Irp<'irp>,
+        level: &mut DispatchOrBelow,
+    ) -> Answer<'irp> {
+        let result = match (irp.control().code, level.as_passive()) {
+            (_, None) => Err(NtStatus::INVALID_DEVICE_REQUEST),
+            (RAISE, Some(passive)) => raise(device, &mut irp, passive),
+            (STATE, Some(passive)) => state(device, &mut irp, passive),
+            (HOLD, Some(passive)) => hold(device, &mut irp, passive),
+            _ => Err(NtStatus::INVALID_DEVICE_REQUEST),
+        };
+        match result {
+            Ok(bytes) => irp.complete(NtStatus::SUCCESS, bytes, level),
+            Err(status) => irp.complete(status, 0, level),
+        }
+    }
+
+    fn dpc_for_isr(device: &Device<Self>, dispatch: &mut Dispatch) {
+        let Some(hardware) = device.hardware.enter(dispatch) else { return };
+        let fired = hardware.chip.take_fired();
+        let awaited = device.awaited.fetch_and(!fired, AcqRel);
+        if awaited != 0 && awaited & !fired == 0 {
+            device.served.set(dispatch);
+        }
+    }
+}
+
+/// A number of the input.
+fn number(irp: &mut Irp<'_>, index: usize) -> Result<u32> {
+    let given = irp.control().input as usize;
+    let words = irp.buffer().get(..given).unwrap_or_default().as_chunks::<4>().0;
+    words.get(index).map(|word| u32::from_le_bytes(*word)).ok_or(NtStatus::BUFFER_TOO_SMALL)
+}
+
+/// Writes the output.
+fn answer(irp: &mut Irp<'_>, numbers: impl Iterator<Item = u32>) -> Result<usize> {
+    let room = irp.control().output as usize;
+    let mut places = irp.buffer().get_mut(..room).unwrap_or_default().as_chunks_mut::<4>().0.iter_mut();
+    let mut bytes = 0;
+    for number in numbers {
+        *places.next().ok_or(NtStatus::BUFFER_TOO_SMALL)? = number.to_le_bytes();
+        bytes += 4;
+    }
+    Ok(bytes)
+}
+
+fn raise(device: &Device<Card>, irp: &mut Irp<'_>, passive: &mut Passive) -> Result<usize> {
+    let sources = number(irp, 0)?;
+    let _turn = device.turn.lock(passive);
+    let hardware = device.hardware.enter(passive).ok_or(NtStatus::DEVICE_NOT_READY)?;
+    device.served.clear(passive);
+    device.awaited.store(sources, Release);
+    hardware.raise(sources);
+    let ended = device.served.wait_milliseconds(PATIENCE, passive);
+    if ended { Ok(0) } else { Err(NtStatus::IO_TIMEOUT) }
+}
+
+fn state(device: &Device<Card>, irp: &mut Irp<'_>, passive: &mut Passive) -> Result<usize> {
+    let hardware = device.hardware.enter(passive).ok_or(NtStatus::DEVICE_NOT_READY)?;
+    let told = hardware.tell(passive);
+    answer(irp, told.words())
+}
+
+fn hold(device: &Device<Card>, irp: &mut Irp<'_>, passive: &mut Passive) -> Result<usize> {
+    let (whose, source) = (number(irp, 0)?, number(irp, 1)?);
+    let hardware = device.hardware.enter(passive).ok_or(NtStatus::DEVICE_NOT_READY)?;
+    let served = hardware.hold(whose, source, passive)?;
+    answer(irp, core::iter::once(served))
+}
