@@ -41,6 +41,8 @@ typedef struct _EDU_STATE {
 #define EDU_STATUS 0x20
 #define EDU_STATUS_INTERRUPT 0x80
 #define EDU_INTERRUPT_STATUS 0x24
+#define EDU_COMPUTED 0x001    /* a factorial */
+#define EDU_TRANSFERRED 0x100 /* by DMA */
 #define EDU_INTERRUPT_ACKNOWLEDGE 0x64
 #define EDU_DMA_SOURCE 0x80
 #define EDU_DMA_DESTINATION 0x88
@@ -58,6 +60,7 @@ typedef struct _DEVICE_EXTENSION {
     PHYSICAL_ADDRESS CommonAddress;
     PHYSICAL_ADDRESS Misused;
     ULONG Done; /* bytes of a direct request */
+    LONG Awaited; /* the bit of EDU_INTERRUPT_STATUS that ends what the card was asked for; 0: nothing */
     EDU_STATE State;
 } DEVICE_EXTENSION, *PDEVICE_EXTENSION;
 
@@ -77,6 +80,7 @@ static VOID Transfer(PDEVICE_EXTENSION Extension, PHYSICAL_ADDRESS Memory, ULONG
     ULONG64 Card = EDU_BUFFER + Offset;
 
     Extension->State.Transfers++;
+    InterlockedExchange(&Extension->Awaited, EDU_TRANSFERRED);
     WriteWide(Extension, EDU_DMA_SOURCE, ToMemory ? Card : (ULONG64)Memory.QuadPart);
     WriteWide(Extension, EDU_DMA_DESTINATION, ToMemory ? (ULONG64)Memory.QuadPart : Card);
     WriteWide(Extension, EDU_DMA_COUNT, Length);
@@ -120,6 +124,7 @@ static VOID NTAPI StartIo(PDEVICE_OBJECT Device, PIRP Irp)
     }
     switch (Stack->Parameters.DeviceIoControl.IoControlCode) {
     case IOCTL_EDU_FACTORIAL:
+        InterlockedExchange(&Extension->Awaited, EDU_COMPUTED);
         Write(&Extension->Function, EDU_STATUS, EDU_STATUS_INTERRUPT);
         Write(&Extension->Function, EDU_FACTORIAL, *(PULONG)Irp->AssociatedIrp.SystemBuffer);
         return;
@@ -147,22 +152,20 @@ static BOOLEAN CardInterrupt(PDEVICE_OBJECT Device)
     }
     Write(&Extension->Function, EDU_INTERRUPT_ACKNOWLEDGE, Status);
     Extension->State.Interrupts++;
-    IoRequestDpc(Device, Device->CurrentIrp, NULL);
+    if (InterlockedAnd(&Extension->Awaited, ~(LONG)Status) & Status) { /* not one that nobody asked for */
+        IoRequestDpc(Device, Device->CurrentIrp, NULL);
+    }
     return TRUE;
 }
 
 static VOID NTAPI DpcForIsr(PKDPC Dpc, PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
-    PIO_STACK_LOCATION Stack;
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
     ULONG_PTR Information = 0;
 
     UNREFERENCED_PARAMETER(Dpc);
     UNREFERENCED_PARAMETER(Context);
-    if (Irp == NULL) {
-        return; /* an interrupt that nobody asked for */
-    }
-    Stack = IoGetCurrentIrpStackLocation(Irp);
     switch (Stack->MajorFunction) {
     case IRP_MJ_WRITE:
         Information = Stack->Parameters.Write.Length;

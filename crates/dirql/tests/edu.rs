@@ -163,6 +163,40 @@ fn an_interrupt_that_nobody_asked_for_is_acknowledged() {
     finish(machine);
 }
 
+#[test]
+fn an_interrupt_that_nobody_asked_for_ends_no_request() {
+    for messages in [true, false] {
+        for processors in [1, 2] {
+            let machine = start(|| bench("edu,factorial=50us,dma=50us", messages).processors(processors));
+            // Bit 0 is a factorial's end, bit 8 a transfer's: each comes while the other is awaited.
+            play(
+                &machine,
+                r"open \\.\Edu as card overlapped
+                async product ioctl card 0x223000 in u32:5 out 4
+                poke edu#0 raise 4; poke edu#0 raise 256
+                wait 10us
+                expect pending product
+                join product expect u32:120
+                async put write card text:abcdefgh at 16
+                poke edu#0 raise 4; poke edu#0 raise 1
+                wait 10us
+                expect pending put
+                join put
+                async got read card 8 at 16
+                poke edu#0 raise 1
+                wait 10us
+                expect pending got
+                join got expect text:abcdefgh
+                close card",
+            );
+            let told = state(&machine);
+            assert!((6..=8).contains(&told[2]), "two may come as one: {told:?}");
+            assert_eq!(told[4], 2, "a transfer for each");
+            finish(machine);
+        }
+    }
+}
+
 /// The verdict on an address that no driver may give a card.
 fn misuse(card: &str, kind: u32, checked: bool) -> Option<Verdict> {
     let machine = start(|| bench(card, true).checked(checked));
