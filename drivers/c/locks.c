@@ -1,6 +1,6 @@
 /*
  * locks.sys: a driver without hardware for what keeps threads and processors apart or brings them together: reader/writer
- * spin locks, KeIpiGenericCall, run-down protection, push locks, sequenced lists. \\.\DirqlLocks,
+ * spin locks, KeIpiGenericCall, run-down protection, push locks, sequenced lists, and whatever threads wait for. \\.\DirqlLocks,
  * CTL_CODE(FILE_DEVICE_UNKNOWN, N, METHOD_BUFFERED, FILE_ANY_ACCESS):
  *
  *   0x800 + N  story N, which checks itself and answers with one STORY_RESULT; requests come one at a time
@@ -13,6 +13,7 @@
 #include "locks/rundown.h"
 #include "locks/sequenced.h"
 #include "locks/spin.h"
+#include "locks/waiting.h"
 
 #include "locks/misuse.h"
 
@@ -37,6 +38,10 @@ static NTSTATUS (*const Steps[])(VOID) = {
     QueueBoth, BroadcastOnce, BroadcastHolds, Move, /* from 4 on */
     Use, UseMany, RunDown, UseAware, /* from 8 on */
     RunDownAware, PushRead, PushWrite, Shuffle, /* from 12 on */
+    OwnMutex, OwnFast, TryFast, OwnGuarded, /* from 16 on */
+    TakeEvent, TakeAny, TakeAll, TakePlace, /* from 20 on */
+    ShareResource, ShareFirst, OwnResource, OwnQueued, /* from 24 on */
+    MoveItems, /* from 28 on */
 };
 
 /* When no step is under way. */
@@ -47,6 +52,7 @@ static ULONG WrongUntilNow(VOID)
     EXPECT(Users == 0);
     EXPECT(PushReaders == 0 && PushWriters == 0 && Push == 0 && PushCount == PushWritten);
     ExpectFull();
+    ExpectFree();
     return Wrong;
 }
 
@@ -77,6 +83,7 @@ static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
 {
     KeFlushQueuedDpcs();
     ExFreeCacheAwareRundownProtection(Aware);
+    ExDeleteResourceLite(&Resource);
     ControlUnload(Driver);
 }
 
@@ -100,6 +107,7 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
     KeInitializeDpc(&WriteDpc, WriteInDpc, NULL);
     KeSetTargetProcessorDpc(&WriteDpc, (CCHAR)(PROCESSORS() - 1));
     FillList();
+    MakeLocks();
     Driver->DriverUnload = Unload;
     return STATUS_SUCCESS;
 }

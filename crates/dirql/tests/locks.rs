@@ -1,5 +1,5 @@
 //! Stories of what keeps threads and processors apart or brings them together (`drivers/c/locks`): reader/writer spin locks,
-//! `KeIpiGenericCall`, run-down protection, push locks, sequenced lists. The driver checks the guarantees that are documented; it
+//! `KeIpiGenericCall`, run-down protection, push locks, sequenced lists, and whatever threads wait for. The driver checks the guarantees that are documented; it
 //! does so when nothing comes between, in random schedules, and in all schedules within a bound.
 
 #![forbid(unsafe_code)]
@@ -205,6 +205,19 @@ const RUN_DOWN_AWARE: u32 = 12;
 const PUSH_READ: u32 = 13;
 const PUSH_WRITE: u32 = 14;
 const SHUFFLE: u32 = 15;
+const MUTEX: u32 = 16;
+const FAST: u32 = 17;
+const TRY_FAST: u32 = 18;
+const GUARDED: u32 = 19;
+const EVENT: u32 = 20;
+const ANY: u32 = 21;
+const ALL: u32 = 22;
+const PLACE: u32 = 23;
+const SHARE: u32 = 24;
+const SHARE_FIRST: u32 = 25;
+const OWN: u32 = 26;
+const QUEUED: u32 = 27;
+const ITEMS: u32 = 28;
 
 /// How many random schedules of each script.
 const ROUNDS: u64 = 200;
@@ -321,4 +334,64 @@ fn no_entry_of_a_sequenced_list_is_lost_in_random_schedules() {
 #[test]
 fn no_entry_of_a_sequenced_list_is_lost_in_every_schedule_with_two_preemptions() {
     hold_always(2, &[SHUFFLE, SHUFFLE], 2);
+}
+
+#[test]
+fn mutexes_of_all_kinds_have_one_owner_in_random_schedules() {
+    hold_at_random(1, &[MUTEX, FAST, GUARDED, MUTEX, TRY_FAST, GUARDED]);
+    hold_at_random(4, &[MUTEX, FAST, GUARDED, MUTEX, TRY_FAST, GUARDED, FAST]);
+}
+
+#[test]
+fn mutexes_of_all_kinds_have_one_owner_in_every_schedule_with_two_preemptions() {
+    hold_always(2, &[MUTEX, MUTEX], 2);
+    hold_always(2, &[FAST, TRY_FAST], 2);
+    hold_always(2, &[GUARDED, GUARDED], 2);
+}
+
+#[test]
+fn a_wait_for_several_objects_has_one_or_all_in_random_schedules() {
+    hold_at_random(1, &[ANY, ALL, EVENT, MUTEX, ANY]);
+    hold_at_random(4, &[ANY, ALL, EVENT, MUTEX, ANY, ALL]);
+}
+
+#[test]
+fn a_wait_for_several_objects_has_one_or_all_in_every_schedule_with_two_preemptions() {
+    hold_always(2, &[ANY, ANY], 2);
+    hold_always(2, &[ALL, EVENT], 2);
+    hold_always(1, &[ALL, MUTEX], 2);
+}
+
+#[test]
+fn a_semaphore_lets_as_many_in_as_it_has_places_for_in_random_schedules() {
+    hold_at_random(1, &[PLACE, PLACE, PLACE]);
+    hold_at_random(4, &[PLACE, PLACE, PLACE, PLACE]);
+}
+
+#[test]
+fn a_semaphore_lets_as_many_in_as_it_has_places_for_in_every_schedule_with_two_preemptions() {
+    hold_always(1, &[PLACE, PLACE, PLACE], 2);
+}
+
+#[test]
+fn a_resource_is_shared_or_owned_in_random_schedules() {
+    hold_at_random(1, &[SHARE, OWN, SHARE_FIRST, OWN]);
+    hold_at_random(4, &[SHARE, OWN, SHARE_FIRST, OWN, SHARE]);
+}
+
+#[test]
+fn a_resource_is_shared_or_owned_in_every_schedule_with_two_preemptions() {
+    hold_always(2, &[SHARE, OWN], 2);
+    hold_always(2, &[OWN, OWN], 2);
+}
+
+#[test]
+fn a_queued_spin_lock_and_an_interlocked_list_keep_processors_apart_in_random_schedules() {
+    hold_at_random(4, &[QUEUED, QUEUED, ITEMS, ITEMS, QUEUED]);
+}
+
+#[test]
+fn a_queued_spin_lock_and_an_interlocked_list_keep_processors_apart_in_every_schedule_with_two_preemptions() {
+    hold_always(2, &[QUEUED, QUEUED], 2);
+    hold_always(2, &[ITEMS, ITEMS], 2);
 }
