@@ -8,7 +8,7 @@ mod rig;
 
 use dirql::{Bench, Machine, Report};
 use kernel::event::{Event, Kind, Reader, Stamp};
-use rig::{driver, start, try_play};
+use rig::{driver, start_unheard, try_play};
 
 /// Hears of each call and of each change of level.
 struct Listener;
@@ -36,7 +36,7 @@ fn told(report: &Report) -> Vec<String> {
 fn compare(sys: &str, device: &str, codes: impl Iterator<Item = u32>) {
     for code in codes {
         let [unheard, heard] = [false, true].map(|heard| {
-            let machine = start(|| with_listener(Bench::new().driver(driver(sys)), heard));
+            let machine = start_unheard(|| with_listener(Bench::new().driver(driver(sys)), heard));
             // What goes wrong stands in the report.
             let _ = try_play(&machine, &format!(r"open \\.\{device} as f; ioctl f {code:#x}"));
             told(&machine.finish())
@@ -74,7 +74,7 @@ fn time_calls_and_events_go_on_alike_unheard() {
     const ROUNDS: u32 = 1000;
     let [(unheard, short), (heard, none)] = [false, true].map(|heard| {
         let bench = || with_listener(Bench::new().driver(driver("bench.sys")).device("pci9052"), heard);
-        let machine = start(bench);
+        let machine = start_unheard(bench);
         let file = machine.open(r"\\.\DirqlBench").unwrap();
         for code in [SPIN, IRQL_CALL] {
             file.device_control(code, &ROUNDS.to_le_bytes(), 0).unwrap();

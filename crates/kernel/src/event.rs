@@ -132,6 +132,17 @@ events! {
         /// To memory if true, else from memory.
         write: bool,
     }
+    /// An interrupt service routine was connected to a vector, or disconnected: it does not run and will not.
+    Connection {
+        /// The KINTERRUPT.
+        object: u64,
+        /// The vector.
+        vector: u32,
+        /// The level the routine runs at.
+        irql: u8,
+        /// Connected if true.
+        made: bool,
+    }
     /// An interrupt service routine answered.
     Interrupt {
         /// The line or vector.
@@ -147,6 +158,11 @@ events! {
         dpc: u64,
         /// False if it was in a queue already.
         inserted: bool,
+    }
+    /// A DPC was taken out of its queue again: it does not run.
+    DpcRemoved {
+        /// The KDPC.
+        dpc: u64,
     }
     /// The IRQL of the processor changed.
     Irql {

@@ -176,6 +176,13 @@ impl Flow {
             }
             Event::Interrupt { claimed: true, .. } => "interrupt claimed".to_owned(),
             Event::Interrupt { claimed: false, .. } => "interrupt not claimed".to_owned(),
+            Event::Connection { vector, irql, made: true, .. } => {
+                format!("interrupt connected to vector {vector:#x}, its routine at IRQL {irql}")
+            }
+            Event::Connection { vector, made: false, .. } => {
+                format!("interrupt disconnected from vector {vector:#x}")
+            }
+            Event::DpcRemoved { .. } => "DPC removed from its queue".to_owned(),
             Event::DpcQueued { inserted: true, .. } => "DPC queued".to_owned(),
             Event::DpcQueued { inserted: false, .. } => "DPC queued already".to_owned(),
             Event::Print { text } => format!("│ {text}"),

@@ -155,7 +155,11 @@ fn fields(object: Object, event: &Event, symbols: Option<&SymbolBook>) -> Object
         Event::Interrupt { vector, object: of, claimed } => {
             object.number("vector", *vector).address("object", *of).flag("claimed", *claimed)
         }
+        Event::Connection { object: of, vector, irql, made } => {
+            object.number("vector", *vector).address("object", *of).number("level", *irql).flag("made", *made)
+        }
         Event::DpcQueued { dpc, inserted } => object.address("dpc", *dpc).flag("inserted", *inserted),
+        Event::DpcRemoved { dpc } => object.address("dpc", *dpc),
         Event::Irql { from, to } => object.number("from", *from).number("to", *to),
         _ => other_fields(object, event),
     }
@@ -216,6 +220,8 @@ pub fn kind_name(kind: Kind) -> &'static str {
         Kind::Transfer => "transfer",
         Kind::Interrupt => "interrupt",
         Kind::DpcQueued => "dpc-queued",
+        Kind::DpcRemoved => "dpc-removed",
+        Kind::Connection => "connection",
         Kind::Irql => "irql",
         Kind::IrpSent => "irp-sent",
         Kind::IrpCompleted => "irp-completed",

@@ -1,9 +1,12 @@
 //! For stories of whole machines: compiled drivers, and a machine even if another test of this process has one.
 #![allow(dead_code, reason = "each test file uses its part of the rig")]
 
+mod guarantees;
+
 use std::path::{Path, PathBuf};
 
 use dirql::{Bench, Error, Machine, Play, Report, script};
+pub(crate) use guarantees::Guarantees;
 
 /// The stories that `checked.rs` takes in once more happen in checked machines there.
 const CHECKED: bool =
@@ -22,8 +25,13 @@ pub(crate) fn seeds(usually: u64) -> std::ops::RangeInclusive<u64> {
     1..=wanted.unwrap_or(usually)
 }
 
-/// A machine that `bench` makes; waits until no other test of this process has one.
+/// A machine that `bench` makes, held to what it guarantees; waits until no other test of this process has one.
 pub(crate) fn start(bench: impl Fn() -> Bench) -> Machine {
+    start_unheard(|| bench().reader(Guarantees::default()))
+}
+
+/// The same, with no readers but those of `bench`.
+pub(crate) fn start_unheard(bench: impl Fn() -> Bench) -> Machine {
     loop {
         let made = bench();
         let made = if CHECKED { made.checked(true) } else { made };

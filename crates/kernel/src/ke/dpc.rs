@@ -260,6 +260,7 @@ pub fn remove(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>) -> Flow<bool> {
     });
     if found {
         cx.write(dpc + KDPC::DpcData, DriverPtr::NULL)?;
+        cx.emit(Event::DpcRemoved { dpc: dpc.address });
     }
     Ok(found)
 }

@@ -12,6 +12,7 @@ use super::spinlock::{self, SpinLock};
 use super::vectors::{irql_of_vector, is_message};
 use super::{affinity, callout, irql, passive_isr, scheduler, slice};
 use crate::cx::{Cx, Kernel};
+use crate::event::Event;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 
@@ -131,8 +132,14 @@ pub fn connect(cx: &mut Cx<'_>, connection: &Connection) -> Flow<Result<DriverPt
         interrupts.update_masks();
         k.ke.rearm();
     });
+    tell(cx, object, connection, true);
     come_early(cx, vector)?;
     Ok(Ok(object))
+}
+
+fn tell(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, connection: &Connection, made: bool) {
+    let Connection { vector, synchronize_irql: irql, .. } = *connection;
+    cx.emit(Event::Connection { object: object.address, vector, irql, made });
 }
 
 /// Whoever has connected to `vector` has not been told yet: the routine may be called before, if the vector wants service.
@@ -202,6 +209,7 @@ pub fn disconnect(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()> {
         k.ke.interrupts.objects.remove(&object.address);
         k.ke.interrupts.inactive.remove(&object.address);
     });
+    tell(cx, object, &removed, false);
     pool::free(cx, object)
 }
 

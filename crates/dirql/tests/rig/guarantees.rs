@@ -1,0 +1,221 @@
+//! A reader of events that holds a machine to what the documentation promises drivers of interrupts, DPCs and levels. It knows
+//! nothing of the kernel but its events, and complains when the machine is gone.
+//!
+//! - A service routine interrupts only what is below its level, does not overlap itself or what is synchronized with it, and is not
+//!   called before it is connected or after it was disconnected (*Registering an ISR*, *Removing an ISR*, *KeSynchronizeExecution*).
+//! - While it or a DPC runs, its processor runs nothing else below its level (*Managing Hardware Priorities*).
+//! - A DPC runs once for each time that it was queued, at DISPATCH_LEVEL, not inside another, and not after it was removed
+//!   (*KeInsertQueueDpc*, *KeRemoveQueueDpc*).
+//! - At DISPATCH_LEVEL and above no thread is switched, and time does not run backwards.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+
+use engine::StrandId;
+use kernel::event::{Event, Kind, Reader, Stamp};
+
+const DISPATCH_LEVEL: u8 = 2;
+/// So many complaints are kept: the first one tells.
+const MOST: usize = 10;
+
+/// What a routine is called for, by its role.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    Isr,
+    PassiveIsr,
+    Synchronized,
+    Dpc,
+    ThreadedDpc,
+}
+
+impl Part {
+    fn of(role: &str) -> Option<Self> {
+        Some(match role {
+            "Isr" => Self::Isr,
+            "PassiveIsr" => Self::PassiveIsr,
+            "SynchCritSection" => Self::Synchronized,
+            "CustomDpc" | "CustomTimerDpc" | "DpcForIsr" => Self::Dpc,
+            "CustomThreadedDpc" => Self::ThreadedDpc,
+            _ => return None,
+        })
+    }
+
+    /// Whether it came between, and keeps its processor until it returns.
+    const fn is_asynchronous(self) -> bool {
+        matches!(self, Self::Isr | Self::Dpc)
+    }
+
+    /// Whether it has the lock of an interrupt object.
+    const fn has_interrupt(self) -> bool {
+        matches!(self, Self::Isr | Self::PassiveIsr | Self::Synchronized)
+    }
+}
+
+/// A routine that runs.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    part: Part,
+    object: u64,
+    strand: StrandId,
+    processor: u32,
+    level: u8,
+}
+
+/// A processor, as its events tell.
+#[derive(Clone, Default)]
+struct Processor {
+    /// What its level was before each rise that it has not come back from, innermost last.
+    below: Vec<u8>,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    processors: BTreeMap<u32, Processor>,
+    running: Vec<Running>,
+    connected: BTreeSet<u64>,
+    queued: BTreeSet<u64>,
+    /// DPCs that have run: the kernel's own are queued, and call no routine of a driver's as one.
+    of_drivers: BTreeSet<u64>,
+    time: u64,
+    complaints: Vec<String>,
+}
+
+/// The reader.
+#[derive(Default)]
+pub(crate) struct Guarantees(State);
+
+impl Reader for Guarantees {
+    fn wants(&self, kind: Kind) -> bool {
+        !matches!(kind, Kind::Allocated | Kind::Freed)
+    }
+
+    fn event(&mut self, stamp: &Stamp, event: &Event) {
+        let complaint = self.0.follow(stamp, event);
+        if let Some(complaint) = complaint
+            && self.0.complaints.len() < MOST
+        {
+            self.0.complaints.push(format!("{complaint}: {stamp:?} {event:?}"));
+        }
+    }
+
+    fn save(&self) -> Option<Box<dyn Any>> {
+        Some(Box::new(self.0.clone()))
+    }
+
+    fn restore(&mut self, saved: &dyn Any) {
+        let complaints = std::mem::take(&mut self.0.complaints);
+        self.0 = saved.downcast_ref::<State>().expect("it gave a state").clone();
+        self.0.complaints = complaints;
+    }
+}
+
+impl Drop for Guarantees {
+    fn drop(&mut self) {
+        let complaints = &self.0.complaints;
+        assert!(complaints.is_empty() || std::thread::panicking(), "{}", complaints.join("\n"));
+    }
+}
+
+impl State {
+    fn follow(&mut self, stamp: &Stamp, event: &Event) -> Option<&'static str> {
+        if std::mem::replace(&mut self.time, stamp.time) > stamp.time {
+            return Some("time runs backwards");
+        }
+        let keeper = self
+            .running
+            .iter()
+            .rev()
+            .find(|running| running.part.is_asynchronous() && running.processor == stamp.processor);
+        if let Some(keeper) = keeper
+            && stamp.strand != StrandId(0)
+            && (stamp.strand != keeper.strand || stamp.irql < keeper.level)
+            && !matches!(event, Event::Irql { .. } | Event::Leave { .. })
+        {
+            return Some("something else runs where a service routine or DPC has not returned");
+        }
+        let processor = self.processors.entry(stamp.processor).or_default();
+        match event {
+            Event::Irql { from, to } => {
+                processor.below.retain(|below| below < to);
+                if to > from {
+                    processor.below.push(*from);
+                }
+                None
+            }
+            Event::Switch { .. } if stamp.irql >= DISPATCH_LEVEL => {
+                Some("threads are switched at DISPATCH_LEVEL or above")
+            }
+            Event::Connection { object, made: true, .. } => {
+                (!self.connected.insert(*object)).then_some("an interrupt object is connected twice")
+            }
+            Event::Connection { object, made: false, .. } => {
+                self.connected.remove(object);
+                self.runs(*object).then_some("a service routine runs when it has been disconnected")
+            }
+            Event::DpcQueued { dpc, inserted } => {
+                let wrong = self.queued.insert(*dpc) != *inserted && self.of_drivers.contains(dpc);
+                wrong.then_some("a DPC is in a queue twice, or in none")
+            }
+            Event::DpcRemoved { dpc } => {
+                (!self.queued.remove(dpc)).then_some("a DPC is removed that was not queued")
+            }
+            Event::Enter { role, object, .. } => {
+                Part::of(role).and_then(|part| self.enter(stamp, part, *object))
+            }
+            Event::Leave { role, .. } => {
+                let part = Part::of(role)?;
+                let innermost = self
+                    .running
+                    .iter()
+                    .rposition(|running| running.part == part && running.strand == stamp.strand);
+                match innermost {
+                    Some(innermost) => drop(self.running.remove(innermost)),
+                    None => return Some("a routine returns that was not called"),
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a routine that belongs to this interrupt object runs.
+    fn runs(&self, object: u64) -> bool {
+        self.running.iter().any(|running| running.part.has_interrupt() && running.object == object)
+    }
+
+    fn enter(&mut self, stamp: &Stamp, part: Part, object: u64) -> Option<&'static str> {
+        let wrong = self.wrong(stamp, part, object);
+        if matches!(part, Part::Dpc | Part::ThreadedDpc) {
+            self.queued.remove(&object);
+            self.of_drivers.insert(object);
+        }
+        let Stamp { strand, processor, irql: level, .. } = *stamp;
+        self.running.push(Running { part, object, strand, processor, level });
+        wrong
+    }
+
+    /// What is wrong with a call of a routine now.
+    fn wrong(&self, stamp: &Stamp, part: Part, object: u64) -> Option<&'static str> {
+        let mut here = self.running.iter().filter(|running| running.processor == stamp.processor);
+        if part.has_interrupt() && !self.connected.contains(&object) {
+            return Some("the routine of an interrupt object that is not connected is called");
+        }
+        if part.has_interrupt() && self.runs(object) {
+            return Some("what is synchronized with one interrupt runs twice at once");
+        }
+        match part {
+            Part::Isr => {
+                let below = self.processors.get(&stamp.processor)?.below.last()?;
+                (*below >= stamp.irql).then_some("a service routine interrupts its own level or a higher one")
+            }
+            Part::Dpc | Part::ThreadedDpc if !self.queued.contains(&object) => {
+                Some("a DPC runs that is in no queue")
+            }
+            Part::Dpc if stamp.irql != DISPATCH_LEVEL => Some("a DPC begins at another level than 2"),
+            Part::Dpc if here.any(|running| running.part == Part::Dpc) => {
+                Some("a DPC runs inside another on the same processor")
+            }
+            _ => None,
+        }
+    }
+}
