@@ -3,7 +3,7 @@
 //! Pages: *IoCancelIrp function*, *IoAcquireCancelSpinLock function*, *Canceling IRPs*. `IoSetCancelRoutine` is inlined:
 //! the routine is read from the IRP.
 
-use abi::{DriverPtr, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, KTHREAD, NtStatus};
+use abi::{DriverPtr, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, KEVENT, KTHREAD, NtStatus};
 use engine::Flow;
 
 use super::allocate::not_an_irp;
@@ -192,6 +192,25 @@ pub fn cancel_request(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>)
         }
     }
     cancel_all(cx, &irps)
+}
+
+/// An application's wait for the end of a request that sets `event`. A thread that is to end meanwhile has it cancelled, and waits
+/// for that end: nobody will have the result.
+///
+/// # Errors
+/// A verdict if the machine ends meanwhile.
+pub(super) fn wait_for_end(
+    cx: &mut Cx<'_>,
+    event: DriverPtr<KEVENT>,
+    cancel: impl FnOnce(&mut Cx<'_>) -> Flow<NtStatus>,
+) -> Flow<NtStatus> {
+    match ke::wait::for_application(cx, event)? {
+        NtStatus::USER_APC => {
+            let _ = cancel(cx)?;
+            ke::wait::for_object(cx, event)
+        }
+        status => Ok(status),
+    }
 }
 
 fn cancel_all(cx: &mut Cx<'_>, irps: &[u64]) -> Flow<NtStatus> {

@@ -54,26 +54,14 @@ pub fn create(cx: &mut Cx<'_>, kind: Type, signaled: bool) -> Flow<Option<Handle
     Ok(Some(handle))
 }
 
-/// `WaitForSingleObject` on an event's handle, for ever: the end of the thread interrupts it, with USER_APC.
+/// `WaitForSingleObject` on an event's handle, for ever, in this way.
 ///
 /// # Errors
 /// A verdict if the machine ends meanwhile.
-pub fn wait(cx: &mut Cx<'_>, event: Handle) -> Flow<NtStatus> {
-    wait_by(cx, event, ke::wait::for_application)
-}
-
-/// As [`wait`]; nothing interrupts it.
-///
-/// # Errors
-/// As [`wait`].
-pub(crate) fn wait_to_the_end(cx: &mut Cx<'_>, event: Handle) -> Flow<NtStatus> {
-    wait_by(cx, event, ke::wait::for_object)
-}
-
-fn wait_by(
+pub(crate) fn wait_by(
     cx: &mut Cx<'_>,
     event: Handle,
-    wait: fn(&mut Cx<'_>, DriverPtr<KEVENT>) -> Flow<NtStatus>,
+    wait: impl FnOnce(&mut Cx<'_>, DriverPtr<KEVENT>) -> Flow<NtStatus>,
 ) -> Flow<NtStatus> {
     match handle::reference(cx, event, Some(Kind::Event), 0, Mode::User)? {
         Ok(entry) => {

@@ -2,7 +2,7 @@
 //!
 //! Pages: *OVERLAPPED structure*, *GetOverlappedResult function*. Completion ports are not here.
 
-use abi::{DriverPtr, IO_STATUS_BLOCK, NtStatus};
+use abi::{DriverPtr, IO_STATUS_BLOCK};
 use engine::Flow;
 
 use super::send::Answer;
@@ -45,11 +45,9 @@ impl Overlapped {
     /// # Errors
     /// A verdict if the machine ends meanwhile.
     pub fn wait(&self, cx: &mut Cx<'_>) -> Flow<Answer> {
-        if event::wait(cx, self.event)? == NtStatus::USER_APC {
-            // The thread ends: nobody will have the result, and the status block must not be written afterwards.
-            let _ = cancel::cancel_request(cx, self.status_block)?;
-            let _ = event::wait_to_the_end(cx, self.event)?;
-        }
+        // The status block must not be written when the thread has ended.
+        let cancel = |cx: &mut Cx<'_>| cancel::cancel_request(cx, self.status_block);
+        let _ = event::wait_by(cx, self.event, |cx, event| cancel::wait_for_end(cx, event, cancel))?;
         self.result(cx)
     }
 

@@ -178,7 +178,7 @@ pub(crate) fn returned(
 ) -> Flow<Answer> {
     let answer = match status {
         NtStatus::PENDING if synchronous => {
-            wait_for_end(cx, file + FILE_OBJECT::Event, mode)?;
+            let _ = wait_for_end(cx, file + FILE_OBJECT::Event, mode)?;
             result(cx, request)?
         }
         status if status == NtStatus::PENDING || is_error(status) => Answer::failed(status),
@@ -192,15 +192,14 @@ pub(crate) fn returned(
 }
 
 /// A thread of an application's that is to end meanwhile cancels what it waits for.
-fn wait_for_end(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>, mode: Mode) -> Flow<()> {
-    if mode == Mode::User && ke::wait::for_application(cx, event)? != NtStatus::USER_APC {
-        return Ok(());
+fn wait_for_end(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>, mode: Mode) -> Flow<NtStatus> {
+    match mode {
+        Mode::User => cancel::wait_for_end(cx, event, |cx| {
+            let thread = ke::thread::current_object(cx);
+            cancel::cancel_thread(cx, thread)
+        }),
+        Mode::Kernel => ke::wait::for_object(cx, event),
     }
-    if mode == Mode::User {
-        let thread = ke::thread::current_object(cx);
-        let _ = cancel::cancel_thread(cx, thread)?;
-    }
-    ke::wait::for_object(cx, event).map(|_| ())
 }
 
 /// The answer of a driver that needs no IRP for it.

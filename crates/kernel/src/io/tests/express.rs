@@ -92,7 +92,7 @@ fn requests(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, handle: Handle) -
     let waiter = overlapped.event;
     crate::ke::rig::spawn(cx, "waiter", move |cx| {
         // Woken by some of the requests, in whichever way they go.
-        (0..3).try_for_each(|_| event::wait(cx, waiter).map(|_| ()))
+        (0..3).try_for_each(|_| event::wait_by(cx, waiter, ke::wait::for_application).map(|_| ()))
     });
     let operations = [
         Operation::Control(METHOD_BUFFERED, short, buffer),
