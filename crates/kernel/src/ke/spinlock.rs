@@ -340,19 +340,21 @@ fn take(cx: &mut Cx<'_>, lock: SpinLock, value: u64) -> Flow<()> {
 pub(crate) fn note_taken(cx: &mut Cx<'_>, lock: u64, mode: Mode, value: u64) {
     let taken = witness::moment(cx);
     let (since, place) = (cx.engine().now(), cx.engine().caller_rip());
-    cx.with(|k| {
-        let processor = k.ke.processor().number;
-        k.ke.locks.insert(lock, Held { processor, mode, value, since, place, taken });
-        k.ke.unsettled();
-    });
+    cx.with(|k| note(k, lock, (mode, value), (since, place, taken)));
+}
+
+/// As [`note_taken`]: in which mode and with what in the lock's memory; when, where, and the moment of that.
+#[inline]
+fn note(k: &mut Kernel, lock: u64, (mode, value): (Mode, u64), (since, place, taken): (u64, u64, u64)) {
+    let processor = k.ke.processor().number;
+    k.ke.locks.insert(lock, Held { processor, mode, value, since, place, taken });
+    k.ke.unsettled();
 }
 
 /// Driver code has taken a lock by itself, before the event with number `taken`: as [`note_taken`].
 pub(crate) fn note_taken_alone(k: &mut Kernel, lock: &TakenLock, taken: u64) {
     let TakenLock { lock, place, since, .. } = *lock;
-    let processor = k.ke.processor().number;
-    k.ke.locks.insert(lock, Held { processor, mode: Mode::Plain, value: 1, since, place, taken });
-    k.ke.unsettled();
+    note(k, lock, (Mode::Plain, 1), (since, place, taken));
 }
 
 /// Whether nobody holds it, as its memory and what is known agree.
@@ -400,7 +402,7 @@ fn take_at_once(cx: &mut Cx<'_>, lock: SpinLock, to: Option<u8>) -> Option<u8> {
     let taken = witness::plain_moment(cx)?;
     let place = cx.engine().caller_rip();
     cx.with(|k| {
-        let (old, processor) = (k.level(), k.ke.processor().number);
+        let old = k.level();
         let free = to.is_none_or(|to| old <= to)
             && k.engine.read_plain(lock) == Some(0)
             && !k.ke.locks.is_held(lock.address)
@@ -409,11 +411,10 @@ fn take_at_once(cx: &mut Cx<'_>, lock: SpinLock, to: Option<u8>) -> Option<u8> {
             return None;
         }
         let since = k.engine.now();
-        k.ke.locks.insert(lock.address, Held { processor, mode: Mode::Plain, value: 1, since, place, taken });
+        note(k, lock.address, (Mode::Plain, 1), (since, place, taken));
         if let Some(to) = to {
             k.set_level(k.ke.current, to);
         }
-        k.ke.unsettled();
         Some(old)
     })
 }
