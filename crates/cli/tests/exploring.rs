@@ -4,25 +4,12 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
 
+#[path = "../../dirql/tests/rig/lost_update.rs"]
+mod lost_update;
 mod rig;
 
+use lost_update::{COUNTED, HARMLESS, LOCKED, QUIET, UNLOCKED, UNSEEN, WRECKING};
 use rig::{Answer, dirql, driver, folder};
-
-const UNLOCKED: &str = r"open \\.\DirqlLostUpdate as a
-open \\.\DirqlLostUpdate as b
-open \\.\DirqlLostUpdate as c
-t: ioctl a 0x222000
-u: ioctl b 0x222000
-ioctl c 0x222004
-join t; join u
-ioctl c 0x222008 out 4 expect u32:0";
-
-const LOCKED: &str = r"open \\.\DirqlLostUpdate as a
-open \\.\DirqlLostUpdate as b
-t: ioctl a 0x222010
-u: ioctl b 0x222010
-join t; join u
-ioctl a 0x222008 out 4 expect u32:0";
 
 fn explore(script: &str, more: &[&str]) -> Answer {
     let sys = driver("lost_update.sys");
@@ -86,45 +73,6 @@ fn without_a_script_there_is_nothing_to_explore() {
     assert_eq!(answer.code, Some(2), "{}", answer.said());
     assert!(answer.err.contains("give a script"), "{}", answer.said());
 }
-
-/// Kills the process in schedules that lose an update.
-const WRECKING: &str = r"open \\.\DirqlLostUpdate as a
-open \\.\DirqlLostUpdate as b
-t: ioctl a 0x222000
-u: ioctl b 0x222000
-join t; join u
-ioctl a 0x22202c";
-
-/// The same, told by the script.
-const COUNTED: &str = r"open \\.\DirqlLostUpdate as a
-open \\.\DirqlLostUpdate as b
-t: ioctl a 0x222000
-u: ioctl b 0x222000
-join t; join u
-ioctl a 0x222008 out 4 expect u32:0";
-
-/// The same schedules, all of them clean.
-const HARMLESS: &str = r"open \\.\DirqlLostUpdate as a
-open \\.\DirqlLostUpdate as b
-t: ioctl a 0x222000
-u: ioctl b 0x222000
-join t; join u
-ioctl a 0x222010";
-
-/// Loses an update in schedules with a preemption between plain instructions alone: which these are is learned.
-const QUIET: &str = r"open \\.\DirqlLostUpdate as a
-open \\.\DirqlLostUpdate as b
-t: ioctl a 0x22200c
-u: ioctl b 0x22200c
-join t; join u
-ioctl a 0x222008 out 4 expect u32:0";
-
-/// Learns the same, and loses nothing that is looked at.
-const UNSEEN: &str = r"open \\.\DirqlLostUpdate as a
-open \\.\DirqlLostUpdate as b
-t: ioctl a 0x22200c
-u: ioctl b 0x22200c
-join t; join u";
 
 /// What a search says, whoever makes it.
 fn the_same_by_any_number_of_processes(script: &str, more: &[&str]) -> Answer {

@@ -36,14 +36,8 @@ fn bench(card: &str, careless: bool) -> Bench {
 
 /// Carries out a story that the driver checks itself.
 fn tell(machine: &Machine, story: u32, checks: u32) {
-    let file = machine.open(r"\\.\Card").unwrap();
-    let told = file.device_control(STORY, &story.to_le_bytes(), 8);
-    let prints = machine.prints().join("\n  ");
-    let told = told.unwrap_or_else(|error| panic!("{error}\n  {prints}"));
-    let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
-    assert_eq!(word(0), 0, "a check of story {story} failed in this line:\n  {prints}");
-    assert_eq!(word(4), checks, "a story that leaves early has not looked at everything");
-    file.close().unwrap();
+    let made = rig::checks_made(machine, r"\\.\Card", STORY, &story.to_le_bytes());
+    assert_eq!(made, Ok(checks), "story {story}: one that leaves early has not looked at everything");
 }
 
 /// The interrupts that the driver has served.

@@ -18,15 +18,10 @@ fn bench() -> Bench {
 
 /// Carries out one story of the driver's table; at least `checks` of its checks must have been made, all with success.
 fn carry_out(machine: Machine, index: u32, checks: u32, how: &str) -> Machine {
-    let file = machine.open(NAME).unwrap();
-    let Ok(told) = file.device_control(0x0022_2000 + 4 * index, &[], 8) else {
-        drop(file);
-        panic!("{how}: {}", machine.finish())
-    };
-    let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
-    assert_eq!(word(0), 0, "{how}: a check failed in this line:\n  {}", machine.prints().join("\n  "));
-    assert!(word(4) >= checks, "{how}: only {} checks were made", word(4));
-    file.close().unwrap();
+    match rig::checks_made(&machine, NAME, 0x0022_2000 + 4 * index, &[]) {
+        Ok(made) => assert!(made >= checks, "{how}: only {made} checks were made"),
+        Err(why) => panic!("{how}: {why}\n{}", machine.finish()),
+    }
     machine
 }
 

@@ -28,17 +28,8 @@ fn has_v3() -> bool {
 
 /// Carries out one story of the driver's table; at least `checks` of its checks must have been made, all with success.
 fn tell(bench: impl Fn() -> Bench, index: u32, checks: u32) {
-    let machine = start(bench);
-    let file = machine.open(r"\\.\DirqlExtended").unwrap();
-    let Ok(told) = file.device_control(0x0022_2000 + 4 * index, &[], 8) else {
-        drop(file);
-        panic!("{}", machine.finish())
-    };
-    let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
-    assert_eq!(word(0), 0, "a check failed in this line of extended.c");
-    assert!(word(4) >= checks, "only {} checks were made", word(4));
-    file.close().unwrap();
-    machine.finish().expect_clean();
+    let (code, story) = (0x0022_2000 + 4 * index, format!("story {index}"));
+    rig::tell(start(bench), r"\\.\DirqlExtended", code, checks, &story);
 }
 
 /// Tells a story in a fast machine, in a checked one, and in some where others come in between.

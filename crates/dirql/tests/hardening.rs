@@ -12,18 +12,7 @@ use rig::{driver, start, try_play};
 /// Carries out one story of the driver's table; at least `checks` of its checks must have been made, all with success.
 fn tell(index: u32, checks: u32) {
     let machine = start(|| Bench::new().driver(driver("hardened.sys")).instruction_budget(20_000_000));
-    let file = machine.open(r"\\.\DirqlHardened").unwrap();
-    let told = file.device_control(0x0022_2000 + 4 * index, &[], 8);
-    let prints = machine.prints().join("\n  ");
-    let Ok(told) = told else {
-        drop(file);
-        panic!("{told:?}\n  {prints}\n{}", machine.finish())
-    };
-    let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
-    assert_eq!(word(0), 0, "a check failed in this line:\n  {prints}");
-    assert!(word(4) >= checks, "only {} checks were made", word(4));
-    file.close().unwrap();
-    machine.finish().expect_clean();
+    rig::tell(machine, r"\\.\DirqlHardened", 0x0022_2000 + 4 * index, checks, &format!("story {index}"));
 }
 
 #[test]

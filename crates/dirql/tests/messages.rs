@@ -92,14 +92,9 @@ fn raise(machine: &Machine, sources: u32) {
 
 /// Carries out a story that the driver checks itself.
 fn tell(machine: &Machine, story: u32, checks: u32) {
-    let file = machine.open(r"\\.\Message").unwrap();
-    let told = file.device_control(STORY, &story.to_le_bytes(), 8);
-    let prints = machine.prints().join("\n  ");
-    let told = told.unwrap_or_else(|error| panic!("{error}\n  {prints}"));
-    let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
-    assert_eq!(word(0), 0, "a check of story {story} failed in this line:\n  {prints}");
-    assert!(word(4) >= checks, "only {} checks were made", word(4));
-    file.close().unwrap();
+    let made = rig::checks_made(machine, r"\\.\Message", STORY, &story.to_le_bytes());
+    let made = made.unwrap_or_else(|why| panic!("story {story}: {why}"));
+    assert!(made >= checks, "story {story}: only {made} checks were made");
 }
 
 /// What came of a machine that a story ends.

@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where its ground gives way")]
 
+#[path = "rig/lost_update.rs"]
+mod lost_update;
 mod rig;
 
 use std::cell::RefCell;
@@ -14,33 +16,8 @@ use dirql::explore::{self, Bounds, Choice, Choices, Counted, Replay, Searched, S
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Error, Failure, Outcome, Play, Report, ScriptText};
 use engine::{Chooser, Point};
+use lost_update::{BITS, BYTES, LOCKED, QUIET, UNLOCKED};
 use rig::{driver, start};
-
-/// Two threads and a DPC increment; nothing may be lost.
-const UNLOCKED: &str = r"open \\.\DirqlLostUpdate as a
-    open \\.\DirqlLostUpdate as b
-    open \\.\DirqlLostUpdate as c
-    t: ioctl a 0x222000
-    u: ioctl b 0x222000
-    ioctl c 0x222004
-    join t; join u
-    ioctl c 0x222008 out 4 expect u32:0";
-
-/// The same, with nothing between load and store that others could see.
-const QUIET: &str = r"open \\.\DirqlLostUpdate as a
-    open \\.\DirqlLostUpdate as b
-    t: ioctl a 0x22200c
-    u: ioctl b 0x22200c
-    join t; join u
-    ioctl a 0x222008 out 4 expect u32:0";
-
-/// Under the lock.
-const LOCKED: &str = r"open \\.\DirqlLostUpdate as a
-    open \\.\DirqlLostUpdate as b
-    t: ioctl a 0x222010
-    u: ioctl b 0x222010
-    join t; join u
-    ioctl a 0x222008 out 4 expect u32:0";
 
 fn bench() -> Bench {
     Bench::new().driver(driver("lost_update.sys")).processors(2)
@@ -54,14 +31,23 @@ fn broken(report: &Report) -> bool {
     report.outcome() != Outcome::Clean
 }
 
-/// Searches, as soon as no other test of this process has a machine.
 fn search(script: &str, bounds: &Bounds) -> Searched<Report> {
     search_on(|| bench().unobserved(), script, bounds)
 }
 
 fn search_on(bench: impl Fn() -> Bench, script: &str, bounds: &Bounds) -> Searched<Report> {
+    search_for(broken, bench, script, bounds)
+}
+
+/// Searches, as soon as no other test of this process has a machine.
+fn search_for(
+    wanted: fn(&Report) -> bool,
+    bench: impl Fn() -> Bench,
+    script: &str,
+    bounds: &Bounds,
+) -> Searched<Report> {
     loop {
-        match bench().search(&play(script), bounds, broken) {
+        match bench().search(&play(script), bounds, wanted) {
             Ok(searched) => {
                 let Searched { schedules, repeated, learned, complete, .. } = &searched;
                 println!("{schedules:?} + {repeated} schedules, {learned} learned, complete: {complete}");
@@ -143,19 +129,6 @@ const QUIET_DPC: &str = r"open \\.\DirqlLostUpdate as a
     join t
     ioctl a 0x222008 out 4 expect u32:0";
 
-/// Two bits of a byte; of two bytes beside each other, one each.
-const BITS: &str = r"open \\.\DirqlLostUpdate as a
-    open \\.\DirqlLostUpdate as b
-    t: ioctl a 0x222020
-    u: ioctl b 0x222024
-    join t; join u
-    ioctl a 0x222028 out 4 expect u32:3";
-const BYTES: &str = r"open \\.\DirqlLostUpdate as a
-    open \\.\DirqlLostUpdate as b
-    t: ioctl a 0x222018
-    u: ioctl b 0x22201c
-    join t; join u";
-
 const ONE: Bounds = Bounds {
     preemptions: 1,
     schedules: 100_000,
@@ -183,7 +156,7 @@ fn found_plainly(script: &str) -> [u64; 4] {
     let instructions = Bounds { instructions: true, ..ONE };
     let every = search(script, &instructions);
     assert!(every.found.is_some());
-    let all = |bounds| bench().unobserved().search(&play(script), bounds, |_| false).unwrap().total();
+    let all = |bounds| search_for(|_| false, || bench().unobserved(), script, bounds).total();
     [shared.total(), every.total(), all(&ONE), all(&instructions)]
 }
 
@@ -224,15 +197,10 @@ fn an_update_that_a_thread_and_an_interrupt_routine_lose_is_found_so() {
         u: write b text:bbbb at 8
         join t; join u
         ioctl a 0x226404 out 16 expect prefix u32:2 + u32:4";
-    start(bench).carry_out(Some(play(script))).expect_clean();
-    let shared = search_on(bench, script, &ONE);
+    let shared = found_at_a_plain_instruction(bench, script);
     let every = search_on(bench, script, &Bounds { instructions: true, ..ONE });
     assert!(every.found.is_some());
-    assert_eq!([shared.total(), every.total()], [19, 43]);
-    let (choices, report) = shared.found.as_ref().expect("a schedule loses an update");
-    assert!(choices.iter().any(|choice| matches!(choice, Choice::Before { .. })), "{choices:?}");
-    let again = bench().chooser(Replay::new(choices.clone())).run(Some(play(script))).unwrap();
-    assert_eq!(seen(&again), seen(report));
+    assert_eq!([shared, every.total()], [19, 43]);
 }
 
 /// Gives the usual answers until the machine has started; then whatever it is told to.
@@ -364,36 +332,26 @@ const USE: u32 = 9;
 
 /// How many schedules there are with one preemption.
 fn all(script: &str) -> u64 {
-    loop {
-        match meetings().unobserved().search(&play(script), &ONE, |_| false) {
-            Ok(searched) => {
-                println!(
-                    "all: {:?} + {}, {} learned",
-                    searched.schedules, searched.repeated, searched.learned
-                );
-                assert!(searched.complete);
-                return searched.total();
-            }
-            Err(Error::Busy) => std::thread::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    }
+    let searched = search_for(|_| false, || meetings().unobserved(), script, &ONE);
+    assert!(searched.complete);
+    searched.total()
 }
 
-/// Found with one preemption before a plain instruction, and replayed.
-fn found_at_a_plain_instruction(script: &str) {
-    start(meetings).carry_out(Some(play(script))).expect_clean();
-    let searched = search_on(meetings, script, &ONE);
+/// Clean when each runs until it blocks, found with one preemption before a plain instruction, and replayed. How many schedules that took.
+fn found_at_a_plain_instruction(bench: impl Fn() -> Bench, script: &str) -> u64 {
+    start(&bench).carry_out(Some(play(script))).expect_clean();
+    let searched = search_on(&bench, script, &ONE);
     let (choices, report) = searched.found.as_ref().expect("a schedule shows it");
     assert!(choices.iter().any(|choice| matches!(choice, Choice::Before { .. })), "{choices:?}");
-    let again = meetings().chooser(Replay::new(choices.clone())).run(Some(play(script))).unwrap();
+    let again = bench().chooser(Replay::new(choices.clone())).run(Some(play(script))).unwrap();
     assert_eq!(seen(&again), seen(report));
+    searched.total()
 }
 
 #[test]
 fn a_loop_that_goes_through_a_shared_place_thousands_of_times_does_not_keep_a_search_from_its_end() {
     let script = meeting(ADD_OFTEN, ADD, TELL_LOST);
-    found_at_a_plain_instruction(&script);
+    found_at_a_plain_instruction(meetings, &script);
     // 2,000 rounds with a load and a store each.
     let all = all(&script);
     assert!(all < 1000, "{all} schedules");
@@ -402,14 +360,14 @@ fn a_loop_that_goes_through_a_shared_place_thousands_of_times_does_not_keep_a_se
 #[test]
 fn a_thread_that_spins_on_two_shared_places_does_not_keep_a_search_from_its_end() {
     let script = meeting(WAIT_AND_ADD, SAY_AND_ADD, TELL_LOST);
-    found_at_a_plain_instruction(&script);
+    found_at_a_plain_instruction(meetings, &script);
     let all = all(&script);
     assert!(all < 1000, "{all} schedules");
 }
 
 #[test]
 fn a_plain_load_is_shared_with_an_export_that_stores_there() {
-    found_at_a_plain_instruction(&meeting(LOOK_UP, RENAME, TELL_TORN));
+    found_at_a_plain_instruction(meetings, &meeting(LOOK_UP, RENAME, TELL_TORN));
 }
 
 #[test]

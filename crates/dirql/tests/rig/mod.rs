@@ -56,23 +56,31 @@ pub(crate) fn try_play(machine: &Machine, text: &str) -> Result<(), Error> {
     machine.play(Play::new(script, Path::new("")).expect("it names no files"))
 }
 
+/// Has the driver carry out a story that it checks itself, by this control code with this input: how many checks were made, all with
+/// success.
+///
+/// # Errors
+/// The line of the check that failed, or why there is no answer; and what the driver printed.
+pub(crate) fn checks_made(machine: &Machine, device: &str, code: u32, input: &[u8]) -> Result<u32, String> {
+    let file = machine.open(device).unwrap();
+    let told = file.device_control(code, input, 8);
+    let prints = machine.prints().join("\n  ");
+    let told = told.map_err(|error| format!("{error}\n  {prints}"))?;
+    let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
+    file.close().unwrap();
+    match word(0) {
+        0 => Ok(word(4)),
+        line => Err(format!("a check failed in line {line}:\n  {prints}")),
+    }
+}
+
 /// Has the driver carry out a story that it checks itself, by this control code, and finishes: at least `checks` of its checks must
 /// have been made, all with success, and nothing may be left. `story` names it to people.
 pub(crate) fn tell(machine: Machine, device: &str, code: u32, checks: u32, story: &str) -> Report {
-    let file = machine.open(device).unwrap();
-    let told = file.device_control(code, &[], 8);
-    let prints = machine.prints().join("\n  ");
-    let told = match told {
-        Ok(told) => told,
-        Err(error) => {
-            drop(file);
-            panic!("{story}: {error}\n  {prints}\n{}", machine.finish())
-        }
-    };
-    let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
-    assert_eq!(word(0), 0, "{story}: a check failed in this line:\n  {prints}");
-    assert!(word(4) >= checks, "{story}: only {} checks were made", word(4));
-    file.close().unwrap();
+    match checks_made(&machine, device, code, &[]) {
+        Ok(made) => assert!(made >= checks, "{story}: only {made} checks were made"),
+        Err(why) => panic!("{story}: {why}\n{}", machine.finish()),
+    }
     let report = machine.finish();
     report.expect_clean();
     assert_eq!(report.sums.still_allocated(), 0, "{report}");
