@@ -177,7 +177,11 @@ fn synchronizing_keeps_out_the_routine_and_of_other_vectors_only_what_its_level_
 fn random_schedules_keep_a_rust_drivers_messages_apart_and_let_its_vectors_overlap() {
     let mut overlapped = 0;
     for seed in rig::seeds(30) {
-        let connect = [MESSAGE_BASED, MESSAGE_BASED_PASSIVE, FULLY_SPECIFIED][seed as usize % 3];
+        let connect = match seed % 3 {
+            0 => MESSAGE_BASED,
+            1 => MESSAGE_BASED_PASSIVE,
+            _ => FULLY_SPECIFIED,
+        };
         let card = if seed % 2 == 0 { "bench,msi=4" } else { "bench,msix=4" };
         let machine = start(|| bench("random", card, connect).processors(3).policy(Policy::Random(seed)));
         play(&machine, TWO_RAISERS);
