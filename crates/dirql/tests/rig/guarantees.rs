@@ -84,6 +84,13 @@ struct State {
 #[derive(Default)]
 pub(crate) struct Guarantees(State);
 
+impl Guarantees {
+    /// What it has complained of; nobody hears of it again.
+    pub(crate) fn take_complaints(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.0.complaints)
+    }
+}
+
 impl Reader for Guarantees {
     fn wants(&self, kind: Kind) -> bool {
         !matches!(kind, Kind::Allocated | Kind::Freed)
