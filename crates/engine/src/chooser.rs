@@ -30,6 +30,12 @@ pub trait Chooser {
         true
     }
 
+    /// Whether an answer may be another than the default. One that says no need not be asked whether a strand gives way, or which
+    /// goes on; what it says holds as long as it is the machine's chooser.
+    fn departs(&self) -> bool {
+        true
+    }
+
     /// Instructions, by address, before which it is to be asked too ([`Chooser::give_way_before`]): asked once, before the
     /// machine starts.
     fn watches(&self) -> Vec<u64> {
@@ -109,6 +115,10 @@ impl Chooser for Defaults {
     }
 
     fn sees_interlocked(&self) -> bool {
+        false
+    }
+
+    fn departs(&self) -> bool {
         false
     }
 }

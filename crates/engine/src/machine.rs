@@ -70,6 +70,8 @@ pub(crate) struct State {
     pub(crate) running: Cell<bool>,
     /// The run in progress is explored.
     pub(crate) explored: Cell<bool>,
+    /// Some answer of the chooser may be another than the default.
+    pub(crate) chooser_departs: Cell<bool>,
     /// What the machine asked last, and what it was answered.
     pub(crate) question: Cell<Option<Question>>,
     pub(crate) answer: Cell<u64>,
@@ -204,6 +206,7 @@ impl Engine {
             guest: Cell::new(None),
             running: Cell::new(false),
             explored: Cell::new(false),
+            chooser_departs: Cell::new(true),
             question: Cell::new(None),
             answer: Cell::new(0),
             stacks: Cell::new(0),

@@ -207,6 +207,21 @@ impl Engine {
         Run::new(guest, f)
     }
 
+    /// Whether an answer may be another than the default: somebody explores the run, or the chooser is one that
+    /// [departs](crate::Chooser::departs).
+    #[must_use]
+    #[inline]
+    pub fn may_depart(self) -> bool {
+        let state = state();
+        state.chooser_departs.get() || state.explored.get()
+    }
+
+    /// What the chooser says of itself ([`crate::Chooser::departs`]); it does, unless this says otherwise. It is the host's, and not
+    /// taken back with the machine.
+    pub fn chooser_departs(self, departs: bool) {
+        state().chooser_departs.set(departs);
+    }
+
     /// Whether the run in progress is explored, so that questions may be asked.
     #[must_use]
     pub fn is_explored(self) -> bool {

@@ -40,6 +40,14 @@ impl<T: Copy + Default, const N: usize> Few<T, N> {
         self.more.push(value);
     }
 
+    /// Only this.
+    #[inline]
+    pub(crate) fn one(value: T) -> Self {
+        let mut few = Self::default();
+        few.push(value);
+        few
+    }
+
     /// Without all that are `value`; the others stay in their order.
     #[inline]
     pub(crate) fn remove_all(&mut self, value: &T)

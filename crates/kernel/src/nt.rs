@@ -95,7 +95,8 @@ pub struct Nt {
     events: Cell<u64>,
     verdict: RefCell<Option<Verdict>>,
     findings: RefCell<Vec<Verdict>>,
-    tearing_down: Cell<bool>,
+    /// There is a verdict, or the machine is being torn down.
+    ending: Cell<bool>,
     pub(crate) witness: Witness,
 }
 
@@ -123,6 +124,7 @@ impl Nt {
         outside(|| {
             engine.watch_interlocked(chooser.sees_interlocked());
             engine.watch(&chooser.watches());
+            engine.chooser_departs(chooser.departs());
         });
         engine.imitate(settings.cpu);
         Self {
@@ -134,7 +136,7 @@ impl Nt {
             events: Cell::new(0),
             verdict: RefCell::default(),
             findings: RefCell::default(),
-            tearing_down: Cell::new(false),
+            ending: Cell::new(false),
             witness: Witness::new(&settings.witness),
         }
     }
@@ -153,6 +155,7 @@ impl Nt {
 
     /// Gives the machine another policy; the one it had comes back. On the host's side.
     pub fn replace_chooser(&self, chooser: Box<dyn Chooser>) -> Box<dyn Chooser> {
+        self.engine.chooser_departs(chooser.departs());
         self.chooser.replace(chooser)
     }
 
@@ -225,7 +228,9 @@ impl Nt {
         number
     }
 
-    fn wants(&self, kind: Kind) -> bool {
+    /// Whether anybody reads events of this kind.
+    #[inline]
+    pub(crate) fn wants(&self, kind: Kind) -> bool {
         self.wanted.get() & 1 << kind as u8 != 0
     }
 
@@ -307,6 +312,7 @@ impl Nt {
         let verdict = self.with_stack(verdict);
         self.emit(Event::Finding { rule: verdict.rule, message: verdict.message.clone() });
         self.verdict.borrow_mut().get_or_insert(verdict);
+        self.ending.set(true);
         Leave::Stop
     }
 
@@ -319,7 +325,7 @@ impl Nt {
     /// Whether the machine is being torn down: every suspension point returns [`Leave::Stop`] then.
     #[must_use]
     pub fn stopping(&self) -> bool {
-        self.tearing_down.get() || self.verdict.borrow().is_some() || self.engine.has_panicked()
+        self.ending.get() || self.engine.has_panicked()
     }
 
     /// Sets up processors and their idle threads. Once, inside [`Engine::run`], before the first thread.
@@ -334,7 +340,7 @@ impl Nt {
 
     /// Ends every thread: each one unwinds from where it waits. Once, inside [`Engine::run`]; nothing runs after it.
     pub fn teardown(&self) {
-        self.tearing_down.set(true);
+        self.ending.set(true);
         crate::ke::scheduler::unwind_all(&mut self.cx());
     }
 

@@ -6,6 +6,7 @@
 //! on behind them: *ours,* at its place in the queue. What is carried out runs at APC_LEVEL and does not wait. Drivers have no
 //! documented way to queue an APC, so normal and user APCs do not exist here.
 
+use abi::NtStatus;
 use engine::{Flow, StrandId};
 
 use super::processor::{APC_LEVEL, PASSIVE_LEVEL};
@@ -79,26 +80,45 @@ fn take(k: &mut Kernel) -> Option<Apc> {
     Some(apc)
 }
 
-/// The current thread, whose state says that it waits, leaves its processor until its wait is over.
+/// The current thread has left its processor to wait. Returns when its wait is over: how that ended.
 ///
 /// # Errors
 /// As [`deliver`].
-pub(crate) fn block(cx: &mut Cx<'_>) -> Flow<()> {
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "each frame it returns through costs a mispredicted return")]
+pub(crate) fn block(cx: &mut Cx<'_>) -> Flow<NtStatus> {
+    scheduler::suspend(cx)?;
+    match cx.with(|k| end_of_wait(k)) {
+        Some(status) => Ok(status),
+        None => go_on_waiting(cx),
+    }
+}
+
+/// How the wait of the current thread ended, if it has.
+#[inline]
+fn end_of_wait(k: &Kernel) -> Option<NtStatus> {
+    let thread = k.ke.thread().expect("a thread waits");
+    thread.wait.is_none().then_some(thread.wait_status)
+}
+
+#[inline(never)]
+fn go_on_waiting(cx: &mut Cx<'_>) -> Flow<NtStatus> {
     loop {
-        scheduler::block(cx)?;
-        if !cx.with(|k| k.ke.thread().is_some_and(|thread| thread.wait.is_some())) {
-            return Ok(());
-        }
         deliver(cx)?;
         let over = cx.with(|k| {
-            let thread = k.ke.thread_mut().expect("a thread waits");
-            if thread.wait.is_some() {
-                thread.state = State::Waiting;
+            let status = end_of_wait(k);
+            if status.is_none() {
+                k.ke.change_thread(|thread| thread.state = State::Waiting);
+                scheduler::leave_to_wait(k);
             }
-            thread.wait.is_none()
+            status
         });
-        if over {
-            return Ok(());
+        if let Some(status) = over {
+            return Ok(status);
+        }
+        scheduler::suspend(cx)?;
+        if let Some(status) = cx.with(|k| end_of_wait(k)) {
+            return Ok(status);
         }
     }
 }

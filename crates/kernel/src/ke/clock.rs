@@ -75,6 +75,12 @@ impl Clock {
         self.base = self.base.max(time);
     }
 
+    /// Whether processor 0 keeps its interrupt waiting.
+    #[inline]
+    pub(crate) const fn stands_still(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// How far the system time was set forward.
     pub(crate) const fn offset(&self) -> i64 {
         self.offset
@@ -105,7 +111,7 @@ pub(crate) fn look(k: &mut Kernel) {
 
 /// Whether it stands still.
 pub(crate) fn is_held(k: &Kernel) -> bool {
-    k.ke.timers.clock.held.is_some()
+    k.ke.timers.clock.stands_still()
 }
 
 /// `ExSetTimerResolution`: units between two ticks from now on.

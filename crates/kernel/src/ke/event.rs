@@ -5,8 +5,8 @@ use abi::{DISPATCHER_HEADER, DriverPtr, KEVENT};
 use engine::Flow;
 
 use super::dispatcher::{self, Kind};
-use super::irql;
 use super::processor::APC_LEVEL;
+use super::{irql, plain_wait};
 use crate::cx::Cx;
 use crate::verdict::Verdict;
 
@@ -33,6 +33,10 @@ pub fn initialize(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>, kind: u32, signaled
 /// # Errors
 /// A verdict if it is no event, or with `wait` above APC_LEVEL; [`engine::Leave`] of what runs at once.
 pub fn set(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>, increment: i32, wait: bool) -> Flow<i32> {
+    if !wait && let Some(before) = cx.with(|k| plain_wait::signal(k, event.cast(), boost(increment))) {
+        irql::settle(cx)?;
+        return Ok(before);
+    }
     dispatcher::expect(cx, event.cast(), "KeSetEvent", EVENTS)?;
     let before = dispatcher::signal(cx, event.cast(), 1, boost(increment))?;
     finish(cx, wait, "KeSetEvent")?;

@@ -24,7 +24,7 @@ pub(crate) struct Gate {
     pub(crate) irql: u8,
     /// The thread has said that it waits next.
     pub(crate) waits_next: bool,
-    /// Somebody else may be able to go on in its place.
+    /// Somebody else may be able to go on in its place, if the policy wants it.
     pub(crate) others: bool,
     /// Somebody must look at what it has used up.
     pub(crate) look: bool,
@@ -36,7 +36,7 @@ pub(crate) fn at_gate(cx: &mut Cx<'_>) -> Gate {
         look: budget::is_look_due(k),
         irql: k.level(),
         waits_next: k.ke.processor().wait_next,
-        others: k.ke.processors.len() > 1 || !k.ke.ready.is_empty(),
+        others: k.engine.may_depart() && (k.ke.processors.len() > 1 || !k.ke.ready.is_empty()),
     })
 }
 

@@ -208,7 +208,8 @@ fn forbidden(k: &Kernel) -> u8 {
 /// Whether a call of an export is neither told nor a question, so that [`super::irql::short`] ones need not come here.
 #[inline]
 fn calls_are_free(k: &Kernel) -> bool {
-    let alone = k.ke.processors.len() == 1 && k.ke.ready.is_empty();
+    // Who asks nobody is as good as alone; and a promise is made anew at each turn, so who asks later finds none that forgets it.
+    let alone = k.ke.processors.len() == 1 && k.ke.ready.is_empty() || !k.engine.may_depart();
     alone && !k.ke.calls_are_told && !k.ke.processor().wait_next
 }
 

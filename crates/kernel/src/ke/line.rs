@@ -153,6 +153,16 @@ fn is_unchanged(k: &Kernel) -> bool {
     k.hal.transfers.is_empty() && k.hal.hardware.is_quiet(k.ke.interrupts.levels, k.engine.now() + 1)
 }
 
+/// Whether nothing waits to be served, and up to `until` nothing comes by itself.
+#[inline]
+pub(super) fn is_quiet(k: &Kernel, until: u64) -> bool {
+    let interrupts = &k.ke.interrupts;
+    interrupts.wanting() == 0
+        && interrupts.messages.pending.is_empty()
+        && k.hal.transfers.is_empty()
+        && k.hal.hardware.is_quiet(interrupts.levels, until)
+}
+
 fn look(cx: &mut Cx<'_>) {
     let (before, now) = cx.with(|k| {
         k.hardware(k.engine.now(), |hardware, at| hardware.advance(at));

@@ -31,10 +31,12 @@ pub mod mutex;
 pub mod node;
 pub mod passive_isr;
 pub mod place;
+pub(crate) mod plain_wait;
 pub mod priority;
 pub mod processor;
 pub mod ready;
 pub mod region;
+pub(crate) mod relay;
 #[cfg(test)]
 pub(crate) mod rig;
 pub mod scheduler;

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use abi::{DriverPtr, KPCR, KPRCB, NtStatus};
+use abi::{DriverPtr, KPCR, KPRCB, KTHREAD, NtStatus};
 use engine::{Flow, StrandId};
 
 use super::affinity;
@@ -72,6 +72,8 @@ pub(crate) struct Processor {
     pub(crate) region: DriverPtr<KPCR>,
     /// Its idle thread.
     pub(crate) idle: StrandId,
+    /// The object of that.
+    pub(crate) idle_object: DriverPtr<KTHREAD>,
     /// Its current thread.
     pub(crate) thread: StrandId,
     /// Its level, 0–15; see `level`.
@@ -121,6 +123,7 @@ impl Processor {
             number,
             region: DriverPtr::NULL,
             idle: StrandId(0),
+            idle_object: DriverPtr::NULL,
             thread: StrandId(0),
             parked_level: PASSIVE_LEVEL,
             interrupts_enabled: true,
@@ -178,11 +181,12 @@ pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
                 (region, dpc_stack, interrupt_stack);
         });
         let idle = thread::spawn_idle(cx, index)?;
-        cx.with(|k| {
-            (k.ke.processors[index].idle, k.ke.processors[index].thread) = (idle, idle);
-            set_current_thread(k, index, idle);
+        let object = cx.with(|k| {
+            let object = k.ke.threads[idle].object;
+            (k.ke.processors[index].idle, k.ke.processors[index].idle_object) = (idle, object);
+            set_idle(k, index);
+            object
         });
-        let object = cx.with(|k| k.ke.threads[idle].object);
         cx.write((region + KPCR::Prcb) + KPRCB::IdleThread, object)?;
     }
     let first = cx.with(|k| k.ke.processors[0].region);
@@ -209,6 +213,19 @@ fn write_region(cx: &mut Cx<'_>, region: DriverPtr<KPCR>, index: usize) -> Flow<
 /// Makes `strand` what processor `index` runs, also for drivers that read `gs:[188h]`.
 pub(crate) fn set_current_thread(k: &mut Kernel, index: usize, strand: StrandId) {
     let object = k.ke.threads[strand].object;
+    set_thread(k, index, strand, object);
+}
+
+/// The same with its idle thread.
+#[inline]
+pub(crate) fn set_idle(k: &mut Kernel, index: usize) {
+    let (idle, object) = (k.ke.processors[index].idle, k.ke.processors[index].idle_object);
+    set_thread(k, index, idle, object);
+}
+
+/// As [`set_current_thread`], with its object.
+#[inline]
+pub(crate) fn set_thread(k: &mut Kernel, index: usize, strand: StrandId, object: DriverPtr<KTHREAD>) {
     k.ke.unsettled();
     let processor = &mut k.ke.processors[index];
     processor.thread = strand;

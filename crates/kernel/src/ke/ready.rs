@@ -108,6 +108,28 @@ impl ReadyQueues {
         into.extend(queue.iter().filter(|entry| entry.affinity & mask != 0).map(|entry| entry.strand));
     }
 
+    /// The thread that a processor of `mask` takes next, if that is beyond question: no other has its priority, or nobody asks which
+    /// of several goes first.
+    #[inline]
+    pub(crate) fn sole_best(&self, mask: u64, asked: bool) -> Option<StrandId> {
+        let highest = self.occupied.checked_ilog2()?;
+        let queue = &self.queues[highest as usize];
+        let first = queue.front()?;
+        ((!asked || queue.len() == 1) && first.affinity & mask != 0).then_some(first.strand)
+    }
+
+    /// Takes the thread out that is the first of all.
+    #[inline]
+    pub(crate) fn take_best(&mut self) {
+        if let Some(highest) = self.occupied.checked_ilog2() {
+            let queue = &mut self.queues[highest as usize];
+            queue.pop_front();
+            if queue.is_empty() {
+                self.occupied &= !(1 << highest);
+            }
+        }
+    }
+
     /// The threads below the highest dynamic priority that have been ready since `before` or longer.
     pub(crate) fn starving(&self, before: u64) -> Vec<StrandId> {
         if self.all_since(before) {

@@ -10,7 +10,7 @@ use super::processor::{self, DISPATCH_LEVEL, PASSIVE_LEVEL, WaitsFor};
 use super::ready::Candidates;
 use super::slice;
 use super::thread::{Account, HIGHEST_DYNAMIC, State, Thread};
-use super::{dpc, ipi, irql, line, place, spin, stuck, time, timer, wait};
+use super::{dpc, ipi, irql, line, place, relay, spin, stuck, time, timer, wait};
 use crate::cx::{Cx, Kernel};
 use crate::nt::Nt;
 use crate::verdict::Verdict;
@@ -36,16 +36,23 @@ pub fn run(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
         if done(nt) {
             return End::Done;
         }
-        line::observe(&mut cx);
-        timer::ring(&mut cx);
-        cx.with(relieve);
-        place::threads(&mut cx);
-        if let Some(index) = choose_processor(&mut cx).or_else(|| convict(&mut cx)) {
-            take_turn(&mut cx, index);
+        if let Some(strand) = relay::next(&mut cx).or_else(|| next_turn(&mut cx)) {
+            run_turn(&mut cx, strand);
         } else if !pass_time(&mut cx) {
             return End::Quiet;
         }
     }
+}
+
+/// Sees to all that has come, and begins the turn of whoever has it next: the strand that is to be resumed. None if nobody can go on.
+#[inline(never)]
+fn next_turn(cx: &mut Cx<'_>) -> Option<StrandId> {
+    line::observe(cx);
+    timer::ring(cx);
+    cx.with(relieve);
+    place::threads(cx);
+    let index = choose_processor(cx).or_else(|| convict(cx))?;
+    Some(begin_turn(cx, index))
 }
 
 /// The processor whose thread can never go on, if one is found. The verdict is said by the strand itself, so that its stack is told.
@@ -197,41 +204,41 @@ fn another_waits(k: &Kernel) -> bool {
     })
 }
 
-/// Lets processor `index` run until it gives its turn away. Within the loop, because a return behind a switch of stacks is not the one
-/// that the processor expects, and what lies below it on either side is then wrong too.
-#[inline(always)]
-#[allow(clippy::inline_always, reason = "see above")]
-fn take_turn(cx: &mut Cx<'_>, index: usize) {
+/// Processor `index` has its turn: its thread, which is to be resumed.
+fn begin_turn(cx: &mut Cx<'_>, index: usize) -> StrandId {
     processor::switch_to(cx, index);
-    let engine = cx.engine();
     let strand = cx.with(|k| {
         let turn = k.ke.processors.iter().map(|processor| processor.last_turn).max().unwrap_or(0) + 1;
-        let now = engine.now();
+        let (now, stepped) = (k.engine.now(), k.engine.retired());
         let processor = k.ke.processor_mut();
         (processor.last_turn, processor.turn_began) = (turn, now);
         let strand = processor.thread;
-        let mark = (k.ke.retired(now), now, engine.retired());
+        let mark = (k.ke.retired(now), now, stepped);
         let thread = k.ke.threads.get_mut(strand).expect("what a processor runs is a thread");
-        (thread.mark, thread.retired.1) = (mark, engine.retired());
+        (thread.mark, thread.retired.1) = (mark, stepped);
         k.ke.turn_is_idle = thread.stuck.is_some();
         strand
     });
     slice::begin_turn(cx);
-    let progress = engine.resume(strand);
+    strand
+}
+
+/// Lets a strand run until it gives its turn away. Within the loop, because a return behind a switch of stacks is not the one
+/// that the processor expects, and what lies below it on either side is then wrong too.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "see above")]
+fn run_turn(cx: &mut Cx<'_>, strand: StrandId) {
+    let progress = cx.engine().resume(strand);
     cx.with(|k| {
         if !k.ke.turn_is_idle {
             k.ke.progress += 1;
         }
-    });
-    if progress == Progress::Finished {
-        // A thread that has ended has left its processor by itself; else the machine stops.
-        cx.with(|k| k.ke.threads.get_mut(strand).map(|thread| thread.state = State::Terminated));
-        return;
-    }
-    let now = engine.now();
-    cx.with(|k| {
-        k.ke.account_for(strand, now);
-        slice::turn_is_over(k, strand);
+        if progress == Progress::Suspended {
+            slice::turn_is_over(k, strand);
+        } else if let Some(thread) = k.ke.threads.get_mut(strand) {
+            // A thread that has ended has left its processor by itself; else the machine stops.
+            thread.state = State::Terminated;
+        }
     });
 }
 
@@ -255,8 +262,10 @@ pub(crate) fn wait_for(cx: &mut Cx<'_>, what: WaitsFor) -> Flow<()> {
     irql::settle(cx)
 }
 
-#[inline]
-fn suspend(cx: &mut Cx<'_>) -> Flow<()> {
+/// The current thread has given its turn away. Returns when it has it again.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "each frame it returns through costs a mispredicted return")]
+pub(crate) fn suspend(cx: &mut Cx<'_>) -> Flow<()> {
     if cx.nt().stopping() {
         return Err(Leave::Stop);
     }
@@ -270,10 +279,25 @@ fn suspend(cx: &mut Cx<'_>) -> Flow<()> {
 pub(crate) fn make_ready(k: &mut Kernel, strand: StrandId) {
     let thread = k.ke.threads.get_mut(strand).expect("a thread that becomes ready exists");
     thread.state = State::Ready;
-    let since = k.engine.now();
-    k.ke.ready.push_back(strand, thread.priority(), thread.affinity(), since);
+    let (priority, since) = (thread.priority(), k.engine.now());
+    k.ke.ready.push_back(strand, priority, thread.affinity(), since);
     k.ke.progress += 1;
-    k.ke.rearm();
+    if !is_out_of_the_way(k, priority, since) {
+        k.ke.rearm();
+    }
+}
+
+/// Whether what runs now runs on as if no thread of this priority had become ready now: it has no claim to the only processor, nobody
+/// asks whether it goes first, and the slice ends before it starves.
+#[inline]
+fn is_out_of_the_way(k: &Kernel, priority: u8, since: u64) -> bool {
+    let [only] = k.ke.processors.as_slice() else { return false };
+    !k.engine.may_depart()
+        && k.ke.armed_until <= since + STARVED
+        && k.ke
+            .threads
+            .get(only.thread)
+            .is_some_and(|current| only.is_idle() || priority <= current.priority())
 }
 
 /// Whether a ready thread has a better claim to processor `index` than the one there; both levels allow it.
@@ -330,18 +354,16 @@ pub(crate) fn give_way(cx: &mut Cx<'_>) -> Flow<()> {
     suspend(cx)
 }
 
-/// The current thread, whose state says that it waits, leaves its processor. Returns when the wait is over.
-pub(crate) fn block(cx: &mut Cx<'_>) -> Flow<()> {
-    cx.with(|k| {
-        let now = k.engine.now();
-        let strand = k.ke.processor().thread;
-        k.ke.account_for(strand, now);
-        let thread = k.ke.threads.get_mut(strand).expect("the thread that runs");
-        // It made progress: it is in no endless loop.
-        (thread.account, thread.boost, thread.starved) = (Account::default(), 0, false);
-        leave_processor(k);
-    });
-    suspend(cx)
+/// The current thread, whose state says that it waits, leaves its processor; it suspends next.
+#[inline]
+pub(crate) fn leave_to_wait(k: &mut Kernel) {
+    let (now, stepped, strand) = (k.engine.now(), k.engine.retired(), k.ke.processor().thread);
+    let mark = (k.ke.retired(now), now, stepped);
+    let thread = k.ke.threads.get_mut(strand).expect("the thread that runs");
+    // It made progress: it is in no endless loop.
+    (thread.account, thread.mark) = (Account::default(), mark);
+    (thread.boost, thread.starved) = (0, false);
+    leave_processor(k);
 }
 
 /// `ZwYieldExecution`, and a delay of 0: behind its equals, if there are any.
@@ -372,8 +394,8 @@ fn highest_equal(k: &Kernel) -> Option<u8> {
 /// [`before_shared`], if the policy knows which of them others see; else a thread gives way between them only at the end of a slice.
 #[inline]
 pub(crate) fn before_visible(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
-    // Where there is nobody at all, nothing need be known of who stands here.
-    if cx.with(|k| k.ke.ready.is_empty() && k.ke.processors.len() == 1) {
+    // Where there is nobody at all, or nobody ever goes first, nothing need be known of who stands here.
+    if !cx.engine().may_depart() || cx.with(|k| k.ke.ready.is_empty() && k.ke.processors.len() == 1) {
         return Ok(());
     }
     before(cx, |cx, others| cx.nt().give_way(point, others))
@@ -431,7 +453,7 @@ fn who_waits(k: &Kernel, strands: &mut Candidates) -> bool {
 /// The processor is the idle thread's; the thread that leaves remembers its level.
 fn leave_processor(k: &mut Kernel) {
     let processor = k.ke.processor();
-    let (strand, irql, idle) = (processor.thread, k.level(), processor.idle);
+    let (strand, irql) = (processor.thread, k.level());
     assert!(irql < DISPATCH_LEVEL, "no thread is switched at DISPATCH_LEVEL");
     let index = k.ke.current;
     if let Some(thread) = k.ke.threads.get_mut(strand) {
@@ -439,7 +461,7 @@ fn leave_processor(k: &mut Kernel) {
         thread.last_processor = index;
     }
     k.set_level(index, PASSIVE_LEVEL);
-    processor::set_current_thread(k, index, idle);
+    processor::set_idle(k, index);
 }
 
 /// What an idle thread does: lets in what is there for its processor, and gives the turn away.

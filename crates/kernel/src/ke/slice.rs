@@ -35,17 +35,34 @@ impl State {
         let retired = self.retired(now);
         let stepped = self.engine.retired();
         let thread = self.threads.get_mut(strand)?;
-        thread.account.stepped += stepped - thread.mark.2;
-        thread.account.spent += retired - thread.mark.0;
-        thread.account.busy += now - thread.mark.1;
-        thread.mark = (retired, now, stepped);
+        thread.spends(retired, now, stepped);
         Some(thread)
+    }
+
+    /// The engine's slice begins now: it ends at time `until`, or after so many driver instructions.
+    #[inline]
+    pub(crate) fn begin_slice(&mut self, now: u64, until: u64, instructions: u64) {
+        self.armed_until = until;
+        self.armed_retired = self.engine.retired().saturating_add(instructions);
+        self.rearm = false;
+        self.engine.set_slice(until.saturating_sub(now).min(instructions).max(1));
     }
 
     /// The same for the thread that runs now.
     #[inline]
     pub(crate) fn account(&mut self, now: u64) -> Option<&Thread> {
         self.account_for(self.processor().thread, now)
+    }
+}
+
+impl Thread {
+    /// What ran since the last call goes on its account.
+    #[inline]
+    fn spends(&mut self, retired: u64, now: u64, stepped: u64) {
+        self.account.stepped += stepped - self.mark.2;
+        self.account.spent += retired - self.mark.0;
+        self.account.busy += now - self.mark.1;
+        self.mark = (retired, now, stepped);
     }
 }
 
@@ -61,11 +78,25 @@ fn set_end(cx: &mut Cx<'_>) {
     ask_when_next(cx);
     cx.with(|k| {
         let (until, instructions) = end(k, now);
-        k.ke.armed_until = until;
-        k.ke.armed_retired = k.engine.retired().saturating_add(instructions);
-        k.ke.rearm = false;
-        k.engine.set_slice(until.saturating_sub(now).min(instructions).max(1));
+        k.ke.begin_slice(now, until, instructions);
     });
+}
+
+/// As [`end`], for a turn on a machine of one processor that begins for `thread` now; none if there is something to be asked or looked at
+/// first. The hardware is not asked.
+#[inline]
+pub(crate) fn of_next_turn(k: &Kernel, thread: &Thread, now: u64, quantum_end: u64) -> Option<(u64, u64)> {
+    let Account { spent, stepped, busy, look_at, .. } = thread.account;
+    let (retired, budget) = (thread.retired.0, k.ke.budget);
+    let timer = k.ke.timers.deadline().unwrap_or(NEVER);
+    let waits_left = budget.saturating_mul(WAITING).saturating_sub(busy);
+    let until = now.saturating_add(waits_left).min(quantum_end).min(timer);
+    let goes = retired < thread.question
+        && timer > now
+        && !k.ke.timers.clock.stands_still()
+        && k.ke.ready.all_since(until.saturating_sub(scheduler::STARVED));
+    let left = budget.saturating_sub(spent).min(thread.question.wrapping_sub(retired));
+    goes.then(|| (until, left.min(look_at.saturating_sub(stepped).max(1))))
 }
 
 /// The slice ends at the driver's next instruction: something waits for it.
@@ -153,12 +184,15 @@ pub(crate) fn retired_by_own(k: &Kernel) -> u64 {
     own(k).map_or(0, |(_, retired)| retired)
 }
 
-/// The turn of `strand` is over.
+/// The turn of `strand` is over: what ran since the last look goes on its account.
+#[inline]
 pub(crate) fn turn_is_over(k: &mut Kernel, strand: StrandId) {
-    let now = k.engine.retired();
+    let (now, stepped) = (k.engine.now(), k.engine.retired());
+    let retired = k.ke.retired(now);
     if let Some(thread) = k.ke.threads.get_mut(strand) {
+        thread.spends(retired, now, stepped);
         let (before, mark) = thread.retired;
-        thread.retired = (before + (now - mark), now);
+        thread.retired = (before + (stepped - mark), stepped);
     }
 }
 
@@ -183,7 +217,7 @@ pub(crate) fn a_deadline_came_nearer(k: &Kernel) -> bool {
 
 /// When the slice that begins now ends at the latest, and after how many driver instructions.
 #[inline]
-fn end(k: &mut Kernel, now: u64) -> (u64, u64) {
+pub(crate) fn end(k: &mut Kernel, now: u64) -> (u64, u64) {
     let (mut until, mut instructions) = limits(k, now);
     if let Some((thread, retired)) = own(k) {
         instructions = instructions.min(thread.question.saturating_sub(retired));

@@ -404,8 +404,7 @@ fn end(cx: &mut Cx<'_>, id: StrandId, result: Flow<()>) -> Flow<()> {
     let header = (object + KTHREAD::Header).cast::<DISPATCHER_HEADER>();
     dispatcher::signal(cx, header, 1, 0)?;
     cx.with(|k| {
-        let idle = k.ke.processor().idle;
-        processor::set_current_thread(k, k.ke.current, idle);
+        processor::set_idle(k, k.ke.current);
         if let Some(thread) = k.ke.threads.remove(id) {
             k.ke.ended.insert(object.address, thread.identity());
         }

@@ -8,6 +8,7 @@ use engine::{Flow, StrandId};
 
 use super::dispatcher::{self, consume, is_signaled};
 use super::links::{self, Broken};
+use super::plain_wait::{self, Begun};
 use super::processor::DISPATCH_LEVEL;
 use super::thread::{Role, State, Thread};
 use super::user_apc::{self, Manner};
@@ -23,7 +24,7 @@ const MOST_OBJECTS: usize = 64;
 /// `THREAD_WAIT_OBJECTS`: for so many the thread object has wait blocks of its own.
 const OWN_BLOCKS: usize = 3;
 /// Where the thread object has them.
-const BLOCKS_AT: u64 = 0x140;
+pub(crate) const BLOCKS_AT: u64 = 0x140;
 
 /// A wait a thread is in.
 pub(crate) struct Wait {
@@ -68,6 +69,8 @@ impl Timeout {
 ///
 /// # Errors
 /// A verdict if it may not wait here, or the object is none; [`engine::Leave`] if the machine ends meanwhile.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "each frame it returns through costs a mispredicted return")]
 pub fn single(
     cx: &mut Cx<'_>,
     object: DriverPtr<DISPATCHER_HEADER>,
@@ -76,10 +79,53 @@ pub fn single(
     alertable: bool,
     timeout: DriverPtr<i64>,
 ) -> Flow<NtStatus> {
+    if timeout.is_null() && Manner::of(mode, alertable) == Manner::KERNEL {
+        match plainly(cx, object) {
+            Some(Begun::Satisfied) => return irql::settle(cx).map(|()| NtStatus::SUCCESS),
+            Some(Begun::Waits) => return until_over(cx),
+            None => {}
+        }
+    }
+    single_as(cx, object, Manner::of(mode, alertable), timeout)
+}
+
+#[inline(never)]
+fn single_as(
+    cx: &mut Cx<'_>,
+    object: DriverPtr<DISPATCHER_HEADER>,
+    manner: Manner,
+    timeout: DriverPtr<i64>,
+) -> Flow<NtStatus> {
     const NAME: &str = "KeWaitForSingleObject";
     let timeout = Timeout::read(cx, timeout)?;
     dispatcher::expect(cx, object, NAME, &[])?;
-    wait_as(cx, Manner::of(mode, alertable), &[object], false, timeout, DriverPtr::NULL, NAME)
+    wait_as(cx, manner, &[object], false, timeout, DriverPtr::NULL, NAME)
+}
+
+/// As `plain_wait` says, which does not tell of waits.
+#[inline]
+fn plainly(cx: &mut Cx<'_>, object: DriverPtr<DISPATCHER_HEADER>) -> Option<Begun> {
+    if cx.nt().wants(Kind::Wait) {
+        return None;
+    }
+    let begun = cx.with(|k| plain_wait::begin(k, object))?;
+    if begun == Begun::Waits {
+        let told = cx.happens(Kind::Wait);
+        debug_assert!(!told, "nobody reads it");
+    }
+    Some(begun)
+}
+
+/// The current thread has left its processor to wait. Returns how the wait ended.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "each frame it returns through costs a mispredicted return")]
+fn until_over(cx: &mut Cx<'_>) -> Flow<NtStatus> {
+    let status = apc::block(cx)?;
+    if cx.happens(Kind::Woken) {
+        cx.emit(Event::Woken { status: status.0 });
+    }
+    irql::settle(cx)?;
+    Ok(status)
 }
 
 /// `KeWaitForMutexObject`.
@@ -166,11 +212,9 @@ pub(crate) fn for_grant(cx: &mut Cx<'_>, at: u64, what: &str) -> Flow<()> {
         thread.wait = Some(Wait { objects: Few::default(), all: false, manner, blocks, granted: Some(at) });
         thread.state = State::Waiting;
         k.ke.processor_mut().wait_next = false;
-        k.ke.unsettled();
+        scheduler::leave_to_wait(k);
     });
-    apc::block(cx)?;
-    cx.emit(Event::Woken { status: NtStatus::SUCCESS.0 });
-    irql::settle(cx)
+    until_over(cx).map(|_| ())
 }
 
 /// Ends the wait that `strand` has begun with [`for_grant`]; its caller settles.
@@ -277,13 +321,8 @@ fn wait_as(
     }
     let begun = cx.with(|k| begin(k, strand, (objects, all, manner), timeout, blocks));
     begun.map_err(|broken| dispatcher::stop(cx, first, broken))?;
-    apc::block(cx)?;
-    let status = cx.with(|k| k.ke.threads[strand].wait_status);
-    if cx.happens(Kind::Woken) {
-        cx.emit(Event::Woken { status: status.0 });
-    }
-    irql::settle(cx)?;
-    Ok(status)
+    cx.with(scheduler::leave_to_wait);
+    until_over(cx)
 }
 
 fn check_may_block(cx: &mut Cx<'_>, timeout: Timeout, what: &str) -> Flow<()> {
