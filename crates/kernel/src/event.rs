@@ -39,6 +39,15 @@ macro_rules! events {
         impl Kind {
             /// All kinds.
             pub const ALL: &[Kind] = &[$(Kind::$name),*];
+
+            /// Whether such an event owns memory.
+            #[must_use]
+            #[inline]
+            pub(crate) const fn owns(self) -> bool {
+                match self {
+                    $(Kind::$name => false $(|| std::mem::needs_drop::<$type>())*,)*
+                }
+            }
         }
 
         impl Event {

@@ -3,6 +3,7 @@
 //! This file only routes; each service lives under its prefix.
 
 use std::cell::{Cell, RefCell};
+use std::mem::ManuallyDrop;
 
 use engine::windows::DEVICE;
 use engine::{
@@ -236,18 +237,29 @@ impl Nt {
 
     #[inline]
     pub(crate) fn emit(&self, event: Event) {
-        if self.happens(event.kind()) {
-            self.tell(&event);
+        let kind = event.kind();
+        if kind.owns() {
+            if self.happens(kind) {
+                self.tell(kind, &event);
+            }
+            return;
+        }
+        // What owns nothing is not looked at once more, to be dropped.
+        let event = ManuallyDrop::new(event);
+        if self.happens(kind) {
+            self.tell(kind, &event);
         }
     }
 
-    /// Somebody wants it.
-    fn tell(&self, event: &Event) {
-        let stamp = self.stamp(self.number(event.kind()));
+    /// Somebody wants it, and it is of this kind.
+    fn tell(&self, kind: Kind, event: &Event) {
+        let stamp = self.stamp(self.number(kind));
+        let wants = 1 << kind as u8;
         outside(|| {
-            let kind = 1 << event.kind() as u8;
-            for subscribed in self.readers.borrow_mut().iter_mut().filter(|one| one.wants & kind != 0) {
-                subscribed.reader.event(&stamp, event);
+            for subscribed in &mut *self.readers.borrow_mut() {
+                if subscribed.wants & wants != 0 {
+                    subscribed.reader.event(&stamp, event);
+                }
             }
         });
     }
