@@ -361,7 +361,10 @@ impl Engine {
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "each frame it returns through costs a mispredicted return")]
     pub fn suspend(self) {
-        sharing::on_nobodys_behalf(|| arena().strands.suspend());
+        if sharing::is_live() {
+            return suspend_noted();
+        }
+        arena().strands.suspend();
     }
 
     /// The strand that runs now; 0 is the scheduler.
@@ -762,6 +765,13 @@ impl Engine {
     pub const fn physical_memory(self) -> u64 {
         memory::PHYSICAL
     }
+}
+
+/// As [`Engine::suspend`] where it is noted who touches what: whoever runs meanwhile touches it for itself.
+#[cold]
+#[inline(never)]
+fn suspend_noted() {
+    sharing::on_nobodys_behalf(|| arena().strands.suspend());
 }
 
 /// Reserves every window. The first machine of the process claims the addresses, later ones lay them anew.

@@ -36,7 +36,7 @@ pub(crate) fn at_gate(cx: &mut Cx<'_>) -> Gate {
         look: budget::is_look_due(k),
         irql: k.level(),
         waits_next: k.ke.processor().wait_next,
-        others: k.engine.may_depart() && (k.ke.processors.len() > 1 || !k.ke.ready.is_empty()),
+        others: (k.ke.processors.len() > 1 || !k.ke.ready.is_empty()) && k.engine.may_depart(),
     })
 }
 

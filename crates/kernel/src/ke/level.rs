@@ -63,7 +63,8 @@ impl Kernel {
     #[must_use]
     #[inline]
     pub fn where_now(&self) -> (u32, u8) {
-        (self.ke.processor().number, self.level())
+        // They are numbered as they lie.
+        (u32::try_from(self.ke.current).unwrap_or(u32::MAX), self.level())
     }
 
     /// Everything that waited has been let in: down to which level the processor that runs now may go, from now on and until

@@ -150,17 +150,13 @@ pub(crate) fn observe(cx: &mut Cx<'_>) {
 /// Whether [`look`] would find all as it was seen last.
 #[inline]
 fn is_unchanged(k: &Kernel) -> bool {
-    k.hal.transfers.is_empty() && k.hal.hardware.is_quiet(k.ke.interrupts.levels, k.engine.now() + 1)
+    is_unchanged_before(k, k.engine.now() + 1)
 }
 
-/// Whether nothing waits to be served, and up to `until` nothing comes by itself.
+/// As [`is_unchanged`], and nothing comes by itself before `until`.
 #[inline]
-pub(super) fn is_quiet(k: &Kernel, until: u64) -> bool {
-    let interrupts = &k.ke.interrupts;
-    interrupts.wanting() == 0
-        && interrupts.messages.pending.is_empty()
-        && k.hal.transfers.is_empty()
-        && k.hal.hardware.is_quiet(interrupts.levels, until)
+pub(super) fn is_unchanged_before(k: &Kernel, until: u64) -> bool {
+    k.hal.transfers.is_empty() && k.hal.hardware.is_quiet(k.ke.interrupts.levels, until)
 }
 
 fn look(cx: &mut Cx<'_>) {

@@ -184,7 +184,7 @@ pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
         let object = cx.with(|k| {
             let object = k.ke.threads[idle].object;
             (k.ke.processors[index].idle, k.ke.processors[index].idle_object) = (idle, object);
-            set_idle(k, index);
+            set_current_thread(k, index, idle);
             object
         });
         cx.write((region + KPCR::Prcb) + KPRCB::IdleThread, object)?;
@@ -213,20 +213,20 @@ fn write_region(cx: &mut Cx<'_>, region: DriverPtr<KPCR>, index: usize) -> Flow<
 /// Makes `strand` what processor `index` runs, also for drivers that read `gs:[188h]`.
 pub(crate) fn set_current_thread(k: &mut Kernel, index: usize, strand: StrandId) {
     let object = k.ke.threads[strand].object;
-    set_thread(k, index, strand, object);
-}
-
-/// The same with its idle thread.
-#[inline]
-pub(crate) fn set_idle(k: &mut Kernel, index: usize) {
-    let (idle, object) = (k.ke.processors[index].idle, k.ke.processors[index].idle_object);
-    set_thread(k, index, idle, object);
-}
-
-/// As [`set_current_thread`], with its object.
-#[inline]
-pub(crate) fn set_thread(k: &mut Kernel, index: usize, strand: StrandId, object: DriverPtr<KTHREAD>) {
     k.ke.unsettled();
+    exchange_thread(k, index, strand, object);
+}
+
+/// The same with its idle thread, which is to run nothing: what was promised is seen to when a turn begins.
+#[inline]
+pub(crate) fn leave_to_idle(k: &mut Kernel, index: usize) {
+    let (idle, object) = (k.ke.processors[index].idle, k.ke.processors[index].idle_object);
+    exchange_thread(k, index, idle, object);
+}
+
+/// As [`set_current_thread`], with its object, where nothing waits for its processor that did not before.
+#[inline]
+pub(crate) fn exchange_thread(k: &mut Kernel, index: usize, strand: StrandId, object: DriverPtr<KTHREAD>) {
     let processor = &mut k.ke.processors[index];
     processor.thread = strand;
     let at = processor.control_block() + KPRCB::CurrentThread;

@@ -1,15 +1,16 @@
 //! The ordinary switch: a thread has begun to wait, and the one that goes on is beyond question. Follows *Context Switches*.
 //!
 //! What the scheduler's loop asks one after the other (hardware, alarms, starving threads, places, whose turn it is, when the slice ends)
-//! is looked at here at once, before anything is changed. Only on a machine of one processor; whatever is out of the ordinary goes the
-//! long way (`scheduler`, `place`, `slice`), which says what everything means. Debug builds compare.
+//! is looked at here at once, before anything is changed. What was promised to driver code says most of it: down to PASSIVE_LEVEL nothing
+//! waits for anybody, and whoever makes something wait takes that back. A slice that ends no later than the new thread's would goes on.
+//! Only on a machine of one processor; whatever is out of the ordinary goes the long way (`scheduler`, `place`, `slice`), which says what
+//! everything means. Debug builds compare.
 
 use engine::StrandId;
 
 use super::processor::{self, PASSIVE_LEVEL, Processor};
-use super::slice;
-use super::thread::{self, State};
-use super::{dpc, line, timer};
+use super::thread::State;
+use super::{line, place, slice};
 use crate::cx::{Cx, Kernel};
 use crate::event::Kind;
 
@@ -27,37 +28,44 @@ pub(crate) fn next(cx: &mut Cx<'_>) -> Option<StrandId> {
     Some(strand)
 }
 
+#[inline]
 fn hand_over(k: &mut Kernel) -> Option<StrandId> {
     let [only] = k.ke.processors.as_slice() else { return None };
-    if !is_free(only) || k.level() != PASSIVE_LEVEL || k.ke.apcs != 0 || k.ke.broadcast.is_some() {
+    let nothing_waits = k.engine.free_levels() == PASSIVE_LEVEL && k.ke.apcs == 0;
+    if !nothing_waits || k.level() != PASSIVE_LEVEL || !is_free(only) {
         return None;
     }
     let strand = k.ke.ready.sole_best(only.mask(), k.engine.may_depart())?;
-    let now = k.engine.now();
     let thread = k.ke.threads.get(strand)?;
     if thread.stuck.is_some() || thread.irql != PASSIVE_LEVEL {
         return None;
     }
+    let now = k.engine.now();
     let quantum_end = now + slice::QUANTUM;
-    let (until, instructions) = slice::of_next_turn(k, thread, now, quantum_end)?;
-    if !line::is_quiet(k, until) {
-        return None;
-    }
-    expect_the_long_way_to_agree(k, strand);
+    let until = if slice::serves(k, thread, now, quantum_end) {
+        k.ke.armed_until
+    } else {
+        let (until, instructions) = slice::of_next_turn(k, thread, now, quantum_end)?;
+        if !line::is_unchanged_before(k, until) {
+            return None;
+        }
+        k.ke.begin_slice(now, until, instructions);
+        until
+    };
+    debug_assert_eq!(k.ke.ready.iter().next(), Some(strand), "nobody has a better claim");
+    debug_assert!(place::is_open(k, &k.ke.processors[0], &k.ke.threads[strand]), "it can be switched to");
     go(k, strand, now, quantum_end);
-    k.ke.begin_slice(now, until, instructions);
-    debug_assert_eq!((until, instructions), slice::end(k, now), "the slice ends as on the long way");
-    k.settled_as_nothing_waits();
+    debug_assert!(until <= slice::end(k, now).0, "the slice ends no later than on the long way");
+    k.check_settled();
     Some(strand)
 }
 
-/// Whether a processor has nothing to do but to take a thread.
+/// Whether a processor has nothing to do but to take a thread. DPCs that need not run at once do where no thread does.
 #[inline]
 fn is_free(processor: &Processor) -> bool {
     processor.is_idle()
         && processor.waits_for.is_none()
         && processor.interrupts_enabled
-        && !processor.dispatch_requested
         && processor.dpcs.is_empty()
 }
 
@@ -75,12 +83,5 @@ fn go(k: &mut Kernel, strand: StrandId, now: u64, quantum_end: u64) {
     processor.yield_requested = false;
     (processor.last_turn, processor.turn_began) = (processor.last_turn + 1, now);
     k.ke.turn_is_idle = false;
-    processor::set_thread(k, 0, strand, object);
-}
-
-/// In debug builds: nothing has come that the scheduler's loop would have seen to first.
-fn expect_the_long_way_to_agree(k: &Kernel, strand: StrandId) {
-    debug_assert!(line::deliverable(k, 0).is_none() && !dpc::is_wanted(k, 0) && !timer::is_due(k, 0));
-    debug_assert_eq!(k.ke.ready.iter().next(), Some(strand), "nobody has a better claim");
-    debug_assert!(super::place::is_open(k, &k.ke.processors[0], &k.ke.threads[strand] as &thread::Thread));
+    processor::exchange_thread(k, 0, strand, object);
 }

@@ -461,7 +461,7 @@ fn leave_processor(k: &mut Kernel) {
         thread.last_processor = index;
     }
     k.set_level(index, PASSIVE_LEVEL);
-    processor::set_idle(k, index);
+    processor::leave_to_idle(k, index);
 }
 
 /// What an idle thread does: lets in what is there for its processor, and gives the turn away.

@@ -105,6 +105,22 @@ pub(crate) fn end_soon(k: &mut Kernel) {
     k.engine.set_slice(1);
 }
 
+/// Whether the slice that has begun ends in time for `thread`, which has used up nothing yet and has its turn now: nothing depends on where
+/// slices end. Hardware is as it was seen last, and does nothing before.
+#[inline]
+pub(crate) fn serves(k: &Kernel, thread: &Thread, now: u64, quantum_end: u64) -> bool {
+    let (until, budget) = (k.ke.armed_until, k.ke.budget);
+    let left = k.ke.armed_retired.saturating_sub(k.engine.retired());
+    let most = thread.question.saturating_sub(thread.retired.0).min(budget).min(spin::FIRST_LOOK);
+    thread.account.is_new()
+        && (1..=most).contains(&left)
+        && now < until
+        && until <= quantum_end.min(now.saturating_add(budget.saturating_mul(WAITING)))
+        && k.ke.probe.is_none()
+        && k.ke.timers.deadline().is_none_or(|deadline| deadline >= until)
+        && line::is_unchanged_before(k, until)
+}
+
 /// `nanoseconds` pass without driver instructions: the slice ends so much earlier, unless instructions end it. False if it has
 /// come to its end; whoever lets the time pass sees to what that means.
 #[inline]

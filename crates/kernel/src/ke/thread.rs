@@ -102,6 +102,14 @@ pub(crate) struct Account {
     pub(crate) looks: u32,
 }
 
+impl Account {
+    /// Whether nothing has been used, and nobody has looked.
+    #[inline]
+    pub(crate) fn is_new(&self) -> bool {
+        self.spent | self.stepped | self.busy == 0 && self.look_at == FIRST_LOOK
+    }
+}
+
 impl Default for Account {
     fn default() -> Self {
         Self { spent: 0, stepped: 0, busy: 0, look_at: FIRST_LOOK, looks: 0 }
@@ -404,7 +412,8 @@ fn end(cx: &mut Cx<'_>, id: StrandId, result: Flow<()>) -> Flow<()> {
     let header = (object + KTHREAD::Header).cast::<DISPATCHER_HEADER>();
     dispatcher::signal(cx, header, 1, 0)?;
     cx.with(|k| {
-        processor::set_idle(k, k.ke.current);
+        let idle = k.ke.processor().idle;
+        processor::set_current_thread(k, k.ke.current, idle);
         if let Some(thread) = k.ke.threads.remove(id) {
             k.ke.ended.insert(object.address, thread.identity());
         }

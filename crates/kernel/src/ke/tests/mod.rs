@@ -6,6 +6,7 @@ mod driver_threads;
 mod faults;
 mod interrupts;
 mod long_services;
+mod plain_waits;
 mod processors;
 mod schedules;
 mod spins;
