@@ -56,6 +56,11 @@ fn hand_over(k: &mut Kernel) -> Option<StrandId> {
     debug_assert!(place::is_open(k, &k.ke.processors[0], &k.ke.threads[strand]), "it can be switched to");
     go(k, strand, now, quantum_end);
     debug_assert!(until <= slice::end(k, now).0, "the slice ends no later than on the long way");
+    if k.engine.may_depart() {
+        // Fewer are ready now: more may be promised.
+        k.ke.unsettled();
+        k.settled_as_nothing_waits();
+    }
     k.check_settled();
     Some(strand)
 }
