@@ -223,7 +223,8 @@ pub(crate) fn call(cx: &mut Cx<'_>, timer: DriverPtr<EX_TIMER>, expired: bool) -
             object: timer.address,
             floor: DISPATCH_LEVEL,
         };
-        callout::asynchronous(cx, &call, &[timer.address, known.context])?;
+        let base = cx.with(|k| k.ke.processor().dpc_stack);
+        callout::asynchronous(cx, &call, base, &[timer.address, known.context])?;
     }
     // The callback may have set or deleted it.
     let ends = cx.with(|k| {

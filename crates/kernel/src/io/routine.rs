@@ -84,6 +84,17 @@ pub(crate) fn own(cx: &mut Cx<'_>, routine: DriverPtr<Code>, arguments: &[u64]) 
     Some((row.call)(cx, &Args { registers, rsp: 0 }))
 }
 
+/// Whether [`own`] has a result.
+#[inline]
+pub(crate) fn is_own(cx: &mut Cx<'_>, routine: DriverPtr<Code>) -> bool {
+    #[cfg(test)]
+    if cx.with(|k| k.io.rust_routines.contains_key(&routine.address)) {
+        return true;
+    }
+    let _ = cx;
+    row_at(routine.address).is_some()
+}
+
 /// The row of the export tables whose thunk `address` is.
 fn row_at(address: u64) -> Option<&'static exports::Export> {
     let first = ldr::exports_base() + THUNKS;

@@ -6,7 +6,8 @@
 use abi::{Code, DriverPtr};
 use engine::{Flow, LeftBehind};
 
-use super::processor::Processor;
+use super::extended::Saved;
+use super::processor::{Entered, Processor};
 use super::thread::{Account, Thread};
 use super::{fault, stack};
 use crate::cx::{Cx, Kernel};
@@ -66,83 +67,175 @@ pub fn call_routine(
     object: u64,
     arguments: &[u64],
 ) -> Flow<u64> {
-    let call = Callout { role, routine, object, floor: 0 };
-    checked(cx, call, arguments, true)
-}
-
-/// As [`call_routine`], for routines that interrupt a thread and do not belong to it: what they run is not on its
-/// account, and they must not lower the level they are called at.
-pub(crate) fn asynchronous(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
-    let (now, depth) = (cx.engine().now(), cx.engine().depth());
-    let interrupted = cx.with(|k| {
-        k.ke.account(now);
-        let processor = k.ke.processor_mut();
-        if processor.floors.is_empty() {
-            processor.raised_since = now;
-        }
-        processor.interrupted.push(depth);
-        k.ke.push_floor(call.floor);
-        match k.ke.thread_mut() {
-            Some(thread) => (std::mem::take(&mut thread.account), std::mem::take(&mut thread.extended)),
-            None => (Account::default(), Vec::new()),
-        }
-    });
-    let (account, extended) = interrupted;
-    let result = checked(cx, *call, arguments, false);
-    let now = cx.engine().now();
-    cx.with(|k| {
-        k.ke.account(now);
-        k.ke.pop_floor();
-        k.ke.processor_mut().interrupted.pop();
-        k.ke.change_thread(|thread| (thread.account, thread.extended) = (account, extended));
-    });
-    result
-}
-
-/// `belongs`: it is its caller's, with the caller's floor; the outermost one of a thread begins with an empty account.
-#[inline]
-fn checked(cx: &mut Cx<'_>, mut call: Callout, arguments: &[u64], belongs: bool) -> Flow<u64> {
-    if call.routine.is_null() {
-        return Err(null_routine(cx, &call));
+    if routine.is_null() {
+        return Err(null_routine(cx, role));
     }
-    let Callout { role, routine, object, .. } = call;
     if let Some(result) = io::routine::own(cx, routine, arguments) {
         return result;
     }
-    if cx.happens(Kind::Enter) {
-        cx.emit(Event::Enter { role, routine: routine.address, object });
-    }
     let depth = cx.engine().depth();
-    let (before, stack) = cx.with(|k| {
-        k.ke.progress += 1;
-        if belongs {
-            call.floor = k.ke.processor().floors.last().copied().unwrap_or(0);
-        }
-        // Field by field: it was just made field by field, and a wider load would wait for those stores.
-        let call = Callout { role, routine, object, floor: call.floor };
-        let before = Kept::now(k, |thread| {
-            if belongs && thread.callouts.is_empty() {
-                thread.account = Account::default();
-            }
-            thread.callouts.push(call);
-        });
-        (before, stack::for_call(k, depth))
+    let (call, before, stack) = cx.with(|k| {
+        let floor = k.ke.processor().floors.last().copied().unwrap_or(0);
+        let call = Callout { role, routine, object, floor };
+        let before = enter(k, call, true);
+        (call, before, stack::for_call(k, depth))
     });
+    tell_enter(cx, &call);
     let result = cx.call_on(routine, arguments, stack);
     let left = cx.engine().left_behind();
-    let after = cx.with(|k| {
-        Kept::now(k, |thread| {
-            thread.callouts.pop();
-        })
-    });
+    let after = cx.with(leave);
     let value = result?;
-    if cx.happens(Kind::Leave) {
-        cx.emit(Event::Leave { role, routine: routine.address, value });
-    }
+    tell_leave(cx, &call, value);
     if before == after && !is_convention_broken(left) {
         return Ok(value);
     }
     judge(cx, &call, before, after, left).map(|()| value)
+}
+
+/// As [`call_routine`], for routines that interrupt a thread and do not belong to it: what they run is not on its
+/// account, they must not lower the level they are called at, and they run on the stack of the processor's at `base`, unless that is
+/// in use already: then below what is there, as on x64.
+pub(crate) fn asynchronous(cx: &mut Cx<'_>, call: &Callout, base: u64, arguments: &[u64]) -> Flow<u64> {
+    let (now, depth) = (cx.engine().now(), cx.engine().depth());
+    if call.routine.is_null() || io::routine::is_own(cx, call.routine) {
+        return not_a_drivers(cx, call, base, arguments);
+    }
+    let (mut aside, before, stack) = cx.with(|k| {
+        let aside = put_aside(k, call.floor, base, (now, depth));
+        // Field by field: it was just made field by field, and a wider load would wait for those stores.
+        let Callout { role, routine, object, floor } = *call;
+        let before = enter(k, Callout { role, routine, object, floor }, false);
+        (aside, before, stack::for_call(k, depth))
+    });
+    tell_enter(cx, call);
+    let result = cx.call_on(call.routine, arguments, stack);
+    let (left, now) = (cx.engine().left_behind(), cx.engine().now());
+    let value = match result {
+        Ok(value) => value,
+        Err(left) => {
+            cx.with(|k| {
+                leave(k);
+                put_back(k, &mut aside, now);
+            });
+            return Err(left);
+        }
+    };
+    let is_told = cx.happens(Kind::Leave);
+    let broken = is_convention_broken(left);
+    let after = cx.with(|k| {
+        let after = leave(k);
+        let is_all = !is_told && !broken && before == after;
+        if is_all {
+            put_back(k, &mut aside, now);
+        }
+        (!is_all).then_some(after)
+    });
+    let Some(after) = after else { return Ok(value) };
+    if is_told {
+        cx.emit(Event::Leave { role: call.role, routine: call.routine.address, value });
+    }
+    let judged = if before == after && !broken { Ok(()) } else { judge(cx, call, before, after, left) };
+    cx.with(|k| put_back(k, &mut aside, now));
+    judged.map(|()| value)
+}
+
+/// One that is the kernel's own (or a test's), or none at all.
+#[cold]
+fn not_a_drivers(cx: &mut Cx<'_>, call: &Callout, base: u64, arguments: &[u64]) -> Flow<u64> {
+    let (now, depth) = (cx.engine().now(), cx.engine().depth());
+    let mut aside = cx.with(|k| put_aside(k, call.floor, base, (now, depth)));
+    let result = if call.routine.is_null() {
+        Err(null_routine(cx, call.role))
+    } else {
+        io::routine::own(cx, call.routine, arguments).expect("its caller has asked")
+    };
+    let now = cx.engine().now();
+    cx.with(|k| put_back(k, &mut aside, now));
+    result
+}
+
+/// What a thread has, while something runs on it that is not its own.
+struct Aside {
+    account: Account,
+    extended: Vec<Saved>,
+    /// It is the first on its stack.
+    first: bool,
+}
+
+/// A routine interrupts what runs: at this time, with so many calls of drivers around.
+#[inline]
+fn put_aside(k: &mut Kernel, floor: u8, base: u64, (now, depth): (u64, u32)) -> Aside {
+    let mark = (k.ke.retired(now), now, k.engine.retired());
+    let processor = k.ke.processor_mut();
+    if processor.floors.is_empty() {
+        processor.raised_since = now;
+    }
+    processor.interrupted.push(depth);
+    processor.floors.push(floor);
+    let first = processor.entered.iter().all(|stack| stack.base != base);
+    if first {
+        processor.entered.push(Entered { base, depth });
+    }
+    k.ke.waits_below(floor);
+    let Some(thread) = k.ke.thread_mut() else {
+        return Aside { account: Account::default(), extended: Vec::new(), first };
+    };
+    let account = thread.account.with_what_ran(thread.mark, mark);
+    (thread.account, thread.mark) = (Account::default(), mark);
+    let extended = if thread.extended.is_empty() { Vec::new() } else { std::mem::take(&mut thread.extended) };
+    Aside { account, extended, first }
+}
+
+/// It is over; so is what it has used up, and whatever it has left behind.
+#[inline]
+fn put_back(k: &mut Kernel, aside: &mut Aside, now: u64) {
+    let mark = (k.ke.retired(now), now, k.engine.retired());
+    k.ke.pop_floor();
+    let processor = k.ke.processor_mut();
+    processor.interrupted.pop();
+    if aside.first {
+        // A routine that runs at DISPATCH_LEVEL or above ends on the processor it began on.
+        processor.entered.pop();
+    }
+    let Some(thread) = k.ke.thread_mut() else { return };
+    (thread.account, thread.mark) = (aside.account, mark);
+    if !(aside.extended.is_empty() && thread.extended.is_empty()) {
+        thread.extended = std::mem::take(&mut aside.extended);
+    }
+}
+
+/// A routine is called. `belongs`: it is its caller's; the outermost one of a thread begins with an empty account.
+#[inline]
+fn enter(k: &mut Kernel, call: Callout, belongs: bool) -> Kept {
+    k.ke.progress += 1;
+    Kept::now(k, |thread| {
+        if belongs && thread.callouts.is_empty() {
+            thread.account = Account::default();
+        }
+        thread.callouts.push(call);
+    })
+}
+
+/// It has come back.
+#[inline]
+fn leave(k: &mut Kernel) -> Kept {
+    Kept::now(k, |thread| {
+        thread.callouts.pop();
+    })
+}
+
+#[inline]
+fn tell_enter(cx: &mut Cx<'_>, call: &Callout) {
+    if cx.happens(Kind::Enter) {
+        cx.emit(Event::Enter { role: call.role, routine: call.routine.address, object: call.object });
+    }
+}
+
+#[inline]
+fn tell_leave(cx: &mut Cx<'_>, call: &Callout, value: u64) {
+    if cx.happens(Kind::Leave) {
+        cx.emit(Event::Leave { role: call.role, routine: call.routine.address, value });
+    }
 }
 
 /// What is to be said about a routine that did not leave all as it was, or left the processor in another state.
@@ -164,8 +257,8 @@ fn judge(cx: &mut Cx<'_>, call: &Callout, before: Kept, after: Kept, left: LeftB
 }
 
 #[cold]
-fn null_routine(cx: &mut Cx<'_>, call: &Callout) -> engine::Leave {
-    let message = format!("the driver's {} routine is to be called, and it is null", call.role);
+fn null_routine(cx: &mut Cx<'_>, role: &str) -> engine::Leave {
+    let message = format!("the driver's {role} routine is to be called, and it is null");
     let verdict = Verdict::error("null-routine", message);
     let check = fault::null_call(cx);
     cx.stop(verdict.bug_check(check.code, check.parameters))

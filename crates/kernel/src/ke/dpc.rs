@@ -151,6 +151,10 @@ pub fn insert(
     argument1: DriverPtr<()>,
     argument2: DriverPtr<()>,
 ) -> Flow<bool> {
+    if enqueue_here(cx, dpc, argument1, argument2) {
+        irql::settle(cx)?;
+        return Ok(true);
+    }
     check_initialized(cx, dpc, "KeInsertQueueDpc")?;
     let inserted = enqueue(cx, dpc, argument1, argument2, false)?;
     irql::settle(cx)?;
@@ -165,6 +169,7 @@ pub(crate) fn enqueue(
     argument2: DriverPtr<()>,
     by_timer: bool,
 ) -> Flow<bool> {
+    let by = if by_timer { By::Timer } else { By::Driver };
     let inserted = !cx.with(|k| is_queued(k, dpc.address));
     if inserted {
         cx.write(dpc + KDPC::SystemArgument1, argument1)?;
@@ -178,7 +183,7 @@ pub(crate) fn enqueue(
         let moment = witness::moment(cx);
         // Not null while queued.
         cx.write(dpc + KDPC::DpcData, DriverPtr::new(data))?;
-        let queued = QueuedDpc { object: dpc.address, by: if by_timer { By::Timer } else { By::Driver } };
+        let queued = QueuedDpc { object: dpc.address, by };
         let threaded = cx.read(dpc + KDPC::Type)? == THREADED_DPC_OBJECT && threaded_dpc::are_enabled(cx);
         cx.with(|k| k.ke.queued.insert(dpc.address, QueueOf { processor: target, threaded, moment }));
         if threaded {
@@ -191,6 +196,46 @@ pub(crate) fn enqueue(
         cx.emit(Event::DpcQueued { dpc: dpc.address, inserted });
     }
     Ok(inserted)
+}
+
+/// As [`enqueue`] by a driver, for an ordinary DPC that begins at once on the processor that queues it and is not queued yet. False:
+/// nothing is done.
+#[inline]
+fn enqueue_here(
+    cx: &mut Cx<'_>,
+    dpc: DriverPtr<KDPC>,
+    argument1: DriverPtr<()>,
+    argument2: DriverPtr<()>,
+) -> bool {
+    let Some(moment) = witness::plain_moment(cx) else { return false };
+    let queued = cx.with(|k| {
+        let Some(view) = k.engine.view(dpc) else { return false };
+        let plain = view.get(KDPC::Type) == DPC_OBJECT
+            && view.get(KDPC::Importance) == MEDIUM
+            && view.get(KDPC::Number) < TARGETED
+            && !is_queued(k, dpc.address);
+        if !plain || k.engine.missed() {
+            let _ = k.engine.missed();
+            return false;
+        }
+        view.set(KDPC::SystemArgument1, argument1);
+        view.set(KDPC::SystemArgument2, argument2);
+        view.set(KDPC::DpcData, k.ke.processor().region.cast());
+        if k.engine.missed() {
+            return false;
+        }
+        let processor = k.ke.current;
+        k.ke.queued.insert(dpc.address, QueueOf { processor, threaded: false, moment });
+        let processor = k.ke.processor_mut();
+        processor.dpcs.push_back(QueuedDpc { object: dpc.address, by: By::Driver });
+        processor.dispatch_requested = true;
+        k.ke.waits_below(DISPATCH_LEVEL);
+        true
+    });
+    if queued && cx.happens(Kind::DpcQueued) {
+        cx.emit(Event::DpcQueued { dpc: dpc.address, inserted: true });
+    }
+    queued
 }
 
 /// In which queue something is.
@@ -374,64 +419,100 @@ pub(crate) fn queued_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
     k.ke.queued.range(base..base.saturating_add(length)).next().map(|(&object, _)| object)
 }
 
+/// What the queue of the current processor has next.
+enum Head {
+    /// Timers that are due come first.
+    Due,
+    /// This DPC, which runs from now on.
+    Dpc(QueuedDpc, Option<Ready>),
+    /// Nothing.
+    Empty,
+}
+
+/// A DPC whose routine is to be called, as its memory says.
+struct Ready {
+    routine: DriverPtr<Code>,
+    arguments: [u64; 4],
+    role: &'static str,
+}
+
 /// Raises to DISPATCH_LEVEL, lets due timers expire, empties the queue, goes back.
 pub(crate) fn dispatch(cx: &mut Cx<'_>) -> Flow<()> {
-    let old = irql::current(cx);
-    irql::set(cx, DISPATCH_LEVEL);
     let now = cx.engine().now();
-    cx.with(|k| k.ke.processor_mut().dispatch_since = now);
-    let result = retire(cx);
-    irql::set(cx, old);
+    let (old, first) = cx.with(|k| {
+        let old = k.set_level(k.ke.current, DISPATCH_LEVEL);
+        k.ke.processor_mut().dispatch_since = now;
+        (old, head(k))
+    });
+    irql::tell(cx, old, DISPATCH_LEVEL);
+    let result = retire(cx, first, old);
+    if result.is_err() {
+        irql::set(cx, old);
+    } else {
+        irql::tell(cx, DISPATCH_LEVEL, old);
+    }
     result
 }
 
-fn retire(cx: &mut Cx<'_>) -> Flow<()> {
-    let mut runs = 0;
+/// Empties the queue, and sets the level to `old`.
+fn retire(cx: &mut Cx<'_>, first: Head, old: u8) -> Flow<()> {
+    let (mut runs, mut next) = (0, first);
     loop {
-        let (due, next) = cx.with(|k| {
-            k.ke.processor_mut().dispatch_requested = false;
-            let due = timer::is_due(k, k.ke.current);
-            (due, if due { None } else { take_next(k) })
-        });
-        let next = if due {
-            timer::expire(cx)?;
-            cx.with(take_next)
-        } else {
-            next
+        let (dpc, ready) = match next {
+            Head::Empty => {
+                cx.with(|k| k.set_level(k.ke.current, old));
+                return Ok(());
+            }
+            Head::Due => {
+                timer::expire(cx)?;
+                next = cx.with(taken);
+                continue;
+            }
+            Head::Dpc(dpc, ready) => (dpc, ready),
         };
-        let Some(dpc) = next else { return Ok(()) };
         runs += 1;
         if runs > RUNS_AT_MOST {
             return Err(endless(cx, dpc.object));
         }
-        let result = run(cx, dpc);
-        let overdue = cx.with(|k| {
+        let result = run(cx, dpc, ready);
+        let (overdue, then) = cx.with(|k| {
             k.ke.processor_mut().running_dpc = None;
             k.ke.progress += 1;
-            watchdog::cumulative(k)
+            match watchdog::cumulative(k) {
+                None if result.is_ok() => (None, head(k)),
+                overdue => (overdue, Head::Empty),
+            }
         });
         result?;
         if let Some(verdict) = overdue {
             return Err(cx.stop(verdict));
         }
+        next = then;
     }
+}
+
+/// What comes next, unless that is nothing: then it is looked at by whoever ends here.
+#[inline]
+fn head(k: &mut Kernel) -> Head {
+    k.ke.processor_mut().dispatch_requested = false;
+    if timer::is_due(k, k.ke.current) { Head::Due } else { taken(k) }
 }
 
 /// Takes the next one out of the current processor's queue: it runs now.
 #[inline]
-fn take_next(k: &mut Kernel) -> Option<QueuedDpc> {
+fn taken(k: &mut Kernel) -> Head {
     let index = k.ke.current;
     let processor = k.ke.processor_mut();
     let Some(dpc) = processor.dpcs.pop_front() else {
         k.ke.timers.cancel_drain(index);
-        return None;
+        return Head::Empty;
     };
     // While one runs, the rest stay asked for: it may leave by another way than returning.
     processor.dispatch_requested = !processor.dpcs.is_empty();
     processor.running_dpc = Some(dpc.object);
     k.ke.queued.remove(&dpc.object);
-    k.ke.unsettled();
-    Some(dpc)
+    let ready = ready(k, dpc);
+    Head::Dpc(dpc, ready)
 }
 
 #[cold]
@@ -442,17 +523,50 @@ fn endless(cx: &mut Cx<'_>, dpc: u64) -> engine::Leave {
     cx.stop(Verdict::error("endless-dpcs", message).bug_check(0x133, [1, 0x1E00, 0, 0]))
 }
 
-fn run(cx: &mut Cx<'_>, queued: QueuedDpc) -> Flow<()> {
+fn run(cx: &mut Cx<'_>, queued: QueuedDpc, ready: Option<Ready>) -> Flow<()> {
     let base = cx.with(|k| k.ke.processor().dpc_stack);
     if let By::ExTimer | By::ExDelete = queued.by {
         let timer = DriverPtr::new(queued.object);
         return stack::on(cx, base, |cx| ex::timer::call(cx, timer, queued.by == By::ExTimer));
     }
-    let (routine, arguments) = begin(cx, DriverPtr::new(queued.object))?;
-    let role = role(cx, queued, arguments[1])?;
+    let Ready { routine, arguments, role } = match ready {
+        Some(ready) => ready,
+        None => {
+            let (routine, arguments) = begin(cx, DriverPtr::new(queued.object))?;
+            let role = role(cx, queued, arguments[1])?;
+            Ready { routine, arguments, role }
+        }
+    };
     let call = callout::Callout { role, routine, object: queued.object, floor: DISPATCH_LEVEL };
-    stack::on(cx, base, |cx| callout::asynchronous(cx, &call, &arguments))?;
+    callout::asynchronous(cx, &call, base, &arguments)?;
     Ok(())
+}
+
+/// As [`begin`] and [`role`], where each word is an instruction. None: nothing is done, and they do it.
+#[inline]
+fn ready(k: &Kernel, queued: QueuedDpc) -> Option<Ready> {
+    if !matches!(queued.by, By::Driver | By::Timer) {
+        return None;
+    }
+    let engine = k.engine;
+    let dpc = engine.view(DriverPtr::<KDPC>::new(queued.object))?;
+    let context = dpc.get(KDPC::DeferredContext).address;
+    let device = queued.object.wrapping_sub(DEVICE_OBJECT::Dpc.offset);
+    let kind = if device == context { engine.view(DriverPtr::<DEVICE_OBJECT>::new(device)) } else { None };
+    let is_devices = kind.is_some_and(|device| device.get(DEVICE_OBJECT::Type) == DEVICE_TYPE);
+    let role = role_of(dpc.get(KDPC::Type), queued.by, is_devices);
+    let routine = dpc.get(KDPC::DeferredRoutine);
+    let arguments = [
+        queued.object,
+        context,
+        dpc.get(KDPC::SystemArgument1).address,
+        dpc.get(KDPC::SystemArgument2).address,
+    ];
+    if engine.missed() {
+        return None;
+    }
+    dpc.set(KDPC::DpcData, DriverPtr::NULL);
+    (!engine.missed()).then_some(Ready { routine, arguments, role })
 }
 
 /// A DPC has left its queue and its routine runs now: which, and with which arguments.
@@ -466,20 +580,23 @@ pub(crate) fn begin(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>) -> Flow<(DriverPtr<Co
     Ok((routine, [dpc.address, context, argument1, argument2]))
 }
 
-/// What people call it: the KDPC inside a device object, whose context is the device, is the device's DpcForIsr.
 fn role(cx: &mut Cx<'_>, queued: QueuedDpc, context: u64) -> Flow<&'static str> {
     let device = queued.object.wrapping_sub(DEVICE_OBJECT::Dpc.offset);
     let kind = DriverPtr::<DEVICE_OBJECT>::new(device) + DEVICE_OBJECT::Type;
-    let threaded = cx.read(DriverPtr::<KDPC>::new(queued.object) + KDPC::Type)? == THREADED_DPC_OBJECT;
-    Ok(if threaded {
-        "CustomThreadedDpc"
-    } else if queued.by == By::Timer {
-        "CustomTimerDpc"
-    } else if device == context && cx.engine().read(kind) == Ok(DEVICE_TYPE) {
-        "DpcForIsr"
-    } else {
-        "CustomDpc"
-    })
+    let is_devices = device == context && cx.engine().read(kind) == Ok(DEVICE_TYPE);
+    let kind = cx.read(DriverPtr::<KDPC>::new(queued.object) + KDPC::Type)?;
+    Ok(role_of(kind, queued.by, is_devices))
+}
+
+/// What people call it: the KDPC inside a device object, whose context is the device, is the device's DpcForIsr.
+#[inline]
+fn role_of(kind: u8, by: By, is_devices: bool) -> &'static str {
+    match (kind, by) {
+        (THREADED_DPC_OBJECT, _) => "CustomThreadedDpc",
+        (_, By::Timer) => "CustomTimerDpc",
+        _ if is_devices => "DpcForIsr",
+        _ => "CustomDpc",
+    }
 }
 
 /// `KeIsExecutingDpc`: whether a DPC runs on this processor, that is, whether the caller is one.

@@ -103,7 +103,7 @@ pub(crate) fn service(cx: &mut Cx<'_>) -> Flow<()> {
     let result = stack::on(cx, base, |cx| {
         if let Some(Broadcast { routine, context, .. }) = meet(cx)? {
             let call = Callout { role: ROLE, routine, object: 0, floor: IPI_LEVEL };
-            callout::asynchronous(cx, &call, &[context])?;
+            callout::asynchronous(cx, &call, base, &[context])?;
             returned(cx);
         }
         Ok(())

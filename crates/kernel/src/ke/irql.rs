@@ -6,6 +6,7 @@
 
 use engine::{Flow, Short, StrandId};
 
+use super::level::Next;
 use super::message::InARow;
 use super::processor::{APC_LEVEL, DISPATCH_LEVEL, HIGH_LEVEL, IPI_LEVEL};
 use super::{apc, budget, clock, dpc, ipi, line, scheduler, slice, timer};
@@ -255,29 +256,29 @@ fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
     if cx.engine().strand() == StrandId(0) {
         return Ok(());
     }
-    let nothing_waits = cx.with(|k| {
+    let mut next = cx.with(|k| {
         if clock::is_held(k) {
             clock::look(k);
         }
-        k.settled_if_quiet()
+        k.next()
     });
-    if nothing_waits {
-        return Ok(());
-    }
     let mut row = InARow::default();
-    while let Some(work) = cx.with(|k| next_work(k, k.ke.current)) {
-        match work {
-            Work::Ipi => ipi::service(cx)?,
-            Work::Interrupt(vector) => {
+    loop {
+        match next {
+            Next::Nothing => return Ok(()),
+            Next::Slice => break,
+            Next::Work(Work::Ipi) => ipi::service(cx)?,
+            Next::Work(Work::Interrupt(vector)) => {
                 line::service(cx, vector)?;
                 if let Some(storm) = cx.with(|k| row.count(k, vector)) {
                     return Err(cx.stop(storm));
                 }
             }
-            Work::Dispatch => dpc::dispatch(cx)?,
-            Work::Switch => scheduler::give_way(cx)?,
-            Work::Apc => apc::deliver(cx)?,
+            Next::Work(Work::Dispatch) => dpc::dispatch(cx)?,
+            Next::Work(Work::Switch) => scheduler::give_way(cx)?,
+            Next::Work(Work::Apc) => apc::deliver(cx)?,
         }
+        next = cx.with(Kernel::next);
     }
     slice::tighten(cx);
     cx.with(Kernel::settled_as_nothing_waits);

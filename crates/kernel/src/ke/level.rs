@@ -96,17 +96,20 @@ impl Kernel {
         self.engine.allow_short_locks(locks_are_free(self));
     }
 
-    /// As [`Kernel::settled`], if nothing waits that the level lets in, and the slice ends when it should; else nothing is done, and it is
-    /// false. One look at what waits for both: most of what says [`State::unsettled`] leaves nothing that waits.
+    /// What the current processor is to do now. If that is nothing, what is said by [`Kernel::settled`] is said: one look at what waits
+    /// answers both, and most of what says [`State::unsettled`] leaves nothing that waits.
     #[inline]
-    pub(crate) fn settled_if_quiet(&mut self) -> bool {
+    pub(crate) fn next(&mut self) -> Next {
         let lowest = attention(self);
-        if lowest > self.level() || slice::a_deadline_came_nearer(self) {
-            return false;
+        if lowest <= self.level() && !slice::a_deadline_came_nearer(self) {
+            debug_assert!(irql::next_work(self, self.ke.current).is_none(), "something waits at {lowest}");
+            self.promise(lowest);
+            return Next::Nothing;
         }
-        debug_assert!(irql::next_work(self, self.ke.current).is_none(), "something waits at {lowest}");
-        self.promise(lowest);
-        true
+        match irql::next_work(self, self.ke.current) {
+            Some(work) => Next::Work(work),
+            None => Next::Slice,
+        }
     }
 
     /// Whether nothing can be waiting for the level that is set now, and the slice ends when it should.
@@ -142,6 +145,16 @@ impl Kernel {
     }
 }
 
+/// What the current processor is to do before anything else goes on.
+pub(crate) enum Next {
+    /// Nothing, and all is said.
+    Nothing,
+    /// Nothing but to set the slice's end, if that is another, and to say [`Kernel::settled`].
+    Slice,
+    /// This, and then to ask again.
+    Work(irql::Work),
+}
+
 impl State {
     /// Something has changed that the level of the current processor may hold back, or that forbids to lower it.
     #[inline]
@@ -149,10 +162,25 @@ impl State {
         self.engine.set_free_levels(ASK_ALWAYS);
     }
 
+    /// As [`State::unsettled`], where it is known that levels from `level` on hold it back: who stays there has nothing to ask. What was
+    /// promised is the summary of all that waits, and whoever makes something wait adds to it.
+    #[inline]
+    pub(crate) fn waits_below(&mut self, level: u8) {
+        if self.engine.free_levels() < level {
+            self.engine.set_free_levels(level);
+        }
+    }
+
     /// Whether somebody reads every change of level, and every call of an export or its end.
     pub(crate) fn are_told(&mut self, levels: bool, calls: bool) {
         (self.levels_are_told, self.calls_are_told) = (levels, calls);
         self.unsettled();
+    }
+
+    /// Whether somebody reads every change of level.
+    #[inline]
+    pub(crate) fn levels_are_told(&self) -> bool {
+        self.levels_are_told
     }
 
     /// As [`State::unsettled`], and the end of the slice may be another.

@@ -16,12 +16,13 @@ use super::message::{self, Messages};
 use super::passive_isr::Servers;
 use super::spinlock::{self, SpinLock};
 use super::vectors::{Vectors, irql_of_vector};
-use super::{callout, irql, passive_isr, stack, time};
+use super::{callout, irql, passive_isr, time};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::mm::bus_master;
 use crate::sorted_map::SortedMap;
 use crate::verdict::Verdict;
+use crate::witness;
 
 /// So many passes in a row that nobody claims, with the line still asserted, are a storm.
 const UNCLAIMED_PASSES: u32 = 1_000;
@@ -163,13 +164,14 @@ fn look(cx: &mut Cx<'_>) {
     let (before, now) = cx.with(|k| {
         k.hardware(k.engine.now(), |hardware, at| hardware.advance(at));
         let now = k.hal.hardware.lines();
+        let wanted = k.ke.interrupts.wanting();
         let before = std::mem::replace(&mut k.ke.interrupts.levels, now);
         k.ke.interrupts.edges |= now & !before;
         if now != before && k.ke.processors.len() > 1 {
             // Another one may wait for its turn now.
             k.ke.rearm();
-        } else if now != before {
-            k.ke.unsettled();
+        } else {
+            wait(k, k.ke.interrupts.wanting() & !wanted);
         }
         (before, now)
     });
@@ -187,6 +189,15 @@ fn look(cx: &mut Cx<'_>) {
         for message in cx.with(|k| k.hal.hardware.take_messages()) {
             message::arrive(cx, message);
         }
+    }
+}
+
+/// These lines want service from now on.
+#[inline]
+fn wait(k: &mut Kernel, mut lines: u64) {
+    while lines != 0 {
+        k.ke.waits_below(irql_of_line(lines.trailing_zeros()));
+        lines &= lines - 1;
     }
 }
 
@@ -225,22 +236,20 @@ pub(crate) fn service(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
 }
 
 fn service_line(cx: &mut Cx<'_>, line: u32) -> Flow<()> {
-    let old = irql::current(cx);
-    cx.with(|k| {
+    let (vector, level) = (vector_of_line(line), irql_of_line(line));
+    let old = cx.with(|k| {
         k.ke.interrupts.in_service |= 1 << line;
         k.ke.interrupts.edges &= !(1 << line);
-        k.ke.unsettled();
+        k.set_level(k.ke.current, level)
     });
-    irql::set(cx, irql_of_line(line));
+    irql::tell(cx, old, level);
     time::charge(cx, LATENCY);
-    let vector = vector_of_line(line);
-    let result = passes(cx, line);
-    let result = match result {
-        Ok(Left::ToTheThread) => passive_isr::hand_over(cx, vector),
+    let result = match passes(cx, line, old) {
         Ok(Left::Nothing) => {
-            cx.with(|k| unmask(k, vector));
-            Ok(())
+            irql::tell(cx, level, old);
+            return Ok(());
         }
+        Ok(Left::ToTheThread) => passive_isr::hand_over(cx, vector),
         Err(leave) => Err(leave),
     };
     irql::set(cx, old);
@@ -250,10 +259,15 @@ fn service_line(cx: &mut Cx<'_>, line: u32) -> Flow<()> {
 /// The interrupt of `vector` has been served, and may come again.
 pub(super) fn unmask(k: &mut Kernel, vector: u32) {
     match line_of_vector(vector) {
-        Some(line) => k.ke.interrupts.in_service &= !(1 << line),
-        None => k.ke.interrupts.messages.served(vector),
+        Some(line) => {
+            k.ke.interrupts.in_service &= !(1 << line);
+            wait(k, k.ke.interrupts.wanting() & 1 << line);
+        }
+        None => {
+            k.ke.interrupts.messages.served(vector);
+            k.ke.unsettled();
+        }
     }
-    k.ke.unsettled();
 }
 
 /// Whether a line is asserted, as it was seen last; a message never is.
@@ -263,6 +277,7 @@ pub(super) fn is_asserted(k: &Kernel, vector: u32) -> bool {
 
 /// What passes have left.
 enum Left {
+    /// Nothing: the line may interrupt again, and the level is what it was.
     Nothing,
     /// Routines that run at PASSIVE_LEVEL.
     ToTheThread,
@@ -287,13 +302,16 @@ impl Passes {
     }
 }
 
-/// Calls the chain until the line wants no more, or only routines on a thread are left to be called.
-fn passes(cx: &mut Cx<'_>, line: u32) -> Flow<Left> {
+/// Calls the chain until the line wants no more, and sets the level to `old` then; or only routines on a thread are left to be called.
+fn passes(cx: &mut Cx<'_>, line: u32, old: u8) -> Flow<Left> {
     let vector = vector_of_line(line);
     let mut passes = Passes::default();
     loop {
         let claimed = call_chain(cx, vector)?;
         passes.count(claimed);
+        if claimed && cx.with(|k| is_unchanged(k) && ends_claimed(k, line, old)) {
+            return Ok(Left::Nothing);
+        }
         let by_thread = cx.with(|k| {
             let latched = k.ke.interrupts.latched & 1 << line != 0;
             (!claimed || latched) && passive_isr::serves(k, vector)
@@ -302,14 +320,7 @@ fn passes(cx: &mut Cx<'_>, line: u32) -> Flow<Left> {
             return Ok(Left::ToTheThread);
         }
         observe(cx);
-        let again = cx.with(|k| {
-            let interrupts = &mut k.ke.interrupts;
-            let wanting =
-                (interrupts.levels & interrupts.level_sensitive) | (interrupts.edges & interrupts.latched);
-            interrupts.edges &= !(1 << line);
-            wanting & 1 << line != 0
-        });
-        if !again {
+        if cx.with(|k| ends(k, line, old)) {
             return Ok(Left::Nothing);
         }
         if passes.are_a_storm() {
@@ -319,6 +330,26 @@ fn passes(cx: &mut Cx<'_>, line: u32) -> Flow<Left> {
         time::charge(cx, LATENCY);
         irql::settle(cx)?;
     }
+}
+
+/// As [`ends`], of a line that a routine has claimed: if nothing is left for one on a thread.
+#[inline]
+fn ends_claimed(k: &mut Kernel, line: u32, old: u8) -> bool {
+    k.ke.interrupts.latched & 1 << line == 0 && ends(k, line, old)
+}
+
+/// Whether the line wants no more. Then its interrupt is over.
+#[inline]
+fn ends(k: &mut Kernel, line: u32, old: u8) -> bool {
+    let interrupts = &mut k.ke.interrupts;
+    let wanting = (interrupts.levels & interrupts.level_sensitive) | (interrupts.edges & interrupts.latched);
+    interrupts.edges &= !(1 << line);
+    let over = wanting & 1 << line == 0;
+    if over {
+        unmask(k, vector_of_line(line));
+        k.set_level(k.ke.current, old);
+    }
+    over
 }
 
 pub(super) fn storm(k: &Kernel, vector: u32, passes: Passes) -> Verdict {
@@ -340,15 +371,40 @@ pub(super) fn storm(k: &Kernel, vector: u32, passes: Passes) -> Verdict {
 
 /// One pass: each routine that runs at a level, in the order of connection; a level-sensitive line's ends at the first that claims.
 pub(super) fn call_chain(cx: &mut Cx<'_>, vector: u32) -> Flow<bool> {
+    let chain = cx.with(|k| {
+        let chain = k.ke.interrupts.chains.get(&vector)?;
+        Some(match **chain {
+            [only] => Chain::Only(only, callable(k, only)),
+            _ => Chain::Many(chain.clone()),
+        })
+    });
+    match chain {
+        None | Some(Chain::Only(_, None)) => Ok(false),
+        Some(Chain::Only(object, Some(connection))) => call_routine(cx, object, &connection),
+        Some(Chain::Many(chain)) => call_in_turn(cx, &chain),
+    }
+}
+
+/// The objects of a vector.
+enum Chain {
+    /// One, and its connection if its routine is to be called.
+    Only(u64, Option<Connection>),
+    Many(Rc<[u64]>),
+}
+
+/// The connection of an object whose routine is to be called now, at a level.
+#[inline]
+fn callable(k: &Kernel, object: u64) -> Option<Connection> {
+    let interrupts = &k.ke.interrupts;
+    let connection = interrupts.objects.get(&object).copied()?;
+    let is_active = interrupts.inactive.is_empty() || !interrupts.inactive.contains(&object);
+    (!connection.is_passive() && is_active).then_some(connection)
+}
+
+fn call_in_turn(cx: &mut Cx<'_>, chain: &[u64]) -> Flow<bool> {
     let mut claimed = false;
-    let Some(chain) = cx.with(|k| k.ke.interrupts.chain(vector)) else { return Ok(false) };
-    for &object in &*chain {
-        let connection = cx.with(|k| {
-            let interrupts = &k.ke.interrupts;
-            let connection = interrupts.objects.get(&object).copied()?;
-            (!connection.is_passive() && !interrupts.inactive.contains(&object)).then_some(connection)
-        });
-        let Some(connection) = connection else { continue };
+    for &object in chain {
+        let Some(connection) = cx.with(|k| callable(k, object)) else { continue };
         if call_routine(cx, object, &connection)? {
             claimed = true;
             if !connection.latched {
@@ -360,26 +416,44 @@ pub(super) fn call_chain(cx: &mut Cx<'_>, vector: u32) -> Flow<bool> {
 }
 
 fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<bool> {
-    let level = irql::current(cx);
-    let lock = SpinLock::new(connection.lock);
-    irql::set(cx, connection.synchronize_irql);
-    spinlock::spin(cx, lock, 1)?;
-    let base = cx.with(|k| {
-        k.ke.interrupts.running.push(object);
-        k.ke.processor().interrupt_stack
+    let (lock, floor) = (SpinLock::new(connection.lock), connection.synchronize_irql);
+    let (moment, place) = (witness::plain_moment(cx), cx.engine().caller_rip());
+    let (level, taken, base) = cx.with(|k| {
+        let level = k.set_level(k.ke.current, floor);
+        let taken = moment.is_some_and(|moment| spinlock::take_free(k, lock, place, moment));
+        if taken {
+            k.ke.interrupts.running.push(object);
+        }
+        (level, taken, k.ke.processor().interrupt_stack)
     });
-    let call = Callout {
-        role: "Isr",
-        routine: DriverPtr::new(connection.routine),
-        object,
-        floor: connection.synchronize_irql,
-    };
+    irql::tell(cx, level, floor);
+    if !taken {
+        spinlock::spin(cx, lock, 1)?;
+        cx.with(|k| k.ke.interrupts.running.push(object));
+    }
+    let call = Callout { role: "Isr", routine: DriverPtr::new(connection.routine), object, floor };
     let (all, count) = connection.arguments(object);
-    let result = stack::on(cx, base, |cx| callout::asynchronous(cx, &call, &all[..count]));
-    cx.with(|k| k.ke.interrupts.running.retain(|running| *running != object));
+    let result = callout::asynchronous(cx, &call, base, &all[..count]);
+    let given_back = cx.with(|k| {
+        let running = &mut k.ke.interrupts.running;
+        if running.last() == Some(&object) {
+            running.pop();
+        } else {
+            running.retain(|running| *running != object);
+        }
+        let given_back = result.is_ok() && spinlock::give_back_plainly(k, lock);
+        if given_back {
+            k.set_level(k.ke.current, level);
+        }
+        given_back
+    });
     let claimed = result? & 0xFF != 0;
-    spinlock::give_back(cx, lock, 1, "the interrupt's end")?;
-    irql::set(cx, level);
+    if given_back {
+        irql::tell(cx, floor, level);
+    } else {
+        spinlock::give_back(cx, lock, 1, "the interrupt's end")?;
+        irql::set(cx, level);
+    }
     if cx.happens(Kind::Interrupt) {
         cx.emit(Event::Interrupt { vector: connection.vector, object, claimed });
     }

@@ -225,13 +225,12 @@ impl State {
     /// A routine runs that must not lower the level below `floor`.
     pub(crate) fn push_floor(&mut self, floor: u8) {
         self.processor_mut().floors.push(floor);
-        self.unsettled();
+        self.waits_below(floor);
     }
 
-    /// The innermost of these routines is over.
+    /// The innermost of these routines is over. What it held back was more.
     pub(crate) fn pop_floor(&mut self) {
         self.processor_mut().floors.pop();
-        self.unsettled();
     }
 
     /// The thread that runs now, if a strand runs at all.

@@ -348,7 +348,8 @@ pub(crate) fn note_taken(cx: &mut Cx<'_>, lock: u64, mode: Mode, value: u64) {
 fn note(k: &mut Kernel, lock: u64, (mode, value): (Mode, u64), (since, place, taken): (u64, u64, u64)) {
     let processor = k.ke.processor().number;
     k.ke.locks.insert(lock, Held { processor, mode, value, since, place, taken });
-    k.ke.unsettled();
+    k.ke.waits_below(DISPATCH_LEVEL);
+    k.engine.allow_short_locks(false);
 }
 
 /// Driver code has taken a lock by itself, before the event with number `taken`: as [`note_taken`].
@@ -403,20 +404,38 @@ fn take_at_once(cx: &mut Cx<'_>, lock: SpinLock, to: Option<u8>) -> Option<u8> {
     let place = cx.engine().caller_rip();
     cx.with(|k| {
         let old = k.level();
-        let free = to.is_none_or(|to| old <= to)
-            && k.engine.read_plain(lock) == Some(0)
-            && !k.ke.locks.is_held(lock.address)
-            && k.engine.write_plain(lock, &1);
-        if !free {
+        if to.is_some_and(|to| old > to) || !take_free(k, lock, place, taken) {
             return None;
         }
-        let since = k.engine.now();
-        note(k, lock.address, (Mode::Plain, 1), (since, place, taken));
         if let Some(to) = to {
             k.set_level(k.ke.current, to);
         }
         Some(old)
     })
+}
+
+/// Acquires a lock that is free for a routine that runs at a level; false: nothing has been done. Its place and moment are its caller's.
+#[inline]
+pub(crate) fn take_free(k: &mut Kernel, lock: SpinLock, place: u64, taken: u64) -> bool {
+    let free = k.engine.read_plain(lock) == Some(0)
+        && !k.ke.locks.is_held(lock.address)
+        && k.engine.write_plain(lock, &1);
+    if free {
+        let since = k.engine.now();
+        note(k, lock.address, (Mode::Plain, 1), (since, place, taken));
+    }
+    free
+}
+
+/// Gives back what [`take_free`] has acquired, if it is as it was; false: nothing has been done.
+#[inline]
+pub(crate) fn give_back_plainly(k: &mut Kernel, lock: SpinLock) -> bool {
+    let here = k.ke.processor().number;
+    let own = k.ke.locks.is_own(lock.address, here, 1) && k.engine.write_plain(lock, &0);
+    if own {
+        k.ke.locks.remove(lock.address, here, Mode::Plain);
+    }
+    own
 }
 
 /// Gives a lock back that this processor has acquired the plain way, and lowers the level, if it may and nobody has anything

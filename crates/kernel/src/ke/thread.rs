@@ -108,6 +108,17 @@ impl Account {
     pub(crate) fn is_new(&self) -> bool {
         self.spent | self.stepped | self.busy == 0 && self.look_at == FIRST_LOOK
     }
+
+    /// With what ran between two marks of its thread (see [`Thread::mark`]).
+    #[inline]
+    pub(crate) const fn with_what_ran(&self, from: (u64, u64, u64), to: (u64, u64, u64)) -> Self {
+        Self {
+            spent: self.spent + (to.0 - from.0),
+            stepped: self.stepped + (to.2 - from.2),
+            busy: self.busy + (to.1 - from.1),
+            ..*self
+        }
+    }
 }
 
 impl Default for Account {
