@@ -5,15 +5,17 @@
 //! fails without having been pending leaves status block and events alone: its status was returned.
 
 use abi::{DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO, IO_STATUS_BLOCK, IRP, KEVENT, NtStatus};
-use engine::{BadAddress, Engine, Flow, StrandId};
+use engine::{BadAddress, Engine, Flow, StrandId, View};
 
 use super::buffers::SHORT;
+use super::express::{is_event, set_state};
 use super::file::Issue;
 use super::finish::is_error;
 use super::irp::{Origin, Record};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::ke::apc::{self, Apc};
+use crate::ob::object;
 use crate::{ke, ob};
 
 /// What is left to be told.
@@ -113,10 +115,63 @@ impl Closing {
     /// # Errors
     /// [`engine::Leave`] of what runs at once.
     pub(crate) fn tell_in(self, cx: &mut Cx<'_>, thread: StrandId, irp: DriverPtr<IRP>) -> Flow<()> {
-        let apc =
-            Apc { what: "the end of the IRP", whose: irp.address, work: Box::new(move |cx| self.tell(cx)) };
-        cx.with(|k| apc::queue(k, thread, apc));
+        cx.with(|k| self.queue(k, thread, irp));
         ke::irql::settle(cx)
+    }
+
+    /// The same; its caller settles.
+    pub(crate) fn queue(self, k: &mut Kernel, thread: StrandId, irp: DriverPtr<IRP>) {
+        apc::queue(k, thread, Apc { what: "the end of the IRP", whose: irp.address, work: self });
+    }
+
+    /// As [`Closing::tell`], of an application's request whose answer nobody prints, if nobody goes on because of it, nothing is
+    /// deleted and all of it is memory. False: nothing is done.
+    pub(crate) fn tell_at_once(&self, k: &mut Kernel) -> bool {
+        let plain = self
+            .issue
+            .as_ref()
+            .is_some_and(|issue| !issue.answered_later && issue.event == self.event.address);
+        plain && self.tell_plainly(k).is_some()
+    }
+
+    fn tell_plainly(&self, k: &mut Kernel) -> Option<()> {
+        let engine = k.engine;
+        let (file, event) = (engine.view(self.file)?, engine.view(self.event)?);
+        let block = engine.view_of_user(self.status_block)?;
+        let objects = [self.file.address, self.event.address];
+        let synchronous = file.get(FILE_OBJECT::Flags) & FO_SYNCHRONOUS_IO != 0;
+        let file_event = file.part(FILE_OBJECT::Event);
+        let are_events = is_event(event) && is_event(file_event);
+        // As it is: so that it is known whether it can be written.
+        block.set(IO_STATUS_BLOCK::Status, block.get(IO_STATUS_BLOCK::Status));
+        block.set(IO_STATUS_BLOCK::Information, block.get(IO_STATUS_BLOCK::Information));
+        let waits = &k.ke.waits;
+        let is_awaited = |event: View<KEVENT>| waits.contains_key(&event.at().address);
+        let somebody_waits = !waits.is_empty() && (is_awaited(event) || is_awaited(file_event));
+        let stay = objects.iter().all(|object| object::stays(k, *object));
+        if engine.missed() || !are_events || somebody_waits || !stay || !self.copies(engine) {
+            return None;
+        }
+        for object in objects {
+            k.ob.objects.change(object, |object| object.references -= 1);
+        }
+        if self.pending || !is_error(self.status) {
+            block.set(IO_STATUS_BLOCK::Status, self.status);
+            block.set(IO_STATUS_BLOCK::Information, self.information);
+            set_state(event, 1);
+            if synchronous {
+                file.set(FILE_OBJECT::FinalStatus, self.status);
+                set_state(file_event, 1);
+            }
+            assert!(!engine.missed(), "it was read a moment ago, and nobody ran since");
+        }
+        Some(())
+    }
+
+    /// The data go to the application's buffer, if that is there; a driver's is not for here.
+    fn copies(&self, engine: Engine) -> bool {
+        let Some(data) = &self.data else { return true };
+        !data.is_drivers && engine.write_bytes(data.to, data.bytes.all()).is_ok()
     }
 
     /// The requester's buffer, its status block, events and references.

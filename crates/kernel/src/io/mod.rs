@@ -8,7 +8,7 @@ pub(crate) mod buffers;
 pub mod build;
 pub mod call;
 pub mod cancel;
-mod closing;
+pub(crate) mod closing;
 pub mod complete;
 pub mod csq;
 pub mod device;

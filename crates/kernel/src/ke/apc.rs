@@ -3,16 +3,18 @@
 //!
 //! Only the system queues them: the end of a request is told in the thread that made it (`io::finish`). A thread carries them
 //! out below APC_LEVEL and outside guarded regions, before anything else it does there, and in the middle of a wait, which goes
-//! on behind them: *ours,* at its place in the queue. What is carried out runs at APC_LEVEL and does not wait. Drivers have no
-//! documented way to queue an APC, so normal and user APCs do not exist here.
+//! on behind them: *ours,* at its place in the queue. What is carried out runs at APC_LEVEL and does not wait; what lets nobody go on and
+//! calls nobody needs no level, if nobody reads those. Drivers have no documented way to queue an APC, so normal and user APCs do not
+//! exist here.
 
 use abi::NtStatus;
 use engine::{Flow, StrandId};
 
 use super::processor::{APC_LEVEL, PASSIVE_LEVEL};
-use super::thread::{State, Thread, Work};
-use super::{irql, scheduler};
+use super::thread::{State, Thread};
+use super::{irql, scheduler, slice};
 use crate::cx::{Cx, Kernel};
+use crate::io::closing::Closing;
 
 /// What a thread is to do.
 pub(crate) struct Apc {
@@ -20,7 +22,8 @@ pub(crate) struct Apc {
     pub(crate) what: &'static str,
     /// Its address.
     pub(crate) whose: u64,
-    pub(crate) work: Work,
+    /// What is to be told.
+    pub(crate) work: Closing,
 }
 
 /// Whether the thread that runs now could carry one out at once: so nothing need be queued for it.
@@ -37,6 +40,9 @@ pub(crate) fn queue(k: &mut Kernel, strand: StrandId, apc: Apc) {
     k.ke.apcs += 1;
     if interrupts {
         scheduler::make_ready(k, strand);
+    } else if k.ke.processors.len() == 1 && k.ke.processor().thread == strand && !slice::asks_now(k) {
+        // It does it as soon as its level lets it.
+        k.ke.waits_below(APC_LEVEL);
     } else {
         // The thread may run: here, below a DPC, or on another processor.
         k.ke.rearm();
@@ -64,20 +70,32 @@ fn is_pending_for(k: &Kernel, strand: StrandId) -> bool {
 pub(crate) fn deliver(cx: &mut Cx<'_>) -> Flow<()> {
     while let Some(apc) = cx.with(take) {
         irql::set(cx, APC_LEVEL);
-        (apc.work)(cx)?;
+        apc.work.tell(cx)?;
         irql::set(cx, PASSIVE_LEVEL);
     }
     Ok(())
 }
 
+/// The first that is more than a few words of memory; what comes before it is done.
 fn take(k: &mut Kernel) -> Option<Apc> {
-    if !is_pending(k, k.ke.current) {
-        return None;
+    while is_pending(k, k.ke.current) {
+        let strand = k.ke.processor().thread;
+        k.ke.apcs -= 1;
+        let mut apcs = std::mem::take(&mut k.ke.threads.get_mut(strand)?.apcs);
+        let is_told = !k.ke.levels_are_told() && apcs.front().is_some_and(|apc| apc.work.tell_at_once(k));
+        let apc = if is_told {
+            drop(apcs.pop_front());
+            None
+        } else {
+            apcs.pop_front()
+        };
+        k.ke.threads.get_mut(strand)?.apcs = apcs;
+        if apc.is_some() {
+            k.ke.unsettled();
+            return apc;
+        }
     }
-    let apc = k.ke.thread_mut()?.apcs.pop_front()?;
-    k.ke.apcs -= 1;
-    k.ke.unsettled();
-    Some(apc)
+    None
 }
 
 /// The current thread has left its processor to wait. Returns when its wait is over: how that ended.

@@ -187,6 +187,12 @@ fn question_due(k: &Kernel) -> Option<(StrandId, u64)> {
     (retired >= thread.question).then_some((thread.strand, retired))
 }
 
+/// Whether that is at this very instruction.
+#[inline]
+pub(crate) fn asks_now(k: &Kernel) -> bool {
+    question_due(k).is_some()
+}
+
 /// The thread that runs, and how many driver instructions it has retired in all its life.
 #[inline]
 fn own(k: &Kernel) -> Option<(&Thread, u64)> {

@@ -325,6 +325,14 @@ fn wait_as(
     until_over(cx)
 }
 
+/// Whether nothing at all is to be said about a wait that begins now.
+#[inline]
+pub(crate) fn may_begin_at_once(k: &Kernel) -> bool {
+    let processor = k.ke.processor();
+    let waits = k.level() < DISPATCH_LEVEL && !processor.is_idle() && !processor.wait_next;
+    waits && processor.interrupts_enabled && processor.threaded.running.is_none()
+}
+
 fn check_may_block(cx: &mut Cx<'_>, timeout: Timeout, what: &str) -> Flow<()> {
     let (irql, in_dpc, has_thread) = cx.with(|k| {
         let processor = k.ke.processor();

@@ -13,6 +13,7 @@ use super::super::pending::Only;
 use super::{is_event, set_state};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
+use crate::ke::irql;
 use crate::mm::pool::{self, Block};
 use crate::mm::pool_own;
 use crate::ob::object;
@@ -156,7 +157,7 @@ pub(crate) fn complete(cx: &mut Cx<'_>, ending: &Ending) -> Flow<()> {
             }
             closing::release(cx, file, event)
         }
-        Then::TellIn(thread, closing) => closing.tell_in(cx, thread, ending.irp),
+        Then::Settle => irql::settle(cx),
         Then::Damaged(damaged) => pool::told(cx, Some(damaged)),
     }
 }
@@ -166,8 +167,8 @@ enum Then {
     Nothing,
     /// Events and references: somebody may go on because of them. With how the request ended.
     Tell(NtStatus),
-    /// All that, in this thread.
-    TellIn(StrandId, Closing),
+    /// Nothing: a thread will.
+    Settle,
     /// The verdict on an old block.
     Damaged((u64, Block)),
 }
@@ -197,7 +198,8 @@ fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
         return Then::Damaged(pool::after_free(k, damaged));
     }
     if let Some((thread, closing)) = closing {
-        return Then::TellIn(thread, closing);
+        closing.queue(k, thread, ending.irp);
+        return Then::Settle;
     }
     if is_told(ending) {
         write_status(k.engine, ending.status_block, status, information);

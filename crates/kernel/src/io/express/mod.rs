@@ -20,8 +20,8 @@ use super::transfer::{self, FILE_USE_FILE_POINTER_POSITION, Request};
 use super::{irp, pending};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
-use crate::ke::callout;
 use crate::ke::dispatcher::Kind as ObjectKind;
+use crate::ke::{self, callout};
 use crate::ob::handle::Mode;
 use crate::ob::object;
 
@@ -76,10 +76,10 @@ fn end(k: &mut Kernel, begun: &Begun, request: &Request<'_>, status: NtStatus) -
 
 /// The answer that the completion has left, with the file for the next request: if nobody waits for either.
 fn answered(k: &mut Kernel, begun: &Begun, request: &Request<'_>, status: NtStatus) -> Option<Answer> {
-    if status == NtStatus::PENDING || is_error(status) {
+    let engine = k.engine;
+    if is_error(status) || (status == NtStatus::PENDING && !has_ended(k, begun)) {
         return None;
     }
-    let engine = k.engine;
     let (file, block) = (engine.view(begun.file)?, engine.view_of_user(request.status_block)?);
     let answer = Answer {
         status: block.get(IO_STATUS_BLOCK::Status),
@@ -98,6 +98,16 @@ fn answered(k: &mut Kernel, begun: &Begun, request: &Request<'_>, status: NtStat
     }
     assert!(!engine.missed(), "a file object is memory of ours");
     Some(answer)
+}
+
+/// Whether a wait for the end of a request that was pending is over before it begins.
+fn has_ended(k: &Kernel, begun: &Begun) -> bool {
+    let Some(file) = k.engine.view(begun.file) else { return false };
+    let header = file.part(FILE_OBJECT::Event).part(KEVENT::Header);
+    // One that nobody consumes.
+    let stays = header.get(DISPATCHER_HEADER::Type) == ObjectKind::NotificationEvent as u8;
+    let is_over = stays && header.get(DISPATCHER_HEADER::SignalState) > 0;
+    !k.engine.missed() && is_over && begun.synchronous && ke::wait::may_begin_at_once(k) && k.is_settled()
 }
 
 /// Its request has not ended.
@@ -125,7 +135,7 @@ fn position(file: View<FILE_OBJECT>, request: &Request<'_>) -> Option<i64> {
 
 /// Whether it is an event, as `KeSetEvent` asks.
 #[inline]
-fn is_event(event: View<KEVENT>) -> bool {
+pub(super) fn is_event(event: View<KEVENT>) -> bool {
     let header = event.part(KEVENT::Header);
     let kind = header.get(DISPATCHER_HEADER::Type);
     let next: DriverPtr<LIST_ENTRY> = header.part(DISPATCHER_HEADER::WaitListHead).get(LIST_ENTRY::Flink);
@@ -136,6 +146,6 @@ fn is_event(event: View<KEVENT>) -> bool {
 
 /// Signals it, or not. Nobody waits for it.
 #[inline]
-fn set_state(event: View<KEVENT>, state: i32) {
+pub(super) fn set_state(event: View<KEVENT>, state: i32) {
     event.part(KEVENT::Header).set(DISPATCHER_HEADER::SignalState, state);
 }
