@@ -435,6 +435,10 @@ impl Hardware for PciBus {
         self.deadline
     }
 
+    fn is_quiet(&self, lines: u64, until: u64) -> bool {
+        self.lines == lines && self.sent.is_empty() && self.deadline.is_none_or(|deadline| deadline >= until)
+    }
+
     fn advance(&mut self, at: &mut Moment<'_>) {
         if self.deadline.is_none_or(|deadline| deadline > at.now) {
             return;
