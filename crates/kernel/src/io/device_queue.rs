@@ -74,7 +74,7 @@ fn begin_insert(
     queue: DriverPtr<KDEVICE_QUEUE>,
     entry: DriverPtr<KDEVICE_QUEUE_ENTRY>,
 ) -> Flow<bool> {
-    if entries(cx, queue)?.contains(&entry) {
+    if !is_empty(cx, queue) && entries(cx, queue)?.contains(&entry) {
         let message = format!(
             "the entry {:#x} is to be inserted into the device queue {:#x}, where it is already",
             entry.address, queue.address
@@ -92,6 +92,9 @@ fn begin_insert(
 /// # Errors
 /// A verdict if the queue is bad, or not busy.
 pub fn remove(cx: &mut Cx<'_>, queue: DriverPtr<KDEVICE_QUEUE>) -> Flow<DriverPtr<KDEVICE_QUEUE_ENTRY>> {
+    if is_empty(cx, queue) {
+        return take(cx, queue, None);
+    }
     let first = entries(cx, queue)?.first().copied();
     take(cx, queue, first)
 }
@@ -174,6 +177,14 @@ fn damaged(cx: &mut Cx<'_>, broken: Broken) -> engine::Leave {
             cx.stop(verdict)
         }
     }
+}
+
+/// Whether it is known at a glance that it is a queue in which nothing waits: mostly so. False says nothing.
+#[inline]
+fn is_empty(cx: &mut Cx<'_>, queue: DriverPtr<KDEVICE_QUEUE>) -> bool {
+    let head = queue + KDEVICE_QUEUE::DeviceListHead;
+    let kind = cx.engine().read_plain(queue + KDEVICE_QUEUE::Type);
+    kind == Some(TYPE) && cx.engine().read_plain(head + LIST_ENTRY::Flink) == Some(head)
 }
 
 /// The entries that wait, first to last.
