@@ -117,6 +117,13 @@ impl<'m> Cx<'m> {
         self.nt.happens(kind)
     }
 
+    /// Whether somebody reads events of this kind.
+    #[must_use]
+    #[inline]
+    pub(crate) fn is_heard(&self, kind: crate::event::Kind) -> bool {
+        self.nt.wants(kind)
+    }
+
     /// Ends the run with a verdict. The first one stands.
     #[cold]
     pub fn stop(&mut self, verdict: Verdict) -> Leave {

@@ -32,6 +32,8 @@ pub(crate) struct Closing {
     pub(crate) status_block: DriverPtr<IO_STATUS_BLOCK>,
     pub(crate) event: DriverPtr<KEVENT>,
     pub(crate) file: DriverPtr<FILE_OBJECT>,
+    /// Where file and event are likely to be known, if anybody has noted it.
+    pub(crate) places: [usize; 2],
 }
 
 /// What a system buffer held, and where it goes.
@@ -138,7 +140,6 @@ impl Closing {
         let engine = k.engine;
         let (file, event) = (engine.view(self.file)?, engine.view(self.event)?);
         let block = engine.view_of_user(self.status_block)?;
-        let objects = [self.file.address, self.event.address];
         let synchronous = file.get(FILE_OBJECT::Flags) & FO_SYNCHRONOUS_IO != 0;
         let file_event = file.part(FILE_OBJECT::Event);
         let are_events = is_event(event) && is_event(file_event);
@@ -148,12 +149,16 @@ impl Closing {
         let waits = &k.ke.waits;
         let is_awaited = |event: View<KEVENT>| waits.contains_key(&event.at().address);
         let somebody_waits = !waits.is_empty() && (is_awaited(event) || is_awaited(file_event));
-        let stay = objects.iter().all(|object| object::stays(k, *object));
-        if engine.missed() || !are_events || somebody_waits || !stay || !self.copies(engine) {
+        if engine.missed() || !are_events || somebody_waits || !self.copies(engine) {
             return None;
         }
-        for object in objects {
-            k.ob.objects.change(object, |object| object.references -= 1);
+        let [of_file, of_event] = self.places;
+        if !object::dereference_near(k, of_event, self.event.address) {
+            return None;
+        }
+        if !object::dereference_near(k, of_file, self.file.address) {
+            k.ob.objects.change(self.event.address, |object| object.references += 1);
+            return None;
         }
         if self.pending || !is_error(self.status) {
             block.set(IO_STATUS_BLOCK::Status, self.status);

@@ -53,6 +53,12 @@ fn is_open(thread: &Thread) -> bool {
     thread.special_apc_disable == 0
 }
 
+/// Whether any thread has something to do.
+#[cfg(test)]
+pub(crate) fn is_any_pending(k: &Kernel) -> bool {
+    k.ke.apcs != 0
+}
+
 /// Whether the thread that processor `index` runs has something to do that nothing but its level may hold back.
 #[inline]
 pub(crate) fn is_pending(k: &Kernel, index: usize) -> bool {

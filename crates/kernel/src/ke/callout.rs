@@ -4,7 +4,7 @@
 //! What a routine is called with, and what its result means, is its caller's business.
 
 use abi::{Code, DriverPtr};
-use engine::{Flow, LeftBehind};
+use engine::{Flow, LeftBehind, Stack};
 
 use super::extended::Saved;
 use super::processor::{Entered, Processor};
@@ -38,12 +38,16 @@ struct Kept {
     extended: usize,
 }
 
-impl Kept {
+/// [`Kept`], as it is compared: two words, which pass in registers.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Marks(u64, u64);
+
+impl Marks {
     /// How it is now; `change` is done to the thread on the way.
     #[inline]
     fn now(k: &mut Kernel, change: impl FnOnce(&mut Thread)) -> Self {
         let irql = k.level();
-        let Processor { number, thread, interrupts_enabled: interrupts, .. } = *k.ke.processor();
+        let Processor { number, thread, interrupts_enabled, .. } = *k.ke.processor();
         let spin_locks = k.ke.locks.count(number);
         let (mut apc_disable, mut extended) = (0, 0);
         if let Some(thread) = k.ke.threads.get_mut(thread) {
@@ -51,7 +55,24 @@ impl Kept {
             (apc_disable, extended) =
                 (thread.apc_disable + thread.special_apc_disable, thread.extended.len());
         }
-        Self { irql, spin_locks, apc_disable, interrupts, extended }
+        let state = u64::from(irql) | u64::from(interrupts_enabled) << 8;
+        Self(
+            state | u64::from(apc_disable.cast_unsigned()) << 32,
+            spin_locks as u64 | (extended as u64) << 32,
+        )
+    }
+
+    fn told(self) -> Kept {
+        let Self(state, counts) = self;
+        let half = |word: u64| usize::try_from(word & u64::from(u32::MAX)).unwrap_or(usize::MAX);
+        let [irql, interrupts, _, _, apc_disable @ ..] = state.to_le_bytes();
+        Kept {
+            irql,
+            spin_locks: half(counts),
+            apc_disable: i32::from_le_bytes(apc_disable),
+            interrupts: interrupts != 0,
+            extended: half(counts >> 32),
+        }
     }
 }
 
@@ -74,97 +95,111 @@ pub fn call_routine(
         return result;
     }
     let depth = cx.engine().depth();
-    let (call, before, stack) = cx.with(|k| {
+    let (before, stack) = cx.with(|k| {
         let floor = k.ke.processor().floors.last().copied().unwrap_or(0);
-        let call = Callout { role, routine, object, floor };
-        let before = enter(k, call, true);
-        (call, before, stack::for_call(k, depth))
+        let before = enter(k, Callout { role, routine, object, floor }, true);
+        (before, stack::for_call(k, depth))
     });
+    let call = Callout { role, routine, object, floor: 0 };
     tell_enter(cx, &call);
     let result = cx.call_on(routine, arguments, stack);
     let left = cx.engine().left_behind();
     let after = cx.with(leave);
     let value = result?;
-    tell_leave(cx, &call, value);
-    if before == after && !is_convention_broken(left) {
+    if is_told_well(cx, &call, value, before == after, left) {
         return Ok(value);
     }
     judge(cx, &call, before, after, left).map(|()| value)
 }
 
-/// As [`call_routine`], for routines that interrupt a thread and do not belong to it: what they run is not on its
-/// account, they must not lower the level they are called at, and they run on the stack of the processor's at `base`, unless that is
-/// in use already: then below what is there, as on x64.
-pub(crate) fn asynchronous(cx: &mut Cx<'_>, call: &Callout, base: u64, arguments: &[u64]) -> Flow<u64> {
-    let (now, depth) = (cx.engine().now(), cx.engine().depth());
-    if call.routine.is_null() || io::routine::is_own(cx, call.routine) {
-        return not_a_drivers(cx, call, base, arguments);
-    }
-    let (mut aside, before, stack) = cx.with(|k| {
-        let aside = put_aside(k, call.floor, base, (now, depth));
-        // Field by field: it was just made field by field, and a wider load would wait for those stores.
-        let Callout { role, routine, object, floor } = *call;
-        let before = enter(k, Callout { role, routine, object, floor }, false);
-        (aside, before, stack::for_call(k, depth))
-    });
-    tell_enter(cx, call);
-    let result = cx.call_on(call.routine, arguments, stack);
-    let (left, now) = (cx.engine().left_behind(), cx.engine().now());
-    let value = match result {
-        Ok(value) => value,
-        Err(left) => {
-            cx.with(|k| {
-                leave(k);
-                put_back(k, &mut aside, now);
-            });
-            return Err(left);
-        }
-    };
-    let is_told = cx.happens(Kind::Leave);
-    let broken = is_convention_broken(left);
-    let after = cx.with(|k| {
-        let after = leave(k);
-        let is_all = !is_told && !broken && before == after;
-        if is_all {
-            put_back(k, &mut aside, now);
-        }
-        (!is_all).then_some(after)
-    });
-    let Some(after) = after else { return Ok(value) };
-    if is_told {
-        cx.emit(Event::Leave { role: call.role, routine: call.routine.address, value });
-    }
-    let judged = if before == after && !broken { Ok(()) } else { judge(cx, call, before, after, left) };
-    cx.with(|k| put_back(k, &mut aside, now));
-    judged.map(|()| value)
-}
-
-/// One that is the kernel's own (or a test's), or none at all.
-#[cold]
-fn not_a_drivers(cx: &mut Cx<'_>, call: &Callout, base: u64, arguments: &[u64]) -> Flow<u64> {
-    let (now, depth) = (cx.engine().now(), cx.engine().depth());
-    let mut aside = cx.with(|k| put_aside(k, call.floor, base, (now, depth)));
-    let result = if call.routine.is_null() {
-        Err(null_routine(cx, call.role))
-    } else {
-        io::routine::own(cx, call.routine, arguments).expect("its caller has asked")
-    };
-    let now = cx.engine().now();
-    cx.with(|k| put_back(k, &mut aside, now));
-    result
-}
-
-/// What a thread has, while something runs on it that is not its own.
-struct Aside {
+/// A routine that interrupts a thread and does not belong to it, which is about to be called: what the thread has is put aside. It is
+/// filled where it lies: moved about, it would wait for its own stores.
+#[derive(Default)]
+pub(crate) struct Begun {
     account: Account,
     extended: Vec<Saved>,
     /// It is the first on its stack.
     first: bool,
+    before: Marks,
+    stack: Option<Stack>,
 }
 
-/// A routine interrupts what runs: at this time, with so many calls of drivers around.
+/// A routine that interrupts a thread and does not belong to it begins, at this time and with so many calls of drivers around: what it
+/// runs is not on the thread's account, it must not lower the level it is called at, and it runs on the stack of the processor's at
+/// `base`, unless that is in use already: then below what is there, as on x64. [`called`] comes next.
 #[inline]
-fn put_aside(k: &mut Kernel, floor: u8, base: u64, (now, depth): (u64, u32)) -> Aside {
+pub(crate) fn begin(k: &mut Kernel, begun: &mut Begun, call: &Callout, base: u64, (now, depth): (u64, u32)) {
+    put_aside(k, begun, call.floor, base, (now, depth));
+    // Field by field: it was just made field by field, and a wider load would wait for those stores.
+    let Callout { role, routine, object, floor } = *call;
+    begun.before = enter(k, Callout { role, routine, object, floor }, false);
+    begun.stack = Some(stack::for_call(k, depth));
+}
+
+/// Calls the routine that has begun. `then` is done with its end, in one look; whether all went well is for it to know.
+///
+/// # Errors
+/// (in the answer) As [`call_routine`].
+#[inline]
+pub(crate) fn called<R>(
+    cx: &mut Cx<'_>,
+    call: &Callout,
+    begun: &mut Begun,
+    arguments: &[u64],
+    then: impl FnOnce(&mut Kernel, bool) -> R,
+) -> (Flow<u64>, R) {
+    let result = if call.routine.is_null() || io::routine::is_own(cx, call.routine) {
+        let result = not_a_drivers(cx, call, arguments);
+        cx.with(leave);
+        result
+    } else {
+        tell_enter(cx, call);
+        let result = cx.call_on(call.routine, arguments, begun.stack.expect("it has begun"));
+        let left = cx.engine().left_behind();
+        let after = cx.with(leave);
+        if result.is_ok_and(|value| is_told_well(cx, call, value, begun.before == after, left)) {
+            result
+        } else {
+            result.and_then(|value| judge(cx, call, begun.before, after, left).map(|()| value))
+        }
+    };
+    let now = cx.engine().now();
+    let then = cx.with(|k| {
+        put_back(k, begun, now);
+        then(k, result.is_ok())
+    });
+    (result, then)
+}
+
+/// As [`begin`] and [`called`].
+///
+/// # Errors
+/// As [`call_routine`].
+pub(crate) fn asynchronous(cx: &mut Cx<'_>, call: &Callout, base: u64, arguments: &[u64]) -> Flow<u64> {
+    let moment = (cx.engine().now(), cx.engine().depth());
+    let mut begun = Begun::default();
+    cx.with(|k| begin(k, &mut begun, call, base, moment));
+    called(cx, call, &mut begun, arguments, |_, _| ()).0
+}
+
+/// A routine has returned. Whether nothing is to be said about it.
+#[inline]
+fn is_told_well(cx: &mut Cx<'_>, call: &Callout, value: u64, kept: bool, left: LeftBehind) -> bool {
+    tell_leave(cx, call, value);
+    kept && !is_convention_broken(left)
+}
+
+/// One that is the kernel's own (or a test's), or none at all.
+#[cold]
+fn not_a_drivers(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
+    match io::routine::own(cx, call.routine, arguments) {
+        Some(result) if !call.routine.is_null() => result,
+        _ => Err(null_routine(cx, call.role)),
+    }
+}
+
+#[inline]
+fn put_aside(k: &mut Kernel, begun: &mut Begun, floor: u8, base: u64, (now, depth): (u64, u32)) {
     let mark = (k.ke.retired(now), now, k.engine.retired());
     let processor = k.ke.processor_mut();
     if processor.floors.is_empty() {
@@ -172,23 +207,23 @@ fn put_aside(k: &mut Kernel, floor: u8, base: u64, (now, depth): (u64, u32)) -> 
     }
     processor.interrupted.push(depth);
     processor.floors.push(floor);
-    let first = processor.entered.iter().all(|stack| stack.base != base);
-    if first {
+    // Mostly none is in use.
+    begun.first = processor.entered.iter().all(|stack| stack.base != base);
+    if begun.first {
         processor.entered.push(Entered { base, depth });
     }
-    k.ke.waits_below(floor);
-    let Some(thread) = k.ke.thread_mut() else {
-        return Aside { account: Account::default(), extended: Vec::new(), first };
-    };
-    let account = thread.account.with_what_ran(thread.mark, mark);
+    k.ke.holds_back(floor);
+    let Some(thread) = k.ke.thread_mut() else { return };
+    begun.account = thread.account.with_what_ran(thread.mark, mark);
     (thread.account, thread.mark) = (Account::default(), mark);
-    let extended = if thread.extended.is_empty() { Vec::new() } else { std::mem::take(&mut thread.extended) };
-    Aside { account, extended, first }
+    if !thread.extended.is_empty() {
+        begun.extended = std::mem::take(&mut thread.extended);
+    }
 }
 
 /// It is over; so is what it has used up, and whatever it has left behind.
 #[inline]
-fn put_back(k: &mut Kernel, aside: &mut Aside, now: u64) {
+fn put_back(k: &mut Kernel, aside: &mut Begun, now: u64) {
     let mark = (k.ke.retired(now), now, k.engine.retired());
     k.ke.pop_floor();
     let processor = k.ke.processor_mut();
@@ -206,9 +241,9 @@ fn put_back(k: &mut Kernel, aside: &mut Aside, now: u64) {
 
 /// A routine is called. `belongs`: it is its caller's; the outermost one of a thread begins with an empty account.
 #[inline]
-fn enter(k: &mut Kernel, call: Callout, belongs: bool) -> Kept {
+fn enter(k: &mut Kernel, call: Callout, belongs: bool) -> Marks {
     k.ke.progress += 1;
-    Kept::now(k, |thread| {
+    Marks::now(k, |thread| {
         if belongs && thread.callouts.is_empty() {
             thread.account = Account::default();
         }
@@ -218,8 +253,8 @@ fn enter(k: &mut Kernel, call: Callout, belongs: bool) -> Kept {
 
 /// It has come back.
 #[inline]
-fn leave(k: &mut Kernel) -> Kept {
-    Kept::now(k, |thread| {
+fn leave(k: &mut Kernel) -> Marks {
+    Marks::now(k, |thread| {
         thread.callouts.pop();
     })
 }
@@ -240,9 +275,9 @@ fn tell_leave(cx: &mut Cx<'_>, call: &Callout, value: u64) {
 
 /// What is to be said about a routine that did not leave all as it was, or left the processor in another state.
 #[cold]
-fn judge(cx: &mut Cx<'_>, call: &Callout, before: Kept, after: Kept, left: LeftBehind) -> Flow<()> {
+fn judge(cx: &mut Cx<'_>, call: &Callout, before: Marks, after: Marks, left: LeftBehind) -> Flow<()> {
     let Callout { role, routine, .. } = *call;
-    let verdict = broken(call, before, after).or_else(|| convention_broken(left));
+    let verdict = broken(call, before.told(), after.told()).or_else(|| convention_broken(left));
     let Some(verdict) = verdict else { return Ok(()) };
     let who = ldr::symbols::describe(cx, routine.address);
     let mut verdict = Verdict { message: format!("{role} routine {who} {}", verdict.message), ..verdict };

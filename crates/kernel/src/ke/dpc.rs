@@ -8,8 +8,9 @@
 //! is `watchdog`'s.
 
 use abi::{Code, DEVICE_OBJECT, DriverPtr, KDPC, NtStatus, PROCESSOR_NUMBER};
-use engine::Flow;
+use engine::{Flow, StrandId};
 
+use super::callout::{Begun, Callout};
 use super::processor::{DISPATCH_LEVEL, WaitsFor};
 use super::{affinity, callout, irql, scheduler, stack, threaded_dpc, timer, watchdog};
 use crate::cx::{Cx, Kernel};
@@ -151,6 +152,15 @@ pub fn insert(
     argument1: DriverPtr<()>,
     argument2: DriverPtr<()>,
 ) -> Flow<bool> {
+    match run_here(cx, dpc, argument1, argument2) {
+        None => {}
+        Some(Ok(true)) => return Ok(true),
+        Some(result) => {
+            result?;
+            irql::settle(cx)?;
+            return Ok(true);
+        }
+    }
     if enqueue_here(cx, dpc, argument1, argument2) {
         irql::settle(cx)?;
         return Ok(true);
@@ -159,6 +169,75 @@ pub fn insert(
     let inserted = enqueue(cx, dpc, argument1, argument2, false)?;
     irql::settle(cx)?;
     Ok(inserted)
+}
+
+/// As [`enqueue_here`] below DISPATCH_LEVEL, where nothing waits and nobody hears of it: the DPC would run before anything else does,
+/// and runs without having been queued. None: nothing is done. Else whether nothing waits behind it.
+#[inline]
+fn run_here(
+    cx: &mut Cx<'_>,
+    dpc: DriverPtr<KDPC>,
+    argument1: DriverPtr<()>,
+    argument2: DriverPtr<()>,
+) -> Option<Flow<bool>> {
+    let old = cx.engine().level();
+    if old >= DISPATCH_LEVEL || cx.is_heard(Kind::DpcQueued) {
+        return None;
+    }
+    witness::plain_moment(cx)?;
+    let (now, depth) = (cx.engine().now(), cx.engine().depth());
+    let mut begun = Begun::default();
+    let (ready, promised) = cx.with(|k| {
+        let processor = k.ke.processor();
+        let runs_at_once = k.is_settled()
+            && processor.interrupts_enabled
+            && processor.dpcs.is_empty()
+            && k.engine.strand() != StrandId(0);
+        if !runs_at_once || !is_plain(k, dpc) {
+            return None;
+        }
+        let view = k.engine.view(dpc)?;
+        view.set(KDPC::SystemArgument1, argument1);
+        view.set(KDPC::SystemArgument2, argument2);
+        let ready = ready(k, QueuedDpc { object: dpc.address, by: By::Driver })?;
+        let promised = k.note_settled();
+        k.set_level(k.ke.current, DISPATCH_LEVEL);
+        let processor = k.ke.processor_mut();
+        (processor.dispatch_since, processor.running_dpc) = (now, Some(dpc.address));
+        let base = processor.dpc_stack;
+        callout::begin(k, &mut begun, &ready.call(dpc.address), base, (now, depth));
+        Some((ready, promised))
+    })?;
+    let _ = cx.happens(Kind::DpcQueued);
+    let call = ready.call(dpc.address);
+    let (result, (overdue, then, quiet)) =
+        callout::called(cx, &call, &mut begun, &ready.arguments, |k, went_well| match over(k, went_well) {
+            (None, Head::Empty) => {
+                k.set_level(k.ke.current, old);
+                (None, None, k.is_settled_as_before(promised))
+            }
+            (overdue, then) => (overdue, Some(then), false),
+        });
+    let flow = match (result, overdue, then) {
+        (Err(leave), ..) => Err(leave),
+        (_, Some(verdict), _) => Err(cx.stop(*verdict)),
+        (_, _, Some(next)) => retire(cx, next, old),
+        _ => return Some(Ok(quiet)),
+    };
+    Some(flow.inspect_err(|_| irql::set(cx, old)).map(|()| false))
+}
+
+/// Whether it is an ordinary DPC that begins at once where it is queued, and is not queued.
+#[inline]
+fn is_plain(k: &Kernel, dpc: DriverPtr<KDPC>) -> bool {
+    let Some(view) = k.engine.view(dpc) else { return false };
+    let plain = view.get(KDPC::Type) == DPC_OBJECT
+        && view.get(KDPC::Importance) == MEDIUM
+        && view.get(KDPC::Number) < TARGETED
+        && !is_queued(k, dpc.address);
+    // What was read in vain is nobody else's.
+    let missed = k.engine.missed();
+    plain && !missed
 }
 
 /// Queues without letting anything run.
@@ -209,15 +288,10 @@ fn enqueue_here(
 ) -> bool {
     let Some(moment) = witness::plain_moment(cx) else { return false };
     let queued = cx.with(|k| {
-        let Some(view) = k.engine.view(dpc) else { return false };
-        let plain = view.get(KDPC::Type) == DPC_OBJECT
-            && view.get(KDPC::Importance) == MEDIUM
-            && view.get(KDPC::Number) < TARGETED
-            && !is_queued(k, dpc.address);
-        if !plain || k.engine.missed() {
-            let _ = k.engine.missed();
+        if !is_plain(k, dpc) {
             return false;
         }
+        let Some(view) = k.engine.view(dpc) else { return false };
         view.set(KDPC::SystemArgument1, argument1);
         view.set(KDPC::SystemArgument2, argument2);
         view.set(KDPC::DpcData, k.ke.processor().region.cast());
@@ -436,6 +510,13 @@ struct Ready {
     role: &'static str,
 }
 
+impl Ready {
+    #[inline]
+    fn call(&self, object: u64) -> Callout {
+        Callout { role: self.role, routine: self.routine, object, floor: DISPATCH_LEVEL }
+    }
+}
+
 /// Raises to DISPATCH_LEVEL, lets due timers expire, empties the queue, goes back.
 pub(crate) fn dispatch(cx: &mut Cx<'_>) -> Flow<()> {
     let now = cx.engine().now();
@@ -474,24 +555,30 @@ fn retire(cx: &mut Cx<'_>, first: Head, old: u8) -> Flow<()> {
         if runs > RUNS_AT_MOST {
             return Err(endless(cx, dpc.object));
         }
-        let result = run(cx, dpc, ready);
-        let (overdue, then) = cx.with(|k| {
-            k.ke.processor_mut().running_dpc = None;
-            k.ke.progress += 1;
-            match watchdog::cumulative(k) {
-                None if result.is_ok() => (None, head(k)),
-                overdue => (overdue, Head::Empty),
-            }
-        });
+        let (result, (overdue, then)) = match ready {
+            Some(ready) => run(cx, dpc.object, &ready),
+            None => run_slowly(cx, dpc),
+        };
         result?;
         if let Some(verdict) = overdue {
-            return Err(cx.stop(verdict));
+            return Err(cx.stop(*verdict));
         }
         next = then;
     }
 }
 
-/// What comes next, unless that is nothing: then it is looked at by whoever ends here.
+/// A DPC is over: the verdict if they have run for too long, and what comes next.
+#[inline]
+fn over(k: &mut Kernel, went_well: bool) -> (Option<Box<Verdict>>, Head) {
+    k.ke.processor_mut().running_dpc = None;
+    k.ke.progress += 1;
+    match watchdog::cumulative(k) {
+        None if went_well => (None, head(k)),
+        overdue => (overdue.map(Box::new), Head::Empty),
+    }
+}
+
+/// What comes next.
 #[inline]
 fn head(k: &mut Kernel) -> Head {
     k.ke.processor_mut().dispatch_requested = false;
@@ -523,23 +610,35 @@ fn endless(cx: &mut Cx<'_>, dpc: u64) -> engine::Leave {
     cx.stop(Verdict::error("endless-dpcs", message).bug_check(0x133, [1, 0x1E00, 0, 0]))
 }
 
-fn run(cx: &mut Cx<'_>, queued: QueuedDpc, ready: Option<Ready>) -> Flow<()> {
+fn run(cx: &mut Cx<'_>, object: u64, ready: &Ready) -> (Flow<u64>, (Option<Box<Verdict>>, Head)) {
+    let moment = (cx.engine().now(), cx.engine().depth());
+    let call = ready.call(object);
+    let mut begun = Begun::default();
+    cx.with(|k| {
+        let base = k.ke.processor().dpc_stack;
+        callout::begin(k, &mut begun, &call, base, moment);
+    });
+    callout::called(cx, &call, &mut begun, &ready.arguments, over)
+}
+
+/// As [`run`], of what is no KDPC, or lies where each access may be asked about.
+#[cold]
+fn run_slowly(cx: &mut Cx<'_>, queued: QueuedDpc) -> (Flow<u64>, (Option<Box<Verdict>>, Head)) {
+    let result = call(cx, queued);
+    let then = cx.with(|k| over(k, result.is_ok()));
+    (result, then)
+}
+
+fn call(cx: &mut Cx<'_>, queued: QueuedDpc) -> Flow<u64> {
     let base = cx.with(|k| k.ke.processor().dpc_stack);
     if let By::ExTimer | By::ExDelete = queued.by {
         let timer = DriverPtr::new(queued.object);
-        return stack::on(cx, base, |cx| ex::timer::call(cx, timer, queued.by == By::ExTimer));
+        return stack::on(cx, base, |cx| ex::timer::call(cx, timer, queued.by == By::ExTimer)).map(|()| 0);
     }
-    let Ready { routine, arguments, role } = match ready {
-        Some(ready) => ready,
-        None => {
-            let (routine, arguments) = begin(cx, DriverPtr::new(queued.object))?;
-            let role = role(cx, queued, arguments[1])?;
-            Ready { routine, arguments, role }
-        }
-    };
-    let call = callout::Callout { role, routine, object: queued.object, floor: DISPATCH_LEVEL };
-    callout::asynchronous(cx, &call, base, &arguments)?;
-    Ok(())
+    let (routine, arguments) = begin(cx, DriverPtr::new(queued.object))?;
+    let role = role(cx, queued, arguments[1])?;
+    let call = Callout { role, routine, object: queued.object, floor: DISPATCH_LEVEL };
+    callout::asynchronous(cx, &call, base, &arguments)
 }
 
 /// As [`begin`] and [`role`], where each word is an instruction. None: nothing is done, and they do it.

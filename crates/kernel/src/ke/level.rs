@@ -7,6 +7,7 @@
 
 use abi::KPCR;
 
+use super::irql::Work;
 use super::processor::{APC_LEVEL, CLOCK_LEVEL, DISPATCH_LEVEL, IPI_LEVEL, PASSIVE_LEVEL};
 use super::vectors::irql_of_vector;
 use super::{State, apc, budget, clock, dpc, ipi, irql, scheduler, slice, timer};
@@ -42,7 +43,7 @@ impl Kernel {
             self.ke.processors[index].parked_level = to;
         }
         let region = self.ke.processors[index].region;
-        if !region.is_null() {
+        if !self.engine.write_plain(region + KPCR::Irql, &to) && !region.is_null() {
             self.engine.write(region + KPCR::Irql, to).expect("the control region is memory of ours");
         }
         from
@@ -90,6 +91,7 @@ impl Kernel {
 
     #[inline]
     fn promise(&mut self, level: u8) {
+        self.ke.nothing_came = false;
         self.engine.set_free_levels(level);
         let until = if calls_are_free(self) { budget::calls_until_look(self) } else { 0 };
         self.engine.allow_short_calls(until);
@@ -97,19 +99,56 @@ impl Kernel {
     }
 
     /// What the current processor is to do now. If that is nothing, what is said by [`Kernel::settled`] is said: one look at what waits
-    /// answers both, and most of what says [`State::unsettled`] leaves nothing that waits.
-    #[inline]
+    /// answers both, as [`super::irql::next_work`] and [`attention`] would.
     pub(crate) fn next(&mut self) -> Next {
-        let lowest = attention(self);
-        if lowest <= self.level() && !slice::a_deadline_came_nearer(self) {
-            debug_assert!(irql::next_work(self, self.ke.current).is_none(), "something waits at {lowest}");
-            self.promise(lowest);
-            return Next::Nothing;
+        let (index, level) = (self.ke.current, self.level());
+        let mut lowest = forbidden(self);
+        let processor = &self.ke.processors[index];
+        if processor.interrupts_enabled {
+            if ipi::calls(self, index) {
+                if level < IPI_LEVEL {
+                    return Next::Work(Work::Ipi);
+                }
+                lowest = lowest.max(IPI_LEVEL);
+            }
+            if self.ke.interrupts.is_any_wanted() {
+                let mask = processor.mask();
+                if let Some(vector) = self.ke.interrupts.highest(mask, level) {
+                    return Next::Work(Work::Interrupt(vector));
+                }
+                lowest = lowest.max(highest_line(self, mask));
+            }
+            if lowest.min(level) < DISPATCH_LEVEL
+                && let Some((work, below)) = below_dispatch(self, index)
+            {
+                if level < below {
+                    return Next::Work(work);
+                }
+                lowest = lowest.max(below);
+            }
         }
-        match irql::next_work(self, self.ke.current) {
-            Some(work) => Next::Work(work),
-            None => Next::Slice,
+        if self.ke.rearm || slice::a_deadline_came_nearer(self) {
+            return Next::Slice;
         }
+        debug_assert!(irql::next_work(self, index).is_none(), "something waits at {lowest}");
+        self.promise(if self.ke.levels_are_told { ASK_ALWAYS } else { lowest });
+        Next::Nothing
+    }
+
+    /// Nothing waits, and what runs from here on may make it. The answer is for [`Kernel::is_settled_as_before`].
+    #[inline]
+    pub(crate) fn note_settled(&mut self) -> u8 {
+        self.ke.nothing_came = true;
+        self.engine.free_levels()
+    }
+
+    /// What ran is over, and the level is what it was: what was promised before holds, if nothing has come since. Whether nothing waits.
+    #[inline]
+    pub(crate) fn is_settled_as_before(&mut self, promised: u8) -> bool {
+        if std::mem::take(&mut self.ke.nothing_came) {
+            self.engine.set_free_levels(promised);
+        }
+        self.is_settled()
     }
 
     /// Whether nothing can be waiting for the level that is set now, and the slice ends when it should.
@@ -152,13 +191,14 @@ pub(crate) enum Next {
     /// Nothing but to set the slice's end, if that is another, and to say [`Kernel::settled`].
     Slice,
     /// This, and then to ask again.
-    Work(irql::Work),
+    Work(Work),
 }
 
 impl State {
     /// Something has changed that the level of the current processor may hold back, or that forbids to lower it.
     #[inline]
     pub(crate) fn unsettled(&mut self) {
+        self.nothing_came = false;
         self.engine.set_free_levels(ASK_ALWAYS);
     }
 
@@ -166,6 +206,13 @@ impl State {
     /// promised is the summary of all that waits, and whoever makes something wait adds to it.
     #[inline]
     pub(crate) fn waits_below(&mut self, level: u8) {
+        self.nothing_came = false;
+        self.holds_back(level);
+    }
+
+    /// Until the next look, or until it is over, nobody may go below this level.
+    #[inline]
+    pub(crate) fn holds_back(&mut self, level: u8) {
         if self.engine.free_levels() < level {
             self.engine.set_free_levels(level);
         }
@@ -207,13 +254,21 @@ pub(crate) fn attention(k: &Kernel) -> u8 {
         return IPI_LEVEL.max(own);
     }
     let lines = highest_line(k, processor.mask()).max(own);
-    let dispatch = || dpc::is_wanted(k, index) || timer::is_due(k, index) || scheduler::must_switch(k, index);
-    if lines < DISPATCH_LEVEL && dispatch() {
-        DISPATCH_LEVEL
-    } else if lines < APC_LEVEL && apc::is_pending(k, index) {
-        APC_LEVEL
+    match below_dispatch(k, index) {
+        Some((_, below)) if lines < DISPATCH_LEVEL => lines.max(below),
+        _ => lines,
+    }
+}
+
+/// What may happen below DISPATCH_LEVEL, and below which level it does.
+#[inline]
+fn below_dispatch(k: &Kernel, index: usize) -> Option<(Work, u8)> {
+    if dpc::is_wanted(k, index) || timer::is_due(k, index) {
+        Some((Work::Dispatch, DISPATCH_LEVEL))
+    } else if scheduler::must_switch(k, index) {
+        Some((Work::Switch, DISPATCH_LEVEL))
     } else {
-        lines
+        apc::is_pending(k, index).then_some((Work::Apc, APC_LEVEL))
     }
 }
 

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use abi::DriverPtr;
 use engine::Flow;
 
-use super::callout::Callout;
+use super::callout::{Begun, Callout};
 use super::interrupt::{Connection, irql_of_line, line_of_vector, vector_of_line};
 use super::message::{self, Messages};
 use super::passive_isr::Servers;
@@ -65,10 +65,16 @@ impl Interrupts {
         ((self.levels & self.level_sensitive) | (self.edges & self.latched)) & !self.in_service
     }
 
+    /// Whether any vector may want service.
+    #[inline]
+    pub(crate) fn is_any_wanted(&self) -> bool {
+        self.wanting() != 0 || !self.messages.pending.is_empty()
+    }
+
     /// The highest vector that wants service and may have it by a processor of `mask`, above `level`.
     #[inline]
     pub(crate) fn highest(&self, mask: u64, level: u8) -> Option<u32> {
-        if self.wanting() == 0 && self.messages.pending.is_empty() { None } else { self.find(mask, level) }
+        if self.is_any_wanted() { self.find(mask, level) } else { None }
     }
 
     fn find(&self, mask: u64, level: u8) -> Option<u32> {
@@ -161,7 +167,7 @@ pub(super) fn is_unchanged_before(k: &Kernel, until: u64) -> bool {
 }
 
 fn look(cx: &mut Cx<'_>) {
-    let (before, now) = cx.with(|k| {
+    let (before, now, more) = cx.with(|k| {
         k.hardware(k.engine.now(), |hardware, at| hardware.advance(at));
         let now = k.hal.hardware.lines();
         let wanted = k.ke.interrupts.wanting();
@@ -173,10 +179,12 @@ fn look(cx: &mut Cx<'_>) {
         } else {
             wait(k, k.ke.interrupts.wanting() & !wanted);
         }
-        (before, now)
+        (before, now, !k.hal.transfers.is_empty() || k.hal.hardware.has_messages())
     });
     // Data before the interrupt that says it is there.
-    bus_master::tell(cx);
+    if more {
+        bus_master::tell(cx);
+    }
     let mut changed = before ^ now;
     while changed != 0 {
         let line = changed.trailing_zeros();
@@ -185,7 +193,7 @@ fn look(cx: &mut Cx<'_>) {
             cx.emit(Event::Line { line, asserted: now & 1 << line != 0 });
         }
     }
-    if cx.with(|k| k.hal.hardware.has_messages()) {
+    if more && cx.with(|k| k.hal.hardware.has_messages()) {
         for message in cx.with(|k| k.hal.hardware.take_messages()) {
             message::arrive(cx, message);
         }
@@ -417,31 +425,38 @@ fn call_in_turn(cx: &mut Cx<'_>, chain: &[u64]) -> Flow<bool> {
 
 fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<bool> {
     let (lock, floor) = (SpinLock::new(connection.lock), connection.synchronize_irql);
+    let call = Callout { role: "Isr", routine: DriverPtr::new(connection.routine), object, floor };
     let (moment, place) = (witness::plain_moment(cx), cx.engine().caller_rip());
-    let (level, taken, base) = cx.with(|k| {
+    let (now, depth) = (cx.engine().now(), cx.engine().depth());
+    let mut begun = Begun::default();
+    let mut begin = |k: &mut Kernel, now| {
+        k.ke.interrupts.running.push(object);
+        let base = k.ke.processor().interrupt_stack;
+        callout::begin(k, &mut begun, &call, base, (now, depth));
+    };
+    let (level, taken) = cx.with(|k| {
         let level = k.set_level(k.ke.current, floor);
         let taken = moment.is_some_and(|moment| spinlock::take_free(k, lock, place, moment));
         if taken {
-            k.ke.interrupts.running.push(object);
+            begin(k, now);
         }
-        (level, taken, k.ke.processor().interrupt_stack)
+        (level, taken)
     });
     irql::tell(cx, level, floor);
     if !taken {
         spinlock::spin(cx, lock, 1)?;
-        cx.with(|k| k.ke.interrupts.running.push(object));
+        let now = cx.engine().now();
+        cx.with(|k| begin(k, now));
     }
-    let call = Callout { role: "Isr", routine: DriverPtr::new(connection.routine), object, floor };
     let (all, count) = connection.arguments(object);
-    let result = callout::asynchronous(cx, &call, base, &all[..count]);
-    let given_back = cx.with(|k| {
+    let (result, given_back) = callout::called(cx, &call, &mut begun, &all[..count], |k, went_well| {
         let running = &mut k.ke.interrupts.running;
         if running.last() == Some(&object) {
             running.pop();
         } else {
             running.retain(|running| *running != object);
         }
-        let given_back = result.is_ok() && spinlock::give_back_plainly(k, lock);
+        let given_back = went_well && spinlock::give_back_plainly(k, lock);
         if given_back {
             k.set_level(k.ke.current, level);
         }

@@ -122,6 +122,8 @@ pub struct State {
     /// Something has changed that may end it earlier.
     rearm: bool,
     engine: Engine,
+    /// Nothing has come to wait, and nothing was promised, since this was set.
+    nothing_came: bool,
     /// Somebody reads every change of level.
     levels_are_told: bool,
     /// Somebody reads every call of an export, or its end.
@@ -178,6 +180,7 @@ impl State {
             armed_retired: 0,
             rearm: false,
             engine,
+            nothing_came: false,
             levels_are_told: false,
             calls_are_told: false,
             is_witnessed: !settings.witness.is_empty(),
@@ -225,7 +228,7 @@ impl State {
     /// A routine runs that must not lower the level below `floor`.
     pub(crate) fn push_floor(&mut self, floor: u8) {
         self.processor_mut().floors.push(floor);
-        self.waits_below(floor);
+        self.holds_back(floor);
     }
 
     /// The innermost of these routines is over. What it held back was more.

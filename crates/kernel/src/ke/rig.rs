@@ -125,29 +125,38 @@ impl Log {
 
 /// Everything that happens, as text, outside the machine.
 #[derive(Clone, Default)]
-pub(crate) struct Trace(Rc<RefCell<Vec<String>>>);
+pub(crate) struct Trace {
+    lines: Rc<RefCell<Vec<String>>>,
+    /// What it does not hear of.
+    unheard: &'static [Kind],
+}
 
 impl Trace {
     pub(crate) fn of(cx: &mut Cx<'_>) -> Self {
-        let trace = engine::outside(Self::default);
+        Self::without(cx, &[])
+    }
+
+    /// Of all but these.
+    pub(crate) fn without(cx: &mut Cx<'_>, unheard: &'static [Kind]) -> Self {
+        let trace = engine::outside(|| Self { unheard, ..Self::default() });
         let reader = engine::outside(|| Box::new(trace.clone()));
         cx.nt().subscribe(reader);
         trace
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {
-        engine::outside(|| self.0.borrow().clone())
+        engine::outside(|| self.lines.borrow().clone())
     }
 }
 
 impl Reader for Trace {
-    fn wants(&self, _kind: Kind) -> bool {
-        true
+    fn wants(&self, kind: Kind) -> bool {
+        !self.unheard.contains(&kind)
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {
         let Stamp { number, time, processor, irql, strand } = stamp;
-        self.0
+        self.lines
             .borrow_mut()
             .push(format!("{number} t={time} p{processor} irql{irql} s{} {event:?}", strand.0));
     }

@@ -146,12 +146,6 @@ pub(crate) fn dereference_near(k: &mut Kernel, place: usize, body: u64) -> bool 
     plain
 }
 
-/// Whether [`dereference_near`] would do it.
-#[inline]
-pub(crate) fn stays(k: &Kernel, body: u64) -> bool {
-    k.ob.objects.get(body).is_some_and(|object| object.references > i64::from(object.handles).max(1))
-}
-
 #[cold]
 fn not_an_object(cx: &mut Cx<'_>, body: u64, ddi: &str, change: i64) -> engine::Leave {
     let known = cx.with(|k| k.ob.objects.get(body).map(|object| (object.kind, object.handles)));

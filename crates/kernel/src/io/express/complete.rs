@@ -216,8 +216,9 @@ fn closing(k: &mut Kernel, ending: &Ending) -> Closing {
     });
     let record = k.io.irps.live.get_near_mut(place, irp.address);
     let issue = record.and_then(|record| record.issue.take());
-    let (event, file) = (ending.event.at(), ending.file.at());
-    Closing { origin: Origin::System, issue, status, information, pending, data, status_block, event, file }
+    let (event, file, places) = (ending.event.at(), ending.file.at(), ending.blocks.places);
+    let origin = Origin::System;
+    Closing { origin, issue, status, information, pending, data, status_block, event, file, places }
 }
 
 /// The status block of an application may have gone away.

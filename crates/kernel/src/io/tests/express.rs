@@ -6,7 +6,7 @@ use engine::{DriverPtr, Flow};
 
 use super::rig::*;
 use crate::cx::Cx;
-use crate::event::Event;
+use crate::event::{Event, Kind};
 use crate::io::file::{self, Buffer, OpenOptions, Operation, Overlapped};
 use crate::io::transfer::Request;
 use crate::io::{event, express, irp};
@@ -34,9 +34,22 @@ enum Deed {
     Protect,
     /// Waits a while, so that somebody waits for the event meanwhile.
     Linger,
+    /// Marks it pending and completes it at DISPATCH_LEVEL, as a DPC would: the thread hears of it when the level falls.
+    Raise,
+    /// The same, of one that fails.
+    RaiseAndFail,
 }
 
-const DEEDS: [Deed; 6] = [Deed::Answer, Deed::Fail, Deed::Warn, Deed::Pend, Deed::Protect, Deed::Linger];
+const DEEDS: [Deed; 8] = [
+    Deed::Answer,
+    Deed::Fail,
+    Deed::Warn,
+    Deed::Pend,
+    Deed::Protect,
+    Deed::Linger,
+    Deed::Raise,
+    Deed::RaiseAndFail,
+];
 
 /// Tells all it sees of the request, and does as it is told.
 fn obey(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
@@ -61,7 +74,7 @@ fn obey(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
     let length = cx.read(location + IO_STACK_LOCATION::Parameters_DeviceIoControl_OutputBufferLength)?;
     let user = cx.read(irp + IRP::UserBuffer)?;
     let (status, information) = match deed {
-        Deed::Fail => (NtStatus::UNSUCCESSFUL, 0),
+        Deed::Fail | Deed::RaiseAndFail => (NtStatus::UNSUCCESSFUL, 0),
         Deed::Warn => (NtStatus::BUFFER_OVERFLOW, length.into()),
         _ => (NtStatus::SUCCESS, u64::from(length)),
     };
@@ -71,11 +84,16 @@ fn obey(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
     if deed == Deed::Linger {
         ke::wait::sleep(cx, 1_000_000)?;
     }
-    let pends = matches!(deed, Deed::Pend | Deed::Protect);
+    let raises = matches!(deed, Deed::Raise | Deed::RaiseAndFail);
+    let pends = raises || matches!(deed, Deed::Pend | Deed::Protect);
     if pends {
         mark_pending(cx, irp)?;
     }
+    let level = ke::irql::raise(cx, if raises { 2 } else { 0 })?;
     complete(cx, irp, status, information)?;
+    let waits = cx.with(|k| ke::apc::is_any_pending(k));
+    ke::irql::lower(cx, level)?;
+    assert_eq!(waits, raises, "{deed:?}");
     if deed == Deed::Protect && !user.is_null() {
         user::protect(cx, user.address, true);
     }
@@ -120,11 +138,11 @@ fn requests(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, handle: Handle) -
     Ok((shorts, answers, blocks))
 }
 
-/// Tells the story on a machine that learns, or does not.
-fn told(learns: bool, options: OpenOptions) -> (Vec<String>, Left) {
+/// Tells the story on a machine that learns, or does not; of some events nobody may hear.
+fn told(learns: bool, unheard: &'static [Kind], options: OpenOptions) -> (Vec<String>, Left) {
     let left = std::rc::Rc::new(std::cell::RefCell::new(None));
     let keep = left.clone();
-    let outcome = story(move |cx| {
+    let outcome = story_without(unheard, move |cx| {
         cx.engine().learn_shared(learns);
         let majors =
             [IRP_MJ_CREATE, abi::IRP_MJ_CLEANUP, abi::IRP_MJ_CLOSE].map(|major| (major, succeed as _));
@@ -144,8 +162,15 @@ fn told(learns: bool, options: OpenOptions) -> (Vec<String>, Left) {
 }
 
 fn both_ways(options: OpenOptions) {
-    let (short_trace, (shorts, answers, blocks)) = told(false, options);
-    let (long_trace, (longs, long_answers, long_blocks)) = told(true, options);
+    // Where nobody hears of levels, a thread that is told does not go to APC_LEVEL.
+    for unheard in [&[][..], &[Kind::Irql]] {
+        compare(unheard, options);
+    }
+}
+
+fn compare(unheard: &'static [Kind], options: OpenOptions) {
+    let (short_trace, (shorts, answers, blocks)) = told(false, unheard, options);
+    let (long_trace, (longs, long_answers, long_blocks)) = told(true, unheard, options);
     assert!(shorts > 100, "{shorts} went the short way");
     assert_eq!(longs, 0);
     assert_eq!(answers, long_answers);

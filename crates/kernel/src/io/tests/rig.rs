@@ -4,6 +4,7 @@ use abi::{Code, DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IO_STACK_LOCATION, IO_S
 use engine::Flow;
 
 use crate::cx::Cx;
+use crate::event::Kind;
 use crate::io::device::{self, NewDevice};
 use crate::io::driver::{self, NewDriver};
 use crate::io::irp;
@@ -44,18 +45,30 @@ impl Outcome {
 
 /// Runs `story` as an application's thread, and the machine until nothing happens any more.
 pub(crate) fn story(story: impl FnOnce(&mut Cx<'_>) -> Flow<()> + 'static) -> Outcome {
-    rig::Rig::default().run(|cx| tell(cx, story))
+    story_without(&[], story)
+}
+
+/// As [`story`]; of these events nobody hears.
+pub(crate) fn story_without(
+    unheard: &'static [Kind],
+    story: impl FnOnce(&mut Cx<'_>) -> Flow<()> + 'static,
+) -> Outcome {
+    rig::Rig::default().run(|cx| tell(cx, unheard, story))
 }
 
 /// As [`story`], in a machine with a PCI card, `card#0`.
 pub(crate) fn story_with_card(story: impl FnOnce(&mut Cx<'_>) -> Flow<()> + 'static) -> Outcome {
     let mut outcome = None;
-    crate::hal::rig::machine(|cx, _| outcome = Some(tell(cx, story)));
+    crate::hal::rig::machine(|cx, _| outcome = Some(tell(cx, &[], story)));
     outcome.expect("the machine has run")
 }
 
-fn tell(cx: &mut Cx<'_>, story: impl FnOnce(&mut Cx<'_>) -> Flow<()> + 'static) -> Outcome {
-    let trace = rig::Trace::of(cx);
+fn tell(
+    cx: &mut Cx<'_>,
+    unheard: &'static [Kind],
+    story: impl FnOnce(&mut Cx<'_>) -> Flow<()> + 'static,
+) -> Outcome {
+    let trace = rig::Trace::without(cx, unheard);
     let done = std::rc::Rc::new(std::cell::Cell::new(false));
     let flag = done.clone();
     rig::spawn(cx, "application", move |cx| {

@@ -9,6 +9,7 @@ mod long_services;
 mod plain_waits;
 mod processors;
 mod schedules;
+mod short_ways;
 mod spins;
 mod threads;
 mod timers;
