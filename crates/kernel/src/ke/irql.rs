@@ -9,7 +9,7 @@ use engine::{Flow, Short, StrandId};
 use super::level::Next;
 use super::message::InARow;
 use super::processor::{APC_LEVEL, DISPATCH_LEVEL, HIGH_LEVEL, IPI_LEVEL};
-use super::{apc, budget, clock, dpc, ipi, line, scheduler, slice, timer};
+use super::{apc, budget, clock, dpc, dpc_drain, ipi, line, scheduler, slice, timer};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::verdict::Verdict;
@@ -274,7 +274,7 @@ fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
                     return Err(cx.stop(storm));
                 }
             }
-            Next::Work(Work::Dispatch) => dpc::dispatch(cx)?,
+            Next::Work(Work::Dispatch) => dpc_drain::dispatch(cx)?,
             Next::Work(Work::Switch) => scheduler::give_way(cx)?,
             Next::Work(Work::Apc) => apc::deliver(cx)?,
         }

@@ -12,6 +12,7 @@ pub mod callout;
 pub mod clock;
 pub mod dispatcher;
 pub mod dpc;
+mod dpc_drain;
 pub mod event;
 pub mod exception;
 pub mod extended;

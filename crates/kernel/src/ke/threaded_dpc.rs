@@ -7,9 +7,9 @@
 use abi::{DriverPtr, KDPC};
 use engine::Flow;
 
-use super::dpc::{self, QueuedDpc};
+use super::dpc::QueuedDpc;
 use super::servant::{self, Servant};
-use super::{callout, thread};
+use super::{callout, dpc_drain, thread};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
 
@@ -69,7 +69,7 @@ fn run_all(cx: &mut Cx<'_>, index: usize) -> Flow<()> {
 }
 
 fn run(cx: &mut Cx<'_>, index: usize, queued: QueuedDpc) -> Flow<()> {
-    let (routine, arguments) = dpc::begin(cx, DriverPtr::<KDPC>::new(queued.object))?;
+    let (routine, arguments) = dpc_drain::begin(cx, DriverPtr::<KDPC>::new(queued.object))?;
     let result = callout::call_routine(cx, "CustomThreadedDpc", routine, queued.object, &arguments);
     let left = cx.with(|k| {
         k.ke.processors[index].threaded.running = None;
