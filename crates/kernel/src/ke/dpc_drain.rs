@@ -73,7 +73,7 @@ pub(super) fn run_here(
     let flow = match (result, overdue, then) {
         (Err(leave), ..) => Err(leave),
         (_, Some(verdict), _) => Err(cx.stop(*verdict)),
-        (_, _, Some(next)) => retire(cx, next, old),
+        (_, _, Some(next)) => retire(cx, next, old, 1),
         _ => return Some(Ok(quiet)),
     };
     Some(flow.inspect_err(|_| irql::set(cx, old)).map(|()| false))
@@ -112,7 +112,7 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>) -> Flow<()> {
         (old, head(k))
     });
     irql::tell(cx, old, DISPATCH_LEVEL);
-    let result = retire(cx, first, old);
+    let result = retire(cx, first, old, 0);
     if result.is_err() {
         irql::set(cx, old);
     } else {
@@ -121,9 +121,9 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>) -> Flow<()> {
     result
 }
 
-/// Empties the queue, and sets the level to `old`.
-fn retire(cx: &mut Cx<'_>, first: Head, old: u8) -> Flow<()> {
-    let (mut runs, mut next) = (0, first);
+/// Empties the queue, of which so many have run already, and sets the level to `old`.
+fn retire(cx: &mut Cx<'_>, first: Head, old: u8, mut runs: u32) -> Flow<()> {
+    let mut next = first;
     loop {
         let (dpc, ready) = match next {
             Head::Empty => {

@@ -102,6 +102,9 @@ impl Kernel {
     /// answers both, as [`super::irql::next_work`] and [`attention`] would.
     pub(crate) fn next(&mut self) -> Next {
         let (index, level) = (self.ke.current, self.level());
+        if self.ke.rearm {
+            return irql::next_work(self, index).map_or(Next::Slice, Next::Work);
+        }
         let mut lowest = forbidden(self);
         let processor = &self.ke.processors[index];
         if processor.interrupts_enabled {
@@ -127,7 +130,7 @@ impl Kernel {
                 lowest = lowest.max(below);
             }
         }
-        if self.ke.rearm || slice::a_deadline_came_nearer(self) {
+        if slice::a_deadline_came_nearer(self) {
             return Next::Slice;
         }
         debug_assert!(irql::next_work(self, index).is_none(), "something waits at {lowest}");
