@@ -72,7 +72,11 @@ impl Interrupts {
     }
 
     /// The highest vector that wants service and may have it by a processor of `mask`, above `level`.
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "a few comparisons, of which each processor is asked at each timer"
+    )]
     pub(crate) fn highest(&self, mask: u64, level: u8) -> Option<u32> {
         if self.is_any_wanted() { self.find(mask, level) } else { None }
     }
