@@ -14,6 +14,35 @@ fn run(sys: &str, more: &[&str]) -> Answer {
 
 const WRITE: &str = r"open \\.\DirqlLegacy as f; write f text:hello; read f 5 at 0 expect text:hello";
 
+/// A file of the workspace.
+fn ours(path: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+#[test]
+fn the_readme_shows_what_the_demo_prints() {
+    let [inf, script] = [driver("pci9052.inf"), ours("demo/pci9052.dirql")];
+    let more = ["--inf", inf.to_str().unwrap(), "--device", "pci9052", "--script", script.to_str().unwrap()];
+    let answer = run("pci9052.sys", &more);
+    assert_eq!(answer.code, Some(0), "{}", answer.said());
+    let readme = std::fs::read_to_string(ours("README.md")).unwrap();
+    let shown = readme.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    // How many instructions the driver needs is its compiler's.
+    let without_time = |line: &str| line.trim_start().split_once(' ').map(|(_, rest)| rest.to_owned());
+    let mut printed = answer.out.lines().filter_map(without_time);
+    for line in shown.lines().filter_map(without_time) {
+        // Names of Rust routines are longer than they are told here.
+        let (beginning, end) = line.split_once('…').unwrap_or((&line, &line));
+        let found = printed.any(|printed| printed.starts_with(beginning) && printed.ends_with(end));
+        assert!(
+            found,
+            "the README has this line, the demo has not, or elsewhere:\n{line}\n{}",
+            answer.said()
+        );
+    }
+    assert!(shown.lines().count() > 10, "{shown}");
+}
+
 #[test]
 fn the_flow_shows_each_request_down_to_the_driver_and_back() {
     let answer = run("legacy.sys", &["--do", WRITE]);
