@@ -3,12 +3,20 @@
  * A write puts its bytes into local space 0, a read takes them out; either then raises the card's software interrupt
  * (INTCSR bit 7), and the request is completed by ISR and DpcForIsr. IOCTL_PCILINE_WAIT waits for the LINTi1 input.
  *
- * Settings: InterruptMode in the service's Parameters (0 line based, 1 fully specified, 2 IoConnectInterrupt);
+ * Settings: InterruptMode in the service's Parameters (0 line based, 1 fully specified, 2 IoConnectInterrupt, 3 that
+ * with what HalGetInterruptVector says of the card's interrupt line register, as before Plug and Play);
  * UsePorts (registers by BAR1, not BAR0) and LintEdge (9052 edge mode) in the device's own hardware key.
  * It does not use DMA (the chip has none), nor the EEPROM.
  */
 #include <ddk/wdm.h>
 #include "pciline.h"
+
+/* Of ntddk.h. */
+#define PCIConfiguration 4 /* BUS_DATA_TYPE */
+NTHALAPI ULONG NTAPI HalGetBusDataByOffset(ULONG Type, ULONG Bus, ULONG Slot, PVOID Buffer, ULONG Offset,
+                                           ULONG Length);
+NTHALAPI ULONG NTAPI HalGetInterruptVector(INTERFACE_TYPE Interface, ULONG Bus, ULONG Level, ULONG Vector, PKIRQL Irql,
+                                           PKAFFINITY Affinity);
 
 #define PCILINE_TAG 0x6C696350u /* "Pcil" in pool listings */
 #define MAX_DEVICES 10
@@ -476,12 +484,35 @@ static NTSTATUS MapMemory(PDEVICE_EXTENSION Extension, PCM_PARTIAL_RESOURCE_DESC
     return STATUS_SUCCESS;
 }
 
-static NTSTATUS ConnectOldWay(PDEVICE_EXTENSION Extension, PCM_PARTIAL_RESOURCE_DESCRIPTOR Line)
+static NTSTATUS ConnectOldWay(PDEVICE_EXTENSION Extension, ULONG Vector, KIRQL Level, KAFFINITY Affinity)
 {
     Extension->ConnectedOldWay = TRUE;
-    return IoConnectInterrupt(&Extension->Interrupt, Isr, Extension, NULL, Line->u.Interrupt.Vector,
-                              (KIRQL)Line->u.Interrupt.Level, (KIRQL)Line->u.Interrupt.Level, LevelSensitive, TRUE,
-                              Line->u.Interrupt.Affinity, FALSE);
+    return IoConnectInterrupt(&Extension->Interrupt, Isr, Extension, NULL, Vector, Level, Level, LevelSensitive, TRUE,
+                              Affinity, FALSE);
+}
+
+/* The line as drivers found it before there were resource lists: from the card's own register, by bus and slot. */
+static NTSTATUS ConnectByRegister(PDEVICE_EXTENSION Extension)
+{
+    ULONG Bus, Address, Length, Slot, Vector;
+    KAFFINITY Affinity = 0;
+    UCHAR Register;
+    KIRQL Level = 0;
+
+    if (!NT_SUCCESS(IoGetDeviceProperty(Extension->Pdo, DevicePropertyBusNumber, sizeof(Bus), &Bus, &Length)) ||
+        !NT_SUCCESS(IoGetDeviceProperty(Extension->Pdo, DevicePropertyAddress, sizeof(Address), &Address, &Length))) {
+        return STATUS_UNSUCCESSFUL;
+    }
+    Slot = Address >> 16 | (Address & 0xFFFF) << 5; /* a PCI_SLOT_NUMBER has the device below the function */
+    if (HalGetBusDataByOffset(PCIConfiguration, Bus, Slot, &Register, FIELD_OFFSET(PCI_COMMON_CONFIG, u.type0.InterruptLine),
+                              sizeof(Register)) != sizeof(Register)) {
+        return STATUS_UNSUCCESSFUL;
+    }
+    Vector = HalGetInterruptVector(PCIBus, Bus, Register, Register, &Level, &Affinity);
+    if (Vector == 0 || HalGetInterruptVector(Isa, Bus, Register, Register, &Level, &Affinity) != 0) {
+        return STATUS_UNSUCCESSFUL;
+    }
+    return ConnectOldWay(Extension, Vector, Level, Affinity);
 }
 
 static NTSTATUS Connect(PDEVICE_EXTENSION Extension, PCM_PARTIAL_RESOURCE_DESCRIPTOR Line)
@@ -489,7 +520,11 @@ static NTSTATUS Connect(PDEVICE_EXTENSION Extension, PCM_PARTIAL_RESOURCE_DESCRI
     IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
 
     if (InterruptMode == 2) {
-        return ConnectOldWay(Extension, Line);
+        return ConnectOldWay(Extension, Line->u.Interrupt.Vector, (KIRQL)Line->u.Interrupt.Level,
+                             Line->u.Interrupt.Affinity);
+    }
+    if (InterruptMode == 3) {
+        return ConnectByRegister(Extension);
     }
     Extension->ConnectedOldWay = FALSE;
     RtlZeroMemory(&Parameters, sizeof(Parameters));

@@ -36,7 +36,7 @@ static ULONG (*const Stories[])(VOID) = {
     Clocks, Calendars, Processors, Versions, /* from 20 on */
     Randoms, Debugger, UnicodeStrings, AnsiStrings, /* from 24 on */
     Integers, Guids, CLibrary, Prints, /* from 28 on */
-    Pages, /* from 32 on */
+    Pages, YieldsAndShould, /* from 32 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

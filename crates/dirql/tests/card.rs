@@ -236,9 +236,9 @@ stories! {
 }
 
 #[test]
-fn an_interrupt_is_connected_in_three_ways() {
+fn an_interrupt_is_connected_in_four_ways() {
     let setting = "HKR,Parameters,InterruptMode,0x00010001,0";
-    for mode in 1..=2 {
+    for mode in 1..=3 {
         let to = format!("HKR,Parameters,InterruptMode,0x00010001,{mode}");
         let report = C.run_with_setting(setting, &to, &["pci9052"], WRITE_AND_READ);
         report.expect_clean();

@@ -48,6 +48,9 @@ EXPORTED(VOID, ExFreeToNPagedLookasideList, (PNPAGED_LOOKASIDE_LIST List, PVOID 
 EXPORTED(PVOID, ExAllocateFromLookasideListEx, (PLOOKASIDE_LIST_EX List));
 EXPORTED(VOID, ExFreeToLookasideListEx, (PLOOKASIDE_LIST_EX List, PVOID Entry));
 EXPORTED(LOGICAL, KeIsExecutingDpc, (VOID));
+EXPORTED(LOGICAL, KeShouldYieldProcessor, (VOID));
+NTSYSAPI NTSTATUS NTAPI ZwYieldExecution(VOID); /* of ntifs.h */
+NTKERNELAPI LONG NTAPI KeSetBasePriorityThread(PKTHREAD Thread, LONG Increment); /* of ntddk.h */
 EXPORTED(BOOLEAN, PsIsSystemThread, (PVOID Thread));
 EXPORTED(NTSTATUS, PsLookupProcessByProcessId, (HANDLE Id, PEPROCESS *Process));
 EXPORTED(BOOLEAN, PsGetVersion, (PULONG Major, PULONG Minor, PULONG Build, PUNICODE_STRING Pack));

@@ -27,6 +27,9 @@ static ULONG InsideThread(THREAD_STORY *Story)
     CHECK(KeSetPriorityThread(Self, LOW_REALTIME_PRIORITY + 1) == Before);
     CHECK(KeQueryPriorityThread(Self) == LOW_REALTIME_PRIORITY + 1);
     CHECK(KeSetPriorityThread(Self, Before) == LOW_REALTIME_PRIORITY + 1);
+    CHECK(KeSetBasePriorityThread(Self, -2) == 0);
+    CHECK(KeQueryPriorityThread(Self) == Before - 2);
+    CHECK(KeSetBasePriorityThread(Self, 0) == -2 && KeQueryPriorityThread(Self) == Before);
     Story->Thread = Self;
     Story->Id = PsGetCurrentThreadId();
     return 0;
@@ -58,6 +61,67 @@ static ULONG Threads(VOID)
     CHECK(Poll(Thread) == STATUS_TIMEOUT); /* a thread is signalled when it has ended */
     KeSetEvent(&Story.MayEnd, IO_NO_INCREMENT, FALSE);
     CHECK(Join(Thread) == STATUS_SUCCESS);
+    return 0;
+}
+
+/* Threads of one priority on one processor: who yields lets the other go first, and with nobody there goes on. */
+static VOID NTAPI Yields(PVOID Context)
+{
+    volatile LONG *Turns = Context;
+
+    InterlockedIncrement(Turns);
+    PsTerminateSystemThread(STATUS_SUCCESS);
+}
+
+static ULONG Yielding(VOID)
+{
+    volatile LONG Turns = 0;
+    PVOID Thread;
+    NTSTATUS Status;
+
+    CHECK(ZwYieldExecution() == STATUS_NO_YIELD_PERFORMED);
+    KeSetSystemAffinityThread(1); /* the thread inherits nothing of it, so it comes here or elsewhere */
+    Status = StartThread(Yields, (PVOID)&Turns, &Thread);
+    CHECK(NT_SUCCESS(Status));
+    while (Turns == 0) {
+        ZwYieldExecution();
+    }
+    CHECK(Join(Thread) == STATUS_SUCCESS);
+    KeRevertToUserAffinityThread();
+    return 0;
+}
+
+/* Whoever works on at DISPATCH_LEVEL is told that something waits, and not before. */
+static VOID NTAPI Waiting(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argument2)
+{
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(Argument1);
+    UNREFERENCED_PARAMETER(Argument2);
+    *(BOOLEAN *)Context = TRUE;
+}
+
+static ULONG ShouldYield(VOID)
+{
+    BOOLEAN Ran = FALSE, RanBefore;
+    LOGICAL Before, After;
+    KIRQL Old;
+    KDPC Dpc;
+
+    KeInitializeDpc(&Dpc, Waiting, &Ran);
+    KeRaiseIrql(DISPATCH_LEVEL, &Old);
+    Before = NtKeShouldYieldProcessor();
+    KeInsertQueueDpc(&Dpc, NULL, NULL);
+    After = NtKeShouldYieldProcessor();
+    RanBefore = Ran;
+    KeLowerIrql(Old);
+    CHECK(!Before && After && !RanBefore && Ran);
+    return 0;
+}
+
+static ULONG YieldsAndShould(VOID)
+{
+    CHECK_ALL(Yielding());
+    CHECK_ALL(ShouldYield());
     return 0;
 }
 

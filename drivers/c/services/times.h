@@ -81,6 +81,21 @@ static ULONG Groups(ULONG Count)
     return 0;
 }
 
+/* One node for each group: here there is one. */
+static ULONG Nodes(ULONG Count)
+{
+    GROUP_AFFINITY Affinity = {.Mask = 0};
+    USHORT InNode = 0;
+
+    CHECK(KeQueryHighestNodeNumber() == 0 && KeGetCurrentNodeNumber() == 0);
+    CHECK(KeQueryNodeMaximumProcessorCount(0) >= Count && KeQueryNodeMaximumProcessorCount(1) == 0);
+    KeQueryNodeActiveAffinity(0, &Affinity, &InNode);
+    CHECK(Affinity.Group == 0 && Affinity.Mask == KeQueryActiveProcessors() && InNode == Count);
+    KeQueryNodeActiveAffinity(1, NULL, &InNode);
+    CHECK(InNode == 0);
+    return 0;
+}
+
 static ULONG Processors(VOID)
 {
     KAFFINITY Active = 0, Before;
@@ -98,6 +113,7 @@ static ULONG Processors(VOID)
     CHECK(ExIsProcessorFeaturePresent(PF_XMMI64_INSTRUCTIONS_AVAILABLE)); /* SSE2: every x64 has it */
     CHECK(!ExIsProcessorFeaturePresent(0x7FFFFFFF));
     CHECK_ALL(Groups(Count));
+    CHECK_ALL(Nodes(Count));
     return 0;
 }
 

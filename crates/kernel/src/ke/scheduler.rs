@@ -366,12 +366,13 @@ pub(crate) fn leave_to_wait(k: &mut Kernel) {
     leave_processor(k);
 }
 
-/// `ZwYieldExecution`, and a delay of 0: behind its equals, if there are any.
-pub(crate) fn yield_now(cx: &mut Cx<'_>) -> Flow<()> {
-    if cx.with(|k| equals_wait(k)) {
+/// `ZwYieldExecution`, and a delay of 0: behind its equals, if there are any; whether there were.
+pub(crate) fn yield_now(cx: &mut Cx<'_>) -> Flow<bool> {
+    let gives_way = cx.with(|k| equals_wait(k));
+    if gives_way {
         cx.with(|k| k.ke.request_yield());
     }
-    irql::settle(cx)
+    irql::settle(cx).map(|()| gives_way)
 }
 
 /// Whether a thread that is as good as the current one could have this processor.
@@ -416,7 +417,7 @@ fn before(cx: &mut Cx<'_>, gives_way: impl FnOnce(&mut Cx<'_>, &[StrandId]) -> b
         return Ok(());
     }
     if equals {
-        return yield_now(cx);
+        return yield_now(cx).map(|_| ());
     }
     end_turn(cx)?;
     // What came for this processor meanwhile comes now, and not when its slice happens to end.

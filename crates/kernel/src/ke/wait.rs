@@ -255,13 +255,13 @@ pub fn delay(cx: &mut Cx<'_>, mode: u8, alertable: bool, interval: DriverPtr<i64
     Ok(if status == NtStatus::TIMEOUT { NtStatus::SUCCESS } else { status })
 }
 
-/// `ZwYieldExecution`.
+/// `ZwYieldExecution`: `NO_YIELD_PERFORMED` if no other thread was there to run.
 ///
 /// # Errors
 /// [`engine::Leave`] if the machine ends meanwhile.
 pub fn zw_yield(cx: &mut Cx<'_>) -> Flow<NtStatus> {
-    scheduler::yield_now(cx)?;
-    Ok(NtStatus::SUCCESS)
+    let gave_way = scheduler::yield_now(cx)?;
+    Ok(if gave_way { NtStatus::SUCCESS } else { NtStatus::NO_YIELD_PERFORMED })
 }
 
 /// Waits; nothing interrupts it.

@@ -61,7 +61,7 @@ fn memory_that_the_kernel_still_uses_cannot_be_freed() {
             event::initialize(cx, block.cast(), 0, false)?;
             let waiter = move |cx: &mut Cx<'_>| wait::for_object(cx, block).map(|_| ());
             spawn(cx, "waiter", waiter);
-            scheduler::yield_now(cx)
+            scheduler::yield_now(cx).map(|_| ())
         }),
     ];
     for (expected, put_to_use) in cases {
