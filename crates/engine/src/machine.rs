@@ -220,6 +220,7 @@ impl Engine {
         translate::scratch().calls.set(0);
         translate::scratch().asked_calls.set(0);
         translate::scratch().short_until.set(0);
+        translate::scratch().free_until.set(0);
         translate::forbid_locks();
         translate::ask_for_extended();
         Ok(())
@@ -574,11 +575,24 @@ impl Engine {
         self.calls() < translate::scratch().short_until.get()
     }
 
-    /// Whether the call of an export that the guest is asked about now could have been a [`Short`] one, had the export been.
+    /// Up to call `until` the guest has nothing to see to before one; what it does for who listens is apart from that. It is told by
+    /// [`Engine::calls_are_free`], and is kept here because each call asks. 0: there is something, which is so at first.
+    #[inline]
+    pub fn free_calls(self, until: u64) {
+        translate::scratch().free_until.set(until);
+    }
+
+    /// What [`Engine::free_calls`] says of the next call.
+    #[must_use]
+    pub fn frees_calls(self) -> bool {
+        self.calls() < translate::scratch().free_until.get()
+    }
+
+    /// The same of the call that the guest is asked about now.
     #[must_use]
     #[inline]
     pub fn calls_are_free(self) -> bool {
-        self.calls() <= translate::scratch().short_until.get() && self.free_levels() < 16
+        self.calls() <= translate::scratch().free_until.get()
     }
 
     /// Whether, from now on, driver code may take a spin lock by itself if it is free: by [`Short`] calls, and where such are

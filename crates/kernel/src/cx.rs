@@ -103,6 +103,12 @@ impl<'m> Cx<'m> {
         self.nt.emit(event);
     }
 
+    /// As [`Cx::emit`], of an event that owns no memory, and of whose kind [`Cx::happens`] has just said that somebody reads it.
+    #[inline]
+    pub(crate) fn tell_plain(&self, event: Event) {
+        self.nt.tell_plain(event);
+    }
+
     /// The number of the event that is emitted next.
     #[must_use]
     pub fn next_event(&self) -> u64 {

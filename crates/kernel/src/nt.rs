@@ -245,18 +245,27 @@ impl Nt {
             return;
         }
         // What owns nothing is not looked at once more, to be dropped.
-        let event = ManuallyDrop::new(event);
         if self.happens(kind) {
-            self.tell(kind, &event);
+            self.tell_plain(event);
+        } else {
+            std::mem::forget(event);
         }
+    }
+
+    /// As [`Nt::emit`], of an event that owns nothing and that somebody reads: [`Nt::happens`] has said so.
+    #[inline]
+    pub(crate) fn tell_plain(&self, event: Event) {
+        let event = ManuallyDrop::new(event);
+        self.tell(event.kind(), &event);
     }
 
     /// Somebody wants it, and it is of this kind.
     fn tell(&self, kind: Kind, event: &Event) {
         let stamp = self.stamp(self.number(kind));
         let wants = 1 << kind as u8;
+        let mut readers = self.readers.borrow_mut();
         outside(|| {
-            for subscribed in &mut *self.readers.borrow_mut() {
+            for subscribed in &mut *readers {
                 if subscribed.wants & wants != 0 {
                     subscribed.reader.event(&stamp, event);
                 }

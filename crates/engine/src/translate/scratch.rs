@@ -72,6 +72,8 @@ pub(crate) struct Scratch {
     pub(crate) asked_calls: Cell<u64>,
     /// While there were fewer calls than this, there may be short ones.
     pub(crate) short_until: Cell<u64>,
+    /// Up to this call the guest has said that it has nothing to see to before one.
+    pub(crate) free_until: Cell<u64>,
     /// The spin lock that driver code has taken by itself, or what [`super::short`] says of one; and, of such a lock, the calls
     /// and the lowest free level before it, the countdown, and the low half of where it was taken.
     pub(crate) lock: Cell<u64>,

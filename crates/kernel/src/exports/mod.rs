@@ -111,15 +111,15 @@ fn admit(cx: &mut Cx<'_>, export: &Export) -> Flow<()> {
     Ok(())
 }
 
-#[cold]
+#[inline(never)]
 fn tell_call(cx: &mut Cx<'_>, number: u32, args: &Args) {
     let caller = cx.engine().caller_rip();
-    cx.emit(Event::Call { export: number, arguments: args.registers, caller });
+    cx.tell_plain(Event::Call { export: number, arguments: args.registers, caller });
 }
 
-#[cold]
+#[inline(never)]
 fn tell_return(cx: &mut Cx<'_>, number: u32, value: u64) {
-    cx.emit(Event::Return { export: number, value });
+    cx.tell_plain(Event::Return { export: number, value });
 }
 
 #[cold]

@@ -212,7 +212,7 @@ fn put_aside(k: &mut Kernel, begun: &mut Begun, floor: u8, base: u64, (now, dept
     if begun.first {
         processor.entered.push(Entered { base, depth });
     }
-    k.ke.holds_back(floor);
+    k.ke.forbids(floor);
     let Some(thread) = k.ke.thread_mut() else { return };
     begun.account = thread.account.with_what_ran(thread.mark, mark);
     (thread.account, thread.mark) = (Account::default(), mark);

@@ -39,9 +39,9 @@ pub(super) fn run_here(
     witness::plain_moment(cx)?;
     let (now, depth) = (cx.engine().now(), cx.engine().depth());
     let mut begun = Begun::default();
-    let (ready, promised) = cx.with(|k| {
+    let ready = cx.with(|k| {
         let processor = k.ke.processor();
-        let runs_at_once = k.is_settled()
+        let runs_at_once = k.is_settled_unheard()
             && processor.interrupts_enabled
             && processor.dpcs.is_empty()
             && k.engine.strand() != StrandId(0);
@@ -52,13 +52,12 @@ pub(super) fn run_here(
         view.set(KDPC::SystemArgument1, argument1);
         view.set(KDPC::SystemArgument2, argument2);
         let ready = ready(k, QueuedDpc { object: object.address, by: By::Driver })?;
-        let promised = k.note_settled();
         k.set_level(k.ke.current, DISPATCH_LEVEL);
         let processor = k.ke.processor_mut();
         (processor.dispatch_since, processor.running_dpc) = (now, Some(object.address));
         let base = processor.dpc_stack;
         callout::begin(k, &mut begun, &ready.call(object.address), base, (now, depth));
-        Some((ready, promised))
+        Some(ready)
     })?;
     let _ = cx.happens(Kind::DpcQueued);
     let call = ready.call(object.address);
@@ -66,7 +65,7 @@ pub(super) fn run_here(
         callout::called(cx, &call, &mut begun, &ready.arguments, |k, went_well| match over(k, went_well) {
             (None, Head::Empty) => {
                 k.set_level(k.ke.current, old);
-                (None, None, k.is_settled_as_before(promised))
+                (None, None, k.is_settled())
             }
             (overdue, then) => (overdue, Some(then), false),
         });

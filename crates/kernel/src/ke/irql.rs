@@ -167,7 +167,7 @@ pub(crate) fn set(cx: &mut Cx<'_>, to: u8) {
 #[inline]
 pub(crate) fn tell(cx: &mut Cx<'_>, from: u8, to: u8) {
     if from != to && cx.happens(Kind::Irql) {
-        cx.emit(Event::Irql { from, to });
+        cx.tell_plain(Event::Irql { from, to });
     }
 }
 
@@ -236,20 +236,6 @@ pub(crate) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
 #[inline]
 pub(crate) fn settle(cx: &mut Cx<'_>) -> Flow<()> {
     if cx.with(|k| k.is_settled()) { Ok(()) } else { let_in(cx) }
-}
-
-/// If nothing waits at all: that is settled then.
-#[inline]
-pub(crate) fn is_quiet(k: &mut Kernel) -> bool {
-    let waits = k.ke.rearm
-        || k.engine.strand() == StrandId(0)
-        || clock::is_held(k)
-        || next_work(k, k.ke.current).is_some()
-        || slice::a_deadline_came_nearer(k);
-    if !waits {
-        k.settled();
-    }
-    !waits
 }
 
 fn let_in(cx: &mut Cx<'_>) -> Flow<()> {

@@ -4,6 +4,11 @@
 //! The current processor's level is the engine's, because driver code may change it by itself (see [`engine::Engine::set_free_levels`]);
 //! the others' are in their records. [`Kernel::level`] and [`Kernel::set_level`] are the only ones that touch either. What a change of level lets in is
 //! `irql`'s.
+//!
+//! Two words say what a change of level may mean, and neither says less than the truth. [`State::waits_below`] sums up what waits: whoever
+//! makes something wait adds to it, and only a look at everything takes from it ([`Kernel::settled`]). The engine's is how low driver code
+//! may go with nobody asked: it holds the first, what is forbidden (a lock is held, a routine has a level of its own) and who listens. So
+//! what is heard is settled by one comparison too.
 
 use abi::KPCR;
 
@@ -72,9 +77,15 @@ impl Kernel {
     /// somebody says [`State::unsettled`], without letting anything in, breaking a rule or being told about.
     #[inline]
     pub(crate) fn settled(&mut self) {
-        if self.engine.free_levels() != PASSIVE_LEVEL {
-            self.promise(attention(self));
+        if !self.all_is_promised() {
+            self.promise(waiting(self));
         }
+    }
+
+    /// Whether there is nothing left to promise.
+    #[inline]
+    fn all_is_promised(&self) -> bool {
+        self.ke.waits_below == PASSIVE_LEVEL && self.engine.free_levels() == self.ke.lowest_alone()
     }
 
     /// As [`Kernel::settled`], where [`super::irql::next_work`] has just found nothing that the level lets in.
@@ -84,28 +95,37 @@ impl Kernel {
         let all = self.level() == PASSIVE_LEVEL && self.ke.processor().interrupts_enabled;
         if !all {
             self.settled();
-        } else if self.engine.free_levels() != PASSIVE_LEVEL {
-            self.promise(if matters_always(self) { ASK_ALWAYS } else { forbidden(self) });
+        } else if !self.all_is_promised() {
+            self.promise(if self.ke.rearm { ASK_ALWAYS } else { held_clock(self) });
         }
     }
 
+    /// Below `level` something waits, at most.
     #[inline]
     fn promise(&mut self, level: u8) {
-        self.ke.nothing_came = false;
-        self.engine.set_free_levels(level);
+        self.ke.waits_below = level;
+        self.ke.forbids_less();
         let until = if calls_are_free(self) { budget::calls_until_look(self) } else { 0 };
-        self.engine.allow_short_calls(until);
+        self.engine.free_calls(until);
+        self.engine.allow_short_calls(if self.ke.calls_are_told { 0 } else { until });
+        self.engine.allow_short_locks(locks_are_free(self));
+    }
+
+    /// A lock was given back.
+    #[inline]
+    pub(crate) fn a_lock_is_free(&mut self) {
+        self.ke.forbids_less();
         self.engine.allow_short_locks(locks_are_free(self));
     }
 
     /// What the current processor is to do now. If that is nothing, what is said by [`Kernel::settled`] is said: one look at what waits
-    /// answers both, as [`super::irql::next_work`] and [`attention`] would.
+    /// answers both, as [`super::irql::next_work`] and [`waiting`] would.
     pub(crate) fn next(&mut self) -> Next {
         let (index, level) = (self.ke.current, self.level());
         if self.ke.rearm {
             return irql::next_work(self, index).map_or(Next::Slice, Next::Work);
         }
-        let mut lowest = forbidden(self);
+        let mut lowest = held_clock(self);
         let processor = &self.ke.processors[index];
         if processor.interrupts_enabled {
             if ipi::calls(self, index) {
@@ -121,6 +141,10 @@ impl Kernel {
                 }
                 lowest = lowest.max(highest_line(self, mask));
             }
+            if level >= DISPATCH_LEVEL && forbidden(&self.ke) >= DISPATCH_LEVEL {
+                // Whoever may go below looks.
+                lowest = lowest.max(DISPATCH_LEVEL);
+            }
             if lowest.min(level) < DISPATCH_LEVEL
                 && let Some((work, below)) = below_dispatch(self, index)
             {
@@ -134,32 +158,22 @@ impl Kernel {
             return Next::Slice;
         }
         debug_assert!(irql::next_work(self, index).is_none(), "something waits at {lowest}");
-        self.promise(if self.ke.levels_are_told { ASK_ALWAYS } else { lowest });
+        self.promise(lowest);
         Next::Nothing
-    }
-
-    /// Nothing waits, and what runs from here on may make it. The answer is for [`Kernel::is_settled_as_before`].
-    #[inline]
-    pub(crate) fn note_settled(&mut self) -> u8 {
-        self.ke.nothing_came = true;
-        self.engine.free_levels()
-    }
-
-    /// What ran is over, and the level is what it was: what was promised before holds, if nothing has come since. Whether nothing waits.
-    #[inline]
-    pub(crate) fn is_settled_as_before(&mut self, promised: u8) -> bool {
-        if std::mem::take(&mut self.ke.nothing_came) {
-            self.engine.set_free_levels(promised);
-        }
-        self.is_settled()
     }
 
     /// Whether nothing can be waiting for the level that is set now, and the slice ends when it should.
     #[inline]
     pub(crate) fn is_settled(&self) -> bool {
-        self.engine.free_levels() <= self.level()
+        !self.ke.may_wait_at(self.level())
             && self.engine.now() < self.ke.armed_until
             && !slice::a_deadline_came_nearer(self)
+    }
+
+    /// The same, and nobody reads of levels: for ways that tell of none.
+    #[inline]
+    pub(crate) fn is_settled_unheard(&self) -> bool {
+        !self.ke.levels_are_told && self.is_settled()
     }
 
     /// Driver code runs on: what was promised by [`Kernel::settled`] must be true.
@@ -168,15 +182,24 @@ impl Kernel {
         // What has become due at this very instruction ends the slice, before the next one.
         let due = || self.engine.now() >= self.ke.armed_until;
         debug_assert!(
-            self.engine.free_levels() >= attention(self) || due(),
+            self.ke.waits_below >= waiting(self) || due(),
             "something that wants attention at {} was not said to be unsettled",
-            attention(self)
+            waiting(self)
+        );
+        debug_assert!(
+            self.engine.free_levels() >= self.ke.alone_from(),
+            "driver code may go below {} by itself",
+            self.ke.alone_from()
         );
         debug_assert!(
             !self.engine.allows_short_calls()
-                || calls_are_free(self)
+                || calls_are_free(self) && !self.ke.calls_are_told
                 || self.engine.free_levels() == ASK_ALWAYS,
             "somebody must hear of calls, and it was not said to be unsettled"
+        );
+        debug_assert!(
+            !self.engine.frees_calls() || calls_are_free(self),
+            "somebody must see to calls, and it was not said to be unsettled"
         );
         debug_assert!(
             !self.engine.allows_short_locks()
@@ -201,24 +224,54 @@ impl State {
     /// Something has changed that the level of the current processor may hold back, or that forbids to lower it.
     #[inline]
     pub(crate) fn unsettled(&mut self) {
-        self.nothing_came = false;
+        self.waits_below = ASK_ALWAYS;
         self.engine.set_free_levels(ASK_ALWAYS);
+        self.engine.free_calls(0);
     }
 
-    /// As [`State::unsettled`], where it is known that levels from `level` on hold it back: who stays there has nothing to ask. What was
-    /// promised is the summary of all that waits, and whoever makes something wait adds to it.
+    /// As [`State::unsettled`], where it is known that levels from `level` on hold it back: who stays there has nothing to ask.
     #[inline]
     pub(crate) fn waits_below(&mut self, level: u8) {
-        self.nothing_came = false;
-        self.holds_back(level);
+        self.waits_below = self.waits_below.max(level);
+        self.forbids(level);
     }
 
-    /// Until the next look, or until it is over, nobody may go below this level.
+    /// Whether anything may wait for a level to fall to `level`.
     #[inline]
-    pub(crate) fn holds_back(&mut self, level: u8) {
+    pub(crate) fn may_wait_at(&self, level: u8) -> bool {
+        self.waits_below > level
+    }
+
+    /// Whether anything may wait at all.
+    #[inline]
+    pub(crate) fn may_wait(&self) -> bool {
+        self.may_wait_at(PASSIVE_LEVEL)
+    }
+
+    /// From now on driver code may not go below this level by itself.
+    #[inline]
+    pub(crate) fn forbids(&mut self, level: u8) {
         if self.engine.free_levels() < level {
             self.engine.set_free_levels(level);
         }
+    }
+
+    /// What forbade it to is over, of which there may be more.
+    #[inline]
+    pub(crate) fn forbids_less(&mut self) {
+        self.engine.set_free_levels(self.alone_from());
+    }
+
+    /// Down to which level driver code may go by itself.
+    #[inline]
+    fn alone_from(&self) -> u8 {
+        self.waits_below.max(forbidden(self)).max(self.lowest_alone())
+    }
+
+    /// The same where nothing waits and nothing is forbidden.
+    #[inline]
+    fn lowest_alone(&self) -> u8 {
+        if self.levels_are_told { ASK_ALWAYS } else { PASSIVE_LEVEL }
     }
 
     /// Whether somebody reads every change of level, and every call of an export or its end.
@@ -241,26 +294,31 @@ impl State {
     }
 }
 
-/// The lowest level that the current processor may go to with nothing let in, no rule broken and nobody told: 0 if nothing
-/// is pending, [`ASK_ALWAYS`] if every change of level matters to somebody.
-pub(crate) fn attention(k: &Kernel) -> u8 {
-    if matters_always(k) {
+/// Below which level something waits: 0 if nothing does, [`ASK_ALWAYS`] if there is something to do at any.
+pub(crate) fn waiting(k: &Kernel) -> u8 {
+    if k.ke.rearm {
         return ASK_ALWAYS;
     }
     let index = k.ke.current;
     let processor = &k.ke.processors[index];
-    let own = forbidden(k);
+    let clock = held_clock(k);
     if !processor.interrupts_enabled {
-        return own;
+        return clock;
     }
     if ipi::calls(k, index) {
-        return IPI_LEVEL.max(own);
+        return IPI_LEVEL.max(clock);
     }
-    let lines = highest_line(k, processor.mask()).max(own);
+    let lines = highest_line(k, processor.mask()).max(clock);
     match below_dispatch(k, index) {
         Some((_, below)) if lines < DISPATCH_LEVEL => lines.max(below),
         _ => lines,
     }
+}
+
+/// Where the clock stands still, it goes on as soon as it may.
+#[inline]
+fn held_clock(k: &Kernel) -> u8 {
+    if k.ke.current == 0 && clock::is_held(k) { CLOCK_LEVEL } else { PASSIVE_LEVEL }
 }
 
 /// What may happen below DISPATCH_LEVEL, and below which level it does.
@@ -275,29 +333,22 @@ fn below_dispatch(k: &Kernel, index: usize) -> Option<(Work, u8)> {
     }
 }
 
-/// Whether every change of level must be asked about.
+/// Below this the current processor must not go by itself, whatever waits.
 #[inline]
-fn matters_always(k: &Kernel) -> bool {
-    k.ke.levels_are_told || k.ke.rearm
-}
-
-/// Below this the current processor must not go by itself, whatever is pending.
-#[inline]
-fn forbidden(k: &Kernel) -> u8 {
-    let processor = k.ke.processor();
+fn forbidden(ke: &State) -> u8 {
+    let processor = ke.processor();
     let floor = processor.floors.last().copied().unwrap_or(PASSIVE_LEVEL);
-    let owns = k.ke.locks.count(processor.number) != 0;
-    let own = floor.max(if owns { DISPATCH_LEVEL } else { PASSIVE_LEVEL });
-    // Where the clock stands still, it goes on as soon as it may.
-    if k.ke.current == 0 && clock::is_held(k) { own.max(CLOCK_LEVEL) } else { own }
+    let owns = ke.locks.count(processor.number) != 0;
+    floor.max(if owns { DISPATCH_LEVEL } else { PASSIVE_LEVEL })
 }
 
-/// Whether a call of an export is neither told nor a question, so that [`super::irql::short`] ones need not come here.
+/// Whether there is nothing to see to before a call of an export, so that [`super::irql::short`] ones need not come here if nobody
+/// listens.
 #[inline]
 fn calls_are_free(k: &Kernel) -> bool {
     // Who asks nobody is as good as alone; and a promise is made anew at each turn, so who asks later finds none that forgets it.
     let alone = k.ke.processors.len() == 1 && k.ke.ready.is_empty() || !k.engine.may_depart();
-    alone && !k.ke.calls_are_told && !k.ke.processor().wait_next
+    alone && !k.ke.processor().wait_next
 }
 
 /// Whether a spin lock is held by nobody if its word is 0, and may be taken with no moment to be witnessed: so that driver code

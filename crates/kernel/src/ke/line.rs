@@ -218,7 +218,7 @@ fn wait(k: &mut Kernel, mut lines: u64) {
 #[inline]
 pub(crate) fn nothing_came(k: &Kernel) -> bool {
     let until = k.ke.armed_until;
-    k.engine.free_levels() <= k.level()
+    !k.ke.may_wait_at(k.level())
         && k.engine.now() < until
         && k.ke.timers.deadline().is_none_or(|deadline| deadline >= until)
         && k.hal.transfers.is_empty()

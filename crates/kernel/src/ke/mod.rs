@@ -123,8 +123,8 @@ pub struct State {
     /// Something has changed that may end it earlier.
     rearm: bool,
     engine: Engine,
-    /// Nothing has come to wait, and nothing was promised, since this was set.
-    nothing_came: bool,
+    /// Below which level something may wait: see [`level`].
+    waits_below: u8,
     /// Somebody reads every change of level.
     levels_are_told: bool,
     /// Somebody reads every call of an export, or its end.
@@ -181,7 +181,7 @@ impl State {
             armed_retired: 0,
             rearm: false,
             engine,
-            nothing_came: false,
+            waits_below: level::ASK_ALWAYS,
             levels_are_told: false,
             calls_are_told: false,
             is_witnessed: !settings.witness.is_empty(),
@@ -229,12 +229,14 @@ impl State {
     /// A routine runs that must not lower the level below `floor`.
     pub(crate) fn push_floor(&mut self, floor: u8) {
         self.processor_mut().floors.push(floor);
-        self.holds_back(floor);
+        self.forbids(floor);
     }
 
-    /// The innermost of these routines is over. What it held back was more.
+    /// The innermost of these routines is over.
+    #[inline]
     pub(crate) fn pop_floor(&mut self) {
         self.processor_mut().floors.pop();
+        self.forbids_less();
     }
 
     /// The thread that runs now, if a strand runs at all.

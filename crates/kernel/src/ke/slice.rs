@@ -5,7 +5,7 @@
 use engine::{Flow, SLICE_END, StrandId};
 
 use super::budget::SERVICE;
-use super::processor::{DISPATCH_LEVEL, PASSIVE_LEVEL};
+use super::processor::DISPATCH_LEVEL;
 use super::spin::{self, Seen};
 use super::thread::{Account, Thread};
 use super::time::TICK;
@@ -154,8 +154,7 @@ pub(crate) fn work(cx: &mut Cx<'_>, instructions: u64) -> Flow<()> {
 pub(crate) fn begin_turn(cx: &mut Cx<'_>) {
     arm(cx);
     let waits = cx.with(|k| {
-        // Where it may go down to any level, nothing is held back.
-        let waits = k.engine.free_levels() != PASSIVE_LEVEL && irql::next_work(k, k.ke.current).is_some();
+        let waits = k.ke.may_wait() && irql::next_work(k, k.ke.current).is_some();
         if waits {
             k.ke.rearm();
         }

@@ -348,7 +348,7 @@ pub(crate) fn note_taken(cx: &mut Cx<'_>, lock: u64, mode: Mode, value: u64) {
 fn note(k: &mut Kernel, lock: u64, (mode, value): (Mode, u64), (since, place, taken): (u64, u64, u64)) {
     let processor = k.ke.processor().number;
     k.ke.locks.insert(lock, Held { processor, mode, value, since, place, taken });
-    k.ke.waits_below(DISPATCH_LEVEL);
+    k.ke.forbids(DISPATCH_LEVEL);
     k.engine.allow_short_locks(false);
 }
 
@@ -434,6 +434,7 @@ pub(crate) fn give_back_plainly(k: &mut Kernel, lock: SpinLock) -> bool {
     let own = k.ke.locks.is_own(lock.address, here, 1) && k.engine.write_plain(lock, &0);
     if own {
         k.ke.locks.remove(lock.address, here, Mode::Plain);
+        k.a_lock_is_free();
     }
     own
 }
@@ -456,8 +457,8 @@ fn give_back_at_once(k: &mut Kernel, lock: SpinLock, level: u8) -> Option<(u8, b
     }
     k.ke.locks.remove(lock.address, here, Mode::Plain);
     k.set_level(k.ke.current, level);
-    k.ke.unsettled();
-    Some((old, irql::is_quiet(k)))
+    k.a_lock_is_free();
+    Some((old, k.is_settled()))
 }
 
 /// Releases.
@@ -471,7 +472,7 @@ pub(crate) fn give_back(cx: &mut Cx<'_>, lock: SpinLock, value: u64, what: &str)
         let is_own = k.ke.locks.is_own(at, here, value);
         if is_own {
             k.ke.locks.remove(at, here, Mode::Plain);
-            k.ke.unsettled();
+            k.a_lock_is_free();
         }
         is_own
     });

@@ -238,7 +238,7 @@ fn tell(k: &mut Kernel, ending: &Ending, status: NtStatus) -> bool {
     let waits = &k.ke.waits;
     let is_awaited = |event: View<KEVENT>| waits.contains_key(&event.at().address);
     let somebody_waits = !waits.is_empty() && (is_awaited(event) || is_awaited(file_event));
-    if somebody_waits || !k.is_settled() {
+    if somebody_waits || !k.is_settled_unheard() {
         return false;
     }
     let Blocks { places: [of_file, of_event], .. } = ending.blocks;

@@ -107,7 +107,11 @@ fn has_ended(k: &Kernel, begun: &Begun) -> bool {
     // One that nobody consumes.
     let stays = header.get(DISPATCHER_HEADER::Type) == ObjectKind::NotificationEvent as u8;
     let is_over = stays && header.get(DISPATCHER_HEADER::SignalState) > 0;
-    !k.engine.missed() && is_over && begun.synchronous && ke::wait::may_begin_at_once(k) && k.is_settled()
+    !k.engine.missed()
+        && is_over
+        && begun.synchronous
+        && ke::wait::may_begin_at_once(k)
+        && k.is_settled_unheard()
 }
 
 /// Its request has not ended.

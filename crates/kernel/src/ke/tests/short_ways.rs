@@ -6,6 +6,7 @@ use engine::Flow;
 
 use crate::Cx;
 use crate::event::{Event, Kind};
+use crate::ke::processor::DISPATCH_LEVEL;
 use crate::ke::rig::{self, Driver, LINE, Rig, Trace, settle};
 use crate::ke::scheduler::End;
 use crate::ke::{dpc, event, irql, spinlock, thread, wait};
@@ -78,7 +79,7 @@ fn routine(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
         text: format!("{object:#x} does {context} at {level}, runs {runs:x?}, no lock {lock}"),
     });
     let shorts = cx.read(at::<u64>(memory, SHORTS))?;
-    let is_short = cx.with(|k| k.ke.nothing_came);
+    let is_short = cx.with(|k| k.ke.waits_below < DISPATCH_LEVEL);
     cx.write(at::<u64>(memory, SHORTS), shorts + u64::from(is_short))?;
     match context {
         QUEUE_ANOTHER => {
