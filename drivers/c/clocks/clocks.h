@@ -51,10 +51,12 @@ typedef struct _RAN {
     KIRQL Irql;
     UCHAR Processor;
     ULONGLONG At;
+    LONG Rounds; /* of HeldRounds */
 } RAN;
 
 static RAN Ran[256];
 static volatile LONG RanCount;
+static volatile LONG HeldRounds; /* how often the thread that holds a processor has gone round: that processor's own time */
 
 static VOID RunAt(CHAR Letter)
 {
@@ -64,6 +66,7 @@ static VOID RunAt(CHAR Letter)
         Ran[Index].Irql = KeGetCurrentIrql();
         Ran[Index].Processor = (UCHAR)KeGetCurrentProcessorNumberEx(NULL);
         Ran[Index].At = Now();
+        Ran[Index].Rounds = HeldRounds;
         Ran[Index].Letter = Letter;
     }
 }

@@ -97,6 +97,7 @@ static VOID NTAPI HoldProcessor(PVOID Context)
     KeSetSystemAffinityThreadEx((KAFFINITY)(ULONG_PTR)Context);
     InterlockedExchange(&Holding, 1);
     while (Hold != 0) {
+        InterlockedIncrement(&HeldRounds);
         KeStallExecutionProcessor(10);
     }
     KeRevertToUserAffinityThread();
@@ -127,6 +128,7 @@ static ULONG Elsewhere(VOID)
     KAFFINITY Before = KeSetSystemAffinityThreadEx(1);
     PVOID Holder;
     ULONGLONG Queued;
+    LONG Rounds, Waited;
 
     Prepare();
     KeSetTargetProcessorDpc(&Dpcs[0], 1);
@@ -145,10 +147,12 @@ static ULONG Elsewhere(VOID)
     CHECK(RanAre("a") && Ran[0].Processor == 1 && Ran[0].Irql == DISPATCH_LEVEL);
     CHECK(Ran[0].At <= Queued + TICK + 10 * MILLISECOND);
     Forget();
-    Queued = Now();
+    Rounds = HeldRounds;
     CHECK(KeInsertQueueDpc(&Dpcs[1], NULL, NULL));
-    Busy(MILLISECOND);
-    CHECK(RanAre("b") && Ran[0].Processor == 1);
+    for (Waited = 0; Waited < 1000 && RanAre(""); Waited++) {
+        Busy(MILLISECOND); /* the other processor has its turn some time */
+    }
+    CHECK(RanAre("b") && Ran[0].Processor == 1 && Ran[0].Rounds - Rounds <= 10);
     Hold = 0;
     Join(Holder);
     KeRevertToUserAffinityThreadEx(Before);
