@@ -233,3 +233,95 @@ fn requests_sys_replays() {
             ioctl a 0x222008 out 16",
     });
 }
+
+#[test]
+fn locks_sys_replays() {
+    many(Scene {
+        sys: "locks.sys",
+        inf: None,
+        device: None,
+        script: r"open \\.\DirqlLocks as a
+            open \\.\DirqlLocks as b
+            open \\.\DirqlLocks as c
+            t: ioctl a 0x222400; t: ioctl a 0x222440; t: ioctl a 0x222458
+            u: ioctl b 0x222404; u: ioctl b 0x222454; u: ioctl b 0x222468
+            ioctl c 0x222410; ioctl c 0x22243c; ioctl c 0x222470
+            join t; join u",
+    });
+}
+
+#[test]
+fn clocks_sys_replays() {
+    many(Scene {
+        sys: "clocks.sys",
+        inf: None,
+        device: None,
+        script: r"open \\.\DirqlClocks as a
+            ioctl a 0x222000 out 8; ioctl a 0x222020 out 8",
+    });
+}
+
+#[test]
+fn apcs_sys_replays() {
+    many(Scene {
+        sys: "apcs.sys",
+        inf: None,
+        device: None,
+        script: r"open \\.\DirqlApcs as a
+            ioctl a 0x222000 out 8; ioctl a 0x222004 out 8",
+    });
+}
+
+#[test]
+fn message_sys_replays() {
+    many(Scene {
+        sys: "message.sys",
+        inf: Some("message.inf"),
+        device: Some("bench,msix=4"),
+        script: r"open \\.\Message as one; open \\.\Message as two
+            a: ioctl one 0x226400 in hex:0f000000
+            b: ioctl two 0x226400 in hex:06000000
+            join a; join b
+            stop-device; start-device",
+    });
+}
+
+const EDU: &str = r"open \\.\Edu as one
+    open \\.\Edu as two
+    t: ioctl one 0x223000 in u32:5 out 4 expect u32:120
+    u: write two text:abcdefgh at 16; u: read two 8 at 16 expect text:abcdefgh
+    join t; join u
+    surprise-remove";
+
+#[test]
+fn edu_sys_replays() {
+    many(Scene { sys: "edu.sys", inf: Some("edu.inf"), device: Some("edu"), script: EDU });
+}
+
+#[test]
+fn edu_rust_sys_replays() {
+    many(Scene {
+        sys: "edu_rust.sys",
+        inf: Some("edu_rust.inf"),
+        device: Some("edu"),
+        script: r"open \\.\EduRust-0 as one
+            open \\.\EduRust-0 as two
+            t: ioctl one 0x223000 in u32:5 out 4 expect u32:120
+            u: ioctl two 0x223000 in u32:6 out 4 expect u32:720
+            join t; join u
+            stop-device; start-device",
+    });
+}
+
+#[test]
+fn bench_rust_sys_replays() {
+    many(Scene {
+        sys: "bench_rust.sys",
+        inf: Some("bench_rust.inf"),
+        device: Some("bench,msix=4"),
+        script: r"open \\.\BenchRust-0 as one; open \\.\BenchRust-0 as two
+            a: ioctl one 0x222400 in hex:0f000000
+            b: ioctl two 0x222400 in hex:06000000
+            join a; join b",
+    });
+}
