@@ -403,11 +403,19 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     return TellStory(Irp, Stories, Function - FIRST_STORY, RTL_NUMBER_OF(Stories));
 }
 
+/* A DPC that has completed a request may still be on its way back. */
+static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
+{
+    KeFlushQueuedDpcs();
+    ControlUnload(Driver);
+}
+
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     NTSTATUS Status = ControlStart(Driver, &DeviceName, &LinkName, DispatchDeviceControl);
 
     UNREFERENCED_PARAMETER(RegistryPath);
+    Driver->DriverUnload = Unload;
     KeInitializeEvent(&Gate, SynchronizationEvent, FALSE);
     Itself = Driver->DeviceObject;
     return Status;

@@ -23,7 +23,7 @@ static ULONG (*const Stories[])(VOID) = {
     Queueing, Watchdog, ThreadedDpcs, ThreadedLevel, /* from 8 on */
     Cancellations, Periods, Coalescing, StandingStill, /* from 12 on */
     LongStall, ClockIsSetLater, ClockWasSet, ClockWasSetBack, /* from 16 on */
-    WaitUntil, /* from 20 on */
+    WaitUntil, IdleElsewhere, /* from 20 on */
 };
 
 static KDPC BugDpc, OtherBugDpc;

@@ -107,6 +107,11 @@ fn on_another_processor_a_medium_dpc_waits_for_the_tick_and_a_higher_one_does_no
 }
 
 #[test]
+fn an_idle_processor_has_its_turn_for_a_dpc_while_another_is_busy() {
+    tell(|| bench().processors(2), 21, 3, "until blocked").expect_clean();
+}
+
+#[test]
 fn a_dpc_can_queue_itself_be_removed_and_be_waited_for() {
     tell_every_way(1, 8, 10);
     tell_every_way(2, 8, 27);

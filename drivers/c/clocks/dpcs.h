@@ -159,6 +159,27 @@ static ULONG Elsewhere(VOID)
     return 0;
 }
 
+/* On another processor, which is idle, as a run until blocked has it: its turn comes though this one stays busy. */
+static ULONG IdleElsewhere(VOID)
+{
+    KAFFINITY Before = KeSetSystemAffinityThreadEx(1);
+    ULONGLONG Queued;
+    ULONG Round;
+
+    Prepare();
+    KeSetTargetProcessorDpc(&Dpcs[0], 1);
+    KeSetImportanceDpc(&Dpcs[0], HighImportance);
+    Queued = Now();
+    CHECK(KeInsertQueueDpc(&Dpcs[0], NULL, NULL));
+    for (Round = 0; Round < 100; Round++) {
+        KeStallExecutionProcessor(20); /* two milliseconds, with few instructions */
+    }
+    CHECK(RanAre("a") && Ran[0].Processor == 1);
+    CHECK(Ran[0].At <= Queued + MILLISECOND);
+    KeRevertToUserAffinityThreadEx(Before);
+    return 0;
+}
+
 static volatile LONG Rounds;
 
 static VOID NTAPI Again(PKDPC Dpc, PVOID Context, PVOID First, PVOID Second)

@@ -274,6 +274,10 @@ fn enqueue_ordinary(cx: &mut Cx<'_>, target: usize, queued: QueuedDpc, importanc
     cx.with(|k| {
         if begins {
             k.ke.processors[target].dispatch_requested = true;
+            if target != k.ke.current {
+                // That processor wants its turn now: this one's ends in time.
+                k.ke.rearm();
+            }
         } else {
             let now = k.engine.now();
             k.ke.timers.drain_at_next_tick(now, target);
