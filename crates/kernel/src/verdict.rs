@@ -99,6 +99,12 @@ impl Verdict {
         Self { tier: Tier::Warning, ..self }
     }
 
+    /// A finding of the advice tier.
+    #[must_use]
+    pub fn advice(rule: &'static str, message: impl Into<String>) -> Self {
+        Self { tier: Tier::Advice, ..Self::error(rule, message) }
+    }
+
     /// With the bug check Windows would stop with.
     #[must_use]
     pub fn bug_check(mut self, code: u32, parameters: [u64; 4]) -> Self {

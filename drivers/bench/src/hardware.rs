@@ -2,8 +2,8 @@
 
 use wdm::abi::{CONNECT_FULLY_SPECIFIED, CONNECT_MESSAGE_BASED_PASSIVE, PASSIVE_LEVEL};
 use wdm::{
-    Device, InterruptLine, MemoryWindow, Message, Messages, NtStatus, Passive, PassiveMessages, Resource,
-    Resources, Result, Shared, delay_milliseconds, stall_microseconds,
+    Device, MemoryWindow, Message, Messages, NtStatus, Passive, PassiveMessages, Resource, Resources, Result,
+    Shared, delay_milliseconds, stall_microseconds,
 };
 
 use crate::card::Card;
@@ -39,14 +39,8 @@ impl Hardware {
         resources: &Resources<'_>,
         passive: &mut Passive,
     ) -> Result<Self> {
-        let window = resources.iter().find_map(|resource| match resource {
-            Resource::Memory(range) => Some(range),
-            _ => None,
-        });
-        let line: Option<InterruptLine> = resources.iter().find_map(|resource| match resource {
-            Resource::Interrupt(line) => Some(line),
-            _ => None,
-        });
+        let window = resources.memory();
+        let line = resources.line();
         let registers = MemoryWindow::map(&window.ok_or(NtStatus::DEVICE_CONFIGURATION_ERROR)?, passive)?;
         if registers.read(IDENTIFICATION) != BENCH {
             return Err(NtStatus::DEVICE_CONFIGURATION_ERROR);

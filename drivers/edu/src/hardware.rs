@@ -5,8 +5,8 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use wdm::{
-    Block, Claim, Device, Dirql, InterruptLine, Line, MemoryWindow, MessageService, Messages, NtStatus,
-    Passive, Register, Resource, Resources, Result, Service, Shared,
+    Block, Claim, Device, Dirql, Line, MemoryWindow, MessageService, Messages, NtStatus, Passive, Register,
+    Resources, Result, Service, Shared,
 };
 
 use crate::TAG;
@@ -122,15 +122,8 @@ impl Hardware {
         resources: &Resources<'_>,
         passive: &mut Passive,
     ) -> Result<Self> {
-        let window = resources.iter().find_map(|resource| match resource {
-            Resource::Memory(range) => Some(range),
-            _ => None,
-        });
-        let line: Option<InterruptLine> = resources.iter().find_map(|resource| match resource {
-            Resource::Interrupt(line) => Some(line),
-            _ => None,
-        });
-        let window = window.ok_or(NtStatus::DEVICE_CONFIGURATION_ERROR)?;
+        let window = resources.memory().ok_or(NtStatus::DEVICE_CONFIGURATION_ERROR)?;
+        let line = resources.line();
         let registers = MemoryWindow::map(&window, passive)?;
         if registers.read(IDENTIFICATION) & 0xFFFF != 0x00ED {
             return Err(NtStatus::DEVICE_CONFIGURATION_ERROR);

@@ -149,6 +149,24 @@ impl<'irp> Resources<'irp> {
         unsafe { Self { raw: descriptors(raw), translated: descriptors(translated) } }
     }
 
+    /// The first memory window, if there is one.
+    #[must_use]
+    pub fn memory(&self) -> Option<MemoryRange> {
+        self.iter().find_map(|resource| match resource {
+            Resource::Memory(range) => Some(range),
+            _ => None,
+        })
+    }
+
+    /// The interrupt line, if there is one.
+    #[must_use]
+    pub fn line(&self) -> Option<InterruptLine> {
+        self.iter().find_map(|resource| match resource {
+            Resource::Interrupt(line) => Some(line),
+            _ => None,
+        })
+    }
+
     /// Each resource, in order.
     pub fn iter(&self) -> impl Iterator<Item = Resource> + 'irp {
         let raw = self.raw;

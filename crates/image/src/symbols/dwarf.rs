@@ -11,12 +11,12 @@ use super::lines::{Lines, Row};
 use crate::image::Image;
 use crate::memory::MAX_NAME;
 
-type Slice<'s> = gimli::EndianSlice<'s, LittleEndian>;
+pub(super) type Slice<'s> = gimli::EndianSlice<'s, LittleEndian>;
 
 /// The most lines that are read; the largest real drivers have a tenth.
 const MOST_ROWS: usize = 4 << 20;
-/// The largest `.debug_line` that is read, bytes: what it says is a multiple of its size.
-const MOST_BYTES: usize = 64 << 20;
+/// The largest section that is read, bytes: what it says is a multiple of its size.
+pub(super) const MOST_BYTES: usize = 64 << 20;
 /// The largest header of one program that is read, bytes: it lists files and folders.
 const MOST_OF_A_HEADER: u64 = 1 << 20;
 /// The most files whose names are kept.
@@ -26,12 +26,8 @@ const NO_LINE: u32 = 0;
 
 /// The lines of `image`; what comes after a damaged part is not read.
 pub(super) fn read(image: &Image) -> Lines {
-    let section = |name: &str| {
-        let found = image.sections().iter().find(|section| section.name == name);
-        found.map_or(&[][..], |section| image.section_data(section))
-    };
-    let line = section(".debug_line");
-    let strings = Strings { line: section(".debug_line_str"), other: section(".debug_str") };
+    let line = section(image, ".debug_line");
+    let strings = Strings { line: section(image, ".debug_line_str"), other: section(image, ".debug_str") };
     let mut program =
         Program { base: image.preferred_base(), size: image.size(), strings, lines: Lines::default() };
     if line.len() <= MOST_BYTES {
@@ -39,6 +35,17 @@ pub(super) fn read(image: &Image) -> Lines {
     }
     program.lines.sort();
     program.lines
+}
+
+/// What the section of this name holds; nothing, if there is none.
+pub(super) fn section<'i>(image: &'i Image, name: &str) -> &'i [u8] {
+    let found = image.sections().iter().find(|section| section.name == name);
+    found.map_or(&[], |section| image.section_data(section))
+}
+
+/// The beginning of a name, as much as anybody reads of one.
+pub(super) fn name(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.get(..MAX_NAME).unwrap_or(bytes)).into_owned()
 }
 
 struct Strings<'s> {
@@ -139,6 +146,6 @@ impl<'s> Program<'s> {
             AttributeValue::DebugStrRef(at) => from(self.strings.other, at.0)?,
             _ => return None,
         };
-        Some(String::from_utf8_lossy(text.get(..MAX_NAME).unwrap_or(text)).into_owned())
+        Some(name(text))
     }
 }

@@ -84,12 +84,16 @@ impl Symbols {
             let found = pdb::names(image, pdb);
             names.extend(found.map_err(|problem| ImageError { image: image.name().into(), problem })?);
         }
+        let mut marks = nameless(image, &names);
         // It takes time to read, and mostly the others know all.
-        if lack_a_function(image, &names) {
+        if !marks.is_empty() {
             names.extend(subprograms::read(image));
         }
         names.extend(exported(image));
-        names.extend(nameless(image, &names));
+        if !marks.is_empty() {
+            marks = nameless(image, &names);
+        }
+        names.extend(marks);
         names.sort_unstable();
         let ends = image.sections().iter().map(|section| (section.rva, section.end())).collect();
         Ok(Self { names, ends })
@@ -128,13 +132,6 @@ fn exported(image: &Image) -> Vec<Named> {
         _ => None,
     });
     named.collect()
-}
-
-/// Whether a function of the function table begins where none of `names` does.
-fn lack_a_function(image: &Image, names: &[Named]) -> bool {
-    let mut known: Vec<u32> = names.iter().map(|named| named.rva).collect();
-    known.sort_unstable();
-    image.functions().iter().any(|function| known.binary_search(&function.begin).is_err())
 }
 
 /// Marks where functions of the function table begin that none of `names` is in.

@@ -3,18 +3,12 @@
 //! As the DWARF standard, versions 2 to 5, has them under "Subroutine and Entry Point Entries": entries with an address,
 //! named by themselves or by the entry they are an instance or the definition of. Inlined calls and types are not read.
 
-use gimli::{
-    AttributeValue, DebuggingInformationEntry, Dwarf, EndianSlice, LittleEndian, Section as _, Unit,
-};
+use gimli::{AttributeValue, DebuggingInformationEntry, Dwarf, LittleEndian, Section as _, Unit};
 
+use super::dwarf::{self, MOST_BYTES, Slice};
 use super::{Named, Source};
 use crate::image::Image;
-use crate::memory::MAX_NAME;
 
-type Slice<'s> = EndianSlice<'s, LittleEndian>;
-
-/// The largest `.debug_info` that is read, bytes.
-const MOST_BYTES: usize = 64 << 20;
 /// The most entries that are looked at.
 const MOST_ENTRIES: usize = 4 << 20;
 /// An entry is named by one that is named by another; no compiler makes longer chains.
@@ -23,31 +17,29 @@ const MOST_STEPS: usize = 4;
 /// The functions of `image` that its DWARF names; what comes after a damaged part is not read.
 pub(super) fn read(image: &Image) -> Vec<Named> {
     let mut names = Vec::new();
-    let section = |id: gimli::SectionId| -> Result<Slice<'_>, gimli::Error> {
-        let found = image.sections().iter().find(|section| section.name == id.name());
-        let data = found.map_or(&[][..], |section| image.section_data(section));
-        Ok(EndianSlice::new(data, LittleEndian))
+    let section = |id: gimli::SectionId| -> gimli::Result<Slice<'_>> {
+        Ok(Slice::new(dwarf::section(image, id.name()), LittleEndian))
     };
-    if let Ok(dwarf) = Dwarf::load(section)
-        && dwarf.debug_info.reader().len() <= MOST_BYTES
+    if let Ok(all) = Dwarf::load(section)
+        && all.debug_info.reader().len() <= MOST_BYTES
     {
-        let _ends_at_damage = collect(image, &dwarf, &mut names);
+        let _ends_at_damage = collect(image, &all, &mut names);
     }
     names
 }
 
-fn collect(image: &Image, dwarf: &Dwarf<Slice<'_>>, names: &mut Vec<Named>) -> gimli::Result<()> {
+fn collect(image: &Image, all: &Dwarf<Slice<'_>>, names: &mut Vec<Named>) -> gimli::Result<()> {
     let mut left = MOST_ENTRIES;
-    let mut units = dwarf.units();
+    let mut units = all.units();
     while let Some(header) = units.next()? {
-        let unit = dwarf.unit(header)?;
+        let unit = all.unit(header)?;
         let mut entries = unit.entries();
         while let Some((_, entry)) = entries.next_dfs()? {
             let Some(fewer) = left.checked_sub(1) else { return Ok(()) };
             left = fewer;
             if entry.tag() == gimli::DW_TAG_subprogram
                 && let Some(rva) = address(image, entry)?
-                && let Some(name) = name(dwarf, &unit, entry, MOST_STEPS)?
+                && let Some(name) = name(all, &unit, entry, MOST_STEPS)?
             {
                 names.push(Named { rva, source: Source::Dwarf, name });
             }
@@ -67,24 +59,21 @@ fn address(
 }
 
 fn name(
-    dwarf: &Dwarf<Slice<'_>>,
+    all: &Dwarf<Slice<'_>>,
     unit: &Unit<Slice<'_>>,
     entry: &DebuggingInformationEntry<'_, '_, Slice<'_>>,
     steps: usize,
 ) -> gimli::Result<Option<String>> {
     if let Some(value) = entry.attr_value(gimli::DW_AT_name)? {
-        let text = dwarf.attr_string(unit, value)?;
-        let text = text.slice();
-        return Ok(Some(String::from_utf8_lossy(text.get(..MAX_NAME).unwrap_or(text)).into_owned()));
+        let text = all.attr_string(unit, value)?;
+        return Ok(Some(dwarf::name(text.slice())));
     }
     let of = match entry.attr_value(gimli::DW_AT_abstract_origin)? {
         None => entry.attr_value(gimli::DW_AT_specification)?,
         origin => origin,
     };
     match (of, steps.checked_sub(1)) {
-        (Some(AttributeValue::UnitRef(offset)), Some(steps)) => {
-            name(dwarf, unit, &unit.entry(offset)?, steps)
-        }
+        (Some(AttributeValue::UnitRef(offset)), Some(steps)) => name(all, unit, &unit.entry(offset)?, steps),
         _ => Ok(None),
     }
 }

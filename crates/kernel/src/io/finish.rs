@@ -15,7 +15,7 @@ use super::irp::Origin;
 use super::violation::io_manager;
 use crate::cx::Cx;
 use crate::mm::{mdl, mdl_lock, pool};
-use crate::verdict::{Tier, Verdict};
+use crate::verdict::Verdict;
 
 /// `NT_ERROR`.
 pub(crate) const fn is_error(status: NtStatus) -> bool {
@@ -152,9 +152,7 @@ fn check_stored(cx: &mut Cx<'_>, system: u64, information: u64) {
              system buffer {system:#x}: the application gets what the kernel's memory held",
             at - system
         );
-        let mut verdict = Verdict::error("output-never-stored", message);
-        verdict.tier = Tier::Warning;
-        cx.report(verdict);
+        cx.report(Verdict::warning("output-never-stored", message));
     }
 }
 

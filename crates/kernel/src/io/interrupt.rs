@@ -27,7 +27,7 @@ use crate::ke::{affinity, line};
 use crate::nt::WindowsVersion;
 use crate::pnp;
 use crate::pnp::message::set_masked;
-use crate::verdict::{Tier, Verdict};
+use crate::verdict::Verdict;
 use crate::witness;
 
 /// Who connected an interrupt object, and when.
@@ -106,7 +106,7 @@ fn advise(cx: &mut Cx<'_>, floating_save: bool) {
     if floating_save {
         let message =
             "an interrupt was connected with FloatingSave TRUE: x64 ignores it, and on x86 it must be FALSE";
-        cx.report(Verdict { tier: Tier::Advice, ..Verdict::error("floating-save", message.to_owned()) });
+        cx.report(Verdict::advice("floating-save", message));
     }
 }
 
@@ -115,7 +115,7 @@ fn advise_to_share(cx: &mut Cx<'_>, connection: &Connection) {
     if !connection.shared && interrupt::line_of_vector(connection.vector).is_some() {
         let message =
             "an interrupt line was connected with ShareVector FALSE: a line of the PCI bus must be shareable";
-        cx.report(Verdict { tier: Tier::Advice, ..Verdict::error("line-not-shared", message.to_owned()) });
+        cx.report(Verdict::advice("line-not-shared", message));
     }
 }
 

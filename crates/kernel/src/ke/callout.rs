@@ -324,7 +324,7 @@ fn convention_broken(left: LeftBehind) -> Option<Verdict> {
         "returned with MXCSR {:#x}: rounding, exceptions or denormals are another's now (it was 0x1f80)",
         left.mxcsr
     );
-    Some(Verdict { tier: Tier::Warning, ..Verdict::error("mxcsr-changed-on-return", message) })
+    Some(Verdict::warning("mxcsr-changed-on-return", message))
 }
 
 /// What a routine did not leave as it found it; the message lacks its subject.

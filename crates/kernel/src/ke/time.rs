@@ -142,9 +142,7 @@ pub fn stall(cx: &mut Cx<'_>, microseconds: u32) -> Flow<()> {
         let message = format!(
             "KeStallExecutionProcessor was called for {microseconds} microseconds; more than {LONGEST_STALL} should be a wait or a timer"
         );
-        let mut verdict = Verdict::error("long-stall", message);
-        verdict.tier = crate::verdict::Tier::Advice;
-        cx.report(verdict);
+        cx.report(Verdict::advice("long-stall", message));
     }
     let until = cx.engine().now() + u64::from(microseconds) * 1000;
     pass(cx, until)?;
