@@ -5,23 +5,23 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tempfile::TempDir;
+
 /// A folder that is removed with its contents when the test ends.
-struct Folder(PathBuf);
+struct Folder(TempDir);
 
 impl Folder {
     fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let _ = fs::remove_dir_all(&path);
-        Self(path)
+        let made = tempfile::Builder::new().prefix(name).tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+        Self(made.expect("the target folder can be written"))
     }
 
     /// Builds the drivers there; returns what xtask said.
     fn build(&self) -> String {
         let output =
-            Command::new(env!("CARGO_BIN_EXE_xtask")).arg("drivers").arg("--out").arg(&self.0).output();
+            Command::new(env!("CARGO_BIN_EXE_xtask")).arg("drivers").arg("--out").arg(self.0.path()).output();
         let output = output.expect("xtask starts");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{said}");
@@ -30,8 +30,9 @@ impl Folder {
 
     /// The drivers made, by name.
     fn drivers(&self) -> Vec<(String, Vec<u8>)> {
-        let files =
-            fs::read_dir(&self.0).expect("the folder is there").map(|entry| entry.expect("readable").path());
+        let files = fs::read_dir(self.0.path())
+            .expect("the folder is there")
+            .map(|entry| entry.expect("readable").path());
         let mut drivers: Vec<_> = files
             .filter(|path| path.extension().is_some_and(|extension| extension == "sys"))
             .map(|path| {
@@ -43,12 +44,6 @@ impl Folder {
             .collect();
         drivers.sort();
         drivers
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -92,7 +87,7 @@ fn every_file_is_a_movable_native_x64_program() {
         assert_ne!(dword(&bytes, optional + 64), 0, "{name}: checksum");
         assert_ne!(word(&bytes, optional + 70) & 0x140, 0, "{name}: dynamic base and NX");
     }
-    assert!(folder.0.join("pciline.inf").is_file(), "an INF lies beside its driver");
+    assert!(folder.0.path().join("pciline.inf").is_file(), "an INF lies beside its driver");
 }
 
 #[test]

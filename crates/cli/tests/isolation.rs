@@ -197,8 +197,7 @@ fn a_run_whose_process_dies_is_made_again_with_checks_before_anyone_is_blamed() 
 
 #[test]
 fn the_run_that_is_made_again_is_the_one_that_is_recorded() {
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let record = folder.join("after-death.record");
+    let record = rig::folder("after-death").join("run.record");
     let record = record.to_str().unwrap();
     told_after_death(&attack(29, &["--record", record]), 29);
     let again = dirql(["replay", record, "--quiet"]);
@@ -234,8 +233,7 @@ fn of_many_runs_whose_processes_die_of_a_fault_of_ours_none_is_explained() {
 
 /// The record of an attack as an unchecked machine would have left it.
 fn unchecked_record(number: u32) -> std::path::PathBuf {
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let record = folder.join(format!("replayed-after-death-{number}.record"));
+    let record = rig::folder("replayed-after-death").join("run.record");
     told_after_death(&attack(number, &["--record", record.to_str().unwrap()]), number);
     let text = std::fs::read_to_string(&record).unwrap();
     let [checked, fast] = ["checked", "fast"].map(|translation| format!(r#""translation":"{translation}""#));
@@ -267,7 +265,7 @@ fn a_replay_whose_process_dies_and_that_is_clean_with_checks_is_our_fault() {
     if !cfg!(debug_assertions) {
         return;
     }
-    let record = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("clean.record");
+    let record = rig::folder("clean").join("run.record");
     let sys = driver("legacy.sys");
     let made = dirql(["run", sys.to_str().unwrap(), "--quiet", "--record", record.to_str().unwrap()]);
     assert_eq!(made.code, Some(0), "{}", made.said());

@@ -69,7 +69,7 @@ fn the_flow_shows_each_request_down_to_the_driver_and_back() {
 
 #[test]
 fn a_figure_is_drawn_beside_the_run_as_text_or_as_a_picture() {
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = rig::folder("figure");
     for (name, begins) in [("figure.txt", "     time"), ("figure.svg", "<svg ")] {
         let path = folder.join(name);
         let path = path.to_str().unwrap();

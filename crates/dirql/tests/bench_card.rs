@@ -21,13 +21,10 @@ fn inf(careless: bool) -> PathBuf {
     if !careless {
         return driver("card.inf");
     }
-    let text = std::fs::read_to_string(driver("card.inf")).unwrap();
-    assert!(text.contains(SETTING));
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("card-careless");
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("card.inf");
-    std::fs::write(&path, text.replace(SETTING, "Careless,0x00010001,1")).unwrap();
-    path
+    rig::changed_inf("card-careless", "card.inf", |text| {
+        assert!(text.contains(SETTING));
+        text.replace(SETTING, "Careless,0x00010001,1")
+    })
 }
 
 fn bench(card: &str, careless: bool) -> Bench {

@@ -31,19 +31,16 @@ const TWO_RAISERS: &str = r"open \\.\BenchRust-0 as one; open \\.\BenchRust-0 as
 
 /// The driver's INF, which says how to connect, and whether there are messages.
 fn inf(story: &str, connect: u32, messages: bool) -> PathBuf {
-    let mut text = std::fs::read_to_string(driver("bench_rust.inf")).unwrap();
-    for (setting, value) in
-        [("Connect,0x00010001,3", connect), ("MSISupported,0x00010001,1", messages.into())]
-    {
-        assert!(text.contains(setting));
-        let (head, _) = setting.rsplit_once(',').unwrap();
-        text = text.replace(setting, &format!("{head},{value}"));
-    }
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-rust-{story}"));
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("bench_rust.inf");
-    std::fs::write(&path, text).unwrap();
-    path
+    rig::changed_inf(story, "bench_rust.inf", |mut text| {
+        for (setting, value) in
+            [("Connect,0x00010001,3", connect), ("MSISupported,0x00010001,1", messages.into())]
+        {
+            assert!(text.contains(setting));
+            let (head, _) = setting.rsplit_once(',').unwrap();
+            text = text.replace(setting, &format!("{head},{value}"));
+        }
+        text
+    })
 }
 
 fn bench(story: &str, card: &str, connect: u32) -> Bench {

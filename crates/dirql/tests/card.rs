@@ -40,12 +40,10 @@ impl Driver {
 
     /// The same with the INF's settings changed.
     fn run_with_setting(self, from: &str, to: &str, cards: &[&str], script: &str) -> Report {
-        let text = std::fs::read_to_string(driver(&format!("{}.inf", self.name))).unwrap();
-        assert!(text.contains(from), "the INF has `{from}`");
-        let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{from}", self.name));
-        std::fs::create_dir_all(&folder).unwrap();
-        let inf = folder.join("changed.inf");
-        std::fs::write(&inf, text.replace(from, to)).unwrap();
+        let inf = rig::changed_inf("card-setting", &format!("{}.inf", self.name), |text| {
+            assert!(text.contains(from), "the INF has `{from}`");
+            text.replace(from, to)
+        });
         let machine = start(|| self.bench(cards).inf(&inf));
         let _ = try_play(&machine, &script.replace("DEV", self.device));
         machine.finish()

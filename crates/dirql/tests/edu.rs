@@ -38,13 +38,10 @@ fn inf(messages: bool) -> PathBuf {
     if messages {
         return driver("edu.inf");
     }
-    let text = std::fs::read_to_string(driver("edu.inf")).unwrap();
-    assert!(text.contains(SUPPORTED));
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("edu-line");
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("edu.inf");
-    std::fs::write(&path, text.replace(SUPPORTED, "MSISupported,0x00010001,0")).unwrap();
-    path
+    rig::changed_inf("edu-line", "edu.inf", |text| {
+        assert!(text.contains(SUPPORTED));
+        text.replace(SUPPORTED, "MSISupported,0x00010001,0")
+    })
 }
 
 fn bench(card: &str, messages: bool) -> Bench {

@@ -29,13 +29,10 @@ fn inf(story: &str, messages: bool) -> PathBuf {
     if messages {
         return driver("edu_rust.inf");
     }
-    let text = std::fs::read_to_string(driver("edu_rust.inf")).unwrap();
-    assert!(text.contains(SUPPORTED));
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("edu-rust-{story}"));
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("edu_rust.inf");
-    std::fs::write(&path, text.replace(SUPPORTED, "MSISupported,0x00010001,0")).unwrap();
-    path
+    rig::changed_inf(story, "edu_rust.inf", |text| {
+        assert!(text.contains(SUPPORTED));
+        text.replace(SUPPORTED, "MSISupported,0x00010001,0")
+    })
 }
 
 fn bench(story: &str, card: &str, messages: bool) -> Bench {

@@ -83,7 +83,7 @@ impl Patient {
     }
 
     fn saved(&self, name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("dirql-{}-{name}.sys", std::process::id()));
+        let path = rig::folder("unwind").join(format!("{name}.sys"));
         std::fs::write(&path, &self.file).unwrap();
         path
     }

@@ -5,7 +5,7 @@
 
 mod rig;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use dirql::{Bench, Outcome};
@@ -51,8 +51,7 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING Path)
 
 /// Compiles both into a folder of this test's own.
 fn compiled(test: &str) -> (PathBuf, PathBuf) {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = rig::folder(test);
     let compile = |name: &str, text: &str, more: &[&str]| {
         std::fs::write(folder.join(format!("{name}.c")), text).unwrap();
         let done = Command::new("x86_64-w64-mingw32-gcc")

@@ -36,17 +36,14 @@ const MESSAGE_BASED_PASSIVE: u32 = 5;
 
 /// The driver's INF with some settings changed: the last number of each line.
 fn inf(name: &str, changes: &[(&str, u32)]) -> PathBuf {
-    let mut text = std::fs::read_to_string(driver("message.inf")).unwrap();
-    for (line, value) in changes {
-        let (head, _) = line.rsplit_once(',').unwrap();
-        assert!(text.contains(line), "the INF has `{line}`");
-        text = text.replace(line, &format!("{head},{value}"));
-    }
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("messages-{name}"));
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("message.inf");
-    std::fs::write(&path, text).unwrap();
-    path
+    rig::changed_inf(name, "message.inf", |mut text| {
+        for (line, value) in changes {
+            let (head, _) = line.rsplit_once(',').unwrap();
+            assert!(text.contains(line), "the INF has `{line}`");
+            text = text.replace(line, &format!("{head},{value}"));
+        }
+        text
+    })
 }
 
 fn bench(name: &str, card: &str, changes: &[(&str, u32)]) -> Bench {

@@ -87,8 +87,7 @@ fn run(number: u64, folder: &std::path::Path) -> Result<(), String> {
 #[test]
 fn one_batch() {
     let Some(batch) = std::env::var(VARIABLE).ok().and_then(|text| text.parse::<u64>().ok()) else { return };
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mutilation-{batch}"));
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = rig::folder("mutilation");
     for number in batch * IMAGES..(batch + 1) * IMAGES {
         println!("image {number}");
         if let Err(fault) = run(number, &folder) {

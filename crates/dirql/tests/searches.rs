@@ -187,9 +187,7 @@ fn bytes_beside_each_other_are_not_shared_and_give_no_further_schedules() {
 
 #[test]
 fn an_update_that_a_thread_and_an_interrupt_routine_lose_is_found_so() {
-    let text = std::fs::read_to_string(driver("pciline.inf")).unwrap();
-    let inf = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("pciline_lost.inf");
-    std::fs::write(&inf, text.replace("pciline.sys", "pciline_lost.sys")).unwrap();
+    let inf = rig::changed_inf("lost", "pciline.inf", |text| text.replace("pciline.sys", "pciline_lost.sys"));
     let bench = || Bench::new().driver(driver("pciline_lost.sys")).inf(&inf).device("pci9052").processors(2);
     let script = r"open \\.\PciLine0 as a overlapped
         open \\.\PciLine0 as b overlapped

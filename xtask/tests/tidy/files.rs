@@ -39,6 +39,35 @@ fn places(text: &str) -> Vec<(usize, &'static str)> {
         .collect()
 }
 
+/// The numbers of the lines, from 1, that name the target's folder for temporary files and make no folder of their own in it.
+fn shared_folders(text: &str) -> Vec<usize> {
+    // Split, so that this file does not name it.
+    let folder = concat!("CARGO_TARGET", "_TMPDIR");
+    let lines = text.lines().zip(1..);
+    lines
+        .filter(|(line, _)| line.contains(folder) && !line.contains("tempdir_in("))
+        .map(|(_, number)| number)
+        .collect()
+}
+
+#[test]
+fn a_file_that_tests_may_share_is_noticed() {
+    let folder = concat!("env!(\"CARGO_TARGET", "_TMPDIR\")");
+    assert_eq!(shared_folders(&format!("\nlet f = Path::new({folder}).join(\"driver.inf\");\n")), [2]);
+    assert!(shared_folders(&format!("let f = tempfile::Builder::new().tempdir_in({folder});")).is_empty());
+}
+
+#[test]
+fn no_test_writes_a_file_that_another_may_read() {
+    let found = rust_files().into_iter().flat_map(|file| {
+        let lines = shared_folders(&file.text);
+        lines.into_iter().map(move |line| {
+            format!("{}:{line}: make a folder of the test's own with `tempdir_in`", file.path)
+        })
+    });
+    expect_none(&found.collect::<Vec<_>>());
+}
+
 #[test]
 fn a_file_without_a_header_is_noticed() {
     assert!(!has_header("a.rs", "use std::fmt;\n"));

@@ -18,7 +18,8 @@ fn run(arguments: &[&str], what: &str) -> Output {
 }
 
 fn scratch(name: &str, c: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let folder = tempfile::Builder::new().prefix("mingw-").tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+    let path = folder.expect("the target's folder takes folders").keep().join(name);
     std::fs::write(&path, c).expect("the target's folder takes files");
     path
 }

@@ -44,10 +44,8 @@ pub(crate) fn driver(name: &str) -> PathBuf {
     path
 }
 
-/// A folder of this test's own, empty.
-pub(crate) fn folder(test: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
-    let _ = std::fs::remove_dir_all(&path);
-    std::fs::create_dir_all(&path).expect("the target folder can be written");
-    path
+/// A folder of the caller's own, empty: tests run beside each other, and none may write what another reads.
+pub(crate) fn folder(name: &str) -> PathBuf {
+    let made = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+    made.expect("the target folder can be written").keep()
 }

@@ -45,10 +45,10 @@ struct Both {
 }
 
 impl Both {
-    fn new(name: &str, spec: &str, time: Time) -> Self {
+    fn new(spec: &str, time: Time) -> Self {
         let mut both = Self {
             ours: Rig::new(&[spec]),
-            qemus: Qemu::start(name, "edu", time),
+            qemus: Qemu::start("edu", time),
             messages: false,
             log: Vec::new(),
         };
@@ -239,7 +239,7 @@ fn low16(value: u64) -> u32 {
 #[test]
 fn generated_scripts_read_interrupt_and_move_the_same_as_qemus_own_card() {
     // Its time is none here: each script has the same accesses for both, and no time between them.
-    let mut both = Both::new("scripts", "edu,slot=3,dma=0,factorial=0", Time::Passes);
+    let mut both = Both::new("edu,slot=3,dma=0,factorial=0", Time::Passes);
     for seed in 0..50 {
         both.log.push(format!("--- seed {seed}"));
         let mut numbers = Numbers::from(seed);
@@ -257,7 +257,7 @@ fn generated_scripts_read_interrupt_and_move_the_same_as_qemus_own_card() {
 
 #[test]
 fn while_a_transfer_runs_its_registers_hear_nothing_and_the_others_do() {
-    let mut both = Both::new("running", "edu,slot=3", Time::Stands);
+    let mut both = Both::new("edu,slot=3", Time::Stands);
     both.write(SOURCE, 8, 0x10_0000);
     both.write(DESTINATION, 8, BUFFER);
     both.write(COUNT, 8, 16);
@@ -284,7 +284,7 @@ fn while_a_transfer_runs_its_registers_hear_nothing_and_the_others_do() {
 
 #[test]
 fn configuration_space_is_that_of_qemus_card() {
-    let mut both = Both::new("config", "edu,slot=3", Time::Stands);
+    let mut both = Both::new("edu,slot=3", Time::Stands);
     // Identification, class, subsystem, capabilities pointer, pin; then the capability.
     for offset in [0x00_u8, 0x08, 0x2C, 0x30, 0x34, 0x40, 0x44, 0x48, 0x4C, 0x50] {
         let ours = both.ours.config(CARD, offset, Width::Dword);

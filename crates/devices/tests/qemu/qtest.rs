@@ -31,10 +31,11 @@ pub(crate) struct Qemu {
 }
 
 impl Qemu {
-    /// Starts one with `device`. `name` keeps the files of tests apart.
-    pub(crate) fn start(name: &str, device: &str, time: Time) -> Self {
+    /// Starts one with `device`.
+    pub(crate) fn start(device: &str, time: Time) -> Self {
         // Instead of firmware: the processor halts.
-        let firmware = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("halt-{name}.bin"));
+        let folder = tempfile::Builder::new().prefix("qemu-").tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+        let firmware = folder.expect("the target's folder takes folders").keep().join("halt.bin");
         std::fs::write(&firmware, [0xF4; 0x1_0000]).expect("the folder for temporary files can be written");
         // Whatever ends this process, QEMU does not outlive it.
         let mut command = Command::new("setpriv");

@@ -19,6 +19,20 @@ pub(crate) fn driver(name: &str) -> PathBuf {
     path
 }
 
+/// A folder of the caller's own, empty: tests run beside each other, and none may write what another reads.
+pub(crate) fn folder(name: &str) -> PathBuf {
+    let made = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+    made.expect("the target folder can be written").keep()
+}
+
+/// A copy of the INF `name`, changed by `change`, in a folder of the caller's own, which is named after `story`.
+pub(crate) fn changed_inf(story: &str, name: &str, change: impl FnOnce(String) -> String) -> PathBuf {
+    let text = std::fs::read_to_string(driver(name)).unwrap();
+    let path = folder(story).join(name);
+    std::fs::write(&path, change(text)).unwrap();
+    path
+}
+
 /// The seeds of the random schedules of a story: so many, or as many as `DIRQL_SEEDS` says.
 pub(crate) fn seeds(usually: u64) -> std::ops::RangeInclusive<u64> {
     let wanted = std::env::var("DIRQL_SEEDS").ok().and_then(|count| count.parse().ok());

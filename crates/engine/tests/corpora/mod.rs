@@ -1,6 +1,6 @@
 //! Drivers' code as compilers make it: the sources in `tests/fixtures`, who compiles them and how, and what is in them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use engine::Cpu;
@@ -73,7 +73,9 @@ impl Compiler {
 
     pub(crate) fn compile(&self) -> Image {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(self.source);
-        let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("corpus-{}.dll", self.name));
+        let folder =
+            tempfile::Builder::new().prefix("corpus-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let out = folder.path().join(format!("{}.dll", self.name));
         let mut command = Command::new(self.program);
         command.args(self.arguments).arg(source).arg("-o").arg(&out);
         if self.program == "rustc" {

@@ -4,7 +4,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 const COMPILER: &str = "x86_64-w64-mingw32-gcc";
 
@@ -20,10 +19,9 @@ pub(crate) fn library() -> Vec<u8> {
 
 /// Compiles and links `sources` with more arguments.
 pub(crate) fn build(sources: &[&str], more: &[&str]) -> Vec<u8> {
-    static BUILDS: AtomicU32 = AtomicU32::new(0);
-    let number = BUILDS.fetch_add(1, Ordering::Relaxed);
-    let output =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("image-{}-{number}.sys", std::process::id()));
+    let folder = tempfile::Builder::new().prefix("image-").tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+    let folder = folder.expect("the target folder can be written");
+    let output = folder.path().join("image.sys");
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let sources: Vec<PathBuf> = sources.iter().map(|source| fixtures.join(source)).collect();
     let common = [
@@ -48,7 +46,5 @@ pub(crate) fn build(sources: &[&str], more: &[&str]) -> Vec<u8> {
         panic!("{COMPILER}: {error}; it is in the package gcc-mingw-w64-x86-64, and `cargo xtask test` installs it")
     });
     assert!(result.status.success(), "{COMPILER}: {}", String::from_utf8_lossy(&result.stderr));
-    let image = std::fs::read(&output).expect("the linker wrote its output");
-    std::fs::remove_file(&output).expect("the output can be removed");
-    image
+    std::fs::read(&output).expect("the linker wrote its output")
 }

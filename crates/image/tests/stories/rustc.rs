@@ -4,13 +4,12 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The image and the PDB of a fixture.
 pub(crate) fn driver(source: &str) -> (Vec<u8>, Vec<u8>) {
-    static BUILDS: AtomicU32 = AtomicU32::new(0);
-    let number = BUILDS.fetch_add(1, Ordering::Relaxed);
-    let stem = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("rust-{}-{number}", std::process::id()));
+    let folder = tempfile::Builder::new().prefix("rust-").tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+    let folder = folder.expect("the target folder can be written");
+    let stem = folder.path().join("driver");
     let (image, pdb) = (stem.with_extension("sys"), stem.with_extension("pdb"));
     let link = "-Clink-args=/DRIVER /SUBSYSTEM:NATIVE,10.0 /ENTRY:DriverEntry /NODEFAULTLIB /NXCOMPAT /DYNAMICBASE \
                 /RELEASE /DEBUG /MANIFEST:NO";
@@ -28,10 +27,6 @@ pub(crate) fn driver(source: &str) -> (Vec<u8>, Vec<u8>) {
         "rustc for x86_64-pc-windows-msvc (`rustup target add x86_64-pc-windows-msvc` if it is missing): {}",
         String::from_utf8_lossy(&result.stderr)
     );
-    let take = |path: &Path| {
-        let bytes = std::fs::read(path).expect("the linker wrote it");
-        std::fs::remove_file(path).expect("it can be removed");
-        bytes
-    };
+    let take = |path: &Path| std::fs::read(path).expect("the linker wrote it");
     (take(&image), take(&pdb))
 }
