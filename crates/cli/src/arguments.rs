@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use dirql::Platform;
 use dirql::explore::Policy;
+use dirql::{Platform, Verifier};
 
 /// The command line.
 #[derive(Parser)]
@@ -81,6 +81,10 @@ pub(crate) struct Setup {
     /// with commas between them
     #[arg(long, value_name = "WHAT", default_value = "")]
     pub(crate) platform: Platform,
+    /// What only Driver Verifier would stop for is an error: all of it, or the options named, with commas between them (special-pool,
+    /// irql, pool, io, deadlock, dma, security, misc, ddi)
+    #[arg(long, value_name = "OPTIONS", num_args = 0..=1, default_value = "none", default_missing_value = "all", require_equals = true)]
+    pub(crate) verifier: Verifier,
     /// The Windows it is to be: 7, 8.1, 10-22h2 or 11-24h2
     #[arg(long, value_name = "VERSION", default_value = "11-24h2")]
     pub(crate) windows: String,

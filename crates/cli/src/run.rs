@@ -205,6 +205,7 @@ pub(crate) fn bench(setup: &Setup) -> Result<Bench, Error> {
         .processors(setup.processors)
         .group_size(setup.group_size)
         .platform(setup.platform)
+        .verifier(setup.verifier)
         .processor(processor::parse(&setup.cpu)?)
         .windows(windows::parse(&setup.windows)?);
     for spec in &setup.devices {

@@ -13,6 +13,7 @@ use kernel::event::Reader;
 use kernel::hal::platform::Platform;
 use kernel::ldr;
 use kernel::nt::WindowsVersion;
+use kernel::verifier::Verifier;
 
 use crate::error::{Error, InputError};
 use crate::files::{self, DriverFile};
@@ -156,6 +157,13 @@ impl Bench {
     #[must_use]
     pub fn windows(mut self, version: WindowsVersion) -> Self {
         self.settings.windows = version;
+        self
+    }
+
+    /// Driver Verifier's options: what only Verifier would stop for, told in every run, is an error then.
+    #[must_use]
+    pub fn verifier(mut self, options: Verifier) -> Self {
+        self.settings.verifier = options;
         self
     }
 

@@ -26,6 +26,7 @@ pub use error::{Error, InputError};
 pub use explain::{Explanation, Moments, explain};
 pub use explore;
 pub use kernel::hal::platform::Platform;
+pub use kernel::verifier::{Verifier, VerifierOption};
 pub use machine::{Completion, Exploration, Handle, Machine, Mark, put};
 pub use play::{Play, ScriptText};
 pub use report::{Failure, Outcome, Report};

@@ -141,6 +141,16 @@ impl<'m> Cx<'m> {
         self.nt.report(verdict);
     }
 
+    /// Notes a finding of the verifier tier, once for each instruction that causes it; the caller goes on. With the option of
+    /// Verifier's that it belongs to it is a verdict, as [`Cx::stop`].
+    ///
+    /// # Errors
+    /// [`Leave::Stop`] if it ends the run.
+    #[cold]
+    pub fn verify(&mut self, verdict: Verdict) -> Flow<()> {
+        self.nt.verify(verdict)
+    }
+
     // ---- driver memory: a bad pointer is a verdict on the driver that passed it ----
 
     /// Reads what a driver pointed to.

@@ -27,6 +27,7 @@ pub mod ps;
 pub mod rtl;
 mod sorted_map;
 pub mod verdict;
+pub mod verifier;
 mod witness;
 
 pub use cx::{Cx, Kernel};

@@ -19,7 +19,8 @@ use crate::hal::hardware::Hardware;
 use crate::hal::platform::Platform;
 use crate::ke::scheduler::{before_shared, before_visible};
 use crate::ke::{spinlock, stack};
-use crate::verdict::{StackLine, Verdict};
+use crate::verdict::{StackLine, Tier, Verdict};
+use crate::verifier::Verifier;
 use crate::witness::Witness;
 
 /// What can be chosen about a machine before it starts.
@@ -41,6 +42,8 @@ pub struct Settings {
     pub instruction_budget: u64,
     /// What kind of computer it is.
     pub platform: Platform,
+    /// The options of Driver Verifier whose findings are errors.
+    pub verifier: Verifier,
     /// Moments that a verdict of an equal run named ([`crate::verdict::Related`]) and whose stacks are wanted: see [`Nt::witnessed`].
     pub witness: Vec<u64>,
 }
@@ -79,6 +82,7 @@ impl Default for Settings {
             checked: false,
             instruction_budget: 1_000_000_000,
             platform: Platform::default(),
+            verifier: Verifier::NONE,
             witness: Vec::new(),
         }
     }
@@ -98,6 +102,7 @@ pub struct Nt {
     findings: RefCell<Vec<Verdict>>,
     /// There is a verdict, or the machine is being torn down.
     ending: Cell<bool>,
+    verifier: Verifier,
     pub(crate) witness: Witness,
 }
 
@@ -138,6 +143,7 @@ impl Nt {
             verdict: RefCell::default(),
             findings: RefCell::default(),
             ending: Cell::new(false),
+            verifier: settings.verifier,
             witness: Witness::new(&settings.witness),
         }
     }
@@ -330,15 +336,39 @@ impl Nt {
     }
 
     pub(crate) fn stop(&self, verdict: Verdict) -> Leave {
-        let verdict = self.with_stack(verdict);
+        let verdict = self.judged(self.with_stack(verdict));
         self.emit(Event::Finding { rule: verdict.rule, message: verdict.message.clone() });
         self.verdict.borrow_mut().get_or_insert(verdict);
         self.ending.set(true);
         Leave::Stop
     }
 
-    pub(crate) fn report(&self, verdict: Verdict) {
+    /// A finding of the verifier tier: ends the run if Verifier is to watch for it. Told once for each instruction.
+    #[cold]
+    pub(crate) fn verify(&self, verdict: Verdict) -> Flow<()> {
+        if self.verifier.is_on() {
+            return Err(self.stop(verdict));
+        }
         let verdict = self.with_stack(verdict);
+        let at = |verdict: &Verdict| verdict.stack.first().map(|line| line.address);
+        let known = |other: &Verdict| other.rule == verdict.rule && at(other) == at(&verdict);
+        let is_known = self.findings.borrow().iter().any(known);
+        if !is_known {
+            self.report(verdict);
+        }
+        Ok(())
+    }
+
+    /// A finding of the verifier tier is an error if Verifier is to watch for it.
+    fn judged(&self, mut verdict: Verdict) -> Verdict {
+        if verdict.tier == Tier::Verifier && self.verifier.is_on() {
+            verdict.tier = Tier::Error;
+        }
+        verdict
+    }
+
+    pub(crate) fn report(&self, verdict: Verdict) {
+        let verdict = self.judged(self.with_stack(verdict));
         self.emit(Event::Finding { rule: verdict.rule, message: verdict.message.clone() });
         self.findings.borrow_mut().push(verdict);
     }

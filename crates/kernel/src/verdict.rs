@@ -11,8 +11,11 @@ use crate::mm::pool::Block;
 /// How sure, and how bad.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Tier {
-    /// Windows or Driver Verifier would stop, or state is provably wrong. Fails the run.
+    /// Windows without Verifier would stop, or state is provably wrong or lost. Fails the run.
     Error,
+    /// Only Driver Verifier would stop. Told, and fails no run; an error with the option of Verifier's that it belongs to
+    /// ([`crate::nt::Settings::verifier`]).
+    Verifier,
     /// Documented as wrong, survives on this Windows version.
     Warning,
     /// Style, performance, obsolete.
@@ -97,6 +100,18 @@ impl Verdict {
     #[must_use]
     pub fn as_warning(self) -> Self {
         Self { tier: Tier::Warning, ..self }
+    }
+
+    /// A finding of the verifier tier: hand it to [`crate::Cx::verify`], and go on.
+    #[must_use]
+    pub fn verifier(rule: &'static str, message: impl Into<String>) -> Self {
+        Self::error(rule, message).as_verifier()
+    }
+
+    /// The same, where only Driver Verifier would stop.
+    #[must_use]
+    pub fn as_verifier(self) -> Self {
+        Self { tier: Tier::Verifier, ..self }
     }
 
     /// A finding of the advice tier.

@@ -75,6 +75,9 @@ pub struct Header {
     pub cpu: String,
     /// Driver instructions after which one call counts as an endless loop.
     pub budget: u64,
+    /// Driver Verifier's options, as typed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub verifier: String,
     /// How driver code is translated; the events are the same in each way.
     pub translation: String,
     /// What `state` lines are hashes of.
@@ -126,6 +129,7 @@ impl Header {
             platform: bench.settings.platform.to_string(),
             cpu: processor::name(bench.settings.cpu).to_owned(),
             budget: bench.settings.instruction_budget,
+            verifier: bench.settings.verifier.to_string(),
             translation: TRANSLATIONS[usize::from(bench.settings.checked)].to_owned(),
             state: STATE.to_owned(),
         })

@@ -40,6 +40,7 @@ impl Record {
             .windows(windows::parse(&header.windows)?)
             .processor(processor::parse(&header.cpu)?)
             .instruction_budget(header.budget)
+            .verifier(header.verifier.parse().map_err(InputError::new)?)
             .chooser(replay)
             .reader(comparison.clone());
         if let Some(file) = &header.inf {

@@ -53,6 +53,7 @@ impl Report {
     fn one(&self, verdict: &Verdict) -> String {
         let tier = match verdict.tier {
             Tier::Error => "error",
+            Tier::Verifier => "verifier",
             Tier::Warning => "warning",
             Tier::Advice => "advice",
         };

@@ -78,6 +78,7 @@ fn write_registers(f: &mut impl Write, caller: &Caller) -> fmt::Result {
 fn tier(tier: Tier) -> &'static str {
     match tier {
         Tier::Error => "",
+        Tier::Verifier => " (only Driver Verifier would stop here)",
         Tier::Warning => " (warning)",
         Tier::Advice => " (advice)",
     }

@@ -2,11 +2,13 @@
 
 use abi::DriverPtr;
 
-use crate::Cx;
-use crate::ke::rig::{bug_check, machine, rule, settle, spawn};
+use crate::ke::rig::{Rig, bug_check, machine, rule, settle, spawn};
 use crate::ke::scheduler::{self, End};
 use crate::ke::{event, irql, spinlock, timer, wait};
 use crate::mm::pool;
+use crate::verdict::{Tier, Verdict};
+use crate::verifier::Verifier;
+use crate::{Cx, Settings};
 
 /// Holds: irql/raise-and-lower
 #[test]
@@ -74,4 +76,21 @@ fn memory_that_the_kernel_still_uses_cannot_be_freed() {
             assert_eq!((settle(cx), rule(cx)), (End::Stopped, Some(expected)));
         });
     }
+}
+
+#[test]
+fn what_only_verifier_objects_to_is_told_once_and_ends_a_run_only_with_its_option() {
+    let told = |cx: &mut Cx<'_>| cx.verify(Verdict::verifier("critical-region-at-dispatch", "a sentence"));
+    machine(|cx: &mut Cx<'_>| {
+        assert_eq!((told(cx), told(cx)), (Ok(()), Ok(())));
+        assert_eq!(rule(cx), None);
+        let findings = cx.nt().findings();
+        assert_eq!(findings.iter().map(|finding| finding.tier).collect::<Vec<_>>(), [Tier::Verifier]);
+    });
+    let settings = Settings { verifier: Verifier::ALL, ..Settings::default() };
+    Rig { settings, ..Rig::default() }.run(|cx: &mut Cx<'_>| {
+        assert!(told(cx).is_err());
+        assert_eq!(rule(cx), Some("critical-region-at-dispatch"));
+        assert_eq!(cx.nt().verdict().unwrap().tier, Tier::Error);
+    });
 }

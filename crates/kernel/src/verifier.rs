@@ -1,0 +1,177 @@
+//! Driver Verifier's options, by Verifier's own names: which of its checks a machine is to stop for, as a verified Windows does.
+//!
+//! Page: *Driver Verifier options and rule classes*. What only Verifier objects to is told in every run ([`crate::verdict::Tier::Verifier`]);
+//! here is what makes it an error. The options that put a driver under stress (low resources, forced pending, delays) are not here.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// One option, with its name as it is typed and its title on the page.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum VerifierOption {
+    /// On with any other: *Automatic Checks*.
+    Automatic,
+    /// *Special Pool*.
+    SpecialPool,
+    /// *Force IRQL Checking*.
+    ForceIrql,
+    /// *Pool Tracking*.
+    PoolTracking,
+    /// *I/O Verification*, and what was *Enhanced I/O Verification*.
+    Io,
+    /// *Deadlock Detection*.
+    Deadlock,
+    /// *DMA Verification*.
+    Dma,
+    /// *Security Checks*.
+    Security,
+    /// *Miscellaneous Checks*.
+    Miscellaneous,
+    /// *DDI Compliance Checking*.
+    Ddi,
+}
+
+impl VerifierOption {
+    /// All, in the order in which they are told.
+    pub const ALL: [Self; 10] = [
+        Self::Automatic,
+        Self::SpecialPool,
+        Self::ForceIrql,
+        Self::PoolTracking,
+        Self::Io,
+        Self::Deadlock,
+        Self::Dma,
+        Self::Security,
+        Self::Miscellaneous,
+        Self::Ddi,
+    ];
+
+    /// As it is typed after `--verifier`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Automatic => "automatic",
+            Self::SpecialPool => "special-pool",
+            Self::ForceIrql => "irql",
+            Self::PoolTracking => "pool",
+            Self::Io => "io",
+            Self::Deadlock => "deadlock",
+            Self::Dma => "dma",
+            Self::Security => "security",
+            Self::Miscellaneous => "misc",
+            Self::Ddi => "ddi",
+        }
+    }
+
+    /// As Verifier's pages call it.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Automatic => "Automatic Checks",
+            Self::SpecialPool => "Special Pool",
+            Self::ForceIrql => "Force IRQL Checking",
+            Self::PoolTracking => "Pool Tracking",
+            Self::Io => "I/O Verification",
+            Self::Deadlock => "Deadlock Detection",
+            Self::Dma => "DMA Verification",
+            Self::Security => "Security Checks",
+            Self::Miscellaneous => "Miscellaneous Checks",
+            Self::Ddi => "DDI Compliance Checking",
+        }
+    }
+
+    /// The option of this name or title; `force-irql-checking` and `dma checking` are understood too.
+    #[must_use]
+    pub fn find(text: &str) -> Option<Self> {
+        let plain = |text: &str| {
+            let text = text.to_ascii_lowercase().replace(['-', '_', '/'], " ").replace("checking", "");
+            text.replace("verification", "").replace("checks", "").trim().to_owned()
+        };
+        let text = plain(text);
+        Self::ALL.into_iter().find(|option| plain(option.name()) == text || plain(option.title()) == text)
+    }
+}
+
+/// A set of options; by default none.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Verifier(u16);
+
+impl Verifier {
+    /// No option: what only Verifier objects to is told, and fails no run.
+    pub const NONE: Self = Self(0);
+    /// Every option.
+    pub const ALL: Self = Self((1 << VerifierOption::ALL.len()) - 1);
+
+    /// With one more. With any come the automatic checks.
+    #[must_use]
+    pub const fn with(self, option: VerifierOption) -> Self {
+        Self(self.0 | 1 << VerifierOption::Automatic as u16 | 1 << option as u16)
+    }
+
+    /// Whether `option` is on.
+    #[must_use]
+    pub const fn has(self, option: VerifierOption) -> bool {
+        self.0 & 1 << option as u16 != 0
+    }
+
+    /// Whether any is on.
+    #[must_use]
+    pub const fn is_on(self) -> bool {
+        self.0 != 0
+    }
+}
+
+/// As [`FromStr`] reads it; nothing for none.
+impl fmt::Display for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::ALL {
+            return f.write_str("all");
+        }
+        let names: Vec<_> = VerifierOption::ALL
+            .into_iter()
+            .filter(|option| self.has(*option))
+            .map(VerifierOption::name)
+            .collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+impl FromStr for Verifier {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "all" => return Ok(Self::ALL),
+            "" | "none" => return Ok(Self::NONE),
+            _ => {}
+        }
+        text.split(',').try_fold(Self::NONE, |set, name| match VerifierOption::find(name) {
+            Some(option) => Ok(set.with(option)),
+            None => {
+                let names = VerifierOption::ALL.map(VerifierOption::name).join(", ");
+                Err(format!("`{name}`: no option of Verifier's that dirql has; these are: {names}, all"))
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_by_their_names_and_by_verifiers_titles() {
+        let some: Verifier = "io,Force IRQL checking".parse().unwrap();
+        assert!(some.has(VerifierOption::Io) && some.has(VerifierOption::ForceIrql));
+        assert!(some.has(VerifierOption::Automatic) && !some.has(VerifierOption::Dma));
+        assert_eq!(some.to_string(), "automatic,irql,io");
+        assert_eq!("all".parse(), Ok(Verifier::ALL));
+        assert_eq!("none".parse(), Ok(Verifier::NONE));
+        assert_eq!(some.to_string().parse(), Ok(some));
+        for option in VerifierOption::ALL {
+            assert_eq!(VerifierOption::find(option.title()), Some(option));
+        }
+        let told = "io,pools".parse::<Verifier>().unwrap_err();
+        assert!(told.contains("`pools`") && told.contains("special-pool"), "{told}");
+    }
+}
