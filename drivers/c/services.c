@@ -8,6 +8,7 @@
 #include "services/locks.h"
 #include "services/memory.h"
 #include "services/pages.h"
+#include "services/returns.h"
 #include "services/text.h"
 #include "services/threads.h"
 #include "services/times.h"
@@ -27,6 +28,11 @@ static ULONG WorkItemsOfDevice(VOID)
     return WorkItems(TheDevice);
 }
 
+static ULONG ReturnsOfDevice(VOID)
+{
+    return Returns(TheDevice);
+}
+
 static ULONG (*const Stories[])(VOID) = {
     Events, Semaphores, Mutexes, Timers, /* from 0 on */
     Waits, Threads, Processes, Dpcs, /* from 4 on */
@@ -36,7 +42,7 @@ static ULONG (*const Stories[])(VOID) = {
     Clocks, Calendars, Processors, Versions, /* from 20 on */
     Randoms, Debugger, UnicodeStrings, AnsiStrings, /* from 24 on */
     Integers, Guids, CLibrary, Prints, /* from 28 on */
-    Pages, YieldsAndShould, /* from 32 on */
+    Pages, YieldsAndShould, ReturnsOfDevice, /* from 32 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -134,6 +134,7 @@ const C_DRIVERS: &[CDriver] = &[
             "services/locks.h",
             "services/memory.h",
             "services/pages.h",
+            "services/returns.h",
             "services/text.h",
             "services/threads.h",
             "services/times.h",

@@ -106,6 +106,8 @@ pub enum FaultKind {
     Protection,
     /// A single step or breakpoint trap that no instruction of the driver asked for.
     Trap,
+    /// A routine returned to the kernel and took bytes of its caller's off the stack: as many as the fault's address says.
+    StackMoved,
     /// An instruction that dirql knows and does not run yet.
     NotImplemented,
 }

@@ -487,6 +487,23 @@ static NTSTATUS UninitialisedLock(PDEVICE_OBJECT Device, PIRP Irp)
     return STATUS_SUCCESS;
 }
 
+/* 40: a DPC takes eight bytes of its caller's off the stack, as 32-bit code does with its arguments. */
+VOID NTAPI ReturnsByRet8(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argument2);
+__asm__(".text\n"
+        ".globl ReturnsByRet8\n"
+        "ReturnsByRet8:\n"
+        "    ret $8\n");
+
+static NTSTATUS ReturnWithArguments(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    static KDPC Dpc;
+
+    UNUSED_ARGUMENTS;
+    KeInitializeDpc(&Dpc, ReturnsByRet8, NULL);
+    KeInsertQueueDpc(&Dpc, NULL, NULL);
+    return STATUS_SUCCESS;
+}
+
 /* ---- the driver around them ------------------------------------------------------------------------------------- */
 
 static const FAULT Faults[] = {
@@ -498,6 +515,7 @@ static const FAULT Faults[] = {
     ReleaseUnowned,      SetEventTooHigh,   WaitAtDispatch,    PagedCallAtDispatch, PagedPoolAtDispatch,
     LowerUpwards,        WaitForever,       PoolOverrun,       PoolUnderrun,      UseAfterFree,
     DoubleFree,          FreeWrongTag,      PoolLeak,          ForgetTimer,       UninitialisedLock,
+    ReturnWithArguments,
 };
 
 static NTSTATUS CountFaults(PIRP Irp, ULONG OutputLength)

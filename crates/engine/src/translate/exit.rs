@@ -360,16 +360,12 @@ pub(super) fn return_to_stack_top(frame: &mut Frame, extra: u64) -> Flow<u64> {
         take_back(1);
         return Err(fault(frame, FaultKind::Read, rsp, ""));
     }
-    frame.registers.general[4] = rsp.wrapping_add(8 + extra);
     let target = u64::from_le_bytes(target);
     if target == super::RETURN_TO_KERNEL && extra != 0 {
-        return Err(fault(
-            frame,
-            FaultKind::NotImplemented,
-            target,
-            "ret imm16 out of a routine of the kernel's",
-        ));
+        // The kernel's callers keep what they have pushed: they would go on with a stack that is not theirs.
+        return Err(fault(frame, FaultKind::StackMoved, extra, ""));
     }
+    frame.registers.general[4] = rsp.wrapping_add(8 + extra);
     go_on(frame, target)
 }
 
@@ -407,12 +403,17 @@ fn host_fault(frame: &mut Frame, mut seen: HostFault) -> Flow<u64> {
         go_on(frame, frame.registers.general[usize::from(register)])?;
     }
     restore(frame, place.saved);
+    let write = seen.trap == PAGE_FAULT && seen.error & 2 != 0;
+    if write && place.saved == Saved::RcxRdx {
+        // A `ret` stores nothing: only its translation does.
+        frame.rip = place.rip;
+        return return_to_stack_top(frame, 0);
+    }
     if matches!(place.saved, Saved::CheckRcx | Saved::CheckRcxRdx) {
         return inspect::faulted(frame, &place, seen.rip);
     }
     take_back(place.unretired);
     frame.rip = place.rip;
-    let write = seen.trap == PAGE_FAULT && seen.error & 2 != 0;
     if write && translator.written(seen.address) {
         return site::step_over(frame);
     }

@@ -100,9 +100,11 @@ pub(crate) fn is_thunk(translated: u64) -> bool {
 }
 
 impl Stubs {
-    /// Makes returns to the kernel find the landing pad; again after the table was cleared.
+    /// Makes returns to the kernel find the landing pad, and what comes there in another way (`ret imm16`, `retf`, `pop` and a jump)
+    /// what lies behind its store: such an instruction left no slot to put right. Again after the table was cleared.
     pub(crate) fn enter_in_table(&self) {
         table::set(RETURN_TO_KERNEL, Column::Return, self.landing);
+        table::set(RETURN_TO_KERNEL, Column::Jump, self.landing + RESTORED);
     }
 
     /// A thunk that calls export `number`, or does what it does: both find the number in `eax` and the driver's `rsp` in `r11`.

@@ -225,6 +225,13 @@ fn judge(fault: &Fault, c: &Circumstances) -> Verdict {
         FaultKind::Trap => {
             ("trap", format!("{at} was trapped by a single step or breakpoint"), exception(SINGLE_STEP))
         }
+        FaultKind::StackMoved => {
+            let message = format!(
+                "{at} returned to the kernel and took {address} bytes more off the stack than the return address: on x64 \
+                 the caller frees arguments"
+            );
+            return Verdict::error("stack-pointer-changed-on-return", message);
+        }
         FaultKind::NotImplemented => {
             return Verdict::not_implemented(&format!(
                 "the instruction {} at {at}",
