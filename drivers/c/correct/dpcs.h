@@ -136,28 +136,6 @@ static ULONG DpcThreaded(VOID)
     return 0;
 }
 
-static VOID NTAPI AsksWhereItIs(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
-{
-    UNREFERENCED_PARAMETER(Dpc);
-    UNREFERENCED_PARAMETER(One);
-    UNREFERENCED_PARAMETER(Two);
-    *(volatile LONG *)Context = KeIsExecutingDpc() ? 1 : 2;
-}
-
-/* A routine that both threads and DPCs call asks which it is in. */
-static ULONG DpcOrNot(VOID)
-{
-    KDPC Dpc;
-    volatile LONG Answer = 0;
-
-    CHECK(!KeIsExecutingDpc());
-    KeInitializeDpc(&Dpc, AsksWhereItIs, (PVOID)&Answer);
-    KeInsertQueueDpc(&Dpc, NULL, NULL);
-    KeFlushQueuedDpcs();
-    CHECK(Answer == 1);
-    return 0;
-}
-
 static VOID NTAPI DpcOfDevice(PKDPC Dpc, PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
 {
     UNREFERENCED_PARAMETER(Dpc);
@@ -185,7 +163,6 @@ static ULONG DpcForIsrOfTheDevice(VOID)
     IDIOM(DpcForEachProcessor)                                                                                         \
     IDIOM(DpcRemoved)                                                                                                  \
     IDIOM(DpcThreaded)                                                                                                 \
-    IDIOM(DpcOrNot)                                                                                                    \
     IDIOM(DpcForIsrOfTheDevice)
 
 #endif

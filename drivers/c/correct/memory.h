@@ -4,16 +4,6 @@
 
 #include "gallery.h"
 
-/* No bytes are a block, too; old drivers ask for as many as a registry value is long. */
-static ULONG PoolOfZeroBytes(VOID)
-{
-    PVOID Block = ExAllocatePoolWithTag(NonPagedPoolNx, 0, TAG);
-
-    CHECK(Block != NULL);
-    ExFreePoolWithTag(Block, TAG);
-    return 0;
-}
-
 static ULONG PoolOfEachKind(VOID)
 {
     static const POOL_TYPE Kinds[] = {NonPagedPool, PagedPool, NonPagedPoolNx, NonPagedPoolCacheAligned};
@@ -49,9 +39,8 @@ static ULONG PoolWithQuota(VOID)
     } __except (1) {
         CHECK(GetExceptionCode() == STATUS_INSUFFICIENT_RESOURCES);
     }
-    if (Block != NULL) {
-        ExFreePoolWithTag(Block, TAG);
-    }
+    CHECK(Block != NULL);
+    ExFreePoolWithTag(Block, TAG);
     return 0;
 }
 
@@ -202,24 +191,6 @@ static ULONG PagesForMdl(VOID)
     return 0;
 }
 
-/* What a card reads in one piece; it may be mapped once more by its physical address. */
-static ULONG ContiguousMemory(VOID)
-{
-    PHYSICAL_ADDRESS Highest = {.QuadPart = 0xFFFFFFFF}, At;
-    PUCHAR Block = MmAllocateContiguousMemory(3 * PAGE_SIZE, Highest), Again;
-
-    CHECK(Block != NULL);
-    At = MmGetPhysicalAddress(Block);
-    CHECK(At.QuadPart + 3 * PAGE_SIZE - 1 <= Highest.QuadPart);
-    CHECK(MmGetPhysicalAddress(Block + 2 * PAGE_SIZE).QuadPart == At.QuadPart + 2 * PAGE_SIZE);
-    Block[PAGE_SIZE] = 0x3C;
-    Again = MmMapIoSpace(At, 3 * PAGE_SIZE, MmCached);
-    CHECK(Again != NULL && Again[PAGE_SIZE] == 0x3C);
-    MmUnmapIoSpace(Again, 3 * PAGE_SIZE);
-    MmFreeContiguousMemory(Block);
-    return 0;
-}
-
 static ULONG NoncachedMemory(VOID)
 {
     PULONG Block = MmAllocateNonCachedMemory(PAGE_SIZE);
@@ -289,7 +260,6 @@ static ULONG TextsThatEndEarly(VOID)
 }
 
 #define MEMORY_IDIOMS                                                                                                  \
-    IDIOM(PoolOfZeroBytes)                                                                                             \
     IDIOM(PoolOfEachKind)                                                                                              \
     IDIOM(PoolOfWholePages)                                                                                            \
     IDIOM(PoolWithQuota)                                                                                               \
@@ -299,7 +269,6 @@ static ULONG TextsThatEndEarly(VOID)
     IDIOM(MdlOfPagedPool)                                                                                              \
     IDIOM(MdlInOwnMemory)                                                                                              \
     IDIOM(PagesForMdl)                                                                                                 \
-    IDIOM(ContiguousMemory)                                                                                            \
     IDIOM(NoncachedMemory)                                                                                             \
     IDIOM(AddressesThatAreValid)                                                                                       \
     IDIOM(UserAddressThatIsNotThere)                                                                                   \

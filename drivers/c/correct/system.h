@@ -26,20 +26,6 @@ static ULONG VersionOfWindows(VOID)
     return 0;
 }
 
-/* A constant whose MaximumLength is too small, as a careless initializer leaves it: Length counts. */
-static ULONG NameWithSmallMaximumLength(VOID)
-{
-    UNICODE_STRING Name = {.Length = 38, .MaximumLength = 4, .Buffer = L"\\Device\\DirqlCorrect"};
-    PFILE_OBJECT File;
-    PDEVICE_OBJECT Device;
-
-    Name.Length = (USHORT)(wcslen(Name.Buffer) * sizeof(WCHAR));
-    CHECK(NT_SUCCESS(IoGetDeviceObjectPointer(&Name, FILE_READ_DATA, &File, &Device)));
-    CHECK(Device == TheDevice);
-    ObDereferenceObject(File);
-    return 0;
-}
-
 /* Another link to the device, for as long as it is wanted. */
 static ULONG LinkThatComesAndGoes(VOID)
 {
@@ -75,13 +61,6 @@ static ULONG ProcessOfThisThread(VOID)
     CHECK(Process == PsGetCurrentProcess());
     ObDereferenceObject(Process);
     CHECK(PsLookupProcessByProcessId((HANDLE)0x7FFFFFF0, &Process) == STATUS_INVALID_PARAMETER);
-    return 0;
-}
-
-static ULONG TheSystemProcess(VOID)
-{
-    CHECK(PsInitialSystemProcess != NULL);
-    CHECK(PsGetProcessId(PsInitialSystemProcess) == (HANDLE)4);
     return 0;
 }
 
@@ -219,11 +198,9 @@ static ULONG StatusThatIsRaised(VOID)
 #define SYSTEM_IDIOMS                                                                                                  \
     IDIOM(RoutineThatMayBeMissing)                                                                                     \
     IDIOM(VersionOfWindows)                                                                                            \
-    IDIOM(NameWithSmallMaximumLength)                                                                                  \
     IDIOM(LinkThatComesAndGoes)                                                                                        \
     IDIOM(DeviceWithoutAName)                                                                                          \
     IDIOM(ProcessOfThisThread)                                                                                         \
-    IDIOM(TheSystemProcess)                                                                                            \
     IDIOM(EventByHandle)                                                                                               \
     IDIOM(EventByName)                                                                                                 \
     IDIOM(RegistryValueAskedTwice)                                                                                     \

@@ -68,22 +68,6 @@ static ULONG ThreadByHandle(VOID)
     return 0;
 }
 
-/* A thread object that is referenced is there, whether its thread still runs or not. */
-static ULONG ThreadThatHasEnded(VOID)
-{
-    LONG Ran = 0;
-    PKTHREAD Thread = StartThread(Returns, &Ran);
-
-    CHECK(Thread != NULL);
-    KeSetPriorityThread(Thread, LOW_REALTIME_PRIORITY); /* before, while or after it runs */
-    WaitFor(Thread);
-    KeSetPriorityThread(Thread, LOW_REALTIME_PRIORITY + 1);
-    CHECK(KeQueryPriorityThread(Thread) >= 0);
-    CHECK(PsGetThreadId((PETHREAD)Thread) != NULL);
-    ObDereferenceObject(Thread);
-    return 0;
-}
-
 static VOID NTAPI TakesJobs(PVOID Context)
 {
     WORKER *Worker = Context;
@@ -233,23 +217,6 @@ static ULONG WaitForAnyAndAll(VOID)
     return 0;
 }
 
-/* A semaphore has a limit; a release beyond it raises, and changes nothing. */
-static ULONG SemaphoreBeyondItsLimit(VOID)
-{
-    KSEMAPHORE Semaphore;
-    volatile NTSTATUS Raised = STATUS_SUCCESS;
-
-    KeInitializeSemaphore(&Semaphore, 1, 2);
-    __try {
-        KeReleaseSemaphore(&Semaphore, IO_NO_INCREMENT, 2, FALSE);
-    } __except (1) {
-        Raised = GetExceptionCode();
-    }
-    CHECK(Raised == STATUS_SEMAPHORE_LIMIT_EXCEEDED);
-    CHECK(KeReadStateSemaphore(&Semaphore) == 1);
-    return 0;
-}
-
 /* A thread goes to a processor that is there; bits of absent ones have no effect. */
 static ULONG AffinityOfAbsentProcessors(VOID)
 {
@@ -283,13 +250,11 @@ static ULONG ThreadRaisesItsPriority(VOID)
 #define THREAD_IDIOMS                                                                                                  \
     IDIOM(ThreadStopped)                                                                                               \
     IDIOM(ThreadByHandle)                                                                                              \
-    IDIOM(ThreadThatHasEnded)                                                                                          \
     IDIOM(ThreadFedByAQueue)                                                                                           \
     IDIOM(ThreadMadeWhenNeeded)                                                                                        \
     IDIOM(ThreadThatPolls)                                                                                             \
     IDIOM(ThreadRaisesItsPriority)                                                                                     \
     IDIOM(WaitForAnyAndAll)                                                                                            \
-    IDIOM(SemaphoreBeyondItsLimit)                                                                                     \
     IDIOM(AffinityOfAbsentProcessors)
 
 #endif
