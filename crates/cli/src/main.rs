@@ -17,7 +17,6 @@ mod isolate;
 mod many;
 mod obituary;
 mod replay;
-mod rules;
 mod run;
 mod spread;
 mod view;
@@ -40,7 +39,6 @@ fn main() -> ExitCode {
         Command::Explore(explore) => explore::run(&explore),
         Command::Replay(replay) => replay::run(&replay),
         Command::Imports(imports) => imports::run(&imports).map(|()| 0),
-        Command::Rules { name, json } => rules::run(name.as_deref(), json).map(|()| 0),
         Command::Devices { json } => {
             devices::run(json);
             Ok(0)

@@ -25,7 +25,6 @@ pub mod pnp;
 pub mod po;
 pub mod ps;
 pub mod rtl;
-pub mod rules;
 mod sorted_map;
 pub mod verdict;
 pub mod verifier;

@@ -1,8 +1,6 @@
 //! The report as JSON lines, after the events: each finding, then `"event":"end"` with outcome, verdict and sums.
 
-use kernel::rules::{self, Rule};
-use kernel::verdict::{Related, StackLine, Verdict};
-use kernel::verifier::VerifierOption;
+use kernel::verdict::{Related, StackLine, Tier, Verdict};
 
 use super::{Report, bugcheck, place};
 use crate::readers::{json_array, json_object};
@@ -53,15 +51,17 @@ impl Report {
     }
 
     fn one(&self, verdict: &Verdict) -> String {
-        let rule = rules::find(verdict.rule);
+        let tier = match verdict.tier {
+            Tier::Error => "error",
+            Tier::Verifier => "verifier",
+            Tier::Warning => "warning",
+            Tier::Advice => "advice",
+        };
         let object = json_object()
             .text("rule", verdict.rule)
-            .text("tier", verdict.tier.name())
+            .text("tier", tier)
             .text("message", &verdict.message)
-            .flag("not_implemented", verdict.not_implemented)
-            .optional("remedy", rule.as_ref().map(|rule| rule.remedy))
-            .optional("page", rule.as_ref().and_then(|rule| rule.page))
-            .optional("verifier", rule.as_ref().and_then(Rule::option).map(VerifierOption::name));
+            .flag("not_implemented", verdict.not_implemented);
         let object = match &verdict.bug_check {
             Some(check) => {
                 let parameters = check.parameters.iter().map(|value| format!("\"{value:#x}\""));
