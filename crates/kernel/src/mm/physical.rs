@@ -46,7 +46,11 @@ const RUNS: [Range; 2] =
 /// Where single pages come from: powers of two.
 const SCATTERED: [Range; 2] = [Range { base: 6 * GIB, length: 2 * GIB }, Range { base: GIB, length: GIB }];
 
-/// Pages of one part, given out in an order that jumps about. The factor is odd, so that every page occurs once.
+/// Free pages of a part that are kept back before the oldest of them is used again. They are at all, because the host has memory
+/// for every page that was ever used.
+const KEPT: usize = 1024;
+
+/// A part's pages are given out in an order that jumps about. The factor is odd, so that every page occurs once.
 const JUMP: u64 = 0x2_6F35;
 
 struct Part {
@@ -58,7 +62,7 @@ struct Part {
 impl Part {
     fn take(&mut self) -> Option<u64> {
         let pages = self.range.length / PAGE;
-        if self.fresh < pages {
+        if self.fresh < pages && self.free.len() <= KEPT {
             let index = (self.fresh + 1).wrapping_mul(JUMP) % pages;
             self.fresh += 1;
             return Some(self.range.base + index * PAGE);
@@ -167,6 +171,14 @@ impl Physical {
             (base, length) = (before, length + size);
         }
         self.runs.insert(base, length);
+    }
+
+    /// Whether the page lies in a contiguous run that was taken.
+    #[must_use]
+    pub fn is_in_run(&self, page: u64) -> bool {
+        let free = self.runs.range(..=page).next_back();
+        RUNS.iter().any(|zone| zone.contains(page))
+            && free.is_none_or(|(&base, &length)| !Range { base, length }.contains(page))
     }
 
     /// Counts a lock on the page at `physical`.

@@ -1,14 +1,20 @@
 //! Ranges of virtual addresses: each kind of memory has its own zone of the machine's windows, so that an address tells
 //! what it was.
 //!
-//! A range is followed by at least one page that is never mapped. Addresses that were given back are used again only
-//! when the zone has no fresh ones: a stale pointer hits nothing for as long as possible. It maps nothing.
+//! A range is followed by at least one page that is never mapped. Addresses that were given back are used again late, when many
+//! of their length wait or the zone has no fresh ones: a stale pointer hits nothing for long. They are used again at all because
+//! every page of addresses costs the host memory: its entry in the page table, and its marks in a checked machine. It maps nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use engine::windows::{PAGE, SYSTEM, USER, Window};
 
 const GIB: u64 = 1 << 30;
+
+/// Pages that are kept back among the ranges of one length, before the oldest of them is used again; of long ones,
+/// [`FEWEST`] ranges.
+const KEPT: u64 = 1024;
+const FEWEST: u64 = 16;
 
 /// Kinds of memory with addresses of their own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -54,6 +60,8 @@ struct Used {
     fresh: u64,
     /// Ranges given back, by pages, oldest first.
     free: BTreeMap<u64, VecDeque<u64>>,
+    /// Ranges among the fresh ones that somebody asked for by their address, with their ends.
+    apart: BTreeMap<u64, u64>,
 }
 
 /// What is used of every zone.
@@ -68,18 +76,46 @@ impl Space {
         let used = self.zones.entry(zone).or_default();
         let window = zone.window();
         let need = pages.checked_add(1)?.checked_mul(PAGE)?;
-        if need <= window.size - used.fresh {
+        let waiting = used.free.get_mut(&pages);
+        if let Some(waiting) =
+            waiting.filter(|ranges| ranges.len() as u64 > (KEPT / pages.max(1)).max(FEWEST))
+        {
+            return waiting.pop_front();
+        }
+        while need <= window.size - used.fresh {
             let at = window.base + used.fresh;
-            used.fresh += need;
-            return Some(at);
+            match used.apart.range(..at + need).next_back() {
+                Some((_, &end)) if end > at => used.fresh = end + PAGE - window.base,
+                _ => {
+                    used.fresh += need;
+                    return Some(at);
+                }
+            }
         }
         used.free.get_mut(&pages)?.pop_front()
+    }
+
+    /// Takes these `pages` pages; false if they are not all the zone's and fresh, the page behind them too.
+    pub fn take_at(&mut self, zone: Zone, address: u64, pages: u64) -> bool {
+        let used = self.zones.entry(zone).or_default();
+        let window = zone.window();
+        let Some(end) = pages.checked_mul(PAGE).and_then(|bytes| address.checked_add(bytes)) else {
+            return false;
+        };
+        let fresh = address >= window.base + used.fresh && end < window.end();
+        let apart = used.apart.range(..=end).next_back().is_none_or(|(_, &other)| other < address);
+        if fresh && apart {
+            used.apart.insert(address, end);
+        }
+        fresh && apart
     }
 
     /// Gives a range back that `take` gave.
     pub fn give(&mut self, zone: Zone, address: u64, pages: u64) {
         let used = self.zones.entry(zone).or_default();
-        used.free.entry(pages).or_default().push_back(address);
+        if used.apart.remove(&address).is_none() {
+            used.free.entry(pages).or_default().push_back(address);
+        }
     }
 }
 
@@ -100,6 +136,31 @@ mod tests {
         assert!(space.take(Zone::Stacks, all).is_some(), "takes the fresh addresses but seven pages");
         assert!(space.take(Zone::Stacks, 5).is_some());
         assert_eq!(space.take(Zone::Stacks, 6), Some(first), "only now");
+    }
+
+    #[test]
+    fn what_is_taken_and_given_back_over_and_over_uses_few_addresses() {
+        let mut space = Space::default();
+        let mut highest = 0;
+        for _ in 0..100_000 {
+            let at = space.take(Zone::User, 1).unwrap();
+            highest = highest.max(at);
+            space.give(Zone::User, at, 1);
+        }
+        assert_eq!((highest - Zone::User.window().base) / (2 * PAGE), KEPT, "the oldest is used again");
+    }
+
+    #[test]
+    fn a_range_that_was_asked_for_by_its_address_is_given_to_nobody_else() {
+        let mut space = Space::default();
+        let wanted = Zone::User.window().base + 4 * PAGE;
+        assert!(space.take_at(Zone::User, wanted, 2));
+        assert!(!space.take_at(Zone::User, wanted + PAGE, 1) && !space.take_at(Zone::User, wanted - PAGE, 1));
+        assert!(!space.take_at(Zone::User, Zone::User.window().end() - PAGE, 1), "no page is left behind it");
+        assert_eq!(space.take(Zone::User, 2), Some(Zone::User.window().base));
+        assert_eq!(space.take(Zone::User, 2), Some(wanted + 3 * PAGE), "behind it");
+        space.give(Zone::User, wanted, 2);
+        assert!(!space.take_at(Zone::User, wanted, 2), "it is fresh no more");
     }
 
     #[test]
