@@ -44,6 +44,11 @@ pub const ENTRY: Entry = Entry {
         },
         Key { name: "class", meaning: "CCSSPP, class code, hexadecimal", default: "ff0000" },
         Key { name: "rev", meaning: "revision, 0-255 (0x for hexadecimal)", default: "0" },
+        Key {
+            name: "express",
+            meaning: "a PCI Express function: 4 KiB of configuration space, a PCI Express capability at 40h, a serial number at 100h",
+            default: "a conventional one, or as config= has it (lspci -xxxx shows 4 KiB)",
+        },
         Key { name: "reads", meaning: "ram, ones or last: how windows answer reads", default: "ram" },
     ],
     signals: &[Signal { name: "irq", meaning: "1 raises the interrupt pin, 0 drops it" }],
@@ -67,6 +72,9 @@ fn build(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Box<dyn Mode
     let revision = |text: &str| number(text).and_then(|n| u8::try_from(n).ok());
     if let Some(revision) = options.value("rev", "a number from 0 to 255", revision)? {
         header.revision = revision;
+    }
+    if options.has("express") {
+        make_express(&mut header);
     }
     bars(options, &mut header)?;
     let pin = pin(options, &mut header)?;
@@ -94,6 +102,16 @@ fn base_header(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Header
     let text = String::from_utf8(bytes)
         .map_err(|_| in_file("is not text; give the output of `lspci -xxxx`".to_owned()))?;
     lspci::header(&text, options.text("function")).map_err(in_file)
+}
+
+/// PCI Express Base Specification, 7.5.3 and 7.9.3: the capability of an endpoint, and a device serial number.
+fn make_express(header: &mut Header) {
+    const CAPABILITY: [u8; 4] = [0x10, 0, 0x02, 0];
+    const SERIAL_NUMBER: [u8; 12] = [0x03, 0, 0x01, 0, 0x01, 0x23, 0x45, 0xFF, 0xFE, 0x67, 0x89, 0xAB];
+    header.capabilities = 0x40;
+    header.specific = vec![0; 0x1000 - 0x40];
+    header.specific[..4].copy_from_slice(&CAPABILITY);
+    header.specific[0x100 - 0x40..][..12].copy_from_slice(&SERIAL_NUMBER);
 }
 
 fn bars(options: &Options<'_>, header: &mut Header) -> Result<(), SpecError> {

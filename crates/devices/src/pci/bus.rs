@@ -324,7 +324,7 @@ impl Hardware for PciBus {
     fn port_read(&mut self, at: &mut Moment<'_>, port: u16, width: Width) -> Result<u32, Refusal> {
         match self.config_port(port, width) {
             Some(ConfigPort::Address) => Ok(self.config_address),
-            Some(ConfigPort::Data(of, offset)) => Ok(self.config_read(of, offset, width)),
+            Some(ConfigPort::Data(of, offset)) => Ok(self.config_read(of, offset.into(), width)),
             None => self.read(at, true, port.into(), width).map(low32),
         }
     }
@@ -338,7 +338,7 @@ impl Hardware for PciBus {
     ) -> Result<(), Refusal> {
         match self.config_port(port, width) {
             Some(ConfigPort::Address) => self.config_address = value,
-            Some(ConfigPort::Data(of, offset)) => self.config_write(of, offset, width, value),
+            Some(ConfigPort::Data(of, offset)) => self.config_write(of, offset.into(), width, value),
             None => return self.write(at, true, port.into(), width, value.into()),
         }
         Ok(())
@@ -358,25 +358,32 @@ impl Hardware for PciBus {
         self.write(at, false, address, width, value)
     }
 
-    fn config_read(&mut self, at: PciAddress, offset: u8, width: Width) -> u32 {
+    fn config_read(&mut self, at: PciAddress, offset: u16, width: Width) -> u32 {
         let bytes = (width as u64).min(4);
         let Some(index) = self.slot_at(at) else { return low32(ones(bytes)) };
         let slot = &self.slots[index];
-        let of_messages = slot.messages.config_read(offset, bytes);
+        let conventional = u8::try_from(offset).ok();
+        let of_messages = conventional.and_then(|offset| slot.messages.config_read(offset, bytes));
         of_messages.unwrap_or_else(|| {
             slot.config.read(slot.model.header(), slot.model.asserts(), offset.into(), bytes)
         })
     }
 
-    fn config_write(&mut self, at: PciAddress, offset: u8, width: Width, value: u32) {
+    fn config_write(&mut self, at: PciAddress, offset: u16, width: Width, value: u32) {
         let Some(index) = self.slot_at(at) else { return };
         let slot = &mut self.slots[index];
         let bytes = (width as u64).min(4);
         slot.config.write(slot.model.header(), offset.into(), bytes, value);
         let mut sent = Vec::new();
-        slot.messages.config_write(offset, bytes, value, &mut sent);
+        if let Ok(offset) = u8::try_from(offset) {
+            slot.messages.config_write(offset, bytes, value, &mut sent);
+        }
         self.send(index, sent);
         self.rebuild_claims();
+    }
+
+    fn is_extended(&self, at: PciAddress) -> bool {
+        self.slot_at(at).is_some_and(|index| self.slots[index].model.header().is_extended())
     }
 
     fn functions(&self) -> Vec<Function> {

@@ -1,6 +1,6 @@
 //! One function's configuration space: the type 0 header as one table of registers, read and written by any width.
 //!
-//! PCI Local Bus Specification 3.0, 6.1–6.2. It keeps what software can write; the rest comes from the model's
+//! PCI Local Bus Specification 3.0, 6.1–6.2; PCI Express Base Specification, 7.2, for what lies from 100h on. It keeps what software can write; the rest comes from the model's
 //! [`Header`]. Device-specific bytes from 40h on are read only. Error bits of the status register never get set.
 
 use kernel::hal::hardware::Window;
@@ -128,7 +128,7 @@ impl ConfigSpace {
         self.command = Command(decode.0 & command_mask(header));
     }
 
-    /// `bytes` (1–4) bytes at `offset`; those past FFh read as ones. `asserting` is the level of the function's pin.
+    /// `bytes` (1–4) bytes at `offset`; those past the function's configuration space read as ones. `asserting` is the level of the function's pin.
     pub(crate) fn read(&self, header: &Header, asserting: bool, offset: u64, bytes: u64) -> u32 {
         let registers = parts(TABLE, offset, bytes)
             .map(|part| part.read(self.register(header, asserting, part.register)))
@@ -232,7 +232,8 @@ fn rom_mask(header: &Header) -> u32 {
 
 /// A byte from 40h on; past the end of configuration space there is nobody.
 fn specific_byte(header: &Header, index: u64) -> u8 {
-    if index >= 0x100 - SPECIFIC {
+    let end = if header.is_extended() { 0x1000 } else { 0x100 };
+    if index >= end - SPECIFIC {
         return 0xFF;
     }
     usize::try_from(index).ok().and_then(|index| header.specific.get(index)).copied().unwrap_or(0)

@@ -150,7 +150,7 @@ pub struct Header {
     pub capabilities: u8,
     /// The messages it can send; the registers of their capability lie over `specific`. They do not change.
     pub messages: Option<Messages>,
-    /// 40h–FFh, read only; what is missing at the end reads 0.
+    /// 40h–FFh, read only; what is missing at the end reads 0. A PCI Express function's go on, up to FFFh.
     pub specific: Vec<u8>,
     /// How often the function has loaded its interrupt line register (3Ch) by itself since reset. Each load
     /// overwrites what firmware put there.
@@ -160,6 +160,12 @@ pub struct Header {
 }
 
 impl Header {
+    /// Whether it has extended configuration space, as PCI Express functions have: 4 KiB.
+    #[must_use]
+    pub fn is_extended(&self) -> bool {
+        self.specific.len() > 0x100 - 0x40
+    }
+
     /// Whether register `bar` is the lower half of a 64-bit base.
     #[must_use]
     pub fn is_wide(&self, bar: usize) -> bool {

@@ -118,7 +118,7 @@ fn no_sequence_of_configuration_accesses_panics_or_loses_a_window_s_size() {
 /// One access of any width at any place: configuration calls, configuration ports, and whatever is decoded now.
 fn step(rig: &mut Rig, numbers: &mut Numbers) {
     let width = [Width::Byte, Width::Word, Width::Dword][(numbers.next() % 3) as usize];
-    let offset = (numbers.next() & 0xFF) as u8;
+    let offset = (numbers.next() & 0xFFF) as u16;
     let at =
         PciAddress { bus: 0, device: (numbers.next() % 5) as u8, function: (numbers.next() % 8 / 7) as u8 };
     let value = (numbers.next() >> 32) as u32;

@@ -110,12 +110,12 @@ impl Rig {
 
     pub(crate) fn config(&mut self, name: &str, offset: u8, width: Width) -> u32 {
         let at = self.at(name);
-        self.bus.config_read(at, offset, width)
+        self.bus.config_read(at, offset.into(), width)
     }
 
     pub(crate) fn set_config(&mut self, name: &str, offset: u8, width: Width, value: u32) {
         let at = self.at(name);
-        self.bus.config_write(at, offset, width, value);
+        self.bus.config_write(at, offset.into(), width, value);
     }
 
     /// A read of a window, memory or ports.

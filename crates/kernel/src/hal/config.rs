@@ -1,12 +1,14 @@
 //! Runs of bytes in a function's configuration space, moved by the widths that the bus has.
 //!
-//! PCI Local Bus Specification 3.0, 3.2.2.3.2: configuration cycles move 1, 2 or 4 aligned bytes. Conventional space only:
-//! bytes from 100h on do not exist.
+//! PCI Local Bus Specification 3.0, 3.2.2.3.2: configuration cycles move 1, 2 or 4 aligned bytes. PCI Express Base
+//! Specification, 7.2: a function has 4 KiB. From 100h on, bytes of a conventional function do not exist.
 
 use super::hardware::{Hardware, PciAddress, Width};
 
-/// Bytes of a function's configuration space.
-pub const SIZE: u32 = 0x100;
+/// Bytes of a conventional function's configuration space.
+const CONVENTIONAL: u32 = 0x100;
+/// Bytes of a PCI Express function's configuration space: the most there are.
+pub const SIZE: u32 = 0x1000;
 
 /// The widest aligned access at `offset` that moves at most `left` bytes.
 fn width(offset: u32, left: u32) -> Width {
@@ -20,22 +22,26 @@ fn width(offset: u32, left: u32) -> Width {
 }
 
 /// The accesses that cover `length` bytes from `offset`, as far as they exist.
-fn pieces(offset: u32, length: u32) -> Vec<(u8, Width)> {
-    let end = offset.saturating_add(length).min(SIZE);
+fn pieces(offset: u32, length: u32, size: u32) -> Vec<(u16, Width)> {
+    let end = offset.saturating_add(length).min(size);
     let mut pieces = Vec::new();
     let mut at = offset;
     while at < end {
         let width = width(at, end - at);
-        pieces.push((u8::try_from(at).unwrap_or(u8::MAX), width));
+        pieces.push((u16::try_from(at).unwrap_or(u16::MAX), width));
         at += width as u32;
     }
     pieces
 }
 
+fn size(hardware: &dyn Hardware, at: PciAddress) -> u32 {
+    if hardware.is_extended(at) { SIZE } else { CONVENTIONAL }
+}
+
 /// Reads up to `length` bytes from `offset`; fewer where configuration space ends.
 pub fn read(hardware: &mut dyn Hardware, at: PciAddress, offset: u32, length: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for (offset, width) in pieces(offset, length) {
+    for (offset, width) in pieces(offset, length, size(hardware, at)) {
         let value = hardware.config_read(at, offset, width).to_le_bytes();
         bytes.extend_from_slice(&value[..width as usize]);
     }
@@ -46,7 +52,7 @@ pub fn read(hardware: &mut dyn Hardware, at: PciAddress, offset: u32, length: u3
 pub fn write(hardware: &mut dyn Hardware, at: PciAddress, offset: u32, bytes: &[u8]) -> u32 {
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let (mut rest, mut written) = (bytes, 0);
-    for (offset, width) in pieces(offset, length) {
+    for (offset, width) in pieces(offset, length, size(hardware, at)) {
         let (piece, after) = rest.split_at(width as usize);
         let mut value = [0; 4];
         value[..piece.len()].copy_from_slice(piece);
@@ -76,10 +82,11 @@ mod tests {
     #[test]
     fn an_odd_run_is_moved_by_the_widest_aligned_accesses() {
         use Width::{Byte, Dword, Word};
-        assert_eq!(pieces(1, 8), [(1, Byte), (2, Word), (4, Dword), (8, Byte)]);
-        assert_eq!(pieces(0xFC, 16), [(0xFC, Dword)], "nothing lies behind FFh");
-        assert_eq!(pieces(0x100, 4), []);
-        assert_eq!(pieces(u32::MAX, u32::MAX), []);
+        assert_eq!(pieces(1, 8, 0x100), [(1, Byte), (2, Word), (4, Dword), (8, Byte)]);
+        assert_eq!(pieces(0xFC, 16, 0x100), [(0xFC, Dword)], "nothing lies behind FFh");
+        assert_eq!(pieces(0x100, 4, 0x100), []);
+        assert_eq!(pieces(0xFFE, 16, 0x1000), [(0xFFE, Word)]);
+        assert_eq!(pieces(u32::MAX, u32::MAX, 0x1000), []);
     }
 
     #[test]

@@ -133,10 +133,16 @@ pub trait Hardware {
         width: Width,
         value: u64,
     ) -> Result<(), Refusal>;
-    /// A configuration read of `width` bytes (1, 2 or 4) at `offset` (0–255). No function there reads as all ones.
-    fn config_read(&mut self, at: PciAddress, offset: u8, width: Width) -> u32;
+    /// A configuration read of `width` bytes (1, 2 or 4) at `offset` (0–4095; from 100h on of PCI Express functions only). No
+    /// function there reads as all ones.
+    fn config_read(&mut self, at: PciAddress, offset: u16, width: Width) -> u32;
     /// A configuration write.
-    fn config_write(&mut self, at: PciAddress, offset: u8, width: Width, value: u32);
+    fn config_write(&mut self, at: PciAddress, offset: u16, width: Width, value: u32);
+    /// Whether a function has extended configuration space, 4 KiB of it, as PCI Express has.
+    fn is_extended(&self, at: PciAddress) -> bool {
+        let _ = at;
+        false
+    }
     /// The functions, sorted by address, with their windows as assigned now; one that was pulled out still counts.
     fn functions(&self) -> Vec<Function>;
     /// The names of the register at a bus address or port, for traces: `pci9052#0 LCR+4Ch INTCSR`.

@@ -101,7 +101,7 @@ impl Hardware for OneCard {
     ) -> Result<(), Refusal> {
         self.0.borrow_mut().access(false, address, width, Some(value)).map(|_| ())
     }
-    fn config_read(&mut self, at: PciAddress, offset: u8, width: Width) -> u32 {
+    fn config_read(&mut self, at: PciAddress, offset: u16, width: Width) -> u32 {
         let card = self.0.borrow();
         if at != AT || !card.present {
             return u32::MAX >> (32 - 8 * (width as u32).min(4));
@@ -111,7 +111,7 @@ impl Hardware for OneCard {
         bytes[..width as usize].copy_from_slice(&card.config[offset..offset + width as usize]);
         u32::from_le_bytes(bytes)
     }
-    fn config_write(&mut self, at: PciAddress, offset: u8, width: Width, value: u32) {
+    fn config_write(&mut self, at: PciAddress, offset: u16, width: Width, value: u32) {
         let mut card = self.0.borrow_mut();
         for (offset, byte) in (usize::from(offset)..).zip(value.to_le_bytes()).take(width as usize) {
             // The command register, the interrupt line and what is the device's own can be written.

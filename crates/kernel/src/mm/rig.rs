@@ -202,10 +202,10 @@ impl Hardware for Silent {
     ) -> Result<(), Refusal> {
         Ok(())
     }
-    fn config_read(&mut self, _at: PciAddress, _offset: u8, _width: Width) -> u32 {
+    fn config_read(&mut self, _at: PciAddress, _offset: u16, _width: Width) -> u32 {
         u32::MAX
     }
-    fn config_write(&mut self, _at: PciAddress, _offset: u8, _width: Width, _value: u32) {}
+    fn config_write(&mut self, _at: PciAddress, _offset: u16, _width: Width, _value: u32) {}
     fn functions(&self) -> Vec<Function> {
         self.functions.clone()
     }

@@ -79,8 +79,8 @@ impl Capability {
     /// MSI-X before MSI, if a function has both.
     fn of(hardware: &mut dyn Hardware, at: PciAddress) -> Option<Self> {
         if let Some(place) = find(hardware, at, PCI_CAPABILITY_ID_MSIX) {
-            let control = hardware.config_read(at, place + CONTROL, Width::Word);
-            let table = hardware.config_read(at, place + 4, Width::Dword);
+            let control = hardware.config_read(at, (place + CONTROL).into(), Width::Word);
+            let table = hardware.config_read(at, (place + 4).into(), Width::Dword);
             let [low, ..] = table.to_le_bytes();
             return Some(Self::MsiX {
                 at: place,
@@ -90,7 +90,7 @@ impl Capability {
             });
         }
         let place = find(hardware, at, PCI_CAPABILITY_ID_MSI)?;
-        let control = hardware.config_read(at, place + CONTROL, Width::Word);
+        let control = hardware.config_read(at, (place + CONTROL).into(), Width::Word);
         let (wide, maskable) = (control & MSI_WIDE != 0, control & MSI_MASKING != 0);
         Some(Self::Msi { at: place, count: 1 << (control >> 1 & 7).min(5), wide, maskable })
     }
@@ -151,17 +151,17 @@ pub(super) fn program(k: &mut Kernel, id: NodeId) {
         Some(Capability::Msi { at: place, wide, maskable, .. }) => {
             let hardware = k.hal.hardware.as_mut();
             let [low, high] = halves(first.address());
-            hardware.config_write(at, place + 4, Width::Dword, low);
+            hardware.config_write(at, (place + 4).into(), Width::Dword, low);
             if wide {
-                hardware.config_write(at, place + 8, Width::Dword, high);
+                hardware.config_write(at, (place + 8).into(), Width::Dword, high);
             }
             let behind = place + if wide { 0xC } else { 8 };
-            hardware.config_write(at, behind, Width::Word, first.data());
+            hardware.config_write(at, behind.into(), Width::Word, first.data());
             if maskable {
-                hardware.config_write(at, behind + 4, Width::Dword, u32::MAX);
+                hardware.config_write(at, (behind + 4).into(), Width::Dword, u32::MAX);
             }
             let count = u32::try_from(messages.len()).unwrap_or(1).max(1);
-            hardware.config_write(at, place + CONTROL, Width::Word, MSI_ENABLE | count.ilog2() << 4);
+            hardware.config_write(at, (place + CONTROL).into(), Width::Word, MSI_ENABLE | count.ilog2() << 4);
         }
         Some(Capability::MsiX { at: place, bar, offset, .. }) => {
             for message in &messages {
@@ -171,7 +171,7 @@ pub(super) fn program(k: &mut Kernel, id: NodeId) {
                     write_entry(k, id, (bar, offset), message.number, dword, value);
                 }
             }
-            k.hal.hardware.config_write(at, place + CONTROL, Width::Word, MSIX_ENABLE);
+            k.hal.hardware.config_write(at, (place + CONTROL).into(), Width::Word, MSIX_ENABLE);
         }
         None => {}
     }
@@ -182,7 +182,7 @@ pub(super) fn silence(k: &mut Kernel, id: NodeId) {
     let at = k.pnp.node(id).function.address;
     match Capability::of(k.hal.hardware.as_mut(), at) {
         Some(Capability::Msi { at: place, .. } | Capability::MsiX { at: place, .. }) => {
-            k.hal.hardware.config_write(at, place + CONTROL, Width::Word, 0);
+            k.hal.hardware.config_write(at, (place + CONTROL).into(), Width::Word, 0);
         }
         None => {}
     }
@@ -198,9 +198,9 @@ pub fn set_masked(k: &mut Kernel, vector: u32, masked: bool) {
     match Capability::of(k.hal.hardware.as_mut(), at) {
         Some(Capability::Msi { at: place, wide, maskable: true, .. }) => {
             let mask = place + if wide { 0x10 } else { 0xC };
-            let old = k.hal.hardware.config_read(at, mask, Width::Dword) & !(1 << number);
+            let old = k.hal.hardware.config_read(at, mask.into(), Width::Dword) & !(1 << number);
             let new = old | u32::from(masked) << number;
-            k.hal.hardware.config_write(at, mask, Width::Dword, new);
+            k.hal.hardware.config_write(at, mask.into(), Width::Dword, new);
         }
         Some(Capability::MsiX { bar, offset, .. }) => {
             write_entry(k, id, (bar, offset), number, 3, masked.into());
