@@ -9,6 +9,7 @@
 #define STORIES "card"
 #include "control.h"
 #include "function.h"
+#include "mapped.h"
 
 /* Input: a ULONG, milliseconds. Ends with the interrupt of source 0, which it raises; else with STATUS_IO_TIMEOUT. */
 #define IOCTL_CARD_WAIT CTL_CODE(FILE_DEVICE_UNKNOWN, 0xD00, METHOD_BUFFERED, FILE_ANY_ACCESS)
@@ -19,6 +20,9 @@
 #define IOCTL_CARD_STORY CTL_CODE(FILE_DEVICE_UNKNOWN, 0xD03, METHOD_BUFFERED, FILE_ANY_ACCESS)
 /* Output: the interrupts that the driver has served. */
 #define IOCTL_CARD_SERVED CTL_CODE(FILE_DEVICE_UNKNOWN, 0xD04, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+/* Output: a ULONG64, where the application finds the card's registers until it closes its handle. */
+#define IOCTL_CARD_MAP CTL_CODE(FILE_DEVICE_UNKNOWN, 0xD05, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
 #define CARD_IDENTIFICATION 0x00
 #define CARD_IS_THERE 0x636E6542u /* Benc */
@@ -477,6 +481,16 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
         *(PULONG)Buffer = Extension->Served->Interrupts;
         return Complete(Irp, STATUS_SUCCESS, sizeof(ULONG));
     }
+    if (Code == IOCTL_CARD_MAP) {
+        PVOID Registers = NULL;
+        NTSTATUS Status = STATUS_BUFFER_TOO_SMALL;
+
+        if (Stack->Parameters.DeviceIoControl.OutputBufferLength >= sizeof(ULONG64)) {
+            Status = MapRegisters(Stack->FileObject, &Extension->Function, &Registers);
+            *(PULONG64)Buffer = (ULONG_PTR)Registers;
+        }
+        return Complete(Irp, Status, NT_SUCCESS(Status) ? sizeof(ULONG64) : 0);
+    }
     if (Stack->Parameters.DeviceIoControl.InputBufferLength < sizeof(ULONG)) {
         return Complete(Irp, STATUS_INVALID_PARAMETER, 0);
     }
@@ -488,6 +502,13 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     default:
         return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
     }
+}
+
+static NTSTATUS NTAPI DispatchCleanup(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UnmapRegisters(IoGetCurrentIrpStackLocation(Irp)->FileObject);
+    return Complete(Irp, STATUS_SUCCESS, 0);
 }
 
 static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
@@ -504,6 +525,7 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
     FunctionDriver(Driver, AddDevice);
+    Driver->MajorFunction[IRP_MJ_CLEANUP] = DispatchCleanup;
     Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchDeviceControl;
     return STATUS_SUCCESS;
 }

@@ -16,6 +16,7 @@ pub mod processor;
 pub mod readers;
 pub mod record;
 pub mod report;
+pub mod rules;
 pub mod script;
 mod search;
 pub mod windows;

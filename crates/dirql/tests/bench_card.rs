@@ -168,3 +168,39 @@ fn a_card_that_is_gone_reads_as_ones_which_one_loop_believes_and_one_does_not() 
         |line: &kernel::verdict::StackLine| line.symbol.contains("Poll") || line.symbol.contains("Control");
     assert!(found.stack.iter().any(polls), "{:?}", found.stack);
 }
+
+/// The driver maps the card's registers for the application, which uses them itself: as the cards of data acquisition are used.
+#[test]
+fn an_application_reads_and_writes_registers_that_the_driver_has_mapped_for_it() {
+    let machine = start(|| bench("bench", false));
+    play(
+        &machine,
+        r"open \\.\Card as c
+        pointer registers ioctl c 0x223414 out 8
+        load registers 4 expect text:Benc
+        store registers u32:77 at 0x24; store registers u32:78 at 0x24
+        load registers 4 at 0x28 expect u32:2
+        load registers 4 at 0x24 expect u32:77
+        load registers 4 at 0x24 expect u32:78
+        ioctl c 0x223414 out 8 expect failure
+        close c
+        load registers 4 expect STATUS_ACCESS_VIOLATION
+        store registers u32:1 at 0x24 expect STATUS_ACCESS_VIOLATION",
+    );
+    finish(machine);
+}
+
+#[test]
+fn a_store_of_an_application_to_the_card_interrupts_as_one_of_the_drivers() {
+    let machine = start(|| bench("bench", false));
+    let file = machine.open(r"\\.\Card").unwrap();
+    let told = file.device_control(0x0022_3414, &[], 8).unwrap();
+    let registers = u64::from_le_bytes(told.try_into().unwrap());
+    machine.store(registers + 8, &1_u32.to_le_bytes()).unwrap();
+    assert_eq!(served(&machine), 1);
+    assert_eq!(machine.load(registers + 0xC, 4).unwrap(), [0; 4], "the service routine has cleared it");
+    assert!(machine.load(registers + 0x10_0000, 4).is_err());
+    file.close().unwrap();
+    assert!(machine.load(registers, 4).is_err(), "it goes with the handle");
+    finish(machine);
+}

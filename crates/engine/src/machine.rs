@@ -25,7 +25,7 @@ use crate::sharing::{self, Sharing};
 use crate::signals;
 use crate::strand::{ArenaStack, Progress, StrandId, Strands};
 use crate::translate::{self, Resumption, Short, Translator};
-use crate::windows::{self, DEVICE, HEAP, IMAGES, PAGES, STACKS, SYSTEM, TABLE, USER, Window};
+use crate::windows::{self, DEVICE, HEAP, IMAGES, PAGES, STACKS, SYSTEM, TABLE, USER, USER_DEVICE, Window};
 
 /// Why no machine can be made here.
 #[derive(Debug)]
@@ -794,9 +794,8 @@ fn reserve_windows() -> std::io::Result<()> {
     let how = if CLAIMED.load(Ordering::Relaxed) { MapFlags::FIXED } else { MapFlags::FIXED_NOREPLACE };
     let none = ProtFlags::empty();
     let data = ProtFlags::READ | ProtFlags::WRITE;
-    for (window, protection) in [(USER, none), (IMAGES, none), (DEVICE, none), (SYSTEM, none), (STACKS, none)]
-    {
-        memory::reserve(window, protection, how)?;
+    for window in [USER, USER_DEVICE, IMAGES, DEVICE, SYSTEM, STACKS] {
+        memory::reserve(window, none, how)?;
     }
     memory::reserve(HEAP, data, how)?;
     memory::reserve(PAGES, data, how)?;

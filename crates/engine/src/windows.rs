@@ -34,6 +34,8 @@ pub(crate) const DRIVER_MEMORY: [Window; 3] = [SYSTEM, IMAGES, USER];
 
 /// User-mode addresses of the machine's processes.
 pub const USER: Window = Window { base: 0x1010_0000_0000, size: 64 * GIB };
+/// Device memory as applications have it mapped: below all of the kernel's, above their own. As [`DEVICE`], never accessible.
+pub const USER_DEVICE: Window = Window { base: 0x1030_0000_0000, size: 4 * GIB };
 /// Driver images and the pseudo-images whose exports are the kernel's. Nothing here is ever executable.
 pub const IMAGES: Window = Window { base: 0x2000_0000_0000, size: GIB };
 /// Translated code, in the same 4 GiB as the images: a 32-bit displacement reaches both ways.
@@ -66,6 +68,12 @@ pub const SHARED_DATA: Window = Window { base: 0xFFFF_F780_0000_0000, size: 0x10
 /// Bytes of a page.
 pub const PAGE: u64 = 0x1000;
 
+/// Whether an access there is a call-out: device memory, wherever it is mapped, and `KUSER_SHARED_DATA`.
+#[must_use]
+pub const fn is_call_out(address: u64) -> bool {
+    DEVICE.contains(address) || USER_DEVICE.contains(address) || SHARED_DATA.contains(address)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,7 +83,7 @@ mod tests {
         let shadow = |distance: u64| {
             DRIVER_MEMORY.into_iter().map(move |w| Window { base: w.base + distance, size: w.size })
         };
-        let ours = [USER, IMAGES, CACHE, SCRATCH, TABLE, DEVICE, SYSTEM, HEAP, PAGES, STACKS];
+        let ours = [USER, USER_DEVICE, IMAGES, CACHE, SCRATCH, TABLE, DEVICE, SYSTEM, HEAP, PAGES, STACKS];
         ours.into_iter().chain(shadow(MARKS)).chain(shadow(STORED)).collect()
     }
 

@@ -5,7 +5,7 @@ use kernel::io::file::{self, OpenOptions};
 use kernel::ob;
 
 use super::Machine;
-use super::transfer::{Completion, Transfer, perform};
+use super::transfer::{self, Completion, Transfer, perform};
 use crate::error::Error;
 
 /// An open device. What is still open when the machine is finished is closed then.
@@ -28,6 +28,32 @@ impl Machine {
             Ok(handle) => Ok(Handle { machine: self, handle, path: path.to_owned() }),
             Err(status) => Err(Error::Status { what, status: status.0 }),
         }
+    }
+}
+
+impl Machine {
+    /// The application loads from its memory, e.g. from a window of a card that a driver has mapped for it: 1, 2, 4 or 8 bytes that
+    /// are aligned are one access.
+    ///
+    /// # Errors
+    /// [`Error::Status`] with STATUS_ACCESS_VIOLATION if nothing is there; [`Error::Stuck`], [`Error::Stopped`].
+    pub fn load(&self, address: u64, length: u32) -> Result<Vec<u8>, Error> {
+        let what = format!("a load from {address:#x}");
+        let end = self.on_thread(&what, move |cx| {
+            let end = transfer::load(cx, address, length)?;
+            Ok(outside(|| end.clone()))
+        })?;
+        if end.is_success() { Ok(end.data) } else { Err(Error::Status { what, status: end.status }) }
+    }
+
+    /// The application stores to its memory, as [`Machine::load`] loads.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn store(&self, address: u64, bytes: &[u8]) -> Result<(), Error> {
+        let (what, bytes) = (format!("a store to {address:#x}"), bytes.to_vec());
+        let status = self.on_thread(&what, move |cx| Ok(transfer::store(cx, address, &bytes)?.status))?;
+        if status >> 31 == 0 { Ok(()) } else { Err(Error::Status { what, status }) }
     }
 }
 

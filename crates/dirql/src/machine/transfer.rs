@@ -115,6 +115,23 @@ pub(crate) fn perform(cx: &mut Cx<'_>, handle: Handle, transfer: &Transfer) -> F
     buffers.finish(cx, answer)
 }
 
+/// The application loads from its own memory, and from what a driver has mapped for it. Where there is nothing, it ends with
+/// STATUS_ACCESS_VIOLATION.
+pub(crate) fn load(cx: &mut Cx<'_>, address: u64, length: u32) -> Flow<Completion> {
+    Ok(match user::load(cx, address, length)? {
+        Ok(data) => {
+            Completion { information: data.len() as u64, data, ..Completion::status(NtStatus::SUCCESS) }
+        }
+        Err(_) => Completion::status(NtStatus::ACCESS_VIOLATION),
+    })
+}
+
+/// The application stores to its memory; as [`load`].
+pub(crate) fn store(cx: &mut Cx<'_>, address: u64, bytes: &[u8]) -> Flow<Completion> {
+    let stored = user::store(cx, address, bytes)?;
+    Ok(Completion::status(stored.map_or(NtStatus::ACCESS_VIOLATION, |()| NtStatus::SUCCESS)))
+}
+
 /// A request that was begun on an overlapped handle.
 pub(crate) struct Begun {
     buffers: Buffers,

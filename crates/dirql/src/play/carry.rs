@@ -18,6 +18,13 @@ pub(super) fn out(stage: &Stage, cx: &mut Cx<'_>, index: usize) -> Flow<Outcome>
         Command::Open(open) => request::open(stage, cx, &open),
         Command::Request { request, expect } => request::perform(stage, cx, &request, &expect),
         Command::Async { name, request } => request::begin(stage, cx, &name, &request),
+        Command::Pointer { name, request, expect } => request::point(stage, cx, &name, &request, &expect),
+        Command::Load { pointer, offset, length, expect } => {
+            request::load(stage, cx, (&pointer, offset), length, &expect)
+        }
+        Command::Store { pointer, offset, data, expect } => {
+            request::store(stage, cx, (&pointer, offset), &data, &expect)
+        }
         Command::JoinRequest { name, expect } => request::join(stage, cx, &name, &expect),
         Command::JoinThread(name) => stage.join(cx, &name).map(Ok),
         Command::Cancel(cancel) => request::cancel(stage, cx, &cancel),

@@ -40,6 +40,8 @@ struct State {
     printed: usize,
     handles: BTreeMap<String, Handle>,
     requests: BTreeMap<String, Begun>,
+    /// Addresses that the application was given.
+    pointers: BTreeMap<String, u64>,
     lanes: BTreeMap<String, Lane>,
     /// What the main thread is at.
     at: Option<usize>,
@@ -57,6 +59,7 @@ impl Stage {
             printed: 0,
             handles: BTreeMap::new(),
             requests: BTreeMap::new(),
+            pointers: BTreeMap::new(),
             lanes: BTreeMap::new(),
             at: None,
             over: false,

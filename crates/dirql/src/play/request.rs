@@ -11,7 +11,7 @@ use super::Stage;
 use super::carry::Outcome;
 use super::expect::judge;
 use crate::machine::transfer::{self, Completion, Transfer};
-use crate::script::{Access, Cancel, Expectations, Open, Operation, Path, Request};
+use crate::script::{Access, Cancel, Data, Expectations, Open, Operation, Path, Request};
 
 /// Both `FILE_SHARE_READ` and `FILE_SHARE_WRITE`.
 const SHARED: u16 = 3;
@@ -77,6 +77,75 @@ pub(super) fn perform(
         Err(why) => return Ok(Err(why)),
     };
     let end = transfer::perform(cx, handle, &transfer(stage, request))?;
+    Ok(stage.with(|state| judge(&state.play, &end, expect)))
+}
+
+/// A request whose output begins with an address: the application keeps it by `name`.
+pub(super) fn point(
+    stage: &Stage,
+    cx: &mut Cx<'_>,
+    name: &str,
+    request: &Request,
+    expect: &Expectations,
+) -> Flow<Outcome> {
+    let handle = match handle(stage, &request.handle) {
+        Ok(handle) => handle,
+        Err(why) => return Ok(Err(why)),
+    };
+    let end = transfer::perform(cx, handle, &transfer(stage, request))?;
+    Ok(stage.with(|state| {
+        judge(&state.play, &end, expect)?;
+        let address = end.data.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        if let Some(address) = address {
+            state.pointers.insert(name.to_owned(), address);
+        }
+        match address {
+            None if end.is_success() => {
+                Err(format!("{} bytes came, which are no address of 8", end.data.len()))
+            }
+            _ => Ok(()),
+        }
+    }))
+}
+
+/// Where a pointer points now, so many bytes on.
+fn place(stage: &Stage, (name, offset): (&str, u64)) -> Result<u64, String> {
+    let address = stage.with(|state| state.pointers.get(name).copied());
+    let address = address.ok_or_else(|| format!("`{name}` has no address (yet)"))?;
+    Ok(address.wrapping_add(offset))
+}
+
+/// The application loads from its memory.
+pub(super) fn load(
+    stage: &Stage,
+    cx: &mut Cx<'_>,
+    from: (&str, u64),
+    length: u32,
+    expect: &Expectations,
+) -> Flow<Outcome> {
+    let address = match place(stage, from) {
+        Ok(address) => address,
+        Err(why) => return Ok(Err(why)),
+    };
+    let end = transfer::load(cx, address, length)?;
+    Ok(stage.with(|state| judge(&state.play, &end, expect)))
+}
+
+/// The application stores to its memory.
+pub(super) fn store(
+    stage: &Stage,
+    cx: &mut Cx<'_>,
+    to: (&str, u64),
+    data: &Data,
+    expect: &Expectations,
+) -> Flow<Outcome> {
+    let address = match place(stage, to) {
+        Ok(address) => address,
+        Err(why) => return Ok(Err(why)),
+    };
+    let bytes = stage.with(|state| state.play.bytes(data));
+    let bytes: Vec<u8> = bytes.into_iter().map(Option::unwrap_or_default).collect();
+    let end = transfer::store(cx, address, &bytes)?;
     Ok(stage.with(|state| judge(&state.play, &end, expect)))
 }
 

@@ -1,6 +1,8 @@
 //! The report as JSON lines, after the events: each finding, then `"event":"end"` with outcome, verdict and sums.
 
-use kernel::verdict::{Related, StackLine, Tier, Verdict};
+use kernel::rules::{self, Rule};
+use kernel::verdict::{Related, StackLine, Verdict};
+use kernel::verifier::VerifierOption;
 
 use super::{Report, bugcheck, place};
 use crate::readers::{json_array, json_object};
@@ -51,17 +53,15 @@ impl Report {
     }
 
     fn one(&self, verdict: &Verdict) -> String {
-        let tier = match verdict.tier {
-            Tier::Error => "error",
-            Tier::Verifier => "verifier",
-            Tier::Warning => "warning",
-            Tier::Advice => "advice",
-        };
+        let rule = rules::find(verdict.rule);
         let object = json_object()
             .text("rule", verdict.rule)
-            .text("tier", tier)
+            .text("tier", verdict.tier.name())
             .text("message", &verdict.message)
-            .flag("not_implemented", verdict.not_implemented);
+            .flag("not_implemented", verdict.not_implemented)
+            .optional("remedy", rule.as_ref().map(|rule| rule.remedy))
+            .optional("page", rule.as_ref().and_then(|rule| rule.page))
+            .optional("verifier", rule.as_ref().and_then(Rule::option).map(VerifierOption::name));
         let object = match &verdict.bug_check {
             Some(check) => {
                 let parameters = check.parameters.iter().map(|value| format!("\"{value:#x}\""));

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write};
 
 use engine::Caller;
+use kernel::rules;
 use kernel::verdict::{Related, StackLine, Tier, Verdict};
 
 use super::bugcheck::Shown;
@@ -25,6 +26,12 @@ fn write_verdict(f: &mut impl Write, verdict: &Verdict, symbols: &SymbolBook) ->
     writeln!(f, "  what         {}", verdict.message)?;
     if let Some(check) = &verdict.bug_check {
         write!(f, "{}", Shown(check))?;
+    }
+    if let Some(rule) = rules::find(verdict.rule).filter(|_| !verdict.not_implemented) {
+        if let Some(page) = rule.page {
+            writeln!(f, "  page         {page}")?;
+        }
+        writeln!(f, "  mend         {}", rule.remedy)?;
     }
     let moment = |related: &Related| format!("{} at event {}", related.what, related.event);
     if !verdict.related.is_empty() {

@@ -63,6 +63,37 @@ pub enum Command {
         /// The request; its handle was opened `overlapped`.
         request: Request,
     },
+    /// `pointer NAME request`: a request whose output begins with an address of the application's memory, which gets this name.
+    Pointer {
+        /// The name to load and store by.
+        name: String,
+        /// The request.
+        request: Request,
+        /// What is to come of it.
+        expect: Expectations,
+    },
+    /// `load`: the application reads memory.
+    Load {
+        /// The pointer's name.
+        pointer: String,
+        /// Bytes from where it points.
+        offset: u64,
+        /// Bytes, at most [`super::MAX_TRANSFER`].
+        length: u32,
+        /// What is to come of it.
+        expect: Expectations,
+    },
+    /// `store`: the application writes memory.
+    Store {
+        /// The pointer's name.
+        pointer: String,
+        /// Bytes from where it points.
+        offset: u64,
+        /// What is written.
+        data: Data,
+        /// What is to come of it; only a status.
+        expect: Expectations,
+    },
     /// `join` of a request: waits until it has completed.
     JoinRequest {
         /// The name given by `async`.

@@ -12,12 +12,15 @@ use super::names::{Kind, Names};
 use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 24] = [
+pub(super) const COMMANDS: [&str; 27] = [
     "open",
     "read",
     "write",
     "ioctl",
     "async",
+    "pointer",
+    "load",
+    "store",
     "join",
     "cancel",
     "apc",
@@ -161,6 +164,19 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             Command::Request { request, expect: args.expectations(can, known)? }
         }
         "async" => asynchronous(args, names)?,
+        "pointer" => pointer(args, names)?,
+        "load" => {
+            let (pointer, _) = names.find(&args.word("the pointer")?, "pointer", |k| k == Kind::Pointer)?;
+            let length = args.length("a number of bytes")?;
+            let offset = offset(args)?.unwrap_or(0);
+            Command::Load { pointer, offset, length, expect: args.expectations(Can::Data, &["at"])? }
+        }
+        "store" => {
+            let (pointer, _) = names.find(&args.word("the pointer")?, "pointer", |k| k == Kind::Pointer)?;
+            let data = args.exact_data()?;
+            let offset = offset(args)?.unwrap_or(0);
+            Command::Store { pointer, offset, data, expect: args.expectations(Can::Status, &["at"])? }
+        }
         "join" => join(first, args, names)?,
         "cancel" => cancel(args, names)?,
         "apc" => Command::UserApc(thread(args, names)?),
@@ -195,7 +211,10 @@ pub(super) fn expectations_of(command: &mut Command) -> Option<(Can, &mut Expect
     match command {
         Command::Open(open) => Some((Can::Status, &mut open.expect)),
         Command::Request { request, expect } => Some((result_of(&request.operation), expect)),
-        Command::JoinRequest { expect, .. } => Some((Can::Data, expect)),
+        Command::Pointer { expect, .. }
+        | Command::Load { expect, .. }
+        | Command::JoinRequest { expect, .. } => Some((Can::Data, expect)),
+        Command::Store { expect, .. } => Some((Can::Status, expect)),
         Command::Pnp { expect, .. } | Command::Power { expect, .. } => Some((Can::Status, expect)),
         _ => None,
     }
@@ -298,9 +317,23 @@ fn asynchronous(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
     Ok(Command::Async { name, request })
 }
 
+fn pointer(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
+    let name = args.word("the pointer's name")?;
+    let keyword = args.word("`read` or `ioctl`, whose output begins with the address")?;
+    let written = keyword.text();
+    if !["read", "ioctl"].contains(&written.as_str()) {
+        return fault(keyword.at, unknown("request with an output", &written, ["read", "ioctl"]));
+    }
+    let (request, can, known, _) = request(&written, args, names)?;
+    let expect = args.expectations(can, known)?;
+    let name = names.give(&name, Kind::Pointer)?;
+    Ok(Command::Pointer { name, request, expect })
+}
+
 fn join(first: &Word, args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
     let word = args.word("the thread or request to wait for")?;
-    let (name, kind) = names.find(&word, "thread or request", |kind| !matches!(kind, Kind::Handle { .. }))?;
+    let (name, kind) =
+        names.find(&word, "thread or request", |kind| matches!(kind, Kind::Thread | Kind::Request))?;
     if kind == Kind::Request {
         let expect = args.expectations(Can::Data, &[])?;
         names.end(&name, first.at);
@@ -316,11 +349,11 @@ fn join(first: &Word, args: &mut Arguments, names: &mut Names) -> Outcome<Comman
 
 fn cancel(args: &mut Arguments, names: &Names) -> Outcome<Command> {
     let word = args.word("whose requests to cancel: a handle, a thread or a request")?;
-    let (name, kind) = names.find(&word, "handle, thread or request", |_| true)?;
+    let (name, kind) = names.find(&word, "handle, thread or request", |kind| kind != Kind::Pointer)?;
     Ok(Command::Cancel(match kind {
         Kind::Handle { .. } => Cancel::Handle(name),
         Kind::Thread => Cancel::Thread(name),
-        Kind::Request => Cancel::Request(name),
+        Kind::Request | Kind::Pointer => Cancel::Request(name),
     }))
 }
 
@@ -333,7 +366,8 @@ fn thread(args: &mut Arguments, names: &Names) -> Outcome<String> {
 /// `pending NAME`, after `expect`.
 pub(super) fn pending(args: &mut Arguments, names: &Names) -> Outcome<Command> {
     let word = args.word("the thread or request that has not ended")?;
-    let (name, kind) = names.find(&word, "thread or request", |kind| !matches!(kind, Kind::Handle { .. }))?;
+    let (name, kind) =
+        names.find(&word, "thread or request", |kind| matches!(kind, Kind::Thread | Kind::Request))?;
     args.finish()?;
     Ok(Command::ExpectPending(match kind {
         Kind::Request => Waitable::Request(name),

@@ -12,6 +12,7 @@ pub(super) enum Kind {
     Handle { overlapped: bool },
     Thread,
     Request,
+    Pointer,
 }
 
 impl Kind {
@@ -20,6 +21,7 @@ impl Kind {
             Self::Handle { .. } => "handle",
             Self::Thread => "thread",
             Self::Request => "request",
+            Self::Pointer => "pointer",
         }
     }
 }

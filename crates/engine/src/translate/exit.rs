@@ -23,7 +23,7 @@ use crate::leave::{Flow, Leave};
 use crate::machine::{State, state};
 use crate::memory;
 use crate::processor;
-use crate::windows::{CACHE, DEVICE, SHARED_DATA};
+use crate::windows::{CACHE, is_call_out};
 
 /// Why translated code came back. Small, because it is copied at each exit; `decoded` numbers an instruction that the cache
 /// keeps (see [`super::cache::Cache::keep`]).
@@ -423,8 +423,7 @@ fn host_fault(frame: &mut Frame, mut seen: HostFault) -> Flow<u64> {
     {
         seen.address = elements::missing(frame, instruction, write).unwrap_or(seen.address);
     }
-    let outside = DEVICE.contains(seen.address) || SHARED_DATA.contains(seen.address);
-    if seen.trap == PAGE_FAULT && outside {
+    if seen.trap == PAGE_FAULT && is_call_out(seen.address) {
         if let Some(instruction) = masked {
             let what = name_of(&instruction);
             return Err(fault(frame, FaultKind::NotImplemented, seen.address, what));

@@ -21,7 +21,7 @@ use crate::leave::Flow;
 use crate::machine::state;
 use crate::processor;
 use crate::registers::number::{RCX, RDI, RSI};
-use crate::windows::{DEVICE, SHARED_DATA};
+use crate::windows;
 use iced_x86::Instruction;
 
 /// Remembers the instruction at `rip`. False if it was known already, so that its body cannot be helped.
@@ -34,7 +34,7 @@ pub(super) fn learn(rip: u64) -> bool {
 }
 
 pub(super) fn is_device(address: u64) -> bool {
-    DEVICE.contains(address) || SHARED_DATA.contains(address)
+    windows::is_call_out(address)
 }
 
 /// Whether the block itself tests where the operand lies, and comes here for a device only.

@@ -9,6 +9,7 @@ use engine::{Flow, Leave};
 use crate::cx::Cx;
 use crate::exports::data::USER_PROBE_ADDRESS;
 use crate::ke::exception::{self, Record};
+use crate::mm::paging;
 use crate::verdict::Verdict;
 
 /// Raises `status` in the driver that called `routine`.
@@ -89,7 +90,7 @@ pub fn probe_for_write(cx: &mut Cx<'_>, address: DriverPtr<()>, length: u64, ali
     let writable = cx.with(|k| {
         let pages = address.address / PAGE..=last / PAGE;
         pages
-            .map(|page| k.mm.map.page(page * PAGE))
+            .map(|page| paging::page(k, page * PAGE))
             .all(|page| page.is_some_and(|page| page.protection.write))
     });
     if writable { Ok(()) } else { Err(raise(cx, NtStatus::ACCESS_VIOLATION, "ProbeForWrite")) }

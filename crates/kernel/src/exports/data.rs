@@ -4,7 +4,7 @@
 //! drivers walk or patch, and the objects that the pointers mean, on writable ones. A slot of `HalDispatchTable` that
 //! dirql has no routine for is a thunk that says its name when it is called.
 
-use engine::windows::{PAGE, USER};
+use engine::windows::{PAGE, USER_DEVICE};
 
 use super::se_exports;
 use crate::cx::Cx;
@@ -55,7 +55,7 @@ struct Boot {
 }
 
 /// What `MmUserProbeAddress` says: user buffers end below it.
-pub const USER_PROBE_ADDRESS: u64 = USER.end() - 0x1_0000;
+pub const USER_PROBE_ADDRESS: u64 = USER_DEVICE.end() - 0x1_0000;
 
 macro_rules! data {
     ($($name:ident @ $offset:literal [$bytes:literal] $value:expr;)*) => {

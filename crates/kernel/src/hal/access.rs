@@ -4,8 +4,8 @@
 //! What an access causes (a line that rises, a clock that was polled) happens in [`accessed`], after the driver's
 //! instruction: nothing here runs driver code before. Writes arrive at once; posting them is not modelled yet.
 
-use engine::windows::{DEVICE, SHARED_DATA};
-use engine::{Access, Flow, Leave};
+use engine::windows::{SHARED_DATA, USER_DEVICE, is_call_out};
+use engine::{Access, Fault, FaultKind, Flow, Leave};
 
 use super::hardware::{Refusal, Width};
 use super::stale;
@@ -293,15 +293,41 @@ fn resolve(cx: &mut Cx<'_>, access: Access, write: bool) -> Flow<u64> {
         );
         return Err(cx.stop(Verdict::error("device-access-past-mapping", message)));
     }
+    if write && mapping.read_only {
+        return Err(written_though_read_only(cx, address));
+    }
     stale::check_memory(cx, bus);
-    cx.with(|k| io_space::remember(k, mapping));
+    // What may only be read is looked at each time.
+    if !mapping.read_only {
+        cx.with(|k| io_space::remember(k, mapping));
+    }
     Ok(bus)
+}
+
+/// A write to a mapping that may only be read: of the application's half an exception, of the kernel's the end.
+fn written_though_read_only(cx: &mut Cx<'_>, address: u64) -> Leave {
+    if let Some(leave) = of_application(cx, address, true) {
+        return leave;
+    }
+    let message =
+        format!("the driver wrote to device memory at {address:#x}, which it has mapped to be read only");
+    cx.stop(Verdict::error("write-to-read-only", message).bug_check(0xBE, [address, 0, 0, 0xA]))
+}
+
+/// The exception that driver code gets at an address of applications.
+fn of_application(cx: &mut Cx<'_>, address: u64, write: bool) -> Option<Leave> {
+    let caller = cx.engine().caller().filter(|_| USER_DEVICE.contains(address))?;
+    let kind = if write { FaultKind::Write } else { FaultKind::Read };
+    Some(ke::exception::fault(cx, &Fault { kind, address, caller, what: "" }))
 }
 
 /// Device memory that is not mapped (any more), or never was.
 fn unmapped(cx: &mut Cx<'_>, access: Access, write: bool) -> Leave {
     let Access { address, bytes } = access;
-    debug_assert!(DEVICE.contains(address), "the engine sends device memory here, and nothing else");
+    debug_assert!(is_call_out(address), "the engine sends device memory here, and nothing else");
+    if let Some(leave) = of_application(cx, address, write) {
+        return leave;
+    }
     let message = format!(
         "the driver {} {bytes} bytes of device memory at {address:#x}, where nothing is mapped (MmUnmapIoSpace was called, or the address is wrong)",
         verb(write)

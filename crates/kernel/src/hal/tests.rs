@@ -83,6 +83,17 @@ fn an_access_after_mm_unmap_io_space_is_a_page_fault() {
 }
 
 #[test]
+fn a_write_to_a_window_that_is_mapped_read_only_is_the_end() {
+    machine(|cx, card| {
+        let window = io_space::map_ex(cx, MEMORY, 0x80, abi::PAGE_READONLY | abi::PAGE_NOCACHE).unwrap();
+        assert_eq!(read(cx, window + 4, 4).unwrap(), [0; 4]);
+        assert!(write(cx, window + 4, &[1, 0, 0, 0]).is_err());
+        assert_eq!((rule(cx), bug_check(cx)), (Some("write-to-read-only"), Some(0xBE)));
+        assert_eq!(card.borrow().accesses, ["r4 +4"], "it has not arrived");
+    });
+}
+
+#[test]
 fn an_address_that_was_never_mapped_is_a_page_fault_too() {
     machine(|cx, _| {
         assert!(read(cx, DEVICE.base + 0x1234_5678, 4).is_err());

@@ -5,7 +5,7 @@
 //! nobody handles is a verdict of whoever raised it.
 
 use abi::{CONTEXT, DriverPtr, EXCEPTION_NONCONTINUABLE, EXCEPTION_RECORD, NtStatus};
-use engine::windows::USER;
+use engine::windows::USER_DEVICE;
 use engine::{BadAddress, Fault, FaultKind, Leave};
 use zerocopy::IntoBytes;
 
@@ -76,7 +76,7 @@ fn exception_of(cx: &mut Cx<'_>, fault: &Fault) -> Option<Record> {
     let (code, information) = match (access, fault.kind) {
         (Some(how), kind) => {
             cx.with(|k| k.ke.processor_mut().cr2 = fault.address);
-            if fault.address >= USER.end() || super::irql::current(cx) >= DISPATCH_LEVEL {
+            if fault.address >= USER_DEVICE.end() || super::irql::current(cx) >= DISPATCH_LEVEL {
                 return None;
             }
             if kind == FaultKind::Execute {
@@ -99,7 +99,7 @@ fn exception_of(cx: &mut Cx<'_>, fault: &Fault) -> Option<Record> {
 /// A kernel routine follows a pointer that a driver gave it to where nothing is: an exception below DISPATCH_LEVEL, for
 /// an address of applications. None if it is no exception, or nobody handles it.
 pub(crate) fn bad_pointer(cx: &mut Cx<'_>, bad: BadAddress) -> Option<Leave> {
-    if bad.address >= USER.end() || super::irql::current(cx) >= DISPATCH_LEVEL {
+    if bad.address >= USER_DEVICE.end() || super::irql::current(cx) >= DISPATCH_LEVEL {
         return None;
     }
     let address = frames::innermost(cx)?.context.rip;

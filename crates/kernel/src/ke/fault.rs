@@ -4,7 +4,7 @@
 //! Handlers have been asked already (`exception`): what they could catch is judged as nobody having done so.
 
 use abi::DriverPtr;
-use engine::windows::{IMAGES, SYSTEM, USER};
+use engine::windows::{IMAGES, SYSTEM, USER_DEVICE};
 use engine::{Fault, FaultKind};
 
 use super::processor::DISPATCH_LEVEL;
@@ -98,7 +98,7 @@ fn bad_access(place: Where, irql: u8, access: Access, address: u64, rip: u64) ->
         return BugCheck { code: 0xD1, parameters: [address, irql.into(), access as u64, rip] };
     }
     // Of the user half, an exception; of the kernel's, the end, whatever handlers there are.
-    if address < USER.end() {
+    if address < USER_DEVICE.end() {
         let information = [access as u64, address];
         return unhandled_at(place, &Exception { code: ACCESS_VIOLATION, rip, information });
     }

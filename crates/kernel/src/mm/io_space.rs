@@ -1,14 +1,21 @@
-//! Device memory at addresses drivers can use.
+//! Device memory at addresses drivers and applications can use.
 //!
-//! Pages: *MmMapIoSpace function*, *MmMapIoSpaceEx function*, *MmUnmapIoSpace function*, *Bug Check 0xDA*. Nothing is
-//! there for the host: every access is a call-out, which asks here what bus address is meant. Caching is remembered for
-//! people only. The same range may be mapped several times, as in Windows.
+//! Pages: *MmMapIoSpace function*, *MmMapIoSpaceEx function*, *MmUnmapIoSpace function*, *Bug Check 0xDA*, *Bug Check 0xBE*.
+//! The host has nothing mapped there: every access is a call-out, which asks here what bus address is meant. The same range may be
+//! mapped several times, as in Windows; what an MDL shows to applications (`mdl_map`) has a window of its own, below the kernel's
+//! addresses. RAM that a driver asks for is ordinary memory, shown once more. Caching is not modelled.
 
 use std::collections::BTreeMap;
 
-use engine::windows::{DEVICE, PAGE};
-use engine::{Flow, Leave};
+use abi::{
+    PAGE_EXECUTE, PAGE_EXECUTE_READ, PAGE_EXECUTE_READWRITE, PAGE_NOCACHE, PAGE_READONLY, PAGE_READWRITE,
+    PAGE_WRITECOMBINE,
+};
+use engine::windows::{DEVICE, PAGE, USER_DEVICE, Window};
+use engine::{Flow, Leave, Protection};
 
+use super::map::{self, Page};
+use super::space::Zone;
 use super::{physical, pool};
 use crate::cx::{Cx, Kernel};
 use crate::ldr;
@@ -23,6 +30,8 @@ pub struct Mapping {
     pub bus: u64,
     /// Bytes, as asked for.
     pub bytes: u64,
+    /// It may only be read.
+    pub read_only: bool,
     /// Base of the image that mapped it, if one did.
     pub owner: Option<u64>,
     /// Return address of its call.
@@ -34,8 +43,10 @@ pub struct Mapping {
 pub struct State {
     /// By the page they begin in.
     mappings: BTreeMap<u64, Mapping>,
-    /// What of the window was given out.
-    fresh: u64,
+    /// What of the kernel's window was given out, and of the applications'.
+    fresh: [u64; 2],
+    /// RAM that is shown once more, by the page where it is.
+    ram: BTreeMap<u64, Mapping>,
     /// The mapping that was used last; it has no bytes if there is none.
     last: Mapping,
 }
@@ -68,40 +79,89 @@ const fn pages(mapping: &Mapping) -> u64 {
 /// `MmMapIoSpace`; null if there are no addresses left.
 ///
 /// # Errors
-/// A verdict on a range that is none, or RAM.
+/// A verdict on a range that is none.
 pub fn map(cx: &mut Cx<'_>, address: u64, bytes: u64, _cache: u32) -> Flow<u64> {
-    map_for(cx, "MmMapIoSpace", address, bytes)
+    map_for(cx, "MmMapIoSpace", address, bytes, false)
 }
 
-/// `MmMapIoSpaceEx`, with page protections in place of caching.
+/// `MmMapIoSpaceEx`, with page protections in place of caching; null, and told, if `protect` is not exactly one of them.
 ///
 /// # Errors
 /// As [`map`].
-pub fn map_ex(cx: &mut Cx<'_>, address: u64, bytes: u64, _protect: u32) -> Flow<u64> {
-    map_for(cx, "MmMapIoSpaceEx", address, bytes)
+pub fn map_ex(cx: &mut Cx<'_>, address: u64, bytes: u64, protect: u32) -> Flow<u64> {
+    let caching = PAGE_NOCACHE | PAGE_WRITECOMBINE;
+    let read_only = match protect & !caching {
+        PAGE_READONLY | PAGE_EXECUTE | PAGE_EXECUTE_READ => Some(true),
+        PAGE_READWRITE | PAGE_EXECUTE_READWRITE => Some(false),
+        _ => None,
+    };
+    let Some(read_only) = read_only.filter(|_| protect & caching != caching) else {
+        let message = format!(
+            "MmMapIoSpaceEx was given the protection {protect:#x}; it takes exactly one of PAGE_READONLY, PAGE_READWRITE, \
+             PAGE_EXECUTE, PAGE_EXECUTE_READ and PAGE_EXECUTE_READWRITE (MmNonCached and its like are MmMapIoSpace's), and fails"
+        );
+        cx.report(Verdict::warning("io-space-protection", message));
+        return Ok(0);
+    };
+    map_for(cx, "MmMapIoSpaceEx", address, bytes, read_only)
 }
 
-fn map_for(cx: &mut Cx<'_>, name: &str, address: u64, bytes: u64) -> Flow<u64> {
-    judge(cx, name, address, bytes)?;
-    let bus = cx.with(|k| k.hal.platform.to_bus(address));
+fn map_for(cx: &mut Cx<'_>, name: &str, address: u64, bytes: u64, read_only: bool) -> Flow<u64> {
+    let is_ram = judge(cx, name, address, bytes)?;
     if cx.choose("fault.map", 2) == 1 {
         return Ok(0);
     }
     let (owner, caller) = pool::caller(cx);
-    Ok(cx.with(|k| add(k, Mapping { address: 0, bus, bytes, owner, caller })).unwrap_or(0))
+    Ok(cx
+        .with(|k| {
+            if is_ram {
+                return show_ram(k, Mapping { address: 0, bus: address, bytes, read_only, owner, caller });
+            }
+            let bus = k.hal.platform.to_bus(address);
+            add(k, DEVICE, Mapping { address: 0, bus, bytes, read_only, owner, caller })
+        })
+        .unwrap_or(0))
+}
+
+/// Shows device memory to applications, at an address of the system's choice.
+pub(crate) fn add_for_application(k: &mut Kernel, bus: u64, bytes: u64, read_only: bool) -> Option<u64> {
+    add(k, USER_DEVICE, Mapping { bus, bytes, read_only, ..Mapping::default() })
+}
+
+/// Shows device memory to the kernel once more, for an MDL.
+pub(crate) fn add_for_kernel(k: &mut Kernel, bus: u64, bytes: u64, read_only: bool) -> Option<u64> {
+    add(k, DEVICE, Mapping { bus, bytes, read_only, ..Mapping::default() })
+}
+
+/// Takes the mapping that begins in the page at `page` away.
+pub(crate) fn remove(k: &mut Kernel, page: u64) {
+    k.mm.io_space.mappings.remove(&page);
+    k.mm.io_space.last = Mapping::default();
+}
+
+/// Shows RAM once more, as ordinary memory.
+fn show_ram(k: &mut Kernel, mapping: Mapping) -> Option<u64> {
+    let first = mapping.bus & !(PAGE - 1);
+    let frames: Vec<u64> = (0..pages(&mapping)).map(|index| first + index * PAGE).collect();
+    let protection = if mapping.read_only { Protection::READ } else { Protection::READ_WRITE };
+    let page = map::place(k, Zone::Mappings, &frames, Page { physical: 0, protection, pageable: false })?;
+    let address = page + mapping.bus % PAGE;
+    k.mm.io_space.ram.insert(page, Mapping { address, ..mapping });
+    Some(address)
 }
 
 /// Gives a mapping addresses, each followed by a page that belongs to none.
-fn add(k: &mut Kernel, mapping: Mapping) -> Option<u64> {
+fn add(k: &mut Kernel, window: Window, mapping: Mapping) -> Option<u64> {
     let count = pages(&mapping);
     let state = &mut k.mm.io_space;
     let need = count.checked_add(1)?.checked_mul(PAGE)?;
-    let page = if need <= DEVICE.size - state.fresh {
-        let page = DEVICE.base + state.fresh;
-        state.fresh += need;
+    let fresh = &mut state.fresh[usize::from(window == USER_DEVICE)];
+    let page = if need <= window.size - *fresh {
+        let page = window.base + *fresh;
+        *fresh += need;
         page
     } else {
-        gap(state, need)?
+        gap(state, window, need)?
     };
     let address = page + mapping.bus % PAGE;
     state.mappings.insert(page, Mapping { address, ..mapping });
@@ -109,31 +169,38 @@ fn add(k: &mut Kernel, mapping: Mapping) -> Option<u64> {
 }
 
 /// The first addresses that are free again, once none are fresh.
-fn gap(state: &State, need: u64) -> Option<u64> {
-    let mut at = DEVICE.base;
-    for (&page, mapping) in &state.mappings {
+fn gap(state: &State, window: Window, need: u64) -> Option<u64> {
+    let mut at = window.base;
+    for (&page, mapping) in state.mappings.range(window.base..window.end()) {
         if page - at >= need {
             return Some(at);
         }
         at = page + (pages(mapping) + 1) * PAGE;
     }
-    (DEVICE.end() - at >= need).then_some(at)
+    (window.end() - at >= need).then_some(at)
 }
 
-/// Looks at a range of system addresses before it is mapped.
-fn judge(cx: &mut Cx<'_>, name: &str, address: u64, bytes: u64) -> Flow<()> {
+/// Looks at a range of system addresses before it is mapped; whether it is RAM.
+fn judge(cx: &mut Cx<'_>, name: &str, address: u64, bytes: u64) -> Flow<bool> {
     let Some(last) = address.checked_add(bytes.wrapping_sub(1)).filter(|_| bytes != 0) else {
         let message = format!("{name} was asked for {bytes:#x} bytes at {address:#x}");
         return Err(
             cx.stop(Verdict::error("io-space-range", message).bug_check(0xDA, [0x100, address, bytes, 0]))
         );
     };
-    if physical::RAM.iter().any(|range| address < range.base + range.length && last >= range.base) {
-        let message =
-            format!("{name} was asked for {bytes:#x} bytes at {address:#x}, which is RAM, not a device");
-        return Err(
-            cx.stop(Verdict::error("io-space-ram", message).bug_check(0xC4, [0x83, address, bytes, 0]))
-        );
+    if physical::is_ram(address) && physical::is_ram(last) {
+        let first = address & !(PAGE - 1);
+        let mut frames = (0..(last - first) / PAGE + 1).map(|index| first + index * PAGE);
+        // Contiguous memory is locked as it is made; what anybody else maps may have another owner by now.
+        if !cx.with(|k| frames.all(|frame| k.mm.physical.is_locked(frame) || k.mm.physical.is_in_run(frame)))
+        {
+            let message = format!(
+                "{name} was asked for {bytes:#x} bytes at {address:#x}, which is RAM that is neither locked by an MDL nor contiguous memory of a driver's"
+            );
+            let verdict = Verdict::verifier("io-space-ram", message);
+            cx.verify(verdict.bug_check(0xC4, [0x83, address, bytes, 0]))?;
+        }
+        return Ok(true);
     }
     let (known, raw) = cx.with(|k| {
         let platform = k.hal.platform;
@@ -152,7 +219,7 @@ fn judge(cx: &mut Cx<'_>, name: &str, address: u64, bytes: u64) -> Flow<()> {
         let message = format!("{asked}, which no device of the machine decodes");
         cx.report(Verdict::warning("io-space-outside", message));
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Whether a function decodes all of a range of bus addresses, but for the rest of its last page.
@@ -174,7 +241,11 @@ const LEGACY: u64 = 0xF_FFFF;
 /// A verdict if that is no mapping, or not all of one.
 pub fn unmap(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<()> {
     let page = address & !(PAGE - 1);
-    let Some(mapping) = cx.with(|k| k.mm.io_space.mappings.get(&page).copied()) else {
+    let found = cx.with(|k| {
+        let device = k.mm.io_space.mappings.get(&page).filter(|_| DEVICE.contains(page)).copied();
+        device.or_else(|| k.mm.io_space.ram.get(&page).copied())
+    });
+    let Some(mapping) = found else {
         let message = format!("MmUnmapIoSpace was given {address:#x}, where nothing is mapped");
         return Err(wrong(cx, message, [0x400, address, bytes, 0]));
     };
@@ -187,9 +258,10 @@ pub fn unmap(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<()> {
         let message = format!("MmUnmapIoSpace was given {bytes:#x} bytes; {:#x} were mapped", mapping.bytes);
         return Err(wrong(cx, message, [2, address, bytes, mapping.bytes]));
     }
-    cx.with(|k| {
-        k.mm.io_space.mappings.remove(&page);
-        k.mm.io_space.last = Mapping::default();
+    cx.with(|k| match k.mm.io_space.ram.remove(&page) {
+        // The frames stay their owner's.
+        Some(_) => drop(map::remove(k, Zone::Mappings, page, pages(&mapping))),
+        None => remove(k, page),
     });
     Ok(())
 }
@@ -201,7 +273,7 @@ fn wrong(cx: &mut Cx<'_>, message: String, parameters: [u64; 4]) -> Leave {
 /// Mappings that the image at `driver` made and did not take away, with who made them.
 pub fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<(Mapping, String)> {
     let own: Vec<Mapping> = cx.with(|k| {
-        let all = k.mm.io_space.mappings.values();
+        let all = k.mm.io_space.mappings.values().chain(k.mm.io_space.ram.values());
         all.filter(|mapping| mapping.owner == Some(driver)).copied().collect()
     });
     own.into_iter().map(|mapping| (mapping, ldr::symbols::describe(cx, mapping.caller))).collect()

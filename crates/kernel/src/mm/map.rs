@@ -135,13 +135,14 @@ pub(crate) fn allocate(k: &mut Kernel, zone: Zone, count: u64, page: Page, fill:
     address
 }
 
-/// As [`allocate`], one contiguous run of zeroed pages; its virtual and physical address.
+/// As [`allocate`], one contiguous run of pages; its virtual and physical address.
 pub(crate) fn allocate_run(
     k: &mut Kernel,
     zone: Zone,
     count: u64,
     page: Page,
     limits: Limits,
+    fill: u8,
 ) -> Option<(u64, u64)> {
     let fits = count <= MOST_PAGES as u64;
     let physical = if fits { k.mm.physical.take_run(count, limits)? } else { return None };
@@ -150,7 +151,7 @@ pub(crate) fn allocate_run(
         k.mm.physical.give_run(physical, count);
         return None;
     };
-    clear(k.engine, address, count, 0);
+    clear(k.engine, address, count, fill);
     Some((address, physical))
 }
 
@@ -158,6 +159,21 @@ pub(crate) fn allocate_run(
 pub(crate) fn place(k: &mut Kernel, zone: Zone, pages: &[u64], page: Page) -> Option<u64> {
     let count = pages.len() as u64;
     let address = k.mm.space.take(zone, count)?;
+    if k.mm.map.map(k.engine, address, pages, page) {
+        return Some(address);
+    }
+    k.mm.space.give(zone, address, count);
+    None
+}
+
+/// Shows `pages` at `address`, a page's; none if any of it is used, or not of `zone`.
+pub(crate) fn place_at(k: &mut Kernel, zone: Zone, address: u64, pages: &[u64], page: Page) -> Option<u64> {
+    let count = pages.len() as u64;
+    let end = address.checked_add(count.checked_mul(PAGE)?)?;
+    let used = (address..end).step_by(PAGE_BYTES).any(|at| k.mm.map.page(at).is_some());
+    if used || !k.mm.space.take_at(zone, address, count) {
+        return None;
+    }
     if k.mm.map.map(k.engine, address, pages, page) {
         return Some(address);
     }

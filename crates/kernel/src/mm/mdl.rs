@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 
 use abi::{
-    DriverPtr, IRP, MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, MDL_PARTIAL, MDL_PARTIAL_HAS_BEEN_MAPPED,
-    MDL_SOURCE_IS_NONPAGED_POOL, TARGET_MDL_TOO_SMALL,
+    DriverPtr, IRP, MDL, MDL_IO_SPACE, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, MDL_PARTIAL,
+    MDL_PARTIAL_HAS_BEEN_MAPPED, MDL_SOURCE_IS_NONPAGED_POOL, TARGET_MDL_TOO_SMALL,
 };
 use engine::windows::PAGE;
 use engine::{Flow, Leave};
 
-use super::{mdl_map, pool, shadow};
+use super::space::Zone;
+use super::{mdl_map, paging, physical, pool, shadow};
 use crate::cx::Cx;
 use crate::ldr;
 use crate::verdict::Verdict;
@@ -143,7 +144,7 @@ pub fn io_free(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
     pool::free(cx, mdl)
 }
 
-/// `MmBuildMdlForNonPagedPool`: fills in the pages of memory that is always there.
+/// `MmBuildMdlForNonPagedPool`: fills in the pages of memory that is always there, a device's too (`MmMapIoSpace`).
 ///
 /// # Errors
 /// A verdict if the buffer is not nonpaged memory of the kernel's, or the MDL is locked already.
@@ -156,21 +157,31 @@ pub fn build_for_nonpaged_pool(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()>
         return Err(cx.stop(Verdict::error("mdl-built-twice", message)));
     }
     let pages = span(address, length);
+    let mut of_device = 0;
     for index in 0..pages {
         let at = (address & !(PAGE - 1)) + index * PAGE;
-        let page = cx.with(|k| k.mm.map.page(at));
+        let page = cx.with(|k| paging::page(k, at));
         let Some(page) = page.filter(|page| !page.pageable) else {
             let what = if page.is_some() { "pageable memory" } else { "not mapped" };
             let message = format!("MmBuildMdlForNonPagedPool was given a buffer at {at:#x}, which is {what}");
             let parameters = [0x7F, mdl.address, before.into(), 0];
             return Err(cx.stop(Verdict::error("mdl-not-nonpaged", message).bug_check(0xC4, parameters)));
         };
+        if !physical::is_ram(page.physical) {
+            of_device = MDL_IO_SPACE;
+        }
         write_page(cx, mdl, index, page.physical)?;
+    }
+    if Zone::of(address) == Some(Zone::Stacks) {
+        let message = format!(
+            "MmBuildMdlForNonPagedPool was given a buffer at {address:#x}, on a kernel stack, which is gone when its routine returns"
+        );
+        cx.report(Verdict::warning("mdl-of-stack", message));
     }
     shadow::shared(cx, address, length);
     cx.write(mdl + MDL::MappedSystemVa, DriverPtr::new(address))?;
     cx.write(mdl + MDL::Process, DriverPtr::NULL)?;
-    set_flags(cx, mdl, before | MDL_SOURCE_IS_NONPAGED_POOL)
+    set_flags(cx, mdl, before | MDL_SOURCE_IS_NONPAGED_POOL | of_device)
 }
 
 /// `IoBuildPartialMdl`: `target` comes to describe `length` bytes (0: all the rest) at `address` inside `source`.
@@ -220,7 +231,7 @@ pub fn build_partial(
 fn inherit_mapping(cx: &mut Cx<'_>, source: DriverPtr<MDL>, target: DriverPtr<MDL>, offset: u64) -> Flow<()> {
     let from = flags(cx, source)?;
     let mut to = flags(cx, target)? & abi::MDL_ALLOCATED_FIXED_SIZE | MDL_PARTIAL;
-    to |= from & abi::MDL_IO_PAGE_READ;
+    to |= from & (abi::MDL_IO_PAGE_READ | MDL_IO_SPACE);
     if from & MDL_SOURCE_IS_NONPAGED_POOL != 0 {
         to |= MDL_SOURCE_IS_NONPAGED_POOL;
     }

@@ -1,16 +1,17 @@
 //! Locking a buffer's pages, so that they stay where they are.
 //!
 //! Pages: *MmProbeAndLockPages function*, *MmUnlockPages function*, *Bug Check 0xCB*, *Bug Check 0x76*. A buffer that
-//! cannot be locked raises STATUS_ACCESS_VIOLATION in the driver, as documented.
+//! cannot be locked raises STATUS_ACCESS_VIOLATION in the driver, as documented. Pages of a device never go anywhere: an MDL
+//! of them is flagged as I/O space.
 
 use abi::{
-    DriverPtr, IoReadAccess, MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, MDL_PARTIAL,
+    DriverPtr, IoReadAccess, MDL, MDL_IO_SPACE, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, MDL_PARTIAL,
     MDL_PARTIAL_HAS_BEEN_MAPPED, MDL_SOURCE_IS_NONPAGED_POOL, MDL_WRITE_OPERATION, NtStatus,
 };
 use engine::windows::PAGE;
 use engine::{BadAddress, Flow};
 
-use super::{mdl, mdl_map, pool, shadow};
+use super::{mdl, mdl_map, paging, physical, pool, shadow};
 use crate::cx::Cx;
 use crate::ex;
 use crate::exports::data::USER_PROBE_ADDRESS;
@@ -26,11 +27,8 @@ const USER_MODE: u8 = 1;
 pub fn probe_and_lock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, mode: u8, operation: u32) -> Flow<()> {
     let (owner, caller) = pool::caller(cx);
     let flags = mdl::flags(cx, mdl)?;
-    let busy = MDL_PAGES_LOCKED
-        | MDL_MAPPED_TO_SYSTEM_VA
-        | MDL_SOURCE_IS_NONPAGED_POOL
-        | MDL_PARTIAL
-        | abi::MDL_IO_SPACE;
+    let busy =
+        MDL_PAGES_LOCKED | MDL_MAPPED_TO_SYSTEM_VA | MDL_SOURCE_IS_NONPAGED_POOL | MDL_PARTIAL | MDL_IO_SPACE;
     if flags & busy != 0 {
         return Err(mdl::wrong_state(
             cx,
@@ -66,13 +64,14 @@ pub fn lock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, operation: u32) -> Flow<Result
     let (address, length) = mdl::buffer(cx, mdl)?;
     let write = operation != IoReadAccess;
     let irql = crate::ke::irql::current(cx);
-    let mut locked = Vec::new();
+    let (mut locked, mut of_device) = (Vec::new(), false);
     for index in 0..mdl::span(address, length) {
         let at = (address & !(PAGE - 1)).wrapping_add(index * PAGE);
-        let page = cx.with(|k| k.mm.map.page(at));
+        let page = cx.with(|k| paging::page(k, at));
         let Some(page) = page.filter(|page| page.protection.write || !write) else {
             return Ok(Err(BadAddress { address: at, write }));
         };
+        of_device |= !physical::is_ram(page.physical);
         if page.pageable && irql > 1 {
             let message =
                 format!("pageable memory at {at:#x} was locked at IRQL {irql}; at most 1 is allowed");
@@ -83,8 +82,10 @@ pub fn lock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, operation: u32) -> Flow<Result
         locked.push(page.physical);
     }
     shadow::shared(cx, address, length);
-    let flags = mdl::flags(cx, mdl)? & !MDL_WRITE_OPERATION | MDL_PAGES_LOCKED;
-    mdl::set_flags(cx, mdl, if write { flags | MDL_WRITE_OPERATION } else { flags })?;
+    let mut flags = mdl::flags(cx, mdl)? & !MDL_WRITE_OPERATION | MDL_PAGES_LOCKED;
+    flags |= if write { MDL_WRITE_OPERATION } else { 0 };
+    flags |= if of_device { MDL_IO_SPACE } else { 0 };
+    mdl::set_flags(cx, mdl, flags)?;
     cx.with(|k| {
         locked.iter().for_each(|&page| k.mm.physical.lock(page));
         let held = k.mm.mdl.held.entry(mdl.address).or_default();
@@ -121,7 +122,7 @@ pub fn unlock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
         return Err(cx.stop(Verdict::error("mdl-state", message).bug_check(0x76, [1, mdl.address, 0, 0])));
     }
     cx.with(|k| held.locked.iter().for_each(|&page| _ = k.mm.physical.unlock(page)));
-    let cleared = MDL_PAGES_LOCKED | MDL_MAPPED_TO_SYSTEM_VA | MDL_PARTIAL_HAS_BEEN_MAPPED;
+    let cleared = MDL_PAGES_LOCKED | MDL_IO_SPACE | MDL_MAPPED_TO_SYSTEM_VA | MDL_PARTIAL_HAS_BEEN_MAPPED;
     let flags = mdl::flags(cx, mdl)? & !cleared;
     mdl::set_flags(cx, mdl, flags)
 }

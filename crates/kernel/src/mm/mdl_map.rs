@@ -1,18 +1,19 @@
 //! Showing a locked buffer's pages at another address: to the kernel, or to an application.
 //!
 //! Pages: *MmMapLockedPagesSpecifyCache function*, *MmUnmapLockedPages function*, *Bug Check 0xDA: SYSTEM_PTE_MISUSE*.
-//! Caching is remembered by nobody: RAM is always coherent here.
+//! Caching is not modelled: RAM is always coherent here. Pages of a device (`MDL_IO_SPACE`, which an MDL of a window that
+//! `MmMapIoSpace` made has) are shown at addresses for devices, so a user address that the caller asks for is honoured for RAM only.
 
 use abi::{
-    DriverPtr, MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, MDL_PARTIAL, MDL_PARTIAL_HAS_BEEN_MAPPED,
-    MDL_SOURCE_IS_NONPAGED_POOL, MdlMappingNoWrite, NtStatus,
+    DriverPtr, MDL, MDL_IO_SPACE, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, MDL_PARTIAL,
+    MDL_PARTIAL_HAS_BEEN_MAPPED, MDL_SOURCE_IS_NONPAGED_POOL, MdlMappingNoWrite, NtStatus,
 };
 use engine::windows::PAGE;
 use engine::{Flow, Protection};
 
 use super::map::{self, Page};
 use super::space::Zone;
-use super::{mdl, physical};
+use super::{io_space, mdl, physical, pool};
 use crate::cx::Cx;
 use crate::ex;
 use crate::verdict::Verdict;
@@ -24,6 +25,8 @@ pub(crate) struct Mapping {
     pub(crate) address: u64,
     pub(crate) pages: u64,
     pub(crate) user: bool,
+    /// Of a device, so in its windows.
+    pub(crate) device: bool,
 }
 
 /// `MmMapLockedPagesSpecifyCache`; null if it cannot be mapped (an application's mapping raises then).
@@ -41,10 +44,11 @@ pub fn map_locked_pages_specify_cache(
 ) -> Flow<u64> {
     let name = "MmMapLockedPagesSpecifyCache";
     judge(cx, name, mdl, mode)?;
-    let refused = cx.choose("fault.map", 2) == 1 || (mode != 0 && requested != 0);
+    let refused = cx.choose("fault.map", 2) == 1;
     let protection =
         if priority & MdlMappingNoWrite != 0 { Protection::READ } else { Protection::READ_WRITE };
-    let mapped = if refused { None } else { show(cx, mdl, mode != 0, protection)? };
+    let place = Place { user: mode != 0, requested: if mode != 0 { requested } else { 0 } };
+    let mapped = if refused { None } else { show(cx, mdl, place, protection)? };
     match mapped {
         Some(address) => Ok(address),
         None if mode != 0 => Err(ex::exception::raise(cx, NtStatus::ACCESS_VIOLATION, name)),
@@ -84,33 +88,89 @@ fn judge(cx: &mut Cx<'_>, name: &str, mdl: DriverPtr<MDL>, mode: u8) -> Flow<()>
     Ok(())
 }
 
-/// Shows the pages at fresh addresses; none if there are no addresses.
-fn show(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, user: bool, protection: Protection) -> Flow<Option<u64>> {
+/// Where pages are to be shown.
+#[derive(Clone, Copy)]
+struct Place {
+    user: bool,
+    /// The address that the caller asks for, or 0.
+    requested: u64,
+}
+
+/// Shows the pages; none if there are no addresses, or those asked for are taken.
+fn show(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, place: Place, protection: Protection) -> Flow<Option<u64>> {
     let (address, length) = mdl::buffer(cx, mdl)?;
-    let mut pages = Vec::new();
-    for index in 0..mdl::span(address, length) {
-        let page = mdl::page(cx, mdl, index)?;
-        if !physical::is_ram(page) {
-            let message =
-                format!("page {index} of the MDL {:#x} is {page:#x}, where there is no RAM", mdl.address);
-            let parameters = [0x89, mdl.address, page / PAGE, 0];
-            return Err(cx.stop(Verdict::error("mdl-not-ram", message).bug_check(0xC4, parameters)));
+    let pages: Vec<u64> =
+        (0..mdl::span(address, length)).map(|index| mdl::page(cx, mdl, index)).collect::<Flow<_>>()?;
+    let of_device = pages.iter().filter(|page| !physical::is_ram(**page)).count();
+    let at = if of_device == 0 {
+        show_ram(cx, place, &pages, protection)
+    } else {
+        judge_device_pages(cx, mdl, &pages, of_device)?;
+        show_device(cx, place, &pages, protection)
+    };
+    let Some(at) = at else { return Ok(None) };
+    let mapping = Mapping { address: at, pages: pages.len() as u64, user: place.user, device: of_device > 0 };
+    let (owner, caller) = pool::caller(cx);
+    cx.with(|k| {
+        let held = k.mm.mdl.held.entry(mdl.address).or_default();
+        if held.locked.is_empty() && held.mappings.is_empty() {
+            (held.owner, held.caller) = (owner, caller);
         }
-        pages.push(page);
-    }
-    let zone = if user { Zone::User } else { Zone::Mappings };
-    let page = Page { physical: 0, protection, pageable: false };
-    let Some(at) = cx.with(|k| map::place(k, zone, &pages, page)) else { return Ok(None) };
-    let mapping = Mapping { address: at, pages: pages.len() as u64, user };
-    cx.with(|k| k.mm.mdl.held.entry(mdl.address).or_default().mappings.push(mapping));
+        held.mappings.push(mapping);
+    });
     let start = at + address % PAGE;
-    if !user {
+    if !place.user {
         cx.write(mdl + MDL::MappedSystemVa, DriverPtr::new(start))?;
         let flags = mdl::flags(cx, mdl)?;
         let partial = if flags & MDL_PARTIAL != 0 { MDL_PARTIAL_HAS_BEEN_MAPPED } else { 0 };
         mdl::set_flags(cx, mdl, flags | MDL_MAPPED_TO_SYSTEM_VA | partial)?;
     }
     Ok(Some(start))
+}
+
+fn show_ram(cx: &mut Cx<'_>, place: Place, pages: &[u64], protection: Protection) -> Option<u64> {
+    let zone = if place.user { Zone::User } else { Zone::Mappings };
+    let page = Page { physical: 0, protection, pageable: false };
+    let wanted = place.requested & !(PAGE - 1);
+    cx.with(|k| match wanted {
+        0 => map::place(k, zone, pages, page),
+        wanted => map::place_at(k, zone, wanted, pages, page),
+    })
+}
+
+/// One window for all of them.
+fn show_device(cx: &mut Cx<'_>, place: Place, pages: &[u64], protection: Protection) -> Option<u64> {
+    if place.requested != 0 {
+        return None;
+    }
+    let (bytes, read_only) = (pages.len() as u64 * PAGE, !protection.write);
+    cx.with(|k| {
+        let bus = k.hal.platform.to_bus(pages[0]);
+        match place.user {
+            true => io_space::add_for_application(k, bus, bytes, read_only),
+            false => io_space::add_for_kernel(k, bus, bytes, read_only),
+        }
+    })
+}
+
+/// Looks at an MDL with so many pages of devices.
+fn judge_device_pages(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, pages: &[u64], of_device: usize) -> Flow<()> {
+    let other = pages.iter().position(|page| !physical::is_ram(*page)).unwrap_or(0);
+    let page = pages[other];
+    if of_device < pages.len() || pages.windows(2).any(|pair| pair[1] != pair[0] + PAGE) {
+        let what =
+            format!("an MDL of pages that are not together, of which page {other}, {page:#x}, is no RAM");
+        return Err(cx.stop(Verdict::not_implemented(&what)));
+    }
+    if mdl::flags(cx, mdl)? & MDL_IO_SPACE == 0 {
+        let message = format!(
+            "page {other} of the MDL {:#x} is {page:#x}, where there is no RAM, and the MDL is not flagged MDL_IO_SPACE",
+            mdl.address
+        );
+        let parameters = [0x89, mdl.address, page / PAGE, of_device as u64];
+        cx.verify(Verdict::verifier("mdl-not-ram", message).bug_check(0xC4, parameters))?;
+    }
+    Ok(())
 }
 
 /// `MmUnmapLockedPages`.
@@ -159,7 +219,11 @@ pub(crate) fn unmap_system(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
 fn take_away(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, mapping: Mapping) -> Flow<()> {
     let zone = if mapping.user { Zone::User } else { Zone::Mappings };
     cx.with(|k| {
-        map::remove(k, zone, mapping.address, mapping.pages);
+        if mapping.device {
+            io_space::remove(k, mapping.address);
+        } else {
+            map::remove(k, zone, mapping.address, mapping.pages);
+        }
         if let Some(held) = k.mm.mdl.held.get_mut(&mdl.address) {
             held.mappings.retain(|other| *other != mapping);
         }

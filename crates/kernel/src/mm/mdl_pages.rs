@@ -1,17 +1,21 @@
 //! Pages without a virtual address, handed out as an MDL.
 //!
 //! Pages: *MmAllocatePagesForMdlEx function*, *MmFreePagesFromMdl function*. Fewer pages than asked for may come, as
-//! documented; they are never contiguous unless that is asked for. Skip and node are ignored.
+//! documented, whether there are more or not; they are never contiguous unless that is asked for. Nodes are ignored.
 
-use abi::{DriverPtr, MDL, MDL_PAGES_LOCKED, MM_ALLOCATE_REQUIRE_CONTIGUOUS_CHUNKS, MM_DONT_ZERO_ALLOCATION};
+use abi::{
+    DriverPtr, MDL, MDL_PAGES_LOCKED, MM_ALLOCATE_FULLY_REQUIRED, MM_ALLOCATE_REQUIRE_CONTIGUOUS_CHUNKS,
+    MM_DONT_ZERO_ALLOCATION,
+};
 use engine::windows::PAGE;
 use engine::{Flow, Protection};
 
 use super::map::{self, Page};
 use super::physical::Limits;
 use super::space::Zone;
-use super::{mdl, pool};
+use super::{mdl, mdl_map, pool};
 use crate::cx::Cx;
+use crate::verdict::Verdict;
 
 /// `MmAllocatePagesForMdl`: zeroed pages below `high`.
 ///
@@ -29,7 +33,7 @@ pub fn allocate_ex(
     cx: &mut Cx<'_>,
     low: u64,
     high: u64,
-    _skip: u64,
+    skip: u64,
     bytes: u64,
     _cache: u32,
     flags: u32,
@@ -37,8 +41,13 @@ pub fn allocate_ex(
     let count = bytes.div_ceil(PAGE);
     let Ok(length) = u32::try_from(count * PAGE) else { return Ok(DriverPtr::NULL) };
     let (owner, caller) = pool::caller(cx);
-    let pages = take(cx, count, low, high, flags);
-    if pages.is_empty() {
+    let mut pages = take(cx, count, Limits { lowest: low, highest: high, boundary: 0 }, skip, flags);
+    if flags & MM_ALLOCATE_FULLY_REQUIRED == 0 && pages.len() > 1 && cx.choose("mm.fewer-pages", 2) == 1 {
+        let rest = pages.split_off(pages.len() / 2);
+        cx.with(|k| rest.into_iter().for_each(|page| k.mm.physical.give_page(page)));
+    }
+    if pages.is_empty() || flags & MM_ALLOCATE_FULLY_REQUIRED != 0 && (pages.len() as u64) < count {
+        cx.with(|k| pages.into_iter().for_each(|page| k.mm.physical.give_page(page)));
         return Ok(DriverPtr::NULL);
     }
     let length = length.min(u32::try_from(pages.len() as u64 * PAGE).unwrap_or(length));
@@ -62,22 +71,43 @@ pub fn allocate_ex(
     Ok(mdl)
 }
 
-fn take(cx: &mut Cx<'_>, count: u64, low: u64, high: u64, flags: u32) -> Vec<u64> {
-    let limits = Limits { lowest: low, highest: high, boundary: 0 };
+/// As many of `count` pages as there are within the limits, then within those that lie `skip` bytes higher, and so on.
+fn take(cx: &mut Cx<'_>, count: u64, mut limits: Limits, skip: u64, flags: u32) -> Vec<u64> {
+    let mut pages = Vec::new();
+    loop {
+        let wanted = count - pages.len() as u64;
+        pages.extend(take_within(cx, wanted, limits, flags));
+        let next = limits.lowest.checked_add(skip).zip(limits.highest.checked_add(skip));
+        match next.filter(|(low, _)| *low < END_OF_RAM) {
+            Some((lowest, highest)) if skip > 0 && (pages.len() as u64) < count => {
+                limits = Limits { lowest, highest, ..limits };
+            }
+            _ => return pages,
+        }
+    }
+}
+
+fn take_within(cx: &mut Cx<'_>, count: u64, limits: Limits, flags: u32) -> Vec<u64> {
     cx.with(|k| {
+        let physical = &mut k.mm.physical;
         if flags & MM_ALLOCATE_REQUIRE_CONTIGUOUS_CHUNKS != 0 {
-            let run = k.mm.physical.take_run(count, limits);
+            let run = physical.take_run(count, limits);
             return run.map_or(Vec::new(), |base| (0..count).map(|index| base + index * PAGE).collect());
         }
-        if low == 0 && high >= super::physical::RAM[2].base + super::physical::RAM[2].length - 1 {
-            return k.mm.physical.take_pages(count).unwrap_or_default();
+        if limits.lowest == 0 && limits.highest >= END_OF_RAM - 1 {
+            return physical.take_pages(count).unwrap_or_default();
         }
-        // Every second page of a run within the limits: in range, and not contiguous.
-        let Some(base) = k.mm.physical.take_run(2 * count, limits) else { return Vec::new() };
-        (0..count).for_each(|index| k.mm.physical.give_page(base + (2 * index + 1) * PAGE));
-        (0..count).map(|index| base + 2 * index * PAGE).collect()
+        // Every second page of a run within the limits: in range, and not contiguous. Where there is no such run, single pages.
+        if let Some(base) = physical.take_run(2 * count, limits) {
+            (0..count).for_each(|index| physical.give_page(base + (2 * index + 1) * PAGE));
+            return (0..count).map(|index| base + 2 * index * PAGE).collect();
+        }
+        (0..count).map_while(|_| physical.take_run(1, limits)).collect()
     })
 }
+
+/// Where RAM ends.
+const END_OF_RAM: u64 = super::physical::RAM[2].base + super::physical::RAM[2].length;
 
 /// Clears pages through a mapping of the kernel's own.
 fn zero(cx: &mut Cx<'_>, pages: &[u64]) {
@@ -94,15 +124,24 @@ fn zero(cx: &mut Cx<'_>, pages: &[u64]) {
 /// `MmFreePagesFromMdl`: the pages go, the MDL stays.
 ///
 /// # Errors
-/// A verdict if the pages are not the MDL's own, or are mapped.
+/// A verdict if the pages are not the MDL's own, or an application has them mapped. A mapping of the system's goes with them, which
+/// only Driver Verifier minds.
 pub fn free(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
     let name = "MmFreePagesFromMdl";
     let own = cx.with(|k| k.mm.mdl.held.get(&mdl.address).filter(|held| held.owns_pages).cloned());
     let Some(held) = own else {
         return Err(mdl::wrong_state(cx, name, mdl, 0x7E, "was not made by MmAllocatePagesForMdl"));
     };
+    if held.mappings.iter().any(|mapping| mapping.user) {
+        return Err(mdl::wrong_state(cx, name, mdl, 0xB8, "an application still has mapped"));
+    }
     if !held.mappings.is_empty() {
-        return Err(mdl::wrong_state(cx, name, mdl, 0xB8, "is still mapped"));
+        let flags = mdl::flags(cx, mdl)?;
+        let message =
+            format!("{name} was given the MDL {:#x}, which is still mapped (flags {flags:#x})", mdl.address);
+        let parameters = [0xB8, mdl.address, flags.into(), 0];
+        cx.verify(Verdict::verifier("mdl-pages-freed-mapped", message).bug_check(0xC4, parameters))?;
+        mdl_map::unmap_system(cx, mdl)?;
     }
     cx.with(|k| {
         k.mm.mdl.held.remove(&mdl.address);

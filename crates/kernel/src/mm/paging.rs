@@ -4,9 +4,10 @@
 //! *MmResetDriverPaging function*, *MmIsAddressValid function*, *MmGetPhysicalAddress function*. Pages are never really
 //! out; whether they may be is what rules ask.
 
-use engine::Flow;
-use engine::windows::{DEVICE, PAGE};
+use engine::windows::{DEVICE, PAGE, USER_DEVICE};
+use engine::{Flow, Protection};
 
+use super::map::Page;
 use super::{io_space, shadow};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
@@ -113,15 +114,23 @@ fn pages(base: u64, section: &image::Section) -> (u64, u64) {
     (first, (start % PAGE + u64::from(section.virtual_size)).div_ceil(PAGE))
 }
 
+/// The page that `address` lies in, of RAM or of a device, as the processor finds it.
+pub(crate) fn page(k: &Kernel, address: u64) -> Option<Page> {
+    if !DEVICE.contains(address) && !USER_DEVICE.contains(address) {
+        return k.mm.map.page(address);
+    }
+    let (bus, mapping) = io_space::resolve(k, address)?;
+    let protection = if mapping.read_only { Protection::READ } else { Protection::READ_WRITE };
+    let physical = k.hal.platform.to_system(bus) & !(PAGE - 1);
+    Some(Page { physical, protection, pageable: false })
+}
+
 /// `MmIsAddressValid`.
 ///
 /// # Errors
 /// None.
 pub fn is_address_valid(cx: &mut Cx<'_>, address: u64) -> Flow<bool> {
-    Ok(cx.with(|k| {
-        let device = DEVICE.contains(address) && io_space::resolve(k, address).is_some();
-        device || k.mm.map.page(address).is_some_and(|page| page.protection.read)
-    }))
+    Ok(cx.with(|k| page(k, address).is_some_and(|page| page.protection.read)))
 }
 
 /// `MmGetPhysicalAddress`; 0 and a finding if the address means nothing.
@@ -129,10 +138,7 @@ pub fn is_address_valid(cx: &mut Cx<'_>, address: u64) -> Flow<bool> {
 /// # Errors
 /// None today.
 pub fn physical_address(cx: &mut Cx<'_>, address: u64) -> Flow<u64> {
-    let found = cx.with(|k| {
-        let device = io_space::resolve(k, address).filter(|_| DEVICE.contains(address));
-        device.map(|(bus, _)| k.hal.platform.to_system(bus)).or_else(|| k.mm.map.physical(address))
-    });
+    let found = cx.with(|k| Some(page(k, address)?.physical + address % PAGE));
     shadow::shared(cx, address, 1);
     if found.is_none() {
         let message = format!("MmGetPhysicalAddress was given {address:#x}, where nothing is mapped");

@@ -4,7 +4,7 @@
 //! seen late; which instruction wrote there is the checked translation's to say.
 
 use abi::DriverPtr;
-use engine::windows::{PAGE, USER};
+use engine::windows::{PAGE, USER_DEVICE};
 use engine::{Engine, Flow, Leave};
 
 use super::pool::{Block, FREED_FILL, GUARD, GUARD_FILL, Kind, tag_text};
@@ -80,7 +80,7 @@ fn not_a_block(cx: &mut Cx<'_>, address: u64) -> Leave {
         }
         (None, Some(Zone::NonPagedPool)) => (0x41, "not an allocated block of nonpaged pool".into()),
         (None, Some(Zone::PagedPool)) => (0x48, "not an allocated block of paged pool".into()),
-        (None, _) if address < USER.end() => (0x40, "a user-mode address".into()),
+        (None, _) if address < USER_DEVICE.end() => (0x40, "a user-mode address".into()),
         (None, _) => (0x46, "no pool address".into()),
     };
     let message = format!("{address:#x} was freed, which is {what}");

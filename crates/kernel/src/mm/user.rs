@@ -1,16 +1,19 @@
 //! Memory of applications: what a bench passes to a driver as an application's buffer.
 //!
-//! Page: *Virtual Address Spaces*. All applications share one window, each range with its process; whose memory is current is
+//! Page: *Virtual Address Spaces*. What drivers have mapped for an application (`mdl_map`) lies there too, of devices in a window of
+//! its own, where each of its instructions is an access to the card. All applications share one window, each range with its process; whose memory is current is
 //! the scheduler's to say. It is pageable, and no page ever is out.
 
 use std::collections::BTreeMap;
 
-use engine::windows::PAGE;
-use engine::{BadAddress, Protection};
+use engine::windows::{PAGE, USER_DEVICE};
+use engine::{Access, BadAddress, Flow, Protection};
 
 use super::map::{self, Page};
+use super::paging;
 use super::space::Zone;
 use crate::cx::{Cx, Kernel};
+use crate::hal::access;
 
 /// Ranges by address: pages and process.
 #[derive(Default)]
@@ -93,4 +96,60 @@ pub fn read(cx: &mut Cx<'_>, address: u64, length: usize) -> Result<Vec<u8>, Bad
 /// As [`read`].
 pub fn write(cx: &mut Cx<'_>, address: u64, bytes: &[u8]) -> Result<(), BadAddress> {
     cx.engine().write_bytes(address, bytes)
+}
+
+/// An application loads, by instructions of 1, 2, 4 or 8 bytes, from its memory or a device's.
+///
+/// # Errors
+/// Inside, the address, if it has nothing there; a verdict of the device's.
+pub fn load(cx: &mut Cx<'_>, address: u64, length: u32) -> Flow<Result<Vec<u8>, BadAddress>> {
+    if !USER_DEVICE.contains(address) {
+        return Ok(read(cx, address, usize::try_from(length).unwrap_or(usize::MAX)));
+    }
+    let mut bytes = Vec::new();
+    for (at, width) in pieces(address, length.into()) {
+        if cx.with(|k| paging::page(k, at)).is_none() {
+            return Ok(Err(BadAddress { address: at, write: false }));
+        }
+        let value = access::device_load(cx, Access { address: at, bytes: width })?;
+        access::accessed(cx)?;
+        bytes.extend_from_slice(&value.to_le_bytes()[..width.into()]);
+    }
+    Ok(Ok(bytes))
+}
+
+/// As [`load`], the other way.
+///
+/// # Errors
+/// As there.
+pub fn store(cx: &mut Cx<'_>, address: u64, bytes: &[u8]) -> Flow<Result<(), BadAddress>> {
+    if !USER_DEVICE.contains(address) {
+        return Ok(write(cx, address, bytes));
+    }
+    let mut rest = bytes;
+    for (at, width) in pieces(address, bytes.len() as u64) {
+        if cx.with(|k| paging::page(k, at)).is_none_or(|page| !page.protection.write) {
+            return Ok(Err(BadAddress { address: at, write: true }));
+        }
+        let (piece, after) = rest.split_at(width.into());
+        let mut value = [0; 8];
+        value[..piece.len()].copy_from_slice(piece);
+        access::device_store(cx, Access { address: at, bytes: width }, u64::from_le_bytes(value))?;
+        access::accessed(cx)?;
+        rest = after;
+    }
+    Ok(Ok(()))
+}
+
+/// The widest aligned accesses that cover so many bytes.
+fn pieces(address: u64, bytes: u64) -> Vec<(u64, u8)> {
+    let (mut at, end) = (address, address.saturating_add(bytes));
+    let mut pieces = Vec::new();
+    while at < end {
+        let fits = |width: &u8| at.is_multiple_of((*width).into()) && end - at >= (*width).into();
+        let width = [8, 4, 2].into_iter().find(fits).unwrap_or(1);
+        pieces.push((at, width));
+        at += u64::from(width);
+    }
+    pieces
 }

@@ -13,7 +13,7 @@ use crate::translate::scratch::{
     DRIVER_R13, FREE_LEVELS, HELD, LEVEL, R11 as SAVED_R11, RCX as SAVED_RCX, TARGET,
 };
 use crate::translate::{site, stubs, table};
-use crate::windows::{DEVICE, SHARED_DATA};
+use crate::windows::{DEVICE, SHARED_DATA, USER_DEVICE};
 
 /// Conditions' numbers in encodings.
 const BELOW: u8 = 2;
@@ -71,7 +71,7 @@ impl Builder<'_> {
 
     /// In front of an instruction that has touched a device: its address goes to `scratch.target`; if that is a device's,
     /// a jump is taken that [`Self::device_exit`] fills in. No flag is touched.
-    pub(super) fn device_test(&mut self, instruction: &Instruction) -> Result<[Hole; 2], FaultKind> {
+    pub(super) fn device_test(&mut self, instruction: &Instruction) -> Result<[Hole; 3], FaultKind> {
         self.cache.emitter.store(SAVED_RCX, RCX);
         self.encode_lea(&site::address_in_rcx(instruction))?;
         let e = &mut self.cache.emitter;
@@ -82,12 +82,14 @@ impl Builder<'_> {
         let device = e.jump_if_rcx_zero_hole();
         e.add_to_ecx(upper(DEVICE.base).wrapping_sub(upper(SHARED_DATA.base)));
         let shared = e.jump_if_rcx_zero_hole();
+        e.add_to_ecx(upper(SHARED_DATA.base).wrapping_sub(upper(USER_DEVICE.base)));
+        let user = e.jump_if_rcx_zero_hole();
         e.load(RCX, SAVED_RCX);
-        Ok([device, shared])
+        Ok([device, shared, user])
     }
 
     /// Behind the instruction: the way to the device, which passes it by. `ahead` instructions of the block follow.
-    pub(super) fn device_exit(&mut self, device: [Hole; 2], instruction: &Instruction, ahead: u8) {
+    pub(super) fn device_exit(&mut self, device: [Hole; 3], instruction: &Instruction, ahead: u8) {
         let over = self.cache.emitter.jump_hole();
         let here = self.cache.emitter.here();
         for hole in device {
