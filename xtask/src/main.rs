@@ -1,4 +1,4 @@
-//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|coverage|sentences|drivers`.
+//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|coverage|rules|sentences|drivers`.
 //!
 //! It only calls other tools (cargo, gcc, apt-get) and says what it calls. It knows nothing of what they build.
 
@@ -16,6 +16,7 @@ mod coverage;
 mod drivers;
 mod identity;
 mod install;
+mod rules;
 mod run;
 mod sentences;
 mod solo;
@@ -77,6 +78,12 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Writes docs/rules.md: the rules, with their tiers, bug checks, pages, remedies and tests
+    Rules {
+        /// Only look whether it is what would be written
+        #[arg(long)]
+        check: bool,
+    },
     /// Builds the C and Rust drivers as .sys files, each with its INF beside it
     Drivers {
         /// Where the files go, `target/drivers` if not given
@@ -96,6 +103,7 @@ fn main() -> ExitCode {
         Chore::Rewind { rewinds } => run::rewinds(&root, rewinds),
         Chore::Schedules { schedules } => run::schedules(&root, schedules),
         Chore::Coverage => coverage::write(&root),
+        Chore::Rules { check } => rules::write(&root, check),
         Chore::Sentences { check } => sentences::write(&root, check),
         Chore::Drivers { out } => drivers::build(&root, &out.unwrap_or_else(|| drivers::default_out(&root))),
     };

@@ -40,6 +40,15 @@ pub(crate) enum Command {
     Replay(Replay),
     /// Lists what a driver imports, and who has it
     Imports(Imports),
+    /// Lists the rules that a driver can break, or tells one in full: tier, bug check, page, and what usually mends it
+    Rules {
+        /// The rule, as a verdict names it
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Lists the device models, their ids, keys and signals
     Devices {
         /// One JSON object

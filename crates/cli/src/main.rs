@@ -17,6 +17,7 @@ mod isolate;
 mod many;
 mod obituary;
 mod replay;
+mod rules;
 mod run;
 mod spread;
 mod view;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Explore(explore) => explore::run(&explore),
         Command::Replay(replay) => replay::run(&replay),
         Command::Imports(imports) => imports::run(&imports).map(|()| 0),
+        Command::Rules { name, json } => rules::run(name.as_deref(), json).map(|()| 0),
         Command::Devices { json } => {
             devices::run(json);
             Ok(0)

@@ -62,3 +62,20 @@ fn help_names_the_exit_codes() {
         assert!(answer.out.contains(part), "{part}\n{}", answer.said());
     }
 }
+
+#[test]
+fn rules_are_listed_told_in_full_and_found_by_a_misspelt_name() {
+    let answer = dirql(["rules"]);
+    assert_eq!(answer.code, Some(0), "{}", answer.said());
+    assert!(answer.out.lines().count() > 200 && answer.out.contains("\nirql-too-high "), "{}", answer.said());
+    let answer = dirql(["rules", "double-completion"]);
+    for part in ["MULTIPLE_IRP_COMPLETE_REQUESTS (0x44)", "  page  ", "  mend  ", "  tier         error"] {
+        assert!(answer.out.contains(part), "{part}\n{}", answer.said());
+    }
+    let answer = dirql(["rules", "double-complettion"]);
+    assert_eq!(answer.code, Some(2), "{}", answer.said());
+    assert!(answer.said().contains("did you mean `double-completion`?"), "{}", answer.said());
+    let json: serde_json::Value =
+        serde_json::from_str(&dirql(["rules", "irql-too-high", "--json"]).out).expect("it is JSON");
+    assert_eq!(json["rules"][0]["option"], "irql", "{json}");
+}

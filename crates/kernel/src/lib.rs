@@ -25,6 +25,7 @@ pub mod pnp;
 pub mod po;
 pub mod ps;
 pub mod rtl;
+pub mod rules;
 mod sorted_map;
 pub mod verdict;
 pub mod verifier;

@@ -19,6 +19,7 @@ use crate::hal::hardware::Hardware;
 use crate::hal::platform::Platform;
 use crate::ke::scheduler::{before_shared, before_visible};
 use crate::ke::{spinlock, stack};
+use crate::rules;
 use crate::verdict::{StackLine, Tier, Verdict};
 use crate::verifier::Verifier;
 use crate::witness::Witness;
@@ -346,7 +347,7 @@ impl Nt {
     /// A finding of the verifier tier: ends the run if Verifier is to watch for it. Told once for each instruction.
     #[cold]
     pub(crate) fn verify(&self, verdict: Verdict) -> Flow<()> {
-        if self.verifier.is_on() {
+        if self.is_verified(&verdict) {
             return Err(self.stop(verdict));
         }
         let verdict = self.with_stack(verdict);
@@ -359,12 +360,16 @@ impl Nt {
         Ok(())
     }
 
+    /// Whether the option of Verifier's that a finding belongs to is on; one without a row in the table belongs to any.
+    fn is_verified(&self, verdict: &Verdict) -> bool {
+        let option = rules::find(verdict.rule).and_then(|rule| rule.option());
+        option.map_or(self.verifier.is_on(), |option| self.verifier.has(option))
+    }
+
     /// A finding of the verifier tier is an error if Verifier is to watch for it.
-    fn judged(&self, mut verdict: Verdict) -> Verdict {
-        if verdict.tier == Tier::Verifier && self.verifier.is_on() {
-            verdict.tier = Tier::Error;
-        }
-        verdict
+    fn judged(&self, verdict: Verdict) -> Verdict {
+        let is_error = verdict.tier == Tier::Verifier && self.is_verified(&verdict);
+        if is_error { Verdict { tier: Tier::Error, ..verdict } } else { verdict }
     }
 
     pub(crate) fn report(&self, verdict: Verdict) {

@@ -22,6 +22,22 @@ pub enum Tier {
     Advice,
 }
 
+impl Tier {
+    /// All, the worst first.
+    pub const ALL: [Self; 4] = [Self::Error, Self::Verifier, Self::Warning, Self::Advice];
+
+    /// As JSON and the table of rules name it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Verifier => "verifier",
+            Self::Warning => "warning",
+            Self::Advice => "advice",
+        }
+    }
+}
+
 /// The bug check Windows would show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BugCheck {

@@ -6,8 +6,9 @@
 
 use abi::{
     Code, DriverPtr, EX_LOOKASIDE_LIST_EX_FLAGS_FAIL_NO_RAISE, EX_LOOKASIDE_LIST_EX_FLAGS_RAISE_ON_FAIL,
-    GENERAL_LOOKASIDE, NtStatus, POOL_QUOTA_FAIL_INSTEAD_OF_RAISE, POOL_RAISE_IF_ALLOCATION_FAILURE,
-    PagedPool, SLIST_HEADER,
+    GENERAL_LOOKASIDE, NonPagedPool, NonPagedPoolCacheAligned, NtStatus, POOL_COLD_ALLOCATION,
+    POOL_NX_ALLOCATION, POOL_QUOTA_FAIL_INSTEAD_OF_RAISE, POOL_RAISE_IF_ALLOCATION_FAILURE,
+    POOL_ZERO_ALLOCATION, PagedPool, PagedPoolCacheAligned, SLIST_HEADER,
 };
 use engine::Flow;
 
@@ -110,6 +111,9 @@ pub fn initialize_ex(
         EX_LOOKASIDE_LIST_EX_FLAGS_FAIL_NO_RAISE => POOL_QUOTA_FAIL_INSTEAD_OF_RAISE,
         _ => return Ok(NtStatus::INVALID_PARAMETER_5),
     };
+    if !is_pool(pool_type) {
+        return Ok(NtStatus::INVALID_PARAMETER_4);
+    }
     let pool_type = pool_type | added;
     initialize(
         cx,
@@ -117,6 +121,21 @@ pub fn initialize_ex(
         &Wish { name: "ExInitializeLookasideListEx", allocate, free, pool_type, bytes, tag },
     )?;
     Ok(NtStatus::SUCCESS)
+}
+
+/// Whether a lookaside list can have entries of this `POOL_TYPE`: paged or nonpaged, aligned or not, executable or not; and
+/// whatever flags `ExAllocatePoolWithTag` takes with it.
+const fn is_pool(pool_type: u32) -> bool {
+    const FLAGS: u32 = POOL_NX_ALLOCATION
+        | POOL_ZERO_ALLOCATION
+        | POOL_RAISE_IF_ALLOCATION_FAILURE
+        | POOL_QUOTA_FAIL_INSTEAD_OF_RAISE
+        | POOL_COLD_ALLOCATION;
+    let kind = pool_type & !FLAGS;
+    kind == NonPagedPool
+        || kind == PagedPool
+        || kind == NonPagedPoolCacheAligned
+        || kind == PagedPoolCacheAligned
 }
 
 fn initialize(cx: &mut Cx<'_>, list: List, wish: &Wish) -> Flow<()> {

@@ -1,7 +1,8 @@
 //! Physically contiguous memory, and noncached memory.
 //!
 //! Pages: *MmAllocateContiguousMemorySpecifyCache function*, *MmFreeContiguousMemory function*,
-//! *MmAllocateNonCachedMemory function*. Caching has no effect: RAM is always coherent here.
+//! *MmAllocateNonCachedMemory function*. Caching has no effect: RAM is always coherent here. No page promises zeros, so a driver finds
+//! what it finds in fresh pool.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +42,7 @@ const PAGE_KIND: Page = Page { physical: 0, protection: Protection::READ_WRITE, 
 
 /// A zeroed run for the kernel itself (a common buffer, say); none if there is none within the limits.
 pub fn allocate(cx: &mut Cx<'_>, bytes: u64, limits: Limits) -> Option<Run> {
-    take(cx, bytes, limits, false, (None, 0))
+    take(cx, bytes, limits, false, (None, 0), 0)
 }
 
 fn take(
@@ -50,11 +51,12 @@ fn take(
     limits: Limits,
     noncached: bool,
     who: (Option<u64>, u64),
+    fill: u8,
 ) -> Option<Run> {
     let (owner, caller) = who;
     cx.with(|k| {
         let count = bytes.div_ceil(PAGE);
-        let (address, physical) = map::allocate_run(k, Zone::Mappings, count, PAGE_KIND, limits)?;
+        let (address, physical) = map::allocate_run(k, Zone::Mappings, count, PAGE_KIND, limits, fill)?;
         let run = Run { address, physical, bytes, noncached, owner, caller };
         k.mm.contiguous.runs.insert(address, run);
         Some(run)
@@ -74,7 +76,7 @@ fn take_for_caller(cx: &mut Cx<'_>, name: &str, bytes: u64, limits: Limits, nonc
         return Ok(0);
     }
     let who = pool::caller(cx);
-    Ok(take(cx, bytes, limits, noncached, who).map_or(0, |run| run.address))
+    Ok(take(cx, bytes, limits, noncached, who, pool::FRESH_FILL).map_or(0, |run| run.address))
 }
 
 /// `MmAllocateContiguousMemory`; null if there is no run below `highest`.

@@ -54,7 +54,7 @@ pub(crate) const GUARD: u64 = 16;
 /// What guards hold.
 pub(crate) const GUARD_FILL: u8 = 0xFB;
 /// What a driver finds in a block it has not written to, if it did not ask for zeroes.
-const FRESH_FILL: u8 = 0xCD;
+pub(super) const FRESH_FILL: u8 = 0xCD;
 /// What a freed block holds.
 pub(crate) const FREED_FILL: u8 = 0xDD;
 /// Bytes of a cache line.
@@ -432,10 +432,7 @@ fn take_pages(k: &mut Kernel, block: &Block, contiguous: bool, fill: u8) -> Opti
     if !contiguous {
         return map::allocate(k, zone, pages, page, fill);
     }
-    let (address, _) = map::allocate_run(k, zone, pages, page, Limits::NONE)?;
-    let contents = vec![fill; usize_of(pages * PAGE)];
-    k.engine.write_bytes(address, &contents).expect("pool pages are mapped");
-    Some(address)
+    map::allocate_run(k, zone, pages, page, Limits::NONE, fill).map(|(address, _)| address)
 }
 
 /// A place for a small block, which is known from now on: one that was free, or the next of a page.

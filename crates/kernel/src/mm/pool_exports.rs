@@ -241,8 +241,9 @@ fn judge(cx: &mut Cx<'_>, wish: &Wish) -> Flow<()> {
         return Err(stop(cx, "pool-irql", message, [8, irql.into(), 1, wish.bytes]));
     }
     if wish.bytes == 0 {
-        let message = format!("{} was asked for 0 bytes", wish.name);
-        return Err(stop(cx, "pool-zero-bytes", message, [0, irql.into(), 0, wish.tag.into()]));
+        let message = format!("{} was asked for 0 bytes, and gives a block that has none", wish.name);
+        let verdict = Verdict::warning("pool-zero-bytes", message);
+        cx.report(verdict.bug_check(BAD_POOL_CALLER, [0, irql.into(), 0, wish.tag.into()]));
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use super::{
     contiguous, io_space, mdl, mdl_lock, mdl_map, mdl_pages, paging, pool, pool_exports, stack, user,
 };
 use crate::hal::hardware::{Function, PciAddress, Window};
+use crate::verdict::Tier;
 use crate::{Cx, Settings};
 
 const KERNEL: u8 = 0;
@@ -221,14 +222,19 @@ fn device_memory_resolves_to_its_bus_address_and_can_be_mapped_twice() {
 }
 
 #[test]
-fn mapping_what_no_device_decodes_is_noted_and_mapping_ram_is_a_verdict() {
+fn mapping_what_no_device_decodes_is_noted_and_so_is_ram_that_nobody_has_locked() {
     machine_with(&Settings::default(), card(0xFEB0_0000), |cx| {
         assert_ne!(io_space::map(cx, 0xC_0000, 0x1000, 0).unwrap(), 0, "firmware");
         assert!(cx.nt().findings().is_empty());
         assert_ne!(io_space::map(cx, 0xFEC0_0000, 0x1000, 0).unwrap(), 0);
         assert_eq!(cx.nt().findings()[0].rule, "io-space-outside");
-        assert_eq!(io_space::map(cx, 0x20_0000, 0x1000, 0), Err(Leave::Stop));
-        assert_eq!((verdict(cx), bug_check(cx)), (Some("io-space-ram"), Some((0xC4, 0x83))));
+        let low = io_space::map(cx, 0x20_0000, 0x1000, 0).unwrap();
+        cx.write(DriverPtr::new(low), 7_u32).unwrap();
+        let found = cx.nt().findings()[1].clone();
+        assert_eq!((found.rule, found.tier), ("io-space-ram", Tier::Verifier));
+        assert_eq!(found.bug_check.map(|check| (check.code, check.parameters[0])), Some((0xC4, 0x83)));
+        io_space::unmap(cx, low, 0x1000).unwrap();
+        assert!(cx.read(DriverPtr::<u32>::new(low)).is_err());
     });
 }
 

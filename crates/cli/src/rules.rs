@@ -1,0 +1,28 @@
+//! `dirql rules`: what can be said about a driver, by name.
+
+use anyhow::Result;
+use dirql::rules::{self, Rule};
+
+/// Lists all rules, or tells one in full.
+///
+/// # Errors
+/// There is no rule of that name.
+pub(crate) fn run(name: Option<&str>, json: bool) -> Result<()> {
+    let wanted: Vec<Rule> = match name {
+        Some(name) => vec![rules::named(name).map_err(dirql::Error::Input)?],
+        None => rules::all().collect(),
+    };
+    if json {
+        let rules: Vec<String> = wanted.iter().map(rules::json).collect();
+        println!("{{\"rules\":[{}]}}", rules.join(","));
+    } else if name.is_some() {
+        wanted.iter().for_each(|rule| print!("{}", rules::text(rule)));
+    } else {
+        let width = wanted.iter().map(|rule| rule.name.len()).max().unwrap_or(0);
+        for rule in &wanted {
+            println!("{:width$}  {}", rule.name, rules::tiers(rule));
+        }
+        println!("{} rules; `dirql rules NAME` tells one in full", wanted.len());
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! Stories of memory that a compiled driver tells and checks itself (`drivers/c/memory`): idioms of correct drivers, of which nothing
+//! is told, and what only Driver Verifier or a careful reader minds, which goes on.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use dirql::explore::Policy;
+use dirql::{Bench, Report};
+use kernel::verdict::Tier;
+use rig::{driver, start};
+
+const CODE: u32 = 0x0022_2000;
+
+fn bench() -> Bench {
+    Bench::new().driver(driver("memory.sys"))
+}
+
+/// An idiom of the driver's table, of which nothing may be told.
+fn tell(index: u32, checks: u32) {
+    rig::tell(start(bench), r"\\.\DirqlMemory", CODE + 4 * index, checks, &format!("story {index}"));
+}
+
+/// A story that goes on, and what is told about it.
+fn doubt(index: u32) -> Report {
+    let machine = start(bench);
+    let made = rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * index, &[]);
+    let report = machine.finish();
+    assert!(made.is_ok(), "story {index}: {made:?}\n{report}");
+    assert!(report.verdict.is_none(), "{report}");
+    report
+}
+
+fn told(report: &Report) -> Vec<(&'static str, Tier)> {
+    report.findings.iter().map(|finding| (finding.rule, finding.tier)).collect()
+}
+
+#[test]
+fn ram_that_stays_where_it_is_may_be_mapped_once_more() {
+    tell(0, 4);
+}
+
+#[test]
+fn an_application_gets_memory_where_the_driver_asks_for_it() {
+    tell(1, 5);
+}
+
+#[test]
+fn a_lookaside_list_of_no_pool_is_refused_by_its_parameter() {
+    tell(2, 5);
+}
+
+#[test]
+fn contiguous_memory_holds_anything_at_first() {
+    tell(3, 3);
+}
+
+#[test]
+fn pages_for_an_mdl_come_from_the_next_range_where_one_has_too_few() {
+    tell(4, 4);
+}
+
+#[test]
+fn a_pci_express_function_has_4_kib_of_configuration_space_and_a_conventional_one_has_not() {
+    let machine = start(|| bench().device("pci,id=1234:0001,express").device("pci,id=1234:0002"));
+    rig::tell(machine, r"\\.\DirqlMemory", CODE + 4 * 10, 6, "extended configuration space");
+}
+
+#[test]
+fn every_idiom_holds_in_random_schedules_of_choices() {
+    for seed in rig::seeds(20) {
+        for index in [0, 1, 2, 3] {
+            let machine = start(|| bench().policy(Policy::Random(seed)));
+            let made = rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * index, &[]);
+            assert!(made.is_ok(), "story {index}, seed {seed}: {made:?}");
+            machine.finish().expect_clean();
+        }
+    }
+}
+
+#[test]
+fn a_request_for_no_bytes_gives_a_block_and_a_warning() {
+    assert_eq!(told(&doubt(5)), [("pool-zero-bytes", Tier::Warning); 2]);
+}
+
+#[test]
+fn device_memory_mapped_with_no_protection_or_two_fails_and_is_told() {
+    assert_eq!(told(&doubt(6)), [("io-space-protection", Tier::Warning); 2]);
+}
+
+#[test]
+fn an_mdl_of_the_stack_is_told() {
+    assert_eq!(told(&doubt(7)), [("mdl-of-stack", Tier::Warning)]);
+}
+
+#[test]
+fn ram_that_nobody_has_locked_is_mapped_and_only_verifier_minds() {
+    assert_eq!(told(&doubt(8)), [("io-space-ram", Tier::Verifier)]);
+}
+
+#[test]
+fn pages_freed_while_the_system_has_them_mapped_are_a_matter_of_verifier() {
+    assert_eq!(told(&doubt(9)), [("mdl-pages-freed-mapped", Tier::Verifier)]);
+}
