@@ -46,6 +46,20 @@ const SEH_FILES: &[&str] = &[
     "seh/unwinding.h",
 ];
 
+const CORRECT_FILES: &[&str] = &[
+    "control.h",
+    "correct/dpcs.h",
+    "correct/exclusion.h",
+    "correct/gallery.h",
+    "correct/memory.h",
+    "correct/own_requests.h",
+    "correct/system.h",
+    "correct/threads.h",
+    "correct/timers.h",
+    "correct/work_items.h",
+    "seh/clang.h",
+];
+
 const HARDENED_FILES: &[&str] =
     &["control.h", "hardened/faulty.h", "hardened/hardened.h", "hardened/stories.h", "seh/clang.h"];
 
@@ -67,6 +81,14 @@ const C_DRIVERS: &[CDriver] = &[
         defines: &[],
         missing: None,
         compiler: Gcc,
+    },
+    CDriver {
+        name: "correct",
+        source: "correct.c",
+        beside: CORRECT_FILES,
+        defines: &[],
+        missing: None,
+        compiler: Clang(&["-O2"]),
     },
     CDriver { name: "queue", source: "queue.c", beside: &[], defines: &[], missing: None, compiler: Gcc },
     CDriver {
@@ -113,6 +135,24 @@ const C_DRIVERS: &[CDriver] = &[
         name: "card",
         source: "card.c",
         beside: &["card.inf", "control.h", "function.h", "mapped.h"],
+        defines: &[],
+        missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
+        name: "correct_pnp",
+        source: "correct_pnp.c",
+        beside: &[
+            "control.h",
+            "correct_pnp.inf",
+            "correct_pnp/dispatch.h",
+            "correct_pnp/interface.h",
+            "correct_pnp/pnp.h",
+            "correct_pnp/power.h",
+            "correct_pnp/requests.h",
+            "correct_pnp/resources.h",
+            "correct_pnp/work.h",
+        ],
         defines: &[],
         missing: None,
         compiler: Gcc,

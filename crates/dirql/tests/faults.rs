@@ -74,11 +74,16 @@ const BUGS: &[Bug] = &[
 /// compiler makes one `mov cr8` of KeLowerIrql and KeRaiseIrql alike.
 const UNSEEN: [u32; 4] = [20, 29, 30, 34];
 
+/// Number 21 says too much of an output buffer, which it must have.
+const fn output(number: u32) -> &'static str {
+    if number == 21 { " out 4" } else { "" }
+}
+
 fn commit(number: u32) -> Report {
     let code = 0x0022_2800 + number * 4;
     let machine = start(|| Bench::new().driver(driver("faults.sys")).instruction_budget(20_000_000));
     // What goes wrong stands in the report.
-    let _ = try_play(&machine, &format!("open \\\\.\\DirqlFaults as f; ioctl f {code:#x}"));
+    let _ = try_play(&machine, &format!("open \\\\.\\DirqlFaults as f; ioctl f {code:#x}{}", output(number)));
     machine.finish()
 }
 

@@ -199,12 +199,14 @@ fn pool_and_work_items_that_are_left_tell_who_allocated_them() {
         "AbandonWorkItem",
         "IoAllocateWorkItem",
     );
+    // One that is queued runs first: its reference keeps the image.
+    let queued = left(5, "work-item-leak", &["allocated"]);
+    stands_at(&queued, "allocated", "AbandonQueuedWorkItem", "IoAllocateWorkItem");
 }
 
 #[test]
 fn what_still_calls_an_unloaded_driver_tells_who_queued_set_or_made_it() {
     let rule = "unload-still-called";
-    stands_at(&left(5, rule, &["queued"]), "queued", "QueueWorkItem", "IoQueueWorkItem");
     stands_at(&left(6, rule, &["queued"]), "queued", "QueueOldItem", "ExQueueWorkItem");
     stands_at(&left(7, rule, &["set"]), "set", "AbandonTimer", "KeSetTimerEx");
     stands_at(&left(8, rule, &["queued"]), "queued", "QueueDpc", "KeInsertQueueDpc");

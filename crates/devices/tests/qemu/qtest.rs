@@ -4,7 +4,6 @@
 //! for the host's: a transfer of 100 ms is over at once. It knows no card.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// Whether time passes.

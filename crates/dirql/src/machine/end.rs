@@ -100,18 +100,25 @@ pub(super) fn wind_down(nt: &Nt, process: u64, loaded: &Loaded) -> Vec<String> {
     outside(|| notes.borrow().clone())
 }
 
-/// Stops and removes every device, unloads the driver and then what it stood on. What the user should know of it.
+/// Stops every device, as for new resources, starts it again and removes it; unloads the driver and then what it stood on. What the
+/// user should know of it.
 fn shut_down(cx: &mut Cx<'_>, loaded: &Loaded) -> Flow<Vec<String>> {
+    let mut notes = Vec::new();
     for device in pnp::devices(cx) {
-        if node::state(cx, device.id) == node::State::Started {
-            // A driver may refuse to be stopped; it is removed all the same.
-            let _ = pnp::stop(cx, device.id)?;
+        // A driver may refuse to be stopped; it is removed all the same.
+        if node::state(cx, device.id) == node::State::Started
+            && pnp::stop(cx, device.id)?.is_success()
+            && let Err(failure) = pnp::restart(cx, device.id)?
+        {
+            notes.push(format!("{}: stopped, it does not start again: {failure}", device.name));
         }
         if !matches!(node::state(cx, device.id), node::State::Enumerated | node::State::Deleted) {
-            let _ = pnp::remove(cx, device.id)?;
+            let status = pnp::remove(cx, device.id)?;
+            if !status.is_success() {
+                notes.push(format!("{}: stays, its removal ends with {status}", device.name));
+            }
         }
     }
-    let mut notes = Vec::new();
     let all = loaded.driver.iter().chain(loaded.libraries.iter().rev());
     for LoadedDriver { base, object } in all {
         let Some(object) = object else {

@@ -78,9 +78,7 @@ pub(crate) fn packet(cx: &mut Cx<'_>, stack_size: u8, origin: Origin) -> Flow<Op
 pub fn initialize(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, size: u16, stack_size: u8) -> Flow<()> {
     if let Some(origin) = cx.with(|k| k.io.irps.live.get(irp.address).map(|record| record.origin)) {
         refuse_in_use(cx, irp, 0x310, "IoInitializeIrp")?;
-        if origin != Origin::DriverMemory {
-            return Err(cx.stop(initialized_again(irp, origin)));
-        }
+        tell_initialized_again(cx, irp, origin)?;
     }
     if !(1..=MOST_LOCATIONS).contains(&stack_size) || size < irp::size(stack_size) {
         let message = format!(
@@ -91,8 +89,27 @@ pub fn initialize(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, size: u16, stack_size: u
     }
     cx.write_bytes(irp.address, &vec![0; size.into()])?;
     Packet::new(irp, size, stack_size).write_header(cx)?;
-    let owner = driver::calling(cx);
-    begin(cx, irp, Origin::DriverMemory, owner);
+    // One of IoAllocateIrp stays one: IoFreeIrp frees it.
+    if !cx.with(|k| k.io.irps.live.get(irp.address).is_some_and(|record| record.origin == Origin::Allocated))
+    {
+        let owner = driver::calling(cx);
+        begin(cx, irp, Origin::DriverMemory, owner);
+    }
+    Ok(())
+}
+
+/// An IRP that is one already is initialized. Old samples do so with what IoAllocateIrp gave them, and Windows goes on, unless quota was
+/// charged for it: the flag that says so is lost.
+fn tell_initialized_again(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, origin: Origin) -> Flow<()> {
+    let verdict = match origin {
+        Origin::DriverMemory => return Ok(()),
+        Origin::Allocated => initialized_again(irp, origin),
+        _ => return Err(cx.stop(initialized_again(irp, origin))),
+    };
+    if cx.read(irp + IRP::AllocationFlags)? & IRP_QUOTA_CHARGED != 0 {
+        return Err(cx.stop(verdict));
+    }
+    cx.report(verdict.as_warning());
     Ok(())
 }
 

@@ -5,17 +5,20 @@
 
 use abi::{
     Code, DEVICE_OBJECT, DRIVER_EXTENSION, DRIVER_OBJECT, DRVO_INITIALIZED, DRVO_LEGACY_DRIVER,
-    DRVO_UNLOAD_INVOKED, DriverPtr, IO_STATUS_BLOCK, IO_TYPE_DRIVER, IRP, IRP_MJ_MAXIMUM_FUNCTION,
+    DRVO_UNLOAD_INVOKED, DriverPtr, IO_STATUS_BLOCK, IO_TYPE_DRIVER, IRP, IRP_MJ_MAXIMUM_FUNCTION, KEVENT,
     KLDR_DATA_TABLE_ENTRY, NtStatus, UNICODE_STRING,
 };
 use engine::Flow;
 
 use super::call::low_half;
-use super::{complete, device, leaks, library, reinitialize, routine};
+use super::{complete, device, leaks, library, reinitialize, routine, stack};
 use crate::cx::Cx;
+use crate::ke;
 use crate::ldr;
 use crate::mm::pool;
 use crate::ob::{self, Kind, Procedures};
+use crate::pnp;
+use crate::verdict::Verdict;
 
 pub use super::library::{initialize_library, unload_library};
 
@@ -29,6 +32,10 @@ pub(crate) struct Driver {
     pub(crate) size: u64,
     /// `IoAllocateDriverObjectExtension`: client identifier → block.
     pub(crate) extensions: Vec<(u64, u64)>,
+    /// Work items for its objects that are queued or run: the image stays for them.
+    pub(crate) working: u32,
+    /// Signaled when there are none any more; null unless that is waited for.
+    pub(crate) idle: DriverPtr<KEVENT>,
 }
 
 /// An image that becomes a driver.
@@ -74,8 +81,14 @@ pub fn create_driver(cx: &mut Cx<'_>, new: &NewDriver) -> Flow<Result<DriverPtr<
         return Ok(Err(status));
     }
     initialize(cx, driver, new, &name)?;
-    let record =
-        Driver { service: new.service.clone(), base: new.base, size: new.size, extensions: Vec::new() };
+    let record = Driver {
+        service: new.service.clone(),
+        base: new.base,
+        size: new.size,
+        extensions: Vec::new(),
+        working: 0,
+        idle: DriverPtr::NULL,
+    };
     cx.with(|k| k.io.drivers.insert(driver.address, record));
     Ok(Ok(driver))
 }
@@ -222,7 +235,10 @@ pub fn unload(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<NtStatu
     for device in device::of_driver(cx, driver)? {
         let handles = cx.read(device + DEVICE_OBJECT::ReferenceCount)?;
         let above = cx.read(device + DEVICE_OBJECT::AttachedDevice)?;
-        if handles > 0 || !above.is_null() {
+        // A Plug and Play driver stays as long as one of its devices: one that refused to be removed is no leak.
+        let in_stack =
+            cx.with(|k| pnp::is_physical(k, stack::bottom(k, device)) && !pnp::is_physical(k, device));
+        if handles > 0 || !above.is_null() || in_stack {
             return Ok(NtStatus::DEVICE_BUSY);
         }
     }
@@ -235,6 +251,55 @@ pub fn unload(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<NtStatu
         ldr::unload(cx, base)?;
     }
     Ok(NtStatus::SUCCESS)
+}
+
+/// A work item for a device or driver object is queued; the driver whose image stays for it.
+pub(crate) fn begin_work(cx: &mut Cx<'_>, object: u64) -> u64 {
+    cx.with(|k| {
+        let driver = k.io.devices.get(object).map_or(object, |device| device.driver);
+        if let Some(record) = k.io.drivers.get_mut(&driver) {
+            record.working += 1;
+        }
+        driver
+    })
+}
+
+/// The routine of a work item has returned, and its reference is given back.
+pub(crate) fn end_work(cx: &mut Cx<'_>, driver: u64) -> Flow<()> {
+    let idle = cx.with(|k| {
+        let record = k.io.drivers.get_mut(&driver)?;
+        record.working -= 1;
+        (record.working == 0 && !record.idle.is_null()).then_some(record.idle)
+    });
+    match idle {
+        Some(idle) => ke::event::set(cx, idle, 0, false).map(|_| ()),
+        None => Ok(()),
+    }
+}
+
+/// Waits until no work item of the driver's objects is queued or runs: on Windows the image is unloaded with the last reference to the
+/// driver object, and each of them holds one.
+pub(crate) fn wait_for_work(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()> {
+    if cx.with(|k| k.io.drivers.get(&driver.address).is_none_or(|record| record.working == 0)) {
+        return Ok(());
+    }
+    let idle: DriverPtr<KEVENT> = pool::allocate(cx, pool::Kind::NonPaged, size_of::<KEVENT>() as u64, TAG)?;
+    if idle.is_null() {
+        return Err(cx.stop(Verdict::not_implemented("running out of memory while a driver is unloaded")));
+    }
+    ke::event::initialize(cx, idle, abi::NotificationEvent, false)?;
+    set_idle_event(cx, driver, idle);
+    let _ = ke::wait::for_object(cx, idle)?;
+    set_idle_event(cx, driver, DriverPtr::NULL);
+    pool::free(cx, idle)
+}
+
+fn set_idle_event(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, event: DriverPtr<KEVENT>) {
+    cx.with(|k| {
+        if let Some(record) = k.io.drivers.get_mut(&driver.address) {
+            record.idle = event;
+        }
+    });
 }
 
 /// Takes the driver object away. Devices it left stay in memory without a driver.

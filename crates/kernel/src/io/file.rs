@@ -1,7 +1,8 @@
 //! Files: open instances of devices, as applications and `ZwCreateFile` get them.
 //!
 //! Pages: *CreateFileW function*, *ZwCreateFile function*, *FILE_OBJECT structure*, *IRP_MJ_CREATE*, *IRP_MJ_CLEANUP*,
-//! *IRP_MJ_CLOSE*. Devices only: there is no file system behind any name. Reading and writing is in `transfer`.
+//! *IRP_MJ_CLOSE*, *Starting a Device* ("the PnP manager … blocks create requests for the device until the start IRP succeeds"). Devices
+//! only: there is no file system behind any name. Reading and writing is in `transfer`.
 
 use abi::{
     DEVICE_OBJECT, DO_DEVICE_INITIALIZING, DO_EXCLUSIVE, DriverPtr, FILE_ALL_ACCESS, FILE_GENERIC_EXECUTE,
@@ -245,7 +246,10 @@ fn open_device(
 /// Counts one more file on the device, if it can be opened now.
 fn take_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<Result<(), NtStatus>> {
     let flags = cx.read(device + DEVICE_OBJECT::Flags)?;
-    let going = cx.with(|k| k.io.devices.get(device.address).is_none_or(|d| d.delete_pending || d.deleted));
+    let going = cx.with(|k| {
+        k.io.devices.get(device.address).is_none_or(|d| d.delete_pending || d.deleted)
+            || !pnp::node::can_be_opened(k, device)
+    });
     if going || flags & DO_DEVICE_INITIALIZING != 0 {
         return Ok(Err(NtStatus::NO_SUCH_DEVICE));
     }

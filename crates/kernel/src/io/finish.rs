@@ -1,6 +1,7 @@
 //! The top of a completion: packet and buffers go, and whoever asked is to hear of it (`closing`).
 //!
-//! Pages: *IofCompleteRequest function*, *IoBuildDeviceIoControlRequest function*, *IoMakeAssociatedIrp function*. *Ours:* Windows
+//! Pages: *IofCompleteRequest function*, *IoBuildDeviceIoControlRequest function*, *IoMakeAssociatedIrp function*, *Bug Check 0xC9* (312:
+//! "the output section of the system buffer"). *Ours:* Windows
 //! frees packet and system buffer in the requester's thread too; drivers may touch neither any more, and here they are gone at once.
 
 use abi::{
@@ -94,10 +95,13 @@ fn nobody_stops(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
     cx.stop(io_manager("allocated-irp-completed", 0x239, message, DriverPtr::NULL, irp))
 }
 
-/// `Information` says how much of the output buffer is filled: never more than there is.
+/// Where a system buffer takes the output back, `Information` says how much of it: never more than there is. With other methods, and
+/// for internal control codes, its meaning is between the driver and its caller.
 fn check_information(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &Done<'_>, output: Option<u32>) -> Flow<()> {
+    const COPIED: u32 = IRP_BUFFERED_IO | IRP_INPUT_OPERATION;
+    let copied = done.header.get(IRP::Flags) & COPIED == COPIED;
     match output {
-        Some(output) if !is_error(done.status) && done.information > output.into() => {
+        Some(output) if copied && !is_error(done.status) && done.information > output.into() => {
             Err(information_too_large(cx, irp, done.information, output))
         }
         _ => Ok(()),

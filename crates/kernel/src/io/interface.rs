@@ -19,6 +19,8 @@ struct Interface {
     /// `{…}` in lower case.
     class: String,
     device: u64,
+    /// As its driver was told it: names are compared without regard to case, and kept as they are.
+    name: String,
     /// The link without its reference string, which opens the device.
     link: String,
     enabled: bool,
@@ -75,8 +77,9 @@ pub fn register(
     let base = link_name(&instance, &class);
     let name = if reference.is_empty() { base.clone() } else { format!("{base}\\{reference}") };
     cx.with(|k| {
-        let interface = Interface { class, device: device.address, link: base, enabled: false };
-        k.io.interfaces.by_name.entry(name.to_lowercase()).or_insert(interface);
+        let (device, key) = (device.address, name.to_lowercase());
+        let interface = Interface { class, device, name: name.clone(), link: base, enabled: false };
+        k.io.interfaces.by_name.entry(key).or_insert(interface);
     });
     if give(cx, link, &name)? { Ok(NtStatus::SUCCESS) } else { Ok(NtStatus::INSUFFICIENT_RESOURCES) }
 }
@@ -138,25 +141,32 @@ fn set_link(k: &mut Kernel, link: &str, device: u64) -> NtStatus {
 /// The interfaces of a class, as names, e.g. for a test bench to open: enabled ones, or all.
 #[must_use]
 pub fn of_class(k: &Kernel, class: &str, device: Option<u64>, all: bool) -> Vec<String> {
-    let interfaces = k.io.interfaces.by_name.iter();
+    let interfaces = k.io.interfaces.by_name.values();
     interfaces
-        .filter(|(_, interface)| {
+        .filter(|interface| {
             interface.class == class.to_lowercase()
                 && (all || interface.enabled)
                 && device.is_none_or(|device| device == interface.device)
         })
-        .map(|(name, _)| name.clone())
+        .map(|interface| interface.name.clone())
         .collect()
 }
 
-/// All enabled interfaces of a device, by name.
-#[must_use]
-pub fn of_device(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Vec<String> {
-    let interfaces = k.io.interfaces.by_name.iter();
-    interfaces
-        .filter(|(_, interface)| interface.device == device.address && interface.enabled)
-        .map(|(name, _)| name.clone())
-        .collect()
+/// Disables all enabled interfaces of a device; their names.
+pub fn disable_device(k: &mut Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Vec<String> {
+    let interfaces = k.io.interfaces.by_name.values_mut();
+    let enabled = interfaces.filter(|interface| interface.device == device.address && interface.enabled);
+    let disabled: Vec<(String, String)> = enabled
+        .map(|interface| {
+            interface.enabled = false;
+            (interface.name.clone(), interface.link.clone())
+        })
+        .collect();
+    for (_, link) in &disabled {
+        // Nobody wants it any more, so it can only be removed.
+        let _ = set_link(k, link, device.address);
+    }
+    disabled.into_iter().map(|(name, _)| name).collect()
 }
 
 /// Disables and forgets what a device registered: its physical device object goes.

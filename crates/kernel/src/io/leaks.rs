@@ -62,6 +62,7 @@ pub(crate) fn report(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, when: Wh
         When::Unloaded => "it was unloaded",
     };
     let gone = Gone { driver, service, base, size, after };
+    driver::wait_for_work(cx, driver)?;
     refuse_still_called(cx, &gone)?;
     objects(cx, &gone)?;
     pool_check::all(cx)?;
@@ -146,9 +147,11 @@ fn still_known(k: &Kernel, gone: &Gone) -> Option<Caller> {
         let what = format!("the IoTimer of its device {device:#x} is still running");
         return Some((what, Some(("started", timer.started))));
     }
-    let mut own = k.io.work_items.iter().filter(|(_, item)| item.owner == Some(driver));
-    if let Some((item, queued)) = own.find_map(|(item, known)| Some((item, known.queued?))) {
-        return Some((format!("its work item {item:#x} is still queued"), Some(("queued", queued))));
+    // An item for this driver's own objects has been waited for.
+    let mut queued = k.io.work_items.iter().filter_map(|(item, known)| Some((item, known.queued?)));
+    if let Some((item, queued)) = queued.find(|(_, queued)| gone.has(queued.routine)) {
+        let what = format!("its work item {item:#x}, which is for another driver's object, is still queued");
+        return Some((what, Some(("queued", queued.at))));
     }
     thread_inside(k, gone)
 }

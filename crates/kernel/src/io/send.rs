@@ -24,6 +24,8 @@ pub struct Request {
     pub file: DriverPtr<FILE_OBJECT>,
     /// `IoStatus.Status` to begin with: `NOT_SUPPORTED` for Plug and Play, power and WMI.
     pub status: NtStatus,
+    /// `IoStatus.Information` to begin with.
+    pub information: u64,
     /// `IRP::Flags`.
     pub flags: u32,
     /// `IRP::RequestorMode`.
@@ -40,6 +42,7 @@ impl Request {
             parameters: [0; 4],
             file: DriverPtr::NULL,
             status: NtStatus::SUCCESS,
+            information: 0,
             flags: 0,
             mode: 0,
         }
@@ -78,6 +81,7 @@ pub fn send(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, request: &Request
     cx.write(irp + IRP::Flags, request.flags)?;
     cx.write(irp + IRP::RequestorMode, request.mode)?;
     cx.write((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Status, request.status)?;
+    cx.write((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Information, request.information)?;
     cx.write(irp + IRP::UserIosb, waiter.status_block())?;
     cx.write(irp + IRP::UserEvent, waiter.event())?;
     let thread = ke::thread::current_object(cx);

@@ -11,7 +11,7 @@ use engine::Flow;
 
 use super::file::{self, OpenOptions};
 use super::violation::{device_name, io_manager};
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::ob;
 use crate::ob::handle::Mode;
 
@@ -60,15 +60,20 @@ pub fn lower(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<DriverPt
 /// # Errors
 /// As a reference.
 pub fn base_reference(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<DriverPtr<DEVICE_OBJECT>> {
-    let mut base = device;
-    loop {
-        match below(cx, base) {
-            0 => break,
-            below => base = DriverPtr::new(below),
-        }
-    }
+    let base = cx.with(|k| bottom(k, device));
     ob::object::reference(cx, base)?;
     Ok(base)
+}
+
+/// The bottom of the stack that `device` is in.
+#[must_use]
+pub(crate) fn bottom(k: &Kernel, mut device: DriverPtr<DEVICE_OBJECT>) -> DriverPtr<DEVICE_OBJECT> {
+    while let Some(below) =
+        k.io.devices.get(device.address).map(|known| known.below).filter(|below| *below != 0)
+    {
+        device = DriverPtr::new(below);
+    }
+    device
 }
 
 fn below(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> u64 {

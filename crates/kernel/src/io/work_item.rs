@@ -1,8 +1,9 @@
 //! Work items: a driver's routine called later on a system thread.
 //!
 //! Pages: *IoAllocateWorkItem function*, *IoQueueWorkItem function*, *IoQueueWorkItemEx function*, *IoFreeWorkItem
-//! function*, *IO_WORKITEM_ROUTINE callback function*. Each queued item runs on a worker thread of its own, so any order
-//! that Windows may choose is possible.
+//! function*, *IO_WORKITEM_ROUTINE callback function*, *System Worker Threads*. Each queued item runs on a worker thread of its own, so
+//! any order that Windows may choose is possible. From the queuing until the routine has returned a reference is held on the item's
+//! device or driver object, and with it on the driver's image.
 
 use abi::{Code, DEVICE_OBJECT, DriverPtr, IO_WORKITEM};
 use engine::Flow;
@@ -27,10 +28,18 @@ pub(crate) struct Item {
     pub(crate) owner: Option<u64>,
     /// The moment when it was allocated or initialized.
     pub(crate) made: u64,
-    /// The moment when it was queued, if it is.
-    pub(crate) queued: Option<u64>,
+    /// The moment when it was queued and the routine it was queued with, if it is.
+    pub(crate) queued: Option<Queued>,
     /// In memory of the driver's own.
     embedded: bool,
+}
+
+/// A work item in the queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queued {
+    /// The moment.
+    pub(crate) at: u64,
+    pub(crate) routine: u64,
 }
 
 /// `IoSizeofWorkItem`.
@@ -95,7 +104,7 @@ fn take(cx: &mut Cx<'_>, item: DriverPtr<IO_WORKITEM>, ddi: &str) -> Flow<Item> 
         None => Err(not_one(cx, item, ddi)),
         Some(Item { queued: Some(queued), .. }) => {
             let message = format!("{ddi} on the work item {:#x}, which is queued", item.address);
-            Err(cx.stop(Verdict::error("work-item-queued", message).related("queued", queued)))
+            Err(cx.stop(Verdict::error("work-item-queued", message).related("queued", queued.at)))
         }
         Some(known) => {
             cx.with(|k| k.io.work_items.remove(&item.address));
@@ -162,19 +171,21 @@ fn queue_as(
             "IoQueueWorkItem on the work item {:#x} of {name}, which is queued already and has not run",
             item.address
         );
-        return Err(cx.stop(Verdict::error("work-item-queued", message).related("queued", queued)));
+        return Err(cx.stop(Verdict::error("work-item-queued", message).related("queued", queued.at)));
     }
-    ob::object::reference(cx, DriverPtr::<()>::new(known.object))?;
-    let moment = witness::moment(cx);
-    cx.with(|k| change(&mut k.io.work_items, item.address, |item| item.queued = Some(moment)));
     let object = known.object;
+    ob::object::reference(cx, DriverPtr::<()>::new(object))?;
+    let queued = Queued { at: witness::moment(cx), routine: routine.address };
+    cx.with(|k| change(&mut k.io.work_items, item.address, |item| item.queued = Some(queued)));
+    let kept = driver::begin_work(cx, object);
     let work = Box::new(move |cx: &mut Cx<'_>| {
         // From here on the driver may free the item or queue it again.
         cx.with(|k| change(&mut k.io.work_items, item.address, |item| item.queued = None));
         let arguments = [object, context, item.address];
         let arguments = if matches!(form, Form::Plain) { &arguments[..2] } else { &arguments[..] };
         routine::call(cx, "WorkItem", routine, item.address, arguments)?;
-        ob::object::dereference(cx, DriverPtr::<()>::new(object)).map(|_| ())
+        ob::object::dereference(cx, DriverPtr::<()>::new(object))?;
+        driver::end_work(cx, kept)
     });
     ke::thread::spawn(cx, "worker thread", work).map(|_| ())
 }

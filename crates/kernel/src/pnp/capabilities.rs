@@ -1,11 +1,12 @@
 //! What a PCI function can do: a `DEVICE_CAPABILITIES` from its configuration space.
 //!
-//! Pages: *DEVICE_CAPABILITIES structure*, *IRP_MN_QUERY_CAPABILITIES*; PCI Bus Power Management Interface Specification,
+//! Pages: *DEVICE_CAPABILITIES structure*, *IRP_MN_QUERY_CAPABILITIES* ("a driver should add capabilities before it passes the IRP to the
+//! next lower driver"); PCI Bus Power Management Interface Specification,
 //! 3.2.3. The system sleeps and wakes without the device: wake signals are not routed to anything.
 
 use abi::{
     DEVICE_CAPABILITIES, PCI_CAPABILITY_ID_POWER_MANAGEMENT, PCI_STATUS_CAPABILITIES_LIST, PowerDeviceD0,
-    PowerDeviceD3, PowerDeviceUnspecified, PowerSystemUnspecified,
+    PowerDeviceD3, PowerDeviceUnspecified,
 };
 
 use super::identity::Identity;
@@ -43,7 +44,8 @@ pub(crate) fn power_management(hardware: &mut dyn Hardware, at: PciAddress) -> u
     bytes.try_into().map_or(0, u16::from_le_bytes)
 }
 
-/// Fills in what the bus knows: D1 and D2 and waking by `pmc`, the place, and D0 for working, D3 for every sleep.
+/// Adds what the bus knows: D1 and D2 and waking by `pmc`, the place, and D0 for working, D3 for every sleep. What drivers above have set
+/// on the way down stays.
 pub(crate) fn fill(bytes: &mut [u8; SIZE as usize], identity: &Identity, pmc: u16) {
     let bit = |from: u16, to: u32| if pmc & 1 << from != 0 { to } else { 0 };
     let flags = bit(9, DEVICE_CAPABILITIES::DeviceD1)
@@ -52,21 +54,21 @@ pub(crate) fn fill(bytes: &mut [u8; SIZE as usize], identity: &Identity, pmc: u1
         | bit(12, DEVICE_CAPABILITIES::WakeFromD1)
         | bit(13, DEVICE_CAPABILITIES::WakeFromD2)
         | bit(14, DEVICE_CAPABILITIES::WakeFromD3);
-    let mut put = |at: u64, value: u32| {
+    let mut change = |at: u64, to: &dyn Fn(u32) -> u32| {
         let at = usize::try_from(at).unwrap_or(0);
-        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        let mut word = [0; 4];
+        word.copy_from_slice(&bytes[at..at + 4]);
+        bytes[at..at + 4].copy_from_slice(&to(u32::from_le_bytes(word)).to_le_bytes());
     };
-    put(DEVICE_CAPABILITIES::Bits.offset, flags);
-    put(DEVICE_CAPABILITIES::Address.offset, identity.bus_relative_address());
-    put(DEVICE_CAPABILITIES::UINumber.offset, identity.at.device.into());
+    change(DEVICE_CAPABILITIES::Bits.offset, &|added| added | flags);
+    let unless = |unset: u32, value: u32| move |was: u32| if was == unset { value } else { was };
+    change(DEVICE_CAPABILITIES::Address.offset, &unless(u32::MAX, identity.bus_relative_address()));
+    change(DEVICE_CAPABILITIES::UINumber.offset, &unless(u32::MAX, identity.at.device.into()));
     let states = DEVICE_CAPABILITIES::DeviceState.offset;
-    put(states, PowerDeviceUnspecified);
-    put(states + 4, PowerDeviceD0);
+    change(states + 4, &unless(PowerDeviceUnspecified, PowerDeviceD0));
     for system in 2..7 {
-        put(states + 4 * system, PowerDeviceD3);
+        change(states + 4 * system, &unless(PowerDeviceUnspecified, PowerDeviceD3));
     }
-    put(DEVICE_CAPABILITIES::SystemWake.offset, PowerSystemUnspecified);
-    put(DEVICE_CAPABILITIES::DeviceWake.offset, PowerDeviceUnspecified);
 }
 
 #[cfg(test)]
@@ -84,12 +86,22 @@ mod tests {
             subsystem_vendor: 0,
             subsystem: 0,
         };
-        let mut bytes = [0; 0x40];
+        let asked = || {
+            let mut bytes = [0; 0x40];
+            bytes[8..0x10].fill(0xFF);
+            bytes
+        };
+        let mut bytes = asked();
         fill(&mut bytes, &identity, 0);
         assert_eq!(bytes[4..0x10], [0, 0, 0, 0, 0, 0, 3, 0, 3, 0, 0, 0]);
         let states: Vec<u8> = bytes[0x10..0x2C].chunks(4).map(|state| state[0]).collect();
         assert_eq!(states, [0, 1, 4, 4, 4, 4, 4]);
         fill(&mut bytes, &identity, 1 << 9 | 1 << 14);
         assert_eq!(bytes[4..8], [1, 0x20, 0, 0], "D1, and waking from D3");
+        let mut preset = asked();
+        (preset[5], preset[12], preset[0x1C]) = (2, 7, 3);
+        fill(&mut preset, &identity, 1 << 9);
+        assert_eq!(preset[4..8], [1, 2, 0, 0], "what was added stays");
+        assert_eq!((preset[12], preset[0x1C]), (7, 3));
     }
 }

@@ -1,17 +1,22 @@
 //! A driver says that something about its device has changed: Windows asks again, later, on a thread of its own.
 //!
-//! Pages: *IoInvalidateDeviceState function*, *IoInvalidateDeviceRelations function*. Ejection and removal relations are not used.
+//! Pages: *IoInvalidateDeviceState function*, *IRP_MN_QUERY_PNP_DEVICE_STATE*, *IRP_MN_START_DEVICE* ("to a device that is already
+//! started"), *IoInvalidateDeviceRelations function*. New resources are the old ones: the firmware assigned them. Ejection and removal
+//! relations are not used.
 
-use abi::{BusRelations, DEVICE_OBJECT, DriverPtr, PNP_DEVICE_FAILED, PNP_DEVICE_REMOVED};
+use abi::{
+    BusRelations, DEVICE_OBJECT, DriverPtr, PNP_DEVICE_FAILED, PNP_DEVICE_REMOVED,
+    PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED,
+};
 use engine::Flow;
 
 use super::enumerate::{exclusively, tell};
 use super::node::{self, NodeId, State};
-use super::{remove, start};
+use super::{remove, start, stop};
 use crate::cx::Cx;
 use crate::ke;
 
-/// `IoInvalidateDeviceState`: `IRP_MN_QUERY_PNP_DEVICE_STATE` follows; a device that says it failed is removed.
+/// `IoInvalidateDeviceState`: `IRP_MN_QUERY_PNP_DEVICE_STATE` follows, and what the answer asks for.
 ///
 /// # Errors
 /// A verdict if `device` is no physical device object.
@@ -20,11 +25,24 @@ pub fn state(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     later(cx, id, |cx, id| {
         tell(cx, id, "query state of");
         let state = start::query_state(cx, id)?;
-        if state & (PNP_DEVICE_FAILED | PNP_DEVICE_REMOVED) != 0 {
-            remove::surprise_while_locked(cx, id, false)?;
-        }
-        Ok(())
+        act_on(cx, id, state).map(|_| ())
     })
+}
+
+/// Does what a started device's `PNP_DEVICE_STATE` asks for. False if the device has been removed, or is being removed.
+pub(super) fn act_on(cx: &mut Cx<'_>, id: NodeId, state: u32) -> Flow<bool> {
+    let failed = state & PNP_DEVICE_FAILED != 0;
+    let changed = state & PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED != 0;
+    if state & PNP_DEVICE_REMOVED != 0 || failed && !changed {
+        remove::surprise_while_locked(cx, id, false)?;
+        return Ok(false);
+    }
+    if changed {
+        // "When both flags are set, the device must be stopped before the PnP manager assigns new hardware resources"; with the one
+        // alone it may be started as it runs.
+        stop::rebalance(cx, id, failed)?;
+    }
+    Ok(node::state(cx, id) == State::Started)
 }
 
 /// `IoInvalidateDeviceRelations`: for bus relations `IRP_MN_QUERY_DEVICE_RELATIONS` follows.

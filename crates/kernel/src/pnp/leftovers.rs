@@ -1,7 +1,8 @@
 //! What a driver must have given back when its device is stopped, removed, or gone.
 //!
 //! Pages: *Handling an IRP_MN_REMOVE_DEVICE Request*, *Handling an IRP_MN_STOP_DEVICE Request*, *Handling an
-//! IRP_MN_SURPRISE_REMOVAL Request*, *Bug Check 0xC9* (21D, 21E, 241, 242). Memory and handles are looked at on unload.
+//! IRP_MN_SURPRISE_REMOVAL Request*, *Bug Check 0xC9* (21D, 21E, 241, 242), *Enabling and Disabling a Device Interface Instance* ("the
+//! PnP manager will disable the interfaces when it removes the device"). Memory and handles are looked at on unload.
 
 use abi::{DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr};
 use engine::Flow;
@@ -107,12 +108,7 @@ pub(super) fn after_remove(cx: &mut Cx<'_>, id: NodeId, above: &[Device]) -> Flo
             cx.report(verdict);
         }
     }
-    for interface in enabled_interfaces(cx, id) {
-        let message = format!(
-            "{service} completed IRP_MN_REMOVE_DEVICE of {device} and its interface {interface} is still enabled: IoSetDeviceInterfaceState"
-        );
-        cx.report(Verdict::error("interface-still-enabled", message));
-    }
+    disable_interfaces(cx, id, "IRP_MN_REMOVE_DEVICE");
     let interfaces = cx.with(|k| std::mem::take(&mut k.pnp.node_mut(id).interfaces));
     if interfaces > 0 {
         let message = format!(
@@ -216,7 +212,14 @@ fn mapped(cx: &mut Cx<'_>, id: NodeId) -> Vec<(io_space::Mapping, String)> {
     mappings
 }
 
-/// Symbolic links of the device's interfaces that are enabled.
-fn enabled_interfaces(cx: &mut Cx<'_>, id: NodeId) -> Vec<String> {
-    cx.with(|k| io::interface::of_device(k, id.pdo()))
+/// Disables the device's interfaces that its drivers have left enabled in `what`: from now on they must not do it themselves.
+pub(super) fn disable_interfaces(cx: &mut Cx<'_>, id: NodeId, what: &str) {
+    let (service, device) = names(cx, id);
+    for interface in cx.with(|k| io::interface::disable_device(k, id.pdo())) {
+        let message = format!(
+            "{service} completed {what} of {device} and left its interface {interface} enabled, which the PnP manager has disabled now: \
+             a driver should do it itself (IoSetDeviceInterfaceState), and must not any more after this"
+        );
+        cx.report(Verdict::advice("interface-still-enabled", message));
+    }
 }

@@ -11,6 +11,7 @@ use super::install::Installation;
 use super::resource::{Interrupt, Resource};
 use crate::cx::{Cx, Kernel};
 use crate::hal::hardware::Function;
+use crate::io;
 use crate::verdict::Verdict;
 
 /// A device node, by its physical device object.
@@ -195,6 +196,15 @@ pub(crate) fn of_pdo(cx: &mut Cx<'_>, ddi: &str, device: DriverPtr<DEVICE_OBJECT
     );
     let verdict = Verdict::error("not-a-physical-device", message);
     Err(cx.stop(verdict.bug_check(0xCA, [2, device.address, 0, 0])))
+}
+
+/// Whether files can be opened on a device: not on one whose stack has not been started, or is told that it is gone.
+#[must_use]
+pub fn can_be_opened(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> bool {
+    let bottom = io::stack::bottom(k, device);
+    k.pnp.nodes.get(&NodeId(bottom.address)).is_none_or(|node| {
+        matches!(node.state, State::Started | State::StopPending | State::Stopped | State::RemovePending)
+    })
 }
 
 /// The name in the registry of the device with this physical device object: `PCI\VEN_…\3&…`.

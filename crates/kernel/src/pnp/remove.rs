@@ -1,7 +1,9 @@
 //! Removing a device: by agreement, or because its card has gone.
 //!
 //! Pages: *Removing a Device*, *IRP_MN_QUERY_REMOVE_DEVICE*, *IRP_MN_REMOVE_DEVICE*, *IRP_MN_SURPRISE_REMOVAL*, *Handling an
-//! IRP_MN_SURPRISE_REMOVAL Request*. Applications are not asked by notification whether they close their handles.
+//! IRP_MN_SURPRISE_REMOVAL Request*, *Handling an IRP_MN_QUERY_REMOVE_DEVICE Request* ("Windows … track open handles and fail the query if
+//! there are open handles after the IRP_MN_QUERY_REMOVE_DEVICE completes"). Applications are not asked by notification whether they
+//! close their handles.
 
 use abi::{
     DEVICE_OBJECT, DriverPtr, IRP_MN_CANCEL_REMOVE_DEVICE, IRP_MN_QUERY_REMOVE_DEVICE, IRP_MN_REMOVE_DEVICE,
@@ -10,14 +12,14 @@ use abi::{
 use engine::Flow;
 
 use super::enumerate::{exclusively, tell};
-use super::leftovers;
 use super::node::{self, NodeId, State};
 use super::request::ask;
+use super::{leftovers, stop};
 use crate::cx::Cx;
 use crate::{io, ke};
 
-/// Asks the device's drivers whether it can be removed; if not, tells them that it will not be. `DEVICE_BUSY` without
-/// asking them while files are open on it.
+/// Asks the device's drivers whether it can be removed; if not, or if files are still open on it then (`DEVICE_BUSY`), tells them that
+/// it will not be. A stopped device is started first: its resources are not given anew any more.
 ///
 /// # Errors
 /// A verdict on a driver of the stack.
@@ -26,24 +28,28 @@ pub fn query_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
 }
 
 fn ask_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
+    if node::state(cx, id) == State::Stopped
+        && let Err(failure) = stop::restart_while_locked(cx, id)?
+    {
+        return Ok(failure.status);
+    }
     let (state, flags) = cx.with(|k| (k.pnp.node(id).state, k.pnp.node(id).device_state));
-    if !matches!(state, State::Started | State::Stopped) {
+    if state != State::Started {
         return Ok(NtStatus::INVALID_DEVICE_STATE);
     }
     if flags & PNP_DEVICE_NOT_DISABLEABLE != 0 {
         return Ok(NtStatus::INVALID_DEVICE_REQUEST);
     }
-    if open_files(cx, id)? > 0 {
-        return Ok(NtStatus::DEVICE_BUSY);
-    }
     tell(cx, id, "query remove");
     let answer = ask(cx, id, IRP_MN_QUERY_REMOVE_DEVICE, [0; 4])?;
-    if answer.status.is_success() {
+    let busy = answer.status.is_success() && open_files(cx, id)? > 0;
+    let status = if busy { NtStatus::DEVICE_BUSY } else { answer.status };
+    if status.is_success() {
         cx.with(|k| k.pnp.node_mut(id).state = State::RemovePending);
     } else {
         send_cancel(cx, id)?;
     }
-    Ok(answer.status)
+    Ok(status)
 }
 
 /// Takes a successful [`query_remove`] back.
@@ -56,9 +62,7 @@ pub fn cancel_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
             return Ok(NtStatus::INVALID_DEVICE_STATE);
         }
         send_cancel(cx, id)?;
-        let resources = cx.with(|k| k.pnp.node(id).resources.is_empty());
-        let state = if resources { State::Stopped } else { State::Started };
-        cx.with(|k| k.pnp.node_mut(id).state = state);
+        cx.with(|k| k.pnp.node_mut(id).state = State::Started);
         Ok(NtStatus::SUCCESS)
     })
 }
@@ -78,7 +82,9 @@ pub fn remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
         if matches!(node::state(cx, id), State::Started | State::Stopped) {
             let status = ask_remove(cx, id)?;
             if !status.is_success() {
-                return Ok(status);
+                // One that did not start again has been removed already.
+                let removed = node::state(cx, id) == State::Enumerated;
+                return Ok(if removed { NtStatus::SUCCESS } else { status });
             }
         }
         let state = node::state(cx, id);
@@ -142,6 +148,7 @@ pub(super) fn surprise_while_locked(cx: &mut Cx<'_>, id: NodeId, gone: bool) -> 
     let above = node::stack(cx, id)?.split_off(1);
     ask(cx, id, IRP_MN_SURPRISE_REMOVAL, [0; 4])?;
     leftovers::after_surprise(cx, id, &above)?;
+    leftovers::disable_interfaces(cx, id, "IRP_MN_SURPRISE_REMOVAL");
     cx.with(|k| k.pnp.node_mut(id).state = if gone { State::SurpriseRemoved } else { State::Failed });
     if open_files(cx, id)? == 0 {
         send_remove(cx, id)?;

@@ -23,8 +23,23 @@ use crate::verdict::Verdict;
 /// # Errors
 /// A verdict on a driver of the stack.
 pub(super) fn ask(cx: &mut Cx<'_>, id: NodeId, minor: u8, parameters: [u64; 4]) -> Flow<Answer> {
+    ask_about(cx, id, minor, parameters, 0)
+}
+
+/// As [`ask`], with `information` in `IoStatus.Information` to begin with.
+///
+/// # Errors
+/// As [`ask`].
+pub(super) fn ask_about(
+    cx: &mut Cx<'_>,
+    id: NodeId,
+    minor: u8,
+    parameters: [u64; 4],
+    information: u64,
+) -> Flow<Answer> {
     cx.with(|k| k.pnp.node_mut(id).seen = false);
-    let request = Request { parameters, status: NtStatus::NOT_SUPPORTED, ..Request::new(IRP_MJ_PNP, minor) };
+    let status = NtStatus::NOT_SUPPORTED;
+    let request = Request { parameters, status, information, ..Request::new(IRP_MJ_PNP, minor) };
     let answer = send(cx, id.pdo(), &request)?;
     judge::answer(cx, id, minor, answer)?;
     Ok(answer)

@@ -9,17 +9,17 @@ use abi::{
     BusRelations, DEVICE_OBJECT, DEVICE_RELATIONS, DO_POWER_INRUSH, DO_POWER_PAGABLE, DRIVER_OBJECT,
     DriverPtr, IRP_MN_FILTER_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_DEVICE_RELATIONS,
     IRP_MN_QUERY_PNP_DEVICE_STATE, IRP_MN_QUERY_RESOURCE_REQUIREMENTS, IRP_MN_START_DEVICE, NtStatus,
-    PNP_DEVICE_FAILED,
+    PNP_DEVICE_FAILED, PNP_DEVICE_REMOVED, PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED,
 };
 use engine::Flow;
 
 use super::enumerate::{available, exclusively, tell};
 use super::node::{self, NodeId, State};
-use super::request::{self, ask};
+use super::request::{self, ask, ask_about};
 use super::requirements::{self, Unusable};
 use super::resource::{self, Form, Resource};
 use super::supply::Supply;
-use super::{leftovers, message, remove};
+use super::{invalidate, leftovers, message, remove};
 use crate::cx::Cx;
 use crate::io;
 use crate::mm::pool;
@@ -146,16 +146,23 @@ pub(super) fn start_added(cx: &mut Cx<'_>, id: NodeId) -> Flow<Started> {
     let capabilities = request::capabilities(cx, id)?;
     cx.with(|k| k.pnp.node_mut(id).answers.capabilities = capabilities);
     let state = query_state(cx, id)?;
-    if state & PNP_DEVICE_FAILED != 0 {
-        remove::surprise_while_locked(cx, id, false)?;
-        return Ok(failure(
-            "IRP_MN_QUERY_PNP_DEVICE_STATE",
-            NtStatus::UNSUCCESSFUL,
-            "it answered PNP_DEVICE_FAILED",
-        ));
+    if !invalidate::act_on(cx, id, state)? {
+        let why = format!("it answered {}", state_names(state));
+        return Ok(failure("IRP_MN_QUERY_PNP_DEVICE_STATE", NtStatus::UNSUCCESSFUL, why));
     }
     query_children(cx, id)?;
     Ok(Ok(()))
+}
+
+/// The flags of a `PNP_DEVICE_STATE` that take a device away.
+fn state_names(state: u32) -> String {
+    let names = [
+        (PNP_DEVICE_FAILED, "PNP_DEVICE_FAILED"),
+        (PNP_DEVICE_REMOVED, "PNP_DEVICE_REMOVED"),
+        (PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED, "PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED"),
+    ];
+    let set = names.iter().filter(|(flag, _)| state & flag != 0).map(|(_, name)| *name);
+    set.collect::<Vec<_>>().join(" and ")
 }
 
 fn give_up(cx: &mut Cx<'_>, id: NodeId, failed: StartFailure) -> Flow<Started> {
@@ -164,15 +171,16 @@ fn give_up(cx: &mut Cx<'_>, id: NodeId, failed: StartFailure) -> Flow<Started> {
 }
 
 /// Requirements from the bus driver, filtered by the stack, and met.
-fn assign(cx: &mut Cx<'_>, id: NodeId) -> Flow<Result<Vec<Resource>, StartFailure>> {
+pub(super) fn assign(cx: &mut Cx<'_>, id: NodeId) -> Flow<Result<Vec<Resource>, StartFailure>> {
     let asked = ask(cx, id, IRP_MN_QUERY_RESOURCE_REQUIREMENTS, [0; 4])?;
     let original = if asked.status.is_success() { asked.information } else { 0 };
-    if original == 0 {
-        return Ok(Ok(Vec::new()));
-    }
-    let filtered = ask(cx, id, IRP_MN_FILTER_RESOURCE_REQUIREMENTS, [original, 0, 0, 0])?;
+    // Both name the list; the page has drivers use the one of the status block.
+    let parameters = [original, 0, 0, 0];
+    let filtered = ask_about(cx, id, IRP_MN_FILTER_RESOURCE_REQUIREMENTS, parameters, original)?;
     if !filtered.status.is_success() && filtered.status != NtStatus::NOT_SUPPORTED {
-        pool::free(cx, DriverPtr::<()>::new(original))?;
+        if original != 0 {
+            pool::free(cx, DriverPtr::<()>::new(original))?;
+        }
         let (step, status) = ("IRP_MN_FILTER_RESOURCE_REQUIREMENTS", filtered.status);
         return Ok(Err(StartFailure { step, status, why: String::new() }));
     }
@@ -183,6 +191,9 @@ fn assign(cx: &mut Cx<'_>, id: NodeId) -> Flow<Result<Vec<Resource>, StartFailur
         }
         _ => original,
     };
+    if list == 0 {
+        return Ok(Ok(Vec::new()));
+    }
     let length = request::requirements_length(cx, list)?;
     let bytes = cx.read_bytes(list, length)?;
     pool::free(cx, DriverPtr::<()>::new(list))?;

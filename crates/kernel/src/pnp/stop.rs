@@ -1,7 +1,8 @@
 //! Stopping a device so that its resources can be given anew, and starting it again.
 //!
 //! Pages: *Stopping a Device to Rebalance Resources*, *IRP_MN_QUERY_STOP_DEVICE*, *IRP_MN_STOP_DEVICE*,
-//! *IRP_MN_CANCEL_STOP_DEVICE*. It is started with the resources it had: there is nothing to rebalance yet.
+//! *IRP_MN_CANCEL_STOP_DEVICE*. It is started with the resources it had: there is nothing to rebalance yet. From the stopped state
+//! Windows knows two ways only: `IRP_MN_START_DEVICE`, and if that fails (or the card is pulled out) `IRP_MN_SURPRISE_REMOVAL`.
 
 use abi::{IRP_MN_CANCEL_STOP_DEVICE, IRP_MN_QUERY_STOP_DEVICE, IRP_MN_STOP_DEVICE, NtStatus};
 use engine::Flow;
@@ -71,34 +72,63 @@ pub fn stop(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
         if node::state(cx, id) != State::StopPending {
             return Ok(NtStatus::INVALID_DEVICE_STATE);
         }
-        tell(cx, id, "stop");
-        ask(cx, id, IRP_MN_STOP_DEVICE, [0; 4])?;
-        leftovers::after_stop(cx, id, "IRP_MN_STOP_DEVICE")?;
-        cx.with(|k| {
-            let node = k.pnp.node_mut(id);
-            node.state = State::Stopped;
-        });
+        send_stop(cx, id)?;
         Ok(NtStatus::SUCCESS)
     })
 }
 
-/// Starts a stopped device again; one that fails is removed.
+/// Gives a started device resources anew because its requirements have changed: stopped first if it asks for that (`PNP_DEVICE_FAILED`),
+/// else with a start request as it runs.
+pub(super) fn rebalance(cx: &mut Cx<'_>, id: NodeId, stopped: bool) -> Flow<()> {
+    if stopped {
+        if !ask_stop(cx, id)?.is_success() {
+            return Ok(());
+        }
+        send_stop(cx, id)?;
+    }
+    // What the stack asks for now; if it cannot be met, the device keeps what it had.
+    if let Ok(resources) = start::assign(cx, id)? {
+        cx.with(|k| k.pnp.node_mut(id).resources = resources);
+    }
+    if stopped {
+        let _ = restart_while_locked(cx, id)?;
+        return Ok(());
+    }
+    if !start::send_start(cx, id)?.is_success() {
+        remove::surprise_while_locked(cx, id, false)?;
+    }
+    Ok(())
+}
+
+fn send_stop(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
+    tell(cx, id, "stop");
+    ask(cx, id, IRP_MN_STOP_DEVICE, [0; 4])?;
+    leftovers::after_stop(cx, id, "IRP_MN_STOP_DEVICE")?;
+    cx.with(|k| k.pnp.node_mut(id).state = State::Stopped);
+    Ok(())
+}
+
+/// Starts a stopped device again. If that fails, its drivers are told that it is gone, and removed when the last file on it is
+/// closed.
 ///
 /// # Errors
 /// As [`start::start`].
 pub fn restart(cx: &mut Cx<'_>, id: NodeId) -> Flow<Started> {
-    exclusively(cx, |cx| {
-        let state = node::state(cx, id);
-        if state != State::Stopped {
-            let why = format!("the device is {}", state.name());
-            return Ok(Err(StartFailure { step: "restart", status: NtStatus::INVALID_DEVICE_STATE, why }));
-        }
-        let status = start::send_start(cx, id)?;
-        if status.is_success() {
-            cx.with(|k| k.pnp.node_mut(id).state = State::Started);
-            return Ok(Ok(()));
-        }
-        remove::send_remove(cx, id)?;
-        Ok(Err(StartFailure { step: "IRP_MN_START_DEVICE", status, why: String::new() }))
-    })
+    exclusively(cx, |cx| restart_while_locked(cx, id))
+}
+
+/// As [`restart`].
+pub(super) fn restart_while_locked(cx: &mut Cx<'_>, id: NodeId) -> Flow<Started> {
+    let state = node::state(cx, id);
+    if state != State::Stopped {
+        let why = format!("the device is {}", state.name());
+        return Ok(Err(StartFailure { step: "restart", status: NtStatus::INVALID_DEVICE_STATE, why }));
+    }
+    let status = start::send_start(cx, id)?;
+    if status.is_success() {
+        cx.with(|k| k.pnp.node_mut(id).state = State::Started);
+        return Ok(Ok(()));
+    }
+    remove::surprise_while_locked(cx, id, false)?;
+    Ok(Err(StartFailure { step: "IRP_MN_START_DEVICE", status, why: String::new() }))
 }

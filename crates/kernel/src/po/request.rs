@@ -56,7 +56,7 @@ pub fn request(
         cx.report(verdict.as_warning());
         cx.write(irp, DriverPtr::NULL)?;
     }
-    let bottom = bottom(cx, device);
+    let bottom = cx.with(|k| io::stack::bottom(k, device)).address;
     let pending = Pending { device, minor, state, completion, context };
     let first = cx.with(|k| {
         let queue = k.po.requests.entry(bottom).or_default();
@@ -67,17 +67,6 @@ pub fn request(
         ke::thread::spawn(cx, "power manager", Box::new(move |cx| drain(cx, bottom)))?;
     }
     Ok(NtStatus::PENDING)
-}
-
-/// The device object at the bottom of a stack.
-fn bottom(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> u64 {
-    cx.with(|k| {
-        let mut at = device.address;
-        while let Some(below) = k.io.devices.get(at).map(|device| device.below).filter(|below| *below != 0) {
-            at = below;
-        }
-        at
-    })
 }
 
 /// Sends the requests for a stack, in order, until there are none.

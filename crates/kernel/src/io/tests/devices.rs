@@ -172,6 +172,8 @@ fn a_device_interface_opens_the_device_while_it_is_enabled() {
         let driver = driver(cx, "card", &[(IRP_MJ_CREATE, succeed)])?;
         let function = device(cx, driver, "", 0)?;
         assert_eq!(stack::attach_to_stack(cx, function, physical)?, physical);
+        let started = crate::pnp::node::State::Started;
+        cx.with(|k| k.pnp.node_mut(crate::pnp::NodeId(physical.address)).state = started);
         let guid = crate::mm::pool::allocate(cx, crate::mm::pool::Kind::NonPaged, 16, 0)?;
         let link = unicode(cx, "x")?;
         assert_eq!(interface::register(cx, physical, guid, DriverPtr::NULL, link)?, NtStatus::SUCCESS);

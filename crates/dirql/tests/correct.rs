@@ -1,0 +1,170 @@
+//! The gallery of correct drivers (`drivers/c/correct`): what drivers do that break no rule is never accused, by default, checked,
+//! as an older Windows, in random and PCT schedules on several processors.
+//!
+//! Each idiom is a test in which its checks must hold and the report must be clean, without a finding even of the tier
+//! that only Driver Verifier has. `DIRQL_SEEDS` says in how many schedules of each policy and number of processors.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use dirql::explore::Policy;
+use dirql::{Bench, Machine, Report, windows};
+use kernel::verdict::Tier;
+use rig::{driver, seeds, start};
+
+/// Control codes of `correct.c`.
+const TELL: u32 = 0x0022_2000;
+const LIST: u32 = 0x0022_2004;
+/// So many schedules of each policy, on each number of processors, where nobody asks for more.
+const SEEDS: u64 = 2;
+const PROCESSORS: [u32; 3] = [1, 2, 4];
+
+/// Nothing may have been found, of a tier that fails a run anywhere.
+fn expect_no_accusation(report: &Report, circumstances: &str) {
+    assert!(report.verdict.is_none() && report.our_fault.is_none(), "{circumstances}:\n{report}");
+    for finding in &report.findings {
+        assert!(!matches!(finding.tier, Tier::Error | Tier::Verifier), "{circumstances}:\n{report}");
+    }
+    report.expect_clean();
+    assert_eq!(report.sums.still_allocated(), 0, "{circumstances}:\n{report}");
+}
+
+fn tell(machine: Machine, idiom: &str, circumstances: &str) {
+    let made = rig::checks_made(&machine, r"\\.\DirqlCorrect", TELL, idiom.as_bytes());
+    match made {
+        Ok(0) => panic!("{idiom}, {circumstances}: it looked at nothing"),
+        Ok(_) => expect_no_accusation(&machine.finish(), &format!("{idiom}, {circumstances}")),
+        Err(why) => panic!("{idiom}, {circumstances}: {why}\n{}", machine.finish()),
+    }
+}
+
+fn bench() -> Bench {
+    Bench::new().driver(driver("correct.sys"))
+}
+
+/// Tells an idiom in all circumstances.
+fn never_accused(idiom: &str) {
+    tell(start(bench), idiom, "by default");
+    tell(start(|| bench().checked(true)), idiom, "checked");
+    let seven = windows::parse("7").unwrap();
+    tell(start(|| bench().windows(seven)), idiom, "Windows 7");
+    for processors in PROCESSORS {
+        for seed in seeds(SEEDS) {
+            for policy in [Policy::Random(seed), Policy::Pct { seed, depth: 3, steps: 2_000 }] {
+                let checked = seed == 1;
+                let machine = start(|| bench().checked(checked).processors(processors).policy(policy));
+                tell(machine, idiom, &format!("{policy} on {processors} processors"));
+            }
+        }
+    }
+}
+
+macro_rules! gallery {
+    ($($test:ident: $idiom:literal,)*) => {
+        /// The idioms that have a test.
+        const IDIOMS: &[&str] = &[$($idiom),*];
+
+        $(#[test]
+        fn $test() {
+            never_accused($idiom);
+        })*
+    };
+}
+
+gallery! {
+    addresses_that_are_valid: "AddressesThatAreValid",
+    affinity_of_absent_processors: "AffinityOfAbsentProcessors",
+    device_without_a_name: "DeviceWithoutAName",
+    dpc_defers_to_work_item: "DpcDefersToWorkItem",
+    dpc_for_each_processor: "DpcForEachProcessor",
+    dpc_for_isr_of_the_device: "DpcForIsrOfTheDevice",
+    dpc_once_for_each_queueing: "DpcOnceForEachQueueing",
+    dpc_queues_itself: "DpcQueuesItself",
+    dpc_removed: "DpcRemoved",
+    dpc_threaded: "DpcThreaded",
+    event_as_lock: "EventAsLock",
+    event_by_handle: "EventByHandle",
+    event_by_name: "EventByName",
+    fast_mutex: "FastMutex",
+    fast_mutex_in_critical_region: "FastMutexInCriticalRegion",
+    fast_mutex_tried: "FastMutexTried",
+    guarded_mutex: "GuardedMutex",
+    interlocked: "Interlocked",
+    link_that_comes_and_goes: "LinkThatComesAndGoes",
+    lookaside_list_of_own_routines: "LookasideListOfOwnRoutines",
+    lookaside_lists: "LookasideLists",
+    mdl_in_own_memory: "MdlInOwnMemory",
+    mdl_of_paged_pool: "MdlOfPagedPool",
+    mdl_of_pool: "MdlOfPool",
+    mutex_taken_twice: "MutexTakenTwice",
+    noncached_memory: "NoncachedMemory",
+    pages_for_mdl: "PagesForMdl",
+    pool_of_each_kind: "PoolOfEachKind",
+    pool_of_whole_pages: "PoolOfWholePages",
+    pool_with_quota: "PoolWithQuota",
+    process_of_this_thread: "ProcessOfThisThread",
+    registry_value_asked_twice: "RegistryValueAskedTwice",
+    registry_value_with_default: "RegistryValueWithDefault",
+    request_at_once: "RequestAtOnce",
+    request_by_timer: "RequestByTimer",
+    request_by_work_item: "RequestByWorkItem",
+    request_in_own_memory: "RequestInOwnMemory",
+    request_of_its_own: "RequestOfItsOwn",
+    request_that_frees_itself: "RequestThatFreesItself",
+    request_that_is_cancelled: "RequestThatIsCancelled",
+    request_without_buffers: "RequestWithoutBuffers",
+    resource: "Resource",
+    routine_that_may_be_missing: "RoutineThatMayBeMissing",
+    rundown_protection: "RundownProtection",
+    semaphore_as_lock: "SemaphoreAsLock",
+    sequenced_list: "SequencedList",
+    spin_lock: "SpinLock",
+    spin_lock_at_dispatch_level: "SpinLockAtDispatchLevel",
+    spin_lock_in_stack_queued: "SpinLockInStackQueued",
+    spin_lock_of_readers_and_writers: "SpinLockOfReadersAndWriters",
+    spin_lock_of_thread_and_dpc: "SpinLockOfThreadAndDpc",
+    status_that_is_raised: "StatusThatIsRaised",
+    text_of_numbers: "TextOfNumbers",
+    texts_that_end_early: "TextsThatEndEarly",
+    thread_by_handle: "ThreadByHandle",
+    thread_fed_by_a_queue: "ThreadFedByAQueue",
+    thread_made_when_needed: "ThreadMadeWhenNeeded",
+    thread_raises_its_priority: "ThreadRaisesItsPriority",
+    thread_stopped: "ThreadStopped",
+    thread_that_polls: "ThreadThatPolls",
+    time_out: "TimeOut",
+    time_that_passes: "TimeThatPasses",
+    timer_as_watchdog: "TimerAsWatchdog",
+    timer_at_a_time: "TimerAtATime",
+    timer_cancelled_by_its_dpc: "TimerCancelledByItsDpc",
+    timer_of_the_device: "TimerOfTheDevice",
+    timer_once: "TimerOnce",
+    timer_periodic: "TimerPeriodic",
+    timer_sets_itself_again: "TimerSetsItselfAgain",
+    timer_to_wait_for: "TimerToWaitFor",
+    user_address_that_is_not_there: "UserAddressThatIsNotThere",
+    version_of_windows: "VersionOfWindows",
+    wait_for_any_and_all: "WaitForAnyAndAll",
+    work_item_frees_itself: "WorkItemFreesItself",
+    work_item_in_own_memory: "WorkItemInOwnMemory",
+    work_item_is_handed_over: "WorkItemIsHandedOver",
+    work_item_of_old: "WorkItemOfOld",
+    work_item_queues_itself: "WorkItemQueuesItself",
+}
+
+#[test]
+fn every_idiom_of_the_gallery_has_its_test() {
+    let machine = start(bench);
+    let file = machine.open(r"\\.\DirqlCorrect").unwrap();
+    let told = file.device_control(LIST, &[], 16 << 10).unwrap();
+    file.close().unwrap();
+    let told = String::from_utf8(told).unwrap();
+    let mut listed: Vec<&str> = told.lines().collect();
+    let mut tested = IDIOMS.to_vec();
+    listed.sort_unstable();
+    tested.sort_unstable();
+    assert_eq!(listed, tested);
+    expect_no_accusation(&machine.finish(), "the list");
+}

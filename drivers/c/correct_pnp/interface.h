@@ -1,0 +1,60 @@
+/* A device interface, disabled at removal or left to the PnP manager; and a name that is looked at before the device is started. */
+#ifndef CORRECT_PNP_INTERFACE_H
+#define CORRECT_PNP_INTERFACE_H
+
+/* {D5A1E2B4-6C37-4F09-8E5D-21C07B94A3F6} */
+static const GUID InterfaceClass = {0xD5A1E2B4, 0x6C37, 0x4F09, {0x8E, 0x5D, 0x21, 0xC0, 0x7B, 0x94, 0xA3, 0xF6}};
+
+/* Whether IoGetDeviceInterfaces finds the name that IoRegisterDeviceInterface gave, letter by letter. */
+static BOOLEAN IsListed(PDEVICE_EXTENSION Extension)
+{
+    UNICODE_STRING Listed;
+    BOOLEAN Same;
+    PWSTR List;
+
+    if (!NT_SUCCESS(IoGetDeviceInterfaces(&InterfaceClass, Extension->Pdo, 0, &List))) {
+        return FALSE;
+    }
+    RtlInitUnicodeString(&Listed, List);
+    Same = RtlEqualUnicodeString(&Listed, &Extension->Interface, FALSE);
+    ExFreePool(List);
+    return Same;
+}
+
+static VOID EnableInterface(PDEVICE_EXTENSION Extension)
+{
+    NTSTATUS Status = IoSetDeviceInterfaceState(&Extension->Interface, TRUE);
+
+    DbgPrint("interface: %s, %s\n", NT_SUCCESS(Status) ? "enabled" : "not enabled",
+             IsListed(Extension) ? "listed as registered" : "listed otherwise");
+}
+
+static VOID DisableInterface(PDEVICE_EXTENSION Extension)
+{
+    if (Extension->Interface.Buffer != NULL && !(Extension->Idioms & IDIOM_KEEPS_INTERFACE)) {
+        IoSetDeviceInterfaceState(&Extension->Interface, FALSE);
+    }
+}
+
+static VOID ForgetInterface(PDEVICE_EXTENSION Extension)
+{
+    if (Extension->Interface.Buffer != NULL) {
+        RtlFreeUnicodeString(&Extension->Interface);
+        Extension->Interface.Buffer = NULL;
+    }
+}
+
+/* The PnP manager fails creates until the start request has succeeded. */
+static VOID OpenEarly(VOID)
+{
+    PDEVICE_OBJECT Device;
+    PFILE_OBJECT File;
+    NTSTATUS Status = IoGetDeviceObjectPointer(&DeviceName, FILE_READ_DATA, &File, &Device);
+
+    DbgPrint("opened early: 0x%08x\n", Status);
+    if (NT_SUCCESS(Status)) {
+        ObDereferenceObject(File);
+    }
+}
+
+#endif

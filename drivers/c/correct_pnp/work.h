@@ -1,0 +1,86 @@
+/*
+ * Work items whose last act says that they are done: an event that Unload waits for, or the item's own end. Between that act and the
+ * routine's return stands the reference that IoQueueWorkItem holds on the device.
+ */
+#ifndef CORRECT_PNP_WORK_H
+#define CORRECT_PNP_WORK_H
+
+static KEVENT WorkDone; /* set while no work is under way that Unload waits for */
+static PIO_WORKITEM WorkItem;
+
+static VOID BeginWork(VOID)
+{
+    KeInitializeEvent(&WorkDone, NotificationEvent, TRUE);
+}
+
+static VOID EndWork(VOID)
+{
+    KeWaitForSingleObject(&WorkDone, Executive, KernelMode, FALSE, NULL);
+    if (WorkItem != NULL) {
+        IoFreeWorkItem(WorkItem);
+        WorkItem = NULL;
+    }
+}
+
+static VOID NTAPI WorkAndSetEvent(PDEVICE_OBJECT Device, PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Context);
+    KeSetEvent(&WorkDone, IO_NO_INCREMENT, FALSE);
+}
+
+static VOID NTAPI WorkAndFree(PDEVICE_OBJECT Device, PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Device);
+    IoFreeWorkItem(Context);
+}
+
+static VOID NTAPI WorkWaitAndFree(PVOID Object, PVOID Context, PIO_WORKITEM Item)
+{
+    LARGE_INTEGER Delay = {.QuadPart = -10000};
+
+    UNREFERENCED_PARAMETER(Object);
+    UNREFERENCED_PARAMETER(Context);
+    KeDelayExecutionThread(KernelMode, FALSE, &Delay);
+    IoFreeWorkItem(Item);
+}
+
+/* Unload waits for the event, and frees the item. */
+static NTSTATUS QueueAndSetEvent(PDEVICE_OBJECT Device)
+{
+    if (WorkItem == NULL) {
+        WorkItem = IoAllocateWorkItem(Device);
+    }
+    if (WorkItem == NULL) {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    KeClearEvent(&WorkDone);
+    IoQueueWorkItem(WorkItem, WorkAndSetEvent, DelayedWorkQueue, NULL);
+    return STATUS_SUCCESS;
+}
+
+/* Nobody waits for it. */
+static NTSTATUS QueueAndForget(PDEVICE_OBJECT Device)
+{
+    PIO_WORKITEM Item = IoAllocateWorkItem(Device);
+
+    if (Item == NULL) {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    IoQueueWorkItem(Item, WorkAndFree, DelayedWorkQueue, Item);
+    return STATUS_SUCCESS;
+}
+
+/* The same for the driver object (IoInitializeWorkItem's IoObject may be one), and the routine takes its time. */
+static NTSTATUS QueueOnDriver(PDEVICE_OBJECT Device)
+{
+    PIO_WORKITEM Item = IoAllocateWorkItem((PDEVICE_OBJECT)Device->DriverObject);
+
+    if (Item == NULL) {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    IoQueueWorkItemEx(Item, WorkWaitAndFree, DelayedWorkQueue, NULL);
+    return STATUS_SUCCESS;
+}
+
+#endif
