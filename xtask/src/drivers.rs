@@ -90,6 +90,21 @@ const C_DRIVERS: &[CDriver] = &[
         missing: None,
         compiler: Clang(&["-O2"]),
     },
+    CDriver {
+        name: "files",
+        source: "files.c",
+        beside: &[
+            "control.h",
+            "files/files.h",
+            "files/names.h",
+            "files/opens.h",
+            "files/options.h",
+            "files/process.h",
+        ],
+        defines: &[],
+        missing: Some("services/lacking.def"),
+        compiler: Gcc,
+    },
     CDriver { name: "queue", source: "queue.c", beside: &[], defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "queue_iotimer",

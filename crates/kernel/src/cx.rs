@@ -151,6 +151,13 @@ impl<'m> Cx<'m> {
         self.nt.verify(verdict)
     }
 
+    /// As [`Cx::report`], unless the same was found before: for what a driver may do again and again.
+    pub(crate) fn report_once(&mut self, verdict: Verdict) {
+        if !self.nt.has_found(&verdict) {
+            self.nt.report(verdict);
+        }
+    }
+
     // ---- driver memory: a bad pointer is a verdict on the driver that passed it ----
 
     /// Reads what a driver pointed to.

@@ -378,6 +378,12 @@ impl Nt {
         self.findings.borrow_mut().push(verdict);
     }
 
+    /// Whether this rule has been broken in these words before.
+    pub(crate) fn has_found(&self, verdict: &Verdict) -> bool {
+        let findings = self.findings.borrow();
+        findings.iter().any(|found| found.rule == verdict.rule && found.message == verdict.message)
+    }
+
     /// Whether the machine is being torn down: every suspension point returns [`Leave::Stop`] then.
     #[must_use]
     pub fn stopping(&self) -> bool {

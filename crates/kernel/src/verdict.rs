@@ -186,6 +186,15 @@ impl Verdict {
         verdict
     }
 
+    /// A list in memory that drivers can write, in which following `field` from `start` never comes to an end.
+    #[must_use]
+    pub(crate) fn endless_list(field: &str, start: u64) -> Self {
+        let message = format!(
+            "the list that begins at {start:#x} has no end: its links ({field}) lead back into it, and Windows would follow them for ever"
+        );
+        Self::error("list-cycle", message)
+    }
+
     /// The kernel followed a pointer of the driver's to memory that is not there.
     #[must_use]
     pub fn bad_pointer(bad: BadAddress, irql: u8) -> Self {

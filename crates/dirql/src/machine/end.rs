@@ -3,17 +3,18 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use engine::{Flow, outside};
+use engine::{Flow, StrandId, outside};
 use kernel::io::{cancel, driver};
 use kernel::ke::scheduler;
 use kernel::ke::{stack, thread};
 use kernel::ldr;
 use kernel::ob;
 use kernel::pnp::{self, node};
+use kernel::ps;
 use kernel::{Cx, Nt};
 
 use super::boot::{Loaded, LoadedDriver};
-use super::{Machine, memory, on_system_thread};
+use super::{Machine, memory};
 use crate::report::{Failure, Report};
 
 impl Machine {
@@ -85,19 +86,37 @@ pub(super) fn wind_down(nt: &Nt, process: u64, loaded: &Loaded) -> Vec<String> {
     let loaded = loaded.clone();
     let notes = Rc::new(RefCell::new(Vec::new()));
     let slot = Rc::clone(&notes);
+    // The process ends with its last thread, and the system goes on without it.
+    let exit: thread::Work = Box::new(move |cx| {
+        cancel::rundown_thread(cx)?;
+        ob::handle::close_all(cx, process)
+    });
+    let rest: thread::Work = Box::new(move |cx| {
+        ps::process::end(cx, process)?;
+        *slot.borrow_mut() = shut_down(cx, &loaded)?;
+        Ok(())
+    });
+    let done =
+        run(nt, exit, |cx, work| thread::spawn_application(cx, "the end of the application", process, work));
+    if done {
+        run(nt, rest, |cx, work| thread::spawn(cx, "the system's shutdown", work));
+    }
+    outside(|| notes.borrow().clone())
+}
+
+/// Has a thread that `spawn` makes do the work. Whether it came to its end.
+fn run(nt: &Nt, work: thread::Work, spawn: impl FnOnce(&mut Cx<'_>, thread::Work) -> Flow<StrandId>) -> bool {
     let over = Rc::new(Cell::new(false));
     let flag = Rc::clone(&over);
     let body: thread::Work = Box::new(move |cx| {
-        cancel::rundown_thread(cx)?;
-        ob::handle::close_all(cx, process)?;
-        *slot.borrow_mut() = on_system_thread(cx, "the system's shutdown", move |cx| shut_down(cx, &loaded))?;
+        work(cx)?;
         flag.set(true);
         Ok(())
     });
-    if thread::spawn_application(&mut nt.cx(), "the end of the application", process, body).is_ok() {
+    if spawn(&mut nt.cx(), body).is_ok() {
         scheduler::run_until(nt, &mut |_| over.get());
     }
-    outside(|| notes.borrow().clone())
+    over.get()
 }
 
 /// Stops every device, as for new resources, starts it again and removes it; unloads the driver and then what it stood on. What the

@@ -69,12 +69,12 @@ pub fn query_registry_values(
     context: u64,
     _environment: u64,
 ) -> Flow<NtStatus> {
+    // Below an optional key that is not there nothing is: defaults apply, required values are missed.
     let top = match relative::find(cx, place, path, false)? {
-        Ok(Some(key)) => key,
-        Ok(None) => return Ok(NtStatus::SUCCESS),
+        Ok(key) => key,
         Err(status) => return Ok(status),
     };
-    let mut key = Some(top);
+    let mut key = top;
     for index in 0..MOST_ENTRIES {
         let entry = Entry::read(cx, table.index(index))?;
         if entry.routine == 0
@@ -84,10 +84,13 @@ pub fn query_registry_values(
             return Ok(NtStatus::SUCCESS);
         }
         if entry.has(RTL_QUERY_REGISTRY_TOPKEY | RTL_QUERY_REGISTRY_SUBKEY) {
-            key = Some(top);
+            key = top;
         }
         if entry.has(RTL_QUERY_REGISTRY_SUBKEY) {
-            let subkey = cx.with(|k| k.cm.registry.open(key, &entry.name));
+            let subkey = match key {
+                Some(key) => cx.with(|k| k.cm.registry.open(Some(key), &entry.name)),
+                None => Err(NtStatus::OBJECT_NAME_NOT_FOUND),
+            };
             key = match subkey {
                 Err(status) if entry.has(RTL_QUERY_REGISTRY_REQUIRED) => return Ok(status),
                 found => found.ok(),
@@ -187,10 +190,7 @@ fn deliver(cx: &mut Cx<'_>, entry: &Entry, value: &Value, context: u64) -> Flow<
     }
     match value.kind {
         REG_MULTI_SZ if expand => {
-            for text in value.data.as_chunks::<2>().0.split(|unit| *unit == [0, 0]) {
-                if text.is_empty() {
-                    break;
-                }
+            for text in texts(&value.data) {
                 let data = [text.concat(), vec![0, 0]].concat();
                 let status = tell_routine(cx, entry, &value.name, REG_SZ, &data, context)?;
                 if !status.is_success() {
@@ -204,6 +204,13 @@ fn deliver(cx: &mut Cx<'_>, entry: &Entry, value: &Value, context: u64) -> Flow<
         }
         _ => tell_routine(cx, entry, &value.name, value.kind, &value.data, context),
     }
+}
+
+/// The texts of a `REG_MULTI_SZ`, empty ones among them: each ends with a zero, and one more zero ends them all.
+fn texts(data: &[u8]) -> impl Iterator<Item = &[[u8; 2]]> {
+    let units = data.as_chunks::<2>().0;
+    let all = units.strip_suffix(&[[0; 2]]).unwrap_or(units);
+    all.split_inclusive(|unit| *unit == [0, 0]).map(|text| text.strip_suffix(&[[0; 2]]).unwrap_or(text))
 }
 
 /// Calls the driver's routine with name and data in memory of their own for as long as it runs.

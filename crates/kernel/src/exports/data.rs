@@ -11,6 +11,7 @@ use crate::cx::Cx;
 use crate::ke::affinity;
 use crate::ldr;
 use crate::mm::space::Zone;
+use crate::ps;
 use crate::rtl::version::{self, Version};
 
 /// Where the variables' read-only page lies in the pseudo-image.
@@ -46,6 +47,8 @@ enum Value {
     HalDispatch,
     /// A pointer to `SE_EXPORTS`.
     Security,
+    /// A pointer to the system process, which is there before any variable is.
+    SystemProcess,
 }
 
 #[derive(Clone, Copy)]
@@ -89,7 +92,7 @@ data! {
     NlsOemCodePage @ 0x0f0 [2] Value::Number(437);
     NtBuildNumber @ 0x0f8 [4] Value::Setting(|boot| 0xF000_0000 | u64::from(boot.version.build));
     NtGlobalFlag @ 0x100 [4] Value::Number(0);
-    PsInitialSystemProcess @ 0x108 [8] Value::Number(0);
+    PsInitialSystemProcess @ 0x108 [8] Value::SystemProcess;
     PsLoadedModuleList @ 0x1000 [0x10] Value::List;
     PsProcessType @ 0x040 [8] Value::ObjectType(8);
     PsThreadType @ 0x048 [8] Value::ObjectType(9);
@@ -213,6 +216,10 @@ pub(crate) fn fill(cx: &mut Cx<'_>) {
             }
             Value::HalDispatch => fill_hal_dispatch(cx, row.address()),
             Value::Security => store(engine, row.address(), base() + SECURITY, 8),
+            Value::SystemProcess => {
+                let object = ps::process::system_object(cx).address;
+                store(engine, row.address(), object, 8);
+            }
         }
     }
     let pack = version::service_pack_text(boot.version);

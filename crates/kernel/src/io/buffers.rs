@@ -54,6 +54,7 @@ pub(crate) fn for_transfer(
             Way::In => (Buffer::default(), buffer),
             Way::Out => (buffer, Buffer::default()),
         };
+        packet.add_flags(nothing_to_copy(buffer.length, way));
         return buffered(cx, packet, input, output, mode);
     }
     if flags & DO_DIRECT_IO != 0 {
@@ -64,6 +65,15 @@ pub(crate) fn for_transfer(
     }
     packet.set(IRP::UserBuffer, DriverPtr::new(buffer.address));
     Ok(Ok(()))
+}
+
+/// Flags of a transfer of no bytes: it has no system buffer, and is a buffered one all the same.
+pub(crate) fn nothing_to_copy(length: u32, way: Way) -> u32 {
+    match (length, way) {
+        (0, Way::In) => IRP_BUFFERED_IO | IRP_INPUT_OPERATION,
+        (0, Way::Out) => IRP_BUFFERED_IO,
+        _ => 0,
+    }
 }
 
 /// Prepares an IRP for a control code, as its transfer method says.
@@ -87,12 +97,18 @@ pub(crate) fn for_control(
             Ok(Ok(()))
         }
         method => {
-            if let Err(status) = buffered(cx, packet, input, Buffer::default(), mode)? {
+            if let Err(status) = buffered(cx, packet, present(input, mode), Buffer::default(), mode)? {
                 return Ok(Err(status));
             }
+            let output = present(output, mode);
             direct(cx, packet, output, method != METHOD_IN_DIRECT, mode)
         }
     }
+}
+
+/// A driver's buffer is there if its pointer is not null, whatever its length says.
+fn present(buffer: Buffer, mode: Mode) -> Buffer {
+    if mode == Mode::Kernel && buffer.address == 0 { Buffer::default() } else { buffer }
 }
 
 /// One system buffer for input and output; the output is copied back at completion.
@@ -113,7 +129,9 @@ fn buffered(
         return Ok(Err(NtStatus::ACCESS_VIOLATION));
     }
     let (mut short, mut long) = ([0; SHORT], Vec::new());
-    let bytes = scratch(&mut short, &mut long, input.length);
+    // A driver's null pointer with a length asks for the buffer and has nothing to put into it.
+    let given = if mode == Mode::Kernel && input.address == 0 { 0 } else { input.length };
+    let bytes = scratch(&mut short, &mut long, given);
     if !bytes.is_empty()
         && let Err(bad) = cx.engine().read_bytes(input.address, bytes)
     {
@@ -133,7 +151,7 @@ fn buffered(
         cx.write_bytes(system.address, bytes)?;
     }
     packet.add_flags(IRP_BUFFERED_IO | IRP_DEALLOCATE_BUFFER);
-    if output.length > 0 {
+    if output.length > 0 && (mode == Mode::User || output.address != 0) {
         packet.add_flags(IRP_INPUT_OPERATION);
         packet.set(IRP::UserBuffer, DriverPtr::new(output.address));
     }

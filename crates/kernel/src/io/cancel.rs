@@ -13,6 +13,7 @@ use super::routine;
 use super::violation::{device_name, request_name};
 use crate::cx::{Cx, Kernel};
 use crate::ke;
+use crate::ke::user_apc::Manner;
 use crate::mm::pool;
 use crate::ob;
 use crate::verdict::Verdict;
@@ -194,17 +195,18 @@ pub fn cancel_request(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>)
     cancel_all(cx, &irps)
 }
 
-/// An application's wait for the end of a request that sets `event`. A thread that is to end meanwhile has it cancelled, and waits
-/// for that end: nobody will have the result.
+/// The wait of this manner for the end of a request that sets `event`. What interrupts it (the end of the thread; a user APC, where it
+/// is alertable) has the request cancelled, and its end is waited for.
 ///
 /// # Errors
 /// A verdict if the machine ends meanwhile.
 pub(super) fn wait_for_end(
     cx: &mut Cx<'_>,
     event: DriverPtr<KEVENT>,
+    manner: Manner,
     cancel: impl FnOnce(&mut Cx<'_>) -> Flow<NtStatus>,
 ) -> Flow<NtStatus> {
-    match ke::wait::for_application(cx, event)? {
+    match ke::wait::for_request(cx, event, manner)? {
         NtStatus::USER_APC => {
             let _ = cancel(cx)?;
             ke::wait::for_object(cx, event)

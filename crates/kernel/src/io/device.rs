@@ -12,12 +12,13 @@ use abi::{
 use engine::Flow;
 
 pub use super::stack::attached;
-use super::violation::{device_name, io_manager};
+use super::violation::{MOST_DEVICES, device_name, io_manager};
 use super::{device_queue, remove_lock, timer};
 use crate::cx::Cx;
 use crate::ke;
 use crate::mm::pool;
 use crate::ob::{self, Kind, Procedures};
+use crate::verdict::Verdict;
 
 /// What the I/O manager knows of a device beside what drivers see.
 #[derive(Default)]
@@ -231,7 +232,7 @@ pub(crate) fn finish_deletion(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>)
 fn unlink(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
     let mut link = driver + DRIVER_OBJECT::DeviceObject;
-    loop {
+    for _ in 0..MOST_DEVICES {
         let this = cx.read(link)?;
         if this.is_null() {
             return Ok(());
@@ -242,6 +243,7 @@ fn unlink(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
         }
         link = this + DEVICE_OBJECT::NextDevice;
     }
+    Err(cx.stop(Verdict::endless_list("DEVICE_OBJECT.NextDevice", driver.address)))
 }
 
 /// The last reference to a deleted device is gone.

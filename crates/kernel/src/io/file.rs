@@ -6,17 +6,20 @@
 
 use abi::{
     DEVICE_OBJECT, DO_DEVICE_INITIALIZING, DO_EXCLUSIVE, DriverPtr, FILE_ALL_ACCESS, FILE_GENERIC_EXECUTE,
-    FILE_GENERIC_READ, FILE_GENERIC_WRITE, FILE_OBJECT, FILE_OPEN, FILE_OPENED, FILE_READ_ATTRIBUTES,
-    FILE_READ_DATA, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT, FILE_WRITE_DATA,
-    FO_ALERTABLE_IO, FO_CLEANUP_COMPLETE, FO_FILE_OPEN, FO_HANDLE_CREATED, FO_SYNCHRONOUS_IO, GENERIC_ALL,
-    GENERIC_EXECUTE, GENERIC_READ, GENERIC_WRITE, IO_SECURITY_CONTEXT, IO_TYPE_FILE, IRP_CLOSE_OPERATION,
-    IRP_CREATE_OPERATION, IRP_MJ_CLEANUP, IRP_MJ_CLOSE, IRP_MJ_CREATE, IRP_SYNCHRONOUS_API, MAXIMUM_ALLOWED,
-    NtStatus, SYNCHRONIZE, UNICODE_STRING,
+    FILE_GENERIC_READ, FILE_GENERIC_WRITE, FILE_NO_INTERMEDIATE_BUFFERING, FILE_OBJECT, FILE_OPEN,
+    FILE_OPENED, FILE_RANDOM_ACCESS, FILE_READ_ATTRIBUTES, FILE_READ_DATA, FILE_SEQUENTIAL_ONLY,
+    FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT, FILE_WRITE_DATA, FILE_WRITE_THROUGH,
+    FO_ALERTABLE_IO, FO_CLEANUP_COMPLETE, FO_FILE_OPEN, FO_HANDLE_CREATED, FO_NO_INTERMEDIATE_BUFFERING,
+    FO_RANDOM_ACCESS, FO_SEQUENTIAL_ONLY, FO_SYNCHRONOUS_IO, FO_WRITE_THROUGH, GENERIC_ALL, GENERIC_EXECUTE,
+    GENERIC_READ, GENERIC_WRITE, IO_TYPE_FILE, IRP_CLOSE_OPERATION, IRP_MJ_CLEANUP, IRP_MJ_CLOSE,
+    IRP_SYNCHRONOUS_API, MAXIMUM_ALLOWED, NtStatus, SYNCHRONIZE, UNICODE_STRING,
 };
 use engine::Flow;
 
 use super::change;
+use super::create;
 use super::device;
+use super::file_lock;
 use super::send::{self, Request};
 use crate::cx::Cx;
 use crate::event::Event;
@@ -44,6 +47,12 @@ pub struct OpenOptions {
     pub disposition: u32,
     /// `FileAttributes`.
     pub attributes: u16,
+    /// `AllocationSize`: what a file that is made begins with.
+    pub allocation: i64,
+    /// `EaBuffer`: extended attributes, in memory of the caller's.
+    pub extended: Buffer,
+    /// `Options` of `IoCreateFile`.
+    pub io_options: u32,
 }
 
 impl Default for OpenOptions {
@@ -55,6 +64,9 @@ impl Default for OpenOptions {
             options: FILE_SYNCHRONOUS_IO_NONALERT,
             disposition: FILE_OPEN,
             attributes: 0,
+            allocation: 0,
+            extended: Buffer::default(),
+            io_options: 0,
         }
     }
 }
@@ -232,7 +244,7 @@ fn open_device(
         release_device(cx, device)?;
         return Ok(Err(NtStatus::INSUFFICIENT_RESOURCES));
     };
-    let status = ask_driver(cx, device, file, options, mode)?;
+    let status = create::ask_driver(cx, device, file, options, mode)?;
     if !status.is_success() {
         ob::object::dereference(cx, file)?;
         return Ok(Err(status));
@@ -298,42 +310,15 @@ fn new_file(
 }
 
 fn file_flags(options: u32) -> u32 {
-    if options & FILE_SYNCHRONOUS_IO_ALERT != 0 {
-        FO_SYNCHRONOUS_IO | FO_ALERTABLE_IO
-    } else if options & FILE_SYNCHRONOUS_IO_NONALERT != 0 {
-        FO_SYNCHRONOUS_IO
-    } else {
-        0
-    }
-}
-
-/// `IRP_MJ_CREATE`.
-fn ask_driver(
-    cx: &mut Cx<'_>,
-    device: DriverPtr<DEVICE_OBJECT>,
-    file: DriverPtr<FILE_OBJECT>,
-    options: &OpenOptions,
-    mode: Mode,
-) -> Flow<NtStatus> {
-    let size = size_of::<IO_SECURITY_CONTEXT>() as u64;
-    let context: DriverPtr<IO_SECURITY_CONTEXT> = pool::allocate(cx, pool::Kind::NonPaged, size, TAG)?;
-    if context.is_null() {
-        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
-    }
-    cx.write(context + IO_SECURITY_CONTEXT::DesiredAccess, map_generic(options.access))?;
-    cx.write(context + IO_SECURITY_CONTEXT::FullCreateOptions, options.options)?;
-    let disposition = u64::from(options.disposition << 24 | options.options & 0x00FF_FFFF);
-    let sharing = u64::from(options.attributes) | u64::from(options.share) << 16;
-    let request = Request {
-        parameters: [context.address, disposition, sharing, 0],
-        file,
-        flags: IRP_CREATE_OPERATION | IRP_SYNCHRONOUS_API,
-        mode: mode.value(),
-        ..Request::new(IRP_MJ_CREATE, 0)
-    };
-    let answer = send::send(cx, device, &request)?;
-    pool::free(cx, context)?;
-    Ok(answer.status)
+    const MEANINGS: [(u32, u32); 6] = [
+        (FILE_SYNCHRONOUS_IO_ALERT, FO_SYNCHRONOUS_IO | FO_ALERTABLE_IO),
+        (FILE_SYNCHRONOUS_IO_NONALERT, FO_SYNCHRONOUS_IO),
+        (FILE_NO_INTERMEDIATE_BUFFERING, FO_NO_INTERMEDIATE_BUFFERING),
+        (FILE_WRITE_THROUGH, FO_WRITE_THROUGH),
+        (FILE_SEQUENTIAL_ONLY, FO_SEQUENTIAL_ONLY),
+        (FILE_RANDOM_ACCESS, FO_RANDOM_ACCESS),
+    ];
+    MEANINGS.iter().filter(|(option, _)| options & option != 0).fold(0, |flags, (_, flag)| flags | flag)
 }
 
 /// What `ZwCreateFile` reports as `Information`.
@@ -346,9 +331,17 @@ fn closed(cx: &mut Cx<'_>, file: u64, _process: u64, _of_process: u32, of_all: u
     }
     let file = DriverPtr::<FILE_OBJECT>::new(file);
     let device = cx.read(file + FILE_OBJECT::DeviceObject)?;
+    // A synchronous file does one request at a time, and this is one: it comes behind another thread's.
+    let synchronous = cx.read(file + FILE_OBJECT::Flags)? & FO_SYNCHRONOUS_IO != 0;
+    if synchronous {
+        file_lock::acquire(cx, file)?;
+    }
     let request =
         Request { file, flags: IRP_CLOSE_OPERATION | IRP_SYNCHRONOUS_API, ..Request::new(IRP_MJ_CLEANUP, 0) };
     let _ = send::send(cx, device, &request)?;
+    if synchronous {
+        file_lock::release(cx, file)?;
+    }
     let flags = cx.read(file + FILE_OBJECT::Flags)?;
     cx.write(file + FILE_OBJECT::Flags, flags | FO_CLEANUP_COMPLETE)
 }

@@ -89,10 +89,11 @@ pub(crate) fn finish(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
 fn nobody_stops(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
     let message = format!(
         "the IRP {:#x}, which a driver allocated, was completed and no completion routine of its driver returned \
-         STATUS_MORE_PROCESSING_REQUIRED",
+         STATUS_MORE_PROCESSING_REQUIRED: the I/O manager goes on to tell its thread, and it has none",
         irp.address
     );
-    cx.stop(io_manager("allocated-irp-completed", 0x239, message, DriverPtr::NULL, irp))
+    // Verifier has no code for it. Windows queues an APC to Tail.Overlay.Thread, which is null, at DISPATCH_LEVEL.
+    cx.stop(Verdict::error("allocated-irp-completed", message).bug_check(0xA, [0, 2, 1, 0]))
 }
 
 /// Where a system buffer takes the output back, `Information` says how much of it: never more than there is. With other methods, and

@@ -8,6 +8,7 @@ use engine::Flow;
 use super::send::Answer;
 use super::{cancel, event};
 use crate::cx::Cx;
+use crate::ke::user_apc::Manner;
 use crate::mm::user;
 use crate::ob::{self, Handle, handle};
 
@@ -47,7 +48,9 @@ impl Overlapped {
     pub fn wait(&self, cx: &mut Cx<'_>) -> Flow<Answer> {
         // The status block must not be written when the thread has ended.
         let cancel = |cx: &mut Cx<'_>| cancel::cancel_request(cx, self.status_block);
-        let _ = event::wait_by(cx, self.event, |cx, event| cancel::wait_for_end(cx, event, cancel))?;
+        let _ = event::wait_by(cx, self.event, |cx, event| {
+            cancel::wait_for_end(cx, event, Manner::APPLICATION, cancel)
+        })?;
         self.result(cx)
     }
 

@@ -30,6 +30,12 @@ pub struct Request {
     pub flags: u32,
     /// `IRP::RequestorMode`.
     pub mode: u8,
+    /// `IO_STACK_LOCATION::Flags`.
+    pub location_flags: u8,
+    /// `AssociatedIrp.SystemBuffer`, which stays the sender's; null if there is none.
+    pub system_buffer: DriverPtr<()>,
+    /// `Overlay.AllocationSize`.
+    pub allocation: i64,
 }
 
 impl Request {
@@ -45,6 +51,9 @@ impl Request {
             information: 0,
             flags: 0,
             mode: 0,
+            location_flags: 0,
+            system_buffer: DriverPtr::NULL,
+            allocation: 0,
         }
     }
 }
@@ -87,6 +96,10 @@ pub fn send(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, request: &Request
     let thread = ke::thread::current_object(cx);
     cx.write(irp + IRP::Tail_Overlay_Thread, thread)?;
     cx.write(irp + IRP::Tail_Overlay_OriginalFileObject, request.file.cast())?;
+    cx.write(irp + IRP::AssociatedIrp_SystemBuffer, request.system_buffer)?;
+    if request.allocation != 0 {
+        cx.write(irp + IRP::Overlay_AllocationSize, request.allocation)?;
+    }
     let location = irp::next(cx, irp)?;
     fill(cx, location, request)?;
     let status = call::call_driver(cx, top, irp)?;
@@ -100,6 +113,7 @@ fn fill(cx: &mut Cx<'_>, location: DriverPtr<IO_STACK_LOCATION>, request: &Reque
     let [first, second, third, fourth] = request.parameters.map(DriverPtr::new);
     cx.write(location + IO_STACK_LOCATION::MajorFunction, request.major)?;
     cx.write(location + IO_STACK_LOCATION::MinorFunction, request.minor)?;
+    cx.write(location + IO_STACK_LOCATION::Flags, request.location_flags)?;
     cx.write(location + IO_STACK_LOCATION::Parameters_Others_Argument1, first)?;
     cx.write(location + IO_STACK_LOCATION::Parameters_Others_Argument2, second)?;
     cx.write(location + IO_STACK_LOCATION::Parameters_Others_Argument3, third)?;

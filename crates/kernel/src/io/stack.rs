@@ -10,10 +10,11 @@ use abi::{
 use engine::Flow;
 
 use super::file::{self, OpenOptions};
-use super::violation::{device_name, io_manager};
+use super::violation::{MOST_DEVICES, device_name, io_manager};
 use crate::cx::{Cx, Kernel};
 use crate::ob;
 use crate::ob::handle::Mode;
+use crate::verdict::Verdict;
 
 /// `IoGetAttachedDevice`: the top of the stack that `device` is in.
 ///
@@ -21,13 +22,14 @@ use crate::ob::handle::Mode;
 /// A verdict if the pointer is bad.
 pub fn attached(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<DriverPtr<DEVICE_OBJECT>> {
     let mut top = device;
-    loop {
+    for _ in 0..MOST_DEVICES {
         let above = cx.read(top + DEVICE_OBJECT::AttachedDevice)?;
         if above.is_null() {
             return Ok(top);
         }
         top = above;
     }
+    Err(cx.stop(Verdict::endless_list("DEVICE_OBJECT.AttachedDevice", device.address)))
 }
 
 /// `IoGetAttachedDeviceReference`: as [`attached`], with a reference.

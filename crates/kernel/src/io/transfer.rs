@@ -4,7 +4,7 @@
 //! User APCs and completion ports are not here.
 
 use abi::{
-    DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP,
+    DriverPtr, FILE_OBJECT, FO_ALERTABLE_IO, FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP,
     IRP_DEFER_IO_COMPLETION, IRP_READ_OPERATION, IRP_WRITE_OPERATION, KEVENT, NtStatus,
 };
 use engine::Flow;
@@ -18,10 +18,11 @@ use super::operation::Operation;
 use super::overlapped::Overlapped;
 use super::packet::Packet;
 use super::send::Answer;
-use super::{allocate, call, cancel, express, fast_io, stack};
+use super::{allocate, call, cancel, express, fast_io, file_lock, stack};
 use crate::cx::Cx;
 use crate::event::{Event, Kind as EventKind};
 use crate::ke;
+use crate::ke::user_apc::{self, Manner};
 use crate::ob::handle::{self, Mode};
 use crate::ob::{self, Handle, Kind};
 
@@ -86,7 +87,7 @@ pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: 
     }
     express::mark_pending(cx, overlapped.status_block)?;
     let (event, status_block) = (Some(overlapped.event), overlapped.status_block);
-    let request = Request { operation: &operation, event, status_block };
+    let request = Request { operation: &operation, event, status_block, key: 0 };
     let answer = issue(cx, handle, &request, Mode::User)?;
     // One that is pending is answered again when it ends.
     let Answer { status, information } = answer;
@@ -103,6 +104,8 @@ pub(crate) struct Request<'o> {
     pub(crate) operation: &'o Operation,
     pub(crate) event: Option<Handle>,
     pub(crate) status_block: DriverPtr<IO_STATUS_BLOCK>,
+    /// `Key` of `ZwReadFile` and `ZwWriteFile`: for locks of byte ranges.
+    pub(crate) key: u32,
 }
 
 /// What `NtReadFile` and its like do, for an application or (`Mode::Kernel`) a driver.
@@ -118,7 +121,8 @@ pub(crate) fn issue(cx: &mut Cx<'_>, handle: Handle, request: &Request<'_>, mode
         Err(status) => return Ok(Answer::failed(status)),
     };
     let file = DriverPtr::<FILE_OBJECT>::new(entry.object);
-    let answer = if access & !entry.access == 0 {
+    // What a handle was opened for binds applications; a driver's own requests are not checked.
+    let answer = if mode == Mode::Kernel || access & !entry.access == 0 {
         with_event(cx, file, request, mode)?
     } else {
         Answer::failed(NtStatus::ACCESS_DENIED)
@@ -142,12 +146,12 @@ fn with_event(
     };
     let synchronous = cx.read(file + FILE_OBJECT::Flags)? & FO_SYNCHRONOUS_IO != 0;
     if synchronous {
-        lock(cx, file)?;
+        file_lock::acquire(cx, file)?;
     }
     if let Some(answer) = fast(cx, file, request)? {
         finish_fast(cx, file, event, request, &answer)?;
         if synchronous {
-            unlock(cx, file)?;
+            file_lock::release(cx, file)?;
         }
         return Ok(answer);
     }
@@ -160,7 +164,7 @@ fn with_event(
             let answer = Answer::failed(status);
             if synchronous {
                 advance(cx, file, request, &answer)?;
-                unlock(cx, file)?;
+                file_lock::release(cx, file)?;
             }
             Ok(answer)
         }
@@ -178,7 +182,7 @@ pub(crate) fn returned(
 ) -> Flow<Answer> {
     let answer = match status {
         NtStatus::PENDING if synchronous => {
-            let _ = wait_for_end(cx, file + FILE_OBJECT::Event, mode)?;
+            let _ = wait_for_end(cx, file, request, mode)?;
             result(cx, request)?
         }
         status if status == NtStatus::PENDING || is_error(status) => Answer::failed(status),
@@ -186,20 +190,32 @@ pub(crate) fn returned(
     };
     if synchronous {
         advance(cx, file, request, &answer)?;
-        unlock(cx, file)?;
+        file_lock::release(cx, file)?;
     }
     Ok(answer)
 }
 
-/// A thread of an application's that is to end meanwhile cancels what it waits for.
-fn wait_for_end(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>, mode: Mode) -> Flow<NtStatus> {
-    match mode {
-        Mode::User => cancel::wait_for_end(cx, event, |cx| {
-            let thread = ke::thread::current_object(cx);
-            cancel::cancel_thread(cx, thread)
-        }),
-        Mode::Kernel => ke::wait::for_object(cx, event),
+/// An alertable file's wait is ended by a user APC, an application's by its thread's end: either has the request cancelled, and its
+/// end is waited for.
+fn wait_for_end(
+    cx: &mut Cx<'_>,
+    file: DriverPtr<FILE_OBJECT>,
+    request: &Request<'_>,
+    mode: Mode,
+) -> Flow<NtStatus> {
+    let event = file + FILE_OBJECT::Event;
+    let alertable = cx.read(file + FILE_OBJECT::Flags)? & FO_ALERTABLE_IO != 0;
+    if mode == Mode::Kernel && !alertable {
+        return ke::wait::for_object(cx, event);
     }
+    let status_block = request.status_block;
+    cancel::wait_for_end(cx, event, Manner::of(mode.value(), alertable), |cx| {
+        if user_apc::is_to_end(cx) {
+            let thread = ke::thread::current_object(cx);
+            return cancel::cancel_thread(cx, thread);
+        }
+        cancel::cancel_request(cx, status_block)
+    })
 }
 
 /// The answer of a driver that needs no IRP for it.
@@ -252,7 +268,7 @@ fn send(
     mode: Mode,
 ) -> Flow<Sent> {
     let operation = *request.operation;
-    let offset = match start_offset(cx, file, operation, synchronous)? {
+    let offset = match start_offset(cx, file, operation, (synchronous, mode))? {
         Ok(offset) => offset,
         Err(status) => return Ok(Sent::Refused(status)),
     };
@@ -261,7 +277,7 @@ fn send(
     let Some(mut packet) = allocate::packet(cx, stack_size, Origin::System)? else {
         return Ok(Sent::Refused(NtStatus::INSUFFICIENT_RESOURCES));
     };
-    fill(&mut packet, operation, offset);
+    fill(&mut packet, operation, offset, request.key);
     if let Err(status) = give_buffers(cx, &mut packet, device, operation, mode)? {
         let irp = packet.write(cx)?;
         super::finish::abandon(cx, irp)?;
@@ -313,29 +329,32 @@ fn start_offset(
     cx: &mut Cx<'_>,
     file: DriverPtr<FILE_OBJECT>,
     operation: Operation,
-    synchronous: bool,
+    (synchronous, mode): (bool, Mode),
 ) -> Flow<Result<i64, NtStatus>> {
     Ok(match operation.offset() {
         None => Ok(0),
         Some(None | Some(FILE_USE_FILE_POINTER_POSITION)) if synchronous => {
             Ok(cx.read(file + FILE_OBJECT::CurrentByteOffset)?)
         }
-        // An overlapped handle has no position; devices are read from their beginning.
-        Some(None) => Ok(0),
+        // A file that is not synchronous has no position. An OVERLAPPED always has an offset; a driver has to give one.
+        Some(None) if mode == Mode::User => Ok(0),
+        Some(None) => Err(NtStatus::INVALID_PARAMETER),
         Some(Some(offset)) if offset < 0 => Err(NtStatus::INVALID_PARAMETER),
         Some(Some(offset)) => Ok(offset),
     })
 }
 
-fn fill(packet: &mut Packet, operation: Operation, offset: i64) {
+fn fill(packet: &mut Packet, operation: Operation, offset: i64, key: u32) {
     packet.set_next(IO_STACK_LOCATION::MajorFunction, operation.major());
     match operation {
         Operation::Read(buffer, _) => {
             packet.set_next(IO_STACK_LOCATION::Parameters_Read_Length, buffer.length);
+            packet.set_next(IO_STACK_LOCATION::Parameters_Read_Key, key);
             packet.set_next(IO_STACK_LOCATION::Parameters_Read_ByteOffset, offset);
         }
         Operation::Write(buffer, _) => {
             packet.set_next(IO_STACK_LOCATION::Parameters_Write_Length, buffer.length);
+            packet.set_next(IO_STACK_LOCATION::Parameters_Write_Key, key);
             packet.set_next(IO_STACK_LOCATION::Parameters_Write_ByteOffset, offset);
         }
         Operation::Control(code, input, output) | Operation::InternalControl(code, input, output) => {
@@ -378,26 +397,6 @@ fn give_buffers(
         }
         Operation::Flush => Ok(Ok(())),
     }
-}
-
-/// A synchronous file does one request at a time.
-fn lock(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<()> {
-    while cx.read(file + FILE_OBJECT::Busy)? != 0 {
-        let waiters = cx.read(file + FILE_OBJECT::Waiters)?;
-        cx.write(file + FILE_OBJECT::Waiters, waiters + 1)?;
-        let _ = ke::wait::for_object(cx, file + FILE_OBJECT::Lock)?;
-        let waiters = cx.read(file + FILE_OBJECT::Waiters)?;
-        cx.write(file + FILE_OBJECT::Waiters, waiters - 1)?;
-    }
-    cx.write(file + FILE_OBJECT::Busy, 1)
-}
-
-fn unlock(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<()> {
-    cx.write(file + FILE_OBJECT::Busy, 0)?;
-    if cx.read(file + FILE_OBJECT::Waiters)? > 0 {
-        ke::event::set(cx, file + FILE_OBJECT::Lock, 0, false)?;
-    }
-    Ok(())
 }
 
 /// The position moves on by what was transferred.

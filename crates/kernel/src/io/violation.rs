@@ -19,6 +19,9 @@ pub(crate) fn io_manager(
     Verdict::error(rule, message).bug_check(0xC9, [code, 0, device.address, irp.address])
 }
 
+/// More links than any list of devices has: a stack has 127 levels at most.
+pub(crate) const MOST_DEVICES: u32 = 1 << 12;
+
 /// How a device is called in messages: `\Device\Foo (foo)`, or its address and driver.
 pub(crate) fn device_name(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> String {
     cx.with(|k| {

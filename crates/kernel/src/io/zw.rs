@@ -1,15 +1,17 @@
 //! Files as drivers open and use them: the `Zw` routines, over what applications get.
 //!
 //! Pages: *ZwCreateFile function*, *ZwOpenFile function*, *ZwReadFile function*, *ZwWriteFile function*,
-//! *ZwDeviceIoControlFile function*. Disks have no names here: a file on one is not found. A name relative to an open
-//! directory is not supported.
+//! *ZwDeviceIoControlFile function*. There are no disks: a file on one is not found, which is told once as advice. A
+//! name relative to an open directory is not supported.
 
 use abi::{
     DriverPtr, FILE_OPEN, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT, IO_STATUS_BLOCK, NtStatus,
     OBJ_KERNEL_HANDLE, OBJECT_ATTRIBUTES, SYNCHRONIZE,
 };
 use engine::{Args, Flow};
+use zerocopy::{FromBytes, IntoBytes};
 
+use super::create;
 use super::file::{self, OpenOptions};
 use super::operation::Operation;
 use super::transfer::{self, Buffer, Request};
@@ -29,13 +31,13 @@ pub fn create_file(
     access: u32,
     attributes: DriverPtr<OBJECT_ATTRIBUTES>,
     status_block: DriverPtr<IO_STATUS_BLOCK>,
-    _allocation_size: DriverPtr<i64>,
+    allocation_size: DriverPtr<i64>,
     file_attributes: u32,
     share: u32,
     disposition: u32,
     options: u32,
-    _ea: u64,
-    _ea_length: u32,
+    ea: u64,
+    ea_length: u32,
 ) -> Flow<NtStatus> {
     let options = OpenOptions {
         access,
@@ -43,6 +45,9 @@ pub fn create_file(
         options,
         disposition,
         attributes: u16::try_from(file_attributes & 0xFFFF).unwrap_or(0),
+        allocation: optional(cx, allocation_size)?.unwrap_or(0),
+        extended: if ea == 0 { Buffer::default() } else { Buffer { address: ea, length: ea_length } },
+        io_options: 0,
     };
     open(cx, handle, attributes, status_block, &options)
 }
@@ -57,25 +62,25 @@ pub fn io_create_file(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
         *value = cx.read(DriverPtr::new(args.slot(index)))?;
     }
     let low = super::call::low_half;
-    let [handle, access, attributes, status_block, size, file_attributes, share, disposition, options, ..] =
-        given;
     if low(given[11]) != 0 {
         return Err(cx.stop(Verdict::not_implemented("IoCreateFile for a named pipe or mailslot")));
     }
-    create_file(
-        cx,
-        DriverPtr::new(handle),
-        low(access),
-        DriverPtr::new(attributes),
-        DriverPtr::new(status_block),
-        DriverPtr::new(size),
-        low(file_attributes),
-        low(share),
-        low(disposition),
-        low(options),
-        given[9],
-        low(given[10]),
-    )
+    let options = OpenOptions {
+        access: low(given[1]),
+        share: u16::try_from(given[6] & 7).unwrap_or(0),
+        options: low(given[8]),
+        disposition: low(given[7]),
+        attributes: u16::try_from(given[5] & 0xFFFF).unwrap_or(0),
+        allocation: optional(cx, DriverPtr::new(given[4]))?.unwrap_or(0),
+        extended: if given[9] == 0 {
+            Buffer::default()
+        } else {
+            Buffer { address: given[9], length: low(given[10]) }
+        },
+        io_options: low(given[13]),
+    };
+    let [handle, _, attributes, status_block, ..] = given;
+    open(cx, DriverPtr::new(handle), DriverPtr::new(attributes), DriverPtr::new(status_block), &options)
 }
 
 /// `ZwOpenFile`.
@@ -92,7 +97,7 @@ pub fn open_file(
     options: u32,
 ) -> Flow<NtStatus> {
     let share = u16::try_from(share & 7).unwrap_or(0);
-    let options = OpenOptions { access, share, options, disposition: FILE_OPEN, attributes: 0 };
+    let options = OpenOptions { access, share, options, disposition: FILE_OPEN, ..OpenOptions::default() };
     open(cx, handle, attributes, status_block, &options)
 }
 
@@ -104,12 +109,16 @@ fn open(
     options: &OpenOptions,
 ) -> Flow<NtStatus> {
     let synchronous = options.options & (FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT) != 0;
-    if synchronous && options.access & SYNCHRONIZE == 0 {
+    // Generic rights have it in them, as *Using Files in a Driver* opens.
+    if synchronous && file::map_generic(options.access) & SYNCHRONIZE == 0 {
         return Ok(NtStatus::INVALID_PARAMETER);
     }
     if cx.read(attributes + OBJECT_ATTRIBUTES::RootDirectory)? != 0 {
         let what = "ZwCreateFile with a name relative to an open directory";
         return Err(cx.stop(Verdict::not_implemented(what)));
+    }
+    if let Err(at) = create::check_attributes(cx, options.extended)? {
+        return answer(cx, status_block, NtStatus::EA_LIST_INCONSISTENT, at.into());
     }
     let name = cx.read(attributes + OBJECT_ATTRIBUTES::ObjectName)?;
     let name = ob::string::read(cx, name)?;
@@ -119,8 +128,41 @@ fn open(
             cx.write(handle, opened.0)?;
             (NtStatus::SUCCESS, file::OPENED)
         }
-        Err(status) => (status, 0),
+        Err(status) => {
+            tell_of_file(cx, &name, status);
+            (status, 0)
+        }
     };
+    answer(cx, status_block, status, information)
+}
+
+/// Where drivers look for files, in capitals.
+const DISKS: [&str; 4] = ["\\SYSTEMROOT\\", "\\DEVICE\\HARDDISK", "\\ARCNAME\\", "\\DEVICE\\CDROM"];
+
+/// A file on a disk was not found, and on Windows it may be there: nothing is wrong with a driver that opens it.
+fn tell_of_file(cx: &mut Cx<'_>, name: &str, status: NtStatus) {
+    if !matches!(status, NtStatus::OBJECT_NAME_NOT_FOUND | NtStatus::OBJECT_PATH_NOT_FOUND) {
+        return;
+    }
+    let upper = name.to_ascii_uppercase();
+    let dos =
+        ["\\??\\", "\\DOSDEVICES\\", "\\GLOBAL??\\"].iter().find_map(|prefix| upper.strip_prefix(prefix));
+    let is_drive = dos.is_some_and(|rest| matches!(rest.as_bytes(), [b'A'..=b'Z', b':', ..]));
+    if is_drive || DISKS.iter().any(|disk| upper.starts_with(disk)) {
+        let message = format!(
+            "the driver opened {name}: dirql has no disks, and answers {status} as if the file were not there; on Windows it may be, \
+             so what the driver does with it is not seen here"
+        );
+        cx.report_once(Verdict::advice("no-disk", message));
+    }
+}
+
+fn answer(
+    cx: &mut Cx<'_>,
+    status_block: DriverPtr<IO_STATUS_BLOCK>,
+    status: NtStatus,
+    information: u64,
+) -> Flow<NtStatus> {
     cx.write(status_block + IO_STATUS_BLOCK::Status, status)?;
     cx.write(status_block + IO_STATUS_BLOCK::Information, information)?;
     Ok(status)
@@ -141,11 +183,12 @@ pub fn read_file(
     buffer: u64,
     length: u32,
     offset: DriverPtr<i64>,
-    _key: u64,
+    key: DriverPtr<u32>,
 ) -> Flow<NtStatus> {
     let offset = optional(cx, offset)?;
     let operation = Operation::Read(Buffer { address: buffer, length }, offset);
-    issue(cx, handle, event, apc, status_block, operation)
+    let key = optional(cx, key)?.unwrap_or(0);
+    issue(cx, handle, event, apc, status_block, (operation, key))
 }
 
 /// `ZwWriteFile`.
@@ -163,11 +206,12 @@ pub fn write_file(
     buffer: u64,
     length: u32,
     offset: DriverPtr<i64>,
-    _key: u64,
+    key: DriverPtr<u32>,
 ) -> Flow<NtStatus> {
     let offset = optional(cx, offset)?;
     let operation = Operation::Write(Buffer { address: buffer, length }, offset);
-    issue(cx, handle, event, apc, status_block, operation)
+    let key = optional(cx, key)?.unwrap_or(0);
+    issue(cx, handle, event, apc, status_block, (operation, key))
 }
 
 /// `ZwDeviceIoControlFile`.
@@ -190,11 +234,11 @@ pub fn device_io_control_file(
 ) -> Flow<NtStatus> {
     let input = Buffer { address: input, length: input_length };
     let output = Buffer { address: output, length: output_length };
-    issue(cx, handle, event, apc, status_block, Operation::Control(code, input, output))
+    issue(cx, handle, event, apc, status_block, (Operation::Control(code, input, output), 0))
 }
 
-fn optional(cx: &mut Cx<'_>, offset: DriverPtr<i64>) -> Flow<Option<i64>> {
-    Ok(if offset.is_null() { None } else { Some(cx.read(offset)?) })
+fn optional<T: FromBytes + IntoBytes>(cx: &mut Cx<'_>, given: DriverPtr<T>) -> Flow<Option<T>> {
+    Ok(if given.is_null() { None } else { Some(cx.read(given)?) })
 }
 
 fn issue(
@@ -203,13 +247,13 @@ fn issue(
     event: u64,
     apc: u64,
     status_block: DriverPtr<IO_STATUS_BLOCK>,
-    operation: Operation,
+    (operation, key): (Operation, u32),
 ) -> Flow<NtStatus> {
     if apc != 0 {
         return Err(cx.stop(Verdict::not_implemented("a file operation with an APC routine")));
     }
     let event = (event != 0).then_some(Handle(event));
-    let request = Request { operation: &operation, event, status_block };
+    let request = Request { operation: &operation, event, status_block, key };
     let answer = transfer::issue(cx, Handle(handle), &request, Mode::Kernel)?;
     Ok(answer.status)
 }

@@ -22,6 +22,7 @@ use crate::cx::{Cx, Kernel};
 use crate::mm::pool;
 use crate::mm::stack::{self as memory, KERNEL_STACK, KernelStack};
 use crate::ob;
+use crate::ps;
 use crate::verdict::Verdict;
 use crate::witness;
 
@@ -410,10 +411,10 @@ fn end(cx: &mut Cx<'_>, id: StrandId, result: Flow<()>) -> Flow<()> {
         return Err(Leave::Stop);
     }
     check_end(cx)?;
-    let (object, stack) = cx.with(|k| {
+    let (object, process, stack) = cx.with(|k| {
         let thread = k.ke.threads.get_mut(id).expect("it has just run");
         let stack = thread.stack.take().map(|stack| (stack, stack::owner(&thread.name)));
-        (thread.object, stack)
+        (thread.object, thread.process, stack)
     });
     if let Some((stack, name)) = stack {
         let depth = stack::high_water(cx.engine(), stack);
@@ -422,6 +423,9 @@ fn end(cx: &mut Cx<'_>, id: StrandId, result: Flow<()>) -> Flow<()> {
     }
     let header = (object + KTHREAD::Header).cast::<DISPATCHER_HEADER>();
     dispatcher::signal(cx, header, 1, 0)?;
+    if process != ps::process::SYSTEM {
+        ps::process::thread_ended(cx, process, id)?;
+    }
     cx.with(|k| {
         let idle = k.ke.processor().idle;
         processor::set_current_thread(k, k.ke.current, idle);

@@ -188,13 +188,13 @@ pub fn for_object<T>(cx: &mut Cx<'_>, object: DriverPtr<T>) -> Flow<NtStatus> {
     wait(cx, &[object.cast()], false, Timeout::Never, DriverPtr::NULL, "a wait of the kernel's")
 }
 
-/// As [`for_object`], for an application: its end interrupts it, with USER_APC.
+/// As [`for_object`], for whoever made a request: what its manner says interrupts it, with USER_APC.
 ///
 /// # Errors
 /// As [`single`].
-pub(crate) fn for_application<T>(cx: &mut Cx<'_>, object: DriverPtr<T>) -> Flow<NtStatus> {
-    let (manner, blocks) = (Manner::APPLICATION, DriverPtr::NULL);
-    wait_as(cx, manner, &[object.cast()], false, Timeout::Never, blocks, "an application's wait")
+pub(crate) fn for_request<T>(cx: &mut Cx<'_>, object: DriverPtr<T>, manner: Manner) -> Flow<NtStatus> {
+    let blocks = DriverPtr::NULL;
+    wait_as(cx, manner, &[object.cast()], false, Timeout::Never, blocks, "a wait for a request's end")
 }
 
 /// The current thread waits until [`grant`] says that it has what lies at `at`: a push lock, the release of run-down

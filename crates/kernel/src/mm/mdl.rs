@@ -22,6 +22,9 @@ use crate::verdict::Verdict;
 /// `Mdl `, as Windows tags them.
 const TAG: u32 = pool::tag(b"Mdl ");
 
+/// More MDLs than any chain has.
+const MOST_CHAINED: u32 = 1 << 16;
+
 /// What is held by the MDL at an address.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Held {
@@ -94,7 +97,13 @@ pub fn io_allocate(
     let mut link = irp + IRP::MdlAddress;
     if secondary {
         let mut at = cx.read(link)?;
-        while !at.is_null() {
+        for length in 0.. {
+            if at.is_null() {
+                break;
+            }
+            if length >= MOST_CHAINED {
+                return Err(cx.stop(Verdict::endless_list("MDL.Next", irp.address)));
+            }
             link = at + MDL::Next;
             at = cx.read(link)?;
         }

@@ -392,11 +392,14 @@ pub fn zw_close(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
     }
 }
 
-/// `ObCloseHandle`: as [`zw_close`], by the previous mode.
+/// `ObCloseHandle`: as [`zw_close`]; for an application no kernel handle is one.
 ///
 /// # Errors
 /// As [`zw_close`].
-pub fn ob_close_handle(cx: &mut Cx<'_>, handle: u64, _previous_mode: u8) -> Flow<NtStatus> {
+pub fn ob_close_handle(cx: &mut Cx<'_>, handle: u64, previous_mode: u8) -> Flow<NtStatus> {
+    if Mode::from_argument(previous_mode) == Mode::User && handle & KERNEL == KERNEL {
+        return Ok(NtStatus::INVALID_HANDLE);
+    }
     zw_close(cx, handle)
 }
 

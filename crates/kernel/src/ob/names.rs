@@ -63,6 +63,9 @@ impl Names {
         names.put("\\DosDevices", Target::Link("\\GLOBAL??".into()));
         names.put("\\GLOBAL??\\Global", Target::Link("\\GLOBAL??".into()));
         names.put("\\GLOBAL??\\GLOBALROOT", Target::Link(String::new()));
+        for namespace in ["Global", "Local"] {
+            names.put(&format!("\\BaseNamedObjects\\{namespace}"), Target::Link("\\BaseNamedObjects".into()));
+        }
         names
     }
 
@@ -201,6 +204,14 @@ mod tests {
             assert_eq!((found.path.as_str(), found.target), ("\\Device\\Foo", Target::Object(7)), "{path}");
         }
         assert_eq!(names.resolve("\\??\\GLOBALROOT\\device\\foo").unwrap().target, Target::Object(7));
+    }
+
+    #[test]
+    fn the_first_sessions_names_are_the_global_ones() {
+        let mut names = Names::new();
+        let full = names.insert("\\BaseNamedObjects\\Global\\Foo", Target::Object(7)).unwrap();
+        assert_eq!(full, "\\BaseNamedObjects\\Foo");
+        assert_eq!(names.resolve("\\BaseNamedObjects\\Local\\foo").unwrap().target, Target::Object(7));
     }
 
     #[test]

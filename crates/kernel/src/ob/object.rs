@@ -170,7 +170,8 @@ fn delete(cx: &mut Cx<'_>, body: u64) -> Flow<()> {
     ke::thread::spawn(cx, "object deletion", Box::new(move |cx| procedure(cx, body))).map(|_| ())
 }
 
-/// `ObReferenceObjectByPointer`: a reference, if the object is of the type asked for (0: any).
+/// `ObReferenceObjectByPointer`: a reference, if the object is of the type asked for; the kernel's own callers (`KernelMode`) may ask
+/// with any type, but for symbolic links.
 ///
 /// # Errors
 /// A verdict if there is no object.
@@ -179,10 +180,11 @@ pub fn reference_by_pointer(
     body: DriverPtr<()>,
     _desired_access: u32,
     object_type: DriverPtr<()>,
-    _access_mode: u8,
+    access_mode: u8,
 ) -> Flow<NtStatus> {
-    let wanted = object_type::kind(object_type.address);
-    if !object_type.is_null() && (wanted.is_none() || wanted != kind(cx, body.address)) {
+    let found = kind(cx, body.address);
+    let is_it = !object_type.is_null() && object_type::kind(object_type.address) == found;
+    if found.is_some() && !is_it && access_mode != 0 {
         return Ok(NtStatus::OBJECT_TYPE_MISMATCH);
     }
     reference(cx, body)?;

@@ -4,7 +4,7 @@
 //! Address spaces are `mm`'s, handle tables `ob`'s. A process has no other attributes yet.
 
 use abi::{DriverPtr, KPROCESS, NtStatus};
-use engine::Flow;
+use engine::{Flow, StrandId};
 
 use crate::cx::Cx;
 use crate::ke::dispatcher::{self, Kind};
@@ -26,10 +26,20 @@ pub(crate) struct Process {
     pub(crate) id: u64,
     /// For people: `test.exe`.
     pub(crate) name: String,
+    life: Life,
 }
 
-static PROCEDURES: ob::Procedures =
-    ob::Procedures { close: ob::Procedures::nothing, delete: ob::Procedures::free };
+/// How far a process is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Life {
+    Runs,
+    /// It ends with its last thread.
+    Exits,
+    /// It has ended. Its object, and with it its id, stays as long as something refers to it.
+    Ended,
+}
+
+static PROCEDURES: ob::Procedures = ob::Procedures { close: ob::Procedures::nothing, delete };
 
 /// Makes the system process. Once, before the first thread.
 ///
@@ -60,19 +70,56 @@ fn make(cx: &mut Cx<'_>, key: u64, id: u64, name: String) -> Flow<()> {
         .map_err(|bad| cx.bad_pointer(bad))?;
     ob::object::create(cx, object.address, ob::Kind::Process, "", &PROCEDURES)
         .expect("a process object has no name that could clash");
-    cx.with(|k| k.ps.processes.insert(key, Process { object, id, name }));
+    cx.with(|k| k.ps.processes.insert(key, Process { object, id, name, life: Life::Runs }));
     Ok(())
 }
 
-/// The process ends: its object is signaled and let go.
+/// The process exits. With its last thread, threads that drivers have made in it included, it ends: its object is signaled and let go.
 ///
 /// # Errors
 /// [`engine::Leave`] of what that sets going.
 pub fn end(cx: &mut Cx<'_>, key: u64) -> Flow<()> {
-    let Some(process) = cx.with(|k| k.ps.processes.remove(&key)) else { return Ok(()) };
-    dispatcher::signal(cx, (process.object + KPROCESS::Header).cast(), 1, 0)?;
-    ob::object::dereference(cx, process.object)?;
+    let last = cx.with(|k| {
+        let has_threads = k.ke.threads.iter().any(|thread| thread.process == key);
+        k.ps.processes.get_mut(&key).is_some_and(|process| {
+            process.life = Life::Exits;
+            !has_threads
+        })
+    });
+    if last {
+        finish(cx, key)?;
+    }
     crate::ke::irql::settle(cx)
+}
+
+/// A thread of the process has ended. Its caller settles.
+///
+/// # Errors
+/// As [`end`].
+pub(crate) fn thread_ended(cx: &mut Cx<'_>, key: u64, ended: StrandId) -> Flow<()> {
+    let last = cx.with(|k| {
+        let exits = k.ps.processes.get(&key).is_some_and(|process| process.life == Life::Exits);
+        let mut others = k.ke.threads.iter().filter(|thread| thread.strand != ended);
+        exits && !others.any(|thread| thread.process == key)
+    });
+    if last { finish(cx, key) } else { Ok(()) }
+}
+
+fn finish(cx: &mut Cx<'_>, key: u64) -> Flow<()> {
+    let object = cx.with(|k| {
+        let process = k.ps.processes.get_mut(&key)?;
+        process.life = Life::Ended;
+        Some(process.object)
+    });
+    let Some(object) = object else { return Ok(()) };
+    dispatcher::signal(cx, (object + KPROCESS::Header).cast(), 1, 0)?;
+    ob::object::dereference(cx, object).map(|_| ())
+}
+
+/// The last reference to a process that has ended is gone: nothing finds it any more.
+fn delete(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
+    cx.with(|k| k.ps.processes.retain(|_, process| process.object.address != object));
+    ob::Procedures::free(cx, object)
 }
 
 /// The key of the current thread's process.

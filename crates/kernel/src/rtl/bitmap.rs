@@ -66,7 +66,14 @@ pub fn clear(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: u32, count: u32
 /// # Errors
 /// As [`initialize`].
 pub fn set_all(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>) -> Flow<()> {
-    change(cx, map, 0, u32::MAX, true)
+    fill(cx, map, 0xFF)
+}
+
+/// `RtlSetAllBits`, `RtlClearAllBits`: whole words, those bits of the last one that are behind the map's size too.
+fn fill(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, byte: u8) -> Flow<()> {
+    let bits = cx.read(map + RTL_BITMAP::SizeOfBitMap)?;
+    let buffer = cx.read(map + RTL_BITMAP::Buffer)?;
+    super::memory::fill(cx, buffer.address, 4 * u64::from(bits.div_ceil(32)), byte)
 }
 
 /// `RtlClearAllBits`.
@@ -74,7 +81,7 @@ pub fn set_all(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>) -> Flow<()> {
 /// # Errors
 /// As [`initialize`].
 pub fn clear_all(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>) -> Flow<()> {
-    change(cx, map, 0, u32::MAX, false)
+    fill(cx, map, 0)
 }
 
 /// `RtlSetBit`.

@@ -46,7 +46,8 @@ fn put<const W: u64>(
     Ok(NtStatus::SUCCESS)
 }
 
-/// `RtlUnicodeStringToAnsiString`.
+/// `RtlUnicodeStringToAnsiString`. What does not fit into the caller's buffer is cut off, with a zero at its end and a status that
+/// says so.
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
@@ -57,7 +58,17 @@ pub fn unicode_to_ansi(
     allocate: bool,
 ) -> Flow<NtStatus> {
     let units = string::read(cx, from)?;
-    let ansi = text::unicode_to_ansi(&units).into_iter().map(u16::from).collect();
+    let mut ansi: Vec<u16> = text::unicode_to_ansi(&units).into_iter().map(u16::from).collect();
+    if !allocate {
+        let room = usize::from(cx.read(to + UNICODE_STRING::MaximumLength)?);
+        if ansi.len() >= room {
+            ansi.truncate(room.saturating_sub(1));
+            if room > 0 {
+                let _ = put::<1>(cx, to, ansi, true, false)?;
+            }
+            return Ok(NtStatus::BUFFER_OVERFLOW);
+        }
+    }
     put::<1>(cx, to, ansi, true, allocate)
 }
 

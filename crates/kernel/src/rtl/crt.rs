@@ -169,15 +169,15 @@ fn order<const W: u64>(cx: &mut Cx<'_>, one: u64, two: u64, most: u64, fold: fn(
 
 fn lower<const W: u64>(unit: u16) -> u16 {
     match u8::try_from(unit) {
-        Ok(byte) => byte.to_ascii_lowercase().into(),
-        Err(_) => text::downcase(unit),
+        Ok(byte) if W == 1 => byte.to_ascii_lowercase().into(),
+        _ => text::downcase(unit),
     }
 }
 
 fn upper<const W: u64>(unit: u16) -> u16 {
     match u8::try_from(unit) {
-        Ok(byte) => byte.to_ascii_uppercase().into(),
-        Err(_) => text::upcase(unit),
+        Ok(byte) if W == 1 => byte.to_ascii_uppercase().into(),
+        _ => text::upcase(unit),
     }
 }
 

@@ -8,11 +8,12 @@ use abi::{
 use engine::{Engine, View};
 
 use super::super::allocate;
-use super::super::buffers::{self, Buffer};
+use super::super::buffers::{self, Buffer, Way};
 use super::super::file::Issue;
 use super::super::irp::{self, Blocks, Origin, Record};
 use super::super::operation::Operation;
 use super::super::transfer::{FILE_USE_FILE_POINTER_POSITION, Request, flags};
+use super::super::violation::MOST_DEVICES;
 use super::{is_event, set_state};
 use crate::cx::Kernel;
 use crate::mm::pool_own;
@@ -122,7 +123,7 @@ fn plan<'o>(k: &Kernel, handle: Handle, request: &Request<'o>) -> Option<Plan<'o
 #[inline]
 fn top(engine: Engine, file: View<FILE_OBJECT>) -> Option<View<DEVICE_OBJECT>> {
     let mut device = engine.view(file.get(FILE_OBJECT::DeviceObject))?;
-    loop {
+    for _ in 0..MOST_DEVICES {
         let above = device.get(DEVICE_OBJECT::AttachedDevice);
         if engine.missed() {
             return None;
@@ -132,6 +133,7 @@ fn top(engine: Engine, file: View<FILE_OBJECT>) -> Option<View<DEVICE_OBJECT>> {
         }
         device = engine.view(above)?;
     }
+    None
 }
 
 /// What goes in and what comes out, where both go through a system buffer, and an IRP is needed.
@@ -213,6 +215,11 @@ fn write(engine: Engine, plan: &Plan<'_>, blocks: &Blocks, request: &Request<'_>
             header.set(IRP::UserBuffer, DriverPtr::new(plan.output.address));
         }
     }
+    all |= match request.operation {
+        Operation::Read(buffer, _) => buffers::nothing_to_copy(buffer.length, Way::In),
+        Operation::Write(buffer, _) => buffers::nothing_to_copy(buffer.length, Way::Out),
+        _ => 0,
+    };
     header.set(IRP::Flags, all);
     location.set(IO_STACK_LOCATION::MajorFunction, request.operation.major());
     location.set(IO_STACK_LOCATION::DeviceObject, device);
