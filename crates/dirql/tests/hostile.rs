@@ -37,7 +37,12 @@ const ATTACKS: &[Attack] = &[
     (24, "write-to-read-only", Some(0xBE), "ChangeText"),
     (25, "pool-leak", None, ""),
     (26, "endless-loop", None, "PrintForEver"),
+    (27, "wild-write", Some(0x50), "Overwrite"),
+    (28, "wild-write", Some(0x50), "Overwrite"),
+    (29, "wild-write", Some(0x50), "Overwrite"),
+    (31, "wild-write", Some(0x50), "OverwriteCodeCache"),
     (32, "stack-overflow", Some(0x7F), ""),
+    (36, "wild-write", Some(0x50), "RedirectTable"),
 ];
 
 fn attack(number: u32) -> Report {

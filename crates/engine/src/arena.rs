@@ -26,7 +26,9 @@ pub(crate) struct Arena {
 }
 
 /// Where the heap's blocks begin.
-pub(crate) const BLOCKS: u64 = HEAP.base + PAGE;
+pub(crate) fn blocks() -> u64 {
+    HEAP.base() + PAGE
+}
 
 const _: () = assert!(size_of::<Arena>() as u64 <= PAGE, "the record fits its page");
 
@@ -41,13 +43,15 @@ pub(crate) fn lay() {
     };
     // SAFETY: the heap's window is mapped and writable, and nobody holds a reference to an earlier machine's record
     // (`Engine::start`).
-    unsafe { (HEAP.base as *mut Arena).write(fresh) };
+    unsafe { (HEAP.base() as *mut Arena).write(fresh) };
 }
 
 /// The live machine's record. Only after [`lay`].
+///
+/// Its address is the process's own (see [`crate::windows`]), and the same for all its machines.
 #[inline]
 pub(crate) fn arena() -> &'static Arena {
     // SAFETY: laid by `Engine::start` before anybody gets here, at an address that stays mapped; one thread uses it, and
     // a rewind replaces its bytes by those of another valid record.
-    unsafe { &*(HEAP.base as *const Arena) }
+    unsafe { &*(HEAP.base() as *const Arena) }
 }

@@ -7,15 +7,17 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use rustix::mm::{MprotectFlags, mprotect};
 use talc::{OomHandler, Span, Talc};
 
-use crate::arena::{self, BLOCKS, arena};
+use crate::arena::{self, arena, blocks};
 use crate::jail;
 use crate::last_words::{Words, say};
 use crate::machine;
 use crate::memory::usize_of;
-use crate::windows::{HEAP, PAGE};
+use crate::windows::{HEAP, PAGE, Window};
 
 thread_local! {
     // tidy: no heap behind it, and no destructor: safe to touch from the allocator itself.
@@ -24,7 +26,7 @@ thread_local! {
 
 /// Lets the heap grow step by step, so that what is in use stays close together.
 pub(crate) struct Grow {
-    /// Behind the last byte the allocator has been given.
+    /// Behind the last byte the allocator has been given; 0 if it has been given nothing yet.
     end: u64,
 }
 
@@ -34,30 +36,59 @@ const STEP: u64 = 1 << 20;
 impl Grow {
     /// Of a heap that has been given nothing yet.
     pub(crate) const fn none() -> Self {
-        Self { end: BLOCKS }
+        Self { end: 0 }
+    }
+
+    fn end(&self) -> u64 {
+        if self.end == 0 { blocks() } else { self.end }
     }
 }
 
 impl OomHandler for Grow {
     fn handle_oom(talc: &mut Talc<Self>, layout: Layout) -> Result<(), ()> {
-        let end = talc.oom_handler.end;
+        let end = talc.oom_handler.end();
         let asked = layout.size() as u64 + 2 * layout.align() as u64 + PAGE;
         let wanted = asked.checked_next_multiple_of(STEP).ok_or(())?;
         if wanted > HEAP.end() - end {
             return Err(());
         }
-        let given = span(BLOCKS, end + wanted);
-        // SAFETY: both lie in the heap's window, which is mapped; the first is what the allocator has already.
+        let given = span(blocks(), end + wanted);
+        open(end + wanted)?;
+        // SAFETY: both lie in the part of the heap's window that is open; the first is what the allocator has already.
         unsafe {
-            if end == BLOCKS {
+            if end == blocks() {
                 talc.claim(given)?;
             } else {
-                talc.extend(span(BLOCKS, end), given);
+                talc.extend(span(blocks(), end), given);
             }
         }
         talc.oom_handler.end = end + wanted;
         Ok(())
     }
+}
+
+/// How much of the heap's window may be accessed, whatever the machine was taken back to.
+static OPEN: AtomicU64 = AtomicU64::new(0);
+
+/// What of the heap's window may be accessed: no more than was ever in use, so that a stray access hits nothing.
+pub(crate) fn opened() -> Window {
+    Window { base: HEAP.base(), size: OPEN.load(Relaxed) }
+}
+
+/// From now on the heap's window may be accessed up to this address.
+fn open(end: u64) -> Result<(), ()> {
+    let now = opened();
+    if end <= now.end() {
+        return Ok(());
+    }
+    let more = Window { base: now.end(), size: end - now.end() };
+    // Where written pages are found by their first fault, these are, too.
+    let tracked = machine::try_state().is_some_and(|state| state.rewind.faults_are_tracked());
+    let protection = if tracked { MprotectFlags::READ } else { MprotectFlags::READ | MprotectFlags::WRITE };
+    // SAFETY: the range lies in the heap's window, where nobody has anything yet.
+    let opened = unsafe { mprotect(more.base as *mut _, usize_of(more.size), protection) };
+    OPEN.store(end - HEAP.base(), Relaxed);
+    opened.map_err(drop)
 }
 
 fn span(from: u64, to: u64) -> Span {
@@ -67,7 +98,7 @@ fn span(from: u64, to: u64) -> Span {
 /// Behind the last byte of the heap that is in use.
 pub(crate) fn end() -> u64 {
     // SAFETY: a read of a plain number; the allocator is not at work while anybody asks.
-    unsafe { (*arena().heap.get()).oom_handler.end }
+    unsafe { (*arena().heap.get()).oom_handler.end() }
 }
 
 struct ScopedAllocator;
@@ -140,6 +171,8 @@ fn guard_host_block() {
 
 /// Begins a heap of which nothing is used. Whatever was there is gone.
 pub(crate) fn reset() {
+    OPEN.store(0, Relaxed);
+    open(blocks()).expect("the host opens a page that it has reserved");
     arena::lay();
     // SAFETY: the record was laid a moment ago, and nobody holds a block of an earlier machine any more.
     let claimed = unsafe { Grow::handle_oom(&mut *ScopedAllocator::machine(), Layout::new::<u64>()) };

@@ -25,7 +25,10 @@ use crate::sharing::{self, Sharing};
 use crate::signals;
 use crate::strand::{ArenaStack, Progress, StrandId, Strands};
 use crate::translate::{self, Resumption, Short, Translator};
-use crate::windows::{self, DEVICE, HEAP, IMAGES, PAGES, STACKS, SYSTEM, TABLE, USER, USER_DEVICE, Window};
+use crate::windows::{
+    self, CACHE_WRITTEN, DEVICE, HEAP, IMAGES, PAGES, STACKS, SYSTEM, TABLE, TABLE_WRITTEN, USER,
+    USER_DEVICE, Window,
+};
 
 /// Why no machine can be made here.
 #[derive(Debug)]
@@ -280,6 +283,13 @@ impl Engine {
         arena().panic.borrow().clone()
     }
 
+    /// Where the host keeps what is its own, in this process: the machine's heap, its page table, host stacks, and the ways by which
+    /// code cache and dispatch table are written. For tests that attack them.
+    #[must_use]
+    pub fn own_windows(self) -> [Window; 5] {
+        [HEAP, PAGES, STACKS, CACHE_WRITTEN, TABLE_WRITTEN].map(windows::Hidden::window)
+    }
+
     /// Whether there is such a message.
     #[must_use]
     #[inline]
@@ -355,7 +365,7 @@ impl Engine {
     #[allow(clippy::inline_always, reason = "each frame it returns through costs a mispredicted return")]
     pub fn resume(self, id: StrandId) -> Progress {
         let state = state();
-        state.strands.resume(id, &translate::scratch().frame)
+        state.strands.resume(id, &translate::host_words().frame)
     }
 
     /// Goes back to the scheduler until it resumes this strand. Only from a strand.
@@ -792,19 +802,54 @@ fn suspend_noted() {
 fn reserve_windows() -> std::io::Result<()> {
     static CLAIMED: AtomicBool = AtomicBool::new(false);
     let how = if CLAIMED.load(Ordering::Relaxed) { MapFlags::FIXED } else { MapFlags::FIXED_NOREPLACE };
+    if !CLAIMED.load(Ordering::Relaxed) {
+        windows::hide(random()?);
+    }
     let none = ProtFlags::empty();
     let data = ProtFlags::READ | ProtFlags::WRITE;
-    for window in [USER, USER_DEVICE, IMAGES, DEVICE, SYSTEM, STACKS] {
+    for window in [USER, USER_DEVICE, IMAGES, DEVICE, SYSTEM, STACKS.window()] {
         memory::reserve(window, none, how)?;
     }
-    memory::reserve(HEAP, data, how)?;
-    memory::reserve(PAGES, data, how)?;
-    memory::reserve(TABLE, data, how)?;
-    memory::reserve(windows::CACHE, data | ProtFlags::EXEC, how)?;
+    memory::reserve(HEAP.window(), none, how)?;
+    memory::reserve(PAGES.window(), data, how)?;
     memory::reserve(windows::SCRATCH, data, how)?;
+    // Never writable where driver code reads or executes it.
+    let code = windows::CACHE;
+    reserve_twice(
+        "dirql-code",
+        [(code, ProtFlags::READ | ProtFlags::EXEC), (CACHE_WRITTEN.window(), data)],
+        how,
+    )?;
+    reserve_twice("dirql-table", [(TABLE, ProtFlags::READ), (TABLE_WRITTEN.window(), none)], how)?;
+    translate::lay_table();
     CLAIMED.store(true, Ordering::Relaxed);
-    lay_stack(ArenaStack::ROOT.window());
+    lay_stack(ArenaStack::root().window());
     Ok(())
+}
+
+/// Maps the same fresh memory to two windows, of which the first may be the longer one.
+fn reserve_twice(name: &str, windows: [(Window, ProtFlags); 2], how: MapFlags) -> std::io::Result<()> {
+    let file = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?;
+    rustix::fs::ftruncate(&file, windows[0].0.size)?;
+    let flags = MapFlags::SHARED | MapFlags::NORESERVE | how;
+    for (window, protection) in windows {
+        let (at, length) = (window.base as *mut _, memory::usize_of(window.size));
+        // SAFETY: either the kernel refuses because something is there, or the range is one of the machine's windows.
+        unsafe { rustix::mm::mmap(at, length, protection, flags, &file, 0) }?;
+    }
+    Ok(())
+}
+
+/// A number that nobody outside this process can know.
+fn random() -> std::io::Result<u64> {
+    let mut bytes = [0u8; 8];
+    // SAFETY: the buffer is as long as is said.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if usize::try_from(got) == Ok(bytes.len()) {
+        Ok(u64::from_ne_bytes(bytes))
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
 }
 
 fn lay_stack(window: Window) {

@@ -48,7 +48,7 @@ impl Root {
         unsafe {
             let body = &mut *self.body.get();
             assert!(body.is_none(), "one run at a time: the one before has not ended");
-            *body = Some(Coroutine::with_stack_unchecked(ArenaStack::ROOT, run));
+            *body = Some(Coroutine::with_stack_unchecked(ArenaStack::root(), run));
         }
     }
 

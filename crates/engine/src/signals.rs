@@ -14,7 +14,7 @@ use crate::jail;
 use crate::last_words::{Words, say};
 use crate::machine::try_state;
 use crate::memory;
-use crate::translate::{self, HostFault, scratch};
+use crate::translate::{self, ALLOWED, HostFault, host_words, scratch};
 use crate::view;
 use crate::windows::{CACHE, STACKS};
 
@@ -98,21 +98,56 @@ fn block_asynchronous() -> io::Result<()> {
     if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Belt and braces: a system call from anywhere below the host's own code (the translator lets none through) is a
-/// SIGSYS. Kernels before 5.11 do not have it, and the translator alone keeps system calls away there.
+/// While driver code runs, a system call from anywhere is a SIGSYS: from the code cache as from the host's own text. Only a
+/// signal handler's return goes through. Kernels before 5.11 do not have it, and there the translator, which lets no system call
+/// through, is alone with the jail.
 fn dispatch_system_calls() {
     const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
     const PR_SYS_DISPATCH_ON: u64 = 1;
-    static BLOCK: u8 = 1;
-    let allowed = STACKS.end();
-    let length = (1u64 << 47) - allowed;
-    // SAFETY: the selector lives as long as the process; code of the host's lies in the allowed range.
+    /// Bytes of the C library's `mov rax, 15; syscall`, which ends a handler.
+    const RETURN: u64 = 9;
+    let selector: *const u8 = host_words().system_calls.as_ptr();
+    // SAFETY: the selector is this thread's, and lives as long as it.
     unsafe {
-        libc::prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, allowed, length, &raw const BLOCK);
+        // The kernel compares with the address behind the instruction.
+        let range = return_from_handler();
+        libc::prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, range, RETURN + 1, selector);
     }
 }
 
+/// Where handlers return to: the kernel was told by the C library.
+fn return_from_handler() -> u64 {
+    #[repr(C)]
+    #[derive(Default)]
+    struct KernelAction {
+        handler: u64,
+        flags: u64,
+        restorer: u64,
+        mask: u64,
+    }
+    let mut action = KernelAction::default();
+    // SAFETY: asks only; the structure is the kernel's.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            libc::SIGSYS,
+            ptr::null::<u8>(),
+            &raw mut action,
+            size_of::<u64>(),
+        );
+    }
+    action.restorer
+}
+
+/// The handler's system calls are the host's, whoever was interrupted.
 extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let selector = &host_words().system_calls;
+    let before = selector.replace(ALLOWED);
+    handle(signal, info, context, before);
+    selector.set(before);
+}
+
+fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void, system_calls: u8) {
     // SAFETY: the kernel passes valid pointers to both, ours alone for the handler's duration.
     let (info, context) = unsafe { (&*info, &mut *context.cast::<libc::ucontext_t>()) };
     let registers = &mut context.uc_mcontext.gregs;
@@ -123,6 +158,16 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
         return;
     }
     let rip = registers[libc::REG_RIP as usize].cast_unsigned();
+    if signal == libc::SIGSYS && system_calls != ALLOWED {
+        say(&[
+            Words::Text("driver code has got past the translator to the system call "),
+            Words::Number(registers[libc::REG_RAX as usize].cast_unsigned()),
+            Words::Text(" at "),
+            Words::Hex(rip),
+            Words::Text(", which was not made"),
+        ]);
+        return by_default(signal);
+    }
     if let Some(state) = try_state() {
         if signal == libc::SIGSEGV && is_write(registers) {
             // SAFETY: this signal carries an address.
@@ -163,7 +208,7 @@ fn note(signal: i32, info: &libc::siginfo_t, registers: &mut [i64; 23], rip: u64
     let address = unsafe { info.si_addr() } as u64;
     let trap = u32::try_from(registers[libc::REG_TRAPNO as usize]).unwrap_or(u32::MAX);
     let error = registers[libc::REG_ERR as usize].cast_unsigned();
-    scratch().fault.set(HostFault { signal, trap, error, address, rip });
+    host_words().fault.set(HostFault { signal, trap, error, address, rip });
     scratch().rax.set(registers[libc::REG_RAX as usize].cast_unsigned());
     registers[libc::REG_RAX as usize] = 0;
     registers[libc::REG_RIP as usize] = translate::EXIT.cast_signed();

@@ -35,7 +35,9 @@ const STACK_STRIDE: u64 = 1 << 20;
 const ROOT_SIZE: u64 = (2 << 20) - ROOT_GUARD;
 const ROOT_GUARD: u64 = 64 << 10;
 /// Where the strands' stacks begin.
-const FIRST: u64 = STACKS.base + ROOT_GUARD + ROOT_SIZE;
+fn first() -> u64 {
+    STACKS.base() + ROOT_GUARD + ROOT_SIZE
+}
 
 /// A host stack in the arena.
 pub(crate) struct ArenaStack {
@@ -45,10 +47,12 @@ pub(crate) struct ArenaStack {
 
 impl ArenaStack {
     /// The one of the root strand.
-    pub(crate) const ROOT: Self = Self { limit: STACKS.base + ROOT_GUARD, size: ROOT_SIZE };
+    pub(crate) fn root() -> Self {
+        Self { limit: STACKS.base() + ROOT_GUARD, size: ROOT_SIZE }
+    }
 
     fn of_slot(slot: u64) -> Self {
-        Self { limit: FIRST + slot * STACK_STRIDE + (STACK_STRIDE - STACK_SIZE), size: STACK_SIZE }
+        Self { limit: first() + slot * STACK_STRIDE + (STACK_STRIDE - STACK_SIZE), size: STACK_SIZE }
     }
 
     /// Where it is, guard excluded.
@@ -60,15 +64,15 @@ impl ArenaStack {
 /// The host stacks of the machine: the root's, and those of the first `slots` slots.
 pub(crate) fn stacks(slots: u64) -> impl Iterator<Item = Window> {
     let strands = (0..slots).map(ArenaStack::of_slot);
-    std::iter::once(ArenaStack::ROOT).chain(strands).map(|stack| stack.window())
+    std::iter::once(ArenaStack::root()).chain(strands).map(|stack| stack.window())
 }
 
 /// Whether `address` lies in a stack of the first `slots` slots or the root's, and not in a guard.
 pub(crate) fn in_stack(address: u64, slots: u64) -> bool {
-    if address < FIRST {
-        return ArenaStack::ROOT.window().contains(address);
+    if address < first() {
+        return ArenaStack::root().window().contains(address);
     }
-    let (slot, offset) = ((address - FIRST) / STACK_STRIDE, (address - FIRST) % STACK_STRIDE);
+    let (slot, offset) = ((address - first()) / STACK_STRIDE, (address - first()) % STACK_STRIDE);
     slot < slots && offset >= STACK_STRIDE - STACK_SIZE
 }
 

@@ -1,8 +1,14 @@
-//! The constant addresses of a machine: one window for each kind of memory.
+//! The addresses of a machine: one window for each kind of memory.
+//!
+//! What driver code may see lies at constant addresses. What is the host's (heap, page table, host stacks, and the mappings by which
+//! code cache and dispatch table are written) lies at another place in each process ([`Hidden`]): a driver's stray or hostile access
+//! cannot be aimed at it, and one that misses ends the run.
 //!
 //! Each window starts at a multiple of 4 GiB, so "is it ours, and what is it" is a look at the upper half of an
 //! address; but for the scratch page, which lies low, above a fixed program and its heap. The range 1001'0000'0000 –
 //! 2AAA'0000'0000 is free of the host's own mappings under every layout of address randomisation. User addresses lie below all of the kernel's.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A range of addresses of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,11 +56,63 @@ pub const DEVICE: Window = Window { base: 0x2010_0000_0000, size: 4 * GIB };
 /// System memory of the machine: pool, driver stacks, processor blocks, system mappings of MDLs.
 pub const SYSTEM: Window = Window { base: 0x2020_0000_0000, size: 64 * GIB };
 /// The heap of the machine's Rust side: kernel, device and rule state.
-pub(crate) const HEAP: Window = Window { base: 0x2040_0000_0000, size: 16 * GIB };
+pub(crate) const HEAP: Hidden = Hidden { offset: 0, size: 16 * GIB };
 /// The machine's page table.
-pub(crate) const PAGES: Window = Window { base: 0x2048_0000_0000, size: GIB / 4 };
+pub(crate) const PAGES: Hidden = Hidden { offset: 32 * GIB, size: GIB / 4 };
 /// Host stacks of strands.
-pub(crate) const STACKS: Window = Window { base: 0x2050_0000_0000, size: 16 * GIB };
+pub(crate) const STACKS: Hidden = Hidden { offset: 48 * GIB, size: 32 * GIB };
+/// [`CACHE`] once more, as it is written.
+pub(crate) const CACHE_WRITTEN: Hidden = Hidden { offset: 96 * GIB, size: CACHE.size };
+/// The part of [`TABLE`] that has entries, as it is written.
+pub(crate) const TABLE_WRITTEN: Hidden = Hidden { offset: 112 * GIB, size: 8 * IMAGES.size };
+/// All of them, with room between.
+const HIDDEN: u64 = 128 * GIB;
+/// Where they may lie. A checked translation's test of an address here looks [`MARKS`] above it, where nothing is.
+const HIDING_PLACES: Window = Window { base: 0x2430_0000_0000, size: 0x05C0_0000_0000 };
+
+/// A window that lies elsewhere in each process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Hidden {
+    /// From where all of them begin.
+    offset: u64,
+    pub(crate) size: u64,
+}
+
+/// Where the hidden windows begin: nowhere, until [`hide`] has said so.
+static HIDDEN_BASE: AtomicU64 = AtomicU64::new(HIDING_PLACES.base);
+
+impl Hidden {
+    /// First address.
+    #[inline]
+    pub(crate) fn base(self) -> u64 {
+        HIDDEN_BASE.load(Relaxed) + self.offset
+    }
+
+    /// Whether `address` lies inside.
+    #[inline]
+    pub(crate) fn contains(self, address: u64) -> bool {
+        address.wrapping_sub(self.base()) < self.size
+    }
+
+    /// The first address behind it.
+    #[inline]
+    pub(crate) fn end(self) -> u64 {
+        self.base() + self.size
+    }
+
+    /// The window, as it lies in this process.
+    #[inline]
+    pub(crate) fn window(self) -> Window {
+        Window { base: self.base(), size: self.size }
+    }
+}
+
+/// Places the hidden windows, by a random number: once in a process, before the first machine.
+pub(crate) fn hide(random: u64) {
+    const STEP: u64 = 2 << 20;
+    let places = (HIDING_PLACES.size - HIDDEN) / STEP;
+    HIDDEN_BASE.store(HIDING_PLACES.base + random % places * STEP, Relaxed);
+}
 /// Distance from a byte of driver memory to its mark (see `shadow`). It is chosen so that what lies this far from
 /// anything of ours, and of the host's, is not mapped: a check of a stray address faults instead of passing. Neither
 /// distance is a multiple of a page: a processor takes a load whose address ends as that of a store just before it for
@@ -83,7 +141,7 @@ mod tests {
         let shadow = |distance: u64| {
             DRIVER_MEMORY.into_iter().map(move |w| Window { base: w.base + distance, size: w.size })
         };
-        let ours = [USER, USER_DEVICE, IMAGES, CACHE, SCRATCH, TABLE, DEVICE, SYSTEM, HEAP, PAGES, STACKS];
+        let ours = [USER, USER_DEVICE, IMAGES, CACHE, SCRATCH, TABLE, DEVICE, SYSTEM, HIDING_PLACES];
         ours.into_iter().chain(shadow(MARKS)).chain(shadow(STORED)).collect()
     }
 
@@ -103,6 +161,19 @@ mod tests {
             }
             assert!(window.base >= 0x1001_0000_0000 && window.end() <= 0x2AAA_0000_0000, "{window:x?}");
             assert!(all[index + 1..].iter().all(|other| !overlap(*window, *other)), "{window:x?}");
+        }
+    }
+
+    #[test]
+    fn hidden_windows_keep_apart_and_to_their_places() {
+        let all = [HEAP, PAGES, STACKS, CACHE_WRITTEN, TABLE_WRITTEN];
+        for random in [0, 1, u64::MAX, 0x1234_5678_9ABC_DEF0] {
+            hide(random);
+            for (index, window) in all.iter().enumerate() {
+                let window = window.window();
+                assert!(window.base >= HIDING_PLACES.base && window.end() <= HIDING_PLACES.end());
+                assert!(all[index + 1..].iter().all(|other| !overlap(window, other.window())));
+            }
         }
     }
 

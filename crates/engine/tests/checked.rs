@@ -41,17 +41,18 @@ use rig::{CODE, DATA, Rig, STACK_TOP, assemble};
 
 /// What is mapped in the process and is no driver's: an address in each of the engine's own windows, in the two shadows,
 /// and in the host program.
-fn ours() -> Vec<u64> {
+fn ours(engine: engine::Engine) -> Vec<u64> {
     static HOST: [u64; 8] = [7; 8];
     let shadows = [0x0A00_0000_0740, 0x0060_0000_0B40].map(|distance| DATA + distance);
     let windows = [
         0x2000_6000_0000, // code cache
         0x7000_0800,      // scratch page, behind what is in use
         0x2001_8000_0000, // dispatch table
-        0x2040_0000_1000, // heap
     ];
+    let [heap, pages, stacks, code, table] = engine.own_windows().map(|window| window.base);
+    let hidden = [heap + 0x1000, pages, stacks + 0x4_0000, code, table];
     let host = [(&raw const HOST) as u64, (&raw const *Box::leak(Box::new([7u64; 8]))) as u64];
-    windows.into_iter().chain(shadows).chain(host).collect()
+    windows.into_iter().chain(hidden).chain(shadows).chain(host).collect()
 }
 
 /// 64 bytes of the process, whatever they are.
@@ -202,7 +203,7 @@ fn code(access: Assembler) -> Vec<u8> {
 fn no_store_reaches_our_own_state() {
     for (number, store) in available(STORES, WIDE_STORES).into_iter().enumerate() {
         let rig = machine(&code(store));
-        for address in ours() {
+        for address in ours(rig.engine) {
             let before = peek(address);
             assert_eq!(rig.call(&[address, 0x5555]), Err(Leave::Stop));
             assert!(peek(address) == before, "store {number} to {address:#x}");
@@ -219,7 +220,7 @@ fn no_store_reaches_our_own_state() {
 fn no_load_sees_our_own_state() {
     for (number, load) in available(LOADS, WIDE_LOADS).into_iter().enumerate() {
         let rig = machine(&code(load));
-        for address in ours() {
+        for address in ours(rig.engine) {
             assert_eq!(rig.call(&[address]), Err(Leave::Stop));
             let fault = rig.the_fault();
             let distance = fault.address.wrapping_sub(address);
@@ -250,7 +251,7 @@ fn an_export_jumped_to_on_a_stack_of_ours_stores_nothing_there() {
         a.jmp(rax).unwrap();
     }));
     rig.engine.define_export(rig::EXPORTS + 0x1000, 0);
-    for address in ours() {
+    for address in ours(rig.engine) {
         let before = peek(address);
         assert_eq!(rig.call(&[address]), Err(Leave::Stop));
         assert!(peek(address) == before, "{address:#x}");

@@ -12,7 +12,8 @@
 #define INIT_CODE __attribute__((section("INIT")))
 #define HOSTILE_TAG 0x74736F48u /* "Host" in pool listings */
 
-/* Where dirql keeps what is not the driver's: crates/engine/src/windows.rs. */
+/* Where dirql keeps what is not the driver's: crates/engine/src/windows.rs. Heap and stacks lie elsewhere in each process; they
+   were here once. */
 #define CODE_CACHE ((PUCHAR)0x200060000000ull)
 #define SCRATCH_PAGE ((PUCHAR)0x70000000ull)
 #define DISPATCH_TABLE ((PUCHAR)0x200070000000ull)
@@ -280,6 +281,96 @@ static VOID OverwriteCodeCache(VOID)
     }
 }
 
+/* ---- what it can find out about the host -------------------------------------------------------------------------- */
+
+/* Prints a checksum of what lies here: an address of the host's would make it another in each process. */
+static VOID PrintWords(const char *Name, PUCHAR At, SIZE_T Length)
+{
+    ULONG64 Sum = 0;
+    SIZE_T Offset;
+
+    for (Offset = 0; Offset + 8 <= Length; Offset++) {
+        Sum = (Sum << 7 | Sum >> 57) ^ *(volatile ULONG64 UNALIGNED *)(At + Offset);
+    }
+    DbgPrint("%s: sum %llx\n", Name, Sum);
+}
+
+/* 33: what translated code keeps for a moment. */
+static VOID PrintScratch(VOID)
+{
+    ULONG Index;
+
+    for (Index = 0; Index < 0x1000 / 8; Index++) {
+        ULONG64 Word = ((volatile ULONG64 *)SCRATCH_PAGE)[Index];
+
+        if (Word != 0) {
+            DbgPrint("scratch+%x: %llx\n", Index * 8, Word);
+        }
+    }
+    PrintWords("scratch", SCRATCH_PAGE, 0x1000);
+}
+
+/* 34: the translations, from the stubs that every run has to its own, and what leads to them. */
+static VOID PrintCache(VOID)
+{
+    PrintWords("stubs", CODE_CACHE, 0x8000);
+    PrintWords("translations", CODE_CACHE + 0x400000, 0x8000);
+    PrintWords("table", DISPATCH_TABLE + 0x7000, 0x2000);
+}
+
+/* 35: what a call of the kernel leaves in registers, and below the stack pointer. */
+static VOID PrintLeftovers(VOID)
+{
+    ULONG64 Registers[10], Called = (ULONG64)(ULONG_PTR)KeQueryActiveProcessorCount, Argument = 0;
+    UCHAR Vectors[96], Below[1024];
+    ULONG Index;
+
+    __asm__ volatile("subq $32, %%rsp; call *%%rax; addq $32, %%rsp\n"
+                     "movq %%rax, (%%rbx); movq %%rcx, 8(%%rbx); movq %%rdx, 16(%%rbx); movq %%r8, 24(%%rbx)\n"
+                     "movq %%r9, 32(%%rbx); movq %%r10, 40(%%rbx); movq %%r11, 48(%%rbx)\n"
+                     "movups %%xmm0, (%%rdi); movups %%xmm1, 16(%%rdi); movups %%xmm2, 32(%%rdi)\n"
+                     "movups %%xmm3, 48(%%rdi); movups %%xmm4, 64(%%rdi); movups %%xmm5, 80(%%rdi)\n"
+                     : "+a"(Called), "+c"(Argument)
+                     : "b"(Registers), "D"(Vectors)
+                     : "rdx", "r8", "r9", "r10", "r11", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "memory", "cc");
+    for (Index = 0; Index < sizeof(Below); Index++) {
+        Below[Index] = *((volatile UCHAR *)__builtin_frame_address(0) - sizeof(Below) - 2048 + Index);
+    }
+    PrintWords("registers", (PUCHAR)Registers, 7 * 8);
+    PrintWords("vectors", Vectors, sizeof(Vectors));
+    PrintWords("below", Below, sizeof(Below));
+}
+
+/* 36: where its own routine is translated to: elsewhere. */
+static VOID RedirectTable(VOID)
+{
+    volatile ULONG *Entry = (volatile ULONG *)(DISPATCH_TABLE + ((ULONG64)(ULONG_PTR)PrintLeftovers & 0xFFFFFFFF) * 8);
+
+    *Entry = *Entry + 1;
+    PrintLeftovers();
+}
+
+/* 37: looks for a system call in the translations, which has one from its own immediate, and lets everything that lies beside the
+   translations lead there. */
+static VOID LeadToSyscall(VOID)
+{
+    SIZE_T Offset;
+    ULONG Index;
+
+    __asm__ volatile("movl $0xc3050f90, %%eax" ::: "rax");
+    for (Offset = 0x400000; Offset < 0x480000; Offset++) {
+        PUCHAR At = CODE_CACHE + Offset;
+
+        if (At[0] == 0x0F && At[1] == 0x05 && At[2] == 0xC3) {
+            DbgPrint("a system call at %p\n", At);
+            for (Index = 0; Index < 0x1000 / 8; Index++) {
+                ((volatile ULONG64 *)SCRATCH_PAGE)[Index] = (ULONG64)(ULONG_PTR)At;
+            }
+            __asm__ volatile("movl $231, %%eax; xorl %%edi, %%edi; call *%0" ::"r"(At + Zero) : "rax", "rdi", "rcx", "r11", "memory");
+        }
+    }
+}
+
 static const ATTACK Attacks[] = {
     NULL,        Syscall,       Int80,         Sysenter,      Iretq,
     SetGdt,        Wrmsr,         Vmcall,        FarJump,       FarReturn,
@@ -287,7 +378,8 @@ static const ATTACK Attacks[] = {
     Flags,       FloatingPoint, Cr3,           Halt,          SpinWithoutInterrupts,
     MiddleOfInstruction, CallHost, CallVsyscall, CallCodeCache, ChangeText,
     AllPool,     PrintForEver,  OverwriteHeap, OverwriteStacks, OverwriteTable,
-    OverwriteScratch, OverwriteCodeCache, SendToItself,
+    OverwriteScratch, OverwriteCodeCache, SendToItself, PrintScratch, PrintCache,
+    PrintLeftovers, RedirectTable, LeadToSyscall,
 };
 
 static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)

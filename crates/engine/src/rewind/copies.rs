@@ -17,24 +17,20 @@ use crate::windows::{HEAP, PAGE, PAGES, STACKS, Window};
 pub(super) type PageId = u32;
 
 /// Windows of anonymous memory, in the order of their numbers, behind the frames.
-const PARTS: [Window; 3 + TABLES] = parts();
-
-const fn parts() -> [Window; 3 + TABLES] {
-    let mut parts = [HEAP; 3 + TABLES];
-    (parts[1], parts[2]) = (STACKS, PAGES);
-    let mut index = 0;
-    while index < TABLES {
-        parts[3 + index] = shadow::windows()[index];
-        index += 1;
-    }
+#[inline]
+fn parts() -> [Window; 3 + TABLES] {
+    let mut parts = [HEAP.window(); 3 + TABLES];
+    (parts[1], parts[2]) = (STACKS.window(), PAGES.window());
+    parts[3..].copy_from_slice(&shadow::windows());
     parts
 }
 
 /// How many numbers there are in a machine that is `checked`, or is not.
 const fn count(checked: bool) -> u64 {
-    let (mut pages, mut index) = (FRAMES, 0);
-    while index < if checked { PARTS.len() } else { PARTS.len() - TABLES } {
-        pages += PARTS[index].size / PAGE;
+    let mut pages = FRAMES + (HEAP.size + STACKS.size + PAGES.size) / PAGE;
+    let mut index = 0;
+    while index < if checked { TABLES } else { 0 } {
+        pages += shadow::windows()[index].size / PAGE;
         index += 1;
     }
     pages
@@ -45,7 +41,7 @@ const _: () = assert!(count(true) < u32::MAX as u64);
 /// The number of the page that holds `address`, if the machine has a page there.
 pub(super) fn id_of(address: u64) -> Option<PageId> {
     let mut before = FRAMES;
-    for part in PARTS {
+    for part in parts() {
         if part.contains(address) {
             let id = before + (address - part.base) / PAGE;
             return Some(u32::try_from(id).unwrap_or(u32::MAX));
@@ -64,7 +60,7 @@ pub(super) const fn is_frame(id: PageId) -> bool {
 /// Where a page of the heap, of a stack, of the page table or of the shadow is; none for a frame.
 pub(super) fn address_of(id: PageId) -> Option<u64> {
     let mut left = u64::from(id).checked_sub(FRAMES)? * PAGE;
-    for part in PARTS {
+    for part in parts() {
         if left < part.size {
             return Some(part.base + left);
         }

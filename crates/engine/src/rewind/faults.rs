@@ -15,8 +15,8 @@ use crate::machine::{State, state};
 use crate::memory::usize_of;
 use crate::page_set::Reserved;
 use crate::page_table::{self, GRANULE, granule_base};
-use crate::strand;
 use crate::windows::{HEAP, PAGE, PAGES, STACKS, Window};
+use crate::{heap, strand};
 
 /// The back end.
 #[derive(Default)]
@@ -99,7 +99,9 @@ impl Tracker for Faults {
 
 /// The machine's memory outside the page table: all of it readable and writable to the machine.
 fn anonymous() -> impl Iterator<Item = Window> {
-    strand::stacks(state().stacks.get()).chain([HEAP, PAGES]).chain(state().shadow.tables())
+    strand::stacks(state().stacks.get())
+        .chain([heap::opened(), PAGES.window()])
+        .chain(state().shadow.tables())
 }
 
 /// Everything drivers have mapped.

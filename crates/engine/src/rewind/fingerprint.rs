@@ -17,7 +17,7 @@ impl Engine {
     pub fn fingerprint(self) -> u64 {
         super::assert_outside();
         let mut hash = Hash::default();
-        hash.window(Window { base: HEAP.base, size: heap::end() - HEAP.base });
+        hash.window(Window { base: HEAP.base(), size: heap::end() - HEAP.base() });
         strand::stacks(state().strands.stacks()).for_each(|stack| hash.window(stack));
         for run in mapped() {
             if run.entry.protection().read {
@@ -31,7 +31,7 @@ impl Engine {
             [run.address, run.length, run.entry.bits().into()].into_iter().for_each(|word| hash.word(word));
         }
         let words = Words::save();
-        hash.bytes(&words.scratch);
+        hash.bytes(words.scratch.bytes());
         hash.word(words.gs);
         hash.0
     }

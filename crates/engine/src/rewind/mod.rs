@@ -25,7 +25,7 @@ use userfault::Userfault;
 use crate::machine::{Engine, StartError, state};
 use crate::page_set::PageSet;
 use crate::page_table::{ENTRIES, Entry, granule_base};
-use crate::translate::{SCRATCH_SIZE, restore_scratch, save_scratch};
+use crate::translate::SavedWords;
 use crate::windows::{PAGE, PAGES, Window};
 use crate::{heap, page_table, shadow, sharing, signals};
 
@@ -66,17 +66,17 @@ trait Tracker {
 
 /// What lies outside pages and must be put back.
 struct Words {
-    scratch: [u8; SCRATCH_SIZE],
+    scratch: SavedWords,
     gs: u64,
 }
 
 impl Words {
     fn save() -> Self {
-        Self { scratch: save_scratch(), gs: signals::gs() }
+        Self { scratch: SavedWords::now(), gs: signals::gs() }
     }
 
     fn restore(&self) {
-        restore_scratch(&self.scratch);
+        self.scratch.restore();
         if signals::gs() != self.gs {
             signals::set_gs(self.gs);
         }
@@ -147,6 +147,11 @@ impl Rewind {
     /// Whether a write to this frame, if it came, would have to be noticed.
     pub(crate) fn awaits(&self, frame: u32) -> bool {
         self.faults.get().is_some_and(|shared| shared.awaits(frame))
+    }
+
+    /// Whether written pages are found by their first fault.
+    pub(crate) fn faults_are_tracked(&self) -> bool {
+        self.faults.get().is_some()
     }
 
     /// These pages may be written now without notice: their frames have been, by another address.
@@ -367,7 +372,7 @@ impl Consequences<'_> {
 
     /// Notes where a page of the page table is about to change.
     unsafe fn compare(&mut self, live: *const u8, content: *const u8) {
-        let first = granule_base((live as u64 - PAGES.base) / PAGE);
+        let first = granule_base((live as u64 - PAGES.base()) / PAGE);
         for index in 0..ENTRIES {
             let offset = crate::memory::usize_of(index * 4);
             // SAFETY: inside both pages; all bit patterns are entries.

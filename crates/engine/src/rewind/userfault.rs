@@ -16,7 +16,7 @@ use crate::machine::state;
 use crate::memory::PHYSICAL;
 use crate::page_table::{GRANULE, granule_base};
 use crate::strand;
-use crate::windows::{HEAP, IMAGES, PAGE, PAGES, STACKS, SYSTEM, USER, Window};
+use crate::windows::{HEAP, Hidden, IMAGES, PAGE, PAGES, STACKS, SYSTEM, USER, Window};
 
 // From <linux/userfaultfd.h> and <linux/fs.h>.
 const UFFD_API: u64 = 0xAA;
@@ -116,7 +116,7 @@ impl Userfault {
             Self { descriptor, pagemap: File::open("/proc/self/pagemap")?, regions: RefCell::default() };
         this.regions.borrow_mut().resize(REGIONS, Region::default());
         // A kernel without the scan says so here, and not in the middle of a run.
-        this.scan(Window { base: HEAP.base, size: PAGE }, Wanted::Present, 0, |_| ())?;
+        this.scan(Window { base: HEAP.base(), size: PAGE }, Wanted::Present, 0, |_| ())?;
         Ok(this)
     }
 
@@ -208,7 +208,9 @@ impl Userfault {
 
 impl Tracker for Userfault {
     fn begin(&self, copies: &Copies) -> io::Result<()> {
-        for window in [HEAP, PAGES, USER, IMAGES, SYSTEM].into_iter().chain(state().shadow.tables()) {
+        for window in
+            [HEAP.window(), PAGES.window(), USER, IMAGES, SYSTEM].into_iter().chain(state().shadow.tables())
+        {
             self.register(window)?;
         }
         for stack in strand::stacks(state().stacks.get()) {
@@ -244,7 +246,8 @@ impl Tracker for Userfault {
     }
 
     fn end(&self) {
-        for window in [HEAP, PAGES, USER, IMAGES, SYSTEM, STACKS].into_iter().chain(state().shadow.tables()) {
+        let hidden = [HEAP, PAGES, STACKS].map(Hidden::window);
+        for window in hidden.into_iter().chain([USER, IMAGES, SYSTEM]).chain(state().shadow.tables()) {
             let mut range = [window.base, window.size];
             // SAFETY: as in `new`. What was never registered is no matter.
             let _ = unsafe { request(&self.descriptor, UFFDIO_UNREGISTER, range.as_mut_ptr()) };
@@ -260,9 +263,9 @@ fn used() -> impl Iterator<Item = Window> {
     let mut table: Vec<Window> = Vec::new();
     for granule in granules.into_iter().map(u64::from) {
         add(&mut drivers, Window { base: granule_base(granule), size: GRANULE });
-        add(&mut table, Window { base: PAGES.base + granule * PAGE, size: PAGE });
+        add(&mut table, Window { base: PAGES.base() + granule * PAGE, size: PAGE });
     }
-    let heap = Window { base: HEAP.base, size: heap::end() - HEAP.base };
+    let heap = Window { base: HEAP.base(), size: heap::end() - HEAP.base() };
     let shadow = drivers.clone().into_iter().flat_map(|memory| state().shadow.of(memory));
     let shadow = shadow.collect::<Vec<_>>();
     std::iter::once(heap)
@@ -280,7 +283,11 @@ fn add(windows: &mut Vec<Window>, window: Window) {
 }
 
 fn is_anonymous(address: u64) -> bool {
-    [HEAP, STACKS, PAGES].into_iter().chain(state().shadow.tables()).any(|window| window.contains(address))
+    [HEAP, STACKS, PAGES]
+        .map(Hidden::window)
+        .into_iter()
+        .chain(state().shadow.tables())
+        .any(|window| window.contains(address))
 }
 
 fn ids(window: Window) -> impl Iterator<Item = PageId> {

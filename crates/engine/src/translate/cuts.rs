@@ -3,8 +3,7 @@
 //! A stub finds the copy by the block's number and by how many instructions are left of the slice ([`super::stubs::SLICE`]), with no
 //! way to the host; it knows the layout of [`Record`]. What is not there yet is made by the exit of the same block.
 
-use super::emitter;
-use super::stubs;
+use super::host_words::host_words;
 
 /// A block's head charges at most so many instructions.
 pub(crate) const LONGEST: usize = 64;
@@ -47,12 +46,9 @@ impl Cuts {
     /// Adds a block whose head charges so many.
     pub(crate) fn add(&mut self, charged: u32, exit: u32) {
         assert!(charged as usize <= LONGEST, "a block is short");
-        let room = self.records.capacity();
         self.records.push(Record { copies: NONE.as_ptr() as u64, charged, exit });
         self.copies.push(None);
-        if self.records.capacity() != room {
-            emitter::patch_constant(stubs::RECORDS_AT, self.records.as_ptr() as u64);
-        }
+        host_words().records.set(self.records.as_ptr() as u64);
     }
 
     /// The copy of block `number` that ends after `left` instructions begins at `start`.

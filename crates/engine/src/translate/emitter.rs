@@ -1,11 +1,12 @@
 //! Writes machine code into the cache: the few encodings that stubs and block ends are made of.
 //!
-//! Everything refers to the scratch page by its absolute address, which fits in 31 bits. Branches are always near ones (32 bits): a body may
+//! Everything refers to the scratch page by its absolute address, which fits in 31 bits, and to words of the host's by `fs:`. Branches are always near ones (32 bits): a body may
 //! grow. The only short jumps are backward or forward over a known number of bytes, and are checked.
 
 use std::ptr;
 
-use crate::windows::{CACHE, SCRATCH};
+use super::host_words::HostWord;
+use crate::windows::{CACHE, CACHE_WRITTEN, SCRATCH};
 
 /// A general register's number in encodings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,8 +54,8 @@ impl Emitter {
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         let end = self.at + bytes.len() as u64;
         assert!(self.at >= CACHE.base && end <= CACHE.end(), "the code cache is left");
-        // SAFETY: the range lies in the cache, which is mapped writable, and only this thread uses it.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.at as *mut u8, bytes.len()) };
+        // SAFETY: the range lies in the cache, and only this thread uses it.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), written(self.at), bytes.len()) };
         self.at = end;
     }
 
@@ -155,16 +156,34 @@ impl Emitter {
         self.hole()
     }
 
-    /// `call [address]`.
-    pub(crate) fn call_through(&mut self, address: u64) {
-        self.bytes(&[0xFF]);
-        self.scratch_operand(2, address);
+    /// The operands of an instruction: a word of the host's, and as in [`Self::scratch_operand`].
+    fn host_operand(&mut self, register: u8, word: HostWord) {
+        self.bytes(&[0x04 | (register & 7) << 3, 0x25]);
+        self.bytes(&word.displacement().to_le_bytes());
     }
 
-    /// `jmp [address]`.
-    pub(crate) fn jump_through(&mut self, address: u64) {
-        self.bytes(&[0xFF]);
-        self.scratch_operand(4, address);
+    /// `mov fs:[word], reg`.
+    pub(crate) fn store_host(&mut self, word: HostWord, reg: Reg) {
+        self.bytes(&[0x64, 0x48 | (reg.0 >> 3) << 2, 0x89]);
+        self.host_operand(reg.0, word);
+    }
+
+    /// `mov reg, fs:[word]`.
+    pub(crate) fn load_host(&mut self, reg: Reg, word: HostWord) {
+        self.bytes(&[0x64, 0x48 | (reg.0 >> 3) << 2, 0x8B]);
+        self.host_operand(reg.0, word);
+    }
+
+    /// `call fs:[word]`.
+    pub(crate) fn call_through(&mut self, word: HostWord) {
+        self.bytes(&[0x64, 0xFF]);
+        self.host_operand(2, word);
+    }
+
+    /// `jmp fs:[word]`.
+    pub(crate) fn jump_through(&mut self, word: HostWord) {
+        self.bytes(&[0x64, 0xFF]);
+        self.host_operand(4, word);
     }
 
     /// An instruction with an operand at `offset` from the stack pointer, and a register (or what the opcode has for one).
@@ -222,12 +241,18 @@ impl Hole {
     }
 }
 
+/// Where a byte of the cache is written: nobody can where it is executed. (The processor sees by physical addresses that code has
+/// changed; between a store here and its execution lies the way back to the driver.)
+fn written(at: u64) -> *mut u8 {
+    (CACHE_WRITTEN.base() + (at - CACHE.base)) as *mut u8
+}
+
 /// Overwrites the 32-bit displacement at `at` (whose instruction ends behind it) so that it leads to `target`.
 pub(crate) fn patch_displacement(at: u64, target: u64) {
     assert!(CACHE.contains(at));
     let displacement = displacement(at + 4, target).to_le_bytes();
-    // SAFETY: the field lies in the cache, which is mapped writable; one thread runs and patches code.
-    unsafe { ptr::copy_nonoverlapping(displacement.as_ptr(), at as *mut u8, 4) };
+    // SAFETY: the field lies in the cache; one thread runs and patches code.
+    unsafe { ptr::copy_nonoverlapping(displacement.as_ptr(), written(at), 4) };
 }
 
 /// Overwrites the 64-bit constant at `at`.

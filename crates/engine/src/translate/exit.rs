@@ -8,6 +8,7 @@ use iced_x86::Instruction;
 use super::block::guess::{self, Guess};
 use super::emitter;
 use super::frame::{Ended, Frame, RESUMES};
+use super::host_words::host_words;
 use super::resume::{self, Resumed};
 use super::scratch::{HostFault, scratch};
 use super::{
@@ -108,11 +109,8 @@ impl Doors {
     /// From now on translated code enters by these; answers which it were. A guest of their type is in [`State`], whenever
     /// driver code runs.
     pub(crate) fn open(self) -> Self {
-        let scratch = scratch();
-        Self {
-            export: scratch.on_export.replace(self.export),
-            access: scratch.on_access.replace(self.access),
-        }
+        let words = host_words();
+        Self { export: words.on_export.replace(self.export), access: words.on_access.replace(self.access) }
     }
 }
 
@@ -169,7 +167,7 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
     let exit = translator.exit(number);
     // By reference: a copy of a copy would wait for the store buffer.
     match &exit {
-        Exit::HostFault => host_fault(frame, scratch().fault.get()),
+        Exit::HostFault => host_fault(frame, host_words().fault.get()),
         Exit::Chain { target, stub, branch, from } => chain(frame, *target, *stub, *branch, *from),
         Exit::Slice { rip, cuts } => slice(frame, *rip, *cuts),
         Exit::ReturnMiss { rip } => {
@@ -379,7 +377,7 @@ fn indirect_miss(frame: &mut Frame, rip: u64, found: u64, pushed: bool) -> Flow<
     }
     let translated = go_on(frame, target)?;
     if translator.generation() == generation {
-        scratch().jump.set(translated);
+        host_words().jump.set(translated);
         return Ok(found);
     }
     let instruction = site::instruction_at(rip);

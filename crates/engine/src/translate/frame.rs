@@ -3,7 +3,7 @@
 //! `dirql_enter` makes the frame and goes to translated code; `dirql_exit` (a call-out with all registers), `dirql_access`
 //! (the same for an access to a device or port, which mostly goes back where it came from), `dirql_gate` (an import, by the
 //! calling convention) and `dirql_returned` are where translated code comes back. While driver code runs the host's stack
-//! pointer is the frame's address, in the scratch page; while the host runs, the frame holds the driver's registers. Host
+//! pointer is the frame's address, in [`super::host_words`]; while the host runs, the frame holds the driver's registers. Host
 //! code never sees the driver's MXCSR or direction flag, and the driver never sees a host value: what the calling
 //! convention leaves undefined is zeroed. MXCSR, vector and x87 registers, the direction and the identification flag are
 //! saved, loaded and zeroed only once code that may look at them has been translated: before that nobody can tell that a
@@ -15,6 +15,7 @@ use std::mem::offset_of;
 use iced_x86::Register;
 use zerocopy::IntoBytes;
 
+use super::host_words::{ALLOWED, BLOCKED, HostWords};
 use super::scratch::Scratch;
 use super::stubs;
 use super::table::UPPER_HALF;
@@ -347,18 +348,19 @@ std::arch::global_asm!(
     "push r15",
     "sub rsp, {frame_size} + 8",
     "movabs rax, {scratch}",
-    "mov r10, [rax + {s_frame}]",
+    "mov r10, fs:[dirql_host_words@TPOFF + {h_frame}]",
     "mov [rsp + {f_previous}], r10",
-    "mov [rax + {s_frame}], rsp",
+    "mov fs:[dirql_host_words@TPOFF + {h_frame}], rsp",
     "mov r10d, [rsp + {frame_size} + 64]",
     "mov [rsp + {f_depth}], r10d",
-    "mov [rax + {s_resume}], rdi",
+    "mov fs:[dirql_host_words@TPOFF + {h_resume}], rdi",
     "mov [rax + {s_rsp}], rsi",
     "mov dword ptr [rsp + {f_driver_mxcsr}], {mxcsr}",
     "mov r10d, [rax + {s_used}]",
     "test r10d, r10d",
     "jnz 21f",
     "22:",
+    "mov byte ptr fs:[dirql_host_words@TPOFF + {h_system_calls}], {blocked}",
     "xor eax, eax",
     "xor ebx, ebx",
     "xor ebp, ebp",
@@ -390,15 +392,15 @@ std::arch::global_asm!(
     // The driver returned: rax is its result.
     ".p2align 4",
     "dirql_returned:",
+    "mov byte ptr fs:[dirql_host_words@TPOFF + {h_system_calls}], {allowed}",
     "xor edx, edx",
     "movabs rcx, {scratch}",
     "test dword ptr [rcx + {s_used}], {used_rare} | {used_flags}",
     "jnz 20f",
     // rax, rdx: the answer
     "4:",
-    "movabs rcx, {scratch}",
     "mov r8, [rsp + {f_previous}]",
-    "mov [rcx + {s_frame}], r8",
+    "mov fs:[dirql_host_words@TPOFF + {h_frame}], r8",
     "add rsp, {frame_size} + 8",
     "pop r15",
     "pop r14",
@@ -416,7 +418,7 @@ std::arch::global_asm!(
     "stmxcsr [rcx + {s_left_mxcsr}]",
     "test dword ptr [rcx + {s_used}], {used_mxcsr}",
     "je 5f",
-    "ldmxcsr [rcx + {s_host_mxcsr}]",
+    "ldmxcsr fs:[dirql_host_words@TPOFF + {h_host_mxcsr}]",
     "5:",
     "test dword ptr [rcx + {s_used}], {used_ymm}",
     "je 5f",
@@ -430,6 +432,7 @@ std::arch::global_asm!(
     // A call-out with all registers: eax is the exit's number, the driver's rax and rsp are in the scratch page.
     ".p2align 4",
     "dirql_exit:",
+    "mov byte ptr fs:[dirql_host_words@TPOFF + {h_system_calls}], {allowed}",
     "mov [rsp + 8], rcx",
     save_general!(),
     "mov esi, eax",
@@ -446,8 +449,9 @@ std::arch::global_asm!(
     "jnz 4b",
     // All registers are the frame's; rax is where to go on.
     "19:",
+    "mov byte ptr fs:[dirql_host_words@TPOFF + {h_system_calls}], {blocked}",
     "movabs rcx, {scratch}",
-    "mov [rcx + {s_resume}], rax",
+    "mov fs:[dirql_host_words@TPOFF + {h_resume}], rax",
     "mov rdx, [rsp + 32]",
     "mov [rcx + {s_rsp}], rdx",
     load_used!(),
@@ -459,17 +463,19 @@ std::arch::global_asm!(
     ".p2align 4",
     "dirql_access:",
     "pop qword ptr [rsp + {f_back}]",
+    "mov byte ptr fs:[dirql_host_words@TPOFF + {h_system_calls}], {allowed}",
     save_general!(),
     "mov esi, eax",
     flags_to_edx!(),
     "movabs rcx, {scratch}",
     save_used!(),
     "mov rdi, rsp",
-    "call qword ptr [rcx + {s_on_access}]",
+    "call qword ptr fs:[dirql_host_words@TPOFF + {h_on_access}]",
     "test rdx, rdx",
     "jnz 4b",
     "test rax, rax",
     "jnz 19b",
+    "mov byte ptr fs:[dirql_host_words@TPOFF + {h_system_calls}], {blocked}",
     "movabs rcx, {scratch}",
     load_used!(),
     "push qword ptr [rsp + {f_back}]",
@@ -494,7 +500,7 @@ std::arch::global_asm!(
     "test eax, {used_mxcsr}",
     "je 5f",
     "stmxcsr [rsp + {f_driver_mxcsr}]",
-    "ldmxcsr [rcx + {s_host_mxcsr}]",
+    "ldmxcsr fs:[dirql_host_words@TPOFF + {h_host_mxcsr}]",
     "5:",
     "test eax, {used_ymm}",
     "je 5f",
@@ -543,6 +549,7 @@ std::arch::global_asm!(
     // loaded again.
     ".p2align 4",
     "dirql_gate:",
+    "mov byte ptr fs:[dirql_host_words@TPOFF + {h_system_calls}], {allowed}",
     "mov [rsp + {f_arguments}], rcx",
     "mov [rsp + {f_arguments} + 8], rdx",
     "mov [rsp + {f_arguments} + 16], r8",
@@ -573,9 +580,10 @@ std::arch::global_asm!(
     "mov rdi, rsp",
     "mov esi, eax",
     "lea rdx, [rsp + {f_arguments}]",
-    "call qword ptr [r10 + {s_on_export}]",
+    "call qword ptr fs:[dirql_host_words@TPOFF + {h_on_export}]",
     "test rdx, rdx",
     "jnz 18f",
+    "mov byte ptr fs:[dirql_host_words@TPOFF + {h_system_calls}], {blocked}",
     for_xmm0_to_5!("pxor xmm", ", xmm", ""),
     "movabs r10, {scratch}",
     "mov r10d, [r10 + {s_used}]",
@@ -611,7 +619,7 @@ std::arch::global_asm!(
     "test r11d, {used_mxcsr}",
     "je 5f",
     "stmxcsr [rsp + {f_driver_mxcsr}]",
-    "ldmxcsr [r10 + {s_host_mxcsr}]",
+    "ldmxcsr fs:[dirql_host_words@TPOFF + {h_host_mxcsr}]",
     "5:",
     "test r11d, {used_ymm}",
     "je 5f",
@@ -679,7 +687,6 @@ std::arch::global_asm!(
     enter_stub = const stubs::ENTER,
     resume_stub = const stubs::RESUME_STUB,
     lost_stub = const stubs::LOST,
-    s_host_mxcsr = const offset_of!(Scratch, host_mxcsr),
     s_used = const offset_of!(Scratch, used),
     s_countdown = const offset_of!(Scratch, countdown),
     s_driver_r13 = const offset_of!(Scratch, driver_r13),
@@ -692,14 +699,18 @@ std::arch::global_asm!(
     used_seldom = const USED_MXCSR | USED_XMM6 | USED_FLAGS | USED_YMM | USED_X87,
     used_rare = const USED_MXCSR | USED_YMM | USED_X87,
     x87 = sym X87_FIRST,
-    s_frame = const offset_of!(Scratch, frame),
     s_left_flags = const offset_of!(Scratch, left_flags),
     s_left_mxcsr = const offset_of!(Scratch, left_mxcsr),
     s_rax = const offset_of!(Scratch, rax),
     s_rsp = const offset_of!(Scratch, rsp),
-    s_resume = const offset_of!(Scratch, resume),
-    s_on_access = const offset_of!(Scratch, on_access),
-    s_on_export = const offset_of!(Scratch, on_export),
+    h_frame = const offset_of!(HostWords, frame),
+    h_resume = const offset_of!(HostWords, resume),
+    h_on_access = const offset_of!(HostWords, on_access),
+    h_on_export = const offset_of!(HostWords, on_export),
+    h_host_mxcsr = const offset_of!(HostWords, host_mxcsr),
+    h_system_calls = const offset_of!(HostWords, system_calls),
+    allowed = const ALLOWED,
+    blocked = const BLOCKED,
     on_exit = sym super::exit::on_exit,
 );
 

@@ -22,6 +22,7 @@ mod extended;
 mod flags;
 #[macro_use]
 mod frame;
+mod host_words;
 mod inspect;
 mod next;
 mod operands;
@@ -38,12 +39,14 @@ pub(crate) use cache::Translator;
 pub use exit::Doors;
 pub(crate) use extended::ask_for_extended;
 pub(crate) use frame::fixup;
+pub(crate) use host_words::{ALLOWED, host_words};
 pub(crate) use next::{driver_state, next_step};
 pub(crate) use resume::{Resumption, contexts, resume_at};
-pub(crate) use scratch::{HostFault, SCRATCH_SIZE, restore_scratch, save_scratch, scratch};
+pub(crate) use scratch::{HostFault, Saved as SavedWords, scratch};
 pub use short::{Short, TakenLock};
 pub(crate) use short::{allow_calls, allow_locks, allows_locks, forbid_locks};
 pub(crate) use stubs::EXIT;
+pub(crate) use table::begin as lay_table;
 
 use crate::guest::{Caller, Fault, FaultKind};
 use crate::leave::{Flow, Leave};
@@ -130,7 +133,7 @@ fn leave_of(code: u64) -> Option<Leave> {
 
 #[inline]
 fn innermost() -> Option<&'static Frame> {
-    frame_at(scratch().frame.get())
+    frame_at(host_words().frame.get())
 }
 
 #[inline]

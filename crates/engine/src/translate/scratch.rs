@@ -1,4 +1,6 @@
-//! The scratch page: the words that translated code, the stubs and the signal handler share.
+//! The scratch page: the words that translated code, the stubs and the host share, and that are the driver's own: registers that are
+//! put aside, its account of time, its level. A driver can find and change them, and spoils its own machine only; what is the host's
+//! is in [`super::host_words`].
 //!
 //! It lies below 2 GiB, so every word is reached by its plain address and no register is needed. Nothing preempts between two uses, and a machine is one thread: one page serves all processors.
 
@@ -6,6 +8,7 @@ use std::cell::Cell;
 use std::mem::offset_of;
 
 use super::frame::USED_FLAGS;
+use super::host_words::host_words;
 use crate::clock::Clock;
 use crate::windows::SCRATCH;
 
@@ -35,10 +38,6 @@ pub(crate) struct Scratch {
     pub(crate) rax: Cell<u64>,
     /// The driver's stack pointer while the host's is in use.
     pub(crate) rsp: Cell<u64>,
-    /// The innermost driver frame ([`super::frame::Frame`]) of what runs now; 0 if there is none.
-    pub(crate) frame: Cell<u64>,
-    /// Where translated code goes on.
-    pub(crate) resume: Cell<u64>,
     /// `rax` while a block's head saves the flags in it.
     pub(crate) head_rax: Cell<u64>,
     pub(crate) rcx: Cell<u64>,
@@ -46,8 +45,6 @@ pub(crate) struct Scratch {
     pub(crate) r11: Cell<u64>,
     /// Original target of an indirect branch.
     pub(crate) target: Cell<u64>,
-    /// Translated target of an indirect branch.
-    pub(crate) jump: Cell<u64>,
     /// Where the marks of what `gs:` means lie, and what says which of it was stored.
     pub(crate) gs_marks: Cell<u64>,
     pub(crate) gs_stored: Cell<u64>,
@@ -60,8 +57,6 @@ pub(crate) struct Scratch {
     /// Not 0: before driver code uses x87 or MMX registers, or AVX's, the guest is asked (see [`super::extended`]).
     pub(crate) ask_x87: Cell<u64>,
     pub(crate) ask_avx: Cell<u64>,
-    /// The host thread's own MXCSR.
-    pub(crate) host_mxcsr: Cell<u32>,
     /// CR8 of the current processor.
     pub(crate) level: Cell<u8>,
     /// The lowest level that may be moved to CR8 without asking the guest; above 15: none.
@@ -83,15 +78,6 @@ pub(crate) struct Scratch {
     pub(crate) lock_free_levels: Cell<u8>,
     /// The last address that was found to be one of a lock.
     pub(crate) lock_known: Cell<u64>,
-    /// Host code the stubs jump to.
-    pub(crate) exit_entry: Cell<u64>,
-    pub(crate) access_entry: Cell<u64>,
-    pub(crate) gate_entry: Cell<u64>,
-    pub(crate) returned_entry: Cell<u64>,
-    /// The guest's [`super::Doors`].
-    pub(crate) on_access: Cell<u64>,
-    pub(crate) on_export: Cell<u64>,
-    pub(crate) fault: Cell<HostFault>,
     /// Stands in for the device memory that an instruction refers to.
     pub(crate) device: DeviceData,
 }
@@ -145,14 +131,11 @@ addresses! {
     HELD = held;
     RAX = rax;
     RSP = rsp;
-    FRAME = frame;
-    RESUME = resume;
     HEAD_RAX = head_rax;
     RCX = rcx;
     RDX = rdx;
     R11 = r11;
     TARGET = target;
-    JUMP = jump;
     ASK_X87 = ask_x87;
     ASK_AVX = ask_avx;
     LEVEL = level;
@@ -167,29 +150,40 @@ addresses! {
     LOCK_KNOWN = lock_known;
     GS_MARKS = gs_marks;
     GS_STORED = gs_stored;
-    EXIT_ENTRY = exit_entry;
-    ACCESS_ENTRY = access_entry;
-    GATE_ENTRY = gate_entry;
-    RETURNED_ENTRY = returned_entry;
     DEVICE = device;
 }
 
 /// Bytes of the page that mean anything.
-pub(crate) const SCRATCH_SIZE: usize = size_of::<Scratch>();
+const SIZE: usize = size_of::<Scratch>();
 
-/// What the page holds: a snapshot's copy. Without what speaks of translations, which are not taken back.
-pub(crate) fn save_scratch() -> [u8; SCRATCH_SIZE] {
-    let used = scratch().used.replace(0);
-    // SAFETY: so many bytes are mapped there, and all of them were zero once: none is uninitialised.
-    let saved = unsafe { (SCRATCH.base as *const [u8; SCRATCH_SIZE]).read() };
-    scratch().used.set(used);
-    saved
+/// What a snapshot keeps of translated code's words.
+pub(crate) struct Saved {
+    page: [u8; SIZE],
+    /// See [`super::host_words::HostWords::frame`].
+    frame: u64,
 }
 
-/// Puts it back. Translated code does not run meanwhile.
-pub(crate) fn restore_scratch(saved: &[u8; SCRATCH_SIZE]) {
-    let used = scratch().used.get();
-    // SAFETY: as above; the words hold what they held before.
-    unsafe { (SCRATCH.base as *mut [u8; SCRATCH_SIZE]).write(*saved) };
-    scratch().uses(used);
+impl Saved {
+    /// What the page holds. Without what speaks of translations, which are not taken back.
+    pub(crate) fn now() -> Self {
+        let used = scratch().used.replace(0);
+        // SAFETY: so many bytes are mapped there, and all of them were zero once: none is uninitialised.
+        let page = unsafe { (SCRATCH.base as *const [u8; SIZE]).read() };
+        scratch().used.set(used);
+        Self { page, frame: host_words().frame.get() }
+    }
+
+    /// Puts it back. Translated code does not run meanwhile.
+    pub(crate) fn restore(&self) {
+        let used = scratch().used.get();
+        // SAFETY: as above; the words hold what they held before.
+        unsafe { (SCRATCH.base as *mut [u8; SIZE]).write(self.page) };
+        scratch().uses(used);
+        host_words().frame.set(self.frame);
+    }
+
+    /// What a driver could tell it by.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.page
+    }
 }

@@ -3,9 +3,11 @@
 use super::cuts::RECORD_SHIFT;
 use super::emitter::{Emitter, R13, RAX, RCX, RDX, RSP};
 use super::frame;
+use super::host_words::{
+    ACCESS_ENTRY, EXIT_ENTRY, FRAME, GATE_ENTRY, HostWord, JUMP, RECORDS, RESUME, RETURNED_ENTRY, host_words,
+};
 use super::scratch::{
-    ACCESS_ENTRY, COUNTDOWN, DRIVER_R13, EXIT_ENTRY, FRAME, GATE_ENTRY, JUMP, RAX as SAVED_RAX,
-    RCX as SAVED_RCX, RDX as SAVED_RDX, RESUME, RETURNED_ENTRY, RSP as SAVED_RSP, scratch,
+    COUNTDOWN, DRIVER_R13, RAX as SAVED_RAX, RCX as SAVED_RCX, RDX as SAVED_RDX, RSP as SAVED_RSP,
 };
 use super::short::Short;
 use super::table::{self, Column, UPPER_HALF};
@@ -25,8 +27,6 @@ pub(crate) const RESUME_STUB: u64 = CACHE.base + 0xC0;
 pub(crate) const LOST: u64 = CACHE.base + 0x100;
 /// A slice ends in a block: goes to the copy that ends with it, or to the exit that makes it; `eax` is the block's number.
 pub(crate) const SLICE: u64 = CACHE.base + 0x140;
-/// Where that stub holds the address of [`super::cuts`]' records.
-pub(crate) const RECORDS_AT: u64 = SLICE + 24;
 /// Where the thunks of exports begin.
 const THUNKS: u64 = CACHE.base + 0x400;
 /// Room for the stubs and the thunks of exports; translations follow.
@@ -45,16 +45,22 @@ pub(crate) struct Stubs {
 
 /// Writes the stubs and tells them where the host's code is.
 pub(crate) fn write(return_miss: u32) -> Stubs {
-    scratch().exit_entry.set(frame::dirql_exit as *const () as u64);
-    scratch().access_entry.set(frame::dirql_access as *const () as u64);
-    scratch().gate_entry.set(frame::dirql_gate as *const () as u64);
-    scratch().host_mxcsr.set(frame::host_mxcsr());
-    scratch().returned_entry.set(frame::dirql_returned as *const () as u64);
+    let words = host_words();
+    words.exit_entry.set(frame::dirql_exit as *const () as u64);
+    words.access_entry.set(frame::dirql_access as *const () as u64);
+    words.gate_entry.set(frame::dirql_gate as *const () as u64);
+    words.host_mxcsr.set(frame::host_mxcsr());
+    words.returned_entry.set(frame::dirql_returned as *const () as u64);
+    for short in Short::WITH_ENTRIES {
+        if let Some((index, entry)) = short.entry() {
+            words.short_entries[index].set(entry);
+        }
+    }
 
     let mut e = Emitter::new(EXIT);
     to_host(&mut e);
     e.store(SAVED_RSP, RSP);
-    e.load(RSP, FRAME);
+    e.load_host(RSP, FRAME);
     e.jump_through(EXIT_ENTRY);
 
     let mut e = next(&e, ENTER);
@@ -64,7 +70,7 @@ pub(crate) fn write(return_miss: u32) -> Stubs {
     let landing = e.here();
     restore_return_address(&mut e, RETURN_TO_KERNEL);
     to_host(&mut e);
-    e.load(RSP, FRAME);
+    e.load_host(RSP, FRAME);
     e.jump_through(RETURNED_ENTRY);
     let thunk = e.here();
     e.fill(call, thunk);
@@ -112,21 +118,20 @@ impl Stubs {
         let thunk = self.next_thunk;
         assert!(thunk + LONGEST_THUNK <= CACHE.base + PERMANENT, "too many exports");
         let mut e = Emitter::new(thunk);
-        let behind = short.and_then(|short| Some((short, short.entry()?)));
+        let behind = short.and_then(|short| Some((short, short.entry()?.0)));
         if behind.is_none() {
             to_host(&mut e);
         }
         e.bytes(&[0x49, 0x89, 0xE3]); // mov r11, rsp
-        e.load(RSP, FRAME);
+        e.load_host(RSP, FRAME);
         e.constant_eax(number);
         match behind {
             None => e.jump_through(GATE_ENTRY),
-            Some((short, entry)) => {
+            Some((short, index)) => {
                 if let Short::RaiseTo(level) = short {
                     e.bytes(&[0x41, 0xB2, level]); // mov r10b, level
                 }
-                e.bytes(&[0xFF, 0x25, 0, 0, 0, 0]); // jmp [what lies behind]
-                e.bytes(&entry.to_le_bytes());
+                e.jump_through(HostWord::of_short(index));
             }
         }
         self.next_thunk = e.here().next_multiple_of(16);
@@ -170,9 +175,7 @@ fn find_cut(e: &mut Emitter) {
     e.store(SAVED_RDX, RDX);
     e.bytes(&[0x89, 0xC1]); // mov ecx, eax
     e.bytes(&[0x9F, 0x0F, 0x90, 0xC0]); // lahf; seto al
-    let records = e.here() + 2;
-    assert!(records == RECORDS_AT, "the address of the records stands elsewhere");
-    e.constant(RDX, 0);
+    e.load_host(RDX, RECORDS);
     e.bytes(&[0xC1, 0xE1, RECORD_SHIFT]); // shl ecx, ...
     e.bytes(&[0x48, 0x01, 0xCA]); // add rdx, rcx
     e.bytes(&[0x8B, 0x4A, 0x08]); // mov ecx, [rdx+8]
@@ -183,7 +186,7 @@ fn find_cut(e: &mut Emitter) {
     e.bytes(&[0x4A, 0x8B, 0x0C, 0xE9]); // mov rcx, [rcx+r13*8]
     e.bytes(&[0x48, 0x85, 0xC9]); // test rcx, rcx
     let not_made = e.jump_if_hole(EQUAL);
-    e.store(JUMP, RCX);
+    e.store_host(JUMP, RCX);
     restore_rcx_rdx(e);
     e.bytes(&[0x04, 0x7F, 0x9E]); // add al, 7Fh; sahf
     e.load(RAX, SAVED_RAX);
@@ -207,7 +210,7 @@ pub(crate) fn access_stub(e: &mut Emitter, number: u32) {
     let general = |register: usize| u8::try_from(8 * register).expect("there are 16");
     to_host(e);
     e.bytes(&[0x48, 0x89, 0xE1]); // mov rcx, rsp
-    e.load(RSP, FRAME);
+    e.load_host(RSP, FRAME);
     e.bytes(&[0x48, 0x89, 0x4C, 0x24, general(number::RSP)]); // mov [rsp+...], rcx
     e.load(RCX, SAVED_RCX);
     e.bytes(&[0x48, 0x89, 0x4C, 0x24, general(number::RCX)]);
@@ -277,7 +280,7 @@ pub(crate) fn look_up_jump(e: &mut Emitter, restore: impl Fn(&mut Emitter), miss
     e.jump_if_rcx_zero(miss_at);
     e.constant(RDX, IMAGES.base);
     e.bytes(&[0x48, 0x8D, 0x0C, 0x11]); // lea rcx, [rcx+rdx]
-    e.store(JUMP, RCX);
+    e.store_host(JUMP, RCX);
     restore(e);
 }
 

@@ -13,7 +13,7 @@ use crate::guest::FaultKind;
 use crate::translate::cache::Cache;
 use crate::translate::emitter::{Hole, Reg};
 use crate::translate::exit::Exit;
-use crate::translate::scratch::JUMP;
+use crate::translate::host_words::JUMP;
 use crate::translate::short::inline::Rest;
 use crate::translate::stubs;
 use crate::windows::{CACHE, PAGE};

@@ -7,7 +7,8 @@ use crate::translate::cache::{MapEntry, Saved};
 use crate::translate::classify::Class;
 use crate::translate::emitter::{R11, RCX, Reg};
 use crate::translate::exit::Exit;
-use crate::translate::scratch::{DRIVER_R13, JUMP, R11 as SAVED_R11, RCX as SAVED_RCX};
+use crate::translate::host_words::JUMP;
+use crate::translate::scratch::{DRIVER_R13, R11 as SAVED_R11, RCX as SAVED_RCX};
 use crate::translate::{callout, stubs};
 
 impl Builder<'_> {

@@ -11,9 +11,8 @@ use crate::translate::cache::{Cache, Saved};
 use crate::translate::emitter::{self, Emitter, Hole, R10, R11, R13, RAX, RCX, RDX, Reg};
 use crate::translate::exit::{Exit, go_on};
 use crate::translate::frame::Frame;
-use crate::translate::scratch::{
-    DRIVER_R13, JUMP, R11 as SAVED_R11, RCX as SAVED_RCX, RDX as SAVED_RDX, TARGET,
-};
+use crate::translate::host_words::JUMP;
+use crate::translate::scratch::{DRIVER_R13, R11 as SAVED_R11, RCX as SAVED_RCX, RDX as SAVED_RDX, TARGET};
 use crate::translate::short::inline;
 use crate::translate::{site, stubs, table};
 use crate::windows::CACHE;

@@ -11,16 +11,21 @@ use crate::translate::table::UPPER_HALF;
 use crate::windows::{IMAGES, SCRATCH, TABLE};
 
 impl Short {
-    /// Host code for it, if there is any, which is entered as the gate is. `r10b` is the level of [`Short::RaiseTo`].
-    pub(in crate::translate) fn entry(self) -> Option<u64> {
-        let entry: unsafe extern "sysv64" fn() = match self {
-            Self::Level => dirql_short_level,
-            Self::Raise => dirql_short_raise,
-            Self::RaiseTo(_) => dirql_short_raise_to,
-            Self::Lower => dirql_short_lower,
+    /// One of each kind that has host code.
+    pub(in crate::translate) const WITH_ENTRIES: [Self; 4] =
+        [Self::Level, Self::Raise, Self::RaiseTo(0), Self::Lower];
+
+    /// Host code for it, if there is any, which is entered as the gate is, and the index of the word that holds its address. `r10b`
+    /// is the level of [`Short::RaiseTo`].
+    pub(in crate::translate) fn entry(self) -> Option<(usize, u64)> {
+        let (index, entry): (_, unsafe extern "sysv64" fn()) = match self {
+            Self::Level => (0, dirql_short_level),
+            Self::Raise => (1, dirql_short_raise),
+            Self::RaiseTo(_) => (2, dirql_short_raise_to),
+            Self::Lower => (3, dirql_short_lower),
             Self::AcquireRaise | Self::Acquire | Self::ReleaseLower | Self::Release => return None,
         };
-        Some(entry as *const () as u64)
+        Some((index, entry as *const () as u64))
     }
 }
 
