@@ -165,6 +165,65 @@ pub(crate) fn device_write(cx: &mut Cx<'_>, access: Access, data: &[u8]) -> Flow
     Ok(())
 }
 
+/// Whether what lies at an address is no memory but a device's, or the shared page: the kernel reaches it by [`fetch`] and [`put`].
+#[inline]
+pub(crate) const fn answers(address: u64) -> bool {
+    DEVICE.contains(address) || SHARED_DATA.contains(address)
+}
+
+/// A routine of the kernel's reads where a driver pointed it: as the driver's own code would, each access as wide as its address allows.
+/// What that causes comes before the driver's next instruction.
+///
+/// # Errors
+/// As [`device_read`].
+pub(crate) fn fetch(cx: &mut Cx<'_>, address: u64, data: &mut [u8]) -> Flow<()> {
+    let mut rest = data;
+    let mut at = address;
+    while !rest.is_empty() {
+        let (piece, behind) = rest.split_at_mut(natural(at, rest.len()));
+        device_read(cx, access_to(at, piece.len()), piece)?;
+        at = at.wrapping_add(piece.len() as u64);
+        rest = behind;
+    }
+    look_soon(cx);
+    Ok(())
+}
+
+/// As [`fetch`], of a write.
+///
+/// # Errors
+/// As [`device_write`].
+pub(crate) fn put(cx: &mut Cx<'_>, address: u64, data: &[u8]) -> Flow<()> {
+    let mut rest = data;
+    let mut at = address;
+    while !rest.is_empty() {
+        let (piece, behind) = rest.split_at(natural(at, rest.len()));
+        device_write(cx, access_to(at, piece.len()), piece)?;
+        at = at.wrapping_add(piece.len() as u64);
+        rest = behind;
+    }
+    look_soon(cx);
+    Ok(())
+}
+
+/// Bytes of the widest access that is aligned at `address`: 1, 2, 4 or 8.
+fn natural(address: u64, most: usize) -> usize {
+    let widths = [8, 4, 2];
+    widths.into_iter().find(|&width| width <= most && address.is_multiple_of(width as u64)).unwrap_or(1)
+}
+
+fn access_to(address: u64, bytes: usize) -> Access {
+    Access { address, bytes: u8::try_from(bytes).unwrap_or(8) }
+}
+
+/// There is no instruction of the driver's that retires: the slice ends at its next one, and with that the lines are looked at.
+fn look_soon(cx: &mut Cx<'_>) {
+    cx.with(|k| {
+        k.hal.after = After::Nothing;
+        ke::slice::end_soon(k);
+    });
+}
+
 fn load(cx: &mut Cx<'_>, bus: u64, width: Width) -> Flow<u64> {
     let read = cx.with(|k| read(k, bus, width));
     loaded(cx, bus, width, read)

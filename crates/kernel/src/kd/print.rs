@@ -25,7 +25,7 @@ const DEFAULT_MASK: u32 = 0xF;
 /// # Errors
 /// A verdict on a bad pointer, here and below.
 pub fn dbg_print(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
-    let list = VaList::new(cx, args.slot(1));
+    let list = VaList::new(args.slot(1));
     print(cx, "DbgPrint", "", args.registers[0], list)
 }
 
@@ -34,7 +34,7 @@ pub fn dbg_print(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
 /// # Errors
 /// As [`dbg_print`].
 pub fn dbg_print_ex(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
-    let list = VaList::new(cx, args.slot(3));
+    let list = VaList::new(args.slot(3));
     let [component, level, format, _] = args.registers;
     filtered(cx, "DbgPrintEx", "", (low32(component), low32(level)), format, list)
 }
@@ -44,7 +44,7 @@ pub fn dbg_print_ex(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
 /// # Errors
 /// As [`dbg_print`].
 pub fn v_dbg_print_ex(cx: &mut Cx<'_>, component: u32, level: u32, format: u64, list: u64) -> Flow<NtStatus> {
-    let list = VaList::new(cx, list);
+    let list = VaList::new(list);
     filtered(cx, "vDbgPrintEx", "", (component, level), format, list)
 }
 
@@ -62,7 +62,7 @@ pub fn v_dbg_print_ex_with_prefix(
 ) -> Flow<NtStatus> {
     let prefix = crt::read::<1>(cx, prefix, LONGEST)?;
     let prefix: String = prefix.iter().map(|unit| text::ansi_to_char(unit.to_le_bytes()[0])).collect();
-    let list = VaList::new(cx, list);
+    let list = VaList::new(list);
     filtered(cx, "vDbgPrintExWithPrefix", &prefix, (component, level), format, list)
 }
 

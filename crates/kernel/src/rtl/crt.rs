@@ -3,45 +3,55 @@
 //! Page: *String manipulation (CRT)*. One function serves `strcmp` and `wcscmp`: `W` is the bytes of a character. Case
 //! is ASCII's in `_stricmp`, Unicode's in `_wcsicmp`. Each charges one instruction a character. Printing is in `print`.
 
-use engine::{Flow, TouchKind};
+use engine::Flow;
 
-use super::text;
+use super::{memory, text};
 use crate::cx::Cx;
 use crate::ke::slice;
-use crate::mm::shadow;
 
 /// The characters at `address` up to a zero or `most` of them; a narrow one is widened as it is.
 pub(crate) fn read<const W: u64>(cx: &mut Cx<'_>, address: u64, most: u64) -> Flow<Vec<u16>> {
-    const PAGE: u64 = engine::windows::PAGE;
-    let mut units: Vec<u16> = Vec::new();
-    let mut at = address;
-    loop {
-        let left = most - units.len() as u64;
-        if left == 0 {
-            return Ok(units);
-        }
-        // To the end of the page, so that nothing behind the zero is touched; a character may straddle.
-        let room = ((PAGE - at % PAGE) / W).clamp(1, left);
-        let mut bytes = vec![0; usize::try_from(room * W).unwrap_or(0)];
-        if let Err(bad) = cx.engine().read_bytes(at, &mut bytes) {
-            return Err(cx.bad_pointer(bad));
-        }
-        let piece: Vec<u16> = if W == 1 {
-            bytes.into_iter().map(u16::from).collect()
-        } else {
-            bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect()
-        };
-        let end = piece.iter().position(|&unit| unit == 0);
-        let text = &piece[..end.unwrap_or(piece.len())];
-        let looked_at = text.len() as u64 + u64::from(end.is_some());
-        shadow::pointed(cx, at, looked_at * W, TouchKind::Read)?;
-        slice::work(cx, 1 + text.len() as u64)?;
-        units.extend(text);
-        if end.is_some() {
-            return Ok(units);
-        }
-        at = at.wrapping_add(room * W);
+    let mut units = scan::<W>(cx, address, most, |units| units.last() == Some(&0))?;
+    if units.last() == Some(&0) {
+        units.pop();
     }
+    Ok(units)
+}
+
+/// Reads characters one by one until `stops` says so of all that were read, or `most` were; those behind the last are not looked at.
+fn scan<const W: u64>(
+    cx: &mut Cx<'_>,
+    address: u64,
+    most: u64,
+    mut stops: impl FnMut(&[u16]) -> bool,
+) -> Flow<Vec<u16>> {
+    let mut units: Vec<u16> = Vec::new();
+    while (units.len() as u64) < most {
+        let at = address.wrapping_add(units.len() as u64 * W);
+        let piece = peek::<W>(cx, at, most - units.len() as u64)?;
+        let before = units.len();
+        let stopped = piece.into_iter().any(|unit| {
+            units.push(unit);
+            stops(&units)
+        });
+        let looked = (units.len() - before) as u64;
+        memory::looked_at(cx, at, looked * W)?;
+        slice::work(cx, 1 + looked)?;
+        if stopped {
+            break;
+        }
+    }
+    Ok(units)
+}
+
+/// At least one and at most `most` characters, as many as can be read at once although perhaps not all of them are of the text.
+fn peek<const W: u64>(cx: &mut Cx<'_>, at: u64, most: u64) -> Flow<Vec<u16>> {
+    let bytes = memory::peek(cx, at, memory::reach(at, W, most.saturating_mul(W)))?;
+    Ok(if W == 1 {
+        bytes.into_iter().map(u16::from).collect()
+    } else {
+        bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect()
+    })
 }
 
 /// Characters without a limit.
@@ -53,7 +63,7 @@ pub(crate) fn write<const W: u64>(cx: &mut Cx<'_>, address: u64, units: &[u16]) 
     } else {
         units.iter().flat_map(|unit| unit.to_le_bytes()).collect()
     };
-    cx.write_bytes(address, &bytes)
+    memory::store(cx, address, &bytes)
 }
 
 /// `strlen`, `wcslen`.
@@ -91,7 +101,7 @@ pub fn copy_n<const W: u64>(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> 
     let units = read::<W>(cx, from, count)?;
     write::<W>(cx, to, &units)?;
     let written = units.len() as u64 * W;
-    super::memory::zero(cx, to + written, count.saturating_mul(W) - written)?;
+    memory::zero(cx, to + written, count.saturating_mul(W) - written)?;
     Ok(to)
 }
 
@@ -147,22 +157,24 @@ pub fn compare_case_n<const W: u64>(cx: &mut Cx<'_>, one: u64, two: u64, most: u
     order::<W>(cx, one, two, most, lower::<W>)
 }
 
-/// Compares character by character, reading neither text behind their first difference.
+/// Compares character by character, looking at neither text behind their first difference or their end.
 fn order<const W: u64>(cx: &mut Cx<'_>, one: u64, two: u64, most: u64, fold: fn(u16) -> u16) -> Flow<i32> {
     const PIECE: u64 = 64;
     let mut done = 0;
     while done < most {
-        let piece = PIECE.min(most - done);
-        let (a, b) = (read::<W>(cx, one + done * W, piece)?, read::<W>(cx, two + done * W, piece)?);
-        let at = |units: &[u16], index: usize| units.get(index).copied().map_or(0, fold);
-        let longer = a.len().max(b.len());
-        if let Some(index) = (0..longer).find(|&index| at(&a, index) != at(&b, index)) {
-            return Ok(if at(&a, index) < at(&b, index) { -1 } else { 1 });
+        let (at, other) = (one.wrapping_add(done * W), two.wrapping_add(done * W));
+        let a = peek::<W>(cx, at, PIECE.min(most - done))?;
+        let b = peek::<W>(cx, other, a.len() as u64)?;
+        let pairs = a.iter().zip(&b).map(|(&a, &b)| (fold(a), fold(b)));
+        let last = pairs.clone().position(|(a, b)| a != b || a == 0);
+        let looked = last.map_or(pairs.len(), |last| last + 1) as u64;
+        memory::looked_at(cx, at, looked * W)?;
+        memory::looked_at(cx, other, looked * W)?;
+        slice::work(cx, 2 * (1 + looked))?;
+        if let Some((a, b)) = last.and_then(|last| pairs.clone().nth(last)) {
+            return Ok(a.cmp(&b) as i32);
         }
-        if (longer as u64) < piece {
-            break;
-        }
-        done += piece;
+        done += looked;
     }
     Ok(0)
 }
@@ -186,8 +198,10 @@ fn upper<const W: u64>(unit: u16) -> u16 {
 /// # Errors
 /// As [`length`].
 pub fn find<const W: u64>(cx: &mut Cx<'_>, text: u64, unit: i32) -> Flow<u64> {
-    let units = with_end::<W>(cx, text)?;
-    Ok(place::<W>(text, units.iter().position(|&other| other == character::<W>(unit))))
+    let wanted = character::<W>(unit);
+    let units =
+        scan::<W>(cx, text, ALL, |units| units.last().is_some_and(|&unit| unit == 0 || unit == wanted))?;
+    Ok(place::<W>(text, units.last().filter(|&&last| last == wanted).map(|_| units.len() - 1)))
 }
 
 /// `strrchr`, `wcsrchr`: the last, or null.
@@ -219,11 +233,12 @@ fn place<const W: u64>(text: u64, index: Option<usize>) -> u64 {
 /// # Errors
 /// As [`length`].
 pub fn find_text<const W: u64>(cx: &mut Cx<'_>, text: u64, part: u64) -> Flow<u64> {
-    let (text_units, part) = (read::<W>(cx, text, ALL)?, read::<W>(cx, part, ALL)?);
+    let part = read::<W>(cx, part, ALL)?;
     if part.is_empty() {
         return Ok(text);
     }
-    Ok(place::<W>(text, text_units.windows(part.len()).position(|window| window == part)))
+    let units = scan::<W>(cx, text, ALL, |units| units.last() == Some(&0) || units.ends_with(&part))?;
+    Ok(place::<W>(text, units.ends_with(&part).then(|| units.len() - part.len())))
 }
 
 /// `_strlwr`, `_wcslwr`: in place.
@@ -269,7 +284,14 @@ pub fn upper_character<const W: u64>(_cx: &mut Cx<'_>, unit: i32) -> Flow<i32> {
 /// # Errors
 /// As [`length`].
 pub fn to_integer<const W: u64>(cx: &mut Cx<'_>, text: u64) -> Flow<i32> {
-    let units = read::<W>(cx, text, ALL)?;
+    let mut begun = false;
+    let units = scan::<W>(cx, text, ALL, |units| {
+        let last = units.last().copied().unwrap_or(0);
+        let digit = (u16::from(b'0')..=u16::from(b'9')).contains(&last);
+        let goes_on = digit || !begun && (matches!(last, 9..=13 | 32) || last == 43 || last == 45);
+        begun |= digit || last == 43 || last == 45;
+        !goes_on
+    })?;
     let ascii: String = units.iter().map(|&unit| u8::try_from(unit).map_or('?', char::from)).collect();
     let trimmed = ascii.trim_start_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
     let (negative, digits) = match trimmed.strip_prefix('-') {

@@ -31,6 +31,14 @@ pub trait Arguments {
     /// # Errors
     /// The first byte cannot be read.
     fn bytes(&mut self, address: u64, most: usize) -> Result<Vec<u8>, BadPointer>;
+
+    /// So many of the bytes that [`Arguments::bytes`] gave are of a text.
+    ///
+    /// # Errors
+    /// The driver must not read them.
+    fn looked_at(&mut self, _address: u64, _bytes: usize) -> Result<(), BadPointer> {
+        Ok(())
+    }
 }
 
 /// What a format made use of that is not allowed everywhere.
@@ -306,11 +314,13 @@ fn read(
         }
         let mut fresh = bytes[scanned..].chunks_exact(size);
         if let Some(end) = fresh.position(|unit| unit.iter().all(|&byte| byte == 0)) {
+            args.looked_at(address, scanned + (end + 1) * size)?;
             bytes.truncate(scanned + end * size);
-            break;
+            return Ok(bytes);
         }
         scanned = bytes.len() / size * size;
     }
+    args.looked_at(address, bytes.len())?;
     Ok(bytes)
 }
 

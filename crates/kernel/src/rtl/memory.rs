@@ -2,10 +2,10 @@
 //!
 //! Pages: *RtlCopyMemory macro*, *RtlMoveMemory macro*, *RtlFillMemory macro*, *RtlCompareMemory function*, *memcpy*.
 //! They run on the kernel's side and charge one instruction for eight bytes, plus eight for the call; they are not
-//! preempted in the middle, and what becomes due meanwhile comes at their end. Device memory is accessed eight bytes at a time, as compilers' own copies do.
+//! preempted in the middle, and what becomes due meanwhile comes at their end. Device memory is accessed in pieces as wide as they are
+//! aligned, and what is compared or searched byte by byte.
 
-use engine::windows::DEVICE;
-use engine::{Access, Flow, TouchKind};
+use engine::{Flow, TouchKind};
 
 use crate::cx::Cx;
 use crate::hal::access;
@@ -22,40 +22,40 @@ fn charge(cx: &mut Cx<'_>, bytes: u64) -> Flow<()> {
 
 /// Reads memory, a device's included.
 pub(crate) fn load(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<Vec<u8>> {
-    if !DEVICE.contains(address) {
-        shadow::pointed(cx, address, bytes, TouchKind::Read)?;
-        return cx.read_bytes(address, bytes);
-    }
-    let mut data = vec![0; usize::try_from(bytes).unwrap_or(0)];
-    let mut at = address;
-    for piece in data.chunks_mut(step(address)) {
-        access::device_read(cx, access_to(at, piece.len()), piece)?;
-        at += piece.len() as u64;
-    }
-    Ok(data)
+    looked_at(cx, address, bytes)?;
+    cx.read_bytes(address, bytes)
 }
 
 /// Writes memory, a device's included.
 pub(crate) fn store(cx: &mut Cx<'_>, address: u64, data: &[u8]) -> Flow<()> {
-    if !DEVICE.contains(address) {
+    if !access::answers(address) {
         shadow::pointed(cx, address, data.len() as u64, TouchKind::Write)?;
-        return cx.write_bytes(address, data);
     }
-    let mut at = address;
-    for piece in data.chunks(step(address)) {
-        access::device_write(cx, access_to(at, piece.len()), piece)?;
-        at += piece.len() as u64;
-    }
-    Ok(())
+    cx.write_bytes(address, data)
 }
 
-/// Bytes of one device access: eight where the range is aligned for it, else one.
-const fn step(address: u64) -> usize {
-    if address.is_multiple_of(8) { 8 } else { 1 }
+/// How many bytes from `address` on can be read at once, of which perhaps not all are meant: to the page's end, in pieces of `unit`
+/// bytes, but one piece of a device, which may answer to being read. At least one piece, and at most `most` bytes.
+pub(crate) fn reach(address: u64, unit: u64, most: u64) -> u64 {
+    const PAGE: u64 = engine::windows::PAGE;
+    let pieces = if access::answers(address) { 1 } else { ((PAGE - address % PAGE) / unit).max(1) };
+    (pieces * unit).min(most)
 }
 
-fn access_to(address: u64, bytes: usize) -> Access {
-    Access { address, bytes: u8::try_from(bytes).unwrap_or(8) }
+/// The bytes that [`reach`] tells of, as they are; which of them are meant is said by [`looked_at`].
+pub(crate) fn peek(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<Vec<u8>> {
+    let mut data = vec![0; usize::try_from(bytes).unwrap_or(0)];
+    if access::answers(address) {
+        access::fetch(cx, address, &mut data)?;
+    } else if let Err(bad) = cx.engine().read_bytes(address, &mut data) {
+        return Err(cx.bad_pointer(bad));
+    }
+    Ok(data)
+}
+
+/// A driver's routine would have read these bytes: in a checked machine, told if it must not.
+pub(crate) fn looked_at(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<()> {
+    if access::answers(address) { Ok(()) } else { shadow::pointed(cx, address, bytes, TouchKind::Read) }
 }
 
 /// `memcpy`, `memmove`, `RtlMoveMemory`, `RtlCopyMemory`: ranges may overlap. Returns the destination.
@@ -115,9 +115,13 @@ pub fn zero(cx: &mut Cx<'_>, to: u64, bytes: u64) -> Flow<()> {
 pub fn compare(cx: &mut Cx<'_>, one: u64, two: u64, bytes: u64) -> Flow<u64> {
     let mut start = 0;
     while start < bytes {
-        let piece = 0x1000.min(bytes - start);
-        let (a, b) = (load(cx, one + start, piece)?, load(cx, two + start, piece)?);
+        let (at, other) = (one.wrapping_add(start), two.wrapping_add(start));
+        let piece = reach(at, 1, bytes - start).min(reach(other, 1, bytes - start));
+        let (a, b) = (peek(cx, at, piece)?, peek(cx, other, piece)?);
         let equal = a.iter().zip(&b).take_while(|(a, b)| a == b).count() as u64;
+        let looked = (equal + 1).min(piece);
+        looked_at(cx, at, looked)?;
+        looked_at(cx, other, looked)?;
         start += equal;
         if equal < piece {
             break;
@@ -146,11 +150,17 @@ pub fn order(cx: &mut Cx<'_>, one: u64, two: u64, bytes: u64) -> Flow<i32> {
 /// A verdict on a bad pointer.
 pub fn find(cx: &mut Cx<'_>, at: u64, byte: i32, bytes: u64) -> Flow<u64> {
     let [wanted, ..] = byte.to_le_bytes();
-    for offset in 0..bytes {
-        if load(cx, at + offset, 1)? == [wanted] {
-            charge(cx, offset)?;
-            return Ok(at + offset);
+    let mut start = 0;
+    while start < bytes {
+        let from = at.wrapping_add(start);
+        let piece = peek(cx, from, reach(from, 1, bytes - start))?;
+        let found = piece.iter().position(|&byte| byte == wanted);
+        looked_at(cx, from, found.map_or(piece.len(), |found| found + 1) as u64)?;
+        if let Some(found) = found {
+            charge(cx, start + found as u64)?;
+            return Ok(from + found as u64);
         }
+        start += piece.len() as u64;
     }
     charge(cx, bytes)?;
     Ok(0)

@@ -5,10 +5,10 @@
 //! in place of the run-time's invalid-parameter handler.
 
 use abi::DriverPtr;
-use engine::{Args, BadAddress, Engine, Flow};
+use engine::{Args, BadAddress, Flow, Leave};
 
-use super::crt;
 use super::format::{self, Arguments, BadPointer, Uses};
+use super::{crt, memory};
 use crate::cx::Cx;
 use crate::ke::slice;
 
@@ -17,30 +17,49 @@ const MOST: u64 = 0x1_0000;
 
 /// A `va_list` in the machine's memory.
 pub(crate) struct VaList {
-    engine: Engine,
     at: u64,
 }
 
 impl VaList {
-    pub(crate) fn new(cx: &Cx<'_>, at: u64) -> Self {
-        Self { engine: cx.engine(), at }
+    pub(crate) fn new(at: u64) -> Self {
+        Self { at }
     }
 }
 
-impl Arguments for VaList {
+/// A `va_list` that is read, and what its pointers point at.
+struct Reader<'c, 'm> {
+    cx: &'c mut Cx<'m>,
+    list: VaList,
+    /// Why reading ended, where that has been said already.
+    leave: Option<Leave>,
+}
+
+impl Reader<'_, '_> {
+    fn keep<T>(&mut self, address: u64, result: Flow<T>) -> Result<T, BadPointer> {
+        result.map_err(|leave| {
+            self.leave = Some(leave);
+            BadPointer { address }
+        })
+    }
+}
+
+impl Arguments for Reader<'_, '_> {
     fn next(&mut self) -> u64 {
         // Behind the end of the stack there are no arguments; what a driver reads there is nothing.
-        let value = self.engine.read(DriverPtr::new(self.at)).unwrap_or(0);
-        self.at = self.at.wrapping_add(8);
+        let value = self.cx.engine().read(DriverPtr::new(self.list.at)).unwrap_or(0);
+        self.list.at = self.list.at.wrapping_add(8);
         value
     }
 
     fn bytes(&mut self, address: u64, most: usize) -> Result<Vec<u8>, BadPointer> {
-        const PAGE: usize = 0x1000;
-        let to_page_end = PAGE - usize::try_from(address % 0x1000).unwrap_or(0);
-        let mut bytes = vec![0; most.min(to_page_end).max(1)];
-        self.engine.read_bytes(address, &mut bytes).map_err(|bad| BadPointer { address: bad.address })?;
-        Ok(bytes)
+        let bytes = memory::reach(address, 1, (most as u64).max(1));
+        let read = memory::peek(self.cx, address, bytes);
+        self.keep(address, read)
+    }
+
+    fn looked_at(&mut self, address: u64, bytes: usize) -> Result<(), BadPointer> {
+        let judged = memory::looked_at(self.cx, address, bytes as u64);
+        self.keep(address, judged)
     }
 }
 
@@ -86,28 +105,34 @@ fn print<const W: u64>(cx: &mut Cx<'_>, to: u64, rule: Rule, format: u64, list: 
 pub(crate) fn make<const W: u64>(
     cx: &mut Cx<'_>,
     format: u64,
-    mut list: VaList,
+    list: VaList,
     limit: u64,
 ) -> Flow<(Vec<u16>, bool, Uses)> {
     let format = crt::read::<W>(cx, format, crt::ALL)?;
     let limit = usize::try_from(limit).unwrap_or(0);
+    let mut arguments = Reader { cx, list, leave: None };
     let made = if W == 1 {
         let bytes: Vec<u8> = format.iter().map(|unit| unit.to_le_bytes()[0]).collect();
-        format::format(&bytes, &mut list, limit).map(|made| {
+        format::format(&bytes, &mut arguments, limit).map(|made| {
             let text = made.text.into_iter().map(u16::from).collect::<Vec<_>>();
             (text, made.truncated, made.uses)
         })
     } else {
-        format::format_wide(&format, &mut list, limit).map(|made| (made.text, made.truncated, made.uses))
+        format::format_wide(&format, &mut arguments, limit).map(|made| (made.text, made.truncated, made.uses))
     };
-    let made = made.map_err(|bad| cx.bad_pointer(BadAddress { address: bad.address, write: false }))?;
+    let Reader { cx, leave, .. } = arguments;
+    let made = match (made, leave) {
+        (Ok(made), _) => made,
+        (Err(_), Some(leave)) => return Err(leave),
+        (Err(bad), None) => return Err(cx.bad_pointer(BadAddress { address: bad.address, write: false })),
+    };
     slice::work(cx, 64 + made.0.len() as u64)?;
     Ok(made)
 }
 
 /// The arguments of a variadic routine behind its first `named` ones.
-fn rest(cx: &Cx<'_>, args: &Args, named: u64) -> VaList {
-    VaList::new(cx, args.slot(named))
+fn rest(args: &Args, named: u64) -> VaList {
+    VaList::new(args.slot(named))
 }
 
 /// `sprintf`, `swprintf`.
@@ -116,7 +141,7 @@ fn rest(cx: &Cx<'_>, args: &Args, named: u64) -> VaList {
 /// A verdict on a bad pointer, here and below.
 pub fn sprintf<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
     let [to, format, ..] = args.registers;
-    let list = rest(cx, args, 2);
+    let list = rest(args, 2);
     print::<W>(cx, to, Rule::Whole, format, list)
 }
 
@@ -126,7 +151,7 @@ pub fn sprintf<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
 /// As [`sprintf`].
 pub fn snprintf<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
     let [to, count, format, _] = args.registers;
-    let list = rest(cx, args, 3);
+    let list = rest(args, 3);
     print::<W>(cx, to, Rule::Count(count), format, list)
 }
 
@@ -136,7 +161,7 @@ pub fn snprintf<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
 /// As [`sprintf`].
 pub fn sprintf_s<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
     let [to, room, format, _] = args.registers;
-    let list = rest(cx, args, 3);
+    let list = rest(args, 3);
     print::<W>(cx, to, Rule::Safe(room), format, list)
 }
 
@@ -146,7 +171,7 @@ pub fn sprintf_s<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
 /// As [`sprintf`].
 pub fn snprintf_s<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
     let [to, room, count, format] = args.registers;
-    let list = rest(cx, args, 4);
+    let list = rest(args, 4);
     print::<W>(cx, to, Rule::SafeCount(room, count), format, list)
 }
 
@@ -155,7 +180,7 @@ pub fn snprintf_s<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
 /// # Errors
 /// As [`sprintf`].
 pub fn vsprintf<const W: u64>(cx: &mut Cx<'_>, to: u64, format: u64, list: u64) -> Flow<i32> {
-    let list = VaList::new(cx, list);
+    let list = VaList::new(list);
     print::<W>(cx, to, Rule::Whole, format, list)
 }
 
@@ -164,7 +189,7 @@ pub fn vsprintf<const W: u64>(cx: &mut Cx<'_>, to: u64, format: u64, list: u64) 
 /// # Errors
 /// As [`sprintf`].
 pub fn vsnprintf<const W: u64>(cx: &mut Cx<'_>, to: u64, count: u64, format: u64, list: u64) -> Flow<i32> {
-    let list = VaList::new(cx, list);
+    let list = VaList::new(list);
     print::<W>(cx, to, Rule::Count(count), format, list)
 }
 
@@ -173,7 +198,7 @@ pub fn vsnprintf<const W: u64>(cx: &mut Cx<'_>, to: u64, count: u64, format: u64
 /// # Errors
 /// As [`sprintf`].
 pub fn vsprintf_s<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, format: u64, list: u64) -> Flow<i32> {
-    let list = VaList::new(cx, list);
+    let list = VaList::new(list);
     print::<W>(cx, to, Rule::Safe(room), format, list)
 }
 
@@ -189,6 +214,6 @@ pub fn vsnprintf_s<const W: u64>(
     format: u64,
     list: u64,
 ) -> Flow<i32> {
-    let list = VaList::new(cx, list);
+    let list = VaList::new(list);
     print::<W>(cx, to, Rule::SafeCount(room, count), format, list)
 }
