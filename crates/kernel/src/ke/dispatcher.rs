@@ -229,16 +229,21 @@ pub(crate) fn end_wait(k: &mut Kernel, strand: StrandId, status: NtStatus, boost
         scheduler::make_ready(k, strand);
     }
     for (index, object) in wait.objects.iter().enumerate() {
-        if let Some(waiting) = k.ke.waits.get_mut(&object.address) {
-            waiting.remove_all(&strand);
-            if waiting.is_empty() {
-                k.ke.waits.remove(&object.address);
-            }
-        }
+        waits_no_more(k, *object, strand);
         let block = wait.blocks.index(index as u64);
         links::remove(k.engine, block + KWAIT_BLOCK::WaitListEntry)?;
     }
     Ok(())
+}
+
+/// The thread is not among those that wait for the object any more; its wait block is its caller's to unlink.
+pub(crate) fn waits_no_more(k: &mut Kernel, header: Header, strand: StrandId) {
+    if let Some(waiting) = k.ke.waits.get_mut(&header.address) {
+        waiting.remove_all(&strand);
+        if waiting.is_empty() {
+            k.ke.waits.remove(&header.address);
+        }
+    }
 }
 
 /// Sets the state and lets go whom it satisfies; returns the state before.

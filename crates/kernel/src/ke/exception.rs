@@ -118,6 +118,16 @@ pub(crate) fn raise(cx: &mut Cx<'_>, status: NtStatus, routine: &str) -> Leave {
     }
 }
 
+/// As [`raise`]: `verdict`, with the bug check of the exception, if nobody takes it.
+pub(crate) fn raise_or(cx: &mut Cx<'_>, status: NtStatus, verdict: Verdict) -> Leave {
+    let address = frames::innermost(cx).map_or(0, |at| at.context.rip);
+    if let Some(leave) = dispatch(cx, &Record::raised(status, address)) {
+        return leave;
+    }
+    let check = fault::unhandled(cx, &Exception { code: status.0, rip: address, information: [0; 2] });
+    cx.stop(verdict.bug_check(check.code, check.parameters))
+}
+
 /// An instruction of the driver's raises: `verdict`, with its bug check, if nobody takes it.
 pub(crate) fn raise_here(cx: &mut Cx<'_>, code: NtStatus, information: Vec<u64>, verdict: Verdict) -> Leave {
     let address = frames::innermost(cx).map_or(0, |at| at.context.rip);

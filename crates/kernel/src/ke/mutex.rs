@@ -2,11 +2,12 @@
 //!
 //! Waiting for them is `wait`'s. The levels drivers give them mean nothing, as since Windows Vista.
 
-use abi::{DISPATCHER_HEADER, DriverPtr, KMUTANT};
+use abi::{DISPATCHER_HEADER, DriverPtr, KMUTANT, NtStatus};
 use engine::Flow;
 
 use super::dispatcher::{self, Kind};
 use super::event::finish;
+use super::exception;
 use crate::cx::Cx;
 use crate::verdict::Verdict;
 
@@ -24,7 +25,8 @@ pub fn initialize(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, _level: u32) -> Fl
 /// `KeReleaseMutex`: returns 0 if it is free now, negative if it was acquired more than once.
 ///
 /// # Errors
-/// A verdict if it is no mutex or the caller does not own it; [`engine::Leave`] of what runs at once.
+/// STATUS_MUTANT_NOT_OWNED is raised if the caller does not own it, STATUS_ABANDONED if its owner ended without releasing it. A verdict
+/// if it is no mutex; [`engine::Leave`] of what runs at once.
 pub fn release(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, wait: bool) -> Flow<i32> {
     dispatcher::expect(cx, mutex.cast(), "KeReleaseMutex", &[Kind::Mutant])?;
     let owner = cx.read(mutex + KMUTANT::OwnerThread)?;
@@ -38,7 +40,9 @@ pub fn release(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, wait: bool) -> Flow<i
         let at = mutex.address;
         let message = format!("KeReleaseMutex: {who} released mutex {at:#x}, which {whose} owns");
         let verdict = Verdict::error("mutex-not-owned", message);
-        return Err(cx.stop(verdict.bug_check(0x11, [me.address, at, owner.address, 0])));
+        let abandoned = cx.read(mutex + KMUTANT::Abandoned)? != 0;
+        let status = if abandoned { NtStatus::ABANDONED } else { NtStatus::MUTANT_NOT_OWNED };
+        return Err(exception::raise_or(cx, status, verdict));
     }
     let state = (mutex + KMUTANT::Header) + DISPATCHER_HEADER::SignalState;
     let before = cx.read(state)?;

@@ -1,10 +1,12 @@
 //! Semaphore objects. Follows *KeInitializeSemaphore function*, *KeReleaseSemaphore function*.
 
-use abi::{DISPATCHER_HEADER, DriverPtr, KSEMAPHORE};
+use abi::{DISPATCHER_HEADER, DriverPtr, KSEMAPHORE, NtStatus};
 use engine::Flow;
 
 use super::dispatcher::{self, Kind};
 use super::event::{boost, finish};
+use super::processor::APC_LEVEL;
+use super::{exception, irql};
 use crate::cx::Cx;
 use crate::verdict::Verdict;
 
@@ -25,8 +27,8 @@ pub fn initialize(cx: &mut Cx<'_>, semaphore: DriverPtr<KSEMAPHORE>, count: i32,
 /// `KeReleaseSemaphore`: adds to the count; returns the count before.
 ///
 /// # Errors
-/// A verdict if it is no semaphore, or would exceed its limit, for which Windows raises an exception that drivers
-/// cannot handle; [`engine::Leave`] of what runs at once.
+/// STATUS_SEMAPHORE_LIMIT_EXCEEDED is raised if it would exceed its limit or nothing is added: the count stays as it is. A verdict if
+/// it is no semaphore; [`engine::Leave`] of what runs at once.
 pub fn release(
     cx: &mut Cx<'_>,
     semaphore: DriverPtr<KSEMAPHORE>,
@@ -42,8 +44,15 @@ pub fn release(
             "KeReleaseSemaphore adds {adjustment} to a count of {count}; the limit of the semaphore is {limit}"
         );
         let verdict = Verdict::error("semaphore-limit-exceeded", message);
-        return Err(cx.stop(verdict.bug_check(0x1E, [0xC000_0047, 0, 0, 0])));
+        return Err(exception::raise_or(cx, NtStatus::SEMAPHORE_LIMIT_EXCEEDED, verdict));
     };
+    let irql = irql::current(cx);
+    if wait && (1..=APC_LEVEL).contains(&irql) {
+        let message = format!(
+            "KeReleaseSemaphore was called with Wait TRUE at IRQL {irql}; it may be at PASSIVE_LEVEL"
+        );
+        cx.report(Verdict::warning("irql-too-high", message));
+    }
     dispatcher::signal(cx, semaphore.cast(), after, boost(increment))?;
     finish(cx, wait, "KeReleaseSemaphore")?;
     Ok(count)

@@ -12,7 +12,7 @@ use super::plain_wait::{self, Begun};
 use super::processor::DISPATCH_LEVEL;
 use super::thread::{Role, State, Thread};
 use super::user_apc::{self, Manner};
-use super::{apc, irql, passive_isr, scheduler, threaded_dpc, time};
+use super::{apc, exception, irql, passive_isr, scheduler, threaded_dpc, time};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::ex;
@@ -52,6 +52,11 @@ pub enum Timeout {
 }
 
 impl Timeout {
+    /// At a time, which may be so far away that it never comes.
+    fn until(due: time::Due) -> Self {
+        if due.comes() { Self::At(due) } else { Self::Never }
+    }
+
     /// From a driver's optional pointer to a `LARGE_INTEGER`.
     ///
     /// # Errors
@@ -61,7 +66,7 @@ impl Timeout {
             return Ok(Self::Never);
         }
         let value = cx.read(pointer)?;
-        Ok(if value == 0 { Self::Poll } else { Self::At(cx.with(|k| time::due(k, value))) })
+        Ok(if value == 0 { Self::Poll } else { Self::until(cx.with(|k| time::due(k, value))) })
     }
 }
 
@@ -86,19 +91,21 @@ pub fn single(
             None => {}
         }
     }
-    single_as(cx, object, Manner::of(mode, alertable), timeout)
+    single_as(cx, object, (mode, alertable), timeout)
 }
 
 #[inline(never)]
 fn single_as(
     cx: &mut Cx<'_>,
     object: DriverPtr<DISPATCHER_HEADER>,
-    manner: Manner,
+    (mode, alertable): (u8, bool),
     timeout: DriverPtr<i64>,
 ) -> Flow<NtStatus> {
     const NAME: &str = "KeWaitForSingleObject";
     let timeout = Timeout::read(cx, timeout)?;
     dispatcher::expect(cx, object, NAME, &[])?;
+    look_at_mode(cx, object, mode, NAME)?;
+    let manner = Manner::of(mode, alertable);
     wait_as(cx, manner, &[object], false, timeout, DriverPtr::NULL, NAME)
 }
 
@@ -173,6 +180,7 @@ pub fn multiple(
     for index in 0..count {
         let object = cx.read(array.index(index as u64))?;
         dispatcher::expect(cx, object, NAME, &[])?;
+        look_at_mode(cx, object, mode, NAME)?;
         objects.push(object);
     }
     let timeout = Timeout::read(cx, timeout)?;
@@ -248,7 +256,7 @@ pub fn delay(cx: &mut Cx<'_>, mode: u8, alertable: bool, interval: DriverPtr<i64
         scheduler::yield_now(cx)?;
         return Ok(NtStatus::SUCCESS);
     }
-    let until = Timeout::At(cx.with(|k| time::due(k, value)));
+    let until = Timeout::until(cx.with(|k| time::due(k, value)));
     let manner = Manner::of(mode, alertable);
     let status = wait_as(cx, manner, &[], false, until, DriverPtr::NULL, "KeDelayExecutionThread")?;
     // If nothing interrupts it, it ends by its time-out, which is success here.
@@ -299,7 +307,8 @@ fn wait_as(
         (strand, try_satisfy(k, objects, all, strand))
     });
     match at_once {
-        Err(bad) => return Err(cx.bad_pointer(bad)),
+        Err(Unsatisfied::Memory(bad)) => return Err(cx.bad_pointer(bad)),
+        Err(Unsatisfied::Limit(mutex)) => return Err(beyond_limit(cx, mutex, what)),
         Ok(Some(status)) => {
             irql::settle(cx)?;
             return Ok(status);
@@ -364,16 +373,61 @@ fn check_may_block(cx: &mut Cx<'_>, timeout: Timeout, what: &str) -> Flow<()> {
     }))
 }
 
+/// Why it cannot even be said whether a wait is satisfied.
+enum Unsatisfied {
+    /// The object's memory.
+    Memory(engine::BadAddress),
+    /// The thread owns this mutex as often as can be counted.
+    Limit(DriverPtr<DISPATCHER_HEADER>),
+}
+
+impl From<engine::BadAddress> for Unsatisfied {
+    fn from(bad: engine::BadAddress) -> Self {
+        Self::Memory(bad)
+    }
+}
+
+#[cold]
+fn beyond_limit(cx: &mut Cx<'_>, mutex: DriverPtr<DISPATCHER_HEADER>, what: &str) -> engine::Leave {
+    let message = format!(
+        "{what} was called for the mutex {:#x}, which the thread owns as often as can be counted already",
+        mutex.address
+    );
+    let verdict = Verdict::error("mutex-limit-exceeded", message);
+    exception::raise_or(cx, NtStatus::MUTANT_LIMIT_EXCEEDED, verdict)
+}
+
+/// An object whose waits must be of kernel mode. Follows *KeWaitForSingleObject function*.
+fn look_at_mode(cx: &mut Cx<'_>, object: DriverPtr<DISPATCHER_HEADER>, mode: u8, what: &str) -> Flow<()> {
+    let kind = dispatcher::Kind::from_byte(cx.read(object + DISPATCHER_HEADER::Type)?);
+    if mode != 0 && kind == Some(dispatcher::Kind::Mutant) {
+        let message = format!(
+            "{what} was called for the mutex {:#x} with WaitMode UserMode; for a mutex it must be KernelMode",
+            object.address
+        );
+        cx.report(Verdict::warning("mutex-wait-mode", message));
+    }
+    Ok(())
+}
+
 /// The status if the wait is satisfied without waiting, whose effects it has had then.
 fn try_satisfy(
     k: &mut Kernel,
     objects: &[DriverPtr<DISPATCHER_HEADER>],
     all: bool,
     strand: StrandId,
-) -> Result<Option<NtStatus>, engine::BadAddress> {
+) -> Result<Option<NtStatus>, Unsatisfied> {
+    let is_signaled = |k: &Kernel, object: DriverPtr<DISPATCHER_HEADER>| {
+        let is_signaled = is_signaled(k, object, strand)?;
+        // Nothing but a mutex that the thread owns is signaled at such a count.
+        if is_signaled && k.engine.read(object + DISPATCHER_HEADER::SignalState)? == i32::MIN {
+            return Err(Unsatisfied::Limit(object));
+        }
+        Ok(is_signaled)
+    };
     if all {
         for object in objects {
-            if !is_signaled(k, *object, strand)? {
+            if !is_signaled(k, *object)? {
                 return Ok(None);
             }
         }
@@ -384,7 +438,7 @@ fn try_satisfy(
         return Ok(Some(if abandoned { NtStatus::ABANDONED_WAIT_0 } else { NtStatus::SUCCESS }));
     }
     for (index, object) in (0..).zip(objects) {
-        if is_signaled(k, *object, strand)? {
+        if is_signaled(k, *object)? {
             let base = if consume(k, *object, strand)? { NtStatus::ABANDONED_WAIT_0.0 } else { 0 };
             return Ok(Some(NtStatus(base + index)));
         }
@@ -402,14 +456,27 @@ fn begin(
     let thread = k.ke.threads.get_mut(strand).expect("the thread that waits");
     let own = DriverPtr::new(thread.object.address + BLOCKS_AT);
     let blocks = if blocks.is_null() { own } else { blocks };
+    // All of them, before any is in a list: the driver may handle the exception of one that is no memory.
     for (index, object) in (0..).zip(objects) {
         let block: DriverPtr<KWAIT_BLOCK> = blocks.index(index);
         k.engine.write(block + KWAIT_BLOCK::Thread, thread.object)?;
         k.engine.write(block + KWAIT_BLOCK::Object, object.cast::<()>())?;
+    }
+    for (index, object) in (0..).zip(objects) {
+        let block: DriverPtr<KWAIT_BLOCK> = blocks.index(index);
         let head = *object + DISPATCHER_HEADER::WaitListHead;
-        links::insert_tail(k.engine, head, block + KWAIT_BLOCK::WaitListEntry)?;
+        if let Err(broken) = links::insert_tail(k.engine, head, block + KWAIT_BLOCK::WaitListEntry) {
+            for (index, object) in (0..index).zip(objects) {
+                let block: DriverPtr<KWAIT_BLOCK> = blocks.index(index);
+                // It was in order a moment ago.
+                let _ = links::remove(k.engine, block + KWAIT_BLOCK::WaitListEntry);
+                dispatcher::waits_no_more(k, *object, strand);
+            }
+            return Err(broken);
+        }
         k.ke.waits.get_or_insert_with(object.address, Few::default).push(strand);
     }
+    let thread = k.ke.threads.get_mut(strand).expect("the thread that waits");
     let wait = thread.wait.insert(Wait { objects: Few::default(), all, manner, blocks, granted: None });
     wait.objects.extend(objects.iter().copied());
     thread.state = State::Waiting;
