@@ -193,9 +193,7 @@ pub fn configuration_information(cx: &mut Cx<'_>) -> Flow<DriverPtr<CONFIGURATIO
 /// # Errors
 /// None.
 pub fn is_system_thread(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
-    Ok(cx.with(|k| {
-        k.ke.identity_of(thread.address).is_some_and(|thread| thread.process == ps::process::SYSTEM)
-    }))
+    ps::system_thread::is_system(cx, thread)
 }
 
 /// `IoThreadToProcess`.

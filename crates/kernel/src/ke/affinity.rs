@@ -147,27 +147,29 @@ pub fn group_mask(cx: &mut Cx<'_>, group: u16) -> Flow<u64> {
 }
 
 /// `KeSetSystemAffinityThreadEx`: the thread runs on these processors of group 0 until it reverts; the mask before, or 0
-/// if none was set.
+/// if none was set. A mask with a processor that is not there has no effect, and 0 is returned.
 ///
 /// # Errors
-/// A verdict if no processor of the mask exists.
+/// [`engine::Leave`] if the thread is moved and the machine ends meanwhile.
 pub fn set_system(cx: &mut Cx<'_>, mask: u64) -> Flow<u64> {
-    let before = set(cx, 0, mask)?;
+    let before = set(cx, 0, mask)?.unwrap_or(0);
     Ok(cx.with(|k| relative(k, before).1))
 }
 
-/// The thread runs on these processors of a group until it reverts. The machine-wide mask before, or 0.
-fn set(cx: &mut Cx<'_>, group: u16, mask: u64) -> Flow<u64> {
-    let allowed = cx.with(|k| in_group(k, group, mask));
-    if allowed == 0 {
+/// The thread runs on these processors of a group until it reverts. The machine-wide mask before (0 if none was set); nothing if not
+/// every processor of the mask is there, for then the thread stays as it is.
+fn set(cx: &mut Cx<'_>, group: u16, mask: u64) -> Flow<Option<u64>> {
+    let (allowed, there) = cx.with(|k| (in_group(k, group, mask), relative(k, of_group(k, group)).1));
+    if allowed == 0 || mask & !there != 0 {
         let message = format!(
-            "the driver set the thread's affinity to {mask:#x} of group {group}, which holds no processor"
+            "the driver set the thread's affinity to {mask:#x} of group {group}, whose processors are {there:#x}: the call has no effect"
         );
-        return Err(cx.stop(Verdict::error("affinity-empty", message)));
+        cx.report(Verdict::warning("affinity-without-effect", message));
+        return Ok(None);
     }
     let before = replace(cx, Some(allowed));
     irql::settle(cx)?;
-    Ok(before)
+    Ok(Some(before))
 }
 
 /// `KeSetSystemAffinityThread`.
@@ -187,9 +189,13 @@ pub fn revert(cx: &mut Cx<'_>, mask: u64) -> Flow<()> {
 }
 
 fn revert_to(cx: &mut Cx<'_>, group: u16, mask: u64) -> Flow<()> {
-    let allowed = cx.with(|k| in_group(k, group, mask));
-    replace(cx, (allowed != 0).then_some(allowed));
-    irql::settle(cx)
+    let (allowed, there) = cx.with(|k| (in_group(k, group, mask), relative(k, of_group(k, group)).1));
+    // A mask with a processor that is not there has no effect here either.
+    if mask == 0 || (allowed != 0 && mask & !there == 0) {
+        replace(cx, (mask != 0).then_some(allowed));
+        irql::settle(cx)?;
+    }
+    Ok(())
 }
 
 /// `KeRevertToUserAffinityThread`.
@@ -214,7 +220,8 @@ pub fn set_system_group(
     let mask = cx.read(affinity + GROUP_AFFINITY::Mask)?;
     let before = set(cx, group, mask)?;
     if !previous.is_null() {
-        let (group, mask) = cx.with(|k| relative(k, before));
+        // Zeros if nothing has come of it.
+        let (group, mask) = cx.with(|k| relative(k, before.unwrap_or(0)));
         cx.write(previous, GROUP_AFFINITY::zeroed())?;
         cx.write(previous + GROUP_AFFINITY::Group, group)?;
         cx.write(previous + GROUP_AFFINITY::Mask, mask)?;

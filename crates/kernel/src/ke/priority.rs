@@ -1,5 +1,5 @@
 //! Priorities of threads. Follows *KeSetPriorityThread function*, *KeSetBasePriorityThread function*,
-//! *KeQueryPriorityThread function*.
+//! *KeQueryPriorityThread function*. A thread that has ended has its object, and so its priority, as long as somebody holds a reference.
 
 use abi::{DriverPtr, KTHREAD};
 use engine::Flow;
@@ -40,7 +40,12 @@ pub fn set_base(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, increment: i32) -> 
 /// Gives a thread another base priority. What it competed with before, and its base priority.
 fn change(cx: &mut Cx<'_>, object: DriverPtr<KTHREAD>, priority: u8, what: &str) -> Flow<(u8, u8)> {
     let before = cx.with(|k| {
-        let strand = k.ke.thread_of(object.address)?.strand;
+        let Some(strand) = k.ke.thread_of(object.address).map(|thread| thread.strand) else {
+            let ended = k.ke.ended.get_mut(&object.address)?;
+            let before = (ended.priority, ended.base_priority);
+            (ended.priority, ended.base_priority) = (priority, priority);
+            return Some(before);
+        };
         let ready = k.ke.ready.remove(strand);
         let thread = k.ke.threads.get_mut(strand)?;
         let before = (thread.priority(), thread.base_priority);
@@ -62,13 +67,13 @@ fn change(cx: &mut Cx<'_>, object: DriverPtr<KTHREAD>, priority: u8, what: &str)
 /// # Errors
 /// A verdict if there is no such thread.
 pub fn query(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<i32> {
-    match cx.with(|k| k.ke.thread_of(thread.address).map(super::thread::Thread::priority)) {
-        Some(priority) => Ok(i32::from(priority)),
+    match cx.with(|k| k.ke.identity_of(thread.address)) {
+        Some(identity) => Ok(identity.priority.into()),
         None => Err(no_thread(cx, thread, "KeQueryPriorityThread")),
     }
 }
 
 fn no_thread(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, what: &str) -> engine::Leave {
-    let message = format!("{what} was called for {:#x}, which is no thread that runs", thread.address);
+    let message = format!("{what} was called for {:#x}, which is no thread object", thread.address);
     cx.stop(Verdict::error("not-a-thread", message))
 }

@@ -79,13 +79,19 @@ pub(crate) enum State {
     Terminated,
 }
 
-/// Who a thread is, or was: stays as long as its object.
+/// What a thread object tells as long as somebody holds it: of the thread that runs, or as it was when it ended.
 #[derive(Clone, Copy)]
 pub(crate) struct Identity {
     /// As [`Thread::id`].
     pub(crate) id: u64,
     /// As [`Thread::process`].
     pub(crate) process: u64,
+    /// It was made by the system or by a driver, not by an application: in whatever process.
+    pub(crate) is_systems: bool,
+    /// As [`Thread::priority`].
+    pub(crate) priority: u8,
+    /// As [`Thread::base_priority`].
+    pub(crate) base_priority: u8,
 }
 
 /// What a routine of a driver has used, and when it is to be looked at (see [`super::spin`]).
@@ -200,7 +206,13 @@ pub(crate) struct Thread {
 
 impl Thread {
     pub(crate) fn identity(&self) -> Identity {
-        Identity { id: self.id, process: self.process }
+        Identity {
+            id: self.id,
+            process: self.process,
+            is_systems: self.role != Role::Application,
+            priority: self.priority(),
+            base_priority: self.base_priority,
+        }
     }
 
     /// What it competes with.

@@ -15,6 +15,7 @@ use super::{mdl, mdl_map, paging, physical, pool, shadow};
 use crate::cx::Cx;
 use crate::ex;
 use crate::exports::data::USER_PROBE_ADDRESS;
+use crate::ps;
 use crate::verdict::Verdict;
 
 /// `UserMode` of `KPROCESSOR_MODE`.
@@ -82,6 +83,10 @@ pub fn lock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, operation: u32) -> Flow<Result
         locked.push(page.physical);
     }
     shadow::shared(cx, address, length);
+    // Of an application's pages, whose they are.
+    let process =
+        if address < USER_PROBE_ADDRESS { ps::process::current_object(cx) } else { DriverPtr::NULL };
+    cx.write(mdl + MDL::Process, process)?;
     let mut flags = mdl::flags(cx, mdl)? & !MDL_WRITE_OPERATION | MDL_PAGES_LOCKED;
     flags |= if write { MDL_WRITE_OPERATION } else { 0 };
     flags |= if of_device { MDL_IO_SPACE } else { 0 };

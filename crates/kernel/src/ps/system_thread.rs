@@ -115,10 +115,10 @@ pub fn id(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<u64> {
     }
 }
 
-/// `PsIsSystemThread`.
+/// `PsIsSystemThread`: whether it was made by the system or by a driver, whatever process it was made in.
 ///
 /// # Errors
 /// None of its own.
 pub fn is_system(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
-    Ok(cx.with(|k| k.ke.identity_of(thread.address).is_some_and(|t| t.process == ps::process::SYSTEM)))
+    Ok(cx.with(|k| k.ke.identity_of(thread.address).is_some_and(|thread| thread.is_systems)))
 }
