@@ -58,8 +58,11 @@ impl Clock {
         (now / UNIT / FINEST * FINEST).max(self.base)
     }
 
-    /// At which tick what is due at this interrupt time is found, in nanoseconds.
+    /// At which tick what is due at this interrupt time is found, in nanoseconds; `u64::MAX` if that never comes.
     pub(crate) fn found(&self, due: u64, finely: bool) -> u64 {
+        if due >= super::time::NEVER {
+            return u64::MAX;
+        }
         let interval = if finely { FINEST } else { self.interval };
         let tick = if due <= self.base { due } else { due.div_ceil(interval).saturating_mul(interval) };
         tick.saturating_mul(UNIT)

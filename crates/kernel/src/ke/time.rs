@@ -56,6 +56,9 @@ pub(crate) fn boot(k: &Kernel) -> u64 {
     BOOT.saturating_add_signed(k.ke.timers.clock.offset())
 }
 
+/// Interrupt time that never comes: some 292 years after boot, so that nanoseconds always fit into 64 bits.
+pub(crate) const NEVER: u64 = u64::MAX / UNIT / 2;
+
 /// When something is due, in units of interrupt time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Due {
@@ -65,14 +68,21 @@ pub struct Due {
     pub absolute: bool,
 }
 
+impl Due {
+    /// Whether the time comes at all.
+    pub(crate) const fn comes(self) -> bool {
+        self.time < NEVER
+    }
+}
+
 /// The interrupt time a driver means by a due time: negative is relative, else it is system time.
 pub(crate) fn due(k: &Kernel, value: i64) -> Due {
     match u64::try_from(value) {
-        Ok(system) => Due { time: system.saturating_sub(boot(k)), absolute: true },
+        Ok(system) => Due { time: system.saturating_sub(boot(k)).min(NEVER), absolute: true },
         // Rounded up, so that nothing is due early.
         Err(_) => {
             let now = k.engine.now().div_ceil(UNIT);
-            Due { time: now.saturating_add(value.unsigned_abs()), absolute: false }
+            Due { time: now.saturating_add(value.unsigned_abs()).min(NEVER), absolute: false }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use engine::StrandId;
 
 use super::clock::Clock;
-use super::time::Due;
+use super::time::{self, Due};
 
 /// How a timer is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -252,7 +252,10 @@ impl TimerQueue {
     /// The system time was set so many units forward: what is due at a system time is due so much earlier. Returns timers and
     /// when they are due now.
     pub(crate) fn follow_system_time(&mut self, units: i64) -> Vec<(u64, u64)> {
-        let moves = |time: u64| time.saturating_add_signed(units.saturating_neg());
+        let moves = |due: u64| match due {
+            time::NEVER.. => due,
+            _ => due.saturating_add_signed(units.saturating_neg()),
+        };
         let timers: Vec<u64> = self
             .timers
             .iter()
@@ -360,7 +363,7 @@ impl TimerQueue {
             due.map(|due| self.clock.found(due, fine))
         };
         let alarm = self.alarms.first_key_value().map(|((time, _), _)| *time);
-        [found(false), found(true), alarm].into_iter().flatten().min()
+        [found(false), found(true), alarm].into_iter().flatten().min().filter(|next| *next != NEVER)
     }
 }
 
