@@ -25,7 +25,7 @@ use crate::nt::Settings;
 #[derive(Default)]
 pub struct State {
     /// How many identifiers `ExUuidCreate` has made.
-    pub(crate) uuids: u32,
+    pub(crate) uuids: u64,
     /// Work items in a queue, with the moment when they were put there.
     pub(crate) work_items: BTreeMap<u64, u64>,
     /// Initialized lookaside lists, and the image that did.

@@ -124,6 +124,17 @@ impl State {
         woken
     }
 
+    /// Everybody who waits to share the resource shares it now, also those behind somebody who waits to have it alone.
+    fn let_in_sharers(&mut self) -> Vec<Waiter> {
+        let (stay, woken): (VecDeque<_>, VecDeque<_>) =
+            self.waiters.drain(..).partition(|waiter| waiter.exclusive);
+        self.waiters = stay;
+        for waiter in &woken {
+            *self.shared.entry(waiter.thread).or_insert(0) += 1;
+        }
+        woken.into()
+    }
+
     fn waiting(&self, exclusive: bool) -> u32 {
         u32::try_from(self.waiters.iter().filter(|waiter| waiter.exclusive == exclusive).count()).unwrap_or(0)
     }
@@ -295,7 +306,7 @@ fn wake(cx: &mut Cx<'_>, woken: Vec<Waiter>) -> Flow<()> {
     woken.into_iter().try_for_each(|waiter| event::set(cx, waiter.event, 0, false).map(|_| ()))
 }
 
-/// `ExConvertExclusiveToSharedLite`.
+/// `ExConvertExclusiveToSharedLite`: all who wait to share it do so from now on.
 ///
 /// # Errors
 /// As [`release`].
@@ -306,7 +317,7 @@ pub fn convert(cx: &mut Cx<'_>, resource: Resource) -> Flow<()> {
         let (owner, count) = state.exclusive.filter(|(owner, _)| *owner == thread)?;
         state.exclusive = None;
         state.shared.insert(owner, count);
-        Some(state.hand_on())
+        Some(state.let_in_sharers())
     })?;
     let Some(woken) = converted else {
         let message =

@@ -268,7 +268,7 @@ exports! { FUNCTIONS:
     : KeInsertDeviceQueue(2) @ 2..=2 => io::device_queue::insert;
     : KeInsertQueueDpc(3) @ 0..=15 => ke::dpc::insert;
     : KeIpiGenericCall(2) @ 0..=13 => ke::ipi::generic_call;
-    : KeIsExecutingDpc(0) @ 2..=2 => ke::dpc::is_executing;
+    : KeIsExecutingDpc(0) @ 2..=2 at most Advice => ke::dpc::is_executing;
     : KeLeaveCriticalRegion(0) @ 0..=1 => ke::region::leave_critical;
     : KeLeaveGuardedRegion(0) @ 0..=1 => ke::region::leave_guarded;
     : KeLowerIrql(1) @ 0..=15 => ke::irql::lower;
@@ -307,8 +307,8 @@ exports! { FUNCTIONS:
     : KeReleaseSpinLock(2) @ 2..=2 => ke::spinlock::release_lower;
     : KeReleaseSpinLockForDpc(2) @ 2..=2 => ke::spinlock::release_for_dpc;
     : KeReleaseSpinLockFromDpcLevel(1) @ 2..=15 => ke::spinlock::release_from_dispatch;
-    : KeRemoveByKeyDeviceQueue(2) @ 2..=2 => io::device_queue::remove_by_key;
-    : KeRemoveDeviceQueue(1) @ 2..=2 => io::device_queue::remove;
+    : KeRemoveByKeyDeviceQueue(2) @ 2..=2 => io::device_queue::ddi::remove_by_key;
+    : KeRemoveDeviceQueue(1) @ 2..=2 => io::device_queue::ddi::remove;
     : KeRemoveEntryDeviceQueue(2) @ 0..=2 => io::device_queue::remove_entry;
     : KeRemoveQueueDpc(1) @ 0..=15 => ke::dpc::remove;
     : KeRemoveQueueDpcEx(2) @ 0..=15 => ke::dpc::remove_ex;

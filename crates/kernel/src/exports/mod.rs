@@ -12,7 +12,7 @@ mod se_exports;
 #[cfg(test)]
 mod tests;
 
-use engine::{Args, Flow, Leave, Point};
+use engine::{Args, Flow, Point};
 
 pub use arguments::{FromArgument, IntoResult};
 pub use functions::FUNCTIONS;
@@ -22,7 +22,7 @@ use crate::cx::Cx;
 use crate::event::{Event, Kind};
 use crate::ke::budget;
 use crate::ke::irql::Gate;
-use crate::verdict::Verdict;
+use crate::verdict::{Tier, Verdict};
 
 /// One exported function.
 pub struct Export {
@@ -34,6 +34,8 @@ pub struct Export {
     pub irql_min: u8,
     /// The highest legal IRQL.
     pub irql_max: u8,
+    /// What a call at another IRQL is: an error, unless the routine is harmless there.
+    pub irql_tier: Tier,
     /// A `Zw` routine: see `ke::system_service`.
     pub system_service: bool,
     /// Decodes the arguments and calls the service.
@@ -76,7 +78,7 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
     if cx.engine().calls_are_free() {
         let irql = cx.engine().level();
         if !export.allows(irql) {
-            return Err(refuse(cx, export, irql));
+            refuse(cx, export, irql)?;
         }
     } else {
         admit(cx, export)?;
@@ -103,7 +105,7 @@ fn admit(cx: &mut Cx<'_>, export: &Export) -> Flow<()> {
         return Err(cx.stop(must_wait(export)));
     }
     if !export.allows(irql) {
-        return Err(refuse(cx, export, irql));
+        refuse(cx, export, irql)?;
     }
     if others {
         crate::ke::scheduler::before_visible(cx, Point("ke.before_export"))?;
@@ -124,8 +126,13 @@ fn tell_return(cx: &mut Cx<'_>, number: u32, value: u64) {
 
 #[cold]
 #[inline(never)]
-fn refuse(cx: &mut Cx<'_>, export: &Export, irql: u8) -> Leave {
-    cx.stop(wrong_irql(export, irql))
+fn refuse(cx: &mut Cx<'_>, export: &Export, irql: u8) -> Flow<()> {
+    let verdict = Verdict { tier: export.irql_tier, ..wrong_irql(export, irql) };
+    if verdict.tier == Tier::Error {
+        return Err(cx.stop(verdict));
+    }
+    cx.report(verdict);
+    Ok(())
 }
 
 fn must_wait(export: &Export) -> Verdict {

@@ -87,10 +87,55 @@ fn begin_insert(
     Ok(busy)
 }
 
+/// The routines as drivers call them: a queue that is not busy is told.
+pub(crate) mod ddi {
+    use abi::{DriverPtr, KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY};
+    use engine::Flow;
+
+    use crate::cx::Cx;
+    use crate::verdict::Verdict;
+
+    /// `KeRemoveDeviceQueue`.
+    ///
+    /// # Errors
+    /// As [`super::remove`].
+    pub(crate) fn remove(
+        cx: &mut Cx<'_>,
+        queue: DriverPtr<KDEVICE_QUEUE>,
+    ) -> Flow<DriverPtr<KDEVICE_QUEUE_ENTRY>> {
+        expect_busy(cx, queue, "KeRemoveDeviceQueue")?;
+        super::remove(cx, queue)
+    }
+
+    /// `KeRemoveByKeyDeviceQueue`.
+    ///
+    /// # Errors
+    /// As [`super::remove_by_key`].
+    pub(crate) fn remove_by_key(
+        cx: &mut Cx<'_>,
+        queue: DriverPtr<KDEVICE_QUEUE>,
+        key: u32,
+    ) -> Flow<DriverPtr<KDEVICE_QUEUE_ENTRY>> {
+        expect_busy(cx, queue, "KeRemoveByKeyDeviceQueue")?;
+        super::remove_by_key(cx, queue, key)
+    }
+
+    fn expect_busy(cx: &mut Cx<'_>, queue: DriverPtr<KDEVICE_QUEUE>, what: &str) -> Flow<()> {
+        if cx.read(queue + KDEVICE_QUEUE::Busy)? == 0 {
+            let message = format!(
+                "{what} was called for the device queue {:#x}, which is not busy: nothing was inserted since it became free",
+                queue.address
+            );
+            cx.report(Verdict::warning("device-queue-not-busy", message));
+        }
+        Ok(())
+    }
+}
+
 /// `KeRemoveDeviceQueue`: the first entry; null, and the device is not busy any more, if there is none.
 ///
 /// # Errors
-/// A verdict if the queue is bad, or not busy.
+/// A verdict if the queue is bad.
 pub fn remove(cx: &mut Cx<'_>, queue: DriverPtr<KDEVICE_QUEUE>) -> Flow<DriverPtr<KDEVICE_QUEUE_ENTRY>> {
     if is_empty(cx, queue) {
         return take(cx, queue, None);

@@ -191,10 +191,11 @@ pub(crate) fn enqueue(
         cx.write(dpc + KDPC::SystemArgument2, argument2)?;
         let importance = cx.read(dpc + KDPC::Importance)?;
         let number = cx.read(dpc + KDPC::Number)?;
-        let (target, data) = cx.with(|k| {
+        let processor = cx.with(|k| {
             let target = number.checked_sub(TARGETED).map_or(k.ke.current, usize::from);
-            (target, k.ke.processors[target].region.address)
+            k.ke.processors.get(target).map(|processor| (target, processor.region.address))
         });
+        let Some((target, data)) = processor else { return Err(no_such_processor(cx, dpc, number)) };
         let moment = witness::moment(cx);
         // Not null while queued.
         cx.write(dpc + KDPC::DpcData, DriverPtr::new(data))?;
@@ -211,6 +212,18 @@ pub(crate) fn enqueue(
         cx.emit(Event::DpcQueued { dpc: dpc.address, inserted });
     }
     Ok(inserted)
+}
+
+#[cold]
+fn no_such_processor(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, number: u16) -> engine::Leave {
+    let count = cx.with(|k| k.ke.processor_count());
+    let message = format!(
+        "the DPC {:#x} is to run on processor {}, of {count}: its memory was overwritten, for no routine sets that",
+        dpc.address,
+        number - TARGETED
+    );
+    let verdict = Verdict::error("dpc-damaged", message);
+    cx.stop(verdict.bug_check(0xC7, [3, dpc.address, (number - TARGETED).into(), count.into()]))
 }
 
 /// As [`enqueue`] by a driver, for an ordinary DPC that begins at once on the processor that queues it and is not queued yet. False:

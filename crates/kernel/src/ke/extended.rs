@@ -34,12 +34,21 @@ fn all(k: &Kernel) -> u64 {
     }
 }
 
-/// `RtlGetEnabledExtendedFeatures`: which of `mask` there are. x87 and SSE always are.
+/// `RtlGetEnabledExtendedFeatures`: which of `mask` the system has enabled by XSAVE, as `KUSER_SHARED_DATA` says: none where the processor
+/// has no XSAVE, although x87 and SSE are there.
 ///
 /// # Errors
 /// None.
 pub fn enabled(cx: &mut Cx<'_>, mask: u64) -> Flow<u64> {
-    Ok(cx.with(|k| all(k) & mask))
+    Ok(cx.with(|k| by_xsave(k.ke.cpu) & mask))
+}
+
+/// The features that XSAVE manages.
+pub(crate) fn by_xsave(cpu: Cpu) -> u64 {
+    match cpu {
+        Cpu::X86_64V2 => 0,
+        Cpu::X86_64V3 => (LEGACY | AVX).into(),
+    }
 }
 
 /// `KeSaveExtendedProcessorState`. It succeeds: memory for the state is never short here.

@@ -108,8 +108,8 @@ fn constants(page: &mut Writer, k: &Kernel) {
     page.put(Page::NativeProcessorArchitecture.offset, &9_u16.to_le_bytes());
     page.put(Page::NtMajorVersion.offset, &major.to_le_bytes());
     page.put(Page::NtMinorVersion.offset, &minor.to_le_bytes());
-    if k.ke.cpu == Cpu::X86_64V3 {
-        let enabled = u64::from(extended::LEGACY | extended::AVX);
+    let enabled = extended::by_xsave(k.ke.cpu);
+    if enabled != 0 {
         page.put(Page::XState_EnabledFeatures.offset, &enabled.to_le_bytes());
         page.put(Page::XState_EnabledVolatileFeatures.offset, &enabled.to_le_bytes());
         page.put(Page::XState_Size.offset, &0x340_u32.to_le_bytes());
@@ -130,8 +130,9 @@ fn constants(page: &mut Writer, k: &Kernel) {
 
 /// The `PF_…` numbers of what a processor model has.
 pub(crate) fn features(cpu: Cpu) -> impl Iterator<Item = u64> {
-    // COMPARE_EXCHANGE_DOUBLE, MMX, XMMI, RDTSC, PAE, XMMI64, NX, SSE3, COMPARE_EXCHANGE128, SSSE3, SSE4.1, SSE4.2.
-    let second = [2_u64, 3, 6, 8, 9, 10, 12, 13, 14, 36, 37, 38];
+    // COMPARE_EXCHANGE_DOUBLE, MMX, XMMI, RDTSC, PAE, XMMI64, SSE_DAZ_MODE, NX, SSE3, COMPARE_EXCHANGE128, FASTFAIL, RDTSCP, SSSE3,
+    // SSE4.1, SSE4.2.
+    let second = [2_u64, 3, 6, 8, 9, 10, 11, 12, 13, 14, 23, 32, 36, 37, 38];
     // XSAVE, AVX, AVX2.
     let third = [17, 39, 40].into_iter().filter(move |_| cpu == Cpu::X86_64V3);
     second.into_iter().chain(third)

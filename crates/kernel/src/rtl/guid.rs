@@ -8,6 +8,7 @@ use engine::Flow;
 
 use super::string;
 use crate::cx::Cx;
+use crate::ke::time;
 use crate::mm::pool;
 
 /// An identifier's four fields.
@@ -91,16 +92,25 @@ pub fn to_string(cx: &mut Cx<'_>, from: DriverPtr<GUID>, to: DriverPtr<UNICODE_S
     Ok(NtStatus::SUCCESS)
 }
 
-/// `ExUuidCreate`: version 4, numbered from 1.
+/// Units of 100 ns from 1582-10-15, where the time of an identifier begins, to 1601, where system time does.
+const GREGORIAN: u64 = 0x0014_6BF3_3E42_C000;
+/// The clock sequence and the address of the network card that the machine's identifiers are made with.
+const SEQUENCE_AND_NODE: [u8; 8] = [0x9D, 0x19, 0x00, 0x15, 0x5D, 0x64, 0x69, 0x72];
+
+/// `ExUuidCreate`: version 1, of time and of a network card's address, as its page's return values imply. No two are alike.
 ///
 /// # Errors
 /// A verdict on a bad pointer.
 pub fn create(cx: &mut Cx<'_>, to: DriverPtr<GUID>) -> Flow<NtStatus> {
-    let number = cx.with(|k| {
-        k.ex.uuids += 1;
+    let time = cx.with(|k| {
+        let now = GREGORIAN + time::boot(k) + time::interrupt_time(k.engine);
+        k.ex.uuids = now.max(k.ex.uuids + 1);
         k.ex.uuids
     });
-    write(cx, to, (number, 0x6469, 0x4072, [0x80, 0, b'd', b'i', b'r', b'q', b'l', 0]))?;
+    let [a, b, c, d, e, f, g, h] = time.to_le_bytes();
+    let high = u16::from_le_bytes([g, h]) & 0x0FFF | 0x1000;
+    let fields = (u32::from_le_bytes([a, b, c, d]), u16::from_le_bytes([e, f]), high, SEQUENCE_AND_NODE);
+    write(cx, to, fields)?;
     Ok(NtStatus::SUCCESS)
 }
 
