@@ -8,6 +8,7 @@
 #include "seh/faulty.h"
 #include "seh/handlers.h"
 #include "seh/nested.h"
+#include "seh/raised.h"
 #include "seh/unwinding.h"
 
 #define FIRST_STORY 0x800
@@ -22,13 +23,14 @@ static ULONG (*const Stories[])(VOID) = {
     Kinds, Raised, HandledInside, FinallyRaises, /* from 4 on */
     FilterRaises, ThroughTheKernel, InADpc, OwnWalk, /* from 8 on */
     Restored, OwnLanguageHandler, DispatchRaises, StartIoRaises, /* from 12 on */
-    QueryRaises, ModeOfZw, /* from 16 on */
+    QueryRaises, ModeOfZw, WhatPagesRaise, /* from 16 on */
 };
 
 static ULONG (*const Bugs[])(VOID) = {
     KernelAddress, UserAddressAtDispatch, NobodyTakesIt, RaiseAtDispatch, /* from 0 on */
     DpcFaults, GoesOn, FilterFaults, LevelStays, /* from 4 on */
     UnwindNowhere, ZwRaises, CancelRaises, ThreadRaises, /* from 8 on */
+    SemaphoreUnhandled, MutexUnhandled, /* from 12 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

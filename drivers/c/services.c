@@ -7,7 +7,9 @@
  */
 #include "services/locks.h"
 #include "services/memory.h"
+#include "services/objects.h"
 #include "services/pages.h"
+#include "services/reach.h"
 #include "services/returns.h"
 #include "services/text.h"
 #include "services/threads.h"
@@ -42,7 +44,11 @@ static ULONG (*const Stories[])(VOID) = {
     Clocks, Calendars, Processors, Versions, /* from 20 on */
     Randoms, Debugger, UnicodeStrings, AnsiStrings, /* from 24 on */
     Integers, Guids, CLibrary, Prints, /* from 28 on */
-    Pages, YieldsAndShould, ReturnsOfDevice, /* from 32 on */
+    Pages, YieldsAndShould, ReturnsOfDevice, EndedThreads, /* from 32 on */
+    AbsentProcessors, HarmlessQuestions, UntidyTexts, ConvertedResource, /* from 36 on */
+    FarAway, HandMadeLocks, SystemThreads, IdleQueues, /* from 40 on */
+    Features, ReachPool, ReachDevice, ReachUser, /* from 44 on */
+    HeldProcess, DamagedDpc, UserModeMutex, /* from 48 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -51,7 +57,14 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     ULONG Index = ((Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF) - FIRST_FUNCTION;
 
     UNREFERENCED_PARAMETER(Device);
+    TheUserBuffer = Irp->UserBuffer;
     return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
+}
+
+static VOID NTAPI UnloadServices(PDRIVER_OBJECT Driver)
+{
+    TellOfHeldProcess();
+    ControlUnload(Driver);
 }
 
 INIT_CODE NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
@@ -60,5 +73,8 @@ INIT_CODE NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING Regi
 
     UNREFERENCED_PARAMETER(RegistryPath);
     TheDevice = Driver->DeviceObject;
+    if (NT_SUCCESS(Status)) {
+        Driver->DriverUnload = UnloadServices;
+    }
     return Status;
 }

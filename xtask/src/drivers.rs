@@ -42,6 +42,7 @@ const SEH_FILES: &[&str] = &[
     "seh/faulty.h",
     "seh/handlers.h",
     "seh/nested.h",
+    "seh/raised.h",
     "seh/seh.h",
     "seh/unwinding.h",
 ];
@@ -188,7 +189,9 @@ const C_DRIVERS: &[CDriver] = &[
             "services/services.h",
             "services/locks.h",
             "services/memory.h",
+            "services/objects.h",
             "services/pages.h",
+            "services/reach.h",
             "services/returns.h",
             "services/text.h",
             "services/threads.h",
@@ -294,6 +297,14 @@ const C_DRIVERS: &[CDriver] = &[
         defines: &[],
         missing: None,
         compiler: Gcc,
+    },
+    CDriver {
+        name: "fuzz",
+        source: "hostile/fuzz.c",
+        beside: &["control.h", "seh/clang.h"],
+        defines: &[],
+        missing: None,
+        compiler: Clang(&["-O1"]),
     },
     CDriver {
         name: "lost_update",

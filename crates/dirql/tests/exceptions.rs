@@ -108,6 +108,24 @@ fn in_a_zw_routine_the_previous_mode_is_the_kernels() {
     tell(17, 5);
 }
 
+#[test]
+fn whatever_a_page_says_is_raised_is_raised_and_can_be_handled() {
+    tell(18, 58);
+    let machine = start(|| Bench::new().driver(driver("seh.sys")).instruction_budget(20_000_000));
+    rig::tell(machine, r"\\.\DirqlSeh", 0x0022_2000 + 4 * 18, 58, "what pages raise").prints.iter().for_each(
+        |line| {
+            let routine = line.strip_prefix("raising by ").unwrap();
+            assert!(kernel::exports::FUNCTIONS.iter().any(|export| export.name == routine), "{routine}");
+        },
+    );
+}
+
+#[test]
+fn a_semaphore_beyond_its_limit_and_a_mutex_of_another_are_told_if_nobody_handles_that() {
+    ends(12, "semaphore-limit-exceeded", Some((0x3B, 0xC000_0047)), "SemaphoreUnhandled");
+    ends(13, "mutex-not-owned", Some((0x3B, 0xC000_0046)), "MutexUnhandled");
+}
+
 fn commit(number: u32) -> Report {
     let code = 0x0022_2800 + number * 4;
     let machine = start(|| Bench::new().driver(driver("seh.sys")).instruction_budget(20_000_000));

@@ -1,0 +1,234 @@
+//! Every export, called with whatever arguments: `fuzz.sys` draws them from a seed. What comes of it is an answer, an exception or a
+//! verdict on the driver; never a fault of dirql's own, a hang, or a run that is not the same when it is made again.
+//!
+//! `DIRQL_SEEDS` says how many machines are made (few in CI), `DIRQL_FIRST_SEED` where they begin.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use std::path::Path;
+
+use dirql::{Bench, Report};
+use rig::{driver, seeds, start};
+
+/// Exports that only end the run.
+const LEFT_OUT: &[&str] = &["KeBugCheck", "KeBugCheckEx"];
+
+/// Names of arguments' kinds, as `fuzz.c` numbers them.
+const KINDS: &[&str] = &[
+    "anything",
+    "number",
+    "truth",
+    "memory",
+    "KEVENT",
+    "KTIMER",
+    "KDPC",
+    "KMUTANT",
+    "KSEMAPHORE",
+    "SpinLock",
+    "KLOCK_QUEUE_HANDLE",
+    "FAST_MUTEX",
+    "KGUARDED_MUTEX",
+    "ERESOURCE",
+    "GENERAL_LOOKASIDE",
+    "EX_RUNDOWN_REF",
+    "EX_PUSH_LOCK",
+    "KDEVICE_QUEUE",
+    "KDEVICE_QUEUE_ENTRY",
+    "UNICODE_STRING",
+    "STRING",
+    "GUID",
+    "LIST_ENTRY",
+    "SLIST_HEADER",
+    "RTL_BITMAP",
+    "IO_REMOVE_LOCK",
+    "IO_CSQ",
+    "IO_WORKITEM",
+    "IRP",
+    "MDL",
+    "DEVICE_OBJECT",
+    "DRIVER_OBJECT",
+    "FILE_OBJECT",
+    "KTHREAD",
+    "KPROCESS",
+    "handle",
+    "EX_TIMER",
+    "Code",
+    "time",
+    "text",
+    "wide text",
+    "length",
+    "level",
+];
+
+fn number(kind: &str) -> u8 {
+    let number = KINDS.iter().position(|name| *name == kind);
+    u8::try_from(number.unwrap_or_else(|| panic!("{kind} is no kind"))).unwrap()
+}
+
+/// An export as the table has it.
+struct Export {
+    name: &'static str,
+    kinds: Vec<u8>,
+    raised: bool,
+}
+
+/// The rows of the export table with the kinds of their arguments, which the services' own signatures tell.
+fn exports() -> Vec<Export> {
+    const TABLE: &str = include_str!("../../kernel/src/exports/functions.rs");
+    let rows = TABLE.lines().filter_map(|line| {
+        let (row, service) = line.trim().strip_suffix(';')?.split_once(" => ")?;
+        let (name, rest) =
+            row.split_once(" : ").map_or(row, |(_, row)| row).trim_start_matches(": ").split_once('(')?;
+        let (arity, _) = rest.split_once(')')?;
+        Some((name, arity, service))
+    });
+    let rows = rows.filter(|(name, ..)| !LEFT_OUT.contains(name));
+    let exports: Vec<Export> = rows
+        .map(|(name, arity, service)| {
+            let kinds = match arity.parse::<usize>() {
+                Ok(arity) => {
+                    let mut kinds = signature(service);
+                    kinds.resize(arity, number("anything"));
+                    kinds
+                }
+                // What prints: where to, or a format.
+                Err(_) => vec![number("text"); 6],
+            };
+            let row = kernel::exports::FUNCTIONS.iter().find(|export| export.name == name).expect(name);
+            Export { name, kinds, raised: row.irql_max >= 2 }
+        })
+        .collect();
+    assert_eq!(exports.len() + LEFT_OUT.len(), kernel::exports::FUNCTIONS.len());
+    exports
+}
+
+/// The kinds of a service's arguments; nothing where its signature is not found.
+fn signature(service: &str) -> Vec<u8> {
+    let wide = service.ends_with("::<2>");
+    let path: Vec<&str> = service.trim_end_matches("::<1>").trim_end_matches("::<2>").split("::").collect();
+    let [folders @ .., function] = path.as_slice() else { return Vec::new() };
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernel/src").join(folders.join("/"));
+    let files =
+        [source.with_extension("rs"), source.join("mod.rs"), source.with_extension("").with_extension("rs")];
+    let Some(text) = files.iter().find_map(|file| std::fs::read_to_string(file).ok()) else {
+        return Vec::new();
+    };
+    let begin = [format!("fn {function}("), format!("fn {function}<")];
+    let Some(at) = begin.iter().find_map(|begin| text.find(begin.as_str())) else { return Vec::new() };
+    let Some(open) = text[at..].find('(') else { return Vec::new() };
+    let (mut depth, mut parts, mut part) = (0, Vec::new(), String::new());
+    for letter in text[at + open..].chars() {
+        depth += i32::from(matches!(letter, '(' | '<')) - i32::from(matches!(letter, ')' | '>'));
+        match letter {
+            ',' if depth == 1 => parts.push(std::mem::take(&mut part)),
+            _ if depth == 0 => break,
+            _ => part.push(letter),
+        }
+    }
+    parts.push(part);
+    let named = parts.iter().filter_map(|part| part.split_once(':'));
+    named
+        .map(|(name, kind)| (name.trim_matches([' ', '\n', '(', '_']), kind.trim()))
+        .skip(1)
+        .map(|(name, kind)| kind_of(name, kind, wide))
+        .collect()
+}
+
+fn kind_of(name: &str, kind: &str, wide: bool) -> u8 {
+    let text = if wide { "wide text" } else { "text" };
+    let inner = kind.rsplit("DriverPtr<").next().unwrap_or(kind).trim_end_matches('>');
+    number(match (kind, name) {
+        ("bool", _) => "truth",
+        (_, "irql" | "level" | "old") => "level",
+        (_, "bytes" | "count" | "length" | "most" | "room" | "size") => "length",
+        ("u64", "text" | "from" | "to" | "one" | "two" | "part" | "format" | "address" | "at" | "source") => {
+            text
+        }
+        ("u64", "handle" | "process" | "file" | "key" | "event") => "handle",
+        ("u64", "thread") => "KTHREAD",
+        ("u64", "routine") => "Code",
+        ("u8" | "u16" | "u32" | "i32", _) => "number",
+        ("SpinLock", _) => "SpinLock",
+        ("Resource", _) => "ERESOURCE",
+        ("List", _) => "GENERAL_LOOKASIDE",
+        (_, "work_item" | "item") => "IO_WORKITEM",
+        _ if inner == "i64" => "time",
+        _ if inner == "DISPATCHER_HEADER" => "KEVENT",
+        _ if KINDS.contains(&inner) => inner,
+        _ if kind.contains("DriverPtr") => "memory",
+        _ => "anything",
+    })
+}
+
+/// The driver's REQUEST.
+fn request(seed: u64, calls: u32, malice: u32, exports: &[Export]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(seed.to_le_bytes());
+    bytes.extend(calls.to_le_bytes());
+    bytes.extend(u32::try_from(exports.len()).unwrap().to_le_bytes());
+    bytes.extend(malice.to_le_bytes());
+    bytes.extend([0; 4]);
+    for Export { name, kinds, raised } in exports {
+        bytes.push(u8::try_from(kinds.len()).unwrap());
+        bytes.extend((0..12).map(|index| kinds.get(index).copied().unwrap_or(0)));
+        bytes.push(u8::from(*raised));
+        bytes.extend([0; 2]);
+        let wide: Vec<u16> = name.encode_utf16().collect();
+        bytes.extend((0..56).flat_map(|index| wide.get(index).copied().unwrap_or(0).to_le_bytes()));
+    }
+    bytes
+}
+
+fn run(seed: u64, exports: &[Export]) -> Report {
+    let malice = [0, 5, 20, 100, 400][usize::try_from(seed % 5).unwrap()];
+    let request = request(seed, 400, malice, exports);
+    let bench = || {
+        let bench = Bench::new().driver(driver("fuzz.sys")).device("pci,id=1234:5678,bar0=mem:4K,irq");
+        bench
+            .instruction_budget(2_000_000)
+            .processors(1 + u32::try_from(seed % 3).unwrap())
+            .checked(seed % 4 == 0)
+    };
+    let machine = start(bench);
+    if let Ok(file) = machine.open(r"\\.\DirqlFuzz") {
+        // What comes of it stands in the report.
+        let _ = file.device_control(0x0022_2000, &request, 0x1000);
+        let _ = file.close();
+    }
+    machine.finish()
+}
+
+#[test]
+fn no_call_with_whatever_arguments_is_a_fault_of_ours_and_a_seed_is_one_run() {
+    let exports = exports();
+    let known = exports.iter().filter(|export| !export.kinds.iter().all(|kind| *kind == 0)).count();
+    assert!(
+        known * 10 > exports.len() * 8,
+        "the signatures of {known} services of {} are known",
+        exports.len()
+    );
+    let first: u64 = std::env::var("DIRQL_FIRST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+    let (mut calls, mut reached) = (0, std::collections::BTreeSet::new());
+    let mut wrong = Vec::new();
+    for seed in seeds(40).map(|seed| first + seed) {
+        let (one, other) = (run(seed, &exports), run(seed, &exports));
+        calls += one.sums.exports.values().sum::<u64>() + other.sums.exports.values().sum::<u64>();
+        reached.extend(one.sums.exports.keys().copied());
+        let is_missing =
+            |report: &Report| report.verdict.as_ref().is_some_and(|verdict| verdict.not_implemented);
+        if one.our_fault.is_some() || is_missing(&one) {
+            wrong.push(format!("seed {seed}\n{one}"));
+        }
+        if (one.trace_hash, one.memory_hash) != (other.trace_hash, other.memory_hash) {
+            wrong.push(format!("seed {seed} is two runs\n{one}\n{other}"));
+        }
+        if seed % 100 == 0 {
+            println!("seed {seed}: {calls} calls, {} exports, {} wrong", reached.len(), wrong.len());
+        }
+    }
+    println!("{calls} calls of {} exports", reached.len());
+    assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.join("\n"));
+}

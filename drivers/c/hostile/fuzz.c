@@ -1,0 +1,428 @@
+/*
+ * fuzz.sys: calls exports with arguments that are drawn. \\.\DirqlFuzz, IOCTL 222000h (buffered): the input is a REQUEST with the names
+ * of the exports and what each of their arguments is; the output is how many calls came back. What is drawn follows from the seed alone:
+ * mostly an object that fits, sometimes one that does not, a null pointer, -1, a misaligned pointer, freed memory, an
+ * application's memory, a card's, the stack, code.
+ *
+ * No driver does any of this. Whatever comes of it must be an answer, an exception or a verdict. Each call stands in a __try.
+ */
+#include "../seh/clang.h"
+
+#include "../control.h"
+
+#define FUZZ_TAG 0x7A7A7546u /* "Fuzz" in pool listings */
+#define MOST_ARGUMENTS 12
+#define PCI_CONFIGURATION 4
+
+/* What an argument is; the test knows these numbers too. */
+enum {
+    ANYTHING,
+    NUMBER,
+    TRUTH,
+    MEMORY,
+    EVENT,
+    TIMER,
+    DPC,
+    MUTEX,
+    SEMAPHORE,
+    SPIN_LOCK,
+    QUEUE_HANDLE,
+    FAST_MUTEX_,
+    GUARDED_MUTEX,
+    RESOURCE,
+    LOOKASIDE,
+    RUNDOWN,
+    PUSH_LOCK,
+    DEVICE_QUEUE,
+    DEVICE_QUEUE_ENTRY,
+    WIDE_STRING,
+    NARROW_STRING,
+    GUID_,
+    LIST,
+    SEQUENCED_LIST,
+    BIT_MAP,
+    REMOVE_LOCK,
+    CSQ,
+    WORK_ITEM,
+    IRP_,
+    MDL_,
+    DEVICE,
+    DRIVER,
+    FILE_,
+    THREAD,
+    PROCESS,
+    HANDLE_,
+    EX_TIMER_,
+    CODE,
+    TIME,
+    TEXT,
+    WIDE_TEXT,
+    LENGTH,
+    LEVEL,
+    KINDS,
+};
+
+typedef struct _FUZZ_EXPORT {
+    UCHAR Arity;
+    UCHAR Kinds[MOST_ARGUMENTS];
+    UCHAR Raised; /* it may be called at DISPATCH_LEVEL */
+    UCHAR Padding[2];
+    WCHAR Name[56];
+} FUZZ_EXPORT;
+
+typedef struct _REQUEST {
+    ULONG64 Seed;
+    ULONG Calls;
+    ULONG Exports;
+    ULONG Malice; /* so many arguments of a thousand do not fit */
+    ULONG Padding;
+    FUZZ_EXPORT Export[1];
+} REQUEST;
+
+typedef ULONG_PTR(NTAPI *EXPORT)(ULONG_PTR, ULONG_PTR, ULONG_PTR, ULONG_PTR, ULONG_PTR, ULONG_PTR, ULONG_PTR, ULONG_PTR,
+                                 ULONG_PTR, ULONG_PTR, ULONG_PTR, ULONG_PTR);
+
+NTHALAPI ULONG NTAPI HalGetBusData(ULONG Kind, ULONG Bus, ULONG Slot, PVOID Buffer, ULONG Length);
+NTSYSAPI NTSTATUS NTAPI ZwCreateEvent(PHANDLE Handle, ACCESS_MASK Access, POBJECT_ATTRIBUTES Attributes, EVENT_TYPE Type,
+                                      BOOLEAN Signaled);
+
+/* One of everything. */
+typedef struct _WORLD {
+    KEVENT Event;
+    KTIMER Timer;
+    KDPC Dpc;
+    KMUTEX Mutex;
+    KSEMAPHORE Semaphore;
+    KSPIN_LOCK SpinLock;
+    KLOCK_QUEUE_HANDLE QueueHandle;
+    FAST_MUTEX FastMutex;
+    KGUARDED_MUTEX GuardedMutex;
+    ULONG64 Rundown;
+    ULONG64 PushLock;
+    KDEVICE_QUEUE DeviceQueue;
+    KDEVICE_QUEUE_ENTRY DeviceQueueEntry;
+    UNICODE_STRING WideString;
+    STRING NarrowString;
+    GUID Guid;
+    LIST_ENTRY List, Entries[2];
+    RTL_BITMAP BitMap;
+    ULONG Bits[4];
+    IO_REMOVE_LOCK RemoveLock;
+    IO_CSQ Csq;
+    LARGE_INTEGER Time;
+    char Text[64];
+    WCHAR WideText[64];
+    DECLSPEC_ALIGN(16) ERESOURCE Resource;
+    DECLSPEC_ALIGN(64) NPAGED_LOOKASIDE_LIST Lookaside;
+    DECLSPEC_ALIGN(16) UCHAR SequencedList[16];
+    DECLSPEC_ALIGN(16) UCHAR Memory[2048];
+} WORLD;
+
+static WORLD *World;
+static PDEVICE_OBJECT OwnDevice;
+static PDRIVER_OBJECT OwnDriver;
+static PIRP OwnIrp, CurrentIrp;
+static PMDL OwnMdl;
+static PVOID Freed, WorkItem, ExTimer, Window, UserMemory;
+static HANDLE Handle;
+static ULONG64 State;
+
+static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlFuzz");
+static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlFuzz");
+
+DRIVER_INITIALIZE DriverEntry;
+
+static ULONG64 Draw(void)
+{
+    State ^= State >> 12;
+    State ^= State << 25;
+    State ^= State >> 27;
+    return State * 0x2545F4914F6CDD1Dull;
+}
+
+static ULONG Below(ULONG Limit)
+{
+    return (ULONG)(Draw() >> 33) % Limit;
+}
+
+static ULONG_PTR NTAPI Routine(ULONG_PTR A, ULONG_PTR B, ULONG_PTR C, ULONG_PTR D)
+{
+    UNREFERENCED_PARAMETER(A);
+    UNREFERENCED_PARAMETER(B);
+    UNREFERENCED_PARAMETER(C);
+    UNREFERENCED_PARAMETER(D);
+    return 0;
+}
+
+static NTSTATUS NTAPI CsqInsert(PIO_CSQ Csq, PIRP Irp, PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Csq);
+    UNREFERENCED_PARAMETER(Context);
+    InsertTailList(&World->List, &Irp->Tail.Overlay.ListEntry);
+    return STATUS_SUCCESS;
+}
+
+static VOID NTAPI CsqRemove(PIO_CSQ Csq, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Csq);
+    RemoveEntryList(&Irp->Tail.Overlay.ListEntry);
+}
+
+static PIRP NTAPI CsqPeek(PIO_CSQ Csq, PIRP Irp, PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Csq);
+    UNREFERENCED_PARAMETER(Irp);
+    UNREFERENCED_PARAMETER(Context);
+    return IsListEmpty(&World->List) ? NULL : CONTAINING_RECORD(World->List.Flink, IRP, Tail.Overlay.ListEntry);
+}
+
+static VOID NTAPI CsqAcquire(PIO_CSQ Csq, PKIRQL Irql)
+{
+    UNREFERENCED_PARAMETER(Csq);
+    KeRaiseIrql(DISPATCH_LEVEL, Irql);
+}
+
+static VOID NTAPI CsqRelease(PIO_CSQ Csq, KIRQL Irql)
+{
+    UNREFERENCED_PARAMETER(Csq);
+    KeLowerIrql(Irql);
+}
+
+static VOID NTAPI CsqComplete(PIO_CSQ Csq, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Csq);
+    UNREFERENCED_PARAMETER(Irp);
+}
+
+static PVOID Find(PCWSTR Name)
+{
+    UNICODE_STRING String;
+
+    RtlInitUnicodeString(&String, Name);
+    return MmGetSystemRoutineAddress(&String);
+}
+
+static void Call4(PCWSTR Name, PVOID A, ULONG_PTR B, ULONG_PTR C, ULONG_PTR D)
+{
+    EXPORT Export = (EXPORT)Find(Name);
+
+    if (Export != NULL) {
+        Export((ULONG_PTR)A, B, C, D, 0, 0, 0, 0, 0, 0, 0, 0);
+    }
+}
+
+static void MapCard(void)
+{
+    PCI_COMMON_CONFIG Config;
+    PHYSICAL_ADDRESS Bar;
+
+    for (ULONG Slot = 0; Slot < 32 && Window == NULL; Slot++) {
+        if (HalGetBusData(PCI_CONFIGURATION, 0, Slot, &Config, sizeof(Config)) == sizeof(Config) &&
+            Config.VendorID == 0x1234 && Config.DeviceID == 0x5678) {
+            Bar.QuadPart = Config.u.type0.BaseAddresses[0] & ~0xFull;
+            Window = MmMapIoSpace(Bar, PAGE_SIZE, MmNonCached);
+        }
+    }
+}
+
+static BOOLEAN MakeWorld(void)
+{
+    static const char Narrow[] = "text %d of some length";
+    static const WCHAR Wide[] = L"\\Device\\DirqlFuzz";
+    OBJECT_ATTRIBUTES Attributes;
+
+    World = ExAllocatePoolWithTag(NonPagedPool, sizeof(*World), FUZZ_TAG);
+    Freed = ExAllocatePoolWithTag(NonPagedPool, 256, FUZZ_TAG);
+    if (World == NULL || Freed == NULL) {
+        return FALSE;
+    }
+    RtlZeroMemory(World, sizeof(*World));
+    ExFreePoolWithTag(Freed, FUZZ_TAG);
+    KeInitializeEvent(&World->Event, NotificationEvent, TRUE);
+    KeInitializeTimer(&World->Timer);
+    KeInitializeDpc(&World->Dpc, (PKDEFERRED_ROUTINE)(PVOID)Routine, NULL);
+    KeInitializeMutex(&World->Mutex, 0);
+    KeInitializeSemaphore(&World->Semaphore, 1, 8);
+    ExInitializeFastMutex(&World->FastMutex);
+    Call4(L"KeInitializeGuardedMutex", &World->GuardedMutex, 0, 0, 0);
+    ExInitializeResourceLite(&World->Resource);
+    ExInitializeNPagedLookasideList(&World->Lookaside, NULL, NULL, 0, 64, FUZZ_TAG, 0);
+    Call4(L"ExInitializeRundownProtection", &World->Rundown, 0, 0, 0);
+    KeInitializeDeviceQueue(&World->DeviceQueue);
+    InitializeListHead(&World->List);
+    Call4(L"InitializeSListHead", World->SequencedList, 0, 0, 0);
+    RtlInitializeBitMap(&World->BitMap, World->Bits, 128);
+    IoInitializeRemoveLock(&World->RemoveLock, FUZZ_TAG, 0, 0);
+    IoCsqInitializeEx(&World->Csq, CsqInsert, CsqRemove, CsqPeek, CsqAcquire, CsqRelease, CsqComplete);
+    RtlCopyMemory(World->Text, Narrow, sizeof(Narrow));
+    RtlCopyMemory(World->WideText, Wide, sizeof(Wide));
+    RtlInitUnicodeString(&World->WideString, World->WideText);
+    RtlInitAnsiString(&World->NarrowString, World->Text);
+    World->Time.QuadPart = -1000;
+    OwnIrp = IoAllocateIrp(3, FALSE);
+    OwnMdl = IoAllocateMdl(World->Memory, 512, FALSE, FALSE, NULL);
+    WorkItem = IoAllocateWorkItem(OwnDevice);
+    ExTimer = Find(L"ExAllocateTimer") == NULL ? NULL
+        : (PVOID)((EXPORT)Find(L"ExAllocateTimer"))((ULONG_PTR)Routine, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    InitializeObjectAttributes(&Attributes, NULL, OBJ_KERNEL_HANDLE, NULL, NULL);
+    ZwCreateEvent(&Handle, EVENT_ALL_ACCESS, &Attributes, NotificationEvent, TRUE);
+    if (OwnIrp != NULL) {
+        IoSetNextIrpStackLocation(OwnIrp);
+        IoGetCurrentIrpStackLocation(OwnIrp)->DeviceObject = OwnDevice;
+    }
+    MapCard();
+    return OwnIrp != NULL && OwnMdl != NULL && WorkItem != NULL;
+}
+
+/* What fits. */
+static ULONG_PTR Fitting(ULONG Kind)
+{
+    switch (Kind) {
+    case NUMBER: return Below(8) == 0 ? Below(0x1000) : Below(4);
+    case TRUTH: return Below(2);
+    case EVENT: return (ULONG_PTR)&World->Event;
+    case TIMER: return (ULONG_PTR)&World->Timer;
+    case DPC: return (ULONG_PTR)&World->Dpc;
+    case MUTEX: return (ULONG_PTR)&World->Mutex;
+    case SEMAPHORE: return (ULONG_PTR)&World->Semaphore;
+    case SPIN_LOCK: return (ULONG_PTR)&World->SpinLock;
+    case QUEUE_HANDLE: return (ULONG_PTR)&World->QueueHandle;
+    case FAST_MUTEX_: return (ULONG_PTR)&World->FastMutex;
+    case GUARDED_MUTEX: return (ULONG_PTR)&World->GuardedMutex;
+    case RESOURCE: return (ULONG_PTR)&World->Resource;
+    case LOOKASIDE: return (ULONG_PTR)&World->Lookaside;
+    case RUNDOWN: return (ULONG_PTR)&World->Rundown;
+    case PUSH_LOCK: return (ULONG_PTR)&World->PushLock;
+    case DEVICE_QUEUE: return (ULONG_PTR)&World->DeviceQueue;
+    case DEVICE_QUEUE_ENTRY: return (ULONG_PTR)&World->DeviceQueueEntry;
+    case WIDE_STRING: return (ULONG_PTR)&World->WideString;
+    case NARROW_STRING: return (ULONG_PTR)&World->NarrowString;
+    case GUID_: return (ULONG_PTR)&World->Guid;
+    case LIST: return Below(3) == 0 ? (ULONG_PTR)&World->List : (ULONG_PTR)&World->Entries[Below(2)];
+    case SEQUENCED_LIST: return (ULONG_PTR)World->SequencedList;
+    case BIT_MAP: return (ULONG_PTR)&World->BitMap;
+    case REMOVE_LOCK: return (ULONG_PTR)&World->RemoveLock;
+    case CSQ: return (ULONG_PTR)&World->Csq;
+    case WORK_ITEM: return (ULONG_PTR)WorkItem;
+    case IRP_: return Below(16) == 0 ? (ULONG_PTR)CurrentIrp : (ULONG_PTR)OwnIrp;
+    case MDL_: return (ULONG_PTR)OwnMdl;
+    case DEVICE: return (ULONG_PTR)OwnDevice;
+    case DRIVER: return (ULONG_PTR)OwnDriver;
+    case FILE_: return (ULONG_PTR)IoGetCurrentIrpStackLocation(CurrentIrp)->FileObject;
+    case THREAD: return (ULONG_PTR)KeGetCurrentThread();
+    case PROCESS: return (ULONG_PTR)IoGetCurrentProcess();
+    case HANDLE_: return (ULONG_PTR)Handle;
+    case EX_TIMER_: return (ULONG_PTR)ExTimer;
+    case CODE: return (ULONG_PTR)Routine;
+    case TIME: return (ULONG_PTR)&World->Time;
+    case TEXT: return (ULONG_PTR)World->Text;
+    case WIDE_TEXT: return (ULONG_PTR)World->WideText;
+    case LENGTH: return Below(64);
+    case LEVEL: return Below(3);
+    default: return (ULONG_PTR)World->Memory;
+    }
+}
+
+/* What does not. */
+static ULONG_PTR Unfit(ULONG Kind)
+{
+    static const ULONG64 Numbers[] = {
+        0, 1, 2, 4, 0xF, 0x10, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF,
+        0x8000000000000000, 0xFFFFFFFFFFFFFFFF, 0xFFFFF78000000000, 0xFFFFF80000000000, 0x7FFFFFFEFFFF, 0x10000,
+    };
+
+    switch (Below(12)) {
+    case 0: return 0;
+    case 1: return ~(ULONG_PTR)0;
+    case 2: return Fitting(Kind) + 1 + Below(7);
+    case 3: return Fitting(Kind) + 8 * (1 + Below(32));
+    case 4: return Fitting(1 + Below(KINDS - 1));
+    case 5: return (ULONG_PTR)Freed + 8 * Below(32);
+    case 6: return (ULONG_PTR)UserMemory + Below(4096);
+    case 7: return Window == NULL ? 0x20000 : (ULONG_PTR)Window + Below(PAGE_SIZE);
+    case 8: return (ULONG_PTR)__builtin_frame_address(0) + 8 * Below(16);
+    case 9: return (ULONG_PTR)Routine + Below(16);
+    case 10: return Numbers[Below(sizeof(Numbers) / sizeof(Numbers[0]))];
+    default: return (ULONG_PTR)Draw();
+    }
+}
+
+static ULONG_PTR Argument(ULONG Kind, ULONG Malice)
+{
+    if (Kind == ANYTHING) {
+        Kind = 1 + Below(KINDS - 1);
+    }
+    return Below(1000) < Malice ? Unfit(Kind) : Fitting(Kind);
+}
+
+static NOINLINE ULONG CallOne(EXPORT Routine_, const FUZZ_EXPORT *Export, ULONG Malice)
+{
+    ULONG_PTR A[MOST_ARGUMENTS];
+
+    for (ULONG i = 0; i < MOST_ARGUMENTS; i++) {
+        A[i] = i < Export->Arity ? Argument(Export->Kinds[i], Malice) : 0;
+    }
+    __try {
+        Routine_(A[0], A[1], A[2], A[3], A[4], A[5], A[6], A[7], A[8], A[9], A[10], A[11]);
+    } __except (EXCEPTION_EXECUTE_HANDLER) {
+    }
+    return 1;
+}
+
+static ULONG Fuzz(const REQUEST *Request)
+{
+    ULONG Made = 0;
+    KIRQL Irql;
+
+    State = Request->Seed * 0x9E3779B97F4A7C15ull + 1;
+    while (Made < Request->Calls) {
+        const FUZZ_EXPORT *Export = &Request->Export[Below(Request->Exports)];
+        EXPORT Found = (EXPORT)Find(Export->Name);
+        BOOLEAN Raises = Export->Raised && Below(8) == 0;
+
+        if (Found == NULL) {
+            return 0; /* a name that is none */
+        }
+        if (Raises) {
+            KeRaiseIrql(DISPATCH_LEVEL, &Irql);
+        }
+        Made += CallOne(Found, Export, Request->Malice);
+        if (KeGetCurrentIrql() != PASSIVE_LEVEL) {
+            KeLowerIrql(PASSIVE_LEVEL);
+        }
+    }
+    return Made;
+}
+
+static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    REQUEST *Request;
+    ULONG Length = Stack->Parameters.DeviceIoControl.InputBufferLength, Made;
+
+    UNREFERENCED_PARAMETER(Device);
+    if (Length < sizeof(REQUEST) || Stack->Parameters.DeviceIoControl.OutputBufferLength < sizeof(ULONG)) {
+        return Complete(Irp, STATUS_INVALID_PARAMETER, 0);
+    }
+    /* A copy: the request's own buffer is among what is called for. */
+    Request = ExAllocatePoolWithTag(NonPagedPool, Length, FUZZ_TAG);
+    if (Request == NULL) {
+        return Complete(Irp, STATUS_INSUFFICIENT_RESOURCES, 0);
+    }
+    RtlCopyMemory(Request, Irp->AssociatedIrp.SystemBuffer, Length);
+    CurrentIrp = Irp;
+    UserMemory = Irp->UserBuffer;
+    Made = MakeWorld() ? Fuzz(Request) : 0;
+    *(PULONG)Irp->AssociatedIrp.SystemBuffer = Made;
+    return Complete(Irp, STATUS_SUCCESS, sizeof(ULONG));
+}
+
+INIT_CODE NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
+{
+    NTSTATUS Status = ControlStart(Driver, &DeviceName, &LinkName, DispatchDeviceControl);
+
+    UNREFERENCED_PARAMETER(RegistryPath);
+    OwnDriver = Driver;
+    OwnDevice = Driver->DeviceObject;
+    return Status;
+}
