@@ -65,7 +65,7 @@ enum {
 typedef struct _FUZZ_EXPORT {
     UCHAR Arity;
     UCHAR Kinds[MOST_ARGUMENTS];
-    UCHAR Raised; /* it may be called at DISPATCH_LEVEL */
+    UCHAR Raised; /* 1: it may be called at DISPATCH_LEVEL, 2: it must be */
     UCHAR Padding[2];
     WCHAR Name[56];
 } FUZZ_EXPORT;
@@ -378,7 +378,7 @@ static ULONG Fuzz(const REQUEST *Request)
     while (Made < Request->Calls) {
         const FUZZ_EXPORT *Export = &Request->Export[Below(Request->Exports)];
         EXPORT Found = (EXPORT)Find(Export->Name);
-        BOOLEAN Raises = Export->Raised && Below(8) == 0;
+        BOOLEAN Raises = Export->Raised == 2 || (Export->Raised == 1 && Below(8) == 0);
 
         if (Found == NULL) {
             return 0; /* a name that is none */
