@@ -168,7 +168,7 @@ pub(crate) fn device_write(cx: &mut Cx<'_>, access: Access, data: &[u8]) -> Flow
 /// Whether what lies at an address is no memory but a device's, or the shared page: the kernel reaches it by [`fetch`] and [`put`].
 #[inline]
 pub(crate) const fn answers(address: u64) -> bool {
-    DEVICE.contains(address) || SHARED_DATA.contains(address)
+    is_call_out(address)
 }
 
 /// A routine of the kernel's reads where a driver pointed it: as the driver's own code would, each access as wide as its address allows.
