@@ -486,9 +486,9 @@ fn mingw_file(name: &str) -> Result<PathBuf> {
 
 /// Makes an import library, in `scratch`, for what `definition` names; returns its file name.
 fn import_library(folder: &Path, scratch: &Path, definition: &str) -> Result<PathBuf> {
+    // By its folder too: several have one of the same name.
+    let library = PathBuf::from(definition.replace('/', "_")).with_extension("a");
     let definition = folder.join(definition);
-    let library =
-        PathBuf::from(definition.file_stem().context("a .def file has a name")?).with_extension("a");
     if !newer(&scratch.join(&library), [definition.clone()]) {
         // Without these it names its members after a temporary file, and the bytes differ each time.
         let mut dlltool = Command::new("x86_64-w64-mingw32-dlltool");
