@@ -42,7 +42,7 @@ pub(super) fn pnp(
     };
     let device = device.map_or(Device::First, Device::Named);
     match step(cx, device, what)? {
-        Ok(seen) => Ok(status(seen.0, expect.status)),
+        Ok(seen) => Ok(status(seen.0, &expect.status)),
         Err(why) => Ok(Err(why)),
     }
 }

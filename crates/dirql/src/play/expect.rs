@@ -11,7 +11,7 @@ const SHOWN: usize = 32;
 
 /// Holds what came against what was expected.
 pub(super) fn judge(play: &Play, end: &Completion, expect: &Expectations) -> Outcome {
-    status(end.status, expect.status)?;
+    status(end.status, &expect.status)?;
     if let Some(bytes) = expect.bytes
         && bytes != end.information
     {
@@ -24,16 +24,21 @@ pub(super) fn judge(play: &Play, end: &Completion, expect: &Expectations) -> Out
 }
 
 /// Holds a status against the expected one.
-pub(super) fn status(seen: u32, expected: ExpectedStatus) -> Outcome {
+pub(super) fn status(seen: u32, expected: &ExpectedStatus) -> Outcome {
     if expected.admits(seen) {
         return Ok(());
     }
-    let seen = status_text(seen);
-    Err(match expected {
-        ExpectedStatus::Success => format!("expected success, saw {seen}"),
-        ExpectedStatus::Failure => format!("expected failure, saw {seen}"),
-        ExpectedStatus::Exactly(status) => format!("expected {}, saw {seen}", status_text(status)),
-    })
+    Err(format!("expected {}, saw {}", wanted(expected), status_text(seen)))
+}
+
+fn wanted(expected: &ExpectedStatus) -> String {
+    match expected {
+        ExpectedStatus::Success => "success".into(),
+        ExpectedStatus::Failure => "failure".into(),
+        ExpectedStatus::Exactly(status) => status_text(*status),
+        ExpectedStatus::Any => "any status".into(),
+        ExpectedStatus::OneOf(several) => several.iter().map(wanted).collect::<Vec<_>>().join(" or "),
+    }
 }
 
 fn data(play: &Play, seen: &[u8], expected: &ExpectedData) -> Outcome {
@@ -91,6 +96,14 @@ mod tests {
             judged("read x 4 expect failure", &end(0, &[])),
             Err("expected failure, saw STATUS_SUCCESS".into())
         );
+        let either = "read x 4 expect success or STATUS_CANCELLED";
+        assert_eq!(judged(either, &end(0, &[])), Ok(()));
+        assert_eq!(judged(either, &end(0xC000_0120, &[])), Ok(()));
+        assert_eq!(
+            judged(either, &end(0xC000_00B5, &[])),
+            Err("expected success or STATUS_CANCELLED, saw STATUS_IO_TIMEOUT".into())
+        );
+        assert_eq!(judged("read x 4 expect any", &end(0xC000_0120, &[])), Ok(()));
         assert!(
             judged("read x 4 expect STATUS_CANCELLED", &end(0xC000_00B5, &[]))
                 .unwrap_err()

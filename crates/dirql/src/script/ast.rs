@@ -284,7 +284,7 @@ pub struct Expectations {
 }
 
 /// The status to come.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub enum ExpectedStatus {
     /// Success or informational (`NT_SUCCESS`).
     #[default]
@@ -293,16 +293,22 @@ pub enum ExpectedStatus {
     Failure,
     /// This one.
     Exactly(u32),
+    /// Whatever it is: what matters is that the request ends.
+    Any,
+    /// One of these (`A or B`).
+    OneOf(Vec<Self>),
 }
 
 impl ExpectedStatus {
     /// Whether `status` is what was expected.
     #[must_use]
-    pub fn admits(self, status: u32) -> bool {
+    pub fn admits(&self, status: u32) -> bool {
         match self {
             Self::Success => status >> 31 == 0,
             Self::Failure => status >> 31 == 1,
-            Self::Exactly(expected) => status == expected,
+            Self::Exactly(expected) => status == *expected,
+            Self::Any => true,
+            Self::OneOf(several) => several.iter().any(|one| one.admits(status)),
         }
     }
 }

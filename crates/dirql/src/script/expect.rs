@@ -18,7 +18,10 @@ pub(super) enum Yields {
     Data,
 }
 
-const CLAUSES: [&str; 6] = ["status", "success", "failure", "bytes", "data", "prefix"];
+const CLAUSES: [&str; 7] = ["status", "success", "failure", "any", "bytes", "data", "prefix"];
+
+/// What is missing where a status belongs.
+const A_STATUS: &str = "a status: its name (STATUS_CANCELLED) or number";
 
 /// Reads the clauses after `expect` and adds them to what was expected already.
 pub(super) fn clauses(args: &mut Arguments, can: Yields, expect: &mut Expectations) -> Outcome<()> {
@@ -37,16 +40,25 @@ fn clause(word: &Word, args: &mut Arguments, can: Yields, expect: &mut Expectati
         args.back();
         return data(word, args, false, can, expect);
     }
+    if let Some(first) = one_status(word, args)? {
+        let mut several = vec![first];
+        while args.take("or") {
+            let word = args.word(A_STATUS)?;
+            match one_status(&word, args)? {
+                Some(other) => several.push(other),
+                None => {
+                    return fault(word.at, format!("`{}` is no status; after `or` comes one", word.text()));
+                }
+            }
+        }
+        once(word, expect.status != ExpectedStatus::Success)?;
+        expect.status = match <[ExpectedStatus; 1]>::try_from(several) {
+            Ok([only]) => only,
+            Err(several) => ExpectedStatus::OneOf(several),
+        };
+        return Ok(());
+    }
     match word.plain() {
-        Some("success") => status(word, ExpectedStatus::Success, expect),
-        Some("failure") => status(word, ExpectedStatus::Failure, expect),
-        Some("status") => {
-            let name = args.word("a status: its name (STATUS_CANCELLED) or number")?;
-            status(word, ExpectedStatus::Exactly(parse_status(&name)?), expect)
-        }
-        Some(name) if name.starts_with("STATUS_") => {
-            status(word, ExpectedStatus::Exactly(parse_status(word)?), expect)
-        }
         Some("bytes") => {
             allowed(word, can >= Yields::Bytes, "a number of bytes")?;
             once(word, expect.bytes.is_some())?;
@@ -62,10 +74,16 @@ fn clause(word: &Word, args: &mut Arguments, can: Yields, expect: &mut Expectati
     }
 }
 
-fn status(word: &Word, wanted: ExpectedStatus, expect: &mut Expectations) -> Outcome<()> {
-    once(word, expect.status != ExpectedStatus::Success)?;
-    expect.status = wanted;
-    Ok(())
+/// The status that `word` begins, if it begins one.
+fn one_status(word: &Word, args: &mut Arguments) -> Outcome<Option<ExpectedStatus>> {
+    Ok(Some(match word.plain() {
+        Some("success") => ExpectedStatus::Success,
+        Some("failure") => ExpectedStatus::Failure,
+        Some("any") => ExpectedStatus::Any,
+        Some("status") => ExpectedStatus::Exactly(parse_status(&args.word(A_STATUS)?)?),
+        Some(name) if name.starts_with("STATUS_") => ExpectedStatus::Exactly(parse_status(word)?),
+        _ => return Ok(None),
+    }))
 }
 
 fn data(
