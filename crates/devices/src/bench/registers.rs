@@ -71,3 +71,17 @@ pub(super) const TABLE: &[Row<Register>] = &[
 ];
 
 const _: () = assert!(is_sorted(TABLE));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_models_has_every_register_at_its_offset() {
+        let page = include_str!("../../../../docs/models.md");
+        for row in TABLE {
+            let line = format!("| {:02X}h | {} |", row.offset, row.name);
+            assert!(page.contains(&line), "docs/models.md lacks `{line}`");
+        }
+    }
+}
