@@ -156,6 +156,14 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver {
+        name: "holder",
+        source: "holder.c",
+        beside: &["control.h"],
+        defines: &[],
+        missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
         name: "correct_pnp",
         source: "correct_pnp.c",
         beside: &[

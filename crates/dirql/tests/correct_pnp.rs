@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use dirql::explore::Policy;
 use dirql::{Bench, Report};
+use kernel::cm::access;
 use kernel::verdict::Tier;
 use rig::{driver, start, try_play};
 
@@ -21,6 +22,7 @@ const NO_RESTART: u32 = 0x010;
 const DEFERRED_START: u32 = 0x020;
 const REFUSES_ONCE: u32 = 0x040;
 const CAPABILITIES: u32 = 0x080;
+const POWER_OWNER: u32 = 0x100;
 const OPENS_EARLY: u32 = 0x200;
 
 /// Minor functions.
@@ -272,4 +274,119 @@ fn a_device_state_brings_a_stop_a_start_or_a_removal_as_its_flags_say() {
     assert_eq!(after_invalidating(NO_RESTART, FAILED | CHANGED), [QUERY_STOP, STOP, START, SURPRISE, REMOVE]);
     assert_eq!(after_invalidating(0, FAILED), [SURPRISE, REMOVE]);
     assert_eq!(after_invalidating(0, REMOVED), [SURPRISE, REMOVE]);
+}
+
+/// What was printed of power: `query 0 to 4, action 2` and the like.
+fn power(report: &Report) -> Vec<&str> {
+    let all = report.prints.iter().filter_map(|line| line.split_once("power ").or(line.split_once("shut")));
+    all.map(|(_, what)| what.trim()).collect()
+}
+
+#[test]
+fn the_system_sleeps_wakes_and_is_shut_down_with_the_reason_that_the_page_names() {
+    let report = run(0, "power s3; power s0; power s4; power s0; power s5");
+    report.expect_clean();
+    let asked = [
+        "query 0 to 4, action 2",
+        "set 0 to 4, action 2",
+        "set 0 to 1, action 0",
+        "query 0 to 5, action 3",
+        "set 0 to 5, action 3",
+        "set 0 to 1, action 0",
+        "query 0 to 6, action 4",
+        "down",
+        "set 0 to 6, action 4",
+    ];
+    assert_eq!(power(&report), asked, "{report}");
+    assert!(report.notes.iter().any(|note| note.contains("shut down")), "{report}");
+    assert_eq!(requests(&report), [START, QUERY_STATE], "what is off is not removed\n{report}");
+}
+
+#[test]
+fn a_power_policy_owner_answers_when_its_device_has_followed() {
+    let script = "power s3; power s0; power d2; power d0; power s1";
+    clean_in_all(POWER_OWNER, script, &[]);
+    let report = run(POWER_OWNER, script);
+    let asked = power(&report);
+    assert_eq!(
+        asked[..6],
+        [
+            "query 0 to 4, action 2",
+            "query 1 to 4, action 2",
+            "4: 0x00000000",
+            "set 0 to 4, action 2",
+            "set 1 to 4, action 2",
+            "4: 0x00000000"
+        ],
+        "{report}"
+    );
+    assert_eq!(asked.last(), Some(&"1: 0x00000000"), "at its end the system wakes\n{report}");
+}
+
+#[test]
+fn an_installed_device_has_the_keys_that_windows_gives_it() {
+    let inf = inf(0);
+    let machine = start(|| bench(&inf));
+    let told = machine
+        .with_kernel(|cx| {
+            let node = kernel::pnp::named(cx, "bench#0").expect("the card");
+            let keys = kernel::pnp::install::keys(cx, node);
+            let driver = keys.driver.expect("it is installed");
+            let mut told = Vec::new();
+            for name in [
+                "ProviderName",
+                "DriverVersion",
+                "DriverDate",
+                "MatchingDeviceId",
+                "InfPath",
+                "InfSection",
+                "InfSectionExt",
+            ] {
+                told.push(access::text(cx, &driver, name).unwrap_or_default());
+            }
+            let services = format!(r"{}\correct_pnp\Enum", access::SERVICES);
+            told.push(access::text(cx, &services, "0").unwrap_or_default());
+            told.push(format!("{:?}", access::number(cx, &services, "Count")));
+            told.push(format!("{:?}", access::number(cx, &keys.instance, "ConfigFlags")));
+            let control = format!(r"{}\Control", keys.instance);
+            told.push(access::text(cx, &control, "ActiveService").unwrap_or_default());
+            let assigned = access::value(cx, &control, "AllocConfig").expect("it has resources");
+            told.push(assigned.kind.to_string());
+            let configuration = format!(r"{}\LogConf", keys.instance);
+            told.push(
+                access::value(cx, &configuration, "BasicConfigVector")
+                    .expect("it asks for some")
+                    .kind
+                    .to_string(),
+            );
+            Ok(engine::outside(|| told.clone()))
+        })
+        .unwrap();
+    machine.finish().expect_clean();
+    let expected = [
+        "dirql",
+        "1.0.0.0",
+        "1-1-2025",
+        r"PCI\VEN_1234&DEV_BE2C",
+        "oem0.inf",
+        "CorrectPnp.Install",
+        ".NT",
+        r"PCI\VEN_1234&DEV_BE2C&SUBSYS_00000000&REV_01\3&11583659&0&08",
+        "Some(1)",
+        "Some(0)",
+        "correct_pnp",
+        "8",
+        "10",
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_driver_on_whose_device_a_file_is_open_goes_when_the_file_is_closed() {
+    let machine = start(|| Bench::new().driver(driver("legacy.sys")).with(driver("holder.sys")));
+    rig::play(&machine, r"open \\.\DirqlHolder as holder; ioctl holder 0x222000; close holder");
+    let report = machine.finish();
+    clean(&report, &[]);
+    assert!(report.notes.is_empty(), "nothing stays\n{report}");
+    assert!(order(&report, &["holder: lets go", "holder: unloaded"]).is_sorted());
 }

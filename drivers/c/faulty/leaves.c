@@ -289,9 +289,39 @@ static NTSTATUS FreeQueuedDpc(PIRP Irp)
     return STATUS_SUCCESS;
 }
 
+/* 15: every byte of a device object of its own. */
+static NTSTATUS WriteOverDevice(PIRP Irp)
+{
+    PDEVICE_OBJECT Device;
+    NTSTATUS Status = IoCreateDevice(OwnDevice->DriverObject, 0, NULL, FILE_DEVICE_UNKNOWN, 0, FALSE, &Device);
+
+    UNREFERENCED_PARAMETER(Irp);
+    if (NT_SUCCESS(Status)) {
+        RtlFillMemory(Device, sizeof(*Device), 0xFF);
+    }
+    return Status;
+}
+
+/* 16: type and size of its driver object. */
+static NTSTATUS WriteOverDriver(PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Irp);
+    RtlFillMemory(OwnDevice->DriverObject, 4, 0xFF);
+    return STATUS_SUCCESS;
+}
+
+/* 17: every byte of the device object that its file is open on. */
+static NTSTATUS WriteOverOpenDevice(PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Irp);
+    RtlFillMemory(OwnDevice, sizeof(*OwnDevice), 0xFF);
+    return STATUS_SUCCESS;
+}
+
 static const LEAVE Leaves[] = {
     ForgetRequest, ForgetPacket, ForgetOwn, AbandonPool,    AbandonWorkItem, AbandonQueuedWorkItem, AbandonOldItem,  AbandonTimer,
     AbandonDpc,      AbandonIoTimer, AbandonThread, AbandonLock,  FreeHeldLock,  FreeSetTimer,        FreeQueuedDpc,
+    WriteOverDevice, WriteOverDriver, WriteOverOpenDevice,
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

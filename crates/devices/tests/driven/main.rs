@@ -24,6 +24,7 @@ fn card(cx: &mut Cx<'_>) -> engine::Flow<NodeId> {
         manufacturer: "dirql".to_owned(),
         class: "PciLineSample".to_owned(),
         class_guid: "{5b0c3e0a-7c1d-4e57-9a5e-6a2e5d1f4c90}".to_owned(),
+        ..Installation::default()
     };
     pnp::install(cx, id, installation)?;
     Ok(id)

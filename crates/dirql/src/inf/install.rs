@@ -50,10 +50,39 @@ pub struct Installation {
     pub rank: u32,
     /// The install section, with its decoration.
     pub section: String,
+    /// The file's provider.
+    pub provider: String,
+    /// `DriverVer`'s version, `1.0.0.0`; empty if there is none.
+    pub version: String,
+    /// `DriverVer`'s date as the registry has it, `1-31-2025`; empty if there is none.
+    pub date: String,
     /// What was passed over and cannot matter to the driver.
     pub ignored: Vec<Remark>,
     /// What was passed over and may matter to the driver: to be told to the user.
     pub unsupported: Vec<Remark>,
+}
+
+impl Installation {
+    /// The install section without its decoration, and the decoration.
+    #[must_use]
+    pub fn undecorated(&self) -> [String; 2] {
+        let lower = self.section.to_lowercase();
+        let at =
+            [".ntamd64", ".nt"].iter().find_map(|decoration| lower.strip_suffix(decoration)).map(str::len);
+        let (name, decoration) = self.section.split_at(at.unwrap_or(self.section.len()));
+        [name.to_owned(), decoration.to_owned()]
+    }
+}
+
+/// The values of an entry of `[Version]`; none if it is not there.
+fn version(sections: &Sections, name: &str) -> Vec<String> {
+    let entry = sections.get("Version").and_then(|section| section.entries().find(|entry| entry.is(name)));
+    entry.and_then(|entry| entry.values().ok()).unwrap_or_default()
+}
+
+/// `01/31/2025` as `1-31-2025`.
+fn date(written: &str) -> String {
+    written.split('/').map(|part| part.trim().trim_start_matches('0')).collect::<Vec<_>>().join("-")
 }
 
 pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Outcome<Installation> {
@@ -87,6 +116,7 @@ pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Out
     };
     let all = entries(sections, services.name, &mut remarks)?;
     let service = function_driver(sections, &all, services.line, &mut remarks)?;
+    let driver_version = version(sections, "DriverVer");
     Ok(Installation {
         service: service.name,
         display_name: service.display_name,
@@ -105,6 +135,9 @@ pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Out
         matched_id: id,
         rank,
         section,
+        provider: version(sections, "Provider").into_iter().next().unwrap_or_default(),
+        version: driver_version.get(1).cloned().unwrap_or_default(),
+        date: driver_version.first().map(|written| date(written)).unwrap_or_default(),
         ignored: remarks.ignored,
         unsupported: remarks.unsupported,
     })

@@ -345,6 +345,11 @@ fn installed(service: &str, installation: Option<&Installation>) -> pnp::Install
         manufacturer: installation.manufacturer.clone(),
         class: installation.class.clone(),
         class_guid: installation.class_guid.clone().unwrap_or_default(),
+        provider: installation.provider.clone(),
+        version: installation.version.clone(),
+        date: installation.date.clone(),
+        matching_id: installation.matched_id.clone(),
+        section: installation.undecorated(),
     }
 }
 

@@ -3,15 +3,16 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use abi::NtStatus;
 use engine::{Flow, StrandId, outside};
-use kernel::io::{cancel, driver};
+use kernel::io::{self, cancel, driver};
 use kernel::ke::scheduler;
 use kernel::ke::{stack, thread};
 use kernel::ldr;
 use kernel::ob;
 use kernel::pnp::{self, node};
-use kernel::ps;
 use kernel::{Cx, Nt};
+use kernel::{po, ps};
 
 use super::boot::{Loaded, LoadedDriver};
 use super::{Machine, memory};
@@ -83,6 +84,14 @@ pub(super) fn wind_down(nt: &Nt, process: u64, loaded: &Loaded) -> Vec<String> {
     if nt.stopping() {
         return Vec::new();
     }
+    if nt.cx().with(|k| po::system::is_off(k)) {
+        return outside(|| {
+            vec![
+                "the system was shut down: its devices are not removed and its drivers not unloaded"
+                    .to_owned(),
+            ]
+        });
+    }
     let loaded = loaded.clone();
     let notes = Rc::new(RefCell::new(Vec::new()));
     let slot = Rc::clone(&notes);
@@ -123,6 +132,10 @@ fn run(nt: &Nt, work: thread::Work, spawn: impl FnOnce(&mut Cx<'_>, thread::Work
 /// user should know of it.
 fn shut_down(cx: &mut Cx<'_>, loaded: &Loaded) -> Flow<Vec<String>> {
     let mut notes = Vec::new();
+    io::integrity::check_all(cx)?;
+    if cx.with(|k| po::system::sleeps(k)) {
+        let _ = po::system::set(cx, abi::PowerSystemWorking)?;
+    }
     for device in pnp::devices(cx) {
         // A driver may refuse to be stopped; it is removed all the same.
         if node::state(cx, device.id) == node::State::Started
@@ -138,6 +151,7 @@ fn shut_down(cx: &mut Cx<'_>, loaded: &Loaded) -> Flow<Vec<String>> {
             }
         }
     }
+    let mut deferred = Vec::new();
     let all = loaded.driver.iter().chain(loaded.libraries.iter().rev());
     for LoadedDriver { base, object } in all {
         let Some(object) = object else {
@@ -146,8 +160,15 @@ fn shut_down(cx: &mut Cx<'_>, loaded: &Loaded) -> Flow<Vec<String>> {
         };
         let name = cx.with(|k| ldr::image_name(k, *base).unwrap_or_default().to_owned());
         let status = driver::unload(cx, *object)?;
-        if !status.is_success() {
+        if status == NtStatus::PENDING {
+            deferred.push((name, *object));
+        } else if !status.is_success() {
             notes.push(format!("{name}: stays loaded, unloading it ends with {status}"));
+        }
+    }
+    for (name, object) in deferred {
+        if cx.with(|k| driver::is_loaded(k, object)) {
+            notes.push(format!("{name}: stays loaded, a file on one of its devices is still open"));
         }
     }
     Ok(notes)

@@ -4,6 +4,7 @@ use abi::NtStatus;
 use engine::Flow;
 use kernel::Cx;
 use kernel::pnp::{self, NodeId};
+use kernel::po;
 
 use super::{Machine, on_system_thread};
 use crate::error::Error;
@@ -28,6 +29,8 @@ pub(crate) enum Step {
     QueryRemove,
     CancelRemove,
     SurpriseRemove,
+    /// To a device power state, `PowerDevice*`.
+    Power(u32),
 }
 
 /// Carries a step out from a thread of the application's, and waits for its end.
@@ -64,6 +67,7 @@ fn carry_out(cx: &mut Cx<'_>, node: NodeId, step: Step) -> Flow<NtStatus> {
         Step::QueryRemove => pnp::query_remove(cx, node),
         Step::CancelRemove => pnp::remove::cancel_remove(cx, node),
         Step::SurpriseRemove => pnp::surprise_remove(cx, node),
+        Step::Power(state) => po::request::set_device(cx, node.pdo(), state),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::error::InputError;
 use crate::files;
 use crate::machine::Plan;
 use crate::script::{self, suggest::nearest};
-use crate::script::{Command, Data, Operation, Piece, Script, Statement};
+use crate::script::{Command, Data, Operation, Piece, PowerState, Script, Statement};
 
 /// A script as it was given.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -136,7 +136,10 @@ fn check(command: &Command, plan: &Plan) -> Result<(), String> {
         Command::Pnp { device: Some(device), .. } | Command::Power { device: Some(device), .. } => {
             exists(plan, device)
         }
-        Command::Pnp { device: None, .. } | Command::Power { device: None, .. } if plan.cards.is_empty() => {
+        Command::Pnp { device: None, .. }
+        | Command::Power { state: PowerState::Device(_), device: None, .. }
+            if plan.cards.is_empty() =>
+        {
             Err("there is no device in the machine; give one with --device".to_owned())
         }
         _ => Ok(()),

@@ -1,14 +1,16 @@
 //! What the user's hand and the outside world do: Plug and Play, power, signals.
 
+use abi::{PowerDeviceD0, PowerSystemShutdown, PowerSystemWorking};
 use engine::Flow;
 use kernel::Cx;
 use kernel::ke::interrupt;
-use kernel::verdict::Verdict;
+use kernel::ob::handle;
+use kernel::{po, ps};
 
 use super::carry::Outcome;
 use super::expect::status;
-use crate::machine::{Device, Step, step};
-use crate::script::{Expectations, PnpEvent};
+use crate::machine::{Device, Step, on_system_thread, step};
+use crate::script::{Expectations, PnpEvent, PowerState};
 
 /// The outside world acts on a card.
 pub(super) fn poke(cx: &mut Cx<'_>, device: &str, signal: &str, value: u64) -> Flow<Outcome> {
@@ -47,12 +49,29 @@ pub(super) fn pnp(
     }
 }
 
-/// The device goes to a power state.
+/// A device or the system goes to a power state. Before the system is shut down its applications have ended.
 pub(super) fn power(
     cx: &mut Cx<'_>,
-    _state: u8,
-    _device: Option<String>,
-    _expect: &Expectations,
+    state: PowerState,
+    device: Option<String>,
+    expect: &Expectations,
 ) -> Flow<Outcome> {
-    Err(cx.stop(Verdict::not_implemented("the script's command `power`")))
+    let seen = match state {
+        PowerState::Device(number) => {
+            let device = device.map_or(Device::First, Device::Named);
+            step(cx, device, Step::Power(PowerDeviceD0 + u32::from(number)))?
+        }
+        PowerState::System(number) => {
+            let wanted = PowerSystemWorking + u32::from(number);
+            if wanted == PowerSystemShutdown {
+                let process = ps::current_process(cx);
+                handle::close_all(cx, process)?;
+            }
+            Ok(on_system_thread(cx, "the power manager", move |cx| po::system::set(cx, wanted))?)
+        }
+    };
+    match seen {
+        Ok(seen) => Ok(status(seen.0, &expect.status)),
+        Err(why) => Ok(Err(why)),
+    }
 }

@@ -144,9 +144,9 @@ pub enum Command {
     },
     /// `power`.
     Power {
-        /// The state to go to: 0 for D0 … 3 for D3.
-        state: u8,
-        /// The model's name and number; `None`: the first device.
+        /// The state to go to.
+        state: PowerState,
+        /// The model's name and number; `None`: the first device, or the system.
         device: Option<String>,
         /// What is to come of it; only a status.
         expect: Expectations,
@@ -155,6 +155,15 @@ pub enum Command {
     ExpectPrint(String),
     /// `expect pending`: the request has not completed, the thread not ended what it was handed.
     ExpectPending(Waitable),
+}
+
+/// A state of `power`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PowerState {
+    /// A device's: 0 for D0 … 3 for D3.
+    Device(u8),
+    /// The system's: 0 for S0 … 5 for S5.
+    System(u8),
 }
 
 /// What `open` opens.

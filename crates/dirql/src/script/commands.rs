@@ -2,7 +2,8 @@
 
 use super::MAX_TRANSFER;
 use super::ast::{
-    Access, Cancel, Command, Expectations, Open, Operation, Path, PnpEvent, Position, Request, Waitable,
+    Access, Cancel, Command, Expectations, Open, Operation, Path, PnpEvent, Position, PowerState, Request,
+    Waitable,
 };
 use super::data::{Data, parse_piece};
 use super::error::{Outcome, fault, unknown};
@@ -408,17 +409,23 @@ fn clock(args: &mut Arguments) -> Outcome<i64> {
     Ok(sign * i64::try_from(nanoseconds / 100).unwrap_or(i64::MAX))
 }
 
+const POWER_STATES: &[&str] = &["d0", "d1", "d2", "d3", "s0", "s1", "s2", "s3", "s4", "s5"];
+
 fn power(args: &mut Arguments) -> Outcome<Command> {
-    let word = args.word("the state: d0, d1, d2 or d3")?;
-    let written = word.text();
-    let states = ["d0", "d1", "d2", "d3"];
-    let Some(state) = states.iter().position(|state| state.eq_ignore_ascii_case(&written)) else {
+    let word = args.word("the state: d0 to d3 of a device, s0 to s5 of the system")?;
+    let written = word.text().to_lowercase();
+    if !POWER_STATES.contains(&written.as_str()) {
         return fault(
             word.at,
-            format!("there is no device power state `{written}`; there is: d0, d1, d2, d3"),
+            format!("there is no power state `{}`; there are: {}", word.text(), POWER_STATES.join(", ")),
         );
-    };
+    }
+    let number = written.as_bytes()[1] - b'0';
+    if written.starts_with('s') {
+        let expect = args.expectations(Can::Status, &[])?;
+        return Ok(Command::Power { state: PowerState::System(number), device: None, expect });
+    }
     let device = device(args);
-    let state = u8::try_from(state).unwrap_or(0);
-    Ok(Command::Power { state, device, expect: args.expectations(Can::Status, &[])? })
+    let expect = args.expectations(Can::Status, &[])?;
+    Ok(Command::Power { state: PowerState::Device(number), device, expect })
 }

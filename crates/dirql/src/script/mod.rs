@@ -16,6 +16,7 @@
 //!           | "wait" TIME                   10ns 10us 10ms 10s, of virtual time
 //!           | "poke" DEVICE SIGNAL number
 //!           | pnp [ DEVICE ] [ expect ] | "power" ( "d0" | "d1" | "d2" | "d3" ) [ DEVICE ] [ expect ]
+//!           | "power" ( "s0" | "s1" | "s2" | "s3" | "s4" | "s5" ) [ expect ]
 //!           | expect                        about the command before it on the same thread
 //!           | "expect" "print" TEXT | "expect" "pending" NAME
 //! request   = "read" NAME number [ "at" number ]

@@ -13,7 +13,7 @@ use engine::Flow;
 
 pub use super::stack::attached;
 use super::violation::{MOST_DEVICES, device_name, io_manager};
-use super::{device_queue, remove_lock, timer};
+use super::{device_queue, integrity, remove_lock, timer};
 use crate::cx::Cx;
 use crate::ke;
 use crate::mm::pool;
@@ -202,6 +202,7 @@ pub fn delete(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
             return Err(cx.stop(io_manager("device-deleted-twice", 0x240, message, device, DriverPtr::NULL)));
         }
     }
+    integrity::check_device(cx, device)?;
     timer::stop_for_deletion(cx, device)?;
     ob::object::make_temporary(cx, device.address);
     cx.with(|k| {

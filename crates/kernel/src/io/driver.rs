@@ -1,26 +1,24 @@
 //! Driver objects: made for a loaded image, initialised by `DriverEntry`, unloaded with a look at what is left behind.
 //!
-//! Pages: *DRIVER_OBJECT structure*, *DriverEntry*, *AddDevice*, *Unload*, *IoRegisterDriverReinitialization function*.
-//! Loading and unloading the image itself is `ldr`'s.
+//! Pages: *DRIVER_OBJECT structure*, *DriverEntry*, *AddDevice*, *IoRegisterDriverReinitialization function*. Loading and unloading the
+//! image itself is `ldr`'s.
 
 use abi::{
-    Code, DEVICE_OBJECT, DRIVER_EXTENSION, DRIVER_OBJECT, DRVO_INITIALIZED, DRVO_LEGACY_DRIVER,
-    DRVO_UNLOAD_INVOKED, DriverPtr, IO_STATUS_BLOCK, IO_TYPE_DRIVER, IRP, IRP_MJ_MAXIMUM_FUNCTION, KEVENT,
-    KLDR_DATA_TABLE_ENTRY, NtStatus, UNICODE_STRING,
+    Code, DEVICE_OBJECT, DRIVER_EXTENSION, DRIVER_OBJECT, DRVO_INITIALIZED, DRVO_LEGACY_DRIVER, DriverPtr,
+    IO_STATUS_BLOCK, IO_TYPE_DRIVER, IRP, IRP_MJ_MAXIMUM_FUNCTION, KEVENT, KLDR_DATA_TABLE_ENTRY, NtStatus,
+    UNICODE_STRING,
 };
 use engine::Flow;
 
 use super::call::low_half;
-use super::{complete, device, leaks, library, reinitialize, routine, stack};
+use super::{complete, device, leaks, library, reinitialize, routine};
 use crate::cx::Cx;
-use crate::ke;
 use crate::ldr;
 use crate::mm::pool;
 use crate::ob::{self, Kind, Procedures};
-use crate::pnp;
-use crate::verdict::Verdict;
 
 pub use super::library::{initialize_library, unload_library};
+pub use super::unload::{is_loaded, unload};
 
 /// What the I/O manager knows of a driver beside what drivers see.
 #[derive(Clone, Debug)]
@@ -36,6 +34,8 @@ pub(crate) struct Driver {
     pub(crate) working: u32,
     /// Signaled when there are none any more; null unless that is waited for.
     pub(crate) idle: DriverPtr<KEVENT>,
+    /// It is to be unloaded when the last file on its devices is closed.
+    pub(crate) unload_pending: bool,
 }
 
 /// An image that becomes a driver.
@@ -88,6 +88,7 @@ pub fn create_driver(cx: &mut Cx<'_>, new: &NewDriver) -> Flow<Result<DriverPtr<
         extensions: Vec::new(),
         working: 0,
         idle: DriverPtr::NULL,
+        unload_pending: false,
     };
     cx.with(|k| k.io.drivers.insert(driver.address, record));
     Ok(Ok(driver))
@@ -222,88 +223,8 @@ pub fn add_device(
     Ok(status)
 }
 
-/// Unloads: calls the driver's `Unload` routine and reports what it left. On a system thread, at PASSIVE_LEVEL.
-/// `INVALID_DEVICE_REQUEST` if it has no such routine, `DEVICE_BUSY` while one of its devices is in use.
-///
-/// # Errors
-/// A verdict on the driver.
-pub fn unload(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<NtStatus> {
-    let unload = cx.read(driver + DRIVER_OBJECT::DriverUnload)?;
-    if unload.is_null() {
-        return Ok(NtStatus::INVALID_DEVICE_REQUEST);
-    }
-    for device in device::of_driver(cx, driver)? {
-        let handles = cx.read(device + DEVICE_OBJECT::ReferenceCount)?;
-        let above = cx.read(device + DEVICE_OBJECT::AttachedDevice)?;
-        // A Plug and Play driver stays as long as one of its devices: one that refused to be removed is no leak.
-        let in_stack =
-            cx.with(|k| pnp::is_physical(k, stack::bottom(k, device)) && !pnp::is_physical(k, device));
-        if handles > 0 || !above.is_null() || in_stack {
-            return Ok(NtStatus::DEVICE_BUSY);
-        }
-    }
-    set_flags(cx, driver, DRVO_UNLOAD_INVOKED)?;
-    routine::call(cx, "Unload", unload, driver.address, &[driver.address])?;
-    leaks::report(cx, driver, leaks::When::Unloaded)?;
-    let base = cx.with(|k| k.io.drivers.get(&driver.address).map_or(0, |driver| driver.base));
-    forget(cx, driver)?;
-    if base != 0 {
-        ldr::unload(cx, base)?;
-    }
-    Ok(NtStatus::SUCCESS)
-}
-
-/// A work item for a device or driver object is queued; the driver whose image stays for it.
-pub(crate) fn begin_work(cx: &mut Cx<'_>, object: u64) -> u64 {
-    cx.with(|k| {
-        let driver = k.io.devices.get(object).map_or(object, |device| device.driver);
-        if let Some(record) = k.io.drivers.get_mut(&driver) {
-            record.working += 1;
-        }
-        driver
-    })
-}
-
-/// The routine of a work item has returned, and its reference is given back.
-pub(crate) fn end_work(cx: &mut Cx<'_>, driver: u64) -> Flow<()> {
-    let idle = cx.with(|k| {
-        let record = k.io.drivers.get_mut(&driver)?;
-        record.working -= 1;
-        (record.working == 0 && !record.idle.is_null()).then_some(record.idle)
-    });
-    match idle {
-        Some(idle) => ke::event::set(cx, idle, 0, false).map(|_| ()),
-        None => Ok(()),
-    }
-}
-
-/// Waits until no work item of the driver's objects is queued or runs: on Windows the image is unloaded with the last reference to the
-/// driver object, and each of them holds one.
-pub(crate) fn wait_for_work(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()> {
-    if cx.with(|k| k.io.drivers.get(&driver.address).is_none_or(|record| record.working == 0)) {
-        return Ok(());
-    }
-    let idle: DriverPtr<KEVENT> = pool::allocate(cx, pool::Kind::NonPaged, size_of::<KEVENT>() as u64, TAG)?;
-    if idle.is_null() {
-        return Err(cx.stop(Verdict::not_implemented("running out of memory while a driver is unloaded")));
-    }
-    ke::event::initialize(cx, idle, abi::NotificationEvent, false)?;
-    set_idle_event(cx, driver, idle);
-    let _ = ke::wait::for_object(cx, idle)?;
-    set_idle_event(cx, driver, DriverPtr::NULL);
-    pool::free(cx, idle)
-}
-
-fn set_idle_event(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, event: DriverPtr<KEVENT>) {
-    cx.with(|k| {
-        if let Some(record) = k.io.drivers.get_mut(&driver.address) {
-            record.idle = event;
-        }
-    });
-}
-
 /// Takes the driver object away. Devices it left stay in memory without a driver.
-fn forget(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()> {
+pub(super) fn forget(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()> {
     ob::object::make_temporary(cx, driver.address);
     cx.with(|k| k.io.reinitialize.retain(|entry| entry.driver != driver.address));
     ob::object::dereference(cx, driver).map(|_| ())

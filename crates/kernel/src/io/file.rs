@@ -17,10 +17,8 @@ use abi::{
 use engine::Flow;
 
 use super::change;
-use super::create;
-use super::device;
-use super::file_lock;
 use super::send::{self, Request};
+use super::{create, device, file_lock, integrity, unload};
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::mm::pool;
@@ -261,7 +259,11 @@ fn take_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<Result
     let going = cx.with(|k| {
         k.io.devices.get(device.address).is_none_or(|d| d.delete_pending || d.deleted)
             || !pnp::node::can_be_opened(k, device)
+            || unload::going(k, device).is_some()
     });
+    if !going {
+        integrity::check_device(cx, device)?;
+    }
     if going || flags & DO_DEVICE_INITIALIZING != 0 {
         return Ok(Err(NtStatus::NO_SUCH_DEVICE));
     }
@@ -277,7 +279,12 @@ fn release_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()>
     let count = cx.read(device + DEVICE_OBJECT::ReferenceCount)?;
     cx.write(device + DEVICE_OBJECT::ReferenceCount, count - 1)?;
     pnp::remove::file_closed(cx, device)?;
-    device::finish_deletion(cx, device)
+    let going = cx.with(|k| unload::going(k, device));
+    device::finish_deletion(cx, device)?;
+    match going {
+        Some(driver) => unload::file_closed(cx, driver),
+        None => Ok(()),
+    }
 }
 
 fn new_file(

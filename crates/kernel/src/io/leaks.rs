@@ -8,7 +8,7 @@ use engine::Flow;
 
 use super::irp::Origin;
 use super::violation::device_name;
-use super::{device, driver, pending};
+use super::{device, driver, pending, unload};
 use crate::cx::{Cx, Kernel};
 use crate::ex::{lookaside, resource, timer};
 use crate::ke;
@@ -62,7 +62,7 @@ pub(crate) fn report(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, when: Wh
         When::Unloaded => "it was unloaded",
     };
     let gone = Gone { driver, service, base, size, after };
-    driver::wait_for_work(cx, driver)?;
+    unload::wait_for_work(cx, driver)?;
     refuse_still_called(cx, &gone)?;
     objects(cx, &gone)?;
     pool_check::all(cx)?;

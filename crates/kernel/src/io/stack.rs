@@ -10,6 +10,7 @@ use abi::{
 use engine::Flow;
 
 use super::file::{self, OpenOptions};
+use super::integrity;
 use super::violation::{MOST_DEVICES, device_name, io_manager};
 use crate::cx::{Cx, Kernel};
 use crate::ob;
@@ -26,6 +27,9 @@ pub fn attached(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<Drive
         let above = cx.read(top + DEVICE_OBJECT::AttachedDevice)?;
         if above.is_null() {
             return Ok(top);
+        }
+        if !cx.with(|k| k.io.devices.contains(above.address)) {
+            integrity::check_device(cx, top)?;
         }
         top = above;
     }
@@ -221,14 +225,16 @@ pub fn related_device(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<Dri
 /// After `AddDevice`: every device it made must have cleared `DO_DEVICE_INITIALIZING`, and carries its neighbour's flags.
 ///
 /// # Errors
-/// A verdict if one has not.
+/// With Driver Verifier's I/O option, a verdict if one has not.
 pub(crate) fn check_added(cx: &mut Cx<'_>, driver: DriverPtr<abi::DRIVER_OBJECT>) -> Flow<()> {
     for device in super::device::of_driver(cx, driver)? {
         let flags = cx.read(device + DEVICE_OBJECT::Flags)?;
         if flags & DO_DEVICE_INITIALIZING != 0 {
             let name = device_name(cx, device);
             let message = format!("AddDevice returned and {name} still has DO_DEVICE_INITIALIZING set");
-            return Err(cx.stop(io_manager("device-initializing", 0x243, message, device, DriverPtr::NULL)));
+            let verdict = io_manager("device-initializing", 0x243, message, device, DriverPtr::NULL);
+            // Windows goes on: nobody can open the device, nor attach another to it.
+            cx.verify(verdict.as_verifier())?;
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use engine::Flow;
 
 use super::change;
 use super::violation::device_name;
-use super::{driver, routine};
+use super::{driver, routine, unload};
 use crate::cx::Cx;
 use crate::mm::pool;
 use crate::verdict::Verdict;
@@ -177,7 +177,7 @@ fn queue_as(
     ob::object::reference(cx, DriverPtr::<()>::new(object))?;
     let queued = Queued { at: witness::moment(cx), routine: routine.address };
     cx.with(|k| change(&mut k.io.work_items, item.address, |item| item.queued = Some(queued)));
-    let kept = driver::begin_work(cx, object);
+    let kept = unload::begin_work(cx, object);
     let work = Box::new(move |cx: &mut Cx<'_>| {
         // From here on the driver may free the item or queue it again.
         cx.with(|k| change(&mut k.io.work_items, item.address, |item| item.queued = None));
@@ -185,7 +185,7 @@ fn queue_as(
         let arguments = if matches!(form, Form::Plain) { &arguments[..2] } else { &arguments[..] };
         routine::call(cx, "WorkItem", routine, item.address, arguments)?;
         ob::object::dereference(cx, DriverPtr::<()>::new(object))?;
-        driver::end_work(cx, kept)
+        unload::end_work(cx, kept)
     });
     ke::thread::spawn(cx, "worker thread", work).map(|_| ())
 }

@@ -1,13 +1,15 @@
 //! What an INF installed for a device, as the PnP manager knows it, and the device's keys in the registry.
 //!
-//! Pages: *Registry Trees and Keys for Devices and Drivers*, *INF DDInstall.HW Section*. Reading INF files, and writing what they say
-//! into these keys, is the library's business.
+//! Pages: *Registry Trees and Keys for Devices and Drivers*, *HKLM\SYSTEM\CurrentControlSet\Services Registry Tree* (`Enum`), *INF
+//! DDInstall.HW Section*, *INF Version Section*. Reading INF files, and writing what they say into these keys, is the library's business.
+//! The INF's own name is not kept: it is `oem0.inf`, as the first that was installed.
 
-use abi::REG_MULTI_SZ;
+use abi::{NtStatus, REG_MULTI_SZ, REG_RESOURCE_LIST, REG_RESOURCE_REQUIREMENTS_LIST};
 use engine::Flow;
 
 use super::node::{Node, NodeId};
-use crate::cm::access::{self, CLASS, ENUM};
+use super::resource::{self, Form};
+use crate::cm::access::{self, CLASS, ENUM, SERVICES};
 use crate::cx::Cx;
 use crate::verdict::Verdict;
 
@@ -24,6 +26,16 @@ pub struct Installation {
     pub class: String,
     /// The setup class's GUID in braces.
     pub class_guid: String,
+    /// The INF's `Provider`.
+    pub provider: String,
+    /// `DriverVer`'s version: `1.0.0.0`.
+    pub version: String,
+    /// `DriverVer`'s date: `1-31-2025`.
+    pub date: String,
+    /// The id in the INF that matched the device.
+    pub matching_id: String,
+    /// The install section without its decoration, and the decoration: `Card.Install`, `.NT`.
+    pub section: [String; 2],
 }
 
 /// The keys of a device, as paths from `\Registry`.
@@ -48,44 +60,108 @@ pub fn install(cx: &mut Cx<'_>, id: NodeId, mut installation: Installation) -> F
     if installation.class_guid.is_empty() {
         installation.class_guid = UNKNOWN_CLASS.to_owned();
     }
-    let (answers, service) = cx.with(|k| {
-        let node = k.pnp.node_mut(id);
-        let service = installation.service.clone();
-        node.installation = Some(installation.clone());
-        (node.answers.clone(), service)
-    });
+    cx.with(|k| k.pnp.node_mut(id).installation = Some(installation.clone()));
     let keys = keys(cx, id);
-    let driver_name = cx.with(|k| driver_key_name(k.pnp.node(id))).unwrap_or_default();
-    let properties = [
-        ("DeviceDesc", installation.description.as_str()),
-        ("LocationInformation", &answers.location),
-        ("Mfg", &installation.manufacturer),
-        ("Service", &service),
-        ("ClassGUID", &installation.class_guid),
-        ("Class", &installation.class),
-        ("Driver", &driver_name),
-    ];
-    let mut written = Ok(());
-    for (name, text) in properties.into_iter().filter(|(_, text)| !text.is_empty()) {
-        written = written.and_then(|()| access::set_text(cx, &keys.instance, name, text));
-    }
-    for (name, ids) in [("HardwareID", &answers.hardware_ids), ("CompatibleIDs", &answers.compatible_ids)] {
-        let ids = access::multi_sz(ids);
-        written = written.and_then(|()| access::set(cx, &keys.instance, name, REG_MULTI_SZ, &ids));
-    }
-    written = written.and_then(|()| access::create(cx, &keys.hardware).map(|_| ()));
-    if let Some(driver) = &keys.driver {
-        let description = &installation.description;
-        written = written.and_then(|()| access::set_text(cx, driver, "DriverDesc", description));
-        written =
-            written.and_then(|()| access::set_text(cx, driver, "ProviderName", &installation.manufacturer));
-    }
+    let mut written = of_device(cx, id, &keys, &installation);
+    written = written.and_then(|()| of_driver(cx, &keys, &installation));
+    written = written.and_then(|()| of_service(cx, id, &installation.service));
     match written {
         Ok(()) => Ok(()),
         Err(status) => {
             let what = format!("an installation whose names the registry refuses with {status}");
             Err(cx.stop(Verdict::not_implemented(&what)))
         }
+    }
+}
+
+/// The device's instance key.
+fn of_device(cx: &mut Cx<'_>, id: NodeId, keys: &Keys, installation: &Installation) -> Result<(), NtStatus> {
+    let answers = cx.with(|k| k.pnp.node(id).answers.clone());
+    let driver_name = cx.with(|k| driver_key_name(k.pnp.node(id))).unwrap_or_default();
+    let properties = [
+        ("DeviceDesc", installation.description.as_str()),
+        ("LocationInformation", &answers.location),
+        ("Mfg", &installation.manufacturer),
+        ("Service", &installation.service),
+        ("ClassGUID", &installation.class_guid),
+        ("Class", &installation.class),
+        ("Driver", &driver_name),
+    ];
+    for (name, text) in properties.into_iter().filter(|(_, text)| !text.is_empty()) {
+        access::set_text(cx, &keys.instance, name, text)?;
+    }
+    for (name, ids) in [("HardwareID", &answers.hardware_ids), ("CompatibleIDs", &answers.compatible_ids)] {
+        access::set(cx, &keys.instance, name, REG_MULTI_SZ, &access::multi_sz(ids))?;
+    }
+    access::set_number(cx, &keys.instance, "ConfigFlags", 0)?;
+    access::set_number(cx, &keys.instance, "Capabilities", capability_flags(&answers.capabilities))?;
+    let configuration = format!(r"{}\LogConf", keys.instance);
+    if !answers.boot_resources.is_empty() {
+        access::set(cx, &configuration, "BootConfig", REG_RESOURCE_LIST, &answers.boot_resources)?;
+    }
+    if !answers.requirements.is_empty() {
+        let kind = REG_RESOURCE_REQUIREMENTS_LIST;
+        access::set(cx, &configuration, "BasicConfigVector", kind, &answers.requirements)?;
+    }
+    access::create(cx, &keys.hardware).map(|_| ())
+}
+
+/// `CM_DEVCAP_*` of a `DEVICE_CAPABILITIES`: its bits from `LockSupported` to `SurpriseRemovalOK`, then `HardwareDisabled` and `NonDynamic`.
+fn capability_flags(capabilities: &[u8]) -> u32 {
+    let Some(bits) = capabilities.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes)
+    else {
+        return 0;
+    };
+    bits >> 2 & 0xFF | bits >> 6 & 0x300
+}
+
+/// The driver's software key.
+fn of_driver(cx: &mut Cx<'_>, keys: &Keys, installation: &Installation) -> Result<(), NtStatus> {
+    let Some(driver) = &keys.driver else { return Ok(()) };
+    access::set_text(cx, driver, "DriverDesc", &installation.description)?;
+    let [section, decoration] = &installation.section;
+    let inf = if section.is_empty() { "" } else { "oem0.inf" };
+    let properties = [
+        ("ProviderName", installation.provider.as_str()),
+        ("DriverVersion", &installation.version),
+        ("DriverDate", &installation.date),
+        ("MatchingDeviceId", &installation.matching_id),
+        ("InfPath", inf),
+        ("InfSection", section),
+        ("InfSectionExt", decoration),
+    ];
+    for (name, text) in properties.into_iter().filter(|(_, text)| !text.is_empty()) {
+        access::set_text(cx, driver, name, text)?;
+    }
+    Ok(())
+}
+
+/// The list of the service's devices: `Enum` below its key.
+fn of_service(cx: &mut Cx<'_>, id: NodeId, service: &str) -> Result<(), NtStatus> {
+    let list = format!(r"{SERVICES}\{service}\Enum");
+    let path = cx.with(|k| k.pnp.node(id).instance_path());
+    let count = access::number(cx, &list, "Count").unwrap_or(0);
+    if (0..count).any(|index| access::text(cx, &list, &index.to_string()).as_ref() == Some(&path)) {
+        return Ok(());
+    }
+    access::set_text(cx, &list, &count.to_string(), &path)?;
+    access::set_number(cx, &list, "Count", count + 1)?;
+    access::set_number(cx, &list, "NextInstance", count + 1)
+}
+
+/// What a device was started with, and by whom: `Control` below its instance key, for as long as it runs.
+pub(super) fn write_control(cx: &mut Cx<'_>, id: NodeId) {
+    let key = format!(r"{}\Control", keys(cx, id).instance);
+    let (service, resources) = cx.with(|k| {
+        let node = k.pnp.node(id);
+        let service = k.io.drivers.get(&node.driver.address).map(|driver| driver.service.clone());
+        let list = resource::list(&node.resources, node.function.address.bus, Form::Raw);
+        (service.unwrap_or_default(), (!node.resources.is_empty()).then_some(list))
+    });
+    // Both names are the machine's own: the registry takes them.
+    let _ = access::set_text(cx, &key, "ActiveService", &service);
+    if let Some(resources) = resources {
+        let _ = access::set(cx, &key, "AllocConfig", REG_RESOURCE_LIST, &resources);
     }
 }
 

@@ -75,7 +75,11 @@ pub(super) fn answer(cx: &mut Cx<'_>, id: NodeId, minor: u8, answer: Answer) -> 
         // The run-time rule speaks of remove, surprise removal and the two cancels.
         let ruled = minor != IRP_MN_STOP_DEVICE;
         let verdict = if ruled { verdict.bug_check(0xC4, [0x4_3006, 0, id.0, 0]) } else { verdict };
-        return Err(cx.stop(verdict));
+        // What the bus driver has seen is done, whatever was made of its answer: Windows does not look at the status.
+        if !seen {
+            return Err(cx.stop(verdict));
+        }
+        cx.verify(verdict.as_verifier())?;
     }
     if is_for_all(minor) && answer.status.is_success() && !seen {
         let message = format!(

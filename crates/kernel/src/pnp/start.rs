@@ -19,7 +19,7 @@ use super::request::{self, ask, ask_about};
 use super::requirements::{self, Unusable};
 use super::resource::{self, Form, Resource};
 use super::supply::Supply;
-use super::{invalidate, leftovers, message, remove};
+use super::{install, invalidate, leftovers, message, remove};
 use crate::cx::Cx;
 use crate::io;
 use crate::mm::pool;
@@ -143,6 +143,7 @@ pub(super) fn start_added(cx: &mut Cx<'_>, id: NodeId) -> Flow<Started> {
         return give_up(cx, id, failed);
     }
     cx.with(|k| k.pnp.node_mut(id).state = State::Started);
+    install::write_control(cx, id);
     let capabilities = request::capabilities(cx, id)?;
     cx.with(|k| k.pnp.node_mut(id).answers.capabilities = capabilities);
     let state = query_state(cx, id)?;

@@ -420,6 +420,29 @@ fn a_removal_must_not_fail() {
 }
 
 #[test]
+fn a_removal_that_was_done_and_says_that_it_failed_is_the_verifiers() {
+    fn gloomy(cx: &mut Cx<'_>, arguments: &[u64]) -> Flow<u64> {
+        let irp = DriverPtr::<IRP>::new(arguments[1]);
+        let (minor, _) = minor(cx, irp)?;
+        if minor == abi::IRP_MN_CANCEL_REMOVE_DEVICE {
+            cx.with(|k| k.pnp.nodes.values_mut().for_each(|node| node.seen = true));
+            return complete(cx, irp, NtStatus::UNSUCCESSFUL);
+        }
+        good(cx, arguments)
+    }
+    with_card(|cx, id, _| {
+        let driver = driver(cx, add_device, gloomy);
+        assert_eq!(start(cx, id, driver)?, Ok(()));
+        assert_eq!(query_remove(cx, id)?, NtStatus::SUCCESS);
+        assert_eq!(super::remove::cancel_remove(cx, id)?, NtStatus::SUCCESS);
+        let found = cx.nt().findings();
+        let told: Vec<_> = found.iter().map(|finding| (finding.rule, finding.tier)).collect();
+        assert_eq!(told, [("pnp-request-failed", Tier::Verifier)]);
+        Ok(())
+    });
+}
+
+#[test]
 fn a_stop_must_reach_the_bus_driver() {
     fn keeping(cx: &mut Cx<'_>, arguments: &[u64]) -> Flow<u64> {
         let irp = DriverPtr::<IRP>::new(arguments[1]);
@@ -488,10 +511,15 @@ fn surprise_removal_is_no_time_to_go() {
         }
         Ok(status)
     }
-    must_stop("detached-in-surprise-removal", |cx, id| {
+    with_card(|cx, id, _| {
         let driver = driver(cx, add_device, early);
         assert_eq!(start(cx, id, driver)?, Ok(()));
-        surprise_remove(cx, id).map(|_| ())
+        assert_eq!(surprise_remove(cx, id)?, NtStatus::SUCCESS);
+        assert_eq!(state(cx, id), State::Deleted);
+        let found = cx.nt().findings();
+        let told: Vec<_> = found.iter().map(|finding| (finding.rule, finding.tier)).collect();
+        assert_eq!(told, [("detached-in-surprise-removal", Tier::Verifier)]);
+        Ok(())
     });
 }
 
@@ -536,6 +564,7 @@ fn a_driver_asks_for_properties_of_its_device() {
             manufacturer: "dirql".to_owned(),
             class: "System".to_owned(),
             class_guid: "{4d36e97d-e325-11ce-bfc1-08002be10318}".to_owned(),
+            ..Installation::default()
         };
         install(cx, id, installation)?;
         let buffer: DriverPtr<()> = pool::allocate(cx, pool::Kind::NonPaged, 0x200, 1)?;

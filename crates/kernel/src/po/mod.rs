@@ -21,6 +21,10 @@ pub struct State {
     pub(crate) system: BTreeMap<u64, u32>,
     /// Requests by the bottom of the stack they go to; the first is under way.
     pub(crate) requests: BTreeMap<u64, Vec<request::Pending>>,
+    /// The state that the system has gone to, `PowerSystem*`; unspecified while it works.
+    pub(crate) asleep: u32,
+    /// Why system requests are under way: `PowerAction*`.
+    pub(crate) action: u32,
 }
 
 impl State {

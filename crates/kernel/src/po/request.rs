@@ -5,7 +5,7 @@
 
 use abi::{
     Code, DEVICE_OBJECT, DevicePowerState, DriverPtr, IO_STATUS_BLOCK, IRP, IRP_MJ_POWER, IRP_MN_QUERY_POWER,
-    IRP_MN_SET_POWER, IRP_MN_WAIT_WAKE, NtStatus, PowerDeviceMaximum, PowerDeviceUnspecified,
+    IRP_MN_SET_POWER, IRP_MN_WAIT_WAKE, KEVENT, NtStatus, PowerDeviceMaximum, PowerDeviceUnspecified,
 };
 use engine::Flow;
 
@@ -23,6 +23,37 @@ pub(crate) struct Pending {
     state: u32,
     completion: DriverPtr<Code>,
     context: u64,
+    /// Where its end is told to somebody who waits; null if nobody does.
+    waiter: DriverPtr<KEVENT>,
+}
+
+/// Asks the device's stack whether it can go to a device state (`PowerDevice*`), and if so sends it there, as the owner of its power
+/// policy does. On a system thread, at PASSIVE_LEVEL.
+///
+/// # Errors
+/// A verdict on a driver.
+pub fn set_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, state: u32) -> Flow<NtStatus> {
+    let mut status = NtStatus::SUCCESS;
+    for minor in [IRP_MN_QUERY_POWER, IRP_MN_SET_POWER] {
+        if status.is_success() {
+            status = wait_for(cx, device, minor, state)?;
+        }
+    }
+    Ok(status)
+}
+
+fn wait_for(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, minor: u8, state: u32) -> Flow<NtStatus> {
+    let size = size_of::<KEVENT>() as u64;
+    let waiter: DriverPtr<KEVENT> = pool::allocate(cx, pool::Kind::NonPaged, size + 8, pool::tag(b"PoWt"))?;
+    if waiter.is_null() {
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    ke::event::initialize(cx, waiter, abi::NotificationEvent, false)?;
+    enqueue(cx, Pending { device, minor, state, completion: DriverPtr::NULL, context: 0, waiter })?;
+    let _ = ke::wait::for_object(cx, waiter)?;
+    let status = cx.read(waiter.index(1).cast::<NtStatus>())?;
+    pool::free(cx, waiter)?;
+    Ok(status)
 }
 
 /// `PoRequestPowerIrp`: `PENDING` once the request is on its way.
@@ -56,8 +87,13 @@ pub fn request(
         cx.report(verdict.as_warning());
         cx.write(irp, DriverPtr::NULL)?;
     }
-    let bottom = cx.with(|k| io::stack::bottom(k, device)).address;
-    let pending = Pending { device, minor, state, completion, context };
+    enqueue(cx, Pending { device, minor, state, completion, context, waiter: DriverPtr::NULL })?;
+    Ok(NtStatus::PENDING)
+}
+
+/// Has a thread of the power manager send the request when those before it for the same stack have ended.
+fn enqueue(cx: &mut Cx<'_>, pending: Pending) -> Flow<()> {
+    let bottom = cx.with(|k| io::stack::bottom(k, pending.device)).address;
     let first = cx.with(|k| {
         let queue = k.po.requests.entry(bottom).or_default();
         queue.push(pending);
@@ -66,7 +102,7 @@ pub fn request(
     if first {
         ke::thread::spawn(cx, "power manager", Box::new(move |cx| drain(cx, bottom)))?;
     }
-    Ok(NtStatus::PENDING)
+    Ok(())
 }
 
 /// Sends the requests for a stack, in order, until there are none.
@@ -77,8 +113,10 @@ fn drain(cx: &mut Cx<'_>, bottom: u64) -> Flow<()> {
             cx.with(|k| k.po.requests.remove(&bottom));
             return Ok(());
         };
+        // With a system request under way its reason goes along.
+        let action = cx.with(|k| k.po.action);
         let request = Request {
-            parameters: [0, DevicePowerState.into(), pending.state.into(), 0],
+            parameters: [0, DevicePowerState.into(), pending.state.into(), action.into()],
             status: NtStatus::NOT_SUPPORTED,
             ..Request::new(IRP_MJ_POWER, pending.minor)
         };
@@ -86,6 +124,10 @@ fn drain(cx: &mut Cx<'_>, bottom: u64) -> Flow<()> {
         judge(cx, bottom, pending, answer)?;
         call_back(cx, pending, answer)?;
         cx.with(|k| k.po.requests.get_mut(&bottom).map(|queue| queue.remove(0)));
+        if !pending.waiter.is_null() {
+            cx.write(pending.waiter.index(1).cast(), answer.status)?;
+            ke::event::set(cx, pending.waiter, 0, false)?;
+        }
     }
 }
 
@@ -113,7 +155,7 @@ fn judge(cx: &mut Cx<'_>, bottom: u64, pending: Pending, answer: Answer) -> Flow
 }
 
 fn call_back(cx: &mut Cx<'_>, pending: Pending, answer: Answer) -> Flow<()> {
-    let Pending { device, minor, state, completion, context } = pending;
+    let Pending { device, minor, state, completion, context, .. } = pending;
     if completion.is_null() {
         return Ok(());
     }

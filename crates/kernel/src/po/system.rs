@@ -1,17 +1,20 @@
 //! The whole system goes to sleep and wakes: every started device is asked, and told.
 //!
-//! Pages: *System Power States*, *IRP_MN_QUERY_POWER*, *IRP_MN_SET_POWER*, *Handling IRP_MN_SET_POWER for System Power States*. Power
-//! really taken from cards, hibernation's files and wake signals are not modelled.
+//! Pages: *System Power States*, *System Power Actions*, *IRP_MN_QUERY_POWER*, *IRP_MN_SET_POWER*, *Handling IRP_MN_SET_POWER for System Power
+//! States*, *IoRegisterShutdownNotification function* ("called before the power manager sends an IRP_MN_SET_POWER request for
+//! PowerSystemShutdown"). Power really taken from cards, hibernation's files and wake signals are not modelled.
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
 use abi::{
-    IRP_MJ_POWER, IRP_MN_QUERY_POWER, IRP_MN_SET_POWER, NtStatus, PowerActionNone, PowerActionShutdown,
-    PowerActionSleep, PowerSystemHibernate, PowerSystemShutdown, PowerSystemWorking, SystemPowerState,
+    IRP_MJ_POWER, IRP_MN_QUERY_POWER, IRP_MN_SET_POWER, NtStatus, PowerActionHibernate, PowerActionNone,
+    PowerActionShutdown, PowerActionSleep, PowerSystemHibernate, PowerSystemShutdown, PowerSystemUnspecified,
+    PowerSystemWorking, SystemPowerState,
 };
 use engine::Flow;
 
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::event::Event;
+use crate::io;
 use crate::io::send::{Request, send};
 use crate::pnp::{self, NodeId, node};
 use crate::verdict::Verdict;
@@ -24,8 +27,10 @@ use crate::verdict::Verdict;
 pub fn set(cx: &mut Cx<'_>, state: u32) -> Flow<NtStatus> {
     cx.emit(Event::Pnp { step: format!("system power state {}", name(state)) });
     let mut devices = started(cx);
+    cx.with(|k| k.po.action = action(state));
     if state == PowerSystemWorking {
         tell(cx, &devices, state)?;
+        cx.with(|k| k.po.asleep = PowerSystemUnspecified);
         return Ok(NtStatus::SUCCESS);
     }
     // What was found last sleeps first.
@@ -34,11 +39,28 @@ pub fn set(cx: &mut Cx<'_>, state: u32) -> Flow<NtStatus> {
         let status = ask(cx, *id, IRP_MN_QUERY_POWER, state)?;
         if !status.is_success() {
             tell(cx, &devices[..=asked], PowerSystemWorking)?;
+            cx.with(|k| k.po.action = PowerActionNone);
             return Ok(status);
         }
     }
+    if state == PowerSystemShutdown {
+        io::shutdown::shut_down(cx)?;
+    }
     tell(cx, &devices, state)?;
+    cx.with(|k| (k.po.asleep, k.po.action) = (state, PowerActionNone));
     Ok(NtStatus::SUCCESS)
+}
+
+/// Whether the system sleeps: it can wake.
+#[must_use]
+pub fn sleeps(k: &Kernel) -> bool {
+    k.po.asleep != PowerSystemUnspecified && !is_off(k)
+}
+
+/// Whether the system was shut down: nothing happens to its drivers any more.
+#[must_use]
+pub fn is_off(k: &Kernel) -> bool {
+    k.po.asleep == PowerSystemShutdown
 }
 
 fn started(cx: &mut Cx<'_>) -> Vec<NodeId> {
@@ -62,17 +84,23 @@ fn tell(cx: &mut Cx<'_>, devices: &[NodeId], state: u32) -> Flow<()> {
 }
 
 fn ask(cx: &mut Cx<'_>, id: NodeId, minor: u8, state: u32) -> Flow<NtStatus> {
-    let action = match state {
-        PowerSystemWorking => PowerActionNone,
-        PowerSystemShutdown => PowerActionShutdown,
-        _ => PowerActionSleep,
-    };
+    let action = action(state).into();
     let request = Request {
-        parameters: [context(state).into(), SystemPowerState.into(), state.into(), action.into()],
+        parameters: [context(state).into(), SystemPowerState.into(), state.into(), action],
         status: NtStatus::NOT_SUPPORTED,
         ..Request::new(IRP_MJ_POWER, minor)
     };
     Ok(send(cx, id.pdo(), &request)?.status)
+}
+
+/// The reason of a transition to `state`, which devices are told with it.
+const fn action(state: u32) -> u32 {
+    match state {
+        PowerSystemWorking => PowerActionNone,
+        PowerSystemHibernate => PowerActionHibernate,
+        PowerSystemShutdown => PowerActionShutdown,
+        _ => PowerActionSleep,
+    }
 }
 
 /// `SYSTEM_POWER_STATE_CONTEXT`: target, effective and current state.
