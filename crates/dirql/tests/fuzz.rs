@@ -1,7 +1,7 @@
 //! Every export, called with whatever arguments: `fuzz.sys` draws them from a seed. What comes of it is an answer, an exception or a
 //! verdict on the driver; never a fault of dirql's own, a hang, or a run that is not the same when it is made again.
 //!
-//! `DIRQL_SEEDS` says how many machines are made, each twice (few in CI), `DIRQL_FIRST_SEED` where they begin.
+//! `DIRQL_SEEDS` says how many runs are made, each twice (few in CI), `DIRQL_FIRST_SEED` where they begin.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where its ground gives way")]
@@ -11,8 +11,9 @@ mod rig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use dirql::{Bench, Report};
-use rig::{driver, seeds, start_unheard};
+use dirql::{Bench, Machine, Play, Report, script};
+use engine::{Chooser, Point, Tracking};
+use rig::{driver, seeds, start_unheard, try_play};
 
 /// Exports that only end the run.
 const LEFT_OUT: &[&str] = &["KeBugCheck", "KeBugCheckEx"];
@@ -184,29 +185,49 @@ fn request(seed: u64, calls: u32, malice: u32, exports: &[&Export]) -> Vec<u8> {
     bytes
 }
 
-/// From this seed on runs are long: of exports that come back when they are called with what fits, whatever state their objects are in.
-const LONG: u64 = 1_000;
-
-/// A machine in which so many calls of these exports are made, of whose arguments so many in a thousand do not fit.
-fn call(seed: u64, exports: &[&Export], calls: u32, malice: u32) -> Report {
+fn machine(seed: u64, calls: u32, malice: u32, exports: &[&Export], key: u64) -> Machine {
     let request = request(seed, calls, malice, exports);
     let bench = || {
         let bench = Bench::new().driver(driver("fuzz.sys")).device("pci,id=1234:5678,bar0=mem:4K,irq");
-        let bench = bench.instruction_budget(2_000_000).checked(seed.is_multiple_of(4));
-        bench.processors(1 + u32::try_from(seed % 3).unwrap())
+        let bench = bench.instruction_budget(2_000_000).checked(key.is_multiple_of(4));
+        bench.processors(1 + u32::try_from(key % 3).unwrap())
     };
     let machine = start_unheard(bench);
-    if let Ok(file) = machine.open(r"\\.\DirqlFuzz") {
-        // What comes of it stands in the report.
-        let _ = file.device_control(0x0022_2000, &request, 0x1000);
-        let _ = file.close();
-    }
+    let file = machine.open(r"\\.\DirqlFuzz").unwrap();
+    file.device_control(0x0022_2000, &request, 0).unwrap();
+    file.close().unwrap();
+    machine
+}
+
+/// A machine in which so many calls of these exports are made, of whose arguments so many in a thousand do not fit.
+fn call(seed: u64, exports: &[&Export], calls: u32, malice: u32) -> Report {
+    let machine = machine(seed, calls, malice, exports, seed);
+    // What comes of it stands in the report.
+    let _ = try_play(&machine, FUZZ);
     machine.finish()
 }
 
-fn run(seed: u64, exports: &[&Export]) -> Report {
-    let malice = [0, 2, 10, 50, 300][usize::try_from(seed % 5).unwrap()];
-    call(seed, exports, if seed < LONG { 400 } else { 4_000 }, malice)
+const FUZZ: &str = r"open \\.\DirqlFuzz as f; ioctl f 0x222004 out 4096";
+const MALICE: [u32; 5] = [0, 2, 10, 50, 300];
+
+/// Answers as by default, but for allocations that fail: the first bits of a seed.
+struct Seed {
+    seed: u32,
+    left: u32,
+}
+
+impl Chooser for Seed {
+    fn choose(&mut self, _strand: u32, point: Point, _n: u32) -> u32 {
+        if point != Point("fault.pool") || self.left == 0 {
+            return 0;
+        }
+        self.left -= 1;
+        self.seed >> self.left & 1
+    }
+
+    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
+        u64::MAX
+    }
 }
 
 /// The exports that come back, called several times with what fits.
@@ -225,43 +246,91 @@ fn end(report: &Report) -> String {
     }
 }
 
+/// What has come of all runs.
+#[derive(Default)]
+struct Campaign {
+    calls: u64,
+    runs: u64,
+    reached: BTreeSet<&'static str>,
+    ends: BTreeMap<String, u64>,
+    wrong: Vec<String>,
+}
+
+impl Campaign {
+    /// Takes in a run that was made twice.
+    fn add(&mut self, name: &str, one: &Report, other: &Report) {
+        // Each is found by its name first.
+        let calls =
+            |report: &Report| report.sums.exports.get("MmGetSystemRoutineAddress").copied().unwrap_or(0);
+        self.calls += calls(one) + calls(other);
+        self.runs += 2;
+        self.reached.extend(one.sums.exports.keys().copied());
+        *self.ends.entry(end(one)).or_default() += 1;
+        if one.our_fault.is_some() || other.our_fault.is_some() {
+            self.wrong.push(format!("{name}\n{one}"));
+        }
+        if (one.trace_hash, one.memory_hash) != (other.trace_hash, other.memory_hash) {
+            self.wrong.push(format!("{name} is two runs\n{one}\n{other}"));
+        }
+    }
+
+    fn hold(&self) {
+        let Self { calls, runs, reached, ends, wrong } = self;
+        println!("{calls} calls of {} exports in {runs} runs\n{ends:#?}", reached.len());
+        assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.join("\n"));
+    }
+}
+
+fn first_seed() -> u64 {
+    std::env::var("DIRQL_FIRST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn the_signatures_of_nearly_all_services_are_known() {
+    let exports = exports();
+    let known = exports.iter().filter(|export| !export.kinds.iter().all(|kind| *kind == 0)).count();
+    assert!(known * 10 > exports.len() * 8, "of {known} services of {}", exports.len());
+}
+
 #[test]
 fn no_call_with_whatever_arguments_is_a_fault_of_ours_and_a_seed_is_one_run() {
     let exports = exports();
-    let known = exports.iter().filter(|export| !export.kinds.iter().all(|kind| *kind == 0)).count();
-    assert!(
-        known * 10 > exports.len() * 8,
-        "the signatures of {known} services of {} are known",
-        exports.len()
-    );
-    let first: u64 = std::env::var("DIRQL_FIRST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    let chosen: Vec<&Export> = if first < LONG { exports.iter().collect() } else { gentle(&exports) };
-    println!("{} exports", chosen.len());
-    let (mut calls, mut reached) = (0, BTreeSet::new());
-    let (mut wrong, mut ends) = (Vec::new(), BTreeMap::<String, u64>::new());
-    for seed in seeds(40).map(|seed| first + seed) {
-        let (one, other) = (run(seed, &chosen), run(seed, &chosen));
-        calls += calls_of(&one) + calls_of(&other);
-        reached.extend(one.sums.exports.keys().copied());
-        *ends.entry(end(&one)).or_default() += 1;
-        if one.our_fault.is_some() {
-            println!("seed {seed}\n{one}");
-            wrong.push(seed);
-        }
-        if (one.trace_hash, one.memory_hash) != (other.trace_hash, other.memory_hash) {
-            println!("seed {seed} is two runs\n{one}\n{other}");
-            wrong.push(seed);
-        }
-        if seed.is_multiple_of(50) {
-            println!("seed {seed}: {calls} calls of {} exports, wrong: {wrong:?}", reached.len());
-        }
+    let all: Vec<&Export> = exports.iter().collect();
+    let mut campaign = Campaign::default();
+    for seed in seeds(20).map(|seed| first_seed() + seed) {
+        let malice = MALICE[usize::try_from(seed % 5).unwrap()];
+        let (one, other) = (call(seed, &all, 400, malice), call(seed, &all, 400, malice));
+        campaign.add(&format!("seed {seed}"), &one, &other);
     }
-    println!("{calls} calls of {} exports\n{ends:#?}", reached.len());
-    assert!(wrong.is_empty(), "seeds {wrong:?}");
+    campaign.hold();
 }
 
-/// How many exports were called by the draw.
-fn calls_of(report: &Report) -> u64 {
-    // Each is found by its name first.
-    report.sums.exports.get("MmGetSystemRoutineAddress").copied().unwrap_or(0)
+/// The same in a machine that is taken back after each run. `DIRQL_GENTLE` leaves out the exports that end a run although what they
+/// are called with fits: then runs are long.
+#[test]
+fn nor_is_any_in_a_machine_that_is_taken_back() {
+    let exports = exports();
+    let chosen: Vec<&Export> =
+        if std::env::var_os("DIRQL_GENTLE").is_some() { gentle(&exports) } else { exports.iter().collect() };
+    println!("{} exports", chosen.len());
+    let mut campaign = Campaign::default();
+    let (seeds, each) = (seeds(30), 500);
+    for first in seeds.clone().step_by(each) {
+        let key = first_seed() + first;
+        let malice = MALICE[usize::try_from(key / 500 % 5).unwrap()];
+        let machine = machine(0, 2_000, malice, &chosen, key);
+        let play = Play::new(script::parse("fuzz", FUZZ).unwrap(), Path::new("")).unwrap();
+        let explored = machine.explore(&play, Tracking::Faults, |exploration| {
+            for seed in (first..=*seeds.end()).take(each) {
+                let seed = u32::try_from(first_seed() + seed).unwrap().wrapping_mul(0x9E37_79B1) | 1;
+                let mut run = || exploration.run(Box::new(Seed { seed, left: 32 }));
+                let (one, other) = (run(), run());
+                campaign.add(&format!("chosen seed {seed:#x} of {key}, malice {malice}"), &one, &other);
+            }
+            println!("{} calls in {} runs, {} wrong", campaign.calls, campaign.runs, campaign.wrong.len());
+        });
+        explored.unwrap();
+        let _ = machine.finish();
+    }
+    campaign.hold();
 }

@@ -1,6 +1,7 @@
 /*
- * fuzz.sys: calls exports with arguments that are drawn. \\.\DirqlFuzz, IOCTL 222000h (buffered): the input is a REQUEST with the names
- * of the exports and what each of their arguments is; the output is how many calls came back. What is drawn follows from the seed alone:
+ * fuzz.sys: calls exports with arguments that are drawn. \\.\DirqlFuzz, IOCTL 222000h (buffered) gives it a REQUEST with the names of
+ * the exports and what each of their arguments is; 222004h makes the calls, and answers how many came back. What is drawn follows from
+ * the seed alone, which is the request's or, if that is 0, the machine's choices:
  * mostly an object that fits, sometimes one that does not, a null pointer, -1, a misaligned pointer, freed memory, an
  * application's memory, a card's, the stack, code.
  *
@@ -13,6 +14,8 @@
 #define FUZZ_TAG 0x7A7A7546u /* "Fuzz" in pool listings */
 #define MOST_ARGUMENTS 12
 #define PCI_CONFIGURATION 4
+#define PREPARE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define SEED_BITS 32
 
 /* What an argument is; the test knows these numbers too. */
 enum {
@@ -126,6 +129,7 @@ static PMDL OwnMdl;
 static PVOID Freed, WorkItem, ExTimer, Window, UserMemory;
 static HANDLE Handle;
 static ULONG64 State;
+static REQUEST *Stored;
 
 static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlFuzz");
 static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlFuzz");
@@ -394,25 +398,54 @@ static ULONG Fuzz(const REQUEST *Request)
     return Made;
 }
 
+/* Whether an allocation fails is the machine's choice: so whoever chooses gives a seed. */
+static ULONG64 ChosenSeed(void)
+{
+    ULONG64 Seed = 0;
+
+    for (ULONG i = 0; i < SEED_BITS; i++) {
+        PVOID Block = ExAllocatePoolWithTag(NonPagedPool, 16, FUZZ_TAG);
+
+        Seed = Seed << 1 | (Block == NULL);
+        if (Block != NULL) {
+            ExFreePoolWithTag(Block, FUZZ_TAG);
+        }
+    }
+    return Seed;
+}
+
+/* Keeps a request. */
+static NTSTATUS Prepare(PIRP Irp, ULONG Length)
+{
+    if (Length < sizeof(REQUEST) || Stored != NULL) {
+        return Complete(Irp, STATUS_INVALID_PARAMETER, 0);
+    }
+    Stored = ExAllocatePoolWithTag(NonPagedPool, Length, FUZZ_TAG);
+    if (Stored == NULL) {
+        return Complete(Irp, STATUS_INSUFFICIENT_RESOURCES, 0);
+    }
+    RtlCopyMemory(Stored, Irp->AssociatedIrp.SystemBuffer, Length);
+    return Complete(Irp, STATUS_SUCCESS, 0);
+}
+
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    REQUEST *Request;
-    ULONG Length = Stack->Parameters.DeviceIoControl.InputBufferLength, Made;
+    ULONG Made;
 
     UNREFERENCED_PARAMETER(Device);
-    if (Length < sizeof(REQUEST) || Stack->Parameters.DeviceIoControl.OutputBufferLength < sizeof(ULONG)) {
+    if (Stack->Parameters.DeviceIoControl.IoControlCode == PREPARE) {
+        return Prepare(Irp, Stack->Parameters.DeviceIoControl.InputBufferLength);
+    }
+    if (Stored == NULL || Stack->Parameters.DeviceIoControl.OutputBufferLength < sizeof(ULONG)) {
         return Complete(Irp, STATUS_INVALID_PARAMETER, 0);
     }
-    /* A copy: the request's own buffer is among what is called for. */
-    Request = ExAllocatePoolWithTag(NonPagedPool, Length, FUZZ_TAG);
-    if (Request == NULL) {
-        return Complete(Irp, STATUS_INSUFFICIENT_RESOURCES, 0);
+    if (Stored->Seed == 0) {
+        Stored->Seed = ChosenSeed();
     }
-    RtlCopyMemory(Request, Irp->AssociatedIrp.SystemBuffer, Length);
     CurrentIrp = Irp;
     UserMemory = Irp->UserBuffer;
-    Made = MakeWorld() ? Fuzz(Request) : 0;
+    Made = MakeWorld() ? Fuzz(Stored) : 0;
     *(PULONG)Irp->AssociatedIrp.SystemBuffer = Made;
     return Complete(Irp, STATUS_SUCCESS, sizeof(ULONG));
 }

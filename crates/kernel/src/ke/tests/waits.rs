@@ -193,7 +193,7 @@ fn a_mutex_is_released_by_its_owner_only() {
         });
         spawn(cx, "thief", move |cx| mutex::release(cx, mutex, false).map(|_| ()));
         assert_eq!(settle(cx), End::Stopped);
-        assert_eq!((rule(cx), bug_check(cx)), (Some("mutex-not-owned"), Some(0x11)));
+        assert_eq!((rule(cx), bug_check(cx)), (Some("mutex-not-owned"), Some(0x3B)));
         assert!(message(cx).contains("the thief released") && message(cx).contains("the owner owns"));
     });
 }
