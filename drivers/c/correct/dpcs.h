@@ -157,7 +157,30 @@ static ULONG DpcForIsrOfTheDevice(VOID)
     return 0;
 }
 
+static VOID NTAPI AsksWhereItIs(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
+{
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(One);
+    UNREFERENCED_PARAMETER(Two);
+    *(volatile LONG *)Context = KeIsExecutingDpc() ? 1 : 2;
+}
+
+/* A routine that both threads and DPCs call asks which it is in. */
+static ULONG DpcOrNot(VOID)
+{
+    KDPC Dpc;
+    volatile LONG Answer = 0;
+
+    CHECK(!KeIsExecutingDpc());
+    KeInitializeDpc(&Dpc, AsksWhereItIs, (PVOID)&Answer);
+    KeInsertQueueDpc(&Dpc, NULL, NULL);
+    KeFlushQueuedDpcs();
+    CHECK(Answer == 1);
+    return 0;
+}
+
 #define DPC_IDIOMS                                                                                                     \
+    IDIOM(DpcOrNot)                                                                                                    \
     IDIOM(DpcOnceForEachQueueing)                                                                                      \
     IDIOM(DpcQueuesItself)                                                                                             \
     IDIOM(DpcForEachProcessor)                                                                                         \

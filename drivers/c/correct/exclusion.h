@@ -362,7 +362,25 @@ static ULONG SequencedList(VOID)
     return 0;
 }
 
+/* A semaphore has a limit; a release beyond it raises, and changes nothing. */
+static ULONG SemaphoreBeyondItsLimit(VOID)
+{
+    KSEMAPHORE Semaphore;
+    volatile NTSTATUS Raised = STATUS_SUCCESS;
+
+    KeInitializeSemaphore(&Semaphore, 1, 2);
+    __try {
+        KeReleaseSemaphore(&Semaphore, IO_NO_INCREMENT, 2, FALSE);
+    } __except (1) {
+        Raised = GetExceptionCode();
+    }
+    CHECK(Raised == STATUS_SEMAPHORE_LIMIT_EXCEEDED);
+    CHECK(KeReadStateSemaphore(&Semaphore) == 1);
+    return 0;
+}
+
 #define EXCLUSION_IDIOMS                                                                                               \
+    IDIOM(SemaphoreBeyondItsLimit)                                                                                     \
     IDIOM(SpinLock)                                                                                                    \
     IDIOM(SpinLockInStackQueued)                                                                                       \
     IDIOM(SpinLockOfReadersAndWriters)                                                                                 \

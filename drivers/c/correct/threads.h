@@ -247,7 +247,24 @@ static ULONG ThreadRaisesItsPriority(VOID)
     return 0;
 }
 
+/* A thread object that is referenced is there, whether its thread still runs or not. */
+static ULONG ThreadThatHasEnded(VOID)
+{
+    LONG Ran = 0;
+    PKTHREAD Thread = StartThread(Returns, &Ran);
+
+    CHECK(Thread != NULL);
+    KeSetPriorityThread(Thread, LOW_REALTIME_PRIORITY); /* before, while or after it runs */
+    WaitFor(Thread);
+    KeSetPriorityThread(Thread, LOW_REALTIME_PRIORITY + 1);
+    CHECK(KeQueryPriorityThread(Thread) >= 0);
+    CHECK(PsGetThreadId((PETHREAD)Thread) != NULL);
+    ObDereferenceObject(Thread);
+    return 0;
+}
+
 #define THREAD_IDIOMS                                                                                                  \
+    IDIOM(ThreadThatHasEnded)                                                                                          \
     IDIOM(ThreadStopped)                                                                                               \
     IDIOM(ThreadByHandle)                                                                                              \
     IDIOM(ThreadFedByAQueue)                                                                                           \
