@@ -157,12 +157,15 @@ static ULONG DpcForIsrOfTheDevice(VOID)
     return 0;
 }
 
+typedef LOGICAL(NTAPI *IS_EXECUTING_DPC)(VOID);
+static IS_EXECUTING_DPC IsExecutingDpc; /* newer Windows has it */
+
 static VOID NTAPI AsksWhereItIs(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
 {
     UNREFERENCED_PARAMETER(Dpc);
     UNREFERENCED_PARAMETER(One);
     UNREFERENCED_PARAMETER(Two);
-    *(volatile LONG *)Context = KeIsExecutingDpc() ? 1 : 2;
+    *(volatile LONG *)Context = IsExecutingDpc() ? 1 : 2;
 }
 
 /* A routine that both threads and DPCs call asks which it is in. */
@@ -170,8 +173,15 @@ static ULONG DpcOrNot(VOID)
 {
     KDPC Dpc;
     volatile LONG Answer = 0;
+    UNICODE_STRING Name;
 
-    CHECK(!KeIsExecutingDpc());
+    RtlInitUnicodeString(&Name, L"KeIsExecutingDpc");
+    IsExecutingDpc = (IS_EXECUTING_DPC)MmGetSystemRoutineAddress(&Name);
+    CHECK(KeGetCurrentIrql() == PASSIVE_LEVEL);
+    if (IsExecutingDpc == NULL) {
+        return 0;
+    }
+    CHECK(!IsExecutingDpc());
     KeInitializeDpc(&Dpc, AsksWhereItIs, (PVOID)&Answer);
     KeInsertQueueDpc(&Dpc, NULL, NULL);
     KeFlushQueuedDpcs();

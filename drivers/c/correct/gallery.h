@@ -22,7 +22,6 @@
 #define MILLISECONDS(Count) (-(LONGLONG)(Count) * 10000)
 
 /* Of wdm.h and ntifs.h, which mingw's ntddk.h lacks or declares otherwise. */
-NTKERNELAPI LOGICAL NTAPI KeIsExecutingDpc(VOID);
 NTKERNELAPI PVOID NTAPI ExAllocatePool2(ULONG64 Flags, SIZE_T Bytes, ULONG Tag);
 NTKERNELAPI VOID NTAPI KeInitializeThreadedDpc(PRKDPC Dpc, PKDEFERRED_ROUTINE Routine, PVOID Context);
 NTKERNELAPI NTSTATUS NTAPI PsLookupProcessByProcessId(HANDLE Id, PEPROCESS *Process);
