@@ -215,7 +215,7 @@ const C_DRIVERS: &[CDriver] = &[
         source: "memory.c",
         beside: &["control.h", "memory/memory.h", "memory/idioms.h", "memory/doubtful.h"],
         defines: &[],
-        missing: Some("memory/lacking.def"),
+        missing: Some("memory/memory.def"),
         compiler: Gcc,
     },
     CDriver {
@@ -313,6 +313,23 @@ const C_DRIVERS: &[CDriver] = &[
         defines: &[],
         missing: None,
         compiler: Clang(&["-O1"]),
+    },
+    CDriver {
+        name: "damage",
+        source: "hostile/damage.c",
+        beside: &[
+            "control.h",
+            "hostile/damage/damage.h",
+            "hostile/damage/devices.h",
+            "hostile/damage/dispatcher.h",
+            "hostile/damage/locks.h",
+            "hostile/damage/memory.h",
+            "hostile/damage/requests.h",
+            "hostile/damage/texts.h",
+        ],
+        defines: &[],
+        missing: Some("services/lacking.def"),
+        compiler: Gcc,
     },
     CDriver {
         name: "lost_update",

@@ -28,6 +28,7 @@ fn a_null_buffer_with_a_length_is_no_buffer() {
     tell(0, 10);
 }
 
+/// Not: no-disk
 #[test]
 fn a_drivers_own_handle_is_not_checked_for_access() {
     tell(1, 5);

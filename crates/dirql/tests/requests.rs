@@ -26,6 +26,7 @@ fn holds(family: u32, checks: u32) {
     assert_eq!(report.sums.still_allocated(), 0, "{report}");
 }
 
+/// Not: list-cycle, device-not-attached, device-attached-twice
 #[test]
 fn a_filter_stands_on_a_stack_until_it_is_detached() {
     holds(0, 25);

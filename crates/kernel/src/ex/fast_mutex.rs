@@ -121,7 +121,7 @@ fn lock(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<()> {
 
 fn unlock(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     cx.write(mutex + FAST_MUTEX::Owner, DriverPtr::NULL)?;
-    let count = cx.read(mutex + FAST_MUTEX::Count)? + 1;
+    let count = cx.read(mutex + FAST_MUTEX::Count)?.wrapping_add(1);
     cx.write(mutex + FAST_MUTEX::Count, count)?;
     if count <= 0 {
         event::set(cx, event_of(mutex), 0, false)?;

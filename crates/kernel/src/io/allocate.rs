@@ -18,7 +18,7 @@ use crate::witness;
 pub(crate) const TAG: u32 = pool::tag(b"Irp ");
 
 /// The most stack locations an IRP can have (`StackSize` is a signed byte).
-const MOST_LOCATIONS: u8 = 127;
+pub(crate) const MOST_LOCATIONS: u8 = 127;
 
 /// `IoAllocateIrp`: an IRP with `stack_size` (1–127) locations from nonpaged pool; null if there is no memory.
 ///
@@ -144,6 +144,13 @@ pub fn reuse(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> Flow<()>
     let flags = cx.read(irp + IRP::AllocationFlags)?;
     let stack_size = cx.read(irp + IRP::StackCount)?;
     let size = cx.read(irp + IRP::Size)?;
+    if !(1..=MOST_LOCATIONS).contains(&stack_size) || size < irp::size(stack_size) {
+        let message = format!(
+            "IoReuseIrp on the IRP {:#x}, whose StackCount says {stack_size} and whose Size says {size}",
+            irp.address
+        );
+        return Err(cx.stop(io_manager("irp-damaged", 0x212, message, DriverPtr::NULL, irp)));
+    }
     cx.write_bytes(irp.address, &vec![0; size.into()])?;
     Packet::new(irp, size, stack_size).write_header(cx)?;
     cx.write(irp + IRP::AllocationFlags, flags)?;

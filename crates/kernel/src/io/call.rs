@@ -109,7 +109,7 @@ fn advance(
     let current = cx.read(irp + IRP::CurrentLocation)?;
     let count = cx.read(irp + IRP::StackCount)?;
     let pointer = cx.read(irp + IRP::Tail_Overlay_CurrentStackLocation)?;
-    if current > count + 1 || (current > 0 && pointer != irp::location(irp, current)) {
+    if u16::from(current) > u16::from(count) + 1 || (current > 0 && pointer != irp::location(irp, current)) {
         return Err(damaged(cx, device, irp, (current, count), pointer));
     }
     if current <= 1 {

@@ -9,6 +9,7 @@ use abi::{
 };
 use engine::{Flow, Leave};
 
+use super::allocate::MOST_LOCATIONS;
 use super::call::low_half;
 use super::violation::{device_name, io_manager};
 use super::{express, finish, irp, pending, routine};
@@ -58,6 +59,9 @@ fn check(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<Ending> {
     }
     let number = cx.read(irp + IRP::CurrentLocation)?;
     let count = cx.read(irp + IRP::StackCount)?;
+    if count > MOST_LOCATIONS {
+        return Err(damaged(cx, irp, count));
+    }
     if number == 0 || number > count + 1 {
         return Err(completed_twice(cx, irp));
     }
@@ -71,6 +75,12 @@ fn check(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<Ending> {
     }
     let information = cx.read((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Information)?;
     Ok(Ending { number, count, status, information })
+}
+
+#[cold]
+fn damaged(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, count: u8) -> Leave {
+    let message = format!("the IRP {:#x} was completed, and its StackCount says {count}", irp.address);
+    cx.stop(io_manager("irp-damaged", 0x212, message, DriverPtr::NULL, irp))
 }
 
 #[cold]

@@ -271,13 +271,13 @@ fn take_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<Result
     if flags & DO_EXCLUSIVE != 0 && count > 0 {
         return Ok(Err(NtStatus::ACCESS_DENIED));
     }
-    cx.write(device + DEVICE_OBJECT::ReferenceCount, count + 1)?;
+    cx.write(device + DEVICE_OBJECT::ReferenceCount, count.wrapping_add(1))?;
     Ok(Ok(()))
 }
 
 fn release_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let count = cx.read(device + DEVICE_OBJECT::ReferenceCount)?;
-    cx.write(device + DEVICE_OBJECT::ReferenceCount, count - 1)?;
+    cx.write(device + DEVICE_OBJECT::ReferenceCount, count.wrapping_sub(1))?;
     pnp::remove::file_closed(cx, device)?;
     let going = cx.with(|k| unload::going(k, device));
     device::finish_deletion(cx, device)?;

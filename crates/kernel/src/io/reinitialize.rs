@@ -44,7 +44,7 @@ pub(crate) fn all(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()>
         let flags = cx.read(driver + DRIVER_OBJECT::Flags)?;
         cx.write(driver + DRIVER_OBJECT::Flags, flags & !DRVO_REINIT_REGISTERED)?;
         let extension = cx.read(driver + DRIVER_OBJECT::DriverExtension)?;
-        let count = cx.read(extension + DRIVER_EXTENSION::Count)? + 1;
+        let count = cx.read(extension + DRIVER_EXTENSION::Count)?.wrapping_add(1);
         cx.write(extension + DRIVER_EXTENSION::Count, count)?;
         let arguments = [driver.address, entry.context, count.into()];
         routine::call(cx, "Reinitialize", entry.routine, driver.address, &arguments)?;

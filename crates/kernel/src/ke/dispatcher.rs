@@ -149,7 +149,7 @@ pub(crate) fn consume(k: &mut Kernel, header: Header, strand: StrandId) -> Resul
     let state = header + DISPATCHER_HEADER::SignalState;
     match Kind::from_byte(engine.read(header + DISPATCHER_HEADER::Type)?) {
         Some(Kind::SynchronizationEvent | Kind::SynchronizationTimer) => engine.write(state, 0)?,
-        Some(Kind::Semaphore) => engine.write(state, engine.read(state)? - 1)?,
+        Some(Kind::Semaphore) => engine.write(state, engine.read(state)?.wrapping_sub(1))?,
         Some(Kind::Mutant) => return own(k, header.cast(), strand),
         _ => {}
     }

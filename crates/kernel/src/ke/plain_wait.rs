@@ -46,7 +46,7 @@ pub(crate) fn begin(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>) -> Opt
     if object.state > 0 {
         let left = match object.kind {
             Kind::SynchronizationEvent | Kind::SynchronizationTimer => Some(0),
-            Kind::Semaphore => Some(object.state - 1),
+            Kind::Semaphore => Some(object.state.wrapping_sub(1)),
             _ => None,
         };
         if let Some(left) = left {

@@ -168,7 +168,7 @@ pub fn build_for_nonpaged_pool(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()>
     let pages = span(address, length);
     let mut of_device = 0;
     for index in 0..pages {
-        let at = (address & !(PAGE - 1)) + index * PAGE;
+        let at = (address & !(PAGE - 1)).wrapping_add(index * PAGE);
         let page = cx.with(|k| paging::page(k, at));
         let Some(page) = page.filter(|page| !page.pageable) else {
             let what = if page.is_some() { "pageable memory" } else { "not mapped" };
@@ -223,9 +223,9 @@ pub fn build_partial(
         let verdict = Verdict::error("mdl-target-too-small", message);
         return Err(cx.stop(verdict.bug_check(TARGET_MDL_TOO_SMALL, [0; 4])));
     }
-    let first = (address / PAGE) - (start / PAGE);
+    let first = (address / PAGE).wrapping_sub(start / PAGE);
     for index in 0..pages {
-        let page = page(cx, source, first + index)?;
+        let page = page(cx, source, first.wrapping_add(index))?;
         write_page(cx, target, index, page)?;
     }
     cx.write(target + MDL::StartVa, DriverPtr::new(address & !(PAGE - 1)))?;

@@ -199,7 +199,7 @@ fn an_allocated_irp_that_nobody_takes_back_is_a_verdict() {
         cx.write(next + IO_STACK_LOCATION::MajorFunction, IRP_MJ_READ)?;
         irp::call_driver(cx, device, irp).map(|_| ())
     });
-    assert_eq!(outcome.verdict().0, "allocated-irp-completed");
+    assert_eq!(outcome.verdict(), ("allocated-irp-completed", 0xA, 0));
 }
 
 #[test]
