@@ -59,7 +59,8 @@ pub(crate) fn write(root: &Path) -> Result<()> {
 fn row(line: &str) -> Option<Row<'_>> {
     let (left, service) = line.trim().strip_suffix(';')?.split_once(" => ")?;
     let (module, rest) = left.split_once(": ")?;
-    let (name, irql) = rest.split_once(" @ ")?;
+    let (name, levels) = rest.split_once(" @ ")?;
+    let irql = levels.split(" ~ ").next()?; // what Windows survives is another column's matter
     let module = if module.trim() == "hal" { "hal.dll" } else { "ntoskrnl.exe" };
     Some(Row { name: name.split('(').next()?, module, irql, service })
 }
@@ -85,7 +86,7 @@ mod tests {
         let rows: Vec<Row<'_>> = [
             "exports! { FUNCTIONS:",
             "    : KeSetEvent(3) @ 0..=2 => ke::event::set;",
-            "    hal : KfRaiseIrql(1) @ 0..=15 => ke::irql::raise;",
+            "    hal : KfRaiseIrql(1) @ 0..=15 ~ 0..=15 => ke::irql::raise;",
         ]
         .into_iter()
         .filter_map(row)

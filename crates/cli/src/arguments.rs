@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::terminal::Color;
 use clap::{Args, Parser, Subcommand};
 use dirql::explore::Policy;
 use dirql::{Platform, Verifier};
@@ -199,6 +200,9 @@ pub(crate) struct View {
     /// Only what the driver prints, and the verdict
     #[arg(long)]
     pub(crate) quiet: bool,
+    /// Whether reports are coloured
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    pub(crate) color: Color,
 }
 
 /// Where a machine runs.

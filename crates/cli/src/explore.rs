@@ -183,8 +183,9 @@ fn as_text(searched: &Searched<String>, arguments: &Explore) -> String {
         None if !searched.complete => format!("{explored}, and none is broken{lost}"),
         None if arguments.policy.is_some() => format!("{explored}, and none is broken"),
         None => format!(
-            "{explored}: all there are with up to {} preemptions, and none is broken",
-            arguments.preemptions
+            "{explored}: all there are with up to {} preemption{}, and none is broken",
+            arguments.preemptions,
+            if arguments.preemptions == 1 { "" } else { "s" }
         ),
     }
 }
@@ -192,7 +193,7 @@ fn as_text(searched: &Searched<String>, arguments: &Explore) -> String {
 fn counted(searched: &Searched<String>, arguments: &Explore) -> String {
     let total = searched.total();
     if let Some(policy) = arguments.policy {
-        return format!("explored {total} schedules from {policy} on");
+        return format!("explored {} from {policy} on", schedules(total));
     }
     let all = searched.schedules.iter().enumerate().filter(|(_, runs)| **runs > 0);
     let counts: Vec<String> = all
@@ -209,7 +210,12 @@ fn counted(searched: &Searched<String>, arguments: &Explore) -> String {
         );
     }
     let counts = if counts.is_empty() { counts } else { format!(" ({counts})") };
-    format!("explored {total} schedules{counts}")
+    format!("explored {}{counts}", schedules(total))
+}
+
+/// `1 schedule`, `2 schedules`.
+fn schedules(count: u64) -> String {
+    if count == 1 { "1 schedule".to_owned() } else { format!("{count} schedules") }
 }
 
 fn as_json(searched: &Searched<String>) -> String {

@@ -19,6 +19,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 use crate::NO_ANSWER;
 use crate::arguments::Isolation;
 use crate::obituary::Death;
+use crate::terminal;
 
 /// Behind `run` or `replay`, this makes the command the process that runs the machine; its value is the watcher's process id.
 pub(crate) const CONFINED: &str = "confined";
@@ -282,6 +283,7 @@ fn start(more: &[String], outputs: [fn() -> Stdio; 2]) -> Result<(Child, PipeRea
     arguments.splice(2..2, more.iter().map(Into::into));
     let child = Command::new("/proc/self/exe")
         .args(arguments)
+        .env(terminal::TOLD, terminal::width().to_string())
         .stdin(its_end)
         .stdout(outputs[0]())
         .stderr(outputs[1]())

@@ -20,6 +20,7 @@ mod replay;
 mod rules;
 mod run;
 mod spread;
+mod terminal;
 mod view;
 
 use std::process::ExitCode;

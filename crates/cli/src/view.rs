@@ -8,6 +8,7 @@ use dirql::{Bench, Error, Jail, Moments, Outcome, Play, Report};
 
 use crate::arguments::View;
 use crate::isolate::Done;
+use crate::terminal;
 
 /// The turn in which a run is made again for its moments, which follow.
 pub(crate) const MOMENTS: &str = "moments:";
@@ -68,7 +69,7 @@ impl<'a> Show<'a> {
         let bench = jail.into_iter().fold(bench, Bench::jailed);
         match dirql::explain(bench, play, &moments)? {
             Some(explanation) if self.view.json => self.out.line(&explanation.json_line()),
-            Some(explanation) => self.out.line(explanation.to_string().trim_end()),
+            Some(explanation) => self.out.line(&self.dressed(&explanation.to_string())),
             None => eprintln!(
                 "dirql: whose doing the moments were is not known: made again, the run was another one; a fault of dirql's"
             ),
@@ -91,10 +92,15 @@ impl<'a> Show<'a> {
         if self.view.json {
             report.json_lines().iter().for_each(|line| self.out.line(line));
         } else if self.view.quiet {
-            self.out.line(report.verdict_text().trim_end());
+            self.out.line(&self.dressed(&report.verdict_text()));
         } else {
-            self.out.line(&format!("\n{}", report.to_string().trim_end()));
+            self.out.line(&format!("\n{}", self.dressed(&report.to_string())));
         }
+    }
+
+    /// A text as the terminal shows it.
+    fn dressed(&self, text: &str) -> String {
+        terminal::dress(self.view.color).on(text.trim_end())
     }
 
     /// A line of the command's own answer.

@@ -56,7 +56,7 @@ fn what_holds_in_all_schedules_is_said_with_their_number() {
         let held = explore(LOCKED, &[&["--preemptions", "1"], way].concat());
         assert_eq!(held.code, Some(0), "{}", held.said());
         assert!(
-            held.out.contains("all there are with up to 1 preemptions, and none is broken"),
+            held.out.contains("all there are with up to 1 preemption, and none is broken"),
             "{}",
             held.said()
         );

@@ -3,7 +3,7 @@
 //! A run keeps only the numbers of such moments. The second run must be of the same machine with the same script and choices; its
 //! trace's hash says whether it was.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::str::FromStr;
 
 use kernel::verdict::StackLine;
@@ -12,7 +12,7 @@ use crate::bench::Bench;
 use crate::error::{Error, InputError};
 use crate::play::Play;
 use crate::readers::{SymbolBook, json_array, json_object};
-use crate::report::{Report, place};
+use crate::report::{Report, line_json, stack_text};
 
 /// Findings of a run that are explained at most: a leak may have thousands.
 const MOST: usize = 16;
@@ -108,11 +108,7 @@ impl Explanation {
     /// As a line of JSON: `{"event":"moments","moments":[{"what":"allocated","number":12,"stack":[…]}]}`.
     #[must_use]
     pub fn json_line(&self) -> String {
-        let line = |line: &StackLine| {
-            let (symbol, source) = place(&self.symbols, line);
-            let object = json_object().address("address", line.address).text("symbol", &symbol);
-            object.optional("source", source.as_deref()).end()
-        };
+        let line = |line: &StackLine| line_json(&self.symbols, line);
         let moment = |moment: &Moment| {
             json_object()
                 .text("what", &moment.what)
@@ -129,14 +125,7 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Moment { what, event, stack } in &self.moments {
             writeln!(f, "{what} at (event {event})")?;
-            for line in stack {
-                let (name, source) = place(&self.symbols, line);
-                write!(f, "    {:#x}  {name}", line.address)?;
-                if let Some(source) = source {
-                    write!(f, "  ({source})")?;
-                }
-                f.write_char('\n')?;
-            }
+            f.write_str(&stack_text(&self.symbols, stack))?;
             if stack.is_empty() {
                 writeln!(f, "    by the kernel: no driver code stood there")?;
             }

@@ -30,4 +30,4 @@ pub use kernel::hal::platform::Platform;
 pub use kernel::verifier::{Verifier, VerifierOption};
 pub use machine::{Completion, Exploration, Handle, Machine, Mark, put};
 pub use play::{Play, ScriptText};
-pub use report::{Failure, Outcome, Report};
+pub use report::{Dress, Failure, Outcome, Report};

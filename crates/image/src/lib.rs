@@ -34,4 +34,4 @@ pub use protection::{PAGE, PageRange, Protection};
 pub use runtime_functions::RuntimeFunction;
 pub use sections::Section;
 pub use selector::{Forwarder, Selector};
-pub use symbols::{Lines, SourceLine, Symbol, Symbols};
+pub use symbols::{Lines, SourceFrame, SourceLine, Symbol, Symbols};

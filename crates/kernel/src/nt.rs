@@ -350,6 +350,13 @@ impl Nt {
         if self.is_verified(&verdict) {
             return Err(self.stop(verdict));
         }
+        self.report_once(verdict);
+        Ok(())
+    }
+
+    /// A finding that does not end the run, told once for each instruction that causes it.
+    #[cold]
+    pub(crate) fn report_once(&self, verdict: Verdict) {
         let verdict = self.with_stack(verdict);
         let at = |verdict: &Verdict| verdict.stack.first().map(|line| line.address);
         let known = |other: &Verdict| other.rule == verdict.rule && at(other) == at(&verdict);
@@ -357,7 +364,6 @@ impl Nt {
         if !is_known {
             self.report(verdict);
         }
-        Ok(())
     }
 
     /// Whether the option of Verifier's that a finding belongs to is on; one without a row in the table belongs to any.
@@ -426,6 +432,14 @@ impl Nt {
     fn with_stack(&self, mut verdict: Verdict) -> Verdict {
         if verdict.stack.is_empty() {
             verdict.stack = crate::ldr::stack::lines(&mut self.cx());
+        }
+        // Enhanced I/O verification says which instruction it was.
+        if let (Some(check), Some(line)) = (&mut verdict.bug_check, verdict.stack.first())
+            && check.code == 0xC9
+            && check.parameters[0] >= 0x200
+            && check.parameters[1] == 0
+        {
+            check.parameters[1] = line.address;
         }
         verdict
     }

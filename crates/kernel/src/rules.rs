@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(rule.checks, [(0x44, None)]);
         let rule = find("irql-too-high").unwrap();
         assert!(rule.allows(Tier::Error) && rule.allows(Tier::Verifier));
-        assert_eq!(rule.option(), Some(VerifierOption::ForceIrql));
+        assert_eq!(rule.option(), Some(VerifierOption::Ddi));
         assert_eq!(find("double-completions"), None);
     }
 }

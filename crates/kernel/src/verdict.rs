@@ -88,6 +88,8 @@ pub struct StackLine {
     pub is_return: bool,
     /// `name.sys!Function+0x12`, or `name.sys+0x1234`.
     pub symbol: String,
+    /// It belongs to what a DPC or service routine further in had interrupted, and called nothing of that.
+    pub interrupted: bool,
 }
 
 impl Verdict {

@@ -84,6 +84,7 @@ fn note(cx: &mut Cx<'_>, number: u64, routine: Option<u64>) {
         let line = |address| StackLine {
             address,
             is_return: false,
+            interrupted: false,
             symbol: ldr::symbols::describe(&mut cx.nt().cx(), address),
         };
         let mut stack: Vec<_> = routine.map(line).into_iter().collect();

@@ -7,7 +7,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use image::{Image, Lines, Symbols};
+use image::{Image, Lines, SourceFrame, Symbols};
 
 use crate::files::{DriverFile, Pdb};
 
@@ -28,6 +28,25 @@ struct Page {
     image: Rc<Image>,
     pdb: Option<Pdb>,
     lines: OnceCell<Lines>,
+}
+
+/// A routine that an address is in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Frame {
+    /// The routine that was inlined; none for the one that has the address.
+    pub inlined: Option<String>,
+    /// The line of the code, or of the call of the routine further in: `write.c:120`.
+    pub source: Option<String>,
+    /// That line is of the driver's own source, and of no header of the system's or library.
+    pub is_own: bool,
+}
+
+/// Whether a source file is the driver's own, by where compilers and kits keep theirs.
+fn is_own(file: &str) -> bool {
+    let file = file.replace('\\', "/").to_ascii_lowercase();
+    const FOREIGN: [&str; 6] =
+        ["/usr/", "/windows kits/", "/rustc/", "/.cargo/", "/mingw", "/library/core/src/"];
+    !FOREIGN.iter().any(|folder| file.contains(folder))
 }
 
 impl SymbolBook {
@@ -79,6 +98,21 @@ impl SymbolBook {
         let (_, page, rva) = pages.find(address)?;
         let lines = page.lines.get_or_init(|| Lines::new(&page.image, page.pdb.as_deref()));
         Some(lines.at(rva)?.to_string())
+    }
+
+    /// The routines whose code is at an address, from the innermost that was inlined there out to the one that has it, each with its line,
+    /// where a PDB or DWARF tells. Of a return address, ask for the byte before.
+    #[must_use]
+    pub fn frames(&self, address: u64) -> Vec<Frame> {
+        let pages = self.0.borrow();
+        let Some((_, page, rva)) = pages.find(address) else { return Vec::new() };
+        let lines = page.lines.get_or_init(|| Lines::new(&page.image, page.pdb.as_deref()));
+        let frame = |frame: SourceFrame<'_>| Frame {
+            inlined: frame.inlined.map(shortened),
+            source: frame.line.map(|line| line.to_string()),
+            is_own: frame.line.is_some_and(|line| is_own(line.file)),
+        };
+        lines.frames(rva).into_iter().map(frame).collect()
     }
 
     /// The name of an address, or its number.

@@ -4,7 +4,7 @@ use kernel::rules::{self, Rule};
 use kernel::verdict::{Related, StackLine, Verdict};
 use kernel::verifier::VerifierOption;
 
-use super::{Report, bugcheck, place};
+use super::{Report, bugcheck, line_json};
 use crate::readers::{json_array, json_object};
 
 /// In the order of their encodings.
@@ -84,11 +84,7 @@ impl Report {
             }
             None => object.raw("registers", "null"),
         };
-        let line = |line: &StackLine| {
-            let (symbol, source) = place(&self.symbols, line);
-            let object = json_object().address("address", line.address).text("symbol", &symbol);
-            object.optional("source", source.as_deref()).end()
-        };
+        let line = |line: &StackLine| line_json(&self.symbols, line);
         let moment = |related: &Related| {
             json_object().text("what", related.what).number("number", related.event).end()
         };

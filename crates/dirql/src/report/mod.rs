@@ -3,14 +3,18 @@
 //! It tells the driver's fault from a failed expectation, from what dirql cannot do yet, and from a fault of dirql's own.
 
 pub mod bugcheck;
+mod dress;
 mod json;
 mod text;
 
+pub use dress::Dress;
 pub use text::verdict_text;
+
+use std::fmt::Write as _;
 
 use kernel::verdict::{StackLine, Tier, Verdict};
 
-use crate::readers::{Sums, SymbolBook};
+use crate::readers::{Sums, SymbolBook, json_array, json_object};
 
 /// A script's expectation that did not hold, or a request of it that nothing could end.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -153,12 +157,60 @@ impl Report {
     }
 }
 
-/// What a line of a stack is called, and the source line it came from, where that is known.
-pub(crate) fn place(symbols: &SymbolBook, line: &StackLine) -> (String, Option<String>) {
-    let (name, source) = if line.is_return {
-        (symbols.return_name(line.address), symbols.line(line.address.wrapping_sub(1)))
+/// What is known of a line of a stack.
+pub(crate) struct Place {
+    /// What the address is called: `card!DispatchWrite+0x12`.
+    pub(crate) symbol: String,
+    /// The line of the driver's own source that led there, or else any.
+    pub(crate) source: Option<String>,
+    /// The routines that were inlined there, the innermost first, each with its line.
+    pub(crate) inlined: Vec<(String, Option<String>)>,
+}
+
+/// Where a line of a stack is.
+pub(crate) fn place(symbols: &SymbolBook, line: &StackLine) -> Place {
+    let (name, frames) = if line.is_return {
+        (symbols.return_name(line.address), symbols.frames(line.address.wrapping_sub(1)))
     } else {
-        (symbols.name(line.address), symbols.line(line.address))
+        (symbols.name(line.address), symbols.frames(line.address))
     };
-    (name.unwrap_or_else(|| line.symbol.clone()), source)
+    let own = frames.iter().find(|frame| frame.is_own).or_else(|| frames.last());
+    let source = own.and_then(|frame| frame.source.clone());
+    let inlined = frames.into_iter().filter_map(|frame| Some((frame.inlined?, frame.source)));
+    Place { symbol: name.unwrap_or_else(|| line.symbol.clone()), source, inlined: inlined.collect() }
+}
+
+/// One line of a stack as JSON.
+pub(crate) fn line_json(symbols: &SymbolBook, line: &StackLine) -> String {
+    let Place { symbol, source, inlined } = place(symbols, line);
+    let object = json_object().address("address", line.address).text("symbol", &symbol);
+    let object = object.optional("source", source.as_deref());
+    let object = if line.interrupted { object.flag("interrupted", true) } else { object };
+    if inlined.is_empty() {
+        return object.end();
+    }
+    let one = |(routine, source): &(String, Option<String>)| {
+        json_object().text("routine", routine).optional("source", source.as_deref()).end()
+    };
+    object.raw("inlined", &json_array(inlined.iter().map(one))).end()
+}
+
+/// A stack for people: a line each, and below it what was inlined there; where an interrupt stands on what it interrupted, that is said.
+pub(crate) fn stack_text(symbols: &SymbolBook, stack: &[StackLine]) -> String {
+    let mut text = String::new();
+    let mut interrupted = false;
+    for line in stack {
+        let Place { symbol, source, inlined } = place(symbols, line);
+        if line.interrupted && !interrupted {
+            text.push_str("    which had interrupted\n");
+        }
+        interrupted = line.interrupted;
+        let source = source.map(|source| format!("  ({source})")).unwrap_or_default();
+        let _ = writeln!(text, "    {:#x}  {symbol}{source}", line.address);
+        for (routine, source) in inlined {
+            let source = source.map(|source| format!("  ({source})")).unwrap_or_default();
+            let _ = writeln!(text, "        in {routine}, inlined{source}");
+        }
+    }
+    text
 }

@@ -4,10 +4,10 @@ use std::fmt::{self, Write};
 
 use engine::Caller;
 use kernel::rules;
-use kernel::verdict::{Related, StackLine, Tier, Verdict};
+use kernel::verdict::{Related, Tier, Verdict};
 
 use super::bugcheck::Shown;
-use super::{Failure, Outcome, Report, place};
+use super::{Failure, Outcome, Place, Report, place, stack_text};
 use crate::readers::SymbolBook;
 
 /// Where a fault of ours is to be told.
@@ -39,16 +39,17 @@ fn write_verdict(f: &mut impl Write, verdict: &Verdict, symbols: &SymbolBook) ->
         writeln!(f, "  moments      {}", moments.join(", "))?;
     }
     let Some(first) = verdict.stack.first() else { return Ok(()) };
-    let name = |line: &StackLine| {
-        let (name, source) = place(symbols, line);
-        format!("{name}{}", source.map(|source| format!("  ({source})")).unwrap_or_default())
-    };
-    writeln!(f, "  instruction  {:#x}  {}", first.address, name(first))?;
+    let Place { symbol, source, inlined } = place(symbols, first);
+    let source = source.map(|source| format!("  ({source})")).unwrap_or_default();
+    writeln!(f, "  instruction  {:#x}  {symbol}{source}", first.address)?;
+    if let Some((routine, Some(source))) = inlined.first() {
+        writeln!(f, "               in {routine}, inlined there  ({source})")?;
+    }
     if let Some(caller) = &verdict.caller {
         write_registers(f, caller)?;
     }
     writeln!(f, "  stack")?;
-    verdict.stack.iter().try_for_each(|line| writeln!(f, "    {:#x}  {}", line.address, name(line)))
+    f.write_str(&stack_text(symbols, &verdict.stack))
 }
 
 /// Four to a line, in the order in which debuggers show them.

@@ -1,10 +1,11 @@
 //! CodeView line information of a PDB's modules.
 //!
 //! As LLVM's page "The Module Information Stream" and the CodeView `DEBUG_S_LINES` and `DEBUG_S_FILECHKSMS` subsections have
-//! it. Columns, inlinee lines and the older C11 form are not read.
+//! it. Columns and the older C11 form are not read.
 
 use std::collections::BTreeMap;
 
+use super::inline_sites::{self, Sources};
 use super::lines::{Lines, Row};
 use super::reader::Reader;
 use super::records::rva;
@@ -13,6 +14,7 @@ use crate::sections::Section;
 
 const LINES: u32 = 0xf2;
 const FILE_CHECKSUMS: u32 = 0xf4;
+const INLINEE_LINES: u32 = 0xf6;
 /// Line numbers from here on mean code that no line stands for.
 const HIDDEN: u32 = 0xf0_0f00;
 
@@ -24,27 +26,39 @@ pub(super) struct Collector<'p> {
     /// Files by the offset of their name.
     known: BTreeMap<u32, usize>,
     lines: Lines,
+    /// Names of inlined routines by their numbers.
+    inlined: BTreeMap<u32, String>,
 }
 
 impl<'p> Collector<'p> {
     /// `names` are the bytes of the PDB's string table.
-    pub(super) fn new(names: &'p [u8], sections: &'p [Section]) -> Self {
-        Self { names, sections, known: BTreeMap::new(), lines: Lines::default() }
+    pub(super) fn new(names: &'p [u8], sections: &'p [Section], inlined: BTreeMap<u32, String>) -> Self {
+        Self { names, sections, known: BTreeMap::new(), lines: Lines::default(), inlined }
     }
 
-    /// Reads the C13 line information of a module; what comes after a damaged part is not read.
-    pub(super) fn module(&mut self, c13: &[u8]) {
+    /// Reads the C13 line information of a module, and the inline sites among its symbols; what comes after a damaged part is not read.
+    pub(super) fn module(&mut self, c13: &[u8], symbols: &[u8]) {
         let subsections = subsections(c13);
         let checksums =
             subsections.iter().find(|(kind, _)| *kind == FILE_CHECKSUMS).map_or(&[][..], |(_, data)| data);
         for (_, data) in subsections.iter().filter(|(kind, _)| *kind == LINES) {
             self.section_lines(Reader(data), checksums);
         }
+        let mut sources = Sources::new();
+        for (_, data) in subsections.iter().filter(|(kind, _)| *kind == INLINEE_LINES) {
+            let _ends_at_damage = inline_sites::sources(data, &mut sources);
+        }
+        let names = std::mem::take(&mut self.inlined);
+        let mut inlines = std::mem::take(&mut self.lines.inlines);
+        let sites = inline_sites::Module { sections: self.sections, names: &names, sources: &sources };
+        sites.read(symbols, &mut inlines, &mut |offset| self.file(checksums, offset));
+        (self.inlined, self.lines.inlines) = (names, inlines);
     }
 
     /// Every line, by address.
     pub(super) fn finish(mut self) -> Lines {
         self.lines.sort();
+        self.lines.inlines.sort();
         self.lines
     }
 

@@ -1,12 +1,13 @@
 //! Line numbers from DWARF, which mingw's compilers leave in the image itself (`.debug_line` and its strings).
 //!
-//! As the DWARF standard, versions 2 to 5, has them under "Line Number Information". Names, types, inlined calls and files
+//! As the DWARF standard, versions 2 to 5, has them under "Line Number Information". Names, types and files
 //! of separate debug information are not read.
 
 use std::collections::BTreeMap;
 
 use gimli::{AttributeValue, DebugLine, DebugLineOffset, LineProgramHeader, LittleEndian, Reader as _};
 
+use super::inlined_subroutines;
 use super::lines::{Lines, Row};
 use crate::image::Image;
 use crate::memory::MAX_NAME;
@@ -34,6 +35,7 @@ pub(super) fn read(image: &Image) -> Lines {
         program.units(line);
     }
     program.lines.sort();
+    inlined_subroutines::read(image, &mut program.lines);
     program.lines
 }
 
@@ -46,6 +48,12 @@ pub(super) fn section<'i>(image: &'i Image, name: &str) -> &'i [u8] {
 /// The beginning of a name, as much as anybody reads of one.
 pub(super) fn name(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.get(..MAX_NAME).unwrap_or(bytes)).into_owned()
+}
+
+/// A file's name in its folder, unless it names that itself.
+pub(super) fn path(folder: &str, name: String) -> String {
+    let absolute = name.starts_with(['/', '\\']) || name.get(1..2) == Some(":");
+    if absolute || matches!(folder, "" | ".") { name } else { format!("{folder}/{name}") }
 }
 
 struct Strings<'s> {
@@ -134,8 +142,7 @@ impl<'s> Program<'s> {
         let file = header.file(index)?;
         let name = self.text(file.path_name())?;
         let folder = file.directory(header).and_then(|folder| self.text(folder)).unwrap_or_default();
-        let absolute = name.starts_with(['/', '\\']) || name.get(1..2) == Some(":");
-        Some(if absolute || matches!(&*folder, "" | ".") { name } else { format!("{folder}/{name}") })
+        Some(path(&folder, name))
     }
 
     fn text(&self, value: AttributeValue<Slice<'s>>) -> Option<String> {

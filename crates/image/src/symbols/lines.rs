@@ -1,11 +1,12 @@
 //! Line numbers: from which file and line the code at an address was compiled.
 //!
-//! From the PDB, or else from the image's own DWARF. Columns and inlined calls are not read. They are read apart from the
+//! From the PDB, or else from the image's own DWARF; with the routines that are inlined there. Columns are not read. They are read apart from the
 //! names, because only a finding asks for them.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::inlines::Inlines;
 use super::{dwarf, pdb};
 use crate::image::Image;
 
@@ -15,6 +16,16 @@ pub struct Lines {
     rows: Vec<Row>,
     files: Vec<String>,
     known: BTreeMap<String, usize>,
+    pub(super) inlines: Inlines,
+}
+
+/// A routine that an address is in, and the line where it stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SourceFrame<'s> {
+    /// The routine that was inlined; none for the one that has the address.
+    pub inlined: Option<&'s str>,
+    /// The line of the code, or of the call of the routine further in.
+    pub line: Option<SourceLine<'s>>,
 }
 
 /// A place in the driver's source.
@@ -52,6 +63,25 @@ impl Lines {
         let after = self.rows.partition_point(|row| row.rva <= rva);
         let row = self.rows.get(after.checked_sub(1)?).filter(|row| rva < row.end)?;
         Some(SourceLine { file: self.files.get(row.file)?, line: row.line })
+    }
+
+    /// The routines that the code at `rva` is of, from the innermost that was inlined there out to the one that has the address.
+    #[must_use]
+    pub fn frames(&self, rva: u32) -> Vec<SourceFrame<'_>> {
+        let pieces = self.inlines.at(rva);
+        let name = |index: usize| pieces.get(index).map(|piece| self.inlines.name_of(piece.name));
+        let line = |index: usize| {
+            let (file, line) = pieces.get(index)?.line?;
+            Some(SourceLine { file: self.files.get(file)?, line })
+        };
+        // DWARF's table of lines has the innermost line, and an inlined call says where it was made; a PDB's has the outermost.
+        let own = |index: usize| match (self.inlines.calls, index) {
+            (true, 0) => self.at(rva),
+            (true, index) => line(index - 1),
+            (false, index) if index == pieces.len() => self.at(rva),
+            (false, index) => line(index),
+        };
+        (0..=pieces.len()).map(|index| SourceFrame { inlined: name(index), line: own(index) }).collect()
     }
 
     /// How many rows there are.

@@ -6,6 +6,9 @@
 mod c13;
 pub(crate) mod coff;
 mod dwarf;
+mod inline_sites;
+mod inlined_subroutines;
+mod inlines;
 mod lines;
 mod msf;
 mod pdb;
@@ -19,7 +22,7 @@ use crate::error::ImageError;
 use crate::exports::ExportTarget;
 use crate::image::Image;
 use crate::unwind::FunctionEntry;
-pub use lines::{Lines, SourceLine};
+pub use lines::{Lines, SourceFrame, SourceLine};
 
 /// What is known of an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

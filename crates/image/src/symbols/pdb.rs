@@ -8,12 +8,14 @@ use super::c13::Collector;
 use super::lines::Lines;
 use super::msf::Streams;
 use super::reader::Reader;
-use super::{Named, records};
+use super::{Named, inline_sites, records};
 use crate::debug::guid_text;
 use crate::error::Problem;
 use crate::image::Image;
 
 const INFO: usize = 1;
+/// The IPI stream: names of inlined routines.
+const IDS: usize = 4;
 const DEBUG_INFORMATION: usize = 3;
 /// Bytes of a module's entry before its names.
 const MODULE: usize = 64;
@@ -34,10 +36,11 @@ pub(super) fn names(image: &Image, pdb: &[u8]) -> Result<Vec<Named>, Problem> {
 pub(super) fn lines(image: &Image, pdb: &[u8]) -> Result<Lines, Problem> {
     let mut database = Database::open(image, pdb)?;
     let names = database.streams.read(database.names_stream.unwrap_or(usize::MAX))?;
-    let mut lines = Collector::new(names.get(12..).unwrap_or_default(), image.sections());
+    let inlined = inline_sites::names(&database.streams.read(IDS).unwrap_or_default());
+    let mut lines = Collector::new(names.get(12..).unwrap_or_default(), image.sections(), inlined);
     for module in modules(&database.modules) {
         let stream = module.open(&mut database.streams)?;
-        lines.module(module.lines(&stream)?);
+        lines.module(module.lines(&stream)?, module.symbols(&stream)?);
     }
     Ok(lines.finish())
 }

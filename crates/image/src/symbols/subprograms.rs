@@ -10,9 +10,9 @@ use super::{Named, Source};
 use crate::image::Image;
 
 /// The most entries that are looked at.
-const MOST_ENTRIES: usize = 4 << 20;
+pub(super) const MOST_ENTRIES: usize = 4 << 20;
 /// An entry is named by one that is named by another; no compiler makes longer chains.
-const MOST_STEPS: usize = 4;
+pub(super) const MOST_STEPS: usize = 4;
 
 /// The functions of `image` that its DWARF names; what comes after a damaged part is not read.
 pub(super) fn read(image: &Image) -> Vec<Named> {
@@ -58,7 +58,7 @@ fn address(
     Ok(rva.filter(|&rva| rva < image.size()))
 }
 
-fn name(
+pub(super) fn name(
     all: &Dwarf<Slice<'_>>,
     unit: &Unit<Slice<'_>>,
     entry: &DebuggingInformationEntry<'_, '_, Slice<'_>>,

@@ -163,8 +163,12 @@ fn apcs_disabled(cx: &mut Cx<'_>, mutex: Mutex, name: &str, sub: u64) -> Flow<()
     if level == APC_LEVEL || region::are_apcs_disabled(cx)? {
         return Ok(());
     }
-    let what = "outside a critical region and below APC_LEVEL";
-    Err(stop(cx, "fast-mutex-apcs", name, mutex, what, [sub, level.into(), mutex.address, 0]))
+    let message = format!(
+        "{name} was called for the mutex {:#x}, outside a critical region and below APC_LEVEL",
+        mutex.address
+    );
+    let verdict = Verdict::verifier("fast-mutex-apcs", message);
+    cx.verify(verdict.bug_check(0xC4, [sub, level.into(), mutex.address, 0]))
 }
 
 fn stop(

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use abi::{DriverPtr, ERESOURCE, KEVENT, OWNER_ENTRY, RESOURCE_NOT_OWNED, ResourceOwnedExclusive};
-use engine::{Flow, Leave};
+use engine::Flow;
 
 use crate::cx::Cx;
 use crate::ke::{event, irql, region, thread, wait};
@@ -445,12 +445,9 @@ fn apcs_disabled(cx: &mut Cx<'_>, resource: Resource, name: &str, sub: u64) -> F
     if level > 0 || region::are_apcs_disabled(cx)? {
         return Ok(());
     }
-    let leave: Leave = {
-        let message = format!("{name} was called for {:#x} outside a critical region", resource.address);
-        let verdict = Verdict::error("resource-apcs-enabled", message);
-        cx.stop(verdict.bug_check(0xC4, [sub, level.into(), 0, resource.address]))
-    };
-    Err(leave)
+    let message = format!("{name} was called for {:#x} outside a critical region", resource.address);
+    let verdict = Verdict::verifier("resource-apcs-enabled", message);
+    cx.verify(verdict.bug_check(0xC4, [sub, level.into(), 0, resource.address]))
 }
 
 /// Resources that the image at `driver` initialized and did not delete.

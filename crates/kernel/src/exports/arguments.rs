@@ -102,10 +102,10 @@ impl<T> IntoResult for DriverPtr<T> {
 }
 
 /// Builds a table. `Name(arity) @ low..=high => path::to::service;`, with `hal` before the name where HAL.dll has it,
-/// and `va` as arity where the service decodes its own variable arguments; `at most Advice` behind the levels of a routine that is
-/// harmless at others.
+/// and `va` as arity where the service decodes its own variable arguments; behind the levels `~ low..=high` where Windows survives
+/// others, or `at most Advice` of a routine that is harmless at others.
 macro_rules! exports {
-    ($table:ident: $($($hal:ident)? : $name:ident($arity:tt) @ $low:literal ..= $high:literal $(at most $tier:ident)? => $service:path;)*) => {
+    ($table:ident: $($($hal:ident)? : $name:ident($arity:tt) @ $low:literal ..= $high:literal $(~ $from:literal ..= $to:literal)? $(at most $tier:ident)? => $service:path;)*) => {
         #[allow(unused_imports, reason = "a table's rows name the prefixes they need; nobody edits two places to add one")]
         use $crate::{cm, ex, hal, io, kd, ke, ldr, mm, ob, pnp, po, ps, rtl};
 
@@ -117,6 +117,7 @@ macro_rules! exports {
                 irql_min: $low,
                 irql_max: $high,
                 irql_tier: exports!(@tier $($tier)?),
+                survives: exports!(@survives $low $high $($from $to)?),
                 system_service: $crate::ke::system_service::is_one(stringify!($name)),
                 call: exports!(@call $service, $arity),
             }
@@ -124,6 +125,9 @@ macro_rules! exports {
     };
     (@tier) => { $crate::verdict::Tier::Error };
     (@tier $tier:ident) => { $crate::verdict::Tier::$tier };
+    (@survives 0 0) => { (0, 1) };
+    (@survives $low:literal $high:literal) => { ($low, $high) };
+    (@survives $low:literal $high:literal $from:literal $to:literal) => { ($from, $to) };
     (@module) => { "ntoskrnl.exe" };
     (@module hal) => { "hal.dll" };
     (@call $s:path, va) => { |cx, args| $s(cx, args).map(IntoResult::into_rax) };

@@ -36,6 +36,8 @@ pub struct Export {
     pub irql_max: u8,
     /// What a call at another IRQL is: an error, unless the routine is harmless there.
     pub irql_tier: Tier,
+    /// The lowest and the highest IRQL that Windows survives: what lies outside the legal ones is Driver Verifier's alone to stop for.
+    pub survives: (u8, u8),
     /// A `Zw` routine: see `ke::system_service`.
     pub system_service: bool,
     /// Decodes the arguments and calls the service.
@@ -46,6 +48,10 @@ impl Export {
     #[inline]
     fn allows(&self, irql: u8) -> bool {
         (self.irql_min..=self.irql_max).contains(&irql)
+    }
+
+    const fn survives(&self, irql: u8) -> bool {
+        self.survives.0 <= irql && irql <= self.survives.1
     }
 }
 
@@ -127,12 +133,15 @@ fn tell_return(cx: &mut Cx<'_>, number: u32, value: u64) {
 #[cold]
 #[inline(never)]
 fn refuse(cx: &mut Cx<'_>, export: &Export, irql: u8) -> Flow<()> {
-    let verdict = Verdict { tier: export.irql_tier, ..wrong_irql(export, irql) };
-    if verdict.tier == Tier::Error {
-        return Err(cx.stop(verdict));
+    let verdict = wrong_irql(export, irql);
+    match export.irql_tier {
+        Tier::Error if !export.survives(irql) => Err(cx.stop(verdict)),
+        Tier::Error => cx.verify(verdict.as_verifier()),
+        tier => {
+            cx.nt().report_once(Verdict { tier, ..verdict });
+            Ok(())
+        }
     }
-    cx.report(verdict);
-    Ok(())
 }
 
 fn must_wait(export: &Export) -> Verdict {
@@ -145,6 +154,17 @@ fn must_wait(export: &Export) -> Verdict {
 
 fn wrong_irql(export: &Export, irql: u8) -> Verdict {
     let Export { name, irql_min, irql_max, .. } = export;
+    let region = match *name {
+        "KeEnterCriticalRegion" => Some(0x11A),
+        "KeLeaveCriticalRegion" => Some(0x11B),
+        _ => None,
+    };
+    if let Some(code) = region {
+        let message =
+            format!("{name} was called at IRQL {irql}; it may be called at IRQL {irql_max} at most");
+        let verdict = Verdict::verifier("critical-region-at-dispatch", message);
+        return verdict.bug_check(0xC4, [code, irql.into(), 0, 0]);
+    }
     let (rule, range) = if irql > *irql_max {
         ("irql-too-high", format!("{irql_max} at most"))
     } else {

@@ -1,6 +1,9 @@
 //! The table against the documentation: order, levels, and why a level differs where it does.
 
 use super::{FUNCTIONS, INTERNAL, documented};
+use crate::ke::rig::{Driver, Rig, bug_check, machine, rule};
+use crate::verdict::Tier;
+use crate::{Cx, Settings};
 
 /// Rows whose levels are not the page's, and why.
 const DIFFERENCES: &[(&str, &str)] = &[
@@ -51,4 +54,60 @@ fn every_level_is_the_documented_one_or_says_why_not() {
     let listed: Vec<&str> = DIFFERENCES.iter().map(|(name, _)| *name).collect();
     assert_eq!(differ, listed, "levels that differ from the documentation, against those with a reason");
     assert!(compared > 300, "only {compared} rows have a documented level");
+}
+
+const ASKS: &str = "
+    unsigned KeIsExecutingDpc(void);
+    unsigned char KfRaiseIrql(unsigned char);
+    void KeLowerIrql(unsigned char);
+    void KeEnterCriticalRegion(void);
+    void KeLeaveCriticalRegion(void);
+    unsigned char ExAcquireFastMutex(void *);
+    u64 mutex[8];
+    ROUTINE int asks(void) { return KeIsExecutingDpc() ? 2 : 1; }
+    ROUTINE int region(void) {
+        unsigned char was = KfRaiseIrql(2);
+        KeEnterCriticalRegion();
+        KeLeaveCriticalRegion();
+        KeLowerIrql(was);
+        return 1;
+    }
+    ROUTINE int waits(void) { KfRaiseIrql(2); ExAcquireFastMutex(mutex); return 1; }
+";
+
+#[test]
+fn a_level_that_windows_survives_is_told_and_an_error_for_verifier_alone() {
+    let rules = |cx: &Cx<'_>| -> Vec<(&str, Tier)> {
+        cx.nt().findings().iter().map(|finding| (finding.rule, finding.tier)).collect()
+    };
+    machine(|cx: &mut Cx<'_>| {
+        let driver = Driver::load(cx, "asks", ASKS);
+        assert_eq!(driver.run(cx, "asks", &[]), Some(1), "KeIsExecutingDpc at PASSIVE_LEVEL answers");
+        assert_eq!(driver.run(cx, "region", &[]), Some(1));
+        assert_eq!(
+            rules(cx),
+            [
+                ("irql-too-low", Tier::Advice),
+                ("critical-region-at-dispatch", Tier::Verifier),
+                ("critical-region-at-dispatch", Tier::Verifier)
+            ]
+        );
+        assert_eq!(driver.run(cx, "waits", &[]), None, "a wait at DISPATCH_LEVEL");
+        assert_eq!(rule(cx), Some("irql-too-high"));
+    });
+    let only = |option: &str| Settings { verifier: option.parse().unwrap(), ..Settings::default() };
+    Rig { settings: only("irql"), ..Rig::default() }.run(|cx: &mut Cx<'_>| {
+        let driver = Driver::load(cx, "asks", ASKS);
+        assert_eq!(driver.run(cx, "asks", &[]), Some(1), "that is another option's");
+        assert_eq!(driver.run(cx, "region", &[]), None);
+        assert_eq!((rule(cx), bug_check(cx)), (Some("critical-region-at-dispatch"), Some(0xC4)));
+    });
+}
+
+#[test]
+fn what_windows_survives_includes_what_is_legal() {
+    for row in FUNCTIONS.iter().chain(INTERNAL) {
+        let (from, to) = row.survives;
+        assert!(from <= row.irql_min && row.irql_max <= to && to <= 15, "{}", row.name);
+    }
 }

@@ -275,7 +275,8 @@ fn judge(cx: &mut Cx<'_>, frame: Frame, left: Left, status: NtStatus) -> Flow<()
                 frame.irp,
                 left.status
             );
-            Err(stop(cx, "dispatch-status-differs", 0x224, message, frame))
+            let (device, irp) = (DriverPtr::new(frame.device), DriverPtr::new(frame.irp));
+            cx.verify(io_manager("dispatch-status-differs", 0x224, message, device, irp).as_verifier())
         }
         _ => Ok(()),
     }

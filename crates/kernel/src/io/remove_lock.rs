@@ -126,5 +126,16 @@ fn forget(cx: &mut Cx<'_>, lock: Lock, tag: u64, ddi: &str, code: u64) -> Flow<(
         return Ok(());
     }
     let message = format!("{ddi} on {:#x} with the tag {tag:#x}, which it is not held with", lock.address);
-    Err(cx.stop(Verdict::error("remove-lock-tag", message).bug_check(0xC4, [code, lock.address, tag, 0])))
+    let verdict = Verdict::error("remove-lock-tag", message).bug_check(0xC4, [code, lock.address, tag, 0]);
+    // Without Verifier the lock is a count, and any tag takes one away.
+    let is_held = cx.with(|k| {
+        let tags = k.io.remove_locks.entry(lock.address).or_default();
+        let Some(mut other) = tags.first_entry() else { return false };
+        *other.get_mut() -= 1;
+        if *other.get() == 0 {
+            other.remove();
+        }
+        true
+    });
+    if is_held { cx.verify(verdict.as_verifier()) } else { Err(cx.stop(verdict)) }
 }

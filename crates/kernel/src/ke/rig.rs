@@ -15,6 +15,7 @@ use super::{callout, thread};
 use crate::event::{Event, Kind, Reader, Stamp};
 use crate::hal::hardware::{Function, Hardware, Moment, PciAddress, Refusal, Width};
 use crate::ldr::{self, Module};
+use crate::verdict::{Tier, Verdict};
 use crate::{Cx, Nt, Settings};
 
 /// Runs `test` on the scheduler's stack of a machine with one processor.
@@ -93,19 +94,25 @@ pub(crate) fn settle(cx: &mut Cx<'_>) -> End {
     scheduler::run(cx.nt(), &mut |_| false)
 }
 
+/// The verdict, or else the first finding that is one for Driver Verifier.
+fn told(cx: &Cx<'_>) -> Option<Verdict> {
+    let is_verifiers = |finding: &Verdict| finding.tier == Tier::Verifier;
+    cx.nt().verdict().or_else(|| cx.nt().findings().into_iter().find(is_verifiers))
+}
+
 /// The rule of the verdict that ended the machine.
 pub(crate) fn rule(cx: &Cx<'_>) -> Option<&'static str> {
-    cx.nt().verdict().map(|verdict| verdict.rule)
+    told(cx).map(|verdict| verdict.rule)
 }
 
 /// Its bug check code.
 pub(crate) fn bug_check(cx: &Cx<'_>) -> Option<u32> {
-    cx.nt().verdict().and_then(|verdict| verdict.bug_check).map(|check| check.code)
+    told(cx).and_then(|verdict| verdict.bug_check).map(|check| check.code)
 }
 
 /// Its sentence.
 pub(crate) fn message(cx: &Cx<'_>) -> String {
-    cx.nt().verdict().map(|verdict| verdict.message).unwrap_or_default()
+    told(cx).map(|verdict| verdict.message).unwrap_or_default()
 }
 
 /// Words that threads leave in the order in which they run.

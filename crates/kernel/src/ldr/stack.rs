@@ -20,16 +20,23 @@ const MOST_FRAMES: usize = (KERNEL_STACK / 8) as usize;
 
 /// The stack of what runs now, innermost first: the driver's instruction, then return addresses.
 pub fn lines(cx: &mut Cx<'_>) -> Vec<StackLine> {
-    let mut frames = Vec::new();
-    // A driver's routine may have jumped into the kernel: then its frame is gone, and the next one out is the next.
-    let standing = cx.engine().callers().into_iter().filter(|caller| caller.rip != RETURN_TO_KERNEL);
-    for caller in standing {
-        walk(cx, &caller, MOST_LINES, &mut frames);
-    }
+    // So many calls of drivers, from the outermost in, had been made when a DPC or service routine came in between.
+    let interrupted = cx.with(|k| k.ke.processor().interrupted.last().copied().unwrap_or(0)) as usize;
+    let callers = cx.engine().callers();
+    let all = callers.len();
     let mut lines = Vec::new();
-    for Frame { address, is_return, .. } in frames {
-        let describe = if is_return { symbols::describe_return } else { symbols::describe };
-        lines.push(StackLine { address, is_return, symbol: describe(cx, address) });
+    let mut frames = Vec::new();
+    for (inner, caller) in callers.into_iter().enumerate() {
+        // A driver's routine may have jumped into the kernel: then its frame is gone, and the next one out is the next.
+        if caller.rip == RETURN_TO_KERNEL {
+            continue;
+        }
+        let interrupted = all - inner <= interrupted;
+        walk(cx, &caller, MOST_LINES - lines.len(), &mut frames);
+        for Frame { address, is_return, .. } in frames.drain(..) {
+            let describe = if is_return { symbols::describe_return } else { symbols::describe };
+            lines.push(StackLine { address, is_return, symbol: describe(cx, address), interrupted });
+        }
     }
     lines
 }

@@ -13,7 +13,7 @@ use crate::ke::rig;
 use crate::ke::scheduler::End;
 use crate::mm::user;
 use crate::ob;
-use crate::verdict::Verdict;
+use crate::verdict::{Tier, Verdict};
 
 pub(crate) type Device = DriverPtr<DEVICE_OBJECT>;
 pub(crate) type Driver = DriverPtr<DRIVER_OBJECT>;
@@ -37,7 +37,9 @@ impl Outcome {
 
     /// The rule and the bug check's code and first parameter.
     pub(crate) fn verdict(&self) -> (&'static str, u32, u64) {
-        let verdict = self.verdict.as_ref().expect("a verdict was expected");
+        let is_verifiers = |finding: &&Verdict| finding.tier == Tier::Verifier;
+        let verdict = self.verdict.as_ref().or_else(|| self.findings.iter().find(is_verifiers));
+        let verdict = verdict.expect("a verdict was expected");
         let check = verdict.bug_check;
         (verdict.rule, check.map_or(0, |c| c.code), check.map_or(0, |c| c.parameters[0]))
     }
