@@ -64,7 +64,7 @@ fn replaying(record: &std::path::Path, more: &[&str]) -> Answer {
 
 fn the_next_run_is_clean() {
     let sys = driver("hostile.sys");
-    let script = r"open \\.\DirqlHostile as f; ioctl f 0x222c00 out 4 expect u32:37";
+    let script = r"open \\.\DirqlHostile as f; ioctl f 0x222c00 out 4 expect u32:38";
     let answer = dirql(["run", sys.to_str().unwrap(), "--quiet", "--do", script]);
     assert_eq!((answer.code, answer.out.trim()), (Some(0), "verdict: clean"), "{}", answer.said());
 }

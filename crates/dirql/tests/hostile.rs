@@ -42,6 +42,7 @@ const ATTACKS: &[Attack] = &[
     (29, "wild-write", Some(0x50), "Overwrite"),
     (31, "wild-write", Some(0x50), "OverwriteCodeCache"),
     (32, "stack-overflow", Some(0x7F), ""),
+    (38, "wild-write", Some(0x7F), "StackPivotShared"),
     (36, "wild-write", Some(0x50), "RedirectTable"),
 ];
 

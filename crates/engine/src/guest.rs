@@ -180,6 +180,8 @@ pub enum Special {
     ReadDebug(u8),
     /// `mov drN, r`.
     WriteDebug(u8, u64),
+    /// `rdpmc` with the counter's number.
+    ReadCounter(u32),
     /// `rdmsr` with the register's number.
     ReadMsr(u32),
     /// `wrmsr`.

@@ -104,22 +104,33 @@ fn what_ret_has_consumed_is_the_original_return_address() {
 }
 
 #[test]
-fn a_stack_in_device_memory_is_refused_by_name() {
-    let rig = Rig::new(&assemble(|a| {
-        a.mov(rsp, DEVICE.base + 0x800).unwrap();
-        a.push(rax).unwrap();
-        a.ret().unwrap();
-    }));
-    assert_eq!(rig.call(&[]), Err(Leave::Stop));
-    assert_eq!(rig.the_fault().kind, FaultKind::NotImplemented);
-    let rig_call = assemble(|a| {
-        a.mov(rsp, DEVICE.base + 0x800).unwrap();
-        a.call(rax).unwrap();
-    });
-    drop(rig);
-    let rig = Rig::new(&rig_call);
-    assert_eq!(rig.call(&[]), Err(Leave::Stop));
-    assert_eq!(rig.the_fault().kind, FaultKind::Execute, "the null call comes first");
+fn a_stack_in_device_memory_or_shared_data_is_a_fault_of_the_drivers() {
+    let uses: [(&[u8], FaultKind); 9] = [
+        (&[0x50], FaultKind::Write),                               // push rax
+        (&[0x58], FaultKind::Read),                                // pop rax
+        (&[0xC3], FaultKind::Read),                                // ret
+        (&[0xC2, 8, 0], FaultKind::Read),                          // ret 8
+        (&[0xE8, 0, 0, 0, 0], FaultKind::Write),                   // call to what comes next
+        (&[0xFF, 0xD1], FaultKind::Write),                         // call rcx
+        (&[0x9C], FaultKind::Write),                               // pushfq
+        (&[0x9D], FaultKind::Read),                                // popfq
+        (&[0x48, 0x89, 0xE5, 0xC8, 0x10, 0, 0], FaultKind::Write), // mov rbp, rsp; enter 10h, 0
+    ];
+    for stack in [DEVICE.base + 0x800, engine::windows::SHARED_DATA.base + 0x800] {
+        for (code, kind) in uses {
+            let mut whole = vec![0x48, 0xBC];
+            whole.extend(stack.to_le_bytes());
+            whole.extend(code);
+            for make in [Rig::new as fn(&[u8]) -> Rig, Rig::checked] {
+                let rig = make(&whole);
+                assert_eq!(rig.call(&[CODE]), Err(Leave::Stop), "{code:02x?}");
+                let fault = rig.the_fault();
+                assert_eq!(fault.kind, kind, "{code:02x?} at {stack:#x}");
+                assert!(fault.address.abs_diff(stack) <= 8, "{code:02x?} at {:#x}", fault.address);
+                assert_eq!(rig.engine.panic_message(), None);
+            }
+        }
+    }
 }
 
 #[test]

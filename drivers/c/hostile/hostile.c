@@ -371,6 +371,12 @@ static VOID LeadToSyscall(VOID)
     }
 }
 
+/* 38: the stack in the page that the kernel shares with applications. */
+static VOID StackPivotShared(VOID)
+{
+    __asm__ volatile("movq %0, %%rsp; pushq %0" ::"r"(0xFFFFF78000000800ull) : "memory");
+}
+
 static const ATTACK Attacks[] = {
     NULL,        Syscall,       Int80,         Sysenter,      Iretq,
     SetGdt,        Wrmsr,         Vmcall,        FarJump,       FarReturn,
@@ -379,7 +385,7 @@ static const ATTACK Attacks[] = {
     MiddleOfInstruction, CallHost, CallVsyscall, CallCodeCache, ChangeText,
     AllPool,     PrintForEver,  OverwriteHeap, OverwriteStacks, OverwriteTable,
     OverwriteScratch, OverwriteCodeCache, SendToItself, PrintScratch, PrintCache,
-    PrintLeftovers, RedirectTable, LeadToSyscall,
+    PrintLeftovers, RedirectTable, LeadToSyscall, StackPivotShared,
 };
 
 static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)

@@ -96,6 +96,33 @@ static ULONG Nodes(ULONG Count)
     return 0;
 }
 
+static ULONG64 ReadRegister(ULONG Number)
+{
+    ULONG Low, High;
+
+    __asm__ volatile("rdmsr" : "=a"(Low), "=d"(High) : "c"(Number));
+    return (ULONG64)High << 32 | Low;
+}
+
+static ULONG64 ReadCounter(ULONG Number)
+{
+    ULONG Low, High;
+
+    __asm__ volatile("rdpmc" : "=a"(Low), "=d"(High) : "c"(Number));
+    return (ULONG64)High << 32 | Low;
+}
+
+/* What every processor of the kind has: machine check address and type, the microcode's revision, counters. */
+static ULONG ProcessorRegisters(VOID)
+{
+    ULONG64 First = ReadCounter(0), Fixed = ReadCounter(0x40000000);
+
+    CHECK(ReadRegister(0) == 0 && ReadRegister(1) == 0);
+    CHECK((ULONG)ReadRegister(0x8B) == 0 && ReadRegister(0x8B) >> 32 != 0);
+    CHECK(Fixed > First && ReadCounter(3) > Fixed && ReadCounter(3) >> 48 == 0);
+    return 0;
+}
+
 static ULONG Processors(VOID)
 {
     KAFFINITY Active = 0, Before;
@@ -112,6 +139,7 @@ static ULONG Processors(VOID)
     KeRevertToUserAffinityThread();
     CHECK(ExIsProcessorFeaturePresent(PF_XMMI64_INSTRUCTIONS_AVAILABLE)); /* SSE2: every x64 has it */
     CHECK(!ExIsProcessorFeaturePresent(0x7FFFFFFF));
+    CHECK_ALL(ProcessorRegisters());
     CHECK_ALL(Groups(Count));
     CHECK_ALL(Nodes(Count));
     return 0;

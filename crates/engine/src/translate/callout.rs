@@ -42,6 +42,10 @@ pub(super) fn perform(frame: &mut Frame, instruction: &Instruction) -> Flow<u64>
             let number = low32(frame.registers.general[RCX]);
             set_pair(frame, guest.special(Special::ReadExtended(number))?);
         }
+        M::Rdpmc => {
+            let number = low32(frame.registers.general[RCX]);
+            set_pair(frame, guest.special(Special::ReadCounter(number))?);
+        }
         M::Rdmsr => {
             let number = low32(frame.registers.general[RCX]);
             set_pair(frame, guest.special(Special::ReadMsr(number))?);

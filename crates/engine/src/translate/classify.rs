@@ -117,7 +117,7 @@ fn by_mnemonic(instruction: &Instruction) -> Option<Class> {
         M::Retf | M::Iret | M::Iretd | M::Iretq | M::Lss | M::Lfs | M::Lgs => Class::CallOut,
         M::Jmp | M::Call if system::is_far(instruction) => Class::CallOut,
         M::Pop | M::Push if is_segment(instruction.op0_register()) => Class::CallOut,
-        M::Rdpmc => Class::NotImplemented,
+        M::Rdpmc => Class::CallOut,
         _ => return None,
     })
 }

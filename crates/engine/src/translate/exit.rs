@@ -426,18 +426,25 @@ fn host_fault(frame: &mut Frame, mut seen: HostFault) -> Flow<u64> {
             let what = name_of(&instruction);
             return Err(fault(frame, FaultKind::NotImplemented, seen.address, what));
         }
+        if is_of_the_stack(frame, seen.address) {
+            let kind = if write { FaultKind::Write } else { FaultKind::Read };
+            return Err(fault(frame, kind, seen.address, ""));
+        }
         if site::learn(place.rip) {
             return go_on(frame, place.rip);
         }
-        return Err(fault(
-            frame,
-            FaultKind::NotImplemented,
-            seen.address,
-            "this instruction on device memory",
-        ));
+        let what = site::instruction_at(place.rip).map_or("", |instruction| name_of(&instruction));
+        return Err(fault(frame, FaultKind::NotImplemented, seen.address, what));
     }
     let (kind, address) = interpret(frame, &seen);
     Err(fault(frame, kind, address, ""))
+}
+
+/// Whether the instruction at `frame.rip` has come to this address by its stack pointer, not by an operand: a stack in a device's
+/// memory or in the shared data is no stack.
+fn is_of_the_stack(frame: &Frame, address: u64) -> bool {
+    let uses = site::instruction_at(frame.rip).is_some_and(|instruction| instruction.is_stack_instruction());
+    uses && site::operand_of(frame) != Some(address)
 }
 
 const PAGE_FAULT: u32 = 14;

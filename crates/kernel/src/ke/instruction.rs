@@ -130,6 +130,7 @@ pub(crate) fn special(cx: &mut Cx<'_>, special: Special) -> Flow<u64> {
         Special::WriteDebug(register, value) => {
             Err(not_implemented(cx, &format!("a write of {value:#x} to debug register DR{register}")))
         }
+        Special::ReadCounter(counter) => read_counter(cx, counter),
         Special::ReadMsr(register) => read_msr(cx, register),
         Special::WriteMsr(register, value) => system::write_msr(cx, register, value),
         Special::Interrupt(vector) => Err(software_interrupt(cx, vector)),
@@ -159,8 +160,21 @@ fn read_control(cx: &mut Cx<'_>, register: u8) -> Flow<u64> {
     }
 }
 
+/// `rdpmc`: of the counters that processors of this family have (four, and three with a fixed meaning) each goes with the machine's
+/// clock, whatever it was told to count; they have 48 bits.
+fn read_counter(cx: &mut Cx<'_>, counter: u32) -> Flow<u64> {
+    match counter {
+        0..=3 | 0x4000_0000..=0x4000_0002 => Ok(cx.engine().now() & 0xFFFF_FFFF_FFFF),
+        _ => Err(refused(cx, &format!("reading performance counter {counter:#x}, which it does not have"))),
+    }
+}
+
 pub(super) fn read_msr(cx: &mut Cx<'_>, register: u32) -> Flow<u64> {
     Ok(match register {
+        // IA32_P5_MC_ADDR, IA32_P5_MC_TYPE: no machine check has happened.
+        0 | 1 => 0,
+        // IA32_BIOS_SIGN_ID: the microcode's revision.
+        0x8B => 0x1F << 32,
         // IA32_TIME_STAMP_COUNTER.
         0x10 => cx.engine().now(),
         // IA32_APIC_BASE: enabled; the first processor booted the others.
