@@ -291,3 +291,35 @@ thread_local! {
 pub(crate) fn gs() -> u64 {
     GS.get()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::*;
+    use crate::translate::BLOCKED;
+
+    /// The test begins itself again, and that process does what is to end it.
+    #[test]
+    fn a_system_call_while_driver_code_runs_is_not_made() {
+        const SELF: &str = "DIRQL_TEST_SYSTEM_CALL";
+        if std::env::var_os(SELF).is_some() {
+            prepare_thread().expect("the host lets signal handlers be");
+            // SAFETY: a call without consequences.
+            unsafe { libc::syscall(libc::SYS_getppid) };
+            host_words().system_calls.set(BLOCKED);
+            // SAFETY: as above; it ends the process.
+            unsafe { libc::syscall(libc::SYS_getppid) };
+            host_words().system_calls.set(ALLOWED);
+            std::process::exit(0);
+        }
+        let name = "signals::tests::a_system_call_while_driver_code_runs_is_not_made";
+        let program = std::env::current_exe().expect("it has a name");
+        let output = Command::new(program).args(["--exact", name, "--nocapture"]).env(SELF, "1").output();
+        let output = output.expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{said}");
+        assert!(said.contains("past the translator to the system call 110 at "), "{said}");
+    }
+}

@@ -8,7 +8,7 @@ use std::fs;
 
 use crate::{expect_none, root};
 
-const DOCUMENTS: &[&str] = &["ARCHITECTURE.md", "README.md"];
+const DOCUMENTS: &[&str] = &["ARCHITECTURE.md", "README.md", "SECURITY.md"];
 
 /// The paths that a document names.
 fn paths(text: &str) -> Vec<&str> {
@@ -52,6 +52,27 @@ fn every_path_that_the_documents_name_exists() {
             &lost.map(|path| format!("{document} names `{path}`, which is not there")).collect::<Vec<_>>(),
         );
     }
+}
+
+/// The tests that SECURITY.md names: words with an underscore, in backticks, in the last column of a table.
+fn holding(text: &str) -> Vec<&str> {
+    let columns =
+        text.lines().filter(|line| line.starts_with('|')).filter_map(|line| line.rsplit('|').nth(1));
+    columns
+        .flat_map(|column| column.split('`').skip(1).step_by(2))
+        .filter(|word| word.contains('_'))
+        .collect()
+}
+
+#[test]
+fn every_sentence_about_security_names_a_test_that_is_there() {
+    let text = fs::read_to_string(root().join("SECURITY.md")).expect("it is there");
+    let named = holding(&text);
+    assert!(named.len() > 10, "{named:?}");
+    let sources: Vec<String> = crate::rust_files().into_iter().map(|file| file.text).collect();
+    let is_there = |name: &str| sources.iter().any(|source| source.contains(&format!("fn {name}(")));
+    let lost = named.into_iter().filter(|name| !is_there(name));
+    expect_none(&lost.map(|name| format!("SECURITY.md names {name}, which is no test")).collect::<Vec<_>>());
 }
 
 #[test]

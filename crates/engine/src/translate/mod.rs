@@ -39,6 +39,8 @@ pub(crate) use cache::Translator;
 pub use exit::Doors;
 pub(crate) use extended::ask_for_extended;
 pub(crate) use frame::fixup;
+#[cfg(test)]
+pub(crate) use host_words::BLOCKED;
 pub(crate) use host_words::{ALLOWED, host_words};
 pub(crate) use next::{driver_state, next_step};
 pub(crate) use resume::{Resumption, contexts, resume_at};
