@@ -38,7 +38,7 @@ impl<'a> Show<'a> {
     /// Something given cannot be used, or this host cannot run a machine.
     pub(crate) fn run(&self, bench: Bench, play: Option<Play>, jail: Option<Jail>) -> Result<Report, Error> {
         let bench = if self.events { self.subscribed(bench) } else { bench };
-        let report = silently(bench, play, jail)?;
+        let report = silently(bench.narrated(), play, jail)?;
         self.report(&report);
         Ok(report)
     }

@@ -31,6 +31,14 @@ fn a_lost_update_is_found_shown_and_recorded() {
     let again = dirql(["replay", file.to_str().unwrap(), "--quiet"]);
     assert_eq!(again.code, Some(1), "{}", again.said());
     assert!(again.out.contains("replay: the same run, "), "{}", again.said());
+    // In words: which thread, in which routine and line, gave way before what to which.
+    for told in [&found, &again] {
+        let schedule = told.out.split("schedule, where it is not the usual one").nth(1);
+        let schedule = schedule.unwrap_or_else(|| panic!("no schedule: {}", told.said()));
+        for text in [", in lost_update!", ".c:", " gave way to ", "before that interlocked instruction"] {
+            assert!(schedule.contains(text), "no `{text}`: {}", told.said());
+        }
+    }
 }
 
 #[test]

@@ -77,5 +77,5 @@ fn rules_are_listed_told_in_full_and_found_by_a_misspelt_name() {
     assert!(answer.said().contains("did you mean `double-completion`?"), "{}", answer.said());
     let json: serde_json::Value =
         serde_json::from_str(&dirql(["rules", "irql-too-high", "--json"]).out).expect("it is JSON");
-    assert_eq!(json["rules"][0]["option"], "irql", "{json}");
+    assert_eq!(json["rules"][0]["option"], "ddi", "{json}");
 }

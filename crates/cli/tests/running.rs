@@ -125,6 +125,33 @@ fn a_broken_rule_is_exit_code_1_and_its_verdict_is_in_the_json() {
 }
 
 #[test]
+fn a_verdict_names_page_and_remedy_in_text_and_json_and_is_coloured_where_that_is_asked() {
+    let bug = r"open \\.\DirqlFaults as f; ioctl f 0x22288c"; // number 35 frees a block twice
+    let plain = run("faults.sys", &["--quiet", "--do", bug]);
+    for part in
+        ["  rule         double-free", "  page         Bug Check 0xC2", "  mend         Free a block once"]
+    {
+        assert!(plain.out.contains(part), "no `{part}`: {}", plain.said());
+    }
+    assert!(!plain.out.contains('\x1b'), "a pipe is no terminal: {}", plain.said());
+    let coloured = run("faults.sys", &["--quiet", "--color", "always", "--do", bug]);
+    assert!(
+        coloured.out.contains("\x1b[1;31mverdict: the driver broke a rule\x1b[0m"),
+        "{}",
+        coloured.said()
+    );
+    let json = run("faults.sys", &["--json", "--do", bug]);
+    let told = json.out.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let end = told.into_iter().find(|line| line["event"] == "end").expect("there is an end");
+    assert_eq!(end["verdict"]["page"], "Bug Check 0xC2 BAD_POOL_CALLER");
+    assert!(end["verdict"]["remedy"].as_str().unwrap().starts_with("Free a block once"), "{end}");
+    // With Verifier's option, what only it objects to is known by its name.
+    let wrong = run("faults.sys", &["--verifier=pools", "--do", bug]);
+    assert_eq!(wrong.code, Some(2), "{}", wrong.said());
+    assert!(wrong.said().contains("special-pool"), "{}", wrong.said());
+}
+
+#[test]
 fn a_failed_expectation_is_exit_code_1_and_says_where() {
     let answer = run("legacy.sys", &["--quiet", "--do", r"open \\.\DirqlLegacy as f; read f 1"]);
     assert_eq!(answer.code, Some(1), "{}", answer.said());

@@ -160,6 +160,13 @@ impl Bench {
         self
     }
 
+    /// Notes where the schedule departs from the usual, for the report: which thread gave way, where, to which.
+    #[must_use]
+    pub fn narrated(mut self) -> Self {
+        self.settings.narrated = true;
+        self
+    }
+
     /// Driver Verifier's options: what only Verifier would stop for, told in every run, is an error then.
     #[must_use]
     pub fn verifier(mut self, options: Verifier) -> Self {

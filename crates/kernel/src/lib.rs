@@ -9,6 +9,7 @@
 pub mod address_map;
 pub mod cm;
 pub mod cx;
+pub mod departures;
 pub mod event;
 pub mod ex;
 pub mod exports;

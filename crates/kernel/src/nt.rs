@@ -12,6 +12,7 @@ use engine::{
 };
 
 use crate::cx::{Cx, Kernel};
+use crate::departures::{self, Departure, Departures};
 use crate::event::{Event, Kind, Reader, Stamp};
 use crate::exports;
 use crate::few::Few;
@@ -43,6 +44,8 @@ pub struct Settings {
     pub instruction_budget: u64,
     /// What kind of computer it is.
     pub platform: Platform,
+    /// Where the run departs from the usual is noted: see [`Nt::departures`].
+    pub narrated: bool,
     /// The options of Driver Verifier whose findings are errors.
     pub verifier: Verifier,
     /// Moments that a verdict of an equal run named ([`crate::verdict::Related`]) and whose stacks are wanted: see [`Nt::witnessed`].
@@ -83,6 +86,7 @@ impl Default for Settings {
             checked: false,
             instruction_budget: 1_000_000_000,
             platform: Platform::default(),
+            narrated: false,
             verifier: Verifier::NONE,
             witness: Vec::new(),
         }
@@ -105,6 +109,7 @@ pub struct Nt {
     ending: Cell<bool>,
     verifier: Verifier,
     pub(crate) witness: Witness,
+    pub(crate) departures: Departures,
 }
 
 /// A reader of events, and a bit for each kind that it wants.
@@ -146,6 +151,7 @@ impl Nt {
             ending: Cell::new(false),
             verifier: settings.verifier,
             witness: Witness::new(&settings.witness),
+            departures: Departures::new(settings.narrated),
         }
     }
 
@@ -203,6 +209,12 @@ impl Nt {
     #[must_use]
     pub fn witnessed(&self) -> Vec<(u64, Vec<StackLine>)> {
         self.witness.seen()
+    }
+
+    /// Where the run departed from the usual, if [`Settings::narrated`] asked, and how many more times it did.
+    #[must_use]
+    pub fn departures(&self) -> (Vec<Departure>, u64) {
+        self.departures.seen()
     }
 
     /// See [`Cx::next_event`].
@@ -298,6 +310,7 @@ impl Nt {
             None => outside(|| self.chooser.borrow_mut().choose(strand, point, n)),
         };
         assert!(answer < n, "the chooser answered {answer} of {n} at {}", point.0);
+        departures::note(self, point.0, answer.into(), None, None);
         answer
     }
 
@@ -309,25 +322,34 @@ impl Nt {
             outside(|| self.chooser.borrow_mut().next_strand(strand, point, &numbers(strands))).into()
         });
         let chosen = usize::try_from(answer).ok().filter(|answer| *answer < strands.len());
-        chosen.unwrap_or_else(|| panic!("the chooser answered {answer} of {} at {}", strands.len(), point.0))
+        let chosen = chosen
+            .unwrap_or_else(|| panic!("the chooser answered {answer} of {} at {}", strands.len(), point.0));
+        departures::note(self, point.0, answer, strands.first().copied(), Some(strands[chosen]));
+        chosen
     }
 
     /// Whether the strand that runs lets one of `others` go first.
     pub(crate) fn give_way(&self, point: Point, others: &[StrandId]) -> bool {
         let strand = self.engine.strand().0;
-        if let Some(answer) = self.asked(Question::GiveWay { strand, point }) {
-            return answer == 1;
-        }
-        outside(|| self.chooser.borrow_mut().give_way(strand, point, &numbers(others)))
+        let gives = match self.asked(Question::GiveWay { strand, point }) {
+            Some(answer) => answer == 1,
+            None => outside(|| self.chooser.borrow_mut().give_way(strand, point, &numbers(others))),
+        };
+        departures::note(self, point.0, gives.into(), None, others.first().copied());
+        gives
     }
 
     /// The same before the `instruction` at this address, when the strand has retired so many of its own.
     pub(crate) fn give_way_before(&self, instruction: u64, retired: u64, others: &[StrandId]) -> bool {
         let strand = self.engine.strand().0;
-        if let Some(answer) = self.asked(Question::GiveWay { strand, point: SHARED }) {
-            return answer == 1;
-        }
-        outside(|| self.chooser.borrow_mut().give_way_before(strand, retired, instruction, &numbers(others)))
+        let gives = match self.asked(Question::GiveWay { strand, point: SHARED }) {
+            Some(answer) => answer == 1,
+            None => outside(|| {
+                self.chooser.borrow_mut().give_way_before(strand, retired, instruction, &numbers(others))
+            }),
+        };
+        departures::note(self, SHARED.0, gives.into(), None, others.first().copied());
+        gives
     }
 
     /// How many more of its instructions `strand`, which has retired so many, runs before it is asked.

@@ -57,6 +57,7 @@ impl Machine {
             trace_hash: self.readers.trace.value(),
             memory_hash,
             witnessed: nt.witnessed(),
+            departures: nt.departures(),
             symbols: self.readers.symbols.clone(),
         }
     }

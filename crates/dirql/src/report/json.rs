@@ -44,6 +44,7 @@ impl Report {
         lines.push(
             end.optional("our_fault", self.our_fault.as_deref())
                 .raw("notes", &json_array(notes))
+                .raw("departures", &self.schedule_json())
                 .raw("summary", &self.sums.json())
                 .text("trace_hash", &format!("{:032x}", self.trace_hash))
                 .text("memory_hash", &format!("{:032x}", self.memory_hash))

@@ -5,6 +5,7 @@
 pub mod bugcheck;
 mod dress;
 mod json;
+mod schedule;
 mod text;
 
 pub use dress::Dress;
@@ -12,6 +13,7 @@ pub use text::verdict_text;
 
 use std::fmt::Write as _;
 
+use kernel::departures::Departure;
 use kernel::verdict::{StackLine, Tier, Verdict};
 
 use crate::readers::{Sums, SymbolBook, json_array, json_object};
@@ -88,6 +90,8 @@ pub struct Report {
     pub memory_hash: u128,
     /// The driver's stacks at the moments that were asked for (`explain`), by their events' numbers.
     pub(crate) witnessed: Vec<(u64, Vec<StackLine>)>,
+    /// Where its schedule departs from the usual, if that was asked for, and how many more times it does.
+    pub departures: (Vec<Departure>, u64),
     /// Names of addresses, for showing.
     pub symbols: SymbolBook,
 }

@@ -132,10 +132,10 @@ impl Report {
             Outcome::Unexpected => writeln!(f, "verdict: no rule broken, but not what the script expects")?,
             Outcome::Clean => writeln!(f, "verdict: clean")?,
         }
-        match &self.verdict {
-            Some(verdict) => write_verdict(f, verdict, &self.symbols),
-            None => Ok(()),
+        if let Some(verdict) = &self.verdict {
+            write_verdict(f, verdict, &self.symbols)?;
         }
+        if self.outcome() == Outcome::Clean { Ok(()) } else { f.write_str(&self.schedule_text()) }
     }
 }
 
