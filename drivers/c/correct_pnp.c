@@ -13,6 +13,7 @@
 #include "correct_pnp/resources.h"
 #include "correct_pnp/power.h"
 #include "correct_pnp/interface.h"
+#include "correct_pnp/filter.h"
 #include "correct_pnp/dispatch.h"
 
 DRIVER_INITIALIZE DriverEntry;
@@ -26,17 +27,24 @@ static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
 
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
+    ULONG Major;
+
     UNREFERENCED_PARAMETER(RegistryPath);
     BeginWork();
-    Driver->MajorFunction[IRP_MJ_CREATE] = DispatchSucceed;
-    Driver->MajorFunction[IRP_MJ_CLEANUP] = DispatchFile;
-    Driver->MajorFunction[IRP_MJ_CLOSE] = DispatchFile;
-    Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchDeviceControl;
-    Driver->MajorFunction[IRP_MJ_INTERNAL_DEVICE_CONTROL] = DispatchInternalControl;
-    Driver->MajorFunction[IRP_MJ_PNP] = DispatchPnp;
-    Driver->MajorFunction[IRP_MJ_POWER] = DispatchPower;
-    Driver->MajorFunction[IRP_MJ_SYSTEM_CONTROL] = DispatchSystemControl;
-    Driver->MajorFunction[IRP_MJ_SHUTDOWN] = DispatchShutdown;
+    Function[IRP_MJ_CREATE] = DispatchSucceed;
+    Function[IRP_MJ_CLEANUP] = DispatchFile;
+    Function[IRP_MJ_CLOSE] = DispatchFile;
+    Function[IRP_MJ_DEVICE_CONTROL] = DispatchDeviceControl;
+    Function[IRP_MJ_INTERNAL_DEVICE_CONTROL] = DispatchInternalControl;
+    Function[IRP_MJ_PNP] = DispatchPnp;
+    Function[IRP_MJ_POWER] = DispatchPower;
+    Function[IRP_MJ_SYSTEM_CONTROL] = DispatchSystemControl;
+    Function[IRP_MJ_SHUTDOWN] = DispatchShutdown;
+    for (Major = 0; Major <= IRP_MJ_MAXIMUM_FUNCTION; Major++) {
+        if (Function[Major] != NULL) {
+            Driver->MajorFunction[Major] = Dispatch;
+        }
+    }
     Driver->DriverExtension->AddDevice = AddDevice;
     Driver->DriverUnload = Unload;
     return STATUS_SUCCESS;

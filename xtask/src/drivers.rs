@@ -170,6 +170,7 @@ const C_DRIVERS: &[CDriver] = &[
             "control.h",
             "correct_pnp.inf",
             "correct_pnp/dispatch.h",
+            "correct_pnp/filter.h",
             "correct_pnp/interface.h",
             "correct_pnp/pnp.h",
             "correct_pnp/power.h",

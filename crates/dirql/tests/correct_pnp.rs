@@ -24,6 +24,7 @@ const REFUSES_ONCE: u32 = 0x040;
 const CAPABILITIES: u32 = 0x080;
 const POWER_OWNER: u32 = 0x100;
 const OPENS_EARLY: u32 = 0x200;
+const FILTER: u32 = 0x400;
 
 /// Minor functions.
 const START: u8 = 0;
@@ -74,7 +75,7 @@ fn clean(report: &Report, findings: &[&str]) {
 /// As it comes and in random schedules, on one processor and on several.
 fn clean_in_all(idioms: u32, text: &str, findings: &[&str]) {
     clean(&run(idioms, text), findings);
-    for seed in rig::seeds(20) {
+    for seed in rig::seeds(8) {
         for processors in [1, 2, 4] {
             let with = |bench: Bench| bench.processors(processors).policy(Policy::Random(seed));
             clean(&run_on(idioms, text, with), findings);
@@ -389,4 +390,52 @@ fn a_driver_on_whose_device_a_file_is_open_goes_when_the_file_is_closed() {
     clean(&report, &[]);
     assert!(report.notes.is_empty(), "nothing stays\n{report}");
     assert!(order(&report, &["holder: lets go", "holder: unloaded"]).is_sorted());
+}
+
+#[test]
+fn an_upper_filter_passes_everything_down_and_goes_with_the_device() {
+    let script = "open @ as card; ioctl card 0x223810; power s3; power s0; stop-device; start-device; close card; remove-device";
+    let report = run(FILTER, script);
+    clean(&report, &[]);
+    assert_eq!(
+        requests(&report),
+        [START, QUERY_STATE, QUERY_STOP, STOP, START, QUERY_REMOVE, REMOVE],
+        "{report}"
+    );
+}
+
+/// What may happen to a device, one after the other or while requests are under way.
+const LIVES: [&str; 4] = [
+    "open @ as card; ioctl card 0x223804; ioctl card 0x223808; surprise-remove; ioctl card 0x223810; close card",
+    "open @ as a; open @ as b; t: ioctl a 0x223804; u: ioctl b 0x223814; query-stop; cancel-stop; join t; join u; \
+     close a; close b; query-remove; cancel-remove; power s3; power s0",
+    "open @ as card; t: close card; surprise-remove; join t; wait 1ms",
+    "open @ as card; t: ioctl card 0x223818 in u32:0x14; power s1; power s0; join t; close card; wait 1ms",
+];
+
+/// Not: unload-still-called, pnp-request-failed, device-not-detached, device-not-deleted, request-pending-after-remove
+#[test]
+fn no_life_of_a_careful_driver_is_an_offence_in_any_schedule() {
+    let idioms = [
+        0,
+        FILTER,
+        FRAMEWORK | POWER_OWNER,
+        DEFERRED_START | FILTER | POWER_OWNER,
+        FILTER_NEW_LIST | CAPABILITIES,
+    ];
+    for (life, idioms) in LIVES.iter().flat_map(|life| idioms.map(|idioms| (life, idioms))) {
+        for seed in rig::seeds(2) {
+            for processors in [1, 2, 4] {
+                let with = |bench: Bench| bench.processors(processors).policy(Policy::Random(seed));
+                let report = run_on(idioms, life, with);
+                report.expect_clean();
+                let offences = report.findings.iter().filter(|finding| finding.tier <= Tier::Verifier);
+                assert_eq!(
+                    offences.count(),
+                    0,
+                    "{idioms:#x}, seed {seed}, {processors} processors\n{report}"
+                );
+            }
+        }
+    }
 }

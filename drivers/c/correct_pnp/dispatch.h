@@ -13,6 +13,20 @@
 #define IOCTL_INVALIDATE_STATE CORRECT_CODE(6, METHOD_BUFFERED)
 #define IOCTL_DIRECT_ANSWERS_A_NUMBER CORRECT_CODE(7, METHOD_OUT_DIRECT)
 
+/* The routines of the function device, by major function. */
+static PDRIVER_DISPATCH Function[IRP_MJ_MAXIMUM_FUNCTION + 1];
+
+/* Every request of the driver's: to the filter's device, or to the function device. */
+static NTSTATUS NTAPI Dispatch(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+
+    if (Extension->IsFilter) {
+        return FilterPass(Extension, Irp);
+    }
+    return Function[IoGetCurrentIrpStackLocation(Irp)->MajorFunction](Device, Irp);
+}
+
 static NTSTATUS NTAPI DispatchFile(PDEVICE_OBJECT Device, PIRP Irp)
 {
     UNREFERENCED_PARAMETER(Device);
@@ -174,11 +188,11 @@ static BOOLEAN Refuses(PDEVICE_EXTENSION Extension)
     return First;
 }
 
-/* In a stopped device's state machine of the framework there are two ways on. */
+/* In a stopped device's state machine of the framework there are two ways on: of the requests that change the state all others stay. */
 static BOOLEAN FrameworkKeeps(PDEVICE_EXTENSION Extension, UCHAR Minor)
 {
-    return (Extension->Idioms & IDIOM_FRAMEWORK) && Extension->Stopped && Minor != IRP_MN_START_DEVICE &&
-           Minor != IRP_MN_SURPRISE_REMOVAL;
+    return (Extension->Idioms & IDIOM_FRAMEWORK) && Extension->Stopped && Minor >= IRP_MN_QUERY_REMOVE_DEVICE &&
+           Minor <= IRP_MN_CANCEL_STOP_DEVICE;
 }
 
 static NTSTATUS OnQueryState(PDEVICE_EXTENSION Extension, PIRP Irp)
@@ -322,6 +336,9 @@ static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
     IoRegisterShutdownNotification(Device);
     Device->Flags |= DO_BUFFERED_IO | DO_POWER_PAGABLE;
     Device->Flags &= ~DO_DEVICE_INITIALIZING;
+    if (Extension->Idioms & IDIOM_FILTER) {
+        AddFilter(Driver, Pdo);
+    }
     return STATUS_SUCCESS;
 }
 

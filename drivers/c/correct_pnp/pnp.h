@@ -8,7 +8,7 @@
 #define IDIOM_FILTER_NEW_LIST 0x002
 /* Leaves its device interface enabled when it is removed. */
 #define IDIOM_KEEPS_INTERFACE 0x004
-/* A stopped device waits for a start or a surprise removal and takes no other PnP request, as the framework does. */
+/* A stopped device waits for a start or a surprise removal and takes no other change of its state, as the framework does. */
 #define IDIOM_FRAMEWORK 0x008
 /* Does not start again once it was stopped. */
 #define IDIOM_NO_RESTART 0x010
@@ -22,10 +22,13 @@
 #define IDIOM_POWER_OWNER 0x100
 /* Tries to open itself before it is started. */
 #define IDIOM_OPENS_EARLY 0x200
+/* Has an upper filter above itself. */
+#define IDIOM_FILTER 0x400
 
 #define CORRECT_TAG 0x72726F43u /* Corr in pool listings */
 
 typedef struct _DEVICE_EXTENSION {
+    BOOLEAN IsFilter; /* of the upper filter's device: of what follows it has the first four, and the lock */
     PDEVICE_OBJECT Self;
     PDEVICE_OBJECT Pdo;
     PDEVICE_OBJECT Lower;

@@ -36,7 +36,7 @@ use std::collections::BTreeMap;
 use abi::{DRIVER_OBJECT, DriverPtr, KEVENT};
 
 pub use enumerate::enumerate;
-pub(crate) use enumerate::routed;
+pub(crate) use enumerate::{exclusively, routed};
 pub use install::{Installation, install};
 pub use message::messages_of;
 pub use node::{Described, NodeId, devices, instance_path, interrupt_of, is_physical, named, state};

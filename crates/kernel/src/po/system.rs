@@ -25,6 +25,10 @@ use crate::verdict::Verdict;
 /// # Errors
 /// A verdict on a driver.
 pub fn set(cx: &mut Cx<'_>, state: u32) -> Flow<NtStatus> {
+    pnp::exclusively(cx, |cx| go_to(cx, state))
+}
+
+fn go_to(cx: &mut Cx<'_>, state: u32) -> Flow<NtStatus> {
     cx.emit(Event::Pnp { step: format!("system power state {}", name(state)) });
     let mut devices = started(cx);
     cx.with(|k| k.po.action = action(state));
