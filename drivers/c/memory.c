@@ -6,6 +6,7 @@
  */
 #include "memory/idioms.h"
 #include "memory/doubtful.h"
+#include "memory/limits.h"
 
 DRIVER_INITIALIZE DriverEntry;
 
@@ -16,6 +17,7 @@ static ULONG (*const Stories[])(VOID) = {
     RamOnceMore, MappedWhereAsked, LookasidePools, ContiguousHoldsAnything, SkippedPages, /* from 0 on */
     ZeroBytes, WrongProtection, DescribedStack, LowRam, FreedWhileMapped, /* from 5 on */
     ExtendedConfiguration, /* with two cards */
+    MostPool, MostPages, MostRegistry, MostText, MostDevices, MostRequests, MostThreads, MostTimers, /* from 11 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

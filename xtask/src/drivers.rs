@@ -214,7 +214,7 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver {
         name: "memory",
         source: "memory.c",
-        beside: &["control.h", "memory/memory.h", "memory/idioms.h", "memory/doubtful.h"],
+        beside: &["control.h", "memory/memory.h", "memory/idioms.h", "memory/doubtful.h", "memory/limits.h"],
         defines: &[],
         missing: Some("memory/memory.def"),
         compiler: Gcc,

@@ -91,6 +91,10 @@ pub(crate) struct Setup {
     /// with commas between them
     #[arg(long, value_name = "WHAT", default_value = "")]
     pub(crate) platform: Platform,
+    /// How much memory there is for the driver, applications, and what the kernel keeps for them: bytes, or with K, M or G; beyond it a
+    /// call fails that asks for more
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size)]
+    pub(crate) memory: u64,
     /// What only Driver Verifier would stop for is an error: all of it, or the options named, with commas between them (special-pool,
     /// irql, pool, io, deadlock, dma, security, misc, ddi)
     #[arg(long, value_name = "OPTIONS", num_args = 0..=1, default_value = "none", default_missing_value = "all", require_equals = true)]
@@ -263,4 +267,19 @@ pub(crate) struct Imports {
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A number of bytes: `64M`.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(['K', 'M', 'G', 'k', 'm', 'g']);
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err("write bytes, or a number with K, M or G: 64M".to_owned()),
+    };
+    let number: u64 =
+        digits.parse().map_err(|_| "write bytes, or a number with K, M or G: 64M".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "that is more than there is".to_owned())
 }

@@ -206,6 +206,7 @@ pub(crate) fn bench(setup: &Setup) -> Result<Bench, Error> {
         .group_size(setup.group_size)
         .platform(setup.platform)
         .verifier(setup.verifier)
+        .memory(setup.memory)
         .processor(processor::parse(&setup.cpu)?)
         .windows(windows::parse(&setup.windows)?);
     for spec in &setup.devices {

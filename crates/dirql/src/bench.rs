@@ -24,6 +24,10 @@ use crate::processor;
 use crate::readers::SymbolBook;
 use crate::report::Report;
 
+/// The least and the most bytes of memory that a machine can have.
+const LEAST_MEMORY: u64 = 16 << 20;
+const MOST_MEMORY: u64 = 4 << 30;
+
 /// A card, as it was given.
 pub(crate) enum Card {
     /// As typed after `--device`.
@@ -174,6 +178,14 @@ impl Bench {
         self
     }
 
+    /// So many bytes of memory can be given out, to the driver, to applications, and to what the kernel keeps for them; beyond them a
+    /// call fails that asks for more. 256 MiB unless said otherwise.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.settings.memory = bytes;
+        self
+    }
+
     /// Driver instructions after which one call counts as an endless loop.
     #[must_use]
     pub fn instruction_budget(mut self, instructions: u64) -> Self {
@@ -281,6 +293,12 @@ impl Bench {
         if !size.is_power_of_two() || size > 64 {
             return Err(InputError::new(format!(
                 "groups of {size} processors: a group has 1, 2, 4, 8, 16, 32 or 64; choose one of these"
+            )));
+        }
+        if !(LEAST_MEMORY..=MOST_MEMORY).contains(&self.settings.memory) {
+            return Err(InputError::new(format!(
+                "{} bytes of memory: a machine has 16 MiB to 4 GiB; choose a size between",
+                self.settings.memory
             )));
         }
         processor::check(self.settings.cpu)?;

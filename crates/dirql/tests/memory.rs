@@ -7,7 +7,7 @@
 mod rig;
 
 use dirql::explore::Policy;
-use dirql::{Bench, Report};
+use dirql::{Bench, Outcome, Report};
 use kernel::verdict::Tier;
 use rig::{driver, start};
 
@@ -102,4 +102,49 @@ fn ram_that_nobody_has_locked_is_mapped_and_only_verifier_minds() {
 #[test]
 fn pages_freed_while_the_system_has_them_mapped_are_a_matter_of_verifier() {
     assert_eq!(told(&doubt(9)), [("mdl-pages-freed-mapped", Tier::Verifier)]);
+}
+
+/// A machine of this size, in which the driver takes all there is: it goes on, and what is told about it.
+fn exhaust(index: u32, megabytes: u64) -> Report {
+    let machine = start(|| bench().memory(megabytes << 20));
+    let made = rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * index, &[]);
+    let report = machine.finish();
+    assert!(made.is_ok(), "story {index}: {made:?}\n{report}");
+    report.expect_clean();
+    report
+}
+
+#[test]
+fn a_machine_without_memory_refuses_what_is_asked_of_it_and_goes_on() {
+    for index in [11, 12, 13, 15, 16, 17] {
+        assert_eq!(told(&exhaust(index, 16)), [("memory-used-up", Tier::Advice)], "story {index}");
+    }
+}
+
+#[test]
+fn as_many_timers_as_fit_are_set_and_cancelled() {
+    assert_eq!(told(&exhaust(18, 32)), []);
+}
+
+#[test]
+fn text_that_never_ends_its_line_is_told_in_pieces_and_takes_no_longer() {
+    let report = exhaust(14, 256);
+    let bytes: usize = report.prints.iter().map(String::len).sum();
+    assert_eq!(bytes, 10_000 * 52);
+    assert!(report.prints.iter().all(|line| line.len() < 5000));
+}
+
+#[test]
+fn what_the_host_cannot_hold_is_dirqls_limit_by_name_and_the_driver_hears_of_it() {
+    let machine = start(|| bench().memory(1 << 30));
+    let made = rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * 12, &[]);
+    let report = machine.finish();
+    assert!(made.is_ok(), "{made:?}\n{report}");
+    assert_eq!(report.outcome(), Outcome::NotImplemented);
+    assert!(report.findings[0].message.contains("areas of memory"), "{report}");
+}
+
+#[test]
+fn a_size_of_memory_that_no_machine_has_is_refused() {
+    assert!(matches!(bench().memory(1 << 20).start(), Err(dirql::Error::Input(_))));
 }

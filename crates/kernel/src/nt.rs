@@ -40,6 +40,8 @@ pub struct Settings {
     /// Events, instructions and addresses are those of a machine that is not checked. Whoever starts the engine sees
     /// to it (`Engine::start_checked`).
     pub checked: bool,
+    /// Bytes of memory that can be given out, to drivers, to applications and to what the kernel keeps for them.
+    pub memory: u64,
     /// Driver instructions after which one call counts as an endless loop.
     pub instruction_budget: u64,
     /// What kind of computer it is.
@@ -84,6 +86,7 @@ impl Default for Settings {
             windows: WindowsVersion::Win11,
             cpu: Cpu::default(),
             checked: false,
+            memory: crate::mm::memory::USUAL,
             instruction_budget: 1_000_000_000,
             platform: Platform::default(),
             narrated: false,

@@ -19,6 +19,15 @@ static ULONG PoolOfEachKind(VOID)
     return 0;
 }
 
+static ULONG PoolOfZeroBytes(VOID)
+{
+    PVOID Block = ExAllocatePoolWithTag(NonPagedPoolNx, 0, TAG);
+
+    CHECK(Block != NULL);
+    ExFreePoolWithTag(Block, TAG);
+    return 0;
+}
+
 static ULONG PoolOfWholePages(VOID)
 {
     PUCHAR Block = Nonpaged(2 * PAGE_SIZE);
@@ -191,6 +200,109 @@ static ULONG PagesForMdl(VOID)
     return 0;
 }
 
+/* What a card reads in one piece; it may be mapped once more by its physical address. */
+/* Not: io-space-ram */
+static ULONG ContiguousMemory(VOID)
+{
+    PHYSICAL_ADDRESS Highest = {.QuadPart = 0xFFFFFFFF}, At;
+    PUCHAR Block = MmAllocateContiguousMemory(3 * PAGE_SIZE, Highest), Again;
+
+    CHECK(Block != NULL);
+    At = MmGetPhysicalAddress(Block);
+    CHECK(At.QuadPart + 3 * PAGE_SIZE - 1 <= Highest.QuadPart);
+    CHECK(MmGetPhysicalAddress(Block + 2 * PAGE_SIZE).QuadPart == At.QuadPart + 2 * PAGE_SIZE);
+    Block[PAGE_SIZE] = 0x3C;
+    Again = MmMapIoSpace(At, 3 * PAGE_SIZE, MmCached);
+    CHECK(Again != NULL && Again[PAGE_SIZE] == 0x3C);
+    MmUnmapIoSpace(Again, 3 * PAGE_SIZE);
+    MmFreeContiguousMemory(Block);
+    return 0;
+}
+
+/* Device memory (the text screen's) for the application that asks: described by an MDL, mapped behind a __try, unmapped in its
+ * process. */
+/* Not: mdl-not-nonpaged, mdl-not-ram, io-space-outside */
+static ULONG WindowForApplication(VOID)
+{
+    PHYSICAL_ADDRESS Screen = {.QuadPart = 0xB8000};
+    PVOID Window = MmMapIoSpace(Screen, 2 * PAGE_SIZE, MmNonCached);
+    PVOID volatile User = NULL;
+    PMDL Mdl = IoAllocateMdl(Window, 2 * PAGE_SIZE, FALSE, FALSE, NULL);
+
+    CHECK(Window != NULL && Mdl != NULL);
+    MmBuildMdlForNonPagedPool(Mdl);
+    CHECK((Mdl->MdlFlags & MDL_IO_SPACE) != 0 && MmGetMdlPfnArray(Mdl)[1] == 0xB9);
+    __try {
+        User = MmMapLockedPagesSpecifyCache(Mdl, UserMode, MmNonCached, NULL, FALSE, NormalPagePriority);
+    } __except (EXCEPTION_EXECUTE_HANDLER) {
+        User = NULL;
+    }
+    CHECK(User != NULL && (ULONG_PTR)User < MmUserProbeAddress);
+    CHECK(MmIsAddressValid(User) && MmGetPhysicalAddress(User).QuadPart == 0xB8000);
+    MmUnmapLockedPages(User, Mdl);
+    IoFreeMdl(Mdl);
+    MmUnmapIoSpace(Window, 2 * PAGE_SIZE);
+    return 0;
+}
+
+/* A part of a locked buffer, mapped by an MDL of its own; the next part reuses it. */
+/* Not: mdl-partial-outside, mdl-target-too-small, mdl-freed-mapped, mdl-freed-locked */
+static ULONG PartsOfLockedBuffer(VOID)
+{
+    PUCHAR Block = ExAllocatePoolWithTag(PagedPool, 4 * PAGE_SIZE, TAG);
+    PMDL Whole = IoAllocateMdl(Block, 4 * PAGE_SIZE, FALSE, FALSE, NULL);
+    PMDL Part = IoAllocateMdl(Block, PAGE_SIZE, FALSE, FALSE, NULL);
+
+    CHECK(Block != NULL && Whole != NULL && Part != NULL);
+    MmProbeAndLockPages(Whole, KernelMode, IoModifyAccess);
+    for (ULONG Index = 0; Index < 4; Index++) {
+        PUCHAR Mapped;
+
+        IoBuildPartialMdl(Whole, Part, Block + Index * PAGE_SIZE, PAGE_SIZE);
+        Mapped = MmGetSystemAddressForMdlSafe(Part, NormalPagePriority);
+        CHECK(Mapped != NULL);
+        Mapped[Index] = (UCHAR)(0x30 + Index);
+        MmPrepareMdlForReuse(Part);
+    }
+    CHECK(Block[0] == 0x30 && Block[3 * PAGE_SIZE + 3] == 0x33);
+    IoFreeMdl(Part);
+    MmUnlockPages(Whole);
+    IoFreeMdl(Whole);
+    ExFreePoolWithTag(Block, TAG);
+    return 0;
+}
+
+/* Nonpaged pool for an application to read only. */
+static ULONG PoolForApplicationToRead(VOID)
+{
+    PUCHAR Block = Nonpaged(PAGE_SIZE);
+    PMDL Mdl = IoAllocateMdl(Block, PAGE_SIZE, FALSE, FALSE, NULL);
+    PUCHAR volatile User = NULL;
+    BOOLEAN Raised = FALSE;
+
+    CHECK(Block != NULL && Mdl != NULL);
+    RtlZeroMemory(Block, PAGE_SIZE);
+    Block[5] = 7;
+    MmBuildMdlForNonPagedPool(Mdl);
+    __try {
+        User = MmMapLockedPagesSpecifyCache(Mdl, UserMode, MmCached, NULL, FALSE,
+                                            NormalPagePriority | MdlMappingNoExecute | 0x80000000u);
+    } __except (EXCEPTION_EXECUTE_HANDLER) {
+        return __LINE__;
+    }
+    CHECK(User != NULL && User[5] == 7);
+    __try {
+        ProbeForWrite(User, 1, 1); /* MdlMappingNoWrite */
+    } __except (EXCEPTION_EXECUTE_HANDLER) {
+        Raised = TRUE;
+    }
+    CHECK(Raised);
+    MmUnmapLockedPages(User, Mdl);
+    IoFreeMdl(Mdl);
+    ExFreePoolWithTag(Block, TAG);
+    return 0;
+}
+
 static ULONG NoncachedMemory(VOID)
 {
     PULONG Block = MmAllocateNonCachedMemory(PAGE_SIZE);
@@ -261,6 +373,11 @@ static ULONG TextsThatEndEarly(VOID)
 
 #define MEMORY_IDIOMS                                                                                                  \
     IDIOM(PoolOfEachKind)                                                                                              \
+    IDIOM(PoolOfZeroBytes)                                                                                             \
+    IDIOM(ContiguousMemory)                                                                                            \
+    IDIOM(WindowForApplication)                                                                                        \
+    IDIOM(PartsOfLockedBuffer)                                                                                         \
+    IDIOM(PoolForApplicationToRead)                                                                                    \
     IDIOM(PoolOfWholePages)                                                                                            \
     IDIOM(PoolWithQuota)                                                                                               \
     IDIOM(LookasideLists)                                                                                              \

@@ -73,6 +73,9 @@ pub struct Header {
     pub platform: String,
     /// The processor that driver code finds, as typed.
     pub cpu: String,
+    /// Bytes of memory.
+    #[serde(default = "usual_memory")]
+    pub memory: u64,
     /// Driver instructions after which one call counts as an endless loop.
     pub budget: u64,
     /// Driver Verifier's options, as typed.
@@ -128,6 +131,7 @@ impl Header {
             group_size: bench.settings.group_size,
             platform: bench.settings.platform.to_string(),
             cpu: processor::name(bench.settings.cpu).to_owned(),
+            memory: bench.settings.memory,
             budget: bench.settings.instruction_budget,
             verifier: bench.settings.verifier.to_string(),
             translation: TRANSLATIONS[usize::from(bench.settings.checked)].to_owned(),
@@ -162,6 +166,11 @@ impl Header {
             folder: PathBuf::from(&script.folder),
         })
     }
+}
+
+/// What a machine had before there was another size.
+const fn usual_memory() -> u64 {
+    kernel::mm::memory::USUAL
 }
 
 fn recorded(path: &Path, what: &str) -> Result<RecordedFile, InputError> {

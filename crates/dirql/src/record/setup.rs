@@ -39,6 +39,7 @@ impl Record {
             .checked(header.is_checked())
             .windows(windows::parse(&header.windows)?)
             .processor(processor::parse(&header.cpu)?)
+            .memory(header.memory)
             .instruction_budget(header.budget)
             .verifier(header.verifier.parse().map_err(InputError::new)?)
             .chooser(replay)

@@ -6,6 +6,7 @@ use abi::{NtStatus, REG_DWORD, REG_EXPAND_SZ, REG_MULTI_SZ, REG_SZ};
 
 use super::registry::{KeyId, Value};
 use crate::cx::Cx;
+use crate::mm::memory;
 
 /// System time when the machine boots: 2026-01-01 00:00 UTC, in 100 ns since 1601.
 pub const BOOT_TIME: i64 = 134_116_992_000_000_000;
@@ -46,8 +47,7 @@ pub fn multi_sz<T: AsRef<str>>(texts: &[T]) -> Vec<u8> {
 /// # Errors
 /// What a wrong path is.
 pub fn create(cx: &mut Cx<'_>, path: &str) -> Result<KeyId, NtStatus> {
-    let now = now(cx);
-    cx.with(|k| k.cm.registry.create(None, &wide(path), true, now)).map(|(key, _)| key)
+    make(cx, None, &wide(path), true).map(|(key, _)| key)
 }
 
 /// The key at `path`.
@@ -58,14 +58,91 @@ pub fn open(cx: &mut Cx<'_>, path: &str) -> Result<KeyId, NtStatus> {
     cx.with(|k| k.cm.registry.open(None, &wide(path)))
 }
 
+/// What a key takes of the machine's memory; names are at most 510 bytes, kept twice.
+const KEY: u64 = 1024;
+
+/// Makes the key at `path`, and with `all` those on the way to it; whether it was made.
+///
+/// # Errors
+/// What a wrong path is; `INSUFFICIENT_RESOURCES`.
+pub(crate) fn make(
+    cx: &mut Cx<'_>,
+    base: Option<KeyId>,
+    path: &[u16],
+    all: bool,
+) -> Result<(KeyId, bool), NtStatus> {
+    let now = now(cx);
+    if !cx.with(|k| k.mm.physical.memory.take(KEY)) {
+        memory::tell(cx);
+        return Err(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    let made = cx.with(|k| k.cm.registry.create(base, path, all, now));
+    if !matches!(made, Ok((_, true))) {
+        cx.with(|k| k.mm.physical.memory.give(KEY));
+    }
+    made
+}
+
+/// Deletes a key.
+///
+/// # Errors
+/// As [`super::registry::Registry::delete`].
+pub(crate) fn delete(cx: &mut Cx<'_>, key: KeyId) -> Result<(), NtStatus> {
+    let now = now(cx);
+    cx.with(|k| {
+        let values = k.cm.registry.bytes_of_values(key);
+        k.cm.registry.delete(key, now)?;
+        k.mm.physical.memory.give(KEY + values);
+        Ok(())
+    })
+}
+
+/// Gives a value its type and data.
+///
+/// # Errors
+/// As [`super::registry::Registry::set_value`]; `INSUFFICIENT_RESOURCES`.
+pub(crate) fn set_value(
+    cx: &mut Cx<'_>,
+    key: KeyId,
+    name: &[u16],
+    kind: u32,
+    data: &[u8],
+) -> Result<(), NtStatus> {
+    let time = now(cx);
+    let (now, then) = cx.with(|k| k.cm.registry.bytes_of(key, name, data.len()));
+    if !cx.with(|k| k.mm.physical.memory.take(then.saturating_sub(now))) {
+        memory::tell(cx);
+        return Err(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    cx.with(|k| {
+        let set = k.cm.registry.set_value(key, name, kind, data, time);
+        let unused = if set.is_ok() { now.saturating_sub(then) } else { then.saturating_sub(now) };
+        k.mm.physical.memory.give(unused);
+        set
+    })
+}
+
+/// Deletes a value.
+///
+/// # Errors
+/// As [`super::registry::Registry::delete_value`].
+pub(crate) fn delete_value(cx: &mut Cx<'_>, key: KeyId, name: &[u16]) -> Result<(), NtStatus> {
+    let time = now(cx);
+    cx.with(|k| {
+        let (now, _) = k.cm.registry.bytes_of(key, name, 0);
+        k.cm.registry.delete_value(key, name, time)?;
+        k.mm.physical.memory.give(now);
+        Ok(())
+    })
+}
+
 /// Sets a value under `path`, making the key if need be.
 ///
 /// # Errors
 /// As [`create`].
 pub fn set(cx: &mut Cx<'_>, path: &str, name: &str, kind: u32, data: &[u8]) -> Result<(), NtStatus> {
     let key = create(cx, path)?;
-    let now = now(cx);
-    cx.with(|k| k.cm.registry.set_value(key, &wide(name), kind, data, now))
+    set_value(cx, key, &wide(name), kind, data)
 }
 
 /// Sets a text.

@@ -9,7 +9,7 @@ use abi::{
 };
 use engine::Flow;
 
-use super::access::now;
+use super::access;
 use super::registry::KeyId;
 use crate::cx::Cx;
 use crate::mm::pool;
@@ -148,14 +148,10 @@ pub fn create(
         Err(status) => return Ok(status),
     };
     let class = if class.is_null() { Vec::new() } else { string::read(cx, class)? };
-    let time = now(cx);
-    let created = cx.with(|k| {
-        let (key, made) = k.cm.registry.create(name.base, &name.path, false, time)?;
-        if made {
-            k.cm.registry.set_class(key, class);
-        }
-        Ok((key, made))
-    });
+    let created = access::make(cx, name.base, &name.path, false);
+    if let Ok((key, true)) = created {
+        cx.with(|k| k.cm.registry.set_class(key, class));
+    }
     let status = hand_out(cx, handle, created.map(|(key, _)| key), access, name.kernel)?;
     if let (NtStatus::SUCCESS, Ok((_, made))) = (status, created)
         && !disposition.is_null()
@@ -170,9 +166,8 @@ pub fn create(
 /// # Errors
 /// None of its own.
 pub fn delete_key(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
-    let time = now(cx);
     let key = by_handle(cx, handle);
-    Ok(status(key.and_then(|key| cx.with(|k| k.cm.registry.delete(key, time)))))
+    Ok(status(key.and_then(|key| access::delete(cx, key))))
 }
 
 /// `ZwFlushKey`: there is no disk to write to.

@@ -47,6 +47,9 @@ pub struct Registry {
 
 const ROOT: KeyId = KeyId(0);
 
+/// What a key or a value takes besides its name and data.
+const OVERHEAD: u64 = 128;
+
 /// Longest name of a key, in code units, and of a value.
 const KEY_NAME: usize = 255;
 const VALUE_NAME: usize = 16_383;
@@ -102,7 +105,27 @@ fn components(path: &[u16]) -> impl Iterator<Item = &[u16]> {
     path.split(|&unit| unit == u16::from(b'\\')).filter(|component| !component.is_empty())
 }
 
+impl Value {
+    /// What it takes of the machine's memory.
+    fn bytes(&self) -> u64 {
+        OVERHEAD + 2 * self.name.len() as u64 + self.data.len() as u64
+    }
+}
+
 impl Registry {
+    /// The bytes that a value of this name takes now, and would take with so much data.
+    #[must_use]
+    pub fn bytes_of(&self, key: KeyId, name: &[u16], data: usize) -> (u64, u64) {
+        let now = self.value(key, name).map_or(0, Value::bytes);
+        (now, OVERHEAD + 2 * name.len() as u64 + data as u64)
+    }
+
+    /// The bytes that all values of a key take.
+    #[must_use]
+    pub fn bytes_of_values(&self, key: KeyId) -> u64 {
+        self.keys.get(&key).map_or(0, |key| key.values.iter().map(Value::bytes).sum())
+    }
+
     /// Where an absolute path begins: it must name `\Registry`; the rest.
     fn from_root(path: &[u16]) -> Result<&[u16], NtStatus> {
         const NAME: &str = "\\REGISTRY";

@@ -6,7 +6,7 @@
 use abi::{NtStatus, RTL_REGISTRY_HANDLE, RTL_REGISTRY_OPTIONAL};
 use engine::Flow;
 
-use super::access::now;
+use super::access;
 use super::key::{by_handle, status};
 use super::registry::KeyId;
 use crate::cx::Cx;
@@ -37,14 +37,11 @@ pub(crate) fn find(
     };
     let text = if path == 0 { Vec::new() } else { crt::read::<2>(cx, path, crt::ALL)? };
     let whole: Vec<u16> = prefix.encode_utf16().chain(text).collect();
-    let time = now(cx);
-    let key = cx.with(|k| {
-        if make {
-            k.cm.registry.create(None, &whole, true, time).map(|(key, _)| key)
-        } else {
-            k.cm.registry.open(None, &whole)
-        }
-    });
+    let key = if make {
+        access::make(cx, None, &whole, true).map(|(key, _)| key)
+    } else {
+        cx.with(|k| k.cm.registry.open(None, &whole))
+    };
     Ok(match key {
         Ok(key) => Ok(Some(key)),
         Err(NtStatus::OBJECT_NAME_NOT_FOUND) if place & RTL_REGISTRY_OPTIONAL != 0 => Ok(None),
@@ -67,8 +64,7 @@ pub fn write(
 ) -> Flow<NtStatus> {
     let name = crt::read::<2>(cx, name, crt::ALL)?;
     let data = cx.read_bytes(data, length.into())?;
-    let time = now(cx);
-    let set = |cx: &mut Cx<'_>, key| cx.with(|k| k.cm.registry.set_value(key, &name, kind, &data, time));
+    let set = |cx: &mut Cx<'_>, key| access::set_value(cx, key, &name, kind, &data);
     with_key(cx, place, path, true, set)
 }
 
@@ -78,8 +74,7 @@ pub fn write(
 /// As [`write()`].
 pub fn delete(cx: &mut Cx<'_>, place: u32, path: u64, name: u64) -> Flow<NtStatus> {
     let name = crt::read::<2>(cx, name, crt::ALL)?;
-    let time = now(cx);
-    let delete = |cx: &mut Cx<'_>, key| cx.with(|k| k.cm.registry.delete_value(key, &name, time));
+    let delete = |cx: &mut Cx<'_>, key| access::delete_value(cx, key, &name);
     with_key(cx, place, path, false, delete)
 }
 

@@ -12,7 +12,7 @@ use abi::{
 };
 use engine::Flow;
 
-use super::access::now;
+use super::access;
 use super::registry::{KeyId, Value};
 use super::relative;
 use crate::cx::Cx;
@@ -168,9 +168,8 @@ fn one_value(
 ) -> Flow<NtStatus> {
     let status = deliver(cx, entry, value, context)?;
     if let (Some(key), true) = (key, entry.has(RTL_QUERY_REGISTRY_DELETE) && status.is_success()) {
-        let time = now(cx);
         // Gone already if the routine deleted it.
-        let _ = cx.with(|k| k.cm.registry.delete_value(key, &value.name, time));
+        let _ = access::delete_value(cx, key, &value.name);
     }
     Ok(status)
 }

@@ -6,7 +6,7 @@
 use abi::{DriverPtr, KeyNameInformation, NtStatus, UNICODE_STRING};
 use engine::Flow;
 
-use super::access::now;
+use super::access;
 use super::information::{self, Form, of_key, of_value};
 use super::key::{by_handle, status};
 use super::registry::KeyId;
@@ -109,9 +109,8 @@ pub fn set(
 ) -> Flow<NtStatus> {
     let name = string::read(cx, name)?;
     let data = cx.read_bytes(data, length.into())?;
-    let time = now(cx);
     let key = by_handle(cx, handle);
-    Ok(status(key.and_then(|key| cx.with(|k| k.cm.registry.set_value(key, &name, kind, &data, time)))))
+    Ok(status(key.and_then(|key| access::set_value(cx, key, &name, kind, &data))))
 }
 
 /// `ZwDeleteValueKey`.
@@ -120,7 +119,6 @@ pub fn set(
 /// As [`query`].
 pub fn delete(cx: &mut Cx<'_>, handle: u64, name: DriverPtr<UNICODE_STRING>) -> Flow<NtStatus> {
     let name = string::read(cx, name)?;
-    let time = now(cx);
     let key = by_handle(cx, handle);
-    Ok(status(key.and_then(|key| cx.with(|k| k.cm.registry.delete_value(key, &name, time)))))
+    Ok(status(key.and_then(|key| access::delete_value(cx, key, &name))))
 }

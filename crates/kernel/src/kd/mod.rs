@@ -14,6 +14,8 @@ use crate::nt::Settings;
 pub struct State {
     /// What was printed of a line that has not ended.
     pub(crate) line: String,
+    /// Bytes of all lines that were printed.
+    pub(crate) printed: usize,
     /// Levels that a component prints, where they were changed.
     pub(crate) masks: BTreeMap<u32, u32>,
 }

@@ -17,6 +17,11 @@ use crate::verdict::Verdict;
 
 /// Bytes of one call.
 const LONGEST: u64 = 512;
+/// Bytes of a line that does not end, after which it is told all the same.
+const LONGEST_LINE: usize = 4096;
+/// Bytes of all lines that are told, with what keeping a line takes.
+const MOST_PRINTED: usize = 64 << 20;
+const OF_LINE: usize = 64;
 /// Levels that print where nobody changed them: ERROR, WARNING, TRACE, INFO.
 const DEFAULT_MASK: u32 = 0xF;
 
@@ -124,20 +129,41 @@ fn judge(cx: &mut Cx<'_>, name: &str, uses: Uses) {
     }
 }
 
+/// Whether a line is told, or too much was printed before: that is told once.
+fn fits(cx: &mut Cx<'_>, text: &str) -> bool {
+    let (before, now) = cx.with(|k| {
+        let before = k.kd.printed;
+        k.kd.printed = before.saturating_add(text.len() + OF_LINE);
+        (before, k.kd.printed)
+    });
+    if before <= MOST_PRINTED && now > MOST_PRINTED {
+        let message = format!(
+            "the driver printed more than {} MiB; what it prints from here on is not shown",
+            MOST_PRINTED >> 20
+        );
+        cx.report(Verdict::advice("print-cut", message));
+    }
+    now <= MOST_PRINTED
+}
+
 /// Adds to the line; each one that ends is told.
 fn put(cx: &mut Cx<'_>, text: &str) {
     let lines = cx.with(|k| {
-        k.kd.line.push_str(text);
+        // Only what is new can have an end in it.
         let mut lines: Vec<String> = Vec::new();
-        while let Some(end) = k.kd.line.find('\n') {
-            let rest = k.kd.line.split_off(end + 1);
-            let line = std::mem::replace(&mut k.kd.line, rest);
-            lines.push(line.trim_end_matches(['\n', '\r']).to_owned());
+        for piece in text.split_inclusive('\n') {
+            k.kd.line.push_str(piece);
+            if piece.ends_with('\n') || k.kd.line.len() >= LONGEST_LINE {
+                let line = std::mem::take(&mut k.kd.line);
+                lines.push(line.trim_end_matches(['\n', '\r']).to_owned());
+            }
         }
         lines
     });
     for text in lines {
-        cx.emit(Event::Print { text });
+        if fits(cx, &text) {
+            cx.emit(Event::Print { text });
+        }
     }
 }
 
@@ -223,6 +249,18 @@ mod tests {
             }
         });
         assert_eq!(lines, ["level 0", "level 3", "drv: level 2147483904"]);
+    }
+
+    #[test]
+    fn a_line_that_does_not_end_is_told_in_pieces() {
+        let lines = printed(|cx| {
+            let format = ansi(cx, &"0123456789abcdef".repeat(32));
+            let args = arguments(cx, &[format]);
+            for _ in 0..20 {
+                assert_eq!(dbg_print(cx, &args), Ok(NtStatus::SUCCESS));
+            }
+        });
+        assert_eq!(lines.iter().map(String::len).collect::<Vec<_>>(), [4096, 4096, 2048]);
     }
 
     #[test]

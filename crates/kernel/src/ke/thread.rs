@@ -243,6 +243,18 @@ pub(crate) struct Start {
     pub(crate) body: Body,
 }
 
+/// Bytes of memory, and areas of the host's, that a thread takes at most.
+const NEEDS: (u64, usize) = (64 << 10, 16);
+
+/// Whether there is room for one thread more; told if not.
+pub(crate) fn is_room(cx: &mut Cx<'_>) -> bool {
+    let enough = cx.with(|k| k.mm.physical.memory.has(NEEDS.0, NEEDS.1));
+    if !enough {
+        crate::mm::memory::tell(cx);
+    }
+    enough
+}
+
 /// Makes a thread of the system process that runs `work`: at normal priority, ready at once.
 ///
 /// # Errors
@@ -317,9 +329,12 @@ pub(crate) fn spawn_for_dpcs(cx: &mut Cx<'_>, index: usize, work: Work) -> Flow<
 }
 
 fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
-    let object: DriverPtr<KTHREAD> =
-        pool::allocate(cx, pool::Kind::NonPaged, OBJECT_SIZE, pool::tag(b"Thre"))?;
+    // A driver was asked for its room before (`is_room`).
+    cx.with(|k| k.mm.physical.memory.set_for_system(true));
+    let object = pool::allocate(cx, pool::Kind::NonPaged, OBJECT_SIZE, pool::tag(b"Thre"));
     let stack = with_stack.then(|| memory::allocate(cx, KERNEL_STACK)).flatten();
+    cx.with(|k| k.mm.physical.memory.set_for_system(false));
+    let object: DriverPtr<KTHREAD> = object?;
     if object.is_null() || (with_stack && stack.is_none()) {
         return Err(cx.stop(Verdict::not_implemented("running out of memory for a thread")));
     }

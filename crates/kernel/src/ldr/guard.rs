@@ -101,10 +101,7 @@ fn cover(k: &mut Kernel, bytes: u64) -> bool {
     let count = (BITS + want / 64 - at) / PAGE;
     let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
     let Some(pages) = k.mm.physical.take_pages(count) else { return false };
-    if !k.mm.map.map(k.engine, at, &pages, page) {
-        pages.into_iter().for_each(|page| k.mm.physical.give_page(page));
-        return false;
-    }
+    k.mm.map.map(k.engine, at, &pages, page);
     for at in (at..).step_by(0x1000).take(usize::try_from(count).expect("far fewer")) {
         k.engine.write_bytes(at, &[0; 0x1000]).expect("the pages were just mapped");
     }

@@ -156,10 +156,11 @@ fn map(k: &mut Kernel, base: u64, image: &Image, bytes: &[u8]) -> bool {
         let pageable = image.section_at(range.rva).is_some_and(image::Section::is_pageable);
         let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable };
         let Some(pages) = k.mm.physical.take_pages(count) else { break };
-        if !k.mm.map.map(k.engine, at, &pages, page) {
+        if !k.mm.physical.memory.take_areas(pages.len()) {
             pages.into_iter().for_each(|page| k.mm.physical.give_page(page));
             break;
         }
+        k.mm.map.map(k.engine, at, &pages, page);
         done.push((at, count, range));
     }
     if done.len() < image.protections().len() {
@@ -193,7 +194,9 @@ fn enter_targets(k: &mut Kernel, base: u64, image: &Image) -> bool {
 
 /// Takes mapped pages of an image away.
 fn give(k: &mut Kernel, at: u64, count: u64) {
-    for page in k.mm.map.unmap(k.engine, at, count) {
+    let pages = k.mm.map.unmap(k.engine, at, count);
+    k.mm.physical.memory.give_areas(pages.len());
+    for page in pages {
         k.mm.physical.give_page(page);
     }
 }

@@ -106,6 +106,6 @@ fn map(cx: &mut Cx<'_>, address: u64, count: u64) {
     cx.with(|k| {
         let pages = k.mm.physical.take_pages(count).expect("a machine that starts has memory");
         let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
-        assert!(k.mm.map.map(k.engine, address, &pages, page), "a machine that starts has room for mappings");
+        k.mm.map.map(k.engine, address, &pages, page);
     });
 }

@@ -11,8 +11,8 @@ use engine::{Flow, Protection};
 
 use super::map::{self, Page};
 use super::physical::Limits;
-use super::pool;
 use super::space::Zone;
+use super::{memory, pool};
 use crate::cx::Cx;
 use crate::ldr;
 use crate::verdict::Verdict;
@@ -76,7 +76,11 @@ fn take_for_caller(cx: &mut Cx<'_>, name: &str, bytes: u64, limits: Limits, nonc
         return Ok(0);
     }
     let who = pool::caller(cx);
-    Ok(take(cx, bytes, limits, noncached, who, pool::FRESH_FILL).map_or(0, |run| run.address))
+    let run = take(cx, bytes, limits, noncached, who, pool::FRESH_FILL);
+    if run.is_none() {
+        memory::tell(cx);
+    }
+    Ok(run.map_or(0, |run| run.address))
 }
 
 /// `MmAllocateContiguousMemory`; null if there is no run below `highest`.

@@ -23,9 +23,6 @@ pub struct Page {
     pub pageable: bool,
 }
 
-/// Pages the host can map one by one: it has at most 65,530 mappings in a process by default.
-const MOST_PAGES: usize = 50_000;
-
 /// The machine's page tables.
 #[derive(Default)]
 pub struct Map {
@@ -62,13 +59,8 @@ impl Map {
         places
     }
 
-    /// Maps `pages` to consecutive addresses from `address` on. False, and nothing is mapped, if the host cannot hold
-    /// so many mappings.
-    #[must_use]
-    pub fn map(&mut self, engine: Engine, address: u64, pages: &[u64], page: Page) -> bool {
-        if self.pages.len() + pages.len() > MOST_PAGES {
-            return false;
-        }
+    /// Maps `pages` to consecutive addresses from `address` on.
+    pub fn map(&mut self, engine: Engine, address: u64, pages: &[u64], page: Page) {
         for (at, run) in runs(address, pages) {
             engine.map(at, run.start, run.end - run.start, page.protection);
             if page.pageable {
@@ -78,7 +70,6 @@ impl Map {
         for (at, &physical) in (address..).step_by(PAGE_BYTES).zip(pages) {
             self.pages.insert(at, Page { physical, ..page });
         }
-        true
     }
 
     /// Takes `count` pages away from `address` on; their physical addresses, of those that were mapped.
@@ -123,9 +114,6 @@ fn runs(address: u64, pages: &[u64]) -> Vec<(u64, std::ops::Range<u64>)> {
 /// Takes fresh addresses in `zone` and scattered pages for them, filled with `fill`; the first address. None if either
 /// has run out.
 pub(crate) fn allocate(k: &mut Kernel, zone: Zone, count: u64, page: Page, fill: u8) -> Option<u64> {
-    if count > MOST_PAGES as u64 {
-        return None;
-    }
     let pages = k.mm.physical.take_pages(count)?;
     let address = place(k, zone, &pages, page);
     match address {
@@ -144,8 +132,7 @@ pub(crate) fn allocate_run(
     limits: Limits,
     fill: u8,
 ) -> Option<(u64, u64)> {
-    let fits = count <= MOST_PAGES as u64;
-    let physical = if fits { k.mm.physical.take_run(count, limits)? } else { return None };
+    let physical = k.mm.physical.take_run(count, limits)?;
     let pages: Vec<u64> = (physical..physical + count * PAGE).step_by(PAGE_BYTES).collect();
     let Some(address) = place(k, zone, &pages, page) else {
         k.mm.physical.give_run(physical, count);
@@ -157,13 +144,16 @@ pub(crate) fn allocate_run(
 
 /// Shows `pages` at fresh addresses of `zone`.
 pub(crate) fn place(k: &mut Kernel, zone: Zone, pages: &[u64], page: Page) -> Option<u64> {
-    let count = pages.len() as u64;
-    let address = k.mm.space.take(zone, count)?;
-    if k.mm.map.map(k.engine, address, pages, page) {
-        return Some(address);
+    let areas = areas(pages);
+    if !k.mm.physical.memory.take_areas(areas) {
+        return None;
     }
-    k.mm.space.give(zone, address, count);
-    None
+    let Some(address) = k.mm.space.take(zone, pages.len() as u64) else {
+        k.mm.physical.memory.give_areas(areas);
+        return None;
+    };
+    k.mm.map.map(k.engine, address, pages, page);
+    Some(address)
 }
 
 /// Shows `pages` at `address`, a page's; none if any of it is used, or not of `zone`.
@@ -171,19 +161,27 @@ pub(crate) fn place_at(k: &mut Kernel, zone: Zone, address: u64, pages: &[u64], 
     let count = pages.len() as u64;
     let end = address.checked_add(count.checked_mul(PAGE)?)?;
     let used = (address..end).step_by(PAGE_BYTES).any(|at| k.mm.map.page(at).is_some());
-    if used || !k.mm.space.take_at(zone, address, count) {
+    let areas = areas(pages);
+    if used || !k.mm.physical.memory.take_areas(areas) {
         return None;
     }
-    if k.mm.map.map(k.engine, address, pages, page) {
-        return Some(address);
+    if !k.mm.space.take_at(zone, address, count) {
+        k.mm.physical.memory.give_areas(areas);
+        return None;
     }
-    k.mm.space.give(zone, address, count);
-    None
+    k.mm.map.map(k.engine, address, pages, page);
+    Some(address)
+}
+
+/// The host's areas that pages take: one for each run, and one for what lies behind and is not mapped.
+fn areas(pages: &[u64]) -> usize {
+    1 + runs(0, pages).len()
 }
 
 /// Takes a range of `zone` away; its pages are still taken.
 pub(crate) fn remove(k: &mut Kernel, zone: Zone, address: u64, count: u64) -> Vec<u64> {
     let pages = k.mm.map.unmap(k.engine, address, count);
+    k.mm.physical.memory.give_areas(areas(&pages));
     k.mm.space.give(zone, address, count);
     pages
 }

@@ -13,7 +13,7 @@ use engine::{Flow, Protection};
 use super::map::{self, Page};
 use super::physical::Limits;
 use super::space::Zone;
-use super::{mdl, mdl_map, pool};
+use super::{mdl, mdl_map, memory, pool};
 use crate::cx::Cx;
 use crate::verdict::Verdict;
 
@@ -45,6 +45,9 @@ pub fn allocate_ex(
     if flags & MM_ALLOCATE_FULLY_REQUIRED == 0 && pages.len() > 1 && cx.choose("mm.fewer-pages", 2) == 1 {
         let rest = pages.split_off(pages.len() / 2);
         cx.with(|k| rest.into_iter().for_each(|page| k.mm.physical.give_page(page)));
+    }
+    if (pages.len() as u64) < count {
+        memory::tell(cx);
     }
     if pages.is_empty() || flags & MM_ALLOCATE_FULLY_REQUIRED != 0 && (pages.len() as u64) < count {
         cx.with(|k| pages.into_iter().for_each(|page| k.mm.physical.give_page(page)));

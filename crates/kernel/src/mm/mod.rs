@@ -8,6 +8,7 @@ pub mod mdl;
 pub mod mdl_lock;
 pub mod mdl_map;
 pub mod mdl_pages;
+pub mod memory;
 pub mod paging;
 pub mod physical;
 pub mod pool;
@@ -53,7 +54,7 @@ pub struct State {
 impl State {
     /// As at boot.
     #[must_use]
-    pub fn new(_settings: &Settings) -> Self {
-        Self::default()
+    pub fn new(settings: &Settings) -> Self {
+        Self { physical: physical::Physical::new(settings.memory), ..Self::default() }
     }
 }

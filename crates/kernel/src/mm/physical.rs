@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use engine::windows::PAGE;
 
+use super::memory::{Memory, USUAL};
+
 /// A range of physical addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Range {
@@ -95,29 +97,48 @@ pub struct Physical {
     runs: BTreeMap<u64, u64>,
     /// How often each page is locked (`MmProbeAndLockPages`), by frame number.
     locks: BTreeMap<u64, u32>,
+    /// How much of all memory is given out.
+    pub(crate) memory: Memory,
 }
 
 impl Default for Physical {
     fn default() -> Self {
+        Self::new(USUAL)
+    }
+}
+
+impl Physical {
+    /// Of a machine with so many bytes.
+    #[must_use]
+    pub fn new(memory: u64) -> Self {
         Self {
+            memory: Memory::new(memory),
             parts: SCATTERED.map(|range| Part { range, fresh: 0, free: VecDeque::new() }),
             turn: 0,
             runs: RUNS.iter().map(|range| (range.base, range.length)).collect(),
             locks: BTreeMap::new(),
         }
     }
-}
 
-impl Physical {
     /// One page, from the part whose turn it is; its contents are what the last owner left.
     pub fn take_page(&mut self) -> Option<u64> {
+        if !self.memory.take(PAGE) {
+            return None;
+        }
         let turn = self.turn;
         self.turn = 1 - turn;
-        self.parts[turn].take().or_else(|| self.parts[1 - turn].take())
+        let page = self.parts[turn].take().or_else(|| self.parts[1 - turn].take());
+        if page.is_none() {
+            self.memory.give(PAGE);
+        }
+        page
     }
 
     /// `count` pages, no two neighbours contiguous.
     pub fn take_pages(&mut self, count: u64) -> Option<Vec<u64>> {
+        // Not page by page to the end first.
+        let bytes = count.checked_mul(PAGE).filter(|bytes| self.memory.take(*bytes))?;
+        self.memory.give(bytes);
         let mut pages = Vec::new();
         for _ in 0..count {
             if let Some(page) = self.take_page() {
@@ -140,6 +161,9 @@ impl Physical {
                 place(free, length, limits).map(|at| (free, at))
             })
         })?;
+        if !self.memory.take(length) {
+            return None;
+        }
         self.runs.remove(&free.base);
         if at > free.base {
             self.runs.insert(free.base, at - free.base);
@@ -153,7 +177,10 @@ impl Physical {
     /// Gives back one page, whichever way it was taken.
     pub fn give_page(&mut self, page: u64) {
         match self.parts.iter_mut().find(|part| part.range.contains(page)) {
-            Some(part) => part.free.push_back(page),
+            Some(part) => {
+                part.free.push_back(page);
+                self.memory.give(PAGE);
+            }
             None => self.give_run(page, 1),
         }
     }
@@ -161,6 +188,7 @@ impl Physical {
     /// Gives back a run.
     pub fn give_run(&mut self, base: u64, count: u64) {
         let (mut base, mut length) = (base, count * PAGE);
+        self.memory.give(length);
         if let Some(after) = self.runs.remove(&(base + length)) {
             length += after;
         }

@@ -12,6 +12,7 @@ use engine::windows::PAGE;
 use engine::{Flow, Protection};
 
 use super::map::{self, Page};
+use super::memory;
 use super::physical::Limits;
 use super::pool_check;
 use super::pool_own::{Kept, free_own, retire_own};
@@ -64,6 +65,8 @@ const QUARANTINE: usize = 1024;
 /// Freed small blocks of the kernel's own (packets and system buffers of requests) that are kept back: fewer, because each
 /// request makes and frees some, and memory that comes round late is cold.
 pub(super) const OWN_QUARANTINE: usize = 32;
+/// What the host needs to remember each place of a small block, which counts as the machine's memory: a driver decides how many there are.
+const KNOWN_OF_BLOCK: u64 = 128;
 /// Freed large blocks that are remembered.
 const REMEMBERED: usize = 1024;
 
@@ -357,7 +360,10 @@ pub fn tag_text(tag: u32) -> String {
 
 pub(crate) fn allocate_block(cx: &mut Cx<'_>, request: &Request) -> Option<u64> {
     let moment = if request.owner.is_some() { witness::moment(cx) } else { 0 };
-    let address = cx.with(|k| take(k, request, moment))?;
+    let Some(address) = cx.with(|k| take(k, request, moment)) else {
+        memory::tell(cx);
+        return None;
+    };
     if cx.engine().is_checked() {
         shadow::allocated(cx, address, request);
     }
@@ -454,6 +460,9 @@ fn take_free(k: &mut Kernel, block: &Block) -> Option<Known> {
 /// The next place of a page.
 #[cold]
 fn cut_small(k: &mut Kernel, block: &Block) -> Option<u64> {
+    if !k.mm.physical.memory.take(KNOWN_OF_BLOCK) {
+        return None;
+    }
     let (shelf, room) = (block.shelf(), block.room());
     let end = |used| block.offset(used) + room + GUARD;
     let (page, used) = match k.mm.pool.shelves[shelf].open {

@@ -7,11 +7,15 @@ use engine::Protection;
 use engine::windows::PAGE;
 
 use super::map::{self, Page};
+use super::memory;
 use super::space::Zone;
 use crate::cx::Cx;
 
 /// Bytes of a thread's stack on x64 Windows.
 pub const KERNEL_STACK: u64 = 0x6000;
+
+/// The host's areas that the stack of a strand takes, which each thread has besides.
+const OF_STRAND: usize = 2;
 
 /// A stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,13 +31,27 @@ pub fn allocate(cx: &mut Cx<'_>, bytes: u64) -> Option<KernelStack> {
     let count = bytes.div_ceil(PAGE).max(1);
     // The page below is taken as well and never mapped, whatever lies before.
     let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
-    cx.with(|k| {
-        let limit = map::allocate(k, Zone::Stacks, count, page, 0)?;
+    let stack = cx.with(|k| {
+        if !k.mm.physical.memory.take_areas(OF_STRAND) {
+            return None;
+        }
+        let limit = map::allocate(k, Zone::Stacks, count, page, 0);
+        if limit.is_none() {
+            k.mm.physical.memory.give_areas(OF_STRAND);
+        }
+        let limit = limit?;
         Some(KernelStack { limit, base: limit + count * PAGE })
-    })
+    });
+    if stack.is_none() {
+        memory::tell(cx);
+    }
+    stack
 }
 
 /// Gives a stack back.
 pub fn free(cx: &mut Cx<'_>, stack: KernelStack) {
-    cx.with(|k| map::release(k, Zone::Stacks, stack.limit, (stack.base - stack.limit) / PAGE));
+    cx.with(|k| {
+        map::release(k, Zone::Stacks, stack.limit, (stack.base - stack.limit) / PAGE);
+        k.mm.physical.memory.give_areas(OF_STRAND);
+    });
 }

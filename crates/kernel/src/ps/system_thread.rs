@@ -41,6 +41,9 @@ pub fn create(
             Verdict::error("null-routine", "PsCreateSystemThread was called without a start routine");
         return Err(cx.stop(verdict));
     }
+    if !thread::is_room(cx) {
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    }
     let name = format!("system thread {}", ldr::symbols::describe(cx, routine.address));
     let start = Start {
         name,
