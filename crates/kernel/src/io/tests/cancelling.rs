@@ -1,7 +1,8 @@
 //! Cancelled requests, threads that end, remove locks.
 
 use abi::{
-    DO_BUFFERED_IO, DriverPtr, IO_REMOVE_LOCK_COMMON_BLOCK, IRP, IRP_MJ_CREATE, IRP_MJ_READ, NtStatus,
+    DO_BUFFERED_IO, DriverPtr, FILE_SYNCHRONOUS_IO_ALERT, IO_REMOVE_LOCK_COMMON_BLOCK, IRP, IRP_MJ_CREATE,
+    IRP_MJ_READ, NtStatus,
 };
 use engine::Flow;
 
@@ -48,6 +49,27 @@ fn a_thread_that_ends_cancels_what_it_asked_for() {
         let (handle, overlapped) = reading(cx, keep_cancelable)?;
         cancel::rundown_thread(cx)?;
         assert_eq!(overlapped.result(cx)?.status, NtStatus::CANCELLED);
+        file::close(cx, handle).map(|_| ())
+    })
+    .clean();
+}
+
+#[test]
+fn a_user_apc_ends_the_wait_for_the_request_of_an_alertable_file() {
+    story(|cx| {
+        let driver = driver(cx, "keeper", &[(IRP_MJ_CREATE, succeed), (IRP_MJ_READ, keep_cancelable)])?;
+        device(cx, driver, "\\Device\\Keeper", DO_BUFFERED_IO)?;
+        let options = OpenOptions { options: FILE_SYNCHRONOUS_IO_ALERT, ..OpenOptions::default() };
+        let handle = file::open(cx, "\\Device\\Keeper", &options)?.unwrap();
+        let thread = ke::thread::current_object(cx);
+        let alert = move |cx: &mut Cx<'_>| {
+            let due = cx.with(|k| ke::time::due(k, -10_000));
+            let _ = ke::wait::wait(cx, &[], false, ke::wait::Timeout::At(due), DriverPtr::NULL, "a test")?;
+            ke::user_apc::queue(cx, thread)
+        };
+        ke::thread::spawn(cx, "who alerts", Box::new(alert))?;
+        let buffer = Buffer { address: user_bytes(cx, b"x"), length: 1 };
+        assert_eq!(file::read(cx, handle, buffer, None)?.status, NtStatus::CANCELLED);
         file::close(cx, handle).map(|_| ())
     })
     .clean();
