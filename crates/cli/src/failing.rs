@@ -7,6 +7,9 @@ use dirql::{Machine, Outcome, Report};
 /// The environment variable that names the way.
 const VARIABLE: &str = "DIRQL_FAIL";
 
+/// How the ways end that are taken in a machine only that is not checked.
+const FAST: &str = "-fast";
+
 /// How the ways end that are taken in a search only.
 const BROKEN: &str = "-broken";
 
@@ -18,10 +21,10 @@ pub(crate) fn as_asked(machine: &Machine) {
         return;
     }
     let _ = machine.with_kernel(move |cx| {
-        if way != "abort-fast" {
-            die(&way);
-        } else if !cx.engine().is_checked() {
-            die("abort");
+        match way.strip_suffix(FAST) {
+            None => die(&way),
+            Some(way) if !cx.engine().is_checked() => die(way),
+            Some(_) => {}
         }
         Ok(())
     });

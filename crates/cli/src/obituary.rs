@@ -12,6 +12,7 @@ pub(crate) struct Death {
     what: String,
     whose: &'static str,
     of_itself: bool,
+    hung: bool,
 }
 
 impl Death {
@@ -22,7 +23,7 @@ impl Death {
                 format!("no end after {} s of the host's time, so the run was ended", limit.as_secs()),
                 "dirql's, if it hangs; nobody's, if the run is only long (--host-timeout gives it more). A driver's endless \
                  loop or wait is told by a verdict; that it writes over dirql's own memory, with --checked",
-                false,
+                true,
             ),
             (None, Some(signal @ (KILL | TERMINATE | INTERRUPT))) => (
                 format!("the process that ran the machine was ended by {}", signal_name(signal)),
@@ -37,10 +38,10 @@ impl Death {
             }
         };
         let words = if words.is_empty() { String::new() } else { format!(": {}", words.join("; ")) };
-        Self { what: format!("{what}{words}"), whose, of_itself }
+        Self { what: format!("{what}{words}"), whose, of_itself, hung: hung_for.is_some() }
     }
 
-    /// Nobody ended it from outside: it may be the driver's doing.
+    /// Nobody ended it from outside, or it hung: it may be the driver's doing.
     pub(crate) fn is_of_itself(&self) -> bool {
         self.of_itself
     }
@@ -55,7 +56,7 @@ impl Death {
         let (what, whose) = match first {
             None => (self.what.clone(), self.whose),
             Some(first) => {
-                let whose = if self.of_itself { OURS_TWICE } else { self.whose };
+                let whose = if self.of_itself && !self.hung { OURS_TWICE } else { self.whose };
                 (format!("{}\n  again, with every access checked: {}", first.what, self.what), whose)
             }
         };

@@ -228,6 +228,20 @@ fn a_run_whose_process_dies_is_made_again_with_checks_before_anyone_is_blamed() 
     the_next_run_is_clean();
 }
 
+/// As what becomes of a store to what translated code counts by.
+#[test]
+fn a_run_that_hangs_is_made_again_with_checks_too() {
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let mut command = attacking(29, &["--host-timeout", "3"]);
+    let answer = Answer::of(command.env("DIRQL_FAIL", "hang-fast").output().unwrap());
+    assert_eq!(answer.code, Some(1), "{}", answer.said());
+    for part in ["no end after 3 s of the host's time", "  rule         wild-write", "hostile!Overwrite"] {
+        assert!(answer.out.contains(part), "`{part}` is missing in {}", answer.said());
+    }
+}
+
 #[test]
 fn the_run_that_is_made_again_is_the_one_that_is_recorded() {
     if !cfg!(debug_assertions) {
