@@ -324,10 +324,11 @@ fn every_export_of_plain_data_reaches_pool_device_windows_and_user_memory_alike(
     }
 }
 
+/// Its id belongs to the object, so it is found by it until the last reference is gone.
 #[test]
 fn a_process_is_over_with_its_application_and_its_object_stays_as_long_as_somebody_holds_it() {
     let report = tell(48, 2);
-    assert_eq!(report.prints.last().unwrap(), "process over: 1, found: 0, same id: 1");
+    assert_eq!(report.prints.last().unwrap(), "process over: 1, found: 1, same id: 1");
 }
 
 #[test]
