@@ -30,7 +30,7 @@ static ULONG (*const Bugs[])(VOID) = {
     KernelAddress, UserAddressAtDispatch, NobodyTakesIt, RaiseAtDispatch, /* from 0 on */
     DpcFaults, GoesOn, FilterFaults, LevelStays, /* from 4 on */
     UnwindNowhere, ZwRaises, CancelRaises, ThreadRaises, /* from 8 on */
-    SemaphoreUnhandled, MutexUnhandled, /* from 12 on */
+    SemaphoreUnhandled, MutexUnhandled, MendsNothing, MendsNothingForLong, /* from 12 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -268,6 +268,14 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver {
+        name: "stuck",
+        source: "faulty/stuck.c",
+        beside: &["control.h"],
+        defines: &[],
+        missing: Some("clocks/clocks.def"),
+        compiler: Gcc,
+    },
+    CDriver {
         name: "seh",
         source: "seh.c",
         beside: SEH_FILES,

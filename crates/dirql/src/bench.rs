@@ -193,6 +193,14 @@ impl Bench {
         self
     }
 
+    /// How many nanoseconds of virtual time a request may take while drivers are busy and nothing comes of it: a minute, if not
+    /// said otherwise.
+    #[must_use]
+    pub fn patience(mut self, nanoseconds: u64) -> Self {
+        self.settings.patience = nanoseconds;
+        self
+    }
+
     /// The kind of computer: what reaches a driver's paths that an ordinary PC does not.
     #[must_use]
     pub fn platform(mut self, platform: Platform) -> Self {

@@ -56,7 +56,7 @@ pub enum Error {
         /// NTSTATUS.
         status: u32,
     },
-    /// A request does not end: nothing in the machine can run any more.
+    /// A request does not end: which, and who waits for what.
     Stuck(String),
     /// There is no such device in the machine (any more).
     Absent(String),
@@ -73,7 +73,7 @@ impl fmt::Display for Error {
             Self::Busy => f.write_str("a machine is already running in this process; finish it first"),
             Self::Host(why) => write!(f, "this host cannot run a machine: {why}"),
             Self::Status { what, status } => write!(f, "{what}: {}", status_text(*status)),
-            Self::Stuck(what) => write!(f, "{what} does not end: nothing in the machine can run any more"),
+            Self::Stuck(what) => f.write_str(what),
             Self::Absent(why) => f.write_str(why),
             Self::Failed(failure) => failure.fmt(f),
             Self::Stopped => f.write_str("the machine has stopped; its report tells why"),

@@ -127,8 +127,12 @@ fn a_semaphore_beyond_its_limit_and_a_mutex_of_another_are_told_if_nobody_handle
 }
 
 fn commit(number: u32) -> Report {
+    commit_within(20_000_000, number)
+}
+
+fn commit_within(budget: u64, number: u32) -> Report {
     let code = 0x0022_2800 + number * 4;
-    let machine = start(|| Bench::new().driver(driver("seh.sys")).instruction_budget(20_000_000));
+    let machine = start(|| Bench::new().driver(driver("seh.sys")).instruction_budget(budget));
     // What goes wrong stands in the report.
     let _ = try_play(&machine, &format!("open \\\\.\\DirqlSeh as f; ioctl f {code:#x}"));
     machine.finish()
@@ -205,4 +209,20 @@ fn an_exception_in_a_cancel_routine_leaves_the_cancel_spin_lock_held() {
 #[test]
 fn who_makes_a_thread_does_not_get_its_exceptions() {
     ends(11, "unhandled-exception", Some((0x7E, 0xFFFF_FFFF_C000_00A3)), "Raise");
+}
+
+#[test]
+fn an_exception_that_is_gone_on_from_and_comes_again_and_again_is_told() {
+    let report = commit_within(200_000_000, 14);
+    let verdict = report.expect_verdict();
+    assert_eq!((report.outcome(), verdict.rule), (Outcome::Broken, "endless-exceptions"), "{report}");
+    assert!(verdict.message.contains("10000 times in a row"), "{report}");
+    // Whatever they are, a call has no more of them than that.
+    assert_eq!(commit(14).expect_verdict().rule, "endless-loop");
+}
+
+/// Not: endless-exceptions
+#[test]
+fn a_filter_may_try_again_a_thousand_times() {
+    commit(15).expect_clean();
 }

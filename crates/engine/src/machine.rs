@@ -425,6 +425,15 @@ impl Engine {
         translate::callers()
     }
 
+    /// The same of any strand: of one that is suspended, as it stands.
+    #[must_use]
+    pub fn callers_of(self, strand: StrandId) -> Vec<Caller> {
+        match arena().strands.innermost_frame(strand) {
+            Some(frame) => translate::callers_from(frame),
+            None => translate::callers(),
+        }
+    }
+
     /// All that driver code can see of the processor, where it was interrupted last on this strand ([`Guest::slice`]).
     #[must_use]
     pub fn driver_state(self) -> Option<DriverState> {

@@ -204,6 +204,14 @@ impl Strands {
         Progress::Suspended
     }
 
+    /// The innermost driver frame of a strand that is suspended; `None` of the one that runs.
+    pub(crate) fn innermost_frame(&self, id: StrandId) -> Option<u64> {
+        if self.current() == id {
+            return None;
+        }
+        self.slots.borrow().get(index(id)).map(|slot| slot.frame.get())
+    }
+
     fn slot(&self, id: StrandId) -> *const Slot {
         &raw const *self.slots.borrow()[index(id)]
     }

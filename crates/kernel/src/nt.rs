@@ -19,7 +19,7 @@ use crate::few::Few;
 use crate::hal::hardware::Hardware;
 use crate::hal::platform::Platform;
 use crate::ke::scheduler::{before_shared, before_visible};
-use crate::ke::{spinlock, stack};
+use crate::ke::{patience, spinlock, stack};
 use crate::rules;
 use crate::verdict::{StackLine, Tier, Verdict};
 use crate::verifier::Verifier;
@@ -44,6 +44,8 @@ pub struct Settings {
     pub memory: u64,
     /// Driver instructions after which one call counts as an endless loop.
     pub instruction_budget: u64,
+    /// Nanoseconds of virtual time that what is asked for may take while drivers are busy, and nothing comes of it.
+    pub patience: u64,
     /// What kind of computer it is.
     pub platform: Platform,
     /// Where the run departs from the usual is noted: see [`Nt::departures`].
@@ -88,6 +90,7 @@ impl Default for Settings {
             checked: false,
             memory: crate::mm::memory::USUAL,
             instruction_budget: 1_000_000_000,
+            patience: patience::USUAL,
             platform: Platform::default(),
             narrated: false,
             verifier: Verifier::NONE,
@@ -108,9 +111,13 @@ pub struct Nt {
     events: Cell<u64>,
     verdict: RefCell<Option<Verdict>>,
     findings: RefCell<Vec<Verdict>>,
+    /// Which advice was given, and to which instruction: a return address.
+    advised: RefCell<Vec<(&'static str, u64)>>,
     /// There is a verdict, or the machine is being torn down.
     ending: Cell<bool>,
     verifier: Verifier,
+    /// Whoever runs the machine is to stop waiting: see [`patience`].
+    given_up: Cell<bool>,
     pub(crate) witness: Witness,
     pub(crate) departures: Departures,
 }
@@ -151,8 +158,10 @@ impl Nt {
             events: Cell::new(0),
             verdict: RefCell::default(),
             findings: RefCell::default(),
+            advised: RefCell::default(),
             ending: Cell::new(false),
             verifier: settings.verifier,
+            given_up: Cell::new(false),
             witness: Witness::new(&settings.witness),
             departures: Departures::new(settings.narrated),
         }
@@ -404,6 +413,10 @@ impl Nt {
     }
 
     pub(crate) fn report(&self, verdict: Verdict) {
+        // Once from each instruction: a loop may have the same advice a million times.
+        if verdict.tier == Tier::Advice && self.has_advised(&verdict) {
+            return;
+        }
         let verdict = self.judged(self.with_stack(verdict));
         self.emit(Event::Finding { rule: verdict.rule, message: verdict.message.clone() });
         self.findings.borrow_mut().push(verdict);
@@ -415,10 +428,29 @@ impl Nt {
         findings.iter().any(|found| found.rule == verdict.rule && found.message == verdict.message)
     }
 
+    fn has_advised(&self, verdict: &Verdict) -> bool {
+        let place = (verdict.rule, self.engine.caller_rip());
+        let known = self.advised.borrow().contains(&place);
+        if !known {
+            self.advised.borrow_mut().push(place);
+        }
+        known
+    }
+
     /// Whether the machine is being torn down: every suspension point returns [`Leave::Stop`] then.
     #[must_use]
     pub fn stopping(&self) -> bool {
         self.ending.get() || self.engine.has_panicked()
+    }
+
+    /// Whether whoever runs the machine is to stop waiting for what it was run for.
+    #[inline]
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.given_up.get()
+    }
+
+    pub(crate) fn give_up(&self, given_up: bool) {
+        self.given_up.set(given_up);
     }
 
     /// Sets up processors and their idle threads. Once, inside [`Engine::run`], before the first thread.

@@ -122,4 +122,26 @@ static ULONG UnwindNowhere(void)
     return 0;
 }
 
+static volatile LONG Asked;
+
+/* 14: a filter that lets the instruction go on, and has mended nothing. */
+static ULONG MendsNothing(void)
+{
+    __try {
+        Sink = ReadAt(NoPlace);
+    } __except (InterlockedIncrement(&Asked) > 0 ? EXCEPTION_CONTINUE_EXECUTION : EXCEPTION_EXECUTE_HANDLER) {
+    }
+    return 0;
+}
+
+/* 15: the same, until it has been asked a thousand times; then the handler runs, and all is well. */
+static ULONG MendsNothingForLong(void)
+{
+    __try {
+        Sink = ReadAt(NoPlace);
+    } __except (InterlockedIncrement(&Asked) < 1000 ? EXCEPTION_CONTINUE_EXECUTION : EXCEPTION_EXECUTE_HANDLER) {
+    }
+    return 0;
+}
+
 #endif

@@ -137,7 +137,7 @@ impl Machine {
         let outcome = Rc::new(RefCell::new(Outcome::default()));
         let slot = Rc::clone(&outcome);
         let done = self.on_thread("the start of the driver", move |cx| {
-            super::on_system_thread(cx, "the system's start", move |cx| work.carry_out(cx, &slot))
+            super::on_system_thread(cx, "system's start", move |cx| work.carry_out(cx, &slot))
         });
         let Outcome { loaded, notes, refused, failure } = outcome.take();
         *self.loaded.borrow_mut() = loaded;
@@ -145,10 +145,10 @@ impl Machine {
         if let Some(error) = refused {
             return Err(error.into());
         }
-        if let Err(Error::Stuck(_)) = done {
-            self.fail("the start of the driver does not end: nothing in the machine can run any more");
-        }
         *self.failure.borrow_mut() = failure;
+        if let Err(Error::Stuck(why)) = done {
+            self.fail(&why);
+        }
         Ok(())
     }
 

@@ -107,9 +107,9 @@ pub(super) fn wind_down(nt: &Nt, process: u64, loaded: &Loaded) -> Vec<String> {
         Ok(())
     });
     let done =
-        run(nt, exit, |cx, work| thread::spawn_application(cx, "the end of the application", process, work));
+        run(nt, exit, |cx, work| thread::spawn_application(cx, "end of the application", process, work));
     if done {
-        run(nt, rest, |cx, work| thread::spawn(cx, "the system's shutdown", work));
+        run(nt, rest, |cx, work| thread::spawn(cx, "system's shutdown", work));
     }
     outside(|| notes.borrow().clone())
 }

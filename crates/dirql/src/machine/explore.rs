@@ -52,7 +52,7 @@ impl Machine {
             return Err(Error::Stopped);
         }
         if self.stuck.get() {
-            return Err(Error::Stuck("what was asked of the machine before".to_owned()));
+            return Err(Error::Stuck("what was asked of the machine before has not ended".to_owned()));
         }
         self.engine.track(tracking).map_err(host)?;
         let stage = self.stage(play);
@@ -72,7 +72,7 @@ fn host(error: StartError) -> Error {
 /// All of a run, on the machine's own stack.
 fn whole(nt: &Nt, stage: &Stage, process: u64, loaded: &Loaded) -> Ended {
     let end = stage.run(nt, process);
-    let failure = stage.failure(end);
+    let failure = stage.failure(nt, end);
     stage.exit(nt, process);
     Ended { failure, notes: wind_down(nt, process, loaded) }
 }

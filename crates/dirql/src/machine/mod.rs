@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use engine::{Engine, Flow, outside};
 use kernel::ke::scheduler::{self, End};
-use kernel::ke::{thread, wait};
+use kernel::ke::{stuck, thread, wait};
 use kernel::{Cx, Nt};
 
 use crate::bench::{Bench, Inputs};
@@ -107,7 +107,11 @@ impl Machine {
             (_, Some(value)) => Ok(value),
             (End::Quiet, None) => {
                 self.stuck.set(true);
-                Err(Error::Stuck(what.to_owned()))
+                let why = self.inside(|nt| {
+                    let why = stuck::why(&mut nt.cx());
+                    outside(|| why.clone())
+                });
+                Err(Error::Stuck(format!("{what} does not end: {why}")))
             }
             (End::Stopped | End::Done, None) => Err(Error::Stopped),
         }
@@ -143,7 +147,7 @@ impl Machine {
         let process = self.process.get();
         let (failure, exit) = self.inside(|nt| {
             let end = stage.run(nt, process);
-            let failure = stage.failure(end);
+            let failure = stage.failure(nt, end);
             let exit = stage.exit(nt, process);
             self.stuck.set(self.stuck.get() || end == End::Quiet);
             (failure, if end == End::Stopped { end } else { exit })

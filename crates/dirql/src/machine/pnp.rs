@@ -39,7 +39,7 @@ pub(crate) fn step(cx: &mut Cx<'_>, device: Device, step: Step) -> Flow<Result<N
         Ok(node) => node,
         Err(why) => return Ok(Err(why)),
     };
-    on_system_thread(cx, "the PnP manager", move |cx| carry_out(cx, node, step)).map(Ok)
+    on_system_thread(cx, "PnP manager", move |cx| carry_out(cx, node, step)).map(Ok)
 }
 
 fn find(cx: &mut Cx<'_>, device: &Device) -> Result<NodeId, String> {

@@ -2,7 +2,7 @@
 
 use engine::Flow;
 use kernel::Cx;
-use kernel::ke::{clock, user_apc, wait};
+use kernel::ke::{clock, patience, user_apc, wait};
 
 use super::Stage;
 use super::{device, request};
@@ -14,6 +14,16 @@ pub(super) type Outcome = Result<(), String>;
 /// Carries out command `index`.
 pub(super) fn out(stage: &Stage, cx: &mut Cx<'_>, index: usize) -> Flow<Outcome> {
     let command = stage.with(|state| state.play.script.statements[index].command.clone());
+    let within = command.within();
+    patience::grant(cx, within);
+    let outcome = carry_out(stage, cx, command)?;
+    if within.is_some() {
+        patience::grant(cx, None);
+    }
+    Ok(outcome)
+}
+
+fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: Command) -> Flow<Outcome> {
     match command {
         Command::Open(open) => request::open(stage, cx, &open),
         Command::Request { request, expect } => request::perform(stage, cx, &request, &expect),

@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 use engine::{Flow, outside};
 use kernel::ke::scheduler::{self, End};
-use kernel::ke::{thread, user_apc};
+use kernel::ke::{stuck, thread, user_apc};
 use kernel::ob::Handle;
 use kernel::{Cx, Nt};
 
@@ -134,11 +134,11 @@ impl Stage {
     }
 
     /// What failed, given how the run of the script ended; it lies outside the machine.
-    pub(crate) fn failure(&self, end: End) -> Option<Failure> {
+    pub(crate) fn failure(&self, nt: &Nt, end: End) -> Option<Failure> {
         if end == End::Quiet {
             let stuck = self.with(|state| state.at.or_else(|| state.lanes.values().find_map(|lane| lane.at)));
             if let Some(index) = stuck {
-                self.fail(index, "does not end: nothing in the machine can run any more that could end it");
+                self.fail(index, &format!("does not end: {}", stuck::why(&mut nt.cx())));
             }
         }
         outside(|| self.with(|state| state.failure.clone()))
@@ -158,7 +158,7 @@ impl Stage {
             *flag.borrow_mut() = true;
             Ok(())
         });
-        if thread::spawn_application(&mut nt.cx(), "the exit of the process", process, body).is_err() {
+        if thread::spawn_application(&mut nt.cx(), "exit of the process", process, body).is_err() {
             return End::Stopped;
         }
         let idle = || self.with(|state| state.lanes.values().all(|lane| lane.at.is_none()));

@@ -166,6 +166,21 @@ pub enum PowerState {
     System(u8),
 }
 
+impl Command {
+    /// In how many nanoseconds of virtual time it is to be over, if that is said.
+    #[must_use]
+    pub fn within(&self) -> Option<u64> {
+        match self {
+            Self::Open(Open { expect, .. })
+            | Self::Request { expect, .. }
+            | Self::JoinRequest { expect, .. }
+            | Self::Pnp { expect, .. }
+            | Self::Power { expect, .. } => expect.within,
+            _ => None,
+        }
+    }
+}
+
 /// What `open` opens.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Open {
@@ -290,6 +305,8 @@ pub struct Expectations {
     pub bytes: Option<u64>,
     /// The bytes that came in, all of them or the first ones.
     pub data: Option<ExpectedData>,
+    /// The command is over in so many nanoseconds of virtual time.
+    pub within: Option<u64>,
 }
 
 /// The status to come.

@@ -6,6 +6,7 @@ use super::data::is_data;
 use super::error::{Outcome, fault, unknown};
 use super::lexer::Word;
 use super::status::parse_status;
+use super::value::parse_time;
 
 /// Which expectations a command can have.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -18,7 +19,7 @@ pub(super) enum Yields {
     Data,
 }
 
-const CLAUSES: [&str; 7] = ["status", "success", "failure", "any", "bytes", "data", "prefix"];
+const CLAUSES: [&str; 8] = ["status", "success", "failure", "any", "bytes", "data", "prefix", "within"];
 
 /// What is missing where a status belongs.
 const A_STATUS: &str = "a status: its name (STATUS_CANCELLED) or number";
@@ -67,6 +68,11 @@ fn clause(word: &Word, args: &mut Arguments, can: Yields, expect: &mut Expectati
         }
         Some("data") => data(word, args, false, can, expect),
         Some("prefix") => data(word, args, true, can, expect),
+        Some("within") => {
+            once(word, expect.within.is_some())?;
+            expect.within = Some(parse_time(&args.word("a time: 10s")?)?);
+            Ok(())
+        }
         Some("print" | "pending") => {
             fault(word.at, format!("`expect {}` is a command of its own: put it on its own line", word.bare))
         }

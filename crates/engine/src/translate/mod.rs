@@ -174,6 +174,11 @@ pub(crate) fn callers() -> Vec<Caller> {
     std::iter::successors(innermost(), |frame| frame_at(frame.previous)).map(caller_of).collect()
 }
 
+/// See [`crate::Engine::callers_of`]; `frame` is the innermost one of a strand that is suspended.
+pub(crate) fn callers_from(frame: u64) -> Vec<Caller> {
+    std::iter::successors(frame_at(frame), |frame| frame_at(frame.previous)).map(caller_of).collect()
+}
+
 /// See [`crate::Engine::depth`].
 #[inline]
 pub(crate) fn depth() -> u32 {

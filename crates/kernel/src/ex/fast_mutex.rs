@@ -113,7 +113,14 @@ fn lock(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<()> {
     if count != 1 {
         let contention = cx.read(mutex + FAST_MUTEX::Contention)?;
         cx.write(mutex + FAST_MUTEX::Contention, contention.wrapping_add(1))?;
-        let _woken = wait::for_object(cx, event_of(mutex))?;
+        let event = event_of(mutex);
+        cx.with(|k| k.ex.contended.push(event.address));
+        let woken = wait::for_object(cx, event);
+        cx.with(|k| {
+            let contended = &mut k.ex.contended;
+            contended.iter().position(|own| *own == event.address).map(|own| contended.swap_remove(own))
+        });
+        let _ = woken?;
     }
     let thread = thread::current_object(cx);
     cx.write(mutex + FAST_MUTEX::Owner, thread)

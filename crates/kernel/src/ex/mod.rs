@@ -36,6 +36,8 @@ pub struct State {
     pub(crate) push_locks: BTreeMap<u64, push_lock::State>,
     /// Who waits for the release of run-down protection.
     pub(crate) rundowns: rundown::Waiters,
+    /// Events of fast mutexes that a thread waits for.
+    pub(crate) contended: Vec<u64>,
     /// Initialized resources.
     pub(crate) resources: BTreeMap<u64, resource::State>,
 }

@@ -41,6 +41,13 @@ pub(crate) struct ExTimer {
     deleted: Option<Deletion>,
 }
 
+impl ExTimer {
+    /// The driver's routine, if it has one.
+    pub(crate) fn callback(&self) -> Option<u64> {
+        (!self.callback.is_null()).then_some(self.callback.address)
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Deletion {
     callback: DriverPtr<Code>,

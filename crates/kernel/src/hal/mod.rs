@@ -25,6 +25,7 @@ pub struct State {
     pub platform: Platform,
     /// What the access that is under way leaves to do.
     pub(crate) after: access::After,
+    pub(crate) polls: access::Polls,
     pub(crate) stale: stale::Stale,
     /// What bus masters have done, and nobody has been told yet.
     pub(crate) transfers: Vec<Transfer>,
@@ -38,6 +39,7 @@ impl State {
             hardware,
             platform,
             after: access::After::Nothing,
+            polls: access::Polls::default(),
             stale: stale::Stale::default(),
             transfers: Vec::new(),
         }

@@ -160,6 +160,8 @@ fn rundown(cx: &mut Cx<'_>, left: &dyn Fn(&Kernel) -> Vec<u64>) -> Flow<()> {
         if patience <= 0 {
             return Err(never_completes(cx, DriverPtr::new(irp)));
         }
+        // The system itself waits so long, and then says what it thinks.
+        ke::patience::renew(cx);
         let until = ke::wait::Timeout::At(cx.with(|k| ke::time::due(k, -PAUSE)));
         let _ = ke::wait::wait(cx, &[], false, until, DriverPtr::NULL, "the end of a thread")?;
         patience -= PAUSE;
@@ -235,7 +237,7 @@ fn never_completes(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
         _ => "request".to_owned(),
     };
     // One that waits in a driver may be the reason.
-    let waiting = cx.with(|k| ke::scheduler::waits(k, |thread| !thread.callouts.is_empty()));
+    let waiting = ke::who_waits::threads(cx, |thread| !thread.callouts.is_empty());
     let why = waiting.iter().fold(String::new(), |why, line| format!("{why}; {line}"));
     let message = format!(
         "the thread that sent it ends, but the {request} IRP {:#x} of {name} was cancelled and is not completed{why}",

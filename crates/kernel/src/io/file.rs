@@ -106,6 +106,7 @@ static PROCEDURES: Procedures = Procedures { close: closed, delete };
 /// # Errors
 /// (inner) why it cannot be opened: the status of the name, or of the driver.
 pub fn open(cx: &mut Cx<'_>, path: &str, options: &OpenOptions) -> Flow<Result<Handle, NtStatus>> {
+    ke::patience::renew(cx);
     cx.emit(Event::Request { name: "CreateFile", detail: path.to_owned() });
     let mut options = *options;
     options.access |= SYNCHRONIZE | FILE_READ_ATTRIBUTES;
@@ -144,6 +145,7 @@ pub(crate) fn shown(cx: &mut Cx<'_>, handle: Handle) -> String {
 /// A verdict on a driver.
 pub fn close(cx: &mut Cx<'_>, handle: Handle) -> Flow<NtStatus> {
     let detail = shown(cx, handle);
+    ke::patience::renew(cx);
     cx.emit(Event::Request { name: "CloseHandle", detail });
     let status = ob::handle::close(cx, handle)?.err().unwrap_or(NtStatus::SUCCESS);
     cx.emit(Event::Answer { name: "CloseHandle", status: status.0, information: 0 });

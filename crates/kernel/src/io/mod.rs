@@ -50,7 +50,7 @@ mod tests;
 pub mod timer;
 mod transfer;
 mod unload;
-mod violation;
+pub(crate) mod violation;
 pub mod work_item;
 pub mod zw;
 

@@ -97,6 +97,12 @@ impl Frames {
         self.open.iter().rposition(|frame| frame.number == number)
     }
 
+    /// When the driver that has the IRP was sent it, and when its dispatch routine returned `STATUS_PENDING`.
+    pub(crate) fn had_since(&self, irp: u64) -> (Option<u64>, Option<u64>) {
+        let moments = self.held(irp).map(|frame| frame.moments).unwrap_or_default();
+        (moments.sent, moments.pended)
+    }
+
     /// The device that has the IRP: the last one it was sent to and has not left.
     pub(crate) fn holder(&self, irp: u64) -> Option<u64> {
         self.held(irp).map(|frame| frame.device)

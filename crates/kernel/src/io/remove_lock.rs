@@ -9,14 +9,34 @@ use std::collections::BTreeMap;
 use abi::{DriverPtr, IO_REMOVE_LOCK_COMMON_BLOCK, NtStatus};
 use engine::Flow;
 
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::ke;
+use crate::ldr::symbols;
 use crate::verdict::Verdict;
 
 type Lock = DriverPtr<IO_REMOVE_LOCK_COMMON_BLOCK>;
 
-/// How often a lock is held, by tag.
-pub(crate) type Tags = BTreeMap<u64, u32>;
+/// How often a lock is held, by tag, and the driver's code that took it so last: a return address.
+pub(crate) type Tags = BTreeMap<u64, (u32, u64)>;
+
+/// The lock that tells by this event that nobody holds it any more.
+pub(crate) fn with_event(k: &Kernel, event: u64) -> Option<u64> {
+    let lock = event.checked_sub(IO_REMOVE_LOCK_COMMON_BLOCK::RemoveEvent.offset)?;
+    k.io.remove_locks.contains_key(&lock).then_some(lock)
+}
+
+/// Who holds it, in words.
+pub(crate) fn held(k: &Kernel, lock: u64) -> String {
+    let held = |(tag, (count, place)): (&u64, &(u32, u64))| {
+        format!("with the tag {tag:#x} ({count} time(s), last acquired in {})", symbols::code(k, *place))
+    };
+    let all: Vec<String> = k.io.remove_locks.get(&lock).into_iter().flatten().map(held).collect();
+    if all.is_empty() {
+        "which is not held".to_owned()
+    } else {
+        format!("which is held {}", all.join(" and "))
+    }
+}
 
 /// `IoInitializeRemoveLockEx`.
 ///
@@ -51,7 +71,11 @@ pub fn acquire(cx: &mut Cx<'_>, lock: Lock, tag: u64, _file: u64, _line: u32, _s
     check(cx, lock, "IoAcquireRemoveLock")?;
     add(cx, lock, 1)?;
     if cx.read(lock + IO_REMOVE_LOCK_COMMON_BLOCK::Removed)? == 0 {
-        cx.with(|k| *k.io.remove_locks.entry(lock.address).or_default().entry(tag).or_default() += 1);
+        let place = cx.engine().caller_rip();
+        cx.with(|k| {
+            let held = k.io.remove_locks.entry(lock.address).or_default().entry(tag).or_default();
+            *held = (held.0 + 1, place);
+        });
         return Ok(NtStatus::SUCCESS);
     }
     drop_one(cx, lock)?;
@@ -113,7 +137,7 @@ fn check(cx: &mut Cx<'_>, lock: Lock, ddi: &str) -> Flow<()> {
 fn forget(cx: &mut Cx<'_>, lock: Lock, tag: u64, ddi: &str, code: u64) -> Flow<()> {
     let held = cx.with(|k| {
         let tags = k.io.remove_locks.entry(lock.address).or_default();
-        let Some(count) = tags.get_mut(&tag) else {
+        let Some((count, _)) = tags.get_mut(&tag) else {
             return false;
         };
         *count -= 1;

@@ -111,7 +111,10 @@ pub(crate) struct Request<'o> {
 /// What `NtReadFile` and its like do, for an application or (`Mode::Kernel`) a driver.
 pub(crate) fn issue(cx: &mut Cx<'_>, handle: Handle, request: &Request<'_>, mode: Mode) -> Flow<Answer> {
     if mode == Mode::User
-        && let Some(begun) = cx.with(|k| express::begin(k, handle, request))
+        && let Some(begun) = cx.with(|k| {
+            ke::patience::asks(k);
+            express::begin(k, handle, request)
+        })
     {
         return express::go(cx, &begun, request);
     }

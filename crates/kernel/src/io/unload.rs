@@ -94,6 +94,7 @@ pub(crate) fn file_closed(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> 
 fn carry_out(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()> {
     let unload = cx.read(driver + DRIVER_OBJECT::DriverUnload)?;
     set_flags(cx, driver, DRVO_UNLOAD_INVOKED)?;
+    ke::patience::renew(cx);
     routine::call(cx, "Unload", unload, driver.address, &[driver.address])?;
     leaks::report(cx, driver, leaks::When::Unloaded)?;
     let base = cx.with(|k| k.io.drivers.get(&driver.address).map_or(0, |driver| driver.base));

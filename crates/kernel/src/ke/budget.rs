@@ -6,15 +6,15 @@
 
 use engine::Flow;
 
-use super::{State, slice};
+use super::{State, patience, slice};
 use crate::cx::{Cx, Kernel};
 
 /// Instructions that a call of the kernel counts as: a call that makes twenty million of them has no end in sight.
 pub(crate) const SERVICE: u64 = 50;
 /// The same for a line that the driver prints: a hundred thousand.
 pub(crate) const PRINT: u64 = 10_000;
-/// So often in a budget the account is looked at.
-const LOOKS: u64 = 16;
+/// So often in a budget the account is looked at: by default after twenty thousand calls.
+const LOOKS: u64 = 1_000;
 
 /// What is used up besides instructions.
 #[derive(Clone, Copy, Default, Debug)]
@@ -29,7 +29,7 @@ impl State {
     /// What was used up besides instructions, since boot.
     #[inline]
     pub(crate) fn services(&self) -> u64 {
-        self.spending.charged + SERVICE * self.engine.calls()
+        self.spending.charged.wrapping_add(SERVICE * self.engine.calls())
     }
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn is_look_due(k: &Kernel) -> bool {
 /// How many calls there will have been when the account is looked at.
 pub(crate) fn calls_until_look(k: &Kernel) -> u64 {
     let Budget { charged, next_look } = k.ke.spending;
-    next_look.saturating_sub(charged).div_ceil(SERVICE).saturating_sub(1)
+    next_look.wrapping_sub(charged).div_ceil(SERVICE).saturating_sub(1)
 }
 
 /// A service does as much as so many instructions.
@@ -51,6 +51,24 @@ pub(crate) fn charge(cx: &mut Cx<'_>, instructions: u64) {
         k.ke.spending.charged += instructions;
         k.ke.unsettled();
     });
+}
+
+/// As [`charge`], where nothing else would look for long.
+///
+/// # Errors
+/// The verdict on an endless loop.
+pub(crate) fn spend(cx: &mut Cx<'_>, instructions: u64) -> Flow<()> {
+    charge(cx, instructions);
+    let now = cx.engine().now();
+    match cx.with(|k| slice::endless(k, now)) {
+        Some(verdict) => Err(cx.stop(verdict)),
+        None => Ok(()),
+    }
+}
+
+/// A service has let time pass, which is what it was called for: its call is not on the account.
+pub(crate) fn give_back(cx: &mut Cx<'_>) {
+    cx.with(|k| k.ke.spending.charged = k.ke.spending.charged.wrapping_sub(SERVICE));
 }
 
 /// Looks whether what runs has used up its budget.
@@ -63,6 +81,7 @@ pub(crate) fn look(cx: &mut Cx<'_>) -> Flow<()> {
     if let Some(verdict) = cx.with(|k| slice::endless(k, now)) {
         return Err(cx.stop(verdict));
     }
+    patience::hurry(cx);
     cx.with(|k| {
         k.ke.spending.next_look = k.ke.services() + (k.ke.budget / LOOKS).max(SERVICE);
         k.ke.unsettled();

@@ -10,7 +10,7 @@ use engine::{Flow, StrandId};
 use super::callout::{Begun, Callout};
 use super::dpc::{self, By, QueuedDpc, THREADED_DPC_OBJECT};
 use super::processor::DISPATCH_LEVEL;
-use super::{callout, irql, stack, timer, watchdog};
+use super::{callout, irql, stack, time, timer, watchdog};
 use crate::cx::{Cx, Kernel};
 use crate::event::Kind;
 use crate::ex;
@@ -20,8 +20,14 @@ use crate::witness;
 /// `IO_TYPE_DEVICE`, which a device object's type field holds.
 const DEVICE_TYPE: i16 = 3;
 
-/// So many DPCs in a row without falling below DISPATCH_LEVEL will not end by themselves.
-const RUNS_AT_MOST: u32 = 1_000_000;
+/// A call's budget of instructions, for each DPC in a row without falling below DISPATCH_LEVEL: by default four hundred thousand will not end by
+/// themselves,
+const AT_MOST: u64 = 2_500;
+/// and fifty thousand take the time they take.
+const QUICK: u64 = 20_000;
+/// Each one more is slow, by this over the same budget in nanoseconds (60 µs), as `patience` has the clock go faster: a driver that
+/// looks at the clock can stop in time.
+const SLOW: u64 = 60_000_000_000_000;
 
 /// As [`super::dpc::insert`] below DISPATCH_LEVEL, where nothing waits and nobody hears of it: the DPC would run before anything else does,
 /// and runs without having been queued. None: nothing is done. Else whether nothing waits behind it.
@@ -137,8 +143,12 @@ fn retire(cx: &mut Cx<'_>, first: Head, old: u8, mut runs: u32) -> Flow<()> {
             Head::Dpc(dpc, ready) => (dpc, ready),
         };
         runs += 1;
-        if runs > RUNS_AT_MOST {
-            return Err(endless(cx, dpc.object));
+        let budget = cx.with(|k| k.ke.budget);
+        if u64::from(runs) > budget / QUICK {
+            if u64::from(runs) > budget / AT_MOST {
+                return Err(endless(cx, dpc.object, runs));
+            }
+            time::charge(cx, SLOW / budget);
         }
         let (result, (overdue, then)) = match ready {
             Some(ready) => run(cx, dpc.object, &ready),
@@ -188,9 +198,9 @@ fn taken(k: &mut Kernel) -> Head {
 }
 
 #[cold]
-fn endless(cx: &mut Cx<'_>, dpc: u64) -> engine::Leave {
+fn endless(cx: &mut Cx<'_>, dpc: u64, runs: u32) -> engine::Leave {
     let message = format!(
-        "{RUNS_AT_MOST} DPCs ran in a row, {dpc:#x} among them: they queue each other, and no thread ever runs"
+        "{runs} DPCs ran in a row, {dpc:#x} among them: they queue each other, and no thread ever runs"
     );
     cx.stop(Verdict::error("endless-dpcs", message).bug_check(0x133, [1, 0x1E00, 0, 0]))
 }

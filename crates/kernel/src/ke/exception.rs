@@ -9,6 +9,7 @@ use engine::windows::USER_DEVICE;
 use engine::{BadAddress, Fault, FaultKind, Leave};
 use zerocopy::IntoBytes;
 
+use super::budget;
 use super::fault::{self, Exception};
 use super::handler::{self, Disposition, Question, Room};
 use super::processor::DISPATCH_LEVEL;
@@ -17,6 +18,11 @@ use crate::event::{Event, Kind};
 use crate::rtl::context;
 use crate::rtl::frames::{self, Next, Position};
 use crate::verdict::Verdict;
+
+/// What an exception costs of the budget of a call, in instructions.
+const EXCEPTION: u64 = 10_000;
+/// So often an instruction may raise the same in a row though a handler has let it go on: whatever the handler waits for, does not come.
+const REPEATED: u32 = 10_000;
 
 /// What happened.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -154,6 +160,9 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, record: &Record) -> Option<Leave> {
     if cx.happens(Kind::Exception) {
         cx.emit(Event::Exception { code: record.code.0, address: record.address });
     }
+    if let Err(leave) = budget::spend(cx, EXCEPTION) {
+        return Some(leave);
+    }
     let top = frames::stack_top(cx);
     search(cx, record, &start, top)
 }
@@ -219,9 +228,43 @@ fn go_on(cx: &mut Cx<'_>, record: &Record, start: &Position, room: &Room) -> Lea
         };
     }
     match read_context(cx, room.context) {
+        Some(context) if context == start.context && is_endless(cx, record, &context) => {
+            let verdict = endless(cx, record);
+            cx.stop(verdict)
+        }
         Some(context) => cx.engine().resume_at(start.depth, &context),
         None => handler::no_room(cx, room.bottom(), record.address),
     }
+}
+
+/// An instruction whose exception was answered by going on with the same registers, and which raised it again.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Repeated {
+    address: u64,
+    rsp: u64,
+    /// So often in a row.
+    times: u32,
+}
+
+/// Whether that has happened so often in a row that it will go on for ever.
+fn is_endless(cx: &mut Cx<'_>, record: &Record, context: &engine::Context) -> bool {
+    let (address, rsp) = (record.address, context.registers.rsp());
+    cx.with(|k| {
+        let Some(thread) = k.ke.thread_mut() else { return false };
+        let before = thread.repeated;
+        let again = (before.address, before.rsp) == (address, rsp);
+        thread.repeated = Repeated { address, rsp, times: if again { before.times + 1 } else { 1 } };
+        thread.repeated.times >= REPEATED
+    })
+}
+
+fn endless(cx: &mut Cx<'_>, record: &Record) -> Verdict {
+    let place = crate::ldr::symbols::describe(cx, record.address);
+    let message = format!(
+        "the instruction at {place} has raised {} {REPEATED} times in a row, and each time a handler let it go on (EXCEPTION_CONTINUE_EXECUTION) with the same registers: it raises it for ever",
+        record.code
+    );
+    Verdict::error("endless-exceptions", message)
 }
 
 fn read_context(cx: &mut Cx<'_>, at: DriverPtr<CONTEXT>) -> Option<engine::Context> {

@@ -31,6 +31,7 @@ pub mod message;
 pub mod mutex;
 pub mod node;
 pub mod passive_isr;
+pub mod patience;
 pub mod place;
 pub(crate) mod plain_wait;
 pub mod priority;
@@ -63,6 +64,7 @@ pub mod user_apc;
 pub mod vectors;
 pub mod wait;
 pub mod watchdog;
+pub(crate) mod who_waits;
 
 use std::collections::BTreeMap;
 
@@ -136,6 +138,8 @@ pub struct State {
     /// Counts everything that could end somebody's busy wait: turns in which memory may have changed, routines called,
     /// threads made ready, things the hardware did.
     pub(crate) progress: u64,
+    /// What calls of drivers' routines and new threads have cost the host since boot: see [`patience`].
+    pub(crate) outlay: u64,
     /// What threads are to do, in all.
     pub(crate) apcs: usize,
     /// The turn that runs belongs to a busy wait, and it has got nowhere yet.
@@ -146,6 +150,8 @@ pub struct State {
     pub(crate) sentence: Option<(StrandId, Verdict)>,
     /// Driver instructions after which one call counts as an endless loop.
     pub(crate) budget: u64,
+    /// How long whoever waits outside does.
+    pub(crate) patience: patience::Patience,
     /// What calls of the kernel have used up of it.
     pub(crate) spending: budget::Budget,
     /// Which Windows this is.
@@ -187,11 +193,13 @@ impl State {
             is_witnessed: !settings.witness.is_empty(),
             polling: time::Polling::default(),
             progress: 0,
+            outlay: 0,
             apcs: 0,
             turn_is_idle: false,
             probe: None,
             sentence: None,
             budget: settings.instruction_budget.max(1),
+            patience: patience::Patience::new(settings.patience),
             spending: budget::Budget::default(),
             windows: settings.windows,
             cpu: settings.cpu,

@@ -10,17 +10,16 @@ use super::processor::{self, DISPATCH_LEVEL, PASSIVE_LEVEL, WaitsFor};
 use super::ready::Candidates;
 use super::slice;
 use super::thread::{Account, HIGHEST_DYNAMIC, State, Thread};
-use super::{dpc, ipi, irql, line, place, relay, spin, stuck, time, timer, wait};
+use super::{dpc, ipi, irql, line, patience, place, relay, spin, stuck, time, timer};
 use crate::cx::{Cx, Kernel};
 use crate::nt::Nt;
-use crate::verdict::Verdict;
 
 /// Why [`run`] came back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
     /// The caller's condition holds.
     Done,
-    /// Nothing can run, and nothing is due.
+    /// Nothing can run, and nothing is due; or what runs has led to nothing for so long that it is given up (`patience`).
     Quiet,
     /// A verdict or a fault of ours ended the machine.
     Stopped,
@@ -29,12 +28,16 @@ pub enum End {
 /// Runs threads until `done` says so, nothing can run any more, or the machine stops. Called from outside any strand.
 pub fn run(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
     let mut cx = nt.cx();
+    patience::begin(&mut cx);
     loop {
         if nt.stopping() {
             return End::Stopped;
         }
         if done(nt) {
             return End::Done;
+        }
+        if nt.is_given_up() {
+            return End::Quiet;
         }
         if let Some(strand) = relay::next(&mut cx).or_else(|| next_turn(&mut cx)) {
             run_turn(&mut cx, strand);
@@ -68,25 +71,12 @@ pub fn run_until(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
     match run(nt, done) {
         End::Quiet => {
             let mut cx = nt.cx();
-            let verdict = cx.with(|k| deadlock(k));
+            let verdict = stuck::deadlock(&mut cx);
             let _ = cx.stop(verdict);
             End::Stopped
         }
         end => end,
     }
-}
-
-/// Everybody waits, and nothing is due that could wake anybody.
-fn deadlock(k: &Kernel) -> Verdict {
-    let lines = waits(k, |_| true);
-    let who = if lines.is_empty() { "no thread is left to go on".to_owned() } else { lines.join("; ") };
-    Verdict::error("deadlock", format!("nothing can run any more, and no timer or device is due: {who}"))
-}
-
-/// Which of the threads that wait wait for what.
-pub(crate) fn waits(k: &Kernel, which: impl Fn(&Thread) -> bool) -> Vec<String> {
-    let threads = k.ke.threads.iter().filter(|thread| which(thread));
-    threads.filter_map(|thread| wait::told(k, thread)).collect()
 }
 
 /// Time jumps to what happens next; false if nothing does. Whoever waits busily does so all the while.

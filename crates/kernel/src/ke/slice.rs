@@ -16,8 +16,10 @@ use crate::verdict::Verdict;
 /// How long a thread runs while equals are ready: two clock ticks, in nanoseconds.
 pub(crate) const QUANTUM: u64 = 2 * TICK;
 /// A call may be busy for so many times its budget of instructions, in nanoseconds, counting device accesses, stalls and
-/// waits for memory to change.
-const WAITING: u64 = 30;
+/// waits for memory to change: ten minutes. Windows does not mind how long; whoever waits for it does (`patience`).
+const WAITING: u64 = 600;
+/// The same at DISPATCH_LEVEL and above, where Windows' watchdog does mind: two minutes.
+const WAITING_RAISED: u64 = 120;
 /// How long a processor runs while another has something to do, in nanoseconds.
 const TURN: u64 = 100_000;
 /// Later than any time.
@@ -268,7 +270,8 @@ fn limits(k: &mut Kernel, now: u64) -> (u64, u64) {
         Some(thread) => (thread.account.spent, thread.account.busy, thread.quantum_end.max(now + 1)),
         None => (0, 0, NEVER),
     };
-    let waits_left = budget.saturating_mul(WAITING).saturating_sub(busy);
+    let waiting = if k.level() < DISPATCH_LEVEL { WAITING } else { WAITING_RAISED };
+    let waits_left = budget.saturating_mul(waiting).saturating_sub(busy);
     // One that has passed waits for the level, not for time.
     let ahead = |deadline: Option<u64>| deadline.filter(|deadline| *deadline > now).unwrap_or(NEVER);
     let (timer, device) = (ahead(k.ke.timers.deadline()), ahead(k.hal.hardware.deadline()));
@@ -317,7 +320,7 @@ fn let_in(cx: &mut Cx<'_>, gives_way: bool) -> Flow<()> {
     timer::ring(cx);
     irql::settle(cx)?;
     let over = cx.with(|k| scheduler::others_wait(k) && now >= k.ke.processor().turn_began + TURN);
-    if over || (gives_way && cx.with(|k| scheduler::others_wait(k))) {
+    if over || cx.nt().is_given_up() || (gives_way && cx.with(|k| scheduler::others_wait(k))) {
         scheduler::end_turn(cx)?;
         irql::settle(cx)?;
     }
@@ -373,11 +376,11 @@ pub(crate) fn endless_on(k: &Kernel, index: usize) -> Option<Verdict> {
     let processor = &k.ke.processors[index];
     let thread = k.ke.threads.get(processor.thread)?;
     let Account { spent, busy, .. } = thread.account;
-    let longest = k.ke.budget.saturating_mul(WAITING);
+    let irql = k.level_of(index);
+    let longest = k.ke.budget.saturating_mul(if irql < DISPATCH_LEVEL { WAITING } else { WAITING_RAISED });
     if spent < k.ke.budget && busy < longest {
         return None;
     }
-    let irql = k.level_of(index);
     let what = stuck::routine_of(k, thread);
     let used = if spent < k.ke.budget {
         format!("{} ms, nearly all of it in busy waits,", busy / 1_000_000)

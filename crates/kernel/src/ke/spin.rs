@@ -261,6 +261,9 @@ pub(crate) fn wait(cx: &mut Cx<'_>) -> Flow<()> {
     line::observe(cx);
     timer::ring(cx);
     irql::settle(cx)?;
+    if cx.nt().is_given_up() {
+        scheduler::end_turn(cx)?;
+    }
     // From the first instruction on, so that nothing it does is missed.
     if matches!(cx.with(begin_again), Seen::Going) {
         cx.engine().set_slice(1);

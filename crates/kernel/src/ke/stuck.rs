@@ -7,8 +7,8 @@
 use super::processor::{DISPATCH_LEVEL, Processor, WaitsFor};
 use super::spinlock::{Held, Mode};
 use super::thread::{State, Thread};
-use super::{scheduler, slice, spin, wait, watchdog};
-use crate::cx::Kernel;
+use super::{patience, scheduler, slice, spin, wait, watchdog, who_waits};
+use crate::cx::{Cx, Kernel};
 use crate::ldr::symbols;
 use crate::verdict::Verdict;
 
@@ -29,6 +29,38 @@ pub(crate) fn verdict(k: &Kernel) -> Option<(usize, Verdict)> {
     let worst = busy.clone().max_by_key(|index| (k.level_of(*index), usize::MAX - index))?;
     let locks = busy.all(|index| waits_for_lock(&k.ke.processors[index]));
     Some((worst, if locks { of_locks(everybody(k)) } else { livelock(k, worst) }))
+}
+
+/// Everybody waits and nothing is due that could wake anybody; or what happens ends nothing, and the run was given up.
+pub(crate) fn deadlock(cx: &mut Cx<'_>) -> Verdict {
+    if let Some(lost) = patience::lost(cx) {
+        return Verdict::error("stuck", lost);
+    }
+    let message = quiet(cx);
+    Verdict::error("deadlock", message)
+}
+
+/// Why a run has ended though what it was for has not come about, in words.
+pub fn why(cx: &mut Cx<'_>) -> String {
+    patience::lost(cx).unwrap_or_else(|| quiet(cx))
+}
+
+/// Nothing can run any more, in words.
+fn quiet(cx: &mut Cx<'_>) -> String {
+    let lines = who_waits::all(cx);
+    let who = if lines.is_empty() { "no thread is left to go on".to_owned() } else { lines.join("; ") };
+    format!("nothing can run any more, and no timer or device is due: {who}")
+}
+
+/// What happens has ended nothing for so many nanoseconds, in words.
+pub(crate) fn lost(cx: &mut Cx<'_>, waited: u64) -> String {
+    let seconds = waited / 1_000_000_000;
+    let lines = who_waits::all(cx);
+    let alive = cx.with(|k| who_waits::alive(k));
+    let alive =
+        if alive.is_empty() { String::new() } else { format!(" (what happens is: {})", alive.join("; ")) };
+    let who = if lines.is_empty() { "nothing waits".to_owned() } else { lines.join("; ") };
+    format!("{seconds} s of virtual time have passed, and nothing that happens has ended it{alive}: {who}")
 }
 
 fn waits_for_lock(processor: &Processor) -> bool {

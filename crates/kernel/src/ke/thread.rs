@@ -12,12 +12,13 @@ use engine::{Flow, Leave, StrandId};
 use super::apc::Apc;
 use super::callout::{self, Callout};
 use super::dispatcher::{self, Kind as ObjectKind};
+use super::exception::Repeated;
 use super::extended::Saved;
 use super::handler::Running;
 use super::spin::{FIRST_LOOK, Stuck};
 use super::user_apc::Wanted;
 use super::wait::Wait;
-use super::{affinity, irql, processor, scheduler, stack};
+use super::{affinity, irql, patience, processor, scheduler, stack};
 use crate::cx::{Cx, Kernel};
 use crate::mm::pool;
 use crate::mm::stack::{self as memory, KERNEL_STACK, KernelStack};
@@ -182,6 +183,8 @@ pub(crate) struct Thread {
     pub(crate) callouts: Vec<Callout>,
     /// Exception handlers of drivers it is in, innermost last.
     pub(crate) handlers: Vec<Running>,
+    /// The exception that its code goes on from and raises again.
+    pub(crate) repeated: Repeated,
     /// Saved extended processor states that driver code has not put back, innermost last.
     pub(crate) extended: Vec<Saved>,
     /// The calls (see [`engine::Engine::depth`]) whose driver code waits for a system service, innermost last.
@@ -346,6 +349,7 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
     let strand = engine.spawn();
     let created = witness::moment(cx);
     cx.with(|k| {
+        k.ke.outlay += patience::THREAD;
         let own_affinity = affinity::of_new_thread(k);
         let id = k.ps.next_id();
         let Start { name, role, process, priority, body } = start;
@@ -375,6 +379,7 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
             mutexes: Vec::new(),
             callouts: Vec::new(),
             handlers: Vec::new(),
+            repeated: Repeated::default(),
             extended: Vec::new(),
             services: Vec::new(),
             account: Account::default(),

@@ -10,7 +10,7 @@ use engine::Flow;
 use super::dispatcher::{self, Kind};
 use super::time::{self, Due};
 use super::timer_queue::{Expired, Setting};
-use super::{dpc, irql};
+use super::{dpc, irql, patience};
 use crate::cx::{Cx, Kernel};
 use crate::ex;
 use crate::verdict::Verdict;
@@ -215,13 +215,20 @@ pub(crate) fn expire(cx: &mut Cx<'_>) -> Flow<()> {
 /// Wakes the threads of the outside world whose time has come.
 pub(crate) fn ring(cx: &mut Cx<'_>) {
     let now = cx.engine().now();
-    cx.with(|k| {
+    let given_up = cx.with(|k| {
         // Mostly none rings.
+        if !k.ke.timers.rings(now) {
+            return None;
+        }
         while let Some(strand) = k.ke.timers.take_alarm(now) {
             // It waits for nothing else, so no list of a driver's can be damaged.
             let _ = dispatcher::end_wait(k, strand, NtStatus::SUCCESS, 0);
         }
+        if k.ke.timers.watch_is_over(now) { patience::rings(k, now) } else { None }
     });
+    if let Some(waited) = given_up {
+        patience::give_up(cx, waited);
+    }
 }
 
 /// The timer is signaled, its DPC or callback queued, and it is set again if it is periodic.

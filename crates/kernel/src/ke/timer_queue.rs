@@ -106,6 +106,8 @@ impl Wheel {
 
 /// Later than any time.
 const NEVER: u64 = u64::MAX;
+/// What is due in nearly three hundred years, as where a driver waits for -2^63 units, does not come.
+const FOREVER: u64 = u64::MAX / 2;
 
 /// All timers that are set and all time-outs of waits, by due time.
 pub(crate) struct TimerQueue {
@@ -121,8 +123,10 @@ pub(crate) struct TimerQueue {
     sequence: u64,
     /// When the clock finds the first of all, in nanoseconds; `NEVER` if there is none.
     next_tick: u64,
-    /// When the first of `alarms` rings; `NEVER` if there is none.
+    /// When the first of `alarms` rings, or `patience` looks; `NEVER` if neither does.
     next_alarm: u64,
+    /// When `patience` looks, in nanoseconds: of that nothing comes that could end anybody's wait.
+    watch: u64,
 }
 
 impl Default for TimerQueue {
@@ -137,6 +141,7 @@ impl Default for TimerQueue {
             sequence: 0,
             next_tick: NEVER,
             next_alarm: NEVER,
+            watch: NEVER,
         }
     }
 }
@@ -146,10 +151,39 @@ impl TimerQueue {
     fn look_ahead(&mut self) {
         let found = |fine: bool| {
             let first = self.wheels[usize::from(fine)].first();
-            first.map_or(NEVER, |due| self.clock.found(due, fine))
+            first.map(|due| self.clock.found(due, fine)).filter(|time| *time < FOREVER).unwrap_or(NEVER)
         };
         self.next_tick = found(false).min(found(true));
-        self.next_alarm = self.alarms.first_key_value().map_or(NEVER, |((time, _), _)| *time);
+        self.next_alarm = self.alarms.first_key_value().map_or(NEVER, |((time, _), _)| *time).min(self.watch);
+    }
+
+    /// `patience` looks at this time, and not at any that it said before; `u64::MAX`: at none.
+    pub(crate) fn watch(&mut self, time: u64) {
+        self.watch = time;
+        self.look_ahead();
+    }
+
+    /// Whether that time has come.
+    pub(crate) fn watch_is_over(&self, now: u64) -> bool {
+        self.watch <= now
+    }
+
+    /// Whether a thread of the outside world sleeps.
+    pub(crate) fn has_alarms(&self) -> bool {
+        !self.alarms.is_empty()
+    }
+
+    /// How many things have been set since boot.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// When the last of all is found due that is not periodic and was among the first so many that were set, in nanoseconds.
+    pub(crate) fn last_single(&self, sequence: u64) -> Option<u64> {
+        let timers = self.timers.values().filter(|(_, setting)| setting.period == 0).map(|(place, _)| place);
+        let all = timers.chain(self.timeouts.values().map(|(place, _)| place));
+        let all = all.filter(|place| place.key.1 <= sequence);
+        all.map(|place| self.clock.found(place.key.0, place.fine)).filter(|time| *time < FOREVER).max()
     }
 
     fn add(&mut self, due: u64, what: What, fine: bool, processor: usize) -> Place {
@@ -186,6 +220,16 @@ impl TimerQueue {
     /// The moment when the timer was set, if it is.
     pub(crate) fn set_at(&self, timer: u64) -> Option<u64> {
         self.timers.get(&timer).map(|(_, setting)| setting.set)
+    }
+
+    /// How the timer was set, if it is.
+    pub(crate) fn setting(&self, timer: u64) -> Option<Setting> {
+        self.timers.get(&timer).map(|(_, setting)| *setting)
+    }
+
+    /// Whether a wait of `strand` ends by a time-out.
+    pub(crate) fn has_timeout(&self, strand: StrandId) -> bool {
+        self.timeouts.contains_key(&strand)
     }
 
     /// Whether no timer is set.
@@ -338,12 +382,15 @@ impl TimerQueue {
         self.look_ahead();
     }
 
+    /// Whether an alarm rings at `now` or has rung.
+    #[inline]
+    pub(crate) fn rings(&self, now: u64) -> bool {
+        self.next_alarm <= now
+    }
+
     /// A thread whose alarm rings at `now` or has rung; it is taken out.
     pub(crate) fn take_alarm(&mut self, now: u64) -> Option<StrandId> {
-        if self.next_alarm > now {
-            return None;
-        }
-        let (_, strand) = self.alarms.pop_first()?;
+        let (_, strand) = self.alarms.first_entry().filter(|first| first.key().0 <= now)?.remove_entry();
         self.look_ahead();
         Some(strand)
     }
@@ -363,7 +410,8 @@ impl TimerQueue {
             due.map(|due| self.clock.found(due, fine))
         };
         let alarm = self.alarms.first_key_value().map(|((time, _), _)| *time);
-        [found(false), found(true), alarm].into_iter().flatten().min().filter(|next| *next != NEVER)
+        let all = [found(false), found(true), alarm].into_iter().flatten();
+        all.filter(|time| *time < FOREVER).min()
     }
 }
 

@@ -12,7 +12,7 @@ use super::plain_wait::{self, Begun};
 use super::processor::DISPATCH_LEVEL;
 use super::thread::{Role, State, Thread};
 use super::user_apc::{self, Manner};
-use super::{apc, exception, irql, passive_isr, scheduler, threaded_dpc, time};
+use super::{apc, exception, irql, passive_isr, scheduler, threaded_dpc, time, who_waits};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::ex;
@@ -512,7 +512,7 @@ pub(crate) fn describe(k: &Kernel, strand: StrandId) -> String {
             .or_else(|| passive_isr::describe(k, at));
         return known.unwrap_or_else(|| format!("{at:#x}"));
     }
-    let names: Vec<String> = wait.objects.iter().map(|object| dispatcher::describe(k, *object)).collect();
+    let names: Vec<String> = wait.objects.iter().map(|object| who_waits::object(k, *object)).collect();
     match names.len() {
         0 => "a time-out".to_owned(),
         _ => names.join(if wait.all { " and " } else { " or " }),

@@ -5,7 +5,7 @@
 
 use abi::DriverPtr;
 use engine::windows::PAGE;
-use engine::{Caller, RETURN_TO_KERNEL};
+use engine::{Caller, RETURN_TO_KERNEL, StrandId};
 use image::unwind::{self, UnwindRegisters};
 
 use super::{code, symbols};
@@ -23,6 +23,16 @@ pub fn lines(cx: &mut Cx<'_>) -> Vec<StackLine> {
     // So many calls of drivers, from the outermost in, had been made when a DPC or service routine came in between.
     let interrupted = cx.with(|k| k.ke.processor().interrupted.last().copied().unwrap_or(0)) as usize;
     let callers = cx.engine().callers();
+    lines_from(cx, callers, interrupted)
+}
+
+/// The same of a thread that does not run.
+pub(crate) fn lines_of(cx: &mut Cx<'_>, strand: StrandId) -> Vec<StackLine> {
+    let callers = cx.engine().callers_of(strand);
+    lines_from(cx, callers, 0)
+}
+
+fn lines_from(cx: &mut Cx<'_>, callers: Vec<Caller>, interrupted: usize) -> Vec<StackLine> {
     let all = callers.len();
     let mut lines = Vec::new();
     let mut frames = Vec::new();

@@ -14,6 +14,7 @@ use super::judge;
 use super::node::NodeId;
 use crate::cx::Cx;
 use crate::io::send::{Answer, Request, send};
+use crate::ke::patience;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 
@@ -37,7 +38,10 @@ pub(super) fn ask_about(
     parameters: [u64; 4],
     information: u64,
 ) -> Flow<Answer> {
-    cx.with(|k| k.pnp.node_mut(id).seen = false);
+    cx.with(|k| {
+        patience::asks(k);
+        k.pnp.node_mut(id).seen = false;
+    });
     let status = NtStatus::NOT_SUPPORTED;
     let request = Request { parameters, status, information, ..Request::new(IRP_MJ_PNP, minor) };
     let answer = send(cx, id.pdo(), &request)?;

@@ -140,7 +140,8 @@ fn everybody_waiting_for_ever_is_a_deadlock_that_names_who_waits_for_what() {
         spawn(cx, "application thread", move |cx| wait::for_object(cx, never).map(|_| ()));
         let end = scheduler::run_until(cx.nt(), &mut |_| false);
         assert_eq!((end, rule(cx)), (End::Stopped, Some("deadlock")));
-        let expected = format!("the application thread waits for synchronization event {:#x}", never.address);
+        let expected =
+            format!("the application thread waits for the synchronization event {:#x}", never.address);
         assert!(message(cx).contains(&expected), "{}", message(cx));
     });
 }

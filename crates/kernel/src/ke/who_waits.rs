@@ -1,0 +1,226 @@
+//! Who waits for what and where, who could end it, and what is alive meanwhile: in words, for verdicts on what does not end.
+//! Follows no page. It reads the kernel's state and changes nothing.
+//!
+//! An object is told by what it is to a driver: the end of an IRP, a remove lock, a fast mutex, else an event and where it lies. Who
+//! would have set an event cannot be known, and is not guessed.
+
+use abi::{
+    DEVICE_OBJECT, DISPATCHER_HEADER, DriverPtr, FAST_MUTEX, FILE_OBJECT, IO_STACK_LOCATION, IRP, KTIMER,
+};
+use engine::StrandId;
+
+use super::dispatcher::{self, Kind};
+use super::thread::{self, Role, State, Thread};
+use super::{time, timer, wait};
+use crate::cx::{Cx, Kernel};
+use crate::io::{self, remove_lock};
+use crate::ldr;
+use crate::ldr::symbols;
+use crate::mm::pool_check;
+
+/// So many lines of a waiting thread's stack are told.
+const LINES: usize = 4;
+/// So many of what is alive are told, of a kind.
+const MOST: usize = 4;
+
+/// Each thread that waits, for what and where, and each request that a driver has.
+pub(crate) fn all(cx: &mut Cx<'_>) -> Vec<String> {
+    let mut lines = threads(cx, |_| true);
+    lines.extend(requests(cx));
+    lines
+}
+
+/// Which of the threads that wait wait for what, and where.
+pub(crate) fn threads(cx: &mut Cx<'_>, which: impl Fn(&Thread) -> bool) -> Vec<String> {
+    let waiting = cx.with(|k| {
+        let all = k.ke.threads.iter().filter(|thread| which(thread));
+        all.filter_map(|thread| Some((thread.strand, wait::told(k, thread)?))).collect::<Vec<_>>()
+    });
+    waiting.into_iter().map(|(strand, line)| format!("{line}{}", place(cx, strand))).collect()
+}
+
+/// Where in a driver a thread that does not run stands: ` at a.sys!Foo+0x12, called from …`; nothing if in none.
+fn place(cx: &mut Cx<'_>, strand: StrandId) -> String {
+    let lines = ldr::stack::lines_of(cx, strand);
+    let names: Vec<&str> = lines.iter().take(LINES).map(|line| line.symbol.as_str()).collect();
+    if names.is_empty() { String::new() } else { format!(" in {}", names.join(", called from ")) }
+}
+
+// ---- objects ----
+
+/// What an object is to those who wait for it.
+pub(crate) fn object(k: &Kernel, header: DriverPtr<DISPATCHER_HEADER>) -> String {
+    let at = header.address;
+    if let Some(irp) = irp_behind(k, at) {
+        return format!("the end of {}", request(k, irp));
+    }
+    if let Some(lock) = remove_lock::with_event(k, at) {
+        return format!(
+            "the release of the remove lock {}, {}",
+            whereabouts(k, lock),
+            remove_lock::held(k, lock)
+        );
+    }
+    if k.ex.contended.contains(&at) {
+        return fast_mutex(k, at - FAST_MUTEX::Event.offset);
+    }
+    let kind = k.engine.read(header + DISPATCHER_HEADER::Type).ok().and_then(Kind::from_byte);
+    let name = kind.map_or("object", Kind::name);
+    match kind {
+        Some(Kind::Thread | Kind::Mutant) => dispatcher::describe(k, header),
+        _ => format!("the {name} {}", whereabouts(k, at)),
+    }
+}
+
+fn fast_mutex(k: &Kernel, mutex: u64) -> String {
+    let owner = k.engine.read(DriverPtr::<FAST_MUTEX>::new(mutex) + FAST_MUTEX::Owner);
+    let owner = owner.ok().and_then(|owner| k.ke.thread_of(owner.address));
+    let owner = owner.map_or("nobody".to_owned(), |owner| format!("the {}", owner.name));
+    format!("the fast mutex {}, which {owner} owns", whereabouts(k, mutex))
+}
+
+/// An address and what lies there: `0x… in the device extension of \Device\Foo (foo) at +0x10`.
+pub(crate) fn whereabouts(k: &Kernel, address: u64) -> String {
+    let within = device_of(k, address).or_else(|| variable_of(k, address)).or_else(|| stack_of(k, address));
+    let within = within.or_else(|| {
+        let (start, block) = pool_check::containing(k, address)?;
+        Some(format!("{:#x} bytes into {}", address - start, pool_check::describe(start, &block)))
+    });
+    within.map_or_else(|| format!("{address:#x}"), |within| format!("{address:#x} ({within})"))
+}
+
+fn device_of(k: &Kernel, address: u64) -> Option<String> {
+    let devices = k.io.devices.keys_where(|device| !device.deleted);
+    devices.into_iter().find_map(|device| {
+        let record = k.io.devices.get(device)?;
+        let object = DriverPtr::<DEVICE_OBJECT>::new(device);
+        let size = k.engine.read(object + DEVICE_OBJECT::Size).ok()?;
+        let extension = k.engine.read(object + DEVICE_OBJECT::DeviceExtension).ok()?.address;
+        let length = u64::from(size).saturating_sub(extension.wrapping_sub(device));
+        let offset = address.wrapping_sub(extension);
+        let driver = k.io.drivers.get(&record.driver).map_or("no driver", |driver| driver.service.as_str());
+        let name = k.ob.objects.get(device).and_then(|object| object.path.clone());
+        let name = name.unwrap_or_else(|| format!("the unnamed device {device:#x}"));
+        (extension != 0 && offset < length)
+            .then(|| format!("in the device extension of {name} ({driver}) at +{offset:#x}"))
+    })
+}
+
+fn variable_of(k: &Kernel, address: u64) -> Option<String> {
+    k.ldr.image_at(address).map(|_| symbols::code(k, address))
+}
+
+fn stack_of(k: &Kernel, address: u64) -> Option<String> {
+    let mut threads = k.ke.threads.iter();
+    let owner = threads
+        .find(|thread| thread.stack.is_some_and(|stack| (stack.limit..stack.base).contains(&address)))?;
+    Some(format!("on the stack of the {}", owner.name))
+}
+
+// ---- requests ----
+
+/// The IRP whose end is told by the event at this address.
+fn irp_behind(k: &Kernel, event: u64) -> Option<u64> {
+    let waited_for = |irp: u64, record: &io::irp::Record| {
+        let by_issue = record.issue.as_ref().is_some_and(|issue| {
+            let own = DriverPtr::<FILE_OBJECT>::new(issue.file) + FILE_OBJECT::Event;
+            issue.event == event || own.address == event
+        });
+        let user = k.engine.read(DriverPtr::<IRP>::new(irp) + IRP::UserEvent);
+        by_issue || user.is_ok_and(|user| user.address == event)
+    };
+    let mut live = k.io.irps.live.keys_where(|_| true).into_iter();
+    live.find(|irp| k.io.irps.live.get(*irp).is_some_and(|record| waited_for(*irp, record)))
+}
+
+/// `IRP_MJ_READ (IRP 0x…)`.
+fn request(k: &Kernel, irp: u64) -> String {
+    let at = DriverPtr::<IRP>::new(irp);
+    let current = k.engine.read(at + IRP::CurrentLocation).ok();
+    let location = current.map(|number| io::irp::location(at, number));
+    let read = |field| k.engine.read(location? + field).ok();
+    let name = match (read(IO_STACK_LOCATION::MajorFunction), read(IO_STACK_LOCATION::MinorFunction)) {
+        (Some(major), Some(minor)) => io::violation::request_name(major, minor),
+        _ => "a request".to_owned(),
+    };
+    format!("{name} (IRP {irp:#x})")
+}
+
+/// Each request that a driver has: who, since when, and whether it can be cancelled.
+fn requests(cx: &mut Cx<'_>) -> Vec<String> {
+    let held = cx.with(|k| {
+        let live = k.io.irps.live.keys_where(|_| true).into_iter();
+        live.filter_map(|irp| Some((irp, k.io.frames.holder(irp)?))).collect::<Vec<_>>()
+    });
+    let mut lines = Vec::new();
+    for (irp, device) in held {
+        let name = io::violation::device_name(cx, DriverPtr::new(device));
+        let (sent, pended) = cx.with(|k| k.io.frames.had_since(irp));
+        let since = match (pended, sent) {
+            (Some(event), _) => format!("; its dispatch routine returned STATUS_PENDING at event {event}"),
+            (None, Some(event)) => format!("; it was sent there at event {event}"),
+            (None, None) => String::new(),
+        };
+        lines.push(cx.with(|k| {
+            let routine =
+                k.engine.read(DriverPtr::<IRP>::new(irp) + IRP::CancelRoutine).unwrap_or(DriverPtr::NULL);
+            let cancelled = k.engine.read(DriverPtr::<IRP>::new(irp) + IRP::Cancel).is_ok_and(|set| set != 0);
+            let cancel = match (cancelled, routine.is_null()) {
+                (true, _) => "it has been cancelled".to_owned(),
+                (false, true) => "it has no cancel routine".to_owned(),
+                (false, false) => format!("its cancel routine is {}", symbols::code(k, routine.address)),
+            };
+            format!("{} is with {name}, which alone can complete it ({cancel}{since})", request(k, irp))
+        }));
+    }
+    lines
+}
+
+// ---- what is alive ----
+
+/// What happens though nothing comes of it: timers, threads that run or wake by themselves, queued DPCs and work.
+pub(crate) fn alive(k: &Kernel) -> Vec<String> {
+    let mut lines: Vec<String> =
+        timer::all_set(k).into_iter().take(MOST).map(|timer| of_timer(k, timer)).collect();
+    let awake = k.ke.threads.iter().filter(|thread| thread.role != Role::Idle && is_awake(k, thread));
+    let awake = awake.filter(|thread| thread.role != Role::Worker || !thread.callouts.is_empty());
+    lines.extend(awake.take(MOST).map(|thread| {
+        let how = if thread.state == State::Waiting { "wakes when its time-out is over" } else { "runs" };
+        format!("{} {how}", of_thread(k, thread))
+    }));
+    let routine = |dpc: u64| {
+        let routine = k.engine.read(DriverPtr::<abi::KDPC>::new(dpc) + abi::KDPC::DeferredRoutine);
+        routine.map_or_else(|_| format!("{dpc:#x}"), |routine| symbols::code(k, routine.address))
+    };
+    let queued = super::dpc::all_queued(k).into_iter().take(MOST);
+    lines.extend(queued.map(|(dpc, _)| format!("the DPC {} is queued", routine(dpc))));
+    lines
+}
+
+fn is_awake(k: &Kernel, thread: &Thread) -> bool {
+    thread.state != State::Waiting || k.ke.timers.has_timeout(thread.strand)
+}
+
+fn of_thread(k: &Kernel, thread: &Thread) -> String {
+    let name = thread::name(k, thread.strand);
+    match thread.callouts.last() {
+        Some(call) => format!("the {name}, in {}", symbols::code(k, call.routine.address)),
+        None => format!("the {name}"),
+    }
+}
+
+fn of_timer(k: &Kernel, at: u64) -> String {
+    let Some(setting) = k.ke.timers.setting(at) else { return format!("timer {at:#x}") };
+    let dpc = k.engine.read(DriverPtr::<KTIMER>::new(at) + KTIMER::Dpc).ok().filter(|dpc| !dpc.is_null());
+    let routine = dpc.and_then(|dpc| k.engine.read(dpc + abi::KDPC::DeferredRoutine).ok());
+    let calls = match (k.ex.timers.get(&at), routine) {
+        (Some(own), _) => own.callback().map(|routine| format!(" and calls {}", symbols::code(k, routine))),
+        (None, Some(routine)) => Some(format!(" and calls {}", symbols::code(k, routine.address))),
+        (None, None) => None,
+    };
+    let how = match setting.period {
+        0 => "is set once".to_owned(),
+        period => format!("expires every {} ms", period / time::MILLISECOND),
+    };
+    format!("the timer {} {how}{}", whereabouts(k, at), calls.unwrap_or_default())
+}
