@@ -155,8 +155,8 @@ fn forget(cx: &mut Cx<'_>, lock: Lock, tag: u64, ddi: &str, code: u64) -> Flow<(
     let is_held = cx.with(|k| {
         let tags = k.io.remove_locks.entry(lock.address).or_default();
         let Some(mut other) = tags.first_entry() else { return false };
-        *other.get_mut() -= 1;
-        if *other.get() == 0 {
+        other.get_mut().0 -= 1;
+        if other.get().0 == 0 {
             other.remove();
         }
         true
