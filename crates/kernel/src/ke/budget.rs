@@ -29,7 +29,7 @@ impl State {
     /// What was used up besides instructions, since boot.
     #[inline]
     pub(crate) fn services(&self) -> u64 {
-        self.spending.charged.wrapping_add(SERVICE * self.engine.calls())
+        self.spending.charged + SERVICE * self.engine.calls()
     }
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn is_look_due(k: &Kernel) -> bool {
 /// How many calls there will have been when the account is looked at.
 pub(crate) fn calls_until_look(k: &Kernel) -> u64 {
     let Budget { charged, next_look } = k.ke.spending;
-    next_look.wrapping_sub(charged).div_ceil(SERVICE).saturating_sub(1)
+    next_look.saturating_sub(charged).div_ceil(SERVICE).saturating_sub(1)
 }
 
 /// A service does as much as so many instructions.
@@ -64,11 +64,6 @@ pub(crate) fn spend(cx: &mut Cx<'_>, instructions: u64) -> Flow<()> {
         Some(verdict) => Err(cx.stop(verdict)),
         None => Ok(()),
     }
-}
-
-/// A service has let time pass, which is what it was called for: its call is not on the account.
-pub(crate) fn give_back(cx: &mut Cx<'_>) {
-    cx.with(|k| k.ke.spending.charged = k.ke.spending.charged.wrapping_sub(SERVICE));
 }
 
 /// Looks whether what runs has used up its budget.

@@ -20,9 +20,9 @@ use crate::witness;
 /// `IO_TYPE_DEVICE`, which a device object's type field holds.
 const DEVICE_TYPE: i16 = 3;
 
-/// A call's budget of instructions, for each DPC in a row without falling below DISPATCH_LEVEL: by default four hundred thousand will not end by
+/// A call's budget of instructions, for each DPC in a row without falling below DISPATCH_LEVEL: by default a million will not end by
 /// themselves,
-const AT_MOST: u64 = 2_500;
+const AT_MOST: u64 = 1_000;
 /// and fifty thousand take the time they take.
 const QUICK: u64 = 20_000;
 /// Each one more is slow, by this over the same budget in nanoseconds (60 µs), as `patience` has the clock go faster: a driver that

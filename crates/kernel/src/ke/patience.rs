@@ -153,6 +153,12 @@ pub(crate) fn rings(k: &mut Kernel, now: u64) -> Option<u64> {
         look_at(k, now);
         return None;
     }
+    // Windows' watchdog has its own patience with DPCs that let no thread run.
+    let long = |since: u64| now.saturating_sub(since) >= usual / 2;
+    if k.ke.processors.iter().any(|own| own.running_dpc.is_some() && long(own.dispatch_since)) {
+        k.ke.timers.watch(now.saturating_add(usual));
+        return None;
+    }
     let (sequence, device, cost) = (k.ke.timers.sequence(), k.hal.hardware.deadline(), k.ke.cost());
     let Some(half) = half else {
         k.ke.patience.half = Some(Half { sequence, device, cost });

@@ -8,7 +8,7 @@ use abi::DriverPtr;
 use engine::{Engine, Flow};
 
 use super::shared_data::polled;
-use super::{budget, clock, interrupt, slice, watchdog};
+use super::{clock, interrupt, slice, watchdog};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
 
@@ -155,9 +155,6 @@ pub fn stall(cx: &mut Cx<'_>, microseconds: u32) -> Flow<()> {
         cx.report(Verdict::advice("long-stall", message));
     }
     let until = cx.engine().now() + u64::from(microseconds) * 1000;
-    if microseconds > 0 {
-        budget::give_back(cx);
-    }
     pass(cx, until)?;
     match cx.with(|k| watchdog::look(k)) {
         Some(verdict) => Err(cx.stop(verdict)),

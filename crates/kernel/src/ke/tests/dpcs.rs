@@ -77,7 +77,7 @@ fn a_dpc_of_low_importance_waits_until_it_is_flushed() {
 #[test]
 fn what_a_dpc_must_not_do_is_told() {
     let cases = [
-        ("forever", "endless-dpcs", Some(0x133)),
+        ("forever", "dpc-watchdog", Some(0x133)),
         ("leaves_raised", "irql-changed-by-routine", Some(0xC8)),
         ("goes_down", "irql-lowered-in-callback", Some(0xC4)),
         ("not_initialized", "dpc-not-initialized", Some(0xC7)),
