@@ -221,7 +221,8 @@ fn take_away(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, mapping: Mapping) -> Flow<()>
     cx.with(|k| {
         if mapping.device {
             io_space::remove(k, mapping.address);
-        } else {
+        } else if mapping.pages > 0 {
+            // An MDL whose length the driver has overwritten with 0 maps nothing.
             map::remove(k, zone, mapping.address, mapping.pages);
         }
         if let Some(held) = k.mm.mdl.held.get_mut(&mdl.address) {
