@@ -49,14 +49,21 @@ fn a_debugger_finds_every_routine_and_its_line() {
         let symbols = Symbols::new(&image, Some(&pdb)).expect("the PDB is its own");
         let lines = Lines::new(&image, Some(&pdb));
         assert!(!image.functions().is_empty());
-        let mut isr = 0;
+        let (mut isr, mut inlined) = (0, 0);
         for function in image.functions() {
+            // What was inlined there has names and lines, and the routine around it has its own.
+            let frames = (function.begin..function.end).map(|rva| lines.frames(rva)).find(|frames| frames.len() > 1);
+            if let Some([inner, .., outer]) = frames.as_deref() {
+                assert!(inner.inlined.is_some_and(|name| !name.is_empty()) && outer.inlined.is_none(), "{name}");
+                inlined += usize::from(inner.line.is_some() && outer.line.is_some());
+            }
             let symbol = symbols.lookup(function.begin).expect("a routine has a name");
             let line = lines.at(function.begin).map_or("", |line| line.file);
             isr += usize::from(symbol.name.contains("interrupt::") && symbol.name.contains("serve"))
                 * usize::from(line.contains("wdm/src/interrupt/"));
         }
         assert_eq!(isr, routines, "{name}: each interrupt service routine is one routine with a line");
+        assert!(inlined > 10, "{name}: {inlined} routines with inlined code that has a line");
         assert!(symbols.find("DriverEntry").is_some());
     }
 }
