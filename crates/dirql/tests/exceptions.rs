@@ -173,7 +173,12 @@ fn ex_raise_status_may_not_be_called_at_dispatch_level() {
 
 #[test]
 fn the_thread_a_dpc_interrupts_does_not_get_its_exceptions() {
-    ends(4, "divide-error", Some((0x1E, 0xFFFF_FFFF_C000_0094)), "DpcThatFaults");
+    let report = ends(4, "divide-error", Some((0x1E, 0xFFFF_FFFF_C000_0094)), "DpcThatFaults");
+    let stack = &report.expect_verdict().stack;
+    assert!(stack.iter().any(|line| !line.interrupted && line.symbol.contains("DpcThatFaults")), "{report}");
+    let below: Vec<_> = stack.iter().filter(|line| line.interrupted).collect();
+    assert!(!below.is_empty() && below.iter().all(|line| !line.symbol.contains("DpcThatFaults")), "{report}");
+    assert!(report.to_string().contains("    which had interrupted\n"), "{report}");
 }
 
 #[test]
