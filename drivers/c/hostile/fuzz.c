@@ -373,27 +373,40 @@ static NOINLINE ULONG CallOne(EXPORT Routine_, const FUZZ_EXPORT *Export, ULONG 
     return 1;
 }
 
-static ULONG Fuzz(const REQUEST *Request)
+/* One export some times, each with arguments of their own: most that come back once come back again. */
+static ULONG CallSome(const FUZZ_EXPORT *Export, ULONG Malice)
 {
-    ULONG Made = 0;
+    ULONG Times = 1 + Below(Below(4) == 0 ? 128 : 8), Made = 0;
     KIRQL Irql;
 
-    State = Request->Seed * 0x9E3779B97F4A7C15ull + 1;
-    while (Made < Request->Calls) {
-        const FUZZ_EXPORT *Export = &Request->Export[Below(Request->Exports)];
+    while (Made < Times) {
         EXPORT Found = (EXPORT)Find(Export->Name);
-        BOOLEAN Raises = Export->Raised == 2 || (Export->Raised == 1 && Below(8) == 0);
 
         if (Found == NULL) {
             return 0; /* a name that is none */
         }
-        if (Raises) {
+        if (Export->Raised == 2 || (Export->Raised == 1 && Below(8) == 0)) {
             KeRaiseIrql(DISPATCH_LEVEL, &Irql);
         }
-        Made += CallOne(Found, Export, Request->Malice);
+        Made += CallOne(Found, Export, Malice);
         if (KeGetCurrentIrql() != PASSIVE_LEVEL) {
             KeLowerIrql(PASSIVE_LEVEL);
         }
+    }
+    return Made;
+}
+
+static ULONG Fuzz(const REQUEST *Request)
+{
+    ULONG Made = 0, Some;
+
+    State = Request->Seed * 0x9E3779B97F4A7C15ull + 1;
+    while (Made < Request->Calls) {
+        Some = CallSome(&Request->Export[Below(Request->Exports)], Request->Malice);
+        if (Some == 0) {
+            return 0;
+        }
+        Made += Some;
     }
     return Made;
 }
