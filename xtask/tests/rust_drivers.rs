@@ -52,9 +52,13 @@ fn a_debugger_finds_every_routine_and_its_line() {
         let (mut isr, mut inlined) = (0, 0);
         for function in image.functions() {
             // What was inlined there has names and lines, and the routine around it has its own.
-            let frames = (function.begin..function.end).map(|rva| lines.frames(rva)).find(|frames| frames.len() > 1);
+            let frames =
+                (function.begin..function.end).map(|rva| lines.frames(rva)).find(|frames| frames.len() > 1);
             if let Some([inner, .., outer]) = frames.as_deref() {
-                assert!(inner.inlined.is_some_and(|name| !name.is_empty()) && outer.inlined.is_none(), "{name}");
+                assert!(
+                    inner.inlined.is_some_and(|name| !name.is_empty()) && outer.inlined.is_none(),
+                    "{name}"
+                );
                 inlined += usize::from(inner.line.is_some() && outer.line.is_some());
             }
             let symbol = symbols.lookup(function.begin).expect("a routine has a name");
