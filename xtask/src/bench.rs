@@ -1,14 +1,14 @@
 //! `cargo xtask bench`: the engine's figures and the machine's, from one run, beside what they should be.
 //!
 //! The measuring is done by two examples, `speed` of crate `dirql-engine` and `bench` of crate `dirql`; each writes one JSON
-//! object, `name: {median, p99, unit, samples}`. Here they are put together and shown.
+//! object, `name: {median, p99, unit, samples}`; what the built command takes is measured by `runs`. Here they are put together and shown.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
-use crate::{call, drivers};
+use crate::{call, drivers, runs};
 
 /// What a figure should be at most, on a machine that does nothing else: nanoseconds, times native speed, or MB.
 const GOALS: &[(&str, f64)] = &[
@@ -43,6 +43,10 @@ const GOALS: &[(&str, f64)] = &[
     ("start_to_ready", 3_000_000.0),
     ("translate_instruction", 200.0),
     ("resident", 16.0),
+    ("run_quiet", 5_000.0),
+    ("run_checked", 10_000.0),
+    ("run_text", 25_000.0),
+    ("run_json", 25_000.0),
 ];
 
 /// Builds the drivers, measures, and shows the figures: a table, or with `json` one object.
@@ -53,6 +57,7 @@ pub(crate) fn bench(root: &Path, json: bool) -> Result<()> {
     drivers::build(root, &drivers::default_out(root))?;
     let mut figures = measured(root, "dirql-engine", "speed")?;
     figures.append(&mut measured(root, "dirql", "bench")?);
+    figures.append(&mut runs::measured(root)?);
     if json {
         println!("{}", Value::from(figures));
         return Ok(());

@@ -1,4 +1,4 @@
-//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|coverage|rules|sentences|drivers`.
+//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|coverage|rules|sentences|events|drivers`.
 //!
 //! It only calls other tools (cargo, gcc, apt-get) and says what it calls. It knows nothing of what they build.
 
@@ -14,10 +14,12 @@ mod call;
 mod check;
 mod coverage;
 mod drivers;
+mod events;
 mod identity;
 mod install;
 mod rules;
 mod run;
+mod runs;
 mod sentences;
 mod solo;
 
@@ -78,6 +80,12 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Writes docs/events.md: what the lines of `--json` are
+    Events {
+        /// Only look whether it is what would be written
+        #[arg(long)]
+        check: bool,
+    },
     /// Writes docs/rules.md: the rules, with their tiers, bug checks, pages, remedies and tests
     Rules {
         /// Only look whether it is what would be written
@@ -103,6 +111,7 @@ fn main() -> ExitCode {
         Chore::Rewind { rewinds } => run::rewinds(&root, rewinds),
         Chore::Schedules { schedules } => run::schedules(&root, schedules),
         Chore::Coverage => coverage::write(&root),
+        Chore::Events { check } => events::write(&root, check),
         Chore::Rules { check } => rules::write(&root, check),
         Chore::Sentences { check } => sentences::write(&root, check),
         Chore::Drivers { out } => drivers::build(&root, &out.unwrap_or_else(|| drivers::default_out(&root))),

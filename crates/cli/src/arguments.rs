@@ -27,7 +27,7 @@ Exit codes:
   0  clean
   1  the driver broke a rule, or an expectation of the script did not hold
   2  unusable arguments or input: the message says what, where, and what to do
-  3  no answer: a fault of dirql's own, or the driver needs something that dirql does not have yet
+  3  no answer: a fault of dirql's own, or the driver needs something that dirql does not have yet; or the answer cannot be written
   4  `dirql replay`: the run is not the recorded one";
 
 /// What can be asked for.
@@ -113,8 +113,11 @@ pub(crate) struct Setup {
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) setup: Setup,
-    /// Test each access of the driver's before it happens: slower, and wrong ones are told at their instruction
+    /// Do not test each access of the driver's before it happens. Quicker; a wrong access may go by, and no run is called clean
     #[arg(long)]
+    pub(crate) fast: bool,
+    /// Test each access of the driver's before it happens: as without it
+    #[arg(long, hide = true, conflicts_with = "fast")]
     pub(crate) checked: bool,
     /// Who decides what could go otherwise: `default` (a thread runs until it waits), `random:SEED`, or
     /// `pct:SEED,DEPTH[,STEPS]` (random priorities, for bugs of DEPTH ordered events in runs of about STEPS steps)
@@ -123,9 +126,9 @@ pub(crate) struct Run {
     /// Writes the run to a file that `dirql replay` makes again
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
-    /// Draws what happened from the first request on: who called whom, from the application through dispatch routine, device,
+    /// Draws what happened (of many runs, in the one that is shown) from the first request on: who called whom, from the application through dispatch routine, device,
     /// interrupt routine and DPC; as a picture if the name ends in `.svg`, else as text
-    #[arg(long, value_name = "FILE", conflicts_with = "runs")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) figure: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) many: Many,
@@ -133,6 +136,13 @@ pub(crate) struct Run {
     pub(crate) view: View,
     #[command(flatten)]
     pub(crate) isolation: Isolation,
+}
+
+impl Run {
+    /// Whether each access is tested.
+    pub(crate) fn is_checked(&self) -> bool {
+        !self.fast || self.many.checked_anyway
+    }
 }
 
 /// One run or many.
@@ -150,6 +160,9 @@ pub(crate) struct Many {
     /// It only ends with its code.
     #[arg(long = crate::many::UNTOLD, hide = true)]
     pub(crate) untold: bool,
+    /// It is checked, though others are fast.
+    #[arg(long = crate::many::ANYWAY, hide = true)]
+    pub(crate) checked_anyway: bool,
 }
 
 /// `dirql explore`.
@@ -169,9 +182,13 @@ pub(crate) struct Explore {
     /// accesses, interlocked instructions, and loads and stores of memory that others touch. Many more schedules
     #[arg(long)]
     pub(crate) instructions: bool,
-    /// Test each access of the driver's before it happens: slower, and wrong ones are told at their instruction
+    /// Test each access of the driver's before it happens, in every schedule: slower, and wrong ones are told that no fast schedule
+    /// shows. Without it the schedule that is shown is tested so, or, if none is broken, the one that departs nowhere
     #[arg(long)]
     pub(crate) checked: bool,
+    /// Test no access in any schedule: none is called clean then
+    #[arg(long, conflicts_with = "checked")]
+    pub(crate) fast: bool,
     /// Let calls fail that could succeed, too
     #[arg(long)]
     pub(crate) faults: bool,
@@ -186,6 +203,10 @@ pub(crate) struct Explore {
     /// Writes the first broken run to a file that `dirql replay` makes again
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
+    /// Draws what happened in it from the first request on: who called whom, from the application through dispatch routine, device,
+    /// interrupt routine and DPC; as a picture if the name ends in `.svg`, else as text
+    #[arg(long, value_name = "FILE")]
+    pub(crate) figure: Option<PathBuf>,
     /// This process runs the schedule of these choices, which was found.
     #[arg(long = crate::explore::FOUND, hide = true, require_equals = true)]
     pub(crate) found: Option<String>,
@@ -198,7 +219,7 @@ pub(crate) struct Explore {
 /// How a run is shown.
 #[derive(Args)]
 pub(crate) struct View {
-    /// One event a line, as JSON; `end` tells the outcome, and after it may come whose doing it was
+    /// One event a line, as JSON (docs/events.md); the last line, `end`, tells the outcome
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,
     /// Only what the driver prints, and the verdict
@@ -221,6 +242,9 @@ pub(crate) struct Isolation {
     /// This is the jailed process, started by the one of this id.
     #[arg(long = crate::isolate::CONFINED, hide = true, require_equals = true)]
     pub(crate) confined: Option<u32>,
+    /// Where this process leaves what it has not printed yet.
+    #[arg(long = crate::isolate::OUTBOX, hide = true, require_equals = true)]
+    pub(crate) outbox: Option<i32>,
     /// What an earlier process of this command left to be done by this one.
     #[arg(long = crate::isolate::TURN, hide = true, require_equals = true)]
     pub(crate) turn: Option<String>,
@@ -246,9 +270,13 @@ pub(crate) struct Replay {
     /// Where its INF is now
     #[arg(long, value_name = "FILE.inf")]
     pub(crate) inf: Option<PathBuf>,
-    /// Test each access of the driver's before it happens; the events are the same
+    /// Test each access of the driver's before it happens, though the record is of a fast run; the events are the same
     #[arg(long)]
     pub(crate) checked: bool,
+    /// Draws what happened from the first request on: who called whom, from the application through dispatch routine, device,
+    /// interrupt routine and DPC; as a picture if the name ends in `.svg`, else as text
+    #[arg(long, value_name = "FILE")]
+    pub(crate) figure: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) view: View,
     #[command(flatten)]

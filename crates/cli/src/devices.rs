@@ -2,16 +2,18 @@
 
 use devices::{Entry, PLACEMENT, catalog};
 
+use crate::out::say;
+
 /// Lists them.
 pub(crate) fn run(json: bool) {
     if json {
-        println!("{}", serde_json::json!({ "devices": catalog().iter().map(object).collect::<Vec<_>>() }));
+        say!("{}", serde_json::json!({ "devices": catalog().iter().map(object).collect::<Vec<_>>() }));
         return;
     }
     for entry in catalog() {
         show(entry);
     }
-    println!("every model");
+    say!("every model");
     PLACEMENT.iter().for_each(show_key);
 }
 
@@ -22,19 +24,19 @@ fn ids(entry: &Entry) -> Vec<String> {
 fn show(entry: &Entry) {
     let ids = ids(entry).join(", ");
     let ids = if ids.is_empty() { String::new() } else { format!("  ({ids})") };
-    println!("{}{ids}  {}", entry.name, entry.summary);
+    say!("{}{ids}  {}", entry.name, entry.summary);
     entry.keys.iter().for_each(show_key);
     if !entry.signals.is_empty() {
-        println!("  signals, for `poke {}#0 SIGNAL VALUE`", entry.name);
+        say!("  signals, for `poke {}#0 SIGNAL VALUE`", entry.name);
     }
     for signal in entry.signals {
-        println!("    {:12} {}", signal.name, signal.meaning);
+        say!("    {:12} {}", signal.name, signal.meaning);
     }
-    println!();
+    say!("");
 }
 
 fn show_key(key: &devices::Key) {
-    println!("    {:12} {}; without it: {}", key.name, key.meaning, key.default);
+    say!("    {:12} {}; without it: {}", key.name, key.meaning, key.default);
 }
 
 fn object(entry: &Entry) -> serde_json::Value {

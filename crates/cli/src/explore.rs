@@ -8,18 +8,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::Result;
-use dirql::explore::{Bounds, Replay, Searched, search_by};
+use dirql::explore::{Bounds, Choices, Replay, Searched, search_by};
 use dirql::{Bench, Error, InputError, Jail, Outcome, Play, Report};
 
 use crate::arguments::Explore;
 use crate::isolate::{self, Done};
 use crate::many::host_processors;
-use crate::run::{AFTER_DEATH, bench, note_death, script, shown};
+use crate::out::{self, complain};
+use crate::outputs::Outputs;
+use crate::run::{AFTER_DEATH, Files, bench, note_death, script, shown};
 use crate::spread::{self, CHECKED_PART, Makers, PART, Spread};
-use crate::view::Show;
+use crate::view::{Show, silently};
 
 /// Behind this, the choices of the schedule that a process is to show.
 pub(crate) const FOUND: &str = "found";
+
+/// The turn in which the schedule that departs nowhere is made with checks.
+const CONFIRM: &str = "confirm";
 
 /// Searches, and returns the exit code: that of the first broken run, if there is one.
 ///
@@ -29,17 +34,30 @@ pub(crate) fn run(arguments: &Explore) -> Result<u8> {
     if !arguments.isolation.in_process && arguments.isolation.confined.is_none() {
         return search_apart(arguments);
     }
-    isolate::in_turns(&arguments.isolation, None, |jail, turn| match (&arguments.found, turn) {
-        (Some(choices), turn) => {
-            let death = turn.and_then(|turn| turn.strip_prefix(AFTER_DEATH));
-            follow(arguments, jail, choices, death).map(Done::with)
+    isolate::in_turns(&arguments.isolation, &outputs(arguments), None, |jail, turn| {
+        match (&arguments.found, turn) {
+            (Some(choices), turn) => {
+                let death = turn.and_then(|turn| turn.strip_prefix(AFTER_DEATH));
+                follow(arguments, jail, choices, death).map(Done::with)
+            }
+            (None, None) => search_here(arguments, jail),
+            (None, Some(CONFIRM)) => {
+                let code = confirm(arguments, jail)?.outcome().exit_code();
+                if arguments.isolation.confined.is_some() {
+                    return Ok(Done::with(code));
+                }
+                if code != Outcome::Clean.exit_code() {
+                    return Ok(Done::then(String::new()));
+                }
+                tell_confirmed(arguments)?;
+                Ok(Done::with(code))
+            }
+            (None, Some(turn)) => match (turn.strip_prefix(PART), turn.strip_prefix(CHECKED_PART)) {
+                (Some(part), _) => make_part(arguments, jail, part, arguments.checked),
+                (_, Some(part)) => make_part(arguments, jail, part, true),
+                _ => follow(arguments, jail, turn, None).map(Done::with),
+            },
         }
-        (None, None) => search_here(arguments, jail),
-        (None, Some(turn)) => match (turn.strip_prefix(PART), turn.strip_prefix(CHECKED_PART)) {
-            (Some(part), _) => make_part(arguments, jail, part, arguments.checked),
-            (_, Some(part)) => make_part(arguments, jail, part, true),
-            _ => follow(arguments, jail, turn, None).map(Done::with),
-        },
     })
 }
 
@@ -59,22 +77,52 @@ fn search_apart(arguments: &Explore) -> Result<u8> {
         return Err(error);
     }
     if let Some((code, why)) = refused {
-        eprint!("{why}");
+        out::errors(why.as_bytes());
         return Ok(code);
     }
-    tell(&searched, arguments);
+    tell(&searched, arguments)?;
     if let Some(first) = searched.lost.first() {
-        eprintln!("dirql: schedule {} has ended its process: {}", first.number, first.why.trim_end());
+        complain!("dirql: schedule {} has ended its process: {}", first.number, first.why.trim_end());
     }
     match &searched.found {
         Some((choices, _)) => {
             let found = format!("--{FOUND}={}", spread::joined(choices));
-            let after_death = (!arguments.checked).then_some(AFTER_DEATH);
-            isolate::shown(&arguments.isolation, &[found], after_death)
+            let after_death = arguments.fast.then_some(AFTER_DEATH);
+            isolate::shown(&arguments.isolation, &[found], &outputs(arguments), after_death)
         }
-        None if searched.lost.is_empty() => Ok(Outcome::Clean.exit_code()),
-        None => Ok(crate::NO_ANSWER),
+        None if !searched.lost.is_empty() => Ok(crate::NO_ANSWER),
+        None if !wants_confirmation(arguments) => Ok(Outcome::Clean.exit_code()),
+        None => match isolate::untold(&arguments.isolation, &[format!("--{}={CONFIRM}", isolate::TURN)])? {
+            Ok(code) if code == Outcome::Clean.exit_code() => {
+                tell_confirmed(arguments)?;
+                Ok(code)
+            }
+            // It is broken, or its process has died of it: that is shown.
+            _ => isolate::shown(&arguments.isolation, &[format!("--{FOUND}=")], &outputs(arguments), None),
+        },
     }
+}
+
+/// Whether nothing is called clean yet: the search was fast, and the user does not want that to be all.
+fn wants_confirmation(arguments: &Explore) -> bool {
+    !arguments.checked && !arguments.fast
+}
+
+/// The schedule that departs nowhere, with every access checked, and nothing shown.
+fn confirm(arguments: &Explore, jail: Option<Jail>) -> Result<Report> {
+    let (bench, play) = subject(arguments, jail)?;
+    Ok(silently(bench.checked(true).chooser(Replay::new(Choices::default())), Some(play), None)?)
+}
+
+/// That it is clean.
+fn tell_confirmed(arguments: &Explore) -> Result<()> {
+    if !arguments.view.json {
+        let show = Show::new(&arguments.view, &arguments.isolation)?;
+        show.line(
+            "with every access checked, the schedule without a preemption is clean too (--checked tests all)",
+        );
+    }
+    Ok(())
 }
 
 /// In this process.
@@ -83,9 +131,10 @@ fn search_here(arguments: &Explore, jail: Option<Jail>) -> Result<Done> {
     let bench = bench.checked(arguments.checked);
     let searched = bench.search(&play, &bounds(arguments), is_wanted)?;
     let searched = searched.map(|report| report.outcome().name().to_owned());
-    tell(&searched, arguments);
+    tell(&searched, arguments)?;
     Ok(match &searched.found {
         Some((choices, _)) => Done::then(spread::joined(choices)),
+        None if wants_confirmation(arguments) => Done::then(CONFIRM.to_owned()),
         None => Done::with(Outcome::Clean.exit_code()),
     })
 }
@@ -104,6 +153,10 @@ fn make_part(arguments: &Explore, jail: Option<Jail>, part: &str, checked: bool)
         Ok(Done::with(0))
     };
     make().inspect_err(|_| isolate::tell(spread::REFUSED))
+}
+
+fn outputs(arguments: &Explore) -> Outputs {
+    Outputs::new(&arguments.isolation, [arguments.record.as_ref(), arguments.figure.as_ref()])
 }
 
 fn bounds(arguments: &Explore) -> Bounds {
@@ -133,7 +186,7 @@ fn subject(arguments: &Explore, jail: Option<Jail>) -> Result<(Bench, Play)> {
 
 /// Runs the schedule that was found, from the machine's start; with checks, if a process has had a `death` of it.
 fn follow(arguments: &Explore, jail: Option<Jail>, choices: &str, death: Option<&str>) -> Result<u8> {
-    let mut show = Show::new(&arguments.view);
+    let mut show = Show::new(&arguments.view, &arguments.isolation)?;
     if let Some(death) = death {
         show = show.without_events();
         note_death(&show, death);
@@ -144,25 +197,34 @@ fn follow(arguments: &Explore, jail: Option<Jail>, choices: &str, death: Option<
         Some(policy) => format!("explore {policy}"),
     };
     let policy = (Box::new(replay.clone()) as Box<_>, name.as_str());
-    let bench = bench(&arguments.setup)?.checked(arguments.checked || death.is_some());
-    let report = shown(&show, bench, &arguments.setup, policy, jail, arguments.record.as_deref())?;
+    let bench = bench(&arguments.setup)?.checked(!arguments.fast || death.is_some());
+    let outputs = outputs(arguments);
+    let (record, figure) = (arguments.record.as_deref(), arguments.figure.as_deref());
+    let files = Files { outputs: &outputs, record, figure };
+    let report = shown(&show, bench, &arguments.setup, policy, jail, files)?;
     if arguments.record.is_none() {
         show.note("with --record FILE, `dirql replay FILE` makes this run again");
     }
     if report.outcome() == Outcome::Clean || !replay.complaints().is_empty() {
-        eprintln!(
+        complain!(
             "dirql: the schedule that was found is broken in the search and not from the machine's start:"
         );
-        eprintln!("dirql: this is a fault of dirql, not of the driver");
+        complain!("dirql: this is a fault of dirql, not of the driver");
         return Ok(crate::NO_ANSWER);
     }
     Ok(report.outcome().exit_code())
 }
 
 /// What the search has come to.
-fn tell(searched: &Searched<String>, arguments: &Explore) {
-    let show = Show::new(&arguments.view);
-    show.line(&if show.is_json() { as_json(searched) } else { as_text(searched, arguments) });
+fn tell(searched: &Searched<String>, arguments: &Explore) -> Result<()> {
+    let show = Show::new(&arguments.view, &arguments.isolation)?;
+    let fast = if arguments.fast && searched.found.is_none() { " (fast: not checked)" } else { "" };
+    show.line(&if show.is_json() {
+        as_json(searched, checked(arguments))
+    } else {
+        as_text(searched, arguments) + fast
+    });
+    Ok(())
 }
 
 fn as_text(searched: &Searched<String>, arguments: &Explore) -> String {
@@ -218,14 +280,24 @@ fn schedules(count: u64) -> String {
     if count == 1 { "1 schedule".to_owned() } else { format!("{count} schedules") }
 }
 
-fn as_json(searched: &Searched<String>) -> String {
+/// Of which schedules each access is tested.
+fn checked(arguments: &Explore) -> &'static str {
+    match (arguments.checked, arguments.fast) {
+        (true, _) => "all",
+        (_, true) => "none",
+        _ => "shown",
+    }
+}
+
+fn as_json(searched: &Searched<String>, checked: &str) -> String {
     let choices = searched.found.as_ref().map(|(choices, _)| {
         choices.iter().map(|choice| format!("\"{choice}\"")).collect::<Vec<_>>().join(",")
     });
     let runs: Vec<String> = searched.schedules.iter().map(ToString::to_string).collect();
     let choices = choices.map_or_else(|| "null".to_owned(), |choices| format!("[{choices}]"));
     format!(
-        r#"{{"explored":{{"schedules":[{}],"repeated":{},"shared_instructions":{},"complete":{},"choices":{choices},"not_searched":{}}}}}"#,
+        r#"{{"explored":{{"checked":"{}","schedules":[{}],"repeated":{},"shared_instructions":{},"complete":{},"choices":{choices},"not_searched":{}}}}}"#,
+        checked,
         runs.join(","),
         searched.repeated,
         searched.learned,

@@ -8,6 +8,7 @@ use dirql::files::DriverFile;
 use dirql::imports::{self, ImportStatus};
 
 use crate::arguments::Imports;
+use crate::out::say;
 
 /// Lists them.
 ///
@@ -18,7 +19,7 @@ pub(crate) fn run(arguments: &Imports) -> Result<()> {
     let others = arguments.with.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
     let all = imports::list(&driver, &others);
     if arguments.json {
-        println!("{}", imports::json(&all));
+        say!("{}", imports::json(&all));
     } else {
         show(&all);
     }
@@ -31,7 +32,7 @@ fn read(path: &Path) -> Result<DriverFile> {
 
 fn show(all: &[ImportStatus]) {
     if all.is_empty() {
-        println!("no imports");
+        say!("no imports");
         return;
     }
     let mut modules: BTreeMap<&str, Vec<&ImportStatus>> = BTreeMap::new();
@@ -40,17 +41,17 @@ fn show(all: &[ImportStatus]) {
     }
     let width = all.iter().map(|import| import.name.len()).max().unwrap_or(0);
     for (module, imports) in modules {
-        println!("{module}");
+        say!("{module}");
         for import in imports {
             let status = imports::status_name(import.status);
             let kind = imports::kind_name(import);
             let irql = import.irql.as_deref().map(|irql| format!("  IRQL {irql}")).unwrap_or_default();
-            println!("  {:width$}  {status:11}  {kind:8}{irql}", import.name);
+            say!("  {:width$}  {status:11}  {kind:8}{irql}", import.name);
         }
     }
     let missing = all.iter().filter(|import| imports::status_name(import.status) == "missing").count();
-    println!("{} imports, {missing} missing", all.len());
+    say!("{} imports, {missing} missing", all.len());
     if missing > 0 {
-        println!("a driver with missing imports still runs: calling or reading one is told by name");
+        say!("a driver with missing imports still runs: calling or reading one is told by name");
     }
 }

@@ -4,14 +4,16 @@
 //! what it has done so far, its last words, if it cannot go on, and as its last line that its report is complete. A driver can at worst end the
 //! process of its own run; what was printed until then stays printed. What the machine does is none of this file's.
 
-use std::io::{self, PipeReader, Write as _};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::fs::File;
+use std::io::{self, BufWriter, PipeReader, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use dirql::Jail;
+use dirql::outbox::{self, Outbox};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, OFlags};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
@@ -19,6 +21,8 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 use crate::NO_ANSWER;
 use crate::arguments::Isolation;
 use crate::obituary::Death;
+use crate::out::{self, complain};
+use crate::outputs::Outputs;
 use crate::terminal;
 
 /// Behind `run` or `replay`, this makes the command the process that runs the machine; its value is the watcher's process id.
@@ -29,6 +33,10 @@ pub(crate) const TURN: &str = "turn";
 const END: &str = "end ";
 /// How a line begins that tells what was done so far.
 const TOLD: &str = "told: ";
+/// How the line begins that holds the last line of the command's output, whatever comes before it.
+const LAST: &str = "last: ";
+/// Behind `--`, the number of the file that holds what is on its way to standard output.
+pub(crate) const OUTBOX: &str = "outbox";
 /// How the line begins that says what the next process is to do, if the code that follows stands, and if it does not.
 const NEXT: [&str; 2] = ["after this: ", "instead: "];
 
@@ -41,6 +49,8 @@ pub(crate) struct Done {
     /// The exit code.
     code: u8,
     next: Option<Next>,
+    /// What stands behind everything that is printed.
+    last: Option<String>,
 }
 
 /// What is left to be done: a process runs one machine, and can open no file any more.
@@ -54,17 +64,22 @@ struct Next {
 impl Done {
     /// The command is over, with this exit code.
     pub(crate) fn with(code: u8) -> Self {
-        Self { code, next: None }
+        Self { code, next: None, last: None }
+    }
+
+    /// This line is the last one, whatever another machine has to add.
+    pub(crate) fn last(self, line: Option<String>) -> Self {
+        Self { last: line, ..self }
     }
 
     /// Another machine decides.
     pub(crate) fn then(what: String) -> Self {
-        Self { code: NO_ANSWER, next: Some(Next { what, stands: false }) }
+        Self { next: Some(Next { what, stands: false }), ..Self::with(NO_ANSWER) }
     }
 
     /// The command's exit code is this, and another machine has something to add.
     pub(crate) fn and(code: u8, what: String) -> Self {
-        Self { code, next: Some(Next { what, stands: true }) }
+        Self { next: Some(Next { what, stands: true }), ..Self::with(code) }
     }
 }
 
@@ -78,12 +93,16 @@ impl Done {
 /// Those of `command`; no process can be started.
 pub(crate) fn in_turns(
     isolation: &Isolation,
+    outputs: &Outputs,
     after_death: Option<&str>,
     mut command: impl FnMut(Option<Jail>, Option<&str>) -> Result<Done>,
 ) -> Result<u8> {
     if let Some(watcher) = isolation.confined {
         let confined = Confined::enter(watcher)?;
         let done = command(Some(confined.jail()), isolation.turn.as_deref());
+        if let Ok(Done { last: Some(line), .. }) = &done {
+            confined.say(&format!("{LAST}{line}"));
+        }
         if let Ok(Done { next: Some(next), .. }) = &done {
             confined.say(&format!("{}{}", NEXT[usize::from(!next.stands)], next.what));
         }
@@ -91,18 +110,26 @@ pub(crate) fn in_turns(
         return done.map(|done| done.code);
     }
     if isolation.in_process {
-        return turn_by_turn(|turn| command(None, turn));
+        return turn_by_turn(|turn| {
+            let done = command(None, turn).inspect_err(|_| outputs.discard())?;
+            outputs.keep()?;
+            Ok(done)
+        });
     }
-    shown(isolation, &[], after_death)
+    shown(isolation, &[], outputs, after_death)
 }
 
 /// Turns, until one leaves nothing to be done.
 fn turn_by_turn(mut take: impl FnMut(Option<&str>) -> Result<Done>) -> Result<u8> {
-    let (mut turn, mut standing) = (None::<String>, None);
+    let (mut turn, mut standing, mut last) = (None::<String>, None, None);
     loop {
         let done = take(turn.as_deref())?;
+        last = done.last.or(last);
         match done.next {
-            None => return Ok(standing.unwrap_or(done.code)),
+            None => {
+                last.iter().for_each(|line| out::bytes(format!("{line}\n").as_bytes()));
+                return Ok(standing.unwrap_or(done.code));
+            }
             Some(next) => {
                 if next.stands {
                     standing = standing.or(Some(done.code));
@@ -181,6 +208,59 @@ impl Drop for Confined {
     }
 }
 
+/// Standard output for what a machine's readers write: collected, where whoever watches finds it if this process dies.
+///
+/// # Errors
+/// The host's.
+pub(crate) fn out(isolation: &Isolation) -> Result<impl Write + use<>> {
+    Ok(Paced { out: sink(isolation.outbox)?, flushed: None })
+}
+
+fn sink(outbox: Option<i32>) -> Result<Box<dyn Write>> {
+    let Some(number) = outbox else { return Ok(Box::new(BufWriter::with_capacity(1 << 16, io::stdout()))) };
+    let file = File::options().read(true).write(true).open(format!("/proc/self/fd/{number}"));
+    let outbox = file.and_then(|file| Outbox::new(&file, Unbuffered));
+    Ok(Box::new(outbox.with_context(|| format!("--{OUTBOX} is for dirql's own use: leave it out"))?))
+}
+
+/// Standard output, at once.
+struct Unbuffered;
+
+impl Write for Unbuffered {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(io::stdout(), bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How long lines may be under way, for whoever looks on.
+const PACE: Duration = Duration::from_millis(100);
+
+/// The first line comes out at once, and what follows in time, if more is written.
+struct Paced<W> {
+    out: W,
+    flushed: Option<Clock>,
+}
+
+impl<W: Write> Write for Paced<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        let is_due = |flushed: Clock| flushed.elapsed() >= PACE;
+        if bytes.ends_with(b"\n") && self.flushed.is_none_or(is_due) {
+            self.flush()?;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.flushed = Some(Clock::now());
+        self.out.flush()
+    }
+}
+
 // ---- the process that watches ----
 
 /// Starts this command again with `more` arguments, in one process after the other, and prints what they print. The exit code is
@@ -191,20 +271,35 @@ impl Drop for Confined {
 ///
 /// # Errors
 /// A process cannot be started.
-pub(crate) fn shown(isolation: &Isolation, more: &[String], after_death: Option<&str>) -> Result<u8> {
+pub(crate) fn shown(
+    isolation: &Isolation,
+    more: &[String],
+    outputs: &Outputs,
+    after_death: Option<&str>,
+) -> Result<u8> {
     let mut first: Option<Death> = None;
     turn_by_turn(|turn| {
         let argument = turn.map(|turn| format!("--{TURN}={turn}"));
-        let more: Vec<String> = more.iter().cloned().chain(argument).collect();
-        let ended = end(start(&more, [Stdio::piped; 2])?, isolation.host_limit())?;
-        let Some(death) = ended.death() else { return Ok(ended.done()) };
+        let rest = outbox::file().context("memory for what is printed")?;
+        // It is inherited.
+        rustix::io::fcntl_setfd(&rest, rustix::io::FdFlags::empty())?;
+        let outbox = format!("--{OUTBOX}={}", rest.as_raw_fd());
+        let more: Vec<String> = more.iter().cloned().chain(argument).chain([outbox]).collect();
+        let ended = end(start(&more, [Stdio::piped; 2])?, isolation.host_limit());
+        out::bytes(&outbox::rest(&rest).unwrap_or_default());
+        let ended = ended?;
+        let Some(death) = ended.death() else {
+            outputs.keep()?;
+            return Ok(ended.done());
+        };
+        outputs.discard();
         if let (None, Some(prefix), true) = (turn, after_death, death.is_of_itself()) {
             let next = format!("{prefix}{}", death.what());
             first = Some(death);
             return Ok(Done::then(next));
         }
         let again = after_death.is_some_and(|prefix| turn.is_some_and(|turn| turn.starts_with(prefix)));
-        eprintln!("dirql: {}", death.obituary(first.as_ref().filter(|_| again)));
+        complain!("dirql: {}", death.obituary(first.as_ref().filter(|_| again)));
         Ok(Done::with(NO_ANSWER))
     })
 }
@@ -379,15 +474,11 @@ enum Pipe {
 
 impl Pipe {
     fn pass_on(self, bytes: &[u8], said: &mut Vec<u8>) {
-        // A reader that went away (`dirql … | head`) is not an error of the run.
-        let _ = match self {
-            Self::Out => io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()),
-            Self::Err => io::stderr().write_all(bytes),
-            Self::Notes => {
-                said.extend_from_slice(bytes);
-                Ok(())
-            }
-        };
+        match self {
+            Self::Out => out::bytes(bytes),
+            Self::Err => out::errors(bytes),
+            Self::Notes => said.extend_from_slice(bytes),
+        }
     }
 }
 
@@ -413,7 +504,8 @@ impl Ended {
 
     /// How it died.
     fn how(&self) -> Death {
-        let words: Vec<&str> = self.said.lines().filter(|line| !line.starts_with(END)).collect();
+        let is_word = |line: &&str| !line.starts_with(END) && !line.starts_with(LAST);
+        let words: Vec<&str> = self.said.lines().filter(is_word).collect();
         Death::of(&words, self.status, self.hung_for)
     }
 
@@ -423,6 +515,7 @@ impl Ended {
             let after = |which: usize| Some((line.strip_prefix(NEXT[which])?.to_owned(), which == 0));
             after(0).or_else(|| after(1)).map(|(what, stands)| Next { what, stands })
         });
-        Done { code: self.code().unwrap_or(NO_ANSWER), next }
+        let last = self.said.lines().find_map(|line| line.strip_prefix(LAST)).map(str::to_owned);
+        Done { next, last, ..Done::with(self.code().unwrap_or(NO_ANSWER)) }
     }
 }

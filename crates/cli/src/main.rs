@@ -1,8 +1,8 @@
 //! The `dirql` command: arguments in, reports out. It decides nothing about drivers; the library `dirql` does.
 //!
 //! The only crate that prints: reports to standard output, messages about the command itself to standard error. Exit codes:
-//! 0 clean, 1 a rule broken or an expectation failed, 2 unusable arguments or input, 3 no answer (dirql's own fault, or
-//! something that dirql does not have yet), 4 a replay that is not the recorded run.
+//! 0 clean, 1 a rule broken or an expectation failed, 2 unusable arguments or input, 3 no answer (dirql's own fault, something
+//! that dirql does not have yet, or an answer that cannot be written), 4 a replay that is not the recorded run.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the crate that prints")]
@@ -16,6 +16,8 @@ mod imports;
 mod isolate;
 mod many;
 mod obituary;
+mod out;
+mod outputs;
 mod replay;
 mod rules;
 mod run;
@@ -28,6 +30,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use arguments::{Arguments, Command};
+use out::complain;
 
 /// Unusable arguments or input.
 const UNUSABLE: u8 = 2;
@@ -35,6 +38,12 @@ const UNUSABLE: u8 = 2;
 const NO_ANSWER: u8 = 3;
 
 fn main() -> ExitCode {
+    if dirql::standard_output::was_closed() {
+        complain!(
+            "dirql: there is no standard output, so no answer can be given: send it to a file or to /dev/null"
+        );
+        return NO_ANSWER.into();
+    }
     let arguments = Arguments::parse();
     let done = std::panic::catch_unwind(|| match arguments.command {
         Command::Run(run) => run::run(&run),
@@ -47,18 +56,19 @@ fn main() -> ExitCode {
             Ok(0)
         }
     });
-    match done {
-        Ok(Ok(code)) => code.into(),
+    let code = match done {
+        Ok(Ok(code)) => code,
         Ok(Err(error)) => {
-            eprintln!("dirql: {error:#}");
-            exit_code(&error).into()
+            complain!("dirql: {error:#}");
+            exit_code(&error)
         }
         Err(_) => {
-            eprintln!("dirql: this is a fault of dirql, not of the driver: see the message above.");
-            eprintln!("dirql: please report it with the command: https://github.com/dirql/dirql/issues");
-            NO_ANSWER.into()
+            complain!("dirql: this is a fault of dirql, not of the driver: see the message above.");
+            complain!("dirql: please report it with the command: https://github.com/dirql/dirql/issues");
+            NO_ANSWER
         }
-    }
+    };
+    if out::is_lost() { NO_ANSWER.into() } else { code.into() }
 }
 
 /// What went wrong decides: the user's input, or this host and we.

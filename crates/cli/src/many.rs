@@ -13,12 +13,15 @@ use dirql::explore::Policy;
 use dirql::{Error, InputError};
 
 use crate::arguments::Run;
+use crate::out::{complain, say};
 use crate::{NO_ANSWER, UNUSABLE, isolate};
 
 /// Which of the runs a process makes.
 pub(crate) const NTH: &str = "nth";
 /// It shows and records nothing.
 pub(crate) const UNTOLD: &str = "untold";
+/// It is checked, though the user wants fast ones.
+pub(crate) const ANYWAY: &str = "checked-anyway";
 /// The exit code of a clean run.
 const CLEAN: u8 = 0;
 /// The exit code of a run with a broken rule or expectation.
@@ -46,10 +49,11 @@ pub(crate) fn run(arguments: &Run, runs: u32) -> Result<u8> {
     let again = isolate::shown(
         &arguments.isolation,
         &[format!("--{NTH}={run}")],
+        &crate::run::outputs(arguments),
         crate::run::after_death(arguments),
     )?;
     if again != code {
-        eprintln!(
+        complain!(
             "dirql: this run has ended otherwise before, with code {code}: a fault of dirql, or of this host"
         );
         return Ok(NO_ANSWER);
@@ -109,7 +113,7 @@ fn trial(arguments: &Run, run: u32) -> Result<u8> {
     Ok(match isolate::untold(&arguments.isolation, &more(&[UNTOLD]))? {
         Ok(code) => code,
         Err(death) if death.is_of_itself() && crate::run::after_death(arguments).is_some() => {
-            let again = isolate::untold(&arguments.isolation, &more(&[UNTOLD, "checked"]))?;
+            let again = isolate::untold(&arguments.isolation, &more(&[UNTOLD, ANYWAY]))?;
             again.ok().filter(|code| *code != CLEAN).unwrap_or(NO_ANSWER)
         }
         Err(_) => NO_ANSWER,
@@ -124,21 +128,22 @@ fn tell(arguments: &Run, codes: &BTreeMap<u32, u8>, last: Policy, shown: Option<
     if arguments.view.json {
         let [first, last] = [first, last].map(|policy| policy.to_string());
         let shown = shown.map(|policy| policy.to_string());
-        println!(
+        say!(
             "{}",
             serde_json::json!({
                 "runs": runs, "first": first, "last": last, "clean": clean, "broken": broken, "no_answer": without,
-                "shown": shown,
+                "checked": arguments.is_checked(), "shown": shown,
             })
         );
         return;
     }
-    println!(
-        "{runs} runs, {first} to {last}: {clean} clean, {broken} with a broken rule or expectation, {without} without an answer"
+    say!(
+        "{runs} runs, {first} to {last}: {clean} clean, {broken} with a broken rule or expectation, {without} without an answer{}",
+        if arguments.is_checked() { "" } else { " (fast: not checked)" }
     );
     if let Some(policy) = shown {
-        println!("the first of these, --policy {policy}:\n");
+        say!("the first of these, --policy {policy}:\n");
     } else if let Some(path) = &arguments.record {
-        println!("all are clean, so {} is not written", path.display());
+        say!("all are clean, so {} is not written", path.display());
     }
 }

@@ -1,13 +1,15 @@
 //! `dirql replay`: a recorded run, made again and held against its record.
 
 use anyhow::Result;
-use dirql::record::{Difference, Record};
+use dirql::record::{Difference, Record, Recording};
 use dirql::{Error, Jail, Outcome};
 
 use crate::arguments::Replay;
 use crate::isolate::{self, Done};
 use crate::obituary::unexplained;
-use crate::run::{AFTER_DEATH, CHECKED_MOMENTS, note_death};
+use crate::out::complain;
+use crate::outputs::Outputs;
+use crate::run::{AFTER_DEATH, CHECKED_MOMENTS, drawn, note_death};
 use crate::view::{MOMENTS, Show};
 
 /// The run is not the recorded one.
@@ -21,8 +23,9 @@ const FINDING: &str = r#""event":"finding""#;
 /// # Errors
 /// The record or a file that it names cannot be used, or this host cannot run a machine.
 pub(crate) fn run(arguments: &Replay) -> Result<u8> {
-    isolate::in_turns(&arguments.isolation, after_death(arguments), |jail, turn| {
-        replay(arguments, jail, turn)
+    let outputs = Outputs::new(&arguments.isolation, [arguments.figure.as_ref()]);
+    isolate::in_turns(&arguments.isolation, &outputs, after_death(arguments), |jail, turn| {
+        replay(arguments, &outputs, jail, turn)
     })
 }
 
@@ -34,7 +37,7 @@ fn after_death(arguments: &Replay) -> Option<&'static str> {
     (is_watcher && !checks()).then_some(AFTER_DEATH)
 }
 
-fn replay(arguments: &Replay, jail: Option<Jail>, turn: Option<&str>) -> Result<Done> {
+fn replay(arguments: &Replay, outputs: &Outputs, jail: Option<Jail>, turn: Option<&str>) -> Result<Done> {
     let record = Record::read(&arguments.record).map_err(Error::Input)?;
     let made = record.bench(arguments.driver.as_deref(), arguments.inf.as_deref());
     let (bench, play, comparison) = made.map_err(Error::Input)?;
@@ -42,7 +45,7 @@ fn replay(arguments: &Replay, jail: Option<Jail>, turn: Option<&str>) -> Result<
     let checked =
         arguments.checked || death.is_some() || moments.is_some_and(|(prefix, _)| prefix == CHECKED_MOMENTS);
     let bench = if checked { bench.checked(true) } else { bench };
-    let mut show = Show::new(&arguments.view);
+    let mut show = Show::new(&arguments.view, &arguments.isolation)?;
     if let Some((_, moments)) = moments {
         return show.explain(bench, play, jail, moments);
     }
@@ -50,12 +53,22 @@ fn replay(arguments: &Replay, jail: Option<Jail>, turn: Option<&str>) -> Result<
         show = show.without_events();
         note_death(&show, death);
     }
+    let (bench, jail) = match &arguments.figure {
+        Some(path) => {
+            let mut inputs =
+                Recording::inputs(&bench, "", record.header.script().as_ref()).map_err(Error::Input)?;
+            inputs.push(arguments.record.clone());
+            outputs.check(&inputs)?;
+            drawn(bench, jail, outputs, path)?
+        }
+        None => (bench, jail),
+    };
     let report = show.run(bench, play, jail)?;
     if let Some(death) = death
         && report.outcome() == Outcome::Clean
     {
-        eprintln!("dirql: {}", unexplained(death));
-        return Ok(Done::with(crate::NO_ANSWER));
+        complain!("dirql: {}", unexplained(death));
+        return Ok(show.behind_all(Done::with(crate::NO_ANSWER), &report));
     }
     let after = if death.is_some() { CHECKED_MOMENTS } else { MOMENTS };
     match comparison.difference(&report) {
@@ -72,8 +85,8 @@ fn replay(arguments: &Replay, jail: Option<Jail>, turn: Option<&str>) -> Result<
             Ok(show.done(&report, after))
         }
         Some(difference) => {
-            eprintln!("dirql: {}: replay is not the recorded run: {difference}", arguments.record.display());
-            Ok(Done::with(DIFFERENT))
+            complain!("dirql: {}: replay is not the recorded run: {difference}", arguments.record.display());
+            Ok(show.behind_all(Done::with(DIFFERENT), &report))
         }
     }
 }

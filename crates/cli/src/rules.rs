@@ -3,6 +3,8 @@
 use anyhow::Result;
 use dirql::rules::{self, Rule};
 
+use crate::out::{self, say};
+
 /// Lists all rules, or tells one in full.
 ///
 /// # Errors
@@ -14,15 +16,15 @@ pub(crate) fn run(name: Option<&str>, json: bool) -> Result<()> {
     };
     if json {
         let rules: Vec<String> = wanted.iter().map(rules::json).collect();
-        println!("{{\"rules\":[{}]}}", rules.join(","));
+        say!("{{\"rules\":[{}]}}", rules.join(","));
     } else if name.is_some() {
-        wanted.iter().for_each(|rule| print!("{}", rules::text(rule)));
+        wanted.iter().for_each(|rule| out::bytes(rules::text(rule).as_bytes()));
     } else {
         let width = wanted.iter().map(|rule| rule.name.len()).max().unwrap_or(0);
         for rule in &wanted {
-            println!("{:width$}  {}", rule.name, rules::tiers(rule));
+            say!("{:width$}  {}", rule.name, rules::tiers(rule));
         }
-        println!("{} rules; `dirql rules NAME` tells one in full", wanted.len());
+        say!("{} rules; `dirql rules NAME` tells one in full", wanted.len());
     }
     Ok(())
 }

@@ -1,22 +1,24 @@
 //! `dirql run`: a driver, its devices and a script, made into a machine; its events and report, printed.
 //!
-//! A run that may blame the wrong instruction, because memory was damaged before, is made again with checks before anyone
-//! is blamed; so is one whose process died; and once more for the moments that its verdict names.
+//! Each access of the driver's is tested, unless the user wants it fast. A fast run that may blame the wrong instruction, because
+//! memory was damaged before, is made again with checks before anyone is blamed; so is one whose process died. A run whose verdict
+//! names moments is made again for these.
 
-use std::fs::File;
-use std::io::BufWriter;
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use dirql::explore::Chooser;
 use dirql::readers::{Figure, FigureForm, Sink};
 use dirql::record::Recording;
-use dirql::{Bench, Error, InputError, Jail, Outcome, Play, Report, ScriptText, processor, windows};
+use dirql::{Bench, Error, Jail, Outcome, Play, Report, ScriptText, processor, windows};
 
 use crate::arguments::{Run, Setup};
 use crate::isolate::{self, Done};
 use crate::many;
 use crate::obituary::unexplained;
+use crate::out::{self, complain};
+use crate::outputs::Outputs;
 use crate::view::{MOMENTS, Show, silently};
 
 /// The turn in which a run is made again with checks; the exit code of the first follows.
@@ -34,7 +36,8 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     if let Some(runs) = arguments.many.runs.filter(|_| arguments.isolation.confined.is_none()) {
         return many::run(arguments, runs);
     }
-    isolate::in_turns(&arguments.isolation, after_death(arguments), |jail, turn| {
+    let outputs = outputs(arguments);
+    isolate::in_turns(&arguments.isolation, &outputs, after_death(arguments), |jail, turn| {
         let Some(turn) = turn else { return carry_out(arguments, jail) };
         if let Some(code) = turn.strip_prefix(CHECKED) {
             again_checked(arguments, jail, code)
@@ -43,57 +46,52 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
         } else if let Some(moments) = turn.strip_prefix(CHECKED_MOMENTS) {
             explain(arguments, jail, true, moments)
         } else {
-            explain(arguments, jail, arguments.checked, turn.strip_prefix(MOMENTS).unwrap_or(turn))
+            explain(arguments, jail, arguments.is_checked(), turn.strip_prefix(MOMENTS).unwrap_or(turn))
         }
     })
 }
 
+/// The files that it writes.
+pub(crate) fn outputs(arguments: &Run) -> Outputs {
+    Outputs::new(&arguments.isolation, [arguments.record.as_ref(), arguments.figure.as_ref()])
+}
+
 /// The turn that finds out why the process of a run died: there is one, unless the run was checked already.
 pub(crate) fn after_death(arguments: &Run) -> Option<&'static str> {
-    (!arguments.checked).then_some(AFTER_DEATH)
+    (!arguments.is_checked()).then_some(AFTER_DEATH)
 }
 
 fn carry_out(arguments: &Run, jail: Option<Jail>) -> Result<Done> {
-    let bench = bench(&arguments.setup)?.checked(arguments.checked);
     let policy = many::policy(arguments, arguments.many.nth)?;
     if arguments.many.untold {
-        let (bench, play) = (bench.policy(policy), play(&arguments.setup)?);
-        return Ok(Done::with(silently(bench, play, jail)?.outcome().exit_code()));
+        let bench = bench(&arguments.setup)?.checked(arguments.is_checked()).policy(policy);
+        return Ok(Done::with(silently(bench, play(&arguments.setup)?, jail)?.outcome().exit_code()));
     }
-    let (bench, jail) = match &arguments.figure {
-        Some(path) => drawn(bench, jail, path)?,
-        None => (bench, jail),
-    };
-    let (chooser, name) = (policy.chooser(), policy.to_string());
-    let show = Show::new(&arguments.view);
-    let report = shown(&show, bench, &arguments.setup, (chooser, &name), jail, arguments.record.as_deref())?;
-    if !arguments.checked && report.wants_checked_run() {
-        return Ok(Done::then(format!("{CHECKED}{}", report.outcome().exit_code())));
+    let show = Show::new(&arguments.view, &arguments.isolation)?;
+    let report = show_run(arguments, &show, arguments.is_checked(), jail)?;
+    if !arguments.is_checked() && report.wants_checked_run() {
+        let done = Done::then(format!("{CHECKED}{}", report.outcome().exit_code()));
+        return Ok(show.behind_all(done, &report));
     }
     Ok(show.done(&report, MOMENTS))
 }
 
-/// With a figure drawn to `path` at the end.
-fn drawn(bench: Bench, jail: Option<Jail>, path: &Path) -> Result<(Bench, Option<Jail>)> {
-    let file = made(path)?;
-    let jail = jail.map(|jail| jail.may_write(&file));
-    let svg = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("svg"));
-    let form = if svg { FigureForm::Svg } else { FigureForm::Text };
-    let symbols = bench.symbols();
-    Ok((bench.reader(Figure::new(Sink::new(file), form, symbols)), jail))
-}
-
-/// A new file.
-fn made(path: &Path) -> Result<File, Error> {
-    let error = |error| InputError::new(format!("{}: cannot be written: {error}", path.display()));
-    File::create(path).map_err(|why| Error::Input(error(why)))
+/// The run that was asked for, shown, with the files that are wanted of it.
+fn show_run(arguments: &Run, show: &Show<'_>, checked: bool, jail: Option<Jail>) -> Result<Report> {
+    let policy = many::policy(arguments, arguments.many.nth)?;
+    let (chooser, name) = (policy.chooser(), policy.to_string());
+    let bench = bench(&arguments.setup)?.checked(checked);
+    let outputs = outputs(arguments);
+    let files =
+        Files { outputs: &outputs, record: arguments.record.as_deref(), figure: arguments.figure.as_deref() };
+    shown(show, bench, &arguments.setup, (chooser, &name), jail, files)
 }
 
 /// The same choices in a checked machine: a better verdict, if it has one.
 fn again_checked(arguments: &Run, jail: Option<Jail>, first: &str) -> Result<Done> {
-    let show = Show::new(&arguments.view).without_events();
+    let show = Show::new(&arguments.view, &arguments.isolation)?.without_events();
     show.note(
-        "\nThis verdict may be a consequence of damaged memory. The same run again, with every access checked (--checked):",
+        "\nThis verdict may be a consequence of damaged memory. The same run again, with every access checked:",
     );
     let policy = many::policy(arguments, arguments.many.nth)?;
     let bench = bench(&arguments.setup)?.checked(true).policy(policy);
@@ -111,38 +109,41 @@ fn again_checked(arguments: &Run, jail: Option<Jail>, first: &str) -> Result<Don
 /// The process that ran the machine died before its report. The same choices in a checked machine: if the driver wrote over dirql's
 /// own memory, it is stopped at the first byte now.
 fn checked_after_death(arguments: &Run, jail: Option<Jail>, death: &str) -> Result<Done> {
-    let show = Show::new(&arguments.view).without_events();
+    let show = Show::new(&arguments.view, &arguments.isolation)?.without_events();
     note_death(&show, death);
-    let policy = many::policy(arguments, arguments.many.nth)?;
-    let bench = bench(&arguments.setup)?.checked(true);
-    let (chooser, name) = (policy.chooser(), policy.to_string());
-    let report = shown(&show, bench, &arguments.setup, (chooser, &name), jail, arguments.record.as_deref())?;
+    let report = show_run(arguments, &show, true, jail)?;
     if report.outcome() == Outcome::Clean {
-        eprintln!("dirql: {}", unexplained(death));
-        return Ok(Done::with(crate::NO_ANSWER));
+        complain!("dirql: {}", unexplained(death));
+        return Ok(show.behind_all(Done::with(crate::NO_ANSWER), &report));
     }
     Ok(show.done(&report, CHECKED_MOMENTS))
 }
 
 /// Says what follows where a run is made again because its process died.
 pub(crate) fn note_death(show: &Show<'_>, death: &str) {
-    show.note(&format!(
-        "\nBefore its report, {death}. The same run again, with every access checked (--checked):"
-    ));
+    show.note(&format!("\nBefore its report, {death}. The same run again, with every access checked:"));
 }
 
 /// Makes the run again and tells whose doing its moments were.
 fn explain(arguments: &Run, jail: Option<Jail>, checked: bool, moments: &str) -> Result<Done> {
     let policy = many::policy(arguments, arguments.many.nth)?;
     let bench = bench(&arguments.setup)?.checked(checked).policy(policy);
-    Show::new(&arguments.view).explain(bench, play(&arguments.setup)?, jail, moments)
+    Show::new(&arguments.view, &arguments.isolation)?.explain(bench, play(&arguments.setup)?, jail, moments)
 }
 
 fn play(setup: &Setup) -> Result<Option<Play>> {
     Ok(script(setup)?.map(|script| script.play()).transpose().map_err(Error::Input)?)
 }
 
-/// Runs `bench` by a policy, with its name, and shows the run; recorded, if there is a file for it.
+/// The files that are wanted of a run, as the user named them.
+#[derive(Clone, Copy)]
+pub(crate) struct Files<'p> {
+    pub(crate) outputs: &'p Outputs,
+    pub(crate) record: Option<&'p Path>,
+    pub(crate) figure: Option<&'p Path>,
+}
+
+/// Runs `bench` by a policy, with its name, and shows the run, recorded and drawn as `files` says.
 ///
 /// # Errors
 /// As [`run`].
@@ -150,18 +151,69 @@ pub(crate) fn shown(
     show: &Show<'_>,
     bench: Bench,
     setup: &Setup,
-    (policy, name): (Box<dyn Chooser>, &str),
+    policy: (Box<dyn Chooser>, &str),
     jail: Option<Jail>,
-    record: Option<&Path>,
+    files: Files<'_>,
 ) -> Result<Report> {
     let script = script(setup)?;
     let play = script.as_ref().map(ScriptText::play).transpose().map_err(Error::Input)?;
     if let Some(play) = &play {
         bench.check(play)?;
     }
-    match record {
-        Some(path) => recorded(show, bench, (script.as_ref(), play), (policy, name), jail, path),
-        None => Ok(show.run(bench.decided_by(policy), play, jail)?),
+    // Before a file is made: what cannot be recorded leaves none behind.
+    if files.record.or(files.figure).is_some() {
+        let mut inputs = Recording::inputs(&bench, policy.1, script.as_ref()).map_err(Error::Input)?;
+        inputs.extend(setup.script.clone());
+        files.outputs.check(&inputs)?;
+    }
+    let (bench, jail) = match files.figure {
+        Some(path) => drawn(bench, jail, files.outputs, path)?,
+        None => (bench, jail),
+    };
+    match files.record {
+        Some(path) => recorded(show, bench, (script.as_ref(), play), policy, jail, (files.outputs, path)),
+        None => Ok(show.run(bench.decided_by(policy.0), play, jail)?),
+    }
+}
+
+/// With a figure drawn to `path` at the end.
+///
+/// # Errors
+/// The file cannot be made.
+pub(crate) fn drawn(
+    bench: Bench,
+    jail: Option<Jail>,
+    outputs: &Outputs,
+    path: &Path,
+) -> Result<(Bench, Option<Jail>)> {
+    let file = outputs.create(path)?;
+    let jail = jail.map(|jail| jail.may_write(&file));
+    let svg = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("svg"));
+    let form = if svg { FigureForm::Svg } else { FigureForm::Text };
+    let (symbols, name) = (bench.symbols(), path.display().to_string());
+    let sink = Sink::new(Told { out: BufWriter::new(file), name });
+    Ok((bench.reader(Figure::new(sink, form, symbols)), jail))
+}
+
+/// A file whose trouble the command tells.
+struct Told<W: Write> {
+    out: W,
+    name: String,
+}
+
+impl<W: Write> Write for Told<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl<W: Write> Drop for Told<W> {
+    fn drop(&mut self) {
+        out::note(&self.name, self.out.flush());
     }
 }
 
@@ -172,16 +224,14 @@ fn recorded(
     (script, play): (Option<&ScriptText>, Option<Play>),
     (policy, name): (Box<dyn Chooser>, &str),
     jail: Option<Jail>,
-    path: &Path,
+    (outputs, path): (&Outputs, &Path),
 ) -> Result<Report> {
-    // Before a file is made: what cannot be recorded leaves none behind.
-    Recording::prepare(&bench, name, script).map_err(Error::Input)?;
-    let file = made(path)?;
+    let file = outputs.create(path)?;
     let jail = jail.map(|jail| jail.may_write(&file));
     let started = Recording::start(bench, policy, name, script, BufWriter::new(file));
     let (bench, recording) = started.map_err(Error::Input)?;
     let report = show.run(bench, play, jail)?;
-    recording.finish(&report).with_context(|| format!("{}: cannot be written", path.display()))?;
+    out::note(&path.display().to_string(), recording.finish(&report));
     if report.outcome() != Outcome::Clean {
         show.note(&format!("replay: dirql replay {}", quoted(path)));
     }

@@ -1,13 +1,12 @@
 //! A run as it is shown: events while it goes on, its report at the end.
 
-use std::io;
-
 use anyhow::{Result, bail};
 use dirql::readers::{Flow, Json, Prints, Sink};
 use dirql::{Bench, Error, Jail, Moments, Outcome, Play, Report};
 
-use crate::arguments::View;
-use crate::isolate::Done;
+use crate::arguments::{Isolation, View};
+use crate::isolate::{self, Done};
+use crate::out::{self, complain};
 use crate::terminal;
 
 /// The turn in which a run is made again for its moments, which follow.
@@ -23,13 +22,17 @@ pub(crate) struct Show<'a> {
 
 impl<'a> Show<'a> {
     /// On standard output.
-    pub(crate) fn new(view: &'a View) -> Self {
-        Self { view, out: Sink::new(io::stdout()), events: true }
+    ///
+    /// # Errors
+    /// The host's.
+    pub(crate) fn new(view: &'a View, isolation: &Isolation) -> Result<Self> {
+        Ok(Self { view, out: Sink::new(isolate::out(isolation)?), events: true })
     }
 
     /// Shows only what came of a run: what happened was shown before.
-    pub(crate) fn without_events(self) -> Self {
-        Self { events: false, ..self }
+    pub(crate) fn without_events(mut self) -> Self {
+        self.events = false;
+        self
     }
 
     /// Runs the machine to be, in `jail` if there is one, and shows what happens and what came of it.
@@ -48,10 +51,16 @@ impl<'a> Show<'a> {
     pub(crate) fn done(&self, report: &Report, turn: &str) -> Done {
         let wanted = !self.view.quiet && report.outcome() == Outcome::Broken;
         let code = report.outcome().exit_code();
-        match Some(report).filter(|_| wanted).and_then(Moments::of) {
+        let done = match Some(report).filter(|_| wanted).and_then(Moments::of) {
             Some(moments) => Done::and(code, format!("{turn}{moments}")),
             None => Done::with(code),
-        }
+        };
+        self.behind_all(done, report)
+    }
+
+    /// The last line of JSON is `end`, whatever another machine has to add.
+    pub(crate) fn behind_all(&self, done: Done, report: &Report) -> Done {
+        done.last(self.view.json.then(|| report.json_end()))
     }
 
     /// Makes a run again and shows whose doing its `moments` were, and nothing else.
@@ -70,7 +79,7 @@ impl<'a> Show<'a> {
         match dirql::explain(bench, play, &moments)? {
             Some(explanation) if self.view.json => self.out.line(&explanation.json_line()),
             Some(explanation) => self.out.line(&self.dressed(&explanation.to_string())),
-            None => eprintln!(
+            None => complain!(
                 "dirql: whose doing the moments were is not known: made again, the run was another one; a fault of dirql's"
             ),
         }
@@ -90,7 +99,7 @@ impl<'a> Show<'a> {
 
     fn report(&self, report: &Report) {
         if self.view.json {
-            report.json_lines().iter().for_each(|line| self.out.line(line));
+            report.json_findings().iter().for_each(|line| self.out.line(line));
         } else if self.view.quiet {
             self.out.line(&self.dressed(&report.verdict_text()));
         } else {
@@ -116,10 +125,16 @@ impl<'a> Show<'a> {
     /// A line for people: after the report, or beside the JSON.
     pub(crate) fn note(&self, text: &str) {
         if self.view.json {
-            eprintln!("{text}");
+            complain!("{text}");
         } else {
             self.out.line(text);
         }
+    }
+}
+
+impl Drop for Show<'_> {
+    fn drop(&mut self) {
+        out::note("standard output", self.out.flush());
     }
 }
 
@@ -132,8 +147,10 @@ pub(crate) fn silently(bench: Bench, play: Option<Play>, jail: Option<Jail>) -> 
     if let Some(play) = &play {
         bench.check(play)?;
     }
+    #[cfg(debug_assertions)]
+    let checked = bench.is_checked();
     let machine = bench.start()?;
     #[cfg(debug_assertions)]
-    crate::failing::as_asked(&machine);
+    crate::failing::as_asked(&machine, checked);
     Ok(machine.carry_out(play))
 }

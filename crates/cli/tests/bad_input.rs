@@ -296,7 +296,7 @@ fn a_record_that_is_not_there_or_none() {
 fn a_record_of_another_version() {
     let (file, _) = recorded("other_version");
     let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, text.replacen("\"dirql_record\":1", "\"dirql_record\":2", 1)).unwrap();
+    fs::write(&file, text.replacen("\"dirql_record\":2", "\"dirql_record\":1", 1)).unwrap();
     refused_by_replay(&file, &["format 2", "the version that wrote it"]);
     fs::write(&file, text.replacen("\"dirql\":\"", "\"dirql\":\"9", 1)).unwrap();
     refused_by_replay(&file, &["version of dirql 9", "the version that wrote it"]);

@@ -19,6 +19,7 @@ fn dying(way: &str, more: &[&str]) -> Answer {
         .arg("run")
         .arg(driver("legacy.sys"))
         .arg("--quiet")
+        .args(fast(more))
         .args(more)
         .env("DIRQL_FAIL", way)
         .env_remove("RUST_BACKTRACE")
@@ -45,7 +46,12 @@ fn attack(number: u32, more: &[&str]) -> Answer {
 fn attacking(number: u32, more: &[&str]) -> Command {
     let script = format!("open \\\\.\\DirqlHostile as f; ioctl f {:#x}", 0x22_0000 + (0xB00 + number) * 4);
     let mut command = Command::new(env!("CARGO_BIN_EXE_dirql"));
-    command.arg("run").arg(driver("hostile.sys")).args(["--quiet", "--do", &script]).args(more);
+    command
+        .arg("run")
+        .arg(driver("hostile.sys"))
+        .args(["--quiet", "--do", &script])
+        .args(fast(more))
+        .args(more);
     command
 }
 
@@ -60,6 +66,11 @@ fn replaying(record: &std::path::Path, more: &[&str]) -> Answer {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dirql"));
     command.arg("replay").arg(record).arg("--quiet").args(more).env("DIRQL_FAIL", "abort-fast");
     Answer::of(command.output().unwrap())
+}
+
+/// These stories are of machines that are not checked, unless they say so.
+fn fast(more: &[&str]) -> &'static [&'static str] {
+    if more.contains(&"--checked") { &[] } else { &["--fast"] }
 }
 
 fn the_next_run_is_clean() {
@@ -323,7 +334,8 @@ fn a_replay_whose_process_dies_and_that_is_clean_with_checks_is_our_fault() {
     }
     let record = rig::folder("clean").join("run.record");
     let sys = driver("legacy.sys");
-    let made = dirql(["run", sys.to_str().unwrap(), "--quiet", "--record", record.to_str().unwrap()]);
+    let made =
+        dirql(["run", sys.to_str().unwrap(), "--fast", "--quiet", "--record", record.to_str().unwrap()]);
     assert_eq!(made.code, Some(0), "{}", made.said());
     let replay = |way: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dirql"));
@@ -345,7 +357,7 @@ fn json_stays_json_though_the_process_dies_between() {
     let sys = driver("hostile.sys");
     let script = format!("open \\\\.\\DirqlHostile as f; ioctl f {:#x}", 0x22_0000 + (0xB00 + 29) * 4);
     let mut command = Command::new(env!("CARGO_BIN_EXE_dirql"));
-    command.arg("run").arg(&sys).args(["--json", "--do", &script]).env("DIRQL_FAIL", "abort-fast");
+    command.arg("run").arg(&sys).args(["--fast", "--json", "--do", &script]).env("DIRQL_FAIL", "abort-fast");
     let answer = Answer::of(command.output().unwrap());
     assert_eq!(answer.code, Some(1), "{}", answer.said());
     for line in answer.out.lines() {

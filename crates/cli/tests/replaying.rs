@@ -107,7 +107,7 @@ fn a_failure_that_was_recorded_says_how_to_see_it_again() {
 #[test]
 fn a_suspicious_run_is_made_again_checked_and_so_can_be_its_replay() {
     let script = r"open \\.\DirqlFaults as f; ioctl f 0x222880"; // 32: a byte behind a block, seen when it is freed
-    let (file, first) = record("suspicious", "faults.sys", &["--quiet", "--do", script]);
+    let (file, first) = record("suspicious", "faults.sys", &["--quiet", "--fast", "--do", script]);
     assert_eq!(first.code, Some(1), "{}", first.said());
     let (fast, checked) = first.out.split_once("The same run again, with every access checked").unwrap();
     assert!(fast.contains("BAD_POOL_HEADER (0x19)"), "{}", first.said());
@@ -121,10 +121,10 @@ fn a_suspicious_run_is_made_again_checked_and_so_can_be_its_replay() {
     assert!(again.out.contains("the checked run tells here"), "{}", again.said());
     assert!(again.out.contains("PoolOverrun+0x30 wrote a byte"), "{}", again.said());
 
-    let (_, told) = record("suspicious_json", "faults.sys", &["--json", "--do", script]);
+    let (_, told) = record("suspicious_json", "faults.sys", &["--json", "--fast", "--do", script]);
     let end = told.out.lines().rfind(|line| line.contains(r#""event":"end""#)).unwrap();
     assert!(end.contains("broken"), "the checked run's end is the last one: {}", told.said());
-    let (_, once) = record("not_twice", "faults.sys", &["--quiet", "--checked", "--do", script]);
+    let (_, once) = record("not_twice", "faults.sys", &["--quiet", "--do", script]);
     assert!(!once.out.contains("The same run again"), "{}", once.said());
 }
 
@@ -190,17 +190,33 @@ fn a_driver_that_moved_is_found_beside_the_record_or_where_it_is_said_to_be() {
 
 #[test]
 fn a_fast_run_replays_under_checked_translation_and_a_checked_one_says_so() {
-    let more =
-        ["--policy", "random:4", "--processors", "4", "--group-size", "2", "--json", "--do", TWO_WRITERS];
+    let more = [
+        "--policy",
+        "random:4",
+        "--processors",
+        "4",
+        "--group-size",
+        "2",
+        "--fast",
+        "--json",
+        "--do",
+        TWO_WRITERS,
+    ];
     let (file, first) = record("checked_replay", "legacy.sys", &more);
     assert_eq!(first.code, Some(0), "{}", first.said());
     let header = fs::read_to_string(&file).unwrap();
     assert!(header.contains(r#""group_size":2"#) && header.contains(r#""translation":"fast""#));
     let again = replay(&file, &["--json", "--checked"]);
     assert_eq!(again.code, Some(0), "{}", again.said());
-    assert_eq!(first.out, again.out, "every event, address and hash is the same");
+    let confirmed = first
+        .out
+        .replace(r#""outcome":"unconfirmed","checked":false"#, r#""outcome":"clean","checked":true"#);
+    assert_eq!(
+        confirmed, again.out,
+        "every event, address and hash is the same; clean is only a checked run"
+    );
 
-    let (file, first) = record("checked_run", "legacy.sys", &["--checked", "--do", TWO_WRITERS]);
+    let (file, first) = record("checked_run", "legacy.sys", &["--do", TWO_WRITERS]);
     assert_eq!(first.code, Some(0), "{}", first.said());
     assert!(fs::read_to_string(&file).unwrap().contains(r#""translation":"checked""#));
     assert_eq!(replay(&file, &["--quiet"]).code, Some(0));

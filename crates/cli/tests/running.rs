@@ -55,7 +55,7 @@ fn the_flow_shows_each_request_down_to_the_driver_and_back() {
         "DriverEntry legacy!DriverEntry",
         r"CreateFile \\.\DirqlLegacy",
         r"WriteFile \\.\DirqlLegacy, 5 bytes",
-        "    DispatchWrite legacy!DispatchWrite  (IRP_MJ_WRITE)",
+        "    DispatchWrite legacy!DispatchWrite  (IRP_MJ_WRITE, IRP ",
         "      IRP_MJ_WRITE completed: STATUS_SUCCESS, 5 bytes",
         "WriteFile returns STATUS_SUCCESS, 5 bytes",
         "Unload legacy!DriverUnload",
@@ -118,7 +118,7 @@ fn a_broken_rule_is_exit_code_1_and_its_verdict_is_in_the_json() {
     let verdict = &end["verdict"];
     assert_eq!((&verdict["rule"], &verdict["tier"]), (&"wild-write".into(), &"error".into()));
     let check = &verdict["bug_check"];
-    assert_eq!((&check["code"], &check["name"]), (&0x50.into(), &"PAGE_FAULT_IN_NONPAGED_AREA".into()));
+    assert_eq!((&check["code"], &check["name"]), (&"0x50".into(), &"PAGE_FAULT_IN_NONPAGED_AREA".into()));
     assert_eq!(check["parameters"][0], "0xfffff880dead0000");
     assert_eq!(check["meanings"][0], "address that was referenced");
     assert_eq!(verdict["stack"][0]["symbol"], "faults!WildWrite+0xa");
@@ -262,4 +262,110 @@ fn a_reader_that_goes_away_is_no_fault() {
         .unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// Functions of `touches.sys`: pageable pool read at DISPATCH_LEVEL, a freed block read.
+const PAGED: u32 = 13;
+const FREED: u32 = 4;
+
+#[test]
+fn a_run_is_checked_unless_it_is_to_be_fast_and_a_fast_one_is_never_called_clean() {
+    for (number, rule) in [(PAGED, "paged-at-raised-irql"), (FREED, "use-after-free")] {
+        let script = format!(r"open \\.\DirqlTouches as f; ioctl f {:#x}", 0x22_0000 + (0xB00 + number) * 4);
+        let checked = run("touches.sys", &["--quiet", "--do", &script]);
+        assert_eq!(checked.code, Some(1), "{}", checked.said());
+        assert!(checked.out.contains(rule), "{}", checked.said());
+        let fast = run("touches.sys", &["--quiet", "--fast", "--do", &script]);
+        assert_eq!(fast.code, Some(0), "{}", fast.said());
+        assert!(fast.out.contains("verdict: clean (fast: not checked"), "{}", fast.said());
+        let json = run("touches.sys", &["--json", "--fast", "--do", &script]);
+        let end: serde_json::Value = serde_json::from_str(json.out.lines().last().unwrap()).unwrap();
+        assert_eq!((&end["outcome"], &end["checked"]), (&"unconfirmed".into(), &false.into()));
+    }
+    let clean = run("legacy.sys", &["--json", "--do", WRITE]);
+    let end: serde_json::Value = serde_json::from_str(clean.out.lines().last().unwrap()).unwrap();
+    assert_eq!((&end["outcome"], &end["checked"]), (&"clean".into(), &true.into()));
+}
+
+#[test]
+fn end_is_the_last_line_though_another_machine_tells_of_moments() {
+    let answer = run("faults.sys", &["--json", "--do", r"open \\.\DirqlFaults as f; ioctl f 0x222880"]);
+    assert_eq!(answer.code, Some(1), "{}", answer.said());
+    let kinds: Vec<String> = answer
+        .out
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["event"].to_string())
+        .collect();
+    assert_eq!(kinds[0], "\"begin\"", "{}", answer.said());
+    assert!(kinds.contains(&"\"moments\"".to_owned()), "{}", answer.said());
+    assert_eq!(kinds.iter().position(|kind| kind == "\"end\""), Some(kinds.len() - 1), "{}", answer.said());
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_exit_code_3_told_on_the_other_stream() {
+    let sys = driver("legacy.sys");
+    let sys = sys.to_str().unwrap();
+    for arguments in
+        [vec!["devices"], vec!["imports", sys], vec!["run", sys], vec!["run", sys, "--in-process"]]
+    {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output =
+            std::process::Command::new(env!("CARGO_BIN_EXE_dirql")).args(&arguments).stdout(full).output();
+        let answer = Answer::of(output.unwrap());
+        assert_eq!(answer.code, Some(3), "{arguments:?}: {}", answer.said());
+        assert!(answer.err.contains("standard output cannot be written"), "{arguments:?}: {}", answer.said());
+    }
+    let closed = format!("exec {} devices >&-", env!("CARGO_BIN_EXE_dirql"));
+    let answer = Answer::of(std::process::Command::new("sh").args(["-c", &closed]).output().unwrap());
+    assert_eq!(answer.code, Some(3), "{}", answer.said());
+    assert!(answer.err.contains("there is no standard output"), "{}", answer.said());
+    let closed = format!("exec {} no-such-command 2>/dev/full", env!("CARGO_BIN_EXE_dirql"));
+    let answer = Answer::of(std::process::Command::new("sh").args(["-c", &closed]).output().unwrap());
+    assert_eq!(answer.code, Some(2), "{}", answer.said());
+}
+
+#[test]
+fn a_reader_of_the_list_of_devices_that_has_read_enough_hears_no_panic() {
+    let piped = format!("{} devices | head -n 1", env!("CARGO_BIN_EXE_dirql"));
+    for _ in 0..20 {
+        let answer = Answer::of(std::process::Command::new("sh").args(["-c", &piped]).output().unwrap());
+        assert_eq!((answer.code, answer.err.as_str()), (Some(0), ""), "{}", answer.said());
+    }
+}
+
+#[test]
+fn what_is_written_never_takes_the_place_of_what_is_read() {
+    let folder = rig::folder("written_over");
+    let [sys, script, other] = ["legacy.sys", "script.txt", "other.txt"].map(|name| folder.join(name));
+    std::fs::copy(driver("legacy.sys"), &sys).unwrap();
+    std::fs::write(&script, WRITE.replace("; ", "\n")).unwrap();
+    std::fs::write(&other, "it stays").unwrap();
+    let before = std::fs::read(&sys).unwrap();
+    let [soft, hard, fifo] = ["soft", "hard", "fifo"].map(|name| folder.join(name));
+    std::os::unix::fs::symlink(&sys, &soft).unwrap();
+    std::fs::hard_link(&script, &hard).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let [sys_text, script_text] = [&sys, &script].map(|path| path.to_str().unwrap());
+    for to in [&sys, &script, &soft, &hard, &fifo, &folder] {
+        for option in ["--record", "--figure"] {
+            let answer =
+                dirql(["run", sys_text, "--script", script_text, "--quiet", option, to.to_str().unwrap()]);
+            assert_eq!(answer.code, Some(2), "{option} {}: {}", to.display(), answer.said());
+            assert!(answer.err.starts_with(&format!("dirql: {}: ", to.display())), "{}", answer.said());
+        }
+    }
+    assert_eq!(std::fs::read(&sys).unwrap(), before);
+    assert_eq!(std::fs::read_to_string(&other).unwrap(), "it stays");
+    let other_text = other.to_str().unwrap();
+    let written = dirql(["run", sys_text, "--script", script_text, "--quiet", "--record", other_text]);
+    assert_eq!(written.code, Some(0), "{}", written.said());
+    assert!(std::fs::read_to_string(&other).unwrap().contains("\nsha256 "));
+    let over_itself = dirql(["replay", other_text, "--quiet", "--figure", other_text]);
+    assert_eq!(over_itself.code, Some(2), "{}", over_itself.said());
+    let drawn = folder.join("replay.txt");
+    let replayed = dirql(["replay", other_text, "--quiet", "--figure", drawn.to_str().unwrap()]);
+    assert_eq!(replayed.code, Some(0), "{}", replayed.said());
+    assert!(std::fs::read_to_string(&drawn).unwrap().contains("CreateFile"));
+    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".part")), "{left:?}");
 }

@@ -150,6 +150,12 @@ impl Bench {
         self
     }
 
+    /// Whether it is to be a checked one.
+    #[must_use]
+    pub fn is_checked(&self) -> bool {
+        self.settings.checked
+    }
+
     /// The processor that driver code finds: x86-64-v2 unless said otherwise.
     #[must_use]
     pub fn processor(mut self, cpu: Cpu) -> Self {

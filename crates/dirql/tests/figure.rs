@@ -13,6 +13,8 @@ use std::rc::Rc;
 
 use dirql::readers::{Figure, FigureForm, Sink};
 use dirql::{Bench, Platform};
+use engine::StrandId;
+use kernel::event::{Event, Reader, Stamp};
 use rig::{driver, start};
 
 /// What a sink was given.
@@ -130,4 +132,63 @@ fn a_message_and_a_routine_on_a_thread_are_drawn_too() {
     let relayed = Platform { relayed_lines: true, messages: 0, ..Platform::default() };
     let figure = drawn(|| bench().platform(relayed), script, FigureForm::Text);
     expect_in_order(&figure, &["▶ PassiveIsr", "released", "TRUE: its own"]);
+}
+
+/// Where the column of a step begins in a row.
+fn column(figure: &str, step: &str) -> usize {
+    let row =
+        figure.lines().find(|line| line.contains(step)).unwrap_or_else(|| panic!("no {step}\n{figure}"));
+    row.split(step).next().unwrap().chars().count()
+}
+
+#[test]
+fn a_verdict_is_drawn_where_it_was_found() {
+    let script = r"open \\.\DirqlFaults as f; ioctl f 0x222804";
+    let paper = Paper::default();
+    let bench = Bench::new().driver(driver("faults.sys"));
+    let symbols = bench.symbols();
+    let bench = bench.reader(Figure::new(Sink::new(paper.clone()), FigureForm::Text, symbols));
+    let play = dirql::ScriptText::typed(script).play().unwrap();
+    let report = bench.run(Some(play)).unwrap();
+    drop(report);
+    let figure = String::from_utf8(paper.0.borrow().clone()).unwrap();
+    assert_eq!(column(&figure, "✗ wild-write"), column(&figure, "DispatchDeviceControl"), "{figure}");
+}
+
+#[test]
+fn what_a_dpc_calls_back_stands_with_the_dpc_and_each_request_that_it_completes_has_its_arrow() {
+    let paper = Paper::default();
+    let symbols = dirql::readers::SymbolBook::default();
+    let mut figure = Figure::new(Sink::new(paper.clone()), FigureForm::Text, symbols);
+    let request = || Event::Request { name: "ReadFile", detail: String::new() };
+    let sent =
+        |id, request| Event::IrpSent { irp: id, id, request: Some(request), device: 0, major: 3, minor: 0 };
+    let completed = |id| Event::IrpCompleted { irp: id, id: Some(id), status: 0, information: 0 };
+    let answer = |request| Event::Answer { request, name: "ReadFile", status: 0, information: request };
+    let enter = |role| Event::Enter { role, routine: 0x1000, object: 0 };
+    let leave = |role| Event::Leave { role, routine: 0x1000, value: 0 };
+    let events = [
+        (1, request()),
+        (1, sent(2, 1)),
+        (2, request()),
+        (2, sent(4, 3)),
+        (1, enter("DpcForIsr")),
+        (1, enter("StartIo")),
+        (1, leave("StartIo")),
+        (1, completed(2)),
+        (1, completed(4)),
+        (1, leave("DpcForIsr")),
+        (1, answer(1)),
+        (2, answer(3)),
+    ];
+    for ((strand, event), number) in events.into_iter().zip(1..) {
+        let stamp = Stamp { number, time: number * 1000, processor: 0, irql: 0, strand: StrandId(strand) };
+        figure.event(&stamp, &event);
+    }
+    drop(figure);
+    let figure = String::from_utf8(paper.0.borrow().clone()).unwrap();
+    assert_eq!(column(&figure, "StartIo"), column(&figure, "DpcForIsr"), "{figure}");
+    let arrows =
+        figure.lines().filter(|line| line.contains("completes: STATUS_SUCCESS") && line.contains('◀'));
+    assert_eq!(arrows.count(), 2, "{figure}");
 }

@@ -28,7 +28,7 @@ const fn level(from: u8, to: u8) -> Event {
 }
 
 const fn connection(made: bool) -> Event {
-    Event::Connection { object: INTERRUPT, vector: 0x50, irql: 5, made }
+    Event::Connection { object: INTERRUPT, vector: 0x50, level: 5, made }
 }
 
 const fn queued(inserted: bool) -> Event {

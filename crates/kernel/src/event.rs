@@ -1,9 +1,14 @@
 //! Everything observable, emitted once, where it happens. Rules, traces and statistics are readers; the kernel knows
 //! none of them.
 
+mod declaration;
+
 use std::any::Any;
 
 use engine::StrandId;
+
+pub use declaration::{Declared, Form, Value};
+use declaration::{Field, events};
 
 /// When and where an event happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,286 +26,267 @@ pub struct Stamp {
     pub strand: StrandId,
 }
 
-macro_rules! events {
-    ($($(#[$meta:meta])* $name:ident { $($(#[$fmeta:meta])* $field:ident: $type:ty),* $(,)? })*) => {
-        /// Something that happened.
-        #[derive(Clone, PartialEq, Eq, Debug)]
-        pub enum Event {
-            $($(#[$meta])* $name { $($(#[$fmeta])* $field: $type),* },)*
-        }
-
-        /// What kind of event; one bit each in a reader's subscription.
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-        #[repr(u8)]
-        pub enum Kind {
-            $($(#[$meta])* $name,)*
-        }
-
-        impl Kind {
-            /// All kinds.
-            pub const ALL: &[Kind] = &[$(Kind::$name),*];
-
-            /// Whether such an event owns memory.
-            #[must_use]
-            #[inline]
-            pub(crate) const fn owns(self) -> bool {
-                match self {
-                    $(Kind::$name => false $(|| std::mem::needs_drop::<$type>())*,)*
-                }
-            }
-        }
-
-        impl Event {
-            /// Its kind.
-            #[must_use]
-            pub const fn kind(&self) -> Kind {
-                match self {
-                    $(Event::$name { .. } => Kind::$name,)*
-                }
-            }
-        }
-    };
-}
-
 events! {
     /// A driver called an export.
-    Call {
+    Call = "call" {
         /// Row of the export table.
-        export: u32,
+        export: u32 as Export,
         /// The first four arguments.
-        arguments: [u64; 4],
+        arguments: [u64; 4] as Words,
         /// The return address.
-        caller: u64,
+        caller: u64 as Code,
     }
     /// An export returned to the driver.
-    Return {
+    Return = "return" {
         /// Row of the export table.
-        export: u32,
+        export: u32 as Export,
         /// `rax`.
-        value: u64,
+        value: u64 as Hex,
     }
     /// The kernel calls a routine of a driver.
-    Enter {
+    Enter = "enter" {
         /// What kind of routine: `DriverEntry`, `DispatchWrite`, `StartIo`, `Isr`, `DpcForIsr`, …
-        role: &'static str,
+        role: &'static str as Text,
         /// Its address.
-        routine: u64,
+        routine: u64 as Code,
         /// The object it is called for: device, IRP, DPC, interrupt; 0 if none.
-        object: u64,
+        object: u64 as Hex,
     }
     /// A routine of a driver came back.
-    Leave {
+    Leave = "leave" {
         /// As in `Enter`.
-        role: &'static str,
+        role: &'static str as Text,
         /// As in `Enter`.
-        routine: u64,
+        routine: u64 as Code,
         /// `rax`.
-        value: u64,
+        value: u64 as Hex,
     }
     /// A driver accessed a device register or port.
-    Device {
+    Device = "device" {
         /// `in`/`out` if true, else memory.
-        port: bool,
+        port: bool as Flag,
         /// Bus address or port.
-        address: u64,
+        address: u64 as Hex,
         /// Bytes.
-        bytes: u8,
+        bytes: u8 as Number,
         /// A write if true.
-        write: bool,
+        write: bool as Flag,
         /// The value that was read or written.
-        value: u64,
+        value: u64 as Hex,
         /// The device and register, where the device can name it.
-        what: Option<String>,
+        register: Option<String> as Text,
     }
     /// An interrupt line changed its level.
-    Line {
+    Line = "line" {
         /// The line.
-        line: u32,
+        line: u32 as Number,
         /// Asserted if true.
-        asserted: bool,
+        asserted: bool as Flag,
     }
     /// A message-signaled interrupt arrived.
-    Message {
+    Message = "message" {
         /// The vector it brings.
-        vector: u32,
+        vector: u32 as Number,
         /// The address that was written to.
-        address: u64,
+        address: u64 as Hex,
         /// What was written.
-        data: u32,
+        data: u32 as Hex,
         /// Somebody is connected to the vector; else it is lost.
-        connected: bool,
+        connected: bool as Flag,
     }
     /// A bus master has moved data.
-    Transfer {
+    Transfer = "transfer" {
         /// The function.
-        device: String,
+        device: String as Text,
         /// The first physical address.
-        address: u64,
+        address: u64 as Hex,
         /// How many bytes.
-        bytes: u64,
+        bytes: u64 as Number,
         /// To memory if true, else from memory.
-        write: bool,
+        write: bool as Flag,
     }
     /// An interrupt service routine was connected to a vector, or disconnected: it does not run and will not.
-    Connection {
+    Connection = "connection" {
         /// The KINTERRUPT.
-        object: u64,
+        object: u64 as Hex,
         /// The vector.
-        vector: u32,
+        vector: u32 as Number,
         /// The level the routine runs at.
-        irql: u8,
+        level: u8 as Number,
         /// Connected if true.
-        made: bool,
+        made: bool as Flag,
     }
     /// An interrupt service routine answered.
-    Interrupt {
+    Interrupt = "interrupt" {
         /// The line or vector.
-        vector: u32,
+        vector: u32 as Number,
         /// The KINTERRUPT.
-        object: u64,
+        object: u64 as Hex,
         /// It returned TRUE.
-        claimed: bool,
+        claimed: bool as Flag,
     }
     /// A DPC was queued (or was queued already).
-    DpcQueued {
+    DpcQueued = "dpc-queued" {
         /// The KDPC.
-        dpc: u64,
+        dpc: u64 as Hex,
         /// False if it was in a queue already.
-        inserted: bool,
+        inserted: bool as Flag,
     }
     /// A DPC was taken out of its queue again: it does not run.
-    DpcRemoved {
+    DpcRemoved = "dpc-removed" {
         /// The KDPC.
-        dpc: u64,
+        dpc: u64 as Hex,
     }
     /// The IRQL of the processor changed.
-    Irql {
+    Irql = "irql" {
         /// Before.
-        from: u8,
+        from: u8 as Number,
         /// After.
-        to: u8,
+        to: u8 as Number,
     }
     /// An IRP was sent to a driver.
-    IrpSent {
+    IrpSent = "irp-sent" {
         /// The IRP.
-        irp: u64,
+        irp: u64 as Hex,
+        /// The number of the event with which it was first sent. Addresses of IRPs are used again, this is not.
+        id: u64 as Number,
+        /// The number of the application's request that it is for; none if a driver or the system sends it.
+        request: Option<u64> as Number,
         /// The device object.
-        device: u64,
+        device: u64 as Hex,
         /// Major function.
-        major: u8,
+        major: u8 as Number,
         /// Minor function.
-        minor: u8,
+        minor: u8 as Number,
     }
     /// `IoCompleteRequest`.
-    IrpCompleted {
+    IrpCompleted = "irp-completed" {
         /// The IRP.
-        irp: u64,
+        irp: u64 as Hex,
+        /// As in `irp-sent`; none if it was never sent.
+        id: Option<u64> as Number,
         /// Its final status.
-        status: u32,
+        status: u32 as Hex,
         /// `IoStatus.Information`.
-        information: u64,
+        information: u64 as Number,
     }
-    /// An application's request begins (`WriteFile`, …).
-    Request {
+    /// An application's request begins (`WriteFile`, …). The number of this event is the request's in later ones.
+    Request = "request" {
         /// The function as the application knows it.
-        name: &'static str,
+        name: &'static str as Text,
         /// What it was called with, for people.
-        detail: String,
+        detail: String as Text,
     }
-    /// An application's request is over.
-    Answer {
+    /// An application's request is over, or (`STATUS_PENDING`) under way: then another answer follows at its end.
+    Answer = "answer" {
+        /// The number of the event with which the request began.
+        request: u64 as Number,
         /// As in `Request`.
-        name: &'static str,
+        name: &'static str as Text,
         /// NTSTATUS.
-        status: u32,
+        status: u32 as Hex,
         /// Bytes transferred.
-        information: u64,
+        information: u64 as Number,
     }
     /// Memory was allocated.
-    Allocated {
+    Allocated = "allocated" {
         /// Where.
-        address: u64,
+        address: u64 as Hex,
         /// Bytes.
-        bytes: u64,
+        bytes: u64 as Number,
         /// Pool tag.
-        tag: u32,
+        tag: u32 as Tag,
         /// Paged pool if true.
-        paged: bool,
+        paged: bool as Flag,
     }
     /// Memory was freed.
-    Freed {
+    Freed = "freed" {
         /// Where.
-        address: u64,
+        address: u64 as Hex,
     }
     /// A line of `DbgPrint` text (without its newline).
-    Print {
+    Print = "print" {
         /// The text.
-        text: String,
+        text: String as Text,
     }
     /// A driver wrote an entry for the system's error log.
-    ErrorLog {
+    ErrorLog = "error-log" {
         /// The driver or device it is about.
-        source: String,
+        source: String as Text,
         /// `ErrorCode`, an NTSTATUS of the driver's message file or the system's.
-        code: u32,
+        code: u32 as Hex,
         /// `UniqueErrorValue`: where in the driver.
-        unique: u32,
+        unique: u32 as Hex,
         /// `FinalStatus`.
-        status: u32,
+        status: u32 as Hex,
+    }
+    /// There is a new thread.
+    Thread = "thread" {
+        /// Its strand.
+        thread: StrandId as Number,
+        /// What it is called.
+        name: String as Text,
     }
     /// A thread gave its processor to another.
-    Switch {
+    Switch = "switch" {
         /// From this strand.
-        from: StrandId,
+        from: StrandId as Number,
         /// To this one.
-        to: StrandId,
+        to: StrandId as Number,
     }
     /// A thread began to wait.
-    Wait {
+    Wait = "wait" {
         /// The first object.
-        object: u64,
+        object: u64 as Hex,
         /// How many.
-        count: u32,
+        count: u32 as Number,
     }
     /// A wait ended.
-    Woken {
+    Woken = "woken" {
         /// The status of the wait.
-        status: u32,
+        status: u32 as Hex,
     }
     /// A driver image was loaded, or unloaded.
-    Image {
+    Image = "image" {
         /// Its name.
-        name: String,
+        name: String as Text,
         /// Where.
-        base: u64,
+        base: u64 as Hex,
         /// False when it goes.
-        loaded: bool,
+        loaded: bool as Flag,
     }
     /// Something about Plug and Play, in words: `start pci9052#0`.
-    Pnp {
+    Pnp = "pnp" {
         /// The step.
-        step: String,
+        step: String as Text,
+    }
+    /// A device is started with these resources.
+    Resources = "resources" {
+        /// The device.
+        device: String as Text,
+        /// What it has, as the driver finds it in the translated list.
+        resources: String as Text,
     }
     /// An exception is given to the handlers of drivers.
-    Exception {
+    Exception = "exception" {
         /// NTSTATUS.
-        code: u32,
+        code: u32 as Hex,
         /// The instruction.
-        address: u64,
+        address: u64 as Hex,
     }
     /// Frames were left by an exception or an unwind, and the driver goes on in one of them.
-    Unwound {
+    Unwound = "unwound" {
         /// The frame.
-        frame: u64,
+        frame: u64 as Hex,
         /// The instruction.
-        to: u64,
+        to: u64 as Code,
     }
     /// A finding.
-    Finding {
+    Finding = "finding" {
         /// The rule.
-        rule: &'static str,
+        rule: &'static str as Text,
         /// The sentence.
-        message: String,
+        message: String as Text,
     }
 }
 

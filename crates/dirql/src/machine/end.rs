@@ -58,6 +58,7 @@ impl Machine {
             memory_hash,
             witnessed: nt.witnessed(),
             departures: nt.departures(),
+            checked: engine.is_checked(),
             symbols: self.readers.symbols.clone(),
         }
     }

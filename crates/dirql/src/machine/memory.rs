@@ -6,19 +6,19 @@ use engine::Engine;
 use engine::windows::PAGE;
 use kernel::Kernel;
 
-use crate::readers::fnv128;
+use crate::readers::Hash128;
 
 /// The hash of all mapped pages.
 pub(super) fn hash(engine: Engine, kernel: &Kernel) -> u128 {
     let mut page = vec![0_u8; 0x1000];
-    let mut hash = None;
+    let mut hash = Hash128::default();
     for address in kernel.mm.map.addresses() {
         debug_assert!(address.is_multiple_of(PAGE));
         if engine.read_bytes(address, &mut page).is_err() {
             continue;
         }
-        hash = Some(fnv128(hash, &address.to_le_bytes()));
-        hash = Some(fnv128(hash, &page));
+        hash.word(address);
+        hash.bytes(&page);
     }
-    fnv128(hash, &[])
+    hash.value()
 }

@@ -90,7 +90,7 @@ impl Buffers {
         }
         for buffer in [self.input, self.output] {
             if buffer.length > 0 {
-                user::free(cx, buffer.address);
+                user::give(cx, buffer.address);
             }
         }
         Ok(Completion { status: status.0, information, data })
@@ -103,7 +103,7 @@ fn buffer(cx: &mut Cx<'_>, length: u32) -> Option<Buffer> {
         return Some(Buffer::default());
     }
     let process = u32::try_from(ps::current_process(cx)).ok()?;
-    Some(Buffer { address: user::allocate(cx, process, length.into())?, length })
+    Some(Buffer { address: user::take(cx, process, length.into())?, length })
 }
 
 /// Carries a request out and waits for its end.

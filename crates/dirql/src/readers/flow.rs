@@ -1,5 +1,8 @@
 //! The flow as it happened, for people: requests, routines, register accesses, lines, interrupts, DPCs, completions, one
-//! line each, with time, processor, IRQL, indented by nesting.
+//! line each, with time, processor, IRQL, thread and the event's number, indented by nesting.
+//!
+//! A request is known by the number of the event with which it begins, an IRP by that with which it was first sent: so one of them can
+//! be followed among many. Threads are named where they first do something.
 //!
 //! Nesting is by strand: what interrupts a thread stands indented below what that thread was in. Exports, pool and
 //! switches are left to the sums at the end and to JSON.
@@ -13,7 +16,7 @@ use super::names::{bytes, request, status_text};
 use super::{Sink, SymbolBook};
 
 /// What stands above the first line.
-const HEADING: &str = "     time µs  cpu irql  what happened";
+const HEADING: &str = "     time µs  cpu irql thread   event  what happened";
 /// Register accesses in a row that are shown one by one; of more, only the last.
 const ACCESSES: u32 = 12;
 
@@ -24,6 +27,8 @@ pub struct Flow {
     begun: bool,
     /// The requests (true) and routines (false) each strand is in, innermost last.
     frames: BTreeMap<StrandId, Vec<bool>>,
+    /// What threads are called that have not done anything yet.
+    threads: BTreeMap<StrandId, String>,
     /// An IRP on its way to a dispatch routine: its line is joined with the routine's. One that no routine of a driver
     /// ever sees, because the bus answers it, is not shown.
     sent: Option<(Stamp, u64, String)>,
@@ -32,6 +37,8 @@ pub struct Flow {
     /// Register accesses since the last line of another kind, and the last one that was not shown.
     accesses: u32,
     unshown: Option<(Stamp, String)>,
+    /// What a line is put together in.
+    text: String,
 }
 
 impl Flow {
@@ -43,10 +50,12 @@ impl Flow {
             symbols,
             begun: false,
             frames: BTreeMap::new(),
+            threads: BTreeMap::new(),
             sent: None,
             requests: BTreeMap::new(),
             accesses: 0,
             unshown: None,
+            text: String::new(),
         }
     }
 
@@ -55,10 +64,27 @@ impl Flow {
             self.begun = true;
             self.out.line(HEADING);
         }
+        if let Some(name) = self.threads.remove(&stamp.strand) {
+            self.put(stamp, 0, &format!("thread {} is {name}", stamp.strand.0));
+        }
         let depth = self.frames.get(&stamp.strand).map_or(0, Vec::len);
+        self.put(stamp, depth, text);
+    }
+
+    fn put(&mut self, stamp: &Stamp, depth: usize, text: &str) {
+        use std::fmt::Write;
         let (whole, part) = (stamp.time / 1000, stamp.time % 1000);
-        let place = format!("{whole:>8}.{part:03}  {:>3} {:>4}", stamp.processor, stamp.irql);
-        self.out.line(&format!("{place}  {}{text}", "  ".repeat(depth)));
+        let Stamp { number, processor, irql, strand, .. } = stamp;
+        self.text.clear();
+        // A string takes what is written to it.
+        let _ = write!(
+            self.text,
+            "{whole:>8}.{part:03}  {processor:>3} {irql:>4} {:>6} {number:>7}  {:2$}{text}",
+            strand.0,
+            "",
+            2 * depth
+        );
+        self.out.line(&self.text);
     }
 
     fn deeper(&mut self, strand: StrandId, request: bool) {
@@ -126,11 +152,12 @@ impl Flow {
         self.back(stamp.strand, false);
     }
 
-    fn completed(&mut self, stamp: &Stamp, irp: u64, status: u32, information: u64) {
-        let (what, counts) = self.requests.remove(&irp).unwrap_or_else(|| ("IRP".to_owned(), true));
+    fn completed(&mut self, stamp: &Stamp, (irp, id): (u64, Option<u64>), status: u32, information: u64) {
+        let (what, counts) = self.requests.get(&irp).cloned().unwrap_or_else(|| ("IRP".to_owned(), true));
         let moved =
             if counts && information != 0 { format!(", {}", bytes(information)) } else { String::new() };
-        self.line(stamp, &format!("{what} completed: {}{moved}", status_text(status)));
+        let id = id.map_or_else(String::new, |id| format!("  (IRP {id})"));
+        self.line(stamp, &format!("{what} completed: {}{moved}{id}", status_text(status)));
     }
 
     fn requests_and_routines(&mut self, stamp: &Stamp, event: &Event) {
@@ -139,20 +166,23 @@ impl Flow {
                 self.line(stamp, &format!("{name} {detail}"));
                 self.deeper(stamp.strand, true);
             }
-            Event::Answer { name, status, information } => {
+            Event::Answer { request, name, status, information } => {
                 // One that was pending ends wherever it is completed: in a DPC, on another thread.
                 let ends = if self.back(stamp.strand, true) { "returns" } else { "ends:" };
                 let moved =
                     if *information == 0 { String::new() } else { format!(", {}", bytes(*information)) };
-                self.line(stamp, &format!("{name} {ends} {}{moved}", status_text(*status)));
+                let text = format!("{name} {ends} {}{moved}  (request {request})", status_text(*status));
+                self.line(stamp, &text);
             }
-            Event::IrpSent { irp, major, minor, .. } => {
-                let text = request(*major, *minor);
-                self.requests.insert(*irp, (text.clone(), !matches!(*major, 0x1B | 0x16)));
+            Event::IrpSent { irp, id, request: of, major, minor, .. } => {
+                let what = request(*major, *minor);
+                let of = of.map_or_else(String::new, |of| format!(" of request {of}"));
+                let text = format!("{what}, IRP {id}{of}");
+                self.requests.insert(*irp, (what, !matches!(*major, 0x1B | 0x16)));
                 self.sent = Some((*stamp, *irp, text));
             }
-            Event::IrpCompleted { irp, status, information } => {
-                self.completed(stamp, *irp, *status, *information);
+            Event::IrpCompleted { irp, id, status, information } => {
+                self.completed(stamp, (*irp, *id), *status, *information);
             }
             Event::Enter { role, routine, .. } => self.enter(stamp, role, *routine),
             Event::Leave { role, value, .. } => self.leave(stamp, role, *value),
@@ -176,8 +206,8 @@ impl Flow {
             }
             Event::Interrupt { claimed: true, .. } => "interrupt claimed".to_owned(),
             Event::Interrupt { claimed: false, .. } => "interrupt not claimed".to_owned(),
-            Event::Connection { vector, irql, made: true, .. } => {
-                format!("interrupt connected to vector {vector:#x}, its routine at IRQL {irql}")
+            Event::Connection { vector, level, made: true, .. } => {
+                format!("interrupt connected to vector {vector:#x}, its routine at IRQL {level}")
             }
             Event::Connection { vector, made: false, .. } => {
                 format!("interrupt disconnected from vector {vector:#x}")
@@ -192,6 +222,7 @@ impl Flow {
             Event::Image { name, base, loaded: true } => format!("{name} loaded at {base:#x}"),
             Event::Image { name, loaded: false, .. } => format!("{name} unloaded"),
             Event::Pnp { step } => format!("PnP: {step}"),
+            Event::Resources { resources, .. } => format!("resources: {resources}"),
             Event::Exception { code, address } => {
                 format!("exception {} at {address:#x}", status_text(*code))
             }
@@ -204,8 +235,8 @@ impl Flow {
 }
 
 fn access_text(event: &Event) -> Option<String> {
-    let Event::Device { port, address, bytes, write, value, what } = event else { return None };
-    let place = what.clone().unwrap_or_else(|| {
+    let Event::Device { port, address, bytes, write, value, register } = event else { return None };
+    let place = register.clone().unwrap_or_else(|| {
         let space = if *port { "port" } else { "memory" };
         format!("{space} {address:#x}")
     });
@@ -232,6 +263,10 @@ impl Reader for Flow {
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {
+        if let Event::Thread { thread, name } = event {
+            self.threads.insert(*thread, name.clone());
+            return;
+        }
         if let Some(text) = access_text(event) {
             self.flush_sent();
             self.access(stamp, text);
@@ -241,7 +276,6 @@ impl Reader for Flow {
         match (event, &self.sent) {
             (Event::Enter { .. }, _) => {}
             (Event::IrpCompleted { irp, .. }, Some((_, sent, _))) if irp == sent => {
-                self.requests.remove(irp);
                 self.sent = None;
                 return;
             }

@@ -1,34 +1,87 @@
 //! One number for a whole run: two runs with the same inputs have the same, on every machine and under every address
 //! randomisation of the host.
 //!
-//! FNV-1a of 128 bits over the events' JSON lines, symbols left out. It compares runs; it is no defence against forgery.
+//! Events are hashed by their fields, as they are declared, a word at a time: no text is made of them. It compares runs; it is no
+//! defence against forgery.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::rc::Rc;
 
-use kernel::event::{Event, Kind, Reader, Stamp};
+use kernel::event::{Event, Kind, Reader, Stamp, Value};
 
-use super::json::line;
+/// A hash of 128 bits of words, in two halves that do not know of each other. Each word changes either half in a way that can be taken
+/// back, so two sequences that differ in one word never have the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hash128(u64, u64);
 
-const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+impl Default for Hash128 {
+    fn default() -> Self {
+        Self(0x6c62_272e_07bb_0142, 0x62b8_2175_6295_c58d)
+    }
+}
 
-/// FNV-1a, 128 bits, of `bytes` after what `hash` stands for already; begin with `None`.
+impl Hash128 {
+    /// Takes a word in.
+    #[inline]
+    pub fn word(&mut self, word: u64) {
+        let first = (self.0 ^ word).wrapping_mul(0x9fb2_1c65_1e98_df25);
+        let second = (self.1.rotate_left(29) ^ word).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        *self = Self(first ^ first >> 32, second ^ second >> 29);
+    }
+
+    /// Takes bytes in, and how many they are.
+    #[inline]
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.word(bytes.len() as u64);
+        let (words, rest) = bytes.as_chunks::<8>();
+        words.iter().for_each(|word| self.word(u64::from_le_bytes(*word)));
+        if !rest.is_empty() {
+            let mut word = [0; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            self.word(u64::from_le_bytes(word));
+        }
+    }
+
+    /// Takes in what another one stands for.
+    #[inline]
+    pub fn hash(&mut self, other: Self) {
+        self.word(other.0);
+        self.word(other.1);
+    }
+
+    /// The hash of all that was taken in.
+    #[must_use]
+    pub fn value(self) -> u128 {
+        u128::from(self.0) << 64 | u128::from(self.1)
+    }
+}
+
+/// The hash of one event.
 #[must_use]
-pub fn fnv128(hash: Option<u128>, bytes: &[u8]) -> u128 {
-    bytes.iter().fold(hash.unwrap_or(BASIS), |hash, &byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))
+pub(crate) fn of_event(stamp: &Stamp, event: &Event) -> Hash128 {
+    let mut hash = Hash128::default();
+    let place = u64::from(stamp.processor) << 40 | u64::from(stamp.irql) << 32 | u64::from(stamp.strand.0);
+    [event.kind() as u64, stamp.number, stamp.time, place].into_iter().for_each(|word| hash.word(word));
+    event.each_field(|_, _, value| match value {
+        Value::Number(number) => hash.word(number),
+        Value::Words(words) => words.iter().for_each(|word| hash.word(*word)),
+        Value::Flag(flag) => hash.word(flag.into()),
+        Value::Text(text) => hash.bytes(text.as_bytes()),
+        Value::None => hash.word(u64::MAX),
+    });
+    hash
 }
 
 /// Hashes every event. A clone is the same hash.
 #[derive(Clone, Default)]
-pub struct TraceHash(Rc<Cell<Option<u128>>>);
+pub struct TraceHash(Rc<Cell<Hash128>>);
 
 impl TraceHash {
     /// The hash of all events so far.
     #[must_use]
     pub fn value(&self) -> u128 {
-        self.0.get().unwrap_or(BASIS)
+        self.0.get().value()
     }
 }
 
@@ -38,8 +91,9 @@ impl Reader for TraceHash {
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {
-        let text = line(stamp, event, None);
-        self.0.set(Some(fnv128(Some(fnv128(self.0.get(), text.as_bytes())), b"\n")));
+        let mut all = self.0.get();
+        all.hash(of_event(stamp, event));
+        self.0.set(all);
     }
 
     fn save(&self) -> Option<Box<dyn Any>> {
@@ -50,5 +104,34 @@ impl Reader for TraceHash {
         if let Some(hash) = saved.downcast_ref() {
             self.0.set(*hash);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Hash128;
+
+    fn of(bytes: &[u8]) -> u128 {
+        let mut hash = Hash128::default();
+        hash.bytes(bytes);
+        hash.value()
+    }
+
+    #[test]
+    fn no_two_of_many_texts_and_lengths_have_the_same_hash() {
+        let mut seen = std::collections::BTreeSet::new();
+        for length in 0..40 {
+            for at in 0..=length {
+                for bit in 0..8 {
+                    let mut bytes = vec![0_u8; length];
+                    if let Some(byte) = bytes.get_mut(at) {
+                        *byte = 1 << bit;
+                    }
+                    let new = seen.insert(of(&bytes));
+                    assert!(new || at == length, "{bytes:?}");
+                }
+            }
+        }
+        assert_ne!(of(b"ab"), of(b"ba"));
     }
 }

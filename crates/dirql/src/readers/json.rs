@@ -1,26 +1,42 @@
-//! Events as JSON, one object a line, for programs.
+//! Events as JSON, one object a line, for programs: `docs/events.md` describes them, and is made from the same declarations.
 //!
-//! The field names are stable: `n` (number), `t` (ns), `cpu`, `irql`, `strand`, `event` (its kind in kebab case), then the
-//! kind's own. Addresses are strings, `"0x…"`, because they do not fit the numbers of every JSON reader; counts, bytes and
-//! codes are numbers.
+//! Each line has `n` (number), `t` (ns), `cpu`, `irql`, `strand`, `event` (its kind) and then the kind's own fields. What is a pattern of
+//! bits (addresses, values of registers, codes) is a string, `"0x…"`, because such do not fit the numbers of every JSON reader; what
+//! can be counted is a number. Before the first event a line names the version of all this.
 
-use kernel::event::{Event, Kind, Reader, Stamp};
+use kernel::event::{Event, Form, Kind, Reader, Stamp, Value};
 
 use super::names::{export_name, request, tag};
 use super::{Sink, SymbolBook};
+
+/// Of the lines that [`Json`] and a report write. It counts what a reader could stumble over: a field or a line that means something
+/// else, or is gone. A new one changes nothing.
+pub const SCHEMA: u32 = 2;
 
 /// Writes each event as a line.
 pub struct Json {
     out: Sink,
     symbols: SymbolBook,
+    /// What a line is put together in.
+    line: Object,
 }
 
 impl Json {
-    /// Lines go to `out`; routines get their names from `symbols`.
+    /// Lines go to `out`, the first of them at once; routines get their names from `symbols`.
     #[must_use]
     pub fn new(out: Sink, symbols: SymbolBook) -> Self {
-        Self { out, symbols }
+        out.line(&first_line());
+        Self { out, symbols, line: Object::new() }
     }
+}
+
+/// The line before all events.
+fn first_line() -> String {
+    Object::new()
+        .text("event", "begin")
+        .number("schema", SCHEMA)
+        .text("dirql", env!("CARGO_PKG_VERSION"))
+        .end()
 }
 
 impl Reader for Json {
@@ -29,7 +45,9 @@ impl Reader for Json {
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {
-        self.out.line(&line(stamp, event, Some(&self.symbols)));
+        self.line.again();
+        write_event(&mut self.line, stamp, event, Some(&self.symbols));
+        self.out.line(self.line.close());
     }
 }
 
@@ -41,6 +59,12 @@ impl Object {
         Self("{".to_owned())
     }
 
+    /// Another one, in the same memory.
+    fn again(&mut self) {
+        self.0.clear();
+        self.0.push('{');
+    }
+
     fn key(&mut self, name: &str) {
         if self.0.len() > 1 {
             self.0.push(',');
@@ -50,27 +74,43 @@ impl Object {
         self.0.push_str("\":");
     }
 
-    pub(crate) fn number(mut self, name: &str, value: impl Into<u64>) -> Self {
+    fn add_number(&mut self, name: &str, value: u64) {
         self.key(name);
-        self.0.push_str(&value.into().to_string());
+        push_decimal(&mut self.0, value);
+    }
+
+    fn add_flag(&mut self, name: &str, value: bool) {
+        self.key(name);
+        self.0.push_str(if value { "true" } else { "false" });
+    }
+
+    fn add_address(&mut self, name: &str, value: u64) {
+        self.key(name);
+        push_address(&mut self.0, value);
+    }
+
+    fn add_text(&mut self, name: &str, value: &str) {
+        self.key(name);
+        push_text(&mut self.0, value);
+    }
+
+    pub(crate) fn number(mut self, name: &str, value: impl Into<u64>) -> Self {
+        self.add_number(name, value.into());
         self
     }
 
     pub(crate) fn flag(mut self, name: &str, value: bool) -> Self {
-        self.key(name);
-        self.0.push_str(if value { "true" } else { "false" });
+        self.add_flag(name, value);
         self
     }
 
     pub(crate) fn address(mut self, name: &str, value: u64) -> Self {
-        self.key(name);
-        self.0.push_str(&format!("\"{value:#x}\""));
+        self.add_address(name, value);
         self
     }
 
     pub(crate) fn text(mut self, name: &str, value: &str) -> Self {
-        self.key(name);
-        self.0.push_str(&serde_json::Value::from(value).to_string());
+        self.add_text(name, value);
         self
     }
 
@@ -88,9 +128,50 @@ impl Object {
         self
     }
 
+    fn close(&mut self) -> &str {
+        self.0.push('}');
+        &self.0
+    }
+
     pub(crate) fn end(mut self) -> String {
         self.0.push('}');
         self.0
+    }
+}
+
+/// Digits of a number, the last first, in the end of `digits`.
+fn push_digits<const BASE: u64>(to: &mut String, mut value: u64) {
+    let mut digits = [0_u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789abcdef"[usize::try_from(value % BASE).unwrap_or(0)];
+        value /= BASE;
+        if value == 0 {
+            break;
+        }
+    }
+    to.extend(digits[at..].iter().map(|digit| char::from(*digit)));
+}
+
+fn push_decimal(to: &mut String, value: u64) {
+    push_digits::<10>(to, value);
+}
+
+fn push_address(to: &mut String, value: u64) {
+    to.push_str("\"0x");
+    push_digits::<16>(to, value);
+    to.push('"');
+}
+
+fn push_text(to: &mut String, value: &str) {
+    let plain = |byte: &u8| *byte >= b' ' && *byte != b'"' && *byte != b'\\';
+    if value.as_bytes().iter().all(plain) {
+        to.push('"');
+        to.push_str(value);
+        to.push('"');
+    } else {
+        to.push_str(&serde_json::Value::from(value).to_string());
     }
 }
 
@@ -102,142 +183,54 @@ pub(crate) fn array(values: impl IntoIterator<Item = String>) -> String {
 /// One event as one line, without its end; `symbols` adds names to routines.
 #[must_use]
 pub fn line(stamp: &Stamp, event: &Event, symbols: Option<&SymbolBook>) -> String {
-    let object = Object::new()
-        .number("n", stamp.number)
-        .number("t", stamp.time)
-        .number("cpu", stamp.processor)
-        .number("irql", stamp.irql)
-        .number("strand", stamp.strand.0)
-        .text("event", kind_name(event.kind()));
-    fields(object, event, symbols).end()
+    let mut object = Object::new();
+    write_event(&mut object, stamp, event, symbols);
+    object.end()
 }
 
-fn named(object: Object, address: u64, symbols: Option<&SymbolBook>) -> Object {
-    let name = symbols.and_then(|book| book.name(address));
-    object.address("routine", address).optional("symbol", name.as_deref())
-}
-
-fn fields(object: Object, event: &Event, symbols: Option<&SymbolBook>) -> Object {
-    match event {
-        Event::Call { export, arguments, caller } => {
-            let arguments = array(arguments.iter().map(|argument| format!("\"{argument:#x}\"")));
-            let by = symbols.and_then(|book| book.name(*caller));
-            let object = object.text("export", export_name(*export)).raw("arguments", &arguments);
-            object.address("caller", *caller).optional("symbol", by.as_deref())
-        }
-        Event::Return { export, value } => {
-            object.text("export", export_name(*export)).address("value", *value)
-        }
-        Event::Enter { role, routine, object: of } => {
-            named(object.text("role", role), *routine, symbols).address("object", *of)
-        }
-        Event::Leave { role, routine, value } => {
-            named(object.text("role", role), *routine, symbols).address("value", *value)
-        }
-        Event::Device { port, address, bytes, write, value, what } => object
-            .flag("port", *port)
-            .address("address", *address)
-            .number("bytes", *bytes)
-            .flag("write", *write)
-            .address("value", *value)
-            .optional("register", what.as_deref()),
-        Event::Line { line, asserted } => object.number("line", *line).flag("asserted", *asserted),
-        Event::Transfer { device, address, bytes, write } => object
-            .text("device", device)
-            .address("address", *address)
-            .number("bytes", *bytes)
-            .flag("write", *write),
-        Event::Message { vector, address, data, connected } => object
-            .number("vector", *vector)
-            .address("address", *address)
-            .number("data", *data)
-            .flag("connected", *connected),
-        Event::Interrupt { vector, object: of, claimed } => {
-            object.number("vector", *vector).address("object", *of).flag("claimed", *claimed)
-        }
-        Event::Connection { object: of, vector, irql, made } => {
-            object.number("vector", *vector).address("object", *of).number("level", *irql).flag("made", *made)
-        }
-        Event::DpcQueued { dpc, inserted } => object.address("dpc", *dpc).flag("inserted", *inserted),
-        Event::DpcRemoved { dpc } => object.address("dpc", *dpc),
-        Event::Irql { from, to } => object.number("from", *from).number("to", *to),
-        _ => other_fields(object, event),
+fn write_event(object: &mut Object, stamp: &Stamp, event: &Event, symbols: Option<&SymbolBook>) {
+    object.add_number("n", stamp.number);
+    object.add_number("t", stamp.time);
+    object.add_number("cpu", stamp.processor.into());
+    object.add_number("irql", stamp.irql.into());
+    object.add_number("strand", stamp.strand.0.into());
+    object.add_text("event", event.kind().name());
+    event.each_field(|name, form, value| field(object, name, (form, value), symbols));
+    if let Event::IrpSent { major, minor, .. } = event {
+        object.add_text(FUNCTION.1, &request(*major, *minor));
     }
 }
 
-fn other_fields(object: Object, event: &Event) -> Object {
-    match event {
-        Event::IrpSent { irp, device, major, minor } => object
-            .address("irp", *irp)
-            .address("device", *device)
-            .number("major", *major)
-            .number("minor", *minor)
-            .text("request", &request(*major, *minor)),
-        Event::IrpCompleted { irp, status, information } => {
-            object.address("irp", *irp).number("status", *status).number("information", *information)
-        }
-        Event::Request { name, detail } => object.text("name", name).text("detail", detail),
-        Event::Answer { name, status, information } => {
-            object.text("name", name).number("status", *status).number("information", *information)
-        }
-        Event::Allocated { address, bytes, tag: four, paged } => object
-            .address("address", *address)
-            .number("bytes", *bytes)
-            .text("tag", &tag(*four))
-            .flag("paged", *paged),
-        Event::Freed { address } => object.address("address", *address),
-        Event::Print { text } => object.text("text", text),
-        Event::ErrorLog { source, code, unique, status } => object
-            .text("source", source)
-            .number("code", *code)
-            .number("unique", *unique)
-            .number("status", *status),
-        Event::Switch { from, to } => object.number("from", from.0).number("to", to.0),
-        Event::Wait { object: first, count } => object.address("object", *first).number("count", *count),
-        Event::Woken { status } => object.number("status", *status),
-        Event::Image { name, base, loaded } => {
-            object.text("name", name).address("base", *base).flag("loaded", *loaded)
-        }
-        Event::Pnp { step } => object.text("step", step),
-        Event::Exception { code, address } => object.number("code", *code).address("address", *address),
-        Event::Unwound { frame, to } => object.address("frame", *frame).address("to", *to),
-        Event::Finding { rule, message } => object.text("rule", rule).text("message", message),
-        _ => unreachable!("a kind that `fields` writes"),
-    }
-}
+/// What lines have beside the fields that are declared: of which kinds, its name, what it says.
+pub(super) const FUNCTION: (Kind, &str, &str) =
+    (Kind::IrpSent, "function", "Major function, or of Plug and Play and power the minor one, by name.");
 
-/// The kind as JSON names it: `irp-sent`.
-#[must_use]
-pub fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Call => "call",
-        Kind::Return => "return",
-        Kind::Enter => "enter",
-        Kind::Leave => "leave",
-        Kind::Device => "device",
-        Kind::Line => "line",
-        Kind::Message => "message",
-        Kind::Transfer => "transfer",
-        Kind::Interrupt => "interrupt",
-        Kind::DpcQueued => "dpc-queued",
-        Kind::DpcRemoved => "dpc-removed",
-        Kind::Connection => "connection",
-        Kind::Irql => "irql",
-        Kind::IrpSent => "irp-sent",
-        Kind::IrpCompleted => "irp-completed",
-        Kind::Request => "request",
-        Kind::Answer => "answer",
-        Kind::Allocated => "allocated",
-        Kind::Freed => "freed",
-        Kind::Print => "print",
-        Kind::ErrorLog => "error-log",
-        Kind::Switch => "switch",
-        Kind::Wait => "wait",
-        Kind::Woken => "woken",
-        Kind::Image => "image",
-        Kind::Pnp => "pnp",
-        Kind::Exception => "exception",
-        Kind::Unwound => "unwound",
-        Kind::Finding => "finding",
+fn field(object: &mut Object, name: &str, (form, value): (Form, Value<'_>), symbols: Option<&SymbolBook>) {
+    match (value, form) {
+        (Value::Number(row), Form::Export) => {
+            object.add_text(name, export_name(u32::try_from(row).unwrap_or(u32::MAX)));
+        }
+        (Value::Number(four), Form::Tag) => {
+            object.add_text(name, &tag(u32::try_from(four).unwrap_or_default()));
+        }
+        (Value::Number(address), Form::Code) => {
+            object.add_address(name, address);
+            if let Some(symbol) = symbols.and_then(|book| book.shared(address)) {
+                object.add_text("symbol", &symbol);
+            }
+        }
+        (Value::Number(bits), Form::Hex) => object.add_address(name, bits),
+        (Value::Number(number), _) => object.add_number(name, number),
+        (Value::Words(words), _) => {
+            object.key(name);
+            for (index, word) in words.iter().enumerate() {
+                object.0.push(if index == 0 { '[' } else { ',' });
+                push_address(&mut object.0, *word);
+            }
+            object.0.push(']');
+        }
+        (Value::Flag(flag), _) => object.add_flag(name, flag),
+        (Value::Text(text), _) => object.add_text(name, text),
+        (Value::None, _) => {}
     }
 }

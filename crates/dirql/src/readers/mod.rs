@@ -11,6 +11,7 @@ mod hash;
 mod json;
 mod names;
 mod prints;
+mod schema;
 mod summary;
 mod symbols;
 #[cfg(test)]
@@ -19,12 +20,14 @@ mod tests;
 pub use coverage::Coverage;
 pub use figure::{Figure, FigureForm};
 pub use flow::Flow;
-pub use hash::{TraceHash, fnv128};
-pub use json::{Json, kind_name, line as json_line};
+pub use hash::{Hash128, TraceHash};
+pub use json::{Json, SCHEMA, line as json_line};
 pub use prints::{PrintLog, Prints};
+pub use schema::page as schema_page;
 pub use summary::{Summary, Sums, TagSum};
 pub use symbols::SymbolBook;
 
+pub(crate) use hash::of_event;
 pub(crate) use json::{Object, array as json_array};
 pub(crate) use names::status_text;
 
@@ -37,22 +40,42 @@ use std::cell::RefCell;
 use std::io::Write;
 use std::rc::Rc;
 
-/// Where readers write: shared, because several may write to the same place.
+/// Where readers write: shared, because several may write to the same place. What comes of it is theirs who made it: see
+/// [`Sink::flush`].
 #[derive(Clone)]
-pub struct Sink(Rc<RefCell<Box<dyn Write>>>);
+pub struct Sink(Rc<RefCell<Paper>>);
+
+struct Paper {
+    out: Box<dyn Write>,
+    /// The first thing that went wrong; nothing is written after it.
+    trouble: Option<std::io::Error>,
+}
 
 impl Sink {
-    /// A sink that passes everything on to `out`.
+    /// A sink that passes everything on to `out`, which had better collect it: lines come one by one.
     #[must_use]
     pub fn new(out: impl Write + 'static) -> Self {
-        Self(Rc::new(RefCell::new(Box::new(out))))
+        Self(Rc::new(RefCell::new(Paper { out: Box::new(out), trouble: None })))
     }
 
-    /// Writes a line and its end. A reader that went away (`dirql … | head`) is not an error of the run.
+    /// Writes a line and its end.
     pub fn line(&self, text: &str) {
-        let mut out = self.0.borrow_mut();
-        let _ = out.write_all(text.as_bytes());
-        let _ = out.write_all(b"\n");
-        let _ = out.flush();
+        let paper = &mut *self.0.borrow_mut();
+        if paper.trouble.is_none() {
+            let written = paper.out.write_all(text.as_bytes()).and_then(|()| paper.out.write_all(b"\n"));
+            paper.trouble = written.err();
+        }
+    }
+
+    /// Hands everything on.
+    ///
+    /// # Errors
+    /// What went wrong first, since this was asked last.
+    pub fn flush(&self) -> std::io::Result<()> {
+        let paper = &mut *self.0.borrow_mut();
+        match paper.trouble.take() {
+            Some(trouble) => Err(trouble),
+            None => paper.out.flush(),
+        }
     }
 }

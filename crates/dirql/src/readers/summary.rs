@@ -9,6 +9,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use kernel::event::{Event, Kind, Reader, Stamp};
+use kernel::exports::FUNCTIONS;
 
 use super::json::{Object, array};
 use super::names::{bytes, export_name, major, tag};
@@ -80,7 +81,6 @@ impl Sums {
             Event::IrpCompleted { .. } => self.completed += 1,
             Event::Device { write: false, .. } => self.accesses.0 += 1,
             Event::Device { write: true, .. } => self.accesses.1 += 1,
-            Event::Call { export, .. } => *self.exports.entry(export_name(*export)).or_default() += 1,
             Event::Print { .. } => self.prints += 1,
             _ => {}
         }
@@ -128,13 +128,31 @@ struct Counting {
     sums: Sums,
     /// Tag and bytes of what is allocated, by address.
     live: BTreeMap<u64, (u32, u64)>,
+    /// Calls of each export by its row; names are looked up at the end.
+    calls: Vec<u64>,
+}
+
+impl Counting {
+    fn call(&mut self, export: u32) {
+        // A missing import has no row of its own.
+        let row = usize::try_from(export).map_or(FUNCTIONS.len(), |row| row.min(FUNCTIONS.len()));
+        if self.calls.len() <= row {
+            self.calls.resize(row + 1, 0);
+        }
+        self.calls[row] += 1;
+    }
 }
 
 impl Summary {
     /// The sums so far.
     #[must_use]
     pub fn sums(&self) -> Sums {
-        self.0.borrow().sums.clone()
+        let counting = self.0.borrow();
+        let mut sums = counting.sums.clone();
+        for (row, calls) in (0..).zip(&counting.calls).filter(|(_, calls)| **calls > 0) {
+            *sums.exports.entry(export_name(row)).or_default() += calls;
+        }
+        sums
     }
 }
 
@@ -144,10 +162,14 @@ impl Reader for Summary {
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {
-        let Counting { sums, live } = &mut *self.0.borrow_mut();
-        sums.time = stamp.time;
-        sums.irql_high_water = sums.irql_high_water.max(stamp.irql);
-        sums.add(event, live);
+        let counting = &mut *self.0.borrow_mut();
+        counting.sums.time = stamp.time;
+        counting.sums.irql_high_water = counting.sums.irql_high_water.max(stamp.irql);
+        if let Event::Call { export, .. } = event {
+            counting.call(*export);
+        } else {
+            counting.sums.add(event, &mut counting.live);
+        }
     }
 
     fn save(&self) -> Option<Box<dyn Any>> {

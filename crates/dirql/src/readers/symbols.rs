@@ -21,6 +21,8 @@ struct Pages {
     known: BTreeMap<String, Page>,
     /// By base, images that are loaded or were: an address of an unloaded driver still tells whose it was.
     placed: BTreeMap<u64, String>,
+    /// Names that were asked for: a trace asks for the same few again and again.
+    asked: BTreeMap<u64, Option<Rc<str>>>,
 }
 
 struct Page {
@@ -58,18 +60,35 @@ impl SymbolBook {
             pdb: file.pdb.clone(),
             lines: OnceCell::new(),
         };
-        self.0.borrow_mut().known.insert(file.name.to_ascii_lowercase(), page);
+        let mut pages = self.0.borrow_mut();
+        pages.known.insert(file.name.to_ascii_lowercase(), page);
+        pages.asked.clear();
     }
 
     /// An image lies at `base` from now on.
     pub fn place(&self, file_name: &str, base: u64) {
-        self.0.borrow_mut().placed.insert(base, file_name.to_ascii_lowercase());
+        let mut pages = self.0.borrow_mut();
+        pages.placed.insert(base, file_name.to_ascii_lowercase());
+        pages.asked.clear();
     }
 
     /// The name of an address; none outside the images of the book.
     #[must_use]
     pub fn name(&self, address: u64) -> Option<String> {
         self.named(address, address)
+    }
+
+    /// The same, for whoever asks often.
+    pub(super) fn shared(&self, address: u64) -> Option<Rc<str>> {
+        if let Some(known) = self.0.borrow().asked.get(&address) {
+            return known.clone();
+        }
+        let name: Option<Rc<str>> = self.name(address).map(Into::into);
+        let asked = &mut self.0.borrow_mut().asked;
+        if asked.len() < MOST_ASKED {
+            asked.insert(address, name.clone());
+        }
+        name
     }
 
     /// The name of a return address: of the routine that the call before it is in.
@@ -118,7 +137,7 @@ impl SymbolBook {
     /// The name of an address, or its number.
     #[must_use]
     pub fn describe(&self, address: u64) -> String {
-        self.name(address).unwrap_or_else(|| format!("{address:#x}"))
+        self.shared(address).map_or_else(|| format!("{address:#x}"), |name| name.as_ref().to_owned())
     }
 }
 
@@ -132,6 +151,8 @@ impl Pages {
     }
 }
 
+/// Names that are kept: code calls from few places.
+const MOST_ASKED: usize = 4096;
 /// Longer type arguments than this are left out of a name.
 const LONGEST_ARGUMENTS: usize = 32;
 

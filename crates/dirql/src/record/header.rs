@@ -12,7 +12,7 @@ use crate::play::ScriptText;
 use crate::{files, processor, windows};
 
 /// The version of the format that is written, and the only one that is read.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 /// What `state` lines are hashes of.
 const STATE: &str = "events";
 /// How driver code is translated: without and with a test of each access.

@@ -4,7 +4,7 @@ use explore::Choice;
 use kernel::event::{Event, Stamp};
 use serde::{Deserialize, Serialize};
 
-use crate::readers::{fnv128, json_line, kind_name};
+use crate::readers::{Hash128, of_event};
 use crate::report::Report;
 
 /// How many events a `state` line comes after.
@@ -57,22 +57,21 @@ pub(super) enum Line {
 /// The hash of all events so far.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Rolling {
-    hash: Option<u128>,
+    hash: Hash128,
     events: u64,
 }
 
 impl Rolling {
     /// Takes one more event in.
     pub(super) fn take(&mut self, stamp: &Stamp, event: &Event) -> EventMark {
-        let text = json_line(stamp, event, None);
-        self.hash = Some(fnv128(Some(fnv128(self.hash, text.as_bytes())), b"\n"));
+        let own = of_event(stamp, event);
+        self.hash.hash(own);
         self.events += 1;
-        let own = fnv128(None, text.as_bytes());
-        let folded = own ^ own >> 64;
+        let folded = own.value() ^ own.value() >> 64;
         EventMark {
             time: stamp.time,
             strand: stamp.strand.0,
-            kind: kind_name(event.kind()).to_owned(),
+            kind: event.kind().name().to_owned(),
             hash: u32::try_from(folded & 0xFFFF_FFFF).unwrap_or_default(),
         }
     }
@@ -82,7 +81,7 @@ impl Rolling {
     }
 
     pub(super) fn hash(&self) -> u128 {
-        fnv128(self.hash, &[])
+        self.hash.value()
     }
 
     /// The state line that is due after the last event.

@@ -5,7 +5,7 @@
 //! ([`End`]) and a checksum:
 //!
 //! ```text
-//! {"dirql_record":1,"dirql":"0.1.0","policy":"random:7","driver":{"path":"queue.sys","sha256":"…"},…}
+//! {"dirql_record":2,"dirql":"0.1.0","policy":"random:7","driver":{"path":"queue.sys","sha256":"…"},…}
 //! event 5718 4 request 1a2b3c4d        time in ns, strand, kind, 32 bits of the hash of all its fields
 //! choice 4 ke.before_export 17 = 1     the 17th question of strand 4 at this point (from 0) was answered 1
 //! preempt 5 after 1234                 strand 5 gave way when it had retired 1234 driver instructions

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use explore::{Chooser, Recorder};
@@ -48,6 +49,23 @@ impl Recording {
         let header = Header::new(bench, policy, script)?;
         serde_json::to_string(&header)
             .map_err(|error| InputError::new(format!("the record's header cannot be written: {error}")))
+    }
+
+    /// The files that the machine to be is made of, and its script names: none of them is to be written over.
+    ///
+    /// # Errors
+    /// As [`Recording::start`].
+    pub fn inputs(
+        bench: &Bench,
+        policy: &str,
+        script: Option<&ScriptText>,
+    ) -> Result<Vec<PathBuf>, InputError> {
+        let header = Header::new(bench, policy, script)?;
+        let images = [&header.driver].into_iter().chain(&header.with).map(|file| PathBuf::from(&file.path));
+        let books = images.clone().map(|path| path.with_extension("pdb"));
+        let others = header.inf.iter().chain(&header.files).map(|file| PathBuf::from(&file.path));
+        let script = script.map(|script| PathBuf::from(&script.source));
+        Ok(images.chain(books).chain(others).chain(script).collect())
     }
 
     /// Lets `bench` be run by `policy` (`name` is what people call it), recorded to `out`. `script` is what will be carried

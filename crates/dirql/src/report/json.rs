@@ -13,17 +13,26 @@ const NAMES: [&str; 16] = [
     "r15",
 ];
 
+/// The outcome of a fast run in which nothing was wrong.
+const UNCONFIRMED: &str = "unconfirmed";
+
 impl Report {
-    /// The last lines of a run's JSON.
+    /// Behind the events of a run: each finding.
     #[must_use]
-    pub fn json_lines(&self) -> Vec<String> {
+    pub fn json_findings(&self) -> Vec<String> {
         let finding =
             |verdict| json_object().text("event", "finding-in-full").raw("finding", &self.one(verdict)).end();
-        let mut lines: Vec<String> = self.findings.iter().map(finding).collect();
+        self.findings.iter().map(finding).collect()
+    }
+
+    /// The last line of a run's JSON.
+    #[must_use]
+    pub fn json_end(&self) -> String {
         let outcome = self.outcome();
         let end = json_object()
             .text("event", "end")
-            .text("outcome", outcome.name())
+            .text("outcome", if self.is_unconfirmed() { UNCONFIRMED } else { outcome.name() })
+            .flag("checked", self.checked)
             .number("exit_code", outcome.exit_code())
             .raw(
                 "verdict",
@@ -41,16 +50,13 @@ impl Report {
             None => end.raw("failure", "null"),
         };
         let notes = self.notes.iter().map(|note| serde_json::Value::from(note.as_str()).to_string());
-        lines.push(
-            end.optional("our_fault", self.our_fault.as_deref())
-                .raw("notes", &json_array(notes))
-                .raw("departures", &self.schedule_json())
-                .raw("summary", &self.sums.json())
-                .text("trace_hash", &format!("{:032x}", self.trace_hash))
-                .text("memory_hash", &format!("{:032x}", self.memory_hash))
-                .end(),
-        );
-        lines
+        end.optional("our_fault", self.our_fault.as_deref())
+            .raw("notes", &json_array(notes))
+            .raw("departures", &self.schedule_json())
+            .raw("summary", &self.sums.json())
+            .text("trace_hash", &format!("{:032x}", self.trace_hash))
+            .text("memory_hash", &format!("{:032x}", self.memory_hash))
+            .end()
     }
 
     fn one(&self, verdict: &Verdict) -> String {
@@ -69,7 +75,7 @@ impl Report {
                 let meanings = bugcheck::parameters(check);
                 let meanings = meanings.iter().map(|text| serde_json::Value::from(text.as_str()).to_string());
                 let check = json_object()
-                    .number("code", check.code)
+                    .address("code", check.code.into())
                     .optional("name", bugcheck::name(check.code))
                     .raw("parameters", &json_array(parameters))
                     .raw("meanings", &json_array(meanings));

@@ -92,6 +92,8 @@ pub struct Report {
     pub(crate) witnessed: Vec<(u64, Vec<StackLine>)>,
     /// Where its schedule departs from the usual, if that was asked for, and how many more times it does.
     pub departures: (Vec<Departure>, u64),
+    /// Each access of the driver's was tested.
+    pub checked: bool,
     /// Names of addresses, for showing.
     pub symbols: SymbolBook,
 }
@@ -112,6 +114,12 @@ impl Report {
         } else {
             Outcome::Clean
         }
+    }
+
+    /// Nothing was wrong, as far as a run shows that is not checked: only a checked one is called clean.
+    #[must_use]
+    pub fn is_unconfirmed(&self) -> bool {
+        self.outcome() == Outcome::Clean && !self.checked
     }
 
     /// Whether a checked run of the same machine may blame another instruction, earlier: something damaged memory, or what was

@@ -130,7 +130,11 @@ impl Report {
             )?,
             Outcome::Broken => writeln!(f, "verdict: the driver broke a rule")?,
             Outcome::Unexpected => writeln!(f, "verdict: no rule broken, but not what the script expects")?,
-            Outcome::Clean => writeln!(f, "verdict: clean")?,
+            Outcome::Clean if self.checked => writeln!(f, "verdict: clean")?,
+            Outcome::Clean => writeln!(
+                f,
+                "verdict: clean (fast: not checked, so a use of freed memory or of paged memory at raised IRQL may have gone by)"
+            )?,
         }
         if let Some(verdict) = &self.verdict {
             write_verdict(f, verdict, &self.symbols)?;

@@ -459,8 +459,8 @@ fn tell(cx: &mut Cx<'_>, told: Told, value: u64) {
 #[cold]
 fn tell_in_full(cx: &mut Cx<'_>, told: Told, value: u64) {
     let Told { port, write, address, width } = told;
-    let what = cx.with(|k| k.hal.hardware.describe(port, address));
-    cx.emit(Event::Device { port, address, bytes: width as u8, write, value, what });
+    let register = cx.with(|k| k.hal.hardware.describe(port, address));
+    cx.emit(Event::Device { port, address, bytes: width as u8, write, value, register });
 }
 
 const fn verb(write: bool) -> &'static str {

@@ -9,9 +9,9 @@ use engine::{Flow, Leave};
 
 use super::allocate::not_an_irp;
 use super::violation::{device_name, io_manager};
-use super::{irp, pending, routine};
+use super::{asked, irp, pending, routine};
 use crate::cx::Cx;
-use crate::event::{Event, Kind};
+use crate::event::Kind;
 use crate::verdict::Verdict;
 use crate::witness;
 
@@ -33,7 +33,7 @@ pub fn call_driver(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: Drive
     let sent = (cx.engine().depth() > 0).then(|| witness::moment(cx));
     let frame = cx.with(|k| k.io.frames.enter(irp.address, device.address, number, (major, minor), sent));
     if cx.happens(Kind::IrpSent) {
-        cx.emit(Event::IrpSent { irp: irp.address, device: device.address, major, minor });
+        asked::sent(cx, irp, device, (major, minor));
     }
     let role = irp::dispatch_role(major);
     let called = routine::call(cx, role, dispatch, irp.address, &[device.address, irp.address]);

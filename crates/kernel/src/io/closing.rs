@@ -207,8 +207,8 @@ impl Closing {
             signal(cx, self.file, self.event, self.status)?;
         }
         if issue.answered_later && self.pending {
-            let (name, status, information) = (issue.name, self.status.0, self.information);
-            cx.emit(Event::Answer { name, status, information });
+            let Issue { request, name, .. } = *issue;
+            cx.emit(Event::Answer { request, name, status: self.status.0, information: self.information });
         }
         release(cx, self.file, DriverPtr::new(issue.event))
     }

@@ -11,10 +11,11 @@ use engine::{Flow, Leave};
 
 use super::allocate::MOST_LOCATIONS;
 use super::call::low_half;
+use super::send::Answer;
 use super::violation::{device_name, io_manager};
-use super::{express, finish, irp, pending, routine};
+use super::{asked, express, finish, irp, pending, routine};
 use crate::cx::Cx;
-use crate::event::{Event, Kind};
+use crate::event::Kind;
 use crate::verdict::Verdict;
 use crate::witness;
 
@@ -30,7 +31,7 @@ pub fn complete(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, _priority_boost: u8) -> Fl
     let moment = witness::moment(cx);
     cx.with(|k| k.io.irps.live.change(irp.address, |record| record.completed = Some(moment)));
     if cx.happens(Kind::IrpCompleted) {
-        cx.emit(Event::IrpCompleted { irp: irp.address, status: status.0, information });
+        asked::completed(cx, irp, Answer { status, information });
     }
     while number <= count {
         if leave_location(cx, irp, number, count)? == Way::Stopped {

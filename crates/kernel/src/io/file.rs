@@ -16,11 +16,9 @@ use abi::{
 };
 use engine::Flow;
 
-use super::change;
 use super::send::{self, Request};
-use super::{create, device, file_lock, integrity, unload};
+use super::{asked, change, create, device, file_lock, integrity, unload};
 use crate::cx::Cx;
-use crate::event::Event;
 use crate::mm::pool;
 use crate::ob::handle::{self, Mode};
 use crate::ob::names::Target;
@@ -95,6 +93,8 @@ pub(crate) struct Issue {
     pub(crate) event: u64,
     /// If it is pended, the requester goes on, and the answer is told when it comes.
     pub(crate) answered_later: bool,
+    /// Its number, where somebody listened when its IRP was sent.
+    pub(crate) request: u64,
 }
 
 const TAG: u32 = pool::tag(b"File");
@@ -107,7 +107,7 @@ static PROCEDURES: Procedures = Procedures { close: closed, delete };
 /// (inner) why it cannot be opened: the status of the name, or of the driver.
 pub fn open(cx: &mut Cx<'_>, path: &str, options: &OpenOptions) -> Flow<Result<Handle, NtStatus>> {
     ke::patience::renew(cx);
-    cx.emit(Event::Request { name: "CreateFile", detail: path.to_owned() });
+    let number = asked::begin(cx, "CreateFile", |_| path.to_owned());
     let mut options = *options;
     options.access |= SYNCHRONIZE | FILE_READ_ATTRIBUTES;
     let result = create(cx, &nt_path(path), &options, Mode::User, false)?;
@@ -118,8 +118,8 @@ pub fn open(cx: &mut Cx<'_>, path: &str, options: &OpenOptions) -> Flow<Result<H
             k.io.files.entry(entry.object).and_modify(|file| path.clone_into(&mut file.path));
         });
     }
-    let status = result.err().unwrap_or(NtStatus::SUCCESS).0;
-    cx.emit(Event::Answer { name: "CreateFile", status, information: 0 });
+    let answer = Answer::failed(result.err().unwrap_or(NtStatus::SUCCESS));
+    asked::end(cx, number, "CreateFile", answer);
     Ok(result)
 }
 
@@ -144,11 +144,10 @@ pub(crate) fn shown(cx: &mut Cx<'_>, handle: Handle) -> String {
 /// # Errors
 /// A verdict on a driver.
 pub fn close(cx: &mut Cx<'_>, handle: Handle) -> Flow<NtStatus> {
-    let detail = shown(cx, handle);
     ke::patience::renew(cx);
-    cx.emit(Event::Request { name: "CloseHandle", detail });
+    let number = asked::begin(cx, "CloseHandle", |cx| shown(cx, handle));
     let status = ob::handle::close(cx, handle)?.err().unwrap_or(NtStatus::SUCCESS);
-    cx.emit(Event::Answer { name: "CloseHandle", status: status.0, information: 0 });
+    asked::end(cx, number, "CloseHandle", Answer::failed(status));
     Ok(status)
 }
 
@@ -169,8 +168,7 @@ pub fn cancel_io_ex(cx: &mut Cx<'_>, handle: Handle) -> Flow<NtStatus> {
 }
 
 fn cancel(cx: &mut Cx<'_>, handle: Handle, name: &'static str, every: bool) -> Flow<NtStatus> {
-    let detail = shown(cx, handle);
-    cx.emit(Event::Request { name, detail });
+    let number = asked::begin(cx, name, |cx| shown(cx, handle));
     let status = match handle::reference(cx, handle, Some(Kind::File), 0, Mode::User)? {
         Err(status) => status,
         Ok(entry) => {
@@ -179,7 +177,7 @@ fn cancel(cx: &mut Cx<'_>, handle: Handle, name: &'static str, every: bool) -> F
             status
         }
     };
-    cx.emit(Event::Answer { name, status: status.0, information: 0 });
+    asked::end(cx, number, name, Answer::failed(status));
     Ok(status)
 }
 

@@ -52,6 +52,10 @@ pub(crate) struct Record {
     pub(crate) queued: Option<u64>,
     /// The moment when it was completed last.
     pub(crate) completed: Option<u64>,
+    /// The number of the event with which it was first sent, where somebody listened.
+    pub(crate) sent: Option<u64>,
+    /// The request of an application that it is for, likewise.
+    pub(crate) request: Option<u64>,
 }
 
 impl Record {
@@ -59,7 +63,8 @@ impl Record {
     pub(crate) const fn new(origin: Origin, owner: Option<u64>) -> Self {
         let (allocated, queued, completed) = (None, None, None);
         let (thread, issue, output, blocks) = (0, None, None, None);
-        Self { origin, owner, thread, issue, output, blocks, allocated, queued, completed }
+        let (sent, request) = (None, None);
+        Self { origin, owner, thread, issue, output, blocks, allocated, queued, completed, sent, request }
     }
 }
 

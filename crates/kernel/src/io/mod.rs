@@ -4,6 +4,7 @@
 //! because inlined macros change it without telling; what Windows keeps for itself is in [`State`], by address.
 
 pub mod allocate;
+mod asked;
 pub(crate) mod buffers;
 pub mod build;
 pub mod call;
@@ -69,6 +70,8 @@ pub struct State {
     /// Open files by file object.
     pub(crate) files: BTreeMap<u64, file::File>,
     pub(crate) irps: irp::Irps,
+    /// Which request of an application each thread is in, where somebody listens.
+    pub(crate) asked: asked::Asked,
     pub(crate) frames: pending::Frames,
     /// Where the objects of the last request were known: see `express`.
     pub(crate) near: [usize; 2],

@@ -29,13 +29,13 @@ impl Overlapped {
     pub fn new(cx: &mut Cx<'_>) -> Flow<Option<Self>> {
         let process = u32::try_from(handle::current_process(cx)).unwrap_or(0);
         let size = size_of::<IO_STATUS_BLOCK>() as u64;
-        let Some(address) = user::allocate(cx, process, size) else {
+        let Some(address) = user::take(cx, process, size) else {
             return Ok(None);
         };
         match event::create(cx, event::Type::Notification, false)? {
             Some(event) => Ok(Some(Self { status_block: DriverPtr::new(address), event })),
             None => {
-                user::free(cx, address);
+                user::give(cx, address);
                 Ok(None)
             }
         }
@@ -69,7 +69,7 @@ impl Overlapped {
     /// # Errors
     /// As closing a handle.
     pub fn free(self, cx: &mut Cx<'_>) -> Flow<()> {
-        user::free(cx, self.status_block.address);
+        user::give(cx, self.status_block.address);
         ob::handle::close(cx, self.event).map(|_| ())
     }
 }

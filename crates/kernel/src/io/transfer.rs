@@ -18,9 +18,8 @@ use super::operation::Operation;
 use super::overlapped::Overlapped;
 use super::packet::Packet;
 use super::send::Answer;
-use super::{allocate, call, cancel, express, fast_io, file_lock, stack};
+use super::{allocate, asked, call, cancel, express, fast_io, file_lock, stack};
 use crate::cx::Cx;
-use crate::event::{Event, Kind as EventKind};
 use crate::ke;
 use crate::ke::user_apc::{self, Manner};
 use crate::ob::handle::{self, Mode};
@@ -81,19 +80,13 @@ pub fn perform(cx: &mut Cx<'_>, handle: Handle, operation: Operation) -> Flow<An
 /// A verdict on a driver.
 pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: &Overlapped) -> Flow<Answer> {
     let name = operation.name();
-    if cx.happens(EventKind::Request) {
-        let detail = operation.detail(&super::file::shown(cx, handle));
-        cx.emit(Event::Request { name, detail });
-    }
+    let number = asked::begin(cx, name, |cx| operation.detail(&super::file::shown(cx, handle)));
     express::mark_pending(cx, overlapped.status_block)?;
     let (event, status_block) = (Some(overlapped.event), overlapped.status_block);
     let request = Request { operation: &operation, event, status_block, key: 0 };
     let answer = issue(cx, handle, &request, Mode::User)?;
     // One that is pending is answered again when it ends.
-    let Answer { status, information } = answer;
-    if cx.happens(EventKind::Answer) {
-        cx.emit(Event::Answer { name, status: status.0, information });
-    }
+    asked::end(cx, number, name, answer);
     Ok(answer)
 }
 
@@ -322,6 +315,7 @@ fn remember(
                 file: file.address,
                 event: event.address,
                 answered_later: !synchronous,
+                request: 0,
             });
         }
     });

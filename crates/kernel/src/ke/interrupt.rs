@@ -138,8 +138,8 @@ pub fn connect(cx: &mut Cx<'_>, connection: &Connection) -> Flow<Result<DriverPt
 }
 
 fn tell(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, connection: &Connection, made: bool) {
-    let Connection { vector, synchronize_irql: irql, .. } = *connection;
-    cx.emit(Event::Connection { object: object.address, vector, irql, made });
+    let Connection { vector, synchronize_irql: level, .. } = *connection;
+    cx.emit(Event::Connection { object: object.address, vector, level, made });
 }
 
 /// Whoever has connected to `vector` has not been told yet: the routine may be called before, if the vector wants service.

@@ -20,6 +20,7 @@ use super::user_apc::Wanted;
 use super::wait::Wait;
 use super::{affinity, irql, patience, processor, scheduler, stack};
 use crate::cx::{Cx, Kernel};
+use crate::event::{Event, Kind};
 use crate::mm::pool;
 use crate::mm::stack::{self as memory, KERNEL_STACK, KernelStack};
 use crate::ob;
@@ -348,6 +349,9 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
         .expect("a thread object has no name that could clash");
     let strand = engine.spawn();
     let created = witness::moment(cx);
+    if cx.happens(Kind::Thread) {
+        cx.emit(Event::Thread { thread: strand, name: start.name.clone() });
+    }
     cx.with(|k| {
         k.ke.outlay += patience::THREAD;
         let own_affinity = affinity::of_new_thread(k);

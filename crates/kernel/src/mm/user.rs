@@ -19,7 +19,13 @@ use crate::hal::access;
 #[derive(Default)]
 pub struct State {
     ranges: BTreeMap<u64, (u64, u32)>,
+    /// Those that a process has for its next request, by process and pages, the one that was used last at the end.
+    kept: BTreeMap<(u32, u64), Vec<u64>>,
 }
+
+/// Ranges of one size that a process keeps, and pages of the largest that it does.
+const MOST_KEPT: usize = 8;
+const LARGEST_KEPT: u64 = 16;
 
 /// Zeroed memory of `bytes` for process `process`, at the start of a page; none if there is no memory.
 pub fn allocate(cx: &mut Cx<'_>, process: u32, bytes: u64) -> Option<u64> {
@@ -43,9 +49,47 @@ pub fn free(cx: &mut Cx<'_>, address: u64) -> bool {
     cx.with(|k| {
         let Some((start, (count, _))) = containing(k, address) else { return false };
         k.mm.user.ranges.remove(&start);
+        k.mm.user.kept.values_mut().for_each(|kept| kept.retain(|range| *range != start));
         map::release(k, Zone::User, start, count);
         true
     })
+}
+
+/// Zeroed memory for a request of process `process`: a range that it has kept from an earlier one, else as [`allocate`]. So an
+/// application that asks again and again uses the same buffers, and the host is asked for memory once.
+pub fn take(cx: &mut Cx<'_>, process: u32, bytes: u64) -> Option<u64> {
+    let count = bytes.div_ceil(PAGE).max(1);
+    let kept = cx.with(|k| k.mm.user.kept.get_mut(&(process, count)).and_then(Vec::pop));
+    let Some(address) = kept else { return allocate(cx, process, bytes) };
+    let mut zeroed = 0;
+    while zeroed < bytes {
+        let piece = (bytes - zeroed).min(ZEROS.len() as u64);
+        let zeros = ZEROS.get(..usize::try_from(piece).unwrap_or(0)).unwrap_or(&ZEROS);
+        // A range that the application has protected meanwhile is none for this.
+        if write(cx, address + zeroed, zeros).is_err() {
+            return allocate(cx, process, bytes);
+        }
+        zeroed += piece;
+    }
+    Some(address)
+}
+
+static ZEROS: [u8; 256] = [0; 256];
+
+/// A range of [`take`] is not needed now: its process keeps it for its next request, or gives it back.
+pub fn give(cx: &mut Cx<'_>, address: u64) {
+    let is_kept = cx.with(|k| {
+        let Some((start, (count, process))) = containing(k, address) else { return true };
+        let kept = k.mm.user.kept.entry((process, count)).or_default();
+        let is_kept = count <= LARGEST_KEPT && kept.len() < MOST_KEPT;
+        if is_kept {
+            kept.push(start);
+        }
+        is_kept
+    });
+    if !is_kept {
+        free(cx, address);
+    }
 }
 
 /// Takes all memory of a process away, when it ends.

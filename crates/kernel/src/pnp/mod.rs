@@ -25,6 +25,7 @@ pub mod remove;
 mod request;
 pub mod requirements;
 pub mod resource;
+mod shown;
 pub mod start;
 pub mod stop;
 pub mod supply;

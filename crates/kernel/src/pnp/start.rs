@@ -19,8 +19,9 @@ use super::request::{self, ask, ask_about};
 use super::requirements::{self, Unusable};
 use super::resource::{self, Form, Resource};
 use super::supply::Supply;
-use super::{install, invalidate, leftovers, message, remove};
+use super::{install, invalidate, leftovers, message, remove, shown};
 use crate::cx::Cx;
+use crate::event::{Event, Kind};
 use crate::io;
 use crate::mm::pool;
 use crate::ob;
@@ -231,6 +232,10 @@ pub(super) fn send_start(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
         raw = copy(cx, &resource::list(&resources, at.bus, Form::Raw))?;
         translated = copy(cx, &resource::list(&resources, at.bus, Form::Translated(platform)))?;
     }
+    if cx.happens(Kind::Resources) {
+        let text = shown::resources(&resources, platform);
+        cx.emit(Event::Resources { device: device.clone(), resources: text });
+    }
     let answer = ask(cx, id, IRP_MN_START_DEVICE, [raw, translated, 0, 0])?;
     for list in [raw, translated] {
         if list != 0 {
@@ -238,7 +243,7 @@ pub(super) fn send_start(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
         }
     }
     let outcome = if answer.status.is_success() { "started" } else { "failed to start" };
-    cx.emit(crate::event::Event::Pnp { step: format!("{outcome} {device}") });
+    cx.emit(Event::Pnp { step: format!("{outcome} {device}") });
     Ok(answer.status)
 }
 

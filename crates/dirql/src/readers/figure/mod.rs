@@ -3,7 +3,7 @@
 //!
 //! Each row is one step, in the lane of whoever takes it; an arrow leads from what causes a step to the step: a request to its
 //! dispatch routine, a line or message to the interrupt routine, a queued DPC to its run, a completion to the application. It
-//! begins with the first request and ends with the last answer; register accesses in a row are one step.
+//! begins with the first request and ends with the last answer or verdict; register accesses in a row are one step.
 
 mod svg;
 mod text;
@@ -64,6 +64,16 @@ struct Row {
     cause: Option<(Lane, String)>,
 }
 
+impl Row {
+    /// A broken rule, or another finding.
+    fn is_verdict(&self) -> bool {
+        self.text.starts_with(VERDICT)
+    }
+}
+
+/// Before the rule of a verdict or finding.
+const VERDICT: &str = "✗ ";
+
 /// As what a figure is drawn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FigureForm {
@@ -86,6 +96,10 @@ pub struct Figure {
     /// What is to cause the next step of a lane.
     causes: BTreeMap<Lane, (Stamp, Lane, String)>,
     accesses: Option<Accesses>,
+    /// The request that an IRP is for, by the IRP's number.
+    irps: BTreeMap<u64, u64>,
+    /// Requests whose IRP is completed, and that are not answered yet.
+    completions: BTreeMap<u64, (Stamp, Lane, String)>,
 }
 
 /// Accesses to a device in a row, from one lane.
@@ -112,6 +126,8 @@ impl Figure {
             within: BTreeMap::new(),
             causes: BTreeMap::new(),
             accesses: None,
+            irps: BTreeMap::new(),
+            completions: BTreeMap::new(),
         }
     }
 
@@ -143,6 +159,22 @@ impl Figure {
     fn effect(&mut self, stamp: &Stamp, lane: Lane, text: String) {
         let cause = self.causes.remove(&lane).map(|(_, lane, text)| (lane, text));
         self.row(Row { stamp: *stamp, lane, text, cause });
+    }
+
+    /// A request is answered: what completed it is the cause, however many a DPC completes before one of them is told.
+    fn answer(&mut self, stamp: &Stamp, request: u64, text: String) {
+        let cause = self.completions.remove(&request).map(|(_, lane, text)| (lane, text));
+        self.row(Row { stamp: *stamp, lane: Lane::Application, text, cause });
+    }
+
+    /// An IRP is completed, in `lane`: a step of its own, unless it is an application's request that is answered next.
+    fn completed(&mut self, stamp: &Stamp, lane: Lane, id: Option<u64>, text: String) {
+        let Some(request) = id.and_then(|id| self.irps.get(&id).copied()) else {
+            return self.step(stamp, lane, text);
+        };
+        if let Some((stamp, lane, text)) = self.completions.insert(request, (*stamp, lane, text)) {
+            self.step(&stamp, lane, text);
+        }
     }
 
     fn access(&mut self, stamp: &Stamp, write: bool, what: String) {
@@ -180,13 +212,21 @@ impl Figure {
             Event::Request { name, detail } => {
                 self.cause(stamp, Lane::Application, format!("{name} {detail}"), Lane::Driver);
             }
-            Event::Answer { name, status, information } => {
+            Event::IrpSent { id, request: Some(request), .. } => {
+                self.irps.insert(*id, *request);
+            }
+            Event::Finding { rule, .. } => self.step(stamp, here, format!("{VERDICT}{rule}")),
+            Event::Answer { request, name, status, information } => {
                 let moved =
                     if *information == 0 { String::new() } else { format!(", {}", bytes(*information)) };
-                self.effect(stamp, Lane::Application, format!("{name}: {}{moved}", status_text(*status)));
+                self.answer(stamp, *request, format!("{name}: {}{moved}", status_text(*status)));
             }
             Event::Enter { role, routine, .. } => {
-                let lane = Lane::of_role(role);
+                let lane = match (Lane::of_role(role), here) {
+                    // What a DPC or an interrupt routine has called back runs there.
+                    (Lane::Driver, Lane::Dpc | Lane::Interrupt) => here,
+                    (lane, _) => lane,
+                };
                 let name = format!("{role} {}", self.symbols.describe(*routine));
                 self.effect(stamp, lane, name);
                 self.within.entry(stamp.strand).or_default().push(lane);
@@ -212,8 +252,8 @@ impl Figure {
                 self.cause(stamp, here, "queues a DPC".to_owned(), Lane::Dpc);
             }
             Event::DpcQueued { .. } => self.step(stamp, here, "its DPC is queued already".to_owned()),
-            Event::IrpCompleted { status, .. } => {
-                self.cause(stamp, here, format!("completes: {}", status_text(*status)), Lane::Application);
+            Event::IrpCompleted { id, status, .. } => {
+                self.completed(stamp, here, *id, format!("completes: {}", status_text(*status)));
             }
             _ => {}
         }
@@ -233,7 +273,9 @@ impl Reader for Figure {
                 | Kind::Message
                 | Kind::Interrupt
                 | Kind::DpcQueued
+                | Kind::IrpSent
                 | Kind::IrpCompleted
+                | Kind::Finding
         )
     }
 
@@ -242,9 +284,9 @@ impl Reader for Figure {
         if !self.begun {
             return;
         }
-        if let Event::Device { write, what, port, address, .. } = event {
+        if let Event::Device { write, register, port, address, .. } = event {
             let space = if *port { "port" } else { "memory" };
-            let what = what.clone().unwrap_or_else(|| format!("{space} {address:#x}"));
+            let what = register.clone().unwrap_or_else(|| format!("{space} {address:#x}"));
             self.access(stamp, *write, what);
             return;
         }
@@ -256,12 +298,15 @@ impl Reader for Figure {
 impl Drop for Figure {
     fn drop(&mut self) {
         self.end_of_accesses();
-        for (stamp, lane, text) in std::mem::take(&mut self.causes).into_values() {
+        let left = std::mem::take(&mut self.causes).into_values();
+        for (stamp, lane, text) in left.chain(std::mem::take(&mut self.completions).into_values()) {
             self.step(&stamp, lane, text);
         }
         // What was displaced stands where it happened; what follows the last answer is the machine's end.
         self.rows.sort_by_key(|row| row.stamp.time);
-        if let Some(last) = self.rows.iter().rposition(|row| row.lane == Lane::Application) {
+        if let Some(last) =
+            self.rows.iter().rposition(|row| row.lane == Lane::Application || row.is_verdict())
+        {
             self.rows.truncate(last + 1);
         }
         let lines = match self.form {

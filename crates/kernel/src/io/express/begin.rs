@@ -286,6 +286,7 @@ fn record(plan: &Plan<'_>, blocks: Blocks, operation: &Operation) -> Record {
         file: plan.file.at().address,
         event: plan.event.at().address,
         answered_later: !plan.synchronous,
+        request: 0,
     };
     Record {
         thread: plan.thread.address,

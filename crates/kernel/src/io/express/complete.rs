@@ -10,9 +10,9 @@ use super::super::closing::{self, Closing, Data};
 use super::super::finish::is_error;
 use super::super::irp::{self, Blocks, Origin, Record};
 use super::super::pending::Only;
-use super::{is_event, set_state};
+use super::{Answer, asked, is_event, set_state};
 use crate::cx::{Cx, Kernel};
-use crate::event::{Event, Kind};
+use crate::event::Kind;
 use crate::ke::irql;
 use crate::mm::pool::{self, Block};
 use crate::mm::pool_own;
@@ -145,8 +145,8 @@ fn are_free_to_go(k: &Kernel, blocks: &Blocks) -> bool {
 pub(crate) fn complete(cx: &mut Cx<'_>, ending: &Ending) -> Flow<()> {
     let moment = witness::moment(cx);
     if cx.happens(Kind::IrpCompleted) {
-        let (irp, status, information) = (ending.irp.address, ending.status.0, ending.information);
-        cx.emit(Event::IrpCompleted { irp, status, information });
+        let Ending { irp, status, information, .. } = *ending;
+        asked::completed(cx, irp, Answer { status, information });
     }
     match cx.with(|k| carry_out(k, ending, moment)) {
         Then::Nothing => Ok(()),

@@ -17,9 +17,9 @@ use super::call::low_half;
 use super::finish::is_error;
 use super::send::Answer;
 use super::transfer::{self, FILE_USE_FILE_POINTER_POSITION, Request};
-use super::{irp, pending};
+use super::{asked, irp, pending};
 use crate::cx::{Cx, Kernel};
-use crate::event::{Event, Kind};
+use crate::event::Kind;
 use crate::ke::dispatcher::Kind as ObjectKind;
 use crate::ke::{self, callout};
 use crate::ob::handle::Mode;
@@ -35,7 +35,7 @@ pub(crate) use complete::{complete, ending};
 pub(crate) fn go(cx: &mut Cx<'_>, begun: &Begun, request: &Request<'_>) -> Flow<Answer> {
     let Begun { irp, device, file, dispatch, major, frame, synchronous, .. } = *begun;
     if cx.happens(Kind::IrpSent) {
-        cx.emit(Event::IrpSent { irp: irp.address, device: device.address, major, minor: 0 });
+        asked::sent(cx, irp, device, (major, 0));
     }
     let role = irp::dispatch_role(major);
     let called = callout::call_routine(cx, role, dispatch, irp.address, &[device.address, irp.address]);

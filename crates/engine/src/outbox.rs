@@ -1,0 +1,166 @@
+//! Output of a process that may die at any instruction: what it has written and not yet handed to its pipe lies in memory that it
+//! shares with the process that watches it, which prints the rest.
+//!
+//! So output needs a system call for each 64 KiB and not for each line, and no line is lost. The memory is a file without a name:
+//! two words, where the rest begins and where it ends, and then the bytes. The reader believes neither.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::mm::{MapFlags, ProtFlags};
+
+/// Bytes that wait at most.
+const ROOM: usize = 1 << 16;
+/// Before them: where they begin and where they end.
+const WORDS: usize = 16;
+
+/// Bytes on their way to `out`.
+pub struct Outbox<W: Write> {
+    memory: NonNull<u8>,
+    out: W,
+}
+
+/// A file for [`Outbox::new`] in one process and [`rest`] in the other.
+///
+/// # Errors
+/// The host's.
+pub fn file() -> io::Result<File> {
+    let file = rustix::fs::memfd_create("dirql-outbox", rustix::fs::MemfdFlags::CLOEXEC)?;
+    rustix::fs::ftruncate(&file, (WORDS + ROOM) as u64)?;
+    Ok(file.into())
+}
+
+impl<W: Write> Outbox<W> {
+    /// Collects in `file` what goes to `out`.
+    ///
+    /// # Errors
+    /// The host's; the file is not such a one.
+    pub fn new(file: &File, out: W) -> io::Result<Self> {
+        if file.metadata()?.len() != (WORDS + ROOM) as u64 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+        // SAFETY: a new mapping, where the host finds room for it; it is taken away when this is dropped.
+        let memory = unsafe { rustix::mm::mmap(std::ptr::null_mut(), WORDS + ROOM, access, flags, file, 0) }?;
+        let memory = NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { memory, out })
+    }
+
+    /// Where the rest begins (0) and where it ends (1).
+    fn word(&self, which: usize) -> &AtomicU64 {
+        // SAFETY: in the mapping and aligned; nothing else refers to these words but as atomics.
+        unsafe { &*self.memory.as_ptr().cast::<AtomicU64>().add(which) }
+    }
+
+    fn rest(&self) -> (usize, usize) {
+        let place =
+            |which| usize::try_from(self.word(which).load(Ordering::Relaxed)).unwrap_or(ROOM).min(ROOM);
+        (place(0), place(1))
+    }
+
+    fn set(&self, which: usize, place: usize) {
+        // Bytes first: a signal may end the process between two instructions.
+        self.word(which).store(place as u64, Ordering::Release);
+    }
+}
+
+impl<W: Write> Write for Outbox<W> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > ROOM - self.rest().1 {
+            self.flush()?;
+            if bytes.len() > ROOM {
+                return self.out.write(bytes);
+            }
+        }
+        let (_, end) = self.rest();
+        // SAFETY: it ends within the mapping, and nobody else has a reference to bytes of it.
+        unsafe {
+            let to = self.memory.as_ptr().add(WORDS + end);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        }
+        self.set(1, end + bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        loop {
+            let (begin, end) = self.rest();
+            if begin >= end {
+                break;
+            }
+            // SAFETY: both places are within the mapping; nothing writes to it while the slice is alive.
+            let bytes =
+                unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(WORDS + begin), end - begin) };
+            match self.out.write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => self.set(0, begin + written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // In this order: a rest that ends before it begins is none.
+        self.set(1, 0);
+        self.set(0, 0);
+        self.out.flush()
+    }
+}
+
+impl<W: Write> Drop for Outbox<W> {
+    fn drop(&mut self) {
+        let _ = self.flush();
+        // SAFETY: the mapping that `new` made; nothing refers to it any more.
+        let _ = unsafe { rustix::mm::munmap(self.memory.as_ptr().cast(), WORDS + ROOM) };
+    }
+}
+
+/// What a process that has ended has left in `file`.
+///
+/// # Errors
+/// The host's.
+pub fn rest(file: &File) -> io::Result<Vec<u8>> {
+    let mut words = [0; WORDS];
+    file.read_exact_at(&mut words, 0)?;
+    let ([begin, end], _) = words.as_chunks::<8>() else { return Ok(Vec::new()) };
+    let place = |word: &[u8; 8]| usize::try_from(u64::from_le_bytes(*word)).unwrap_or(ROOM).min(ROOM);
+    let (begin, end) = (place(begin), place(end));
+    let mut bytes = vec![0; end.saturating_sub(begin)];
+    file.read_exact_at(&mut bytes, (WORDS + begin) as u64)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_handed_on_is_found_by_another_and_the_rest_is_in_order() {
+        let file = super::file().unwrap();
+        let mut outbox = Outbox::new(&file, Vec::new()).unwrap();
+        outbox.write_all(b"one\n").unwrap();
+        assert_eq!((rest(&file).unwrap().as_slice(), outbox.out.len()), (b"one\n".as_slice(), 0));
+        outbox.flush().unwrap();
+        assert_eq!((rest(&file).unwrap().len(), outbox.out.as_slice()), (0, b"one\n".as_slice()));
+        for number in 0..40_000 {
+            outbox.write_all(format!("{number}\n").as_bytes()).unwrap();
+        }
+        outbox.write_all(&vec![b'.'; 2 * ROOM]).unwrap();
+        let mut all = std::mem::take(&mut outbox.out);
+        all.extend(rest(&file).unwrap());
+        let numbers: String = (0..40_000).map(|number| format!("{number}\n")).collect();
+        assert_eq!(all.len(), 4 + numbers.len() + 2 * ROOM);
+        assert!(all[4..].starts_with(numbers.as_bytes()));
+    }
+
+    #[test]
+    fn a_file_that_says_nonsense_of_itself_is_read_within_its_bounds() {
+        let file = super::file().unwrap();
+        file.write_all_at(&u64::MAX.to_le_bytes(), 8).unwrap();
+        assert_eq!(rest(&file).unwrap().len(), ROOM);
+        file.write_all_at(&u64::MAX.to_le_bytes(), 0).unwrap();
+        assert_eq!(rest(&file).unwrap().len(), 0);
+    }
+}

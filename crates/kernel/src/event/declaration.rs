@@ -1,0 +1,194 @@
+//! How events are declared: one table says each kind's name, fields and meaning, and how a field is written. Traces, hashes and
+//! `docs/events.md` are made from it, so that none of them has a list of its own.
+
+use engine::StrandId;
+
+/// How the value of a field is written, so that every reader writes it alike.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// A count, a size, a number of an event: a number.
+    Number,
+    /// An address, a value of a register, a code: hexadecimal.
+    Hex,
+    /// Several of these.
+    Words,
+    /// The address of code of a driver: hexadecimal, with its name where that is known.
+    Code,
+    /// The row of an export: its name.
+    Export,
+    /// A pool tag: its four letters.
+    Tag,
+    /// True or false.
+    Flag,
+    /// Text; left out where there is none.
+    Text,
+}
+
+/// A field's value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Value<'e> {
+    /// A number.
+    Number(u64),
+    /// Several.
+    Words(&'e [u64]),
+    /// True or false.
+    Flag(bool),
+    /// Text.
+    Text(&'e str),
+    /// There is none.
+    None,
+}
+
+/// What a field's type can be.
+pub(super) trait Field {
+    /// As readers take it.
+    fn value(&self) -> Value<'_>;
+}
+
+macro_rules! numbers {
+    ($($type:ty),*) => { $(impl Field for $type {
+        #[inline]
+        fn value(&self) -> Value<'_> {
+            Value::Number((*self).into())
+        }
+    })* };
+}
+
+numbers!(u8, u32, u64);
+
+impl Field for StrandId {
+    #[inline]
+    fn value(&self) -> Value<'_> {
+        Value::Number(self.0.into())
+    }
+}
+
+impl Field for bool {
+    #[inline]
+    fn value(&self) -> Value<'_> {
+        Value::Flag(*self)
+    }
+}
+
+impl Field for [u64; 4] {
+    #[inline]
+    fn value(&self) -> Value<'_> {
+        Value::Words(self)
+    }
+}
+
+impl Field for &'static str {
+    #[inline]
+    fn value(&self) -> Value<'_> {
+        Value::Text(self)
+    }
+}
+
+impl Field for String {
+    #[inline]
+    fn value(&self) -> Value<'_> {
+        Value::Text(self)
+    }
+}
+
+impl<T: Field> Field for Option<T> {
+    #[inline]
+    fn value(&self) -> Value<'_> {
+        self.as_ref().map_or(Value::None, Field::value)
+    }
+}
+
+/// A field as it is declared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Declared {
+    /// Its name.
+    pub name: &'static str,
+    /// How it is written.
+    pub form: Form,
+    /// What it says.
+    pub meaning: &'static str,
+}
+
+macro_rules! events {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal {
+        $($(#[doc = $fdoc:literal])* $field:ident: $type:ty as $form:ident),* $(,)?
+    })*) => {
+        /// Something that happened.
+        #[derive(Clone, PartialEq, Eq, Debug)]
+        pub enum Event {
+            $($(#[doc = $doc])* $name { $($(#[doc = $fdoc])* $field: $type),* },)*
+        }
+
+        /// What kind of event; one bit each in a reader's subscription.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        #[repr(u8)]
+        pub enum Kind {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Kind {
+            /// All kinds.
+            pub const ALL: &[Kind] = &[$(Kind::$name),*];
+
+            /// Its name, as traces and records have it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Kind::$name => $text,)*
+                }
+            }
+
+            /// What has happened.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Kind::$name => concat!($($doc),*),)*
+                }
+            }
+
+            /// Its fields, in their order.
+            #[must_use]
+            pub const fn fields(self) -> &'static [Declared] {
+                match self {
+                    $(Kind::$name => &[$(Declared {
+                        name: stringify!($field),
+                        form: Form::$form,
+                        meaning: concat!($($fdoc),*),
+                    }),*],)*
+                }
+            }
+
+            /// Whether such an event owns memory.
+            #[must_use]
+            #[inline]
+            pub(crate) const fn owns(self) -> bool {
+                match self {
+                    $(Kind::$name => false $(|| std::mem::needs_drop::<$type>())*,)*
+                }
+            }
+        }
+
+        impl Event {
+            /// Its kind.
+            #[must_use]
+            #[inline]
+            pub const fn kind(&self) -> Kind {
+                match self {
+                    $(Event::$name { .. } => Kind::$name,)*
+                }
+            }
+
+            /// Gives each of its fields to `take`, in the order of their declaration: name, form and value.
+            #[inline]
+            pub fn each_field<'e>(&'e self, mut take: impl FnMut(&'static str, Form, Value<'e>)) {
+                match self {
+                    $(Event::$name { $($field),* } => {
+                        $(take(stringify!($field), Form::$form, $field.value());)*
+                    })*
+                }
+            }
+        }
+    };
+}
+
+pub(super) use events;

@@ -1,0 +1,66 @@
+//! What traces tell of applications' requests and of the IRPs that carry them: which answer and which IRP belongs to which request.
+//!
+//! A request is known by the number of the event with which it begins, an IRP by that of the event with which it was first sent: both
+//! are the same in each run, and nothing is remembered where nobody listens.
+
+use std::collections::BTreeMap;
+
+use abi::{DEVICE_OBJECT, DriverPtr, IRP};
+use engine::StrandId;
+
+use super::send::Answer;
+use crate::cx::Cx;
+use crate::event::{Event, Kind};
+
+/// The request that each thread is in, by strand.
+pub(crate) type Asked = BTreeMap<StrandId, u64>;
+
+/// A request begins; its number.
+pub(crate) fn begin(cx: &mut Cx<'_>, name: &'static str, detail: impl FnOnce(&mut Cx<'_>) -> String) -> u64 {
+    let number = cx.next_event();
+    if cx.happens(Kind::Request) {
+        let (detail, strand) = (detail(cx), cx.engine().strand());
+        cx.with(|k| k.io.asked.insert(strand, number));
+        cx.emit(Event::Request { name, detail });
+    }
+    number
+}
+
+/// The running thread is through with its request of this number.
+pub(crate) fn end(cx: &mut Cx<'_>, request: u64, name: &'static str, answer: Answer) {
+    if cx.happens(Kind::Answer) {
+        let strand = cx.engine().strand();
+        cx.with(|k| k.io.asked.remove(&strand));
+        cx.emit(Event::Answer { request, name, status: answer.status.0, information: answer.information });
+    }
+}
+
+/// An IRP is sent, and somebody listens: [`Cx::happens`] has said so.
+pub(crate) fn sent(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    (major, minor): (u8, u8),
+) {
+    let (number, strand) = (cx.next_event(), cx.engine().strand());
+    let by_a_driver = cx.engine().depth() > 0;
+    let (id, request) = cx.with(|k| {
+        let asked = k.io.asked.get(&strand).copied().filter(|_| !by_a_driver);
+        let Some(record) = k.io.irps.live.get_mut(irp.address) else { return (number, asked) };
+        if asked.is_some() {
+            record.request = asked;
+        }
+        if let (Some(issue), Some(request)) = (&mut record.issue, asked) {
+            issue.request = request;
+        }
+        (*record.sent.get_or_insert(number), record.request)
+    });
+    cx.emit(Event::IrpSent { irp: irp.address, id, request, device: device.address, major, minor });
+}
+
+/// An IRP is completed, and somebody listens. A driver whose completion routine has kept it completes it once more.
+pub(crate) fn completed(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, answer: Answer) {
+    let id = cx.with(|k| k.io.irps.live.get_mut(irp.address).and_then(|record| record.sent));
+    let Answer { status, information } = answer;
+    cx.emit(Event::IrpCompleted { irp: irp.address, id, status: status.0, information });
+}
