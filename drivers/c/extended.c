@@ -163,8 +163,9 @@ static VOID AcrossDpc(VOID)
 static VOID SavedX87(VOID)
 {
     XSTATE_SAVE Save;
+    ULONG64 Enabled = RtlGetEnabledExtendedFeatures(~0ULL);
 
-    CHECK((RtlGetEnabledExtendedFeatures(~0ULL) & 3) == 3);
+    CHECK(Enabled == 0 || (Enabled & 3) == 3); /* 0 where the processor has no XSAVE */
     CHECK(KeSaveExtendedProcessorState(MASK_X87, &Save) == STATUS_SUCCESS);
     CHECK(Fifth(1000) == 200);
     CHECK(Fifth(35) == 7);

@@ -112,7 +112,7 @@ pub struct Nt {
     verdict: RefCell<Option<Verdict>>,
     findings: RefCell<Vec<Verdict>>,
     /// Which advice was given, and to which instruction: a return address.
-    advised: RefCell<Vec<(&'static str, u64)>>,
+    advised: RefCell<Vec<((&'static str, u64), String)>>,
     /// There is a verdict, or the machine is being torn down.
     ending: Cell<bool>,
     verifier: Verifier,
@@ -413,7 +413,6 @@ impl Nt {
     }
 
     pub(crate) fn report(&self, verdict: Verdict) {
-        // Once from each instruction: a loop may have the same advice a million times.
         if verdict.tier == Tier::Advice && self.has_advised(&verdict) {
             return;
         }
@@ -428,13 +427,19 @@ impl Nt {
         findings.iter().any(|found| found.rule == verdict.rule && found.message == verdict.message)
     }
 
+    /// Whether the instruction that runs has had this advice already, or so many of its rule that one more says nothing new: a
+    /// loop may have the same advice a million times.
     fn has_advised(&self, verdict: &Verdict) -> bool {
+        const OF_ONE_INSTRUCTION: usize = 8;
         let place = (verdict.rule, self.engine.caller_rip());
-        let known = self.advised.borrow().contains(&place);
-        if !known {
-            self.advised.borrow_mut().push(place);
+        let mut advised = self.advised.borrow_mut();
+        let before = advised.iter().filter(|(at, _)| *at == place);
+        let known = before.clone().any(|(_, message)| *message == verdict.message);
+        if known || before.count() >= OF_ONE_INSTRUCTION {
+            return true;
         }
-        known
+        advised.push((place, verdict.message.clone()));
+        false
     }
 
     /// Whether the machine is being torn down: every suspension point returns [`Leave::Stop`] then.
