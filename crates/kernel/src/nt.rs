@@ -112,7 +112,7 @@ pub struct Nt {
     verdict: RefCell<Option<Verdict>>,
     findings: RefCell<Vec<Verdict>>,
     /// Which advice was given, and to which instruction: a return address.
-    advised: RefCell<Vec<((&'static str, u64), String)>>,
+    advised: RefCell<Vec<(&'static str, u64)>>,
     /// There is a verdict, or the machine is being torn down.
     ending: Cell<bool>,
     verifier: Verifier,
@@ -427,19 +427,17 @@ impl Nt {
         findings.iter().any(|found| found.rule == verdict.rule && found.message == verdict.message)
     }
 
-    /// Whether the instruction that runs has had this advice already, or so many of its rule that one more says nothing new: a
-    /// loop may have the same advice a million times.
+    /// Whether the instruction that runs has had so much advice of this rule that more says nothing new: a loop may have the
+    /// same advice a million times.
     fn has_advised(&self, verdict: &Verdict) -> bool {
         const OF_ONE_INSTRUCTION: usize = 8;
         let place = (verdict.rule, self.engine.caller_rip());
         let mut advised = self.advised.borrow_mut();
-        let before = advised.iter().filter(|(at, _)| *at == place);
-        let known = before.clone().any(|(_, message)| *message == verdict.message);
-        if known || before.count() >= OF_ONE_INSTRUCTION {
-            return true;
+        let is_enough = advised.iter().filter(|at| **at == place).count() >= OF_ONE_INSTRUCTION;
+        if !is_enough {
+            advised.push(place);
         }
-        advised.push((place, verdict.message.clone()));
-        false
+        is_enough
     }
 
     /// Whether the machine is being torn down: every suspension point returns [`Leave::Stop`] then.
