@@ -93,7 +93,7 @@ pub(crate) struct Setup {
     pub(crate) platform: Platform,
     /// How much memory there is for the driver, applications, and what the kernel keeps for them: bytes, or with K, M or G; beyond it a
     /// call fails that asks for more
-    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "192M", value_parser = size)]
     pub(crate) memory: u64,
     /// What only Driver Verifier would stop for is an error: all of it, or the options named, with commas between them (special-pool,
     /// irql, pool, io, deadlock, dma, security, misc, ddi)

@@ -44,7 +44,7 @@ fn queues_give_back_what_was_put_into_them_and_work_is_done_once() {
 
 #[test]
 fn memory_is_described_locked_and_mapped_page_by_page() {
-    holds(3, 58);
+    holds(3, 61);
 }
 
 #[test]

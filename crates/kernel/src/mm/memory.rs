@@ -10,7 +10,7 @@ use crate::cx::Cx;
 use crate::verdict::Verdict;
 
 /// The bytes of a machine that nobody has given another number.
-pub const USUAL: u64 = 256 << 20;
+pub const USUAL: u64 = 192 << 20;
 /// The areas that memory of the machine may have; the rest of the host's are its own.
 const MOST_AREAS: usize = 60_000;
 
