@@ -140,6 +140,12 @@ impl Demand {
     }
 }
 
+/// An event's text without the names of requests and IRPs: they are numbers of events, and the interrupts between count.
+fn without_ids(event: &str) -> String {
+    let is_id = |part: &&str| !part.starts_with("id: ") && !part.starts_with("request: ");
+    event.replace("{ ", "{, ").split(", ").filter(is_id).collect::<Vec<_>>().join(", ")
+}
+
 impl Reader for Log {
     fn wants(&self, _kind: Kind) -> bool {
         true
@@ -162,7 +168,8 @@ impl Reader for Log {
             _ if log.inside_since.is_some() => {}
             _ => {
                 let time = stamp.time - log.disturbed;
-                log.events.push((time, format!("irql {} strand {} {event:?}", stamp.irql, stamp.strand.0)));
+                let event = without_ids(&format!("{event:?}"));
+                log.events.push((time, format!("irql {} strand {} {event}", stamp.irql, stamp.strand.0)));
             }
         }
     }
