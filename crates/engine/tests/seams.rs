@@ -8,11 +8,9 @@
 mod rig;
 
 use std::cell::RefCell;
-use std::process::Command;
 
 use engine::windows::{IMAGES, PAGE, SYSTEM, USER};
 use engine::{DriverPtr, Engine, Progress, Protection, StartError, outside};
-use rig::native::Native;
 use rig::{DATA, Rig, STACK_TOP};
 
 fn address<T: ?Sized>(value: &T) -> u64 {
@@ -191,19 +189,3 @@ fn one_machine_at_a_time_and_as_many_as_you_like_after_each_other() {
     }
 }
 
-#[test]
-fn a_system_call_from_below_the_hosts_code_is_a_signal() {
-    const CHILD: &str = "DIRQL_TEST_SYSTEM_CALL";
-    if std::env::var_os(CHILD).is_some() {
-        let _rig = Rig::new(&[0xC3]);
-        let native = Native::new(0x1000);
-        native.load(&[0xB8, 0x27, 0, 0, 0, 0x0F, 0x05, 0xC3]); // mov eax, getpid; syscall; ret
-        native.call(native.base(), [0; 4]);
-        return;
-    }
-    let test = "a_system_call_from_below_the_hosts_code_is_a_signal";
-    let status =
-        Command::new(std::env::current_exe().unwrap()).args(["--exact", test]).env(CHILD, "1").output();
-    let status = status.unwrap().status;
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGSYS), "{status}");
-}
