@@ -265,11 +265,14 @@ impl Bench {
 
     /// Starts the machine: loads the images, installs and starts the driver on its devices.
     ///
+    /// A process has one machine at a time: while another thread has one, this waits until it is finished or dropped. So the tests of
+    /// one program need nothing of their own to run beside each other (and gain nothing by it; `cargo nextest` runs each in a process).
+    ///
     /// A driver that fails here, or breaks a rule, is no error of this call: [`Machine::finish`] tells.
     ///
     /// # Errors
-    /// [`Error::Input`] if something given cannot be used; [`Error::Busy`] while another machine of this process is
-    /// alive; [`Error::Host`] if this host cannot run one.
+    /// [`Error::Input`] if something given cannot be used; [`Error::Busy`] if this thread has a machine
+    /// already; [`Error::Host`] if this host cannot run one.
     pub fn start(self) -> Result<Machine, Error> {
         let inputs = self.read_inputs()?;
         Machine::start(self, inputs)

@@ -45,7 +45,7 @@ impl From<crate::script::Error> for InputError {
 pub enum Error {
     /// Something given by the user cannot be used.
     Input(InputError),
-    /// Another machine of this process is alive: one at a time.
+    /// The calling thread has a machine already: a process has one at a time, and this thread would wait for itself.
     Busy,
     /// This host cannot run a machine.
     Host(String),
@@ -70,7 +70,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Input(error) => error.fmt(f),
-            Self::Busy => f.write_str("a machine is already running in this process; finish it first"),
+            Self::Busy => f.write_str(
+                "this thread has a machine already, and a process has one at a time; finish it first",
+            ),
             Self::Host(why) => write!(f, "this host cannot run a machine: {why}"),
             Self::Status { what, status } => write!(f, "{what}: {}", status_text(*status)),
             Self::Stuck(what) => f.write_str(what),

@@ -8,7 +8,7 @@
 mod rig;
 
 use dirql::explore::{Bounds, Policy};
-use dirql::{Bench, Error, Machine, Outcome, Report, ScriptText};
+use dirql::{Bench, Machine, Outcome, Report, ScriptText};
 use rig::{driver, start};
 
 const WAITED: u32 = 0;
@@ -99,13 +99,8 @@ fn another_thread_is_told_no_sooner_in_every_schedule_with_two_preemptions() {
     let broken = |report: &Report| {
         report.outcome() != Outcome::Clean || report.prints.iter().any(|line| line.starts_with("apcs:"))
     };
-    let searched = loop {
-        match bench(2).unobserved().search(&ScriptText::typed(&script).play().unwrap(), &bounds, broken) {
-            Ok(searched) => break searched,
-            Err(Error::Busy) => std::thread::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    };
+    let play = ScriptText::typed(&script).play().unwrap();
+    let searched = bench(2).unobserved().search(&play, &bounds, broken).unwrap();
     let found = searched
         .found
         .map(|(choices, report)| format!("{choices:#?}\n{}\n{report}", report.prints.join("\n")));

@@ -9,7 +9,7 @@ mod rig;
 use std::path::Path;
 
 use dirql::explore::Policy;
-use dirql::{Bench, Error, Explanation, Moments, Play, Report, explain, script};
+use dirql::{Bench, Explanation, Moments, Play, Report, explain, script};
 use rig::driver;
 
 fn bench() -> Bench {
@@ -22,18 +22,8 @@ fn play(number: u32) -> Play {
     Play::new(script::parse("test", &text).unwrap(), Path::new("")).unwrap()
 }
 
-/// Waits until no other test of this process has a machine.
-fn in_turn<R>(make: impl Fn() -> Result<R, Error>) -> R {
-    loop {
-        match make() {
-            Err(Error::Busy) => std::thread::yield_now(),
-            made => return made.unwrap(),
-        }
-    }
-}
-
 fn fails(number: u32, bench: fn() -> Bench) -> Report {
-    in_turn(|| bench().run(Some(play(number))))
+    bench().run(Some(play(number))).unwrap()
 }
 
 /// What a second run tells about the moments of a first one.
@@ -42,7 +32,7 @@ fn told_of(number: u32, bench: fn() -> Bench) -> String {
     let moments = Moments::of(&report).unwrap_or_else(|| panic!("fault {number} names no moment\n{report}"));
     let text = moments.to_string();
     assert_eq!(text.parse::<Moments>().unwrap(), moments, "it survives the way to another process");
-    let explained: Option<Explanation> = in_turn(|| explain(bench(), Some(play(number)), &moments));
+    let explained: Option<Explanation> = explain(bench(), Some(play(number)), &moments).unwrap();
     explained.unwrap_or_else(|| panic!("fault {number} did not come again")).to_string()
 }
 
@@ -118,7 +108,7 @@ fn a_request_completed_twice_tells_who_completed_it_first() {
 #[test]
 fn a_run_that_is_another_one_explains_nothing() {
     let moments = Moments::of(&fails(35, bench)).unwrap();
-    assert!(in_turn(|| explain(bench(), Some(play(36)), &moments)).is_none());
+    assert!(explain(bench(), Some(play(36)), &moments).unwrap().is_none());
 }
 
 #[test]
@@ -148,13 +138,13 @@ fn leave(number: u32) -> Play {
 
 /// The moments of the rule that this leaves broken, in their order, told by a second run.
 fn left(number: u32, rule: &str, moments: &[&str]) -> String {
-    let report = in_turn(|| leaves().run(Some(leave(number))));
+    let report = leaves().run(Some(leave(number))).unwrap();
     let broken = report.verdict.iter().chain(&report.findings).find(|verdict| verdict.rule == rule);
     let broken = broken.unwrap_or_else(|| panic!("{number} does not break {rule}\n{report}"));
     let named: Vec<&str> = broken.related.iter().map(|related| related.what).collect();
     assert_eq!(named, moments, "{number}\n{report}");
     let moments = Moments::of(&report).unwrap();
-    let explained = in_turn(|| explain(leaves(), Some(leave(number)), &moments));
+    let explained = explain(leaves(), Some(leave(number)), &moments).unwrap();
     explained.unwrap_or_else(|| panic!("{number} did not come again")).to_string()
 }
 
@@ -240,7 +230,7 @@ fn objects_that_were_written_over_are_told_at_the_end_of_the_run_or_where_they_a
     for (number, rule) in
         [(15, "device-object-damaged"), (16, "driver-object-damaged"), (17, "device-object-damaged")]
     {
-        let report = in_turn(|| leaves().run(Some(leave(number))));
+        let report = leaves().run(Some(leave(number))).unwrap();
         let verdict = report.expect_verdict();
         assert_eq!(verdict.rule, rule, "{number}\n{report}");
         assert!(verdict.message.contains("was written over"), "{report}");

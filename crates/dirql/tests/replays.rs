@@ -17,7 +17,7 @@ use std::rc::Rc;
 use dirql::explore::Policy;
 use dirql::readers::{Flow, Json, Sink};
 use dirql::record::{Record, Recording};
-use dirql::{Bench, Error, Outcome, Report, ScriptText};
+use dirql::{Bench, Outcome, Report, ScriptText};
 use rig::driver;
 
 /// How many runs of each driver, unless told.
@@ -66,45 +66,29 @@ impl Write for Buffer {
     }
 }
 
-/// Makes a run, as soon as no other test of this process has a machine.
-fn carried_out<T>(mut run: impl FnMut() -> Result<T, Error>) -> T {
-    loop {
-        match run() {
-            Ok(done) => return done,
-            Err(Error::Busy) => std::thread::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
 /// Runs a scene by a policy; its record and report.
 fn record(scene: Scene, policy: Policy, processors: u32) -> (Record, Report) {
     let script = ScriptText::typed(scene.script);
-    let (text, report) = carried_out(|| {
-        let buffer = Buffer::default();
-        let bench = scene.bench().processors(processors);
-        let name = policy.to_string();
-        let started = Recording::start(bench, policy.chooser(), &name, Some(&script), buffer.clone());
-        let (bench, recording) = started?;
-        let report = bench.run(Some(script.play()?))?;
-        recording.finish(&report).unwrap();
-        Ok((buffer.text(), report))
-    });
-    (Record::parse(scene.sys, &text).unwrap_or_else(|error| panic!("{error}")), report)
+    let buffer = Buffer::default();
+    let bench = scene.bench().processors(processors);
+    let name = policy.to_string();
+    let started = Recording::start(bench, policy.chooser(), &name, Some(&script), buffer.clone());
+    let (bench, recording) = started.unwrap();
+    let report = bench.run(Some(script.play().unwrap())).unwrap();
+    recording.finish(&report).unwrap();
+    (Record::parse(scene.sys, &buffer.text()).unwrap_or_else(|error| panic!("{error}")), report)
 }
 
 /// Makes it again; it must be the same.
 fn replay(record: &Record, traced: bool, checked: bool) {
-    let (report, comparison) = carried_out(|| {
-        let (bench, play, comparison) = record.bench(None, None)?;
-        let mut bench = bench.checked(checked);
-        if traced {
-            let symbols = bench.symbols();
-            bench = bench.reader(Flow::new(Sink::new(std::io::sink()), symbols.clone()));
-            bench = bench.reader(Json::new(Sink::new(std::io::sink()), symbols));
-        }
-        Ok((bench.run(play)?, comparison))
-    });
+    let (bench, play, comparison) = record.bench(None, None).unwrap();
+    let mut bench = bench.checked(checked);
+    if traced {
+        let symbols = bench.symbols();
+        bench = bench.reader(Flow::new(Sink::new(std::io::sink()), symbols.clone()));
+        bench = bench.reader(Json::new(Sink::new(std::io::sink()), symbols));
+    }
+    let report = bench.run(play).unwrap();
     if let Some(difference) = comparison.difference(&report) {
         panic!("{}, {}: {difference}\n{report}", record.source, record.header.policy);
     }

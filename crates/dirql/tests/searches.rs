@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use dirql::explore::{self, Bounds, Choice, Choices, Counted, Replay, Searched, Subject};
 use dirql::record::{Record, Recording};
-use dirql::{Bench, Error, Failure, Outcome, Play, Report, ScriptText};
+use dirql::{Bench, Failure, Outcome, Play, Report, ScriptText};
 use engine::{Chooser, Point};
 use lost_update::{BITS, BYTES, LOCKED, QUIET, UNLOCKED};
 use rig::{driver, start};
@@ -39,24 +39,16 @@ fn search_on(bench: impl Fn() -> Bench, script: &str, bounds: &Bounds) -> Search
     search_for(broken, bench, script, bounds)
 }
 
-/// Searches, as soon as no other test of this process has a machine.
 fn search_for(
     wanted: fn(&Report) -> bool,
     bench: impl Fn() -> Bench,
     script: &str,
     bounds: &Bounds,
 ) -> Searched<Report> {
-    loop {
-        match bench().search(&play(script), bounds, wanted) {
-            Ok(searched) => {
-                let Searched { schedules, repeated, learned, complete, .. } = &searched;
-                println!("{schedules:?} + {repeated} schedules, {learned} learned, complete: {complete}");
-                return searched;
-            }
-            Err(Error::Busy) => std::thread::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    }
+    let searched = bench().search(&play(script), bounds, wanted).unwrap_or_else(|error| panic!("{error}"));
+    let Searched { schedules, repeated, learned, complete, .. } = &searched;
+    println!("{schedules:?} + {repeated} schedules, {learned} learned, complete: {complete}");
+    searched
 }
 
 /// A buffer that a record is written to.

@@ -31,6 +31,7 @@ mod signals;
 pub mod standard_output;
 mod strand;
 mod translate;
+mod turn;
 mod view;
 pub mod windows;
 

@@ -25,6 +25,7 @@ use crate::sharing::{self, Sharing};
 use crate::signals;
 use crate::strand::{ArenaStack, Progress, StrandId, Strands};
 use crate::translate::{self, Resumption, Short, Translator};
+use crate::turn;
 use crate::windows::{
     self, CACHE_WRITTEN, DEVICE, HEAP, IMAGES, PAGES, STACKS, SYSTEM, TABLE, TABLE_WRITTEN, USER,
     USER_DEVICE, Window,
@@ -33,7 +34,7 @@ use crate::windows::{
 /// Why no machine can be made here.
 #[derive(Debug)]
 pub enum StartError {
-    /// Another machine of this process is alive: one at a time.
+    /// The calling thread has a machine already: one is alive in a process at a time, and this thread would wait for itself.
     Busy,
     /// The host refused a reservation or a set-up call: what, and its reason.
     Host(&'static str, std::io::Error),
@@ -42,7 +43,9 @@ pub enum StartError {
 impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Busy => f.write_str("a machine is already running in this process; finish it first"),
+            Self::Busy => f.write_str(
+                "this thread has a machine already, and a process has one at a time; finish it first",
+            ),
             Self::Host(what, error) => write!(f, "the host does not allow {what}: {error}"),
         }
     }
@@ -84,7 +87,6 @@ pub(crate) struct State {
     pub(crate) cpu: Cell<Cpu>,
 }
 
-static LIVE: AtomicBool = AtomicBool::new(false);
 static STATE: AtomicPtr<State> = AtomicPtr::new(ptr::null_mut());
 
 /// The live machine's state.
@@ -159,10 +161,10 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the process's one machine: reserves the arena and prepares this thread.
+    /// Starts the process's one machine, as soon as no other thread has it: reserves the arena and prepares this thread.
     ///
     /// # Errors
-    /// [`StartError::Busy`] while another machine is alive; [`StartError::Host`] if an address is taken or the kernel
+    /// [`StartError::Busy`] if this thread has a machine already; [`StartError::Host`] if an address is taken or the kernel
     /// refuses a reservation.
     pub fn start() -> Result<Self, StartError> {
         Self::start_as(false)
@@ -179,13 +181,13 @@ impl Engine {
     }
 
     fn start_as(checked: bool) -> Result<Self, StartError> {
-        if LIVE.swap(true, Ordering::Acquire) {
+        if !turn::take() {
             return Err(StartError::Busy);
         }
         match Self::prepare(checked) {
             Ok(()) => Ok(Self { thread: std::marker::PhantomData }),
             Err(error) => {
-                LIVE.store(false, Ordering::Release);
+                turn::give_back();
                 Err(error)
             }
         }
@@ -264,7 +266,7 @@ impl Engine {
             state.shadow.release();
             drop(state);
         }
-        LIVE.store(false, Ordering::Release);
+        turn::give_back();
     }
 
     /// Runs `f` on the machine's own stack, with allocations on its heap and `guest` answering for the platform.

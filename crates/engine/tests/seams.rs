@@ -188,4 +188,3 @@ fn one_machine_at_a_time_and_as_many_as_you_like_after_each_other() {
         assert!(rig.engine.read(DriverPtr::<u64>::new(STACK_TOP)).is_ok());
     }
 }
-

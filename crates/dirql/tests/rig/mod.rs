@@ -46,15 +46,9 @@ pub(crate) fn start(bench: impl Fn() -> Bench) -> Machine {
 
 /// The same, with no readers but those of `bench`.
 pub(crate) fn start_unheard(bench: impl Fn() -> Bench) -> Machine {
-    loop {
-        let made = bench();
-        let made = if CHECKED { made.checked(true) } else { made };
-        match made.start() {
-            Ok(machine) => return machine,
-            Err(Error::Busy) => std::thread::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    }
+    let made = bench();
+    let made = if CHECKED { made.checked(true) } else { made };
+    made.start().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Carries out a script; it must hold.

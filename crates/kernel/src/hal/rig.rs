@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use engine::{Defaults, Engine, StartError};
+use engine::{Defaults, Engine};
 
 use super::hardware::{Function, Hardware, Moment, PciAddress, Refusal, Width, Window};
 use crate::{Cx, Nt, Settings};
@@ -157,13 +157,7 @@ impl Hardware for OneCard {
 
 /// Runs `test` on the scheduler's stack of a machine with the card; waits until no other test has a machine.
 pub(crate) fn machine(test: impl FnOnce(&mut Cx<'_>, &Rc<RefCell<Card>>)) {
-    let engine = loop {
-        match Engine::start() {
-            Ok(engine) => break engine,
-            Err(StartError::Busy) => std::thread::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    };
+    let engine = Engine::start().unwrap();
     let card: Rc<RefCell<Card>> = engine.inside(Rc::default);
     let hardware = engine.inside(|| Box::new(OneCard(card.clone())));
     let nt = engine.inside(|| Nt::new(engine, &Settings::default(), hardware, Box::new(Defaults)));

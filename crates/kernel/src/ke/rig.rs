@@ -7,7 +7,7 @@ use std::process::Command;
 use std::rc::Rc;
 
 use abi::DriverPtr;
-use engine::{Chooser, Defaults, Engine, Flow, Point, SLICE_END, StartError};
+use engine::{Chooser, Defaults, Engine, Flow, Point, SLICE_END};
 use image::{ExportTarget, Image};
 
 use super::scheduler::{self, End};
@@ -45,13 +45,7 @@ impl Rig {
 
     /// Runs `test` in the machine; waits until no other test has one.
     pub(crate) fn run<R>(self, test: impl FnOnce(&mut Cx<'_>) -> R) -> R {
-        let engine = loop {
-            match Engine::start() {
-                Ok(engine) => break engine,
-                Err(StartError::Busy) => std::thread::yield_now(),
-                Err(error) => panic!("{error}"),
-            }
-        };
+        let engine = Engine::start().unwrap();
         let hardware = OneLine(self.line);
         let nt = engine.inside(|| Nt::new(engine, &self.settings, Box::new(hardware), self.chooser));
         let outcome = engine.run(&nt, || {

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use engine::{Defaults, Engine, StartError};
+use engine::{Defaults, Engine};
 
 use image::Image;
 
@@ -17,13 +17,7 @@ pub(crate) fn machine(test: impl FnOnce(&mut Cx<'_>)) {
 
 /// As [`machine`], with PCI functions to be found.
 pub(crate) fn machine_with(settings: &Settings, functions: Vec<Function>, test: impl FnOnce(&mut Cx<'_>)) {
-    let engine = loop {
-        match Engine::start() {
-            Ok(engine) => break engine,
-            Err(StartError::Busy) => std::thread::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    };
+    let engine = Engine::start().unwrap();
     let hardware = Silent { functions };
     let nt = engine.inside(|| Nt::new(engine, settings, Box::new(hardware), Box::new(Defaults)));
     let outcome = engine.run(&nt, || catch_unwind(AssertUnwindSafe(|| test(&mut nt.cx()))));
