@@ -92,6 +92,7 @@ pub(super) fn start(bench: Bench, inputs: Inputs) -> Result<Machine, Error> {
         nt: Some(nt),
         process: Cell::new(0),
         loaded: RefCell::default(),
+        overlapped: RefCell::default(),
         readers,
         notes: RefCell::new(inputs.notes.clone()),
         failure: RefCell::default(),

@@ -23,7 +23,8 @@ impl Machine {
     #[must_use]
     pub fn finish(mut self) -> Report {
         let process = self.process.get();
-        let notes = self.inside(|nt| wind_down(nt, process, &self.loaded.borrow()));
+        let notes =
+            self.inside(|nt| wind_down(nt, process, &self.overlapped.borrow(), &self.loaded.borrow()));
         self.notes.borrow_mut().extend(notes);
         let failure = self.failure.borrow().clone();
         let report = self.report(failure, &[]);
@@ -82,7 +83,7 @@ impl Drop for Machine {
 
 /// Closes, stops, removes, unloads, unless the machine has stopped. Inside a run. What the user should know of it lies
 /// outside the machine.
-pub(super) fn wind_down(nt: &Nt, process: u64, loaded: &Loaded) -> Vec<String> {
+pub(super) fn wind_down(nt: &Nt, process: u64, overlapped: &[ob::Handle], loaded: &Loaded) -> Vec<String> {
     if nt.stopping() {
         return Vec::new();
     }
@@ -94,12 +95,15 @@ pub(super) fn wind_down(nt: &Nt, process: u64, loaded: &Loaded) -> Vec<String> {
             ]
         });
     }
-    let loaded = loaded.clone();
+    let (loaded, overlapped) = (loaded.clone(), overlapped.to_vec());
     let notes = Rc::new(RefCell::new(Vec::new()));
     let slot = Rc::clone(&notes);
     // The process ends with its last thread, and the system goes on without it.
     let exit: thread::Work = Box::new(move |cx| {
         cancel::rundown_thread(cx)?;
+        for handle in overlapped {
+            cancel::rundown_file(cx, handle)?;
+        }
         ob::handle::close_all(cx, process)
     });
     let rest: thread::Work = Box::new(move |cx| {

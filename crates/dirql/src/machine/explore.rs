@@ -74,7 +74,7 @@ fn whole(nt: &Nt, stage: &Stage, process: u64, loaded: &Loaded) -> Ended {
     let end = stage.run(nt, process);
     let failure = stage.failure(nt, end);
     stage.exit(nt, process);
-    Ended { failure, notes: wind_down(nt, process, loaded) }
+    Ended { failure, notes: wind_down(nt, process, &[], loaded) }
 }
 
 impl Exploration<'_> {

@@ -4,8 +4,8 @@ use engine::outside;
 use kernel::io::file::{self, OpenOptions};
 use kernel::ob;
 
-use super::Machine;
 use super::transfer::{self, Completion, Transfer, perform};
+use super::{Machine, Request};
 use crate::error::Error;
 
 /// An open device. What is still open when the machine is finished is closed then.
@@ -21,10 +21,23 @@ impl Machine {
     /// # Errors
     /// [`Error::Status`] if it cannot be opened; [`Error::Stuck`], [`Error::Stopped`].
     pub fn open(&self, path: &str) -> Result<Handle<'_>, Error> {
+        self.open_as(path, OpenOptions::default())
+    }
+
+    /// Opens a device with `FILE_FLAG_OVERLAPPED`: several requests can be under way at once, see [`Handle::begin_read`].
+    ///
+    /// # Errors
+    /// As [`Machine::open`].
+    pub fn open_overlapped(&self, path: &str) -> Result<Handle<'_>, Error> {
+        let opened = self.open_as(path, OpenOptions { options: 0, ..OpenOptions::default() })?;
+        self.overlapped.borrow_mut().push(opened.handle);
+        Ok(opened)
+    }
+
+    fn open_as(&self, path: &str, options: OpenOptions) -> Result<Handle<'_>, Error> {
         let what = format!("CreateFile of {path}");
         let name = path.to_owned();
-        let opened = self.on_thread(&what, move |cx| file::open(cx, &name, &OpenOptions::default()))?;
-        match opened {
+        match self.on_thread(&what, move |cx| file::open(cx, &name, &options))? {
             Ok(handle) => Ok(Handle { machine: self, handle, path: path.to_owned() }),
             Err(status) => Err(Error::Status { what, status: status.0 }),
         }
@@ -105,6 +118,46 @@ impl Handle<'_> {
     /// [`Error::Stuck`], [`Error::Stopped`].
     pub fn try_device_control(&self, code: u32, input: &[u8], output: u32) -> Result<Completion, Error> {
         self.try_ask("DeviceIoControl", Transfer::Control { code, input: input.to_owned(), output })
+    }
+
+    /// Begins to read, as [`Handle::read_at`], and does not wait for the end.
+    ///
+    /// # Errors
+    /// [`Error::Stuck`] if the driver's dispatch routine does not return; [`Error::Stopped`]. How the request ends, [`Request::wait`]
+    /// tells.
+    pub fn begin_read(&self, length: u32, offset: Option<u64>) -> Result<Request<'_>, Error> {
+        self.begin("ReadFile", Transfer::Read { length, offset })
+    }
+
+    /// Begins to write.
+    ///
+    /// # Errors
+    /// As [`Handle::begin_read`].
+    pub fn begin_write(&self, data: &[u8], offset: Option<u64>) -> Result<Request<'_>, Error> {
+        self.begin("WriteFile", Transfer::Write { data: data.to_owned(), offset })
+    }
+
+    /// Begins a device control request.
+    ///
+    /// # Errors
+    /// As [`Handle::begin_read`].
+    pub fn begin_device_control(&self, code: u32, input: &[u8], output: u32) -> Result<Request<'_>, Error> {
+        self.begin("DeviceIoControl", Transfer::Control { code, input: input.to_owned(), output })
+    }
+
+    /// Cancels all requests on it that are under way (`CancelIoEx`). Whether there were any; how they end, each tells itself.
+    ///
+    /// # Errors
+    /// [`Error::Stuck`] if a cancel routine does not return; [`Error::Stopped`].
+    pub fn cancel(&self) -> Result<bool, Error> {
+        let handle = self.handle;
+        let what = format!("CancelIoEx on {}", self.path);
+        let status = self.machine.on_thread(&what, move |cx| file::cancel_io_ex(cx, handle))?;
+        Ok(status.is_success())
+    }
+
+    fn begin(&self, name: &str, transfer: Transfer) -> Result<Request<'_>, Error> {
+        Request::begin(self.machine, self.handle, format!("{name} on {}", self.path), transfer)
     }
 
     /// Closes it.

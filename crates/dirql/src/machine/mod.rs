@@ -10,6 +10,7 @@ mod memory;
 mod plan;
 mod pnp;
 mod registry;
+mod request;
 pub(crate) mod transfer;
 mod worker;
 
@@ -19,6 +20,7 @@ use std::rc::Rc;
 use engine::{Engine, Flow, outside};
 use kernel::ke::scheduler::{self, End};
 use kernel::ke::{stuck, thread, wait};
+use kernel::ob;
 use kernel::{Cx, Nt};
 
 use crate::bench::{Bench, Inputs};
@@ -29,6 +31,7 @@ use crate::report::{Failure, Report};
 
 pub use explore::{Exploration, Mark, put};
 pub use handle::Handle;
+pub use request::Request;
 pub use transfer::Completion;
 
 pub(crate) use plan::Plan;
@@ -47,6 +50,8 @@ pub struct Machine {
     process: Cell<u64>,
     /// What is loaded and installed, in order.
     loaded: RefCell<boot::Loaded>,
+    /// Handles on which several requests can be under way: what is left of these is cancelled at the end.
+    overlapped: RefCell<Vec<ob::Handle>>,
     readers: Readers,
     notes: RefCell<Vec<String>>,
     failure: RefCell<Option<Failure>>,
@@ -88,22 +93,39 @@ impl Machine {
         what: &str,
         work: impl FnOnce(&mut Cx<'_>) -> Flow<R> + 'static,
     ) -> Result<R, Error> {
-        let process = self.process.get();
         // In the machine: the thread may end, and let go of it, after a snapshot, and as often as it is taken back there.
         let result = self.inside(|_| Rc::new(RefCell::new(None)));
         let slot = Rc::clone(&result);
+        let body = move |cx: &mut Cx<'_>| {
+            let value = work(cx)?;
+            outside(|| *slot.borrow_mut() = Some(value));
+            Ok(())
+        };
+        let spawned = self.inside(|nt| self.spawn(nt, Box::new(body)));
+        if spawned.is_err() {
+            return Err(Error::Stopped);
+        }
+        self.await_value(what, || result.borrow_mut().take())
+    }
+
+    /// A thread of the application's that does this.
+    fn spawn(&self, nt: &Nt, body: thread::Work) -> Flow<()> {
+        thread::spawn_application(&mut nt.cx(), "application's thread", self.process.get(), body).map(|_| ())
+    }
+
+    /// Lets the machine run until there is a value. `what` names what it comes from to people.
+    fn await_value<R>(&self, what: &str, value: impl Fn() -> Option<R>) -> Result<R, Error> {
+        let found = RefCell::new(None);
         let end = self.inside(|nt| {
-            let body: thread::Work = Box::new(move |cx| {
-                let value = work(cx)?;
-                outside(|| *slot.borrow_mut() = Some(value));
-                Ok(())
-            });
-            if thread::spawn_application(&mut nt.cx(), "application's thread", process, body).is_err() {
-                return End::Stopped;
-            }
-            scheduler::run(nt, &mut |_| result.borrow().is_some())
+            scheduler::run(nt, &mut |_| {
+                let mut found = found.borrow_mut();
+                if found.is_none() {
+                    *found = value();
+                }
+                found.is_some()
+            })
         });
-        match (end, result.borrow_mut().take()) {
+        match (end, found.into_inner()) {
             (_, Some(value)) => Ok(value),
             (End::Quiet, None) => {
                 self.stuck.set(true);

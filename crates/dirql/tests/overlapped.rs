@@ -1,0 +1,109 @@
+//! Stories of a test in Rust that has several requests under way: begun, looked at, cancelled, waited for, left behind.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use abi::NtStatus;
+use dirql::{Bench, Completion, Error, Machine};
+use rig::{driver, start, start_unheard};
+
+const DEVICE: &str = r"\\.\DirqlQueue";
+/// A request that waits for a tick, which comes so many milliseconds after the second one asks for it.
+const WAIT: u32 = 0x0022_2000;
+const ARM: u32 = 0x0022_2004;
+
+fn machine() -> Machine {
+    start(|| Bench::new().driver(driver("queue.sys")))
+}
+
+fn cancelled() -> Completion {
+    Completion { status: NtStatus::CANCELLED.0, information: 0, data: Vec::new() }
+}
+
+#[test]
+fn several_requests_are_under_way_at_once_and_end_in_the_drivers_order() {
+    let machine = machine();
+    let queue = machine.open_overlapped(DEVICE).unwrap();
+    let first = queue.begin_read(4, None).unwrap();
+    let second = queue.begin_read(4, None).unwrap();
+    let write = queue.begin_write(&[1, 2], None).unwrap();
+    assert!(!first.is_over() && !second.is_over() && !write.is_over());
+    assert_eq!(first.wait().unwrap().data, [1, 0, 0, 0]);
+    assert!(write.is_over(), "the transfer takes 2 ms, the tick of reads 10");
+    assert!(!second.is_over());
+    assert_eq!(second.wait().unwrap().data, [2, 0, 0, 0]);
+    assert_eq!(write.wait().unwrap().information, 2);
+    queue.close().unwrap();
+    machine.finish().expect_clean();
+}
+
+#[test]
+fn one_of_two_requests_is_cancelled_and_the_other_goes_on() {
+    let machine = machine();
+    let queue = machine.open_overlapped(DEVICE).unwrap();
+    let first = queue.begin_read(4, None).unwrap();
+    let second = queue.begin_read(4, None).unwrap();
+    assert!(first.cancel().unwrap());
+    assert_eq!(first.wait().unwrap(), cancelled());
+    assert_eq!(second.wait().unwrap().data, [1, 0, 0, 0]);
+    machine.finish().expect_clean();
+}
+
+#[test]
+fn all_requests_of_a_handle_are_cancelled_and_what_is_over_is_not() {
+    let machine = machine();
+    let queue = machine.open_overlapped(DEVICE).unwrap();
+    let write = queue.begin_write(&[7], None).unwrap();
+    machine.wait(50_000_000).unwrap();
+    assert!(write.is_over());
+    assert!(!write.cancel().unwrap(), "there is nothing to cancel any more");
+    assert!(!queue.cancel().unwrap());
+    let reads: Vec<_> = (0..3).map(|_| queue.begin_read(4, None).unwrap()).collect();
+    assert!(queue.cancel().unwrap());
+    for read in reads {
+        assert_eq!(read.wait().unwrap(), cancelled());
+    }
+    assert_eq!(write.wait().unwrap().information, 1);
+    machine.finish().expect_clean();
+}
+
+#[test]
+fn a_control_request_waits_while_another_one_wakes_it() {
+    let machine = machine();
+    let waiter = machine.open_overlapped(DEVICE).unwrap();
+    let other = machine.open(DEVICE).unwrap();
+    // The driver waits in its dispatch routine: so the call returns when the tick has come.
+    other.device_control(ARM, &1_u32.to_le_bytes(), 0).unwrap();
+    let wait = waiter.begin_device_control(WAIT, &100_u32.to_le_bytes(), 0).unwrap();
+    assert_eq!(wait.wait().unwrap().status, NtStatus::SUCCESS.0);
+    machine.finish().expect_clean();
+}
+
+#[test]
+fn what_a_test_leaves_behind_is_cancelled_as_a_process_that_exits_has_it() {
+    let machine = machine();
+    let queue = machine.open_overlapped(DEVICE).unwrap();
+    for _ in 0..2 {
+        let _ = queue.begin_read(4, None).unwrap();
+    }
+    let report = machine.finish();
+    report.expect_clean();
+    assert_eq!(report.sums.dpcs, 0, "no tick has answered them\n{report}");
+}
+
+#[test]
+fn a_request_that_never_ends_is_told_by_name() {
+    let machine = start_unheard(|| Bench::new().driver(driver("stuck.sys")));
+    let file = machine.open_overlapped(r"\\.\DirqlStuck").unwrap();
+    // Nothing of the driver's is alive, and it has a cancel routine.
+    let request = file.begin_device_control(0x0022_2000 + 15 * 4, &[0; 4], 0).unwrap();
+    match request.wait() {
+        Err(Error::Stuck(why)) => {
+            assert!(why.starts_with(r"DeviceIoControl on \\.\DirqlStuck does not end: "), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let _ = machine.finish();
+}
