@@ -131,6 +131,11 @@ static VOID FunctionStop(PFUNCTION Function, BOOLEAN Present)
         KeFlushQueuedDpcs();
     }
     CardStopped(Function->Self);
+#ifdef KEEPS_REGISTERS
+    if (Present) {
+        return; /* a mistake: where the card is started next, they may lie elsewhere */
+    }
+#endif
     MmUnmapIoSpace(Function->Registers, Function->Length);
     Function->Registers = NULL;
 }

@@ -156,6 +156,22 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver {
+        name: "sheet",
+        source: "sheet.c",
+        beside: &["control.h", "function.h"],
+        defines: &[],
+        missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
+        name: "sheet_stale",
+        source: "sheet.c",
+        beside: &["control.h", "function.h"],
+        defines: &["KEEPS_REGISTERS"],
+        missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
         name: "holder",
         source: "holder.c",
         beside: &["control.h"],

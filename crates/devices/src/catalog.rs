@@ -29,6 +29,14 @@ pub struct Signal {
     pub meaning: &'static str,
 }
 
+impl Signal {
+    /// Whether `typed` is this signal.
+    #[must_use]
+    pub fn is(&self, typed: &str) -> bool {
+        if self.name == generic::REGISTER { generic::is_register(typed) } else { self.name == typed }
+    }
+}
+
 /// A model.
 pub struct Entry {
     /// As typed after `--device`.
@@ -61,6 +69,13 @@ type Build = fn(&Options<'_>, &ReadFile<'_>) -> Result<Box<dyn Model>, SpecError
 const CATALOG: &[Entry] = &[pci9052::ENTRY, edu::ENTRY, bench::ENTRY, generic::ENTRY];
 
 impl Entry {
+    /// Whether a script can look at the register that it names so; `None` if it can at none of this model's.
+    #[must_use]
+    pub fn shows(&self, register: &str) -> Option<bool> {
+        let registers = self.signals.iter().find(|signal| signal.name == generic::REGISTER)?;
+        Some(registers.is(register))
+    }
+
     /// All keys: the model's own, then those every model has.
     pub fn all_keys(&self) -> impl Iterator<Item = &Key> {
         self.keys.iter().chain(PLACEMENT)

@@ -1,10 +1,14 @@
 //! What can be typed for a `pci` card, and the card it makes.
 
 use super::lspci;
+use super::registers::{Causes, Known, Place, Rule};
 use super::{Generic, Pin, Reads};
 use crate::catalog::{Entry, Key, Signal, placement};
 use crate::pci::{Bar, Header, Location, Model};
 use crate::spec::{Options, ReadFile, SpecError, hex, id_pair, number, size};
+
+/// The name of any of its registers, in the list of its signals.
+pub(crate) const REGISTER: &str = "barN+OFFSET";
 
 /// The catalog's line.
 pub const ENTRY: Entry = Entry {
@@ -49,9 +53,39 @@ pub const ENTRY: Entry = Entry {
             meaning: "a PCI Express function: 4 KiB of configuration space, a PCI Express capability at 40h, a serial number at 100h",
             default: "a conventional one, or as config= has it (lspci -xxxx shows 4 KiB)",
         },
+        Key {
+            name: "regN",
+            meaning: "OFFSET:VALUE[+OFFSET:VALUE]…, hexadecimal: what 32-bit registers of BAR N hold after reset",
+            default: "0",
+        },
+        Key {
+            name: "ackN",
+            meaning: "OFFSET[:RULE], the register of BAR N that takes causes of the interrupt back: RULE is ones (each one that is \
+                      written clears its bit), zeros, write (any) or read",
+            default: "the pin is as a script says; with it `poke pci#0 irq BITS` sets these causes",
+        },
+        Key {
+            name: "statusN",
+            meaning: "OFFSET of the register of BAR N that shows the causes",
+            default: "that of ackN",
+        },
+        Key {
+            name: "enableN",
+            meaning: "OFFSET of the register of BAR N that lets causes with its bits through to the pin",
+            default: "all causes reach it",
+        },
         Key { name: "reads", meaning: "ram, ones or last: how windows answer reads", default: "ram" },
     ],
-    signals: &[Signal { name: "irq", meaning: "1 raises the interrupt pin, 0 drops it" }],
+    signals: &[
+        Signal {
+            name: "irq",
+            meaning: "1 raises the interrupt pin, 0 drops it; with ackN: the causes that are raised, as bits of the status register, or 0",
+        },
+        Signal {
+            name: REGISTER,
+            meaning: "what that register holds from now on, e.g. `bar0+4c`; `peek` looks at it",
+        },
+    ],
     build,
 };
 
@@ -79,7 +113,111 @@ fn build(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Box<dyn Mode
     bars(options, &mut header)?;
     let pin = pin(options, &mut header)?;
     let reads = options.value("reads", "ram, ones or last", reads)?.unwrap_or_default();
-    Ok(Box::new(Generic::new(header, placement(options)?, reads, pin)))
+    let known = known(options, &header)?;
+    if options.has("reads") && reads != Reads::Ram && known != Known::default() {
+        return Err(options.bad("reads", "ram where registers are named"));
+    }
+    Ok(Box::new(Generic::new(header, placement(options)?, reads, pin).with(known)))
+}
+
+const REGISTERS: [&str; 6] = ["reg0", "reg1", "reg2", "reg3", "reg4", "reg5"];
+const ACKNOWLEDGE: [&str; 6] = ["ack0", "ack1", "ack2", "ack3", "ack4", "ack5"];
+const STATUS: [&str; 6] = ["status0", "status1", "status2", "status3", "status4", "status5"];
+const ENABLE: [&str; 6] = ["enable0", "enable1", "enable2", "enable3", "enable4", "enable5"];
+
+/// A register as a script names it: `bar0+4c`.
+pub(super) fn register(name: &str) -> Option<Place> {
+    let (bar, offset) = name.strip_prefix("bar")?.split_once('+')?;
+    let bar = bar.parse().ok().filter(|bar| *bar < 6)?;
+    Some(Place { bar, offset: offset_of(offset)? })
+}
+
+/// Whether a script's word is the name of a register.
+pub(crate) fn is_register(name: &str) -> bool {
+    register(name).is_some()
+}
+
+fn offset_of(text: &str) -> Option<u64> {
+    hex(text, 8).filter(|offset| offset.is_multiple_of(4))
+}
+
+/// What the user knows of the card's registers.
+fn known(options: &Options<'_>, header: &Header) -> Result<Known, SpecError> {
+    let mut initial = Vec::new();
+    for (bar, key) in (0..).zip(REGISTERS) {
+        let form = "OFFSET:VALUE, hexadecimal, several with + between them, e.g. 0:1234abcd+4c:1; OFFSET a multiple of 4";
+        let pairs = |text: &str| text.split('+').map(pair).collect::<Option<Vec<_>>>();
+        for (offset, value) in options.value(key, form, pairs)?.unwrap_or_default() {
+            initial.push((inside(options, header, key, Place { bar, offset })?, value));
+        }
+    }
+    let offset = "an offset, hexadecimal, a multiple of 4, e.g. 4c";
+    let status = one(options, header, STATUS, offset, |text| offset_of(text).map(|offset| (offset, ())))?;
+    let enable = one(options, header, ENABLE, offset, |text| offset_of(text).map(|offset| (offset, ())))?;
+    let rule = "OFFSET[:RULE], OFFSET hexadecimal and a multiple of 4, RULE one of ones, zeros, write, read";
+    let Some((acknowledge, rule)) = one(options, header, ACKNOWLEDGE, rule, acknowledge)? else {
+        if status.is_some() || enable.is_some() {
+            return Err(SpecError::new(
+                "device `pci`: statusN= and enableN= are of an interrupt that its driver takes back; add ackN=OFFSET",
+            ));
+        }
+        return Ok(Known { initial, causes: None });
+    };
+    if header.pin == 0 {
+        return Err(SpecError::new("device `pci`: ackN= is of an interrupt, and it has no pin; add irq"));
+    }
+    let status = status.map_or(acknowledge, |(status, ())| status);
+    let causes = Causes { status, acknowledge, rule, enable: enable.map(|(enable, ())| enable) };
+    Ok(Known { initial, causes: Some(causes) })
+}
+
+fn pair(text: &str) -> Option<(u64, u32)> {
+    let (offset, value) = text.split_once(':')?;
+    Some((offset_of(offset)?, u32::try_from(hex(value, 8)?).ok()?))
+}
+
+fn acknowledge(text: &str) -> Option<(u64, Rule)> {
+    let (offset, rule) = text.split_once(':').unwrap_or((text, "ones"));
+    let rule = match rule {
+        "ones" => Rule::Ones,
+        "zeros" => Rule::Zeros,
+        "write" => Rule::Write,
+        "read" => Rule::Read,
+        _ => return None,
+    };
+    Some((offset_of(offset)?, rule))
+}
+
+/// The one register of this kind, in whichever window.
+fn one<T>(
+    options: &Options<'_>,
+    header: &Header,
+    keys: [&'static str; 6],
+    form: &str,
+    read: impl Fn(&str) -> Option<(u64, T)>,
+) -> Result<Option<(Place, T)>, SpecError> {
+    let mut found = None;
+    for (bar, key) in (0..).zip(keys) {
+        if let Some((offset, what)) = options.value(key, form, &read)? {
+            if found.is_some() {
+                let kind = key.trim_end_matches(|digit: char| digit.is_ascii_digit());
+                return Err(SpecError::new(format!("device `pci`: it has one {kind}N=; leave {key}= out")));
+            }
+            found = Some((inside(options, header, key, Place { bar, offset })?, what));
+        }
+    }
+    Ok(found)
+}
+
+/// A register that its window has.
+fn inside(options: &Options<'_>, header: &Header, key: &str, place: Place) -> Result<Place, SpecError> {
+    match header.bars[usize::from(place.bar)] {
+        Some(bar) if place.offset + 4 <= bar.length() => Ok(place),
+        Some(bar) => {
+            Err(options.bad(key, &format!("inside the window, which has {:X}h bytes", bar.length())))
+        }
+        None => Err(options.bad(key, &format!("of a window that is there; add bar{}=", place.bar))),
+    }
 }
 
 /// The header to start from: a dump's, or that of a card of PCI 2.3 without windows.

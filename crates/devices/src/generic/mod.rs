@@ -1,14 +1,17 @@
 //! Any card, without a model of its own: windows that answer by one rule, an interrupt pin that a script pulls.
 //!
-//! `pci,id=VVVV:DDDD,bar0=mem:128,irq` or `pci,config=FILE` from `lspci -xxxx` text. It has no registers of its own, so
-//! nothing a driver writes raises or drops the pin.
+//! `pci,id=VVVV:DDDD,bar0=mem:128,irq` or `pci,config=FILE` from `lspci -xxxx` text. Its registers are those that the user knows of
+//! ([`registers`]): without any, nothing a driver writes raises or drops the pin.
 
 mod keys;
 mod lspci;
+mod registers;
 
 use kernel::hal::hardware::Refusal;
 
 pub use keys::ENTRY;
+pub(crate) use keys::{REGISTER, is_register};
+pub use registers::{Causes, Known, Place, Rule};
 
 use crate::pci::{Access, Header, Model, Placement};
 use crate::ram::SparseRam;
@@ -42,6 +45,7 @@ pub struct Generic {
     placement: Placement,
     reads: Reads,
     pin: Pin,
+    known: Known,
     /// What a script said last about the pin. It is the outside world's, so a reset does not change it.
     raised: bool,
     windows: [Contents; 6],
@@ -51,16 +55,47 @@ pub struct Generic {
 
 /// What one window holds.
 #[derive(Default)]
-struct Contents {
+pub(crate) struct Contents {
     ram: SparseRam,
     last: u64,
 }
 
 impl Generic {
-    /// A card with this header.
+    /// A card with this header, of which nothing else is known.
     #[must_use]
     pub fn new(header: Header, placement: Placement, reads: Reads, pin: Pin) -> Self {
-        Self { header, placement, reads, pin, raised: false, windows: Default::default(), changed: true }
+        Self {
+            header,
+            placement,
+            reads,
+            pin,
+            known: Known::default(),
+            raised: false,
+            windows: Default::default(),
+            changed: true,
+        }
+    }
+
+    /// The same, with registers.
+    #[must_use]
+    pub fn with(mut self, known: Known) -> Self {
+        self.known = known;
+        self.reset();
+        self
+    }
+
+    /// What a script names `barN+OFFSET`, hexadecimal: a register in one of its windows.
+    fn register(&self, name: &str) -> Result<Place, String> {
+        let Some(place) = keys::register(name) else {
+            return Err(format!(
+                "no signal `{name}`; it has: irq, and registers as bar0+4c (hexadecimal, 32 bits)"
+            ));
+        };
+        match self.header.bars[usize::from(place.bar)] {
+            Some(bar) if place.offset + 4 <= bar.length() => Ok(place),
+            Some(bar) => Err(format!("`{name}`: the window has only {:X}h bytes", bar.length())),
+            None => Err(format!("`{name}`: it has no BAR {}", place.bar)),
+        }
     }
 }
 
@@ -78,30 +113,37 @@ impl Model for Generic {
     }
 
     fn reset(&mut self) {
-        let Self { header: _, placement: _, reads: _, pin: _, raised: _, windows, changed } = self;
+        let Self { header: _, placement: _, reads: _, pin: _, known, raised: _, windows, changed } = self;
         *changed = true;
-        for Contents { ram, last } in windows {
+        for Contents { ram, last } in windows.iter_mut() {
             ram.clear();
             *last = 0;
         }
+        known.reset(windows);
     }
 
     fn read(&mut self, access: &Access) -> Result<u64, Refusal> {
         let window = &self.windows[usize::from(access.bar)];
-        Ok(match self.reads {
+        let value = match self.reads {
             Reads::Ram => window.ram.read(access.offset, access.bytes()),
             Reads::Ones => ones(access.bytes()),
             Reads::Last => window.last & ones(access.bytes()),
-        })
+        };
+        self.changed |= self.known.was_read(&mut self.windows, (access.bar, access.offset, access.bytes()));
+        Ok(value)
     }
 
     fn write(&mut self, access: &Access, value: u64) -> Result<(), Refusal> {
+        // What is written may be the enable register.
+        self.changed |= self.known.causes.is_some();
+        let before = self.known.before_write(&self.windows);
         let window = &mut self.windows[usize::from(access.bar)];
         match self.reads {
             Reads::Ram => window.ram.write(access.offset, access.bytes(), value),
             Reads::Ones => {}
             Reads::Last => window.last = value,
         }
+        self.known.was_written(&mut self.windows, (access.bar, access.offset, access.bytes()), value, before);
         Ok(())
     }
 
@@ -110,26 +152,40 @@ impl Model for Generic {
     }
 
     fn reads_change(&self) -> bool {
-        false
+        self.known.causes.is_some_and(|causes| causes.rule == Rule::Read)
     }
 
     fn asserts(&self) -> bool {
-        self.header.pin != 0 && (self.raised || self.pin == Pin::Stuck)
+        let raised = self.raised || self.pin == Pin::Stuck || self.known.active(&self.windows) != 0;
+        self.header.pin != 0 && raised
     }
 
     fn poke(&mut self, _now: u64, signal: &str, value: &str) -> Result<(), String> {
+        let word = || value.parse::<u32>().map_err(|_| format!("`{value}` is no number of 32 bits"));
         if signal != "irq" {
-            return Err(format!("no signal `{signal}`; it has: irq"));
+            let place = self.register(signal)?;
+            place.set(&mut self.windows, word()?);
+            self.changed = true;
+            return Ok(());
         }
         if self.header.pin == 0 {
             return Err("it has no interrupt pin; add `irq` to the device".to_owned());
         }
+        if self.known.causes.is_some() {
+            self.known.raise(&mut self.windows, word()?);
+        } else {
+            self.raised = crate::pci::level(value)?;
+        }
         self.changed = true;
-        self.raised = crate::pci::level(value)?;
         Ok(())
     }
 
+    fn peek(&self, register: &str) -> Result<u32, String> {
+        Ok(self.register(register)?.read(&self.windows))
+    }
+
     fn describe(&self, bar: u8, offset: u64) -> Option<String> {
-        Some(format!("BAR{bar}+{offset:X}h"))
+        let name = self.known.name(bar, offset).map(|name| format!(" ({name})")).unwrap_or_default();
+        Some(format!("BAR{bar}+{offset:X}h{name}"))
     }
 }

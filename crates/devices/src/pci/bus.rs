@@ -232,6 +232,14 @@ impl PciBus {
         refusal.by(&self.slots[index].name)
     }
 
+    /// The slot of the card of this name.
+    fn index_of(&self, device: &str) -> Result<usize, String> {
+        self.slots.iter().position(|slot| slot.name == device).ok_or_else(|| {
+            let names: Vec<&str> = self.slots.iter().map(|slot| slot.name.as_str()).collect();
+            format!("no device `{device}` on the bus; there are: {}", names.join(", "))
+        })
+    }
+
     #[inline]
     fn catch_up(&mut self, index: usize, at: &mut Moment<'_>) {
         if self.deadline.is_some_and(|deadline| deadline <= at.now) {
@@ -456,15 +464,18 @@ impl Hardware for PciBus {
     }
 
     fn poke(&mut self, at: &mut Moment<'_>, device: &str, signal: &str, value: &str) -> Result<(), String> {
-        let Some(index) = self.slots.iter().position(|slot| slot.name == device) else {
-            let names: Vec<&str> = self.slots.iter().map(|slot| slot.name.as_str()).collect();
-            return Err(format!("no device `{device}` on the bus; there are: {}", names.join(", ")));
-        };
+        let index = self.index_of(device)?;
         self.catch_up(index, at);
         let result = self.slots[index].model.poke(at.now, signal, value);
         self.settle(index);
         self.catch_up(index, at);
         result.map_err(|why| format!("{device}: {why}"))
+    }
+
+    fn peek(&mut self, at: &mut Moment<'_>, device: &str, register: &str) -> Result<u32, String> {
+        let index = self.index_of(device)?;
+        self.catch_up(index, at);
+        self.slots[index].model.peek(register).map_err(|why| format!("{device}: {why}"))
     }
 }
 

@@ -131,6 +131,13 @@ pub trait Model {
     /// # Errors
     /// What it does not know, and what it does know.
     fn poke(&mut self, now: u64, signal: &str, value: &str) -> Result<(), String>;
+    /// What a register holds that a script names, as its driver would read it, without the side effects of a read.
+    ///
+    /// # Errors
+    /// There is no such register, or the model shows none.
+    fn peek(&self, register: &str) -> Result<u32, String> {
+        Err(format!("a `{}` does not show its registers; have the driver read `{register}`", self.kind()))
+    }
     /// The register at an offset of a window, e.g. `LCR+4Ch INTCSR`.
     fn describe(&self, bar: u8, offset: u64) -> Option<String>;
 }

@@ -1,13 +1,14 @@
 //! Plug and Play steps, asked for from outside: each runs on a system thread, as the PnP manager's own.
 
 use abi::NtStatus;
-use engine::Flow;
+use engine::{Flow, outside};
 use kernel::Cx;
 use kernel::pnp::{self, NodeId};
 use kernel::po;
 
 use super::{Machine, on_system_thread};
 use crate::error::Error;
+use crate::play;
 
 /// Which device is meant.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -104,6 +105,32 @@ impl Machine {
     /// As [`Machine::stop_device`].
     pub fn remove_device(&self, device: &str) -> Result<(), Error> {
         self.device_step(device, "the removal", Step::Remove)
+    }
+
+    /// The outside world acts on a card: as `poke` in a script. `dirql devices` lists the signals of models.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] if there is no such device, signal or value; [`Error::Stopped`].
+    pub fn poke(&self, device: &str, signal: &str, value: u64) -> Result<(), Error> {
+        let (device, signal) = (device.to_owned(), signal.to_owned());
+        let poked = self.on_thread("the poke", move |cx| {
+            let poked = play::poke(cx, &device, &signal, value)?;
+            Ok(outside(|| poked.clone()))
+        })?;
+        poked.map_err(Error::Absent)
+    }
+
+    /// What a register of a card holds, without a read's side effects: as `peek` in a script.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] if there is no such device or register; [`Error::Stopped`].
+    pub fn peek(&self, device: &str, register: &str) -> Result<u32, Error> {
+        let (device, register) = (device.to_owned(), register.to_owned());
+        let seen = self.on_thread("the look", move |cx| {
+            let seen = play::peek(cx, &device, &register);
+            Ok(outside(|| seen.clone()))
+        })?;
+        seen.map_err(Error::Absent)
     }
 
     /// Pulls the card out.

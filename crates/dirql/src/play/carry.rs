@@ -44,6 +44,9 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: Command) -> Flow<Outcome> 
         Command::Wait { nanoseconds } => wait::sleep(cx, nanoseconds).map(Ok),
         Command::Clock { units } => clock::set_system_time_by(cx, units).map(Ok),
         Command::Poke { device, signal, value } => device::poke(cx, &device, &signal, value),
+        Command::Peek { device, register, expect } => {
+            Ok(device::look(stage, cx, (&device, &register), &expect))
+        }
         Command::Pnp { event, device, expect } => device::pnp(cx, event, device, &expect),
         Command::Power { state, device, expect } => device::power(cx, state, device, &expect),
         Command::ExpectPrint(text) => Ok(printed(stage, &text)),

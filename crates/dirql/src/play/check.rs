@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use devices::catalog;
+use devices::{Entry, catalog};
 
 use crate::error::InputError;
 use crate::files;
@@ -107,7 +107,11 @@ fn file(piece: &Piece) -> Option<&String> {
 /// All data that a command names.
 fn data(command: &Command) -> Vec<&Data> {
     let (request, expect) = match command {
-        Command::Request { request, expect } => (Some(request), Some(expect)),
+        Command::Request { request, expect } | Command::Pointer { request, expect, .. } => {
+            (Some(request), Some(expect))
+        }
+        Command::Store { data, .. } => return vec![data],
+        Command::Load { expect, .. } | Command::Peek { expect, .. } => (None, Some(expect)),
         Command::Async { request, .. } => (Some(request), None),
         Command::JoinRequest { expect, .. } => (None, Some(expect)),
         _ => (None, None),
@@ -125,13 +129,26 @@ fn check(command: &Command, plan: &Plan) -> Result<(), String> {
     match command {
         Command::Poke { device, signal, .. } => {
             exists(plan, device)?;
-            let kind = plan.cards.iter().find(|card| card.name == *device).map(|card| card.kind.as_str());
-            let entry = catalog().iter().find(|entry| Some(entry.name) == kind);
-            let signals: Vec<&str> = entry.iter().flat_map(|entry| entry.signals).map(|s| s.name).collect();
-            if entry.is_some() && !signals.contains(&signal.as_str()) {
-                return Err(unknown("signal", signal, &signals));
+            match entry(plan, device) {
+                Some(entry) if !entry.signals.iter().any(|known| known.is(signal)) => {
+                    let signals: Vec<&str> = entry.signals.iter().map(|known| known.name).collect();
+                    Err(unknown("signal", signal, &signals))
+                }
+                _ => Ok(()),
             }
-            Ok(())
+        }
+        Command::Peek { device, register, .. } => {
+            exists(plan, device)?;
+            match entry(plan, device) {
+                Some(entry) if entry.shows(register) == Some(false) => Err(format!(
+                    "`{register}` is no register's name; write the window and the offset, hexadecimal: bar0+4c"
+                )),
+                Some(entry) if entry.shows(register).is_none() => Err(format!(
+                    "a `{}` does not show its registers, as reads of it do things; have the driver read it",
+                    entry.name
+                )),
+                _ => Ok(()),
+            }
         }
         Command::Pnp { device: Some(device), .. } | Command::Power { device: Some(device), .. } => {
             exists(plan, device)
@@ -144,6 +161,12 @@ fn check(command: &Command, plan: &Plan) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// What is known of a card's model; nothing of one that a test has made.
+fn entry(plan: &Plan, device: &str) -> Option<&'static Entry> {
+    let kind = plan.cards.iter().find(|card| card.name == device).map(|card| card.kind.as_str());
+    catalog().iter().find(|entry| Some(entry.name) == kind)
 }
 
 fn exists(plan: &Plan, device: &str) -> Result<(), String> {

@@ -1,19 +1,21 @@
 //! What the user's hand and the outside world do: Plug and Play, power, signals.
 
-use abi::{PowerDeviceD0, PowerSystemShutdown, PowerSystemWorking};
+use abi::{NtStatus, PowerDeviceD0, PowerSystemShutdown, PowerSystemWorking};
 use engine::Flow;
 use kernel::Cx;
 use kernel::ke::interrupt;
 use kernel::ob::handle;
 use kernel::{po, ps};
 
+use super::Stage;
 use super::carry::Outcome;
-use super::expect::status;
+use super::expect::{judge, status};
+use crate::machine::transfer::Completion;
 use crate::machine::{Device, Step, on_system_thread, step};
 use crate::script::{Expectations, PnpEvent, PowerState};
 
 /// The outside world acts on a card.
-pub(super) fn poke(cx: &mut Cx<'_>, device: &str, signal: &str, value: u64) -> Flow<Outcome> {
+pub(crate) fn poke(cx: &mut Cx<'_>, device: &str, signal: &str, value: u64) -> Flow<Outcome> {
     let text = value.to_string();
     let poked = cx.with(|k| {
         let now = k.engine.now();
@@ -23,6 +25,26 @@ pub(super) fn poke(cx: &mut Cx<'_>, device: &str, signal: &str, value: u64) -> F
         interrupt::deliver(cx)?;
     }
     Ok(poked)
+}
+
+/// A look at a register, which its card does not notice.
+pub(crate) fn peek(cx: &mut Cx<'_>, device: &str, register: &str) -> Result<u32, String> {
+    cx.with(|k| {
+        let now = k.engine.now();
+        k.hardware(now, |hardware, at| hardware.peek(at, device, register))
+    })
+}
+
+/// The same, for what a script expects to see.
+pub(super) fn look(
+    stage: &Stage,
+    cx: &mut Cx<'_>,
+    (device, register): (&str, &str),
+    expect: &Expectations,
+) -> Outcome {
+    let data = peek(cx, device, register)?.to_le_bytes().to_vec();
+    let end = Completion { information: 4, data, ..Completion::status(NtStatus::SUCCESS) };
+    stage.with(|state| judge(&state.play, &end, expect))
 }
 
 /// The PnP manager, or the user's hand, does something to a device.

@@ -22,6 +22,7 @@ use kernel::ob::Handle;
 use kernel::{Cx, Nt};
 
 pub use check::{Play, ScriptText};
+pub(crate) use device::{peek, poke};
 
 use crate::machine::transfer::Begun;
 use crate::readers::PrintLog;

@@ -133,6 +133,15 @@ pub enum Command {
         /// Its new value.
         value: u64,
     },
+    /// `peek`: what a register of a device holds.
+    Peek {
+        /// The model's name and number, e.g. `pci#0`.
+        device: String,
+        /// The register as the model names it, e.g. `bar0+4c`.
+        register: String,
+        /// What is to be seen: its 4 bytes.
+        expect: Expectations,
+    },
     /// `stop-device` and its like.
     Pnp {
         /// What happens.

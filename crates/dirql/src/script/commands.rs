@@ -13,7 +13,7 @@ use super::names::{Kind, Names};
 use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 27] = [
+pub(super) const COMMANDS: [&str; 28] = [
     "open",
     "read",
     "write",
@@ -30,6 +30,7 @@ pub(super) const COMMANDS: [&str; 27] = [
     "wait",
     "clock",
     "poke",
+    "peek",
     "thread",
     "expect",
     "start-device",
@@ -194,6 +195,11 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             signal: args.word("the signal: linti1")?.text(),
             value: args.number("the signal's value", u64::MAX)?,
         },
+        "peek" => Command::Peek {
+            device: args.word("the device: its model and number, as pci#0")?.text(),
+            register: args.word("the register: bar0+4c")?.text(),
+            expect: args.expectations(Can::Data, &[])?,
+        },
         "power" => power(args)?,
         _ => match pnp_event(&keyword) {
             Some(event) => {
@@ -214,6 +220,7 @@ pub(super) fn expectations_of(command: &mut Command) -> Option<(Can, &mut Expect
         Command::Request { request, expect } => Some((result_of(&request.operation), expect)),
         Command::Pointer { expect, .. }
         | Command::Load { expect, .. }
+        | Command::Peek { expect, .. }
         | Command::JoinRequest { expect, .. } => Some((Can::Data, expect)),
         Command::Store { expect, .. } => Some((Can::Status, expect)),
         Command::Pnp { expect, .. } | Command::Power { expect, .. } => Some((Can::Status, expect)),

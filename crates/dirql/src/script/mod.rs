@@ -15,6 +15,7 @@
 //!           | "close" NAME
 //!           | "wait" TIME                   10ns 10us 10ms 10s, of virtual time
 //!           | "poke" DEVICE SIGNAL number
+//!           | "peek" DEVICE REGISTER
 //!           | pnp [ DEVICE ] [ expect ] | "power" ( "d0" | "d1" | "d2" | "d3" ) [ DEVICE ] [ expect ]
 //!           | "power" ( "s0" | "s1" | "s2" | "s3" | "s4" | "s5" ) [ expect ]
 //!           | expect                        about the command before it on the same thread

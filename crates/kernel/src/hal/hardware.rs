@@ -177,4 +177,12 @@ pub trait Hardware {
     /// # Errors
     /// What the device does not know, and what it does know.
     fn poke(&mut self, at: &mut Moment<'_>, device: &str, signal: &str, value: &str) -> Result<(), String>;
+    /// What a register of a device holds, as a script names it, without the side effects of a read: `("pci#0", "bar0+4c")`.
+    ///
+    /// # Errors
+    /// There is no such register, or the device shows none.
+    fn peek(&mut self, at: &mut Moment<'_>, device: &str, register: &str) -> Result<u32, String> {
+        let _ = at;
+        Err(format!("{device} does not show `{register}`"))
+    }
 }
