@@ -14,13 +14,21 @@ use dirql::{Platform, Verifier};
     name = "dirql",
     version,
     about = "Runs a compiled Windows x64 driver on Linux, against modelled PCI hardware, and checks the kernel contract",
-    after_help = EXIT_CODES,
-    disable_help_subcommand = true
+    after_help = BEGIN
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+const BEGIN: &str = "\
+To begin:
+  dirql imports driver.sys                what it needs, and whether dirql has it
+  dirql devices                           the cards that it can be run on
+  dirql run driver.sys --inf driver.inf --device pci9052 --do 'open \\\\.\\Name as f; read f 4'
+  dirql help run                          all about a command
+
+The guide and the reference are in docs/.";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -55,6 +63,18 @@ pub(crate) enum Command {
         /// One JSON object
         #[arg(long)]
         json: bool,
+    },
+    /// Prints what a shell completes commands and options by: e.g. `dirql completions bash > /etc/bash_completion.d/dirql`
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page of dirql, or of one of its commands: e.g. `dirql man run | man -l -`
+    Man {
+        /// The command
+        #[arg(value_name = "COMMAND")]
+        command: Option<String>,
     },
 }
 

@@ -16,6 +16,7 @@ use crate::isolate::{self, Done};
 use crate::many::host_processors;
 use crate::out::{self, complain};
 use crate::outputs::Outputs;
+use crate::progress::Progress;
 use crate::run::{AFTER_DEATH, Files, bench, note_death, script, shown};
 use crate::spread::{self, CHECKED_PART, Makers, PART, Spread};
 use crate::view::{Show, silently};
@@ -67,8 +68,9 @@ fn search_apart(arguments: &Explore) -> Result<u8> {
     let stop = AtomicBool::new(false);
     let (searched, refused, failed) = thread::scope(|scope| {
         let checked = arguments.checked;
+        let progress = Progress::new(!arguments.view.quiet);
         let mut spread =
-            Spread::new(scope, Makers { isolation: &arguments.isolation, workers, checked }, &stop);
+            Spread::new(scope, Makers { isolation: &arguments.isolation, workers, checked }, &stop, progress);
         let searched = search_by(&mut spread, &bounds(arguments));
         stop.store(true, Ordering::Relaxed);
         (searched, spread.refused, spread.failed)
@@ -276,7 +278,7 @@ fn counted(searched: &Searched<String>, arguments: &Explore) -> String {
 }
 
 /// `1 schedule`, `2 schedules`.
-fn schedules(count: u64) -> String {
+pub(crate) fn schedules(count: u64) -> String {
     if count == 1 { "1 schedule".to_owned() } else { format!("{count} schedules") }
 }
 

@@ -14,22 +14,23 @@ mod explore;
 mod failing;
 mod imports;
 mod isolate;
+mod manual;
 mod many;
 mod obituary;
 mod out;
 mod outputs;
+mod progress;
 mod replay;
 mod rules;
 mod run;
 mod spread;
 mod terminal;
+mod tips;
 mod view;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use arguments::{Arguments, Command};
+use arguments::Command;
 use out::complain;
 
 /// Unusable arguments or input.
@@ -44,7 +45,10 @@ fn main() -> ExitCode {
         );
         return NO_ANSWER.into();
     }
-    let arguments = Arguments::parse();
+    let arguments = match tips::parse() {
+        Ok(arguments) => arguments,
+        Err(code) => return if out::is_lost() { NO_ANSWER.into() } else { code.into() },
+    };
     let done = std::panic::catch_unwind(|| match arguments.command {
         Command::Run(run) => run::run(&run),
         Command::Explore(explore) => explore::run(&explore),
@@ -55,6 +59,11 @@ fn main() -> ExitCode {
             devices::run(json);
             Ok(0)
         }
+        Command::Completions { shell } => {
+            manual::completions(shell);
+            Ok(0)
+        }
+        Command::Man { command } => manual::page(command.as_deref()).map(|()| 0),
     });
     let code = match done {
         Ok(Ok(code)) => code,

@@ -14,6 +14,7 @@ use dirql::{Error, InputError};
 
 use crate::arguments::Run;
 use crate::out::{complain, say};
+use crate::progress::Progress;
 use crate::{NO_ANSWER, UNUSABLE, isolate};
 
 /// Which of the runs a process makes.
@@ -82,6 +83,8 @@ pub(crate) fn policy(arguments: &Run, run: u32) -> Result<Policy, Error> {
 /// The exit code of each run. Where one says that what was given is of no use, not all are made.
 fn trials(arguments: &Run, runs: u32, workers: u32) -> Result<BTreeMap<u32, u8>> {
     let (next, codes) = (AtomicU32::new(0), Mutex::new(BTreeMap::new()));
+    let progress = Progress::new(!arguments.view.quiet);
+    progress.at(|| so_far(&BTreeMap::new(), runs));
     let work = || -> Result<()> {
         loop {
             let run = next.fetch_add(1, Ordering::Relaxed);
@@ -92,7 +95,9 @@ fn trials(arguments: &Run, runs: u32, workers: u32) -> Result<BTreeMap<u32, u8>>
             if code == UNUSABLE {
                 next.store(runs, Ordering::Relaxed);
             }
-            codes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(run, code);
+            let mut codes = codes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            codes.insert(run, code);
+            progress.at(|| so_far(&codes, runs));
         }
     };
     // Outside of any machine: each thread only waits for processes.
@@ -101,6 +106,13 @@ fn trials(arguments: &Run, runs: u32, workers: u32) -> Result<BTreeMap<u32, u8>>
         workers.into_iter().try_for_each(|worker| worker.join().expect("waiting does not panic"))
     })?;
     Ok(codes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
+/// How far it has come.
+fn so_far(codes: &BTreeMap<u32, u8>, runs: u32) -> String {
+    let others = codes.values().filter(|code| **code != CLEAN).count();
+    let others = if others == 0 { String::new() } else { format!(", {others} not clean") };
+    format!("{} of {runs} runs{others}", codes.len())
 }
 
 /// The exit code of one run. If its process dies, that of the same run with checks, unless that is clean: then the death has no

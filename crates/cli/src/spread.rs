@@ -14,8 +14,10 @@ use anyhow::{Error, Result};
 use dirql::explore::{Choice, Choices, Course, Part, Places, Questions, Ran, Runner};
 
 use crate::arguments::Isolation;
+use crate::explore::schedules;
 use crate::isolate::{self, End};
 use crate::obituary::{Death, unexplained};
+use crate::progress::Progress;
 
 /// The turn in which a part of a search is made, which follows.
 pub(crate) const PART: &str = "part:";
@@ -49,6 +51,9 @@ pub(crate) struct Spread<'s, 'e> {
     /// Whoever works is to stop.
     stop: &'e AtomicBool,
     parts: Vec<Receiver<Told>>,
+    /// How many runs were told of.
+    ran: u64,
+    progress: Progress,
     /// Why no run can be made: an exit code, and what was said.
     pub(crate) refused: Option<(u8, String)>,
     /// Why no process can be started.
@@ -67,8 +72,13 @@ type Waiting = Mutex<VecDeque<(Part, Sender<Told>)>>;
 
 impl<'s, 'e> Spread<'s, 'e> {
     /// Processes of this command, watched by threads of `scope`.
-    pub(crate) fn new(scope: &'s Scope<'s, 'e>, makers: Makers<'e>, stop: &'e AtomicBool) -> Self {
-        Self { scope, makers, stop, parts: Vec::new(), refused: None, failed: None }
+    pub(crate) fn new(
+        scope: &'s Scope<'s, 'e>,
+        makers: Makers<'e>,
+        stop: &'e AtomicBool,
+        progress: Progress,
+    ) -> Self {
+        Self { scope, makers, stop, parts: Vec::new(), ran: 0, progress, refused: None, failed: None }
     }
 }
 
@@ -104,7 +114,11 @@ impl Runner for Spread<'_, '_> {
 
     fn run(&mut self, part: usize, _course: &Course) -> Ran<String> {
         match self.parts[part].recv() {
-            Ok(Told::Ran(ran)) => return ran,
+            Ok(Told::Ran(ran)) => {
+                self.ran += 1;
+                self.progress.at(|| format!("{} explored", schedules(self.ran)));
+                return ran;
+            }
             Ok(Told::Refused(code, why)) => self.refused = Some((code, why)),
             Ok(Told::Failed(error)) => self.failed = Some(error),
             Err(_) => self.failed = Some(Error::msg("whoever watched the processes is gone")),

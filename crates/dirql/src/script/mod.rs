@@ -46,7 +46,7 @@ mod lexer;
 mod names;
 mod parser;
 mod status;
-pub(crate) mod suggest;
+pub mod suggest;
 #[cfg(test)]
 mod tests;
 mod value;

@@ -2,7 +2,8 @@
 
 /// The word of `known` that differs from `typed` by the fewest slips (a letter added, left out, replaced, or two
 /// neighbours swapped), if they are few for its length; the first one of several. Case does not count.
-pub(crate) fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let typed: Vec<char> = typed.chars().take(80).flat_map(char::to_lowercase).collect();
     let allowed = match typed.len() {
         0..=2 => 1,

@@ -1,0 +1,53 @@
+//! How far many runs have come, for whoever waits: one line on standard error where that is a terminal, written over and in the end
+//! taken away. It is on no other stream and in no file, so nothing that a program reads depends on it.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// The host's clock: for the pace of a line on a terminal.
+#[allow(clippy::disallowed_types, reason = "it is read outside any machine")]
+type Clock = std::time::Instant;
+
+/// How often the line changes at most.
+const PACE: Duration = Duration::from_millis(100);
+/// To the beginning of the line, which is made empty.
+const EMPTY: &str = "\r\x1b[K";
+
+/// A line that tells how far it has come.
+pub(crate) struct Progress {
+    /// When it was written last; none if it is not shown at all.
+    shown: Option<Mutex<Option<Clock>>>,
+}
+
+impl Progress {
+    /// On standard error, if somebody looks at it and `wanted`.
+    pub(crate) fn new(wanted: bool) -> Self {
+        Self { shown: (wanted && stderr().is_terminal()).then(Mutex::default) }
+    }
+
+    /// So far it has come.
+    pub(crate) fn at(&self, text: impl FnOnce() -> String) {
+        let Some(shown) = &self.shown else { return };
+        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.is_none_or(|last| last.elapsed() >= PACE) {
+            *shown = Some(Clock::now());
+            write(&format!("{EMPTY}{}", text()));
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        let shown = self.shown.as_mut().and_then(|shown| shown.get_mut().ok());
+        if shown.is_some_and(|shown| shown.is_some()) {
+            write(EMPTY);
+        }
+    }
+}
+
+/// What cannot be written here is no answer.
+fn write(text: &str) {
+    let mut stream = stderr();
+    let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
+}
