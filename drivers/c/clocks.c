@@ -2,7 +2,7 @@
  * clocks.sys: a driver without hardware whose control codes tell stories of DPCs, timers and time, and check what happens
  * against what Microsoft documents. \\.\DirqlClocks, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED,
  * FILE_ANY_ACCESS), N being the index into Stories below; each answers with one STORY_RESULT. From 0xA00 on: the bugs of
- * Bugs, which answer nothing.
+ * Bugs, which answer nothing. 0xB00 and 0xB01 delay the thread that asks.
  */
 #include "clocks/dpcs.h"
 #include "clocks/ex_timers.h"
@@ -11,6 +11,9 @@
 
 #define FIRST_STORY 0x800
 #define FIRST_BUG 0xA00
+/* Input: the LARGE_INTEGER of KeDelayExecutionThread, in this mode. */
+#define DELAY_KERNEL 0xB00
+#define DELAY_USER 0xB01
 
 DRIVER_INITIALIZE DriverEntry;
 
@@ -23,7 +26,7 @@ static ULONG (*const Stories[])(VOID) = {
     Queueing, Watchdog, ThreadedDpcs, ThreadedLevel, /* from 8 on */
     Cancellations, Periods, Coalescing, StandingStill, /* from 12 on */
     LongStall, ClockIsSetLater, ClockWasSet, ClockWasSetBack, /* from 16 on */
-    WaitUntil, IdleElsewhere, /* from 20 on */
+    WaitUntil, IdleElsewhere, NeverDue, /* from 20 on */
 };
 
 static KDPC BugDpc, OtherBugDpc;
@@ -185,6 +188,17 @@ static VOID (*const Bugs[])(VOID) = {
     PollsStandingClock, /* from 12 on */
 };
 
+/* The request's thread sleeps, as its application could: for ever, if the interval says so. */
+static NTSTATUS Delay(PIRP Irp, KPROCESSOR_MODE Mode)
+{
+    PLARGE_INTEGER Interval = Irp->AssociatedIrp.SystemBuffer;
+
+    if (IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.InputBufferLength < sizeof(*Interval)) {
+        return Complete(Irp, STATUS_BUFFER_TOO_SMALL, 0);
+    }
+    return Complete(Irp, KeDelayExecutionThread(Mode, FALSE, Interval), 0);
+}
+
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
@@ -194,6 +208,9 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     if (Function >= FIRST_BUG && Function - FIRST_BUG < RTL_NUMBER_OF(Bugs)) {
         Bugs[Function - FIRST_BUG]();
         return Complete(Irp, STATUS_SUCCESS, 0);
+    }
+    if (Function == DELAY_KERNEL || Function == DELAY_USER) {
+        return Delay(Irp, Function == DELAY_USER ? UserMode : KernelMode);
     }
     return TellStory(Irp, Stories, Function - FIRST_STORY, RTL_NUMBER_OF(Stories));
 }

@@ -42,6 +42,29 @@ fn a_lost_update_is_found_shown_and_recorded() {
 }
 
 #[test]
+fn what_a_search_finds_is_drawn_as_text_or_as_a_picture_and_what_it_does_not_find_is_not() {
+    let folder = folder("explored_figure");
+    for (name, begins) in [("lost.txt", "     time"), ("lost.svg", "<svg ")] {
+        let file = folder.join(name);
+        let found = explore(UNLOCKED, &["--quiet", "--figure", file.to_str().unwrap()]);
+        assert_eq!(found.code, Some(1), "{}", found.said());
+        let figure = std::fs::read_to_string(&file).unwrap();
+        assert!(figure.starts_with(begins), "{figure}");
+        // The schedule that was found, with the DPC that the update is lost to.
+        for text in ["DeviceIoControl", "DispatchDeviceControl", "CustomDpc", "AddDpc"] {
+            assert!(figure.contains(text), "{name} lacks `{text}`\n{figure}");
+        }
+    }
+    let none = folder.join("none.txt");
+    let clean = explore(LOCKED, &["--quiet", "--preemptions", "0", "--figure", none.to_str().unwrap()]);
+    assert_eq!(clean.code, Some(0), "{}", clean.said());
+    assert!(!none.exists(), "nothing is broken, so nothing is drawn");
+    let nowhere = explore(UNLOCKED, &["--figure", "/no/such/folder/figure.svg"]);
+    assert_eq!(nowhere.code, Some(2), "{}", nowhere.said());
+    assert!(nowhere.err.contains("/no/such/folder/figure.svg: cannot be written"), "{}", nowhere.said());
+}
+
+#[test]
 fn an_update_lost_between_plain_instructions_is_recorded_with_the_instruction() {
     let quiet = UNLOCKED.replace("0x222000", "0x22200c").replace("ioctl c 0x222004\n", "");
     let file = folder("lost_quietly").join("lost.dirql");

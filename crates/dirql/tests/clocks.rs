@@ -276,3 +276,46 @@ fn a_timer_that_is_left_behind_is_a_leak_and_one_that_is_set_calls_into_the_void
 fn a_loop_that_waits_for_a_tick_at_high_level_never_ends() {
     ends(12, "endless-loop", "PollsStandingClock");
 }
+
+// ---- what never comes ----
+
+/// Due times that never come, as a script writes them: relative and absolute, at the ends of what a LARGE_INTEGER counts.
+const NEVER: [&str; 4] =
+    ["0x8000000000000000", "0x8000000000000001", "0x7fffffffffffffff", "0x7ffffffffffffffe"];
+
+#[test]
+fn a_timer_that_is_set_for_ever_is_set_and_never_expires() {
+    tell(bench, 22, 40, "until blocked").expect_clean();
+    tell(|| bench().processors(2), 22, 40, "on two processors").expect_clean();
+}
+
+#[test]
+fn a_thread_that_delays_for_ever_delays_until_it_is_ended() {
+    for due in NEVER {
+        let machine = start(bench);
+        let script = format!(
+            r"open {NAME} as f
+              sleeper: ioctl f 0x222c04 in u64:{due} expect any
+              wait 3600s
+              expect pending sleeper
+              terminate sleeper
+              join sleeper"
+        );
+        try_play(&machine, &script).unwrap_or_else(|error| panic!("{due}: {error}"));
+        machine.finish().expect_clean();
+    }
+}
+
+#[test]
+fn a_request_that_delays_for_ever_is_told_as_stuck_at_once() {
+    for due in NEVER {
+        let machine = start(bench);
+        let script = format!("open {NAME} as f; ioctl f 0x222c00 in u64:{due}");
+        let error = try_play(&machine, &script).unwrap_err().to_string();
+        assert!(error.contains("does not end"), "{due}: {error}");
+        let seconds = machine.now() / 1_000_000_000;
+        // A minute until it is told; and the end of the process waits five more for the request that it has cancelled.
+        assert!(seconds < 400, "{due}: it took {seconds} virtual seconds");
+        let _ = machine.finish();
+    }
+}

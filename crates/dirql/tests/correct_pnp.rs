@@ -348,7 +348,9 @@ fn an_installed_device_has_the_keys_that_windows_gives_it() {
             let services = format!(r"{}\correct_pnp\Enum", access::SERVICES);
             told.push(access::text(cx, &services, "0").unwrap_or_default());
             told.push(format!("{:?}", access::number(cx, &services, "Count")));
+            told.push(format!("{:?}", access::number(cx, &services, "NextInstance")));
             told.push(format!("{:?}", access::number(cx, &keys.instance, "ConfigFlags")));
+            told.push(format!("{:?}", access::number(cx, &keys.instance, "Capabilities")));
             let control = format!(r"{}\Control", keys.instance);
             told.push(access::text(cx, &control, "ActiveService").unwrap_or_default());
             let assigned = access::value(cx, &control, "AllocConfig").expect("it has resources");
@@ -360,6 +362,9 @@ fn an_installed_device_has_the_keys_that_windows_gives_it() {
                     .kind
                     .to_string(),
             );
+            let boot = access::value(cx, &configuration, "BootConfig").expect("the firmware gave it some");
+            told.push(boot.kind.to_string());
+            assert_eq!(boot.data, assigned.data, "it was started with what the firmware gave it");
             Ok(engine::outside(|| told.clone()))
         })
         .unwrap();
@@ -374,10 +379,13 @@ fn an_installed_device_has_the_keys_that_windows_gives_it() {
         ".NT",
         r"PCI\VEN_1234&DEV_BE2C&SUBSYS_00000000&REV_01\3&11583659&0&08",
         "Some(1)",
+        "Some(1)",
+        "Some(0)",
         "Some(0)",
         "correct_pnp",
         "8",
         "10",
+        "8",
     ];
     assert_eq!(told, expected);
 }

@@ -60,6 +60,43 @@ static ULONG ExTimers(VOID)
     return 0;
 }
 
+/* Due times that never come: 100 ns before the beginning of time that a LONGLONG can count, and the end of it. */
+#define FOR_EVER ((LONGLONG)0x8000000000000000ull)
+#define AT_THE_END 0x7FFFFFFFFFFFFFFFll
+
+/* A timer that is set for ever is set, and does not expire. */
+static ULONG NeverDue(VOID)
+{
+    static const LONGLONG Dues[] = {FOR_EVER, FOR_EVER + 1, AT_THE_END, AT_THE_END - 1};
+    LARGE_INTEGER Zero = {.QuadPart = 0};
+    LARGE_INTEGER Due;
+    KTIMER Plain;
+    KDPC Dpc;
+
+    Forget();
+    KeInitializeTimerEx(&Plain, NotificationTimer);
+    KeInitializeDpc(&Dpc, Record, Letter('p'));
+    for (ULONG Index = 0; Index < RTL_NUMBER_OF(Dues); Index++) {
+        PEX_TIMER Timer = ExAllocateTimer(RecordTimer, Letter('e'), 0);
+
+        CHECK(Timer != NULL);
+        CHECK(!ExSetTimer(Timer, Dues[Index], 0, NULL));
+        Due.QuadPart = Dues[Index];
+        CHECK(!KeSetTimer(&Plain, Due, &Dpc));
+        Sleep(5 * 1000 * MILLISECOND);
+        CHECK(RanAre(""));
+        CHECK(KeWaitForSingleObject(Timer, Executive, KernelMode, FALSE, &Zero) == STATUS_TIMEOUT);
+        CHECK(!KeReadStateTimer(&Plain));
+        CHECK(ExSetTimer(Timer, -MILLISECOND, 0, NULL)); /* it was set; and now it comes */
+        Sleep(10 * TICK);
+        CHECK(RanAre("e"));
+        Forget();
+        CHECK(KeCancelTimer(&Plain));
+        CHECK(!ExDeleteTimer(Timer, TRUE, TRUE, NULL));
+    }
+    return 0;
+}
+
 static volatile PEX_TIMER SlowTimer;
 static volatile LONG SlowEntered, SlowLeft;
 

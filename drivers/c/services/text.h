@@ -146,12 +146,19 @@ static ULONG Integers(VOID)
     return 0;
 }
 
+/* The time in an identifier of version 1. */
+static ULONGLONG UuidTime(const GUID *Guid)
+{
+    return (ULONGLONG)(Guid->Data3 & 0xFFF) << 48 | (ULONGLONG)Guid->Data2 << 32 | Guid->Data1;
+}
+
 static ULONG Guids(VOID)
 {
     static const WCHAR Text[] = L"{01234567-89AB-CDEF-0011-223344556677}";
     static const GUID Expected = {0x01234567, 0x89AB, 0xCDEF, {0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77}};
     UNICODE_STRING String;
     GUID Guid, Fresh, Next;
+    LARGE_INTEGER Time;
 
     RtlInitUnicodeString(&String, Text);
     CHECK(RtlGUIDFromString(&String, &Guid) == STATUS_SUCCESS);
@@ -163,6 +170,14 @@ static ULONG Guids(VOID)
     RtlFreeUnicodeString(&String);
     CHECK(NT_SUCCESS(ExUuidCreate(&Fresh)) && NT_SUCCESS(ExUuidCreate(&Next)));
     CHECK(!Same(&Fresh, &Next, sizeof(Fresh)));
+    /* Of time (version 1) and of a network card (the variant of RFC 4122, the same node): the second is later. */
+    CHECK(Fresh.Data3 >> 12 == 1 && Next.Data3 >> 12 == 1);
+    CHECK((Fresh.Data4[0] & 0xC0) == 0x80 && Same(&Fresh.Data4, &Next.Data4, sizeof(Fresh.Data4)));
+    CHECK(UuidTime(&Next) > UuidTime(&Fresh));
+    /* Units of 100 ns from 15 October 1582, within a second of what the clock says. */
+    KeQuerySystemTime(&Time);
+    CHECK(UuidTime(&Next) - 0x146BF33E42C000ull < (ULONGLONG)Time.QuadPart + 10000000ull);
+    CHECK(UuidTime(&Next) - 0x146BF33E42C000ull + 10000000ull > (ULONGLONG)Time.QuadPart);
     return 0;
 }
 

@@ -16,6 +16,8 @@ use crate::script::suggest::nearest;
 /// What an INF installs for a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Installation {
+    /// The INF, as the user knows it.
+    pub file: String,
     /// The service's name: its key is `\Registry\Machine\System\CurrentControlSet\Services\NAME`.
     pub service: String,
     /// The service's display name.
@@ -118,6 +120,7 @@ pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Out
     let service = function_driver(sections, &all, services.line, &mut remarks)?;
     let driver_version = version(sections, "DriverVer");
     Ok(Installation {
+        file: inf.file.clone(),
         service: service.name,
         display_name: service.display_name,
         binary: service.binary,

@@ -341,6 +341,7 @@ fn installed(service: &str, installation: Option<&Installation>) -> pnp::Install
         return pnp::Installation { service: service.to_owned(), ..pnp::Installation::default() };
     };
     pnp::Installation {
+        inf: installation.file.clone(),
         service: installation.service.clone(),
         description: installation.description.clone(),
         manufacturer: installation.manufacturer.clone(),

@@ -2,7 +2,7 @@
 //!
 //! Pages: *Registry Trees and Keys for Devices and Drivers*, *HKLM\SYSTEM\CurrentControlSet\Services Registry Tree* (`Enum`), *INF
 //! DDInstall.HW Section*, *INF Version Section*. Reading INF files, and writing what they say into these keys, is the library's business.
-//! The INF's own name is not kept: it is `oem0.inf`, as the first that was installed.
+//! An INF has the name that Windows publishes it by: `oem0.inf` for the first one that was installed, and so on.
 
 use abi::{NtStatus, REG_MULTI_SZ, REG_RESOURCE_LIST, REG_RESOURCE_REQUIREMENTS_LIST};
 use engine::Flow;
@@ -16,6 +16,8 @@ use crate::verdict::Verdict;
 /// What was installed for a device.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Installation {
+    /// The INF as the user names it; empty if there is none.
+    pub inf: String,
     /// The function driver's service.
     pub service: String,
     /// The device's description, from the INF's models section.
@@ -63,7 +65,8 @@ pub fn install(cx: &mut Cx<'_>, id: NodeId, mut installation: Installation) -> F
     cx.with(|k| k.pnp.node_mut(id).installation = Some(installation.clone()));
     let keys = keys(cx, id);
     let mut written = of_device(cx, id, &keys, &installation);
-    written = written.and_then(|()| of_driver(cx, &keys, &installation));
+    let inf = cx.with(|k| published(&mut k.pnp.infs, &installation.inf));
+    written = written.and_then(|()| of_driver(cx, &keys, &installation, &inf));
     written = written.and_then(|()| of_service(cx, id, &installation.service));
     match written {
         Ok(()) => Ok(()),
@@ -115,12 +118,24 @@ fn capability_flags(capabilities: &[u8]) -> u32 {
     bits >> 2 & 0xFF | bits >> 6 & 0x300
 }
 
+/// The name that an INF is published by: one number for each, in the order in which they are installed.
+fn published(infs: &mut Vec<String>, own: &str) -> String {
+    if own.is_empty() {
+        return String::new();
+    }
+    let known = infs.iter().position(|inf| inf.eq_ignore_ascii_case(own));
+    let number = known.unwrap_or_else(|| {
+        infs.push(own.to_owned());
+        infs.len() - 1
+    });
+    format!("oem{number}.inf")
+}
+
 /// The driver's software key.
-fn of_driver(cx: &mut Cx<'_>, keys: &Keys, installation: &Installation) -> Result<(), NtStatus> {
+fn of_driver(cx: &mut Cx<'_>, keys: &Keys, installation: &Installation, inf: &str) -> Result<(), NtStatus> {
     let Some(driver) = &keys.driver else { return Ok(()) };
     access::set_text(cx, driver, "DriverDesc", &installation.description)?;
     let [section, decoration] = &installation.section;
-    let inf = if section.is_empty() { "" } else { "oem0.inf" };
     let properties = [
         ("ProviderName", installation.provider.as_str()),
         ("DriverVersion", &installation.version),

@@ -55,6 +55,8 @@ pub struct State {
     pub(crate) bus_driver: DriverPtr<DRIVER_OBJECT>,
     /// Signaled while nobody changes the state of a device.
     pub(crate) idle: DriverPtr<KEVENT>,
+    /// The INFs that were installed, in their order.
+    pub(crate) infs: Vec<String>,
     /// How many physical device objects were made.
     pub(crate) made: u32,
 }

@@ -711,6 +711,24 @@ fn an_installed_device_has_its_keys() {
 }
 
 #[test]
+fn each_inf_has_the_name_that_windows_publishes_it_by() {
+    with_card(|cx, id, _| {
+        let mut published = |inf: &str| {
+            let installation = Installation { inf: inf.to_owned(), ..Installation::default() };
+            install(cx, id, installation)?;
+            let driver = super::install::keys(cx, id).driver.expect("it is installed");
+            Ok(crate::cm::access::text(cx, &driver, "InfPath"))
+        };
+        assert_eq!(published("")?, None, "what no INF has installed has no such value");
+        assert_eq!(published("first/card.inf")?.as_deref(), Some("oem0.inf"));
+        assert_eq!(published("second/card.inf")?.as_deref(), Some("oem1.inf"));
+        assert_eq!(published("First/Card.inf")?.as_deref(), Some("oem0.inf"), "installed again");
+        assert_eq!(published("third.inf")?.as_deref(), Some("oem2.inf"));
+        Ok(())
+    });
+}
+
+#[test]
 fn the_stack_knows_its_physical_device() {
     with_card(|cx, id, _| {
         let driver = driver(cx, add_device, good);
