@@ -2,12 +2,14 @@
  * correct.sys: a gallery of what correct drivers do. Each idiom of the folder correct is told by its name: one control code
  * (CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)) to \\.\DirqlCorrect takes the name and answers
  * with a STORY_RESULT; another (0x801) answers with all names, a line each. No run of it may end in a verdict, whatever the
- * schedule. What needs a card, a stack of devices or requests of applications is in drivers of its own.
+ * schedule. What needs a card or requests of applications is in drivers of its own.
  */
 #include "correct/dpcs.h"
 #include "correct/exclusion.h"
+#include "correct/forwarding.h"
 #include "correct/memory.h"
 #include "correct/own_requests.h"
+#include "correct/queues.h"
 #include "correct/system.h"
 #include "correct/threads.h"
 #include "correct/timers.h"
@@ -28,8 +30,8 @@ typedef struct _IDIOM {
 
 #define IDIOM(Name) {#Name, Name},
 static const IDIOM Idioms[] = {
-    DPC_IDIOMS EXCLUSION_IDIOMS MEMORY_IDIOMS OWN_REQUEST_IDIOMS SYSTEM_IDIOMS THREAD_IDIOMS TIMER_IDIOMS
-        WORK_ITEM_IDIOMS
+    DPC_IDIOMS EXCLUSION_IDIOMS FORWARDING_IDIOMS MEMORY_IDIOMS OWN_REQUEST_IDIOMS QUEUE_IDIOMS SYSTEM_IDIOMS
+        THREAD_IDIOMS TIMER_IDIOMS WORK_ITEM_IDIOMS
 };
 #undef IDIOM
 
@@ -85,6 +87,11 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     }
 }
 
+static NTSTATUS NTAPI DispatchInternalControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    return Device == TheDevice ? DispatchQueues(Device, Irp) : Forward(Irp);
+}
+
 INIT_CODE NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     NTSTATUS Status = ControlStart(Driver, &DeviceName, &LinkName, DispatchDeviceControl);
@@ -94,6 +101,7 @@ INIT_CODE NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING Regi
         return Status;
     }
     TheDevice = Driver->DeviceObject;
-    Driver->MajorFunction[IRP_MJ_INTERNAL_DEVICE_CONTROL] = DispatchInternal;
+    Driver->MajorFunction[IRP_MJ_INTERNAL_DEVICE_CONTROL] = DispatchInternalControl;
+    Driver->DriverStartIo = StartIo;
     return STATUS_SUCCESS;
 }

@@ -93,7 +93,7 @@ static NTSTATUS NTAPI DispatchInternal(PDEVICE_OBJECT Device, PIRP Irp)
 }
 
 /* Built by the I/O manager, waited for if it pends: the form that most drivers use. */
-static ULONG AskAndWait(ULONG Code)
+static ULONG AskAndWait(PDEVICE_OBJECT Device, ULONG Code)
 {
     KEVENT Done;
     IO_STATUS_BLOCK Block;
@@ -102,9 +102,9 @@ static ULONG AskAndWait(ULONG Code)
     PIRP Irp;
 
     KeInitializeEvent(&Done, NotificationEvent, FALSE);
-    Irp = IoBuildDeviceIoControlRequest(Code, TheDevice, NULL, 0, &Answer, sizeof(Answer), TRUE, &Done, &Block);
+    Irp = IoBuildDeviceIoControlRequest(Code, Device, NULL, 0, &Answer, sizeof(Answer), TRUE, &Done, &Block);
     CHECK(Irp != NULL);
-    Status = IoCallDriver(TheDevice, Irp);
+    Status = IoCallDriver(Device, Irp);
     if (Status == STATUS_PENDING) {
         WaitFor(&Done);
         Status = Block.Status;
@@ -116,17 +116,17 @@ static ULONG AskAndWait(ULONG Code)
 
 static ULONG RequestAtOnce(VOID)
 {
-    return AskAndWait(LOWER_AT_ONCE);
+    return AskAndWait(TheDevice, LOWER_AT_ONCE);
 }
 
 static ULONG RequestByTimer(VOID)
 {
-    return AskAndWait(LOWER_BY_TIMER);
+    return AskAndWait(TheDevice, LOWER_BY_TIMER);
 }
 
 static ULONG RequestByWorkItem(VOID)
 {
-    return AskAndWait(LOWER_BY_WORK_ITEM);
+    return AskAndWait(TheDevice, LOWER_BY_WORK_ITEM);
 }
 
 /* Buffers that are optional are used only if they are there, whatever length stands beside them. */
