@@ -2,15 +2,16 @@
 //! as an older Windows, in random and PCT schedules on several processors.
 //!
 //! Each idiom is a test in which its checks must hold and the report must be clean, without a finding even of the tier
-//! that only Driver Verifier has. `DIRQL_SEEDS` says in how many schedules of each policy and number of processors.
+//! that only Driver Verifier has. `DIRQL_SEEDS` says in how many schedules of each policy and number of processors; and
+//! `DIRQL_SCHEDULES` in how many of those with at most two preemptions, where few are enough in CI.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
 
 mod rig;
 
-use dirql::explore::Policy;
-use dirql::{Bench, Machine, Report, windows};
+use dirql::explore::{Bounds, Policy};
+use dirql::{Bench, Error, Machine, Outcome, Report, ScriptText, windows};
 use kernel::verdict::Tier;
 use rig::{driver, seeds, start};
 
@@ -20,6 +21,8 @@ const LIST: u32 = 0x0022_2004;
 /// So many schedules of each policy, on each number of processors, where nobody asks for more.
 const SEEDS: u64 = 2;
 const PROCESSORS: [u32; 3] = [1, 2, 4];
+/// So many schedules with at most two preemptions, where nobody asks for more.
+const SCHEDULES: u64 = 20;
 
 /// Nothing may have been found, of a tier that fails a run anywhere.
 fn expect_no_accusation(report: &Report, circumstances: &str) {
@@ -44,6 +47,38 @@ fn bench() -> Bench {
     Bench::new().driver(driver("correct.sys"))
 }
 
+/// Tells an idiom in every schedule with at most two preemptions, or in so many of them.
+fn explored(idiom: &str, processors: u32) {
+    let wanted = std::env::var("DIRQL_SCHEDULES").ok().and_then(|count| count.parse().ok());
+    let bounds = Bounds { schedules: wanted.unwrap_or(SCHEDULES), ..Bounds::default() };
+    let story = format!(
+        "open \\\\.\\DirqlCorrect as c\nioctl c {TELL:#x} in text:\"{idiom}\" out 8 expect bytes 8 and prefix u32:0"
+    );
+    let play = ScriptText::typed(&story).play().unwrap();
+    let accused = |report: &Report| {
+        report.outcome() != Outcome::Clean
+            || report.findings.iter().any(|finding| matches!(finding.tier, Tier::Error | Tier::Verifier))
+    };
+    loop {
+        match bench().processors(processors).unobserved().search(&play, &bounds, accused) {
+            Ok(searched) => {
+                let found = searched.found.map(|(choices, report)| format!("{choices:#?}\n{report}"));
+                assert!(
+                    found.is_none(),
+                    "{idiom} on {processors} processors:\n{}",
+                    found.unwrap_or_default()
+                );
+                let (complete, schedules) = (searched.complete, searched.schedules);
+                println!("{idiom} on {processors}: {schedules:?}, all: {complete}");
+                assert!(schedules.iter().sum::<u64>() > 0);
+                return;
+            }
+            Err(Error::Busy) => std::thread::yield_now(),
+            Err(error) => panic!("{idiom}: {error}"),
+        }
+    }
+}
+
 /// Tells an idiom in all circumstances.
 fn never_accused(idiom: &str) {
     tell(start(bench), idiom, "by default");
@@ -51,6 +86,7 @@ fn never_accused(idiom: &str) {
     let seven = windows::parse("7").unwrap();
     tell(start(|| bench().windows(seven)), idiom, "Windows 7");
     for processors in PROCESSORS {
+        explored(idiom, processors);
         for seed in seeds(SEEDS) {
             for policy in [Policy::Random(seed), Policy::Pct { seed, depth: 3, steps: 2_000 }] {
                 let checked = seed == 1;
