@@ -61,6 +61,23 @@ const CORRECT_FILES: &[&str] = &[
     "seh/clang.h",
 ];
 
+const PAIRS_FILES: &[&str] = &[
+    "control.h",
+    "pairs/devices.h",
+    "pairs/dispatcher.h",
+    "pairs/exclusion.h",
+    "pairs/levels.h",
+    "pairs/mapping.h",
+    "pairs/mdl.h",
+    "pairs/own_irps.h",
+    "pairs/pairs.h",
+    "pairs/pool.h",
+    "pairs/processor.h",
+    "pairs/requests.h",
+    "pairs/system.h",
+    "seh/clang.h",
+];
+
 const HARDENED_FILES: &[&str] =
     &["control.h", "hardened/faulty.h", "hardened/hardened.h", "hardened/stories.h", "seh/clang.h"];
 
@@ -90,6 +107,14 @@ const C_DRIVERS: &[CDriver] = &[
         defines: &[],
         missing: None,
         compiler: Clang(&["-O2"]),
+    },
+    CDriver {
+        name: "pairs",
+        source: "pairs.c",
+        beside: PAIRS_FILES,
+        defines: &[],
+        missing: Some("pairs/newer.def"),
+        compiler: Clang(&["-O1"]),
     },
     CDriver {
         name: "files",

@@ -1,8 +1,9 @@
 //! `rules`: docs/rules.md, the rules with their tiers, bug checks, pages and remedies, and the tests of each.
 //!
-//! A test fires a rule if it names it in its text; a test of the correct counterpart says so in its doc comment (`Not: RULE, RULE`), or the
-//! correct driver does in a comment above its function. It is wrong if a rule fires without a row, a row fires nowhere, or a place fires in
-//! a tier that the row does not have; what lacks a test stands in the document. Whether a test is good enough, it cannot say.
+//! A pair of `drivers/c/pairs` is a test of both kinds, which `crates/dirql/tests/pairs.rs` measures: the wrong half fires, the right half
+//! makes the same calls and does not. Else a test fires a rule if it names it in its text; a test of the correct counterpart says so in its
+//! doc comment (`Not: RULE, RULE`), or the correct driver does in a comment above its function. It is wrong if a rule fires without a row, a
+//! row fires nowhere, or a place fires in a tier that the row does not have. Whether a test is good enough, it cannot say.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -19,6 +20,9 @@ const EVENTS: &str = "crates/kernel/src/event.rs";
 const BUG_CHECKS: &str = "crates/dirql/src/report/bugchecks.tsv";
 /// The document.
 const DOCUMENT: &str = "docs/rules.md";
+/// Where the pairs are, and what stands before the name of each.
+const PAIRS: &str = "drivers/c/pairs/";
+const PAIR: &str = "PAIR(";
 /// What the comment of a correct counterpart says, before the rules.
 const NOT: &str = "Not: ";
 /// Words of the kernel's that look like rules and are none: names of settings.
@@ -34,8 +38,9 @@ Written by `cargo xtask rules` from the table of rules and from the tests; a tes
 would stop, or state is provably wrong or lost. *verifier*: only Driver Verifier would stop, with the option named: told in a run, and an error
 with `--verifier`. *warning*: documented as wrong, and survived. *advice*: style, speed, obsolete. `dirql rules NAME` tells one rule in full.
 
-A rule is *fired* if a test names it, and has a *correct* counterpart if a test or a correct driver says that it is near the rule and does not
-break it (`Not: RULE`).
+A *pair* is a routine of `drivers/c/pairs` that a test runs twice: wrong, where the rule must fire, and right, where the same calls are made
+and nothing may fire. Else a rule is fired if a test names it (*yes*), and has a correct counterpart if a test or a correct driver says that it
+is near the rule and does not break it (`Not: RULE`).
 
 ";
 
@@ -155,6 +160,8 @@ fn complaints(rows: &[Row<'_>], sources: &[Source]) -> Vec<String> {
     wrong.extend(nowhere.map(|row| format!("{TABLE}: `{}` fires nowhere", row.name)));
     let unknown = counterparts(sources).into_iter().filter(|rule| !known.contains(rule.as_str()));
     wrong.extend(unknown.map(|rule| format!("`{NOT}{rule}`: there is no such rule")));
+    let unknown = pairs(sources).into_iter().filter(|rule| !known.contains(rule));
+    wrong.extend(unknown.map(|rule| format!("{PAIRS}: there is no rule `{rule}`")));
     wrong
 }
 
@@ -171,29 +178,41 @@ fn counterparts(sources: &[Source]) -> BTreeSet<String> {
     rules
 }
 
+/// The rules that have a pair.
+fn pairs(sources: &[Source]) -> BTreeSet<&str> {
+    let headers = sources.iter().filter(|source| source.path.starts_with(PAIRS));
+    let named = headers.flat_map(|source| literals(&source.text));
+    named.filter(|(before, _)| before.ends_with(PAIR)).map(|(_, rule)| rule).collect()
+}
+
 fn document(rows: &[Row<'_>], sources: &[Source], names: &str) -> String {
     let fired: BTreeSet<&str> =
         sources.iter().flat_map(|source| literals(source.tests())).map(|(_, word)| word).collect();
-    let correct = counterparts(sources);
+    let (correct, pairs) = (counterparts(sources), pairs(sources));
     let without = |has: &dyn Fn(&str) -> bool| rows.iter().filter(|row| !has(row.name)).count();
     let mut text = HEAD.to_owned();
     let _ = writeln!(
         text,
-        "{} rules; {} without a test that fires, {} without a correct counterpart.\n",
+        "{} rules, {} of them with a pair; {} without a test that fires, {} without a correct counterpart.\n",
         rows.len(),
-        without(&|name| fired.contains(name)),
-        without(&|name| correct.contains(name)),
+        pairs.len(),
+        without(&|name| pairs.contains(name) || fired.contains(name)),
+        without(&|name| pairs.contains(name) || correct.contains(name)),
     );
     text.push_str(
         "| rule | tier | bug checks | Microsoft's page | what usually mends it | fired | correct |\n",
     );
     text.push_str("| --- | --- | --- | --- | --- | --- | --- |\n");
-    let yes = |is: bool| if is { "yes" } else { "**no**" };
+    let yes = |name: &str, is: bool| match is {
+        _ if pairs.contains(name) => "pair",
+        true => "yes",
+        false => "**no**",
+    };
     for Row { name, tiers, checks, page, remedy } in rows {
         let tiers = tiers.replace(',', ", ").replace(':', ": ");
         let checks: Vec<String> =
             checks.split(' ').filter(|check| *check != "-").map(|check| named(check, names)).collect();
-        let (fires, holds) = (yes(fired.contains(name)), yes(correct.contains(*name)));
+        let (fires, holds) = (yes(name, fired.contains(name)), yes(name, correct.contains(*name)));
         let page = if *page == "-" { "" } else { page };
         let _ = writeln!(
             text,
@@ -250,7 +269,9 @@ mod tests {
     fn what_has_no_test_stands_in_the_document() {
         let (_, text) = told(BOTH, "/// Not: double-thing\nassert_eq!(rule, \"double-thing\")");
         assert!(
-            text.contains("2 rules; 1 without a test that fires, 1 without a correct counterpart"),
+            text.contains(
+                "2 rules, 0 of them with a pair; 1 without a test that fires, 1 without a correct counterpart"
+            ),
             "{text}"
         );
         assert!(

@@ -107,7 +107,7 @@ pub(crate) fn call_routine(
     let device = cx.read(location + IO_STACK_LOCATION::DeviceObject)?;
     cx.write(irp + IRP::CancelIrql, irql)?;
     let arguments = [device.address, irp.address];
-    routine::call_changing(cx, "Cancel", cancel, irp.address, &arguments, Some(irql))?;
+    routine::call_changing(cx, "Cancel", cancel, irp.address, &arguments, None)?;
     let lock = lock(cx)?;
     if ke::spinlock::is_held_here(cx, lock) {
         let message =
@@ -116,7 +116,7 @@ pub(crate) fn call_routine(
             Verdict::error("cancel-lock-held", message).bug_check(0x11B, [irp.address, cancel.address, 0, 0]);
         return Err(cx.stop(verdict));
     }
-    Ok(())
+    routine::expect_level(cx, "Cancel", cancel, irql)
 }
 
 /// How long the end of a thread waits for its cancelled requests: 5 minutes, in 100 ns.

@@ -55,19 +55,28 @@ pub(crate) fn call_changing(
     cx.emit(Event::Enter { role, routine: routine.address, object });
     let value = cx.call(routine, arguments)?;
     cx.emit(Event::Leave { role, routine: routine.address, value });
-    let now = ke::irql::current(cx);
     match irql {
-        Some(expected) if expected != now => {
-            let message = format!(
-                "the {role} routine {:#x} returned at IRQL {now}; it must return at {expected}",
-                routine.address
-            );
-            let parameter = u64::from(now) << 16 | u64::from(expected) << 8 | 2;
-            let verdict = Verdict::error("irql-changed-by-routine", message);
-            Err(cx.stop(verdict.bug_check(0xC8, [parameter, routine.address, 0, 0])))
-        }
-        _ => Ok(value),
+        Some(expected) => expect_level(cx, role, routine, expected).map(|()| value),
+        None => Ok(value),
     }
+}
+
+/// A routine that is meant to change IRQL has returned: it must have come back at this one.
+///
+/// # Errors
+/// A verdict if it has not.
+pub(crate) fn expect_level(cx: &mut Cx<'_>, role: &str, routine: DriverPtr<Code>, expected: u8) -> Flow<()> {
+    let now = ke::irql::current(cx);
+    if now == expected {
+        return Ok(());
+    }
+    let message = format!(
+        "the {role} routine {:#x} returned at IRQL {now}; it must return at {expected}",
+        routine.address
+    );
+    let parameter = u64::from(now) << 16 | u64::from(expected) << 8 | 2;
+    let verdict = Verdict::error("irql-changed-by-routine", message);
+    Err(cx.stop(verdict.bug_check(0xC8, [parameter, routine.address, 0, 0])))
 }
 
 /// The result, if the routine is the kernel's own (or a test's).

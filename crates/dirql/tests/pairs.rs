@@ -1,0 +1,126 @@
+//! Each rule of `pairs.sys` done wrong, which it must fire for, and done right, where it passes the same calls and must not.
+//!
+//! A pair is measured, not claimed: its two halves are one routine of the driver's, the half that is right must call every export that the
+//! wrong one has called, and its report must be clean. `cargo xtask rules` takes the names of the pairs for tests of both kinds.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use dirql::{Bench, Report};
+use kernel::event::{Event, Kind, Reader, Stamp};
+use kernel::rules;
+use kernel::verdict::{Tier, Verdict};
+use rig::{driver, start, try_play};
+
+/// Of `pairs.c`.
+const TELL: u32 = 0x0022_2000;
+
+/// The exports that a run has called, by their numbers. A clone is the same memory.
+#[derive(Clone, Default)]
+struct Called(Rc<RefCell<BTreeSet<u32>>>);
+
+impl Reader for Called {
+    fn wants(&self, kind: Kind) -> bool {
+        kind == Kind::Call
+    }
+
+    fn event(&mut self, _stamp: &Stamp, event: &Event) {
+        if let Event::Call { export, .. } = event {
+            self.0.borrow_mut().insert(*export);
+        }
+    }
+}
+
+/// Half of a pair: what came of it, and what it has called.
+fn half(rule: &str, wrong: bool) -> (Report, BTreeSet<u32>) {
+    let called = Called::default();
+    let bench = || {
+        let bench = Bench::new().driver(driver("pairs.sys")).checked(true).processors(1);
+        bench.reader(called.clone())
+    };
+    let machine = start(bench);
+    let input: String = rule.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let script =
+        format!(r"open \\.\DirqlPairs as p; ioctl p {TELL:#x} in hex:{:02x}{input} out 64", u8::from(wrong));
+    let told = try_play(&machine, &script);
+    let report = machine.finish();
+    assert!(wrong || told.is_ok() || report.verdict.is_some(), "{rule}, done right: {told:?}");
+    let called = called.0.borrow().clone();
+    (report, called)
+}
+
+/// What a run has found, the worst first, and of the same tier in the order of finding.
+fn found(report: &Report) -> Vec<&Verdict> {
+    let mut found: Vec<&Verdict> = report.findings.iter().chain(&report.verdict).collect();
+    found.sort_by_key(|found| found.tier);
+    found
+}
+
+fn rules_of(report: &Report) -> Vec<&'static str> {
+    found(report).iter().map(|found| found.rule).collect()
+}
+
+fn both_halves(rule: &'static str) -> Result<(), String> {
+    let row = rules::find(rule).ok_or_else(|| format!("{rule} is no rule"))?;
+    let (right, passed) = half(rule, false);
+    let is_advice = |told: &&Verdict| told.tier == Tier::Advice && told.rule != rule;
+    if found(&right).iter().any(|told| !is_advice(told)) {
+        return Err(format!("{rule}, done right, fires {:?}\n{right}", rules_of(&right)));
+    }
+    right.expect_clean();
+    let (wrong, called) = half(rule, true);
+    let Some(first) = found(&wrong).first().copied().filter(|first| first.rule == rule) else {
+        return Err(format!("{rule}, done wrong, fires {:?}\n{wrong}", rules_of(&wrong)));
+    };
+    let tier = first.tier;
+    if !row.allows(tier) {
+        return Err(format!("{rule} fires in tier {}; its row says {}", tier.name(), row.tiers));
+    }
+    let missed =
+        called.difference(&passed).map(|export| kernel::exports::row(*export).map_or("?", |row| row.name));
+    let missed: Vec<&str> = missed.filter(|name| *name != "KeBugCheckEx").collect();
+    if missed.is_empty() { Ok(()) } else { Err(format!("{rule}, done right, does not call {missed:?}")) }
+}
+
+/// The rules of the pairs in a header of the driver.
+fn pairs_of(header: &'static str) -> impl Iterator<Item = &'static str> {
+    header.split("PAIR(\"").skip(1).filter_map(|rest| rest.split('"').next())
+}
+
+fn hold(header: &'static str) {
+    let only = std::env::var("DIRQL_PAIR").unwrap_or_default();
+    let wrong: Vec<String> = pairs_of(header)
+        .filter(|rule| rule.contains(&only))
+        .filter_map(|rule| both_halves(rule).err())
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+macro_rules! pairs {
+    ($($test:ident: $header:literal,)*) => {
+        $(#[test]
+        fn $test() {
+            hold(include_str!(concat!("../../../drivers/c/pairs/", $header)));
+        })*
+    };
+}
+
+pairs! {
+    devices_and_their_queues: "devices.h",
+    dispatcher_objects: "dispatcher.h",
+    instructions: "processor.h",
+    levels_and_spin_locks: "levels.h",
+    locks_of_threads: "exclusion.h",
+    mappings: "mapping.h",
+    memory_descriptor_lists: "mdl.h",
+    objects_of_the_system: "system.h",
+    pool: "pool.h",
+    requests: "requests.h",
+    requests_of_the_drivers_own: "own_irps.h",
+}

@@ -1,0 +1,102 @@
+/*
+ * pairs.sys: the rules of dirql in pairs. Each routine of the folder pairs is named after a rule and does one thing twice over: right, as
+ * Microsoft's page of that rule has it, and wrong, with the one mistake that the rule is for. \\.\DirqlPairs,
+ * CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS): one byte that says whether it is to be wrong, and the rule.
+ * STATUS_NOT_FOUND if there is no such pair. Never load it on a machine you care for.
+ */
+#include "pairs/devices.h"
+#include "pairs/dispatcher.h"
+#include "pairs/exclusion.h"
+#include "pairs/levels.h"
+#include "pairs/mapping.h"
+#include "pairs/mdl.h"
+#include "pairs/own_irps.h"
+#include "pairs/pool.h"
+#include "pairs/processor.h"
+#include "pairs/requests.h"
+#include "pairs/system.h"
+
+#define TELL CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+DRIVER_INITIALIZE DriverEntry;
+
+static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlPairs");
+static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlPairs");
+
+/* A pair that calls the kernel, and one that answers its request itself. */
+typedef struct _PAIR_OF_RULE {
+    const char *Rule;
+    VOID (*Carry)(BOOLEAN Wrong);
+    NTSTATUS (*Answer)(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong);
+} PAIR_OF_RULE;
+
+#define PAIR(Rule, Routine) {Rule, Routine, NULL},
+#define REQUEST_PAIR(Rule, Routine) {Rule, NULL, Routine},
+static const PAIR_OF_RULE Pairs[] = {
+    DEVICE_PAIRS DISPATCHER_PAIRS EXCLUSION_PAIRS LEVEL_PAIRS MAPPING_PAIRS MDL_PAIRS OWN_IRP_PAIRS POOL_PAIRS
+        PROCESSOR_PAIRS REQUEST_PAIRS SYSTEM_PAIRS
+};
+#undef PAIR
+#undef REQUEST_PAIR
+
+/* The pair of the rule whose name these bytes are, or NULL. */
+static const PAIR_OF_RULE *Find(const char *Rule, ULONG Length)
+{
+    for (ULONG Index = 0; Index < RTL_NUMBER_OF(Pairs); Index++) {
+        if (strlen(Pairs[Index].Rule) == Length && RtlCompareMemory(Pairs[Index].Rule, Rule, Length) == Length) {
+            return &Pairs[Index];
+        }
+    }
+    return NULL;
+}
+
+static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    const char *Input = Irp->AssociatedIrp.SystemBuffer;
+    ULONG Length = Stack->Parameters.DeviceIoControl.InputBufferLength;
+    const PAIR_OF_RULE *Pair;
+    BOOLEAN Wrong;
+
+    if (Stack->Parameters.DeviceIoControl.IoControlCode != TELL || Length < 2) {
+        return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
+    }
+    Pair = Find(Input + 1, Length - 1);
+    if (Pair == NULL) {
+        return Complete(Irp, STATUS_NOT_FOUND, 0);
+    }
+    Wrong = Input[0] != 0;
+    if (Pair->Answer != NULL) {
+        return Pair->Answer(Device, Irp, Wrong);
+    }
+    Pair->Carry(Wrong);
+    return Complete(Irp, STATUS_SUCCESS, 0);
+}
+
+static NTSTATUS NTAPI DispatchInternal(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    return AnswerOwn(Device, Irp);
+}
+
+static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
+{
+    if (AwaitedByUnload != NULL) {
+        WaitFor(AwaitedByUnload);
+    }
+    ControlUnload(Driver);
+}
+
+INIT_CODE NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
+{
+    NTSTATUS Status = ControlStart(Driver, &DeviceName, &LinkName, DispatchDeviceControl);
+
+    UNREFERENCED_PARAMETER(RegistryPath);
+    if (!NT_SUCCESS(Status)) {
+        return Status;
+    }
+    TheDriver = Driver;
+    TheDevice = Driver->DeviceObject;
+    Driver->MajorFunction[IRP_MJ_INTERNAL_DEVICE_CONTROL] = DispatchInternal;
+    Driver->DriverUnload = Unload;
+    return STATUS_SUCCESS;
+}

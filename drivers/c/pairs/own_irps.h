@@ -1,0 +1,271 @@
+/* Pairs of IRPs that the driver makes itself. They go to its own device, which answers internal control codes. */
+#ifndef PAIRS_OWN_IRPS_H
+#define PAIRS_OWN_IRPS_H
+
+#include "pairs.h"
+
+NTKERNELAPI NTSTATUS NTAPI PoCallDriver(PDEVICE_OBJECT Device, PIRP Irp);
+
+#define ANSWER CTL_CODE(FILE_DEVICE_UNKNOWN, 0x900, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define KEEP CTL_CODE(FILE_DEVICE_UNKNOWN, 0x901, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define DIRECT CTL_CODE(FILE_DEVICE_UNKNOWN, 0x902, METHOD_OUT_DIRECT, FILE_ANY_ACCESS)
+
+static PIRP Kept;
+
+/* What the driver's device does with an internal control request. */
+static NTSTATUS AnswerOwn(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Device);
+    if (IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.IoControlCode != KEEP) {
+        return Complete(Irp, STATUS_SUCCESS, 0);
+    }
+    Kept = Irp;
+    IoMarkIrpPending(Irp);
+    return STATUS_PENDING;
+}
+
+static NTSTATUS NTAPI TakeBack(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Irp);
+    UNREFERENCED_PARAMETER(Context);
+    return STATUS_MORE_PROCESSING_REQUIRED;
+}
+
+static PIRP Prepared(PIRP Irp, ULONG Code)
+{
+    PIO_STACK_LOCATION Next = IoGetNextIrpStackLocation(Irp);
+
+    Next->MajorFunction = IRP_MJ_INTERNAL_DEVICE_CONTROL;
+    Next->Parameters.DeviceIoControl.IoControlCode = Code;
+    IoSetCompletionRoutine(Irp, TakeBack, NULL, TRUE, TRUE, TRUE);
+    return Irp;
+}
+
+static PIRP NewIrp(ULONG Code)
+{
+    return Prepared(IoAllocateIrp(TheDevice->StackSize, FALSE), Code);
+}
+
+static VOID AllocatedIrpCompleted(BOOLEAN Wrong)
+{
+    PIRP Irp = NewIrp(ANSWER);
+
+    if (Wrong) {
+        IoSetCompletionRoutine(Irp, NULL, NULL, FALSE, FALSE, FALSE);
+    }
+    IoCallDriver(TheDevice, Irp);
+    IoFreeIrp(Irp);
+}
+
+static VOID IrpBadBuffer(BOOLEAN Wrong)
+{
+    PVOID Block = Nonpaged(64);
+    IO_STATUS_BLOCK Status;
+    KEVENT Done;
+    PIRP Irp;
+
+    KeInitializeEvent(&Done, NotificationEvent, FALSE);
+    Irp = IoBuildDeviceIoControlRequest(DIRECT, TheDevice, NULL, 0, Wrong ? (PVOID)0xFFFFF880DEAD0000 : Block, 64,
+                                        TRUE, &Done, &Status);
+    IoCallDriver(TheDevice, Irp);
+    Free(Block);
+}
+
+static VOID IrpDamaged(BOOLEAN Wrong)
+{
+    PIRP Irp = NewIrp(ANSWER);
+
+    if (Wrong) {
+        IoGetNextIrpStackLocation(Irp)->MajorFunction = 0x77;
+    }
+    IoCallDriver(TheDevice, Irp);
+    IoFreeIrp(Irp);
+}
+
+static VOID IrpFree(BOOLEAN Wrong)
+{
+    PIRP Own = Nonpaged(IoSizeOfIrp(1)), Irp = IoAllocateIrp(1, FALSE);
+
+    IoInitializeIrp(Own, IoSizeOfIrp(1), 1);
+    IoFreeIrp(Wrong ? Own : Irp);
+    Free(Own);
+}
+
+static VOID IrpFreeThreaded(BOOLEAN Wrong)
+{
+    LARGE_INTEGER Offset = After(0);
+    IO_STATUS_BLOCK Status;
+    KEVENT Done;
+    PIRP Irp, Own = IoAllocateIrp(1, FALSE);
+
+    KeInitializeEvent(&Done, NotificationEvent, FALSE);
+    Irp = IoBuildSynchronousFsdRequest(IRP_MJ_FLUSH_BUFFERS, TheDevice, NULL, 0, &Offset, &Done, &Status);
+    IoFreeIrp(Wrong ? Irp : Own);
+    IoCallDriver(TheDevice, Irp);
+}
+
+static NTSTATUS NTAPI FreeAtEnd(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Device);
+    IoFreeIrp(Irp);
+    return Context != NULL ? STATUS_SUCCESS : STATUS_MORE_PROCESSING_REQUIRED;
+}
+
+static VOID IrpFreedInCompletion(BOOLEAN Wrong)
+{
+    PIRP Irp = NewIrp(ANSWER);
+
+    IoSetCompletionRoutine(Irp, FreeAtEnd, Wrong ? Irp : NULL, TRUE, TRUE, TRUE);
+    IoCallDriver(TheDevice, Irp);
+}
+
+static VOID IrpInUse(BOOLEAN Wrong)
+{
+    PIRP Irp = NewIrp(KEEP);
+
+    IoCallDriver(TheDevice, Irp);
+    if (!Wrong) {
+        Complete(Kept, STATUS_SUCCESS, 0);
+    }
+    IoFreeIrp(Irp);
+}
+
+static VOID IrpInitializedAgain(BOOLEAN Wrong)
+{
+    PIRP Own = Nonpaged(IoSizeOfIrp(1)), Irp = IoAllocateIrp(1, FALSE);
+
+    IoInitializeIrp(Wrong ? Irp : Own, IoSizeOfIrp(1), 1);
+    IoFreeIrp(Irp);
+    Free(Own);
+}
+
+static VOID IrpLeak(BOOLEAN Wrong)
+{
+    PIRP Irp = IoAllocateIrp(1, FALSE);
+
+    if (!Wrong) {
+        IoFreeIrp(Irp);
+    }
+}
+
+static VOID IrpReuse(BOOLEAN Wrong)
+{
+    LARGE_INTEGER Offset = After(0);
+    PIRP Irp = IoBuildAsynchronousFsdRequest(IRP_MJ_FLUSH_BUFFERS, TheDevice, NULL, 0, &Offset, NULL);
+    PIRP Own = IoAllocateIrp(1, FALSE);
+
+    IoReuseIrp(Wrong ? Irp : Own, STATUS_SUCCESS);
+    IoFreeIrp(Irp);
+    IoFreeIrp(Own);
+}
+
+static VOID IrpToNoDevice(BOOLEAN Wrong)
+{
+    PIRP Irp = NewIrp(ANSWER);
+
+    IoCallDriver(Wrong ? (PDEVICE_OBJECT)&Zero : TheDevice, Irp);
+    IoFreeIrp(Irp);
+}
+
+static VOID IrpTooSmall(BOOLEAN Wrong)
+{
+    PIRP Own = Nonpaged(IoSizeOfIrp(2));
+
+    IoInitializeIrp(Own, IoSizeOfIrp(Wrong ? 1 : 2), 2);
+    Free(Own);
+}
+
+static VOID NoStackLocation(BOOLEAN Wrong)
+{
+    PIRP Irp = IoAllocateIrp(Wrong ? 1 : 2, FALSE);
+
+    IoSetNextIrpStackLocation(Irp);
+    if (!Wrong) {
+        Prepared(Irp, ANSWER);
+    }
+    IoCallDriver(TheDevice, Irp);
+    IoFreeIrp(Irp);
+}
+
+static VOID NotAnIrp(BOOLEAN Wrong)
+{
+    PIRP Irp = IoAllocateIrp(1, FALSE);
+
+    IoFreeIrp(Irp);
+    if (!Wrong) {
+        Irp = IoAllocateIrp(1, FALSE);
+    }
+    IoFreeIrp(Irp);
+}
+
+static VOID NTAPI CancelKept(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Device);
+    if (Irp->IoStatus.Information == 0) {
+        IoReleaseCancelSpinLock(Irp->CancelIrql);
+        Complete(Irp, STATUS_CANCELLED, 0);
+    } else {
+        Complete(Irp, STATUS_CANCELLED, 0);
+    }
+}
+
+static VOID CancelLockHeld(BOOLEAN Wrong)
+{
+    PIRP Irp = NewIrp(KEEP);
+
+    IoCallDriver(TheDevice, Irp);
+    Irp->IoStatus.Information = Wrong;
+    IoSetCancelRoutine(Irp, CancelKept);
+    IoCancelIrp(Irp);
+    IoFreeIrp(Irp);
+}
+
+static VOID CancelAfterCompletion(BOOLEAN Wrong)
+{
+    PIRP Irp = NewIrp(KEEP);
+
+    IoCallDriver(TheDevice, Irp);
+    Complete(Kept, STATUS_SUCCESS, 0);
+    if (Wrong) {
+        IoSetCancelRoutine(Irp, CancelKept);
+    }
+    IoCancelIrp(Irp);
+    IoFreeIrp(Irp);
+}
+
+static VOID NotAPowerIrp(BOOLEAN Wrong)
+{
+    PIRP Irp = NewIrp(ANSWER);
+
+    if (!Wrong) {
+        IoGetNextIrpStackLocation(Irp)->MajorFunction = IRP_MJ_POWER;
+        IoGetNextIrpStackLocation(Irp)->MinorFunction = IRP_MN_QUERY_POWER;
+        IoGetNextIrpStackLocation(Irp)->Parameters.Power.Type = DevicePowerState;
+        IoGetNextIrpStackLocation(Irp)->Parameters.Power.State.DeviceState = PowerDeviceD0;
+        Irp->IoStatus.Status = STATUS_NOT_SUPPORTED;
+    }
+    PoCallDriver(TheDevice, Irp);
+    IoFreeIrp(Irp);
+}
+
+#define OWN_IRP_PAIRS                                                                                                  \
+    PAIR("allocated-irp-completed", AllocatedIrpCompleted)                                                             \
+    PAIR("cancel-after-completion", CancelAfterCompletion)                                                             \
+    PAIR("cancel-lock-held", CancelLockHeld)                                                                           \
+    PAIR("irp-bad-buffer", IrpBadBuffer)                                                                               \
+    PAIR("irp-damaged", IrpDamaged)                                                                                    \
+    PAIR("irp-free", IrpFree)                                                                                          \
+    PAIR("irp-free-threaded", IrpFreeThreaded)                                                                         \
+    PAIR("irp-freed-in-completion", IrpFreedInCompletion)                                                              \
+    PAIR("irp-in-use", IrpInUse)                                                                                       \
+    PAIR("irp-initialized-again", IrpInitializedAgain)                                                                 \
+    PAIR("irp-leak", IrpLeak)                                                                                          \
+    PAIR("irp-reuse", IrpReuse)                                                                                        \
+    PAIR("irp-to-no-device", IrpToNoDevice)                                                                            \
+    PAIR("irp-too-small", IrpTooSmall)                                                                                 \
+    PAIR("no-stack-location", NoStackLocation)                                                                         \
+    PAIR("not-a-power-irp", NotAPowerIrp)                                                                              \
+    PAIR("not-an-irp", NotAnIrp)
+
+#endif

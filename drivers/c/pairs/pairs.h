@@ -1,0 +1,86 @@
+/*
+ * What the pairs of pairs.sys share: declarations that mingw's headers lack, threads, pool. A pair is
+ *
+ *     static VOID EventType(BOOLEAN Wrong)
+ *
+ * and calls the same routines both ways, up to the mistake; what comes behind the mistake need not be right. A pair that answers its
+ * request itself takes the device and the IRP as well, and returns what its dispatch routine is to return.
+ */
+#ifndef PAIRS_H
+#define PAIRS_H
+
+#include "../seh/clang.h"
+
+#include "../control.h"
+
+#define TAG 0x72696150u /* "Pair" in pool listings */
+
+#define MILLISECONDS(Count) (-(LONGLONG)(Count) * 10000)
+
+typedef volatile LONG EX_SPIN_LOCK;
+NTKERNELAPI KIRQL NTAPI ExAcquireSpinLockShared(EX_SPIN_LOCK *Lock);
+NTKERNELAPI VOID NTAPI ExAcquireSpinLockSharedAtDpcLevel(EX_SPIN_LOCK *Lock);
+NTKERNELAPI VOID NTAPI ExReleaseSpinLockShared(EX_SPIN_LOCK *Lock, KIRQL Old);
+NTKERNELAPI VOID NTAPI ExReleaseSpinLockSharedFromDpcLevel(EX_SPIN_LOCK *Lock);
+
+static PDRIVER_OBJECT TheDriver;
+static PDEVICE_OBJECT TheDevice;
+static volatile ULONG Zero; /* volatile, so that the compiler cannot see through a mistake */
+static volatile ULONG Sink;
+static PKEVENT AwaitedByUnload;
+
+static inline LARGE_INTEGER After(LONGLONG Units)
+{
+    LARGE_INTEGER Time;
+
+    Time.QuadPart = Units;
+    return Time;
+}
+
+static inline NTSTATUS WaitFor(PVOID Object)
+{
+    return KeWaitForSingleObject(Object, Executive, KernelMode, FALSE, NULL);
+}
+
+static inline VOID Delay(LONGLONG Milliseconds)
+{
+    LARGE_INTEGER Interval = After(MILLISECONDS(Milliseconds));
+
+    KeDelayExecutionThread(KernelMode, FALSE, &Interval);
+}
+
+static inline PVOID Nonpaged(SIZE_T Bytes)
+{
+    PVOID Block = ExAllocatePoolWithTag(NonPagedPoolNx, Bytes, TAG);
+
+    if (Block != NULL) {
+        RtlZeroMemory(Block, Bytes);
+    }
+    return Block;
+}
+
+static inline VOID Free(PVOID Block)
+{
+    ExFreePoolWithTag(Block, TAG);
+}
+
+/* A system thread, by its object; whoever started it joins it. */
+static inline PKTHREAD StartThread(PKSTART_ROUTINE Routine, PVOID Context)
+{
+    HANDLE Handle;
+    PKTHREAD Thread = NULL;
+
+    if (NT_SUCCESS(PsCreateSystemThread(&Handle, THREAD_ALL_ACCESS, NULL, NULL, NULL, Routine, Context))) {
+        ObReferenceObjectByHandle(Handle, THREAD_ALL_ACCESS, NULL, KernelMode, (PVOID *)&Thread, NULL);
+        ZwClose(Handle);
+    }
+    return Thread;
+}
+
+static inline VOID JoinThread(PKTHREAD Thread)
+{
+    WaitFor(Thread);
+    ObDereferenceObject(Thread);
+}
+
+#endif

@@ -1,0 +1,215 @@
+/* Pairs of pool, lookaside lists and what lies in blocks of pool. */
+#ifndef PAIRS_POOL_H
+#define PAIRS_POOL_H
+
+#include "pairs.h"
+
+static VOID PoolWrite(SIZE_T Bytes, LONG_PTR At)
+{
+    volatile UCHAR *Block = Nonpaged(Bytes);
+
+    Block[At] = 1;
+    Free((PVOID)(ULONG_PTR)Block);
+}
+
+static VOID PoolOverrun(BOOLEAN Wrong)
+{
+    PoolWrite(100, Wrong ? 100 : 99);
+}
+
+static VOID PoolUnderrun(BOOLEAN Wrong)
+{
+    PoolWrite(100, Wrong ? -1 : 0);
+}
+
+static VOID UseAfterFree(BOOLEAN Wrong)
+{
+    volatile ULONG *Block = Nonpaged(64);
+
+    if (!Wrong) {
+        Sink = Block[0];
+    }
+    Free((PVOID)(ULONG_PTR)Block);
+    if (Wrong) {
+        Sink = Block[0];
+    }
+}
+
+static VOID DoubleFree(BOOLEAN Wrong)
+{
+    PVOID Block = Nonpaged(64);
+
+    Free(Block);
+    if (!Wrong) {
+        Block = Nonpaged(64);
+    }
+    Free(Block);
+}
+
+static VOID BadFree(BOOLEAN Wrong)
+{
+    PUCHAR Block = Nonpaged(64);
+
+    Free(Wrong ? Block + 16 : Block);
+}
+
+static VOID PoolTagMismatch(BOOLEAN Wrong)
+{
+    ExFreePoolWithTag(Nonpaged(64), Wrong ? 0x726F6F50u : TAG);
+}
+
+static VOID PoolTag(BOOLEAN Wrong)
+{
+    PVOID Block = ExAllocatePoolWithTag(NonPagedPoolNx, 64, Wrong ? 0 : TAG);
+
+    ExFreePool(Block);
+}
+
+static VOID PoolLeak(BOOLEAN Wrong)
+{
+    PVOID Block = Nonpaged(64);
+
+    if (!Wrong) {
+        Free(Block);
+    }
+}
+
+static VOID PoolIrql(BOOLEAN Wrong)
+{
+    PVOID Block;
+    KIRQL Old;
+
+    KeRaiseIrql(Wrong ? DISPATCH_LEVEL : APC_LEVEL, &Old);
+    Block = ExAllocatePoolWithTag(PagedPool, 64, TAG);
+    KeLowerIrql(Old);
+    Free(Block);
+}
+
+static VOID PoolMustSucceed(BOOLEAN Wrong)
+{
+    Free(ExAllocatePoolWithTag(Wrong ? NonPagedPoolMustSucceed : NonPagedPool, 64, TAG));
+}
+
+static VOID PoolZeroBytes(BOOLEAN Wrong)
+{
+    Free(ExAllocatePoolWithTag(NonPagedPoolNx, Wrong ? 0 : 1, TAG));
+}
+
+static VOID PagedAtRaisedIrql(BOOLEAN Wrong)
+{
+    volatile ULONG *Block = ExAllocatePoolWithTag(PagedPool, 64, TAG);
+    KIRQL Old;
+
+    Block[0] = 1;
+    KeRaiseIrql(Wrong ? DISPATCH_LEVEL : APC_LEVEL, &Old);
+    Sink = Block[0];
+    KeLowerIrql(Old);
+    Free((PVOID)(ULONG_PTR)Block);
+}
+
+static VOID FreedWhileInUse(BOOLEAN Wrong)
+{
+    PERESOURCE Own = Nonpaged(sizeof(*Own));
+
+    ExInitializeResourceLite(Own);
+    if (!Wrong) {
+        ExDeleteResourceLite(Own);
+    }
+    Free(Own);
+}
+
+static PNPAGED_LOOKASIDE_LIST NewList(VOID)
+{
+    PNPAGED_LOOKASIDE_LIST List = Nonpaged(sizeof(*List));
+
+    ExInitializeNPagedLookasideList(List, NULL, NULL, 0, 48, TAG, 0);
+    return List;
+}
+
+static VOID LookasideInitializedTwice(BOOLEAN Wrong)
+{
+    PNPAGED_LOOKASIDE_LIST List = NewList();
+
+    if (!Wrong) {
+        ExDeleteNPagedLookasideList(List);
+    }
+    ExInitializeNPagedLookasideList(List, NULL, NULL, 0, 48, TAG, 0);
+    ExDeleteNPagedLookasideList(List);
+    Free(List);
+}
+
+/* In the driver's own data: in a block of pool it would be the block that is leaked, or freed with a list in it. */
+static VOID LookasideLeak(BOOLEAN Wrong)
+{
+    static NPAGED_LOOKASIDE_LIST List;
+
+    ExInitializeNPagedLookasideList(&List, NULL, NULL, 0, 48, TAG, 0);
+    if (!Wrong) {
+        ExDeleteNPagedLookasideList(&List);
+    }
+}
+
+static VOID LookasidePageable(BOOLEAN Wrong)
+{
+    PNPAGED_LOOKASIDE_LIST List = ExAllocatePoolWithTag(Wrong ? PagedPool : NonPagedPoolNx, sizeof(*List), TAG);
+
+    ExInitializeNPagedLookasideList(List, NULL, NULL, 0, 48, TAG, 0);
+    ExDeleteNPagedLookasideList(List);
+    Free(List);
+}
+
+static VOID LookasideSize(BOOLEAN Wrong)
+{
+    PNPAGED_LOOKASIDE_LIST List = Nonpaged(sizeof(*List));
+
+    ExInitializeNPagedLookasideList(List, NULL, NULL, 0, Wrong ? 0 : 48, TAG, 0);
+    ExDeleteNPagedLookasideList(List);
+    Free(List);
+}
+
+static VOID LookasideUninitialized(BOOLEAN Wrong)
+{
+    PNPAGED_LOOKASIDE_LIST List = NewList();
+
+    if (Wrong) {
+        ExDeleteNPagedLookasideList(List);
+    }
+    ExDeleteNPagedLookasideList(List);
+    Free(List);
+}
+
+static VOID ListCorrupt(BOOLEAN Wrong)
+{
+    static KSPIN_LOCK Own;
+    static LIST_ENTRY Head, Entry;
+
+    InitializeListHead(&Head);
+    InsertTailList(&Head, &Entry);
+    if (Wrong) {
+        Entry.Blink = &Entry;
+    }
+    ExInterlockedRemoveHeadList(&Head, &Own);
+}
+
+#define POOL_PAIRS                                                                                                     \
+    PAIR("bad-free", BadFree)                                                                                          \
+    PAIR("double-free", DoubleFree)                                                                                    \
+    PAIR("freed-while-in-use", FreedWhileInUse)                                                                        \
+    PAIR("list-corrupt", ListCorrupt)                                                                                  \
+    PAIR("lookaside-initialized-twice", LookasideInitializedTwice)                                                     \
+    PAIR("lookaside-leak", LookasideLeak)                                                                              \
+    PAIR("lookaside-pageable", LookasidePageable)                                                                      \
+    PAIR("lookaside-size", LookasideSize)                                                                              \
+    PAIR("lookaside-uninitialized", LookasideUninitialized)                                                            \
+    PAIR("paged-at-raised-irql", PagedAtRaisedIrql)                                                                    \
+    PAIR("pool-irql", PoolIrql)                                                                                        \
+    PAIR("pool-leak", PoolLeak)                                                                                        \
+    PAIR("pool-must-succeed", PoolMustSucceed)                                                                         \
+    PAIR("pool-overrun", PoolOverrun)                                                                                  \
+    PAIR("pool-tag", PoolTag)                                                                                          \
+    PAIR("pool-tag-mismatch", PoolTagMismatch)                                                                         \
+    PAIR("pool-underrun", PoolUnderrun)                                                                                \
+    PAIR("pool-zero-bytes", PoolZeroBytes)                                                                             \
+    PAIR("use-after-free", UseAfterFree)
+
+#endif

@@ -1,0 +1,343 @@
+/* Pairs of instructions: pointers, calls, flags, exceptions, stacks. */
+#ifndef PAIRS_PROCESSOR_H
+#define PAIRS_PROCESSOR_H
+
+#include "pairs.h"
+
+NTSYSAPI VOID NTAPI RtlRaiseException(PEXCEPTION_RECORD Record);
+NTSYSAPI VOID NTAPI RtlCaptureContext(PCONTEXT Context);
+NTSYSAPI VOID NTAPI RtlRestoreContext(PCONTEXT Context, PEXCEPTION_RECORD Record);
+
+static const ULONG ReadOnly[] = {1, 2};
+static volatile ULONG ReadWrite[] = {1, 2};
+
+static VOID NTAPI Return(VOID)
+{
+}
+
+static VOID WildRead(BOOLEAN Wrong)
+{
+    Sink = *(volatile ULONG *)(Wrong ? (PVOID)0xFFFFF880DEAD0000 : (PVOID)&ReadWrite[1]);
+}
+
+static VOID WildWrite(BOOLEAN Wrong)
+{
+    *(volatile ULONG *)(Wrong ? (PVOID)0xFFFFF880DEAD0000 : (PVOID)&ReadWrite[1]) = 7;
+}
+
+static VOID WildPointer(BOOLEAN Wrong)
+{
+    Sink = *(volatile ULONG *)(Wrong ? (PVOID)0x8000000000001000 : (PVOID)&ReadWrite[1]);
+}
+
+static VOID WildCall(BOOLEAN Wrong)
+{
+    VOID (NTAPI *volatile Routine)(VOID) = Return;
+
+    if (Wrong) {
+        Routine = (PVOID)0xFFFFF880DEAD0000;
+    }
+    Routine();
+}
+
+static VOID ExecuteOfData(BOOLEAN Wrong)
+{
+    VOID (NTAPI *volatile Routine)(VOID) = Return;
+    PUCHAR Block = ExAllocatePoolWithTag(NonPagedPoolNx, 16, TAG);
+
+    Block[0] = 0xC3; /* ret */
+    if (Wrong) {
+        Routine = (PVOID)Block;
+    }
+    Routine();
+    Free(Block);
+}
+
+static VOID WriteToReadOnly(BOOLEAN Wrong)
+{
+    Sink = ReadOnly[Zero];
+    *(volatile ULONG *)(ULONG_PTR)(Wrong ? (PVOID)&ReadOnly[Zero] : (PVOID)&ReadWrite[Zero]) = 2;
+}
+
+static VOID DivideError(BOOLEAN Wrong)
+{
+    ULONG Divisor = Wrong ? 0 : 3, Quotient = 12, Rest = 0;
+
+    __asm__ volatile("divl %2" : "+a"(Quotient), "+d"(Rest) : "r"(Divisor) : "cc");
+    Sink = Quotient;
+}
+
+static VOID InvalidOpcode(BOOLEAN Wrong)
+{
+    if (Wrong) {
+        __asm__ volatile("ud2");
+    } else {
+        __asm__ volatile("nop");
+    }
+}
+
+/* A misaligned operand of an instruction that wants it aligned. */
+static VOID ProtectionFault(BOOLEAN Wrong)
+{
+    static UCHAR Room[48] __attribute__((aligned(16)));
+
+    __asm__ volatile("movaps (%0), %%xmm0" : : "r"(Room + (Wrong ? 4 : 16)) : "xmm0", "memory");
+}
+
+static VOID Breakpoint(BOOLEAN Wrong)
+{
+    if (!KdRefreshDebuggerNotPresent() || Wrong) {
+        __asm__ volatile("int3");
+    }
+}
+
+static VOID AssertionFailed(BOOLEAN Wrong)
+{
+    if (Wrong) {
+        __asm__ volatile("int $0x2c");
+    }
+}
+
+static VOID FastFail(BOOLEAN Wrong)
+{
+    LIST_ENTRY Head;
+
+    InitializeListHead(&Head);
+    if (Wrong) {
+        Head.Flink = NULL;
+    }
+    if (Head.Flink != &Head) { /* what wdm.h's list routines do */
+        __asm__ volatile("int $0x29" : : "c"(3));
+    }
+}
+
+static VOID InstructionRefused(BOOLEAN Wrong)
+{
+    ULONG64 Value;
+
+    __asm__ volatile("mov %%cr0, %0" : "=r"(Value));
+    if (Wrong) {
+        __asm__ volatile("mov %0, %%cr0" : : "r"(Value & ~0x10000ull)); /* the write protection off */
+    }
+}
+
+static VOID Halted(BOOLEAN Wrong)
+{
+    static KTIMER Timer;
+
+    KeInitializeTimer(&Timer);
+    KeSetTimer(&Timer, After(MILLISECONDS(2)), NULL);
+    if (Wrong) {
+        __asm__ volatile("cli");
+    }
+    __asm__ volatile("hlt");
+    __asm__ volatile("sti");
+    KeCancelTimer(&Timer);
+}
+
+static VOID EndlessLoop(BOOLEAN Wrong)
+{
+    ULONG Left = Wrong ? 0 : 10;
+
+    __asm__ volatile("1: dec %0; jz 2f; test %1, %1; jnz 1b; jmp 1b; 2:" : "+r"(Left) : "r"(Wrong) : "cc");
+    while (Wrong) {
+        __asm__ volatile("");
+    }
+}
+
+static volatile ULONG Flag;
+
+static VOID NTAPI SetFlag(PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Context);
+    Flag = 1;
+    PsTerminateSystemThread(STATUS_SUCCESS);
+}
+
+static VOID Livelock(BOOLEAN Wrong)
+{
+    PKTHREAD Thread = NULL;
+
+    Flag = 0;
+    if (!Wrong) {
+        Thread = StartThread(SetFlag, NULL);
+    }
+    while (Flag == 0) {
+        __asm__ volatile("pause");
+    }
+    JoinThread(Thread);
+}
+
+static NOINLINE ULONG Recurse(ULONG Depth)
+{
+    volatile UCHAR Frame[512];
+
+    Frame[Depth % sizeof(Frame)] = (UCHAR)Depth;
+    if (Depth == 0) {
+        return 0;
+    }
+    return Recurse(Depth - 1) + Frame[(Depth + Zero) % sizeof(Frame)];
+}
+
+static VOID StackOverflow(BOOLEAN Wrong)
+{
+    Sink = Recurse(Wrong ? 1000 : 10);
+}
+
+static VOID SharedDataWritten(BOOLEAN Wrong)
+{
+    volatile ULONG *Shared = (volatile ULONG *)0xFFFFF78000000320; /* TickCount */
+
+    if (Wrong) {
+        *Shared = 1;
+    }
+    Sink = *Shared;
+}
+
+static VOID BadPointer(BOOLEAN Wrong)
+{
+    static KEVENT Event;
+
+    KeInitializeEvent(Wrong ? (PVOID)0xFFFFF880DEAD0000 : &Event, NotificationEvent, FALSE);
+}
+
+static VOID UnhandledException(BOOLEAN Wrong)
+{
+    if (Wrong) {
+        ExRaiseStatus(STATUS_ACCESS_DENIED);
+    }
+    __try {
+        ExRaiseStatus(STATUS_ACCESS_DENIED);
+    } __except (EXCEPTION_EXECUTE_HANDLER) {
+        Sink = 1;
+    }
+}
+
+static VOID EndlessExceptions(BOOLEAN Wrong)
+{
+    __try {
+        Sink = *(volatile ULONG *)(ULONG_PTR)Zero;
+    } __except (Wrong ? EXCEPTION_CONTINUE_EXECUTION : EXCEPTION_EXECUTE_HANDLER) {
+        Sink = 1;
+    }
+}
+
+static VOID ExceptionParameters(BOOLEAN Wrong)
+{
+    EXCEPTION_RECORD Record;
+
+    RtlZeroMemory(&Record, sizeof(Record));
+    Record.ExceptionCode = STATUS_ACCESS_DENIED;
+    Record.NumberParameters = Wrong ? 16 : 15;
+    __try {
+        RtlRaiseException(&Record);
+    } __except (EXCEPTION_EXECUTE_HANDLER) {
+        Sink = 1;
+    }
+}
+
+static VOID ContextOffStack(BOOLEAN Wrong)
+{
+    static CONTEXT Context __attribute__((aligned(16)));
+    static volatile ULONG Came;
+
+    Came = 0;
+    RtlCaptureContext(&Context);
+    if (Came++ == 0) {
+        if (Wrong) {
+            Context.Rsp = (ULONG64)(ULONG_PTR)&Context;
+        }
+        RtlRestoreContext(&Context, NULL);
+    }
+}
+
+/* ---- what a routine leaves behind, in a DPC -------------------------------------------------------------------- */
+
+static VOID NTAPI LeaveDirection(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
+{
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(One);
+    UNREFERENCED_PARAMETER(Two);
+    __asm__ volatile("std");
+    if (Context == NULL) {
+        __asm__ volatile("cld");
+    }
+}
+
+static VOID NTAPI LeaveMxcsr(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
+{
+    static const ULONG Down = 0x3F80, Usual = 0x1F80;
+
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(One);
+    UNREFERENCED_PARAMETER(Two);
+    __asm__ volatile("ldmxcsr %0" : : "m"(Down));
+    if (Context == NULL) {
+        __asm__ volatile("ldmxcsr %0" : : "m"(Usual));
+    }
+}
+
+extern VOID NTAPI ReturnByCount(VOID);
+__asm__(".globl ReturnByCount\nReturnByCount:\n ret $16\n");
+
+static VOID InDpc(PKDEFERRED_ROUTINE Routine, BOOLEAN Wrong)
+{
+    static KDPC Dpc;
+
+    KeInitializeDpc(&Dpc, Routine, Wrong ? &Dpc : NULL);
+    KeInsertQueueDpc(&Dpc, NULL, NULL);
+    KeFlushQueuedDpcs();
+}
+
+static VOID DirectionFlagSetOnReturn(BOOLEAN Wrong)
+{
+    InDpc(LeaveDirection, Wrong);
+}
+
+static VOID MxcsrChangedOnReturn(BOOLEAN Wrong)
+{
+    InDpc(LeaveMxcsr, Wrong);
+}
+
+static VOID NTAPI KeepStack(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
+{
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(Context);
+    UNREFERENCED_PARAMETER(One);
+    UNREFERENCED_PARAMETER(Two);
+}
+
+static VOID StackPointerChangedOnReturn(BOOLEAN Wrong)
+{
+    InDpc(Wrong ? (PKDEFERRED_ROUTINE)(PVOID)ReturnByCount : KeepStack, Wrong);
+}
+
+#define PROCESSOR_PAIRS                                                                                                \
+    PAIR("assertion-failed", AssertionFailed)                                                                          \
+    PAIR("bad-pointer", BadPointer)                                                                                    \
+    PAIR("breakpoint", Breakpoint)                                                                                     \
+    PAIR("context-off-stack", ContextOffStack)                                                                         \
+    PAIR("direction-flag-set-on-return", DirectionFlagSetOnReturn)                                                     \
+    PAIR("divide-error", DivideError)                                                                                  \
+    PAIR("endless-exceptions", EndlessExceptions)                                                                      \
+    PAIR("endless-loop", EndlessLoop)                                                                                  \
+    PAIR("exception-parameters", ExceptionParameters)                                                                  \
+    PAIR("execute-of-data", ExecuteOfData)                                                                             \
+    PAIR("fast-fail", FastFail)                                                                                        \
+    PAIR("halted", Halted)                                                                                             \
+    PAIR("instruction-refused", InstructionRefused)                                                                    \
+    PAIR("invalid-opcode", InvalidOpcode)                                                                              \
+    PAIR("livelock", Livelock)                                                                                         \
+    PAIR("mxcsr-changed-on-return", MxcsrChangedOnReturn)                                                              \
+    PAIR("protection-fault", ProtectionFault)                                                                          \
+    PAIR("shared-data-written", SharedDataWritten)                                                                     \
+    PAIR("stack-overflow", StackOverflow)                                                                              \
+    PAIR("stack-pointer-changed-on-return", StackPointerChangedOnReturn)                                               \
+    PAIR("unhandled-exception", UnhandledException)                                                                    \
+    PAIR("wild-call", WildCall)                                                                                        \
+    PAIR("wild-pointer", WildPointer)                                                                                  \
+    PAIR("wild-read", WildRead)                                                                                        \
+    PAIR("wild-write", WildWrite)                                                                                      \
+    PAIR("write-to-read-only", WriteToReadOnly)
+
+#endif

@@ -1,0 +1,182 @@
+/* Pairs that answer their request themselves: what a dispatch routine owes an IRP, and what it may leave behind. */
+#ifndef PAIRS_REQUESTS_H
+#define PAIRS_REQUESTS_H
+
+#include "pairs.h"
+
+static VOID NTAPI CancelRequest(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Device);
+    IoReleaseCancelSpinLock(Irp->CancelIrql);
+    Complete(Irp, STATUS_CANCELLED, 0);
+}
+
+static NTSTATUS CancelRoutineSet(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    UNREFERENCED_PARAMETER(Device);
+    IoSetCancelRoutine(Irp, CancelRequest);
+    if (!Wrong) {
+        IoSetCancelRoutine(Irp, NULL);
+    }
+    return Complete(Irp, STATUS_SUCCESS, 0);
+}
+
+static NTSTATUS CompletedWithPending(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    UNREFERENCED_PARAMETER(Device);
+    return Complete(Irp, Wrong ? STATUS_PENDING : STATUS_SUCCESS, 0);
+}
+
+static NTSTATUS DoubleCompletion(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    UNREFERENCED_PARAMETER(Device);
+    Complete(Irp, STATUS_SUCCESS, 0);
+    if (Wrong) {
+        IoCompleteRequest(Irp, IO_NO_INCREMENT);
+    }
+    return STATUS_SUCCESS;
+}
+
+static NTSTATUS DispatchIllegalStatus(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    UNREFERENCED_PARAMETER(Device);
+    Complete(Irp, STATUS_SUCCESS, 0);
+    return Wrong ? (NTSTATUS)-1 : STATUS_SUCCESS;
+}
+
+static NTSTATUS DispatchStatusDiffers(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    UNREFERENCED_PARAMETER(Device);
+    Complete(Irp, STATUS_SUCCESS, 0);
+    return Wrong ? STATUS_UNSUCCESSFUL : STATUS_SUCCESS;
+}
+
+static NTSTATUS PendingNotMarked(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    UNREFERENCED_PARAMETER(Device);
+    if (!Wrong) {
+        IoMarkIrpPending(Irp);
+    }
+    Complete(Irp, STATUS_SUCCESS, 0);
+    return STATUS_PENDING;
+}
+
+static NTSTATUS PendingMarked(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    UNREFERENCED_PARAMETER(Device);
+    IoMarkIrpPending(Irp);
+    Complete(Irp, STATUS_SUCCESS, 0);
+    return Wrong ? STATUS_SUCCESS : STATUS_PENDING;
+}
+
+static NTSTATUS IrpForgotten(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    UNREFERENCED_PARAMETER(Device);
+    if (!Wrong) {
+        Complete(Irp, STATUS_SUCCESS, 0);
+    }
+    return STATUS_SUCCESS;
+}
+
+static KDPC LateCompletion;
+
+static VOID NTAPI CompleteLate(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
+{
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(One);
+    UNREFERENCED_PARAMETER(Two);
+    Complete(Context, STATUS_SUCCESS, 0);
+}
+
+static NTSTATUS IrpNeverCompleted(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    UNREFERENCED_PARAMETER(Device);
+    IoMarkIrpPending(Irp);
+    if (!Wrong) {
+        KeInitializeDpc(&LateCompletion, CompleteLate, Irp);
+        KeInsertQueueDpc(&LateCompletion, NULL, NULL);
+    }
+    return STATUS_PENDING;
+}
+
+static ULONG OutputLength(PIRP Irp)
+{
+    return IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.OutputBufferLength;
+}
+
+static NTSTATUS InformationTooLarge(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    ULONG Length = OutputLength(Irp);
+
+    UNREFERENCED_PARAMETER(Device);
+    RtlZeroMemory(Irp->AssociatedIrp.SystemBuffer, Length);
+    return Complete(Irp, STATUS_SUCCESS, Wrong ? Length + PAGE_SIZE : Length);
+}
+
+static NTSTATUS OutputNeverStored(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    ULONG Length = OutputLength(Irp);
+
+    UNREFERENCED_PARAMETER(Device);
+    if (!Wrong) {
+        RtlZeroMemory(Irp->AssociatedIrp.SystemBuffer, Length);
+    }
+    return Complete(Irp, STATUS_SUCCESS, Length);
+}
+
+static NTSTATUS IrqlChangedByRoutine(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    KIRQL Old;
+
+    UNREFERENCED_PARAMETER(Device);
+    KeRaiseIrql(DISPATCH_LEVEL, &Old);
+    Complete(Irp, STATUS_SUCCESS, 0);
+    if (!Wrong) {
+        KeLowerIrql(Old);
+    }
+    return STATUS_SUCCESS;
+}
+
+static NTSTATUS InterruptFlagChangedByRoutine(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    UNREFERENCED_PARAMETER(Device);
+    Complete(Irp, STATUS_SUCCESS, 0);
+    __asm__ volatile("cli" ::: "memory");
+    if (!Wrong) {
+        __asm__ volatile("sti" ::: "memory");
+    }
+    return STATUS_SUCCESS;
+}
+
+static VOID NTAPI ReadWord(PVOID Address)
+{
+    Sink = *(volatile ULONG *)Address;
+    PsTerminateSystemThread(STATUS_SUCCESS);
+}
+
+/* The output buffer as the application knows it, in its context and in a system thread. */
+static NTSTATUS UserMemoryElsewhere(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    UNREFERENCED_PARAMETER(Device);
+    Sink = *(volatile ULONG *)Irp->UserBuffer;
+    JoinThread(StartThread(ReadWord, Wrong ? Irp->UserBuffer : Irp->AssociatedIrp.SystemBuffer));
+    return Complete(Irp, STATUS_SUCCESS, 0);
+}
+
+#define REQUEST_PAIRS                                                                                                  \
+    REQUEST_PAIR("cancel-routine-set", CancelRoutineSet)                                                               \
+    REQUEST_PAIR("completed-with-pending", CompletedWithPending)                                                       \
+    REQUEST_PAIR("dispatch-illegal-status", DispatchIllegalStatus)                                                     \
+    REQUEST_PAIR("dispatch-status-differs", DispatchStatusDiffers)                                                     \
+    REQUEST_PAIR("double-completion", DoubleCompletion)                                                                \
+    REQUEST_PAIR("information-too-large", InformationTooLarge)                                                         \
+    REQUEST_PAIR("interrupt-flag-changed-by-routine", InterruptFlagChangedByRoutine)                                   \
+    REQUEST_PAIR("irp-forgotten", IrpForgotten)                                                                        \
+    REQUEST_PAIR("irp-never-completed", IrpNeverCompleted)                                                             \
+    REQUEST_PAIR("irql-changed-by-routine", IrqlChangedByRoutine)                                                      \
+    REQUEST_PAIR("output-never-stored", OutputNeverStored)                                                             \
+    REQUEST_PAIR("pending-marked", PendingMarked)                                                                      \
+    REQUEST_PAIR("pending-not-marked", PendingNotMarked)                                                               \
+    REQUEST_PAIR("user-memory-elsewhere", UserMemoryElsewhere)
+
+#endif

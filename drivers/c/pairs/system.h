@@ -1,0 +1,146 @@
+/* Pairs of handles, references, strings, prints, power states and ports. */
+#ifndef PAIRS_SYSTEM_H
+#define PAIRS_SYSTEM_H
+
+#include "pairs.h"
+
+NTKERNELAPI VOID NTAPI KeInitializeThreadedDpc(PRKDPC Dpc, PKDEFERRED_ROUTINE Routine, PVOID Context);
+
+static VOID NTAPI EndAtOnce(PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Context);
+    PsTerminateSystemThread(STATUS_SUCCESS);
+}
+
+static VOID InvalidHandle(BOOLEAN Wrong)
+{
+    OBJECT_ATTRIBUTES Attributes;
+    HANDLE Handle;
+
+    InitializeObjectAttributes(&Attributes, NULL, OBJ_KERNEL_HANDLE, NULL, NULL);
+    PsCreateSystemThread(&Handle, THREAD_ALL_ACCESS, &Attributes, NULL, NULL, EndAtOnce, NULL);
+    ZwClose(Handle);
+    if (Wrong) {
+        ZwClose(Handle);
+    }
+}
+
+static VOID ObjectReference(BOOLEAN Wrong)
+{
+    PKTHREAD Thread = StartThread(EndAtOnce, NULL);
+
+    WaitFor(Thread);
+    Delay(1);
+    ObDereferenceObject(Thread);
+    if (Wrong) {
+        ObDereferenceObject(Thread);
+    }
+}
+
+static VOID MalformedString(BOOLEAN Wrong)
+{
+    UNICODE_STRING Link = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlPairsThree");
+    UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Device\\DirqlPairs");
+
+    if (Wrong) {
+        Link.Length--;
+    }
+    if (NT_SUCCESS(IoCreateSymbolicLink(&Link, &Name))) {
+        IoDeleteSymbolicLink(&Link);
+    }
+}
+
+static VOID PrintUnicodeIrql(BOOLEAN Wrong)
+{
+    KIRQL Old = PASSIVE_LEVEL;
+
+    if (Wrong) {
+        KeRaiseIrql(DISPATCH_LEVEL, &Old);
+    }
+    DbgPrint("pairs: %ws\n", L"wide");
+    if (Wrong) {
+        KeLowerIrql(Old);
+    }
+}
+
+static VOID ProbeAlignment(BOOLEAN Wrong)
+{
+    __try {
+        ProbeForRead((PVOID)0x10000, 16, Wrong ? 3 : 4);
+    } __except (EXCEPTION_EXECUTE_HANDLER) {
+        Sink = 1;
+    }
+}
+
+static VOID BadPowerState(BOOLEAN Wrong)
+{
+    POWER_STATE State;
+
+    State.DeviceState = Wrong ? (DEVICE_POWER_STATE)77 : PowerDeviceD0;
+    PoSetPowerState(TheDevice, DevicePowerState, State);
+}
+
+static VOID NTAPI WaitInDpc(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
+{
+    KEVENT Event;
+    LARGE_INTEGER Time = After(Context != NULL ? MILLISECONDS(1) : 0);
+
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(One);
+    UNREFERENCED_PARAMETER(Two);
+    KeInitializeEvent(&Event, NotificationEvent, FALSE);
+    KeWaitForSingleObject(&Event, Executive, KernelMode, FALSE, &Time);
+}
+
+static VOID ThreadedDpcWaits(BOOLEAN Wrong)
+{
+    static KDPC Dpc;
+
+    KeInitializeThreadedDpc(&Dpc, WaitInDpc, Wrong ? &Dpc : NULL);
+    KeInsertQueueDpc(&Dpc, NULL, NULL);
+    Delay(5);
+}
+
+static VOID NoDisk(BOOLEAN Wrong)
+{
+    UNICODE_STRING Disk = RTL_CONSTANT_STRING(L"\\DosDevices\\C:\\pairs.txt");
+    UNICODE_STRING Device = RTL_CONSTANT_STRING(L"\\Device\\NoSuchDevice");
+    OBJECT_ATTRIBUTES Attributes;
+    IO_STATUS_BLOCK Status;
+    HANDLE File;
+
+    InitializeObjectAttributes(&Attributes, Wrong ? &Disk : &Device, OBJ_KERNEL_HANDLE, NULL, NULL);
+    if (NT_SUCCESS(ZwCreateFile(&File, GENERIC_READ | SYNCHRONIZE, &Attributes, &Status, NULL, 0, FILE_SHARE_READ,
+                                FILE_OPEN, FILE_SYNCHRONOUS_IO_NONALERT, NULL, 0))) {
+        ZwClose(File);
+    }
+}
+
+static VOID PortOfNoDevice(BOOLEAN Wrong)
+{
+    UCHAR Value;
+
+    __asm__ volatile("inb %1, %0" : "=a"(Value) : "Nd"((USHORT)(Wrong ? 0xE123 : 0xCFC)));
+    Sink = Value;
+}
+
+static VOID DriverBugCheck(BOOLEAN Wrong)
+{
+    if (Wrong) {
+        KeBugCheckEx(0xDEADDEAD, 1, 2, 3, 4);
+    }
+}
+
+#define SYSTEM_PAIRS                                                                                                   \
+    PAIR("bad-power-state", BadPowerState)                                                                             \
+    PAIR("driver-bug-check", DriverBugCheck)                                                                           \
+    PAIR("invalid-handle", InvalidHandle)                                                                              \
+    PAIR("malformed-string", MalformedString)                                                                          \
+    PAIR("no-disk", NoDisk)                                                                                            \
+    PAIR("object-reference", ObjectReference)                                                                          \
+    PAIR("port-of-no-device", PortOfNoDevice)                                                                          \
+    PAIR("print-unicode-irql", PrintUnicodeIrql)                                                                       \
+    PAIR("probe-alignment", ProbeAlignment)                                                                            \
+    PAIR("threaded-dpc-waits", ThreadedDpcWaits)                                                                       \
+
+#endif
