@@ -236,7 +236,7 @@ fn the_documents_of_sentences_are_what_the_tests_say() {
 }
 
 /// So many rules lack a test that fires them, and so many a correct counterpart: fewer are welcome, more are not.
-const RULES_WITHOUT: [usize; 2] = [95, 250];
+const RULES_WITHOUT: [usize; 2] = [20, 48];
 
 #[test]
 fn the_document_of_rules_is_what_the_table_and_the_tests_say_and_no_more_rules_lack_a_test() {
@@ -245,7 +245,7 @@ fn the_document_of_rules_is_what_the_table_and_the_tests_say_and_no_more_rules_l
     let sum = text.lines().find(|line| line.contains(" without a test that fires, ")).expect("it has a sum");
     let numbers: Vec<usize> =
         sum.split(|letter: char| !letter.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect();
-    let [_, unfired, alone] = numbers[..] else { panic!("{sum}") };
+    let [_, _, unfired, alone] = numbers[..] else { panic!("{sum}") };
     let [most_unfired, most_alone] = RULES_WITHOUT;
     assert!(unfired <= most_unfired && alone <= most_alone, "{sum}: at most {RULES_WITHOUT:?}");
 }
