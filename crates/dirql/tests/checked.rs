@@ -207,3 +207,85 @@ fn a_fast_run_that_ends_in_damage_asks_for_a_checked_one_which_blames_the_store(
     assert!(at(&checked) < at(&fast), "the store comes before the call that frees\n{fast}\n{checked}");
     assert!(!played(alone("faults"), r"open \\.\DirqlFaults as f; ioctl f 0x222838").wants_checked_run());
 }
+
+/// `\\.\DirqlTouches`' control code for a touch.
+const fn code(number: u32, method: u32) -> u32 {
+    0x0022_2C00 + number * 4 + method
+}
+
+const BUFFERED: u32 = 0;
+const OUT_DIRECT: u32 = 2;
+const NEITHER: u32 = 3;
+
+/// A request that leaves its buffer's address behind; some others; then the one that uses it.
+fn touch_completed(keep: u32, others: usize, touch: u32) -> Report {
+    let mut script = String::from(r"open \\.\DirqlTouches as f; ");
+    script += &format!("ioctl f {keep:#x} in hex:0102030405060708 out 8 expect STATUS_SUCCESS; ");
+    for _ in 0..others {
+        script += &format!("ioctl f {:#x} in hex:0102030405060708 out 8 expect STATUS_SUCCESS; ", code(0, keep & 3));
+    }
+    script += &format!("ioctl f {touch:#x}; close f");
+    played(alone("touches").checked(true), &script)
+}
+
+#[test]
+fn a_buffer_that_is_touched_after_its_request_is_complete_is_told() {
+    let cases = [
+        (code(20, BUFFERED), "use-after-free", "use-after-free"),
+        (code(20, NEITHER), "wild-write", "bad-pointer"),
+        (code(20, OUT_DIRECT), "wild-write", "bad-pointer"),
+        (code(21, OUT_DIRECT), "use-after-free", "use-after-free"),
+    ];
+    for (keep, by_driver, by_kernel) in cases {
+        for others in [0, 1, 7] {
+            for (touch, rule) in [(code(22, BUFFERED), by_driver), (code(23, BUFFERED), by_kernel)] {
+                let report = touch_completed(keep, others, touch);
+                assert_eq!(report.expect_verdict().rule, rule, "{keep:#x} {others} {touch:#x}\n{report}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_completed_requests_buffer_is_told_as_what_the_application_has_taken_back() {
+    let report = touch_completed(code(20, NEITHER), 0, code(22, BUFFERED));
+    let verdict = report.expect_verdict();
+    assert!(verdict.message.contains("which its application has taken back"), "{report}");
+    let asked = touch_completed(code(20, NEITHER), 0, code(27, BUFFERED)).to_string();
+    assert!(asked.contains("saw STATUS_ACCESS_VIOLATION"), "MmIsAddressValid finds no page there\n{asked}");
+}
+
+/// The most memory that this process ever had, in KiB.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn requests_by_the_thousand_use_the_same_memory_again() {
+    let machine = alone("legacy").checked(true).start().unwrap();
+    let batch = "write f hex:3c_a5_00_ff at 0; read f 4 at 0; ".repeat(500);
+    let script = format!(r"open \\.\DirqlLegacy as f; {batch} close f");
+    try_play(&machine, &script).unwrap();
+    let before = peak();
+    for _ in 0..4 {
+        try_play(&machine, &script).unwrap();
+    }
+    let more = peak() - before;
+    assert!(more < 2 << 10, "4,000 requests more took {more} KiB more");
+    machine.finish().expect_clean();
+}
+
+#[test]
+fn a_page_that_a_driver_has_locked_is_no_other_requests_buffer() {
+    let mut script = String::from(r"open \\.\DirqlTouches as f; ");
+    script += &format!("ioctl f {:#x} in hex:01020304 expect STATUS_SUCCESS; ", code(24, NEITHER));
+    for _ in 0..80 {
+        script += &format!("ioctl f {:#x} in hex:01020304 expect STATUS_SUCCESS; ", code(25, NEITHER));
+    }
+    script += &format!("ioctl f {:#x} expect STATUS_SUCCESS; close f", code(26, NEITHER));
+    for checked in [false, true] {
+        played(alone("touches").checked(checked), &script).expect_clean();
+    }
+}

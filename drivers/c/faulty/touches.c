@@ -1,7 +1,7 @@
 /*
  * touches.sys: memory touched where it must not be, one way for each control code, so that a test can see each one caught at
  * its instruction. \\.\DirqlTouches, CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB00 + N, METHOD_BUFFERED or, where the application's
- * own memory is meant, METHOD_NEITHER, FILE_ANY_ACCESS), N being the index into Touches below. Code 0xB00 is sound.
+ * own memory is meant, METHOD_NEITHER or METHOD_OUT_DIRECT, FILE_ANY_ACCESS), N being the index into Touches below. Code 0xB00 is sound.
  *
  * Never load it on a machine you care for.
  */
@@ -23,6 +23,7 @@ typedef struct REQUEST {
     PVOID Output;
     ULONG OutputLength;
     ULONG_PTR Information;
+    PMDL Mdl; /* for METHOD_IN_DIRECT and METHOD_OUT_DIRECT, of the output */
 } REQUEST;
 
 typedef NTSTATUS (*TOUCH)(REQUEST *Request);
@@ -360,6 +361,83 @@ static NTSTATUS CopyPadding(REQUEST *Request)
     return Status;
 }
 
+/* ---- after its completion --------------------------------------------------------------------------------------- */
+
+NTKERNELAPI BOOLEAN NTAPI MmIsAddressValid(PVOID Address); /* of ntddk.h */
+
+static PUCHAR KeptAddress; /* of a request that is completed meanwhile */
+static PMDL KeptMdl;
+
+/* 20: remembers the buffer of this request: a system buffer, an application's own, or what an MDL is mapped to. */
+static NTSTATUS KeepBuffer(REQUEST *Request)
+{
+    KeptAddress = Request->Input;
+    if (Request->Mdl != NULL) {
+        KeptAddress = MmGetSystemAddressForMdlSafe(Request->Mdl, NormalPagePriority);
+    }
+    return KeptAddress == NULL ? STATUS_INVALID_PARAMETER : STATUS_SUCCESS;
+}
+
+/* 21: remembers the MDL of this request. */
+static NTSTATUS KeepMdl(REQUEST *Request)
+{
+    KeptAddress = (PUCHAR)Request->Mdl;
+    return KeptAddress == NULL ? STATUS_INVALID_PARAMETER : STATUS_SUCCESS;
+}
+
+/* 22: writes to what 20 or 21 remembered. */
+static NTSTATUS WriteCompleted(REQUEST *Request)
+{
+    UNREFERENCED_PARAMETER(Request);
+    *(volatile UCHAR *)Unknown(KeptAddress) = 0x5A;
+    return STATUS_SUCCESS;
+}
+
+/* 23: has the kernel write there. */
+static NTSTATUS FillCompleted(REQUEST *Request)
+{
+    UNREFERENCED_PARAMETER(Request);
+    RtlFillMemory((PVOID)Unknown(KeptAddress), 2 + Zero, 0x5A);
+    return STATUS_SUCCESS;
+}
+
+/* 24: remembers this request's buffer, and locks it for good: with METHOD_NEITHER, a page that driver and application share. */
+static NTSTATUS LockBuffer(REQUEST *Request)
+{
+    KeptMdl = IoAllocateMdl(Request->Input, Request->InputLength, FALSE, FALSE, NULL);
+    if (KeptMdl == NULL) {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    MmProbeAndLockPages(KeptMdl, UserMode, IoWriteAccess);
+    KeptAddress = MmGetSystemAddressForMdlSafe(KeptMdl, NormalPagePriority);
+    return KeptAddress == NULL ? STATUS_INSUFFICIENT_RESOURCES : STATUS_SUCCESS;
+}
+
+/* 25: writes to the page that 24 has locked; this request's own buffer is another. */
+static NTSTATUS WriteLocked(REQUEST *Request)
+{
+    UCHAR Before = *(volatile UCHAR *)Request->Input;
+
+    *(volatile UCHAR *)KeptAddress = (UCHAR)(Before + 1);
+    return *(volatile UCHAR *)Request->Input == Before ? STATUS_SUCCESS : STATUS_UNSUCCESSFUL;
+}
+
+/* 26: gives the page of 24 back. */
+static NTSTATUS UnlockBuffer(REQUEST *Request)
+{
+    UNREFERENCED_PARAMETER(Request);
+    MmUnlockPages(KeptMdl);
+    IoFreeMdl(KeptMdl);
+    return STATUS_SUCCESS;
+}
+
+/* 27: says whether a page is where 20 has found one. */
+static NTSTATUS AskCompleted(REQUEST *Request)
+{
+    UNREFERENCED_PARAMETER(Request);
+    return MmIsAddressValid(KeptAddress) ? STATUS_SUCCESS : STATUS_ACCESS_VIOLATION;
+}
+
 /* ---- the driver around them ------------------------------------------------------------------------------------- */
 
 static const TOUCH Touches[] = {
@@ -367,6 +445,8 @@ static const TOUCH Touches[] = {
     WriteBehindLarge, ReadKept,     CopyFreed,          CompareBehind,     WriteWild,
     ReadWild,       RunPagedCode,   WritePagedData,     ReadPagedPool,     CopyPagedPool,
     ReadUserAtDispatch, ReadUserElsewhere, LeaveHalf,   WordByWord,        CopyPadding,
+    KeepBuffer,     KeepMdl,        WriteCompleted,     FillCompleted,     LockBuffer,
+    WriteLocked,    UnlockBuffer,   AskCompleted,
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -390,6 +470,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
         Request.Input = Irp->AssociatedIrp.SystemBuffer;
         Request.Output = Irp->AssociatedIrp.SystemBuffer;
     }
+    Request.Mdl = Irp->MdlAddress;
     Status = Number == 0 ? STATUS_SUCCESS : Touches[Number](&Request);
     return Complete(Irp, Status, Request.Information);
 }

@@ -90,7 +90,7 @@ impl Buffers {
         }
         for buffer in [self.input, self.output] {
             if buffer.length > 0 {
-                user::give(cx, buffer.address);
+                user::give(cx, buffer.address, buffer.length.into());
             }
         }
         Ok(Completion { status: status.0, information, data })

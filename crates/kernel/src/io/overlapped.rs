@@ -35,7 +35,7 @@ impl Overlapped {
         match event::create(cx, event::Type::Notification, false)? {
             Some(event) => Ok(Some(Self { status_block: DriverPtr::new(address), event })),
             None => {
-                user::give(cx, address);
+                user::give(cx, address, size);
                 Ok(None)
             }
         }
@@ -69,7 +69,7 @@ impl Overlapped {
     /// # Errors
     /// As closing a handle.
     pub fn free(self, cx: &mut Cx<'_>) -> Flow<()> {
-        user::give(cx, self.status_block.address);
+        user::give(cx, self.status_block.address, size_of::<IO_STATUS_BLOCK>() as u64);
         ob::handle::close(cx, self.event).map(|_| ())
     }
 }

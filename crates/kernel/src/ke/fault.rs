@@ -12,7 +12,7 @@ use super::stack;
 use super::thread::Role;
 use crate::cx::{Cx, Kernel};
 use crate::ldr;
-use crate::mm::pool_check;
+use crate::mm::{pool_check, user};
 use crate::verdict::{BugCheck, Verdict};
 
 const ACCESS_VIOLATION: u32 = 0xC000_0005;
@@ -150,7 +150,7 @@ pub(crate) fn verdict(cx: &mut Cx<'_>, fault: &Fault) -> Verdict {
         chain,
         no_stack: Some(fault.caller.registers.rsp())
             .filter(|rsp| cx.engine().read::<u8>(DriverPtr::new(rsp.wrapping_sub(1))).is_err()),
-        mapped: cx.with(|k| k.mm.map.page(fault.address).is_some()),
+        mapped: cx.with(|k| k.mm.map.page(fault.address).is_some() && !user::rests(k, fault.address)),
         instruction: ldr::symbols::describe(cx, rip),
         target: ldr::symbols::describe(cx, fault.address),
     };
@@ -160,6 +160,10 @@ pub(crate) fn verdict(cx: &mut Cx<'_>, fault: &Fault) -> Verdict {
         && let Some(owner) = cx.with(|k| stack::owner_of(k, fault.address))
     {
         verdict.message += &format!(": in the stack of {owner}");
+        return verdict;
+    }
+    if cx.with(|k| user::rests(k, fault.address)) {
+        verdict.message += ": the buffer of a request that is complete, which its application has taken back";
         return verdict;
     }
     let around = match verdict.rule {

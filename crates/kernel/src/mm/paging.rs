@@ -4,11 +4,11 @@
 //! *MmResetDriverPaging function*, *MmIsAddressValid function*, *MmGetPhysicalAddress function*. Pages are never really
 //! out; whether they may be is what rules ask.
 
-use engine::windows::{DEVICE, PAGE, USER_DEVICE};
+use engine::windows::{DEVICE, PAGE, USER, USER_DEVICE};
 use engine::{Flow, Protection};
 
 use super::map::Page;
-use super::{io_space, shadow};
+use super::{io_space, shadow, user};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
 
@@ -117,7 +117,8 @@ fn pages(base: u64, section: &image::Section) -> (u64, u64) {
 /// The page that `address` lies in, of RAM or of a device, as the processor finds it.
 pub(crate) fn page(k: &Kernel, address: u64) -> Option<Page> {
     if !DEVICE.contains(address) && !USER_DEVICE.contains(address) {
-        return k.mm.map.page(address);
+        let is_there = !USER.contains(address) || !user::rests(k, address);
+        return if is_there { k.mm.map.page(address) } else { None };
     }
     let (bus, mapping) = io_space::resolve(k, address)?;
     let protection = if mapping.read_only { Protection::READ } else { Protection::READ_WRITE };

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use engine::windows::{PAGE, USER};
-use engine::{Flow, Touch, TouchKind};
+use engine::{BadAddress, Fault, FaultKind, Flow, Touch, TouchKind};
 
 use super::pool::{Block, GUARD, Kind, Request};
 use super::{pool, pool_check, user};
@@ -26,6 +26,9 @@ pub(crate) const KEPT: u8 = 3;
 pub(crate) const PAGEABLE: u8 = 4;
 /// An application's: pageable, and there for its own process only.
 pub(crate) const APPLICATION: u8 = 5;
+
+/// The buffer of a request that is complete: the application may have freed it, and nothing is there.
+pub(crate) const RESTING: u8 = 6;
 
 /// The mark of pageable memory at `address`.
 pub(crate) const fn of_pageable(address: u64) -> u8 {
@@ -122,6 +125,15 @@ enum By {
 /// # Errors
 /// A verdict if it must not.
 pub(crate) fn touched(cx: &mut Cx<'_>, touch: &Touch) -> Flow<()> {
+    if touch.mark == RESTING {
+        let kind = match touch.kind {
+            TouchKind::Read => FaultKind::Read,
+            TouchKind::Write => FaultKind::Write,
+            TouchKind::Execute => FaultKind::Execute,
+        };
+        let fault = Fault { kind, address: touch.address, caller: touch.caller, what: "" };
+        return Err(ke::exception::fault(cx, &fault));
+    }
     judge(cx, touch, By::Driver)
 }
 
@@ -136,6 +148,9 @@ pub(crate) fn pointed(cx: &mut Cx<'_>, address: u64, bytes: u64, kind: TouchKind
     }
     let (mut at, end) = (address, address.saturating_add(bytes));
     while let Some((marked, mark)) = engine.first_marked(at, end - at) {
+        if mark == RESTING {
+            return Err(cx.bad_pointer(BadAddress { address: marked, write: kind == TouchKind::Write }));
+        }
         if let Some(caller) = engine.caller() {
             judge(cx, &Touch { kind, start: address, bytes, address: marked, mark, caller }, By::Kernel)?;
         }
@@ -156,7 +171,10 @@ pub(crate) fn pointed(cx: &mut Cx<'_>, address: u64, bytes: u64, kind: TouchKind
 #[inline(never)]
 pub(crate) fn sound(cx: &mut Cx<'_>, address: u64, bytes: u64, kind: TouchKind) -> Flow<()> {
     let engine = cx.engine();
-    let marked = engine.first_marked(address, bytes).filter(|(_, mark)| is_bad(*mark));
+    let marked = engine.first_marked(address, bytes).filter(|(_, mark)| is_bad(*mark) || *mark == RESTING);
+    if let Some((address, RESTING)) = marked {
+        return Err(cx.bad_pointer(BadAddress { address, write: kind == TouchKind::Write }));
+    }
     match (marked, engine.caller()) {
         (Some((at, mark)), Some(caller)) => {
             judge(cx, &Touch { kind, start: address, bytes, address: at, mark, caller }, By::Kernel)

@@ -3,29 +3,48 @@
 //! Page: *Virtual Address Spaces*. What drivers have mapped for an application (`mdl_map`) lies there too, of devices in a window of
 //! its own, where each of its instructions is an access to the card. All applications share one window, each range with its process; whose memory is current is
 //! the scheduler's to say. It is pageable, and no page ever is out.
+//!
+//! Buffers of requests are used again, because the host is asked for memory seldom then: each only after [`REST`] others, and meanwhile,
+//! for drivers, it is not there (`paging`, and `shadow` in a checked machine), as if the application had freed it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use engine::windows::{PAGE, USER_DEVICE};
 use engine::{Access, BadAddress, Flow, Protection};
 
 use super::map::{self, Page};
-use super::paging;
+use super::{paging, shadow};
 use super::space::Zone;
 use crate::cx::{Cx, Kernel};
 use crate::hal::access;
 
-/// Ranges by address: pages and process.
-#[derive(Default)]
-pub struct State {
-    ranges: BTreeMap<u64, (u64, u32)>,
-    /// Those that a process has for its next request, by process and pages, the one that was used last at the end.
-    kept: BTreeMap<(u32, u64), Vec<u64>>,
+/// A range of an application's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Owned {
+    pages: u64,
+    process: u32,
+    /// It rests between two requests.
+    rests: bool,
 }
 
-/// Ranges of one size that a process keeps, and pages of the largest that it does.
-const MOST_KEPT: usize = 8;
+/// Ranges by address.
+#[derive(Default)]
+pub struct State {
+    ranges: BTreeMap<u64, Owned>,
+    /// Those that a process has for its next requests, by process and pages, the one that was given back last at the end: the address,
+    /// and how many bytes of it were used.
+    kept: BTreeMap<(u32, u64), VecDeque<(u64, u64)>>,
+}
+
+/// So many pages of one size rest in a process before the oldest range is used again; of large ones, two ranges.
+const REST: u64 = 32;
+/// Pages of the largest range that is used again.
 const LARGEST_KEPT: u64 = 16;
+
+/// Ranges of so many pages that rest.
+const fn resting(pages: u64) -> usize {
+    if pages <= REST / 2 { (REST / pages) as usize } else { 2 }
+}
 
 /// Zeroed memory of `bytes` for process `process`, at the start of a page; none if there is no memory.
 pub fn allocate(cx: &mut Cx<'_>, process: u32, bytes: u64) -> Option<u64> {
@@ -33,7 +52,7 @@ pub fn allocate(cx: &mut Cx<'_>, process: u32, bytes: u64) -> Option<u64> {
     let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: true };
     cx.with(|k| {
         let address = map::allocate(k, Zone::User, count, page, 0)?;
-        k.mm.user.ranges.insert(address, (count, process));
+        k.mm.user.ranges.insert(address, Owned { pages: count, process, rests: false });
         Some(address)
     })
 }
@@ -47,23 +66,24 @@ pub fn allocate_at_end(cx: &mut Cx<'_>, process: u32, bytes: u64) -> Option<u64>
 /// Takes the range that holds `address` away; false if there is none.
 pub fn free(cx: &mut Cx<'_>, address: u64) -> bool {
     cx.with(|k| {
-        let Some((start, (count, _))) = containing(k, address) else { return false };
+        let Some((start, owned)) = containing(k, address) else { return false };
         k.mm.user.ranges.remove(&start);
-        k.mm.user.kept.values_mut().for_each(|kept| kept.retain(|range| *range != start));
-        map::release(k, Zone::User, start, count);
+        if owned.rests {
+            k.mm.user.kept.values_mut().for_each(|kept| kept.retain(|(range, _)| *range != start));
+        }
+        map::release(k, Zone::User, start, owned.pages);
         true
     })
 }
 
-/// Zeroed memory for a request of process `process`: a range that it has kept from an earlier one, else as [`allocate`]. So an
-/// application that asks again and again uses the same buffers, and the host is asked for memory once.
+/// Zeroed memory for a request of process `process`: a range that has rested since an earlier one, else as [`allocate`]. So an
+/// application that asks again and again uses few buffers in turn, and the host is asked for memory a few times.
 pub fn take(cx: &mut Cx<'_>, process: u32, bytes: u64) -> Option<u64> {
-    let count = bytes.div_ceil(PAGE).max(1);
-    let kept = cx.with(|k| k.mm.user.kept.get_mut(&(process, count)).and_then(Vec::pop));
-    let Some(address) = kept else { return allocate(cx, process, bytes) };
+    let pages = bytes.div_ceil(PAGE).max(1);
+    let Some((address, used)) = cx.with(|k| wake(k, process, pages)) else { return allocate(cx, process, bytes) };
     let mut zeroed = 0;
-    while zeroed < bytes {
-        let piece = (bytes - zeroed).min(ZEROS.len() as u64);
+    while zeroed < used.max(bytes) {
+        let piece = (used.max(bytes) - zeroed).min(ZEROS.len() as u64);
         let zeros = ZEROS.get(..usize::try_from(piece).unwrap_or(0)).unwrap_or(&ZEROS);
         // A range that the application has protected meanwhile is none for this.
         if write(cx, address + zeroed, zeros).is_err() {
@@ -74,29 +94,60 @@ pub fn take(cx: &mut Cx<'_>, process: u32, bytes: u64) -> Option<u64> {
     Some(address)
 }
 
+/// The range that has rested longest, if enough do, and how many bytes of it were used.
+fn wake(k: &mut Kernel, process: u32, pages: u64) -> Option<(u64, u64)> {
+    let kept = k.mm.user.kept.get_mut(&(process, pages))?;
+    if kept.len() < resting(pages) {
+        return None;
+    }
+    let (address, used) = kept.pop_front()?;
+    if let Some(owned) = k.mm.user.ranges.get_mut(&address) {
+        owned.rests = false;
+    }
+    if k.engine.is_checked() {
+        k.engine.mark(address, used, shadow::APPLICATION);
+    }
+    Some((address, used))
+}
+
 static ZEROS: [u8; 256] = [0; 256];
 
-/// A range of [`take`] is not needed now: its process keeps it for its next request, or gives it back.
-pub fn give(cx: &mut Cx<'_>, address: u64) {
-    let is_kept = cx.with(|k| {
-        let Some((start, (count, process))) = containing(k, address) else { return true };
-        let kept = k.mm.user.kept.entry((process, count)).or_default();
-        let is_kept = count <= LARGEST_KEPT && kept.len() < MOST_KEPT;
-        if is_kept {
-            kept.push(start);
+/// A range of [`take`], of which `bytes` were used, is not needed now: it rests until its process uses it for another request, or it is
+/// given back.
+pub fn give(cx: &mut Cx<'_>, address: u64, bytes: u64) {
+    let rests = cx.with(|k| {
+        let Some((start, owned)) = containing(k, address) else { return true };
+        let rests = owned.pages <= LARGEST_KEPT && !is_locked(k, start, owned.pages);
+        if rests {
+            k.mm.user.kept.entry((owned.process, owned.pages)).or_default().push_back((start, bytes));
+            k.mm.user.ranges.insert(start, Owned { rests, ..owned });
+            if k.engine.is_checked() {
+                k.engine.mark(start, bytes, shadow::RESTING);
+            }
         }
-        is_kept
+        rests
     });
-    if !is_kept {
+    if !rests {
         free(cx, address);
     }
+}
+
+/// Whether a driver has locked any of these pages: it may go on writing to them, so no other request gets them.
+fn is_locked(k: &Kernel, start: u64, pages: u64) -> bool {
+    let mut addresses = (0..pages).map(|page| start + page * PAGE);
+    addresses.any(|at| k.mm.map.physical(at).is_some_and(|physical| k.mm.physical.is_locked(physical)))
+}
+
+/// Whether `address` lies in a range that rests: for drivers, nothing is there.
+pub(crate) fn rests(k: &Kernel, address: u64) -> bool {
+    containing(k, address).is_some_and(|(_, owned)| owned.rests)
 }
 
 /// Takes all memory of a process away, when it ends.
 pub fn free_process(cx: &mut Cx<'_>, process: u32) {
     let own: Vec<u64> = cx.with(|k| {
         let all = k.mm.user.ranges.iter();
-        all.filter(|(_, (_, owner))| *owner == process).map(|(&start, _)| start).collect()
+        all.filter(|(_, owned)| owned.process == process).map(|(&start, _)| start).collect()
     });
     for start in own {
         free(cx, start);
@@ -107,8 +158,8 @@ pub fn free_process(cx: &mut Cx<'_>, process: u32) {
 pub fn protect(cx: &mut Cx<'_>, address: u64, writable: bool) -> bool {
     let protection = if writable { Protection::READ_WRITE } else { Protection::READ };
     cx.with(|k| {
-        let Some((start, (count, _))) = containing(k, address) else { return false };
-        k.mm.map.protect(k.engine, start, count, protection);
+        let Some((start, owned)) = containing(k, address) else { return false };
+        k.mm.map.protect(k.engine, start, owned.pages, protection);
         true
     })
 }
@@ -116,12 +167,12 @@ pub fn protect(cx: &mut Cx<'_>, address: u64, writable: bool) -> bool {
 /// The process whose memory `address` is.
 #[must_use]
 pub fn process_of(k: &Kernel, address: u64) -> Option<u32> {
-    containing(k, address).map(|(_, (_, process))| process)
+    containing(k, address).map(|(_, owned)| owned.process)
 }
 
-fn containing(k: &Kernel, address: u64) -> Option<(u64, (u64, u32))> {
-    let (&start, &range) = k.mm.user.ranges.range(..=address).next_back()?;
-    (address - start < range.0 * PAGE).then_some((start, range))
+fn containing(k: &Kernel, address: u64) -> Option<(u64, Owned)> {
+    let (&start, &owned) = k.mm.user.ranges.range(..=address).next_back()?;
+    (address - start < owned.pages * PAGE).then_some((start, owned))
 }
 
 /// An application reads its memory.
