@@ -222,7 +222,10 @@ fn touch_completed(keep: u32, others: usize, touch: u32) -> Report {
     let mut script = String::from(r"open \\.\DirqlTouches as f; ");
     script += &format!("ioctl f {keep:#x} in hex:0102030405060708 out 8 expect STATUS_SUCCESS; ");
     for _ in 0..others {
-        script += &format!("ioctl f {:#x} in hex:0102030405060708 out 8 expect STATUS_SUCCESS; ", code(0, keep & 3));
+        script += &format!(
+            "ioctl f {:#x} in hex:0102030405060708 out 8 expect STATUS_SUCCESS; ",
+            code(0, keep & 3)
+        );
     }
     script += &format!("ioctl f {touch:#x}; close f");
     played(alone("touches").checked(true), &script)
@@ -253,6 +256,22 @@ fn a_completed_requests_buffer_is_told_as_what_the_application_has_taken_back() 
     assert!(verdict.message.contains("which its application has taken back"), "{report}");
     let asked = touch_completed(code(20, NEITHER), 0, code(27, BUFFERED)).to_string();
     assert!(asked.contains("saw STATUS_ACCESS_VIOLATION"), "MmIsAddressValid finds no page there\n{asked}");
+}
+
+#[test]
+fn among_so_many_blocks_that_the_host_has_them_side_by_side_the_same_is_told() {
+    for number in [28, 29] {
+        let [few, many] = [0, 9_000].map(|blocks| {
+            let report = touch("touches", number, false, &format!("in u32:{blocks}"));
+            let verdict = report.expect_verdict();
+            (
+                verdict.rule,
+                verdict.bug_check.map(|check| (check.code, check.parameters[1])),
+                report.to_string(),
+            )
+        });
+        assert_eq!((few.0, few.1), (many.0, many.1), "{}\n{}", few.2, many.2);
+    }
 }
 
 /// The most memory that this process ever had, in KiB.

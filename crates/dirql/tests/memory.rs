@@ -135,6 +135,17 @@ fn text_that_never_ends_its_line_is_told_in_pieces_and_takes_no_longer() {
 }
 
 #[test]
+fn blocks_of_a_page_are_at_an_end_with_the_memory_before_the_host_has_no_areas_left() {
+    assert_eq!(told(&exhaust(12, 256)), [("memory-used-up", Tier::Advice)]);
+}
+
+#[test]
+fn devices_and_requests_are_at_an_end_with_the_memory_of_a_usual_machine() {
+    assert_eq!(told(&exhaust(15, 192)), [("memory-used-up", Tier::Advice)]);
+    assert_eq!(told(&exhaust(16, 192)), [("memory-used-up", Tier::Advice)]);
+}
+
+#[test]
 fn what_the_host_cannot_hold_is_dirqls_limit_by_name_and_the_driver_hears_of_it() {
     let machine = start(|| bench().memory(1 << 30));
     let made = rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * 12, &[]);

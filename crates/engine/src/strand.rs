@@ -31,6 +31,9 @@ pub enum Progress {
 const STACK_SIZE: u64 = 960 << 10;
 /// Distance of two stacks; the difference is guard.
 const STACK_STRIDE: u64 = 1 << 20;
+/// Stacks whose guard is not accessible. It is an area of the host's more for each, of which it has 65,530 for all; between
+/// the stacks behind these, what would be guard is memory that nobody uses.
+const GUARDED: u64 = 8192;
 /// The root strand's stack, which carries the scheduler and whatever the host asks for, and its guard.
 const ROOT_SIZE: u64 = (2 << 20) - ROOT_GUARD;
 const ROOT_GUARD: u64 = 64 << 10;
@@ -53,6 +56,13 @@ impl ArenaStack {
 
     fn of_slot(slot: u64) -> Self {
         Self { limit: first() + slot * STACK_STRIDE + (STACK_STRIDE - STACK_SIZE), size: STACK_SIZE }
+    }
+
+    /// What the host maps for the stack of a slot: that, and from [`GUARDED`] slots on what lies below it.
+    fn laid(slot: u64) -> Window {
+        let stack = Self::of_slot(slot).window();
+        let below = if slot < GUARDED { 0 } else { STACK_STRIDE - STACK_SIZE };
+        Window { base: stack.base - below, size: stack.size + below }
     }
 
     /// Where it is, guard excluded.
@@ -160,7 +170,7 @@ impl Strands {
             let slot = self.stacks.replace(self.stacks.get() + 1);
             let window = ArenaStack::of_slot(slot).window();
             assert!(window.end() <= STACKS.end(), "too many strands at once");
-            make_stack(slot, window);
+            make_stack(slot, ArenaStack::laid(slot));
             slot
         });
         let mut slots = self.slots.borrow_mut();

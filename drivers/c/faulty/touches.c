@@ -361,6 +361,36 @@ static NTSTATUS CopyPadding(REQUEST *Request)
     return Status;
 }
 
+/* ---- among many -------------------------------------------------------------------------------------------------- */
+
+/* As many blocks of a page as the input says, of which all but the last stay. */
+static PUCHAR LastOfMany(REQUEST *Request)
+{
+    ULONG Count = *(ULONG *)Request->Input;
+
+    while (Count-- > 0) {
+        Allocate(NonPagedPool, PAGE_SIZE);
+    }
+    return Allocate(NonPagedPool, PAGE_SIZE);
+}
+
+/* 28: writes to the page behind a block. */
+static NTSTATUS WriteBehindMany(REQUEST *Request)
+{
+    *(volatile UCHAR *)(Unknown(LastOfMany(Request)) + PAGE_SIZE) = 1;
+    return STATUS_SUCCESS;
+}
+
+/* 29: writes to a block that is freed. */
+static NTSTATUS WriteFreedMany(REQUEST *Request)
+{
+    PUCHAR Block = LastOfMany(Request);
+
+    Free(Block);
+    *(volatile UCHAR *)Unknown(Block) = 1;
+    return STATUS_SUCCESS;
+}
+
 /* ---- after its completion --------------------------------------------------------------------------------------- */
 
 NTKERNELAPI BOOLEAN NTAPI MmIsAddressValid(PVOID Address); /* of ntddk.h */
@@ -446,7 +476,7 @@ static const TOUCH Touches[] = {
     ReadWild,       RunPagedCode,   WritePagedData,     ReadPagedPool,     CopyPagedPool,
     ReadUserAtDispatch, ReadUserElsewhere, LeaveHalf,   WordByWord,        CopyPadding,
     KeepBuffer,     KeepMdl,        WriteCompleted,     FillCompleted,     LockBuffer,
-    WriteLocked,    UnlockBuffer,   AskCompleted,
+    WriteLocked,    UnlockBuffer,   AskCompleted,       WriteBehindMany,   WriteFreedMany,
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -7,8 +7,8 @@ use engine::windows::PAGE;
 use engine::{Engine, Protection};
 
 use super::physical::Limits;
-use super::shadow;
 use super::space::Zone;
+use super::{dense, shadow};
 use crate::address_map::AddressMap;
 use crate::cx::Kernel;
 
@@ -72,6 +72,16 @@ impl Map {
         }
     }
 
+    /// `address` shows this page from now on, of memory that the host has mapped already.
+    pub(super) fn show(&mut self, address: u64, page: Page) {
+        self.pages.insert(address, page);
+    }
+
+    /// `address` shows nothing any more, whatever the host has there.
+    pub(super) fn hide(&mut self, address: u64) {
+        self.pages.remove(address);
+    }
+
     /// Takes `count` pages away from `address` on; their physical addresses, of those that were mapped.
     pub fn unmap(&mut self, engine: Engine, address: u64, count: u64) -> Vec<u64> {
         engine.unmap(address, count * PAGE);
@@ -114,6 +124,10 @@ fn runs(address: u64, pages: &[u64]) -> Vec<(u64, std::ops::Range<u64>)> {
 /// Takes fresh addresses in `zone` and scattered pages for them, filled with `fill`; the first address. None if either
 /// has run out.
 pub(crate) fn allocate(k: &mut Kernel, zone: Zone, count: u64, page: Page, fill: u8) -> Option<u64> {
+    if let Some(address) = dense::allocate(k, zone, count, page) {
+        clear(k.engine, address, count, fill);
+        return Some(address);
+    }
     let pages = k.mm.physical.take_pages(count)?;
     let address = place(k, zone, &pages, page);
     match address {
@@ -188,6 +202,9 @@ pub(crate) fn remove(k: &mut Kernel, zone: Zone, address: u64, count: u64) -> Ve
 
 /// Takes a range away and gives its pages back.
 pub(crate) fn release(k: &mut Kernel, zone: Zone, address: u64, count: u64) {
+    if dense::release(k, address, count) {
+        return;
+    }
     for page in remove(k, zone, address, count) {
         k.mm.physical.give_page(page);
     }

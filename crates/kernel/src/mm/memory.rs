@@ -6,16 +6,20 @@
 //! memory in a process, and pages that do not follow each other are an area each; beyond that a call fails, too, and the run says
 //! that it is dirql's limit.
 
+use super::dense::CROWDED;
 use crate::cx::Cx;
 use crate::verdict::Verdict;
 
 /// The bytes of a machine that nobody has given another number.
 pub const USUAL: u64 = 192 << 20;
-/// The areas that memory of the machine may have; the rest of the host's are its own.
-const MOST_AREAS: usize = 60_000;
+/// The areas that memory of the machine may have; the rest of the host's are its own, and for stacks of strands: two each, of as many
+/// as have a guard (`engine`'s `strand`).
+const MOST_AREAS: usize = 42_000;
+/// Strands that there is room for.
+const MOST_STRANDS: usize = 30_000;
 
-/// What of either only the system's own threads get, without which nothing could end in order: applications' and workers'.
-const RESERVE: (u64, usize) = (1 << 20, 1_000);
+/// What of each only the system's own threads get, without which nothing could end in order: applications' and workers'.
+const RESERVE: (u64, usize, usize) = (1 << 20, 1_000, 1_000);
 
 /// What of a machine's memory is given out.
 pub struct Memory {
@@ -25,7 +29,9 @@ pub struct Memory {
     refused: bool,
     told: bool,
     areas: usize,
-    areas_refused: bool,
+    strands: usize,
+    /// What of the host's there is too little of.
+    lacks: Option<&'static str>,
     /// The system asks for itself.
     for_system: bool,
 }
@@ -40,7 +46,8 @@ impl Memory {
             refused: false,
             told: false,
             areas: 0,
-            areas_refused: false,
+            strands: 0,
+            lacks: None,
             for_system: false,
         }
     }
@@ -55,13 +62,14 @@ impl Memory {
         enough
     }
 
-    /// Whether so many bytes and areas could be taken; noted as refused if not.
+    /// Whether so many bytes and areas, and a strand, could be taken; noted as refused if not.
     #[must_use]
     pub(crate) fn has(&mut self, bytes: u64, areas: usize) -> bool {
-        let enough = self.take(bytes) && self.take_areas(areas);
+        let enough = self.take(bytes) && self.take_areas(areas) && self.take_strand();
         if enough {
             self.give(bytes);
             self.give_areas(areas);
+            self.give_strand();
         }
         enough
     }
@@ -83,8 +91,34 @@ impl Memory {
         let reserve = if self.for_system { 0 } else { RESERVE.1 };
         let enough = self.areas + areas + reserve <= MOST_AREAS;
         self.areas += if enough { areas } else { 0 };
-        self.areas_refused |= !enough;
+        if !enough {
+            self.lacks = Some(
+                "more than 42,000 areas of memory at once (pages that do not follow each other are one each)",
+            );
+        }
         enough
+    }
+
+    /// Whether there are so many areas that memory is to have few.
+    pub(super) const fn is_crowded(&self) -> bool {
+        self.areas >= CROWDED
+    }
+
+    /// Takes the host's stack of a strand; false if there are too many.
+    #[must_use]
+    pub(super) fn take_strand(&mut self) -> bool {
+        let reserve = if self.for_system { 0 } else { RESERVE.2 };
+        let enough = self.strands + reserve < MOST_STRANDS;
+        self.strands += usize::from(enough);
+        if !enough {
+            self.lacks = Some("more than 30,000 threads at once");
+        }
+        enough
+    }
+
+    /// Gives it back.
+    pub(super) fn give_strand(&mut self) {
+        self.strands -= 1;
     }
 
     /// Gives areas back.
@@ -96,11 +130,11 @@ impl Memory {
 /// Something could not be given: if memory is the reason, that is told, once.
 #[cold]
 pub(crate) fn tell(cx: &mut Cx<'_>) {
-    let (refused, limit, areas) = cx.with(|k| {
+    let (refused, limit, lacks) = cx.with(|k| {
         let memory = &mut k.mm.physical.memory;
         let refused = memory.refused && !memory.told;
         memory.told |= refused;
-        (refused, memory.limit, std::mem::take(&mut memory.areas_refused))
+        (refused, memory.limit, memory.lacks.take())
     });
     if refused {
         let message = format!(
@@ -109,11 +143,8 @@ pub(crate) fn tell(cx: &mut Cx<'_>) {
         );
         cx.report(Verdict::advice("memory-used-up", message));
     }
-    if areas {
-        let what = format!(
-            "more than {MOST_AREAS} areas of memory at once (pages that do not follow each other are one each)"
-        );
-        cx.report(Verdict::not_implemented(&what));
+    if let Some(what) = lacks {
+        cx.report(Verdict::not_implemented(what));
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod bus_master;
 pub mod contiguous;
+pub mod dense;
 pub mod io_space;
 pub mod map;
 pub mod mdl;
@@ -37,6 +38,8 @@ pub struct State {
     pub space: space::Space,
     /// Page tables.
     pub map: map::Map,
+    /// Ranges that lie side by side.
+    pub dense: dense::State,
     /// Blocks of pool.
     pub pool: pool::State,
     /// What a checked machine knows of them besides.

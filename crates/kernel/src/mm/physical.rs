@@ -48,6 +48,9 @@ const RUNS: [Range; 2] =
 /// Where single pages come from: powers of two.
 const SCATTERED: [Range; 2] = [Range { base: 6 * GIB, length: 2 * GIB }, Range { base: GIB, length: GIB }];
 
+/// Where stretches lie that ranges are cut from (`dense`).
+pub(super) const DENSE: Range = Range { base: 5 * GIB, length: GIB };
+
 /// Free pages of a part that are kept back before the oldest of them is used again. They are at all, because the host has memory
 /// for every page that was ever used.
 const KEPT: usize = 1024;

@@ -27,8 +27,9 @@ pub(crate) const PAGEABLE: u8 = 4;
 /// An application's: pageable, and there for its own process only.
 pub(crate) const APPLICATION: u8 = 5;
 
-/// The buffer of a request that is complete: the application may have freed it, and nothing is there.
-pub(crate) const RESTING: u8 = 6;
+/// Nothing is there for drivers, though the host has it mapped: the buffer of a request that is complete, which its application may have
+/// freed; what of a stretch no range has (`dense`).
+pub(crate) const ABSENT: u8 = 6;
 
 /// The mark of pageable memory at `address`.
 pub(crate) const fn of_pageable(address: u64) -> u8 {
@@ -125,7 +126,7 @@ enum By {
 /// # Errors
 /// A verdict if it must not.
 pub(crate) fn touched(cx: &mut Cx<'_>, touch: &Touch) -> Flow<()> {
-    if touch.mark == RESTING {
+    if touch.mark == ABSENT {
         let kind = match touch.kind {
             TouchKind::Read => FaultKind::Read,
             TouchKind::Write => FaultKind::Write,
@@ -148,7 +149,7 @@ pub(crate) fn pointed(cx: &mut Cx<'_>, address: u64, bytes: u64, kind: TouchKind
     }
     let (mut at, end) = (address, address.saturating_add(bytes));
     while let Some((marked, mark)) = engine.first_marked(at, end - at) {
-        if mark == RESTING {
+        if mark == ABSENT {
             return Err(cx.bad_pointer(BadAddress { address: marked, write: kind == TouchKind::Write }));
         }
         if let Some(caller) = engine.caller() {
@@ -171,8 +172,8 @@ pub(crate) fn pointed(cx: &mut Cx<'_>, address: u64, bytes: u64, kind: TouchKind
 #[inline(never)]
 pub(crate) fn sound(cx: &mut Cx<'_>, address: u64, bytes: u64, kind: TouchKind) -> Flow<()> {
     let engine = cx.engine();
-    let marked = engine.first_marked(address, bytes).filter(|(_, mark)| is_bad(*mark) || *mark == RESTING);
-    if let Some((address, RESTING)) = marked {
+    let marked = engine.first_marked(address, bytes).filter(|(_, mark)| is_bad(*mark) || *mark == ABSENT);
+    if let Some((address, ABSENT)) = marked {
         return Err(cx.bad_pointer(BadAddress { address, write: kind == TouchKind::Write }));
     }
     match (marked, engine.caller()) {

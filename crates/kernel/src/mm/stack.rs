@@ -14,9 +14,6 @@ use crate::cx::Cx;
 /// Bytes of a thread's stack on x64 Windows.
 pub const KERNEL_STACK: u64 = 0x6000;
 
-/// The host's areas that the stack of a strand takes, which each thread has besides.
-const OF_STRAND: usize = 2;
-
 /// A stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KernelStack {
@@ -26,18 +23,18 @@ pub struct KernelStack {
     pub base: u64,
 }
 
-/// A zeroed stack of at least `bytes`; none if there is no memory.
+/// A zeroed stack of at least `bytes`, for a thread, which has a strand; none if there is no memory for it.
 pub fn allocate(cx: &mut Cx<'_>, bytes: u64) -> Option<KernelStack> {
     let count = bytes.div_ceil(PAGE).max(1);
     // The page below is taken as well and never mapped, whatever lies before.
     let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
     let stack = cx.with(|k| {
-        if !k.mm.physical.memory.take_areas(OF_STRAND) {
+        if !k.mm.physical.memory.take_strand() {
             return None;
         }
         let limit = map::allocate(k, Zone::Stacks, count, page, 0);
         if limit.is_none() {
-            k.mm.physical.memory.give_areas(OF_STRAND);
+            k.mm.physical.memory.give_strand();
         }
         let limit = limit?;
         Some(KernelStack { limit, base: limit + count * PAGE })
@@ -52,6 +49,6 @@ pub fn allocate(cx: &mut Cx<'_>, bytes: u64) -> Option<KernelStack> {
 pub fn free(cx: &mut Cx<'_>, stack: KernelStack) {
     cx.with(|k| {
         map::release(k, Zone::Stacks, stack.limit, (stack.base - stack.limit) / PAGE);
-        k.mm.physical.memory.give_areas(OF_STRAND);
+        k.mm.physical.memory.give_strand();
     });
 }

@@ -13,8 +13,8 @@ use engine::windows::{PAGE, USER_DEVICE};
 use engine::{Access, BadAddress, Flow, Protection};
 
 use super::map::{self, Page};
-use super::{paging, shadow};
 use super::space::Zone;
+use super::{paging, shadow};
 use crate::cx::{Cx, Kernel};
 use crate::hal::access;
 
@@ -80,7 +80,9 @@ pub fn free(cx: &mut Cx<'_>, address: u64) -> bool {
 /// application that asks again and again uses few buffers in turn, and the host is asked for memory a few times.
 pub fn take(cx: &mut Cx<'_>, process: u32, bytes: u64) -> Option<u64> {
     let pages = bytes.div_ceil(PAGE).max(1);
-    let Some((address, used)) = cx.with(|k| wake(k, process, pages)) else { return allocate(cx, process, bytes) };
+    let Some((address, used)) = cx.with(|k| wake(k, process, pages)) else {
+        return allocate(cx, process, bytes);
+    };
     let mut zeroed = 0;
     while zeroed < used.max(bytes) {
         let piece = (used.max(bytes) - zeroed).min(ZEROS.len() as u64);
@@ -122,7 +124,7 @@ pub fn give(cx: &mut Cx<'_>, address: u64, bytes: u64) {
             k.mm.user.kept.entry((owned.process, owned.pages)).or_default().push_back((start, bytes));
             k.mm.user.ranges.insert(start, Owned { rests, ..owned });
             if k.engine.is_checked() {
-                k.engine.mark(start, bytes, shadow::RESTING);
+                k.engine.mark(start, bytes, shadow::ABSENT);
             }
         }
         rests
