@@ -23,7 +23,7 @@ static ULONG (*const Stories[])(VOID) = {
     Kinds, Raised, HandledInside, FinallyRaises, /* from 4 on */
     FilterRaises, ThroughTheKernel, InADpc, OwnWalk, /* from 8 on */
     Restored, OwnLanguageHandler, DispatchRaises, StartIoRaises, /* from 12 on */
-    QueryRaises, ModeOfZw, WhatPagesRaise, /* from 16 on */
+    QueryRaises, ModeOfZw, WhatPagesRaise, CapturesAll, /* from 16 on */
 };
 
 static ULONG (*const Bugs[])(VOID) = {

@@ -39,6 +39,11 @@ fn a_filter_that_mends_a_register_has_the_instruction_tried_again() {
 }
 
 #[test]
+fn a_captured_context_has_the_registers_that_a_call_does_not_keep_and_leaves_the_rest() {
+    tell(19, 11);
+}
+
+#[test]
 fn every_kind_of_fault_has_its_exception_code() {
     tell(4, 1);
 }

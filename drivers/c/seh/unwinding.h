@@ -69,6 +69,54 @@ static ULONG Restored(void)
     return 0;
 }
 
+/* Captures the context behind Seen with known values in all registers that a call does not keep. */
+static NOINLINE VOID CaptureKnown(PCONTEXT Seen)
+{
+    static const ULONG64 Vectors[12] = {0x10, 0x11, 0x20, 0x21, 0x30, 0x31, 0x40, 0x41, 0x50, 0x51, 0x60, 0x61};
+
+    __asm__ volatile("movups (%1), %%xmm0\n\tmovups 16(%1), %%xmm1\n\tmovups 32(%1), %%xmm2\n\t"
+                     "movups 48(%1), %%xmm3\n\tmovups 64(%1), %%xmm4\n\tmovups 80(%1), %%xmm5\n\t"
+                     "mov %0, %%rcx\n\tmov %2, %%rbx\n\tmov %%rsp, %%rsi\n\tsub $48, %%rsp\n\tand $-16, %%rsp\n\t"
+                     "movabs $0x1111111122222222, %%rax\n\tmovabs $0x3333333344444444, %%rdx\n\t"
+                     "mov $8, %%r8d\n\tmov $9, %%r9d\n\tmov $10, %%r10d\n\tmov $11, %%r11d\n\t"
+                     "stc\n\tcall *%%rbx\n\tmov %%rsi, %%rsp"
+                     :
+                     : "r"(Seen), "r"(Vectors), "r"(RtlCaptureContext)
+                     : "rax", "rbx", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4",
+                       "xmm5", "memory", "cc");
+}
+
+/* RtlCaptureContext has what a call does not keep, too, and leaves what is neither registers nor flags. */
+static ULONG CapturesAll(void)
+{
+    static CONTEXT Seen;
+    PUCHAR Bytes = (PUCHAR)&Seen;
+    ULONG Index;
+
+    for (Index = 0; Index < sizeof(Seen); Index++) {
+        Bytes[Index] = 0xA5;
+    }
+    CaptureKnown(&Seen);
+    CHECK(Seen.Rax == 0x1111111122222222ull && Seen.Rdx == 0x3333333344444444ull);
+    CHECK(Seen.R8 == 8 && Seen.R9 == 9 && Seen.R10 == 10 && Seen.R11 == 11);
+    CHECK(Seen.Rcx == (ULONG64)(ULONG_PTR)&Seen && Seen.Rbx == (ULONG64)(ULONG_PTR)RtlCaptureContext);
+    CHECK((Seen.EFlags & 1) != 0 && (Seen.EFlags & 0xA50000) == 0);
+    for (Index = 0; Index < 6; Index++) {
+        M128A *Vector = &Seen.Xmm0 + Index;
+
+        CHECK(Vector->Low == 0x10 * (Index + 1) && Vector->High == 0x10 * (Index + 1) + 1);
+    }
+    CHECK((Seen.ContextFlags & 0x10000B) == 0x10000B && Seen.SegCs == 0x10);
+    for (Index = 0; Index < sizeof(Seen); Index++) {
+        BOOLEAN Left = Index < 0x30 || (Index >= 0x48 && Index < 0x78) || Index >= 0x300;
+
+        if (Left && Bytes[Index] != 0xA5) {
+            return __LINE__;
+        }
+    }
+    return 0;
+}
+
 static ULONG64 HandlerSaw[8];
 
 /* The language handler of Guarded: sends exceptions to its landing place, and counts unwinds. */

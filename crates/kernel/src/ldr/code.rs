@@ -24,10 +24,11 @@ pub(crate) struct Routine {
 /// Where each begins: this many bytes behind the one before.
 const ROOM: u64 = 0x80;
 
-const ROUTINES: [Routine; 3] = [
+const ROUTINES: [Routine; 4] = [
     Routine { name: "__chkstk", exported: true, pushed: 16, code: CHKSTK },
     Routine { name: "guard_check_icall", exported: false, pushed: 0, code: CHECK },
     Routine { name: "guard_dispatch_icall", exported: false, pushed: 0, code: DISPATCH },
+    Routine { name: CAPTURE_CONTEXT, exported: true, pushed: 0, code: CAPTURE },
 ];
 
 /// Touches each of the next `rax` bytes' pages below the caller's stack pointer, highest first; keeps all registers.
@@ -43,6 +44,28 @@ const CHKSTK: &[u8] = &[
     0x49, 0x29, 0xc2, // last: sub r10, rax
     0x41, 0x84, 0x02, // test [r10], al
     0x41, 0x5a, 0x58, 0xc3, // pop r10; pop rax; ret
+];
+
+/// The routine of this name begins here, where the caller's registers still are as it left them, and goes on in the export's row
+/// (`rtl::context`).
+const CAPTURE_CONTEXT: &str = "RtlCaptureContext";
+
+/// Stores the registers that a call does not keep in the `CONTEXT` at `rcx`; in `EFlags`, what `lahf` and `seto` have of the flags.
+const CAPTURE: &[u8] = &[
+    0x48, 0x89, 0x41, 0x78, // mov [rcx+78h], rax
+    0x9f, 0x0f, 0x90, 0xc0, 0x89, 0x41, 0x44, // lahf; seto al; mov [rcx+44h], eax
+    0x48, 0x89, 0x91, 0x88, 0x00, 0x00, 0x00, // mov [rcx+88h], rdx
+    0x4c, 0x89, 0x81, 0xb8, 0x00, 0x00, 0x00, // mov [rcx+0B8h], r8
+    0x4c, 0x89, 0x89, 0xc0, 0x00, 0x00, 0x00, // mov [rcx+0C0h], r9
+    0x4c, 0x89, 0x91, 0xc8, 0x00, 0x00, 0x00, // mov [rcx+0C8h], r10
+    0x4c, 0x89, 0x99, 0xd0, 0x00, 0x00, 0x00, // mov [rcx+0D0h], r11
+    0x0f, 0x29, 0x81, 0xa0, 0x01, 0x00, 0x00, // movaps [rcx+1A0h], xmm0
+    0x0f, 0x29, 0x89, 0xb0, 0x01, 0x00, 0x00, // movaps [rcx+1B0h], xmm1
+    0x0f, 0x29, 0x91, 0xc0, 0x01, 0x00, 0x00, // movaps [rcx+1C0h], xmm2
+    0x0f, 0x29, 0x99, 0xd0, 0x01, 0x00, 0x00, // movaps [rcx+1D0h], xmm3
+    0x0f, 0x29, 0xa1, 0xe0, 0x01, 0x00, 0x00, // movaps [rcx+1E0h], xmm4
+    0x0f, 0x29, 0xa9, 0xf0, 0x01, 0x00, 0x00, // movaps [rcx+1F0h], xmm5
+    0xe9, 0, 0, 0, 0, // jmp to the export, which fills in the rest
 ];
 
 /// Returns if `rcx` is a target of indirect calls; changes `rax`, `r10`, `r11` and flags.
@@ -164,6 +187,13 @@ pub(super) fn boot(k: &mut Kernel) {
         to.copy_from_slice(routine.code);
         if let [0x49, 0xbb, head @ ..] = to {
             head[..8].copy_from_slice(&guard::HEAD.to_le_bytes());
+        }
+        if routine.name == CAPTURE_CONTEXT {
+            let end = begin + routine.code.len();
+            let row = pseudo::export_address(CAPTURE_CONTEXT).expect("there is a row of this name").address;
+            let distance = row - pseudo::exports_base() - end as u64;
+            let distance = u32::try_from(distance).expect("rows are near").to_le_bytes();
+            bytes[end - 4..end].copy_from_slice(&distance);
         }
     }
     let base = pseudo::exports_base();

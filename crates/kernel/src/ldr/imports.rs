@@ -116,8 +116,8 @@ pub(super) fn too_new(k: &Kernel, name: &str) -> Option<(String, String)> {
 /// The address of the kernel's routine or variable of this name.
 pub(crate) fn kernel_entry(selector: &Selector) -> Option<u64> {
     let Selector::Name(name) = selector else { return None };
-    let routine = pseudo::export_address(name).map(|routine| routine.address);
-    routine.or_else(|| code::export(name)).or_else(|| data::find(name).map(data::DataExport::address))
+    let routine = || pseudo::export_address(name).map(|routine| routine.address);
+    code::export(name).or_else(routine).or_else(|| data::find(name).map(data::DataExport::address))
 }
 
 /// How an import of an image would be bound.

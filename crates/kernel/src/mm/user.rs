@@ -4,7 +4,7 @@
 //! its own, where each of its instructions is an access to the card. All applications share one window, each range with its process; whose memory is current is
 //! the scheduler's to say. It is pageable, and no page ever is out.
 //!
-//! Buffers of requests are used again, because the host is asked for memory seldom then: each only after [`REST`] others, and meanwhile,
+//! Buffers of requests are used again, because the host is asked for memory seldom then: each only after [`resting`] others, and meanwhile,
 //! for drivers, it is not there (`paging`, and `shadow` in a checked machine), as if the application had freed it.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -36,14 +36,12 @@ pub struct State {
     kept: BTreeMap<(u32, u64), VecDeque<(u64, u64)>>,
 }
 
-/// So many pages of one size rest in a process before the oldest range is used again; of large ones, two ranges.
-const REST: u64 = 32;
 /// Pages of the largest range that is used again.
 const LARGEST_KEPT: u64 = 16;
 
-/// Ranges of so many pages that rest.
+/// How many ranges of so many pages rest before the oldest of them is used again.
 const fn resting(pages: u64) -> usize {
-    if pages <= REST / 2 { (REST / pages) as usize } else { 2 }
+    if pages <= 1 { 32 } else if pages <= 4 { 8 } else { 2 }
 }
 
 /// Zeroed memory of `bytes` for process `process`, at the start of a page; none if there is no memory.

@@ -1,7 +1,7 @@
 //! `RtlCaptureContext`, `RtlRestoreContext`, and a `CONTEXT` in driver memory as the registers it stands for.
 //!
-//! Pages: *CONTEXT structure (winnt.h)*, *RtlCaptureContext function*, *RtlRestoreContext function*. What the calling
-//! convention leaves undefined at a call (`rax`, `r10`, `r11`, `xmm0`–`xmm5`, flags) is captured as 0; debug
+//! Pages: *CONTEXT structure (winnt.h)*, *RtlCaptureContext function*, *RtlRestoreContext function*. In the context of an exception, what
+//! the calling convention leaves undefined at a call (`rax`, `r10`, `r11`, `xmm0`–`xmm5`, flags) is 0 in callers; debug
 //! registers and the x87 state are not kept.
 
 use abi::{CONTEXT, CONTEXT_FULL, CONTEXT_SEGMENTS, DriverPtr, EXCEPTION_RECORD, NtStatus, XSAVE_FORMAT};
@@ -11,6 +11,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::frames;
 use crate::cx::Cx;
 use crate::verdict::Verdict;
+
+/// The number of `rcx` among the registers.
+const RCX: usize = 1;
+/// The number of the overflow flag's bit.
+const OVERFLOW: u32 = 11;
 
 /// The selectors that x64 Windows loads in kernel mode: cs ds es fs gs ss.
 const SELECTORS: [u16; 6] = [0x10, 0x2B, 0x2B, 0x53, 0x2B, 0x18];
@@ -70,13 +75,30 @@ pub(crate) fn read(engine: Engine, at: DriverPtr<CONTEXT>) -> Result<Context, Ba
     engine.read(at).map(|record| meaning(&record))
 }
 
-/// `RtlCaptureContext`: the caller's registers, as after the call.
+/// `RtlCaptureContext`: the caller's registers, as after the call. Those that a call does not keep are there already, and in `EFlags`
+/// the flags in pieces (`ldr::code`). What is neither control, integer, segments nor floating point stays.
 ///
 /// # Errors
 /// A verdict on a bad pointer.
 pub fn capture(cx: &mut Cx<'_>, at: DriverPtr<CONTEXT>) -> Flow<()> {
-    let caller = cx.engine().contexts().first().copied().unwrap_or_default();
-    cx.write(at, laid_out(&caller))
+    let mut caller = cx.engine().contexts().first().copied().unwrap_or_default();
+    let mut record = cx.read(at)?;
+    let [overflow, low, ..] = take(record.as_bytes(), CONTEXT::EFlags).to_le_bytes();
+    caller.registers.flags |= u64::from(low) | u64::from(overflow) << OVERFLOW;
+    caller.registers.general[RCX] = at.address;
+    let whole = laid_out(&caller);
+    let parts = [
+        CONTEXT::ContextFlags.offset..CONTEXT::Dr0.offset,
+        CONTEXT::Rcx.offset..CONTEXT::Rdx.offset,
+        CONTEXT::Rbx.offset..CONTEXT::R8.offset,
+        CONTEXT::R12.offset..CONTEXT::Xmm0.offset,
+        CONTEXT::Xmm0.offset + 6 * 16..CONTEXT::Xmm15.offset + 16,
+    ];
+    for part in parts {
+        let part = usize::try_from(part.start).expect("small")..usize::try_from(part.end).expect("small");
+        record.as_mut_bytes()[part.clone()].copy_from_slice(&whole.as_bytes()[part]);
+    }
+    cx.write(at, record)
 }
 
 /// `RtlRestoreContext`: driver code goes on with these registers, in whichever of the calls that are on this stack.
