@@ -41,7 +41,13 @@ const LARGEST_KEPT: u64 = 16;
 
 /// How many ranges of so many pages rest before the oldest of them is used again.
 const fn resting(pages: u64) -> usize {
-    if pages <= 1 { 32 } else if pages <= 4 { 8 } else { 2 }
+    if pages <= 1 {
+        32
+    } else if pages <= 4 {
+        8
+    } else {
+        2
+    }
 }
 
 /// Zeroed memory of `bytes` for process `process`, at the start of a page; none if there is no memory.
