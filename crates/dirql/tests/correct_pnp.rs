@@ -8,8 +8,8 @@ mod rig;
 
 use std::path::{Path, PathBuf};
 
-use dirql::explore::Policy;
-use dirql::{Bench, Report};
+use dirql::explore::{Bounds, Policy};
+use dirql::{Bench, Outcome, Report, ScriptText, windows};
 use kernel::cm::access;
 use kernel::verdict::Tier;
 use rig::{driver, start, try_play};
@@ -42,6 +42,7 @@ fn inf(idioms: u32) -> PathBuf {
     const SETTING: &str = "Idioms,0x00010001,0 ";
     rig::changed_inf(&format!("correct_pnp-{idioms:x}"), "correct_pnp.inf", |text| {
         assert!(text.contains(SETTING));
+        let text = text.replace("NTamd64.10.0...16299", "NTamd64"); // for older versions of Windows, too
         text.replace(SETTING, &format!("Idioms,0x00010001,{idioms} "))
     })
 }
@@ -52,8 +53,12 @@ fn bench(inf: &Path) -> Bench {
 
 /// A run of a script in which `@` is the device.
 fn run_on(idioms: u32, text: &str, more: impl Fn(Bench) -> Bench) -> Report {
-    let inf = inf(idioms);
-    let machine = start(|| more(bench(&inf)));
+    run_with(&inf(idioms), text, more)
+}
+
+/// The same, with an INF that is there.
+fn run_with(inf: &Path, text: &str, more: impl Fn(Bench) -> Bench) -> Report {
+    let machine = start(|| more(bench(inf)));
     let played = try_play(&machine, &text.replace('@', r"\\.\CorrectPnp"));
     let report = machine.finish();
     assert!(played.is_ok(), "{played:?}\n{report}");
@@ -421,29 +426,56 @@ const LIVES: [&str; 4] = [
     "open @ as card; t: ioctl card 0x223818 in u32:0x14; power s1; power s0; join t; close card; wait 1ms",
 ];
 
+/// What the driver does in each of them.
+const HABITS: [u32; 5] = [
+    0,
+    FILTER,
+    FRAMEWORK | POWER_OWNER,
+    DEFERRED_START | FILTER | POWER_OWNER,
+    FILTER_NEW_LIST | CAPABILITIES,
+];
+
+fn offences(report: &Report) -> usize {
+    report.findings.iter().filter(|finding| finding.tier <= Tier::Verifier).count()
+}
+
 /// Not: unload-still-called, pnp-request-failed, device-not-detached, device-not-deleted, request-pending-after-remove
 #[test]
 fn no_life_of_a_careful_driver_is_an_offence_in_any_schedule() {
-    let idioms = [
-        0,
-        FILTER,
-        FRAMEWORK | POWER_OWNER,
-        DEFERRED_START | FILTER | POWER_OWNER,
-        FILTER_NEW_LIST | CAPABILITIES,
-    ];
-    for (life, idioms) in LIVES.iter().flat_map(|life| idioms.map(|idioms| (life, idioms))) {
+    let seven = windows::parse("7").unwrap();
+    for (life, idioms) in LIVES.iter().flat_map(|life| HABITS.map(|idioms| (life, idioms))) {
+        let inf = inf(idioms);
         for seed in rig::seeds(2) {
             for processors in [1, 2, 4] {
-                let with = |bench: Bench| bench.processors(processors).policy(Policy::Random(seed));
-                let report = run_on(idioms, life, with);
-                report.expect_clean();
-                let offences = report.findings.iter().filter(|finding| finding.tier <= Tier::Verifier);
-                assert_eq!(
-                    offences.count(),
-                    0,
-                    "{idioms:#x}, seed {seed}, {processors} processors\n{report}"
-                );
+                for policy in [Policy::Random(seed), Policy::Pct { seed, depth: 3, steps: 2_000 }] {
+                    let report = run_with(&inf, life, |bench| {
+                        let bench = bench.processors(processors).policy(policy).checked(seed == 1);
+                        if seed == 2 { bench.windows(seven) } else { bench }
+                    });
+                    report.expect_clean();
+                    assert_eq!(
+                        offences(&report),
+                        0,
+                        "{idioms:#x}, {policy} on {processors} processors\n{report}"
+                    );
+                }
             }
         }
+    }
+}
+
+#[test]
+fn no_life_of_a_careful_driver_is_an_offence_in_a_schedule_with_two_preemptions() {
+    let wanted = std::env::var("DIRQL_SCHEDULES").ok().and_then(|count| count.parse().ok());
+    let bounds = Bounds { schedules: wanted.unwrap_or(20), ..Bounds::default() };
+    let accused = |report: &Report| report.outcome() != Outcome::Clean || offences(report) > 0;
+    for (life, idioms) in LIVES.iter().flat_map(|life| HABITS.map(|idioms| (life, idioms))) {
+        let inf = inf(idioms);
+        let play = ScriptText::typed(&life.replace('@', r"\\.\CorrectPnp")).play().unwrap();
+        let searched = bench(&inf).processors(2).unobserved().search(&play, &bounds, accused).unwrap();
+        let found = searched.found.map(|(choices, report)| format!("{choices:#?}\n{report}"));
+        assert!(found.is_none(), "{idioms:#x}, {life}:\n{}", found.unwrap_or_default());
+        let made = searched.repeated + searched.schedules.iter().sum::<u64>();
+        assert!(searched.complete || made == bounds.schedules, "{life}: {made}");
     }
 }
