@@ -48,6 +48,16 @@ static ULONG AddTogether(SHARED_COUNT *Shared, ADD_ONE *AddOne)
     return 0;
 }
 
+/* An idiom: the count under a lock that is made by Initialize. */
+#define ADDED_UNDER(Idiom, Initialize, AddOne)                                                                         \
+    static ULONG Idiom(VOID)                                                                                           \
+    {                                                                                                                  \
+        SHARED_COUNT Shared;                                                                                           \
+                                                                                                                       \
+        Initialize;                                                                                                    \
+        return AddTogether(&Shared, AddOne);                                                                           \
+    }
+
 static VOID UnderSpinLock(SHARED_COUNT *Shared)
 {
     KIRQL Old;
@@ -57,13 +67,7 @@ static VOID UnderSpinLock(SHARED_COUNT *Shared)
     KeReleaseSpinLock(&Shared->Spin, Old);
 }
 
-static ULONG SpinLock(VOID)
-{
-    SHARED_COUNT Shared;
-
-    KeInitializeSpinLock(&Shared.Spin);
-    return AddTogether(&Shared, UnderSpinLock);
-}
+ADDED_UNDER(SpinLock, KeInitializeSpinLock(&Shared.Spin), UnderSpinLock)
 
 static VOID UnderQueuedSpinLock(SHARED_COUNT *Shared)
 {
@@ -74,13 +78,7 @@ static VOID UnderQueuedSpinLock(SHARED_COUNT *Shared)
     KeReleaseInStackQueuedSpinLock(&Handle);
 }
 
-static ULONG SpinLockInStackQueued(VOID)
-{
-    SHARED_COUNT Shared;
-
-    KeInitializeSpinLock(&Shared.Spin);
-    return AddTogether(&Shared, UnderQueuedSpinLock);
-}
+ADDED_UNDER(SpinLockInStackQueued, KeInitializeSpinLock(&Shared.Spin), UnderQueuedSpinLock)
 
 static VOID UnderReaderWriterLock(SHARED_COUNT *Shared)
 {
@@ -95,13 +93,7 @@ static VOID UnderReaderWriterLock(SHARED_COUNT *Shared)
     ExReleaseSpinLockExclusive(&Shared->Readers, Old);
 }
 
-static ULONG SpinLockOfReadersAndWriters(VOID)
-{
-    SHARED_COUNT Shared;
-
-    Shared.Readers = 0;
-    return AddTogether(&Shared, UnderReaderWriterLock);
-}
+ADDED_UNDER(SpinLockOfReadersAndWriters, Shared.Readers = 0, UnderReaderWriterLock)
 
 static VOID UnderFastMutex(SHARED_COUNT *Shared)
 {
@@ -110,13 +102,7 @@ static VOID UnderFastMutex(SHARED_COUNT *Shared)
     ExReleaseFastMutex(&Shared->Fast);
 }
 
-static ULONG FastMutex(VOID)
-{
-    SHARED_COUNT Shared;
-
-    ExInitializeFastMutex(&Shared.Fast);
-    return AddTogether(&Shared, UnderFastMutex);
-}
+ADDED_UNDER(FastMutex, ExInitializeFastMutex(&Shared.Fast), UnderFastMutex)
 
 static VOID TryFastMutex(SHARED_COUNT *Shared)
 {
@@ -127,13 +113,7 @@ static VOID TryFastMutex(SHARED_COUNT *Shared)
     ExReleaseFastMutex(&Shared->Fast);
 }
 
-static ULONG FastMutexTried(VOID)
-{
-    SHARED_COUNT Shared;
-
-    ExInitializeFastMutex(&Shared.Fast);
-    return AddTogether(&Shared, TryFastMutex);
-}
+ADDED_UNDER(FastMutexTried, ExInitializeFastMutex(&Shared.Fast), TryFastMutex)
 
 static VOID UnderUnsafeFastMutex(SHARED_COUNT *Shared)
 {
@@ -144,13 +124,7 @@ static VOID UnderUnsafeFastMutex(SHARED_COUNT *Shared)
     KeLeaveCriticalRegion();
 }
 
-static ULONG FastMutexInCriticalRegion(VOID)
-{
-    SHARED_COUNT Shared;
-
-    ExInitializeFastMutex(&Shared.Fast);
-    return AddTogether(&Shared, UnderUnsafeFastMutex);
-}
+ADDED_UNDER(FastMutexInCriticalRegion, ExInitializeFastMutex(&Shared.Fast), UnderUnsafeFastMutex)
 
 static VOID UnderGuardedMutex(SHARED_COUNT *Shared)
 {
@@ -159,13 +133,7 @@ static VOID UnderGuardedMutex(SHARED_COUNT *Shared)
     KeReleaseGuardedMutex(&Shared->Guarded);
 }
 
-static ULONG GuardedMutex(VOID)
-{
-    SHARED_COUNT Shared;
-
-    KeInitializeGuardedMutex(&Shared.Guarded);
-    return AddTogether(&Shared, UnderGuardedMutex);
-}
+ADDED_UNDER(GuardedMutex, KeInitializeGuardedMutex(&Shared.Guarded), UnderGuardedMutex)
 
 static VOID UnderMutexTwice(SHARED_COUNT *Shared)
 {
@@ -176,13 +144,7 @@ static VOID UnderMutexTwice(SHARED_COUNT *Shared)
     KeReleaseMutex(&Shared->Mutex, FALSE);
 }
 
-static ULONG MutexTakenTwice(VOID)
-{
-    SHARED_COUNT Shared;
-
-    KeInitializeMutex(&Shared.Mutex, 0);
-    return AddTogether(&Shared, UnderMutexTwice);
-}
+ADDED_UNDER(MutexTakenTwice, KeInitializeMutex(&Shared.Mutex, 0), UnderMutexTwice)
 
 static VOID UnderResource(SHARED_COUNT *Shared)
 {
@@ -222,13 +184,7 @@ static VOID UnderToken(SHARED_COUNT *Shared)
 }
 
 /* An event that is signalled while the data are free. */
-static ULONG EventAsLock(VOID)
-{
-    SHARED_COUNT Shared;
-
-    KeInitializeEvent(&Shared.Token, SynchronizationEvent, TRUE);
-    return AddTogether(&Shared, UnderToken);
-}
+ADDED_UNDER(EventAsLock, KeInitializeEvent(&Shared.Token, SynchronizationEvent, TRUE), UnderToken)
 
 static VOID UnderSemaphore(SHARED_COUNT *Shared)
 {
@@ -237,13 +193,7 @@ static VOID UnderSemaphore(SHARED_COUNT *Shared)
     KeReleaseSemaphore(&Shared->Semaphore, IO_NO_INCREMENT, 1, FALSE);
 }
 
-static ULONG SemaphoreAsLock(VOID)
-{
-    SHARED_COUNT Shared;
-
-    KeInitializeSemaphore(&Shared.Semaphore, 1, 1);
-    return AddTogether(&Shared, UnderSemaphore);
-}
+ADDED_UNDER(SemaphoreAsLock, KeInitializeSemaphore(&Shared.Semaphore, 1, 1), UnderSemaphore)
 
 static VOID AddInterlocked(SHARED_COUNT *Shared)
 {
@@ -272,13 +222,7 @@ static VOID AtHighLevel(SHARED_COUNT *Shared)
     KeLowerIrql(Old);
 }
 
-static ULONG SpinLockAtDispatchLevel(VOID)
-{
-    SHARED_COUNT Shared;
-
-    KeInitializeSpinLock(&Shared.Spin);
-    return AddTogether(&Shared, AtHighLevel);
-}
+ADDED_UNDER(SpinLockAtDispatchLevel, KeInitializeSpinLock(&Shared.Spin), AtHighLevel)
 
 typedef struct _WITH_DPC {
     KDPC Dpc;

@@ -257,60 +257,23 @@ static ULONG Through(FORWARD Way)
     return Failed;
 }
 
-static ULONG PassedOnWithoutLocation(VOID)
-{
-    return Through(ForwardSkipped);
-}
+#define THROUGH(Idiom, Way)                                                                                            \
+    static ULONG Idiom(VOID)                                                                                           \
+    {                                                                                                                  \
+        return Through(Way);                                                                                           \
+    }
 
-static ULONG PassedOn(VOID)
-{
-    return Through(ForwardCopied);
-}
-
-static ULONG PassedOnAndObserved(VOID)
-{
-    return Through(ForwardObserved);
-}
-
-static ULONG PassedOnAndObservedOnError(VOID)
-{
-    return Through(ForwardObservedOnError);
-}
-
-static ULONG PassedOnAndWaitedFor(VOID)
-{
-    return Through(ForwardAndWait);
-}
-
-static ULONG PassedOnSynchronously(VOID)
-{
-    return Through(ForwardSynchronously);
-}
-
-static ULONG PassedOnAsPending(VOID)
-{
-    return Through(ForwardPended);
-}
-
-static ULONG PassedOnByWorkItem(VOID)
-{
-    return Through(ForwardByWorkItem);
-}
-
-static ULONG PassedOnByAnotherPacket(VOID)
-{
-    return Through(ForwardByAnotherPacket);
-}
-
-static ULONG PassedOnUnderRemoveLock(VOID)
-{
-    return Through(ForwardUnderRemoveLock);
-}
-
-static ULONG PassedOnTwice(VOID)
-{
-    return Through(ForwardTwice);
-}
+THROUGH(PassedOnWithoutLocation, ForwardSkipped)
+THROUGH(PassedOn, ForwardCopied)
+THROUGH(PassedOnAndObserved, ForwardObserved)
+THROUGH(PassedOnAndObservedOnError, ForwardObservedOnError)
+THROUGH(PassedOnAndWaitedFor, ForwardAndWait)
+THROUGH(PassedOnSynchronously, ForwardSynchronously)
+THROUGH(PassedOnAsPending, ForwardPended)
+THROUGH(PassedOnByWorkItem, ForwardByWorkItem)
+THROUGH(PassedOnByAnotherPacket, ForwardByAnotherPacket)
+THROUGH(PassedOnUnderRemoveLock, ForwardUnderRemoveLock)
+THROUGH(PassedOnTwice, ForwardTwice)
 
 #define FORWARDING_IDIOMS                                                                                              \
     IDIOM(PassedOnWithoutLocation)                                                                                     \

@@ -116,15 +116,29 @@ pub struct Moment<'m> {
 /// The hardware of one machine. Times are the machine's clock in nanoseconds.
 ///
 /// After every call the kernel asks [`Hardware::lines`] for the levels, and [`Hardware::has_messages`]: an access may have
-/// changed them.
+/// changed them. What an implementation does not say of its own is true of a bus with nothing on it.
 pub trait Hardware {
     /// An `in` from I/O space. Nobody there reads as all ones.
-    fn port_read(&mut self, at: &mut Moment<'_>, port: u16, width: Width) -> Result<u32, Refusal>;
+    fn port_read(&mut self, at: &mut Moment<'_>, port: u16, width: Width) -> Result<u32, Refusal> {
+        let _ = (at, port, width);
+        Ok(u32::MAX)
+    }
     /// An `out` to I/O space. Nobody there swallows it.
-    fn port_write(&mut self, at: &mut Moment<'_>, port: u16, width: Width, value: u32)
-    -> Result<(), Refusal>;
+    fn port_write(
+        &mut self,
+        at: &mut Moment<'_>,
+        port: u16,
+        width: Width,
+        value: u32,
+    ) -> Result<(), Refusal> {
+        let _ = (at, port, width, value);
+        Ok(())
+    }
     /// A read from device memory at a bus address. Nobody there reads as all ones.
-    fn memory_read(&mut self, at: &mut Moment<'_>, address: u64, width: Width) -> Result<u64, Refusal>;
+    fn memory_read(&mut self, at: &mut Moment<'_>, address: u64, width: Width) -> Result<u64, Refusal> {
+        let _ = (at, address, width);
+        Ok(u64::MAX)
+    }
     /// A write to device memory at a bus address. Nobody there swallows it.
     fn memory_write(
         &mut self,
@@ -132,25 +146,42 @@ pub trait Hardware {
         address: u64,
         width: Width,
         value: u64,
-    ) -> Result<(), Refusal>;
+    ) -> Result<(), Refusal> {
+        let _ = (at, address, width, value);
+        Ok(())
+    }
     /// A configuration read of `width` bytes (1, 2 or 4) at `offset` (0–4095; from 100h on of PCI Express functions only). No
     /// function there reads as all ones.
-    fn config_read(&mut self, at: PciAddress, offset: u16, width: Width) -> u32;
+    fn config_read(&mut self, at: PciAddress, offset: u16, width: Width) -> u32 {
+        let _ = (at, offset, width);
+        u32::MAX
+    }
     /// A configuration write.
-    fn config_write(&mut self, at: PciAddress, offset: u16, width: Width, value: u32);
+    fn config_write(&mut self, at: PciAddress, offset: u16, width: Width, value: u32) {
+        let _ = (at, offset, width, value);
+    }
     /// Whether a function has extended configuration space, 4 KiB of it, as PCI Express has.
     fn is_extended(&self, at: PciAddress) -> bool {
         let _ = at;
         false
     }
     /// The functions, sorted by address, with their windows as assigned now; one that was pulled out still counts.
-    fn functions(&self) -> Vec<Function>;
+    fn functions(&self) -> Vec<Function> {
+        Vec::new()
+    }
     /// The names of the register at a bus address or port, for traces: `pci9052#0 LCR+4Ch INTCSR`.
-    fn describe(&self, port: bool, address: u64) -> Option<String>;
+    fn describe(&self, port: bool, address: u64) -> Option<String> {
+        let _ = (port, address);
+        None
+    }
     /// A card is pulled out of its slot, or put back: while out it answers nothing (reads give ones) and drives no line.
-    fn set_present(&mut self, at: PciAddress, present: bool);
+    fn set_present(&mut self, at: PciAddress, present: bool) {
+        let _ = (at, present);
+    }
     /// The levels of all interrupt lines now, bit n for line n (0–63).
-    fn lines(&self) -> u64;
+    fn lines(&self) -> u64 {
+        0
+    }
     /// Whether there are messages to be taken.
     fn has_messages(&self) -> bool {
         false
@@ -160,9 +191,14 @@ pub trait Hardware {
         Vec::new()
     }
     /// The functions that assert `line` now, by name: for the verdict on a storm.
-    fn asserting(&self, line: u32) -> Vec<String>;
+    fn asserting(&self, line: u32) -> Vec<String> {
+        let _ = line;
+        Vec::new()
+    }
     /// When the hardware next does something by itself.
-    fn deadline(&self) -> Option<u64>;
+    fn deadline(&self) -> Option<u64> {
+        None
+    }
     /// Whether the lines are `lines`, no message has come and nothing happens by itself before `until`: asked after each access of
     /// a driver's.
     fn is_quiet(&self, lines: u64, until: u64) -> bool {
@@ -171,12 +207,17 @@ pub trait Hardware {
             && self.deadline().is_none_or(|deadline| deadline >= until)
     }
     /// Let time pass up to this moment.
-    fn advance(&mut self, at: &mut Moment<'_>);
+    fn advance(&mut self, at: &mut Moment<'_>) {
+        let _ = at;
+    }
     /// The outside world acts on a device, as a script says: e.g. `("pci9052#0", "linti1", "1")`.
     ///
     /// # Errors
     /// What the device does not know, and what it does know.
-    fn poke(&mut self, at: &mut Moment<'_>, device: &str, signal: &str, value: &str) -> Result<(), String>;
+    fn poke(&mut self, at: &mut Moment<'_>, device: &str, signal: &str, value: &str) -> Result<(), String> {
+        let _ = (at, signal, value);
+        Err(format!("there is no {device}"))
+    }
     /// What a register of a device holds, as a script names it, without the side effects of a read: `("pci#0", "bar0+4c")`.
     ///
     /// # Errors

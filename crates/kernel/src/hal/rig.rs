@@ -140,19 +140,6 @@ impl Hardware for OneCard {
     fn asserting(&self, line: u32) -> Vec<String> {
         if self.lines() & 1 << line != 0 { vec!["card#0".to_owned()] } else { Vec::new() }
     }
-    fn deadline(&self) -> Option<u64> {
-        None
-    }
-    fn advance(&mut self, _at: &mut Moment<'_>) {}
-    fn poke(
-        &mut self,
-        _at: &mut Moment<'_>,
-        device: &str,
-        _signal: &str,
-        _value: &str,
-    ) -> Result<(), String> {
-        Err(format!("{device} has no signals"))
-    }
 }
 
 /// Runs `test` on the scheduler's stack of a machine with the card; waits until no other test has a machine.

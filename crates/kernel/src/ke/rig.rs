@@ -308,29 +308,6 @@ impl Hardware for OneLine {
         *level = value != 0;
         Ok(())
     }
-    fn memory_read(&mut self, _at: &mut Moment<'_>, _address: u64, _width: Width) -> Result<u64, Refusal> {
-        Ok(u64::MAX)
-    }
-    fn memory_write(
-        &mut self,
-        _at: &mut Moment<'_>,
-        _address: u64,
-        _width: Width,
-        _value: u64,
-    ) -> Result<(), Refusal> {
-        Ok(())
-    }
-    fn config_read(&mut self, _at: PciAddress, _offset: u16, _width: Width) -> u32 {
-        u32::MAX
-    }
-    fn config_write(&mut self, _at: PciAddress, _offset: u16, _width: Width, _value: u32) {}
-    fn functions(&self) -> Vec<Function> {
-        Vec::new()
-    }
-    fn set_present(&mut self, _at: PciAddress, _present: bool) {}
-    fn describe(&self, _port: bool, _address: u64) -> Option<String> {
-        None
-    }
     fn lines(&self) -> u64 {
         let line = self.0.borrow();
         u64::from(line.asserted) << LINE | u64::from(line.second) << SECOND_LINE
@@ -351,14 +328,5 @@ impl Hardware for OneLine {
         if line.until.is_some_and(|until| until <= now) {
             (line.asserted, line.until) = (false, None);
         }
-    }
-    fn poke(
-        &mut self,
-        _at: &mut Moment<'_>,
-        device: &str,
-        _signal: &str,
-        _value: &str,
-    ) -> Result<(), String> {
-        Err(format!("there is no {device}"))
     }
 }

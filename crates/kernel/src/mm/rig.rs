@@ -172,58 +172,7 @@ struct Silent {
 }
 
 impl Hardware for Silent {
-    fn port_read(&mut self, _at: &mut Moment<'_>, _port: u16, _width: Width) -> Result<u32, Refusal> {
-        Ok(u32::MAX)
-    }
-    fn port_write(
-        &mut self,
-        _at: &mut Moment<'_>,
-        _port: u16,
-        _width: Width,
-        _value: u32,
-    ) -> Result<(), Refusal> {
-        Ok(())
-    }
-    fn memory_read(&mut self, _at: &mut Moment<'_>, _address: u64, _width: Width) -> Result<u64, Refusal> {
-        Ok(u64::MAX)
-    }
-    fn memory_write(
-        &mut self,
-        _at: &mut Moment<'_>,
-        _address: u64,
-        _width: Width,
-        _value: u64,
-    ) -> Result<(), Refusal> {
-        Ok(())
-    }
-    fn config_read(&mut self, _at: PciAddress, _offset: u16, _width: Width) -> u32 {
-        u32::MAX
-    }
-    fn config_write(&mut self, _at: PciAddress, _offset: u16, _width: Width, _value: u32) {}
     fn functions(&self) -> Vec<Function> {
         self.functions.clone()
-    }
-    fn set_present(&mut self, _at: PciAddress, _present: bool) {}
-    fn describe(&self, _port: bool, _address: u64) -> Option<String> {
-        None
-    }
-    fn lines(&self) -> u64 {
-        0
-    }
-    fn asserting(&self, _line: u32) -> Vec<String> {
-        Vec::new()
-    }
-    fn deadline(&self) -> Option<u64> {
-        None
-    }
-    fn advance(&mut self, _at: &mut Moment<'_>) {}
-    fn poke(
-        &mut self,
-        _at: &mut Moment<'_>,
-        device: &str,
-        _signal: &str,
-        _value: &str,
-    ) -> Result<(), String> {
-        Err(format!("there is no {device}"))
     }
 }
