@@ -10,8 +10,6 @@ typedef struct _STORY_RESULT {
     ULONG Held;   /* checks that held */
 } STORY_RESULT;
 
-static PUNICODE_STRING ControlLink;
-
 static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
 {
     Irp->IoStatus.Status = Status;
@@ -25,6 +23,10 @@ static NTSTATUS NTAPI DispatchSucceed(PDEVICE_OBJECT Device, PIRP Irp)
     UNREFERENCED_PARAMETER(Device);
     return Complete(Irp, STATUS_SUCCESS, 0);
 }
+
+#ifndef CONTROL_WITHOUT_DEVICE /* defined by a driver whose devices are added */
+
+static PUNICODE_STRING ControlLink;
 
 static VOID NTAPI ControlUnload(PDRIVER_OBJECT Driver)
 {
@@ -55,6 +57,8 @@ __attribute__((unused)) static NTSTATUS ControlStart(PDRIVER_OBJECT Driver, PUNI
     Driver->DriverUnload = ControlUnload;
     return STATUS_SUCCESS;
 }
+
+#endif
 
 #ifdef STORIES /* the driver's name, in what a failed check prints */
 

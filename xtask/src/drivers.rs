@@ -117,6 +117,22 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Clang(&["-O1"]),
     },
     CDriver {
+        name: "pairs_pnp",
+        source: "pairs_pnp.c",
+        beside: &[
+            "control.h",
+            "pairs/card.h",
+            "pairs/card_adding.h",
+            "pairs/card_running.h",
+            "pairs/pairs.h",
+            "pairs_pnp.inf",
+            "seh/clang.h",
+        ],
+        defines: &[],
+        missing: None,
+        compiler: Clang(&["-O1"]),
+    },
+    CDriver {
         name: "files",
         source: "files.c",
         beside: &[

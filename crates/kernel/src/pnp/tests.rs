@@ -727,12 +727,3 @@ fn each_inf_has_the_name_that_windows_publishes_it_by() {
         Ok(())
     });
 }
-
-#[test]
-fn the_stack_knows_its_physical_device() {
-    with_card(|cx, id, _| {
-        let driver = driver(cx, add_device, good);
-        assert_eq!(start(cx, id, driver)?, Ok(()));
-        super::start::target_device(cx, id)
-    });
-}

@@ -83,8 +83,8 @@ pub fn request(
     }
     if !irp.is_null() {
         let message = "PoRequestPowerIrp was given an Irp parameter, which is for IRP_MN_WAIT_WAKE only: the IRP may be gone when it returns";
-        let verdict = Verdict::error("requested-power-irp", message).bug_check(0xC4, [0x4_100B, 0, 0, 0]);
-        cx.report(verdict.as_warning());
+        let verdict = Verdict::verifier("requested-power-irp", message);
+        cx.verify(verdict.bug_check(0xC4, [0x4_100B, 0, 0, 0]))?;
         cx.write(irp, DriverPtr::NULL)?;
     }
     enqueue(cx, Pending { device, minor, state, completion, context, waiter: DriverPtr::NULL })?;

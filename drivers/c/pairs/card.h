@@ -1,0 +1,167 @@
+/* The card of pairs_pnp.sys: which pair it is, requests that are passed down, resources and the interrupt. */
+#ifndef PAIRS_CARD_H
+#define PAIRS_CARD_H
+
+#include "pairs.h"
+
+#define PNP_PAIRS                                                                                                      \
+    PAIR("add-device-attached-nothing", AttachedNothing)                                                               \
+    PAIR("add-device-left-attached", LeftAttached)                                                                     \
+    PAIR("bad-resource-requirements", BadRequirements)                                                                 \
+    PAIR("bus-interface-leak", InterfaceLeak)                                                                          \
+    PAIR("deleted-in-surprise-removal", DeletedInSurprise)                                                             \
+    PAIR("detached-in-surprise-removal", DetachedInSurprise)                                                           \
+    PAIR("device-initializing", StillInitializing)                                                                     \
+    PAIR("device-not-deleted", NotDeleted)                                                                             \
+    PAIR("device-not-detached", NotDetached)                                                                           \
+    PAIR("floating-save", FloatingSave)                                                                                \
+    PAIR("interface-context", InterfaceContext)                                                                        \
+    PAIR("interface-reference", InterfaceReference)                                                                    \
+    PAIR("interface-still-enabled", InterfaceStillEnabled)                                                             \
+    PAIR("interrupt-not-connected", NotConnected)                                                                      \
+    PAIR("interrupt-still-connected", StillConnected)                                                                  \
+    PAIR("io-space-still-mapped", StillMapped)                                                                         \
+    PAIR("line-not-shared", NotShared)                                                                                 \
+    PAIR("not-a-physical-device", NotPhysical)                                                                         \
+    PAIR("pnp-request-failed", RequestFailed)                                                                          \
+    PAIR("pnp-request-not-passed-down", NotPassedDown)                                                                 \
+    PAIR("power-pagable-not-taken-over", PagableNotTaken)                                                              \
+    PAIR("register-refused", RegisterRefused)                                                                          \
+    PAIR("requested-power-irp", RequestedPowerIrp)                                                                     \
+    PAIR("resource-used-after-release", UsedAfterRelease)                                                              \
+    PAIR("set-power-failed", SetPowerFailed)                                                                           \
+    PAIR("stack-size", StackSizeLeft)
+
+#define PAIR(Rule, Name) Name,
+enum { NoPair, PNP_PAIRS };
+#undef PAIR
+
+typedef struct _CARD {
+    BOOLEAN IsLower; /* of the device below the function device that some pairs have: it passes all down */
+    PDEVICE_OBJECT Self;
+    PDEVICE_OBJECT Pdo;
+    PDEVICE_OBJECT Lower;
+    PUCHAR Registers;
+    ULONG Length;
+    PKINTERRUPT Interrupt;
+    BUS_INTERFACE_STANDARD Bus;
+    BOOLEAN HasBus;
+    UNICODE_STRING Interface;
+} CARD, *PCARD;
+
+static ULONG Pair, WrongHalf;
+
+/* Either half of the pair runs. */
+static BOOLEAN Is(ULONG Which)
+{
+    return Pair == Which;
+}
+
+static BOOLEAN IsWrong(ULONG Which)
+{
+    return Pair == Which && WrongHalf != 0;
+}
+
+static VOID ReadSetting(PDEVICE_OBJECT Pdo)
+{
+    static const struct {
+        UNICODE_STRING Name;
+        PULONG Value;
+    } Settings[] = {{RTL_CONSTANT_STRING(L"Pair"), &Pair}, {RTL_CONSTANT_STRING(L"Wrong"), &WrongHalf}};
+    UCHAR Room[sizeof(KEY_VALUE_PARTIAL_INFORMATION) + sizeof(ULONG)];
+    PKEY_VALUE_PARTIAL_INFORMATION Value = (PVOID)Room;
+    ULONG Length;
+    HANDLE Key;
+
+    if (!NT_SUCCESS(IoOpenDeviceRegistryKey(Pdo, PLUGPLAY_REGKEY_DEVICE, KEY_READ, &Key))) {
+        return;
+    }
+    for (ULONG Index = 0; Index < RTL_NUMBER_OF(Settings); Index++) {
+        if (NT_SUCCESS(ZwQueryValueKey(Key, (PUNICODE_STRING)&Settings[Index].Name, KeyValuePartialInformation, Value,
+                                       sizeof(Room), &Length))) {
+            RtlCopyMemory(Settings[Index].Value, Value->Data, sizeof(ULONG));
+        }
+    }
+    ZwClose(Key);
+}
+
+static NTSTATUS PassDown(PCARD Card, PIRP Irp)
+{
+    IoSkipCurrentIrpStackLocation(Irp);
+    return IoCallDriver(Card->Lower, Irp);
+}
+
+static NTSTATUS NTAPI SignalAndKeep(PDEVICE_OBJECT Device, PIRP Irp, PVOID Event)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Irp);
+    KeSetEvent(Event, IO_NO_INCREMENT, FALSE);
+    return STATUS_MORE_PROCESSING_REQUIRED;
+}
+
+static NTSTATUS ForwardAndWait(PCARD Card, PIRP Irp)
+{
+    KEVENT Done;
+
+    KeInitializeEvent(&Done, NotificationEvent, FALSE);
+    IoCopyCurrentIrpStackLocationToNext(Irp);
+    IoSetCompletionRoutine(Irp, SignalAndKeep, &Done, TRUE, TRUE, TRUE);
+    IoCallDriver(Card->Lower, Irp);
+    WaitFor(&Done);
+    return Irp->IoStatus.Status;
+}
+
+static BOOLEAN NTAPI ServiceRoutine(PKINTERRUPT Interrupt, PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Interrupt);
+    UNREFERENCED_PARAMETER(Context);
+    return FALSE; /* the card is never asked to interrupt */
+}
+
+static VOID Disconnect(PCARD Card)
+{
+    PKINTERRUPT Interrupt = Card->Interrupt;
+
+    if (Interrupt != NULL && !IsWrong(StillConnected)) {
+        Card->Interrupt = NULL;
+        IoDisconnectInterrupt(Interrupt);
+        if (IsWrong(NotConnected)) {
+            IoDisconnectInterrupt(Interrupt);
+        }
+    }
+}
+
+static NTSTATUS Connect(PCARD Card, PCM_PARTIAL_RESOURCE_DESCRIPTOR Line)
+{
+    return IoConnectInterrupt(&Card->Interrupt, ServiceRoutine, Card, NULL, Line->u.Interrupt.Vector,
+                              (KIRQL)Line->u.Interrupt.Level, (KIRQL)Line->u.Interrupt.Level, LevelSensitive,
+                              !IsWrong(NotShared), Line->u.Interrupt.Affinity, IsWrong(FloatingSave));
+}
+
+static VOID Unmap(PCARD Card)
+{
+    if (Card->Registers != NULL) {
+        MmUnmapIoSpace(Card->Registers, Card->Length);
+        Card->Registers = NULL;
+    }
+}
+
+static NTSTATUS TakeResources(PCARD Card, PCM_RESOURCE_LIST Resources)
+{
+    PCM_PARTIAL_RESOURCE_LIST List = &Resources->List[0].PartialResourceList;
+    NTSTATUS Status = STATUS_SUCCESS;
+
+    for (ULONG Index = 0; Index < List->Count && NT_SUCCESS(Status); Index++) {
+        PCM_PARTIAL_RESOURCE_DESCRIPTOR Own = &List->PartialDescriptors[Index];
+
+        if (Own->Type == CmResourceTypeMemory && Card->Registers == NULL) {
+            Card->Length = Own->u.Memory.Length;
+            Card->Registers = MmMapIoSpace(Own->u.Memory.Start, Card->Length, MmNonCached);
+        } else if (Own->Type == CmResourceTypeInterrupt && Card->Interrupt == NULL) {
+            Status = Connect(Card, Own);
+        }
+    }
+    return Status;
+}
+
+#endif

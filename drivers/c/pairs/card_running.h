@@ -1,0 +1,205 @@
+/* What the device of pairs_pnp.sys does with requests while it lives. */
+#ifndef PAIRS_CARD_RUNNING_H
+#define PAIRS_CARD_RUNNING_H
+
+#include "card_adding.h"
+
+static NTSTATUS OnStart(PCARD Card, PIRP Irp)
+{
+    NTSTATUS Status = ForwardAndWait(Card, Irp);
+
+    if (NT_SUCCESS(Status)) {
+        Status = TakeResources(Card, IoGetCurrentIrpStackLocation(Irp)->Parameters.StartDevice.AllocatedResourcesTranslated);
+    }
+    if (NT_SUCCESS(Status)) {
+        IoSetDeviceInterfaceState(&Card->Interface, TRUE);
+    }
+    return Complete(Irp, Status, 0);
+}
+
+/* The device gives back what it was started with. */
+static VOID Quiet(PCARD Card)
+{
+    Disconnect(Card);
+    if (!IsWrong(StillMapped)) {
+        Unmap(Card);
+    }
+    if (Card->HasBus && !IsWrong(InterfaceLeak)) {
+        Card->HasBus = FALSE;
+        Card->Bus.InterfaceDereference(Card->Bus.Context);
+        if (IsWrong(InterfaceReference)) {
+            Card->Bus.InterfaceDereference(Card->Bus.Context);
+        }
+    }
+}
+
+static NTSTATUS OnRemove(PCARD Card, PIRP Irp)
+{
+    PDEVICE_OBJECT Lower = Card->Lower;
+    NTSTATUS Status;
+
+    if (!IsWrong(InterfaceStillEnabled)) {
+        IoSetDeviceInterfaceState(&Card->Interface, FALSE);
+    }
+    if (!Is(UsedAfterRelease)) {
+        Quiet(Card);
+    } else {
+        Disconnect(Card);
+        Sink = *(volatile ULONG *)Card->Registers;
+    }
+    RtlFreeUnicodeString(&Card->Interface);
+    IoDeleteSymbolicLink(&CardLink);
+    Irp->IoStatus.Status = STATUS_SUCCESS;
+    Status = PassDown(Card, Irp);
+    if (IsWrong(UsedAfterRelease)) {
+        Sink = *(volatile ULONG *)Card->Registers;
+    }
+    Unmap(Card);
+    if (!IsWrong(NotDetached)) {
+        IoDetachDevice(Lower);
+    }
+    if (!IsWrong(NotDeleted)) {
+        IoDeleteDevice(Card->Self);
+    }
+    return Status;
+}
+
+static NTSTATUS OnSurprise(PCARD Card, PIRP Irp)
+{
+    NTSTATUS Status;
+
+    IoSetDeviceInterfaceState(&Card->Interface, FALSE);
+    Quiet(Card);
+    Irp->IoStatus.Status = STATUS_SUCCESS;
+    Status = PassDown(Card, Irp);
+    if (IsWrong(DetachedInSurprise) || IsWrong(DeletedInSurprise)) {
+        RtlFreeUnicodeString(&Card->Interface);
+        IoDeleteSymbolicLink(&CardLink);
+        IoDetachDevice(Card->Lower);
+    }
+    if (IsWrong(DeletedInSurprise)) {
+        IoDeleteDevice(Card->Self);
+    }
+    return Status;
+}
+
+static NTSTATUS OnRequirements(PCARD Card, PIRP Irp)
+{
+    PIO_RESOURCE_REQUIREMENTS_LIST List;
+
+    ForwardAndWait(Card, Irp);
+    List = (PIO_RESOURCE_REQUIREMENTS_LIST)Irp->IoStatus.Information;
+    if (List != NULL && IsWrong(BadRequirements)) {
+        List->List[0].Count = 0x10000; /* more than ListSize has room for */
+    }
+    return Complete(Irp, STATUS_SUCCESS, (ULONG_PTR)List);
+}
+
+static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PCARD Card = Device->DeviceExtension;
+    UCHAR Minor = IoGetCurrentIrpStackLocation(Irp)->MinorFunction;
+    PDEVICE_OBJECT Lower = Card->Lower;
+    NTSTATUS Status;
+
+    if (Card->IsLower) {
+        Status = PassDown(Card, Irp);
+        if (Minor == IRP_MN_REMOVE_DEVICE) {
+            IoDetachDevice(Lower);
+            IoDeleteDevice(Device);
+        }
+        return Status;
+    }
+    if (Is(StackSizeLeft) && Minor != IRP_MN_REMOVE_DEVICE) {
+        return PassDown(Card, Irp); /* which needs no stack location */
+    }
+    switch (Minor) {
+    case IRP_MN_START_DEVICE:
+        return OnStart(Card, Irp);
+    case IRP_MN_REMOVE_DEVICE:
+        return OnRemove(Card, Irp);
+    case IRP_MN_SURPRISE_REMOVAL:
+        return OnSurprise(Card, Irp);
+    case IRP_MN_FILTER_RESOURCE_REQUIREMENTS:
+        return OnRequirements(Card, Irp);
+    case IRP_MN_STOP_DEVICE:
+        Quiet(Card);
+        if (IsWrong(NotPassedDown)) {
+            return Complete(Irp, STATUS_SUCCESS, 0);
+        }
+        if (IsWrong(RequestFailed)) {
+            return Complete(Irp, STATUS_UNSUCCESSFUL, 0);
+        }
+        break;
+    case IRP_MN_QUERY_STOP_DEVICE:
+    case IRP_MN_CANCEL_STOP_DEVICE:
+    case IRP_MN_QUERY_REMOVE_DEVICE:
+    case IRP_MN_CANCEL_REMOVE_DEVICE:
+        break;
+    default:
+        return PassDown(Card, Irp);
+    }
+    Irp->IoStatus.Status = STATUS_SUCCESS;
+    return PassDown(Card, Irp);
+}
+
+static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PCARD Card = Device->DeviceExtension;
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+
+    PoStartNextPowerIrp(Irp);
+    if (IsWrong(SetPowerFailed) && Stack->MinorFunction == IRP_MN_SET_POWER &&
+        Stack->Parameters.Power.Type == DevicePowerState) {
+        return Complete(Irp, STATUS_UNSUCCESSFUL, 0);
+    }
+    IoSkipCurrentIrpStackLocation(Irp);
+    return PoCallDriver(Card->Lower, Irp);
+}
+
+static NTSTATUS NTAPI DispatchPass(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    return PassDown(Device->DeviceExtension, Irp);
+}
+
+static VOID NTAPI PowerDone(PDEVICE_OBJECT Device, UCHAR Minor, POWER_STATE State, PVOID Context, PIO_STATUS_BLOCK Block)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Minor);
+    UNREFERENCED_PARAMETER(State);
+    UNREFERENCED_PARAMETER(Block);
+    KeSetEvent(Context, IO_NO_INCREMENT, FALSE);
+}
+
+static VOID SetPower(PCARD Card)
+{
+    POWER_STATE State = {.DeviceState = PowerDeviceD0};
+    KEVENT Done;
+    PIRP Irp = NULL;
+
+    KeInitializeEvent(&Done, NotificationEvent, FALSE);
+    PoRequestPowerIrp(Card->Pdo, IRP_MN_SET_POWER, State, PowerDone, &Done, IsWrong(RequestedPowerIrp) ? &Irp : NULL);
+    WaitFor(&Done);
+}
+
+static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PCARD Card = Device->DeviceExtension;
+    UCHAR Byte;
+
+    if (Is(SetPowerFailed) || Is(RequestedPowerIrp)) {
+        SetPower(Card);
+    }
+    if (Is(InterfaceLeak) || Is(InterfaceContext) || Is(InterfaceReference)) {
+        GetBus(Card);
+    }
+    if (Is(InterfaceContext)) {
+        Card->Bus.GetBusData(IsWrong(InterfaceContext) ? (PVOID)Card : Card->Bus.Context, 0, &Byte, 0, sizeof(Byte));
+    }
+    if (Is(RegisterRefused)) {
+        Sink = IsWrong(RegisterRefused) ? *(volatile UCHAR *)(Card->Registers + 1) : *(volatile ULONG *)Card->Registers;
+    }
+    return Complete(Irp, STATUS_SUCCESS, 0);
+}
+
+#endif
