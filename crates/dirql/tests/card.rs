@@ -233,6 +233,7 @@ stories! {
     }
 }
 
+/// Not: interrupt-storm
 #[test]
 fn an_interrupt_is_connected_in_four_ways() {
     let setting = "HKR,Parameters,InterruptMode,0x00010001,0";

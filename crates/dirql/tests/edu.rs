@@ -86,6 +86,7 @@ fn a_factorial_is_told_by_a_message_or_by_the_line() {
 }
 
 /// Holds: interrupts/before-vista
+/// Not: export-too-new
 #[test]
 fn before_vista_a_driver_finds_no_io_connect_interrupt_ex_and_connects_the_old_way() {
     const OLD: u32 = 0;
@@ -98,6 +99,7 @@ fn before_vista_a_driver_finds_no_io_connect_interrupt_ex_and_connects_the_old_w
     finish(machine);
 }
 
+/// Not: wild-dma
 #[test]
 fn what_is_written_to_the_card_comes_back_from_where_it_was_put() {
     for messages in [true, false] {

@@ -42,6 +42,7 @@ fn tell_every_way(cpu: &str, index: u32, checks: u32) {
     }
 }
 
+/// Not: extended-state-not-saved
 #[test]
 fn avx_between_save_and_restore_computes_what_it_should() {
     if has_v3() {

@@ -285,6 +285,7 @@ fn interprocessor_calls_run_everywhere_once_in_random_schedules() {
     hold_at_random(4, &[BROADCAST, BROADCAST, BROADCAST, MOVE]);
 }
 
+/// Not: ipi-deadlock
 #[test]
 fn nothing_moves_during_an_interprocessor_call_in_random_schedules() {
     // Who moves comes first, and is on the move when the call is made.
@@ -382,6 +383,7 @@ fn a_queued_spin_lock_and_an_interlocked_list_keep_processors_apart_in_random_sc
     hold_at_random(4, &[QUEUED, QUEUED, ITEMS, ITEMS, QUEUED]);
 }
 
+/// Not: spin-lock-deadlock
 #[test]
 fn a_queued_spin_lock_and_an_interlocked_list_keep_processors_apart_in_every_schedule_with_two_preemptions() {
     hold_always(2, &[QUEUED, QUEUED], 2);

@@ -575,6 +575,7 @@ fn an_inactive_routine_is_not_called_until_it_is_active_again() {
 }
 
 /// Holds: interrupts/resource-raw
+/// Not: io-space-raw-address
 #[test]
 fn raw_addresses_are_the_translated_ones_until_they_are_not() {
     let shifted = Platform { shifted_bus: true, ..Platform::default() };
@@ -649,6 +650,7 @@ fn every_member_of_a_message_based_connection_counts() {
 /// Holds: interrupts/service-or-message, interrupts/one-parameter, interrupts/version-line-based
 /// Holds: interrupts/full-device, interrupts/line-device, interrupts/line-object, interrupts/line-routine
 /// Holds: interrupts/line-context, interrupts/line-lock, interrupts/line-level, interrupts/line-floating
+/// Not: passive-interrupt-spin-lock
 #[test]
 fn every_member_of_a_line_based_connection_counts() {
     let only_line = [(MSI_SUPPORTED, 0)];

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use dirql::{Bench, Report};
+use engine::{Chooser, Point};
 use kernel::event::{Event, Kind, Reader, Stamp};
 use kernel::rules;
 use kernel::verdict::{Tier, Verdict};
@@ -34,6 +35,19 @@ impl Reader for Called {
         if let Event::Call { export, .. } = event {
             self.0.borrow_mut().insert(*export);
         }
+    }
+}
+
+/// Where memory is to be mapped, there is no room.
+struct NoRoom;
+
+impl Chooser for NoRoom {
+    fn choose(&mut self, _strand: u32, point: Point, _n: u32) -> u32 {
+        u32::from(point == Point("fault.map"))
+    }
+
+    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
+        u64::MAX
     }
 }
 
@@ -70,8 +84,10 @@ fn half_on_card(rule: &'static str, wrong: bool) -> (Report, BTreeSet<u32>) {
 fn half(rule: &'static str, wrong: bool) -> (Report, BTreeSet<u32>) {
     let called = Called::default();
     let bench = || {
-        let bench = Bench::new().driver(driver("pairs.sys")).checked(true).processors(1);
-        bench.reader(called.clone())
+        let bench =
+            Bench::new().driver(driver("pairs.sys")).checked(rule != "write-after-free").processors(1);
+        let bench = bench.reader(called.clone());
+        if rule == "no-more-system-ptes" { bench.chooser(NoRoom) } else { bench }
     };
     let machine = start(bench);
     let input: String = rule.bytes().map(|byte| format!("{byte:02x}")).collect();

@@ -189,6 +189,7 @@ fn a_script_says_how_long_a_request_may_take() {
     assert!(why(&report).contains("60 s of virtual time have passed"), "{report}");
 }
 
+/// Not: stuck
 #[test]
 fn a_timer_that_was_set_once_gets_its_chance_however_late() {
     // Nothing periodic, and with something periodic beside it: the thread's time-out is three seconds.

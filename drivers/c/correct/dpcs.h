@@ -58,6 +58,7 @@ static ULONG DpcOnceForEachQueueing(VOID)
     return 0;
 }
 
+/* Not: endless-dpcs */
 static ULONG DpcQueuesItself(VOID)
 {
     COUNTED *Counted = Nonpaged(sizeof(*Counted));

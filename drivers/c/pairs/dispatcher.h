@@ -46,6 +46,21 @@ static VOID MutexNotOwned(BOOLEAN Wrong)
     KeReleaseMutex(&Mutex, FALSE);
 }
 
+/* After two thousand million waits, which are not waited for here. */
+static VOID MutexLimitExceeded(BOOLEAN Wrong)
+{
+    static KMUTEX Mutex;
+
+    KeInitializeMutex(&Mutex, 0);
+    WaitFor(&Mutex);
+    if (Wrong) {
+        Mutex.Header.SignalState = (LONG)0x80000000;
+    }
+    WaitFor(&Mutex);
+    KeReleaseMutex(&Mutex, FALSE);
+    KeReleaseMutex(&Mutex, FALSE);
+}
+
 static VOID MutexWaitMode(BOOLEAN Wrong)
 {
     static KMUTEX Mutex;
@@ -411,6 +426,7 @@ static VOID NullRoutine(BOOLEAN Wrong)
     PAIR("freed-queued-dpc", FreedQueuedDpc)                                                                           \
     PAIR("freed-while-waited-for", FreedWhileWaitedFor)                                                                \
     PAIR("long-stall", LongStall)                                                                                      \
+    PAIR("mutex-limit-exceeded", MutexLimitExceeded)                                                                   \
     PAIR("mutex-not-owned", MutexNotOwned)                                                                             \
     PAIR("mutex-wait-mode", MutexWaitMode)                                                                             \
     PAIR("not-a-process", NotAProcess)                                                                                 \

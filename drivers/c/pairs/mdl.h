@@ -185,6 +185,21 @@ static VOID MdlNotRam(BOOLEAN Wrong)
     Free(Block);
 }
 
+/* The test has the machine find no room for the mapping. */
+static VOID NoMoreSystemPtes(BOOLEAN Wrong)
+{
+    PVOID Block, Mapped;
+    PMDL Mdl = LockedPaged(&Block);
+
+    Mapped = MmMapLockedPagesSpecifyCache(Mdl, KernelMode, MmCached, NULL, Wrong, NormalPagePriority);
+    if (Mapped != NULL) {
+        MmUnmapLockedPages(Mapped, Mdl);
+    }
+    MmUnlockPages(Mdl);
+    IoFreeMdl(Mdl);
+    Free(Block);
+}
+
 #define MDL_PAIRS                                                                                                      \
     PAIR("freed-while-locked", FreedWhileLocked)                                                                       \
     PAIR("locked-pages-leak", LockedPagesLeak)                                                                         \
@@ -198,6 +213,7 @@ static VOID MdlNotRam(BOOLEAN Wrong)
     PAIR("mdl-partial-outside", MdlPartialOutside)                                                                     \
     PAIR("mdl-state", MdlState)                                                                                        \
     PAIR("mdl-target-too-small", MdlTargetTooSmall)                                                                    \
-    PAIR("mdl-wrong-mapping", MdlWrongMapping)
+    PAIR("mdl-wrong-mapping", MdlWrongMapping)                                                                         \
+    PAIR("no-more-system-ptes", NoMoreSystemPtes)
 
 #endif

@@ -35,6 +35,36 @@ static VOID UseAfterFree(BOOLEAN Wrong)
     }
 }
 
+/* Where the machine is not checked byte by byte, this is seen when the block's memory is looked at again. */
+static VOID WriteAfterFree(BOOLEAN Wrong)
+{
+    volatile ULONG *Block = Nonpaged(64);
+
+    if (!Wrong) {
+        Block[0] = 1;
+    }
+    Free((PVOID)(ULONG_PTR)Block);
+    if (Wrong) {
+        Block[0] = 1;
+    }
+}
+
+static VOID MemoryUsedUp(BOOLEAN Wrong)
+{
+    PVOID *First = NULL, *Block;
+    ULONG Left = Wrong ? 4096 : 4;
+
+    while (Left-- != 0 && (Block = ExAllocatePoolWithTag(NonPagedPoolNx, 1 << 20, TAG)) != NULL) {
+        *Block = First;
+        First = Block;
+    }
+    while (First != NULL) {
+        Block = *First;
+        Free(First);
+        First = Block;
+    }
+}
+
 static VOID DoubleFree(BOOLEAN Wrong)
 {
     PVOID Block = Nonpaged(64);
@@ -201,6 +231,7 @@ static VOID ListCorrupt(BOOLEAN Wrong)
     PAIR("lookaside-pageable", LookasidePageable)                                                                      \
     PAIR("lookaside-size", LookasideSize)                                                                              \
     PAIR("lookaside-uninitialized", LookasideUninitialized)                                                            \
+    PAIR("memory-used-up", MemoryUsedUp)                                                                               \
     PAIR("paged-at-raised-irql", PagedAtRaisedIrql)                                                                    \
     PAIR("pool-irql", PoolIrql)                                                                                        \
     PAIR("pool-leak", PoolLeak)                                                                                        \
@@ -210,6 +241,7 @@ static VOID ListCorrupt(BOOLEAN Wrong)
     PAIR("pool-tag-mismatch", PoolTagMismatch)                                                                         \
     PAIR("pool-underrun", PoolUnderrun)                                                                                \
     PAIR("pool-zero-bytes", PoolZeroBytes)                                                                             \
-    PAIR("use-after-free", UseAfterFree)
+    PAIR("use-after-free", UseAfterFree)                                                                               \
+    PAIR("write-after-free", WriteAfterFree)
 
 #endif

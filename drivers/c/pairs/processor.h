@@ -312,6 +312,115 @@ static VOID StackPointerChangedOnReturn(BOOLEAN Wrong)
     InDpc(Wrong ? (PKDEFERRED_ROUTINE)(PVOID)ReturnByCount : KeepStack, Wrong);
 }
 
+/* ---- floating point, extended state, single steps ---------------------------------------------------------------- */
+
+static VOID FloatingPointException(BOOLEAN Wrong)
+{
+    ULONG Control = Wrong ? 0x1D80 : 0x1F80, Usual = 0x1F80; /* a division by zero is told, or not */
+    ULONG One = 0x3F800000, Nought = 0; /* as floats */
+
+    __asm__ volatile("ldmxcsr %0\n movss %2, %%xmm0\n divss %3, %%xmm0\n ldmxcsr %1"
+                     :
+                     : "m"(Control), "m"(Usual), "m"(One), "m"(Nought)
+                     : "xmm0");
+}
+
+static VOID Trap(BOOLEAN Wrong)
+{
+    ULONG64 Flag = Wrong ? 0x100 : 0;
+
+    __asm__ volatile("pushfq\n orq %0, (%%rsp)\n popfq\n nop\n nop" : : "r"(Flag) : "cc", "memory");
+}
+
+#define LEGACY 3ull /* x87 and SSE, which every processor has */
+
+static VOID ExtendedStateNotEnabled(BOOLEAN Wrong)
+{
+    XSTATE_SAVE Save;
+
+    if (NT_SUCCESS(KeSaveExtendedProcessorState(Wrong ? 1ull << 60 : LEGACY, &Save))) {
+        KeRestoreExtendedProcessorState(&Save);
+    }
+}
+
+static VOID ExtendedStateNotRestored(BOOLEAN Wrong)
+{
+    static XSTATE_SAVE Save;
+
+    KeSaveExtendedProcessorState(LEGACY, &Save);
+    if (!Wrong) {
+        KeRestoreExtendedProcessorState(&Save);
+    }
+}
+
+static VOID ExtendedStateUnnested(BOOLEAN Wrong)
+{
+    XSTATE_SAVE Outer, Inner;
+
+    KeSaveExtendedProcessorState(LEGACY, &Outer);
+    KeSaveExtendedProcessorState(LEGACY, &Inner);
+    KeRestoreExtendedProcessorState(Wrong ? &Outer : &Inner);
+    KeRestoreExtendedProcessorState(Wrong ? &Inner : &Outer);
+}
+
+/* ---- handlers and unwinding --------------------------------------------------------------------------------------- */
+
+static EXCEPTION_DISPOSITION Disposition;
+
+EXCEPTION_DISPOSITION NTAPI LanguageHandler(PEXCEPTION_RECORD Record, PVOID Frame,
+                                           PCONTEXT Context, DISPATCHER_CONTEXT *Walk)
+{
+    UNREFERENCED_PARAMETER(Record);
+    UNREFERENCED_PARAMETER(Frame);
+    UNREFERENCED_PARAMETER(Context);
+    UNREFERENCED_PARAMETER(Walk);
+    return Disposition;
+}
+
+extern ULONG NTAPI ReadUnderHandler(volatile ULONG *Address);
+__asm__(".globl ReadUnderHandler\n"
+        ".seh_proc ReadUnderHandler\n"
+        "ReadUnderHandler:\n"
+        " subq $40, %rsp\n"
+        " .seh_stackalloc 40\n"
+        " .seh_handler LanguageHandler, @except\n"
+        " .seh_endprologue\n"
+        " movl (%rcx), %eax\n"
+        " nop\n"
+        " addq $40, %rsp\n"
+        " ret\n"
+        ".seh_endproc\n");
+
+static VOID HandlerDisposition(BOOLEAN Wrong)
+{
+    Disposition = Wrong ? (EXCEPTION_DISPOSITION)7 : ExceptionContinueSearch;
+    __try {
+        Sink = ReadUnderHandler((volatile ULONG *)(ULONG_PTR)Zero);
+    } __except (EXCEPTION_EXECUTE_HANDLER) {
+        Sink = 1;
+    }
+}
+
+NTSYSAPI RUNTIME_FUNCTION *NTAPI RtlLookupFunctionEntry(ULONG64 ControlPc, PULONG64 ImageBase, PVOID History);
+NTSYSAPI PVOID NTAPI RtlVirtualUnwind(ULONG Kind, ULONG64 ImageBase, ULONG64 ControlPc, RUNTIME_FUNCTION *Function,
+                                      PCONTEXT Context, PVOID *HandlerData, PULONG64 EstablisherFrame, PVOID Pointers);
+
+static VOID UnwindDataDamaged(BOOLEAN Wrong)
+{
+    static CONTEXT Context __attribute__((aligned(16)));
+    ULONG64 Base, Frame;
+    RUNTIME_FUNCTION *Function;
+    PVOID Data;
+
+    RtlCaptureContext(&Context);
+    Function = RtlLookupFunctionEntry(Context.Rip, &Base, NULL);
+    if (Wrong) {
+        Context.Rsp = 0xFFFFF880DEAD0000;
+        Context.Rbp = 0xFFFFF880DEAD0000;
+    }
+    RtlVirtualUnwind(0, Base, Context.Rip, Function, &Context, &Data, &Frame, NULL);
+}
+
 #define PROCESSOR_PAIRS                                                                                                \
     PAIR("assertion-failed", AssertionFailed)                                                                          \
     PAIR("bad-pointer", BadPointer)                                                                                    \
@@ -323,8 +432,13 @@ static VOID StackPointerChangedOnReturn(BOOLEAN Wrong)
     PAIR("endless-loop", EndlessLoop)                                                                                  \
     PAIR("exception-parameters", ExceptionParameters)                                                                  \
     PAIR("execute-of-data", ExecuteOfData)                                                                             \
+    PAIR("extended-state-not-enabled", ExtendedStateNotEnabled)                                                        \
+    PAIR("extended-state-not-restored", ExtendedStateNotRestored)                                                      \
+    PAIR("extended-state-unnested", ExtendedStateUnnested)                                                             \
     PAIR("fast-fail", FastFail)                                                                                        \
+    PAIR("floating-point-exception", FloatingPointException)                                                           \
     PAIR("halted", Halted)                                                                                             \
+    PAIR("handler-disposition", HandlerDisposition)                                                                    \
     PAIR("instruction-refused", InstructionRefused)                                                                    \
     PAIR("invalid-opcode", InvalidOpcode)                                                                              \
     PAIR("livelock", Livelock)                                                                                         \
@@ -333,7 +447,9 @@ static VOID StackPointerChangedOnReturn(BOOLEAN Wrong)
     PAIR("shared-data-written", SharedDataWritten)                                                                     \
     PAIR("stack-overflow", StackOverflow)                                                                              \
     PAIR("stack-pointer-changed-on-return", StackPointerChangedOnReturn)                                               \
+    PAIR("trap", Trap)                                                                                                 \
     PAIR("unhandled-exception", UnhandledException)                                                                    \
+    PAIR("unwind-data-damaged", UnwindDataDamaged)                                                                     \
     PAIR("wild-call", WildCall)                                                                                        \
     PAIR("wild-pointer", WildPointer)                                                                                  \
     PAIR("wild-read", WildRead)                                                                                        \

@@ -92,6 +92,26 @@ static VOID NTAPI WaitInDpc(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
     KeWaitForSingleObject(&Event, Executive, KernelMode, FALSE, &Time);
 }
 
+static VOID NTAPI MoveInDpc(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
+{
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(One);
+    UNREFERENCED_PARAMETER(Two);
+    KeSetSystemAffinityThread(1);
+    if (Context == NULL) {
+        KeRevertToUserAffinityThread();
+    }
+}
+
+static VOID AffinityNotReverted(BOOLEAN Wrong)
+{
+    static KDPC Dpc;
+
+    KeInitializeThreadedDpc(&Dpc, MoveInDpc, Wrong ? &Dpc : NULL);
+    KeInsertQueueDpc(&Dpc, NULL, NULL);
+    Delay(5);
+}
+
 static VOID ThreadedDpcWaits(BOOLEAN Wrong)
 {
     static KDPC Dpc;
@@ -132,6 +152,7 @@ static VOID DriverBugCheck(BOOLEAN Wrong)
 }
 
 #define SYSTEM_PAIRS                                                                                                   \
+    PAIR("affinity-not-reverted", AffinityNotReverted)                                                                 \
     PAIR("bad-power-state", BadPowerState)                                                                             \
     PAIR("driver-bug-check", DriverBugCheck)                                                                           \
     PAIR("invalid-handle", InvalidHandle)                                                                              \

@@ -272,4 +272,23 @@ mod tests {
         });
         assert_eq!(lines, ["x".repeat(512)]);
     }
+
+    /// Not: print-cut
+    #[test]
+    fn what_is_printed_beyond_any_use_is_cut_and_told_once() {
+        machine(|cx| {
+            let line = ansi(cx, "a line\n");
+            let print = |cx: &mut Cx<'_>| {
+                let args = arguments(cx, &[line]);
+                assert_eq!(dbg_print(cx, &args), Ok(NtStatus::SUCCESS));
+            };
+            print(cx);
+            assert!(cx.nt().findings().is_empty());
+            cx.with(|k| k.kd.printed = MOST_PRINTED);
+            print(cx);
+            print(cx);
+            let told: Vec<_> = cx.nt().findings().iter().map(|finding| finding.rule).collect();
+            assert_eq!(told, ["print-cut"]);
+        });
+    }
 }

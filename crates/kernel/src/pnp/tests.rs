@@ -727,3 +727,39 @@ fn each_inf_has_the_name_that_windows_publishes_it_by() {
         Ok(())
     });
 }
+
+/// Not: bad-device-id
+#[test]
+fn an_id_has_only_characters_that_an_id_may_have() {
+    /// `IRP_MN_QUERY_ID`.
+    const QUERY_ID: u8 = abi::IRP_MN_QUERY_ID;
+    fn answer(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, text: &[u16]) -> Flow<u64> {
+        let block: DriverPtr<u16> = pool::allocate(cx, pool::Kind::Paged, 64, pool::tag(b"Test"))?;
+        for (index, unit) in (0..).zip(text) {
+            cx.write(block.index(index), *unit)?;
+        }
+        cx.write((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Information, block.address)?;
+        complete(cx, irp, NtStatus::SUCCESS)
+    }
+    fn named_well(cx: &mut Cx<'_>, arguments: &[u64]) -> Flow<u64> {
+        let irp = DriverPtr::<IRP>::new(arguments[1]);
+        let asked = minor(cx, irp)?.0 == QUERY_ID;
+        if asked { answer(cx, irp, &[0x41, 0x42, 0]) } else { good(cx, arguments) }
+    }
+    fn named_with_a_comma(cx: &mut Cx<'_>, arguments: &[u64]) -> Flow<u64> {
+        let irp = DriverPtr::<IRP>::new(arguments[1]);
+        let asked = minor(cx, irp)?.0 == QUERY_ID;
+        if asked { answer(cx, irp, &[0x41, 0x2C, 0]) } else { good(cx, arguments) }
+    }
+    with_card(|cx, id, _| {
+        let driver = driver(cx, add_device, named_well);
+        assert_eq!(start(cx, id, driver)?, Ok(()));
+        assert_eq!(request::text(cx, id, QUERY_ID, abi::BusQueryDeviceID)?, "AB");
+        Ok(())
+    });
+    must_stop("bad-device-id", |cx, id| {
+        let driver = driver(cx, add_device, named_with_a_comma);
+        assert_eq!(start(cx, id, driver)?, Ok(()));
+        request::text(cx, id, QUERY_ID, abi::BusQueryDeviceID).map(|_| ())
+    });
+}
