@@ -130,6 +130,11 @@ impl<'m> Cx<'m> {
         self.nt.wants(kind)
     }
 
+    /// Whether a reader looks at the names of registers.
+    pub(crate) fn reads_names(&self) -> bool {
+        self.nt.reads_names()
+    }
+
     /// Ends the run with a verdict. The first one stands.
     #[cold]
     pub fn stop(&mut self, verdict: Verdict) -> Leave {

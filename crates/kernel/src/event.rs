@@ -294,6 +294,11 @@ events! {
 pub trait Reader {
     /// The kinds it wants: asked when it subscribes.
     fn wants(&self, kind: Kind) -> bool;
+    /// Whether it looks at the names of the registers in [`Event::Device`]; they are left out if no reader does, because a card
+    /// makes them anew for each access. Asked when it subscribes.
+    fn reads_names(&self) -> bool {
+        true
+    }
     /// One event of a kind it wants.
     fn event(&mut self, stamp: &Stamp, event: &Event);
     /// What it knows by now, for the case that the machine is taken back to where it stands. Nothing, if what it read is

@@ -107,6 +107,8 @@ pub struct Nt {
     chooser: Box<RefCell<Box<dyn Chooser>>>,
     readers: RefCell<Vec<Subscription>>,
     wanted: Cell<u64>,
+    /// A reader looks at the names of registers.
+    named: Cell<bool>,
     /// Without those of calls that driver code makes by itself.
     events: Cell<u64>,
     verdict: RefCell<Option<Verdict>>,
@@ -155,6 +157,7 @@ impl Nt {
             chooser: outside(|| Box::new(RefCell::new(chooser))),
             readers: RefCell::default(),
             wanted: Cell::new(0),
+            named: Cell::new(false),
             events: Cell::new(0),
             verdict: RefCell::default(),
             findings: RefCell::default(),
@@ -173,6 +176,8 @@ impl Nt {
             let wanted = Kind::ALL.iter().filter(|kind| reader.wants(**kind));
             let wants = wanted.fold(0, |bits, kind| bits | 1 << *kind as u8);
             self.wanted.set(self.wanted.get() | wants);
+            let reads_names = reader.wants(Kind::Device) && reader.reads_names();
+            self.named.set(self.named.get() || reads_names);
             self.readers.borrow_mut().push(Subscription { wants, reader });
         });
         let calls = self.wants(Kind::Call) || self.wants(Kind::Return);
@@ -258,6 +263,11 @@ impl Nt {
         let number = self.next_event();
         self.count(kind);
         number
+    }
+
+    /// Whether a reader looks at the names of registers.
+    pub(crate) fn reads_names(&self) -> bool {
+        self.named.get()
     }
 
     /// Whether anybody reads events of this kind.

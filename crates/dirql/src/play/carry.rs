@@ -13,7 +13,7 @@ pub(super) type Outcome = Result<(), String>;
 
 /// Carries out command `index`.
 pub(super) fn out(stage: &Stage, cx: &mut Cx<'_>, index: usize) -> Flow<Outcome> {
-    let command = stage.with(|state| state.play.script.statements[index].command.clone());
+    let command = &stage.play.script.statements[index].command;
     let within = command.within();
     patience::grant(cx, within);
     let outcome = carry_out(stage, cx, command)?;
@@ -23,34 +23,32 @@ pub(super) fn out(stage: &Stage, cx: &mut Cx<'_>, index: usize) -> Flow<Outcome>
     Ok(outcome)
 }
 
-fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: Command) -> Flow<Outcome> {
+fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome> {
     match command {
-        Command::Open(open) => request::open(stage, cx, &open),
-        Command::Request { request, expect } => request::perform(stage, cx, &request, &expect),
-        Command::Async { name, request } => request::begin(stage, cx, &name, &request),
-        Command::Pointer { name, request, expect } => request::point(stage, cx, &name, &request, &expect),
+        Command::Open(open) => request::open(stage, cx, open),
+        Command::Request { request, expect } => request::perform(stage, cx, request, expect),
+        Command::Async { name, request } => request::begin(stage, cx, name, request),
+        Command::Pointer { name, request, expect } => request::point(stage, cx, name, request, expect),
         Command::Load { pointer, offset, length, expect } => {
-            request::load(stage, cx, (&pointer, offset), length, &expect)
+            request::load(stage, cx, (pointer, *offset), *length, expect)
         }
         Command::Store { pointer, offset, data, expect } => {
-            request::store(stage, cx, (&pointer, offset), &data, &expect)
+            request::store(stage, cx, (pointer, *offset), data, expect)
         }
-        Command::JoinRequest { name, expect } => request::join(stage, cx, &name, &expect),
-        Command::JoinThread(name) => stage.join(cx, &name).map(Ok),
-        Command::Cancel(cancel) => request::cancel(stage, cx, &cancel),
-        Command::UserApc(name) => stage.to_thread(cx, &name, user_apc::queue),
-        Command::Terminate(name) => stage.to_thread(cx, &name, user_apc::end),
-        Command::Close { handle } => request::close(stage, cx, &handle),
-        Command::Wait { nanoseconds } => wait::sleep(cx, nanoseconds).map(Ok),
-        Command::Clock { units } => clock::set_system_time_by(cx, units).map(Ok),
-        Command::Poke { device, signal, value } => device::poke(cx, &device, &signal, value),
-        Command::Peek { device, register, expect } => {
-            Ok(device::look(stage, cx, (&device, &register), &expect))
-        }
-        Command::Pnp { event, device, expect } => device::pnp(cx, event, device, &expect),
-        Command::Power { state, device, expect } => device::power(cx, state, device, &expect),
-        Command::ExpectPrint(text) => Ok(printed(stage, &text)),
-        Command::ExpectPending(what) => pending(stage, cx, &what),
+        Command::JoinRequest { name, expect } => request::join(stage, cx, name, expect),
+        Command::JoinThread(name) => stage.join(cx, name).map(Ok),
+        Command::Cancel(cancel) => request::cancel(stage, cx, cancel),
+        Command::UserApc(name) => stage.to_thread(cx, name, user_apc::queue),
+        Command::Terminate(name) => stage.to_thread(cx, name, user_apc::end),
+        Command::Close { handle } => request::close(stage, cx, handle),
+        Command::Wait { nanoseconds } => wait::sleep(cx, *nanoseconds).map(Ok),
+        Command::Clock { units } => clock::set_system_time_by(cx, *units).map(Ok),
+        Command::Poke { device, signal, value } => device::poke(cx, device, signal, *value),
+        Command::Peek { device, register, expect } => Ok(device::look(stage, cx, (device, register), expect)),
+        Command::Pnp { event, device, expect } => device::pnp(cx, *event, device.as_deref(), expect),
+        Command::Power { state, device, expect } => device::power(cx, *state, device.as_deref(), expect),
+        Command::ExpectPrint(text) => Ok(printed(stage, text)),
+        Command::ExpectPending(what) => pending(stage, cx, what),
     }
 }
 

@@ -44,14 +44,19 @@ pub(super) fn look(
 ) -> Outcome {
     let data = peek(cx, device, register)?.to_le_bytes().to_vec();
     let end = Completion { information: 4, data, ..Completion::status(NtStatus::SUCCESS) };
-    stage.with(|state| judge(&state.play, &end, expect))
+    judge(&stage.play, &end, expect)
+}
+
+/// The device of this name; without one, the first.
+fn which(name: Option<&str>) -> Device {
+    name.map_or(Device::First, |name| Device::Named(name.to_owned()))
 }
 
 /// The PnP manager, or the user's hand, does something to a device.
 pub(super) fn pnp(
     cx: &mut Cx<'_>,
     event: PnpEvent,
-    device: Option<String>,
+    device: Option<&str>,
     expect: &Expectations,
 ) -> Flow<Outcome> {
     let what = match event {
@@ -64,7 +69,7 @@ pub(super) fn pnp(
         PnpEvent::CancelRemove => Step::CancelRemove,
         PnpEvent::SurpriseRemove => Step::SurpriseRemove,
     };
-    let device = device.map_or(Device::First, Device::Named);
+    let device = which(device);
     match step(cx, device, what)? {
         Ok(seen) => Ok(status(seen.0, &expect.status)),
         Err(why) => Ok(Err(why)),
@@ -75,12 +80,12 @@ pub(super) fn pnp(
 pub(super) fn power(
     cx: &mut Cx<'_>,
     state: PowerState,
-    device: Option<String>,
+    device: Option<&str>,
     expect: &Expectations,
 ) -> Flow<Outcome> {
     let seen = match state {
         PowerState::Device(number) => {
-            let device = device.map_or(Device::First, Device::Named);
+            let device = which(device);
             step(cx, device, Step::Power(PowerDeviceD0 + u32::from(number)))?
         }
         PowerState::System(number) => {

@@ -27,15 +27,18 @@ pub(crate) use device::{peek, poke};
 use crate::machine::transfer::Begun;
 use crate::readers::PrintLog;
 use crate::report::Failure;
+use crate::script::Script;
 use lane::Lane;
 
 /// A script in progress. Clones are the same.
 #[derive(Clone)]
-pub(crate) struct Stage(Rc<RefCell<State>>);
+pub(crate) struct Stage {
+    play: Rc<Play>,
+    state: Rc<RefCell<State>>,
+}
 
 /// What the threads of a script share.
 struct State {
-    play: Play,
     prints: PrintLog,
     /// Lines printed before this one have satisfied an `expect print`.
     printed: usize,
@@ -54,8 +57,7 @@ struct State {
 impl Stage {
     /// A stage for a play. On the machine's heap.
     pub(crate) fn new(play: Play, prints: PrintLog) -> Self {
-        Self(Rc::new(RefCell::new(State {
-            play,
+        let state = State {
             prints,
             printed: 0,
             handles: BTreeMap::new(),
@@ -65,11 +67,12 @@ impl Stage {
             at: None,
             over: false,
             failure: None,
-        })))
+        };
+        Self { play: Rc::new(play), state: Rc::new(RefCell::new(state)) }
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
-        f(&mut self.0.borrow_mut())
+        f(&mut self.state.borrow_mut())
     }
 
     /// Carries the script out: until its end, a failed expectation, or the end of the machine.
@@ -88,10 +91,9 @@ impl Stage {
 
     /// The main thread: its own commands in order, the others' handed to them, and at the end it waits for all.
     fn main(&self, cx: &mut Cx<'_>) -> Flow<()> {
-        let count = self.with(|state| state.play.script.statements.len());
-        for index in 0..count {
-            match self.with(|state| state.play.script.statements[index].thread.clone()) {
-                Some(thread) => self.hand_over(cx, &thread, index)?,
+        for (index, statement) in self.play.script.statements.iter().enumerate() {
+            match &statement.thread {
+                Some(thread) => self.hand_over(cx, thread, index)?,
                 None => {
                     self.with(|state| state.at = Some(index));
                     if !self.carry_out(cx, index)? {
@@ -124,9 +126,10 @@ impl Stage {
     /// Notes the first failure: at command `index`, why.
     fn fail(&self, index: usize, message: &str) {
         self.with(|state| {
-            let statement = &state.play.script.statements[index];
+            let Script { source, statements } = &self.play.script;
+            let statement = &statements[index];
             let failure = Failure {
-                place: format!("{}:{}", state.play.script.source, statement.at.line),
+                place: format!("{source}:{}", statement.at.line),
                 command: statement.text.clone(),
                 message: message.to_owned(),
             };

@@ -39,7 +39,7 @@ pub(super) fn open(stage: &Stage, cx: &mut Cx<'_>, open: &Open) -> Flow<Outcome>
     };
     let opened = file::open(cx, &path, &options)?;
     let status = opened.err().unwrap_or(NtStatus::SUCCESS);
-    let judged = stage.with(|state| judge(&state.play, &Completion::status(status), &open.expect));
+    let judged = judge(&stage.play, &Completion::status(status), &open.expect);
     if let Ok(handle) = opened {
         stage.with(|state| state.handles.insert(open.handle.clone(), handle));
     }
@@ -53,17 +53,23 @@ fn handle(stage: &Stage, name: &str) -> Result<Handle, String> {
 }
 
 fn transfer(stage: &Stage, request: &Request) -> Transfer {
-    stage.with(|state| {
-        let bytes = |data| state.play.bytes(data).into_iter().map(Option::unwrap_or_default).collect();
-        match &request.operation {
-            Operation::Read { length, offset } => Transfer::Read { length: *length, offset: *offset },
-            Operation::Write { data, offset } => Transfer::Write { data: bytes(data), offset: *offset },
-            Operation::Ioctl { code, input, output } => {
-                let input = input.as_ref().map(bytes).unwrap_or_default();
-                Transfer::Control { code: *code, input, output: *output }
-            }
+    let bytes = |data| stage.play.bytes(data).into_iter().map(Option::unwrap_or_default).collect();
+    match &request.operation {
+        Operation::Read { length, offset } => Transfer::Read { length: *length, offset: *offset },
+        Operation::Write { data, offset } => Transfer::Write { data: bytes(data), offset: *offset },
+        Operation::Ioctl { code, input, output } => {
+            let input = input.as_ref().map(bytes).unwrap_or_default();
+            Transfer::Control { code: *code, input, output: *output }
         }
-    })
+    }
+}
+
+/// What comes of a request.
+fn ended(stage: &Stage, cx: &mut Cx<'_>, request: &Request) -> Flow<Result<Completion, String>> {
+    match handle(stage, &request.handle) {
+        Ok(handle) => Ok(Ok(transfer::perform(cx, handle, &transfer(stage, request))?)),
+        Err(why) => Ok(Err(why)),
+    }
 }
 
 pub(super) fn perform(
@@ -72,12 +78,11 @@ pub(super) fn perform(
     request: &Request,
     expect: &Expectations,
 ) -> Flow<Outcome> {
-    let handle = match handle(stage, &request.handle) {
-        Ok(handle) => handle,
+    let end = match ended(stage, cx, request)? {
+        Ok(end) => end,
         Err(why) => return Ok(Err(why)),
     };
-    let end = transfer::perform(cx, handle, &transfer(stage, request))?;
-    Ok(stage.with(|state| judge(&state.play, &end, expect)))
+    Ok(judge(&stage.play, &end, expect))
 }
 
 /// A request whose output begins with an address: the application keeps it by `name`.
@@ -88,13 +93,12 @@ pub(super) fn point(
     request: &Request,
     expect: &Expectations,
 ) -> Flow<Outcome> {
-    let handle = match handle(stage, &request.handle) {
-        Ok(handle) => handle,
+    let end = match ended(stage, cx, request)? {
+        Ok(end) => end,
         Err(why) => return Ok(Err(why)),
     };
-    let end = transfer::perform(cx, handle, &transfer(stage, request))?;
     Ok(stage.with(|state| {
-        judge(&state.play, &end, expect)?;
+        judge(&stage.play, &end, expect)?;
         let address = end.data.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
         if let Some(address) = address {
             state.pointers.insert(name.to_owned(), address);
@@ -128,7 +132,7 @@ pub(super) fn load(
         Err(why) => return Ok(Err(why)),
     };
     let end = transfer::load(cx, address, length)?;
-    Ok(stage.with(|state| judge(&state.play, &end, expect)))
+    Ok(judge(&stage.play, &end, expect))
 }
 
 /// The application stores to its memory.
@@ -143,10 +147,10 @@ pub(super) fn store(
         Ok(address) => address,
         Err(why) => return Ok(Err(why)),
     };
-    let bytes = stage.with(|state| state.play.bytes(data));
+    let bytes = stage.play.bytes(data);
     let bytes: Vec<u8> = bytes.into_iter().map(Option::unwrap_or_default).collect();
     let end = transfer::store(cx, address, &bytes)?;
-    Ok(stage.with(|state| judge(&state.play, &end, expect)))
+    Ok(judge(&stage.play, &end, expect))
 }
 
 pub(super) fn begin(stage: &Stage, cx: &mut Cx<'_>, name: &str, request: &Request) -> Flow<Outcome> {
@@ -164,7 +168,7 @@ pub(super) fn join(stage: &Stage, cx: &mut Cx<'_>, name: &str, expect: &Expectat
         return Ok(Err(format!("request {name} has not been made yet")));
     };
     let end = begun.wait(cx)?;
-    Ok(stage.with(|state| judge(&state.play, &end, expect)))
+    Ok(judge(&stage.play, &end, expect))
 }
 
 pub(super) fn cancel(stage: &Stage, cx: &mut Cx<'_>, what: &Cancel) -> Flow<Outcome> {

@@ -57,12 +57,17 @@ impl Hash128 {
     }
 }
 
-/// The hash of one event.
+/// The hash of one event. The name of a register is no part of it: it follows from the rest, and need not be there.
 #[must_use]
 pub(crate) fn of_event(stamp: &Stamp, event: &Event) -> Hash128 {
     let mut hash = Hash128::default();
     let place = u64::from(stamp.processor) << 40 | u64::from(stamp.irql) << 32 | u64::from(stamp.strand.0);
     [event.kind() as u64, stamp.number, stamp.time, place].into_iter().for_each(|word| hash.word(word));
+    if let Event::Device { port, address, bytes, write, value, register: _ } = event {
+        let access = u64::from(*bytes) << 2 | u64::from(*port) << 1 | u64::from(*write);
+        [access, *address, *value].into_iter().for_each(|word| hash.word(word));
+        return hash;
+    }
     event.each_field(|_, _, value| match value {
         Value::Number(number) => hash.word(number),
         Value::Words(words) => words.iter().for_each(|word| hash.word(*word)),
@@ -88,6 +93,10 @@ impl TraceHash {
 impl Reader for TraceHash {
     fn wants(&self, _kind: Kind) -> bool {
         true
+    }
+
+    fn reads_names(&self) -> bool {
+        false
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {

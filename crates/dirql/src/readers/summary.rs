@@ -161,6 +161,10 @@ impl Reader for Summary {
         true
     }
 
+    fn reads_names(&self) -> bool {
+        false
+    }
+
     fn event(&mut self, stamp: &Stamp, event: &Event) {
         let counting = &mut *self.0.borrow_mut();
         counting.sums.time = stamp.time;

@@ -120,6 +120,10 @@ impl Reader for Recording {
         true
     }
 
+    fn reads_names(&self) -> bool {
+        false
+    }
+
     fn event(&mut self, stamp: &Stamp, event: &Event) {
         let mut writer = self.0.borrow_mut();
         let mark = writer.rolling.take(stamp, event);

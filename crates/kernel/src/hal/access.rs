@@ -459,7 +459,7 @@ fn tell(cx: &mut Cx<'_>, told: Told, value: u64) {
 #[cold]
 fn tell_in_full(cx: &mut Cx<'_>, told: Told, value: u64) {
     let Told { port, write, address, width } = told;
-    let register = cx.with(|k| k.hal.hardware.describe(port, address));
+    let register = if cx.reads_names() { cx.with(|k| k.hal.hardware.describe(port, address)) } else { None };
     cx.emit(Event::Device { port, address, bytes: width as u8, write, value, register });
 }
 
