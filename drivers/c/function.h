@@ -21,6 +21,9 @@ typedef struct _FUNCTION {
     ULONG Version; /* as IoConnectInterruptEx left it; 0: by IoConnectInterrupt */
     PIO_INTERRUPT_MESSAGE_INFO Messages; /* or the line's interrupt object: the same place */
     CM_PARTIAL_RESOURCE_DESCRIPTOR Line; /* the first interrupt, translated */
+#ifdef KEEPS_VECTOR
+    CM_PARTIAL_RESOURCE_DESCRIPTOR First; /* what Line was when the device was started first */
+#endif
 } FUNCTION, *PFUNCTION;
 
 /* mingw's wdm.h has it in ntddk.h only. */
@@ -88,7 +91,11 @@ static NTSTATUS ConnectOldWay(PFUNCTION Function)
 
 static NTSTATUS Connect(PFUNCTION Function)
 {
+#ifdef KEEPS_VECTOR
+    CONNECT_EX ConnectEx = NULL;
+#else
     CONNECT_EX ConnectEx = (CONNECT_EX)Routine(L"IoConnectInterruptEx");
+#endif
     IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
     NTSTATUS Status;
 
@@ -153,6 +160,12 @@ static NTSTATUS FunctionStart(PFUNCTION Function, PCM_RESOURCE_LIST Resources)
         if (Own->Type == CmResourceTypeInterrupt && Function->Line.Type == 0) {
             Function->Line = *Own;
         }
+#ifdef KEEPS_VECTOR
+        if (Function->First.Type == 0) {
+            Function->First = Function->Line;
+        }
+        Function->Line = Function->First; /* a mistake: the device may have another one where it is started next */
+#endif
         if (Own->Type == CmResourceTypeMemory && Function->Registers == NULL) {
             Function->Length = Own->u.Memory.Length;
             Function->Registers = MmMapIoSpace(Own->u.Memory.Start, Function->Length, MmNonCached);
@@ -182,6 +195,8 @@ static NTSTATUS OnStart(PFUNCTION Function, PIRP Irp)
     NTSTATUS Status;
     KEVENT Done;
 
+    /* A device that runs may be started with other resources: it lets go of those it has while they are its own. */
+    FunctionStop(Function, TRUE);
     KeInitializeEvent(&Done, NotificationEvent, FALSE);
     IoCopyCurrentIrpStackLocationToNext(Irp);
     IoSetCompletionRoutine(Irp, SignalAndStop, &Done, TRUE, TRUE, TRUE);

@@ -9,7 +9,8 @@
  *   10 DATA
  * IOCTL_SHEET_WAIT waits for causes, and can be cancelled.
  *
- * Built with -DKEEPS_REGISTERS (sheet_stale.sys) it maps its registers once and goes on with them wherever the card is started.
+ * Built with -DKEEPS_REGISTERS (sheet_stale.sys) it maps its registers once and goes on with them wherever the card is started; with
+ * -DKEEPS_VECTOR (sheet_deaf.sys) it connects to the interrupt of the first start.
  */
 #include <ddk/wdm.h>
 #include "control.h"
@@ -21,8 +22,9 @@
 #define IOCTL_SHEET_ENABLE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x801, METHOD_BUFFERED, FILE_ANY_ACCESS)
 /* Output: a SHEET_STATE. */
 #define IOCTL_SHEET_STATE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x802, METHOD_BUFFERED, FILE_ANY_ACCESS)
-/* The driver asks for other resources. */
-#define IOCTL_SHEET_ELSEWHERE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x803, METHOD_BUFFERED, FILE_ANY_ACCESS)
+/* The driver says that its requirements have changed; with the second that it has failed, too: so it has to be stopped first. */
+#define IOCTL_SHEET_CHANGED CTL_CODE(FILE_DEVICE_UNKNOWN, 0x803, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_SHEET_FAILED CTL_CODE(FILE_DEVICE_UNKNOWN, 0x804, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
 typedef struct _SHEET_EVENT {
     ULONG Causes;
@@ -51,7 +53,7 @@ typedef struct _DEVICE_EXTENSION {
     volatile LONG Causes; /* that no request has been told of */
     KSPIN_LOCK Lock;      /* of Waiting */
     PIRP Waiting;
-    BOOLEAN Elsewhere; /* other resources are wanted */
+    ULONG DeviceState; /* what the next IRP_MN_QUERY_PNP_DEVICE_STATE is told */
     SHEET_STATE State;
 } DEVICE_EXTENSION, *PDEVICE_EXTENSION;
 
@@ -193,8 +195,12 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
         Extension->State.Data = Read(&Extension->Function, SHEET_DATA);
         *(SHEET_STATE *)Irp->AssociatedIrp.SystemBuffer = Extension->State;
         return Complete(Irp, STATUS_SUCCESS, sizeof(SHEET_STATE));
-    case IOCTL_SHEET_ELSEWHERE:
-        Extension->Elsewhere = TRUE;
+    case IOCTL_SHEET_CHANGED:
+    case IOCTL_SHEET_FAILED:
+        Extension->DeviceState = PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED;
+        if (Stack->Parameters.DeviceIoControl.IoControlCode == IOCTL_SHEET_FAILED) {
+            Extension->DeviceState |= PNP_DEVICE_FAILED;
+        }
         IoInvalidateDeviceState(Extension->Function.Pdo);
         return Complete(Irp, STATUS_SUCCESS, 0);
     default:
@@ -258,11 +264,9 @@ static NTSTATUS NTAPI DispatchSheetPnp(PDEVICE_OBJECT Device, PIRP Irp)
         Extension->State.Stops++;
         break;
     case IRP_MN_QUERY_PNP_DEVICE_STATE:
-        if (Extension->Elsewhere) {
-            Extension->Elsewhere = FALSE;
-            Irp->IoStatus.Information |= PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED;
-        }
+        Irp->IoStatus.Information |= Extension->DeviceState;
         Irp->IoStatus.Status = STATUS_SUCCESS;
+        Extension->DeviceState = 0;
         break;
     default:
         break;

@@ -213,6 +213,14 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver {
+        name: "sheet_deaf",
+        source: "sheet.c",
+        beside: &["control.h", "function.h"],
+        defines: &["KEEPS_VECTOR"],
+        missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
         name: "holder",
         source: "holder.c",
         beside: &["control.h"],

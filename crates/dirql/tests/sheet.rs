@@ -97,6 +97,93 @@ fn a_driver_that_finds_another_card_refuses_to_start() {
     assert_eq!(report.prints, ["sheet: the card says it is 00000000"], "{report}");
 }
 
+// ---- stopped, and started elsewhere ----
+
+const STATE: u32 = 0x0022_2008;
+
+/// What the driver knows: starts, vector, where BAR0 is.
+fn state(sheet: &dirql::Handle<'_>) -> (u32, u32, u64) {
+    let state = sheet.device_control(STATE, &[], 0x20).unwrap();
+    let word = |at: usize| u32::from_le_bytes(state[at..at + 4].try_into().unwrap());
+    (word(4), word(12), u64::from_le_bytes(state[16..24].try_into().unwrap()))
+}
+
+/// Not: stale-resource-used, io-space-still-mapped, interrupt-not-assigned
+#[test]
+fn a_driver_that_maps_and_connects_anew_works_wherever_its_device_is_started() {
+    let machine = machine(1);
+    let sheet = machine.open_overlapped(r"\\.\Sheet").unwrap();
+    let first = state(&sheet);
+    let mut seen = vec![(first.1, first.2)];
+    for start in 2..=5 {
+        machine.stop_device("pci#0").unwrap();
+        machine.start_device_elsewhere("pci#0").unwrap();
+        let (starts, vector, base) = state(&sheet);
+        assert_eq!(starts, start);
+        assert!(!seen.contains(&(vector, base)), "{vector:#x}, {base:#x}: it was there before: {seen:x?}");
+        let (last_vector, last_base) = seen[seen.len() - 1];
+        assert!(vector != last_vector && base != last_base, "both are others");
+        seen.push((vector, base));
+        let wait = sheet.begin_device_control(WAIT, &[], 8).unwrap();
+        machine.poke("pci#0", "irq", 4).unwrap();
+        assert_eq!(wait.wait().unwrap().data[..4], [4, 0, 0, 0]);
+    }
+    machine.finish().expect_clean();
+}
+
+/// Not: stale-resource-used
+#[test]
+fn a_device_that_is_started_where_it_was_has_what_it_had() {
+    let machine = machine(1);
+    let sheet = machine.open(r"\\.\Sheet").unwrap();
+    let (_, vector, base) = state(&sheet);
+    machine.stop_device("pci#0").unwrap();
+    machine.start_device("pci#0").unwrap();
+    assert_eq!(state(&sheet), (2, vector, base));
+    machine.finish().expect_clean();
+}
+
+#[test]
+fn a_driver_that_goes_on_with_its_old_addresses_is_told_where_its_device_is() {
+    let machine = start(|| Bench::new().driver(driver("sheet_stale.sys")).device(card(1)));
+    try_play(&machine, "stop-device; start-device pci#0 elsewhere").unwrap_err();
+    let report = machine.finish();
+    let verdict = report.expect_verdict();
+    assert_eq!(verdict.rule, "stale-resource-used", "{report}");
+    for part in ["bus address 0xe0000000", "BAR0 of pci#0 was", "is at 0xe0001000"] {
+        assert!(verdict.message.contains(part), "no `{part}`\n{report}");
+    }
+    assert!(report.findings.iter().any(|finding| finding.rule == "io-space-still-mapped"), "{report}");
+}
+
+#[test]
+fn a_driver_that_connects_to_its_old_vector_is_told_which_its_device_has() {
+    let machine = start(|| Bench::new().driver(driver("sheet_deaf.sys")).device(card(1)));
+    try_play(&machine, "stop-device; start-device elsewhere").unwrap();
+    let report = machine.finish();
+    let told: Vec<_> = report.findings.iter().filter(|told| told.rule == "interrupt-not-assigned").collect();
+    assert!(!told.is_empty(), "{report}");
+    assert!(told[0].message.contains("given to none of its devices: pci#0 has 0x"), "{report}");
+}
+
+#[test]
+fn a_driver_that_asks_for_other_resources_is_stopped_and_started_elsewhere_or_started_as_it_runs() {
+    // PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED, alone and with PNP_DEVICE_FAILED.
+    for (code, stops) in [(0x0022_200C, 0), (0x0022_2010, 1)] {
+        let machine = machine(1);
+        let sheet = machine.open(r"\\.\Sheet").unwrap();
+        let (_, vector, base) = state(&sheet);
+        sheet.device_control(code, &[], 0).unwrap();
+        machine.wait(1_000_000).unwrap();
+        let told = sheet.device_control(STATE, &[], 0x20).unwrap();
+        assert_eq!((told[0x18], told[0x1C]), (stops, stops), "asked and stopped so often");
+        let (starts, now_vector, now_base) = state(&sheet);
+        assert_eq!(starts, 2);
+        assert!(now_vector != vector && now_base != base, "both are others");
+        machine.finish().expect_clean();
+    }
+}
+
 #[test]
 fn a_test_in_rust_sets_and_reads_registers_too() {
     let machine = machine(1);

@@ -404,6 +404,13 @@ impl Hardware for PciBus {
         self.slots.iter().map(function).collect()
     }
 
+    fn route(&mut self, at: PciAddress, line: u32) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.address == at) {
+            slot.line = slot.line.map(|_| line);
+        }
+        self.look();
+    }
+
     fn set_present(&mut self, at: PciAddress, present: bool) {
         for slot in self.slots.iter_mut().filter(|slot| slot.address == at) {
             slot.present = present;

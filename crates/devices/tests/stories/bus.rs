@@ -173,7 +173,10 @@ fn a_poke_at_a_card_or_signal_that_is_not_there_names_what_is() {
         rig.try_poke("pci#1", "irq", "1").unwrap_err(),
         "no device `pci#1` on the bus; there are: pci#0, pci9052#0"
     );
-    assert_eq!(rig.try_poke("pci#0", "nmi", "1").unwrap_err(), "pci#0: no signal `nmi`; it has: irq");
+    assert_eq!(
+        rig.try_poke("pci#0", "nmi", "1").unwrap_err(),
+        "pci#0: no signal `nmi`; it has: irq, and registers as bar0+4c (hexadecimal, 32 bits)"
+    );
     assert_eq!(rig.try_poke("pci#0", "irq", "on").unwrap_err(), "pci#0: `on` is no level; say 1 or 0");
 }
 

@@ -3,7 +3,8 @@
 use abi::NtStatus;
 use engine::{Flow, outside};
 use kernel::Cx;
-use kernel::pnp::{self, NodeId};
+use kernel::pnp::start::Started;
+use kernel::pnp::{self, NodeId, elsewhere};
 use kernel::po;
 
 use super::{Machine, on_system_thread};
@@ -23,6 +24,7 @@ pub(crate) enum Device {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
     Start,
+    StartElsewhere,
     Stop,
     QueryStop,
     CancelStop,
@@ -57,10 +59,8 @@ fn find(cx: &mut Cx<'_>, device: &Device) -> Result<NodeId, String> {
 
 fn carry_out(cx: &mut Cx<'_>, node: NodeId, step: Step) -> Flow<NtStatus> {
     match step {
-        Step::Start => Ok(match pnp::restart(cx, node)? {
-            Ok(()) => NtStatus::SUCCESS,
-            Err(failure) => failure.status,
-        }),
+        Step::Start => pnp::restart(cx, node).map(status),
+        Step::StartElsewhere => elsewhere::restart(cx, node).map(status),
         Step::Stop => pnp::stop(cx, node),
         Step::QueryStop => pnp::query_stop(cx, node),
         Step::CancelStop => pnp::stop::cancel_stop(cx, node),
@@ -70,6 +70,10 @@ fn carry_out(cx: &mut Cx<'_>, node: NodeId, step: Step) -> Flow<NtStatus> {
         Step::SurpriseRemove => pnp::surprise_remove(cx, node),
         Step::Power(state) => po::request::set_device(cx, node.pdo(), state),
     }
+}
+
+fn status(started: Started) -> NtStatus {
+    started.map_or_else(|failure| failure.status, |()| NtStatus::SUCCESS)
 }
 
 impl Machine {
@@ -97,6 +101,15 @@ impl Machine {
     /// As [`Machine::stop_device`].
     pub fn start_device(&self, device: &str) -> Result<(), Error> {
         self.device_step(device, "the start", Step::Start)
+    }
+
+    /// Starts a stopped device again with other resources: other bus addresses, another interrupt line, other messages, as far as its
+    /// drivers' requirements allow.
+    ///
+    /// # Errors
+    /// As [`Machine::stop_device`].
+    pub fn start_device_elsewhere(&self, device: &str) -> Result<(), Error> {
+        self.device_step(device, "the start elsewhere", Step::StartElsewhere)
     }
 
     /// Removes a device in order: asked first, then removed.

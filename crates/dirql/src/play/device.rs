@@ -61,6 +61,7 @@ pub(super) fn pnp(
 ) -> Flow<Outcome> {
     let what = match event {
         PnpEvent::Start => Step::Start,
+        PnpEvent::StartElsewhere => Step::StartElsewhere,
         PnpEvent::Stop => Step::Stop,
         PnpEvent::QueryStop => Step::QueryStop,
         PnpEvent::CancelStop => Step::CancelStop,

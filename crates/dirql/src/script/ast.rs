@@ -287,8 +287,10 @@ pub enum Waitable {
 /// What the Plug and Play manager, or the user's hand, does to a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PnpEvent {
-    /// `IRP_MN_START_DEVICE`, with resources assigned anew.
+    /// `IRP_MN_START_DEVICE`, with the resources that it had.
     Start,
+    /// The same with others, as far as there are any.
+    StartElsewhere,
     /// `IRP_MN_QUERY_STOP_DEVICE`, and unless it fails `IRP_MN_STOP_DEVICE`.
     Stop,
     /// `IRP_MN_QUERY_STOP_DEVICE` alone.

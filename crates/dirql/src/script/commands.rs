@@ -202,9 +202,16 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
         },
         "power" => power(args)?,
         _ => match pnp_event(&keyword) {
-            Some(event) => {
+            Some(mut event) => {
                 let device = device(args);
-                Command::Pnp { event, device, expect: args.expectations(Can::Status, &[])? }
+                let mut known: &[&str] = &[];
+                if event == PnpEvent::Start {
+                    known = &["elsewhere"];
+                    if args.take("elsewhere") {
+                        event = PnpEvent::StartElsewhere;
+                    }
+                }
+                Command::Pnp { event, device, expect: args.expectations(Can::Status, known)? }
             }
             None => return fault(first.at, unknown("command", &keyword, COMMANDS)),
         },

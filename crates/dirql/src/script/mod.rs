@@ -24,7 +24,7 @@
 //!           | "write" NAME data [ "at" number ]
 //!           | "ioctl" NAME code [ "in" data ] [ "out" number ]
 //! code      = number | "CTL_CODE(" type "," function "," method "," access ")"      names or numbers
-//! pnp       = "start-device" | "stop-device" | "query-stop" | "cancel-stop" | "remove-device"
+//! pnp       = "start-device" [ DEVICE ] [ "elsewhere" ] | "stop-device" | "query-stop" | "cancel-stop" | "remove-device"
 //!           | "query-remove" | "cancel-remove" | "surprise-remove"
 //! expect    = "expect" clause { "and" clause }
 //! clause    = "status" STATUS | STATUS_NAME | "success" | "failure" | "bytes" number

@@ -82,7 +82,7 @@ struct Told {
 /// A verdict if a device refuses the access.
 pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u64> {
     let told = Told { port: true, write: false, address: port.into(), width: width(bytes) };
-    stale::check_port(cx, port, bytes);
+    stale::check_port(cx, port, bytes)?;
     let read = cx.with(|k| {
         let place = u64::from(port) | Polls::PORT;
         let now = begin(k, k.hal.polls.cost(place, PORT_COST));
@@ -104,7 +104,7 @@ pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u64> {
 /// A verdict if a device refuses the access.
 pub(crate) fn port_write(cx: &mut Cx<'_>, port: u16, bytes: u8, value: u32) -> Flow<()> {
     let told = Told { port: true, write: true, address: port.into(), width: width(bytes) };
-    stale::check_port(cx, port, bytes);
+    stale::check_port(cx, port, bytes)?;
     let written = cx.with(|k| {
         let now = begin(k, PORT_COST);
         k.hardware(now, |hardware, at| hardware.port_write(at, port, told.width, value))
@@ -391,7 +391,7 @@ fn resolve(cx: &mut Cx<'_>, access: Access, write: bool) -> Flow<u64> {
     if write && mapping.read_only {
         return Err(written_though_read_only(cx, address));
     }
-    stale::check_memory(cx, bus);
+    stale::check_memory(cx, bus)?;
     // What may only be read is looked at each time.
     if !mapping.read_only {
         cx.with(|k| io_space::remember(k, mapping));

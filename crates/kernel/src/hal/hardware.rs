@@ -174,6 +174,10 @@ pub trait Hardware {
         let _ = (port, address);
         None
     }
+    /// The interrupt router connects a function's pin to another line (a global system interrupt number).
+    fn route(&mut self, at: PciAddress, line: u32) {
+        let _ = (at, line);
+    }
     /// A card is pulled out of its slot, or put back: while out it answers nothing (reads give ones) and drives no line.
     fn set_present(&mut self, at: PciAddress, present: bool) {
         let _ = (at, present);

@@ -1,10 +1,15 @@
-//! Accesses to hardware that nobody gave the driver: ports that no device has, and windows of a device that is stopped.
+//! Accesses to hardware that nobody gave the driver: ports that no device has, windows of a device that is stopped, and those that a
+//! device had before it was started elsewhere.
 //!
-//! Pages: *Stopping a Device to Rebalance Resources*, *Handling an IRP_MN_STOP_DEVICE Request*. These are warnings: on a
-//! PC such an access reads ones or hits what is there now. Whose driver may touch which window is not known here.
+//! Pages: *Stopping a Device to Rebalance Resources*, *Handling an IRP_MN_STOP_DEVICE Request*, *IRP_MN_START_DEVICE*. On a PC such an
+//! access reads ones or hits what is there now. The first two are warnings; the last is an error: the driver was told where its device
+//! is, and takes something else for it. Whose driver may touch which window is not known here.
 
 use std::collections::BTreeSet;
 
+use engine::Flow;
+
+use super::hardware::Window;
 use crate::cx::Cx;
 use crate::verdict::Verdict;
 
@@ -15,12 +20,16 @@ pub(crate) struct Released {
     pub(crate) device: String,
     /// `stopped` or `removed`.
     pub(crate) state: &'static str,
-    /// I/O space if true, else memory.
-    pub(crate) port: bool,
-    /// First address.
-    pub(crate) base: u64,
-    /// Bytes.
-    pub(crate) length: u64,
+    /// Where it was.
+    pub(crate) window: Window,
+    /// Where it is since the device was started again, if that is elsewhere.
+    pub(crate) now: Option<u64>,
+}
+
+impl Released {
+    fn has(&self, port: bool, address: u64) -> bool {
+        self.window.port == port && address.wrapping_sub(self.window.base) < self.window.length
+    }
 }
 
 /// What has been looked at already, and what has been given back.
@@ -55,22 +64,47 @@ impl Stale {
     }
 
     /// A device gave its windows back.
-    pub(crate) fn release(&mut self, windows: impl IntoIterator<Item = Released>) {
+    pub(crate) fn release(&mut self, windows: Vec<Released>) {
         self.seen_ports.fill(0);
+        for new in &windows {
+            for old in self.released.iter_mut().filter(|old| old.device == new.device) {
+                (old.state, old.now) = (new.state, None);
+            }
+        }
         self.released.extend(windows);
     }
 
-    /// The device has its windows (again).
-    pub(crate) fn assign(&mut self, device: &str) {
+    /// The device has these windows now. Where it was and is no more, its driver has lost nothing.
+    pub(crate) fn assign(&mut self, device: &str, windows: &[Window]) {
         self.seen_ports.fill(0);
         self.told_devices.remove(device);
-        self.released.retain(|window| window.device != device);
+        let overlaps = |one: &Window, other: &Window| {
+            one.port == other.port
+                && one.base < other.base + other.length
+                && other.base < one.base + one.length
+        };
+        self.released.retain(|old| !windows.iter().any(|new| overlaps(&old.window, new)));
+        for old in self.released.iter_mut().filter(|old| old.device == device) {
+            old.now = windows.iter().find(|new| new.bar == old.window.bar).map(|new| new.base);
+        }
+        self.released.retain(|old| old.device != device || old.now.is_some());
+    }
+
+    /// A device has moved; it may have run until now.
+    pub(crate) fn moved(&mut self, device: &str, from: &[Window], to: &[Window]) {
+        let is_elsewhere = |old: &&Window| to.iter().all(|new| new.bar != old.bar || new.base != old.base);
+        for window in from.iter().filter(is_elsewhere) {
+            if !self.released.iter().any(|known| known.device == device && known.window == *window) {
+                let (device, state) = (device.to_owned(), "stopped");
+                self.released.push(Released { device, state, window: *window, now: None });
+            }
+        }
+        self.assign(device, to);
     }
 
     fn released_at(&mut self, port: bool, address: u64) -> Option<Released> {
-        let hit = |w: &&Released| w.port == port && address.wrapping_sub(w.base) < w.length;
-        let window = self.released.iter().find(hit)?.clone();
-        self.told_devices.insert(window.device.clone()).then_some(window)
+        let window = self.released.iter().find(|window| window.has(port, address))?.clone();
+        (self.told_devices.insert(window.device.clone()) || window.now.is_some()).then_some(window)
     }
 }
 
@@ -79,47 +113,57 @@ const CONFIG_PORTS: std::ops::RangeInclusive<u16> = 0xCF8..=0xCFF;
 
 /// Before a port access.
 #[inline]
-pub(crate) fn check_port(cx: &mut Cx<'_>, port: u16, bytes: u8) {
+pub(crate) fn check_port(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<()> {
     if cx.with(|k| k.hal.stale.is_new(port)) && !CONFIG_PORTS.contains(&port) {
-        check_new_port(cx, port, bytes);
+        return check_new_port(cx, port, bytes);
     }
+    Ok(())
 }
 
-fn check_new_port(cx: &mut Cx<'_>, port: u16, bytes: u8) {
+fn check_new_port(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<()> {
     let (released, owned) = cx.with(|k| {
         let released = k.hal.stale.released_at(true, port.into());
-        let has = |window: &super::hardware::Window| {
-            window.port && u64::from(port).wrapping_sub(window.base) < window.length
-        };
+        let has = |window: &Window| window.port && u64::from(port).wrapping_sub(window.base) < window.length;
         (released, k.hal.hardware.functions().iter().flat_map(|f| &f.windows).any(has))
     });
     if let Some(window) = released {
-        warn_released(cx, &window, port.into());
+        return tell_released(cx, &window, port.into());
     } else if !owned {
         let message = format!(
             "the driver accessed {bytes} byte(s) at port {port:#x}, which no device of this machine has; reads give ones"
         );
         warn(cx, "port-of-no-device", message);
     }
+    Ok(())
 }
 
 /// Before an access to device memory at a bus address.
-pub(crate) fn check_memory(cx: &mut Cx<'_>, address: u64) {
+pub(crate) fn check_memory(cx: &mut Cx<'_>, address: u64) -> Flow<()> {
     if cx.with(|k| k.hal.stale.released.is_empty()) {
-        return;
+        return Ok(());
     }
-    if let Some(window) = cx.with(|k| k.hal.stale.released_at(false, address)) {
-        warn_released(cx, &window, address);
+    match cx.with(|k| k.hal.stale.released_at(false, address)) {
+        Some(window) => tell_released(cx, &window, address),
+        None => Ok(()),
     }
 }
 
-fn warn_released(cx: &mut Cx<'_>, window: &Released, address: u64) {
-    let Released { device, state, port, .. } = window;
-    let space = if *port { "port" } else { "bus address" };
+#[cold]
+fn tell_released(cx: &mut Cx<'_>, released: &Released, address: u64) -> Flow<()> {
+    let Released { device, state, window, now } = released;
+    let space = if window.port { "port" } else { "bus address" };
+    if let Some(now) = now {
+        let bar = window.bar;
+        let message = format!(
+            "the driver accessed {space} {address:#x}, where BAR{bar} of {device} was until it was stopped: it has been started again, and IRP_MN_START_DEVICE said that BAR{bar} is at {now:#x}"
+        );
+        return Err(cx.stop(Verdict::error("stale-resource-used", message)));
+    }
     let message = format!(
         "the driver accessed {space} {address:#x} of {device}, which is {state}: its resources belong to it no more"
     );
     warn(cx, "resource-used-after-release", message);
+    Ok(())
 }
 
 fn warn(cx: &mut Cx<'_>, rule: &'static str, message: String) {

@@ -119,6 +119,18 @@ fn advise_to_share(cx: &mut Cx<'_>, connection: &Connection) {
     }
 }
 
+/// A vector that no device of the driver's was given: what its devices signal does not come here.
+fn warn_of_others(cx: &mut Cx<'_>, connection: &Connection, owner: Option<u64>) {
+    let vector = connection.vector;
+    let Some(given) = owner.and_then(|owner| cx.with(|k| pnp::node::other_vectors(k, owner, vector))) else {
+        return;
+    };
+    let message = format!(
+        "the driver connected to the interrupt vector {vector:#x}, which was given to none of its devices: {given}"
+    );
+    cx.report(Verdict::warning("interrupt-not-assigned", message));
+}
+
 /// Whether this Windows has service routines at PASSIVE_LEVEL: from Windows 8 on.
 fn has_passive(k: &Kernel) -> bool {
     k.ke.windows > WindowsVersion::Win7
@@ -291,6 +303,7 @@ fn connect(
     match interrupt::connect(cx, connection)? {
         Ok(connected) => {
             advise_to_share(cx, connection);
+            warn_of_others(cx, connection, owner);
             remember(cx, connected, owner);
             let_through(cx, connection.vector)?;
             cx.write(object, connected)?;

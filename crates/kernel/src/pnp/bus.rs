@@ -84,6 +84,8 @@ pub(crate) fn add(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, function: F
             installation: None,
             driver: DriverPtr::NULL,
             resources: Vec::new(),
+            requirements: Vec::new(),
+            moves: None,
             device_state: 0,
             seen: false,
             interfaces: 0,

@@ -19,7 +19,9 @@ use engine::Flow;
 
 use super::node::NodeId;
 use super::resource::{self, Form};
-use super::{bus, bus_interface, capabilities, enumerate, leftovers, message, policy, requirements};
+use super::{
+    bus, bus_interface, capabilities, elsewhere, enumerate, leftovers, message, policy, requirements,
+};
 use crate::cx::Cx;
 use crate::hal::config;
 use crate::mm::pool;
@@ -97,6 +99,9 @@ fn answer(cx: &mut Cx<'_>, id: NodeId, minor: u8, location: Location) -> Flow<Re
 
 fn power(cx: &mut Cx<'_>, id: NodeId, on: bool) -> Reply {
     cx.with(|k| {
+        if on {
+            elsewhere::settle(k, id);
+        }
         bus::decode(k, id, on);
         k.pnp.node_mut(id).power = if on { PowerDeviceD0 } else { PowerDeviceD3 };
     });

@@ -1,8 +1,7 @@
 //! A driver says that something about its device has changed: Windows asks again, later, on a thread of its own.
 //!
 //! Pages: *IoInvalidateDeviceState function*, *IRP_MN_QUERY_PNP_DEVICE_STATE*, *IRP_MN_START_DEVICE* ("to a device that is already
-//! started"), *IoInvalidateDeviceRelations function*. New resources are the old ones: the firmware assigned them. Ejection and removal
-//! relations are not used.
+//! started"), *IoInvalidateDeviceRelations function*. Ejection and removal relations are not used.
 
 use abi::{
     BusRelations, DEVICE_OBJECT, DriverPtr, PNP_DEVICE_FAILED, PNP_DEVICE_REMOVED,

@@ -8,7 +8,7 @@ use abi::{DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr};
 use engine::Flow;
 
 use super::node::{NodeId, State};
-use super::resource::Resource;
+use super::resource;
 use crate::cx::{Cx, Kernel};
 use crate::hal::stale::Released;
 use crate::io;
@@ -155,21 +155,10 @@ pub(super) fn release_windows(cx: &mut Cx<'_>, id: NodeId, state: &'static str) 
             return;
         }
         let device = node.function.name.clone();
-        let windows: Vec<Released> = node
-            .resources
-            .iter()
-            .filter_map(|resource| match resource {
-                Resource::Window(w) => Some(Released {
-                    device: device.clone(),
-                    state,
-                    port: w.port,
-                    base: w.base,
-                    length: w.length,
-                }),
-                _ => None,
-            })
-            .collect();
-        k.hal.stale.release(windows);
+        let windows = resource::windows(&node.resources);
+        let released =
+            windows.into_iter().map(|window| Released { device: device.clone(), state, window, now: None });
+        k.hal.stale.release(released.collect());
     });
 }
 

@@ -9,6 +9,7 @@ pub mod bus_interface;
 pub mod bus_pnp;
 pub mod bus_power;
 mod capabilities;
+pub mod elsewhere;
 pub mod enumerate;
 pub mod identity;
 pub mod install;

@@ -12,6 +12,7 @@ use super::resource::{Interrupt, Resource};
 use crate::cx::{Cx, Kernel};
 use crate::hal::hardware::Function;
 use crate::io;
+use crate::ke::vectors;
 use crate::verdict::Verdict;
 
 /// A device node, by its physical device object.
@@ -103,6 +104,10 @@ pub(crate) struct Node {
     pub(crate) driver: DriverPtr<DRIVER_OBJECT>,
     /// What it was started with, while it has it.
     pub(crate) resources: Vec<Resource>,
+    /// Where it is from its next start on, if that is elsewhere.
+    pub(crate) moves: Option<Function>,
+    /// What its stack could use, as its drivers have filtered it last: an `IO_RESOURCE_REQUIREMENTS_LIST`.
+    pub(crate) requirements: Vec<u8>,
     /// `PNP_DEVICE_STATE`, as answered last.
     pub(crate) device_state: u32,
     /// Whether the physical device object has seen the request that is under way.
@@ -217,6 +222,22 @@ pub fn instance_path(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Option<Str
 #[must_use]
 pub fn interrupt_of(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Option<Interrupt> {
     k.pnp.nodes.get(&NodeId(device.address)).and_then(Node::interrupt)
+}
+
+/// The vectors that the devices of a driver were given, in words, if they were given some, and none is this one.
+pub(crate) fn other_vectors(k: &Kernel, driver: u64, vector: u32) -> Option<String> {
+    let mut given = Vec::new();
+    for node in k.pnp.nodes.values().filter(|node| node.driver.address == driver) {
+        let own = node.interrupt().map(|interrupt| interrupt.vector);
+        given.extend(
+            own.into_iter().chain(node.messages().map(|m| m.vector)).map(|v| (&node.function.name, v)),
+        );
+    }
+    if given.iter().any(|(_, given)| vectors::of_processors(*given) == vector || *given == vector) {
+        return None;
+    }
+    let words: Vec<String> = given.iter().map(|(name, vector)| format!("{name} has {vector:#x}")).collect();
+    (!words.is_empty()).then(|| words.join(", "))
 }
 
 /// The devices of a stack from the bottom: the physical device object first.

@@ -60,6 +60,15 @@ pub fn of_function(function: &Function, interrupt: Option<Interrupt>) -> Vec<Res
     windows.chain(interrupt.map(Resource::Interrupt)).collect()
 }
 
+/// The windows among some resources.
+pub(crate) fn windows(resources: &[Resource]) -> Vec<Window> {
+    let window = |resource: &Resource| match resource {
+        Resource::Window(window) => Some(*window),
+        _ => None,
+    };
+    resources.iter().filter_map(window).collect()
+}
+
 /// How a list speaks of a resource.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {

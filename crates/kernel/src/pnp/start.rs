@@ -199,6 +199,7 @@ pub(super) fn assign(cx: &mut Cx<'_>, id: NodeId) -> Flow<Result<Vec<Resource>, 
     let length = request::requirements_length(cx, list)?;
     let bytes = cx.read_bytes(list, length)?;
     pool::free(cx, DriverPtr::<()>::new(list))?;
+    cx.with(|k| k.pnp.node_mut(id).requirements.clone_from(&bytes));
     let available = available(cx, id);
     let offer = message::offer(cx, id);
     let supply = offer.map(|offer| cx.with(|k| Supply::new(k, offer)));
@@ -224,8 +225,12 @@ pub(super) fn send_start(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     let (resources, device, at, platform) = cx.with(|k| {
         let node = k.pnp.node(id);
         let (name, at) = (node.function.name.clone(), node.function.address);
-        k.hal.stale.assign(&name);
-        (k.pnp.node(id).resources.clone(), name, at, k.hal.platform)
+        let resources = k.pnp.node(id).resources.clone();
+        // Where it moves, the bus driver says when.
+        if node.moves.is_none() {
+            k.hal.stale.assign(&name, &resource::windows(&resources));
+        }
+        (resources, name, at, k.hal.platform)
     });
     let (mut raw, mut translated) = (0, 0);
     if !resources.is_empty() {

@@ -1,7 +1,7 @@
 //! Stopping a device so that its resources can be given anew, and starting it again.
 //!
 //! Pages: *Stopping a Device to Rebalance Resources*, *IRP_MN_QUERY_STOP_DEVICE*, *IRP_MN_STOP_DEVICE*,
-//! *IRP_MN_CANCEL_STOP_DEVICE*. It is started with the resources it had: there is nothing to rebalance yet. From the stopped state
+//! *IRP_MN_CANCEL_STOP_DEVICE*. It is started with the resources it had, or with others ([`elsewhere`]). From the stopped state
 //! Windows knows two ways only: `IRP_MN_START_DEVICE`, and if that fails (or the card is pulled out) `IRP_MN_SURPRISE_REMOVAL`.
 
 use abi::{IRP_MN_CANCEL_STOP_DEVICE, IRP_MN_QUERY_STOP_DEVICE, IRP_MN_STOP_DEVICE, NtStatus};
@@ -11,7 +11,7 @@ use super::enumerate::{exclusively, tell};
 use super::node::{self, NodeId, State};
 use super::request::ask;
 use super::start::{self, StartFailure, Started};
-use super::{leftovers, remove};
+use super::{elsewhere, install, leftovers, remove};
 use crate::cx::Cx;
 
 /// Asks the device's drivers whether it can be stopped; if not, tells them that it will not be.
@@ -77,8 +77,8 @@ pub fn stop(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     })
 }
 
-/// Gives a started device resources anew because its requirements have changed: stopped first if it asks for that (`PNP_DEVICE_FAILED`),
-/// else with a start request as it runs.
+/// Gives a started device other resources because its requirements have changed: stopped first if it asks for that (`PNP_DEVICE_FAILED`),
+/// else with a start request as it runs ("supplying a different set of resources than the device is currently using").
 pub(super) fn rebalance(cx: &mut Cx<'_>, id: NodeId, stopped: bool) -> Flow<()> {
     if stopped {
         if !ask_stop(cx, id)?.is_success() {
@@ -90,6 +90,8 @@ pub(super) fn rebalance(cx: &mut Cx<'_>, id: NodeId, stopped: bool) -> Flow<()> 
     if let Ok(resources) = start::assign(cx, id)? {
         cx.with(|k| k.pnp.node_mut(id).resources = resources);
     }
+    // There is nothing that it needs and has not got: other places are all that can change.
+    elsewhere::give(cx, id);
     if stopped {
         let _ = restart_while_locked(cx, id)?;
         return Ok(());
@@ -127,6 +129,7 @@ pub(super) fn restart_while_locked(cx: &mut Cx<'_>, id: NodeId) -> Flow<Started>
     let status = start::send_start(cx, id)?;
     if status.is_success() {
         cx.with(|k| k.pnp.node_mut(id).state = State::Started);
+        install::write_control(cx, id);
         return Ok(Ok(()));
     }
     remove::surprise_while_locked(cx, id, false)?;
