@@ -23,9 +23,13 @@ pub(crate) fn parse() -> Result<Arguments, u8> {
             ErrorKind::UnknownArgument => meant_option(&mut error),
             _ => {}
         }
-        let stream = if error.use_stderr() { "standard error" } else { "standard output" };
-        out::note(stream, error.print());
-        if error.use_stderr() { UNUSABLE } else { 0 }
+        let printed = error.print();
+        if error.use_stderr() {
+            // Whether or not anybody can read why.
+            return UNUSABLE;
+        }
+        out::note("standard output", printed);
+        0
     })
 }
 

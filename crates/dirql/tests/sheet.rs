@@ -157,6 +157,18 @@ fn a_driver_that_goes_on_with_its_old_addresses_is_told_where_its_device_is() {
 }
 
 #[test]
+fn the_default_life_of_a_device_is_enough_to_find_a_driver_that_keeps_its_addresses_or_its_vector() {
+    for (sys, rule) in
+        [("sheet_stale.sys", "stale-resource-used"), ("sheet_deaf.sys", "interrupt-not-assigned")]
+    {
+        let report = start(|| Bench::new().driver(driver(sys)).device(card(1))).carry_out(None);
+        let told = report.verdict.iter().chain(&report.findings).any(|told| told.rule == rule);
+        assert!(told, "{sys}\n{report}");
+    }
+    start(|| Bench::new().driver(driver("sheet.sys")).device(card(1))).carry_out(None).expect_clean();
+}
+
+#[test]
 fn a_driver_that_connects_to_its_old_vector_is_told_which_its_device_has() {
     let machine = start(|| Bench::new().driver(driver("sheet_deaf.sys")).device(card(1)));
     try_play(&machine, "stop-device; start-device elsewhere").unwrap();

@@ -134,7 +134,7 @@ fn run(nt: &Nt, work: thread::Work, spawn: impl FnOnce(&mut Cx<'_>, thread::Work
     over.get()
 }
 
-/// Stops every device, as for new resources, starts it again and removes it; unloads the driver and then what it stood on. What the
+/// Stops every device, as for new resources, starts it again with others and removes it; unloads the driver and then what it stood on. What the
 /// user should know of it.
 fn shut_down(cx: &mut Cx<'_>, loaded: &Loaded) -> Flow<Vec<String>> {
     let mut notes = Vec::new();
@@ -146,7 +146,7 @@ fn shut_down(cx: &mut Cx<'_>, loaded: &Loaded) -> Flow<Vec<String>> {
         // A driver may refuse to be stopped; it is removed all the same.
         if node::state(cx, device.id) == node::State::Started
             && pnp::stop(cx, device.id)?.is_success()
-            && let Err(failure) = pnp::restart(cx, device.id)?
+            && let Err(failure) = pnp::elsewhere::restart(cx, device.id)?
         {
             notes.push(format!("{}: stopped, it does not start again: {failure}", device.name));
         }
