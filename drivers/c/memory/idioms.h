@@ -107,5 +107,15 @@ static ULONG SkippedPages(VOID)
     MmFreePagesFromMdl(Mdl);
     ExFreePool(Mdl);
     CHECK(MmAllocatePagesForMdlEx(Low, High, None, 0x180000, MmCached, 4 /* MM_ALLOCATE_FULLY_REQUIRED */) == NULL);
+
+    /* Ranges of one page, one behind the other: as many as it takes, but never two pages in a row. */
+    Low.QuadPart = 0;
+    High.QuadPart = PAGE_SIZE - 1;
+    Skip.QuadPart = 1;
+    Mdl = MmAllocatePagesForMdlEx(Low, High, Skip, 4 * PAGE_SIZE, MmCached, 0);
+    CHECK(Mdl != NULL && MmGetMdlByteCount(Mdl) == 4 * PAGE_SIZE);
+    MmFreePagesFromMdl(Mdl);
+    ExFreePool(Mdl);
+    CHECK(MmAllocatePagesForMdlEx(Low, High, Skip, 2 * PAGE_SIZE, MmCached, 0x20 /* …REQUIRE_CONTIGUOUS_CHUNKS */) == NULL);
     return 0;
 }

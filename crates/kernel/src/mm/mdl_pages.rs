@@ -1,7 +1,8 @@
 //! Pages without a virtual address, handed out as an MDL.
 //!
 //! Pages: *MmAllocatePagesForMdlEx function*, *MmFreePagesFromMdl function*. Fewer pages than asked for may come, as
-//! documented, whether there are more or not; they are never contiguous unless that is asked for. Nodes are ignored.
+//! documented, whether there are more or not; they are never contiguous unless that is asked for. Nodes are ignored. SkipBytes
+//! counts in whole pages: its page says nothing of parts.
 
 use abi::{
     DriverPtr, MDL, MDL_PAGES_LOCKED, MM_ALLOCATE_FULLY_REQUIRED, MM_ALLOCATE_REQUIRE_CONTIGUOUS_CHUNKS,
@@ -76,18 +77,31 @@ pub fn allocate_ex(
 
 /// As many of `count` pages as there are within the limits, then within those that lie `skip` bytes higher, and so on.
 fn take(cx: &mut Cx<'_>, count: u64, mut limits: Limits, skip: u64, flags: u32) -> Vec<u64> {
-    let mut pages = Vec::new();
-    loop {
-        let wanted = count - pages.len() as u64;
-        pages.extend(take_within(cx, wanted, limits, flags));
-        let next = limits.lowest.checked_add(skip).zip(limits.highest.checked_add(skip));
-        match next.filter(|(low, _)| *low < END_OF_RAM) {
-            Some((lowest, highest)) if skip > 0 && (pages.len() as u64) < count => {
-                limits = Limits { lowest, highest, ..limits };
-            }
-            _ => return pages,
-        }
+    let skip = skip.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+    let mut pages = take_within(cx, count, limits, flags);
+    let together = if flags & MM_ALLOCATE_REQUIRE_CONTIGUOUS_CHUNKS != 0 { count } else { 1 };
+    let fits = limits.highest.saturating_sub(limits.lowest) >= together * PAGE - 1;
+    while fits
+        && (pages.len() as u64) < count
+        && let Some(next) = skipped(cx, limits, skip)
+    {
+        limits = next;
+        pages.extend(take_within(cx, count - pages.len() as u64, limits, flags));
     }
+    pages
+}
+
+/// The next limits in which a free page may lie.
+fn skipped(cx: &mut Cx<'_>, limits: Limits, skip: u64) -> Option<Limits> {
+    let lowest = limits.lowest.checked_add(skip).filter(|_| skip > 0)?;
+    let highest = limits.highest.checked_add(skip)?;
+    let free = cx.with(|k| {
+        let physical = &mut k.mm.physical;
+        physical.memory.has(PAGE, 0).then(|| physical.next_free(lowest)).flatten()
+    });
+    let last = free? + (PAGE - 1);
+    let more = last.saturating_sub(highest).div_ceil(skip) * skip;
+    Some(Limits { lowest: lowest.checked_add(more)?, highest: highest.checked_add(more)?, ..limits })
 }
 
 fn take_within(cx: &mut Cx<'_>, count: u64, limits: Limits, flags: u32) -> Vec<u64> {

@@ -177,6 +177,16 @@ impl Physical {
         Some(at)
     }
 
+    /// The first page of the runs that is free at or above `address`.
+    #[must_use]
+    pub fn next_free(&self, address: u64) -> Option<u64> {
+        let at = address.checked_next_multiple_of(PAGE)?;
+        match self.runs.range(..=at).next_back() {
+            Some((&base, &length)) if at < base + length => Some(at),
+            _ => self.runs.range(at..).next().map(|(&base, _)| base),
+        }
+    }
+
     /// Gives back one page, whichever way it was taken.
     pub fn give_page(&mut self, page: u64) {
         match self.parts.iter_mut().find(|part| part.range.contains(page)) {
