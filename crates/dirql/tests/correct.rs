@@ -63,7 +63,6 @@ fn explored(idiom: &str, processors: u32) {
     let found = searched.found.map(|(choices, report)| format!("{choices:#?}\n{report}"));
     assert!(found.is_none(), "{idiom} on {processors} processors:\n{}", found.unwrap_or_default());
     let made = searched.repeated + searched.schedules.iter().sum::<u64>();
-    println!("{idiom} on {processors}: {made}, all: {}", searched.complete);
     assert!(searched.complete || made == bounds.schedules, "{idiom} on {processors} processors: {made}");
 }
 

@@ -13,7 +13,7 @@ use image::{ExportTarget, Image};
 use super::scheduler::{self, End};
 use super::{callout, thread};
 use crate::event::{Event, Kind, Reader, Stamp};
-use crate::hal::hardware::{Function, Hardware, Moment, PciAddress, Refusal, Width};
+use crate::hal::hardware::{Hardware, Moment, Refusal, Width};
 use crate::ldr::{self, Module};
 use crate::verdict::{Tier, Verdict};
 use crate::{Cx, Nt, Settings};

@@ -87,7 +87,7 @@ pub fn map(cx: &mut Cx<'_>, address: u64, bytes: u64, _cache: u32) -> Flow<u64> 
 /// `MmMapIoSpaceEx`, with page protections in place of caching; null, and told, if `protect` is not exactly one of them.
 ///
 /// # Errors
-/// As [`map`].
+/// As [`map()`].
 pub fn map_ex(cx: &mut Cx<'_>, address: u64, bytes: u64, protect: u32) -> Flow<u64> {
     let caching = PAGE_NOCACHE | PAGE_WRITECOMBINE;
     let read_only = match protect & !caching {

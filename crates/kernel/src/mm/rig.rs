@@ -7,7 +7,7 @@ use engine::{Defaults, Engine};
 
 use image::Image;
 
-use crate::hal::hardware::{Function, Hardware, Moment, PciAddress, Refusal, Width};
+use crate::hal::hardware::{Function, Hardware};
 use crate::{Cx, Nt, Settings};
 
 /// Runs `test` in a machine of its own; waits until no other test has one.
