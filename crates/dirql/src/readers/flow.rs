@@ -13,6 +13,7 @@ use engine::StrandId;
 use kernel::event::{Event, Kind, Reader, Stamp};
 
 use super::names::{bytes, request, status_text};
+use super::repeats::{Fate, Repeats};
 use super::{Sink, SymbolBook};
 
 /// What stands above the first line.
@@ -37,6 +38,9 @@ pub struct Flow {
     /// Register accesses since the last line of another kind, and the last one that was not shown.
     accesses: u32,
     unshown: Option<(Stamp, String)>,
+    /// Lines that come again and again, and when the last one did that was not shown.
+    repeats: Repeats,
+    last: Option<Stamp>,
     /// What a line is put together in.
     text: String,
 }
@@ -55,6 +59,8 @@ impl Flow {
             requests: BTreeMap::new(),
             accesses: 0,
             unshown: None,
+            repeats: Repeats::default(),
+            last: None,
             text: String::new(),
         }
     }
@@ -68,7 +74,20 @@ impl Flow {
             self.put(stamp, 0, &format!("thread {} is {name}", stamp.strand.0));
         }
         let depth = self.frames.get(&stamp.strand).map_or(0, Vec::len);
-        self.put(stamp, depth, text);
+        match self.repeats.look(text) {
+            Fate::Hidden => self.last = Some(*stamp),
+            Fate::Shown(hidden) => {
+                self.tell_hidden(hidden);
+                self.put(stamp, depth, text);
+            }
+        }
+    }
+
+    /// Lines that were passed over, up to the last of them.
+    fn tell_hidden(&mut self, hidden: u64) {
+        if let Some(last) = self.last.take().filter(|_| hidden > 0) {
+            self.put(&last, 0, &format!("… {hidden} more lines like these (--json has them all)"));
+        }
     }
 
     fn put(&mut self, stamp: &Stamp, depth: usize, text: &str) {
@@ -289,5 +308,7 @@ impl Drop for Flow {
     fn drop(&mut self) {
         self.end_of_accesses();
         self.flush_sent();
+        let hidden = self.repeats.rest();
+        self.tell_hidden(hidden);
     }
 }

@@ -11,6 +11,7 @@ mod hash;
 mod json;
 mod names;
 mod prints;
+mod repeats;
 mod schema;
 mod summary;
 mod symbols;
