@@ -237,9 +237,12 @@ fn as_text(searched: &Searched<String>, arguments: &Explore) -> String {
     };
     match &searched.found {
         Some((choices, outcome)) => {
-            let choices: Vec<String> = choices.iter().map(|choice| format!("  {choice}")).collect();
-            let choices = if choices.is_empty() { "  (all as usual)".to_owned() } else { choices.join("\n") };
-            format!("{explored}: the last one is {outcome}{lost}. Its choices:\n{choices}\n")
+            let told = match choices.len() {
+                0 => "It is the usual one".to_owned(),
+                1 => "It departs from the usual one once; the report says how, in words".to_owned(),
+                n => format!("It departs from the usual one {n} times; the report says how, in words"),
+            };
+            format!("{explored}: the last one is {outcome}{lost}. {told}. That run, from its beginning:\n")
         }
         None if !searched.complete && lost.is_empty() => {
             format!("{explored}, and none is broken; there are more (--schedules says how many to try)")
