@@ -46,10 +46,10 @@ impl<'a> Show<'a> {
         Ok(report)
     }
 
-    /// How the run ended. If a rule is broken and people or programs want to know all, it is to be made again for the moments
+    /// How the run ended. If it is not clean and people or programs want to know all, it is to be made again for the moments
     /// that its report names, in a turn that begins with `turn`.
     pub(crate) fn done(&self, report: &Report, turn: &str) -> Done {
-        let wanted = !self.view.quiet && report.outcome() == Outcome::Broken;
+        let wanted = !self.view.quiet && matches!(report.outcome(), Outcome::Broken | Outcome::Unexpected);
         let code = report.outcome().exit_code();
         let done = match Some(report).filter(|_| wanted).and_then(Moments::of) {
             Some(moments) => Done::and(code, format!("{turn}{moments}")),

@@ -27,10 +27,11 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// The moments that the verdict and the findings of a run name; none if they name none.
+    /// The moments that the verdict, the findings and the failure of a run name; none if they name none.
     #[must_use]
     pub fn of(report: &Report) -> Option<Self> {
-        let all = report.verdict.iter().chain(&report.findings).flat_map(|verdict| &verdict.related);
+        let verdicts = report.verdict.iter().chain(&report.findings).flat_map(|verdict| &verdict.related);
+        let all = verdicts.chain(report.failure.iter().flat_map(|failure| &failure.moments));
         let mut wanted = Vec::new();
         for related in all {
             let moment = (related.what.to_owned(), related.event);

@@ -95,6 +95,16 @@ fn a_request_that_nothing_can_end_is_told_instead_of_hanging() {
     assert!(failure.message.contains("nothing can run any more"), "{report}");
 }
 
+/// An address in a driver's image that a message does not tell by its name.
+fn bare(message: &str) -> Option<&str> {
+    let number = |text: &str| {
+        let digits = text.trim_start_matches("0x").trim_end_matches(|c: char| !c.is_ascii_hexdigit());
+        let address = u64::from_str_radix(digits, 16).unwrap_or(0);
+        text.starts_with("0x") && (0x2000_0000_0000..0x2000_6000_0000).contains(&address)
+    };
+    message.split([' ', '(']).find(|text| number(text))
+}
+
 fn check(bug: &Bug) {
     let report = commit(bug.number);
     let number = bug.number;
@@ -106,6 +116,7 @@ fn check(bug: &Bug) {
     if let (Some((_, Some(first))), Some(check)) = (bug.check, verdict.bug_check) {
         assert_eq!(check.parameters[0], first, "fault {number}\n{report}");
     }
+    assert_eq!(bare(&verdict.message), None, "fault {number} tells code by its address\n{report}");
     let routine =
         verdict.stack.first().and_then(|line| report.symbols.name(line.address)).unwrap_or_default();
     assert!(routine.contains(bug.routine), "fault {number} stops in {routine}\n{report}");
@@ -125,13 +136,16 @@ fn check(bug: &Bug) {
 fn a_stack_overflow_tells_what_fills_the_stack() {
     let report = commit(4);
     let message = &report.expect_verdict().message;
-    let (_, shares) = message.split_once("faults.sys!Recurse: ").unwrap_or_else(|| panic!("{report}"));
+    let (_, shares) = message.split_once("the stack overflowed (").unwrap_or_else(|| panic!("{report}"));
+    let (routine, shares) = shares.split_once("): ").unwrap_or_else(|| panic!("{report}"));
+    assert!(routine.starts_with("faults.sys!Recurse (faults.c:"), "{report}");
     let mut numbers = shares.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u64>().ok());
     let (frames, bytes) = (numbers.next().unwrap(), numbers.next().unwrap());
     // All of the stack but the frames of the routines that lead to it; each frame holds the array of 512 bytes.
     assert!((0x5C00..=0x6000 + 512).contains(&bytes), "{report}");
     assert!(frames >= 40 && (512..640).contains(&(bytes / frames)), "{report}");
-    assert!(message.contains("faults.sys!DispatchDeviceControl: 1 frame, "), "{report}");
+    assert!(message.contains("faults.sys!DispatchDeviceControl (faults.c:"), "{report}");
+    assert!(message.contains("): 1 frame, "), "{report}");
     let deepest = report.sums.stacks["the thread main"];
     assert!((0x5800..=0x6000).contains(&deepest), "the high-water mark is that thread's\n{report}");
 }

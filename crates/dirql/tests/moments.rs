@@ -106,6 +106,70 @@ fn a_request_completed_twice_tells_who_completed_it_first() {
 }
 
 #[test]
+fn a_request_completed_with_its_cancel_routine_set_names_both_by_name_and_line() {
+    let report = fails(15, bench);
+    let message = &report.expect_verdict().message;
+    assert!(message.contains("(IRP_MJ_DEVICE_CONTROL)"), "{report}");
+    assert!(message.contains("the cancel routine faults.sys!"), "{report}");
+    assert!(message.contains(" (faults.c:"), "{report}");
+}
+
+// ---- what does not end ----
+
+fn stuck() -> Bench {
+    Bench::new().driver(driver("stuck.sys"))
+}
+
+/// The moments of a request of `stuck.sys` that does not end, told by a second run.
+fn lost(code: u32, moments: &[&str]) -> String {
+    let play = || {
+        let text = format!("open \\\\.\\DirqlStuck as s; ioctl s {code:#x} in u32:0");
+        Play::new(script::parse("test", &text).unwrap(), Path::new("")).unwrap()
+    };
+    let report = stuck().run(Some(play())).unwrap();
+    let failure = report.failure.as_ref().unwrap_or_else(|| panic!("{code:#x} ends\n{report}"));
+    let named: Vec<&str> = failure.moments.iter().map(|related| related.what).collect();
+    assert_eq!(named, moments, "{report}");
+    assert!(report.json_end().contains(r#""moments":[{"what":""#), "{}", report.json_end());
+    let moments = Moments::of(&report).unwrap();
+    let explained = explain(stuck(), Some(play()), &moments).unwrap();
+    explained.unwrap_or_else(|| panic!("{code:#x} did not come again")).to_string()
+}
+
+/// The moment `what` stands at `code` of `routine`.
+fn is_at(text: &str, what: &str, routine: &str, code: &str) {
+    let source = include_str!("../../../drivers/c/faulty/stuck.c");
+    let line = line_in("stuck.c", source, routine, code);
+    let mut told = text.lines().skip_while(|line| !line.starts_with(what));
+    assert!(told.any(|told| told.ends_with(&line)), "no `{what}` at {line}\n{text}");
+}
+
+#[test]
+fn a_request_that_nothing_ends_tells_which_routine_kept_it() {
+    for code in [0x0022_2000, 0x0022_203C] {
+        let text = lost(code, &["marked pending"]);
+        assert!(under(&text, "marked pending").contains("stuck!DispatchDeviceControl"), "{text}");
+    }
+    let own = lost(0x0022_240C, &["allocated", "sent", "marked pending"]);
+    is_at(&own, "sent", "WaitsForRequest", "IoCallDriver(");
+}
+
+#[test]
+fn a_deadlock_of_fast_mutexes_tells_where_each_was_acquired() {
+    let text = lost(0x0022_2404, &["acquired", "acquired"]);
+    is_at(&text, "acquired", "Inverts", "ExAcquireFastMutex(&Extension->First)");
+    let source = include_str!("../../../drivers/c/faulty/stuck.c");
+    let backwards = source.lines().position(|line| line.contains("ExAcquireFastMutex(&Extension->Second)"));
+    assert!(text.contains(&format!("stuck.c:{})", backwards.unwrap() + 1)), "{text}");
+}
+
+#[test]
+fn a_remove_lock_that_is_not_released_tells_who_acquired_it() {
+    let text = lost(0x0022_2408, &["acquired"]);
+    is_at(&text, "acquired", "WaitsForRemoval", "(PVOID)0x1234");
+}
+
+#[test]
 fn a_run_that_is_another_one_explains_nothing() {
     let moments = Moments::of(&fails(35, bench)).unwrap();
     assert!(explain(bench(), Some(play(36)), &moments).unwrap().is_none());

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address_map;
+pub(crate) mod addresses;
 pub mod cm;
 pub mod cx;
 pub mod departures;

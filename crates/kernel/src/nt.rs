@@ -11,6 +11,7 @@ use engine::{
     Special, StrandId, TO_THE_CHOOSER, TakenLock, Touch, outside,
 };
 
+use crate::addresses;
 use crate::cx::{Cx, Kernel};
 use crate::departures::{self, Departure, Departures};
 use crate::event::{Event, Kind, Reader, Stamp};
@@ -112,7 +113,8 @@ pub struct Nt {
     /// Without those of calls that driver code makes by itself.
     events: Cell<u64>,
     verdict: RefCell<Option<Verdict>>,
-    findings: RefCell<Vec<Verdict>>,
+    /// Each with its message as it was made, before its addresses were told in words.
+    findings: RefCell<Vec<(Verdict, String)>>,
     /// Which advice was given, and to which instruction: a return address.
     advised: RefCell<Vec<(&'static str, u64)>>,
     /// There is a verdict, or the machine is being torn down.
@@ -219,7 +221,7 @@ impl Nt {
     /// Findings that did not end the run.
     #[must_use]
     pub fn findings(&self) -> Vec<Verdict> {
-        self.findings.borrow().clone()
+        self.findings.borrow().iter().map(|(verdict, _)| verdict.clone()).collect()
     }
 
     /// The driver's stack, as in a verdict, at each moment of [`Settings::witness`] that has come.
@@ -381,7 +383,7 @@ impl Nt {
     }
 
     pub(crate) fn stop(&self, verdict: Verdict) -> Leave {
-        let verdict = self.judged(self.with_stack(verdict));
+        let verdict = self.in_words(self.judged(self.with_stack(verdict)));
         self.emit(Event::Finding { rule: verdict.rule, message: verdict.message.clone() });
         self.verdict.borrow_mut().get_or_insert(verdict);
         self.ending.set(true);
@@ -404,7 +406,7 @@ impl Nt {
         let verdict = self.with_stack(verdict);
         let at = |verdict: &Verdict| verdict.stack.first().map(|line| line.address);
         let known = |other: &Verdict| other.rule == verdict.rule && at(other) == at(&verdict);
-        let is_known = self.findings.borrow().iter().any(known);
+        let is_known = self.findings.borrow().iter().any(|(verdict, _)| known(verdict));
         if !is_known {
             self.report(verdict);
         }
@@ -426,15 +428,16 @@ impl Nt {
         if verdict.tier == Tier::Advice && self.has_advised(&verdict) {
             return;
         }
-        let verdict = self.judged(self.with_stack(verdict));
+        let made = verdict.message.clone();
+        let verdict = self.in_words(self.judged(self.with_stack(verdict)));
         self.emit(Event::Finding { rule: verdict.rule, message: verdict.message.clone() });
-        self.findings.borrow_mut().push(verdict);
+        self.findings.borrow_mut().push((verdict, made));
     }
 
     /// Whether this rule has been broken in these words before.
     pub(crate) fn has_found(&self, verdict: &Verdict) -> bool {
         let findings = self.findings.borrow();
-        findings.iter().any(|found| found.rule == verdict.rule && found.message == verdict.message)
+        findings.iter().any(|(found, made)| found.rule == verdict.rule && *made == verdict.message)
     }
 
     /// Whether the instruction that runs has had so much advice of this rule that more says nothing new: a loop may have the
@@ -497,6 +500,11 @@ impl Nt {
         if cfg!(debug_assertions) {
             self.kernel.borrow().check_settled();
         }
+    }
+
+    /// With the addresses in its message explained.
+    fn in_words(&self, verdict: Verdict) -> Verdict {
+        Verdict { message: addresses::told(&mut self.cx(), &verdict.message), ..verdict }
     }
 
     fn with_stack(&self, mut verdict: Verdict) -> Verdict {

@@ -154,8 +154,12 @@ impl Machine {
     }
 
     fn fail(&self, message: &str) {
-        let failure =
-            Failure { place: "start".to_owned(), command: "start".to_owned(), message: message.to_owned() };
+        let failure = Failure {
+            place: "start".to_owned(),
+            command: "start".to_owned(),
+            message: message.to_owned(),
+            moments: Vec::new(),
+        };
         self.failure.borrow_mut().get_or_insert(failure);
     }
 
@@ -271,8 +275,12 @@ fn written(outcome: &RefCell<Outcome>, result: Result<(), NtStatus>) {
 
 fn fail(outcome: &RefCell<Outcome>, place: &str, command: &str, message: &str) {
     outside(|| {
-        let failure =
-            Failure { place: place.to_owned(), command: command.to_owned(), message: message.to_owned() };
+        let failure = Failure {
+            place: place.to_owned(),
+            command: command.to_owned(),
+            message: message.to_owned(),
+            moments: Vec::new(),
+        };
         outcome.borrow_mut().failure.get_or_insert(failure);
     });
 }

@@ -11,6 +11,7 @@ use kernel::ke::{stack, thread};
 use kernel::ldr;
 use kernel::ob;
 use kernel::pnp::{self, node};
+use kernel::verdict::Verdict;
 use kernel::{Cx, Nt};
 use kernel::{po, ps};
 
@@ -47,10 +48,14 @@ impl Machine {
             })
         });
         sums.stacks = deepest;
+        let symbols = &self.readers.symbols;
+        let in_lines =
+            |verdict: Verdict| Verdict { message: symbols.with_lines(&verdict.message), ..verdict };
         Report {
-            verdict: nt.verdict(),
-            findings: nt.findings(),
-            failure,
+            verdict: nt.verdict().map(in_lines),
+            findings: nt.findings().into_iter().map(in_lines).collect(),
+            failure: failure
+                .map(|failure| Failure { message: symbols.with_lines(&failure.message), ..failure }),
             our_fault: engine.panic_message(),
             sums,
             notes: self.notes.borrow().iter().chain(more).cloned().collect(),

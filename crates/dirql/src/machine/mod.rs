@@ -130,7 +130,7 @@ impl Machine {
             (End::Quiet, None) => {
                 self.stuck.set(true);
                 let why = self.inside(|nt| {
-                    let why = stuck::why(&mut nt.cx());
+                    let why = stuck::why(&mut nt.cx()).words;
                     outside(|| why.clone())
                 });
                 Err(Error::Stuck(format!("{what} does not end: {why}")))

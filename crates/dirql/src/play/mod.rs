@@ -17,8 +17,10 @@ use std::rc::Rc;
 
 use engine::{Flow, outside};
 use kernel::ke::scheduler::{self, End};
-use kernel::ke::{stuck, thread, user_apc};
+use kernel::ke::stuck::{self, Why};
+use kernel::ke::{thread, user_apc};
 use kernel::ob::Handle;
+use kernel::verdict::Related;
 use kernel::{Cx, Nt};
 
 pub use check::{Play, ScriptText};
@@ -125,6 +127,10 @@ impl Stage {
 
     /// Notes the first failure: at command `index`, why.
     fn fail(&self, index: usize, message: &str) {
+        self.fail_at(index, message, Vec::new());
+    }
+
+    fn fail_at(&self, index: usize, message: &str, moments: Vec<Related>) {
         self.with(|state| {
             let Script { source, statements } = &self.play.script;
             let statement = &statements[index];
@@ -132,6 +138,7 @@ impl Stage {
                 place: format!("{source}:{}", statement.at.line),
                 command: statement.text.clone(),
                 message: message.to_owned(),
+                moments,
             };
             state.failure.get_or_insert(failure);
         });
@@ -142,7 +149,8 @@ impl Stage {
         if end == End::Quiet {
             let stuck = self.with(|state| state.at.or_else(|| state.lanes.values().find_map(|lane| lane.at)));
             if let Some(index) = stuck {
-                self.fail(index, &format!("does not end: {}", stuck::why(&mut nt.cx())));
+                let Why { words, moments } = stuck::why(&mut nt.cx());
+                self.fail_at(index, &format!("does not end: {words}"), moments);
             }
         }
         outside(|| self.with(|state| state.failure.clone()))

@@ -134,6 +134,50 @@ impl SymbolBook {
         lines.frames(rva).into_iter().map(frame).collect()
     }
 
+    /// A message with the source line behind each place in a driver that it names for the first time:
+    /// `card.sys!OnInterrupt+0x12 (card.c:120)`.
+    #[must_use]
+    pub fn with_lines(&self, message: &str) -> String {
+        let mut text = String::with_capacity(message.len());
+        let mut known = Vec::new();
+        for word in message.split_inclusive(' ') {
+            let place = word.trim_end_matches([' ', ',', ';', ':', '.', ')']);
+            let place = place.trim_start_matches('(');
+            let after = |words: &str| text.ends_with(words);
+            // A thread is called by the routine that it began in.
+            let is_place = !after("thread ") && !known.contains(&place);
+            let line = is_place.then(|| self.line_of(place, after("called from "))).flatten();
+            match (line, word.find(place)) {
+                (Some(line), Some(start)) => {
+                    known.push(place);
+                    let end = start + place.len();
+                    text.push_str(&word[..end]);
+                    text.push_str(&format!(" ({line})"));
+                    text.push_str(&word[end..]);
+                }
+                _ => text.push_str(word),
+            }
+        }
+        text
+    }
+
+    /// The line of `card.sys!OnInterrupt+0x12`, without its folders; of a return address that of the call before it.
+    fn line_of(&self, place: &str, is_return: bool) -> Option<String> {
+        let (file, symbol) = place.split_once('!')?;
+        let (name, offset) = match symbol.rsplit_once("+0x") {
+            Some((name, offset)) => (name, u32::from_str_radix(offset, 16).ok()?),
+            None => (symbol, 0),
+        };
+        let pages = self.0.borrow();
+        let page = pages.known.get(&file.to_ascii_lowercase())?;
+        let rva = page.symbols.find(name)?.checked_add(offset)?.checked_sub(is_return.into())?;
+        let lines = page.lines.get_or_init(|| Lines::new(&page.image, page.pdb.as_deref()));
+        let frames = lines.frames(rva);
+        let mut found = frames.iter().filter_map(|frame| frame.line);
+        let own = found.clone().find(|line| is_own(line.file)).or_else(|| found.next_back())?.to_string();
+        own.rsplit(['/', '\\']).next().map(str::to_owned)
+    }
+
     /// The name of an address, or its number.
     #[must_use]
     pub fn describe(&self, address: u64) -> String {

@@ -78,6 +78,9 @@ pub struct Header {
     pub memory: u64,
     /// Driver instructions after which one call counts as an endless loop.
     pub budget: u64,
+    /// How many nanoseconds of virtual time a request may take that nothing ends.
+    #[serde(default = "usual_patience")]
+    pub patience: u64,
     /// Driver Verifier's options, as typed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub verifier: String,
@@ -133,6 +136,7 @@ impl Header {
             cpu: processor::name(bench.settings.cpu).to_owned(),
             memory: bench.settings.memory,
             budget: bench.settings.instruction_budget,
+            patience: bench.settings.patience,
             verifier: bench.settings.verifier.to_string(),
             translation: TRANSLATIONS[usize::from(bench.settings.checked)].to_owned(),
             state: STATE.to_owned(),
@@ -171,6 +175,11 @@ impl Header {
 /// What a machine had before there was another size.
 const fn usual_memory() -> u64 {
     kernel::mm::memory::USUAL
+}
+
+/// How long a request might take before there was another time.
+const fn usual_patience() -> u64 {
+    kernel::ke::patience::USUAL
 }
 
 fn recorded(path: &Path, what: &str) -> Result<RecordedFile, InputError> {

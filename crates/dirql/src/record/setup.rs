@@ -41,6 +41,7 @@ impl Record {
             .processor(processor::parse(&header.cpu)?)
             .memory(header.memory)
             .instruction_budget(header.budget)
+            .patience(header.patience)
             .verifier(header.verifier.parse().map_err(InputError::new)?)
             .chooser(replay)
             .reader(comparison.clone());

@@ -45,6 +45,7 @@ impl Report {
                     .text("place", &failure.place)
                     .text("command", &failure.command)
                     .text("message", &failure.message)
+                    .raw("moments", &moments(&failure.moments))
                     .end(),
             ),
             None => end.raw("failure", "null"),
@@ -92,12 +93,15 @@ impl Report {
             None => object.raw("registers", "null"),
         };
         let line = |line: &StackLine| line_json(&self.symbols, line);
-        let moment = |related: &Related| {
-            json_object().text("what", related.what).number("number", related.event).end()
-        };
         object
             .raw("stack", &json_array(verdict.stack.iter().map(line)))
-            .raw("moments", &json_array(verdict.related.iter().map(moment)))
+            .raw("moments", &moments(&verdict.related))
             .end()
     }
+}
+
+fn moments(all: &[Related]) -> String {
+    let one =
+        |related: &Related| json_object().text("what", related.what).number("number", related.event).end();
+    json_array(all.iter().map(one))
 }

@@ -14,7 +14,7 @@ pub use text::verdict_text;
 use std::fmt::Write as _;
 
 use kernel::departures::Departure;
-use kernel::verdict::{StackLine, Tier, Verdict};
+use kernel::verdict::{Related, StackLine, Tier, Verdict};
 
 use crate::readers::{Sums, SymbolBook, json_array, json_object};
 
@@ -27,6 +27,8 @@ pub struct Failure {
     pub command: String,
     /// What was expected and what was seen.
     pub message: String,
+    /// Of what does not end: when what is waited for came to be as it is.
+    pub moments: Vec<Related>,
 }
 
 /// How a run ended, the worst first.

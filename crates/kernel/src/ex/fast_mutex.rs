@@ -10,6 +10,7 @@ use engine::{Flow, Leave};
 use crate::cx::Cx;
 use crate::ke::{event, irql, region, thread, wait};
 use crate::verdict::Verdict;
+use crate::witness;
 
 type Mutex = DriverPtr<FAST_MUTEX>;
 
@@ -123,10 +124,13 @@ fn lock(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<()> {
         let _ = woken?;
     }
     let thread = thread::current_object(cx);
+    let acquired = witness::moment(cx);
+    cx.with(|k| k.ex.mutexes.insert(mutex.address, acquired));
     cx.write(mutex + FAST_MUTEX::Owner, thread)
 }
 
 fn unlock(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
+    cx.with(|k| k.ex.mutexes.remove(mutex.address));
     cx.write(mutex + FAST_MUTEX::Owner, DriverPtr::NULL)?;
     let count = cx.read(mutex + FAST_MUTEX::Count)?.wrapping_add(1);
     cx.write(mutex + FAST_MUTEX::Count, count)?;

@@ -18,6 +18,7 @@ pub mod work_item;
 
 use std::collections::BTreeMap;
 
+use crate::address_map::AddressMap;
 use crate::cx::Kernel;
 use crate::nt::Settings;
 
@@ -36,6 +37,8 @@ pub struct State {
     pub(crate) push_locks: BTreeMap<u64, push_lock::State>,
     /// Who waits for the release of run-down protection.
     pub(crate) rundowns: rundown::Waiters,
+    /// Fast and guarded mutexes that a thread owns, and the moment when it acquired each.
+    pub(crate) mutexes: AddressMap<u64>,
     /// Events of fast mutexes that a thread waits for.
     pub(crate) contended: Vec<u64>,
     /// Initialized resources.

@@ -8,6 +8,7 @@ use engine::windows::{SHARED_DATA, USER_DEVICE, is_call_out};
 use engine::{Access, Fault, FaultKind, Flow, Leave};
 
 use super::hardware::{Refusal, Width};
+use super::polls::Polls;
 use super::stale;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
@@ -21,39 +22,6 @@ pub const PORT_COST: u64 = 1_000;
 pub const READ_COST: u64 = 250;
 /// What a write to device memory takes the processor, in ns: it is posted.
 pub const WRITE_COST: u64 = 50;
-
-/// A register that is read again and again and has the same value each time: after every so many reads in a row each takes
-/// twice as long, up to a few dozen microseconds. A driver that polls gets anywhere so, and overshoots by little.
-#[derive(Default)]
-pub(crate) struct Polls {
-    address: u64,
-    value: u64,
-    reads: u32,
-}
-
-impl Polls {
-    const DOUBLED_AFTER: u32 = 4096;
-    const DOUBLED_AT_MOST: u32 = 8;
-    /// Set in the address of a port.
-    const PORT: u64 = 1 << 63;
-
-    /// How long a read takes that usually takes `cost` nanoseconds.
-    #[inline]
-    fn cost(&self, address: u64, cost: u64) -> u64 {
-        if self.address != address || self.reads < Self::DOUBLED_AFTER {
-            return cost;
-        }
-        cost << (self.reads / Self::DOUBLED_AFTER).min(Self::DOUBLED_AT_MOST)
-    }
-
-    /// This was read.
-    #[inline]
-    fn saw(&mut self, address: u64, value: u64) {
-        let again = self.address == address && self.value == value;
-        let reads = if again { self.reads.saturating_add(1) } else { 0 };
-        (self.address, self.value, self.reads) = (address, value, reads);
-    }
-}
 
 /// What is left to do when the instruction has retired.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -85,7 +53,7 @@ pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u64> {
     stale::check_port(cx, port, bytes)?;
     let read = cx.with(|k| {
         let place = u64::from(port) | Polls::PORT;
-        let now = begin(k, k.hal.polls.cost(place, PORT_COST));
+        let now = begin(k, k.hal.polls.cost(place, PORT_COST, k.ke.patience.is_tired()));
         let read = k.hardware(now, |hardware, at| hardware.port_read(at, port, told.width));
         read.inspect(|value| k.hal.polls.saw(place, (*value).into()))
     });
@@ -107,6 +75,7 @@ pub(crate) fn port_write(cx: &mut Cx<'_>, port: u16, bytes: u8, value: u32) -> F
     stale::check_port(cx, port, bytes)?;
     let written = cx.with(|k| {
         let now = begin(k, PORT_COST);
+        k.hal.polls.writes(u64::from(port) | Polls::PORT, value.into());
         k.hardware(now, |hardware, at| hardware.port_write(at, port, told.width, value))
     });
     match written {
@@ -266,7 +235,7 @@ fn load(cx: &mut Cx<'_>, bus: u64, width: Width) -> Flow<u64> {
 
 #[inline]
 fn read(k: &mut Kernel, bus: u64, width: Width) -> Result<u64, Refusal> {
-    let now = begin(k, k.hal.polls.cost(bus, READ_COST));
+    let now = begin(k, k.hal.polls.cost(bus, READ_COST, k.ke.patience.is_tired()));
     let read = k.hardware(now, |hardware, at| hardware.memory_read(at, bus, width));
     read.inspect(|value| k.hal.polls.saw(bus, *value))
 }
@@ -297,6 +266,7 @@ const fn cut(value: u64, width: Width) -> u64 {
 #[inline]
 fn write(k: &mut Kernel, bus: u64, width: Width, value: u64) -> Result<(), Refusal> {
     let now = begin(k, WRITE_COST);
+    k.hal.polls.writes(bus, value);
     k.hardware(now, |hardware, at| hardware.memory_write(at, bus, width, value))
 }
 
@@ -317,6 +287,7 @@ fn stored(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64, written: Result<(
 fn begin(k: &mut Kernel, cost: u64) -> u64 {
     // Once the instruction has retired, what is due is let in.
     let _ = ke::slice::shorten(k, cost);
+    k.ke.accesses += 1;
     k.hal.after = After::Device;
     k.engine.now()
 }

@@ -5,6 +5,7 @@ pub mod bus_data;
 pub mod config;
 pub mod hardware;
 pub mod platform;
+pub(crate) mod polls;
 #[cfg(test)]
 pub(crate) mod rig;
 pub(crate) mod stale;
@@ -25,7 +26,7 @@ pub struct State {
     pub platform: Platform,
     /// What the access that is under way leaves to do.
     pub(crate) after: access::After,
-    pub(crate) polls: access::Polls,
+    pub(crate) polls: polls::Polls,
     pub(crate) stale: stale::Stale,
     /// What bus masters have done, and nobody has been told yet.
     pub(crate) transfers: Vec<Transfer>,
@@ -39,7 +40,7 @@ impl State {
             hardware,
             platform,
             after: access::After::Nothing,
-            polls: access::Polls::default(),
+            polls: polls::Polls::default(),
             stale: stale::Stale::default(),
             transfers: Vec::new(),
         }

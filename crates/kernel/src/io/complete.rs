@@ -98,7 +98,9 @@ fn cancel_routine_set(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, cancel: DriverPtr<ab
         "the IRP {:#x} of {name} was completed with the cancel routine {:#x} still set",
         irp.address, cancel.address
     );
-    cx.stop(io_manager("cancel-routine-set", 0x7, message, holder, irp))
+    let verdict = io_manager("cancel-routine-set", 0x7, message, holder, irp);
+    let verdict = pending::of_irp(cx, irp.address, verdict);
+    cx.stop(verdict)
 }
 
 /// The device that has the IRP, and its name.

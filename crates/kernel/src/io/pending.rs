@@ -9,8 +9,8 @@ use engine::Flow;
 
 use super::irp;
 use super::violation::{device_name, io_manager, request_name};
-use crate::cx::Cx;
-use crate::verdict::Verdict;
+use crate::cx::{Cx, Kernel};
+use crate::verdict::{Related, Verdict};
 use crate::witness;
 
 /// How the IRP left a stack location.
@@ -222,14 +222,17 @@ pub(crate) fn left(
 
 /// A verdict on an IRP that a driver keeps, with the moments when the driver came to have it.
 pub(crate) fn of_irp(cx: &mut Cx<'_>, irp: u64, verdict: Verdict) -> Verdict {
-    let (Moments { sent, pended }, allocated, queued) = cx.with(|k| {
-        let moments = k.io.frames.held(irp).map(|frame| frame.moments).unwrap_or_default();
-        let record = k.io.irps.live.get(irp);
-        let own = |moment: fn(&irp::Record) -> Option<u64>| record.and_then(moment);
-        (moments, own(|record| record.allocated), own(|record| record.queued))
-    });
-    let verdict = verdict.related_if("allocated", allocated).related_if("sent", sent);
-    verdict.related_if("queued", queued).related_if("marked pending", pended)
+    let related = cx.with(|k| moments(k, irp));
+    Verdict { related: [verdict.related, related].concat(), ..verdict }
+}
+
+/// When the driver that has an IRP came to have it, and what it did with it then.
+pub(crate) fn moments(k: &Kernel, irp: u64) -> Vec<Related> {
+    let Moments { sent, pended } = k.io.frames.held(irp).map(|frame| frame.moments).unwrap_or_default();
+    let record = k.io.irps.live.get(irp);
+    let (allocated, queued) = record.map_or((None, None), |record| (record.allocated, record.queued));
+    let all = [("allocated", allocated), ("sent", sent), ("queued", queued), ("marked pending", pended)];
+    all.into_iter().filter_map(|(what, event)| Some(Related { what, event: event? })).collect()
 }
 
 /// The dispatch routine of the call `number` has returned `status`.

@@ -13,11 +13,28 @@ use crate::cx::{Cx, Kernel};
 use crate::ke;
 use crate::ldr::symbols;
 use crate::verdict::Verdict;
+use crate::witness;
 
 type Lock = DriverPtr<IO_REMOVE_LOCK_COMMON_BLOCK>;
 
-/// How often a lock is held, by tag, and the driver's code that took it so last: a return address.
-pub(crate) type Tags = BTreeMap<u64, (u32, u64)>;
+/// How a lock is held, by tag.
+pub(crate) type Tags = BTreeMap<u64, Hold>;
+
+/// How a lock is held with a tag.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Hold {
+    /// How often.
+    count: u32,
+    /// The driver's code that acquired it so last,
+    place: u64,
+    /// and the moment when it did.
+    acquired: u64,
+}
+
+/// When a lock was acquired that is held, with each of its tags.
+pub(crate) fn acquired(k: &Kernel, lock: u64) -> Vec<u64> {
+    k.io.remove_locks.get(&lock).into_iter().flatten().map(|(_, hold)| hold.acquired).collect()
+}
 
 /// The lock that tells by this event that nobody holds it any more.
 pub(crate) fn with_event(k: &Kernel, event: u64) -> Option<u64> {
@@ -27,7 +44,7 @@ pub(crate) fn with_event(k: &Kernel, event: u64) -> Option<u64> {
 
 /// Who holds it, in words.
 pub(crate) fn held(k: &Kernel, lock: u64) -> String {
-    let held = |(tag, (count, place)): (&u64, &(u32, u64))| {
+    let held = |(tag, Hold { count, place, .. }): (&u64, &Hold)| {
         format!("with the tag {tag:#x} ({count} time(s), last acquired in {})", symbols::code(k, *place))
     };
     let all: Vec<String> = k.io.remove_locks.get(&lock).into_iter().flatten().map(held).collect();
@@ -72,9 +89,10 @@ pub fn acquire(cx: &mut Cx<'_>, lock: Lock, tag: u64, _file: u64, _line: u32, _s
     add(cx, lock, 1)?;
     if cx.read(lock + IO_REMOVE_LOCK_COMMON_BLOCK::Removed)? == 0 {
         let place = cx.engine().caller_rip();
+        let acquired = witness::moment(cx);
         cx.with(|k| {
             let held = k.io.remove_locks.entry(lock.address).or_default().entry(tag).or_default();
-            *held = (held.0 + 1, place);
+            *held = Hold { count: held.count + 1, place, acquired };
         });
         return Ok(NtStatus::SUCCESS);
     }
@@ -137,11 +155,11 @@ fn check(cx: &mut Cx<'_>, lock: Lock, ddi: &str) -> Flow<()> {
 fn forget(cx: &mut Cx<'_>, lock: Lock, tag: u64, ddi: &str, code: u64) -> Flow<()> {
     let held = cx.with(|k| {
         let tags = k.io.remove_locks.entry(lock.address).or_default();
-        let Some((count, _)) = tags.get_mut(&tag) else {
+        let Some(hold) = tags.get_mut(&tag) else {
             return false;
         };
-        *count -= 1;
-        if *count == 0 {
+        hold.count -= 1;
+        if hold.count == 0 {
             tags.remove(&tag);
         }
         true
@@ -155,8 +173,8 @@ fn forget(cx: &mut Cx<'_>, lock: Lock, tag: u64, ddi: &str, code: u64) -> Flow<(
     let is_held = cx.with(|k| {
         let tags = k.io.remove_locks.entry(lock.address).or_default();
         let Some(mut other) = tags.first_entry() else { return false };
-        other.get_mut().0 -= 1;
-        if other.get().0 == 0 {
+        other.get_mut().count -= 1;
+        if other.get().count == 0 {
             other.remove();
         }
         true

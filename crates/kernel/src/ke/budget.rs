@@ -25,6 +25,13 @@ pub(crate) struct Budget {
     next_look: u64,
 }
 
+impl Budget {
+    /// What was used up by [`charge`] since boot.
+    pub(crate) const fn charged(&self) -> u64 {
+        self.charged
+    }
+}
+
 impl State {
     /// What was used up besides instructions, since boot.
     #[inline]
@@ -76,10 +83,15 @@ pub(crate) fn look(cx: &mut Cx<'_>) -> Flow<()> {
     if let Some(verdict) = cx.with(|k| slice::endless(k, now)) {
         return Err(cx.stop(verdict));
     }
-    patience::hurry(cx);
     cx.with(|k| {
         k.ke.spending.next_look = k.ke.services() + (k.ke.budget / LOOKS).max(SERVICE);
         k.ke.unsettled();
     });
-    Ok(())
+    patience::hurry(cx)
+}
+
+/// The account is looked at with the next call of the kernel.
+pub(crate) fn look_soon(k: &mut Kernel) {
+    k.ke.spending.next_look = k.ke.services();
+    k.ke.unsettled();
 }

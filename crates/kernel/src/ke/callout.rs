@@ -9,7 +9,7 @@ use engine::{Flow, LeftBehind, Stack};
 use super::extended::Saved;
 use super::processor::{Entered, Processor};
 use super::thread::{Account, Thread};
-use super::{fault, patience, stack};
+use super::{fault, stack};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::verdict::{Tier, Verdict};
@@ -243,7 +243,6 @@ fn put_back(k: &mut Kernel, aside: &mut Begun, now: u64) {
 #[inline]
 fn enter(k: &mut Kernel, call: Callout, belongs: bool) -> Marks {
     k.ke.progress += 1;
-    k.ke.outlay += patience::CALLOUT;
     Marks::now(k, |thread| {
         if belongs && thread.callouts.is_empty() {
             thread.account = Account::default();

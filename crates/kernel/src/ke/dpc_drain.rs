@@ -25,9 +25,9 @@ const DEVICE_TYPE: i16 = 3;
 const AT_MOST: u64 = 1_000;
 /// and fifty thousand take the time they take.
 const QUICK: u64 = 20_000;
-/// Each one more is slow, by this over the same budget in nanoseconds (60 µs), as `patience` has the clock go faster: a driver that
-/// looks at the clock can stop in time.
-const SLOW: u64 = 60_000_000_000_000;
+/// Each one more is slow, by this over the same budget in nanoseconds (300 µs), as `patience` has the clock go faster: a driver that
+/// looks at the clock can stop in time, and Windows' watchdog sees one that does not before the host has worked for a second.
+const SLOW: u64 = 300_000_000_000_000;
 
 /// As [`super::dpc::insert`] below DISPATCH_LEVEL, where nothing waits and nobody hears of it: the DPC would run before anything else does,
 /// and runs without having been queued. None: nothing is done. Else whether nothing waits behind it.

@@ -138,8 +138,10 @@ pub struct State {
     /// Counts everything that could end somebody's busy wait: turns in which memory may have changed, routines called,
     /// threads made ready, things the hardware did.
     pub(crate) progress: u64,
-    /// What calls of drivers' routines and new threads have cost the host since boot: see [`patience`].
+    /// What new threads have cost the host since boot, besides their events: see [`patience`].
     pub(crate) outlay: u64,
+    /// How often drivers have accessed devices since boot.
+    pub(crate) accesses: u64,
     /// What threads are to do, in all.
     pub(crate) apcs: usize,
     /// The turn that runs belongs to a busy wait, and it has got nowhere yet.
@@ -194,6 +196,7 @@ impl State {
             polling: time::Polling::default(),
             progress: 0,
             outlay: 0,
+            accesses: 0,
             apcs: 0,
             turn_is_idle: false,
             probe: None,

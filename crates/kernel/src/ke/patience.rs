@@ -13,23 +13,34 @@
 
 use std::collections::BTreeMap;
 
-use engine::StrandId;
+use engine::{Flow, StrandId};
 
-use super::{State, stuck, time};
+use super::stuck::{self, Why};
+use super::{State, budget, slice};
 use crate::cx::{Cx, Kernel};
 
 /// So long a request may take, in nanoseconds of virtual time: a minute.
 pub const USUAL: u64 = 60_000_000_000;
-/// What calls of the kernel and of drivers may cost, of what `budget` grants a call, before the clock goes faster: a quarter;
-const QUARTER: u64 = 4;
+/// What may be used up before the clock goes faster, in thousandths of what `budget` grants a call: by default three tenths of a second
+/// of the host's, and as much again until a minute has passed;
+const PART: u64 = 300;
+/// a third of that once something was given up: what is alive then keeps the driver from its end, too;
+const AGAIN: u64 = 3;
 /// and in any case so much.
 const AT_LEAST: u64 = 10_000_000;
 /// So many nanoseconds that pass by themselves are as good as one of cost.
 const BY_ITSELF: u64 = 128;
-/// What a call of a driver's routine costs.
-pub(crate) const CALLOUT: u64 = 1_000;
-/// What a new thread costs, as each work item has.
-pub(crate) const THREAD: u64 = 30_000;
+/// What an event costs the host in a checked run, in nanoseconds. Whatever happens in a machine is an event, whether anyone hears of it or
+/// not; measured, an event of a loop through exports, of a switch of threads, of a DPC takes 50 to 100. Accesses to devices count for
+/// nothing: they take time, a register that is polled takes more and more (`hal::access`), and one that is not is progress.
+const EVENT: u64 = 100;
+/// What a new thread costs more than its events, as each work item has: the host maps its stacks.
+const THREAD: u64 = 100_000;
+
+/// After so many threads the account is looked at.
+const THREADS: u64 = 32;
+/// The clock jumps so far at most, in nanoseconds: who looks at it meanwhile is in time, to a few seconds.
+const STEP: u64 = 5_000_000_000;
 
 /// What is known of who waits outside.
 pub(crate) struct Patience {
@@ -41,8 +52,10 @@ pub(crate) struct Patience {
     half: Option<Half>,
     /// By thread, what the script grants: since when and how long.
     granted: BTreeMap<StrandId, (u64, u64)>,
-    /// Why the run was given up, in words.
-    lost: Option<String>,
+    /// Why the run was given up.
+    lost: Option<Why>,
+    /// It was, or one before it.
+    tired: bool,
     pace: Pace,
 }
 
@@ -77,15 +90,23 @@ impl Patience {
             half: None,
             granted: BTreeMap::new(),
             lost: None,
+            tired: false,
             pace: Pace::default(),
         }
+    }
+
+    /// Whether anything was given up before.
+    #[inline]
+    pub(crate) const fn is_tired(&self) -> bool {
+        self.tired
     }
 }
 
 impl State {
-    /// What the machine has cost the host since boot, roughly in nanoseconds.
-    fn cost(&self) -> u64 {
-        self.services() + self.outlay
+    /// What the machine has cost the host since boot, in which so many events have happened: roughly in nanoseconds. The same on every
+    /// host, and in a run that nobody hears of.
+    fn cost(&self, events: u64) -> u64 {
+        EVENT * events.saturating_sub(self.accesses) + self.spending.charged() + self.outlay
     }
 }
 
@@ -115,7 +136,7 @@ pub fn grant(cx: &mut Cx<'_>, nanoseconds: Option<u64>) {
 }
 
 /// Why the machine was given up though something in it was alive; nothing if it fell quiet.
-pub fn lost(cx: &mut Cx<'_>) -> Option<String> {
+pub fn lost(cx: &mut Cx<'_>) -> Option<Why> {
     cx.with(|k| k.ke.patience.lost.clone())
 }
 
@@ -140,7 +161,7 @@ fn look_at(k: &mut Kernel, now: u64) {
 }
 
 /// The alarm rings: how long somebody has waited, if the run is to be given up.
-pub(crate) fn rings(k: &mut Kernel, now: u64) -> Option<u64> {
+pub(crate) fn rings(k: &mut Kernel, now: u64, events: u64) -> Option<u64> {
     let over = |&(since, limit): &(u64, u64)| since.saturating_add(limit) <= now;
     if let Some(since) = k.ke.patience.granted.values().find(|granted| over(granted)).map(|granted| granted.0)
     {
@@ -159,7 +180,7 @@ pub(crate) fn rings(k: &mut Kernel, now: u64) -> Option<u64> {
         k.ke.timers.watch(now.saturating_add(usual));
         return None;
     }
-    let (sequence, device, cost) = (k.ke.timers.sequence(), k.hal.hardware.deadline(), k.ke.cost());
+    let (sequence, device, cost) = (k.ke.timers.sequence(), k.hal.hardware.deadline(), k.ke.cost(events));
     let Some(half) = half else {
         k.ke.patience.half = Some(Half { sequence, device, cost });
         k.ke.timers.watch(now.saturating_add(usual / 2));
@@ -182,17 +203,22 @@ pub(crate) fn give_up(cx: &mut Cx<'_>, waited: u64) {
     let lost = stuck::lost(cx, waited);
     cx.with(|k| {
         k.ke.timers.watch(u64::MAX);
-        k.ke.patience.lost = Some(lost);
+        (k.ke.patience.lost, k.ke.patience.tired) = (Some(lost), true);
     });
     cx.nt().give_up(true);
 }
 
 /// If much has been used up since something was asked for last, the clock has gone faster: when twice that is used up, a minute has
-/// passed. Called where so many calls of the kernel have been made, whatever slices and schedules are.
-pub(crate) fn hurry(cx: &mut Cx<'_>) {
+/// passed. Called where so many calls of the kernel have been made or threads begun, whatever slices and schedules are.
+///
+/// # Errors
+/// [`engine::Leave`] of what the time brings.
+pub(crate) fn hurry(cx: &mut Cx<'_>) -> Flow<()> {
+    let events = cx.next_event();
     let nanoseconds = cx.with(|k| {
-        let (now, cost) = (k.engine.now(), k.ke.cost());
-        let slow = (k.ke.budget / QUARTER).max(AT_LEAST);
+        let (now, cost) = (k.engine.now(), k.ke.cost(events));
+        let part = if k.ke.patience.tired { PART / AGAIN } else { PART };
+        let slow = (k.ke.budget / 1_000 * part).max(AT_LEAST);
         let Patience { since, pace, .. } = &mut k.ke.patience;
         if pace.since != *since {
             *pace = Pace { since: *since, cost, added: 0 };
@@ -200,12 +226,21 @@ pub(crate) fn hurry(cx: &mut Cx<'_>) {
         // Where time passes by itself, as with a timer, nothing need be done.
         let passed = now.saturating_sub(*since + pace.added) / BY_ITSELF;
         let used = (cost - pace.cost).saturating_sub(passed);
-        let wanted = used.saturating_sub(slow).saturating_mul(USUAL.div_ceil(slow)).min(2 * USUAL);
-        let more = wanted.saturating_sub(pace.added);
+        let wanted = used.saturating_sub(slow).saturating_mul(USUAL.div_ceil(slow));
+        // The alarm rings in time.
+        let alarm = k.ke.timers.watched().saturating_sub(now);
+        let step = if alarm == 0 { STEP } else { STEP.min(alarm) };
+        let more = wanted.saturating_sub(pace.added).min(step);
         pace.added += more;
         more
     });
-    if nanoseconds > 0 {
-        time::charge(cx, nanoseconds);
+    if nanoseconds == 0 { Ok(()) } else { slice::pass_by(cx, nanoseconds) }
+}
+
+/// A thread has begun. After so many the account is looked at.
+pub(crate) fn begins_thread(k: &mut Kernel) {
+    k.ke.outlay += THREAD;
+    if (k.ke.outlay / THREAD).is_multiple_of(THREADS) {
+        budget::look_soon(k);
     }
 }

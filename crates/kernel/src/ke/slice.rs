@@ -151,6 +151,15 @@ pub(crate) fn work(cx: &mut Cx<'_>, instructions: u64) -> Flow<()> {
     if goes_on || cx.engine().strand() == StrandId(0) { Ok(()) } else { let_in(cx, false) }
 }
 
+/// `nanoseconds` pass, in which nothing is done. If the slice ends within, what that lets in comes now, as in [`work`].
+///
+/// # Errors
+/// [`engine::Leave`] of what was let in.
+pub(crate) fn pass_by(cx: &mut Cx<'_>, nanoseconds: u64) -> Flow<()> {
+    let goes_on = cx.with(|k| shorten(k, nanoseconds));
+    if goes_on || cx.engine().strand() == StrandId(0) { Ok(()) } else { let_in(cx, false) }
+}
+
 /// As [`arm`], for a processor whose turn begins. What came for it meanwhile is let in at once: by the strand itself, if it
 /// waits in the kernel, else before its second instruction; not when its slice happens to end.
 pub(crate) fn begin_turn(cx: &mut Cx<'_>) {

@@ -8,9 +8,10 @@ use super::processor::{DISPATCH_LEVEL, Processor, WaitsFor};
 use super::spinlock::{Held, Mode};
 use super::thread::{State, Thread};
 use super::{patience, scheduler, slice, spin, wait, watchdog, who_waits};
+use crate::addresses;
 use crate::cx::{Cx, Kernel};
 use crate::ldr::symbols;
-use crate::verdict::Verdict;
+use crate::verdict::{Related, Verdict};
 
 /// The verdict if nobody can go on by himself and no time that passes will help, and the processor whose strand is to say
 /// it. `None` if something is due, or nobody waits busily: then all is quiet.
@@ -28,39 +29,57 @@ pub(crate) fn verdict(k: &Kernel) -> Option<(usize, Verdict)> {
     // Who is at the highest level keeps the others from going on.
     let worst = busy.clone().max_by_key(|index| (k.level_of(*index), usize::MAX - index))?;
     let locks = busy.all(|index| waits_for_lock(&k.ke.processors[index]));
-    Some((worst, if locks { of_locks(everybody(k)) } else { livelock(k, worst) }))
+    Some((worst, if locks { of_locks(k, everybody(k)) } else { livelock(k, worst) }))
 }
 
 /// Everybody waits and nothing is due that could wake anybody; or what happens ends nothing, and the run was given up.
 pub(crate) fn deadlock(cx: &mut Cx<'_>) -> Verdict {
-    if let Some(lost) = patience::lost(cx) {
-        return Verdict::error("stuck", lost);
-    }
-    let message = quiet(cx);
-    Verdict::error("deadlock", message)
+    let (rule, Why { words, moments }) = match patience::lost(cx) {
+        Some(lost) => ("stuck", lost),
+        None => ("deadlock", quiet(cx)),
+    };
+    Verdict { related: moments, ..Verdict::error(rule, words) }
 }
 
-/// Why a run has ended though what it was for has not come about, in words.
-pub fn why(cx: &mut Cx<'_>) -> String {
+/// Why a run has ended though what it was for has not come about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Why {
+    /// In words.
+    pub words: String,
+    /// When what is waited for came to be as it is.
+    pub moments: Vec<Related>,
+}
+
+/// Why a run has ended though what it was for has not come about.
+pub fn why(cx: &mut Cx<'_>) -> Why {
     patience::lost(cx).unwrap_or_else(|| quiet(cx))
 }
 
 /// Nothing can run any more, in words.
-fn quiet(cx: &mut Cx<'_>) -> String {
+fn quiet(cx: &mut Cx<'_>) -> Why {
     let lines = who_waits::all(cx);
     let who = if lines.is_empty() { "no thread is left to go on".to_owned() } else { lines.join("; ") };
-    format!("nothing can run any more, and no timer or device is due: {who}")
+    let words = format!("nothing can run any more, and no timer or device is due: {who}");
+    Why { words: addresses::told(cx, &words), moments: cx.with(|k| who_waits::moments(k)) }
 }
 
 /// What happens has ended nothing for so many nanoseconds, in words.
-pub(crate) fn lost(cx: &mut Cx<'_>, waited: u64) -> String {
+pub(crate) fn lost(cx: &mut Cx<'_>, waited: u64) -> Why {
     let seconds = waited / 1_000_000_000;
-    let lines = who_waits::all(cx);
-    let alive = cx.with(|k| who_waits::alive(k));
-    let alive =
-        if alive.is_empty() { String::new() } else { format!(" (what happens is: {})", alive.join("; ")) };
-    let who = if lines.is_empty() { "nothing waits".to_owned() } else { lines.join("; ") };
-    format!("{seconds} s of virtual time have passed, and nothing that happens has ended it{alive}: {who}")
+    let mut text = format!("{seconds} s of virtual time have passed, and nothing that happens has ended it");
+    for (what, lines) in [("", who_waits::all(cx)), ("what goes on meanwhile: ", who_waits::alive(cx))] {
+        if !lines.is_empty() {
+            text += &format!(". {}", sentence(&format!("{what}{}", lines.join("; "))));
+        }
+    }
+    text += ". If it is to take longer, the script may say so (expect within 300s)";
+    Why { words: addresses::told(cx, &text), moments: cx.with(|k| who_waits::moments(k)) }
+}
+
+/// With a capital letter.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 fn waits_for_lock(processor: &Processor) -> bool {
@@ -82,7 +101,7 @@ fn in_a_circle(k: &Kernel) -> Option<(usize, Verdict)> {
         let lines = circle.iter().map(|index| of_processor(k, &k.ke.processors[*index]));
         let lines = lines.collect::<Vec<_>>().join("; ");
         let locks = circle.iter().all(|index| waits_for_lock(&k.ke.processors[*index]));
-        Some((start, if locks { of_locks(lines) } else { of_broadcast(k, lines) }))
+        Some((start, if locks { of_locks(k, lines) } else { of_broadcast(k, lines) }))
     })
 }
 
@@ -130,8 +149,9 @@ fn of_broadcast(k: &Kernel, lines: String) -> Verdict {
     Verdict::error("ipi-deadlock", message).bug_check(0x101, [watchdog::SINGLE, 0, block, number.into()])
 }
 
-fn of_locks(lines: String) -> Verdict {
-    Verdict::error("spin-lock-deadlock", lines).bug_check(0xC4, [0x1001, 0, 0, 0])
+fn of_locks(k: &Kernel, lines: String) -> Verdict {
+    let verdict = Verdict::error("spin-lock-deadlock", lines).bug_check(0xC4, [0x1001, 0, 0, 0]);
+    Verdict { related: who_waits::moments(k), ..verdict }
 }
 
 fn livelock(k: &Kernel, worst: usize) -> Verdict {

@@ -353,7 +353,7 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
         cx.emit(Event::Thread { thread: strand, name: start.name.clone() });
     }
     cx.with(|k| {
-        k.ke.outlay += patience::THREAD;
+        patience::begins_thread(k);
         let own_affinity = affinity::of_new_thread(k);
         let id = k.ps.next_id();
         let Start { name, role, process, priority, body } = start;

@@ -214,7 +214,7 @@ pub(crate) fn expire(cx: &mut Cx<'_>) -> Flow<()> {
 
 /// Wakes the threads of the outside world whose time has come.
 pub(crate) fn ring(cx: &mut Cx<'_>) {
-    let now = cx.engine().now();
+    let (now, events) = (cx.engine().now(), cx.next_event());
     let given_up = cx.with(|k| {
         // Mostly none rings.
         if !k.ke.timers.rings(now) {
@@ -224,7 +224,7 @@ pub(crate) fn ring(cx: &mut Cx<'_>) {
             // It waits for nothing else, so no list of a driver's can be damaged.
             let _ = dispatcher::end_wait(k, strand, NtStatus::SUCCESS, 0);
         }
-        if k.ke.timers.watch_is_over(now) { patience::rings(k, now) } else { None }
+        if k.ke.timers.watch_is_over(now) { patience::rings(k, now, events) } else { None }
     });
     if let Some(waited) = given_up {
         patience::give_up(cx, waited);

@@ -163,6 +163,11 @@ impl TimerQueue {
         self.look_ahead();
     }
 
+    /// That time.
+    pub(crate) const fn watched(&self) -> u64 {
+        self.watch
+    }
+
     /// Whether that time has come.
     pub(crate) fn watch_is_over(&self, now: u64) -> bool {
         self.watch <= now

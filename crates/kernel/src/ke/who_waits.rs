@@ -17,11 +17,14 @@ use crate::io::{self, remove_lock};
 use crate::ldr;
 use crate::ldr::symbols;
 use crate::mm::pool_check;
+use crate::verdict::Related;
 
 /// So many lines of a waiting thread's stack are told.
 const LINES: usize = 4;
 /// So many of what is alive are told, of a kind.
 const MOST: usize = 4;
+/// So many moments are worth a second run.
+const MOMENTS: usize = 16;
 
 /// Each thread that waits, for what and where, and each request that a driver has.
 pub(crate) fn all(cx: &mut Cx<'_>) -> Vec<String> {
@@ -39,11 +42,38 @@ pub(crate) fn threads(cx: &mut Cx<'_>, which: impl Fn(&Thread) -> bool) -> Vec<S
     waiting.into_iter().map(|(strand, line)| format!("{line}{}", place(cx, strand))).collect()
 }
 
-/// Where in a driver a thread that does not run stands: ` at a.sys!Foo+0x12, called from …`; nothing if in none.
+/// Where in a driver a thread stands: ` in a.sys!Foo+0x12, called from …`; nothing if in none.
 fn place(cx: &mut Cx<'_>, strand: StrandId) -> String {
-    let lines = ldr::stack::lines_of(cx, strand);
+    let runs = cx.engine().strand() == strand;
+    let lines = if runs { ldr::stack::lines(cx) } else { ldr::stack::lines_of(cx, strand) };
     let names: Vec<&str> = lines.iter().take(LINES).map(|line| line.symbol.as_str()).collect();
     if names.is_empty() { String::new() } else { format!(" in {}", names.join(", called from ")) }
+}
+
+/// The earlier moments that belong to what waits: when the drivers that have requests were sent them and kept them, when the locks that
+/// are waited for were acquired, when spin locks were that are held.
+pub(crate) fn moments(k: &Kernel) -> Vec<Related> {
+    let mut all: Vec<Related> =
+        k.io.irps
+            .live
+            .keys_where(|_| true)
+            .into_iter()
+            .filter(|irp| k.io.frames.holder(*irp).is_some())
+            .flat_map(|irp| io::pending::moments(k, irp))
+            .collect();
+    let waits = k.ke.threads.iter().filter_map(|thread| thread.wait.as_ref());
+    let acquired = waits.flat_map(|wait| wait.objects.iter()).flat_map(|header| {
+        let at = header.address;
+        let mutex = k.ex.contended.contains(&at).then(|| k.ex.mutexes.get(at - FAST_MUTEX::Event.offset));
+        let locks = remove_lock::with_event(k, at).map(|lock| remove_lock::acquired(k, lock));
+        mutex.flatten().copied().into_iter().chain(locks.into_iter().flatten())
+    });
+    all.extend(acquired.map(|event| Related { what: "acquired", event }));
+    let spun = k.ke.processors.iter().flat_map(|processor| k.ke.locks.of(processor.number));
+    all.extend(spun.map(|(_, held)| Related { what: "acquired", event: held.taken }));
+    all.dedup();
+    all.truncate(MOMENTS);
+    all
 }
 
 // ---- objects ----
@@ -79,14 +109,21 @@ fn fast_mutex(k: &Kernel, mutex: u64) -> String {
     format!("the fast mutex {}, which {owner} owns", whereabouts(k, mutex))
 }
 
-/// An address and what lies there: `0x… in the device extension of \Device\Foo (foo) at +0x10`.
+/// A variable of a driver's, else an address and what lies there: `0x… in the device extension of \Device\Foo (foo) at +0x10`.
 pub(crate) fn whereabouts(k: &Kernel, address: u64) -> String {
-    let within = device_of(k, address).or_else(|| variable_of(k, address)).or_else(|| stack_of(k, address));
-    let within = within.or_else(|| {
+    if let Some(variable) = variable_of(k, address) {
+        return variable;
+    }
+    let within = within(k, address).or_else(|| {
         let (start, block) = pool_check::containing(k, address)?;
         Some(format!("{:#x} bytes into {}", address - start, pool_check::describe(start, &block)))
     });
     within.map_or_else(|| format!("{address:#x}"), |within| format!("{address:#x} ({within})"))
+}
+
+/// What an address lies in that has a name: a device extension, a thread's stack.
+pub(crate) fn within(k: &Kernel, address: u64) -> Option<String> {
+    device_of(k, address).or_else(|| stack_of(k, address))
 }
 
 fn device_of(k: &Kernel, address: u64) -> Option<String> {
@@ -135,15 +172,19 @@ fn irp_behind(k: &Kernel, event: u64) -> Option<u64> {
 
 /// `IRP_MJ_READ (IRP 0x…)`.
 fn request(k: &Kernel, irp: u64) -> String {
-    let at = DriverPtr::<IRP>::new(irp);
-    let current = k.engine.read(at + IRP::CurrentLocation).ok();
-    let location = current.map(|number| io::irp::location(at, number));
-    let read = |field| k.engine.read(location? + field).ok();
-    let name = match (read(IO_STACK_LOCATION::MajorFunction), read(IO_STACK_LOCATION::MinorFunction)) {
-        (Some(major), Some(minor)) => io::violation::request_name(major, minor),
-        _ => "a request".to_owned(),
-    };
+    let name = request_of(k, irp).unwrap_or_else(|| "a request".to_owned());
     format!("{name} (IRP {irp:#x})")
+}
+
+/// `IRP_MJ_READ`, if a driver has the IRP.
+pub(crate) fn request_of(k: &Kernel, irp: u64) -> Option<String> {
+    let at = DriverPtr::<IRP>::new(irp);
+    let (number, count) = (k.engine.read(at + IRP::CurrentLocation), k.engine.read(at + IRP::StackCount));
+    let number = number.ok().filter(|number| (1..=count.unwrap_or(0)).contains(number))?;
+    let location = io::irp::location(at, number);
+    let major = k.engine.read(location + IO_STACK_LOCATION::MajorFunction).ok()?;
+    let minor = k.engine.read(location + IO_STACK_LOCATION::MinorFunction).ok()?;
+    Some(io::violation::request_name(major, minor))
 }
 
 /// Each request that a driver has: who, since when, and whether it can be cancelled.
@@ -179,21 +220,23 @@ fn requests(cx: &mut Cx<'_>) -> Vec<String> {
 // ---- what is alive ----
 
 /// What happens though nothing comes of it: timers, threads that run or wake by themselves, queued DPCs and work.
-pub(crate) fn alive(k: &Kernel) -> Vec<String> {
+pub(crate) fn alive(cx: &mut Cx<'_>) -> Vec<String> {
     let mut lines: Vec<String> =
-        timer::all_set(k).into_iter().take(MOST).map(|timer| of_timer(k, timer)).collect();
-    let awake = k.ke.threads.iter().filter(|thread| thread.role != Role::Idle && is_awake(k, thread));
-    let awake = awake.filter(|thread| thread.role != Role::Worker || !thread.callouts.is_empty());
-    lines.extend(awake.take(MOST).map(|thread| {
-        let how = if thread.state == State::Waiting { "wakes when its time-out is over" } else { "runs" };
-        format!("{} {how}", of_thread(k, thread))
-    }));
-    let routine = |dpc: u64| {
-        let routine = k.engine.read(DriverPtr::<abi::KDPC>::new(dpc) + abi::KDPC::DeferredRoutine);
-        routine.map_or_else(|_| format!("{dpc:#x}"), |routine| symbols::code(k, routine.address))
-    };
-    let queued = super::dpc::all_queued(k).into_iter().take(MOST);
-    lines.extend(queued.map(|(dpc, _)| format!("the DPC {} is queued", routine(dpc))));
+        cx.with(|k| timer::all_set(k).into_iter().take(MOST).map(|timer| of_timer(k, timer)).collect());
+    let awake = cx.with(|k| {
+        let awake = k.ke.threads.iter().filter(|thread| thread.role != Role::Idle && is_awake(k, thread));
+        let awake = awake.filter(|thread| thread.role != Role::Worker || !thread.callouts.is_empty());
+        awake.take(MOST).map(|thread| (thread.strand, of_thread(k, thread))).collect::<Vec<_>>()
+    });
+    lines.extend(awake.into_iter().map(|(strand, line)| format!("{line}{}", place(cx, strand))));
+    cx.with(|k| {
+        let routine = |dpc: u64| {
+            let routine = k.engine.read(DriverPtr::<abi::KDPC>::new(dpc) + abi::KDPC::DeferredRoutine);
+            routine.map_or_else(|_| format!("{dpc:#x}"), |routine| symbols::code(k, routine.address))
+        };
+        let queued = super::dpc::all_queued(k).into_iter().take(MOST);
+        lines.extend(queued.map(|(dpc, _)| format!("the DPC {} is queued", routine(dpc))));
+    });
     lines
 }
 
@@ -203,9 +246,10 @@ fn is_awake(k: &Kernel, thread: &Thread) -> bool {
 
 fn of_thread(k: &Kernel, thread: &Thread) -> String {
     let name = thread::name(k, thread.strand);
-    match thread.callouts.last() {
-        Some(call) => format!("the {name}, in {}", symbols::code(k, call.routine.address)),
-        None => format!("the {name}"),
+    match thread.state {
+        State::Waiting => format!("the {name} sleeps with a time-out"),
+        State::Ready => format!("the {name} is ready to run"),
+        _ => format!("the {name} runs"),
     }
 }
 

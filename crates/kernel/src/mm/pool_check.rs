@@ -55,8 +55,18 @@ pub(crate) fn freeable(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<
 
 /// `a 64-byte block 'Dirq' at 0x2020…`.
 pub(crate) fn describe(address: u64, block: &Block) -> String {
+    format!("{} at {address:#x}", kind_of(block))
+}
+
+/// `a 64-byte nonpaged block 'Dirq'`.
+pub(crate) fn kind_of(block: &Block) -> String {
     let kind = if block.kind == Kind::Paged { "paged" } else { "nonpaged" };
-    format!("a {}-byte {kind} block '{}' at {address:#x}", block.bytes, tag_text(block.tag))
+    let eight = |bytes: &str| {
+        bytes.starts_with('8')
+            || (bytes.len() % 3 == 2 && (bytes.starts_with("11") || bytes.starts_with("18")))
+    };
+    let article = if eight(&block.bytes.to_string()) { "an" } else { "a" };
+    format!("{article} {}-byte {kind} block '{}'", block.bytes, tag_text(block.tag))
 }
 
 fn freed_twice(cx: &mut Cx<'_>, address: u64, block: &Block) -> Leave {
