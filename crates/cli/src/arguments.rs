@@ -60,6 +60,9 @@ pub(crate) enum Command {
     },
     /// Lists the device models, their ids, keys and signals
     Devices {
+        /// The model to tell of; else all
+        #[arg(value_name = "MODEL")]
+        model: Option<String>,
         /// One JSON object
         #[arg(long)]
         json: bool,

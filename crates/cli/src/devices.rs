@@ -1,20 +1,31 @@
 //! `dirql devices`: the models, their ids, keys and signals.
 
+use anyhow::Result;
 use devices::{Entry, PLACEMENT, catalog};
+use dirql::{Error, InputError};
 
 use crate::out::say;
+use crate::tips;
 
-/// Lists them.
-pub(crate) fn run(json: bool) {
+/// Lists them, or one.
+///
+/// # Errors
+/// There is no model of that name.
+pub(crate) fn run(model: Option<&str>, json: bool) -> Result<()> {
+    let named = |entry: &&Entry| model.is_none_or(|model| entry.name == model);
+    let wanted: Vec<&Entry> = catalog().iter().filter(named).collect();
+    if let (Some(model), []) = (model, wanted.as_slice()) {
+        let hint = tips::did_you_mean(model, catalog().iter().map(|entry| entry.name));
+        return Err(Error::Input(InputError::new(format!("there is no device model `{model}`{hint}"))).into());
+    }
     if json {
-        say!("{}", serde_json::json!({ "devices": catalog().iter().map(object).collect::<Vec<_>>() }));
-        return;
+        say!("{}", serde_json::json!({ "devices": wanted.into_iter().map(object).collect::<Vec<_>>() }));
+        return Ok(());
     }
-    for entry in catalog() {
-        show(entry);
-    }
+    wanted.into_iter().for_each(show);
     say!("every model");
     PLACEMENT.iter().for_each(show_key);
+    Ok(())
 }
 
 fn ids(entry: &Entry) -> Vec<String> {

@@ -55,10 +55,7 @@ fn main() -> ExitCode {
         Command::Replay(replay) => replay::run(&replay),
         Command::Imports(imports) => imports::run(&imports).map(|()| 0),
         Command::Rules { name, json } => rules::run(name.as_deref(), json).map(|()| 0),
-        Command::Devices { json } => {
-            devices::run(json);
-            Ok(0)
-        }
+        Command::Devices { model, json } => devices::run(model.as_deref(), json).map(|()| 0),
         Command::Completions { shell } => {
             manual::completions(shell);
             Ok(0)

@@ -74,8 +74,25 @@ fn options(command: &Command) -> Vec<&str> {
     command.get_arguments().filter(|own| !own.is_hide_set()).filter_map(clap::Arg::get_long).collect()
 }
 
+/// A word too many, which is no option.
+fn too_many_words(error: &mut clap::Error, typed: &str) {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let at = words.iter().position(|word| word == typed).unwrap_or(words.len());
+    let before = words[..at].last().map(String::as_str);
+    if before == Some("--verifier") {
+        tip(error, format!("options of Verifier's stand behind a `=`: --verifier={typed}"));
+    } else if words[..at].iter().any(|word| word == "--do") {
+        tip(error, "the script behind --do is one word for the shell; put it in quotes: --do 'open \\\\.\\Name as f; read f 4'".to_owned());
+    } else if typed.to_lowercase().ends_with(".sys") {
+        tip(error, "one driver is run; an image that it imports from comes by --with".to_owned());
+    }
+}
+
 fn meant_option(error: &mut clap::Error) {
     let Some(typed) = text(error, ContextKind::InvalidArg) else { return };
+    if !typed.starts_with('-') {
+        return too_many_words(error, &typed);
+    }
     let Some(name) = typed.strip_prefix("--").and_then(|name| name.split('=').next()) else { return };
     let whole = Arguments::command();
     let words: Vec<String> = std::env::args().skip(1).collect();

@@ -101,6 +101,8 @@ impl<'a> Show<'a> {
         if self.view.json {
             report.json_findings().iter().for_each(|line| self.out.line(line));
         } else if self.view.quiet {
+            // What was left alone is not clean by that.
+            report.notes.iter().for_each(|note| complain!("note: {note}"));
             self.out.line(&self.dressed(&report.verdict_text()));
         } else {
             self.out.line(&format!("\n{}", self.dressed(&report.to_string())));

@@ -375,3 +375,56 @@ fn a_group_size_that_no_windows_boots_with() {
         refused(&run(&["--group-size", size]), &[&format!("groups of {size} processors"), "choose one of"]);
     }
 }
+
+#[test]
+fn a_name_that_no_driver_has_made_known() {
+    let legacy = driver("legacy.sys");
+    let open = |name: &str| {
+        dirql(["run", legacy.to_str().unwrap(), "--quiet", "--do", &format!("open {name} as f")])
+    };
+    let near = open(r"\\.\DirqlLegacie");
+    assert_eq!(near.code, Some(1), "{}", near.said());
+    assert!(
+        near.out.contains(r"saw STATUS_OBJECT_NAME_NOT_FOUND; did you mean `\\.\DirqlLegacy`?"),
+        "{}",
+        near.said()
+    );
+    let far = open(r"\\.\Frobnicator");
+    assert!(
+        far.out.contains(r"saw STATUS_OBJECT_NAME_NOT_FOUND; there are: \\.\DirqlLegacy"),
+        "{}",
+        far.said()
+    );
+    let expected = open(r"\\.\Frobnicator as g expect STATUS_OBJECT_NAME_NOT_FOUND; open \\.\DirqlLegacy");
+    assert!(!expected.out.contains("there are"), "who expects it is told nothing\n{}", expected.said());
+}
+
+#[test]
+fn what_a_card_does_not_take_is_told_before_anything_runs() {
+    let legacy = driver("legacy.sys");
+    let ask = |device: &str, script: &str| {
+        dirql(["run", legacy.to_str().unwrap(), "--device", device, "--do", script])
+    };
+    let bar = "pci,id=1:2,bar0=mem:128";
+    refused(
+        &ask("bench", "wait 1ms; poke bench#0 raise 99"),
+        &["--do:1:11: ", "`99` is no source; it has 0 to 7"],
+    );
+    refused(&ask(bar, "peek pci#0 bar0+100"), &["--do:1:1: ", "the window has only 80h bytes"]);
+    refused(&ask(bar, "poke pci#0 bar2+0 1"), &["--do:1:1: ", "it has no BAR 2"]);
+    refused(&ask(bar, "poke pci#0 irq 1"), &["it has no interrupt pin; add `irq` to the device"]);
+    refused(&ask("bench", "peek bench#0 bar0+0"), &["a `bench` does not show its registers"]);
+    refused(&ask("bench", "start-device elsehwere"), &["did you mean `elsewhere`?"]);
+}
+
+#[test]
+fn a_device_that_a_driver_has_nothing_to_do_with_is_told_where_only_the_verdict_is_wanted_too() {
+    let legacy = driver("legacy.sys");
+    let answer = dirql(["run", legacy.to_str().unwrap(), "--device", "bench", "--quiet"]);
+    assert_eq!(answer.code, Some(0), "{}", answer.said());
+    assert!(
+        answer.err.contains("note: legacy.sys: the driver has no AddDevice routine"),
+        "{}",
+        answer.said()
+    );
+}

@@ -45,6 +45,16 @@ fn what_was_mistyped_gets_what_was_probably_meant() {
     tip(&["run", "x.sys", "--qiuet"], "tip: a similar argument exists: '--quiet'");
     tip(&["explore", "x.sys", "--runs", "10"], "tip: `--runs` is an option of `dirql run`");
     tip(&["--record", "y"], "tip: `--record` is an option of `dirql run` and `dirql explore`");
+    tip(
+        &["run", "x.sys", "--do", "open", r"\\.\Name", "as", "f"],
+        r"put it in quotes: --do 'open \\.\Name as f; read f 4'",
+    );
+    tip(
+        &["run", "x.sys", "--verifier", "pool"],
+        "tip: options of Verifier's stand behind a `=`: --verifier=pool",
+    );
+    tip(&["run", "x.sys", "y.sys"], "tip: one driver is run; an image that it imports from comes by --with");
+    tip(&["devices", "bnch"], "there is no device model `bnch`; did you mean `bench`?");
     tip(&["man", "rnu"], "there is no command `rnu`; did you mean `run`?");
     tip(&["completions", "tcsh"], "[possible values: bash, ");
     let unknown = dirql(["run", "x.sys", "--frobnicate"]);

@@ -55,6 +55,20 @@ fn devices_list_ids_keys_and_signals() {
 }
 
 #[test]
+fn one_device_is_told_of_alone() {
+    let answer = dirql(["devices", "edu"]);
+    assert_eq!(answer.code, Some(0), "{}", answer.said());
+    assert!(
+        answer.out.starts_with("edu  (1234:11e8)") && answer.out.contains("\nevery model\n"),
+        "{}",
+        answer.said()
+    );
+    assert!(!answer.out.contains("pci9052"), "{}", answer.said());
+    let json: serde_json::Value = serde_json::from_str(&dirql(["devices", "edu", "--json"]).out).unwrap();
+    assert_eq!(json["devices"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn help_names_the_exit_codes() {
     let answer = dirql(["run", "--help"]);
     assert_eq!(answer.code, Some(0));

@@ -1,5 +1,7 @@
 //! What will be on the bus and which driver each card gets: known, and checked, before the machine exists.
 
+use std::cell::RefCell;
+
 use devices::pci::{Model, PciBus};
 use kernel::hal::hardware::Hardware;
 use kernel::pnp::identity::Identity;
@@ -13,6 +15,8 @@ use crate::windows;
 pub(crate) struct Plan {
     /// In the order of their places on the bus.
     pub(crate) cards: Vec<PlannedCard>,
+    /// A bus like that of the machine, for trying what a script asks of cards.
+    pub(crate) bus: RefCell<PciBus>,
 }
 
 /// A card, and what the INF installs for it.
@@ -50,7 +54,7 @@ impl Plan {
         }
         match refusal {
             Some(error) if cards.iter().all(|card| card.installation.is_none()) => Err(error.into()),
-            _ => Ok(Self { cards }),
+            _ => Ok(Self { cards, bus: RefCell::new(bus) }),
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use devices::pci::PciBus;
 use devices::{Entry, catalog};
+use kernel::hal::hardware::{Hardware, Memory, Moment};
 
 use crate::error::InputError;
 use crate::files;
@@ -127,14 +129,15 @@ fn data(command: &Command) -> Vec<&Data> {
 
 fn check(command: &Command, plan: &Plan) -> Result<(), String> {
     match command {
-        Command::Poke { device, signal, .. } => {
+        Command::Poke { device, signal, value } => {
             exists(plan, device)?;
             match entry(plan, device) {
                 Some(entry) if !entry.signals.iter().any(|known| known.is(signal)) => {
                     let signals: Vec<&str> = entry.signals.iter().map(|known| known.name).collect();
                     Err(unknown("signal", signal, &signals))
                 }
-                _ => Ok(()),
+                Some(_) => tried(plan, |bus, at| bus.poke(at, device, signal, &value.to_string())),
+                None => Ok(()),
             }
         }
         Command::Peek { device, register, .. } => {
@@ -147,7 +150,8 @@ fn check(command: &Command, plan: &Plan) -> Result<(), String> {
                     "a `{}` does not show its registers, as reads of it do things; have the driver read it",
                     entry.name
                 )),
-                _ => Ok(()),
+                Some(_) => tried(plan, |bus, at| bus.peek(at, device, register).map(|_| ())),
+                None => Ok(()),
             }
         }
         Command::Pnp { device: Some(device), .. } | Command::Power { device: Some(device), .. } => {
@@ -160,6 +164,27 @@ fn check(command: &Command, plan: &Plan) -> Result<(), String> {
             Err("there is no device in the machine; give one with --device".to_owned())
         }
         _ => Ok(()),
+    }
+}
+
+/// What is asked of a card, asked of one like it.
+fn tried(
+    plan: &Plan,
+    ask: impl FnOnce(&mut PciBus, &mut Moment<'_>) -> Result<(), String>,
+) -> Result<(), String> {
+    ask(&mut plan.bus.borrow_mut(), &mut Moment { now: 0, memory: &mut Nowhere })
+}
+
+/// No memory: nobody answers a bus master.
+struct Nowhere;
+
+impl Memory for Nowhere {
+    fn read(&mut self, _master: &str, _address: u64, _into: &mut [u8]) -> bool {
+        false
+    }
+
+    fn write(&mut self, _master: &str, _address: u64, _from: &[u8]) -> bool {
+        false
     }
 }
 

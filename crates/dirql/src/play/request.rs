@@ -11,6 +11,7 @@ use super::Stage;
 use super::carry::Outcome;
 use super::expect::judge;
 use crate::machine::transfer::{self, Completion, Transfer};
+use crate::script::suggest::nearest;
 use crate::script::{Access, Cancel, Data, Expectations, Open, Operation, Path, Request};
 
 /// Both `FILE_SHARE_READ` and `FILE_SHARE_WRITE`.
@@ -40,10 +41,32 @@ pub(super) fn open(stage: &Stage, cx: &mut Cx<'_>, open: &Open) -> Flow<Outcome>
     let opened = file::open(cx, &path, &options)?;
     let status = opened.err().unwrap_or(NtStatus::SUCCESS);
     let judged = judge(&stage.play, &Completion::status(status), &open.expect);
+    let judged = judged.map_err(|why| match status {
+        NtStatus::OBJECT_NAME_NOT_FOUND | NtStatus::OBJECT_PATH_NOT_FOUND => why + &known_names(cx, &path),
+        _ => why,
+    });
     if let Ok(handle) = opened {
         stage.with(|state| state.handles.insert(open.handle.clone(), handle));
     }
     Ok(judged)
+}
+
+/// Which names drivers have made known to applications, for one that was not found.
+fn known_names(cx: &mut Cx<'_>, wanted: &str) -> String {
+    const SHOWN: usize = 8;
+    let names: Vec<String> = cx.with(|k| {
+        let made = k.ob.names.dos_devices().filter(|(_, target)| target.starts_with(r"\Device\"));
+        made.map(|(name, _)| format!(r"\\.\{name}")).collect()
+    });
+    if let Some(near) = nearest(wanted, names.iter().map(String::as_str)) {
+        return format!("; did you mean `{near}`?");
+    }
+    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0 => r"; no driver has made a name known (IoCreateSymbolicLink below \DosDevices)".to_owned(),
+        more if more > SHOWN => format!("; there are: {shown} and {} more", more - SHOWN),
+        _ => format!("; there are: {shown}"),
+    }
 }
 
 /// The handle of this name, which another thread may not have opened yet.
