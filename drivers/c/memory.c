@@ -18,6 +18,7 @@ static ULONG (*const Stories[])(VOID) = {
     ZeroBytes, WrongProtection, DescribedStack, LowRam, FreedWhileMapped, /* from 5 on */
     ExtendedConfiguration, /* with two cards */
     MostPool, MostPages, MostRegistry, MostText, MostDevices, MostRequests, MostThreads, MostTimers, /* from 11 on */
+    FewerPages,
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

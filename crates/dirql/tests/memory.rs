@@ -6,6 +6,8 @@
 
 mod rig;
 
+use std::collections::BTreeSet;
+
 use dirql::explore::Policy;
 use dirql::{Bench, Outcome, Report};
 use kernel::verdict::Tier;
@@ -59,6 +61,20 @@ fn contiguous_memory_holds_anything_at_first() {
 #[test]
 fn pages_for_an_mdl_come_from_the_next_range_where_one_has_too_few() {
     tell(4, 4);
+}
+
+#[test]
+fn fewer_pages_than_asked_for_come_in_some_schedules_unless_all_are_required() {
+    let pages = |policy: Policy| {
+        let machine = start(|| bench().policy(policy));
+        rig::tell(machine, r"\\.\DirqlMemory", CODE + 4 * 19, 3, "fewer pages").prints.join("")
+    };
+    let seen: BTreeSet<String> = rig::seeds(20).map(|seed| pages(Policy::Random(seed))).collect();
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    assert!(
+        pages(Policy::Default).contains("8 pages") && seen.iter().any(|line| line.contains("4 pages")),
+        "{seen:?}"
+    );
 }
 
 #[test]

@@ -291,9 +291,14 @@ fn memory_that_is_freed_with_something_of_the_kernels_in_it_tells_both_moments()
 
 #[test]
 fn objects_that_were_written_over_are_told_at_the_end_of_the_run_or_where_they_are_used() {
-    for (number, rule) in
-        [(15, "device-object-damaged"), (16, "driver-object-damaged"), (17, "device-object-damaged")]
-    {
+    for (number, rule) in [
+        (15, "device-object-damaged"),
+        (16, "driver-object-damaged"),
+        (17, "device-object-damaged"),
+        (18, "thread-object-damaged"),
+        (19, "processor-region-damaged"),
+        (20, "thread-object-damaged"),
+    ] {
         let report = leaves().run(Some(leave(number))).unwrap();
         let verdict = report.expect_verdict();
         assert_eq!(verdict.rule, rule, "{number}\n{report}");

@@ -318,10 +318,54 @@ static NTSTATUS WriteOverOpenDevice(PIRP Irp)
     return STATUS_SUCCESS;
 }
 
+/* 18: the object of the thread that makes the request. */
+static NTSTATUS WriteOverThread(PIRP Irp)
+{
+    PUCHAR Thread;
+
+    UNREFERENCED_PARAMETER(Irp);
+    __asm__("mov %%gs:0x188, %0" : "=r"(Thread)); /* KeGetCurrentThread */
+    RtlFillMemory(Thread, 0x18, 0xFF);
+    return STATUS_SUCCESS;
+}
+
+/* 19: the control region of the processor. */
+static NTSTATUS WriteOverProcessor(PIRP Irp)
+{
+    PUCHAR Region;
+
+    UNREFERENCED_PARAMETER(Irp);
+    __asm__("mov %%gs:0x18, %0" : "=r"(Region)); /* Self */
+    RtlFillMemory(Region, 0x178, 0xFF);
+    return STATUS_SUCCESS;
+}
+
+/* 20: the object of a thread that waits meanwhile. */
+static VOID NTAPI WaitForEver(PVOID Context)
+{
+    KeWaitForSingleObject(Context, Executive, KernelMode, FALSE, NULL);
+}
+
+static NTSTATUS WriteOverWaitingThread(PIRP Irp)
+{
+    static KEVENT Never;
+    PETHREAD Thread;
+    HANDLE Handle;
+
+    UNREFERENCED_PARAMETER(Irp);
+    KeInitializeEvent(&Never, NotificationEvent, FALSE);
+    if (!NT_SUCCESS(PsCreateSystemThread(&Handle, THREAD_ALL_ACCESS, NULL, NULL, NULL, WaitForEver, &Never))) {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    ObReferenceObjectByHandle(Handle, THREAD_ALL_ACCESS, NULL, KernelMode, (PVOID *)&Thread, NULL);
+    RtlFillMemory(Thread, 0x18, 0xFF);
+    return STATUS_SUCCESS;
+}
+
 static const LEAVE Leaves[] = {
     ForgetRequest, ForgetPacket, ForgetOwn, AbandonPool,    AbandonWorkItem, AbandonQueuedWorkItem, AbandonOldItem,  AbandonTimer,
     AbandonDpc,      AbandonIoTimer, AbandonThread, AbandonLock,  FreeHeldLock,  FreeSetTimer,        FreeQueuedDpc,
-    WriteOverDevice, WriteOverDriver, WriteOverOpenDevice,
+    WriteOverDevice, WriteOverDriver, WriteOverOpenDevice, WriteOverThread, WriteOverProcessor, WriteOverWaitingThread,
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

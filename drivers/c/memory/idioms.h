@@ -119,3 +119,23 @@ static ULONG SkippedPages(VOID)
     CHECK(MmAllocatePagesForMdlEx(Low, High, Skip, 2 * PAGE_SIZE, MmCached, 0x20 /* …REQUIRE_CONTIGUOUS_CHUNKS */) == NULL);
     return 0;
 }
+
+/* Fewer pages than asked for may come: a driver uses those, or insists on all. */
+static ULONG FewerPages(VOID)
+{
+    PHYSICAL_ADDRESS Low = {.QuadPart = 0}, High = {.QuadPart = -1}, None = {.QuadPart = 0};
+    PMDL Mdl = MmAllocatePagesForMdlEx(Low, High, None, 8 * PAGE_SIZE, MmCached, 0);
+    ULONG Pages;
+
+    CHECK(Mdl != NULL);
+    Pages = MmGetMdlByteCount(Mdl) / PAGE_SIZE;
+    CHECK(Pages >= 1 && Pages <= 8 && MmGetMdlByteCount(Mdl) % PAGE_SIZE == 0);
+    DbgPrint("%u pages\n", Pages);
+    MmFreePagesFromMdl(Mdl);
+    ExFreePool(Mdl);
+    Mdl = MmAllocatePagesForMdlEx(Low, High, None, 8 * PAGE_SIZE, MmCached, 4 /* MM_ALLOCATE_FULLY_REQUIRED */);
+    CHECK(Mdl != NULL && MmGetMdlByteCount(Mdl) == 8 * PAGE_SIZE);
+    MmFreePagesFromMdl(Mdl);
+    ExFreePool(Mdl);
+    return 0;
+}

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use abi::NtStatus;
 use engine::{Flow, StrandId, outside};
 use kernel::io::{self, cancel, driver};
-use kernel::ke::scheduler;
+use kernel::ke::{self, scheduler};
 use kernel::ke::{stack, thread};
 use kernel::ldr;
 use kernel::ob;
@@ -144,6 +144,7 @@ fn run(nt: &Nt, work: thread::Work, spawn: impl FnOnce(&mut Cx<'_>, thread::Work
 fn shut_down(cx: &mut Cx<'_>, loaded: &Loaded) -> Flow<Vec<String>> {
     let mut notes = Vec::new();
     io::integrity::check_all(cx)?;
+    ke::integrity::check_all(cx)?;
     if cx.with(|k| po::system::sleeps(k)) {
         let _ = po::system::set(cx, abi::PowerSystemWorking)?;
     }

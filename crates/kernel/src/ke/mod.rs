@@ -20,6 +20,7 @@ pub mod fault;
 pub mod guarded_mutex;
 pub(crate) mod handler;
 pub mod instruction;
+pub mod integrity;
 pub mod interrupt;
 pub mod ipi;
 pub mod irql;

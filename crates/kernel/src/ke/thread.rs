@@ -18,7 +18,7 @@ use super::handler::Running;
 use super::spin::{FIRST_LOOK, Stuck};
 use super::user_apc::Wanted;
 use super::wait::Wait;
-use super::{affinity, irql, patience, processor, scheduler, stack};
+use super::{affinity, integrity, irql, patience, processor, scheduler, stack};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::mm::pool;
@@ -447,6 +447,8 @@ fn end(cx: &mut Cx<'_>, id: StrandId, result: Flow<()>) -> Flow<()> {
         return Err(Leave::Stop);
     }
     check_end(cx)?;
+    let (object, name) = cx.with(|k| (k.ke.threads[id].object, k.ke.threads[id].name.clone()));
+    integrity::check_thread(cx, object, &name)?;
     let (object, process, stack) = cx.with(|k| {
         let thread = k.ke.threads.get_mut(id).expect("it has just run");
         let stack = thread.stack.take().map(|stack| (stack, stack::owner(&thread.name)));
