@@ -389,6 +389,14 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Clang(&["-O1"]),
     },
     CDriver {
+        name: "costly",
+        source: "hostile/costly.c",
+        beside: &["control.h"],
+        defines: &[],
+        missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
         name: "damage",
         source: "hostile/damage.c",
         beside: &[

@@ -248,6 +248,9 @@ pub(crate) struct View {
     /// Only what the driver prints, and the verdict
     #[arg(long)]
     pub(crate) quiet: bool,
+    /// How much is shown of what happens, or of what the driver prints; what is beyond is not, and a line says so. The report comes in any case
+    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = size)]
+    pub(crate) output_limit: u64,
     /// Whether reports are coloured
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
     pub(crate) color: Color,

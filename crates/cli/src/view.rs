@@ -1,7 +1,7 @@
 //! A run as it is shown: events while it goes on, its report at the end.
 
 use anyhow::{Result, bail};
-use dirql::readers::{Flow, Json, Prints, Sink};
+use dirql::readers::{Flow, Json, Prints, Sink, cut_line};
 use dirql::{Bench, Error, Jail, Moments, Outcome, Play, Report};
 
 use crate::arguments::{Isolation, View};
@@ -87,7 +87,15 @@ impl<'a> Show<'a> {
     }
 
     fn subscribed(&self, bench: Bench) -> Bench {
-        let (out, symbols) = (self.out.clone(), bench.symbols());
+        let most = self.view.output_limit;
+        let notice = if self.view.json {
+            cut_line(most)
+        } else {
+            format!(
+                "… what happens from here on is not shown, because it would be more than {most} bytes (--output-limit)"
+            )
+        };
+        let (out, symbols) = (self.out.limited(most, notice), bench.symbols());
         if self.view.json {
             bench.reader(Json::new(out, symbols))
         } else if self.view.quiet {

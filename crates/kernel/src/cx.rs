@@ -231,6 +231,7 @@ impl<'m> Cx<'m> {
             Ok(length) if length <= 64 << 20 => length,
             _ => return Err(self.bad_pointer(BadAddress { address, write: false })),
         };
+        self.with(|k| ke::budget::moved(k, length as u64));
         let mut bytes = vec![0; length];
         if hal::access::answers(address) {
             hal::access::fetch(self, address, &mut bytes)?;

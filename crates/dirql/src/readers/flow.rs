@@ -92,6 +92,9 @@ impl Flow {
 
     fn put(&mut self, stamp: &Stamp, depth: usize, text: &str) {
         use std::fmt::Write;
+        if self.out.is_full() {
+            return;
+        }
         let (whole, part) = (stamp.time / 1000, stamp.time % 1000);
         let Stamp { number, processor, irql, strand, .. } = stamp;
         self.text.clear();

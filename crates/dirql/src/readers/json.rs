@@ -30,6 +30,12 @@ impl Json {
     }
 }
 
+/// The line instead of events that are not told, because more bytes of them than `most` would be.
+#[must_use]
+pub fn cut_line(most: u64) -> String {
+    Object::new().text("event", "cut").number("limit", most).end()
+}
+
 /// The line before all events.
 fn first_line() -> String {
     Object::new()
@@ -45,6 +51,9 @@ impl Reader for Json {
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {
+        if self.out.is_full() {
+            return;
+        }
         self.line.again();
         write_event(&mut self.line, stamp, event, Some(&self.symbols));
         self.out.line(self.line.close());

@@ -22,7 +22,7 @@ pub use coverage::Coverage;
 pub use figure::{Figure, FigureForm};
 pub use flow::Flow;
 pub use hash::{Hash128, TraceHash};
-pub use json::{Json, SCHEMA, line as json_line};
+pub use json::{Json, SCHEMA, cut_line, line as json_line};
 pub use prints::{PrintLog, Prints};
 pub use schema::page as schema_page;
 pub use summary::{Summary, Sums, TagSum};
@@ -44,7 +44,17 @@ use std::rc::Rc;
 /// Where readers write: shared, because several may write to the same place. What comes of it is theirs who made it: see
 /// [`Sink::flush`].
 #[derive(Clone)]
-pub struct Sink(Rc<RefCell<Paper>>);
+pub struct Sink {
+    paper: Rc<RefCell<Paper>>,
+    allowance: Option<Rc<RefCell<Allowance>>>,
+}
+
+/// What may still be written.
+struct Allowance {
+    bytes: u64,
+    /// The line that is written instead of all that does not fit; none once it was.
+    notice: Option<String>,
+}
 
 struct Paper {
     out: Box<dyn Write>,
@@ -56,12 +66,40 @@ impl Sink {
     /// A sink that passes everything on to `out`, which had better collect it: lines come one by one.
     #[must_use]
     pub fn new(out: impl Write + 'static) -> Self {
-        Self(Rc::new(RefCell::new(Paper { out: Box::new(out), trouble: None })))
+        Self { paper: Rc::new(RefCell::new(Paper { out: Box::new(out), trouble: None })), allowance: None }
+    }
+
+    /// The same place, to which so many bytes are written; what comes then is not, and the line `notice` says so.
+    #[must_use]
+    pub fn limited(&self, bytes: u64, notice: String) -> Self {
+        let allowance = Rc::new(RefCell::new(Allowance { bytes, notice: Some(notice) }));
+        Self { paper: Rc::clone(&self.paper), allowance: Some(allowance) }
+    }
+
+    /// Whether nothing more is written.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.allowance.as_ref().is_some_and(|allowance| allowance.borrow().notice.is_none())
     }
 
     /// Writes a line and its end.
     pub fn line(&self, text: &str) {
-        let paper = &mut *self.0.borrow_mut();
+        let Some(allowance) = &self.allowance else { return self.write(text) };
+        let Allowance { bytes, notice } = &mut *allowance.borrow_mut();
+        if notice.is_none() {
+            return;
+        }
+        match bytes.checked_sub(text.len() as u64 + 1) {
+            Some(left) => {
+                *bytes = left;
+                self.write(text);
+            }
+            None => notice.take().iter().for_each(|notice| self.write(notice)),
+        }
+    }
+
+    fn write(&self, text: &str) {
+        let paper = &mut *self.paper.borrow_mut();
         if paper.trouble.is_none() {
             let written = paper.out.write_all(text.as_bytes()).and_then(|()| paper.out.write_all(b"\n"));
             paper.trouble = written.err();
@@ -73,7 +111,7 @@ impl Sink {
     /// # Errors
     /// What went wrong first, since this was asked last.
     pub fn flush(&self) -> std::io::Result<()> {
-        let paper = &mut *self.0.borrow_mut();
+        let paper = &mut *self.paper.borrow_mut();
         match paper.trouble.take() {
             Some(trouble) => Err(trouble),
             None => paper.out.flush(),

@@ -13,6 +13,14 @@ use crate::cx::{Cx, Kernel};
 pub(crate) const SERVICE: u64 = 50;
 /// The same for a line that the driver prints: a hundred thousand.
 pub(crate) const PRINT: u64 = 10_000;
+/// The same for each of the host's areas of memory that is mapped or taken away,
+const AREA: u64 = 400;
+/// and for each page.
+const OF_PAGE: u64 = 100;
+/// The same for a text or value that is taken from driver memory, or put there, and for each 16 bytes of it.
+const DATA: u64 = 20;
+/// The same for a thread, its end included.
+pub(crate) const NEW_THREAD: u64 = 20_000;
 /// So often in a budget the account is looked at: by default after twenty thousand calls.
 const LOOKS: u64 = 1_000;
 
@@ -29,6 +37,11 @@ impl Budget {
     /// What was used up by [`charge`] since boot.
     pub(crate) const fn charged(&self) -> u64 {
         self.charged
+    }
+
+    /// So much more is used up.
+    pub(crate) fn charge(&mut self, instructions: u64) {
+        self.charged += instructions;
     }
 }
 
@@ -58,6 +71,19 @@ pub(crate) fn charge(cx: &mut Cx<'_>, instructions: u64) {
         k.ke.spending.charged += instructions;
         k.ke.unsettled();
     });
+}
+
+/// The host has changed so many areas, of so many pages.
+pub(crate) fn mapped(k: &mut Kernel, areas: usize, pages: u64) {
+    k.ke.spending.charged += AREA * areas as u64 + OF_PAGE * pages;
+    k.ke.unsettled();
+}
+
+/// So many bytes were taken or put.
+#[inline]
+pub(crate) fn moved(k: &mut Kernel, bytes: u64) {
+    k.ke.spending.charged += DATA + bytes / 16;
+    k.ke.unsettled();
 }
 
 /// As [`charge`], where nothing else would look for long.

@@ -18,7 +18,7 @@ use super::handler::Running;
 use super::spin::{FIRST_LOOK, Stuck};
 use super::user_apc::Wanted;
 use super::wait::Wait;
-use super::{affinity, integrity, irql, patience, processor, scheduler, stack};
+use super::{affinity, budget, integrity, irql, patience, processor, scheduler, stack};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::mm::pool;
@@ -354,6 +354,7 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
     }
     cx.with(|k| {
         patience::begins_thread(k);
+        k.ke.spending.charge(budget::NEW_THREAD);
         let own_affinity = affinity::of_new_thread(k);
         let id = k.ps.next_id();
         let Start { name, role, process, priority, body } = start;

@@ -11,6 +11,7 @@ use super::space::Zone;
 use super::{dense, shadow};
 use crate::address_map::AddressMap;
 use crate::cx::Kernel;
+use crate::ke::budget;
 
 /// One mapped page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -166,6 +167,7 @@ pub(crate) fn place(k: &mut Kernel, zone: Zone, pages: &[u64], page: Page) -> Op
         k.mm.physical.memory.give_areas(areas);
         return None;
     };
+    budget::mapped(k, areas, pages.len() as u64);
     k.mm.map.map(k.engine, address, pages, page);
     Some(address)
 }
@@ -195,7 +197,9 @@ fn areas(pages: &[u64]) -> usize {
 /// Takes a range of `zone` away; its pages are still taken.
 pub(crate) fn remove(k: &mut Kernel, zone: Zone, address: u64, count: u64) -> Vec<u64> {
     let pages = k.mm.map.unmap(k.engine, address, count);
-    k.mm.physical.memory.give_areas(areas(&pages));
+    let areas = areas(&pages);
+    budget::mapped(k, areas, count);
+    k.mm.physical.memory.give_areas(areas);
     k.mm.space.give(zone, address, count);
     pages
 }

@@ -40,6 +40,8 @@ pub(crate) const fn of_pageable(address: u64) -> u8 {
 #[derive(Default)]
 pub(crate) struct State {
     history: BTreeMap<u64, History>,
+    /// Blocks that are wholly stored because they are shared, with their ends.
+    shared: BTreeMap<u64, u64>,
 }
 
 /// The numbers of a block's events.
@@ -55,6 +57,7 @@ pub(crate) fn allocated(cx: &mut Cx<'_>, address: u64, request: &Request) {
     let history = History { allocated: cx.next_event(), freed: None };
     cx.with(|k| {
         k.mm.shadow.history.insert(address, history);
+        k.mm.shadow.shared.remove(&address);
         if let Some(block) = k.mm.pool.block(address) {
             mark_live(k, address, block);
         }
@@ -100,7 +103,8 @@ pub(crate) fn keep(k: &Kernel, address: u64) {
 }
 
 /// A block that was kept is given out again: its contents are nothing.
-pub(crate) fn give(k: &Kernel, address: u64) {
+pub(crate) fn give(k: &mut Kernel, address: u64) {
+    k.mm.shadow.shared.remove(&address);
     if let Some(block) = k.mm.pool.block(address).filter(|block| !block.freed()) {
         mark_live(k, address, block);
         k.engine.never_stored(address, block.bytes);
@@ -374,8 +378,17 @@ fn another_process(cx: &mut Cx<'_>, touch: &Touch) -> Option<Verdict> {
 pub(crate) fn shared(cx: &mut Cx<'_>, address: u64, bytes: u64) {
     let engine = cx.engine();
     if engine.is_checked() {
+        let end = address.saturating_add(bytes);
+        let known = cx.with(|k| k.mm.shadow.shared.range(..=address).next_back().map(|(_, end)| *end));
+        if known.is_some_and(|known| end <= known) {
+            return;
+        }
         let block = cx.with(|k| k.mm.pool.last_up_to(address).map(|(at, block)| (at, block.bytes)));
-        let (start, length) = block.filter(|(at, length)| address - at < *length).unwrap_or((address, bytes));
+        let block = block.filter(|(at, length)| address - at < *length);
+        let (start, length) = block.unwrap_or((address, bytes));
         engine.stored(start, length.max(bytes));
+        if block.is_some() {
+            cx.with(|k| k.mm.shadow.shared.insert(start, start + length));
+        }
     }
 }
