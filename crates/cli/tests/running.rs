@@ -369,3 +369,26 @@ fn what_is_written_never_takes_the_place_of_what_is_read() {
     let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".part")), "{left:?}");
 }
+
+#[test]
+fn what_is_shown_of_a_run_is_bounded_and_says_so() {
+    let script = format!(r"open \\.\DirqlLegacy as f; {}", "write f text:hello at 0; ".repeat(300));
+    let bounded =
+        |more: &[&str]| run("legacy.sys", &[&["--do", &script, "--output-limit", "16K"], more].concat());
+    let answer = bounded(&[]);
+    assert_eq!(answer.code, Some(0), "{}", answer.said());
+    assert_eq!(answer.out.matches("is not shown, because it would be more than 16384 bytes").count(), 1);
+    assert!(answer.out.contains("verdict: clean"), "the report comes in any case\n{}", answer.said());
+    assert!((14 << 10..20 << 10).contains(&answer.out.len()), "{} bytes", answer.out.len());
+    let answer = bounded(&["--json"]);
+    let lines: Vec<&str> = answer.out.lines().collect();
+    assert_eq!(lines.iter().filter(|line| **line == r#"{"event":"cut","limit":16384}"#).count(), 1);
+    assert!(lines.last().unwrap().contains(r#""event":"end""#), "{}", lines.last().unwrap());
+    assert!(answer.out.len() < 20 << 10, "{} bytes", answer.out.len());
+}
+
+#[test]
+fn what_fits_is_shown_without_a_word_about_it() {
+    let answer = run("legacy.sys", &["--output-limit", "1M"]);
+    assert!(answer.code == Some(0) && !answer.out.contains("not shown"), "{}", answer.said());
+}

@@ -16,7 +16,7 @@ pub(crate) const PRINT: u64 = 10_000;
 /// The same for each of the host's areas of memory that is mapped or taken away,
 const AREA: u64 = 400;
 /// and for each page.
-const OF_PAGE: u64 = 100;
+const OF_PAGE: u64 = 400;
 /// The same for a text or value that is taken from driver memory, or put there, and for each 16 bytes of it.
 const DATA: u64 = 20;
 /// The same for a thread, its end included.
