@@ -412,6 +412,26 @@ static VOID NullRoutine(BOOLEAN Wrong)
     }
 }
 
+/* KeGetCurrentThread, or what it would be for a thread of one's own making. */
+static VOID ThreadObjectDamaged(BOOLEAN Wrong)
+{
+    UCHAR Own[0x18];
+    PUCHAR Thread;
+
+    __asm__("mov %%gs:0x188, %0" : "=r"(Thread));
+    RtlFillMemory(Wrong ? Thread : Own, sizeof(Own), 0xFF);
+}
+
+/* The processor's own region, by its member Self. */
+static VOID ProcessorRegionDamaged(BOOLEAN Wrong)
+{
+    static UCHAR Own[0x60];
+    PUCHAR Region;
+
+    __asm__("mov %%gs:0x18, %0" : "=r"(Region));
+    RtlFillMemory(Wrong ? Region : Own, 0x28, 0xFF);
+}
+
 #define DISPATCHER_PAIRS                                                                                               \
     PAIR("affinity-without-effect", AffinityWithoutEffect)                                                             \
     PAIR("deadlock", Deadlock)                                                                                         \
@@ -435,10 +455,12 @@ static VOID NullRoutine(BOOLEAN Wrong)
     PAIR("object-initialized-while-waited-for", ObjectInitializedWhileWaitedFor)                                       \
     PAIR("object-not-initialized", ObjectNotInitialized)                                                               \
     PAIR("object-of-another-kind", ObjectOfAnotherKind)                                                                \
+    PAIR("processor-region-damaged", ProcessorRegionDamaged)                                                           \
     PAIR("semaphore-count", SemaphoreCount)                                                                            \
     PAIR("semaphore-limit-exceeded", SemaphoreLimitExceeded)                                                           \
     PAIR("thread-ended-in-critical-region", ThreadEndedInCriticalRegion)                                               \
     PAIR("thread-ended-owning-mutex", ThreadEndedOwningMutex)                                                          \
+    PAIR("thread-object-damaged", ThreadObjectDamaged)                                                                 \
     PAIR("thread-priority", PriorityOfThread)                                                                          \
     PAIR("timer-initialized-while-set", TimerInitializedWhileSet)                                                      \
     PAIR("timer-period", TimerPeriod)                                                                                  \

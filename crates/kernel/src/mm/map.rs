@@ -129,6 +129,12 @@ pub(crate) fn allocate(k: &mut Kernel, zone: Zone, count: u64, page: Page, fill:
         clear(k.engine, address, count, fill);
         return Some(address);
     }
+    // Long ranges are one area then.
+    if k.mm.physical.memory.is_crowded()
+        && let Some((address, _)) = allocate_run(k, zone, count, page, Limits::NONE, fill)
+    {
+        return Some(address);
+    }
     let pages = k.mm.physical.take_pages(count)?;
     let address = place(k, zone, &pages, page);
     match address {
