@@ -66,7 +66,7 @@ fn the_cleanup_of_a_synchronous_file_waits_for_its_request() {
 
 #[test]
 fn a_string_constant_without_room_is_read_by_its_length() {
-    assert_eq!(advice(&tell(8, 4)), ["malformed-string", "malformed-string"], "each string is told once");
+    assert_eq!(advice(&tell(8, 4)), ["malformed-string"; 4], "to each instruction, of each string");
 }
 
 #[test]

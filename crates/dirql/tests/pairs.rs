@@ -86,7 +86,7 @@ fn half(rule: &'static str, wrong: bool) -> (Report, BTreeSet<u32>) {
     let bench = || {
         let bench =
             Bench::new().driver(driver("pairs.sys")).checked(rule != "write-after-free").processors(1);
-        let bench = bench.reader(called.clone());
+        let bench = bench.memory(64 << 20).reader(called.clone());
         if rule == "no-more-system-ptes" { bench.chooser(NoRoom) } else { bench }
     };
     let machine = start(bench);

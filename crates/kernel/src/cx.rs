@@ -141,12 +141,12 @@ impl<'m> Cx<'m> {
         self.nt.stop(verdict)
     }
 
-    /// Notes a finding that does not end the run (a leak seen at unload, an advice).
+    /// Notes a finding that does not end the run (a leak seen at unload, an advice). What was told before is not told again.
     pub fn report(&mut self, verdict: Verdict) {
         self.nt.report(verdict);
     }
 
-    /// Notes a finding of the verifier tier, once for each instruction that causes it; the caller goes on. With the option of
+    /// Notes a finding of the verifier tier, as [`Cx::report`] does; the caller goes on. With the option of
     /// Verifier's that it belongs to it is a verdict, as [`Cx::stop`].
     ///
     /// # Errors
@@ -154,13 +154,6 @@ impl<'m> Cx<'m> {
     #[cold]
     pub fn verify(&mut self, verdict: Verdict) -> Flow<()> {
         self.nt.verify(verdict)
-    }
-
-    /// As [`Cx::report`], unless the same was found before: for what a driver may do again and again.
-    pub(crate) fn report_once(&mut self, verdict: Verdict) {
-        if !self.nt.has_found(&verdict) {
-            self.nt.report(verdict);
-        }
     }
 
     // ---- driver memory: a bad pointer is a verdict on the driver that passed it ----

@@ -15,6 +15,7 @@ pub mod event;
 pub mod ex;
 pub mod exports;
 mod few;
+mod findings;
 pub mod hal;
 pub mod io;
 pub mod kd;

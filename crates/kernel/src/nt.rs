@@ -17,6 +17,7 @@ use crate::departures::{self, Departure, Departures};
 use crate::event::{Event, Kind, Reader, Stamp};
 use crate::exports;
 use crate::few::Few;
+use crate::findings::Findings;
 use crate::hal::hardware::Hardware;
 use crate::hal::platform::Platform;
 use crate::ke::scheduler::{before_shared, before_visible};
@@ -113,10 +114,7 @@ pub struct Nt {
     /// Without those of calls that driver code makes by itself.
     events: Cell<u64>,
     verdict: RefCell<Option<Verdict>>,
-    /// Each with its message as it was made, before its addresses were told in words.
-    findings: RefCell<Vec<(Verdict, String)>>,
-    /// Which advice was given, and to which instruction: a return address.
-    advised: RefCell<Vec<(&'static str, u64)>>,
+    findings: RefCell<Findings>,
     /// There is a verdict, or the machine is being torn down.
     ending: Cell<bool>,
     verifier: Verifier,
@@ -163,7 +161,6 @@ impl Nt {
             events: Cell::new(0),
             verdict: RefCell::default(),
             findings: RefCell::default(),
-            advised: RefCell::default(),
             ending: Cell::new(false),
             verifier: settings.verifier,
             given_up: Cell::new(false),
@@ -221,7 +218,7 @@ impl Nt {
     /// Findings that did not end the run.
     #[must_use]
     pub fn findings(&self) -> Vec<Verdict> {
-        self.findings.borrow().iter().map(|(verdict, _)| verdict.clone()).collect()
+        self.findings.borrow().all().to_vec()
     }
 
     /// The driver's stack, as in a verdict, at each moment of [`Settings::witness`] that has come.
@@ -390,26 +387,14 @@ impl Nt {
         Leave::Stop
     }
 
-    /// A finding of the verifier tier: ends the run if Verifier is to watch for it. Told once for each instruction.
+    /// A finding of the verifier tier: ends the run if Verifier is to watch for it.
     #[cold]
     pub(crate) fn verify(&self, verdict: Verdict) -> Flow<()> {
         if self.is_verified(&verdict) {
             return Err(self.stop(verdict));
         }
-        self.report_once(verdict);
+        self.report(verdict);
         Ok(())
-    }
-
-    /// A finding that does not end the run, told once for each instruction that causes it.
-    #[cold]
-    pub(crate) fn report_once(&self, verdict: Verdict) {
-        let verdict = self.with_stack(verdict);
-        let at = |verdict: &Verdict| verdict.stack.first().map(|line| line.address);
-        let known = |other: &Verdict| other.rule == verdict.rule && at(other) == at(&verdict);
-        let is_known = self.findings.borrow().iter().any(|(verdict, _)| known(verdict));
-        if !is_known {
-            self.report(verdict);
-        }
     }
 
     /// Whether the option of Verifier's that a finding belongs to is on; one without a row in the table belongs to any.
@@ -424,33 +409,15 @@ impl Nt {
         if is_error { Verdict { tier: Tier::Error, ..verdict } } else { verdict }
     }
 
+    /// A finding that does not end the run; what was told before is not told again ([`crate::findings`]).
+    #[cold]
     pub(crate) fn report(&self, verdict: Verdict) {
-        if verdict.tier == Tier::Advice && self.has_advised(&verdict) {
+        if !self.findings.borrow_mut().is_news(self.engine.caller_rip(), &verdict) {
             return;
         }
-        let made = verdict.message.clone();
         let verdict = self.in_words(self.judged(self.with_stack(verdict)));
         self.emit(Event::Finding { rule: verdict.rule, message: verdict.message.clone() });
-        self.findings.borrow_mut().push((verdict, made));
-    }
-
-    /// Whether this rule has been broken in these words before.
-    pub(crate) fn has_found(&self, verdict: &Verdict) -> bool {
-        let findings = self.findings.borrow();
-        findings.iter().any(|(found, made)| found.rule == verdict.rule && *made == verdict.message)
-    }
-
-    /// Whether the instruction that runs has had so much advice of this rule that more says nothing new: a loop may have the
-    /// same advice a million times.
-    fn has_advised(&self, verdict: &Verdict) -> bool {
-        const OF_ONE_INSTRUCTION: usize = 8;
-        let place = (verdict.rule, self.engine.caller_rip());
-        let mut advised = self.advised.borrow_mut();
-        let is_enough = advised.iter().filter(|at| **at == place).count() >= OF_ONE_INSTRUCTION;
-        if !is_enough {
-            advised.push(place);
-        }
-        is_enough
+        self.findings.borrow_mut().push(verdict);
     }
 
     /// Whether the machine is being torn down: every suspension point returns [`Leave::Stop`] then.

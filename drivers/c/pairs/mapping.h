@@ -103,12 +103,18 @@ static VOID ContiguousBoundary(BOOLEAN Wrong)
     PHYSICAL_ADDRESS Lowest = {.QuadPart = 0}, Boundary = {.QuadPart = Wrong ? 0x3000 : 0x4000};
     PVOID Block = MmAllocateContiguousMemorySpecifyCache(PAGE_SIZE, Lowest, Highest, Boundary, MmCached);
 
-    MmFreeContiguousMemorySpecifyCache(Block, PAGE_SIZE, MmCached);
+    if (Block != NULL) {
+        MmFreeContiguousMemorySpecifyCache(Block, PAGE_SIZE, MmCached);
+    }
 }
 
 static VOID ZeroBytes(BOOLEAN Wrong)
 {
-    MmFreeContiguousMemory(MmAllocateContiguousMemory(Wrong ? 0 : 1, Highest));
+    PVOID Block = MmAllocateContiguousMemory(Wrong ? 0 : 1, Highest);
+
+    if (Block != NULL) {
+        MmFreeContiguousMemory(Block);
+    }
 }
 
 static VOID PhysicalOfNothing(BOOLEAN Wrong)

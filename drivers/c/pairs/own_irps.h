@@ -68,7 +68,9 @@ static VOID IrpBadBuffer(BOOLEAN Wrong)
     KeInitializeEvent(&Done, NotificationEvent, FALSE);
     Irp = IoBuildDeviceIoControlRequest(DIRECT, TheDevice, NULL, 0, Wrong ? (PVOID)0xFFFFF880DEAD0000 : Block, 64,
                                         TRUE, &Done, &Status);
-    IoCallDriver(TheDevice, Irp);
+    if (Irp != NULL) {
+        IoCallDriver(TheDevice, Irp);
+    }
     Free(Block);
 }
 

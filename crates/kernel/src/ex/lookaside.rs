@@ -148,7 +148,13 @@ fn initialize(cx: &mut Cx<'_>, list: List, wish: &Wish) -> Flow<()> {
     }
     if wish.bytes == 0 || wish.bytes > u32::MAX.into() {
         let message = format!("{} was asked for blocks of {} bytes", wish.name, wish.bytes);
-        return Err(cx.stop(Verdict::error("lookaside-size", message)));
+        let verdict =
+            Verdict::error("lookaside-size", message).bug_check(0xC4, [0xCD, list.address, wish.bytes, 0]);
+        // Windows makes room for what it keeps in a block, and goes on; more than 32 bits say are lost.
+        if wish.bytes != 0 {
+            return Err(cx.stop(verdict));
+        }
+        cx.verify(verdict.as_verifier())?;
     }
     if cx.with(|k| k.mm.map.page(list.address)).is_some_and(|page| page.pageable) {
         let message = format!("{} was given a list in pageable memory at {:#x}", wish.name, list.address);

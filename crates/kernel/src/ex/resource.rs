@@ -148,8 +148,8 @@ pub fn initialize(cx: &mut Cx<'_>, resource: Resource) -> Flow<abi::NtStatus> {
     if !resource.address.is_multiple_of(8) {
         let message =
             format!("ExInitializeResourceLite was given {:#x}, which is not aligned", resource.address);
-        let verdict = Verdict::error("resource-unaligned", message);
-        return Err(cx.stop(verdict.bug_check(0xC4, [0x3D, 0, 0, resource.address])));
+        let verdict = Verdict::verifier("resource-unaligned", message);
+        cx.verify(verdict.bug_check(0xC4, [0x3D, 0, 0, resource.address]))?;
     }
     if cx.with(|k| k.ex.resources.contains_key(&resource.address)) {
         let message =

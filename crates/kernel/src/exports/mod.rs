@@ -138,7 +138,7 @@ fn refuse(cx: &mut Cx<'_>, export: &Export, irql: u8) -> Flow<()> {
         Tier::Error if !export.survives(irql) => Err(cx.stop(verdict)),
         Tier::Error => cx.verify(verdict.as_verifier()),
         tier => {
-            cx.nt().report_once(Verdict { tier, ..verdict });
+            cx.report(Verdict { tier, ..verdict });
             Ok(())
         }
     }

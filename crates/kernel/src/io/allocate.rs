@@ -80,12 +80,18 @@ pub fn initialize(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, size: u16, stack_size: u
         refuse_in_use(cx, irp, 0x310, "IoInitializeIrp")?;
         tell_initialized_again(cx, irp, origin)?;
     }
-    if !(1..=MOST_LOCATIONS).contains(&stack_size) || size < irp::size(stack_size) {
+    let possible = (1..=MOST_LOCATIONS).contains(&stack_size);
+    if !possible || size < irp::size(stack_size) {
         let message = format!(
             "IoInitializeIrp was given {size} bytes for {stack_size} stack locations; IoSizeOfIrp says {}",
             irp::size(stack_size.min(MOST_LOCATIONS))
         );
-        return Err(cx.stop(Verdict::error("irp-too-small", message)));
+        let verdict = Verdict::error("irp-too-small", message);
+        // Windows believes the size, which the memory may exceed: what it does not clear may be another request's.
+        if !possible || usize::from(size) < size_of::<IRP>() {
+            return Err(cx.stop(verdict));
+        }
+        cx.report(verdict.as_warning());
     }
     cx.write_bytes(irp.address, &vec![0; size.into()])?;
     Packet::new(irp, size, stack_size).write_header(cx)?;
@@ -139,7 +145,12 @@ pub fn reuse(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> Flow<()>
             "IoReuseIrp on {:#x}, which is not an IRP of IoAllocateIrp (an IRP of IoBuildXxx is freed when it is complete)",
             irp.address
         );
-        return Err(cx.stop(io_manager("irp-reuse", 0x311, message, DriverPtr::NULL, irp)));
+        let verdict = io_manager("irp-reuse", 0x311, message, DriverPtr::NULL, irp);
+        // In its thread's list, or its master's, it would be lost there; one of IoBuildAsynchronousFsdRequest is in none.
+        if !matches!(origin, Some(Origin::Asynchronous)) {
+            return Err(cx.stop(verdict));
+        }
+        cx.verify(verdict.as_verifier())?;
     }
     let flags = cx.read(irp + IRP::AllocationFlags)?;
     let stack_size = cx.read(irp + IRP::StackCount)?;

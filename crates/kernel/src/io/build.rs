@@ -143,7 +143,9 @@ fn refused(
         return Ok(DriverPtr::NULL);
     }
     let message = format!("{ddi} was given a buffer that cannot be locked: {status}");
-    Err(cx.stop(io_manager("irp-bad-buffer", code, message, DriverPtr::NULL, irp)))
+    // Windows gives no IRP.
+    cx.verify(io_manager("irp-bad-buffer", code, message, DriverPtr::NULL, irp).as_verifier())?;
+    Ok(DriverPtr::NULL)
 }
 
 /// Event, status block and thread of a threaded IRP.

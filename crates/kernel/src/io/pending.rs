@@ -253,7 +253,9 @@ pub(crate) fn returned(
     };
     if status.0 == u32::MAX {
         let message = format!("{} returned 0xFFFFFFFF, which is no NTSTATUS", who(cx, frame));
-        return Err(stop(cx, "dispatch-illegal-status", 0x225, message, frame));
+        let (device, irp) = (DriverPtr::new(frame.device), DriverPtr::new(frame.irp));
+        // To the I/O manager it is one error among others.
+        cx.verify(io_manager("dispatch-illegal-status", 0x225, message, device, irp).as_verifier())?;
     }
     match frame.left {
         Some(left) => {

@@ -47,7 +47,11 @@ pub fn initialize(
     if cx.with(|k| k.io.timers.contains_key(&device.address)) {
         let name = device_name(cx, device);
         let message = format!("IoInitializeTimer on {name}, whose timer is initialised already");
-        return Err(cx.stop(io_manager("io-timer-initialized-again", 0xA, message, device, DriverPtr::NULL)));
+        let verdict = io_manager("io-timer-initialized-again", 0xA, message, device, DriverPtr::NULL);
+        cx.verify(verdict.as_verifier())?;
+        let again = |timer: &mut Timer| (timer.routine, timer.context) = (routine, context);
+        cx.with(|k| k.io.timers.get_mut(&device.address).map(again));
+        return Ok(NtStatus::SUCCESS);
     }
     let block: DriverPtr<i16> = pool::allocate(cx, pool::Kind::NonPaged, SIZE, pool::tag(b"IoTm"))?;
     if block.is_null() {

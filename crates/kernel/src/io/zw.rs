@@ -153,7 +153,7 @@ fn tell_of_file(cx: &mut Cx<'_>, name: &str, status: NtStatus) {
             "the driver opened {name}: dirql has no disks, and answers {status} as if the file were not there; on Windows it may be, \
              so what the driver does with it is not seen here"
         );
-        cx.report_once(Verdict::advice("no-disk", message));
+        cx.report(Verdict::advice("no-disk", message));
     }
 }
 

@@ -76,7 +76,7 @@ pub fn set_coalescable(
         let message = format!(
             "KeSetCoalescableTimer was called with period {period} and tolerable delay {tolerable_delay}; neither may be more than MAXLONG"
         );
-        return Err(cx.stop(Verdict::error("timer-period", message)));
+        cx.report(Verdict::warning("timer-period", message));
     }
     set_for(cx, timer, due, period, tolerable_delay, dpc)
 }
@@ -85,7 +85,7 @@ pub fn set_coalescable(
 /// that is not 0. Returns whether it was set already; that setting is cancelled.
 ///
 /// # Errors
-/// A verdict if it is no timer or the period is negative; [`engine::Leave`] of what runs at once.
+/// A verdict if it is no timer; [`engine::Leave`] of what runs at once.
 pub fn set_ex(
     cx: &mut Cx<'_>,
     timer: DriverPtr<KTIMER>,
@@ -93,11 +93,14 @@ pub fn set_ex(
     period: i32,
     dpc: DriverPtr<KDPC>,
 ) -> Flow<bool> {
-    let Ok(period) = u32::try_from(period) else {
-        let message = format!("KeSetTimerEx was called with period {period}; it must not be negative");
-        return Err(cx.stop(Verdict::error("timer-period", message)));
-    };
-    set_for(cx, timer, due, period, 0, dpc)
+    if period < 0 {
+        let message = format!(
+            "KeSetTimerEx was called with period {period}; it must not be negative, and counts as {}",
+            period.cast_unsigned()
+        );
+        cx.report(Verdict::warning("timer-period", message));
+    }
+    set_for(cx, timer, due, period.cast_unsigned(), 0, dpc)
 }
 
 fn set_for(

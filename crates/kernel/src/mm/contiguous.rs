@@ -65,12 +65,16 @@ fn take(
 
 fn take_for_caller(cx: &mut Cx<'_>, name: &str, bytes: u64, limits: Limits, noncached: bool) -> Flow<u64> {
     if bytes == 0 {
-        return Err(cx.stop(Verdict::error("zero-bytes", format!("{name} was asked for 0 bytes"))));
+        cx.report(Verdict::warning("zero-bytes", format!("{name} was asked for 0 bytes, and gives none")));
+        return Ok(0);
     }
     if limits.boundary != 0 && !limits.boundary.is_power_of_two() {
-        let message =
-            format!("{name} was given the boundary {:#x}, which is no power of two", limits.boundary);
-        return Err(cx.stop(Verdict::error("contiguous-boundary", message)));
+        let message = format!(
+            "{name} was given the boundary {:#x}, which is no power of two: it gives no memory",
+            limits.boundary
+        );
+        cx.report(Verdict::warning("contiguous-boundary", message));
+        return Ok(0);
     }
     if cx.choose("fault.contiguous", 2) == 1 {
         return Ok(0);

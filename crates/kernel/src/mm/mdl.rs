@@ -163,7 +163,12 @@ pub fn build_for_nonpaged_pool(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()>
     if before & (MDL_PAGES_LOCKED | MDL_SOURCE_IS_NONPAGED_POOL | MDL_PARTIAL) != 0 {
         let message =
             format!("MmBuildMdlForNonPagedPool was given an MDL that is built already (flags {before:#x})");
-        return Err(cx.stop(Verdict::error("mdl-built-twice", message)));
+        let verdict = Verdict::error("mdl-built-twice", message);
+        // The same pages once more, unless they were locked, or are another MDL's.
+        if before & (MDL_PAGES_LOCKED | MDL_PARTIAL) != 0 {
+            return Err(cx.stop(verdict));
+        }
+        cx.report(verdict.as_warning());
     }
     let pages = span(address, length);
     let mut of_device = 0;

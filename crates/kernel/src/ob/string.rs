@@ -10,22 +10,21 @@ use crate::mm::pool;
 use crate::verdict::Verdict;
 
 /// The text of the counted string at `from`. A null pointer and an empty buffer are empty text. A `MaximumLength` below `Length`, as
-/// some hand-made constants have it, is told and does not matter: who only reads a string looks at `Length`.
+/// some hand-made constants have it, is told and does not matter: who only reads a string looks at `Length`. Of an odd length the last
+/// byte is no character.
 ///
 /// # Errors
-/// A verdict if the structure or its buffer cannot be read, or its length is odd.
+/// A verdict if the structure or its buffer cannot be read.
 pub fn read(cx: &mut Cx<'_>, from: DriverPtr<UNICODE_STRING>) -> Flow<String> {
     if from.is_null() {
         return Ok(String::new());
     }
     let length = cx.read(from + UNICODE_STRING::Length)?;
     let maximum = cx.read(from + UNICODE_STRING::MaximumLength)?;
-    if !length.is_multiple_of(2) {
-        return Err(cx.stop(malformed(from, length, maximum)));
+    if length > maximum || !length.is_multiple_of(2) {
+        cx.report(malformed(from, length, maximum));
     }
-    if length > maximum {
-        cx.report_once(malformed(from, length, maximum).as_warning());
-    }
+    let length = length & !1;
     let buffer = cx.read(from + UNICODE_STRING::Buffer)?;
     let bytes = cx.read_bytes(buffer.address, length.into())?;
     let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
@@ -37,7 +36,7 @@ fn malformed(at: DriverPtr<UNICODE_STRING>, length: u16, maximum: u16) -> Verdic
         "the UNICODE_STRING at {:#x} is malformed: Length {length}, MaximumLength {maximum}",
         at.address
     );
-    Verdict::error("malformed-string", message)
+    Verdict::warning("malformed-string", message)
 }
 
 /// Text as UTF-16, little-endian, with a zero at the end.

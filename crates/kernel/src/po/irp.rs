@@ -13,7 +13,7 @@ use crate::verdict::Verdict;
 /// `PoCallDriver`.
 ///
 /// # Errors
-/// As `IoCallDriver`; a verdict if it is no power IRP.
+/// As `IoCallDriver`.
 pub fn call_driver(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>) -> Flow<NtStatus> {
     let next = io::irp::next(cx, irp)?;
     let major = cx.read(next + IO_STACK_LOCATION::MajorFunction)?;
@@ -22,7 +22,8 @@ pub fn call_driver(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: Drive
             "PoCallDriver was called for the IRP {:#x}, whose major function is {major:#x}; it is for IRP_MJ_POWER only",
             irp.address
         );
-        return Err(cx.stop(Verdict::error("not-a-power-irp", message)));
+        // Since Windows Vista it does what IoCallDriver does.
+        cx.report(Verdict::warning("not-a-power-irp", message));
     }
     io::irp::call_driver(cx, device, irp)
 }
