@@ -106,12 +106,25 @@ fn a_request_completed_twice_tells_who_completed_it_first() {
 }
 
 #[test]
+fn a_request_touched_after_its_completion_is_told_as_such_in_a_checked_machine() {
+    let checked = || bench().checked(true);
+    let report = fails(14, checked);
+    let verdict = report.expect_verdict();
+    assert_eq!(verdict.rule, "use-after-free", "{report}");
+    assert!(verdict.message.contains("it was the IRP 0x"), "{report}");
+    let text = told_of(14, checked);
+    assert!(under(&text, "completed").contains("faults!DoubleCompletion+"), "{text}");
+}
+
+#[test]
 fn a_request_completed_with_its_cancel_routine_set_names_both_by_name_and_line() {
     let report = fails(15, bench);
     let message = &report.expect_verdict().message;
     assert!(message.contains("(IRP_MJ_DEVICE_CONTROL)"), "{report}");
     assert!(message.contains("the cancel routine faults.sys!"), "{report}");
     assert!(message.contains(" (faults.c:"), "{report}");
+    let check = report.expect_verdict().bug_check.unwrap();
+    assert!(check.parameters[1] >= 0x2000_0000_0000, "parameter 2 is the cancel routine: {report}");
 }
 
 // ---- what does not end ----

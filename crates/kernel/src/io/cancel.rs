@@ -240,7 +240,7 @@ fn never_completes(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
     let waiting = ke::who_waits::threads(cx, |thread| !thread.callouts.is_empty());
     let why = waiting.iter().fold(String::new(), |why, line| format!("{why}; {line}"));
     let message = format!(
-        "the thread that sent it ends, but the {request} IRP {:#x} of {name} was cancelled and is not completed{why}",
+        "the {request} IRP {:#x} of {name} was cancelled, because the thread that sent it ends, and is not completed{why}",
         irp.address
     );
     let verdict = pending::of_irp(cx, irp.address, Verdict::error("irp-never-completed", message));

@@ -88,7 +88,8 @@ fn damaged(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, count: u8) -> Leave {
 fn still_pending(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> Leave {
     let (holder, name) = holder(cx, irp);
     let message = format!("the IRP {:#x} of {name} was completed with {status}", irp.address);
-    cx.stop(io_manager("completed-with-pending", 0x6, message, holder, irp))
+    let verdict = io_manager("completed-with-pending", 0x6, message, holder, irp);
+    cx.stop(verdict.bug_check(0xC9, [0x6, status.0.into(), irp.address, 0]))
 }
 
 #[cold]
@@ -100,7 +101,7 @@ fn cancel_routine_set(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, cancel: DriverPtr<ab
     );
     let verdict = io_manager("cancel-routine-set", 0x7, message, holder, irp);
     let verdict = pending::of_irp(cx, irp.address, verdict);
-    cx.stop(verdict)
+    cx.stop(verdict.bug_check(0xC9, [0x7, cancel.address, irp.address, 0]))
 }
 
 /// The device that has the IRP, and its name.

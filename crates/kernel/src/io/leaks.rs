@@ -46,7 +46,7 @@ impl Gone {
     }
 
     fn verdict(&self, rule: &'static str, what: &str) -> Verdict {
-        Verdict::error(rule, format!("{}: {} and {what}", self.service, self.after))
+        Verdict::error(rule, format!("{} {} and {what}", self.service, self.after))
     }
 }
 
@@ -58,8 +58,8 @@ pub(crate) fn report(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, when: Wh
     let service = driver::service(cx, driver);
     let (base, size) = cx.with(|k| k.io.drivers.get(&driver.address).map_or((0, 0), |d| (d.base, d.size)));
     let after = match when {
-        When::EntryFailed => "its DriverEntry failed",
-        When::Unloaded => "it was unloaded",
+        When::EntryFailed => "failed in its DriverEntry",
+        When::Unloaded => "was unloaded",
     };
     let gone = Gone { driver, service, base, size, after };
     unload::wait_for_work(cx, driver)?;
@@ -77,7 +77,7 @@ pub(crate) fn report(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, when: Wh
 /// # Errors
 /// As [`report`].
 pub(crate) fn report_library(cx: &mut Cx<'_>, name: &str, base: u64, size: u64) -> Flow<()> {
-    let after = "it was unloaded";
+    let after = "was unloaded";
     let gone = Gone { driver: DriverPtr::NULL, service: name.to_owned(), base, size, after };
     refuse_still_called(cx, &gone)?;
     memory(cx, &gone);
@@ -88,7 +88,7 @@ fn refuse_still_called(cx: &mut Cx<'_>, gone: &Gone) -> Flow<()> {
     let Some((what, moment)) = still_called(cx, gone)? else {
         return Ok(());
     };
-    let message = format!("{}: {}, and {what}: its code is called when it is gone", gone.service, gone.after);
+    let message = format!("{} {}, and {what}: its code is called when it is gone", gone.service, gone.after);
     let verdict = Verdict::error("unload-still-called", message);
     let verdict = verdict.bug_check(0xCE, [gone.base, 0x10, gone.base, 0]);
     Err(cx.stop(moment.into_iter().fold(verdict, |verdict, (what, event)| verdict.related(what, event))))

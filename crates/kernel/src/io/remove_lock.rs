@@ -45,7 +45,8 @@ pub(crate) fn with_event(k: &Kernel, event: u64) -> Option<u64> {
 /// Who holds it, in words.
 pub(crate) fn held(k: &Kernel, lock: u64) -> String {
     let held = |(tag, Hold { count, place, .. }): (&u64, &Hold)| {
-        format!("with the tag {tag:#x} ({count} time(s), last acquired in {})", symbols::code(k, *place))
+        let often = if *count == 1 { "once".to_owned() } else { format!("{count} times, last") };
+        format!("with the tag {tag:#x} (acquired {often} in {})", symbols::code(k, *place))
     };
     let all: Vec<String> = k.io.remove_locks.get(&lock).into_iter().flatten().map(held).collect();
     if all.is_empty() {

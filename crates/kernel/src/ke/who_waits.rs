@@ -39,7 +39,12 @@ pub(crate) fn threads(cx: &mut Cx<'_>, which: impl Fn(&Thread) -> bool) -> Vec<S
         let all = k.ke.threads.iter().filter(|thread| which(thread));
         all.filter_map(|thread| Some((thread.strand, wait::told(k, thread)?))).collect::<Vec<_>>()
     });
-    waiting.into_iter().map(|(strand, line)| format!("{line}{}", place(cx, strand))).collect()
+    let with_place = |(strand, line)| match place(cx, strand) {
+        place if place.is_empty() => line,
+        // First, so that it is nobody else's: whoever owns what is waited for is named last.
+        place => format!("{}, {line}", place.trim_start()),
+    };
+    waiting.into_iter().map(with_place).collect()
 }
 
 /// Where in a driver a thread stands: ` in a.sys!Foo+0x12, called from …`; nothing if in none.

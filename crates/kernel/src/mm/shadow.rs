@@ -208,11 +208,23 @@ fn judge(cx: &mut Cx<'_>, touch: &Touch, by: By) -> Flow<()> {
             {
                 verdict = verdict.of_block(&block);
             }
+            if let Some((irp, completed)) = cx.with(|k| completed_irp(k, touch.address)) {
+                verdict.message +=
+                    &format!("; it was the IRP {irp:#x}, which was completed at event {completed}");
+                verdict = verdict.related("completed", completed);
+            }
             verdict.caller = (by == By::Driver).then_some(touch.caller);
             Err(cx.stop(verdict))
         }
         None => Ok(()),
     }
+}
+
+/// The IRP that the freed block at `address` was, and when it was completed.
+fn completed_irp(k: &Kernel, address: u64) -> Option<(u64, u64)> {
+    let (start, block) = nearest(k, address)?;
+    let completed = k.io.irps.completed_at(start).filter(|_| block.freed())?;
+    Some((start, completed))
 }
 
 /// `strlen` and its kin load whole aligned words, of which only some bytes are the string's. Such a load cannot fault, and

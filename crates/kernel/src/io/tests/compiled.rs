@@ -268,7 +268,7 @@ fn a_driver_whose_entry_fails_is_gone_and_what_it_left_is_told() {
     });
     assert!(outcome.verdict.is_none(), "{:?}", outcome.verdict);
     assert_eq!(outcome.findings.len(), 1);
-    assert!(outcome.findings[0].message.contains("its DriverEntry failed"));
+    assert!(outcome.findings[0].message.contains("failed in its DriverEntry"));
 }
 
 const LEGACY: &str = "\\\\.\\DirqlLegacy";
