@@ -171,7 +171,8 @@ impl Run {
 /// One run or many.
 #[derive(Args)]
 pub(crate) struct Many {
-    /// Makes so many runs, by the policy's seed and those that follow it, and shows (and records) the first that is not clean
+    /// Makes so many runs, by the policy's seed and those that follow it, and shows (and records) the first that is not clean. Each
+    /// boots and starts the driver anew; `dirql explore --policy` starts it once, which is quicker
     #[arg(long, value_name = "N", conflicts_with = "in_process", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) runs: Option<u32>,
     /// So many of these at a time, each in a process of its own; as many as the host has processors, if not given
