@@ -272,6 +272,9 @@ pub(crate) struct Isolation {
     /// Where this process leaves what it has not printed yet.
     #[arg(long = crate::isolate::OUTBOX, hide = true, require_equals = true)]
     pub(crate) outbox: Option<i32>,
+    /// Where this process finds the number that its last word needs.
+    #[arg(long = crate::isolate::PASS, hide = true, require_equals = true)]
+    pub(crate) pass: Option<i32>,
     /// What an earlier process of this command left to be done by this one.
     #[arg(long = crate::isolate::TURN, hide = true, require_equals = true)]
     pub(crate) turn: Option<String>,

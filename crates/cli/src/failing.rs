@@ -48,11 +48,20 @@ fn die(way: &str) {
         "open" => drop(std::fs::read("/etc/hostname")),
         "start" => drop(std::process::Command::new("/bin/true").status()),
         "exit" => std::process::exit(0),
+        // As a driver would that runs code in this process.
+        "forge" => forge("end 0\n"),
+        "forge-in-full" => forge("over 0\nend 0123456789abcdef 0\n"),
         "overflow" => assert_ne!(deeper(1), 0),
         "panic" => panic!("a panic that was asked for"),
         "memory" => drop(vec![0_u8; 1 << 40]),
         other => panic!("{VARIABLE}={other}: no such way"),
     }
+}
+
+/// Says these words to the watcher and ends well.
+fn forge(words: &str) {
+    let _ = rustix::io::write(std::io::stdin(), words.as_bytes());
+    std::process::exit(0);
 }
 
 #[allow(unconditional_recursion, reason = "it is to run over the end of its stack")]

@@ -5,7 +5,7 @@
 //! process of its own run; what was printed until then stays printed. What the machine does is none of this file's.
 
 use std::fs::File;
-use std::io::{self, BufWriter, PipeReader, Write};
+use std::io::{self, BufWriter, PipeReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use dirql::Jail;
 use dirql::outbox::{self, Outbox};
+use dirql::pass::{self, Pass};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, OFlags};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
@@ -29,8 +30,13 @@ use crate::terminal;
 pub(crate) const CONFINED: &str = "confined";
 /// Behind these two, what an earlier process of this command left to be done by this one.
 pub(crate) const TURN: &str = "turn";
-/// How the line begins that says that the report is complete.
+/// How the line begins that says that no driver code runs any more, with the exit code to be. The answer is a number that only the watcher
+/// knew until then.
+const OVER: &str = "over ";
+/// How the line begins that says that the report is complete, with that number and the exit code.
 const END: &str = "end ";
+/// Behind `--`, the number of the file in which that number comes.
+pub(crate) const PASS: &str = "pass";
 /// How a line begins that tells what was done so far.
 const TOLD: &str = "told: ";
 /// How the line begins that holds the last line of the command's output, whatever comes before it.
@@ -98,7 +104,7 @@ pub(crate) fn in_turns(
     mut command: impl FnMut(Option<Jail>, Option<&str>) -> Result<Done>,
 ) -> Result<u8> {
     if let Some(watcher) = isolation.confined {
-        let confined = Confined::enter(watcher)?;
+        let confined = Confined::enter(watcher, isolation.pass)?;
         let done = command(Some(confined.jail()), isolation.turn.as_deref());
         if let Ok(Done { last: Some(line), .. }) = &done {
             confined.say(&format!("{LAST}{line}"));
@@ -143,7 +149,10 @@ fn turn_by_turn(mut take: impl FnMut(Option<&str>) -> Result<Done>) -> Result<u8
 // ---- the process that runs the machine ----
 
 /// The pipe to the watcher.
-struct Confined(io::Stdin);
+struct Confined {
+    pipe: io::Stdin,
+    pass: Pass,
+}
 
 impl Confined {
     /// Makes this process the one that `watcher` watches: it ends when the watcher does, and leaves no core file of a
@@ -151,7 +160,7 @@ impl Confined {
     ///
     /// # Errors
     /// It was not started by a watcher.
-    fn enter(watcher: u32) -> Result<Self> {
+    fn enter(watcher: u32, pass: Option<i32>) -> Result<Self> {
         let pipe = io::stdin();
         let is_pipe = rustix::fs::fstat(&pipe)
             .is_ok_and(|data| FileType::from_raw_mode(data.st_mode) == FileType::Fifo);
@@ -168,22 +177,26 @@ impl Confined {
         // Should a driver use up the host's memory, it is this process that goes. Where that cannot be said, it is not.
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
         rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-        Ok(Self(pipe))
+        let file = pass.map(|number| File::open(format!("/proc/self/fd/{number}"))).transpose();
+        let pass = file.and_then(|file| file.map(|file| Pass::new(&file)).transpose());
+        let Ok(Some(pass)) = pass else { bail!("--{CONFINED} is for dirql's own use: leave it out") };
+        Ok(Self { pipe, pass })
     }
 
     /// What it may still do once driver code runs.
     fn jail(&self) -> Jail {
-        Jail::new().last_words(&self.0)
+        Jail::new().last_words(&self.pipe)
     }
 
     /// Tells the watcher that everything was said.
     fn end(&self, code: u8) {
         // The watcher takes silence for a death, and is right.
-        self.say(&format!("{END}{code}"));
+        self.say(&format!("{OVER}{code}"));
+        self.say(&format!("{END}{:016x} {code}", self.pass.wait()));
     }
 
     fn say(&self, line: &str) {
-        write_all(&self.0, format!("{line}\n").as_bytes());
+        write_all(&self.pipe, format!("{line}\n").as_bytes());
     }
 }
 
@@ -334,7 +347,7 @@ pub(crate) fn told(
     stop: &AtomicBool,
     mut each: impl FnMut(&str) -> bool,
 ) -> Result<End> {
-    let (mut child, notes) = start(more, [Stdio::null, Stdio::piped])?;
+    let (mut child, notes, mut secret) = start(more, [Stdio::null, Stdio::piped])?;
     let (mut line, mut said, mut errors) = (Vec::new(), String::new(), Vec::new());
     let mut enough = false;
     let mut take = |pipe, bytes: &[u8]| match pipe {
@@ -345,7 +358,10 @@ pub(crate) fn told(
                 line.drain(..=end);
                 match text.trim_end().strip_prefix(TOLD) {
                     Some(text) => enough = enough || !each(text),
-                    None => said.push_str(&text),
+                    None => {
+                        said.push_str(&text);
+                        secret.hears(&said);
+                    }
                 }
             }
             enough
@@ -362,7 +378,7 @@ pub(crate) fn told(
     let status = child.wait().context(NOT_WAITED)?;
     said.push_str(&String::from_utf8_lossy(&line));
     let hung_for = isolation.host_limit().filter(|_| closed == Closed::Hung);
-    let ended = Ended { said, status, hung_for };
+    let ended = Ended { said, status, hung_for, number: secret.number };
     Ok(match ended.code() {
         _ if closed == Closed::Stopped => End::Stopped,
         Some(code) => End::With(code, String::from_utf8_lossy(&errors).into_owned()),
@@ -371,10 +387,12 @@ pub(crate) fn told(
 }
 
 /// Starts this command again, with `more` arguments. `outputs` says where goes what it prints, and what of that are errors.
-fn start(more: &[String], outputs: [fn() -> Stdio; 2]) -> Result<(Child, PipeReader)> {
+fn start(more: &[String], outputs: [fn() -> Stdio; 2]) -> Result<(Child, PipeReader, Secret)> {
     let (notes, its_end) = io::pipe().context("a pipe to the process that runs the machine")?;
+    let secret = Secret::new().context("a number that nobody knows")?;
     let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
     arguments.insert(1, format!("--{CONFINED}={}", std::process::id()).into());
+    arguments.insert(2, format!("--{PASS}={}", secret.file.as_raw_fd()).into());
     arguments.splice(2..2, more.iter().map(Into::into));
     let child = Command::new("/proc/self/exe")
         .args(arguments)
@@ -384,17 +402,50 @@ fn start(more: &[String], outputs: [fn() -> Stdio; 2]) -> Result<(Child, PipeRea
         .stderr(outputs[1]())
         .spawn()
         .context("the process that runs the machine cannot be started (--in-process does without)")?;
-    Ok((child, notes))
+    Ok((child, notes, secret))
+}
+
+/// What the last word of the process that runs a machine needs, and gets only when it has said that no driver code runs any more.
+struct Secret {
+    file: File,
+    number: u64,
+    granted: bool,
+}
+
+impl Secret {
+    fn new() -> io::Result<Self> {
+        let file = pass::file()?;
+        // It is inherited.
+        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())?;
+        let mut bytes = [0; 8];
+        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        Ok(Self { file, number: u64::from_ne_bytes(bytes), granted: false })
+    }
+
+    /// The process has said this so far.
+    fn hears(&mut self, said: &str) {
+        let over = |line: &str| line.starts_with(OVER) && line.ends_with('\n');
+        if !self.granted && said.split_inclusive('\n').any(over) {
+            // Without it, the process is told as one that has not ended well.
+            self.granted = pass::grant(&self.file, self.number).is_ok();
+        }
+    }
 }
 
 const NOT_ENDED: &str = "the process that runs the machine cannot be ended";
 const NOT_WAITED: &str = "the process that runs the machine cannot be waited for";
 
 /// Prints what the process prints, if that comes here, to its end.
-fn end((mut child, notes): (Child, PipeReader), limit: Option<Duration>) -> Result<Ended> {
+fn end(
+    (mut child, notes, mut secret): (Child, PipeReader, Secret),
+    limit: Option<Duration>,
+) -> Result<Ended> {
     let mut said = Vec::new();
     let mut pass_on = |pipe: Pipe, bytes: &[u8]| {
         pipe.pass_on(bytes, &mut said);
+        if pipe == Pipe::Notes {
+            secret.hears(&String::from_utf8_lossy(&said));
+        }
         false
     };
     let hung = relay(&mut child, &notes, limit, None, &mut pass_on) == Closed::Hung;
@@ -404,7 +455,7 @@ fn end((mut child, notes): (Child, PipeReader), limit: Option<Duration>) -> Resu
     }
     let status = child.wait().context(NOT_WAITED)?;
     let said = String::from_utf8_lossy(&said).into_owned();
-    Ok(Ended { said, status, hung_for: limit.filter(|_| hung) })
+    Ok(Ended { said, status, hung_for: limit.filter(|_| hung), number: secret.number })
 }
 
 /// Why nothing more is read from a process.
@@ -488,12 +539,22 @@ struct Ended {
     said: String,
     status: ExitStatus,
     hung_for: Option<Duration>,
+    /// What stands in its last word.
+    number: u64,
 }
 
 impl Ended {
     /// The exit code; none where the process did not end as it should.
     fn code(&self) -> Option<u8> {
-        let code: u8 = self.said.lines().next_back()?.strip_prefix(END)?.parse().ok()?;
+        let mut lines = self.said.lines().rev();
+        let (number, code) = lines.next()?.strip_prefix(END)?.split_once(' ')?;
+        let code: u8 = code.parse().ok()?;
+        // What it told before its last word, it told when it got the number.
+        let is_told = lines.find_map(|line| line.strip_prefix(OVER)) == Some(&code.to_string());
+        let is_its_own = u64::from_str_radix(number, 16) == Ok(self.number);
+        if !is_told || !is_its_own {
+            return None;
+        }
         (self.hung_for.is_none() && self.status.code() == Some(code.into())).then_some(code)
     }
 
@@ -504,7 +565,7 @@ impl Ended {
 
     /// How it died.
     fn how(&self) -> Death {
-        let is_word = |line: &&str| !line.starts_with(END) && !line.starts_with(LAST);
+        let is_word = |line: &&str| ![END, OVER, LAST].iter().any(|word| line.starts_with(word));
         let words: Vec<&str> = self.said.lines().filter(is_word).collect();
         Death::of(&words, self.status, self.hung_for)
     }

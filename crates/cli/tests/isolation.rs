@@ -138,6 +138,15 @@ fn a_program_that_is_started_in_the_jail_does_not_start() {
 }
 
 #[test]
+fn a_last_word_without_the_number_that_only_the_watcher_knew_is_not_believed() {
+    if cfg!(debug_assertions) {
+        for way in ["forge", "forge-in-full"] {
+            no_answer(&dying(way, &[]), &["(exit status: 0) without its report"]);
+        }
+    }
+}
+
+#[test]
 fn a_process_that_ends_well_without_its_report_has_not_ended_well() {
     if cfg!(debug_assertions) {
         no_answer(&dying("exit", &[]), &["(exit status: 0) without its report", "whose fault: dirql's"]);

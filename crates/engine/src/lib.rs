@@ -21,6 +21,7 @@ mod memory;
 pub mod outbox;
 mod page_set;
 mod page_table;
+pub mod pass;
 mod processor;
 mod registers;
 mod rewind;
