@@ -136,6 +136,14 @@ impl Report {
                 "verdict: clean (fast: not checked, so a use of freed memory or of paged memory at raised IRQL may have gone by)"
             )?,
         }
+        let verifiers = self.findings.iter().filter(|finding| finding.tier == Tier::Verifier).count();
+        if verifiers > 0 {
+            let findings = if verifiers == 1 { "1 finding is" } else { &format!("{verifiers} findings are") };
+            writeln!(
+                f,
+                "  {findings} what only Driver Verifier stops for: with --verifier the run ends there"
+            )?;
+        }
         if let Some(verdict) = &self.verdict {
             write_verdict(f, verdict, &self.symbols)?;
         }
