@@ -27,15 +27,18 @@ pub(crate) fn as_asked(machine: &Machine, checked: bool) {
     });
 }
 
-/// Dies behind a run of a search that has broken an expectation, if the environment asks for that: `abort-broken`, and
+/// Dies behind a run of a search that has broken an expectation, if the environment asks for that: `abort-broken`; `hang-fast-broken` and
 /// `abort-fast-broken` unless it was `checked`.
 pub(crate) fn in_a_search(report: &Report, checked: bool) {
     let Some(way) = std::env::var_os(VARIABLE).filter(|_| report.outcome() == Outcome::Unexpected) else {
         return;
     };
     let way = way.to_string_lossy().into_owned();
-    if way.strip_suffix(BROKEN).is_some_and(|way| way == "abort" || way == "abort-fast" && !checked) {
-        die("abort");
+    match way.strip_suffix(BROKEN) {
+        Some("abort") => die("abort"),
+        Some("abort-fast") if !checked => die("abort"),
+        Some("hang-fast") if !checked => die("hang"),
+        _ => {}
     }
 }
 

@@ -258,6 +258,15 @@ fn a_search_with_checks_says_what_one_without_says() {
 }
 
 #[test]
+fn a_schedule_whose_process_hangs_is_tried_again_with_checks() {
+    if cfg!(debug_assertions) {
+        let more = ["--preemptions", "1", "--quiet", "--host-timeout", "3"];
+        let found = dying("hang-fast-broken", COUNTED, &more);
+        assert_eq!(found.code, Some(1), "{}", found.said());
+    }
+}
+
+#[test]
 fn a_schedule_whose_process_dies_and_that_is_clean_with_checks_is_our_fault() {
     if cfg!(debug_assertions) {
         // With checks an increment is lost all the same: that is found.
