@@ -102,6 +102,10 @@ pub fn attach_to_stack(
         let message = format!("{name} is to be attached and is attached to {other} already");
         return Err(cx.stop(io_manager("device-attached-twice", 0x202, message, source, DriverPtr::NULL)));
     }
+    if cx.with(|k| bottom(k, top)) == source {
+        // It would lie on itself: whoever looks for the top of this stack never finds it.
+        return Err(cx.stop(Verdict::endless_list("DEVICE_OBJECT.AttachedDevice", source.address)));
+    }
     let going = cx.with(|k| k.io.devices.get(top.address).is_none_or(|d| d.delete_pending || d.deleted));
     let flags = cx.read(top + DEVICE_OBJECT::Flags)?;
     if going || flags & DO_DEVICE_INITIALIZING != 0 {

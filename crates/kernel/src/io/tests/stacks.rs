@@ -268,6 +268,21 @@ fn detaching_and_deleting_in_the_wrong_order_is_told() {
 }
 
 #[test]
+fn a_stack_that_would_lie_on_itself_is_told_where_it_is_made() {
+    let alone = story(|cx| {
+        let driver = driver(cx, "alone", &[])?;
+        let device = device(cx, driver, "", 0)?;
+        stack::attach_to_stack(cx, device, device).map(|_| ())
+    });
+    assert_eq!(alone.verdict().0, "list-cycle");
+    let bottom_on_top = story(|cx| {
+        let (top, bottom) = two(cx, pass_on, succeed)?;
+        stack::attach_to_stack(cx, bottom, top).map(|_| ())
+    });
+    assert_eq!(bottom_on_top.verdict().0, "list-cycle");
+}
+
+#[test]
 fn a_device_being_initialised_cannot_be_attached_to() {
     story(|cx| {
         let driver = driver(cx, "fresh", &[])?;
