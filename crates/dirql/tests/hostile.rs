@@ -49,7 +49,7 @@ const ATTACKS: &[Attack] = &[
 
 fn attack(number: u32) -> Report {
     let code = 0x0022_0000 + (0xB00 + number) * 4;
-    let machine = start(|| Bench::new().driver(driver("hostile.sys")).instruction_budget(20_000_000));
+    let machine = start(|| Bench::new().driver(driver("hostile.sys")).instruction_budget(100_000_000));
     let _ = try_play(&machine, &format!("open \\\\.\\DirqlHostile as f; ioctl f {code:#x}"));
     machine.finish()
 }
