@@ -226,7 +226,7 @@ impl Drop for Confined {
 /// # Errors
 /// The host's.
 pub(crate) fn out(isolation: &Isolation) -> Result<impl Write + use<>> {
-    Ok(Paced { out: sink(isolation.outbox)?, flushed: None })
+    Ok(Paced { out: sink(isolation.outbox)?, flushed: None, unlooked: 0, left: 0 })
 }
 
 fn sink(outbox: Option<i32>) -> Result<Box<dyn Write>> {
@@ -252,18 +252,38 @@ impl Write for Unbuffered {
 /// How long lines may be under way, for whoever looks on.
 const PACE: Duration = Duration::from_millis(100);
 
-/// The first line comes out at once, and what follows in time, if more is written.
+/// Lines of which the clock is not asked, at most.
+const UNLOOKED: u32 = 15;
+
+/// The first line comes out at once, and what follows in time, if more is written. While lines come fast the clock is asked seldom.
 struct Paced<W> {
     out: W,
     flushed: Option<Clock>,
+    /// Lines that pass between two looks at the clock now.
+    unlooked: u32,
+    /// How many of these are left.
+    left: u32,
+}
+
+impl<W: Write> Paced<W> {
+    /// A line has been written.
+    fn line(&mut self) -> io::Result<()> {
+        if self.left > 0 {
+            self.left -= 1;
+            return Ok(());
+        }
+        let is_due = self.flushed.is_none_or(|flushed| flushed.elapsed() >= PACE);
+        self.unlooked = if is_due { 0 } else { (2 * self.unlooked + 1).min(UNLOOKED) };
+        self.left = self.unlooked;
+        if is_due { self.flush() } else { Ok(()) }
+    }
 }
 
 impl<W: Write> Write for Paced<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.out.write(bytes)?;
-        let is_due = |flushed: Clock| flushed.elapsed() >= PACE;
-        if bytes.ends_with(b"\n") && self.flushed.is_none_or(is_due) {
-            self.flush()?;
+        if bytes.ends_with(b"\n") {
+            self.line()?;
         }
         Ok(written)
     }

@@ -66,7 +66,7 @@ impl Play {
     pub fn new(script: Script, folder: &Path) -> Result<Self, InputError> {
         let mut files = BTreeMap::new();
         for statement in &script.statements {
-            for name in data(&statement.command).into_iter().flat_map(|data| &data.pieces).filter_map(file) {
+            for name in data(&statement.command).flat_map(|data| &data.pieces).filter_map(file) {
                 let bytes = files::read(&folder.join(name), "the file of `file:`")
                     .map_err(|error| at(&script, statement, &error.to_string()))?;
                 files.insert(name.clone(), bytes);
@@ -107,12 +107,11 @@ fn file(piece: &Piece) -> Option<&String> {
 }
 
 /// All data that a command names.
-fn data(command: &Command) -> Vec<&Data> {
+fn data(command: &Command) -> impl Iterator<Item = &Data> {
     let (request, expect) = match command {
         Command::Request { request, expect } | Command::Pointer { request, expect, .. } => {
             (Some(request), Some(expect))
         }
-        Command::Store { data, .. } => return vec![data],
         Command::Load { expect, .. } | Command::Peek { expect, .. } => (None, Some(expect)),
         Command::Async { request, .. } => (Some(request), None),
         Command::JoinRequest { expect, .. } => (None, Some(expect)),
@@ -124,7 +123,11 @@ fn data(command: &Command) -> Vec<&Data> {
         Operation::Read { .. } => None,
     });
     let expected = expect.and_then(|expect| expect.data.as_ref()).map(|expected| &expected.data);
-    sent.into_iter().chain(expected).collect()
+    let stored = match command {
+        Command::Store { data, .. } => Some(data),
+        _ => None,
+    };
+    [sent, expected, stored].into_iter().flatten()
 }
 
 fn check(command: &Command, plan: &Plan) -> Result<(), String> {

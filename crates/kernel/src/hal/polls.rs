@@ -8,8 +8,10 @@
 pub(crate) struct Polls {
     /// Those accessed lately, with their values.
     seen: [(u64, u64); Self::TOGETHER],
-    /// Which of them is the oldest.
+    /// Which of them is the oldest,
     oldest: usize,
+    /// and which was accessed last.
+    last: usize,
     reads: u32,
 }
 
@@ -53,9 +55,23 @@ impl Polls {
     /// Whether it was so lately; from now on it is.
     #[inline]
     fn is_seen(&mut self, address: u64, value: u64) -> bool {
-        match self.seen.iter_mut().find(|seen| seen.0 == address) {
-            Some(seen) => std::mem::replace(&mut seen.1, value) == value,
+        let seen = &mut self.seen[self.last % Self::TOGETHER];
+        if seen.0 == address {
+            std::mem::replace(&mut seen.1, value) == value
+        } else {
+            self.seeks(address, value)
+        }
+    }
+
+    /// The same, of what was not accessed last.
+    fn seeks(&mut self, address: u64, value: u64) -> bool {
+        match self.seen.iter().position(|seen| seen.0 == address) {
+            Some(index) => {
+                self.last = index;
+                std::mem::replace(&mut self.seen[index].1, value) == value
+            }
             None => {
+                self.last = self.oldest;
                 self.seen[self.oldest] = (address, value);
                 self.oldest = (self.oldest + 1) % Self::TOGETHER;
                 false
