@@ -17,8 +17,6 @@ struct CDriver {
     /// Of the `.sys` file.
     name: &'static str,
     source: &'static str,
-    /// Headers of our own and the INF: what else makes it out of date.
-    beside: &'static [&'static str],
     defines: &'static [&'static str],
     /// A module definition whose exports are imported although ntoskrnl lacks them.
     missing: Option<&'static str>,
@@ -35,83 +33,13 @@ enum Compiler {
 
 use Compiler::{Clang, Gcc};
 
-const SEH_FILES: &[&str] = &[
-    "control.h",
-    "seh/clang.h",
-    "seh/crossing.h",
-    "seh/faulty.h",
-    "seh/handlers.h",
-    "seh/nested.h",
-    "seh/raised.h",
-    "seh/seh.h",
-    "seh/unwinding.h",
-];
-
-const CORRECT_FILES: &[&str] = &[
-    "control.h",
-    "correct/dpcs.h",
-    "correct/exclusion.h",
-    "correct/gallery.h",
-    "correct/memory.h",
-    "correct/own_requests.h",
-    "correct/system.h",
-    "correct/threads.h",
-    "correct/timers.h",
-    "correct/work_items.h",
-    "seh/clang.h",
-];
-
-const PAIRS_FILES: &[&str] = &[
-    "control.h",
-    "pairs/devices.h",
-    "pairs/dispatcher.h",
-    "pairs/exclusion.h",
-    "pairs/levels.h",
-    "pairs/mapping.h",
-    "pairs/mdl.h",
-    "pairs/own_irps.h",
-    "pairs/pairs.h",
-    "pairs/pool.h",
-    "pairs/processor.h",
-    "pairs/requests.h",
-    "pairs/system.h",
-    "seh/clang.h",
-];
-
-const HARDENED_FILES: &[&str] =
-    &["control.h", "hardened/faulty.h", "hardened/hardened.h", "hardened/stories.h", "seh/clang.h"];
-
 const C_DRIVERS: &[CDriver] = &[
-    CDriver { name: "legacy", source: "legacy.c", beside: &[], defines: &[], missing: None, compiler: Gcc },
-    CDriver {
-        name: "requests",
-        source: "requests.c",
-        beside: &[
-            "requests/check.h",
-            "requests/handles.h",
-            "requests/irps.h",
-            "requests/memory.h",
-            "requests/queues.h",
-            "requests/registry.h",
-            "requests/stack.h",
-            "requests/system.h",
-        ],
-        defines: &[],
-        missing: None,
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "correct",
-        source: "correct.c",
-        beside: CORRECT_FILES,
-        defines: &[],
-        missing: None,
-        compiler: Clang(&["-O2"]),
-    },
+    CDriver { name: "legacy", source: "legacy.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "requests", source: "requests.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "correct", source: "correct.c", defines: &[], missing: None, compiler: Clang(&["-O2"]) },
     CDriver {
         name: "pairs",
         source: "pairs.c",
-        beside: PAIRS_FILES,
         defines: &[],
         missing: Some("pairs/newer.def"),
         compiler: Clang(&["-O1"]),
@@ -119,15 +47,6 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver {
         name: "pairs_pnp",
         source: "pairs_pnp.c",
-        beside: &[
-            "control.h",
-            "pairs/card.h",
-            "pairs/card_adding.h",
-            "pairs/card_running.h",
-            "pairs/pairs.h",
-            "pairs_pnp.inf",
-            "seh/clang.h",
-        ],
         defines: &[],
         missing: None,
         compiler: Clang(&["-O1"]),
@@ -135,79 +54,33 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver {
         name: "files",
         source: "files.c",
-        beside: &[
-            "control.h",
-            "files/files.h",
-            "files/names.h",
-            "files/opens.h",
-            "files/options.h",
-            "files/process.h",
-        ],
         defines: &[],
         missing: Some("services/lacking.def"),
         compiler: Gcc,
     },
-    CDriver { name: "queue", source: "queue.c", beside: &[], defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "queue", source: "queue.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "queue_iotimer",
         source: "queue.c",
-        beside: &[],
         defines: &["PACE_BY_IO_TIMER"],
         missing: None,
         compiler: Gcc,
     },
-    CDriver {
-        name: "pciline",
-        source: "pciline.c",
-        beside: &["pciline.h", "pciline.inf"],
-        defines: &[],
-        missing: None,
-        compiler: Gcc,
-    },
+    CDriver { name: "pciline", source: "pciline.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "pciline_lost",
         source: "pciline.c",
-        beside: &["pciline.h", "pciline.inf"],
         defines: &["COUNT_PLAINLY"],
         missing: None,
         compiler: Gcc,
     },
-    CDriver {
-        name: "message",
-        source: "message.c",
-        beside: &["message.h", "message.inf", "message/members.h", "control.h"],
-        defines: &[],
-        missing: None,
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "edu",
-        source: "edu.c",
-        beside: &["edu.inf", "control.h", "function.h"],
-        defines: &[],
-        missing: None,
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "card",
-        source: "card.c",
-        beside: &["card.inf", "control.h", "function.h", "mapped.h"],
-        defines: &[],
-        missing: None,
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "sheet",
-        source: "sheet.c",
-        beside: &["control.h", "function.h"],
-        defines: &[],
-        missing: None,
-        compiler: Gcc,
-    },
+    CDriver { name: "message", source: "message.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "edu", source: "edu.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "card", source: "card.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "sheet", source: "sheet.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "sheet_stale",
         source: "sheet.c",
-        beside: &["control.h", "function.h"],
         defines: &["KEEPS_REGISTERS"],
         missing: None,
         compiler: Gcc,
@@ -215,63 +88,16 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver {
         name: "sheet_deaf",
         source: "sheet.c",
-        beside: &["control.h", "function.h"],
         defines: &["KEEPS_VECTOR"],
         missing: None,
         compiler: Gcc,
     },
-    CDriver {
-        name: "holder",
-        source: "holder.c",
-        beside: &["control.h"],
-        defines: &[],
-        missing: None,
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "correct_pnp",
-        source: "correct_pnp.c",
-        beside: &[
-            "control.h",
-            "correct_pnp.inf",
-            "correct_pnp/dispatch.h",
-            "correct_pnp/filter.h",
-            "correct_pnp/interface.h",
-            "correct_pnp/pnp.h",
-            "correct_pnp/power.h",
-            "correct_pnp/requests.h",
-            "correct_pnp/resources.h",
-            "correct_pnp/work.h",
-        ],
-        defines: &[],
-        missing: None,
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "bench",
-        source: "bench.c",
-        beside: &["pciline.h"],
-        defines: &[],
-        missing: None,
-        compiler: Gcc,
-    },
+    CDriver { name: "holder", source: "holder.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "correct_pnp", source: "correct_pnp.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "bench", source: "bench.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "services",
         source: "services.c",
-        beside: &[
-            "control.h",
-            "services/services.h",
-            "services/locks.h",
-            "services/memory.h",
-            "services/objects.h",
-            "services/pages.h",
-            "services/reach.h",
-            "services/returns.h",
-            "services/text.h",
-            "services/threads.h",
-            "services/times.h",
-            "services/waits.h",
-        ],
         defines: &[],
         missing: Some("services/lacking.def"),
         compiler: Gcc,
@@ -279,7 +105,6 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver {
         name: "memory",
         source: "memory.c",
-        beside: &["control.h", "memory/memory.h", "memory/idioms.h", "memory/doubtful.h", "memory/limits.h"],
         defines: &[],
         missing: Some("memory/memory.def"),
         compiler: Gcc,
@@ -287,14 +112,6 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver {
         name: "clocks",
         source: "clocks.c",
-        beside: &[
-            "control.h",
-            "clocks/clocks.h",
-            "clocks/dpcs.h",
-            "clocks/ex_timers.h",
-            "clocks/threaded.h",
-            "clocks/times.h",
-        ],
         defines: &[],
         missing: Some("clocks/clocks.def"),
         compiler: Gcc,
@@ -302,32 +119,14 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver {
         name: "locks",
         source: "locks.c",
-        beside: &[
-            "control.h",
-            "locks/broadcast.h",
-            "locks/locks.h",
-            "locks/misuse.h",
-            "locks/push.h",
-            "locks/rundown.h",
-            "locks/sequenced.h",
-            "locks/spin.h",
-        ],
         defines: &[],
         missing: Some("locks/newer.def"),
         compiler: Gcc,
     },
-    CDriver {
-        name: "apcs",
-        source: "apcs.c",
-        beside: &["control.h"],
-        defines: &[],
-        missing: None,
-        compiler: Gcc,
-    },
+    CDriver { name: "apcs", source: "apcs.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "faults",
         source: "faulty/faults.c",
-        beside: &[],
         defines: &[],
         missing: Some("faulty/missing.def"),
         compiler: Gcc,
@@ -335,23 +134,14 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver {
         name: "stuck",
         source: "faulty/stuck.c",
-        beside: &["control.h"],
         defines: &[],
         missing: Some("clocks/clocks.def"),
         compiler: Gcc,
     },
-    CDriver {
-        name: "seh",
-        source: "seh.c",
-        beside: SEH_FILES,
-        defines: &[],
-        missing: None,
-        compiler: Clang(&["-O2"]),
-    },
+    CDriver { name: "seh", source: "seh.c", defines: &[], missing: None, compiler: Clang(&["-O2"]) },
     CDriver {
         name: "seh_unoptimized",
         source: "seh.c",
-        beside: SEH_FILES,
         defines: &[],
         missing: None,
         compiler: Clang(&["-O0"]),
@@ -359,56 +149,23 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver {
         name: "hardened",
         source: "hardened.c",
-        beside: HARDENED_FILES,
         defines: &[],
         missing: Some("hardened/chkstk.def"),
         compiler: Clang(&["-O2", "-fstack-protector-strong", "-Xclang", "-cfguard", "-Wl,/guard:cf"]),
     },
-    CDriver {
-        name: "extended",
-        source: "extended.c",
-        beside: &["control.h"],
-        defines: &[],
-        missing: None,
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "hostile",
-        source: "hostile/hostile.c",
-        beside: &[],
-        defines: &[],
-        missing: None,
-        compiler: Gcc,
-    },
+    CDriver { name: "extended", source: "extended.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "hostile", source: "hostile/hostile.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "fuzz",
         source: "hostile/fuzz.c",
-        beside: &["control.h", "seh/clang.h"],
         defines: &[],
         missing: None,
         compiler: Clang(&["-O1"]),
     },
-    CDriver {
-        name: "costly",
-        source: "hostile/costly.c",
-        beside: &["control.h"],
-        defines: &[],
-        missing: None,
-        compiler: Gcc,
-    },
+    CDriver { name: "costly", source: "hostile/costly.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "damage",
         source: "hostile/damage.c",
-        beside: &[
-            "control.h",
-            "hostile/damage/damage.h",
-            "hostile/damage/devices.h",
-            "hostile/damage/dispatcher.h",
-            "hostile/damage/locks.h",
-            "hostile/damage/memory.h",
-            "hostile/damage/requests.h",
-            "hostile/damage/texts.h",
-        ],
         defines: &[],
         missing: Some("services/lacking.def"),
         compiler: Gcc,
@@ -416,51 +173,21 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver {
         name: "lost_update",
         source: "faulty/lost_update.c",
-        beside: &[],
         defines: &[],
         missing: None,
         compiler: Gcc,
     },
-    CDriver {
-        name: "meetings",
-        source: "faulty/meetings.c",
-        beside: &["control.h"],
-        defines: &[],
-        missing: None,
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "contend",
-        source: "contend.c",
-        beside: &["control.h"],
-        defines: &[],
-        missing: None,
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "leaves",
-        source: "faulty/leaves.c",
-        beside: &["control.h"],
-        defines: &[],
-        missing: None,
-        compiler: Gcc,
-    },
+    CDriver { name: "meetings", source: "faulty/meetings.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "contend", source: "contend.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "leaves", source: "faulty/leaves.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "executes",
         source: "faulty/executes.c",
-        beside: &["control.h"],
         defines: &[],
         missing: Some("services/lacking.def"),
         compiler: Gcc,
     },
-    CDriver {
-        name: "touches",
-        source: "faulty/touches.c",
-        beside: &["control.h"],
-        defines: &[],
-        missing: None,
-        compiler: Gcc,
-    },
+    CDriver { name: "touches", source: "faulty/touches.c", defines: &[], missing: None, compiler: Gcc },
 ];
 
 /// As Windows wants a driver: native subsystem, `DriverEntry` first, movable, no C library. `-fno-ident` and
@@ -521,6 +248,9 @@ pub(crate) fn build(root: &Path, out: &Path) -> Result<()> {
     install::all(root)?;
     fs::create_dir_all(out).with_context(|| format!("cannot create the folder {}", out.display()))?;
     let out = &out.canonicalize()?;
+    for inf in files_with(&root.join("drivers/c"), "inf")? {
+        copy_if_changed(&inf, &out.join(inf.file_name().context("an INF has a name")?))?;
+    }
     for driver in C_DRIVERS {
         build_c(root, out, driver).with_context(|| format!("the C driver {} does not build", driver.name))?;
     }
@@ -548,15 +278,13 @@ fn build_c(root: &Path, out: &Path, driver: &CDriver) -> Result<()> {
         Clang(_) => compiler.args([mingw_file("libntoskrnl.a")?, mingw_file("libhal.a")?]),
     };
 
-    for name in driver.beside.iter().filter(|name| name.ends_with(".inf")) {
-        copy_if_changed(&folder.join(name), &out.join(name))?;
-    }
     // The command that made a file is kept beside it: other flags are a reason to build again, as a newer source is.
     let recipe = scratch.join(driver.name).with_extension("recipe");
     let command = call::shown(&compiler);
-    let inputs = [driver.source].into_iter().chain(driver.beside.iter().copied()).chain(driver.missing);
-    let up_to_date = newer(&finished, inputs.map(|name| folder.join(name)))
-        && fs::read_to_string(&recipe).is_ok_and(|last| last == command);
+    let inputs = sources(folder.join(driver.source))?.into_iter();
+    let inputs = inputs.chain(driver.missing.map(|name| folder.join(name)));
+    let up_to_date =
+        newer(&finished, inputs) && fs::read_to_string(&recipe).is_ok_and(|last| last == command);
     if up_to_date {
         return Ok(());
     }
@@ -603,6 +331,35 @@ fn import_library(folder: &Path, scratch: &Path, definition: &str) -> Result<Pat
         call::quietly(dlltool.arg("-d").arg(definition).arg("-l").arg(&library))?;
     }
     Ok(library)
+}
+
+/// A C file and all of our own that it includes.
+fn sources(first: PathBuf) -> Result<Vec<PathBuf>> {
+    let mut found = vec![first];
+    let mut read = 0;
+    while let Some(path) = found.get(read) {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let folder = path.parent().context("a source lies in a folder")?.to_path_buf();
+        let names =
+            text.lines().filter_map(|line| line.trim().strip_prefix("#include \"")?.split('"').next());
+        let included: Vec<_> = names.map(|name| folder.join(name)).collect();
+        for path in included {
+            if !found.contains(&path) {
+                found.push(path);
+            }
+        }
+        read += 1;
+    }
+    Ok(found)
+}
+
+/// The files of a folder with this extension.
+fn files_with(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    files.retain(|path| path.extension().is_some_and(|found| found == extension));
+    files.sort();
+    Ok(files)
 }
 
 /// Whether `file` exists and none of `inputs` was changed after it.

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, PipeReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use dirql::outbox::{self, Outbox};
 use dirql::pass::{self, Pass};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, OFlags};
+use rustix::io::FdFlags;
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use crate::NO_ANSWER;
@@ -314,11 +316,9 @@ pub(crate) fn shown(
     turn_by_turn(|turn| {
         let argument = turn.map(|turn| format!("--{TURN}={turn}"));
         let rest = outbox::file().context("memory for what is printed")?;
-        // It is inherited.
-        rustix::io::fcntl_setfd(&rest, rustix::io::FdFlags::empty())?;
         let outbox = format!("--{OUTBOX}={}", rest.as_raw_fd());
         let more: Vec<String> = more.iter().cloned().chain(argument).chain([outbox]).collect();
-        let ended = end(start(&more, [Stdio::piped; 2])?, isolation.host_limit());
+        let ended = end(start(&more, [Stdio::piped; 2], Some(&rest))?, isolation.host_limit());
         out::bytes(&outbox::rest(&rest).unwrap_or_default());
         let ended = ended?;
         let Some(death) = ended.death() else {
@@ -342,7 +342,7 @@ pub(crate) fn shown(
 /// # Errors
 /// The process cannot be started.
 pub(crate) fn untold(isolation: &Isolation, more: &[String]) -> Result<Result<u8, Death>> {
-    let ended = end(start(more, [Stdio::null; 2])?, isolation.host_limit())?;
+    let ended = end(start(more, [Stdio::null; 2], None)?, isolation.host_limit())?;
     Ok(ended.code().ok_or_else(|| ended.how()))
 }
 
@@ -367,7 +367,7 @@ pub(crate) fn told(
     stop: &AtomicBool,
     mut each: impl FnMut(&str) -> bool,
 ) -> Result<End> {
-    let (mut child, notes, mut secret) = start(more, [Stdio::null, Stdio::piped])?;
+    let (mut child, notes, mut secret) = start(more, [Stdio::null, Stdio::piped], None)?;
     let (mut line, mut said, mut errors) = (Vec::new(), String::new(), Vec::new());
     let mut enough = false;
     let mut take = |pipe, bytes: &[u8]| match pipe {
@@ -406,23 +406,37 @@ pub(crate) fn told(
     })
 }
 
-/// Starts this command again, with `more` arguments. `outputs` says where goes what it prints, and what of that are errors.
-fn start(more: &[String], outputs: [fn() -> Stdio; 2]) -> Result<(Child, PipeReader, Secret)> {
+/// Starts this command again, with `more` arguments. `outputs` says where goes what it prints, and what of that are errors; `outbox` is
+/// one that they name.
+fn start(
+    more: &[String],
+    outputs: [fn() -> Stdio; 2],
+    outbox: Option<&File>,
+) -> Result<(Child, PipeReader, Secret)> {
     let (notes, its_end) = io::pipe().context("a pipe to the process that runs the machine")?;
     let secret = Secret::new().context("a number that nobody knows")?;
     let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
     arguments.insert(1, format!("--{CONFINED}={}", std::process::id()).into());
     arguments.insert(2, format!("--{PASS}={}", secret.file.as_raw_fd()).into());
     arguments.splice(2..2, more.iter().map(Into::into));
-    let child = Command::new("/proc/self/exe")
-        .args(arguments)
-        .env(terminal::TOLD, terminal::width().to_string())
-        .stdin(its_end)
-        .stdout(outputs[0]())
-        .stderr(outputs[1]())
-        .spawn()
+    let mut command = Command::new("/proc/self/exe");
+    command.args(arguments).env(terminal::TOLD, terminal::width().to_string());
+    command.stdin(its_end).stdout(outputs[0]()).stderr(outputs[1]());
+    let child = heir(&mut command, [Some(&secret.file), outbox])
         .context("the process that runs the machine cannot be started (--in-process does without)")?;
     Ok((child, notes, secret))
+}
+
+/// Starts a process that inherits these files, which no other does: several are started at once.
+fn heir(command: &mut Command, files: [Option<&File>; 2]) -> io::Result<Child> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let turn = ONE_AT_A_TIME.lock();
+    let inherited = |flags| files.iter().flatten().try_for_each(|file| rustix::io::fcntl_setfd(file, flags));
+    inherited(FdFlags::empty())?;
+    let child = command.spawn();
+    inherited(FdFlags::CLOEXEC)?;
+    drop(turn);
+    child
 }
 
 /// What the last word of the process that runs a machine needs, and gets only when it has said that no driver code runs any more.
@@ -435,8 +449,6 @@ struct Secret {
 impl Secret {
     fn new() -> io::Result<Self> {
         let file = pass::file()?;
-        // It is inherited.
-        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())?;
         let mut bytes = [0; 8];
         File::open("/dev/urandom")?.read_exact(&mut bytes)?;
         Ok(Self { file, number: u64::from_ne_bytes(bytes), granted: false })

@@ -49,8 +49,7 @@ fn bench() -> Bench {
 
 /// Tells an idiom in every schedule with at most two preemptions, or in so many of them.
 fn explored(idiom: &str, processors: u32) {
-    let wanted = std::env::var("DIRQL_SCHEDULES").ok().and_then(|count| count.parse().ok());
-    let bounds = Bounds { schedules: wanted.unwrap_or(SCHEDULES), ..Bounds::default() };
+    let bounds = Bounds { schedules: rig::wanted("DIRQL_SCHEDULES", SCHEDULES), ..Bounds::default() };
     let story = format!(
         "open \\\\.\\DirqlCorrect as c\nioctl c {TELL:#x} in text:\"{idiom}\" out 8 expect bytes 8 and prefix u32:0"
     );

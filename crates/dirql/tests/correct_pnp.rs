@@ -466,8 +466,7 @@ fn no_life_of_a_careful_driver_is_an_offence_in_any_schedule() {
 
 #[test]
 fn no_life_of_a_careful_driver_is_an_offence_in_a_schedule_with_two_preemptions() {
-    let wanted = std::env::var("DIRQL_SCHEDULES").ok().and_then(|count| count.parse().ok());
-    let bounds = Bounds { schedules: wanted.unwrap_or(20), ..Bounds::default() };
+    let bounds = Bounds { schedules: rig::wanted("DIRQL_SCHEDULES", 20), ..Bounds::default() };
     let accused = |report: &Report| report.outcome() != Outcome::Clean || offences(report) > 0;
     for (life, idioms) in LIVES.iter().flat_map(|life| HABITS.map(|idioms| (life, idioms))) {
         let inf = inf(idioms);

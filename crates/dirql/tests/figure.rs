@@ -6,34 +6,17 @@
 
 mod rig;
 
-use std::cell::RefCell;
-use std::io::Write;
 use std::path::Path;
-use std::rc::Rc;
 
 use dirql::readers::{Figure, FigureForm, Sink};
 use dirql::{Bench, Platform};
 use engine::StrandId;
 use kernel::event::{Event, Reader, Stamp};
-use rig::{driver, start};
+use rig::{Buffer, driver, start};
 
-/// What a sink was given.
-#[derive(Clone, Default)]
-struct Paper(Rc<RefCell<Vec<u8>>>);
-
-impl Write for Paper {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.borrow_mut().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
+/// The figure of a run of this script.
 fn drawn(bench: impl Fn() -> Bench, script: &str, form: FigureForm) -> String {
-    let paper = Paper::default();
+    let paper = Buffer::default();
     let machine = start(|| {
         let bench = bench();
         let symbols = bench.symbols();
@@ -41,8 +24,7 @@ fn drawn(bench: impl Fn() -> Bench, script: &str, form: FigureForm) -> String {
     });
     rig::play(&machine, script);
     machine.finish().expect_clean();
-    let bytes = paper.0.borrow().clone();
-    String::from_utf8(bytes).unwrap()
+    paper.text()
 }
 
 /// The lines with `words`, in this order.
@@ -144,20 +126,20 @@ fn column(figure: &str, step: &str) -> usize {
 #[test]
 fn a_verdict_is_drawn_where_it_was_found() {
     let script = r"open \\.\DirqlFaults as f; ioctl f 0x222804";
-    let paper = Paper::default();
+    let paper = Buffer::default();
     let bench = Bench::new().driver(driver("faults.sys"));
     let symbols = bench.symbols();
     let bench = bench.reader(Figure::new(Sink::new(paper.clone()), FigureForm::Text, symbols));
     let play = dirql::ScriptText::typed(script).play().unwrap();
     let report = bench.run(Some(play)).unwrap();
     drop(report);
-    let figure = String::from_utf8(paper.0.borrow().clone()).unwrap();
+    let figure = paper.text();
     assert_eq!(column(&figure, "✗ wild-write"), column(&figure, "DispatchDeviceControl"), "{figure}");
 }
 
 #[test]
 fn what_a_dpc_calls_back_stands_with_the_dpc_and_each_request_that_it_completes_has_its_arrow() {
-    let paper = Paper::default();
+    let paper = Buffer::default();
     let symbols = dirql::readers::SymbolBook::default();
     let mut figure = Figure::new(Sink::new(paper.clone()), FigureForm::Text, symbols);
     let request = || Event::Request { name: "ReadFile", detail: String::new() };
@@ -186,7 +168,7 @@ fn what_a_dpc_calls_back_stands_with_the_dpc_and_each_request_that_it_completes_
         figure.event(&stamp, &event);
     }
     drop(figure);
-    let figure = String::from_utf8(paper.0.borrow().clone()).unwrap();
+    let figure = paper.text();
     assert_eq!(column(&figure, "StartIo"), column(&figure, "DpcForIsr"), "{figure}");
     let arrows =
         figure.lines().filter(|line| line.contains("completes: STATUS_SUCCESS") && line.contains('◀'));

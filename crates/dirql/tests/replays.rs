@@ -10,15 +10,11 @@
 
 mod rig;
 
-use std::cell::RefCell;
-use std::io::Write;
-use std::rc::Rc;
-
 use dirql::explore::Policy;
 use dirql::readers::{Flow, Json, Sink};
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Outcome, Report, ScriptText};
-use rig::driver;
+use rig::{Buffer, driver};
 
 /// How many runs of each driver, unless told.
 const RUNS: u64 = 10;
@@ -42,27 +38,6 @@ impl Scene {
             bench = bench.device(device);
         }
         bench
-    }
-}
-
-/// A buffer that a record is written to.
-#[derive(Clone, Default)]
-struct Buffer(Rc<RefCell<Vec<u8>>>);
-
-impl Buffer {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.take()).expect("a record is text")
-    }
-}
-
-impl Write for Buffer {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.borrow_mut().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

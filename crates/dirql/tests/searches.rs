@@ -9,7 +9,6 @@ mod lost_update;
 mod rig;
 
 use std::cell::RefCell;
-use std::io::Write;
 use std::rc::Rc;
 
 use dirql::explore::{self, Bounds, Choice, Choices, Counted, Replay, Searched, Subject};
@@ -17,7 +16,7 @@ use dirql::record::{Record, Recording};
 use dirql::{Bench, Failure, Outcome, Play, Report, ScriptText};
 use engine::{Chooser, Point};
 use lost_update::{BITS, BYTES, LOCKED, QUIET, UNLOCKED};
-use rig::{driver, start};
+use rig::{Buffer, driver, start};
 
 fn bench() -> Bench {
     Bench::new().driver(driver("lost_update.sys")).processors(2)
@@ -51,21 +50,6 @@ fn search_for(
     searched
 }
 
-/// A buffer that a record is written to.
-#[derive(Clone, Default)]
-struct Buffer(Rc<RefCell<Vec<u8>>>);
-
-impl Write for Buffer {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.borrow_mut().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// A whole run in which these choices are made; and again from its record, which must be the same.
 fn recorded(script: &str, choices: &Choices) -> Report {
     let script = ScriptText::typed(script);
@@ -75,7 +59,7 @@ fn recorded(script: &str, choices: &Choices) -> Report {
         Recording::start(bench(), policy, "exhaustive:2", Some(&script), buffer.clone()).unwrap();
     let report = bench.run(Some(script.play().unwrap())).unwrap();
     recording.finish(&report).unwrap();
-    let record = Record::parse("found", &String::from_utf8(buffer.0.take()).unwrap()).unwrap();
+    let record = Record::parse("found", &buffer.text()).unwrap();
     assert_eq!(&record.choices, choices, "each choice found its question");
     let (bench, play, comparison) = record.bench(None, None).unwrap();
     let again = bench.run(play).unwrap();

@@ -6,15 +6,12 @@
 
 mod rig;
 
-use std::cell::RefCell;
-use std::io::Write;
 use std::path::Path;
-use std::rc::Rc;
 
 use dirql::explore::{Bounds, Policy, Searched};
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Outcome, Play, Report, ScriptText, script as language};
-use rig::{driver, start_unheard, try_play};
+use rig::{Buffer, driver, start_unheard, try_play};
 
 /// The activities of `stuck.sys` by their numbers.
 const ACTIVITIES: [&str; 20] = [
@@ -190,27 +187,6 @@ fn a_record_says_how_long_a_request_may_take() {
     let again = bench.run(play).unwrap();
     assert_eq!(why(&again), why(&first));
     assert!(comparison.difference(&again).is_none(), "{again}");
-}
-
-/// A buffer that a record is written to.
-#[derive(Clone, Default)]
-struct Buffer(Rc<RefCell<Vec<u8>>>);
-
-impl Buffer {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.take()).expect("a record is text")
-    }
-}
-
-impl Write for Buffer {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.borrow_mut().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod last_words;
 mod leave;
 mod machine;
 mod memory;
+mod nameless;
 pub mod outbox;
 mod page_set;
 mod page_table;

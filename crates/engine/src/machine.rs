@@ -16,6 +16,7 @@ use crate::heap;
 use crate::jail::Jail;
 use crate::leave::{Flow, Leave};
 use crate::memory::{self, BadAddress, Memory, Protection};
+use crate::nameless;
 use crate::processor::Cpu;
 use crate::registers::{Context, LeftBehind};
 use crate::rewind::Rewind;
@@ -840,8 +841,7 @@ fn reserve_windows() -> std::io::Result<()> {
 
 /// Maps the same fresh memory to two windows, of which the first may be the longer one.
 fn reserve_twice(name: &str, windows: [(Window, ProtFlags); 2], how: MapFlags) -> std::io::Result<()> {
-    let file = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?;
-    rustix::fs::ftruncate(&file, windows[0].0.size)?;
+    let file = nameless::file(name, windows[0].0.size)?;
     let flags = MapFlags::SHARED | MapFlags::NORESERVE | how;
     for (window, protection) in windows {
         let (at, length) = (window.base as *mut _, memory::usize_of(window.size));

@@ -17,6 +17,7 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use crate::blocks;
 use crate::heap;
 use crate::machine::state;
+use crate::nameless;
 use crate::page_set::PageSet;
 use crate::page_table::{self, Entry, GRANULE, Run, granule};
 use crate::shadow::Shadow;
@@ -76,8 +77,7 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn new() -> std::io::Result<Self> {
-        let file = rustix::fs::memfd_create("dirql-ram", rustix::fs::MemfdFlags::CLOEXEC)?;
-        rustix::fs::ftruncate(&file, PHYSICAL)?;
+        let file = nameless::file("dirql-ram", PHYSICAL)?;
         let granules = PageSet::new(page_table::GRANULES)?;
         let translated = RefCell::new(PageSet::new(FRAMES)?);
         Ok(Self { file, granules, watched: RefCell::default(), changing: RefCell::default(), translated })

@@ -1,8 +1,11 @@
 //! Output of a process that may die at any instruction: what it has written and not yet handed to its pipe lies in memory that it
 //! shares with the process that watches it, which prints the rest.
 //!
-//! So output needs a system call for each 64 KiB and not for each line, and no line is lost. The memory is a file without a name:
-//! two words, where the rest begins and where it ends, and then the bytes. The reader believes neither.
+//! So output needs a system call for each 64 KiB and not for each line, and lines that were written before a death are printed after it. Of a
+//! death while bytes go to the pipe, some may be printed twice. A driver on a machine that is not checked can write over the memory, as
+//! over all of its process; a process that nobody watches has none.
+//!
+//! The memory is a file without a name: two words, where the rest begins and where it ends, and then the bytes. The reader believes neither.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,7 +13,9 @@ use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::ProtFlags;
+
+use crate::nameless;
 
 /// Bytes that wait at most.
 const ROOM: usize = 1 << 16;
@@ -28,9 +33,7 @@ pub struct Outbox<W: Write> {
 /// # Errors
 /// The host's.
 pub fn file() -> io::Result<File> {
-    let file = rustix::fs::memfd_create("dirql-outbox", rustix::fs::MemfdFlags::CLOEXEC)?;
-    rustix::fs::ftruncate(&file, (WORDS + ROOM) as u64)?;
-    Ok(file.into())
+    Ok(nameless::file("dirql-outbox", (WORDS + ROOM) as u64)?.into())
 }
 
 impl<W: Write> Outbox<W> {
@@ -39,13 +42,7 @@ impl<W: Write> Outbox<W> {
     /// # Errors
     /// The host's; the file is not such a one.
     pub fn new(file: &File, out: W) -> io::Result<Self> {
-        if file.metadata()?.len() != (WORDS + ROOM) as u64 {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
-        // SAFETY: a new mapping, where the host finds room for it; it is taken away when this is dropped.
-        let memory = unsafe { rustix::mm::mmap(std::ptr::null_mut(), WORDS + ROOM, access, flags, file, 0) }?;
-        let memory = NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let memory = nameless::map(file, WORDS + ROOM, ProtFlags::READ | ProtFlags::WRITE)?;
         Ok(Self { memory, out })
     }
 

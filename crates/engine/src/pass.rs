@@ -10,7 +10,9 @@ use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::ProtFlags;
+
+use crate::nameless;
 
 /// Bytes of the file: a page.
 const BYTES: usize = 0x1000;
@@ -20,9 +22,7 @@ const BYTES: usize = 0x1000;
 /// # Errors
 /// The host's.
 pub fn file() -> io::Result<File> {
-    let file = rustix::fs::memfd_create("dirql-pass", rustix::fs::MemfdFlags::CLOEXEC)?;
-    rustix::fs::ftruncate(&file, BYTES as u64)?;
-    Ok(file.into())
+    Ok(nameless::file("dirql-pass", BYTES as u64)?.into())
 }
 
 /// Gives the number.
@@ -44,14 +44,8 @@ impl Pass {
     /// # Errors
     /// The host's; the file is not such a one.
     pub fn new(file: &File) -> io::Result<Self> {
-        if file.metadata()?.len() != BYTES as u64 {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        // SAFETY: a new mapping, where the host finds room for it; it stays as long as the process.
-        let memory = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), BYTES, ProtFlags::READ, MapFlags::SHARED, file, 0)
-        }?;
-        NonNull::new(memory.cast()).map(Self).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+        // It stays as long as the process.
+        Ok(Self(nameless::map(file, BYTES, ProtFlags::READ)?.cast()))
     }
 
     /// Waits for the number.

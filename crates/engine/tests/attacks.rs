@@ -10,12 +10,14 @@
     reason = "a test that cannot go on has failed; bytes are cut out of random numbers"
 )]
 
+mod random;
 mod rig;
 
 use engine::windows::{IMAGES, PAGE, SYSTEM, USER};
 use engine::{Cpu, Leave, Protection};
 use iced_x86::code_asm::*;
 use iced_x86::{Decoder, DecoderOptions, Instruction, InstructionInfoFactory, OpAccess, Register};
+use random::Random;
 use rig::{CODE, DATA, DATA_SIZE, Rig, STACK_TOP, assemble};
 
 /// What an attack begins with, behind its prefixes.
@@ -172,25 +174,6 @@ const PREFIXES: [u8; 12] = [0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x2E, 0x36, 0x64, 0x41
 
 /// Bytes before and behind a target that are looked at too, in the host's own memory.
 const AROUND: u64 = 8 * PAGE;
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn one<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.next() as usize % of.len()]
-    }
-
-    fn chance(&mut self, of: u64) -> bool {
-        self.next().is_multiple_of(of)
-    }
-}
 
 /// Memory of the host's, and what is in it.
 fn host() -> &'static [u64] {

@@ -9,6 +9,7 @@
     reason = "a test that cannot go on has failed; what is not tested is said"
 )]
 
+mod random;
 mod rig;
 mod sequences;
 

@@ -9,6 +9,7 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod random;
 mod rig;
 
 use std::cell::{Cell, RefCell};
@@ -20,6 +21,7 @@ use engine::{
     Snapshot, Special, Stack, StrandId, Tracking, Turn,
 };
 use iced_x86::code_asm::*;
+use random::Random;
 use rig::{CODE, EXPORTS, assemble};
 
 const STRANDS: u32 = 6;
@@ -194,18 +196,6 @@ fn with_weaver(story: impl FnOnce(Engine, &Weaver)) {
     story(engine, &weaver);
     engine.finish();
     std::mem::forget(weaver);
-}
-
-/// Small, fast, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
 }
 
 fn choices<R>(turn: &Turn<R>) -> u64 {

@@ -12,14 +12,13 @@
 
 #define STORIES "correct"
 #include "../control.h"
+#include "../waits.h"
 
 #define TAG 0x72726F43u /* "Corr" in pool listings */
 
 #ifndef MdlMappingNoExecute
 #define MdlMappingNoExecute 0x40000000
 #endif
-
-#define MILLISECONDS(Count) (-(LONGLONG)(Count) * 10000)
 
 /* Of wdm.h and ntifs.h, which mingw's ntddk.h lacks or declares otherwise. */
 NTKERNELAPI PVOID NTAPI ExAllocatePool2(ULONG64 Flags, SIZE_T Bytes, ULONG Tag);
@@ -37,26 +36,6 @@ NTKERNELAPI VOID NTAPI ExReleaseSpinLockExclusive(EX_SPIN_LOCK *Lock, KIRQL Old)
 
 /* The driver's one device; what an idiom asks of its own device goes to it. */
 static PDEVICE_OBJECT TheDevice;
-
-static inline LARGE_INTEGER After(LONGLONG Units)
-{
-    LARGE_INTEGER Time;
-
-    Time.QuadPart = Units;
-    return Time;
-}
-
-static inline NTSTATUS WaitFor(PVOID Object)
-{
-    return KeWaitForSingleObject(Object, Executive, KernelMode, FALSE, NULL);
-}
-
-static inline VOID Delay(LONGLONG Milliseconds)
-{
-    LARGE_INTEGER Interval = After(MILLISECONDS(Milliseconds));
-
-    KeDelayExecutionThread(KernelMode, FALSE, &Interval);
-}
 
 /* A block of nonpaged pool; the machine's limits are far away. */
 static inline PVOID Nonpaged(SIZE_T Bytes)

@@ -12,10 +12,9 @@
 #include "../seh/clang.h"
 
 #include "../control.h"
+#include "../waits.h"
 
 #define TAG 0x72696150u /* "Pair" in pool listings */
-
-#define MILLISECONDS(Count) (-(LONGLONG)(Count) * 10000)
 
 typedef volatile LONG EX_SPIN_LOCK;
 NTKERNELAPI KIRQL NTAPI ExAcquireSpinLockShared(EX_SPIN_LOCK *Lock);
@@ -28,26 +27,6 @@ static PDEVICE_OBJECT TheDevice;
 static volatile ULONG Zero; /* volatile, so that the compiler cannot see through a mistake */
 static volatile ULONG Sink;
 static PKEVENT AwaitedByUnload;
-
-static inline LARGE_INTEGER After(LONGLONG Units)
-{
-    LARGE_INTEGER Time;
-
-    Time.QuadPart = Units;
-    return Time;
-}
-
-static inline NTSTATUS WaitFor(PVOID Object)
-{
-    return KeWaitForSingleObject(Object, Executive, KernelMode, FALSE, NULL);
-}
-
-static inline VOID Delay(LONGLONG Milliseconds)
-{
-    LARGE_INTEGER Interval = After(MILLISECONDS(Milliseconds));
-
-    KeDelayExecutionThread(KernelMode, FALSE, &Interval);
-}
 
 static inline PVOID Nonpaged(SIZE_T Bytes)
 {

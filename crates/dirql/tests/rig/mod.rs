@@ -3,7 +3,10 @@
 
 mod guarantees;
 
+use std::cell::RefCell;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use dirql::{Bench, Error, Machine, Play, Report, script};
 pub(crate) use guarantees::Guarantees;
@@ -33,10 +36,36 @@ pub(crate) fn changed_inf(story: &str, name: &str, change: impl FnOnce(String) -
     path
 }
 
+/// A buffer that a record, or what else a machine writes, goes to. A clone is the same.
+#[derive(Clone, Default)]
+pub(crate) struct Buffer(Rc<RefCell<Vec<u8>>>);
+
+impl Buffer {
+    /// What was written since it was asked last.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.take()).expect("it is text")
+    }
+}
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.borrow_mut().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A number that a long proof gives by this variable of the environment; else the usual one.
+pub(crate) fn wanted(variable: &str, usually: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|count| count.parse().ok()).unwrap_or(usually)
+}
+
 /// The seeds of the random schedules of a story: so many, or as many as `DIRQL_SEEDS` says.
 pub(crate) fn seeds(usually: u64) -> std::ops::RangeInclusive<u64> {
-    let wanted = std::env::var("DIRQL_SEEDS").ok().and_then(|count| count.parse().ok());
-    1..=wanted.unwrap_or(usually)
+    1..=wanted("DIRQL_SEEDS", usually)
 }
 
 /// A machine that `bench` makes, held to what it guarantees; waits until no other test of this process has one.

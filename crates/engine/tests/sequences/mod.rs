@@ -9,6 +9,8 @@ mod tame;
 
 pub(crate) use file::{data, place};
 
+pub(crate) use super::random::Random;
+
 use iced_x86::code_asm::CodeAssembler;
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, Code, Decoder, DecoderOptions, EncodingKind, Instruction,
@@ -24,22 +26,6 @@ pub(crate) enum Family {
     Avx,
     /// Also those of x87 and MMX.
     X87,
-}
-
-/// Numbers that are the same in each run.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
 }
 
 /// A whole function, of a data page at `page`: loads the register file, runs the body, stores the file.

@@ -55,7 +55,10 @@ pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u64> {
         let place = u64::from(port) | Polls::PORT;
         let now = begin(k, k.hal.polls.cost(place, PORT_COST, k.ke.patience.is_tired()));
         let read = k.hardware(now, |hardware, at| hardware.port_read(at, port, told.width));
-        read.inspect(|value| k.hal.polls.saw(place, (*value).into()))
+        if let Ok(value) = &read {
+            k.hal.polls.saw(place, (*value).into());
+        }
+        read
     });
     match read {
         Ok(value) => {
@@ -237,7 +240,10 @@ fn load(cx: &mut Cx<'_>, bus: u64, width: Width) -> Flow<u64> {
 fn read(k: &mut Kernel, bus: u64, width: Width) -> Result<u64, Refusal> {
     let now = begin(k, k.hal.polls.cost(bus, READ_COST, k.ke.patience.is_tired()));
     let read = k.hardware(now, |hardware, at| hardware.memory_read(at, bus, width));
-    read.inspect(|value| k.hal.polls.saw(bus, *value))
+    if let Ok(value) = &read {
+        k.hal.polls.saw(bus, *value);
+    }
+    read
 }
 
 #[inline]

@@ -128,7 +128,8 @@ fn check_new_port(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<()> {
     });
     if let Some(window) = released {
         return tell_released(cx, &window, port.into());
-    } else if !owned {
+    }
+    if !owned {
         let message = format!(
             "the driver accessed {bytes} byte(s) at port {port:#x}, which no device of this machine has; reads give ones"
         );
@@ -139,7 +140,7 @@ fn check_new_port(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<()> {
 
 /// Before an access to device memory at a bus address.
 pub(crate) fn check_memory(cx: &mut Cx<'_>, address: u64) -> Flow<()> {
-    if cx.with(|k| k.hal.stale.released.is_empty()) {
+    if cx.with(|k| k.hal.stale.nothing_released()) {
         return Ok(());
     }
     match cx.with(|k| k.hal.stale.released_at(false, address)) {

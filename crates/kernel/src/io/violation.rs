@@ -5,6 +5,7 @@
 
 use abi::{DEVICE_OBJECT, DriverPtr, IRP};
 
+use crate::Kernel;
 use crate::cx::Cx;
 use crate::verdict::Verdict;
 
@@ -24,15 +25,18 @@ pub(crate) const MOST_DEVICES: u32 = 1 << 12;
 
 /// How a device is called in messages: `\Device\Foo (foo)`, or its address and driver.
 pub(crate) fn device_name(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> String {
-    cx.with(|k| {
-        let path = k.ob.objects.get(device.address).and_then(|object| object.path.clone());
-        let driver = k.io.devices.get(device.address).and_then(|record| k.io.drivers.get(&record.driver));
-        let driver = driver.map_or("no driver", |driver| driver.service.as_str());
-        match path {
-            Some(path) => format!("{path} ({driver})"),
-            None => format!("the unnamed device {:#x} ({driver})", device.address),
-        }
-    })
+    cx.with(|k| name_of_device(k, device.address))
+}
+
+/// The same, of the device object at this address.
+pub(crate) fn name_of_device(k: &Kernel, device: u64) -> String {
+    let path = k.ob.objects.get(device).and_then(|object| object.path.clone());
+    let driver = k.io.devices.get(device).and_then(|record| k.io.drivers.get(&record.driver));
+    let driver = driver.map_or("no driver", |driver| driver.service.as_str());
+    match path {
+        Some(path) => format!("{path} ({driver})"),
+        None => format!("the unnamed device {device:#x} ({driver})"),
+    }
 }
 
 /// How a request is called in messages: `IRP_MJ_PNP/2`.

@@ -112,7 +112,7 @@ fn filtered(
 }
 
 fn print(cx: &mut Cx<'_>, name: &str, prefix: &str, format: u64, list: VaList) -> Flow<NtStatus> {
-    budget::charge(cx, budget::PRINT);
+    cx.with(|k| budget::charge(k, budget::PRINT));
     let (made, _, uses) = make::<1>(cx, format, list, LONGEST)?;
     judge(cx, name, uses);
     let made: String = made.iter().map(|unit| text::ansi_to_char(unit.to_le_bytes()[0])).collect();

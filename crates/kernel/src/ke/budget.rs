@@ -66,32 +66,37 @@ pub(crate) fn calls_until_look(k: &Kernel) -> u64 {
 }
 
 /// A service does as much as so many instructions.
-pub(crate) fn charge(cx: &mut Cx<'_>, instructions: u64) {
-    cx.with(|k| {
-        k.ke.spending.charged += instructions;
-        k.ke.unsettled();
-    });
+#[inline]
+pub(crate) fn charge(k: &mut Kernel, instructions: u64) {
+    k.ke.spending.charge(instructions);
+    k.ke.unsettled();
 }
 
 /// The host has changed so many areas, of so many pages.
 pub(crate) fn mapped(k: &mut Kernel, areas: usize, pages: u64) {
-    k.ke.spending.charged += AREA * areas as u64 + OF_PAGE * pages;
-    k.ke.unsettled();
+    charge(k, AREA * areas as u64 + OF_PAGE * pages);
 }
 
 /// So many bytes were taken or put.
 #[inline]
 pub(crate) fn moved(k: &mut Kernel, bytes: u64) {
-    k.ke.spending.charged += DATA + bytes / 16;
-    k.ke.unsettled();
+    charge(k, DATA + bytes / 16);
 }
 
 /// As [`charge`], where nothing else would look for long.
 ///
 /// # Errors
-/// The verdict on an endless loop.
+/// As [`judge`].
 pub(crate) fn spend(cx: &mut Cx<'_>, instructions: u64) -> Flow<()> {
-    charge(cx, instructions);
+    cx.with(|k| charge(k, instructions));
+    judge(cx)
+}
+
+/// Whether what runs has used up its budget.
+///
+/// # Errors
+/// The verdict on an endless loop.
+fn judge(cx: &mut Cx<'_>) -> Flow<()> {
     let now = cx.engine().now();
     match cx.with(|k| slice::endless(k, now)) {
         Some(verdict) => Err(cx.stop(verdict)),
@@ -99,16 +104,13 @@ pub(crate) fn spend(cx: &mut Cx<'_>, instructions: u64) -> Flow<()> {
     }
 }
 
-/// Looks whether what runs has used up its budget.
+/// Looks whether what runs has used up its budget, and says when that is looked at next.
 ///
 /// # Errors
 /// The verdict on an endless loop.
 #[cold]
 pub(crate) fn look(cx: &mut Cx<'_>) -> Flow<()> {
-    let now = cx.engine().now();
-    if let Some(verdict) = cx.with(|k| slice::endless(k, now)) {
-        return Err(cx.stop(verdict));
-    }
+    judge(cx)?;
     cx.with(|k| {
         k.ke.spending.next_look = k.ke.services() + (k.ke.budget / LOOKS).max(SERVICE);
         k.ke.unsettled();

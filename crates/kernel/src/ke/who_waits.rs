@@ -134,17 +134,15 @@ pub(crate) fn within(k: &Kernel, address: u64) -> Option<String> {
 fn device_of(k: &Kernel, address: u64) -> Option<String> {
     let devices = k.io.devices.keys_where(|device| !device.deleted);
     devices.into_iter().find_map(|device| {
-        let record = k.io.devices.get(device)?;
         let object = DriverPtr::<DEVICE_OBJECT>::new(device);
         let size = k.engine.read(object + DEVICE_OBJECT::Size).ok()?;
         let extension = k.engine.read(object + DEVICE_OBJECT::DeviceExtension).ok()?.address;
         let length = u64::from(size).saturating_sub(extension.wrapping_sub(device));
         let offset = address.wrapping_sub(extension);
-        let driver = k.io.drivers.get(&record.driver).map_or("no driver", |driver| driver.service.as_str());
-        let name = k.ob.objects.get(device).and_then(|object| object.path.clone());
-        let name = name.unwrap_or_else(|| format!("the unnamed device {device:#x}"));
-        (extension != 0 && offset < length)
-            .then(|| format!("in the device extension of {name} ({driver}) at +{offset:#x}"))
+        (extension != 0 && offset < length).then(|| {
+            let name = io::violation::name_of_device(k, device);
+            format!("in the device extension of {name} at +{offset:#x}")
+        })
     })
 }
 
