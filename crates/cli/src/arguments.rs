@@ -231,6 +231,9 @@ pub(crate) struct Explore {
     /// interrupt routine and DPC; as a picture if the name ends in `.svg`, else as text
     #[arg(long, value_name = "FILE")]
     pub(crate) figure: Option<PathBuf>,
+    /// Carries the script out in one schedule only, of which a search has told the choices; an empty text is the usual one
+    #[arg(long = crate::explore::FOLLOW, value_name = "CHOICES")]
+    pub(crate) follow: Option<String>,
     /// This process runs the schedule of these choices, which was found.
     #[arg(long = crate::explore::FOUND, hide = true, require_equals = true)]
     pub(crate) found: Option<String>,

@@ -10,6 +10,7 @@ use std::thread;
 use anyhow::Result;
 use dirql::explore::{Bounds, Choices, Replay, Searched, search_by};
 use dirql::{Bench, Error, InputError, Jail, Outcome, Play, Report};
+use serde_json::Value;
 
 use crate::arguments::Explore;
 use crate::isolate::{self, Done};
@@ -18,11 +19,19 @@ use crate::out::{self, complain};
 use crate::outputs::Outputs;
 use crate::progress::Progress;
 use crate::run::{AFTER_DEATH, Files, bench, note_death, script, shown};
+use crate::said::Tells;
 use crate::spread::{self, CHECKED_PART, Makers, PART, Spread};
 use crate::view::{Show, silently};
+use crate::{again, remarked};
 
 /// Behind this, the choices of the schedule that a process is to show.
 pub(crate) const FOUND: &str = "found";
+
+/// Behind this, the choices of the schedule that the user wants to see.
+pub(crate) const FOLLOW: &str = "follow";
+
+/// Options that make no sense in the command that makes one of the schedules again, each with a value.
+const IN_SEARCH_ONLY: [&str; 6] = ["workers", "schedules", "preemptions", "record", "figure", FOLLOW];
 
 /// The turn in which the schedule that departs nowhere is made with checks.
 const CONFIRM: &str = "confirm";
@@ -33,10 +42,13 @@ const CONFIRM: &str = "confirm";
 /// Something given cannot be used, or this host cannot run a machine.
 pub(crate) fn run(arguments: &Explore) -> Result<u8> {
     if !arguments.isolation.in_process && arguments.isolation.confined.is_none() {
-        return search_apart(arguments);
+        return match &arguments.follow {
+            Some(_) => show_apart(arguments, &[]),
+            None => search_apart(arguments),
+        };
     }
     isolate::in_turns(&arguments.isolation, &outputs(arguments), None, |jail, turn| {
-        match (&arguments.found, turn) {
+        match (arguments.found.as_ref().or(arguments.follow.as_ref()), turn) {
             (Some(choices), turn) => {
                 let death = turn.and_then(|turn| turn.strip_prefix(AFTER_DEATH));
                 follow(arguments, jail, choices, death).map(Done::with)
@@ -87,14 +99,10 @@ fn search_apart(arguments: &Explore) -> Result<u8> {
         complain!("dirql: schedule {} has ended its process: {}", first.number, first.why.trim_end());
     }
     match &searched.found {
-        Some((choices, _)) => {
-            let found = format!("--{FOUND}={}", spread::joined(choices));
-            let after_death = arguments.fast.then_some(AFTER_DEATH);
-            isolate::shown(&arguments.isolation, &[found], &outputs(arguments), after_death)
-        }
+        Some((choices, _)) => show_apart(arguments, &[format!("--{FOUND}={}", spread::joined(choices))]),
         None if !searched.lost.is_empty() => Ok(crate::NO_ANSWER),
         None if !wants_confirmation(arguments) => Ok(Outcome::Clean.exit_code()),
-        None => match isolate::untold(&arguments.isolation, &[format!("--{}={CONFIRM}", isolate::TURN)])? {
+        None => match isolate::untold(&arguments.isolation, &[format!("--{}={CONFIRM}", isolate::TURN)])?.0 {
             Ok(code) if code == Outcome::Clean.exit_code() => {
                 tell_confirmed(arguments)?;
                 Ok(code)
@@ -103,6 +111,12 @@ fn search_apart(arguments: &Explore) -> Result<u8> {
             _ => isolate::shown(&arguments.isolation, &[format!("--{FOUND}=")], &outputs(arguments), None),
         },
     }
+}
+
+/// Shows one schedule, in a process of its own that gets `more` arguments.
+fn show_apart(arguments: &Explore, more: &[String]) -> Result<u8> {
+    let after_death = arguments.fast.then_some(AFTER_DEATH);
+    isolate::shown(&arguments.isolation, more, &outputs(arguments), after_death)
 }
 
 /// Whether nothing is called clean yet: the search was fast, and the user does not want that to be all.
@@ -145,7 +159,11 @@ fn search_here(arguments: &Explore, jail: Option<Jail>) -> Result<Done> {
 fn make_part(arguments: &Explore, jail: Option<Jail>, part: &str, checked: bool) -> Result<Done> {
     let make = || {
         let (bench, play) = subject(arguments, jail)?;
-        let tell = |ran: &_| spread::tell(ran, |report: &Report| report.outcome().name());
+        let mut tells = Tells::default();
+        let tell = |ran: &_, said| {
+            tells.tell(said);
+            spread::tell(ran, |report: &Report| report.outcome().name());
+        };
         let is_wanted = |report: &Report| {
             #[cfg(debug_assertions)]
             crate::failing::in_a_search(report, checked);
@@ -207,6 +225,9 @@ fn follow(arguments: &Explore, jail: Option<Jail>, choices: &str, death: Option<
     if arguments.record.is_none() {
         show.note("with --record FILE, `dirql replay FILE` makes this run again");
     }
+    if arguments.found.is_none() {
+        return followed(&report, &replay);
+    }
     if report.outcome() == Outcome::Clean || !replay.complaints().is_empty() {
         complain!(
             "dirql: the schedule that was found is broken in the search and not from the machine's start:"
@@ -217,15 +238,36 @@ fn follow(arguments: &Explore, jail: Option<Jail>, choices: &str, death: Option<
     Ok(report.outcome().exit_code())
 }
 
+/// What came of the schedule that the user wanted to see.
+fn followed(report: &Report, replay: &Replay) -> Result<u8> {
+    if let Some(complaint) = replay.complaints().first() {
+        let told = format!("--{FOLLOW}: these are no choices of such a run: {complaint}");
+        return Err(Error::Input(InputError::new(told)).into());
+    }
+    Ok(report.outcome().exit_code())
+}
+
 /// What the search has come to.
 fn tell(searched: &Searched<String>, arguments: &Explore) -> Result<()> {
     let show = Show::new(&arguments.view, &arguments.isolation)?;
     let fast = if arguments.fast && searched.found.is_none() { " (fast: not checked)" } else { "" };
-    show.line(&if show.is_json() {
-        as_json(searched, checked(arguments))
-    } else {
-        as_text(searched, arguments) + fast
-    });
+    let replay = |choices: &Choices| {
+        let follow = format!("--{FOLLOW}={}", spread::joined(choices));
+        again::command(&IN_SEARCH_ONLY, &[follow])
+    };
+    if show.is_json() {
+        let findings = remarked::as_json(&searched.remarks, replay);
+        show.line(&as_json(searched, checked(arguments), &findings));
+        return Ok(());
+    }
+    show.line(&(as_text(searched, arguments) + fast));
+    let runs = schedules(searched.total());
+    if let Some(text) = remarked::as_text(&searched.remarks, &runs, replay) {
+        show.line(&show.dressed(&text));
+    }
+    if searched.found.is_some() && !searched.remarks.is_empty() {
+        show.line("The last schedule, from its beginning:\n");
+    }
     Ok(())
 }
 
@@ -242,7 +284,9 @@ fn as_text(searched: &Searched<String>, arguments: &Explore) -> String {
                 1 => "It departs from the usual one once; the report says how, in words".to_owned(),
                 n => format!("It departs from the usual one {n} times; the report says how, in words"),
             };
-            format!("{explored}: the last one is {outcome}{lost}. {told}. That run, from its beginning:\n")
+            // What was found besides stands between this and the run.
+            let begins = if searched.remarks.is_empty() { " That run, from its beginning:\n" } else { "" };
+            format!("{explored}: the last one is {outcome}{lost}. {told}.{begins}")
         }
         None if !searched.complete && lost.is_empty() => {
             format!("{explored}, and none is broken; there are more (--schedules says how many to try)")
@@ -294,14 +338,14 @@ fn checked(arguments: &Explore) -> &'static str {
     }
 }
 
-fn as_json(searched: &Searched<String>, checked: &str) -> String {
+fn as_json(searched: &Searched<String>, checked: &str, findings: &Value) -> String {
     let choices = searched.found.as_ref().map(|(choices, _)| {
         choices.iter().map(|choice| format!("\"{choice}\"")).collect::<Vec<_>>().join(",")
     });
     let runs: Vec<String> = searched.schedules.iter().map(ToString::to_string).collect();
     let choices = choices.map_or_else(|| "null".to_owned(), |choices| format!("[{choices}]"));
     format!(
-        r#"{{"explored":{{"checked":"{}","schedules":[{}],"repeated":{},"shared_instructions":{},"complete":{},"choices":{choices},"not_searched":{}}}}}"#,
+        r#"{{"explored":{{"checked":"{}","schedules":[{}],"repeated":{},"shared_instructions":{},"complete":{},"choices":{choices},"not_searched":{},"findings":{findings}}}}}"#,
         checked,
         runs.join(","),
         searched.repeated,

@@ -337,13 +337,14 @@ pub(crate) fn shown(
     })
 }
 
-/// One process of them, of which nothing is printed: its exit code, or how it died.
+/// One process of them, of which nothing is printed: its exit code, or how it died; and the lines that it has told ([`tell`]).
 ///
 /// # Errors
 /// The process cannot be started.
-pub(crate) fn untold(isolation: &Isolation, more: &[String]) -> Result<Result<u8, Death>> {
+pub(crate) fn untold(isolation: &Isolation, more: &[String]) -> Result<(Result<u8, Death>, Vec<String>)> {
     let ended = end(start(more, [Stdio::null; 2], None)?, isolation.host_limit())?;
-    Ok(ended.code().ok_or_else(|| ended.how()))
+    let told = ended.said.lines().filter_map(|line| line.strip_prefix(TOLD)).map(str::to_owned).collect();
+    Ok((ended.code().ok_or_else(|| ended.how()), told))
 }
 
 /// How a process has ended whose lines were told.
@@ -597,7 +598,7 @@ impl Ended {
 
     /// How it died.
     fn how(&self) -> Death {
-        let is_word = |line: &&str| ![END, OVER, LAST].iter().any(|word| line.starts_with(word));
+        let is_word = |line: &&str| ![END, OVER, LAST, TOLD].iter().any(|word| line.starts_with(word));
         let words: Vec<&str> = self.said.lines().filter(is_word).collect();
         Death::of(&words, self.status, self.hung_for)
     }

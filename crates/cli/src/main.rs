@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the crate that prints")]
 
+mod again;
 mod arguments;
 mod devices;
 mod explore;
@@ -20,9 +21,11 @@ mod obituary;
 mod out;
 mod outputs;
 mod progress;
+mod remarked;
 mod replay;
 mod rules;
 mod run;
+mod said;
 mod spread;
 mod terminal;
 mod tips;

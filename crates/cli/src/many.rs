@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use anyhow::Result;
-use dirql::explore::Policy;
+use dirql::explore::{Policy, Remarks};
 use dirql::{Error, InputError};
 
 use crate::arguments::Run;
 use crate::out::{complain, say};
 use crate::progress::Progress;
-use crate::{NO_ANSWER, UNUSABLE, isolate};
+use crate::said::{Hears, Said};
+use crate::{NO_ANSWER, UNUSABLE, again, isolate, remarked, terminal};
 
 /// Which of the runs a process makes.
 pub(crate) const NTH: &str = "nth";
@@ -23,6 +24,8 @@ pub(crate) const NTH: &str = "nth";
 pub(crate) const UNTOLD: &str = "untold";
 /// It is checked, though the user wants fast ones.
 pub(crate) const ANYWAY: &str = "checked-anyway";
+/// Options that make no sense in the command that makes one of the runs again, each with a value.
+const IN_MANY_ONLY: [&str; 5] = ["runs", "workers", "policy", "record", "figure"];
 /// The exit code of a clean run.
 const CLEAN: u8 = 0;
 /// The exit code of a run with a broken rule or expectation.
@@ -35,16 +38,16 @@ const BROKEN: u8 = 1;
 pub(crate) fn run(arguments: &Run, runs: u32) -> Result<u8> {
     let last = policy(arguments, runs - 1)?;
     let workers = arguments.many.workers.unwrap_or_else(host_processors);
-    let codes = trials(arguments, runs, workers)?;
+    let trials = trials(arguments, runs, workers)?;
     let first_with = |wanted: &dyn Fn(u8) -> bool| {
-        codes.iter().find(|(_, code)| wanted(**code)).map(|(run, code)| (*run, *code))
+        trials.iter().find(|(_, trial)| wanted(trial.code)).map(|(run, trial)| (*run, trial.code))
     };
     let unusable = first_with(&|code| code == UNUSABLE);
     let shown =
         unusable.or_else(|| first_with(&|code| code == BROKEN)).or_else(|| first_with(&|code| code != CLEAN));
     let name = shown.map(|(run, _)| policy(arguments, run)).transpose()?;
     if unusable.is_none() {
-        tell(arguments, &codes, last, name);
+        tell(arguments, trials, last, name);
     }
     let Some((run, code)) = shown else { return Ok(CLEAN) };
     let again = isolate::shown(
@@ -80,24 +83,35 @@ pub(crate) fn policy(arguments: &Run, run: u32) -> Result<Policy, Error> {
     })
 }
 
-/// The exit code of each run. Where one says that what was given is of no use, not all are made.
-fn trials(arguments: &Run, runs: u32, workers: u32) -> Result<BTreeMap<u32, u8>> {
-    let (next, codes) = (AtomicU32::new(0), Mutex::new(BTreeMap::new()));
+/// What came of one run.
+struct Trial {
+    /// Its exit code.
+    code: u8,
+    /// Its findings that only Driver Verifier stops for.
+    said: Said,
+}
+
+/// By number.
+type Trials = BTreeMap<u32, Trial>;
+
+/// What came of each run. Where one says that what was given is of no use, not all are made.
+fn trials(arguments: &Run, runs: u32, workers: u32) -> Result<Trials> {
+    let (next, trials) = (AtomicU32::new(0), Mutex::new(Trials::new()));
     let progress = Progress::new(!arguments.view.quiet);
-    progress.at(|| so_far(&BTreeMap::new(), runs));
+    progress.at(|| so_far(&Trials::new(), runs));
     let work = || -> Result<()> {
         loop {
             let run = next.fetch_add(1, Ordering::Relaxed);
             if run >= runs {
                 return Ok(());
             }
-            let code = trial(arguments, run)?;
-            if code == UNUSABLE {
+            let trial = trial(arguments, run)?;
+            if trial.code == UNUSABLE {
                 next.store(runs, Ordering::Relaxed);
             }
-            let mut codes = codes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            codes.insert(run, code);
-            progress.at(|| so_far(&codes, runs));
+            let mut trials = trials.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            trials.insert(run, trial);
+            progress.at(|| so_far(&trials, runs));
         }
     };
     // Outside of any machine: each thread only waits for processes.
@@ -105,38 +119,55 @@ fn trials(arguments: &Run, runs: u32, workers: u32) -> Result<BTreeMap<u32, u8>>
         let workers: Vec<_> = (0..workers.min(runs)).map(|_| scope.spawn(work)).collect();
         workers.into_iter().try_for_each(|worker| worker.join().expect("waiting does not panic"))
     })?;
-    Ok(codes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    Ok(trials.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
 }
 
 /// How far it has come.
-fn so_far(codes: &BTreeMap<u32, u8>, runs: u32) -> String {
-    let others = codes.values().filter(|code| **code != CLEAN).count();
+fn so_far(trials: &Trials, runs: u32) -> String {
+    let others = trials.values().filter(|trial| trial.code != CLEAN).count();
     let others = if others == 0 { String::new() } else { format!(", {others} not clean") };
-    format!("{} of {runs} runs{others}", codes.len())
+    format!("{} of {runs} runs{others}", trials.len())
 }
 
-/// The exit code of one run. If its process dies, that of the same run with checks, unless that is clean: then the death has no
+/// What came of one run. If its process dies, that of the same run with checks, unless that is clean: then the death has no
 /// explanation.
-fn trial(arguments: &Run, run: u32) -> Result<u8> {
+fn trial(arguments: &Run, run: u32) -> Result<Trial> {
     let more = |flags: &[&str]| -> Vec<String> {
         let flags = flags.iter().map(|flag| format!("--{flag}"));
         std::iter::once(format!("--{NTH}={run}")).chain(flags).collect()
     };
-    Ok(match isolate::untold(&arguments.isolation, &more(&[UNTOLD]))? {
-        Ok(code) => code,
-        Err(death) if death.is_of_itself() && crate::run::after_death(arguments).is_some() => {
-            let again = isolate::untold(&arguments.isolation, &more(&[UNTOLD, ANYWAY]))?;
-            again.ok().filter(|code| *code != CLEAN).unwrap_or(NO_ANSWER)
+    let heard = |told: &[String]| {
+        let mut hears = Hears::default();
+        for line in told {
+            hears.takes(line);
         }
-        Err(_) => NO_ANSWER,
+        hears.said()
+    };
+    let (ended, told) = isolate::untold(&arguments.isolation, &more(&[UNTOLD]))?;
+    Ok(match ended {
+        Ok(code) => Trial { code, said: heard(&told) },
+        Err(death) if death.is_of_itself() && crate::run::after_death(arguments).is_some() => {
+            let (again, told) = isolate::untold(&arguments.isolation, &more(&[UNTOLD, ANYWAY]))?;
+            let code = again.ok().filter(|code| *code != CLEAN).unwrap_or(NO_ANSWER);
+            Trial { code, said: heard(&told) }
+        }
+        Err(_) => Trial { code: NO_ANSWER, said: Said::new() },
     })
 }
 
-fn tell(arguments: &Run, codes: &BTreeMap<u32, u8>, last: Policy, shown: Option<Policy>) {
+fn tell(arguments: &Run, trials: Trials, last: Policy, shown: Option<Policy>) {
     let first = arguments.policy;
-    let (runs, with) = (codes.len(), |wanted| codes.values().filter(|code| **code == wanted).count());
+    let (runs, with) = (trials.len(), |wanted| trials.values().filter(|trial| trial.code == wanted).count());
     let (clean, broken) = (with(CLEAN), with(BROKEN));
     let without = runs - clean - broken;
+    let mut remarks = Remarks::default();
+    for (run, trial) in trials {
+        trial.said.into_iter().for_each(|(remark, _)| remarks.add(remark, || run));
+    }
+    let replay = |run: &u32| {
+        let policy = first.later((*run).into()).unwrap_or(first);
+        again::command(&IN_MANY_ONLY, &["--policy".to_owned(), policy.to_string()])
+    };
     if arguments.view.json {
         let [first, last] = [first, last].map(|policy| policy.to_string());
         let shown = shown.map(|policy| policy.to_string());
@@ -144,7 +175,7 @@ fn tell(arguments: &Run, codes: &BTreeMap<u32, u8>, last: Policy, shown: Option<
             "{}",
             serde_json::json!({
                 "runs": runs, "first": first, "last": last, "clean": clean, "broken": broken, "no_answer": without,
-                "checked": arguments.is_checked(), "shown": shown,
+                "checked": arguments.is_checked(), "shown": shown, "findings": remarked::as_json(&remarks, replay),
             })
         );
         return;
@@ -153,8 +184,14 @@ fn tell(arguments: &Run, codes: &BTreeMap<u32, u8>, last: Policy, shown: Option<
         "{runs} runs, {first} to {last}: {clean} clean, {broken} with a broken rule or expectation, {without} without an answer{}",
         if arguments.is_checked() { "" } else { " (fast: not checked)" }
     );
+    if let Some(text) = remarked::as_text(&remarks, &format!("{runs}"), replay) {
+        say!("{}", terminal::dress(arguments.view.color).on(text.trim_end()));
+    }
     if let Some(policy) = shown {
-        say!("the first of these, --policy {policy}:\n");
+        say!(
+            "the first {}, --policy {policy}:\n",
+            if remarks.is_empty() { "of these" } else { "that is not clean" }
+        );
     } else if let Some(path) = &arguments.record {
         say!("all are clean, so {} is not written", path.display());
     }

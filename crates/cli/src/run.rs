@@ -4,21 +4,24 @@
 //! memory was damaged before, is made again with checks before anyone is blamed; so is one whose process died. A run whose verdict
 //! names moments is made again for these.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::Result;
-use dirql::explore::Chooser;
+use dirql::explore::{Choices, Chooser};
 use dirql::readers::{Figure, FigureForm, Sink};
 use dirql::record::Recording;
 use dirql::{Bench, Error, Jail, Outcome, Play, Report, ScriptText, processor, windows};
 
+use crate::again::quoted;
 use crate::arguments::{Run, Setup};
 use crate::isolate::{self, Done};
 use crate::many;
 use crate::obituary::unexplained;
 use crate::out::{self, complain};
 use crate::outputs::Outputs;
+use crate::said::Tells;
 use crate::view::{MOMENTS, Show, silently};
 
 /// The turn in which a run is made again with checks; the exit code of the first follows.
@@ -65,7 +68,10 @@ fn carry_out(arguments: &Run, jail: Option<Jail>) -> Result<Done> {
     let policy = many::policy(arguments, arguments.many.nth)?;
     if arguments.many.untold {
         let bench = bench(&arguments.setup)?.checked(arguments.is_checked()).policy(policy);
-        return Ok(Done::with(silently(bench, play(&arguments.setup)?, jail)?.outcome().exit_code()));
+        let report = silently(bench, play(&arguments.setup)?, jail)?;
+        let remarks = report.remarks(&mut BTreeSet::new()).into_iter();
+        Tells::default().tell(remarks.map(|remark| (remark, Choices::default())).collect());
+        return Ok(Done::with(report.outcome().exit_code()));
     }
     let show = Show::new(&arguments.view, &arguments.isolation)?;
     let report = show_run(arguments, &show, arguments.is_checked(), jail)?;
@@ -101,7 +107,7 @@ fn again_checked(arguments: &Run, jail: Option<Jail>, first: &str) -> Result<Don
         return Ok(Done::with(first.parse().unwrap_or(crate::NO_ANSWER)));
     }
     if let Some(path) = &arguments.record {
-        show.note(&format!("replay: dirql replay {} --checked", quoted(path)));
+        show.note(&format!("replay: dirql replay {} --checked", quoted(&path.display().to_string())));
     }
     Ok(show.done(&report, CHECKED_MOMENTS))
 }
@@ -233,16 +239,9 @@ fn recorded(
     let report = show.run(bench, play, jail)?;
     out::note(&path.display().to_string(), recording.finish(&report));
     if report.outcome() != Outcome::Clean {
-        show.note(&format!("replay: dirql replay {}", quoted(path)));
+        show.note(&format!("replay: dirql replay {}", quoted(&path.display().to_string())));
     }
     Ok(report)
-}
-
-/// As a shell takes it for one word.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+=:@%".contains(letter);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// The machine that the arguments describe.

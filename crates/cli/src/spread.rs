@@ -18,6 +18,7 @@ use crate::explore::schedules;
 use crate::isolate::{self, End};
 use crate::obituary::{Death, unexplained};
 use crate::progress::Progress;
+use crate::said::{Hears, Said};
 
 /// The turn in which a part of a search is made, which follows.
 pub(crate) const PART: &str = "part:";
@@ -53,6 +54,8 @@ pub(crate) struct Spread<'s, 'e> {
     parts: Vec<Receiver<Told>>,
     /// How many runs were told of.
     ran: u64,
+    /// What the last of them has said.
+    remarks: Said,
     progress: Progress,
     /// Why no run can be made: an exit code, and what was said.
     pub(crate) refused: Option<(u8, String)>,
@@ -62,7 +65,7 @@ pub(crate) struct Spread<'s, 'e> {
 
 /// What a worker tells of a part.
 enum Told {
-    Ran(Ran<String>),
+    Ran(Ran<String>, Said),
     Refused(u8, String),
     Failed(Error),
 }
@@ -78,7 +81,17 @@ impl<'s, 'e> Spread<'s, 'e> {
         stop: &'e AtomicBool,
         progress: Progress,
     ) -> Self {
-        Self { scope, makers, stop, parts: Vec::new(), ran: 0, progress, refused: None, failed: None }
+        Self {
+            scope,
+            makers,
+            stop,
+            parts: Vec::new(),
+            ran: 0,
+            remarks: Said::new(),
+            progress,
+            refused: None,
+            failed: None,
+        }
     }
 }
 
@@ -114,8 +127,9 @@ impl Runner for Spread<'_, '_> {
 
     fn run(&mut self, part: usize, _course: &Course) -> Ran<String> {
         match self.parts[part].recv() {
-            Ok(Told::Ran(ran)) => {
+            Ok(Told::Ran(ran, remarks)) => {
                 self.ran += 1;
+                self.remarks = remarks;
                 self.progress.at(|| format!("{} explored", schedules(self.ran)));
                 return ran;
             }
@@ -125,6 +139,10 @@ impl Runner for Spread<'_, '_> {
         }
         Ran::Refused
     }
+
+    fn remarks(&mut self) -> Said {
+        std::mem::take(&mut self.remarks)
+    }
 }
 
 /// Makes a part, in one process unless one dies.
@@ -133,10 +151,13 @@ fn make(mut part: Part, makers: Makers<'_>, stop: &AtomicBool, told: &Sender<Tol
         let more = [format!("--{}={PART}{part}", isolate::TURN)];
         // A process that dies behind its last run has died of that one, too.
         let (mut last, mut found, mut refused, mut strange) = (None, false, false, false);
-        let mut at = None;
+        let (mut at, mut hears) = (None, Hears::default());
         let end = isolate::told(makers.isolation, &more, stop, |line| {
             if line == REFUSED {
                 refused = true;
+                return true;
+            }
+            if hears.takes(line) {
                 return true;
             }
             let ran = read(line).filter(|_| part.course().is_some() && !found);
@@ -147,9 +168,9 @@ fn make(mut part: Part, makers: Makers<'_>, stop: &AtomicBool, told: &Sender<Tol
                 _ => strange = true,
             }
             if part.course().is_none() {
-                last = ran;
+                last = ran.map(|ran| (ran, hears.said()));
             } else if let Some(ran) = ran {
-                let _ = told.send(Told::Ran(ran));
+                let _ = told.send(Told::Ran(ran, hears.said()));
             }
             !strange
         })?;
@@ -161,22 +182,22 @@ fn make(mut part: Part, makers: Makers<'_>, stop: &AtomicBool, told: &Sender<Tol
             }
             End::Stopped if !strange => return Ok(()),
             End::With(0, _) if last.is_some() => last.take(),
-            End::With(0, _) | End::Stopped => Some(Ran::Lost(STRANGE.to_owned())),
-            End::With(_, why) => Some(Ran::Lost(why)),
+            End::With(0, _) | End::Stopped => Some((Ran::Lost(STRANGE.to_owned()), Said::new())),
+            End::With(_, why) => Some((Ran::Lost(why), Said::new())),
             End::Died(death) => match part.course().cloned().or(at).filter(|_| explains(&death, makers)) {
                 Some(course) => again_checked(part.alone(course), &death, makers, stop)?,
-                None => Some(Ran::Lost(death.obituary(None))),
+                None => Some((Ran::Lost(death.obituary(None)), Said::new())),
             },
         };
-        if matches!(ran, Some(Ran::Wanted(..))) {
-            ran.into_iter().for_each(|ran| drop(told.send(Told::Ran(ran))));
+        if let Some((ran @ Ran::Wanted(..), said)) = ran {
+            drop(told.send(Told::Ran(ran, said)));
             return Ok(());
         }
         // It was at this one, if it was not at its end.
         if part.course().is_some() {
             part.pass();
         }
-        ran.into_iter().for_each(|ran| drop(told.send(Told::Ran(ran))));
+        ran.into_iter().for_each(|(ran, said)| drop(told.send(Told::Ran(ran, said))));
     }
     Ok(())
 }
@@ -192,19 +213,23 @@ fn again_checked(
     first: &Death,
     makers: Makers<'_>,
     stop: &AtomicBool,
-) -> Result<Option<Ran<String>>> {
+) -> Result<Option<(Ran<String>, Said)>> {
     let more = [format!("--{}={CHECKED_PART}{part}", isolate::TURN)];
-    let mut ran = None;
+    let (mut ran, mut hears) = (None, Hears::default());
     let end = isolate::told(makers.isolation, &more, stop, |line| {
+        if hears.takes(line) {
+            return true;
+        }
         ran = read(line);
         ran.is_some()
     })?;
+    let lost = |why| Some((Ran::Lost(why), Said::new()));
     Ok(match (end, ran) {
-        (_, Some(wanted @ Ran::Wanted(..))) => Some(wanted),
+        (_, Some(wanted @ Ran::Wanted(..))) => Some((wanted, hears.said())),
         (End::Stopped, _) => None,
-        (End::Died(death), _) => Some(Ran::Lost(death.obituary(Some(first)))),
-        (End::With(0, _), Some(_)) => Some(Ran::Lost(unexplained(first.what()))),
-        (End::With(..), _) => Some(Ran::Lost(first.obituary(None))),
+        (End::Died(death), _) => lost(death.obituary(Some(first))),
+        (End::With(0, _), Some(_)) => lost(unexplained(first.what())),
+        (End::With(..), _) => lost(first.obituary(None)),
     })
 }
 

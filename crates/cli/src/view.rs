@@ -118,7 +118,7 @@ impl<'a> Show<'a> {
     }
 
     /// A text as the terminal shows it.
-    fn dressed(&self, text: &str) -> String {
+    pub(crate) fn dressed(&self, text: &str) -> String {
         terminal::dress(self.view.color).on(text.trim_end())
     }
 

@@ -73,7 +73,7 @@ fn where_all_runs_are_clean_nothing_is_shown_or_recorded() {
     assert_eq!(clean.out.lines().count(), 2, "{}", clean.said());
     assert!(clean.out.contains("4 clean, 0 with") && !file.exists());
     let json = many(PEACE, &["--policy", "random:1", "--runs", "4", "--json"]);
-    let expected = r#"{"broken":0,"checked":true,"clean":4,"first":"random:1","last":"random:4","no_answer":0,"runs":4,"shown":null}"#;
+    let expected = r#"{"broken":0,"checked":true,"clean":4,"findings":[],"first":"random:1","last":"random:4","no_answer":0,"runs":4,"shown":null}"#;
     assert_eq!(json.out.trim_end(), expected);
 }
 

@@ -3,8 +3,13 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
 
+#[path = "../../dirql/tests/rig/lost_update.rs"]
+mod lost_update;
 mod rig;
 
+use std::process::Command;
+
+use lost_update::{DIFFERING, UNLOCKED};
 use rig::{Answer, dirql, driver, folder};
 
 const RULE: &str = "dispatch-status-differs";
@@ -56,6 +61,117 @@ fn json_has_the_tier_and_the_option() {
     let ended = command("run", &["--json", "--verifier"]);
     let end: serde_json::Value = serde_json::from_str(ended.out.lines().last().unwrap()).unwrap();
     assert_eq!((&end["outcome"], &end["verdict"]["tier"]), (&"broken".into(), &"error".into()), "{end}");
+}
+
+/// `dirql explore` of a driver that differs only where an update was lost.
+fn explore(script: &str, more: &[&str]) -> Answer {
+    let sys = driver("lost_update.sys");
+    let fixed = ["explore", sys.to_str().unwrap(), "--processors", "2", "--do", script];
+    dirql(fixed.iter().chain(more))
+}
+
+/// The findings of the line that says what came of all runs.
+fn findings(answer: &Answer) -> Vec<serde_json::Value> {
+    let line = answer.out.lines().find(|line| !line.contains(r#""event""#));
+    let sums: serde_json::Value = serde_json::from_str(line.unwrap_or_default()).unwrap_or_default();
+    let found = sums.get("findings").or_else(|| sums["explored"].get("findings"));
+    found.and_then(|found| found.as_array()).unwrap_or_else(|| panic!("{}", answer.said())).clone()
+}
+
+/// What a shell says to the command of a line `replay`.
+fn typed(command: &str) -> Answer {
+    let typed = command.strip_prefix("dirql ").expect("it is a command line");
+    let typed = format!("{} {typed}", env!("CARGO_BIN_EXE_dirql"));
+    Answer::of(Command::new("sh").args(["-c", &typed]).output().expect("there is a shell"))
+}
+
+#[test]
+fn many_runs_and_a_search_tell_each_finding_once_with_the_command_that_makes_it_again() {
+    for (name, more, runs) in [
+        ("run", &["--runs", "3", "--policy", "random:7", "--workers", "2"][..], "3 of 3"),
+        ("explore", &["--preemptions", "1"], "1 of 1 schedule"),
+        ("explore", &["--preemptions", "1", "--in-process"], "1 of 1 schedule"),
+        ("explore", &["--preemptions", "1", "--fast"], "1 of 1 schedule"),
+    ] {
+        let told = command(name, more);
+        assert_eq!(told.code, Some(0), "{name}: {}", told.said());
+        assert_eq!(told.out.matches(RULE).count(), 1, "{name}: {}", told.said());
+        for part in [
+            "1 finding is",
+            "(--verifier=io)\n",
+            " returned STATUS_UNSUCCESSFUL",
+            &format!("runs         {runs}\n"),
+        ] {
+            assert!(told.out.contains(part), "{name}, {part}: {}", told.said());
+        }
+        let replay = told.out.lines().find_map(|line| line.strip_prefix("  replay       "));
+        let again = typed(replay.unwrap_or_else(|| panic!("{}", told.said())));
+        assert_eq!(again.code, Some(0), "{}", again.said());
+        assert!(
+            again.out.contains(&format!("{RULE} (only Driver Verifier would stop here)")),
+            "{}",
+            again.said()
+        );
+
+        let json = command(name, &[more, &["--json"]].concat());
+        let [finding] = &findings(&json)[..] else { panic!("{}", json.said()) };
+        assert_eq!(
+            (&finding["rule"], &finding["tier"], &finding["verifier"]),
+            (&RULE.into(), &"verifier".into(), &"io".into())
+        );
+        assert_eq!(finding["runs"].as_u64(), runs.split(' ').next().and_then(|runs| runs.parse().ok()));
+        assert!(typed(finding["replay"].as_str().unwrap()).out.contains(RULE), "{finding}");
+    }
+}
+
+#[test]
+fn a_search_tells_what_only_some_schedules_do_and_the_first_of_these_is_made_again() {
+    let usual =
+        dirql(["run", driver("lost_update.sys").to_str().unwrap(), "--processors", "2", "--do", DIFFERING]);
+    assert!(usual.code == Some(0) && !usual.out.contains(RULE), "{}", usual.said());
+    for more in [&["--preemptions", "1"][..], &["--policy", "random:1", "--schedules", "100"]] {
+        let with = |workers| explore(DIFFERING, &[more, &["--workers", workers]].concat());
+        let (told, other) = (with("1"), with("3"));
+        assert_eq!((told.code, &told.out), (Some(0), &other.out), "{}", told.said());
+        let json = explore(DIFFERING, &[more, &["--json"]].concat());
+        let [finding] = &findings(&json)[..] else { panic!("{}", json.said()) };
+        let line: serde_json::Value = serde_json::from_str(json.out.lines().next().unwrap()).unwrap();
+        let all =
+            line["explored"]["schedules"].as_array().unwrap().iter().filter_map(serde_json::Value::as_u64);
+        let all = all.sum::<u64>() + line["explored"]["repeated"].as_u64().unwrap();
+        let some = finding["runs"].as_u64().unwrap();
+        assert!(some > 1 && some < all, "{some} of {all}");
+        assert!(told.out.contains(&format!("{some} of {all} schedules\n")), "{}", told.said());
+        let replay = finding["replay"].as_str().unwrap();
+        assert!(replay.contains(" '--follow="), "{replay}");
+        let again = typed(replay);
+        assert!(again.code == Some(0) && again.out.contains(RULE), "{}", again.said());
+    }
+}
+
+#[test]
+fn a_search_that_ends_with_a_broken_schedule_tells_what_was_found_before_it() {
+    let script = UNLOCKED.replace("ioctl c 0x222008", "ioctl a 0x222030 expect any\nioctl c 0x222008");
+    let told = explore(&script, &["--quiet"]);
+    assert_eq!(told.code, Some(1), "{}", told.said());
+    let parts =
+        ["explored ", "1 finding is", RULE, "The last schedule, from its beginning:", "expectation failed"];
+    let mut rest = &told.out[..];
+    for part in parts {
+        rest = rest.split_once(part).unwrap_or_else(|| panic!("{part}: {}", told.said())).1;
+    }
+    let json = explore(&script, &["--json"]);
+    assert_eq!(findings(&json).len(), 1, "{}", json.said());
+}
+
+#[test]
+fn choices_that_are_none_of_the_script_are_refused() {
+    let told = explore(DIFFERING, &["--follow=preempt 99 after 3"]);
+    assert_eq!(told.code, Some(2), "{}", told.said());
+    assert!(told.err.contains("--follow: "), "{}", told.said());
+    let told = explore(DIFFERING, &["--follow=nonsense"]);
+    assert_eq!(told.code, Some(2), "{}", told.said());
+    assert!(told.err.contains("choice STRAND POINT OCCURRENCE = ANSWER"), "{}", told.said());
 }
 
 #[test]

@@ -4,10 +4,12 @@
 //! searched. Which plain loads and stores others see is learned from the runs themselves ([`Bounds::shared`]): what is shared
 //! only in a schedule beyond the bound is not known to be.
 
+use std::collections::BTreeSet;
+
 use engine::{Chooser, Question, Tracking};
 use explore::{
-    Bounds, Choices, Counted, Course, Local, Occurrences, Part, Places, Questions, Ran, Runner, Searched,
-    Subject,
+    Bounds, Choices, Counted, Course, Local, Occurrences, Part, Places, Questions, Ran, Remark, Runner,
+    Searched, Subject,
 };
 
 use crate::bench::Bench;
@@ -21,6 +23,8 @@ struct Rewound<'e, 'm> {
     exploration: &'e mut Exploration<'m>,
     before: Occurrences,
     mark: Option<Mark>,
+    /// The findings that were told, by their keys.
+    told: BTreeSet<String>,
 }
 
 impl Subject for Rewound<'_, '_> {
@@ -57,19 +61,30 @@ impl Subject for Rewound<'_, '_> {
     fn watch(&mut self, places: &Places) {
         self.exploration.watch(&places.iter().collect::<Vec<_>>());
     }
+
+    fn remarks(&mut self, report: &Report) -> Vec<Remark> {
+        report.remarks(&mut self.told)
+    }
 }
 
 /// A machine whose driver is not ready after its start: each run is its start and end.
-struct Unready(Option<(Choices, Report)>);
+struct Unready {
+    found: Option<(Choices, Report)>,
+    remarks: Vec<Remark>,
+}
 
 impl Runner for Unready {
     type Outcome = Report;
 
     fn run(&mut self, _part: usize, _course: &Course) -> Ran<Report> {
-        match self.0.take() {
+        match self.found.take() {
             Some((choices, report)) => Ran::Wanted(choices, report),
             None => Ran::Usual(Questions::default(), Places::default()),
         }
+    }
+
+    fn remarks(&mut self) -> Vec<(Remark, Choices)> {
+        self.remarks.drain(..).map(|remark| (remark, Choices::default())).collect()
     }
 }
 
@@ -90,7 +105,8 @@ impl Bench {
         self.runner(play, bounds, wanted, |runner| explore::search_by(runner, bounds))
     }
 
-    /// Makes one part of such a search, and tells what came of each of its runs.
+    /// Makes one part of such a search, and tells what came of each of its runs, and which findings it had that only Driver Verifier
+    /// stops for ([`Report::remarks`]).
     ///
     /// # Errors
     /// As [`Bench::search`].
@@ -100,7 +116,7 @@ impl Bench {
         bounds: &Bounds,
         part: Part,
         wanted: impl FnMut(&Report) -> bool,
-        tell: impl FnMut(&Ran<Report>),
+        tell: impl FnMut(&Ran<Report>, Vec<(Remark, Choices)>),
     ) -> Result<(), Error> {
         self.runner(play, bounds, wanted, |runner| explore::make_part(part, runner, tell))
     }
@@ -118,14 +134,16 @@ impl Bench {
         let machine = self.chooser(start.clone()).start()?;
         if !machine.is_ready() {
             let report = machine.finish();
+            let remarks = report.remarks(&mut BTreeSet::new());
             let found = wanted(&report).then(|| (Choices::default(), report));
-            return Ok(search(&mut Unready(found)));
+            return Ok(search(&mut Unready { found, remarks }));
         }
         machine.explore(play, Tracking::Faults, |exploration| {
             if bounds.learns() {
                 exploration.learn();
             }
-            let mut subject = Rewound { exploration, before: start.asked(), mark: None };
+            let mut subject =
+                Rewound { exploration, before: start.asked(), mark: None, told: BTreeSet::new() };
             let result = search(&mut Local::new(&mut subject, *bounds, wanted));
             subject.begin_anew();
             result

@@ -13,6 +13,7 @@ use crate::guided::{Asked, Guided};
 use crate::part::Part;
 use crate::places::Places;
 use crate::recorder::{Notes, Recorder};
+use crate::remarks::Remark;
 use crate::search::{Bounds, Ran, Runner, Subject};
 use crate::shared::Shared;
 
@@ -28,6 +29,8 @@ pub struct Local<'s, S, W> {
     /// The part whose runs are made now.
     part: Option<usize>,
     ground: Option<Ground>,
+    /// What the last run has said.
+    remarks: Vec<(Remark, Choices)>,
 }
 
 /// What was answered before the question where runs begin.
@@ -53,7 +56,7 @@ impl<'s, S: Subject, W: FnMut(&S::Outcome) -> bool> Local<'s, S, W> {
     /// Runs `subject`, as a search within `bounds` does; `wanted` says of a run whether it was looked for.
     pub fn new(subject: &'s mut S, bounds: Bounds, wanted: W) -> Self {
         let (parts, told) = (Vec::new(), Places::default());
-        Self { subject, bounds, wanted, parts, told, part: None, ground: None }
+        Self { subject, bounds, wanted, parts, told, part: None, ground: None, remarks: Vec::new() }
     }
 
     /// Goes to where the runs of this part begin.
@@ -124,9 +127,20 @@ impl<S: Subject, W: FnMut(&S::Outcome) -> bool> Runner for Local<'_, S, W> {
         let log = Log::default();
         let (recorder, asked) = self.policy(course, &log);
         let outcome = self.subject.run(Box::new(recorder));
+        let choices =
+            |remark: &Remark| if remark.text.is_some() { log.borrow().clone() } else { Choices::default() };
+        let remarks = self.subject.remarks(&outcome).into_iter();
+        self.remarks = remarks
+            .map(|remark| (choices(&remark), remark))
+            .map(|(choices, remark)| (remark, choices))
+            .collect();
         if (self.wanted)(&outcome) {
             return Ran::Wanted(log.take(), outcome);
         }
         Ran::Usual(asked.questions(course.open_from()), self.new_places())
+    }
+
+    fn remarks(&mut self) -> Vec<(Remark, Choices)> {
+        std::mem::take(&mut self.remarks)
     }
 }

@@ -16,6 +16,7 @@ use crate::local::Local;
 use crate::part::{Part, parts};
 use crate::places::Places;
 use crate::policy::Policy;
+use crate::remarks::{Remark, Remarks};
 
 /// So many seeds are divided at a time.
 const SEEDS: usize = 1 << 16;
@@ -52,6 +53,12 @@ pub trait Subject {
     /// From now on runs are asked in these places, of those that can be learned, and in no others.
     fn watch(&mut self, places: &Places) {
         let _ = places;
+    }
+
+    /// What the run of this outcome says beside it: each remark once, and in full where none of this subject's runs has said it before.
+    fn remarks(&mut self, outcome: &Self::Outcome) -> Vec<Remark> {
+        let _ = outcome;
+        Vec::new()
     }
 }
 
@@ -111,6 +118,8 @@ pub struct Searched<O> {
     pub found: Option<(Choices, O)>,
     /// Runs of which nothing came, in their order. They are not counted above, and nothing below them was searched.
     pub lost: Vec<Lost>,
+    /// What runs said besides, whatever came of them; that of [`Searched::repeated`] ones counts, too.
+    pub remarks: Remarks<Choices>,
 }
 
 /// A run of which nothing came: where it was made died of it.
@@ -134,9 +143,9 @@ impl<O> Searched<O> {
     /// The same, with what was found told in other words.
     #[must_use]
     pub fn map<T>(self, tell: impl FnOnce(O) -> T) -> Searched<T> {
-        let Self { schedules, repeated, learned, complete, found, lost } = self;
+        let Self { schedules, repeated, learned, complete, found, lost, remarks } = self;
         let found = found.map(|(choices, outcome)| (choices, tell(outcome)));
-        Searched { schedules, repeated, learned, complete, found, lost }
+        Searched { schedules, repeated, learned, complete, found, lost, remarks }
     }
 
     fn tried(&self) -> u64 {
@@ -170,6 +179,11 @@ pub trait Runner {
 
     /// What came of the next run of the `part`th of them, which is of this course.
     fn run(&mut self, part: usize, course: &Course) -> Ran<Self::Outcome>;
+
+    /// What that run has said besides; the choices are the run's, where it says it in full.
+    fn remarks(&mut self) -> Vec<(Remark, Choices)> {
+        Vec::new()
+    }
 }
 
 /// Searches `subject` here, one run after the other, until `wanted` says of a run that it is the one.
@@ -191,6 +205,7 @@ pub fn search_by<R: Runner + ?Sized>(runner: &mut R, bounds: &Bounds) -> Searche
         complete: false,
         found: None,
         lost: Vec::new(),
+        remarks: Remarks::default(),
     };
     let (known, taught) = (Places::default(), Places::default());
     let mut search = Search { runner, bounds, searched, known, taught };
@@ -275,7 +290,11 @@ impl<R: Runner + ?Sized> Search<'_, R> {
                 if searched.tried() >= most {
                     return None;
                 }
-                match self.runner.run(number, course) {
+                let ran = self.runner.run(number, course);
+                for (remark, choices) in self.runner.remarks() {
+                    searched.remarks.add(remark, || choices);
+                }
+                match ran {
                     Ran::Usual(questions, places) => {
                         searched.schedules[cost] += 1;
                         self.taught.add(&places);
@@ -303,12 +322,16 @@ impl<R: Runner + ?Sized> Search<'_, R> {
     }
 }
 
-/// Makes the runs of a part, here, and tells what came of each. A run that was looked for is the last.
-pub fn make_part<R: Runner + ?Sized>(mut part: Part, runner: &mut R, mut tell: impl FnMut(&Ran<R::Outcome>)) {
+/// Makes the runs of a part, here, and tells what came of each, and what it has said besides. A run that was looked for is the last.
+pub fn make_part<R: Runner + ?Sized>(
+    mut part: Part,
+    runner: &mut R,
+    mut tell: impl FnMut(&Ran<R::Outcome>, Vec<(Remark, Choices)>),
+) {
     runner.begin(std::slice::from_ref(&part));
     while let Some(course) = part.course() {
         let ran = runner.run(0, course);
-        tell(&ran);
+        tell(&ran, runner.remarks());
         let Ran::Usual(questions, _) = ran else { return };
         part.made(&questions, |_| ());
     }

@@ -4,13 +4,14 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use engine::Question;
 use explore::{
     Bounds, Choice, Choices, Chooser, Complaint, Course, Defaults, Local, Part, Pct, Places, Point, Policy,
-    Questions, Ran, Random, Recorder, Replay, Runner, SLICE_END, Searched, Subject, make_part, search,
-    search_by,
+    Questions, Ran, Random, Recorder, Remark, Replay, Runner, SLICE_END, Searched, Subject, make_part,
+    search, search_by,
 };
 
 const VISIBLE: Point = Point("toy.visible");
@@ -399,20 +400,23 @@ struct Elsewhere<S> {
     bounds: Bounds,
     wanted: fn(&u32) -> bool,
     deadly: fn(&Course) -> bool,
-    made: Vec<Vec<Ran<u32>>>,
+    made: Vec<Vec<Heard>>,
+    said: Vec<(Remark, Choices)>,
     runs: u64,
 }
 
 impl<S: Subject<Outcome = u32> + Clone> Elsewhere<S> {
-    fn make(&mut self, mut part: Part) -> Vec<Ran<u32>> {
+    fn make(&mut self, mut part: Part) -> Vec<Heard> {
         let mut all = Vec::new();
         while part.course().is_some() {
             let mut subject = self.subject.clone();
             let mut here =
                 Mortal { local: Local::new(&mut subject, self.bounds, self.wanted), deadly: self.deadly };
             let mut lines = Vec::new();
-            make_part(part.to_string().parse().unwrap(), &mut here, |ran| lines.push(ran.clone()));
-            for ran in lines {
+            make_part(part.to_string().parse().unwrap(), &mut here, |ran, said| {
+                lines.push((ran.clone(), said));
+            });
+            for (ran, said) in lines {
                 self.runs += 1;
                 match &ran {
                     Ran::Usual(questions, _) => {
@@ -421,22 +425,26 @@ impl<S: Subject<Outcome = u32> + Clone> Elsewhere<S> {
                     }
                     Ran::Lost(_) => drop(part.pass()),
                     Ran::Wanted(..) | Ran::Refused => {
-                        all.push(ran);
+                        all.push((ran, said));
                         return all;
                     }
                 }
-                all.push(ran);
+                all.push((ran, said));
             }
         }
         all
     }
 
     fn search(subject: S, bounds: Bounds, wanted: fn(&u32) -> bool, deadly: fn(&Course) -> bool) -> Told {
-        let mut elsewhere = Self { subject, bounds, wanted, deadly, made: Vec::new(), runs: 0 };
+        let mut elsewhere =
+            Self { subject, bounds, wanted, deadly, made: Vec::new(), said: Vec::new(), runs: 0 };
         let searched = search_by(&mut elsewhere, &bounds);
         (searched, elsewhere.runs)
     }
 }
+
+/// What came of a run, and what it has said.
+type Heard = (Ran<u32>, Vec<(Remark, Choices)>);
 
 /// What a search has come to, and how many runs were made for it.
 type Told = (Searched<u32>, u64);
@@ -452,7 +460,13 @@ impl<S: Subject<Outcome = u32> + Clone> Runner for Elsewhere<S> {
     }
 
     fn run(&mut self, part: usize, _course: &Course) -> Ran<u32> {
-        self.made[part].pop().expect("a part has all its runs")
+        let (ran, said) = self.made[part].pop().expect("a part has all its runs");
+        self.said = said;
+        ran
+    }
+
+    fn remarks(&mut self) -> Vec<(Remark, Choices)> {
+        std::mem::take(&mut self.said)
     }
 }
 
@@ -470,6 +484,48 @@ impl<S: Subject<Outcome = u32>> Runner for Mortal<'_, S> {
 
     fn run(&mut self, part: usize, course: &Course) -> Ran<u32> {
         if (self.deadly)(course) { Ran::Lost("dead".to_owned()) } else { self.local.run(part, course) }
+    }
+
+    fn remarks(&mut self) -> Vec<(Remark, Choices)> {
+        self.local.remarks()
+    }
+}
+
+/// Says of each run that has lost something how much.
+#[derive(Clone)]
+struct Remarking {
+    toy: Toy,
+    said: BTreeSet<u32>,
+}
+
+impl Subject for Remarking {
+    type Outcome = u32;
+
+    fn run(&mut self, policy: Box<dyn Chooser>) -> u32 {
+        self.toy.run(policy)
+    }
+
+    fn remarks(&mut self, end: &u32) -> Vec<Remark> {
+        let text = || format!("{end} of 6");
+        let remark = |lost| Remark { key: format!("-{lost}"), text: self.said.insert(*end).then(text) };
+        6_u32.checked_sub(*end).filter(|lost| *lost > 0).map(remark).into_iter().collect()
+    }
+}
+
+#[test]
+fn what_runs_say_besides_is_counted_and_told_with_the_first_wherever_they_are_made() {
+    let subject = Remarking { toy: Toy { strands: 3, rounds: 2, visible: true }, said: BTreeSet::new() };
+    let worst: fn(&u32) -> bool = |end| *end < 3;
+    for (wanted, schedules) in [(worst, 5000), (|_: &u32| false, 5000), (|_: &u32| false, 300)] {
+        let bounds = Bounds { preemptions: 3, schedules, ..Bounds::default() };
+        let here = search(&mut subject.clone(), &bounds, wanted);
+        let (elsewhere, _) = Elsewhere::search(subject.clone(), bounds, wanted, |_| false);
+        assert_eq!(here, elsewhere, "{bounds:?}");
+        assert!(here.remarks.len() > 1 && here.remarks.iter().all(|remark| remark.runs > 0));
+        for remark in here.remarks.iter() {
+            let (mut toy, replay) = (subject.toy, Replay::new(remark.first.clone()));
+            assert_eq!(format!("{} of 6", toy.run(Box::new(replay))), remark.text, "it is made again");
+        }
     }
 }
 

@@ -30,6 +30,9 @@
 /* If increments were lost, kills the process that runs the driver: for tests of whoever searches. */
 #define IOCTL_WRECK_IF_LOST CTL_CODE(FILE_DEVICE_UNKNOWN, 0x80B, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
+/* If increments were lost, returns another status than the request was completed with: what only Driver Verifier stops for. */
+#define IOCTL_STATUS_IF_LOST CTL_CODE(FILE_DEVICE_UNKNOWN, 0x80C, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
 /* Where dirql keeps, in its own memory, what each address of an image is translated to: 8 bytes for each. */
 #define IMAGES 0x200000000000ull
 #define DISPATCH_TABLE 0x200070000000ull
@@ -168,6 +171,9 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
             Wreck();
         }
         return Complete(Irp, STATUS_SUCCESS, 0);
+    case IOCTL_STATUS_IF_LOST:
+        Complete(Irp, STATUS_SUCCESS, 0);
+        return Extension->Attempts == Extension->Count ? STATUS_SUCCESS : STATUS_UNSUCCESSFUL;
     default:
         return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
     }

@@ -24,6 +24,11 @@ away; new ones may come at any time, so a reader skips what it does not know.
 | `finding-in-full` | behind the events: a finding that did not end the run, as `finding` |
 | `moments` | whose doing the moments were that a verdict names: `what`, `number` of the event, `stack` |
 | `end` | the last line: `outcome`, `exit_code`, `checked`, `verdict`, `failure`, `notes`, `summary`, `trace_hash`, `memory_hash` |
+| `runs`, without `event` | what came of `dirql run --runs`, before the run that is shown: `runs`, `clean`, `broken`, `no_answer`, `first`, `last` and `shown` (policies), `findings` |
+| `explored`, without `event` | what came of `dirql explore`, before the schedule that is shown: `schedules` by preemptions, `choices` of the one that was found, `findings` |
+
+`findings` are what only Driver Verifier stops for, of all runs or schedules: each once, as in `finding-in-full`, with `runs`, in how many it came,
+and `replay`, the command that makes the first of these again.
 
 `outcome` is `clean`, `broken` (a rule), `unexpected` (an expectation of the script), `not-implemented`, `our-fault`, or `unconfirmed`: as
 clean, but of a run with `--fast`, in which accesses were not tested.

@@ -20,8 +20,9 @@ impl Report {
     /// Behind the events of a run: each finding.
     #[must_use]
     pub fn json_findings(&self) -> Vec<String> {
-        let finding =
-            |verdict| json_object().text("event", "finding-in-full").raw("finding", &self.one(verdict)).end();
+        let finding = |verdict| {
+            json_object().text("event", "finding-in-full").raw("finding", &self.finding_json(verdict)).end()
+        };
         self.findings.iter().map(finding).collect()
     }
 
@@ -36,7 +37,10 @@ impl Report {
             .number("exit_code", outcome.exit_code())
             .raw(
                 "verdict",
-                &self.verdict.as_ref().map_or_else(|| "null".to_owned(), |verdict| self.one(verdict)),
+                &self
+                    .verdict
+                    .as_ref()
+                    .map_or_else(|| "null".to_owned(), |verdict| self.finding_json(verdict)),
             );
         let end = match &self.failure {
             Some(failure) => end.raw(
@@ -60,7 +64,8 @@ impl Report {
             .end()
     }
 
-    fn one(&self, verdict: &Verdict) -> String {
+    /// A verdict or finding as one object.
+    pub(super) fn finding_json(&self, verdict: &Verdict) -> String {
         let rule = rules::find(verdict.rule);
         let object = json_object()
             .text("rule", verdict.rule)

@@ -5,6 +5,7 @@
 pub mod bugcheck;
 mod dress;
 mod json;
+mod remarks;
 mod schedule;
 mod text;
 

@@ -42,6 +42,9 @@ pub(crate) const UNSEEN: &str = two_at_once!("0x22200c", "0x22200c", "");
 /// Kills the process in schedules that lose an update.
 pub(crate) const WRECKING: &str = two_at_once!("0x222000", "0x222000", "ioctl a 0x22202c");
 
+/// The same schedules, of which those that lose an update do what only Driver Verifier stops for.
+pub(crate) const DIFFERING: &str = two_at_once!("0x222000", "0x222000", "ioctl a 0x222030 expect any");
+
 /// The same schedules, all of them clean.
 pub(crate) const HARMLESS: &str = two_at_once!("0x222000", "0x222000", "ioctl a 0x222010");
 

@@ -1,0 +1,63 @@
+//! The command line of this process with other options: what makes one run of many again.
+
+/// As a shell takes it for one word.
+pub(crate) fn quoted(text: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+=:@%,".contains(letter);
+    let is_plain = !text.is_empty() && text.chars().all(plain);
+    if is_plain { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// This command without `options`, each with its value, and with `more` behind it.
+pub(crate) fn command(options: &[&str], more: &[String]) -> Vec<String> {
+    without(options, std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()), more)
+}
+
+fn without(options: &[&str], words: impl Iterator<Item = String>, more: &[String]) -> Vec<String> {
+    let mut kept = vec!["dirql".to_owned()];
+    let mut words = words;
+    while let Some(word) = words.next() {
+        let (name, value) =
+            word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
+        match name.strip_prefix("--").filter(|name| options.contains(name)) {
+            None => kept.push(word),
+            Some(_) if value.is_none() => drop(words.next()),
+            Some(_) => {}
+        }
+    }
+    kept.extend(more.iter().cloned());
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_left_out_with_their_values() {
+        let words = [
+            "run",
+            "a b.sys",
+            "--runs",
+            "20",
+            "--do",
+            "close",
+            "--workers=2",
+            "--policy",
+            "random:1",
+            "--fast",
+        ];
+        let made = without(
+            &["runs", "workers", "policy"],
+            words.map(str::to_owned).into_iter(),
+            &["--x=1".to_owned()],
+        );
+        assert_eq!(made, ["dirql", "run", "a b.sys", "--do", "close", "--fast", "--x=1"]);
+    }
+
+    #[test]
+    fn a_word_for_a_shell_stands_in_quotes_where_it_must() {
+        assert_eq!(quoted("pct:1,3"), "pct:1,3");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}

@@ -1,0 +1,58 @@
+//! What only Driver Verifier stops for, of many runs: each finding once, told by one run as a line that others are held against.
+//!
+//! Two runs have found the same if it is the same rule at the same instruction of the driver's: the words differ by addresses that
+//! depend on the schedule. What belongs to no instruction (a leak) is the same if the words are, but for such numbers.
+
+use std::collections::BTreeSet;
+
+use explore::Remark;
+use kernel::verdict::{Tier, Verdict};
+
+use super::Report;
+
+impl Report {
+    /// The findings of tier verifier: each with its key, and in full, as JSON has it in `finding-in-full`, where its key was not among the
+    /// `told` ones. It is from then on.
+    #[must_use]
+    pub fn remarks(&self, told: &mut BTreeSet<String>) -> Vec<Remark> {
+        let mut remarks: Vec<Remark> = Vec::new();
+        for finding in self.findings.iter().filter(|finding| finding.tier == Tier::Verifier) {
+            let key = key(finding);
+            if remarks.iter().all(|remark| remark.key != key) {
+                let text = told.insert(key.clone()).then(|| self.finding_json(finding));
+                remarks.push(Remark { key, text });
+            }
+        }
+        remarks
+    }
+}
+
+/// Equal for the same findings of two runs.
+fn key(finding: &Verdict) -> String {
+    match finding.stack.first() {
+        Some(line) => format!("{}@{:x}", finding.rule, line.address),
+        None => format!("{}:{}", finding.rule, without_addresses(&finding.message)),
+    }
+}
+
+/// A text whose numbers in hexadecimal are only `0x`.
+fn without_addresses(text: &str) -> String {
+    let mut parts = text.split("0x");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |all, part| {
+        all + "0x" + part.trim_start_matches(|letter: char| letter.is_ascii_hexdigit())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_finding_of_two_runs_has_one_key_whatever_its_addresses_are() {
+        let found = |message: &str| key(&Verdict::verifier("some-rule", message));
+        assert_eq!(found("a block at 0x20200010 of 8 bytes"), found("a block at 0xabc of 8 bytes"));
+        assert_ne!(found("a block at 0x20200010 of 8 bytes"), found("a block at 0x20200010 of 9 bytes"));
+        assert_eq!(without_addresses("0x1f, 0x2"), "0x, 0x");
+    }
+}
