@@ -181,6 +181,14 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver { name: "contend", source: "contend.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "leaves", source: "faulty/leaves.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {
+        name: "owners",
+        source: "faulty/owners.c",
+        beside: &["control.h"],
+        defines: &[],
+        missing: Some("locks/newer.def"),
+        compiler: Gcc,
+    },
+    CDriver {
         name: "executes",
         source: "faulty/executes.c",
         defines: &[],

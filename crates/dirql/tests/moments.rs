@@ -182,6 +182,144 @@ fn a_remove_lock_that_is_not_released_tells_who_acquired_it() {
     is_at(&text, "acquired", "WaitsForRemoval", "(PVOID)0x1234");
 }
 
+// ---- who owns what ----
+
+fn owners() -> Bench {
+    Bench::new().driver(driver("owners.sys"))
+}
+
+/// A lock of `owners.sys`: its index, where the thread that keeps it acquires it, and how messages say whose it is.
+struct Lock {
+    index: u32,
+    taken: (&'static str, &'static str),
+    told: (&'static str, &'static str),
+}
+
+const LOCKS: [Lock; 6] = [
+    Lock { index: 0, taken: ("TakeMutex", "KeWaitForSingleObject"), told: ("the mutex 0x", "owns") },
+    Lock { index: 1, taken: ("TakeFast", "ExAcquireFastMutex"), told: ("the fast mutex 0x", "owns") },
+    Lock { index: 2, taken: ("TakePush", "ExAcquirePush"), told: ("the push lock 0x", "holds") },
+    Lock { index: 3, taken: ("SharePush", "ExAcquirePush"), told: ("the push lock 0x", "shares") },
+    Lock { index: 4, taken: ("TakeResource", "ExAcquireRes"), told: ("the resource 0x", "owns alone") },
+    Lock { index: 5, taken: ("ShareResource", "ExAcquireRes"), told: ("the resource 0x", "shares") },
+];
+
+fn act(number: u32, lock: &Lock) -> Play {
+    let code = 0x0022_2400 + (number * 0x10 + lock.index) * 4;
+    let text = format!(r"open \\.\DirqlOwners as o; ioctl o {code:#x}");
+    Play::new(script::parse("test", &text).unwrap(), Path::new("")).unwrap()
+}
+
+/// The report of an act with a lock, and what a second run says about its moments.
+fn told_of_act(number: u32, lock: &Lock) -> (Report, String) {
+    let report = owners().run(Some(act(number, lock))).unwrap();
+    let moments = Moments::of(&report).unwrap_or_else(|| panic!("no moments\n{report}"));
+    let explained = explain(owners(), Some(act(number, lock)), &moments).unwrap();
+    let text = explained.unwrap_or_else(|| panic!("it did not come again\n{report}")).to_string();
+    (report, text)
+}
+
+/// The lock was acquired where its row says, by `caller`.
+fn is_acquired(text: &str, lock: &Lock, caller: &str) {
+    let (routine, code) = lock.taken;
+    let source = include_str!("../../../drivers/c/faulty/owners.c");
+    let line = under(text, "acquired");
+    assert!(line.contains(&format!("owners!{routine}+")), "{text}");
+    assert!(line.ends_with(&line_in("owners.c", source, routine, code)), "{text}");
+    let mut stack = text.lines().skip_while(|line| !line.starts_with("acquired at")).skip(2);
+    assert!(stack.any(|line| line.contains(&format!("owners!{caller}+"))), "not by {caller}\n{text}");
+}
+
+#[test]
+fn a_wait_for_a_lock_that_is_kept_tells_whose_it_is_and_where_that_acquired_it() {
+    for lock in &LOCKS {
+        let (report, text) = told_of_act(0, lock);
+        let message = &report.failure.as_ref().unwrap().message;
+        let (name, verb) = lock.told;
+        assert!(message.contains(&format!("waits for {name}")), "{report}");
+        assert!(message.contains(&format!("which the system thread owners.sys!KeepIt {verb}")), "{report}");
+        is_acquired(&text, lock, "KeepIt");
+    }
+}
+
+#[test]
+fn a_lock_that_another_thread_releases_tells_where_its_owner_acquired_it() {
+    let rules = ["mutex-not-owned", "fast-mutex-not-owned", "push-lock-not-held", "push-lock-not-held"];
+    let rules = [&rules[..], &["resource-not-owned"; 2]].concat();
+    for (lock, rule) in LOCKS.iter().zip(rules) {
+        let (report, text) = told_of_act(1, lock);
+        assert_eq!(report.expect_verdict().rule, rule, "{report}");
+        is_acquired(&text, lock, "KeepIt");
+    }
+}
+
+#[test]
+fn memory_that_is_freed_with_a_push_lock_or_a_resource_in_it_tells_who_has_acquired_it() {
+    for lock in &LOCKS[2..] {
+        let (report, text) = told_of_act(2, lock);
+        let rule = if lock.index < 4 { "freed-held-lock" } else { "freed-while-in-use" };
+        assert_eq!(report.expect_verdict().rule, rule, "{report}");
+        is_acquired(&text, lock, "KeepIt");
+        assert!(under(&text, "allocated").contains("owners!DispatchDeviceControl+"), "{text}");
+    }
+}
+
+#[test]
+fn a_lock_that_was_handed_on_was_acquired_by_who_waited_for_it() {
+    // At APC_LEVEL, where a fast mutex puts its owner, no thread can be made.
+    for lock in LOCKS.iter().filter(|lock| lock.index != 1) {
+        let (report, text) = told_of_act(3, lock);
+        assert!(report.failure.is_some(), "{report}");
+        is_acquired(&text, lock, "KeepIt");
+    }
+}
+
+#[test]
+fn a_lock_that_its_owner_waits_for_tells_where_it_was_acquired_first() {
+    let rules = [
+        (1, "fast-mutex-recursive"),
+        (2, "push-lock-recursion"),
+        (3, "push-lock-recursion"),
+        (5, "resource-self-deadlock"),
+    ];
+    for (index, rule) in rules {
+        let lock = &LOCKS[index];
+        let (report, text) = told_of_act(4, lock);
+        assert_eq!(report.expect_verdict().rule, rule, "{report}");
+        is_acquired(&text, lock, "TakenTwice");
+    }
+}
+
+#[test]
+fn a_deadlock_of_spin_locks_tells_where_each_was_acquired() {
+    let bench = || Bench::new().driver(driver("locks.sys")).processors(2);
+    let play = || {
+        let text = r"open \\.\DirqlLocks as f; ioctl f 0x222830";
+        Play::new(script::parse("test", text).unwrap(), Path::new("")).unwrap()
+    };
+    let report = bench().run(Some(play())).unwrap();
+    assert_eq!(report.expect_verdict().rule, "spin-lock-deadlock", "{report}");
+    let moments = Moments::of(&report).unwrap();
+    let text = explain(bench(), Some(play()), &moments).unwrap().unwrap().to_string();
+    let stands_in = |routine: &str| text.contains(&format!("locks!{routine}+"));
+    assert!(stands_in("Crossed") && stands_in("CrossedThread"), "{text}");
+}
+
+#[test]
+fn a_thread_that_ends_with_a_mutex_tells_where_it_acquired_it() {
+    let bench = || Bench::new().driver(driver("pairs.sys")).processors(1);
+    let play = || {
+        let rule: String = "thread-ended-owning-mutex".bytes().map(|byte| format!("{byte:02x}")).collect();
+        let text = format!(r"open \\.\DirqlPairs as p; ioctl p 0x222000 in hex:01{rule} out 64");
+        Play::new(script::parse("test", &text).unwrap(), Path::new("")).unwrap()
+    };
+    let report = bench().run(Some(play())).unwrap();
+    assert_eq!(report.expect_verdict().rule, "thread-ended-owning-mutex", "{report}");
+    let moments = Moments::of(&report).unwrap();
+    let text = explain(bench(), Some(play()), &moments).unwrap().unwrap().to_string();
+    assert!(under(&text, "acquired").contains("pairs!"), "{text}");
+}
+
 #[test]
 fn a_run_that_is_another_one_explains_nothing() {
     let moments = Moments::of(&fails(35, bench)).unwrap();

@@ -161,6 +161,12 @@ impl Verdict {
         }
     }
 
+    /// With the moments when each of those that hold a lock acquired it.
+    #[must_use]
+    pub(crate) fn acquired(self, moments: impl IntoIterator<Item = u64>) -> Self {
+        moments.into_iter().fold(self, |verdict, moment| verdict.related("acquired", moment))
+    }
+
     /// With the moments of a block of pool.
     #[must_use]
     pub(crate) fn of_block(self, block: &Block) -> Self {

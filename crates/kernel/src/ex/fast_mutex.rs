@@ -191,6 +191,7 @@ fn stop(
     parameters: [u64; 4],
 ) -> Leave {
     let message = format!("{name} was called for the mutex {:#x}, {what}", mutex.address);
-    let verdict = Verdict::error(rule, message);
+    let acquired = cx.with(|k| k.ex.mutexes.get(mutex.address).copied());
+    let verdict = Verdict::error(rule, message).related_if("acquired", acquired);
     cx.stop(if parameters[0] == 0 { verdict } else { verdict.bug_check(0xC4, parameters) })
 }

@@ -59,12 +59,14 @@ pub(crate) fn is_nothing_in_use(k: &Kernel) -> bool {
     k.ex.push_locks.is_empty() && k.ex.rundowns.is_empty()
 }
 
-/// What a thread holds or waits for in `base..base+length`, and what it is: memory that is about to be freed.
-pub(crate) fn in_use(k: &Kernel, base: u64, length: u64) -> Option<(u64, &'static str)> {
+/// What a thread holds or waits for in `base..base+length`, what it is, and when it was acquired: memory that is about to be freed.
+pub(crate) fn in_use(k: &Kernel, base: u64, length: u64) -> Option<(u64, &'static str, Vec<u64>)> {
     if is_nothing_in_use(k) {
         return None;
     }
     let within = base..base.saturating_add(length);
-    let lock = k.ex.push_locks.range(within.clone()).next().map(|(at, _)| (*at, "push lock"));
-    lock.or_else(|| k.ex.rundowns.range(within).next().map(|(at, _)| (*at, "run-down protection")))
+    let lock = k.ex.push_locks.range(within.clone()).next();
+    let lock = lock.map(|(at, _)| (*at, "push lock", push_lock::acquired(k, *at)));
+    let awaited = || k.ex.rundowns.range(within).next();
+    lock.or_else(|| awaited().map(|(at, _)| (*at, "run-down protection", Vec::new())))
 }

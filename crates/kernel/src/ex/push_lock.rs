@@ -12,8 +12,9 @@ use engine::{Flow, Leave, StrandId};
 
 use crate::cx::{Cx, Kernel};
 use crate::ke::processor::APC_LEVEL;
-use crate::ke::{irql, region, thread, wait};
+use crate::ke::{irql, region, thread, wait, who_waits};
 use crate::verdict::Verdict;
+use crate::witness;
 
 /// An `EX_PUSH_LOCK`.
 type Lock = DriverPtr<u64>;
@@ -29,31 +30,50 @@ const INVALID_RELEASE: u32 = 0x162;
 /// A push lock that somebody holds.
 #[derive(Default)]
 pub(crate) struct State {
-    alone: Option<StrandId>,
+    alone: Option<Holder>,
     /// A thread may share it more than once.
-    shared: Vec<StrandId>,
+    shared: Vec<Holder>,
     /// In the order of arrival, and whether they want it alone.
     waiters: VecDeque<(StrandId, bool)>,
 }
 
+/// A thread that has it.
+#[derive(Clone, Copy)]
+struct Holder {
+    strand: StrandId,
+    /// The moment when it acquired it; none as long as it has not run since.
+    acquired: Option<u64>,
+}
+
+impl Holder {
+    const fn new(strand: StrandId) -> Self {
+        Self { strand, acquired: None }
+    }
+}
+
 impl State {
+    /// Who holds it, alone or not.
+    fn holders(&self) -> impl Iterator<Item = &Holder> {
+        self.alone.iter().chain(&self.shared)
+    }
+
     fn is_free(&self) -> bool {
         self.alone.is_none() && self.shared.is_empty()
     }
 
     fn owns(&self, strand: StrandId) -> bool {
-        self.alone == Some(strand) || self.shared.contains(&strand)
+        self.holders().any(|holder| holder.strand == strand)
     }
 
     /// Takes it if that is possible at once.
     fn take(&mut self, strand: StrandId, alone: bool) -> bool {
         if alone && self.is_free() {
-            self.alone = Some(strand);
+            self.alone = Some(Holder::new(strand));
             return true;
         }
         let wanted = self.waiters.iter().any(|(_, alone)| *alone);
         if !alone && self.alone.is_none() && !wanted {
-            self.shared.push(strand);
+            self.shared.push(Holder::new(strand));
             return true;
         }
         false
@@ -61,11 +81,12 @@ impl State {
 
     /// Gives it up; false if the thread does not hold it so.
     fn give(&mut self, strand: StrandId, alone: Option<bool>) -> bool {
-        if alone != Some(false) && self.alone == Some(strand) {
+        if alone != Some(false) && self.alone.is_some_and(|holder| holder.strand == strand) {
             self.alone = None;
             return true;
         }
-        let at = self.shared.iter().position(|owner| *owner == strand).filter(|_| alone != Some(true));
+        let at =
+            self.shared.iter().position(|holder| holder.strand == strand).filter(|_| alone != Some(true));
         at.map(|at| self.shared.swap_remove(at)).is_some()
     }
 
@@ -79,9 +100,9 @@ impl State {
             }
             self.waiters.pop_front();
             if alone {
-                self.alone = Some(strand);
+                self.alone = Some(Holder::new(strand));
             } else {
-                self.shared.push(strand);
+                self.shared.push(Holder::new(strand));
             }
             woken.push(strand);
         }
@@ -103,7 +124,8 @@ pub fn initialize(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
     if cx.with(|k| k.ex.push_locks.contains_key(&lock.address)) {
         let message =
             format!("ExInitializePushLock was called for {:#x}, which a thread holds", lock.address);
-        return Err(cx.stop(Verdict::error("push-lock-initialized-while-held", message)));
+        let verdict = Verdict::error("push-lock-initialized-while-held", message);
+        return Err(stop_held(cx, lock, verdict));
     }
     cx.write(lock, 0)
 }
@@ -185,7 +207,9 @@ fn acquire(cx: &mut Cx<'_>, lock: Lock, alone: bool, name: &str) -> Flow<()> {
         k.ex.push_locks.entry(lock.address).or_default().waiters.push_back((strand, alone));
     });
     show(cx, lock)?;
-    wait::for_grant(cx, lock.address, name)
+    wait::for_grant(cx, lock.address, name)?;
+    note_acquired(cx, lock);
+    Ok(())
 }
 
 fn attempt(cx: &mut Cx<'_>, lock: Lock, alone: bool) -> Flow<bool> {
@@ -193,8 +217,28 @@ fn attempt(cx: &mut Cx<'_>, lock: Lock, alone: bool) -> Flow<bool> {
         let strand = k.ke.processor().thread;
         k.ex.push_locks.entry(lock.address).or_default().take(strand, alone)
     });
+    if taken {
+        note_acquired(cx, lock);
+    }
     show(cx, lock)?;
     Ok(taken)
+}
+
+/// The current thread has acquired it, or shares it once more.
+fn note_acquired(cx: &mut Cx<'_>, lock: Lock) {
+    let moment = witness::moment(cx);
+    cx.with(|k| {
+        let strand = k.ke.processor().thread;
+        let State { alone, shared, .. } = k.ex.push_locks.entry(lock.address).or_default();
+        let own = alone.iter_mut().chain(shared).filter(|holder| holder.strand == strand);
+        own.filter(|holder| holder.acquired.is_none()).for_each(|holder| holder.acquired = Some(moment));
+    });
+}
+
+/// When those that hold it acquired it.
+pub(crate) fn acquired(k: &Kernel, at: u64) -> Vec<u64> {
+    let holders = k.ex.push_locks.get(&at).into_iter().flat_map(State::holders);
+    holders.filter_map(|holder| holder.acquired).collect()
 }
 
 fn release_as(cx: &mut Cx<'_>, lock: Lock, alone: Option<bool>, name: &str) -> Flow<()> {
@@ -267,20 +311,28 @@ fn stop(
 ) -> Leave {
     let message = format!("{name} was called for the push lock {:#x}, {what}", lock.address);
     let verdict = Verdict::error(rule, message);
-    cx.stop(match check {
+    let verdict = match check {
         Some((code, parameters)) => verdict.bug_check(code, parameters),
         None => verdict,
-    })
+    };
+    stop_held(cx, lock, verdict)
+}
+
+/// The verdict with the moments when those that hold the lock acquired it.
+fn stop_held(cx: &mut Cx<'_>, lock: Lock, verdict: Verdict) -> Leave {
+    let acquired = cx.with(|k| acquired(k, lock.address));
+    cx.stop(verdict.acquired(acquired))
 }
 
 /// What a thread waits for that wants a push lock, for people.
 pub(crate) fn describe(k: &Kernel, at: u64) -> Option<String> {
     let state = k.ex.push_locks.get(&at)?;
-    let owners: Vec<String> = state
-        .alone
-        .iter()
-        .chain(&state.shared)
-        .map(|owner| format!("the {}", thread::name(k, *owner)))
-        .collect();
-    Some(format!("push lock {at:#x}, which {} holds", owners.join(" and ")))
+    let owner = |holder: &Holder| format!("the {}", thread::name(k, holder.strand));
+    let owners: Vec<String> = state.holders().map(owner).collect();
+    let how = match (&state.alone, owners.len()) {
+        (Some(_), _) => "holds",
+        (None, 1) => "shares",
+        (None, _) => "share",
+    };
+    Some(format!("the push lock {}, which {} {how}", who_waits::whereabouts(k, at), owners.join(" and ")))
 }

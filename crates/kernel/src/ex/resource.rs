@@ -7,26 +7,40 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use abi::{DriverPtr, ERESOURCE, KEVENT, OWNER_ENTRY, RESOURCE_NOT_OWNED, ResourceOwnedExclusive};
-use engine::Flow;
+use engine::{Flow, Leave};
 
-use crate::cx::Cx;
-use crate::ke::{event, irql, region, thread, wait};
+use crate::cx::{Cx, Kernel};
+use crate::ke::{event, irql, region, thread, wait, who_waits};
 use crate::mm::pool;
 use crate::verdict::Verdict;
+use crate::witness;
 
 type Resource = DriverPtr<ERESOURCE>;
 
 /// Who owns a resource, and who wants it.
 #[derive(Default)]
 pub(crate) struct State {
-    /// The thread that owns it alone, and how often.
-    exclusive: Option<(u64, u32)>,
-    /// Threads that share it, and how often each.
-    shared: BTreeMap<u64, u32>,
+    /// The thread that owns it alone, and how.
+    exclusive: Option<(u64, Hold)>,
+    /// Threads that share it, and how each does.
+    shared: BTreeMap<u64, Hold>,
     waiters: VecDeque<Waiter>,
     contention: u32,
     /// Base of the image that initialized it.
     owner: Option<u64>,
+}
+
+/// How a thread owns a resource.
+#[derive(Clone, Copy, Default)]
+struct Hold {
+    /// How often it has acquired it.
+    count: u32,
+    /// The moment when it did first; none as long as it has not run since.
+    acquired: Option<u64>,
+}
+
+impl Hold {
+    const ONCE: Self = Self { count: 1, acquired: None };
 }
 
 #[derive(Clone, Copy)]
@@ -48,10 +62,6 @@ enum Sharing {
 }
 
 impl State {
-    fn owns(&self, thread: u64) -> bool {
-        self.owns_alone(thread) || self.shared.contains_key(&thread)
-    }
-
     fn owns_alone(&self, thread: u64) -> bool {
         self.exclusive.is_some_and(|(owner, _)| owner == thread)
     }
@@ -59,8 +69,8 @@ impl State {
     fn take_exclusive(&mut self, thread: u64) -> bool {
         let free = self.exclusive.is_none() && self.shared.is_empty();
         match &mut self.exclusive {
-            Some((owner, count)) if *owner == thread => *count += 1,
-            None if free => self.exclusive = Some((thread, 1)),
+            Some((owner, hold)) if *owner == thread => hold.count += 1,
+            None if free => self.exclusive = Some((thread, Hold::ONCE)),
             _ => return false,
         }
         true
@@ -78,27 +88,27 @@ impl State {
         };
         let free = self.exclusive.is_none() && passes;
         if free {
-            *self.shared.entry(thread).or_insert(0) += 1;
+            self.shared.entry(thread).or_default().count += 1;
         }
         free
     }
 
     /// Gives up one of the thread's acquires; false if it has none.
     fn give(&mut self, thread: u64) -> bool {
-        if let Some((owner, count)) = &mut self.exclusive {
+        if let Some((owner, hold)) = &mut self.exclusive {
             if *owner != thread {
                 return false;
             }
-            *count -= 1;
-            if *count == 0 {
+            hold.count -= 1;
+            if hold.count == 0 {
                 self.exclusive = None;
             }
             return true;
         }
         match self.shared.get_mut(&thread) {
-            Some(1) => self.shared.remove(&thread).is_some(),
-            Some(count) => {
-                *count -= 1;
+            Some(Hold { count: 1, .. }) => self.shared.remove(&thread).is_some(),
+            Some(hold) => {
+                hold.count -= 1;
                 true
             }
             None => false,
@@ -115,9 +125,9 @@ impl State {
             }
             self.waiters.pop_front();
             if next.exclusive {
-                self.exclusive = Some((next.thread, 1));
+                self.exclusive = Some((next.thread, Hold::ONCE));
             } else {
-                *self.shared.entry(next.thread).or_insert(0) += 1;
+                self.shared.entry(next.thread).or_default().count += 1;
             }
             woken.push(next);
         }
@@ -130,7 +140,7 @@ impl State {
             self.waiters.drain(..).partition(|waiter| waiter.exclusive);
         self.waiters = stay;
         for waiter in &woken {
-            *self.shared.entry(waiter.thread).or_insert(0) += 1;
+            self.shared.entry(waiter.thread).or_default().count += 1;
         }
         woken.into()
     }
@@ -181,7 +191,8 @@ pub fn delete(cx: &mut Cx<'_>, resource: Resource) -> Flow<abi::NtStatus> {
     })?;
     if busy {
         let message = format!("ExDeleteResourceLite was given {:#x}, which is owned", resource.address);
-        return Err(cx.stop(Verdict::error("resource-deleted-while-owned", message)));
+        let acquired = cx.with(|k| acquired(k, resource.address));
+        return Err(cx.stop(Verdict::error("resource-deleted-while-owned", message).acquired(acquired)));
     }
     cx.with(|k| k.ex.resources.remove(&resource.address));
     Ok(abi::NtStatus::SUCCESS)
@@ -240,6 +251,9 @@ fn acquire(
         let own = exclusive && state.shared.contains_key(&thread);
         (take(state, thread), own)
     })?;
+    if taken {
+        note_acquired(cx, resource, thread);
+    }
     if taken || !may_wait {
         show(cx, resource)?;
         return Ok(taken);
@@ -249,7 +263,8 @@ fn acquire(
             "{name} was called for {:#x}, which its caller shares: it waits for itself",
             resource.address
         );
-        return Err(cx.stop(Verdict::error("resource-self-deadlock", message)));
+        let acquired = cx.with(|k| acquired(k, resource.address));
+        return Err(cx.stop(Verdict::error("resource-self-deadlock", message).acquired(acquired)));
     }
     wait_for(cx, resource, name, Waiter { thread, exclusive, event: DriverPtr::NULL })?;
     Ok(true)
@@ -269,7 +284,52 @@ fn wait_for(cx: &mut Cx<'_>, resource: Resource, name: &str, waiter: Waiter) -> 
     })?;
     show(cx, resource)?;
     let _woken = wait::for_object(cx, event)?;
+    note_acquired(cx, resource, waiter.thread);
     pool::free(cx, event)
+}
+
+/// The current thread has acquired it, first or once more.
+fn note_acquired(cx: &mut Cx<'_>, resource: Resource, thread: u64) {
+    let moment = witness::moment(cx);
+    cx.with(|k| {
+        let Some(State { exclusive, shared, .. }) = k.ex.resources.get_mut(&resource.address) else { return };
+        let alone = exclusive.as_mut().filter(|(owner, _)| *owner == thread).map(|(_, hold)| hold);
+        if let Some(hold) = alone.or_else(|| shared.get_mut(&thread)) {
+            hold.acquired.get_or_insert(moment);
+        }
+    });
+}
+
+/// When each of those that own it acquired it.
+pub(crate) fn acquired(k: &Kernel, resource: u64) -> Vec<u64> {
+    let Some(State { exclusive, shared, .. }) = k.ex.resources.get(&resource) else { return Vec::new() };
+    let holds = exclusive.iter().map(|(_, hold)| hold).chain(shared.values());
+    holds.filter_map(|hold| hold.acquired).collect()
+}
+
+/// The resource that a thread waits for with this event of the kernel's.
+pub(crate) fn with_event(k: &Kernel, event: u64) -> Option<u64> {
+    let is_its = |state: &State| state.waiters.iter().any(|waiter| waiter.event.address == event);
+    k.ex.resources.iter().find(|(_, state)| is_its(state)).map(|(at, _)| *at)
+}
+
+/// A resource and who owns it, for people.
+pub(crate) fn describe(k: &Kernel, resource: u64) -> String {
+    let name = |owner: u64| match k.ke.thread_of(owner) {
+        Some(thread) => format!("the {}", thread.name),
+        None => format!("the owner {owner:#x}"),
+    };
+    let place = who_waits::whereabouts(k, resource);
+    let Some(state) = k.ex.resources.get(&resource) else { return format!("the resource {place}") };
+    if let Some((owner, _)) = state.exclusive {
+        return format!("the resource {place}, which {} owns alone", name(owner));
+    }
+    let owners: Vec<String> = state.shared.keys().map(|owner| name(*owner)).collect();
+    match owners.len() {
+        0 => format!("the resource {place}, which no thread owns"),
+        1 => format!("the resource {place}, which {} shares", owners[0]),
+        _ => format!("the resource {place}, which {} share", owners.join(" and ")),
+    }
 }
 
 /// `ExReleaseResourceLite`.
@@ -294,12 +354,17 @@ fn release_as(cx: &mut Cx<'_>, resource: Resource, name: &str, thread: u64) -> F
     let given = with(cx, resource, name, |state| state.give(thread).then(|| state.hand_on()))?;
     let Some(woken) = given else {
         let message = format!("{name} was called for {:#x}, which its caller does not own", resource.address);
-        let verdict = Verdict::error("resource-not-owned", message);
-        let parameters = [resource.address, thread, 0, 0];
-        return Err(cx.stop(verdict.bug_check(RESOURCE_NOT_OWNED, parameters)));
+        return Err(not_owned(cx, resource, thread, message));
     };
     show(cx, resource)?;
     wake(cx, woken)
+}
+
+/// The verdict, with when those that do own it acquired it.
+fn not_owned(cx: &mut Cx<'_>, resource: Resource, thread: u64, message: String) -> Leave {
+    let acquired = cx.with(|k| acquired(k, resource.address));
+    let verdict = Verdict::error("resource-not-owned", message).acquired(acquired);
+    cx.stop(verdict.bug_check(RESOURCE_NOT_OWNED, [resource.address, thread, 0, 0]))
 }
 
 fn wake(cx: &mut Cx<'_>, woken: Vec<Waiter>) -> Flow<()> {
@@ -314,16 +379,15 @@ pub fn convert(cx: &mut Cx<'_>, resource: Resource) -> Flow<()> {
     let name = "ExConvertExclusiveToSharedLite";
     let thread = thread::current_object(cx).address;
     let converted = with(cx, resource, name, |state| {
-        let (owner, count) = state.exclusive.filter(|(owner, _)| *owner == thread)?;
+        let (owner, hold) = state.exclusive.filter(|(owner, _)| *owner == thread)?;
         state.exclusive = None;
-        state.shared.insert(owner, count);
+        state.shared.insert(owner, hold);
         Some(state.let_in_sharers())
     })?;
     let Some(woken) = converted else {
         let message =
             format!("{name} was called for {:#x}, which its caller does not own alone", resource.address);
-        let verdict = Verdict::error("resource-not-owned", message);
-        return Err(cx.stop(verdict.bug_check(RESOURCE_NOT_OWNED, [resource.address, thread, 0, 0])));
+        return Err(not_owned(cx, resource, thread, message));
     };
     show(cx, resource)?;
     wake(cx, woken)
@@ -341,8 +405,9 @@ pub fn set_owner_pointer(cx: &mut Cx<'_>, resource: Resource, pointer: u64) -> F
             *owner = pointer;
             return true;
         }
-        let Some(count) = state.shared.remove(&thread) else { return false };
-        *state.shared.entry(pointer).or_insert(0) += count;
+        let Some(hold) = state.shared.remove(&thread) else { return false };
+        let own = state.shared.entry(pointer).or_default();
+        *own = Hold { count: own.count + hold.count, acquired: own.acquired.or(hold.acquired) };
         true
     })?;
     if owned { show(cx, resource) } else { release_as(cx, resource, name, thread) }
@@ -364,9 +429,8 @@ pub fn is_acquired_exclusive(cx: &mut Cx<'_>, resource: Resource) -> Flow<bool> 
 pub fn acquired_count(cx: &mut Cx<'_>, resource: Resource) -> Flow<u32> {
     let thread = thread::current_object(cx).address;
     with(cx, resource, "ExIsResourceAcquiredSharedLite", |state| match state.exclusive {
-        Some((owner, count)) if owner == thread => count,
-        _ if state.owns(thread) => state.shared.get(&thread).copied().unwrap_or(0),
-        _ => 0,
+        Some((owner, hold)) if owner == thread => hold.count,
+        _ => state.shared.get(&thread).map_or(0, |hold| hold.count),
     })
 }
 

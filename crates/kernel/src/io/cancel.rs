@@ -244,7 +244,8 @@ fn never_completes(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
         irp.address
     );
     let verdict = pending::of_irp(cx, irp.address, Verdict::error("irp-never-completed", message));
-    cx.stop(verdict)
+    let awaited = cx.with(|k| ke::who_waits::awaited(k));
+    cx.stop(verdict.acquired(awaited))
 }
 
 /// Cancels the requests for `file` of the running thread (or of all, if `every`); how it ended.

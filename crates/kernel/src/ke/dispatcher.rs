@@ -8,6 +8,7 @@ use abi::{DISPATCHER_HEADER, DriverPtr, KMUTANT, KWAIT_BLOCK, NtStatus};
 use engine::{BadAddress, Engine, Flow, StrandId};
 
 use super::links::{self, Broken};
+use super::mutex::Owned;
 use super::scheduler;
 use super::thread::State;
 use crate::cx::{Cx, Kernel};
@@ -167,7 +168,7 @@ fn own(k: &mut Kernel, mutex: DriverPtr<KMUTANT>, strand: StrandId) -> Result<bo
     }
     let disable = engine.read(mutex + KMUTANT::ApcDisable)?;
     if let Some(thread) = k.ke.threads.get_mut(strand) {
-        thread.mutexes.push(mutex.address);
+        thread.mutexes.push(Owned { mutex: mutex.address, acquired: None });
         thread.apc_disable -= i32::from(disable);
         engine.write(mutex + KMUTANT::OwnerThread, thread.object)?;
     }

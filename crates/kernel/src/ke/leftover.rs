@@ -54,9 +54,10 @@ pub fn in_memory(k: &Kernel, base: u64, length: u64) -> Option<Verdict> {
             told("freed-held-lock", format!("spin lock {at:#x} in it is held"), 0xC4, [0x100B, at, 0, 0]);
         return Some(verdict.of_lock(k.ke.locks.holder(at)));
     }
-    if let Some((at, what)) = ex::in_use(k, base, length) {
+    if let Some((at, what, acquired)) = ex::in_use(k, base, length) {
         let what = format!("{what} {at:#x} in it is in use");
-        return Some(told("freed-held-lock", what, 0xC4, [0x100B, at, 0, 0]));
+        let verdict = told("freed-held-lock", what, 0xC4, [0x100B, at, 0, 0]);
+        return Some(verdict.acquired(acquired));
     }
     let at = dispatcher::waited_for_in(k, base, length)?;
     let what = format!("a thread waits for the {}", dispatcher::describe(k, DriverPtr::new(at)));

@@ -8,8 +8,35 @@ use engine::Flow;
 use super::dispatcher::{self, Kind};
 use super::event::finish;
 use super::exception;
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
+use crate::witness;
+
+/// A mutex that a thread owns.
+pub(crate) struct Owned {
+    pub(crate) mutex: u64,
+    /// The moment when the thread acquired it; none as long as it has not run since.
+    pub(crate) acquired: Option<u64>,
+}
+
+/// When its owner acquired a mutex.
+pub(crate) fn acquired(k: &Kernel, mutex: u64) -> Option<u64> {
+    let owned = k.ke.threads.iter().flat_map(|thread| &thread.mutexes).find(|owned| owned.mutex == mutex);
+    owned?.acquired
+}
+
+/// A wait of the current thread's is over: what it owns since then, it has acquired there.
+pub(crate) fn note_acquired(cx: &mut Cx<'_>) {
+    let is_new = |owned: &Owned| owned.acquired.is_none();
+    if !cx.with(|k| k.ke.thread().is_some_and(|thread| thread.mutexes.iter().any(is_new))) {
+        return;
+    }
+    let moment = witness::moment(cx);
+    cx.with(|k| {
+        let mutexes = k.ke.thread_mut().into_iter().flat_map(|thread| &mut thread.mutexes);
+        mutexes.filter(|owned| is_new(owned)).for_each(|owned| owned.acquired = Some(moment));
+    });
+}
 
 /// `KeInitializeMutex`: not owned; a thread that owns it gets no normal kernel APCs.
 ///
@@ -39,7 +66,8 @@ pub fn release(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, wait: bool) -> Flow<i
         });
         let at = mutex.address;
         let message = format!("KeReleaseMutex: {who} released mutex {at:#x}, which {whose} owns");
-        let verdict = Verdict::error("mutex-not-owned", message);
+        let acquired = cx.with(|k| acquired(k, at));
+        let verdict = Verdict::error("mutex-not-owned", message).related_if("acquired", acquired);
         let abandoned = cx.read(mutex + KMUTANT::Abandoned)? != 0;
         let status = if abandoned { NtStatus::ABANDONED } else { NtStatus::MUTANT_NOT_OWNED };
         return Err(exception::raise_or(cx, status, verdict));
@@ -51,7 +79,7 @@ pub fn release(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, wait: bool) -> Flow<i
         cx.write(mutex + KMUTANT::OwnerThread, DriverPtr::NULL)?;
         cx.with(|k| {
             if let Some(thread) = k.ke.thread_mut() {
-                thread.mutexes.retain(|owned| *owned != mutex.address);
+                thread.mutexes.retain(|owned| owned.mutex != mutex.address);
                 thread.apc_disable += i32::from(disable);
             }
         });

@@ -146,7 +146,8 @@ fn of_broadcast(k: &Kernel, lines: String) -> Verdict {
     let worst = k.ke.processors.iter().max_by_key(|processor| k.level_of(processor.number as usize));
     let (block, number) = worst.map_or((0, 0), |worst| (worst.control_block().address, worst.number));
     let message = format!("processors wait for each other: {lines}");
-    Verdict::error("ipi-deadlock", message).bug_check(0x101, [watchdog::SINGLE, 0, block, number.into()])
+    let verdict = Verdict { related: who_waits::moments(k), ..Verdict::error("ipi-deadlock", message) };
+    verdict.bug_check(0x101, [watchdog::SINGLE, 0, block, number.into()])
 }
 
 fn of_locks(k: &Kernel, lines: String) -> Verdict {
@@ -156,7 +157,7 @@ fn of_locks(k: &Kernel, lines: String) -> Verdict {
 
 fn livelock(k: &Kernel, worst: usize) -> Verdict {
     let message = format!("nothing can end the busy waits, and no timer or device is due: {}", everybody(k));
-    let verdict = Verdict::error("livelock", message);
+    let verdict = Verdict { related: who_waits::moments(k), ..Verdict::error("livelock", message) };
     let processor = &k.ke.processors[worst];
     if k.level_of(worst) < DISPATCH_LEVEL {
         return verdict;

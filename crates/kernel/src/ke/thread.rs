@@ -15,6 +15,7 @@ use super::dispatcher::{self, Kind as ObjectKind};
 use super::exception::Repeated;
 use super::extended::Saved;
 use super::handler::Running;
+use super::mutex::Owned;
 use super::spin::{FIRST_LOOK, Stuck};
 use super::user_apc::Wanted;
 use super::wait::Wait;
@@ -178,8 +179,8 @@ pub(crate) struct Thread {
     pub(crate) apcs: VecDeque<Apc>,
     /// What its application has for it.
     pub(crate) wanted: Wanted,
-    /// Mutexes it owns.
-    pub(crate) mutexes: Vec<u64>,
+    /// Mutexes it owns, in the order in which it came to.
+    pub(crate) mutexes: Vec<Owned>,
     /// Routines of drivers it is in, innermost last.
     pub(crate) callouts: Vec<Callout>,
     /// Exception handlers of drivers it is in, innermost last.
@@ -483,9 +484,10 @@ fn check_end(cx: &mut Cx<'_>) -> Flow<()> {
         let name = &thread.name;
         let disabled = thread.apc_disable + thread.special_apc_disable;
         let irql = k.level();
-        if let Some(mutex) = thread.mutexes.first() {
+        if let Some(Owned { mutex, acquired }) = thread.mutexes.first() {
             let message = format!("the {name} ended and still owns mutex {mutex:#x}");
-            return Some(Verdict::error("thread-ended-owning-mutex", message).bug_check(0x20, [0, 0, 0, 1]));
+            let verdict = Verdict::error("thread-ended-owning-mutex", message).bug_check(0x20, [0, 0, 0, 1]);
+            return Some(verdict.related_if("acquired", *acquired));
         }
         if disabled != 0 {
             let message = format!("the {name} ended inside {} critical or guarded region(s)", -disabled);

@@ -12,7 +12,7 @@ use super::plain_wait::{self, Begun};
 use super::processor::DISPATCH_LEVEL;
 use super::thread::{Role, State, Thread};
 use super::user_apc::{self, Manner};
-use super::{apc, exception, irql, passive_isr, scheduler, threaded_dpc, time, who_waits};
+use super::{apc, exception, irql, mutex, passive_isr, scheduler, threaded_dpc, time, who_waits};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::ex;
@@ -310,6 +310,7 @@ fn wait_as(
         Err(Unsatisfied::Memory(bad)) => return Err(cx.bad_pointer(bad)),
         Err(Unsatisfied::Limit(mutex)) => return Err(beyond_limit(cx, mutex, what)),
         Ok(Some(status)) => {
+            mutex::note_acquired(cx);
             irql::settle(cx)?;
             return Ok(status);
         }
@@ -331,7 +332,9 @@ fn wait_as(
     let begun = cx.with(|k| begin(k, strand, (objects, all, manner), timeout, blocks));
     begun.map_err(|broken| dispatcher::stop(cx, first, broken))?;
     cx.with(scheduler::leave_to_wait);
-    until_over(cx)
+    let status = until_over(cx)?;
+    mutex::note_acquired(cx);
+    Ok(status)
 }
 
 /// Whether nothing at all is to be said about a wait that begins now.

@@ -5,14 +5,16 @@
 //! would have set an event cannot be known, and is not guessed.
 
 use abi::{
-    DEVICE_OBJECT, DISPATCHER_HEADER, DriverPtr, FAST_MUTEX, FILE_OBJECT, IO_STACK_LOCATION, IRP, KTIMER,
+    DEVICE_OBJECT, DISPATCHER_HEADER, DriverPtr, FAST_MUTEX, FILE_OBJECT, IO_STACK_LOCATION, IRP, KMUTANT,
+    KTHREAD, KTIMER,
 };
 use engine::StrandId;
 
 use super::dispatcher::{self, Kind};
 use super::thread::{self, Role, State, Thread};
-use super::{time, timer, wait};
+use super::{mutex, time, timer, wait};
 use crate::cx::{Cx, Kernel};
+use crate::ex::{push_lock, resource};
 use crate::io::{self, remove_lock};
 use crate::ldr;
 use crate::ldr::symbols;
@@ -66,19 +68,33 @@ pub(crate) fn moments(k: &Kernel) -> Vec<Related> {
             .filter(|irp| k.io.frames.holder(*irp).is_some())
             .flat_map(|irp| io::pending::moments(k, irp))
             .collect();
-    let waits = k.ke.threads.iter().filter_map(|thread| thread.wait.as_ref());
-    let acquired = waits.flat_map(|wait| wait.objects.iter()).flat_map(|header| {
-        let at = header.address;
-        let mutex = k.ex.contended.contains(&at).then(|| k.ex.mutexes.get(at - FAST_MUTEX::Event.offset));
-        let locks = remove_lock::with_event(k, at).map(|lock| remove_lock::acquired(k, lock));
-        mutex.flatten().copied().into_iter().chain(locks.into_iter().flatten())
-    });
-    all.extend(acquired.map(|event| Related { what: "acquired", event }));
+    all.extend(awaited(k).into_iter().map(|event| Related { what: "acquired", event }));
     let spun = k.ke.processors.iter().flat_map(|processor| k.ke.locks.of(processor.number));
     all.extend(spun.map(|(_, held)| Related { what: "acquired", event: held.taken }));
     all.dedup();
     all.truncate(MOMENTS);
     all
+}
+
+/// When the locks that threads wait for were acquired.
+pub(crate) fn awaited(k: &Kernel) -> Vec<u64> {
+    let waits = || k.ke.threads.iter().filter_map(|thread| thread.wait.as_ref());
+    let objects = waits().flat_map(|wait| wait.objects.iter()).flat_map(|header| acquired(k, header.address));
+    let granted = waits().filter_map(|wait| wait.granted).flat_map(|lock| push_lock::acquired(k, lock));
+    objects.chain(granted).take(MOMENTS).collect()
+}
+
+/// When those that own what this object stands for acquired it.
+fn acquired(k: &Kernel, object: u64) -> Vec<u64> {
+    if let Some(lock) = remove_lock::with_event(k, object) {
+        return remove_lock::acquired(k, lock);
+    }
+    if let Some(resource) = resource::with_event(k, object) {
+        return resource::acquired(k, resource);
+    }
+    let fast = k.ex.contended.contains(&object).then(|| k.ex.mutexes.get(object - FAST_MUTEX::Event.offset));
+    let moment = fast.flatten().copied().or_else(|| mutex::acquired(k, object));
+    moment.into_iter().collect()
 }
 
 // ---- objects ----
@@ -96,22 +112,33 @@ pub(crate) fn object(k: &Kernel, header: DriverPtr<DISPATCHER_HEADER>) -> String
             remove_lock::held(k, lock)
         );
     }
+    if let Some(resource) = resource::with_event(k, at) {
+        return resource::describe(k, resource);
+    }
     if k.ex.contended.contains(&at) {
         return fast_mutex(k, at - FAST_MUTEX::Event.offset);
     }
     let kind = k.engine.read(header + DISPATCHER_HEADER::Type).ok().and_then(Kind::from_byte);
     let name = kind.map_or("object", Kind::name);
     match kind {
-        Some(Kind::Thread | Kind::Mutant) => dispatcher::describe(k, header),
+        Some(Kind::Thread) => dispatcher::describe(k, header),
+        Some(Kind::Mutant) => {
+            let owner = k.engine.read(header.cast::<KMUTANT>() + KMUTANT::OwnerThread);
+            owned(k, name, at, owner.unwrap_or(DriverPtr::NULL))
+        }
         _ => format!("the {name} {}", whereabouts(k, at)),
     }
 }
 
 fn fast_mutex(k: &Kernel, mutex: u64) -> String {
     let owner = k.engine.read(DriverPtr::<FAST_MUTEX>::new(mutex) + FAST_MUTEX::Owner);
-    let owner = owner.ok().and_then(|owner| k.ke.thread_of(owner.address));
-    let owner = owner.map_or("nobody".to_owned(), |owner| format!("the {}", owner.name));
-    format!("the fast mutex {}, which {owner} owns", whereabouts(k, mutex))
+    owned(k, "fast mutex", mutex, owner.unwrap_or(DriverPtr::NULL))
+}
+
+fn owned(k: &Kernel, what: &str, at: u64, owner: DriverPtr<KTHREAD>) -> String {
+    let owner = k.ke.thread_of(owner.address);
+    let owner = owner.map_or("no thread".to_owned(), |owner| format!("the {}", owner.name));
+    format!("the {what} {}, which {owner} owns", whereabouts(k, at))
 }
 
 /// A variable of a driver's, else an address and what lies there: `0x… in the device extension of \Device\Foo (foo) at +0x10`.

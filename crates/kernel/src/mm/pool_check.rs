@@ -10,6 +10,7 @@ use engine::{Engine, Flow, Leave};
 use super::pool::{Block, FREED_FILL, GUARD, GUARD_FILL, Kind, tag_text};
 use super::space::Zone;
 use crate::cx::{Cx, Kernel};
+use crate::ex;
 use crate::ke::leftover;
 use crate::ldr;
 use crate::verdict::Verdict;
@@ -255,7 +256,8 @@ fn still_in_use(k: &Kernel, address: u64, block: &Block) -> Option<Verdict> {
         .or_else(|| lookaside.map(|(&at, _)| (at, 0xCC, "an initialized lookaside list")))
         .or_else(|| item.map(|(&at, _)| (at, 0, "a work item that is queued")))?;
     let message = format!("{} was freed with {what} in it, at {object:#x}", describe(address, block));
-    let verdict = Verdict::error("freed-while-in-use", message).of_block(block);
+    let acquired = resource.map(|(&at, _)| ex::resource::acquired(k, at)).unwrap_or_default();
+    let verdict = Verdict::error("freed-while-in-use", message).acquired(acquired).of_block(block);
     let queued = k.ex.work_items.get(&object).copied();
     Some(if sub == 0 {
         verdict.related_if("queued", queued)
