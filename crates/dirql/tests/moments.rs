@@ -291,6 +291,15 @@ fn a_lock_that_its_owner_waits_for_tells_where_it_was_acquired_first() {
 }
 
 #[test]
+fn a_variable_without_a_symbol_is_told_by_its_section_and_not_by_its_neighbour() {
+    let report = owners().run(Some(act(5, &LOCKS[0]))).unwrap();
+    let message = &report.failure.as_ref().unwrap().message;
+    let (_, told) = message.split_once("waits for the notification event ").unwrap();
+    assert!(told.starts_with("owners.sys+0x") && told.contains(" (.bss+0x"), "{report}");
+    assert!(!told.split(')').next().unwrap().contains('!'), "{report}");
+}
+
+#[test]
 fn a_deadlock_of_spin_locks_tells_where_each_was_acquired() {
     let bench = || Bench::new().driver(driver("locks.sys")).processors(2);
     let play = || {

@@ -34,6 +34,7 @@ pub(crate) fn read(file: &[u8], headers: &Headers, sections: &[Section]) -> Vec<
             rva,
             source,
             name: String::from_utf8_lossy(name).into_owned(),
+            extent: None,
         })
     });
     named.collect()

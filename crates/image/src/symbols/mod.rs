@@ -15,12 +15,15 @@ mod pdb;
 mod reader;
 mod records;
 mod subprograms;
+mod types;
+mod variables;
 
 use std::fmt;
 
 use crate::error::ImageError;
 use crate::exports::ExportTarget;
 use crate::image::Image;
+use crate::sections::Section;
 use crate::unwind::FunctionEntry;
 pub use lines::{Lines, SourceFrame, SourceLine};
 
@@ -49,6 +52,8 @@ pub(crate) struct Named {
     pub(crate) rva: u32,
     pub(crate) source: Source,
     pub(crate) name: String,
+    /// Bytes that a variable has, if that is known.
+    pub(crate) extent: Option<u32>,
 }
 
 /// Where a name comes from, the best first.
@@ -72,8 +77,17 @@ pub(crate) enum Source {
 pub struct Symbols {
     /// By address; of several for one, the best first.
     names: Vec<Named>,
-    /// RVAs where a section ends and so does every name in it.
-    ends: Vec<(u32, u32)>,
+    /// Where a section ends, every name in it does.
+    parts: Vec<Part>,
+}
+
+/// A section as names see it.
+#[derive(Clone, Debug)]
+struct Part {
+    name: String,
+    start: u32,
+    end: u32,
+    is_code: bool,
 }
 
 impl Symbols {
@@ -88,6 +102,7 @@ impl Symbols {
             names.extend(found.map_err(|problem| ImageError { image: image.name().into(), problem })?);
         }
         let mut marks = nameless(image, &names);
+        names.extend(variables::read(image));
         // It takes time to read, and mostly the others know all.
         if !marks.is_empty() {
             names.extend(subprograms::read(image));
@@ -98,23 +113,45 @@ impl Symbols {
         }
         names.extend(marks);
         names.sort_unstable();
-        let ends = image.sections().iter().map(|section| (section.rva, section.end())).collect();
-        Ok(Self { names, ends })
+        let part = |section: &Section| Part {
+            name: section.name.clone(),
+            start: section.rva,
+            end: section.end(),
+            is_code: section.protection.execute,
+        };
+        Ok(Self { names, parts: image.sections().iter().map(part).collect() })
     }
 
-    /// What `rva` is in: the nearest name at or before it in the same section, unless the function table says that another
-    /// function, whose name nobody knows, begins between.
+    /// What `rva` is in. In code: the nearest name at or before it in the same section, unless the function table says that another
+    /// function, whose name nobody knows, begins between. Elsewhere: the variable that begins there, or whose extent is known and
+    /// covers it; the next one before it may have ended, and what lies there may have no name.
     #[must_use]
     pub fn lookup(&self, rva: u32) -> Option<Symbol<'_>> {
-        let (start, _) = self.ends.iter().find(|(start, end)| (*start..*end).contains(&rva))?;
+        let part = self.part(rva)?;
         let after = self.names.partition_point(|named| named.rva <= rva);
         let nearest = self.names.get(after.checked_sub(1)?)?.rva;
         let best = self.names.partition_point(|named| named.rva < nearest);
         let named = self.names.get(best)?;
-        if named.rva < *start || named.source == Source::Nobody {
+        if named.rva < part.start || named.source == Source::Nobody {
             return None;
         }
-        Some(Symbol { name: &named.name, offset: rva - named.rva })
+        let offset = rva - named.rva;
+        let covers = |named: &Named| named.extent.is_some_and(|extent| offset < extent);
+        if !part.is_code && offset != 0 && !self.names[best..after].iter().any(covers) {
+            return None;
+        }
+        Some(Symbol { name: &named.name, offset })
+    }
+
+    /// The section of variables that `rva` is in, and how far into it; none for code and what is outside the image.
+    #[must_use]
+    pub fn data_section(&self, rva: u32) -> Option<(&str, u32)> {
+        let part = self.part(rva).filter(|part| !part.is_code)?;
+        Some((&part.name, rva - part.start))
+    }
+
+    fn part(&self, rva: u32) -> Option<&Part> {
+        self.parts.iter().find(|part| (part.start..part.end).contains(&rva))
     }
 
     /// The RVA of the function or variable of this name; the lowest, if several have it.
@@ -130,7 +167,7 @@ impl Symbols {
 fn exported(image: &Image) -> Vec<Named> {
     let named = image.exports().iter().filter_map(|export| match (&export.target, &export.name) {
         (ExportTarget::Rva(rva), Some(name)) => {
-            Some(Named { rva: *rva, source: Source::Export, name: name.clone() })
+            Some(Named { rva: *rva, source: Source::Export, name: name.clone(), extent: None })
         }
         _ => None,
     });
@@ -147,7 +184,12 @@ fn nameless(image: &Image, names: &[Named]) -> Vec<Named> {
         let before = known.partition_point(|&rva| rva <= function.begin);
         let nearest = before.checked_sub(1).map(|index| known[index]);
         if nearest.is_none_or(|nearest| !(primary..=function.begin).contains(&nearest)) {
-            marks.push(Named { rva: function.begin, source: Source::Nobody, name: String::new() });
+            marks.push(Named {
+                rva: function.begin,
+                source: Source::Nobody,
+                name: String::new(),
+                extent: None,
+            });
         }
     }
     marks

@@ -1,19 +1,22 @@
 //! Names and lines from a program database, if it is the image's own.
 //!
-//! As LLVM's pages "The PDB Info Stream" and "The PDB DBI Stream" have it. Types are not read, nor are the address maps of
-//! images that were rearranged after linking (OMAP). It is read here rather than by a crate: `pdb2` can be made to panic and
+//! As LLVM's pages "The PDB Info Stream" and "The PDB DBI Stream" have it. Address maps of images that were rearranged
+//! after linking (OMAP) are not read. It is read here rather than by a crate: `pdb2` can be made to panic and
 //! to allocate without bound by a damaged file, `ms-pdb` brings forty crates.
 
 use super::c13::Collector;
 use super::lines::Lines;
 use super::msf::Streams;
 use super::reader::Reader;
+use super::types::Types;
 use super::{Named, inline_sites, records};
 use crate::debug::guid_text;
 use crate::error::Problem;
 use crate::image::Image;
 
 const INFO: usize = 1;
+/// The TPI stream: types.
+const TYPES: usize = 2;
 /// The IPI stream: names of inlined routines.
 const IDS: usize = 4;
 const DEBUG_INFORMATION: usize = 3;
@@ -24,10 +27,12 @@ const MODULE: usize = 64;
 pub(super) fn names(image: &Image, pdb: &[u8]) -> Result<Vec<Named>, Problem> {
     let mut database = Database::open(image, pdb)?;
     let mut found = Vec::new();
-    records::read(&database.streams.read(database.records.into())?, image.sections(), &mut found);
+    let types = Types::read(&database.streams.read(TYPES).unwrap_or_default());
+    let records = database.streams.read(database.records.into())?;
+    records::read(&records, image.sections(), &types, &mut found);
     for module in modules(&database.modules) {
         let stream = module.open(&mut database.streams)?;
-        records::read(module.symbols(&stream)?, image.sections(), &mut found);
+        records::read(module.symbols(&stream)?, image.sections(), &types, &mut found);
     }
     Ok(found)
 }

@@ -41,7 +41,7 @@ fn collect(image: &Image, all: &Dwarf<Slice<'_>>, names: &mut Vec<Named>) -> gim
                 && let Some(rva) = address(image, entry)?
                 && let Some(name) = name(all, &unit, entry, MOST_STEPS)?
             {
-                names.push(Named { rva, source: Source::Dwarf, name });
+                names.push(Named { rva, source: Source::Dwarf, name, extent: None });
             }
         }
     }

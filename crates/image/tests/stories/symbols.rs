@@ -99,6 +99,67 @@ fn functions_that_the_symbol_table_lacks_have_their_names_from_dwarf() {
     assert_eq!(names, [None, Some("middle"), None, Some("DriverEntry")], "a linker's mark names nobody");
 }
 
+/// What each byte of the section HERE of `variables.c` is in, and where it begins.
+fn variables(more: &[&str]) -> (Image, Symbols, u32) {
+    let more = [&["-Wl,--entry,DriverEntry", "-fno-toplevel-reorder"], more].concat();
+    let image =
+        Image::parse("variables.sys", &mingw::build(&["variables.c"], &more)).expect("it was just linked");
+    let symbols = Symbols::new(&image, None).expect("no PDB is given");
+    let here = image.sections().iter().find(|section| section.name == "HERE").expect("its section").rva;
+    (image, symbols, here)
+}
+
+#[test]
+fn a_variable_without_a_symbol_is_not_named_by_its_neighbour() {
+    let (_, symbols, here) = variables(&[]);
+    let name = |offset| symbols.lookup(here + offset).map(|symbol| symbol.to_string());
+    assert_eq!(name(0).as_deref(), Some("Before"));
+    for offset in 1..symbols.find("After").unwrap() - here {
+        assert_eq!(name(offset), None, "how large `Before` is, this table does not say: {offset:#x}");
+        assert_eq!(symbols.data_section(here + offset), Some(("HERE", offset)));
+    }
+    assert_eq!(name(symbols.find("After").unwrap() - here).as_deref(), Some("After"));
+    let code = symbols.find("DriverEntry").unwrap();
+    assert_eq!(symbols.data_section(code), None, "code is in no section of variables");
+    assert_eq!(symbols.lookup(code + 1).unwrap().to_string(), "DriverEntry+0x1");
+}
+
+#[test]
+fn dwarf_tells_which_variable_covers_an_address() {
+    for version in 2..=5 {
+        let (_, symbols, here) = variables(&["-g", &format!("-gdwarf-{version}")]);
+        let name = |rva: u32| symbols.lookup(rva).map(|symbol| symbol.to_string());
+        let (lock, table) = (symbols.find("Lock").unwrap(), symbols.find("LastTable").unwrap());
+        assert_eq!(name(here + 3).as_deref(), Some("Before+0x3"), "version {version}");
+        assert_eq!(name(here + 4), None, "what aligns `Lock` is no variable; version {version}");
+        assert_eq!(name(lock + 7).as_deref(), Some("Lock+0x7"), "version {version}");
+        assert_eq!(
+            name(table + 0x5F).as_deref(),
+            Some("LastTable+0x5f"),
+            "2 by 3 of 16 bytes; version {version}"
+        );
+        let behind = name(table + 0x60);
+        assert!(behind.is_none_or(|behind| behind == "After"), "version {version}");
+    }
+}
+
+#[test]
+fn a_pdb_tells_which_variable_covers_an_address() {
+    let (file, pdb) = rustc::driver("lines.rs");
+    let image = Image::parse("lines.sys", &file).unwrap();
+    let symbols = Symbols::new(&image, Some(&pdb)).unwrap();
+    let name = |rva: u32| symbols.lookup(rva).map(|symbol| symbol.to_string());
+    for (variable, bytes) in
+        [("lines::COUNTER", 4), ("lines::TABLE", 24), ("lines::PAIR", 12), ("lines::POINTER", 8)]
+    {
+        let rva = symbols.find(variable).unwrap_or_else(|| panic!("no {variable}"));
+        assert_eq!(name(rva).as_deref(), Some(variable));
+        let last = bytes - 1;
+        assert_eq!(name(rva + last), Some(format!("{variable}+{last:#x}")));
+        assert!(name(rva + bytes).is_none_or(|behind| !behind.starts_with(variable)), "{variable} ends");
+    }
+}
+
 #[test]
 fn a_pdb_that_is_not_the_images_own_is_refused_with_both_identities() {
     let (file, pdb) = rustc::driver("lines.rs");

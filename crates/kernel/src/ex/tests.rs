@@ -417,7 +417,7 @@ fn a_push_lock_that_is_never_given_back_says_who_holds_it() {
             push_lock::acquire_shared(cx, lock, 0)
         });
         let told = deadlock(cx);
-        assert!(told.contains("waiter waits for push lock"), "{told}");
+        assert!(told.contains("waiter waits for the push lock 0x"), "{told}");
         assert!(told.contains("which the keeper holds"), "{told}");
     });
 }

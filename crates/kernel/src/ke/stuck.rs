@@ -278,7 +278,7 @@ fn polls(k: &Kernel, thread: Option<&Thread>) -> String {
             Ok(()) => format!("{:#x}", u64::from_le_bytes(bytes)),
             Err(_) => "not readable".to_owned(),
         };
-        format!("{} ({value})", symbols::data(k, touch.address))
+        format!("{} ({value})", symbols::code(k, touch.address))
     });
     format!("polls {} at {at}", values.collect::<Vec<_>>().join(" and "))
 }

@@ -16,17 +16,10 @@ pub(crate) fn describe_return(cx: &mut Cx<'_>, address: u64) -> String {
     named(cx, address, address.saturating_sub(1))
 }
 
-/// The name of code in a driver's image, or just the number.
+/// The name of code or of a variable in a driver's image, or just the number. What has no name is told by where it lies in the image,
+/// and a variable by its section, too.
 pub(crate) fn code(k: &Kernel, address: u64) -> String {
     in_image(k, address, address).unwrap_or_else(|| format!("{address:#x}"))
-}
-
-/// The image and offset of a driver's variable, or just the number.
-pub(crate) fn data(k: &Kernel, address: u64) -> String {
-    match k.ldr.image_at(address) {
-        Some((base, loaded)) => format!("{}+{:#x}", loaded.name, address - base),
-        None => format!("{address:#x}"),
-    }
 }
 
 fn in_image(k: &Kernel, address: u64, within: u64) -> Option<String> {
@@ -37,7 +30,10 @@ fn in_image(k: &Kernel, address: u64, within: u64) -> Option<String> {
             symbol.offset += u32::try_from(address - within).unwrap_or(0);
             format!("{name}!{symbol}")
         }
-        None => format!("{name}+{:#x}", address - base),
+        None => match loaded.symbols.data_section(rva) {
+            Some((section, offset)) => format!("{name}+{:#x} ({section}+{offset:#x})", address - base),
+            None => format!("{name}+{:#x}", address - base),
+        },
     })
 }
 
