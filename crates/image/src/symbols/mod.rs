@@ -15,7 +15,7 @@ mod pdb;
 mod reader;
 mod records;
 mod subprograms;
-mod types;
+mod type_sizes;
 mod variables;
 
 use std::fmt;

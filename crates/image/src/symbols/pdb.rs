@@ -8,7 +8,7 @@ use super::c13::Collector;
 use super::lines::Lines;
 use super::msf::Streams;
 use super::reader::Reader;
-use super::types::Types;
+use super::type_sizes::Types;
 use super::{Named, inline_sites, records};
 use crate::debug::guid_text;
 use crate::error::Problem;

@@ -1,10 +1,10 @@
 //! CodeView symbol records: procedures, variables and public names with their addresses.
 //!
-//! As LLVM's page "CodeView Symbol Records" has them. How large a variable is, its type says (`types`). Locals, scopes and inlined
+//! As LLVM's page "CodeView Symbol Records" has them. How large a variable is, its type says (`type_sizes`). Locals, scopes and inlined
 //! calls are not read.
 
 use super::reader::Reader;
-use super::types::Types;
+use super::type_sizes::Types;
 use super::{Named, Source};
 use crate::memory::MAX_NAME;
 use crate::sections::Section;
