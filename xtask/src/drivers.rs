@@ -183,7 +183,6 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver {
         name: "owners",
         source: "faulty/owners.c",
-        beside: &["control.h"],
         defines: &[],
         missing: Some("locks/newer.def"),
         compiler: Gcc,
