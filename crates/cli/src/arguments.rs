@@ -172,10 +172,10 @@ impl Run {
 #[derive(Args)]
 pub(crate) struct Many {
     /// Makes so many runs, by the policy's seed and those that follow it, and shows (and records) the first that is not clean. Each
-    /// boots and starts the driver anew; `dirql explore --policy` starts it once, which is quicker
+    /// loads and starts the driver anew; `dirql explore --policy` starts it once, which is quicker
     #[arg(long, value_name = "N", conflicts_with = "in_process", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) runs: Option<u32>,
-    /// So many of these at a time, each in a process of its own; as many as the host has processors, if not given
+    /// So many processes make them; as many as the host has processors, if not given
     #[arg(long, value_name = "N", requires = "runs", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) workers: Option<u32>,
     /// This process makes one of many runs, the one of this number.

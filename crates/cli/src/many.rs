@@ -1,22 +1,26 @@
-//! `dirql run --runs N`: many runs by as many seeds, each in a process of its own, some at a time; then the first that is
-//! not clean, shown as if it had been asked for alone.
+//! `dirql run --runs N`: many runs by as many seeds, in some processes at a time; then the first that is not clean, shown as if it
+//! had been asked for alone.
 //!
-//! What is told depends on the runs and their order only: not on how many there are at a time, nor on which ends first.
+//! A process makes some hundred runs in one machine, which is taken back to where nothing is loaded; what it says of them is
+//! believed once it has ended well. If it does not, each of its runs so far, and the one that it died of, is made once more in a process
+//! of its own. What is told depends on the runs and their order only: not on how many there are at a time, nor on which ends first.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use anyhow::Result;
-use dirql::explore::{Policy, Remarks};
-use dirql::{Error, InputError};
+use anyhow::{Context, Result};
+use dirql::explore::{Choices, Policy, Remarks};
+use dirql::{Bench, Error, InputError, Jail, Play, Report};
 
 use crate::arguments::Run;
+use crate::isolate::{self, Done, End};
 use crate::out::{complain, say};
 use crate::progress::Progress;
-use crate::said::{Hears, Said};
-use crate::{NO_ANSWER, UNUSABLE, again, isolate, remarked, terminal};
+use crate::said::{Hears, Said, Tells};
+use crate::{NO_ANSWER, UNUSABLE, again, remarked, terminal};
 
 /// Which of the runs a process makes.
 pub(crate) const NTH: &str = "nth";
@@ -24,6 +28,12 @@ pub(crate) const NTH: &str = "nth";
 pub(crate) const UNTOLD: &str = "untold";
 /// It is checked, though the user wants fast ones.
 pub(crate) const ANYWAY: &str = "checked-anyway";
+/// The turn in which a process makes several runs: the numbers of the first, and of the one behind the last, follow.
+pub(crate) const SEVERAL: &str = "several:";
+/// Told in place of codes, where a machine cannot be taken back.
+const ALONE: &str = "alone";
+/// So many at most: if the process dies, those that it has made are made again.
+const MOST: u32 = 256;
 /// Options that make no sense in the command that makes one of the runs again, each with a value.
 const IN_MANY_ONLY: [&str; 5] = ["runs", "workers", "policy", "record", "figure"];
 /// The exit code of a clean run.
@@ -38,7 +48,7 @@ const BROKEN: u8 = 1;
 pub(crate) fn run(arguments: &Run, runs: u32) -> Result<u8> {
     let last = policy(arguments, runs - 1)?;
     let workers = arguments.many.workers.unwrap_or_else(host_processors);
-    let trials = trials(arguments, runs, workers)?;
+    let (trials, alone) = trials(arguments, runs, workers)?;
     let first_with = |wanted: &dyn Fn(u8) -> bool| {
         trials.iter().find(|(_, trial)| wanted(trial.code)).map(|(run, trial)| (*run, trial.code))
     };
@@ -47,7 +57,7 @@ pub(crate) fn run(arguments: &Run, runs: u32) -> Result<u8> {
         unusable.or_else(|| first_with(&|code| code == BROKEN)).or_else(|| first_with(&|code| code != CLEAN));
     let name = shown.map(|(run, _)| policy(arguments, run)).transpose()?;
     if unusable.is_none() {
-        tell(arguments, trials, last, name);
+        tell(arguments, trials, last, name, alone);
     }
     let Some((run, code)) = shown else { return Ok(CLEAN) };
     let again = isolate::shown(
@@ -94,24 +104,27 @@ struct Trial {
 /// By number.
 type Trials = BTreeMap<u32, Trial>;
 
-/// What came of each run. Where one says that what was given is of no use, not all are made.
-fn trials(arguments: &Run, runs: u32, workers: u32) -> Result<Trials> {
-    let (next, trials) = (AtomicU32::new(0), Mutex::new(Trials::new()));
-    let progress = Progress::new(!arguments.view.quiet);
-    progress.at(|| so_far(&Trials::new(), runs));
+/// What came of each run, and whether each had to have a process of its own. Where one says that what was given is of no use, not all are
+/// made.
+fn trials(arguments: &Run, runs: u32, workers: u32) -> Result<(Trials, bool)> {
+    let size = runs.div_ceil(workers).min(MOST);
+    let (next, progress) = (AtomicU32::new(0), Progress::new(!arguments.view.quiet));
+    let making = Making {
+        arguments,
+        runs,
+        progress,
+        trials: Mutex::default(),
+        alone: false.into(),
+        unusable: false.into(),
+    };
+    making.progress.at(|| so_far(&Trials::new(), runs));
     let work = || -> Result<()> {
         loop {
-            let run = next.fetch_add(1, Ordering::Relaxed);
-            if run >= runs {
+            let first = next.fetch_add(size, Ordering::Relaxed);
+            if first >= runs || making.unusable.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            let trial = trial(arguments, run)?;
-            if trial.code == UNUSABLE {
-                next.store(runs, Ordering::Relaxed);
-            }
-            let mut trials = trials.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            trials.insert(run, trial);
-            progress.at(|| so_far(&trials, runs));
+            making.some(first..runs.min(first + size))?;
         }
     };
     // Outside of any machine: each thread only waits for processes.
@@ -119,7 +132,114 @@ fn trials(arguments: &Run, runs: u32, workers: u32) -> Result<Trials> {
         let workers: Vec<_> = (0..workers.min(runs)).map(|_| scope.spawn(work)).collect();
         workers.into_iter().try_for_each(|worker| worker.join().expect("waiting does not panic"))
     })?;
-    Ok(trials.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    let Making { trials, alone, .. } = making;
+    Ok((trials.into_inner().unwrap_or_else(PoisonError::into_inner), alone.into_inner()))
+}
+
+/// Many runs, while they are made.
+struct Making<'a> {
+    arguments: &'a Run,
+    /// So many.
+    runs: u32,
+    progress: Progress,
+    trials: Mutex<Trials>,
+    /// A machine cannot be taken back on this host: each run has a process of its own.
+    alone: AtomicBool,
+    /// What was given is of no use.
+    unusable: AtomicBool,
+}
+
+impl Making<'_> {
+    /// This came of a run; what was told of it before is forgotten.
+    fn enter(&self, run: u32, trial: Trial) {
+        let mut trials = self.trials.lock().unwrap_or_else(PoisonError::into_inner);
+        trials.insert(run, trial);
+        self.progress.at(|| so_far(&trials, self.runs));
+    }
+
+    /// Makes some runs that follow each other.
+    fn some(&self, runs: Range<u32>) -> Result<()> {
+        let mut next = runs.start;
+        while next < runs.end {
+            let apart = runs.end - next == 1 || self.alone.load(Ordering::Relaxed);
+            let (behind, well) = if apart { (next, false) } else { self.several(next..runs.end)? };
+            if well && behind == runs.end {
+                return Ok(());
+            }
+            // The one that is not told of, and those before it, whose process may have said anything.
+            for run in next..runs.end.min(behind + 1) {
+                if self.unusable.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                let trial = trial(self.arguments, run)?;
+                self.unusable.fetch_or(trial.code == UNUSABLE, Ordering::Relaxed);
+                self.enter(run, trial);
+            }
+            next = behind + 1;
+        }
+        Ok(())
+    }
+
+    /// Has one process make them: the first that it has not told of, and whether it has ended as it should.
+    fn several(&self, runs: Range<u32>) -> Result<(u32, bool)> {
+        let Range { start: mut run, end } = runs;
+        let turn = [format!("--{}={SEVERAL}{run}-{end}", isolate::TURN)];
+        let mut hears = Hears::default();
+        let ended = isolate::told(&self.arguments.isolation, &turn, &self.unusable, |line| {
+            if line == ALONE {
+                self.alone.store(true, Ordering::Relaxed);
+                return true;
+            }
+            if hears.takes(line) {
+                return true;
+            }
+            let code = line.parse().ok().filter(|_| run < end);
+            if let Some(code) = code {
+                self.enter(run, Trial { code, said: hears.said() });
+                run += 1;
+            }
+            code.is_some()
+        })?;
+        Ok((run, matches!(ended, End::With(CLEAN, _))))
+    }
+}
+
+/// In a process: makes several runs in one machine, and tells what came of each as it ends.
+///
+/// # Errors
+/// What is given is of no use; or the host's.
+pub(crate) fn several(
+    arguments: &Run,
+    bench: Bench,
+    play: Option<&Play>,
+    jail: Option<Jail>,
+    runs: &str,
+) -> Result<Done> {
+    let (first, end) = runs.split_once('-').context("no runs")?;
+    let mut boots = match jail.into_iter().fold(bench, Bench::jailed).boots() {
+        Err(error @ Error::Host(_)) => {
+            isolate::tell(ALONE);
+            return Err(error.into());
+        }
+        boots => boots?,
+    };
+    let (mut tells, mut known) = (Tells::default(), BTreeSet::new());
+    for run in first.parse::<u32>()?..end.parse()? {
+        let policy = policy(arguments, run)?.chooser();
+        let ((), report) = boots.boot(policy, |machine| {
+            #[cfg(debug_assertions)]
+            crate::failing::as_asked(machine, arguments.is_checked());
+            machine.perform(play.cloned());
+        })?;
+        tells.tell(said(&report, &mut known));
+        isolate::tell(&report.outcome().exit_code().to_string());
+    }
+    Ok(Done::with(CLEAN))
+}
+
+/// The findings of a run that only Driver Verifier stops for, in full but for those that are `known`.
+pub(crate) fn said(report: &Report, known: &mut BTreeSet<String>) -> Said {
+    report.remarks(known).into_iter().map(|remark| (remark, Choices::default())).collect()
 }
 
 /// How far it has come.
@@ -155,7 +275,7 @@ fn trial(arguments: &Run, run: u32) -> Result<Trial> {
     })
 }
 
-fn tell(arguments: &Run, trials: Trials, last: Policy, shown: Option<Policy>) {
+fn tell(arguments: &Run, trials: Trials, last: Policy, shown: Option<Policy>, alone: bool) {
     let first = arguments.policy;
     let (runs, with) = (trials.len(), |wanted| trials.values().filter(|trial| trial.code == wanted).count());
     let (clean, broken) = (with(CLEAN), with(BROKEN));
@@ -181,8 +301,9 @@ fn tell(arguments: &Run, trials: Trials, last: Policy, shown: Option<Policy>) {
         return;
     }
     say!(
-        "{runs} runs, {first} to {last}: {clean} clean, {broken} with a broken rule or expectation, {without} without an answer{}",
-        if arguments.is_checked() { "" } else { " (fast: not checked)" }
+        "{runs} runs, {first} to {last}: {clean} clean, {broken} with a broken rule or expectation, {without} without an answer{}{}",
+        if arguments.is_checked() { "" } else { " (fast: not checked)" },
+        if alone { " (each booted by itself: this host lets no machine be taken back)" } else { "" },
     );
     if let Some(text) = remarked::as_text(&remarks, &format!("{runs}"), replay) {
         say!("{}", terminal::dress(arguments.view.color).on(text.trim_end()));

@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::Result;
-use dirql::explore::{Choices, Chooser};
+use dirql::explore::Chooser;
 use dirql::readers::{Figure, FigureForm, Sink};
 use dirql::record::Recording;
 use dirql::{Bench, Error, Jail, Outcome, Play, Report, ScriptText, processor, windows};
@@ -42,7 +42,9 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     let outputs = outputs(arguments);
     isolate::in_turns(&arguments.isolation, &outputs, after_death(arguments), |jail, turn| {
         let Some(turn) = turn else { return carry_out(arguments, jail) };
-        if let Some(code) = turn.strip_prefix(CHECKED) {
+        if let Some(runs) = turn.strip_prefix(many::SEVERAL) {
+            several(arguments, jail, runs)
+        } else if let Some(code) = turn.strip_prefix(CHECKED) {
             again_checked(arguments, jail, code)
         } else if let Some(death) = turn.strip_prefix(AFTER_DEATH) {
             checked_after_death(arguments, jail, death)
@@ -69,8 +71,7 @@ fn carry_out(arguments: &Run, jail: Option<Jail>) -> Result<Done> {
     if arguments.many.untold {
         let bench = bench(&arguments.setup)?.checked(arguments.is_checked()).policy(policy);
         let report = silently(bench, play(&arguments.setup)?, jail)?;
-        let remarks = report.remarks(&mut BTreeSet::new()).into_iter();
-        Tells::default().tell(remarks.map(|remark| (remark, Choices::default())).collect());
+        Tells::default().tell(many::said(&report, &mut BTreeSet::new()));
         return Ok(Done::with(report.outcome().exit_code()));
     }
     let show = Show::new(&arguments.view, &arguments.isolation)?;
@@ -80,6 +81,17 @@ fn carry_out(arguments: &Run, jail: Option<Jail>) -> Result<Done> {
         return Ok(show.behind_all(done, &report));
     }
     Ok(show.done(&report, MOMENTS))
+}
+
+/// Several of many runs, of which nothing is shown.
+fn several(arguments: &Run, jail: Option<Jail>, runs: &str) -> Result<Done> {
+    // Nobody sees their sums and hashes.
+    let bench = bench(&arguments.setup)?.checked(arguments.is_checked()).unobserved();
+    let play = play(&arguments.setup)?;
+    if let Some(play) = &play {
+        bench.check(play)?;
+    }
+    many::several(arguments, bench, play.as_ref(), jail, runs)
 }
 
 /// The run that was asked for, shown, with the files that are wanted of it.

@@ -18,7 +18,7 @@ use kernel::verifier::Verifier;
 use crate::error::{Error, InputError};
 use crate::files::{self, DriverFile};
 use crate::inf::{self, Inf};
-use crate::machine::{Machine, Plan};
+use crate::machine::{Boots, Machine, Plan};
 use crate::play::Play;
 use crate::processor;
 use crate::readers::SymbolBook;
@@ -276,6 +276,16 @@ impl Bench {
     pub fn start(self) -> Result<Machine, Error> {
         let inputs = self.read_inputs()?;
         Machine::start(self, inputs)
+    }
+
+    /// A machine that is booted as often as is asked, each time as if it were new, with another policy: see [`Boots::boot`]. Nothing is
+    /// loaded yet. Readers of the caller's own are taken back as far as they can be ([`Reader::save`]).
+    ///
+    /// # Errors
+    /// As [`Bench::start`]; [`Error::Host`] also if this host cannot watch the machine's memory.
+    pub fn boots(self) -> Result<Boots, Error> {
+        let inputs = self.read_inputs()?;
+        Boots::new(self, inputs)
     }
 
     /// Starts the machine, carries a script out in it if the driver is ready for one (without one, leaves it alone for 100 ms

@@ -145,11 +145,7 @@ impl Nt {
         hardware: Box<dyn Hardware>,
         chooser: Box<dyn Chooser>,
     ) -> Self {
-        outside(|| {
-            engine.watch_interlocked(chooser.sees_interlocked());
-            engine.watch(&chooser.watches());
-            engine.chooser_departs(chooser.departs());
-        });
+        outside(|| consult(engine, &*chooser));
         engine.imitate(settings.cpu);
         Self {
             engine,
@@ -187,6 +183,12 @@ impl Nt {
     pub fn replace_chooser(&self, chooser: Box<dyn Chooser>) -> Box<dyn Chooser> {
         self.engine.chooser_departs(chooser.departs());
         self.chooser.replace(chooser)
+    }
+
+    /// As if the machine had been made with this policy. On the host's side, before its first thread.
+    pub fn decide_by(&self, chooser: Box<dyn Chooser>) {
+        consult(self.engine, &*chooser);
+        drop(self.chooser.replace(chooser));
     }
 
     /// What the readers know, to be given back to [`Nt::restore_readers`]. On the host's side.
@@ -488,6 +490,13 @@ impl Nt {
         }
         verdict
     }
+}
+
+/// Asks a policy what it is asked before the machine starts.
+fn consult(engine: Engine, chooser: &dyn Chooser) {
+    engine.watch_interlocked(chooser.sees_interlocked());
+    engine.watch(&chooser.watches());
+    engine.chooser_departs(chooser.departs());
 }
 
 /// As a chooser knows them. On the host's heap.

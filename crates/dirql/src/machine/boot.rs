@@ -1,5 +1,6 @@
 //! From what was given to a running machine: hardware, kernel, images, installation, start.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -39,15 +40,13 @@ pub(super) struct LoadedDriver {
 }
 
 /// What is to be loaded and installed, as plain values.
-#[derive(Clone)]
-struct Work {
+pub(super) struct Work {
     driver: File,
     libraries: Vec<File>,
     cards: Vec<Card>,
     has_inf: bool,
 }
 
-#[derive(Clone)]
 struct File {
     path: String,
     name: String,
@@ -56,7 +55,6 @@ struct File {
     symbols: Symbols,
 }
 
-#[derive(Clone)]
 struct Card {
     name: String,
     installation: Option<Installation>,
@@ -72,7 +70,15 @@ struct Outcome {
     failure: Option<Failure>,
 }
 
+/// A machine with the driver loaded and started, as far as that goes.
 pub(super) fn start(bench: Bench, inputs: Inputs) -> Result<Machine, Error> {
+    let (machine, work) = make(bench, inputs)?;
+    machine.set_up(&work)?;
+    Ok(machine)
+}
+
+/// A machine whose kernel is up, with nothing loaded yet; and what is to be.
+pub(super) fn make(bench: Bench, inputs: Inputs) -> Result<(Machine, Rc<Work>), Error> {
     let plan = Plan::new(&bench, &inputs)?;
     let work = Work::new(&inputs, &plan);
     let begin = if bench.settings.checked { Engine::start_checked } else { Engine::start };
@@ -104,8 +110,8 @@ pub(super) fn start(bench: Bench, inputs: Inputs) -> Result<Machine, Error> {
         let jail = machine.readers.coverage.iter().filter_map(Coverage::file).fold(jail, Jail::may_write);
         engine.lock_in(&jail).map_err(|error| Error::Host(error.to_string()))?;
     }
-    machine.boot(work)?;
-    Ok(machine)
+    machine.boot()?;
+    Ok((machine, Rc::new(work)))
 }
 
 impl Machine {
@@ -127,14 +133,20 @@ impl Machine {
         own.into_iter().for_each(|reader| nt.subscribe(reader));
     }
 
-    /// Boots the kernel and does the work on a system thread.
-    fn boot(&self, work: Work) -> Result<(), Error> {
+    /// Boots the kernel.
+    fn boot(&self) -> Result<(), Error> {
         let booted = self.inside(|nt| {
             nt.boot()?;
             process::create(&mut nt.cx(), "application")
         });
         let Ok(process) = booted else { return Err(Error::Stopped) };
         self.process.set(process);
+        Ok(())
+    }
+
+    /// Does the work on a system thread.
+    pub(super) fn set_up(&self, work: &Rc<Work>) -> Result<(), Error> {
+        let work = Rc::clone(work);
         let outcome = Rc::new(RefCell::new(Outcome::default()));
         let slot = Rc::clone(&outcome);
         let done = self.on_thread("the start of the driver", move |cx| {
@@ -383,6 +395,16 @@ impl Reader for Places {
     fn event(&mut self, _stamp: &Stamp, event: &Event) {
         if let Event::Image { name, base, loaded: true } = event {
             self.0.place(name, *base);
+        }
+    }
+
+    fn save(&self) -> Option<Box<dyn Any>> {
+        Some(Box::new(self.0.places()))
+    }
+
+    fn restore(&mut self, saved: &dyn Any) {
+        if let Some(places) = saved.downcast_ref() {
+            self.0.lie_at(places);
         }
     }
 }

@@ -22,18 +22,26 @@ use crate::report::{Failure, Report};
 impl Machine {
     /// Ends the machine, in the order an orderly system does, unless it has stopped; and tells what came of it.
     #[must_use]
-    pub fn finish(mut self) -> Report {
+    pub fn finish(self) -> Report {
+        let report = self.end();
+        self.cover();
+        report
+    }
+
+    /// The same, and the machine stays where it ended.
+    pub(super) fn end(&self) -> Report {
         let process = self.process.get();
         let notes =
             self.inside(|nt| wind_down(nt, process, &self.overlapped.borrow(), &self.loaded.borrow()));
         self.notes.borrow_mut().extend(notes);
-        let failure = self.failure.borrow().clone();
-        let report = self.report(failure, &[]);
+        self.report(self.failure.borrow().clone(), &[])
+    }
+
+    /// Writes down which exports were called, if that is wanted.
+    pub(super) fn cover(&self) {
         if let Some(Err(error)) = self.readers.coverage.as_ref().map(crate::readers::Coverage::append) {
             self.notes.borrow_mut().push(format!("the coverage file cannot be written: {error}"));
         }
-        self.destroy();
-        report
     }
 
     /// What has come of it by now.

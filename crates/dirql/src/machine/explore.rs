@@ -16,8 +16,8 @@ use crate::report::{Failure, Report};
 
 /// A place that the machine can be taken back to.
 pub struct Mark {
-    snapshot: Snapshot,
-    readers: ReaderStates,
+    pub(super) snapshot: Snapshot,
+    pub(super) readers: ReaderStates,
 }
 
 /// A run of a script that is explored: the script, the exit of its process, and the end of the machine.
@@ -59,13 +59,26 @@ impl Machine {
         let (nt, loaded, process) = (self.nt(), self.loaded.borrow(), self.process.get());
         let whole = || whole(nt, &stage, process, &loaded);
         let run = self.engine.explore(nt, whole);
-        let snapshot = self.engine.snapshot().map_err(host)?;
-        let beginning = Mark { snapshot, readers: nt.save_readers() };
+        let beginning = self.mark()?;
         Ok(explore(&mut Exploration { machine: self, run, beginning }))
     }
 }
 
-fn host(error: StartError) -> Error {
+impl Machine {
+    /// Marks where the machine stands.
+    pub(super) fn mark(&self) -> Result<Mark, Error> {
+        let snapshot = self.engine.snapshot().map_err(host)?;
+        Ok(Mark { snapshot, readers: self.nt().save_readers() })
+    }
+
+    /// Takes it back to a mark.
+    pub(super) fn back(&self, mark: &Mark) {
+        self.engine.rewind(mark.snapshot);
+        self.nt().restore_readers(&mark.readers);
+    }
+}
+
+pub(super) fn host(error: StartError) -> Error {
     Error::Host(error.to_string())
 }
 
@@ -102,20 +115,17 @@ impl Exploration<'_> {
     /// # Errors
     /// [`Error::Host`] if the host refuses.
     pub fn mark(&self) -> Result<Mark, Error> {
-        let snapshot = self.machine.engine.snapshot().map_err(host)?;
-        Ok(Mark { snapshot, readers: self.machine.nt().save_readers() })
+        self.machine.mark()
     }
 
     /// Takes the machine back to a mark, which stays; marks made after it are void.
     pub fn back(&mut self, mark: &Mark) {
-        self.machine.engine.rewind(mark.snapshot);
-        self.machine.nt().restore_readers(&mark.readers);
+        self.machine.back(mark);
     }
 
     /// Takes the machine back to the beginning of the script.
     pub fn restart(&mut self) {
-        self.machine.engine.rewind(self.beginning.snapshot);
-        self.machine.nt().restore_readers(&self.beginning.readers);
+        self.machine.back(&self.beginning);
     }
 
     /// Forgets a mark; others stand.

@@ -3,6 +3,7 @@
 //! The host's side calls in and waits; what it asks for runs on threads inside. There is one machine a process.
 
 mod boot;
+mod boots;
 mod end;
 mod explore;
 mod handle;
@@ -29,6 +30,7 @@ use crate::play::{Play, Stage};
 use crate::readers::{Coverage, PrintLog, Summary, SymbolBook, TraceHash};
 use crate::report::{Failure, Report};
 
+pub use boots::Boots;
 pub use explore::{Exploration, Mark, put};
 pub use handle::Handle;
 pub use request::Request;
@@ -191,6 +193,12 @@ impl Machine {
     /// once its devices are started; and ends it.
     #[must_use]
     pub fn carry_out(self, play: Option<Play>) -> Report {
+        self.perform(play);
+        self.finish()
+    }
+
+    /// The same, without the end.
+    pub fn perform(&self, play: Option<Play>) {
         if self.is_ready() {
             // What goes wrong in here stands in the report.
             let _ = match play {
@@ -198,7 +206,6 @@ impl Machine {
                 None => self.wait(IDLE),
             };
         }
-        self.finish()
     }
 
     /// The machine's clock: driver instructions retired and declared costs, in nanoseconds.

@@ -25,6 +25,9 @@ struct Pages {
     asked: BTreeMap<u64, Option<Rc<str>>>,
 }
 
+/// Where images lie, by base.
+pub(crate) struct ImagePlaces(BTreeMap<u64, String>);
+
 struct Page {
     symbols: Symbols,
     image: Rc<Image>,
@@ -70,6 +73,20 @@ impl SymbolBook {
         let mut pages = self.0.borrow_mut();
         pages.placed.insert(base, file_name.to_ascii_lowercase());
         pages.asked.clear();
+    }
+
+    /// Where images lie, or lay.
+    pub(crate) fn places(&self) -> ImagePlaces {
+        ImagePlaces(self.0.borrow().placed.clone())
+    }
+
+    /// They lie there, and nowhere else.
+    pub(crate) fn lie_at(&self, places: &ImagePlaces) {
+        let mut pages = self.0.borrow_mut();
+        if pages.placed != places.0 {
+            pages.placed.clone_from(&places.0);
+            pages.asked.clear();
+        }
     }
 
     /// The name of an address; none outside the images of the book.

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use dirql::{Bench, Error, Machine, Play, Report, script};
+use dirql::{Bench, Boots, Error, Machine, Play, Report, script};
 pub(crate) use guarantees::Guarantees;
 
 /// The stories that `checked.rs` takes in once more happen in checked machines there.
@@ -63,14 +63,21 @@ pub(crate) fn wanted(variable: &str, usually: u64) -> u64 {
     std::env::var(variable).ok().and_then(|count| count.parse().ok()).unwrap_or(usually)
 }
 
-/// The seeds of the random schedules of a story: so many, or as many as `DIRQL_SEEDS` says.
+/// The seeds of the random schedules of a story: so many, or as many as `DIRQL_SEEDS` says; from 1 on, or from
+/// `DIRQL_FIRST_SEED`.
 pub(crate) fn seeds(usually: u64) -> std::ops::RangeInclusive<u64> {
-    1..=wanted("DIRQL_SEEDS", usually)
+    let first = wanted("DIRQL_FIRST_SEED", 1);
+    first..=first + wanted("DIRQL_SEEDS", usually) - 1
 }
 
 /// A machine that `bench` makes, held to what it guarantees; waits until no other test of this process has one.
 pub(crate) fn start(bench: impl Fn() -> Bench) -> Machine {
     start_unheard(|| bench().reader(Guarantees::default()))
+}
+
+/// As [`start`], a machine that is booted as often as is asked, held to what it guarantees in all its runs.
+pub(crate) fn boots(bench: Bench) -> Boots {
+    bench.reader(Guarantees::default()).boots().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The same, with no readers but those of `bench`.

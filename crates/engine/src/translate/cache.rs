@@ -89,7 +89,8 @@ pub(crate) struct Cache {
     /// The guest is asked before these instructions.
     watched: BTreeSet<u64>,
     pub(crate) stubs: Stubs,
-    exports: Vec<(u64, u64)>,
+    /// By address, the thunk and the number of each export.
+    exports: BTreeMap<u64, (u64, u32)>,
     /// By address, those of them that driver code may do by itself.
     shorts: BTreeMap<u64, Short>,
 }
@@ -123,7 +124,7 @@ impl Translator {
             watches_interlocked: false,
             watched: BTreeSet::new(),
             stubs,
-            exports: Vec::new(),
+            exports: BTreeMap::new(),
             shorts: BTreeMap::new(),
         };
         Self { cache: RefCell::new(cache), generation: Cell::new(0) }
@@ -189,10 +190,17 @@ impl Translator {
     }
 
     pub(crate) fn define_export(&self, address: u64, number: u32, short: Option<Short>) {
+        let same = |cache: &mut Cache| {
+            cache.exports.get(&address).is_some_and(|(_, known)| *known == number)
+                && cache.short(address) == short
+        };
+        if self.with(same) {
+            return; // a machine that was taken back defines it again
+        }
         let known = table::get(address, Column::Jump).is_some();
         self.with(|cache| {
             let thunk = cache.stubs.export_thunk(number, short);
-            cache.exports.push((address, thunk));
+            cache.exports.insert(address, (thunk, number));
             match short {
                 Some(short) => drop(cache.shorts.insert(address, short)),
                 None => drop(cache.shorts.remove(&address)),
@@ -356,7 +364,7 @@ impl Cache {
         state().memory.nothing_translated();
         table::clear();
         self.stubs.enter_in_table();
-        for (address, thunk) in &self.exports {
+        for (address, (thunk, _)) in &self.exports {
             table::set(*address, Column::Jump, *thunk);
         }
     }

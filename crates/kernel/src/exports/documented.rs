@@ -4,6 +4,8 @@
 //! Routines and levels are taken from Microsoft's driver documentation (CC BY 4.0, see NOTICE), completed by names that
 //! compiled drivers import. It is not what dirql implements: that is `functions.rs` and `data.rs`.
 
+use std::cmp::Ordering;
+
 use crate::nt::WindowsVersion;
 
 /// One line for each name, sorted: name, module, `f` or `d`, IRQL, version.
@@ -27,8 +29,19 @@ pub struct Documented {
 /// The export of this name; case matters.
 #[must_use]
 pub fn find(name: &str) -> Option<Documented> {
-    let line = NAMES.lines().find(|line| line.split('\t').next() == Some(name))?;
-    parse(line)
+    // Asked for each import of each image: half of what is left, each time.
+    let mut left = NAMES;
+    while !left.is_empty() {
+        let middle = left.as_bytes()[..left.len() / 2].iter().rposition(|byte| *byte == b'\n');
+        let (before, rest) = left.split_at(middle.map_or(0, |end| end + 1));
+        let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
+        match line.split('\t').next().unwrap_or_default().cmp(name) {
+            Ordering::Equal => return parse(line),
+            Ordering::Less => left = after,
+            Ordering::Greater => left = before,
+        }
+    }
+    None
 }
 
 fn parse(line: &'static str) -> Option<Documented> {
@@ -63,5 +76,12 @@ mod tests {
         assert_eq!(find("ExAllocatePool2").unwrap().since, WindowsVersion::Win10);
         assert!(find("HalDispatchTable").unwrap().data);
         assert_eq!(find("KeSetEvents"), None);
+        for name in NAMES.lines().filter_map(|line| line.split('\t').next()) {
+            assert_eq!(
+                find(name).map(|found| found.name),
+                Some(name),
+                "each is found, the first and the last"
+            );
+        }
     }
 }

@@ -1,0 +1,62 @@
+//! One machine, booted again and again: taken back to where its kernel is up and nothing is loaded, and given another policy.
+//!
+//! No policy is asked anything before that place. From there on everything happens as in a machine that is new: the driver is loaded, its
+//! translations are made, its devices start. What is saved is the process, the machine's addresses, and the work of whoever reads files.
+
+use std::rc::Rc;
+
+use engine::{Chooser, Tracking};
+
+use super::Machine;
+use super::boot::{self, Loaded, Work};
+use super::explore::{Mark, host};
+use crate::bench::{Bench, Inputs};
+use crate::error::Error;
+use crate::report::Report;
+
+/// A machine that is booted as often as is asked.
+pub struct Boots {
+    machine: Machine,
+    mark: Mark,
+    work: Rc<Work>,
+    notes: Vec<String>,
+}
+
+impl Boots {
+    pub(crate) fn new(bench: Bench, inputs: Inputs) -> Result<Self, Error> {
+        let (machine, work) = boot::make(bench, inputs)?;
+        machine.engine.track(Tracking::Faults).map_err(host)?;
+        let mark = machine.mark()?;
+        let notes = machine.notes.borrow().clone();
+        Ok(Self { machine, mark, work, notes })
+    }
+
+    /// Boots the machine, with `policy` deciding; has `act` work with it, whether its driver is ready or not; and ends it. What comes of
+    /// it is what would come of a machine of its own.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if something given cannot be used after all; [`Error::Stopped`].
+    pub fn boot<R>(
+        &mut self,
+        policy: Box<dyn Chooser>,
+        act: impl FnOnce(&Machine) -> R,
+    ) -> Result<(R, Report), Error> {
+        let Self { machine, mark, work, notes } = self;
+        machine.back(mark);
+        machine.nt().decide_by(policy);
+        machine.loaded.replace(Loaded::default());
+        machine.overlapped.take();
+        machine.notes.replace(notes.clone());
+        machine.failure.take();
+        machine.stuck.set(false);
+        machine.set_up(work)?;
+        let result = act(machine);
+        Ok((result, machine.end()))
+    }
+}
+
+impl Drop for Boots {
+    fn drop(&mut self) {
+        self.machine.cover();
+    }
+}

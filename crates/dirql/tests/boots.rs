@@ -1,0 +1,164 @@
+//! One machine booted again and again (`Bench::boots`): what comes of each policy is what comes of a machine of its own, whatever was
+//! run in it before: events, memory, choices, and every word of the report.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use dirql::explore::{Choices, Policy, Recorder};
+use dirql::{Bench, Outcome, Play, Report, ScriptText};
+use engine::Chooser;
+use rig::driver;
+
+/// Seeds of each policy, in each kind of machine.
+const SEEDS: u64 = 2;
+
+/// What a run has come to: its report in words, its hashes, and the choices of its record.
+#[derive(PartialEq, Eq, Debug)]
+struct Came {
+    report: String,
+    trace: u128,
+    memory: u128,
+    choices: Choices,
+}
+
+/// A policy, and where its choices are noted.
+fn noted(policy: Policy) -> (Box<dyn Chooser>, Rc<RefCell<Choices>>) {
+    let choices = Rc::new(RefCell::new(Choices::default()));
+    let log = Rc::clone(&choices);
+    let recorder = Recorder::new(policy.chooser(), move |choice| {
+        log.borrow_mut().insert(choice);
+    });
+    (Box::new(recorder), choices)
+}
+
+fn came(report: &Report, choices: &RefCell<Choices>) -> Came {
+    let Report { trace_hash: trace, memory_hash: memory, notes, prints, departures, .. } = report;
+    let report = format!("{report}\n{notes:?}\n{prints:#?}\n{departures:#?}");
+    Came { report, trace: *trace, memory: *memory, choices: choices.take() }
+}
+
+/// Runs of the script by many policies, each in a machine of its own, and all of them in one, in the other order and once more: in checked
+/// machines and fast ones. How they ended, the worst first.
+fn alike(bench: impl Fn() -> Bench, script: &str) -> Vec<Outcome> {
+    let play: Play = ScriptText::typed(script).play().unwrap();
+    let policies: Vec<Policy> = (1..=SEEDS)
+        .flat_map(|seed| [Policy::Random(seed), Policy::Pct { seed, depth: 3, steps: 1000 }])
+        .chain([Policy::Default])
+        .collect();
+    let mut outcomes = Vec::new();
+    for (checked, processors) in [(true, 2), (false, 4)] {
+        let bench = || bench().checked(checked).processors(processors).narrated();
+        let own = policies.iter().map(|policy| {
+            let (chooser, choices) = noted(*policy);
+            let report = bench().decided_by(chooser).run(Some(play.clone())).unwrap();
+            outcomes.push(report.outcome());
+            came(&report, &choices)
+        });
+        let own: Vec<Came> = own.collect();
+        let mut boots = bench().boots().unwrap();
+        for (policy, own) in policies.iter().zip(&own).rev().chain(policies.iter().zip(&own)) {
+            let (chooser, choices) = noted(*policy);
+            let ((), report) = boots.boot(chooser, |machine| machine.perform(Some(play.clone()))).unwrap();
+            assert_eq!(
+                &came(&report, &choices),
+                own,
+                "{policy}, checked: {checked}, processors: {processors}"
+            );
+        }
+    }
+    outcomes.sort_unstable();
+    outcomes.dedup();
+    outcomes
+}
+
+#[test]
+fn a_race_ends_as_it_does_in_a_machine_of_its_own() {
+    let script = r#"open \\.\DirqlLegacy as one
+        open \\.\DirqlLegacy as two
+        a: write one text:"aaaa" at 0
+        b: write two text:"bbbb" at 0
+        join a; join b
+        read one 4 at 0 expect text:"bbbb""#;
+    let outcomes = alike(|| Bench::new().driver(driver("legacy.sys")), script);
+    assert_eq!(
+        outcomes,
+        [Outcome::Unexpected, Outcome::Clean],
+        "one order is expected, and there is the other"
+    );
+}
+
+#[test]
+fn a_verdict_leaves_nothing_behind() {
+    let script = r"open \\.\DirqlFaults as f; ioctl f 0x222804";
+    assert_eq!(alike(|| Bench::new().driver(driver("faults.sys")), script), [Outcome::Broken]);
+}
+
+#[test]
+fn a_driver_and_the_one_that_holds_it_are_loaded_anew() {
+    let bench = || Bench::new().driver(driver("legacy.sys")).with(driver("holder.sys"));
+    let script = r"open \\.\DirqlHolder as holder; ioctl holder 0x222000; close holder";
+    assert_eq!(alike(bench, script), [Outcome::Clean]);
+}
+
+#[test]
+fn a_card_is_as_it_was_delivered() {
+    let bench = || Bench::new().driver(driver("pciline.sys")).inf(driver("pciline.inf")).device("pci9052");
+    let script = r"open \\.\PciLine0 as a
+        open \\.\PciLine0 as b
+        t: write a text:hello at 0; t: read a 5 at 0
+        u: write b hex:07 at 9
+        write a hex:08 at 20
+        join t; join u
+        surprise-remove";
+    assert_eq!(alike(bench, script), [Outcome::Clean]);
+}
+
+#[test]
+fn a_bus_master_and_its_memory_are_as_they_were() {
+    let bench = || Bench::new().driver(driver("edu.sys")).inf(driver("edu.inf")).device("edu");
+    let script = r"open \\.\Edu as one
+        open \\.\Edu as two
+        t: ioctl one 0x223000 in u32:5 out 4 expect u32:120
+        u: write two text:abcdefgh at 16; u: read two 8 at 16 expect text:abcdefgh
+        join t; join u
+        surprise-remove";
+    assert_eq!(alike(bench, script), [Outcome::Clean]);
+}
+
+#[test]
+fn messages_of_a_card_come_as_they_did() {
+    let bench =
+        || Bench::new().driver(driver("message.sys")).inf(driver("message.inf")).device("bench,msix=4");
+    let script = r"open \\.\Message as one; open \\.\Message as two
+        a: ioctl one 0x226400 in hex:0f000000
+        b: ioctl two 0x226400 in hex:06000000
+        join a; join b
+        stop-device; start-device";
+    assert_eq!(alike(bench, script), [Outcome::Clean]);
+}
+
+#[test]
+fn queues_timers_and_cancelled_requests_are_as_new() {
+    let script = r"open \\.\DirqlQueue as q overlapped
+        open \\.\DirqlQueue as other
+        async r1 read q 4; async r2 read q 4
+        async w1 write q hex:01_02; async w2 write q hex:04
+        t: ioctl other 0x222000 in u32:5
+        u: write other hex:08
+        ioctl q 0x222004 in u32:2
+        join r1; join w1; join w2; join u
+        cancel r2
+        join t";
+    assert_eq!(alike(|| Bench::new().driver(driver("queue.sys")), script), [Outcome::Clean]);
+}
+
+#[test]
+fn a_machine_without_a_script_and_a_driver_in_rust_are_as_new() {
+    let bench = || Bench::new().driver(driver("pci9052.sys")).inf(driver("pci9052.inf")).device("pci9052");
+    assert_eq!(alike(bench, "wait 1ms"), [Outcome::Clean]);
+}
