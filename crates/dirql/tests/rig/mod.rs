@@ -41,9 +41,9 @@ pub(crate) fn changed_inf(story: &str, name: &str, change: impl FnOnce(String) -
 pub(crate) struct Buffer(Rc<RefCell<Vec<u8>>>);
 
 impl Buffer {
-    /// What was written since it was asked last.
+    /// What was written, in memory that outlives the machine whose reader wrote it.
     pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.0.take()).expect("it is text")
+        String::from_utf8(self.0.borrow().clone()).expect("it is text")
     }
 }
 
