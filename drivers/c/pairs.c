@@ -14,6 +14,7 @@
 #include "pairs/pool.h"
 #include "pairs/processor.h"
 #include "pairs/requests.h"
+#include "pairs/sections.h"
 #include "pairs/system.h"
 
 #define TELL CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)
@@ -34,7 +35,7 @@ typedef struct _PAIR_OF_RULE {
 #define REQUEST_PAIR(Rule, Routine) {Rule, NULL, Routine},
 static const PAIR_OF_RULE Pairs[] = {
     DEVICE_PAIRS DISPATCHER_PAIRS EXCLUSION_PAIRS LEVEL_PAIRS MAPPING_PAIRS MDL_PAIRS OWN_IRP_PAIRS POOL_PAIRS
-        PROCESSOR_PAIRS REQUEST_PAIRS SYSTEM_PAIRS
+        PROCESSOR_PAIRS REQUEST_PAIRS SECTION_PAIRS SYSTEM_PAIRS
 };
 #undef PAIR
 #undef REQUEST_PAIR

@@ -110,6 +110,13 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver {
+        name: "sections",
+        source: "sections.c",
+        defines: &[],
+        missing: Some("sections/sections.def"),
+        compiler: Gcc,
+    },
+    CDriver {
         name: "clocks",
         source: "clocks.c",
         defines: &[],

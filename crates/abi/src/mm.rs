@@ -111,12 +111,32 @@ constants! {
         MEM_RESERVE = 0x2000;
         MEM_RELEASE = 0x8000;
         MEM_DECOMMIT = 0x4000;
+        MEM_FREE = 0x1_0000;
+        MEM_PRIVATE = 0x2_0000;
+        MEM_MAPPED = 0x4_0000;
+        MEM_RESET = 0x8_0000;
+        MEM_TOP_DOWN = 0x10_0000;
+        MEM_LARGE_PAGES = 0x2000_0000;
+        SEC_RESERVE = 0x0400_0000;
         SEC_COMMIT = 0x0800_0000;
-        SECTION_MAP_READ = 0x4;
+        SEC_LARGE_PAGES = 0x8000_0000;
+        SECTION_QUERY = 0x1;
         SECTION_MAP_WRITE = 0x2;
+        SECTION_MAP_READ = 0x4;
+        SECTION_MAP_EXECUTE = 0x8;
+        SECTION_EXTEND_SIZE = 0x10;
         SECTION_ALL_ACCESS = 0x000f_001f;
         ViewShare = 0x1;
         ViewUnmap = 0x2;
+    }
+    u32, not_in_mingw "of winnt.h, not of its kit" {
+        // Attributes of sections: pages *CreateFileMapping* and *ZwCreateSection*.
+        SEC_BASED = 0x20_0000;
+        SEC_NO_CHANGE = 0x40_0000;
+        SEC_FILE = 0x80_0000;
+        SEC_IMAGE = 0x100_0000;
+        SEC_NOCACHE = 0x1000_0000;
+        SEC_WRITECOMBINE = 0x4000_0000;
     }
     u32 {
         // `MmQuerySystemSize`.

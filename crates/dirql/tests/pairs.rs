@@ -177,4 +177,5 @@ pairs! {
     pool: "pool.h",
     requests: "requests.h",
     requests_of_the_drivers_own: "own_irps.h",
+    sections_and_handles: "sections.h",
 }

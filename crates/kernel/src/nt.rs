@@ -444,6 +444,7 @@ impl Nt {
     /// [`Leave::Stop`] if the machine ends meanwhile.
     pub fn boot(&self) -> Flow<()> {
         let mut cx = self.cx();
+        crate::mm::section::boot(&mut cx);
         crate::ps::process::boot(&mut cx)?;
         crate::ke::processor::boot(&mut cx)
     }

@@ -174,6 +174,12 @@ pub fn object_type(name: &str) -> u64 {
     }
 }
 
+/// Where the object of `\Device\PhysicalMemory` is: behind the object types, as opaque as they are.
+#[must_use]
+pub(crate) const fn physical_memory() -> u64 {
+    base() + SECURITY - OBJECT_TYPE_BYTES
+}
+
 const fn base() -> u64 {
     ldr::exports_base() + OFFSET
 }
@@ -209,7 +215,12 @@ pub(crate) fn fill(cx: &mut Cx<'_>) {
         match row.value {
             Value::Number(number) => store(engine, row.address(), number, row.bytes),
             Value::Setting(setting) => store(engine, row.address(), setting(boot), row.bytes),
-            Value::ObjectType(_) => store(engine, row.address(), object_type(row.name), 8),
+            // Drivers take what it points to for the type, and that is the same address.
+            Value::ObjectType(_) => {
+                let object = object_type(row.name);
+                store(engine, row.address(), object, 8);
+                store(engine, object, object, 8);
+            }
             Value::List => {
                 store(engine, row.address(), row.address(), 8);
                 store(engine, row.address() + 8, row.address(), 8);

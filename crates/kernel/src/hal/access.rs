@@ -12,9 +12,9 @@ use super::polls::Polls;
 use super::stale;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
-use crate::ke;
-use crate::mm::io_space;
+use crate::mm::{io_space, physical_access, shadow};
 use crate::verdict::Verdict;
+use crate::{ke, ps};
 
 /// What a port access takes, in ns: an I/O cycle on the bus is never posted.
 pub const PORT_COST: u64 = 1_000;
@@ -232,6 +232,10 @@ fn look_soon(cx: &mut Cx<'_>) {
 }
 
 fn load(cx: &mut Cx<'_>, bus: u64, width: Width) -> Flow<u64> {
+    if let Some(value) = cx.with(|k| physical_access::load(k, k.hal.platform.to_system(bus), width as usize))
+    {
+        return Ok(value);
+    }
     let read = cx.with(|k| read(k, bus, width));
     loaded(cx, bus, width, read)
 }
@@ -260,6 +264,9 @@ fn loaded(cx: &mut Cx<'_>, bus: u64, width: Width, read: Result<u64, Refusal>) -
 
 fn store(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64) -> Flow<()> {
     let value = cut(value, width);
+    if cx.with(|k| physical_access::store(k, k.hal.platform.to_system(bus), width as usize, value)) {
+        return Ok(());
+    }
     let written = cx.with(|k| write(k, bus, width, value));
     stored(cx, bus, width, value, written)
 }
@@ -365,15 +372,29 @@ fn resolve(cx: &mut Cx<'_>, access: Access, write: bool) -> Flow<u64> {
         );
         return Err(cx.stop(Verdict::error("device-access-past-mapping", message)));
     }
+    if let Some(owner) = mapping.process
+        && ps::current_process(cx) != owner.into()
+    {
+        return Err(elsewhere(cx, access, write, owner));
+    }
     if write && mapping.read_only {
         return Err(written_though_read_only(cx, address));
     }
     stale::check_memory(cx, bus)?;
-    // What may only be read is looked at each time.
-    if !mapping.read_only {
+    // What may only be read, or by one process only, or has RAM in it, is looked at each time.
+    if !mapping.read_only && mapping.process.is_none() && !mapping.has_ram {
         cx.with(|k| io_space::remember(k, mapping));
     }
     Ok(bus)
+}
+
+/// A process's view, and another process is current.
+fn elsewhere(cx: &mut Cx<'_>, access: Access, write: bool, owner: u32) -> Leave {
+    let Access { address, bytes } = access;
+    let did = format!("the driver {} {bytes} byte(s) at {address:#x}", verb(write));
+    let rip = cx.engine().caller().map_or(0, |caller| caller.rip);
+    let verdict = shadow::elsewhere(cx, &did, owner, (address, write.into(), rip));
+    cx.stop(verdict)
 }
 
 /// A write to a mapping that may only be read: of the application's half an exception, of the kernel's the end.

@@ -13,7 +13,9 @@ use crate::cx::{Cx, Kernel};
 use crate::ex::{lookaside, resource, timer};
 use crate::ke;
 use crate::ke::thread::Thread;
-use crate::mm::{contiguous, io_space, mdl, pool, pool_check};
+use crate::mm::{contiguous, io_space, mdl, pool, pool_check, view};
+use crate::ob::handle;
+use crate::ps;
 use crate::verdict::Verdict;
 
 /// Why the driver goes.
@@ -206,7 +208,7 @@ fn work_items(k: &Kernel, driver: u64) -> Vec<(u64, u64)> {
         .collect()
 }
 
-/// Pool, locked pages, contiguous memory and mappings of device memory.
+/// Pool, locked pages, contiguous memory, mappings and views; kernel handles.
 fn memory(cx: &mut Cx<'_>, gone: &Gone) {
     for block in pool_check::outstanding(cx, gone.base) {
         let kind = if block.paged { "paged" } else { "nonpaged" };
@@ -246,5 +248,35 @@ fn memory(cx: &mut Cx<'_>, gone: &Gone) {
             mapping.bytes, mapping.address
         );
         gone.leak(cx, "io-space-leak", &what);
+    }
+    views(cx, gone);
+    handles(cx, gone);
+}
+
+/// Views of sections that nothing but the driver would unmap: an application's go with it, and may be the application's to unmap.
+fn views(cx: &mut Cx<'_>, gone: &Gone) {
+    for left in view::outstanding(cx, gone.base) {
+        let whose = match left.process {
+            None => "in system space",
+            Some(ps::process::SYSTEM) => "in the system process",
+            Some(_) => continue,
+        };
+        let what = format!(
+            "did not unmap {} bytes of a section at {:#x} {whose}, mapped by {}",
+            left.bytes, left.address, left.mapped_by
+        );
+        gone.leak(cx, "view-leak", &what);
+    }
+}
+
+/// Kernel handles.
+fn handles(cx: &mut Cx<'_>, gone: &Gone) {
+    for left in handle::outstanding(cx, gone.base) {
+        let name = left.name.map_or_else(String::new, |name| format!(" of {name}"));
+        let what = format!(
+            "did not close the handle {:#x}{name} ({:?}), opened by {}",
+            left.handle, left.kind, left.opened_by
+        );
+        gone.leak(cx, "handle-leak", &what);
     }
 }

@@ -8,13 +8,12 @@
 use std::ops::Range;
 
 use engine::windows::PAGE;
-use engine::{BadAddress, Engine, Protection};
+use engine::{BadAddress, Engine};
 
 use super::State;
 use super::map::Page;
 use super::physical::is_ram;
-use super::shadow;
-use super::space::Zone;
+use super::{physical_access, shadow};
 use crate::cx::Cx;
 use crate::event::Event;
 use crate::hal::hardware::Memory;
@@ -76,7 +75,7 @@ impl Reach<'_> {
                     break;
                 }
                 Ok(shown) => {
-                    self.at(physical, &shown, write, |engine, at| {
+                    physical_access::at(self.engine, self.mm, physical, &shown, write, |engine, at| {
                         copy(engine, at, part.clone()).expect("a page that was found can be accessed");
                     });
                     if write && self.engine.is_checked() {
@@ -117,22 +116,6 @@ impl Reach<'_> {
             return Err("in pool that is freed, or outside of a block");
         }
         Ok(shown)
-    }
-
-    /// Goes to where a part of a page is shown; to a place of its own, if it is shown nowhere that allows it.
-    fn at(&mut self, physical: u64, shown: &[(u64, Page)], write: bool, go: impl FnOnce(Engine, u64)) {
-        let (page, offset) = (physical & !(PAGE - 1), physical % PAGE);
-        let allows = |protection: Protection| if write { protection.write } else { protection.read };
-        if let Some((at, _)) = shown.iter().find(|(_, page)| allows(page.protection)) {
-            go(self.engine, at + offset);
-        } else {
-            let at = self.mm.space.take(Zone::Mappings, 1).expect("there are addresses for one page");
-            let own = Page { physical: page, protection: Protection::READ_WRITE, pageable: false };
-            self.mm.map.map(self.engine, at, &[page], own);
-            go(self.engine, at + offset);
-            self.mm.map.unmap(self.engine, at, 1);
-            self.mm.space.give(Zone::Mappings, at, 1);
-        }
     }
 }
 

@@ -15,7 +15,7 @@ use engine::windows::{DEVICE, PAGE, USER_DEVICE, Window};
 use engine::{Flow, Leave, Protection};
 
 use super::map::{self, Page};
-use super::space::Zone;
+use super::space::{GRANULARITY, Zone};
 use super::{physical, pool};
 use crate::cx::{Cx, Kernel};
 use crate::ldr;
@@ -36,6 +36,10 @@ pub struct Mapping {
     pub owner: Option<u64>,
     /// Return address of its call.
     pub caller: u64,
+    /// The process whose view it is, if it is one.
+    pub process: Option<u32>,
+    /// RAM lies in it.
+    pub has_ram: bool,
 }
 
 /// Mappings of device memory.
@@ -115,10 +119,13 @@ fn map_for(cx: &mut Cx<'_>, name: &str, address: u64, bytes: u64, read_only: boo
     Ok(cx
         .with(|k| {
             if is_ram {
-                return show_ram(k, Mapping { address: 0, bus: address, bytes, read_only, owner, caller });
+                return show_ram(
+                    k,
+                    Mapping { bus: address, bytes, read_only, owner, caller, ..Mapping::default() },
+                );
             }
             let bus = k.hal.platform.to_bus(address);
-            add(k, DEVICE, Mapping { address: 0, bus, bytes, read_only, owner, caller })
+            add(k, DEVICE, Mapping { bus, bytes, read_only, owner, caller, ..Mapping::default() })
         })
         .unwrap_or(0))
 }
@@ -131,6 +138,11 @@ pub(crate) fn add_for_application(k: &mut Kernel, bus: u64, bytes: u64, read_onl
 /// Shows device memory to the kernel once more, for an MDL.
 pub(crate) fn add_for_kernel(k: &mut Kernel, bus: u64, bytes: u64, read_only: bool) -> Option<u64> {
     add(k, DEVICE, Mapping { bus, bytes, read_only, ..Mapping::default() })
+}
+
+/// Shows what is not all RAM as a view of physical memory: in `window`, from a multiple of the granularity on. `mapping` is whole pages.
+pub(crate) fn add_view(k: &mut Kernel, window: Window, mapping: Mapping) -> Option<u64> {
+    add_at(k, window, mapping, GRANULARITY)
 }
 
 /// Takes the mapping that begins in the page at `page` away.
@@ -152,32 +164,37 @@ fn show_ram(k: &mut Kernel, mapping: Mapping) -> Option<u64> {
 
 /// Gives a mapping addresses, each followed by a page that belongs to none.
 fn add(k: &mut Kernel, window: Window, mapping: Mapping) -> Option<u64> {
+    add_at(k, window, mapping, PAGE)
+}
+
+fn add_at(k: &mut Kernel, window: Window, mapping: Mapping, unit: u64) -> Option<u64> {
     let count = pages(&mapping);
     let state = &mut k.mm.io_space;
     let need = count.checked_add(1)?.checked_mul(PAGE)?;
     let fresh = &mut state.fresh[usize::from(window == USER_DEVICE)];
-    let page = if need <= window.size - *fresh {
-        let page = window.base + *fresh;
-        *fresh += need;
-        page
+    let start = fresh.next_multiple_of(unit);
+    let page = if start.checked_add(need)? <= window.size {
+        *fresh = start + need;
+        window.base + start
     } else {
-        gap(state, window, need)?
+        gap(state, window, need, unit)?
     };
     let address = page + mapping.bus % PAGE;
-    state.mappings.insert(page, Mapping { address, ..mapping });
+    let has_ram = physical::has_ram(k.hal.platform.to_system(mapping.bus), mapping.bytes);
+    k.mm.io_space.mappings.insert(page, Mapping { address, has_ram, ..mapping });
     Some(address)
 }
 
 /// The first addresses that are free again, once none are fresh.
-fn gap(state: &State, window: Window, need: u64) -> Option<u64> {
+fn gap(state: &State, window: Window, need: u64, unit: u64) -> Option<u64> {
     let mut at = window.base;
     for (&page, mapping) in state.mappings.range(window.base..window.end()) {
-        if page - at >= need {
+        if page.saturating_sub(at) >= need {
             return Some(at);
         }
-        at = page + (pages(mapping) + 1) * PAGE;
+        at = (page + (pages(mapping) + 1) * PAGE).next_multiple_of(unit);
     }
-    (window.end() - at >= need).then_some(at)
+    (window.end().saturating_sub(at) >= need).then_some(at)
 }
 
 /// Looks at a range of system addresses before it is mapped; whether it is RAM.

@@ -195,6 +195,56 @@ pub(crate) fn place_at(k: &mut Kernel, zone: Zone, address: u64, pages: &[u64], 
     Some(address)
 }
 
+/// As [`place`], of pages of which some are not there: what they would show is nothing. At `wanted`, if that is given. The address, and
+/// the host's areas.
+pub(crate) fn place_sparse(
+    k: &mut Kernel,
+    zone: Zone,
+    wanted: Option<u64>,
+    pages: &[Option<u64>],
+    page: Page,
+) -> Option<(u64, usize)> {
+    let parts = parts(pages);
+    let areas = 1 + parts.iter().map(|(_, frames)| areas(frames)).sum::<usize>();
+    let count = pages.len() as u64;
+    if !k.mm.physical.memory.take_areas(areas) {
+        return None;
+    }
+    let address = match wanted {
+        None => k.mm.space.take(zone, count),
+        Some(wanted) => k.mm.space.take_at(zone, wanted, count).then_some(wanted),
+    };
+    let Some(address) = address else {
+        k.mm.physical.memory.give_areas(areas);
+        return None;
+    };
+    budget::mapped(k, areas, count);
+    for (first, frames) in parts {
+        k.mm.map.map(k.engine, address + first * PAGE, &frames, page);
+    }
+    Some((address, areas))
+}
+
+/// Takes away what [`place_sparse`] gave; the pages stay whoever's they are.
+pub(crate) fn remove_sparse(k: &mut Kernel, zone: Zone, address: u64, count: u64, areas: usize) {
+    k.mm.map.unmap(k.engine, address, count);
+    budget::mapped(k, areas, count);
+    k.mm.physical.memory.give_areas(areas);
+    k.mm.space.give(zone, address, count);
+}
+
+/// The pages that are there, in parts without a gap, each with the number of its first.
+fn parts(pages: &[Option<u64>]) -> Vec<(u64, Vec<u64>)> {
+    let mut parts: Vec<(u64, Vec<u64>)> = Vec::new();
+    for (index, frame) in (0..).zip(pages).filter_map(|(index, frame)| Some((index, (*frame)?))) {
+        match parts.last_mut() {
+            Some((first, frames)) if *first + frames.len() as u64 == index => frames.push(frame),
+            _ => parts.push((index, vec![frame])),
+        }
+    }
+    parts
+}
+
 /// The host's areas that pages take: one for each run, and one for what lies behind and is not mapped.
 fn areas(pages: &[u64]) -> usize {
     1 + runs(0, pages).len()

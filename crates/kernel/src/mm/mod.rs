@@ -12,6 +12,7 @@ pub mod mdl_pages;
 pub mod memory;
 pub mod paging;
 pub mod physical;
+pub(crate) mod physical_access;
 pub mod pool;
 pub mod pool_check;
 pub mod pool_exports;
@@ -20,12 +21,15 @@ pub(crate) mod pool_own;
 mod pool_tests;
 #[cfg(test)]
 pub(crate) mod rig;
+pub mod section;
 pub(crate) mod shadow;
 pub mod space;
 pub mod stack;
 #[cfg(test)]
 mod tests;
 pub mod user;
+pub mod view;
+pub mod view_exports;
 
 use crate::nt::Settings;
 
@@ -52,6 +56,10 @@ pub struct State {
     pub contiguous: contiguous::State,
     /// Applications' memory.
     pub user: user::State,
+    /// Sections.
+    pub section: section::State,
+    /// Their views.
+    pub view: view::State,
 }
 
 impl State {

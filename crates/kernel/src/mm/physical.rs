@@ -253,6 +253,13 @@ pub fn is_ram(physical: u64) -> bool {
     RAM.iter().any(|range| range.contains(physical))
 }
 
+/// Whether any of `bytes` bytes from `physical` on is RAM.
+#[must_use]
+pub fn has_ram(physical: u64, bytes: u64) -> bool {
+    let end = physical.saturating_add(bytes);
+    RAM.iter().any(|range| physical < range.end() && range.base < end)
+}
+
 /// The first place in `free` where `length` bytes satisfy `limits`.
 fn place(free: Range, length: u64, limits: Limits) -> Option<u64> {
     let mut at = free.base.max(limits.lowest.checked_next_multiple_of(PAGE)?);

@@ -31,6 +31,9 @@ pub(crate) const APPLICATION: u8 = 5;
 /// freed; what of a stretch no range has (`dense`).
 pub(crate) const ABSENT: u8 = 6;
 
+/// A process's, there for it only, and never paged out: a view of physical memory.
+pub(crate) const RESIDENT: u8 = 7;
+
 /// The mark of pageable memory at `address`.
 pub(crate) const fn of_pageable(address: u64) -> u8 {
     if USER.contains(address) { APPLICATION } else { PAGEABLE }
@@ -199,6 +202,7 @@ fn judge(cx: &mut Cx<'_>, touch: &Touch, by: By) -> Flow<()> {
             Some(verdict) => Some(verdict),
             None => another_process(cx, touch),
         },
+        RESIDENT => another_process(cx, touch),
         _ => None,
     };
     match verdict {
@@ -373,16 +377,27 @@ fn another_process(cx: &mut Cx<'_>, touch: &Touch) -> Option<Verdict> {
         return None;
     }
     let did = did(cx, touch);
-    let here = if current == ps::process::SYSTEM {
-        "a system thread".to_owned()
-    } else {
-        format!("process {current}")
+    Some(elsewhere(cx, &did, owner, (touch.address, is_write(touch), touch.caller.rip)))
+}
+
+/// The verdict on whoever `did` that to memory of `owner` while another process is current: at an address, 1 if it wrote, by an
+/// instruction.
+pub(crate) fn elsewhere(cx: &mut Cx<'_>, did: &str, owner: u32, how: (u64, u64, u64)) -> Verdict {
+    let (address, write, rip) = how;
+    let told = |process: u64| match process {
+        ps::process::SYSTEM => "a system thread".to_owned(),
+        process => format!("process {process}"),
     };
-    let message = format!("{did}, an application's memory (process {owner}), in the context of {here}");
-    let exception = ke::fault::access_violation(cx, touch.caller.rip, is_write(touch), touch.address);
+    let here = told(ps::current_process(cx));
+    let message = match u64::from(owner) {
+        ps::process::SYSTEM => {
+            format!("{did}, memory in the user half of the system process, in the context of {here}")
+        }
+        owner => format!("{did}, an application's memory (process {owner}), in the context of {here}"),
+    };
     let mut verdict = Verdict::error("user-memory-elsewhere", message);
-    verdict.bug_check = Some(exception);
-    Some(verdict)
+    verdict.bug_check = Some(ke::fault::access_violation(cx, rip, write, address));
+    verdict
 }
 
 /// Memory is about to be seen under another address, a physical one or a mapping: stores through that are not seen here, so

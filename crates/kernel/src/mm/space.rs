@@ -11,6 +11,9 @@ use engine::windows::{PAGE, SYSTEM, USER, Window};
 
 const GIB: u64 = 1 << 30;
 
+/// The allocation granularity: views begin at a multiple of it.
+pub const GRANULARITY: u64 = 0x1_0000;
+
 /// Pages that are kept back among the ranges of one length, before the oldest of them is used again; of long ones,
 /// [`FEWEST`] ranges.
 const KEPT: u64 = 1024;
@@ -29,10 +32,22 @@ pub enum Zone {
     Mappings,
     /// Memory of applications.
     User,
+    /// Views of sections that processes have.
+    Views,
+    /// Views of sections in system space.
+    SystemViews,
 }
 
 impl Zone {
-    const ALL: [Self; 5] = [Self::NonPagedPool, Self::PagedPool, Self::Stacks, Self::Mappings, Self::User];
+    const ALL: [Self; 7] = [
+        Self::NonPagedPool,
+        Self::PagedPool,
+        Self::Stacks,
+        Self::Mappings,
+        Self::User,
+        Self::Views,
+        Self::SystemViews,
+    ];
 
     /// Its addresses.
     #[must_use]
@@ -42,7 +57,17 @@ impl Zone {
             Self::PagedPool => Window { base: SYSTEM.base + 16 * GIB, size: 16 * GIB },
             Self::Stacks => Window { base: SYSTEM.base + 32 * GIB, size: 8 * GIB },
             Self::Mappings => Window { base: SYSTEM.base + 40 * GIB, size: 16 * GIB },
-            Self::User => USER,
+            Self::User => Window { base: USER.base, size: 48 * GIB },
+            Self::Views => Window { base: USER.base + 48 * GIB, size: 16 * GIB },
+            Self::SystemViews => Window { base: SYSTEM.base + 56 * GIB, size: 8 * GIB },
+        }
+    }
+
+    /// What each range begins at a multiple of.
+    const fn granularity(self) -> u64 {
+        match self {
+            Self::Views | Self::SystemViews => GRANULARITY,
+            _ => PAGE,
         }
     }
 
@@ -75,7 +100,8 @@ impl Space {
     pub fn take(&mut self, zone: Zone, pages: u64) -> Option<u64> {
         let used = self.zones.entry(zone).or_default();
         let window = zone.window();
-        let need = pages.checked_add(1)?.checked_mul(PAGE)?;
+        let unit = zone.granularity();
+        let need = pages.checked_add(1)?.checked_mul(PAGE)?.checked_next_multiple_of(unit)?;
         let waiting = used.free.get_mut(&pages);
         if let Some(waiting) =
             waiting.filter(|ranges| ranges.len() as u64 > (KEPT / pages.max(1)).max(FEWEST))
@@ -85,7 +111,9 @@ impl Space {
         while need <= window.size - used.fresh {
             let at = window.base + used.fresh;
             match used.apart.range(..at + need).next_back() {
-                Some((_, &end)) if end > at => used.fresh = end + PAGE - window.base,
+                Some((_, &end)) if end > at => {
+                    used.fresh = (end + PAGE - window.base).next_multiple_of(unit);
+                }
                 _ => {
                     used.fresh += need;
                     return Some(at);

@@ -25,6 +25,8 @@ struct Owned {
     process: u32,
     /// It rests between two requests.
     rests: bool,
+    /// It is a view of a section, which goes as such.
+    view: bool,
 }
 
 /// Ranges by address.
@@ -56,7 +58,7 @@ pub fn allocate(cx: &mut Cx<'_>, process: u32, bytes: u64) -> Option<u64> {
     let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: true };
     cx.with(|k| {
         let address = map::allocate(k, Zone::User, count, page, 0)?;
-        k.mm.user.ranges.insert(address, Owned { pages: count, process, rests: false });
+        k.mm.user.ranges.insert(address, Owned { pages: count, process, rests: false, view: false });
         Some(address)
     })
 }
@@ -67,10 +69,23 @@ pub fn allocate_at_end(cx: &mut Cx<'_>, process: u32, bytes: u64) -> Option<u64>
     Some(address + (PAGE - bytes % PAGE) % PAGE)
 }
 
-/// Takes the range that holds `address` away; false if there is none.
+/// A view of a section at `address` is this process's.
+pub(crate) fn own_view(k: &mut Kernel, address: u64, pages: u64, process: u64) {
+    let process = u32::try_from(process).unwrap_or(u32::MAX);
+    k.mm.user.ranges.insert(address, Owned { pages, process, rests: false, view: true });
+}
+
+/// A view is no more.
+pub(crate) fn disown_view(k: &mut Kernel, address: u64) {
+    k.mm.user.ranges.remove(&address);
+}
+
+/// Takes the range that holds `address` away; false if there is none, or it is a view.
 pub fn free(cx: &mut Cx<'_>, address: u64) -> bool {
     cx.with(|k| {
-        let Some((start, owned)) = containing(k, address) else { return false };
+        let Some((start, owned)) = containing(k, address).filter(|(_, owned)| !owned.view) else {
+            return false;
+        };
         k.mm.user.ranges.remove(&start);
         if owned.rests {
             k.mm.user.kept.values_mut().for_each(|kept| kept.retain(|(range, _)| *range != start));
@@ -164,7 +179,9 @@ pub fn free_process(cx: &mut Cx<'_>, process: u32) {
 pub fn protect(cx: &mut Cx<'_>, address: u64, writable: bool) -> bool {
     let protection = if writable { Protection::READ_WRITE } else { Protection::READ };
     cx.with(|k| {
-        let Some((start, owned)) = containing(k, address) else { return false };
+        let Some((start, owned)) = containing(k, address).filter(|(_, owned)| !owned.view) else {
+            return false;
+        };
         k.mm.map.protect(k.engine, start, owned.pages, protection);
         true
     })

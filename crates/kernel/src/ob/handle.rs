@@ -3,14 +3,17 @@
 //! Pages: *Object Handles*, *ObReferenceObjectByHandle function*, *ZwClose function*. The system process's table is the
 //! kernel's: kernel handles are its numbers with the upper bits set. Not here: handle inheritance, protection from close.
 
+use std::collections::BTreeMap;
+
 use abi::{DriverPtr, FILE_OBJECT, NtStatus, OBJ_KERNEL_HANDLE, OBJECT_HANDLE_INFORMATION};
 use engine::Flow;
 
 use super::object::{self, Kind};
 use super::object_type;
 use crate::cx::{Cx, Kernel};
+use crate::mm::pool;
 use crate::verdict::Verdict;
-use crate::{ke, ps};
+use crate::{ke, ldr, ps};
 
 /// A handle's value: a multiple of 4, the upper half set for the kernel's own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -64,6 +67,17 @@ pub struct Entry {
 #[derive(Default)]
 pub(crate) struct Table {
     entries: Vec<Option<Entry>>,
+    /// Of the kernel's: handles that drivers have opened, by their values.
+    made: BTreeMap<u64, Made>,
+}
+
+/// Which driver has opened a handle.
+#[derive(Clone, Copy)]
+struct Made {
+    /// Base of the image.
+    owner: u64,
+    /// Return address of its call.
+    caller: u64,
 }
 
 impl Table {
@@ -87,6 +101,7 @@ impl Table {
     }
 
     fn remove(&mut self, value: u64) -> Option<Entry> {
+        self.made.remove(&value);
         self.place(value)?.take()
     }
 
@@ -113,13 +128,17 @@ fn place(cx: &mut Cx<'_>, handle: Handle) -> (u64, u64) {
 pub fn open(cx: &mut Cx<'_>, object: u64, access: u32, kernel: bool) -> Flow<Handle> {
     object::reference(cx, DriverPtr::<()>::new(object))?;
     let process = if kernel { 0 } else { current_process(cx) };
+    let (owner, caller) = if process == 0 { pool::caller(cx) } else { (None, 0) };
     Ok(cx.with(|k| {
         let kind = k.ob.objects.get_mut(object).map_or(Kind::Directory, |object| {
             object.handles += 1;
             object.kind
         });
-        let value =
-            k.ob.tables.get_or_insert_with(process, Table::default).insert(Entry { object, kind, access });
+        let table = k.ob.tables.get_or_insert_with(process, Table::default);
+        let value = table.insert(Entry { object, kind, access });
+        if let Some(owner) = owner {
+            table.made.insert(value, Made { owner, caller });
+        }
         Handle(if kernel { value | KERNEL } else { value })
     }))
 }
@@ -277,6 +296,31 @@ pub fn close_all(cx: &mut Cx<'_>, process: u64) -> Flow<()> {
         // An entry that was there a moment ago closes.
         let _ = close_in(cx, process, value)?;
     }
+}
+
+/// A kernel handle that its driver has left open.
+pub(crate) struct Left {
+    pub(crate) handle: u64,
+    pub(crate) kind: Kind,
+    /// The object's name, if it has one.
+    pub(crate) name: Option<String>,
+    pub(crate) opened_by: String,
+}
+
+/// Handles of the system process that the image at `driver` has opened and not closed. Those of other processes go with them.
+pub(crate) fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<Left> {
+    let own: Vec<(u64, Entry, u64)> = cx.with(|k| {
+        let Some(table) = k.ob.tables.get(&0) else { return Vec::new() };
+        let made = table.made.iter().filter(|(_, made)| made.owner == driver);
+        made.filter_map(|(value, made)| Some((*value, table.get(*value)?, made.caller))).collect()
+    });
+    own.into_iter()
+        .map(|(value, entry, caller)| {
+            let name = cx.with(|k| k.ob.objects.get(entry.object).and_then(|object| object.path.clone()));
+            let opened_by = ldr::symbols::describe(cx, caller);
+            Left { handle: value | KERNEL, kind: entry.kind, name, opened_by }
+        })
+        .collect()
 }
 
 /// `ObReferenceObjectByHandle`.

@@ -3,6 +3,7 @@
 //! Bodies of objects are driver-visible memory and belong to whoever made them; what the object manager knows about
 //! them is here, by address.
 
+pub(crate) mod attributes;
 pub mod handle;
 pub mod names;
 pub mod object;

@@ -8,7 +8,7 @@ use engine::{Flow, StrandId};
 
 use crate::cx::Cx;
 use crate::ke::dispatcher::{self, Kind};
-use crate::mm::pool;
+use crate::mm::{pool, view};
 use crate::ob;
 use crate::verdict::Verdict;
 
@@ -112,6 +112,7 @@ fn finish(cx: &mut Cx<'_>, key: u64) -> Flow<()> {
         Some(process.object)
     });
     let Some(object) = object else { return Ok(()) };
+    view::unmap_process(cx, key)?;
     dispatcher::signal(cx, (object + KPROCESS::Header).cast(), 1, 0)?;
     ob::object::dereference(cx, object).map(|_| ())
 }
@@ -131,6 +132,13 @@ pub fn current_process(cx: &mut Cx<'_>) -> u64 {
 pub fn current_object(cx: &mut Cx<'_>) -> DriverPtr<KPROCESS> {
     let key = current_process(cx);
     cx.with(|k| k.ps.processes.get(&key).map_or(DriverPtr::NULL, |process| process.object))
+}
+
+/// The key of the process that is this object, if it has not ended.
+pub(crate) fn living(k: &crate::cx::Kernel, object: u64) -> Option<u64> {
+    let mut all = k.ps.processes.iter();
+    all.find(|(_, process)| process.object.address == object && process.life != Life::Ended)
+        .map(|(key, _)| *key)
 }
 
 /// The object of the system process: `PsInitialSystemProcess`.

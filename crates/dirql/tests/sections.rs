@@ -1,0 +1,198 @@
+//! Stories of sections and views that a compiled driver tells and checks itself (`drivers/c/sections`), and of applications that share
+//! memory and registers with it.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use dirql::explore::Policy;
+use dirql::{Bench, Report};
+use kernel::verdict::Tier;
+use rig::{driver, play, start};
+
+const CODE: u32 = 0x0022_2000;
+const DEVICE: &str = r"\\.\DirqlSections";
+
+fn bench() -> Bench {
+    Bench::new().driver(driver("sections.sys"))
+}
+
+fn with_card() -> Bench {
+    bench().device("pci,id=1234:5678,bar0=mem:4K")
+}
+
+/// A story of the driver's table, of which nothing may be told, fast and checked.
+fn tell(index: u32, checks: u32, bench: fn() -> Bench) {
+    for checked in [false, true] {
+        let machine = start(|| bench().checked(checked));
+        rig::tell(machine, DEVICE, CODE + 4 * index, checks, &format!("story {index}, checked {checked}"));
+    }
+}
+
+/// A story that goes on, and what is told about it.
+fn doubt(index: u32) -> Vec<(&'static str, Tier)> {
+    let machine = start(bench);
+    let made = rig::checks_made(&machine, DEVICE, CODE + 4 * index, &[]);
+    let report = machine.finish();
+    assert!(made.is_ok() && report.verdict.is_none(), "story {index}: {made:?}\n{report}");
+    report.findings.iter().map(|finding| (finding.rule, finding.tier)).collect()
+}
+
+/// A story that ends with a verdict.
+fn wrong(index: u32, bench: impl Fn() -> Bench) -> Report {
+    let machine = start(bench);
+    let _ = rig::checks_made(&machine, DEVICE, CODE + 4 * index, &[]);
+    machine.finish()
+}
+
+#[test]
+fn two_views_of_a_section_are_one_memory_that_outlives_its_handle() {
+    tell(0, 20, bench);
+}
+
+#[test]
+fn an_offset_is_rounded_down_to_64_kib_and_the_view_holds_what_was_asked_for() {
+    tell(1, 12, bench);
+}
+
+#[test]
+fn pages_of_a_reserved_section_are_there_once_they_are_committed_for_all_views() {
+    tell(2, 8, bench);
+}
+
+#[test]
+fn a_view_in_system_space_is_there_for_every_thread() {
+    tell(3, 17, bench);
+}
+
+#[test]
+fn a_view_belongs_to_the_process_that_it_was_mapped_into() {
+    tell(4, 13, bench);
+}
+
+#[test]
+fn a_section_that_cannot_be_is_refused_by_its_parameter() {
+    tell(5, 19, bench);
+}
+
+#[test]
+fn a_view_that_cannot_be_is_refused_by_its_parameter() {
+    tell(6, 22, bench);
+}
+
+#[test]
+fn a_named_section_is_found_as_long_as_a_handle_is_open() {
+    tell(7, 22, bench);
+}
+
+#[test]
+fn a_drivers_own_memory_is_found_in_physical_memory() {
+    tell(8, 9, bench);
+}
+
+#[test]
+fn firmware_s_part_of_physical_memory_reads_as_ones_and_there_is_nothing_behind_its_end() {
+    tell(9, 8, bench);
+}
+
+#[test]
+fn a_cards_window_in_physical_memory_is_the_one_that_mm_map_io_space_shows() {
+    tell(10, 12, with_card);
+}
+
+#[test]
+fn every_story_holds_in_random_schedules_of_choices_or_finds_no_room() {
+    for seed in rig::seeds(4) {
+        for index in 0..=9 {
+            let machine = start(|| bench().policy(Policy::Random(seed)));
+            let made = rig::checks_made(&machine, DEVICE, CODE + 4 * index, &[]);
+            let report = machine.finish();
+            // Where a view was refused the story ends, and leaves what it has: that is all that may be told.
+            let leaks = ["view-leak", "handle-leak", "contiguous-memory-leak"];
+            let others = report.findings.iter().filter(|finding| !leaks.contains(&finding.rule));
+            assert!(
+                report.verdict.is_none() && others.count() == 0,
+                "story {index}, seed {seed}: {made:?}\n{report}"
+            );
+        }
+    }
+}
+
+/// Not: io-space-ram
+#[test]
+fn ram_of_others_in_a_view_is_told_and_is_ram_and_what_is_none_reads_as_ones() {
+    assert_eq!(doubt(11), [("physical-memory-view", Tier::Warning); 2]);
+}
+
+#[test]
+fn ram_is_cached_and_a_view_of_it_that_is_not_conflicts() {
+    assert_eq!(doubt(12), []);
+}
+
+#[test]
+fn a_view_of_physical_memory_is_its_processs_only() {
+    for (bench, checked) in [(bench as fn() -> Bench, true), (with_card, false), (with_card, true)] {
+        let report = wrong(13, || bench().checked(checked));
+        let found = report.verdict.as_ref().unwrap_or_else(|| panic!("{report}"));
+        assert_eq!(found.rule, "user-memory-elsewhere", "{report}");
+        assert!(found.message.contains("an application's memory (process "), "{}", found.message);
+        assert!(found.message.ends_with("in the context of a system thread"), "{}", found.message);
+    }
+}
+
+#[test]
+fn a_view_in_the_system_process_is_not_an_applications() {
+    let report = wrong(14, || bench().checked(true));
+    let found = report.verdict.as_ref().unwrap_or_else(|| panic!("{report}"));
+    assert_eq!(found.rule, "user-memory-elsewhere", "{report}");
+    assert!(found.message.contains("the user half of the system process"), "{}", found.message);
+}
+
+#[test]
+fn an_application_and_a_driver_share_memory() {
+    for checked in [false, true] {
+        let machine = start(|| bench().checked(checked));
+        play(
+            &machine,
+            r"open \\.\DirqlSections as s
+            pointer memory ioctl s 0x222400 out 8
+            load memory 8 expect u64:0
+            store memory u64:41
+            ioctl s 0x222404 out 8 expect u64:41
+            load memory 8 at 8 expect u64:42
+            load memory 8 at 0x3ff8 expect u64:0
+            load memory 1 at 0x4000 expect STATUS_ACCESS_VIOLATION
+            ioctl s 0x22240c out 8
+            load memory 8 expect STATUS_ACCESS_VIOLATION
+            close s",
+        );
+        machine.finish().expect_clean();
+    }
+}
+
+#[test]
+fn an_application_uses_a_cards_registers_by_a_view_of_physical_memory() {
+    let machine = start(with_card);
+    play(
+        &machine,
+        r"open \\.\DirqlSections as s
+        pointer registers ioctl s 0x222408 out 8
+        store registers u32:0x12345678 at 0x10
+        load registers 4 at 0x10 expect u32:0x12345678
+        load registers 2 at 0x12 expect u16:0x1234
+        load registers 1 at 0x1000 expect STATUS_ACCESS_VIOLATION
+        ioctl s 0x22240c out 8
+        load registers 4 at 0x10 expect STATUS_ACCESS_VIOLATION
+        close s",
+    );
+    machine.finish().expect_clean();
+}
+
+/// A view that nothing unmaps goes with its process, and is no leak of the driver's: the application may unmap it.
+#[test]
+fn a_view_goes_with_its_process() {
+    let machine = start(with_card);
+    play(&machine, r"open \\.\DirqlSections as s; pointer registers ioctl s 0x222408 out 8; close s");
+    machine.finish().expect_clean();
+}

@@ -1,0 +1,409 @@
+//! Section objects: memory that several address spaces see at once, and all physical memory as one section.
+//!
+//! Pages: *Section Objects and Views*, *Managing Memory Sections*, *ZwCreateSection function*, *ZwOpenSection function*,
+//! *NtQuerySection*, *Device\PhysicalMemory Object*. Memory of the page file's is taken when it is committed: of SEC_COMMIT at once, of
+//! SEC_RESERVE with its views. What maps them is `view`. Not here: sections of files and of images, large pages, extending.
+
+use std::collections::BTreeMap;
+
+use abi::{
+    DriverPtr, FILE_OBJECT, NtStatus, OBJ_OPENIF, OBJECT_ATTRIBUTES, PAGE_EXECUTE, PAGE_EXECUTE_READ,
+    PAGE_EXECUTE_READWRITE, PAGE_EXECUTE_WRITECOPY, PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY, SEC_BASED,
+    SEC_COMMIT, SEC_FILE, SEC_IMAGE, SEC_LARGE_PAGES, SEC_NO_CHANGE, SEC_NOCACHE, SEC_RESERVE,
+    SEC_WRITECOMBINE,
+};
+use engine::windows::PAGE;
+use engine::{Flow, Protection};
+
+use super::map::{self, Page};
+use super::physical::Limits;
+use super::space::Zone;
+use super::{memory, pool};
+use crate::cx::{Cx, Kernel};
+use crate::exports::data;
+use crate::ob::attributes::{self, Attributes};
+use crate::ob::handle::{self, Handle, Mode};
+use crate::ob::names::Target;
+use crate::ob::{self, Kind, Procedures};
+use crate::verdict::Verdict;
+
+/// The name of the section that is all physical memory.
+const PHYSICAL_MEMORY: &str = "\\Device\\PhysicalMemory";
+/// Physical addresses have so many bits.
+const PHYSICAL_BITS: u32 = 40;
+/// The largest section: its bytes.
+const LARGEST: u64 = 1 << 43;
+/// Bytes of a section object; drivers see nothing of it.
+const OBJECT_SIZE: u64 = 0x40;
+/// Pages that lie side by side in a section, so that the host has an area for each 64 KiB and not for each page.
+const TOGETHER: u64 = 16;
+
+/// Where a section's bytes are.
+pub(crate) enum Backing {
+    /// Physical pages by their number in the section, as far as they are committed.
+    PageFile(BTreeMap<u64, u64>),
+    /// An offset is a physical address.
+    Physical,
+}
+
+/// A section.
+pub(crate) struct Section {
+    pub(crate) backing: Backing,
+    /// Whole pages.
+    pub(crate) bytes: u64,
+    /// `PAGE_…`, of its pages.
+    pub(crate) protection: u32,
+    /// `SEC_…`.
+    attributes: u32,
+}
+
+impl Section {
+    /// Whether its pages are committed one by one.
+    pub(crate) const fn is_reserved(&self) -> bool {
+        self.attributes & SEC_RESERVE != 0
+    }
+}
+
+/// All sections, by their objects.
+#[derive(Default)]
+pub struct State {
+    sections: BTreeMap<u64, Section>,
+}
+
+impl State {
+    pub(crate) fn get(&self, object: u64) -> Option<&Section> {
+        self.sections.get(&object)
+    }
+}
+
+/// The name goes with the last handle; views keep the object.
+static PROCEDURES: Procedures = Procedures { close, delete };
+static PERMANENT: Procedures = Procedures { close: Procedures::nothing, delete: |_, _| Ok(()) };
+
+fn close(cx: &mut Cx<'_>, object: u64, _: u64, _: u32, handles: u32) -> Flow<()> {
+    if handles == 0 {
+        ob::object::make_temporary(cx, object);
+    }
+    Ok(())
+}
+
+fn delete(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
+    cx.with(|k| {
+        let Some(Section { backing: Backing::PageFile(frames), .. }) = k.mm.section.sections.remove(&object)
+        else {
+            return;
+        };
+        // What is locked stays whoever's has locked it: an MDL outlives the views it was made of.
+        let free = frames.into_values().filter(|frame| !k.mm.physical.is_locked(*frame));
+        free.collect::<Vec<_>>().into_iter().for_each(|frame| k.mm.physical.give_page(frame));
+    });
+    Procedures::free(cx, object)
+}
+
+/// Makes the section of all physical memory. Once, when there are names.
+pub(crate) fn boot(cx: &mut Cx<'_>) {
+    let object = data::physical_memory();
+    ob::object::create(cx, object, Kind::Section, PHYSICAL_MEMORY, &PERMANENT)
+        .expect("the name is free at boot");
+    let (protection, attributes) = (PAGE_EXECUTE_READWRITE, SEC_COMMIT);
+    let section = Section { backing: Backing::Physical, bytes: 1 << PHYSICAL_BITS, protection, attributes };
+    cx.with(|k| k.mm.section.sections.insert(object, section));
+}
+
+/// `ZwCreateSection`.
+///
+/// # Errors
+/// A verdict if a pointer is bad, or on what dirql lacks.
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn zw_create(
+    cx: &mut Cx<'_>,
+    handle: DriverPtr<u64>,
+    access: u32,
+    attributes: DriverPtr<OBJECT_ATTRIBUTES>,
+    maximum_size: DriverPtr<i64>,
+    protection: u32,
+    allocation: u32,
+    file: u64,
+) -> Flow<NtStatus> {
+    let named = match attributes::read(cx, attributes)? {
+        Ok(named) => named,
+        Err(status) => return Ok(status),
+    };
+    if let Err(status) = judge(cx, protection, allocation, file)? {
+        return Ok(status);
+    }
+    let asked = if maximum_size.is_null() { 0 } else { cx.read(maximum_size)? };
+    if asked == 0 {
+        return Ok(NtStatus::INVALID_PARAMETER_4);
+    }
+    let Some(bytes) = u64::try_from(asked).ok().filter(|bytes| *bytes <= LARGEST) else {
+        return Ok(NtStatus::SECTION_TOO_BIG);
+    };
+    if let Some(status) = open_existing(cx, &named, access, handle)? {
+        return Ok(status);
+    }
+    let bytes = bytes.next_multiple_of(PAGE);
+    let count = if allocation & SEC_COMMIT != 0 { bytes / PAGE } else { 0 };
+    let Some(frames) = take(cx, count) else {
+        return Ok(NtStatus::COMMITMENT_LIMIT);
+    };
+    let frames = (0..).zip(frames).collect();
+    let section = Section { backing: Backing::PageFile(frames), bytes, protection, attributes: allocation };
+    hand_out(cx, section, &named, access, handle)
+}
+
+/// Looks at what the section is to be.
+fn judge(cx: &mut Cx<'_>, protection: u32, allocation: u32, file: u64) -> Flow<Result<(), NtStatus>> {
+    let kinds =
+        [SEC_COMMIT, SEC_RESERVE, SEC_IMAGE].into_iter().filter(|kind| allocation & kind != 0).count();
+    let known = SEC_COMMIT
+        | SEC_RESERVE
+        | SEC_IMAGE
+        | SEC_BASED
+        | SEC_FILE
+        | SEC_NO_CHANGE
+        | SEC_NOCACHE
+        | SEC_WRITECOMBINE
+        | SEC_LARGE_PAGES;
+    let caching = SEC_NOCACHE | SEC_WRITECOMBINE;
+    if kinds != 1 || allocation & !known != 0 || allocation & caching == caching {
+        return Ok(Err(NtStatus::INVALID_PARAMETER_6));
+    }
+    if !is_protection(protection) {
+        return Ok(Err(NtStatus::INVALID_PAGE_PROTECTION));
+    }
+    if file != 0 {
+        return judge_file(cx, file).map(Err);
+    }
+    if allocation & (SEC_IMAGE | SEC_FILE) != 0 {
+        return Ok(Err(NtStatus::INVALID_FILE_FOR_SECTION));
+    }
+    if allocation & (SEC_LARGE_PAGES | SEC_BASED) != 0 {
+        return Err(cx.stop(Verdict::not_implemented("a section of large pages, or one at a fixed address")));
+    }
+    Ok(Ok(()))
+}
+
+/// One of those that pages of a section can have.
+const fn is_protection(protection: u32) -> bool {
+    matches!(
+        protection,
+        PAGE_READONLY
+            | PAGE_READWRITE
+            | PAGE_WRITECOPY
+            | PAGE_EXECUTE
+            | PAGE_EXECUTE_READ
+            | PAGE_EXECUTE_READWRITE
+            | PAGE_EXECUTE_WRITECOPY
+    )
+}
+
+/// A file of a device's has nothing that could be a section.
+fn judge_file(cx: &mut Cx<'_>, file: u64) -> Flow<NtStatus> {
+    let entry = match handle::reference(cx, Handle(file), Some(Kind::File), 0, Mode::Kernel)? {
+        Ok(entry) => entry,
+        Err(status) => return Ok(status),
+    };
+    let object = DriverPtr::<FILE_OBJECT>::new(entry.object);
+    let pointers = cx.read(object + FILE_OBJECT::SectionObjectPointer)?;
+    ob::object::dereference(cx, object)?;
+    if pointers.is_null() {
+        return Ok(NtStatus::INVALID_FILE_FOR_SECTION);
+    }
+    Err(cx.stop(Verdict::not_implemented("a section of a file")))
+}
+
+/// What there is to say if an object of this name is there already.
+fn open_existing(
+    cx: &mut Cx<'_>,
+    named: &Attributes,
+    access: u32,
+    to: DriverPtr<u64>,
+) -> Flow<Option<NtStatus>> {
+    if named.name.is_empty() || cx.with(|k| k.ob.names.resolve(&named.name)).is_err() {
+        return Ok(None);
+    }
+    let object = match find(cx, &named.name) {
+        Ok(object) => object,
+        Err(status) => return Ok(Some(status)),
+    };
+    if named.flags & OBJ_OPENIF == 0 {
+        return Ok(Some(NtStatus::OBJECT_NAME_COLLISION));
+    }
+    let opened = handle::open(cx, object, access, named.kernel_handle())?;
+    cx.write(to, opened.0)?;
+    Ok(Some(NtStatus::OBJECT_NAME_EXISTS))
+}
+
+/// The section of this name.
+fn find(cx: &mut Cx<'_>, name: &str) -> Result<u64, NtStatus> {
+    let found = cx.with(|k| k.ob.names.resolve(name))?;
+    match found.target {
+        Target::Object(body) if ob::object::kind(cx, body) == Some(Kind::Section) => {
+            // A section has nothing inside that could be opened.
+            if found.rest.is_empty() { Ok(body) } else { Err(NtStatus::OBJECT_PATH_NOT_FOUND) }
+        }
+        _ => Err(NtStatus::OBJECT_TYPE_MISMATCH),
+    }
+}
+
+/// Makes the object, and its first handle.
+fn hand_out(
+    cx: &mut Cx<'_>,
+    section: Section,
+    named: &Attributes,
+    access: u32,
+    to: DriverPtr<u64>,
+) -> Flow<NtStatus> {
+    let body: DriverPtr<()> = pool::allocate(cx, pool::Kind::NonPaged, OBJECT_SIZE, pool::tag(b"Sect"))?;
+    let made = if body.is_null() {
+        Err(NtStatus::INSUFFICIENT_RESOURCES)
+    } else {
+        ob::object::create(cx, body.address, Kind::Section, &named.name, &PROCEDURES)
+    };
+    if let Err(status) = made {
+        if let Backing::PageFile(frames) = section.backing {
+            cx.with(|k| frames.into_values().for_each(|frame| k.mm.physical.give_page(frame)));
+        }
+        if !body.is_null() {
+            pool::free(cx, body)?;
+        }
+        return Ok(status);
+    }
+    cx.with(|k| k.mm.section.sections.insert(body.address, section));
+    let opened = handle::open(cx, body.address, access, named.kernel_handle())?;
+    ob::object::dereference(cx, body)?;
+    cx.write(to, opened.0)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+/// `ZwOpenSection`.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn zw_open(
+    cx: &mut Cx<'_>,
+    handle: DriverPtr<u64>,
+    access: u32,
+    attributes: DriverPtr<OBJECT_ATTRIBUTES>,
+) -> Flow<NtStatus> {
+    let named = match attributes::read(cx, attributes)? {
+        Ok(named) => named,
+        Err(status) => return Ok(status),
+    };
+    match find(cx, &named.name) {
+        Ok(object) => {
+            let opened = handle::open(cx, object, access, named.kernel_handle())?;
+            cx.write(handle, opened.0)?;
+            Ok(NtStatus::SUCCESS)
+        }
+        Err(status) => Ok(status),
+    }
+}
+
+/// `ZwQuerySection`: `SectionBasicInformation` (0); of `SectionImageInformation` (1) no section here has any.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn zw_query(
+    cx: &mut Cx<'_>,
+    section: u64,
+    class: u32,
+    buffer: DriverPtr<u8>,
+    length: u64,
+    returned: DriverPtr<u64>,
+) -> Flow<NtStatus> {
+    /// `BaseAddress`, `AllocationAttributes`, `MaximumSize`.
+    const BASIC: u64 = 0x18;
+    /// `SECTION_IMAGE_INFORMATION`.
+    const IMAGE: u64 = 0x40;
+    let needed = match class {
+        0 => BASIC,
+        1 => IMAGE,
+        _ => return Ok(NtStatus::INVALID_INFO_CLASS),
+    };
+    if length < needed {
+        return Ok(NtStatus::INFO_LENGTH_MISMATCH);
+    }
+    let entry = match handle::reference(cx, Handle(section), Some(Kind::Section), 0, Mode::Kernel)? {
+        Ok(entry) => entry,
+        Err(status) => return Ok(status),
+    };
+    let known = cx.with(|k| k.mm.section.get(entry.object).map(|known| (known.attributes, known.bytes)));
+    ob::object::dereference(cx, DriverPtr::<()>::new(entry.object))?;
+    let Some((attributes, bytes)) = known.filter(|_| class == 0) else {
+        return Ok(NtStatus::SECTION_NOT_IMAGE);
+    };
+    let mut basic = [0; 3 * 8];
+    basic[8..12].copy_from_slice(&attributes.to_le_bytes());
+    basic[16..].copy_from_slice(&bytes.to_le_bytes());
+    cx.write_bytes(buffer.address, &basic)?;
+    if !returned.is_null() {
+        cx.write(returned, BASIC)?;
+    }
+    Ok(NtStatus::SUCCESS)
+}
+
+/// So many zeroed pages; none, and that is told, if there are not so many.
+fn take(cx: &mut Cx<'_>, count: u64) -> Option<Vec<u64>> {
+    let frames = cx.with(|k| take_zeroed(k, count));
+    if frames.is_none() {
+        memory::tell(cx);
+    }
+    frames
+}
+
+fn take_zeroed(k: &mut Kernel, count: u64) -> Option<Vec<u64>> {
+    // Not piece by piece to the end first.
+    let bytes = count.checked_mul(PAGE).filter(|bytes| k.mm.physical.memory.take(*bytes))?;
+    k.mm.physical.memory.give(bytes);
+    let mut frames = Vec::new();
+    while let Some(left) = count.checked_sub(frames.len() as u64).filter(|left| *left > 0) {
+        let pages = left.min(TOGETHER);
+        match k.mm.physical.take_run(pages, Limits::NONE) {
+            Some(base) => frames.extend((0..pages).map(|page| base + page * PAGE)),
+            None => match k.mm.physical.take_pages(pages) {
+                Some(pages) => frames.extend(pages),
+                None => break,
+            },
+        }
+    }
+    if frames.len() as u64 == count && clear(k, &frames) {
+        return Some(frames);
+    }
+    frames.into_iter().for_each(|frame| k.mm.physical.give_page(frame));
+    None
+}
+
+/// Clears pages, by a mapping of the kernel's own.
+fn clear(k: &mut Kernel, frames: &[u64]) -> bool {
+    let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
+    let count = frames.len() as u64;
+    if count == 0 {
+        return true;
+    }
+    let Some(at) = map::place(k, Zone::Mappings, frames, page) else { return false };
+    k.engine.fill(at, count * PAGE, 0).expect("the pages were just mapped");
+    map::remove(k, Zone::Mappings, at, count);
+    true
+}
+
+/// Commits pages of a section that has them reserved: those of `pages` that are not yet; none if there is not so much memory.
+pub(crate) fn commit(cx: &mut Cx<'_>, object: u64, pages: std::ops::Range<u64>) -> Option<Vec<(u64, u64)>> {
+    let missing: Vec<u64> = cx.with(|k| match k.mm.section.get(object) {
+        Some(Section { backing: Backing::PageFile(frames), .. }) => {
+            pages.filter(|page| !frames.contains_key(page)).collect()
+        }
+        _ => Vec::new(),
+    });
+    let frames = take(cx, missing.len() as u64)?;
+    let fresh: Vec<(u64, u64)> = missing.into_iter().zip(frames).collect();
+    cx.with(|k| {
+        if let Some(Section { backing: Backing::PageFile(known), .. }) =
+            k.mm.section.sections.get_mut(&object)
+        {
+            known.extend(fresh.iter().copied());
+        }
+    });
+    Some(fresh)
+}

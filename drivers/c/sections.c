@@ -1,0 +1,132 @@
+/*
+ * sections.sys: a driver whose control codes tell stories of sections and their views and check what they answer against what
+ * Microsoft documents. \\.\DirqlSections, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED, FILE_ANY_ACCESS), N being the
+ * index into Stories below; each answers with one STORY_RESULT. It needs no hardware; some stories look for a card 1234:5678.
+ *
+ * 0x900 shows a section to the application that asks and answers with its address; 0x901 answers with the first eight bytes of it, as
+ * the driver sees them in system space, and writes the next eight; 0x902 does the same with the card's first window, and tells only
+ * the address; 0x903 takes both away.
+ */
+#include "sections/shared.h"
+#include "sections/refused.h"
+#include "sections/physical.h"
+
+DRIVER_INITIALIZE DriverEntry;
+
+static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlSections");
+static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlSections");
+
+static ULONG (*const Stories[])(VOID) = {
+    TwoViews, Parts, Reserved, SystemSpace, OwnProcess, /* from 0 on */
+    RefusedSections, RefusedViews, Names, OwnRam, Firmware, /* from 5 on */
+    CardsWindow, /* with a card */
+    FirstMegabyte, UncachedRam, TouchedElsewhere, TouchedByApplication, /* from 11 on */
+};
+
+/* What an application sees, and the driver in system space. */
+static PVOID Shown, ShownCard;
+static volatile ULONGLONG *Mine;
+
+static NTSTATUS ShowMemory(VOID)
+{
+    HANDLE Section;
+    PVOID Object, View;
+    SIZE_T Bytes = 0;
+    NTSTATUS Status = Create(&Section, 0x4000, PAGE_READWRITE, SEC_COMMIT);
+
+    if (!NT_SUCCESS(Status)) {
+        return Status;
+    }
+    Object = ObjectOf(Section);
+    Status = MmMapViewInSystemSpace(Object, &View, &Bytes);
+    ObDereferenceObject(Object);
+    if (NT_SUCCESS(Status)) {
+        Mine = View;
+        Status = MapAll(Section, &Shown, PAGE_READWRITE);
+        if (!NT_SUCCESS(Status)) {
+            MmUnmapViewInSystemSpace(View);
+            Mine = NULL;
+        }
+    }
+    ZwClose(Section);
+    return Status;
+}
+
+static NTSTATUS ShowCard(VOID)
+{
+    LONGLONG At = Card(), Offset = At;
+    SIZE_T Bytes = 0x1000;
+    HANDLE Section;
+    PVOID Base;
+    NTSTATUS Status = OpenPhysicalMemory(&Section);
+
+    if (NT_SUCCESS(Status)) {
+        Status = MapPart(Section, &Base, &Offset, &Bytes, PAGE_READWRITE | PAGE_NOCACHE);
+        ShownCard = NT_SUCCESS(Status) ? (PUCHAR)Base + (At - Offset) : NULL;
+        ZwClose(Section);
+    }
+    return Status;
+}
+
+static NTSTATUS HideAll(VOID)
+{
+    if (Mine != NULL) {
+        MmUnmapViewInSystemSpace((PVOID)Mine);
+        Unmap(Shown);
+        Mine = NULL;
+    }
+    if (ShownCard != NULL) {
+        Unmap(ShownCard);
+        ShownCard = NULL;
+    }
+    return STATUS_SUCCESS;
+}
+
+static NTSTATUS Share(PIRP Irp, ULONG Function)
+{
+    PULONGLONG Answer = Irp->AssociatedIrp.SystemBuffer;
+    NTSTATUS Status = STATUS_INVALID_DEVICE_REQUEST;
+
+    switch (Function) {
+    case 0x900:
+        Status = ShowMemory();
+        *Answer = (ULONG_PTR)Shown;
+        break;
+    case 0x901:
+        Status = Mine != NULL ? STATUS_SUCCESS : STATUS_INVALID_DEVICE_STATE;
+        if (Mine != NULL) {
+            *Answer = Mine[0];
+            Mine[1] = Mine[0] + 1;
+        }
+        break;
+    case 0x902:
+        Status = ShowCard();
+        *Answer = (ULONG_PTR)ShownCard;
+        break;
+    case 0x903:
+        Status = HideAll();
+        break;
+    }
+    return Complete(Irp, Status, NT_SUCCESS(Status) ? sizeof(*Answer) : 0);
+}
+
+static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    ULONG Function = (Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF;
+
+    UNREFERENCED_PARAMETER(Device);
+    if (Function >= 0x900) {
+        if (Stack->Parameters.DeviceIoControl.OutputBufferLength < sizeof(ULONGLONG)) {
+            return Complete(Irp, STATUS_BUFFER_TOO_SMALL, 0);
+        }
+        return Share(Irp, Function);
+    }
+    return TellStory(Irp, Stories, Function - 0x800, RTL_NUMBER_OF(Stories));
+}
+
+NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
+{
+    UNREFERENCED_PARAMETER(RegistryPath);
+    return ControlStart(Driver, &DeviceName, &LinkName, DispatchDeviceControl);
+}
