@@ -63,6 +63,13 @@ const KINDS: &[&str] = &[
     "wide text",
     "length",
     "level",
+    "section",
+    "section object",
+    "process handle",
+    "OBJECT_ATTRIBUTES",
+    "protection",
+    "flag",
+    "view",
 ];
 
 fn number(kind: &str) -> u8 {
@@ -150,7 +157,13 @@ fn kind_of(name: &str, kind: &str, wide: bool) -> u8 {
         ("u64", "text" | "from" | "to" | "one" | "two" | "part" | "format" | "address" | "at" | "source") => {
             text
         }
-        ("u64", "handle" | "process" | "file" | "key" | "event") => "handle",
+        ("u64", "section") => "section",
+        (_, "section") => "section object",
+        ("u64", "process") => "process handle",
+        ("u64", "view") => "view",
+        ("u32", "protection" | "protect") => "protection",
+        ("u32", "allocation") => "flag",
+        ("u64", "handle" | "file" | "key" | "event") => "handle",
         ("u64", "thread") => "KTHREAD",
         ("u64", "routine") => "Code",
         ("u8" | "u16" | "u32" | "i32", _) => "number",

@@ -62,6 +62,13 @@ enum {
     WIDE_TEXT,
     LENGTH,
     LEVEL,
+    SECTION,
+    SECTION_OBJECT,
+    PROCESS_HANDLE,
+    OBJECT_NAME,
+    PROTECTION,
+    FLAG,
+    VIEW,
     KINDS,
 };
 
@@ -115,6 +122,7 @@ typedef struct _WORLD {
     LARGE_INTEGER Time;
     char Text[64];
     WCHAR WideText[64];
+    OBJECT_ATTRIBUTES Attributes;
     DECLSPEC_ALIGN(16) ERESOURCE Resource;
     DECLSPEC_ALIGN(64) NPAGED_LOOKASIDE_LIST Lookaside;
     DECLSPEC_ALIGN(16) UCHAR SequencedList[16];
@@ -127,7 +135,8 @@ static PDRIVER_OBJECT OwnDriver;
 static PIRP OwnIrp, CurrentIrp;
 static PMDL OwnMdl;
 static PVOID Freed, WorkItem, ExTimer, Window, UserMemory;
-static HANDLE Handle;
+static HANDLE Handle, Sections[2];
+static PVOID SectionObject;
 static ULONG64 State;
 static REQUEST *Stored;
 
@@ -215,6 +224,23 @@ static void Call4(PCWSTR Name, PVOID A, ULONG_PTR B, ULONG_PTR C, ULONG_PTR D)
     }
 }
 
+/* One of the page file's, and physical memory: of that nothing is mapped before a view is asked for. */
+static VOID MakeSections(void)
+{
+    UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Device\\PhysicalMemory");
+    LARGE_INTEGER Size = {.QuadPart = 0x30000};
+    OBJECT_ATTRIBUTES Attributes;
+
+    InitializeObjectAttributes(&Attributes, NULL, OBJ_KERNEL_HANDLE, NULL, NULL);
+    if (NT_SUCCESS(ZwCreateSection(&Sections[0], SECTION_ALL_ACCESS, &Attributes, &Size, PAGE_READWRITE, SEC_RESERVE,
+                                   NULL))) {
+        ObReferenceObjectByHandle(Sections[0], SECTION_ALL_ACCESS, NULL, KernelMode, &SectionObject, NULL);
+    }
+    InitializeObjectAttributes(&Attributes, &Name, OBJ_KERNEL_HANDLE, NULL, NULL);
+    ZwOpenSection(&Sections[1], SECTION_ALL_ACCESS, &Attributes);
+    InitializeObjectAttributes(&World->Attributes, &World->WideString, OBJ_KERNEL_HANDLE, NULL, NULL);
+}
+
 static void MapCard(void)
 {
     PCI_COMMON_CONFIG Config;
@@ -274,6 +300,7 @@ static BOOLEAN MakeWorld(void)
         IoSetNextIrpStackLocation(OwnIrp);
         IoGetCurrentIrpStackLocation(OwnIrp)->DeviceObject = OwnDevice;
     }
+    MakeSections();
     MapCard();
     return OwnIrp != NULL && OwnMdl != NULL && WorkItem != NULL;
 }
@@ -323,6 +350,13 @@ static ULONG_PTR Fitting(ULONG Kind)
     case WIDE_TEXT: return (ULONG_PTR)World->WideText;
     case LENGTH: return Below(64);
     case LEVEL: return Below(3);
+    case SECTION: return (ULONG_PTR)Sections[Below(4) == 0];
+    case SECTION_OBJECT: return (ULONG_PTR)SectionObject;
+    case PROCESS_HANDLE: return (ULONG_PTR)NtCurrentProcess();
+    case OBJECT_NAME: return (ULONG_PTR)&World->Attributes;
+    case PROTECTION: return Below(2) == 0 ? PAGE_READWRITE : 1u << Below(8);
+    case FLAG: return Below(3) == 0 ? 0 : 1u << Below(32);
+    case VIEW: return *(volatile ULONG_PTR *)World->Memory + Below(2) * Below(0x30000);
     default: return (ULONG_PTR)World->Memory;
     }
 }

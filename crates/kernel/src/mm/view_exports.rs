@@ -271,12 +271,12 @@ fn is_held(k: &Kernel, page: u64) -> bool {
 ///
 /// # Errors
 /// What deleting its section meets.
-pub fn zw_unmap(cx: &mut Cx<'_>, process: u64, address: u64) -> Flow<NtStatus> {
+pub fn zw_unmap(cx: &mut Cx<'_>, process: u64, view: u64) -> Flow<NtStatus> {
     let key = match process_of(cx, process)? {
         Ok(key) => key,
         Err(status) => return Ok(status),
     };
-    let found = cx.with(|k| k.mm.view.containing(address)).filter(|(_, view)| view.process == Some(key));
+    let found = cx.with(|k| k.mm.view.containing(view)).filter(|(_, view)| view.process == Some(key));
     let Some((base, _)) = found else {
         return Ok(NtStatus::NOT_MAPPED_VIEW);
     };
@@ -334,14 +334,14 @@ pub fn map_in_system_space(
 ///
 /// # Errors
 /// A verdict if no view in system space begins there.
-pub fn unmap_in_system_space(cx: &mut Cx<'_>, base: u64) -> Flow<NtStatus> {
-    let found = cx.with(|k| k.mm.view.containing(base)).filter(|(_, view)| view.process.is_none());
-    if let Some((start, _)) = found.filter(|(start, _)| *start == base & !(GRANULARITY - 1)) {
+pub fn unmap_in_system_space(cx: &mut Cx<'_>, view: u64) -> Flow<NtStatus> {
+    let found = cx.with(|k| k.mm.view.containing(view)).filter(|(_, view)| view.process.is_none());
+    if let Some((start, _)) = found.filter(|(start, _)| *start == view & !(GRANULARITY - 1)) {
         view::unmap(cx, start)?;
         return Ok(NtStatus::SUCCESS);
     }
     let message =
-        format!("MmUnmapViewInSystemSpace was given {base:#x}, where no view in system space begins");
-    let parameters = [base, 1, 0, 0];
+        format!("MmUnmapViewInSystemSpace was given {view:#x}, where no view in system space begins");
+    let parameters = [view, 1, 0, 0];
     Err(cx.stop(Verdict::error("system-view-unmap", message).bug_check(0xD7, parameters)))
 }
