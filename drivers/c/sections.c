@@ -1,5 +1,5 @@
 /*
- * sections.sys: a driver whose control codes tell stories of sections and their views and check what they answer against what
+ * sections.sys: a driver whose control codes tell stories of sections, their views and address spaces and check what they answer against what
  * Microsoft documents. \\.\DirqlSections, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED, FILE_ANY_ACCESS), N being the
  * index into Stories below; each answers with one STORY_RESULT. It needs no hardware; some stories look for a card 1234:5678.
  *
@@ -10,6 +10,7 @@
 #include "sections/shared.h"
 #include "sections/refused.h"
 #include "sections/physical.h"
+#include "sections/spaces.h"
 
 DRIVER_INITIALIZE DriverEntry;
 
@@ -21,6 +22,7 @@ static ULONG (*const Stories[])(VOID) = {
     RefusedSections, RefusedViews, Names, OwnRam, Firmware, /* from 5 on */
     CardsWindow, /* with a card */
     FirstMegabyte, UncachedRam, TouchedElsewhere, TouchedByApplication, /* from 11 on */
+    Allocates, RefusedAllocations, OneAddress, Attaches, Secures, /* from 15 on */
 };
 
 /* What an application sees, and the driver in system space. */

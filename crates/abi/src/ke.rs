@@ -159,6 +159,12 @@ layouts! {
         0x00 Header: DISPATCHER_HEADER,
     }
 
+    /// Where a thread was before it attached to a process. Opaque, but for its size.
+    KAPC_STATE [size 0x30, align 8, not_in_mingw "of ntifs.h"] {
+        0x00 ApcListHead: LIST_ENTRY,
+        0x20 Process: DriverPtr<KPROCESS>,
+    }
+
     /// A process. Opaque but for the header that makes it waitable.
     KPROCESS [size 0x18, align 8, not_in_mingw "opaque: only that it starts with a dispatcher header is public"] {
         0x00 Header: DISPATCHER_HEADER,

@@ -150,6 +150,40 @@ fn a_view_in_the_system_process_is_not_an_applications() {
 }
 
 #[test]
+fn memory_of_a_process_is_reserved_committed_decommitted_and_released() {
+    tell(15, 22, bench);
+}
+
+#[test]
+fn memory_that_cannot_be_allocated_or_freed_is_refused_by_its_parameter() {
+    tell(16, 29, bench);
+}
+
+#[test]
+fn two_processes_have_different_memory_at_one_address_each_when_its_thread_runs() {
+    tell(17, 13, bench);
+    for (seed, processors) in rig::seeds(8).flat_map(|seed| [(seed, 1), (seed, 2)]) {
+        let machine =
+            start(|| bench().policy(Policy::Random(seed)).processors(processors).checked(seed % 2 == 0));
+        let made = rig::checks_made(&machine, DEVICE, CODE + 4 * 17, &[]);
+        let report = machine.finish();
+        // But for a call that finds no room, after which the story ends.
+        let refused = made.as_ref().is_err_and(|why| why.contains("== STATUS_SUCCESS"));
+        assert!(made.is_ok() || refused, "seed {seed}, {processors} processors: {made:?}\n{report}");
+    }
+}
+
+#[test]
+fn an_attached_thread_is_in_the_other_process_and_belongs_to_its_own() {
+    tell(18, 5, bench);
+}
+
+#[test]
+fn secured_memory_is_neither_freed_nor_protected_further() {
+    tell(19, 19, bench);
+}
+
+#[test]
 fn an_application_and_a_driver_share_memory() {
     for checked in [false, true] {
         let machine = start(|| bench().checked(checked));

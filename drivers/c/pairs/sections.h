@@ -1,4 +1,4 @@
-/* Pairs of sections, their views, and handles. */
+/* Pairs of sections, their views, handles and address spaces. */
 #ifndef PAIRS_SECTIONS_H
 #define PAIRS_SECTIONS_H
 
@@ -6,6 +6,13 @@
 
 NTKERNELAPI NTSTATUS NTAPI MmMapViewInSystemSpace(PVOID Section, PVOID *Base, PSIZE_T ViewSize);
 NTKERNELAPI NTSTATUS NTAPI MmUnmapViewInSystemSpace(PVOID Base);
+
+NTKERNELAPI VOID NTAPI KeStackAttachProcess(PEPROCESS Process, PVOID State);
+NTKERNELAPI VOID NTAPI KeUnstackDetachProcess(PVOID State);
+NTKERNELAPI VOID NTAPI KeAttachProcess(PEPROCESS Process);
+NTKERNELAPI VOID NTAPI KeDetachProcess(VOID);
+NTKERNELAPI HANDLE NTAPI MmSecureVirtualMemory(PVOID Address, SIZE_T Size, ULONG Mode);
+NTKERNELAPI VOID NTAPI MmUnsecureVirtualMemory(HANDLE Secured);
 
 /* The object of a new section of a page, whose handle is closed already. */
 static PVOID NewSection(VOID)
@@ -93,10 +100,72 @@ static VOID PhysicalMemoryView(BOOLEAN Wrong)
     Free(Block);
 }
 
+typedef struct _ATTACH_STATE {
+    ULONGLONG Words[6]; /* KAPC_STATE, which nobody looks into */
+} ATTACH_STATE;
+
+static VOID StillAttached(BOOLEAN Wrong)
+{
+    ATTACH_STATE State;
+
+    KeStackAttachProcess(PsInitialSystemProcess, &State);
+    if (!Wrong) {
+        KeUnstackDetachProcess(&State);
+    }
+}
+
+static VOID ProcessDetach(BOOLEAN Wrong)
+{
+    PEPROCESS Own = IoGetCurrentProcess();
+    ATTACH_STATE First, Second;
+
+    KeStackAttachProcess(PsInitialSystemProcess, &First);
+    KeStackAttachProcess(Own, &Second);
+    KeUnstackDetachProcess(Wrong ? &First : &Second);
+    KeUnstackDetachProcess(Wrong ? &Second : &First);
+}
+
+static VOID ProcessAttach(BOOLEAN Wrong)
+{
+    PEPROCESS Own = IoGetCurrentProcess();
+
+    KeAttachProcess(PsInitialSystemProcess);
+    KeAttachProcess(Wrong ? Own : PsInitialSystemProcess);
+    KeDetachProcess();
+}
+
+/* A view of a page, which a process may not take away meanwhile. */
+static VOID NotSecured(BOOLEAN Wrong)
+{
+    OBJECT_ATTRIBUTES Attributes;
+    LARGE_INTEGER Size = {.QuadPart = PAGE_SIZE};
+    HANDLE Section, Secured;
+    PVOID View = NULL;
+    SIZE_T Bytes = 0;
+
+    InitializeObjectAttributes(&Attributes, NULL, OBJ_KERNEL_HANDLE, NULL, NULL);
+    if (NT_SUCCESS(ZwCreateSection(&Section, SECTION_ALL_ACCESS, &Attributes, &Size, PAGE_READWRITE, SEC_COMMIT, NULL))) {
+        if (NT_SUCCESS(ZwMapViewOfSection(Section, ZwCurrentProcess(), &View, 0, 0, NULL, &Bytes, ViewShare, 0,
+                                          PAGE_READWRITE))) {
+            Secured = MmSecureVirtualMemory(View, PAGE_SIZE, PAGE_READWRITE);
+            MmUnsecureVirtualMemory(Secured);
+            if (Wrong) {
+                MmUnsecureVirtualMemory(Secured);
+            }
+            ZwUnmapViewOfSection(ZwCurrentProcess(), View);
+        }
+        ZwClose(Section);
+    }
+}
+
 #define SECTION_PAIRS                                                                                                  \
     PAIR("handle-leak", HandleLeak)                                                                                    \
     PAIR("not-a-section", NotASection)                                                                                 \
+    PAIR("not-secured", NotSecured)                                                                                    \
     PAIR("physical-memory-view", PhysicalMemoryView)                                                                   \
+    PAIR("process-attach", ProcessAttach)                                                                              \
+    PAIR("process-detach", ProcessDetach)                                                                              \
+    PAIR("still-attached", StillAttached)                                                                              \
     PAIR("system-view-unmap", SystemViewUnmap)                                                                         \
     PAIR("view-leak", ViewLeak)
 

@@ -244,11 +244,13 @@ exports! { FUNCTIONS:
     : KeAcquireSpinLockRaiseToDpc(1) @ 0..=2 => ke::spinlock::acquire_raise;
     : KeAreAllApcsDisabled(0) @ 0..=2 ~ 0..=15 => ke::region::are_all_apcs_disabled;
     : KeAreApcsDisabled(0) @ 0..=2 ~ 0..=15 => ke::region::are_apcs_disabled;
+    : KeAttachProcess(1) @ 0..=1 => ke::attach::attach_once;
     : KeBugCheck(1) @ 0..=15 => ke::bugcheck::stop;
     : KeBugCheckEx(5) @ 0..=15 => ke::bugcheck::stop_with;
     : KeCancelTimer(1) @ 0..=2 => ke::timer::cancel;
     : KeClearEvent(1) @ 0..=2 ~ 0..=15 => ke::event::clear;
     : KeDelayExecutionThread(3) @ 0..=1 => ke::wait::delay;
+    : KeDetachProcess(0) @ 0..=1 => ke::attach::detach_once;
     : KeEnterCriticalRegion(0) @ 0..=1 ~ 0..=15 => ke::region::enter_critical;
     : KeEnterGuardedRegion(0) @ 0..=1 ~ 0..=15 => ke::region::enter_guarded;
     : KeFlushQueuedDpcs(0) @ 0..=0 => ke::dpc::flush;
@@ -335,11 +337,13 @@ exports! { FUNCTIONS:
     : KeSetTimer(3) @ 0..=2 => ke::timer::set;
     : KeSetTimerEx(4) @ 0..=2 => ke::timer::set_ex;
     : KeShouldYieldProcessor(0) @ 2..=15 ~ 0..=15 => ke::slice::should_yield;
+    : KeStackAttachProcess(2) @ 0..=1 => ke::attach::stack_attach;
     hal : KeStallExecutionProcessor(1) @ 0..=15 => ke::time::stall;
     : KeSynchronizeExecution(3) @ 0..=12 => ke::interrupt::synchronize;
     : KeTestSpinLock(1) @ 0..=15 => ke::spinlock::test;
     : KeTryToAcquireGuardedMutex(1) @ 0..=1 => ke::guarded_mutex::try_acquire;
     : KeTryToAcquireSpinLockAtDpcLevel(1) @ 2..=15 => ke::spinlock::try_acquire_at_dispatch;
+    : KeUnstackDetachProcess(1) @ 0..=1 => ke::attach::unstack_detach;
     : KeWaitForMultipleObjects(8) @ 0..=2 => ke::wait::multiple;
     : KeWaitForMutexObject(5) @ 0..=2 => ke::wait::mutex;
     : KeWaitForSingleObject(5) @ 0..=2 => ke::wait::single;
@@ -369,12 +373,14 @@ exports! { FUNCTIONS:
     : MmProbeAndLockPages(3) @ 0..=2 => mm::mdl_lock::probe_and_lock;
     : MmQuerySystemSize(0) @ 0..=15 => mm::paging::query_system_size;
     : MmResetDriverPaging(1) @ 0..=1 => mm::paging::reset_driver_paging;
+    : MmSecureVirtualMemory(3) @ 0..=1 => mm::virtual_memory::secure;
     : MmSizeOfMdl(2) @ 0..=15 => mm::mdl::size_of_mdl;
     : MmUnlockPagableImageSection(1) @ 0..=1 => mm::paging::unlock_section;
     : MmUnlockPages(1) @ 0..=2 => mm::mdl_lock::unlock;
     : MmUnmapIoSpace(2) @ 0..=2 => mm::io_space::unmap;
     : MmUnmapLockedPages(2) @ 0..=2 => mm::mdl_map::unmap_locked_pages;
     : MmUnmapViewInSystemSpace(1) @ 0..=1 => mm::view_exports::unmap_in_system_space;
+    : MmUnsecureVirtualMemory(1) @ 0..=1 => mm::virtual_memory::unsecure;
     : ObCloseHandle(2) @ 0..=0 => ob::handle::ob_close_handle;
     : ObDereferenceObjectDeferDelete(1) @ 0..=2 => ob::object::dereference_defer_delete;
     : ObOpenObjectByPointer(7) @ 0..=1 => ob::handle::open_by_pointer;
@@ -481,6 +487,7 @@ exports! { FUNCTIONS:
     : RtlxAnsiStringToUnicodeSize(1) @ 0..=0 => rtl::convert::unicode_size;
     : RtlxUnicodeStringToAnsiSize(1) @ 0..=0 => rtl::convert::ansi_size;
     : VerSetConditionMask(3) @ 0..=15 => rtl::version::set_condition_mask;
+    : ZwAllocateVirtualMemory(6) @ 0..=0 => mm::virtual_memory::zw_allocate;
     : ZwClose(1) @ 0..=0 => ob::handle::zw_close;
     : ZwCreateEvent(5) @ 0..=0 => io::event::zw_create;
     : ZwCreateFile(11) @ 0..=0 => io::zw::create_file;
@@ -492,6 +499,7 @@ exports! { FUNCTIONS:
     : ZwEnumerateKey(6) @ 0..=0 => cm::value::enumerate_key;
     : ZwEnumerateValueKey(6) @ 0..=0 => cm::value::enumerate;
     : ZwFlushKey(1) @ 0..=0 => cm::key::flush;
+    : ZwFreeVirtualMemory(4) @ 0..=0 => mm::virtual_memory::zw_free;
     : ZwMapViewOfSection(10) @ 0..=0 => mm::view_exports::zw_map;
     : ZwOpenFile(6) @ 0..=0 => io::zw::open_file;
     : ZwOpenKey(3) @ 0..=0 => cm::key::open;

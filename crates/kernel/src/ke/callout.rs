@@ -36,6 +36,7 @@ struct Kept {
     apc_disable: i32,
     interrupts: bool,
     extended: usize,
+    attached: u16,
 }
 
 /// [`Kept`], as it is compared: two words, which pass in registers.
@@ -49,13 +50,15 @@ impl Marks {
         let irql = k.level();
         let Processor { number, thread, interrupts_enabled, .. } = *k.ke.processor();
         let spin_locks = k.ke.locks.count(number);
-        let (mut apc_disable, mut extended) = (0, 0);
+        let (mut apc_disable, mut extended, mut attached) = (0, 0, 0);
         if let Some(thread) = k.ke.threads.get_mut(thread) {
             change(thread);
             (apc_disable, extended) =
                 (thread.apc_disable + thread.special_apc_disable, thread.extended.len());
+            attached = thread.attached.len();
         }
-        let state = u64::from(irql) | u64::from(interrupts_enabled) << 8;
+        let attached = u64::from(u16::try_from(attached).unwrap_or(u16::MAX));
+        let state = u64::from(irql) | u64::from(interrupts_enabled) << 8 | attached << 16;
         Self(
             state | u64::from(apc_disable.cast_unsigned()) << 32,
             spin_locks as u64 | (extended as u64) << 32,
@@ -65,13 +68,14 @@ impl Marks {
     fn told(self) -> Kept {
         let Self(state, counts) = self;
         let half = |word: u64| usize::try_from(word & u64::from(u32::MAX)).unwrap_or(usize::MAX);
-        let [irql, interrupts, _, _, apc_disable @ ..] = state.to_le_bytes();
+        let [irql, interrupts, low, high, apc_disable @ ..] = state.to_le_bytes();
         Kept {
             irql,
             spin_locks: half(counts),
             apc_disable: i32::from_le_bytes(apc_disable),
             interrupts: interrupts != 0,
             extended: half(counts >> 32),
+            attached: u16::from_le_bytes([low, high]),
         }
     }
 }
@@ -362,6 +366,10 @@ fn broken(call: &Callout, before: Kept, after: Kept) -> Option<Verdict> {
         let message = "returned without KeRestoreExtendedProcessorState after KeSaveExtendedProcessorState";
         return Some(Verdict::error("extended-state-not-restored", message));
     }
+    if after.attached != before.attached {
+        let message = "returned attached to another process than it was called in";
+        return Some(Verdict::error("still-attached", message.to_owned()).bug_check(0x5, [0, 0, 1, 0]));
+    }
     if after.apc_disable != before.apc_disable {
         let regions = before.apc_disable - after.apc_disable;
         let message =
@@ -383,7 +391,8 @@ fn broken(call: &Callout, before: Kept, after: Kept) -> Option<Verdict> {
 mod tests {
     use super::*;
 
-    const BEFORE: Kept = Kept { irql: 0, spin_locks: 0, apc_disable: 0, interrupts: true, extended: 0 };
+    const BEFORE: Kept =
+        Kept { irql: 0, spin_locks: 0, apc_disable: 0, interrupts: true, extended: 0, attached: 0 };
 
     fn verdict(role: &'static str, after: Kept) -> (&'static str, Option<u32>, u64) {
         let call = Callout { role, routine: DriverPtr::new(0x1000), object: 0, floor: 0 };
@@ -414,6 +423,7 @@ mod tests {
             verdict("DispatchRead", Kept { interrupts: false, ..BEFORE }),
             ("interrupt-flag-changed-by-routine", Some(0xC4), 0xC1)
         );
+        assert_eq!(verdict("StartIo", Kept { attached: 1, ..BEFORE }), ("still-attached", Some(0x5), 0));
         let entered = Kept { apc_disable: -1, ..BEFORE };
         assert_eq!(verdict("CustomDpc", entered), ("critical-region-unpaired", Some(0xC7), 4));
     }

@@ -6,6 +6,7 @@
 
 pub mod affinity;
 pub(crate) mod apc;
+pub mod attach;
 pub(crate) mod budget;
 pub mod bugcheck;
 pub mod callout;

@@ -12,6 +12,7 @@ use super::slice;
 use super::thread::{Account, HIGHEST_DYNAMIC, State, Thread};
 use super::{dpc, ipi, irql, line, patience, place, relay, spin, stuck, time, timer};
 use crate::cx::{Cx, Kernel};
+use crate::mm::spaces;
 use crate::nt::Nt;
 
 /// Why [`run`] came back.
@@ -218,6 +219,7 @@ fn begin_turn(cx: &mut Cx<'_>, index: usize) -> StrandId {
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "see above")]
 fn run_turn(cx: &mut Cx<'_>, strand: StrandId) {
+    cx.with(spaces::enter);
     let progress = cx.engine().resume(strand);
     cx.with(|k| {
         if !k.ke.turn_is_idle {

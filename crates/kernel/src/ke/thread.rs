@@ -10,6 +10,7 @@ use abi::{Code, DISPATCHER_HEADER, DriverPtr, KTHREAD, NtStatus};
 use engine::{Flow, Leave, StrandId};
 
 use super::apc::Apc;
+use super::attach::Attached;
 use super::callout::{self, Callout};
 use super::dispatcher::{self, Kind as ObjectKind};
 use super::exception::Repeated;
@@ -87,7 +88,7 @@ pub(crate) enum State {
 pub(crate) struct Identity {
     /// As [`Thread::id`].
     pub(crate) id: u64,
-    /// As [`Thread::process`].
+    /// As [`Thread::home`].
     pub(crate) process: u64,
     /// It was made by the system or by a driver, not by an application: in whatever process.
     pub(crate) is_systems: bool,
@@ -145,8 +146,10 @@ pub(crate) struct Thread {
     /// For people: `system thread pci.sys!Worker`.
     pub(crate) name: String,
     pub(crate) role: Role,
-    /// The process it belongs to: a key of `ps`, 0 for the system's.
+    /// The process it is in: a key of `ps`, 0 for the system's. It belongs to it, or is attached to it.
     pub(crate) process: u64,
+    /// Processes that it is attached to, the last one at the end.
+    pub(crate) attached: Vec<Attached>,
     /// `UniqueThread` of its client id.
     pub(crate) id: u64,
     body: Option<Body>,
@@ -213,7 +216,7 @@ impl Thread {
     pub(crate) fn identity(&self) -> Identity {
         Identity {
             id: self.id,
-            process: self.process,
+            process: self.home(),
             is_systems: self.role != Role::Application,
             priority: self.priority(),
             base_priority: self.base_priority,
@@ -382,6 +385,7 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
             special_apc_disable: 0,
             apcs: VecDeque::new(),
             wanted: Wanted::default(),
+            attached: Vec::new(),
             mutexes: Vec::new(),
             callouts: Vec::new(),
             handlers: Vec::new(),
@@ -454,7 +458,7 @@ fn end(cx: &mut Cx<'_>, id: StrandId, result: Flow<()>) -> Flow<()> {
     let (object, process, stack) = cx.with(|k| {
         let thread = k.ke.threads.get_mut(id).expect("it has just run");
         let stack = thread.stack.take().map(|stack| (stack, stack::owner(&thread.name)));
-        (thread.object, thread.process, stack)
+        (thread.object, thread.home(), stack)
     });
     if let Some((stack, name)) = stack {
         let depth = stack::high_water(cx.engine(), stack);
@@ -488,6 +492,13 @@ fn check_end(cx: &mut Cx<'_>) -> Flow<()> {
             let message = format!("the {name} ended and still owns mutex {mutex:#x}");
             let verdict = Verdict::error("thread-ended-owning-mutex", message).bug_check(0x20, [0, 0, 0, 1]);
             return Some(verdict.related_if("acquired", *acquired));
+        }
+        if !thread.attached.is_empty() {
+            let other = ps::process::name(k, thread.process);
+            let message = format!("the {name} ended attached to {other}");
+            let object = |key: u64| k.ps.processes.get(&key).map_or(0, |process| process.object.address);
+            let parameters = [object(thread.home()), object(thread.process), 1, 0];
+            return Some(Verdict::error("still-attached", message).bug_check(0x5, parameters));
         }
         if disabled != 0 {
             let message = format!("the {name} ended inside {} critical or guarded region(s)", -disabled);

@@ -24,12 +24,15 @@ pub(crate) mod rig;
 pub mod section;
 pub(crate) mod shadow;
 pub mod space;
+pub mod spaces;
 pub mod stack;
 #[cfg(test)]
 mod tests;
 pub mod user;
 pub mod view;
 pub mod view_exports;
+pub mod virtual_memory;
+mod zeroed;
 
 use crate::nt::Settings;
 
@@ -60,6 +63,10 @@ pub struct State {
     pub section: section::State,
     /// Their views.
     pub view: view::State,
+    /// What processes have allocated.
+    pub spaces: spaces::State,
+    /// What of it is secured.
+    pub virtual_memory: virtual_memory::State,
 }
 
 impl State {

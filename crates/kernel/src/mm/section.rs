@@ -12,14 +12,11 @@ use abi::{
     SEC_COMMIT, SEC_FILE, SEC_IMAGE, SEC_LARGE_PAGES, SEC_NO_CHANGE, SEC_NOCACHE, SEC_RESERVE,
     SEC_WRITECOMBINE,
 };
+use engine::Flow;
 use engine::windows::PAGE;
-use engine::{Flow, Protection};
 
-use super::map::{self, Page};
-use super::physical::Limits;
-use super::space::Zone;
-use super::{memory, pool};
-use crate::cx::{Cx, Kernel};
+use super::{pool, zeroed};
+use crate::cx::Cx;
 use crate::exports::data;
 use crate::ob::attributes::{self, Attributes};
 use crate::ob::handle::{self, Handle, Mode};
@@ -35,8 +32,6 @@ const PHYSICAL_BITS: u32 = 40;
 const LARGEST: u64 = 1 << 43;
 /// Bytes of a section object; drivers see nothing of it.
 const OBJECT_SIZE: u64 = 0x40;
-/// Pages that lie side by side in a section, so that the host has an area for each 64 KiB and not for each page.
-const TOGETHER: u64 = 16;
 
 /// Where a section's bytes are.
 pub(crate) enum Backing {
@@ -93,9 +88,7 @@ fn delete(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
         else {
             return;
         };
-        // What is locked stays whoever's has locked it: an MDL outlives the views it was made of.
-        let free = frames.into_values().filter(|frame| !k.mm.physical.is_locked(*frame));
-        free.collect::<Vec<_>>().into_iter().for_each(|frame| k.mm.physical.give_page(frame));
+        zeroed::give(k, frames.into_values());
     });
     Procedures::free(cx, object)
 }
@@ -144,7 +137,7 @@ pub fn zw_create(
     }
     let bytes = bytes.next_multiple_of(PAGE);
     let count = if allocation & SEC_COMMIT != 0 { bytes / PAGE } else { 0 };
-    let Some(frames) = take(cx, count) else {
+    let Some(frames) = zeroed::take(cx, count) else {
         return Ok(NtStatus::COMMITMENT_LIMIT);
     };
     let frames = (0..).zip(frames).collect();
@@ -263,7 +256,7 @@ fn hand_out(
     };
     if let Err(status) = made {
         if let Backing::PageFile(frames) = section.backing {
-            cx.with(|k| frames.into_values().for_each(|frame| k.mm.physical.give_page(frame)));
+            cx.with(|k| zeroed::give(k, frames.into_values()));
         }
         if !body.is_null() {
             pool::free(cx, body)?;
@@ -344,50 +337,6 @@ pub fn zw_query(
     Ok(NtStatus::SUCCESS)
 }
 
-/// So many zeroed pages; none, and that is told, if there are not so many.
-fn take(cx: &mut Cx<'_>, count: u64) -> Option<Vec<u64>> {
-    let frames = cx.with(|k| take_zeroed(k, count));
-    if frames.is_none() {
-        memory::tell(cx);
-    }
-    frames
-}
-
-fn take_zeroed(k: &mut Kernel, count: u64) -> Option<Vec<u64>> {
-    // Not piece by piece to the end first.
-    let bytes = count.checked_mul(PAGE).filter(|bytes| k.mm.physical.memory.take(*bytes))?;
-    k.mm.physical.memory.give(bytes);
-    let mut frames = Vec::new();
-    while let Some(left) = count.checked_sub(frames.len() as u64).filter(|left| *left > 0) {
-        let pages = left.min(TOGETHER);
-        match k.mm.physical.take_run(pages, Limits::NONE) {
-            Some(base) => frames.extend((0..pages).map(|page| base + page * PAGE)),
-            None => match k.mm.physical.take_pages(pages) {
-                Some(pages) => frames.extend(pages),
-                None => break,
-            },
-        }
-    }
-    if frames.len() as u64 == count && clear(k, &frames) {
-        return Some(frames);
-    }
-    frames.into_iter().for_each(|frame| k.mm.physical.give_page(frame));
-    None
-}
-
-/// Clears pages, by a mapping of the kernel's own.
-fn clear(k: &mut Kernel, frames: &[u64]) -> bool {
-    let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
-    let count = frames.len() as u64;
-    if count == 0 {
-        return true;
-    }
-    let Some(at) = map::place(k, Zone::Mappings, frames, page) else { return false };
-    k.engine.fill(at, count * PAGE, 0).expect("the pages were just mapped");
-    map::remove(k, Zone::Mappings, at, count);
-    true
-}
-
 /// Commits pages of a section that has them reserved: those of `pages` that are not yet; none if there is not so much memory.
 pub(crate) fn commit(cx: &mut Cx<'_>, object: u64, pages: std::ops::Range<u64>) -> Option<Vec<(u64, u64)>> {
     let missing: Vec<u64> = cx.with(|k| match k.mm.section.get(object) {
@@ -396,7 +345,7 @@ pub(crate) fn commit(cx: &mut Cx<'_>, object: u64, pages: std::ops::Range<u64>) 
         }
         _ => Vec::new(),
     });
-    let frames = take(cx, missing.len() as u64)?;
+    let frames = zeroed::take(cx, missing.len() as u64)?;
     let fresh: Vec<(u64, u64)> = missing.into_iter().zip(frames).collect();
     cx.with(|k| {
         if let Some(Section { backing: Backing::PageFile(known), .. }) =

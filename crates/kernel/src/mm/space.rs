@@ -32,6 +32,8 @@ pub enum Zone {
     Mappings,
     /// Memory of applications.
     User,
+    /// What processes have allocated by address, each for itself (`spaces`): nothing here is taken for one alone.
+    Regions,
     /// Views of sections that processes have.
     Views,
     /// Views of sections in system space.
@@ -39,12 +41,13 @@ pub enum Zone {
 }
 
 impl Zone {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::NonPagedPool,
         Self::PagedPool,
         Self::Stacks,
         Self::Mappings,
         Self::User,
+        Self::Regions,
         Self::Views,
         Self::SystemViews,
     ];
@@ -57,7 +60,8 @@ impl Zone {
             Self::PagedPool => Window { base: SYSTEM.base + 16 * GIB, size: 16 * GIB },
             Self::Stacks => Window { base: SYSTEM.base + 32 * GIB, size: 8 * GIB },
             Self::Mappings => Window { base: SYSTEM.base + 40 * GIB, size: 16 * GIB },
-            Self::User => Window { base: USER.base, size: 48 * GIB },
+            Self::User => Window { base: USER.base, size: 32 * GIB },
+            Self::Regions => Window { base: USER.base + 32 * GIB, size: 16 * GIB },
             Self::Views => Window { base: USER.base + 48 * GIB, size: 16 * GIB },
             Self::SystemViews => Window { base: SYSTEM.base + 56 * GIB, size: 8 * GIB },
         }

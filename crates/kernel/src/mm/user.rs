@@ -14,7 +14,7 @@ use engine::{Access, BadAddress, Flow, Protection};
 
 use super::map::{self, Page};
 use super::space::Zone;
-use super::{paging, shadow};
+use super::{paging, shadow, virtual_memory};
 use crate::cx::{Cx, Kernel};
 use crate::hal::access;
 
@@ -25,7 +25,7 @@ struct Owned {
     process: u32,
     /// It rests between two requests.
     rests: bool,
-    /// It is a view of a section, which goes as such.
+    /// It is a view of a section or a region (`spaces`), which goes as such.
     view: bool,
 }
 
@@ -69,13 +69,13 @@ pub fn allocate_at_end(cx: &mut Cx<'_>, process: u32, bytes: u64) -> Option<u64>
     Some(address + (PAGE - bytes % PAGE) % PAGE)
 }
 
-/// A view of a section at `address` is this process's.
+/// A view of a section at `address`, or a region that is shown there, is this process's.
 pub(crate) fn own_view(k: &mut Kernel, address: u64, pages: u64, process: u64) {
     let process = u32::try_from(process).unwrap_or(u32::MAX);
     k.mm.user.ranges.insert(address, Owned { pages, process, rests: false, view: true });
 }
 
-/// A view is no more.
+/// It is no more.
 pub(crate) fn disown_view(k: &mut Kernel, address: u64) {
     k.mm.user.ranges.remove(&address);
 }
@@ -86,6 +86,9 @@ pub fn free(cx: &mut Cx<'_>, address: u64) -> bool {
         let Some((start, owned)) = containing(k, address).filter(|(_, owned)| !owned.view) else {
             return false;
         };
+        if is_secured(k, start, owned, true) {
+            return false;
+        }
         k.mm.user.ranges.remove(&start);
         if owned.rests {
             k.mm.user.kept.values_mut().for_each(|kept| kept.retain(|(range, _)| *range != start));
@@ -182,9 +185,17 @@ pub fn protect(cx: &mut Cx<'_>, address: u64, writable: bool) -> bool {
         let Some((start, owned)) = containing(k, address).filter(|(_, owned)| !owned.view) else {
             return false;
         };
+        if !writable && is_secured(k, start, owned, false) {
+            return false;
+        }
         k.mm.map.protect(k.engine, start, owned.pages, protection);
         true
     })
+}
+
+/// Whether a driver has secured any of a range, against its end or against being written no more.
+fn is_secured(k: &Kernel, start: u64, owned: Owned, ends: bool) -> bool {
+    virtual_memory::is_secured(k, owned.process.into(), &(start..start + owned.pages * PAGE), ends, true)
 }
 
 /// The process whose memory `address` is.

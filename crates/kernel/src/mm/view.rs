@@ -13,7 +13,7 @@ use engine::{Flow, Protection};
 
 use super::io_space::{self, Mapping};
 use super::map::{self, Page};
-use super::section::{self, Backing};
+use super::section::{self, Backing, Section};
 use super::space::Zone;
 use super::{memory, physical, pool, shadow, user};
 use crate::cx::{Cx, Kernel};
@@ -35,6 +35,13 @@ pub(crate) struct View {
     areas: usize,
     owner: Option<u64>,
     caller: u64,
+}
+
+impl View {
+    /// Whether its section has pages that are not committed yet.
+    pub(crate) fn is_reserved(&self, k: &Kernel) -> bool {
+        k.mm.section.get(self.section).is_some_and(Section::is_reserved)
+    }
 }
 
 /// Views by address.

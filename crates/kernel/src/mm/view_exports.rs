@@ -14,10 +14,10 @@ use abi::{
 use engine::windows::PAGE;
 use engine::{Flow, Protection};
 
-use super::physical;
 use super::section::{Backing, Section};
 use super::space::{GRANULARITY, Zone};
 use super::view::{self, Wanted};
+use super::{physical, virtual_memory};
 use crate::cx::{Cx, Kernel};
 use crate::exports::data::USER_PROBE_ADDRESS;
 use crate::ke::budget;
@@ -188,7 +188,7 @@ fn map_into(
 }
 
 /// The process that a handle stands for.
-fn process_of(cx: &mut Cx<'_>, process: u64) -> Flow<Result<u64, NtStatus>> {
+pub(super) fn process_of(cx: &mut Cx<'_>, process: u64) -> Flow<Result<u64, NtStatus>> {
     let entry = match handle::reference(cx, Handle(process), Some(Kind::Process), 0, Mode::Kernel)? {
         Ok(entry) => entry,
         Err(status) => return Ok(Err(status)),
@@ -277,9 +277,13 @@ pub fn zw_unmap(cx: &mut Cx<'_>, process: u64, view: u64) -> Flow<NtStatus> {
         Err(status) => return Ok(status),
     };
     let found = cx.with(|k| k.mm.view.containing(view)).filter(|(_, view)| view.process == Some(key));
-    let Some((base, _)) = found else {
+    let Some((base, view)) = found else {
         return Ok(NtStatus::NOT_MAPPED_VIEW);
     };
+    let end = base + view.pages * PAGE;
+    if cx.with(|k| virtual_memory::is_secured(k, key, &(base..end), true, true)) {
+        return Ok(NtStatus::INVALID_PAGE_PROTECTION);
+    }
     view::unmap(cx, base)?;
     Ok(NtStatus::SUCCESS)
 }

@@ -8,7 +8,8 @@ use engine::{Flow, StrandId};
 
 use crate::cx::Cx;
 use crate::ke::dispatcher::{self, Kind};
-use crate::mm::{pool, view};
+use crate::ke::thread::Thread;
+use crate::mm::{pool, spaces, view, virtual_memory};
 use crate::ob;
 use crate::verdict::Verdict;
 
@@ -80,7 +81,7 @@ fn make(cx: &mut Cx<'_>, key: u64, id: u64, name: String) -> Flow<()> {
 /// [`engine::Leave`] of what that sets going.
 pub fn end(cx: &mut Cx<'_>, key: u64) -> Flow<()> {
     let last = cx.with(|k| {
-        let has_threads = k.ke.threads.iter().any(|thread| thread.process == key);
+        let has_threads = k.ke.threads.iter().any(|thread| thread.home() == key);
         k.ps.processes.get_mut(&key).is_some_and(|process| {
             process.life = Life::Exits;
             !has_threads
@@ -100,7 +101,7 @@ pub(crate) fn thread_ended(cx: &mut Cx<'_>, key: u64, ended: StrandId) -> Flow<(
     let last = cx.with(|k| {
         let exits = k.ps.processes.get(&key).is_some_and(|process| process.life == Life::Exits);
         let mut others = k.ke.threads.iter().filter(|thread| thread.strand != ended);
-        exits && !others.any(|thread| thread.process == key)
+        exits && !others.any(|thread| thread.home() == key)
     });
     if last { finish(cx, key) } else { Ok(()) }
 }
@@ -113,6 +114,10 @@ fn finish(cx: &mut Cx<'_>, key: u64) -> Flow<()> {
     });
     let Some(object) = object else { return Ok(()) };
     view::unmap_process(cx, key)?;
+    cx.with(|k| {
+        spaces::release_process(k, key);
+        virtual_memory::forget_process(k, key);
+    });
     dispatcher::signal(cx, (object + KPROCESS::Header).cast(), 1, 0)?;
     ob::object::dereference(cx, object).map(|_| ())
 }
@@ -123,7 +128,7 @@ fn delete(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
     ob::Procedures::free(cx, object)
 }
 
-/// The key of the current thread's process.
+/// The key of the current thread's process: the one that it is attached to, if it is to any.
 pub fn current_process(cx: &mut Cx<'_>) -> u64 {
     cx.with(|k| k.ke.thread().map_or(SYSTEM, |thread| thread.process))
 }
@@ -160,13 +165,15 @@ pub fn get_current(cx: &mut Cx<'_>) -> Flow<DriverPtr<KPROCESS>> {
     Ok(current_object(cx))
 }
 
-/// `PsGetCurrentProcessId`.
+/// `PsGetCurrentProcessId`: of the process that the thread belongs to, whatever it is attached to.
 ///
 /// # Errors
 /// None of its own.
 pub fn get_current_id(cx: &mut Cx<'_>) -> Flow<u64> {
-    let key = current_process(cx);
-    Ok(cx.with(|k| k.ps.processes.get(&key).map_or(SYSTEM_ID, |process| process.id)))
+    Ok(cx.with(|k| {
+        let key = k.ke.thread().map_or(SYSTEM, Thread::home);
+        k.ps.processes.get(&key).map_or(SYSTEM_ID, |process| process.id)
+    }))
 }
 
 /// `PsGetProcessId`.

@@ -1,0 +1,308 @@
+//! Address spaces of processes: what each has allocated by address, though another has something there, too.
+//!
+//! Page: *Virtual Address Spaces*. Addresses that the system chooses are of one process only, so nothing is to be done when another one's
+//! thread runs. Where a process has asked for addresses at which another has a region, the regions stand apart: the machine shows
+//! those of the process that runs, and changes what it shows when that changes ([`enter`]). Views of sections and the buffers of
+//! requests are never apart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use engine::Protection;
+use engine::windows::PAGE;
+
+use super::map::Page;
+use super::space::{GRANULARITY, Zone};
+use super::{user, zeroed};
+use crate::cx::{Cx, Kernel};
+use crate::ps;
+
+/// A committed page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Committed {
+    frame: u64,
+    /// What its process may do there.
+    protection: Protection,
+}
+
+/// What a process has reserved in one piece.
+pub(crate) struct Region {
+    pub(crate) pages: u64,
+    /// By the number of the page in the region.
+    committed: BTreeMap<u64, Committed>,
+    areas: usize,
+    /// Another process has something here.
+    apart: bool,
+}
+
+/// A region's process, and its address.
+pub(crate) type Key = (u64, u64);
+
+/// Regions of all processes.
+#[derive(Default)]
+pub struct State {
+    regions: BTreeMap<Key, Region>,
+    /// Those that stand apart.
+    apart: BTreeSet<Key>,
+    /// The process whose regions of those are shown.
+    shown: u64,
+    /// What of the zone the system has given out by itself.
+    fresh: u64,
+}
+
+impl State {
+    /// The region of a process that an address lies in, by where it begins.
+    pub(crate) fn containing(&self, process: u64, address: u64) -> Option<(u64, &Region)> {
+        let (&(_, base), region) = self.regions.range((process, 0)..=(process, address)).next_back()?;
+        (address - base < region.pages * PAGE).then_some((base, region))
+    }
+
+    /// All regions that overlap this range, but for those of `process`.
+    fn others(&self, process: u64, range: &Range<u64>) -> Vec<Key> {
+        let overlaps =
+            |base: u64, region: &Region| base < range.end && range.start < base + region.pages * PAGE;
+        let all = self
+            .regions
+            .iter()
+            .filter(|((whose, base), region)| *whose != process && overlaps(*base, region));
+        all.map(|(key, _)| *key).collect()
+    }
+
+    /// Whether a region of the process overlaps this range.
+    fn is_taken(&self, process: u64, range: &Range<u64>) -> bool {
+        let own = self.regions.range((process, 0)..(process, range.end)).next_back();
+        own.is_some_and(|((_, base), region)| range.start < base + region.pages * PAGE)
+    }
+}
+
+impl Region {
+    /// Whether all these pages are committed.
+    pub(crate) fn has_all(&self, mut pages: Range<u64>) -> bool {
+        pages.all(|page| self.committed.contains_key(&page))
+    }
+}
+
+/// The process whose thread runs now is another one, perhaps.
+#[inline]
+pub(crate) fn enter(k: &mut Kernel) {
+    if !k.mm.spaces.apart.is_empty() {
+        show_current(k);
+    }
+}
+
+#[cold]
+fn show_current(k: &mut Kernel) {
+    let current = current(k);
+    let before = std::mem::replace(&mut k.mm.spaces.shown, current);
+    if before != current {
+        of(k, before).into_iter().for_each(|key| hide(k, key));
+        of(k, current).into_iter().for_each(|key| show(k, key));
+    }
+}
+
+/// The process of the thread that runs, as it is attached.
+pub(crate) fn current(k: &Kernel) -> u64 {
+    k.ke.thread().map_or(ps::process::SYSTEM, |thread| thread.process)
+}
+
+/// The regions of a process that stand apart.
+fn of(k: &Kernel, process: u64) -> Vec<Key> {
+    k.mm.spaces.apart.range((process, 0)..=(process, u64::MAX)).copied().collect()
+}
+
+/// Whether a region's contents are where it says.
+fn is_shown(k: &Kernel, key: Key) -> bool {
+    !k.mm.spaces.apart.contains(&key) || k.mm.spaces.shown == key.0
+}
+
+fn show(k: &mut Kernel, key: Key) {
+    let Some(region) = k.mm.spaces.regions.get(&key) else { return };
+    let (pages, parts) = (region.pages, parts(region, 0..region.pages));
+    user::own_view(k, key.1, pages, key.0);
+    for (first, frames, protection) in parts.into_iter().filter(|(.., protection)| protection.read) {
+        let page = Page { physical: 0, protection, pageable: true };
+        k.mm.map.map(k.engine, key.1 + first * PAGE, &frames, page);
+    }
+}
+
+fn hide(k: &mut Kernel, key: Key) {
+    let Some(region) = k.mm.spaces.regions.get(&key) else { return };
+    let parts = parts(region, 0..region.pages);
+    user::disown_view(k, key.1);
+    for (first, frames, _) in parts.into_iter().filter(|(.., protection)| protection.read) {
+        k.mm.map.unmap(k.engine, key.1 + first * PAGE, frames.len() as u64);
+    }
+}
+
+/// What of these pages is committed: pieces of one protection, by their first page.
+fn parts(region: &Region, pages: Range<u64>) -> Vec<(u64, Vec<u64>, Protection)> {
+    let mut parts: Vec<(u64, Vec<u64>, Protection)> = Vec::new();
+    for (&page, &Committed { frame, protection }) in region.committed.range(pages) {
+        match parts.last_mut() {
+            Some((first, frames, last)) if *last == protection && *first + frames.len() as u64 == page => {
+                frames.push(frame);
+            }
+            _ => parts.push((page, vec![frame], protection)),
+        }
+    }
+    parts
+}
+
+/// Reserves `pages` pages for a process, at `wanted` or wherever there is room; the address, none if it cannot be had.
+pub(crate) fn reserve(k: &mut Kernel, process: u64, wanted: Option<u64>, pages: u64) -> Option<u64> {
+    let window = Zone::Regions.window();
+    let bytes = pages.checked_mul(PAGE).filter(|bytes| *bytes <= window.size)?;
+    let base = match wanted {
+        Some(wanted) => wanted,
+        None => room(k, process, bytes)?,
+    };
+    let range = base..base.checked_add(bytes)?;
+    if !window.contains(base) || range.end > window.end() || k.mm.spaces.is_taken(process, &range) {
+        return None;
+    }
+    let others = k.mm.spaces.others(process, &range);
+    others.iter().for_each(|other| set_apart(k, *other));
+    let apart = !others.is_empty();
+    let key = (process, base);
+    k.mm.spaces.regions.insert(key, Region { pages, committed: BTreeMap::new(), areas: 0, apart });
+    if apart {
+        k.mm.spaces.apart.insert(key);
+    }
+    if is_shown(k, key) {
+        user::own_view(k, base, pages, process);
+    }
+    Some(base)
+}
+
+/// Addresses that no process has; once all have been given out, such that this one has not.
+fn room(k: &mut Kernel, process: u64, bytes: u64) -> Option<u64> {
+    let window = Zone::Regions.window();
+    let mut at = window.base + k.mm.spaces.fresh;
+    let ends = |state: &State, range: Range<u64>| {
+        let overlap = state.regions.iter().filter(|((_, base), _)| *base < range.end);
+        overlap.map(|((_, base), region)| base + region.pages * PAGE).filter(|end| *end > range.start).max()
+    };
+    while let Some(end) = at.checked_add(bytes).filter(|end| *end <= window.end()) {
+        match ends(&k.mm.spaces, at..end) {
+            Some(behind) => at = behind.next_multiple_of(GRANULARITY),
+            None => {
+                // A page behind it stays free for a while.
+                k.mm.spaces.fresh = (end + PAGE).next_multiple_of(GRANULARITY) - window.base;
+                return Some(at);
+            }
+        }
+    }
+    let mut at = window.base;
+    for ((_, base), region) in k.mm.spaces.regions.range((process, 0)..=(process, u64::MAX)) {
+        if base.saturating_sub(at) > bytes {
+            break;
+        }
+        at = (base + region.pages * PAGE + 1).next_multiple_of(GRANULARITY);
+    }
+    (at + bytes <= window.end()).then_some(at)
+}
+
+/// From now on another process has something where this region is.
+fn set_apart(k: &mut Kernel, key: Key) {
+    let Some(region) = k.mm.spaces.regions.get_mut(&key).filter(|region| !region.apart) else { return };
+    region.apart = true;
+    if k.mm.spaces.apart.is_empty() {
+        k.mm.spaces.shown = current(k);
+    }
+    if k.mm.spaces.shown != key.0 {
+        hide(k, key);
+    }
+    k.mm.spaces.apart.insert(key);
+}
+
+/// Nothing else is there any more, perhaps.
+fn rejoin(k: &mut Kernel, key: Key) {
+    let Some(region) = k.mm.spaces.regions.get(&key).filter(|region| region.apart) else { return };
+    let range = key.1..key.1 + region.pages * PAGE;
+    if !k.mm.spaces.others(key.0, &range).is_empty() {
+        return;
+    }
+    if !is_shown(k, key) {
+        show(k, key);
+    }
+    k.mm.spaces.apart.remove(&key);
+    if let Some(region) = k.mm.spaces.regions.get_mut(&key) {
+        region.apart = false;
+    }
+}
+
+/// Commits pages of a region, or gives committed ones another protection; false if there is not so much memory.
+pub(crate) fn commit(cx: &mut Cx<'_>, key: Key, pages: Range<u64>, protection: Protection) -> bool {
+    let missing: Vec<u64> = cx.with(|k| match k.mm.spaces.regions.get(&key) {
+        Some(region) => pages.clone().filter(|page| !region.committed.contains_key(page)).collect(),
+        None => Vec::new(),
+    });
+    let Some(frames) = zeroed::take_scattered(cx, missing.len() as u64) else { return false };
+    cx.with(|k| {
+        let areas = frames.len() + 1;
+        if !k.mm.physical.memory.take_areas(areas) {
+            zeroed::give(k, frames);
+            return false;
+        }
+        let shown = is_shown(k, key);
+        if let Some(region) = k.mm.spaces.regions.get_mut(&key) {
+            region.areas += areas;
+            let fresh = missing.into_iter().zip(frames);
+            region.committed.extend(fresh.map(|(page, frame)| (page, Committed { frame, protection })));
+            region.committed.range_mut(pages.clone()).for_each(|(_, page)| page.protection = protection);
+        }
+        if shown {
+            lay(k, key, pages);
+        }
+        true
+    })
+}
+
+/// Makes what is shown of these pages what they are.
+fn lay(k: &mut Kernel, key: Key, pages: Range<u64>) {
+    let Some(region) = k.mm.spaces.regions.get(&key) else { return };
+    for (first, frames, protection) in parts(region, pages) {
+        let at = key.1 + first * PAGE;
+        if protection.read {
+            let page = Page { physical: 0, protection, pageable: true };
+            k.mm.map.map(k.engine, at, &frames, page);
+        } else {
+            k.mm.map.unmap(k.engine, at, frames.len() as u64);
+        }
+    }
+}
+
+/// Takes committed pages of a region away.
+pub(crate) fn decommit(k: &mut Kernel, key: Key, pages: Range<u64>) {
+    let shown = is_shown(k, key);
+    let Some(region) = k.mm.spaces.regions.get_mut(&key) else { return };
+    let gone: Vec<(u64, Committed)> =
+        region.committed.range(pages).map(|(page, known)| (*page, *known)).collect();
+    gone.iter().for_each(|(page, _)| _ = region.committed.remove(page));
+    for (page, _) in gone.iter().filter(|(_, known)| shown && known.protection.read) {
+        k.mm.map.unmap(k.engine, key.1 + page * PAGE, 1);
+    }
+    zeroed::give(k, gone.into_iter().map(|(_, known)| known.frame));
+}
+
+/// Takes a region away.
+pub(crate) fn release(k: &mut Kernel, key: Key) {
+    let Some(pages) = k.mm.spaces.regions.get(&key).map(|region| region.pages) else { return };
+    decommit(k, key, 0..pages);
+    if is_shown(k, key) {
+        user::disown_view(k, key.1);
+    }
+    k.mm.spaces.apart.remove(&key);
+    if let Some(region) = k.mm.spaces.regions.remove(&key) {
+        k.mm.physical.memory.give_areas(region.areas);
+    }
+    let others = k.mm.spaces.others(key.0, &(key.1..key.1 + pages * PAGE));
+    others.into_iter().for_each(|other| rejoin(k, other));
+}
+
+/// Takes all regions of a process away, when it ends.
+pub(crate) fn release_process(k: &mut Kernel, process: u64) {
+    let own: Vec<Key> =
+        k.mm.spaces.regions.range((process, 0)..=(process, u64::MAX)).map(|(key, _)| *key).collect();
+    own.into_iter().for_each(|key| release(k, key));
+}
