@@ -148,6 +148,7 @@ gallery! {
     mdl_of_pool: "MdlOfPool",
     mutex_taken_twice: "MutexTakenTwice",
     noncached_memory: "NoncachedMemory",
+    page_for_application_and_thread: "PageForApplicationAndThread",
     pages_for_mdl: "PagesForMdl",
     parts_of_locked_buffer: "PartsOfLockedBuffer",
     passed_on: "PassedOn",

@@ -303,6 +303,42 @@ static ULONG PoolForApplicationToRead(VOID)
     return 0;
 }
 
+static VOID NTAPI CountInSystem(PVOID Context)
+{
+    PULONG Counter = Context;
+
+    ++*Counter;
+    PsTerminateSystemThread(STATUS_SUCCESS);
+}
+
+/* One page by two addresses: the application's is used in its context, the kernel's by a thread of the system. */
+/* Not: user-memory-elsewhere, user-mapping-unmapped-elsewhere */
+static ULONG PageForApplicationAndThread(VOID)
+{
+    PULONG Block = Nonpaged(PAGE_SIZE);
+    PMDL Mdl = IoAllocateMdl(Block, PAGE_SIZE, FALSE, FALSE, NULL);
+    PULONG volatile User = NULL;
+    PKTHREAD Thread;
+
+    CHECK(Block != NULL && Mdl != NULL);
+    RtlZeroMemory(Block, PAGE_SIZE);
+    MmBuildMdlForNonPagedPool(Mdl);
+    __try {
+        User = MmMapLockedPagesSpecifyCache(Mdl, UserMode, MmCached, NULL, FALSE, NormalPagePriority);
+        ++*User;
+    } __except (EXCEPTION_EXECUTE_HANDLER) {
+        return __LINE__;
+    }
+    Thread = StartThread(CountInSystem, Block);
+    CHECK(Thread != NULL);
+    JoinThread(Thread);
+    CHECK(*User == 2 && *Block == 2);
+    MmUnmapLockedPages(User, Mdl);
+    IoFreeMdl(Mdl);
+    ExFreePoolWithTag(Block, TAG);
+    return 0;
+}
+
 static ULONG NoncachedMemory(VOID)
 {
     PULONG Block = MmAllocateNonCachedMemory(PAGE_SIZE);
@@ -378,6 +414,7 @@ static ULONG TextsThatEndEarly(VOID)
     IDIOM(WindowForApplication)                                                                                        \
     IDIOM(PartsOfLockedBuffer)                                                                                         \
     IDIOM(PoolForApplicationToRead)                                                                                    \
+    IDIOM(PageForApplicationAndThread)                                                                                 \
     IDIOM(PoolOfWholePages)                                                                                            \
     IDIOM(PoolWithQuota)                                                                                               \
     IDIOM(LookasideLists)                                                                                              \

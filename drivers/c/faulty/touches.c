@@ -468,6 +468,54 @@ static NTSTATUS AskCompleted(REQUEST *Request)
     return MmIsAddressValid(KeptAddress) ? STATUS_SUCCESS : STATUS_ACCESS_VIOLATION;
 }
 
+/* ---- what is mapped for an application -------------------------------------------------------------------------- */
+
+/* Has a work item read where these pages are mapped for the application, after a look in its own context. */
+static NTSTATUS ReadMappedElsewhere(REQUEST *Request, PVOID Pages)
+{
+    PMDL Mdl = IoAllocateMdl(Pages, PAGE_SIZE, FALSE, FALSE, NULL);
+    REQUEST Errand = *Request;
+
+    if (Mdl == NULL) {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    MmBuildMdlForNonPagedPool(Mdl);
+    Errand.Input = MmMapLockedPagesSpecifyCache(Mdl, UserMode, MmNonCached, NULL, FALSE, NormalPagePriority);
+    Errand.InputLength = PAGE_SIZE;
+    ReadIt(Errand.Input); /* here it may */
+    ReadUserElsewhere(&Errand);
+    MmUnmapLockedPages(Errand.Input, Mdl);
+    IoFreeMdl(Mdl);
+    return STATUS_SUCCESS;
+}
+
+/* 30: of pool. */
+static NTSTATUS ReadMappedPoolElsewhere(REQUEST *Request)
+{
+    PVOID Block = ExAllocatePoolWithTag(NonPagedPool, PAGE_SIZE, TOUCHES_TAG);
+    NTSTATUS Status = STATUS_INSUFFICIENT_RESOURCES;
+
+    if (Block != NULL) {
+        Status = ReadMappedElsewhere(Request, Block);
+        Free(Block);
+    }
+    return Status;
+}
+
+/* 31: of a device, the text screen. */
+static NTSTATUS ReadMappedScreenElsewhere(REQUEST *Request)
+{
+    PHYSICAL_ADDRESS Screen = {.QuadPart = 0xB8000};
+    PVOID Window = MmMapIoSpace(Screen, PAGE_SIZE, MmNonCached);
+    NTSTATUS Status = STATUS_INSUFFICIENT_RESOURCES;
+
+    if (Window != NULL) {
+        Status = ReadMappedElsewhere(Request, Window);
+        MmUnmapIoSpace(Window, PAGE_SIZE);
+    }
+    return Status;
+}
+
 /* ---- the driver around them ------------------------------------------------------------------------------------- */
 
 static const TOUCH Touches[] = {
@@ -477,6 +525,7 @@ static const TOUCH Touches[] = {
     ReadUserAtDispatch, ReadUserElsewhere, LeaveHalf,   WordByWord,        CopyPadding,
     KeepBuffer,     KeepMdl,        WriteCompleted,     FillCompleted,     LockBuffer,
     WriteLocked,    UnlockBuffer,   AskCompleted,       WriteBehindMany,   WriteFreedMany,
+    ReadMappedPoolElsewhere, ReadMappedScreenElsewhere,
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

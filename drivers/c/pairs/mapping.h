@@ -140,6 +140,36 @@ static VOID PagingUnlock(BOOLEAN Wrong)
     MmUnlockPagableImageSection(Handle);
 }
 
+static PMDL ShownMdl;
+
+static VOID NTAPI UnmapShown(PVOID Context)
+{
+    MmUnmapLockedPages(Context, ShownMdl);
+    PsTerminateSystemThread(STATUS_SUCCESS);
+}
+
+static VOID NTAPI LeaveShown(PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Context);
+    PsTerminateSystemThread(STATUS_SUCCESS);
+}
+
+/* Pool that is mapped for the application, unmapped in its context and in a system thread. */
+static VOID UserMappingUnmappedElsewhere(BOOLEAN Wrong)
+{
+    PVOID Block = Nonpaged(PAGE_SIZE), User;
+
+    ShownMdl = IoAllocateMdl(Block, PAGE_SIZE, FALSE, FALSE, NULL);
+    MmBuildMdlForNonPagedPool(ShownMdl);
+    User = MmMapLockedPagesSpecifyCache(ShownMdl, UserMode, MmCached, NULL, FALSE, NormalPagePriority);
+    JoinThread(StartThread(Wrong ? UnmapShown : LeaveShown, User));
+    if (!Wrong) {
+        MmUnmapLockedPages(User, ShownMdl);
+    }
+    IoFreeMdl(ShownMdl);
+    Free(Block);
+}
+
 #define MAPPING_PAIRS                                                                                                  \
     PAIR("bad-contiguous-free", BadContiguousFree)                                                                     \
     PAIR("contiguous-boundary", ContiguousBoundary)                                                                    \
@@ -155,6 +185,7 @@ static VOID PagingUnlock(BOOLEAN Wrong)
     PAIR("paging-address", PagingAddress)                                                                              \
     PAIR("paging-unlock", PagingUnlock)                                                                                \
     PAIR("physical-of-nothing", PhysicalOfNothing)                                                                     \
+    PAIR("user-mapping-unmapped-elsewhere", UserMappingUnmappedElsewhere)                                              \
     PAIR("zero-bytes", ZeroBytes)
 
 #endif

@@ -130,9 +130,15 @@ fn map_for(cx: &mut Cx<'_>, name: &str, address: u64, bytes: u64, read_only: boo
         .unwrap_or(0))
 }
 
-/// Shows device memory to applications, at an address of the system's choice.
-pub(crate) fn add_for_application(k: &mut Kernel, bus: u64, bytes: u64, read_only: bool) -> Option<u64> {
-    add(k, USER_DEVICE, Mapping { bus, bytes, read_only, ..Mapping::default() })
+/// Shows device memory to an application, at an address of the system's choice.
+pub(crate) fn add_for_application(
+    k: &mut Kernel,
+    bus: u64,
+    bytes: u64,
+    read_only: bool,
+    process: u32,
+) -> Option<u64> {
+    add(k, USER_DEVICE, Mapping { bus, bytes, read_only, process: Some(process), ..Mapping::default() })
 }
 
 /// Shows device memory to the kernel once more, for an MDL.

@@ -13,9 +13,10 @@ use engine::{Flow, Protection};
 
 use super::map::{self, Page};
 use super::space::Zone;
-use super::{io_space, mdl, physical, pool};
+use super::{io_space, mdl, physical, pool, shadow, user};
 use crate::cx::Cx;
 use crate::ex;
+use crate::ps;
 use crate::verdict::Verdict;
 
 /// One place where an MDL's pages are shown.
@@ -110,6 +111,15 @@ fn show(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, place: Place, protection: Protecti
     };
     let Some(at) = at else { return Ok(None) };
     let mapping = Mapping { address: at, pages: pages.len() as u64, user: place.user, device: of_device > 0 };
+    if mapping.user {
+        let process = ps::current_process(cx);
+        cx.with(|k| {
+            user::own_view(k, at, mapping.pages, process);
+            if !mapping.device {
+                k.engine.mark(at, mapping.pages * PAGE, shadow::RESIDENT);
+            }
+        });
+    }
     let (owner, caller) = pool::caller(cx);
     cx.with(|k| {
         let held = k.mm.mdl.held.entry(mdl.address).or_default();
@@ -144,10 +154,11 @@ fn show_device(cx: &mut Cx<'_>, place: Place, pages: &[u64], protection: Protect
         return None;
     }
     let (bytes, read_only) = (pages.len() as u64 * PAGE, !protection.write);
+    let process = u32::try_from(ps::current_process(cx)).unwrap_or(u32::MAX);
     cx.with(|k| {
         let bus = k.hal.platform.to_bus(pages[0]);
         match place.user {
-            true => io_space::add_for_application(k, bus, bytes, read_only),
+            true => io_space::add_for_application(k, bus, bytes, read_only, process),
             false => io_space::add_for_kernel(k, bus, bytes, read_only),
         }
     })
@@ -199,9 +210,30 @@ pub fn unmap_locked_pages(cx: &mut Cx<'_>, base: u64, mdl: DriverPtr<MDL>) -> Fl
         let verdict = Verdict::error("irql-too-high", message);
         return Err(cx.stop(verdict.bug_check(0xC4, [0x7A, irql.into(), base, mdl.address])));
     }
+    if mapping.user {
+        expect_own(cx, base, mapping)?;
+    }
     take_away(cx, mdl, mapping)?;
     forget_if_empty(cx, mdl);
     Ok(())
+}
+
+/// A mapping to the user half is taken away in its own process.
+fn expect_own(cx: &mut Cx<'_>, base: u64, mapping: Mapping) -> Flow<()> {
+    let owner = cx.with(|k| user::process_of(k, mapping.address)).map(u64::from);
+    let current = ps::current_process(cx);
+    if owner.is_none_or(|owner| owner == current) {
+        return Ok(());
+    }
+    let name = |process: u64| match process {
+        ps::process::SYSTEM => "a system thread".to_owned(),
+        process => format!("process {process}"),
+    };
+    let (owner, here) = (name(owner.unwrap_or_default()), name(current));
+    let message = format!(
+        "MmUnmapLockedPages was called for {base:#x}, which was mapped for {owner}, in the context of {here}: there it stays, and what is unmapped here is another's"
+    );
+    Err(cx.stop(Verdict::error("user-mapping-unmapped-elsewhere", message)))
 }
 
 /// Takes the system mapping away that the MDL's flags speak of.
@@ -219,6 +251,9 @@ pub(crate) fn unmap_system(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
 fn take_away(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, mapping: Mapping) -> Flow<()> {
     let zone = if mapping.user { Zone::User } else { Zone::Mappings };
     cx.with(|k| {
+        if mapping.user {
+            user::disown_view(k, mapping.address);
+        }
         if mapping.device {
             io_space::remove(k, mapping.address);
         } else if mapping.pages > 0 {

@@ -17,6 +17,7 @@ use super::space::Zone;
 use super::{paging, shadow, virtual_memory};
 use crate::cx::{Cx, Kernel};
 use crate::hal::access;
+use crate::ps;
 
 /// A range of an application's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -227,6 +228,12 @@ pub fn write(cx: &mut Cx<'_>, address: u64, bytes: &[u8]) -> Result<(), BadAddre
     cx.engine().write_bytes(address, bytes)
 }
 
+/// Whether what lies there is another process's: for the one that runs, nothing is there.
+fn is_elsewhere(cx: &mut Cx<'_>, address: u64) -> bool {
+    let current = ps::current_process(cx);
+    cx.with(|k| process_of(k, address)).is_some_and(|owner| u64::from(owner) != current)
+}
+
 /// An application loads, by instructions of 1, 2, 4 or 8 bytes, from its memory or a device's.
 ///
 /// # Errors
@@ -237,7 +244,7 @@ pub fn load(cx: &mut Cx<'_>, address: u64, length: u32) -> Flow<Result<Vec<u8>, 
     }
     let mut bytes = Vec::new();
     for (at, width) in pieces(address, length.into()) {
-        if cx.with(|k| paging::page(k, at)).is_none() {
+        if is_elsewhere(cx, at) || cx.with(|k| paging::page(k, at)).is_none() {
             return Ok(Err(BadAddress { address: at, write: false }));
         }
         let value = access::device_load(cx, Access { address: at, bytes: width })?;
@@ -257,7 +264,8 @@ pub fn store(cx: &mut Cx<'_>, address: u64, bytes: &[u8]) -> Flow<Result<(), Bad
     }
     let mut rest = bytes;
     for (at, width) in pieces(address, bytes.len() as u64) {
-        if cx.with(|k| paging::page(k, at)).is_none_or(|page| !page.protection.write) {
+        if is_elsewhere(cx, at) || cx.with(|k| paging::page(k, at)).is_none_or(|page| !page.protection.write)
+        {
             return Ok(Err(BadAddress { address: at, write: true }));
         }
         let (piece, after) = rest.split_at(width.into());
