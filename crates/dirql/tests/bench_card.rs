@@ -8,9 +8,11 @@ mod rig;
 
 use std::path::PathBuf;
 
-use dirql::{Bench, Machine, Report};
+use dirql::explore::Policy;
+use dirql::record::{Record, Recording};
+use dirql::{Bench, Machine, Report, ScriptText};
 use kernel::verdict::Verdict;
-use rig::{driver, play, start, try_play};
+use rig::{Buffer, driver, play, start, try_play};
 
 const STORY: u32 = 0x0022_340C;
 const SERVED: u32 = 0x0022_3410;
@@ -188,6 +190,54 @@ fn an_application_reads_and_writes_registers_that_the_driver_has_mapped_for_it()
         store registers u32:1 at 0x24 expect STATUS_ACCESS_VIOLATION",
     );
     finish(machine);
+}
+
+/// What files hold is stored, is looked for in what is loaded, and is the input of the request that answers with the pointer; a record
+/// has the files in it.
+#[test]
+fn values_of_files_go_through_a_pointer_and_stand_in_a_record() {
+    const TEXT: &str = r"open \\.\Card as c
+        pointer registers ioctl c 0x223414 in file:none.bin out 8
+        load registers 4 expect file:name.txt
+        store registers file:two.bin at 0x24; load registers 4 at 0x28 expect file:one.bin
+        load registers 4 at 0x24 expect file:two.bin
+        close c";
+    let folder = rig::folder("pointer-files");
+    let files: [(&str, &[u8]); 4] =
+        [("none.bin", b""), ("name.txt", b"Benc"), ("one.bin", &[1, 0, 0, 0]), ("two.bin", &[0xFE, 2, 0, 0])];
+    for (name, bytes) in files {
+        std::fs::write(folder.join(name), bytes).unwrap();
+    }
+    let written = ScriptText { folder: folder.clone(), ..ScriptText::typed(TEXT) };
+    let text = Buffer::default();
+    let bench = bench("bench", false);
+    let chooser = Policy::default().chooser();
+    let started = Recording::start(bench, chooser, "default", Some(&written), text.clone());
+    let (bench, recording) = started.unwrap();
+    let report = bench.run(Some(written.play().unwrap())).unwrap();
+    recording.finish(&report).unwrap();
+    report.expect_clean();
+
+    // Another value in a file is another story, and it is the values that count.
+    std::fs::write(folder.join("one.bin"), [3, 0, 0, 0]).unwrap();
+    let machine = start(|| self::bench("bench", false));
+    let wrong = machine.play(written.play().unwrap()).unwrap_err().to_string();
+    assert!(wrong.contains("test") || wrong.contains("--do:4"), "{wrong}");
+    drop(machine.finish());
+
+    // The record is of the files as they were, and says which one is not any more.
+    let record = Record::parse("card", &text.text()).unwrap();
+    let changed = record.bench(None, None).map(drop).unwrap_err().to_string();
+    assert!(changed.contains("one.bin: has changed since"), "{changed}");
+    std::fs::write(folder.join("one.bin"), [1, 0, 0, 0]).unwrap();
+    let (bench, play, comparison) = record.bench(None, None).unwrap();
+    let again = bench.run(play).unwrap();
+    assert_eq!(comparison.difference(&again), None, "{again}");
+    again.expect_clean();
+
+    std::fs::remove_file(folder.join("two.bin")).unwrap();
+    let refused = written.play().unwrap_err().to_string();
+    assert!(refused.starts_with("--do:4:") && refused.contains("two.bin"), "{refused}");
 }
 
 #[test]
