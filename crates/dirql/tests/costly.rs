@@ -6,7 +6,7 @@
 
 mod rig;
 
-use dirql::{Bench, Report};
+use dirql::{Bench, Error, Report};
 use rig::{driver, start, try_play};
 
 const CODE: u32 = 0x0022_2000;
@@ -58,4 +58,59 @@ fn the_same_is_counted_in_a_checked_machine() {
         assert_eq!(fast.expect_verdict().rule, checked.expect_verdict().rule, "{index}");
         assert_eq!(calls(&fast), calls(&checked), "{index}\n{fast}\n{checked}");
     }
+}
+
+/// As often as that (the most is without end, and has a small budget), in a machine that has so much memory: nothing is given back.
+fn keep(index: u32, rounds: u32, megabytes: u64) -> (Result<(), Error>, Report) {
+    let bench = || {
+        let bench = Bench::new().driver(driver("costly.sys")).memory(megabytes << 20);
+        if rounds == u32::MAX { bench.instruction_budget(10 * BUDGET) } else { bench }
+    };
+    let machine = start(bench);
+    let code = CODE + 4 * index;
+    let told = try_play(&machine, &format!(r"open \\.\DirqlCostly as f; ioctl f {code:#x} in u32:{rounds}"));
+    (told, machine.finish())
+}
+
+fn says(report: &Report, rule: &str, text: &str) -> bool {
+    let mut all = report.findings.iter().chain(&report.verdict);
+    all.any(|told| told.rule == rule && told.message.contains(text))
+}
+
+#[test]
+fn contiguous_memory_that_is_kept_is_used_up_by_name_and_asking_for_more_ends() {
+    let (told, report) = keep(15, 200, 64);
+    assert!(told.is_ok(), "each call is answered\n{report}");
+    assert!(says(&report, "memory-used-up", "the machine's memory of 64 MiB is used up"), "{report}");
+    assert!(says(&report, "contiguous-memory-leak", "allocated by costly.sys!KeepContiguous+"), "{report}");
+    let (_, report) = keep(15, u32::MAX, 64);
+    assert!(says(&report, "memory-used-up", "of 64 MiB"), "{report}");
+    assert_eq!(report.expect_verdict().rule, "endless-loop", "{report}");
+}
+
+#[test]
+fn threads_without_number_are_one_line_of_the_verdict() {
+    let (told, report) = keep(16, 20_000, 64);
+    assert!(told.is_ok(), "{report}");
+    assert!(says(&report, "memory-used-up", "the machine's memory of 64 MiB is used up"), "{report}");
+    assert_eq!(report.expect_verdict().rule, "unload-still-called", "{report}");
+
+    let machine = start(|| Bench::new().driver(driver("costly.sys")));
+    let asked = format!(r"open \\.\DirqlCostly as f; ioctl f {:#x} in u32:2000", CODE + 4 * 16);
+    let asked = format!("{asked}; ioctl f {:#x} in u32:1", CODE + 4 * 19);
+    let message = try_play(&machine, &asked).unwrap_err().to_string();
+    assert!(message.contains(" (2000 such threads)") && message.len() < 2_000, "{message}");
+    let report = machine.finish().to_string();
+    assert!(report.len() < 20_000, "{report}");
+}
+
+#[test]
+fn mappings_without_number_are_told_as_so_many_and_end_by_name() {
+    let (told, report) = keep(17, 1_000, 192);
+    assert!(told.is_ok(), "{report}");
+    assert!(says(&report, "locked-pages-leak", "left 936 more MDLs with pages locked or mapped, locked by"));
+    assert!(says(&report, "pool-leak", "left 936 more blocks of pool, allocated by costly.sys!KeepMapping+"));
+    let (_, report) = keep(17, 25_000, 192);
+    assert!(says(&report, "not-implemented", "more than 42,000 areas of memory at once"), "{report}");
+    assert!(report.findings.len() < 200, "{report}");
 }

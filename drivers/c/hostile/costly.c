@@ -1,7 +1,7 @@
 /*
  * costly.sys: a driver without hardware that calls one export, or one pair, without end, where each call costs the host much more than it
  * has instructions. \\.\DirqlCostly, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED, FILE_ANY_ACCESS), N being the index into
- * Costs below. Each run must end with a verdict in reasonable time, and in reasonable output.
+ * Costs below; the input, a ULONG, is how often, without end if there is none. Each run must end with a verdict in reasonable time, and in reasonable output.
  */
 #include <ddk/wdm.h>
 
@@ -20,7 +20,7 @@ static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlCostly")
 static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlCostly");
 static PDRIVER_OBJECT OwnDriver;
 static PUCHAR Large; /* a megabyte */
-static KEVENT Event;
+static KEVENT Event, Never; /* the latter is never set */
 static KTIMER Timer;
 
 static VOID SetEvent(VOID)
@@ -134,22 +134,75 @@ static VOID Where(VOID)
     (VOID)MmGetPhysicalAddress(Large);
 }
 
+/* ---- what is kept: there is less and less of it ---- */
+
+static ULONG Kept;
+
+static VOID KeepContiguous(VOID)
+{
+    PHYSICAL_ADDRESS Highest = {.QuadPart = -1};
+
+    Kept += MmAllocateContiguousMemory(0x100000, Highest) != NULL;
+}
+
+static VOID NTAPI WaitForEver(PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Context);
+    KeWaitForSingleObject(&Never, Executive, KernelMode, FALSE, NULL);
+    PsTerminateSystemThread(STATUS_SUCCESS);
+}
+
+static VOID KeepThread(VOID)
+{
+    HANDLE Handle;
+
+    if (NT_SUCCESS(PsCreateSystemThread(&Handle, THREAD_ALL_ACCESS, NULL, NULL, NULL, WaitForEver, NULL))) {
+        ZwClose(Handle);
+        Kept++;
+    }
+}
+
+/* As all those threads do. */
+static VOID WaitToo(VOID)
+{
+    KeWaitForSingleObject(&Never, Executive, KernelMode, FALSE, NULL);
+}
+
+static VOID KeepMapping(VOID)
+{
+    PMDL Mdl = IoAllocateMdl(Large, 1, FALSE, FALSE, NULL);
+
+    if (Mdl != NULL) {
+        MmProbeAndLockPages(Mdl, KernelMode, IoWriteAccess);
+        Kept += MmGetSystemAddressForMdlSafe(Mdl, NormalPagePriority) != NULL;
+    }
+}
+
+static VOID KeepPool(VOID)
+{
+    Kept += ExAllocatePoolWithTag(NonPagedPool, 0x100000, COSTLY_TAG) != NULL;
+}
+
 static VOID (*const Costs[])(VOID) = {
     SetEvent, SmallBlock, LargeBlock, Compare, Print, LockAndMap, WriteValue, MakeDevice, /* from 0 on */
-    Contiguous, SetTimer, MakeThread, AskItself, Link, Format, Where, /* from 8 on */
+    Contiguous, SetTimer, MakeThread, AskItself, Link, Format, Where, KeepContiguous, /* from 8 on */
+    KeepThread, KeepMapping, KeepPool, WaitToo, /* from 16 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
     ULONG Index = ((Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF) - 0x800;
-    ULONG Round;
+    ULONG Round, Rounds = ROUNDS;
 
     UNREFERENCED_PARAMETER(Device);
     if (Index >= RTL_NUMBER_OF(Costs)) {
         return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
     }
-    for (Round = 0; Round < ROUNDS; Round++) {
+    if (Stack->Parameters.DeviceIoControl.InputBufferLength >= sizeof(ULONG)) {
+        Rounds = *(PULONG)Irp->AssociatedIrp.SystemBuffer;
+    }
+    for (Round = 0; Round < Rounds; Round++) {
         Costs[Index]();
     }
     return Complete(Irp, STATUS_SUCCESS, 0);
@@ -160,6 +213,7 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
     UNREFERENCED_PARAMETER(RegistryPath);
     OwnDriver = Driver;
     KeInitializeEvent(&Event, NotificationEvent, FALSE);
+    KeInitializeEvent(&Never, NotificationEvent, FALSE);
     KeInitializeTimer(&Timer);
     Large = ExAllocatePoolWithTag(PagedPool, 0x100000, COSTLY_TAG);
     if (Large == NULL) {

@@ -3,6 +3,8 @@
 //! Pages: *Writing an Unload Routine*, *Bug Check 0xC4* (62), *Bug Check 0xCB*, *Bug Check 0xCE*. Images, pool and mappings
 //! keep their own accounts, by the base of the image; here they are asked.
 
+use std::collections::BTreeMap;
+
 use abi::{DRIVER_OBJECT, DriverPtr, KDPC, KTIMER, WORK_QUEUE_ITEM};
 use engine::Flow;
 
@@ -27,6 +29,9 @@ pub(crate) enum When {
     Unloaded,
 }
 
+/// So many leaks of one rule that one place of the driver's has made are told one by one; the rest is a number.
+const OF_ONE_PLACE: u64 = 64;
+
 /// The driver that goes.
 struct Gone {
     driver: DriverPtr<DRIVER_OBJECT>,
@@ -34,6 +39,8 @@ struct Gone {
     base: u64,
     size: u64,
     after: &'static str,
+    /// How many leaks there are of a rule (what is left, in the plural) by a place.
+    leaks: BTreeMap<(&'static str, &'static str, String), u64>,
 }
 
 impl Gone {
@@ -42,9 +49,27 @@ impl Gone {
         address.wrapping_sub(self.base) < self.size
     }
 
+    /// Whether one of these is told by itself: not if `place` has left very many.
+    fn is_told(&mut self, rule: &'static str, things: &'static str, place: &str) -> bool {
+        let count = self.leaks.entry((rule, things, place.to_owned())).or_default();
+        *count += 1;
+        *count <= OF_ONE_PLACE
+    }
+
     /// A finding that does not end the run.
-    fn leak(&self, cx: &mut Cx<'_>, rule: &'static str, what: &str) {
-        cx.report(self.verdict(rule, what));
+    fn leak(&mut self, cx: &mut Cx<'_>, rule: &'static str, things: &'static str, what: &str, place: &str) {
+        if self.is_told(rule, things, place) {
+            cx.report(self.verdict(rule, &format!("{what}{place}")));
+        }
+    }
+
+    /// How many there are besides those that were told.
+    fn tell_more(&mut self, cx: &mut Cx<'_>) {
+        for ((rule, things, place), count) in std::mem::take(&mut self.leaks) {
+            if let Some(more @ 1..) = count.checked_sub(OF_ONE_PLACE) {
+                cx.report(self.verdict(rule, &format!("left {more} more {things}{place}")));
+            }
+        }
     }
 
     fn verdict(&self, rule: &'static str, what: &str) -> Verdict {
@@ -63,14 +88,15 @@ pub(crate) fn report(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, when: Wh
         When::EntryFailed => "failed in its DriverEntry",
         When::Unloaded => "was unloaded",
     };
-    let gone = Gone { driver, service, base, size, after };
+    let mut gone = Gone { driver, service, base, size, after, leaks: BTreeMap::new() };
     unload::wait_for_work(cx, driver)?;
     refuse_still_called(cx, &gone)?;
-    objects(cx, &gone)?;
+    objects(cx, &mut gone)?;
     pool_check::all(cx)?;
     if base != 0 {
-        memory(cx, &gone);
+        memory(cx, &mut gone);
     }
+    gone.tell_more(cx);
     Ok(())
 }
 
@@ -80,9 +106,11 @@ pub(crate) fn report(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, when: Wh
 /// As [`report`].
 pub(crate) fn report_library(cx: &mut Cx<'_>, name: &str, base: u64, size: u64) -> Flow<()> {
     let after = "was unloaded";
-    let gone = Gone { driver: DriverPtr::NULL, service: name.to_owned(), base, size, after };
+    let service = name.to_owned();
+    let mut gone = Gone { driver: DriverPtr::NULL, service, base, size, after, leaks: BTreeMap::new() };
     refuse_still_called(cx, &gone)?;
-    memory(cx, &gone);
+    memory(cx, &mut gone);
+    gone.tell_more(cx);
     Ok(())
 }
 
@@ -169,22 +197,34 @@ fn thread_inside(k: &Kernel, gone: &Gone) -> Option<Caller> {
 }
 
 /// Devices, links, IRPs and work items.
-fn objects(cx: &mut Cx<'_>, gone: &Gone) -> Flow<()> {
+fn objects(cx: &mut Cx<'_>, gone: &mut Gone) -> Flow<()> {
     for left in device::of_driver(cx, gone.driver)? {
         let name = device_name(cx, left);
         let below = cx.with(|k| k.io.devices.get(left.address).map_or(0, |device| device.below));
         let attached = if below == 0 { "" } else { ", still attached to the device below" };
-        gone.leak(cx, "device-leak", &format!("left the device object {name}{attached}"));
+        gone.leak(
+            cx,
+            "device-leak",
+            "device objects",
+            &format!("left the device object {name}{attached}"),
+            "",
+        );
     }
     for link in cx.with(|k| links(k, gone.driver.address)) {
-        gone.leak(cx, "symbolic-link-leak", &format!("left the symbolic link {link}"));
+        gone.leak(cx, "symbolic-link-leak", "symbolic links", &format!("left the symbolic link {link}"), "");
     }
     for irp in cx.with(|k| irps(k, gone.driver.address)) {
+        if !gone.is_told("irp-leak", "IRPs", "") {
+            continue;
+        }
         let verdict = gone.verdict("irp-leak", &format!("did not free the IRP {irp:#x}"));
         let verdict = pending::of_irp(cx, irp, verdict);
         cx.report(verdict);
     }
     for (item, made) in cx.with(|k| work_items(k, gone.driver.address)) {
+        if !gone.is_told("work-item-leak", "work items", "") {
+            continue;
+        }
         let verdict = gone.verdict("work-item-leak", &format!("did not free the work item {item:#x}"));
         cx.report(verdict.related("allocated", made));
     }
@@ -209,74 +249,77 @@ fn work_items(k: &Kernel, driver: u64) -> Vec<(u64, u64)> {
 }
 
 /// Pool, locked pages, contiguous memory, mappings and views; kernel handles.
-fn memory(cx: &mut Cx<'_>, gone: &Gone) {
+fn memory(cx: &mut Cx<'_>, gone: &mut Gone) {
     for block in pool_check::outstanding(cx, gone.base) {
+        let place = format!(", allocated by {}", block.allocated_by);
+        if !gone.is_told("pool-leak", "blocks of pool", &place) {
+            continue;
+        }
         let kind = if block.paged { "paged" } else { "nonpaged" };
         let what = format!(
-            "did not free {} bytes of {kind} pool '{}' at {:#x}, allocated by {}",
+            "did not free {} bytes of {kind} pool '{}' at {:#x}{place}",
             block.bytes,
             pool::tag_text(block.tag),
-            block.address,
-            block.allocated_by
+            block.address
         );
         let verdict = gone.verdict("pool-leak", &what).related("allocated", block.allocated);
         cx.report(verdict);
     }
     for list in mdl::outstanding(cx, gone.base) {
         let what = format!(
-            "left {} page(s) locked and {} mapping(s) by the MDL {:#x}, locked by {}",
-            list.pages, list.mappings, list.mdl, list.locked_by
+            "left {} page(s) locked and {} mapping(s) by the MDL {:#x}",
+            list.pages, list.mappings, list.mdl
         );
-        gone.leak(cx, "locked-pages-leak", &what);
+        let place = format!(", locked by {}", list.locked_by);
+        gone.leak(cx, "locked-pages-leak", "MDLs with pages locked or mapped", &what, &place);
     }
     for list in lookaside::outstanding(cx, gone.base) {
-        gone.leak(cx, "lookaside-leak", &format!("did not delete its lookaside list {list:#x}"));
+        let what = format!("did not delete its lookaside list {list:#x}");
+        gone.leak(cx, "lookaside-leak", "lookaside lists", &what, "");
     }
     for timer in timer::outstanding(cx, gone.base) {
-        gone.leak(cx, "ex-timer-leak", &format!("did not delete its timer {timer:#x} of ExAllocateTimer"));
+        let what = format!("did not delete its timer {timer:#x} of ExAllocateTimer");
+        gone.leak(cx, "ex-timer-leak", "timers", &what, "");
     }
     for resource in resource::outstanding(cx, gone.base) {
-        gone.leak(cx, "resource-leak", &format!("did not delete its ERESOURCE {resource:#x}"));
+        let what = format!("did not delete its ERESOURCE {resource:#x}");
+        gone.leak(cx, "resource-leak", "resources", &what, "");
     }
     for (run, who) in contiguous::outstanding(cx, gone.base) {
-        let what = format!("did not free {} bytes of contiguous memory, allocated by {who}", run.bytes);
-        gone.leak(cx, "contiguous-memory-leak", &what);
+        let (what, place) = (
+            format!("did not free {} bytes of contiguous memory", run.bytes),
+            format!(", allocated by {who}"),
+        );
+        gone.leak(cx, "contiguous-memory-leak", "blocks of contiguous memory", &what, &place);
     }
     for (mapping, who) in io_space::outstanding(cx, gone.base) {
-        let what = format!(
-            "did not unmap {} bytes of device memory at {:#x}, mapped by {who}",
-            mapping.bytes, mapping.address
-        );
-        gone.leak(cx, "io-space-leak", &what);
+        let what =
+            format!("did not unmap {} bytes of device memory at {:#x}", mapping.bytes, mapping.address);
+        gone.leak(cx, "io-space-leak", "mappings of device memory", &what, &format!(", mapped by {who}"));
     }
     views(cx, gone);
     handles(cx, gone);
 }
 
 /// Views of sections that nothing but the driver would unmap: an application's go with it, and may be the application's to unmap.
-fn views(cx: &mut Cx<'_>, gone: &Gone) {
+fn views(cx: &mut Cx<'_>, gone: &mut Gone) {
     for left in view::outstanding(cx, gone.base) {
         let whose = match left.process {
             None => "in system space",
             Some(ps::process::SYSTEM) => "in the system process",
             Some(_) => continue,
         };
-        let what = format!(
-            "did not unmap {} bytes of a section at {:#x} {whose}, mapped by {}",
-            left.bytes, left.address, left.mapped_by
-        );
-        gone.leak(cx, "view-leak", &what);
+        let what = format!("did not unmap {} bytes of a section at {:#x} {whose}", left.bytes, left.address);
+        let place = format!(", mapped by {}", left.mapped_by);
+        gone.leak(cx, "view-leak", "views of sections", &what, &place);
     }
 }
 
 /// Kernel handles.
-fn handles(cx: &mut Cx<'_>, gone: &Gone) {
+fn handles(cx: &mut Cx<'_>, gone: &mut Gone) {
     for left in handle::outstanding(cx, gone.base) {
         let name = left.name.map_or_else(String::new, |name| format!(" of {name}"));
-        let what = format!(
-            "did not close the handle {:#x}{name} ({:?}), opened by {}",
-            left.handle, left.kind, left.opened_by
-        );
-        gone.leak(cx, "handle-leak", &what);
+        let what = format!("did not close the handle {:#x}{name} ({:?})", left.handle, left.kind);
+        gone.leak(cx, "handle-leak", "handles", &what, &format!(", opened by {}", left.opened_by));
     }
 }

@@ -188,16 +188,15 @@ fn watchdog(processor: &Processor) -> [u64; 4] {
 fn everybody(k: &Kernel) -> String {
     let processors = k.ke.processors.iter().filter(|p| waits_busily(k, p.number as usize));
     let mut lines: Vec<String> = processors.map(|processor| of_processor(k, processor)).collect();
-    for thread in k.ke.threads.iter() {
-        match thread.state {
-            State::Ready => lines.push(format!(
-                "{} at priority {}, is ready and gets no processor",
-                routine_of(k, thread),
-                thread.priority()
-            )),
-            _ => lines.extend(wait::told(k, thread)),
-        }
-    }
+    let of_thread = |thread: &Thread| match thread.state {
+        State::Ready => Some(format!(
+            "{} at priority {}, is ready and gets no processor",
+            routine_of(k, thread),
+            thread.priority()
+        )),
+        _ => wait::told(k, thread),
+    };
+    lines.extend(who_waits::counted(k.ke.threads.iter().filter_map(of_thread), "threads"));
     lines.join("; ")
 }
 

@@ -4,6 +4,8 @@
 //! An object is told by what it is to a driver: the end of an IRP, a remove lock, a fast mutex, else an event and where it lies. Who
 //! would have set an event cannot be known, and is not guessed.
 
+use std::collections::BTreeMap;
+
 use abi::{
     DEVICE_OBJECT, DISPATCHER_HEADER, DriverPtr, FAST_MUTEX, FILE_OBJECT, IO_STACK_LOCATION, IRP, KMUTANT,
     KTHREAD, KTIMER,
@@ -25,6 +27,8 @@ use crate::verdict::Related;
 const LINES: usize = 4;
 /// So many of what is alive are told, of a kind.
 const MOST: usize = 4;
+/// So many threads that wait for different things, and so many requests, are told one by one; the rest is a number.
+const MOST_WAITS: usize = 32;
 /// So many moments are worth a second run.
 const MOMENTS: usize = 16;
 
@@ -46,7 +50,31 @@ pub(crate) fn threads(cx: &mut Cx<'_>, which: impl Fn(&Thread) -> bool) -> Vec<S
         // First, so that it is nobody else's: whoever owns what is waited for is named last.
         place => format!("{}, {line}", place.trim_start()),
     };
-    waiting.into_iter().map(with_place).collect()
+    counted(waiting.into_iter().map(with_place), "threads")
+}
+
+/// Lines with what is said again and again said once, and not more of them than a person reads.
+pub(crate) fn counted(lines: impl Iterator<Item = String>, what: &str) -> Vec<String> {
+    let (mut told, mut counts, mut more) = (Vec::<String>::new(), BTreeMap::<String, usize>::new(), 0);
+    for line in lines {
+        match counts.get_mut(&line) {
+            Some(count) => *count += 1,
+            None if told.len() < MOST_WAITS => {
+                counts.insert(line.clone(), 1);
+                told.push(line);
+            }
+            None => more += 1,
+        }
+    }
+    let with_count = |line: String| match counts[&line] {
+        1 => line,
+        count => format!("{line} ({count} such {what})"),
+    };
+    let mut lines: Vec<String> = told.into_iter().map(with_count).collect();
+    if more > 0 {
+        lines.push(format!("so do {more} more {what}"));
+    }
+    lines
 }
 
 /// Where in a driver a thread stands: ` in a.sys!Foo+0x12, called from …`; nothing if in none.
@@ -224,7 +252,8 @@ fn requests(cx: &mut Cx<'_>) -> Vec<String> {
         live.filter_map(|irp| Some((irp, k.io.frames.holder(irp)?))).collect::<Vec<_>>()
     });
     let mut lines = Vec::new();
-    for (irp, device) in held {
+    let more = held.len().saturating_sub(MOST_WAITS);
+    for (irp, device) in held.into_iter().take(MOST_WAITS) {
         let name = io::violation::device_name(cx, DriverPtr::new(device));
         let (sent, pended) = cx.with(|k| k.io.frames.had_since(irp));
         let since = match (pended, sent) {
@@ -243,6 +272,9 @@ fn requests(cx: &mut Cx<'_>) -> Vec<String> {
             };
             format!("{} is with {name}, which alone can complete it ({cancel}{since})", request(k, irp))
         }));
+    }
+    if more > 0 {
+        lines.push(format!("{more} more requests are with drivers"));
     }
     lines
 }
