@@ -177,6 +177,7 @@ const C_DRIVERS: &[CDriver] = &[
         missing: Some("services/lacking.def"),
         compiler: Gcc,
     },
+    CDriver { name: "tables", source: "tables.c", defines: &[], missing: None, compiler: Clang(&["-O2"]) },
     CDriver {
         name: "lost_update",
         source: "faulty/lost_update.c",
