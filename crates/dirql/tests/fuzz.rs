@@ -70,6 +70,10 @@ const KINDS: &[&str] = &[
     "protection",
     "flag",
     "view",
+    "RTL_GENERIC_TABLE",
+    "RTL_AVL_TABLE",
+    "RTL_SPLAY_LINKS",
+    "table routine",
 ];
 
 fn number(kind: &str) -> u8 {
@@ -117,8 +121,10 @@ fn exports() -> Vec<Export> {
 
 /// The kinds of a service's arguments; nothing where its signature is not found.
 fn signature(service: &str) -> Vec<u8> {
-    let wide = service.ends_with("::<2>");
-    let path: Vec<&str> = service.trim_end_matches("::<1>").trim_end_matches("::<2>").split("::").collect();
+    // Of a generic service, what it is generic over: the width of letters, or the structure it is about.
+    let (service, form) = service.split_once("::<").unwrap_or((service, ""));
+    let form = form.trim_start_matches("abi::").trim_end_matches('>');
+    let path: Vec<&str> = service.split("::").collect();
     let [folders @ .., function] = path.as_slice() else { return Vec::new() };
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernel/src").join(folders.join("/"));
     let files =
@@ -143,7 +149,11 @@ fn signature(service: &str) -> Vec<u8> {
     named
         .map(|(name, kind)| (name.trim_matches([' ', '\n', '(', '_']), kind.trim()))
         .skip(1)
-        .map(|(name, kind)| kind_of(name, kind, wide))
+        .map(
+            |(name, kind)| {
+                if kind == "DriverPtr<T>" { number(form) } else { kind_of(name, kind, form == "2") }
+            },
+        )
         .collect()
 }
 
@@ -168,6 +178,8 @@ fn kind_of(name: &str, kind: &str, wide: bool) -> u8 {
         ("u64", "routine") => "Code",
         ("u8" | "u16" | "u32" | "i32", _) => "number",
         ("SpinLock", _) => "SpinLock",
+        ("Routine", _) => "table routine",
+        ("Node", _) => "RTL_SPLAY_LINKS",
         ("Resource", _) => "ERESOURCE",
         ("List", _) => "GENERAL_LOOKASIDE",
         (_, "work_item" | "item") => "IO_WORKITEM",

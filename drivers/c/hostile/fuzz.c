@@ -69,6 +69,10 @@ enum {
     PROTECTION,
     FLAG,
     VIEW,
+    TABLE,
+    BALANCED_TABLE,
+    TREE_NODE,
+    TABLE_ROUTINE,
     KINDS,
 };
 
@@ -123,6 +127,9 @@ typedef struct _WORLD {
     char Text[64];
     WCHAR WideText[64];
     OBJECT_ATTRIBUTES Attributes;
+    RTL_GENERIC_TABLE Table;
+    RTL_AVL_TABLE BalancedTable;
+    RTL_SPLAY_LINKS Nodes[3];
     DECLSPEC_ALIGN(16) ERESOURCE Resource;
     DECLSPEC_ALIGN(64) NPAGED_LOOKASIDE_LIST Lookaside;
     DECLSPEC_ALIGN(16) UCHAR SequencedList[16];
@@ -207,6 +214,26 @@ static VOID NTAPI CsqComplete(PIO_CSQ Csq, PIRP Irp)
     UNREFERENCED_PARAMETER(Irp);
 }
 
+static RTL_GENERIC_COMPARE_RESULTS NTAPI TableCompare(PVOID Table, PVOID First, PVOID Second)
+{
+    UCHAR A = *(UCHAR *)First, B = *(UCHAR *)Second;
+
+    UNREFERENCED_PARAMETER(Table);
+    return A < B ? GenericLessThan : A > B ? GenericGreaterThan : GenericEqual;
+}
+
+static PVOID NTAPI TableAllocate(PVOID Table, CLONG Bytes)
+{
+    UNREFERENCED_PARAMETER(Table);
+    return ExAllocatePoolWithTag(NonPagedPool, Bytes, FUZZ_TAG);
+}
+
+static VOID NTAPI TableFree(PVOID Table, PVOID Element)
+{
+    UNREFERENCED_PARAMETER(Table);
+    ExFreePoolWithTag(Element, FUZZ_TAG);
+}
+
 static PVOID Find(PCWSTR Name)
 {
     UNICODE_STRING String;
@@ -239,6 +266,21 @@ static VOID MakeSections(void)
     InitializeObjectAttributes(&Attributes, &Name, OBJ_KERNEL_HANDLE, NULL, NULL);
     ZwOpenSection(&Sections[1], SECTION_ALL_ACCESS, &Attributes);
     InitializeObjectAttributes(&World->Attributes, &World->WideString, OBJ_KERNEL_HANDLE, NULL, NULL);
+}
+
+/* Two tables with three elements each, and a tree of three nodes. */
+static void MakeTables(void)
+{
+    RtlInitializeGenericTable(&World->Table, (PVOID)TableCompare, (PVOID)TableAllocate, (PVOID)TableFree, NULL);
+    RtlInitializeGenericTableAvl(&World->BalancedTable, (PVOID)TableCompare, (PVOID)TableAllocate, (PVOID)TableFree,
+                                 NULL);
+    for (ULONG i = 0; i < 3; i++) {
+        RtlInsertElementGenericTable(&World->Table, World->Text + i, 1, NULL);
+        RtlInsertElementGenericTableAvl(&World->BalancedTable, World->Text + i, 1, NULL);
+        RtlInitializeSplayLinks(&World->Nodes[i]);
+    }
+    RtlInsertAsLeftChild(&World->Nodes[1], &World->Nodes[0]);
+    RtlInsertAsRightChild(&World->Nodes[1], &World->Nodes[2]);
 }
 
 static void MapCard(void)
@@ -301,6 +343,7 @@ static BOOLEAN MakeWorld(void)
         IoGetCurrentIrpStackLocation(OwnIrp)->DeviceObject = OwnDevice;
     }
     MakeSections();
+    MakeTables();
     MapCard();
     return OwnIrp != NULL && OwnMdl != NULL && WorkItem != NULL;
 }
@@ -357,6 +400,11 @@ static ULONG_PTR Fitting(ULONG Kind)
     case PROTECTION: return Below(2) == 0 ? PAGE_READWRITE : 1u << Below(8);
     case FLAG: return Below(3) == 0 ? 0 : 1u << Below(32);
     case VIEW: return *(volatile ULONG_PTR *)World->Memory + Below(2) * Below(0x30000);
+    case TABLE: return (ULONG_PTR)&World->Table;
+    case BALANCED_TABLE: return (ULONG_PTR)&World->BalancedTable;
+    case TREE_NODE: return (ULONG_PTR)&World->Nodes[Below(3)];
+    case TABLE_ROUTINE:
+        return Below(2) == 0 ? (ULONG_PTR)TableAllocate : Below(2) == 0 ? (ULONG_PTR)TableFree : (ULONG_PTR)TableCompare;
     default: return (ULONG_PTR)World->Memory;
     }
 }
