@@ -6,6 +6,10 @@
  * 0x900 shows a section to the application that asks and answers with its address; 0x901 answers with the first eight bytes of it, as
  * the driver sees them in system space, and writes the next eight; 0x902 does the same with the card's first window, and tells only
  * the address; 0x903 takes both away.
+ *
+ * 0x904, with an address (or 0) and a value, allocates a page there in the process that asks, puts the value in, and answers with the
+ * address; 0x905, with the id of a process and an address, answers with what that process has there, as a system thread sees it that
+ * attaches to it.
  */
 #include "sections/shared.h"
 #include "sections/refused.h"
@@ -84,6 +88,55 @@ static NTSTATUS HideAll(VOID)
     return STATUS_SUCCESS;
 }
 
+/* Of 0x904 and 0x905. */
+typedef struct _WHERE {
+    ULONGLONG Where, What;
+} WHERE;
+
+static NTSTATUS AllocateAt(const WHERE *Asked, PULONGLONG Answer)
+{
+    ULONGLONG Value = Asked->What;
+    PVOID Base = (PVOID)(ULONG_PTR)Asked->Where;
+    SIZE_T Size = PAGE_SIZE;
+    NTSTATUS Status = Allocate(&Base, &Size, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
+
+    if (NT_SUCCESS(Status)) {
+        *(volatile ULONGLONG *)Base = Value;
+        *Answer = (ULONG_PTR)Base;
+    }
+    return Status;
+}
+
+static struct {
+    PEPROCESS Process;
+    ULONGLONG At, Seen;
+} Look;
+
+static VOID NTAPI LooksThere(PVOID Context)
+{
+    ATTACH_STATE State;
+
+    UNREFERENCED_PARAMETER(Context);
+    KeStackAttachProcess(Look.Process, &State);
+    Look.Seen = *(volatile ULONGLONG *)(ULONG_PTR)Look.At;
+    KeUnstackDetachProcess(&State);
+    PsTerminateSystemThread(STATUS_SUCCESS);
+}
+
+static NTSTATUS LookAt(const WHERE *Asked, PULONGLONG Answer)
+{
+    NTSTATUS Status;
+
+    Look.At = Asked->What;
+    Status = PsLookupProcessByProcessId((HANDLE)(ULONG_PTR)Asked->Where, &Look.Process);
+    if (NT_SUCCESS(Status)) {
+        Status = InSystemThread(LooksThere, NULL);
+        ObDereferenceObject(Look.Process);
+        *Answer = Look.Seen;
+    }
+    return Status;
+}
+
 static NTSTATUS Share(PIRP Irp, ULONG Function)
 {
     PULONGLONG Answer = Irp->AssociatedIrp.SystemBuffer;
@@ -108,6 +161,12 @@ static NTSTATUS Share(PIRP Irp, ULONG Function)
     case 0x903:
         Status = HideAll();
         break;
+    case 0x904:
+        Status = AllocateAt(Irp->AssociatedIrp.SystemBuffer, Answer);
+        break;
+    case 0x905:
+        Status = LookAt(Irp->AssociatedIrp.SystemBuffer, Answer);
+        break;
     }
     return Complete(Irp, Status, NT_SUCCESS(Status) ? sizeof(*Answer) : 0);
 }
@@ -119,7 +178,10 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 
     UNREFERENCED_PARAMETER(Device);
     if (Function >= 0x900) {
-        if (Stack->Parameters.DeviceIoControl.OutputBufferLength < sizeof(ULONGLONG)) {
+        ULONG Needed = Function >= 0x904 ? sizeof(WHERE) : 0;
+
+        if (Stack->Parameters.DeviceIoControl.OutputBufferLength < sizeof(ULONGLONG) ||
+            Stack->Parameters.DeviceIoControl.InputBufferLength < Needed) {
             return Complete(Irp, STATUS_BUFFER_TOO_SMALL, 0);
         }
         return Share(Irp, Function);

@@ -6,8 +6,11 @@
 
 mod rig;
 
+use std::path::Path;
+
 use dirql::explore::Policy;
-use dirql::{Bench, Report};
+use dirql::{Bench, Error, Exploration, Machine, Play, Report, script};
+use engine::Tracking;
 use kernel::verdict::Tier;
 use rig::{driver, play, start};
 
@@ -171,6 +174,80 @@ fn two_processes_have_different_memory_at_one_address_each_when_its_thread_runs(
         let refused = made.as_ref().is_err_and(|why| why.contains("== STATUS_SUCCESS"));
         assert!(made.is_ok() || refused, "seed {seed}, {processors} processors: {made:?}\n{report}");
     }
+}
+
+/// Allocates a page in the process that asks, at an address or (0) anywhere; its address.
+fn allocate(machine: &Machine, at: u64, value: u64) -> u64 {
+    let file = machine.open(DEVICE).unwrap();
+    let told =
+        file.device_control(0x0022_2410, &[at.to_le_bytes(), value.to_le_bytes()].concat(), 8).unwrap();
+    file.close().unwrap();
+    u64::from_le_bytes(told.try_into().unwrap())
+}
+
+/// What the driver's thread finds there in a process.
+fn seen(machine: &Machine, process: u64, at: u64) -> u64 {
+    let file = machine.open(DEVICE).unwrap();
+    let told =
+        file.device_control(0x0022_2414, &[process.to_le_bytes(), at.to_le_bytes()].concat(), 8).unwrap();
+    file.close().unwrap();
+    u64::from_le_bytes(told.try_into().unwrap())
+}
+
+#[test]
+fn applications_have_different_memory_at_one_address_and_a_driver_that_attaches_finds_each() {
+    for (checked, processors) in [(false, 1), (true, 1), (true, 2)] {
+        let machine = start(|| bench().checked(checked).processors(processors));
+        let (one, two) = (machine.begin_process("one").unwrap(), machine.begin_process("two").unwrap());
+        let at = machine.within(one, || allocate(&machine, 0, 111));
+        assert_eq!(machine.within(two, || allocate(&machine, at, 222)), at);
+        let own = |process| machine.within(process, || machine.load(at, 8).unwrap());
+        assert_eq!((own(one), own(two)), (111_u64.to_le_bytes().to_vec(), 222_u64.to_le_bytes().to_vec()));
+        assert!(machine.load(at, 8).is_err(), "the first application has nothing there");
+        machine.within(two, || machine.store(at, &333_u64.to_le_bytes()).unwrap());
+        assert_eq!(own(one), 111_u64.to_le_bytes());
+        let id = |process| machine.process_id(process);
+        assert_eq!((seen(&machine, id(one), at), seen(&machine, id(two), at)), (111, 333));
+        machine.end_process(two);
+        assert_eq!(seen(&machine, id(one), at), 111);
+        assert_eq!(allocate(&machine, at, 444), at);
+        machine.finish().expect_clean();
+    }
+}
+
+/// A machine in which this happens can be taken back in the middle of it.
+fn taken_back(tracking: Tracking) {
+    let machine = start(|| bench().processors(2));
+    let play = Play::new(
+        script::parse("test", r"open \\.\DirqlSections as s; ioctl s 0x222044 out 8 expect u32:0; close s")
+            .unwrap(),
+        Path::new(""),
+    );
+    let explored = machine.explore(&play.unwrap(), tracking, |exploration| {
+        let run = |exploration: &mut Exploration<'_>, seed: u64| {
+            let report = exploration.run(Policy::Random(seed).chooser());
+            (report.trace_hash, report.memory_hash, report.verdict.is_none())
+        };
+        let first: Vec<_> = rig::seeds(6).map(|seed| run(exploration, seed)).collect();
+        let again: Vec<_> = rig::seeds(6).map(|seed| run(exploration, seed)).collect();
+        assert_eq!(first, again);
+        assert!(first.iter().all(|(.., well)| *well));
+    });
+    match explored {
+        Err(Error::Host(_)) if tracking == Tracking::Userfault => {}
+        other => other.unwrap(),
+    }
+    machine.finish().expect_clean();
+}
+
+#[test]
+fn a_machine_with_two_address_spaces_is_taken_back_by_faults() {
+    taken_back(Tracking::Faults);
+}
+
+#[test]
+fn a_machine_with_two_address_spaces_is_taken_back_by_userfaultfd() {
+    taken_back(Tracking::Userfault);
 }
 
 #[test]

@@ -30,6 +30,7 @@ impl Machine {
 
     /// The same, and the machine stays where it ended.
     pub(super) fn end(&self) -> Report {
+        self.end_processes();
         let process = self.process.get();
         let notes =
             self.inside(|nt| wind_down(nt, process, &self.overlapped.borrow(), &self.loaded.borrow()));
@@ -133,7 +134,11 @@ pub(super) fn wind_down(nt: &Nt, process: u64, overlapped: &[ob::Handle], loaded
 }
 
 /// Has a thread that `spawn` makes do the work. Whether it came to its end.
-fn run(nt: &Nt, work: thread::Work, spawn: impl FnOnce(&mut Cx<'_>, thread::Work) -> Flow<StrandId>) -> bool {
+pub(super) fn run(
+    nt: &Nt,
+    work: thread::Work,
+    spawn: impl FnOnce(&mut Cx<'_>, thread::Work) -> Flow<StrandId>,
+) -> bool {
     let over = Rc::new(Cell::new(false));
     let flag = Rc::clone(&over);
     let body: thread::Work = Box::new(move |cx| {

@@ -10,6 +10,7 @@ mod handle;
 mod memory;
 mod plan;
 mod pnp;
+mod processes;
 mod registry;
 mod request;
 pub(crate) mod transfer;
@@ -33,6 +34,7 @@ use crate::report::{Failure, Report};
 pub use boots::Boots;
 pub use explore::{Exploration, Mark, put};
 pub use handle::Handle;
+pub use processes::Process;
 pub use request::Request;
 pub use transfer::Completion;
 
@@ -48,8 +50,10 @@ pub struct Machine {
     engine: Engine,
     /// On the machine's heap, and dropped there.
     nt: Option<Box<Nt>>,
-    /// The application's process.
+    /// The application's process: the first, or the one within which something is asked for.
     process: Cell<u64>,
+    /// The others.
+    processes: RefCell<Vec<u64>>,
     /// What is loaded and installed, in order.
     loaded: RefCell<boot::Loaded>,
     /// Handles on which several requests can be under way: what is left of these is cancelled at the end.

@@ -93,10 +93,15 @@ pub(crate) fn enter(k: &mut Kernel) {
 #[cold]
 fn show_current(k: &mut Kernel) {
     let current = current(k);
-    let before = std::mem::replace(&mut k.mm.spaces.shown, current);
-    if before != current {
+    show_process(k, current);
+}
+
+/// From now on the regions of this process are shown, of those that stand apart.
+fn show_process(k: &mut Kernel, process: u64) {
+    let before = std::mem::replace(&mut k.mm.spaces.shown, process);
+    if before != process {
         of(k, before).into_iter().for_each(|key| hide(k, key));
-        of(k, current).into_iter().for_each(|key| show(k, key));
+        of(k, process).into_iter().for_each(|key| show(k, key));
     }
 }
 
@@ -305,4 +310,124 @@ pub(crate) fn release_process(k: &mut Kernel, process: u64) {
     let own: Vec<Key> =
         k.mm.spaces.regions.range((process, 0)..=(process, u64::MAX)).map(|(key, _)| *key).collect();
     own.into_iter().for_each(|key| release(k, key));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::rig::machine;
+
+    const BASE: u64 = Zone::Regions.window().base;
+    const WRITABLE: Protection = Protection { read: true, write: true, execute: false };
+
+    fn read(cx: &Cx<'_>, address: u64) -> Option<u64> {
+        cx.engine().read(abi::DriverPtr::<u64>::new(address)).ok()
+    }
+
+    fn write(cx: &Cx<'_>, address: u64, value: u64) {
+        cx.engine().write(abi::DriverPtr::<u64>::new(address), value).unwrap();
+    }
+
+    #[test]
+    fn addresses_that_the_system_chooses_are_of_one_process_only() {
+        machine(|cx| {
+            let one = cx.with(|k| reserve(k, 8, None, 3)).unwrap();
+            let two = cx.with(|k| reserve(k, 12, None, 3)).unwrap();
+            assert!(one.is_multiple_of(GRANULARITY) && two >= one + 3 * PAGE);
+            assert!(cx.with(|k| k.mm.spaces.apart.is_empty()));
+            assert_eq!(
+                cx.with(|k| reserve(k, 8, Some(one + 0x1000), 1)),
+                None,
+                "it is the process's own already"
+            );
+        });
+    }
+
+    /// What each process has where, as it would be if nothing were shared.
+    #[derive(Default)]
+    struct Expected {
+        pages: BTreeMap<(u64, u64), u64>,
+        regions: BTreeMap<(u64, u64), u64>,
+    }
+
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, limit: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 % limit
+        }
+    }
+
+    /// One thing that a process does, and what it changes.
+    fn act(cx: &mut Cx<'_>, expected: &mut Expected, random: &mut Random, number: u64) {
+        let process = [8, 12, 16][usize::try_from(random.below(3)).unwrap()];
+        let base = BASE + random.below(6) * GRANULARITY;
+        let pages = 1 + random.below(40);
+        let known = expected.regions.get(&(process, base)).copied();
+        match (random.below(4), known) {
+            (0, _) => {
+                let taken = expected.regions.iter().any(|((whose, other), count)| {
+                    *whose == process && *other < base + pages * PAGE && base < other + count * PAGE
+                });
+                assert_eq!(cx.with(|k| reserve(k, process, Some(base), pages)).is_none(), taken);
+                if !taken {
+                    expected.regions.insert((process, base), pages);
+                }
+            }
+            (1, Some(count)) => {
+                let (first, more) = (random.below(count), 1 + random.below(8));
+                let range = first..(first + more).min(count);
+                assert!(commit(cx, (process, base), range.clone(), WRITABLE));
+                cx.with(|k| show_process(k, process));
+                for page in range.map(|page| base + page * PAGE) {
+                    assert_eq!(
+                        read(cx, page),
+                        Some(expected.pages.get(&(process, page)).copied().unwrap_or(0))
+                    );
+                    write(cx, page, number);
+                    expected.pages.insert((process, page), number);
+                }
+            }
+            (2, Some(count)) => {
+                let first = random.below(count);
+                let range = first..count.min(first + 3);
+                cx.with(|k| decommit(k, (process, base), range.clone()));
+                range.for_each(|page| _ = expected.pages.remove(&(process, base + page * PAGE)));
+            }
+            (3, Some(count)) if random.below(3) == 0 => {
+                cx.with(|k| release(k, (process, base)));
+                expected.regions.remove(&(process, base));
+                (0..count).for_each(|page| _ = expected.pages.remove(&(process, base + page * PAGE)));
+            }
+            _ => {}
+        }
+    }
+
+    /// Each process finds its own memory, and where it has reserved addresses and not committed them nothing of another's.
+    #[test]
+    fn each_process_finds_its_own_memory_whatever_others_have_at_its_addresses() {
+        machine(|cx| {
+            let mut random = Random(0x9E37_79B9_7F4A_7C15);
+            let mut expected = Expected::default();
+            for number in 1..400 {
+                act(cx, &mut expected, &mut random, number);
+                for process in [16, 8, 12] {
+                    cx.with(|k| show_process(k, process));
+                    let own = expected.regions.iter().filter(|((whose, _), _)| *whose == process);
+                    for ((_, base), pages) in own {
+                        for page in (0..*pages).map(|page| base + page * PAGE) {
+                            let value = expected.pages.get(&(process, page)).copied();
+                            assert_eq!(read(cx, page), value, "process {process}, {page:#x}, step {number}");
+                        }
+                    }
+                }
+            }
+            cx.with(|k| [8, 12, 16].into_iter().for_each(|process| release_process(k, process)));
+            assert!(cx.with(|k| k.mm.spaces.apart.is_empty() && k.mm.spaces.regions.is_empty()));
+            assert!((0..50).all(|page| read(cx, BASE + page * PAGE).is_none()));
+        });
+    }
 }

@@ -1,0 +1,75 @@
+//! Several applications: processes with handles and memory of their own.
+//!
+//! A machine begins with one. What is asked for within another is done by threads of that. Not here: a process that begins in the middle
+//! of an exploration, and scripts.
+
+use kernel::io::cancel;
+use kernel::ke::thread;
+use kernel::ps::process;
+use kernel::{Nt, ob, ps};
+
+use super::{Machine, end};
+use crate::error::Error;
+
+/// A process of applications.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Process(u64);
+
+impl Machine {
+    /// Begins another process. It ends with the machine, if [`Machine::end_process`] has not ended it.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub fn begin_process(&self, name: &str) -> Result<Process, Error> {
+        let made = self.inside(|nt| process::create(&mut nt.cx(), name.to_owned()).map_err(|_| ()));
+        let process = made.map_err(|()| Error::Stopped)?;
+        self.processes.borrow_mut().push(process);
+        Ok(Process(process))
+    }
+
+    /// What `ask` asks the machine for, threads of `process` do. A handle is used within the process that opened it.
+    pub fn within<R>(&self, process: Process, ask: impl FnOnce() -> R) -> R {
+        let before = self.process.replace(process.0);
+        let answer = ask();
+        self.process.set(before);
+        answer
+    }
+
+    /// The id of a process, as drivers know it.
+    #[must_use]
+    pub fn process_id(&self, process: Process) -> u64 {
+        process.0
+    }
+
+    /// The process exits: its handles are closed, and its memory goes.
+    pub fn end_process(&self, process: Process) {
+        let known = self.processes.borrow().contains(&process.0);
+        if known {
+            self.processes.borrow_mut().retain(|other| *other != process.0);
+            self.inside(|nt| exit(nt, process.0));
+        }
+    }
+
+    /// All that were begun besides the first.
+    pub(super) fn end_processes(&self) {
+        for process in self.processes.take() {
+            self.inside(|nt| exit(nt, process));
+        }
+    }
+}
+
+fn exit(nt: &Nt, process: u64) {
+    if nt.stopping() {
+        return;
+    }
+    let close: thread::Work = Box::new(move |cx| {
+        cancel::rundown_thread(cx)?;
+        ob::handle::close_all(cx, process)
+    });
+    let over: thread::Work = Box::new(move |cx| ps::process::end(cx, process));
+    let done =
+        end::run(nt, close, |cx, work| thread::spawn_application(cx, "end of an application", process, work));
+    if done {
+        end::run(nt, over, |cx, work| thread::spawn(cx, "process' end", work));
+    }
+}
