@@ -134,9 +134,10 @@ fn ram_is_cached_and_a_view_of_it_that_is_not_conflicts() {
 }
 
 #[test]
-fn a_view_of_physical_memory_is_its_processs_only() {
-    for (bench, checked) in [(bench as fn() -> Bench, true), (with_card, false), (with_card, true)] {
-        let report = wrong(13, || bench().checked(checked));
+fn what_a_process_is_shown_of_memory_or_a_card_is_its_own_only() {
+    let benches = [(bench as fn() -> Bench, true), (with_card, false), (with_card, true)];
+    for (index, (bench, checked)) in [13, 20].into_iter().flat_map(|index| benches.map(|how| (index, how))) {
+        let report = wrong(index, || bench().checked(checked));
         let found = report.verdict.as_ref().unwrap_or_else(|| panic!("{report}"));
         assert_eq!(found.rule, "user-memory-elsewhere", "{report}");
         assert!(found.message.contains("an application's memory (process "), "{}", found.message);

@@ -167,6 +167,23 @@ static ULONG TouchedElsewhere(VOID)
     return 0;
 }
 
+/* The same of what an MDL shows to an application. */
+static ULONG TouchedMappedElsewhere(VOID)
+{
+    PHYSICAL_ADDRESS At = {.QuadPart = Card()};
+    PVOID Window = At.QuadPart != 0 ? MmMapIoSpace(At, PAGE_SIZE, MmNonCached)
+                                    : ExAllocatePoolWithTag(NonPagedPool, PAGE_SIZE, SECTIONS_TAG);
+    PMDL Mdl = IoAllocateMdl(Window, PAGE_SIZE, FALSE, FALSE, NULL);
+
+    CHECK(Mdl != NULL);
+    MmBuildMdlForNonPagedPool(Mdl);
+    TheView = MmMapLockedPagesSpecifyCache(Mdl, UserMode, MmCached, NULL, FALSE, NormalPagePriority);
+    CHECK(TheView != NULL);
+    *(volatile UCHAR *)TheView = 1; /* here it may */
+    CHECK(NT_SUCCESS(InSystemThread(TouchesView, NULL)));
+    return 0;
+}
+
 /* A view in the system process: the same by a thread of an application's. */
 static VOID NTAPI MapsOwnRam(PVOID Context)
 {
