@@ -10,6 +10,7 @@
 #include "correct/memory.h"
 #include "correct/own_requests.h"
 #include "correct/queues.h"
+#include "correct/sections.h"
 #include "correct/system.h"
 #include "correct/threads.h"
 #include "correct/timers.h"
@@ -30,8 +31,8 @@ typedef struct _IDIOM {
 
 #define IDIOM(Name) {#Name, Name},
 static const IDIOM Idioms[] = {
-    DPC_IDIOMS EXCLUSION_IDIOMS FORWARDING_IDIOMS MEMORY_IDIOMS OWN_REQUEST_IDIOMS QUEUE_IDIOMS SYSTEM_IDIOMS
-        THREAD_IDIOMS TIMER_IDIOMS WORK_ITEM_IDIOMS
+    DPC_IDIOMS EXCLUSION_IDIOMS FORWARDING_IDIOMS MEMORY_IDIOMS OWN_REQUEST_IDIOMS QUEUE_IDIOMS SECTION_IDIOMS
+        SYSTEM_IDIOMS THREAD_IDIOMS TIMER_IDIOMS WORK_ITEM_IDIOMS
 };
 #undef IDIOM
 
