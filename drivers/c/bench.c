@@ -24,6 +24,8 @@
 #define IOCTL_BENCH_TIMER CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB09, METHOD_BUFFERED, FILE_ANY_ACCESS)
 /* Sets so many timers for an hour hence, and cancels those that were set so before. */
 #define IOCTL_BENCH_TIMERS CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB0A, METHOD_BUFFERED, FILE_ANY_ACCESS)
+/* Maps a section of 64 KiB and unmaps it. */
+#define IOCTL_BENCH_SECTION CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB0B, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
 /* The exports behind what the header makes moves to CR8 of. */
 KIRQL NTAPI RaiseByCall(KIRQL NewIrql) __asm__("KfRaiseIrql");
@@ -271,6 +273,33 @@ static VOID SetAndCancel(ULONG Count)
     }
 }
 
+static NTSTATUS MapSection(ULONG Count)
+{
+    LARGE_INTEGER Size = {.QuadPart = 0x10000};
+    OBJECT_ATTRIBUTES Attributes;
+    HANDLE Section;
+    NTSTATUS Status;
+    ULONG Index;
+
+    InitializeObjectAttributes(&Attributes, NULL, OBJ_KERNEL_HANDLE, NULL, NULL);
+    Status = ZwCreateSection(&Section, SECTION_ALL_ACCESS, &Attributes, &Size, PAGE_READWRITE, SEC_COMMIT, NULL);
+    if (!NT_SUCCESS(Status)) {
+        return Status;
+    }
+    for (Index = 0; Index < Count && NT_SUCCESS(Status); Index++) {
+        PVOID View = NULL;
+        SIZE_T Bytes = 0;
+
+        Status = ZwMapViewOfSection(Section, NtCurrentProcess(), &View, 0, 0, NULL, &Bytes, ViewUnmap, 0, PAGE_READWRITE);
+        if (NT_SUCCESS(Status)) {
+            *(volatile UCHAR *)View = 1;
+            ZwUnmapViewOfSection(NtCurrentProcess(), View);
+        }
+    }
+    ZwClose(Section);
+    return Status;
+}
+
 /* What is neither Repeat's nor RepeatCall's. */
 static NTSTATUS Synchronize(PDEVICE_EXTENSION Extension, ULONG Code, ULONG Count)
 {
@@ -283,6 +312,8 @@ static NTSTATUS Synchronize(PDEVICE_EXTENSION Extension, ULONG Code, ULONG Count
     case IOCTL_BENCH_TIMER:
         SetAndCancel(Count);
         return STATUS_SUCCESS;
+    case IOCTL_BENCH_SECTION:
+        return MapSection(Count);
     default:
         return SetTimers(Extension, Count);
     }
@@ -303,7 +334,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     if (Code == IOCTL_BENCH_GATE || Code == IOCTL_BENCH_IRQL_CALL) {
         return Complete(Irp, RepeatCall(Code, *(PULONG)Irp->AssociatedIrp.SystemBuffer), 0);
     }
-    if (Code >= IOCTL_BENCH_SPIN && Code <= IOCTL_BENCH_TIMERS) {
+    if (Code >= IOCTL_BENCH_SPIN && Code <= IOCTL_BENCH_SECTION) {
         return Complete(Irp, Synchronize(Extension, Code, *(PULONG)Irp->AssociatedIrp.SystemBuffer), 0);
     }
     return Complete(Irp, Repeat(Extension, Code, *(PULONG)Irp->AssociatedIrp.SystemBuffer), 0);

@@ -23,6 +23,7 @@ const GOALS: &[(&str, f64)] = &[
     ("spinlock", 5.0),
     ("spinlock_watched", 15.0),
     ("event_wait_wake_twice", 120.0),
+    ("section_map_64k", 5_000.0),
     ("strand_switch", 5.0),
     ("strand_switch_across", 25.0),
     ("interrupt_irp", 400.0),

@@ -45,6 +45,23 @@ fn the_interrupt_is_acknowledged() -> Result<(), Error> {
     Ok(())
 }
 
+fn another_applications_view_is_its_own() -> Result<(), Error> {
+    let machine = Bench::new().driver("target/drivers/sections.sys").start()?;
+    let other = machine.begin_process("other")?;
+    machine.within(other, || {
+        let file = machine.open(r"\\.\DirqlSections")?;
+        let told = file.device_control(0x22_2400, &[], 8)?; // the driver maps a section for who asks
+        let view = u64::from_le_bytes(told.try_into().unwrap());
+        machine.store(view, &[7])?;
+        assert_eq!(machine.load(view, 1)?, [7]);
+        file.device_control(0x22_240C, &[], 8)?;
+        file.close()
+    })?;
+    machine.end_process(other);
+    machine.finish().expect_clean();
+    Ok(())
+}
+
 #[test]
 fn the_tests_of_the_page_hold_and_are_the_pages() {
     let root = driver("queue.sys").ancestors().nth(3).unwrap().to_owned();
@@ -52,11 +69,12 @@ fn the_tests_of_the_page_hold_and_are_the_pages() {
     what_is_written_is_read().unwrap();
     a_read_that_waits_is_cancelled().unwrap();
     the_interrupt_is_acknowledged().unwrap();
+    another_applications_view_is_its_own().unwrap();
     let page = std::fs::read_to_string(root.join("docs/guide/tests.md")).unwrap();
     let own = std::fs::read_to_string(root.join("crates/dirql/tests/guide.rs")).unwrap();
     let shown: Vec<&str> =
         page.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(shown.len(), 3);
+    assert_eq!(shown.len(), 4);
     for block in shown {
         let (head, test) = block.split_once("#[test]\n").unwrap();
         assert_eq!(head.trim(), "use dirql::{Bench, Error};");

@@ -30,6 +30,7 @@ const SPIN: u32 = 0x0022_2C1C;
 const EVENT: u32 = 0x0022_2C20;
 const TIMER: u32 = 0x0022_2C24;
 const TIMERS: u32 = 0x0022_2C28;
+const SECTION: u32 = 0x0022_2C2C;
 /// Timers that are set while one is set and cancelled: one a processor, and a thousand.
 const FEW: u32 = 64;
 const MANY: u32 = 64_000;
@@ -109,6 +110,7 @@ pub(crate) fn all(wanted: &dyn Fn(&str) -> bool) -> Vec<Figure> {
         ("spinlock", SPIN, 10_000),
         // Of this, half: there are two waits and two wakes a round.
         ("event_wait_wake_twice", EVENT, 2_000),
+        ("section_map_64k", SECTION, 200),
     ];
     for (name, code, repeats) in repeated.into_iter().filter(|(name, ..)| wanted(name)) {
         figures
