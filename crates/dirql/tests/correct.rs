@@ -170,6 +170,7 @@ gallery! {
     pool_of_zero_bytes: "PoolOfZeroBytes",
     pool_with_quota: "PoolWithQuota",
     process_of_this_thread: "ProcessOfThisThread",
+    pulsed_at_dispatch_level: "PulsedAtDispatchLevel",
     registry_value_asked_twice: "RegistryValueAskedTwice",
     registry_value_with_default: "RegistryValueWithDefault",
     remove_lock_held_by_work_item: "RemoveLockHeldByWorkItem",

@@ -46,7 +46,7 @@ const BUGS: &[Bug] = &[
     bug(11, "wild-call", Some((0x50, Some(0x4141_4141_4141_4141))), "SmashStack"),
     bug(13, "driver-bug-check", Some((0xDEAD_DEAD, Some(1))), "BugCheck"),
     bug(14, "double-completion", Some((0x44, None)), "DoubleCompletion"),
-    bug(15, "cancel-routine-set", Some((0xC9, Some(7))), "CompleteCancelable"),
+    bug(15, "cancel-routine-set", Some((0x48, None)), "CompleteCancelable"),
     bug(16, "completed-with-pending", Some((0xC9, Some(6))), "CompleteWithPending"),
     bug(17, "pending-not-marked", Some((0xC9, Some(0x23D))), ""),
     bug(18, "pending-marked", Some((0xC9, Some(0x23E))), ""),

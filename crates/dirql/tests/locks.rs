@@ -120,8 +120,8 @@ const MISUSES: &[(&str, Check)] = &[
     ("fast-mutex-recursive", None),
 ];
 
-/// Documented as wrong, and survived.
-const WARNINGS: [usize; 4] = [3, 15, 22, 31];
+/// Survived: documented as wrong, or what only Driver Verifier stops for.
+const SURVIVED: [usize; 5] = [3, 10, 15, 22, 31];
 
 fn misuse(number: usize) -> Report {
     let code = 0x0022_2800 + 4 * number;
@@ -142,7 +142,7 @@ fn each_misuse_ends_in_its_verdict() {
         if let (Some((_, Some(first))), Some(check)) = (check, verdict.bug_check) {
             assert_eq!(check.parameters[0], *first, "misuse {number}\n{report}");
         }
-        assert_eq!(report.verdict.is_none(), WARNINGS.contains(&number), "misuse {number}\n{report}");
+        assert_eq!(report.verdict.is_none(), SURVIVED.contains(&number), "misuse {number}\n{report}");
     }
 }
 

@@ -72,7 +72,7 @@ fn half_on_card(rule: &'static str, wrong: bool) -> (Report, BTreeSet<u32>) {
     // Some never get as far.
     let script = match rule {
         "deleted-in-surprise-removal" | "detached-in-surprise-removal" => "surprise-remove",
-        "pnp-request-failed" | "pnp-request-not-passed-down" => "stop-device",
+        "interrupt-still-connected" | "pnp-request-failed" | "pnp-request-not-passed-down" => "stop-device",
         _ => r"open \\.\PairsPnp as p; ioctl p 0x222000; close p",
     };
     let _ = try_play(&machine, script);

@@ -180,6 +180,22 @@ static ULONG TimeOut(VOID)
     return 0;
 }
 
+/* At DISPATCH_LEVEL an event is pulsed, with the promise of a wait; that wait takes no time. */
+static ULONG PulsedAtDispatchLevel(VOID)
+{
+    KEVENT Pulsed, Signalled;
+    LARGE_INTEGER AtOnce = After(0);
+    KIRQL Old;
+
+    KeInitializeEvent(&Pulsed, NotificationEvent, FALSE);
+    KeInitializeEvent(&Signalled, SynchronizationEvent, TRUE);
+    KeRaiseIrql(DISPATCH_LEVEL, &Old);
+    CHECK(KePulseEvent(&Pulsed, IO_NO_INCREMENT, TRUE) == 0);
+    CHECK(KeWaitForSingleObject(&Signalled, Executive, KernelMode, FALSE, &AtOnce) == STATUS_SUCCESS);
+    KeLowerIrql(Old);
+    return 0;
+}
+
 static VOID NTAPI TickOfDevice(PDEVICE_OBJECT Device, PVOID Context)
 {
     UNREFERENCED_PARAMETER(Device);
@@ -212,6 +228,7 @@ static ULONG TimerOfTheDevice(VOID)
     IDIOM(TimerToWaitFor)                                                                                              \
     IDIOM(TimerAtATime)                                                                                                \
     IDIOM(TimeOut)                                                                                                     \
+    IDIOM(PulsedAtDispatchLevel)                                                                                       \
     IDIOM(TimerOfTheDevice)
 
 #endif

@@ -262,6 +262,7 @@ static NTSTATUS FreeHeldLock(PIRP Irp)
     UNREFERENCED_PARAMETER(Irp);
     KeAcquireSpinLock(&Objects->Lock, &Level);
     ExFreePoolWithTag(Objects, LEAVES_TAG);
+    KeLowerIrql(Level);
     return STATUS_SUCCESS;
 }
 

@@ -90,7 +90,7 @@ static VOID FreeHeld(VOID)
     *Lock = 0;
     Old = ExAcquireSpinLockShared(Lock);
     ExFreePoolWithTag((PVOID)Lock, LOCKS_TAG);
-    ExReleaseSpinLockShared(Lock, Old);
+    KeLowerIrql(Old);
 }
 
 static VOID PlainAsShared(VOID)

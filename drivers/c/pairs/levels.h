@@ -169,6 +169,7 @@ static VOID FreedHeldLock(BOOLEAN Wrong)
         KeReleaseSpinLock(Own, Old);
     }
     Free(Own);
+    KeLowerIrql(Old);
 }
 
 static VOID CriticalRegionUnpaired(BOOLEAN Wrong)

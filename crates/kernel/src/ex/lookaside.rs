@@ -143,6 +143,7 @@ fn initialize(cx: &mut Cx<'_>, list: List, wish: &Wish) -> Flow<()> {
     if cx.with(|k| k.ex.lookasides.contains_key(&list.address)) {
         let message =
             format!("{} was given the list {:#x}, which is initialized already", wish.name, list.address);
+        // Windows has all lists in lists of its own: one that comes there twice breaks these, and what it kept is lost.
         let verdict = Verdict::error("lookaside-initialized-twice", message);
         return Err(cx.stop(verdict.bug_check(0xC4, [0xCA, list.address, 0, 0])));
     }
@@ -158,6 +159,8 @@ fn initialize(cx: &mut Cx<'_>, list: List, wish: &Wish) -> Flow<()> {
     }
     if cx.with(|k| k.mm.map.page(list.address)).is_some_and(|page| page.pageable) {
         let message = format!("{} was given a list in pageable memory at {:#x}", wish.name, list.address);
+        // Windows links it with all other lists under a spin lock, and does so again whenever a neighbour comes or goes: where it is
+        // paged out then, that is a page fault at raised IRQL.
         return Err(cx.stop(Verdict::error("lookaside-pageable", message)));
     }
     slist::initialize(cx, list.cast::<SLIST_HEADER>())?;

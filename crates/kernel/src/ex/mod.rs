@@ -59,14 +59,34 @@ pub(crate) fn is_nothing_in_use(k: &Kernel) -> bool {
     k.ex.push_locks.is_empty() && k.ex.rundowns.is_empty()
 }
 
-/// What a thread holds or waits for in `base..base+length`, what it is, and when it was acquired: memory that is about to be freed.
-pub(crate) fn in_use(k: &Kernel, base: u64, length: u64) -> Option<(u64, &'static str, Vec<u64>)> {
+/// What lies in memory that is about to be freed and a thread holds or waits for.
+pub(crate) struct InUse {
+    pub(crate) at: u64,
+    /// What it is.
+    pub(crate) what: &'static str,
+    /// When it was acquired, each time.
+    pub(crate) acquired: Vec<u64>,
+    /// The current thread has it, and no other has or wants it.
+    pub(crate) is_own: bool,
+}
+
+/// What a thread holds or waits for in `base..base+length`.
+pub(crate) fn in_use(k: &Kernel, base: u64, length: u64) -> Option<InUse> {
     if is_nothing_in_use(k) {
         return None;
     }
     let within = base..base.saturating_add(length);
+    let strand = k.ke.processor().thread;
     let lock = k.ex.push_locks.range(within.clone()).next();
-    let lock = lock.map(|(at, _)| (*at, "push lock", push_lock::acquired(k, *at)));
+    let lock = lock.map(|(at, state)| InUse {
+        at: *at,
+        what: "push lock",
+        acquired: push_lock::acquired(k, *at),
+        is_own: state.is_alone(strand),
+    });
     let awaited = || k.ex.rundowns.range(within).next();
-    lock.or_else(|| awaited().map(|(at, _)| (*at, "run-down protection", Vec::new())))
+    lock.or_else(|| {
+        let (at, _) = awaited()?;
+        Some(InUse { at: *at, what: "run-down protection", acquired: Vec::new(), is_own: false })
+    })
 }

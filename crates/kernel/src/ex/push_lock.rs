@@ -61,6 +61,12 @@ impl State {
         self.alone.is_none() && self.shared.is_empty()
     }
 
+    /// Whether this one has it and no other has or wants it.
+    pub(super) fn is_alone(&self, strand: StrandId) -> bool {
+        let is_own = self.holders().all(|holder| holder.strand == strand);
+        is_own && self.waiters.is_empty()
+    }
+
     fn owns(&self, strand: StrandId) -> bool {
         self.holders().any(|holder| holder.strand == strand)
     }

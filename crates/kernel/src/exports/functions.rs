@@ -1,6 +1,6 @@
 //! Every exported function, one line each, sorted by name: its arity, its IRQL contract, its service.
 //!
-//! Behind `@` stands the range of its page. Outside it a call is an error; where Windows survives such a call (the routine touches no pageable
+//! Behind `@` stands the range of its page (`documented.tsv`; where not, `exceptions.tsv` says why). Outside it a call is an error; where Windows survives such a call (the routine touches no pageable
 //! memory, takes no lock and does not wait), the range behind `~` says how far, and only Driver Verifier objects within it. What is for
 //! PASSIVE_LEVEL survives APC_LEVEL without saying so.
 
@@ -171,7 +171,7 @@ exports! { FUNCTIONS:
     : IoFreeIrp(1) @ 0..=2 => io::allocate::free;
     : IoFreeMdl(1) @ 0..=2 => mm::mdl::io_free;
     : IoFreeWorkItem(1) @ 0..=2 => io::work_item::free;
-    : IoGetAttachedDevice(1) @ 0..=2 => io::stack::attached;
+    : IoGetAttachedDevice(1) @ 0..=2 ~ 0..=15 => io::stack::attached;
     : IoGetAttachedDeviceReference(1) @ 0..=2 => io::stack::attached_reference;
     : IoGetConfigurationInformation(0) @ 0..=0 => io::query::configuration_information;
     : IoGetCurrentProcess(0) @ 0..=15 => ps::process::get_current;

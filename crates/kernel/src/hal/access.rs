@@ -435,6 +435,8 @@ fn unmapped(cx: &mut Cx<'_>, access: Access, write: bool) -> Leave {
     })
 }
 
+/// What a card does with an access that its data sheet excludes is not said anywhere: a value that is read is none, and what is written is
+/// lost.
 #[cold]
 fn refused(cx: &mut Cx<'_>, told: Told, refusal: &Refusal) -> Leave {
     let space = if told.port { "port" } else { "bus address" };

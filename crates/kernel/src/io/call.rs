@@ -60,7 +60,7 @@ fn check(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>)
         return Err(no_device(cx, device, irp, known.is_some()));
     }
     let cancel = cx.read(irp + IRP::CancelRoutine)?;
-    if cancel.is_null() { Ok(()) } else { Err(cancel_routine_set(cx, device, irp, cancel)) }
+    if cancel.is_null() { Ok(()) } else { cancel_routine_set(cx, device, irp, cancel) }
 }
 
 #[cold]
@@ -85,19 +85,20 @@ fn no_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<I
     cx.stop(io_manager("irp-to-no-device", 0x4, message, device, irp))
 }
 
+/// Windows sends it, and the routine is called for an IRP that others have; only Driver Verifier stops.
 #[cold]
 fn cancel_routine_set(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
     irp: DriverPtr<IRP>,
     cancel: DriverPtr<abi::Code>,
-) -> Leave {
+) -> Flow<()> {
     let name = device_name(cx, device);
     let message = format!(
         "the IRP {:#x} was sent to {name} with the cancel routine {:#x} still set",
         irp.address, cancel.address
     );
-    cx.stop(io_manager("cancel-routine-set", 0x203, message, device, irp))
+    cx.verify(io_manager("cancel-routine-set", 0x203, message, device, irp).as_verifier())
 }
 
 /// Makes the next stack location the current one and writes the device into it.

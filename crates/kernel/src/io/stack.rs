@@ -100,7 +100,8 @@ pub fn attach_to_stack(
     if source_below != 0 {
         let (name, other) = (device_name(cx, source), device_name(cx, DriverPtr::new(source_below)));
         let message = format!("{name} is to be attached and is attached to {other} already");
-        return Err(cx.stop(io_manager("device-attached-twice", 0x202, message, source, DriverPtr::NULL)));
+        // A device has one link down: that of the first attachment is lost, and with it whoever goes down by it (power, IoGetLowerDeviceObject).
+        return Err(cx.stop(Verdict::error("device-attached-twice", message)));
     }
     if cx.with(|k| bottom(k, top)) == source {
         // It would lie on itself: whoever looks for the top of this stack never finds it.

@@ -276,7 +276,8 @@ fn with_spin_lock(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, what: &str) ->
             "{what} was called for interrupt {:#x}, whose routine runs at PASSIVE_LEVEL: it has no spin lock, KeSynchronizeExecution takes its event",
             object.address
         );
-        return Err(cx.stop(Verdict::error("passive-interrupt-spin-lock", message)));
+        let verdict = Verdict::error("passive-interrupt-spin-lock", message);
+        return Err(cx.stop(verdict.bug_check(0x13B, [1, object.address, 0, 0])));
     }
     Ok(connection)
 }

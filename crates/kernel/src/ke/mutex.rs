@@ -86,7 +86,7 @@ pub fn release(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, wait: bool) -> Flow<i
     }
     // Windows gives the thread that waited an increment of 1.
     dispatcher::signal(cx, mutex.cast(), before.wrapping_add(1), 1)?;
-    finish(cx, wait, "KeReleaseMutex")?;
+    finish(cx, wait)?;
     Ok(before)
 }
 

@@ -9,17 +9,25 @@ use super::{irql, scheduler};
 use crate::cx::Cx;
 use crate::verdict::Verdict;
 
+/// The highest priority: HIGH_PRIORITY.
+const HIGHEST: u8 = 31;
+
 /// `KeSetPriorityThread`: 1–31; returns the priority before. A thread that is ready goes to the end of its new queue.
 ///
 /// # Errors
 /// A verdict if there is no such thread or priority; [`engine::Leave`] of what runs at once.
 pub fn set(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, priority: i32) -> Flow<i32> {
-    let Some(priority) = u8::try_from(priority).ok().filter(|priority| (1..=31).contains(priority)) else {
+    let Some(wanted) = u8::try_from(priority).ok().filter(|priority| *priority <= HIGHEST) else {
+        // There is no such queue: what Windows would write lies beyond them.
         let message =
             format!("KeSetPriorityThread was called with priority {priority}; they go from 1 to 31");
         return Err(cx.stop(Verdict::error("thread-priority", message)));
     };
-    let (before, _) = change(cx, thread, priority, "KeSetPriorityThread")?;
+    if wanted == 0 {
+        let message = "KeSetPriorityThread was called with LOW_PRIORITY (0), which is reserved for the system: such a thread runs only where no other can";
+        cx.report(Verdict::warning("thread-priority", message));
+    }
+    let (before, _) = change(cx, thread, wanted, "KeSetPriorityThread")?;
     Ok(before.into())
 }
 

@@ -5,7 +5,7 @@ use engine::Flow;
 
 use super::dispatcher::{self, Kind};
 use super::event::{boost, finish};
-use super::processor::APC_LEVEL;
+use super::processor::PASSIVE_LEVEL;
 use super::{exception, irql};
 use crate::cx::Cx;
 use crate::verdict::Verdict;
@@ -13,11 +13,12 @@ use crate::verdict::Verdict;
 /// `KeInitializeSemaphore`.
 ///
 /// # Errors
-/// A verdict if the pointer is bad, a count is impossible, or a thread waits for it.
+/// A verdict if the pointer is bad or a thread waits for it.
 pub fn initialize(cx: &mut Cx<'_>, semaphore: DriverPtr<KSEMAPHORE>, count: i32, limit: i32) -> Flow<()> {
     if limit <= 0 || count < 0 || count > limit {
         let message = format!("KeInitializeSemaphore was called with count {count} and limit {limit}");
-        return Err(cx.stop(Verdict::error("semaphore-count", message)));
+        // Windows does not look; what is released beyond the limit raises an exception.
+        cx.report(Verdict::warning("semaphore-count", message));
     }
     let bytes = size_of::<KSEMAPHORE>() as u64;
     dispatcher::set_up(cx, semaphore.cast(), Kind::Semaphore, bytes, count)?;
@@ -47,14 +48,14 @@ pub fn release(
         return Err(exception::raise_or(cx, NtStatus::SEMAPHORE_LIMIT_EXCEEDED, verdict));
     };
     let irql = irql::current(cx);
-    if wait && (1..=APC_LEVEL).contains(&irql) {
+    if wait && irql > PASSIVE_LEVEL {
         let message = format!(
             "KeReleaseSemaphore was called with Wait TRUE at IRQL {irql}; it may be at PASSIVE_LEVEL"
         );
         cx.report(Verdict::warning("irql-too-high", message));
     }
     dispatcher::signal(cx, semaphore.cast(), after, boost(increment))?;
-    finish(cx, wait, "KeReleaseSemaphore")?;
+    finish(cx, wait)?;
     Ok(count)
 }
 

@@ -139,6 +139,11 @@ impl Locks {
         self.held_by(processor).and_then(|lock| self.holder(lock))
     }
 
+    /// The locks of `base..base+length` are held by nobody any more.
+    pub(crate) fn forget(&mut self, base: u64, length: u64) {
+        self.held.retain(|(lock, _)| lock.wrapping_sub(base) >= length);
+    }
+
     /// Whether nobody holds any.
     #[inline]
     pub(crate) fn is_none_held(&self) -> bool {

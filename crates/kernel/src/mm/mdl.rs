@@ -147,6 +147,7 @@ pub fn io_free(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
     if flags & (MDL_MAPPED_TO_SYSTEM_VA | MDL_PARTIAL) == MDL_MAPPED_TO_SYSTEM_VA && !held.mappings.is_empty()
     {
         let message = format!("IoFreeMdl was given the MDL {:#x}, whose pages are mapped", mdl.address);
+        // Nothing can undo the mapping any more: its range of system addresses is lost, with Driver Verifier or without.
         let parameters = [0xB8, mdl.address, flags.into(), 0];
         return Err(cx.stop(Verdict::error("mdl-freed-mapped", message).bug_check(0xC4, parameters)));
     }

@@ -22,6 +22,7 @@ use crate::address_map::AddressMap;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind as EventKind};
 use crate::ke::leftover;
+use crate::verdict::Tier;
 use crate::witness;
 
 /// Whose pages: paged memory may be away at DISPATCH_LEVEL and above.
@@ -489,8 +490,13 @@ pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flo
 #[inline(never)]
 fn free_in_full(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
     let block = pool_check::freeable(cx, address, tag)?;
-    if let Some(verdict) = cx.with(|k| leftover::in_memory(k, address, block.bytes)) {
-        return Err(cx.stop(verdict.of_block(&block)));
+    while let Some(verdict) = cx.with(|k| leftover::in_memory(k, address, block.bytes)) {
+        let verdict = verdict.of_block(&block);
+        if verdict.tier != Tier::Verifier {
+            return Err(cx.stop(verdict));
+        }
+        cx.verify(verdict)?;
+        cx.with(|k| leftover::forget_locks(k, address, block.bytes));
     }
     let freed_at = block.owner.map(|_| witness::moment(cx));
     let block = Block { freed_at, ..block };

@@ -54,18 +54,25 @@ pub(super) fn after_failed_add(
     Ok(())
 }
 
-/// After `IRP_MN_STOP_DEVICE`: the resources belong to nobody.
-///
-/// # Errors
-/// A verdict on an interrupt that is still connected.
-pub(super) fn after_stop(cx: &mut Cx<'_>, id: NodeId, what: &str) -> Flow<()> {
-    let (service, device) = names(cx, id);
-    if let Some(object) = connected(cx, id) {
-        let message = format!(
-            "{service} completed {what} of {device} and its interrupt {object:#x} is still connected: IoDisconnectInterrupt(Ex) first"
-        );
-        return Err(cx.stop(Verdict::error("interrupt-still-connected", message)));
+/// After `IRP_MN_STOP_DEVICE`: the resources belong to nobody. Windows goes on; a service routine that looks at its device is told there.
+pub(super) fn after_stop(cx: &mut Cx<'_>, id: NodeId) {
+    if let Some(verdict) = still_connected(cx, id, "IRP_MN_STOP_DEVICE") {
+        cx.report(verdict.as_warning());
     }
+    still_mapped(cx, id, "IRP_MN_STOP_DEVICE");
+}
+
+fn still_connected(cx: &mut Cx<'_>, id: NodeId, what: &str) -> Option<Verdict> {
+    let (service, device) = names(cx, id);
+    let object = connected(cx, id)?;
+    let message = format!(
+        "{service} completed {what} of {device} and its interrupt {object:#x} is still connected: IoDisconnectInterrupt(Ex) first"
+    );
+    Some(Verdict::error("interrupt-still-connected", message))
+}
+
+fn still_mapped(cx: &mut Cx<'_>, id: NodeId, what: &str) {
+    let (service, device) = names(cx, id);
     for (mapping, caller) in mapped(cx, id) {
         let message = format!(
             "{service} completed {what} of {device} and {:#x} bytes of its memory at {:#x}, mapped by {caller}, are still mapped: MmUnmapIoSpace",
@@ -74,7 +81,6 @@ pub(super) fn after_stop(cx: &mut Cx<'_>, id: NodeId, what: &str) -> Flow<()> {
         // The mapping may be undone later still; an access through it is told where it is made.
         cx.report(Verdict::warning("io-space-still-mapped", message));
     }
-    Ok(())
 }
 
 /// After `IRP_MN_REMOVE_DEVICE`: nothing of the driver is left on the device. `above` are the devices that were attached.
@@ -117,7 +123,12 @@ pub(super) fn after_remove(cx: &mut Cx<'_>, id: NodeId, above: &[Device]) -> Flo
         );
         cx.report(Verdict::warning("bus-interface-leak", message));
     }
-    after_stop(cx, id, "IRP_MN_REMOVE_DEVICE")
+    // Its service routine would be called with what the device objects held, which is gone.
+    if let Some(verdict) = still_connected(cx, id, "IRP_MN_REMOVE_DEVICE") {
+        return Err(cx.stop(verdict));
+    }
+    still_mapped(cx, id, "IRP_MN_REMOVE_DEVICE");
+    Ok(())
 }
 
 /// After `IRP_MN_SURPRISE_REMOVAL`: the devices are still there, for the files on them.

@@ -105,7 +105,7 @@ pub(super) fn rebalance(cx: &mut Cx<'_>, id: NodeId, stopped: bool) -> Flow<()> 
 fn send_stop(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     tell(cx, id, "stop");
     ask(cx, id, IRP_MN_STOP_DEVICE, [0; 4])?;
-    leftovers::after_stop(cx, id, "IRP_MN_STOP_DEVICE")?;
+    leftovers::after_stop(cx, id);
     cx.with(|k| k.pnp.node_mut(id).state = State::Stopped);
     Ok(())
 }

@@ -630,6 +630,31 @@ fn a_requested_power_irp_goes_through_the_stack_and_calls_back() {
 }
 
 #[test]
+fn a_power_state_that_does_not_exist_is_told_and_nothing_stops() {
+    with_card(|cx, id, _| {
+        let driver = driver(cx, add_device, good);
+        assert_eq!(start(cx, id, driver)?, Ok(()));
+        for state in [0, 77] {
+            assert_eq!(po::state::set(cx, id.pdo(), 1, state)?, 0, "nothing was told before");
+            let (minor, null) = (IRP_MN_SET_POWER, DriverPtr::NULL);
+            let status = po::request::request(cx, id.pdo(), minor, state, null, 0, DriverPtr::NULL)?;
+            assert_eq!(status, NtStatus::PENDING);
+        }
+        let pause = pool::allocate(cx, pool::Kind::NonPaged, 8, 1)?;
+        cx.write(pause, -10_000_i64)?;
+        let _ = crate::ke::wait::delay(cx, 0, false, pause)?;
+        assert_eq!(
+            po::state::set(cx, id.pdo(), 1, PowerDeviceD3)?,
+            0,
+            "what does not exist is not remembered"
+        );
+        let told: Vec<_> = cx.nt().findings().iter().map(|it| (it.rule, it.tier)).collect();
+        assert_eq!(told, [("bad-power-state", Tier::Warning); 4]);
+        Ok(())
+    });
+}
+
+#[test]
 fn the_system_sleeps_only_if_every_driver_agrees() {
     fn sleepless(cx: &mut Cx<'_>, arguments: &[u64]) -> Flow<u64> {
         let irp = DriverPtr::<IRP>::new(arguments[1]);

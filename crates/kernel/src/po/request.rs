@@ -79,7 +79,8 @@ pub fn request(
     if state == PowerDeviceUnspecified || state >= PowerDeviceMaximum {
         let message =
             format!("PoRequestPowerIrp was called for device power state {state}, which does not exist");
-        return Err(cx.stop(Verdict::error("bad-power-state", message)));
+        // It is sent as it is: no page says that Windows looks.
+        cx.report(Verdict::warning("bad-power-state", message));
     }
     if !irp.is_null() {
         let message = "PoRequestPowerIrp was given an Irp parameter, which is for IRP_MN_WAIT_WAKE only: the IRP may be gone when it returns";

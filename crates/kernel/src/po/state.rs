@@ -8,14 +8,16 @@ use abi::{
 };
 use engine::Flow;
 
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::ke;
 use crate::verdict::Verdict;
 
 /// `PoSetPowerState`: remembers the state and returns the one before.
 ///
+/// A state that does not exist is not remembered; no page says that Windows would stop.
+///
 /// # Errors
-/// A verdict if there is no such state.
+/// A verdict if the pointer is bad.
 pub fn set(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32, state: u32) -> Flow<u32> {
     cx.read(device + DEVICE_OBJECT::Type)?;
     let for_device = kind == DevicePowerState;
@@ -23,7 +25,8 @@ pub fn set(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32, state: 
     if kind > DevicePowerState || state == PowerDeviceUnspecified || state >= end {
         let message =
             format!("PoSetPowerState was called with type {kind} and state {state}, which do not exist");
-        return Err(cx.stop(Verdict::error("bad-power-state", message)));
+        cx.report(Verdict::warning("bad-power-state", message));
+        return Ok(cx.with(|k| before(k, device, for_device)));
     }
     if ke::irql::current(cx) >= 2 && state != PowerDeviceD0 {
         let message = format!(
@@ -33,8 +36,19 @@ pub fn set(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32, state: 
         cx.report(Verdict::warning("irql-too-high", message));
     }
     Ok(cx.with(|k| {
+        let before = before(k, device, for_device);
         let states = if for_device { &mut k.po.devices } else { &mut k.po.system };
-        let before = states.insert(device.address, state);
-        before.unwrap_or(if for_device { PowerDeviceUnspecified } else { PowerSystemUnspecified })
+        states.insert(device.address, state);
+        before
     }))
+}
+
+/// The state that was told last.
+fn before(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>, for_device: bool) -> u32 {
+    let (states, unspecified) = if for_device {
+        (&k.po.devices, PowerDeviceUnspecified)
+    } else {
+        (&k.po.system, PowerSystemUnspecified)
+    };
+    states.get(&device.address).copied().unwrap_or(unspecified)
 }

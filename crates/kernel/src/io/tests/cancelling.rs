@@ -104,7 +104,7 @@ fn a_cancel_routine_that_keeps_the_lock_is_stopped_with_11b() {
 }
 
 #[test]
-fn completing_or_sending_with_a_cancel_routine_set_is_told() {
+fn completing_with_a_cancel_routine_set_stops_windows_and_sending_driver_verifier() {
     fn completes(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
         let (_, irp) = arguments(given);
         let routine = routine(cx, |_, _| Ok(0));
@@ -117,10 +117,12 @@ fn completing_or_sending_with_a_cancel_routine_set_is_told() {
         cx.write(irp + IRP::CancelRoutine, routine)?;
         Ok(irp::call_driver(cx, device, irp)?.0.into())
     }
-    for (dispatch, code) in [(completes as crate::io::routine::RustRoutine, 0x7), (sends, 0x203)] {
-        let outcome = story(move |cx| reading(cx, dispatch).map(|_| ()));
-        assert_eq!(outcome.verdict(), ("cancel-routine-set", 0xC9, code));
-    }
+    let outcome = story(move |cx| reading(cx, completes).map(|_| ()));
+    let (rule, code, _) = outcome.verdict();
+    assert_eq!((rule, code), ("cancel-routine-set", 0x48));
+    let outcome = story(move |cx| reading(cx, sends).map(|_| ()));
+    let told = outcome.findings.iter().find(|finding| finding.rule == "cancel-routine-set").unwrap();
+    assert_eq!((told.tier, told.bug_check.unwrap().parameters[0]), (crate::verdict::Tier::Verifier, 0x203));
 }
 
 #[test]

@@ -11,9 +11,11 @@ use super::rig::*;
 use crate::cx::Cx;
 use crate::io::file::{self, Buffer, OpenOptions, Operation, Overlapped};
 use crate::io::irp;
+use crate::io::routine::RustRoutine;
 use crate::ke;
 use crate::mm::user;
 use crate::ob::names::Target;
+use crate::verdict::Tier;
 
 const BYTES: [u8; 4] = *b"echo";
 
@@ -335,6 +337,19 @@ fn status_and_mark_of_a_pended_request_must_agree() {
         });
         assert_eq!(outcome.verdict(), (rule, 0xC9, code));
     }
+}
+
+/// Who waits takes the one for a request under way; the other is a failure, and only Driver Verifier refuses it.
+#[test]
+fn a_request_that_ends_with_minus_one_is_driver_verifiers_and_ends() {
+    let outcome = story(|cx| {
+        let ends: RustRoutine = |cx, given| complete(cx, arguments(given).1, NtStatus(u32::MAX), 0);
+        let driver = driver(cx, "minus-one", &[(IRP_MJ_CREATE, ends)])?;
+        device(cx, driver, "\\Device\\Minus", 0)?;
+        file::open(cx, "\\Device\\Minus", &OpenOptions::default()).map(|_| ())
+    });
+    let told: Vec<_> = outcome.findings.iter().map(|finding| (finding.rule, finding.tier)).collect();
+    assert!(told.contains(&("completed-with-pending", Tier::Verifier)), "{told:?}");
 }
 
 #[test]

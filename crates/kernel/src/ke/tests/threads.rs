@@ -8,6 +8,7 @@ use crate::ke::rig::{Log, Rig, Scripted, Trace, machine, message, rule, settle, 
 use crate::ke::scheduler::{self, End};
 use crate::ke::{event, priority, thread, wait};
 use crate::mm::pool;
+use crate::verdict::Tier;
 
 /// An event in nonpaged pool.
 pub(super) fn new_event(cx: &mut Cx<'_>, kind: u32, signaled: bool) -> DriverPtr<KEVENT> {
@@ -85,6 +86,26 @@ fn a_thread_of_higher_priority_runs_at_once_and_its_maker_goes_on_after_it() {
         assert_eq!(log.words(), "before high after");
         assert!(cx.with(|k| k.ke.threads.get(waiting).is_none()), "it has ended");
     });
+}
+
+#[test]
+fn a_priority_that_is_the_systems_is_told_and_one_that_does_not_exist_an_error() {
+    for (wanted, told, ends) in
+        [(0, Some(Tier::Warning), false), (31, None, false), (32, None, true), (-1, None, true)]
+    {
+        machine(move |cx: &mut Cx<'_>| {
+            spawn(cx, "driver", move |cx| {
+                let me = thread::current_object(cx);
+                priority::set(cx, me, wanted)?;
+                assert_eq!(priority::query(cx, me)?, wanted);
+                priority::set(cx, me, 8).map(|_| ())
+            });
+            let _ = settle(cx);
+            assert_eq!(cx.nt().verdict().map(|it| it.rule), ends.then_some("thread-priority"), "{wanted}");
+            let findings = cx.nt().findings();
+            assert_eq!(findings.first().map(|finding| finding.tier), told, "{wanted}");
+        });
+    }
 }
 
 #[test]

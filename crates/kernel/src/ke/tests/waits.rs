@@ -11,6 +11,7 @@ use crate::ke::time::Due;
 use crate::ke::wait::Timeout;
 use crate::ke::{dispatcher, event, irql, mutex, region, semaphore, wait};
 use crate::mm::pool;
+use crate::verdict::Tier;
 
 fn allocate<T>(cx: &mut Cx<'_>) -> DriverPtr<T> {
     pool::allocate(cx, pool::Kind::NonPaged, size_of::<T>() as u64, pool::tag(b"Test")).unwrap()
@@ -243,5 +244,47 @@ fn set_event_with_wait_lets_nobody_in_before_the_wait() {
         });
         settle(cx);
         assert_eq!(log.words(), "asked served answered");
+    });
+}
+
+#[test]
+fn a_semaphore_with_impossible_counts_is_told_and_works_as_far_as_it_goes() {
+    machine(|cx| {
+        let semaphore: DriverPtr<KSEMAPHORE> = allocate(cx);
+        for (count, limit) in [(3, 2), (0, 0), (-1, 1)] {
+            semaphore::initialize(cx, semaphore, count, limit).unwrap();
+            assert_eq!(
+                (state(cx, semaphore), cx.read(semaphore + KSEMAPHORE::Limit).unwrap()),
+                (count, limit)
+            );
+        }
+        let told: Vec<_> = cx.nt().findings().iter().map(|finding| (finding.rule, finding.tier)).collect();
+        assert_eq!(told, [("semaphore-count", Tier::Warning); 3]);
+        semaphore::initialize(cx, semaphore, 0, 2).unwrap();
+        assert_eq!(cx.nt().findings().len(), 3, "these are possible");
+    });
+}
+
+#[test]
+fn a_wait_that_is_promised_at_dispatch_level_may_take_no_time_after_a_pulse_and_is_told_after_a_set() {
+    machine(|cx| {
+        let (event, free) = (new_event(cx, 0, false), new_event(cx, 1, true));
+        let semaphore: DriverPtr<KSEMAPHORE> = allocate(cx);
+        semaphore::initialize(cx, semaphore, 0, 2).unwrap();
+        spawn(cx, "driver", move |cx| {
+            irql::raise(cx, DISPATCH_LEVEL)?;
+            assert_eq!(event::pulse(cx, event, 0, true)?, 0);
+            assert_eq!(poll(cx, &[free.cast()], false), NtStatus::SUCCESS);
+            assert!(cx.nt().findings().is_empty());
+            assert_eq!(event::set(cx, event, 0, true)?, 0);
+            assert_eq!(poll(cx, &[free.cast()], false), NtStatus::TIMEOUT);
+            assert_eq!(semaphore::release(cx, semaphore, 0, 1, true)?, 0);
+            assert_eq!(poll(cx, &[free.cast()], false), NtStatus::TIMEOUT);
+            irql::lower(cx, 0)
+        });
+        assert_eq!(settle(cx), End::Quiet, "{}", message(cx));
+        let told: Vec<_> = cx.nt().findings().iter().map(|finding| (finding.rule, finding.tier)).collect();
+        assert_eq!(told, [("irql-too-high", Tier::Verifier), ("irql-too-high", Tier::Warning)]);
+        assert_eq!(bug_check(cx), Some(0xC4));
     });
 }
