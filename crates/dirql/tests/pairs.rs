@@ -179,3 +179,13 @@ pairs! {
     requests_of_the_drivers_own: "own_irps.h",
     sections_and_handles: "sections.h",
 }
+
+/// Windows goes on behind a stop; behind the removal the routine would be called with what is gone.
+#[test]
+fn an_interrupt_that_stays_connected_is_a_warning_at_the_stop_and_an_error_at_the_removal() {
+    const RULE: &str = "interrupt-still-connected";
+    let (report, _) = half_on_card(RULE, true);
+    let told = report.findings.iter().chain(&report.verdict).filter(|told| told.rule == RULE);
+    let told: Vec<_> = told.map(|told| (told.tier, told.message.contains("IRP_MN_STOP_DEVICE"))).collect();
+    assert_eq!(told, [(Tier::Warning, true), (Tier::Error, false)], "{report}");
+}
