@@ -5,6 +5,7 @@
  *
  * The stories are in the folder services. A story that fails leaves what it has acquired: the run is over then.
  */
+#include "services/callers.h"
 #include "services/locks.h"
 #include "services/memory.h"
 #include "services/objects.h"
@@ -48,7 +49,8 @@ static ULONG (*const Stories[])(VOID) = {
     AbsentProcessors, HarmlessQuestions, UntidyTexts, ConvertedResource, /* from 36 on */
     FarAway, HandMadeLocks, SystemThreads, IdleQueues, /* from 40 on */
     Features, ReachPool, ReachDevice, ReachUser, /* from 44 on */
-    HeldProcess, DamagedDpc, UserModeMutex, /* from 48 on */
+    HeldProcess, DamagedDpc, UserModeMutex, Callbacks, /* from 48 on */
+    CallbackUnderWay, BackTraces, PowerStates, /* from 52 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -64,6 +66,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 static VOID NTAPI UnloadServices(PDRIVER_OBJECT Driver)
 {
     TellOfHeldProcess();
+    EndPowerStates();
     ControlUnload(Driver);
 }
 

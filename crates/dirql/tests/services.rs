@@ -12,7 +12,7 @@ use rig::{driver, start};
 /// How many stories the driver's table has that any machine can tell; then come those with a card, and those that say something.
 const STORIES: u32 = 45;
 /// How many it has in all.
-const ALL: u32 = 51;
+const ALL: u32 = 55;
 
 /// Carries out one story of the driver's table; at least `checks` of its checks must have been made, all with success.
 fn tell(index: u32, checks: u32) -> Report {
@@ -370,4 +370,28 @@ fn a_story_that_is_not_in_the_table_is_refused() {
     let file = machine.open(r"\\.\DirqlServices").unwrap();
     assert!(file.device_control(0x0022_2000 + 4 * ALL, &[], 8).is_err());
     machine.finish().expect_clean();
+}
+
+#[test]
+fn routines_of_a_callback_object_are_called_in_their_order() {
+    tell(51, 13);
+}
+
+#[test]
+fn a_callback_routine_that_is_taken_back_does_not_run_any_more() {
+    tell(52, 7);
+}
+
+#[test]
+fn a_back_trace_leads_to_the_callers_through_calls_of_the_kernel() {
+    tell(53, 14);
+}
+
+#[test]
+fn a_driver_is_told_when_the_system_leaves_its_working_state_and_when_it_is_back() {
+    let machine = start(|| Bench::new().driver(driver("services.sys")));
+    rig::play(&machine, r"open \\.\DirqlServices as s; ioctl s 0x2220D8 out 8; close s; power s3; power s0");
+    let report = machine.finish();
+    report.expect_clean();
+    assert_eq!(report.prints, ["services: power 3 0 at 0", "services: power 3 1 at 0"]);
 }

@@ -151,6 +151,32 @@ static VOID DriverBugCheck(BOOLEAN Wrong)
     }
 }
 
+static VOID NTAPI NeverCalled(PVOID Context, PVOID First, PVOID Second)
+{
+    UNREFERENCED_PARAMETER(Context);
+    UNREFERENCED_PARAMETER(First);
+    UNREFERENCED_PARAMETER(Second);
+}
+
+/* A registration is taken back once. */
+static VOID NotACallback(BOOLEAN Wrong)
+{
+    UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Callback\\DirqlPairs");
+    OBJECT_ATTRIBUTES Attributes;
+    PCALLBACK_OBJECT Object;
+    PVOID Registration;
+
+    InitializeObjectAttributes(&Attributes, &Name, OBJ_CASE_INSENSITIVE, NULL, NULL);
+    if (NT_SUCCESS(ExCreateCallback(&Object, &Attributes, TRUE, TRUE))) {
+        Registration = ExRegisterCallback(Object, NeverCalled, NULL);
+        ExUnregisterCallback(Registration);
+        if (Wrong) {
+            ExUnregisterCallback(Registration);
+        }
+        ObDereferenceObject(Object);
+    }
+}
+
 #define SYSTEM_PAIRS                                                                                                   \
     PAIR("affinity-not-reverted", AffinityNotReverted)                                                                 \
     PAIR("bad-power-state", BadPowerState)                                                                             \
@@ -158,6 +184,7 @@ static VOID DriverBugCheck(BOOLEAN Wrong)
     PAIR("invalid-handle", InvalidHandle)                                                                              \
     PAIR("malformed-string", MalformedString)                                                                          \
     PAIR("no-disk", NoDisk)                                                                                            \
+    PAIR("not-a-callback", NotACallback)                                                                               \
     PAIR("object-reference", ObjectReference)                                                                          \
     PAIR("port-of-no-device", PortOfNoDevice)                                                                          \
     PAIR("print-unicode-irql", PrintUnicodeIrql)                                                                       \

@@ -1,6 +1,7 @@
 //! `Ex*`: work items, lookaside lists, interlocked lists, fast mutexes, resources, push locks, reader/writer spin locks,
 //! run-down protection, timers.
 
+pub mod callback;
 pub mod exception;
 pub mod fast_mutex;
 pub mod list;
@@ -41,6 +42,8 @@ pub struct State {
     pub(crate) mutexes: AddressMap<u64>,
     /// Events of fast mutexes that a thread waits for.
     pub(crate) contended: Vec<u64>,
+    /// Callback objects.
+    pub(crate) callbacks: callback::State,
     /// Initialized resources.
     pub(crate) resources: BTreeMap<u64, resource::State>,
 }

@@ -43,6 +43,7 @@ exports! { FUNCTIONS:
     : ExAllocateTimer(3) @ 0..=2 => ex::timer::allocate;
     : ExCancelTimer(2) @ 0..=2 => ex::timer::cancel;
     : ExConvertExclusiveToSharedLite(1) @ 0..=1 => ex::resource::convert;
+    : ExCreateCallback(4) @ 0..=1 => ex::callback::create;
     : ExDeleteLookasideListEx(1) @ 0..=2 => ex::lookaside::delete;
     : ExDeleteNPagedLookasideList(1) @ 0..=2 => ex::lookaside::delete;
     : ExDeletePagedLookasideList(1) @ 0..=1 => ex::lookaside::delete;
@@ -79,6 +80,7 @@ exports! { FUNCTIONS:
     : ExIsResourceAcquiredExclusiveLite(1) @ 0..=2 ~ 0..=15 => ex::resource::is_acquired_exclusive;
     : ExIsResourceAcquiredSharedLite(1) @ 0..=2 => ex::resource::acquired_count;
     : ExLocalTimeToSystemTime(2) @ 0..=15 => rtl::time::same_zone;
+    : ExNotifyCallback(3) @ 0..=2 => ex::callback::notify;
     : ExQueryDepthSList(1) @ 0..=2 ~ 0..=15 => ex::slist::depth;
     : ExQueryTimerResolution(3) @ 0..=15 => ke::clock::query_resolution;
     : ExQueueWorkItem(2) @ 0..=2 => ex::work_item::queue;
@@ -87,6 +89,7 @@ exports! { FUNCTIONS:
     : ExRaiseStatus(1) @ 0..=1 => ex::exception::raise_status;
     : ExReInitializeRundownProtection(1) @ 0..=1 ~ 0..=15 => ex::rundown::reinitialize;
     : ExReInitializeRundownProtectionCacheAware(1) @ 0..=1 => ex::rundown::reinitialize_cache_aware;
+    : ExRegisterCallback(3) @ 0..=1 => ex::callback::register;
     : ExReinitializeResourceLite(1) @ 0..=2 => ex::resource::reinitialize;
     : ExReleaseFastMutex(1) @ 1..=1 ~ 0..=1 => ex::fast_mutex::release;
     : ExReleaseFastMutexUnsafe(1) @ 0..=1 => ex::fast_mutex::release_unsafe;
@@ -117,6 +120,7 @@ exports! { FUNCTIONS:
     : ExTryAcquireSpinLockSharedAtDpcLevel(1) @ 2..=15 => ex::spinlock::try_acquire_shared;
     : ExTryConvertSharedSpinLockExclusive(1) @ 2..=2 => ex::spinlock::try_convert;
     : ExTryToAcquireFastMutex(1) @ 0..=1 => ex::fast_mutex::try_acquire;
+    : ExUnregisterCallback(1) @ 0..=1 => ex::callback::unregister;
     : ExUuidCreate(1) @ 0..=0 => rtl::guid::create;
     : ExWaitForRundownProtectionRelease(1) @ 0..=1 => ex::rundown::wait_for_release;
     : ExWaitForRundownProtectionReleaseCacheAware(1) @ 0..=1 => ex::rundown::wait_for_release_cache_aware;
@@ -145,8 +149,10 @@ exports! { FUNCTIONS:
     : IoBuildDeviceIoControlRequest(9) @ 0..=1 => io::build::device_control;
     : IoBuildPartialMdl(4) @ 0..=2 ~ 0..=15 => mm::mdl::build_partial;
     : IoBuildSynchronousFsdRequest(7) @ 0..=1 => io::build::synchronous;
+    : IoCallDriver(2) @ 0..=2 => io::irp::call_driver;
     : IoCancelIrp(1) @ 0..=2 => io::cancel::cancel;
     : IoCheckShareAccess(5) @ 0..=0 => io::share_access::check;
+    : IoCompleteRequest(2) @ 0..=2 => io::irp::complete;
     : IoConnectInterrupt(11) @ 0..=0 => io::interrupt::connect_old;
     : IoConnectInterruptEx(1) @ 0..=0 => io::interrupt::connect_ex;
     : IoCreateDevice(7) @ 0..=1 => io::device::create_entry;
@@ -381,6 +387,7 @@ exports! { FUNCTIONS:
     : MmUnmapLockedPages(2) @ 0..=2 => mm::mdl_map::unmap_locked_pages;
     : MmUnmapViewInSystemSpace(1) @ 0..=1 => mm::view_exports::unmap_in_system_space;
     : MmUnsecureVirtualMemory(1) @ 0..=1 => mm::virtual_memory::unsecure;
+    : NtClose(1) @ 0..=0 => ob::handle::zw_close;
     : ObCloseHandle(2) @ 0..=0 => ob::handle::ob_close_handle;
     : ObDereferenceObjectDeferDelete(1) @ 0..=2 => ob::object::dereference_defer_delete;
     : ObOpenObjectByPointer(7) @ 0..=1 => ob::handle::open_by_pointer;
@@ -416,6 +423,7 @@ exports! { FUNCTIONS:
     : RtlAreBitsSet(3) @ 0..=15 => rtl::bitmap::are_set;
     : RtlAssert(4) @ 0..=15 => rtl::assert::failed;
     : RtlCaptureContext(1) @ 0..=2 ~ 0..=15 => rtl::context::capture;
+    : RtlCaptureStackBackTrace(4) @ 0..=15 => rtl::back_trace::capture;
     : RtlCharToInteger(3) @ 0..=0 => rtl::convert::char_to_integer;
     : RtlCheckRegistryKey(2) @ 0..=0 => cm::relative::check;
     : RtlClearAllBits(1) @ 0..=15 => rtl::bitmap::clear_all;
@@ -513,6 +521,7 @@ exports! { FUNCTIONS:
     : RtlUpcaseUnicodeString(3) @ 0..=1 => rtl::convert::upcase;
     : RtlVerifyVersionInfo(3) @ 0..=0 => rtl::version::verify_version_info;
     : RtlVirtualUnwind(8) @ 0..=15 => rtl::function_table::virtual_unwind;
+    : RtlWalkFrameChain(3) @ 0..=15 => rtl::back_trace::chain;
     : RtlWriteRegistryValue(6) @ 0..=0 => cm::relative::write;
     : RtlZeroMemory(2) @ 0..=15 => rtl::memory::zero;
     : RtlxAnsiStringToUnicodeSize(1) @ 0..=0 => rtl::convert::unicode_size;

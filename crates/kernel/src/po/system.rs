@@ -14,6 +14,7 @@ use engine::Flow;
 
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
+use crate::ex::callback;
 use crate::io;
 use crate::io::send::{Request, send};
 use crate::pnp::{self, NodeId, node};
@@ -35,6 +36,7 @@ fn go_to(cx: &mut Cx<'_>, state: u32) -> Flow<NtStatus> {
     if state == PowerSystemWorking {
         tell(cx, &devices, state)?;
         cx.with(|k| k.po.asleep = PowerSystemUnspecified);
+        callback::power_state(cx, true)?;
         return Ok(NtStatus::SUCCESS);
     }
     // What was found last sleeps first.
@@ -47,6 +49,7 @@ fn go_to(cx: &mut Cx<'_>, state: u32) -> Flow<NtStatus> {
             return Ok(status);
         }
     }
+    callback::power_state(cx, false)?;
     if state == PowerSystemShutdown {
         io::shutdown::shut_down(cx)?;
     }

@@ -1,6 +1,7 @@
 //! `Rtl*`: strings, memory, lists, the run-time library.
 
 pub mod assert;
+pub mod back_trace;
 pub mod bitmap;
 pub mod c_specific_handler;
 pub mod context;

@@ -1,0 +1,233 @@
+//! Callback objects: routines that one driver registers and another has called.
+//!
+//! Pages: *Callback Objects*, *ExCreateCallback function*, *ExRegisterCallback function*, *ExNotifyCallback function*,
+//! *ExUnregisterCallback function*. The system's own three are there; of them only `\Callback\PowerState` is ever notified: the clock of a
+//! machine is not set, and no processor is added. The pages do not say it, but drivers rely on it when they unload: who takes a routine
+//! back waits until it does not run any more. An object stays as long as it is referenced; a registration is a reference.
+
+use std::collections::BTreeMap;
+
+use abi::{Code, DriverPtr, NtStatus, OBJECT_ATTRIBUTES};
+use engine::{Flow, StrandId};
+
+use crate::cx::{Cx, Kernel};
+use crate::ke::callout::call_routine;
+use crate::ke::{irql, wait};
+use crate::mm::pool;
+use crate::ob::names::Target;
+use crate::ob::{self, Kind, Procedures, attributes};
+use crate::verdict::Verdict;
+
+/// Those that Windows has, made when they are opened first, and then there to stay.
+const SYSTEM: [&str; 3] = [r"\Callback\SetSystemTime", POWER_STATE, r"\Callback\ProcessorAdd"];
+/// Notified when the system leaves S0, and when it is back there.
+const POWER_STATE: &str = r"\Callback\PowerState";
+/// `PO_CB_SYSTEM_STATE_LOCK`.
+const SYSTEM_STATE_LOCK: u64 = 3;
+/// Bytes of an object and of a registration; drivers see nothing of them.
+const SIZE: u64 = 0x30;
+
+/// A callback object.
+#[derive(Default)]
+struct Callback {
+    /// More than one routine may be registered at a time.
+    multiple: bool,
+    /// In their order.
+    registrations: Vec<u64>,
+}
+
+/// A routine that is registered.
+struct Registration {
+    object: u64,
+    routine: DriverPtr<Code>,
+    context: u64,
+    /// How many calls of it are under way.
+    running: u32,
+    /// Who waits until there is none.
+    waiter: Option<StrandId>,
+}
+
+/// All of them, by their addresses.
+#[derive(Default)]
+pub(crate) struct State {
+    callbacks: BTreeMap<u64, Callback>,
+    registrations: BTreeMap<u64, Registration>,
+}
+
+static PROCEDURES: Procedures = Procedures { close: Procedures::nothing, delete };
+
+fn delete(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
+    // Its name goes with it.
+    ob::object::make_temporary(cx, object);
+    cx.with(|k| k.ex.callbacks.callbacks.remove(&object));
+    Procedures::free(cx, object)
+}
+
+fn make(cx: &mut Cx<'_>, name: &str, multiple: bool) -> Flow<Result<u64, NtStatus>> {
+    let body: DriverPtr<()> = pool::allocate(cx, pool::Kind::NonPaged, SIZE, pool::tag(b"Call"))?;
+    if body.is_null() {
+        return Ok(Err(NtStatus::INSUFFICIENT_RESOURCES));
+    }
+    if let Err(status) = ob::object::create(cx, body.address, Kind::Callback, name, &PROCEDURES) {
+        pool::free(cx, body)?;
+        return Ok(Err(status));
+    }
+    let callback = Callback { multiple, registrations: Vec::new() };
+    cx.with(|k| k.ex.callbacks.callbacks.insert(body.address, callback));
+    Ok(Ok(body.address))
+}
+
+/// The callback object of this name; none if the name is free.
+fn find(cx: &mut Cx<'_>, name: &str) -> Option<Result<u64, NtStatus>> {
+    let found = cx.with(|k| k.ob.names.resolve(name)).ok()?;
+    Some(match found.target {
+        Target::Object(body) if ob::object::kind(cx, body) == Some(Kind::Callback) => {
+            if found.rest.is_empty() { Ok(body) } else { Err(NtStatus::OBJECT_PATH_NOT_FOUND) }
+        }
+        Target::Directory if !found.rest.is_empty() => return None,
+        _ => Err(NtStatus::OBJECT_TYPE_MISMATCH),
+    })
+}
+
+/// `ExCreateCallback`: opens the object, or makes it if that is asked for. The caller gets a reference.
+///
+/// # Errors
+/// A verdict on a bad pointer.
+pub fn create(
+    cx: &mut Cx<'_>,
+    to: DriverPtr<u64>,
+    attributes: DriverPtr<OBJECT_ATTRIBUTES>,
+    may_make: bool,
+    multiple: bool,
+) -> Flow<NtStatus> {
+    let named = match attributes::read(cx, attributes)? {
+        Ok(named) => named,
+        Err(status) => return Ok(status),
+    };
+    let existing = if named.name.is_empty() { None } else { find(cx, &named.name) };
+    let object = match existing {
+        Some(Ok(object)) => {
+            ob::object::reference(cx, DriverPtr::<()>::new(object))?;
+            object
+        }
+        Some(Err(status)) => return Ok(status),
+        None => {
+            let is_system = SYSTEM.iter().any(|name| name.eq_ignore_ascii_case(&named.name));
+            if !may_make && !is_system {
+                return Ok(NtStatus::OBJECT_NAME_NOT_FOUND);
+            }
+            let object = match make(cx, &named.name, multiple || is_system)? {
+                Ok(object) => object,
+                Err(status) => return Ok(status),
+            };
+            if is_system {
+                ob::object::reference(cx, DriverPtr::<()>::new(object))?;
+            }
+            object
+        }
+    };
+    cx.write(to, object)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+fn expect<T>(cx: &mut Cx<'_>, name: &str, what: &str, at: u64, found: Option<T>) -> Flow<T> {
+    found.ok_or_else(|| {
+        let message = format!("{name} was called with {at:#x}, which is no {what}");
+        cx.stop(Verdict::error("not-a-callback", message))
+    })
+}
+
+/// `ExRegisterCallback`: the registration, or null if there may be only one, and is, or without memory.
+///
+/// # Errors
+/// A verdict if it is no callback object.
+pub fn register(cx: &mut Cx<'_>, object: u64, routine: DriverPtr<Code>, context: u64) -> Flow<u64> {
+    let full = cx.with(|k| {
+        let callback = k.ex.callbacks.callbacks.get(&object)?;
+        Some(!callback.multiple && !callback.registrations.is_empty())
+    });
+    if expect(cx, "ExRegisterCallback", "callback object", object, full)? {
+        return Ok(0);
+    }
+    let at = pool::allocate::<()>(cx, pool::Kind::NonPaged, SIZE, pool::tag(b"CBRg"))?.address;
+    if at == 0 {
+        return Ok(0);
+    }
+    ob::object::reference(cx, DriverPtr::<()>::new(object))?;
+    cx.with(|k| {
+        let registration = Registration { object, routine, context, running: 0, waiter: None };
+        k.ex.callbacks.registrations.insert(at, registration);
+        k.ex.callbacks.callbacks.get_mut(&object).expect("it was found").registrations.push(at);
+    });
+    Ok(at)
+}
+
+/// `ExUnregisterCallback`: returns when the routine does not run any more.
+///
+/// # Errors
+/// A verdict if it is no registration, or the caller may not wait for the routine.
+pub fn unregister(cx: &mut Cx<'_>, at: u64) -> Flow<()> {
+    let waits = cx.with(|k| {
+        let strand = k.ke.processor().thread;
+        let registration = k.ex.callbacks.registrations.get_mut(&at)?;
+        let object = registration.object;
+        let runs = registration.running > 0;
+        registration.waiter = runs.then_some(strand);
+        if let Some(callback) = k.ex.callbacks.callbacks.get_mut(&object) {
+            callback.registrations.retain(|other| *other != at);
+        }
+        Some((runs, object))
+    });
+    let (runs, object) = expect(cx, "ExUnregisterCallback", "registration of a callback routine", at, waits)?;
+    if runs {
+        wait::for_grant(cx, at, "ExUnregisterCallback")?;
+    }
+    cx.with(|k| k.ex.callbacks.registrations.remove(&at));
+    pool::free(cx, DriverPtr::<()>::new(at))?;
+    ob::object::dereference(cx, DriverPtr::<()>::new(object)).map(|_| ())
+}
+
+/// `ExNotifyCallback`: calls all routines, in the order in which they were registered.
+///
+/// # Errors
+/// A verdict if it is no callback object; whatever a routine comes to.
+pub fn notify(cx: &mut Cx<'_>, object: u64, first: u64, second: u64) -> Flow<()> {
+    let all = cx.with(|k| Some(k.ex.callbacks.callbacks.get(&object)?.registrations.clone()));
+    for at in expect(cx, "ExNotifyCallback", "callback object", object, all)? {
+        // One that was taken back meanwhile is not called any more.
+        let Some((routine, context)) = cx.with(|k| begin(k, object, at)) else { continue };
+        let called = call_routine(cx, "CallbackFunction", routine, object, &[context, first, second]);
+        cx.with(|k| end(k, at));
+        called?;
+        irql::settle(cx)?;
+    }
+    Ok(())
+}
+
+fn begin(k: &mut Kernel, object: u64, at: u64) -> Option<(DriverPtr<Code>, u64)> {
+    let stands = k.ex.callbacks.callbacks.get(&object)?.registrations.contains(&at);
+    let registration = k.ex.callbacks.registrations.get_mut(&at).filter(|_| stands)?;
+    registration.running += 1;
+    Some((registration.routine, registration.context))
+}
+
+fn end(k: &mut Kernel, at: u64) {
+    let Some(registration) = k.ex.callbacks.registrations.get_mut(&at) else { return };
+    registration.running -= 1;
+    if registration.running == 0
+        && let Some(strand) = registration.waiter.take()
+    {
+        wait::grant(k, strand);
+    }
+}
+
+/// The system is about to leave S0, or is back.
+///
+/// # Errors
+/// As [`notify`].
+pub(crate) fn power_state(cx: &mut Cx<'_>, is_working: bool) -> Flow<()> {
+    match find(cx, POWER_STATE) {
+        Some(Ok(object)) => notify(cx, object, SYSTEM_STATE_LOCK, is_working.into()),
+        _ => Ok(()),
+    }
+}
