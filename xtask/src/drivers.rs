@@ -272,6 +272,16 @@ pub(crate) fn build(root: &Path, out: &Path) -> Result<()> {
     build_rust(root, out).context("the Rust drivers do not build")
 }
 
+/// The same, of the Rust drivers.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn build_only_rust(root: &Path, out: &Path) -> Result<()> {
+    install::all(root)?;
+    fs::create_dir_all(out).with_context(|| format!("cannot create the folder {}", out.display()))?;
+    build_rust(root, &out.canonicalize()?).context("the Rust drivers do not build")
+}
+
 fn build_c(root: &Path, out: &Path, driver: &CDriver) -> Result<()> {
     let folder = root.join("drivers/c");
     let scratch = out.join(".build");

@@ -97,6 +97,9 @@ enum Chore {
         /// Where the files go, `target/drivers` if not given
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
+        /// Only those in Rust
+        #[arg(long)]
+        rust: bool,
     },
 }
 
@@ -114,7 +117,10 @@ fn main() -> ExitCode {
         Chore::Events { check } => events::write(&root, check),
         Chore::Rules { check } => rules::write(&root, check),
         Chore::Sentences { check } => sentences::write(&root, check),
-        Chore::Drivers { out } => drivers::build(&root, &out.unwrap_or_else(|| drivers::default_out(&root))),
+        Chore::Drivers { out, rust } => {
+            let out = out.unwrap_or_else(|| drivers::default_out(&root));
+            if rust { drivers::build_only_rust(&root, &out) } else { drivers::build(&root, &out) }
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

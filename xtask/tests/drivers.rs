@@ -1,10 +1,12 @@
 //! `cargo xtask drivers`: the files it makes are drivers, always the same bytes, and made only when something changed.
 //!
-//! It does not run them; the tests of crate `dirql` do.
+//! What it has made for all tests, in `target/drivers`, is looked at here; only one test builds all anew. It does not run them; the
+//! tests of crate `dirql` do.
 
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -27,24 +29,30 @@ impl Folder {
         assert!(output.status.success(), "{said}");
         said
     }
+}
 
-    /// The drivers made, by name.
-    fn drivers(&self) -> Vec<(String, Vec<u8>)> {
-        let files = fs::read_dir(self.0.path())
-            .expect("the folder is there")
-            .map(|entry| entry.expect("readable").path());
-        let mut drivers: Vec<_> = files
-            .filter(|path| path.extension().is_some_and(|extension| extension == "sys"))
-            .map(|path| {
-                (
-                    path.file_stem().expect("named").to_string_lossy().into_owned(),
-                    fs::read(path).expect("readable"),
-                )
-            })
-            .collect();
-        drivers.sort();
-        drivers
-    }
+/// Where `cargo xtask drivers` puts them for all tests.
+fn shipped() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/drivers");
+    assert!(folder.is_dir(), "{} is not there: run `cargo xtask drivers` first", folder.display());
+    folder
+}
+
+/// The drivers in a folder, by name.
+fn drivers(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let files =
+        fs::read_dir(folder).expect("the folder is there").map(|entry| entry.expect("readable").path());
+    let mut drivers: Vec<_> = files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sys"))
+        .map(|path| {
+            (
+                path.file_stem().expect("named").to_string_lossy().into_owned(),
+                fs::read(path).expect("readable"),
+            )
+        })
+        .collect();
+    drivers.sort();
+    drivers
 }
 
 fn word(bytes: &[u8], at: usize) -> u16 {
@@ -58,9 +66,7 @@ fn dword(bytes: &[u8], at: usize) -> u32 {
 /// Microsoft's "PE Format": the file header lies 4 bytes behind the signature, the optional header 20 behind that.
 #[test]
 fn every_file_is_a_movable_native_x64_program() {
-    let folder = Folder::new("shapes");
-    folder.build();
-    let drivers = folder.drivers();
+    let drivers = drivers(&shipped());
     let names = [
         "bench_rust",
         "edu_rust",
@@ -87,23 +93,21 @@ fn every_file_is_a_movable_native_x64_program() {
         assert_ne!(dword(&bytes, optional + 64), 0, "{name}: checksum");
         assert_ne!(word(&bytes, optional + 70) & 0x140, 0, "{name}: dynamic base and NX");
     }
-    assert!(folder.0.path().join("pciline.inf").is_file(), "an INF lies beside its driver");
+    assert!(shipped().join("pciline.inf").is_file(), "an INF lies beside its driver");
 }
 
 #[test]
-fn two_builds_in_two_folders_give_the_same_bytes() {
-    let (one, other) = (Folder::new("bytes-one"), Folder::new("bytes-other-and-longer"));
-    one.build();
-    other.build();
-    for (mine, theirs) in one.drivers().iter().zip(&other.drivers()) {
-        assert!(mine == theirs, "{} and {} differ", mine.0, theirs.0);
+fn two_builds_in_two_folders_give_the_same_bytes_and_the_next_one_makes_nothing() {
+    let anew = Folder::new("bytes-other-and-longer");
+    assert!(anew.build().contains("legacy.sys"));
+    let shipped = drivers(&shipped());
+    for (name, bytes) in drivers(anew.0.path()) {
+        let same = shipped.iter().any(|(other, others)| *other == name && *others == bytes);
+        assert!(
+            same,
+            "{name}.sys differs from target/drivers: is that what `cargo xtask drivers` makes now?"
+        );
     }
-}
-
-#[test]
-fn a_second_build_makes_nothing() {
-    let folder = Folder::new("again");
-    assert!(folder.build().contains("legacy.sys"));
-    let said = folder.build();
+    let said = anew.build();
     assert!(!said.contains(".sys"), "it made something: {said}");
 }

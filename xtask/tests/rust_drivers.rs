@@ -26,14 +26,26 @@ const DRIVERS: [(&str, usize); 3] = [("pci9052", 1), ("edu_rust", 2), ("bench_ru
 /// A driver and its PDB.
 type Built = (Vec<u8>, Vec<u8>);
 
-/// All drivers, as the checkout at `root` builds them into `out`.
+/// The Rust drivers, as the checkout at `root` builds them into `out`.
 fn built(root: &Path, out: &Path) -> [Built; DRIVERS.len()] {
     let mut xtask = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    xtask.env("CARGO_MANIFEST_DIR", root.join("xtask")).arg("drivers").arg("--out").arg(out);
+    xtask.env("CARGO_MANIFEST_DIR", root.join("xtask")).args(["drivers", "--rust", "--out"]).arg(out);
     let output = xtask.output().expect("xtask starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    read(out)
+}
+
+/// The same, as `cargo xtask drivers` has made them for all tests.
+fn shipped() -> [Built; DRIVERS.len()] {
+    read(&root().join("target/drivers"))
+}
+
+fn read(out: &Path) -> [Built; DRIVERS.len()] {
     DRIVERS.map(|(name, _)| {
-        let read = |extension| fs::read(out.join(name).with_extension(extension)).expect("it is made");
+        let read = |extension| {
+            let path = out.join(name).with_extension(extension);
+            fs::read(&path).unwrap_or_else(|_| panic!("{}: run `cargo xtask drivers` first", path.display()))
+        };
         (read("sys"), read("pdb"))
     })
 }
@@ -44,7 +56,7 @@ fn parsed(name: &str, sys: &[u8]) -> Image {
 
 #[test]
 fn a_debugger_finds_every_routine_and_its_line() {
-    for ((name, routines), (sys, pdb)) in DRIVERS.into_iter().zip(built(&root(), &folder("symbols"))) {
+    for ((name, routines), (sys, pdb)) in DRIVERS.into_iter().zip(shipped()) {
         let image = parsed(name, &sys);
         let symbols = Symbols::new(&image, Some(&pdb)).expect("the PDB is its own");
         let lines = Lines::new(&image, Some(&pdb));
@@ -74,7 +86,7 @@ fn a_debugger_finds_every_routine_and_its_line() {
 
 #[test]
 fn they_are_what_windows_loads() {
-    for ((name, _), (sys, _)) in DRIVERS.into_iter().zip(built(&root(), &folder("image"))) {
+    for ((name, _), (sys, _)) in DRIVERS.into_iter().zip(shipped()) {
         let image = parsed(name, &sys);
         let Checksum { stored, computed } = image.checksum();
         assert_eq!(stored, computed);
@@ -91,7 +103,7 @@ fn they_are_what_windows_loads() {
 #[test]
 fn no_path_of_this_machine_is_in_them() {
     let place = root().display().to_string();
-    for ((name, _), (sys, _)) in DRIVERS.into_iter().zip(built(&root(), &folder("paths"))) {
+    for ((name, _), (sys, _)) in DRIVERS.into_iter().zip(shipped()) {
         assert!(!sys.windows(place.len()).any(|bytes| bytes == place.as_bytes()), "{name}: {place} is in it");
     }
 }
@@ -118,9 +130,12 @@ fn checkout(to: &Path) {
 fn a_checkout_elsewhere_gives_the_same_bytes() {
     let elsewhere = folder("elsewhere");
     checkout(&elsewhere);
-    let (ours, theirs) = (built(&root(), &folder("here")), built(&elsewhere, &elsewhere.join("out")));
+    let (ours, theirs) = (shipped(), built(&elsewhere, &elsewhere.join("out")));
     for ((name, _), (ours, theirs)) in DRIVERS.into_iter().zip(ours.into_iter().zip(theirs)) {
-        assert!(ours.0 == theirs.0, "{name}.sys differs");
+        assert!(
+            ours.0 == theirs.0,
+            "{name}.sys differs from target/drivers: is that what `cargo xtask drivers` makes?"
+        );
         let image = parsed(name, &ours.0);
         for pdb in [ours.1, theirs.1] {
             assert!(Symbols::new(&image, Some(&pdb)).is_ok(), "{name}: either PDB is good for it");
