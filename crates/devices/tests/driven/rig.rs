@@ -75,7 +75,7 @@ fn pciline() -> Image {
 /// Loads the driver and runs its `DriverEntry`.
 pub(crate) fn load(cx: &mut Cx<'_>) -> Flow<DriverPtr<DRIVER_OBJECT>> {
     let image = outside(pciline);
-    let loaded = ldr::load(cx, Module { name: "pciline.sys".to_owned(), image })?.unwrap();
+    let loaded = ldr::load(cx, Module { name: "pciline.sys".to_owned(), image, symbols: None })?.unwrap();
     let new = NewDriver {
         service: "pciline".to_owned(),
         base: loaded.base,

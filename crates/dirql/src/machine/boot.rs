@@ -51,7 +51,7 @@ struct File {
     path: String,
     name: String,
     service: String,
-    bytes: Vec<u8>,
+    image: Rc<Image>,
     symbols: Symbols,
 }
 
@@ -194,7 +194,7 @@ impl Work {
             path: file.path.display().to_string(),
             name: file.name.clone(),
             service: file.service(),
-            bytes: file.bytes.clone(),
+            image: Rc::clone(&file.image),
             symbols: file.symbols.clone(),
         };
         let mut driver = file(&inputs.driver);
@@ -301,12 +301,10 @@ fn fail(outcome: &RefCell<Outcome>, place: &str, command: &str, message: &str) {
 impl File {
     /// Puts the image into the machine.
     fn place(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<Option<LoadedImage>> {
-        let image = Image::parse(&self.name, &self.bytes).expect("it was parsed before");
-        match ldr::load(cx, Module { name: self.name.clone(), image })? {
-            Ok(loaded) => {
-                ldr::name_routines(cx, loaded.base, self.symbols.clone());
-                Ok(Some(loaded))
-            }
+        let image = self.image.as_ref().clone();
+        let module = Module { name: self.name.clone(), image, symbols: Some(self.symbols.clone()) };
+        match ldr::load(cx, module)? {
+            Ok(loaded) => Ok(Some(loaded)),
             Err(error) => {
                 let text = error.to_string();
                 let message = text.strip_prefix(&format!("{}: ", self.name)).unwrap_or(&text);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use devices::pci::PciBus;
 use devices::{Entry, catalog};
@@ -50,12 +51,12 @@ impl ScriptText {
     }
 }
 
-/// A script that can be carried out: checked, its files read.
+/// A script that can be carried out: checked, its files read. A clone is the same script.
 #[derive(Clone, Debug)]
 pub struct Play {
-    pub(super) script: Script,
+    pub(super) script: Rc<Script>,
     /// By name as the script has it.
-    pub(super) files: BTreeMap<String, Vec<u8>>,
+    pub(super) files: Rc<BTreeMap<String, Vec<u8>>>,
 }
 
 impl Play {
@@ -72,7 +73,7 @@ impl Play {
                 files.insert(name.clone(), bytes);
             }
         }
-        Ok(Self { script, files })
+        Ok(Self { script: Rc::new(script), files: Rc::new(files) })
     }
 
     /// The files that it names, as it names them, with their bytes.
@@ -86,6 +87,18 @@ impl Play {
             check(&statement.command, plan).map_err(|message| at(&self.script, statement, &message))?;
         }
         Ok(())
+    }
+
+    /// The bytes of data that is sent. None of them may be any.
+    pub(super) fn sent(&self, data: &Data) -> Vec<u8> {
+        let mut all = Vec::new();
+        for piece in &data.pieces {
+            match piece {
+                Piece::Bytes(bytes) => all.extend(bytes.iter().map(|byte| byte.unwrap_or_default())),
+                Piece::File(name) => all.extend(self.files.get(name).into_iter().flatten()),
+            }
+        }
+        all
     }
 
     /// The bytes of data in the script; `None` is a byte that may be any.

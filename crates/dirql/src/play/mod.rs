@@ -132,7 +132,7 @@ impl Stage {
 
     fn fail_at(&self, index: usize, message: &str, moments: Vec<Related>) {
         self.with(|state| {
-            let Script { source, statements } = &self.play.script;
+            let Script { source, statements } = &*self.play.script;
             let statement = &statements[index];
             let failure = Failure {
                 place: format!("{source}:{}", statement.at.line),

@@ -76,7 +76,7 @@ fn handle(stage: &Stage, name: &str) -> Result<Handle, String> {
 }
 
 fn transfer(stage: &Stage, request: &Request) -> Transfer {
-    let bytes = |data| stage.play.bytes(data).into_iter().map(Option::unwrap_or_default).collect();
+    let bytes = |data| stage.play.sent(data);
     match &request.operation {
         Operation::Read { length, offset } => Transfer::Read { length: *length, offset: *offset },
         Operation::Write { data, offset } => Transfer::Write { data: bytes(data), offset: *offset },
@@ -170,8 +170,7 @@ pub(super) fn store(
         Ok(address) => address,
         Err(why) => return Ok(Err(why)),
     };
-    let bytes = stage.play.bytes(data);
-    let bytes: Vec<u8> = bytes.into_iter().map(Option::unwrap_or_default).collect();
+    let bytes = stage.play.sent(data);
     let end = transfer::store(cx, address, &bytes)?;
     Ok(judge(&stage.play, &end, expect))
 }

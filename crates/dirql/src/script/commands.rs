@@ -46,14 +46,14 @@ pub(super) const COMMANDS: [&str; 28] = [
 
 /// The words after a command.
 pub(super) struct Arguments<'a> {
-    words: &'a [Word],
+    words: &'a [Word<'a>],
     next: usize,
     /// Where the line ends, for what is missing there.
     end: Position,
 }
 
 impl<'a> Arguments<'a> {
-    pub(super) fn new(words: &'a [Word], end: Position) -> Self {
+    pub(super) fn new(words: &'a [Word<'a>], end: Position) -> Self {
         Self { words, next: 0, end }
     }
 
@@ -61,11 +61,11 @@ impl<'a> Arguments<'a> {
         self.next == self.words.len()
     }
 
-    pub(super) fn word(&mut self, what: &str) -> Outcome<Word> {
+    pub(super) fn word(&mut self, what: &str) -> Outcome<Word<'a>> {
         match self.words.get(self.next) {
             Some(word) => {
                 self.next += 1;
-                Ok(word.clone())
+                Ok(*word)
             }
             None => fault(self.end, format!("the line ends too early; here comes {what}")),
         }
@@ -159,7 +159,7 @@ impl<'a> Arguments<'a> {
 /// Reads the command that `first` begins (`thread` and `expect` are the parser's).
 pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
     let keyword = first.text();
-    let command = match keyword.as_str() {
+    let command = match &*keyword {
         "open" => open(args, names)?,
         "read" | "write" | "ioctl" => {
             let (request, can, known, _) = request(&keyword, args, names)?;
@@ -191,13 +191,13 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
         "wait" => Command::Wait { nanoseconds: parse_time(&args.word("how long to wait: 10ms")?)? },
         "clock" => Command::Clock { units: clock(args)? },
         "poke" => Command::Poke {
-            device: args.word("the device: its model and number, as pci9052#0")?.text(),
-            signal: args.word("the signal: linti1")?.text(),
+            device: args.word("the device: its model and number, as pci9052#0")?.text().into_owned(),
+            signal: args.word("the signal: linti1")?.text().into_owned(),
             value: args.number("the signal's value", u64::MAX)?,
         },
         "peek" => Command::Peek {
-            device: args.word("the device: its model and number, as pci#0")?.text(),
-            register: args.word("the register: bar0+4c")?.text(),
+            device: args.word("the device: its model and number, as pci#0")?.text().into_owned(),
+            register: args.word("the register: bar0+4c")?.text().into_owned(),
             expect: args.expectations(Can::Data, &[])?,
         },
         "power" => power(args)?,
@@ -312,7 +312,7 @@ fn asynchronous(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
     let name = args.word("the request's name")?;
     let keyword = args.word("`read`, `write` or `ioctl`")?;
     let written = keyword.text();
-    if !["read", "write", "ioctl"].contains(&written.as_str()) {
+    if !["read", "write", "ioctl"].contains(&&*written) {
         return fault(keyword.at, unknown("request", &written, ["read", "write", "ioctl"]));
     }
     let handle_at = args.words.get(args.next).map_or(args.end, |word| word.at);
@@ -336,7 +336,7 @@ fn pointer(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
     let name = args.word("the pointer's name")?;
     let keyword = args.word("`read` or `ioctl`, whose output begins with the address")?;
     let written = keyword.text();
-    if !["read", "ioctl"].contains(&written.as_str()) {
+    if !["read", "ioctl"].contains(&&*written) {
         return fault(keyword.at, unknown("request with an output", &written, ["read", "ioctl"]));
     }
     let (request, can, known, _) = request(&written, args, names)?;
@@ -408,7 +408,7 @@ fn pnp_event(keyword: &str) -> Option<PnpEvent> {
 fn device(args: &mut Arguments) -> Option<String> {
     let word = args.words.get(args.next).filter(|word| word.bare.contains('#'))?;
     args.next += 1;
-    Some(word.text())
+    Some(word.text().into_owned())
 }
 
 /// By how many units of 100 ns the clock is set forward.
@@ -428,7 +428,7 @@ const POWER_STATES: &[&str] = &["d0", "d1", "d2", "d3", "s0", "s1", "s2", "s3", 
 fn power(args: &mut Arguments) -> Outcome<Command> {
     let word = args.word("the state: d0 to d3 of a device, s0 to s5 of the system")?;
     let written = word.text().to_lowercase();
-    if !POWER_STATES.contains(&written.as_str()) {
+    if !POWER_STATES.contains(&&*written) {
         return fault(
             word.at,
             format!("there is no power state `{}`; there are: {}", word.text(), POWER_STATES.join(", ")),

@@ -67,8 +67,8 @@ pub(super) fn parse_piece(word: &Word) -> Outcome<Piece> {
         );
     };
     let (kind, rest) = word.bare.split_at(colon + 1);
-    let content = match &word.quoted {
-        Some(quoted) if rest.is_empty() => quoted.as_str(),
+    let content = match word.quoted {
+        Some(quoted) if rest.is_empty() => quoted,
         Some(_) => return fault(word.at, format!("put all of it in the quotes: {kind}\"{rest}…\"")),
         None => rest,
     };
@@ -94,16 +94,16 @@ fn known(bytes: Vec<u8>) -> Piece {
 }
 
 fn hex(word: &Word, content: &str) -> Outcome<Piece> {
-    let digits: Vec<char> = content.chars().filter(|&c| c != '_' && c != ' ').collect();
-    if digits.len() % 2 == 1 {
+    let digits = content.chars().filter(|&c| c != '_' && c != ' ');
+    if digits.clone().count() % 2 == 1 {
         return fault(word.at, format!("hex:{content} has an odd number of digits; two digits make a byte"));
     }
-    let byte = |pair: &[char]| match pair {
-        ['?', '?'] => Some(None),
-        [high, low] => Some(Some(u8::try_from(high.to_digit(16)? * 16 + low.to_digit(16)?).ok()?)),
-        _ => None,
+    let byte = |high: char, low: char| match (high, low) {
+        ('?', '?') => Some(None),
+        (high, low) => Some(Some(u8::try_from(high.to_digit(16)? * 16 + low.to_digit(16)?).ok()?)),
     };
-    match digits.chunks(2).map(byte).collect() {
+    let pairs = digits.clone().step_by(2).zip(digits.skip(1).step_by(2));
+    match pairs.map(|(high, low)| byte(high, low)).collect() {
         Some(bytes) => Ok(Piece::Bytes(bytes)),
         None => fault(
             word.at,
@@ -184,11 +184,7 @@ mod tests {
     use crate::script::ast::Position;
 
     fn piece(bare: &str, quoted: Option<&str>) -> Outcome<Piece> {
-        parse_piece(&Word {
-            at: Position { line: 1, column: 1 },
-            bare: bare.into(),
-            quoted: quoted.map(String::from),
-        })
+        parse_piece(&Word { at: Position { line: 1, column: 1 }, bare, quoted })
     }
 
     fn bytes(bare: &str, quoted: Option<&str>) -> Vec<u8> {

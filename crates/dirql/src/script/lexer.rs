@@ -3,41 +3,43 @@
 //! Words end at white space and `;`; a `#` at the start of a word begins a comment (`pci9052#0` is one word); quotes,
 //! brackets `(…)` and braces `{…}` inside a word keep it together. What words mean is not decided here.
 
+use std::borrow::Cow;
+
 use super::ast::Position;
 use super::error::{Outcome, fault};
 
 /// One word: what stands bare, then what stood in quotes, if anything did: `text:"a b"`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Word {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Word<'t> {
     pub(super) at: Position,
-    pub(super) bare: String,
+    pub(super) bare: &'t str,
     /// What stood between the quotes, escapes and all.
-    pub(super) quoted: Option<String>,
+    pub(super) quoted: Option<&'t str>,
 }
 
-impl Word {
+impl<'t> Word<'t> {
     /// The word as written.
-    pub(super) fn text(&self) -> String {
-        match &self.quoted {
-            Some(quoted) => format!("{}\"{quoted}\"", self.bare),
-            None => self.bare.clone(),
+    pub(super) fn text(&self) -> Cow<'t, str> {
+        match self.quoted {
+            Some(quoted) => format!("{}\"{quoted}\"", self.bare).into(),
+            None => self.bare.into(),
         }
     }
 
     /// The word without quotes, where it is all bare or all quoted.
-    pub(super) fn plain(&self) -> Option<&str> {
-        match &self.quoted {
+    pub(super) fn plain(&self) -> Option<&'t str> {
+        match self.quoted {
             Some(quoted) if self.bare.is_empty() => Some(quoted),
             Some(_) => None,
-            None => Some(&self.bare),
+            None => Some(self.bare),
         }
     }
 }
 
 /// A piece of a script.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Token {
-    Word(Word),
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Token<'t> {
+    Word(Word<'t>),
     /// `;` or the end of a line.
     End(Position),
     /// `{` at the start of a word.
@@ -46,9 +48,14 @@ pub(super) enum Token {
     Close(Position),
 }
 
-struct Lexer<'a> {
-    rest: std::iter::Peekable<std::str::Chars<'a>>,
+/// A script's tokens, one after the other. The last one is an `End`.
+pub(super) struct Lexer<'t> {
+    text: &'t str,
+    rest: std::iter::Peekable<std::str::Chars<'t>>,
+    /// Bytes of the text before the rest.
+    offset: usize,
     at: Position,
+    over: bool,
 }
 
 /// Whether backslashes are escapes in the quotes that follow this prefix.
@@ -56,36 +63,48 @@ pub(super) fn has_escapes(prefix: &str) -> bool {
     matches!(prefix, "text:" | "utf16:")
 }
 
-/// Cuts a script into tokens. The last one is an `End`.
-pub(super) fn tokens(text: &str) -> Outcome<Vec<Token>> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut lexer = Lexer { rest: text.chars().peekable(), at: Position { line: 1, column: 1 } };
-    let mut found = Vec::new();
-    while let Some(&next) = lexer.rest.peek() {
-        let at = lexer.at;
-        match next {
-            '\n' | ';' => found.push(Token::End(at)),
-            '{' => found.push(Token::Open(at)),
-            '}' => found.push(Token::Close(at)),
-            '#' => {
-                lexer.comment();
-                continue;
-            }
-            _ if next.is_whitespace() => {}
-            _ => {
-                found.push(Token::Word(lexer.word()?));
-                continue;
-            }
+impl<'t> Iterator for Lexer<'t> {
+    type Item = Outcome<Token<'t>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while let Some(&next) = self.rest.peek() {
+            let at = self.at;
+            let token = match next {
+                '\n' | ';' => Token::End(at),
+                '{' => Token::Open(at),
+                '}' => Token::Close(at),
+                '#' => {
+                    self.comment();
+                    continue;
+                }
+                _ if next.is_whitespace() => {
+                    self.advance();
+                    continue;
+                }
+                _ => return Some(self.word().map(Token::Word)),
+            };
+            self.advance();
+            return Some(Ok(token));
         }
-        lexer.advance();
+        (!std::mem::replace(&mut self.over, true)).then_some(Ok(Token::End(self.at)))
     }
-    found.push(Token::End(lexer.at));
-    Ok(found)
 }
 
-impl Lexer<'_> {
+impl<'t> Lexer<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let at = Position { line: 1, column: 1 };
+        Self { text, rest: text.chars().peekable(), offset: 0, at, over: false }
+    }
+
+    /// What was taken since the rest began there.
+    fn since(&self, offset: usize) -> &'t str {
+        &self.text[offset..self.offset]
+    }
+
     fn advance(&mut self) -> Option<char> {
         let taken = self.rest.next()?;
+        self.offset += taken.len_utf8();
         if taken == '\n' {
             self.at = Position { line: self.at.line + 1, column: 1 };
         } else {
@@ -100,14 +119,14 @@ impl Lexer<'_> {
         }
     }
 
-    fn word(&mut self) -> Outcome<Word> {
-        let at = self.at;
-        let mut bare = String::new();
+    fn word(&mut self) -> Outcome<Word<'t>> {
+        let (at, start) = (self.at, self.offset);
         let mut open: Vec<(char, Position)> = Vec::new();
         while let Some(&next) = self.rest.peek() {
             match next {
                 '"' => {
-                    let quoted = Some(self.quoted(has_escapes(&bare))?);
+                    let bare = self.since(start);
+                    let quoted = Some(self.quoted(has_escapes(bare))?);
                     return Ok(Word { at, bare, quoted });
                 }
                 '(' | '{' => open.push((next, self.at)),
@@ -121,22 +140,21 @@ impl Lexer<'_> {
                 _ => {}
             }
             self.advance();
-            bare.push(next);
         }
         match open.last() {
             Some(&(bracket, place)) => fault(
                 place,
                 format!("this `{bracket}` is not closed; put the whole word on one line, or in quotes"),
             ),
-            None => Ok(Word { at, bare, quoted: None }),
+            None => Ok(Word { at, bare: self.since(start), quoted: None }),
         }
     }
 
     /// From an opening quote to past the closing one.
-    fn quoted(&mut self, escapes: bool) -> Outcome<String> {
+    fn quoted(&mut self, escapes: bool) -> Outcome<&'t str> {
         let start = self.at;
         self.advance();
-        let mut inside = String::new();
+        let begin = self.offset;
         loop {
             match self.rest.peek() {
                 None | Some('\n') => {
@@ -146,11 +164,11 @@ impl Lexer<'_> {
                 Some(_) => {}
             }
             let taken = self.advance();
-            inside.extend(taken);
             if escapes && taken == Some('\\') && self.rest.peek().is_some_and(|&c| c != '\n') {
-                inside.extend(self.advance());
+                self.advance();
             }
         }
+        let inside = self.since(begin);
         self.advance();
         match self.rest.peek() {
             Some(&next) if !next.is_whitespace() && !matches!(next, ';' | '}' | '#') => {
@@ -166,11 +184,9 @@ mod tests {
     use super::*;
 
     fn words(text: &str) -> Vec<String> {
-        tokens(text)
-            .unwrap()
-            .into_iter()
-            .map(|token| match token {
-                Token::Word(word) => word.text(),
+        Lexer::new(text)
+            .map(|token| match token.unwrap() {
+                Token::Word(word) => word.text().into_owned(),
                 Token::End(_) => ";".into(),
                 Token::Open(_) => "{".into(),
                 Token::Close(_) => "}".into(),
@@ -200,7 +216,7 @@ mod tests {
 
     #[test]
     fn an_open_quote_is_told_where_it_opens() {
-        let error = tokens("open x as c\nwrite c text:\"abc").unwrap_err();
+        let error = Lexer::new("open x as c\nwrite c text:\"abc").find_map(Result::err).unwrap();
         assert_eq!(error.at, Position { line: 2, column: 14 });
     }
 }

@@ -41,7 +41,7 @@ impl Names {
     /// Gives a name; one that has ended may be given again.
     pub(super) fn give(&mut self, name: &Word, kind: Kind) -> Outcome<String> {
         let text = checked(name)?;
-        if let Some(old) = self.0.get(&text).filter(|old| old.ended.is_none()) {
+        if let Some(old) = self.0.get(&*text).filter(|old| old.ended.is_none()) {
             let (noun, line) = (old.kind.noun(), old.given.line);
             return fault(
                 name.at,
@@ -66,8 +66,8 @@ impl Names {
         let live = || {
             self.0.iter().filter(|(_, e)| e.ended.is_none() && wanted(e.kind)).map(|(name, _)| name.as_str())
         };
-        match self.0.get(&text) {
-            Some(Entry { kind, ended: None, .. }) if wanted(*kind) => Ok((text, *kind)),
+        match self.0.get(&*text) {
+            Some(Entry { kind, ended: None, .. }) if wanted(*kind) => Ok((text.into_owned(), *kind)),
             Some(Entry { kind, ended: Some(end), .. }) if wanted(*kind) => {
                 let how = if *kind == Kind::Request { "was joined" } else { "was closed" };
                 fault(name.at, format!("the {} `{text}` {how} on line {} already", kind.noun(), end.line))
@@ -107,7 +107,7 @@ fn checked(name: &Word) -> Outcome<String> {
     let mut letters = text.chars();
     let starts = letters.next().is_some_and(|c| c.is_ascii_alphabetic());
     if starts && letters.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
-        return Ok(text);
+        return Ok(text.into_owned());
     }
     fault(name.at, format!("`{text}` cannot be a name; take a letter, then letters, digits, `_` and `-`"))
 }

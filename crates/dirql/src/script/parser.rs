@@ -4,7 +4,7 @@ use super::ast::{Command, Position, Statement};
 use super::commands::{Arguments, COMMANDS, command, expectations_of, pending};
 use super::error::{Outcome, fault, unknown};
 use super::expect;
-use super::lexer::{Token, Word, tokens};
+use super::lexer::{Lexer, Token, Word};
 use super::names::Names;
 
 #[derive(Default)]
@@ -19,17 +19,22 @@ struct Parser {
 pub(super) fn parse(text: &str) -> Outcome<Vec<Statement>> {
     let mut parser = Parser::default();
     let mut words = Vec::new();
-    for token in tokens(text)? {
+    for token in Lexer::new(text) {
+        let token = token?;
+        let ends = !matches!(token, Token::Word(_));
         match token {
             Token::Word(word) => words.push(word),
-            Token::End(at) => parser.line(&std::mem::take(&mut words), at)?,
-            Token::Open(at) => parser.open_block(&std::mem::take(&mut words), at)?,
+            Token::End(at) => parser.line(&words, at)?,
+            Token::Open(at) => parser.open_block(&words, at)?,
             Token::Close(at) => {
-                parser.line(&std::mem::take(&mut words), at)?;
+                parser.line(&words, at)?;
                 if parser.block.take().is_none() {
                     return fault(at, "this `}` closes nothing; a block begins with `thread NAME {`");
                 }
             }
+        }
+        if ends {
+            words.clear();
         }
     }
     match parser.block {
@@ -60,7 +65,7 @@ impl Parser {
         let Some(first) = words.first() else { return Ok(()) };
         let (thread, words) = match first.bare.strip_suffix(':').filter(|_| first.quoted.is_none()) {
             Some(name) => {
-                let name = Word { at: first.at, bare: name.to_owned(), quoted: None };
+                let name = Word { at: first.at, bare: name, quoted: None };
                 (Some(self.prefix(&name)?), &words[1..])
             }
             None => (self.block.as_ref().map(|(name, _)| name.clone()), words),
@@ -82,7 +87,11 @@ impl Parser {
                 command(first, &mut args, &mut self.names)?
             }
         };
-        let text = words.iter().map(Word::text).collect::<Vec<_>>().join(" ");
+        let mut text = String::with_capacity(words.iter().map(|word| word.bare.len() + 1).sum());
+        for word in words {
+            text.push_str(if text.is_empty() { "" } else { " " });
+            text.push_str(&word.text());
+        }
         self.statements.push(Statement { at: first.at, text, thread, command });
         Ok(())
     }

@@ -190,7 +190,9 @@ mod tests {
 
     #[test]
     fn a_status_that_only_the_kernel_names_is_known_too() {
-        let word = |bare: &str| Word { at: Position { line: 1, column: 1 }, bare: bare.into(), quoted: None };
+        fn word(bare: &str) -> Word<'_> {
+            Word { at: Position { line: 1, column: 1 }, bare, quoted: None }
+        }
         assert!(!STATUSES.iter().any(|(name, _)| *name == "STATUS_KERNEL_APC"));
         assert_eq!(parse_status(&word("STATUS_KERNEL_APC")), Ok(0x0000_0100));
         assert_eq!(status_name(0x0000_0100), Some("STATUS_KERNEL_APC"));

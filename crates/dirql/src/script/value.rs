@@ -155,8 +155,8 @@ mod tests {
     use super::*;
     use crate::script::ast::Position;
 
-    fn word(text: &str) -> Word {
-        Word { at: Position { line: 1, column: 1 }, bare: text.into(), quoted: None }
+    fn word(text: &str) -> Word<'_> {
+        Word { at: Position { line: 1, column: 1 }, bare: text, quoted: None }
     }
 
     #[test]

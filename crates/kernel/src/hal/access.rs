@@ -49,24 +49,46 @@ struct Told {
 /// # Errors
 /// A verdict if a device refuses the access.
 pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u64> {
-    let told = Told { port: true, write: false, address: port.into(), width: width(bytes) };
-    stale::check_port(cx, port, bytes)?;
-    let read = cx.with(|k| {
-        let place = u64::from(port) | Polls::PORT;
-        let now = begin(k, k.hal.polls.cost(place, PORT_COST, k.ke.patience.is_tired()));
-        let read = k.hardware(now, |hardware, at| hardware.port_read(at, port, told.width));
-        if let Ok(value) = &read {
-            k.hal.polls.saw(place, (*value).into());
-        }
-        read
-    });
+    let width = width(bytes);
+    let known = cx.with(|k| k.hal.stale.is_known(port).then(|| read_port(k, port, width)));
+    let Some(read) = known else { return read_new_port(cx, port, bytes) };
+    let told = Told { port: true, write: false, address: port.into(), width };
     match read {
         Ok(value) => {
-            tell(cx, told, value.into());
-            Ok(value.into())
+            tell(cx, told, value);
+            Ok(value)
         }
         Err(refusal) => Err(refused(cx, told, &refusal)),
     }
+}
+
+/// What a device answers, in two registers: in memory it would wait for the stores of its own pieces.
+type Answer<T> = Result<T, Box<Refusal>>;
+
+#[cold]
+fn no(refusal: Refusal) -> Box<Refusal> {
+    Box::new(refusal)
+}
+
+#[inline(always)]
+fn read_port(k: &mut Kernel, port: u16, width: Width) -> Answer<u64> {
+    let place = u64::from(port) | Polls::PORT;
+    let now = begin(k, k.hal.polls.cost(place, PORT_COST, k.ke.patience.is_tired()));
+    match k.hardware(now, |hardware, at| hardware.port_read(at, port, width)) {
+        Ok(value) => {
+            let value = value.into();
+            k.hal.polls.saw(place, value);
+            Ok(value)
+        }
+        Err(refusal) => Err(no(refusal)),
+    }
+}
+
+/// From a port that was not accessed since windows were given out.
+#[cold]
+fn read_new_port(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u64> {
+    stale::check_port(cx, port, bytes)?;
+    port_read(cx, port, bytes)
 }
 
 /// `out`.
@@ -79,7 +101,7 @@ pub(crate) fn port_write(cx: &mut Cx<'_>, port: u16, bytes: u8, value: u32) -> F
     let written = cx.with(|k| {
         let now = begin(k, PORT_COST);
         k.hal.polls.writes(u64::from(port) | Polls::PORT, value.into());
-        k.hardware(now, |hardware, at| hardware.port_write(at, port, told.width, value))
+        k.hardware(now, |hardware, at| hardware.port_write(at, port, told.width, value)).map_err(no)
     });
     match written {
         Ok(()) => {
@@ -241,17 +263,19 @@ fn load(cx: &mut Cx<'_>, bus: u64, width: Width) -> Flow<u64> {
 }
 
 #[inline]
-fn read(k: &mut Kernel, bus: u64, width: Width) -> Result<u64, Refusal> {
+fn read(k: &mut Kernel, bus: u64, width: Width) -> Answer<u64> {
     let now = begin(k, k.hal.polls.cost(bus, READ_COST, k.ke.patience.is_tired()));
-    let read = k.hardware(now, |hardware, at| hardware.memory_read(at, bus, width));
-    if let Ok(value) = &read {
-        k.hal.polls.saw(bus, *value);
+    match k.hardware(now, |hardware, at| hardware.memory_read(at, bus, width)) {
+        Ok(value) => {
+            k.hal.polls.saw(bus, value);
+            Ok(value)
+        }
+        Err(refusal) => Err(no(refusal)),
     }
-    read
 }
 
 #[inline]
-fn loaded(cx: &mut Cx<'_>, bus: u64, width: Width, read: Result<u64, Refusal>) -> Flow<u64> {
+fn loaded(cx: &mut Cx<'_>, bus: u64, width: Width, read: Answer<u64>) -> Flow<u64> {
     let told = Told { port: false, write: false, address: bus, width };
     match read {
         Ok(value) => {
@@ -277,14 +301,14 @@ const fn cut(value: u64, width: Width) -> u64 {
 }
 
 #[inline]
-fn write(k: &mut Kernel, bus: u64, width: Width, value: u64) -> Result<(), Refusal> {
+fn write(k: &mut Kernel, bus: u64, width: Width, value: u64) -> Answer<()> {
     let now = begin(k, WRITE_COST);
     k.hal.polls.writes(bus, value);
-    k.hardware(now, |hardware, at| hardware.memory_write(at, bus, width, value))
+    k.hardware(now, |hardware, at| hardware.memory_write(at, bus, width, value)).map_err(no)
 }
 
 #[inline]
-fn stored(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64, written: Result<(), Refusal>) -> Flow<()> {
+fn stored(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64, written: Answer<()>) -> Flow<()> {
     let told = Told { port: false, write: true, address: bus, width };
     match written {
         Ok(()) => {
@@ -298,11 +322,14 @@ fn stored(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64, written: Result<(
 /// A device is about to be accessed, which takes so long; the time at which the access arrives.
 #[inline]
 fn begin(k: &mut Kernel, cost: u64) -> u64 {
+    // Reckoned, and not asked for behind it: that would wait for what is stored there.
+    let now = k.engine.now() + cost;
     // Once the instruction has retired, what is due is let in.
     let _ = ke::slice::shorten(k, cost);
     k.ke.accesses += 1;
     k.hal.after = After::Device;
-    k.engine.now()
+    debug_assert_eq!(now, k.engine.now());
+    now
 }
 
 /// The instruction that accessed a device has retired.

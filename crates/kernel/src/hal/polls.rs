@@ -30,7 +30,14 @@ impl Polls {
     /// How long a read takes that usually takes `cost` nanoseconds.
     #[inline]
     pub(super) fn cost(&self, address: u64, cost: u64, given_up: bool) -> u64 {
-        if self.reads < Self::DOUBLED_AFTER || self.seen.iter().all(|seen| seen.0 != address) {
+        if self.reads < Self::DOUBLED_AFTER { cost } else { self.longer(address, cost, given_up) }
+    }
+
+    /// The same, of what may be polled.
+    #[cold]
+    #[inline(never)]
+    fn longer(&self, address: u64, cost: u64, given_up: bool) -> u64 {
+        if self.seen.iter().all(|seen| seen.0 != address) {
             return cost;
         }
         let most = if given_up { Self::GIVEN_UP } else { Self::DOUBLED_AT_MOST };

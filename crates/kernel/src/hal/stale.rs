@@ -32,17 +32,20 @@ impl Released {
     }
 }
 
+/// A bit for each port.
+const PORT_WORDS: usize = (u16::MAX as usize + 1) / 64;
+
 /// What has been looked at already, and what has been given back.
 pub(crate) struct Stale {
     released: Vec<Released>,
     /// Ports that are known to be right, or were told about: a bit each.
-    seen_ports: Vec<u64>,
+    seen_ports: Box<[u64; PORT_WORDS]>,
     told_devices: BTreeSet<String>,
 }
 
 impl Default for Stale {
     fn default() -> Self {
-        let seen_ports = vec![0; usize::from(u16::MAX) / 64 + 1];
+        let seen_ports = Box::new([0; PORT_WORDS]);
         Self { released: Vec::new(), seen_ports, told_devices: BTreeSet::new() }
     }
 }
@@ -54,12 +57,17 @@ impl Stale {
         self.released.is_empty()
     }
 
+    /// Whether a port was noted.
+    #[inline]
+    pub(super) fn is_known(&self, port: u16) -> bool {
+        self.seen_ports[usize::from(port / 64)] & 1 << (port % 64) != 0
+    }
+
     /// Notes a port; whether it was not noted yet.
     #[inline]
     fn is_new(&mut self, port: u16) -> bool {
-        let (word, bit) = (usize::from(port / 64), 1 << (port % 64));
-        let new = self.seen_ports[word] & bit == 0;
-        self.seen_ports[word] |= bit;
+        let new = !self.is_known(port);
+        self.seen_ports[usize::from(port / 64)] |= 1 << (port % 64);
         new
     }
 

@@ -201,7 +201,8 @@ impl Driver {
             _ => None,
         });
         let exports: Vec<(String, u64)> = copy.collect();
-        let loaded = ldr::load(cx, Module { name: format!("{name}.sys"), image }).unwrap().unwrap();
+        let loaded =
+            ldr::load(cx, Module { name: format!("{name}.sys"), image, symbols: None }).unwrap().unwrap();
         let routines = exports.into_iter().map(|(name, rva)| (name, loaded.base + rva)).collect();
         Self { routines }
     }

@@ -391,6 +391,12 @@ pub(crate) fn before_visible(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
     if !cx.engine().may_depart() || cx.with(|k| k.ke.ready.is_empty() && k.ke.processors.len() == 1) {
         return Ok(());
     }
+    somebody_there(cx, point)
+}
+
+/// The same, where another could go first.
+#[inline(never)]
+fn somebody_there(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
     before(cx, |cx, others| cx.nt().give_way(point, others))
 }
 

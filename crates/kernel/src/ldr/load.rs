@@ -22,6 +22,8 @@ pub struct Module {
     pub name: String,
     /// The image.
     pub image: Image,
+    /// The names of its routines, of its PDB; else those that it has itself.
+    pub symbols: Option<Symbols>,
 }
 
 /// Where an image is.
@@ -203,11 +205,12 @@ fn give(k: &mut Kernel, at: u64, count: u64) {
 
 /// The loader's own record of it, and the driver's view of that.
 fn enter(cx: &mut Cx<'_>, module: Module, base: u64, libraries: Vec<u64>) -> Flow<LoadedImage> {
-    let Module { name, image } = module;
+    let Module { name, image, symbols } = module;
     let size = u64::from(image.size());
     let entry = image.entry_point().map(|rva| DriverPtr::new(base + u64::from(rva)));
     let (section, path) = modules::add(cx, &name, &image, base)?;
-    let symbols = Symbols::new(&image, None).expect("without a PDB nothing can be wrong with one");
+    let symbols = symbols
+        .unwrap_or_else(|| Symbols::new(&image, None).expect("without a PDB nothing can be wrong with one"));
     cx.with(|k| {
         let loaded = Loaded {
             name: name.clone(),
@@ -223,15 +226,6 @@ fn enter(cx: &mut Cx<'_>, module: Module, base: u64, libraries: Vec<u64>) -> Flo
     });
     cx.emit(Event::Image { name, base, loaded: true });
     Ok(LoadedImage { base, size, entry, section })
-}
-
-/// Gives the image at `base` the names of its PDB, instead of those it has itself.
-pub fn name_routines(cx: &mut Cx<'_>, base: u64, symbols: Symbols) {
-    cx.with(|k| {
-        if let Some(loaded) = k.ldr.images.get_mut(&base) {
-            loaded.symbols = symbols;
-        }
-    });
 }
 
 /// Gives the pages of `INIT…` sections back, once `DriverEntry` has succeeded: whatever runs or reads them faults.

@@ -18,7 +18,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-pub use load::{LoadError, LoadedImage, Module, discard_init, load, name_routines, unload};
+pub use load::{LoadError, LoadedImage, Module, discard_init, load, unload};
 pub use modules::{initializer, libraries, uninitializer};
 pub use pseudo::{boot, export_address, exports_base, internal_address};
 pub use routine::system_routine_address;

@@ -203,7 +203,8 @@ fn a_driver_finds_itself_in_the_list_of_modules() {
 fn the_same_driver_twice_is_refused_with_a_sentence() {
     machine(|cx| {
         load(cx, driver("twice", ALLOCATES, &[]));
-        let again = Module { name: "TWICE.SYS".to_owned(), image: driver("twice", ALLOCATES, &[]) };
+        let again =
+            Module { name: "TWICE.SYS".to_owned(), image: driver("twice", ALLOCATES, &[]), symbols: None };
         let error = super::load(cx, again).unwrap().unwrap_err();
         assert!(matches!(error, LoadError::AlreadyLoaded(_)));
         assert_eq!(error.to_string(), "TWICE.SYS: an image of this name is loaded already");

@@ -157,7 +157,7 @@ fn run(command: &mut std::process::Command) {
 /// Loads it into the machine.
 pub(crate) fn load(cx: &mut Cx<'_>, image: Image) -> crate::ldr::LoadedImage {
     let name = image.name().to_owned();
-    crate::ldr::load(cx, crate::ldr::Module { name, image }).unwrap().unwrap()
+    crate::ldr::load(cx, crate::ldr::Module { name, image, symbols: None }).unwrap().unwrap()
 }
 
 /// Calls a driver's routine on a fresh stack.

@@ -11,6 +11,9 @@ use abi::NtStatus;
 #[must_use]
 pub fn upcase(unit: u16) -> u16 {
     match unit {
+        // What nearly all names are made of.
+        0x61..=0x7a => unit - 0x20,
+        0..0x80 => unit,
         // Windows leaves the micro sign, dotless i, long s and the Georgian letters as they are.
         0x00b5 | 0x0131 | 0x017f | 0x10d0..=0x10ff => unit,
         // Greek with iota subscript: Unicode's full mapping has two letters, its simple one these.

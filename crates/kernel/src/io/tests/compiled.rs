@@ -73,7 +73,7 @@ fn with_driver(image: Image, tell: impl FnOnce(&mut Cx<'_>) -> Flow<()> + 'stati
 fn load(cx: &mut Cx<'_>, image: Image) -> Flow<Driver> {
     let name = image.name().to_owned();
     let service = name.trim_end_matches(".sys").to_owned();
-    let loaded = ldr::load(cx, Module { name, image })?.unwrap();
+    let loaded = ldr::load(cx, Module { name, image, symbols: None })?.unwrap();
     Ok(driver::load(cx, &service, &loaded)?.unwrap())
 }
 
@@ -261,7 +261,7 @@ fn a_driver_whose_entry_fails_is_gone_and_what_it_left_is_told() {
     let outcome = story(|cx| {
         let image = forgetful(false, true, true);
         let name = image.name().to_owned();
-        let loaded = ldr::load(cx, Module { name: name.clone(), image })?.unwrap();
+        let loaded = ldr::load(cx, Module { name: name.clone(), image, symbols: None })?.unwrap();
         assert_eq!(driver::load(cx, "forgets", &loaded)?, Err(NtStatus::UNSUCCESSFUL));
         assert!(cx.with(|k| k.io.drivers.is_empty() && ldr::image_name(k, loaded.base).is_none()));
         Ok(())
