@@ -13,6 +13,7 @@ use super::thread::State;
 use super::{line, place, slice};
 use crate::cx::{Cx, Kernel};
 use crate::event::Kind;
+use crate::mm::spaces;
 
 /// Gives the turn to the thread that must have it, if that is all there is to it; it is to be resumed. None if there is more, and then
 /// nothing has been done.
@@ -32,7 +33,8 @@ pub(crate) fn next(cx: &mut Cx<'_>) -> Option<StrandId> {
 fn hand_over(k: &mut Kernel) -> Option<StrandId> {
     let [only] = k.ke.processors.as_slice() else { return None };
     let nothing_waits = k.engine.free_levels() == PASSIVE_LEVEL && k.ke.apcs == 0;
-    if !nothing_waits || k.level() != PASSIVE_LEVEL || !is_free(only) {
+    // Where address spaces stand apart, the long way changes what is shown.
+    if !nothing_waits || k.level() != PASSIVE_LEVEL || !is_free(only) || spaces::is_any_apart(k) {
         return None;
     }
     let strand = k.ke.ready.sole_best(only.mask(), k.engine.may_depart())?;

@@ -208,6 +208,7 @@ fn begin_turn(cx: &mut Cx<'_>, index: usize) -> StrandId {
         let thread = k.ke.threads.get_mut(strand).expect("what a processor runs is a thread");
         (thread.mark, thread.retired.1) = (mark, stepped);
         k.ke.turn_is_idle = thread.stuck.is_some();
+        spaces::enter(k);
         strand
     });
     slice::begin_turn(cx);
@@ -219,7 +220,6 @@ fn begin_turn(cx: &mut Cx<'_>, index: usize) -> StrandId {
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "see above")]
 fn run_turn(cx: &mut Cx<'_>, strand: StrandId) {
-    cx.with(spaces::enter);
     let progress = cx.engine().resume(strand);
     cx.with(|k| {
         if !k.ke.turn_is_idle {

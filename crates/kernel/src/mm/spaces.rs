@@ -82,10 +82,16 @@ impl Region {
     }
 }
 
+/// Whether what is shown depends on whose thread runs.
+#[inline]
+pub(crate) fn is_any_apart(k: &Kernel) -> bool {
+    !k.mm.spaces.apart.is_empty()
+}
+
 /// The process whose thread runs now is another one, perhaps.
 #[inline]
 pub(crate) fn enter(k: &mut Kernel) {
-    if !k.mm.spaces.apart.is_empty() {
+    if is_any_apart(k) {
         show_current(k);
     }
 }
