@@ -329,6 +329,47 @@ fn a_thread_that_ends_with_a_mutex_tells_where_it_acquired_it() {
     assert!(under(&text, "acquired").contains("pairs!"), "{text}");
 }
 
+// ---- who set and removed a cancel routine ----
+
+#[test]
+fn a_request_completed_with_its_cancel_routine_set_tells_who_set_it() {
+    let text = told_of(15, || bench().checked(true));
+    let line = under(&text, "cancel routine set");
+    assert!(line.contains("faults!"), "{text}");
+    let source = include_str!("../../../drivers/c/faulty/faults.c");
+    let at = line.rsplit(':').next().unwrap().trim_end_matches(')').parse::<usize>().unwrap();
+    let told = source.lines().nth(at - 1).unwrap();
+    assert!(told.contains("IoSetCancelRoutine"), "{told}\n{text}");
+}
+
+#[test]
+fn a_request_that_is_kept_tells_who_set_its_cancel_routine() {
+    let checked = || stuck().checked(true);
+    let play = || {
+        let text = r"open \\.\DirqlStuck as s; ioctl s 0x22203c in u32:0";
+        Play::new(script::parse("test", text).unwrap(), Path::new("")).unwrap()
+    };
+    let report = checked().run(Some(play())).unwrap();
+    let moments = &report.failure.as_ref().unwrap().moments;
+    let named: Vec<&str> = moments.iter().map(|related| related.what).collect();
+    assert_eq!(named, ["marked pending", "cancel routine set"], "{report}");
+    let text = explain(checked(), Some(play()), &Moments::of(&report).unwrap()).unwrap().unwrap().to_string();
+    is_at(&text, "cancel routine set", "Keep", "IoSetCancelRoutine(Irp, CancelHeld)");
+}
+
+#[test]
+fn a_request_that_is_forgotten_in_its_cancel_routine_tells_who_set_and_who_removed_it() {
+    let rule = "irp-never-completed";
+    let moments = ["marked pending", "cancel routine set", "cancel routine removed"];
+    // By IoCancelIrp, when the application's thread ends; by the driver itself.
+    let text = left_by(|| leaves().checked(true), 21, rule, &moments);
+    stands_at(&text, "cancel routine set", "ForgetCancelled", "IoSetCancelRoutine(Irp, OnCancel)");
+    assert!(under(&text, "cancel routine removed").contains("by the kernel"), "{text}");
+    let text = left_by(|| leaves().checked(true), 22, rule, &moments);
+    stands_at(&text, "cancel routine set", "ForgetTaken", "IoSetCancelRoutine(Irp, OnCancel)");
+    stands_at(&text, "cancel routine removed", "ForgetTaken", "IoSetCancelRoutine(Irp, NULL)");
+}
+
 #[test]
 fn a_run_that_is_another_one_explains_nothing() {
     let moments = Moments::of(&fails(35, bench)).unwrap();
@@ -362,6 +403,10 @@ fn leave(number: u32) -> Play {
 
 /// The moments of the rule that this leaves broken, in their order, told by a second run.
 fn left(number: u32, rule: &str, moments: &[&str]) -> String {
+    left_by(leaves, number, rule, moments)
+}
+
+fn left_by(leaves: fn() -> Bench, number: u32, rule: &str, moments: &[&str]) -> String {
     let report = leaves().run(Some(leave(number))).unwrap();
     let broken = report.verdict.iter().chain(&report.findings).find(|verdict| verdict.rule == rule);
     let broken = broken.unwrap_or_else(|| panic!("{number} does not break {rule}\n{report}"));

@@ -363,10 +363,41 @@ static NTSTATUS WriteOverWaitingThread(PIRP Irp)
     return STATUS_SUCCESS;
 }
 
+/* ---- cancel routines -------------------------------------------------------------------------------------------- */
+
+static VOID NTAPI OnCancel(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Device);
+    IoReleaseCancelSpinLock(Irp->CancelIrql);
+}
+
+/* 21: a request that can be cancelled, and that its cancel routine forgets. */
+static NTSTATUS ForgetCancelled(PIRP Irp)
+{
+    IoMarkIrpPending(Irp);
+    IoSetCancelRoutine(Irp, OnCancel);
+    return STATUS_PENDING;
+}
+
+/* 22: a request that can be cancelled, until its driver takes it to complete it, and forgets it then. */
+static NTSTATUS ForgetTaken(PIRP Irp)
+{
+    KIRQL Level;
+
+    IoMarkIrpPending(Irp);
+    KeInitializeSpinLock(&Own.Lock);
+    IoSetCancelRoutine(Irp, OnCancel);
+    KeAcquireSpinLock(&Own.Lock, &Level);
+    Ran += IoSetCancelRoutine(Irp, NULL) != NULL;
+    KeReleaseSpinLock(&Own.Lock, Level);
+    return STATUS_PENDING;
+}
+
 static const LEAVE Leaves[] = {
     ForgetRequest, ForgetPacket, ForgetOwn, AbandonPool,    AbandonWorkItem, AbandonQueuedWorkItem, AbandonOldItem,  AbandonTimer,
     AbandonDpc,      AbandonIoTimer, AbandonThread, AbandonLock,  FreeHeldLock,  FreeSetTimer,        FreeQueuedDpc,
     WriteOverDevice, WriteOverDriver, WriteOverOpenDevice, WriteOverThread, WriteOverProcessor, WriteOverWaitingThread,
+    ForgetCancelled, ForgetTaken,
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -6,6 +6,7 @@
 use abi::{DriverPtr, IRP, IRP_QUOTA_CHARGED, NtStatus};
 use engine::Flow;
 
+use super::cancel_routine;
 use super::driver;
 use super::irp::{self, Origin, Record};
 use super::packet::Packet;
@@ -121,7 +122,12 @@ fn tell_initialized_again(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, origin: Origin) 
 
 fn begin(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, origin: Origin, owner: Option<u64>) {
     let allocated = owner.map(|_| witness::moment(cx));
-    cx.with(|k| k.io.irps.begin(irp.address, Record { allocated, ..Record::new(origin, owner) }));
+    cx.with(|k| {
+        k.io.irps.begin(irp.address, Record { allocated, ..Record::new(origin, owner) });
+        if origin != Origin::DriverMemory {
+            cancel_routine::watch(k, irp.address);
+        }
+    });
 }
 
 fn initialized_again(irp: DriverPtr<IRP>, origin: Origin) -> Verdict {

@@ -98,7 +98,9 @@ fn cancel_routine_set(
         "the IRP {:#x} was sent to {name} with the cancel routine {:#x} still set",
         irp.address, cancel.address
     );
-    cx.verify(io_manager("cancel-routine-set", 0x203, message, device, irp).as_verifier())
+    let verdict = io_manager("cancel-routine-set", 0x203, message, device, irp);
+    let verdict = pending::of_irp(cx, irp.address, verdict);
+    cx.verify(verdict.as_verifier())
 }
 
 /// Makes the next stack location the current one and writes the device into it.

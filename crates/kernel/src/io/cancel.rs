@@ -7,6 +7,7 @@ use abi::{DriverPtr, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, KEVENT, KTHREAD, N
 use engine::Flow;
 
 use super::allocate::not_an_irp;
+use super::cancel_routine;
 use super::irp;
 use super::pending;
 use super::routine;
@@ -64,7 +65,9 @@ pub fn release(cx: &mut Cx<'_>, irql: u8) -> Flow<()> {
 /// `IoSetCancelRoutine(irp, NULL)` for the kernel's own use: the routine that was set.
 pub(crate) fn take_routine(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<DriverPtr<abi::Code>> {
     let routine = cx.read(irp + IRP::CancelRoutine)?;
-    cx.write(irp + IRP::CancelRoutine, DriverPtr::NULL)?;
+    if !routine.is_null() {
+        cancel_routine::set(cx, irp, DriverPtr::NULL)?;
+    }
     Ok(routine)
 }
 
@@ -102,6 +105,7 @@ pub(crate) fn call_routine(
         );
         let verdict = Verdict::error("cancel-after-completion", message)
             .bug_check(0x48, [irp.address, cancel.address, 0, 0]);
+        let verdict = pending::of_irp(cx, irp.address, verdict);
         return Err(cx.stop(verdict));
     }
     let device = cx.read(location + IO_STACK_LOCATION::DeviceObject)?;

@@ -11,7 +11,7 @@ use abi::{
 use engine::Flow;
 
 use super::call::low_half;
-use super::{cancel, complete, irp, routine};
+use super::{cancel, cancel_routine, complete, irp, routine};
 use crate::cx::Cx;
 use crate::ldr;
 use crate::mm::pool;
@@ -123,7 +123,7 @@ pub fn insert_ex(
         release(cx, queue, lock)?;
         return Ok(status);
     }
-    cx.write(irp + IRP::CancelRoutine, ldr::internal_address("IopCsqCancelRoutine"))?;
+    cancel_routine::set(cx, irp, ldr::internal_address("IopCsqCancelRoutine"))?;
     if cx.read(irp + IRP::Cancel)? != 0 && !cancel::take_routine(cx, irp)?.is_null() {
         take_out(cx, queue, irp, context)?;
         release(cx, queue, lock)?;

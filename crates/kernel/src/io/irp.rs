@@ -10,6 +10,7 @@ use engine::Flow;
 
 pub use super::allocate::{allocate, free};
 pub use super::call::call_driver;
+use super::cancel_routine;
 pub use super::complete::complete;
 use super::file::Issue;
 use crate::address_map::AddressMap;
@@ -84,6 +85,8 @@ const REMEMBERED: usize = 256;
 #[derive(Default)]
 pub(crate) struct Irps {
     pub(crate) live: AddressMap<Record>,
+    /// Who changed their cancel routines, in a checked machine.
+    pub(crate) cancels: cancel_routine::Changes,
     /// With the moment of their completion.
     freed: VecDeque<(u64, Option<u64>)>,
 }

@@ -9,6 +9,7 @@ pub(crate) mod buffers;
 pub mod build;
 pub mod call;
 pub mod cancel;
+pub(crate) mod cancel_routine;
 pub(crate) mod closing;
 pub mod complete;
 mod create;

@@ -7,6 +7,7 @@
 use abi::{Code, DEVICE_OBJECT, DriverPtr, IO_STACK_LOCATION, IRP, NtStatus, SL_PENDING_RETURNED};
 use engine::Flow;
 
+use super::cancel_routine;
 use super::irp;
 use super::violation::{device_name, io_manager, request_name};
 use crate::cx::{Cx, Kernel};
@@ -232,7 +233,8 @@ pub(crate) fn moments(k: &Kernel, irp: u64) -> Vec<Related> {
     let record = k.io.irps.live.get(irp);
     let (allocated, queued) = record.map_or((None, None), |record| (record.allocated, record.queued));
     let all = [("allocated", allocated), ("sent", sent), ("queued", queued), ("marked pending", pended)];
-    all.into_iter().filter_map(|(what, event)| Some(Related { what, event: event? })).collect()
+    let all = all.into_iter().chain(cancel_routine::moments(k, irp));
+    all.filter_map(|(what, event)| Some(Related { what, event: event? })).collect()
 }
 
 /// The dispatch routine of the call `number` has returned `status`.

@@ -6,7 +6,7 @@
 use abi::{Code, DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IRP, KDEVICE_QUEUE_ENTRY};
 use engine::Flow;
 
-use super::{cancel, device_queue, routine};
+use super::{cancel, cancel_routine, device_queue, routine};
 use crate::cx::Cx;
 use crate::ke;
 use crate::witness;
@@ -73,7 +73,7 @@ pub fn start(
     let cancelable = !cancel_routine.is_null();
     let cancel_irql = if cancelable { cancel::acquire(cx)? } else { DISPATCH_LEVEL };
     if cancelable {
-        cx.write(irp + IRP::CancelRoutine, cancel_routine)?;
+        cancel_routine::set(cx, irp, cancel_routine)?;
     }
     let queue = device + DEVICE_OBJECT::DeviceQueue;
     let entry = irp + IRP::Tail_Overlay_DeviceQueueEntry;
@@ -116,7 +116,7 @@ fn call_start_io(
     let attributes = attributes(cx, device);
     if let Some(irql) = lock {
         if attributes.not_cancelable {
-            cx.write(irp + IRP::CancelRoutine, DriverPtr::NULL)?;
+            cancel_routine::set(cx, irp, DriverPtr::NULL)?;
         }
         cancel::release(cx, irql)?;
     }

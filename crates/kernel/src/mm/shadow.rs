@@ -14,7 +14,7 @@ use super::{pool, pool_check, user};
 use crate::cx::{Cx, Kernel};
 use crate::ke::processor::DISPATCH_LEVEL;
 use crate::verdict::Verdict;
-use crate::{ke, ldr, ps};
+use crate::{io, ke, ldr, ps};
 
 /// Around blocks of pool, and what of a page of theirs is not given out.
 pub(crate) const GUARDED: u8 = 1;
@@ -33,6 +33,8 @@ pub(crate) const ABSENT: u8 = 6;
 
 /// A process's, there for it only, and never paged out: a view of physical memory.
 pub(crate) const RESIDENT: u8 = 7;
+/// The cancel routine of an IRP: whoever writes to it is noted (`io::cancel_routine`).
+pub(crate) const WATCHED: u8 = 8;
 
 /// The mark of pageable memory at `address`.
 pub(crate) const fn of_pageable(address: u64) -> u8 {
@@ -142,6 +144,10 @@ pub(crate) fn touched(cx: &mut Cx<'_>, touch: &Touch) -> Flow<()> {
         let fault = Fault { kind, address: touch.address, caller: touch.caller, what: "" };
         return Err(ke::exception::fault(cx, &fault));
     }
+    if touch.mark == WATCHED {
+        io::cancel_routine::touched(cx, touch);
+        return Ok(());
+    }
     judge(cx, touch, By::Driver)
 }
 
@@ -163,7 +169,7 @@ pub(crate) fn pointed(cx: &mut Cx<'_>, address: u64, bytes: u64, kind: TouchKind
             judge(cx, &Touch { kind, start: address, bytes, address: marked, mark, caller }, By::Kernel)?;
         }
         // Marks of pages are alike to their end; the others are looked at one by one.
-        at = if is_bad(mark) { marked + 1 } else { (marked | (PAGE - 1)) + 1 };
+        at = if is_bad(mark) || mark == WATCHED { marked + 1 } else { (marked | (PAGE - 1)) + 1 };
         if at >= end {
             break;
         }
