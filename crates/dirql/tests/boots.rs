@@ -10,9 +10,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use dirql::explore::{Choices, Policy, Recorder};
-use dirql::{Bench, Outcome, Play, Report, ScriptText};
+use dirql::{Bench, Machine, Outcome, Play, Report, ScriptText};
 use engine::Chooser;
-use rig::driver;
+use rig::{driver, start};
 
 /// Seeds of each policy, in each kind of machine.
 const SEEDS: u64 = 2;
@@ -161,4 +161,21 @@ fn queues_timers_and_cancelled_requests_are_as_new() {
 fn a_machine_without_a_script_and_a_driver_in_rust_are_as_new() {
     let bench = || Bench::new().driver(driver("pci9052.sys")).inf(driver("pci9052.inf")).device("pci9052");
     assert_eq!(alike(bench, "wait 1ms"), [Outcome::Clean]);
+}
+
+#[test]
+fn processes_and_handles_that_a_run_leaves_are_none_of_the_next() {
+    let leaves = |machine: &Machine| {
+        let other = machine.begin_process("other").unwrap();
+        machine.within(other, || machine.open(r"\\.\DirqlLegacy").unwrap().write(b"left open").unwrap());
+    };
+    let own = start(|| Bench::new().driver(driver("legacy.sys")));
+    leaves(&own);
+    let own = own.finish();
+    own.expect_clean();
+    let mut boots = rig::boots(Bench::new().driver(driver("legacy.sys")));
+    for _ in 0..3 {
+        let ((), report) = boots.boot(Policy::Default.chooser(), leaves).unwrap();
+        assert_eq!((report.trace_hash, report.memory_hash), (own.trace_hash, own.memory_hash), "{report}");
+    }
 }

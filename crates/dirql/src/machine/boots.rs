@@ -8,7 +8,7 @@ use std::rc::Rc;
 use engine::{Chooser, Tracking};
 
 use super::Machine;
-use super::boot::{self, Loaded, Work};
+use super::boot::{self, Work};
 use super::explore::{Mark, host};
 use crate::bench::{Bench, Inputs};
 use crate::error::Error;
@@ -19,7 +19,36 @@ pub struct Boots {
     machine: Machine,
     mark: Mark,
     work: Rc<Work>,
+    /// The application's.
+    process: u64,
     notes: Vec<String>,
+}
+
+impl Machine {
+    /// What is known outside of a run is forgotten: as if it had not begun. What is not named has been taken back, or is the same in all
+    /// runs.
+    fn forget(&mut self, application: u64, before: &[String]) {
+        let Self {
+            process,
+            processes,
+            loaded,
+            overlapped,
+            notes,
+            failure,
+            stuck,
+            engine: _,
+            nt: _,
+            readers: _,
+            observed: _,
+        } = self;
+        process.set(application);
+        processes.take();
+        loaded.take();
+        overlapped.take();
+        notes.replace(before.to_vec());
+        failure.take();
+        stuck.set(false);
+    }
 }
 
 impl Boots {
@@ -27,8 +56,8 @@ impl Boots {
         let (machine, work) = boot::make(bench, inputs)?;
         machine.engine.track(Tracking::Faults).map_err(host)?;
         let mark = machine.mark()?;
-        let notes = machine.notes.borrow().clone();
-        Ok(Self { machine, mark, work, notes })
+        let (process, notes) = (machine.process.get(), machine.notes.borrow().clone());
+        Ok(Self { machine, mark, work, process, notes })
     }
 
     /// Boots the machine, with `policy` deciding; has `act` work with it, whether its driver is ready or not; and ends it. What comes of
@@ -41,14 +70,10 @@ impl Boots {
         policy: Box<dyn Chooser>,
         act: impl FnOnce(&Machine) -> R,
     ) -> Result<(R, Report), Error> {
-        let Self { machine, mark, work, notes } = self;
+        let Self { machine, mark, work, process, notes } = self;
         machine.back(mark);
         machine.nt().decide_by(policy);
-        machine.loaded.replace(Loaded::default());
-        machine.overlapped.take();
-        machine.notes.replace(notes.clone());
-        machine.failure.take();
-        machine.stuck.set(false);
+        machine.forget(*process, notes);
         machine.set_up(work)?;
         let result = act(machine);
         Ok((result, machine.end()))
