@@ -1,8 +1,6 @@
 /* Stories of who calls: callback objects, and return addresses on the stack. */
 #include "services.h"
 
-NTSYSAPI USHORT NTAPI RtlCaptureStackBackTrace(ULONG Skip, ULONG Count, PVOID *Frames, PULONG Hash);
-NTSYSAPI ULONG NTAPI RtlWalkFrameChain(PVOID *Frames, ULONG Count, ULONG Flags);
 EXPORTED(NTSTATUS, IoCallDriver, (PDEVICE_OBJECT Device, PIRP Irp));
 EXPORTED(VOID, IoCompleteRequest, (PIRP Irp, CCHAR Boost));
 NTSYSAPI NTSTATUS NTAPI NtClose(HANDLE Handle);
@@ -139,7 +137,7 @@ static NOINLINE ULONG Inner(ULONG Skip)
     ULONG Hash = 0, Sum = 0;
 
     CallerOfInner = __builtin_return_address(0);
-    TracedCount = RtlCaptureStackBackTrace(Skip, RTL_NUMBER_OF(Traced), Traced, &Hash);
+    TracedCount = NtRtlCaptureStackBackTrace(Skip, RTL_NUMBER_OF(Traced), Traced, &Hash);
     for (ULONG Index = 0; Index < TracedCount; Index++) {
         Sum += (ULONG)(ULONG_PTR)Traced[Index];
     }
@@ -174,15 +172,15 @@ static ULONG BackTraces(VOID)
     CHECK(Whole >= 4 && Traced[1] == CallerOfInner && Traced[2] == CallerOfOuter);
     CHECK((ULONG_PTR)Traced[0] > (ULONG_PTR)Inner && (ULONG_PTR)Traced[0] < (ULONG_PTR)Inner + 0x100);
     CHECK(Outer(1) && TracedCount == Whole - 1 && Traced[0] == CallerOfInner && Traced[1] == CallerOfOuter);
-    CHECK(RtlCaptureStackBackTrace(1000, RTL_NUMBER_OF(Frames), Frames, NULL) == 0);
-    CHECK(RtlCaptureStackBackTrace(0, 1, Frames, NULL) == 1);
-    Count = RtlWalkFrameChain(Frames, RTL_NUMBER_OF(Frames), 0);
+    CHECK(NtRtlCaptureStackBackTrace(1000, RTL_NUMBER_OF(Frames), Frames, NULL) == 0);
+    CHECK(NtRtlCaptureStackBackTrace(0, 1, Frames, NULL) == 1);
+    Count = NtRtlWalkFrameChain(Frames, RTL_NUMBER_OF(Frames), 0);
     CHECK(Count == Whole - 2); /* without Inner and Outer */
     for (Index = 1; Index < Count; Index++) {
         CHECK(Frames[Index] == Traced[Index + 1]);
     }
-    CHECK(RtlWalkFrameChain(Frames, RTL_NUMBER_OF(Frames), 1 << 8) == Count - 1 && Frames[0] == Traced[2]);
-    CHECK(RtlWalkFrameChain(Frames, RTL_NUMBER_OF(Frames), 1) == 0); /* there is no user's stack */
+    CHECK(NtRtlWalkFrameChain(Frames, RTL_NUMBER_OF(Frames), 1 << 8) == Count - 1 && Frames[0] == Traced[2]);
+    CHECK(NtRtlWalkFrameChain(Frames, RTL_NUMBER_OF(Frames), 1) == 0); /* there is no user's stack */
 
     /* Through a call of the kernel's, to who called that. */
     CHECK(OpenCallback(L"\\Callback\\DirqlFour", TRUE, TRUE, &Object) == STATUS_SUCCESS);

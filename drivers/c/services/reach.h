@@ -290,6 +290,8 @@ REACH(RtlVerifyVersionInfo, (PUT(P, "\x1C\1\0\0\x0A\0\0"),
                              RtlVerifyVersionInfo((RTL_OSVERSIONINFOEXW *)P, VER_MAJORVERSION,
                                                   VerSetConditionMask(0, VER_MAJORVERSION, VER_EQUAL)) == 0))
 
+#include "reach_tables.h"
+
 static const struct {
     const char *Name;
     BOOLEAN (*Reach)(PUCHAR P);
@@ -320,6 +322,10 @@ static const struct {
     ROW(KeQueryInterruptTimePrecise), ROW(KeQueryPerformanceCounter), ROW(KeQueryActiveProcessorCount),
     ROW(KeGetCurrentProcessorNumberEx), ROW(KeGetProcessorNumberFromIndex), ROW(KeGetProcessorIndexFromNumber),
     ROW(IoGetStackLimits), ROW(ExUuidCreate), ROW(PsGetVersion), ROW(RtlGetVersion), ROW(RtlVerifyVersionInfo),
+    ROW(RtlSplay), ROW(RtlDelete), ROW(RtlDeleteNoSplay), ROW(RtlRealSuccessor), ROW(RtlRealPredecessor),
+    ROW(RtlSubtreeSuccessor), ROW(RtlSubtreePredecessor), TABLE_ROWS(), TABLE_ROWS(Avl),
+    ROW(RtlLookupFirstMatchingElementGenericTableAvl), ROW(RtlEnumerateGenericTableLikeADirectory),
+    ROW(RtlCaptureStackBackTrace), ROW(RtlWalkFrameChain),
 #undef ROW
 };
 

@@ -55,6 +55,8 @@ EXPORTED(BOOLEAN, PsIsSystemThread, (PVOID Thread));
 EXPORTED(NTSTATUS, PsLookupProcessByProcessId, (HANDLE Id, PEPROCESS *Process));
 EXPORTED(BOOLEAN, PsGetVersion, (PULONG Major, PULONG Minor, PULONG Build, PUNICODE_STRING Pack));
 
+EXPORTED(USHORT, RtlCaptureStackBackTrace, (ULONG Skip, ULONG Count, PVOID *Frames, PULONG Hash));
+EXPORTED(ULONG, RtlWalkFrameChain, (PVOID *Frames, ULONG Count, ULONG Flags));
 EXPORTED(VOID, RtlCopyMemory, (PVOID To, const VOID *From, SIZE_T Length));
 EXPORTED(VOID, RtlMoveMemory, (PVOID To, const VOID *From, SIZE_T Length));
 EXPORTED(VOID, RtlFillMemory, (PVOID To, SIZE_T Length, ULONG Fill));

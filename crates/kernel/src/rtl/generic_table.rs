@@ -19,7 +19,6 @@ use super::tree::{self, Node, Side};
 use crate::cx::Cx;
 use crate::ke::budget;
 use crate::ke::callout::call_routine;
-use crate::ke::links::{self, Broken};
 use crate::rtl::memory;
 use crate::verdict::Verdict;
 
@@ -239,7 +238,7 @@ impl Table {
             Splay(table) => {
                 tree::attach(cx, node, above)?;
                 let head = table + RTL_GENERIC_TABLE::InsertOrderList;
-                links::insert_tail(cx.engine(), head, entry(node)).map_err(|broken| damaged(cx, broken))?;
+                append(cx, head, entry(node))?;
                 self.touch(cx, node)?;
             }
             Avl(table) => {
@@ -263,7 +262,7 @@ impl Table {
             Splay(table) => {
                 let root = tree::delete(cx, node)?;
                 cx.write(table + RTL_GENERIC_TABLE::TableRoot, root)?;
-                links::remove(cx.engine(), entry(node)).map_err(|broken| damaged(cx, broken))?;
+                take_out(cx, entry(node))?;
             }
             Avl(table) => self.delete_balanced(cx, table, node)?,
         }
@@ -345,17 +344,35 @@ fn entry(node: Node) -> DriverPtr<LIST_ENTRY> {
     node.cast::<LIST_ENTRY>().byte_add(size_of::<RTL_SPLAY_LINKS>() as u64)
 }
 
-fn damaged(cx: &mut Cx<'_>, broken: Broken) -> engine::Leave {
-    match broken {
-        Broken::Memory(bad) => cx.bad_pointer(bad),
-        Broken::Links(at) => {
-            let message = format!(
-                "the list of a generic table is damaged: the neighbours of {at:#x} do not point back at it"
-            );
-            let verdict = Verdict::error("list-corrupt", message);
-            cx.stop(verdict.bug_check(abi::KERNEL_SECURITY_CHECK_FAILURE, [3, 0, 0, 0]))
-        }
+/// `InsertTailList`, wherever the table lies.
+fn append(cx: &mut Cx<'_>, head: DriverPtr<LIST_ENTRY>, entry: DriverPtr<LIST_ENTRY>) -> Flow<()> {
+    let last = cx.read(head + LIST_ENTRY::Blink)?;
+    if cx.read(last + LIST_ENTRY::Flink)? != head {
+        return Err(damaged(cx, head));
     }
+    cx.write(entry + LIST_ENTRY::Flink, head)?;
+    cx.write(entry + LIST_ENTRY::Blink, last)?;
+    cx.write(last + LIST_ENTRY::Flink, entry)?;
+    cx.write(head + LIST_ENTRY::Blink, entry)
+}
+
+/// `RemoveEntryList`, likewise.
+fn take_out(cx: &mut Cx<'_>, entry: DriverPtr<LIST_ENTRY>) -> Flow<()> {
+    let (next, previous) = (cx.read(entry + LIST_ENTRY::Flink)?, cx.read(entry + LIST_ENTRY::Blink)?);
+    if cx.read(next + LIST_ENTRY::Blink)? != entry || cx.read(previous + LIST_ENTRY::Flink)? != entry {
+        return Err(damaged(cx, entry));
+    }
+    cx.write(previous + LIST_ENTRY::Flink, next)?;
+    cx.write(next + LIST_ENTRY::Blink, previous)
+}
+
+fn damaged(cx: &mut Cx<'_>, at: DriverPtr<LIST_ENTRY>) -> engine::Leave {
+    let message = format!(
+        "the list of a generic table is damaged: the neighbours of {:#x} do not point back at it",
+        at.address
+    );
+    let verdict = Verdict::error("list-corrupt", message);
+    cx.stop(verdict.bug_check(abi::KERNEL_SECURITY_CHECK_FAILURE, [3, 0, 0, 0]))
 }
 
 // ---- balance: how much deeper a node's right side is than its left one, −1 to 1 ----
