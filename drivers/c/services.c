@@ -31,6 +31,11 @@ static ULONG WorkItemsOfDevice(VOID)
     return WorkItems(TheDevice);
 }
 
+static ULONG CallsByExport(VOID)
+{
+    return CallByExport(TheDevice);
+}
+
 static ULONG ReturnsOfDevice(VOID)
 {
     return Returns(TheDevice);
@@ -50,7 +55,7 @@ static ULONG (*const Stories[])(VOID) = {
     FarAway, HandMadeLocks, SystemThreads, IdleQueues, /* from 40 on */
     Features, ReachPool, ReachDevice, ReachUser, /* from 44 on */
     HeldProcess, DamagedDpc, UserModeMutex, Callbacks, /* from 48 on */
-    CallbackUnderWay, BackTraces, PowerStates, /* from 52 on */
+    CallbackUnderWay, BackTraces, PowerStates, CallsByExport, /* from 52 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -78,6 +83,7 @@ INIT_CODE NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING Regi
     TheDevice = Driver->DeviceObject;
     if (NT_SUCCESS(Status)) {
         Driver->DriverUnload = UnloadServices;
+        Driver->MajorFunction[IRP_MJ_CLEANUP] = CleanupByExport;
     }
     return Status;
 }

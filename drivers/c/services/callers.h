@@ -194,6 +194,39 @@ static ULONG BackTraces(VOID)
     return 0;
 }
 
+/* A driver of any age calls these by their names, not by the macros that go round them. */
+static NTSTATUS NTAPI CleanupByExport(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Device);
+    Irp->IoStatus.Status = STATUS_SUCCESS;
+    Irp->IoStatus.Information = 0;
+    NtIoCompleteRequest(Irp, IO_NO_INCREMENT);
+    return STATUS_SUCCESS;
+}
+
+static NTSTATUS NTAPI KeepIrp(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Irp);
+    *(BOOLEAN *)Context = TRUE;
+    return STATUS_MORE_PROCESSING_REQUIRED;
+}
+
+static ULONG CallByExport(PDEVICE_OBJECT Device)
+{
+    PIRP Irp = IoAllocateIrp(Device->StackSize, FALSE);
+    BOOLEAN Ended = FALSE;
+
+    CHECK(Irp != NULL);
+    Irp->IoStatus.Status = STATUS_NOT_SUPPORTED;
+    IoGetNextIrpStackLocation(Irp)->MajorFunction = IRP_MJ_CLEANUP;
+    IoSetCompletionRoutine(Irp, KeepIrp, &Ended, TRUE, TRUE, TRUE);
+    CHECK(NtIoCallDriver(Device, Irp) == STATUS_SUCCESS);
+    CHECK(Ended && Irp->IoStatus.Status == STATUS_SUCCESS);
+    IoFreeIrp(Irp);
+    return 0;
+}
+
 static PVOID PowerRegistration;
 
 static VOID NTAPI TellsPower(PVOID Context, PVOID What, PVOID Working)
