@@ -160,8 +160,8 @@ layouts! {
     }
 
     /// Where a thread was before it attached to a process. Opaque, but for its size.
-    KAPC_STATE [size 0x30, align 8, not_in_mingw "of ntifs.h"] {
-        0x00 ApcListHead: LIST_ENTRY,
+    KAPC_STATE [size 0x30, align 8] {
+        0x00 ApcListHead: [LIST_ENTRY; 2],
         0x20 Process: DriverPtr<KPROCESS>,
     }
 

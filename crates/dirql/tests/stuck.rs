@@ -302,7 +302,7 @@ fn a_mutex_is_told_with_its_owner_and_what_that_waits_for() {
     says(
         4,
         &[
-            "the thread main waits for mutex",
+            "the thread main waits for the mutex",
             "which the system thread stuck.sys!KeepsMutex owns;",
             "the system thread stuck.sys!KeepsMutex waits for the notification event",
         ],

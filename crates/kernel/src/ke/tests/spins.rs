@@ -117,7 +117,7 @@ fn a_lock_of_the_drivers_own_is_contended_and_every_thread_gets_it() {
 fn a_lock_of_the_drivers_own_that_is_taken_twice_is_a_livelock() {
     let (_, rule, text, time) = run(1, &[("takes_twice", 0)]);
     assert_eq!((rule, time), (Some("livelock"), 0), "{text}");
-    says(&text, &["takes_twice", "polls spins.sys+0x", "(0x1)"]);
+    says(&text, &["takes_twice", "polls spins.sys!lock", "(0x1)"]);
 }
 
 #[test]
