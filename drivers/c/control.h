@@ -74,6 +74,15 @@ static ULONG ChecksHeld; /* of the story that runs: requests come one at a time 
         ChecksHeld++;                                                                                                  \
     } while (0)
 
+/* Leaves the story with what another routine of it has returned, unless that is 0. */
+#define CHECK_ALL(Story)                                                                                               \
+    do {                                                                                                               \
+        ULONG Failed_ = (Story);                                                                                       \
+        if (Failed_ != 0) {                                                                                            \
+            return Failed_;                                                                                            \
+        }                                                                                                              \
+    } while (0)
+
 /* Tells story Index of Count, and answers with its STORY_RESULT. */
 static NTSTATUS TellStory(PIRP Irp, ULONG (*const *Stories)(VOID), ULONG Index, ULONG Count)
 {

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use dirql::explore::{Choices, Policy, Recorder};
 use dirql::{Bench, Machine, Outcome, Play, Report, ScriptText};
 use engine::Chooser;
-use rig::{driver, start};
+use rig::{QUEUE, driver, start};
 
 /// Seeds of each policy, in each kind of machine.
 const SEEDS: u64 = 2;
@@ -144,17 +144,7 @@ fn messages_of_a_card_come_as_they_did() {
 
 #[test]
 fn queues_timers_and_cancelled_requests_are_as_new() {
-    let script = r"open \\.\DirqlQueue as q overlapped
-        open \\.\DirqlQueue as other
-        async r1 read q 4; async r2 read q 4
-        async w1 write q hex:01_02; async w2 write q hex:04
-        t: ioctl other 0x222000 in u32:5
-        u: write other hex:08
-        ioctl q 0x222004 in u32:2
-        join r1; join w1; join w2; join u
-        cancel r2
-        join t";
-    assert_eq!(alike(|| Bench::new().driver(driver("queue.sys")), script), [Outcome::Clean]);
+    assert_eq!(alike(|| Bench::new().driver(driver("queue.sys")), QUEUE), [Outcome::Clean]);
 }
 
 #[test]

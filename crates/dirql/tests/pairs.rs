@@ -13,11 +13,10 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use dirql::{Bench, Report};
-use engine::{Chooser, Point};
 use kernel::event::{Event, Kind, Reader, Stamp};
 use kernel::rules;
 use kernel::verdict::{Tier, Verdict};
-use rig::{driver, start, try_play};
+use rig::{NoRoom, driver, start, try_play};
 
 /// Of `pairs.c`.
 const TELL: u32 = 0x0022_2000;
@@ -35,19 +34,6 @@ impl Reader for Called {
         if let Event::Call { export, .. } = event {
             self.0.borrow_mut().insert(*export);
         }
-    }
-}
-
-/// Where memory is to be mapped, there is no room.
-struct NoRoom;
-
-impl Chooser for NoRoom {
-    fn choose(&mut self, _strand: u32, point: Point, _n: u32) -> u32 {
-        u32::from(point == Point("fault.map"))
-    }
-
-    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
-        u64::MAX
     }
 }
 

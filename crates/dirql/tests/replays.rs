@@ -14,7 +14,7 @@ use dirql::explore::Policy;
 use dirql::readers::{Flow, Json, Sink};
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Outcome, Report, ScriptText};
-use rig::{Buffer, driver};
+use rig::{Buffer, QUEUE, driver};
 
 /// How many runs of each driver, unless told.
 const RUNS: u64 = 10;
@@ -107,17 +107,6 @@ fn legacy_sys_replays() {
             write one text:"cccc" at 16"#,
     });
 }
-
-const QUEUE: &str = r"open \\.\DirqlQueue as q overlapped
-    open \\.\DirqlQueue as other
-    async r1 read q 4; async r2 read q 4
-    async w1 write q hex:01_02; async w2 write q hex:04
-    t: ioctl other 0x222000 in u32:5
-    u: write other hex:08
-    ioctl q 0x222004 in u32:2
-    join r1; join w1; join w2; join u
-    cancel r2
-    join t";
 
 #[test]
 fn queue_sys_replays() {

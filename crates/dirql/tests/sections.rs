@@ -10,9 +10,9 @@ use std::path::Path;
 
 use dirql::explore::Policy;
 use dirql::{Bench, Error, Exploration, Machine, Play, Report, script};
-use engine::{Chooser, Point, Tracking};
+use engine::Tracking;
 use kernel::verdict::Tier;
-use rig::{driver, play, start};
+use rig::{NoRoom, driver, play, start};
 
 const CODE: u32 = 0x0022_2000;
 const DEVICE: &str = r"\\.\DirqlSections";
@@ -114,19 +114,6 @@ fn every_story_holds_in_random_schedules() {
             assert!(made.is_ok(), "story {index}, seed {seed}: {made:?}\n{report}");
             report.expect_clean();
         }
-    }
-}
-
-/// Where memory is to be mapped, there is no room.
-struct NoRoom;
-
-impl Chooser for NoRoom {
-    fn choose(&mut self, _strand: u32, point: Point, _n: u32) -> u32 {
-        u32::from(point == Point("fault.map"))
-    }
-
-    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
-        u64::MAX
     }
 }
 

@@ -9,6 +9,7 @@
 
 #define STORIES "locks"
 #include "../control.h"
+#include "../waits.h"
 
 #define LOCKS_TAG 0x6B636F4Cu /* "Lock" in pool listings */
 
@@ -40,18 +41,8 @@ NTKERNELAPI BOOLEAN NTAPI ExTryAcquirePushLockSharedEx(PUSH_LOCK *Lock, ULONG Fl
 /* As the export is: wdm.h makes a macro of it. */
 NTKERNELAPI KIRQL NTAPI LevelNow(VOID) __asm__("KeGetCurrentIrql");
 
-#define MILLISECONDS(Count) (-(LONGLONG)(Count) * 10000)
 #define PROCESSORS() KeQueryActiveProcessorCountEx(ALL_PROCESSOR_GROUPS)
 #define HERE() KeGetCurrentProcessorNumberEx(NULL)
-
-/* Leaves the story with what another routine of it has returned, unless that is 0. */
-#define CHECK_ALL(Story)                                                                                               \
-    do {                                                                                                               \
-        ULONG Failed_ = (Story);                                                                                       \
-        if (Failed_ != 0) {                                                                                            \
-            return Failed_;                                                                                            \
-        }                                                                                                              \
-    } while (0)
 
 /* What came out wrong where nobody could be told, since the driver was loaded. Told only where DbgPrint may be called. */
 static volatile LONG Wrong;
@@ -65,14 +56,6 @@ static volatile LONG Wrong;
             }                                                                                                          \
         }                                                                                                              \
     } while (0)
-
-static inline VOID Sleep(ULONG Milliseconds)
-{
-    LARGE_INTEGER Interval;
-
-    Interval.QuadPart = MILLISECONDS(Milliseconds);
-    KeDelayExecutionThread(KernelMode, FALSE, &Interval);
-}
 
 /* Starts a system thread; its object must be given back with ObDereferenceObject. */
 static inline NTSTATUS StartThread(PKSTART_ROUTINE Routine, PVOID Context, PVOID *Thread)

@@ -254,7 +254,7 @@ static VOID PushNeverGiven(VOID)
     ExInitializePushLock(&BadPush);
     StartThread(PushHolder, NULL, &Thread);
     while (!Ready) {
-        Sleep(1);
+        Delay(1);
     }
     KeEnterCriticalRegion();
     ExAcquirePushLockSharedEx(&BadPush, 0);

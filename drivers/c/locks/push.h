@@ -49,7 +49,7 @@ static VOID NTAPI OrderedWriter(PVOID Context)
     KeEnterCriticalRegion();
     ExAcquirePushLockExclusiveEx(&Order->Lock, 0);
     Order->Writer = ++Order->Place;
-    Sleep(1);
+    Delay(1);
     EXPECT(Order->Reader == 0);
     ExReleasePushLockEx(&Order->Lock, 0);
     KeLeaveCriticalRegion();
@@ -89,9 +89,9 @@ static ULONG PushLocks(VOID)
 
     /* A reader that comes while a writer waits waits behind it. */
     CHECK(NT_SUCCESS(StartThread(OrderedWriter, &Order, &Writer)));
-    Sleep(2);
+    Delay(2);
     CHECK(NT_SUCCESS(StartThread(OrderedReader, &Order, &Reader)));
-    Sleep(2);
+    Delay(2);
     CHECK(Order.Place == 0 && !Order.TriedShared && !Order.TriedExclusive);
     ExReleasePushLockSharedEx(&Order.Lock, 0);
     KeLeaveCriticalRegion();

@@ -94,11 +94,11 @@ static ULONG Rundowns(VOID)
     CHECK(ExAcquireRundownProtection(&Owner.Reference));
     CHECK(ExAcquireRundownProtectionEx(&Owner.Reference, 2));
     CHECK(NT_SUCCESS(StartThread(WaitForUsers, &Owner, &Thread)));
-    Sleep(2);
+    Delay(2);
     CHECK(!Owner.Done);
     CHECK(!ExAcquireRundownProtection(&Owner.Reference)); /* nobody gets one any more */
     ExReleaseRundownProtectionEx(&Owner.Reference, 2);
-    Sleep(2);
+    Delay(2);
     CHECK(!Owner.Done);
     KeRaiseIrql(DISPATCH_LEVEL, &Old);
     ExReleaseRundownProtection(&Owner.Reference);

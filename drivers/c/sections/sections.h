@@ -35,15 +35,6 @@ typedef struct _SECTION_BASIC_INFORMATION {
     LARGE_INTEGER MaximumSize;
 } SECTION_BASIC_INFORMATION;
 
-/* Leaves the story with what another routine of it has returned, unless that is 0. */
-#define CHECK_ALL(Story)                                                                                               \
-    do {                                                                                                               \
-        ULONG Failed_ = (Story);                                                                                       \
-        if (Failed_ != 0) {                                                                                            \
-            return Failed_;                                                                                            \
-        }                                                                                                              \
-    } while (0)
-
 /* A section of the page file's without a name. */
 static inline NTSTATUS Create(PHANDLE Section, LONGLONG Bytes, ULONG Protection, ULONG Attributes)
 {

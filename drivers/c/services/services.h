@@ -9,21 +9,10 @@
 
 #define STORIES "services"
 #include "../control.h"
+#include "../waits.h"
 
 #define SERVICES_TAG 0x63767253u /* "Srvc" in pool listings */
 #define NOINLINE __attribute__((noinline))
-
-/* A relative time in units of 100 ns, from milliseconds. */
-#define MILLISECONDS(Count) (-(LONGLONG)(Count) * 10000)
-
-/* Leaves the story with what another routine of it has returned, unless that is 0. */
-#define CHECK_ALL(Story)                                                                                               \
-    do {                                                                                                               \
-        ULONG Failed_ = (Story);                                                                                       \
-        if (Failed_ != 0) {                                                                                            \
-            return Failed_;                                                                                            \
-        }                                                                                                              \
-    } while (0)
 
 #define EXPORTED(Type, Name, Parameters) Type NTAPI Nt##Name Parameters __asm__(#Name)
 
@@ -150,14 +139,6 @@ typedef struct _RTL_OSVERSIONINFOEXW {
 NTSYSAPI NTSTATUS NTAPI RtlGetVersion(RTL_OSVERSIONINFOEXW *Info);
 NTSYSAPI NTSTATUS NTAPI RtlVerifyVersionInfo(RTL_OSVERSIONINFOEXW *Info, ULONG Types, ULONGLONG Conditions);
 NTSYSAPI ULONGLONG NTAPI VerSetConditionMask(ULONGLONG Mask, ULONG Types, UCHAR Condition);
-
-static inline LARGE_INTEGER After(LONGLONG Units)
-{
-    LARGE_INTEGER Time;
-
-    Time.QuadPart = Units;
-    return Time;
-}
 
 static inline BOOLEAN Same(const VOID *Left, const VOID *Right, SIZE_T Length)
 {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use dirql::{Bench, Boots, Error, Machine, Play, Report, script};
+use engine::{Chooser, Point};
 pub(crate) use guarantees::Guarantees;
 
 /// The stories that `checked.rs` takes in once more happen in checked machines there.
@@ -61,6 +62,31 @@ impl Write for Buffer {
 /// A number that a long proof gives by this variable of the environment; else the usual one.
 pub(crate) fn wanted(variable: &str, usually: u64) -> u64 {
     std::env::var(variable).ok().and_then(|count| count.parse().ok()).unwrap_or(usually)
+}
+
+/// Requests of queue.sys that wait, are answered by each other, time out and are cancelled.
+pub(crate) const QUEUE: &str = r"open \\.\DirqlQueue as q overlapped
+    open \\.\DirqlQueue as other
+    async r1 read q 4; async r2 read q 4
+    async w1 write q hex:01_02; async w2 write q hex:04
+    t: ioctl other 0x222000 in u32:5
+    u: write other hex:08
+    ioctl q 0x222004 in u32:2
+    join r1; join w1; join w2; join u
+    cancel r2
+    join t";
+
+/// Where memory is to be mapped, there is no room.
+pub(crate) struct NoRoom;
+
+impl Chooser for NoRoom {
+    fn choose(&mut self, _strand: u32, point: Point, _n: u32) -> u32 {
+        u32::from(point == Point("fault.map"))
+    }
+
+    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
+        u64::MAX
+    }
 }
 
 /// The seeds of the random schedules of a story: so many, or as many as `DIRQL_SEEDS` says; from 1 on, or from

@@ -3,60 +3,39 @@
 //! As the DWARF standard, versions 2 to 5, has them under "Inlined Subroutine Entries" (`DW_AT_call_file`, `DW_AT_call_line`) and "Code
 //! Addresses, Ranges and Base Addresses". Types and parameters are not read.
 
-use gimli::{AttributeValue, DebuggingInformationEntry, Dwarf, LittleEndian, Section as _, Unit};
+use gimli::{AttributeValue, DebuggingInformationEntry, Dwarf, Unit};
 
 use super::dwarf::{self, MOST_BYTES, Slice};
+use super::entries::{self, Place};
 use super::inlines::{MOST_PIECES, Piece};
 use super::lines::Lines;
-use super::subprograms::{MOST_ENTRIES, MOST_STEPS, name};
 use crate::image::Image;
 
 /// Adds the inlined calls of `image` to its lines; what comes after a damaged part is not read.
 pub(super) fn read(image: &Image, lines: &mut Lines) {
-    let section = |id: gimli::SectionId| -> gimli::Result<Slice<'_>> {
-        Ok(Slice::new(dwarf::section(image, id.name()), LittleEndian))
-    };
     lines.inlines.calls = true;
-    if let Ok(all) = Dwarf::load(section)
-        && all.debug_info.reader().len() <= MOST_BYTES
-    {
-        let _ends_at_damage = collect(image, &all, lines);
-    }
-    lines.inlines.sort();
-}
-
-fn collect(image: &Image, all: &Dwarf<Slice<'_>>, lines: &mut Lines) -> gimli::Result<()> {
-    let mut left = MOST_ENTRIES;
-    let mut units = all.units();
-    while let Some(header) = units.next()? {
-        let unit = all.unit(header)?;
-        // How deep each inlined call lies that the entry is in, by the depths of their entries.
-        let mut around: Vec<isize> = Vec::new();
-        let mut depth = 0;
-        let mut entries = unit.entries();
-        while let Some((deeper, entry)) = entries.next_dfs()? {
-            let Some(fewer) = left.checked_sub(1) else { return Ok(()) };
-            left = fewer;
-            depth += deeper;
-            around.retain(|outer| *outer < depth);
-            if entry.tag() == gimli::DW_TAG_inlined_subroutine {
-                around.push(depth);
-                one(image, all, &unit, entry, around.len(), lines)?;
-            }
+    // How deep each inlined call lies that the entry is in, by the depths of their entries.
+    let mut around: Vec<isize> = Vec::new();
+    entries::each(image, MOST_BYTES, |place, entry| {
+        around.retain(|outer| *outer < place.depth);
+        if entry.tag() != gimli::DW_TAG_inlined_subroutine {
+            return Ok(());
         }
-    }
-    Ok(())
+        around.push(place.depth);
+        one(image, place, entry, around.len(), lines)
+    });
+    lines.inlines.sort();
 }
 
 fn one(
     image: &Image,
-    all: &Dwarf<Slice<'_>>,
-    unit: &Unit<Slice<'_>>,
+    place: &Place<'_, '_>,
     entry: &DebuggingInformationEntry<'_, '_, Slice<'_>>,
     depth: usize,
     lines: &mut Lines,
 ) -> gimli::Result<()> {
-    let Some(text) = name(all, unit, entry, MOST_STEPS)? else { return Ok(()) };
+    let Some(text) = entries::name(place, entry)? else { return Ok(()) };
+    let Place { all, unit, .. } = *place;
     let (name, depth) = (lines.inlines.name(text), u32::try_from(depth).unwrap_or(u32::MAX));
     let line = called_from(all, unit, entry, lines)?;
     let rva = |address: u64| {

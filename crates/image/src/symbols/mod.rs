@@ -6,6 +6,7 @@
 mod c13;
 pub(crate) mod coff;
 mod dwarf;
+mod entries;
 mod inline_sites;
 mod inlined_subroutines;
 mod inlines;

@@ -3,13 +3,10 @@
 //! As the DWARF standard, versions 2 to 5, has them under "Data Object Entries" and "Type Entries": entries outside of functions and in
 //! them whose location is one address. Members and variables on stacks are not read.
 
-use gimli::{
-    AttributeValue, DebuggingInformationEntry, Dwarf, LittleEndian, Operation, Section as _, Unit, UnitOffset,
-};
+use gimli::{AttributeValue, DebuggingInformationEntry, Operation, Unit, UnitOffset};
 
-use super::dwarf::{self, Slice};
-use super::subprograms::{self, MOST_ENTRIES, MOST_STEPS};
-use super::{Named, Source};
+use super::dwarf::Slice;
+use super::{Named, Source, entries};
 use crate::image::Image;
 
 /// The largest `.debug_info` that is read: whoever loads a driver waits for it.
@@ -20,36 +17,17 @@ const MOST_TYPES: usize = 16;
 /// The variables of `image` that its DWARF names; what comes after a damaged part is not read.
 pub(super) fn read(image: &Image) -> Vec<Named> {
     let mut names = Vec::new();
-    let section = |id: gimli::SectionId| -> gimli::Result<Slice<'_>> {
-        Ok(Slice::new(dwarf::section(image, id.name()), LittleEndian))
-    };
-    if let Ok(all) = Dwarf::load(section)
-        && all.debug_info.reader().len() <= MOST_BYTES
-    {
-        let _ends_at_damage = collect(image, &all, &mut names);
-    }
-    names
-}
-
-fn collect(image: &Image, all: &Dwarf<Slice<'_>>, names: &mut Vec<Named>) -> gimli::Result<()> {
-    let mut left = MOST_ENTRIES;
-    let mut units = all.units();
-    while let Some(header) = units.next()? {
-        let unit = all.unit(header)?;
-        let mut entries = unit.entries();
-        while let Some((_, entry)) = entries.next_dfs()? {
-            let Some(fewer) = left.checked_sub(1) else { return Ok(()) };
-            left = fewer;
-            if entry.tag() == gimli::DW_TAG_variable
-                && let Some(rva) = address(image, &unit, entry)?
-                && let Some(name) = subprograms::name(all, &unit, entry, MOST_STEPS)?
-            {
-                let extent = size(&unit, entry, MOST_TYPES)?.and_then(|bytes| u32::try_from(bytes).ok());
-                names.push(Named { rva, source: Source::Dwarf, name, extent });
-            }
+    entries::each(image, MOST_BYTES, |place, entry| {
+        if entry.tag() == gimli::DW_TAG_variable
+            && let Some(rva) = address(image, place.unit, entry)?
+            && let Some(name) = entries::name(place, entry)?
+        {
+            let extent = size(place.unit, entry, MOST_TYPES)?.and_then(|bytes| u32::try_from(bytes).ok());
+            names.push(Named { rva, source: Source::Dwarf, name, extent });
         }
-    }
-    Ok(())
+        Ok(())
+    });
+    names
 }
 
 /// Where the variable lies, if that is one address.
@@ -64,8 +42,7 @@ fn address(
     };
     let (first, second) = (operations.next()?, operations.next()?);
     let (Some(Operation::Address { address }), None) = (first, second) else { return Ok(None) };
-    let rva = address.checked_sub(image.preferred_base()).and_then(|rva| u32::try_from(rva).ok());
-    Ok(rva.filter(|&rva| rva < image.size()))
+    Ok(entries::rva(image, address))
 }
 
 /// Bytes of the entry's type, or of the type that it is.

@@ -14,7 +14,6 @@ use crate::cx::{Cx, Kernel};
 use crate::ke::callout::call_routine;
 use crate::ke::{irql, wait};
 use crate::mm::pool;
-use crate::ob::names::Target;
 use crate::ob::{self, Kind, Procedures, attributes};
 use crate::verdict::Verdict;
 
@@ -28,7 +27,6 @@ const SYSTEM_STATE_LOCK: u64 = 3;
 const SIZE: u64 = 0x30;
 
 /// A callback object.
-#[derive(Default)]
 struct Callback {
     /// More than one routine may be registered at a time.
     multiple: bool,
@@ -77,18 +75,6 @@ fn make(cx: &mut Cx<'_>, name: &str, multiple: bool) -> Flow<Result<u64, NtStatu
     Ok(Ok(body.address))
 }
 
-/// The callback object of this name; none if the name is free.
-fn find(cx: &mut Cx<'_>, name: &str) -> Option<Result<u64, NtStatus>> {
-    let found = cx.with(|k| k.ob.names.resolve(name)).ok()?;
-    Some(match found.target {
-        Target::Object(body) if ob::object::kind(cx, body) == Some(Kind::Callback) => {
-            if found.rest.is_empty() { Ok(body) } else { Err(NtStatus::OBJECT_PATH_NOT_FOUND) }
-        }
-        Target::Directory if !found.rest.is_empty() => return None,
-        _ => Err(NtStatus::OBJECT_TYPE_MISMATCH),
-    })
-}
-
 /// `ExCreateCallback`: opens the object, or makes it if that is asked for. The caller gets a reference.
 ///
 /// # Errors
@@ -104,14 +90,13 @@ pub fn create(
         Ok(named) => named,
         Err(status) => return Ok(status),
     };
-    let existing = if named.name.is_empty() { None } else { find(cx, &named.name) };
-    let object = match existing {
-        Some(Ok(object)) => {
+    let object = match ob::object::named(cx, &named.name, Kind::Callback) {
+        Ok(Ok(object)) => {
             ob::object::reference(cx, DriverPtr::<()>::new(object))?;
             object
         }
-        Some(Err(status)) => return Ok(status),
-        None => {
+        Ok(Err(status)) => return Ok(status),
+        Err(_) => {
             let is_system = SYSTEM.iter().any(|name| name.eq_ignore_ascii_case(&named.name));
             if !may_make && !is_system {
                 return Ok(NtStatus::OBJECT_NAME_NOT_FOUND);
@@ -226,8 +211,8 @@ fn end(k: &mut Kernel, at: u64) {
 /// # Errors
 /// As [`notify`].
 pub(crate) fn power_state(cx: &mut Cx<'_>, is_working: bool) -> Flow<()> {
-    match find(cx, POWER_STATE) {
-        Some(Ok(object)) => notify(cx, object, SYSTEM_STATE_LOCK, is_working.into()),
+    match ob::object::named(cx, POWER_STATE, Kind::Callback) {
+        Ok(Ok(object)) => notify(cx, object, SYSTEM_STATE_LOCK, is_working.into()),
         _ => Ok(()),
     }
 }

@@ -57,12 +57,34 @@ pub fn insert_head(cx: &mut Cx<'_>, head: Entry, entry: Entry, lock: DriverPtr<u
 pub fn insert_tail(cx: &mut Cx<'_>, head: Entry, entry: Entry, lock: DriverPtr<u64>) -> Flow<Entry> {
     let name = "ExInterlockedInsertTailList";
     through(cx, name, lock)?;
+    let last = append(cx, name, head, entry)?;
+    Ok(unless_head(last, head))
+}
+
+/// `InsertTailList`, wherever the list lies: the entry, or the head, that was last.
+///
+/// # Errors
+/// A verdict on a damaged list.
+pub(crate) fn append(cx: &mut Cx<'_>, name: &str, head: Entry, entry: Entry) -> Flow<Entry> {
     let last = cx.read(head + LIST_ENTRY::Blink)?;
     if cx.read(last + LIST_ENTRY::Flink)? != head {
         return Err(broken(cx, name, head, head));
     }
     link(cx, last, entry, head)?;
-    Ok(unless_head(last, head))
+    Ok(last)
+}
+
+/// `RemoveEntryList`, wherever the list of this head lies.
+///
+/// # Errors
+/// As [`append`].
+pub(crate) fn take_out(cx: &mut Cx<'_>, name: &str, head: Entry, entry: Entry) -> Flow<()> {
+    let (next, previous) = (cx.read(entry + LIST_ENTRY::Flink)?, cx.read(entry + LIST_ENTRY::Blink)?);
+    if cx.read(next + LIST_ENTRY::Blink)? != entry || cx.read(previous + LIST_ENTRY::Flink)? != entry {
+        return Err(broken(cx, name, head, entry));
+    }
+    cx.write(previous + LIST_ENTRY::Flink, next)?;
+    cx.write(next + LIST_ENTRY::Blink, previous)
 }
 
 /// `ExInterlockedRemoveHeadList`: the entry that was first, or null.

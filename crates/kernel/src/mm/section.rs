@@ -20,7 +20,6 @@ use crate::cx::Cx;
 use crate::exports::data;
 use crate::ob::attributes::{self, Attributes};
 use crate::ob::handle::{self, Handle, Mode};
-use crate::ob::names::Target;
 use crate::ob::{self, Kind, Procedures};
 use crate::verdict::Verdict;
 
@@ -213,12 +212,13 @@ fn open_existing(
     access: u32,
     to: DriverPtr<u64>,
 ) -> Flow<Option<NtStatus>> {
-    if named.name.is_empty() || cx.with(|k| k.ob.names.resolve(&named.name)).is_err() {
+    if named.name.is_empty() {
         return Ok(None);
     }
-    let object = match find(cx, &named.name) {
-        Ok(object) => object,
-        Err(status) => return Ok(Some(status)),
+    let object = match ob::object::named(cx, &named.name, Kind::Section) {
+        Ok(Ok(object)) => object,
+        Ok(Err(status)) => return Ok(Some(status)),
+        Err(_) => return Ok(None),
     };
     if named.flags & OBJ_OPENIF == 0 {
         return Ok(Some(NtStatus::OBJECT_NAME_COLLISION));
@@ -226,18 +226,6 @@ fn open_existing(
     let opened = handle::open(cx, object, access, named.kernel_handle())?;
     cx.write(to, opened.0)?;
     Ok(Some(NtStatus::OBJECT_NAME_EXISTS))
-}
-
-/// The section of this name.
-fn find(cx: &mut Cx<'_>, name: &str) -> Result<u64, NtStatus> {
-    let found = cx.with(|k| k.ob.names.resolve(name))?;
-    match found.target {
-        Target::Object(body) if ob::object::kind(cx, body) == Some(Kind::Section) => {
-            // A section has nothing inside that could be opened.
-            if found.rest.is_empty() { Ok(body) } else { Err(NtStatus::OBJECT_PATH_NOT_FOUND) }
-        }
-        _ => Err(NtStatus::OBJECT_TYPE_MISMATCH),
-    }
 }
 
 /// Makes the object, and its first handle.
@@ -284,7 +272,7 @@ pub fn zw_open(
         Ok(named) => named,
         Err(status) => return Ok(status),
     };
-    match find(cx, &named.name) {
+    match ob::object::named(cx, &named.name, Kind::Section).and_then(|found| found) {
         Ok(object) => {
             let opened = handle::open(cx, object, access, named.kernel_handle())?;
             cx.write(handle, opened.0)?;

@@ -97,6 +97,25 @@ pub fn make_temporary(cx: &mut Cx<'_>, body: u64) {
     });
 }
 
+/// The object of this kind that has this name.
+///
+/// # Errors
+/// There is nothing of this name: as [`super::names::Names::resolve`]; (inner) something else has it, or the name goes on behind the
+/// object, in which there is nothing that could be opened.
+pub(crate) fn named(cx: &mut Cx<'_>, name: &str, wanted: Kind) -> Result<Result<u64, NtStatus>, NtStatus> {
+    let found = cx.with(|k| k.ob.names.resolve(name))?;
+    Ok(match found.target {
+        Target::Object(body) if kind(cx, body) == Some(wanted) => {
+            if found.rest.is_empty() {
+                Ok(body)
+            } else {
+                Err(NtStatus::OBJECT_PATH_NOT_FOUND)
+            }
+        }
+        _ => Err(NtStatus::OBJECT_TYPE_MISMATCH),
+    })
+}
+
 /// The kind of the object at `body`, if there is one.
 pub fn kind(cx: &mut Cx<'_>, body: u64) -> Option<Kind> {
     cx.with(|k| k.ob.objects.get(body).map(|object| object.kind))

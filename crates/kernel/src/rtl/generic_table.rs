@@ -17,10 +17,10 @@ use engine::Flow;
 
 use super::tree::{self, Node, Side};
 use crate::cx::Cx;
+use crate::ex::list;
 use crate::ke::budget;
 use crate::ke::callout::call_routine;
 use crate::rtl::memory;
-use crate::verdict::Verdict;
 
 /// A driver routine.
 type Routine = DriverPtr<abi::Code>;
@@ -238,7 +238,7 @@ impl Table {
             Splay(table) => {
                 tree::attach(cx, node, above)?;
                 let head = table + RTL_GENERIC_TABLE::InsertOrderList;
-                append(cx, head, entry(node))?;
+                list::append(cx, "RtlInsertElementGenericTable", head, entry(node))?;
                 self.touch(cx, node)?;
             }
             Avl(table) => {
@@ -262,7 +262,8 @@ impl Table {
             Splay(table) => {
                 let root = tree::delete(cx, node)?;
                 cx.write(table + RTL_GENERIC_TABLE::TableRoot, root)?;
-                take_out(cx, entry(node))?;
+                let head = table + RTL_GENERIC_TABLE::InsertOrderList;
+                list::take_out(cx, "RtlDeleteElementGenericTable", head, entry(node))?;
             }
             Avl(table) => self.delete_balanced(cx, table, node)?,
         }
@@ -342,37 +343,6 @@ impl Table {
 /// An element's entry in the list in the order of insertion.
 fn entry(node: Node) -> DriverPtr<LIST_ENTRY> {
     node.cast::<LIST_ENTRY>().byte_add(size_of::<RTL_SPLAY_LINKS>() as u64)
-}
-
-/// `InsertTailList`, wherever the table lies.
-fn append(cx: &mut Cx<'_>, head: DriverPtr<LIST_ENTRY>, entry: DriverPtr<LIST_ENTRY>) -> Flow<()> {
-    let last = cx.read(head + LIST_ENTRY::Blink)?;
-    if cx.read(last + LIST_ENTRY::Flink)? != head {
-        return Err(damaged(cx, head));
-    }
-    cx.write(entry + LIST_ENTRY::Flink, head)?;
-    cx.write(entry + LIST_ENTRY::Blink, last)?;
-    cx.write(last + LIST_ENTRY::Flink, entry)?;
-    cx.write(head + LIST_ENTRY::Blink, entry)
-}
-
-/// `RemoveEntryList`, likewise.
-fn take_out(cx: &mut Cx<'_>, entry: DriverPtr<LIST_ENTRY>) -> Flow<()> {
-    let (next, previous) = (cx.read(entry + LIST_ENTRY::Flink)?, cx.read(entry + LIST_ENTRY::Blink)?);
-    if cx.read(next + LIST_ENTRY::Blink)? != entry || cx.read(previous + LIST_ENTRY::Flink)? != entry {
-        return Err(damaged(cx, entry));
-    }
-    cx.write(previous + LIST_ENTRY::Flink, next)?;
-    cx.write(next + LIST_ENTRY::Blink, previous)
-}
-
-fn damaged(cx: &mut Cx<'_>, at: DriverPtr<LIST_ENTRY>) -> engine::Leave {
-    let message = format!(
-        "the list of a generic table is damaged: the neighbours of {:#x} do not point back at it",
-        at.address
-    );
-    let verdict = Verdict::error("list-corrupt", message);
-    cx.stop(verdict.bug_check(abi::KERNEL_SECURITY_CHECK_FAILURE, [3, 0, 0, 0]))
 }
 
 // ---- balance: how much deeper a node's right side is than its left one, −1 to 1 ----
