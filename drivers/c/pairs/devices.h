@@ -334,6 +334,30 @@ static VOID NTAPI LateDpc(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
     UNREFERENCED_PARAMETER(Two);
 }
 
+/* The first time, the routine may be wrong. */
+static KEVENT IoTimerCalled;
+
+static VOID NTAPI StopsItself(PDEVICE_OBJECT Device, PVOID Context)
+{
+    if (KeReadStateEvent(&IoTimerCalled) == 0 && Context != NULL) {
+        IoStopTimer(Device);
+    }
+    KeSetEvent(&IoTimerCalled, IO_NO_INCREMENT, FALSE);
+}
+
+static VOID IoTimerStoppedInRoutine(BOOLEAN Wrong)
+{
+    PDEVICE_OBJECT Device = NewDevice();
+
+    KeInitializeEvent(&IoTimerCalled, NotificationEvent, FALSE);
+    IoInitializeTimer(Device, StopsItself, Wrong ? Device : NULL);
+    IoStartTimer(Device);
+    WaitFor(&IoTimerCalled);
+    IoStopTimer(Device);
+    KeFlushQueuedDpcs();
+    IoDeleteDevice(Device);
+}
+
 /* The timer is still set when Unload returns. */
 static VOID UnloadStillCalled(BOOLEAN Wrong)
 {
@@ -365,6 +389,7 @@ static VOID UnloadStillCalled(BOOLEAN Wrong)
     PAIR("ex-timer-leak", ExTimerLeak)                                                                                 \
     PAIR("io-timer", IoTimer)                                                                                          \
     PAIR("io-timer-initialized-again", IoTimerInitializedAgain)                                                        \
+    PAIR("io-timer-stopped-in-routine", IoTimerStoppedInRoutine)                                                       \
     PAIR("list-cycle", ListCycle)                                                                                      \
     PAIR("list-damaged", ListDamaged)                                                                                  \
     PAIR("symbolic-link-leak", SymbolicLinkLeak)                                                                       \

@@ -32,6 +32,8 @@ pub(crate) struct Timer {
     pub(crate) running: bool,
     /// The moment when it was started last.
     pub(crate) started: u64,
+    /// The processor that its routine runs on.
+    called_on: Option<u32>,
 }
 
 /// `IoInitializeTimer`.
@@ -62,7 +64,7 @@ pub fn initialize(
     let tick = ldr::internal_address("IopTimerDispatch").address;
     ke::dpc::initialize(cx, DriverPtr::new(block.address + DPC_AT), tick, device.address)?;
     cx.write(device + DEVICE_OBJECT::Timer, block.cast())?;
-    let timer = Timer { block: block.address, routine, context, running: false, started: 0 };
+    let timer = Timer { block: block.address, routine, context, running: false, started: 0, called_on: None };
     cx.with(|k| k.io.timers.insert(device.address, timer));
     Ok(NtStatus::SUCCESS)
 }
@@ -92,12 +94,17 @@ pub fn start(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     ke::timer::set_ex(cx, clock, -SECOND, PERIOD, dpc).map(|_| ())
 }
 
-/// `IoStopTimer`.
+/// `IoStopTimer`. From within the routine it is a warning: Windows may wait there for the routine to return.
 ///
 /// # Errors
 /// A verdict if the device has none.
 pub fn stop(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let timer = of(cx, device, "IoStopTimer")?;
+    if timer.called_on.is_some() && timer.called_on == Some(cx.with(|k| k.ke.processor().number)) {
+        let name = device_name(cx, device);
+        let message = format!("IoStopTimer on {name} from within its own IoTimer routine");
+        cx.report(Verdict::warning("io-timer-stopped-in-routine", message));
+    }
     set_running(cx, device, false);
     ke::timer::cancel(cx, DriverPtr::new(timer.block + TIMER_AT)).map(|_| ())
 }
@@ -120,10 +127,20 @@ pub fn tick(cx: &mut Cx<'_>, _dpc: DriverPtr<KDPC>, device: DriverPtr<DEVICE_OBJ
     match cx.with(|k| k.io.timers.get(&device.address).copied()) {
         Some(timer) if timer.running => {
             let arguments = [device.address, timer.context];
-            routine::call(cx, "IoTimer", timer.routine, device.address, &arguments).map(|_| ())
+            set_called(cx, device, true);
+            routine::call(cx, "IoTimer", timer.routine, device.address, &arguments)?;
+            set_called(cx, device, false);
+            Ok(())
         }
         _ => Ok(()),
     }
+}
+
+fn set_called(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, called: bool) {
+    cx.with(|k| {
+        let here = called.then(|| k.ke.processor().number);
+        change(&mut k.io.timers, device.address, |timer| timer.called_on = here);
+    });
 }
 
 /// The device goes: its timer, too.
