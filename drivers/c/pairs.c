@@ -4,6 +4,7 @@
  * CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS): one byte that says whether it is to be wrong, and the rule.
  * STATUS_NOT_FOUND if there is no such pair. Never load it on a machine you care for.
  */
+#include "pairs/controllers.h"
 #include "pairs/devices.h"
 #include "pairs/dispatcher.h"
 #include "pairs/exclusion.h"
@@ -34,7 +35,7 @@ typedef struct _PAIR_OF_RULE {
 #define PAIR(Rule, Routine) {Rule, Routine, NULL},
 #define REQUEST_PAIR(Rule, Routine) {Rule, NULL, Routine},
 static const PAIR_OF_RULE Pairs[] = {
-    DEVICE_PAIRS DISPATCHER_PAIRS EXCLUSION_PAIRS LEVEL_PAIRS MAPPING_PAIRS MDL_PAIRS OWN_IRP_PAIRS POOL_PAIRS
+    CONTROLLER_PAIRS DEVICE_PAIRS DISPATCHER_PAIRS EXCLUSION_PAIRS LEVEL_PAIRS MAPPING_PAIRS MDL_PAIRS OWN_IRP_PAIRS POOL_PAIRS
         PROCESSOR_PAIRS REQUEST_PAIRS SECTION_PAIRS SYSTEM_PAIRS
 };
 #undef PAIR

@@ -160,6 +160,13 @@ const C_DRIVERS: &[CDriver] = &[
         missing: Some("hardened/chkstk.def"),
         compiler: Clang(&["-O2", "-fstack-protector-strong", "-Xclang", "-cfguard", "-Wl,/guard:cf"]),
     },
+    CDriver {
+        name: "controllers",
+        source: "controllers.c",
+        defines: &[],
+        missing: None,
+        compiler: Clang(&["-O2"]),
+    },
     CDriver { name: "extended", source: "extended.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "hostile", source: "hostile/hostile.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {

@@ -152,6 +152,7 @@ fn devices_on_a_card() {
 }
 
 pairs! {
+    controller_objects: "controllers.h",
     devices_and_their_queues: "devices.h",
     dispatcher_objects: "dispatcher.h",
     instructions: "processor.h",

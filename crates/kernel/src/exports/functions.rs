@@ -136,6 +136,7 @@ exports! { FUNCTIONS:
     : InitializeSListHead(1) @ 0..=15 => ex::slist::initialize;
     : IoAcquireCancelSpinLock(1) @ 0..=2 => io::cancel::acquire_into;
     : IoAcquireRemoveLockEx(5) @ 0..=2 ~ 0..=15 => io::remove_lock::acquire;
+    : IoAllocateController(4) @ 2..=2 => io::controller::allocate;
     : IoAllocateDriverObjectExtension(4) @ 0..=2 => io::driver_extension::allocate;
     : IoAllocateErrorLogEntry(2) @ 0..=2 => io::error_log::allocate;
     : IoAllocateIrp(2) @ 0..=2 => io::allocate::allocate;
@@ -155,6 +156,7 @@ exports! { FUNCTIONS:
     : IoCompleteRequest(2) @ 0..=2 => io::irp::complete;
     : IoConnectInterrupt(11) @ 0..=0 => io::interrupt::connect_old;
     : IoConnectInterruptEx(1) @ 0..=0 => io::interrupt::connect_ex;
+    : IoCreateController(1) @ 0..=0 => io::controller::create;
     : IoCreateDevice(7) @ 0..=1 => io::device::create_entry;
     : IoCreateFile(va) @ 0..=0 => io::zw::io_create_file;
     : IoCreateNotificationEvent(2) @ 0..=0 => io::event::create_notification;
@@ -167,12 +169,14 @@ exports! { FUNCTIONS:
     : IoCsqInsertIrpEx(4) @ 0..=2 => io::csq::insert_ex;
     : IoCsqRemoveIrp(2) @ 0..=2 => io::csq::remove;
     : IoCsqRemoveNextIrp(2) @ 0..=2 => io::csq::remove_next;
+    : IoDeleteController(1) @ 0..=0 => io::controller::delete;
     : IoDeleteDevice(1) @ 0..=1 => io::device::delete;
     : IoDeleteSymbolicLink(1) @ 0..=0 => io::links::delete;
     : IoDetachDevice(1) @ 0..=0 => io::stack::detach;
     : IoDisconnectInterrupt(1) @ 0..=0 => io::interrupt::disconnect_old;
     : IoDisconnectInterruptEx(1) @ 0..=0 => io::interrupt::disconnect_ex;
     : IoForwardIrpSynchronously(2) @ 0..=1 => io::query::forward_synchronously;
+    : IoFreeController(1) @ 2..=2 => io::controller::free;
     : IoFreeErrorLogEntry(1) @ 0..=2 => io::error_log::free;
     : IoFreeIrp(1) @ 0..=2 => io::allocate::free;
     : IoFreeMdl(1) @ 0..=2 => mm::mdl::io_free;

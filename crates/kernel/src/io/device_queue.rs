@@ -233,7 +233,10 @@ fn is_empty(cx: &mut Cx<'_>, queue: DriverPtr<KDEVICE_QUEUE>) -> bool {
 }
 
 /// The entries that wait, first to last.
-fn entries(cx: &mut Cx<'_>, queue: DriverPtr<KDEVICE_QUEUE>) -> Flow<Vec<DriverPtr<KDEVICE_QUEUE_ENTRY>>> {
+pub(super) fn entries(
+    cx: &mut Cx<'_>,
+    queue: DriverPtr<KDEVICE_QUEUE>,
+) -> Flow<Vec<DriverPtr<KDEVICE_QUEUE_ENTRY>>> {
     const MOST: usize = 0x10_0000;
     if cx.read(queue + KDEVICE_QUEUE::Type)? != TYPE {
         let message = format!(

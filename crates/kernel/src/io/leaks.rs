@@ -10,7 +10,7 @@ use engine::Flow;
 
 use super::irp::Origin;
 use super::violation::device_name;
-use super::{device, driver, pending, unload};
+use super::{controller, device, driver, pending, unload};
 use crate::cx::{Cx, Kernel};
 use crate::ex::{lookaside, resource, timer};
 use crate::ke;
@@ -212,6 +212,10 @@ fn objects(cx: &mut Cx<'_>, gone: &mut Gone) -> Flow<()> {
     }
     for link in cx.with(|k| links(k, gone.driver.address)) {
         gone.leak(cx, "symbolic-link-leak", "symbolic links", &format!("left the symbolic link {link}"), "");
+    }
+    for (controller, who) in controller::outstanding(cx, gone.base) {
+        let what = format!("did not delete its controller object {controller:#x}");
+        gone.leak(cx, "controller-leak", "controller objects", &what, &format!(", made by {who}"));
     }
     for irp in cx.with(|k| irps(k, gone.driver.address)) {
         if !gone.is_told("irp-leak", "IRPs", "") {

@@ -12,6 +12,7 @@ pub mod cancel;
 pub(crate) mod cancel_routine;
 pub(crate) mod closing;
 pub mod complete;
+pub mod controller;
 mod create;
 pub mod csq;
 pub mod device;
@@ -77,6 +78,7 @@ pub struct State {
     /// Where the objects of the last request were known: see `express`.
     pub(crate) near: [usize; 2],
     pub(crate) cancel: cancel::State,
+    pub(crate) controllers: controller::State,
     pub(crate) interfaces: interface::Interfaces,
     /// Images whose `DllInitialize` was called, by base.
     pub(crate) libraries: BTreeSet<u64>,
