@@ -186,6 +186,13 @@ const C_DRIVERS: &[CDriver] = &[
     },
     CDriver { name: "tables", source: "tables.c", defines: &[], missing: None, compiler: Clang(&["-O2"]) },
     CDriver {
+        name: "security",
+        source: "security.c",
+        defines: &[],
+        missing: Some("security/newer.def"),
+        compiler: Clang(&["-O2"]),
+    },
+    CDriver {
         name: "lost_update",
         source: "faulty/lost_update.c",
         defines: &[],

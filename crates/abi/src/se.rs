@@ -33,6 +33,64 @@ layouts! {
         0x08 Privilege: [LUID_AND_ATTRIBUTES; 3],
     }
 
+    /// An identifier and what holds for it in a token.
+    SID_AND_ATTRIBUTES [size 0x10, align 8] {
+        0x00 Sid: DriverPtr<SID>,
+        0x08 Attributes: u32,
+    }
+
+    /// Whose token it is.
+    TOKEN_USER [size 0x10, align 8] {
+        0x00 User: SID_AND_ATTRIBUTES,
+    }
+
+    /// The groups of a token; `GroupCount` of them.
+    TOKEN_GROUPS [size 0x18, align 8] {
+        0x00 GroupCount: u32,
+        0x08 Groups: SID_AND_ATTRIBUTES,
+    }
+
+    /// The privileges of a token; `PrivilegeCount` of them.
+    TOKEN_PRIVILEGES [size 0x10, align 4] {
+        0x00 PrivilegeCount: u32,
+        0x04 Privileges: LUID_AND_ATTRIBUTES,
+    }
+
+    /// Who owns what is made with the token.
+    TOKEN_OWNER [size 0x8, align 8] {
+        0x00 Owner: DriverPtr<SID>,
+    }
+
+    /// The group of what is made with the token.
+    TOKEN_PRIMARY_GROUP [size 0x8, align 8] {
+        0x00 PrimaryGroup: DriverPtr<SID>,
+    }
+
+    /// Who may do what with what is made with the token.
+    TOKEN_DEFAULT_DACL [size 0x8, align 8] {
+        0x00 DefaultDacl: DriverPtr<ACL>,
+    }
+
+    /// Where a token comes from.
+    TOKEN_SOURCE [size 0x10, align 4] {
+        0x00 SourceName: [u8; 8],
+        0x08 SourceIdentifier: LUID,
+    }
+
+    /// Numbers of a token.
+    TOKEN_STATISTICS [size 0x38, align 8] {
+        0x00 TokenId: LUID,
+        0x08 AuthenticationId: LUID,
+        0x10 ExpirationTime: i64,
+        0x18 TokenType: u32,
+        0x1c ImpersonationLevel: u32,
+        0x20 DynamicCharged: u32,
+        0x24 DynamicAvailable: u32,
+        0x28 GroupCount: u32,
+        0x2c PrivilegeCount: u32,
+        0x30 ModifiedId: LUID,
+    }
+
     /// What the generic rights mean for a type of object.
     GENERIC_MAPPING [size 0x10, align 4] {
         0x00 GenericRead: u32,
@@ -150,7 +208,9 @@ constants! {
         // Versions and limits.
         SECURITY_DESCRIPTOR_REVISION = 1;
         ACL_REVISION = 2;
+        ACL_REVISION_DS = 4;
         SID_REVISION = 1;
+        SID_MAX_SUB_AUTHORITIES = 15;
     }
     u16 {
         // `SECURITY_DESCRIPTOR::Control`.
@@ -160,6 +220,13 @@ constants! {
         SE_DACL_DEFAULTED = 0x8;
         SE_SACL_PRESENT = 0x10;
         SE_SACL_DEFAULTED = 0x20;
+        SE_DACL_AUTO_INHERIT_REQ = 0x100;
+        SE_SACL_AUTO_INHERIT_REQ = 0x200;
+        SE_DACL_AUTO_INHERITED = 0x400;
+        SE_SACL_AUTO_INHERITED = 0x800;
+        SE_DACL_PROTECTED = 0x1000;
+        SE_SACL_PROTECTED = 0x2000;
+        SE_RM_CONTROL_VALID = 0x4000;
         SE_SELF_RELATIVE = 0x8000;
     }
     u32 {
@@ -181,5 +248,55 @@ constants! {
         ACCESS_ALLOWED_ACE_TYPE = 0x0;
         ACCESS_DENIED_ACE_TYPE = 0x1;
         SYSTEM_AUDIT_ACE_TYPE = 0x2;
+        SYSTEM_ALARM_ACE_TYPE = 0x3;
+        ACCESS_ALLOWED_OBJECT_ACE_TYPE = 0x5;
+        ACCESS_DENIED_OBJECT_ACE_TYPE = 0x6;
+        SYSTEM_AUDIT_OBJECT_ACE_TYPE = 0x7;
+        SYSTEM_ALARM_OBJECT_ACE_TYPE = 0x8;
+    }
+    u8 {
+        // `ACE_HEADER::AceFlags`.
+        OBJECT_INHERIT_ACE = 0x1;
+        CONTAINER_INHERIT_ACE = 0x2;
+        NO_PROPAGATE_INHERIT_ACE = 0x4;
+        INHERIT_ONLY_ACE = 0x8;
+        INHERITED_ACE = 0x10;
+        VALID_INHERIT_FLAGS = 0x1f;
+    }
+    u32 {
+        // `LUID_AND_ATTRIBUTES::Attributes` of a privilege, `PRIVILEGE_SET::Control`.
+        SE_PRIVILEGE_ENABLED_BY_DEFAULT = 0x1;
+        SE_PRIVILEGE_ENABLED = 0x2;
+        SE_PRIVILEGE_USED_FOR_ACCESS = 0x8000_0000;
+        PRIVILEGE_SET_ALL_NECESSARY = 1;
+    }
+    u32, not_in_mingw "winnt.h alone has them, for applications" {
+        // `SID_AND_ATTRIBUTES::Attributes` of a group.
+        SE_GROUP_MANDATORY = 0x1;
+        SE_GROUP_ENABLED_BY_DEFAULT = 0x2;
+        SE_GROUP_ENABLED = 0x4;
+        SE_GROUP_OWNER = 0x8;
+        SE_GROUP_USE_FOR_DENY_ONLY = 0x10;
+    }
+    u32 {
+        // `TOKEN_TYPE`.
+        TokenPrimary = 1;
+        TokenImpersonation = 2;
+    }
+    u32 {
+        // `TOKEN_INFORMATION_CLASS`.
+        TokenUser = 1;
+        TokenGroups = 2;
+        TokenPrivileges = 3;
+        TokenOwner = 4;
+        TokenPrimaryGroup = 5;
+        TokenDefaultDacl = 6;
+        TokenSource = 7;
+        TokenType = 8;
+        TokenImpersonationLevel = 9;
+        TokenStatistics = 10;
+        TokenSessionId = 12;
+        TokenIntegrityLevel = 25;
+        MaxTokenInfoClass = 29;
     }
 }

@@ -29,6 +29,7 @@ pub mod po;
 pub mod ps;
 pub mod rtl;
 pub mod rules;
+pub mod se;
 mod sorted_map;
 pub mod verdict;
 pub mod verifier;

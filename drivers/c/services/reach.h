@@ -290,6 +290,7 @@ REACH(RtlVerifyVersionInfo, (PUT(P, "\x1C\1\0\0\x0A\0\0"),
                              RtlVerifyVersionInfo((RTL_OSVERSIONINFOEXW *)P, VER_MAJORVERSION,
                                                   VerSetConditionMask(0, VER_MAJORVERSION, VER_EQUAL)) == 0))
 
+#include "reach_security.h"
 #include "reach_tables.h"
 
 static const struct {
@@ -325,7 +326,7 @@ static const struct {
     ROW(RtlSplay), ROW(RtlDelete), ROW(RtlDeleteNoSplay), ROW(RtlRealSuccessor), ROW(RtlRealPredecessor),
     ROW(RtlSubtreeSuccessor), ROW(RtlSubtreePredecessor), TABLE_ROWS(), TABLE_ROWS(Avl),
     ROW(RtlLookupFirstMatchingElementGenericTableAvl), ROW(RtlEnumerateGenericTableLikeADirectory),
-    ROW(RtlCaptureStackBackTrace), ROW(RtlWalkFrameChain),
+    ROW(RtlCaptureStackBackTrace), ROW(RtlWalkFrameChain), SECURITY_ROWS,
 #undef ROW
 };
 

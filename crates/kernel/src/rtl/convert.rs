@@ -13,7 +13,7 @@ use crate::mm::pool;
 
 /// Puts `units` and, where `zero`, a zero behind them, into `to`, whose buffer is allocated first if `allocate`; `too_long`
 /// if it has no room.
-fn put<const W: u64>(
+pub(crate) fn put<const W: u64>(
     cx: &mut Cx<'_>,
     to: DriverPtr<UNICODE_STRING>,
     mut units: Vec<u16>,
