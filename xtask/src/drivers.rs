@@ -130,6 +130,7 @@ const C_DRIVERS: &[CDriver] = &[
         missing: Some("locks/newer.def"),
         compiler: Gcc,
     },
+    CDriver { name: "system", source: "system.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "apcs", source: "apcs.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "faults",

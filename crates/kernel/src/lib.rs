@@ -15,6 +15,7 @@ pub mod event;
 pub mod ex;
 pub mod exports;
 mod few;
+pub(crate) mod fields;
 mod findings;
 pub mod hal;
 pub mod io;

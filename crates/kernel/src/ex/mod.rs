@@ -12,6 +12,7 @@ pub mod resource;
 pub mod rundown;
 pub mod slist;
 pub mod spinlock;
+pub mod system_information;
 #[cfg(test)]
 mod tests;
 pub mod timer;

@@ -4,6 +4,7 @@
 //! drivers walk or patch, and the objects that the pointers mean, on writable ones. A slot of `HalDispatchTable` that
 //! dirql has no routine for is a thunk that says its name when it is called.
 
+use abi::{DriverPtr, KLDR_DATA_TABLE_ENTRY};
 use engine::windows::{PAGE, USER_DEVICE};
 
 use super::se_exports;
@@ -134,6 +135,20 @@ const SERVICE_PACK: u64 = WRITABLE + 0x800;
 #[must_use]
 pub const fn service_pack_text() -> u64 {
     base() + SERVICE_PACK
+}
+
+/// Where the kernel's own entry of `PsLoadedModuleList` lies, behind that, and the path it names.
+const KERNEL_MODULE: u64 = WRITABLE + 0x900;
+const KERNEL_MODULE_PATH: u64 = WRITABLE + 0xA00;
+
+/// The kernel's own entry of `PsLoadedModuleList`.
+pub(crate) const fn kernel_module() -> DriverPtr<KLDR_DATA_TABLE_ENTRY> {
+    DriverPtr::new(base() + KERNEL_MODULE)
+}
+
+/// The path that it names.
+pub(crate) const fn kernel_module_path() -> DriverPtr<u16> {
+    DriverPtr::new(base() + KERNEL_MODULE_PATH)
 }
 
 /// Bytes set aside for each object type; drivers see them as opaque.

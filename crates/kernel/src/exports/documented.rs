@@ -44,6 +44,11 @@ pub fn find(name: &str) -> Option<Documented> {
     None
 }
 
+/// All, sorted by name.
+pub(crate) fn all() -> impl Iterator<Item = Documented> {
+    NAMES.lines().filter_map(parse)
+}
+
 fn parse(line: &'static str) -> Option<Documented> {
     let mut fields = line.split('\t');
     let (name, module) = (fields.next()?, fields.next()?);

@@ -483,6 +483,8 @@ exports! { FUNCTIONS:
     : RtlGetOwnerSecurityDescriptor(3) @ 0..=0 => se::descriptor::owner;
     : RtlGetSaclSecurityDescriptor(4) @ 0..=1 => se::descriptor::sacl;
     : RtlGetVersion(1) @ 0..=0 => rtl::version::get_version;
+    : RtlImageDirectoryEntryToData(4) @ 0..=2 => rtl::image::directory_entry_to_data;
+    : RtlImageNtHeader(1) @ 0..=2 => rtl::image::nt_header;
     : RtlInitAnsiString(2) @ 0..=2 ~ 0..=15 => rtl::string::init_ansi;
     : RtlInitString(2) @ 0..=2 ~ 0..=15 => rtl::string::init_ansi;
     : RtlInitUnicodeString(2) @ 0..=2 ~ 0..=15 => rtl::string::init_unicode;
@@ -582,6 +584,7 @@ exports! { FUNCTIONS:
     : ZwOpenSection(3) @ 0..=0 => mm::section::zw_open;
     : ZwQueryKey(5) @ 0..=0 => cm::value::query_key;
     : ZwQuerySection(5) @ 0..=0 => mm::section::zw_query;
+    : ZwQuerySystemInformation(4) @ 0..=0 => ex::system_information::zw_query;
     : ZwQueryValueKey(6) @ 0..=0 => cm::value::query;
     : ZwReadFile(9) @ 0..=0 => io::zw::read_file;
     : ZwSetEvent(2) @ 0..=0 => io::event::zw_set;

@@ -21,6 +21,8 @@ pub(crate) struct Routine {
     code: &'static [u8],
 }
 
+/// Where the first begins, behind the image's headers.
+pub(super) const FIRST: u64 = 0x800;
 /// Where each begins: this many bytes behind the one before.
 const ROOM: u64 = 0x80;
 
@@ -143,14 +145,19 @@ const _: () = {
         assert!(ROUTINES[index].code.len() as u64 <= ROOM);
         index += 1;
     }
-    assert!(ROUTINES.len() as u64 * ROOM <= PAGE);
+    assert!(FIRST + ROUTINES.len() as u64 * ROOM <= PAGE);
 };
+
+/// Where the routine of this index begins.
+const fn begin(index: u64) -> u64 {
+    pseudo::exports_base() + FIRST + index * ROOM
+}
 
 /// The routine that `address` lies in, and where that begins.
 fn at(address: u64) -> Option<(&'static Routine, u64)> {
-    let index = address.checked_sub(pseudo::exports_base())? / ROOM;
+    let index = address.checked_sub(begin(0))? / ROOM;
     let routine = ROUTINES.get(usize::try_from(index).ok()?)?;
-    Some((routine, pseudo::exports_base() + index * ROOM))
+    Some((routine, begin(index)))
 }
 
 /// The name of the routine that `address` lies in, with the offset in it.
@@ -170,7 +177,7 @@ pub(crate) fn pushed_at(address: u64) -> Option<u64> {
 /// The address of a routine.
 pub(crate) fn address(name: &str) -> Option<u64> {
     let index = ROUTINES.iter().position(|routine| routine.name == name)?;
-    Some(pseudo::exports_base() + index as u64 * ROOM)
+    Some(begin(index as u64))
 }
 
 /// The address of a routine that drivers may import.
@@ -178,11 +185,12 @@ pub(crate) fn export(name: &str) -> Option<u64> {
     ROUTINES.iter().any(|routine| routine.exported && routine.name == name).then(|| address(name))?
 }
 
-/// Puts them into memory. Once.
-pub(super) fn boot(k: &mut Kernel) {
-    let mut bytes = vec![0xCC; usize::try_from(PAGE).expect("small")];
-    for (index, routine) in ROUTINES.iter().enumerate() {
-        let begin = index * usize::try_from(ROOM).expect("small");
+/// Puts them into memory, on the page that begins with `headers`. Once.
+pub(super) fn boot(k: &mut Kernel, headers: &[u8]) {
+    let mut bytes = headers.to_vec();
+    bytes.resize(usize::try_from(PAGE).expect("small"), 0xCC);
+    for (index, routine) in (0..).zip(&ROUTINES) {
+        let begin = usize::try_from(begin(index) - pseudo::exports_base()).expect("small");
         let to = &mut bytes[begin..begin + routine.code.len()];
         to.copy_from_slice(routine.code);
         if let [0x49, 0xbb, head @ ..] = to {

@@ -7,6 +7,7 @@
 pub(crate) mod code;
 mod guard;
 pub mod imports;
+pub(crate) mod kernel_image;
 mod load;
 mod modules;
 mod pseudo;
@@ -19,6 +20,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub use load::{LoadError, LoadedImage, Module, discard_init, load, unload};
+pub(crate) use modules::FOLDER;
 pub use modules::{initializer, libraries, uninitializer};
 pub use pseudo::{boot, export_address, exports_base, internal_address};
 pub use routine::system_routine_address;

@@ -14,7 +14,28 @@ use crate::mm::pool;
 const TAG: u32 = pool::tag(b"MmLd");
 
 /// Where Windows keeps drivers.
-const FOLDER: &str = "\\SystemRoot\\System32\\drivers\\";
+pub(crate) const FOLDER: &str = "\\SystemRoot\\System32\\drivers\\";
+
+/// What an entry says of an image.
+pub(super) struct Module<'m> {
+    /// Where the file is kept, with a `\\` at the end.
+    pub(super) folder: &'m str,
+    /// Its file name.
+    pub(super) name: &'m str,
+    pub(super) base: u64,
+    /// Bytes.
+    pub(super) size: u32,
+    /// `DriverEntry`, or null.
+    pub(super) entry_point: DriverPtr<Code>,
+    pub(super) checksum: u32,
+}
+
+impl Module<'_> {
+    /// The most units that a counted string holds are enough for a path.
+    fn path(&self) -> Vec<u16> {
+        self.folder.encode_utf16().chain(self.name.encode_utf16()).take(0x7FFE).collect()
+    }
+}
 
 /// Appends an entry for an image; its address, and that of the path it names.
 pub(crate) fn add(
@@ -23,28 +44,43 @@ pub(crate) fn add(
     image: &Image,
     base: u64,
 ) -> Flow<(DriverPtr<KLDR_DATA_TABLE_ENTRY>, u64)> {
-    type Entry = KLDR_DATA_TABLE_ENTRY;
-    let path: Vec<u16> = FOLDER.encode_utf16().chain(name.encode_utf16()).take(0x7FFE).collect();
-    let folder = FOLDER.encode_utf16().count();
-    let bytes: Vec<u8> = path.iter().flat_map(|unit| unit.to_le_bytes()).chain([0, 0]).collect();
-    let text: DriverPtr<u16> = pool::allocate(cx, pool::Kind::NonPaged, bytes.len() as u64, TAG)?;
-    let entry: DriverPtr<Entry> = pool::allocate(cx, pool::Kind::NonPaged, size_of::<Entry>() as u64, TAG)?;
+    let entry_point =
+        image.entry_point().map_or(DriverPtr::NULL, |rva| DriverPtr::new(base + u64::from(rva)));
+    let checksum = image.checksum().stored;
+    let module = Module { folder: FOLDER, name, base, size: image.size(), entry_point, checksum };
+    let bytes = 2 * module.path().len() as u64 + 2;
+    let text: DriverPtr<u16> = pool::allocate(cx, pool::Kind::NonPaged, bytes, TAG)?;
+    let size = size_of::<KLDR_DATA_TABLE_ENTRY>() as u64;
+    let entry: DriverPtr<KLDR_DATA_TABLE_ENTRY> = pool::allocate(cx, pool::Kind::NonPaged, size, TAG)?;
     if text.is_null() || entry.is_null() {
         // The entry is for drivers to look at; without memory for it they see none.
         return Ok((DriverPtr::NULL, 0));
     }
+    add_at(cx, &module, entry, text)?;
+    Ok((entry, text.address))
+}
+
+/// Fills the entry at `entry`, its path at `text`, and appends it.
+pub(super) fn add_at(
+    cx: &mut Cx<'_>,
+    module: &Module<'_>,
+    entry: DriverPtr<KLDR_DATA_TABLE_ENTRY>,
+    text: DriverPtr<u16>,
+) -> Flow<()> {
+    type Entry = KLDR_DATA_TABLE_ENTRY;
+    let path = module.path();
+    let folder = module.folder.encode_utf16().count();
+    let bytes: Vec<u8> = path.iter().flat_map(|unit| unit.to_le_bytes()).chain([0, 0]).collect();
     cx.write_bytes(text.address, &bytes)?;
-    cx.write(entry + Entry::DllBase, DriverPtr::new(base))?;
-    let start = image.entry_point().map_or(DriverPtr::NULL, |rva| DriverPtr::new(base + u64::from(rva)));
-    cx.write(entry + Entry::EntryPoint, start)?;
-    cx.write(entry + Entry::SizeOfImage, image.size())?;
-    cx.write(entry + Entry::SizeOfImageNotRounded, image.size())?;
-    cx.write(entry + Entry::CheckSum, image.checksum().stored)?;
+    cx.write(entry + Entry::DllBase, DriverPtr::new(module.base))?;
+    cx.write(entry + Entry::EntryPoint, module.entry_point)?;
+    cx.write(entry + Entry::SizeOfImage, module.size)?;
+    cx.write(entry + Entry::SizeOfImageNotRounded, module.size)?;
+    cx.write(entry + Entry::CheckSum, module.checksum)?;
     cx.write(entry + Entry::LoadCount, 1)?;
     write_string(cx, entry + Entry::FullDllName, text, path.len())?;
     write_string(cx, entry + Entry::BaseDllName, text.index(folder as u64), path.len() - folder)?;
-    append(cx, entry + Entry::InLoadOrderLinks)?;
-    Ok((entry, text.address))
+    append(cx, entry + Entry::InLoadOrderLinks)
 }
 
 fn write_string(

@@ -2,13 +2,14 @@
 //!
 //! Export `number` is a thunk at `base + 1000h + 16 × number`: rows of the export table, then the internal rows, then,
 //! in pages that are never mapped, one for each import that nobody has: calling it and reading it both end in a verdict
-//! that names it. Exported variables lie behind. It contains no code: the engine knows the addresses.
+//! that names it. Exported variables lie behind, headers (`kernel_image`) and what is code (`code`) on its first page. A thunk has no code:
+//! the engine knows the addresses.
 
 use abi::{Code, DriverPtr};
 use engine::windows::{IMAGES, PAGE};
 use engine::{Flow, Protection};
 
-use super::code;
+use super::kernel_image;
 use crate::cx::Cx;
 use crate::exports::{self, FUNCTIONS, INTERNAL, data};
 use crate::ke::irql;
@@ -18,6 +19,9 @@ use crate::mm::map::Page;
 pub(crate) const FIRST_MISSING: u32 = 0x4000;
 /// Numbers from one missing import to the next: 256 bytes, since it may be a variable that is read at an offset.
 pub(crate) const MISSING_STRIDE: u32 = 16;
+/// The first number of what Windows exports by a documented name and dirql does not: only the directory of the kernel's image leads there,
+/// and nothing is defined for it.
+pub(crate) const FIRST_DOCUMENTED: u32 = 0xF_0000;
 /// The number behind the last.
 pub(crate) const END: u32 = 0x10_0000;
 
@@ -49,7 +53,7 @@ pub(crate) fn number_at(address: u64) -> Option<u32> {
 /// The thunk of an exported routine.
 #[must_use]
 pub fn export_address(name: &str) -> Option<DriverPtr<Code>> {
-    let row = FUNCTIONS.iter().position(|export| export.name == name)?;
+    let row = FUNCTIONS.binary_search_by(|export| export.name.cmp(name)).ok()?;
     Some(DriverPtr::new(thunk(number(row))))
 }
 
@@ -92,14 +96,14 @@ pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
         cx.engine().write_bytes(at, &[0xCC; 0x1000]).expect("the pages were just mapped");
     }
     cx.with(|k| k.mm.map.protect(k.engine, exports_base(), thunk_pages, Protection::READ));
-    cx.with(code::boot);
+    kernel_image::boot(cx)?;
     let variables = exports_base() + data::OFFSET;
     map(cx, variables, data::PAGES);
     data::fill(cx);
     for page in 0..data::PAGES {
         cx.with(|k| k.mm.map.protect(k.engine, variables + page * PAGE, 1, data::protection(page * PAGE)));
     }
-    Ok(())
+    kernel_image::list(cx)
 }
 
 fn map(cx: &mut Cx<'_>, address: u64, count: u64) {

@@ -105,6 +105,11 @@ impl Table {
         self.place(value)?.take()
     }
 
+    /// How many are open.
+    pub(crate) fn count(&self) -> usize {
+        self.entries.iter().flatten().count()
+    }
+
     /// The lowest value that is in use.
     fn first(&self) -> Option<u64> {
         self.entries.iter().position(Option::is_some).map(|index| 4 * (index as u64 + 1))

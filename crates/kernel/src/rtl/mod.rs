@@ -12,6 +12,7 @@ pub(crate) mod frames;
 pub mod function_table;
 pub mod generic_table;
 pub mod guid;
+pub mod image;
 pub mod memory;
 pub mod print;
 pub mod random;

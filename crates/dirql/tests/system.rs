@@ -1,0 +1,68 @@
+//! What drivers ask the system about itself, as a compiled driver does (`drivers/c/system.c`): processes, modules, the kernel's own image,
+//! objects by their names.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use dirql::{Bench, Report};
+use rig::{driver, start};
+
+fn bench() -> Bench {
+    Bench::new().driver(driver("system.sys")).processors(2)
+}
+
+/// One story of the driver's table, with so many checks at least.
+fn tell(index: u32, checks: u32) {
+    let machine = start(bench);
+    rig::tell(machine, r"\\.\DirqlSystem", 0x0022_2000 + 4 * index, checks, &format!("story {index}"));
+}
+
+/// How a story ends that does not.
+fn stopped(index: u32) -> Report {
+    let machine = start(bench);
+    let code = 0x0022_2000 + 4 * index;
+    let _ = rig::try_play(&machine, &format!(r"open \\.\DirqlSystem as s; ioctl s {code:#x} out 8"));
+    machine.finish()
+}
+
+#[test]
+fn the_system_tells_its_size_its_time_and_its_debugger() {
+    tell(0, 19);
+}
+
+#[test]
+fn processes_are_listed_with_their_threads_and_names() {
+    tell(1, 18);
+}
+
+#[test]
+fn modules_are_listed_the_kernel_first_as_in_the_list_that_drivers_walk() {
+    tell(2, 15);
+}
+
+#[test]
+fn the_kernels_image_has_headers_and_exports_that_a_driver_finds_by_itself() {
+    tell(3, 13);
+}
+
+#[test]
+fn a_directory_of_an_image_is_found_in_memory_and_as_in_a_file() {
+    tell(4, 8);
+}
+
+#[test]
+fn an_export_that_dirql_has_not_is_found_and_says_its_name_when_it_is_called() {
+    let report = stopped(5);
+    let verdict = report.expect_verdict();
+    assert!(verdict.message.starts_with("ntoskrnl.exe!ZwCommitTransaction"), "{report}");
+    assert!(verdict.message.contains("not implemented by dirql"), "{report}");
+}
+
+#[test]
+fn a_class_of_information_that_is_not_here_is_told_by_its_number() {
+    let report = stopped(6);
+    let verdict = report.expect_verdict();
+    assert!(verdict.message.contains("class 64 of ZwQuerySystemInformation"), "{report}");
+}

@@ -1,0 +1,59 @@
+//! Fields of a structure that is put together outside of driver memory: little-endian, one behind the other.
+
+/// The bytes so far.
+#[derive(Default)]
+pub(crate) struct Fields(Vec<u8>);
+
+impl Fields {
+    pub(crate) fn u16(self, value: u16) -> Self {
+        self.bytes(&value.to_le_bytes())
+    }
+
+    pub(crate) fn u32(self, value: u32) -> Self {
+        self.bytes(&value.to_le_bytes())
+    }
+
+    pub(crate) fn u64(self, value: u64) -> Self {
+        self.bytes(&value.to_le_bytes())
+    }
+
+    pub(crate) fn i64(self, value: i64) -> Self {
+        self.bytes(&value.to_le_bytes())
+    }
+
+    /// A length or an offset, of 32 bits.
+    pub(crate) fn size(self, value: usize) -> Self {
+        self.u32(u32::try_from(value).unwrap_or(u32::MAX))
+    }
+
+    pub(crate) fn wide(mut self, units: &[u16]) -> Self {
+        self.0.extend(units.iter().flat_map(|unit| unit.to_le_bytes()));
+        self
+    }
+
+    pub(crate) fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend(bytes);
+        self
+    }
+
+    /// Zeros up to this length, if it is shorter.
+    pub(crate) fn pad_to(mut self, length: usize) -> Self {
+        self.0.resize(length.max(self.0.len()), 0);
+        self
+    }
+
+    /// Another value for the 32 bits at `at`.
+    pub(crate) fn with_u32_at(mut self, at: usize, value: usize) -> Self {
+        self.0[at..at + 4].copy_from_slice(&u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes());
+        self
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// All of it.
+    pub(crate) fn done(self) -> Vec<u8> {
+        self.0
+    }
+}
