@@ -6,6 +6,8 @@
 #include "system/system.h"
 #include "system/information.h"
 #include "system/modules.h"
+#include "system/names.h"
+#include "system/threads.h"
 
 #define FIRST_FUNCTION 0x800
 
@@ -16,7 +18,9 @@ static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlSystem
 
 static ULONG (*const Stories[])(VOID) = {
     Information, ListOfProcesses, Modules, KernelImage, /* from 0 on */
-    OwnImage, WhatIsNotThere, UnknownClass, /* from 4 on */
+    OwnImage, WhatIsNotThere, UnknownClass, NamesOfObjects, /* from 4 on */
+    Directories, Links, WhatHandlesAre, OwnersOfThreads, /* from 8 on */
+    HardErrors, Ranges, Watched, /* from 12 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -66,3 +66,44 @@ fn a_class_of_information_that_is_not_here_is_told_by_its_number() {
     let verdict = report.expect_verdict();
     assert!(verdict.message.contains("class 64 of ZwQuerySystemInformation"), "{report}");
 }
+
+#[test]
+fn an_object_is_found_by_its_name_and_says_it() {
+    tell(7, 12);
+}
+
+#[test]
+fn a_directory_holds_names_and_goes_with_its_last_handle_unless_it_is_permanent() {
+    tell(8, 20);
+}
+
+#[test]
+fn a_symbolic_link_says_where_it_leads() {
+    tell(9, 10);
+}
+
+#[test]
+fn a_handle_tells_the_counts_the_type_and_the_name_of_its_object() {
+    tell(10, 10);
+}
+
+#[test]
+fn a_thread_has_a_process_which_is_found_by_either_number() {
+    tell(11, 19);
+}
+
+#[test]
+fn a_thread_remembers_whether_hard_errors_are_shown_and_for_which_device() {
+    tell(12, 10);
+}
+
+#[test]
+fn memory_is_told_in_ranges_and_a_stack_where_it_begins() {
+    tell(13, 8);
+}
+
+#[test]
+fn a_driver_that_verifier_watches_can_ask_so() {
+    let machine = start(|| bench().verifier(kernel::verifier::Verifier::ALL));
+    rig::tell(machine, r"\\.\DirqlSystem", 0x0022_2000 + 4 * 14, 2, "story 14");
+}

@@ -399,6 +399,11 @@ impl Nt {
         Ok(())
     }
 
+    /// Whether Driver Verifier watches the drivers of this machine.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.verifier.is_on()
+    }
+
     /// Whether the option of Verifier's that a finding belongs to is on; one without a row in the table belongs to any.
     fn is_verified(&self, verdict: &Verdict) -> bool {
         let option = rules::find(verdict.rule).and_then(|rule| rule.option());

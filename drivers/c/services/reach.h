@@ -291,6 +291,7 @@ REACH(RtlVerifyVersionInfo, (PUT(P, "\x1C\1\0\0\x0A\0\0"),
                                                   VerSetConditionMask(0, VER_MAJORVERSION, VER_EQUAL)) == 0))
 
 #include "reach_security.h"
+#include "reach_images.h"
 #include "reach_tables.h"
 
 static const struct {
@@ -326,7 +327,8 @@ static const struct {
     ROW(RtlSplay), ROW(RtlDelete), ROW(RtlDeleteNoSplay), ROW(RtlRealSuccessor), ROW(RtlRealPredecessor),
     ROW(RtlSubtreeSuccessor), ROW(RtlSubtreePredecessor), TABLE_ROWS(), TABLE_ROWS(Avl),
     ROW(RtlLookupFirstMatchingElementGenericTableAvl), ROW(RtlEnumerateGenericTableLikeADirectory),
-    ROW(RtlCaptureStackBackTrace), ROW(RtlWalkFrameChain), SECURITY_ROWS,
+    ROW(RtlCaptureStackBackTrace), ROW(RtlWalkFrameChain), ROW(RtlImageNtHeader), ROW(RtlImageDirectoryEntryToData),
+    ROW(RtlAnsiCharToUnicodeChar), SECURITY_ROWS,
 #undef ROW
 };
 

@@ -16,7 +16,7 @@ use crate::ke::{affinity, time};
 use crate::ldr::{self, kernel_image};
 use crate::mm::physical::RAM;
 use crate::ob::handle::Table;
-use crate::ps::process::SYSTEM_ID;
+use crate::ps::process::session_of;
 use crate::verdict::Verdict;
 
 /// `SystemBasicInformation`.
@@ -171,7 +171,7 @@ fn process(k: &Kernel, at: u64, listed: &Listed<'_>) -> Fields {
         counted.u16(bytes).u16(bytes + 2).u32(0).u64(at + text as u64)
     };
     let handles = listed.key.and_then(|key| k.ob.tables.get(&key)).map_or(0, Table::count);
-    let session = u32::from(listed.id > SYSTEM_ID);
+    let session = session_of(listed.id);
     let priority = if listed.key.is_some() { NORMAL_PRIORITY.into() } else { 0 };
     let head = named.u64(priority).u64(listed.id).u64(0).size(handles).u32(session).pad_to(PROCESS_BYTES);
     let whole = threads.iter().fold(head, |list, thread| of_thread(list, listed.id, thread));

@@ -3,7 +3,7 @@
 //! Pages: *IoCreateNotificationEvent function*, *IoCreateSynchronizationEvent function*, *ZwCreateEvent function*. What
 //! an event does is `ke::event`.
 
-use abi::{DriverPtr, KEVENT, NtStatus, OBJ_KERNEL_HANDLE, OBJ_OPENIF, OBJECT_ATTRIBUTES, UNICODE_STRING};
+use abi::{DriverPtr, KEVENT, NtStatus, OBJ_OPENIF, OBJECT_ATTRIBUTES, UNICODE_STRING};
 use engine::Flow;
 
 use crate::cx::Cx;
@@ -91,36 +91,43 @@ pub fn zw_create(
         1 => Type::Synchronization,
         _ => return Ok(NtStatus::INVALID_PARAMETER),
     };
-    let (name, flags) = if attributes.is_null() {
-        (String::new(), 0)
-    } else {
-        let name = cx.read(attributes + OBJECT_ATTRIBUTES::ObjectName)?;
-        (ob::string::read(cx, name)?, cx.read(attributes + OBJECT_ATTRIBUTES::Attributes)?)
+    let named = match ob::attributes::read(cx, attributes)? {
+        Ok(named) => named,
+        Err(status) => return Ok(status),
     };
-    let kernel = flags & OBJ_KERNEL_HANDLE != 0;
-    if !name.is_empty()
-        && let Ok(found) = cx.with(|k| k.ob.names.resolve(&name))
+    let kernel = named.kernel_handle();
+    if !named.name.is_empty()
+        && let Ok(found) = ob::object::named(cx, &named.name, Kind::Event)
     {
-        let Target::Object(body) = found.target else {
-            return Ok(NtStatus::OBJECT_TYPE_MISMATCH);
+        let body = match found {
+            Ok(_) if named.flags & OBJ_OPENIF == 0 => return Ok(NtStatus::OBJECT_NAME_COLLISION),
+            Ok(body) => body,
+            Err(status) => return Ok(status),
         };
-        if ob::object::kind(cx, body) != Some(Kind::Event) {
-            return Ok(NtStatus::OBJECT_TYPE_MISMATCH);
-        }
-        if flags & OBJ_OPENIF == 0 {
-            return Ok(NtStatus::OBJECT_NAME_COLLISION);
-        }
         let opened = handle::open(cx, body, access, kernel)?;
         cx.write(handle, opened.0)?;
         return Ok(NtStatus::OBJECT_NAME_EXISTS);
     }
-    let Some(event) = make(cx, &name, kind, signaled)? else {
+    let Some(event) = make(cx, &named.name, kind, signaled)? else {
         return Ok(NtStatus::INSUFFICIENT_RESOURCES);
     };
     let opened = handle::open(cx, event.address, access, kernel)?;
     ob::object::dereference(cx, event)?;
     cx.write(handle, opened.0)?;
     Ok(NtStatus::SUCCESS)
+}
+
+/// `ZwOpenEvent`.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn zw_open(
+    cx: &mut Cx<'_>,
+    handle: DriverPtr<u64>,
+    access: u32,
+    attributes: DriverPtr<OBJECT_ATTRIBUTES>,
+) -> Flow<NtStatus> {
+    ob::attributes::open_named(cx, handle, access, attributes, Kind::Event)
 }
 
 /// `ZwSetEvent`: signals; the previous state goes to `previous`, if that is not null.

@@ -26,6 +26,7 @@ mod fast_io;
 pub mod file;
 mod file_lock;
 mod finish;
+pub mod hard_error;
 pub mod integrity;
 pub mod interface;
 pub mod interrupt;

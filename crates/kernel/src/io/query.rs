@@ -6,8 +6,8 @@
 
 use abi::{
     CONFIGURATION_INFORMATION, Code, DEVICE_OBJECT, DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO,
-    IO_STACK_LOCATION, IRP, IRP_SYNCHRONOUS_API, KEVENT, KPROCESS, KTHREAD, NtStatus, SL_INVOKE_ON_CANCEL,
-    SL_INVOKE_ON_ERROR, SL_INVOKE_ON_SUCCESS,
+    IO_STACK_LOCATION, IRP, IRP_PAGING_IO, IRP_SYNCHRONOUS_API, KEVENT, KPROCESS, KTHREAD, NtStatus,
+    SL_INVOKE_ON_CANCEL, SL_INVOKE_ON_ERROR, SL_INVOKE_ON_SUCCESS,
 };
 use engine::Flow;
 
@@ -35,6 +35,22 @@ pub fn is_wdm_version_available(_cx: &mut Cx<'_>, major: u8, minor: u8) -> Flow<
 pub fn requestor_process(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<DriverPtr<KPROCESS>> {
     let thread: DriverPtr<KTHREAD> = cx.read(irp + IRP::Tail_Overlay_Thread)?;
     Ok(process_of(cx, thread))
+}
+
+/// `IoGetInitialStack`: where the current thread's driver stack begins, its highest address.
+///
+/// # Errors
+/// None.
+pub fn initial_stack(cx: &mut Cx<'_>) -> Flow<u64> {
+    Ok(cx.with(|k| k.ke.thread().and_then(|thread| thread.stack)).map_or(0, |stack| stack.base))
+}
+
+/// `IoGetPagingIoPriority`: none of a request that is no paging I/O, the usual one of one that is.
+///
+/// # Errors
+/// A verdict if the IRP is bad.
+pub fn paging_priority(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<u32> {
+    Ok(u32::from(cx.read(irp + IRP::Flags)? & IRP_PAGING_IO != 0))
 }
 
 /// `IoGetStackLimits`: the current thread's driver stack.

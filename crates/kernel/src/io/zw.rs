@@ -2,11 +2,11 @@
 //!
 //! Pages: *ZwCreateFile function*, *ZwOpenFile function*, *ZwReadFile function*, *ZwWriteFile function*,
 //! *ZwDeviceIoControlFile function*. There are no disks: a file on one is not found, which is told once as advice. A
-//! name relative to an open directory is not supported.
+//! name relative to an open file is not supported.
 
 use abi::{
     DriverPtr, FILE_OPEN, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT, IO_STATUS_BLOCK, NtStatus,
-    OBJ_KERNEL_HANDLE, OBJECT_ATTRIBUTES, SYNCHRONIZE,
+    OBJECT_ATTRIBUTES, SYNCHRONIZE,
 };
 use engine::{Args, Flow};
 use zerocopy::{FromBytes, IntoBytes};
@@ -113,23 +113,21 @@ fn open(
     if synchronous && file::map_generic(options.access) & SYNCHRONIZE == 0 {
         return Ok(NtStatus::INVALID_PARAMETER);
     }
-    if cx.read(attributes + OBJECT_ATTRIBUTES::RootDirectory)? != 0 {
-        let what = "ZwCreateFile with a name relative to an open directory";
-        return Err(cx.stop(Verdict::not_implemented(what)));
-    }
+    let named = match ob::attributes::read(cx, attributes)? {
+        Ok(named) => named,
+        Err(status) => return Ok(status),
+    };
     if let Err(at) = create::check_attributes(cx, options.extended)? {
         return answer(cx, status_block, NtStatus::EA_LIST_INCONSISTENT, at.into());
     }
-    let name = cx.read(attributes + OBJECT_ATTRIBUTES::ObjectName)?;
-    let name = ob::string::read(cx, name)?;
-    let kernel = cx.read(attributes + OBJECT_ATTRIBUTES::Attributes)? & OBJ_KERNEL_HANDLE != 0;
-    let (status, information) = match file::create(cx, &name, options, Mode::Kernel, kernel)? {
+    let opened = file::create(cx, &named.name, options, Mode::Kernel, named.kernel_handle())?;
+    let (status, information) = match opened {
         Ok(opened) => {
             cx.write(handle, opened.0)?;
             (NtStatus::SUCCESS, file::OPENED)
         }
         Err(status) => {
-            tell_of_file(cx, &name, status);
+            tell_of_file(cx, &named.name, status);
             (status, 0)
         }
     };

@@ -208,6 +208,10 @@ pub(crate) struct Thread {
     pub(crate) created: u64,
     /// When its quantum ends.
     pub(crate) quantum_end: u64,
+    /// Hard errors are not to be shown.
+    pub(crate) hard_errors_disabled: bool,
+    /// The device that its last hard error was about, or null.
+    pub(crate) device_to_verify: u64,
     /// It asked to end, with this status.
     pub(crate) exit: Option<NtStatus>,
 }
@@ -399,6 +403,8 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
             retired: (0, 0),
             question: 0,
             quantum_end: 0,
+            hard_errors_disabled: false,
+            device_to_verify: 0,
             exit: None,
         };
         k.ke.threads.insert(thread);

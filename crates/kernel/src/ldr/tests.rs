@@ -177,12 +177,14 @@ fn init_is_gone_once_it_is_discarded() {
 }
 
 #[test]
-fn a_driver_finds_itself_in_the_list_of_modules() {
+fn a_driver_finds_itself_in_the_list_of_modules_behind_the_kernel() {
     machine(|cx| {
         let image = load(cx, driver("listed", ALLOCATES, &[]));
         let head = DriverPtr::<LIST_ENTRY>::new(data::address("PsLoadedModuleList"));
         let first = cx.read(head + LIST_ENTRY::Flink).unwrap();
-        assert_eq!(first.container(KLDR_DATA_TABLE_ENTRY::InLoadOrderLinks), image.section);
+        assert_eq!(first.container(KLDR_DATA_TABLE_ENTRY::InLoadOrderLinks), data::kernel_module());
+        let second = cx.read(first + LIST_ENTRY::Flink).unwrap();
+        assert_eq!(second.container(KLDR_DATA_TABLE_ENTRY::InLoadOrderLinks), image.section);
         let base: DriverPtr<()> = cx.read(image.section + KLDR_DATA_TABLE_ENTRY::DllBase).unwrap();
         assert_eq!(base.address, image.base);
         let name = image.section + KLDR_DATA_TABLE_ENTRY::BaseDllName;
@@ -194,8 +196,8 @@ fn a_driver_finds_itself_in_the_list_of_modules() {
         let units: Vec<u16> = text.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
         assert_eq!(String::from_utf16_lossy(&units), "listed.sys");
         super::unload(cx, image.base).unwrap();
-        assert_eq!(cx.read(head + LIST_ENTRY::Flink).unwrap(), head);
-        assert_eq!(cx.read(head + LIST_ENTRY::Blink).unwrap(), head);
+        assert_eq!(cx.read(first + LIST_ENTRY::Flink).unwrap(), head);
+        assert_eq!(cx.read(head + LIST_ENTRY::Blink).unwrap(), first);
     });
 }
 

@@ -19,6 +19,7 @@ pub mod pool_exports;
 pub(crate) mod pool_own;
 #[cfg(test)]
 mod pool_tests;
+pub mod ranges;
 #[cfg(test)]
 pub(crate) mod rig;
 pub mod section;

@@ -268,18 +268,7 @@ pub fn zw_open(
     access: u32,
     attributes: DriverPtr<OBJECT_ATTRIBUTES>,
 ) -> Flow<NtStatus> {
-    let named = match attributes::read(cx, attributes)? {
-        Ok(named) => named,
-        Err(status) => return Ok(status),
-    };
-    match ob::object::named(cx, &named.name, Kind::Section).and_then(|found| found) {
-        Ok(object) => {
-            let opened = handle::open(cx, object, access, named.kernel_handle())?;
-            cx.write(handle, opened.0)?;
-            Ok(NtStatus::SUCCESS)
-        }
-        Err(status) => Ok(status),
-    }
+    attributes::open_named(cx, handle, access, attributes, Kind::Section)
 }
 
 /// `ZwQuerySection`: `SectionBasicInformation` (0); of `SectionImageInformation` (1) no section here has any.

@@ -4,10 +4,12 @@
 //! them is here, by address.
 
 pub(crate) mod attributes;
+pub mod directory;
 pub mod handle;
 pub mod names;
 pub mod object;
 pub mod object_type;
+pub mod query;
 pub mod string;
 
 use crate::address_map::AddressMap;
@@ -26,6 +28,8 @@ pub struct State {
     pub objects: AddressMap<Object>,
     /// Handles, by process (0: the kernel's own, which is the system process's).
     pub(crate) tables: SortedMap<u64, handle::Table>,
+    /// Directories and symbolic links that are open.
+    pub(crate) opened: directory::State,
 }
 
 impl State {

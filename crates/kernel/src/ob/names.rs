@@ -156,6 +156,12 @@ impl Names {
         self.entries.remove(&fold(path));
     }
 
+    /// Whether no name lies in the directory of this path.
+    pub(crate) fn is_empty(&self, path: &str) -> bool {
+        let within = fold(path) + "\\";
+        !self.entries.range(within.clone()..).next().is_some_and(|(name, _)| name.starts_with(&within))
+    }
+
     /// All symbolic links of `\GLOBAL??`, by name and target: what `\\.\` can open.
     pub fn dos_devices(&self) -> impl Iterator<Item = (&str, &str)> {
         self.entries.values().filter_map(|entry| match &entry.target {

@@ -27,6 +27,7 @@ pub enum Kind {
     Process,
     Section,
     Semaphore,
+    SymbolicLink,
     Thread,
     Timer,
 }

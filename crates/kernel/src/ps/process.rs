@@ -1,14 +1,15 @@
 //! Processes: an object that can be waited for, an id, and the threads that belong to it. Follows *PsGetCurrentProcess*,
-//! *PsGetCurrentProcessId function*.
+//! *PsGetCurrentProcessId function*, *ZwOpenProcess function*.
 //!
 //! Address spaces are `mm`'s, handle tables `ob`'s. A process has no other attributes yet.
 
-use abi::{DriverPtr, KPROCESS, NtStatus};
+use abi::{CLIENT_ID, DriverPtr, KPROCESS, NtStatus, OBJECT_ATTRIBUTES};
 use engine::{Flow, StrandId};
 
 use crate::cx::Cx;
 use crate::ke::dispatcher::{self, Kind};
 use crate::ke::thread::Thread;
+use crate::ke::time;
 use crate::mm::{pool, spaces, view, virtual_memory};
 use crate::ob;
 use crate::verdict::Verdict;
@@ -27,6 +28,8 @@ pub(crate) struct Process {
     pub(crate) id: u64,
     /// For people: `test.exe`.
     pub(crate) name: String,
+    /// The system time when it was made.
+    created: u64,
     life: Life,
 }
 
@@ -71,7 +74,10 @@ fn make(cx: &mut Cx<'_>, key: u64, id: u64, name: String) -> Flow<()> {
         .map_err(|bad| cx.bad_pointer(bad))?;
     ob::object::create(cx, object.address, ob::Kind::Process, "", &PROCEDURES)
         .expect("a process object has no name that could clash");
-    cx.with(|k| k.ps.processes.insert(key, Process { object, id, name, life: Life::Runs }));
+    cx.with(|k| {
+        let created = time::boot(k) + time::ticked(k);
+        k.ps.processes.insert(key, Process { object, id, name, created, life: Life::Runs })
+    });
     Ok(())
 }
 
@@ -176,20 +182,87 @@ pub fn get_current_id(cx: &mut Cx<'_>) -> Flow<u64> {
     }))
 }
 
+/// What `of` says of the process whose object this is.
+fn ask<R>(
+    cx: &mut Cx<'_>,
+    ddi: &str,
+    process: DriverPtr<KPROCESS>,
+    of: impl FnOnce(&Process) -> R,
+) -> Flow<R> {
+    match cx.with(|k| k.ps.processes.values().find(|known| known.object == process).map(of)) {
+        Some(answer) => Ok(answer),
+        None => {
+            let message = format!("{ddi} was called for {:#x}, which is no process", process.address);
+            Err(cx.stop(Verdict::error("not-a-process", message)))
+        }
+    }
+}
+
 /// `PsGetProcessId`.
 ///
 /// # Errors
 /// A verdict if there is no such process.
 pub fn get_id(cx: &mut Cx<'_>, process: DriverPtr<KPROCESS>) -> Flow<u64> {
-    let found = cx.with(|k| k.ps.processes.values().find(|p| p.object == process).map(|p| p.id));
-    match found {
-        Some(id) => Ok(id),
-        None => {
-            let message =
-                format!("PsGetProcessId was called for {:#x}, which is no process", process.address);
-            Err(cx.stop(Verdict::error("not-a-process", message)))
-        }
+    ask(cx, "PsGetProcessId", process, |known| known.id)
+}
+
+/// `PsGetProcessCreateTimeQuadPart`.
+///
+/// # Errors
+/// A verdict if there is no such process.
+pub fn create_time(cx: &mut Cx<'_>, process: DriverPtr<KPROCESS>) -> Flow<u64> {
+    ask(cx, "PsGetProcessCreateTimeQuadPart", process, |known| known.created)
+}
+
+/// The session of a process with this id: 0 is the system's, and the one user's is 1.
+pub(crate) const fn session_of(id: u64) -> u32 {
+    (id > SYSTEM_ID) as u32
+}
+
+/// `PsGetCurrentProcessSessionId`: of the process that the thread is in.
+///
+/// # Errors
+/// None of its own.
+pub fn current_session(cx: &mut Cx<'_>) -> Flow<u32> {
+    let object = current_object(cx);
+    ask(cx, "PsGetCurrentProcessSessionId", object, |known| session_of(known.id))
+}
+
+/// `ZwOpenProcess`: a handle to the process with this id, or with a thread with this id.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn zw_open(
+    cx: &mut Cx<'_>,
+    handle: DriverPtr<u64>,
+    access: u32,
+    attributes: DriverPtr<OBJECT_ATTRIBUTES>,
+    client: DriverPtr<CLIENT_ID>,
+) -> Flow<NtStatus> {
+    let named = match ob::attributes::read(cx, attributes)? {
+        Ok(named) => named,
+        Err(status) => return Ok(status),
+    };
+    if !named.name.is_empty() {
+        return Ok(NtStatus::INVALID_PARAMETER_MIX);
     }
+    if client.is_null() {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    let (process, thread) =
+        (cx.read(client + CLIENT_ID::UniqueProcess)?, cx.read(client + CLIENT_ID::UniqueThread)?);
+    let found = cx.with(|k| {
+        if thread != 0 {
+            let known = k.ke.threads.iter().find(|known| known.id == thread)?;
+            let owner = k.ps.processes.get(&known.home())?;
+            return (process == 0 || owner.id == process).then_some(owner.object);
+        }
+        k.ps.processes.values().find(|known| known.id == process).map(|known| known.object)
+    });
+    let Some(object) = found else { return Ok(NtStatus::INVALID_CID) };
+    let opened = ob::handle::open(cx, object.address, access, named.kernel_handle())?;
+    cx.write(handle, opened.0)?;
+    Ok(NtStatus::SUCCESS)
 }
 
 /// `PsLookupProcessByProcessId`: the object with a reference.

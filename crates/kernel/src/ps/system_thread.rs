@@ -8,7 +8,7 @@ use abi::{CLIENT_ID, Code, DriverPtr, KTHREAD, NtStatus, OBJECT_ATTRIBUTES};
 use engine::Flow;
 
 use crate::cx::Cx;
-use crate::ke::thread::{self, Body, NORMAL_PRIORITY, Role, Start};
+use crate::ke::thread::{self, Body, Identity, NORMAL_PRIORITY, Role, Start, State};
 use crate::verdict::Verdict;
 use crate::{ke, ldr, ob, ps};
 
@@ -104,18 +104,50 @@ pub fn current_id(cx: &mut Cx<'_>) -> Flow<u64> {
     Ok(cx.with(|k| k.ke.thread().map_or(0, |thread| thread.id)))
 }
 
+/// What `of` says of the thread whose object this is.
+fn ask<R>(
+    cx: &mut Cx<'_>,
+    ddi: &str,
+    thread: DriverPtr<KTHREAD>,
+    of: impl FnOnce(&Identity) -> R,
+) -> Flow<R> {
+    match cx.with(|k| k.ke.identity_of(thread.address)) {
+        Some(identity) => Ok(of(&identity)),
+        None => {
+            let message = format!("{ddi} was called for {:#x}, which is no thread", thread.address);
+            Err(cx.stop(Verdict::error("not-a-thread", message)))
+        }
+    }
+}
+
 /// `PsGetThreadId`.
 ///
 /// # Errors
 /// A verdict if there is no such thread.
 pub fn id(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<u64> {
-    match cx.with(|k| k.ke.identity_of(thread.address).map(|thread| thread.id)) {
-        Some(id) => Ok(id),
-        None => {
-            let message = format!("PsGetThreadId was called for {:#x}, which is no thread", thread.address);
-            Err(cx.stop(Verdict::error("not-a-thread", message)))
-        }
-    }
+    ask(cx, "PsGetThreadId", thread, |thread| thread.id)
+}
+
+/// `PsGetThreadProcessId`.
+///
+/// # Errors
+/// A verdict if there is no such thread.
+pub fn process_id(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<u64> {
+    let process = ask(cx, "PsGetThreadProcessId", thread, |thread| thread.process)?;
+    Ok(cx.with(|k| k.ps.processes.get(&process).map_or(ps::process::SYSTEM_ID, |process| process.id)))
+}
+
+/// `PsIsThreadTerminating`: whether it is ending, or over.
+///
+/// # Errors
+/// A verdict if there is no such thread.
+pub fn is_terminating(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
+    ask(cx, "PsIsThreadTerminating", thread, |_| ())?;
+    Ok(cx.with(|k| {
+        let mut all = k.ke.threads.iter();
+        let living = all.find(|known| known.object == thread && known.state != State::Terminated);
+        living.is_none_or(|known| known.exit.is_some())
+    }))
 }
 
 /// `PsIsSystemThread`: whether it was made by the system or by a driver, whatever process it was made in.

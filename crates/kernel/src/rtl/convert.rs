@@ -139,6 +139,17 @@ pub fn unicode_size(cx: &mut Cx<'_>, from: DriverPtr<STRING>) -> Flow<u32> {
     Ok((u32::from(cx.read(from + STRING::Length)?) + 1) * 2)
 }
 
+/// `RtlAnsiCharToUnicodeChar`: the next character, behind which the caller's pointer points then.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn ansi_char_to_unicode(cx: &mut Cx<'_>, at: DriverPtr<u64>) -> Flow<u16> {
+    let character = DriverPtr::<u8>::new(cx.read(at)?);
+    let unit = text::ansi_to_unit(cx.read(character)?);
+    cx.write(at, character.address + 1)?;
+    Ok(unit)
+}
+
 /// `RtlMultiByteToUnicodeN`: as many characters as fit; how many bytes were written goes to `written`.
 ///
 /// # Errors
