@@ -16,6 +16,7 @@
 #include "pairs/processor.h"
 #include "pairs/requests.h"
 #include "pairs/sections.h"
+#include "pairs/security.h"
 #include "pairs/system.h"
 
 #define TELL CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)
@@ -36,7 +37,7 @@ typedef struct _PAIR_OF_RULE {
 #define REQUEST_PAIR(Rule, Routine) {Rule, NULL, Routine},
 static const PAIR_OF_RULE Pairs[] = {
     CONTROLLER_PAIRS DEVICE_PAIRS DISPATCHER_PAIRS EXCLUSION_PAIRS LEVEL_PAIRS MAPPING_PAIRS MDL_PAIRS OWN_IRP_PAIRS POOL_PAIRS
-        PROCESSOR_PAIRS REQUEST_PAIRS SECTION_PAIRS SYSTEM_PAIRS
+        PROCESSOR_PAIRS REQUEST_PAIRS SECTION_PAIRS SECURITY_PAIRS SYSTEM_PAIRS
 };
 #undef PAIR
 #undef REQUEST_PAIR

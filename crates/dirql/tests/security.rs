@@ -46,3 +46,43 @@ fn an_absolute_descriptor_points_to_its_parts() {
 fn a_descriptor_in_one_piece_holds_what_the_absolute_one_points_to() {
     tell(5, 27);
 }
+
+#[test]
+fn a_token_says_whose_process_it_is() {
+    tell(6, 8);
+}
+
+#[test]
+fn a_token_is_asked_class_by_class() {
+    tell(7, 30);
+}
+
+#[test]
+fn a_subject_context_has_the_token_of_its_process() {
+    tell(8, 5);
+}
+
+#[test]
+fn access_is_granted_entry_by_entry_in_their_order() {
+    tell(9, 20);
+}
+
+#[test]
+fn a_privilege_grants_what_no_list_does() {
+    tell(10, 12);
+}
+
+#[test]
+fn a_captured_descriptor_is_a_copy_and_a_logged_one_is_shared() {
+    tell(11, 14);
+}
+
+#[test]
+fn a_new_descriptor_is_of_what_is_said_handed_down_and_usual() {
+    tell(12, 30);
+}
+
+#[test]
+fn a_device_has_a_descriptor_that_its_driver_may_change() {
+    tell(13, 15);
+}

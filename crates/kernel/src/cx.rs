@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::event::Event;
 use crate::nt::Nt;
 use crate::verdict::Verdict;
-use crate::{cm, ex, hal, io, kd, ke, ldr, mm, ob, pnp, po, ps};
+use crate::{cm, ex, hal, io, kd, ke, ldr, mm, ob, pnp, po, ps, se};
 
 /// All state of the kernel, by NT's prefixes.
 pub struct Kernel {
@@ -42,6 +42,8 @@ pub struct Kernel {
     pub po: po::State,
     /// Processes and system threads.
     pub ps: ps::State,
+    /// Tokens and security descriptors.
+    pub se: se::State,
 }
 
 /// The context of a kernel routine: which machine, on whose behalf.
@@ -292,6 +294,7 @@ impl Kernel {
             pnp: pnp::State::default(),
             po: po::State::new(settings),
             ps: ps::State::new(settings),
+            se: se::State::default(),
         }
     }
 }

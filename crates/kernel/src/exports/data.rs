@@ -12,8 +12,8 @@ use crate::cx::Cx;
 use crate::ke::affinity;
 use crate::ldr;
 use crate::mm::space::Zone;
-use crate::ps;
 use crate::rtl::version::{self, Version};
+use crate::{ps, se};
 
 /// Where the variables' read-only page lies in the pseudo-image.
 pub const OFFSET: u64 = 0x0180_0000;
@@ -195,6 +195,18 @@ pub(crate) const fn physical_memory() -> u64 {
     base() + SECURITY - OBJECT_TYPE_BYTES
 }
 
+/// Where a token lies: behind what `SeExports` points to, as opaque as an object type.
+pub(crate) fn tokens() -> impl Iterator<Item = u64> {
+    const FIRST: u64 = 0x800;
+    (FIRST..PAGE).step_by(0x10).map(|offset| base() + SECURITY + offset)
+}
+
+/// Where `IoGetFileObjectGenericMapping` says that its mapping lies.
+#[must_use]
+pub(crate) const fn file_mapping() -> u64 {
+    base() + SECURITY + 0x7F0
+}
+
 const fn base() -> u64 {
     ldr::exports_base() + OFFSET
 }
@@ -253,6 +265,8 @@ pub(crate) fn fill(cx: &mut Cx<'_>) {
     engine.write_bytes(service_pack_text(), &pack).expect("the variables' pages are mapped");
     let bytes = se_exports::bytes(base() + SECURITY);
     engine.write_bytes(base() + SECURITY, &bytes).expect("the variables' pages are mapped");
+    let mapping = se::object::file_mapping();
+    engine.write(DriverPtr::new(file_mapping()), mapping).expect("the variables' pages are mapped");
 }
 
 fn fill_hal_dispatch(cx: &mut Cx<'_>, table: u64) {

@@ -1,13 +1,13 @@
 //! `IRP_MJ_CREATE`: what a driver is asked when one of its devices is opened, and what it may read about who opens it.
 //!
 //! Pages: *IRP_MJ_CREATE*, *IO_SECURITY_CONTEXT structure*, *ACCESS_STATE structure*, *ZwCreateFile function*,
-//! *FILE_FULL_EA_INFORMATION structure*. There are no tokens and no privileges: the subject's are null, and all access is granted.
+//! *FILE_FULL_EA_INFORMATION structure*. No privileges are used.
 
 use abi::{
     ACCESS_STATE, DEVICE_OBJECT, DriverPtr, FILE_DEVICE_SECURE_OPEN, FILE_FULL_EA_INFORMATION, FILE_OBJECT,
     IO_FORCE_ACCESS_CHECK, IO_SECURITY_CONTEXT, IRP_CREATE_OPERATION, IRP_MJ_CREATE, IRP_SYNCHRONOUS_API,
-    NtStatus, SECURITY_SUBJECT_CONTEXT, SL_FORCE_ACCESS_CHECK, SL_OPEN_PAGING_FILE, SL_OPEN_TARGET_DIRECTORY,
-    SL_STOP_ON_SYMLINK, UNICODE_STRING,
+    NtStatus, SL_FORCE_ACCESS_CHECK, SL_OPEN_PAGING_FILE, SL_OPEN_TARGET_DIRECTORY, SL_STOP_ON_SYMLINK,
+    UNICODE_STRING,
 };
 use engine::Flow;
 
@@ -18,6 +18,7 @@ use crate::cx::Cx;
 use crate::mm::pool;
 use crate::ob::handle::Mode;
 use crate::ps;
+use crate::se::subject;
 
 const TAG: u32 = pool::tag(b"IoCr");
 
@@ -103,9 +104,8 @@ fn security_context(
     cx.write(state + ACCESS_STATE::OriginalDesiredAccess, access)?;
     cx.write(state + ACCESS_STATE::PreviouslyGrantedAccess, granted)?;
     cx.write(state + ACCESS_STATE::RemainingDesiredAccess, remaining)?;
-    let process = ps::process::get_current_id(cx)?;
-    let subject = state + ACCESS_STATE::SubjectSecurityContext;
-    cx.write(subject + SECURITY_SUBJECT_CONTEXT::ProcessAuditId, DriverPtr::new(process))?;
+    let process = ps::current_process(cx);
+    subject::describe(cx, process, state + ACCESS_STATE::SubjectSecurityContext)?;
     Ok(Some(context))
 }
 

@@ -250,7 +250,10 @@ fn unlink(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
 /// The last reference to a deleted device is gone.
 fn free_memory(cx: &mut Cx<'_>, device: u64) -> Flow<()> {
     let device = DriverPtr::<DEVICE_OBJECT>::new(device);
-    cx.with(|k| k.io.devices.remove(device.address));
+    cx.with(|k| {
+        k.io.devices.remove(device.address);
+        k.se.devices.remove(&device.address);
+    });
     let size = cx.read(device + DEVICE_OBJECT::Size)?;
     remove_lock::forget_range(cx, device.address, size.into());
     let block = cx.read(device + DEVICE_OBJECT::Vpb)?;

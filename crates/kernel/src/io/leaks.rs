@@ -18,6 +18,7 @@ use crate::ke::thread::Thread;
 use crate::mm::{contiguous, io_space, mdl, pool, pool_check, view};
 use crate::ob::handle;
 use crate::ps;
+use crate::se::{subject, token};
 use crate::verdict::Verdict;
 
 /// Why the driver goes.
@@ -303,6 +304,21 @@ fn memory(cx: &mut Cx<'_>, gone: &mut Gone) {
     }
     views(cx, gone);
     handles(cx, gone);
+    tokens(cx, gone);
+}
+
+/// References to access tokens, by subject contexts or without.
+fn tokens(cx: &mut Cx<'_>, gone: &mut Gone) {
+    for left in token::outstanding(cx, gone.base) {
+        let place = format!(", taken by {}", left.caller);
+        if left.taken_by == subject::CAPTURE {
+            let what = "did not release a subject context";
+            gone.leak(cx, "subject-context-leak", "subject contexts", what, &place);
+        } else {
+            let what = format!("did not dereference the access token {:#x}", left.token);
+            gone.leak(cx, "token-leak", "references to access tokens", &what, &place);
+        }
+    }
 }
 
 /// Views of sections that nothing but the driver would unmap: an application's go with it, and may be the application's to unmap.

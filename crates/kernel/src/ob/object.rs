@@ -30,6 +30,7 @@ pub enum Kind {
     SymbolicLink,
     Thread,
     Timer,
+    Token,
 }
 
 /// What an object's owner does when it is let go.
@@ -167,7 +168,7 @@ pub(crate) fn dereference_near(k: &mut Kernel, place: usize, body: u64) -> bool 
 }
 
 #[cold]
-fn not_an_object(cx: &mut Cx<'_>, body: u64, ddi: &str, change: i64) -> engine::Leave {
+pub(crate) fn not_an_object(cx: &mut Cx<'_>, body: u64, ddi: &str, change: i64) -> engine::Leave {
     let known = cx.with(|k| k.ob.objects.get(body).map(|object| (object.kind, object.handles)));
     let message = match known {
         Some((kind, handles)) => format!(

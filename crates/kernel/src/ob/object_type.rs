@@ -16,6 +16,7 @@ const TYPES: &[(Kind, &str)] = &[
     (Kind::Section, "MmSectionObjectType"),
     (Kind::Process, "PsProcessType"),
     (Kind::Thread, "PsThreadType"),
+    (Kind::Token, "SeTokenObjectType"),
 ];
 
 /// Which kind the type object at `address` stands for.

@@ -6,12 +6,13 @@
 use abi::{CLIENT_ID, DriverPtr, KPROCESS, NtStatus, OBJECT_ATTRIBUTES};
 use engine::{Flow, StrandId};
 
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::ke::dispatcher::{self, Kind};
 use crate::ke::thread::Thread;
 use crate::ke::time;
 use crate::mm::{pool, spaces, view, virtual_memory};
 use crate::ob;
+use crate::se::token;
 use crate::verdict::Verdict;
 
 /// The id of the system process.
@@ -78,7 +79,8 @@ fn make(cx: &mut Cx<'_>, key: u64, id: u64, name: String) -> Flow<()> {
         let created = time::boot(k) + time::ticked(k);
         k.ps.processes.insert(key, Process { object, id, name, created, life: Life::Runs })
     });
-    Ok(())
+    let user = if key == SYSTEM { token::User::System } else { token::User::default() };
+    token::assign(cx, key, user)
 }
 
 /// The process exits. With its last thread, threads that drivers have made in it included, it ends: its object is signaled and let go.
@@ -124,6 +126,7 @@ fn finish(cx: &mut Cx<'_>, key: u64) -> Flow<()> {
         spaces::release_process(k, key);
         virtual_memory::forget_process(k, key);
     });
+    token::release(cx, key)?;
     dispatcher::signal(cx, (object + KPROCESS::Header).cast(), 1, 0)?;
     ob::object::dereference(cx, object).map(|_| ())
 }
@@ -146,7 +149,7 @@ pub fn current_object(cx: &mut Cx<'_>) -> DriverPtr<KPROCESS> {
 }
 
 /// The key of the process that is this object, if it has not ended.
-pub(crate) fn living(k: &crate::cx::Kernel, object: u64) -> Option<u64> {
+pub(crate) fn living(k: &Kernel, object: u64) -> Option<u64> {
     let mut all = k.ps.processes.iter();
     all.find(|(_, process)| process.object.address == object && process.life != Life::Ended)
         .map(|(key, _)| *key)
@@ -159,7 +162,7 @@ pub fn system_object(cx: &mut Cx<'_>) -> DriverPtr<KPROCESS> {
 
 /// A process's name, for people.
 #[must_use]
-pub fn name(k: &crate::cx::Kernel, key: u64) -> String {
+pub fn name(k: &Kernel, key: u64) -> String {
     k.ps.processes.get(&key).map_or_else(|| format!("process {key}"), |process| process.name.clone())
 }
 
@@ -178,7 +181,7 @@ pub fn get_current(cx: &mut Cx<'_>) -> Flow<DriverPtr<KPROCESS>> {
 pub fn get_current_id(cx: &mut Cx<'_>) -> Flow<u64> {
     Ok(cx.with(|k| {
         let key = k.ke.thread().map_or(SYSTEM, Thread::home);
-        k.ps.processes.get(&key).map_or(SYSTEM_ID, |process| process.id)
+        id_of(k, key)
     }))
 }
 
@@ -263,6 +266,19 @@ pub fn zw_open(
     let opened = ob::handle::open(cx, object.address, access, named.kernel_handle())?;
     cx.write(handle, opened.0)?;
     Ok(NtStatus::SUCCESS)
+}
+
+/// The key of the process that is this object, ended or not.
+///
+/// # Errors
+/// A verdict if there is no such process.
+pub(crate) fn key(cx: &mut Cx<'_>, ddi: &str, process: DriverPtr<KPROCESS>) -> Flow<u64> {
+    ask(cx, ddi, process, |known| if known.id == SYSTEM_ID { SYSTEM } else { known.id })
+}
+
+/// The id of the process with this key.
+pub(crate) fn id_of(k: &Kernel, key: u64) -> u64 {
+    k.ps.processes.get(&key).map_or(SYSTEM_ID, |process| process.id)
 }
 
 /// `PsLookupProcessByProcessId`: the object with a reference.

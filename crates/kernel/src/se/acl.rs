@@ -6,7 +6,8 @@
 use abi::{
     ACCESS_ALLOWED_ACE, ACCESS_ALLOWED_ACE_TYPE, ACCESS_ALLOWED_OBJECT_ACE_TYPE, ACE_HEADER, ACL,
     ACL_REVISION, ACL_REVISION_DS, DriverPtr, GENERIC_ALL, GENERIC_EXECUTE, GENERIC_MAPPING, GENERIC_READ,
-    GENERIC_WRITE, NtStatus, SID, SYSTEM_ALARM_ACE_TYPE, SYSTEM_ALARM_OBJECT_ACE_TYPE, VALID_INHERIT_FLAGS,
+    GENERIC_WRITE, INHERIT_ONLY_ACE, NtStatus, SID, SYSTEM_ALARM_ACE_TYPE, SYSTEM_ALARM_OBJECT_ACE_TYPE,
+    VALID_INHERIT_FLAGS,
 };
 use engine::Flow;
 
@@ -67,6 +68,25 @@ impl Entry {
         Sid::from_bytes(self.bytes.get(ENTRY_HEAD..)?)
     }
 
+    /// The same with other flags.
+    #[must_use]
+    pub fn with_flags(&self, flags: u8) -> Self {
+        let mut bytes = self.bytes.clone();
+        bytes[1] = flags;
+        Self { bytes }
+    }
+
+    /// The same with its generic rights replaced by what they mean, unless it only is to be handed on.
+    fn mapped(mut self, mapping: &GENERIC_MAPPING) -> Self {
+        let rights = mapped(self.mask(), mapping);
+        if self.flags() & INHERIT_ONLY_ACE == 0
+            && let Some(mask) = self.bytes.get_mut(4..8)
+        {
+            mask.copy_from_slice(&rights.to_le_bytes());
+        }
+        self
+    }
+
     fn is_valid(&self) -> bool {
         let size = self.bytes.len();
         size.is_multiple_of(4) && (self.kind() > SYSTEM_ALARM_ACE_TYPE || self.sid().is_some())
@@ -95,6 +115,13 @@ impl Acl {
         let mut acl = Self { revision: ACL_REVISION, size: 0, entries };
         acl.size = u16::try_from(acl.used()).unwrap_or(u16::MAX);
         acl
+    }
+
+    /// The same with generic rights replaced by what they mean.
+    #[must_use]
+    pub fn mapped(mut self, mapping: &GENERIC_MAPPING) -> Self {
+        self.entries = self.entries.into_iter().map(|entry| entry.mapped(mapping)).collect();
+        self
     }
 
     /// Bytes up to the end of the last entry.

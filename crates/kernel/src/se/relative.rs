@@ -81,7 +81,8 @@ pub fn from_absolute(cx: &mut Cx<'_>, absolute: At, to: u64, room: DriverPtr<u32
     Ok(NtStatus::SUCCESS)
 }
 
-fn needs(bytes: &[u8]) -> u32 {
+/// How many bytes they are.
+pub(crate) fn needs(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
 

@@ -1,0 +1,236 @@
+/* Stories of tokens, subject contexts, and checks of access. */
+#include "security.h"
+
+#define FILE_WRITE_AND_READ (FILE_READ_DATA | FILE_WRITE_DATA)
+
+/* A context with this process's token; it holds no reference of its own. */
+static SECURITY_SUBJECT_CONTEXT SubjectOf(PEPROCESS Process)
+{
+    SECURITY_SUBJECT_CONTEXT Subject = {NULL, 0, PsReferencePrimaryToken(Process), NULL};
+
+    PsDereferencePrimaryToken(Subject.PrimaryToken);
+    return Subject;
+}
+
+static ULONG Tokens(VOID)
+{
+    PACCESS_TOKEN Own = PsReferencePrimaryToken(PsGetCurrentProcess());
+    PACCESS_TOKEN System = PsReferencePrimaryToken(PsInitialSystemProcess);
+    LUID Id, SystemId, Expected = SYSTEM_LUID;
+    ULONG Session = 7;
+
+    CHECK(Own != NULL && System != NULL && Own != System);
+    CHECK(SeTokenIsAdmin(Own) && SeTokenIsAdmin(System) && !SeTokenIsRestricted(Own));
+    CHECK(SeTokenType(Own) == TokenPrimary && SeTokenType(System) == TokenPrimary);
+    CHECK(SeQueryAuthenticationIdToken(System, &SystemId) == STATUS_SUCCESS && Same(&SystemId, &Expected, sizeof(Expected)));
+    CHECK(SeQueryAuthenticationIdToken(Own, &Id) == STATUS_SUCCESS && !Same(&Id, &SystemId, sizeof(Id)));
+    CHECK(SeQuerySessionIdToken(Own, &Session) == STATUS_SUCCESS && Session == 1);
+    CHECK(ObReferenceObjectByPointer(Own, TOKEN_QUERY, *SeTokenObjectType, UserMode) == STATUS_SUCCESS);
+    ObDereferenceObject(Own);
+    CHECK(ObReferenceObjectByPointer(Own, 0, *PsProcessType, UserMode) == STATUS_OBJECT_TYPE_MISMATCH);
+    PsDereferencePrimaryToken(Own);
+    PsDereferencePrimaryToken(System);
+    return 0;
+}
+
+/* What a token says, class by class. */
+static ULONG TokenClasses(VOID)
+{
+    PACCESS_TOKEN Own = PsReferencePrimaryToken(PsGetCurrentProcess());
+    PACCESS_TOKEN System = PsReferencePrimaryToken(PsInitialSystemProcess);
+    PVOID Buffer = NULL;
+    TOKEN_GROUPS *Groups;
+    TOKEN_PRIVILEGES *Privileges;
+    TOKEN_STATISTICS *Statistics;
+    ULONG Index, Administrator = 0, Word = 7;
+
+    CHECK(SeQueryInformationToken(System, TokenUser, &Buffer) == STATUS_SUCCESS);
+    CHECK(RtlEqualSid(((TOKEN_USER *)Buffer)->User.Sid, SeExports->SeLocalSystemSid));
+    ExFreePool(Buffer);
+    CHECK(SeQueryInformationToken(Own, TokenUser, &Buffer) == STATUS_SUCCESS);
+    CHECK(RtlValidSid(((TOKEN_USER *)Buffer)->User.Sid) && *RtlSubAuthorityCountSid(((TOKEN_USER *)Buffer)->User.Sid) == 5);
+    ExFreePool(Buffer);
+    CHECK(SeQueryInformationToken(Own, TokenGroups, (PVOID *)&Groups) == STATUS_SUCCESS);
+    for (Index = 0; Index < Groups->GroupCount; Index++) {
+        CHECK(RtlValidSid(Groups->Groups[Index].Sid));
+        Administrator += RtlEqualSid(Groups->Groups[Index].Sid, (PSID)Administrators) &&
+                         (Groups->Groups[Index].Attributes & 4) != 0; /* SE_GROUP_ENABLED */
+    }
+    CHECK(Groups->GroupCount > 4 && Administrator == 1);
+    CHECK(SeQueryInformationToken(Own, TokenStatistics, (PVOID *)&Statistics) == STATUS_SUCCESS);
+    CHECK(Statistics->TokenType == TokenPrimary && Statistics->GroupCount == Groups->GroupCount);
+    CHECK(SeQueryInformationToken(Own, TokenPrivileges, (PVOID *)&Privileges) == STATUS_SUCCESS);
+    CHECK(Privileges->PrivilegeCount == Statistics->PrivilegeCount && Privileges->Privileges[0].Luid.HighPart == 0);
+    ExFreePool(Groups);
+    ExFreePool(Statistics);
+    ExFreePool(Privileges);
+    CHECK(SeQueryInformationToken(Own, TokenOwner, &Buffer) == STATUS_SUCCESS);
+    CHECK(RtlEqualSid(((TOKEN_OWNER *)Buffer)->Owner, (PSID)Administrators));
+    ExFreePool(Buffer);
+    CHECK(SeQueryInformationToken(Own, TokenPrimaryGroup, &Buffer) == STATUS_SUCCESS);
+    CHECK(RtlValidSid(((TOKEN_PRIMARY_GROUP *)Buffer)->PrimaryGroup));
+    ExFreePool(Buffer);
+    CHECK(SeQueryInformationToken(Own, TokenDefaultDacl, &Buffer) == STATUS_SUCCESS);
+    CHECK(((TOKEN_DEFAULT_DACL *)Buffer)->DefaultDacl->AceCount == 2);
+    ExFreePool(Buffer);
+    CHECK(SeQueryInformationToken(Own, TokenSource, &Buffer) == STATUS_SUCCESS);
+    CHECK(Same(((TOKEN_SOURCE *)Buffer)->SourceName, "User32 ", 8));
+    ExFreePool(Buffer);
+    CHECK(SeQueryInformationToken(Own, TokenType, &Buffer) == STATUS_SUCCESS && *(TOKEN_TYPE *)Buffer == TokenPrimary);
+    ExFreePool(Buffer);
+    /* Two are answered in place of the address. */
+    CHECK(SeQueryInformationToken(Own, TokenSessionId, (PVOID *)&Word) == STATUS_SUCCESS && Word == 1);
+    CHECK(SeQueryInformationToken(Own, TokenIntegrityLevel, (PVOID *)&Word) == STATUS_SUCCESS && Word == 0x3000);
+    CHECK(SeQueryInformationToken(Own, TokenImpersonationLevel, &Buffer) == STATUS_INVALID_INFO_CLASS);
+    CHECK(SeQueryInformationToken(Own, 0, &Buffer) == STATUS_INVALID_INFO_CLASS);
+    PsDereferencePrimaryToken(Own);
+    PsDereferencePrimaryToken(System);
+    return 0;
+}
+
+static ULONG Subjects(VOID)
+{
+    SECURITY_SUBJECT_CONTEXT Subject, System;
+    PACCESS_TOKEN Own = PsReferencePrimaryToken(PsGetCurrentProcess());
+
+    SeCaptureSubjectContext(&Subject);
+    CHECK(Subject.ClientToken == NULL && Subject.PrimaryToken == Own && SeQuerySubjectContextToken(&Subject) == Own);
+    CHECK(Subject.ProcessAuditId == PsGetCurrentProcessId());
+    SeLockSubjectContext(&Subject);
+    CHECK(KeAreApcsDisabled());
+    SeUnlockSubjectContext(&Subject);
+    CHECK(!KeAreApcsDisabled());
+    SeReleaseSubjectContext(&Subject);
+    SeCaptureSubjectContextEx(PsGetCurrentThread(), PsInitialSystemProcess, &System);
+    CHECK(System.PrimaryToken != Own && SeTokenIsAdmin(System.PrimaryToken) && System.ProcessAuditId == (PVOID)4);
+    SeReleaseSubjectContext(&System);
+    PsDereferencePrimaryToken(Own);
+    return 0;
+}
+
+/* A descriptor whose list has these entries: kind, rights, whose. */
+typedef struct _PROTECTED {
+    SECURITY_DESCRIPTOR Descriptor;
+    ACL Acl;
+    UCHAR Entries[4 * 24];
+} PROTECTED;
+
+static VOID Protect(PROTECTED *Object)
+{
+    RtlCreateSecurityDescriptor(&Object->Descriptor, SECURITY_DESCRIPTOR_REVISION);
+    RtlCreateAcl(&Object->Acl, sizeof(Object->Acl) + sizeof(Object->Entries), ACL_REVISION);
+    RtlSetDaclSecurityDescriptor(&Object->Descriptor, TRUE, &Object->Acl, FALSE);
+}
+
+static VOID AddEntry(PROTECTED *Object, UCHAR Kind, UCHAR Flags, ACCESS_MASK Mask, PSID Sid)
+{
+    UCHAR Entry[8 + MAX_SID] = {Kind, Flags, (UCHAR)(8 + RtlLengthSid(Sid)), 0};
+
+    RtlCopyMemory(&Entry[4], &Mask, 4);
+    RtlCopySid(MAX_SID, &Entry[8], Sid);
+    RtlAddAce(&Object->Acl, ACL_REVISION, MAXULONG, Entry, Entry[2]);
+}
+
+static NTSTATUS Check(PROTECTED *Object, SECURITY_SUBJECT_CONTEXT *Subject, ACCESS_MASK Desired, ACCESS_MASK Previous,
+                      ACCESS_MASK *Granted)
+{
+    NTSTATUS Status = 7;
+    BOOLEAN Allowed = SeAccessCheck(Object == NULL ? NULL : &Object->Descriptor, Subject, FALSE, Desired, Previous, NULL,
+                                    IoGetFileObjectGenericMapping(), UserMode, Granted, &Status);
+
+    return Allowed == NT_SUCCESS(Status) ? Status : STATUS_INTERNAL_ERROR;
+}
+
+static ULONG Checks(VOID)
+{
+    SECURITY_SUBJECT_CONTEXT Own, System = SubjectOf(PsInitialSystemProcess);
+    PROTECTED Object;
+    ACCESS_MASK Granted = 7;
+    NTSTATUS Status;
+
+    SeCaptureSubjectContext(&Own);
+    Protect(&Object);
+
+    /* An empty list grants nothing, a null one everything. */
+    CHECK(Check(&Object, &Own, FILE_READ_DATA, 0, &Granted) == STATUS_ACCESS_DENIED && Granted == 0);
+    CHECK(Check(&Object, &Own, MAXIMUM_ALLOWED, 0, &Granted) == STATUS_ACCESS_DENIED);
+    CHECK(Check(NULL, &Own, FILE_READ_DATA, 0, &Granted) == STATUS_ACCESS_DENIED);
+    RtlSetDaclSecurityDescriptor(&Object.Descriptor, TRUE, NULL, FALSE);
+    CHECK(Check(&Object, &Own, FILE_WRITE_AND_READ, 0, &Granted) == STATUS_SUCCESS && Granted == FILE_WRITE_AND_READ);
+    CHECK(Check(&Object, &Own, MAXIMUM_ALLOWED, 0, &Granted) == STATUS_SUCCESS && Granted == FILE_ALL_ACCESS);
+    RtlSetDaclSecurityDescriptor(&Object.Descriptor, FALSE, NULL, FALSE);
+    CHECK(Check(&Object, &Own, GENERIC_WRITE, 0, &Granted) == STATUS_SUCCESS && Granted == FILE_GENERIC_WRITE);
+
+    /* What the kernel asks for it gets. */
+    Protect(&Object);
+    CHECK(SeAccessCheck(&Object.Descriptor, &Own, FALSE, FILE_READ_DATA, 0, NULL, IoGetFileObjectGenericMapping(), KernelMode,
+                        &Granted, &Status));
+    CHECK(Granted == FILE_READ_DATA && Status == STATUS_SUCCESS);
+
+    /* The first entry that says something about a right decides it. */
+    AddEntry(&Object, ACCESS_ALLOWED_ACE_TYPE, 0, FILE_READ_DATA, (PSID)Everyone);
+    AddEntry(&Object, ACCESS_DENIED_ACE_TYPE, 0, FILE_WRITE_AND_READ, (PSID)Administrators);
+    AddEntry(&Object, ACCESS_ALLOWED_ACE_TYPE, 0, GENERIC_ALL, (PSID)Everyone);
+    CHECK(Check(&Object, &Own, FILE_READ_DATA, 0, &Granted) == STATUS_SUCCESS);
+    CHECK(Check(&Object, &Own, FILE_WRITE_AND_READ, 0, &Granted) == STATUS_ACCESS_DENIED);
+    CHECK(Check(&Object, &Own, FILE_WRITE_AND_READ, FILE_WRITE_DATA, &Granted) == STATUS_SUCCESS && Granted == FILE_WRITE_AND_READ);
+    CHECK(Check(&Object, &Own, MAXIMUM_ALLOWED, 0, &Granted) == STATUS_SUCCESS && Granted == (FILE_ALL_ACCESS & ~FILE_WRITE_DATA));
+    CHECK(Check(&Object, &Own, MAXIMUM_ALLOWED | FILE_WRITE_DATA, 0, &Granted) == STATUS_ACCESS_DENIED);
+
+    /* Each user has what is his, and what is only handed on counts for none. */
+    Protect(&Object);
+    AddEntry(&Object, ACCESS_ALLOWED_ACE_TYPE, 0, FILE_READ_DATA, (PSID)LocalSystem);
+    AddEntry(&Object, ACCESS_ALLOWED_ACE_TYPE, INHERIT_ONLY_ACE | OBJECT_INHERIT_ACE, FILE_READ_DATA, (PSID)Administrators);
+    CHECK(Check(&Object, &System, FILE_READ_DATA, 0, &Granted) == STATUS_SUCCESS && Granted == FILE_READ_DATA);
+    CHECK(Check(&Object, &Own, FILE_READ_DATA, 0, &Granted) == STATUS_ACCESS_DENIED);
+
+    /* An owner may read and change the list, whatever it says. */
+    CHECK(Check(&Object, &Own, READ_CONTROL | WRITE_DAC, 0, &Granted) == STATUS_ACCESS_DENIED);
+    RtlSetOwnerSecurityDescriptor(&Object.Descriptor, (PSID)Administrators, FALSE);
+    CHECK(Check(&Object, &Own, READ_CONTROL | WRITE_DAC, 0, &Granted) == STATUS_SUCCESS && Granted == (READ_CONTROL | WRITE_DAC));
+    CHECK(Check(&Object, &Own, READ_CONTROL | FILE_READ_DATA, 0, &Granted) == STATUS_ACCESS_DENIED);
+    CHECK(Check(&Object, &Own, 0, 0, &Granted) == STATUS_ACCESS_DENIED);
+    CHECK(Check(&Object, &Own, 0, FILE_READ_DATA, &Granted) == STATUS_SUCCESS && Granted == FILE_READ_DATA);
+    SeReleaseSubjectContext(&Own);
+    return 0;
+}
+
+static ULONG Privileges(VOID)
+{
+    static ACCESS_STATE State;
+    SECURITY_SUBJECT_CONTEXT Subject;
+    PPRIVILEGE_SET Used = NULL;
+    PLUID_AND_ATTRIBUTES Members;
+    PROTECTED Object;
+    ACCESS_MASK Granted;
+    NTSTATUS Status;
+    struct {
+        ULONG Count, Control;
+        LUID_AND_ATTRIBUTES Privilege[2];
+    } Set = {2, PRIVILEGE_SET_ALL_NECESSARY, {{{SE_DEBUG_PRIVILEGE, 0}, 0}, {{SE_TCB_PRIVILEGE, 0}, 0}}};
+
+    SeCaptureSubjectContext(&Subject);
+    CHECK(SeSinglePrivilegeCheck(RtlConvertUlongToLuid(SE_LOAD_DRIVER_PRIVILEGE), UserMode));
+    CHECK(!SeSinglePrivilegeCheck(SeExports->SeTcbPrivilege, UserMode) && SeSinglePrivilegeCheck(SeExports->SeTcbPrivilege, KernelMode));
+    CHECK(!SePrivilegeCheck((PPRIVILEGE_SET)&Set, &Subject, UserMode));
+    CHECK(Set.Privilege[0].Attributes == SE_PRIVILEGE_USED_FOR_ACCESS && Set.Privilege[1].Attributes == 0);
+    Set.Control = 0;
+    CHECK(SePrivilegeCheck((PPRIVILEGE_SET)&Set, &Subject, UserMode) && SePrivilegeCheck((PPRIVILEGE_SET)&Set, &Subject, KernelMode));
+
+    /* Two rights come by privileges, and which were used is told. */
+    Protect(&Object);
+    CHECK(SeAccessCheck(&Object.Descriptor, &Subject, FALSE, ACCESS_SYSTEM_SECURITY | WRITE_OWNER, 0, &Used,
+                        IoGetFileObjectGenericMapping(), UserMode, &Granted, &Status));
+    CHECK(Granted == (ACCESS_SYSTEM_SECURITY | WRITE_OWNER) && Used != NULL && Used->PrivilegeCount == 2);
+    Members = Used->Privilege;
+    CHECK(Members[0].Luid.LowPart == SE_SECURITY_PRIVILEGE && Members[1].Luid.LowPart == SE_TAKE_OWNERSHIP_PRIVILEGE);
+    CHECK(SeAppendPrivileges(&State, Used) == STATUS_SUCCESS && State.Privileges.PrivilegeSet.PrivilegeCount == 2);
+    CHECK(State.Privileges.InitialPrivilegeSet.Privilege[1].Luid.LowPart == SE_TAKE_OWNERSHIP_PRIVILEGE);
+    SeFreePrivileges(Used);
+    Used = (PPRIVILEGE_SET)1;
+    CHECK(!SeAccessCheck(&Object.Descriptor, &Subject, FALSE, FILE_READ_DATA, 0, &Used, IoGetFileObjectGenericMapping(), UserMode,
+                         &Granted, &Status));
+    CHECK(Used == NULL && Status == STATUS_ACCESS_DENIED);
+    SeReleaseSubjectContext(&Subject);
+    return 0;
+}
