@@ -7,6 +7,7 @@
 #include "system/information.h"
 #include "system/modules.h"
 #include "system/names.h"
+#include "system/notify.h"
 #include "system/threads.h"
 
 #define FIRST_FUNCTION 0x800
@@ -20,7 +21,8 @@ static ULONG (*const Stories[])(VOID) = {
     Information, ListOfProcesses, Modules, KernelImage, /* from 0 on */
     OwnImage, WhatIsNotThere, UnknownClass, NamesOfObjects, /* from 4 on */
     Directories, Links, WhatHandlesAre, OwnersOfThreads, /* from 8 on */
-    HardErrors, Ranges, Watched, /* from 12 on */
+    HardErrors, Ranges, Watched, ToldOfThreads, /* from 12 on */
+    ToldOfProcesses, NoLongerToldOfProcesses, /* from 16 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -32,9 +34,21 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
 }
 
+static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
+{
+    PsRemoveLoadImageNotifyRoutine(TellsOfImage);
+    ControlUnload(Driver);
+}
+
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
+    NTSTATUS Status = ControlStart(Driver, &DeviceName, &LinkName, DispatchDeviceControl);
+
     UNREFERENCED_PARAMETER(RegistryPath);
     TheDriver = Driver;
-    return ControlStart(Driver, &DeviceName, &LinkName, DispatchDeviceControl);
+    if (NT_SUCCESS(Status)) {
+        PsSetLoadImageNotifyRoutine(TellsOfImage);
+        Driver->DriverUnload = Unload;
+    }
+    return Status;
 }

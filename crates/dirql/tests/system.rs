@@ -107,3 +107,50 @@ fn a_driver_that_verifier_watches_can_ask_so() {
     let machine = start(|| bench().verifier(kernel::verifier::Verifier::ALL));
     rig::tell(machine, r"\\.\DirqlSystem", 0x0022_2000 + 4 * 14, 2, "story 14");
 }
+
+#[test]
+fn a_driver_is_told_of_threads_where_they_begin_and_end() {
+    tell(15, 10);
+}
+
+#[test]
+fn a_driver_is_told_of_processes_until_it_asks_to_be_no_more() {
+    let machine = start(bench);
+    let say = |index: u32| {
+        let handle = machine.open(r"\\.\DirqlSystem").unwrap();
+        let result = handle.device_control(0x0022_2000 + 4 * index, &[], 8).unwrap();
+        assert_eq!(result[..4], [0; 4], "{:?}", machine.prints());
+    };
+    say(16);
+    let other = machine.begin_process("other.exe").unwrap();
+    let id = machine.process_id(other);
+    machine.end_process(other);
+    say(17);
+    let quiet = machine.begin_process("quiet.exe").unwrap();
+    machine.end_process(quiet);
+    let prints: Vec<String> = machine.prints();
+    let told: Vec<&String> = prints.iter().filter(|line| line.contains("process")).collect();
+    let first =
+        machine.prints().iter().find_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(told[0].trim(), format!("system: process {id} of {first} begins, told in {first}"));
+    assert!(told[1].starts_with(&format!("system: process {id} of {first} ends, told in ")), "{told:?}");
+    machine.finish().expect_clean();
+}
+
+#[test]
+fn a_driver_is_told_of_the_image_of_another() {
+    let machine = start(|| Bench::new().with(driver("system.sys")).driver(driver("tables.sys")));
+    let prints = machine.prints();
+    let told = r"system: image \SystemRoot\System32\drivers\tables.sys in 0, properties 103, MZ 1";
+    assert!(prints.iter().any(|line| line.trim() == told), "{prints:?}");
+    machine.finish().expect_clean();
+}
+
+#[test]
+fn a_routine_that_is_still_told_when_its_driver_is_gone_ends_the_run() {
+    let report = stopped(16);
+    let verdict = report.expect_verdict();
+    assert_eq!(verdict.rule, "unload-still-called", "{report}");
+    assert!(verdict.message.contains("CreateProcessNotifyRoutine"), "{report}");
+}

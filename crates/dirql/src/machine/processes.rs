@@ -24,6 +24,7 @@ impl Machine {
         let made = self.inside(|nt| process::create(&mut nt.cx(), name.to_owned()).map_err(|_| ()));
         let process = made.map_err(|()| Error::Stopped)?;
         self.processes.borrow_mut().push(process);
+        self.on_thread("a process", move |cx| ps::notify::tell_of_process(cx, process, true))?;
         Ok(Process(process))
     }
 

@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 
 use abi::{Code, DriverPtr, NtStatus, OBJECT_ATTRIBUTES};
-use engine::{Flow, StrandId};
+use engine::Flow;
 
 use crate::cx::{Cx, Kernel};
+use crate::ex::routines::{self, List, Routine, Routines};
 use crate::ke::callout::call_routine;
-use crate::ke::{irql, wait};
 use crate::mm::pool;
 use crate::ob::{self, Kind, Procedures, attributes};
 use crate::verdict::Verdict;
@@ -30,26 +30,27 @@ const SIZE: u64 = 0x30;
 struct Callback {
     /// More than one routine may be registered at a time.
     multiple: bool,
-    /// In their order.
-    registrations: Vec<u64>,
-}
-
-/// A routine that is registered.
-struct Registration {
-    object: u64,
-    routine: DriverPtr<Code>,
-    context: u64,
-    /// How many calls of it are under way.
-    running: u32,
-    /// Who waits until there is none.
-    waiter: Option<StrandId>,
+    /// By the addresses of their registrations.
+    routines: Routines,
 }
 
 /// All of them, by their addresses.
 #[derive(Default)]
 pub(crate) struct State {
     callbacks: BTreeMap<u64, Callback>,
-    registrations: BTreeMap<u64, Registration>,
+    /// The object of each registration.
+    registrations: BTreeMap<u64, u64>,
+}
+
+impl State {
+    /// The code of all routines that are registered.
+    pub(crate) fn all(&self) -> impl Iterator<Item = DriverPtr<Code>> {
+        self.callbacks.values().flat_map(|callback| callback.routines.code())
+    }
+}
+
+fn list_of(object: u64) -> impl List {
+    move |k: &mut Kernel| Some(&mut k.ex.callbacks.callbacks.get_mut(&object)?.routines)
 }
 
 static PROCEDURES: Procedures = Procedures { close: Procedures::nothing, delete };
@@ -70,7 +71,7 @@ fn make(cx: &mut Cx<'_>, name: &str, multiple: bool) -> Flow<Result<u64, NtStatu
         pool::free(cx, body)?;
         return Ok(Err(status));
     }
-    let callback = Callback { multiple, registrations: Vec::new() };
+    let callback = Callback { multiple, routines: Routines::default() };
     cx.with(|k| k.ex.callbacks.callbacks.insert(body.address, callback));
     Ok(Ok(body.address))
 }
@@ -129,7 +130,7 @@ fn expect<T>(cx: &mut Cx<'_>, name: &str, what: &str, at: u64, found: Option<T>)
 pub fn register(cx: &mut Cx<'_>, object: u64, routine: DriverPtr<Code>, context: u64) -> Flow<u64> {
     let full = cx.with(|k| {
         let callback = k.ex.callbacks.callbacks.get(&object)?;
-        Some(!callback.multiple && !callback.registrations.is_empty())
+        Some(!callback.multiple && callback.routines.len() > 0)
     });
     if expect(cx, "ExRegisterCallback", "callback object", object, full)? {
         return Ok(0);
@@ -140,9 +141,9 @@ pub fn register(cx: &mut Cx<'_>, object: u64, routine: DriverPtr<Code>, context:
     }
     ob::object::reference(cx, DriverPtr::<()>::new(object))?;
     cx.with(|k| {
-        let registration = Registration { object, routine, context, running: 0, waiter: None };
-        k.ex.callbacks.registrations.insert(at, registration);
-        k.ex.callbacks.callbacks.get_mut(&object).expect("it was found").registrations.push(at);
+        k.ex.callbacks.registrations.insert(at, object);
+        let callback = k.ex.callbacks.callbacks.get_mut(&object).expect("it was found");
+        callback.routines.add(at, Routine { code: routine, context });
     });
     Ok(at)
 }
@@ -152,22 +153,9 @@ pub fn register(cx: &mut Cx<'_>, object: u64, routine: DriverPtr<Code>, context:
 /// # Errors
 /// A verdict if it is no registration, or the caller may not wait for the routine.
 pub fn unregister(cx: &mut Cx<'_>, at: u64) -> Flow<()> {
-    let waits = cx.with(|k| {
-        let strand = k.ke.processor().thread;
-        let registration = k.ex.callbacks.registrations.get_mut(&at)?;
-        let object = registration.object;
-        let runs = registration.running > 0;
-        registration.waiter = runs.then_some(strand);
-        if let Some(callback) = k.ex.callbacks.callbacks.get_mut(&object) {
-            callback.registrations.retain(|other| *other != at);
-        }
-        Some((runs, object))
-    });
-    let (runs, object) = expect(cx, "ExUnregisterCallback", "registration of a callback routine", at, waits)?;
-    if runs {
-        wait::for_grant(cx, at, "ExUnregisterCallback")?;
-    }
-    cx.with(|k| k.ex.callbacks.registrations.remove(&at));
+    let object = cx.with(|k| k.ex.callbacks.registrations.remove(&at));
+    let object = expect(cx, "ExUnregisterCallback", "registration of a callback routine", at, object)?;
+    routines::remove(cx, list_of(object), at, "ExUnregisterCallback")?;
     pool::free(cx, DriverPtr::<()>::new(at))?;
     ob::object::dereference(cx, DriverPtr::<()>::new(object)).map(|_| ())
 }
@@ -177,33 +165,12 @@ pub fn unregister(cx: &mut Cx<'_>, at: u64) -> Flow<()> {
 /// # Errors
 /// A verdict if it is no callback object; whatever a routine comes to.
 pub fn notify(cx: &mut Cx<'_>, object: u64, first: u64, second: u64) -> Flow<()> {
-    let all = cx.with(|k| Some(k.ex.callbacks.callbacks.get(&object)?.registrations.clone()));
-    for at in expect(cx, "ExNotifyCallback", "callback object", object, all)? {
-        // One that was taken back meanwhile is not called any more.
-        let Some((routine, context)) = cx.with(|k| begin(k, object, at)) else { continue };
-        let called = call_routine(cx, "CallbackFunction", routine, object, &[context, first, second]);
-        cx.with(|k| end(k, at));
-        called?;
-        irql::settle(cx)?;
-    }
-    Ok(())
-}
-
-fn begin(k: &mut Kernel, object: u64, at: u64) -> Option<(DriverPtr<Code>, u64)> {
-    let stands = k.ex.callbacks.callbacks.get(&object)?.registrations.contains(&at);
-    let registration = k.ex.callbacks.registrations.get_mut(&at).filter(|_| stands)?;
-    registration.running += 1;
-    Some((registration.routine, registration.context))
-}
-
-fn end(k: &mut Kernel, at: u64) {
-    let Some(registration) = k.ex.callbacks.registrations.get_mut(&at) else { return };
-    registration.running -= 1;
-    if registration.running == 0
-        && let Some(strand) = registration.waiter.take()
-    {
-        wait::grant(k, strand);
-    }
+    let known = cx.with(|k| k.ex.callbacks.callbacks.contains_key(&object).then_some(()));
+    expect(cx, "ExNotifyCallback", "callback object", object, known)?;
+    routines::call_all(cx, list_of(object), |cx, routine| {
+        let arguments = [routine.context, first, second];
+        call_routine(cx, "CallbackFunction", routine.code, object, &arguments).map(|_| ())
+    })
 }
 
 /// The system is about to leave S0, or is back.

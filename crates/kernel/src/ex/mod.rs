@@ -9,6 +9,7 @@ pub mod lookaside;
 pub mod mode;
 pub mod push_lock;
 pub mod resource;
+pub(crate) mod routines;
 pub mod rundown;
 pub mod slist;
 pub mod spinlock;

@@ -444,6 +444,11 @@ exports! { FUNCTIONS:
     : PsIsThreadTerminating(1) @ 0..=2 => ps::system_thread::is_terminating;
     : PsLookupProcessByProcessId(2) @ 0..=1 => ps::process::lookup;
     : PsReferencePrimaryToken(1) @ 0..=0 => se::token::reference_primary;
+    : PsRemoveCreateThreadNotifyRoutine(1) @ 0..=1 => ps::notify::remove_create_thread;
+    : PsRemoveLoadImageNotifyRoutine(1) @ 0..=1 => ps::notify::remove_load_image;
+    : PsSetCreateProcessNotifyRoutine(2) @ 0..=0 => ps::notify::set_create_process;
+    : PsSetCreateThreadNotifyRoutine(1) @ 0..=0 => ps::notify::set_create_thread;
+    : PsSetLoadImageNotifyRoutine(1) @ 0..=0 => ps::notify::set_load_image;
     : PsSetThreadHardErrorsAreDisabled(2) @ 0..=2 => io::hard_error::set_disabled;
     : PsTerminateSystemThread(1) @ 0..=0 => ps::system_thread::terminate;
     : RtlAbsoluteToSelfRelativeSD(3) @ 0..=1 => se::relative::from_absolute;

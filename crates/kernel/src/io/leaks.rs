@@ -178,6 +178,12 @@ fn still_known(k: &Kernel, gone: &Gone) -> Option<Caller> {
         let what = format!("the IoTimer of its device {device:#x} is still running");
         return Some((what, Some(("started", timer.started))));
     }
+    if let Some((role, code)) = k.ps.notify.all().find(|(_, code)| gone.has(code.address)) {
+        return Some((format!("its {role} {:#x} is still told", code.address), None));
+    }
+    if let Some(code) = k.ex.callbacks.all().find(|code| gone.has(code.address)) {
+        return Some((format!("its callback routine {:#x} is still registered", code.address), None));
+    }
     // An item for this driver's own objects has been waited for.
     let mut queued = k.io.work_items.iter().filter_map(|(item, known)| Some((item, known.queued?)));
     if let Some((item, queued)) = queued.find(|(_, queued)| gone.has(queued.routine)) {

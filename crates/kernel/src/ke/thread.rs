@@ -303,9 +303,30 @@ fn spawn_as(
 
 /// Makes a thread, ready but for [`irql::settle`].
 pub(crate) fn create(cx: &mut Cx<'_>, start: Start) -> Flow<StrandId> {
+    let is_drivers = start.role == Role::System;
     let strand = make(cx, start, true)?;
+    if is_drivers {
+        tell_drivers(cx, strand, true)?;
+    }
     cx.with(|k| scheduler::make_ready(k, strand));
     Ok(strand)
+}
+
+/// Tells drivers that want to know of a thread that it begins or ends, and of a process that it ends with this thread.
+fn tell_drivers(cx: &mut Cx<'_>, strand: StrandId, is_new: bool) -> Flow<()> {
+    let told = cx.with(|k| {
+        let thread = k.ke.threads.get_mut(strand)?;
+        let told = matches!(thread.role, Role::Application | Role::System);
+        // It runs on until it has told.
+        told.then(|| (thread.home(), thread.id, thread.exit.take()))
+    });
+    let Some((process, id, exit)) = told else { return Ok(()) };
+    ps::notify::tell_of_thread(cx, process, id, is_new)?;
+    if !is_new && cx.with(|k| ps::process::ends_with(k, process, strand)) {
+        ps::notify::tell_of_process(cx, process, false)?;
+    }
+    cx.with(|k| k.ke.threads.get_mut(strand).expect("it is there until it ends").exit = exit);
+    Ok(())
 }
 
 /// The idle thread of processor `index`: always there, never in a queue.
@@ -438,6 +459,9 @@ pub(crate) fn run(cx: &mut Cx<'_>, id: StrandId) {
     let body = cx.with(|k| k.ke.threads.get_mut(id).and_then(|thread| thread.body.take()));
     let result = match body {
         _ if cx.nt().stopping() => Err(Leave::Stop),
+        Some(Body::Work(work)) if cx.with(|k| k.ke.threads[id].role == Role::Application) => {
+            tell_drivers(cx, id, true).and_then(|()| work(cx))
+        }
         Some(Body::Work(work)) => work(cx),
         Some(Body::Driver { routine, context }) => {
             callout::call_routine(cx, "ThreadStart", routine, 0, &[context]).map(|_| ())
@@ -450,11 +474,11 @@ pub(crate) fn run(cx: &mut Cx<'_>, id: StrandId) {
 }
 
 fn end(cx: &mut Cx<'_>, id: StrandId, result: Flow<()>) -> Flow<()> {
-    let exits = cx.with(|k| {
-        let thread = k.ke.threads.get_mut(id).expect("it has just run");
-        thread.state = State::Terminated;
-        thread.exit.is_some()
-    });
+    let exits = cx.with(|k| k.ke.threads[id].exit.is_some());
+    if !cx.nt().stopping() && (result.is_ok() || exits) {
+        tell_drivers(cx, id, false)?;
+    }
+    cx.with(|k| k.ke.threads.get_mut(id).expect("it has just run").state = State::Terminated);
     if cx.nt().stopping() || !(result.is_ok() || exits) {
         return Err(Leave::Stop);
     }

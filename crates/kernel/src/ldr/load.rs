@@ -15,6 +15,7 @@ use super::{Loaded, State, guard, modules, pseudo};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::mm::map::Page;
+use crate::ps;
 
 /// An image to be loaded.
 pub struct Module {
@@ -91,7 +92,9 @@ pub fn load(cx: &mut Cx<'_>, module: Module) -> Flow<Result<LoadedImage, LoadErr
             if !cx.with(|k| map(k, base, &module.image, &bytes) && enter_targets(k, base, &module.image)) {
                 return Ok(Err(LoadError::NoMemory(module.name)));
             }
-            enter(cx, module, base, libraries).map(Ok)
+            let loaded = enter(cx, module, base, libraries)?;
+            ps::notify::tell_of_image(cx, base)?;
+            Ok(Ok(loaded))
         }
         Err(error) => Ok(Err(error)),
     }

@@ -1,5 +1,6 @@
 //! `Ps*`: processes and system threads.
 
+pub mod notify;
 pub mod process;
 pub mod system_thread;
 
@@ -13,6 +14,8 @@ pub struct State {
     /// Processes by key; the system's is 0.
     pub(crate) processes: std::collections::BTreeMap<u64, process::Process>,
     last_id: u64,
+    /// Routines that are told of processes, threads and images.
+    pub(crate) notify: notify::State,
 }
 
 impl State {

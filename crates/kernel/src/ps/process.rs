@@ -6,6 +6,7 @@
 use abi::{CLIENT_ID, DriverPtr, KPROCESS, NtStatus, OBJECT_ATTRIBUTES};
 use engine::{Flow, StrandId};
 
+use super::notify;
 use crate::cx::{Cx, Kernel};
 use crate::ke::dispatcher::{self, Kind};
 use crate::ke::thread::Thread;
@@ -31,6 +32,8 @@ pub(crate) struct Process {
     pub(crate) name: String,
     /// The system time when it was made.
     created: u64,
+    /// The id of the process that made it, which is the first application's; 0 if none did.
+    pub(crate) parent: u64,
     life: Life,
 }
 
@@ -77,7 +80,8 @@ fn make(cx: &mut Cx<'_>, key: u64, id: u64, name: String) -> Flow<()> {
         .expect("a process object has no name that could clash");
     cx.with(|k| {
         let created = time::boot(k) + time::ticked(k);
-        k.ps.processes.insert(key, Process { object, id, name, created, life: Life::Runs })
+        let parent = k.ps.processes.keys().copied().find(|key| *key != SYSTEM).unwrap_or(0);
+        k.ps.processes.insert(key, Process { object, id, name, created, parent, life: Life::Runs })
     });
     let user = if key == SYSTEM { token::User::System } else { token::User::default() };
     token::assign(cx, key, user)
@@ -96,9 +100,17 @@ pub fn end(cx: &mut Cx<'_>, key: u64) -> Flow<()> {
         })
     });
     if last {
+        notify::tell_of_process(cx, key, false)?;
         finish(cx, key)?;
     }
     crate::ke::irql::settle(cx)
+}
+
+/// Whether the process ends with this thread.
+pub(crate) fn ends_with(k: &Kernel, key: u64, thread: StrandId) -> bool {
+    let exits = k.ps.processes.get(&key).is_some_and(|process| process.life == Life::Exits);
+    let mut others = k.ke.threads.iter().filter(|other| other.strand != thread);
+    exits && !others.any(|other| other.home() == key)
 }
 
 /// A thread of the process has ended. Its caller settles.
@@ -106,12 +118,7 @@ pub fn end(cx: &mut Cx<'_>, key: u64) -> Flow<()> {
 /// # Errors
 /// As [`end`].
 pub(crate) fn thread_ended(cx: &mut Cx<'_>, key: u64, ended: StrandId) -> Flow<()> {
-    let last = cx.with(|k| {
-        let exits = k.ps.processes.get(&key).is_some_and(|process| process.life == Life::Exits);
-        let mut others = k.ke.threads.iter().filter(|thread| thread.strand != ended);
-        exits && !others.any(|thread| thread.home() == key)
-    });
-    if last { finish(cx, key) } else { Ok(()) }
+    if cx.with(|k| ends_with(k, key, ended)) { finish(cx, key) } else { Ok(()) }
 }
 
 fn finish(cx: &mut Cx<'_>, key: u64) -> Flow<()> {

@@ -1,0 +1,135 @@
+//! Lists of drivers' routines that the system calls when something happens: callback objects, and what drivers want to be told of processes,
+//! threads and images.
+//!
+//! A routine that is taken off the list is not called any more, and whoever takes it off waits until no call of it is under way: then what it
+//! uses may be freed.
+
+use abi::{Code, DriverPtr};
+use engine::{Flow, StrandId};
+
+use crate::cx::{Cx, Kernel};
+use crate::ke::{irql, wait};
+
+/// A routine, with its driver's context.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Routine {
+    pub(crate) code: DriverPtr<Code>,
+    pub(crate) context: u64,
+}
+
+struct Entry {
+    /// What its driver knows it by.
+    id: u64,
+    /// Which of all that were ever on the list: one that is taken off may be put on again while it runs.
+    serial: u64,
+    routine: Routine,
+    /// How many calls of it are under way.
+    running: u32,
+    /// Who waits until there is none: it is off the list.
+    remover: Option<StrandId>,
+}
+
+/// Routines, in the order in which they are called.
+#[derive(Default)]
+pub(crate) struct Routines {
+    entries: Vec<Entry>,
+    last_serial: u64,
+}
+
+/// How a list is found, each time anew: what is called may change it.
+pub(crate) trait List: Fn(&mut Kernel) -> Option<&mut Routines> {}
+impl<F: Fn(&mut Kernel) -> Option<&mut Routines>> List for F {}
+
+impl Routines {
+    fn on(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.remover.is_none())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.on().count()
+    }
+
+    pub(crate) fn has(&self, id: u64) -> bool {
+        self.on().any(|entry| entry.id == id)
+    }
+
+    /// The code of all that are on the list.
+    pub(crate) fn code(&self) -> impl Iterator<Item = DriverPtr<Code>> {
+        self.on().map(|entry| entry.routine.code)
+    }
+
+    /// Puts one at the end.
+    pub(crate) fn add(&mut self, id: u64, routine: Routine) {
+        self.last_serial += 1;
+        self.entries.push(Entry { id, serial: self.last_serial, routine, running: 0, remover: None });
+    }
+
+    fn begin(&mut self, serial: u64) -> Option<Routine> {
+        let entry =
+            self.entries.iter_mut().find(|entry| entry.serial == serial && entry.remover.is_none())?;
+        entry.running += 1;
+        Some(entry.routine)
+    }
+
+    /// A call is over; who has waited for that.
+    fn end(&mut self, serial: u64) -> Option<StrandId> {
+        let index = self.entries.iter().position(|entry| entry.serial == serial)?;
+        let entry = &mut self.entries[index];
+        entry.running -= 1;
+        let remover = entry.remover.filter(|_| entry.running == 0);
+        if remover.is_some() {
+            self.entries.remove(index);
+        }
+        remover
+    }
+
+    /// Takes one off: none if it is not there; else whether `strand` has to wait for its calls.
+    fn take(&mut self, id: u64, strand: StrandId) -> Option<bool> {
+        let index = self.entries.iter().position(|entry| entry.id == id && entry.remover.is_none())?;
+        if self.entries[index].running == 0 {
+            self.entries.remove(index);
+            return Some(false);
+        }
+        self.entries[index].remover = Some(strand);
+        Some(true)
+    }
+}
+
+/// Has `call` call each routine that is on the list now, in its order; one that is taken off meanwhile is not called any more.
+///
+/// # Errors
+/// Whatever a routine comes to.
+pub(crate) fn call_all(
+    cx: &mut Cx<'_>,
+    list: impl List,
+    mut call: impl FnMut(&mut Cx<'_>, Routine) -> Flow<()>,
+) -> Flow<()> {
+    let all: Option<Vec<u64>> = cx.with(|k| Some(list(k)?.on().map(|entry| entry.serial).collect()));
+    for serial in all.unwrap_or_default() {
+        let Some(routine) = cx.with(|k| list(k)?.begin(serial)) else { continue };
+        let called = call(cx, routine);
+        cx.with(|k| {
+            if let Some(strand) = list(k).and_then(|list| list.end(serial)) {
+                wait::grant(k, strand);
+            }
+        });
+        called?;
+        irql::settle(cx)?;
+    }
+    Ok(())
+}
+
+/// Takes a routine off the list and waits until no call of it is under way; false if it is not there.
+///
+/// # Errors
+/// A verdict if the caller may not wait for the routine.
+pub(crate) fn remove(cx: &mut Cx<'_>, list: impl List, id: u64, ddi: &str) -> Flow<bool> {
+    let taken = cx.with(|k| {
+        let strand = k.ke.processor().thread;
+        list(k)?.take(id, strand)
+    });
+    if taken == Some(true) {
+        wait::for_grant(cx, id, ddi)?;
+    }
+    Ok(taken.is_some())
+}
