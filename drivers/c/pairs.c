@@ -7,6 +7,7 @@
 #include "pairs/controllers.h"
 #include "pairs/devices.h"
 #include "pairs/dispatcher.h"
+#include "pairs/dma.h"
 #include "pairs/exclusion.h"
 #include "pairs/levels.h"
 #include "pairs/mapping.h"
@@ -36,8 +37,8 @@ typedef struct _PAIR_OF_RULE {
 #define PAIR(Rule, Routine) {Rule, Routine, NULL},
 #define REQUEST_PAIR(Rule, Routine) {Rule, NULL, Routine},
 static const PAIR_OF_RULE Pairs[] = {
-    CONTROLLER_PAIRS DEVICE_PAIRS DISPATCHER_PAIRS EXCLUSION_PAIRS LEVEL_PAIRS MAPPING_PAIRS MDL_PAIRS OWN_IRP_PAIRS POOL_PAIRS
-        PROCESSOR_PAIRS REQUEST_PAIRS SECTION_PAIRS SECURITY_PAIRS SYSTEM_PAIRS
+    CONTROLLER_PAIRS DEVICE_PAIRS DISPATCHER_PAIRS DMA_PAIRS EXCLUSION_PAIRS LEVEL_PAIRS MAPPING_PAIRS MDL_PAIRS
+        OWN_IRP_PAIRS POOL_PAIRS PROCESSOR_PAIRS REQUEST_PAIRS SECTION_PAIRS SECURITY_PAIRS SYSTEM_PAIRS
 };
 #undef PAIR
 #undef REQUEST_PAIR

@@ -155,6 +155,7 @@ pairs! {
     controller_objects: "controllers.h",
     devices_and_their_queues: "devices.h",
     dispatcher_objects: "dispatcher.h",
+    dma_adapters: "dma.h",
     instructions: "processor.h",
     levels_and_spin_locks: "levels.h",
     locks_of_threads: "exclusion.h",

@@ -165,6 +165,14 @@ fn wrong_irql(export: &Export, irql: u8) -> Verdict {
         let verdict = Verdict::verifier("critical-region-at-dispatch", message);
         return verdict.bug_check(0xC4, [code, irql.into(), 0, 0]);
     }
+    if let Some(routine) = name.strip_prefix("Halp") {
+        let expected = if irql > *irql_max { irql_max } else { irql_min };
+        let message = format!(
+            "{routine} of DMA_OPERATIONS was called at IRQL {irql}; it may be called at IRQL {irql_min} to {irql_max}"
+        );
+        let parameters = [0x13, if irql_min == irql_max { 1 } else { 2 }, (*expected).into(), irql.into()];
+        return Verdict::error("dma-wrong-irql", message).bug_check(0xE6, parameters);
+    }
     let (rule, range) = if irql > *irql_max {
         ("irql-too-high", format!("{irql_max} at most"))
     } else {

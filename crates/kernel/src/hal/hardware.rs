@@ -97,7 +97,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Physical memory, as a bus master reaches it. There is no IOMMU: a bus address is a physical one.
+/// Memory, as a bus master reaches it: by logical addresses that were mapped for it (`hal::dma`), else by physical ones.
 pub trait Memory {
     /// The function named `master` reads. False if nobody answered to all of it: then `into` holds what was read before.
     fn read(&mut self, master: &str, address: u64, into: &mut [u8]) -> bool;

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod bus_data;
 pub mod config;
+pub mod dma;
 pub mod hardware;
 pub mod platform;
 pub(crate) mod polls;
@@ -30,6 +31,7 @@ pub struct State {
     pub(crate) stale: stale::Stale,
     /// What bus masters have done, and nobody has been told yet.
     pub(crate) transfers: Vec<Transfer>,
+    pub(crate) dma: dma::State,
 }
 
 impl State {
@@ -43,6 +45,7 @@ impl State {
             polls: polls::Polls::default(),
             stale: stale::Stale::default(),
             transfers: Vec::new(),
+            dma: dma::State::default(),
         }
     }
 }
@@ -51,7 +54,9 @@ impl Kernel {
     /// Asks the hardware for something at a time, at which its bus masters may reach the machine's memory.
     #[inline]
     pub fn hardware<R>(&mut self, now: u64, ask: impl FnOnce(&mut dyn Hardware, &mut Moment<'_>) -> R) -> R {
-        let mut memory = Reach { engine: self.engine, mm: &mut self.mm, transfers: &mut self.hal.transfers };
-        ask(self.hal.hardware.as_mut(), &mut Moment { now, memory: &mut memory })
+        let hal = &mut self.hal;
+        let (mm, transfers) = (&mut self.mm, &mut hal.transfers);
+        let mut memory = Reach { engine: self.engine, mm, transfers, dma: &hal.dma };
+        ask(hal.hardware.as_mut(), &mut Moment { now, memory: &mut memory })
     }
 }

@@ -13,6 +13,7 @@ use super::violation::device_name;
 use super::{controller, device, driver, pending, unload};
 use crate::cx::{Cx, Kernel};
 use crate::ex::{lookaside, resource, timer};
+use crate::hal::dma;
 use crate::ke;
 use crate::ke::thread::Thread;
 use crate::mm::{contiguous, io_space, mdl, pool, pool_check, view};
@@ -302,6 +303,9 @@ fn memory(cx: &mut Cx<'_>, gone: &mut Gone) {
             format!(", allocated by {who}"),
         );
         gone.leak(cx, "contiguous-memory-leak", "blocks of contiguous memory", &what, &place);
+    }
+    for (rule, things, what, who) in dma::leaks::outstanding(cx, gone.base) {
+        gone.leak(cx, rule, things, &what, &format!(", asked for by {who}"));
     }
     for (mapping, who) in io_space::outstanding(cx, gone.base) {
         let what =

@@ -2,8 +2,9 @@
 //! shown. Pages: *Bug Check 0xE6: DRIVER_VERIFIER_DMA_VIOLATION* (26h), *Kernel DMA Protection*.
 //!
 //! A device reaches memory that is locked (`MmProbeAndLockPages`), contiguous, or cannot be paged out. Anything else is a wild
-//! transfer, which an IOMMU would have stopped, and is none; a checked machine sees freed pool and the bytes around blocks, too.
-//! There is no IOMMU, and no transfer from card to card.
+//! transfer; a checked machine sees freed pool and the bytes around blocks, too. Once its driver has a DMA adapter, a device is behind an IOMMU:
+//! it puts out logical addresses (`hal::dma`). One that goes on with physical addresses reaches what it reached, as on a computer
+//! without an IOMMU, and is told. There is no transfer from card to card.
 
 use std::ops::Range;
 
@@ -16,6 +17,8 @@ use super::physical::is_ram;
 use super::{physical_access, shadow};
 use crate::cx::Cx;
 use crate::event::Event;
+use crate::hal::dma;
+use crate::hal::dma::domain::{Direction, Way, Wrong};
 use crate::hal::hardware::Memory;
 use crate::verdict::Verdict;
 
@@ -25,15 +28,28 @@ const DMA_VIOLATION: u32 = 0xE6;
 const SEEN_BY_IOMMU: u64 = 0x26;
 
 /// What a bus master did.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Transfer {
     device: String,
     address: u64,
     bytes: u64,
     /// To memory.
     write: bool,
-    /// The first address that it must not reach, and why.
-    wild: Option<(u64, &'static str)>,
+    /// The first address that it must not reach, and why: it was not reached.
+    wild: Option<(u64, Why)>,
+    /// One that it should not reach, and why: it was.
+    doubt: Option<(u64, Why)>,
+}
+
+/// Why an address is not for the device.
+#[derive(Clone, Debug)]
+enum Why {
+    /// Where a physical address lies.
+    Memory(&'static str),
+    /// A logical address leads nowhere, or the other way.
+    Mapping(Wrong),
+    /// It is a physical address, and the driver has a DMA adapter for the device.
+    Physical,
 }
 
 /// The machine's memory, for the time of one call of the hardware's.
@@ -41,6 +57,7 @@ pub(crate) struct Reach<'k> {
     pub(crate) engine: Engine,
     pub(crate) mm: &'k mut State,
     pub(crate) transfers: &'k mut Vec<Transfer>,
+    pub(crate) dma: &'k dma::State,
 }
 
 impl Memory for Reach<'_> {
@@ -67,11 +84,22 @@ impl Reach<'_> {
         write: bool,
         mut copy: impl FnMut(Engine, u64, Range<usize>) -> Result<(), BadAddress>,
     ) -> bool {
-        let mut wild = None;
-        for (physical, part) in pieces(address, bytes) {
+        let (mut wild, mut doubt) = (None, None);
+        let mut done = 0;
+        while done < bytes {
+            let at = address.wrapping_add(done as u64);
+            let (physical, room) = match self.resolve(master, at, write, &mut doubt) {
+                Ok(resolved) => resolved,
+                Err(why) => {
+                    wild = Some((at, why));
+                    break;
+                }
+            };
+            let room = usize::try_from(room.min(PAGE - physical % PAGE)).unwrap_or(usize::MAX);
+            let part = done..bytes.min(done.saturating_add(room));
             match self.judge(physical, part.len() as u64, write) {
                 Err(why) => {
-                    wild = Some((physical, why));
+                    wild = Some((at, Why::Memory(why)));
                     break;
                 }
                 Ok(shown) => {
@@ -85,10 +113,42 @@ impl Reach<'_> {
                     }
                 }
             }
+            done = part.end;
         }
         let device = master.to_owned();
-        self.transfers.push(Transfer { device, address, bytes: bytes as u64, write, wild });
-        wild.is_none()
+        let is_done = wild.is_none();
+        self.transfers.push(Transfer { device, address, bytes: bytes as u64, write, wild, doubt });
+        is_done
+    }
+
+    /// Where the address that a device puts out leads, and for how many bytes.
+    fn resolve(
+        &self,
+        master: &str,
+        at: u64,
+        write: bool,
+        doubt: &mut Option<(u64, Why)>,
+    ) -> Result<(u64, u64), Why> {
+        match self.dma.domain.find(at, write) {
+            Some(Ok(Way { physical, bytes, wrong })) => {
+                match wrong {
+                    // What is written to a copy that is read only is lost, and what is read from the other one was never there.
+                    Some(Wrong::Direction(mapping)) if mapping.is_copy => {
+                        return Err(Why::Mapping(Wrong::Direction(mapping)));
+                    }
+                    Some(wrong) => _ = doubt.get_or_insert((at, Why::Mapping(wrong))),
+                    None => {}
+                }
+                Ok((physical, bytes))
+            }
+            Some(Err(wrong)) => Err(Why::Mapping(wrong)),
+            None => {
+                if self.dma.is_mapped(master) && is_ram(at) {
+                    doubt.get_or_insert((at, Why::Physical));
+                }
+                Ok((at, PAGE))
+            }
+        }
     }
 
     /// Where a part of a page is shown, if a device may reach it.
@@ -119,47 +179,70 @@ impl Reach<'_> {
     }
 }
 
-/// A range of physical memory page by page, and the part of the whole that lies there.
-fn pieces(address: u64, bytes: usize) -> impl Iterator<Item = (u64, Range<usize>)> {
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        let physical = address.wrapping_add(done as u64);
-        let room = usize::try_from(PAGE - physical % PAGE).unwrap_or(usize::MAX);
-        let part = done..bytes.min(done + room);
-        done = part.end;
-        (!part.is_empty()).then_some((physical, part))
-    })
-}
-
 /// Tells what bus masters have done since this was asked last.
 pub(crate) fn tell(cx: &mut Cx<'_>) {
     if cx.with(|k| k.hal.transfers.is_empty()) {
         return;
     }
     for transfer in cx.with(|k| std::mem::take(&mut k.hal.transfers)) {
-        let Transfer { device, address, bytes, write, wild } = transfer;
-        if let Some((at, why)) = wild {
-            let what = if write { "wrote" } else { "read" };
-            let message = format!(
-                "{device} {what} {bytes:#x} bytes by DMA at the physical address {address:#x}: {at:#x} lies {why}"
-            );
-            let verdict = Verdict::error("wild-dma", message);
-            // Whoever runs next finds that the machine has ended.
-            let _ended = cx.stop(verdict.bug_check(DMA_VIOLATION, [SEEN_BY_IOMMU, 0, at, 0]));
+        // Whoever runs next finds that the machine has ended.
+        if let Some((at, why)) = &transfer.doubt {
+            let verdict = verdict(cx, &transfer, *at, why);
+            if cx.verify(verdict.as_verifier()).is_err() {
+                return;
+            }
+        }
+        if let Some((at, why)) = &transfer.wild {
+            let verdict = verdict(cx, &transfer, *at, why);
+            let _ended = cx.stop(verdict);
             return;
         }
+        let Transfer { device, address, bytes, write, .. } = transfer;
         cx.emit(Event::Transfer { device, address, bytes, write });
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_transfer_is_cut_at_pages() {
-        let cut: Vec<_> = pieces(0x1FFE, 0x1004).collect();
-        assert_eq!(cut, [(0x1FFE, 0..2), (0x2000, 2..0x1002), (0x3000, 0x1002..0x1004)]);
-        assert_eq!(pieces(0x1000, 0).count(), 0);
-    }
+/// What is to be said about an address that is not for the device, with who mapped it.
+fn verdict(cx: &mut Cx<'_>, transfer: &Transfer, at: u64, why: &Why) -> Verdict {
+    let Transfer { device, address, bytes, write, .. } = transfer;
+    let what = if *write { "wrote" } else { "read" };
+    let kind = if matches!(why, Why::Mapping(_)) { "logical" } else { "physical" };
+    let did = format!("{device} {what} {bytes:#x} bytes by DMA at the {kind} address {address:#x}");
+    let verdict = match why {
+        Why::Memory(why) => Verdict::error("wild-dma", format!("{did}: {at:#x} lies {why}")),
+        Why::Physical => Verdict::verifier(
+            "dma-by-physical-address",
+            format!(
+                "{did}: {at:#x} is no address that was mapped for it, and its driver has a DMA adapter, which maps"
+            ),
+        ),
+        Why::Mapping(Wrong::Unmapped(gone)) => {
+            let (mapping, routine, by) = gone.as_ref();
+            let (mapped, unmapped) = (mapping.by.name(cx), by.name(cx));
+            let message = format!(
+                "{did}: {at:#x} was mapped by {} of {mapped}, and {unmapped} has unmapped it ({routine})",
+                mapping.routine
+            );
+            let verdict = Verdict::error("dma-after-unmap", message);
+            verdict.related("mapped", mapping.by.moment).related("unmapped", by.moment)
+        }
+        Why::Mapping(Wrong::Behind(mapping, behind)) => {
+            let who = mapping.by.name(cx);
+            let message = format!(
+                "{did}: {at:#x} lies {behind:#x} bytes behind the end of the {:#x} bytes that {} of {who} mapped",
+                mapping.bytes, mapping.routine
+            );
+            Verdict::error("dma-behind-mapping", message).related("mapped", mapping.by.moment)
+        }
+        Why::Mapping(Wrong::Direction(mapping)) => {
+            let who = mapping.by.name(cx);
+            let way = match mapping.direction {
+                Direction::ToDevice => "from memory to the device",
+                _ => "from the device to memory",
+            };
+            let message = format!("{did}: {} of {who} mapped {at:#x} for a transfer {way}", mapping.routine);
+            Verdict::error("dma-wrong-direction", message).related("mapped", mapping.by.moment)
+        }
+    };
+    verdict.bug_check(DMA_VIOLATION, [SEEN_BY_IOMMU, 0, at, 0])
 }

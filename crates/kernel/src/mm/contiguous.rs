@@ -40,9 +40,9 @@ pub struct State {
 
 const PAGE_KIND: Page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
 
-/// A zeroed run for the kernel itself (a common buffer, say); none if there is none within the limits.
+/// A run for the kernel itself (a common buffer, say), not zeroed; none if there is none within the limits.
 pub fn allocate(cx: &mut Cx<'_>, bytes: u64, limits: Limits) -> Option<Run> {
-    take(cx, bytes, limits, false, (None, 0), 0)
+    take(cx, bytes, limits, false, (None, 0), pool::FRESH_FILL)
 }
 
 fn take(

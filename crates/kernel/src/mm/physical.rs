@@ -156,6 +156,23 @@ impl Physical {
 
     /// `count` pages in one run within `limits`, as high as possible; the first address.
     pub fn take_run(&mut self, count: u64, limits: Limits) -> Option<u64> {
+        let (free, at, length) = self.find_run(count, limits)?;
+        if !self.memory.take(length) {
+            return None;
+        }
+        self.cut_run(free, at, length);
+        Some(at)
+    }
+
+    /// As [`Physical::take_run`], the addresses alone: there is nothing behind them, and they cost no memory.
+    pub fn reserve_run(&mut self, count: u64, limits: Limits) -> Option<u64> {
+        let (free, at, length) = self.find_run(count, limits)?;
+        self.cut_run(free, at, length);
+        Some(at)
+    }
+
+    /// Where a run fits: the free one, the first address, bytes.
+    fn find_run(&self, count: u64, limits: Limits) -> Option<(Range, u64, u64)> {
         let length = count.checked_mul(PAGE).filter(|&length| length > 0)?;
         let (free, at) = RUNS.iter().find_map(|zone| {
             let mut inside = self.runs.range(zone.base..zone.end());
@@ -164,9 +181,10 @@ impl Physical {
                 place(free, length, limits).map(|at| (free, at))
             })
         })?;
-        if !self.memory.take(length) {
-            return None;
-        }
+        Some((free, at, length))
+    }
+
+    fn cut_run(&mut self, free: Range, at: u64, length: u64) {
         self.runs.remove(&free.base);
         if at > free.base {
             self.runs.insert(free.base, at - free.base);
@@ -174,7 +192,6 @@ impl Physical {
         if at + length < free.end() {
             self.runs.insert(at + length, free.end() - at - length);
         }
-        Some(at)
     }
 
     /// The first page of the runs that is free at or above `address`.
@@ -200,8 +217,13 @@ impl Physical {
 
     /// Gives back a run.
     pub fn give_run(&mut self, base: u64, count: u64) {
+        self.memory.give(count * PAGE);
+        self.free_reserved_run(base, count);
+    }
+
+    /// Gives back what [`Physical::reserve_run`] gave.
+    pub fn free_reserved_run(&mut self, base: u64, count: u64) {
         let (mut base, mut length) = (base, count * PAGE);
-        self.memory.give(length);
         if let Some(after) = self.runs.remove(&(base + length)) {
             length += after;
         }

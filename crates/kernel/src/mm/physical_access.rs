@@ -63,6 +63,24 @@ pub(crate) fn store(k: &mut Kernel, physical: u64, bytes: usize, value: u64) -> 
     true
 }
 
+/// Copies memory from one physical address to another; where there is no RAM, nothing.
+pub(crate) fn copy(k: &mut Kernel, from: u64, to: u64, bytes: u64) {
+    let mut done = 0;
+    while done < bytes {
+        let (source, target) = (from.wrapping_add(done), to.wrapping_add(done));
+        let step = (PAGE - source % PAGE).min(PAGE - target % PAGE).min(bytes - done);
+        let mut data = vec![0; usize::try_from(step).unwrap_or(0)];
+        go_to(k, source, false, |engine, at| {
+            engine.read_bytes(at, &mut data).expect("a page that was found can be read");
+        });
+        go_to(k, target, true, |engine, at| {
+            engine.write_bytes(at, &data).expect("a page that was found can be written");
+            engine.stored(at, step);
+        });
+        done += step;
+    }
+}
+
 /// As [`at`]; where RAM ends within an access, nothing happens.
 fn go_to(k: &mut Kernel, physical: u64, write: bool, go: impl FnOnce(Engine, u64)) {
     if is_ram(physical) {

@@ -4,14 +4,14 @@
 //! callback function*. Its routines are rows of `exports/internal.rs`; `Context` is the physical device object.
 
 use abi::{
-    BUS_INTERFACE_STANDARD, DriverPtr, GUID_BUS_INTERFACE_STANDARD, IO_STACK_LOCATION, NtStatus,
-    PCI_WHICHSPACE_CONFIG,
+    BUS_INTERFACE_STANDARD, DEVICE_DESCRIPTION, DMA_ADAPTER, DriverPtr, GUID_BUS_INTERFACE_STANDARD,
+    IO_STACK_LOCATION, NtStatus, PCI_WHICHSPACE_CONFIG,
 };
 use engine::Flow;
 
 use super::node::{NodeId, State};
 use crate::cx::Cx;
-use crate::hal::{bus_data, config};
+use crate::hal::{bus_data, config, dma};
 use crate::ldr;
 use crate::verdict::Verdict;
 
@@ -113,12 +113,18 @@ pub fn translate(
     Ok(true)
 }
 
-/// `GetDmaAdapter`.
+/// `GetDmaAdapter`: as `IoGetDmaAdapter`, for the interface's device.
 ///
 /// # Errors
-/// Always: DMA comes later.
-pub fn dma_adapter(cx: &mut Cx<'_>, _context: u64, _description: u64, _registers: u64) -> Flow<u64> {
-    Err(cx.stop(Verdict::not_implemented("GetDmaAdapter of BUS_INTERFACE_STANDARD")))
+/// A verdict if the context is not the interface's, or a pointer is bad.
+pub fn dma_adapter(
+    cx: &mut Cx<'_>,
+    context: u64,
+    description: DriverPtr<DEVICE_DESCRIPTION>,
+    registers: DriverPtr<u32>,
+) -> Flow<DriverPtr<DMA_ADAPTER>> {
+    let id = node(cx, "GetDmaAdapter", context)?;
+    dma::get(cx, id.pdo(), description, registers)
 }
 
 /// `GetBusData`: how many bytes were read.

@@ -1,0 +1,276 @@
+//! DMA by adapters, as a compiled driver does it (`drivers/c/dma.c`) on the model of QEMU's educational device: transfers of all kinds by cards of
+//! all widths, what waits for what, and the mistakes that an IOMMU, a copy that is not flushed, and Driver Verifier find.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use dirql::explore::Policy;
+use dirql::{Bench, Machine, Report};
+use kernel::verdict::{Tier, Verdict};
+use rig::{driver, start};
+
+const DEVICE: &str = r"\\.\DirqlDma";
+const SETUP: u32 = 0x0022_3000;
+const MISUSE: u32 = 0x0022_3004;
+const STORY: u32 = 0x0022_3040;
+
+/// Ways of `dma.c`.
+const CHANNEL: u32 = 0;
+const KEPT: u32 = 1;
+const OLD: u32 = 2;
+const LIST: u32 = 3;
+const BUILT: u32 = 4;
+const COMMON: u32 = 5;
+
+/// Mistakes of `dma.c`.
+const AFTER_FLUSH: u32 = 1;
+const PHYSICAL: u32 = 2;
+const DIRECTION: u32 = 3;
+const BEHIND: u32 = 4;
+const NO_FLUSH: u32 = 5;
+const SHORT_FLUSH: u32 = 6;
+
+/// Of `DEVICE_DESCRIPTION`, and how.
+#[derive(Clone, Copy)]
+struct Setup {
+    version: u32,
+    bits: u32,
+    scatter_gather: bool,
+    how: u32,
+}
+
+fn bench(bits: u32) -> Bench {
+    let mask = u64::MAX >> (64 - bits);
+    Bench::new()
+        .driver(driver("dma.sys"))
+        .inf(driver("dma.inf"))
+        .device(format!("edu,dma_mask={mask:#x},dma=10us"))
+}
+
+fn set_up(machine: &Machine, setup: Setup) {
+    let file = machine.open(DEVICE).unwrap();
+    let Setup { version, bits, scatter_gather, how } = setup;
+    let words = [version, bits, scatter_gather.into(), 0x8000, how];
+    let input: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    file.device_control(SETUP, &input, 0).unwrap();
+    file.close().unwrap();
+}
+
+/// Bytes that tell their place.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at * 7 + at / 256).to_le_bytes()[0]).collect()
+}
+
+fn finish(machine: Machine) -> Report {
+    let report = machine.finish();
+    report.expect_clean();
+    assert_eq!(report.sums.still_allocated(), 0, "{report}");
+    report
+}
+
+/// What is written comes back, of a buffer of several pages that begins anywhere.
+fn write_and_read(machine: &Machine, length: usize) {
+    let file = machine.open(DEVICE).unwrap();
+    assert_eq!(file.write(&pattern(4096)).unwrap(), 4096);
+    let came = file.read(u32::try_from(length).unwrap()).unwrap();
+    let expected: Vec<u8> = pattern(4096).iter().cycle().take(length).copied().collect();
+    assert!(came == expected, "the card's buffer, over and over");
+    file.close().unwrap();
+}
+
+const ALL_SETUPS: [Setup; 14] = {
+    const fn of(version: u32, bits: u32, scatter_gather: bool, how: u32) -> Setup {
+        Setup { version, bits, scatter_gather, how }
+    }
+    [
+        of(1, 64, true, CHANNEL),
+        of(2, 64, false, CHANNEL),
+        of(0, 32, true, CHANNEL),
+        of(1, 24, false, CHANNEL),
+        of(3, 28, true, CHANNEL),
+        of(2, 32, true, KEPT),
+        of(0, 32, false, OLD),
+        of(2, 64, true, LIST),
+        of(2, 32, true, LIST),
+        of(1, 24, false, LIST),
+        of(2, 32, true, BUILT),
+        of(3, 28, false, BUILT),
+        of(1, 32, true, COMMON),
+        of(1, 24, true, COMMON),
+    ]
+};
+
+/// Not: dma-after-unmap
+/// Not: dma-behind-mapping
+/// Not: dma-by-physical-address
+/// Not: dma-wrong-direction
+/// Not: obsolete-hal-get-adapter
+#[test]
+fn every_kind_of_transfer_of_cards_of_every_width_comes_back_whole() {
+    for checked in [false, true] {
+        for setup in ALL_SETUPS {
+            let machine = start(|| bench(setup.bits).checked(checked));
+            set_up(&machine, setup);
+            write_and_read(&machine, 3 * 4096 + 123);
+            finish(machine);
+        }
+    }
+}
+
+#[test]
+fn transfers_hold_in_random_schedules_whatever_is_copied() {
+    for seed in rig::seeds(14) {
+        let setup = ALL_SETUPS[usize::try_from(seed).unwrap() % ALL_SETUPS.len()];
+        let checked = seed % 4 == 0;
+        let machine = start(|| bench(setup.bits).checked(checked).processors(2).policy(Policy::Random(seed)));
+        set_up(&machine, setup);
+        write_and_read(&machine, 2 * 4096 + 5);
+        finish(machine);
+    }
+}
+
+fn tell(index: u32, checks: u32) {
+    for checked in [false, true] {
+        let machine = start(|| bench(64).checked(checked));
+        rig::tell(machine, DEVICE, STORY + 4 * index, checks, &format!("story {index}"));
+    }
+}
+
+#[test]
+fn an_adapter_has_the_routines_of_its_version_and_as_many_map_registers_as_its_transfers_take() {
+    tell(0, 20);
+}
+
+#[test]
+fn a_common_buffer_lies_where_the_card_reaches_it() {
+    tell(1, 40);
+}
+
+#[test]
+fn who_waits_for_map_registers_gets_them_in_the_order_of_asking() {
+    tell(2, 12);
+}
+
+#[test]
+fn a_channel_that_is_kept_makes_others_wait() {
+    tell(3, 8);
+}
+
+#[test]
+fn a_list_says_where_the_buffer_is_or_its_copy() {
+    tell(4, 8000);
+}
+
+#[test]
+fn a_list_of_chained_mdls_is_one_buffer() {
+    tell(5, 8);
+}
+
+/// Of `HalGetAdapter`, Driver Verifier alone has something to say.
+#[test]
+fn the_names_of_windows_nt_4_do_the_same() {
+    let machine = start(|| bench(64));
+    rig::checks_made(&machine, DEVICE, STORY + 4 * 6, &[]).unwrap();
+    let report = machine.finish();
+    let told: Vec<_> = report.findings.iter().map(|told| (told.rule, told.tier)).collect();
+    assert_eq!(told, [("obsolete-hal-get-adapter", Tier::Verifier)], "{report}");
+    assert!(report.verdict.is_none(), "{report}");
+}
+
+/// What a mistake comes to: what is told, the worst first, and what a read has brought, if it has.
+fn misuse(setup: Setup, kind: u32, write: bool) -> (Vec<Verdict>, Option<Vec<u8>>) {
+    // The card itself refuses what leaves its buffer.
+    let length: u16 = if kind == BEHIND { 2048 } else { 4096 };
+    let machine = start(|| bench(setup.bits));
+    set_up(&machine, setup);
+    write_and_read(&machine, 4096);
+    let file = machine.open(DEVICE).unwrap();
+    file.device_control(MISUSE, &kind.to_le_bytes(), 0).unwrap();
+    let came = if write {
+        file.write(&pattern(length.into())).map(|_| Vec::new())
+    } else {
+        file.read(length.into())
+    };
+    let report = machine.finish();
+    let mut told: Vec<Verdict> = report.findings.iter().chain(&report.verdict).cloned().collect();
+    told.sort_by_key(|told| told.tier);
+    (told, came.ok())
+}
+
+fn of(bits: u32, scatter_gather: bool, how: u32) -> Setup {
+    Setup { version: 2, bits, scatter_gather, how }
+}
+
+fn rules(told: &[Verdict]) -> Vec<(&'static str, Tier)> {
+    told.iter().map(|told| (told.rule, told.tier)).collect()
+}
+
+#[test]
+fn a_card_that_goes_on_with_what_was_unmapped_is_told_with_who_mapped_and_who_unmapped_it() {
+    for (bits, how, unmapped) in
+        [(64, CHANNEL, "FlushAdapterBuffers"), (32, LIST, "PutScatterGatherList"), (24, CHANNEL, "Flush")]
+    {
+        let (told, _) = misuse(of(bits, true, how), AFTER_FLUSH, false);
+        assert_eq!(rules(&told), [("dma-after-unmap", Tier::Error)], "{told:?}");
+        let message = &told[0].message;
+        assert!(message.contains("edu#0 wrote 0x10 bytes by DMA at the logical address"), "{message}");
+        assert!(message.contains("dma.sys!") && message.contains(unmapped), "{message}");
+        let check = told[0].bug_check.unwrap();
+        assert_eq!((check.code, check.parameters[0]), (0xE6, 0x26));
+        assert_eq!(
+            told[0].related.iter().map(|moment| moment.what).collect::<Vec<_>>(),
+            ["mapped", "unmapped"]
+        );
+    }
+}
+
+#[test]
+fn a_physical_address_works_without_an_iommu_and_is_told() {
+    let (told, _) = misuse(of(64, true, CHANNEL), PHYSICAL, false);
+    assert_eq!(rules(&told), [("dma-by-physical-address", Tier::Verifier)], "{told:?}");
+    let machine = start(|| bench(64).verifier("dma".parse().unwrap()));
+    set_up(&machine, of(64, true, CHANNEL));
+    let file = machine.open(DEVICE).unwrap();
+    file.device_control(MISUSE, &PHYSICAL.to_le_bytes(), 0).unwrap();
+    let _ = file.read(4096);
+    assert_eq!(machine.finish().expect_verdict().rule, "dma-by-physical-address");
+}
+
+#[test]
+fn a_buffer_that_is_mapped_the_other_way_is_no_place_to_write_to() {
+    for (bits, tier) in [(64, Tier::Verifier), (24, Tier::Error)] {
+        let (told, _) = misuse(of(bits, true, CHANNEL), DIRECTION, false);
+        assert_eq!(
+            told.first().map(|told| (told.rule, told.tier)),
+            Some(("dma-wrong-direction", tier)),
+            "{told:?}"
+        );
+        assert!(told[0].message.contains("from memory to the device"), "{}", told[0].message);
+    }
+}
+
+#[test]
+fn what_lies_behind_a_mapping_is_told_at_the_byte() {
+    for (how, write) in [(CHANNEL, true), (KEPT, false), (LIST, true)] {
+        let (told, _) = misuse(of(32, true, how), BEHIND, write);
+        assert_eq!(rules(&told), [("dma-behind-mapping", Tier::Error)], "{told:?}");
+        assert!(told[0].message.contains("lies 0x0 bytes behind the end"), "{}", told[0].message);
+    }
+}
+
+#[test]
+fn a_copy_that_is_not_flushed_is_data_that_does_not_arrive() {
+    let (told, _) = misuse(of(24, false, CHANNEL), NO_FLUSH, false);
+    assert_eq!(rules(&told), [("dma-not-flushed", Tier::Error)], "{told:?}");
+    assert!(told[0].message.contains("does not arrive"), "{}", told[0].message);
+    let (told, _) = misuse(of(24, false, CHANNEL), SHORT_FLUSH, false);
+    assert_eq!(rules(&told), [("dma-not-flushed", Tier::Error)], "{told:?}");
+    assert!(told[0].message.contains("of which 0x800 were flushed"), "{}", told[0].message);
+    for kind in [NO_FLUSH, SHORT_FLUSH] {
+        let (told, came) = misuse(of(64, true, CHANNEL), kind, false);
+        assert_eq!(rules(&told).first(), Some(&("dma-not-flushed", Tier::Verifier)), "{told:?}");
+        assert_eq!(came, Some(pattern(4096)), "where nothing is copied, it arrives");
+    }
+}

@@ -1,0 +1,237 @@
+//! The channel of an adapter: who has it, who waits for it or for map registers, in their order.
+//!
+//! Pages: *PALLOCATE_ADAPTER_CHANNEL callback function*, *DRIVER_CONTROL callback function*, *Returns from DriverControl Routines*,
+//! *PFREE_ADAPTER_CHANNEL callback function*.
+
+use std::collections::VecDeque;
+
+use abi::{
+    Code, DEVICE_OBJECT, DMA_ADAPTER, DeallocateObject, DeallocateObjectKeepRegisters, DriverPtr, IRP,
+    KeepObject, NtStatus, WAIT_CONTEXT_BLOCK,
+};
+use engine::Flow;
+
+use super::transfer::{self, Registers};
+use super::{By, DMA_VIOLATION, find, scatter_gather};
+use crate::cx::{Cx, Kernel};
+use crate::io::routine;
+use crate::io::violation::device_name;
+use crate::ldr;
+use crate::mm::pool;
+use crate::verdict::Verdict;
+
+const TAG: u32 = pool::tag(b"DmaR");
+
+/// Who has the channel, and who waits.
+#[derive(Default)]
+pub(crate) struct Channel {
+    holder: Option<Holder>,
+    waiting: VecDeque<Request>,
+}
+
+impl Channel {
+    /// Who asked for it, if a device has it, or waits for it.
+    pub(super) fn held_by(&self) -> Option<By> {
+        let waits = |request: &&Request| matches!(request.work, Work::Control { .. });
+        let waiting = self.waiting.iter().find(waits).map(|request| request.by);
+        self.holder.map(|holder| holder.by).or(waiting)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Holder {
+    base: u64,
+    by: By,
+}
+
+/// A device that waits.
+#[derive(Clone, Copy)]
+pub(super) struct Request {
+    pub(super) device: DriverPtr<DEVICE_OBJECT>,
+    pub(super) irp: DriverPtr<IRP>,
+    /// Of its map registers, which it gets with the channel.
+    pub(super) base: u64,
+    pub(super) count: u32,
+    pub(super) work: Work,
+    pub(super) by: By,
+}
+
+/// What it is called for.
+#[derive(Clone, Copy)]
+pub(super) enum Work {
+    /// `AllocateAdapterChannel`.
+    Control { routine: DriverPtr<Code>, context: u64 },
+    /// A scatter/gather list, at this address.
+    List(u64),
+}
+
+/// `AllocateAdapterChannel`, and `IoAllocateAdapterChannel` of old.
+///
+/// # Errors
+/// A verdict if it is no adapter or the device waits already, or on what the routine does.
+pub fn allocate(
+    cx: &mut Cx<'_>,
+    adapter: DriverPtr<DMA_ADAPTER>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    count: u32,
+    routine: DriverPtr<Code>,
+    context: u64,
+) -> Flow<NtStatus> {
+    let at = find(cx, "AllocateAdapterChannel", adapter)?;
+    refuse_waiting(cx, at, device)?;
+    let block = device + DEVICE_OBJECT::Queue_Wcb;
+    let irp = cx.read(device + DEVICE_OBJECT::CurrentIrp)?;
+    cx.write(block + WAIT_CONTEXT_BLOCK::DeviceRoutine, routine)?;
+    cx.write(block + WAIT_CONTEXT_BLOCK::DeviceContext, DriverPtr::new(context))?;
+    cx.write(block + WAIT_CONTEXT_BLOCK::NumberOfMapRegisters, count)?;
+    cx.write(block + WAIT_CONTEXT_BLOCK::CurrentIrp, irp.cast())?;
+    ask(cx, at, (device, irp), count, Work::Control { routine, context })
+}
+
+fn refuse_waiting(cx: &mut Cx<'_>, at: u64, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+    let waits = |request: &&Request| request.device == device && matches!(request.work, Work::Control { .. });
+    let found = cx.with(|k| {
+        let channel = &k.hal.dma.adapters.get(&at)?.channel;
+        channel.waiting.iter().find(waits).map(|request| request.by)
+    });
+    let Some(by) = found else { return Ok(()) };
+    let (name, who) = (device_name(cx, device), by.name(cx));
+    let message = format!(
+        "AllocateAdapterChannel was called for {name}, which waits for the channel already, as {who} has asked"
+    );
+    Err(cx.stop(Verdict::error("dma-channel-asked-twice", message).related("asked", by.moment)))
+}
+
+/// A device asks for the channel and so many map registers.
+pub(super) fn ask(
+    cx: &mut Cx<'_>,
+    at: u64,
+    (device, irp): (DriverPtr<DEVICE_OBJECT>, DriverPtr<IRP>),
+    count: u32,
+    work: Work,
+) -> Flow<NtStatus> {
+    let most = cx.with(|k| k.hal.dma.adapters[&at].most);
+    if count > most || cx.choose("fault.dma", 2) == 1 {
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    let base = pool::allocate::<()>(cx, pool::Kind::NonPaged, 16, TAG)?.address;
+    if base == 0 {
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    let by = By::now(cx);
+    let request = Request { device, irp, base, count, work, by };
+    cx.with(|k| {
+        if let Some(adapter) = k.hal.dma.adapters.get_mut(&at) {
+            adapter.channel.waiting.push_back(request);
+        }
+    });
+    serve(cx, at)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+/// Serves those that wait, as long as the channel and map registers are free.
+pub(super) fn serve(cx: &mut Cx<'_>, at: u64) -> Flow<()> {
+    while let Some(request) = cx.with(|k| next(k, at)) {
+        match request.work {
+            Work::Control { routine, context } => control(cx, at, &request, routine, context)?,
+            Work::List(list) => {
+                scatter_gather::run(cx, at, list, &request)?;
+                release_channel(cx, at, request.base);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first that waits, if the channel is free and there are map registers for it: it has them.
+fn next(k: &mut Kernel, at: u64) -> Option<Request> {
+    let dma = &mut k.hal.dma;
+    let adapter = dma.adapters.get_mut(&at)?;
+    if adapter.channel.holder.is_some() {
+        return None;
+    }
+    let first = adapter.channel.waiting.front()?;
+    match &mut adapter.free {
+        Some(free) if *free < first.count => return None,
+        Some(free) => *free -= first.count,
+        None => {}
+    }
+    let request = adapter.channel.waiting.pop_front()?;
+    adapter.channel.holder = Some(Holder { base: request.base, by: request.by });
+    let is_listed = matches!(request.work, Work::List(_));
+    dma.registers.insert(request.base, Registers::new(at, request.count, is_listed, request.by));
+    Some(request)
+}
+
+fn control(cx: &mut Cx<'_>, at: u64, request: &Request, routine: DriverPtr<Code>, context: u64) -> Flow<()> {
+    let Request { device, irp, base, .. } = *request;
+    let arguments = [device.address, irp.address, base, context];
+    let action = routine::call(cx, "AdapterControl", routine, device.address, &arguments)? & 0xFFFF_FFFF;
+    if action == KeepObject.into() {
+        return Ok(());
+    }
+    if action != DeallocateObject.into() && action != DeallocateObjectKeepRegisters.into() {
+        let who = ldr::symbols::describe(cx, routine.address);
+        let message = format!(
+            "the AdapterControl routine {who} returned {action:#x}, which is no IO_ALLOCATION_ACTION"
+        );
+        return Err(cx.stop(Verdict::error("adapter-control-result", message)));
+    }
+    if !release_channel(cx, at, base) {
+        not_allocated(cx, at, "an AdapterControl routine gave the channel back that it had freed itself")?;
+    }
+    if action == DeallocateObject.into() && cx.with(|k| k.hal.dma.registers.contains_key(&base)) {
+        transfer::release(cx, at, base, "AdapterControl")?;
+    }
+    Ok(())
+}
+
+/// The channel is free, if it is this request that has it.
+fn release_channel(cx: &mut Cx<'_>, at: u64, base: u64) -> bool {
+    cx.with(|k| {
+        let channel = k.hal.dma.adapters.get_mut(&at).map(|adapter| &mut adapter.channel);
+        channel.is_some_and(|channel| channel.holder.take_if(|holder| holder.base == base).is_some())
+    })
+}
+
+fn not_allocated(cx: &mut Cx<'_>, at: u64, message: &str) -> Flow<()> {
+    let verdict = Verdict::verifier("dma-channel-not-allocated", message);
+    cx.verify(verdict.bug_check(DMA_VIOLATION, [0x4, at, 0, 0]))
+}
+
+/// `FreeAdapterChannel`: the channel, and the map registers that came with it.
+///
+/// # Errors
+/// A verdict if it is no adapter, or on what the next device's routine does; with Driver Verifier's option, if no device has the channel.
+pub fn free(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<()> {
+    let at = find(cx, "FreeAdapterChannel", adapter)?;
+    let holder =
+        cx.with(|k| k.hal.dma.adapters.get_mut(&at).and_then(|adapter| adapter.channel.holder.take()));
+    let Some(holder) = holder else {
+        let message =
+            format!("FreeAdapterChannel was called for the DMA adapter {at:#x}, whose channel no device has");
+        return not_allocated(cx, at, &message);
+    };
+    if cx.with(|k| k.hal.dma.registers.contains_key(&holder.base)) {
+        transfer::release(cx, at, holder.base, "FreeAdapterChannel")?;
+    }
+    serve(cx, at)
+}
+
+/// `FreeMapRegisters`.
+///
+/// # Errors
+/// A verdict if they are none of the adapter's, or on what the next device's routine does.
+pub fn free_registers(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>, base: u64, count: u32) -> Flow<()> {
+    let at = find(cx, "FreeMapRegisters", adapter)?;
+    let allocated = transfer::check(cx, "FreeMapRegisters", at, base)?;
+    if count != allocated {
+        let message = format!(
+            "FreeMapRegisters was called for {count} map registers at {base:#x}; {allocated} were allocated"
+        );
+        let verdict = Verdict::verifier("dma-map-registers-count", message);
+        cx.verify(verdict.bug_check(DMA_VIOLATION, [0x5, at, count.into(), allocated.into()]))?;
+    }
+    transfer::release(cx, at, base, "FreeMapRegisters")?;
+    serve(cx, at)
+}

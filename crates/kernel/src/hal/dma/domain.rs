@@ -1,0 +1,163 @@
+//! Logical addresses: what a bus master puts on the bus for memory that was mapped for it.
+//!
+//! Pages: *DMA_ADAPTER structure*, *Kernel DMA Protection*, *Bug Check 0xE6: DRIVER_VERIFIER_DMA_VIOLATION* (26h). As behind an IOMMU, a logical
+//! address is no physical one, leads only to what was mapped, only as long as it is mapped, and only the way that it was mapped for. Between
+//! any two mappings lies a page that leads nowhere, and addresses that were unmapped are not given out again soon. Devices are not kept apart:
+//! what is mapped for one, another reaches too.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use engine::windows::PAGE;
+
+use super::By;
+use crate::mm::physical::{Limits, Physical};
+
+/// Addresses that devices with so wide addresses get: neither memory nor device windows lie there.
+const WIDE: (u64, u64) = (0x20_0000_0000, 0x80_0000_0000);
+/// Behind each mapping.
+const GAP: u64 = 1;
+/// Mappings that are remembered when they are gone.
+const REMEMBERED: usize = 64;
+
+/// Which way data goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Direction {
+    /// From memory to the device.
+    ToDevice,
+    /// From the device to memory.
+    ToMemory,
+    /// A common buffer.
+    Both,
+}
+
+/// Physically contiguous memory that a device was given.
+#[derive(Clone, Debug)]
+pub(crate) struct Mapping {
+    /// Where it lies.
+    pub(crate) physical: u64,
+    pub(crate) bytes: u64,
+    pub(crate) direction: Direction,
+    /// It stands for other memory, from and to which data is copied.
+    pub(crate) is_copy: bool,
+    /// The routine that mapped it, and who called that.
+    pub(crate) routine: &'static str,
+    pub(crate) by: By,
+}
+
+impl Mapping {
+    /// Pages of logical addresses, what lies behind it included.
+    const fn span(&self) -> u64 {
+        (self.physical % PAGE + self.bytes).div_ceil(PAGE) + GAP
+    }
+}
+
+/// One that is gone.
+#[derive(Clone, Debug)]
+struct Past {
+    logical: u64,
+    mapping: Mapping,
+    /// The routine that unmapped it, and who called that.
+    routine: &'static str,
+    by: By,
+}
+
+/// Why a logical address leads nowhere, or should not.
+#[derive(Clone, Debug)]
+pub(crate) enum Wrong {
+    /// It did, before the routine was called that unmapped it.
+    Unmapped(Box<(Mapping, &'static str, By)>),
+    /// It lies so many bytes behind the end of a mapping.
+    Behind(Box<Mapping>, u64),
+    /// The device goes the other way.
+    Direction(Box<Mapping>),
+}
+
+/// Where a logical address leads.
+pub(crate) struct Way {
+    pub(crate) physical: u64,
+    /// For so many bytes.
+    pub(crate) bytes: u64,
+    /// What is wrong with going there all the same.
+    pub(crate) wrong: Option<Wrong>,
+}
+
+/// All mappings, by their first logical address.
+#[derive(Default)]
+pub(crate) struct Domain {
+    live: BTreeMap<u64, Mapping>,
+    past: VecDeque<Past>,
+    /// The next address of those that are wide.
+    next: u64,
+}
+
+impl Domain {
+    /// Gives it a logical address that a device with these address bits can put out; none if there is none.
+    pub(super) fn map(&mut self, physical: &mut Physical, mask: u64, mapping: Mapping) -> Option<u64> {
+        let span = mapping.span();
+        let page = self.take(physical, mask, span).or_else(|| {
+            // What is kept back only for the sake of verdicts.
+            while let Some(past) = self.past.pop_front() {
+                give(physical, past.logical, past.mapping.span());
+            }
+            self.take(physical, mask, span)
+        })?;
+        let logical = page + mapping.physical % PAGE;
+        self.live.insert(logical, mapping);
+        Some(logical)
+    }
+
+    fn take(&mut self, physical: &mut Physical, mask: u64, span: u64) -> Option<u64> {
+        if mask >= WIDE.1 - 1 {
+            let page =
+                if self.next < WIDE.0 || self.next + span * PAGE > WIDE.1 { WIDE.0 } else { self.next };
+            self.next = page + span * PAGE;
+            return Some(page);
+        }
+        // Addresses of memory that is kept free for them: nothing else answers there. High ones first, so that a device which puts out
+        // fewer bits than its driver said is noticed.
+        let lowest = (mask >> 1).min(512 << 20);
+        let high = Limits { lowest, highest: mask, boundary: 0 };
+        let any = Limits { highest: mask, ..Limits::NONE };
+        physical.reserve_run(span, high).or_else(|| physical.reserve_run(span, any))
+    }
+
+    /// Takes a mapping away.
+    pub(super) fn unmap(&mut self, physical: &mut Physical, logical: u64, routine: &'static str, by: By) {
+        let Some(mapping) = self.live.remove(&logical) else { return };
+        self.past.push_back(Past { logical, mapping, routine, by });
+        if self.past.len() > REMEMBERED
+            && let Some(past) = self.past.pop_front()
+        {
+            give(physical, past.logical, past.mapping.span());
+        }
+    }
+
+    /// Where a logical address leads; none if it never led anywhere.
+    pub(crate) fn find(&self, address: u64, to_memory: bool) -> Option<Result<Way, Wrong>> {
+        if let Some((&logical, mapping)) = self.live.range(..=address).next_back() {
+            let offset = address - logical;
+            if offset < mapping.bytes {
+                let other = if to_memory { Direction::ToDevice } else { Direction::ToMemory };
+                let wrong = (mapping.direction == other).then(|| Wrong::Direction(Box::new(mapping.clone())));
+                return Some(Ok(Way {
+                    physical: mapping.physical.wrapping_add(offset),
+                    bytes: mapping.bytes - offset,
+                    wrong,
+                }));
+            }
+            if address < (logical & !(PAGE - 1)) + mapping.span() * PAGE {
+                return Some(Err(Wrong::Behind(Box::new(mapping.clone()), offset - mapping.bytes)));
+            }
+        }
+        let gone = |past: &&Past| address.wrapping_sub(past.logical) < past.mapping.bytes;
+        let past = self.past.iter().rev().find(gone)?;
+        Some(Err(Wrong::Unmapped(Box::new((past.mapping.clone(), past.routine, past.by)))))
+    }
+}
+
+fn give(physical: &mut Physical, logical: u64, span: u64) {
+    let page = logical & !(PAGE - 1);
+    if page < WIDE.0 {
+        physical.free_reserved_run(page, span);
+    }
+}

@@ -1,0 +1,319 @@
+//! Scatter/gather lists: a whole buffer mapped at once, run by run.
+//!
+//! Pages: *PGET_SCATTER_GATHER_LIST callback function*, *PPUT_SCATTER_GATHER_LIST callback function*,
+//! *PCALCULATE_SCATTER_GATHER_LIST_SIZE callback function*, *PBUILD_SCATTER_GATHER_LIST callback function*,
+//! *PBUILD_MDL_FROM_SCATTER_GATHER_LIST callback function*. MDLs may be chained.
+
+use abi::{
+    Code, DEVICE_OBJECT, DMA_ADAPTER, DriverPtr, MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, NtStatus,
+    SCATTER_GATHER_ELEMENT, SCATTER_GATHER_LIST,
+};
+use engine::Flow;
+use engine::windows::PAGE;
+
+use super::channel::{self, Request, Work};
+use super::pieces::{self, Piece};
+use super::transfer::{self, Map};
+use super::{By, DMA_VIOLATION, find};
+use crate::cx::Cx;
+use crate::io::routine;
+use crate::mm::{mdl, mdl_map, pool};
+use crate::verdict::Verdict;
+
+/// Bytes before the elements.
+const HEAD: u64 = SCATTER_GATHER_LIST::Elements.offset;
+const ELEMENT: u64 = size_of::<SCATTER_GATHER_ELEMENT>() as u64;
+const TAG: u32 = pool::tag(b"DmaL");
+
+/// A list that is asked for, or there.
+pub(crate) struct List {
+    adapter: u64,
+    /// Of its map registers; 0 as long as it has none.
+    base: u64,
+    /// Its memory is the kernel's.
+    is_own: bool,
+    va: u64,
+    pieces: Vec<Piece>,
+    to_device: bool,
+    routine: DriverPtr<Code>,
+    context: u64,
+    /// What describes the memory that is mapped.
+    described: DriverPtr<MDL>,
+    by: By,
+}
+
+impl List {
+    /// Who has asked for it, if it is this adapter's.
+    pub(super) fn left_of(&self, adapter: u64) -> Option<By> {
+        (self.adapter == adapter).then_some(self.by)
+    }
+}
+
+const fn bytes(elements: usize) -> u64 {
+    HEAD + ELEMENT * elements as u64
+}
+
+/// `GetScatterGatherList`.
+///
+/// # Errors
+/// A verdict on an adapter or an MDL that is none, or on what the routine does.
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn get(
+    cx: &mut Cx<'_>,
+    adapter: DriverPtr<DMA_ADAPTER>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    mdl: DriverPtr<MDL>,
+    va: u64,
+    length: u32,
+    routine: DriverPtr<Code>,
+    context: u64,
+    to_device: bool,
+) -> Flow<NtStatus> {
+    const NAME: &str = "GetScatterGatherList";
+    let at = find(cx, NAME, adapter)?;
+    transfer::expect_bytes(cx, NAME, length.into())?;
+    let Some(pieces) = pieces::of(cx, NAME, mdl, (va, length.into()), true)? else {
+        return Ok(NtStatus::BUFFER_TOO_SMALL);
+    };
+    let list = pool::allocate::<()>(cx, pool::Kind::NonPaged, bytes(pieces.len()), TAG)?.address;
+    if list == 0 {
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    let by = By::now(cx);
+    let described = DriverPtr::NULL;
+    let made =
+        List { adapter: at, base: 0, is_own: true, va, pieces, to_device, routine, context, described, by };
+    ask(cx, at, device, list, made)
+}
+
+/// `BuildScatterGatherList`: in the caller's memory.
+///
+/// # Errors
+/// As [`get`].
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn build(
+    cx: &mut Cx<'_>,
+    adapter: DriverPtr<DMA_ADAPTER>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    mdl: DriverPtr<MDL>,
+    va: u64,
+    length: u32,
+    routine: DriverPtr<Code>,
+    context: u64,
+    to_device: bool,
+    buffer: u64,
+    room: u32,
+) -> Flow<NtStatus> {
+    const NAME: &str = "BuildScatterGatherList";
+    let at = find(cx, NAME, adapter)?;
+    transfer::expect_bytes(cx, NAME, length.into())?;
+    let Some(pieces) = pieces::of(cx, NAME, mdl, (va, length.into()), true)? else {
+        return Ok(NtStatus::BUFFER_TOO_SMALL);
+    };
+    if u64::from(room) < bytes(pieces.len()) {
+        return Ok(NtStatus::BUFFER_TOO_SMALL);
+    }
+    let by = By::now(cx);
+    let described = DriverPtr::NULL;
+    let made =
+        List { adapter: at, base: 0, is_own: false, va, pieces, to_device, routine, context, described, by };
+    ask(cx, at, device, buffer, made)
+}
+
+fn ask(cx: &mut Cx<'_>, at: u64, device: DriverPtr<DEVICE_OBJECT>, list: u64, made: List) -> Flow<NtStatus> {
+    let count = u32::try_from(made.pieces.len()).unwrap_or(u32::MAX);
+    let is_own = made.is_own;
+    let irp = cx.read(device + DEVICE_OBJECT::CurrentIrp)?;
+    let before = cx.with(|k| k.hal.dma.lists.insert(list, made));
+    let status = channel::ask(cx, at, (device, irp), count, Work::List(list))?;
+    if status != NtStatus::SUCCESS {
+        cx.with(|k| {
+            k.hal.dma.lists.remove(&list);
+            before.map(|before| k.hal.dma.lists.insert(list, before));
+        });
+        if is_own {
+            pool::free(cx, DriverPtr::<()>::new(list))?;
+        }
+    }
+    Ok(status)
+}
+
+/// It has its map registers: the buffer is mapped, and the driver's routine is called.
+pub(super) fn run(cx: &mut Cx<'_>, at: u64, address: u64, request: &Request) -> Flow<()> {
+    let Some((pieces, start, to_device, routine, context, by, mask, several)) = cx.with(|k| {
+        let adapter = k.hal.dma.adapters.get(&at)?;
+        let (mask, several) = (adapter.mask, adapter.scatter_gather);
+        let list = k.hal.dma.lists.get_mut(&address)?;
+        list.base = request.base;
+        Some((
+            list.pieces.clone(),
+            list.va,
+            list.to_device,
+            list.routine,
+            list.context,
+            list.by,
+            mask,
+            several,
+        ))
+    }) else {
+        return Ok(());
+    };
+    let mut va = start;
+    let mut maps: Vec<Map> = Vec::new();
+    for run in pieces::runs(pieces, mask, several) {
+        let map = transfer::place(cx, at, run, va, to_device, ("GetScatterGatherList", by))?;
+        va = va.wrapping_add(map.bytes);
+        maps.push(map);
+    }
+    let list: DriverPtr<SCATTER_GATHER_LIST> = DriverPtr::new(address);
+    cx.write(list + SCATTER_GATHER_LIST::NumberOfElements, u32::try_from(maps.len()).unwrap_or(u32::MAX))?;
+    cx.write(list + SCATTER_GATHER_LIST::Reserved, request.base)?;
+    let mut element: DriverPtr<SCATTER_GATHER_ELEMENT> = DriverPtr::new(address + HEAD);
+    for map in &maps {
+        cx.write(element + SCATTER_GATHER_ELEMENT::Address, map.logical)?;
+        cx.write(element + SCATTER_GATHER_ELEMENT::Length, u32::try_from(map.bytes).unwrap_or(u32::MAX))?;
+        cx.write(element + SCATTER_GATHER_ELEMENT::Reserved, 0)?;
+        element = element.byte_add(ELEMENT);
+    }
+    cx.with(|k| k.hal.dma.registers.get_mut(&request.base).map(|known| known.maps = maps));
+    let arguments = [request.device.address, request.irp.address, address, context];
+    routine::call(cx, "AdapterListControl", routine, request.device.address, &arguments).map(|_| ())
+}
+
+/// `PutScatterGatherList`: flushes the buffer, and frees map registers, list and what describes it.
+///
+/// # Errors
+/// A verdict if it is no list of the adapter's, or data is lost.
+pub fn put(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>, address: u64, to_device: bool) -> Flow<()> {
+    const NAME: &str = "PutScatterGatherList";
+    let at = find(cx, NAME, adapter)?;
+    held(cx, NAME, at, address)?;
+    let Some(list) = cx.with(|k| k.hal.dma.lists.remove(&address)) else { return Ok(()) };
+    if !list.described.is_null() {
+        if mdl::flags(cx, list.described)? & MDL_MAPPED_TO_SYSTEM_VA != 0 {
+            mdl_map::unmap_system(cx, list.described)?;
+        }
+        cx.with(|k| k.mm.mdl.held.remove(&list.described.address));
+        pool::free(cx, list.described)?;
+    }
+    transfer::flush_all(cx, list.base, to_device, NAME);
+    transfer::release(cx, at, list.base, NAME)?;
+    if list.is_own {
+        pool::free(cx, DriverPtr::<()>::new(address))?;
+    }
+    channel::serve(cx, at)
+}
+
+/// The list is this adapter's, and the driver has it.
+fn held(cx: &mut Cx<'_>, name: &str, at: u64, address: u64) -> Flow<()> {
+    let found = cx.with(|k| k.hal.dma.lists.get(&address).map(|list| (list.adapter, list.base)));
+    let why = match found {
+        Some((adapter, base)) if adapter == at && base != 0 => return Ok(()),
+        Some((adapter, _)) if adapter == at => "which still waits for map registers",
+        Some(_) => "which is another adapter's",
+        None => "which is no scatter/gather list, or was put already",
+    };
+    let message = format!("{name} was called with {address:#x}, {why}");
+    let verdict = Verdict::error("not-a-scatter-gather-list", message);
+    Err(cx.stop(verdict.bug_check(DMA_VIOLATION, [0x6, at, address, 0])))
+}
+
+/// `CalculateScatterGatherList`: the bytes of a list for a buffer, and its map registers; without an MDL the most that there can be.
+///
+/// # Errors
+/// A verdict on an adapter or an MDL that is none.
+pub fn calculate(
+    cx: &mut Cx<'_>,
+    adapter: DriverPtr<DMA_ADAPTER>,
+    mdl: DriverPtr<MDL>,
+    va: u64,
+    length: u32,
+    size: DriverPtr<u32>,
+    registers: DriverPtr<u32>,
+) -> Flow<NtStatus> {
+    const NAME: &str = "CalculateScatterGatherList";
+    let at = find(cx, NAME, adapter)?;
+    let count = if mdl.is_null() {
+        usize::try_from((va % PAGE + u64::from(length)).div_ceil(PAGE)).unwrap_or(usize::MAX)
+    } else {
+        match pieces::of(cx, NAME, mdl, (va, length.into()), true)? {
+            Some(pieces) => pieces.len(),
+            None => return Ok(NtStatus::BUFFER_TOO_SMALL),
+        }
+    };
+    let needed = u32::try_from(count).unwrap_or(u32::MAX);
+    if needed > cx.with(|k| k.hal.dma.adapters[&at].most) {
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    cx.write(size, u32::try_from(bytes(count)).unwrap_or(u32::MAX))?;
+    if !registers.is_null() {
+        cx.write(registers, needed)?;
+    }
+    Ok(NtStatus::SUCCESS)
+}
+
+/// `BuildMdlFromScatterGatherList`: the MDL that the list was made from, or one of the copies that the device reaches instead.
+///
+/// # Errors
+/// A verdict on a list that is none.
+pub fn build_mdl(
+    cx: &mut Cx<'_>,
+    adapter: DriverPtr<DMA_ADAPTER>,
+    address: u64,
+    original: DriverPtr<MDL>,
+    target: DriverPtr<DriverPtr<MDL>>,
+) -> Flow<NtStatus> {
+    const NAME: &str = "BuildMdlFromScatterGatherList";
+    let at = find(cx, NAME, adapter)?;
+    held(cx, NAME, at, address)?;
+    if original.is_null() {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    let (va, is_described, maps) = cx.with(|k| {
+        let list = &k.hal.dma.lists[&address];
+        (list.va, !list.described.is_null(), k.hal.dma.registers[&list.base].maps.clone())
+    });
+    if is_described {
+        return Ok(NtStatus::NONE_MAPPED);
+    }
+    if maps.iter().all(|map| map.copy.is_none()) {
+        cx.write(target, original)?;
+        return Ok(NtStatus::SUCCESS);
+    }
+    let length: u64 = maps.iter().map(|map| map.bytes).sum();
+    let described = mdl::create(cx, va, u32::try_from(length).unwrap_or(u32::MAX))?;
+    if described.is_null() {
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    let mut begin = va;
+    for map in &maps {
+        let mut inside = 0;
+        while inside < map.bytes {
+            let at = begin.wrapping_add(inside);
+            let physical = match map.copy {
+                Some((_, physical)) => physical + (map.logical % PAGE + inside) / PAGE * PAGE,
+                None => page_of(&map.pieces, inside),
+            };
+            mdl::write_page(cx, described, (at / PAGE).wrapping_sub(va / PAGE), physical)?;
+            inside += PAGE - at % PAGE;
+        }
+        begin = begin.wrapping_add(map.bytes);
+    }
+    let flags = mdl::flags(cx, described)?;
+    mdl::set_flags(cx, described, flags | MDL_PAGES_LOCKED)?;
+    cx.with(|k| k.hal.dma.lists.get_mut(&address).map(|list| list.described = described));
+    cx.write(target, described)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+/// The page that holds the byte at `offset` of these pieces.
+fn page_of(pieces: &[Piece], offset: u64) -> u64 {
+    let mut begin = 0;
+    for piece in pieces {
+        if offset < begin + piece.bytes {
+            return piece.physical.wrapping_add(offset - begin) & !(PAGE - 1);
+        }
+        begin += piece.bytes;
+    }
+    0
+}
