@@ -18,7 +18,7 @@ static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlSecuri
 static ULONG (*const Stories[])(VOID) = {
     Identifiers, Texts, GenericRights, Lists, Descriptors, InOnePiece, /* from 0 on */
     Tokens, TokenClasses, Subjects, Checks, Privileges, /* from 6 on */
-    Captured, Assigned, OfDevice, /* from 11 on */
+    Captured, Assigned, OfDevice, PlainUser, Forced, /* from 11 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -36,5 +36,6 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 
     UNREFERENCED_PARAMETER(RegistryPath);
     TheDevice = Driver->DeviceObject;
+    Driver->MajorFunction[IRP_MJ_CREATE] = DispatchCreate;
     return Status;
 }

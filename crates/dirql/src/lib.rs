@@ -28,6 +28,6 @@ pub use explain::{Explanation, Moments, explain};
 pub use explore;
 pub use kernel::hal::platform::Platform;
 pub use kernel::verifier::{Verifier, VerifierOption};
-pub use machine::{Boots, Completion, Exploration, Handle, Machine, Mark, Process, Request, put};
+pub use machine::{Boots, Completion, Exploration, Handle, Machine, Mark, Process, Request, User, put};
 pub use play::{Play, ScriptText};
 pub use report::{Dress, Failure, Outcome, Report};

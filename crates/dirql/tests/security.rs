@@ -5,8 +5,10 @@
 
 mod rig;
 
-use dirql::Bench;
-use rig::{driver, start};
+use std::path::{Path, PathBuf};
+
+use dirql::{Bench, Machine, User};
+use rig::{driver, play, start};
 
 /// One story of the driver's table, with so many checks at least, once in a checked machine.
 fn tell(index: u32, checks: u32) {
@@ -85,4 +87,132 @@ fn a_new_descriptor_is_of_what_is_said_handed_down_and_usual() {
 #[test]
 fn a_device_has_a_descriptor_that_its_driver_may_change() {
     tell(13, 15);
+}
+
+#[test]
+fn what_a_driver_opens_is_checked_only_if_it_says_so() {
+    tell(15, 4);
+}
+
+/// Of `security.c`, from which device and story follow.
+const DEVICE: &str = r"\\.\DirqlSecurity";
+
+fn story(index: u32) -> u32 {
+    0x0022_2000 + 4 * index
+}
+
+#[test]
+fn a_plain_user_has_neither_the_groups_nor_the_privileges_of_an_administrator() {
+    let machine = start(|| Bench::new().driver(driver("security.sys")));
+    machine.set_user(User::Plain).unwrap();
+    rig::tell(machine, DEVICE, story(14), 9, "a plain user");
+}
+
+#[test]
+fn a_plain_user_opens_what_everyone_may_and_is_refused_what_the_driver_keeps_for_administrators() {
+    let machine = start(|| Bench::new().driver(driver("security.sys")));
+    play(
+        &machine,
+        r"user plain
+          open \\.\DirqlSecurity as everyones
+          close everyones
+          user administrator
+          open \\.\DirqlSecurity as own
+          ioctl own 0x222034 out 8 expect prefix u32:0
+          user plain
+          open \\.\DirqlSecurity as none expect STATUS_ACCESS_DENIED
+          open \\.\DirqlSecurity as none read-only expect STATUS_ACCESS_DENIED
+          user administrator
+          open \\.\DirqlSecurity as again
+          close again; close own",
+    );
+    machine.finish().expect_clean();
+}
+
+#[test]
+fn a_driver_checks_who_opens_a_file_by_the_access_state_of_the_request() {
+    let machine = start(|| Bench::new().driver(driver("security.sys")));
+    play(
+        &machine,
+        r"user plain
+          open \\.\DirqlSecurity\secret as none expect STATUS_ACCESS_DENIED
+          user administrator
+          open \\.\DirqlSecurity\secret as secret; close secret",
+    );
+    machine.finish().expect_clean();
+}
+
+#[test]
+fn two_applications_of_different_users_are_told_apart() {
+    let machine = start(|| Bench::new().driver(driver("security.sys")));
+    let other = machine.begin_process("other").unwrap();
+    machine.within(other, || machine.set_user(User::Plain)).unwrap();
+    let secret = format!(r"{DEVICE}\secret");
+    assert!(machine.within(other, || machine.open(&secret)).is_err());
+    machine.open(&secret).unwrap().close().unwrap();
+    machine.finish().expect_clean();
+}
+
+/// Of `pciline.c`, whose named device is the function device object.
+const LINE_CARD: &str = r"\\.\PciLine0";
+
+/// The INF of the line card, with who may open the device.
+fn secured(name: &str, sddl: &str) -> PathBuf {
+    rig::changed_inf(name, "pciline.inf", |text| {
+        let section = "[PciLine.Hardware.AddReg]\n";
+        assert!(text.contains(section));
+        text.replace(section, &format!("{section}HKR,,Security,,\"{sddl}\"\n"))
+    })
+}
+
+/// A machine with the line card, installed so.
+fn line_card(inf: &Path) -> Machine {
+    start(|| Bench::new().driver(driver("pciline.sys")).inf(inf).device("pci9052"))
+}
+
+#[test]
+fn the_inf_says_who_may_open_the_device() {
+    let inf = secured("administrators", "D:P(A;;GA;;;SY)(A;;GA;;;BA)");
+    let machine = line_card(&inf);
+    play(
+        &machine,
+        r"user plain
+          open DEVICE as none expect STATUS_ACCESS_DENIED
+          user administrator
+          open DEVICE as card; close card"
+            .replace("DEVICE", LINE_CARD)
+            .as_str(),
+    );
+    machine.finish().expect_clean();
+}
+
+#[test]
+fn the_inf_says_what_a_plain_user_may() {
+    let inf = secured("readers", "D:P(A;;GA;;;SY)(A;;GA;;;BA)(A;;GR;;;WD)");
+    let machine = line_card(&inf);
+    play(
+        &machine,
+        r"user plain
+          open DEVICE as none expect STATUS_ACCESS_DENIED
+          open DEVICE as none write-only expect STATUS_ACCESS_DENIED
+          open DEVICE as card read-only; close card"
+            .replace("DEVICE", LINE_CARD)
+            .as_str(),
+    );
+    machine.finish().expect_clean();
+}
+
+#[test]
+fn without_a_word_of_the_inf_everyone_may_read_and_write() {
+    let machine = line_card(&driver("pciline.inf"));
+    play(&machine, &r"user plain; open DEVICE as card; close card".replace("DEVICE", LINE_CARD));
+    machine.finish().expect_clean();
+}
+
+#[test]
+fn an_inf_whose_security_is_none_is_refused_at_its_line() {
+    let inf = secured("nobody", "D:P(A;;GA;;;NOBODY)");
+    let bench = Bench::new().driver(driver("pciline.sys")).inf(&inf).device("pci9052");
+    let error = bench.start().map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("Security: `NOBODY` names no account"), "{error}");
 }

@@ -195,6 +195,56 @@ static ULONG Checks(VOID)
     return 0;
 }
 
+/* The application that asks is no administrator's. */
+static ULONG PlainUser(VOID)
+{
+    SECURITY_SUBJECT_CONTEXT Subject;
+    PROTECTED Object;
+    ACCESS_MASK Granted;
+    PACCESS_TOKEN Token = PsReferencePrimaryToken(PsGetCurrentProcess());
+    PVOID Buffer;
+
+    CHECK(!SeTokenIsAdmin(Token) && !SeSinglePrivilegeCheck(SeExports->SeLoadDriverPrivilege, UserMode));
+    CHECK(SeSinglePrivilegeCheck(SeExports->SeChangeNotifyPrivilege, UserMode));
+    CHECK(SeQueryInformationToken(Token, TokenOwner, &Buffer) == STATUS_SUCCESS);
+    CHECK(!RtlEqualSid(((TOKEN_OWNER *)Buffer)->Owner, (PSID)Administrators));
+    SeCaptureSubjectContext(&Subject);
+    Protect(&Object);
+    AddEntry(&Object, ACCESS_ALLOWED_ACE_TYPE, 0, GENERIC_ALL, (PSID)Administrators);
+    AddEntry(&Object, ACCESS_ALLOWED_ACE_TYPE, 0, FILE_READ_DATA, SeExports->SeAliasUsersSid);
+    CHECK(Check(&Object, &Subject, FILE_READ_DATA, 0, &Granted) == STATUS_SUCCESS);
+    CHECK(Check(&Object, &Subject, FILE_WRITE_DATA, 0, &Granted) == STATUS_ACCESS_DENIED);
+    CHECK(Check(&Object, &Subject, MAXIMUM_ALLOWED, 0, &Granted) == STATUS_SUCCESS && Granted == FILE_READ_DATA);
+    CHECK(Check(&Object, &Subject, ACCESS_SYSTEM_SECURITY, 0, &Granted) == STATUS_PRIVILEGE_NOT_HELD);
+    RtlSetOwnerSecurityDescriptor(&Object.Descriptor, ((TOKEN_OWNER *)Buffer)->Owner, FALSE);
+    CHECK(Check(&Object, &Subject, WRITE_DAC, 0, &Granted) == STATUS_SUCCESS && Granted == WRITE_DAC);
+    ExFreePool(Buffer);
+    SeReleaseSubjectContext(&Subject);
+    PsDereferencePrimaryToken(Token);
+    return 0;
+}
+
+/* Who opens a file of this device must be an administrator: a check of the driver's own. */
+static NTSTATUS NTAPI DispatchCreate(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    PACCESS_STATE State = Stack->Parameters.Create.SecurityContext->AccessState;
+    ACCESS_MASK Granted;
+    PROTECTED Object;
+    NTSTATUS Status = STATUS_SUCCESS;
+
+    UNREFERENCED_PARAMETER(Device);
+    if (Stack->FileObject->FileName.Length != 0) {
+        Protect(&Object);
+        AddEntry(&Object, ACCESS_ALLOWED_ACE_TYPE, 0, GENERIC_ALL, (PSID)Administrators);
+        SeLockSubjectContext(&State->SubjectSecurityContext);
+        SeAccessCheck(&Object.Descriptor, &State->SubjectSecurityContext, TRUE, State->OriginalDesiredAccess, 0, NULL,
+                      IoGetFileObjectGenericMapping(), Irp->RequestorMode, &Granted, &Status);
+        SeUnlockSubjectContext(&State->SubjectSecurityContext);
+    }
+    return Complete(Irp, Status, 0);
+}
+
 static ULONG Privileges(VOID)
 {
     static ACCESS_STATE State;

@@ -108,6 +108,27 @@ static ULONG Assigned(VOID)
     return 0;
 }
 
+/* What a driver opens for itself is checked only if it says so. */
+static ULONG Forced(VOID)
+{
+    UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Device\\DirqlSecurity");
+    OBJECT_ATTRIBUTES Attributes;
+    IO_STATUS_BLOCK Block;
+    PROTECTED Only;
+    HANDLE Handle;
+
+    CHECK(ObOpenObjectByPointer(TheDevice, OBJ_KERNEL_HANDLE, NULL, WRITE_DAC, NULL, KernelMode, &Handle) == STATUS_SUCCESS);
+    Protect(&Only);
+    AddEntry(&Only, ACCESS_ALLOWED_ACE_TYPE, 0, GENERIC_ALL, (PSID)LocalSystem);
+    CHECK(ZwSetSecurityObject(Handle, DACL_SECURITY_INFORMATION, &Only.Descriptor) == STATUS_SUCCESS);
+    ZwClose(Handle);
+    InitializeObjectAttributes(&Attributes, &Name, OBJ_KERNEL_HANDLE, NULL, NULL);
+    CHECK(ZwOpenFile(&Handle, FILE_READ_DATA, &Attributes, &Block, 0, 0) == STATUS_SUCCESS && ZwClose(Handle) == STATUS_SUCCESS);
+    Attributes.Attributes |= OBJ_FORCE_ACCESS_CHECK;
+    CHECK(ZwOpenFile(&Handle, FILE_READ_DATA, &Attributes, &Block, 0, 0) == STATUS_ACCESS_DENIED);
+    return 0;
+}
+
 /* A device has a descriptor from the start, which its driver may change. */
 static ULONG OfDevice(VOID)
 {

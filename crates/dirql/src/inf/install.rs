@@ -3,11 +3,13 @@
 //! Follows *INF DDInstall Section*, *INF DDInstall.HW Section* and *INF DDInstall.Services Section*. A section of another
 //! INF (`Include`, `Needs`) is not read; one of this file that `Needs` names is.
 
+use kernel::se::sddl;
+
 use super::Inf;
 use super::addreg::{Remarks, add_reg};
 use super::error::{Outcome, Remark, fault};
 use super::models::{DeviceIds, Match, best, ids, models};
-use super::registry::{RegistryWrite, Root, Write};
+use super::registry::{RegistryWrite, Root, Value, Write};
 use super::sections::{Entry, Sections};
 use super::service::function_driver;
 use super::target::Target;
@@ -58,6 +60,8 @@ pub struct Installation {
     pub version: String,
     /// `DriverVer`'s date as the registry has it, `1-31-2025`; empty if there is none.
     pub date: String,
+    /// Who may open the device, as SDDL: `HKR,,Security,,"…"` of `DDInstall.HW`.
+    pub security: Option<String>,
     /// What was passed over and cannot matter to the driver.
     pub ignored: Vec<Remark>,
     /// What was passed over and may matter to the driver: to be told to the user.
@@ -105,6 +109,7 @@ pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Out
     for entry in entries(sections, &format!("{section}.HW"), &mut remarks)? {
         device_keys.extend(directive(sections, entry, HARDWARE, &mut remarks)?);
     }
+    let security = security(&mut device_keys)?;
     device_keys.retain(|write| !is_property(write, &mut remarks));
 
     let Some(services) = sections.get(&format!("{section}.Services")) else {
@@ -141,6 +146,7 @@ pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Out
         provider: version(sections, "Provider").into_iter().next().unwrap_or_default(),
         version: driver_version.get(1).cloned().unwrap_or_default(),
         date: driver_version.first().map(|written| date(written)).unwrap_or_default(),
+        security,
         ignored: remarks.ignored,
         unsupported: remarks.unsupported,
     })
@@ -282,10 +288,9 @@ fn directive(
 }
 
 /// Names in a hardware section's `HKR` that are not values of the key but properties of the device.
-const PROPERTIES: [&str; 9] = [
+const PROPERTIES: [&str; 8] = [
     "DeviceCharacteristics",
     "DeviceType",
-    "Security",
     "Exclusive",
     "UpperFilters",
     "LowerFilters",
@@ -293,6 +298,27 @@ const PROPERTIES: [&str; 9] = [
     "ResourcePickerTags",
     "ResourcePickerExceptions",
 ];
+
+/// Takes the device's security out of the writes to its key.
+fn security(writes: &mut Vec<RegistryWrite>) -> Outcome<Option<String>> {
+    let is_it = |write: &RegistryWrite| {
+        write.root == Root::Relative
+            && write.key.is_empty()
+            && matches!(&write.write, Write::Set { name, .. } if name.eq_ignore_ascii_case("Security"))
+    };
+    let Some(at) = writes.iter().position(is_it) else { return Ok(None) };
+    let RegistryWrite { line, write, .. } = writes.remove(at);
+    let Write::Set { value: Value::Sz(text), .. } = write else {
+        return fault(
+            Some(line),
+            "Security is a text: HKR,,Security,,\"D:P(A;;GA;;;SY)(A;;GA;;;BA)\"".to_owned(),
+        );
+    };
+    match sddl::parse(&text) {
+        Ok(_) => Ok(Some(text)),
+        Err(why) => fault(Some(line), format!("Security: {why}")),
+    }
+}
 
 fn is_property(write: &RegistryWrite, remarks: &mut Remarks) -> bool {
     let Write::Set { name, .. } = &write.write else { return false };

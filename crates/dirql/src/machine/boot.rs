@@ -12,6 +12,7 @@ use kernel::io::driver;
 use kernel::ldr::{self, LoadedImage, Module};
 use kernel::pnp::{self, NodeId};
 use kernel::ps::process;
+use kernel::se::sddl;
 use kernel::{Cx, Nt};
 
 use super::plan::{self, Plan};
@@ -371,6 +372,8 @@ fn installed(service: &str, installation: Option<&Installation>) -> pnp::Install
         date: installation.date.clone(),
         matching_id: installation.matched_id.clone(),
         section: installation.undecorated(),
+        // The INF was refused if it is no descriptor.
+        security: installation.security.as_ref().and_then(|text| sddl::parse(text).ok()),
     }
 }
 

@@ -34,7 +34,7 @@ use crate::report::{Failure, Report};
 pub use boots::Boots;
 pub use explore::{Exploration, Mark, put};
 pub use handle::Handle;
-pub use processes::Process;
+pub use processes::{Process, User};
 pub use request::Request;
 pub use transfer::Completion;
 

@@ -6,6 +6,8 @@
 use kernel::io::cancel;
 use kernel::ke::thread;
 use kernel::ps::process;
+use kernel::se::token;
+pub use kernel::se::token::User;
 use kernel::{Nt, ob, ps};
 
 use super::{Machine, end};
@@ -26,6 +28,17 @@ impl Machine {
         self.processes.borrow_mut().push(process);
         self.on_thread("a process", move |cx| ps::notify::tell_of_process(cx, process, true))?;
         Ok(Process(process))
+    }
+
+    /// The application that asks from here on belongs to such a user: what it opens is checked against that. At first it is an
+    /// administrator's. Handles that are open stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub fn set_user(&self, user: User) -> Result<(), Error> {
+        let process = self.process.get();
+        let done = self.inside(|nt| token::assign(&mut nt.cx(), process, user).map_err(|_| ()));
+        done.map_err(|()| Error::Stopped)
     }
 
     /// What `ask` asks the machine for, threads of `process` do. A handle is used within the process that opened it.

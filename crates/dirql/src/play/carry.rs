@@ -3,10 +3,12 @@
 use engine::Flow;
 use kernel::Cx;
 use kernel::ke::{clock, patience, user_apc, wait};
+use kernel::ps;
+use kernel::se::token;
 
 use super::Stage;
 use super::{device, request};
-use crate::script::{Command, Waitable};
+use crate::script::{Command, User, Waitable};
 
 /// Nothing, or in words what was expected and what was seen.
 pub(super) type Outcome = Result<(), String>;
@@ -47,6 +49,14 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::Peek { device, register, expect } => Ok(device::look(stage, cx, (device, register), expect)),
         Command::Pnp { event, device, expect } => device::pnp(cx, *event, device.as_deref(), expect),
         Command::Power { state, device, expect } => device::power(cx, *state, device.as_deref(), expect),
+        Command::User(user) => {
+            let user = match user {
+                User::Administrator => token::User::Administrator,
+                User::Plain => token::User::Plain,
+            };
+            let process = ps::current_process(cx);
+            token::assign(cx, process, user).map(Ok)
+        }
         Command::ExpectPrint(text) => Ok(printed(stage, text)),
         Command::ExpectPending(what) => pending(stage, cx, what),
     }

@@ -160,10 +160,21 @@ pub enum Command {
         /// What is to come of it; only a status.
         expect: Expectations,
     },
+    /// `user`: whose the application is from here on.
+    User(User),
     /// `expect print`: some line printed since the last `expect print` that matched contains this text.
     ExpectPrint(String),
     /// `expect pending`: the request has not completed, the thread not ended what it was handed.
     ExpectPending(Waitable),
+}
+
+/// What kind of user an application belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum User {
+    /// A member of Administrators, elevated, with all its privileges enabled.
+    Administrator,
+    /// A member of Users and no more.
+    Plain,
 }
 
 /// A state of `power`.

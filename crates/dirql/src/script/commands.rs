@@ -3,7 +3,7 @@
 use super::MAX_TRANSFER;
 use super::ast::{
     Access, Cancel, Command, Expectations, Open, Operation, Path, PnpEvent, Position, PowerState, Request,
-    Waitable,
+    User, Waitable,
 };
 use super::data::{Data, parse_piece};
 use super::error::{Outcome, fault, unknown};
@@ -13,7 +13,7 @@ use super::names::{Kind, Names};
 use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 28] = [
+pub(super) const COMMANDS: [&str; 29] = [
     "open",
     "read",
     "write",
@@ -42,6 +42,7 @@ pub(super) const COMMANDS: [&str; 28] = [
     "cancel-remove",
     "surprise-remove",
     "power",
+    "user",
 ];
 
 /// The words after a command.
@@ -201,6 +202,7 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             expect: args.expectations(Can::Data, &[])?,
         },
         "power" => power(args)?,
+        "user" => Command::User(user(args)?),
         _ => match pnp_event(&keyword) {
             Some(mut event) => {
                 let device = device(args);
@@ -421,6 +423,15 @@ fn clock(args: &mut Arguments) -> Outcome<i64> {
     };
     let nanoseconds = parse_time(&args.word("how far: 60s")?)?;
     Ok(sign * i64::try_from(nanoseconds / 100).unwrap_or(i64::MAX))
+}
+
+fn user(args: &mut Arguments) -> Outcome<User> {
+    let word = args.word("who it is: administrator or plain")?;
+    match word.plain() {
+        Some("administrator") => Ok(User::Administrator),
+        Some("plain") => Ok(User::Plain),
+        _ => fault(word.at, unknown("user", &word.text(), ["administrator", "plain"])),
+    }
 }
 
 const POWER_STATES: &[&str] = &["d0", "d1", "d2", "d3", "s0", "s1", "s2", "s3", "s4", "s5"];

@@ -14,6 +14,7 @@
 //!           | ( "apc" | "terminate" ) NAME    a thread
 //!           | "close" NAME
 //!           | "wait" TIME                   10ns 10us 10ms 10s, of virtual time
+//!           | "user" ( "administrator" | "plain" )
 //!           | "poke" DEVICE SIGNAL number
 //!           | "peek" DEVICE REGISTER
 //!           | pnp [ DEVICE ] [ expect ] | "power" ( "d0" | "d1" | "d2" | "d3" ) [ DEVICE ] [ expect ]

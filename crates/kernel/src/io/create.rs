@@ -18,7 +18,8 @@ use crate::cx::Cx;
 use crate::mm::pool;
 use crate::ob::handle::Mode;
 use crate::ps;
-use crate::se::subject;
+use crate::se::access::{self, Asked};
+use crate::se::{object, subject, token};
 
 const TAG: u32 = pool::tag(b"IoCr");
 
@@ -68,6 +69,32 @@ pub(crate) fn ask_driver(
     Ok(answer.status)
 }
 
+/// What the subject that runs is granted of what it asks for: by the device's descriptor, unless a name goes on behind the device's and
+/// that is the driver's to check.
+///
+/// # Errors
+/// A verdict on a damaged device; (inner) `ACCESS_DENIED`, `PRIVILEGE_NOT_HELD`.
+pub(crate) fn granted(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    name: &str,
+    desired: u32,
+) -> Flow<Result<u32, NtStatus>> {
+    if !is_checked(cx, device, !name.is_empty())? {
+        return Ok(Ok(desired));
+    }
+    let descriptor = object::of_device(cx, device.address);
+    let asked = Asked { desired, previous: 0, mapping: &object::file_mapping() };
+    let granted = access::check(&descriptor, &token::current(cx), asked);
+    Ok(granted.map(|granted| granted.access))
+}
+
+/// Whether the I/O manager checks the device's descriptor; names inside the device are its driver's to check.
+fn is_checked(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, inside: bool) -> Flow<bool> {
+    let characteristics = cx.read(device + DEVICE_OBJECT::Characteristics)?;
+    Ok(!inside || characteristics & FILE_DEVICE_SECURE_OPEN != 0)
+}
+
 /// `IO_STACK_LOCATION::Flags` by the options of `IoCreateFile`.
 fn location_flags(options: u32) -> u8 {
     const MEANINGS: [(u32, u8); 4] = [
@@ -96,11 +123,8 @@ fn security_context(
     cx.write(context + IO_SECURITY_CONTEXT::AccessState, state)?;
     cx.write(context + IO_SECURITY_CONTEXT::DesiredAccess, access)?;
     cx.write(context + IO_SECURITY_CONTEXT::FullCreateOptions, options.options)?;
-    // The I/O manager checks the device's descriptor; names inside the device are its driver's to check.
-    let characteristics = cx.read(device + DEVICE_OBJECT::Characteristics)?;
     let inside = cx.read((file + FILE_OBJECT::FileName) + UNICODE_STRING::Length)? != 0;
-    let is_checked = !inside || characteristics & FILE_DEVICE_SECURE_OPEN != 0;
-    let (granted, remaining) = if is_checked { (access, 0) } else { (0, access) };
+    let (granted, remaining) = if is_checked(cx, device, inside)? { (access, 0) } else { (0, access) };
     cx.write(state + ACCESS_STATE::OriginalDesiredAccess, access)?;
     cx.write(state + ACCESS_STATE::PreviouslyGrantedAccess, granted)?;
     cx.write(state + ACCESS_STATE::RemainingDesiredAccess, remaining)?;

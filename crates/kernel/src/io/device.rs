@@ -1,7 +1,7 @@
 //! Device objects: made, deleted, counted.
 //!
 //! Pages: *IoCreateDevice function*, *IoDeleteDevice function*, *DEVICE_OBJECT structure*. Stacks of them are in
-//! `stack`. There are no security descriptors: `IoCreateDeviceSecure` is a library's.
+//! `stack`; who may open them is said in `se::object` (`IoCreateDeviceSecure` is a library's).
 
 use abi::{
     DEVICE_OBJECT, DEVOBJ_EXTENSION, DO_DEVICE_HAS_NAME, DO_DEVICE_INITIALIZING, DO_EXCLUSIVE, DRIVER_OBJECT,

@@ -11,8 +11,8 @@ use abi::{
     FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT, FILE_WRITE_DATA, FILE_WRITE_THROUGH,
     FO_ALERTABLE_IO, FO_CLEANUP_COMPLETE, FO_FILE_OPEN, FO_HANDLE_CREATED, FO_NO_INTERMEDIATE_BUFFERING,
     FO_RANDOM_ACCESS, FO_SEQUENTIAL_ONLY, FO_SYNCHRONOUS_IO, FO_WRITE_THROUGH, GENERIC_ALL, GENERIC_EXECUTE,
-    GENERIC_READ, GENERIC_WRITE, IO_TYPE_FILE, IRP_CLOSE_OPERATION, IRP_MJ_CLEANUP, IRP_MJ_CLOSE,
-    IRP_SYNCHRONOUS_API, MAXIMUM_ALLOWED, NtStatus, SYNCHRONIZE, UNICODE_STRING,
+    GENERIC_READ, GENERIC_WRITE, IO_FORCE_ACCESS_CHECK, IO_TYPE_FILE, IRP_CLOSE_OPERATION, IRP_MJ_CLEANUP,
+    IRP_MJ_CLOSE, IRP_SYNCHRONOUS_API, MAXIMUM_ALLOWED, NtStatus, SYNCHRONIZE, UNICODE_STRING,
 };
 use engine::Flow;
 
@@ -210,23 +210,24 @@ pub(crate) fn create(
     mode: Mode,
     kernel_handle: bool,
 ) -> Flow<Result<Handle, NtStatus>> {
-    let file = match open_device(cx, path, options, mode)? {
-        Ok(file) => file,
+    let (file, access) = match open_device(cx, path, options, mode)? {
+        Ok(opened) => opened,
         Err(status) => return Ok(Err(status)),
     };
-    let handle = handle::open(cx, file.address, map_generic(options.access), kernel_handle)?;
+    let handle = handle::open(cx, file.address, access, kernel_handle)?;
     let flags = cx.read(file + FILE_OBJECT::Flags)?;
     cx.write(file + FILE_OBJECT::Flags, flags | FO_HANDLE_CREATED)?;
     ob::object::dereference(cx, file)?;
     Ok(Ok(handle))
 }
 
+/// The file, and the access that was granted.
 fn open_device(
     cx: &mut Cx<'_>,
     path: &str,
     options: &OpenOptions,
     mode: Mode,
-) -> Flow<Result<DriverPtr<FILE_OBJECT>, NtStatus>> {
+) -> Flow<Result<(DriverPtr<FILE_OBJECT>, u32), NtStatus>> {
     let found = match cx.with(|k| k.ob.names.resolve(path)) {
         Ok(found) => found,
         Err(status) => return Ok(Err(status)),
@@ -238,11 +239,21 @@ fn open_device(
     if let Err(status) = take_device(cx, device)? {
         return Ok(Err(status));
     }
-    let Some(file) = new_file(cx, device, &found.rest, options)? else {
+    let checked = mode == Mode::User || options.io_options & IO_FORCE_ACCESS_CHECK != 0;
+    let granted =
+        if checked { create::granted(cx, device, &found.rest, options.access)? } else { Ok(options.access) };
+    let options = match granted {
+        Ok(access) => OpenOptions { access, ..*options },
+        Err(status) => {
+            release_device(cx, device)?;
+            return Ok(Err(status));
+        }
+    };
+    let Some(file) = new_file(cx, device, &found.rest, &options)? else {
         release_device(cx, device)?;
         return Ok(Err(NtStatus::INSUFFICIENT_RESOURCES));
     };
-    let status = create::ask_driver(cx, device, file, options, mode)?;
+    let status = create::ask_driver(cx, device, file, &options, mode)?;
     if !status.is_success() {
         ob::object::dereference(cx, file)?;
         return Ok(Err(status));
@@ -250,7 +261,7 @@ fn open_device(
     cx.with(|k| change(&mut k.io.files, file.address, |file| file.opened = true));
     let flags = cx.read(file + FILE_OBJECT::Flags)?;
     cx.write(file + FILE_OBJECT::Flags, flags | FO_FILE_OPEN)?;
-    Ok(Ok(file))
+    Ok(Ok((file, map_generic(options.access))))
 }
 
 /// Counts one more file on the device, if it can be opened now.

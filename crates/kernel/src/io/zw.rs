@@ -5,8 +5,8 @@
 //! name relative to an open file is not supported.
 
 use abi::{
-    DriverPtr, FILE_OPEN, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT, IO_STATUS_BLOCK, NtStatus,
-    OBJECT_ATTRIBUTES, SYNCHRONIZE,
+    DriverPtr, FILE_OPEN, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT, IO_FORCE_ACCESS_CHECK,
+    IO_STATUS_BLOCK, NtStatus, OBJ_FORCE_ACCESS_CHECK, OBJECT_ATTRIBUTES, SYNCHRONIZE,
 };
 use engine::{Args, Flow};
 use zerocopy::{FromBytes, IntoBytes};
@@ -117,10 +117,14 @@ fn open(
         Ok(named) => named,
         Err(status) => return Ok(status),
     };
+    let mut options = *options;
+    if named.flags & OBJ_FORCE_ACCESS_CHECK != 0 {
+        options.io_options |= IO_FORCE_ACCESS_CHECK;
+    }
     if let Err(at) = create::check_attributes(cx, options.extended)? {
         return answer(cx, status_block, NtStatus::EA_LIST_INCONSISTENT, at.into());
     }
-    let opened = file::create(cx, &named.name, options, Mode::Kernel, named.kernel_handle())?;
+    let opened = file::create(cx, &named.name, &options, Mode::Kernel, named.kernel_handle())?;
     let (status, information) = match opened {
         Ok(opened) => {
             cx.write(handle, opened.0)?;

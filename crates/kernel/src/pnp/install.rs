@@ -11,6 +11,7 @@ use super::node::{Node, NodeId};
 use super::resource::{self, Form};
 use crate::cm::access::{self, CLASS, ENUM, SERVICES};
 use crate::cx::Cx;
+use crate::se::descriptor::Descriptor;
 use crate::verdict::Verdict;
 
 /// What was installed for a device.
@@ -38,6 +39,8 @@ pub struct Installation {
     pub matching_id: String,
     /// The install section without its decoration, and the decoration: `Card.Install`, `.NT`.
     pub section: [String; 2],
+    /// Who may open the device: the property `Security`.
+    pub security: Option<Descriptor>,
 }
 
 /// The keys of a device, as paths from `\Registry`.

@@ -24,6 +24,7 @@ use crate::cx::Cx;
 use crate::event::{Event, Kind};
 use crate::io;
 use crate::mm::pool;
+use crate::se::object;
 use crate::verdict::Verdict;
 
 const TAG: u32 = pool::tag(b"PnpR");
@@ -88,7 +89,18 @@ fn add(cx: &mut Cx<'_>, id: NodeId, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<St
         (node.state, node.driver) = (State::Added, driver);
     });
     check_stack(cx, id, driver, &stack)?;
+    secure(cx, id, &stack);
     Ok(Ok(()))
+}
+
+/// What was installed about who may open the device holds for each device object of its stack.
+fn secure(cx: &mut Cx<'_>, id: NodeId, stack: &[DriverPtr<DEVICE_OBJECT>]) {
+    let installation = cx.with(|k| k.pnp.node(id).installation.clone());
+    if let Some(security) = installation.and_then(|installation| installation.security) {
+        for device in stack {
+            object::set_device(cx, device.address, security.information(), &security);
+        }
+    }
 }
 
 /// What `AddDevice` must have done.

@@ -9,6 +9,7 @@ pub mod descriptor;
 pub mod object;
 pub mod query;
 pub mod relative;
+pub mod sddl;
 pub mod sid;
 pub mod subject;
 #[cfg(test)]

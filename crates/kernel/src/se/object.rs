@@ -23,6 +23,17 @@ use crate::ob::{self, Kind};
 use crate::verdict::Verdict;
 
 impl Descriptor {
+    /// Which parts it has, as `…_SECURITY_INFORMATION`.
+    pub(crate) fn information(&self) -> u32 {
+        let parts = [
+            (self.owner.is_some(), OWNER_SECURITY_INFORMATION),
+            (self.group.is_some(), GROUP_SECURITY_INFORMATION),
+            (self.dacl.is_some(), DACL_SECURITY_INFORMATION),
+            (self.sacl.is_some(), SACL_SECURITY_INFORMATION),
+        ];
+        parts.into_iter().filter(|(has, _)| *has).fold(0, |all, (_, part)| all | part)
+    }
+
     /// The parts that `…_SECURITY_INFORMATION` names.
     fn parts(&self, information: u32) -> Self {
         let mut parts = Self { control: SE_SELF_RELATIVE, ..Self::default() };
