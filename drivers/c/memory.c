@@ -7,6 +7,7 @@
 #include "memory/idioms.h"
 #include "memory/doubtful.h"
 #include "memory/limits.h"
+#include "memory/zones.h"
 
 DRIVER_INITIALIZE DriverEntry;
 
@@ -19,6 +20,7 @@ static ULONG (*const Stories[])(VOID) = {
     ExtendedConfiguration, /* with two cards */
     MostPool, MostPages, MostRegistry, MostText, MostDevices, MostRequests, MostThreads, MostTimers, /* from 11 on */
     FewerPages,
+    Zones, ZonesWithLock, ZonesRefused, /* from 20 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -64,6 +64,21 @@ fn pages_for_an_mdl_come_from_the_next_range_where_one_has_too_few() {
 }
 
 #[test]
+fn a_zone_gives_each_block_of_its_segments_once() {
+    tell(20, 11);
+}
+
+#[test]
+fn a_zone_is_shared_and_extended_under_a_lock_at_dispatch_level() {
+    tell(21, 9 + 7);
+}
+
+#[test]
+fn a_zone_of_no_such_blocks_or_segment_is_refused_and_nothing_is_changed() {
+    tell(22, 9);
+}
+
+#[test]
 fn fewer_pages_than_asked_for_come_in_some_schedules_unless_all_are_required() {
     let pages = |policy: Policy| {
         let machine = start(|| bench().policy(policy));

@@ -167,6 +167,7 @@ pairs! {
     requests_of_the_drivers_own: "own_irps.h",
     sections_and_handles: "sections.h",
     security: "security.h",
+    zones: "zones.h",
 }
 
 /// Windows goes on behind a stop; behind the removal the routine would be called with what is gone.

@@ -15,7 +15,7 @@ type Entry = DriverPtr<LIST_ENTRY>;
 type Single = DriverPtr<SINGLE_LIST_ENTRY>;
 
 /// Waits until nobody else holds the caller's lock.
-fn through(cx: &mut Cx<'_>, name: &str, lock: DriverPtr<u64>) -> Flow<()> {
+pub(super) fn through(cx: &mut Cx<'_>, name: &str, lock: DriverPtr<u64>) -> Flow<()> {
     if spinlock::is_held_here(cx, lock) {
         let message =
             format!("{name} was called with the spin lock {:#x}, which its caller holds", lock.address);

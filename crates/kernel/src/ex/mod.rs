@@ -18,6 +18,7 @@ pub mod system_information;
 mod tests;
 pub mod timer;
 pub mod work_item;
+pub mod zone;
 
 use std::collections::BTreeMap;
 

@@ -51,6 +51,7 @@ exports! { FUNCTIONS:
     : ExDeleteTimer(4) @ 0..=2 => ex::timer::delete;
     : ExEnterCriticalRegionAndAcquireResourceExclusive(1) @ 0..=1 => ex::resource::enter_exclusive;
     : ExEnterCriticalRegionAndAcquireResourceShared(1) @ 0..=1 => ex::resource::enter_shared;
+    : ExExtendZone(3) @ 0..=2 => ex::zone::extend;
     : ExFlushLookasideListEx(1) @ 0..=2 => ex::lookaside::flush;
     : ExFreeCacheAwareRundownProtection(1) @ 0..=1 => ex::rundown::free_cache_aware;
     : ExFreePool(1) @ 0..=2 => mm::pool_exports::free_pool;
@@ -69,8 +70,10 @@ exports! { FUNCTIONS:
     : ExInitializeResourceLite(1) @ 0..=2 => ex::resource::initialize;
     : ExInitializeRundownProtection(1) @ 0..=1 ~ 0..=15 => ex::rundown::initialize;
     : ExInitializeRundownProtectionCacheAware(2) @ 0..=1 => ex::rundown::initialize_cache_aware;
+    : ExInitializeZone(4) @ 0..=0 ~ 0..=15 => ex::zone::initialize;
     : ExInterlockedAddLargeInteger(3) @ 0..=15 => ex::list::add_large_integer;
     : ExInterlockedAddUlong(3) @ 0..=15 => ex::list::add_ulong;
+    : ExInterlockedExtendZone(4) @ 0..=2 => ex::zone::interlocked_extend;
     : ExInterlockedInsertHeadList(3) @ 0..=15 => ex::list::insert_head;
     : ExInterlockedInsertTailList(3) @ 0..=15 => ex::list::insert_tail;
     : ExInterlockedPopEntryList(2) @ 0..=15 => ex::list::pop;
