@@ -5,6 +5,7 @@
  */
 #include "system/system.h"
 #include "system/information.h"
+#include "system/loading.h"
 #include "system/modules.h"
 #include "system/names.h"
 #include "system/notify.h"
@@ -22,7 +23,8 @@ static ULONG (*const Stories[])(VOID) = {
     OwnImage, WhatIsNotThere, UnknownClass, NamesOfObjects, /* from 4 on */
     Directories, Links, WhatHandlesAre, OwnersOfThreads, /* from 8 on */
     HardErrors, Ranges, Watched, ToldOfThreads, /* from 12 on */
-    ToldOfProcesses, NoLongerToldOfProcesses, /* from 16 on */
+    ToldOfProcesses, NoLongerToldOfProcesses, Loading, LoadedAgain, /* from 16 on */
+    NotOnDisk, UnloadsItself, /* from 20 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -154,3 +154,33 @@ fn a_routine_that_is_still_told_when_its_driver_is_gone_ends_the_run() {
     assert_eq!(verdict.rule, "unload-still-called", "{report}");
     assert!(verdict.message.contains("CreateProcessNotifyRoutine"), "{report}");
 }
+
+/// With tables.sys beside it.
+fn beside_another() -> Bench {
+    bench().with(driver("tables.sys"))
+}
+
+#[test]
+fn a_driver_has_another_loaded_and_unloaded() {
+    let machine = start(beside_another);
+    rig::tell(machine, r"\\.\DirqlSystem", 0x0022_2000 + 4 * 18, 10, "story 18");
+}
+
+#[test]
+fn a_driver_that_another_has_loaded_is_unloaded_at_the_end() {
+    let machine = start(beside_another);
+    rig::tell(machine, r"\\.\DirqlSystem", 0x0022_2000 + 4 * 19, 11, "story 19");
+}
+
+#[test]
+fn a_driver_whose_file_is_not_there_is_not_loaded_and_that_is_said() {
+    let machine = start(bench);
+    let report = rig::tell(machine, r"\\.\DirqlSystem", 0x0022_2000 + 4 * 20, 2, "story 20");
+    assert!(report.findings.iter().any(|finding| finding.rule == "no-disk"), "{report}");
+}
+
+#[test]
+fn a_driver_that_has_itself_unloaded_has_a_file_open_on_its_device_and_goes_later() {
+    let machine = start(bench);
+    rig::tell(machine, r"\\.\DirqlSystem", 0x0022_2000 + 4 * 21, 1, "story 21");
+}

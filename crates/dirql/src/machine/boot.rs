@@ -9,6 +9,7 @@ use engine::{Engine, Flow, Jail, StartError, outside};
 use image::{Image, Symbols};
 use kernel::event::{Event, Kind, Reader, Stamp};
 use kernel::io::driver;
+use kernel::ke::thread;
 use kernel::ldr::{self, LoadedImage, Module};
 use kernel::pnp::{self, NodeId};
 use kernel::ps::process;
@@ -152,7 +153,7 @@ impl Machine {
         let outcome = Rc::new(RefCell::new(Outcome::default()));
         let slot = Rc::clone(&outcome);
         let done = self.on_thread("the start of the driver", move |cx| {
-            super::on_system_thread(cx, "system's start", move |cx| work.carry_out(cx, &slot))
+            thread::wait_for_system(cx, "system's start", move |cx| work.carry_out(cx, &slot))
         });
         let Outcome { loaded, notes, refused, failure } = outcome.take();
         *self.loaded.borrow_mut() = loaded;

@@ -176,6 +176,15 @@ fn shut_down(cx: &mut Cx<'_>, loaded: &Loaded) -> Flow<Vec<String>> {
             }
         }
     }
+    let given: Vec<_> =
+        loaded.driver.iter().chain(&loaded.libraries).filter_map(|given| given.object).collect();
+    for other in driver::loaded_by_name(cx, &given) {
+        let status = driver::unload(cx, other)?;
+        if !status.is_success() {
+            let name = driver::service(cx, other);
+            notes.push(format!("{name}: stays loaded, unloading it ends with {status}"));
+        }
+    }
     let mut deferred = Vec::new();
     let all = loaded.driver.iter().chain(loaded.libraries.iter().rev());
     for LoadedDriver { base, object } in all {
@@ -183,6 +192,9 @@ fn shut_down(cx: &mut Cx<'_>, loaded: &Loaded) -> Flow<Vec<String>> {
             driver::unload_library(cx, *base)?;
             continue;
         };
+        if !cx.with(|k| driver::is_loaded(k, *object)) {
+            continue; // another driver has had it unloaded
+        }
         let name = cx.with(|k| ldr::image_name(k, *base).unwrap_or_default().to_owned());
         let status = driver::unload(cx, *object)?;
         if status == NtStatus::PENDING {

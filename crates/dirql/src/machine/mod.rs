@@ -40,7 +40,7 @@ pub use transfer::Completion;
 
 pub(crate) use plan::Plan;
 pub(crate) use pnp::{Device, Step, step};
-pub(crate) use worker::{new_event, on_system_thread};
+pub(crate) use worker::new_event;
 
 /// Virtual time a machine without a script is left alone, once its devices are started: 100 ms.
 const IDLE: u64 = 100_000_000;

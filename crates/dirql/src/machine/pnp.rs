@@ -3,11 +3,12 @@
 use abi::NtStatus;
 use engine::{Flow, outside};
 use kernel::Cx;
+use kernel::ke::thread;
 use kernel::pnp::start::Started;
 use kernel::pnp::{self, NodeId, elsewhere};
 use kernel::po;
 
-use super::{Machine, on_system_thread};
+use super::Machine;
 use crate::error::Error;
 use crate::play;
 
@@ -42,7 +43,7 @@ pub(crate) fn step(cx: &mut Cx<'_>, device: Device, step: Step) -> Flow<Result<N
         Ok(node) => node,
         Err(why) => return Ok(Err(why)),
     };
-    on_system_thread(cx, "PnP manager", move |cx| carry_out(cx, node, step)).map(Ok)
+    thread::wait_for_system(cx, "PnP manager", move |cx| carry_out(cx, node, step)).map(Ok)
 }
 
 fn find(cx: &mut Cx<'_>, device: &Device) -> Result<NodeId, String> {

@@ -3,7 +3,7 @@
 use abi::{NtStatus, PowerDeviceD0, PowerSystemShutdown, PowerSystemWorking};
 use engine::Flow;
 use kernel::Cx;
-use kernel::ke::interrupt;
+use kernel::ke::{interrupt, thread};
 use kernel::ob::handle;
 use kernel::{po, ps};
 
@@ -11,7 +11,7 @@ use super::Stage;
 use super::carry::Outcome;
 use super::expect::{judge, status};
 use crate::machine::transfer::Completion;
-use crate::machine::{Device, Step, on_system_thread, step};
+use crate::machine::{Device, Step, step};
 use crate::script::{Expectations, PnpEvent, PowerState};
 
 /// The outside world acts on a card.
@@ -95,7 +95,7 @@ pub(super) fn power(
                 let process = ps::current_process(cx);
                 handle::close_all(cx, process)?;
             }
-            Ok(on_system_thread(cx, "the power manager", move |cx| po::system::set(cx, wanted))?)
+            Ok(thread::wait_for_system(cx, "the power manager", move |cx| po::system::set(cx, wanted))?)
         }
     };
     match seen {

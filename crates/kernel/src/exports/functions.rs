@@ -648,6 +648,7 @@ exports! { FUNCTIONS:
     : ZwEnumerateValueKey(6) @ 0..=0 => cm::value::enumerate;
     : ZwFlushKey(1) @ 0..=0 => cm::key::flush;
     : ZwFreeVirtualMemory(4) @ 0..=0 => mm::virtual_memory::zw_free;
+    : ZwLoadDriver(1) @ 0..=0 => io::load::zw_load;
     : ZwMakeTemporaryObject(1) @ 0..=0 => ob::directory::zw_make_temporary;
     : ZwMapViewOfSection(10) @ 0..=0 => mm::view_exports::zw_map;
     : ZwOpenDirectoryObject(3) @ 0..=0 => ob::directory::zw_open;
@@ -669,6 +670,7 @@ exports! { FUNCTIONS:
     : ZwSetEvent(2) @ 0..=0 => io::event::zw_set;
     : ZwSetSecurityObject(3) @ 0..=0 => se::object::zw_set;
     : ZwSetValueKey(6) @ 0..=0 => cm::value::set;
+    : ZwUnloadDriver(1) @ 0..=0 => io::load::zw_unload;
     : ZwUnmapViewOfSection(2) @ 0..=0 => mm::view_exports::zw_unmap;
     : ZwWaitForSingleObject(3) @ 0..=2 => ob::handle::zw_wait;
     : ZwWriteFile(9) @ 0..=0 => io::zw::write_file;

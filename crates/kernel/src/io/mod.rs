@@ -34,6 +34,7 @@ pub mod irp;
 mod leaks;
 pub mod library;
 pub mod links;
+pub mod load;
 mod message_table;
 mod operation;
 mod overlapped;

@@ -81,14 +81,7 @@ pub(crate) fn file_closed(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> 
         return Ok(());
     }
     defer(cx, driver, false);
-    let done = event(cx)?;
-    let work = move |cx: &mut Cx<'_>| {
-        carry_out(cx, driver)?;
-        ke::event::set(cx, done, 0, false).map(|_| ())
-    };
-    ke::thread::spawn(cx, "I/O manager", Box::new(work))?;
-    let _ = ke::wait::for_object(cx, done)?;
-    pool::free(cx, done)
+    ke::thread::wait_for_system(cx, "I/O manager", move |cx| carry_out(cx, driver))
 }
 
 fn carry_out(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()> {

@@ -142,7 +142,7 @@ fn open(
 const DISKS: [&str; 4] = ["\\SYSTEMROOT\\", "\\DEVICE\\HARDDISK", "\\ARCNAME\\", "\\DEVICE\\CDROM"];
 
 /// A file on a disk was not found, and on Windows it may be there: nothing is wrong with a driver that opens it.
-fn tell_of_file(cx: &mut Cx<'_>, name: &str, status: NtStatus) {
+pub(super) fn tell_of_file(cx: &mut Cx<'_>, name: &str, status: NtStatus) {
     if !matches!(status, NtStatus::OBJECT_NAME_NOT_FOUND | NtStatus::OBJECT_PATH_NOT_FOUND) {
         return;
     }

@@ -4,9 +4,11 @@
 //! A thread is a strand with a thread object that can be waited for, and a driver stack of its own. Handles, ids and
 //! processes are `ps`'s. Bodies run inside the strand; who runs when is the scheduler's.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
-use abi::{Code, DISPATCHER_HEADER, DriverPtr, KTHREAD, NtStatus};
+use abi::{Code, DISPATCHER_HEADER, DriverPtr, KEVENT, KTHREAD, NtStatus};
 use engine::{Flow, Leave, StrandId};
 
 use super::apc::Apc;
@@ -19,8 +21,8 @@ use super::handler::Running;
 use super::mutex::Owned;
 use super::spin::{FIRST_LOOK, Stuck};
 use super::user_apc::Wanted;
-use super::wait::Wait;
-use super::{affinity, budget, integrity, irql, patience, processor, scheduler, stack};
+use super::wait::{self, Wait};
+use super::{affinity, budget, event, integrity, irql, patience, processor, scheduler, stack};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::mm::pool;
@@ -273,6 +275,35 @@ pub(crate) fn is_room(cx: &mut Cx<'_>) -> bool {
 /// [`Leave`] if it may run at once and the machine ends meanwhile.
 pub fn spawn(cx: &mut Cx<'_>, name: impl Into<String>, work: Work) -> Flow<StrandId> {
     spawn_as(cx, name, Role::Worker, 0, work)
+}
+
+/// Has a new thread of the system's do `work`, and waits for what comes of it.
+///
+/// # Errors
+/// As [`spawn`]; [`engine::Leave`] of what the work comes to.
+pub fn wait_for_system<R: 'static>(
+    cx: &mut Cx<'_>,
+    name: impl Into<String>,
+    work: impl FnOnce(&mut Cx<'_>) -> Flow<R> + 'static,
+) -> Flow<R> {
+    let done: DriverPtr<KEVENT> =
+        pool::allocate(cx, pool::Kind::NonPaged, size_of::<KEVENT>() as u64, pool::tag(b"Wait"))?;
+    if done.is_null() {
+        return Err(cx.stop(Verdict::not_implemented("running out of memory for a thread of the system's")));
+    }
+    event::initialize(cx, done, abi::NotificationEvent, false)?;
+    let result = Rc::new(RefCell::new(None));
+    let slot = Rc::clone(&result);
+    let body: Work = Box::new(move |cx| {
+        let value = work(cx)?;
+        *slot.borrow_mut() = Some(value);
+        event::set(cx, done, 0, false).map(|_| ())
+    });
+    spawn(cx, name, body)?;
+    let _ = wait::for_object(cx, done)?;
+    pool::free(cx, done)?;
+    let value = result.borrow_mut().take();
+    Ok(value.expect("the event is set after the result"))
 }
 
 /// Makes a thread that runs `work` for an application of process `process`.

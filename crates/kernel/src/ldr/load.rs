@@ -11,7 +11,7 @@ use engine::{Flow, Protection};
 use image::{Image, ImageError, Symbols};
 
 use super::imports::{self, Bound};
-use super::{Loaded, State, guard, modules, pseudo};
+use super::{Loaded, State, guard, modules, pseudo, stem};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::mm::map::Page;
@@ -256,11 +256,18 @@ pub fn unload(cx: &mut Cx<'_>, base: u64) -> Flow<()> {
     let Some(loaded) = cx.with(|k| k.ldr.images.remove(&base)) else { return Ok(()) };
     let size = u64::from(loaded.image.size());
     modules::remove(cx, loaded.entry, loaded.path)?;
+    let Loaded { name, image, symbols, .. } = loaded;
     cx.with(|k| {
         give(k, base, size / PAGE);
         guard::leave(k, base, size);
-        k.ldr.unloaded.insert(base, (size, loaded.name.clone()));
+        k.ldr.unloaded.insert(base, (size, name.clone()));
+        k.ldr.disk.insert(stem(&name), Module { name: name.clone(), image, symbols: Some(symbols) });
     });
-    cx.emit(Event::Image { name: loaded.name, base, loaded: false });
+    cx.emit(Event::Image { name, base, loaded: false });
     Ok(())
+}
+
+/// Takes the file of this name from the disk, to be loaded.
+pub(crate) fn from_disk(k: &mut Kernel, name: &str) -> Option<Module> {
+    k.ldr.disk.remove(&stem(name))
 }

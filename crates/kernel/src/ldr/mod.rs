@@ -19,6 +19,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub(crate) use load::from_disk;
 pub use load::{LoadError, LoadedImage, Module, discard_init, load, unload};
 pub(crate) use modules::FOLDER;
 pub use modules::{initializer, libraries, uninitializer};
@@ -38,6 +39,8 @@ pub struct State {
     pub(crate) images: BTreeMap<u64, Loaded>,
     /// Imports that nobody has.
     pub(crate) missing: imports::Missing,
+    /// The files of images that are gone, by the stems of their names.
+    pub(crate) disk: BTreeMap<String, Module>,
     /// Images that are gone, by base: size and name.
     pub(crate) unloaded: BTreeMap<u64, (u64, String)>,
     /// Bytes of images that the guard has bits for; 0 as long as there is no guarded image.
@@ -72,6 +75,7 @@ impl State {
             booted: false,
             images: BTreeMap::new(),
             missing: imports::Missing::default(),
+            disk: BTreeMap::new(),
             unloaded: BTreeMap::new(),
             guarded: 0,
             next_base: pseudo::FIRST_IMAGE,
