@@ -9,13 +9,15 @@
 #include "dma/lists.h"
 #include "dma/registers.h"
 #include "dma/transfer.h"
+#include "dma/version3.h"
 
 DRIVER_INITIALIZE DriverEntry;
 
 static UNICODE_STRING FunctionDevice = RTL_CONSTANT_STRING(L"\\Device\\DirqlDma");
 static UNICODE_STRING FunctionLink = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlDma");
 
-static ULONG (*const Stories[])(VOID) = {Adapters, CommonBuffers, InOrder, Channels, Lists, Chained, OldNames};
+static ULONG (*const Stories[])(VOID) = {Adapters, CommonBuffers, InOrder, Channels, Lists, Chained, OldNames, Extended,
+                                         Absent};
 
 static NTSTATUS NTAPI DispatchReadWrite(PDEVICE_OBJECT Device, PIRP Irp)
 {

@@ -23,6 +23,9 @@ const OLD: u32 = 2;
 const LIST: u32 = 3;
 const BUILT: u32 = 4;
 const COMMON: u32 = 5;
+const EXTENDED: u32 = 6;
+const EXTENDED_LIST: u32 = 7;
+const EXTENDED_BUILT: u32 = 8;
 
 /// Mistakes of `dma.c`.
 const AFTER_FLUSH: u32 = 1;
@@ -80,7 +83,7 @@ fn write_and_read(machine: &Machine, length: usize) {
     file.close().unwrap();
 }
 
-const ALL_SETUPS: [Setup; 14] = {
+const ALL_SETUPS: [Setup; 20] = {
     const fn of(version: u32, bits: u32, scatter_gather: bool, how: u32) -> Setup {
         Setup { version, bits, scatter_gather, how }
     }
@@ -99,6 +102,12 @@ const ALL_SETUPS: [Setup; 14] = {
         of(3, 28, false, BUILT),
         of(1, 32, true, COMMON),
         of(1, 24, true, COMMON),
+        of(3, 28, true, EXTENDED),
+        of(3, 64, true, EXTENDED),
+        of(3, 28, false, EXTENDED),
+        of(3, 64, true, EXTENDED_LIST),
+        of(3, 28, true, EXTENDED_LIST),
+        of(3, 32, true, EXTENDED_BUILT),
     ]
 };
 
@@ -121,7 +130,7 @@ fn every_kind_of_transfer_of_cards_of_every_width_comes_back_whole() {
 
 #[test]
 fn transfers_hold_in_random_schedules_whatever_is_copied() {
-    for seed in rig::seeds(14) {
+    for seed in rig::seeds(20) {
         let setup = ALL_SETUPS[usize::try_from(seed).unwrap() % ALL_SETUPS.len()];
         let checked = seed % 4 == 0;
         let machine = start(|| bench(setup.bits).checked(checked).processors(2).policy(Policy::Random(seed)));
@@ -166,6 +175,22 @@ fn a_list_says_where_the_buffer_is_or_its_copy() {
 #[test]
 fn a_list_of_chained_mdls_is_one_buffer() {
     tell(5, 8);
+}
+
+#[test]
+fn version_3_asks_at_once_or_cancels_and_maps_chains_by_offset() {
+    tell(7, 36);
+}
+
+/// Not a routine that does nothing.
+#[test]
+fn what_of_version_3_is_not_there_says_so_by_its_name() {
+    let machine = start(|| bench(64));
+    let _ = rig::checks_made(&machine, DEVICE, STORY + 4 * 8, &[]);
+    let report = machine.finish();
+    let verdict = report.verdict.as_ref().unwrap();
+    assert!(verdict.not_implemented, "{report}");
+    assert!(verdict.message.contains("CancelMappedTransfer of DMA_OPERATIONS"), "{report}");
 }
 
 /// Of `HalGetAdapter`, Driver Verifier alone has something to say.

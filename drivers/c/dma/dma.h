@@ -22,6 +22,9 @@ enum {
     LIST,    /* GetScatterGatherList, PutScatterGatherList */
     BUILT,   /* CalculateScatterGatherList, BuildScatterGatherList, PutScatterGatherList */
     COMMON,  /* a common buffer, to and from which data is copied */
+    EXTENDED,       /* AllocateAdapterChannelEx, MapTransferEx, FlushAdapterBuffersEx, FreeMapRegisters */
+    EXTENDED_LIST,  /* GetScatterGatherListEx, PutScatterGatherList */
+    EXTENDED_BUILT, /* GetDmaTransferInfo, BuildScatterGatherListEx, PutScatterGatherList */
 };
 
 enum {
@@ -50,6 +53,45 @@ typedef struct _DESCRIPTION3 {
     ULONG DmaRequestLine;
     PHYSICAL_ADDRESS DeviceAddress;
 } DESCRIPTION3;
+
+#define DMA_SYNCHRONOUS_CALLBACK 1
+#define DMA_TRANSFER_CONTEXT_SIZE_V1 128
+
+typedef struct _ADAPTER_INFO1 {
+    ULONG Version, ReadDmaCounterAvailable, ScatterGatherLimit, DmaAddressWidth, Flags, MinimumTransferUnit;
+} ADAPTER_INFO1;
+
+typedef struct _TRANSFER_INFO1 {
+    ULONG Version, MapRegisterCount, ScatterGatherElementCount, ScatterGatherListSize, LogicalPageCount;
+} TRANSFER_INFO1;
+
+typedef struct _OPERATIONS3 {
+    DMA_OPERATIONS Old;
+    NTSTATUS (NTAPI *GetDmaAdapterInfo)(PDMA_ADAPTER, ADAPTER_INFO1 *);
+    NTSTATUS (NTAPI *GetDmaTransferInfo)(PDMA_ADAPTER, PMDL, ULONGLONG, ULONG, BOOLEAN, TRANSFER_INFO1 *);
+    NTSTATUS (NTAPI *InitializeDmaTransferContext)(PDMA_ADAPTER, PVOID);
+    PVOID (NTAPI *AllocateCommonBufferEx)(PDMA_ADAPTER, PPHYSICAL_ADDRESS, ULONG, PPHYSICAL_ADDRESS, BOOLEAN, ULONG);
+    NTSTATUS (NTAPI *AllocateAdapterChannelEx)(PDMA_ADAPTER, PDEVICE_OBJECT, PVOID, ULONG, ULONG, PDRIVER_CONTROL, PVOID,
+                                               PVOID *);
+    PVOID ConfigureAdapterChannel;
+    BOOLEAN (NTAPI *CancelAdapterChannel)(PDMA_ADAPTER, PDEVICE_OBJECT, PVOID);
+    NTSTATUS (NTAPI *MapTransferEx)(PDMA_ADAPTER, PMDL, PVOID, ULONGLONG, ULONG, PULONG, BOOLEAN, PSCATTER_GATHER_LIST,
+                                    ULONG, PVOID, PVOID);
+    NTSTATUS (NTAPI *GetScatterGatherListEx)(PDMA_ADAPTER, PDEVICE_OBJECT, PVOID, PMDL, ULONGLONG, ULONG, ULONG,
+                                             PDRIVER_LIST_CONTROL, PVOID, BOOLEAN, PVOID, PVOID, PSCATTER_GATHER_LIST *);
+    NTSTATUS (NTAPI *BuildScatterGatherListEx)(PDMA_ADAPTER, PDEVICE_OBJECT, PVOID, PMDL, ULONGLONG, ULONG, ULONG,
+                                               PDRIVER_LIST_CONTROL, PVOID, BOOLEAN, PVOID, ULONG, PVOID, PVOID,
+                                               PSCATTER_GATHER_LIST *);
+    NTSTATUS (NTAPI *FlushAdapterBuffersEx)(PDMA_ADAPTER, PMDL, PVOID, ULONGLONG, ULONG, BOOLEAN);
+    VOID (NTAPI *FreeAdapterObject)(PDMA_ADAPTER, IO_ALLOCATION_ACTION);
+    NTSTATUS (NTAPI *CancelMappedTransfer)(PDMA_ADAPTER, PVOID);
+} OPERATIONS3;
+
+#define OF3(Adapter) ((OPERATIONS3 *)(Adapter)->DmaOperations)
+
+/* Room for lists of so many elements. */
+#define ELEMENTS 3
+#define LIST_ROOM (16 + ELEMENTS * sizeof(SCATTER_GATHER_ELEMENT))
 
 #define EDU_INTERRUPT_STATUS 0x24
 #define EDU_INTERRUPT_ACKNOWLEDGE 0x64
@@ -81,6 +123,9 @@ typedef struct _DEVICE_EXTENSION {
     PSCATTER_GATHER_LIST List;
     PVOID Room;     /* for a list that is built */
     ULONG Element;
+    DECLSPEC_ALIGN(16) UCHAR Context[DMA_TRANSFER_CONTEXT_SIZE_V1];
+    DECLSPEC_ALIGN(16) UCHAR Elements[LIST_ROOM];
+    ULONG Part;     /* bytes that Elements describes */
     /* What is mapped and the card goes through. */
     PHYSICAL_ADDRESS Logical;
     ULONG Mapped;

@@ -177,6 +177,115 @@ static VOID ElementDone(PDEVICE_OBJECT Device)
     EndRequest(Device, STATUS_SUCCESS);
 }
 
+/* ---- by version 3 ---- */
+
+static VOID MapNextEx(PDEVICE_EXTENSION Extension)
+{
+    PDMA_ADAPTER Adapter = Extension->Adapter;
+    PMDL Mdl = Extension->Function.Self->CurrentIrp->MdlAddress;
+    NTSTATUS Status;
+
+    Extension->Part = Extension->Length - Extension->Done;
+    Extension->List = (PSCATTER_GATHER_LIST)Extension->Elements;
+    Status = OF3(Adapter)->MapTransferEx(Adapter, Mdl, Extension->Base, Extension->Done, 0, &Extension->Part,
+                                         Extension->ToDevice, Extension->List, LIST_ROOM, NULL, NULL);
+    if (!NT_SUCCESS(Status)) {
+        KeBugCheckEx(0xE2, 3, Status, 0, 0);
+    }
+    Extension->Element = 0;
+    NextElement(Extension);
+}
+
+static IO_ALLOCATION_ACTION NTAPI AdapterControlEx(PDEVICE_OBJECT Device, PIRP Irp, PVOID MapRegisterBase, PVOID Context)
+{
+    PDEVICE_EXTENSION Extension = Context;
+
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Irp);
+    Extension->Base = MapRegisterBase;
+    MapNextEx(Extension);
+    return DeallocateObjectKeepRegisters;
+}
+
+static VOID NTAPI AdapterListControlEx(PDEVICE_OBJECT Device, PIRP Irp, PSCATTER_GATHER_LIST List, PVOID Context)
+{
+    PDEVICE_EXTENSION Extension = Context;
+
+    UNREFERENCED_PARAMETER(Irp);
+    if (Device != Extension->Function.Pdo || KeGetCurrentIrql() != DISPATCH_LEVEL) {
+        KeBugCheckEx(0xE2, 4, (ULONG_PTR)Device, 0, 0);
+    }
+    Extension->List = List;
+    Extension->Element = 0;
+    NextElement(Extension);
+}
+
+static VOID AskExtended(PDEVICE_OBJECT Device)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+    PDMA_ADAPTER Adapter = Extension->Adapter;
+    PMDL Mdl = Device->CurrentIrp->MdlAddress;
+    PDEVICE_OBJECT Target = Extension->Function.Pdo;
+    TRANSFER_INFO1 Info = {1, 0, 0, 0, 0};
+    NTSTATUS Status = OF3(Adapter)->InitializeDmaTransferContext(Adapter, Extension->Context);
+
+    if (NT_SUCCESS(Status)) {
+        Status = OF3(Adapter)->GetDmaTransferInfo(Adapter, Mdl, 0, Extension->Length, FALSE, &Info);
+    }
+    if (!NT_SUCCESS(Status)) {
+        EndRequest(Device, Status);
+        return;
+    }
+    switch (Extension->Setup.How) {
+    case EXTENDED:
+        Extension->Count = min(Info.MapRegisterCount, 2); /* so that there is more than one part */
+        Status = OF3(Adapter)->AllocateAdapterChannelEx(Adapter, Target, Extension->Context, Extension->Count, 0,
+                                                        AdapterControlEx, Extension, NULL);
+        break;
+    case EXTENDED_LIST:
+        Status = OF3(Adapter)->GetScatterGatherListEx(Adapter, Target, Extension->Context, Mdl, 0, Extension->Length, 0,
+                                                      AdapterListControlEx, Extension, Extension->ToDevice, NULL, NULL,
+                                                      NULL);
+        break;
+    default:
+        Extension->Room = ExAllocatePoolWithTag(NonPagedPool, Info.ScatterGatherListSize, 'mdDi');
+        if (Extension->Room == NULL) {
+            EndRequest(Device, STATUS_INSUFFICIENT_RESOURCES);
+            return;
+        }
+        Status = OF3(Adapter)->BuildScatterGatherListEx(Adapter, Target, Extension->Context, Mdl, 0, Extension->Length, 0,
+                                                        AdapterListControlEx, Extension, Extension->ToDevice,
+                                                        Extension->Room, Info.ScatterGatherListSize, NULL, NULL, NULL);
+    }
+    if (!NT_SUCCESS(Status)) {
+        if (Extension->Room != NULL) {
+            ExFreePoolWithTag(Extension->Room, 'mdDi');
+            Extension->Room = NULL;
+        }
+        EndRequest(Device, Status);
+    }
+}
+
+static VOID PartDone(PDEVICE_OBJECT Device)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+    PDMA_ADAPTER Adapter = Extension->Adapter;
+
+    if (Extension->Element < Extension->List->NumberOfElements) {
+        NextElement(Extension);
+        return;
+    }
+    OF3(Adapter)->FlushAdapterBuffersEx(Adapter, Device->CurrentIrp->MdlAddress, Extension->Base, Extension->Done,
+                                        Extension->Part, Extension->ToDevice);
+    Extension->Done += Extension->Part;
+    if (Extension->Done < Extension->Length) {
+        MapNextEx(Extension);
+        return;
+    }
+    Adapter->DmaOperations->FreeMapRegisters(Adapter, Extension->Base, Extension->Count);
+    EndRequest(Device, STATUS_SUCCESS);
+}
+
 /* ---- by the common buffer ---- */
 
 static VOID CopyAndGo(PDEVICE_OBJECT Device)
@@ -238,6 +347,11 @@ static VOID NTAPI StartIo(PDEVICE_OBJECT Device, PIRP Irp)
     case COMMON:
         CopyAndGo(Device);
         return;
+    case EXTENDED:
+    case EXTENDED_LIST:
+    case EXTENDED_BUILT:
+        AskExtended(Device);
+        return;
     default:
         AskChannel(Device);
     }
@@ -258,7 +372,12 @@ static VOID Proceed(PDEVICE_OBJECT Device)
     switch (Extension->Setup.How) {
     case LIST:
     case BUILT:
+    case EXTENDED_LIST:
+    case EXTENDED_BUILT:
         ElementDone(Device);
+        return;
+    case EXTENDED:
+        PartDone(Device);
         return;
     case COMMON:
         CopyDone(Device);

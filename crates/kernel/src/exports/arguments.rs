@@ -143,6 +143,8 @@ macro_rules! exports {
     (@call $s:path, 9) => { exports!(@decode $s, 0 1 2 3 4 5 6 7 8) };
     (@call $s:path, 10) => { exports!(@decode $s, 0 1 2 3 4 5 6 7 8 9) };
     (@call $s:path, 11) => { exports!(@decode $s, 0 1 2 3 4 5 6 7 8 9 10) };
+    (@call $s:path, 13) => { exports!(@decode $s, 0 1 2 3 4 5 6 7 8 9 10 11 12) };
+    (@call $s:path, 15) => { exports!(@decode $s, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14) };
     (@decode $s:path, $($i:literal)*) => {
         |cx, args| {
             // Evaluated left to right into a tuple first: each decoding borrows the context.

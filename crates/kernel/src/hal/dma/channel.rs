@@ -12,13 +12,14 @@ use abi::{
 use engine::Flow;
 
 use super::transfer::{self, Registers};
-use super::{By, DMA_VIOLATION, find, scatter_gather};
+use super::{By, DMA_VIOLATION, extended, find, scatter_gather};
 use crate::cx::{Cx, Kernel};
 use crate::io::routine;
 use crate::io::violation::device_name;
-use crate::ldr;
+use crate::ke::processor::DISPATCH_LEVEL;
 use crate::mm::pool;
 use crate::verdict::Verdict;
+use crate::{ke, ldr};
 
 const TAG: u32 = pool::tag(b"DmaR");
 
@@ -52,6 +53,8 @@ pub(super) struct Request {
     /// Of its map registers, which it gets with the channel.
     pub(super) base: u64,
     pub(super) count: u32,
+    /// The DMA transfer context, if it has one (version 3).
+    pub(super) transfer: u64,
     pub(super) work: Work,
     pub(super) by: By,
 }
@@ -61,8 +64,19 @@ pub(super) struct Request {
 pub(super) enum Work {
     /// `AllocateAdapterChannel`.
     Control { routine: DriverPtr<Code>, context: u64 },
-    /// A scatter/gather list, at this address.
-    List(u64),
+    /// Nothing: who asked goes on with what it has got.
+    Nothing,
+    /// A scatter/gather list, at this address; with the channel, if that is kept.
+    List { list: u64, is_kept: bool },
+}
+
+/// What version 3 says of a request besides.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Terms {
+    /// The DMA transfer context.
+    pub(super) transfer: u64,
+    /// At once, or not at all.
+    pub(super) is_synchronous: bool,
 }
 
 /// `AllocateAdapterChannel`, and `IoAllocateAdapterChannel` of old.
@@ -85,11 +99,14 @@ pub fn allocate(
     cx.write(block + WAIT_CONTEXT_BLOCK::DeviceContext, DriverPtr::new(context))?;
     cx.write(block + WAIT_CONTEXT_BLOCK::NumberOfMapRegisters, count)?;
     cx.write(block + WAIT_CONTEXT_BLOCK::CurrentIrp, irp.cast())?;
-    ask(cx, at, (device, irp), count, Work::Control { routine, context })
+    let asked = ask(cx, at, (device, irp), count, Terms::default(), Work::Control { routine, context })?;
+    Ok(asked.err().unwrap_or(NtStatus::SUCCESS))
 }
 
 fn refuse_waiting(cx: &mut Cx<'_>, at: u64, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
-    let waits = |request: &&Request| request.device == device && matches!(request.work, Work::Control { .. });
+    let waits = |request: &&Request| {
+        request.device == device && request.transfer == 0 && matches!(request.work, Work::Control { .. })
+    };
     let found = cx.with(|k| {
         let channel = &k.hal.dma.adapters.get(&at)?.channel;
         channel.waiting.iter().find(waits).map(|request| request.by)
@@ -102,45 +119,71 @@ fn refuse_waiting(cx: &mut Cx<'_>, at: u64, device: DriverPtr<DEVICE_OBJECT>) ->
     Err(cx.stop(Verdict::error("dma-channel-asked-twice", message).related("asked", by.moment)))
 }
 
-/// A device asks for the channel and so many map registers.
+/// A device asks for the channel and so many map registers; where these are to be.
 pub(super) fn ask(
     cx: &mut Cx<'_>,
     at: u64,
     (device, irp): (DriverPtr<DEVICE_OBJECT>, DriverPtr<IRP>),
     count: u32,
+    terms: Terms,
     work: Work,
-) -> Flow<NtStatus> {
-    let most = cx.with(|k| k.hal.dma.adapters[&at].most);
-    if count > most || cx.choose("fault.dma", 2) == 1 {
-        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+) -> Flow<Result<u64, NtStatus>> {
+    let begun = if terms.transfer == 0 { Ok(()) } else { cx.with(|k| extended::begin(k, terms.transfer)) };
+    if let Err(status) = begun {
+        return Ok(Err(status));
     }
-    let base = pool::allocate::<()>(cx, pool::Kind::NonPaged, 16, TAG)?.address;
+    let most = cx.with(|k| k.hal.dma.adapters[&at].most);
+    let is_late = terms.is_synchronous && !cx.with(|k| is_free(k, at, count));
+    let is_refused = count > most || is_late || cx.choose("fault.dma", 2) == 1;
+    let base = if is_refused { 0 } else { pool::allocate::<()>(cx, pool::Kind::NonPaged, 16, TAG)?.address };
     if base == 0 {
-        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+        cx.with(|k| extended::take_back(k, terms.transfer));
+        return Ok(Err(NtStatus::INSUFFICIENT_RESOURCES));
     }
     let by = By::now(cx);
-    let request = Request { device, irp, base, count, work, by };
+    let request = Request { device, irp, base, count, transfer: terms.transfer, work, by };
     cx.with(|k| {
         if let Some(adapter) = k.hal.dma.adapters.get_mut(&at) {
             adapter.channel.waiting.push_back(request);
         }
     });
     serve(cx, at)?;
-    Ok(NtStatus::SUCCESS)
+    Ok(Ok(base))
+}
+
+/// Whether a request for so many map registers would not have to wait.
+fn is_free(k: &Kernel, at: u64, count: u32) -> bool {
+    k.hal.dma.adapters.get(&at).is_some_and(|adapter| {
+        let channel = &adapter.channel;
+        channel.holder.is_none()
+            && channel.waiting.is_empty()
+            && adapter.free.is_none_or(|free| free >= count)
+    })
+}
+
+/// Takes back a request with this transfer context that waits.
+pub(super) fn take_back(k: &mut Kernel, at: u64, transfer: u64) -> Option<Request> {
+    let waiting = &mut k.hal.dma.adapters.get_mut(&at)?.channel.waiting;
+    let index = waiting.iter().position(|request| request.transfer == transfer)?;
+    waiting.remove(index)
 }
 
 /// Serves those that wait, as long as the channel and map registers are free.
 pub(super) fn serve(cx: &mut Cx<'_>, at: u64) -> Flow<()> {
+    let old = ke::irql::raise(cx, DISPATCH_LEVEL)?;
     while let Some(request) = cx.with(|k| next(k, at)) {
         match request.work {
             Work::Control { routine, context } => control(cx, at, &request, routine, context)?,
-            Work::List(list) => {
+            Work::Nothing => {}
+            Work::List { list, is_kept } => {
                 scatter_gather::run(cx, at, list, &request)?;
-                release_channel(cx, at, request.base);
+                if !is_kept {
+                    release_channel(cx, at, request.base);
+                }
             }
         }
     }
-    Ok(())
+    ke::irql::lower(cx, old)
 }
 
 /// The first that waits, if the channel is free and there are map registers for it: it has them.
@@ -158,7 +201,7 @@ fn next(k: &mut Kernel, at: u64) -> Option<Request> {
     }
     let request = adapter.channel.waiting.pop_front()?;
     adapter.channel.holder = Some(Holder { base: request.base, by: request.by });
-    let is_listed = matches!(request.work, Work::List(_));
+    let is_listed = matches!(request.work, Work::List { .. });
     dma.registers.insert(request.base, Registers::new(at, request.count, is_listed, request.by));
     Some(request)
 }
@@ -205,15 +248,20 @@ fn not_allocated(cx: &mut Cx<'_>, at: u64, message: &str) -> Flow<()> {
 /// A verdict if it is no adapter, or on what the next device's routine does; with Driver Verifier's option, if no device has the channel.
 pub fn free(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<()> {
     let at = find(cx, "FreeAdapterChannel", adapter)?;
+    free_holders(cx, "FreeAdapterChannel", at, true)
+}
+
+/// The channel is given back, and its map registers if that is said: those of a list are the list's.
+pub(super) fn free_holders(cx: &mut Cx<'_>, name: &'static str, at: u64, with_registers: bool) -> Flow<()> {
     let holder =
         cx.with(|k| k.hal.dma.adapters.get_mut(&at).and_then(|adapter| adapter.channel.holder.take()));
     let Some(holder) = holder else {
-        let message =
-            format!("FreeAdapterChannel was called for the DMA adapter {at:#x}, whose channel no device has");
+        let message = format!("{name} was called for the DMA adapter {at:#x}, whose channel no device has");
         return not_allocated(cx, at, &message);
     };
-    if cx.with(|k| k.hal.dma.registers.contains_key(&holder.base)) {
-        transfer::release(cx, at, holder.base, "FreeAdapterChannel")?;
+    let is_own = cx.with(|k| k.hal.dma.registers.get(&holder.base).is_some_and(|known| !known.is_listed()));
+    if with_registers && is_own {
+        transfer::release(cx, at, holder.base, name)?;
     }
     serve(cx, at)
 }

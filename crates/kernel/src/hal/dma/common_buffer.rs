@@ -33,15 +33,43 @@ pub fn allocate(
     logical: DriverPtr<u64>,
     _cached: bool,
 ) -> Flow<u64> {
-    let at = find(cx, "AllocateCommonBuffer", adapter)?;
+    make(cx, "AllocateCommonBuffer", adapter, u64::MAX, length, logical)
+}
+
+/// `AllocateCommonBufferEx`: at an address that is given at most, physical and logical. There is one node.
+///
+/// # Errors
+/// As [`allocate`].
+pub fn allocate_ex(
+    cx: &mut Cx<'_>,
+    adapter: DriverPtr<DMA_ADAPTER>,
+    highest: DriverPtr<u64>,
+    length: u32,
+    logical: DriverPtr<u64>,
+    _cached: bool,
+    _node: u32,
+) -> Flow<u64> {
+    let highest = if highest.is_null() { u64::MAX } else { cx.read(highest)? };
+    make(cx, "AllocateCommonBufferEx", adapter, highest, length, logical)
+}
+
+fn make(
+    cx: &mut Cx<'_>,
+    name: &'static str,
+    adapter: DriverPtr<DMA_ADAPTER>,
+    highest: u64,
+    length: u32,
+    logical: DriverPtr<u64>,
+) -> Flow<u64> {
+    let at = find(cx, name, adapter)?;
     if length == 0 {
-        transfer::expect_bytes(cx, "AllocateCommonBuffer", 0)?;
+        transfer::expect_bytes(cx, name, 0)?;
         return Ok(0);
     }
     if cx.choose("fault.dma", 2) == 1 {
         return Ok(0);
     }
-    let mask = cx.with(|k| k.hal.dma.adapters[&at].mask);
+    let mask = cx.with(|k| k.hal.dma.adapters[&at].mask).min(highest);
     let bytes = u64::from(length);
     let by = By::now(cx);
     let limits = Limits { highest: mask, ..Limits::NONE };
@@ -51,7 +79,7 @@ pub fn allocate(
         bytes,
         direction: Direction::Both,
         is_copy: false,
-        routine: "AllocateCommonBuffer",
+        routine: name,
         by,
     };
     let mapped = cx.with(|k| k.hal.dma.domain.map(&mut k.mm.physical, mask, mapping));

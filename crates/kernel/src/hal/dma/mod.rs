@@ -1,12 +1,13 @@
 //! DMA adapters: what a driver gets for a bus master, and the table of routines behind it.
 //!
 //! Pages: *IoGetDmaAdapter function*, *DEVICE_DESCRIPTION structure*, *DMA_ADAPTER structure*, *DMA_OPERATIONS structure*, *PPUT_DMA_ADAPTER
-//! callback function*, *DMA Verification*. Adapters have versions 1 and 2; of version 3 the table is there, and its own routines say by name that
-//! they are not. There is no system DMA: every device is a bus master.
+//! callback function*, *DMA Verification*. What version 3 has besides is in `extended`; of it, domains and vectors of common buffers say by name that
+//! they are not there. There is no system DMA: every device is a bus master.
 
 pub mod channel;
 pub mod common_buffer;
 pub(crate) mod domain;
+pub mod extended;
 pub(crate) mod leaks;
 mod pieces;
 pub mod scatter_gather;
@@ -91,6 +92,8 @@ pub(crate) struct State {
     buffers: BTreeMap<u64, common_buffer::Buffer>,
     /// By address.
     lists: BTreeMap<u64, scatter_gather::List>,
+    /// DMA transfer contexts, by address.
+    contexts: BTreeMap<u64, extended::Progress>,
 }
 
 impl State {

@@ -67,6 +67,31 @@ pub(super) fn of(
     Err(cx.stop(Verdict::endless_list("MDL.Next", mdl.address)))
 }
 
+/// As [`of`], from an offset on into what a chain of MDLs describes, with the address there as if all of it were one buffer that begins where
+/// the first MDL's does. None if the chain ends before that.
+pub(super) fn at_offset(
+    cx: &mut Cx<'_>,
+    name: &str,
+    mdl: DriverPtr<MDL>,
+    (offset, length): (u64, u64),
+) -> Flow<Option<(u64, Vec<Piece>)>> {
+    let first = mdl::buffer(cx, mdl)?.0;
+    let (mut mdl, mut left) = (mdl, offset);
+    for _ in 0..MOST_CHAINED {
+        let (start, count) = mdl::buffer(cx, mdl)?;
+        if left < count {
+            let found = of(cx, name, mdl, (start.wrapping_add(left), length), true)?;
+            return Ok(found.map(|pieces| (first.wrapping_add(offset), pieces)));
+        }
+        left -= count;
+        mdl = cx.read(mdl + MDL::Next)?;
+        if mdl.is_null() {
+            return Ok(None);
+        }
+    }
+    Err(cx.stop(Verdict::endless_list("MDL.Next", mdl.address)))
+}
+
 /// Those of one MDL; how many bytes it has not.
 fn add(
     cx: &mut Cx<'_>,

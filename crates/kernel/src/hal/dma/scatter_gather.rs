@@ -11,7 +11,7 @@ use abi::{
 use engine::Flow;
 use engine::windows::PAGE;
 
-use super::channel::{self, Request, Work};
+use super::channel::{self, Request, Terms, Work};
 use super::pieces::{self, Piece};
 use super::transfer::{self, Map};
 use super::{By, DMA_VIOLATION, find};
@@ -49,7 +49,8 @@ impl List {
     }
 }
 
-const fn bytes(elements: usize) -> u64 {
+/// Bytes of a list with so many elements.
+pub(super) const fn bytes(elements: usize) -> u64 {
     HEAD + ELEMENT * elements as u64
 }
 
@@ -75,15 +76,9 @@ pub fn get(
     let Some(pieces) = pieces::of(cx, NAME, mdl, (va, length.into()), true)? else {
         return Ok(NtStatus::BUFFER_TOO_SMALL);
     };
-    let list = pool::allocate::<()>(cx, pool::Kind::NonPaged, bytes(pieces.len()), TAG)?.address;
-    if list == 0 {
-        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
-    }
-    let by = By::now(cx);
-    let described = DriverPtr::NULL;
-    let made =
-        List { adapter: at, base: 0, is_own: true, va, pieces, to_device, routine, context, described, by };
-    ask(cx, at, device, list, made)
+    let wanted = Wanted { device, va, pieces, to_device, routine, context };
+    let asked = ask(cx, at, wanted, None, Terms::default())?;
+    Ok(asked.err().unwrap_or(NtStatus::SUCCESS))
 }
 
 /// `BuildScatterGatherList`: in the caller's memory.
@@ -110,32 +105,68 @@ pub fn build(
     let Some(pieces) = pieces::of(cx, NAME, mdl, (va, length.into()), true)? else {
         return Ok(NtStatus::BUFFER_TOO_SMALL);
     };
-    if u64::from(room) < bytes(pieces.len()) {
-        return Ok(NtStatus::BUFFER_TOO_SMALL);
-    }
-    let by = By::now(cx);
-    let described = DriverPtr::NULL;
-    let made =
-        List { adapter: at, base: 0, is_own: false, va, pieces, to_device, routine, context, described, by };
-    ask(cx, at, device, buffer, made)
+    let wanted = Wanted { device, va, pieces, to_device, routine, context };
+    let asked = ask(cx, at, wanted, Some((buffer, room)), Terms::default())?;
+    Ok(asked.err().unwrap_or(NtStatus::SUCCESS))
 }
 
-fn ask(cx: &mut Cx<'_>, at: u64, device: DriverPtr<DEVICE_OBJECT>, list: u64, made: List) -> Flow<NtStatus> {
-    let count = u32::try_from(made.pieces.len()).unwrap_or(u32::MAX);
-    let is_own = made.is_own;
+/// What a list is asked for with.
+pub(super) struct Wanted {
+    pub(super) device: DriverPtr<DEVICE_OBJECT>,
+    pub(super) va: u64,
+    pub(super) pieces: Vec<Piece>,
+    pub(super) to_device: bool,
+    pub(super) routine: DriverPtr<Code>,
+    pub(super) context: u64,
+}
+
+/// Asks for a list, in the caller's memory if that is given, with its bytes; where it is, or is to be. Without a routine, which is for those
+/// alone who ask synchronously, the channel is kept.
+pub(super) fn ask(
+    cx: &mut Cx<'_>,
+    at: u64,
+    wanted: Wanted,
+    memory: Option<(u64, u32)>,
+    terms: Terms,
+) -> Flow<Result<u64, NtStatus>> {
+    let Wanted { device, va, pieces, to_device, routine, context } = wanted;
+    let list = match memory {
+        Some((_, room)) if u64::from(room) < bytes(pieces.len()) => {
+            return Ok(Err(NtStatus::BUFFER_TOO_SMALL));
+        }
+        Some((buffer, _)) => buffer,
+        None => pool::allocate::<()>(cx, pool::Kind::NonPaged, bytes(pieces.len()), TAG)?.address,
+    };
+    if list == 0 {
+        return Ok(Err(NtStatus::INSUFFICIENT_RESOURCES));
+    }
+    let count = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
     let irp = cx.read(device + DEVICE_OBJECT::CurrentIrp)?;
+    let (by, described, is_own) = (By::now(cx), DriverPtr::NULL, memory.is_none());
+    let made = List { adapter: at, base: 0, is_own, va, pieces, to_device, routine, context, described, by };
     let before = cx.with(|k| k.hal.dma.lists.insert(list, made));
-    let status = channel::ask(cx, at, (device, irp), count, Work::List(list))?;
-    if status != NtStatus::SUCCESS {
-        cx.with(|k| {
-            k.hal.dma.lists.remove(&list);
-            before.map(|before| k.hal.dma.lists.insert(list, before));
-        });
-        if is_own {
-            pool::free(cx, DriverPtr::<()>::new(list))?;
+    let work = Work::List { list, is_kept: terms.is_synchronous && routine.is_null() };
+    match channel::ask(cx, at, (device, irp), count, terms, work)? {
+        Ok(_) => Ok(Ok(list)),
+        Err(status) => {
+            cx.with(|k| k.hal.dma.lists.remove(&list));
+            if let Some(before) = before {
+                cx.with(|k| k.hal.dma.lists.insert(list, before));
+            }
+            if is_own {
+                pool::free(cx, DriverPtr::<()>::new(list))?;
+            }
+            Ok(Err(status))
         }
     }
-    Ok(status)
+}
+
+/// A request for a list was taken back.
+pub(super) fn forget(cx: &mut Cx<'_>, list: u64) -> Flow<()> {
+    match cx.with(|k| k.hal.dma.lists.remove(&list)) {
+        Some(known) if known.is_own => pool::free(cx, DriverPtr::<()>::new(list)),
+        _ => Ok(()),
+    }
 }
 
 /// It has its map registers: the buffer is mapped, and the driver's routine is called.
@@ -165,19 +196,28 @@ pub(super) fn run(cx: &mut Cx<'_>, at: u64, address: u64, request: &Request) -> 
         va = va.wrapping_add(map.bytes);
         maps.push(map);
     }
+    write(cx, address, request.base, &maps)?;
+    cx.with(|k| k.hal.dma.registers.get_mut(&request.base).map(|known| known.maps = maps));
+    if matches!(request.work, Work::List { is_kept: true, .. }) {
+        return Ok(());
+    }
+    let arguments = [request.device.address, request.irp.address, address, context];
+    routine::call(cx, "AdapterListControl", routine, request.device.address, &arguments).map(|_| ())
+}
+
+/// Writes a list of what is mapped.
+pub(super) fn write(cx: &mut Cx<'_>, address: u64, base: u64, maps: &[Map]) -> Flow<()> {
     let list: DriverPtr<SCATTER_GATHER_LIST> = DriverPtr::new(address);
     cx.write(list + SCATTER_GATHER_LIST::NumberOfElements, u32::try_from(maps.len()).unwrap_or(u32::MAX))?;
-    cx.write(list + SCATTER_GATHER_LIST::Reserved, request.base)?;
+    cx.write(list + SCATTER_GATHER_LIST::Reserved, base)?;
     let mut element: DriverPtr<SCATTER_GATHER_ELEMENT> = DriverPtr::new(address + HEAD);
-    for map in &maps {
+    for map in maps {
         cx.write(element + SCATTER_GATHER_ELEMENT::Address, map.logical)?;
         cx.write(element + SCATTER_GATHER_ELEMENT::Length, u32::try_from(map.bytes).unwrap_or(u32::MAX))?;
         cx.write(element + SCATTER_GATHER_ELEMENT::Reserved, 0)?;
         element = element.byte_add(ELEMENT);
     }
-    cx.with(|k| k.hal.dma.registers.get_mut(&request.base).map(|known| known.maps = maps));
-    let arguments = [request.device.address, request.irp.address, address, context];
-    routine::call(cx, "AdapterListControl", routine, request.device.address, &arguments).map(|_| ())
+    Ok(())
 }
 
 /// `PutScatterGatherList`: flushes the buffer, and frees map registers, list and what describes it.

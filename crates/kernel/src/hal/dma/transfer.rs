@@ -35,6 +35,16 @@ impl Registers {
         Self { adapter, count, maps: Vec::new(), is_listed, by }
     }
 
+    /// Whether they are a scatter/gather list's.
+    pub(super) fn is_listed(&self) -> bool {
+        self.is_listed
+    }
+
+    /// How many map nothing.
+    pub(super) fn unused(&self) -> u64 {
+        u64::from(self.count).saturating_sub(self.maps.iter().map(Map::span).sum())
+    }
+
     /// Who has asked for them, if they are this adapter's, and no list's.
     pub(super) fn left_of(&self, adapter: u64) -> Option<By> {
         (self.adapter == adapter && !self.is_listed).then_some(self.by)
@@ -58,7 +68,7 @@ pub(super) struct Map {
 
 impl Map {
     /// Pages, and so map registers, that it takes.
-    fn span(&self) -> u64 {
+    pub(super) fn span(&self) -> u64 {
         (self.logical % PAGE + self.bytes).div_ceil(PAGE)
     }
 
@@ -220,6 +230,18 @@ pub fn flush(
     const NAME: &str = "FlushAdapterBuffers";
     let at = find(cx, NAME, adapter)?;
     check(cx, NAME, at, base)?;
+    flush_range(cx, NAME, base, (va, length), to_device)?;
+    Ok(true)
+}
+
+/// Flushes what is mapped in a range, in this direction.
+pub(super) fn flush_range(
+    cx: &mut Cx<'_>,
+    name: &'static str,
+    base: u64,
+    (va, length): (u64, u32),
+    to_device: bool,
+) -> Flow<()> {
     let by = By::now(cx);
     let any = cx.with(|k| {
         let Some(registers) = k.hal.dma.registers.get_mut(&base) else { return false };
@@ -237,7 +259,7 @@ pub fn flush(
             }
             map.flushed += bytes;
             if map.flushed >= map.bytes {
-                unmap(k, &map, NAME, by);
+                unmap(k, &map, name, by);
             } else {
                 left.push(map);
             }
@@ -249,12 +271,12 @@ pub fn flush(
     });
     if !any {
         let message = format!(
-            "FlushAdapterBuffers was called for {length:#x} bytes at {va:#x}, of which none is mapped in this direction"
+            "{name} was called for {length:#x} bytes at {va:#x}, of which none is mapped in this direction"
         );
         let verdict = Verdict::verifier("dma-flush-not-mapped", message);
         cx.verify(verdict.bug_check(DMA_VIOLATION, [0x16, va, length.into(), 0]))?;
     }
-    Ok(true)
+    Ok(())
 }
 
 fn unmap(k: &mut Kernel, map: &Map, routine: &'static str, by: By) {
@@ -296,9 +318,11 @@ pub(super) fn release(cx: &mut Cx<'_>, at: u64, base: u64, routine: &'static str
         }
         Some(registers)
     });
-    pool::free(cx, DriverPtr::<()>::new(base))?;
     match registers {
-        Some(registers) => judge(cx, at, &registers, routine),
+        Some(registers) => {
+            pool::free(cx, DriverPtr::<()>::new(base))?;
+            judge(cx, at, &registers, routine)
+        }
         None => Ok(()),
     }
 }

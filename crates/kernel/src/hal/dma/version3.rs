@@ -1,4 +1,4 @@
-//! What DMA version 3 has besides, which is not there yet: each routine says so by its name when it is called.
+//! What of DMA version 3 is not there: each routine says so by its name when it is called.
 //!
 //! Page: *DMA_OPERATIONS structure*.
 
@@ -20,18 +20,7 @@ macro_rules! absent {
 }
 
 absent! {
-    get_adapter_info: "GetDmaAdapterInfo",
-    get_transfer_info: "GetDmaTransferInfo",
-    initialize_transfer_context: "InitializeDmaTransferContext",
-    allocate_common_buffer_ex: "AllocateCommonBufferEx",
-    allocate_adapter_channel_ex: "AllocateAdapterChannelEx",
     configure_adapter_channel: "ConfigureAdapterChannel",
-    cancel_adapter_channel: "CancelAdapterChannel",
-    map_transfer_ex: "MapTransferEx",
-    get_scatter_gather_list_ex: "GetScatterGatherListEx",
-    build_scatter_gather_list_ex: "BuildScatterGatherListEx",
-    flush_adapter_buffers_ex: "FlushAdapterBuffersEx",
-    free_adapter_object: "FreeAdapterObject",
     cancel_mapped_transfer: "CancelMappedTransfer",
     allocate_domain_common_buffer: "AllocateDomainCommonBuffer",
     flush_dma_buffer: "FlushDmaBuffer",
