@@ -7,6 +7,7 @@
 #include "memory/idioms.h"
 #include "memory/doubtful.h"
 #include "memory/limits.h"
+#include "memory/mappings.h"
 #include "memory/zones.h"
 
 DRIVER_INITIALIZE DriverEntry;
@@ -21,6 +22,8 @@ static ULONG (*const Stories[])(VOID) = {
     MostPool, MostPages, MostRegistry, MostText, MostDevices, MostRequests, MostThreads, MostTimers, /* from 11 on */
     FewerPages,
     Zones, ZonesWithLock, ZonesRefused, /* from 20 on */
+    AdvancedMdl, AdvancedAndUnlocked, ProtectedMapping, WrittenThoughReadOnly, ReservedAddresses, ContiguousOfNode,
+    MisusedRange, /* from 23 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -29,6 +32,9 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     ULONG Index = ((Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF) - 0x800;
 
     UNREFERENCED_PARAMETER(Device);
+    if (Stack->Parameters.DeviceIoControl.InputBufferLength == sizeof(Chosen)) {
+        Chosen = *(ULONG *)Irp->AssociatedIrp.SystemBuffer;
+    }
     return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
 }
 

@@ -79,6 +79,60 @@ fn a_zone_of_no_such_blocks_or_segment_is_refused_and_nothing_is_changed() {
 }
 
 #[test]
+fn an_mdl_that_is_advanced_unlocks_and_unmaps_the_pages_it_passes() {
+    tell(23, 14);
+    tell(24, 6);
+}
+
+#[test]
+fn a_mapping_is_protected_apart_from_what_it_shows() {
+    tell(25, 9);
+}
+
+#[test]
+fn a_write_to_a_mapping_that_is_read_only_stops_the_machine() {
+    let machine = start(bench);
+    assert!(rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * 26, &[]).is_err());
+    assert_eq!(machine.finish().verdict.unwrap().rule, "write-to-read-only");
+}
+
+#[test]
+fn reserved_addresses_show_one_buffer_after_the_other() {
+    assert_eq!(
+        told(&doubt(27)),
+        [("reserved-mapping", Tier::Warning)],
+        "an MDL of four pages for a range of three"
+    );
+}
+
+#[test]
+fn contiguous_memory_of_a_node_lies_within_its_limits_and_runs_code_if_that_is_asked_for() {
+    tell(28, 4);
+}
+
+#[test]
+fn each_misuse_of_reserved_addresses_has_its_check_of_0xda() {
+    let checks = [0x100, 0x101, 0x102, 0x104, 0x105, 0x109, 0x103, 0x107, 0x108, 0x10C];
+    for (kind, check) in (1u32..).zip(checks) {
+        let machine = start(bench);
+        let made = rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * 29, &kind.to_le_bytes());
+        let report = machine.finish();
+        assert!(made.is_err(), "misuse {kind}");
+        let verdict = report.verdict.as_ref().unwrap();
+        let stopped = verdict.bug_check.map(|check| (check.code, check.parameters[0]));
+        assert_eq!(
+            (verdict.rule, stopped),
+            ("reserved-mapping", Some((0xDA, check))),
+            "misuse {kind}: {report}"
+        );
+    }
+    let machine = start(bench);
+    let made = rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * 29, &11u32.to_le_bytes());
+    let report = machine.finish();
+    assert_eq!((made, told(&report)), (Ok(1), vec![("reserved-mapping", Tier::Warning)]), "{report}");
+}
+
+#[test]
 fn fewer_pages_than_asked_for_come_in_some_schedules_unless_all_are_required() {
     let pages = |policy: Policy| {
         let machine = start(|| bench().policy(policy));

@@ -165,6 +165,7 @@ pairs! {
     pool: "pool.h",
     requests: "requests.h",
     requests_of_the_drivers_own: "own_irps.h",
+    reserved_addresses: "reserved.h",
     sections_and_handles: "sections.h",
     security: "security.h",
     zones: "zones.h",

@@ -21,5 +21,6 @@ NTKERNELAPI PVOID NTAPI MmMapIoSpaceEx(PHYSICAL_ADDRESS Address, SIZE_T Bytes, U
 extern __declspec(dllimport) ULONG_PTR MmUserProbeAddress;
 
 __attribute__((unused)) static PDRIVER_OBJECT TheDriver;
+__attribute__((unused)) static ULONG Chosen; /* which of its mistakes a story is to make: the request's input */
 
 #endif

@@ -89,6 +89,19 @@ static VOID BadContiguousFree(BOOLEAN Wrong)
     MmFreeContiguousMemory(Wrong ? Block + PAGE_SIZE : Block);
 }
 
+NTKERNELAPI PVOID NTAPI MmAllocateContiguousNodeMemory(SIZE_T Bytes, PHYSICAL_ADDRESS Lowest, PHYSICAL_ADDRESS Highest,
+                                                       PHYSICAL_ADDRESS Boundary, ULONG Protect, ULONG Node);
+
+static VOID ContiguousProtection(BOOLEAN Wrong)
+{
+    PHYSICAL_ADDRESS None = {.QuadPart = 0};
+    PVOID Block = MmAllocateContiguousNodeMemory(PAGE_SIZE, None, Highest, None, Wrong ? MmCached : PAGE_READWRITE, 0);
+
+    if (Block != NULL) {
+        MmFreeContiguousMemory(Block);
+    }
+}
+
 static VOID ContiguousMemoryLeak(BOOLEAN Wrong)
 {
     PVOID Block = MmAllocateContiguousMemory(PAGE_SIZE, Highest);
@@ -174,6 +187,7 @@ static VOID UserMappingUnmappedElsewhere(BOOLEAN Wrong)
     PAIR("bad-contiguous-free", BadContiguousFree)                                                                     \
     PAIR("contiguous-boundary", ContiguousBoundary)                                                                    \
     PAIR("contiguous-memory-leak", ContiguousMemoryLeak)                                                               \
+    PAIR("contiguous-protection", ContiguousProtection)                                                                \
     PAIR("device-access-past-mapping", DeviceAccessPastMapping)                                                        \
     PAIR("device-memory-not-mapped", DeviceMemoryNotMapped)                                                            \
     PAIR("io-space-leak", IoSpaceLeak)                                                                                 \

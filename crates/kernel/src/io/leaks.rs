@@ -16,7 +16,7 @@ use crate::ex::{lookaside, resource, timer};
 use crate::hal::dma;
 use crate::ke;
 use crate::ke::thread::Thread;
-use crate::mm::{contiguous, io_space, mdl, pool, pool_check, view};
+use crate::mm::{contiguous, io_space, mdl, pool, pool_check, reserved, view};
 use crate::ob::handle;
 use crate::ps;
 use crate::se::{subject, token};
@@ -311,6 +311,17 @@ fn memory(cx: &mut Cx<'_>, gone: &mut Gone) {
         let what =
             format!("did not unmap {} bytes of device memory at {:#x}", mapping.bytes, mapping.address);
         gone.leak(cx, "io-space-leak", "mappings of device memory", &what, &format!(", mapped by {who}"));
+    }
+    for (range, who) in reserved::outstanding(cx, gone.base) {
+        let what =
+            format!("did not free {} page(s) of addresses reserved at {:#x}", range.pages, range.address);
+        gone.leak(
+            cx,
+            "reserved-mapping-leak",
+            "reserved ranges of addresses",
+            &what,
+            &format!(", reserved by {who}"),
+        );
     }
     views(cx, gone);
     handles(cx, gone);

@@ -127,6 +127,38 @@ pub fn allocate_specify_cache_node(
     allocate_specify_cache(cx, bytes, lowest, highest, boundary, cache)
 }
 
+/// `MmAllocateContiguousNodeMemory`: PAGE_READWRITE or PAGE_EXECUTE_READWRITE, with or without PAGE_NOCACHE or PAGE_WRITECOMBINE. There is one
+/// node.
+///
+/// # Errors
+/// As [`allocate_contiguous`].
+pub fn allocate_node(
+    cx: &mut Cx<'_>,
+    bytes: u64,
+    lowest: u64,
+    highest: u64,
+    boundary: u64,
+    protection: u32,
+    _node: u32,
+) -> Flow<u64> {
+    let name = "MmAllocateContiguousNodeMemory";
+    let cache = protection & (abi::PAGE_NOCACHE | abi::PAGE_WRITECOMBINE);
+    let access = protection & !cache;
+    if !matches!(access, abi::PAGE_READWRITE | abi::PAGE_EXECUTE_READWRITE) || cache.count_ones() > 1 {
+        let message = format!(
+            "{name} was given the protection {protection:#x}; it takes PAGE_READWRITE or PAGE_EXECUTE_READWRITE, and one of PAGE_NOCACHE and PAGE_WRITECOMBINE at most: it gives no memory"
+        );
+        cx.report(Verdict::warning("contiguous-protection", message));
+        return Ok(0);
+    }
+    let address = take_for_caller(cx, name, bytes, Limits { lowest, highest, boundary }, false)?;
+    if access == abi::PAGE_EXECUTE_READWRITE && address != 0 {
+        let protection = Protection { read: true, write: true, execute: true };
+        cx.with(|k| k.mm.map.protect(k.engine, address, bytes.div_ceil(PAGE), protection));
+    }
+    Ok(address)
+}
+
 /// `MmAllocateNonCachedMemory`.
 ///
 /// # Errors

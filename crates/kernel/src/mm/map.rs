@@ -250,14 +250,47 @@ fn areas(pages: &[u64]) -> usize {
     1 + runs(0, pages).len()
 }
 
+/// Shows `pages` at addresses that are taken already, and nothing is there; false if the host has no areas left.
+pub(crate) fn place_reserved(k: &mut Kernel, address: u64, pages: &[u64], page: Page) -> bool {
+    let areas = areas(pages);
+    let enough = k.mm.physical.memory.take_areas(areas);
+    if enough {
+        budget::mapped(k, areas, pages.len() as u64);
+        k.mm.map.map(k.engine, address, pages, page);
+    }
+    enough
+}
+
 /// Takes a range of `zone` away; its pages are still taken.
 pub(crate) fn remove(k: &mut Kernel, zone: Zone, address: u64, count: u64) -> Vec<u64> {
+    let pages = remove_reserved(k, address, count);
+    k.mm.space.give(zone, address, count);
+    pages
+}
+
+/// As [`remove`], of addresses that stay taken.
+pub(crate) fn remove_reserved(k: &mut Kernel, address: u64, count: u64) -> Vec<u64> {
     let pages = k.mm.map.unmap(k.engine, address, count);
     let areas = areas(&pages);
     budget::mapped(k, areas, count);
     k.mm.physical.memory.give_areas(areas);
-    k.mm.space.give(zone, address, count);
     pages
+}
+
+/// Of a range of `count` pages nothing is shown in the first `gone` any more.
+pub(crate) fn remove_front(k: &mut Kernel, address: u64, count: u64, gone: u64) {
+    if gone == 0 {
+        return;
+    }
+    let shown = |k: &Kernel, from: u64| -> Vec<u64> {
+        let addresses = (from..address + count * PAGE).step_by(PAGE_BYTES);
+        addresses.filter_map(|at| k.mm.map.physical(at)).collect()
+    };
+    // What is left is taken away as any range, and gives its own areas back then.
+    let areas = areas(&shown(k, address)) - areas(&shown(k, address + gone * PAGE));
+    k.mm.map.unmap(k.engine, address, gone);
+    budget::mapped(k, areas, gone);
+    k.mm.physical.memory.give_areas(areas);
 }
 
 /// Takes a range away and gives its pages back.

@@ -121,7 +121,8 @@ pub fn unlock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
         mdl_map::unmap_system(cx, mdl)?;
     }
     let held = cx.with(|k| k.mm.mdl.held.remove(&mdl.address)).unwrap_or_default();
-    if held.locked.is_empty() {
+    // `MmAdvanceMdl` may have unlocked the last of them.
+    if held.locked.is_empty() && mdl::buffer(cx, mdl)?.1 != 0 {
         let message =
             format!("MmUnlockPages was given the MDL {:#x}, whose pages nobody locked", mdl.address);
         return Err(cx.stop(Verdict::error("mdl-state", message).bug_check(0x76, [1, mdl.address, 0, 0])));

@@ -13,7 +13,7 @@ use engine::{Flow, Protection};
 
 use super::map::{self, Page};
 use super::space::Zone;
-use super::{io_space, mdl, physical, pool, shadow, user};
+use super::{io_space, mdl, physical, pool, reserved, shadow, user};
 use crate::cx::Cx;
 use crate::ex;
 use crate::ps;
@@ -28,6 +28,8 @@ pub(crate) struct Mapping {
     pub(crate) user: bool,
     /// Of a device, so in its windows.
     pub(crate) device: bool,
+    /// At addresses of `MmAllocateMappingAddress`, which stay its.
+    pub(crate) reserved: bool,
 }
 
 /// `MmMapLockedPagesSpecifyCache`; null if it cannot be mapped (an application's mapping raises then).
@@ -48,7 +50,8 @@ pub fn map_locked_pages_specify_cache(
     let refused = cx.choose("fault.map", 2) == 1;
     let protection =
         if priority & MdlMappingNoWrite != 0 { Protection::READ } else { Protection::READ_WRITE };
-    let place = Place { user: mode != 0, requested: if mode != 0 { requested } else { 0 } };
+    let requested = if mode != 0 { requested } else { 0 };
+    let place = Place { user: mode != 0, requested, reserved: false };
     let mapped = if refused { None } else { show(cx, mdl, place, protection)? };
     match mapped {
         Some(address) => Ok(address),
@@ -71,7 +74,7 @@ fn no_more_ptes(cx: &mut Cx<'_>, name: &str) -> engine::Leave {
     cx.stop(Verdict::error("no-more-system-ptes", message).bug_check(0x3F, [0; 4]))
 }
 
-fn judge(cx: &mut Cx<'_>, name: &str, mdl: DriverPtr<MDL>, mode: u8) -> Flow<()> {
+pub(super) fn judge(cx: &mut Cx<'_>, name: &str, mdl: DriverPtr<MDL>, mode: u8) -> Flow<()> {
     let irql = crate::ke::irql::current(cx);
     if mode != 0 && irql > 1 {
         let message = format!("{name} was called for user mode at IRQL {irql}; at most 1 is allowed");
@@ -95,6 +98,14 @@ struct Place {
     user: bool,
     /// The address that the caller asks for, or 0.
     requested: u64,
+    /// That address is reserved.
+    reserved: bool,
+}
+
+/// Shows an MDL's pages to the kernel at reserved addresses; none of a device.
+pub(super) fn show_reserved(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, address: u64) -> Flow<Option<u64>> {
+    let place = Place { user: false, requested: address, reserved: true };
+    show(cx, mdl, place, Protection::READ_WRITE)
 }
 
 /// Shows the pages; none if there are no addresses, or those asked for are taken.
@@ -110,7 +121,13 @@ fn show(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, place: Place, protection: Protecti
         show_device(cx, place, &pages, protection)
     };
     let Some(at) = at else { return Ok(None) };
-    let mapping = Mapping { address: at, pages: pages.len() as u64, user: place.user, device: of_device > 0 };
+    let mapping = Mapping {
+        address: at,
+        pages: pages.len() as u64,
+        user: place.user,
+        device: of_device > 0,
+        reserved: place.reserved,
+    };
     if mapping.user {
         let process = ps::current_process(cx);
         cx.with(|k| {
@@ -144,6 +161,7 @@ fn show_ram(cx: &mut Cx<'_>, place: Place, pages: &[u64], protection: Protection
     let wanted = place.requested & !(PAGE - 1);
     cx.with(|k| match wanted {
         0 => map::place(k, zone, pages, page),
+        wanted if place.reserved => map::place_reserved(k, wanted, pages, page).then_some(wanted),
         wanted => map::place_at(k, zone, wanted, pages, page),
     })
 }
@@ -213,6 +231,10 @@ pub fn unmap_locked_pages(cx: &mut Cx<'_>, base: u64, mdl: DriverPtr<MDL>) -> Fl
     if mapping.user {
         expect_own(cx, base, mapping)?;
     }
+    if mapping.reserved {
+        let message = format!("{name} was given {base:#x}, a mapping that MmUnmapReservedMapping takes away");
+        cx.report(Verdict::warning("reserved-mapping", message));
+    }
     take_away(cx, mdl, mapping)?;
     forget_if_empty(cx, mdl);
     Ok(())
@@ -248,6 +270,13 @@ pub(crate) fn unmap_system(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
     }
 }
 
+/// As [`unmap_system`], where that is all the MDL had.
+pub(super) fn take_away_system(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
+    unmap_system(cx, mdl)?;
+    forget_if_empty(cx, mdl);
+    Ok(())
+}
+
 fn take_away(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, mapping: Mapping) -> Flow<()> {
     let zone = if mapping.user { Zone::User } else { Zone::Mappings };
     cx.with(|k| {
@@ -256,6 +285,9 @@ fn take_away(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, mapping: Mapping) -> Flow<()>
         }
         if mapping.device {
             io_space::remove(k, mapping.address);
+        } else if mapping.reserved {
+            map::remove_reserved(k, mapping.address, mapping.pages);
+            reserved::set_mapped(k, mapping.address, None);
         } else if mapping.pages > 0 {
             // An MDL whose length the driver has overwritten with 0 maps nothing.
             map::remove(k, zone, mapping.address, mapping.pages);

@@ -6,6 +6,7 @@ pub mod dense;
 pub mod io_space;
 pub mod map;
 pub mod mdl;
+pub mod mdl_adjust;
 pub mod mdl_lock;
 pub mod mdl_map;
 pub mod mdl_pages;
@@ -20,6 +21,7 @@ pub(crate) mod pool_own;
 #[cfg(test)]
 mod pool_tests;
 pub mod ranges;
+pub mod reserved;
 #[cfg(test)]
 pub(crate) mod rig;
 pub mod section;
@@ -58,6 +60,8 @@ pub struct State {
     pub io_space: io_space::State,
     /// Contiguous and noncached memory.
     pub contiguous: contiguous::State,
+    /// Addresses reserved for mappings.
+    pub reserved: reserved::State,
     /// Applications' memory.
     pub user: user::State,
     /// Sections.
