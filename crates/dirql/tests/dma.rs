@@ -182,6 +182,11 @@ fn version_3_asks_at_once_or_cancels_and_maps_chains_by_offset() {
     tell(7, 36);
 }
 
+#[test]
+fn common_buffers_lie_within_bounds_alone_or_several_by_their_index() {
+    tell(9, 13);
+}
+
 /// Not a routine that does nothing.
 #[test]
 fn what_of_version_3_is_not_there_says_so_by_its_name() {

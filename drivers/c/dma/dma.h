@@ -85,6 +85,14 @@ typedef struct _OPERATIONS3 {
     NTSTATUS (NTAPI *FlushAdapterBuffersEx)(PDMA_ADAPTER, PMDL, PVOID, ULONGLONG, ULONG, BOOLEAN);
     VOID (NTAPI *FreeAdapterObject)(PDMA_ADAPTER, IO_ALLOCATION_ACTION);
     NTSTATUS (NTAPI *CancelMappedTransfer)(PDMA_ADAPTER, PVOID);
+    PVOID Domains[5];
+    PVOID (NTAPI *AllocateCommonBufferWithBounds)(PDMA_ADAPTER, PPHYSICAL_ADDRESS, PPHYSICAL_ADDRESS, ULONG, ULONG,
+                                                  MEMORY_CACHING_TYPE *, ULONG, PPHYSICAL_ADDRESS);
+    NTSTATUS (NTAPI *AllocateCommonBufferVector)(PDMA_ADAPTER, PHYSICAL_ADDRESS, PHYSICAL_ADDRESS, MEMORY_CACHING_TYPE,
+                                                 ULONG, ULONG, ULONG, ULONGLONG, PVOID *);
+    VOID (NTAPI *GetCommonBufferFromVectorByIndex)(PDMA_ADAPTER, PVOID, ULONG, PVOID *, PPHYSICAL_ADDRESS);
+    VOID (NTAPI *FreeCommonBufferFromVector)(PDMA_ADAPTER, PVOID, ULONG);
+    VOID (NTAPI *FreeCommonBufferVector)(PDMA_ADAPTER, PVOID);
 } OPERATIONS3;
 
 #define OF3(Adapter) ((OPERATIONS3 *)(Adapter)->DmaOperations)

@@ -137,6 +137,45 @@ static ULONG Extended(VOID)
     return 0;
 }
 
+/* Common buffers within bounds, and several by their index. */
+static ULONG Bounds(VOID)
+{
+    SETUP Setup = {3, 32, TRUE, 0x10000, 0};
+    PHYSICAL_ADDRESS Lowest, Highest, Logical, Other;
+    PDMA_ADAPTER Adapter;
+    PVOID Vector = NULL;
+    PULONG Buffer, Last;
+    ULONG Most, Index;
+
+    Adapter = Get(Pdo, &Setup, &Most);
+    CHECK(Adapter != NULL);
+    Lowest.QuadPart = 0x10000000;
+    Highest.QuadPart = 0x1FFFFFFF;
+    Buffer = OF3(Adapter)->AllocateCommonBufferWithBounds(Adapter, &Lowest, &Highest, 5000, 0, NULL, 0, &Logical);
+    CHECK(Buffer != NULL && Logical.QuadPart >= Lowest.QuadPart && Logical.QuadPart + 4999 <= Highest.QuadPart);
+    Buffer[0] = Buffer[1249] = 1;
+    Adapter->DmaOperations->FreeCommonBuffer(Adapter, 5000, Logical, Buffer, FALSE);
+    CHECK(OF3(Adapter)->AllocateCommonBufferVector(Adapter, Lowest, Highest, MmCached, 0, 0, 0, 100, &Vector) ==
+          STATUS_INVALID_PARAMETER);
+    CHECK(OF3(Adapter)->AllocateCommonBufferVector(Adapter, Lowest, Highest, MmCached, 0, 0, 4, 100, &Vector) ==
+          STATUS_SUCCESS);
+    Other.QuadPart = 0;
+    Last = NULL;
+    for (Index = 0; Index < 4; Index++) {
+        OF3(Adapter)->GetCommonBufferFromVectorByIndex(Adapter, Vector, Index, (PVOID *)&Buffer, &Logical);
+        CHECK(Buffer != NULL && Buffer != Last && Logical.QuadPart != Other.QuadPart);
+        CHECK(Logical.QuadPart >= Lowest.QuadPart && Logical.QuadPart <= Highest.QuadPart);
+        Buffer[24] = Index;
+        Last = Buffer;
+        Other = Logical;
+    }
+    CHECK(Last[24] == 3);
+    OF3(Adapter)->FreeCommonBufferFromVector(Adapter, Vector, 2);
+    OF3(Adapter)->FreeCommonBufferVector(Adapter, Vector);
+    Adapter->DmaOperations->PutDmaAdapter(Adapter);
+    return 0;
+}
+
 /* A routine of version 3 that is not there. */
 static ULONG Absent(VOID)
 {

@@ -11,15 +11,18 @@ static PSCATTER_GATHER_LIST DmaList;
 
 static PDMA_ADAPTER NewAdapter(ULONG Version)
 {
-    DEVICE_DESCRIPTION Description;
+    union {
+        DEVICE_DESCRIPTION Old;
+        UCHAR Bytes[0x40]; /* of version 3 */
+    } Description;
     ULONG MapRegisters;
 
     RtlZeroMemory(&Description, sizeof(Description));
-    Description.Version = Version;
-    Description.Master = Description.ScatterGather = Description.Dma64BitAddresses = TRUE;
-    Description.InterfaceType = PCIBus;
-    Description.MaximumLength = 16 * PAGE_SIZE;
-    return IoGetDmaAdapter(NULL, &Description, &MapRegisters);
+    Description.Old.Version = Version;
+    Description.Old.Master = Description.Old.ScatterGather = Description.Old.Dma64BitAddresses = TRUE;
+    Description.Old.InterfaceType = PCIBus;
+    Description.Old.MaximumLength = 16 * PAGE_SIZE;
+    return IoGetDmaAdapter(NULL, &Description.Old, &MapRegisters);
 }
 
 static IO_ALLOCATION_ACTION NTAPI DmaControl(PDEVICE_OBJECT Device, PIRP Irp, PVOID MapRegisterBase, PVOID Context)
@@ -347,6 +350,27 @@ static VOID DmaZeroLength(BOOLEAN Wrong)
     FreeBuffer(Mdl);
 }
 
+/* The routines of version 3 that mingw's DMA_OPERATIONS lacks. */
+typedef NTSTATUS (NTAPI *ALLOCATE_VECTOR)(PDMA_ADAPTER, PHYSICAL_ADDRESS, PHYSICAL_ADDRESS, ULONG, ULONG, ULONG, ULONG,
+                                          ULONGLONG, PVOID *);
+typedef VOID (NTAPI *FREE_FROM_VECTOR)(PDMA_ADAPTER, PVOID, ULONG);
+typedef VOID (NTAPI *FREE_VECTOR)(PDMA_ADAPTER, PVOID);
+
+static VOID NotACommonBufferVector(BOOLEAN Wrong)
+{
+    PDMA_ADAPTER Adapter = NewAdapter(3);
+    PVOID *Operations = (PVOID *)Adapter->DmaOperations, Vector;
+    PHYSICAL_ADDRESS Lowest, Highest;
+
+    Lowest.QuadPart = 0;
+    Highest.QuadPart = -1;
+    ((ALLOCATE_VECTOR)Operations[0x118 / 8])(Adapter, Lowest, Highest, MmCached, 0, 0, 2, 100, &Vector);
+    ((FREE_FROM_VECTOR)Operations[0x128 / 8])(Adapter, Vector, 0);
+    ((FREE_FROM_VECTOR)Operations[0x128 / 8])(Adapter, Vector, Wrong ? 0 : 1);
+    ((FREE_VECTOR)Operations[0x130 / 8])(Adapter, Vector);
+    PutAdapter(Adapter);
+}
+
 static VOID NotADmaAdapter(BOOLEAN Wrong)
 {
     PDMA_ADAPTER Adapter = NewAdapter(2);
@@ -402,6 +426,7 @@ static VOID ScatterGatherListLeak(BOOLEAN Wrong)
     PAIR("dma-too-few-map-registers", DmaTooFewMapRegisters)                                                           \
     PAIR("dma-wrong-irql", DmaWrongIrql)                                                                               \
     PAIR("dma-zero-length", DmaZeroLength)                                                                             \
+    PAIR("not-a-common-buffer-vector", NotACommonBufferVector)                                                         \
     PAIR("not-a-dma-adapter", NotADmaAdapter)                                                                          \
     PAIR("not-a-scatter-gather-list", NotAScatterGatherList)                                                           \
     PAIR("scatter-gather-list-leak", ScatterGatherListLeak)

@@ -10,8 +10,8 @@ exports! { INTERNAL:
     : HalpAllocateAdapterChannelEx(8) @ 2..=2 ~ 0..=2 => hal::dma::extended::allocate_channel;
     : HalpAllocateCommonBuffer(4) @ 0..=0 ~ 0..=2 => hal::dma::common_buffer::allocate;
     : HalpAllocateCommonBufferEx(6) @ 0..=0 ~ 0..=2 => hal::dma::common_buffer::allocate_ex;
-    : HalpAllocateCommonBufferVector(1) @ 0..=2 => hal::dma::allocate_common_buffer_vector;
-    : HalpAllocateCommonBufferWithBounds(1) @ 0..=2 => hal::dma::allocate_common_buffer_with_bounds;
+    : HalpAllocateCommonBufferVector(9) @ 0..=0 ~ 0..=2 => hal::dma::vector::allocate;
+    : HalpAllocateCommonBufferWithBounds(8) @ 0..=0 ~ 0..=2 => hal::dma::common_buffer::allocate_with_bounds;
     : HalpAllocateDomainCommonBuffer(1) @ 0..=2 => hal::dma::allocate_domain_common_buffer;
     : HalpBuildMdlFromScatterGatherList(4) @ 0..=2 => hal::dma::scatter_gather::build_mdl;
     : HalpBuildScatterGatherList(10) @ 2..=2 ~ 0..=2 => hal::dma::scatter_gather::build;
@@ -27,10 +27,10 @@ exports! { INTERNAL:
     : HalpFreeAdapterChannel(1) @ 2..=2 ~ 0..=2 => hal::dma::channel::free;
     : HalpFreeAdapterObject(2) @ 0..=2 => hal::dma::extended::free_object;
     : HalpFreeCommonBuffer(5) @ 0..=0 ~ 0..=2 => hal::dma::common_buffer::free;
-    : HalpFreeCommonBufferFromVector(1) @ 0..=2 => hal::dma::free_common_buffer_from_vector;
-    : HalpFreeCommonBufferVector(1) @ 0..=2 => hal::dma::free_common_buffer_vector;
+    : HalpFreeCommonBufferFromVector(3) @ 0..=0 ~ 0..=2 => hal::dma::vector::free_one;
+    : HalpFreeCommonBufferVector(2) @ 0..=0 ~ 0..=2 => hal::dma::vector::free;
     : HalpFreeMapRegisters(3) @ 2..=2 ~ 0..=2 => hal::dma::channel::free_registers;
-    : HalpGetCommonBufferFromVectorByIndex(1) @ 0..=2 => hal::dma::get_common_buffer_from_vector;
+    : HalpGetCommonBufferFromVectorByIndex(5) @ 0..=2 => hal::dma::vector::get;
     : HalpGetDmaAdapterInfo(2) @ 0..=2 => hal::dma::extended::adapter_info;
     : HalpGetDmaAlignment(1) @ 0..=2 => hal::dma::alignment;
     : HalpGetDmaDomain(1) @ 0..=2 => hal::dma::get_dma_domain;

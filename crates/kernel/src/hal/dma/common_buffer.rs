@@ -18,7 +18,7 @@ use crate::verdict::Verdict;
 pub(crate) struct Buffer {
     pub(super) adapter: u64,
     pub(super) bytes: u64,
-    logical: u64,
+    pub(super) logical: u64,
     pub(super) by: By,
 }
 
@@ -33,7 +33,7 @@ pub fn allocate(
     logical: DriverPtr<u64>,
     _cached: bool,
 ) -> Flow<u64> {
-    make(cx, "AllocateCommonBuffer", adapter, u64::MAX, length, logical)
+    make(cx, "AllocateCommonBuffer", adapter, (0, u64::MAX), length.into(), logical)
 }
 
 /// `AllocateCommonBufferEx`: at an address that is given at most, physical and logical. There is one node.
@@ -50,47 +50,74 @@ pub fn allocate_ex(
     _node: u32,
 ) -> Flow<u64> {
     let highest = if highest.is_null() { u64::MAX } else { cx.read(highest)? };
-    make(cx, "AllocateCommonBufferEx", adapter, highest, length, logical)
+    make(cx, "AllocateCommonBufferEx", adapter, (0, highest), length.into(), logical)
+}
+
+/// `AllocateCommonBufferWithBounds`: within logical addresses, where they are given.
+///
+/// # Errors
+/// As [`allocate`].
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn allocate_with_bounds(
+    cx: &mut Cx<'_>,
+    adapter: DriverPtr<DMA_ADAPTER>,
+    lowest: DriverPtr<u64>,
+    highest: DriverPtr<u64>,
+    length: u32,
+    _flags: u32,
+    _cache: DriverPtr<u32>,
+    _node: u32,
+    logical: DriverPtr<u64>,
+) -> Flow<u64> {
+    let lowest = if lowest.is_null() { 0 } else { cx.read(lowest)? };
+    let highest = if highest.is_null() { u64::MAX } else { cx.read(highest)? };
+    make(cx, "AllocateCommonBufferWithBounds", adapter, (lowest, highest), length.into(), logical)
 }
 
 fn make(
     cx: &mut Cx<'_>,
     name: &'static str,
     adapter: DriverPtr<DMA_ADAPTER>,
-    highest: u64,
-    length: u32,
+    bounds: (u64, u64),
+    bytes: u64,
     logical: DriverPtr<u64>,
 ) -> Flow<u64> {
     let at = find(cx, name, adapter)?;
-    if length == 0 {
-        transfer::expect_bytes(cx, name, 0)?;
-        return Ok(0);
+    match place(cx, name, at, bounds, bytes)? {
+        Some((address, buffer)) => {
+            cx.write(logical, buffer.logical)?;
+            Ok(address)
+        }
+        None => Ok(0),
     }
-    if cx.choose("fault.dma", 2) == 1 {
-        return Ok(0);
+}
+
+/// A common buffer within logical addresses: where the driver has it.
+pub(super) fn place(
+    cx: &mut Cx<'_>,
+    name: &'static str,
+    at: u64,
+    (lowest, highest): (u64, u64),
+    bytes: u64,
+) -> Flow<Option<(u64, Buffer)>> {
+    transfer::expect_bytes(cx, name, bytes)?;
+    if bytes == 0 || cx.choose("fault.dma", 2) == 1 {
+        return Ok(None);
     }
-    let mask = cx.with(|k| k.hal.dma.adapters[&at].mask).min(highest);
-    let bytes = u64::from(length);
+    let highest = cx.with(|k| k.hal.dma.adapters[&at].mask).min(highest);
     let by = By::now(cx);
-    let limits = Limits { highest: mask, ..Limits::NONE };
-    let Some(run) = contiguous::allocate(cx, bytes, limits) else { return Ok(0) };
-    let mapping = Mapping {
-        physical: run.physical,
-        bytes,
-        direction: Direction::Both,
-        is_copy: false,
-        routine: name,
-        by,
-    };
-    let mapped = cx.with(|k| k.hal.dma.domain.map(&mut k.mm.physical, mask, mapping));
-    let Some(mapped) = mapped else {
+    let limits = Limits { highest, ..Limits::NONE };
+    let Some(run) = contiguous::allocate(cx, bytes, limits) else { return Ok(None) };
+    let (physical, direction) = (run.physical, Direction::Both);
+    let mapping = Mapping { physical, bytes, direction, is_copy: false, routine: name, by };
+    let mapped = cx.with(|k| k.hal.dma.domain.map(&mut k.mm.physical, (lowest, highest), mapping));
+    let Some(logical) = mapped else {
         contiguous::free(cx, run.address)?;
-        return Ok(0);
+        return Ok(None);
     };
-    let buffer = Buffer { adapter: at, bytes, logical: mapped, by };
+    let buffer = Buffer { adapter: at, bytes, logical, by };
     cx.with(|k| k.hal.dma.buffers.insert(run.address, buffer));
-    cx.write(logical, mapped)?;
-    Ok(run.address)
+    Ok(Some((run.address, buffer)))
 }
 
 /// `FreeCommonBuffer`: with all that it was allocated with.
@@ -123,10 +150,16 @@ pub fn free(
         let verdict = Verdict::error("bad-common-buffer-free", message);
         return Err(cx.stop(verdict.bug_check(DMA_VIOLATION, [0x3, at, address, 0])));
     }
+    give(cx, "FreeCommonBuffer", address)
+}
+
+/// Frees one that is there.
+pub(super) fn give(cx: &mut Cx<'_>, name: &'static str, address: u64) -> Flow<()> {
     let by = By::now(cx);
     cx.with(|k| {
-        k.hal.dma.buffers.remove(&address);
-        k.hal.dma.domain.unmap(&mut k.mm.physical, logical, "FreeCommonBuffer", by);
+        if let Some(buffer) = k.hal.dma.buffers.remove(&address) {
+            k.hal.dma.domain.unmap(&mut k.mm.physical, buffer.logical, name, by);
+        }
     });
     contiguous::free(cx, address)
 }

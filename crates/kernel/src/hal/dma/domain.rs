@@ -91,33 +91,38 @@ pub(crate) struct Domain {
 }
 
 impl Domain {
-    /// Gives it a logical address that a device with these address bits can put out; none if there is none.
-    pub(super) fn map(&mut self, physical: &mut Physical, mask: u64, mapping: Mapping) -> Option<u64> {
+    /// Gives it a logical address within bounds, the higher of which is the highest that the device can put out; none if there is none.
+    pub(super) fn map(
+        &mut self,
+        physical: &mut Physical,
+        bounds: (u64, u64),
+        mapping: Mapping,
+    ) -> Option<u64> {
         let span = mapping.span();
-        let page = self.take(physical, mask, span).or_else(|| {
+        let page = self.take(physical, bounds, span).or_else(|| {
             // What is kept back only for the sake of verdicts.
             while let Some(past) = self.past.pop_front() {
                 give(physical, past.logical, past.mapping.span());
             }
-            self.take(physical, mask, span)
+            self.take(physical, bounds, span)
         })?;
         let logical = page + mapping.physical % PAGE;
         self.live.insert(logical, mapping);
         Some(logical)
     }
 
-    fn take(&mut self, physical: &mut Physical, mask: u64, span: u64) -> Option<u64> {
+    fn take(&mut self, physical: &mut Physical, (lowest, mask): (u64, u64), span: u64) -> Option<u64> {
         if mask >= WIDE.1 - 1 {
-            let page =
-                if self.next < WIDE.0 || self.next + span * PAGE > WIDE.1 { WIDE.0 } else { self.next };
+            let least = lowest.checked_next_multiple_of(PAGE)?.max(WIDE.0);
+            let fits = |page: &u64| *page >= least && *page + span * PAGE <= WIDE.1;
+            let page = [self.next, least].into_iter().find(fits)?;
             self.next = page + span * PAGE;
             return Some(page);
         }
         // Addresses of memory that is kept free for them: nothing else answers there. High ones first, so that a device which puts out
         // fewer bits than its driver said is noticed.
-        let lowest = (mask >> 1).min(512 << 20);
-        let high = Limits { lowest, highest: mask, boundary: 0 };
-        let any = Limits { highest: mask, ..Limits::NONE };
+        let high = Limits { lowest: lowest.max((mask >> 1).min(512 << 20)), highest: mask, boundary: 0 };
+        let any = Limits { lowest, highest: mask, boundary: 0 };
         physical.reserve_run(span, high).or_else(|| physical.reserve_run(span, any))
     }
 

@@ -1,8 +1,8 @@
 //! DMA adapters: what a driver gets for a bus master, and the table of routines behind it.
 //!
 //! Pages: *IoGetDmaAdapter function*, *DEVICE_DESCRIPTION structure*, *DMA_ADAPTER structure*, *DMA_OPERATIONS structure*, *PPUT_DMA_ADAPTER
-//! callback function*, *DMA Verification*. What version 3 has besides is in `extended`; of it, domains and vectors of common buffers say by name that
-//! they are not there. There is no system DMA: every device is a bus master.
+//! callback function*, *DMA Verification*. What version 3 has besides is in `extended` and `vector`; of it, domains and common buffers from MDLs say by
+//! name that they are not there. There is no system DMA: every device is a bus master.
 
 pub mod channel;
 pub mod common_buffer;
@@ -12,6 +12,7 @@ pub(crate) mod leaks;
 mod pieces;
 pub mod scatter_gather;
 pub mod transfer;
+pub mod vector;
 mod version3;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -94,6 +95,8 @@ pub(crate) struct State {
     lists: BTreeMap<u64, scatter_gather::List>,
     /// DMA transfer contexts, by address.
     contexts: BTreeMap<u64, extended::Progress>,
+    /// Vectors of common buffers, by address.
+    vectors: BTreeMap<u64, vector::Vector>,
 }
 
 impl State {

@@ -176,7 +176,7 @@ pub(super) fn place(
         let physical = copy.map_or(first, |(_, physical)| physical + first % PAGE);
         let direction = if to_device { Direction::ToDevice } else { Direction::ToMemory };
         let mapping = Mapping { physical, bytes, direction, is_copy: is_copied, routine, by };
-        let logical = k.hal.dma.domain.map(&mut k.mm.physical, mask, mapping)?;
+        let logical = k.hal.dma.domain.map(&mut k.mm.physical, (0, mask), mapping)?;
         let map = Map { va, logical, bytes, to_device, pieces: run.pieces, copy, flushed: 0 };
         if to_device {
             move_data(k, &map, (0, bytes), true);

@@ -27,10 +27,5 @@ absent! {
     join_dma_domain: "JoinDmaDomain",
     leave_dma_domain: "LeaveDmaDomain",
     get_dma_domain: "GetDmaDomain",
-    allocate_common_buffer_with_bounds: "AllocateCommonBufferWithBounds",
-    allocate_common_buffer_vector: "AllocateCommonBufferVector",
-    get_common_buffer_from_vector: "GetCommonBufferFromVectorByIndex",
-    free_common_buffer_from_vector: "FreeCommonBufferFromVector",
-    free_common_buffer_vector: "FreeCommonBufferVector",
     create_common_buffer_from_mdl: "CreateCommonBufferFromMdl",
 }
