@@ -110,7 +110,7 @@ pub fn log(cx: &mut Cx<'_>, source: At, into: DriverPtr<At>, references: u32) ->
     let known = cx.with(|k| {
         let mut all = k.se.log.shared.iter_mut();
         let (at, shared) = all.find(|(_, shared)| shared.bytes == bytes)?;
-        shared.references += references;
+        shared.references = shared.references.saturating_add(references);
         Some(At::new(*at))
     });
     let at = match known {
