@@ -18,7 +18,7 @@ static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlSecuri
 static ULONG (*const Stories[])(VOID) = {
     Identifiers, Texts, GenericRights, Lists, Descriptors, InOnePiece, /* from 0 on */
     Tokens, TokenClasses, Subjects, Checks, Privileges, /* from 6 on */
-    Captured, Assigned, OfDevice, PlainUser, Forced, /* from 11 on */
+    Captured, Assigned, OfDevice, PlainUser, Forced, Impersonations, /* from 11 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

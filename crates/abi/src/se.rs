@@ -91,6 +91,24 @@ layouts! {
         0x30 ModifiedId: LUID,
     }
 
+    /// Which token it was, and in which state.
+    TOKEN_CONTROL [size 0x28, align 4] {
+        0x00 TokenId: LUID,
+        0x08 AuthenticationId: LUID,
+        0x10 ModifiedId: LUID,
+        0x18 TokenSource: TOKEN_SOURCE,
+    }
+
+    /// Whom a server acts for.
+    SECURITY_CLIENT_CONTEXT [size 0x48, align 8] {
+        0x00 SecurityQos: SECURITY_QUALITY_OF_SERVICE,
+        0x10 ClientToken: DriverPtr<()>,
+        0x18 DirectlyAccessClientToken: u8,
+        0x19 DirectAccessEffectiveOnly: u8,
+        0x1a ServerIsRemote: u8,
+        0x1c ClientTokenControl: TOKEN_CONTROL,
+    }
+
     /// What the generic rights mean for a type of object.
     GENERIC_MAPPING [size 0x10, align 4] {
         0x00 GenericRead: u32,

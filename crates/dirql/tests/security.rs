@@ -94,6 +94,11 @@ fn what_a_driver_opens_is_checked_only_if_it_says_so() {
     tell(15, 4);
 }
 
+#[test]
+fn a_thread_acts_for_its_client_until_it_reverts() {
+    tell(16, 20);
+}
+
 /// Of `security.c`, from which device and story follow.
 const DEVICE: &str = r"\\.\DirqlSecurity";
 

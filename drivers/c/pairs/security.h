@@ -6,6 +6,8 @@
 
 NTKERNELAPI PACCESS_TOKEN NTAPI PsReferencePrimaryToken(PEPROCESS Process);
 NTKERNELAPI VOID NTAPI PsDereferencePrimaryToken(PACCESS_TOKEN Token);
+NTKERNELAPI NTSTATUS NTAPI PsImpersonateClient(PETHREAD Thread, PACCESS_TOKEN Token, BOOLEAN CopyOnOpen, BOOLEAN EffectiveOnly,
+                                               SECURITY_IMPERSONATION_LEVEL Level);
 NTKERNELAPI BOOLEAN NTAPI SeTokenIsAdmin(PACCESS_TOKEN Token);
 NTKERNELAPI VOID NTAPI ObDereferenceSecurityDescriptor(PSECURITY_DESCRIPTOR Descriptor, ULONG Count);
 NTKERNELAPI NTSTATUS NTAPI ObLogSecurityDescriptor(PSECURITY_DESCRIPTOR Input, PSECURITY_DESCRIPTOR *Output, ULONG Bias);
@@ -63,7 +65,33 @@ static VOID SecurityDescriptorReference(BOOLEAN Wrong)
     }
 }
 
+static KEVENT Worked;
+
+static VOID NTAPI Impersonates(PVOID Wrong)
+{
+    PACCESS_TOKEN Token = PsReferencePrimaryToken(IoGetCurrentProcess());
+
+    PsImpersonateClient((PETHREAD)KeGetCurrentThread(), Token, TRUE, TRUE, SecurityImpersonation);
+    PsDereferencePrimaryToken(Token);
+    if (Wrong == NULL) {
+        PsImpersonateClient((PETHREAD)KeGetCurrentThread(), NULL, TRUE, TRUE, SecurityImpersonation);
+    }
+    KeSetEvent(&Worked, IO_NO_INCREMENT, FALSE);
+}
+
+/* The routine returns while its thread still acts for another. */
+static VOID ImpersonatingWorkerThread(BOOLEAN Wrong)
+{
+    static WORK_QUEUE_ITEM Item;
+
+    KeInitializeEvent(&Worked, NotificationEvent, FALSE);
+    ExInitializeWorkItem(&Item, Impersonates, Wrong ? &Item : NULL);
+    ExQueueWorkItem(&Item, DelayedWorkQueue);
+    WaitFor(&Worked);
+}
+
 #define SECURITY_PAIRS                                                                                                 \
+    PAIR("impersonating-worker-thread", ImpersonatingWorkerThread)                                                     \
     PAIR("not-a-token", NotAToken)                                                                                     \
     PAIR("security-descriptor-reference", SecurityDescriptorReference)                                                 \
     PAIR("subject-context-leak", SubjectContextLeak)                                                                   \

@@ -195,6 +195,67 @@ static ULONG Checks(VOID)
     return 0;
 }
 
+/* A thread that acts for the system has its rights, until it reverts. */
+static ULONG Impersonations(VOID)
+{
+    SECURITY_QUALITY_OF_SERVICE Quality = {sizeof(Quality), SecurityImpersonation, SECURITY_STATIC_TRACKING, TRUE};
+    SECURITY_CLIENT_CONTEXT Client;
+    SECURITY_SUBJECT_CONTEXT Subject, System = SubjectOf(PsInitialSystemProcess);
+    SECURITY_IMPERSONATION_LEVEL Level = 7;
+    BOOLEAN Copy = 7, Only = 7;
+    PACCESS_TOKEN Token;
+    PVOID Buffer;
+    PROTECTED Object;
+    ACCESS_MASK Granted;
+
+    Protect(&Object);
+    AddEntry(&Object, ACCESS_ALLOWED_ACE_TYPE, 0, FILE_READ_DATA, (PSID)LocalSystem);
+    CHECK(PsReferenceImpersonationToken(PsGetCurrentThread(), &Copy, &Only, &Level) == NULL && Level == 7);
+    CHECK(!SeSinglePrivilegeCheck(SeExports->SeTcbPrivilege, UserMode));
+
+    /* With the token itself. */
+    CHECK(PsImpersonateClient(PsGetCurrentThread(), System.PrimaryToken, TRUE, FALSE, SecurityImpersonation) == STATUS_SUCCESS);
+    CHECK(SeSinglePrivilegeCheck(SeExports->SeTcbPrivilege, UserMode));
+    Token = PsReferenceImpersonationToken(PsGetCurrentThread(), &Copy, &Only, &Level);
+    CHECK(Token == System.PrimaryToken && Copy == TRUE && Only == FALSE && Level == SecurityImpersonation);
+    PsDereferenceImpersonationToken(Token);
+    Token = PsReferenceImpersonationToken(PsGetCurrentThread(), &Copy, &Only, &Level);
+    ObDereferenceObject(Token); /* as it was done in Windows 2000 */
+    SeCaptureSubjectContext(&Subject);
+    CHECK(Subject.ClientToken == System.PrimaryToken && Subject.PrimaryToken != Subject.ClientToken);
+    CHECK(Check(&Object, &Subject, FILE_READ_DATA, 0, &Granted) == STATUS_SUCCESS);
+    Subject.ImpersonationLevel = SecurityIdentification;
+    CHECK(Check(&Object, &Subject, FILE_READ_DATA, 0, &Granted) == STATUS_BAD_IMPERSONATION_LEVEL);
+    CHECK(SeCreateClientSecurityFromSubjectContext(&Subject, &Quality, FALSE, &Client) == STATUS_BAD_IMPERSONATION_LEVEL);
+    SeReleaseSubjectContext(&Subject);
+    CHECK(PsImpersonateClient(PsGetCurrentThread(), NULL, FALSE, FALSE, SecurityAnonymous) == STATUS_SUCCESS);
+    CHECK(!SeSinglePrivilegeCheck(SeExports->SeTcbPrivilege, UserMode));
+
+    /* With a copy, as a server has it. */
+    CHECK(SeCreateClientSecurityFromSubjectContext(&System, &Quality, FALSE, &Client) == STATUS_SUCCESS);
+    CHECK(Client.ClientToken != System.PrimaryToken && SeTokenType(Client.ClientToken) == TokenImpersonation);
+    CHECK(Client.SecurityQos.EffectiveOnly == TRUE && !Client.DirectlyAccessClientToken && !Client.ServerIsRemote);
+    CHECK(SeQueryInformationToken(Client.ClientToken, TokenImpersonationLevel, &Buffer) == STATUS_SUCCESS);
+    CHECK(*(SECURITY_IMPERSONATION_LEVEL *)Buffer == SecurityImpersonation);
+    ExFreePool(Buffer);
+    CHECK(SeImpersonateClientEx(&Client, NULL) == STATUS_SUCCESS);
+    SeCaptureSubjectContext(&Subject);
+    CHECK(Subject.ClientToken == Client.ClientToken && Check(&Object, &Subject, FILE_READ_DATA, 0, &Granted) == STATUS_SUCCESS);
+    SeReleaseSubjectContext(&Subject);
+    SeDeleteClientSecurity(&Client);
+    SeStopImpersonatingClient();
+    CHECK(PsReferenceImpersonationToken(PsGetCurrentThread(), &Copy, &Only, &Level) == NULL);
+
+    /* Of this thread's process, followed. */
+    Quality.ContextTrackingMode = SECURITY_DYNAMIC_TRACKING;
+    CHECK(SeCreateClientSecurity(PsGetCurrentThread(), &Quality, FALSE, &Client) == STATUS_SUCCESS);
+    CHECK(Client.DirectlyAccessClientToken && SeTokenType(Client.ClientToken) == TokenPrimary && SeTokenIsAdmin(Client.ClientToken));
+    SeDeleteClientSecurity(&Client);
+    SeOpenObjectAuditAlarm(NULL, NULL, NULL, &Object.Descriptor, NULL, FALSE, TRUE, UserMode, &Copy);
+    CHECK(Copy == FALSE);
+    return 0;
+}
+
 /* The application that asks is no administrator's. */
 static ULONG PlainUser(VOID)
 {

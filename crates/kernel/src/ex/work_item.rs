@@ -10,6 +10,7 @@ use engine::Flow;
 use crate::cx::Cx;
 use crate::ke;
 use crate::ke::callout::call_routine;
+use crate::se::impersonation;
 use crate::verdict::Verdict;
 use crate::witness;
 
@@ -47,5 +48,6 @@ fn run(cx: &mut Cx<'_>, item: DriverPtr<WORK_QUEUE_ITEM>) -> Flow<()> {
     cx.write((item + WORK_QUEUE_ITEM::List) + LIST_ENTRY::Flink, DriverPtr::NULL)?;
     let routine = cx.read(item + WORK_QUEUE_ITEM::WorkerRoutine)?;
     let parameter = cx.read(item + WORK_QUEUE_ITEM::Parameter)?;
-    call_routine(cx, "WorkerRoutine", routine, item.address, &[parameter.address]).map(|_| ())
+    call_routine(cx, "WorkerRoutine", routine, item.address, &[parameter.address])?;
+    impersonation::check_worker(cx, routine.address, parameter.address, item.address)
 }

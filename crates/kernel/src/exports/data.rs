@@ -195,10 +195,19 @@ pub(crate) const fn physical_memory() -> u64 {
     base() + SECURITY - OBJECT_TYPE_BYTES
 }
 
-/// Where a token lies: behind what `SeExports` points to, as opaque as an object type.
+/// Where tokens lie: behind what `SeExports` points to, as opaque as an object type.
+const TOKENS: u64 = SECURITY + 0x800;
+
+/// The places of tokens.
 pub(crate) fn tokens() -> impl Iterator<Item = u64> {
-    const FIRST: u64 = 0x800;
-    (FIRST..PAGE).step_by(0x10).map(|offset| base() + SECURITY + offset)
+    (TOKENS..SECURITY + PAGE).step_by(0x10).map(|offset| base() + offset)
+}
+
+/// Whether a token may lie there.
+#[must_use]
+#[inline]
+pub(crate) const fn is_place_of_token(address: u64) -> bool {
+    address.wrapping_sub(base() + TOKENS) < SECURITY + PAGE - TOKENS
 }
 
 /// Where `IoGetFileObjectGenericMapping` says that its mapping lies.

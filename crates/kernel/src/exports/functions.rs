@@ -447,6 +447,7 @@ exports! { FUNCTIONS:
     : ProbeForRead(3) @ 0..=1 => ex::exception::probe_for_read;
     : ProbeForWrite(3) @ 0..=1 => ex::exception::probe_for_write;
     : PsCreateSystemThread(7) @ 0..=0 => ps::system_thread::create;
+    : PsDereferenceImpersonationToken(1) @ 0..=1 => se::impersonation::dereference;
     : PsDereferencePrimaryToken(1) @ 0..=1 => se::token::dereference_primary;
     : PsGetCurrentProcess(0) @ 0..=15 => ps::process::get_current;
     : PsGetCurrentProcessId(0) @ 0..=15 => ps::process::get_current_id;
@@ -460,12 +461,15 @@ exports! { FUNCTIONS:
     : PsGetThreadProcess(1) @ 0..=15 => io::query::thread_to_process;
     : PsGetThreadProcessId(1) @ 0..=15 => ps::system_thread::process_id;
     : PsGetVersion(4) @ 0..=0 => rtl::version::ps_get_version;
+    : PsImpersonateClient(5) @ 0..=0 => se::impersonation::impersonate;
     : PsIsSystemThread(1) @ 0..=2 ~ 0..=15 => ps::system_thread::is_system;
     : PsIsThreadTerminating(1) @ 0..=2 => ps::system_thread::is_terminating;
     : PsLookupProcessByProcessId(2) @ 0..=1 => ps::process::lookup;
+    : PsReferenceImpersonationToken(4) @ 0..=0 => se::impersonation::reference;
     : PsReferencePrimaryToken(1) @ 0..=0 => se::token::reference_primary;
     : PsRemoveCreateThreadNotifyRoutine(1) @ 0..=1 => ps::notify::remove_create_thread;
     : PsRemoveLoadImageNotifyRoutine(1) @ 0..=1 => ps::notify::remove_load_image;
+    : PsRevertToSelf(0) @ 0..=0 => se::impersonation::revert;
     : PsSetCreateProcessNotifyRoutine(2) @ 0..=0 => ps::notify::set_create_process;
     : PsSetCreateThreadNotifyRoutine(1) @ 0..=0 => ps::notify::set_create_thread;
     : PsSetLoadImageNotifyRoutine(1) @ 0..=0 => ps::notify::set_load_image;
@@ -622,9 +626,13 @@ exports! { FUNCTIONS:
     : SeCaptureSecurityDescriptor(5) @ 0..=1 => se::captured::capture;
     : SeCaptureSubjectContext(1) @ 0..=0 => se::subject::capture;
     : SeCaptureSubjectContextEx(3) @ 0..=0 => se::subject::capture_ex;
+    : SeCreateClientSecurity(4) @ 0..=0 => se::impersonation::create_client;
+    : SeCreateClientSecurityFromSubjectContext(4) @ 0..=0 => se::impersonation::create_client_from;
     : SeDeassignSecurity(1) @ 0..=0 => se::assign::deassign;
     : SeFreePrivileges(1) @ 0..=0 => se::access::free_privileges;
+    : SeImpersonateClientEx(2) @ 0..=0 => se::impersonation::impersonate_client;
     : SeLockSubjectContext(1) @ 0..=0 => se::subject::lock;
+    : SeOpenObjectAuditAlarm(9) @ 0..=0 => se::access::open_audit_alarm;
     : SePrivilegeCheck(3) @ 0..=0 => se::access::privilege_check;
     : SeQueryAuthenticationIdToken(2) @ 0..=0 => se::token::authentication_id;
     : SeQueryInformationToken(3) @ 0..=0 => se::query::information;

@@ -1,7 +1,7 @@
 //! `IRP_MJ_CREATE`: what a driver is asked when one of its devices is opened, and what it may read about who opens it.
 //!
 //! Pages: *IRP_MJ_CREATE*, *IO_SECURITY_CONTEXT structure*, *ACCESS_STATE structure*, *ZwCreateFile function*,
-//! *FILE_FULL_EA_INFORMATION structure*. No privileges are used.
+//! *FILE_FULL_EA_INFORMATION structure*. Who opens is the running thread, or whom it acts for.
 
 use abi::{
     ACCESS_STATE, DEVICE_OBJECT, DriverPtr, FILE_DEVICE_SECURE_OPEN, FILE_FULL_EA_INFORMATION, FILE_OBJECT,
@@ -17,9 +17,9 @@ use super::send::{self, Request};
 use crate::cx::Cx;
 use crate::mm::pool;
 use crate::ob::handle::Mode;
-use crate::ps;
 use crate::se::access::{self, Asked};
 use crate::se::{object, subject, token};
+use crate::{ke, ps};
 
 const TAG: u32 = pool::tag(b"IoCr");
 
@@ -85,7 +85,7 @@ pub(crate) fn granted(
     }
     let descriptor = object::of_device(cx, device.address);
     let asked = Asked { desired, previous: 0, mapping: &object::file_mapping() };
-    let granted = access::check(&descriptor, &token::current(cx), asked);
+    let granted = token::current(cx).and_then(|token| access::check(&descriptor, &token, asked));
     Ok(granted.map(|granted| granted.access))
 }
 
@@ -129,7 +129,8 @@ fn security_context(
     cx.write(state + ACCESS_STATE::PreviouslyGrantedAccess, granted)?;
     cx.write(state + ACCESS_STATE::RemainingDesiredAccess, remaining)?;
     let process = ps::current_process(cx);
-    subject::describe(cx, process, state + ACCESS_STATE::SubjectSecurityContext)?;
+    let thread = ke::thread::current_object(cx).address;
+    subject::describe(cx, thread, process, state + ACCESS_STATE::SubjectSecurityContext)?;
     Ok(Some(context))
 }
 

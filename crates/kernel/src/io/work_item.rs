@@ -13,6 +13,7 @@ use super::violation::device_name;
 use super::{driver, routine, unload};
 use crate::cx::Cx;
 use crate::mm::pool;
+use crate::se::impersonation;
 use crate::verdict::Verdict;
 use crate::witness;
 use crate::{ke, ob};
@@ -184,6 +185,7 @@ fn queue_as(
         let arguments = [object, context, item.address];
         let arguments = if matches!(form, Form::Plain) { &arguments[..2] } else { &arguments[..] };
         routine::call(cx, "WorkItem", routine, item.address, arguments)?;
+        impersonation::check_worker(cx, routine.address, context, item.address)?;
         ob::object::dereference(cx, DriverPtr::<()>::new(object))?;
         unload::end_work(cx, kept)
     });

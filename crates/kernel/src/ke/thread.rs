@@ -29,6 +29,7 @@ use crate::mm::pool;
 use crate::mm::stack::{self as memory, KERNEL_STACK, KernelStack};
 use crate::ob;
 use crate::ps;
+use crate::se::impersonation;
 use crate::verdict::Verdict;
 use crate::witness;
 
@@ -526,6 +527,7 @@ fn end(cx: &mut Cx<'_>, id: StrandId, result: Flow<()>) -> Flow<()> {
         cx.with(|k| stack::note_depth(&mut k.ke.deepest_stacks, &name, depth));
         memory::free(cx, stack);
     }
+    impersonation::thread_ended(cx, object)?;
     let header = (object + KTHREAD::Header).cast::<DISPATCHER_HEADER>();
     dispatcher::signal(cx, header, 1, 0)?;
     if process != ps::process::SYSTEM {

@@ -259,6 +259,8 @@ pub fn dereference_defer_delete(cx: &mut Cx<'_>, body: DriverPtr<()>) -> Flow<()
 /// The services by the names of the export table.
 pub mod ddi {
     use super::{Cx, DriverPtr, Flow};
+    use crate::exports::data;
+    use crate::se::token;
 
     /// `ObfReferenceObject`.
     ///
@@ -273,6 +275,9 @@ pub mod ddi {
     /// # Errors
     /// As [`super::dereference`].
     pub fn dereference(cx: &mut Cx<'_>, body: DriverPtr<()>) -> Flow<u64> {
+        if data::is_place_of_token(body.address) {
+            token::dereferenced(cx, body.address);
+        }
         super::dereference(cx, body)
     }
 }

@@ -105,7 +105,7 @@ pub fn current_id(cx: &mut Cx<'_>) -> Flow<u64> {
 }
 
 /// What `of` says of the thread whose object this is.
-fn ask<R>(
+pub(crate) fn ask<R>(
     cx: &mut Cx<'_>,
     ddi: &str,
     thread: DriverPtr<KTHREAD>,

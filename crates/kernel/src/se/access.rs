@@ -7,7 +7,8 @@
 use abi::{
     ACCESS_ALLOWED_ACE_TYPE, ACCESS_DENIED_ACE_TYPE, ACCESS_SYSTEM_SECURITY, DriverPtr, GENERIC_ALL,
     GENERIC_MAPPING, INHERIT_ONLY_ACE, LUID, LUID_AND_ATTRIBUTES, MAXIMUM_ALLOWED, NtStatus, PRIVILEGE_SET,
-    PRIVILEGE_SET_ALL_NECESSARY, READ_CONTROL, SE_PRIVILEGE_USED_FOR_ACCESS, WRITE_DAC, WRITE_OWNER,
+    PRIVILEGE_SET_ALL_NECESSARY, READ_CONTROL, SE_PRIVILEGE_USED_FOR_ACCESS, UNICODE_STRING, WRITE_DAC,
+    WRITE_OWNER,
 };
 use engine::Flow;
 
@@ -136,7 +137,11 @@ pub fn access_check(
             Ok(descriptor) => {
                 let token = subject::token(cx, "SeAccessCheck", subject)?;
                 let mapping = cx.read(mapping)?;
-                check(&descriptor, &token, Asked { desired, previous, mapping: &mapping })
+                if subject::may_act(cx, subject)? {
+                    check(&descriptor, &token, Asked { desired, previous, mapping: &mapping })
+                } else {
+                    Err(NtStatus::BAD_IMPERSONATION_LEVEL)
+                }
             }
             Err(status) => Err(status),
         }
@@ -244,12 +249,34 @@ pub fn append_privileges(
     Ok(NtStatus::SUCCESS)
 }
 
+/// `SeOpenObjectAuditAlarm`: nothing is audited, so closing is not either.
+///
+/// # Errors
+/// A verdict on a bad pointer.
+#[allow(clippy::too_many_arguments, reason = "the export's own")]
+pub fn open_audit_alarm(
+    cx: &mut Cx<'_>,
+    _object_type: DriverPtr<UNICODE_STRING>,
+    _object: DriverPtr<()>,
+    _name: DriverPtr<UNICODE_STRING>,
+    _descriptor: At,
+    _state: DriverPtr<abi::ACCESS_STATE>,
+    _created: bool,
+    _granted: bool,
+    _mode: u8,
+    on_close: DriverPtr<u8>,
+) -> Flow<()> {
+    cx.write(on_close, 0)
+}
+
 /// `SeSinglePrivilegeCheck`: whether the running thread has it enabled; the kernel has all.
 ///
 /// # Errors
 /// None.
 pub fn single_privilege_check(cx: &mut Cx<'_>, privilege: u64, mode: u8) -> Flow<bool> {
-    let held = u32::try_from(privilege).is_ok_and(|privilege| token::current(cx).has(privilege));
+    let current = token::current(cx);
+    let held =
+        u32::try_from(privilege).is_ok_and(|privilege| current.is_ok_and(|current| current.has(privilege)));
     Ok(Mode::from_argument(mode) == Mode::Kernel || held)
 }
 
@@ -267,6 +294,9 @@ pub fn privilege_check(
         return Ok(true);
     }
     let token = subject::token(cx, "SePrivilegeCheck", subject)?;
+    if !subject::may_act(cx, subject)? {
+        return Ok(false);
+    }
     let privileges = read_set(cx, set)?;
     let mut held = 0;
     for (index, privilege) in (0..).zip(&privileges) {

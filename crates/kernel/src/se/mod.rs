@@ -6,6 +6,7 @@ pub mod acl;
 pub mod assign;
 pub mod captured;
 pub mod descriptor;
+pub mod impersonation;
 pub mod object;
 pub mod query;
 pub mod relative;
@@ -22,6 +23,7 @@ use std::collections::BTreeMap;
 #[derive(Default)]
 pub struct State {
     pub(crate) tokens: token::Tokens,
+    pub(crate) impersonations: impersonation::Impersonations,
     /// How often subject contexts with a token are locked.
     pub(crate) locked: BTreeMap<u64, u32>,
     /// The descriptors of devices of which one was said.

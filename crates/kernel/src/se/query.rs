@@ -8,8 +8,8 @@
 use abi::{
     DriverPtr, LUID_AND_ATTRIBUTES, MaxTokenInfoClass, NtStatus, TOKEN_GROUPS, TOKEN_PRIVILEGES,
     TOKEN_SOURCE, TOKEN_STATISTICS, TokenDefaultDacl, TokenGroups, TokenImpersonationLevel,
-    TokenIntegrityLevel, TokenOwner, TokenPrimary, TokenPrimaryGroup, TokenPrivileges, TokenSessionId,
-    TokenSource, TokenStatistics, TokenType, TokenUser,
+    TokenIntegrityLevel, TokenOwner, TokenPrimaryGroup, TokenPrivileges, TokenSessionId, TokenSource,
+    TokenStatistics, TokenType, TokenUser,
 };
 use engine::Flow;
 use zerocopy::IntoBytes;
@@ -33,7 +33,7 @@ pub fn information(cx: &mut Cx<'_>, at: TokenPtr, class: u32, into: DriverPtr<u6
     match class {
         TokenSessionId => cx.write(into.cast::<u32>(), token.session)?,
         TokenIntegrityLevel => cx.write(into.cast::<u32>(), token.integrity)?,
-        TokenImpersonationLevel => return Ok(NtStatus::INVALID_INFO_CLASS), // it is a primary one
+        TokenImpersonationLevel if token.level.is_none() => return Ok(NtStatus::INVALID_INFO_CLASS),
         _ => {
             let Some(image) = image(&token, class, 0) else {
                 return not_here(cx, class);
@@ -79,7 +79,8 @@ fn image(token: &Token, class: u32, at: u64) -> Option<Vec<u8>> {
             source.set(TOKEN_SOURCE::SourceIdentifier, luid(token.authentication + 1));
             source.as_bytes().to_vec()
         }
-        TokenType => TokenPrimary.to_le_bytes().to_vec(),
+        TokenType => token.kind().to_le_bytes().to_vec(),
+        TokenImpersonationLevel => token.level?.to_le_bytes().to_vec(),
         TokenStatistics => statistics(token).as_bytes().to_vec(),
         _ => return None,
     })
@@ -116,7 +117,8 @@ fn statistics(token: &Token) -> TOKEN_STATISTICS {
     statistics.set(S::TokenId, luid(token.id));
     statistics.set(S::AuthenticationId, luid(token.authentication));
     statistics.set(S::ExpirationTime, i64::MAX);
-    statistics.set(S::TokenType, TokenPrimary);
+    statistics.set(S::TokenType, token.kind());
+    statistics.set(S::ImpersonationLevel, token.level.unwrap_or(0));
     statistics.set(S::GroupCount, u32::try_from(token.groups.len()).unwrap_or(0));
     statistics.set(S::PrivilegeCount, u32::try_from(token.privileges.len()).unwrap_or(0));
     statistics.set(S::ModifiedId, luid(token.id));

@@ -1,14 +1,16 @@
 //! Subject contexts: whose rights count in a check of access.
 //!
 //! Pages: *SECURITY_SUBJECT_CONTEXT*, *SeCaptureSubjectContext function*, *SeLockSubjectContext function*, *SeUnlockSubjectContext
-//! function*, *SeReleaseSubjectContext function*. A context has the process's token: no thread impersonates. It holds a reference to that.
+//! function*, *SeReleaseSubjectContext function*. A context has the process's token, and that of whom the thread acts for. It holds
+//! references to them.
 
-use abi::{DriverPtr, KPROCESS, KTHREAD, SECURITY_SUBJECT_CONTEXT};
+use abi::{DriverPtr, KPROCESS, KTHREAD, SECURITY_SUBJECT_CONTEXT, SecurityImpersonation};
 use engine::Flow;
 
+use super::impersonation;
 use super::token::{self, Token, TokenPtr};
 use crate::cx::Cx;
-use crate::ke::region;
+use crate::ke::{region, thread};
 use crate::ps;
 use crate::verdict::Verdict;
 
@@ -19,22 +21,23 @@ type S = SECURITY_SUBJECT_CONTEXT;
 /// Who takes a reference by it.
 pub(crate) const CAPTURE: &str = "SeCaptureSubjectContext";
 
-/// Writes the context of the process with this key; no reference is taken.
+/// Writes the context of a thread in the process with this key; no reference is taken. Its tokens.
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub(crate) fn describe(cx: &mut Cx<'_>, process: u64, subject: Subject) -> Flow<u64> {
+pub(crate) fn describe(cx: &mut Cx<'_>, thread: u64, process: u64, subject: Subject) -> Flow<Vec<u64>> {
     let (token, id) = cx.with(|k| (token::of_process(k, process), ps::process::id_of(k, process)));
-    cx.write(subject + S::ClientToken, DriverPtr::NULL)?;
-    cx.write(subject + S::ImpersonationLevel, 0)?;
+    let acting = cx.with(|k| impersonation::of(k, thread));
+    cx.write(subject + S::ClientToken, TokenPtr::new(acting.map_or(0, |acting| acting.token)))?;
+    cx.write(subject + S::ImpersonationLevel, acting.map_or(0, |acting| acting.level))?;
     cx.write(subject + S::PrimaryToken, TokenPtr::new(token))?;
     cx.write(subject + S::ProcessAuditId, DriverPtr::new(id))?;
-    Ok(token)
+    Ok(std::iter::once(token).chain(acting.map(|acting| acting.token)).collect())
 }
 
-fn capture_of(cx: &mut Cx<'_>, process: u64, subject: Subject) -> Flow<()> {
-    let token = describe(cx, process, subject)?;
-    token::take(cx, CAPTURE, token)
+fn capture_of(cx: &mut Cx<'_>, thread: u64, process: u64, subject: Subject) -> Flow<()> {
+    let tokens = describe(cx, thread, process, subject)?;
+    tokens.into_iter().try_for_each(|token| token::take(cx, CAPTURE, token))
 }
 
 /// `SeCaptureSubjectContext`: of the running thread.
@@ -42,22 +45,22 @@ fn capture_of(cx: &mut Cx<'_>, process: u64, subject: Subject) -> Flow<()> {
 /// # Errors
 /// A verdict on a bad pointer.
 pub fn capture(cx: &mut Cx<'_>, subject: Subject) -> Flow<()> {
-    let process = ps::current_process(cx);
-    capture_of(cx, process, subject)
+    let (thread, process) = (thread::current_object(cx), ps::current_process(cx));
+    capture_of(cx, thread.address, process, subject)
 }
 
-/// `SeCaptureSubjectContextEx`: of a thread, whose tokens of its own there are none, in a process.
+/// `SeCaptureSubjectContextEx`: of a thread in a process.
 ///
 /// # Errors
 /// As [`capture`]; a verdict if there is no such process.
 pub fn capture_ex(
     cx: &mut Cx<'_>,
-    _thread: DriverPtr<KTHREAD>,
+    thread: DriverPtr<KTHREAD>,
     process: DriverPtr<KPROCESS>,
     subject: Subject,
 ) -> Flow<()> {
     let key = ps::process::key(cx, "SeCaptureSubjectContextEx", process)?;
-    capture_of(cx, key, subject)
+    capture_of(cx, thread.address, key, subject)
 }
 
 /// The token whose rights count: the client's, if there is one.
@@ -73,6 +76,15 @@ fn effective(cx: &mut Cx<'_>, subject: Subject) -> Flow<TokenPtr> {
 pub(crate) fn token(cx: &mut Cx<'_>, ddi: &str, subject: Subject) -> Flow<Token> {
     let token = effective(cx, subject)?;
     token::get(cx, ddi, token)
+}
+
+/// Whether it may act for its client, if it has one.
+///
+/// # Errors
+/// A verdict on a bad pointer.
+pub(crate) fn may_act(cx: &mut Cx<'_>, subject: Subject) -> Flow<bool> {
+    let client = cx.read(subject + S::ClientToken)?;
+    Ok(client.is_null() || cx.read(subject + S::ImpersonationLevel)? >= SecurityImpersonation)
 }
 
 /// `SeLockSubjectContext`: its tokens do not change until it is unlocked; the thread is in a critical region meanwhile.
@@ -115,6 +127,12 @@ pub fn unlock(cx: &mut Cx<'_>, subject: Subject) -> Flow<()> {
 pub fn release(cx: &mut Cx<'_>, subject: Subject) -> Flow<()> {
     let primary = cx.read(subject + S::PrimaryToken)?;
     token::get(cx, "SeReleaseSubjectContext", primary)?;
+    let client = cx.read(subject + S::ClientToken)?;
+    if !client.is_null() {
+        token::get(cx, "SeReleaseSubjectContext", client)?;
+        token::give_back(cx, CAPTURE, client.address)?;
+        cx.write(subject + S::ClientToken, DriverPtr::NULL)?;
+    }
     token::give_back(cx, CAPTURE, primary.address)?;
     cx.write(subject + S::PrimaryToken, DriverPtr::NULL)
 }

@@ -2,19 +2,21 @@
 //!
 //! Pages: *Access Tokens*, *PsReferencePrimaryToken function*, *SeTokenIsAdmin function*, *Well-known SIDs*, *Privilege Constants*. Drivers
 //! see a token as an address. There are three kinds of user; an administrator is one whose application has enabled all the privileges that
-//! it has. No thread impersonates: a token is a process's primary one.
+//! it has. A thread that acts for a client has that one's token (`impersonation`).
 
 use std::collections::BTreeMap;
 
 use abi::{
     ACCESS_ALLOWED_ACE_TYPE, DriverPtr, GENERIC_ALL, KPROCESS, LUID, NtStatus, SE_GROUP_ENABLED,
     SE_GROUP_ENABLED_BY_DEFAULT, SE_GROUP_MANDATORY, SE_GROUP_OWNER, SE_GROUP_USE_FOR_DENY_ONLY,
-    SE_PRIVILEGE_ENABLED, SE_PRIVILEGE_ENABLED_BY_DEFAULT, TokenPrimary,
+    SE_PRIVILEGE_ENABLED, SE_PRIVILEGE_ENABLED_BY_DEFAULT, SecurityImpersonation, TokenImpersonation,
+    TokenPrimary,
 };
 use engine::Flow;
 
 use super::acl::{Acl, Entry};
 use super::sid::Sid;
+use super::{impersonation, subject};
 use crate::cx::{Cx, Kernel};
 use crate::exports::data;
 use crate::mm::pool;
@@ -56,6 +58,8 @@ pub(crate) struct Token {
     pub(crate) integrity: u32,
     /// 0 is the system's, and the one user's is 1.
     pub(crate) session: u32,
+    /// `SecurityImpersonation` and others, of an impersonation token; none of a primary one.
+    pub(crate) level: Option<u32>,
 }
 
 /// The authority of S-1-5.
@@ -102,6 +106,7 @@ impl Token {
                 group: local_system(),
                 integrity: 0x4000,
                 session: 0,
+                level: None,
             },
             User::Administrator => Self {
                 id,
@@ -117,6 +122,7 @@ impl Token {
                 group: account(513),
                 integrity: 0x3000,
                 session: 1,
+                level: None,
             },
             User::Plain => Self {
                 id,
@@ -128,6 +134,7 @@ impl Token {
                 group: account(513),
                 integrity: 0x2000,
                 session: 1,
+                level: None,
             },
         }
     }
@@ -152,6 +159,11 @@ impl Token {
     /// Whether it has this privilege, enabled.
     pub(crate) fn has(&self, privilege: u32) -> bool {
         self.privileges.iter().any(|(known, with)| *known == privilege && with & SE_PRIVILEGE_ENABLED != 0)
+    }
+
+    /// `TOKEN_TYPE`.
+    pub(crate) fn kind(&self) -> u32 {
+        if self.level.is_some() { TokenImpersonation } else { TokenPrimary }
     }
 
     pub(crate) fn is_administrator(&self) -> bool {
@@ -201,12 +213,8 @@ fn delete(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
     Ok(())
 }
 
-/// Gives a process the token of such a user; it had none, or lets go of the one it had.
-///
-/// # Errors
-/// A verdict if there are more tokens than there is room for.
-pub fn assign(cx: &mut Cx<'_>, process: u64, user: User) -> Flow<()> {
-    let before = cx.with(|k| k.se.tokens.primary.get(&process).copied());
+/// A new token, with an id of its own and one reference: its address.
+fn make(cx: &mut Cx<'_>, token: Token) -> Flow<u64> {
     let free = cx.with(|k| data::tokens().find(|at| !k.se.tokens.all.contains_key(at)));
     let Some(at) = free else {
         return Err(cx.stop(Verdict::not_implemented("more access tokens than fit on their page")));
@@ -215,10 +223,25 @@ pub fn assign(cx: &mut Cx<'_>, process: u64, user: User) -> Flow<()> {
     cx.with(|k| {
         let tokens = &mut k.se.tokens;
         tokens.last_id += 1;
-        tokens.all.insert(at, Token::of(user, 0x1000 + tokens.last_id));
-        tokens.primary.insert(process, at);
+        tokens.all.insert(at, Token { id: 0x1000 + tokens.last_id, ..token });
     });
-    match before {
+    Ok(at)
+}
+
+/// A new token whose reference is the calling driver's.
+pub(crate) fn copy_for(cx: &mut Cx<'_>, taken_by: &'static str, token: Token) -> Flow<u64> {
+    let at = make(cx, token)?;
+    note(cx, taken_by, at);
+    Ok(at)
+}
+
+/// Gives a process the token of such a user; it had none, or lets go of the one it had.
+///
+/// # Errors
+/// A verdict if there are more tokens than there is room for.
+pub fn assign(cx: &mut Cx<'_>, process: u64, user: User) -> Flow<()> {
+    let at = make(cx, Token::of(user, 0))?;
+    match cx.with(|k| k.se.tokens.primary.insert(process, at)) {
         Some(before) => ob::object::dereference(cx, TokenPtr::new(before)).map(|_| ()),
         None => Ok(()),
     }
@@ -238,13 +261,21 @@ pub(crate) fn of_process(k: &Kernel, process: u64) -> u64 {
     primary.get(&process).or_else(|| primary.get(&ps::process::SYSTEM)).copied().unwrap_or(0)
 }
 
-/// What the token of the running thread says.
-pub(crate) fn current(cx: &mut Cx<'_>) -> Token {
+/// What the token of the running thread says: of whom it acts for, or of its process.
+///
+/// # Errors
+/// `BAD_IMPERSONATION_LEVEL` if it may not do more than tell who that is.
+pub(crate) fn current(cx: &mut Cx<'_>) -> Result<Token, NtStatus> {
     let process = ps::current_process(cx);
-    cx.with(|k| {
-        let token = of_process(k, process);
-        k.se.tokens.all.get(&token).cloned().unwrap_or_else(|| Token::of(User::System, 0))
-    })
+    let token = match impersonation::current(cx) {
+        Some(acting) if acting.level < SecurityImpersonation => {
+            return Err(NtStatus::BAD_IMPERSONATION_LEVEL);
+        }
+        Some(acting) => acting.token,
+        None => cx.with(|k| of_process(k, process)),
+    };
+    let known = cx.with(|k| k.se.tokens.all.get(&token).cloned());
+    Ok(known.unwrap_or_else(|| Token::of(User::System, 0)))
 }
 
 /// What this token says.
@@ -264,18 +295,33 @@ pub(crate) fn get(cx: &mut Cx<'_>, ddi: &str, token: TokenPtr) -> Flow<Token> {
 /// A reference to a token for the driver that calls.
 pub(crate) fn take(cx: &mut Cx<'_>, taken_by: &'static str, token: u64) -> Flow<()> {
     ob::object::reference(cx, TokenPtr::new(token))?;
+    note(cx, taken_by, token);
+    Ok(())
+}
+
+fn note(cx: &mut Cx<'_>, taken_by: &'static str, token: u64) {
     if let (Some(owner), caller) = pool::caller(cx) {
         cx.with(|k| k.se.tokens.references.push(Reference { token, taken_by, owner, caller }));
     }
-    Ok(())
 }
 
 /// That reference is given back.
 pub(crate) fn give_back(cx: &mut Cx<'_>, taken_by: &'static str, token: u64) -> Flow<()> {
+    forget(cx, token, |known| known == taken_by);
+    ob::object::dereference(cx, TokenPtr::new(token)).map(|_| ())
+}
+
+/// A driver gives a reference back by `ObDereferenceObject`, as drivers of Windows 2000 do: any but that of a subject context.
+#[cold]
+pub(crate) fn dereferenced(cx: &mut Cx<'_>, token: u64) {
+    forget(cx, token, |known| known != subject::CAPTURE);
+}
+
+fn forget(cx: &mut Cx<'_>, token: u64, taken_by: impl Fn(&str) -> bool) {
     let owner = pool::caller(cx).0;
     cx.with(|k| {
         let references = &mut k.se.tokens.references;
-        let is_it = |known: &Reference| known.token == token && known.taken_by == taken_by;
+        let is_it = |known: &Reference| known.token == token && taken_by(known.taken_by);
         // The driver's own one before another's.
         let found = references
             .iter()
@@ -285,7 +331,6 @@ pub(crate) fn give_back(cx: &mut Cx<'_>, taken_by: &'static str, token: u64) -> 
             references.remove(found);
         }
     });
-    ob::object::dereference(cx, TokenPtr::new(token)).map(|_| ())
 }
 
 /// A reference that a driver has left: what has taken it, and where.
@@ -309,7 +354,8 @@ pub(crate) fn outstanding(cx: &mut Cx<'_>, owner: u64) -> Vec<Left> {
         .collect()
 }
 
-const PRIMARY: &str = "PsReferencePrimaryToken";
+/// Who takes a reference to a primary token.
+pub(crate) const PRIMARY: &str = "PsReferencePrimaryToken";
 
 /// `PsReferencePrimaryToken`: the process's token, with a reference.
 ///
@@ -347,12 +393,12 @@ pub fn is_restricted(cx: &mut Cx<'_>, token: TokenPtr) -> Flow<bool> {
     get(cx, "SeTokenIsRestricted", token).map(|_| false)
 }
 
-/// `SeTokenType`: all are primary ones.
+/// `SeTokenType`.
 ///
 /// # Errors
 /// As [`is_admin`].
 pub fn token_type(cx: &mut Cx<'_>, token: TokenPtr) -> Flow<u32> {
-    get(cx, "SeTokenType", token).map(|_| TokenPrimary)
+    Ok(get(cx, "SeTokenType", token)?.kind())
 }
 
 /// `SeQueryAuthenticationIdToken`: which logon it is of.
