@@ -4,7 +4,9 @@
  * STORY_RESULT.
  */
 #include "system/system.h"
+#include "system/bugchecks.h"
 #include "system/information.h"
+#include "system/life.h"
 #include "system/loading.h"
 #include "system/modules.h"
 #include "system/names.h"
@@ -24,7 +26,8 @@ static ULONG (*const Stories[])(VOID) = {
     Directories, Links, WhatHandlesAre, OwnersOfThreads, /* from 8 on */
     HardErrors, Ranges, Watched, ToldOfThreads, /* from 12 on */
     ToldOfProcesses, NoLongerToldOfProcesses, Loading, LoadedAgain, /* from 16 on */
-    NotOnDisk, UnloadsItself, /* from 20 on */
+    NotOnDisk, UnloadsItself, RecordsOfBugChecks, StopsWithCallbacks, /* from 20 on */
+    StopsAndFails, StopsInDpc, CalledAgain, WantsShutdown, /* from 24 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -36,8 +39,19 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
 }
 
+static NTSTATUS NTAPI DispatchShutdown(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    DbgPrint("system: shut down, %s\n", Device == LastDevice ? "at last" : "with the others");
+    return Complete(Irp, STATUS_SUCCESS, 0);
+}
+
 static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
 {
+    if (LastDevice != NULL) {
+        IoUnregisterShutdownNotification(LastDevice);
+        IoDeleteDevice(LastDevice);
+        IoUnregisterShutdownNotification(Driver->DeviceObject);
+    }
     PsRemoveLoadImageNotifyRoutine(TellsOfImage);
     ControlUnload(Driver);
 }
@@ -50,6 +64,9 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
     TheDriver = Driver;
     if (NT_SUCCESS(Status)) {
         PsSetLoadImageNotifyRoutine(TellsOfImage);
+        IoRegisterBootDriverReinitialization(Driver, BeginsAgain, &BootCalls);
+        IoRegisterDriverReinitialization(Driver, BeginsAgain, &EntryCalls);
+        Driver->MajorFunction[IRP_MJ_SHUTDOWN] = DispatchShutdown;
         Driver->DriverUnload = Unload;
     }
     return Status;

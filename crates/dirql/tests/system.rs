@@ -6,7 +6,11 @@
 
 mod rig;
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use dirql::{Bench, Report};
+use kernel::event::{Event, Kind, Reader, Stamp};
 use rig::{driver, start};
 
 fn bench() -> Bench {
@@ -183,4 +187,91 @@ fn a_driver_whose_file_is_not_there_is_not_loaded_and_that_is_said() {
 fn a_driver_that_has_itself_unloaded_has_a_file_open_on_its_device_and_goes_later() {
     let machine = start(bench);
     rig::tell(machine, r"\\.\DirqlSystem", 0x0022_2000 + 4 * 21, 1, "story 21");
+}
+
+#[test]
+fn a_record_of_a_routine_for_bug_checks_is_registered_once() {
+    tell(22, 9);
+}
+
+/// The routines for bug checks that were called. A clone is the same memory.
+#[derive(Clone, Default)]
+struct Called(Rc<RefCell<Vec<&'static str>>>);
+
+impl Reader for Called {
+    fn wants(&self, kind: Kind) -> bool {
+        kind == Kind::Enter
+    }
+
+    fn event(&mut self, _stamp: &Stamp, event: &Event) {
+        if let Event::Enter { role, .. } = event
+            && role.starts_with("BugCheck")
+        {
+            self.0.borrow_mut().push(role);
+        }
+    }
+}
+
+/// How a story ends that stops the system, and what is called then.
+fn called_at_the_end(index: u32) -> (Report, Vec<&'static str>) {
+    let called = Called::default();
+    let machine = start(|| bench().reader(called.clone()));
+    let code = 0x0022_2000 + 4 * index;
+    let _ = rig::try_play(&machine, &format!(r"open \\.\DirqlSystem as s; ioctl s {code:#x} out 8"));
+    let report = machine.finish();
+    let called = called.0.take();
+    (report, called)
+}
+
+const ALL: [&str; 5] = [
+    "BugCheckCallback",
+    "BugCheckReasonCallback",
+    "BugCheckReasonCallback",
+    "BugCheckReasonCallback",
+    "BugCheckReasonCallback",
+];
+
+#[test]
+fn routines_for_bug_checks_are_called_at_high_level_when_the_driver_stops_the_system() {
+    let (report, called) = called_at_the_end(23);
+    let verdict = report.expect_verdict();
+    assert_eq!((verdict.rule, called), ("driver-bug-check", ALL.to_vec()), "{report}");
+    assert!(!verdict.message.contains("failed"), "{report}");
+}
+
+#[test]
+fn a_routine_for_bug_checks_that_fails_is_told_with_the_verdict_and_is_the_last() {
+    let (report, called) = called_at_the_end(24);
+    let verdict = report.expect_verdict();
+    assert_eq!((verdict.rule, called.len()), ("driver-bug-check", 1), "{report}");
+    assert!(verdict.message.contains("; then its routine for bug checks failed: "), "{report}");
+}
+
+#[test]
+fn routines_for_bug_checks_are_called_wherever_the_system_stops_and_alike_each_time() {
+    let (report, called) = called_at_the_end(25);
+    let verdict = report.expect_verdict();
+    assert!(verdict.bug_check.is_some() && !verdict.message.contains("failed"), "{report}");
+    assert_eq!(called, ALL, "{report}");
+    let (again, _) = called_at_the_end(25);
+    assert_eq!((report.trace_hash, report.memory_hash), (again.trace_hash, again.memory_hash));
+}
+
+#[test]
+fn a_driver_is_called_again_behind_its_entry_and_behind_the_boot() {
+    tell(26, 2);
+}
+
+#[test]
+fn a_device_that_wants_to_be_told_of_the_shutdown_last_is_told_behind_the_others() {
+    let machine = start(bench);
+    rig::play(&machine, r"open \\.\DirqlSystem as s; ioctl s 0x22206c out 8; close s; power s5");
+    let report = machine.finish();
+    let told: Vec<&str> = report
+        .prints
+        .iter()
+        .filter_map(|line| line.trim().split_once("shut down, "))
+        .map(|(_, when)| when)
+        .collect();
+    assert_eq!(told, ["with the others", "at last"], "{report}");
 }

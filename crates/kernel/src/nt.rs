@@ -117,6 +117,7 @@ pub struct Nt {
     findings: RefCell<Findings>,
     /// There is a verdict, or the machine is being torn down.
     ending: Cell<bool>,
+    in_callbacks: Cell<bool>,
     verifier: Verifier,
     /// Whoever runs the machine is to stop waiting: see [`patience`].
     given_up: Cell<bool>,
@@ -158,6 +159,7 @@ impl Nt {
             verdict: RefCell::default(),
             findings: RefCell::default(),
             ending: Cell::new(false),
+            in_callbacks: Cell::new(false),
             verifier: settings.verifier,
             given_up: Cell::new(false),
             witness: Witness::new(&settings.witness),
@@ -384,9 +386,40 @@ impl Nt {
     pub(crate) fn stop(&self, verdict: Verdict) -> Leave {
         let verdict = self.in_words(self.judged(self.with_stack(verdict)));
         self.emit(Event::Finding { rule: verdict.rule, message: verdict.message.clone() });
+        if self.in_callbacks.get()
+            && let Some(first) = self.verdict.borrow_mut().as_mut()
+        {
+            first.message += &format!("; then its routine for bug checks failed: {}", verdict.message);
+        }
         self.verdict.borrow_mut().get_or_insert(verdict);
         self.ending.set(true);
         Leave::Stop
+    }
+
+    /// The machine has stopped as Windows would, with a bug check: it goes on for the strand that runs, and no other. False, and nothing is
+    /// done, if it has stopped for another reason.
+    pub(crate) fn reopen_for_callbacks(&self) -> bool {
+        let stops = self.ending.get() && !self.engine.has_panicked();
+        let verdict = self.verdict.borrow();
+        let is_bug_check = |verdict: &Verdict| verdict.tier == Tier::Error && verdict.bug_check.is_some();
+        let reopens = stops && verdict.as_ref().is_some_and(is_bug_check);
+        if reopens {
+            self.ending.set(false);
+            self.in_callbacks.set(true);
+        }
+        reopens
+    }
+
+    /// It has stopped for good.
+    pub(crate) fn close_after_callbacks(&self) {
+        self.in_callbacks.set(false);
+        self.ending.set(true);
+    }
+
+    /// Whether routines run that drivers want called when the system stops: no other strand does then.
+    #[inline]
+    pub(crate) fn in_callbacks(&self) -> bool {
+        self.in_callbacks.get()
     }
 
     /// A finding of the verifier tier: ends the run if Verifier is to watch for it.

@@ -221,7 +221,8 @@ impl Work {
         let Some(loaded) = self.driver.load_as_driver(cx, outcome)? else { return Ok(()) };
         outside(|| outcome.borrow_mut().loaded.driver = Some(loaded));
         let Some(object) = loaded.object else { return Ok(()) };
-        self.start_devices(cx, object, &nodes, outcome)
+        self.start_devices(cx, object, &nodes, outcome)?;
+        driver::booted(cx)
     }
 
     /// Finds the devices on the bus and writes what is installed for them to the registry.

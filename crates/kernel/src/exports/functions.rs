@@ -228,8 +228,10 @@ exports! { FUNCTIONS:
     : IoOpenDeviceRegistryKey(4) @ 0..=0 => pnp::registry::open;
     : IoQueueWorkItem(4) @ 0..=2 => io::work_item::queue;
     : IoQueueWorkItemEx(4) @ 0..=2 => io::work_item::queue_ex;
+    : IoRegisterBootDriverReinitialization(3) @ 0..=0 => io::reinitialize::register_boot;
     : IoRegisterDeviceInterface(4) @ 0..=0 => io::interface::register;
     : IoRegisterDriverReinitialization(3) @ 0..=0 => io::reinitialize::register;
+    : IoRegisterLastChanceShutdownNotification(1) @ 0..=0 => io::shutdown::register_last_chance;
     : IoRegisterShutdownNotification(1) @ 0..=0 => io::shutdown::register;
     : IoReleaseCancelSpinLock(1) @ 2..=2 => io::cancel::release;
     : IoReleaseRemoveLockAndWaitEx(3) @ 0..=0 => io::remove_lock::release_and_wait;
@@ -280,6 +282,8 @@ exports! { FUNCTIONS:
     : KeCancelTimer(1) @ 0..=2 => ke::timer::cancel;
     : KeClearEvent(1) @ 0..=2 ~ 0..=15 => ke::event::clear;
     : KeDelayExecutionThread(3) @ 0..=1 => ke::wait::delay;
+    : KeDeregisterBugCheckCallback(1) @ 0..=15 => ke::bugcheck_callback::deregister;
+    : KeDeregisterBugCheckReasonCallback(1) @ 0..=15 => ke::bugcheck_callback::deregister_reason;
     : KeDetachProcess(0) @ 0..=1 => ke::attach::detach_once;
     : KeEnterCriticalRegion(0) @ 0..=1 ~ 0..=15 => ke::region::enter_critical;
     : KeEnterGuardedRegion(0) @ 0..=1 ~ 0..=15 => ke::region::enter_guarded;
@@ -332,6 +336,8 @@ exports! { FUNCTIONS:
     : KeReadStateMutex(1) @ 0..=2 ~ 0..=15 => ke::mutex::read_state;
     : KeReadStateSemaphore(1) @ 0..=15 => ke::semaphore::read_state;
     : KeReadStateTimer(1) @ 0..=2 ~ 0..=15 => ke::timer::read_state;
+    : KeRegisterBugCheckCallback(5) @ 0..=15 => ke::bugcheck_callback::register;
+    : KeRegisterBugCheckReasonCallback(4) @ 0..=15 => ke::bugcheck_callback::register_reason;
     : KeReleaseGuardedMutex(1) @ 0..=1 => ke::guarded_mutex::release;
     : KeReleaseGuardedMutexUnsafe(1) @ 0..=1 => ke::guarded_mutex::release_unsafe;
     : KeReleaseInStackQueuedSpinLock(1) @ 2..=2 => ke::spinlock::release_queued;

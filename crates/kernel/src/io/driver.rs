@@ -19,6 +19,7 @@ use crate::ob::{self, Kind, Procedures};
 
 pub use super::library::{initialize_library, unload_library};
 pub use super::load::loaded_by_name;
+pub use super::reinitialize::booted;
 pub use super::unload::{is_loaded, unload};
 
 /// What the I/O manager knows of a driver beside what drivers see.

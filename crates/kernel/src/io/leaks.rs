@@ -182,6 +182,10 @@ fn still_known(k: &Kernel, gone: &Gone) -> Option<Caller> {
     if let Some((role, code)) = k.ps.notify.all().find(|(_, code)| gone.has(code.address)) {
         return Some((format!("its {role} {:#x} is still told", code.address), None));
     }
+    if let Some(record) = k.ke.bug_check.records.iter().find(|record| gone.has(record.routine.address)) {
+        let what = format!("its routine {:#x} for bug checks is still registered", record.routine.address);
+        return Some((what, None));
+    }
     if let Some(code) = k.ex.callbacks.all().find(|code| gone.has(code.address)) {
         return Some((format!("its callback routine {:#x} is still registered", code.address), None));
     }

@@ -94,6 +94,8 @@ pub struct State {
     pub(crate) work_items: BTreeMap<u64, work_item::Item>,
     pub(crate) timers: BTreeMap<u64, timer::Timer>,
     pub(crate) shutdown: Vec<u64>,
+    /// The same, to be told last.
+    pub(crate) last_chance: Vec<u64>,
     pub(crate) reinitialize: Vec<reinitialize::Reinitialization>,
     pub(crate) error_log: error_log::State,
     /// `IoSetTopLevelIrp`, by thread object.

@@ -1,7 +1,7 @@
 //! Shutdown notification: `IRP_MJ_SHUTDOWN` for those who asked.
 //!
 //! Pages: *IoRegisterShutdownNotification function*, *IoUnregisterShutdownNotification function*, *IRP_MJ_SHUTDOWN*.
-//! There is no last-chance list.
+//! *IoRegisterLastChanceShutdownNotification function*: those are told when all others have been. There are no file systems to be flushed between.
 
 use abi::{DEVICE_OBJECT, DO_SHUTDOWN_REGISTERED, DriverPtr, IRP_MJ_SHUTDOWN, NtStatus};
 use engine::Flow;
@@ -20,14 +20,29 @@ pub fn register(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<NtSta
     Ok(NtStatus::SUCCESS)
 }
 
-/// `IoUnregisterShutdownNotification`.
+/// `IoRegisterLastChanceShutdownNotification`.
+///
+/// # Errors
+/// A verdict if the pointer is bad.
+pub fn register_last_chance(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<NtStatus> {
+    let flags = cx.read(device + DEVICE_OBJECT::Flags)?;
+    cx.write(device + DEVICE_OBJECT::Flags, flags | DO_SHUTDOWN_REGISTERED)?;
+    cx.with(|k| k.io.last_chance.push(device.address));
+    Ok(NtStatus::SUCCESS)
+}
+
+/// `IoUnregisterShutdownNotification`: from both lists.
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
 pub fn unregister(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let flags = cx.read(device + DEVICE_OBJECT::Flags)?;
     cx.write(device + DEVICE_OBJECT::Flags, flags & !DO_SHUTDOWN_REGISTERED)?;
-    cx.with(|k| k.io.shutdown.retain(|registered| *registered != device.address));
+    cx.with(|k| {
+        for list in [&mut k.io.shutdown, &mut k.io.last_chance] {
+            list.retain(|registered| *registered != device.address);
+        }
+    });
     Ok(())
 }
 
@@ -36,7 +51,7 @@ pub fn unregister(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()>
 /// # Errors
 /// A verdict on a driver.
 pub fn shut_down(cx: &mut Cx<'_>) -> Flow<()> {
-    while let Some(device) = cx.with(|k| k.io.shutdown.pop()) {
+    while let Some(device) = cx.with(|k| k.io.shutdown.pop().or_else(|| k.io.last_chance.pop())) {
         let _ = send::send(cx, DriverPtr::new(device), &Request::new(IRP_MJ_SHUTDOWN, 0))?;
     }
     Ok(())

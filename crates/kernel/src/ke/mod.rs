@@ -9,6 +9,7 @@ pub(crate) mod apc;
 pub mod attach;
 pub(crate) mod budget;
 pub mod bugcheck;
+pub mod bugcheck_callback;
 pub mod callout;
 pub mod clock;
 pub mod dispatcher;
@@ -92,6 +93,8 @@ pub(crate) use stack::stack_for_call;
 pub struct State {
     /// The virtual processors, by number.
     pub(crate) processors: Vec<Processor>,
+    /// Routines that are called when the system stops.
+    pub(crate) bug_check: bugcheck_callback::State,
     /// How many processors make a group, 1–64.
     pub(crate) group_size: u32,
     /// The processor that runs now, or ran last.
@@ -172,6 +175,7 @@ impl State {
     pub fn new(engine: Engine, settings: &Settings) -> Self {
         let count = settings.processors.clamp(1, 64);
         Self {
+            bug_check: bugcheck_callback::State::default(),
             processors: (0..count).map(Processor::new).collect(),
             group_size: settings.group_size.clamp(1, 64),
             current: 0,

@@ -34,6 +34,12 @@ pub fn run(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
         if nt.stopping() {
             return End::Stopped;
         }
+        if nt.in_callbacks() {
+            let index = cx.with(|k| k.ke.current);
+            let strand = begin_turn(&mut cx, index);
+            run_turn(&mut cx, strand);
+            continue;
+        }
         if done(nt) {
             return End::Done;
         }

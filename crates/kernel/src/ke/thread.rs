@@ -22,7 +22,9 @@ use super::mutex::Owned;
 use super::spin::{FIRST_LOOK, Stuck};
 use super::user_apc::Wanted;
 use super::wait::{self, Wait};
-use super::{affinity, budget, event, integrity, irql, patience, processor, scheduler, stack};
+use super::{
+    affinity, budget, bugcheck_callback, event, integrity, irql, patience, processor, scheduler, stack,
+};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::mm::pool;
@@ -501,6 +503,9 @@ pub(crate) fn run(cx: &mut Cx<'_>, id: StrandId) {
         Some(Body::Idle) => scheduler::idle(cx),
         None => unreachable!("a strand is a thread, and runs once"),
     };
+    if result.is_err() && cx.nt().stopping() {
+        bugcheck_callback::call_all(cx);
+    }
     // What is wrong at the end has been told; there is nobody to hand it on to.
     let _ = end(cx, id, result);
 }
