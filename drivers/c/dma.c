@@ -17,7 +17,7 @@ static UNICODE_STRING FunctionDevice = RTL_CONSTANT_STRING(L"\\Device\\DirqlDma"
 static UNICODE_STRING FunctionLink = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlDma");
 
 static ULONG (*const Stories[])(VOID) = {Adapters, CommonBuffers, InOrder, Channels, Lists, Chained, OldNames, Extended,
-                                         Absent, Bounds};
+                                         Absent, Bounds, Parts};
 
 static NTSTATUS NTAPI DispatchReadWrite(PDEVICE_OBJECT Device, PIRP Irp)
 {

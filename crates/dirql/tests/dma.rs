@@ -187,6 +187,12 @@ fn common_buffers_lie_within_bounds_alone_or_several_by_their_index() {
     tell(9, 13);
 }
 
+/// Not: dma-too-few-map-registers
+#[test]
+fn parts_of_one_page_take_one_map_register() {
+    tell(10, 11);
+}
+
 /// Not a routine that does nothing.
 #[test]
 fn what_of_version_3_is_not_there_says_so_by_its_name() {

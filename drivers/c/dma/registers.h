@@ -158,4 +158,35 @@ static ULONG Channels(VOID)
     return 0;
 }
 
+/* Parts of one page that are mapped one by one take one map register together, and can be flushed together. */
+static ULONG Parts(VOID)
+{
+    static DECLSPEC_ALIGN(4096) UCHAR Page[PAGE_SIZE];
+    PMDL Mdl = IoAllocateMdl(Page, PAGE_SIZE, FALSE, FALSE, NULL);
+    PHYSICAL_ADDRESS Logical[8];
+    ULONG Most, Index, Length;
+    PDMA_ADAPTER Adapter_ = Adapter(32, TRUE, 0x10000, &Most);
+    KIRQL Irql;
+
+    CHECK(Adapter_ != NULL && Mdl != NULL);
+    CHECK_ALL(MakeWaiters());
+    MmBuildMdlForNonPagedPool(Mdl);
+    Action = DeallocateObjectKeepRegisters;
+    KeRaiseIrql(DISPATCH_LEVEL, &Irql);
+    AskFor(Adapter_, 0, 1);
+    KeLowerIrql(Irql);
+    CHECK(Ordered == 1 && Mistakes == 0);
+    for (Index = 0; Index < 8; Index++) {
+        Length = 512;
+        Logical[Index] = Adapter_->DmaOperations->MapTransfer(Adapter_, Mdl, Bases[0], Page + 512 * Index, &Length, TRUE);
+        CHECK(Length == 512 && (Logical[Index].LowPart & (PAGE_SIZE - 1)) == 512 * Index);
+    }
+    CHECK(Adapter_->DmaOperations->FlushAdapterBuffers(Adapter_, Mdl, Bases[0], Page, PAGE_SIZE, TRUE));
+    GiveBack(Adapter_, 0, 1);
+    Adapter_->DmaOperations->PutDmaAdapter(Adapter_);
+    IoFreeMdl(Mdl);
+    DeleteWaiters();
+    return 0;
+}
+
 #endif

@@ -44,8 +44,11 @@ pub(super) fn of(
     (va, length): (u64, u64),
     is_chain: bool,
 ) -> Flow<Option<Vec<Piece>>> {
+    if length == 0 {
+        return Ok(Some(Vec::new()));
+    }
     let (start, count) = mdl::buffer(cx, mdl)?;
-    if va.wrapping_sub(start) >= count.max(1) || start.checked_add(count).is_none() {
+    if va.wrapping_sub(start) >= count || start.checked_add(count).is_none() {
         let message = format!(
             "{name} was given the address {va:#x}, which is not in its MDL: that has {count:#x} bytes at {start:#x}"
         );

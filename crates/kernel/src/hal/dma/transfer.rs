@@ -4,6 +4,8 @@
 //! function*. What a device has written to a copy is copied to the buffer when the buffers are flushed, and not otherwise. Whether a buffer that
 //! the device reaches is copied all the same, as Driver Verifier does, is a choice.
 
+use std::collections::BTreeSet;
+
 use abi::{DMA_ADAPTER, DriverPtr, MDL};
 use engine::windows::PAGE;
 use engine::{Flow, Protection};
@@ -80,6 +82,12 @@ impl Map {
     }
 }
 
+/// How many pages of a buffer these map: parts of one page take one map register together.
+fn pages<'m>(maps: impl Iterator<Item = &'m Map>) -> usize {
+    let of = |map: &Map| map.va / PAGE..=map.va.saturating_add(map.bytes - 1) / PAGE;
+    maps.flat_map(of).collect::<BTreeSet<u64>>().len()
+}
+
 /// The map registers at `base` are this adapter's, for transfers by `MapTransfer`: how many there are.
 pub(super) fn check(cx: &mut Cx<'_>, name: &str, at: u64, base: u64) -> Flow<u32> {
     let found = cx
@@ -142,15 +150,14 @@ pub fn map_transfer(
     let Some(run) = pieces::runs(found, mask, takes_several).into_iter().next() else { return Ok(0) };
     let by = By::now(cx);
     let map = place(cx, at, run, va, to_device, (NAME, by))?;
-    let used = cx.with(|k| k.hal.dma.registers[&base].maps.iter().map(Map::span).sum::<u64>());
-    if used + map.span() > count.into() {
+    let needed = cx.with(|k| pages(k.hal.dma.registers[&base].maps.iter().chain([&map])));
+    if needed > count as usize {
         let message = format!(
-            "MapTransfer was asked to map {:#x} bytes at {va:#x}, which takes {} map registers; of {count} that were allocated, {used} are in use",
-            map.bytes,
-            map.span()
+            "MapTransfer was asked to map {:#x} bytes at {va:#x}: with what is mapped already that takes {needed} map registers, and {count} were allocated",
+            map.bytes
         );
         let verdict = Verdict::verifier("dma-too-few-map-registers", message);
-        cx.verify(verdict.bug_check(DMA_VIOLATION, [0xC, count.into(), used, map.span()]))?;
+        cx.verify(verdict.bug_check(DMA_VIOLATION, [0xC, count.into(), needed as u64, 0]))?;
     }
     let (logical, bytes) = (map.logical, map.bytes);
     cx.with(|k| k.hal.dma.registers.get_mut(&base).map(|known| known.maps.push(map)));
