@@ -73,6 +73,14 @@ enum {
     BALANCED_TABLE,
     TREE_NODE,
     TABLE_ROUTINE,
+    IDENTIFIER,
+    ACCESS_LIST,
+    DESCRIPTOR,
+    SUBJECT,
+    TOKEN,
+    PRIVILEGES,
+    MAPPING,
+    CLIENT,
     KINDS,
 };
 
@@ -130,6 +138,13 @@ typedef struct _WORLD {
     RTL_GENERIC_TABLE Table;
     RTL_AVL_TABLE BalancedTable;
     RTL_SPLAY_LINKS Nodes[3];
+    DECLSPEC_ALIGN(16) UCHAR Identifier[16];
+    UCHAR AccessList[64];
+    ULONG_PTR Descriptors[2][16]; /* absolute, and in one piece */
+    SECURITY_SUBJECT_CONTEXT Subject;
+    ULONG Privileges[12];
+    ULONG Mapping[4];
+    ULONG_PTR Client[10];
     DECLSPEC_ALIGN(16) ERESOURCE Resource;
     DECLSPEC_ALIGN(64) NPAGED_LOOKASIDE_LIST Lookaside;
     DECLSPEC_ALIGN(16) UCHAR SequencedList[16];
@@ -283,6 +298,28 @@ static void MakeTables(void)
     RtlInsertAsRightChild(&World->Nodes[1], &World->Nodes[2]);
 }
 
+/* An identifier, a list with one entry, descriptors of both forms, a token and what has one. */
+static void MakeSecurity(void)
+{
+    static const UCHAR Identifier[] = {1, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0};
+    static const UCHAR List[] = {2, 0, 64, 0, 1, 0, 0, 0, 0, 0, 20, 0, 0xFF, 1, 0x1F, 0};
+    static const ULONG Privileges[] = {2, 1, 20, 0, 2, 7, 0, 0};
+    static const ULONG Mapping[] = {0x120089, 0x120116, 0x1200A0, 0x1F01FF};
+    ULONG Quality[] = {12, 2, 0}, Room = sizeof(World->Descriptors[1]);
+
+    RtlCopyMemory(World->Identifier, Identifier, sizeof(Identifier));
+    RtlCopyMemory(World->AccessList, List, sizeof(List));
+    RtlCopyMemory(World->AccessList + sizeof(List), Identifier, sizeof(Identifier));
+    RtlCopyMemory(World->Privileges, Privileges, sizeof(Privileges));
+    RtlCopyMemory(World->Mapping, Mapping, sizeof(Mapping));
+    RtlCreateSecurityDescriptor(World->Descriptors[0], SECURITY_DESCRIPTOR_REVISION);
+    RtlSetDaclSecurityDescriptor(World->Descriptors[0], TRUE, (PACL)World->AccessList, FALSE);
+    Call4(L"RtlSetOwnerSecurityDescriptor", World->Descriptors[0], (ULONG_PTR)World->Identifier, 0, 0);
+    Call4(L"RtlAbsoluteToSelfRelativeSD", World->Descriptors[0], (ULONG_PTR)World->Descriptors[1], (ULONG_PTR)&Room, 0);
+    SeCaptureSubjectContext(&World->Subject);
+    Call4(L"SeCreateClientSecurity", KeGetCurrentThread(), (ULONG_PTR)Quality, FALSE, (ULONG_PTR)World->Client);
+}
+
 static void MapCard(void)
 {
     PCI_COMMON_CONFIG Config;
@@ -344,6 +381,7 @@ static BOOLEAN MakeWorld(void)
     }
     MakeSections();
     MakeTables();
+    MakeSecurity();
     MapCard();
     return OwnIrp != NULL && OwnMdl != NULL && WorkItem != NULL;
 }
@@ -405,6 +443,14 @@ static ULONG_PTR Fitting(ULONG Kind)
     case TREE_NODE: return (ULONG_PTR)&World->Nodes[Below(3)];
     case TABLE_ROUTINE:
         return Below(2) == 0 ? (ULONG_PTR)TableAllocate : Below(2) == 0 ? (ULONG_PTR)TableFree : (ULONG_PTR)TableCompare;
+    case IDENTIFIER: return (ULONG_PTR)World->Identifier;
+    case ACCESS_LIST: return (ULONG_PTR)World->AccessList;
+    case DESCRIPTOR: return (ULONG_PTR)World->Descriptors[Below(2)];
+    case SUBJECT: return (ULONG_PTR)&World->Subject;
+    case TOKEN: return (ULONG_PTR)World->Subject.PrimaryToken;
+    case PRIVILEGES: return (ULONG_PTR)World->Privileges;
+    case MAPPING: return (ULONG_PTR)World->Mapping;
+    case CLIENT: return (ULONG_PTR)World->Client;
     default: return (ULONG_PTR)World->Memory;
     }
 }
