@@ -161,14 +161,16 @@ fn two_applications_of_different_users_are_told_apart() {
 /// Of `pciline.c`, whose named device is the function device object.
 const LINE_CARD: &str = r"\\.\PciLine0";
 
-/// The INF of the line card, with who may open the device.
-fn secured(name: &str, sddl: &str) -> PathBuf {
+/// The INF of the line card, with who may open the device, or all of its class: by the section that says so.
+fn secured(name: &str, section: &str, sddl: &str) -> PathBuf {
     rig::changed_inf(name, "pciline.inf", |text| {
-        let section = "[PciLine.Hardware.AddReg]\n";
-        assert!(text.contains(section));
-        text.replace(section, &format!("{section}HKR,,Security,,\"{sddl}\"\n"))
+        let section = format!("[{section}]\n");
+        assert!(text.contains(&section));
+        text.replace(&section, &format!("{section}HKR,,Security,,\"{sddl}\"\n"))
     })
 }
+
+const OF_DEVICE: &str = "PciLine.Hardware.AddReg";
 
 /// A machine with the line card, installed so.
 fn line_card(inf: &Path) -> Machine {
@@ -177,7 +179,7 @@ fn line_card(inf: &Path) -> Machine {
 
 #[test]
 fn the_inf_says_who_may_open_the_device() {
-    let inf = secured("administrators", "D:P(A;;GA;;;SY)(A;;GA;;;BA)");
+    let inf = secured("administrators", OF_DEVICE, "D:P(A;;GA;;;SY)(A;;GA;;;BA)");
     let machine = line_card(&inf);
     play(
         &machine,
@@ -193,7 +195,7 @@ fn the_inf_says_who_may_open_the_device() {
 
 #[test]
 fn the_inf_says_what_a_plain_user_may() {
-    let inf = secured("readers", "D:P(A;;GA;;;SY)(A;;GA;;;BA)(A;;GR;;;WD)");
+    let inf = secured("readers", OF_DEVICE, "D:P(A;;GA;;;SY)(A;;GA;;;BA)(A;;GR;;;WD)");
     let machine = line_card(&inf);
     play(
         &machine,
@@ -208,6 +210,15 @@ fn the_inf_says_what_a_plain_user_may() {
 }
 
 #[test]
+fn what_the_inf_says_of_the_class_holds_where_it_says_nothing_of_the_device() {
+    let inf = secured("class", "Class.AddReg", "D:P(A;;GA;;;SY)(A;;GA;;;BA)");
+    let machine = line_card(&inf);
+    let script = "user plain; open DEVICE as none expect STATUS_ACCESS_DENIED";
+    play(&machine, &script.replace("DEVICE", LINE_CARD));
+    machine.finish().expect_clean();
+}
+
+#[test]
 fn without_a_word_of_the_inf_everyone_may_read_and_write() {
     let machine = line_card(&driver("pciline.inf"));
     play(&machine, &r"user plain; open DEVICE as card; close card".replace("DEVICE", LINE_CARD));
@@ -216,7 +227,7 @@ fn without_a_word_of_the_inf_everyone_may_read_and_write() {
 
 #[test]
 fn an_inf_whose_security_is_none_is_refused_at_its_line() {
-    let inf = secured("nobody", "D:P(A;;GA;;;NOBODY)");
+    let inf = secured("nobody", OF_DEVICE, "D:P(A;;GA;;;NOBODY)");
     let bench = Bench::new().driver(driver("pciline.sys")).inf(&inf).device("pci9052");
     let error = bench.start().map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("Security: `NOBODY` names no account"), "{error}");

@@ -60,7 +60,7 @@ pub struct Installation {
     pub version: String,
     /// `DriverVer`'s date as the registry has it, `1-31-2025`; empty if there is none.
     pub date: String,
-    /// Who may open the device, as SDDL: `HKR,,Security,,"…"` of `DDInstall.HW`.
+    /// Who may open the device, as SDDL: `HKR,,Security,,"…"` of `DDInstall.HW`, or else of the class's `ClassInstall32`.
     pub security: Option<String>,
     /// What was passed over and cannot matter to the driver.
     pub ignored: Vec<Remark>,
@@ -109,7 +109,10 @@ pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Out
     for entry in entries(sections, &format!("{section}.HW"), &mut remarks)? {
         device_keys.extend(directive(sections, entry, HARDWARE, &mut remarks)?);
     }
-    let security = security(&mut device_keys)?;
+    let security = match security(&mut device_keys)? {
+        Some(security) => Some(security),
+        None => security_of_class(sections)?,
+    };
     device_keys.retain(|write| !is_property(write, &mut remarks));
 
     let Some(services) = sections.get(&format!("{section}.Services")) else {
@@ -298,6 +301,21 @@ const PROPERTIES: [&str; 8] = [
     "ResourcePickerTags",
     "ResourcePickerExceptions",
 ];
+
+/// Who may open devices of the class, if the INF installs that: `[ClassInstall32]`. Nothing else of that section is carried out.
+fn security_of_class(sections: &Sections) -> Outcome<Option<String>> {
+    let mut remarks = Remarks::default();
+    for decoration in [".NTamd64", ".NT", ""] {
+        let Some(section) = sections.get(&format!("ClassInstall32{decoration}")) else { continue };
+        let mut writes = Vec::new();
+        for entry in section.entries().filter(|entry| entry.is("AddReg")) {
+            // A section that it does not find is of no consequence here.
+            writes.extend(add_reg(sections, entry, &mut remarks).unwrap_or_default());
+        }
+        return security(&mut writes);
+    }
+    Ok(None)
+}
 
 /// Takes the device's security out of the writes to its key.
 fn security(writes: &mut Vec<RegistryWrite>) -> Outcome<Option<String>> {
