@@ -5,6 +5,7 @@
  */
 #include "system/system.h"
 #include "system/bugchecks.h"
+#include "system/filing.h"
 #include "system/information.h"
 #include "system/life.h"
 #include "system/loading.h"
@@ -28,6 +29,7 @@ static ULONG (*const Stories[])(VOID) = {
     ToldOfProcesses, NoLongerToldOfProcesses, Loading, LoadedAgain, /* from 16 on */
     NotOnDisk, UnloadsItself, RecordsOfBugChecks, StopsWithCallbacks, /* from 20 on */
     StopsAndFails, StopsInDpc, CalledAgain, WantsShutdown, /* from 24 on */
+    FilesTellOfThemselves, /* from 28 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -67,6 +69,8 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
         IoRegisterBootDriverReinitialization(Driver, BeginsAgain, &BootCalls);
         IoRegisterDriverReinitialization(Driver, BeginsAgain, &EntryCalls);
         Driver->MajorFunction[IRP_MJ_SHUTDOWN] = DispatchShutdown;
+        Driver->MajorFunction[IRP_MJ_QUERY_INFORMATION] = DispatchQuery;
+        Driver->MajorFunction[IRP_MJ_SET_INFORMATION] = DispatchSet;
         Driver->DriverUnload = Unload;
     }
     return Status;

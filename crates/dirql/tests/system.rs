@@ -275,3 +275,8 @@ fn a_device_that_wants_to_be_told_of_the_shutdown_last_is_told_behind_the_others
         .collect();
     assert_eq!(told, ["with the others", "at last"], "{report}");
 }
+
+#[test]
+fn a_file_is_asked_of_itself_by_its_handle_and_its_driver_of_what_only_that_knows() {
+    tell(28, 20);
+}

@@ -680,6 +680,7 @@ exports! { FUNCTIONS:
     : ZwOpenProcess(4) @ 0..=0 => ps::process::zw_open;
     : ZwOpenSection(3) @ 0..=0 => mm::section::zw_open;
     : ZwOpenSymbolicLinkObject(3) @ 0..=0 => ob::directory::zw_open_link;
+    : ZwQueryInformationFile(5) @ 0..=0 => io::information::zw_query;
     : ZwQueryKey(5) @ 0..=0 => cm::value::query_key;
     : ZwQueryObject(5) @ 0..=0 => ob::query::zw_query;
     : ZwQuerySection(5) @ 0..=0 => mm::section::zw_query;
@@ -689,6 +690,7 @@ exports! { FUNCTIONS:
     : ZwQueryValueKey(6) @ 0..=0 => cm::value::query;
     : ZwReadFile(9) @ 0..=0 => io::zw::read_file;
     : ZwSetEvent(2) @ 0..=0 => io::event::zw_set;
+    : ZwSetInformationFile(5) @ 0..=0 => io::information::zw_set;
     : ZwSetSecurityObject(3) @ 0..=0 => se::object::zw_set;
     : ZwSetValueKey(6) @ 0..=0 => cm::value::set;
     : ZwUnloadDriver(1) @ 0..=0 => io::load::zw_unload;

@@ -112,7 +112,10 @@ fn present(buffer: Buffer, mode: Mode) -> Buffer {
 }
 
 /// One system buffer for input and output; the output is copied back at completion.
-fn buffered(
+///
+/// # Errors
+/// As [`for_transfer`].
+pub(crate) fn buffered(
     cx: &mut Cx<'_>,
     packet: &mut Packet,
     input: Buffer,

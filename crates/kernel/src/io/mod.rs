@@ -27,6 +27,7 @@ pub mod file;
 mod file_lock;
 mod finish;
 pub mod hard_error;
+pub mod information;
 pub mod integrity;
 pub mod interface;
 pub mod interrupt;

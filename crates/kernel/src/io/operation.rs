@@ -5,7 +5,8 @@
 
 use abi::{
     FILE_READ_DATA, FILE_WRITE_DATA, IRP_MJ_DEVICE_CONTROL, IRP_MJ_FLUSH_BUFFERS,
-    IRP_MJ_INTERNAL_DEVICE_CONTROL, IRP_MJ_READ, IRP_MJ_WRITE,
+    IRP_MJ_INTERNAL_DEVICE_CONTROL, IRP_MJ_QUERY_INFORMATION, IRP_MJ_READ, IRP_MJ_SET_INFORMATION,
+    IRP_MJ_WRITE,
 };
 
 use super::buffers::Buffer;
@@ -23,6 +24,10 @@ pub enum Operation {
     InternalControl(u32, Buffer, Buffer),
     /// `FlushFileBuffers`.
     Flush,
+    /// What is known of the file, of this class; drivers only.
+    Query(u32, Buffer),
+    /// As `Query`, to be set.
+    Set(u32, Buffer),
 }
 
 impl Operation {
@@ -34,6 +39,8 @@ impl Operation {
             Self::Write(..) => "WriteFile",
             Self::Control(..) | Self::InternalControl(..) => "DeviceIoControl",
             Self::Flush => "FlushFileBuffers",
+            Self::Query(..) => "ZwQueryInformationFile",
+            Self::Set(..) => "ZwSetInformationFile",
         }
     }
 
@@ -47,6 +54,9 @@ impl Operation {
                 format!("{file}, code {code:#010x}, {} bytes in, {} out", input.length, output.length)
             }
             Self::Flush => file.to_owned(),
+            Self::Query(class, buffer) | Self::Set(class, buffer) => {
+                format!("{file}, class {class}, {} bytes", buffer.length)
+            }
         }
     }
 
@@ -57,6 +67,8 @@ impl Operation {
             Self::Control(..) => IRP_MJ_DEVICE_CONTROL,
             Self::InternalControl(..) => IRP_MJ_INTERNAL_DEVICE_CONTROL,
             Self::Flush => IRP_MJ_FLUSH_BUFFERS,
+            Self::Query(..) => IRP_MJ_QUERY_INFORMATION,
+            Self::Set(..) => IRP_MJ_SET_INFORMATION,
         }
     }
 
@@ -67,6 +79,7 @@ impl Operation {
             Self::Write(..) | Self::Flush => FILE_WRITE_DATA,
             // `FILE_READ_ACCESS` is 1, `FILE_WRITE_ACCESS` 2: the same bits.
             Self::Control(code, ..) | Self::InternalControl(code, ..) => *code >> 14 & 3,
+            Self::Query(..) | Self::Set(..) => 0,
         }
     }
 
@@ -80,9 +93,10 @@ impl Operation {
     /// Bytes that the driver may fill.
     pub(crate) const fn output(&self) -> Option<u32> {
         match self {
-            Self::Read(buffer, _) | Self::Control(_, _, buffer) | Self::InternalControl(_, _, buffer) => {
-                Some(buffer.length)
-            }
+            Self::Read(buffer, _)
+            | Self::Control(_, _, buffer)
+            | Self::InternalControl(_, _, buffer)
+            | Self::Query(_, buffer) => Some(buffer.length),
             _ => None,
         }
     }

@@ -357,6 +357,14 @@ fn fill(packet: &mut Packet, operation: Operation, offset: i64, key: u32) {
         Operation::Control(code, input, output) | Operation::InternalControl(code, input, output) => {
             fill_control(packet, code, input.length, output.length);
         }
+        Operation::Query(class, buffer) => {
+            packet.set_next(IO_STACK_LOCATION::Parameters_QueryFile_Length, buffer.length);
+            packet.set_next(IO_STACK_LOCATION::Parameters_QueryFile_FileInformationClass, class);
+        }
+        Operation::Set(class, buffer) => {
+            packet.set_next(IO_STACK_LOCATION::Parameters_SetFile_Length, buffer.length);
+            packet.set_next(IO_STACK_LOCATION::Parameters_SetFile_FileInformationClass, class);
+        }
         Operation::Flush => {}
     }
     packet.add_flags(flags(&operation));
@@ -368,6 +376,7 @@ pub(crate) fn flags(operation: &Operation) -> u32 {
     match operation {
         Operation::Read(..) => IRP_READ_OPERATION | IRP_DEFER_IO_COMPLETION,
         Operation::Write(..) => IRP_WRITE_OPERATION | IRP_DEFER_IO_COMPLETION,
+        Operation::Query(..) | Operation::Set(..) => IRP_DEFER_IO_COMPLETION,
         Operation::Control(..) | Operation::InternalControl(..) | Operation::Flush => 0,
     }
 }
@@ -392,6 +401,8 @@ fn give_buffers(
         Operation::Control(code, input, output) | Operation::InternalControl(code, input, output) => {
             buffers::for_control(cx, packet, code, input, output, mode)
         }
+        Operation::Query(_, buffer) => buffers::buffered(cx, packet, Buffer::default(), buffer, mode),
+        Operation::Set(_, buffer) => buffers::buffered(cx, packet, buffer, Buffer::default(), mode),
         Operation::Flush => Ok(Ok(())),
     }
 }

@@ -248,7 +248,8 @@ fn parameters(location: View<IO_STACK_LOCATION>, operation: &Operation, offset: 
             location.set(lengths.1, output.length);
             location.set(IO_STACK_LOCATION::Parameters_DeviceIoControl_IoControlCode, *code);
         }
-        Operation::Flush => {}
+        // Others do not go this way.
+        Operation::Flush | Operation::Query(..) | Operation::Set(..) => {}
     }
 }
 

@@ -1,0 +1,133 @@
+//! What is known of an open file, asked and set by its handle.
+//!
+//! Pages: *ZwQueryInformationFile function*, *ZwSetInformationFile function*. As Windows' I/O manager does, this one answers for the position of a
+//! synchronous file, for access, mode and alignment by itself; everything else its driver is asked, in a system buffer.
+
+use abi::{
+    DEVICE_OBJECT, DriverPtr, FILE_OBJECT, FO_ALERTABLE_IO, FO_SYNCHRONOUS_IO, FileAccessInformation,
+    FileAlignmentInformation, FileModeInformation, FilePositionInformation, IO_STATUS_BLOCK, NtStatus,
+};
+use engine::Flow;
+
+use super::operation::Operation;
+use super::stack;
+use super::transfer::{self, Buffer, Request};
+use crate::cx::Cx;
+use crate::ob::handle::{self, Mode};
+use crate::ob::{self, Handle, Kind};
+
+/// `FILE_SYNCHRONOUS_IO_ALERT`, `FILE_SYNCHRONOUS_IO_NONALERT`.
+const ALERT: u32 = 0x10;
+const NONALERT: u32 = 0x20;
+
+/// What the I/O manager answers for itself of this class.
+fn own(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, access: u32, class: u32) -> Flow<Option<Vec<u8>>> {
+    let flags = cx.read(file + FILE_OBJECT::Flags)?;
+    let is_synchronous = flags & FO_SYNCHRONOUS_IO != 0;
+    Ok(match class {
+        class if class == FilePositionInformation && is_synchronous => {
+            Some(cx.read(file + FILE_OBJECT::CurrentByteOffset)?.to_le_bytes().to_vec())
+        }
+        class if class == FileAccessInformation => Some(access.to_le_bytes().to_vec()),
+        class if class == FileModeInformation => {
+            let mode = match (is_synchronous, flags & FO_ALERTABLE_IO != 0) {
+                (false, _) => 0,
+                (true, true) => ALERT,
+                (true, false) => NONALERT,
+            };
+            Some(mode.to_le_bytes().to_vec())
+        }
+        class if class == FileAlignmentInformation => {
+            let device = stack::related_device(cx, file)?;
+            Some(cx.read(device + DEVICE_OBJECT::AlignmentRequirement)?.to_le_bytes().to_vec())
+        }
+        _ => None,
+    })
+}
+
+/// The file of a handle, with a reference, and the access that was granted.
+fn file_of(cx: &mut Cx<'_>, file: u64) -> Flow<Result<(DriverPtr<FILE_OBJECT>, u32), NtStatus>> {
+    let entry = handle::reference(cx, Handle(file), Some(Kind::File), 0, Mode::Kernel)?;
+    Ok(entry.map(|entry| (DriverPtr::new(entry.object), entry.access)))
+}
+
+fn answer(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>, information: u64) -> Flow<NtStatus> {
+    cx.write(status_block + IO_STATUS_BLOCK::Status, NtStatus::SUCCESS)?;
+    cx.write(status_block + IO_STATUS_BLOCK::Information, information)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+/// `ZwQueryInformationFile`.
+///
+/// # Errors
+/// A verdict if a pointer is bad, or on a driver.
+pub fn zw_query(
+    cx: &mut Cx<'_>,
+    file: u64,
+    status_block: DriverPtr<IO_STATUS_BLOCK>,
+    buffer: u64,
+    length: u32,
+    class: u32,
+) -> Flow<NtStatus> {
+    let (object, access) = match file_of(cx, file)? {
+        Ok(found) => found,
+        Err(status) => return Ok(status),
+    };
+    let own = own(cx, object, access, class)?;
+    ob::object::dereference(cx, object)?;
+    let Some(bytes) = own else {
+        return ask(cx, file, status_block, &Operation::Query(class, Buffer { address: buffer, length }));
+    };
+    if (length as usize) < bytes.len() {
+        return Ok(NtStatus::INFO_LENGTH_MISMATCH);
+    }
+    cx.write_bytes(buffer, &bytes)?;
+    answer(cx, status_block, bytes.len() as u64)
+}
+
+/// `ZwSetInformationFile`.
+///
+/// # Errors
+/// As [`zw_query`].
+pub fn zw_set(
+    cx: &mut Cx<'_>,
+    file: u64,
+    status_block: DriverPtr<IO_STATUS_BLOCK>,
+    buffer: u64,
+    length: u32,
+    class: u32,
+) -> Flow<NtStatus> {
+    if class != FilePositionInformation {
+        return ask(cx, file, status_block, &Operation::Set(class, Buffer { address: buffer, length }));
+    }
+    let (object, _) = match file_of(cx, file)? {
+        Ok(found) => found,
+        Err(status) => return Ok(status),
+    };
+    let is_synchronous = cx.read(object + FILE_OBJECT::Flags)? & FO_SYNCHRONOUS_IO != 0;
+    let status = if !is_synchronous {
+        ask(cx, file, status_block, &Operation::Set(class, Buffer { address: buffer, length }))?
+    } else if length < 8 {
+        NtStatus::INFO_LENGTH_MISMATCH
+    } else {
+        let position: i64 = cx.read(DriverPtr::new(buffer))?;
+        if position < 0 {
+            NtStatus::INVALID_PARAMETER
+        } else {
+            cx.write(object + FILE_OBJECT::CurrentByteOffset, position)?;
+            answer(cx, status_block, 0)?
+        }
+    };
+    ob::object::dereference(cx, object)?;
+    Ok(status)
+}
+
+fn ask(
+    cx: &mut Cx<'_>,
+    file: u64,
+    status_block: DriverPtr<IO_STATUS_BLOCK>,
+    operation: &Operation,
+) -> Flow<NtStatus> {
+    let request = Request { operation, event: None, status_block, key: 0 };
+    Ok(transfer::issue(cx, Handle(file), &request, Mode::Kernel)?.status)
+}
