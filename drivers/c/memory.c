@@ -8,6 +8,7 @@
 #include "memory/doubtful.h"
 #include "memory/limits.h"
 #include "memory/mappings.h"
+#include "memory/stacks.h"
 #include "memory/zones.h"
 
 DRIVER_INITIALIZE DriverEntry;
@@ -24,6 +25,7 @@ static ULONG (*const Stories[])(VOID) = {
     Zones, ZonesWithLock, ZonesRefused, /* from 20 on */
     AdvancedMdl, AdvancedAndUnlocked, ProtectedMapping, WrittenThoughReadOnly, ReservedAddresses, ContiguousOfNode,
     MisusedRange, /* from 23 on */
+    LargerStack, DeeperThanAsked, /* from 30 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

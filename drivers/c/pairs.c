@@ -19,6 +19,7 @@
 #include "pairs/reserved.h"
 #include "pairs/sections.h"
 #include "pairs/security.h"
+#include "pairs/stacks.h"
 #include "pairs/system.h"
 #include "pairs/zones.h"
 
@@ -40,7 +41,7 @@ typedef struct _PAIR_OF_RULE {
 #define REQUEST_PAIR(Rule, Routine) {Rule, NULL, Routine},
 static const PAIR_OF_RULE Pairs[] = {
     CONTROLLER_PAIRS DEVICE_PAIRS DISPATCHER_PAIRS DMA_PAIRS EXCLUSION_PAIRS LEVEL_PAIRS MAPPING_PAIRS MDL_PAIRS
-        OWN_IRP_PAIRS POOL_PAIRS PROCESSOR_PAIRS REQUEST_PAIRS RESERVED_PAIRS SECTION_PAIRS SECURITY_PAIRS SYSTEM_PAIRS ZONE_PAIRS
+        OWN_IRP_PAIRS POOL_PAIRS PROCESSOR_PAIRS REQUEST_PAIRS RESERVED_PAIRS SECTION_PAIRS SECURITY_PAIRS STACK_PAIRS SYSTEM_PAIRS ZONE_PAIRS
 };
 #undef PAIR
 #undef REQUEST_PAIR

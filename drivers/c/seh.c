@@ -24,6 +24,7 @@ static ULONG (*const Stories[])(VOID) = {
     FilterRaises, ThroughTheKernel, InADpc, OwnWalk, /* from 8 on */
     Restored, OwnLanguageHandler, DispatchRaises, StartIoRaises, /* from 12 on */
     QueryRaises, ModeOfZw, WhatPagesRaise, CapturesAll, /* from 16 on */
+    HandledOnExpanded,
 };
 
 static ULONG (*const Bugs[])(VOID) = {
@@ -31,6 +32,7 @@ static ULONG (*const Bugs[])(VOID) = {
     DpcFaults, GoesOn, FilterFaults, LevelStays, /* from 4 on */
     UnwindNowhere, ZwRaises, CancelRaises, ThreadRaises, /* from 8 on */
     SemaphoreUnhandled, MutexUnhandled, MendsNothing, MendsNothingForLong, /* from 12 on */
+    ExpandedRaises,
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

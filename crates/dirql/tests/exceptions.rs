@@ -222,6 +222,12 @@ fn who_makes_a_thread_does_not_get_its_exceptions() {
 }
 
 #[test]
+fn a_routine_on_an_expanded_stack_must_handle_its_exceptions_itself() {
+    tell(20, 2);
+    ends(16, "wild-read", Some((0x1E, 0xFFFF_FFFF_C000_0005)), "FaultOnExpanded");
+}
+
+#[test]
 fn an_exception_that_is_gone_on_from_and_comes_again_and_again_is_told() {
     let report = commit_within(200_000_000, 14);
     let verdict = report.expect_verdict();

@@ -133,6 +133,27 @@ fn each_misuse_of_reserved_addresses_has_its_check_of_0xda() {
 }
 
 #[test]
+fn a_routine_gets_as_much_stack_as_is_asked_for_and_its_own_high_water() {
+    let report = rig::tell(start(bench), r"\\.\DirqlMemory", CODE + 4 * 30, 14, "larger stack");
+    let (_, depth) =
+        report.sums.stacks.iter().find(|(name, _)| name.starts_with("the expanded stack of")).unwrap();
+    assert!((48 << 10..0xD000).contains(depth), "{report}");
+}
+
+#[test]
+fn a_routine_that_goes_deeper_than_its_expanded_stack_overflows_it() {
+    let machine = start(bench);
+    assert!(rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * 31, &[]).is_err());
+    let report = machine.finish();
+    let verdict = report.verdict.as_ref().unwrap();
+    assert!(
+        verdict.rule == "stack-overflow" && verdict.message.contains("the expanded stack of"),
+        "{report}"
+    );
+    assert!(verdict.message.contains("memory.sys!Down"), "{report}");
+}
+
+#[test]
 fn fewer_pages_than_asked_for_come_in_some_schedules_unless_all_are_required() {
     let pages = |policy: Policy| {
         let machine = start(|| bench().policy(policy));

@@ -168,6 +168,7 @@ pairs! {
     reserved_addresses: "reserved.h",
     sections_and_handles: "sections.h",
     security: "security.h",
+    stacks: "stacks.h",
     zones: "zones.h",
 }
 

@@ -144,4 +144,41 @@ static ULONG MendsNothingForLong(void)
     return 0;
 }
 
+static VOID NTAPI FaultOnExpanded(PVOID Parameter)
+{
+    UNREFERENCED_PARAMETER(Parameter);
+    Sink = ReadAt(NoPlace);
+}
+
+NTKERNELAPI NTSTATUS NTAPI KeExpandKernelStackAndCallout(VOID(NTAPI *Routine)(PVOID), PVOID Parameter, SIZE_T Size);
+
+/* 16: an exception of a routine on an expanded stack, which must handle all of its own. */
+static ULONG ExpandedRaises(VOID)
+{
+    __try {
+        KeExpandKernelStackAndCallout(FaultOnExpanded, NULL, 0x10000);
+    } __except (EXCEPTION_EXECUTE_HANDLER) {
+    }
+    return 0;
+}
+
+static VOID NTAPI HandlesOnExpanded(PVOID Parameter)
+{
+    __try {
+        FaultOnExpanded(NULL);
+    } __except (EXCEPTION_EXECUTE_HANDLER) {
+        *(PULONG)Parameter += 1;
+    }
+}
+
+/* A story: an exception on an expanded stack and its handler. */
+static ULONG HandledOnExpanded(VOID)
+{
+    ULONG Handled = 0;
+
+    CHECK(NT_SUCCESS(KeExpandKernelStackAndCallout(HandlesOnExpanded, &Handled, 0x10000)));
+    CHECK(Handled == 1);
+    return 0;
+}
+
 #endif

@@ -287,6 +287,8 @@ exports! { FUNCTIONS:
     : KeDetachProcess(0) @ 0..=1 => ke::attach::detach_once;
     : KeEnterCriticalRegion(0) @ 0..=1 ~ 0..=15 => ke::region::enter_critical;
     : KeEnterGuardedRegion(0) @ 0..=1 ~ 0..=15 => ke::region::enter_guarded;
+    : KeExpandKernelStackAndCallout(3) @ 0..=1 => ke::expand::callout;
+    : KeExpandKernelStackAndCalloutEx(5) @ 0..=2 => ke::expand::callout_ex;
     : KeFlushQueuedDpcs(0) @ 0..=0 => ke::dpc::flush;
     : KeGetCurrentIrql(0) @ 0..=15 => ke::irql::get;
     : KeGetCurrentNodeNumber(0) @ 0..=15 => ke::node::current;

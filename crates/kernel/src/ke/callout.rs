@@ -92,6 +92,22 @@ pub fn call_routine(
     object: u64,
     arguments: &[u64],
 ) -> Flow<u64> {
+    call_routine_on(cx, role, routine, object, arguments, None)
+}
+
+/// As [`call_routine`], on a stack of the caller's choice if there is one.
+///
+/// # Errors
+/// As [`call_routine`].
+#[inline]
+pub(crate) fn call_routine_on(
+    cx: &mut Cx<'_>,
+    role: &'static str,
+    routine: DriverPtr<Code>,
+    object: u64,
+    arguments: &[u64],
+    own: Option<Stack>,
+) -> Flow<u64> {
     if routine.is_null() {
         return Err(null_routine(cx, role));
     }
@@ -102,7 +118,7 @@ pub fn call_routine(
     let (before, stack) = cx.with(|k| {
         let floor = k.ke.processor().floors.last().copied().unwrap_or(0);
         let before = enter(k, Callout { role, routine, object, floor }, true);
-        (before, stack::for_call(k, depth))
+        (before, own.unwrap_or_else(|| stack::for_call(k, depth)))
     });
     let call = Callout { role, routine, object, floor: 0 };
     tell_enter(cx, &call);

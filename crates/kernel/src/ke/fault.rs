@@ -35,7 +35,7 @@ pub(crate) struct Exception {
 /// How an exception is told depends on where it was raised.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Where {
-    /// At DISPATCH_LEVEL or above, or in a DPC.
+    /// At DISPATCH_LEVEL or above, in a DPC, or in a routine on an expanded stack.
     Raised,
     /// On a system thread.
     SystemThread,
@@ -50,6 +50,9 @@ fn place(k: &Kernel) -> Where {
     }
     if k.ke.thread().is_some_and(|thread| !thread.services.is_empty()) {
         return Where::SystemCall;
+    }
+    if k.ke.thread().is_some_and(|thread| !thread.left_stacks.is_empty()) {
+        return Where::Raised;
     }
     match k.ke.thread().map(|thread| thread.role) {
         Some(Role::Application) => Where::SystemCall,

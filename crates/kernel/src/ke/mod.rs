@@ -17,6 +17,7 @@ pub mod dpc;
 mod dpc_drain;
 pub mod event;
 pub mod exception;
+pub mod expand;
 pub mod extended;
 pub mod fault;
 pub mod guarded_mutex;

@@ -89,10 +89,25 @@ pub(crate) fn owner(thread: &str) -> String {
     if thread.starts_with("the ") { thread.to_owned() } else { format!("the {thread}") }
 }
 
+/// How messages call the owner of a stack of `KeExpandKernelStackAndCallout`.
+pub(crate) fn expanded(thread: &str) -> String {
+    format!("the expanded stack of {}", owner(thread))
+}
+
+/// The call at which a walk up the stack ends: what had called it was interrupted, or called the kernel from another stack.
+pub(crate) fn end_of_walks(k: &Kernel) -> u32 {
+    let interrupted = k.ke.processor().interrupted.last().copied().unwrap_or(0);
+    let left = k.ke.thread().and_then(|thread| thread.left_stacks.last());
+    left.map_or(interrupted, |left| left.depth.max(interrupted))
+}
+
 /// All stacks there are, with their owners' names.
 fn all(k: &Kernel) -> impl Iterator<Item = (KernelStack, String)> {
     let threads = k.ke.threads.iter();
-    let own = threads.filter_map(|thread| thread.stack.map(|stack| (stack, owner(&thread.name))));
+    let own = threads.flat_map(|thread| {
+        let name = |index| if index == 0 { owner(&thread.name) } else { expanded(&thread.name) };
+        thread.stacks().enumerate().map(move |(index, stack)| (stack, name(index)))
+    });
     let processors = k.ke.processors.iter().flat_map(|processor| {
         let stack = |base: u64| KernelStack { limit: base - KERNEL_STACK, base };
         let name = |what: &str| format!("the {what} of processor {}", processor.number);

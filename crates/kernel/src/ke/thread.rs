@@ -16,6 +16,7 @@ use super::attach::Attached;
 use super::callout::{self, Callout};
 use super::dispatcher::{self, Kind as ObjectKind};
 use super::exception::Repeated;
+use super::expand::Left;
 use super::extended::Saved;
 use super::handler::Running;
 use super::mutex::Owned;
@@ -160,6 +161,8 @@ pub(crate) struct Thread {
     body: Option<Body>,
     /// The driver stack; idle threads have none.
     pub(crate) stack: Option<KernelStack>,
+    /// Those it has left for larger ones, which it comes back to.
+    pub(crate) left_stacks: Vec<Left>,
     pub(crate) state: State,
     /// Without boosts, 0–31.
     pub(crate) base_priority: u8,
@@ -243,6 +246,11 @@ impl Thread {
     /// Where it may run now.
     pub(crate) fn affinity(&self) -> u64 {
         self.system_affinity.unwrap_or(self.own_affinity)
+    }
+
+    /// All its driver stacks, the first one first.
+    pub(crate) fn stacks(&self) -> impl Iterator<Item = KernelStack> {
+        self.left_stacks.iter().map(|left| left.stack).chain(self.stack)
     }
 
     /// Behind the highest address of its driver stack; 0 if it has none.
@@ -445,6 +453,7 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
             apcs: VecDeque::new(),
             wanted: Wanted::default(),
             attached: Vec::new(),
+            left_stacks: Vec::new(),
             mutexes: Vec::new(),
             callouts: Vec::new(),
             handlers: Vec::new(),
@@ -560,6 +569,12 @@ fn check_end(cx: &mut Cx<'_>) -> Flow<()> {
             let message = format!("the {name} ended and still owns mutex {mutex:#x}");
             let verdict = Verdict::error("thread-ended-owning-mutex", message).bug_check(0x20, [0, 0, 0, 1]);
             return Some(verdict.related_if("acquired", *acquired));
+        }
+        if !thread.left_stacks.is_empty() {
+            let message = format!(
+                "the {name} ended within the routine that KeExpandKernelStackAndCallout has called, which must return before"
+            );
+            return Some(Verdict::error("thread-ended-on-expanded-stack", message));
         }
         if !thread.attached.is_empty() {
             let other = ps::process::name(k, thread.process);

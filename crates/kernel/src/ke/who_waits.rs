@@ -207,8 +207,8 @@ fn variable_of(k: &Kernel, address: u64) -> Option<String> {
 
 fn stack_of(k: &Kernel, address: u64) -> Option<String> {
     let mut threads = k.ke.threads.iter();
-    let owner = threads
-        .find(|thread| thread.stack.is_some_and(|stack| (stack.limit..stack.base).contains(&address)))?;
+    let owner =
+        threads.find(|thread| thread.stacks().any(|stack| (stack.limit..stack.base).contains(&address)))?;
     Some(format!("on the stack of the {}", owner.name))
 }
 

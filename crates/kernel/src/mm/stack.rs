@@ -52,3 +52,19 @@ pub fn free(cx: &mut Cx<'_>, stack: KernelStack) {
         k.mm.physical.memory.give_strand();
     });
 }
+
+/// A zeroed stack of at least `bytes`, for a thread that has one already; none if there is no memory for it.
+pub(crate) fn allocate_segment(cx: &mut Cx<'_>, bytes: u64) -> Option<KernelStack> {
+    let count = bytes.div_ceil(PAGE).max(1);
+    let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
+    let limit = cx.with(|k| map::allocate(k, Zone::Stacks, count, page, 0));
+    if limit.is_none() {
+        memory::tell(cx);
+    }
+    limit.map(|limit| KernelStack { limit, base: limit + count * PAGE })
+}
+
+/// Gives a stack of [`allocate_segment`] back.
+pub(crate) fn free_segment(cx: &mut Cx<'_>, stack: KernelStack) {
+    cx.with(|k| map::release(k, Zone::Stacks, stack.limit, (stack.base - stack.limit) / PAGE));
+}

@@ -138,9 +138,7 @@ pub(crate) fn up(cx: &mut Cx<'_>, at: &Position) -> Next {
 /// From the outermost frame of call `depth` to the driver's code that had called the kernel before.
 fn across(cx: &mut Cx<'_>, depth: u32) -> Next {
     let outer = depth - 1;
-    if outer == 0
-        || cx.with(|k| k.ke.processor().interrupted.last() == Some(&outer))
-        || system_service::is_waited_for(cx, outer)
+    if outer == 0 || cx.with(|k| stack::end_of_walks(k) == outer) || system_service::is_waited_for(cx, outer)
     {
         return Next::End;
     }
@@ -168,7 +166,7 @@ pub(crate) fn depth_of(cx: &mut Cx<'_>, rsp: u64) -> Option<u32> {
     if !is_sound(cx, rsp) {
         return None;
     }
-    let interrupted = cx.with(|k| k.ke.processor().interrupted.last().copied().unwrap_or(0));
+    let interrupted = cx.with(|k| stack::end_of_walks(k));
     let contexts = cx.engine().contexts();
     let depths = (interrupted + 1..=cx.engine().depth()).rev();
     let inside = depths.zip(&contexts).take_while(|(_, context)| context.registers.rsp() <= rsp);

@@ -1,0 +1,106 @@
+//! More stack for one call of a driver's own routine.
+//!
+//! Pages: *KeExpandKernelStackAndCallout function*, *KeExpandKernelStackAndCalloutEx function*, *EXPAND_STACK_CALLOUT callback function*.
+//! Where so much is left, the routine runs on the stack that is there; else on another, as large as if that one had grown by what was asked for.
+//! An exception that the routine does not handle goes no further. Context is reserved, and not looked at. In a DPC or an interrupt the
+//! processor's stack is not expanded: that stops by name.
+
+use abi::{Code, DriverPtr, NtStatus};
+use engine::{Flow, Stack};
+
+use super::{callout, irql, stack};
+use crate::cx::Cx;
+use crate::mm::stack::{self as memory, KernelStack};
+use crate::verdict::Verdict;
+
+/// `MAXIMUM_EXPANSION_SIZE`: a large stack on x64, less half a page.
+const MAXIMUM_EXPANSION_SIZE: u64 = 0x1_2000 - 0x800;
+
+/// Stacks of one thread; Windows' own limit, beyond which it gives STATUS_STACK_OVERFLOW, is not documented.
+const MOST_STACKS: usize = 32;
+
+/// A stack that a thread has left for another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Left {
+    /// Its stack before.
+    pub(crate) stack: KernelStack,
+    /// How many calls of drivers there were then.
+    pub(crate) depth: u32,
+}
+
+/// `KeExpandKernelStackAndCallout`.
+///
+/// # Errors
+/// As [`callout_ex`].
+pub fn callout(cx: &mut Cx<'_>, routine: DriverPtr<Code>, parameter: u64, size: u64) -> Flow<NtStatus> {
+    callout_ex(cx, routine, parameter, size, false, 0)
+}
+
+/// `KeExpandKernelStackAndCalloutEx`: STATUS_INVALID_PARAMETER_3 and _4, STATUS_NO_MEMORY, STATUS_STACK_OVERFLOW as its page has them; the
+/// routine has not been called then.
+///
+/// # Errors
+/// A verdict on what the routine leaves behind.
+pub fn callout_ex(
+    cx: &mut Cx<'_>,
+    routine: DriverPtr<Code>,
+    parameter: u64,
+    size: u64,
+    wait: bool,
+    _context: u64,
+) -> Flow<NtStatus> {
+    if size > MAXIMUM_EXPANSION_SIZE {
+        return Ok(NtStatus::INVALID_PARAMETER_3);
+    }
+    if wait && irql::current(cx) > 1 {
+        return Ok(NtStatus::INVALID_PARAMETER_4);
+    }
+    let pointer = cx.engine().caller().map_or(0, |caller| caller.registers.rsp());
+    let (limit, in_interrupt, stacks) = cx.with(|k| {
+        let stacks = k.ke.thread().map_or(0, |thread| 1 + thread.left_stacks.len());
+        (stack::limits(k).limit, !k.ke.processor().entered.is_empty(), stacks)
+    });
+    let left = pointer.saturating_sub(limit);
+    if left >= size {
+        callout::call_routine(cx, ROLE, routine, 0, &[parameter])?;
+        return Ok(NtStatus::SUCCESS);
+    }
+    if in_interrupt {
+        let what = "KeExpandKernelStackAndCalloutEx in a DPC whose stack has less left";
+        return Err(cx.stop(Verdict::not_implemented(what)));
+    }
+    if stacks > MOST_STACKS {
+        return Ok(NtStatus::STACK_OVERFLOW);
+    }
+    let refused = !wait && cx.choose("fault.stack", 2) == 1;
+    let Some(new) = (if refused { None } else { memory::allocate_segment(cx, left + size) }) else {
+        return Ok(NtStatus::NO_MEMORY);
+    };
+    run_on(cx, new, routine, parameter)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+const ROLE: &str = "ExpandedStackCall";
+
+/// The current thread calls the routine on another stack, which is gone afterwards.
+fn run_on(cx: &mut Cx<'_>, new: KernelStack, routine: DriverPtr<Code>, parameter: u64) -> Flow<()> {
+    let depth = cx.engine().depth();
+    cx.with(|k| {
+        let thread = k.ke.thread_mut().expect("a driver's routine is run by a thread");
+        if let Some(stack) = thread.stack.replace(new) {
+            thread.left_stacks.push(Left { stack, depth });
+        }
+    });
+    // Where that is left for good, the machine stops: a thread must not end within.
+    callout::call_routine_on(cx, ROLE, routine, 0, &[parameter], Some(Stack::At(new.base)))?;
+    let used = stack::high_water(cx.engine(), new);
+    cx.with(|k| {
+        let thread = k.ke.thread_mut().expect("the thread that called it");
+        let left = thread.left_stacks.pop().expect("pushed above");
+        thread.stack = Some(left.stack);
+        let name = stack::expanded(&thread.name);
+        stack::note_depth(&mut k.ke.deepest_stacks, &name, used);
+    });
+    memory::free_segment(cx, new);
+    Ok(())
+}

@@ -1,0 +1,103 @@
+/* A routine that is called with more stack than there is. */
+#include "memory.h"
+
+typedef VOID NTAPI EXPANDED_STACK_CALL(PVOID Parameter);
+NTKERNELAPI NTSTATUS NTAPI KeExpandKernelStackAndCallout(EXPANDED_STACK_CALL *Routine, PVOID Parameter, SIZE_T Size);
+NTKERNELAPI NTSTATUS NTAPI KeExpandKernelStackAndCalloutEx(EXPANDED_STACK_CALL *Routine, PVOID Parameter, SIZE_T Size,
+                                                           BOOLEAN Wait, PVOID Context);
+
+#define LARGEST 0x11800 /* MAXIMUM_EXPANSION_SIZE */
+
+typedef struct _EXPANDED {
+    ULONG_PTR Low, High, Remaining; /* of the routine's own stack */
+    ULONG Calls;                    /* of the routine */
+    ULONG Deepest;                  /* how far it has gone down */
+    ULONG Bytes;                    /* how far it is to go */
+    SIZE_T Again;                   /* bytes that it is to ask for in turn */
+    NTSTATUS Status;                /* of that */
+    BOOLEAN Orderly;                /* what it saw of its stack was right */
+} EXPANDED;
+
+/* Goes down so many KiB, and tells by how much the rest of the stack has become smaller. */
+__attribute__((noinline)) static ULONG_PTR Down(ULONG KiB)
+{
+    volatile UCHAR Room[1024];
+
+    Room[0] = (UCHAR)KiB;
+    Room[1023] = Room[0];
+    return KiB <= 1 ? IoGetRemainingStackSize() : Down(KiB - 1) + (Room[1023] - Room[0]);
+}
+
+static VOID NTAPI Expanded(PVOID Parameter)
+{
+    EXPANDED *Told = Parameter;
+    LARGE_INTEGER Moment = {.QuadPart = -10000};
+    ULONG_PTR Here = (ULONG_PTR)&Moment, Rest;
+
+    Told->Calls++;
+    IoGetStackLimits(&Told->Low, &Told->High);
+    Told->Remaining = IoGetRemainingStackSize();
+    Told->Orderly = Told->Low < Here && Here < Told->High && Told->Remaining < Here - Told->Low + 0x100 &&
+                    Told->Remaining + 0x100 > Here - Told->Low; /* counted from some place of this frame */
+    if (KeGetCurrentIrql() < DISPATCH_LEVEL) {
+        KeDelayExecutionThread(KernelMode, FALSE, &Moment); /* others run meanwhile */
+    }
+    if (Told->Bytes != 0) {
+        Rest = Down(Told->Bytes / 1024);
+        Told->Deepest = (ULONG)(Told->Remaining - Rest);
+    }
+    if (Told->Again != 0) {
+        SIZE_T Size = Told->Again;
+
+        Told->Again = 0;
+        Told->Status = KeExpandKernelStackAndCallout(Expanded, Told, Size);
+    }
+}
+
+static ULONG LargerStack(VOID)
+{
+    EXPANDED Told = {.Bytes = 48 * 1024};
+    ULONG_PTR Low, High;
+    KIRQL Old;
+
+    IoGetStackLimits(&Low, &High);
+    CHECK(High - Low == 0x6000 && (ULONG_PTR)&Told > Low && (ULONG_PTR)&Told < High);
+    CHECK(KeExpandKernelStackAndCallout(Expanded, &Told, LARGEST + 1) == STATUS_INVALID_PARAMETER_3 && Told.Calls == 0);
+    CHECK(KeExpandKernelStackAndCalloutEx(Expanded, &Told, LARGEST + 1, FALSE, NULL) == STATUS_INVALID_PARAMETER_3);
+
+    CHECK(KeExpandKernelStackAndCallout(Expanded, &Told, 0xD000) == STATUS_SUCCESS && Told.Calls == 1); /* 52 KiB */
+    CHECK(Told.Orderly && Told.Remaining >= 0xD000 - 0x200 && Told.Deepest >= 48 * 1024);
+    CHECK((ULONG_PTR)&Told < Told.Low || (ULONG_PTR)&Told >= Told.High); /* another stack */
+
+    /* What is left suffices: the routine runs on the stack that is there. */
+    Told = (EXPANDED){.Bytes = 2048};
+    CHECK(KeExpandKernelStackAndCalloutEx(Expanded, &Told, 4096, TRUE, NULL) == STATUS_SUCCESS && Told.Orderly);
+    CHECK(Told.Low == Low && Told.High == High && Told.Calls == 1);
+
+    /* One expansion within the other. */
+    Told = (EXPANDED){.Bytes = 16 * 1024, .Again = LARGEST};
+    CHECK(KeExpandKernelStackAndCalloutEx(Expanded, &Told, 0x8000, TRUE, NULL) == STATUS_SUCCESS);
+    CHECK(Told.Calls == 2 && Told.Status == STATUS_SUCCESS && Told.Orderly && Told.Remaining >= LARGEST - 0x200);
+
+    KeRaiseIrql(DISPATCH_LEVEL, &Old);
+    Told = (EXPANDED){.Bytes = 32 * 1024};
+    CHECK(KeExpandKernelStackAndCalloutEx(Expanded, &Told, 0xC000, TRUE, NULL) == STATUS_INVALID_PARAMETER_4);
+    CHECK(Told.Calls == 0);
+    CHECK(KeExpandKernelStackAndCalloutEx(Expanded, &Told, 0xC000, FALSE, NULL) == STATUS_SUCCESS && Told.Calls == 1);
+    KeLowerIrql(Old);
+
+    IoGetStackLimits(&Told.Low, &Told.High);
+    CHECK(Told.Low == Low && Told.High == High); /* back on its own */
+    return 0;
+}
+
+/* Goes deeper than it has asked for. */
+static ULONG DeeperThanAsked(VOID)
+{
+    EXPANDED Told = {.Bytes = 56 * 1024};
+
+    CHECK(KeExpandKernelStackAndCallout(Expanded, &Told, 0x6000) == STATUS_SUCCESS);
+    return 0;
+}
+
+#undef LARGEST
