@@ -73,6 +73,7 @@ pub(crate) enum Wrong {
 }
 
 /// Where a logical address leads.
+#[derive(Debug)]
 pub(crate) struct Way {
     pub(crate) physical: u64,
     /// For so many bytes.
@@ -164,5 +165,50 @@ fn give(physical: &mut Physical, logical: u64, span: u64) {
     let page = logical & !(PAGE - 1);
     if page < WIDE.0 {
         physical.free_reserved_run(page, span);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapping(physical: u64, bytes: u64) -> Mapping {
+        let (direction, by) = (Direction::ToDevice, By::default());
+        Mapping { physical, bytes, direction, is_copy: false, routine: "MapTransfer", by }
+    }
+
+    #[test]
+    fn addresses_lie_apart_within_the_bits_of_the_card_and_are_not_given_out_again_soon() {
+        for bits in [24, 28, 32, 64] {
+            let (mut domain, mut physical) = (Domain::default(), Physical::default());
+            let mask = u64::MAX >> (64 - bits);
+            let mut seen = Vec::new();
+            for _ in 0..REMEMBERED {
+                let at = domain.map(&mut physical, (0, mask), mapping(0x1_2345_6780, 0x900)).unwrap();
+                assert_eq!(at % PAGE, 0x780);
+                assert!(at + 0x8FF <= mask, "{bits} bits: {at:#x}");
+                assert!(seen.iter().all(|other: &u64| at.abs_diff(*other) >= 2 * PAGE));
+                seen.push(at);
+                domain.unmap(&mut physical, at, "FlushAdapterBuffers", By::default());
+            }
+            let gone = domain.find(seen[0] + 5, false);
+            assert!(matches!(gone, Some(Err(Wrong::Unmapped(_)))), "{bits} bits: {gone:?}");
+        }
+    }
+
+    #[test]
+    fn what_lies_behind_a_mapping_or_goes_the_other_way_is_known_and_the_rest_is_none() {
+        let (mut domain, mut physical) = (Domain::default(), Physical::default());
+        let at = domain.map(&mut physical, (0, u64::MAX), mapping(0x5010, 0x20)).unwrap();
+        let way = domain.find(at + 0x1F, false).unwrap().unwrap();
+        assert_eq!((way.physical, way.bytes), (0x502F, 1));
+        assert!(way.wrong.is_none());
+        let back = domain.find(at, true).unwrap().unwrap();
+        assert!(matches!(back.wrong, Some(Wrong::Direction(_))));
+        assert!(matches!(domain.find(at + 0x20, false), Some(Err(Wrong::Behind(_, 0)))));
+        assert!(matches!(domain.find(at + PAGE, false), Some(Err(Wrong::Behind(..)))));
+        assert!(domain.find(at + 4 * PAGE, false).is_none());
+        assert!(domain.find(at - PAGE, false).is_none());
+        assert!(domain.find(0x5010, false).is_none(), "a physical address is none");
     }
 }
