@@ -9,6 +9,7 @@
 #include "system/information.h"
 #include "system/life.h"
 #include "system/loading.h"
+#include "system/machine.h"
 #include "system/modules.h"
 #include "system/names.h"
 #include "system/notify.h"
@@ -29,7 +30,7 @@ static ULONG (*const Stories[])(VOID) = {
     ToldOfProcesses, NoLongerToldOfProcesses, Loading, LoadedAgain, /* from 16 on */
     NotOnDisk, UnloadsItself, RecordsOfBugChecks, StopsWithCallbacks, /* from 20 on */
     StopsAndFails, StopsInDpc, CalledAgain, WantsShutdown, /* from 24 on */
-    FilesTellOfThemselves, /* from 28 on */
+    FilesTellOfThemselves, ToldOfTheMachine, /* from 28 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -71,6 +72,7 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
         Driver->MajorFunction[IRP_MJ_SHUTDOWN] = DispatchShutdown;
         Driver->MajorFunction[IRP_MJ_QUERY_INFORMATION] = DispatchQuery;
         Driver->MajorFunction[IRP_MJ_SET_INFORMATION] = DispatchSet;
+        Driver->MajorFunction[IRP_MJ_FLUSH_BUFFERS] = DispatchFlush;
         Driver->DriverUnload = Unload;
     }
     return Status;

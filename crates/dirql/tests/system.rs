@@ -280,3 +280,8 @@ fn a_device_that_wants_to_be_told_of_the_shutdown_last_is_told_behind_the_others
 fn a_file_is_asked_of_itself_by_its_handle_and_its_driver_of_what_only_that_knows() {
     tell(28, 20);
 }
+
+#[test]
+fn a_driver_is_told_of_processors_and_that_there_is_no_firmware_to_ask_and_no_debugger() {
+    tell(29, 8);
+}

@@ -1,7 +1,7 @@
 /* Stories of files that are asked of themselves; the driver answers for its own device: a name, and an end that can be set. */
 #include "system.h"
 
-#define NAME_BYTES 8
+NTSYSAPI NTSTATUS NTAPI ZwFlushBuffersFile(HANDLE File, PIO_STATUS_BLOCK Status);
 
 static LARGE_INTEGER EndOfTheFile;
 static ULONG ClassesAsked; /* bits of what the driver was asked for */
@@ -39,6 +39,15 @@ static NTSTATUS NTAPI DispatchSet(PDEVICE_OBJECT Device, PIRP Irp)
         return Complete(Irp, STATUS_INFO_LENGTH_MISMATCH, 0);
     }
     EndOfTheFile = *(PLARGE_INTEGER)Irp->AssociatedIrp.SystemBuffer;
+    return Complete(Irp, STATUS_SUCCESS, 0);
+}
+
+static ULONG Flushes;
+
+static NTSTATUS NTAPI DispatchFlush(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Device);
+    Flushes++;
     return Complete(Irp, STATUS_SUCCESS, 0);
 }
 
@@ -83,6 +92,7 @@ static ULONG FilesTellOfThemselves(VOID)
     CHECK(ZwQueryInformationFile(Loose, &Status, &Value, sizeof(Value), FilePositionInformation) == STATUS_INVALID_PARAMETER);
     CHECK(ClassesAsked == (1 << FileEndOfFileInformation | 1 << FileStandardInformation | 1 << FilePositionInformation));
     CHECK(ZwQueryInformationFile((HANDLE)0x1234, &Status, &Value, 8, FilePositionInformation) == STATUS_INVALID_HANDLE);
+    CHECK(ZwFlushBuffersFile(File, &Status) == STATUS_SUCCESS && Flushes == 1 && Status.Status == STATUS_SUCCESS);
     ZwClose(Loose);
     ZwClose(File);
     return 0;

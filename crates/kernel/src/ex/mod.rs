@@ -4,6 +4,7 @@
 pub mod callback;
 pub mod exception;
 pub mod fast_mutex;
+pub mod firmware;
 pub mod list;
 pub mod lookaside;
 pub mod mode;

@@ -61,6 +61,7 @@ exports! { FUNCTIONS:
     : ExFreeToNPagedLookasideList(2) @ 0..=2 => ex::lookaside::free;
     : ExFreeToPagedLookasideList(2) @ 0..=1 => ex::lookaside::free;
     : ExGetExclusiveWaiterCount(1) @ 0..=2 ~ 0..=15 => ex::resource::exclusive_waiters;
+    : ExGetFirmwareEnvironmentVariable(5) @ 0..=0 => ex::firmware::get;
     : ExGetPreviousMode(0) @ 0..=2 ~ 0..=15 => ex::mode::previous_mode;
     : ExGetSharedWaiterCount(1) @ 0..=2 ~ 0..=15 => ex::resource::shared_waiters;
     : ExInitializeLookasideListEx(8) @ 0..=2 => ex::lookaside::initialize_ex;
@@ -112,6 +113,7 @@ exports! { FUNCTIONS:
     : ExReleaseSpinLockSharedFromDpcLevel(1) @ 2..=15 => ex::spinlock::release_shared_from_dispatch;
     : ExRundownCompleted(1) @ 0..=1 => ex::rundown::completed;
     : ExRundownCompletedCacheAware(1) @ 0..=1 => ex::rundown::completed_cache_aware;
+    : ExSetFirmwareEnvironmentVariable(5) @ 0..=0 => ex::firmware::set;
     : ExSetResourceOwnerPointer(2) @ 0..=2 => ex::resource::set_owner_pointer;
     : ExSetTimer(4) @ 0..=2 => ex::timer::set;
     : ExSetTimerResolution(2) @ 0..=1 => ke::clock::set_resolution;
@@ -262,6 +264,7 @@ exports! { FUNCTIONS:
     : IoWriteErrorLogEntry(1) @ 0..=2 => io::error_log::write;
     : IofCallDriver(2) @ 0..=2 => io::irp::call_driver;
     : IofCompleteRequest(2) @ 0..=2 => io::irp::complete;
+    : KdChangeOption(6) @ 0..=15 => kd::breakpoint::change_option;
     : KdDisableDebugger(0) @ 0..=15 => kd::breakpoint::debugger_inactive;
     : KdEnableDebugger(0) @ 0..=15 => kd::breakpoint::debugger_inactive;
     : KdRefreshDebuggerNotPresent(0) @ 0..=15 => kd::breakpoint::refresh_not_present;
@@ -284,6 +287,8 @@ exports! { FUNCTIONS:
     : KeDelayExecutionThread(3) @ 0..=1 => ke::wait::delay;
     : KeDeregisterBugCheckCallback(1) @ 0..=15 => ke::bugcheck_callback::deregister;
     : KeDeregisterBugCheckReasonCallback(1) @ 0..=15 => ke::bugcheck_callback::deregister_reason;
+    : KeDeregisterNmiCallback(1) @ 0..=1 => ke::machine_callback::deregister_nmi;
+    : KeDeregisterProcessorChangeCallback(1) @ 0..=0 => ke::machine_callback::deregister_processors;
     : KeDetachProcess(0) @ 0..=1 => ke::attach::detach_once;
     : KeEnterCriticalRegion(0) @ 0..=1 ~ 0..=15 => ke::region::enter_critical;
     : KeEnterGuardedRegion(0) @ 0..=1 ~ 0..=15 => ke::region::enter_guarded;
@@ -340,6 +345,8 @@ exports! { FUNCTIONS:
     : KeReadStateTimer(1) @ 0..=2 ~ 0..=15 => ke::timer::read_state;
     : KeRegisterBugCheckCallback(5) @ 0..=15 => ke::bugcheck_callback::register;
     : KeRegisterBugCheckReasonCallback(4) @ 0..=15 => ke::bugcheck_callback::register_reason;
+    : KeRegisterNmiCallback(2) @ 0..=1 => ke::machine_callback::register_nmi;
+    : KeRegisterProcessorChangeCallback(3) @ 0..=0 => ke::machine_callback::register_processors;
     : KeReleaseGuardedMutex(1) @ 0..=1 => ke::guarded_mutex::release;
     : KeReleaseGuardedMutexUnsafe(1) @ 0..=1 => ke::guarded_mutex::release_unsafe;
     : KeReleaseInStackQueuedSpinLock(1) @ 2..=2 => ke::spinlock::release_queued;
@@ -669,6 +676,7 @@ exports! { FUNCTIONS:
     : ZwDeviceIoControlFile(10) @ 0..=0 => io::zw::device_io_control_file;
     : ZwEnumerateKey(6) @ 0..=0 => cm::value::enumerate_key;
     : ZwEnumerateValueKey(6) @ 0..=0 => cm::value::enumerate;
+    : ZwFlushBuffersFile(2) @ 0..=0 => io::zw::flush_buffers_file;
     : ZwFlushKey(1) @ 0..=0 => cm::key::flush;
     : ZwFreeVirtualMemory(4) @ 0..=0 => mm::virtual_memory::zw_free;
     : ZwLoadDriver(1) @ 0..=0 => io::load::zw_load;

@@ -186,6 +186,9 @@ fn still_known(k: &Kernel, gone: &Gone) -> Option<Caller> {
         let what = format!("its routine {:#x} for bug checks is still registered", record.routine.address);
         return Some((what, None));
     }
+    if let Some(code) = k.ke.machine_callbacks.all().find(|code| gone.has(code.address)) {
+        return Some((format!("its routine {:#x} is still told of the machine", code.address), None));
+    }
     if let Some(code) = k.ex.callbacks.all().find(|code| gone.has(code.address)) {
         return Some((format!("its callback routine {:#x} is still registered", code.address), None));
     }

@@ -216,6 +216,18 @@ pub fn write_file(
     issue(cx, handle, event, apc, status_block, (operation, key))
 }
 
+/// `ZwFlushBuffersFile`.
+///
+/// # Errors
+/// As [`read_file`].
+pub fn flush_buffers_file(
+    cx: &mut Cx<'_>,
+    handle: u64,
+    status_block: DriverPtr<IO_STATUS_BLOCK>,
+) -> Flow<NtStatus> {
+    issue(cx, handle, 0, 0, status_block, (Operation::Flush, 0))
+}
+
 /// `ZwDeviceIoControlFile`.
 ///
 /// # Errors

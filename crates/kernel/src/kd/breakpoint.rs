@@ -49,3 +49,19 @@ const DEBUGGER_INACTIVE: NtStatus = NtStatus(0xC000_0354);
 pub fn debugger_inactive(_cx: &mut Cx<'_>) -> Flow<NtStatus> {
     Ok(DEBUGGER_INACTIVE)
 }
+
+/// `KdChangeOption`: nobody debugs this machine.
+///
+/// # Errors
+/// None.
+pub fn change_option(
+    _cx: &mut Cx<'_>,
+    _option: u32,
+    _input_bytes: u32,
+    _input: u64,
+    _output_bytes: u32,
+    _output: u64,
+    _needed: u64,
+) -> Flow<NtStatus> {
+    Ok(DEBUGGER_INACTIVE)
+}

@@ -31,6 +31,7 @@ pub mod leftover;
 mod level;
 pub mod line;
 pub mod links;
+pub mod machine_callback;
 pub mod message;
 pub mod mutex;
 pub mod node;
@@ -96,6 +97,8 @@ pub struct State {
     pub(crate) processors: Vec<Processor>,
     /// Routines that are called when the system stops.
     pub(crate) bug_check: bugcheck_callback::State,
+    /// Routines that are told of processors.
+    pub(crate) machine_callbacks: machine_callback::State,
     /// How many processors make a group, 1–64.
     pub(crate) group_size: u32,
     /// The processor that runs now, or ran last.
@@ -177,6 +180,7 @@ impl State {
         let count = settings.processors.clamp(1, 64);
         Self {
             bug_check: bugcheck_callback::State::default(),
+            machine_callbacks: machine_callback::State::default(),
             processors: (0..count).map(Processor::new).collect(),
             group_size: settings.group_size.clamp(1, 64),
             current: 0,
