@@ -212,10 +212,16 @@ pub fn multi_byte_unicode_size(
 }
 
 fn tell(cx: &mut Cx<'_>, written: DriverPtr<u32>, bytes: usize) -> Flow<NtStatus> {
-    if !written.is_null() {
-        cx.write(written, u32::try_from(bytes).unwrap_or(u32::MAX))?;
-    }
+    store_count(cx, written, bytes)?;
     Ok(NtStatus::SUCCESS)
+}
+
+/// Stores how many bytes were written, for a caller who wants to know.
+pub(super) fn store_count(cx: &mut Cx<'_>, written: DriverPtr<u32>, bytes: usize) -> Flow<()> {
+    if written.is_null() {
+        return Ok(());
+    }
+    cx.write(written, u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 
 /// `RtlIntegerToUnicodeString`.

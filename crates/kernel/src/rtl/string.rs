@@ -92,6 +92,18 @@ pub fn init_ansi(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>, source: u64
     set(cx, string, length, length + 1, source)
 }
 
+/// `RtlInitUTF8StringEx`: what is too long is refused.
+///
+/// # Errors
+/// As [`init_unicode`].
+pub fn init_ansi_ex(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>, source: u64) -> Flow<NtStatus> {
+    if source != 0 && crt::length::<1>(cx, source)? > LONGEST {
+        return Ok(NtStatus::NAME_TOO_LONG);
+    }
+    init_ansi(cx, string, source)?;
+    Ok(NtStatus::SUCCESS)
+}
+
 /// `RtlCopyUnicodeString`: as much as fits, and a zero if there is room. A null source empties.
 ///
 /// # Errors
@@ -114,6 +126,27 @@ pub fn copy_ansi(
     from: DriverPtr<UNICODE_STRING>,
 ) -> Flow<()> {
     copy::<1>(cx, to, from)
+}
+
+/// `RtlUpperString`: as much as fits, each character upcased in the ANSI code page.
+///
+/// # Errors
+/// As [`init_unicode`].
+pub fn upper(cx: &mut Cx<'_>, to: DriverPtr<UNICODE_STRING>, from: DriverPtr<STRING>) -> Flow<()> {
+    let mut bytes = read_ansi(cx, from)?;
+    bytes.truncate(cx.read(to + UNICODE_STRING::MaximumLength)?.into());
+    let upper: Vec<u8> = bytes.iter().map(|&byte| text::upcase_ansi(byte)).collect();
+    let target = cx.read(to + UNICODE_STRING::Buffer)?.address;
+    cx.write_bytes(target, &upper)?;
+    cx.write(to + UNICODE_STRING::Length, short(upper.len() as u64))
+}
+
+/// `RtlUpperChar`.
+///
+/// # Errors
+/// None.
+pub fn upper_character(_cx: &mut Cx<'_>, byte: u8) -> Flow<u8> {
+    Ok(text::upcase_ansi(byte))
 }
 
 fn copy<const W: u64>(

@@ -163,6 +163,16 @@ pub fn unit_to_ansi(unit: u16) -> u8 {
     }
 }
 
+/// The ANSI character that is this one's upper case; itself where the code page has none.
+#[must_use]
+pub fn upcase_ansi(byte: u8) -> u8 {
+    let upper = upcase(ansi_to_unit(byte));
+    match unit_to_ansi(upper) {
+        b'?' if upper != u16::from(b'?') => byte,
+        upper => upper,
+    }
+}
+
 /// UTF-16 text in ANSI: one byte for each code unit.
 #[must_use]
 pub fn unicode_to_ansi(text: &[u16]) -> Vec<u8> {

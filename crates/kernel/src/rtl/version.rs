@@ -57,6 +57,14 @@ const WORKSTATION: u8 = 1;
 /// `VER_SUITE_SINGLEUSERTS`.
 const SUITES: u16 = 0x100;
 
+/// `ExVerifySuite`: whether the system is one of this suite, a bit of the mask.
+///
+/// # Errors
+/// None.
+pub fn verify_suite(_cx: &mut Cx<'_>, suite: u32) -> Flow<bool> {
+    Ok(u32::from(SUITES).checked_shr(suite).is_some_and(|suites| suites & 1 != 0))
+}
+
 fn now(cx: &mut Cx<'_>) -> Version {
     cx.with(|k| Version::of(k.ldr.windows))
 }
