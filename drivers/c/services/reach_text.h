@@ -14,6 +14,9 @@ EXPORTED(NTSTATUS, RtlUnicodeToOemN, (PVOID, ULONG, PULONG, const void *, ULONG)
 EXPORTED(NTSTATUS, RtlOemStringToUnicodeString, (PUNICODE_STRING, PSTRING, BOOLEAN));
 EXPORTED(NTSTATUS, RtlUnicodeStringToOemString, (PSTRING, PUNICODE_STRING, BOOLEAN));
 EXPORTED(NTSTATUS, RtlUpcaseUnicodeStringToOemString, (PSTRING, PUNICODE_STRING, BOOLEAN));
+EXPORTED(NTSTATUS, RtlOemStringToCountedUnicodeString, (PUNICODE_STRING, PSTRING, BOOLEAN));
+EXPORTED(NTSTATUS, RtlUnicodeStringToCountedOemString, (PSTRING, PUNICODE_STRING, BOOLEAN));
+EXPORTED(NTSTATUS, RtlUpcaseUnicodeStringToCountedOemString, (PSTRING, PUNICODE_STRING, BOOLEAN));
 EXPORTED(VOID, RtlFreeOemString, (PSTRING));
 EXPORTED(ULONG, RtlxOemStringToUnicodeSize, (PSTRING));
 EXPORTED(ULONG, RtlxUnicodeStringToOemSize, (PUNICODE_STRING));
@@ -74,6 +77,19 @@ REACH(RtlUnicodeStringToOemString,
 REACH(RtlUpcaseUnicodeStringToOemString,
       NtRtlUpcaseUnicodeStringToOemString((PSTRING)ROOM_AT(SPOT, Q, 20), WIDE_AT(SPOT2, P, L"a\xE9"), FALSE) == 0 &&
           HOLDS(Q, "A\x90"))
+/* No zero behind them: a buffer that is full suffices, and what stood behind stays. */
+REACH(RtlOemStringToCountedUnicodeString,
+      (PUT(Q, L"..."),
+       NtRtlOemStringToCountedUnicodeString(ROOM_AT(SPOT, Q, 4), ANSI_AT(SPOT2, P, "\x82z"), FALSE) == 0 &&
+           HOLDS(Q, L"\xE9z.") && HOLDS(SPOT, "\4\0\4")))
+REACH(RtlUnicodeStringToCountedOemString,
+      (PUT(Q, "..."),
+       NtRtlUnicodeStringToCountedOemString((PSTRING)ROOM_AT(SPOT, Q, 2), WIDE_AT(SPOT2, P, L"a\xE9"), FALSE) == 0 &&
+           HOLDS(Q, "a\x82.")))
+REACH(RtlUpcaseUnicodeStringToCountedOemString,
+      (PUT(Q, "..."),
+       NtRtlUpcaseUnicodeStringToCountedOemString((PSTRING)ROOM_AT(SPOT, Q, 2), WIDE_AT(SPOT2, P, L"a\xE9"), FALSE) == 0 &&
+           HOLDS(Q, "A\x90.")))
 REACH(RtlFreeOemString,
       NtRtlUnicodeStringToOemString((PSTRING)SPOT, WIDE_AT(SPOT2, P, L"ab"), TRUE) == 0 && HOLDS(SPOT, "\2\0\3") &&
           (NtRtlFreeOemString((PSTRING)SPOT), Holds(SPOT, "\0\0\0\0", 4)))
@@ -95,6 +111,7 @@ REACH(ExVerifySuite, NtExVerifySuite(8) && !NtExVerifySuite(7) && !NtExVerifySui
     ROW(RtlUTF8ToUnicodeN), ROW(RtlUnicodeToUTF8N), ROW(RtlUTF8StringToUnicodeString), ROW(RtlUnicodeStringToUTF8String), \
         ROW(RtlInitUTF8String), ROW(RtlInitUTF8StringEx), ROW(RtlFreeUTF8String), ROW(RtlOemToUnicodeN),               \
         ROW(RtlUnicodeToOemN), ROW(RtlOemStringToUnicodeString), ROW(RtlUnicodeStringToOemString),                     \
-        ROW(RtlUpcaseUnicodeStringToOemString), ROW(RtlFreeOemString), ROW(RtlxOemStringToUnicodeSize),                \
+        ROW(RtlUpcaseUnicodeStringToOemString), ROW(RtlFreeOemString), ROW(RtlOemStringToCountedUnicodeString),                    \
+        ROW(RtlUnicodeStringToCountedOemString), ROW(RtlUpcaseUnicodeStringToCountedOemString), ROW(RtlxOemStringToUnicodeSize),                \
         ROW(RtlxUnicodeStringToOemSize), ROW(RtlUpperString), ROW(RtlUpperChar), ROW(RtlHashUnicodeString),            \
         ROW(ExVerifySuite)

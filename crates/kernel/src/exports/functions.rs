@@ -594,6 +594,7 @@ exports! { FUNCTIONS:
     : RtlNumberGenericTableElements(1) @ 0..=2 => rtl::generic_table::count::<abi::RTL_GENERIC_TABLE>;
     : RtlNumberGenericTableElementsAvl(1) @ 0..=2 => rtl::generic_table::count::<abi::RTL_AVL_TABLE>;
     : RtlNumberOfSetBits(1) @ 0..=15 => rtl::bitmap::count_set;
+    : RtlOemStringToCountedUnicodeString(3) @ 0..=1 => rtl::oem::to_counted_unicode;
     : RtlOemStringToUnicodeString(3) @ 0..=1 => rtl::oem::to_unicode;
     : RtlOemToUnicodeN(5) @ 0..=1 => rtl::oem::to_unicode_n;
     : RtlPcToFileHeader(2) @ 0..=15 => rtl::function_table::pc_to_file_header;
@@ -627,6 +628,7 @@ exports! { FUNCTIONS:
     : RtlUTF8StringToUnicodeString(3) @ 0..=0 => rtl::utf8::string_to_unicode;
     : RtlUTF8ToUnicodeN(5) @ 0..=0 => rtl::utf8::utf8_to_unicode;
     : RtlUnicodeStringToAnsiString(3) @ 0..=0 => rtl::convert::unicode_to_ansi;
+    : RtlUnicodeStringToCountedOemString(3) @ 0..=1 => rtl::oem::from_unicode_counted;
     : RtlUnicodeStringToInteger(3) @ 0..=0 => rtl::convert::unicode_to_integer;
     : RtlUnicodeStringToOemString(3) @ 0..=1 => rtl::oem::from_unicode;
     : RtlUnicodeStringToUTF8String(3) @ 0..=0 => rtl::utf8::unicode_to_string;
@@ -638,6 +640,7 @@ exports! { FUNCTIONS:
     : RtlUnwindEx(6) @ 0..=15 => rtl::unwind::unwind_ex;
     : RtlUpcaseUnicodeChar(1) @ 0..=1 => rtl::string::upcase_character;
     : RtlUpcaseUnicodeString(3) @ 0..=1 => rtl::convert::upcase;
+    : RtlUpcaseUnicodeStringToCountedOemString(3) @ 0..=1 => rtl::oem::from_unicode_upcased_counted;
     : RtlUpcaseUnicodeStringToOemString(3) @ 0..=1 => rtl::oem::from_unicode_upcased;
     : RtlUpperChar(1) @ 0..=1 => rtl::string::upper_character;
     : RtlUpperString(2) @ 0..=1 => rtl::string::upper;

@@ -89,8 +89,31 @@ pub fn to_unicode(
     from: DriverPtr<STRING>,
     allocate: bool,
 ) -> Flow<NtStatus> {
+    from_oem(cx, to, from, allocate, true)
+}
+
+/// `RtlOemStringToCountedUnicodeString`: without a zero behind it.
+///
+/// # Errors
+/// As [`to_unicode_n`].
+pub fn to_counted_unicode(
+    cx: &mut Cx<'_>,
+    to: DriverPtr<UNICODE_STRING>,
+    from: DriverPtr<STRING>,
+    allocate: bool,
+) -> Flow<NtStatus> {
+    from_oem(cx, to, from, allocate, false)
+}
+
+fn from_oem(
+    cx: &mut Cx<'_>,
+    to: DriverPtr<UNICODE_STRING>,
+    from: DriverPtr<STRING>,
+    allocate: bool,
+    zero: bool,
+) -> Flow<NtStatus> {
     let bytes = string::read_ansi(cx, from)?;
-    convert::put::<2>(cx, to, bytes.iter().map(|&byte| to_unit(byte)).collect(), true, allocate)
+    convert::put::<2>(cx, to, bytes.iter().map(|&byte| to_unit(byte)).collect(), zero, allocate)
 }
 
 /// `RtlUnicodeStringToOemString`: all of it, or nothing and a status that says so.
@@ -103,7 +126,7 @@ pub fn from_unicode(
     from: DriverPtr<UNICODE_STRING>,
     allocate: bool,
 ) -> Flow<NtStatus> {
-    store(cx, to, from, allocate, |unit| unit)
+    store(cx, to, from, allocate, (|unit| unit, true))
 }
 
 /// `RtlUpcaseUnicodeStringToOemString`.
@@ -116,7 +139,33 @@ pub fn from_unicode_upcased(
     from: DriverPtr<UNICODE_STRING>,
     allocate: bool,
 ) -> Flow<NtStatus> {
-    store(cx, to, from, allocate, text::upcase)
+    store(cx, to, from, allocate, (text::upcase, true))
+}
+
+/// `RtlUnicodeStringToCountedOemString`: without a zero behind it.
+///
+/// # Errors
+/// As [`to_unicode_n`].
+pub fn from_unicode_counted(
+    cx: &mut Cx<'_>,
+    to: DriverPtr<UNICODE_STRING>,
+    from: DriverPtr<UNICODE_STRING>,
+    allocate: bool,
+) -> Flow<NtStatus> {
+    store(cx, to, from, allocate, (|unit| unit, false))
+}
+
+/// `RtlUpcaseUnicodeStringToCountedOemString`.
+///
+/// # Errors
+/// As [`to_unicode_n`].
+pub fn from_unicode_upcased_counted(
+    cx: &mut Cx<'_>,
+    to: DriverPtr<UNICODE_STRING>,
+    from: DriverPtr<UNICODE_STRING>,
+    allocate: bool,
+) -> Flow<NtStatus> {
+    store(cx, to, from, allocate, (text::upcase, false))
 }
 
 fn store(
@@ -124,9 +173,9 @@ fn store(
     to: DriverPtr<UNICODE_STRING>,
     from: DriverPtr<UNICODE_STRING>,
     allocate: bool,
-    fold: fn(u16) -> u16,
+    (fold, zero): (fn(u16) -> u16, bool),
 ) -> Flow<NtStatus> {
     let units = string::read(cx, from)?;
     let oem = units.into_iter().map(|unit| from_unit(fold(unit)).into()).collect();
-    convert::put::<1>(cx, to, oem, true, allocate)
+    convert::put::<1>(cx, to, oem, zero, allocate)
 }
