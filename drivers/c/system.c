@@ -14,6 +14,7 @@
 #include "system/names.h"
 #include "system/notify.h"
 #include "system/threads.h"
+#include "system/tracing.h"
 
 #define FIRST_FUNCTION 0x800
 
@@ -30,7 +31,7 @@ static ULONG (*const Stories[])(VOID) = {
     ToldOfProcesses, NoLongerToldOfProcesses, Loading, LoadedAgain, /* from 16 on */
     NotOnDisk, UnloadsItself, RecordsOfBugChecks, StopsWithCallbacks, /* from 20 on */
     StopsAndFails, StopsInDpc, CalledAgain, WantsShutdown, /* from 24 on */
-    FilesTellOfThemselves, ToldOfTheMachine, /* from 28 on */
+    FilesTellOfThemselves, ToldOfTheMachine, NobodyTraces, /* from 28 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

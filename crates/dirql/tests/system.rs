@@ -285,3 +285,8 @@ fn a_file_is_asked_of_itself_by_its_handle_and_its_driver_of_what_only_that_know
 fn a_driver_is_told_of_processors_and_that_there_is_no_firmware_to_ask_and_no_debugger() {
     tell(29, 8);
 }
+
+#[test]
+fn a_provider_of_events_is_registered_and_nobody_traces() {
+    tell(30, 16);
+}

@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::event::Event;
 use crate::nt::Nt;
 use crate::verdict::Verdict;
-use crate::{cm, ex, hal, io, kd, ke, ldr, mm, ob, pnp, po, ps, se};
+use crate::{cm, etw, ex, hal, io, kd, ke, ldr, mm, ob, pnp, po, ps, se};
 
 /// All state of the kernel, by NT's prefixes.
 pub struct Kernel {
@@ -22,6 +22,8 @@ pub struct Kernel {
     pub cm: cm::State,
     /// Executive: work items, lookaside lists.
     pub ex: ex::State,
+    /// `Etw*`.
+    pub(crate) etw: etw::State,
     /// Hardware and interrupt lines.
     pub hal: hal::State,
     /// Drivers, devices, files, IRPs.
@@ -284,6 +286,7 @@ impl Kernel {
             engine,
             cm: cm::State::new(settings),
             ex: ex::State::new(settings),
+            etw: etw::State::default(),
             hal: hal::State::new(hardware, settings.platform),
             io: io::State::new(settings),
             kd: kd::State::new(settings),

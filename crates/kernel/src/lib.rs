@@ -11,6 +11,7 @@ pub(crate) mod addresses;
 pub mod cm;
 pub mod cx;
 pub mod departures;
+pub mod etw;
 pub mod event;
 pub mod ex;
 pub mod exports;

@@ -177,10 +177,39 @@ static VOID NotACallback(BOOLEAN Wrong)
     }
 }
 
+static VOID EtwProviderLeak(BOOLEAN Wrong)
+{
+    static const GUID Provider = {0x6f1c2a10, 0x33d2, 0x4f0e, {0x9b, 0x5e, 0x21, 0x06, 0x7c, 0x3f, 0x11, 0x03}};
+    REGHANDLE Handle = 0;
+
+    EtwRegister(&Provider, NULL, NULL, &Handle);
+    if (!Wrong) {
+        EtwUnregister(Handle);
+    }
+}
+
+static VOID EtwNotRegistered(BOOLEAN Wrong)
+{
+    static const GUID Provider = {0x6f1c2a10, 0x33d2, 0x4f0e, {0x9b, 0x5e, 0x21, 0x06, 0x7c, 0x3f, 0x11, 0x04}};
+    EVENT_DESCRIPTOR Event = {.Id = 1};
+    REGHANDLE Handle = 0;
+
+    EtwRegister(&Provider, NULL, NULL, &Handle);
+    if (!Wrong) {
+        EtwWrite(Handle, &Event, NULL, 0, NULL);
+    }
+    EtwUnregister(Handle);
+    if (Wrong) {
+        EtwWrite(Handle, &Event, NULL, 0, NULL);
+    }
+}
+
 #define SYSTEM_PAIRS                                                                                                   \
     PAIR("affinity-not-reverted", AffinityNotReverted)                                                                 \
     PAIR("bad-power-state", BadPowerState)                                                                             \
     PAIR("driver-bug-check", DriverBugCheck)                                                                           \
+    PAIR("etw-not-registered", EtwNotRegistered)                                                                       \
+    PAIR("etw-provider-leak", EtwProviderLeak)                                                                         \
     PAIR("invalid-handle", InvalidHandle)                                                                              \
     PAIR("malformed-string", MalformedString)                                                                          \
     PAIR("no-disk", NoDisk)                                                                                            \

@@ -13,6 +13,16 @@ exports! { FUNCTIONS:
     : DbgPrintEx(va) @ 0..=12 => kd::print::dbg_print_ex;
     : DbgQueryDebugFilterState(2) @ 0..=12 => kd::print::query_filter;
     : DbgSetDebugFilterState(3) @ 0..=12 => kd::print::set_filter;
+    : EtwActivityIdControl(2) @ 0..=15 => etw::activity_id_control;
+    : EtwEventEnabled(2) @ 0..=15 => etw::event_enabled;
+    : EtwProviderEnabled(3) @ 0..=15 => etw::provider_enabled;
+    : EtwRegister(4) @ 0..=0 => etw::register;
+    : EtwSetInformation(4) @ 0..=0 => etw::set_information;
+    : EtwUnregister(1) @ 0..=0 => etw::unregister;
+    : EtwWrite(5) @ 0..=15 => etw::write;
+    : EtwWriteEx(8) @ 0..=15 => etw::write_ex;
+    : EtwWriteString(5) @ 0..=15 => etw::write_string;
+    : EtwWriteTransfer(6) @ 0..=15 => etw::write_transfer;
     : ExAcquireFastMutex(1) @ 0..=1 => ex::fast_mutex::acquire;
     : ExAcquireFastMutexUnsafe(1) @ 0..=1 => ex::fast_mutex::acquire_unsafe;
     : ExAcquirePushLockExclusiveEx(2) @ 0..=1 => ex::push_lock::acquire_exclusive;

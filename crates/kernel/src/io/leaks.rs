@@ -18,9 +18,9 @@ use crate::ke;
 use crate::ke::thread::Thread;
 use crate::mm::{contiguous, io_space, mdl, pool, pool_check, reserved, view};
 use crate::ob::handle;
-use crate::ps;
 use crate::se::{subject, token};
 use crate::verdict::Verdict;
+use crate::{etw, ps};
 
 /// Why the driver goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -299,6 +299,10 @@ fn memory(cx: &mut Cx<'_>, gone: &mut Gone) {
     for timer in timer::outstanding(cx, gone.base) {
         let what = format!("did not delete its timer {timer:#x} of ExAllocateTimer");
         gone.leak(cx, "ex-timer-leak", "timers", &what, "");
+    }
+    for (provider, who) in etw::outstanding(cx, gone.base) {
+        let what = format!("did not unregister its provider of events {provider:#x}");
+        gone.leak(cx, "etw-provider-leak", "providers of events", &what, &format!(", registered by {who}"));
     }
     for resource in resource::outstanding(cx, gone.base) {
         let what = format!("did not delete its ERESOURCE {resource:#x}");

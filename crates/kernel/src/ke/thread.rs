@@ -220,6 +220,8 @@ pub(crate) struct Thread {
     pub(crate) hard_errors_disabled: bool,
     /// The device that its last hard error was about, or null.
     pub(crate) device_to_verify: u64,
+    /// `EtwActivityIdControl`: what events of this thread belong to.
+    pub(crate) activity: [u8; 16],
     /// It asked to end, with this status.
     pub(crate) exit: Option<NtStatus>,
 }
@@ -469,6 +471,7 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
             quantum_end: 0,
             hard_errors_disabled: false,
             device_to_verify: 0,
+            activity: [0; 16],
             exit: None,
         };
         k.ke.threads.insert(thread);
