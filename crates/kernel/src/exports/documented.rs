@@ -44,9 +44,26 @@ pub fn find(name: &str) -> Option<Documented> {
     None
 }
 
-/// All, sorted by name.
-pub(crate) fn all() -> impl Iterator<Item = Documented> {
-    NAMES.lines().filter_map(parse)
+/// The names of all and the versions they came with, sorted. Asked at each boot: nothing else of a line is looked at.
+pub(crate) fn names() -> impl Iterator<Item = (&'static str, WindowsVersion)> {
+    NAMES.lines().filter_map(|line| {
+        let (name, since) = (line.find('\t')?, line.rfind('\t')?);
+        Some((&line[..name], version(&line[since + 1..])))
+    })
+}
+
+/// The one of this index among [`names`].
+pub(crate) fn nth(index: usize) -> Option<Documented> {
+    NAMES.lines().nth(index).and_then(parse)
+}
+
+fn version(text: &str) -> WindowsVersion {
+    match text {
+        "11" => WindowsVersion::Win11,
+        "10" => WindowsVersion::Win10,
+        "8.1" => WindowsVersion::Win81,
+        _ => WindowsVersion::Win7,
+    }
 }
 
 fn parse(line: &'static str) -> Option<Documented> {
@@ -54,12 +71,7 @@ fn parse(line: &'static str) -> Option<Documented> {
     let (name, module) = (fields.next()?, fields.next()?);
     let data = fields.next()? == "d";
     let irql = fields.next().filter(|&irql| irql != "?");
-    let since = match fields.next()? {
-        "11" => WindowsVersion::Win11,
-        "10" => WindowsVersion::Win10,
-        "8.1" => WindowsVersion::Win81,
-        _ => WindowsVersion::Win7,
-    };
+    let since = version(fields.next()?);
     Some(Documented { name, module, data, irql, since })
 }
 

@@ -10,8 +10,8 @@ use image::{ExportTarget, Image, Selector};
 
 use super::{code, is_kernel, pseudo, stem, symbols};
 use crate::cx::{Cx, Kernel};
-use crate::exports::documented::Documented;
 use crate::exports::{FUNCTIONS, data, documented};
+use crate::nt::WindowsVersion;
 use crate::verdict::Verdict;
 
 /// Imports that nobody has, each with a thunk of its own.
@@ -53,7 +53,7 @@ pub(crate) fn missing(cx: &mut Cx<'_>, module: &str, entry: &str) -> Option<u64>
 pub fn name_at(cx: &mut Cx<'_>, address: u64) -> Option<String> {
     let number = pseudo::number_at(address)?;
     if let Some(number) = number.checked_sub(pseudo::FIRST_DOCUMENTED) {
-        let row = documented::all().nth(usize::try_from(number / pseudo::MISSING_STRIDE).ok()?)?;
+        let row = documented::nth(usize::try_from(number / pseudo::MISSING_STRIDE).ok()?)?;
         return Some(format!("{}!{}", row.module, row.name));
     }
     let number = number.checked_sub(pseudo::FIRST_MISSING)?;
@@ -110,16 +110,15 @@ pub(crate) fn resolve(k: &Kernel, module: &str, selector: &Selector) -> Bound {
     Bound::Missing
 }
 
-/// Whether the machine's Windows does not export it yet.
-pub(super) fn is_too_new(k: &Kernel, row: &Documented) -> bool {
-    row.since > k.ldr.windows || k.hal.platform.before_vista && SINCE_VISTA.contains(&row.name)
+/// Whether the machine's Windows does not export what came with this version yet.
+pub(super) fn is_too_new(k: &Kernel, name: &str, since: WindowsVersion) -> bool {
+    since > k.ldr.windows || k.hal.platform.before_vista && SINCE_VISTA.contains(&name)
 }
 
-/// Where the directory of the kernel's image says that the export of this row is, the `index`-th of all: dirql's routine or variable, or
-/// a place that says its name.
-pub(super) fn documented_entry(index: u32, row: &Documented) -> u64 {
-    let missing = || pseudo::thunk(pseudo::FIRST_DOCUMENTED + index * pseudo::MISSING_STRIDE);
-    kernel_entry_of(row.name).unwrap_or_else(missing)
+/// Where the directory of the kernel's image says that what Windows exports is, and dirql does not have: the `index`-th of all that is
+/// documented. The place says its name.
+pub(super) fn documented_entry(index: u32) -> u64 {
+    pseudo::thunk(pseudo::FIRST_DOCUMENTED + index * pseudo::MISSING_STRIDE)
 }
 
 /// If the machine's Windows does not export `name` yet: the version it came with, and the one it is.
@@ -134,10 +133,6 @@ pub(super) fn too_new(k: &Kernel, name: &str) -> Option<(String, String)> {
 /// The address of the kernel's routine or variable of this name.
 pub(crate) fn kernel_entry(selector: &Selector) -> Option<u64> {
     let Selector::Name(name) = selector else { return None };
-    kernel_entry_of(name)
-}
-
-fn kernel_entry_of(name: &str) -> Option<u64> {
     let routine = || pseudo::export_address(name).map(|routine| routine.address);
     code::export(name).or_else(routine).or_else(|| data::find(name).map(data::DataExport::address))
 }

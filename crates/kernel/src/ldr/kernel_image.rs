@@ -63,14 +63,32 @@ pub(super) fn headers(directory_bytes: u32) -> Vec<u8> {
     all.pad_to(rva(code::FIRST) as usize).done()
 }
 
+/// What the machine's Windows exports, sorted by name, and where it lies: what is documented, and what dirql has without a page.
+fn entries(k: &Kernel) -> Vec<(&'static str, u32)> {
+    let place = |address: u64| rva(address - pseudo::exports_base());
+    // Both are sorted: no name is searched for.
+    let mut rows = (0..).zip(FUNCTIONS).peekable();
+    let mut all = Vec::new();
+    for (index, (name, since)) in (0..).zip(documented::names()) {
+        while let Some((number, row)) = rows.next_if(|(_, row)| row.name < name) {
+            all.push((row.name, place(pseudo::thunk(number))));
+        }
+        let routine = rows.next_if(|(_, row)| row.name == name).map(|(number, _)| pseudo::thunk(number));
+        if imports::is_too_new(k, name, since) {
+            continue;
+        }
+        let known =
+            code::export(name).or(routine).or_else(|| data::find(name).map(data::DataExport::address));
+        all.push((name, place(known.unwrap_or_else(|| imports::documented_entry(index)))));
+    }
+    all.extend(rows.map(|(number, row)| (row.name, place(pseudo::thunk(number)))));
+    all
+}
+
 /// `IMAGE_EXPORT_DIRECTORY`, its three tables and its names.
 fn directory(k: &Kernel) -> Vec<u8> {
     const HEAD: u32 = 0x28;
-    let rows: Vec<(&str, u32)> = (0..)
-        .zip(documented::all())
-        .filter(|(_, row)| !imports::is_too_new(k, row))
-        .map(|(index, row)| (row.name, rva(imports::documented_entry(index, &row) - pseudo::exports_base())))
-        .collect();
+    let rows = entries(k);
     let count = u32::try_from(rows.len()).expect("Windows has some thousand");
     let functions = rva(DIRECTORY) + HEAD;
     let (names, ordinals) = (functions + 4 * count, functions + 8 * count);
@@ -121,4 +139,21 @@ pub(super) fn list(cx: &mut Cx<'_>) -> Flow<()> {
         checksum: 0,
     };
     modules::add_at(cx, &module, data::kernel_module(), data::kernel_module_path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::rig::machine;
+
+    #[test]
+    fn every_routine_and_variable_is_in_the_directory_once_and_names_are_sorted() {
+        machine(|cx: &mut Cx<'_>| {
+            let entries = cx.with(|k| entries(k));
+            assert!(entries.is_sorted_by(|a, b| a.0 < b.0));
+            for name in FUNCTIONS.iter().map(|row| row.name).chain(data::DATA.iter().map(|row| row.name)) {
+                assert!(entries.binary_search_by_key(&name, |entry| entry.0).is_ok(), "{name}");
+            }
+        });
+    }
 }
