@@ -108,43 +108,18 @@ static NTSTATUS NTAPI DispatchReadWrite(PDEVICE_OBJECT Device, PIRP Irp)
 
 /* ---- stories ---- */
 
-#define DEVICES 4
+#define WAITERS 4
+#include "waiters.h"
 
-static PDEVICE_OBJECT Devices[DEVICES];
-static ULONG Order[2 * DEVICES], Ordered;
 static PVOID ExpectedContext;
-static ULONG Mistakes;
-static IO_ALLOCATION_ACTION Action;
-
-static ULONG MakeDevices(VOID)
-{
-    ULONG Index;
-
-    for (Index = 0; Index < DEVICES; Index++) {
-        CHECK(NT_SUCCESS(IoCreateDevice(TheDriver, 0, NULL, FILE_DEVICE_UNKNOWN, 0, FALSE, &Devices[Index])));
-        Devices[Index]->CurrentIrp = (PIRP)(0x1000ull + Index);
-    }
-    Ordered = Mistakes = 0;
-    return 0;
-}
-
-static VOID DeleteDevices(VOID)
-{
-    ULONG Index;
-
-    for (Index = 0; Index < DEVICES; Index++) {
-        Devices[Index]->CurrentIrp = NULL;
-        IoDeleteDevice(Devices[Index]);
-    }
-}
 
 static IO_ALLOCATION_ACTION NTAPI Notes(PDEVICE_OBJECT Device, PIRP Irp, PVOID MapRegisterBase, PVOID Context)
 {
     ULONG Index;
 
-    for (Index = 0; Index < DEVICES && Devices[Index] != Device; Index++) {
+    for (Index = 0; Index < WAITERS && Waiters[Index] != Device; Index++) {
     }
-    Mistakes += Irp != (PIRP)(0x1000ull + Index) || MapRegisterBase != NULL || KeGetCurrentIrql() != DISPATCH_LEVEL ||
+    Mistakes += Irp != NumberOf(Index) || MapRegisterBase != NULL || KeGetCurrentIrql() != DISPATCH_LEVEL ||
                 Context != (PVOID)((PUCHAR)ExpectedContext + Index);
     Order[Ordered++] = Index;
     return Action;
@@ -152,7 +127,7 @@ static IO_ALLOCATION_ACTION NTAPI Notes(PDEVICE_OBJECT Device, PIRP Irp, PVOID M
 
 static VOID Ask(PCONTROLLER_OBJECT Controller, ULONG Index)
 {
-    IoAllocateController(Controller, Devices[Index], Notes, (PUCHAR)ExpectedContext + Index);
+    IoAllocateController(Controller, Waiters[Index], Notes, (PUCHAR)ExpectedContext + Index);
 }
 
 /* What IoCreateController makes. */
@@ -182,7 +157,7 @@ static ULONG InOrder(VOID)
     ULONG Index;
 
     CHECK(Controller != NULL);
-    CHECK_ALL(MakeDevices());
+    CHECK_ALL(MakeWaiters());
     ExpectedContext = Controller->ControllerExtension;
     Action = KeepObject;
     KeRaiseIrql(DISPATCH_LEVEL, &Irql);
@@ -193,9 +168,9 @@ static ULONG InOrder(VOID)
     KeLowerIrql(Irql);
     CHECK(Ordered == 1 && Order[0] == 2 && Controller->DeviceWaitQueue.Busy);
     CHECK(Controller->DeviceWaitQueue.DeviceListHead.Flink ==
-          &Devices[0]->Queue.Wcb.WaitQueueEntry.DeviceListEntry);
-    CHECK(Devices[3]->Queue.Wcb.WaitQueueEntry.Inserted && Devices[3]->Queue.Wcb.DeviceRoutine == Notes);
-    for (Index = 1; Index < DEVICES; Index++) {
+          &Waiters[0]->Queue.Wcb.WaitQueueEntry.DeviceListEntry);
+    CHECK(Waiters[3]->Queue.Wcb.WaitQueueEntry.Inserted && Waiters[3]->Queue.Wcb.DeviceRoutine == Notes);
+    for (Index = 1; Index < WAITERS; Index++) {
         KeRaiseIrql(DISPATCH_LEVEL, &Irql);
         IoFreeController(Controller);
         KeLowerIrql(Irql);
@@ -205,9 +180,9 @@ static ULONG InOrder(VOID)
     KeRaiseIrql(DISPATCH_LEVEL, &Irql);
     IoFreeController(Controller);
     KeLowerIrql(Irql);
-    CHECK(Ordered == DEVICES && !Controller->DeviceWaitQueue.Busy && Mistakes == 0);
+    CHECK(Ordered == WAITERS && !Controller->DeviceWaitQueue.Busy && Mistakes == 0);
     IoDeleteController(Controller);
-    DeleteDevices();
+    DeleteWaiters();
     return 0;
 }
 
@@ -218,7 +193,7 @@ static ULONG AtOnce(VOID)
     KIRQL Irql;
 
     CHECK(Controller != NULL);
-    CHECK_ALL(MakeDevices());
+    CHECK_ALL(MakeWaiters());
     ExpectedContext = Controller->ControllerExtension;
     Action = DeallocateObject;
     KeRaiseIrql(DISPATCH_LEVEL, &Irql);
@@ -238,7 +213,7 @@ static ULONG AtOnce(VOID)
     CHECK(Ordered == 6 && Order[2] == 3 && Order[3] == 2 && Order[4] == 0 && Order[5] == 1);
     CHECK(!Controller->DeviceWaitQueue.Busy && Mistakes == 0);
     IoDeleteController(Controller);
-    DeleteDevices();
+    DeleteWaiters();
     return 0;
 }
 

@@ -7,6 +7,7 @@
  */
 #include <ddk/wdm.h>
 #include "control.h"
+#include "edu.h"
 #include "function.h"
 
 /* Input: a ULONG. Output: its factorial, 32 bits of it. */
@@ -40,19 +41,8 @@ typedef struct _EDU_STATE {
 #define EDU_FACTORIAL 0x08
 #define EDU_STATUS 0x20
 #define EDU_STATUS_INTERRUPT 0x80
-#define EDU_INTERRUPT_STATUS 0x24
 #define EDU_COMPUTED 0x001    /* a factorial */
 #define EDU_TRANSFERRED 0x100 /* by DMA */
-#define EDU_INTERRUPT_ACKNOWLEDGE 0x64
-#define EDU_DMA_SOURCE 0x80
-#define EDU_DMA_DESTINATION 0x88
-#define EDU_DMA_COUNT 0x90
-#define EDU_DMA_COMMAND 0x98
-#define EDU_DMA_START 1
-#define EDU_DMA_TO_MEMORY 2
-#define EDU_DMA_INTERRUPT 4
-#define EDU_BUFFER 0x40000
-#define EDU_BUFFER_LENGTH 0x1000
 
 typedef struct _DEVICE_EXTENSION {
     FUNCTION Function;

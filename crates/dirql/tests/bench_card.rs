@@ -10,9 +10,9 @@ use std::path::PathBuf;
 
 use dirql::explore::Policy;
 use dirql::record::{Record, Recording};
-use dirql::{Bench, Machine, Report, ScriptText};
+use dirql::{Bench, Machine, ScriptText};
 use kernel::verdict::Verdict;
-use rig::{Buffer, driver, play, start, try_play};
+use rig::{Buffer, driver, finish, play, start, try_play};
 
 const STORY: u32 = 0x0022_340C;
 const SERVED: u32 = 0x0022_3410;
@@ -46,14 +46,6 @@ fn served(machine: &Machine) -> u32 {
     file.close().unwrap();
     u32::from_le_bytes(told.try_into().unwrap())
 }
-
-fn finish(machine: Machine) -> Report {
-    let report = machine.finish();
-    report.expect_clean();
-    assert_eq!(report.sums.still_allocated(), 0, "{report}");
-    report
-}
-
 /// Carries out a script that ends in a verdict.
 fn verdict(bench: impl Fn() -> Bench, text: &str) -> Verdict {
     let machine = start(bench);

@@ -9,8 +9,8 @@ mod rig;
 use std::path::PathBuf;
 
 use dirql::explore::Policy;
-use dirql::{Bench, Machine, Platform, Report};
-use rig::{driver, play, start};
+use dirql::{Bench, Machine, Platform};
+use rig::{driver, finish, play, start};
 
 const RAISE: u32 = 0x0022_2400;
 const STATE: u32 = 0x0022_2404;
@@ -93,14 +93,6 @@ fn served_while_held(machine: &Machine, whose: u32, source: u32) -> u32 {
     play(machine, "wait 30ms");
     u32::from_le_bytes(served[..4].try_into().unwrap())
 }
-
-fn finish(machine: Machine) -> Report {
-    let report = machine.finish();
-    report.expect_clean();
-    assert_eq!(report.sums.still_allocated(), 0, "{report}");
-    report
-}
-
 /// Holds: interrupts/version-left-message-based, interrupts/passive-thread
 #[test]
 fn a_rust_driver_has_its_messages_at_their_level_or_at_passive_level() {

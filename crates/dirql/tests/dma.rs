@@ -7,9 +7,9 @@
 mod rig;
 
 use dirql::explore::Policy;
-use dirql::{Bench, Machine, Report};
+use dirql::{Bench, Machine};
 use kernel::verdict::{Tier, Verdict};
-use rig::{driver, start};
+use rig::{driver, finish, start};
 
 const DEVICE: &str = r"\\.\DirqlDma";
 const SETUP: u32 = 0x0022_3000;
@@ -65,14 +65,6 @@ fn set_up(machine: &Machine, setup: Setup) {
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 7 + at / 256).to_le_bytes()[0]).collect()
 }
-
-fn finish(machine: Machine) -> Report {
-    let report = machine.finish();
-    report.expect_clean();
-    assert_eq!(report.sums.still_allocated(), 0, "{report}");
-    report
-}
-
 /// What is written comes back, of a buffer of several pages that begins anywhere.
 fn write_and_read(machine: &Machine, length: usize) {
     let file = machine.open(DEVICE).unwrap();

@@ -9,9 +9,9 @@ mod rig;
 use std::path::PathBuf;
 
 use dirql::explore::Policy;
-use dirql::{Bench, Machine, Platform, Report};
+use dirql::{Bench, Machine, Platform};
 use kernel::verdict::Verdict;
-use rig::{driver, play, start, try_play};
+use rig::{driver, finish, play, start, try_play};
 
 const FACTORIAL: u32 = 0x0022_3000;
 const STATE: u32 = 0x0022_3004;
@@ -60,14 +60,6 @@ fn state(machine: &Machine) -> [u32; 5] {
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 7 + at / 256).to_le_bytes()[0]).collect()
 }
-
-fn finish(machine: Machine) -> Report {
-    let report = machine.finish();
-    report.expect_clean();
-    assert_eq!(report.sums.still_allocated(), 0, "{report}");
-    report
-}
-
 #[test]
 fn a_factorial_is_told_by_a_message_or_by_the_line() {
     for (messages, version) in [(true, MESSAGE_BASED), (false, LINE_BASED)] {

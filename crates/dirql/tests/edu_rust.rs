@@ -9,8 +9,8 @@ mod rig;
 use std::path::PathBuf;
 
 use dirql::explore::Policy;
-use dirql::{Bench, Machine, Platform, Report};
-use rig::{driver, play, start};
+use dirql::{Bench, Machine, Platform};
+use rig::{driver, finish, play, start};
 
 const FACTORIAL: u32 = 0x0022_3000;
 const STATE: u32 = 0x0022_3004;
@@ -46,14 +46,6 @@ fn state(machine: &Machine) -> [u32; 5] {
     file.close().unwrap();
     [0, 4, 8, 12, 16].map(|at| u32::from_le_bytes(told[at..at + 4].try_into().unwrap()))
 }
-
-fn finish(machine: Machine) -> Report {
-    let report = machine.finish();
-    report.expect_clean();
-    assert_eq!(report.sums.still_allocated(), 0, "{report}");
-    report
-}
-
 /// Holds: interrupts/version-left-message-based, interrupts/message-fall-back, interrupts/resource-inf
 #[test]
 fn a_factorial_is_told_to_a_rust_driver_by_a_message_or_by_the_line() {

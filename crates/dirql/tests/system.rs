@@ -24,11 +24,16 @@ fn tell(index: u32, checks: u32) {
 }
 
 /// How a story ends that does not.
-fn stopped(index: u32) -> Report {
+fn stopped_on(bench: impl Fn() -> Bench, index: u32) -> Report {
     let machine = start(bench);
     let code = 0x0022_2000 + 4 * index;
     let _ = rig::try_play(&machine, &format!(r"open \\.\DirqlSystem as s; ioctl s {code:#x} out 8"));
     machine.finish()
+}
+
+/// The same, on the usual machine.
+fn stopped(index: u32) -> Report {
+    stopped_on(bench, index)
 }
 
 #[test]
@@ -215,10 +220,7 @@ impl Reader for Called {
 /// How a story ends that stops the system, and what is called then.
 fn called_at_the_end(index: u32) -> (Report, Vec<&'static str>) {
     let called = Called::default();
-    let machine = start(|| bench().reader(called.clone()));
-    let code = 0x0022_2000 + 4 * index;
-    let _ = rig::try_play(&machine, &format!(r"open \\.\DirqlSystem as s; ioctl s {code:#x} out 8"));
-    let report = machine.finish();
+    let report = stopped_on(|| bench().reader(called.clone()), index);
     let called = called.0.take();
     (report, called)
 }

@@ -1,4 +1,10 @@
-//! Fields of a structure that is put together outside of driver memory: little-endian, one behind the other.
+//! Fields of a structure that is put together outside of driver memory: little-endian, one behind the other; and how such a structure
+//! answers a question that gave a buffer.
+
+use abi::{DriverPtr, NtStatus};
+use engine::Flow;
+
+use crate::cx::Cx;
 
 /// The bytes so far.
 #[derive(Default)]
@@ -56,4 +62,25 @@ impl Fields {
     pub(crate) fn done(self) -> Vec<u8> {
         self.0
     }
+}
+
+/// Stores an answer, if there is room for all of it; `returned`, if it is not null, gets its bytes anyway.
+///
+/// # Errors
+/// A verdict if a pointer is bad; inside, `INFO_LENGTH_MISMATCH`.
+pub(crate) fn answer(
+    cx: &mut Cx<'_>,
+    bytes: &[u8],
+    buffer: u64,
+    length: u32,
+    returned: DriverPtr<u32>,
+) -> Flow<NtStatus> {
+    if !returned.is_null() {
+        cx.write(returned, u32::try_from(bytes.len()).unwrap_or(u32::MAX))?;
+    }
+    if bytes.len() > length as usize {
+        return Ok(NtStatus::INFO_LENGTH_MISMATCH);
+    }
+    cx.write_bytes(buffer, bytes)?;
+    Ok(NtStatus::SUCCESS)
 }

@@ -7,6 +7,7 @@
 #define STORIES "dma"
 #define CONTROL_WITHOUT_DEVICE
 #include "../control.h"
+#include "../edu.h"
 #include "../function.h"
 
 /* Input: a SETUP. No request may be under way. */
@@ -100,18 +101,6 @@ typedef struct _OPERATIONS3 {
 /* Room for lists of so many elements. */
 #define ELEMENTS 3
 #define LIST_ROOM (16 + ELEMENTS * sizeof(SCATTER_GATHER_ELEMENT))
-
-#define EDU_INTERRUPT_STATUS 0x24
-#define EDU_INTERRUPT_ACKNOWLEDGE 0x64
-#define EDU_DMA_SOURCE 0x80
-#define EDU_DMA_DESTINATION 0x88
-#define EDU_DMA_COUNT 0x90
-#define EDU_DMA_COMMAND 0x98
-#define EDU_DMA_START 1
-#define EDU_DMA_TO_MEMORY 2
-#define EDU_DMA_INTERRUPT 4
-#define EDU_BUFFER 0x40000
-#define EDU_BUFFER_LENGTH 0x1000
 
 typedef struct _DEVICE_EXTENSION {
     FUNCTION Function;

@@ -6,38 +6,15 @@
 
 #define WAITERS 6
 
-static PDEVICE_OBJECT Waiters[WAITERS];
+#include "../waiters.h"
+
 static PVOID Bases[WAITERS];
-static ULONG Order[4 * WAITERS], Ordered, Mistakes;
-static IO_ALLOCATION_ACTION Action;
-
-static ULONG MakeWaiters(VOID)
-{
-    ULONG Index;
-
-    for (Index = 0; Index < WAITERS; Index++) {
-        CHECK(NT_SUCCESS(IoCreateDevice(TheDriver, 0, NULL, FILE_DEVICE_UNKNOWN, 0, FALSE, &Waiters[Index])));
-        Waiters[Index]->CurrentIrp = (PIRP)(0x1000ull + Index);
-    }
-    Ordered = Mistakes = 0;
-    return 0;
-}
-
-static VOID DeleteWaiters(VOID)
-{
-    ULONG Index;
-
-    for (Index = 0; Index < WAITERS; Index++) {
-        Waiters[Index]->CurrentIrp = NULL;
-        IoDeleteDevice(Waiters[Index]);
-    }
-}
 
 static IO_ALLOCATION_ACTION NTAPI Notes(PDEVICE_OBJECT Device, PIRP Irp, PVOID MapRegisterBase, PVOID Context)
 {
     ULONG Index = (ULONG)(ULONG_PTR)Context;
 
-    Mistakes += Index >= WAITERS || Device != Waiters[Index] || Irp != (PIRP)(0x1000ull + Index) ||
+    Mistakes += Index >= WAITERS || Device != Waiters[Index] || Irp != NumberOf(Index) ||
                 MapRegisterBase == NULL || KeGetCurrentIrql() != DISPATCH_LEVEL;
     Bases[Index] = MapRegisterBase;
     Order[Ordered++] = Index;

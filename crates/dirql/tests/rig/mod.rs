@@ -64,6 +64,19 @@ pub(crate) fn wanted(variable: &str, usually: u64) -> u64 {
     std::env::var(variable).ok().and_then(|count| count.parse().ok()).unwrap_or(usually)
 }
 
+/// The machine's end, which must be clean, with nothing left in pool.
+pub(crate) fn finish(machine: Machine) -> Report {
+    let report = machine.finish();
+    report.expect_clean();
+    assert_eq!(report.sums.still_allocated(), 0, "{report}");
+    report
+}
+
+/// Bytes that tell their place.
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at * 7 + at / 256).to_le_bytes()[0]).collect()
+}
+
 /// Requests of queue.sys that wait, are answered by each other, time out and are cancelled.
 pub(crate) const QUEUE: &str = r"open \\.\DirqlQueue as q overlapped
     open \\.\DirqlQueue as other

@@ -7,6 +7,7 @@ use abi::{NtStatus, REG_DWORD, REG_EXPAND_SZ, REG_MULTI_SZ, REG_SZ};
 use super::registry::{KeyId, Value};
 use crate::cx::Cx;
 use crate::mm::memory;
+use crate::rtl;
 
 /// System time when the machine boots: 2026-01-01 00:00 UTC, in 100 ns since 1601.
 pub const BOOT_TIME: i64 = 134_116_992_000_000_000;
@@ -188,7 +189,7 @@ pub fn texts(cx: &mut Cx<'_>, path: &str, name: &str) -> Option<Vec<String>> {
 }
 
 fn texts_of(data: &[u8]) -> Vec<String> {
-    let units: Vec<u16> = data.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
+    let units = rtl::text::units(data);
     let mut texts: Vec<String> = units.split(|&unit| unit == 0).map(String::from_utf16_lossy).collect();
     if texts.last().is_some_and(String::is_empty) {
         texts.pop();

@@ -18,7 +18,7 @@ use super::relative;
 use crate::cx::Cx;
 use crate::ke::callout::call_routine;
 use crate::mm::pool;
-use crate::rtl::{crt, string};
+use crate::rtl::{crt, string, text};
 
 /// Entries of one table: a table without its end is not read for ever.
 const MOST_ENTRIES: u64 = 4096;
@@ -298,8 +298,7 @@ fn store_data(cx: &mut Cx<'_>, entry: &Entry, value: &Value) -> Flow<NtStatus> {
 
 /// A text with `%SystemRoot%` put in.
 fn expanded(data: &[u8]) -> Vec<u8> {
-    let units: Vec<u16> = data.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
-    let text = String::from_utf16_lossy(&units);
+    let text = String::from_utf16_lossy(&text::units(data));
     let lower = text.to_ascii_lowercase();
     let Some(at) = lower.find("%systemroot%") else { return data.to_vec() };
     let whole = [&text[..at], "C:\\WINDOWS", &text[at + "%systemroot%".len()..]].concat();

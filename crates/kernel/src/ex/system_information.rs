@@ -10,7 +10,7 @@ use engine::windows::PAGE;
 
 use crate::cx::{Cx, Kernel};
 use crate::exports::data::USER_PROBE_ADDRESS;
-use crate::fields::Fields;
+use crate::fields::{Fields, answer};
 use crate::ke::thread::{NORMAL_PRIORITY, Role, State, Thread};
 use crate::ke::{affinity, time};
 use crate::ldr::{self, kernel_image};
@@ -56,8 +56,7 @@ pub fn zw_query(
     length: u32,
     returned: DriverPtr<u32>,
 ) -> Flow<NtStatus> {
-    let length = length as usize;
-    let answer = match class {
+    let told = match class {
         BASIC => cx.with(|k| basic(k)),
         PROCESSOR => cx.with(|k| processor(k)),
         TIME_OF_DAY => cx.with(|k| time_of_day(k)),
@@ -77,15 +76,7 @@ pub fn zw_query(
             return Err(cx.stop(Verdict::not_implemented(&what)));
         }
     };
-    let bytes = answer.done();
-    if !returned.is_null() {
-        cx.write(returned, u32::try_from(bytes.len()).unwrap_or(u32::MAX))?;
-    }
-    if bytes.len() > length {
-        return Ok(NtStatus::INFO_LENGTH_MISMATCH);
-    }
-    cx.write_bytes(buffer.address, &bytes)?;
-    Ok(NtStatus::SUCCESS)
+    answer(cx, &told.done(), buffer.address, length, returned)
 }
 
 /// `SYSTEM_BASIC_INFORMATION`, 40h bytes.

@@ -97,29 +97,38 @@ pub fn zw_set(
     length: u32,
     class: u32,
 ) -> Flow<NtStatus> {
-    if class != FilePositionInformation {
-        return ask(cx, file, status_block, &Operation::Set(class, Buffer { address: buffer, length }));
-    }
     let (object, _) = match file_of(cx, file)? {
         Ok(found) => found,
         Err(status) => return Ok(status),
     };
-    let is_synchronous = cx.read(object + FILE_OBJECT::Flags)? & FO_SYNCHRONOUS_IO != 0;
-    let status = if !is_synchronous {
-        ask(cx, file, status_block, &Operation::Set(class, Buffer { address: buffer, length }))?
-    } else if length < 8 {
-        NtStatus::INFO_LENGTH_MISMATCH
-    } else {
-        let position: i64 = cx.read(DriverPtr::new(buffer))?;
-        if position < 0 {
-            NtStatus::INVALID_PARAMETER
-        } else {
-            cx.write(object + FILE_OBJECT::CurrentByteOffset, position)?;
-            answer(cx, status_block, 0)?
-        }
-    };
+    let set = set_own(cx, object, class, (buffer, length))?;
     ob::object::dereference(cx, object)?;
-    Ok(status)
+    match set {
+        None => ask(cx, file, status_block, &Operation::Set(class, Buffer { address: buffer, length })),
+        Some(NtStatus::SUCCESS) => answer(cx, status_block, 0),
+        Some(status) => Ok(status),
+    }
+}
+
+/// What comes of what the I/O manager sets by itself: the position of a synchronous file.
+fn set_own(
+    cx: &mut Cx<'_>,
+    file: DriverPtr<FILE_OBJECT>,
+    class: u32,
+    (buffer, length): (u64, u32),
+) -> Flow<Option<NtStatus>> {
+    if class != FilePositionInformation || cx.read(file + FILE_OBJECT::Flags)? & FO_SYNCHRONOUS_IO == 0 {
+        return Ok(None);
+    }
+    if length < 8 {
+        return Ok(Some(NtStatus::INFO_LENGTH_MISMATCH));
+    }
+    let position: i64 = cx.read(DriverPtr::new(buffer))?;
+    if position < 0 {
+        return Ok(Some(NtStatus::INVALID_PARAMETER));
+    }
+    cx.write(file + FILE_OBJECT::CurrentByteOffset, position)?;
+    Ok(Some(NtStatus::SUCCESS))
 }
 
 fn ask(

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use abi::{DRIVER_OBJECT, DriverPtr, KDPC, KTIMER, WORK_QUEUE_ITEM};
+use abi::{Code, DRIVER_OBJECT, DriverPtr, KDPC, KTIMER, WORK_QUEUE_ITEM};
 use engine::Flow;
 
 use super::irp::Origin;
@@ -179,18 +179,8 @@ fn still_known(k: &Kernel, gone: &Gone) -> Option<Caller> {
         let what = format!("the IoTimer of its device {device:#x} is still running");
         return Some((what, Some(("started", timer.started))));
     }
-    if let Some((role, code)) = k.ps.notify.all().find(|(_, code)| gone.has(code.address)) {
-        return Some((format!("its {role} {:#x} is still told", code.address), None));
-    }
-    if let Some(record) = k.ke.bug_check.records.iter().find(|record| gone.has(record.routine.address)) {
-        let what = format!("its routine {:#x} for bug checks is still registered", record.routine.address);
-        return Some((what, None));
-    }
-    if let Some(code) = k.ke.machine_callbacks.all().find(|code| gone.has(code.address)) {
-        return Some((format!("its routine {:#x} is still told of the machine", code.address), None));
-    }
-    if let Some(code) = k.ex.callbacks.all().find(|code| gone.has(code.address)) {
-        return Some((format!("its callback routine {:#x} is still registered", code.address), None));
+    if let Some((what, code, how)) = registered(k).find(|(_, code, _)| gone.has(code.address)) {
+        return Some((format!("its {what} {:#x} {how}", code.address), None));
     }
     // An item for this driver's own objects has been waited for.
     let mut queued = k.io.work_items.iter().filter_map(|(item, known)| Some((item, known.queued?)));
@@ -199,6 +189,16 @@ fn still_known(k: &Kernel, gone: &Gone) -> Option<Caller> {
         return Some((what, Some(("queued", queued.at))));
     }
     thread_inside(k, gone)
+}
+
+/// Drivers' routines that the system calls when something happens: what each is, and what is still so of it.
+fn registered(k: &Kernel) -> impl Iterator<Item = (&'static str, DriverPtr<Code>, &'static str)> {
+    let told = k.ps.notify.all().map(|(role, code)| (role, code, "is still told"));
+    let stops = k.ke.bug_check.records.iter();
+    let stops = stops.map(|record| ("routine", record.routine, "for bug checks is still registered"));
+    let machine = k.ke.machine_callbacks.all().map(|code| ("routine", code, "is still told of the machine"));
+    let callbacks = k.ex.callbacks.all().map(|code| ("callback routine", code, "is still registered"));
+    told.chain(stops).chain(machine).chain(callbacks)
 }
 
 fn thread_inside(k: &Kernel, gone: &Gone) -> Option<Caller> {

@@ -359,6 +359,9 @@ pub(crate) fn create(cx: &mut Cx<'_>, start: Start) -> Flow<StrandId> {
 /// Tells drivers that want to know of a thread that it begins or ends, and of a process that it ends with this thread.
 fn tell_drivers(cx: &mut Cx<'_>, strand: StrandId, is_new: bool) -> Flow<()> {
     let told = cx.with(|k| {
+        if !k.ps.notify.is_told_of_threads() {
+            return None;
+        }
         let thread = k.ke.threads.get_mut(strand)?;
         let told = matches!(thread.role, Role::Application | Role::System);
         // It runs on until it has told.

@@ -10,17 +10,14 @@ use image::Selector;
 use super::imports;
 use crate::cx::Cx;
 use crate::exports::documented;
+use crate::rtl::string;
 
 /// `MmGetSystemRoutineAddress`.
 ///
 /// # Errors
 /// A verdict if the name cannot be read.
 pub fn system_routine_address(cx: &mut Cx<'_>, name: DriverPtr<UNICODE_STRING>) -> Flow<u64> {
-    let length = cx.read(name + UNICODE_STRING::Length)?;
-    let buffer = cx.read(name + UNICODE_STRING::Buffer)?;
-    let bytes = cx.read_bytes(buffer.address, length.into())?;
-    let units: Vec<u16> = bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
-    let name = String::from_utf16_lossy(&units);
+    let name = String::from_utf16_lossy(&string::read(cx, name)?);
     if cx.with(|k| imports::too_new(k, &name)).is_some() {
         return Ok(0);
     }

@@ -11,7 +11,7 @@ use super::names::Target;
 use super::object::{self, Kind};
 use super::{directory, object_type, string};
 use crate::cx::Cx;
-use crate::fields::Fields;
+use crate::fields::{Fields, answer};
 use crate::verdict::Verdict;
 
 /// `PublicObjectBasicInformation`.
@@ -53,24 +53,6 @@ fn counted(at: u64, gap: usize, text: &str) -> Vec<u8> {
     let maximum = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
     let head = Fields::default().u16(maximum - 2).u16(maximum).u32(0).u64(at + (COUNTED + gap) as u64);
     head.pad_to(COUNTED + gap).bytes(&bytes).done()
-}
-
-/// Stores an answer, if there is room for all of it; `returned` gets its bytes anyway.
-fn answer(
-    cx: &mut Cx<'_>,
-    bytes: &[u8],
-    buffer: u64,
-    length: u32,
-    returned: DriverPtr<u32>,
-) -> Flow<NtStatus> {
-    if !returned.is_null() {
-        cx.write(returned, u32::try_from(bytes.len()).unwrap_or(u32::MAX))?;
-    }
-    if bytes.len() > length as usize {
-        return Ok(NtStatus::INFO_LENGTH_MISMATCH);
-    }
-    cx.write_bytes(buffer, bytes)?;
-    Ok(NtStatus::SUCCESS)
 }
 
 /// `ObQueryNameString`: `OBJECT_NAME_INFORMATION` with the text behind it.

@@ -7,6 +7,7 @@ use engine::Flow;
 
 use crate::cx::Cx;
 use crate::mm::pool;
+use crate::rtl::text;
 use crate::verdict::Verdict;
 
 /// The text of the counted string at `from`. A null pointer and an empty buffer are empty text. A `MaximumLength` below `Length`, as
@@ -27,8 +28,7 @@ pub fn read(cx: &mut Cx<'_>, from: DriverPtr<UNICODE_STRING>) -> Flow<String> {
     let length = length & !1;
     let buffer = cx.read(from + UNICODE_STRING::Buffer)?;
     let bytes = cx.read_bytes(buffer.address, length.into())?;
-    let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
-    Ok(String::from_utf16_lossy(&units))
+    Ok(String::from_utf16_lossy(&text::units(&bytes)))
 }
 
 fn malformed(at: DriverPtr<UNICODE_STRING>, length: u16, maximum: u16) -> Verdict {

@@ -59,6 +59,11 @@ impl State {
         self.of(of).len() > 0
     }
 
+    /// Whether a routine is told of anything that a thread's begin or end can be.
+    pub(crate) fn is_told_of_threads(&self) -> bool {
+        self.is_any(Of::Threads) || self.is_any(Of::Processes)
+    }
+
     /// All routines, each with what it is told of.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, DriverPtr<Code>)> {
         Of::ALL.into_iter().flat_map(|of| self.of(of).code().map(move |code| (of.role(), code)))

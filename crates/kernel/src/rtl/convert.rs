@@ -162,10 +162,23 @@ pub fn multi_byte_to_unicode(
     from: u64,
     length: u32,
 ) -> Flow<NtStatus> {
+    widen(cx, (to, room), written, (from, length), text::ansi_to_unit)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+/// Code units of the bytes at `from`, as many as fit; how many bytes were written goes to `written`. Whether that is all.
+pub(super) fn widen(
+    cx: &mut Cx<'_>,
+    (to, room): (u64, u32),
+    written: DriverPtr<u32>,
+    (from, length): (u64, u32),
+    unit: fn(u8) -> u16,
+) -> Flow<bool> {
     let bytes = cx.read_bytes(from, length.min(room / 2).into())?;
-    let units = text::ansi_to_unicode(&bytes);
+    let units: Vec<u16> = bytes.into_iter().map(unit).collect();
     crt::write::<2>(cx, to, &units)?;
-    tell(cx, written, 2 * units.len())
+    store_count(cx, written, 2 * units.len())?;
+    Ok(length <= room / 2)
 }
 
 /// `RtlUnicodeToMultiByteN`: `length` is in bytes.
@@ -180,12 +193,23 @@ pub fn unicode_to_multi_byte(
     from: u64,
     length: u32,
 ) -> Flow<NtStatus> {
-    let units = (length / 2).min(room);
-    let bytes = cx.read_bytes(from, 2 * u64::from(units))?;
-    let units: Vec<u16> = bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
-    let ansi = text::unicode_to_ansi(&units);
-    cx.write_bytes(to, &ansi)?;
-    tell(cx, written, ansi.len())
+    narrow(cx, (to, room), written, (from, length), text::unit_to_ansi)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+/// As [`widen`], the other way; `length` is in bytes.
+pub(super) fn narrow(
+    cx: &mut Cx<'_>,
+    (to, room): (u64, u32),
+    written: DriverPtr<u32>,
+    (from, length): (u64, u32),
+    byte: fn(u16) -> u8,
+) -> Flow<bool> {
+    let bytes = cx.read_bytes(from, 2 * u64::from((length / 2).min(room)))?;
+    let narrowed: Vec<u8> = text::units(&bytes).into_iter().map(byte).collect();
+    cx.write_bytes(to, &narrowed)?;
+    store_count(cx, written, narrowed.len())?;
+    Ok(length / 2 <= room)
 }
 
 /// `RtlUnicodeToMultiByteSize`.
@@ -208,11 +232,6 @@ pub fn multi_byte_unicode_size(
     length: u32,
 ) -> Flow<NtStatus> {
     cx.write(size, length.saturating_mul(2))?;
-    Ok(NtStatus::SUCCESS)
-}
-
-fn tell(cx: &mut Cx<'_>, written: DriverPtr<u32>, bytes: usize) -> Flow<NtStatus> {
-    store_count(cx, written, bytes)?;
     Ok(NtStatus::SUCCESS)
 }
 

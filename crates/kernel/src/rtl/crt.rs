@@ -47,11 +47,7 @@ fn scan<const W: u64>(
 /// At least one and at most `most` characters, as many as can be read at once although perhaps not all of them are of the text.
 fn peek<const W: u64>(cx: &mut Cx<'_>, at: u64, most: u64) -> Flow<Vec<u16>> {
     let bytes = memory::peek(cx, at, memory::reach(at, W, most.saturating_mul(W)))?;
-    Ok(if W == 1 {
-        bytes.into_iter().map(u16::from).collect()
-    } else {
-        bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect()
-    })
+    Ok(if W == 1 { bytes.into_iter().map(u16::from).collect() } else { text::units(&bytes) })
 }
 
 /// Characters without a limit.

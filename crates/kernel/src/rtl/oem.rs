@@ -7,7 +7,7 @@
 use abi::{DriverPtr, NtStatus, STRING, UNICODE_STRING};
 use engine::Flow;
 
-use super::{convert, crt, string, text};
+use super::{convert, string, text};
 use crate::cx::Cx;
 
 /// Code page 437 from 80h on.
@@ -53,11 +53,7 @@ pub fn to_unicode_n(
     from: u64,
     length: u32,
 ) -> Flow<NtStatus> {
-    let bytes = cx.read_bytes(from, length.min(room / 2).into())?;
-    let units: Vec<u16> = bytes.iter().map(|&byte| to_unit(byte)).collect();
-    crt::write::<2>(cx, to, &units)?;
-    convert::store_count(cx, written, 2 * units.len())?;
-    Ok(if length > room / 2 { NtStatus::BUFFER_OVERFLOW } else { NtStatus::SUCCESS })
+    convert::widen(cx, (to, room), written, (from, length), to_unit).map(status)
 }
 
 /// `RtlUnicodeToOemN`: `length` is in bytes; else as [`to_unicode_n`].
@@ -72,11 +68,12 @@ pub fn from_unicode_n(
     from: u64,
     length: u32,
 ) -> Flow<NtStatus> {
-    let bytes = cx.read_bytes(from, 2 * u64::from((length / 2).min(room)))?;
-    let oem: Vec<u8> = bytes.as_chunks().0.iter().map(|unit| from_unit(u16::from_le_bytes(*unit))).collect();
-    cx.write_bytes(to, &oem)?;
-    convert::store_count(cx, written, oem.len())?;
-    Ok(if length / 2 > room { NtStatus::BUFFER_OVERFLOW } else { NtStatus::SUCCESS })
+    convert::narrow(cx, (to, room), written, (from, length), from_unit).map(status)
+}
+
+/// Whether all was written.
+const fn status(all: bool) -> NtStatus {
+    if all { NtStatus::SUCCESS } else { NtStatus::BUFFER_OVERFLOW }
 }
 
 /// `RtlOemStringToUnicodeString`.

@@ -25,7 +25,7 @@ pub fn read(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>) -> Flow<Vec<u16>
     let length = cx.read(string + UNICODE_STRING::Length)?;
     let buffer = cx.read(string + UNICODE_STRING::Buffer)?;
     let bytes = cx.read_bytes(buffer.address, (length & !1).into())?;
-    Ok(bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect())
+    Ok(text::units(&bytes))
 }
 
 /// The bytes of an `ANSI_STRING`.

@@ -130,6 +130,12 @@ const HIGH: [u16; 32] = [
     0x0161, 0x203a, 0x0153, 0x009d, 0x017e, 0x0178,
 ];
 
+/// The code units that these bytes are, little-endian; a single last byte is none.
+#[must_use]
+pub fn units(bytes: &[u8]) -> Vec<u16> {
+    bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect()
+}
+
 /// The code unit of an ANSI character.
 #[must_use]
 pub fn ansi_to_unit(byte: u8) -> u16 {

@@ -8,7 +8,7 @@
 use abi::{DriverPtr, NtStatus, STRING, UNICODE_STRING};
 use engine::Flow;
 
-use super::{convert, crt, string};
+use super::{convert, crt, string, text};
 use crate::cx::Cx;
 
 /// Text in pieces that are written whole or not at all, and whether some of it was no character.
@@ -102,8 +102,7 @@ pub fn unicode_to_utf8(
         return Ok(NtStatus::INVALID_PARAMETER_5);
     }
     let bytes = cx.read_bytes(from, length.into())?;
-    let units: Vec<u16> = bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
-    let converted = to_utf8(&units);
+    let converted = to_utf8(&text::units(&bytes));
     if to == 0 {
         return told(cx, written, converted.units(), converted.status());
     }

@@ -263,13 +263,8 @@ pub fn get_list(
     list: DriverPtr<u64>,
 ) -> Flow<NtStatus> {
     const NAME: &str = "GetScatterGatherListEx";
-    let at = find(cx, NAME, adapter)?;
-    transfer::expect_bytes(cx, NAME, length.into())?;
-    let Some((va, pieces)) = pieces::at_offset(cx, NAME, mdl, (offset, length.into()))? else {
-        return Ok(NtStatus::INVALID_PARAMETER);
-    };
-    let wanted = Wanted { device, va, pieces, to_device, routine, context };
-    ask_for_list(cx, at, wanted, (transfer, flags), None, list)
+    let wanted = Wanted { device, va: 0, pieces: Vec::new(), to_device, routine, context };
+    ask_for_list(cx, (NAME, adapter), (mdl, offset, length), wanted, (transfer, flags), None, list)
 }
 
 /// `BuildScatterGatherListEx`.
@@ -296,29 +291,33 @@ pub fn build_list(
     list: DriverPtr<u64>,
 ) -> Flow<NtStatus> {
     const NAME: &str = "BuildScatterGatherListEx";
-    let at = find(cx, NAME, adapter)?;
-    transfer::expect_bytes(cx, NAME, length.into())?;
-    let Some((va, pieces)) = pieces::at_offset(cx, NAME, mdl, (offset, length.into()))? else {
-        return Ok(NtStatus::INVALID_PARAMETER);
-    };
-    let wanted = Wanted { device, va, pieces, to_device, routine, context };
-    ask_for_list(cx, at, wanted, (transfer, flags), Some((buffer, room)), list)
+    let wanted = Wanted { device, va: 0, pieces: Vec::new(), to_device, routine, context };
+    let memory = Some((buffer, room));
+    ask_for_list(cx, (NAME, adapter), (mdl, offset, length), wanted, (transfer, flags), memory, list)
 }
 
+/// Asks for a list of so many bytes from an offset on into what the MDLs describe: `wanted` has yet to hear where that is.
 fn ask_for_list(
     cx: &mut Cx<'_>,
-    at: u64,
+    (name, adapter): (&str, DriverPtr<DMA_ADAPTER>),
+    (mdl, offset, length): (DriverPtr<MDL>, u64, u32),
     wanted: Wanted,
-    (transfer, flags): (u64, u32),
+    (context, flags): (u64, u32),
     memory: Option<(u64, u32)>,
     list: DriverPtr<u64>,
 ) -> Flow<NtStatus> {
+    let at = find(cx, name, adapter)?;
+    transfer::expect_bytes(cx, name, length.into())?;
+    let Some((va, pieces)) = pieces::at_offset(cx, name, mdl, (offset, length.into()))? else {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    };
     let is_synchronous = flags & DMA_SYNCHRONOUS_CALLBACK != 0;
     let is_lost = wanted.routine.is_null() && (list.is_null() || !is_synchronous);
-    if transfer == 0 || is_lost {
+    if context == 0 || is_lost {
         return Ok(NtStatus::INVALID_PARAMETER);
     }
-    match scatter_gather::ask(cx, at, wanted, memory, Terms { transfer, is_synchronous })? {
+    let wanted = Wanted { va, pieces, ..wanted };
+    match scatter_gather::ask(cx, at, wanted, memory, Terms { transfer: context, is_synchronous })? {
         Ok(given) if !list.is_null() => cx.write(list, given).map(|()| NtStatus::SUCCESS),
         Ok(_) => Ok(NtStatus::SUCCESS),
         Err(status) => Ok(status),

@@ -70,15 +70,8 @@ pub fn get(
     context: u64,
     to_device: bool,
 ) -> Flow<NtStatus> {
-    const NAME: &str = "GetScatterGatherList";
-    let at = find(cx, NAME, adapter)?;
-    transfer::expect_bytes(cx, NAME, length.into())?;
-    let Some(pieces) = pieces::of(cx, NAME, mdl, (va, length.into()), true)? else {
-        return Ok(NtStatus::BUFFER_TOO_SMALL);
-    };
-    let wanted = Wanted { device, va, pieces, to_device, routine, context };
-    let asked = ask(cx, at, wanted, None, Terms::default())?;
-    Ok(asked.err().unwrap_or(NtStatus::SUCCESS))
+    let wanted = Wanted { device, va, pieces: Vec::new(), to_device, routine, context };
+    ask_by_address(cx, "GetScatterGatherList", adapter, (mdl, length), wanted, None)
 }
 
 /// `BuildScatterGatherList`: in the caller's memory.
@@ -99,14 +92,25 @@ pub fn build(
     buffer: u64,
     room: u32,
 ) -> Flow<NtStatus> {
-    const NAME: &str = "BuildScatterGatherList";
-    let at = find(cx, NAME, adapter)?;
-    transfer::expect_bytes(cx, NAME, length.into())?;
-    let Some(pieces) = pieces::of(cx, NAME, mdl, (va, length.into()), true)? else {
+    let wanted = Wanted { device, va, pieces: Vec::new(), to_device, routine, context };
+    ask_by_address(cx, "BuildScatterGatherList", adapter, (mdl, length), wanted, Some((buffer, room)))
+}
+
+/// Asks for a list of so many bytes of the MDL from `wanted.va` on.
+fn ask_by_address(
+    cx: &mut Cx<'_>,
+    name: &str,
+    adapter: DriverPtr<DMA_ADAPTER>,
+    (mdl, length): (DriverPtr<MDL>, u32),
+    wanted: Wanted,
+    memory: Option<(u64, u32)>,
+) -> Flow<NtStatus> {
+    let at = find(cx, name, adapter)?;
+    transfer::expect_bytes(cx, name, length.into())?;
+    let Some(pieces) = pieces::of(cx, name, mdl, (wanted.va, length.into()), true)? else {
         return Ok(NtStatus::BUFFER_TOO_SMALL);
     };
-    let wanted = Wanted { device, va, pieces, to_device, routine, context };
-    let asked = ask(cx, at, wanted, Some((buffer, room)), Terms::default())?;
+    let asked = ask(cx, at, Wanted { pieces, ..wanted }, memory, Terms::default())?;
     Ok(asked.err().unwrap_or(NtStatus::SUCCESS))
 }
 
