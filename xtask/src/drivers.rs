@@ -188,6 +188,20 @@ const C_DRIVERS: &[CDriver] = &[
     },
     CDriver { name: "tables", source: "tables.c", defines: &[], missing: None, compiler: Clang(&["-O2"]) },
     CDriver {
+        name: "filters",
+        source: "filters.c",
+        defines: &[],
+        missing: Some("filters/newer.def"),
+        compiler: Clang(&["-O2", "-Wl,/integritycheck"]),
+    },
+    CDriver {
+        name: "filters_unchecked",
+        source: "filters.c",
+        defines: &[],
+        missing: Some("filters/newer.def"),
+        compiler: Clang(&["-O2"]),
+    },
+    CDriver {
         name: "security",
         source: "security.c",
         defines: &[],

@@ -1,7 +1,8 @@
 //! Keys as drivers open, make and delete them, by handles.
 //!
 //! Pages: *ZwOpenKey function*, *ZwCreateKey function*, *ZwDeleteKey function*. A driver's own calls are trusted: the
-//! access it asks for is remembered and not checked. Symbolic links are made by the kernel only.
+//! access it asks for is remembered and not checked. Drivers that filter the registry are told (`callbacks`). Symbolic links are made by the
+//! kernel only.
 
 use abi::{
     DriverPtr, NtStatus, OBJ_KERNEL_HANDLE, OBJECT_ATTRIBUTES, REG_CREATED_NEW_KEY, REG_OPENED_EXISTING_KEY,
@@ -10,25 +11,30 @@ use abi::{
 use engine::Flow;
 
 use super::access;
+use super::callbacks::{self, Class, Told};
 use super::registry::KeyId;
 use crate::cx::Cx;
+use crate::exports::data;
 use crate::mm::pool;
 use crate::ob::handle::{self, Mode};
 use crate::ob::{self, Handle, Kind, Procedures};
 use crate::rtl::string;
+use crate::verdict::Verdict;
 
-static PROCEDURES: Procedures = Procedures { close: Procedures::nothing, delete };
+static PROCEDURES: Procedures = Procedures { close, delete };
+
+fn close(cx: &mut Cx<'_>, body: u64, _process: u64, _of_process: u32, _of_all: u32) -> Flow<()> {
+    callbacks::closing(cx, body)
+}
 
 fn delete(cx: &mut Cx<'_>, body: u64) -> Flow<()> {
+    callbacks::object_goes(cx, body)?;
     cx.with(|k| k.cm.open.remove(&body));
     Procedures::free(cx, body)
 }
 
-/// A handle to `key`.
-///
-/// # Errors
-/// Inside, `INSUFFICIENT_RESOURCES`.
-pub fn open_handle(cx: &mut Cx<'_>, key: KeyId, access: u32, kernel: bool) -> Flow<Result<Handle, NtStatus>> {
+/// An object that stands for `key`, with one reference.
+fn make_object(cx: &mut Cx<'_>, key: KeyId) -> Flow<Result<u64, NtStatus>> {
     let body: DriverPtr<()> = pool::allocate(cx, pool::Kind::Paged, 0x40, pool::tag(b"Key "))?;
     if body.is_null() {
         return Ok(Err(NtStatus::INSUFFICIENT_RESOURCES));
@@ -38,10 +44,33 @@ pub fn open_handle(cx: &mut Cx<'_>, key: KeyId, access: u32, kernel: bool) -> Fl
         return Ok(Err(status));
     }
     cx.with(|k| k.cm.open.insert(body.address, key));
-    let handle = handle::open(cx, body.address, access, kernel)?;
-    // The handle keeps it from here on.
-    ob::object::dereference(cx, body)?;
-    Ok(Ok(handle))
+    Ok(Ok(body.address))
+}
+
+/// A handle to the object, which keeps it from here on.
+fn hand_over(cx: &mut Cx<'_>, object: u64, access: u32, kernel: bool) -> Flow<Handle> {
+    let handle = handle::open(cx, object, access, kernel)?;
+    ob::object::dereference(cx, DriverPtr::<()>::new(object))?;
+    Ok(handle)
+}
+
+/// A handle to `key`.
+///
+/// # Errors
+/// Inside, `INSUFFICIENT_RESOURCES`.
+pub fn open_handle(cx: &mut Cx<'_>, key: KeyId, access: u32, kernel: bool) -> Flow<Result<Handle, NtStatus>> {
+    match make_object(cx, key)? {
+        Ok(object) => hand_over(cx, object, access, kernel).map(Ok),
+        Err(status) => Ok(Err(status)),
+    }
+}
+
+/// The object that a handle stands for, if that is a key's.
+pub(crate) fn object(cx: &mut Cx<'_>, handle: u64) -> Option<u64> {
+    handle::entry(cx, Handle(handle), Mode::Kernel)
+        .ok()
+        .filter(|entry| entry.kind == Kind::Key)
+        .map(|e| e.object)
 }
 
 /// The key that a handle stands for.
@@ -75,25 +104,110 @@ fn name(cx: &mut Cx<'_>, attributes: DriverPtr<OBJECT_ATTRIBUTES>) -> Flow<Resul
     Ok(Ok(Name { base, path, kernel }))
 }
 
-/// Opens `key` and stores its handle.
+/// What a driver wants to open, or to make.
+struct Wanted {
+    class: Class,
+    handle: DriverPtr<u64>,
+    access: u32,
+    attributes: DriverPtr<OBJECT_ATTRIBUTES>,
+    options: u32,
+    /// Addresses of the key's class and of what is to say whether it was made.
+    of_key: [u64; 2],
+    kernel: bool,
+}
+
+/// In `REG_CREATE_KEY_INFORMATION_V1`, the words of the access and of `CallContext`.
+const ACCESS: u64 = 7;
+const CALL_CONTEXT: u64 = 10;
+
+impl Wanted {
+    /// What drivers that filter are told: `REG_CREATE_KEY_INFORMATION_V1`, whose `ResultObject` is at `result`.
+    fn told(&self, cx: &mut Cx<'_>, result: DriverPtr<u64>) -> Flow<Told> {
+        let root = cx.read(self.attributes + OBJECT_ATTRIBUTES::RootDirectory)?;
+        let name = cx.read(self.attributes + OBJECT_ATTRIBUTES::ObjectName)?.address;
+        let flags = cx.read(self.attributes + OBJECT_ATTRIBUTES::Attributes)?;
+        let root = object(cx, root).unwrap_or(0);
+        let [class, disposition] = self.of_key;
+        let key_type = data::object_type("CmKeyObjectType");
+        let [options, access] = [self.options, self.access].map(u64::from);
+        let words = [name, root, key_type, options, class, 0, 0, access, disposition, result.address];
+        let behind = [0, 0, 0, 1, name, u64::from(flags) << 32, 0];
+        let words = words.into_iter().chain(behind).collect();
+        Ok(Told { words, call_context: CALL_CONTEXT, object: root })
+    }
+}
+
+/// Opens the key that `find` finds and stores its handle.
 fn hand_out(
     cx: &mut Cx<'_>,
-    to: DriverPtr<u64>,
-    key: Result<KeyId, NtStatus>,
-    access: u32,
-    kernel: bool,
+    wanted: &Wanted,
+    find: impl FnOnce(&mut Cx<'_>) -> Flow<Result<KeyId, NtStatus>>,
 ) -> Flow<NtStatus> {
-    let opened = match key {
-        Ok(key) => open_handle(cx, key, access, kernel)?,
+    if cx.with(|k| k.cm.callbacks.is_any()) {
+        return hand_out_told(cx, wanted, find);
+    }
+    let made = match find(cx)? {
+        Ok(key) => make_object(cx, key)?,
         Err(status) => Err(status),
     };
-    match opened {
-        Ok(handle) => {
-            cx.write(to, handle.0)?;
+    match made {
+        Ok(object) => {
+            let handle = hand_over(cx, object, wanted.access, wanted.kernel)?;
+            cx.write(wanted.handle, handle.0)?;
             Ok(NtStatus::SUCCESS)
         }
         Err(status) => Ok(status),
     }
+}
+
+/// As [`hand_out`], where drivers filter the registry: what the handle is for is in `ResultObject` in the end, whoever has put it there.
+#[cold]
+fn hand_out_told(
+    cx: &mut Cx<'_>,
+    wanted: &Wanted,
+    find: impl FnOnce(&mut Cx<'_>) -> Flow<Result<KeyId, NtStatus>>,
+) -> Flow<NtStatus> {
+    let result: DriverPtr<u64> = pool::allocate(cx, pool::Kind::NonPaged, 8, pool::tag(b"CmCb"))?;
+    if result.is_null() {
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    let told = wanted.told(cx, result)?;
+    let (begun, stopped) = callbacks::before(cx, wanted.class, told)?;
+    let status = match stopped {
+        Some(status) => status,
+        None => {
+            let made = match find(cx)? {
+                Ok(key) => make_object(cx, key)?,
+                Err(status) => Err(status),
+            };
+            if let Ok(object) = made {
+                cx.write(result, object)?;
+                begun.set_word(cx, ACCESS, u64::from(wanted.access) << 32 | u64::from(wanted.access))?;
+            }
+            key_status(made)
+        }
+    };
+    let about = if status.is_success() { cx.read(result)? } else { 0 };
+    let status = callbacks::after(cx, &begun, about, status)?;
+    let (object, access) = (cx.read(result)?, begun.word(cx, ACCESS)? >> 32);
+    if status.is_success() {
+        if object == 0 {
+            let what = "a RegistryCallback that opens a key itself and gives no object";
+            return Err(cx.stop(Verdict::not_implemented(what)));
+        }
+        let access = u32::try_from(access).unwrap_or(0);
+        let handle = hand_over(cx, object, access, wanted.kernel)?;
+        cx.write(wanted.handle, handle.0)?;
+    } else if object != 0 {
+        ob::object::dereference(cx, DriverPtr::<()>::new(object))?;
+    }
+    callbacks::end(cx, begun)?;
+    pool::free(cx, result)?;
+    Ok(status)
+}
+
+fn key_status(made: Result<u64, NtStatus>) -> NtStatus {
+    made.err().unwrap_or(NtStatus::SUCCESS)
 }
 
 /// `ZwOpenKey`.
@@ -106,12 +220,7 @@ pub fn open(
     access: u32,
     attributes: DriverPtr<OBJECT_ATTRIBUTES>,
 ) -> Flow<NtStatus> {
-    let name = match name(cx, attributes)? {
-        Ok(name) => name,
-        Err(status) => return Ok(status),
-    };
-    let key = cx.with(|k| k.cm.registry.open(name.base, &name.path));
-    hand_out(cx, handle, key, access, name.kernel)
+    open_ex(cx, handle, access, attributes, 0)
 }
 
 /// `ZwOpenKeyEx`.
@@ -123,9 +232,15 @@ pub fn open_ex(
     handle: DriverPtr<u64>,
     access: u32,
     attributes: DriverPtr<OBJECT_ATTRIBUTES>,
-    _options: u32,
+    options: u32,
 ) -> Flow<NtStatus> {
-    open(cx, handle, access, attributes)
+    let name = match name(cx, attributes)? {
+        Ok(name) => name,
+        Err(status) => return Ok(status),
+    };
+    let (class, kernel) = (callbacks::OPEN, name.kernel);
+    let wanted = Wanted { class, handle, access, attributes, options, of_key: [0, 0], kernel };
+    hand_out(cx, &wanted, |cx| Ok(cx.with(|k| k.cm.registry.open(name.base, &name.path))))
 }
 
 /// `ZwCreateKey`: opens, or makes, the last component.
@@ -140,25 +255,29 @@ pub fn create(
     attributes: DriverPtr<OBJECT_ATTRIBUTES>,
     _title: u32,
     class: DriverPtr<UNICODE_STRING>,
-    _options: u32,
+    options: u32,
     disposition: DriverPtr<u32>,
 ) -> Flow<NtStatus> {
     let name = match name(cx, attributes)? {
         Ok(name) => name,
         Err(status) => return Ok(status),
     };
-    let class = if class.is_null() { Vec::new() } else { string::read(cx, class)? };
-    let created = access::make(cx, name.base, &name.path, false);
-    if let Ok((key, true)) = created {
-        cx.with(|k| k.cm.registry.set_class(key, class));
-    }
-    let status = hand_out(cx, handle, created.map(|(key, _)| key), access, name.kernel)?;
-    if let (NtStatus::SUCCESS, Ok((_, made))) = (status, created)
-        && !disposition.is_null()
-    {
-        cx.write(disposition, if made { REG_CREATED_NEW_KEY } else { REG_OPENED_EXISTING_KEY })?;
-    }
-    Ok(status)
+    let text = if class.is_null() { Vec::new() } else { string::read(cx, class)? };
+    let of_key = [class.address, disposition.address];
+    let (class, kernel) = (callbacks::CREATE, name.kernel);
+    let wanted = Wanted { class, handle, access, attributes, options, of_key, kernel };
+    hand_out(cx, &wanted, |cx| {
+        let created = access::make(cx, name.base, &name.path, false);
+        if let Ok((key, true)) = created {
+            cx.with(|k| k.cm.registry.set_class(key, text));
+        }
+        if let Ok((_, made)) = created
+            && !disposition.is_null()
+        {
+            cx.write(disposition, if made { REG_CREATED_NEW_KEY } else { REG_OPENED_EXISTING_KEY })?;
+        }
+        Ok(created.map(|(key, _)| key))
+    })
 }
 
 /// `ZwDeleteKey`.
@@ -166,8 +285,10 @@ pub fn create(
 /// # Errors
 /// None of its own.
 pub fn delete_key(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
-    let key = by_handle(cx, handle);
-    Ok(status(key.and_then(|key| access::delete(cx, key))))
+    callbacks::around(cx, callbacks::DELETE_KEY, handle, &[], |cx| {
+        let key = by_handle(cx, handle);
+        Ok(status(key.and_then(|key| access::delete(cx, key))))
+    })
 }
 
 /// `ZwFlushKey`: there is no disk to write to.
@@ -175,7 +296,7 @@ pub fn delete_key(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
 /// # Errors
 /// None of its own.
 pub fn flush(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
-    Ok(status(by_handle(cx, handle).map(|_| ())))
+    callbacks::around(cx, callbacks::FLUSH, handle, &[], |cx| Ok(status(by_handle(cx, handle).map(|_| ()))))
 }
 
 /// A result as a status.

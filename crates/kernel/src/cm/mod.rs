@@ -1,7 +1,8 @@
-//! `Cm*`: the registry. `registry` is the tree, `boot` what is in it at first, the rest is what drivers call.
+//! `Cm*`: the registry. `registry` is the tree, `boot` what is in it at first, `callbacks` who filters it, the rest is what drivers call.
 
 pub mod access;
 mod boot;
+pub mod callbacks;
 mod information;
 pub mod key;
 pub mod registry;
@@ -21,6 +22,8 @@ pub struct State {
     pub registry: registry::Registry,
     /// Which key an open key object stands for, by the object's body.
     pub(crate) open: BTreeMap<u64, registry::KeyId>,
+    /// Drivers that filter it.
+    pub(crate) callbacks: callbacks::State,
 }
 
 impl State {
@@ -29,6 +32,6 @@ impl State {
     pub fn new(settings: &Settings) -> Self {
         let mut registry = registry::Registry::default();
         boot::fill(&mut registry, settings);
-        Self { registry, open: BTreeMap::new() }
+        Self { registry, open: BTreeMap::new(), callbacks: callbacks::State::default() }
     }
 }

@@ -13,6 +13,13 @@ use crate::rtl::text;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct KeyId(u32);
 
+impl KeyId {
+    /// A number that no other key has; never 0 but for the root.
+    pub(crate) fn number(self) -> u64 {
+        self.0.into()
+    }
+}
+
 /// A value of a key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Value {

@@ -1,17 +1,22 @@
 //! Values and subkeys as drivers read, write and enumerate them.
 //!
 //! Pages: *ZwQueryValueKey function*, *ZwSetValueKey function*, *ZwEnumerateKey function*, *ZwEnumerateValueKey function*,
-//! *ZwQueryKey function*, *ZwDeleteValueKey function*.
+//! *ZwQueryKey function*, *ZwDeleteValueKey function*. Drivers that filter the registry are told (`callbacks`).
 
 use abi::{DriverPtr, KeyNameInformation, NtStatus, UNICODE_STRING};
 use engine::Flow;
 
-use super::access;
 use super::information::{self, Form, of_key, of_value};
 use super::key::{by_handle, status};
 use super::registry::KeyId;
+use super::{access, callbacks};
 use crate::cx::Cx;
 use crate::rtl::string;
+
+/// Two members of 32 bits, in one word.
+fn pair(low: u32, high: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}
 
 /// `ZwQueryValueKey`.
 ///
@@ -26,10 +31,13 @@ pub fn query(
     room: u32,
     length: DriverPtr<u32>,
 ) -> Flow<NtStatus> {
+    let rest = [name.address, class.into(), to, room.into(), length.address];
     let name = string::read(cx, name)?;
-    let form =
-        by_handle(cx, handle).and_then(|key| cx.with(|k| of_value(class, k.cm.registry.value(key, &name)?)));
-    information::store(cx, form, to, room, length)
+    callbacks::around(cx, callbacks::QUERY_VALUE, handle, &rest, |cx| {
+        let key = by_handle(cx, handle);
+        let form = key.and_then(|key| cx.with(|k| of_value(class, k.cm.registry.value(key, &name)?)));
+        information::store(cx, form, to, room, length)
+    })
 }
 
 /// `ZwEnumerateValueKey`.
@@ -45,9 +53,12 @@ pub fn enumerate(
     room: u32,
     length: DriverPtr<u32>,
 ) -> Flow<NtStatus> {
-    let form = by_handle(cx, handle)
-        .and_then(|key| cx.with(|k| of_value(class, k.cm.registry.value_at(key, index as usize)?)));
-    information::store(cx, form, to, room, length)
+    let rest = [pair(index, class), to, room.into(), length.address];
+    callbacks::around(cx, callbacks::ENUMERATE_VALUE, handle, &rest, |cx| {
+        let form = by_handle(cx, handle)
+            .and_then(|key| cx.with(|k| of_value(class, k.cm.registry.value_at(key, index as usize)?)));
+        information::store(cx, form, to, room, length)
+    })
 }
 
 /// `ZwQueryKey`.
@@ -62,8 +73,11 @@ pub fn query_key(
     room: u32,
     length: DriverPtr<u32>,
 ) -> Flow<NtStatus> {
-    let form = by_handle(cx, handle).and_then(|key| describe(cx, key, class));
-    information::store(cx, form, to, room, length)
+    let rest = [class.into(), to, room.into(), length.address];
+    callbacks::around(cx, callbacks::QUERY_KEY, handle, &rest, |cx| {
+        let form = by_handle(cx, handle).and_then(|key| describe(cx, key, class));
+        information::store(cx, form, to, room, length)
+    })
 }
 
 /// `ZwEnumerateKey`.
@@ -79,15 +93,18 @@ pub fn enumerate_key(
     room: u32,
     length: DriverPtr<u32>,
 ) -> Flow<NtStatus> {
-    let form = by_handle(cx, handle).and_then(|key| {
-        let subkey = cx.with(|k| k.cm.registry.subkey(key, index as usize))?;
-        if class == KeyNameInformation {
-            Err(NtStatus::INVALID_PARAMETER)
-        } else {
-            describe(cx, subkey, class)
-        }
-    });
-    information::store(cx, form, to, room, length)
+    let rest = [pair(index, class), to, room.into(), length.address];
+    callbacks::around(cx, callbacks::ENUMERATE_KEY, handle, &rest, |cx| {
+        let form = by_handle(cx, handle).and_then(|key| {
+            let subkey = cx.with(|k| k.cm.registry.subkey(key, index as usize))?;
+            if class == KeyNameInformation {
+                Err(NtStatus::INVALID_PARAMETER)
+            } else {
+                describe(cx, subkey, class)
+            }
+        });
+        information::store(cx, form, to, room, length)
+    })
 }
 
 fn describe(cx: &mut Cx<'_>, key: KeyId, class: u32) -> Result<Form, NtStatus> {
@@ -102,15 +119,18 @@ pub fn set(
     cx: &mut Cx<'_>,
     handle: u64,
     name: DriverPtr<UNICODE_STRING>,
-    _title: u32,
+    title: u32,
     kind: u32,
     data: u64,
     length: u32,
 ) -> Flow<NtStatus> {
+    let rest = [name.address, pair(title, kind), data, length.into()];
     let name = string::read(cx, name)?;
     let data = cx.read_bytes(data, length.into())?;
-    let key = by_handle(cx, handle);
-    Ok(status(key.and_then(|key| access::set_value(cx, key, &name, kind, &data))))
+    callbacks::around(cx, callbacks::SET_VALUE, handle, &rest, |cx| {
+        let key = by_handle(cx, handle);
+        Ok(status(key.and_then(|key| access::set_value(cx, key, &name, kind, &data))))
+    })
 }
 
 /// `ZwDeleteValueKey`.
@@ -118,7 +138,10 @@ pub fn set(
 /// # Errors
 /// As [`query`].
 pub fn delete(cx: &mut Cx<'_>, handle: u64, name: DriverPtr<UNICODE_STRING>) -> Flow<NtStatus> {
+    let rest = [name.address];
     let name = string::read(cx, name)?;
-    let key = by_handle(cx, handle);
-    Ok(status(key.and_then(|key| access::delete_value(cx, key, &name))))
+    callbacks::around(cx, callbacks::DELETE_VALUE, handle, &rest, |cx| {
+        let key = by_handle(cx, handle);
+        Ok(status(key.and_then(|key| access::delete_value(cx, key, &name))))
+    })
 }

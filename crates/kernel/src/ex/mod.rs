@@ -1,6 +1,7 @@
 //! `Ex*`: work items, lookaside lists, interlocked lists, fast mutexes, resources, push locks, reader/writer spin locks,
 //! run-down protection, timers.
 
+pub(crate) mod altitude;
 pub mod callback;
 pub mod exception;
 pub mod fast_mutex;

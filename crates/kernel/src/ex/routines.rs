@@ -60,15 +60,27 @@ impl Routines {
 
     /// Puts one at the end.
     pub(crate) fn add(&mut self, id: u64, routine: Routine) {
-        self.last_serial += 1;
-        self.entries.push(Entry { id, serial: self.last_serial, routine, running: 0, remover: None });
+        self.add_before(id, routine, |_| false);
     }
 
-    fn begin(&mut self, serial: u64) -> Option<Routine> {
+    /// Puts one before the first of those for which `is_behind` says, by what their drivers know them by, that they come later.
+    pub(crate) fn add_before(&mut self, id: u64, routine: Routine, is_behind: impl Fn(u64) -> bool) {
+        self.last_serial += 1;
+        let at = self.entries.iter().position(|entry| is_behind(entry.id)).unwrap_or(self.entries.len());
+        let entry = Entry { id, serial: self.last_serial, routine, running: 0, remover: None };
+        self.entries.insert(at, entry);
+    }
+
+    /// The routine that its driver knows by `id`.
+    pub(crate) fn get(&self, id: u64) -> Option<Routine> {
+        self.on().find(|entry| entry.id == id).map(|entry| entry.routine)
+    }
+
+    fn begin(&mut self, serial: u64) -> Option<(u64, Routine)> {
         let entry =
             self.entries.iter_mut().find(|entry| entry.serial == serial && entry.remover.is_none())?;
         entry.running += 1;
-        Some(entry.routine)
+        Some((entry.id, entry.routine))
     }
 
     /// A call is over; who has waited for that.
@@ -95,6 +107,34 @@ impl Routines {
     }
 }
 
+/// The routines that are on the list now, in their order, by their serials.
+pub(crate) fn all(cx: &mut Cx<'_>, list: &impl List) -> Vec<u64> {
+    let all: Option<Vec<u64>> = cx.with(|k| Some(list(k)?.on().map(|entry| entry.serial).collect()));
+    all.unwrap_or_default()
+}
+
+/// Has `call` call the one with this serial, given what its driver knows it by; none if it was taken off meanwhile.
+///
+/// # Errors
+/// Whatever the routine comes to.
+pub(crate) fn call_one<R>(
+    cx: &mut Cx<'_>,
+    list: &impl List,
+    serial: u64,
+    call: impl FnOnce(&mut Cx<'_>, u64, Routine) -> Flow<R>,
+) -> Flow<Option<R>> {
+    let Some((id, routine)) = cx.with(|k| list(k)?.begin(serial)) else { return Ok(None) };
+    let called = call(cx, id, routine);
+    cx.with(|k| {
+        if let Some(strand) = list(k).and_then(|list| list.end(serial)) {
+            wait::grant(k, strand);
+        }
+    });
+    let called = called?;
+    irql::settle(cx)?;
+    Ok(Some(called))
+}
+
 /// Has `call` call each routine that is on the list now, in its order; one that is taken off meanwhile is not called any more.
 ///
 /// # Errors
@@ -104,17 +144,8 @@ pub(crate) fn call_all(
     list: impl List,
     mut call: impl FnMut(&mut Cx<'_>, Routine) -> Flow<()>,
 ) -> Flow<()> {
-    let all: Option<Vec<u64>> = cx.with(|k| Some(list(k)?.on().map(|entry| entry.serial).collect()));
-    for serial in all.unwrap_or_default() {
-        let Some(routine) = cx.with(|k| list(k)?.begin(serial)) else { continue };
-        let called = call(cx, routine);
-        cx.with(|k| {
-            if let Some(strand) = list(k).and_then(|list| list.end(serial)) {
-                wait::grant(k, strand);
-            }
-        });
-        called?;
-        irql::settle(cx)?;
+    for serial in all(cx, &list) {
+        call_one(cx, &list, serial, |cx, _, routine| call(cx, routine))?;
     }
     Ok(())
 }

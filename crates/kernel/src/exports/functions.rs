@@ -7,6 +7,15 @@
 use super::arguments::{IntoResult, exports};
 
 exports! { FUNCTIONS:
+    : CmCallbackGetKeyObjectID(4) @ 0..=1 => cm::callbacks::key_object_id;
+    : CmCallbackGetKeyObjectIDEx(5) @ 0..=1 => cm::callbacks::key_object_id_ex;
+    : CmCallbackReleaseKeyObjectIDEx(1) @ 0..=1 => cm::callbacks::release_key_object_id_ex;
+    : CmGetBoundTransaction(2) @ 0..=1 => cm::callbacks::bound_transaction;
+    : CmGetCallbackVersion(2) @ 0..=1 => cm::callbacks::version;
+    : CmRegisterCallback(3) @ 0..=1 => cm::callbacks::register;
+    : CmRegisterCallbackEx(6) @ 0..=1 => cm::callbacks::register_ex;
+    : CmSetCallbackObjectContext(4) @ 0..=1 => cm::callbacks::set_context;
+    : CmUnRegisterCallback(1) @ 0..=1 => cm::callbacks::unregister;
     : DbgBreakPoint(0) @ 0..=15 => kd::breakpoint::dbg_break_point;
     : DbgBreakPointWithStatus(1) @ 0..=15 => kd::breakpoint::dbg_break_point_with_status;
     : DbgPrint(va) @ 0..=12 => kd::print::dbg_print;
@@ -451,6 +460,7 @@ exports! { FUNCTIONS:
     : ObCloseHandle(2) @ 0..=0 => ob::handle::ob_close_handle;
     : ObDereferenceObjectDeferDelete(1) @ 0..=2 => ob::object::dereference_defer_delete;
     : ObDereferenceSecurityDescriptor(2) @ 0..=1 => se::captured::dereference;
+    : ObGetFilterVersion(0) @ 0..=15 => ob::callbacks::version;
     : ObGetObjectSecurity(3) @ 0..=0 => se::object::get;
     : ObLogSecurityDescriptor(3) @ 0..=1 => se::captured::log;
     : ObOpenObjectByPointer(7) @ 0..=1 => ob::handle::open_by_pointer;
@@ -461,7 +471,9 @@ exports! { FUNCTIONS:
     : ObReferenceObjectByPointer(4) @ 0..=2 ~ 0..=15 => ob::object::reference_by_pointer;
     : ObReferenceObjectByPointerWithTag(5) @ 0..=2 ~ 0..=15 => ob::object::reference_by_pointer_with_tag;
     : ObReferenceSecurityDescriptor(2) @ 0..=1 => se::captured::reference;
+    : ObRegisterCallbacks(2) @ 0..=1 => ob::callbacks::register;
     : ObReleaseObjectSecurity(2) @ 0..=1 => se::object::release;
+    : ObUnRegisterCallbacks(1) @ 0..=1 => ob::callbacks::unregister;
     : ObfDereferenceObject(1) @ 0..=2 => ob::object::ddi::dereference;
     : ObfDereferenceObjectWithTag(2) @ 0..=2 => ob::object::dereference_with_tag;
     : ObfReferenceObject(1) @ 0..=2 ~ 0..=15 => ob::object::ddi::reference;
@@ -706,6 +718,7 @@ exports! { FUNCTIONS:
     : ZwDeleteKey(1) @ 0..=0 => cm::key::delete_key;
     : ZwDeleteValueKey(2) @ 0..=0 => cm::value::delete;
     : ZwDeviceIoControlFile(10) @ 0..=0 => io::zw::device_io_control_file;
+    : ZwDuplicateObject(7) @ 0..=0 => ob::duplicate::zw_duplicate;
     : ZwEnumerateKey(6) @ 0..=0 => cm::value::enumerate_key;
     : ZwEnumerateValueKey(6) @ 0..=0 => cm::value::enumerate;
     : ZwFlushBuffersFile(2) @ 0..=0 => io::zw::flush_buffers_file;

@@ -198,7 +198,10 @@ fn registered(k: &Kernel) -> impl Iterator<Item = (&'static str, DriverPtr<Code>
     let stops = stops.map(|record| ("routine", record.routine, "for bug checks is still registered"));
     let machine = k.ke.machine_callbacks.all().map(|code| ("routine", code, "is still told of the machine"));
     let callbacks = k.ex.callbacks.all().map(|code| ("callback routine", code, "is still registered"));
-    told.chain(stops).chain(machine).chain(callbacks)
+    let registry = k.cm.callbacks.all().map(|code| ("RegistryCallback", code, "is still registered"));
+    let handles = k.ob.callbacks.all();
+    let handles = handles.map(|code| ("routine", code, "of ObRegisterCallbacks is still registered"));
+    told.chain(stops).chain(machine).chain(callbacks).chain(registry).chain(handles)
 }
 
 fn thread_inside(k: &Kernel, gone: &Gone) -> Option<Caller> {

@@ -26,6 +26,9 @@ pub use modules::{initializer, libraries, uninitializer};
 pub use pseudo::{boot, export_address, exports_base, internal_address};
 pub use routine::system_routine_address;
 
+use abi::DriverPtr;
+use engine::Flow;
+
 use crate::cx::{Cx, Kernel};
 use crate::nt::{Settings, WindowsVersion};
 
@@ -120,6 +123,20 @@ pub fn calling_image(cx: &mut Cx<'_>) -> Option<u64> {
 #[must_use]
 pub fn image_containing(k: &Kernel, address: u64) -> Option<u64> {
     Some(k.ldr.image_at(address)?.0)
+}
+
+/// Whether the image that contains `address` asks for its signature to be checked (`/INTEGRITYCHECK`): what filters processes has to.
+///
+/// # Errors
+/// None of its own.
+pub(crate) fn is_signature_checked(cx: &mut Cx<'_>, address: u64) -> Flow<bool> {
+    /// Of the optional header, and `IMAGE_DLLCHARACTERISTICS_FORCE_INTEGRITY` in it.
+    const CHARACTERISTICS: u64 = 0x18 + 0x46;
+    const FORCE_INTEGRITY: u16 = 0x80;
+    let Some(base) = cx.with(|k| image_containing(k, address)) else { return Ok(false) };
+    let headers = u64::from(cx.read(DriverPtr::<u32>::new(base + 0x3C))?);
+    let characteristics = cx.read(DriverPtr::<u16>::new(base + headers + CHARACTERISTICS))?;
+    Ok(characteristics & FORCE_INTEGRITY != 0)
 }
 
 /// The file name of the image at `base`.

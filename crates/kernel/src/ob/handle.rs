@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use abi::{DriverPtr, FILE_OBJECT, NtStatus, OBJ_KERNEL_HANDLE, OBJECT_HANDLE_INFORMATION};
 use engine::Flow;
 
+use super::callbacks::{self, Operation};
 use super::object::{self, Kind};
 use super::object_type;
 use crate::cx::{Cx, Kernel};
@@ -131,8 +132,23 @@ fn place(cx: &mut Cx<'_>, handle: Handle) -> (u64, u64) {
 /// # Errors
 /// A verdict if there is no object.
 pub fn open(cx: &mut Cx<'_>, object: u64, access: u32, kernel: bool) -> Flow<Handle> {
-    object::reference(cx, DriverPtr::<()>::new(object))?;
+    if !cx.with(|k| k.ob.callbacks.is_any()) {
+        let process = if kernel { 0 } else { current_process(cx) };
+        return open_in(cx, process, object, access, kernel);
+    }
+    let begun = callbacks::before(cx, Operation::Create, object, access, kernel)?;
     let process = if kernel { 0 } else { current_process(cx) };
+    let handle = open_in(cx, process, object, begun.access, kernel)?;
+    callbacks::after(cx, begun)?;
+    Ok(handle)
+}
+
+/// As [`open`], in the table of the process with this key; nobody is asked.
+///
+/// # Errors
+/// A verdict if there is no object.
+pub(super) fn open_in(cx: &mut Cx<'_>, process: u64, object: u64, access: u32, kernel: bool) -> Flow<Handle> {
+    object::reference(cx, DriverPtr::<()>::new(object))?;
     let (owner, caller) = if process == 0 { pool::caller(cx) } else { (None, 0) };
     Ok(cx.with(|k| {
         let kind = k.ob.objects.get_mut(object).map_or(Kind::Directory, |object| {
@@ -146,6 +162,23 @@ pub fn open(cx: &mut Cx<'_>, object: u64, access: u32, kernel: bool) -> Flow<Han
         }
         Handle(if kernel { value | KERNEL } else { value })
     }))
+}
+
+/// What `handle` stands for in the process with this key, which is no pseudo-handle.
+pub(super) fn entry_in(cx: &mut Cx<'_>, process: u64, handle: Handle) -> Option<Entry> {
+    let is_kernels = handle.0 & KERNEL == KERNEL;
+    let (process, value) = if is_kernels { (0, handle.0 & !KERNEL) } else { (process, handle.0) };
+    cx.with(|k| k.ob.tables.get(&process)?.get(value))
+}
+
+/// Closes a handle of the process with this key.
+///
+/// # Errors
+/// (inner) `INVALID_HANDLE`.
+pub(super) fn close_of(cx: &mut Cx<'_>, process: u64, handle: Handle) -> Flow<Result<(), NtStatus>> {
+    let is_kernels = handle.0 & KERNEL == KERNEL;
+    let (process, value) = if is_kernels { (0, handle.0 & !KERNEL) } else { (process, handle.0) };
+    close_in(cx, process, value & !3)
 }
 
 /// What `handle` stands for, as the running thread's process sees it.
@@ -163,7 +196,7 @@ pub fn entry(cx: &mut Cx<'_>, handle: Handle, mode: Mode) -> Result<Entry, NtSta
     cx.with(|k| k.ob.tables.get(&process)?.get(value)).ok_or(NtStatus::INVALID_HANDLE)
 }
 
-fn pseudo(cx: &mut Cx<'_>, handle: Handle) -> Option<Entry> {
+pub(super) fn pseudo(cx: &mut Cx<'_>, handle: Handle) -> Option<Entry> {
     let access = u32::MAX;
     match handle {
         CURRENT_PROCESS => {

@@ -4,7 +4,9 @@
 //! them is here, by address.
 
 pub(crate) mod attributes;
+pub mod callbacks;
 pub mod directory;
+pub mod duplicate;
 pub mod handle;
 pub mod names;
 pub mod object;
@@ -30,6 +32,8 @@ pub struct State {
     pub(crate) tables: SortedMap<u64, handle::Table>,
     /// Directories and symbolic links that are open.
     pub(crate) opened: directory::State,
+    /// Drivers that filter handles of processes and threads.
+    pub(crate) callbacks: callbacks::State,
 }
 
 impl State {
