@@ -188,6 +188,13 @@ const C_DRIVERS: &[CDriver] = &[
     },
     CDriver { name: "tables", source: "tables.c", defines: &[], missing: None, compiler: Clang(&["-O2"]) },
     CDriver {
+        name: "objects",
+        source: "objects.c",
+        defines: &[],
+        missing: Some("objects/newer.def"),
+        compiler: Clang(&["-O2"]),
+    },
+    CDriver {
         name: "filters",
         source: "filters.c",
         defines: &[],

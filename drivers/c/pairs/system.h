@@ -204,6 +204,16 @@ static VOID EtwNotRegistered(BOOLEAN Wrong)
     }
 }
 
+static VOID RunOnceContext(BOOLEAN Wrong)
+{
+    RTL_RUN_ONCE Once = {0};
+    PVOID Context = NULL;
+
+    if (RtlRunOnceBeginInitialize(&Once, 0, &Context) == STATUS_PENDING) {
+        RtlRunOnceComplete(&Once, 0, (PUCHAR)&Context + (Wrong ? 2 : 0));
+    }
+}
+
 #define SYSTEM_PAIRS                                                                                                   \
     PAIR("affinity-not-reverted", AffinityNotReverted)                                                                 \
     PAIR("bad-power-state", BadPowerState)                                                                             \
@@ -218,6 +228,7 @@ static VOID EtwNotRegistered(BOOLEAN Wrong)
     PAIR("port-of-no-device", PortOfNoDevice)                                                                          \
     PAIR("print-unicode-irql", PrintUnicodeIrql)                                                                       \
     PAIR("probe-alignment", ProbeAlignment)                                                                            \
+    PAIR("run-once-context", RunOnceContext)                                                                           \
     PAIR("threaded-dpc-waits", ThreadedDpcWaits)                                                                       \
 
 #endif

@@ -294,6 +294,7 @@ REACH(RtlVerifyVersionInfo, (PUT(P, "\x1C\1\0\0\x0A\0\0"),
 #include "reach_images.h"
 #include "reach_tables.h"
 #include "reach_text.h"
+#include "reach_crt.h"
 
 static const struct {
     const char *Name;
@@ -329,7 +330,7 @@ static const struct {
     ROW(RtlSubtreeSuccessor), ROW(RtlSubtreePredecessor), TABLE_ROWS(), TABLE_ROWS(Avl),
     ROW(RtlLookupFirstMatchingElementGenericTableAvl), ROW(RtlEnumerateGenericTableLikeADirectory),
     ROW(RtlCaptureStackBackTrace), ROW(RtlWalkFrameChain), ROW(RtlImageNtHeader), ROW(RtlImageDirectoryEntryToData),
-    ROW(RtlAnsiCharToUnicodeChar), SECURITY_ROWS, TEXT_ROWS,
+    ROW(RtlAnsiCharToUnicodeChar), SECURITY_ROWS, TEXT_ROWS, CRT_ROWS,
 #undef ROW
 };
 

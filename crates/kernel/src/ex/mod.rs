@@ -31,6 +31,12 @@ use crate::nt::Settings;
 /// State of this prefix.
 #[derive(Default)]
 pub struct State {
+    /// Who waits for another that initializes an `RTL_RUN_ONCE`.
+    pub(crate) run_once: BTreeMap<u64, Vec<engine::StrandId>>,
+    /// How many locally unique identifiers have been given.
+    pub(crate) luids: u64,
+    /// What the next number of `rand` follows from.
+    pub(crate) random: u32,
     /// How many identifiers `ExUuidCreate` has made.
     pub(crate) uuids: u64,
     /// Work items in a queue, with the moment when they were put there.
@@ -57,7 +63,7 @@ impl State {
     /// As at boot.
     #[must_use]
     pub fn new(_settings: &Settings) -> Self {
-        Self::default()
+        Self { random: 1, ..Self::default() }
     }
 }
 

@@ -35,6 +35,7 @@ pub mod machine_callback;
 pub mod message;
 pub mod mutex;
 pub mod node;
+pub mod nt_timer;
 pub mod passive_isr;
 pub mod patience;
 pub mod place;

@@ -8,6 +8,7 @@ use engine::Flow;
 use super::dispatcher::{self, Kind};
 use super::event::finish;
 use super::exception;
+use super::wait::{self, Timeout};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
 use crate::witness;
@@ -90,7 +91,39 @@ pub fn release(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, wait: bool) -> Flow<i
     Ok(before)
 }
 
-/// `KeReadStateMutex`: 1 if it is free, else 0 or less.
+/// `KeInitializeMutant`: as a mutex, but its owner goes on to get normal kernel APCs; the caller owns it if it says so.
+///
+/// # Errors
+/// As [`initialize`].
+pub fn initialize_mutant(cx: &mut Cx<'_>, mutant: DriverPtr<KMUTANT>, owned: bool) -> Flow<()> {
+    initialize(cx, mutant, 0)?;
+    cx.write(mutant + KMUTANT::ApcDisable, 0)?;
+    if owned {
+        // It is free, so this waits for nothing.
+        let (none, name) = (DriverPtr::NULL, "KeInitializeMutant");
+        let _ = wait::wait(cx, &[mutant.cast()], false, Timeout::Poll, none, name)?;
+    }
+    Ok(())
+}
+
+/// `KeReleaseMutant`: as [`release`]; that its owner has abandoned it is for the system alone to say.
+///
+/// # Errors
+/// As [`release`].
+pub fn release_mutant(
+    cx: &mut Cx<'_>,
+    mutant: DriverPtr<KMUTANT>,
+    _increment: i32,
+    abandoned: bool,
+    wait: bool,
+) -> Flow<i32> {
+    if abandoned {
+        return Err(cx.stop(Verdict::not_implemented("KeReleaseMutant of a mutant that is abandoned")));
+    }
+    release(cx, mutant, wait)
+}
+
+/// `KeReadStateMutex`, `KeReadStateMutant`: 1 if it is free, else 0 or less.
 ///
 /// # Errors
 /// A verdict if it is no mutex.

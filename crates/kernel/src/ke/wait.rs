@@ -17,6 +17,7 @@ use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::ex;
 use crate::few::Few;
+use crate::mm::pool;
 use crate::verdict::Verdict;
 
 /// `MAXIMUM_WAIT_OBJECTS`.
@@ -203,6 +204,29 @@ pub fn for_object<T>(cx: &mut Cx<'_>, object: DriverPtr<T>) -> Flow<NtStatus> {
 pub(crate) fn for_request<T>(cx: &mut Cx<'_>, object: DriverPtr<T>, manner: Manner) -> Flow<NtStatus> {
     let blocks = DriverPtr::NULL;
     wait_as(cx, manner, &[object.cast()], false, Timeout::Never, blocks, "a wait for a request's end")
+}
+
+/// `ZwWaitForMultipleObjects`'s wait, for objects that handles stand for.
+///
+/// # Errors
+/// As [`multiple`].
+pub(crate) fn for_several(
+    cx: &mut Cx<'_>,
+    objects: &[DriverPtr<DISPATCHER_HEADER>],
+    all: bool,
+    alertable: bool,
+    timeout: DriverPtr<i64>,
+) -> Flow<NtStatus> {
+    let timeout = Timeout::read(cx, timeout)?;
+    let bytes = objects.len() as u64 * size_of::<KWAIT_BLOCK>() as u64;
+    let blocks: DriverPtr<KWAIT_BLOCK> = pool::allocate(cx, pool::Kind::NonPaged, bytes, pool::tag(b"Wait"))?;
+    if blocks.is_null() {
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    let name = "ZwWaitForMultipleObjects";
+    let status = wait_as(cx, Manner::of(0, alertable), objects, all, timeout, blocks, name)?;
+    pool::free(cx, blocks)?;
+    Ok(status)
 }
 
 /// The current thread waits until [`grant`] says that it has what lies at `at`: a push lock, the release of run-down

@@ -30,6 +30,7 @@ fn process_of(cx: &mut Cx<'_>, handle: u64) -> Result<(u64, u64), NtStatus> {
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
 pub fn zw_duplicate(
     cx: &mut Cx<'_>,
     source_process: u64,

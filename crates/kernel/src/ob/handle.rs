@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use abi::{DriverPtr, FILE_OBJECT, NtStatus, OBJ_KERNEL_HANDLE, OBJECT_HANDLE_INFORMATION};
+use abi::{
+    DISPATCHER_HEADER, DriverPtr, FILE_OBJECT, NtStatus, OBJ_KERNEL_HANDLE, OBJECT_HANDLE_INFORMATION,
+};
 use engine::Flow;
 
 use super::callbacks::{self, Operation};
@@ -434,6 +436,17 @@ pub fn open_by_pointer(
     Ok(NtStatus::SUCCESS)
 }
 
+/// What is waited for where a handle stands for this: none if it cannot be waited for.
+fn waited_for(entry: Entry) -> Option<DriverPtr<DISPATCHER_HEADER>> {
+    match entry.kind {
+        Kind::File => Some((DriverPtr::<FILE_OBJECT>::new(entry.object) + FILE_OBJECT::Event).cast()),
+        Kind::Event | Kind::Mutant | Kind::Process | Kind::Semaphore | Kind::Thread | Kind::Timer => {
+            Some(DriverPtr::new(entry.object))
+        }
+        _ => None,
+    }
+}
+
 /// `ZwWaitForSingleObject`: waits for what the handle stands for; `timeout` as for `KeWaitForSingleObject`.
 ///
 /// # Errors
@@ -444,18 +457,58 @@ pub fn zw_wait(cx: &mut Cx<'_>, handle: u64, alertable: bool, timeout: DriverPtr
         Err(status) => return Ok(status),
     };
     let object = DriverPtr::<()>::new(entry.object);
-    let waited = match entry.kind {
-        Kind::File => (DriverPtr::<FILE_OBJECT>::new(entry.object) + FILE_OBJECT::Event).cast(),
-        Kind::Event | Kind::Mutant | Kind::Process | Kind::Semaphore | Kind::Thread | Kind::Timer => {
-            object.cast()
-        }
-        _ => {
-            object::dereference(cx, object)?;
-            return Ok(NtStatus::OBJECT_TYPE_MISMATCH);
-        }
+    let status = match waited_for(entry) {
+        Some(waited) => ke::wait::single(cx, waited, 0, 0, alertable, timeout)?,
+        None => NtStatus::OBJECT_TYPE_MISMATCH,
     };
-    let status = ke::wait::single(cx, waited, 0, 0, alertable, timeout)?;
     object::dereference(cx, object)?;
+    Ok(status)
+}
+
+/// `ZwWaitForMultipleObjects`: for all of them if `kind` is 0, else for any.
+///
+/// # Errors
+/// As waiting.
+pub fn zw_wait_for_several(
+    cx: &mut Cx<'_>,
+    count: u32,
+    handles: DriverPtr<u64>,
+    kind: u32,
+    alertable: bool,
+    timeout: DriverPtr<i64>,
+) -> Flow<NtStatus> {
+    /// `MAXIMUM_WAIT_OBJECTS`.
+    const MOST: u32 = 64;
+    if !(1..=MOST).contains(&count) {
+        return Ok(NtStatus::INVALID_PARAMETER_1);
+    }
+    if kind > 1 {
+        return Ok(NtStatus::INVALID_PARAMETER_3);
+    }
+    let (mut held, mut waited, mut refused) = (Vec::new(), Vec::new(), None);
+    for index in 0..u64::from(count) {
+        let handle = cx.read(handles.index(index))?;
+        match reference(cx, Handle(handle), None, 0, Mode::Kernel)? {
+            Ok(entry) => {
+                held.push(entry.object);
+                match waited_for(entry) {
+                    Some(object) => waited.push(object),
+                    None => refused = Some(NtStatus::OBJECT_TYPE_MISMATCH),
+                }
+            }
+            Err(status) => refused = Some(status),
+        }
+        if refused.is_some() {
+            break;
+        }
+    }
+    let status = match refused {
+        Some(status) => status,
+        None => ke::wait::for_several(cx, &waited, kind == 0, alertable, timeout)?,
+    };
+    for object in held {
+        object::dereference(cx, DriverPtr::<()>::new(object))?;
+    }
     Ok(status)
 }
 

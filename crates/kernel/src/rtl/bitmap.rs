@@ -25,7 +25,7 @@ pub fn initialize(
     cx.write(map + RTL_BITMAP::Buffer, buffer)
 }
 
-fn load(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>) -> Flow<Vec<bool>> {
+pub(super) fn load(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>) -> Flow<Vec<bool>> {
     let bits = cx.read(map + RTL_BITMAP::SizeOfBitMap)?;
     let buffer = cx.read(map + RTL_BITMAP::Buffer)?;
     let bytes = cx.read_bytes(buffer.address, u64::from(bits.div_ceil(32)) * 4)?;

@@ -197,6 +197,22 @@ pub fn unicode_to_multi_byte(
     Ok(NtStatus::SUCCESS)
 }
 
+/// `RtlUpcaseUnicodeToMultiByteN`.
+///
+/// # Errors
+/// As [`unicode_to_ansi`].
+pub fn upcase_to_multi_byte(
+    cx: &mut Cx<'_>,
+    to: u64,
+    room: u32,
+    written: DriverPtr<u32>,
+    from: u64,
+    length: u32,
+) -> Flow<NtStatus> {
+    narrow(cx, (to, room), written, (from, length), |unit| text::unit_to_ansi(text::upcase(unit)))?;
+    Ok(NtStatus::SUCCESS)
+}
+
 /// As [`widen`], the other way; `length` is in bytes.
 pub(super) fn narrow(
     cx: &mut Cx<'_>,

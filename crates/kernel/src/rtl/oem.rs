@@ -24,14 +24,14 @@ const HIGH: [u16; 128] = [
     0x2321, 0x00f7, 0x2248, 0x00b0, 0x2219, 0x00b7, 0x221a, 0x207f, 0x00b2, 0x25a0, 0x00a0,
 ];
 
-fn to_unit(byte: u8) -> u16 {
+pub(super) fn to_unit(byte: u8) -> u16 {
     match byte {
         0x80.. => HIGH[usize::from(byte - 0x80)],
         _ => byte.into(),
     }
 }
 
-fn from_unit(unit: u16) -> u8 {
+pub(super) fn from_unit(unit: u16) -> u8 {
     match u8::try_from(unit) {
         Ok(byte) if byte < 0x80 => byte,
         _ => match HIGH.iter().position(|&high| high == unit) {
@@ -69,6 +69,22 @@ pub fn from_unicode_n(
     length: u32,
 ) -> Flow<NtStatus> {
     convert::narrow(cx, (to, room), written, (from, length), from_unit).map(status)
+}
+
+/// `RtlUpcaseUnicodeToOemN`.
+///
+/// # Errors
+/// As [`to_unicode_n`].
+pub fn from_unicode_n_upcased(
+    cx: &mut Cx<'_>,
+    to: u64,
+    room: u32,
+    written: DriverPtr<u32>,
+    from: u64,
+    length: u32,
+) -> Flow<NtStatus> {
+    let byte = |unit| from_unit(text::upcase(unit));
+    convert::narrow(cx, (to, room), written, (from, length), byte).map(status)
 }
 
 /// Whether all was written.

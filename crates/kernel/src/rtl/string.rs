@@ -194,6 +194,24 @@ pub fn append_string(
     append(cx, to, &units)
 }
 
+/// `RtlAppendStringToString`: bytes, and no zero.
+///
+/// # Errors
+/// As [`init_unicode`].
+pub fn append_ansi(cx: &mut Cx<'_>, to: DriverPtr<STRING>, from: DriverPtr<STRING>) -> Flow<NtStatus> {
+    let bytes = read_ansi(cx, from)?;
+    let length: u64 = cx.read(to + STRING::Length)?.into();
+    let room: u64 = cx.read(to + STRING::MaximumLength)?.into();
+    let end = length + bytes.len() as u64;
+    if end > room {
+        return Ok(NtStatus::BUFFER_TOO_SMALL);
+    }
+    let buffer = cx.read(to + STRING::Buffer)?.address;
+    super::memory::store(cx, buffer + length, &bytes)?;
+    cx.write(to + STRING::Length, short(end))?;
+    Ok(NtStatus::SUCCESS)
+}
+
 /// Appends, with a zero if there is room; `STATUS_BUFFER_TOO_SMALL`, and nothing is done, if it does not fit.
 fn append(cx: &mut Cx<'_>, to: DriverPtr<UNICODE_STRING>, units: &[u16]) -> Flow<NtStatus> {
     let length: u64 = cx.read(to + UNICODE_STRING::Length)?.into();

@@ -93,7 +93,19 @@ pub fn same_zone(cx: &mut Cx<'_>, from: DriverPtr<i64>, to: DriverPtr<i64>) -> F
 /// # Errors
 /// As [`to_fields`].
 pub fn from_1970(cx: &mut Cx<'_>, seconds: u32, time: DriverPtr<i64>) -> Flow<()> {
-    let ms = EPOCH_DAYS * DAY_MS + i64::from(seconds) * 1000;
+    from_seconds(cx, EPOCH_DAYS, seconds, time)
+}
+
+/// `RtlSecondsSince1980ToTime`.
+///
+/// # Errors
+/// As [`to_fields`].
+pub fn from_1980(cx: &mut Cx<'_>, seconds: u32, time: DriverPtr<i64>) -> Flow<()> {
+    from_seconds(cx, days(1980, 1, 1), seconds, time)
+}
+
+fn from_seconds(cx: &mut Cx<'_>, since: i64, seconds: u32, time: DriverPtr<i64>) -> Flow<()> {
+    let ms = since * DAY_MS + i64::from(seconds) * 1000;
     cx.write(time, ms * MILLISECOND)
 }
 
@@ -102,7 +114,19 @@ pub fn from_1970(cx: &mut Cx<'_>, seconds: u32, time: DriverPtr<i64>) -> Flow<()
 /// # Errors
 /// As [`to_fields`].
 pub fn to_1970(cx: &mut Cx<'_>, time: DriverPtr<i64>, seconds: DriverPtr<u32>) -> Flow<bool> {
-    let since = cx.read(time)?.div_euclid(1000 * MILLISECOND) - EPOCH_DAYS * 86_400;
+    to_seconds(cx, EPOCH_DAYS, time, seconds)
+}
+
+/// `RtlTimeToSecondsSince1980`; false if it does not fit.
+///
+/// # Errors
+/// As [`to_fields`].
+pub fn to_1980(cx: &mut Cx<'_>, time: DriverPtr<i64>, seconds: DriverPtr<u32>) -> Flow<bool> {
+    to_seconds(cx, days(1980, 1, 1), time, seconds)
+}
+
+fn to_seconds(cx: &mut Cx<'_>, since: i64, time: DriverPtr<i64>, seconds: DriverPtr<u32>) -> Flow<bool> {
+    let since = cx.read(time)?.div_euclid(1000 * MILLISECOND) - since * 86_400;
     let Ok(since) = u32::try_from(since) else { return Ok(false) };
     cx.write(seconds, since)?;
     Ok(true)
