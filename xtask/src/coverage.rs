@@ -55,13 +55,17 @@ pub(crate) fn write(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `: KeSetEvent(3) @ 0..=2 => ke::event::set;`, with `hal` before the colon for HAL.dll.
+/// `: KeSetEvent(3) @ 0..=2 => ke::event::set;`, with `hal` or `wmilib` before the colon for what is in HAL.dll or wmilib.sys.
 fn row(line: &str) -> Option<Row<'_>> {
     let (left, service) = line.trim().strip_suffix(';')?.split_once(" => ")?;
     let (module, rest) = left.split_once(": ")?;
     let (name, levels) = rest.split_once(" @ ")?;
     let irql = levels.split(" ~ ").next()?; // what Windows survives is another column's matter
-    let module = if module.trim() == "hal" { "hal.dll" } else { "ntoskrnl.exe" };
+    let module = match module.trim() {
+        "hal" => "hal.dll",
+        "wmilib" => "wmilib.sys",
+        _ => "ntoskrnl.exe",
+    };
     Some(Row { name: name.split('(').next()?, module, irql, service })
 }
 

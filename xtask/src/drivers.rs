@@ -239,6 +239,35 @@ const C_DRIVERS: &[CDriver] = &[
         missing: Some("services/lacking.def"),
         compiler: Gcc,
     },
+    CDriver { name: "wmi", source: "wmi.c", defines: &[], missing: Some("wmi/wmilib.def"), compiler: Gcc },
+    CDriver {
+        name: "wmi_overruns",
+        source: "wmi.c",
+        defines: &["OVERRUNS"],
+        missing: Some("wmi/wmilib.def"),
+        compiler: Gcc,
+    },
+    CDriver {
+        name: "wmi_stays",
+        source: "wmi.c",
+        defines: &["STAYS"],
+        missing: Some("wmi/wmilib.def"),
+        compiler: Gcc,
+    },
+    CDriver {
+        name: "wmi_by_hand",
+        source: "wmi.c",
+        defines: &["BY_HAND"],
+        missing: Some("wmi/wmilib.def"),
+        compiler: Gcc,
+    },
+    CDriver {
+        name: "wmi_raw",
+        source: "wmi_raw.c",
+        defines: &[],
+        missing: Some("wmi/raw.def"),
+        compiler: Gcc,
+    },
     CDriver { name: "touches", source: "faulty/touches.c", defines: &[], missing: None, compiler: Gcc },
 ];
 

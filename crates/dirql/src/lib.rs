@@ -28,6 +28,7 @@ pub use explain::{Explanation, Moments, explain};
 pub use explore;
 pub use kernel::hal::platform::Platform;
 pub use kernel::verifier::{Verifier, VerifierOption};
+pub use kernel::wmi::consumer::{Offered as WmiBlock, Question as WmiQuestion, Which as WmiInstance};
 pub use machine::{Boots, Completion, Exploration, Handle, Machine, Mark, Process, Request, User, put};
 pub use play::{Play, ScriptText};
 pub use report::{Dress, Failure, Outcome, Report};

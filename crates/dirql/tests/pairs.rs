@@ -169,6 +169,7 @@ pairs! {
     sections_and_handles: "sections.h",
     security: "security.h",
     stacks: "stacks.h",
+    windows_management: "wmi.h",
     zones: "zones.h",
 }
 

@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::event::Event;
 use crate::nt::Nt;
 use crate::verdict::Verdict;
-use crate::{cm, etw, ex, hal, io, kd, ke, ldr, mm, ob, pnp, po, ps, se};
+use crate::{cm, etw, ex, hal, io, kd, ke, ldr, mm, ob, pnp, po, ps, se, wmi};
 
 /// All state of the kernel, by NT's prefixes.
 pub struct Kernel {
@@ -46,6 +46,8 @@ pub struct Kernel {
     pub ps: ps::State,
     /// Tokens and security descriptors.
     pub se: se::State,
+    /// Data providers and who asks them.
+    pub wmi: wmi::State,
 }
 
 /// The context of a kernel routine: which machine, on whose behalf.
@@ -287,6 +289,7 @@ impl Kernel {
             cm: cm::State::new(settings),
             ex: ex::State::new(settings),
             etw: etw::State::default(),
+            wmi: wmi::State::default(),
             hal: hal::State::new(hardware, settings.platform),
             io: io::State::new(settings),
             kd: kd::State::new(settings),

@@ -36,6 +36,7 @@ mod sorted_map;
 pub mod verdict;
 pub mod verifier;
 mod witness;
+pub mod wmi;
 
 pub use cx::{Cx, Kernel};
 pub use nt::{Nt, Settings};

@@ -14,6 +14,7 @@ mod processes;
 mod registry;
 mod request;
 pub(crate) mod transfer;
+mod wmi;
 mod worker;
 
 use std::cell::{Cell, RefCell};

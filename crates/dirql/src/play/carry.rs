@@ -7,7 +7,7 @@ use kernel::ps;
 use kernel::se::token;
 
 use super::Stage;
-use super::{device, request};
+use super::{device, request, wmi};
 use crate::script::{Command, User, Waitable};
 
 /// Nothing, or in words what was expected and what was seen.
@@ -49,6 +49,7 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::Peek { device, register, expect } => Ok(device::look(stage, cx, (device, register), expect)),
         Command::Pnp { event, device, expect } => device::pnp(cx, *event, device.as_deref(), expect),
         Command::Power { state, device, expect } => device::power(cx, *state, device.as_deref(), expect),
+        Command::Wmi(asked) => wmi::ask(stage, cx, asked),
         Command::User(user) => {
             let user = match user {
                 User::Administrator => token::User::Administrator,

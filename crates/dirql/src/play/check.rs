@@ -12,7 +12,7 @@ use crate::error::InputError;
 use crate::files;
 use crate::machine::Plan;
 use crate::script::{self, suggest::nearest};
-use crate::script::{Command, Data, Operation, Piece, PowerState, Script, Statement};
+use crate::script::{Command, Data, Operation, Piece, PowerState, Script, Statement, Wmi, WmiQuestion};
 
 /// A script as it was given.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -127,7 +127,7 @@ fn data(command: &Command) -> impl Iterator<Item = &Data> {
         }
         Command::Load { expect, .. } | Command::Peek { expect, .. } => (None, Some(expect)),
         Command::Async { request, .. } => (Some(request), None),
-        Command::JoinRequest { expect, .. } => (None, Some(expect)),
+        Command::JoinRequest { expect, .. } | Command::Wmi(Wmi { expect, .. }) => (None, Some(expect)),
         _ => (None, None),
     };
     let sent = request.and_then(|request| match &request.operation {
@@ -138,6 +138,11 @@ fn data(command: &Command) -> impl Iterator<Item = &Data> {
     let expected = expect.and_then(|expect| expect.data.as_ref()).map(|expected| &expected.data);
     let stored = match command {
         Command::Store { data, .. } => Some(data),
+        Command::Wmi(wmi) => match &wmi.question {
+            WmiQuestion::Set { data, .. } => Some(data),
+            WmiQuestion::Execute { input, .. } => input.as_ref(),
+            _ => None,
+        },
         _ => None,
     };
     [sent, expected, stored].into_iter().flatten()

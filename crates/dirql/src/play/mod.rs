@@ -10,6 +10,7 @@ mod device;
 mod expect;
 mod lane;
 mod request;
+mod wmi;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

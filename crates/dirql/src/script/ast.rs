@@ -160,6 +160,8 @@ pub enum Command {
         /// What is to come of it; only a status.
         expect: Expectations,
     },
+    /// `wmi`.
+    Wmi(Wmi),
     /// `user`: whose the application is from here on.
     User(User),
     /// `expect print`: some line printed since the last `expect print` that matched contains this text.
@@ -195,7 +197,8 @@ impl Command {
             | Self::Request { expect, .. }
             | Self::JoinRequest { expect, .. }
             | Self::Pnp { expect, .. }
-            | Self::Power { expect, .. } => expect.within,
+            | Self::Power { expect, .. }
+            | Self::Wmi(Wmi { expect, .. }) => expect.within,
             _ => None,
         }
     }
@@ -316,6 +319,59 @@ pub enum PnpEvent {
     CancelRemove,
     /// The card is gone: `IRP_MN_SURPRISE_REMOVAL`, and when the last handle is closed `IRP_MN_REMOVE_DEVICE`.
     SurpriseRemove,
+}
+
+/// What an administrator's program asks of a block that drivers offer by WMI.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wmi {
+    /// `{XXXXXXXX-XXXX-XXXX-XXXX-XXXXXXXXXXXX}`, upper case.
+    pub guid: String,
+    /// Of which of its instances.
+    pub instance: WmiInstance,
+    /// What.
+    pub question: WmiQuestion,
+    /// What is to come of it.
+    pub expect: Expectations,
+}
+
+/// Instances of a block.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum WmiInstance {
+    /// All.
+    All,
+    /// The one at this place, from 0.
+    Place(u32),
+    /// The one of this name.
+    Name(String),
+}
+
+/// What is asked of a block.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum WmiQuestion {
+    /// Its data.
+    Query,
+    /// To take other data.
+    Set {
+        /// An item's number; `None`: the whole instance.
+        item: Option<u32>,
+        /// The data.
+        data: Data,
+    },
+    /// To run a method.
+    Execute {
+        /// The method's number.
+        method: u32,
+        /// Its input, if it has one.
+        input: Option<Data>,
+        /// Room for its output in bytes, at most [`super::MAX_TRANSFER`].
+        output: u32,
+    },
+    /// To send its events from now on.
+    Enable,
+    /// Not to any more.
+    Disable,
+    /// For its next event, which is waited for.
+    Event,
 }
 
 /// What is to come of a command. What is not said is not looked at, but for the status: it is to be a success.

@@ -11,9 +11,10 @@ use super::expect::{self, Yields as Can};
 use super::lexer::Word;
 use super::names::{Kind, Names};
 use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
+use super::wmi;
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 29] = [
+pub(super) const COMMANDS: [&str; 30] = [
     "open",
     "read",
     "write",
@@ -43,6 +44,7 @@ pub(super) const COMMANDS: [&str; 29] = [
     "surprise-remove",
     "power",
     "user",
+    "wmi",
 ];
 
 /// The words after a command.
@@ -123,7 +125,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// Bytes of which each is known.
-    fn exact_data(&mut self) -> Outcome<Data> {
+    pub(super) fn exact_data(&mut self) -> Outcome<Data> {
         let at = self.words.get(self.next).map_or(self.end, |word| word.at);
         let data = self.data()?;
         if data.has_wildcards() {
@@ -133,7 +135,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// `expect …` or the end of the line; `known` are the words that could have stood here instead.
-    fn expectations(&mut self, can: Can, known: &[&str]) -> Outcome<Expectations> {
+    pub(super) fn expectations(&mut self, can: Can, known: &[&str]) -> Outcome<Expectations> {
         let mut expect = Expectations::default();
         if self.is_at_end() {
             return Ok(expect);
@@ -203,6 +205,7 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
         },
         "power" => power(args)?,
         "user" => Command::User(user(args)?),
+        "wmi" => wmi::wmi(args)?,
         _ => match pnp_event(&keyword) {
             Some(mut event) => {
                 let device = device(args);
@@ -233,6 +236,7 @@ pub(super) fn expectations_of(command: &mut Command) -> Option<(Can, &mut Expect
         | Command::JoinRequest { expect, .. } => Some((Can::Data, expect)),
         Command::Store { expect, .. } => Some((Can::Status, expect)),
         Command::Pnp { expect, .. } | Command::Power { expect, .. } => Some((Can::Status, expect)),
+        Command::Wmi(wmi) => Some((wmi::yields(&wmi.question), &mut wmi.expect)),
         _ => None,
     }
 }

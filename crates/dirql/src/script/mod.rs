@@ -19,6 +19,8 @@
 //!           | "peek" DEVICE REGISTER
 //!           | pnp [ DEVICE ] [ expect ] | "power" ( "d0" | "d1" | "d2" | "d3" ) [ DEVICE ] [ expect ]
 //!           | "power" ( "s0" | "s1" | "s2" | "s3" | "s4" | "s5" ) [ expect ]
+//!           | "wmi" ( "query" | "set" | "execute" ) block [ instance ] …     see `wmi`
+//!           | "wmi" ( "enable" | "disable" | "event" ) block [ expect ]
 //!           | expect                        about the command before it on the same thread
 //!           | "expect" "print" TEXT | "expect" "pending" NAME
 //! request   = "read" NAME number [ "at" number ]
@@ -33,6 +35,8 @@
 //! data      = piece { "+" piece }
 //! piece     = "hex:" digits | "text:" string | "utf16:" string | "u8:" number | "u16:" … | "u32:" … | "u64:" …
 //!           | "zero:" number | "file:" PATH               in an expectation, hex:3c?? lets a byte be any
+//! block     = "block:" {GUID}
+//! instance  = "instance" number | "name" string
 //! path      = \\.\NAME | "\\.\a name with spaces" | "interface:" {GUID}
 //! ```
 //!
@@ -51,6 +55,7 @@ pub mod suggest;
 #[cfg(test)]
 mod tests;
 mod value;
+mod wmi;
 
 pub use ast::*;
 pub use data::{Data, Piece};

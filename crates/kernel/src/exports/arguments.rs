@@ -101,19 +101,19 @@ impl<T> IntoResult for DriverPtr<T> {
     }
 }
 
-/// Builds a table. `Name(arity) @ low..=high => path::to::service;`, with `hal` before the name where HAL.dll has it,
+/// Builds a table. `Name(arity) @ low..=high => path::to::service;`, with `hal` or `wmilib` before the colon where that module has it,
 /// and `va` as arity where the service decodes its own variable arguments; behind the levels `~ low..=high` where Windows survives
 /// others, or `at most Advice` of a routine that is harmless at others.
 macro_rules! exports {
-    ($table:ident: $($($hal:ident)? : $name:ident($arity:tt) @ $low:literal ..= $high:literal $(~ $from:literal ..= $to:literal)? $(at most $tier:ident)? => $service:path;)*) => {
+    ($table:ident: $($($module:ident)? : $name:ident($arity:tt) @ $low:literal ..= $high:literal $(~ $from:literal ..= $to:literal)? $(at most $tier:ident)? => $service:path;)*) => {
         #[allow(unused_imports, reason = "a table's rows name the prefixes they need; nobody edits two places to add one")]
-        use $crate::{cm, etw, ex, hal, io, kd, ke, ldr, mm, ob, pnp, po, ps, rtl, se};
+        use $crate::{cm, etw, ex, hal, io, kd, ke, ldr, mm, ob, pnp, po, ps, rtl, se, wmi};
 
         /// All rows of this file, sorted by name.
         pub static $table: &[$crate::exports::Export] = &[$(
             $crate::exports::Export {
                 name: stringify!($name),
-                module: exports!(@module $($hal)?),
+                module: exports!(@module $($module)?),
                 irql_min: $low,
                 irql_max: $high,
                 irql_tier: exports!(@tier $($tier)?),
@@ -130,6 +130,7 @@ macro_rules! exports {
     (@survives $low:literal $high:literal $from:literal $to:literal) => { ($from, $to) };
     (@module) => { "ntoskrnl.exe" };
     (@module hal) => { "hal.dll" };
+    (@module wmilib) => { "wmilib.sys" };
     (@call $s:path, va) => { |cx, args| $s(cx, args).map(IntoResult::into_rax) };
     (@call $s:path, 0) => { |cx, _| $s(cx).map(IntoResult::into_rax) };
     (@call $s:path, 1) => { exports!(@decode $s, 0) };

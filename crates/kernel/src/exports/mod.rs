@@ -28,7 +28,8 @@ use crate::verdict::{Tier, Verdict};
 pub struct Export {
     /// `KeSetEvent`.
     pub name: &'static str,
-    /// The module whose documentation it stands in; a driver may import it from either of `ntoskrnl.exe` and `hal.dll`.
+    /// The module whose documentation it stands in; a driver may import what is in one of `ntoskrnl.exe` and
+    /// `hal.dll` from the other, too.
     pub module: &'static str,
     /// The lowest legal IRQL.
     pub irql_min: u8,

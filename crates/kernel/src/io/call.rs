@@ -3,7 +3,8 @@
 //! Page: *IofCallDriver function* (*IoCallDriver macro*). Nothing here looks at what the request is for.
 
 use abi::{
-    DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IO_STACK_LOCATION, IRP, IRP_MJ_MAXIMUM_FUNCTION, NtStatus,
+    DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IO_STACK_LOCATION, IRP, IRP_MJ_MAXIMUM_FUNCTION,
+    IRP_MJ_SYSTEM_CONTROL, NtStatus,
 };
 use engine::{Flow, Leave};
 
@@ -14,6 +15,7 @@ use crate::cx::Cx;
 use crate::event::Kind;
 use crate::verdict::Verdict;
 use crate::witness;
+use crate::wmi;
 
 /// `IofCallDriver`: sends the IRP to the driver of `device`, whose dispatch routine answers.
 ///
@@ -26,6 +28,9 @@ pub fn call_driver(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: Drive
     let minor = cx.read(location + IO_STACK_LOCATION::MinorFunction)?;
     if major > IRP_MJ_MAXIMUM_FUNCTION {
         return Err(no_such_function(cx, device, irp, major));
+    }
+    if major == IRP_MJ_SYSTEM_CONTROL {
+        cx.with(|k| wmi::passes(k, irp.address, device.address));
     }
     let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
     let dispatch = cx.read((driver + DRIVER_OBJECT::MajorFunction).element(major.into()))?;

@@ -19,6 +19,7 @@ use crate::ke;
 use crate::mm::pool;
 use crate::ob::{self, Kind, Procedures};
 use crate::verdict::Verdict;
+use crate::wmi;
 
 /// What the I/O manager knows of a device beside what drivers see.
 #[derive(Default)]
@@ -204,6 +205,7 @@ pub fn delete(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     }
     integrity::check_device(cx, device)?;
     timer::stop_for_deletion(cx, device)?;
+    wmi::device_deleted(cx, device)?;
     ob::object::make_temporary(cx, device.address);
     cx.with(|k| {
         k.io.shutdown.retain(|registered| *registered != device.address);

@@ -20,7 +20,7 @@ use crate::mm::{contiguous, io_space, mdl, pool, pool_check, reserved, view};
 use crate::ob::handle;
 use crate::se::{subject, token};
 use crate::verdict::Verdict;
-use crate::{etw, ps};
+use crate::{etw, ps, wmi};
 
 /// Why the driver goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,6 +94,7 @@ pub(crate) fn report(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, when: Wh
     unload::wait_for_work(cx, driver)?;
     refuse_still_called(cx, &gone)?;
     objects(cx, &mut gone)?;
+    trace_providers(cx, &gone)?;
     pool_check::all(cx)?;
     if base != 0 {
         memory(cx, &mut gone);
@@ -182,6 +183,9 @@ fn still_known(k: &Kernel, gone: &Gone) -> Option<Caller> {
     if let Some((what, code, how)) = registered(k).find(|(_, code, _)| gone.has(code.address)) {
         return Some((format!("its {what} {:#x} {how}", code.address), None));
     }
+    if let Some(code) = wmi::block::callbacks(k).find(|code| gone.has(code.address)) {
+        return Some((format!("its callback {:#x} is still told of WMI events", code.address), None));
+    }
     // An item for this driver's own objects has been waited for.
     let mut queued = k.io.work_items.iter().filter_map(|(item, known)| Some((item, known.queued?)));
     if let Some((item, queued)) = queued.find(|(_, queued)| gone.has(queued.routine)) {
@@ -253,6 +257,18 @@ fn objects(cx: &mut Cx<'_>, gone: &mut Gone) -> Flow<()> {
     Ok(())
 }
 
+/// Callbacks that are registered with WMI: nobody calls them, but Driver Verifier looks.
+fn trace_providers(cx: &mut Cx<'_>, gone: &Gone) -> Flow<()> {
+    for (record, who) in wmi::callbacks_of(cx, gone.base) {
+        let what = format!(
+            "left its callback {record:#x} registered with WMI, by {who}: IoWMIRegistrationControl with WMIREG_ACTION_DEREGISTER"
+        );
+        let verdict = gone.verdict("wmi-still-registered", &what).as_verifier();
+        cx.verify(verdict.bug_check(0xC4, [0xDA, record, 0, 0]))?;
+    }
+    Ok(())
+}
+
 fn links(k: &Kernel, driver: u64) -> Vec<String> {
     k.io.links.iter().filter(|(_, owner)| **owner == driver).map(|(path, _)| path.clone()).collect()
 }
@@ -306,6 +322,10 @@ fn memory(cx: &mut Cx<'_>, gone: &mut Gone) {
     for (provider, who) in etw::outstanding(cx, gone.base) {
         let what = format!("did not unregister its provider of events {provider:#x}");
         gone.leak(cx, "etw-provider-leak", "providers of events", &what, &format!(", registered by {who}"));
+    }
+    for (object, who) in wmi::block::outstanding(cx, gone.base) {
+        let what = format!("did not dereference its data block object {object:#x}");
+        gone.leak(cx, "wmi-block-leak", "data block objects", &what, &format!(", opened by {who}"));
     }
     for resource in resource::outstanding(cx, gone.base) {
         let what = format!("did not delete its ERESOURCE {resource:#x}");

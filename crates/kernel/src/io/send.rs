@@ -7,7 +7,7 @@ use engine::Flow;
 
 use super::irp::{self, Origin};
 use super::{allocate, call, device};
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::ke;
 use crate::mm::pool;
 
@@ -80,6 +80,19 @@ impl Answer {
 /// # Errors
 /// A verdict on a driver in the stack.
 pub fn send(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, request: &Request) -> Flow<Answer> {
+    send_noting(cx, device, request, |_, _| ())
+}
+
+/// The same; `note` gets the IRP before any driver does.
+///
+/// # Errors
+/// As [`send`].
+pub(crate) fn send_noting(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    request: &Request,
+    note: impl FnOnce(&mut Kernel, u64),
+) -> Flow<Answer> {
     let top = device::attached(cx, device)?;
     let stack_size = cx.read(top + DEVICE_OBJECT::StackSize)?;
     let irp = allocate::make(cx, stack_size, Origin::System)?;
@@ -102,6 +115,7 @@ pub fn send(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, request: &Request
     }
     let location = irp::next(cx, irp)?;
     fill(cx, location, request)?;
+    cx.with(|k| note(k, irp.address));
     let status = call::call_driver(cx, top, irp)?;
     if status == NtStatus::PENDING {
         let _ = ke::wait::for_object(cx, waiter.event())?;

@@ -10,7 +10,7 @@ use image::{ExportTarget, Image, Selector};
 
 use super::{code, is_kernel, pseudo, stem, symbols};
 use crate::cx::{Cx, Kernel};
-use crate::exports::{FUNCTIONS, data, documented};
+use crate::exports::{data, documented};
 use crate::nt::WindowsVersion;
 use crate::verdict::Verdict;
 
@@ -98,7 +98,9 @@ pub(crate) fn resolve(k: &Kernel, module: &str, selector: &Selector) -> Bound {
             }
             return kernel_entry(&selector).map_or(Bound::Missing, Bound::Kernel);
         }
-        let Some((base, loaded)) = k.ldr.image_named(&module) else { return Bound::Missing };
+        let Some((base, loaded)) = k.ldr.image_named(&module) else {
+            return library_entry(&module, &selector).map_or(Bound::Missing, Bound::Kernel);
+        };
         match loaded.image.export(&selector).map(|export| &export.target) {
             Some(ExportTarget::Rva(rva)) => return Bound::Image(base, base + u64::from(*rva)),
             Some(ExportTarget::Forward(forward)) => {
@@ -133,8 +135,21 @@ pub(super) fn too_new(k: &Kernel, name: &str) -> Option<(String, String)> {
 /// The address of the kernel's routine or variable of this name.
 pub(crate) fn kernel_entry(selector: &Selector) -> Option<u64> {
     let Selector::Name(name) = selector else { return None };
-    let routine = || pseudo::export_address(name).map(|routine| routine.address);
+    let routine =
+        || pseudo::export_address(name).filter(|_| !is_library(name)).map(|routine| routine.address);
     code::export(name).or_else(routine).or_else(|| data::find(name).map(data::DataExport::address))
+}
+
+/// Whether a routine of this name is a library's that is here without an image: `wmilib.sys`.
+pub(super) fn is_library(name: &str) -> bool {
+    pseudo::export_row(name).is_some_and(|export| !is_kernel(export.module))
+}
+
+/// The address of a routine of such a library.
+fn library_entry(module: &str, selector: &Selector) -> Option<u64> {
+    let Selector::Name(name) = selector else { return None };
+    let export = pseudo::export_row(name).filter(|export| !is_kernel(export.module))?;
+    (stem(export.module) == stem(module)).then(|| pseudo::export_address(name)).flatten().map(|at| at.address)
 }
 
 /// How an import of an image would be bound.
@@ -179,16 +194,16 @@ fn status_of(module: &str, selector: &Selector, others: &[&Image]) -> ImportStat
         status: Status::Missing,
         name,
     };
-    if is_kernel(module) {
-        if kernel_entry(selector).is_some() {
-            status.status = Status::Implemented;
-            status.data = data::find(&status.name).is_some();
-            let row = FUNCTIONS.iter().find(|export| export.name == status.name);
-            let range = row.map(|row| (row.irql_min, row.irql_max));
-            status.irql = status.irql.or(range.map(|(low, high)| irql_text(low, high)));
-        }
-    } else if let Some(data) = linked(module, selector, others) {
+    if let Some(data) = linked(module, selector, others).filter(|_| !is_kernel(module)) {
         (status.status, status.data) = (Status::Linked, data);
+        return status;
+    }
+    let own = if is_kernel(module) { kernel_entry(selector) } else { library_entry(module, selector) };
+    if own.is_some() {
+        status.status = Status::Implemented;
+        status.data = data::find(&status.name).is_some();
+        let range = pseudo::export_row(&status.name).map(|row| (row.irql_min, row.irql_max));
+        status.irql = status.irql.or(range.map(|(low, high)| irql_text(low, high)));
     }
     status
 }

@@ -57,6 +57,12 @@ pub fn export_address(name: &str) -> Option<DriverPtr<Code>> {
     Some(DriverPtr::new(thunk(number(row))))
 }
 
+/// The row of an exported routine.
+pub(super) fn export_row(name: &str) -> Option<&'static exports::Export> {
+    let row = FUNCTIONS.binary_search_by(|export| export.name.cmp(name)).ok()?;
+    Some(&FUNCTIONS[row])
+}
+
 /// The thunk of an internal routine, for the kernel to put into a structure.
 ///
 /// # Panics

@@ -31,6 +31,7 @@ pub enum Kind {
     Thread,
     Timer,
     Token,
+    WmiGuid,
 }
 
 /// What an object's owner does when it is let go.

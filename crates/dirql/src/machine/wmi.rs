@@ -1,0 +1,45 @@
+//! What an administrator's program asks of the blocks that drivers offer by WMI.
+//!
+//! Page: *Implementing WMI*. Data are bytes: what they mean stands in a class that only the driver's MOF resource describes.
+
+use engine::outside;
+use kernel::wmi::consumer::{self, Offered, Question, Which};
+use kernel::wmi::parse_guid;
+
+use super::Machine;
+use super::transfer::Completion;
+use crate::error::{Error, InputError};
+
+impl Machine {
+    /// Asks a block (`{XXXXXXXX-XXXX-XXXX-XXXX-XXXXXXXXXXXX}`): its data, new data for it, a method of it, its events.
+    ///
+    /// # Errors
+    /// [`Error::Status`] if it fails; [`Error::Input`] if that is no GUID; [`Error::Stuck`], [`Error::Stopped`].
+    pub fn wmi(&self, block: &str, which: &Which, question: &Question) -> Result<Vec<u8>, Error> {
+        let Some(guid) = parse_guid(block) else {
+            return Err(Error::Input(InputError::new(format!("{block} is no GUID"))));
+        };
+        let what = format!("the WMI request about {block}");
+        let (which, question) = (which.clone(), question.clone());
+        let told = self.on_thread(&what, move |cx| {
+            let told = consumer::ask(cx, guid, &which, &question)?;
+            Ok(outside(|| Completion {
+                status: told.status.0,
+                information: told.data.len() as u64,
+                data: told.data.clone(),
+            }))
+        })?;
+        if told.is_success() { Ok(told.data) } else { Err(Error::Status { what, status: told.status }) }
+    }
+
+    /// The blocks that drivers offer by now, in the order in which they were registered.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub fn wmi_blocks(&self) -> Result<Vec<Offered>, Error> {
+        self.on_thread("the list of WMI blocks", |cx| {
+            let offered = consumer::offered(cx);
+            Ok(outside(|| offered.clone()))
+        })
+    }
+}
