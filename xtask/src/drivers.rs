@@ -169,6 +169,8 @@ const C_DRIVERS: &[CDriver] = &[
         missing: None,
         compiler: Clang(&["-O2"]),
     },
+    CDriver { name: "layer", source: "layer.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "filter", source: "layer.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "extended", source: "extended.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "hostile", source: "hostile/hostile.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {

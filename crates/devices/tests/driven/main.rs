@@ -9,7 +9,7 @@ use abi::NtStatus;
 use kernel::Cx;
 use kernel::io::driver;
 use kernel::io::file::{self, Buffer};
-use kernel::pnp::{self, Installation, NodeId, node};
+use kernel::pnp::{self, Drivers, Installation, NodeId, node};
 use rig::{STATE, WAIT, buffer, contents, load, open, run, set_hardware, set_parameter, write_and_read};
 
 const CARD: &str = "pci9052";
@@ -34,7 +34,7 @@ fn card(cx: &mut Cx<'_>) -> engine::Flow<NodeId> {
 fn started(cx: &mut Cx<'_>) -> engine::Flow<NodeId> {
     let id = card(cx)?;
     let driver = load(cx)?;
-    assert_eq!(pnp::start(cx, id, driver)?, Ok(()));
+    assert_eq!(pnp::start(cx, id, &Drivers::without_filters(driver))?, Ok(()));
     Ok(id)
 }
 
@@ -43,7 +43,7 @@ fn a_write_goes_into_the_card_and_an_interrupt_completes_it() {
     let ended = run(&[CARD], |cx| {
         let id = card(cx)?;
         let driver = load(cx)?;
-        assert_eq!(pnp::start(cx, id, driver)?, Ok(()));
+        assert_eq!(pnp::start(cx, id, &Drivers::without_filters(driver))?, Ok(()));
         assert_eq!(write_and_read(cx, 0x10, b"first light")?, b"first light");
         let handle = open(cx)?;
         let state = buffer(cx, &[0; 16]);
@@ -99,7 +99,7 @@ fn the_registers_are_reached_by_ports_if_the_hardware_key_says_so() {
         let id = card(cx)?;
         set_hardware(cx, id, "UsePorts", 1);
         let driver = load(cx)?;
-        assert_eq!(pnp::start(cx, id, driver)?, Ok(()));
+        assert_eq!(pnp::start(cx, id, &Drivers::without_filters(driver))?, Ok(()));
         assert_eq!(write_and_read(cx, 4, b"by ports")?, b"by ports");
         assert_eq!(pnp::remove(cx, id)?, NtStatus::SUCCESS);
         Ok(())
@@ -194,8 +194,8 @@ fn two_cards_share_a_line_and_each_claims_its_own_interrupts() {
         let first = card(cx)?;
         let second = pnp::named(cx, "pci9052#1").expect("the other card");
         let driver = load(cx)?;
-        assert_eq!(pnp::start(cx, first, driver)?, Ok(()));
-        assert_eq!(pnp::start(cx, second, driver)?, Ok(()));
+        assert_eq!(pnp::start(cx, first, &Drivers::without_filters(driver))?, Ok(()));
+        assert_eq!(pnp::start(cx, second, &Drivers::without_filters(driver))?, Ok(()));
         talk(cx, 0, b"one")?;
         talk(cx, 1, b"two")?;
         assert_eq!(pnp::remove(cx, first)?, NtStatus::SUCCESS);
@@ -213,7 +213,7 @@ fn a_card_without_its_local_space_does_not_start_and_leaves_nothing() {
         pnp::enumerate(cx)?;
         let id = pnp::named(cx, "pci#0").expect("the card");
         let driver = load(cx)?;
-        let failed = pnp::start(cx, id, driver)?.unwrap_err();
+        let failed = pnp::start(cx, id, &Drivers::without_filters(driver))?.unwrap_err();
         assert_eq!(
             (failed.step, failed.status),
             ("IRP_MN_START_DEVICE", NtStatus::DEVICE_CONFIGURATION_ERROR)

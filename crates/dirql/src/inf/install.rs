@@ -11,7 +11,7 @@ use super::error::{Outcome, Remark, fault};
 use super::models::{DeviceIds, Match, best, ids, models};
 use super::registry::{RegistryWrite, Root, Value, Write};
 use super::sections::{Entry, Sections};
-use super::service::function_driver;
+use super::service::{Service, Services, services};
 use super::target::Target;
 use crate::script::suggest::nearest;
 
@@ -20,26 +20,18 @@ use crate::script::suggest::nearest;
 pub struct Installation {
     /// The INF, as the user knows it.
     pub file: String,
-    /// The service's name: its key is `\Registry\Machine\System\CurrentControlSet\Services\NAME`.
-    pub service: String,
-    /// The service's display name.
-    pub display_name: Option<String>,
-    /// The driver's file name, e.g. `pci9052.sys`.
-    pub binary: String,
-    /// Where the file is in the machine: `ImagePath`. Of the driver store only the part that no installation adds to.
-    pub image_path: String,
-    /// `Type`: 1 kernel driver, 2 file system driver.
-    pub service_type: u32,
-    /// `Start`: 0 boot, 1 system, 2 automatic, 3 on demand.
-    pub start_type: u32,
-    /// `ErrorControl`: 0 ignore … 3 critical.
-    pub error_control: u32,
+    /// The function driver's service.
+    pub service: Service,
+    /// The other drivers' services.
+    pub other_services: Vec<Service>,
+    /// The services of the filters of this device.
+    pub filters: Filters,
+    /// The services of the filters of each device of the class, if the INF installs the class.
+    pub class_filters: Filters,
     /// Writes to the device's hardware key (`PLUGPLAY_REGKEY_DEVICE`), from `DDInstall.HW`.
     pub device_keys: Vec<RegistryWrite>,
     /// Writes to the device's software key (`PLUGPLAY_REGKEY_DRIVER`), from `DDInstall`.
     pub driver_keys: Vec<RegistryWrite>,
-    /// Writes to the service's key.
-    pub service_keys: Vec<RegistryWrite>,
     /// The setup class's name.
     pub class: String,
     /// The setup class's GUID in braces, if the file gives it.
@@ -68,7 +60,26 @@ pub struct Installation {
     pub unsupported: Vec<Remark>,
 }
 
+/// Names of filter drivers' services, each list in the order in which they are attached.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Filters {
+    /// Below the function driver.
+    pub lower: Vec<String>,
+    /// Above it.
+    pub upper: Vec<String>,
+}
+
 impl Installation {
+    /// All filters of the device, the class's behind its own: *Adding a PnP Device to a Running System*.
+    #[must_use]
+    pub fn all_filters(&self) -> Filters {
+        let both = |own: &[String], class: &[String]| own.iter().chain(class).cloned().collect();
+        Filters {
+            lower: both(&self.filters.lower, &self.class_filters.lower),
+            upper: both(&self.filters.upper, &self.class_filters.upper),
+        }
+    }
+
     /// The install section without its decoration, and the decoration.
     #[must_use]
     pub fn undecorated(&self) -> [String; 2] {
@@ -100,7 +111,6 @@ pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Out
     let section = actual_section(sections, &model.install, model.line)?;
     let mut remarks = Remarks::default();
     remark_sections(sections, &section, &mut remarks);
-
     let mut driver_keys = Vec::new();
     for entry in entries(sections, &section, &mut remarks)? {
         driver_keys.extend(directive(sections, entry, INSTALL, &mut remarks)?);
@@ -109,13 +119,17 @@ pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Out
     for entry in entries(sections, &format!("{section}.HW"), &mut remarks)? {
         device_keys.extend(directive(sections, entry, HARDWARE, &mut remarks)?);
     }
+    let mut class_keys = of_class(sections, &mut remarks);
     let security = match security(&mut device_keys)? {
         Some(security) => Some(security),
-        None => security_of_class(sections)?,
+        None => security(&mut class_keys)?,
     };
+    let mut filters = filters(&mut device_keys)?;
+    declared_filters(sections, &section, target, &mut filters, &mut remarks)?;
+    let class_filters = self::filters(&mut class_keys)?;
     device_keys.retain(|write| !is_property(write, &mut remarks));
 
-    let Some(services) = sections.get(&format!("{section}.Services")) else {
+    let Some(list) = sections.get(&format!("{section}.Services")) else {
         return fault(
             Some(model.line),
             format!(
@@ -124,21 +138,17 @@ pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Out
             ),
         );
     };
-    let all = entries(sections, services.name, &mut remarks)?;
-    let service = function_driver(sections, &all, services.line, &mut remarks)?;
+    let all = entries(sections, list.name, &mut remarks)?;
+    let Services { function_driver, others } = services(sections, &all, list.line, &mut remarks)?;
     let driver_version = version(sections, "DriverVer");
     Ok(Installation {
         file: inf.file.clone(),
-        service: service.name,
-        display_name: service.display_name,
-        binary: service.binary,
-        image_path: service.image_path,
-        service_type: service.kind,
-        start_type: service.start,
-        error_control: service.error_control,
+        service: function_driver,
+        other_services: others,
+        filters,
+        class_filters,
         device_keys,
         driver_keys,
-        service_keys: service.keys,
         class: inf.class.clone(),
         class_guid: inf.class_guid.clone(),
         description: model.description.clone(),
@@ -194,7 +204,6 @@ fn remark_sections(sections: &Sections, install: &str, remarks: &mut Remarks) {
         ("Wdf", false, "the framework's version is not looked at"),
         ("Interfaces", false, "device interfaces are not made by the INF"),
         ("LogConfigOverride", false, "resources are the bus's alone"),
-        ("Filters", false, "filter drivers are not loaded"),
         ("Events", false, "events are not made"),
     ] {
         if let Some(section) = sections.get(&format!("{install}.{suffix}")) {
@@ -291,40 +300,113 @@ fn directive(
 }
 
 /// Names in a hardware section's `HKR` that are not values of the key but properties of the device.
-const PROPERTIES: [&str; 8] = [
+const PROPERTIES: [&str; 6] = [
     "DeviceCharacteristics",
     "DeviceType",
     "Exclusive",
-    "UpperFilters",
-    "LowerFilters",
     "LocationInformationOverride",
     "ResourcePickerTags",
     "ResourcePickerExceptions",
 ];
 
-/// Who may open devices of the class, if the INF installs that: `[ClassInstall32]`. Nothing else of that section is carried out.
-fn security_of_class(sections: &Sections) -> Outcome<Option<String>> {
-    let mut remarks = Remarks::default();
-    for decoration in [".NTamd64", ".NT", ""] {
-        let Some(section) = sections.get(&format!("ClassInstall32{decoration}")) else { continue };
-        let mut writes = Vec::new();
-        for entry in section.entries().filter(|entry| entry.is("AddReg")) {
-            // A section that it does not find is of no consequence here.
-            writes.extend(add_reg(sections, entry, &mut remarks).unwrap_or_default());
+/// What the INF writes to the class's key, if it installs the class: `[ClassInstall32]`. Nothing else of that section is carried out.
+fn of_class(sections: &Sections, remarks: &mut Remarks) -> Vec<RegistryWrite> {
+    let section = [".NTamd64", ".NT", ""]
+        .iter()
+        .find_map(|decoration| sections.get(&format!("ClassInstall32{decoration}")));
+    let Some(section) = section else { return Vec::new() };
+    let entries = section.entries().filter(|entry| entry.is("AddReg"));
+    // A section that it does not find is of no consequence here.
+    entries.flat_map(|entry| add_reg(sections, entry, remarks).unwrap_or_default()).collect()
+}
+
+/// Takes the filters out of the writes to a device's or a class's key. Source: *Installing a Filter Driver*.
+fn filters(writes: &mut Vec<RegistryWrite>) -> Outcome<Filters> {
+    let mut filters = Filters::default();
+    for (property, names) in [("LowerFilters", &mut filters.lower), ("UpperFilters", &mut filters.upper)] {
+        while let Some(at) = writes.iter().position(|write| sets(write, property)) {
+            let RegistryWrite { line, write, .. } = writes.remove(at);
+            let Write::Set { value: Value::MultiSz(more), append, .. } = write else {
+                return fault(
+                    Some(line),
+                    format!("{property} is a list: HKR,,{property},0x00010000,\"NameOfService\""),
+                );
+            };
+            if !append {
+                names.clear();
+            }
+            names.extend(more);
         }
-        return security(&mut writes);
     }
-    Ok(None)
+    Ok(filters)
+}
+
+/// The filters of `[DDInstall.Filters]`, which Windows knows since version 1903 of Windows 10. Source: *INF AddFilter Directive*. Levels of a base driver
+/// package are not known here.
+fn declared_filters(
+    sections: &Sections,
+    section: &str,
+    target: Target,
+    filters: &mut Filters,
+    remarks: &mut Remarks,
+) -> Outcome<()> {
+    for entry in entries(sections, &format!("{section}.Filters"), remarks)? {
+        let name = entry.value(0)?;
+        if !entry.is("AddFilter") {
+            let written = entry.raw_key().map_or(name, str::to_owned);
+            remarks.name(entry.line(), format!("{written}: not a directive known in [{section}.Filters]"));
+            continue;
+        }
+        if target.build < FIRST_WITH_ADD_FILTER {
+            remarks.name(
+                entry.line(),
+                format!("AddFilter = {name}: this Windows does not know it; Windows 10 version 1903 does"),
+            );
+            continue;
+        }
+        let told = sections.led_to(&entry.value(2)?, entry.line())?;
+        match told.value_of("FilterPosition").map(|position| position.to_lowercase()).as_deref() {
+            Some("lower") => filters.lower.push(name),
+            Some("upper") => filters.upper.push(name),
+            Some(other) => {
+                return fault(
+                    Some(told.line),
+                    format!("FilterPosition `{other}` of {name} is neither Upper nor Lower"),
+                );
+            }
+            None if told.value_of("FilterLevel").is_some() => remarks.name(
+                told.line,
+                format!(
+                    "FilterLevel of {name}: no base driver package defines levels here; it is not loaded"
+                ),
+            ),
+            None => {
+                return fault(
+                    Some(told.line),
+                    format!(
+                        "[{}] says nothing of where {name} belongs; write FilterPosition = Upper",
+                        told.name
+                    ),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Windows 10 version 1903.
+const FIRST_WITH_ADD_FILTER: u32 = 18362;
+
+/// Whether a write sets this value of the key itself.
+fn sets(write: &RegistryWrite, value: &str) -> bool {
+    write.root == Root::Relative
+        && write.key.is_empty()
+        && matches!(&write.write, Write::Set { name, .. } if name.eq_ignore_ascii_case(value))
 }
 
 /// Takes the device's security out of the writes to its key.
 fn security(writes: &mut Vec<RegistryWrite>) -> Outcome<Option<String>> {
-    let is_it = |write: &RegistryWrite| {
-        write.root == Root::Relative
-            && write.key.is_empty()
-            && matches!(&write.write, Write::Set { name, .. } if name.eq_ignore_ascii_case("Security"))
-    };
-    let Some(at) = writes.iter().position(is_it) else { return Ok(None) };
+    let Some(at) = writes.iter().position(|write| sets(write, "Security")) else { return Ok(None) };
     let RegistryWrite { line, write, .. } = writes.remove(at);
     let Write::Set { value: Value::Sz(text), .. } = write else {
         return fault(

@@ -18,9 +18,10 @@ mod target;
 mod tests;
 
 pub use error::{Error, Remark};
-pub use install::Installation;
+pub use install::{Filters, Installation};
 pub use models::DeviceIds;
 pub use registry::{RegistryWrite, Root, Value, Write};
+pub use service::Service;
 pub use target::Target;
 
 use sections::Sections;

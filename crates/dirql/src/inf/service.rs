@@ -1,7 +1,7 @@
 //! `[DDInstall.Services]`: the driver's service.
 //!
-//! Follows *INF AddService Directive*. Only the service that the device is given (`SPSVCINST_ASSOCSERVICE`) is installed;
-//! filters and user-mode services are named as unsupported. Event logs, security and load order are passed over.
+//! Follows *INF AddService Directive*. The service that the device is given (`SPSVCINST_ASSOCSERVICE`) is its function driver; the others may be
+//! its filters. Those that are no drivers are named as unsupported. Event logs, security and load order are passed over.
 
 use super::addreg::{Remarks, add_reg};
 use super::error::{Outcome, fault};
@@ -12,27 +12,58 @@ use super::target::number;
 /// `SPSVCINST_ASSOCSERVICE`: the service is the device's function driver.
 const FUNCTION_DRIVER: u32 = 2;
 
-/// The function driver's service.
+/// A driver's service.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Service {
-    pub(super) name: String,
-    pub(super) display_name: Option<String>,
-    pub(super) kind: u32,
-    pub(super) start: u32,
-    pub(super) error_control: u32,
-    pub(super) binary: String,
-    pub(super) image_path: String,
-    pub(super) keys: Vec<RegistryWrite>,
+pub struct Service {
+    /// Its name: its key is `\Registry\Machine\System\CurrentControlSet\Services\NAME`.
+    pub name: String,
+    /// Its display name.
+    pub display_name: Option<String>,
+    /// `Type`: 1 kernel driver, 2 file system driver.
+    pub kind: u32,
+    /// `Start`: 0 boot, 1 system, 2 automatic, 3 on demand.
+    pub start: u32,
+    /// `ErrorControl`: 0 ignore … 3 critical.
+    pub error_control: u32,
+    /// The driver's file name, e.g. `pci9052.sys`.
+    pub binary: String,
+    /// Where the file is in the machine: `ImagePath`. Of the driver store only the part that no installation adds to.
+    pub image_path: String,
+    /// Writes to the service's key.
+    pub keys: Vec<RegistryWrite>,
 }
 
-/// The function driver among the `AddService` entries; `line` is where the services section begins.
-pub(super) fn function_driver(
+impl Service {
+    /// The service of a driver that no INF installs.
+    pub(crate) fn of_file(file: &str, name: String) -> Self {
+        Self {
+            name,
+            display_name: None,
+            kind: 1,
+            start: 3,
+            error_control: 1,
+            binary: file.to_owned(),
+            image_path: format!(r"\SystemRoot\System32\drivers\{file}"),
+            keys: Vec::new(),
+        }
+    }
+}
+
+/// The services of a device: its function driver's, and the others.
+pub(super) struct Services {
+    pub(super) function_driver: Service,
+    pub(super) others: Vec<Service>,
+}
+
+/// The services of the `AddService` entries; `line` is where the services section begins.
+pub(super) fn services(
     sections: &Sections,
     entries: &[Entry<'_>],
     line: usize,
     remarks: &mut Remarks,
-) -> Outcome<Service> {
+) -> Outcome<Services> {
     let mut chosen: Option<Entry<'_>> = None;
+    let mut others = Vec::new();
     for &entry in entries.iter().filter(|entry| entry.is("AddService")) {
         let written = entry.value(1)?;
         let flags = if written.is_empty() { Some(0) } else { number(&written) };
@@ -43,11 +74,7 @@ pub(super) fn function_driver(
             );
         };
         if flags & FUNCTION_DRIVER == 0 {
-            let name = entry.value(0)?;
-            remarks.name(
-                entry.line(),
-                format!("AddService = {name}: not the device's function driver; not loaded"),
-            );
+            others.extend(other_service(sections, entry, remarks)?);
         } else if let Some(first) = chosen {
             return fault(
                 Some(entry.line()),
@@ -61,7 +88,7 @@ pub(super) fn function_driver(
         }
     }
     match chosen {
-        Some(entry) => service(sections, entry, remarks),
+        Some(entry) => Ok(Services { function_driver: service(sections, entry, remarks)?, others }),
         None => fault(
             Some(line),
             "no AddService has the flag 0x00000002 (SPSVCINST_ASSOCSERVICE), so that the device gets no driver; \
@@ -69,6 +96,20 @@ pub(super) fn function_driver(
                 .to_owned(),
         ),
     }
+}
+
+/// A service that is not the function driver's: none if it is no kernel driver, which nothing here would start.
+fn other_service(sections: &Sections, entry: Entry<'_>, remarks: &mut Remarks) -> Outcome<Option<Service>> {
+    let section = sections.led_to(&entry.value(2)?, entry.line())?;
+    let kind = section.value_of("ServiceType").and_then(|written| number(&written));
+    if kind.is_some_and(|kind| !(1..=2).contains(&kind)) {
+        remarks.name(
+            entry.line(),
+            format!("AddService = {}: a service of user mode; not started", entry.value(0)?),
+        );
+        return Ok(None);
+    }
+    service(sections, entry, remarks).map(Some)
 }
 
 fn service(sections: &Sections, entry: Entry<'_>, remarks: &mut Remarks) -> Outcome<Service> {

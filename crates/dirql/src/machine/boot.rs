@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use abi::{DRIVER_EXTENSION, DRIVER_OBJECT, DriverPtr, NtStatus};
@@ -11,7 +12,7 @@ use kernel::event::{Event, Kind, Reader, Stamp};
 use kernel::io::driver;
 use kernel::ke::thread;
 use kernel::ldr::{self, LoadedImage, Module};
-use kernel::pnp::{self, NodeId};
+use kernel::pnp::{self, Drivers, NodeId};
 use kernel::ps::process;
 use kernel::se::sddl;
 use kernel::{Cx, Nt};
@@ -21,7 +22,7 @@ use super::{Machine, Readers, registry};
 use crate::bench::{Bench, Inputs};
 use crate::error::{Error, InputError};
 use crate::files::DriverFile;
-use crate::inf::Installation;
+use crate::inf::{Filters, Installation, Service};
 use crate::readers::{Coverage, SymbolBook};
 use crate::report::Failure;
 
@@ -44,7 +45,8 @@ pub(super) struct LoadedDriver {
 /// What is to be loaded and installed, as plain values.
 pub(super) struct Work {
     driver: File,
-    libraries: Vec<File>,
+    /// Given beside the driver.
+    others: Vec<File>,
     cards: Vec<Card>,
     has_inf: bool,
 }
@@ -52,7 +54,7 @@ pub(super) struct Work {
 struct File {
     path: String,
     name: String,
-    service: String,
+    service: Service,
     image: Rc<Image>,
     symbols: Symbols,
 }
@@ -60,7 +62,11 @@ struct File {
 struct Card {
     name: String,
     installation: Option<Installation>,
+    filters: Filters,
 }
+
+/// The driver objects of the drivers that are loaded for devices, by the names of their services in lower case.
+type Objects = BTreeMap<String, DriverPtr<DRIVER_OBJECT>>;
 
 /// What came of loading.
 #[derive(Default)]
@@ -187,48 +193,60 @@ impl Machine {
 
 impl Work {
     fn new(inputs: &Inputs, plan: &Plan) -> Self {
+        let others: Vec<File> = inputs.with.iter().map(|file| File::new(file, &plan.cards)).collect();
         let card = |card: &plan::PlannedCard| Card {
             name: card.name.clone(),
             installation: card.installation.clone(),
+            filters: card.installation.as_ref().map(Installation::all_filters).unwrap_or_default(),
         };
-        let cards: Vec<Card> = plan.cards.iter().map(card).collect();
-        let file = |file: &DriverFile| File {
-            path: file.path.display().to_string(),
-            name: file.name.clone(),
-            service: file.service(),
-            image: Rc::clone(&file.image),
-            symbols: file.symbols.clone(),
-        };
-        let mut driver = file(&inputs.driver);
-        if let Some(installation) = cards.iter().find_map(|card| card.installation.as_ref()) {
+        let mut driver = File::new(&inputs.driver, &[]);
+        if let Some(installation) = plan.cards.iter().find_map(|card| card.installation.as_ref()) {
             driver.service = installation.service.clone();
         }
-        Self {
-            driver,
-            libraries: inputs.with.iter().map(file).collect(),
-            cards,
-            has_inf: inputs.inf.is_some(),
-        }
+        Self { driver, others, cards: plan.cards.iter().map(card).collect(), has_inf: inputs.inf.is_some() }
     }
 
     /// Loads, installs and starts, on a system thread.
     fn carry_out(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<()> {
-        for library in &self.libraries {
+        let (lower, upper) = (self.filters(|filters| &filters.lower), self.filters(|filters| &filters.upper));
+        for library in self.others.iter().filter(|file| !lower.contains(file) && !upper.contains(file)) {
             let Some(loaded) = library.load(cx, outcome)? else { return Ok(()) };
             outside(|| outcome.borrow_mut().loaded.libraries.push(loaded));
         }
         let nodes = self.install(cx, outcome)?;
-        let Some(loaded) = self.driver.load_as_driver(cx, outcome)? else { return Ok(()) };
-        outside(|| outcome.borrow_mut().loaded.driver = Some(loaded));
-        let Some(object) = loaded.object else { return Ok(()) };
-        self.start_devices(cx, object, &nodes, outcome)?;
+        let mut objects = Objects::new();
+        for file in lower.into_iter().chain([&self.driver]).chain(upper) {
+            let Some(loaded) = file.load_as_driver(cx, outcome)? else { return Ok(()) };
+            let is_driver = std::ptr::eq(file, &raw const self.driver);
+            outside(|| {
+                let loads = &mut outcome.borrow_mut().loaded;
+                if is_driver { loads.driver = Some(loaded) } else { loads.libraries.push(loaded) }
+            });
+            let Some(object) = loaded.object else { return Ok(()) };
+            objects.insert(file.service.name.to_lowercase(), object);
+        }
+        self.start_devices(cx, &objects, &nodes, outcome)?;
         driver::booted(cx)
     }
 
+    /// The files of the cards' filters on one side of the function driver, each once.
+    fn filters(&self, side: impl Fn(&Filters) -> &Vec<String>) -> Vec<&File> {
+        let mut files: Vec<&File> = Vec::new();
+        for name in self.cards.iter().flat_map(|card| side(&card.filters)) {
+            if let Some(file) = self.others.iter().find(|file| file.service.name.eq_ignore_ascii_case(name))
+                && !files.contains(&file)
+            {
+                files.push(file);
+            }
+        }
+        files
+    }
+
     /// Finds the devices on the bus and writes what is installed for them to the registry.
-    fn install(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<Vec<(NodeId, String)>> {
-        let installation = self.cards.iter().find_map(|card| card.installation.as_ref());
-        written(outcome, registry::write_service(cx, &self.driver.service, &self.driver.name, installation));
+    fn install(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<Vec<(NodeId, &Card)>> {
+        for file in self.others.iter().chain([&self.driver]) {
+            written(outcome, registry::write_service(cx, &file.service));
+        }
         let mut nodes = Vec::new();
         if !self.cards.is_empty() {
             pnp::enumerate(cx)?;
@@ -240,12 +258,12 @@ impl Work {
                 outside(|| outcome.borrow_mut().notes.push(note.clone()));
                 continue;
             }
-            pnp::install(cx, node, installed(&self.driver.service, card.installation.as_ref()))?;
+            pnp::install(cx, node, installed(&self.driver.service.name, card.installation.as_ref()))?;
             if let Some(installation) = &card.installation {
                 written(outcome, registry::write_device(cx, node, installation));
                 outside(|| outcome.borrow_mut().notes.extend(remarks(installation)));
             }
-            nodes.push((node, card.name.clone()));
+            nodes.push((node, card));
         }
         Ok(nodes)
     }
@@ -253,13 +271,12 @@ impl Work {
     fn start_devices(
         &self,
         cx: &mut Cx<'_>,
-        driver: DriverPtr<DRIVER_OBJECT>,
-        nodes: &[(NodeId, String)],
+        objects: &Objects,
+        nodes: &[(NodeId, &Card)],
         outcome: &RefCell<Outcome>,
     ) -> Flow<()> {
-        let extension = cx.read(driver + DRIVER_OBJECT::DriverExtension)?;
-        let plug_and_play = !cx.read(extension + DRIVER_EXTENSION::AddDevice)?.is_null();
-        let note = match (plug_and_play, nodes.is_empty()) {
+        let function = objects[&self.driver.service.name.to_lowercase()];
+        let note = match (plug_and_play(cx, function)?, nodes.is_empty()) {
             (true, true) => Some(
                 "the driver has an AddDevice routine, and there is no device for it: give one with --device",
             ),
@@ -272,13 +289,43 @@ impl Work {
             outside(|| outcome.borrow_mut().notes.push(format!("{}: {note}", self.driver.name)));
             return Ok(());
         }
-        for (node, name) in nodes {
-            if let Err(failure) = pnp::start(cx, *node, driver)? {
-                fail(outcome, &self.driver.name, &format!("start {name}"), &failure.to_string());
+        for (node, card) in nodes {
+            let [lower, upper] = [&card.filters.lower, &card.filters.upper].map(|names| {
+                let mut found = Vec::new();
+                for name in names {
+                    match objects.get(&name.to_lowercase()) {
+                        Some(object) => found.push(*object),
+                        None => outside(|| outcome.borrow_mut().notes.push(absent(&card.name, name))),
+                    }
+                }
+                found
+            });
+            for &filter in lower.iter().chain(&upper) {
+                if !plug_and_play(cx, filter)? {
+                    let message = "it has no AddDevice routine, so it cannot be a filter of the device";
+                    let service = driver::service(cx, filter);
+                    fail(outcome, &service, &format!("start {}", card.name), message);
+                    return Ok(());
+                }
+            }
+            if let Err(failure) = pnp::start(cx, *node, &Drivers { lower, function, upper })? {
+                fail(outcome, &self.driver.name, &format!("start {}", card.name), &failure.to_string());
             }
         }
         Ok(())
     }
+}
+
+/// Whether the driver has an `AddDevice` routine.
+fn plug_and_play(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<bool> {
+    let extension = cx.read(driver + DRIVER_OBJECT::DriverExtension)?;
+    Ok(!cx.read(extension + DRIVER_EXTENSION::AddDevice)?.is_null())
+}
+
+fn absent(card: &str, filter: &str) -> String {
+    format!(
+        "{card}: the INF names the filter {filter}, and its file is not given: the device starts without it; give it by --with {filter}.sys"
+    )
 }
 
 /// What the registry would not take is for the user to know.
@@ -301,7 +348,28 @@ fn fail(outcome: &RefCell<Outcome>, place: &str, command: &str, message: &str) {
     });
 }
 
+/// Two names of files are one file.
+impl PartialEq for File {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
 impl File {
+    /// A file, with the service that the INF of one of the cards installs it as.
+    fn new(file: &DriverFile, cards: &[plan::PlannedCard]) -> Self {
+        let services =
+            cards.iter().filter_map(|card| card.installation.as_ref()).flat_map(|it| &it.other_services);
+        let service = services.into_iter().find(|service| service.binary.eq_ignore_ascii_case(&file.name));
+        Self {
+            path: file.path.display().to_string(),
+            name: file.name.clone(),
+            service: service.cloned().unwrap_or_else(|| Service::of_file(&file.name, file.service())),
+            image: Rc::clone(&file.image),
+            symbols: file.symbols.clone(),
+        }
+    }
+
     /// Puts the image into the machine.
     fn place(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<Option<LoadedImage>> {
         let image = self.image.as_ref().clone();
@@ -320,7 +388,7 @@ impl File {
 
     /// Loads an image given beside the driver: an export library waits for its first importer, another one is a driver.
     fn load(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<Option<LoadedDriver>> {
-        written(outcome, registry::write_service(cx, &self.service, &self.name, None));
+        written(outcome, registry::write_service(cx, &self.service));
         let Some(placed) = self.place(cx, outcome)? else { return Ok(None) };
         if placed.entry.is_none() || ldr::initializer(cx, placed.base).is_some() {
             return Ok(Some(LoadedDriver { base: placed.base, object: None }));
@@ -347,7 +415,7 @@ impl File {
             outside(|| outcome.borrow_mut().refused = Some(InputError::new(text.clone())));
             return Ok(None);
         }
-        match driver::load(cx, &self.service, &placed)? {
+        match driver::load(cx, &self.service.name, &placed)? {
             Ok(object) => Ok(Some(LoadedDriver { base: placed.base, object: Some(object) })),
             Err(status) => {
                 let message = format!("returned {status}; the driver is not loaded");
@@ -364,7 +432,9 @@ fn installed(service: &str, installation: Option<&Installation>) -> pnp::Install
     };
     pnp::Installation {
         inf: installation.file.clone(),
-        service: installation.service.clone(),
+        service: installation.service.name.clone(),
+        filters: of_filters(&installation.filters),
+        class_filters: of_filters(&installation.class_filters),
         description: installation.description.clone(),
         manufacturer: installation.manufacturer.clone(),
         class: installation.class.clone(),
@@ -377,6 +447,10 @@ fn installed(service: &str, installation: Option<&Installation>) -> pnp::Install
         // The INF was refused if it is no descriptor.
         security: installation.security.as_ref().and_then(|text| sddl::parse(text).ok()),
     }
+}
+
+fn of_filters(filters: &Filters) -> pnp::Filters {
+    pnp::Filters { lower: filters.lower.clone(), upper: filters.upper.clone() }
 }
 
 /// What the INF says and was passed over though it may matter.

@@ -8,32 +8,23 @@ use kernel::cm::access::{self, SERVICES};
 use kernel::cm::registry::{KeyId, Registry};
 use kernel::pnp::{NodeId, install};
 
-use crate::inf::{Installation, RegistryWrite, Root, Value, Write};
+use crate::inf::{Installation, RegistryWrite, Root, Service, Value, Write};
 
 /// What `Root::LocalMachine` means.
 const MACHINE: &str = r"\Registry\Machine";
 
-/// The key of a service, from the INF or, without one, from the file's name alone.
-pub(super) fn write_service(
-    cx: &mut Cx<'_>,
-    service: &str,
-    file: &str,
-    installation: Option<&Installation>,
-) -> Result<(), NtStatus> {
-    let key = format!("{SERVICES}\\{service}");
-    let image_path = installation
-        .map_or_else(|| format!(r"\SystemRoot\System32\drivers\{file}"), |known| known.image_path.clone());
-    let number = |of: fn(&Installation) -> u32, default| installation.map_or(default, of);
-    access::set_number(cx, &key, "Type", number(|known| known.service_type, 1))?;
-    access::set_number(cx, &key, "Start", number(|known| known.start_type, 3))?;
-    access::set_number(cx, &key, "ErrorControl", number(|known| known.error_control, 1))?;
-    let path = Value::ExpandSz(image_path);
+/// The key of a service, as the INF has it.
+pub(super) fn write_service(cx: &mut Cx<'_>, service: &Service) -> Result<(), NtStatus> {
+    let key = format!("{SERVICES}\\{}", service.name);
+    access::set_number(cx, &key, "Type", service.kind)?;
+    access::set_number(cx, &key, "Start", service.start)?;
+    access::set_number(cx, &key, "ErrorControl", service.error_control)?;
+    let path = Value::ExpandSz(service.image_path.clone());
     access::set(cx, &key, "ImagePath", path.kind(), &path.bytes())?;
-    let Some(installation) = installation else { return Ok(()) };
-    if let Some(name) = &installation.display_name {
+    if let Some(name) = &service.display_name {
         access::set_text(cx, &key, "DisplayName", name)?;
     }
-    write_all(cx, &key, &installation.service_keys)
+    write_all(cx, &key, &service.keys)
 }
 
 /// The keys of a device whose installation the PnP manager knows.

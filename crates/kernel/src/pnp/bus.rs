@@ -83,6 +83,7 @@ pub(crate) fn add(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, function: F
             answers: Answers::default(),
             installation: None,
             driver: DriverPtr::NULL,
+            filters: Vec::new(),
             resources: Vec::new(),
             requirements: Vec::new(),
             moves: None,

@@ -41,6 +41,19 @@ pub struct Installation {
     pub section: [String; 2],
     /// Who may open the device: the property `Security`.
     pub security: Option<Descriptor>,
+    /// The services of the device's filters.
+    pub filters: Filters,
+    /// The services of the filters of each device of the class.
+    pub class_filters: Filters,
+}
+
+/// Names of filter drivers' services.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Filters {
+    /// `LowerFilters`: below the function driver.
+    pub lower: Vec<String>,
+    /// `UpperFilters`: above it.
+    pub upper: Vec<String>,
 }
 
 /// The keys of a device, as paths from `\Registry`.
@@ -99,6 +112,8 @@ fn of_device(cx: &mut Cx<'_>, id: NodeId, keys: &Keys, installation: &Installati
     for (name, ids) in [("HardwareID", &answers.hardware_ids), ("CompatibleIDs", &answers.compatible_ids)] {
         access::set(cx, &keys.instance, name, REG_MULTI_SZ, &access::multi_sz(ids))?;
     }
+    write_filters(cx, &keys.instance, &installation.filters)?;
+    write_filters(cx, &format!(r"{CLASS}\{}", installation.class_guid), &installation.class_filters)?;
     access::set_number(cx, &keys.instance, "ConfigFlags", 0)?;
     access::set_number(cx, &keys.instance, "Capabilities", capability_flags(&answers.capabilities))?;
     let configuration = format!(r"{}\LogConf", keys.instance);
@@ -110,6 +125,16 @@ fn of_device(cx: &mut Cx<'_>, id: NodeId, keys: &Keys, installation: &Installati
         access::set(cx, &configuration, "BasicConfigVector", kind, &answers.requirements)?;
     }
     access::create(cx, &keys.hardware).map(|_| ())
+}
+
+/// The filters among the values of a device's or a class's key.
+fn write_filters(cx: &mut Cx<'_>, key: &str, filters: &Filters) -> Result<(), NtStatus> {
+    for (name, services) in [("LowerFilters", &filters.lower), ("UpperFilters", &filters.upper)] {
+        if !services.is_empty() {
+            access::set(cx, key, name, REG_MULTI_SZ, &access::multi_sz(services))?;
+        }
+    }
+    Ok(())
 }
 
 /// `CM_DEVCAP_*` of a `DEVICE_CAPABILITIES`: its bits from `LockSupported` to `SurpriseRemovalOK`, then `HardwareDisabled` and `NonDynamic`.

@@ -4,10 +4,12 @@
 //! IRP_MN_SURPRISE_REMOVAL Request*, *Bug Check 0xC9* (21D, 21E, 241, 242), *Enabling and Disabling a Device Interface Instance* ("the
 //! PnP manager will disable the interfaces when it removes the device"). Memory and handles are looked at on unload.
 
+use std::collections::BTreeSet;
+
 use abi::{DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr};
 use engine::Flow;
 
-use super::node::{NodeId, State};
+use super::node::{self, NodeId, State};
 use super::resource;
 use crate::cx::{Cx, Kernel};
 use crate::hal::stale::Released;
@@ -21,6 +23,25 @@ type Device = DriverPtr<DEVICE_OBJECT>;
 fn names(cx: &mut Cx<'_>, id: NodeId) -> (String, String) {
     let (driver, device) = cx.with(|k| (k.pnp.node(id).driver, k.pnp.node(id).function.name.clone()));
     (io::driver::service(cx, driver), device)
+}
+
+/// A device that a driver attached to the physical one, and the driver's service.
+pub(super) struct Attached {
+    device: Device,
+    service: String,
+}
+
+/// The devices of the stack above the physical one.
+///
+/// # Errors
+/// As reading memory.
+pub(super) fn above(cx: &mut Cx<'_>, id: NodeId) -> Flow<Vec<Attached>> {
+    let mut above = Vec::new();
+    for device in node::stack(cx, id)?.split_off(1) {
+        let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
+        above.push(Attached { device, service: io::driver::service(cx, driver) });
+    }
+    Ok(above)
 }
 
 /// Whether a device object is there, its deletion not even asked for.
@@ -87,9 +108,9 @@ fn still_mapped(cx: &mut Cx<'_>, id: NodeId, what: &str) {
 ///
 /// # Errors
 /// A verdict on devices that are still attached or there, or on an interrupt that is still connected.
-pub(super) fn after_remove(cx: &mut Cx<'_>, id: NodeId, above: &[Device]) -> Flow<()> {
-    let (service, device) = names(cx, id);
-    for &left in above {
+pub(super) fn after_remove(cx: &mut Cx<'_>, id: NodeId, above: &[Attached]) -> Flow<()> {
+    let device = names(cx, id).1;
+    for &Attached { device: left, ref service } in above {
         let (alive, attached) = cx.with(|k| (is_alive(k, left), is_attached(k, left)));
         if !alive && !attached {
             continue;
@@ -105,7 +126,7 @@ pub(super) fn after_remove(cx: &mut Cx<'_>, id: NodeId, above: &[Device]) -> Flo
         );
         return Err(cx.stop(Verdict::error(rule, message).bug_check(0xC9, [code, 0, left.address, 0])));
     }
-    for &left in above {
+    for &Attached { device: left, ref service } in above {
         for irp in cx.with(|k| k.io.frames.held_by(left.address)) {
             let message = format!(
                 "{service} completed IRP_MN_REMOVE_DEVICE of {device} and did not complete the IRP {irp:#x} that it was sent: nobody ever will"
@@ -115,6 +136,7 @@ pub(super) fn after_remove(cx: &mut Cx<'_>, id: NodeId, above: &[Device]) -> Flo
             cx.report(verdict);
         }
     }
+    let service = names(cx, id).0;
     disable_interfaces(cx, id, "IRP_MN_REMOVE_DEVICE");
     let interfaces = cx.with(|k| std::mem::take(&mut k.pnp.node_mut(id).interfaces));
     if interfaces > 0 {
@@ -135,9 +157,9 @@ pub(super) fn after_remove(cx: &mut Cx<'_>, id: NodeId, above: &[Device]) -> Flo
 ///
 /// # Errors
 /// With Driver Verifier's I/O option, a verdict on a device that was detached or deleted.
-pub(super) fn after_surprise(cx: &mut Cx<'_>, id: NodeId, above: &[Device]) -> Flow<()> {
-    let (service, device) = names(cx, id);
-    for &left in above {
+pub(super) fn after_surprise(cx: &mut Cx<'_>, id: NodeId, above: &[Attached]) -> Flow<()> {
+    let device = names(cx, id).1;
+    for &Attached { device: left, ref service } in above {
         let (alive, attached) = cx.with(|k| (is_alive(k, left), is_attached(k, left)));
         if alive && attached {
             continue;
@@ -184,7 +206,7 @@ fn connected(cx: &mut Cx<'_>, id: NodeId) -> Option<u64> {
         let (driver, interrupt) = (node.driver, node.interrupt()?);
         let others = k.pnp.nodes.iter().filter(|(other, node)| {
             **other != id
-                && node.driver == driver
+                && node.has_driver(driver.address)
                 && node.interrupt().is_some_and(|i| i.vector == interrupt.vector)
                 && matches!(node.state, State::Started | State::StopPending | State::RemovePending)
         });
@@ -197,17 +219,19 @@ fn connected(cx: &mut Cx<'_>, id: NodeId) -> Option<u64> {
     })
 }
 
-/// Mappings of the device's windows by its driver's image.
+/// Mappings of the device's windows by its drivers' images.
 fn mapped(cx: &mut Cx<'_>, id: NodeId) -> Vec<(io_space::Mapping, String)> {
-    let (image, windows) = cx.with(|k| {
+    let (images, windows) = cx.with(|k| {
         let node = k.pnp.node(id);
-        let base = k.io.drivers.get(&node.driver.address).map_or(0, |driver| driver.base);
-        (base, node.function.windows.clone())
+        let records =
+            node.filters.iter().chain([&node.driver]).filter_map(|it| k.io.drivers.get(&it.address));
+        let images: BTreeSet<u64> = records.map(|driver| driver.base).filter(|base| *base != 0).collect();
+        (images, node.function.windows.clone())
     });
-    if image == 0 {
-        return Vec::new();
+    let mut mappings = Vec::new();
+    for image in images {
+        mappings.extend(io_space::outstanding(cx, image));
     }
-    let mut mappings = io_space::outstanding(cx, image);
     mappings.retain(|(mapping, _)| {
         windows.iter().any(|w| !w.port && w.base != 0 && mapping.bus.wrapping_sub(w.base) < w.length)
     });

@@ -39,11 +39,11 @@ use abi::{DRIVER_OBJECT, DriverPtr, KEVENT};
 
 pub use enumerate::enumerate;
 pub(crate) use enumerate::{exclusively, routed};
-pub use install::{Installation, install};
+pub use install::{Filters, Installation, install};
 pub use message::messages_of;
 pub use node::{Described, NodeId, devices, instance_path, interrupt_of, is_physical, named, state};
 pub use remove::{query_remove, remove, surprise_remove};
-pub use start::{StartFailure, start};
+pub use start::{Drivers, StartFailure, start};
 pub use stop::{query_stop, restart, stop};
 
 use node::Node;

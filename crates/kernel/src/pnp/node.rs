@@ -102,6 +102,8 @@ pub(crate) struct Node {
     pub(crate) installation: Option<Installation>,
     /// The function driver that was added, while it is.
     pub(crate) driver: DriverPtr<DRIVER_OBJECT>,
+    /// The filter drivers that were added, while they are.
+    pub(crate) filters: Vec<DriverPtr<DRIVER_OBJECT>>,
     /// What it was started with, while it has it.
     pub(crate) resources: Vec<Resource>,
     /// Where it is from its next start on, if that is elsewhere.
@@ -124,6 +126,17 @@ impl Node {
     /// Below `Enum` in the registry; names the device to the system.
     pub(crate) fn instance_path(&self) -> String {
         super::identity::instance_path(&self.answers.device_id, &self.answers.instance_id, false)
+    }
+
+    /// Its drivers have been removed, or not been added.
+    pub(crate) fn forget_drivers(&mut self) {
+        self.driver = DriverPtr::NULL;
+        self.filters.clear();
+    }
+
+    /// Whether a driver was added to it.
+    pub(crate) fn has_driver(&self, driver: u64) -> bool {
+        self.filters.iter().chain([&self.driver]).any(|added| added.address == driver)
     }
 
     pub(crate) fn interrupt(&self) -> Option<Interrupt> {
@@ -227,7 +240,7 @@ pub fn interrupt_of(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Option<Inte
 /// The vectors that the devices of a driver were given, in words, if they were given some, and none is this one.
 pub(crate) fn other_vectors(k: &Kernel, driver: u64, vector: u32) -> Option<String> {
     let mut given = Vec::new();
-    for node in k.pnp.nodes.values().filter(|node| node.driver.address == driver) {
+    for node in k.pnp.nodes.values().filter(|node| node.has_driver(driver)) {
         let own = node.interrupt().map(|interrupt| interrupt.vector);
         given.extend(
             own.into_iter().chain(node.messages().map(|m| m.vector)).map(|v| (&node.function.name, v)),

@@ -101,13 +101,14 @@ pub fn remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
 /// `IRP_MN_REMOVE_DEVICE`, and what must be gone after it.
 pub(super) fn send_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     tell(cx, id, "remove");
-    let above = node::stack(cx, id)?.split_off(1);
+    let above = leftovers::above(cx, id)?;
     ask(cx, id, IRP_MN_REMOVE_DEVICE, [0; 4])?;
     leftovers::after_remove(cx, id, &above)?;
     let gone = cx.with(|k| {
         let node = k.pnp.node_mut(id);
         let gone = node.state == State::SurpriseRemoved;
-        (node.state, node.driver) = (State::Enumerated, DriverPtr::NULL);
+        node.state = State::Enumerated;
+        node.forget_drivers();
         (node.device_state, node.resources) = (0, Vec::new());
         gone
     });
@@ -145,7 +146,7 @@ pub(super) fn surprise_while_locked(cx: &mut Cx<'_>, id: NodeId, gone: bool) -> 
         State::Failed | State::SurpriseRemoved | State::Deleted => return Ok(false),
     }
     tell(cx, id, "surprise removal of");
-    let above = node::stack(cx, id)?.split_off(1);
+    let above = leftovers::above(cx, id)?;
     ask(cx, id, IRP_MN_SURPRISE_REMOVAL, [0; 4])?;
     leftovers::after_surprise(cx, id, &above)?;
     leftovers::disable_interfaces(cx, id, "IRP_MN_SURPRISE_REMOVAL");

@@ -29,6 +29,25 @@ use crate::verdict::Verdict;
 
 const TAG: u32 = pool::tag(b"PnpR");
 
+/// The drivers of a device. Their `AddDevice` routines are called from the lowest to the highest: *Adding a PnP Device to a Running System*.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Drivers {
+    /// Filters below the function driver, the lowest first.
+    pub lower: Vec<DriverPtr<DRIVER_OBJECT>>,
+    /// The function driver.
+    pub function: DriverPtr<DRIVER_OBJECT>,
+    /// Filters above it, the lowest first.
+    pub upper: Vec<DriverPtr<DRIVER_OBJECT>>,
+}
+
+impl Drivers {
+    /// A function driver without filters.
+    #[must_use]
+    pub const fn without_filters(function: DriverPtr<DRIVER_OBJECT>) -> Self {
+        Self { lower: Vec::new(), function, upper: Vec::new() }
+    }
+}
+
 /// Why a device did not start. The driver is not to blame by itself: it said so.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StartFailure {
@@ -54,11 +73,11 @@ fn failure(step: &'static str, status: NtStatus, why: impl Into<String>) -> Star
     Err(StartFailure { step, status, why: why.into() })
 }
 
-/// Adds `driver` to the device and starts it. On a system thread, at PASSIVE_LEVEL.
+/// Adds the drivers to the device and starts it. On a system thread, at PASSIVE_LEVEL.
 ///
 /// # Errors
 /// A verdict on a driver of the stack. (inner) a step failed, and what had been added was removed again.
-pub fn start(cx: &mut Cx<'_>, id: NodeId, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<Started> {
+pub fn start(cx: &mut Cx<'_>, id: NodeId, drivers: &Drivers) -> Flow<Started> {
     exclusively(cx, |cx| {
         let state = node::state(cx, id);
         if state != State::Enumerated {
@@ -68,28 +87,43 @@ pub fn start(cx: &mut Cx<'_>, id: NodeId, driver: DriverPtr<DRIVER_OBJECT>) -> F
                 format!("the device is {}", state.name()),
             ));
         }
-        match add(cx, id, driver)? {
+        match add(cx, id, drivers)? {
             Ok(()) => start_added(cx, id),
             failed => Ok(failed),
         }
     })
 }
 
-/// `AddDevice`.
-fn add(cx: &mut Cx<'_>, id: NodeId, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<Started> {
+/// `AddDevice` of each driver. If one fails, those below it are removed again.
+fn add(cx: &mut Cx<'_>, id: NodeId, drivers: &Drivers) -> Flow<Started> {
     tell(cx, id, "add");
-    let status = io::driver::add_device(cx, driver, id.pdo())?;
-    let stack = node::stack(cx, id)?;
-    if !status.is_success() {
-        leftovers::after_failed_add(cx, id, driver, &stack)?;
-        return Ok(failure("AddDevice", status, ""));
-    }
+    let mut below = node::stack(cx, id)?;
     cx.with(|k| {
         let node = k.pnp.node_mut(id);
-        (node.state, node.driver) = (State::Added, driver);
+        node.driver = drivers.function;
+        node.filters = drivers.lower.iter().chain(&drivers.upper).copied().collect();
     });
-    check_stack(cx, id, driver, &stack)?;
-    secure(cx, id, &stack);
+    for &driver in drivers.lower.iter().chain([&drivers.function]).chain(&drivers.upper) {
+        let status = io::driver::add_device(cx, driver, id.pdo())?;
+        let stack = node::stack(cx, id)?;
+        let added = &stack[below.len() - 1..];
+        if !status.is_success() {
+            leftovers::after_failed_add(cx, id, driver, added)?;
+            let service = io::driver::service(cx, driver);
+            let why =
+                if driver == drivers.function { String::new() } else { format!("the filter {service}") };
+            let failed = StartFailure { step: "AddDevice", status, why };
+            if below.len() == 1 {
+                cx.with(|k| k.pnp.node_mut(id).forget_drivers());
+                return Ok(Err(failed));
+            }
+            return give_up(cx, id, failed);
+        }
+        check_stack(cx, id, driver, added)?;
+        below = stack;
+    }
+    cx.with(|k| k.pnp.node_mut(id).state = State::Added);
+    secure(cx, id, &below);
     Ok(Ok(()))
 }
 

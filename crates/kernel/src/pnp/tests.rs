@@ -10,15 +10,17 @@ use abi::{
     IRP_MN_FILTER_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_PNP_DEVICE_STATE, IRP_MN_QUERY_REMOVE_DEVICE,
     IRP_MN_QUERY_STOP_DEVICE, IRP_MN_READ_CONFIG, IRP_MN_REMOVE_DEVICE, IRP_MN_SET_POWER,
     IRP_MN_START_DEVICE, IRP_MN_STOP_DEVICE, IRP_MN_SURPRISE_REMOVAL, NtStatus, PNP_DEVICE_FAILED,
-    PowerDeviceD0, PowerDeviceD3,
+    PowerDeviceD0, PowerDeviceD3, REG_MULTI_SZ,
 };
 use engine::Flow;
 
 use super::node::State;
 use super::{
-    Installation, NodeId, StartFailure, bus_interface, devices, enumerate, install, invalidate, named,
-    property, query_remove, query_stop, remove, request, restart, start, state, stop, surprise_remove,
+    Drivers, Filters, Installation, NodeId, StartFailure, bus_interface, devices, enumerate, install,
+    invalidate, named, property, query_remove, query_stop, remove, request, restart, state, stop,
+    surprise_remove,
 };
+use crate::cm::access;
 use crate::cx::Cx;
 use crate::hal::rig::{Card, machine};
 use crate::io;
@@ -56,6 +58,10 @@ fn driver(cx: &mut Cx<'_>, add_device: Routine, dispatch: Routine) -> DriverPtr<
         k.io.rust_routines.insert(DISPATCH, dispatch);
     });
     driver
+}
+
+fn start(cx: &mut Cx<'_>, id: NodeId, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<super::start::Started> {
+    super::start(cx, id, &Drivers::without_filters(driver))
 }
 
 /// `AddDevice` as in a book; the device below is kept in the extension.
@@ -720,7 +726,7 @@ fn an_installed_device_has_its_keys() {
             keys.hardware,
             r"\Registry\Machine\System\CurrentControlSet\Enum\PCI\VEN_10B5&DEV_9050&SUBSYS_227310B5&REV_02\3&11583659&0&18\Device Parameters"
         );
-        assert_eq!(crate::cm::access::text(cx, &keys.instance, "Service").as_deref(), Some("card"));
+        assert_eq!(access::text(cx, &keys.instance, "Service").as_deref(), Some("card"));
         let ids = crate::cm::access::texts(cx, &keys.instance, "HardwareID").unwrap();
         assert_eq!(ids.len(), 4);
         let handle: DriverPtr<u64> = pool::allocate(cx, pool::Kind::NonPaged, 8, 1)?;
@@ -742,13 +748,40 @@ fn each_inf_has_the_name_that_windows_publishes_it_by() {
             let installation = Installation { inf: inf.to_owned(), ..Installation::default() };
             install(cx, id, installation)?;
             let driver = super::install::keys(cx, id).driver.expect("it is installed");
-            Ok(crate::cm::access::text(cx, &driver, "InfPath"))
+            Ok(access::text(cx, &driver, "InfPath"))
         };
         assert_eq!(published("")?, None, "what no INF has installed has no such value");
         assert_eq!(published("first/card.inf")?.as_deref(), Some("oem0.inf"));
         assert_eq!(published("second/card.inf")?.as_deref(), Some("oem1.inf"));
         assert_eq!(published("First/Card.inf")?.as_deref(), Some("oem0.inf"), "installed again");
         assert_eq!(published("third.inf")?.as_deref(), Some("oem2.inf"));
+        Ok(())
+    });
+}
+
+#[test]
+fn the_registry_names_the_filters_of_a_device_and_of_its_class() {
+    with_card(|cx, id, _| {
+        let filters = |name: &str| Filters {
+            lower: vec![format!("{name}0"), format!("{name}1")],
+            ..Filters::default()
+        };
+        let class_guid = super::install::UNKNOWN_CLASS.to_owned();
+        let (own, class) = (filters("own"), filters("class"));
+        install(
+            cx,
+            id,
+            Installation { filters: own, class_filters: class, class_guid, ..Installation::default() },
+        )?;
+        let instance = super::install::keys(cx, id).instance;
+        let class = format!(r"{}\{}", access::CLASS, super::install::UNKNOWN_CLASS);
+        for (key, names) in [(instance, ["own0", "own1"]), (class, ["class0", "class1"])] {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let expected = Some((REG_MULTI_SZ, access::multi_sz(&names)));
+            let found = access::value(cx, &key, "LowerFilters").map(|value| (value.kind, value.data));
+            assert_eq!(found, expected, "{key}");
+            assert!(access::value(cx, &key, "UpperFilters").is_none(), "there are none");
+        }
         Ok(())
     });
 }

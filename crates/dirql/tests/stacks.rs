@@ -1,0 +1,240 @@
+//! Stacks of several `.sys` files, by INF: who is loaded and added in which order, which way requests take, and what is told if a layer
+//! is missing or refuses. Each layer is a copy of `drivers/c/layer.c`, whose letter is the last of its service's name.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dirql::explore::Policy;
+use dirql::{Bench, Machine, Report};
+use kernel::nt::WindowsVersion;
+use rig::{driver, folder, play};
+
+/// A function driver F with lower filters A and B, upper filters X and Y, and the class's filters C below and Z above.
+const INF: &str = r#"
+[Version]
+Signature = "$Windows NT$"
+Class     = Layers
+ClassGuid = {78A1C341-4539-11D3-B88D-00C04FAD5172}
+Provider  = "dirql"
+DriverVer = 01/01/2025,1.0.0.0
+
+[ClassInstall32]
+AddReg = Class.Keys
+[Class.Keys]
+HKR,,,,"Layers"
+HKR,,LowerFilters,0x00010008,"LayerC"
+HKR,,UpperFilters,0x00010008,"LayerZ"
+
+[Manufacturer]
+"dirql" = Models,NTamd64
+[Models.NTamd64]
+"A card in layers" = Layers, PCI\VEN_10B5&DEV_9050
+
+[Layers]
+[Layers.HW]
+AddReg = Layers.Keys
+[Layers.Keys]
+HKR,,LowerFilters,0x00010000,"LayerA","LayerB"
+HKR,,UpperFilters,0x00010000,"LayerX"
+[Layers.Filters]
+AddFilter = LayerY,,Above
+[Above]
+FilterPosition = Upper
+
+[Layers.Services]
+AddService = LayerF, 0x00000002, Function
+AddService = LayerA, , FilterA
+[Function]
+ServiceType   = 1
+StartType     = 3
+ErrorControl  = 1
+ServiceBinary = %12%\function.sys
+AddReg        = Function.Parameters
+[Function.Parameters]
+HKR,Parameters,Function,0x00010001,1
+[FilterA]
+ServiceType   = 1
+StartType     = 3
+ErrorControl  = 1
+ServiceBinary = %12%\first.sys
+AddReg        = FilterA.Parameters
+[FilterA.Parameters]
+HKR,Parameters,Refuse,0x00010001,0
+"#;
+
+/// The layers' files in a folder: one that the INF names, the others by the names of their services; and the INF.
+struct Files {
+    folder: PathBuf,
+}
+
+impl Files {
+    fn new(inf: &str) -> Self {
+        let folder = folder("layers");
+        let layer = driver("layer.sys");
+        for name in ["function", "first", "LayerB", "LayerC", "LayerX", "LayerY", "LayerZ"] {
+            fs::copy(&layer, folder.join(format!("{name}.sys"))).unwrap();
+        }
+        fs::write(folder.join("layers.inf"), inf).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        Path::new(&self.folder).join(name)
+    }
+
+    fn bench(&self, filters: &[&str]) -> Bench {
+        let bench =
+            Bench::new().driver(self.path("function.sys")).inf(self.path("layers.inf")).device("pci9052");
+        filters.iter().fold(bench, |bench, name| bench.with(self.path(&format!("{name}.sys"))))
+    }
+}
+
+/// All of them, in no order.
+const ALL: &[&str] = &["LayerZ", "LayerB", "first", "LayerX", "LayerC", "LayerY"];
+
+/// The way of a request, as the layers wrote it down.
+fn way(machine: &Machine, expected: &str) {
+    let rest = 32 - expected.len();
+    play(
+        machine,
+        &format!(
+            r"open \\.\DirqlLayer as f
+            ioctl f 0x222000 in zero:32 out 32 expect text:{expected} + zero:{rest}
+            close f"
+        ),
+    );
+}
+
+/// The letters of the lines that end so, in their order.
+fn letters(report: &Report, end: &str) -> String {
+    report.prints.iter().filter_map(|line| line.trim_end().strip_suffix(end)?.chars().next_back()).collect()
+}
+
+#[test]
+fn the_layers_of_an_inf_are_added_from_the_bottom_and_requests_go_down_and_up_through_all() {
+    for checked in [false, true] {
+        let files = Files::new(INF);
+        let machine = files.bench(ALL).checked(checked).start().unwrap();
+        way(&machine, "ZYXFCBAabcfxyz");
+        let report = rig::finish(machine);
+        for (what, order) in [
+            (" is loaded", "ABCFXYZ"),
+            (" is added", "ABCFXYZ"),
+            // Each waits for the one below, twice: dirql stops and starts the device at the end.
+            (" is started", "ABCFXYZABCFXYZ"),
+            (" is removed", "ABCFXYZ"),
+            (" is unloaded", "FZYXCBA"),
+        ] {
+            assert_eq!(letters(&report, what), order, "{what}\n{}", report.prints.join("\n"));
+        }
+    }
+}
+
+#[test]
+fn layers_hold_in_random_schedules_while_requests_and_a_removal_meet() {
+    let files = Files::new(INF);
+    for seed in rig::seeds(6) {
+        let machine = files.bench(ALL).processors(2).policy(Policy::Random(seed)).start().unwrap();
+        play(
+            &machine,
+            r"open \\.\DirqlLayer as f
+            a: ioctl f 0x222000 in zero:32 out 32
+            b: ioctl f 0x222000 in zero:32 out 32
+            surprise-remove
+            join a; join b
+            close f",
+        );
+        rig::finish(machine);
+    }
+}
+
+#[test]
+fn a_filter_whose_file_is_not_given_is_told_and_left_out() {
+    let files = Files::new(INF);
+    let machine = files.bench(&["first", "LayerC", "LayerX", "LayerZ"]).start().unwrap();
+    way(&machine, "ZXFCAacfxz");
+    let report = rig::finish(machine);
+    for name in ["LayerB", "LayerY"] {
+        let told = format!("pci9052#0: the INF names the filter {name}, and its file is not given");
+        assert!(report.notes.iter().any(|note| note.starts_with(&told)), "{:?}", report.notes);
+    }
+}
+
+#[test]
+fn a_windows_that_does_not_know_declared_filters_does_without() {
+    let files = Files::new(INF);
+    let machine = files.bench(ALL).windows(WindowsVersion::Win7).start().unwrap();
+    way(&machine, "ZXFCBAabcfxz");
+    let report = rig::finish(machine);
+    assert!(report.notes.iter().any(|note| note.contains("AddFilter = LayerY")), "{:?}", report.notes);
+}
+
+#[test]
+fn a_layer_whose_add_device_fails_keeps_the_device_from_starting_and_those_below_are_removed() {
+    let refusing = INF.replace("HKR,Parameters,Refuse,0x00010001,0", "HKR,Parameters,Refuse,0x00010001,1");
+    // The lowest refuses: nothing is there to be removed.
+    let files = Files::new(&refusing);
+    let report = files.bench(ALL).run(None).unwrap();
+    let failure = report.failure.as_ref().expect("the device does not start");
+    assert!(
+        failure.message.contains("AddDevice failed") && failure.message.contains("LayerA"),
+        "{failure:?}"
+    );
+    assert_eq!(letters(&report, " is removed"), "");
+    assert!(report.verdict.is_none(), "{:?}", report.verdict);
+    // The highest but one.
+    let above = refusing
+        .replace(
+            r#"HKR,,LowerFilters,0x00010000,"LayerA","LayerB""#,
+            r#"HKR,,LowerFilters,0x00010000,"LayerB""#,
+        )
+        .replace(
+            r#"HKR,,UpperFilters,0x00010000,"LayerX""#,
+            r#"HKR,,UpperFilters,0x00010000,"LayerX","LayerA""#,
+        );
+    let files = Files::new(&above);
+    let report = files.bench(ALL).run(None).unwrap();
+    let failure = report.failure.as_ref().expect("the device does not start");
+    assert!(failure.message.contains("LayerA"), "{failure:?}");
+    assert_eq!(letters(&report, " is added"), "BCFX");
+    assert_eq!(letters(&report, " is removed"), "BCFX");
+    assert!(report.verdict.is_none(), "{:?}", report.verdict);
+}
+
+#[test]
+fn what_a_layer_leaves_behind_is_told_by_its_own_name() {
+    let staying = INF.replace("HKR,Parameters,Refuse,0x00010001,0", "HKR,Parameters,Stay,0x00010001,1");
+    let report = Files::new(&staying).bench(ALL).run(None).unwrap();
+    let verdict = report.verdict.expect("a device stays attached");
+    assert_eq!(verdict.rule, "device-not-detached", "{verdict:?}");
+    assert!(verdict.message.starts_with("LayerA completed IRP_MN_REMOVE_DEVICE"), "{verdict:?}");
+}
+
+#[test]
+fn a_filter_without_add_device_is_told() {
+    let files = Files::new(INF);
+    fs::copy(driver("legacy.sys"), files.path("LayerB.sys")).unwrap();
+    let report = files.bench(ALL).run(None).unwrap();
+    let failure = report.failure.as_ref().expect("the device does not start");
+    assert!(failure.message.contains("no AddDevice routine"), "{failure:?}");
+}
+
+#[test]
+fn filters_are_a_list_and_their_place_is_upper_or_lower() {
+    let refused = |from: &str, to: &str| {
+        let changed = INF.replace(from, to);
+        assert_ne!(changed, INF);
+        Files::new(&changed).bench(ALL).run(None).err().expect("it is refused").to_string()
+    };
+    let text = refused("HKR,,UpperFilters,0x00010000,\"LayerX\"", "HKR,,UpperFilters,,\"LayerX\"");
+    assert!(text.contains("layers.inf:") && text.contains("UpperFilters is a list"), "{text}");
+    let text = refused("FilterPosition = Upper", "FilterPosition = Above");
+    assert!(text.contains("`above` of LayerY is neither Upper nor Lower"), "{text}");
+    let text = refused("FilterPosition = Upper\n", "");
+    assert!(text.contains("write FilterPosition = Upper"), "{text}");
+}

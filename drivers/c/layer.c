@@ -1,0 +1,271 @@
+/*
+ * layer.sys: one layer of a device's stack, whichever the INF makes of it: the function driver if the service's Parameters key has
+ * Function (REG_DWORD, not 0), else a filter. Copies of the file under other names are other drivers.
+ *
+ * It says what it is asked in which order (DbgPrint), by the last letter of its service's name. IOCTL_LAYER_WAY shows the way of a
+ * request: each layer appends its letter to the text in the buffer, as a capital on the way down, and small on the way up.
+ * With Refuse in the Parameters key its AddDevice routine fails; with Stay it leaves its device where it is when that is removed, which
+ * is wrong.
+ *
+ * Pages: Creating a Filter Device Object, Writing an AddDevice Routine, Passing IRPs Down the Driver Stack, IoForwardIrpSynchronously
+ * function, Removing a Device in a Filter Driver, Rules for Handling Power IRPs.
+ */
+#include <ddk/wdm.h>
+
+#define LAYER_TAG 'rayL'
+
+/* Input and output: text that ends with a zero, in zeroes. */
+#define IOCTL_LAYER_WAY CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+typedef struct _LAYER {
+    PDEVICE_OBJECT Lower;
+    IO_REMOVE_LOCK RemoveLock;
+} LAYER, *PLAYER;
+
+DRIVER_INITIALIZE DriverEntry;
+
+static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlLayer");
+static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlLayer");
+static CHAR Letter;
+static ULONG IsFunction;
+static ULONG Refuses;
+static ULONG Stays;
+
+static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
+{
+    Irp->IoStatus.Status = Status;
+    Irp->IoStatus.Information = Information;
+    IoCompleteRequest(Irp, IO_NO_INCREMENT);
+    return Status;
+}
+
+/* Appends a letter to the text in the request's buffer, if there is room. */
+static VOID Append(PIRP Irp, ULONG Length, CHAR Written)
+{
+    PCHAR Text = Irp->AssociatedIrp.SystemBuffer;
+    ULONG Index;
+
+    for (Index = 0; Index + 1 < Length; Index++) {
+        if (Text[Index] == 0) {
+            Text[Index] = Written;
+            return;
+        }
+    }
+}
+
+/* The bytes of the buffer that both sides of the request have. */
+static ULONG Room(PIRP Irp)
+{
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    ULONG Input = Stack->Parameters.DeviceIoControl.InputBufferLength;
+    ULONG Output = Stack->Parameters.DeviceIoControl.OutputBufferLength;
+
+    return Input < Output ? Input : Output;
+}
+
+static NTSTATUS PassOn(PLAYER Layer, PIRP Irp)
+{
+    IoSkipCurrentIrpStackLocation(Irp);
+    return IoCallDriver(Layer->Lower, Irp);
+}
+
+static NTSTATUS NTAPI OnWayUp(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+    PLAYER Layer = Context;
+
+    UNREFERENCED_PARAMETER(Device);
+    if (Irp->PendingReturned)
+        IoMarkIrpPending(Irp);
+    Append(Irp, Room(Irp), Letter + ('a' - 'A'));
+    IoReleaseRemoveLock(&Layer->RemoveLock, Irp);
+    return STATUS_SUCCESS; /* go on completing */
+}
+
+static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PLAYER Layer = Device->DeviceExtension;
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    ULONG Length = Room(Irp);
+    NTSTATUS Status = IoAcquireRemoveLock(&Layer->RemoveLock, Irp);
+
+    if (!NT_SUCCESS(Status))
+        return Complete(Irp, Status, 0);
+    if (Stack->Parameters.DeviceIoControl.IoControlCode != IOCTL_LAYER_WAY) {
+        Status = IsFunction ? Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0) : PassOn(Layer, Irp);
+        IoReleaseRemoveLock(&Layer->RemoveLock, Irp);
+        return Status;
+    }
+    Append(Irp, Length, Letter);
+    if (!IsFunction) {
+        IoCopyCurrentIrpStackLocationToNext(Irp);
+        IoSetCompletionRoutine(Irp, OnWayUp, Layer, TRUE, TRUE, TRUE);
+        return IoCallDriver(Layer->Lower, Irp);
+    }
+    /* Whatever is below: the bus driver knows no such code. */
+    if (IoForwardIrpSynchronously(Layer->Lower, Irp) && Irp->IoStatus.Status == STATUS_INVALID_DEVICE_REQUEST)
+        Append(Irp, Length, Letter + ('a' - 'A'));
+    Status = Complete(Irp, STATUS_SUCCESS, Length);
+    IoReleaseRemoveLock(&Layer->RemoveLock, Irp);
+    return Status;
+}
+
+/* Create, cleanup and close. */
+static NTSTATUS NTAPI DispatchFile(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PLAYER Layer = Device->DeviceExtension;
+
+    return IsFunction ? Complete(Irp, STATUS_SUCCESS, 0) : PassOn(Layer, Irp);
+}
+
+static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PLAYER Layer = Device->DeviceExtension;
+    NTSTATUS Status = IoAcquireRemoveLock(&Layer->RemoveLock, Irp);
+
+    PoStartNextPowerIrp(Irp);
+    if (!NT_SUCCESS(Status))
+        return Complete(Irp, Status, 0);
+    IoSkipCurrentIrpStackLocation(Irp);
+    Status = PoCallDriver(Layer->Lower, Irp);
+    IoReleaseRemoveLock(&Layer->RemoveLock, Irp);
+    return Status;
+}
+
+static NTSTATUS NTAPI DispatchSystemControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    return PassOn(Device->DeviceExtension, Irp);
+}
+
+static NTSTATUS Remove(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PLAYER Layer = Device->DeviceExtension;
+    NTSTATUS Status;
+
+    IoReleaseRemoveLockAndWait(&Layer->RemoveLock, Irp);
+    Irp->IoStatus.Status = STATUS_SUCCESS;
+    Status = PassOn(Layer, Irp);
+    if (IsFunction)
+        IoDeleteSymbolicLink(&LinkName);
+    if (!Stays) {
+        IoDetachDevice(Layer->Lower);
+        IoDeleteDevice(Device);
+    }
+    DbgPrint("%c is removed\n", Letter);
+    return Status;
+}
+
+static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PLAYER Layer = Device->DeviceExtension;
+    UCHAR Minor = IoGetCurrentIrpStackLocation(Irp)->MinorFunction;
+    NTSTATUS Status = IoAcquireRemoveLock(&Layer->RemoveLock, Irp);
+
+    if (!NT_SUCCESS(Status))
+        return Complete(Irp, Status, 0);
+    switch (Minor) {
+    case IRP_MN_START_DEVICE:
+        if (!IoForwardIrpSynchronously(Layer->Lower, Irp))
+            Irp->IoStatus.Status = STATUS_UNSUCCESSFUL;
+        Status = Irp->IoStatus.Status;
+        if (NT_SUCCESS(Status))
+            DbgPrint("%c is started\n", Letter);
+        Complete(Irp, Status, Irp->IoStatus.Information);
+        break;
+    case IRP_MN_REMOVE_DEVICE:
+        return Remove(Device, Irp);
+    case IRP_MN_QUERY_STOP_DEVICE:
+    case IRP_MN_CANCEL_STOP_DEVICE:
+    case IRP_MN_STOP_DEVICE:
+    case IRP_MN_QUERY_REMOVE_DEVICE:
+    case IRP_MN_CANCEL_REMOVE_DEVICE:
+    case IRP_MN_SURPRISE_REMOVAL:
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        Status = PassOn(Layer, Irp);
+        break;
+    default:
+        Status = PassOn(Layer, Irp);
+        break;
+    }
+    IoReleaseRemoveLock(&Layer->RemoveLock, Irp);
+    return Status;
+}
+
+static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
+{
+    PDEVICE_OBJECT Device;
+    PLAYER Layer;
+    NTSTATUS Status;
+
+    if (Refuses)
+        return STATUS_INSUFFICIENT_RESOURCES;
+    Status = IoCreateDevice(Driver, sizeof(LAYER), IsFunction ? &DeviceName : NULL, FILE_DEVICE_UNKNOWN,
+                            IsFunction ? FILE_DEVICE_SECURE_OPEN : 0, FALSE, &Device);
+    if (!NT_SUCCESS(Status))
+        return Status;
+    Layer = Device->DeviceExtension;
+    IoInitializeRemoveLock(&Layer->RemoveLock, LAYER_TAG, 0, 0);
+    if (IsFunction) {
+        Status = IoCreateSymbolicLink(&LinkName, &DeviceName);
+        if (!NT_SUCCESS(Status)) {
+            IoDeleteDevice(Device);
+            return Status;
+        }
+    }
+    Layer->Lower = IoAttachDeviceToDeviceStack(Device, Pdo);
+    if (Layer->Lower == NULL) {
+        if (IsFunction)
+            IoDeleteSymbolicLink(&LinkName);
+        IoDeleteDevice(Device);
+        return STATUS_NO_SUCH_DEVICE;
+    }
+    Device->DeviceType = Layer->Lower->DeviceType;
+    Device->Characteristics = Layer->Lower->Characteristics;
+    Device->Flags |= Layer->Lower->Flags & (DO_BUFFERED_IO | DO_DIRECT_IO | DO_POWER_PAGABLE | DO_POWER_INRUSH);
+    Device->Flags &= ~DO_DEVICE_INITIALIZING;
+    DbgPrint("%c is added\n", Letter);
+    return STATUS_SUCCESS;
+}
+
+static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
+{
+    UNREFERENCED_PARAMETER(Driver);
+    DbgPrint("%c is unloaded\n", Letter);
+}
+
+/* A number of the Parameters key; 0 if it is not there. */
+static ULONG Parameter(PUNICODE_STRING RegistryPath, PWSTR Name)
+{
+    RTL_QUERY_REGISTRY_TABLE Table[3];
+    ULONG Value = 0;
+
+    RtlZeroMemory(Table, sizeof(Table));
+    Table[0].Flags = RTL_QUERY_REGISTRY_SUBKEY;
+    Table[0].Name = L"Parameters";
+    Table[1].Flags = RTL_QUERY_REGISTRY_DIRECT;
+    Table[1].Name = Name;
+    Table[1].EntryContext = &Value;
+    Table[1].DefaultType = REG_DWORD;
+    Table[1].DefaultData = &Value;
+    Table[1].DefaultLength = sizeof(Value);
+    RtlQueryRegistryValues(RTL_REGISTRY_ABSOLUTE, RegistryPath->Buffer, Table, NULL, NULL);
+    return Value;
+}
+
+NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
+{
+    Letter = (CHAR)RegistryPath->Buffer[RegistryPath->Length / sizeof(WCHAR) - 1];
+    IsFunction = Parameter(RegistryPath, L"Function");
+    Refuses = Parameter(RegistryPath, L"Refuse");
+    Stays = Parameter(RegistryPath, L"Stay");
+    Driver->MajorFunction[IRP_MJ_CREATE] = DispatchFile;
+    Driver->MajorFunction[IRP_MJ_CLEANUP] = DispatchFile;
+    Driver->MajorFunction[IRP_MJ_CLOSE] = DispatchFile;
+    Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchControl;
+    Driver->MajorFunction[IRP_MJ_PNP] = DispatchPnp;
+    Driver->MajorFunction[IRP_MJ_POWER] = DispatchPower;
+    Driver->MajorFunction[IRP_MJ_SYSTEM_CONTROL] = DispatchSystemControl;
+    Driver->DriverExtension->AddDevice = AddDevice;
+    Driver->DriverUnload = Unload;
+    DbgPrint("%c is loaded\n", Letter);
+    return STATUS_SUCCESS;
+}
