@@ -58,6 +58,7 @@ const C_DRIVERS: &[CDriver] = &[
         missing: Some("services/lacking.def"),
         compiler: Gcc,
     },
+    CDriver { name: "folder", source: "folder.c", defines: &[], missing: None, compiler: Clang(&["-O2"]) },
     CDriver { name: "queue", source: "queue.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "queue_iotimer",

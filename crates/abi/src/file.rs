@@ -231,6 +231,9 @@ constants! {
     }
     u32 {
         // What a file is asked for.
+        FileDirectoryInformation = 1;
+        FileFullDirectoryInformation = 2;
+        FileBothDirectoryInformation = 3;
         FileBasicInformation = 4;
         FileStandardInformation = 5;
         FileInternalInformation = 6;
@@ -238,6 +241,7 @@ constants! {
         FileAccessInformation = 8;
         FileNameInformation = 9;
         FileRenameInformation = 10;
+        FileNamesInformation = 12;
         FileDispositionInformation = 13;
         FilePositionInformation = 14;
         FileModeInformation = 16;
@@ -247,6 +251,8 @@ constants! {
         FileEndOfFileInformation = 20;
         FileNetworkOpenInformation = 34;
         FileAttributeTagInformation = 35;
+        FileIdBothDirectoryInformation = 37;
+        FileIdFullDirectoryInformation = 38;
         FileIoPriorityHintInformation = 43;
     }
     u32 {

@@ -96,6 +96,10 @@ pub(crate) struct Setup {
     /// Another driver image, loaded first, that the driver may import from; may be given several times
     #[arg(long, value_name = "OTHER.sys")]
     pub(crate) with: Vec<PathBuf>,
+    /// What is below this folder is drive C: (`\??\C:`, `\Device\HarddiskVolume1`), and its folder `Windows` is `\SystemRoot`: files that
+    /// the driver opens. It is read before the machine is made, which works on a copy; the folder stays as it is
+    #[arg(long, value_name = "DIR")]
+    pub(crate) files: Option<PathBuf>,
     /// What to do, as a script on the command line
     #[arg(long = "do", value_name = "SCRIPT", conflicts_with = "script")]
     pub(crate) commands: Option<String>,
@@ -153,6 +157,9 @@ pub(crate) struct Run {
     /// interrupt routine and DPC; as a picture if the name ends in `.svg`, else as text
     #[arg(long, value_name = "FILE")]
     pub(crate) figure: Option<PathBuf>,
+    /// Writes what is on drive C: at the end (of many runs, of the one that is shown) to a tar archive; the folder itself is never written
+    #[arg(long, value_name = "FILE.tar", requires = "files")]
+    pub(crate) files_save: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) many: Many,
     #[command(flatten)]
@@ -303,6 +310,9 @@ pub(crate) struct Replay {
     /// Where its INF is now
     #[arg(long, value_name = "FILE.inf")]
     pub(crate) inf: Option<PathBuf>,
+    /// Where the folder is now that is drive C:
+    #[arg(long, value_name = "DIR")]
+    pub(crate) files: Option<PathBuf>,
     /// Test each access of the driver's before it happens, though the record is of a fast run; the events are the same
     #[arg(long)]
     pub(crate) checked: bool,

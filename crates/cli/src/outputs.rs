@@ -41,12 +41,17 @@ impl Outputs {
     /// Whether each of them may be written, where the command reads `inputs`.
     ///
     /// # Errors
-    /// [`Error::Input`]: one of them is an input or leads to one, is no regular file, or is named twice.
+    /// [`Error::Input`]: one of them is an input or leads to one, lies in a folder that is one, is no regular file, or is named twice.
     pub(crate) fn check(&self, inputs: &[PathBuf]) -> Result<(), Error> {
         for (index, Output { named, .. }) in self.0.iter().enumerate() {
             let refused = |why: &str| Err(InputError::new(format!("{}: {why}", named.display())).into());
             if self.0[..index].iter().any(|other| same(&other.named, named)) {
                 return refused("two things cannot be written to one file; give each a name of its own");
+            }
+            if let Some(folder) = inputs.iter().find(|input| lies_in(named, input)) {
+                let why =
+                    format!("lies in {}, which this command reads; give it another place", folder.display());
+                return refused(&why);
             }
             let Ok(link) = fs::symlink_metadata(named) else { continue };
             match fs::metadata(named) {
@@ -106,6 +111,14 @@ impl Outputs {
             let _ = fs::remove_file(beside);
         }
     }
+}
+
+/// Whether a file that is there, or is to be, lies in a folder.
+fn lies_in(file: &Path, folder: &Path) -> bool {
+    folder.is_dir()
+        && place(file)
+            .zip(fs::canonicalize(folder).ok())
+            .is_some_and(|(file, folder)| file.starts_with(folder))
 }
 
 /// Whether two names lead to one file.

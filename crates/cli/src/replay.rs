@@ -39,7 +39,8 @@ fn after_death(arguments: &Replay) -> Option<&'static str> {
 
 fn replay(arguments: &Replay, outputs: &Outputs, jail: Option<Jail>, turn: Option<&str>) -> Result<Done> {
     let record = Record::read(&arguments.record).map_err(Error::Input)?;
-    let made = record.bench(arguments.driver.as_deref(), arguments.inf.as_deref());
+    let made =
+        record.bench(arguments.driver.as_deref(), arguments.inf.as_deref(), arguments.files.as_deref());
     let (bench, play, comparison) = made.map_err(Error::Input)?;
     let (death, moments) = (turn.and_then(|it| it.strip_prefix(AFTER_DEATH)), turn.and_then(moments));
     let checked =

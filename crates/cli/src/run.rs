@@ -58,7 +58,10 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
 
 /// The files that it writes.
 pub(crate) fn outputs(arguments: &Run) -> Outputs {
-    Outputs::new(&arguments.isolation, [arguments.record.as_ref(), arguments.figure.as_ref()])
+    Outputs::new(
+        &arguments.isolation,
+        [arguments.record.as_ref(), arguments.figure.as_ref(), arguments.files_save.as_ref()],
+    )
 }
 
 /// The turn that finds out why the process of a run died: there is one, unless the run was checked already.
@@ -100,8 +103,12 @@ fn show_run(arguments: &Run, show: &Show<'_>, checked: bool, jail: Option<Jail>)
     let (chooser, name) = (policy.chooser(), policy.to_string());
     let bench = bench(&arguments.setup)?.checked(checked);
     let outputs = outputs(arguments);
-    let files =
-        Files { outputs: &outputs, record: arguments.record.as_deref(), figure: arguments.figure.as_deref() };
+    let files = Files {
+        outputs: &outputs,
+        record: arguments.record.as_deref(),
+        figure: arguments.figure.as_deref(),
+        archive: arguments.files_save.as_deref(),
+    };
     shown(show, bench, &arguments.setup, (chooser, &name), jail, files)
 }
 
@@ -159,6 +166,7 @@ pub(crate) struct Files<'p> {
     pub(crate) outputs: &'p Outputs,
     pub(crate) record: Option<&'p Path>,
     pub(crate) figure: Option<&'p Path>,
+    pub(crate) archive: Option<&'p Path>,
 }
 
 /// Runs `bench` by a policy, with its name, and shows the run, recorded and drawn as `files` says.
@@ -179,13 +187,21 @@ pub(crate) fn shown(
         bench.check(play)?;
     }
     // Before a file is made: what cannot be recorded leaves none behind.
-    if files.record.or(files.figure).is_some() {
+    if files.record.or(files.figure).or(files.archive).is_some() {
         let mut inputs = Recording::inputs(&bench, policy.1, script.as_ref()).map_err(Error::Input)?;
         inputs.extend(setup.script.clone());
         files.outputs.check(&inputs)?;
     }
     let (bench, jail) = match files.figure {
         Some(path) => drawn(bench, jail, files.outputs, path)?,
+        None => (bench, jail),
+    };
+    let (bench, jail) = match files.archive {
+        Some(path) => {
+            let file = files.outputs.create(path)?;
+            let jail = jail.map(|jail| jail.may_write(&file));
+            (bench.save_files(BufWriter::new(file)), jail)
+        }
         None => (bench, jail),
     };
     match files.record {
@@ -278,6 +294,9 @@ pub(crate) fn bench(setup: &Setup) -> Result<Bench, Error> {
     }
     if let Some(inf) = &setup.inf {
         bench = bench.inf(inf);
+    }
+    if let Some(folder) = &setup.files {
+        bench = bench.files(folder);
     }
     Ok(bench)
 }

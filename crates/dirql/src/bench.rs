@@ -3,13 +3,16 @@
 //! Everything the user gave is read and checked by [`Bench::start`], before a machine exists.
 
 use std::cell::RefCell;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use devices::pci::Model;
 use engine::{Chooser, Cpu, Defaults, Jail};
 use explore::Policy;
 use kernel::Settings;
 use kernel::event::Reader;
+use kernel::fs::Folder;
 use kernel::hal::platform::Platform;
 use kernel::ldr;
 use kernel::nt::WindowsVersion;
@@ -17,6 +20,7 @@ use kernel::verifier::Verifier;
 
 use crate::error::{Error, InputError};
 use crate::files::{self, DriverFile};
+use crate::folder;
 use crate::inf::{self, Inf};
 use crate::machine::{Boots, Machine, Plan};
 use crate::play::Play;
@@ -52,12 +56,14 @@ pub struct Bench {
     pub(crate) driver: Option<PathBuf>,
     pub(crate) inf: Option<PathBuf>,
     pub(crate) with: Vec<PathBuf>,
+    pub(crate) folder: Option<PathBuf>,
     pub(crate) settings: Settings,
     pub(crate) readers: Vec<Box<dyn Reader>>,
     pub(crate) chooser: Box<dyn Chooser>,
     pub(crate) symbols: SymbolBook,
     pub(crate) observed: bool,
     pub(crate) jail: Option<Jail>,
+    pub(crate) saved: Option<Box<dyn Write>>,
 }
 
 /// Everything given, read and checked.
@@ -65,6 +71,7 @@ pub(crate) struct Inputs {
     pub(crate) driver: DriverFile,
     pub(crate) inf: Option<Inf>,
     pub(crate) with: Vec<DriverFile>,
+    pub(crate) folder: Option<Rc<Folder>>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -83,12 +90,14 @@ impl Bench {
             driver: None,
             inf: None,
             with: Vec::new(),
+            folder: None,
             settings: Settings::default(),
             readers: Vec::new(),
             chooser: Box::new(Defaults),
             symbols: SymbolBook::default(),
             observed: true,
             jail: None,
+            saved: None,
         }
     }
 
@@ -124,6 +133,21 @@ impl Bench {
     #[must_use]
     pub fn with(mut self, path: impl Into<PathBuf>) -> Self {
         self.with.push(path.into());
+        self
+    }
+
+    /// What is below this folder of the host's is drive `C:`, and its folder `Windows` is `\SystemRoot`. It is read before the machine is
+    /// made, which works on a copy: the folder stays as it is. [`Machine::files`] tells what the copy has become.
+    #[must_use]
+    pub fn files(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
+        self
+    }
+
+    /// Writes what is on drive `C:` at the machine's end as a tar archive.
+    #[must_use]
+    pub fn save_files(mut self, archive: impl Write + 'static) -> Self {
+        self.saved = Some(Box::new(archive));
         self
     }
 
@@ -346,8 +370,9 @@ impl Bench {
                 "{inf}: an INF chooses a driver for a device, and no device is given; add one (see `dirql devices`)"
             )));
         }
+        let folder = self.folder.as_deref().map(folder::read).transpose()?;
         let notes = with.iter().chain([&driver]).flat_map(|file| file.notes.clone()).collect();
-        Ok(Inputs { driver, inf, with, notes })
+        Ok(Inputs { driver, inf, with, folder, notes })
     }
 }
 

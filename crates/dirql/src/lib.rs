@@ -4,10 +4,12 @@
 //! command can do, a test can do through these. It prints nothing.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod bench;
 pub mod error;
 mod explain;
 pub mod files;
+mod folder;
 pub mod imports;
 pub mod inf;
 mod machine;
@@ -26,6 +28,7 @@ pub use engine::{Jail, outbox, pass, standard_output};
 pub use error::{Error, InputError};
 pub use explain::{Explanation, Moments, explain};
 pub use explore;
+pub use kernel::fs::{Folder, Item};
 pub use kernel::hal::platform::Platform;
 pub use kernel::verifier::{Verifier, VerifierOption};
 pub use kernel::wmi::consumer::{Offered as WmiBlock, Question as WmiQuestion, Which as WmiInstance};

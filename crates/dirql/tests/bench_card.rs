@@ -219,10 +219,10 @@ fn values_of_files_go_through_a_pointer_and_stand_in_a_record() {
 
     // The record is of the files as they were, and says which one is not any more.
     let record = Record::parse("card", &text.text()).unwrap();
-    let changed = record.bench(None, None).map(drop).unwrap_err().to_string();
+    let changed = record.bench(None, None, None).map(drop).unwrap_err().to_string();
     assert!(changed.contains("one.bin: has changed since"), "{changed}");
     std::fs::write(folder.join("one.bin"), [1, 0, 0, 0]).unwrap();
-    let (bench, play, comparison) = record.bench(None, None).unwrap();
+    let (bench, play, comparison) = record.bench(None, None, None).unwrap();
     let again = bench.run(play).unwrap();
     assert_eq!(comparison.difference(&again), None, "{again}");
     again.expect_clean();

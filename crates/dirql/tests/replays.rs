@@ -56,7 +56,7 @@ fn record(scene: Scene, policy: Policy, processors: u32) -> (Record, Report) {
 
 /// Makes it again; it must be the same.
 fn replay(record: &Record, traced: bool, checked: bool) {
-    let (bench, play, comparison) = record.bench(None, None).unwrap();
+    let (bench, play, comparison) = record.bench(None, None, None).unwrap();
     let mut bench = bench.checked(checked);
     if traced {
         let symbols = bench.symbols();

@@ -61,7 +61,7 @@ fn recorded(script: &str, choices: &Choices) -> Report {
     recording.finish(&report).unwrap();
     let record = Record::parse("found", &buffer.text()).unwrap();
     assert_eq!(&record.choices, choices, "each choice found its question");
-    let (bench, play, comparison) = record.bench(None, None).unwrap();
+    let (bench, play, comparison) = record.bench(None, None, None).unwrap();
     let again = bench.run(play).unwrap();
     assert_eq!(comparison.difference(&again), None);
     report

@@ -183,7 +183,7 @@ fn a_record_says_how_long_a_request_may_take() {
     recording.finish(&first).unwrap();
     let record = Record::parse("stuck", &buffer.text()).unwrap();
     assert!(why(&first).contains("5 s of virtual time have passed"), "{first}");
-    let (bench, play, comparison) = record.bench(None, None).unwrap();
+    let (bench, play, comparison) = record.bench(None, None, None).unwrap();
     let again = bench.run(play).unwrap();
     assert_eq!(why(&again), why(&first));
     assert!(comparison.difference(&again).is_none(), "{again}");

@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::event::Event;
 use crate::nt::Nt;
 use crate::verdict::Verdict;
-use crate::{cm, etw, ex, hal, io, kd, ke, ldr, mm, ob, pnp, po, ps, se, wmi};
+use crate::{cm, etw, ex, fs, hal, io, kd, ke, ldr, mm, ob, pnp, po, ps, se, wmi};
 
 /// All state of the kernel, by NT's prefixes.
 pub struct Kernel {
@@ -24,6 +24,8 @@ pub struct Kernel {
     pub ex: ex::State,
     /// `Etw*`.
     pub(crate) etw: etw::State,
+    /// The files of the machine's folder.
+    pub fs: fs::State,
     /// Hardware and interrupt lines.
     pub hal: hal::State,
     /// Drivers, devices, files, IRPs.
@@ -290,6 +292,7 @@ impl Kernel {
             ex: ex::State::new(settings),
             etw: etw::State::default(),
             wmi: wmi::State::default(),
+            fs: fs::State::new(settings),
             hal: hal::State::new(hardware, settings.platform),
             io: io::State::new(settings),
             kd: kd::State::new(settings),

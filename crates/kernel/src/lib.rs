@@ -18,6 +18,7 @@ pub mod exports;
 mod few;
 pub(crate) mod fields;
 mod findings;
+pub mod fs;
 pub mod hal;
 pub mod io;
 pub mod kd;

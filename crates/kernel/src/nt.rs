@@ -18,6 +18,7 @@ use crate::event::{Event, Kind, Reader, Stamp};
 use crate::exports;
 use crate::few::Few;
 use crate::findings::Findings;
+use crate::fs;
 use crate::hal::hardware::Hardware;
 use crate::hal::platform::Platform;
 use crate::ke::scheduler::{before_shared, before_visible};
@@ -54,6 +55,8 @@ pub struct Settings {
     pub narrated: bool,
     /// The options of Driver Verifier whose findings are errors.
     pub verifier: Verifier,
+    /// What lies on drive `C:`; without it there are no disks.
+    pub folder: Option<std::rc::Rc<fs::Folder>>,
     /// Moments that a verdict of an equal run named ([`crate::verdict::Related`]) and whose stacks are wanted: see [`Nt::witnessed`].
     pub witness: Vec<u64>,
 }
@@ -96,6 +99,7 @@ impl Default for Settings {
             platform: Platform::default(),
             narrated: false,
             verifier: Verifier::NONE,
+            folder: None,
             witness: Vec::new(),
         }
     }

@@ -77,6 +77,7 @@ pub(crate) fn load(cx: &mut Cx<'_>) -> Flow<DriverPtr<DRIVER_OBJECT>> {
     let image = outside(pciline);
     let loaded = ldr::load(cx, Module { name: "pciline.sys".to_owned(), image, symbols: None })?.unwrap();
     let new = NewDriver {
+        directory: "\\Driver",
         service: "pciline".to_owned(),
         base: loaded.base,
         size: loaded.size,

@@ -9,13 +9,14 @@ use abi::{DRIVER_EXTENSION, DRIVER_OBJECT, DriverPtr, NtStatus};
 use engine::{Engine, Flow, Jail, StartError, outside};
 use image::{Image, Symbols};
 use kernel::event::{Event, Kind, Reader, Stamp};
+use kernel::fs;
 use kernel::io::driver;
 use kernel::ke::thread;
 use kernel::ldr::{self, LoadedImage, Module};
 use kernel::pnp::{self, Drivers, NodeId};
 use kernel::ps::process;
 use kernel::se::sddl;
-use kernel::{Cx, Nt};
+use kernel::{Cx, Nt, Settings};
 
 use super::plan::{self, Plan};
 use super::{Machine, Readers, registry};
@@ -96,7 +97,8 @@ pub(super) fn make(bench: Bench, inputs: Inputs) -> Result<(Machine, Rc<Work>), 
     })?;
     let readers =
         Readers { symbols: bench.symbols.clone(), coverage: Coverage::asked_for(), ..Readers::default() };
-    let Bench { cards, settings, readers: own, chooser, observed, jail, .. } = bench;
+    let Bench { cards, settings, readers: own, chooser, observed, jail, saved, .. } = bench;
+    let settings = Settings { folder: inputs.folder.clone(), ..settings };
     let nt = engine.inside(|| {
         let bus = plan::bus(&cards).expect("the same cards were placed a moment ago");
         Box::new(Nt::new(engine, &settings, Box::new(bus), chooser))
@@ -113,6 +115,7 @@ pub(super) fn make(bench: Bench, inputs: Inputs) -> Result<(Machine, Rc<Work>), 
         failure: RefCell::default(),
         stuck: Cell::new(false),
         observed,
+        saved: RefCell::new(saved),
     };
     machine.subscribe(&inputs, own, observed);
     if let Some(jail) = jail {
@@ -208,6 +211,7 @@ impl Work {
 
     /// Loads, installs and starts, on a system thread.
     fn carry_out(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<()> {
+        fs::mount(cx)?;
         let (lower, upper) = (self.filters(|filters| &filters.lower), self.filters(|filters| &filters.upper));
         for library in self.others.iter().filter(|file| !lower.contains(file) && !upper.contains(file)) {
             let Some(loaded) = library.load(cx, outcome)? else { return Ok(()) };

@@ -40,6 +40,7 @@ impl Machine {
             nt: _,
             readers: _,
             observed: _,
+            saved: _,
         } = self;
         process.set(application);
         processes.take();

@@ -17,6 +17,7 @@ use kernel::{po, ps};
 
 use super::boot::{Loaded, LoadedDriver};
 use super::{Machine, memory};
+use crate::archive;
 use crate::report::{Failure, Report};
 
 impl Machine {
@@ -35,7 +36,17 @@ impl Machine {
         let notes =
             self.inside(|nt| wind_down(nt, process, &self.overlapped.borrow(), &self.loaded.borrow()));
         self.notes.borrow_mut().extend(notes);
+        self.save_files();
         self.report(self.failure.borrow().clone(), &[])
+    }
+
+    /// Writes what is on drive `C:`, if that is wanted.
+    fn save_files(&self) {
+        let mut saved = self.saved.borrow_mut();
+        let (Some(out), Some(files)) = (saved.as_mut(), self.files()) else { return };
+        if let Err(error) = archive::write(&files, out).and_then(|()| out.flush()) {
+            self.notes.borrow_mut().push(format!("the archive of drive C: cannot be written: {error}"));
+        }
     }
 
     /// Writes down which exports were called, if that is wanted.

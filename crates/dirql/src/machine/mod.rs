@@ -18,9 +18,11 @@ mod wmi;
 mod worker;
 
 use std::cell::{Cell, RefCell};
+use std::io::Write;
 use std::rc::Rc;
 
 use engine::{Engine, Flow, outside};
+use kernel::fs::Folder;
 use kernel::ke::scheduler::{self, End};
 use kernel::ke::{stuck, thread, wait};
 use kernel::ob;
@@ -66,6 +68,8 @@ pub struct Machine {
     stuck: Cell<bool>,
     /// Sums and hashes are wanted.
     observed: bool,
+    /// Where what is on drive `C:` goes at the end.
+    saved: RefCell<Option<Box<dyn Write>>>,
 }
 
 /// The readers every machine has.
@@ -156,6 +160,12 @@ impl Machine {
         work: impl FnOnce(&mut Cx<'_>) -> Flow<R> + 'static,
     ) -> Result<R, Error> {
         self.on_thread("the work", work)
+    }
+
+    /// What is on drive `C:` now; none if the machine was given no folder.
+    #[must_use]
+    pub fn files(&self) -> Option<Folder> {
+        self.inside(|nt| nt.cx().with(|k| outside(|| k.fs.folder())))
     }
 
     /// Lets so many nanoseconds of the machine's time pass.

@@ -2,6 +2,7 @@
 //!
 //! Symbols (PDB files) are not in it: they change no event.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench::{Bench, Card, card_with_files};
 use crate::error::InputError;
 use crate::play::ScriptText;
-use crate::{files, processor, windows};
+use crate::{archive, files, folder, processor, windows};
 
 /// The version of the format that is written, and the only one that is read.
 pub(super) const FORMAT: u32 = 2;
@@ -57,6 +58,9 @@ pub struct Header {
     pub inf: Option<RecordedFile>,
     /// Images given beside it.
     pub with: Vec<RecordedFile>,
+    /// The folder that is drive `C:`; its hash is that of the archive that it would make.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<RecordedFile>,
     /// Device models with their settings, as typed.
     pub devices: Vec<String>,
     /// Files that device settings and the script name.
@@ -119,6 +123,7 @@ impl Header {
             driver: recorded(driver, "the .sys file")?,
             inf: bench.inf.as_deref().map(|path| recorded(path, "the INF file")).transpose()?,
             with: bench.with.iter().map(|path| recorded(path, "the .sys file")).collect::<Result<_, _>>()?,
+            folder: bench.folder.as_deref().map(recorded_folder).transpose()?,
             devices,
             files: named
                 .into_iter()
@@ -185,6 +190,32 @@ const fn usual_patience() -> u64 {
 fn recorded(path: &Path, what: &str) -> Result<RecordedFile, InputError> {
     let bytes = files::read(path, what)?;
     Ok(RecordedFile { path: path.display().to_string(), sha256: sha256(&bytes) })
+}
+
+fn recorded_folder(path: &Path) -> Result<RecordedFile, InputError> {
+    Ok(RecordedFile { path: path.display().to_string(), sha256: folder_hash(path)? })
+}
+
+/// What a folder that is drive `C:` is known by.
+pub(super) fn folder_hash(path: &Path) -> Result<String, InputError> {
+    let mut hash = Hashed(hmac_sha256::Hash::new());
+    // What is hashed is never too much.
+    let _ = archive::write(&*folder::read(path)?, &mut hash);
+    Ok(hex(&hash.0.finalize()))
+}
+
+/// Bytes that are hashed.
+struct Hashed(hmac_sha256::Hash);
+
+impl Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// SHA-256 in hexadecimal.

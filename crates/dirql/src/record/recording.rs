@@ -63,7 +63,12 @@ impl Recording {
         let header = Header::new(bench, policy, script)?;
         let images = [&header.driver].into_iter().chain(&header.with).map(|file| PathBuf::from(&file.path));
         let books = images.clone().map(|path| path.with_extension("pdb"));
-        let others = header.inf.iter().chain(&header.files).map(|file| PathBuf::from(&file.path));
+        let others = header
+            .inf
+            .iter()
+            .chain(&header.folder)
+            .chain(&header.files)
+            .map(|file| PathBuf::from(&file.path));
         let script = script.map(|script| PathBuf::from(&script.source));
         Ok(images.chain(books).chain(others).chain(script).collect())
     }

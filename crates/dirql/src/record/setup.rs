@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use explore::Replay;
 
 use super::comparison::Comparison;
-use super::header::{RecordedFile, sha256};
+use super::header::{RecordedFile, folder_hash, sha256};
 use super::read::Record;
 use crate::bench::Bench;
 use crate::error::InputError;
@@ -15,7 +15,7 @@ use crate::{files, processor, windows};
 
 impl Record {
     /// The machine that was recorded, the script to carry out in it, and what holds the run against the record. Files are
-    /// looked for where they were, and beside the record; `driver` and `inf` say where these two are now. The bench may be made
+    /// looked for where they were, and beside the record; `driver`, `inf` and `folder` say where these are now. The bench may be made
     /// checked, or not, whatever the record says: the events are the same.
     ///
     /// # Errors
@@ -24,6 +24,7 @@ impl Record {
         &self,
         driver: Option<&Path>,
         inf: Option<&Path>,
+        folder: Option<&Path>,
     ) -> Result<(Bench, Option<Play>, Comparison), InputError> {
         let header = &self.header;
         for file in &header.files {
@@ -48,6 +49,9 @@ impl Record {
         if let Some(file) = &header.inf {
             bench = bench.inf(self.find(file, inf, "the INF file", "; say where it is with --inf")?);
         }
+        if let Some(recorded) = &header.folder {
+            bench = bench.files(self.find_folder(recorded, folder)?);
+        }
         for file in &header.with {
             bench = bench.with(self.find(file, None, "the .sys file", "")?);
         }
@@ -69,6 +73,24 @@ impl Record {
         let path = given.map_or_else(|| self.place(&file.path), Path::to_owned);
         self.unchanged(&path, file, what, remedy)?;
         Ok(path)
+    }
+
+    /// Where the recorded folder is, with what it had.
+    fn find_folder(&self, recorded: &RecordedFile, given: Option<&Path>) -> Result<PathBuf, InputError> {
+        let path = given.map_or_else(|| self.place(&recorded.path), Path::to_owned);
+        let (source, shown) = (&self.source, path.display());
+        if !path.exists() {
+            return Err(InputError::new(format!(
+                "{shown}: is not there, and {source} was recorded with it as drive C:; say where it is with --files"
+            )));
+        }
+        if folder_hash(&path)? == recorded.sha256 {
+            return Ok(path);
+        }
+        Err(InputError::new(format!(
+            "{shown}: what is in this folder, which is drive C:, has changed since {source} was recorded; put it back, say where it is \
+             with --files, or record the run again"
+        )))
     }
 
     /// As it was typed, else beside the record.

@@ -189,6 +189,7 @@ exports! { FUNCTIONS:
     : IoCreateController(1) @ 0..=0 => io::controller::create;
     : IoCreateDevice(7) @ 0..=1 => io::device::create_entry;
     : IoCreateFile(va) @ 0..=0 => io::zw::io_create_file;
+    : IoCreateFileEx(va) @ 0..=0 => io::zw::io_create_file_ex;
     : IoCreateNotificationEvent(2) @ 0..=0 => io::event::create_notification;
     : IoCreateSymbolicLink(2) @ 0..=0 => io::links::create;
     : IoCreateSynchronizationEvent(2) @ 0..=0 => io::event::create_synchronization;
@@ -773,6 +774,7 @@ exports! { FUNCTIONS:
     : ZwCreateKey(7) @ 0..=0 => cm::key::create;
     : ZwCreateSection(7) @ 0..=0 => mm::section::zw_create;
     : ZwCreateTimer(4) @ 0..=0 => ke::nt_timer::zw_create;
+    : ZwDeleteFile(1) @ 0..=0 => io::named_file::zw_delete;
     : ZwDeleteKey(1) @ 0..=0 => cm::key::delete_key;
     : ZwDeleteValueKey(2) @ 0..=0 => cm::value::delete;
     : ZwDeviceIoControlFile(10) @ 0..=0 => io::zw::device_io_control_file;
@@ -794,6 +796,8 @@ exports! { FUNCTIONS:
     : ZwOpenSection(3) @ 0..=0 => mm::section::zw_open;
     : ZwOpenSymbolicLinkObject(3) @ 0..=0 => ob::directory::zw_open_link;
     : ZwOpenTimer(3) @ 0..=0 => ke::nt_timer::zw_open;
+    : ZwQueryDirectoryFile(11) @ 0..=0 => io::query_directory::zw_query_directory;
+    : ZwQueryFullAttributesFile(2) @ 0..=0 => io::named_file::zw_query_full_attributes;
     : ZwQueryInformationFile(5) @ 0..=0 => io::information::zw_query;
     : ZwQueryKey(5) @ 0..=0 => cm::value::query_key;
     : ZwQueryObject(5) @ 0..=0 => ob::query::zw_query;
@@ -802,6 +806,7 @@ exports! { FUNCTIONS:
     : ZwQuerySymbolicLinkObject(3) @ 0..=0 => ob::directory::zw_query_link;
     : ZwQuerySystemInformation(4) @ 0..=0 => ex::system_information::zw_query;
     : ZwQueryValueKey(6) @ 0..=0 => cm::value::query;
+    : ZwQueryVolumeInformationFile(5) @ 0..=0 => io::query_directory::zw_query_volume;
     : ZwReadFile(9) @ 0..=0 => io::zw::read_file;
     : ZwSetEvent(2) @ 0..=0 => io::event::zw_set;
     : ZwSetInformationFile(5) @ 0..=0 => io::information::zw_set;

@@ -13,7 +13,7 @@ use engine::Flow;
 
 use super::buffers::Buffer;
 use super::file::{OpenOptions, map_generic};
-use super::send::{self, Request};
+use super::send::{self, Answer, Request};
 use crate::cx::Cx;
 use crate::mm::pool;
 use crate::ob::handle::Mode;
@@ -38,15 +38,15 @@ pub(crate) fn ask_driver(
     file: DriverPtr<FILE_OBJECT>,
     options: &OpenOptions,
     mode: Mode,
-) -> Flow<NtStatus> {
+) -> Flow<Answer> {
     let Some(context) = security_context(cx, device, file, options)? else {
-        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+        return Ok(Answer::failed(NtStatus::INSUFFICIENT_RESOURCES));
     };
     let attributes = match copy_attributes(cx, options.extended)? {
         Some(copy) => copy,
         None => {
             pool::free(cx, context)?;
-            return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+            return Ok(Answer::failed(NtStatus::INSUFFICIENT_RESOURCES));
         }
     };
     let disposition = u64::from(options.disposition << 24 | options.options & 0x00FF_FFFF);
@@ -66,7 +66,7 @@ pub(crate) fn ask_driver(
         pool::free(cx, attributes)?;
     }
     pool::free(cx, context)?;
-    Ok(answer.status)
+    Ok(answer)
 }
 
 /// What the subject that runs is granted of what it asks for: by the device's descriptor, unless a name goes on behind the device's and

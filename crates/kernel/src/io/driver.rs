@@ -43,6 +43,8 @@ pub(crate) struct Driver {
 /// An image that becomes a driver.
 #[derive(Clone, Debug)]
 pub struct NewDriver {
+    /// The directory of its object's name: `\Driver`, or of a file system `\FileSystem`.
+    pub directory: &'static str,
     /// The name of its service, which names its registry key and its object.
     pub service: String,
     /// Where the image lies; 0 for a built-in driver.
@@ -67,7 +69,7 @@ pub fn registry_path(service: &str) -> String {
     format!("\\REGISTRY\\MACHINE\\SYSTEM\\ControlSet001\\Services\\{service}")
 }
 
-/// Makes a driver object, `\Driver\<service>`, with every dispatch routine preset to one that refuses.
+/// Makes a driver object, `\Driver\<service>` as a rule, with every dispatch routine preset to one that refuses.
 ///
 /// # Errors
 /// (inner) the name is taken, or there is no memory.
@@ -77,7 +79,7 @@ pub fn create_driver(cx: &mut Cx<'_>, new: &NewDriver) -> Flow<Result<DriverPtr<
     if driver.is_null() {
         return Ok(Err(NtStatus::INSUFFICIENT_RESOURCES));
     }
-    let name = format!("\\Driver\\{}", new.service);
+    let name = format!("{}\\{}", new.directory, new.service);
     if let Err(status) = ob::object::create(cx, driver.address, Kind::Driver, &name, &PROCEDURES) {
         pool::free(cx, driver)?;
         return Ok(Err(status));
@@ -188,7 +190,9 @@ pub fn load(
         return Ok(Err(NtStatus::ENTRYPOINT_NOT_FOUND));
     };
     let service = service.to_owned();
-    let new = NewDriver { service, base: image.base, size: image.size, entry, section: image.section };
+    let directory = "\\Driver";
+    let new =
+        NewDriver { directory, service, base: image.base, size: image.size, entry, section: image.section };
     let driver = match create_driver(cx, &new)? {
         Ok(driver) => driver,
         Err(status) => {

@@ -1,13 +1,13 @@
 //! Files: open instances of devices, as applications and `ZwCreateFile` get them.
 //!
 //! Pages: *CreateFileW function*, *ZwCreateFile function*, *FILE_OBJECT structure*, *IRP_MJ_CREATE*, *IRP_MJ_CLEANUP*,
-//! *IRP_MJ_CLOSE*, *Starting a Device* ("the PnP manager … blocks create requests for the device until the start IRP succeeds"). Devices
-//! only: there is no file system behind any name. Reading and writing is in `transfer`.
+//! *IRP_MJ_CLOSE*, *Starting a Device* ("the PnP manager … blocks create requests for the device until the start IRP succeeds"). What a name
+//! means behind a device's is its driver's to say. Reading and writing is in `transfer`.
 
 use abi::{
     DEVICE_OBJECT, DO_DEVICE_INITIALIZING, DO_EXCLUSIVE, DriverPtr, FILE_ALL_ACCESS, FILE_GENERIC_EXECUTE,
     FILE_GENERIC_READ, FILE_GENERIC_WRITE, FILE_NO_INTERMEDIATE_BUFFERING, FILE_OBJECT, FILE_OPEN,
-    FILE_OPENED, FILE_RANDOM_ACCESS, FILE_READ_ATTRIBUTES, FILE_READ_DATA, FILE_SEQUENTIAL_ONLY,
+    FILE_RANDOM_ACCESS, FILE_READ_ATTRIBUTES, FILE_READ_DATA, FILE_SEQUENTIAL_ONLY,
     FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT, FILE_WRITE_DATA, FILE_WRITE_THROUGH,
     FO_ALERTABLE_IO, FO_CLEANUP_COMPLETE, FO_FILE_OPEN, FO_HANDLE_CREATED, FO_NO_INTERMEDIATE_BUFFERING,
     FO_RANDOM_ACCESS, FO_SEQUENTIAL_ONLY, FO_SYNCHRONOUS_IO, FO_WRITE_THROUGH, GENERIC_ALL, GENERIC_EXECUTE,
@@ -49,6 +49,8 @@ pub struct OpenOptions {
     pub extended: Buffer,
     /// `Options` of `IoCreateFile`.
     pub io_options: u32,
+    /// The open file that the name counts from; 0 if it is a whole one.
+    pub root: u64,
 }
 
 impl Default for OpenOptions {
@@ -63,6 +65,7 @@ impl Default for OpenOptions {
             allocation: 0,
             extended: Buffer::default(),
             io_options: 0,
+            root: 0,
         }
     }
 }
@@ -110,7 +113,7 @@ pub fn open(cx: &mut Cx<'_>, path: &str, options: &OpenOptions) -> Flow<Result<H
     let number = asked::begin(cx, "CreateFile", |_| path.to_owned());
     let mut options = *options;
     options.access |= SYNCHRONIZE | FILE_READ_ATTRIBUTES;
-    let result = create(cx, &nt_path(path), &options, Mode::User, false)?;
+    let result = create(cx, &nt_path(path), &options, Mode::User, false)?.map(|opened| opened.handle);
     if let Ok(handle) = result
         && let Ok(entry) = handle::entry(cx, handle, Mode::User)
     {
@@ -199,6 +202,14 @@ pub(crate) const fn map_generic(access: u32) -> u32 {
     mapped
 }
 
+/// What an open comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Opened {
+    pub(crate) handle: Handle,
+    /// What the driver says that it did: `FILE_CREATED`, …
+    pub(crate) information: u64,
+}
+
 /// Opens a device by name and gives the running thread's process (or the kernel) a handle.
 ///
 /// # Errors
@@ -209,8 +220,8 @@ pub(crate) fn create(
     options: &OpenOptions,
     mode: Mode,
     kernel_handle: bool,
-) -> Flow<Result<Handle, NtStatus>> {
-    let (file, access) = match open_device(cx, path, options, mode)? {
+) -> Flow<Result<Opened, NtStatus>> {
+    let (file, access, information) = match open_device(cx, path, options, mode)? {
         Ok(opened) => opened,
         Err(status) => return Ok(Err(status)),
     };
@@ -218,30 +229,48 @@ pub(crate) fn create(
     let flags = cx.read(file + FILE_OBJECT::Flags)?;
     cx.write(file + FILE_OBJECT::Flags, flags | FO_HANDLE_CREATED)?;
     ob::object::dereference(cx, file)?;
-    Ok(Ok(handle))
+    Ok(Ok(Opened { handle, information }))
 }
 
-/// The file, and the access that was granted.
+/// The device that a name leads to, and what of the name is left for its driver.
+fn find_device(
+    cx: &mut Cx<'_>,
+    path: &str,
+    root: u64,
+) -> Flow<Result<(DriverPtr<DEVICE_OBJECT>, String), NtStatus>> {
+    if root != 0 {
+        let device = cx.read(DriverPtr::new(root) + FILE_OBJECT::DeviceObject)?;
+        return Ok(Ok((device, path.to_owned())));
+    }
+    let found = match cx.with(|k| k.ob.names.resolve(path)) {
+        Ok(found) => found,
+        Err(status) => return Ok(Err(status)),
+    };
+    Ok(match found.target {
+        Target::Object(body) if ob::object::kind(cx, body) == Some(Kind::Device) => {
+            Ok((DriverPtr::new(body), found.rest))
+        }
+        _ => Err(NtStatus::OBJECT_TYPE_MISMATCH),
+    })
+}
+
+/// The file, the access that was granted, and what the driver says that it did.
 fn open_device(
     cx: &mut Cx<'_>,
     path: &str,
     options: &OpenOptions,
     mode: Mode,
-) -> Flow<Result<(DriverPtr<FILE_OBJECT>, u32), NtStatus>> {
-    let found = match cx.with(|k| k.ob.names.resolve(path)) {
+) -> Flow<Result<(DriverPtr<FILE_OBJECT>, u32, u64), NtStatus>> {
+    let (device, name) = match find_device(cx, path, options.root)? {
         Ok(found) => found,
         Err(status) => return Ok(Err(status)),
-    };
-    let device = match found.target {
-        Target::Object(body) if ob::object::kind(cx, body) == Some(Kind::Device) => DriverPtr::new(body),
-        _ => return Ok(Err(NtStatus::OBJECT_TYPE_MISMATCH)),
     };
     if let Err(status) = take_device(cx, device)? {
         return Ok(Err(status));
     }
     let checked = mode == Mode::User || options.io_options & IO_FORCE_ACCESS_CHECK != 0;
     let granted =
-        if checked { create::granted(cx, device, &found.rest, options.access)? } else { Ok(options.access) };
+        if checked { create::granted(cx, device, &name, options.access)? } else { Ok(options.access) };
     let options = match granted {
         Ok(access) => OpenOptions { access, ..*options },
         Err(status) => {
@@ -249,19 +278,21 @@ fn open_device(
             return Ok(Err(status));
         }
     };
-    let Some(file) = new_file(cx, device, &found.rest, &options)? else {
+    let Some(file) = new_file(cx, device, &name, &options)? else {
         release_device(cx, device)?;
         return Ok(Err(NtStatus::INSUFFICIENT_RESOURCES));
     };
-    let status = create::ask_driver(cx, device, file, &options, mode)?;
-    if !status.is_success() {
+    let answer = create::ask_driver(cx, device, file, &options, mode)?;
+    if !answer.status.is_success() {
         ob::object::dereference(cx, file)?;
-        return Ok(Err(status));
+        return Ok(Err(answer.status));
     }
     cx.with(|k| change(&mut k.io.files, file.address, |file| file.opened = true));
     let flags = cx.read(file + FILE_OBJECT::Flags)?;
     cx.write(file + FILE_OBJECT::Flags, flags | FO_FILE_OPEN)?;
-    Ok(Ok((file, map_generic(options.access))))
+    // It is said while the driver is asked, and the file may be gone later.
+    cx.write(file + FILE_OBJECT::RelatedFileObject, DriverPtr::NULL)?;
+    Ok(Ok((file, map_generic(options.access), answer.information)))
 }
 
 /// Counts one more file on the device, if it can be opened now.
@@ -314,6 +345,7 @@ fn new_file(
     cx.write(file + FILE_OBJECT::Size, i16::try_from(size).unwrap_or(i16::MAX))?;
     cx.write(file + FILE_OBJECT::DeviceObject, device)?;
     cx.write(file + FILE_OBJECT::Flags, file_flags(options.options))?;
+    cx.write(file + FILE_OBJECT::RelatedFileObject, DriverPtr::new(options.root))?;
     cx.write(file + FILE_OBJECT::ReadAccess, u8::from(access & FILE_READ_DATA != 0))?;
     cx.write(file + FILE_OBJECT::WriteAccess, u8::from(access & FILE_WRITE_DATA != 0))?;
     ke::event::initialize(cx, file + FILE_OBJECT::Lock, 1, false)?;
@@ -339,9 +371,6 @@ fn file_flags(options: u32) -> u32 {
     MEANINGS.iter().filter(|(option, _)| options & option != 0).fold(0, |flags, (_, flag)| flags | flag)
 }
 
-/// What `ZwCreateFile` reports as `Information`.
-pub(crate) const OPENED: u64 = FILE_OPENED;
-
 /// A handle to a file was closed: with the last one its driver cleans up.
 fn closed(cx: &mut Cx<'_>, file: u64, _process: u64, _of_process: u32, of_all: u32) -> Flow<()> {
     if of_all > 0 {
@@ -362,6 +391,20 @@ fn closed(cx: &mut Cx<'_>, file: u64, _process: u64, _of_process: u32, of_all: u
     }
     let flags = cx.read(file + FILE_OBJECT::Flags)?;
     cx.write(file + FILE_OBJECT::Flags, flags | FO_CLEANUP_COMPLETE)
+}
+
+/// Another name for an open file, as a file system gives it whose file was opened relative to another.
+///
+/// # Errors
+/// A verdict on a damaged file object.
+pub(crate) fn rename(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, name: &str) -> Flow<()> {
+    let old = cx.read((file + FILE_OBJECT::FileName) + UNICODE_STRING::Buffer)?;
+    // Where there is no memory it keeps the one it has.
+    if ob::string::allocate(cx, file + FILE_OBJECT::FileName, name, pool::Kind::Paged, TAG)? && !old.is_null()
+    {
+        pool::free(cx, old)?;
+    }
+    Ok(())
 }
 
 /// The last reference is gone.

@@ -20,6 +20,15 @@ use crate::ob::{self, Handle, Kind};
 const ALERT: u32 = 0x10;
 const NONALERT: u32 = 0x20;
 
+/// `FILE_MODE_INFORMATION` by the flags of a file object.
+pub(crate) const fn mode_of(flags: u32) -> u32 {
+    match (flags & FO_SYNCHRONOUS_IO != 0, flags & FO_ALERTABLE_IO != 0) {
+        (false, _) => 0,
+        (true, true) => ALERT,
+        (true, false) => NONALERT,
+    }
+}
+
 /// What the I/O manager answers for itself of this class.
 fn own(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, access: u32, class: u32) -> Flow<Option<Vec<u8>>> {
     let flags = cx.read(file + FILE_OBJECT::Flags)?;
@@ -29,14 +38,7 @@ fn own(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, access: u32, class: u32) -
             Some(cx.read(file + FILE_OBJECT::CurrentByteOffset)?.to_le_bytes().to_vec())
         }
         class if class == FileAccessInformation => Some(access.to_le_bytes().to_vec()),
-        class if class == FileModeInformation => {
-            let mode = match (is_synchronous, flags & FO_ALERTABLE_IO != 0) {
-                (false, _) => 0,
-                (true, true) => ALERT,
-                (true, false) => NONALERT,
-            };
-            Some(mode.to_le_bytes().to_vec())
-        }
+        class if class == FileModeInformation => Some(mode_of(flags).to_le_bytes().to_vec()),
         class if class == FileAlignmentInformation => {
             let device = stack::related_device(cx, file)?;
             Some(cx.read(device + DEVICE_OBJECT::AlignmentRequirement)?.to_le_bytes().to_vec())
@@ -46,12 +48,17 @@ fn own(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, access: u32, class: u32) -
 }
 
 /// The file of a handle, with a reference, and the access that was granted.
-fn file_of(cx: &mut Cx<'_>, file: u64) -> Flow<Result<(DriverPtr<FILE_OBJECT>, u32), NtStatus>> {
+pub(super) fn file_of(cx: &mut Cx<'_>, file: u64) -> Flow<Result<(DriverPtr<FILE_OBJECT>, u32), NtStatus>> {
     let entry = handle::reference(cx, Handle(file), Some(Kind::File), 0, Mode::Kernel)?;
     Ok(entry.map(|entry| (DriverPtr::new(entry.object), entry.access)))
 }
 
-fn answer(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>, information: u64) -> Flow<NtStatus> {
+/// Says that all went well.
+pub(super) fn answer(
+    cx: &mut Cx<'_>,
+    status_block: DriverPtr<IO_STATUS_BLOCK>,
+    information: u64,
+) -> Flow<NtStatus> {
     cx.write(status_block + IO_STATUS_BLOCK::Status, NtStatus::SUCCESS)?;
     cx.write(status_block + IO_STATUS_BLOCK::Information, information)?;
     Ok(NtStatus::SUCCESS)
@@ -131,7 +138,8 @@ fn set_own(
     Ok(Some(NtStatus::SUCCESS))
 }
 
-fn ask(
+/// Asks the file's driver.
+pub(super) fn ask(
     cx: &mut Cx<'_>,
     file: u64,
     status_block: DriverPtr<IO_STATUS_BLOCK>,

@@ -4,9 +4,9 @@
 //! `transfer`.
 
 use abi::{
-    FILE_READ_DATA, FILE_WRITE_DATA, IRP_MJ_DEVICE_CONTROL, IRP_MJ_FLUSH_BUFFERS,
-    IRP_MJ_INTERNAL_DEVICE_CONTROL, IRP_MJ_QUERY_INFORMATION, IRP_MJ_READ, IRP_MJ_SET_INFORMATION,
-    IRP_MJ_WRITE,
+    DriverPtr, FILE_LIST_DIRECTORY, FILE_READ_DATA, FILE_WRITE_DATA, IRP_MJ_DEVICE_CONTROL,
+    IRP_MJ_DIRECTORY_CONTROL, IRP_MJ_FLUSH_BUFFERS, IRP_MJ_INTERNAL_DEVICE_CONTROL, IRP_MJ_QUERY_INFORMATION,
+    IRP_MJ_QUERY_VOLUME_INFORMATION, IRP_MJ_READ, IRP_MJ_SET_INFORMATION, IRP_MJ_WRITE, UNICODE_STRING,
 };
 
 use super::buffers::Buffer;
@@ -28,6 +28,23 @@ pub enum Operation {
     Query(u32, Buffer),
     /// As `Query`, to be set.
     Set(u32, Buffer),
+    /// What the directory has; drivers only.
+    List(Listing),
+    /// What is known of the volume, of this class; drivers only.
+    QueryVolume(u32, Buffer),
+}
+
+/// What `ZwQueryDirectoryFile` asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Listing {
+    /// What is to be told of each entry.
+    pub class: u32,
+    /// Where it goes.
+    pub buffer: Buffer,
+    /// The pattern, a counted string of the requester's; null: all.
+    pub pattern: DriverPtr<UNICODE_STRING>,
+    /// `SL_RESTART_SCAN`, `SL_RETURN_SINGLE_ENTRY`.
+    pub flags: u8,
 }
 
 impl Operation {
@@ -41,6 +58,8 @@ impl Operation {
             Self::Flush => "FlushFileBuffers",
             Self::Query(..) => "ZwQueryInformationFile",
             Self::Set(..) => "ZwSetInformationFile",
+            Self::List(_) => "ZwQueryDirectoryFile",
+            Self::QueryVolume(..) => "ZwQueryVolumeInformationFile",
         }
     }
 
@@ -54,7 +73,10 @@ impl Operation {
                 format!("{file}, code {code:#010x}, {} bytes in, {} out", input.length, output.length)
             }
             Self::Flush => file.to_owned(),
-            Self::Query(class, buffer) | Self::Set(class, buffer) => {
+            Self::List(listing) => {
+                format!("{file}, class {}, {} bytes", listing.class, listing.buffer.length)
+            }
+            Self::Query(class, buffer) | Self::Set(class, buffer) | Self::QueryVolume(class, buffer) => {
                 format!("{file}, class {class}, {} bytes", buffer.length)
             }
         }
@@ -69,6 +91,8 @@ impl Operation {
             Self::Flush => IRP_MJ_FLUSH_BUFFERS,
             Self::Query(..) => IRP_MJ_QUERY_INFORMATION,
             Self::Set(..) => IRP_MJ_SET_INFORMATION,
+            Self::List(_) => IRP_MJ_DIRECTORY_CONTROL,
+            Self::QueryVolume(..) => IRP_MJ_QUERY_VOLUME_INFORMATION,
         }
     }
 
@@ -79,7 +103,8 @@ impl Operation {
             Self::Write(..) | Self::Flush => FILE_WRITE_DATA,
             // `FILE_READ_ACCESS` is 1, `FILE_WRITE_ACCESS` 2: the same bits.
             Self::Control(code, ..) | Self::InternalControl(code, ..) => *code >> 14 & 3,
-            Self::Query(..) | Self::Set(..) => 0,
+            Self::Query(..) | Self::Set(..) | Self::QueryVolume(..) => 0,
+            Self::List(_) => FILE_LIST_DIRECTORY,
         }
     }
 
@@ -96,7 +121,9 @@ impl Operation {
             Self::Read(buffer, _)
             | Self::Control(_, _, buffer)
             | Self::InternalControl(_, _, buffer)
-            | Self::Query(_, buffer) => Some(buffer.length),
+            | Self::Query(_, buffer)
+            | Self::QueryVolume(_, buffer) => Some(buffer.length),
+            Self::List(listing) => Some(listing.buffer.length),
             _ => None,
         }
     }

@@ -12,7 +12,8 @@ use engine::Flow;
 use crate::cx::Cx;
 
 /// Reading, writing, deleting: wanted by an opener, and granted to the others.
-struct Wishes {
+#[derive(Clone, Copy)]
+pub(crate) struct Wishes {
     access: [bool; 3],
     share: [bool; 3],
 }
@@ -27,7 +28,7 @@ const SHARERS: [Field<SHARE_ACCESS, u32>; 3] =
     [SHARE_ACCESS::SharedRead, SHARE_ACCESS::SharedWrite, SHARE_ACCESS::SharedDelete];
 
 impl Wishes {
-    fn new(access: u32, share: u32) -> Self {
+    pub(crate) fn new(access: u32, share: u32) -> Self {
         Self {
             access: [FILE_EXECUTE | FILE_READ_DATA, FILE_WRITE_DATA | FILE_APPEND_DATA, DELETE]
                 .map(|bits| access & bits != 0),
@@ -45,12 +46,23 @@ impl Wishes {
         Ok(wishes)
     }
 
-    fn write(&self, cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<()> {
+    /// Into the fields of a file object.
+    ///
+    /// # Errors
+    /// A verdict on a damaged file object.
+    pub(crate) fn write(&self, cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<()> {
         for index in 0..3 {
             cx.write(file + ACCESS_FIELDS[index], self.access[index].into())?;
             cx.write(file + SHARE_FIELDS[index], self.share[index].into())?;
         }
         Ok(())
+    }
+
+    /// Whether one who wants this is refused while another has the file.
+    pub(crate) fn conflict_with(&self, other: &Self) -> bool {
+        let refused = |index: usize| self.access[index] && !other.share[index];
+        let used = |index: usize| other.access[index] && !self.share[index];
+        self.counts() && other.counts() && (0..3).any(|index| refused(index) || used(index))
     }
 
     /// An opener that wants no data is not counted.

@@ -183,7 +183,7 @@ pub(crate) type Pointer = (DriverPtr<FILE_OBJECT>, DriverPtr<DEVICE_OBJECT>);
 pub(crate) fn pointer(cx: &mut Cx<'_>, name: &str, access: u32) -> Flow<Result<Pointer, NtStatus>> {
     let options = OpenOptions { access, options: 0, ..OpenOptions::default() };
     let handle = match file::create(cx, name, &options, Mode::Kernel, true)? {
-        Ok(handle) => handle,
+        Ok(opened) => opened.handle,
         Err(status) => return Ok(Err(status)),
     };
     let file = match ob::handle::reference(cx, handle, Some(ob::Kind::File), 0, Mode::Kernel)? {

@@ -4,8 +4,9 @@
 //! User APCs and completion ports are not here.
 
 use abi::{
-    DriverPtr, FILE_OBJECT, FO_ALERTABLE_IO, FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP,
-    IRP_DEFER_IO_COMPLETION, IRP_READ_OPERATION, IRP_WRITE_OPERATION, KEVENT, NtStatus,
+    DriverPtr, FILE_APPEND_DATA, FILE_OBJECT, FILE_WRITE_DATA, FO_ALERTABLE_IO, FO_SYNCHRONOUS_IO,
+    IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_DEFER_IO_COMPLETION, IRP_MN_QUERY_DIRECTORY,
+    IRP_READ_OPERATION, IRP_WRITE_OPERATION, KEVENT, NtStatus,
 };
 use engine::Flow;
 
@@ -25,6 +26,8 @@ use crate::ke::user_apc::{self, Manner};
 use crate::ob::handle::{self, Mode};
 use crate::ob::{self, Handle, Kind};
 
+/// `ByteOffset` of a write that means the file's end.
+const FILE_WRITE_TO_END_OF_FILE: i64 = -1;
 /// `ByteOffset` that means the file's current position.
 pub(crate) const FILE_USE_FILE_POINTER_POSITION: i64 = -2;
 
@@ -111,12 +114,22 @@ pub(crate) fn issue(cx: &mut Cx<'_>, handle: Handle, request: &Request<'_>, mode
     {
         return express::go(cx, &begun, request);
     }
-    let access = request.operation.access();
     let entry = match handle::reference(cx, handle, Some(Kind::File), 0, mode)? {
         Ok(entry) => entry,
         Err(status) => return Ok(Answer::failed(status)),
     };
     let file = DriverPtr::<FILE_OBJECT>::new(entry.object);
+    // Who may only append writes at the end, whatever the offset says.
+    let at_end = match *request.operation {
+        Operation::Write(buffer, _)
+            if entry.access & (FILE_APPEND_DATA | FILE_WRITE_DATA) == FILE_APPEND_DATA =>
+        {
+            Some(Operation::Write(buffer, Some(FILE_WRITE_TO_END_OF_FILE)))
+        }
+        _ => None,
+    };
+    let request = &Request { operation: at_end.as_ref().unwrap_or(request.operation), ..*request };
+    let access = if at_end.is_some() { FILE_APPEND_DATA } else { request.operation.access() };
     // What a handle was opened for binds applications; a driver's own requests are not checked.
     let answer = if mode == Mode::Kernel || access & !entry.access == 0 {
         with_event(cx, file, request, mode)?
@@ -336,6 +349,9 @@ fn start_offset(
         // A file that is not synchronous has no position. An OVERLAPPED always has an offset; a driver has to give one.
         Some(None) if mode == Mode::User => Ok(0),
         Some(None) => Err(NtStatus::INVALID_PARAMETER),
+        Some(Some(FILE_WRITE_TO_END_OF_FILE)) if matches!(operation, Operation::Write(..)) => {
+            Ok(FILE_WRITE_TO_END_OF_FILE)
+        }
         Some(Some(offset)) if offset < 0 => Err(NtStatus::INVALID_PARAMETER),
         Some(Some(offset)) => Ok(offset),
     })
@@ -365,6 +381,18 @@ fn fill(packet: &mut Packet, operation: Operation, offset: i64, key: u32) {
             packet.set_next(IO_STACK_LOCATION::Parameters_SetFile_Length, buffer.length);
             packet.set_next(IO_STACK_LOCATION::Parameters_SetFile_FileInformationClass, class);
         }
+        Operation::QueryVolume(class, buffer) => {
+            packet.set_next(IO_STACK_LOCATION::Parameters_QueryVolume_Length, buffer.length);
+            packet.set_next(IO_STACK_LOCATION::Parameters_QueryVolume_FsInformationClass, class);
+        }
+        Operation::List(listing) => {
+            packet.set_next(IO_STACK_LOCATION::MinorFunction, IRP_MN_QUERY_DIRECTORY);
+            packet.set_next(IO_STACK_LOCATION::Flags, listing.flags);
+            packet.set_next(IO_STACK_LOCATION::Parameters_QueryDirectory_Length, listing.buffer.length);
+            packet.set_next(IO_STACK_LOCATION::Parameters_QueryDirectory_FileName, listing.pattern);
+            let class = IO_STACK_LOCATION::Parameters_QueryDirectory_FileInformationClass;
+            packet.set_next(class, listing.class);
+        }
         Operation::Flush => {}
     }
     packet.add_flags(flags(&operation));
@@ -376,7 +404,9 @@ pub(crate) fn flags(operation: &Operation) -> u32 {
     match operation {
         Operation::Read(..) => IRP_READ_OPERATION | IRP_DEFER_IO_COMPLETION,
         Operation::Write(..) => IRP_WRITE_OPERATION | IRP_DEFER_IO_COMPLETION,
-        Operation::Query(..) | Operation::Set(..) => IRP_DEFER_IO_COMPLETION,
+        Operation::Query(..) | Operation::Set(..) | Operation::List(_) | Operation::QueryVolume(..) => {
+            IRP_DEFER_IO_COMPLETION
+        }
         Operation::Control(..) | Operation::InternalControl(..) | Operation::Flush => 0,
     }
 }
@@ -401,7 +431,10 @@ fn give_buffers(
         Operation::Control(code, input, output) | Operation::InternalControl(code, input, output) => {
             buffers::for_control(cx, packet, code, input, output, mode)
         }
-        Operation::Query(_, buffer) => buffers::buffered(cx, packet, Buffer::default(), buffer, mode),
+        Operation::Query(_, buffer) | Operation::QueryVolume(_, buffer) => {
+            buffers::buffered(cx, packet, Buffer::default(), buffer, mode)
+        }
+        Operation::List(listing) => buffers::for_transfer(cx, packet, device, listing.buffer, Way::In, mode),
         Operation::Set(_, buffer) => buffers::buffered(cx, packet, buffer, Buffer::default(), mode),
         Operation::Flush => Ok(Ok(())),
     }
@@ -415,7 +448,8 @@ fn advance(
     answer: &Answer,
 ) -> Flow<()> {
     let from = match request.operation.offset() {
-        None => return Ok(()),
+        // Where the end was, only the driver knows: it says where the position is now.
+        None | Some(Some(FILE_WRITE_TO_END_OF_FILE)) => return Ok(()),
         Some(None | Some(FILE_USE_FILE_POINTER_POSITION)) => {
             cx.read(file + FILE_OBJECT::CurrentByteOffset)?
         }

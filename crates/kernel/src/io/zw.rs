@@ -1,24 +1,31 @@
 //! Files as drivers open and use them: the `Zw` routines, over what applications get.
 //!
 //! Pages: *ZwCreateFile function*, *ZwOpenFile function*, *ZwReadFile function*, *ZwWriteFile function*,
-//! *ZwDeviceIoControlFile function*. There are no disks: a file on one is not found, which is told once as advice. A
-//! name relative to an open file is not supported.
+//! *ZwDeviceIoControlFile function*. A machine has a disk if it was given a folder (`fs`); without one a file on a disk is not found,
+//! which is told once as advice that names the option: a driver may look for a file that need not be there, so it is no error.
 
 use abi::{
-    DriverPtr, FILE_OPEN, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT, IO_FORCE_ACCESS_CHECK,
-    IO_STATUS_BLOCK, NtStatus, OBJ_FORCE_ACCESS_CHECK, OBJECT_ATTRIBUTES, SYNCHRONIZE,
+    DELETE, DriverPtr, FILE_APPEND_DATA, FILE_CREATE, FILE_DELETE_ON_CLOSE, FILE_DIRECTORY_FILE,
+    FILE_DOES_NOT_EXIST, FILE_EXISTS, FILE_NO_INTERMEDIATE_BUFFERING, FILE_NON_DIRECTORY_FILE, FILE_OBJECT,
+    FILE_OPEN, FILE_OPEN_IF, FILE_OVERWRITE_IF, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT,
+    IO_FORCE_ACCESS_CHECK, IO_STATUS_BLOCK, NtStatus, OBJ_FORCE_ACCESS_CHECK, OBJECT_ATTRIBUTES, SYNCHRONIZE,
 };
 use engine::{Args, Flow};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::create;
-use super::file::{self, OpenOptions};
+use super::file::{self, OpenOptions, Opened};
 use super::operation::Operation;
 use super::transfer::{self, Buffer, Request};
 use crate::cx::Cx;
+use crate::fs;
+use crate::ob::attributes::Attributes;
 use crate::ob::handle::Mode;
 use crate::ob::{self, Handle};
 use crate::verdict::Verdict;
+
+/// Bytes of an `IO_DRIVER_CREATE_CONTEXT`: its size, and four pointers.
+const IO_DRIVER_CREATE_CONTEXT_SIZE: u32 = 0x28;
 
 /// `ZwCreateFile`.
 ///
@@ -48,6 +55,7 @@ pub fn create_file(
         allocation: optional(cx, allocation_size)?.unwrap_or(0),
         extended: if ea == 0 { Buffer::default() } else { Buffer { address: ea, length: ea_length } },
         io_options: 0,
+        root: 0,
     };
     open(cx, handle, attributes, status_block, &options)
 }
@@ -61,9 +69,35 @@ pub fn io_create_file(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
     for (index, value) in (0..).zip(&mut given) {
         *value = cx.read(DriverPtr::new(args.slot(index)))?;
     }
+    io_create(cx, "IoCreateFile", given)
+}
+
+/// `IoCreateFileEx`: as [`io_create_file`]. What its driver context can say (a filter's device to begin at, extra parameters, a
+/// transaction) is refused.
+///
+/// # Errors
+/// As [`create_file`].
+pub fn io_create_file_ex(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
+    const SIZE: u64 = 8;
+    let context: u64 = cx.read(DriverPtr::new(args.slot(14)))?;
+    for at in (SIZE..u64::from(IO_DRIVER_CREATE_CONTEXT_SIZE)).step_by(8) {
+        if context != 0 && cx.read(DriverPtr::<u64>::new(context + at))? != 0 {
+            return Err(
+                cx.stop(Verdict::not_implemented("IoCreateFileEx with something in its DriverContext"))
+            );
+        }
+    }
+    let mut given = [0; 14];
+    for (index, value) in (0..).zip(&mut given) {
+        *value = cx.read(DriverPtr::new(args.slot(index)))?;
+    }
+    io_create(cx, "IoCreateFileEx", given)
+}
+
+fn io_create(cx: &mut Cx<'_>, ddi: &str, given: [u64; 14]) -> Flow<NtStatus> {
     let low = super::call::low_half;
     if low(given[11]) != 0 {
-        return Err(cx.stop(Verdict::not_implemented("IoCreateFile for a named pipe or mailslot")));
+        return Err(cx.stop(Verdict::not_implemented(&format!("{ddi} for a named pipe or mailslot"))));
     }
     let options = OpenOptions {
         access: low(given[1]),
@@ -78,6 +112,7 @@ pub fn io_create_file(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
             Buffer { address: given[9], length: low(given[10]) }
         },
         io_options: low(given[13]),
+        root: 0,
     };
     let [handle, _, attributes, status_block, ..] = given;
     open(cx, DriverPtr::new(handle), DriverPtr::new(attributes), DriverPtr::new(status_block), &options)
@@ -108,34 +143,68 @@ fn open(
     status_block: DriverPtr<IO_STATUS_BLOCK>,
     options: &OpenOptions,
 ) -> Flow<NtStatus> {
-    let synchronous = options.options & (FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT) != 0;
-    // Generic rights have it in them, as *Using Files in a Driver* opens.
-    if synchronous && file::map_generic(options.access) & SYNCHRONIZE == 0 {
+    if !is_consistent(options) {
         return Ok(NtStatus::INVALID_PARAMETER);
     }
-    let named = match ob::attributes::read(cx, attributes)? {
+    let named = match ob::attributes::read_for_file(cx, attributes)? {
         Ok(named) => named,
         Err(status) => return Ok(status),
     };
-    let mut options = *options;
-    if named.flags & OBJ_FORCE_ACCESS_CHECK != 0 {
-        options.io_options |= IO_FORCE_ACCESS_CHECK;
-    }
     if let Err(at) = create::check_attributes(cx, options.extended)? {
         return answer(cx, status_block, NtStatus::EA_LIST_INCONSISTENT, at.into());
     }
-    let opened = file::create(cx, &named.name, &options, Mode::Kernel, named.kernel_handle())?;
-    let (status, information) = match opened {
+    match open_named(cx, &named, options)? {
         Ok(opened) => {
-            cx.write(handle, opened.0)?;
-            (NtStatus::SUCCESS, file::OPENED)
+            cx.write(handle, opened.handle.0)?;
+            answer(cx, status_block, NtStatus::SUCCESS, opened.information)
         }
         Err(status) => {
-            tell_of_file(cx, &named.name, status);
-            (status, 0)
+            let information = match status {
+                NtStatus::OBJECT_NAME_COLLISION => FILE_EXISTS,
+                NtStatus::OBJECT_NAME_NOT_FOUND => FILE_DOES_NOT_EXIST,
+                _ => 0,
+            };
+            answer(cx, status_block, status, information)
         }
-    };
-    answer(cx, status_block, status, information)
+    }
+}
+
+/// Opens what is named so, for a driver.
+pub(super) fn open_named(
+    cx: &mut Cx<'_>,
+    named: &Attributes,
+    options: &OpenOptions,
+) -> Flow<Result<Opened, NtStatus>> {
+    let mut options = OpenOptions { root: named.file, ..*options };
+    if named.flags & OBJ_FORCE_ACCESS_CHECK != 0 {
+        options.io_options |= IO_FORCE_ACCESS_CHECK;
+    }
+    let root = DriverPtr::<FILE_OBJECT>::new(named.file);
+    if !root.is_null() {
+        ob::object::reference(cx, root)?;
+    }
+    let opened = file::create(cx, &named.name, &options, Mode::Kernel, named.kernel_handle())?;
+    if !root.is_null() {
+        ob::object::dereference(cx, root)?;
+    }
+    if let Err(status) = opened {
+        tell_of_file(cx, &named.name, status);
+    }
+    Ok(opened)
+}
+
+/// Whether the options go together, as *ZwCreateFile function* says.
+fn is_consistent(options: &OpenOptions) -> bool {
+    const SYNCHRONOUS: u32 = FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT;
+    let (has, access) = (|option: u32| options.options & option != 0, file::map_generic(options.access));
+    let made = matches!(options.disposition, FILE_CREATE | FILE_OPEN | FILE_OPEN_IF);
+    // Generic rights have SYNCHRONIZE in them, as *Using Files in a Driver* opens.
+    !(has(SYNCHRONOUS) && access & SYNCHRONIZE == 0
+        || options.options & SYNCHRONOUS == SYNCHRONOUS
+        || options.disposition > FILE_OVERWRITE_IF
+        || has(FILE_DIRECTORY_FILE) && (has(FILE_NON_DIRECTORY_FILE) || !made)
+        || has(FILE_DELETE_ON_CLOSE) && access & DELETE == 0
+        || has(FILE_NO_INTERMEDIATE_BUFFERING) && options.access & FILE_APPEND_DATA != 0)
 }
 
 /// Where drivers look for files, in capitals.
@@ -143,7 +212,8 @@ const DISKS: [&str; 4] = ["\\SYSTEMROOT\\", "\\DEVICE\\HARDDISK", "\\ARCNAME\\",
 
 /// A file on a disk was not found, and on Windows it may be there: nothing is wrong with a driver that opens it.
 pub(super) fn tell_of_file(cx: &mut Cx<'_>, name: &str, status: NtStatus) {
-    if !matches!(status, NtStatus::OBJECT_NAME_NOT_FOUND | NtStatus::OBJECT_PATH_NOT_FOUND) {
+    let not_found = matches!(status, NtStatus::OBJECT_NAME_NOT_FOUND | NtStatus::OBJECT_PATH_NOT_FOUND);
+    if !not_found || cx.with(|k| fs::is_mounted(k)) {
         return;
     }
     let upper = name.to_ascii_uppercase();
@@ -152,8 +222,8 @@ pub(super) fn tell_of_file(cx: &mut Cx<'_>, name: &str, status: NtStatus) {
     let is_drive = dos.is_some_and(|rest| matches!(rest.as_bytes(), [b'A'..=b'Z', b':', ..]));
     if is_drive || DISKS.iter().any(|disk| upper.starts_with(disk)) {
         let message = format!(
-            "the driver opened {name}: dirql has no disks, and answers {status} as if the file were not there; on Windows it may be, \
-             so what the driver does with it is not seen here"
+            "the driver opened {name}: the machine has no disk, and dirql answers {status} as if the file were not there; on Windows it \
+             may be, and what the driver does with it then is not seen here: give a folder with --files, which is drive C:"
         );
         cx.report(Verdict::advice("no-disk", message));
     }

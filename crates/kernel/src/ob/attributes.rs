@@ -1,6 +1,6 @@
 //! What names an object that is to be opened or created.
 //!
-//! Page: *OBJECT_ATTRIBUTES structure*. Not here: names relative to an open file, security descriptors.
+//! Page: *OBJECT_ATTRIBUTES structure*. Not here: security descriptors.
 
 use abi::{DriverPtr, NtStatus, OBJ_KERNEL_HANDLE, OBJECT_ATTRIBUTES};
 use engine::Flow;
@@ -9,7 +9,6 @@ use super::handle::{self, Handle, Mode};
 use super::object::{self, Kind};
 use super::{directory, string};
 use crate::cx::Cx;
-use crate::verdict::Verdict;
 
 /// What an `OBJECT_ATTRIBUTES` says.
 #[derive(Default)]
@@ -18,6 +17,8 @@ pub(crate) struct Attributes {
     pub(crate) name: String,
     /// `OBJ_…`.
     pub(crate) flags: u32,
+    /// The open file that the name counts from; 0 if it is a whole one. It is not referenced.
+    pub(crate) file: u64,
 }
 
 impl Attributes {
@@ -30,9 +31,21 @@ impl Attributes {
 /// Reads them; a null pointer says nothing.
 ///
 /// # Errors
-/// A verdict if a pointer is bad, or the name is relative to an open file; inside, `INVALID_PARAMETER` for a structure of another length,
-/// and what is wrong with a handle to a directory.
+/// A verdict if a pointer is bad; inside, `INVALID_PARAMETER` for a structure of another length, and what is wrong with a handle to a
+/// directory: an open file is none.
 pub(crate) fn read(
+    cx: &mut Cx<'_>,
+    from: DriverPtr<OBJECT_ATTRIBUTES>,
+) -> Flow<Result<Attributes, NtStatus>> {
+    Ok(read_for_file(cx, from)?
+        .and_then(|named| if named.file == 0 { Ok(named) } else { Err(NtStatus::OBJECT_TYPE_MISMATCH) }))
+}
+
+/// As [`read`], of a file that is to be opened: its name may count from an open file.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_for_file(
     cx: &mut Cx<'_>,
     from: DriverPtr<OBJECT_ATTRIBUTES>,
 ) -> Flow<Result<Attributes, NtStatus>> {
@@ -45,29 +58,29 @@ pub(crate) fn read(
     let name = cx.read(from + OBJECT_ATTRIBUTES::ObjectName)?;
     let (name, flags) = (string::read(cx, name)?, cx.read(from + OBJECT_ATTRIBUTES::Attributes)?);
     let root = cx.read(from + OBJECT_ATTRIBUTES::RootDirectory)?;
-    Ok(within(cx, root, name)?.map(|name| Attributes { name, flags }))
+    Ok(within(cx, root, name).map(|(name, file)| Attributes { name, flags, file }))
 }
 
-/// The whole name of what is called `name` in the directory that the handle `root` stands for; `name` itself if that is 0.
-fn within(cx: &mut Cx<'_>, root: u64, name: String) -> Flow<Result<String, NtStatus>> {
-    if root == 0 || name.is_empty() {
-        return Ok(Ok(name));
+/// The whole name of what is called `name` in the directory that the handle `root` stands for; `name` itself if that is 0, or an open
+/// file, which then comes with it.
+fn within(cx: &mut Cx<'_>, root: u64, name: String) -> Result<(String, u64), NtStatus> {
+    if root == 0 {
+        return Ok((name, 0));
     }
-    let entry = match handle::entry(cx, Handle(root), Mode::Kernel) {
-        Ok(entry) => entry,
-        Err(status) => return Ok(Err(status)),
-    };
+    let entry = handle::entry(cx, Handle(root), Mode::Kernel)?;
     if entry.kind == Kind::File {
-        return Err(cx.stop(Verdict::not_implemented("a name relative to an open file")));
+        return Ok((name, entry.object));
     }
-    let Some(path) = directory::path(cx, entry.object).filter(|_| entry.kind == Kind::Directory) else {
-        return Ok(Err(NtStatus::OBJECT_TYPE_MISMATCH));
-    };
-    Ok(if name.starts_with('\\') {
+    if name.is_empty() {
+        return Ok((name, 0));
+    }
+    let path = directory::path(cx, entry.object).filter(|_| entry.kind == Kind::Directory);
+    let path = path.ok_or(NtStatus::OBJECT_TYPE_MISMATCH)?;
+    if name.starts_with('\\') {
         Err(NtStatus::OBJECT_PATH_SYNTAX_BAD)
     } else {
-        Ok(format!("{path}\\{name}"))
-    })
+        Ok((format!("{path}\\{name}"), 0))
+    }
 }
 
 /// A handle to the object of this kind that `attributes` name.

@@ -179,7 +179,7 @@ fn checked(path: &str) -> Result<&str, NtStatus> {
 }
 
 /// One character for one, as `RtlUpcaseUnicodeChar`.
-fn fold(path: &str) -> String {
+pub(crate) fn fold(path: &str) -> String {
     path.chars()
         .map(|c| {
             let mut upper = c.to_uppercase();

@@ -27,6 +27,7 @@ use crate::verdict::Verdict;
 /// As making it; there is memory when a machine starts.
 pub(crate) fn load(cx: &mut Cx<'_>) -> Flow<DriverPtr<DRIVER_OBJECT>> {
     let new = io::driver::NewDriver {
+        directory: "\\Driver",
         service: "pci".to_owned(),
         base: 0,
         size: 0,
@@ -133,7 +134,7 @@ fn set_command(hardware: &mut dyn Hardware, at: PciAddress, bits: u16) {
 }
 
 /// Completes a request; what it is to be completed with may be what it came with.
-pub(super) fn complete(
+pub(crate) fn complete(
     cx: &mut Cx<'_>,
     irp: DriverPtr<IRP>,
     status: Option<NtStatus>,

@@ -40,6 +40,7 @@ const COMPLETION: u64 = 0x3000;
 /// A driver object with these routines.
 fn driver(cx: &mut Cx<'_>, add_device: Routine, dispatch: Routine) -> DriverPtr<DRIVER_OBJECT> {
     let new = NewDriver {
+        directory: "\\Driver",
         service: "card".to_owned(),
         base: 0,
         size: 0,

@@ -249,7 +249,11 @@ fn parameters(location: View<IO_STACK_LOCATION>, operation: &Operation, offset: 
             location.set(IO_STACK_LOCATION::Parameters_DeviceIoControl_IoControlCode, *code);
         }
         // Others do not go this way.
-        Operation::Flush | Operation::Query(..) | Operation::Set(..) => {}
+        Operation::Flush
+        | Operation::Query(..)
+        | Operation::Set(..)
+        | Operation::List(_)
+        | Operation::QueryVolume(..) => {}
     }
 }
 

@@ -76,7 +76,14 @@ fn a_device_pointer_by_name_holds_the_file_and_not_a_handle() {
 
 fn entry(cx: &mut Cx<'_>, service: &str, entry: crate::io::routine::RustRoutine) -> Flow<Driver> {
     let entry = routine(cx, entry);
-    let new = NewDriver { service: service.to_owned(), base: 0, size: 0, entry, section: DriverPtr::NULL };
+    let new = NewDriver {
+        directory: "\\Driver",
+        service: service.to_owned(),
+        base: 0,
+        size: 0,
+        entry,
+        section: DriverPtr::NULL,
+    };
     Ok(drivers::create_driver(cx, &new)?.unwrap())
 }
 

@@ -98,6 +98,7 @@ pub(crate) fn routine(cx: &mut Cx<'_>, rust: RustRoutine) -> DriverPtr<Code> {
 /// A driver with dispatch routines for these major functions.
 pub(crate) fn driver(cx: &mut Cx<'_>, service: &str, dispatch: &[(u8, RustRoutine)]) -> Flow<Driver> {
     let new = NewDriver {
+        directory: "\\Driver",
         service: service.to_owned(),
         base: 0,
         size: 0,

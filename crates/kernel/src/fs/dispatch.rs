@@ -1,0 +1,80 @@
+//! IRPs that come to the volume: each is answered at once, on the thread that brings it.
+//!
+//! Pages: *IRP_MJ_CREATE (File Systems)* and its neighbours. A request for an asynchronous handle is answered at once, too: Windows may do
+//! that, or answer `STATUS_PENDING`.
+
+use abi::{
+    DEVICE_OBJECT, DriverPtr, FILE_OBJECT, IO_STACK_LOCATION, IRP, IRP_MJ_CLEANUP, IRP_MJ_CLOSE,
+    IRP_MJ_CREATE, IRP_MJ_DIRECTORY_CONTROL, IRP_MJ_FLUSH_BUFFERS, IRP_MJ_QUERY_INFORMATION,
+    IRP_MJ_QUERY_VOLUME_INFORMATION, IRP_MJ_READ, IRP_MJ_SET_INFORMATION, IRP_MJ_WRITE, NtStatus,
+};
+use engine::Flow;
+
+use super::tree::NodeId;
+use super::{contents, file_information, listing, opening, volume};
+use crate::cx::Cx;
+use crate::io::irp;
+use crate::io::send::Answer;
+use crate::ke::time;
+use crate::pnp;
+use crate::verdict::Verdict;
+
+/// A request that is looked at.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) irp: DriverPtr<IRP>,
+    pub(super) location: DriverPtr<IO_STACK_LOCATION>,
+    pub(super) file: DriverPtr<FILE_OBJECT>,
+}
+
+impl Asked {
+    /// The file or directory; a verdict by name if the volume as a whole was opened.
+    pub(super) fn node(&self, cx: &mut Cx<'_>, what: &str) -> Flow<Result<NodeId, NtStatus>> {
+        match cx.with(|k| k.fs.opens.get(&self.file.address).map(|open| open.node)) {
+            None => Ok(Err(NtStatus::INVALID_PARAMETER)),
+            Some(Some(node)) => Ok(Ok(node)),
+            Some(None) => {
+                Err(cx.stop(Verdict::not_implemented(&format!("{what} a volume that was opened as a whole"))))
+            }
+        }
+    }
+}
+
+/// The time of what happens now, in units of 100 ns since 1601.
+pub(super) fn now(cx: &mut Cx<'_>) -> i64 {
+    let engine = cx.engine();
+    let time = cx.with(|k| time::boot(k)) + time::interrupt_time(engine);
+    i64::try_from(time).unwrap_or(i64::MAX)
+}
+
+/// The dispatch routine of the volume's driver.
+///
+/// # Errors
+/// A verdict on whoever sent the request; on what dirql has not.
+pub fn dispatch(
+    cx: &mut Cx<'_>,
+    _device: DriverPtr<DEVICE_OBJECT>,
+    request: DriverPtr<IRP>,
+) -> Flow<NtStatus> {
+    let location = irp::current(cx, request)?;
+    let file = cx.read(location + IO_STACK_LOCATION::FileObject)?.cast();
+    let asked = Asked { irp: request, location, file };
+    let major = cx.read(location + IO_STACK_LOCATION::MajorFunction)?;
+    let is_known = cx.with(|k| k.fs.opens.contains_key(&asked.file.address));
+    let answer = match major {
+        IRP_MJ_CREATE => opening::open(cx, &asked)?,
+        // It was opened on another device, or this request has none.
+        _ if !is_known => Answer::failed(NtStatus::INVALID_PARAMETER),
+        IRP_MJ_CLEANUP => opening::clean_up(cx, &asked)?,
+        IRP_MJ_CLOSE => opening::close(cx, &asked)?,
+        IRP_MJ_READ => contents::read(cx, &asked)?,
+        IRP_MJ_WRITE => contents::write(cx, &asked)?,
+        IRP_MJ_FLUSH_BUFFERS => Answer::failed(NtStatus::SUCCESS),
+        IRP_MJ_QUERY_INFORMATION => file_information::query(cx, &asked)?,
+        IRP_MJ_SET_INFORMATION => file_information::set(cx, &asked)?,
+        IRP_MJ_QUERY_VOLUME_INFORMATION => volume::query(cx, &asked)?,
+        IRP_MJ_DIRECTORY_CONTROL => listing::list(cx, &asked)?,
+        _ => Answer::failed(NtStatus::INVALID_DEVICE_REQUEST),
+    };
+    pnp::bus::complete(cx, request, Some(answer.status), Some(answer.information))
+}

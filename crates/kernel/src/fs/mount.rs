@@ -1,0 +1,85 @@
+//! The volume's device: `\Device\HarddiskVolume1` of a built-in driver, with its links.
+//!
+//! Pages: *Introduction to MS-DOS Device Names*, *DEVICE_OBJECT structure*. On Windows the file system's device has no name and hangs on the
+//! disk's by a VPB; here both are one device, and there is no disk below it.
+
+use abi::{
+    DEVICE_OBJECT, DO_DEVICE_INITIALIZING, DRIVER_OBJECT, DRVO_BUILTIN_DRIVER, DriverPtr,
+    FILE_DEVICE_DISK_FILE_SYSTEM, IRP_MJ_CLEANUP, IRP_MJ_CLOSE, IRP_MJ_CREATE, IRP_MJ_DIRECTORY_CONTROL,
+    IRP_MJ_FLUSH_BUFFERS, IRP_MJ_QUERY_INFORMATION, IRP_MJ_QUERY_VOLUME_INFORMATION, IRP_MJ_READ,
+    IRP_MJ_SET_INFORMATION, IRP_MJ_WRITE,
+};
+use engine::Flow;
+
+use crate::cx::Cx;
+use crate::io;
+use crate::ldr;
+use crate::ob::names::Target;
+use crate::verdict::Verdict;
+
+/// The volume's name.
+const VOLUME: &str = r"\Device\HarddiskVolume1";
+/// What else leads to it.
+const LINKS: [(&str, &str); 2] =
+    [(r"\GLOBAL??\C:", VOLUME), (r"\SystemRoot", r"\Device\HarddiskVolume1\Windows")];
+
+const REQUESTS: [u8; 10] = [
+    IRP_MJ_CREATE,
+    IRP_MJ_CLOSE,
+    IRP_MJ_READ,
+    IRP_MJ_WRITE,
+    IRP_MJ_QUERY_INFORMATION,
+    IRP_MJ_SET_INFORMATION,
+    IRP_MJ_FLUSH_BUFFERS,
+    IRP_MJ_QUERY_VOLUME_INFORMATION,
+    IRP_MJ_DIRECTORY_CONTROL,
+    IRP_MJ_CLEANUP,
+];
+
+/// Makes the volume's device and links, if the machine has a folder. Once, on a system thread at PASSIVE_LEVEL, before any driver.
+///
+/// # Errors
+/// As making a device; there is memory when a machine starts.
+pub fn mount(cx: &mut Cx<'_>) -> Flow<()> {
+    if cx.with(|k| k.fs.tree.is_none() || k.fs.device != 0) {
+        return Ok(());
+    }
+    let new = io::driver::NewDriver {
+        directory: r"\FileSystem",
+        service: "Ntfs".to_owned(),
+        base: 0,
+        size: 0,
+        entry: DriverPtr::NULL,
+        section: DriverPtr::NULL,
+    };
+    let Ok(driver) = io::driver::create_driver(cx, &new)? else {
+        return Err(cx.stop(Verdict::not_implemented(r"a machine in which \FileSystem\Ntfs is taken")));
+    };
+    for major in REQUESTS {
+        let slot = (driver + DRIVER_OBJECT::MajorFunction).element(major.into());
+        cx.write(slot, ldr::internal_address("FolderDispatch"))?;
+    }
+    let flags = cx.read(driver + DRIVER_OBJECT::Flags)?;
+    cx.write(driver + DRIVER_OBJECT::Flags, flags | DRVO_BUILTIN_DRIVER)?;
+    let new = io::device::NewDevice {
+        extension: 0,
+        name: VOLUME.to_owned(),
+        device_type: FILE_DEVICE_DISK_FILE_SYSTEM,
+        characteristics: 0,
+        exclusive: false,
+    };
+    let Ok(device) = io::device::create(cx, driver, new)? else {
+        return Err(cx.stop(Verdict::not_implemented("running out of memory for the volume's device")));
+    };
+    let flags = cx.read(device + DEVICE_OBJECT::Flags)?;
+    cx.write(device + DEVICE_OBJECT::Flags, flags & !DO_DEVICE_INITIALIZING)?;
+    cx.with(|k| {
+        k.fs.device = device.address;
+        for (link, to) in LINKS {
+            k.ob.names
+                .insert(link, Target::Link(to.to_owned()))
+                .expect("nothing has a name before the first driver");
+        }
+    });
+    Ok(())
+}

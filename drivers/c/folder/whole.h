@@ -1,0 +1,87 @@
+/* Stories of the volume, and of files by their names alone. */
+#include "folder.h"
+
+static ULONG FillsTheDisk(VOID)
+{
+    LARGE_INTEGER Far = {.QuadPart = 1LL << 40}, Begin = {.QuadPart = 0};
+    FILE_STANDARD_INFORMATION Standard;
+
+    CHECK(Open(L"\\??\\C:\\config.txt", TO_WRITE, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);
+    CHECK(ZwWriteFile(File, NULL, NULL, NULL, &Status, "x", 1, &Far, NULL) == STATUS_DISK_FULL);
+    Far.QuadPart = 0x7FFFFFFFFFFFFFFFLL;
+    CHECK(ZwWriteFile(File, NULL, NULL, NULL, &Status, "x", 1, &Far, NULL) == STATUS_DISK_FULL);
+    CHECK(ZwSetInformationFile(File, &Status, &Far, sizeof(Far), FileEndOfFileInformation) == STATUS_DISK_FULL);
+    CHECK(ZwSetInformationFile(File, &Status, &Far, sizeof(Far), FileAllocationInformation) == STATUS_DISK_FULL);
+    /* Nothing is lost by it. */
+    CHECK(ZwQueryInformationFile(File, &Status, &Standard, sizeof(Standard), FileStandardInformation) == STATUS_SUCCESS);
+    CHECK(Standard.EndOfFile.QuadPart == 11);
+    Far.QuadPart = 100 << 20;
+    CHECK(ZwWriteFile(File, NULL, NULL, NULL, &Status, "x", 1, &Far, NULL) == STATUS_SUCCESS);
+    CHECK(ZwSetInformationFile(File, &Status, &Begin, sizeof(Begin), FileEndOfFileInformation) == STATUS_SUCCESS);
+    ZwClose(File);
+    return 0;
+}
+
+static ULONG TheVolume(VOID)
+{
+    static UCHAR Room[64] __attribute__((aligned(8)));
+    FILE_FS_SIZE_INFORMATION *Size = (PVOID)Room;
+    FILE_FS_FULL_SIZE_INFORMATION *Full = (PVOID)Room;
+    FILE_FS_VOLUME_INFORMATION *Volume = (PVOID)Room;
+    FILE_FS_ATTRIBUTE_INFORMATION *Attribute = (PVOID)Room;
+    FILE_FS_DEVICE_INFORMATION *Device = (PVOID)Room;
+    UNICODE_STRING Own = RTL_CONSTANT_STRING(L"\\Device\\DirqlFolder");
+    OBJECT_ATTRIBUTES Attributes;
+    LONGLONG Free;
+
+    CHECK(Open(L"\\??\\C:", FILE_READ_ATTRIBUTES | SYNCHRONIZE, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);
+    CHECK(ZwQueryVolumeInformationFile(File, &Status, Size, sizeof(*Size), FileFsSizeInformation) == STATUS_SUCCESS);
+    Free = Size->AvailableAllocationUnits.QuadPart;
+    CHECK(Free > 0 && Free < Size->TotalAllocationUnits.QuadPart && Size->BytesPerSector == 512);
+    ZwClose(File);
+    CHECK(NT_SUCCESS(Make(L"\\??\\C:\\more", "bytes")) && Open(L"\\??\\C:\\", TO_READ, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);
+    CHECK(ZwQueryVolumeInformationFile(File, &Status, Full, sizeof(*Full), FileFsFullSizeInformation) == STATUS_SUCCESS);
+    CHECK(Full->CallerAvailableAllocationUnits.QuadPart == Free - 2 && Full->SectorsPerAllocationUnit == 8);
+    CHECK(ZwQueryVolumeInformationFile(File, &Status, Volume, sizeof(Room), FileFsVolumeInformation) == STATUS_SUCCESS);
+    CHECK(Volume->VolumeLabelLength == 10 && memcmp(Volume->VolumeLabel, L"dirql", 10) == 0);
+    CHECK(ZwQueryVolumeInformationFile(File, &Status, Volume, 24, FileFsVolumeInformation) == STATUS_BUFFER_OVERFLOW);
+    CHECK(Status.Information == 24 && Volume->VolumeLabelLength == 10);
+    CHECK(ZwQueryVolumeInformationFile(File, &Status, Attribute, sizeof(Room), FileFsAttributeInformation) == STATUS_SUCCESS);
+    CHECK(Attribute->MaximumComponentNameLength == 255 && memcmp(Attribute->FileSystemName, L"NTFS", 8) == 0);
+    CHECK(ZwQueryVolumeInformationFile(File, &Status, Device, sizeof(*Device), FileFsDeviceInformation) == STATUS_SUCCESS);
+    CHECK(Device->DeviceType == FILE_DEVICE_DISK && (Device->Characteristics & FILE_DEVICE_IS_MOUNTED) != 0);
+    CHECK(ZwQueryVolumeInformationFile(File, &Status, Size, 23, FileFsSizeInformation) == STATUS_INFO_LENGTH_MISMATCH);
+    CHECK(ZwQueryVolumeInformationFile(File, &Status, Size, sizeof(Room), 99) == STATUS_INVALID_INFO_CLASS);
+    ZwClose(File);
+
+    /* What kind of device a file is on, the I/O manager knows of any. */
+    InitializeObjectAttributes(&Attributes, &Own, OBJ_KERNEL_HANDLE, NULL, NULL);
+    CHECK(ZwOpenFile(&File, FILE_READ_ATTRIBUTES, &Attributes, &Status, 0, 0) == STATUS_SUCCESS);
+    CHECK(ZwQueryVolumeInformationFile(File, &Status, Device, sizeof(*Device), FileFsDeviceInformation) == STATUS_SUCCESS);
+    CHECK(Device->DeviceType == FILE_DEVICE_UNKNOWN && Device->Characteristics == FILE_DEVICE_SECURE_OPEN);
+    CHECK(ZwQueryVolumeInformationFile(File, &Status, Size, sizeof(*Size), FileFsSizeInformation) == STATUS_INVALID_DEVICE_REQUEST);
+    ZwClose(File);
+    return 0;
+}
+
+static ULONG ByNameAlone(VOID)
+{
+    UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\??\\C:\\data\\Beta.TXT"), Gone = RTL_CONSTANT_STRING(L"\\??\\C:\\gone");
+    OBJECT_ATTRIBUTES Attributes;
+    FILE_NETWORK_OPEN_INFORMATION Network;
+    HANDLE Opened;
+
+    InitializeObjectAttributes(&Attributes, &Name, OBJ_CASE_INSENSITIVE | OBJ_KERNEL_HANDLE, NULL, NULL);
+    CHECK(ZwQueryFullAttributesFile(&Attributes, &Network) == STATUS_SUCCESS);
+    CHECK(Network.EndOfFile.QuadPart == 5 && Network.FileAttributes == FILE_ATTRIBUTE_ARCHIVE);
+    CHECK(IoCreateFileEx(&Opened, TO_READ, &Attributes, &Status, NULL, 0, FILE_SHARE_READ, FILE_OPEN, SYNCHRONOUS, NULL, 0,
+                         CreateFileTypeNone, NULL, IO_NO_PARAMETER_CHECKING, NULL) == STATUS_SUCCESS);
+    CHECK(Status.Information == FILE_OPENED);
+    CHECK(ZwDeleteFile(&Attributes) == STATUS_SHARING_VIOLATION);
+    ZwClose(Opened);
+    CHECK(ZwDeleteFile(&Attributes) == STATUS_SUCCESS);
+    CHECK(ZwDeleteFile(&Attributes) == STATUS_OBJECT_NAME_NOT_FOUND);
+    InitializeObjectAttributes(&Attributes, &Gone, OBJ_CASE_INSENSITIVE | OBJ_KERNEL_HANDLE, NULL, NULL);
+    CHECK(ZwQueryFullAttributesFile(&Attributes, &Network) == STATUS_OBJECT_NAME_NOT_FOUND);
+    return 0;
+}
