@@ -53,7 +53,7 @@ struct Entry {
 fn entries(tree: &Tree, directory: NodeId, scan: &Scan) -> Vec<Entry> {
     let mut all = Vec::new();
     if directory != ROOT {
-        let parent = tree.node(directory).parent;
+        let parent = tree.parent(directory);
         all.push(Entry { place: (0, String::new()), name: ".".to_owned(), node: directory });
         all.push(Entry { place: (1, String::new()), name: "..".to_owned(), node: parent });
     }

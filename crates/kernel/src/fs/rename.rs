@@ -86,6 +86,9 @@ impl super::State {
         if last.contains(':') {
             return Err(NtStatus::OBJECT_NAME_INVALID);
         }
+        if self.tree().node(id).is_gone || self.tree().node(parent).delete_pending {
+            return Err(NtStatus::DELETE_PENDING);
+        }
         // No directory comes to lie in itself, and the root stays where it is.
         if id == ROOT || self.tree().node(id).is_directory() && self.is_in_use_below(id, parent) {
             return Err(NtStatus::ACCESS_DENIED);

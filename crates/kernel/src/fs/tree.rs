@@ -158,15 +158,24 @@ impl Tree {
         CAPACITY - self.used
     }
 
+    /// It, and the directories that it lies in, up to the root; one that has no name any more may lie in none.
+    fn upwards(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
+        std::iter::successors(Some(id), |at| {
+            let parent = self.nodes.get(at)?.parent;
+            (*at != ROOT && self.nodes.contains_key(&parent)).then_some(parent)
+        })
+    }
+
+    /// The directory that it lies in; itself, if that is gone.
+    pub(super) fn parent(&self, id: NodeId) -> NodeId {
+        self.upwards(id).nth(1).unwrap_or(id)
+    }
+
     /// The whole name, `\` for the root.
     pub(super) fn path(&self, id: NodeId) -> String {
-        let mut path = String::new();
-        let mut at = id;
-        while at != ROOT {
-            let node = self.node(at);
-            path = format!("\\{}{path}", node.name);
-            at = node.parent;
-        }
+        let names: Vec<&str> =
+            self.upwards(id).filter(|at| *at != ROOT).map(|at| self.node(at).name.as_str()).collect();
+        let path: String = names.iter().rev().flat_map(|name| ["\\", name]).collect();
         if path.is_empty() { "\\".to_owned() } else { path }
     }
 
@@ -270,11 +279,7 @@ impl Tree {
 
     /// Whether `inner` is `outer` or lies below it.
     pub(super) fn lies_in(&self, inner: NodeId, outer: NodeId) -> bool {
-        let mut at = inner;
-        while at != outer && at != ROOT {
-            at = self.node(at).parent;
-        }
-        at == outer
+        self.upwards(inner).any(|at| at == outer)
     }
 
     /// The file ends at `size`; what is new is zeros.
