@@ -66,7 +66,8 @@ fn a_record_is_replayed_with_the_folder_that_it_was_made_with() {
     let answer = run(&disk, &["--record", record.to_str().unwrap()]);
     assert_eq!(answer.code, Some(0), "{}", answer.said());
     let again = dirql(["replay", record.to_str().unwrap()]);
-    assert!(again.code == Some(0) && again.err.contains("replay: the same run, "), "{}", again.said());
+    let said = again.said();
+    assert!(again.code == Some(0) && said.contains("replay: the same run, "), "{said}");
 
     let moved = disk.with_file_name("moved");
     fs::rename(&disk, &moved).unwrap();
