@@ -221,8 +221,8 @@ pub(crate) fn create(
     mode: Mode,
     kernel_handle: bool,
 ) -> Flow<Result<Opened, NtStatus>> {
-    let (file, access, information) = match open_device(cx, path, options, mode)? {
-        Ok(opened) => opened,
+    let Answered { file, access, information } = match open_device(cx, path, options, mode)? {
+        Ok(answered) => answered,
         Err(status) => return Ok(Err(status)),
     };
     let handle = handle::open(cx, file.address, access, kernel_handle)?;
@@ -254,13 +254,22 @@ fn find_device(
     })
 }
 
-/// The file, the access that was granted, and what the driver says that it did.
+/// A file that its driver has agreed to.
+struct Answered {
+    file: DriverPtr<FILE_OBJECT>,
+    /// What was granted.
+    access: u32,
+    /// What the driver says that it did.
+    information: u64,
+}
+
+/// Asks the device that a name leads to.
 fn open_device(
     cx: &mut Cx<'_>,
     path: &str,
     options: &OpenOptions,
     mode: Mode,
-) -> Flow<Result<(DriverPtr<FILE_OBJECT>, u32, u64), NtStatus>> {
+) -> Flow<Result<Answered, NtStatus>> {
     let (device, name) = match find_device(cx, path, options.root)? {
         Ok(found) => found,
         Err(status) => return Ok(Err(status)),
@@ -292,7 +301,7 @@ fn open_device(
     cx.write(file + FILE_OBJECT::Flags, flags | FO_FILE_OPEN)?;
     // It is said while the driver is asked, and the file may be gone later.
     cx.write(file + FILE_OBJECT::RelatedFileObject, DriverPtr::NULL)?;
-    Ok(Ok((file, map_generic(options.access), answer.information)))
+    Ok(Ok(Answered { file, access: map_generic(options.access), information: answer.information }))
 }
 
 /// Counts one more file on the device, if it can be opened now.

@@ -5,8 +5,7 @@
 
 use abi::{
     DELETE, DriverPtr, FILE_DELETE_ON_CLOSE, FILE_NETWORK_OPEN_INFORMATION, FILE_READ_ATTRIBUTES,
-    FILE_SHARE_DELETE, FILE_SHARE_READ, FILE_SHARE_WRITE, FileNetworkOpenInformation, IO_STATUS_BLOCK,
-    NtStatus, OBJECT_ATTRIBUTES,
+    FileNetworkOpenInformation, IO_STATUS_BLOCK, NtStatus, OBJECT_ATTRIBUTES,
 };
 use engine::Flow;
 
@@ -20,7 +19,11 @@ use crate::ob;
 use crate::ob::Handle;
 use crate::ob::handle::Mode;
 
-const SHARED: u16 = (FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE) as u16;
+/// `FILE_SHARE_READ`, `_WRITE` and `_DELETE`.
+const SHARED: u16 = 7;
+/// Bytes of a `FILE_NETWORK_OPEN_INFORMATION`.
+const LENGTH: u32 = 0x38;
+const _: () = assert!(size_of::<FILE_NETWORK_OPEN_INFORMATION>() == LENGTH as usize);
 
 /// Opens the file for this alone.
 fn open(
@@ -77,7 +80,6 @@ fn ask(
     if status_block.is_null() {
         return Ok(NtStatus::INSUFFICIENT_RESOURCES);
     }
-    const LENGTH: u32 = size_of::<FILE_NETWORK_OPEN_INFORMATION>() as u32;
     let buffer = Buffer { address: information.address, length: LENGTH };
     let operation = Operation::Query(FileNetworkOpenInformation, buffer);
     let request = Request { operation: &operation, event: None, status_block, key: 0 };
