@@ -761,10 +761,10 @@ exports! { FUNCTIONS:
     : SeUnlockSubjectContext(1) @ 0..=0 => se::subject::unlock;
     : SeValidSecurityDescriptor(2) @ 0..=0 => se::object::valid;
     : VerSetConditionMask(3) @ 0..=15 => rtl::version::set_condition_mask;
-    : ZwAllocateLocallyUniqueId(1) @ 0..=0 => rtl::luid::zw_allocate;
     wmilib: WmiCompleteRequest(5) @ 0..=2 => wmi::finish::complete;
     wmilib: WmiFireEvent(5) @ 0..=2 => wmi::event::fire;
     wmilib: WmiSystemControl(4) @ 0..=0 => wmi::library::system_control;
+    : ZwAllocateLocallyUniqueId(1) @ 0..=0 => rtl::luid::zw_allocate;
     : ZwAllocateVirtualMemory(6) @ 0..=0 => mm::virtual_memory::zw_allocate;
     : ZwCancelTimer(2) @ 0..=0 => ke::nt_timer::zw_cancel;
     : ZwClose(1) @ 0..=0 => ob::handle::zw_close;
