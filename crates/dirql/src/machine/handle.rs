@@ -2,7 +2,7 @@
 
 use engine::outside;
 use kernel::io::file::{self, OpenOptions};
-use kernel::ob;
+use kernel::ob::{self, duplicate};
 
 use super::transfer::{self, Completion, Transfer, perform};
 use super::{Machine, Request};
@@ -118,6 +118,45 @@ impl Handle<'_> {
     /// [`Error::Stuck`], [`Error::Stopped`].
     pub fn try_device_control(&self, code: u32, input: &[u8], output: u32) -> Result<Completion, Error> {
         self.try_ask("DeviceIoControl", Transfer::Control { code, input: input.to_owned(), output })
+    }
+
+    /// Has the driver write what it keeps back (`FlushFileBuffers`).
+    ///
+    /// # Errors
+    /// As [`Handle::write`].
+    pub fn flush(&self) -> Result<(), Error> {
+        self.ask("FlushFileBuffers", Transfer::Flush).map(|_| ())
+    }
+
+    /// Asks what is known of the file, of a class of `FILE_INFORMATION_CLASS` (`NtQueryInformationFile`), with a buffer of so many bytes.
+    ///
+    /// # Errors
+    /// As [`Handle::write`].
+    pub fn query_information(&self, class: u32, length: u32) -> Result<Vec<u8>, Error> {
+        self.ask("NtQueryInformationFile", Transfer::Query { class, length }).map(|end| end.data)
+    }
+
+    /// Sets what [`Handle::query_information`] asks for (`NtSetInformationFile`).
+    ///
+    /// # Errors
+    /// As [`Handle::write`].
+    pub fn set_information(&self, class: u32, data: &[u8]) -> Result<(), Error> {
+        self.ask("NtSetInformationFile", Transfer::Set { class, data: data.to_owned() }).map(|_| ())
+    }
+
+    /// Another handle to the same open file (`DuplicateHandle`): the driver hears of the end when the last one is closed.
+    ///
+    /// # Errors
+    /// [`Error::Status`]; [`Error::Stuck`], [`Error::Stopped`].
+    pub fn duplicate(&self) -> Result<Self, Error> {
+        let handle = self.handle;
+        let copy = self.machine.on_thread("DuplicateHandle", move |cx| duplicate::of_own(cx, handle))?;
+        match copy {
+            Ok(handle) => Ok(Self { machine: self.machine, handle, path: self.path.clone() }),
+            Err(status) => {
+                Err(Error::Status { what: format!("DuplicateHandle of {}", self.path), status: status.0 })
+            }
+        }
     }
 
     /// Begins to read, as [`Handle::read_at`], and does not wait for the end.

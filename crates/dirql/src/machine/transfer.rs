@@ -19,6 +19,12 @@ pub(crate) enum Transfer {
     Write { data: Vec<u8>, offset: Option<u64> },
     /// `DeviceIoControl`.
     Control { code: u32, input: Vec<u8>, output: u32 },
+    /// `FlushFileBuffers`.
+    Flush,
+    /// `NtQueryInformationFile`.
+    Query { class: u32, length: u32 },
+    /// `NtSetInformationFile`.
+    Set { class: u32, data: Vec<u8> },
 }
 
 /// How a request ended.
@@ -56,8 +62,9 @@ impl Buffers {
     /// For a request; none if the application has no memory left.
     fn new(cx: &mut Cx<'_>, transfer: &Transfer) -> Flow<Option<Self>> {
         let (input, output): (&[u8], u32) = match transfer {
-            Transfer::Read { length, .. } => (&[], *length),
-            Transfer::Write { data, .. } => (data, 0),
+            Transfer::Read { length, .. } | Transfer::Query { length, .. } => (&[], *length),
+            Transfer::Write { data, .. } | Transfer::Set { data, .. } => (data, 0),
+            Transfer::Flush => (&[], 0),
             Transfer::Control { input, output, .. } => (input, *output),
         };
         let length = u32::try_from(input.len()).expect("a script's data are bounded");
@@ -76,6 +83,9 @@ impl Buffers {
             Transfer::Read { offset, .. } => Operation::Read(self.output, signed(offset)),
             Transfer::Write { offset, .. } => Operation::Write(self.input, signed(offset)),
             Transfer::Control { code, .. } => Operation::Control(*code, self.input, self.output),
+            Transfer::Flush => Operation::Flush,
+            Transfer::Query { class, .. } => Operation::Query(*class, self.output),
+            Transfer::Set { class, .. } => Operation::Set(*class, self.input),
         }
     }
 

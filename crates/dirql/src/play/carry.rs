@@ -41,6 +41,7 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::JoinThread(name) => stage.join(cx, name).map(Ok),
         Command::Cancel(cancel) => request::cancel(stage, cx, cancel),
         Command::UserApc(name) => stage.to_thread(cx, name, user_apc::queue),
+        Command::Duplicate { handle, name } => request::duplicate(stage, cx, handle, name),
         Command::Terminate(name) => stage.to_thread(cx, name, user_apc::end),
         Command::Close { handle } => request::close(stage, cx, handle),
         Command::Wait { nanoseconds } => wait::sleep(cx, *nanoseconds).map(Ok),

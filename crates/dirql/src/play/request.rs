@@ -5,7 +5,7 @@ use engine::Flow;
 use kernel::Cx;
 use kernel::io::file::{self, OpenOptions};
 use kernel::io::{cancel, interface};
-use kernel::ob::Handle;
+use kernel::ob::{Handle, duplicate};
 
 use super::Stage;
 use super::carry::Outcome;
@@ -84,6 +84,9 @@ fn transfer(stage: &Stage, request: &Request) -> Transfer {
             let input = input.as_ref().map(bytes).unwrap_or_default();
             Transfer::Control { code: *code, input, output: *output }
         }
+        Operation::Flush => Transfer::Flush,
+        Operation::Query { class, length } => Transfer::Query { class: *class, length: *length },
+        Operation::Set { class, data } => Transfer::Set { class: *class, data: bytes(data) },
     }
 }
 
@@ -213,6 +216,20 @@ pub(super) fn cancel(stage: &Stage, cx: &mut Cx<'_>, what: &Cancel) -> Flow<Outc
             }
         }
     }
+}
+
+pub(super) fn duplicate(stage: &Stage, cx: &mut Cx<'_>, name: &str, new: &str) -> Flow<Outcome> {
+    let handle = match handle(stage, name) {
+        Ok(handle) => handle,
+        Err(why) => return Ok(Err(why)),
+    };
+    Ok(match duplicate::of_own(cx, handle)? {
+        Ok(copy) => {
+            stage.with(|state| state.handles.insert(new.to_owned(), copy));
+            Ok(())
+        }
+        Err(status) => Err(format!("`{name}` cannot be duplicated: {status}")),
+    })
 }
 
 pub(super) fn close(stage: &Stage, cx: &mut Cx<'_>, name: &str) -> Flow<Outcome> {

@@ -49,7 +49,7 @@ pub struct Statement {
 pub enum Command {
     /// `open`: `CreateFile`.
     Open(Open),
-    /// `read`, `write`, `ioctl`: a request, which this thread waits for.
+    /// `read`, `write`, `ioctl`, `flush`, `query`, `set`: a request, which this thread waits for.
     Request {
         /// The request.
         request: Request,
@@ -113,6 +113,13 @@ pub enum Command {
     Close {
         /// The handle's name.
         handle: String,
+    },
+    /// `duplicate`: `DuplicateHandle`, another handle to the same file.
+    Duplicate {
+        /// The handle's name.
+        handle: String,
+        /// The new handle's.
+        name: String,
     },
     /// `wait`: this thread sleeps so many nanoseconds of virtual time.
     Wait {
@@ -275,6 +282,22 @@ pub enum Operation {
         input: Option<Data>,
         /// The output buffer's bytes, at most [`super::MAX_TRANSFER`]; 0: no buffer.
         output: u32,
+    },
+    /// `FlushFileBuffers`.
+    Flush,
+    /// `NtQueryInformationFile`, as `GetFileSizeEx` and its like call it.
+    Query {
+        /// `FILE_INFORMATION_CLASS`.
+        class: u32,
+        /// The buffer's bytes, at most [`super::MAX_TRANSFER`].
+        length: u32,
+    },
+    /// `NtSetInformationFile`, as `SetEndOfFile` and its like call it.
+    Set {
+        /// `FILE_INFORMATION_CLASS`.
+        class: u32,
+        /// What is set.
+        data: Data,
     },
 }
 

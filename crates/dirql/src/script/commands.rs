@@ -14,11 +14,14 @@ use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 use super::wmi;
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 30] = [
+pub(super) const COMMANDS: [&str; 34] = [
     "open",
     "read",
     "write",
     "ioctl",
+    "flush",
+    "query",
+    "set",
     "async",
     "pointer",
     "load",
@@ -27,6 +30,7 @@ pub(super) const COMMANDS: [&str; 30] = [
     "cancel",
     "apc",
     "terminate",
+    "duplicate",
     "close",
     "wait",
     "clock",
@@ -164,7 +168,7 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
     let keyword = first.text();
     let command = match &*keyword {
         "open" => open(args, names)?,
-        "read" | "write" | "ioctl" => {
+        "read" | "write" | "ioctl" | "flush" | "query" | "set" => {
             let (request, can, known, _) = request(&keyword, args, names)?;
             Command::Request { request, expect: args.expectations(can, known)? }
         }
@@ -186,6 +190,12 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
         "cancel" => cancel(args, names)?,
         "apc" => Command::UserApc(thread(args, names)?),
         "terminate" => Command::Terminate(thread(args, names)?),
+        "duplicate" => {
+            let (handle, overlapped) = names.handle(&args.word("the handle to duplicate")?)?;
+            args.keyword("as")?;
+            let name = names.give(&args.word("the new handle's name")?, Kind::Handle { overlapped })?;
+            Command::Duplicate { handle, name }
+        }
         "close" => {
             let (handle, _) = names.handle(&args.word("the handle to close")?)?;
             names.end(&handle, first.at);
@@ -243,8 +253,9 @@ pub(super) fn expectations_of(command: &mut Command) -> Option<(Can, &mut Expect
 
 fn result_of(operation: &Operation) -> Can {
     match operation {
+        Operation::Flush | Operation::Set { .. } => Can::Status,
         Operation::Write { .. } => Can::Bytes,
-        Operation::Read { .. } | Operation::Ioctl { .. } => Can::Data,
+        Operation::Read { .. } | Operation::Ioctl { .. } | Operation::Query { .. } => Can::Data,
     }
 }
 
@@ -291,13 +302,23 @@ fn open(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
 
 type Asked = (Request, Can, &'static [&'static str], bool);
 
-/// `read`, `write` or `ioctl`: the request, what it yields, what else could follow, whether the handle is overlapped.
+/// `read`, `write`, `ioctl`, `flush`, `query` or `set`: the request, what it yields, what else could follow, whether the handle is overlapped.
 fn request(keyword: &str, args: &mut Arguments, names: &Names) -> Outcome<Asked> {
     let (handle, overlapped) = names.handle(&args.word("the handle's name")?)?;
     let mut known: &[&str] = &["at"];
     let operation = match keyword {
         "read" => Operation::Read { length: args.length("a number of bytes")?, offset: offset(args)? },
         "write" => Operation::Write { data: args.exact_data()?, offset: offset(args)? },
+        "flush" | "query" | "set" => {
+            known = &[];
+            match keyword {
+                "flush" => Operation::Flush,
+                "query" => {
+                    Operation::Query { class: class(args)?, length: args.length("the buffer's size")? }
+                }
+                _ => Operation::Set { class: class(args)?, data: args.exact_data()? },
+            }
+        }
         _ => {
             known = &["in", "out"];
             let code = parse_control_code(&args.word("the control code")?)?;
@@ -308,6 +329,41 @@ fn request(keyword: &str, args: &mut Arguments, names: &Names) -> Outcome<Asked>
     };
     let can = result_of(&operation);
     Ok((Request { handle, operation }, can, known, overlapped))
+}
+
+/// Names of `FILE_INFORMATION_CLASS`, for what drivers of devices are asked.
+const CLASSES: [(&str, u32); 15] = [
+    ("FileBasicInformation", 4),
+    ("FileStandardInformation", 5),
+    ("FileInternalInformation", 6),
+    ("FileEaInformation", 7),
+    ("FileAccessInformation", 8),
+    ("FileNameInformation", 9),
+    ("FileDispositionInformation", 13),
+    ("FilePositionInformation", 14),
+    ("FileModeInformation", 16),
+    ("FileAlignmentInformation", 17),
+    ("FileAllInformation", 18),
+    ("FileAllocationInformation", 19),
+    ("FileEndOfFileInformation", 20),
+    ("FileStreamInformation", 22),
+    ("FileNetworkOpenInformation", 34),
+];
+
+/// A class of information: its name, or a number.
+fn class(args: &mut Arguments) -> Outcome<u32> {
+    let word = args.word("the class: FileStandardInformation, or its number")?;
+    let written = word.text();
+    if let Some((_, class)) = CLASSES.iter().find(|(name, _)| *name == &*written) {
+        return Ok(*class);
+    }
+    match parse_number(&written).and_then(|number| u32::try_from(number).ok()) {
+        Some(number) => Ok(number),
+        None => {
+            let names = CLASSES.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+            fault(word.at, unknown("class of information", &written, names))
+        }
+    }
 }
 
 fn offset(args: &mut Arguments) -> Outcome<Option<u64>> {

@@ -26,6 +26,19 @@ fn process_of(cx: &mut Cx<'_>, handle: u64) -> Result<(u64, u64), NtStatus> {
     Ok((key, entry.object))
 }
 
+/// `DuplicateHandle`, as an application calls it for a handle of its own, with the same access.
+///
+/// # Errors
+/// [`engine::Leave`] if the machine ends meanwhile. (inner) `INVALID_HANDLE`.
+pub fn of_own(cx: &mut Cx<'_>, source: Handle) -> Flow<Result<Handle, NtStatus>> {
+    let entry = match handle::entry(cx, source, Mode::User) {
+        Ok(entry) => entry,
+        Err(status) => return Ok(Err(status)),
+    };
+    let own = crate::ps::current_process(cx);
+    handle::open_in(cx, own, entry.object, entry.access, false).map(Ok)
+}
+
 /// `ZwDuplicateObject`. Without a target the source is only closed, if that is asked for.
 ///
 /// # Errors
