@@ -121,3 +121,65 @@ fn a_process_ends_with_its_application() {
     );
     assert_eq!(report.sums.still_allocated(), 0, "{report}");
 }
+
+#[test]
+fn an_application_asks_and_sets_what_is_known_of_a_file_and_has_it_flushed() {
+    let script = r"open \\.\DirqlSystem as f
+        set f FileEndOfFileInformation u64:0x1234
+        query f FileStandardInformation 24 expect u64:0 + u64:0x1234 + u64:0
+        query f FileStandardInformation 20 expect STATUS_INFO_LENGTH_MISMATCH
+        query f 9 20 expect STATUS_INVALID_PARAMETER
+        set f FilePositionInformation u64:0x100
+        query f FilePositionInformation 8 expect u64:0x100
+        query f FilePositionInformation 7 expect STATUS_INFO_LENGTH_MISMATCH
+        query f FileModeInformation 4 expect u32:0x20
+        set f FileDispositionInformation hex:01 expect STATUS_INVALID_PARAMETER
+        flush f
+        close f
+        open \\.\DirqlSystem as r read-only
+        flush r expect STATUS_ACCESS_DENIED
+        close r
+        open \\.\DirqlSystem as o overlapped
+        query o FilePositionInformation 8 expect STATUS_INVALID_PARAMETER
+        query o FileStandardInformation 24 expect u64:0 + u64:0x1234 + u64:0
+        flush o
+        close o";
+    for checked in [false, true] {
+        let machine = start(|| Bench::new().driver(driver("system.sys")).checked(checked));
+        rig::play(&machine, script);
+        rig::finish(machine);
+    }
+    let machine = start(|| Bench::new().driver(driver("legacy.sys")));
+    rig::play(&machine, r"open \\.\DirqlLegacy as f; flush f expect STATUS_INVALID_DEVICE_REQUEST; close f");
+    rig::finish(machine);
+}
+
+#[test]
+fn a_duplicate_is_a_handle_to_the_same_file_which_ends_with_the_last() {
+    let machine = start(|| Bench::new().driver(driver("legacy.sys")));
+    rig::play(
+        &machine,
+        r"open \\.\DirqlLegacy as f
+        write f text:hello
+        duplicate f as g
+        close f
+        ioctl g 0x226010 out 20 expect prefix u32:4096 + u32:5 + u32:1
+        read g 5 at 0 expect text:hello
+        query g FilePositionInformation 8 expect u64:5
+        open \\.\DirqlLegacy as h
+        ioctl h 0x226010 out 20 expect prefix u32:4096 + u32:5 + u32:2
+        close g
+        ioctl h 0x226010 out 20 expect prefix u32:4096 + u32:5 + u32:1
+        close h",
+    );
+    // In Rust alike.
+    let first = machine.open(r"\\.\DirqlLegacy").unwrap();
+    let second = first.duplicate().unwrap();
+    first.set_information(14, &3u64.to_le_bytes()).unwrap();
+    assert_eq!(second.query_information(14, 8).unwrap(), 3u64.to_le_bytes());
+    first.close().unwrap();
+    assert_eq!(second.read(2).unwrap(), b"lo");
+    assert!(matches!(second.flush(), Err(dirql::Error::Status { status: 0xC000_0010, .. })));
+    second.close().unwrap();
+    rig::finish(machine);
+}

@@ -6,6 +6,7 @@ use abi::NtStatus;
 use engine::Flow;
 use kernel::Cx;
 use kernel::io::file::{self, Answer, Buffer, Operation, Overlapped};
+use kernel::io::information;
 use kernel::mm::user;
 use kernel::ob::Handle;
 use kernel::ps;
@@ -121,7 +122,7 @@ pub(crate) fn perform(cx: &mut Cx<'_>, handle: Handle, transfer: &Transfer) -> F
     let Some(buffers) = Buffers::new(cx, transfer)? else {
         return Ok(Completion::status(NtStatus::INSUFFICIENT_RESOURCES));
     };
-    let answer = file::perform(cx, handle, buffers.operation(transfer))?;
+    let answer = information::perform(cx, handle, buffers.operation(transfer))?;
     buffers.finish(cx, answer)
 }
 

@@ -10,6 +10,7 @@ use abi::{
 use engine::Flow;
 
 use super::operation::Operation;
+use super::send::Answer;
 use super::stack;
 use super::transfer::{self, Buffer, Request};
 use crate::cx::Cx;
@@ -64,6 +65,52 @@ pub(super) fn answer(
     Ok(NtStatus::SUCCESS)
 }
 
+/// What the I/O manager answers a query or a setting without the driver, if it does.
+fn answered(
+    cx: &mut Cx<'_>,
+    handle: Handle,
+    operation: &Operation,
+    mode: Mode,
+) -> Flow<Result<Option<Answer>, NtStatus>> {
+    let entry = match handle::reference(cx, handle, Some(Kind::File), 0, mode)? {
+        Ok(entry) => entry,
+        Err(status) => return Ok(Err(status)),
+    };
+    let file = DriverPtr::new(entry.object);
+    let answer = match *operation {
+        Operation::Query(class, buffer) => match own(cx, file, entry.access, class)? {
+            Some(bytes) if (buffer.length as usize) < bytes.len() => {
+                Some(Answer::failed(NtStatus::INFO_LENGTH_MISMATCH))
+            }
+            Some(bytes) => {
+                cx.write_bytes(buffer.address, &bytes)?;
+                Some(Answer { status: NtStatus::SUCCESS, information: bytes.len() as u64 })
+            }
+            None => None,
+        },
+        Operation::Set(class, buffer) => set_own(cx, file, class, (buffer.address, buffer.length))?
+            .map(|status| Answer { status, information: 0 }),
+        _ => None,
+    };
+    ob::object::dereference(cx, file)?;
+    Ok(Ok(answer))
+}
+
+/// Any operation on any handle of an application's, waiting for the end; the driver is not asked for what the I/O manager knows.
+///
+/// # Errors
+/// A verdict on a driver.
+pub fn perform(cx: &mut Cx<'_>, handle: Handle, operation: Operation) -> Flow<Answer> {
+    if matches!(operation, Operation::Query(..) | Operation::Set(..)) {
+        match answered(cx, handle, &operation, Mode::User)? {
+            Ok(Some(answer)) => return Ok(answer),
+            Ok(None) => {}
+            Err(status) => return Ok(Answer::failed(status)),
+        }
+    }
+    transfer::perform(cx, handle, operation)
+}
+
 /// `ZwQueryInformationFile`.
 ///
 /// # Errors
@@ -76,20 +123,7 @@ pub fn zw_query(
     length: u32,
     class: u32,
 ) -> Flow<NtStatus> {
-    let (object, access) = match file_of(cx, file)? {
-        Ok(found) => found,
-        Err(status) => return Ok(status),
-    };
-    let own = own(cx, object, access, class)?;
-    ob::object::dereference(cx, object)?;
-    let Some(bytes) = own else {
-        return ask(cx, file, status_block, &Operation::Query(class, Buffer { address: buffer, length }));
-    };
-    if (length as usize) < bytes.len() {
-        return Ok(NtStatus::INFO_LENGTH_MISMATCH);
-    }
-    cx.write_bytes(buffer, &bytes)?;
-    answer(cx, status_block, bytes.len() as u64)
+    zw(cx, file, status_block, &Operation::Query(class, Buffer { address: buffer, length }))
 }
 
 /// `ZwSetInformationFile`.
@@ -104,16 +138,19 @@ pub fn zw_set(
     length: u32,
     class: u32,
 ) -> Flow<NtStatus> {
-    let (object, _) = match file_of(cx, file)? {
-        Ok(found) => found,
-        Err(status) => return Ok(status),
-    };
-    let set = set_own(cx, object, class, (buffer, length))?;
-    ob::object::dereference(cx, object)?;
-    match set {
-        None => ask(cx, file, status_block, &Operation::Set(class, Buffer { address: buffer, length })),
-        Some(NtStatus::SUCCESS) => answer(cx, status_block, 0),
-        Some(status) => Ok(status),
+    zw(cx, file, status_block, &Operation::Set(class, Buffer { address: buffer, length }))
+}
+
+fn zw(
+    cx: &mut Cx<'_>,
+    file: u64,
+    status_block: DriverPtr<IO_STATUS_BLOCK>,
+    operation: &Operation,
+) -> Flow<NtStatus> {
+    match answered(cx, Handle(file), operation, Mode::Kernel)? {
+        Ok(None) => ask(cx, file, status_block, operation),
+        Ok(Some(Answer { status: NtStatus::SUCCESS, information })) => answer(cx, status_block, information),
+        Ok(Some(Answer { status, .. })) | Err(status) => Ok(status),
     }
 }
 

@@ -24,13 +24,13 @@ pub enum Operation {
     InternalControl(u32, Buffer, Buffer),
     /// `FlushFileBuffers`.
     Flush,
-    /// What is known of the file, of this class; drivers only.
+    /// What is known of the file, of this class.
     Query(u32, Buffer),
     /// As `Query`, to be set.
     Set(u32, Buffer),
     /// What the directory has; drivers only.
     List(Listing),
-    /// What is known of the volume, of this class; drivers only.
+    /// What is known of the volume, of this class.
     QueryVolume(u32, Buffer),
 }
 
@@ -56,8 +56,8 @@ impl Operation {
             Self::Write(..) => "WriteFile",
             Self::Control(..) | Self::InternalControl(..) => "DeviceIoControl",
             Self::Flush => "FlushFileBuffers",
-            Self::Query(..) => "ZwQueryInformationFile",
-            Self::Set(..) => "ZwSetInformationFile",
+            Self::Query(..) => "NtQueryInformationFile",
+            Self::Set(..) => "NtSetInformationFile",
             Self::List(_) => "ZwQueryDirectoryFile",
             Self::QueryVolume(..) => "ZwQueryVolumeInformationFile",
         }
