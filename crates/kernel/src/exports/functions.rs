@@ -255,6 +255,7 @@ exports! { FUNCTIONS:
     : IoRegisterDeviceInterface(4) @ 0..=0 => io::interface::register;
     : IoRegisterDriverReinitialization(3) @ 0..=0 => io::reinitialize::register;
     : IoRegisterLastChanceShutdownNotification(1) @ 0..=0 => io::shutdown::register_last_chance;
+    : IoRegisterPlugPlayNotification(7) @ 0..=0 => pnp::notify::register;
     : IoRegisterShutdownNotification(1) @ 0..=0 => io::shutdown::register;
     : IoReleaseCancelSpinLock(1) @ 2..=2 => io::cancel::release;
     : IoReleaseRemoveLockAndWaitEx(3) @ 0..=0 => io::remove_lock::release_and_wait;
@@ -262,6 +263,8 @@ exports! { FUNCTIONS:
     : IoRemoveShareAccess(2) @ 0..=0 => io::share_access::remove;
     : IoReportInterruptActive(1) @ 0..=2 => io::interrupt::report_active;
     : IoReportInterruptInactive(1) @ 0..=2 => io::interrupt::report_inactive;
+    : IoReportTargetDeviceChange(2) @ 0..=0 => pnp::notify::custom::report;
+    : IoReportTargetDeviceChangeAsynchronous(4) @ 0..=2 => pnp::notify::custom::report_later;
     : IoReuseIrp(2) @ 0..=2 ~ 0..=15 => io::allocate::reuse;
     : IoSetCompletionRoutineEx(7) @ 0..=2 => io::query::set_completion_routine_ex;
     : IoSetDeviceInterfaceState(2) @ 0..=0 => io::interface::set_state;
@@ -279,6 +282,8 @@ exports! { FUNCTIONS:
     : IoStopTimer(1) @ 0..=2 => io::timer::stop;
     : IoThreadToProcess(1) @ 0..=2 ~ 0..=15 => io::query::thread_to_process;
     : IoUninitializeWorkItem(1) @ 0..=15 => io::work_item::uninitialize;
+    : IoUnregisterPlugPlayNotification(1) @ 0..=0 => pnp::notify::unregister;
+    : IoUnregisterPlugPlayNotificationEx(1) @ 0..=0 => pnp::notify::unregister_ex;
     : IoUnregisterShutdownNotification(1) @ 0..=0 => io::shutdown::unregister;
     : IoUpdateShareAccess(2) @ 0..=0 => io::share_access::update;
     : IoValidateDeviceIoControlAccess(2) @ 0..=15 => io::query::validate_control_access;

@@ -1,7 +1,7 @@
 //! Device interfaces: names by which a class of devices is found, made from class, device and reference string.
 //!
 //! Pages: *IoRegisterDeviceInterface function*, *IoSetDeviceInterfaceState function*, *IoGetDeviceInterfaces function*,
-//! *Registering a Device Interface*. Interface registry keys and notifications are not here.
+//! *Registering a Device Interface*. Interface registry keys are not here; who is told of interfaces is `pnp::notify`'s.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ fn text(guid: &[u8; 16]) -> String {
     format!("{{{first:08x}-{second:04x}-{third:04x}-{:02x}{:02x}-{tail}}}", guid[8], guid[9])
 }
 
-fn read_class(cx: &mut Cx<'_>, class: DriverPtr<GUID>) -> Flow<String> {
+pub(crate) fn read_class(cx: &mut Cx<'_>, class: DriverPtr<GUID>) -> Flow<String> {
     let bytes: [u8; 16] = cx.read(class.cast())?;
     Ok(text(&bytes))
 }
@@ -105,18 +105,29 @@ fn give(cx: &mut Cx<'_>, to: DriverPtr<UNICODE_STRING>, name: &str) -> Flow<bool
 /// A verdict if the string is bad.
 pub fn set_state(cx: &mut Cx<'_>, name: DriverPtr<UNICODE_STRING>, enable: bool) -> Flow<NtStatus> {
     let name = ob::string::read(cx, name)?.to_lowercase();
-    Ok(cx.with(|k| {
+    let changed = cx.with(|k| {
         let Some(interface) = k.io.interfaces.by_name.get_mut(&name) else {
-            return NtStatus::OBJECT_NAME_NOT_FOUND;
+            return Err(NtStatus::OBJECT_NAME_NOT_FOUND);
         };
         match (interface.enabled, enable) {
-            (true, true) => return NtStatus::OBJECT_NAME_EXISTS,
-            (false, false) => return NtStatus::OBJECT_NAME_NOT_FOUND,
+            (true, true) => return Err(NtStatus::OBJECT_NAME_EXISTS),
+            (false, false) => return Err(NtStatus::OBJECT_NAME_NOT_FOUND),
             _ => interface.enabled = enable,
         }
         let (link, device) = (interface.link.clone(), interface.device);
-        set_link(k, &link, device)
-    }))
+        let changed = (interface.class.clone(), interface.name.clone());
+        match set_link(k, &link, device) {
+            NtStatus::SUCCESS => Ok(changed),
+            status => Err(status),
+        }
+    });
+    match changed {
+        Ok((class, name)) => {
+            pnp::notify::queue::interface_changed(cx, class, name, enable)?;
+            Ok(NtStatus::SUCCESS)
+        }
+        Err(status) => Ok(status),
+    }
 }
 
 /// The link exists while one of the interfaces that share it (they differ in their reference strings) is enabled.
@@ -152,21 +163,21 @@ pub fn of_class(k: &Kernel, class: &str, device: Option<u64>, all: bool) -> Vec<
         .collect()
 }
 
-/// Disables all enabled interfaces of a device; their names.
-pub fn disable_device(k: &mut Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Vec<String> {
+/// Disables all enabled interfaces of a device; their classes and names.
+pub fn disable_device(k: &mut Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Vec<(String, String)> {
     let interfaces = k.io.interfaces.by_name.values_mut();
     let enabled = interfaces.filter(|interface| interface.device == device.address && interface.enabled);
-    let disabled: Vec<(String, String)> = enabled
+    let disabled: Vec<(String, String, String)> = enabled
         .map(|interface| {
             interface.enabled = false;
-            (interface.name.clone(), interface.link.clone())
+            (interface.class.clone(), interface.name.clone(), interface.link.clone())
         })
         .collect();
-    for (_, link) in &disabled {
+    for (.., link) in &disabled {
         // Nobody wants it any more, so it can only be removed.
         let _ = set_link(k, link, device.address);
     }
-    disabled.into_iter().map(|(name, _)| name).collect()
+    disabled.into_iter().map(|(class, name, _)| (class, name)).collect()
 }
 
 /// Disables and forgets what a device registered: its physical device object goes.

@@ -18,6 +18,7 @@ use crate::ke;
 use crate::ke::thread::Thread;
 use crate::mm::{contiguous, io_space, mdl, pool, pool_check, reserved, view};
 use crate::ob::handle;
+use crate::pnp::notify;
 use crate::se::{subject, token};
 use crate::verdict::Verdict;
 use crate::{etw, ps, wmi};
@@ -95,6 +96,7 @@ pub(crate) fn report(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, when: Wh
     refuse_still_called(cx, &gone)?;
     objects(cx, &mut gone)?;
     trace_providers(cx, &gone)?;
+    notifications(cx, &mut gone)?;
     pool_check::all(cx)?;
     if base != 0 {
         memory(cx, &mut gone);
@@ -253,6 +255,20 @@ fn objects(cx: &mut Cx<'_>, gone: &mut Gone) -> Flow<()> {
         }
         let verdict = gone.verdict("work-item-leak", &format!("did not free the work item {item:#x}"));
         cx.report(verdict.related("allocated", made));
+    }
+    Ok(())
+}
+
+/// Registrations for Plug and Play notification. On Windows each is a reference to the driver object: the image stays for ever.
+fn notifications(cx: &mut Cx<'_>, gone: &mut Gone) -> Flow<()> {
+    for (entry, registered, who) in notify::outstanding(cx, gone.driver)? {
+        if gone.is_told("pnp-notification-leak", "registrations for Plug and Play notification", &who) {
+            let what = format!(
+                "left its registration for Plug and Play notification {entry:#x}, made by {who}: Windows keeps its image for that, and does not load it again"
+            );
+            let verdict = gone.verdict("pnp-notification-leak", &what).related("registered", registered);
+            cx.report(verdict);
+        }
     }
     Ok(())
 }

@@ -57,7 +57,7 @@ pub mod start_packet;
 mod tests;
 pub mod timer;
 mod transfer;
-mod unload;
+pub(crate) mod unload;
 pub(crate) mod violation;
 pub mod work_item;
 pub mod zw;

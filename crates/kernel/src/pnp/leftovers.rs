@@ -10,6 +10,7 @@ use abi::{DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr};
 use engine::Flow;
 
 use super::node::{self, NodeId, State};
+use super::notify;
 use super::resource;
 use crate::cx::{Cx, Kernel};
 use crate::hal::stale::Released;
@@ -137,7 +138,7 @@ pub(super) fn after_remove(cx: &mut Cx<'_>, id: NodeId, above: &[Attached]) -> F
         }
     }
     let service = names(cx, id).0;
-    disable_interfaces(cx, id, "IRP_MN_REMOVE_DEVICE");
+    disable_interfaces(cx, id, "IRP_MN_REMOVE_DEVICE")?;
     let interfaces = cx.with(|k| std::mem::take(&mut k.pnp.node_mut(id).interfaces));
     if interfaces > 0 {
         let message = format!(
@@ -239,13 +240,18 @@ fn mapped(cx: &mut Cx<'_>, id: NodeId) -> Vec<(io_space::Mapping, String)> {
 }
 
 /// Disables the device's interfaces that its drivers have left enabled in `what`: from now on they must not do it themselves.
-pub(super) fn disable_interfaces(cx: &mut Cx<'_>, id: NodeId, what: &str) {
+///
+/// # Errors
+/// As telling others of it.
+pub(super) fn disable_interfaces(cx: &mut Cx<'_>, id: NodeId, what: &str) -> Flow<()> {
     let (service, device) = names(cx, id);
-    for interface in cx.with(|k| io::interface::disable_device(k, id.pdo())) {
+    for (class, interface) in cx.with(|k| io::interface::disable_device(k, id.pdo())) {
         let message = format!(
             "{service} completed {what} of {device} and left its interface {interface} enabled, which the PnP manager has disabled now: \
              a driver should do it itself (IoSetDeviceInterfaceState), and must not any more after this"
         );
         cx.report(Verdict::advice("interface-still-enabled", message));
+        notify::queue::interface_changed(cx, class, interface, false)?;
     }
+    Ok(())
 }

@@ -18,6 +18,7 @@ mod judge;
 mod leftovers;
 pub mod message;
 pub mod node;
+pub mod notify;
 pub mod policy;
 pub mod property;
 
@@ -60,6 +61,8 @@ pub struct State {
     pub(crate) infs: Vec<String>,
     /// How many physical device objects were made.
     pub(crate) made: u32,
+    /// Who is told of what.
+    pub(crate) notify: notify::State,
 }
 
 impl State {

@@ -2,8 +2,8 @@
 //!
 //! Pages: *Removing a Device*, *IRP_MN_QUERY_REMOVE_DEVICE*, *IRP_MN_REMOVE_DEVICE*, *IRP_MN_SURPRISE_REMOVAL*, *Handling an
 //! IRP_MN_SURPRISE_REMOVAL Request*, *Handling an IRP_MN_QUERY_REMOVE_DEVICE Request* ("Windows … track open handles and fail the query if
-//! there are open handles after the IRP_MN_QUERY_REMOVE_DEVICE completes"). Applications are not asked by notification whether they
-//! close their handles.
+//! there are open handles after the IRP_MN_QUERY_REMOVE_DEVICE completes"). Drivers that have the device open are asked first
+//! (`notify::target`); applications are not asked whether they close their handles.
 
 use abi::{
     DEVICE_OBJECT, DriverPtr, IRP_MN_CANCEL_REMOVE_DEVICE, IRP_MN_QUERY_REMOVE_DEVICE, IRP_MN_REMOVE_DEVICE,
@@ -14,7 +14,7 @@ use engine::Flow;
 use super::enumerate::{exclusively, tell};
 use super::node::{self, NodeId, State};
 use super::request::ask;
-use super::{leftovers, stop};
+use super::{leftovers, notify, stop};
 use crate::cx::Cx;
 use crate::{io, ke};
 
@@ -39,6 +39,10 @@ fn ask_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     }
     if flags & PNP_DEVICE_NOT_DISABLEABLE != 0 {
         return Ok(NtStatus::INVALID_DEVICE_REQUEST);
+    }
+    let asked = notify::target::query_remove(cx, id)?;
+    if !asked.is_success() {
+        return Ok(asked);
     }
     tell(cx, id, "query remove");
     let answer = ask(cx, id, IRP_MN_QUERY_REMOVE_DEVICE, [0; 4])?;
@@ -70,7 +74,7 @@ pub fn cancel_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
 fn send_cancel(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     tell(cx, id, "cancel remove");
     ask(cx, id, IRP_MN_CANCEL_REMOVE_DEVICE, [0; 4])?;
-    Ok(())
+    notify::target::cancelled(cx, id)
 }
 
 /// Removes the device's drivers, asking first if [`query_remove`] has not. The card stays, and can be started again.
@@ -100,6 +104,7 @@ pub fn remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
 
 /// `IRP_MN_REMOVE_DEVICE`, and what must be gone after it.
 pub(super) fn send_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
+    notify::target::complete(cx, id)?;
     tell(cx, id, "remove");
     let above = leftovers::above(cx, id)?;
     ask(cx, id, IRP_MN_REMOVE_DEVICE, [0; 4])?;
@@ -149,8 +154,9 @@ pub(super) fn surprise_while_locked(cx: &mut Cx<'_>, id: NodeId, gone: bool) -> 
     let above = leftovers::above(cx, id)?;
     ask(cx, id, IRP_MN_SURPRISE_REMOVAL, [0; 4])?;
     leftovers::after_surprise(cx, id, &above)?;
-    leftovers::disable_interfaces(cx, id, "IRP_MN_SURPRISE_REMOVAL");
+    leftovers::disable_interfaces(cx, id, "IRP_MN_SURPRISE_REMOVAL")?;
     cx.with(|k| k.pnp.node_mut(id).state = if gone { State::SurpriseRemoved } else { State::Failed });
+    notify::target::complete(cx, id)?;
     if open_files(cx, id)? == 0 {
         send_remove(cx, id)?;
     }
