@@ -161,6 +161,11 @@ fn a_directory_is_deleted_when_it_is_empty() {
     tell(25, 6);
 }
 
+#[test]
+fn an_nt_routine_takes_what_its_threads_previous_mode_may_point_to() {
+    tell(28, 12);
+}
+
 /// A driver may look for a file that need not be there: nobody is blamed, and the option is named.
 #[test]
 fn without_a_folder_nothing_is_there_and_the_option_is_named() {

@@ -102,8 +102,8 @@ fn exports() -> Vec<Export> {
     const TABLE: &str = include_str!("../../kernel/src/exports/functions.rs");
     let rows = TABLE.lines().filter_map(|line| {
         let (row, service) = line.trim().strip_suffix(';')?.split_once(" => ")?;
-        let (name, rest) =
-            row.split_once(" : ").map_or(row, |(_, row)| row).trim_start_matches(": ").split_once('(')?;
+        // Before the name, which module has it.
+        let (name, rest) = row.split_once(": ").map_or(row, |(_, row)| row).split_once('(')?;
         let (arity, _) = rest.split_once(')')?;
         Some((name, arity, service))
     });
@@ -223,11 +223,19 @@ fn request(seed: u64, calls: u32, malice: u32, exports: &[&Export]) -> Vec<u8> {
     bytes
 }
 
+/// A folder for drive `C:`, the same for all machines that have one.
+fn disk() -> std::path::PathBuf {
+    let disk = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz-disk");
+    std::fs::create_dir_all(disk.join("inner")).unwrap();
+    disk
+}
+
 fn machine(seed: u64, calls: u32, malice: u32, exports: &[&Export], key: u64) -> Machine {
     let request = request(seed, calls, malice, exports);
     let bench = || {
         let bench = Bench::new().driver(driver("fuzz.sys")).device("pci,id=1234:5678,bar0=mem:4K,irq");
         let bench = bench.instruction_budget(2_000_000).checked(key.is_multiple_of(4));
+        let bench = if key % 4 < 2 { bench.files(disk()) } else { bench };
         bench.processors(1 + u32::try_from(key % 3).unwrap())
     };
     let machine = start_unheard(bench);

@@ -85,3 +85,58 @@ static ULONG ByNameAlone(VOID)
     CHECK(ZwQueryFullAttributesFile(&Attributes, &Network) == STATUS_OBJECT_NAME_NOT_FOUND);
     return 0;
 }
+
+NTSYSAPI NTSTATUS NTAPI NtCreateFile(PHANDLE Handle, ACCESS_MASK Access, POBJECT_ATTRIBUTES Attributes, PIO_STATUS_BLOCK Block,
+                                     PLARGE_INTEGER Size, ULONG FileAttributes, ULONG Share, ULONG Disposition, ULONG Options,
+                                     PVOID Ea, ULONG EaLength);
+NTSYSAPI NTSTATUS NTAPI NtOpenFile(PHANDLE Handle, ACCESS_MASK Access, POBJECT_ATTRIBUTES Attributes, PIO_STATUS_BLOCK Block,
+                                   ULONG Share, ULONG Options);
+
+static ULONG ByNtTold;
+
+static ULONG ByNt(VOID)
+{
+    UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\??\\C:\\nt.txt");
+    OBJECT_ATTRIBUTES Attributes;
+    LARGE_INTEGER Begin = {.QuadPart = 0};
+    char Buffer[4];
+
+    InitializeObjectAttributes(&Attributes, &Name, OBJ_CASE_INSENSITIVE | OBJ_KERNEL_HANDLE, NULL, NULL);
+    CHECK(NtCreateFile(&File, TO_WRITE, &Attributes, &Status, NULL, 0, 0, FILE_CREATE, SYNCHRONOUS, NULL, 0) == STATUS_SUCCESS);
+    CHECK(NtWriteFile(File, NULL, NULL, NULL, &Status, "text", 4, NULL, NULL) == STATUS_SUCCESS && Status.Information == 4);
+    CHECK(NtReadFile(File, NULL, NULL, NULL, &Status, Buffer, 4, &Begin, NULL) == STATUS_SUCCESS);
+    CHECK(memcmp(Buffer, "text", 4) == 0);
+    ZwClose(File);
+    CHECK(NtOpenFile(&File, TO_READ, &Attributes, &Status, FILE_SHARE_READ, SYNCHRONOUS) == STATUS_SUCCESS);
+    ZwClose(File);
+    return 0;
+}
+
+static VOID NTAPI ByNtThread(PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Context);
+    ByNtTold = ByNt();
+    PsTerminateSystemThread(STATUS_SUCCESS);
+}
+
+/* The Nt routines are the kernel's own on a system thread; on an application's they take an application's pointers only. */
+static ULONG InItsCallersMode(VOID)
+{
+    UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\??\\C:\\config.txt");
+    OBJECT_ATTRIBUTES Attributes, Nameless;
+    HANDLE Thread;
+    char Buffer[4];
+
+    InitializeObjectAttributes(&Attributes, &Name, OBJ_CASE_INSENSITIVE | OBJ_KERNEL_HANDLE, NULL, NULL);
+    CHECK(NtOpenFile(&File, TO_READ, &Attributes, &Status, FILE_SHARE_READ, SYNCHRONOUS) == STATUS_ACCESS_VIOLATION);
+    CHECK(NtCreateFile(&File, TO_READ, &Attributes, &Status, NULL, 0, 0, FILE_OPEN, SYNCHRONOUS, NULL, 0) == STATUS_ACCESS_VIOLATION);
+    CHECK(ZwOpenFile(&File, TO_READ, &Attributes, &Status, FILE_SHARE_READ, SYNCHRONOUS) == STATUS_SUCCESS);
+    CHECK(NtReadFile(File, NULL, NULL, NULL, &Status, Buffer, 4, NULL, NULL) == STATUS_ACCESS_VIOLATION);
+    CHECK(NtWriteFile(File, NULL, NULL, NULL, &Status, Buffer, 4, NULL, NULL) == STATUS_ACCESS_VIOLATION);
+    ZwClose(File);
+    InitializeObjectAttributes(&Nameless, NULL, OBJ_KERNEL_HANDLE, NULL, NULL);
+    CHECK(PsCreateSystemThread(&Thread, THREAD_ALL_ACCESS, &Nameless, NULL, NULL, ByNtThread, NULL) == STATUS_SUCCESS);
+    CHECK(ZwWaitForSingleObject(Thread, FALSE, NULL) == STATUS_SUCCESS);
+    ZwClose(Thread);
+    return ByNtTold;
+}

@@ -157,7 +157,7 @@ static PDRIVER_OBJECT OwnDriver;
 static PIRP OwnIrp, CurrentIrp;
 static PMDL OwnMdl;
 static PVOID Freed, WorkItem, ExTimer, Window, UserMemory;
-static HANDLE Handle, Sections[2];
+static HANDLE Handle, Sections[2], Files[2]; /* a file and a folder of drive C:, where there is one */
 static PVOID SectionObject;
 static ULONG64 State;
 static REQUEST *Stored;
@@ -283,6 +283,27 @@ static VOID MakeSections(void)
     InitializeObjectAttributes(&World->Attributes, &World->WideString, OBJ_KERNEL_HANDLE, NULL, NULL);
 }
 
+/* A file of drive C: and its root, where there is one; then what is opened by name is such a file half the time. */
+static void MakeFiles(void)
+{
+    UNICODE_STRING Names[] = {RTL_CONSTANT_STRING(L"\\??\\C:\\fuzz"), RTL_CONSTANT_STRING(L"\\??\\C:\\")};
+    OBJECT_ATTRIBUTES Attributes;
+    IO_STATUS_BLOCK Status;
+
+    for (ULONG i = 0; i < 2; i++) {
+        InitializeObjectAttributes(&Attributes, &Names[i], OBJ_KERNEL_HANDLE, NULL, NULL);
+        Files[i] = Handle;
+        if (!NT_SUCCESS(ZwCreateFile(&Files[i], GENERIC_ALL | SYNCHRONIZE, &Attributes, &Status, NULL, 0, 7, FILE_OPEN_IF,
+                                     FILE_SYNCHRONOUS_IO_NONALERT, NULL, 0))) {
+            return;
+        }
+    }
+    if (Below(2) == 0) {
+        RtlCopyMemory(World->WideText, Names[0].Buffer, Names[0].MaximumLength);
+        RtlInitUnicodeString(&World->WideString, World->WideText);
+    }
+}
+
 /* Two tables with three elements each, and a tree of three nodes. */
 static void MakeTables(void)
 {
@@ -380,6 +401,7 @@ static BOOLEAN MakeWorld(void)
         IoGetCurrentIrpStackLocation(OwnIrp)->DeviceObject = OwnDevice;
     }
     MakeSections();
+    MakeFiles();
     MakeTables();
     MakeSecurity();
     MapCard();
@@ -423,7 +445,7 @@ static ULONG_PTR Fitting(ULONG Kind)
     case FILE_: return (ULONG_PTR)IoGetCurrentIrpStackLocation(CurrentIrp)->FileObject;
     case THREAD: return (ULONG_PTR)KeGetCurrentThread();
     case PROCESS: return (ULONG_PTR)IoGetCurrentProcess();
-    case HANDLE_: return (ULONG_PTR)Handle;
+    case HANDLE_: return Below(2) == 0 ? (ULONG_PTR)Handle : (ULONG_PTR)Files[Below(2)];
     case EX_TIMER_: return (ULONG_PTR)ExTimer;
     case CODE: return (ULONG_PTR)Routine;
     case TIME: return (ULONG_PTR)&World->Time;

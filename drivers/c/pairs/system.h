@@ -121,6 +121,25 @@ static VOID ThreadedDpcWaits(BOOLEAN Wrong)
     Delay(5);
 }
 
+static VOID FileApcsDisabled(BOOLEAN Wrong)
+{
+    UNICODE_STRING Device = RTL_CONSTANT_STRING(L"\\Device\\NoSuchDevice");
+    OBJECT_ATTRIBUTES Attributes;
+    IO_STATUS_BLOCK Status;
+    HANDLE File;
+
+    InitializeObjectAttributes(&Attributes, &Device, OBJ_KERNEL_HANDLE, NULL, NULL);
+    KeEnterGuardedRegion();
+    if (!Wrong) {
+        KeLeaveGuardedRegion();
+    }
+    ZwCreateFile(&File, GENERIC_READ | SYNCHRONIZE, &Attributes, &Status, NULL, 0, FILE_SHARE_READ, FILE_OPEN,
+                 FILE_SYNCHRONOUS_IO_NONALERT, NULL, 0);
+    if (Wrong) {
+        KeLeaveGuardedRegion();
+    }
+}
+
 static VOID NoDisk(BOOLEAN Wrong)
 {
     UNICODE_STRING Disk = RTL_CONSTANT_STRING(L"\\DosDevices\\C:\\pairs.txt");
@@ -220,6 +239,7 @@ static VOID RunOnceContext(BOOLEAN Wrong)
     PAIR("driver-bug-check", DriverBugCheck)                                                                           \
     PAIR("etw-not-registered", EtwNotRegistered)                                                                       \
     PAIR("etw-provider-leak", EtwProviderLeak)                                                                         \
+    PAIR("file-apcs-disabled", FileApcsDisabled)                                                                       \
     PAIR("invalid-handle", InvalidHandle)                                                                              \
     PAIR("malformed-string", MalformedString)                                                                          \
     PAIR("no-disk", NoDisk)                                                                                            \

@@ -482,6 +482,10 @@ exports! { FUNCTIONS:
     : MmUnmapViewInSystemSpace(1) @ 0..=1 => mm::view_exports::unmap_in_system_space;
     : MmUnsecureVirtualMemory(1) @ 0..=1 => mm::virtual_memory::unsecure;
     : NtClose(1) @ 0..=0 => ob::handle::zw_close;
+    : NtCreateFile(11) @ 0..=0 => io::nt_file::create;
+    : NtOpenFile(6) @ 0..=0 => io::nt_file::open;
+    : NtReadFile(9) @ 0..=0 => io::nt_file::read;
+    : NtWriteFile(9) @ 0..=0 => io::nt_file::write;
     : ObCloseHandle(2) @ 0..=0 => ob::handle::ob_close_handle;
     : ObDereferenceObjectDeferDelete(1) @ 0..=2 => ob::object::dereference_defer_delete;
     : ObDereferenceSecurityDescriptor(2) @ 0..=1 => se::captured::dereference;

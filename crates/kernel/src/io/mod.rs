@@ -38,6 +38,7 @@ pub mod links;
 pub mod load;
 mod message_table;
 pub mod named_file;
+pub mod nt_file;
 mod operation;
 mod overlapped;
 mod packet;

@@ -63,6 +63,17 @@ impl Operation {
         }
     }
 
+    /// The routine by which a driver asks for it.
+    pub(crate) const fn ddi(&self) -> &'static str {
+        match self {
+            Self::Read(..) => "ZwReadFile",
+            Self::Write(..) => "ZwWriteFile",
+            Self::Control(..) | Self::InternalControl(..) => "ZwDeviceIoControlFile",
+            Self::Flush => "ZwFlushBuffersFile",
+            _ => self.name(),
+        }
+    }
+
     pub(crate) fn detail(&self, file: &str) -> String {
         match self {
             Self::Read(buffer, offset) | Self::Write(buffer, offset) => match offset {

@@ -19,6 +19,7 @@ use super::operation::Operation;
 use super::transfer::{self, Buffer, Request};
 use crate::cx::Cx;
 use crate::fs;
+use crate::ke::{irql, region};
 use crate::ob::attributes::Attributes;
 use crate::ob::handle::Mode;
 use crate::ob::{self, Handle};
@@ -143,6 +144,7 @@ fn open(
     status_block: DriverPtr<IO_STATUS_BLOCK>,
     options: &OpenOptions,
 ) -> Flow<NtStatus> {
+    look_at_apcs(cx, "ZwCreateFile")?;
     if !is_consistent(options) {
         return Ok(NtStatus::INVALID_PARAMETER);
     }
@@ -191,6 +193,17 @@ pub(super) fn open_named(
         tell_of_file(cx, &named.name, status);
     }
     Ok(opened)
+}
+
+/// The I/O manager tells a thread the end of its request by a special kernel APC: where none comes, Windows may wait for ever.
+fn look_at_apcs(cx: &mut Cx<'_>, ddi: &str) -> Flow<()> {
+    if irql::current(cx) == 0 && region::are_all_apcs_disabled(cx)? {
+        let message = format!(
+            "{ddi} was called in a guarded region: special kernel APCs are disabled, and the I/O manager tells the end of a request by one"
+        );
+        cx.report(Verdict::warning("file-apcs-disabled", message));
+    }
+    Ok(())
 }
 
 /// Whether the options go together, as *ZwCreateFile function* says.
@@ -333,6 +346,7 @@ fn issue(
     status_block: DriverPtr<IO_STATUS_BLOCK>,
     (operation, key): (Operation, u32),
 ) -> Flow<NtStatus> {
+    look_at_apcs(cx, operation.ddi())?;
     if apc != 0 {
         return Err(cx.stop(Verdict::not_implemented("a file operation with an APC routine")));
     }
