@@ -25,7 +25,7 @@ static ULONG (*const Stories[])(VOID) = {
     TheVolume, ByNameAlone, OptionsThatDoNotGoTogether, WithoutADisk, /* from 16 on */
     AsksForStream, AsksForVolumesBytes, AsksForFileId, AsksForClass, /* from 20 on */
     Adds, DeletesDirectory, MakesOnce, WasMadeOnce, /* from 24 on */
-    InItsCallersMode, /* 28 */
+    InItsCallersMode, WaitsForTheEnd, GoesOnAtOnce, /* from 28 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -250,6 +250,35 @@ fn each_schedule_of_a_search_begins_with_the_folder_as_it_was() {
     assert!(!folder.join("once").exists());
 }
 
+/// What a search finds of one story, with so many departures.
+fn searched(index: u32, faults: bool) -> Option<Report> {
+    let folder = disk("choices");
+    let script =
+        format!(r"open {DEVICE} as a; ioctl a {:#x} out 8 expect hex:00_00_00_00_??_??_??_??", code(index));
+    let play = ScriptText::typed(&script).play().unwrap();
+    let bounds = Bounds { preemptions: 1, faults, ..Bounds::default() };
+    let broken = |report: &Report| report.outcome() != Outcome::Clean;
+    let searched = bench(&folder).search(&play, &bounds, broken).unwrap();
+    assert!(searched.complete || searched.found.is_some());
+    searched.found.map(|(_, report)| report)
+}
+
+#[test]
+fn an_asynchronous_read_may_be_pending_and_who_goes_on_at_once_is_found() {
+    tell(29, 3);
+    tell(30, 3);
+    assert!(searched(29, false).is_none());
+    let report = searched(30, false).expect("the read is pending in a schedule");
+    assert!(report.failure.is_some() || report.verdict.is_some(), "{report}");
+}
+
+#[test]
+fn a_disk_may_be_full_in_a_search_for_faults() {
+    assert!(searched(24, false).is_none());
+    let report = searched(24, true).expect("a write fails in a schedule");
+    assert!(report.failure.is_some(), "{report}");
+}
+
 #[test]
 fn a_record_knows_what_was_in_the_folder() {
     let folder = disk("record");

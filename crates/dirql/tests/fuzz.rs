@@ -247,7 +247,11 @@ fn machine(seed: u64, calls: u32, malice: u32, exports: &[&Export], key: u64) ->
 
 /// A machine in which so many calls of these exports are made, of whose arguments so many in a thousand do not fit.
 fn call(seed: u64, exports: &[&Export], calls: u32, malice: u32) -> Report {
-    let machine = machine(seed, calls, malice, exports, seed);
+    call_on(seed, exports, calls, malice, seed)
+}
+
+fn call_on(seed: u64, exports: &[&Export], calls: u32, malice: u32, key: u64) -> Report {
+    let machine = machine(seed, calls, malice, exports, key);
     // What comes of it stands in the report.
     let _ = try_play(&machine, FUZZ);
     machine.finish()
@@ -344,6 +348,21 @@ fn no_call_with_whatever_arguments_is_a_fault_of_ours_and_a_seed_is_one_run() {
         let malice = MALICE[usize::try_from(seed % 5).unwrap()];
         let (one, other) = (call(seed, &all, 400, malice), call(seed, &all, 400, malice));
         campaign.add(&format!("seed {seed}"), &one, &other);
+    }
+    campaign.hold();
+}
+
+/// The same of what works on files, on a drive that has some.
+#[test]
+fn nor_is_any_with_files_of_a_drive() {
+    let exports = exports();
+    let files: Vec<&Export> = exports.iter().filter(|export| export.name.contains("File")).collect();
+    assert!(files.len() >= 15, "{}", files.len());
+    let mut campaign = Campaign::default();
+    for seed in seeds(20) {
+        let malice = MALICE[usize::try_from(seed % 5).unwrap()];
+        let run = || call_on(seed, &files, 200, malice, 4 * seed + seed % 2);
+        campaign.add(&format!("seed {seed}"), &run(), &run());
     }
     campaign.hold();
 }

@@ -183,3 +183,33 @@ static ULONG WasMadeOnce(VOID)
     CHECK(Holds(L"\\??\\C:\\once", "once"));
     return 0;
 }
+
+/* By an asynchronous handle: whether it waits for the end, if that is not there yet. */
+static ULONG ReadsAsynchronously(BOOLEAN Waits)
+{
+    LARGE_INTEGER Offset = {.QuadPart = 6};
+    static char Buffer[4]; /* it outlives whoever does not wait */
+    NTSTATUS Read;
+
+    RtlFillMemory(Buffer, 4, '?');
+    CHECK(Open(L"\\??\\C:\\config.txt", FILE_READ_DATA | SYNCHRONIZE, FILE_OPEN, 0) == STATUS_SUCCESS);
+    Read = ZwReadFile(File, NULL, NULL, NULL, &Status, Buffer, 4, &Offset, NULL);
+    if (Read == STATUS_PENDING && Waits) {
+        ZwWaitForSingleObject(File, FALSE, NULL);
+        Read = Status.Status;
+    }
+    ZwClose(File);
+    CHECK(memcmp(Buffer, "9600", 4) == 0);
+    CHECK(Read == STATUS_SUCCESS && Status.Information == 4);
+    return 0;
+}
+
+static ULONG WaitsForTheEnd(VOID)
+{
+    return ReadsAsynchronously(TRUE);
+}
+
+static ULONG GoesOnAtOnce(VOID)
+{
+    return ReadsAsynchronously(FALSE);
+}

@@ -135,6 +135,9 @@ pub(super) fn write(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Answer> {
         Ok(bytes) => bytes,
         Err(status) => return Ok(Answer::failed(status)),
     };
+    if length > 0 && cx.choose("fault.disk", 2) == 1 {
+        return Ok(Answer::failed(NtStatus::DISK_FULL));
+    }
     let time = now(cx);
     let written = cx.with(|k| {
         let tree = k.fs.tree();

@@ -1,12 +1,13 @@
 //! IRPs that come to the volume: each is answered at once, on the thread that brings it.
 //!
-//! Pages: *IRP_MJ_CREATE (File Systems)* and its neighbours. A request for an asynchronous handle is answered at once, too: Windows may do
-//! that, or answer `STATUS_PENDING`.
+//! Pages: *IRP_MJ_CREATE (File Systems)* and its neighbours, *Synchronous and Asynchronous I/O*. A driver's read or write by an asynchronous handle
+//! may be answered `STATUS_PENDING` instead, and carried out by a thread of the system's: Windows does either, so it is a choice.
 
 use abi::{
-    DEVICE_OBJECT, DriverPtr, FILE_OBJECT, IO_STACK_LOCATION, IRP, IRP_MJ_CLEANUP, IRP_MJ_CLOSE,
-    IRP_MJ_CREATE, IRP_MJ_DIRECTORY_CONTROL, IRP_MJ_FLUSH_BUFFERS, IRP_MJ_QUERY_INFORMATION,
+    DEVICE_OBJECT, DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IRP, IRP_MJ_CLEANUP,
+    IRP_MJ_CLOSE, IRP_MJ_CREATE, IRP_MJ_DIRECTORY_CONTROL, IRP_MJ_FLUSH_BUFFERS, IRP_MJ_QUERY_INFORMATION,
     IRP_MJ_QUERY_VOLUME_INFORMATION, IRP_MJ_READ, IRP_MJ_SET_INFORMATION, IRP_MJ_WRITE, NtStatus,
+    SL_PENDING_RETURNED,
 };
 use engine::Flow;
 
@@ -15,7 +16,7 @@ use super::{contents, file_information, listing, opening, volume};
 use crate::cx::Cx;
 use crate::io::irp;
 use crate::io::send::Answer;
-use crate::ke::time;
+use crate::ke::{irql, thread, time};
 use crate::pnp;
 use crate::verdict::Verdict;
 
@@ -60,21 +61,42 @@ pub fn dispatch(
     let file = cx.read(location + IO_STACK_LOCATION::FileObject)?.cast();
     let asked = Asked { irp: request, location, file };
     let major = cx.read(location + IO_STACK_LOCATION::MajorFunction)?;
+    if matches!(major, IRP_MJ_READ | IRP_MJ_WRITE) && may_pend(cx, &asked)? && cx.choose("fs.pends", 2) == 1 {
+        let control = cx.read(location + IO_STACK_LOCATION::Control)?;
+        cx.write(location + IO_STACK_LOCATION::Control, control | SL_PENDING_RETURNED)?;
+        let work = move |cx: &mut Cx<'_>| carry_out(cx, &asked, major).map(|_| ());
+        thread::spawn(cx, "request of the volume", Box::new(work))?;
+        return Ok(NtStatus::PENDING);
+    }
+    carry_out(cx, &asked, major)
+}
+
+/// Whether the requester has said that it goes on meanwhile.
+fn may_pend(cx: &mut Cx<'_>, asked: &Asked) -> Flow<bool> {
+    let is_known = cx.with(|k| k.fs.opens.contains_key(&asked.file.address));
+    Ok(is_known
+        && irql::current(cx) == 0
+        && cx.read(asked.irp + IRP::RequestorMode)? == 0
+        && cx.read(asked.file + FILE_OBJECT::Flags)? & FO_SYNCHRONOUS_IO == 0)
+}
+
+/// Answers the request and completes it.
+fn carry_out(cx: &mut Cx<'_>, asked: &Asked, major: u8) -> Flow<NtStatus> {
     let is_known = cx.with(|k| k.fs.opens.contains_key(&asked.file.address));
     let answer = match major {
-        IRP_MJ_CREATE => opening::open(cx, &asked)?,
+        IRP_MJ_CREATE => opening::open(cx, asked)?,
         // It was opened on another device, or this request has none.
         _ if !is_known => Answer::failed(NtStatus::INVALID_PARAMETER),
-        IRP_MJ_CLEANUP => opening::clean_up(cx, &asked)?,
-        IRP_MJ_CLOSE => opening::close(cx, &asked)?,
-        IRP_MJ_READ => contents::read(cx, &asked)?,
-        IRP_MJ_WRITE => contents::write(cx, &asked)?,
+        IRP_MJ_CLEANUP => opening::clean_up(cx, asked)?,
+        IRP_MJ_CLOSE => opening::close(cx, asked)?,
+        IRP_MJ_READ => contents::read(cx, asked)?,
+        IRP_MJ_WRITE => contents::write(cx, asked)?,
         IRP_MJ_FLUSH_BUFFERS => Answer::failed(NtStatus::SUCCESS),
-        IRP_MJ_QUERY_INFORMATION => file_information::query(cx, &asked)?,
-        IRP_MJ_SET_INFORMATION => file_information::set(cx, &asked)?,
-        IRP_MJ_QUERY_VOLUME_INFORMATION => volume::query(cx, &asked)?,
-        IRP_MJ_DIRECTORY_CONTROL => listing::list(cx, &asked)?,
+        IRP_MJ_QUERY_INFORMATION => file_information::query(cx, asked)?,
+        IRP_MJ_SET_INFORMATION => file_information::set(cx, asked)?,
+        IRP_MJ_QUERY_VOLUME_INFORMATION => volume::query(cx, asked)?,
+        IRP_MJ_DIRECTORY_CONTROL => listing::list(cx, asked)?,
         _ => Answer::failed(NtStatus::INVALID_DEVICE_REQUEST),
     };
-    pnp::bus::complete(cx, request, Some(answer.status), Some(answer.information))
+    pnp::bus::complete(cx, asked.irp, Some(answer.status), Some(answer.information))
 }

@@ -25,12 +25,16 @@ use crate::io::send::Answer;
 use crate::ob::string;
 use crate::verdict::Verdict;
 
-/// The last class that Windows has.
-const LAST_CLASS: u32 = 80;
+/// Classes that Windows has besides: alternate name, streams, compression, object id, reparse point, priority hint, links, normalized
+/// name, remote protocol and device, volume name, id, desired storage class, statistics, memory partition.
+const ASKED: &[u32] = &[21, 22, 28, 29, 33, 43, 46, 48, 51, 54, 55, 58, 59, 67, 68, 70, 71, 75, 76];
+/// Likewise: link, extended attributes, mode, pipes, mailslots, valid data length, short name, priority hint, and the newer forms of
+/// disposition, rename and link.
+const SET: &[u32] = &[11, 15, 16, 23, 27, 29, 30, 31, 39, 40, 41, 43, 61, 64, 65, 66, 71, 72, 74];
 
-/// A class that is not here: what it comes to.
-pub(super) fn other_class(cx: &mut Cx<'_>, ddi: &str, class: u32, last: u32) -> Flow<Answer> {
-    if class == 0 || class > last {
+/// A class that is not here: what it comes to, where Windows has these.
+pub(super) fn other_class(cx: &mut Cx<'_>, ddi: &str, class: u32, known: &[u32]) -> Flow<Answer> {
+    if !known.contains(&class) {
         return Ok(Answer::failed(NtStatus::INVALID_INFO_CLASS));
     }
     Err(cx.stop(Verdict::not_implemented(&format!("{ddi} of a file with class {class}"))))
@@ -127,7 +131,7 @@ pub(super) fn query(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Answer> {
     });
     match answer {
         Some((fields, least)) => into_buffer(cx, asked, &fields.done(), least, length),
-        None => other_class(cx, "ZwQueryInformationFile", class, LAST_CLASS),
+        None => other_class(cx, "ZwQueryInformationFile", class, ASKED),
     }
 }
 
@@ -145,7 +149,7 @@ pub(super) fn set(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Answer> {
         FileDispositionInformation => 1,
         FileRenameInformation => rename::LEAST,
         FilePositionInformation | FileEndOfFileInformation | FileAllocationInformation => 8,
-        _ => return other_class(cx, "ZwSetInformationFile", class, LAST_CLASS),
+        _ => return other_class(cx, "ZwSetInformationFile", class, SET),
     };
     if length < least {
         return Ok(Answer::failed(NtStatus::INFO_LENGTH_MISMATCH));

@@ -25,8 +25,8 @@ use crate::ob::names::fold;
 use crate::ob::string;
 use crate::verdict::Verdict;
 
-/// The last class that Windows has.
-const LAST_CLASS: u32 = 80;
+/// Classes that Windows has besides: object ids, quotas, reparse points, transactions, the newer forms with ids.
+const OTHERS: &[u32] = &[29, 32, 33, 50, 60, 63, 78, 79, 80, 81];
 /// Bytes of a short name's room, which is empty.
 const SHORT_NAME: usize = 24;
 
@@ -116,7 +116,7 @@ pub(super) fn list(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Answer> {
     let (scan, is_first) = scan(cx, asked, flags)?;
     let is_single = flags & SL_RETURN_SINGLE_ENTRY != 0;
     let Some(listed) = cx.with(|k| listed(k.fs.tree(), directory, &scan, class, is_single, length)) else {
-        return other_class(cx, "ZwQueryDirectoryFile", class, LAST_CLASS);
+        return other_class(cx, "ZwQueryDirectoryFile", class, OTHERS);
     };
     let Listed { bytes, last, status } = listed;
     if !bytes.is_empty()

@@ -32,8 +32,8 @@ const ATTRIBUTES: u32 = 0x2 | 0x4;
 const IS_MOUNTED: u32 = 0x20;
 /// Always the same, as the volume is.
 const SERIAL_NUMBER: u32 = 0xD112_0001;
-/// The last class that Windows has.
-const LAST_CLASS: u32 = 14;
+/// Classes that Windows has besides: quotas, object id, driver path, volume flags, data copy, metadata size, the newer full size.
+const OTHERS: &[u32] = &[6, 8, 9, 10, 12, 13, 14];
 
 fn text(text: &str) -> Vec<u8> {
     let bytes = string::encode(text);
@@ -65,7 +65,7 @@ pub(super) fn query(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Answer> {
             // Logical, physical for atomicity and performance, effective; flags: device and partition are aligned.
             (fields.u32(SECTOR).u32(SECTOR).u32(SECTOR).u32(SECTOR).u32(3).u32(0).u32(0), 28)
         }
-        _ => return other_class(cx, "ZwQueryVolumeInformationFile", class, LAST_CLASS),
+        _ => return other_class(cx, "ZwQueryVolumeInformationFile", class, OTHERS),
     };
     into_buffer(cx, asked, &fields.done(), least, length)
 }
