@@ -9,7 +9,8 @@
 mod rig;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use dirql::{Bench, Machine, Play, Report, script};
 use engine::{Chooser, Point, Tracking};
@@ -224,10 +225,13 @@ fn request(seed: u64, calls: u32, malice: u32, exports: &[&Export]) -> Vec<u8> {
 }
 
 /// A folder for drive `C:`, the same for all machines that have one.
-fn disk() -> std::path::PathBuf {
-    let disk = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz-disk");
-    std::fs::create_dir_all(disk.join("inner")).unwrap();
-    disk
+fn disk() -> &'static Path {
+    static DISK: OnceLock<PathBuf> = OnceLock::new();
+    DISK.get_or_init(|| {
+        let disk = rig::folder("fuzz");
+        std::fs::create_dir(disk.join("inner")).unwrap();
+        disk
+    })
 }
 
 fn machine(seed: u64, calls: u32, malice: u32, exports: &[&Export], key: u64) -> Machine {
