@@ -25,7 +25,7 @@ static ULONG (*const Stories[])(VOID) = {
     TheVolume, ByNameAlone, OptionsThatDoNotGoTogether, WithoutADisk, /* from 16 on */
     AsksForStream, AsksForVolumesBytes, AsksForFileId, AsksForClass, /* from 20 on */
     Adds, DeletesDirectory, MakesOnce, WasMadeOnce, /* from 24 on */
-    InItsCallersMode, WaitsForTheEnd, GoesOnAtOnce, /* from 28 on */
+    InItsCallersMode, WaitsForTheEnd, GoesOnAtOnce, ControlsFileSystems, /* from 28 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -40,5 +40,6 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
+    Driver->MajorFunction[IRP_MJ_FILE_SYSTEM_CONTROL] = DispatchFsControl;
     return ControlStart(Driver, &DeviceName, &LinkName, DispatchDeviceControl);
 }

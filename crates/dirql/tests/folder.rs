@@ -166,6 +166,11 @@ fn an_nt_routine_takes_what_its_threads_previous_mode_may_point_to() {
     tell(28, 12);
 }
 
+#[test]
+fn a_file_system_is_asked_by_its_control_codes() {
+    tell(31, 7);
+}
+
 /// A driver may look for a file that need not be there: nobody is blamed, and the option is named.
 #[test]
 fn without_a_folder_nothing_is_there_and_the_option_is_named() {

@@ -172,7 +172,7 @@ fn beside_another() -> Bench {
 #[test]
 fn a_driver_has_another_loaded_and_unloaded() {
     let machine = start(beside_another);
-    rig::tell(machine, r"\\.\DirqlSystem", 0x0022_2000 + 4 * 18, 10, "story 18");
+    rig::tell(machine, r"\\.\DirqlSystem", 0x0022_2000 + 4 * 18, 13, "story 18");
 }
 
 #[test]

@@ -140,3 +140,39 @@ static ULONG InItsCallersMode(VOID)
     ZwClose(Thread);
     return ByNtTold;
 }
+
+#define FSCTL_OWN CTL_CODE(FILE_DEVICE_FILE_SYSTEM, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+/* The driver's own file system, which knows one control code: it turns a number round. */
+static NTSTATUS NTAPI DispatchFsControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    PULONG Number = Irp->AssociatedIrp.SystemBuffer;
+
+    UNREFERENCED_PARAMETER(Device);
+    if (Stack->MinorFunction != IRP_MN_USER_FS_REQUEST || Stack->Parameters.FileSystemControl.FsControlCode != FSCTL_OWN) {
+        return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
+    }
+    if (Stack->Parameters.FileSystemControl.InputBufferLength < 4 || Stack->Parameters.FileSystemControl.OutputBufferLength < 4) {
+        return Complete(Irp, STATUS_BUFFER_TOO_SMALL, 0);
+    }
+    *Number = ~*Number;
+    return Complete(Irp, STATUS_SUCCESS, sizeof(*Number));
+}
+
+static ULONG ControlsFileSystems(VOID)
+{
+    ULONG Number = 5, Turned = 0;
+
+    CHECK(Open(L"\\Device\\DirqlFolder", TO_READ, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);
+    CHECK(ZwFsControlFile(File, NULL, NULL, NULL, &Status, FSCTL_OWN, &Number, 4, &Turned, 4) == STATUS_SUCCESS);
+    CHECK(Turned == ~5u && Number == 5 && Status.Information == 4);
+    CHECK(ZwFsControlFile(File, NULL, NULL, NULL, &Status, FSCTL_OWN, &Number, 3, &Turned, 4) == STATUS_BUFFER_TOO_SMALL);
+    CHECK(ZwFsControlFile(File, NULL, NULL, NULL, &Status, FSCTL_OWN + 4, &Number, 4, &Turned, 4) == STATUS_INVALID_DEVICE_REQUEST);
+    ZwClose(File);
+    /* Drive C: has none. */
+    CHECK(Open(L"\\??\\C:\\config.txt", TO_READ, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);
+    CHECK(ZwFsControlFile(File, NULL, NULL, NULL, &Status, FSCTL_OWN, &Number, 4, &Turned, 4) == STATUS_INVALID_DEVICE_REQUEST);
+    ZwClose(File);
+    return 0;
+}

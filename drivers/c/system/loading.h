@@ -35,9 +35,18 @@ static BOOLEAN IsThere(VOID)
     return TRUE;
 }
 
+static ULONG ImagesToldOf;
+
+static VOID NTAPI CountsImages(PUNICODE_STRING Name, HANDLE Process, PVOID Info)
+{
+    ImagesToldOf += Name != NULL && Process == NULL && Info != NULL;
+}
+
 static ULONG Loading(VOID)
 {
     UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Device\\DirqlTables");
+    NTSTATUS(NTAPI * Watch)(PVOID Routine, ULONG_PTR Flags) = Routine(L"PsSetLoadImageNotifyRoutineEx");
+    NTSTATUS(NTAPI * Forget)(PVOID Routine) = Routine(L"PsRemoveLoadImageNotifyRoutine");
     PFILE_OBJECT File;
     PDEVICE_OBJECT Device;
 
@@ -46,7 +55,10 @@ static ULONG Loading(VOID)
     CHECK(IsThere() && Load(SERVICES L"tables") == STATUS_IMAGE_ALREADY_LOADED);
     CHECK(UnloadIt(SERVICES L"Tables") == STATUS_SUCCESS && !IsThere());
     CHECK(UnloadIt(SERVICES L"tables") == STATUS_OBJECT_NAME_NOT_FOUND);
+    CHECK(Watch(CountsImages, 2) == STATUS_INVALID_PARAMETER);
+    CHECK(Watch(CountsImages, 1) == STATUS_SUCCESS);
     CHECK(Load(SERVICES L"tables") == STATUS_SUCCESS && IsThere());
+    CHECK(Forget(CountsImages) == STATUS_SUCCESS && ImagesToldOf == 1);
 
     /* With a file open on its device it goes when that is closed. */
     CHECK(IoGetDeviceObjectPointer(&Name, FILE_READ_DATA, &File, &Device) == STATUS_SUCCESS);

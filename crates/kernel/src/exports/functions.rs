@@ -540,6 +540,7 @@ exports! { FUNCTIONS:
     : PsSetCreateProcessNotifyRoutine(2) @ 0..=0 => ps::notify::set_create_process;
     : PsSetCreateThreadNotifyRoutine(1) @ 0..=0 => ps::notify::set_create_thread;
     : PsSetLoadImageNotifyRoutine(1) @ 0..=0 => ps::notify::set_load_image;
+    : PsSetLoadImageNotifyRoutineEx(2) @ 0..=0 => ps::notify::set_load_image_ex;
     : PsSetThreadHardErrorsAreDisabled(2) @ 0..=2 => io::hard_error::set_disabled;
     : PsTerminateSystemThread(1) @ 0..=0 => ps::system_thread::terminate;
     : RtlAbsoluteToSelfRelativeSD(3) @ 0..=1 => se::relative::from_absolute;
@@ -793,6 +794,7 @@ exports! { FUNCTIONS:
     : ZwFlushBuffersFile(2) @ 0..=0 => io::zw::flush_buffers_file;
     : ZwFlushKey(1) @ 0..=0 => cm::key::flush;
     : ZwFreeVirtualMemory(4) @ 0..=0 => mm::virtual_memory::zw_free;
+    : ZwFsControlFile(10) @ 0..=0 => io::zw::fs_control_file;
     : ZwLoadDriver(1) @ 0..=0 => io::load::zw_load;
     : ZwMakeTemporaryObject(1) @ 0..=0 => ob::directory::zw_make_temporary;
     : ZwMapViewOfSection(10) @ 0..=0 => mm::view_exports::zw_map;

@@ -5,8 +5,9 @@
 
 use abi::{
     DriverPtr, FILE_LIST_DIRECTORY, FILE_READ_DATA, FILE_WRITE_DATA, IRP_MJ_DEVICE_CONTROL,
-    IRP_MJ_DIRECTORY_CONTROL, IRP_MJ_FLUSH_BUFFERS, IRP_MJ_INTERNAL_DEVICE_CONTROL, IRP_MJ_QUERY_INFORMATION,
-    IRP_MJ_QUERY_VOLUME_INFORMATION, IRP_MJ_READ, IRP_MJ_SET_INFORMATION, IRP_MJ_WRITE, UNICODE_STRING,
+    IRP_MJ_DIRECTORY_CONTROL, IRP_MJ_FILE_SYSTEM_CONTROL, IRP_MJ_FLUSH_BUFFERS,
+    IRP_MJ_INTERNAL_DEVICE_CONTROL, IRP_MJ_QUERY_INFORMATION, IRP_MJ_QUERY_VOLUME_INFORMATION, IRP_MJ_READ,
+    IRP_MJ_SET_INFORMATION, IRP_MJ_WRITE, UNICODE_STRING,
 };
 
 use super::buffers::Buffer;
@@ -22,6 +23,8 @@ pub enum Operation {
     Control(u32, Buffer, Buffer),
     /// As `Control`, as an internal one; drivers only.
     InternalControl(u32, Buffer, Buffer),
+    /// As `Control`, to a file system; drivers only.
+    FsControl(u32, Buffer, Buffer),
     /// `FlushFileBuffers`.
     Flush,
     /// What is known of the file, of this class.
@@ -55,6 +58,7 @@ impl Operation {
             Self::Read(..) => "ReadFile",
             Self::Write(..) => "WriteFile",
             Self::Control(..) | Self::InternalControl(..) => "DeviceIoControl",
+            Self::FsControl(..) => "ZwFsControlFile",
             Self::Flush => "FlushFileBuffers",
             Self::Query(..) => "NtQueryInformationFile",
             Self::Set(..) => "NtSetInformationFile",
@@ -80,7 +84,9 @@ impl Operation {
                 Some(offset) => format!("{file}, {} bytes at {offset}", buffer.length),
                 None => format!("{file}, {} bytes", buffer.length),
             },
-            Self::Control(code, input, output) | Self::InternalControl(code, input, output) => {
+            Self::Control(code, input, output)
+            | Self::InternalControl(code, input, output)
+            | Self::FsControl(code, input, output) => {
                 format!("{file}, code {code:#010x}, {} bytes in, {} out", input.length, output.length)
             }
             Self::Flush => file.to_owned(),
@@ -99,6 +105,7 @@ impl Operation {
             Self::Write(..) => IRP_MJ_WRITE,
             Self::Control(..) => IRP_MJ_DEVICE_CONTROL,
             Self::InternalControl(..) => IRP_MJ_INTERNAL_DEVICE_CONTROL,
+            Self::FsControl(..) => IRP_MJ_FILE_SYSTEM_CONTROL,
             Self::Flush => IRP_MJ_FLUSH_BUFFERS,
             Self::Query(..) => IRP_MJ_QUERY_INFORMATION,
             Self::Set(..) => IRP_MJ_SET_INFORMATION,
@@ -113,7 +120,9 @@ impl Operation {
             Self::Read(..) => FILE_READ_DATA,
             Self::Write(..) | Self::Flush => FILE_WRITE_DATA,
             // `FILE_READ_ACCESS` is 1, `FILE_WRITE_ACCESS` 2: the same bits.
-            Self::Control(code, ..) | Self::InternalControl(code, ..) => *code >> 14 & 3,
+            Self::Control(code, ..) | Self::InternalControl(code, ..) | Self::FsControl(code, ..) => {
+                *code >> 14 & 3
+            }
             Self::Query(..) | Self::Set(..) | Self::QueryVolume(..) => 0,
             Self::List(_) => FILE_LIST_DIRECTORY,
         }
@@ -132,6 +141,7 @@ impl Operation {
             Self::Read(buffer, _)
             | Self::Control(_, _, buffer)
             | Self::InternalControl(_, _, buffer)
+            | Self::FsControl(_, _, buffer)
             | Self::Query(_, buffer)
             | Self::QueryVolume(_, buffer) => Some(buffer.length),
             Self::List(listing) => Some(listing.buffer.length),

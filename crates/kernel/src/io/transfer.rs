@@ -370,7 +370,9 @@ fn fill(packet: &mut Packet, operation: Operation, offset: i64, key: u32) {
             packet.set_next(IO_STACK_LOCATION::Parameters_Write_Key, key);
             packet.set_next(IO_STACK_LOCATION::Parameters_Write_ByteOffset, offset);
         }
-        Operation::Control(code, input, output) | Operation::InternalControl(code, input, output) => {
+        Operation::Control(code, input, output)
+        | Operation::InternalControl(code, input, output)
+        | Operation::FsControl(code, input, output) => {
             fill_control(packet, code, input.length, output.length);
         }
         Operation::Query(class, buffer) => {
@@ -407,7 +409,10 @@ pub(crate) fn flags(operation: &Operation) -> u32 {
         Operation::Query(..) | Operation::Set(..) | Operation::List(_) | Operation::QueryVolume(..) => {
             IRP_DEFER_IO_COMPLETION
         }
-        Operation::Control(..) | Operation::InternalControl(..) | Operation::Flush => 0,
+        Operation::Control(..)
+        | Operation::InternalControl(..)
+        | Operation::FsControl(..)
+        | Operation::Flush => 0,
     }
 }
 
@@ -428,7 +433,9 @@ fn give_buffers(
     match operation {
         Operation::Read(buffer, _) => buffers::for_transfer(cx, packet, device, buffer, Way::In, mode),
         Operation::Write(buffer, _) => buffers::for_transfer(cx, packet, device, buffer, Way::Out, mode),
-        Operation::Control(code, input, output) | Operation::InternalControl(code, input, output) => {
+        Operation::Control(code, input, output)
+        | Operation::InternalControl(code, input, output)
+        | Operation::FsControl(code, input, output) => {
             buffers::for_control(cx, packet, code, input, output, mode)
         }
         Operation::Query(_, buffer) | Operation::QueryVolume(_, buffer) => {

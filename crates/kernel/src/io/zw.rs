@@ -334,6 +334,29 @@ pub fn device_io_control_file(
     issue(cx, handle, event, apc, status_block, (Operation::Control(code, input, output), 0))
 }
 
+/// `ZwFsControlFile`: as [`device_io_control_file`], of a file system. Its drivers are asked by `IRP_MJ_FILE_SYSTEM_CONTROL`.
+///
+/// # Errors
+/// As [`read_file`].
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn fs_control_file(
+    cx: &mut Cx<'_>,
+    handle: u64,
+    event: u64,
+    apc: u64,
+    _apc_context: u64,
+    status_block: DriverPtr<IO_STATUS_BLOCK>,
+    code: u32,
+    input: u64,
+    input_length: u32,
+    output: u64,
+    output_length: u32,
+) -> Flow<NtStatus> {
+    let input = Buffer { address: input, length: input_length };
+    let output = Buffer { address: output, length: output_length };
+    issue(cx, handle, event, apc, status_block, (Operation::FsControl(code, input, output), 0))
+}
+
 fn optional<T: FromBytes + IntoBytes>(cx: &mut Cx<'_>, given: DriverPtr<T>) -> Flow<Option<T>> {
     Ok(if given.is_null() { None } else { Some(cx.read(given)?) })
 }

@@ -3,7 +3,7 @@
 //! Pages: *PsSetCreateProcessNotifyRoutine function*, *PsSetCreateThreadNotifyRoutine function*, *PsSetLoadImageNotifyRoutine function*,
 //! *PsRemoveCreateThreadNotifyRoutine function*, *PsRemoveLoadImageNotifyRoutine function*. Routines are called at PASSIVE_LEVEL in a critical
 //! region, as the pages say. A thread of an application that no thread has made tells of itself. Applications' images are not there,
-//! so only drivers' are told of; for the same reason the Ex form, which gives a process's file, is not here.
+//! so only drivers' are told of; for the same reason PsSetCreateProcessNotifyRoutineEx, which gives a process's file, is not here.
 
 use abi::{Code, DriverPtr, IMAGE_INFO, NtStatus, UNICODE_STRING};
 use engine::Flow;
@@ -21,6 +21,9 @@ use crate::ps::process::SYSTEM_ID;
 const MOST: usize = 64;
 /// `IMAGE_INFO::Properties`: `ImageAddressingMode` is `IMAGE_ADDRESSING_MODE_32BIT` everywhere, and `SystemModeImage`.
 const SYSTEM_IMAGE: u32 = 3 | 1 << 8;
+
+/// `PS_IMAGE_NOTIFY_CONFLICTING_ARCHITECTURE`.
+const CONFLICTING_ARCHITECTURE: u64 = 1;
 
 /// Of what a routine is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,6 +132,18 @@ pub fn remove_create_thread(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtSt
 /// None.
 pub fn set_load_image(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtStatus> {
     Ok(add(cx, Of::Images, code))
+}
+
+/// `PsSetLoadImageNotifyRoutineEx`: with `PS_IMAGE_NOTIFY_CONFLICTING_ARCHITECTURE` a routine is told of images of another architecture,
+/// too, of which there are none.
+///
+/// # Errors
+/// None.
+pub fn set_load_image_ex(cx: &mut Cx<'_>, code: DriverPtr<Code>, flags: u64) -> Flow<NtStatus> {
+    if flags & !CONFLICTING_ARCHITECTURE != 0 {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    set_load_image(cx, code)
 }
 
 /// `PsRemoveLoadImageNotifyRoutine`.

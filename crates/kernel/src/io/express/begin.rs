@@ -250,6 +250,7 @@ fn parameters(location: View<IO_STACK_LOCATION>, operation: &Operation, offset: 
         }
         // Others do not go this way.
         Operation::Flush
+        | Operation::FsControl(..)
         | Operation::Query(..)
         | Operation::Set(..)
         | Operation::List(_)
