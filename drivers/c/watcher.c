@@ -7,6 +7,7 @@
  *   3 reports an event of its own about the device: 0 and waits until it was told; 1 and is called then; 2 at DISPATCH_LEVEL; 3 one of the system's; 4 too short
  *   4 registers for what makes no sense
  *   5 takes a registration back twice
+ *   6 properties of the device; 7 another interface of its own
  * What it is told is printed. Built with -DEARLY (watcher_early.sys) it watches interfaces, with two registrations, from its DriverEntry on.
  */
 #include <initguid.h>
@@ -255,6 +256,50 @@ static NTSTATUS WithoutSense(VOID)
     return IoUnregisterPlugPlayNotification(Entry);
 }
 
+static NTSTATUS Properties(VOID)
+{
+    static const DEVPROPKEY Own = {{0xD1B0C0DE, 0x0002, 0x4000, {0x80, 0, 0, 0, 0, 0, 0, 1}}, 2};
+    static const DEVPROPKEY Enumerator = {{0xA45C254E, 0xDF1C, 0x4EFD, {0x80, 0x20, 0x67, 0xD1, 0x46, 0xA8, 0x50, 0xE0}}, 24};
+    ULONG Value = 7, Size = 0, Read = 0;
+    DEVPROPTYPE Type = 0;
+    WCHAR Name[8];
+
+    if (Pdo == NULL || IoGetDevicePropertyData(Pdo, &Own, 0, 0, 0, NULL, &Size, &Type) != STATUS_OBJECT_NAME_NOT_FOUND ||
+        IoSetDevicePropertyData(Pdo, &Own, 0, PLUGPLAY_PROPERTY_PERSISTENT, 7, sizeof(Value), &Value) != STATUS_SUCCESS ||
+        IoGetDevicePropertyData(Pdo, &Own, 0, 0, 2, &Read, &Size, &Type) != STATUS_BUFFER_TOO_SMALL || Size != sizeof(Value) ||
+        IoGetDevicePropertyData(Pdo, &Own, 0, 0, sizeof(Read), &Read, &Size, &Type) != STATUS_SUCCESS || Read != 7 || Type != 7 ||
+        IoGetDevicePropertyData(Pdo, &Own, 0x409, 0, sizeof(Read), &Read, &Size, &Type) != STATUS_OBJECT_NAME_NOT_FOUND ||
+        IoSetDevicePropertyData(Pdo, &Own, 0, 0, 0, 0, NULL) != STATUS_SUCCESS ||
+        IoSetDevicePropertyData(Pdo, &Own, 0, 0, 0, 0, NULL) != STATUS_OBJECT_NAME_NOT_FOUND ||
+        IoGetDevicePropertyData(Pdo, &Enumerator, 0, 0, sizeof(Name), Name, &Size, &Type) != STATUS_SUCCESS || Type != 0x12 || Size != 8 ||
+        RtlCompareMemory(Name, L"PCI", 8) != 8) {
+        return STATUS_UNSUCCESSFUL;
+    }
+    return STATUS_SUCCESS;
+}
+
+static NTSTATUS Alias(VOID)
+{
+    static const GUID Second = {0xD1B0C0DE, 0x0003, 0x4000, {0x80, 0, 0, 0, 0, 0, 0, 1}};
+    UNICODE_STRING First, Other, None = RTL_CONSTANT_STRING(L"\\??\\Nothing"), Found;
+    NTSTATUS Status = STATUS_UNSUCCESSFUL;
+
+    if (Pdo == NULL || !NT_SUCCESS(IoRegisterDeviceInterface(Pdo, &InterfaceClass, NULL, &First))) {
+        return Status;
+    }
+    if (IoGetDeviceInterfaceAlias(&First, &Second, &Found) == STATUS_OBJECT_NAME_NOT_FOUND &&
+        IoGetDeviceInterfaceAlias(&None, &Second, &Found) == STATUS_INVALID_HANDLE &&
+        NT_SUCCESS(IoRegisterDeviceInterface(Pdo, &Second, NULL, &Other))) {
+        if (IoGetDeviceInterfaceAlias(&First, &Second, &Found) == STATUS_SUCCESS) {
+            Status = RtlEqualUnicodeString(&Found, &Other, TRUE) ? STATUS_SUCCESS : STATUS_UNSUCCESSFUL;
+            RtlFreeUnicodeString(&Found);
+        }
+        RtlFreeUnicodeString(&Other);
+    }
+    RtlFreeUnicodeString(&First);
+    return Status;
+}
+
 static VOID NTAPI LeaveInThread(PVOID Context)
 {
     UNREFERENCED_PARAMETER(Context);
@@ -311,6 +356,12 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     case 5:
         LeaveTarget();
         Status = IoUnregisterPlugPlayNotificationEx(LastTarget); /* a mistake */
+        break;
+    case 6:
+        Status = Properties();
+        break;
+    case 7:
+        Status = Alias();
         break;
     }
     return Complete(Irp, Status, 0);

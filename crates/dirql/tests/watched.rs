@@ -12,13 +12,15 @@ use engine::{Chooser, Point};
 use rig::{driver, start, try_play};
 
 /// Control codes.
-const CODES: [(&str, &str); 6] = [
+const CODES: [(&str, &str); 8] = [
     ("WATCH", "ioctl w 0x222000 in u8:"),
     ("TARGET", "ioctl w 0x222004 in u8:"),
     ("LEAVE", "ioctl w 0x222008 in u8:"),
     ("REPORT", "ioctl w 0x22200c in u8:"),
     ("SENSE", "ioctl w 0x222010 in u8:"),
     ("TWICE", "ioctl w 0x222014 in u8:"),
+    ("PROPERTIES", "ioctl w 0x222018 in u8:"),
+    ("ALIAS", "ioctl w 0x22201c in u8:"),
 ];
 
 fn bench() -> Bench {
@@ -184,4 +186,14 @@ fn a_registration_that_is_left_behind_is_told() {
     let report = play(bench, "TARGET 4; remove-device");
     let found: Vec<&str> = report.findings.iter().map(|found| found.rule).collect();
     assert_eq!(found, ["pnp-notification-leak"], "{report}");
+}
+
+#[test]
+fn properties_are_set_and_read_and_the_systems_are_there() {
+    told("TARGET 0; PROPERTIES 0; LEAVE 0");
+}
+
+#[test]
+fn an_interface_of_another_class_of_the_same_device_is_its_alias() {
+    told("TARGET 0; ALIAS 0; LEAVE 0");
 }

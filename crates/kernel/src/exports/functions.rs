@@ -153,6 +153,7 @@ exports! { FUNCTIONS:
     : ExpInterlockedPopEntrySList(1) @ 0..=15 => ex::slist::pop;
     : ExpInterlockedPushEntrySList(2) @ 0..=15 => ex::slist::push;
     hal : HalAllocateCommonBuffer(4) @ 0..=0 ~ 0..=2 => hal::dma::common_buffer::allocate;
+    hal : HalAssignSlotResources(8) @ 0..=0 => pnp::assign::slot;
     hal : HalFreeCommonBuffer(5) @ 0..=0 ~ 0..=2 => hal::dma::common_buffer::free;
     hal : HalGetAdapter(2) @ 0..=0 => hal::dma::get_obsolete;
     hal : HalGetBusData(5) @ 0..=15 => hal::bus_data::get;
@@ -173,6 +174,7 @@ exports! { FUNCTIONS:
     : IoAllocateIrpEx(3) @ 0..=2 => io::allocate::allocate_ex;
     : IoAllocateMdl(5) @ 0..=2 => mm::mdl::io_allocate;
     : IoAllocateWorkItem(1) @ 0..=2 => io::work_item::allocate;
+    : IoAssignResources(6) @ 0..=0 => pnp::assign::assign;
     : IoAttachDevice(3) @ 0..=0 => io::stack::attach_by_name;
     : IoAttachDeviceToDeviceStack(2) @ 0..=2 => io::stack::attach_to_stack;
     : IoAttachDeviceToDeviceStackSafe(3) @ 0..=2 => io::stack::attach_to_stack_safe;
@@ -220,9 +222,11 @@ exports! { FUNCTIONS:
     : IoGetConfigurationInformation(0) @ 0..=0 => io::query::configuration_information;
     : IoGetCurrentProcess(0) @ 0..=15 => ps::process::get_current;
     : IoGetDeviceAttachmentBaseRef(1) @ 0..=2 => io::stack::base_reference;
+    : IoGetDeviceInterfaceAlias(3) @ 0..=0 => io::interface::alias;
     : IoGetDeviceInterfaces(4) @ 0..=0 => io::interface::get;
     : IoGetDeviceObjectPointer(4) @ 0..=0 => io::stack::get_device_object_pointer;
     : IoGetDeviceProperty(5) @ 0..=0 => pnp::property::get;
+    : IoGetDevicePropertyData(8) @ 0..=1 => pnp::property_data::get;
     : IoGetDeviceToVerify(1) @ 0..=2 => io::hard_error::device;
     : IoGetDmaAdapter(3) @ 0..=0 => hal::dma::get;
     : IoGetDriverObjectExtension(2) @ 0..=2 => io::driver_extension::get;
@@ -249,6 +253,7 @@ exports! { FUNCTIONS:
     hal : IoMapTransfer(6) @ 0..=2 => hal::dma::transfer::map_transfer;
     : IoOpenDeviceInterfaceRegistryKey(3) @ 0..=0 => io::registry_key::open_interface;
     : IoOpenDeviceRegistryKey(4) @ 0..=0 => pnp::registry::open;
+    : IoQueryDeviceDescription(8) @ 0..=0 => pnp::assign::query_description;
     : IoQueueWorkItem(4) @ 0..=2 => io::work_item::queue;
     : IoQueueWorkItemEx(4) @ 0..=2 => io::work_item::queue_ex;
     : IoRegisterBootDriverReinitialization(3) @ 0..=0 => io::reinitialize::register_boot;
@@ -263,11 +268,14 @@ exports! { FUNCTIONS:
     : IoRemoveShareAccess(2) @ 0..=0 => io::share_access::remove;
     : IoReportInterruptActive(1) @ 0..=2 => io::interrupt::report_active;
     : IoReportInterruptInactive(1) @ 0..=2 => io::interrupt::report_inactive;
+    : IoReportResourceForDetection(7) @ 0..=0 => pnp::claim::report_for_detection;
+    : IoReportResourceUsage(9) @ 0..=0 => pnp::claim::report_usage;
     : IoReportTargetDeviceChange(2) @ 0..=0 => pnp::notify::custom::report;
     : IoReportTargetDeviceChangeAsynchronous(4) @ 0..=2 => pnp::notify::custom::report_later;
     : IoReuseIrp(2) @ 0..=2 ~ 0..=15 => io::allocate::reuse;
     : IoSetCompletionRoutineEx(7) @ 0..=2 => io::query::set_completion_routine_ex;
     : IoSetDeviceInterfaceState(2) @ 0..=0 => io::interface::set_state;
+    : IoSetDevicePropertyData(7) @ 0..=1 => pnp::property_data::set;
     : IoSetDeviceToVerify(2) @ 0..=2 => io::hard_error::set_device;
     : IoSetHardErrorOrVerifyDevice(2) @ 0..=2 => io::hard_error::set_device_of_irp;
     : IoSetShareAccess(4) @ 0..=0 => io::share_access::set;

@@ -16,6 +16,7 @@ use crate::cx::Cx;
 use crate::ldr;
 use crate::mm::pool;
 use crate::ob::{self, Kind, Procedures};
+use crate::pnp;
 
 pub use super::library::{initialize_library, unload_library};
 pub use super::load::loaded_by_name;
@@ -232,7 +233,10 @@ pub fn add_device(
 /// Takes the driver object away. Devices it left stay in memory without a driver.
 pub(super) fn forget(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()> {
     ob::object::make_temporary(cx, driver.address);
-    cx.with(|k| k.io.reinitialize.retain(|entry| entry.driver != driver.address));
+    cx.with(|k| {
+        k.io.reinitialize.retain(|entry| entry.driver != driver.address);
+        pnp::claim::forget_driver(k, driver.address);
+    });
     ob::object::dereference(cx, driver).map(|_| ())
 }
 

@@ -193,6 +193,35 @@ pub fn forget_device(k: &mut Kernel, device: DriverPtr<DEVICE_OBJECT>) {
     }
 }
 
+/// `IoGetDeviceInterfaceAlias`: the interface of another class that the same device has by the same reference string.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn alias(
+    cx: &mut Cx<'_>,
+    name: DriverPtr<UNICODE_STRING>,
+    class: DriverPtr<GUID>,
+    alias: DriverPtr<UNICODE_STRING>,
+) -> Flow<NtStatus> {
+    let name = ob::string::read(cx, name)?.to_lowercase();
+    let class = read_class(cx, class)?;
+    let found = cx.with(|k| {
+        let known = k.io.interfaces.by_name.get(&name)?;
+        let reference = |interface: &Interface| interface.name[interface.link.len()..].to_lowercase();
+        let mut all = k.io.interfaces.by_name.values();
+        let alias = all.find(|other| {
+            other.device == known.device && other.class == class && reference(other) == reference(known)
+        });
+        Some(alias.map(|alias| alias.name.clone()))
+    });
+    match found {
+        None => Ok(NtStatus::INVALID_HANDLE),
+        Some(None) => Ok(NtStatus::OBJECT_NAME_NOT_FOUND),
+        Some(Some(found)) if give(cx, alias, &found)? => Ok(NtStatus::SUCCESS),
+        Some(Some(_)) => Ok(NtStatus::INSUFFICIENT_RESOURCES),
+    }
+}
+
 /// `IoGetDeviceInterfaces`: the names, each ended by a zero, all by another, in pool that the caller frees.
 ///
 /// # Errors

@@ -4,11 +4,13 @@
 //! [`stop`](mod@stop) and [`remove`](mod@remove) are the PnP manager, which knows devices only by what their stacks answer.
 //! What it asks for runs on a system thread at PASSIVE_LEVEL.
 
+pub mod assign;
 pub mod bus;
 pub mod bus_interface;
 pub mod bus_pnp;
 pub mod bus_power;
 mod capabilities;
+pub mod claim;
 pub mod elsewhere;
 pub mod enumerate;
 pub mod identity;
@@ -21,6 +23,7 @@ pub mod node;
 pub mod notify;
 pub mod policy;
 pub mod property;
+pub mod property_data;
 
 pub mod registry;
 pub mod remove;
@@ -61,6 +64,10 @@ pub struct State {
     pub(crate) infs: Vec<String>,
     /// How many physical device objects were made.
     pub(crate) made: u32,
+    /// Resources that drivers have claimed.
+    pub(crate) claims: claim::Claims,
+    /// Properties that drivers have set.
+    pub(crate) properties: property_data::Properties,
     /// Who is told of what.
     pub(crate) notify: notify::State,
 }

@@ -52,7 +52,8 @@ pub fn get(
     Ok(NtStatus::SUCCESS)
 }
 
-fn value(cx: &mut Cx<'_>, id: NodeId, property: u32) -> Result<Vec<u8>, NtStatus> {
+/// The value of a property, or why it has none.
+pub(super) fn value(cx: &mut Cx<'_>, id: NodeId, property: u32) -> Result<Vec<u8>, NtStatus> {
     if property == DevicePropertyBootConfigurationTranslated {
         let available = enumerate::available(cx, id);
         let bus = cx.with(|k| k.pnp.node(id).function.address.bus);

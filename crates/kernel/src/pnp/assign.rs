@@ -1,0 +1,294 @@
+//! Resources that drivers of Windows NT 4 ask for: those of a card in a slot, or of their choice.
+//!
+//! Pages, of the Windows 2000 DDK: *HalAssignSlotResources*, *IoAssignResources*, *Calling IoAssignResources or HalAssignSlotResources*, *IoQueryDeviceDescription*. A card keeps
+//! what the firmware gave it; its decoding is turned on. The description of the hardware below `\Registry\Machine\Hardware\Description` has no controllers
+//! and no peripherals, and what would tell of a bus alone is not here.
+
+use abi::{
+    CmResourceTypeDevicePrivate, CmResourceTypeInterrupt, CmResourceTypeMemory, CmResourceTypePort, Code,
+    DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IO_RESOURCE_DESCRIPTOR, IO_RESOURCE_REQUIREMENTS_LIST, NtStatus,
+    PCI_ENABLE_BUS_MASTER, PCI_ENABLE_IO_SPACE, PCI_ENABLE_MEMORY_SPACE, PCIBus, UNICODE_STRING,
+};
+use engine::Flow;
+
+use super::claim::{self, Claimer, Range};
+use super::node::State;
+use super::resource::{self, Form, Resource};
+use super::routed;
+use crate::cx::Cx;
+use crate::fields::Fields;
+use crate::hal::config;
+use crate::hal::hardware::Function;
+use crate::mm::pool;
+use crate::verdict::Verdict;
+
+const TAG: u32 = pool::tag(b"CmRl");
+/// Bytes of a partial descriptor.
+const DESCRIPTOR: usize = 0x14;
+/// Bytes of what stands before the descriptors of a list with one full descriptor.
+const HEAD: usize = 20;
+/// The command register, in configuration space.
+const COMMAND: u32 = 4;
+/// So many places are tried for one requirement.
+const MOST_PLACES: u64 = 0x1_0000;
+/// `IO_RESOURCE_ALTERNATIVE`: instead of the descriptor before it.
+const ALTERNATIVE: u8 = 0x08;
+
+/// `HalAssignSlotResources`: what the firmware gave the card, in pool that the caller frees.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn slot(
+    cx: &mut Cx<'_>,
+    _path: DriverPtr<UNICODE_STRING>,
+    _class: DriverPtr<UNICODE_STRING>,
+    driver: DriverPtr<DRIVER_OBJECT>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    bus_type: u32,
+    bus: u32,
+    slot: u32,
+    list: DriverPtr<u64>,
+) -> Flow<NtStatus> {
+    let found = cx.with(|k| {
+        let at = config::address(bus, slot).filter(|_| bus_type == PCIBus)?;
+        k.hal.hardware.functions().into_iter().find(|function| function.address == at)
+    });
+    let Some(function) = found else { return Ok(NtStatus::NO_SUCH_DEVICE) };
+    let has_driver = cx.with(|k| {
+        let nodes = k.pnp.nodes.values();
+        nodes
+            .filter(|node| node.state != State::Deleted)
+            .any(|node| node.function.address == function.address && !node.driver.is_null())
+    });
+    let resources = cx.with(|k| resource::of_function(&function, function.line.map(|line| routed(k, line))));
+    let (by, ranges) = (Claimer::new(driver, device), ranges(&resources));
+    let is_taken = has_driver || cx.with(|k| ranges.iter().any(|range| claim::is_taken(k, by, range, false)));
+    if is_taken {
+        return Ok(NtStatus::CONFLICTING_ADDRESSES);
+    }
+    let whole = resource::list(&resources, function.address.bus, Form::Raw);
+    // What is private to the PCI driver is not for drivers of those days.
+    let descriptors = whole[HEAD..].chunks_exact(DESCRIPTOR);
+    let own: Vec<&[u8]> = descriptors.filter(|one| one[0] != CmResourceTypeDevicePrivate).collect();
+    let count = u32::try_from(own.len()).unwrap_or(u32::MAX);
+    let bytes = Fields::default().bytes(&whole[..HEAD - 4]).u32(count).bytes(&own.concat()).done();
+    if !give(cx, &bytes, list)? {
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    turn_on(cx, &function);
+    cx.with(|k| claim::take(k, by, ranges));
+    Ok(NtStatus::SUCCESS)
+}
+
+fn ranges(resources: &[Resource]) -> Vec<Range> {
+    let range = |resource: &Resource| match resource {
+        Resource::Window(window) => Some(Range {
+            kind: if window.port { CmResourceTypePort } else { CmResourceTypeMemory },
+            start: window.base,
+            length: window.length,
+            shared: false,
+        }),
+        Resource::Interrupt(interrupt) => {
+            let start = interrupt.line.into();
+            Some(Range { kind: CmResourceTypeInterrupt, start, length: 1, shared: true })
+        }
+        Resource::Messages(_) => None,
+    };
+    resources.iter().filter_map(range).collect()
+}
+
+/// The card answers at its windows, and may be a bus master.
+fn turn_on(cx: &mut Cx<'_>, function: &Function) {
+    let bits = PCI_ENABLE_IO_SPACE | PCI_ENABLE_MEMORY_SPACE | PCI_ENABLE_BUS_MASTER;
+    cx.with(|k| {
+        let old = config::read(k.hal.hardware.as_mut(), function.address, COMMAND, 2);
+        let new = bits | u16::from_le_bytes([old[0], old[1]]);
+        config::write(k.hal.hardware.as_mut(), function.address, COMMAND, &new.to_le_bytes());
+    });
+}
+
+/// A copy of `bytes` in paged pool that the calling driver frees; false if there is no memory.
+fn give(cx: &mut Cx<'_>, bytes: &[u8], to: DriverPtr<u64>) -> Flow<bool> {
+    let block: DriverPtr<()> = pool::allocate_for_caller(cx, pool::Kind::Paged, bytes.len() as u64, TAG)?;
+    if block.is_null() {
+        return Ok(false);
+    }
+    cx.write_bytes(block.address, bytes)?;
+    cx.write(to, block.address)?;
+    Ok(true)
+}
+
+/// `IoAssignResources`: the first list of requirements that can be met; without one, what was claimed is given back.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn assign(
+    cx: &mut Cx<'_>,
+    _path: DriverPtr<UNICODE_STRING>,
+    _class: DriverPtr<UNICODE_STRING>,
+    driver: DriverPtr<DRIVER_OBJECT>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    wanted: DriverPtr<IO_RESOURCE_REQUIREMENTS_LIST>,
+    list: DriverPtr<u64>,
+) -> Flow<NtStatus> {
+    let by = Claimer::new(driver, device);
+    if wanted.is_null() {
+        cx.with(|k| claim::take(k, by, Vec::new()));
+        return Ok(NtStatus::SUCCESS);
+    }
+    let size = cx.read(wanted + IO_RESOURCE_REQUIREMENTS_LIST::ListSize)?;
+    let bytes = cx.read_bytes(wanted.address, size.into())?;
+    let Some(requirements) = Requirements::read(&bytes) else { return Ok(NtStatus::INVALID_PARAMETER) };
+    for one in &requirements.lists {
+        let Some(given) = cx.with(|k| meet(one, &|range| claim::is_taken(k, by, range, false))) else {
+            continue;
+        };
+        let head = [1, requirements.interface, requirements.bus, 0x0001_0001];
+        let head = head.into_iter().fold(Fields::default(), Fields::u32).size(given.len());
+        let all = given.iter().fold(head, |list, (wish, range)| {
+            let one = list.bytes(&[range.kind, wish.share]).u16(wish.flags);
+            if range.kind == CmResourceTypeInterrupt {
+                let vector = u32::try_from(range.start).unwrap_or(u32::MAX);
+                return one.u32(vector).u32(vector).u64(u64::MAX);
+            }
+            one.u64(range.start).u32(u32::try_from(range.length).unwrap_or(u32::MAX)).u32(0)
+        });
+        if !give(cx, &all.done(), list)? {
+            return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+        }
+        cx.with(|k| claim::take(k, by, given.into_iter().map(|(_, range)| range).collect()));
+        return Ok(NtStatus::SUCCESS);
+    }
+    Ok(NtStatus::CONFLICTING_ADDRESSES)
+}
+
+/// One requirement.
+#[derive(Clone, Copy)]
+struct Wish {
+    option: u8,
+    kind: u8,
+    share: u8,
+    flags: u16,
+    length: u64,
+    alignment: u64,
+    lowest: u64,
+    highest: u64,
+}
+
+struct Requirements {
+    interface: u32,
+    bus: u32,
+    lists: Vec<Vec<Wish>>,
+}
+
+impl Requirements {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        const LISTS: usize = 0x20;
+        const SIZE: usize = size_of::<IO_RESOURCE_DESCRIPTOR>();
+        let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let long = |at: usize| Some(u64::from(word(at)?) | u64::from(word(at + 4)?) << 32);
+        let (mut lists, mut at) = (Vec::new(), LISTS);
+        for _ in 0..word(0x1C)? {
+            let count = word(at + 4)?;
+            at += 8;
+            let mut list = Vec::new();
+            for _ in 0..count {
+                let own = bytes.get(at..at + SIZE)?;
+                let flags = u16::from_le_bytes([own[4], own[5]]);
+                let is_line = own[1] == CmResourceTypeInterrupt;
+                let (length, alignment) =
+                    if is_line { (1, 1) } else { (word(at + 8)?.into(), word(at + 12)?.into()) };
+                let (lowest, highest) = if is_line {
+                    (word(at + 8)?.into(), word(at + 12)?.into())
+                } else {
+                    (long(at + 16)?, long(at + 24)?)
+                };
+                let (option, kind, share) = (own[0], own[1], own[2]);
+                list.push(Wish { option, kind, share, flags, length, alignment, lowest, highest });
+                at += SIZE;
+            }
+            lists.push(list);
+        }
+        Some(Self { interface: word(4)?, bus: word(8)?, lists })
+    }
+}
+
+/// A place for each requirement of a list, or for one of its alternatives; none if one has no place.
+fn meet(list: &[Wish], is_taken: &dyn Fn(&Range) -> bool) -> Option<Vec<(Wish, Range)>> {
+    let mut given: Vec<(Wish, Range)> = Vec::new();
+    let mut at = 0;
+    while at < list.len() {
+        let others = list[at + 1..].iter().take_while(|wish| wish.option & ALTERNATIVE != 0).count();
+        let places = list[at..=at + others].iter();
+        let found = places.filter_map(|wish| Some((*wish, place(wish, is_taken)?))).next()?;
+        given.push(found);
+        at += 1 + others;
+    }
+    Some(given)
+}
+
+fn place(wish: &Wish, is_taken: &dyn Fn(&Range) -> bool) -> Option<Range> {
+    let step = wish.alignment.max(1);
+    let shared = wish.share == abi::CmResourceShareShared;
+    let mut start = wish.lowest.next_multiple_of(step);
+    for _ in 0..MOST_PLACES {
+        if start.checked_add(wish.length)?.checked_sub(1)? > wish.highest {
+            return None;
+        }
+        let range = Range { kind: wish.kind, start, length: wish.length, shared };
+        if !is_taken(&range) {
+            return Some(range);
+        }
+        start = start.checked_add(step)?;
+    }
+    None
+}
+
+/// `IoQueryDeviceDescription`: there is no controller and no peripheral that firmware describes.
+///
+/// # Errors
+/// What dirql lacks: a question for buses alone.
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn query_description(
+    cx: &mut Cx<'_>,
+    _bus_type: DriverPtr<u32>,
+    _bus: DriverPtr<u32>,
+    controller: DriverPtr<u32>,
+    _controller_number: DriverPtr<u32>,
+    _peripheral: DriverPtr<u32>,
+    _peripheral_number: DriverPtr<u32>,
+    _routine: DriverPtr<Code>,
+    _context: u64,
+) -> Flow<NtStatus> {
+    if controller.is_null() {
+        let what = "IoQueryDeviceDescription without a ControllerType: what firmware says of a bus";
+        return Err(cx.stop(Verdict::not_implemented(what)));
+    }
+    cx.read(controller)?;
+    Ok(NtStatus::OBJECT_NAME_NOT_FOUND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(option: u8, lowest: u64, highest: u64) -> Wish {
+        let (kind, share, flags) = (CmResourceTypePort, 1, 0);
+        Wish { option, kind, share, flags, length: 8, alignment: 8, lowest, highest }
+    }
+
+    fn starts(list: &[Wish]) -> Option<Vec<u64>> {
+        let taken = Range { kind: CmResourceTypePort, start: 0x300, length: 0x10, shared: false };
+        let is_taken = |range: &Range| range.start < 0x310 && range.start + range.length > taken.start;
+        Some(meet(list, &is_taken)?.into_iter().map(|(_, range)| range.start).collect())
+    }
+
+    #[test]
+    fn a_requirement_is_met_at_the_first_place_that_is_free_or_by_an_alternative() {
+        assert_eq!(starts(&[wish(0, 0x300, 0x3FF)]), Some(vec![0x310]));
+        assert_eq!(starts(&[wish(0, 0x300, 0x30F), wish(8, 0x280, 0x287)]), Some(vec![0x280]));
+        assert_eq!(starts(&[wish(0, 0x300, 0x30F)]), None);
+        assert_eq!(starts(&[wish(0, 0x300, 0x30F), wish(0, 0x280, 0x287)]), None);
+    }
+}

@@ -1,0 +1,126 @@
+//! Properties of the unified device property model: what drivers set, and what the system knows by itself.
+//!
+//! Pages: *IoSetDevicePropertyData function*, *IoGetDevicePropertyData function*, *DEVPROPKEY structure*, *Device Properties*. As since Windows 8 each locale is one of its own. Of the
+//! system's those are known that `IoGetDeviceProperty` has; a driver that sets one of them hides it. All is in memory.
+
+use std::collections::BTreeMap;
+
+use abi::{
+    DEVICE_OBJECT, DEVPROPKEY, DevicePropertyAddress, DevicePropertyBusNumber, DevicePropertyBusTypeGuid,
+    DevicePropertyClassName, DevicePropertyCompatibleIDs, DevicePropertyDeviceDescription,
+    DevicePropertyEnumeratorName, DevicePropertyHardwareID, DevicePropertyLegacyBusType,
+    DevicePropertyLocationInformation, DevicePropertyManufacturer, DevicePropertyPhysicalDeviceObjectName,
+    DriverPtr, NtStatus,
+};
+use engine::Flow;
+
+use super::node::{self, NodeId};
+use super::property;
+use crate::cx::Cx;
+use crate::wmi;
+
+/// `DEVPROP_TYPE_UINT32`, `DEVPROP_TYPE_GUID`, `DEVPROP_TYPE_STRING`, `DEVPROP_TYPE_STRING_LIST`.
+const UINT32: u32 = 0x07;
+const GUID: u32 = 0x0D;
+const STRING: u32 = 0x12;
+const STRING_LIST: u32 = 0x2012;
+
+/// The format of `DEVPKEY_Device_DeviceDesc` and its like.
+const SYSTEM: &str = "{A45C254E-DF1C-4EFD-8020-67D146A850E0}";
+
+/// The system's properties: the number behind that format, `DeviceProperty*`, and the type.
+const KNOWN: [(u32, u32, u32); 12] = [
+    (2, DevicePropertyDeviceDescription, STRING),
+    (3, DevicePropertyHardwareID, STRING_LIST),
+    (4, DevicePropertyCompatibleIDs, STRING_LIST),
+    (9, DevicePropertyClassName, STRING),
+    (13, DevicePropertyManufacturer, STRING),
+    (15, DevicePropertyLocationInformation, STRING),
+    (16, DevicePropertyPhysicalDeviceObjectName, STRING),
+    (21, DevicePropertyBusTypeGuid, GUID),
+    (22, DevicePropertyLegacyBusType, UINT32),
+    (23, DevicePropertyBusNumber, UINT32),
+    (24, DevicePropertyEnumeratorName, STRING),
+    (30, DevicePropertyAddress, UINT32),
+];
+
+/// A property of a device in a locale.
+type Key = (NodeId, wmi::Guid, u32, u32);
+
+/// What drivers have set: the type and the value.
+#[derive(Default)]
+pub(crate) struct Properties(BTreeMap<Key, (u32, Vec<u8>)>);
+
+fn key(cx: &mut Cx<'_>, id: NodeId, key: DriverPtr<DEVPROPKEY>, locale: u32) -> Flow<Key> {
+    let format: wmi::Guid = cx.read((key + DEVPROPKEY::fmtid).cast())?;
+    Ok((id, format, cx.read(key + DEVPROPKEY::pid)?, locale))
+}
+
+/// `IoSetDevicePropertyData`: without data the property goes.
+///
+/// # Errors
+/// A verdict if `device` is no physical device object, or a pointer is bad.
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn set(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    name: DriverPtr<DEVPROPKEY>,
+    locale: u32,
+    _flags: u32,
+    kind: u32,
+    size: u32,
+    data: DriverPtr<()>,
+) -> Flow<NtStatus> {
+    let id = node::of_pdo(cx, "IoSetDevicePropertyData", device)?;
+    let key = key(cx, id, name, locale)?;
+    if data.is_null() {
+        let was = cx.with(|k| k.pnp.properties.0.remove(&key)).is_some();
+        return Ok(if was { NtStatus::SUCCESS } else { NtStatus::OBJECT_NAME_NOT_FOUND });
+    }
+    let bytes = cx.read_bytes(data.address, size.into())?;
+    cx.with(|k| k.pnp.properties.0.insert(key, (kind, bytes)));
+    Ok(NtStatus::SUCCESS)
+}
+
+/// `IoGetDevicePropertyData`.
+///
+/// # Errors
+/// As [`set`].
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn get(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    name: DriverPtr<DEVPROPKEY>,
+    locale: u32,
+    _flags: u32,
+    size: u32,
+    data: DriverPtr<()>,
+    needed: DriverPtr<u32>,
+    kind: DriverPtr<u32>,
+) -> Flow<NtStatus> {
+    let id = node::of_pdo(cx, "IoGetDevicePropertyData", device)?;
+    let key = key(cx, id, name, locale)?;
+    let own = cx.with(|k| k.pnp.properties.0.get(&key).cloned());
+    let found = match own {
+        Some(found) => Some(found),
+        None => systems(cx, id, key.1, key.2),
+    };
+    let Some((found_kind, bytes)) = found else {
+        cx.write(needed, 0)?;
+        return Ok(NtStatus::OBJECT_NAME_NOT_FOUND);
+    };
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    cx.write(needed, length)?;
+    if length > size {
+        return Ok(NtStatus::BUFFER_TOO_SMALL);
+    }
+    cx.write_bytes(data.address, &bytes)?;
+    cx.write(kind, found_kind)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+fn systems(cx: &mut Cx<'_>, id: NodeId, format: wmi::Guid, number: u32) -> Option<(u32, Vec<u8>)> {
+    let (_, property, kind) =
+        KNOWN.into_iter().find(|(known, ..)| *known == number && wmi::parse_guid(SYSTEM) == Some(format))?;
+    Some((kind, property::value(cx, id, property).ok()?))
+}
