@@ -10,6 +10,7 @@
 #include "pciline.h"
 
 #define INIT_CODE __attribute__((section("INIT")))
+#define BENCH_TAG 0x686E6542u /* "Benh" in pool listings */
 
 #define IOCTL_BENCH_EMPTY CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB00, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_BENCH_MMIO CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB01, METHOD_BUFFERED, FILE_ANY_ACCESS)
@@ -26,6 +27,15 @@
 #define IOCTL_BENCH_TIMERS CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB0A, METHOD_BUFFERED, FILE_ANY_ACCESS)
 /* Maps a section of 64 KiB and unmaps it. */
 #define IOCTL_BENCH_SECTION CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB0B, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+/* Allocates and frees 64 bytes of pool. */
+#define IOCTL_BENCH_POOL CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB0C, METHOD_BUFFERED, FILE_ANY_ACCESS)
+/* Sends a request through a stack of six devices, each with a completion routine but the lowest. */
+#define IOCTL_BENCH_STACK CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB0D, METHOD_BUFFERED, FILE_ANY_ACCESS)
+/* Gets the scatter/gather list of 64 KiB and puts it back. */
+#define IOCTL_BENCH_DMA CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB0E, METHOD_BUFFERED, FILE_ANY_ACCESS)
+/* Allocates so many requests; those that were allocated so before are freed. */
+#define IOCTL_BENCH_IRPS CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB0F, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
 /* The exports behind what the header makes moves to CR8 of. */
 KIRQL NTAPI RaiseByCall(KIRQL NewIrql) __asm__("KfRaiseIrql");
@@ -45,6 +55,7 @@ typedef struct _DEVICE_EXTENSION {
     BOOLEAN Over;
     PKTIMER Timers;
     ULONG TimerCount;
+    LIST_ENTRY Irps;
 } DEVICE_EXTENSION, *PDEVICE_EXTENSION;
 
 DRIVER_INITIALIZE DriverEntry;
@@ -245,7 +256,7 @@ static NTSTATUS SetTimers(PDEVICE_EXTENSION Extension, ULONG Count)
     if (Count == 0) {
         return STATUS_SUCCESS;
     }
-    Extension->Timers = ExAllocatePoolWithTag(NonPagedPool, Count * sizeof(KTIMER), 0x686E6542u);
+    Extension->Timers = ExAllocatePoolWithTag(NonPagedPool, Count * sizeof(KTIMER), BENCH_TAG);
     if (Extension->Timers == NULL) {
         return STATUS_INSUFFICIENT_RESOURCES;
     }
@@ -300,9 +311,188 @@ static NTSTATUS MapSection(ULONG Count)
     return Status;
 }
 
-/* What is neither Repeat's nor RepeatCall's. */
-static NTSTATUS Synchronize(PDEVICE_EXTENSION Extension, ULONG Code, ULONG Count)
+#define LAYERS 6
+
+/* One layer of the stack that requests are sent through. */
+typedef struct _LAYER {
+    PDEVICE_OBJECT Below; /* NULL: it is the lowest, and completes */
+} LAYER, *PLAYER;
+
+static NTSTATUS NTAPI OnWayUp(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
 {
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Context);
+    if (Irp->PendingReturned) {
+        IoMarkIrpPending(Irp);
+    }
+    return STATUS_SUCCESS;
+}
+
+static NTSTATUS NTAPI OnTop(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Irp);
+    UNREFERENCED_PARAMETER(Context);
+    return STATUS_MORE_PROCESSING_REQUIRED; /* the request is used again */
+}
+
+static NTSTATUS NTAPI DispatchLayer(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PDEVICE_OBJECT Below = ((PLAYER)Device->DeviceExtension)->Below;
+
+    if (Below == NULL) {
+        return Complete(Irp, STATUS_SUCCESS, 0);
+    }
+    IoCopyCurrentIrpStackLocationToNext(Irp);
+    IoSetCompletionRoutine(Irp, OnWayUp, NULL, TRUE, TRUE, TRUE);
+    return IoCallDriver(Below, Irp);
+}
+
+static VOID SendThrough(PDEVICE_OBJECT Top, PIRP Irp, ULONG Count)
+{
+    ULONG Index;
+
+    for (Index = 0; Index < Count; Index++) {
+        IoReuseIrp(Irp, STATUS_NOT_SUPPORTED);
+        IoGetNextIrpStackLocation(Irp)->MajorFunction = IRP_MJ_INTERNAL_DEVICE_CONTROL;
+        IoSetCompletionRoutine(Irp, OnTop, NULL, TRUE, TRUE, TRUE);
+        IoCallDriver(Top, Irp);
+    }
+}
+
+static NTSTATUS Layers(PDRIVER_OBJECT Driver, ULONG Count)
+{
+    PDEVICE_OBJECT Devices[LAYERS];
+    NTSTATUS Status = STATUS_SUCCESS;
+    ULONG Made, Index;
+    PIRP Irp;
+
+    for (Made = 0; Made < LAYERS; Made++) {
+        Status = IoCreateDevice(Driver, sizeof(LAYER), NULL, FILE_DEVICE_UNKNOWN, 0, FALSE, &Devices[Made]);
+        if (!NT_SUCCESS(Status)) {
+            break;
+        }
+        Devices[Made]->Flags &= ~DO_DEVICE_INITIALIZING;
+        if (Made > 0) {
+            ((PLAYER)Devices[Made]->DeviceExtension)->Below = IoAttachDeviceToDeviceStack(Devices[Made], Devices[0]);
+        }
+    }
+    Irp = NT_SUCCESS(Status) ? IoAllocateIrp(Devices[LAYERS - 1]->StackSize, FALSE) : NULL;
+    if (Irp != NULL) {
+        SendThrough(Devices[LAYERS - 1], Irp, Count);
+        IoFreeIrp(Irp);
+    } else if (NT_SUCCESS(Status)) {
+        Status = STATUS_INSUFFICIENT_RESOURCES;
+    }
+    for (Index = Made; Index > 0; Index--) {
+        if (((PLAYER)Devices[Index - 1]->DeviceExtension)->Below != NULL) {
+            IoDetachDevice(((PLAYER)Devices[Index - 1]->DeviceExtension)->Below);
+        }
+        IoDeleteDevice(Devices[Index - 1]);
+    }
+    return Status;
+}
+
+static VOID AllocateAndFree(ULONG Count)
+{
+    ULONG Index;
+
+    for (Index = 0; Index < Count; Index++) {
+        PVOID Block = ExAllocatePoolWithTag(NonPagedPool, 64, BENCH_TAG);
+
+        if (Block != NULL) {
+            ExFreePoolWithTag(Block, BENCH_TAG);
+        }
+    }
+}
+
+static VOID NTAPI ListIsThere(PDEVICE_OBJECT Device, PIRP Irp, PSCATTER_GATHER_LIST List, PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Irp);
+    *(PSCATTER_GATHER_LIST *)Context = List;
+}
+
+static VOID GetLists(PDEVICE_OBJECT Device, PDMA_ADAPTER Adapter, PMDL Mdl, ULONG Count)
+{
+    PSCATTER_GATHER_LIST List = NULL;
+    ULONG Index;
+    KIRQL OldIrql;
+
+    KeRaiseIrql(DISPATCH_LEVEL, &OldIrql);
+    for (Index = 0; Index < Count; Index++) {
+        if (NT_SUCCESS(Adapter->DmaOperations->GetScatterGatherList(Adapter, Device, Mdl, MmGetMdlVirtualAddress(Mdl),
+                                                                    MmGetMdlByteCount(Mdl), ListIsThere, &List, TRUE))) {
+            Adapter->DmaOperations->PutScatterGatherList(Adapter, List, TRUE);
+        }
+    }
+    KeLowerIrql(OldIrql);
+}
+
+static NTSTATUS MapForDma(PDEVICE_OBJECT Device, ULONG Count)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+    NTSTATUS Status = STATUS_INSUFFICIENT_RESOURCES;
+    DEVICE_DESCRIPTION Description;
+    ULONG Registers, Length = 0x10000;
+    PDMA_ADAPTER Adapter;
+    PVOID Buffer;
+    PMDL Mdl;
+
+    RtlZeroMemory(&Description, sizeof(Description));
+    Description.Version = DEVICE_DESCRIPTION_VERSION;
+    Description.Master = TRUE;
+    Description.ScatterGather = TRUE;
+    Description.Dma64BitAddresses = TRUE;
+    Description.InterfaceType = PCIBus;
+    Description.MaximumLength = Length;
+    Adapter = IoGetDmaAdapter(Extension->Pdo, &Description, &Registers);
+    if (Adapter == NULL) {
+        return Status;
+    }
+    Buffer = ExAllocatePoolWithTag(NonPagedPool, Length, BENCH_TAG);
+    Mdl = Buffer != NULL ? IoAllocateMdl(Buffer, Length, FALSE, FALSE, NULL) : NULL;
+    if (Mdl != NULL) {
+        MmBuildMdlForNonPagedPool(Mdl);
+        GetLists(Device, Adapter, Mdl, Count);
+        IoFreeMdl(Mdl);
+        Status = STATUS_SUCCESS;
+    }
+    if (Buffer != NULL) {
+        ExFreePoolWithTag(Buffer, BENCH_TAG);
+    }
+    Adapter->DmaOperations->PutDmaAdapter(Adapter);
+    return Status;
+}
+
+static VOID FreeIrps(PDEVICE_EXTENSION Extension)
+{
+    while (!IsListEmpty(&Extension->Irps)) {
+        IoFreeIrp(CONTAINING_RECORD(RemoveHeadList(&Extension->Irps), IRP, Tail.Overlay.ListEntry));
+    }
+}
+
+static NTSTATUS KeepIrps(PDEVICE_EXTENSION Extension, ULONG Count)
+{
+    ULONG Index;
+
+    FreeIrps(Extension);
+    for (Index = 0; Index < Count; Index++) {
+        PIRP Irp = IoAllocateIrp(1, FALSE);
+
+        if (Irp == NULL) {
+            return STATUS_INSUFFICIENT_RESOURCES;
+        }
+        InsertTailList(&Extension->Irps, &Irp->Tail.Overlay.ListEntry);
+    }
+    return STATUS_SUCCESS;
+}
+
+/* What is neither Repeat's nor RepeatCall's. */
+static NTSTATUS Other(PDEVICE_OBJECT Device, ULONG Code, ULONG Count)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+
     switch (Code) {
     case IOCTL_BENCH_SPIN:
         SpinLocks(Extension, Count);
@@ -314,6 +504,15 @@ static NTSTATUS Synchronize(PDEVICE_EXTENSION Extension, ULONG Code, ULONG Count
         return STATUS_SUCCESS;
     case IOCTL_BENCH_SECTION:
         return MapSection(Count);
+    case IOCTL_BENCH_POOL:
+        AllocateAndFree(Count);
+        return STATUS_SUCCESS;
+    case IOCTL_BENCH_STACK:
+        return Layers(Device->DriverObject, Count);
+    case IOCTL_BENCH_DMA:
+        return MapForDma(Device, Count);
+    case IOCTL_BENCH_IRPS:
+        return KeepIrps(Extension, Count);
     default:
         return SetTimers(Extension, Count);
     }
@@ -334,8 +533,8 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     if (Code == IOCTL_BENCH_GATE || Code == IOCTL_BENCH_IRQL_CALL) {
         return Complete(Irp, RepeatCall(Code, *(PULONG)Irp->AssociatedIrp.SystemBuffer), 0);
     }
-    if (Code >= IOCTL_BENCH_SPIN && Code <= IOCTL_BENCH_SECTION) {
-        return Complete(Irp, Synchronize(Extension, Code, *(PULONG)Irp->AssociatedIrp.SystemBuffer), 0);
+    if (Code >= IOCTL_BENCH_SPIN && Code <= IOCTL_BENCH_IRPS) {
+        return Complete(Irp, Other(Device, Code, *(PULONG)Irp->AssociatedIrp.SystemBuffer), 0);
     }
     return Complete(Irp, Repeat(Extension, Code, *(PULONG)Irp->AssociatedIrp.SystemBuffer), 0);
 }
@@ -441,6 +640,7 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
         Irp->IoStatus.Status = STATUS_SUCCESS;
         break;
     case IRP_MN_REMOVE_DEVICE:
+        FreeIrps(Extension);
         CancelTimers(Extension);
         StopCard(Extension);
         IoDeleteSymbolicLink(&LinkName);
@@ -489,6 +689,7 @@ static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
     IoInitializeDpcRequest(Device, DpcForIsr);
     KeInitializeDpc(&Extension->Dpc, CountDpc, Extension);
     KeInitializeSpinLock(&Extension->Lock);
+    InitializeListHead(&Extension->Irps);
     KeInitializeEvent(&Extension->Asked, SynchronizationEvent, FALSE);
     KeInitializeEvent(&Extension->Answered, SynchronizationEvent, FALSE);
     Device->Flags |= DO_BUFFERED_IO | DO_POWER_PAGABLE;
@@ -508,6 +709,7 @@ INIT_CODE NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING Regi
     Driver->MajorFunction[IRP_MJ_CLOSE] = DispatchCreateClose;
     Driver->MajorFunction[IRP_MJ_WRITE] = DispatchWrite;
     Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchDeviceControl;
+    Driver->MajorFunction[IRP_MJ_INTERNAL_DEVICE_CONTROL] = DispatchLayer;
     Driver->MajorFunction[IRP_MJ_PNP] = DispatchPnp;
     Driver->MajorFunction[IRP_MJ_POWER] = DispatchPower;
     Driver->DriverExtension->AddDevice = AddDevice;

@@ -31,6 +31,13 @@ const EVENT: u32 = 0x0022_2C20;
 const TIMER: u32 = 0x0022_2C24;
 const TIMERS: u32 = 0x0022_2C28;
 const SECTION: u32 = 0x0022_2C2C;
+const POOL: u32 = 0x0022_2C30;
+const STACK: u32 = 0x0022_2C34;
+const DMA: u32 = 0x0022_2C38;
+const IRPS: u32 = 0x0022_2C3C;
+/// Requests that are outstanding at once, and the memory of the machine that has them.
+const OUTSTANDING: u32 = 1_000_000;
+const MUCH: u64 = 1 << 30;
 /// Timers that are set while one is set and cancelled: one a processor, and a thousand.
 const FEW: u32 = 64;
 const MANY: u32 = 64_000;
@@ -111,6 +118,9 @@ pub(crate) fn all(wanted: &dyn Fn(&str) -> bool) -> Vec<Figure> {
         // Of this, half: there are two waits and two wakes a round.
         ("event_wait_wake_twice", EVENT, 2_000),
         ("section_map_64k", SECTION, 200),
+        ("pool_alloc_free", POOL, 2_000),
+        ("stack_of_six", STACK, 2_000),
+        ("dma_sg_64k", DMA, 200),
     ];
     for (name, code, repeats) in repeated.into_iter().filter(|(name, ..)| wanted(name)) {
         figures
@@ -120,6 +130,9 @@ pub(crate) fn all(wanted: &dyn Fn(&str) -> bool) -> Vec<Figure> {
     assert_eq!(report.outcome(), dirql::Outcome::Clean, "{report}");
     if wanted("spinlock_watched") {
         figures.push(spin_lock_watched());
+    }
+    if wanted("pool_alloc_free_checked") {
+        figures.push(pool_checked());
     }
     for (name, count) in [("timer_of_64", FEW), ("timer_of_64000", MANY)] {
         if wanted(name) {
@@ -152,6 +165,41 @@ fn spin_lock_watched() -> Figure {
     let figure = sampled(&machine, "spinlock_watched", 2_000, work);
     drop(machine.finish());
     figure
+}
+
+/// Pool in a machine that tests each access.
+fn pool_checked() -> Figure {
+    let machine = bench().checked(true).start().expect("the driver can be loaded");
+    let work = |cx: &mut Cx<'_>, open: &Open, repeats| open.repeat(cx, POOL, repeats);
+    let figure = sampled(&machine, "pool_alloc_free_checked", 1_000, work);
+    drop(machine.finish());
+    figure
+}
+
+/// What a request that is outstanding takes of the host's memory, in bytes.
+pub(crate) fn outstanding() -> f64 {
+    let machine = bench().memory(MUCH).start().expect("the driver can be loaded");
+    let before = in_memory();
+    let keep = move |cx: &mut Cx<'_>| {
+        let open = Open::new(cx)?;
+        open.repeat(cx, IRPS, OUTSTANDING)?;
+        let now = outside(in_memory);
+        open.repeat(cx, IRPS, 0)?;
+        open.close(cx)?;
+        Ok(now)
+    };
+    let after = machine.with_kernel(keep).unwrap_or_else(|error| panic!("outstanding requests: {error}"));
+    let report = machine.finish();
+    assert_eq!(report.outcome(), dirql::Outcome::Clean, "{report}");
+    (after - before) / f64::from(OUTSTANDING)
+}
+
+/// Bytes that this process has in memory.
+fn in_memory() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    kilobytes.map_or(f64::NAN, |kilobytes| kilobytes * 1024.0)
 }
 
 /// A timer that is set and cancelled while `count` others are set, on 64 processors.
@@ -240,11 +288,9 @@ fn sampled(
 pub(crate) fn resident() -> f64 {
     let machine = bench().start().expect("the driver can be loaded");
     assert!(machine.is_ready(), "the device starts");
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    let bytes = in_memory();
     drop(machine.finish());
-    kilobytes.map_or(f64::NAN, |kilobytes| kilobytes / 1024.0)
+    bytes / f64::from(1 << 20)
 }
 
 /// From nothing to a started device: files read, machine made, driver loaded, device started.

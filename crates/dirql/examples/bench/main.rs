@@ -58,6 +58,9 @@ fn main() {
         // First, so that nothing else has left memory behind.
         figures.push(Figure::once("resident", driver::resident(), "MB"));
     }
+    if wanted("irp_outstanding") {
+        figures.push(Figure::once("irp_outstanding", driver::outstanding(), "B"));
+    }
     if wanted("strand_switch") {
         figures.push(strands::switch());
     }
