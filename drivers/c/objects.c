@@ -4,6 +4,8 @@
  */
 #include "objects/objects.h"
 #include "objects/timers.h"
+#include "objects/processes.h"
+#include "objects/memory.h"
 
 #define FIRST_FUNCTION 0x800
 
@@ -14,6 +16,8 @@ static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlObject
 
 static ULONG (*const Stories[])(VOID) = {
     TimersHaveHandles, SeveralHandlesAreWaitedFor, MutantsHaveOwners, OneInitializesForAll, /* from 0 on */
+    ProcessesTellOfThemselves, ThreadsAreChanged, TokensHaveHandles, MemoryIsCopiedSafely, /* from 4 on */
+    ResourcesAreFound, ChecksAreMade, /* from 8 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -22,6 +26,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     ULONG Index = ((Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF) - FIRST_FUNCTION;
 
     UNREFERENCED_PARAMETER(Device);
+    TheIrp = Irp;
     return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
 }
 

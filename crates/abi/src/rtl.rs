@@ -90,6 +90,40 @@ layouts! {
         0x10 RightChild: DriverPtr<RTL_SPLAY_LINKS>,
     }
 
+    /// A table of prefixes, opaque to drivers.
+    UNICODE_PREFIX_TABLE [size 0x18, align 8, not_in_mingw "of ntifs.h"] {
+        0x00 NodeTypeCode: u16,
+        0x02 NameLength: u16,
+        0x08 NextPrefixTree: DriverPtr<UNICODE_PREFIX_TABLE_ENTRY>,
+        0x10 LastNextEntry: DriverPtr<UNICODE_PREFIX_TABLE_ENTRY>,
+    }
+
+    /// One of its entries.
+    UNICODE_PREFIX_TABLE_ENTRY [size 0x38, align 8, not_in_mingw "of ntifs.h"] {
+        0x00 NodeTypeCode: u16,
+        0x02 NameLength: u16,
+        0x08 NextPrefixTree: DriverPtr<UNICODE_PREFIX_TABLE_ENTRY>,
+        0x10 CaseMatch: DriverPtr<UNICODE_PREFIX_TABLE_ENTRY>,
+        0x18 Links: RTL_SPLAY_LINKS,
+        0x30 Prefix: DriverPtr<UNICODE_STRING>,
+    }
+
+    /// The same for strings of bytes.
+    PREFIX_TABLE [size 0x10, align 8, not_in_mingw "of ntifs.h"] {
+        0x00 NodeTypeCode: u16,
+        0x02 NameLength: u16,
+        0x08 NextPrefixTree: DriverPtr<PREFIX_TABLE_ENTRY>,
+    }
+
+    /// One of its entries.
+    PREFIX_TABLE_ENTRY [size 0x30, align 8, not_in_mingw "of ntifs.h"] {
+        0x00 NodeTypeCode: u16,
+        0x02 NameLength: u16,
+        0x08 NextPrefixTree: DriverPtr<PREFIX_TABLE_ENTRY>,
+        0x10 Links: RTL_SPLAY_LINKS,
+        0x28 Prefix: DriverPtr<STRING>,
+    }
+
     /// A generic table over a splay tree.
     RTL_GENERIC_TABLE [size 0x48, align 8] {
         0x00 TableRoot: DriverPtr<RTL_SPLAY_LINKS>,

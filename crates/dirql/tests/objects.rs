@@ -34,3 +34,42 @@ fn a_mutant_has_an_owner_that_goes_on_to_get_procedure_calls() {
 fn what_is_initialized_once_is_waited_for_by_the_others() {
     tell(3, 7);
 }
+
+#[test]
+fn a_process_tells_of_itself_by_its_object_and_by_its_handle() {
+    tell(4, 19);
+}
+
+#[test]
+fn a_thread_has_its_priority_set_by_its_handle_and_remembers_its_activity() {
+    tell(5, 13);
+}
+
+#[test]
+fn a_token_is_opened_by_the_handle_of_a_process_or_of_a_thread_that_acts_for_another() {
+    tell(6, 14);
+}
+
+#[test]
+fn memory_that_may_not_be_there_is_copied_and_what_is_there_found_by_its_physical_address() {
+    tell(7, 18);
+}
+
+#[test]
+fn a_resource_of_an_image_is_found_by_type_name_and_language() {
+    tell(8, 10);
+}
+
+#[test]
+fn checks_are_made_for_drivers_and_the_screen_is_theirs_once_they_have_taken_it() {
+    let machine = start(|| Bench::new().driver(driver("objects.sys")).processors(2));
+    let file = machine.open(r"\\.\DirqlObjects").unwrap();
+    let told = file.device_control(0x0022_2000 + 4 * 9, &[], 8);
+    let prints = machine.prints();
+    let Ok(told) = told else { panic!("{}", machine.finish()) };
+    assert_eq!(told[..4], [0; 4], "{prints:?}");
+    let shown = |text: &str| prints.iter().any(|line| line == text);
+    assert!(shown("objects: on the screen") && !shown("objects: not on the screen"), "{prints:?}");
+    file.close().unwrap();
+    machine.finish().expect_clean();
+}

@@ -272,6 +272,7 @@ const NO_DATA: &[&str] = &[
     "RtlFreeAnsiString",
     "RtlFreeUnicodeString", // what RtlCreateUnicodeString and RtlStringFromGUID have made
     "RtlGetEnabledExtendedFeatures",
+    "RtlFindMessage", // of an image
     "RtlLookupFunctionEntry",
     "RtlPcToFileHeader",
     "RtlQueryRegistryValues",

@@ -1,7 +1,7 @@
 //! `Etw*`: providers of events for tracing.
 //!
 //! Pages: *EtwRegister function*, *EtwUnregister function*, *EtwWrite function*, *EtwEventEnabled function*, *EtwProviderEnabled function*,
-//! *EtwActivityIdControl function*. As on a Windows where nobody traces there is no session: no provider is enabled, no routine is called for that,
+//! *EtwActivityIdControl function*, *IoSetActivityIdThread function*. As on a Windows where nobody traces there is no session: no provider is enabled, no routine is called for that,
 //! and what is written goes nowhere. A handle of 0 is refused and does no harm.
 
 use std::collections::BTreeMap;
@@ -203,6 +203,38 @@ pub fn activity_id_control(cx: &mut Cx<'_>, control: u32, id: DriverPtr<GUID>) -
         }
     });
     Ok(NtStatus::SUCCESS)
+}
+
+/// `IoGetActivityIdThread`: where the activity of the current thread stands that was given last; null if none was.
+///
+/// # Errors
+/// None.
+pub fn activity_of_thread(cx: &mut Cx<'_>) -> Flow<u64> {
+    Ok(cx.with(|k| k.ke.thread().map_or(0, |thread| thread.activity_at)))
+}
+
+/// `IoSetActivityIdThread`: the current thread goes on with this one; where the one before stands.
+///
+/// # Errors
+/// A verdict if the pointer is bad.
+pub fn set_activity_of_thread(cx: &mut Cx<'_>, id: DriverPtr<GUID>) -> Flow<u64> {
+    let before = activity_of_thread(cx)?;
+    let new: [u8; 16] = if id.is_null() { [0; 16] } else { cx.read(id.cast())? };
+    let strand = cx.with(|k| k.ke.processor().thread);
+    cx.with(|k| {
+        if let Some(thread) = k.ke.threads.get_mut(strand) {
+            (thread.activity, thread.activity_at) = (new, id.address);
+        }
+    });
+    Ok(before)
+}
+
+/// `IoClearActivityIdThread`: the current thread goes on with the one that it had before.
+///
+/// # Errors
+/// As [`set_activity_of_thread`].
+pub fn clear_activity_of_thread(cx: &mut Cx<'_>, before: DriverPtr<GUID>) -> Flow<()> {
+    set_activity_of_thread(cx, before).map(|_| ())
 }
 
 /// Providers that the image at `driver` has registered and left so: each handle, and who registered it.

@@ -330,7 +330,7 @@ static const struct {
     ROW(RtlSubtreeSuccessor), ROW(RtlSubtreePredecessor), TABLE_ROWS(), TABLE_ROWS(Avl),
     ROW(RtlLookupFirstMatchingElementGenericTableAvl), ROW(RtlEnumerateGenericTableLikeADirectory),
     ROW(RtlCaptureStackBackTrace), ROW(RtlWalkFrameChain), ROW(RtlImageNtHeader), ROW(RtlImageDirectoryEntryToData),
-    ROW(RtlAnsiCharToUnicodeChar), SECURITY_ROWS, TEXT_ROWS, CRT_ROWS,
+    ROW(RtlAnsiCharToUnicodeChar), SECURITY_ROWS, TEXT_ROWS, CRT_ROWS, PREFIX_ROWS,
 #undef ROW
 };
 

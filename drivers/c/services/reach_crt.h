@@ -260,3 +260,72 @@ REACH(RtlRunOnceExecuteOnce, (OnceCalls = 0, NtRtlRunOnceExecuteOnce(P, Initiali
         ROW(RtlIpv4StringToAddressA), ROW(RtlIpv4StringToAddressW), ROW(RtlIpv4AddressToStringA),                      \
         ROW(RtlIpv4AddressToStringW), ROW(RtlRunOnceInitialize), ROW(RtlRunOnceBeginInitialize),                       \
         ROW(RtlRunOnceComplete), ROW(RtlRunOnceExecuteOnce)
+
+EXPORTED(VOID, RtlInitializeUnicodePrefix, (PVOID));
+EXPORTED(BOOLEAN, RtlInsertUnicodePrefix, (PVOID, PUNICODE_STRING, PVOID));
+EXPORTED(PVOID, RtlFindUnicodePrefix, (PVOID, PUNICODE_STRING, ULONG));
+EXPORTED(VOID, RtlRemoveUnicodePrefix, (PVOID, PVOID));
+EXPORTED(PVOID, RtlNextUnicodePrefix, (PVOID, BOOLEAN));
+EXPORTED(VOID, PfxInitialize, (PVOID));
+EXPORTED(BOOLEAN, PfxInsertPrefix, (PVOID, PSTRING, PVOID));
+EXPORTED(PVOID, PfxFindPrefix, (PVOID, PSTRING));
+EXPORTED(VOID, PfxRemovePrefix, (PVOID, PVOID));
+EXPORTED(NTSTATUS, RtlCmEncodeMemIoResource, (PVOID, UCHAR, ULONGLONG Length, ULONGLONG Start));
+EXPORTED(ULONGLONG, RtlCmDecodeMemIoResource, (PVOID, PULONGLONG));
+EXPORTED(NTSTATUS, RtlIoEncodeMemIoResource, (PVOID, UCHAR, ULONGLONG Length, ULONGLONG Alignment, ULONGLONG, ULONGLONG));
+EXPORTED(ULONGLONG, RtlIoDecodeMemIoResource, (PVOID, PULONGLONG, PULONGLONG, PULONGLONG));
+
+#define ENTRY1 (P + 0x240)
+#define ENTRY2 (P + 0x280)
+
+/* A table of \a and \a\b, at P. */
+static PUCHAR PrefixesAt(PUCHAR P)
+{
+    NtRtlInitializeUnicodePrefix(P);
+    NtRtlInsertUnicodePrefix(P, WIDE_AT(SPOT, P + 0x40, L"\\a"), ENTRY1);
+    NtRtlInsertUnicodePrefix(P, WIDE_AT(SPOT2, P + 0x60, L"\\a\\b"), ENTRY2);
+    return P;
+}
+
+#define NAME_AT(Literal) WIDE_AT(P + 0x2C0, P + 0x80, Literal)
+
+REACH(RtlInitializeUnicodePrefix, (PUT(P, "xxxxxxxxxxxxxxxxxxxxxxx"), NtRtlInitializeUnicodePrefix(P), Holds(P, "\0\0\0\0\0\0\0\0", 8)))
+REACH(RtlInsertUnicodePrefix, NtRtlInsertUnicodePrefix(PrefixesAt(P), NAME_AT(L"\\A"), P + 0x300) &&
+                                  !NtRtlInsertUnicodePrefix(P, NAME_AT(L"\\a\\b"), P + 0x340))
+REACH(RtlFindUnicodePrefix, NtRtlFindUnicodePrefix(PrefixesAt(P), NAME_AT(L"\\A\\B\\c"), 0) == ENTRY2 &&
+                                NtRtlFindUnicodePrefix(P, NAME_AT(L"\\a\\bc"), 0) == ENTRY1 &&
+                                NtRtlFindUnicodePrefix(P, NAME_AT(L"\\A\\b"), 2) == NULL)
+REACH(RtlRemoveUnicodePrefix, (NtRtlRemoveUnicodePrefix(PrefixesAt(P), ENTRY2),
+                               NtRtlFindUnicodePrefix(P, NAME_AT(L"\\a\\b"), 0) == ENTRY1))
+REACH(RtlNextUnicodePrefix, NtRtlNextUnicodePrefix(PrefixesAt(P), TRUE) == ENTRY1 && NtRtlNextUnicodePrefix(P, FALSE) == ENTRY2 &&
+                                NtRtlNextUnicodePrefix(P, FALSE) == NULL)
+REACH(PfxInitialize, (PUT(P, "xxxxxxxxxxxxxxx"), NtPfxInitialize(P), Holds(P, "\0\0\0\0\0\0\0\0", 8)))
+REACH(PfxInsertPrefix, (NtPfxInitialize(P), NtPfxInsertPrefix(P, ANSI_AT(SPOT, P + 0x40, "\\a"), ENTRY1)) &&
+                           !NtPfxInsertPrefix(P, (PSTRING)SPOT, ENTRY2))
+REACH(PfxFindPrefix, (NtPfxInitialize(P), NtPfxInsertPrefix(P, ANSI_AT(SPOT, P + 0x40, "\\a"), ENTRY1)) &&
+                         NtPfxFindPrefix(P, ANSI_AT(SPOT2, P + 0x60, "\\a\\b")) == ENTRY1 &&
+                         NtPfxFindPrefix(P, ANSI_AT(SPOT2, P + 0x60, "\\A\\b")) == NULL)
+REACH(PfxRemovePrefix, (NtPfxInitialize(P), NtPfxInsertPrefix(P, ANSI_AT(SPOT, P + 0x40, "\\a"), ENTRY1)) &&
+                           (NtPfxRemovePrefix(P, ENTRY1), NtPfxFindPrefix(P, (PSTRING)SPOT) == NULL))
+
+/* 64 KiB; 5 GiB, in units of 256 bytes; nothing that is lost. Type 3 is memory, 1 ports, 7 large memory. */
+REACH(RtlCmEncodeMemIoResource,
+      NtRtlCmEncodeMemIoResource(P, 3, 0x10000, 0xFE000000) == 0 && Holds(P + 4, "\0\0\0\xFE\0\0\0\0\0\0\1\0", 12) &&
+          NtRtlCmEncodeMemIoResource(P, 3, 0x140000000, 0) == 0 && Holds(P, "\7\0\0\2", 4) && Holds(P + 12, "\0\0\x40\1", 4) &&
+          NtRtlCmEncodeMemIoResource(P, 3, 0x140000001, 0) == STATUS_UNSUCCESSFUL &&
+          NtRtlCmEncodeMemIoResource(P, 2, 1, 0) == STATUS_INVALID_PARAMETER)
+REACH(RtlCmDecodeMemIoResource, (NtRtlCmEncodeMemIoResource(P, 3, 0x140000000, 0x77), NtRtlCmDecodeMemIoResource(P, (PULONGLONG)Q) == 0x140000000) &&
+                                    HOLDS(Q, "w\0\0\0\0\0\0"))
+REACH(RtlIoEncodeMemIoResource,
+      NtRtlIoEncodeMemIoResource(P, 3, 0x200000000, 0x10000, 0, ~0ull) == 0 && Holds(P + 1, "\7", 1) && Holds(P + 4, "\0\2", 2) &&
+          Holds(P + 8, "\0\0\0\2\0\1\0\0", 8) && NtRtlIoEncodeMemIoResource(P, 1, 0x200000000, 1, 0, 0) == STATUS_UNSUCCESSFUL)
+REACH(RtlIoDecodeMemIoResource,
+      (NtRtlIoEncodeMemIoResource(P, 3, 0x200000000, 0x10000, 5, 6),
+       NtRtlIoDecodeMemIoResource(P, (PULONGLONG)Q, (PULONGLONG)(Q + 8), (PULONGLONG)(Q + 16)) == 0x200000000) &&
+          HOLDS(Q, "\0\0\1\0\0\0\0\0\5\0\0\0\0\0\0\0\6\0\0"))
+
+#define PREFIX_ROWS                                                                                                    \
+    ROW(RtlInitializeUnicodePrefix), ROW(RtlInsertUnicodePrefix), ROW(RtlFindUnicodePrefix), ROW(RtlRemoveUnicodePrefix), \
+        ROW(RtlNextUnicodePrefix), ROW(PfxInitialize), ROW(PfxInsertPrefix), ROW(PfxFindPrefix), ROW(PfxRemovePrefix), \
+        ROW(RtlCmEncodeMemIoResource), ROW(RtlCmDecodeMemIoResource), ROW(RtlIoEncodeMemIoResource),                   \
+        ROW(RtlIoDecodeMemIoResource)

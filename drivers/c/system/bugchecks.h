@@ -3,6 +3,7 @@
 
 static KBUGCHECK_CALLBACK_RECORD Stop;
 static KBUGCHECK_REASON_CALLBACK_RECORD Dump, Pages;
+extern __declspec(dllimport) ULONG_PTR KiBugCheckData[5];
 static UCHAR StopBuffer[16];
 static ULONG PagesAsked;
 
@@ -18,6 +19,7 @@ static VOID Insist(BOOLEAN Right)
 
 static VOID NTAPI OnStop(PVOID Buffer, ULONG Length)
 {
+    Insist(KiBugCheckData[0] != 0 && (KiBugCheckData[0] != 0xE2 || (KiBugCheckData[1] == 1 && KiBugCheckData[4] == 4)));
     Insist(KeGetCurrentIrql() == HIGH_LEVEL && Length == sizeof(StopBuffer) && Stop.State == 2);
     RtlFillMemory(Buffer, Length, 0x5A);
 }

@@ -1,6 +1,7 @@
 //! Variables of the firmware.
 //!
-//! Pages: *ExGetFirmwareEnvironmentVariable function*, *ExSetFirmwareEnvironmentVariable function*. The machine's firmware is a BIOS, which has none:
+//! Pages: *ExGetFirmwareEnvironmentVariable function*, *ExSetFirmwareEnvironmentVariable function*, *ExGetFirmwareType
+//! function*. The machine's firmware is a BIOS, which has none:
 //! the status is the one that the pages give for such a machine.
 
 use abi::NtStatus;
@@ -36,4 +37,12 @@ pub fn set(
     _attributes: u32,
 ) -> Flow<NtStatus> {
     Ok(NtStatus::NOT_IMPLEMENTED)
+}
+
+/// `ExGetFirmwareType`: `FirmwareTypeBios`.
+///
+/// # Errors
+/// None.
+pub fn kind(_cx: &mut Cx<'_>) -> Flow<u32> {
+    Ok(1)
 }

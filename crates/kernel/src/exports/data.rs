@@ -48,6 +48,8 @@ enum Value {
     HalDispatch,
     /// A pointer to `SE_EXPORTS`.
     Security,
+    /// A pointer to a table in which no byte begins a character of two.
+    NoLeadBytes,
     /// A pointer to the system process, which is there before any variable is.
     SystemProcess,
 }
@@ -72,28 +74,36 @@ macro_rules! data {
 
 data! {
     CmKeyObjectType @ 0x000 [8] Value::ObjectType(0);
+    ExDesktopObjectType @ 0x068 [8] Value::ObjectType(13);
     ExEventObjectType @ 0x008 [8] Value::ObjectType(1);
     ExSemaphoreObjectType @ 0x010 [8] Value::ObjectType(2);
+    ExWindowStationObjectType @ 0x070 [8] Value::ObjectType(14);
     HalDispatchTable @ 0x1100 [0xb8] Value::HalDispatch;
     InitSafeBootMode @ 0x0a0 [4] Value::Number(0);
     IoAdapterObjectType @ 0x018 [8] Value::ObjectType(3);
     IoDeviceObjectType @ 0x020 [8] Value::ObjectType(4);
     IoDriverObjectType @ 0x028 [8] Value::ObjectType(5);
     IoFileObjectType @ 0x030 [8] Value::ObjectType(6);
+    KdComPortInUse @ 0x118 [8] Value::Number(0);
     KdDebuggerEnabled @ 0x0a8 [1] Value::Number(0);
     KdDebuggerNotPresent @ 0x0b0 [1] Value::Number(1);
     KeNumberProcessors @ 0x0b8 [1] Value::Setting(|boot| boot.processors.into());
+    KiBugCheckData @ 0x11c0 [0x28] Value::Number(0);
+    LpcPortObjectType @ 0x060 [8] Value::ObjectType(12);
     MmHighestUserAddress @ 0x0c0 [8] Value::Number(USER_PROBE_ADDRESS - 1);
     MmSectionObjectType @ 0x038 [8] Value::ObjectType(7);
     MmSystemRangeStart @ 0x0c8 [8] Value::Number(engine::windows::IMAGES.base);
     MmUserProbeAddress @ 0x0d0 [8] Value::Number(USER_PROBE_ADDRESS);
     NlsAnsiCodePage @ 0x0d8 [2] Value::Number(1252);
+    NlsLeadByteInfo @ 0x120 [8] Value::NoLeadBytes;
     NlsMbCodePageTag @ 0x0e0 [1] Value::Number(0);
     NlsMbOemCodePageTag @ 0x0e8 [1] Value::Number(0);
     NlsOemCodePage @ 0x0f0 [2] Value::Number(437);
+    NlsOemLeadByteInfo @ 0x128 [8] Value::NoLeadBytes;
     NtBuildNumber @ 0x0f8 [4] Value::Setting(|boot| 0xF000_0000 | u64::from(boot.version.build));
     NtGlobalFlag @ 0x100 [4] Value::Number(0);
     PsInitialSystemProcess @ 0x108 [8] Value::SystemProcess;
+    PsJobType @ 0x058 [8] Value::ObjectType(11);
     PsLoadedModuleList @ 0x1000 [0x10] Value::List;
     PsProcessType @ 0x040 [8] Value::ObjectType(8);
     PsThreadType @ 0x048 [8] Value::ObjectType(9);
@@ -140,6 +150,9 @@ pub const fn service_pack_text() -> u64 {
 /// Where the kernel's own entry of `PsLoadedModuleList` lies, behind that, and the path it names.
 const KERNEL_MODULE: u64 = WRITABLE + 0x900;
 const KERNEL_MODULE_PATH: u64 = WRITABLE + 0xA00;
+
+/// Where the table of code pages without characters of two bytes lies, behind those: 256 numbers.
+const NO_LEAD_BYTES: u64 = WRITABLE + 0xC00;
 
 /// The kernel's own entry of `PsLoadedModuleList`.
 pub(crate) const fn kernel_module() -> DriverPtr<KLDR_DATA_TABLE_ENTRY> {
@@ -234,6 +247,15 @@ pub fn set(cx: &mut Cx<'_>, name: &str, value: u64) {
     });
 }
 
+/// The system stops: `KiBugCheckData` says with which code and parameters.
+pub(crate) fn set_bug_check(cx: &mut Cx<'_>, code: u32, parameters: [u64; 4]) {
+    let at = address("KiBugCheckData");
+    let engine = cx.engine();
+    for (index, word) in (0..).zip([u64::from(code)].into_iter().chain(parameters)) {
+        store(engine, at + 8 * index, word, 8);
+    }
+}
+
 /// What drivers may do with the page at `offset`.
 pub(crate) fn protection(offset: u64) -> engine::Protection {
     if offset < WRITABLE { engine::Protection::READ } else { engine::Protection::READ_WRITE }
@@ -262,6 +284,8 @@ pub(crate) fn fill(cx: &mut Cx<'_>) {
                 store(engine, row.address() + 8, row.address(), 8);
             }
             Value::HalDispatch => fill_hal_dispatch(cx, row.address()),
+            // A page of variables is zeros but for what is stored on it.
+            Value::NoLeadBytes => store(engine, row.address(), base() + NO_LEAD_BYTES, 8),
             Value::Security => store(engine, row.address(), base() + SECURITY, 8),
             Value::SystemProcess => {
                 let object = ps::process::system_object(cx).address;

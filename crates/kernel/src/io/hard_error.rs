@@ -1,9 +1,10 @@
 //! Hard errors: whether a thread has them shown, and which device one was about.
 //!
 //! Pages: *IoSetThreadHardErrorMode function*, *IoSetHardErrorOrVerifyDevice function*; the `Ps` routines have none and do the same for any
-//! thread. Nobody shows an error here: what is remembered is what drivers ask for.
+//! thread. Nobody shows an error here: what is remembered is what drivers ask for, and a request that is to wait for an answer is complete at once
+//! (*IoRaiseHardError function*, *IoRaiseInformationalHardError function*).
 
-use abi::{DEVICE_OBJECT, DriverPtr, IRP, KTHREAD};
+use abi::{DEVICE_OBJECT, DriverPtr, IRP, KTHREAD, NtStatus};
 use engine::Flow;
 
 use crate::cx::Cx;
@@ -72,4 +73,26 @@ pub fn set_device(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, device: DriverPtr
 /// None.
 pub fn device(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<u64> {
     Ok(with_thread(cx, thread, |thread| thread.device_to_verify))
+}
+
+/// `IoRaiseHardError`: the request is complete, as where the user has said that it is not to be tried again.
+///
+/// # Errors
+/// As completing it.
+pub fn raise(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    _volume: u64,
+    _device: DriverPtr<DEVICE_OBJECT>,
+) -> Flow<()> {
+    super::irp::complete(cx, irp, 0)
+}
+
+/// `IoRaiseInformationalHardError`: whether the thread, or the current one, has such errors shown.
+///
+/// # Errors
+/// None.
+pub fn inform(cx: &mut Cx<'_>, _status: NtStatus, _text: u64, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
+    let thread = if thread.is_null() { ke::thread::current_object(cx) } else { thread };
+    are_disabled(cx, thread).map(|disabled| !disabled)
 }

@@ -5,11 +5,13 @@
 
 pub mod allocate;
 mod asked;
+pub mod boot_display;
 pub(crate) mod buffers;
 pub mod build;
 pub mod call;
 pub mod cancel;
 pub(crate) mod cancel_routine;
+pub mod checks;
 pub(crate) mod closing;
 pub mod complete;
 pub mod controller;
@@ -85,6 +87,8 @@ pub struct State {
     pub(crate) near: [usize; 2],
     pub(crate) cancel: cancel::State,
     pub(crate) controllers: controller::State,
+    /// A display driver has taken the screen.
+    pub(crate) display_lost: bool,
     pub(crate) interfaces: interface::Interfaces,
     /// Images whose `DllInitialize` was called, by base.
     pub(crate) libraries: BTreeSet<u64>,

@@ -65,3 +65,21 @@ pub fn change_option(
 ) -> Flow<NtStatus> {
     Ok(DEBUGGER_INACTIVE)
 }
+
+/// `KdSystemDebugControl`: as [`change_option`].
+///
+/// # Errors
+/// None.
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn system_debug_control(
+    _cx: &mut Cx<'_>,
+    _command: u32,
+    _input: u64,
+    _input_bytes: u32,
+    _output: u64,
+    _output_bytes: u32,
+    _returned: u64,
+    _mode: u8,
+) -> Flow<NtStatus> {
+    Ok(DEBUGGER_INACTIVE)
+}

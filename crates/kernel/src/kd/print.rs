@@ -147,7 +147,7 @@ fn fits(cx: &mut Cx<'_>, text: &str) -> bool {
 }
 
 /// Adds to the line; each one that ends is told.
-fn put(cx: &mut Cx<'_>, text: &str) {
+pub(crate) fn put(cx: &mut Cx<'_>, text: &str) {
     let lines = cx.with(|k| {
         // Only what is new can have an end in it.
         let mut lines: Vec<String> = Vec::new();

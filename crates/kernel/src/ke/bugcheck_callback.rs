@@ -16,6 +16,7 @@ use engine::windows::PAGE;
 use super::callout::call_routine;
 use super::stack;
 use crate::cx::Cx;
+use crate::exports::data;
 use crate::mm::pool;
 
 /// `BUGCHECK_CALLBACK_RECORD::State`.
@@ -146,6 +147,9 @@ pub(crate) fn call_all(cx: &mut Cx<'_>) {
         k.set_level(k.ke.current, HIGH_LEVEL);
         k.ke.processor().interrupt_stack
     });
+    if let Some(check) = cx.nt().verdict().and_then(|verdict| verdict.bug_check) {
+        data::set_bug_check(cx, check.code, check.parameters);
+    }
     for record in records {
         // A routine that fails has said so, with the verdict.
         let called = stack::on(cx, base, |cx| match record.reason {

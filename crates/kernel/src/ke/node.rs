@@ -3,7 +3,7 @@
 //!
 //! A group of processors is a node, as where a boot option made the groups small. No memory is nearer than other memory.
 
-use abi::{DriverPtr, GROUP_AFFINITY};
+use abi::{DriverPtr, GROUP_AFFINITY, NtStatus};
 use engine::Flow;
 
 use super::affinity;
@@ -48,7 +48,29 @@ pub fn active_affinity(
     cx.write(count, processors)
 }
 
-/// `KeQueryNodeMaximumProcessorCount`: how many processors a node has; 0 if there is no such node.
+/// `KeQueryNodeActiveAffinity2`: the groups of processors that a node has, as many as there is room for; how many there are goes to `needed`.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn active_affinity_2(
+    cx: &mut Cx<'_>,
+    node: u16,
+    into: DriverPtr<GROUP_AFFINITY>,
+    room: u16,
+    needed: DriverPtr<u16>,
+) -> Flow<NtStatus> {
+    if maximum_count(cx, node)? == 0 {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    cx.write(needed, 1)?;
+    if room == 0 || into.is_null() {
+        return Ok(NtStatus::BUFFER_TOO_SMALL);
+    }
+    active_affinity(cx, node, into, DriverPtr::NULL)?;
+    Ok(NtStatus::SUCCESS)
+}
+
+/// `KeQueryNodeActiveProcessorCount`, `KeQueryNodeMaximumProcessorCount`: how many processors a node has; 0 if there is no such node.
 ///
 /// # Errors
 /// None of its own.

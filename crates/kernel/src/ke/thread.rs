@@ -222,6 +222,8 @@ pub(crate) struct Thread {
     pub(crate) device_to_verify: u64,
     /// `EtwActivityIdControl`: what events of this thread belong to.
     pub(crate) activity: [u8; 16],
+    /// Where a driver has that identifier, or null.
+    pub(crate) activity_at: u64,
     /// It asked to end, with this status.
     pub(crate) exit: Option<NtStatus>,
 }
@@ -475,6 +477,7 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
             hard_errors_disabled: false,
             device_to_verify: 0,
             activity: [0; 16],
+            activity_at: 0,
             exit: None,
         };
         k.ke.threads.insert(thread);

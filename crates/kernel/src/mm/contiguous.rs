@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use abi::{DriverPtr, NtStatus};
 use engine::windows::PAGE;
 use engine::{Flow, Protection};
 
@@ -125,6 +126,34 @@ pub fn allocate_specify_cache_node(
     _node: u32,
 ) -> Flow<u64> {
     allocate_specify_cache(cx, bytes, lowest, highest, boundary, cache)
+}
+
+/// `MmAllocateContiguousMemoryEx`: `bytes` says how many, and the address goes to `to`. As `MmAllocateContiguousNodeMemory`; tags are for debuggers, and
+/// partitions are not to be had.
+///
+/// # Errors
+/// As [`allocate_contiguous`].
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn allocate_ex(
+    cx: &mut Cx<'_>,
+    bytes: DriverPtr<u64>,
+    lowest: u64,
+    highest: u64,
+    boundary: u64,
+    node: u32,
+    protection: u32,
+    partition: u64,
+    _tag: u32,
+    flags: u32,
+    to: DriverPtr<u64>,
+) -> Flow<NtStatus> {
+    if partition != 0 || flags != 0 {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    let bytes = cx.read(bytes)?;
+    let address = allocate_node(cx, bytes, lowest, highest, boundary, protection, node)?;
+    cx.write(to, address)?;
+    Ok(if address == 0 { NtStatus::INSUFFICIENT_RESOURCES } else { NtStatus::SUCCESS })
 }
 
 /// `MmAllocateContiguousNodeMemory`: PAGE_READWRITE or PAGE_EXECUTE_READWRITE, with or without PAGE_NOCACHE or PAGE_WRITECOMBINE. There is one

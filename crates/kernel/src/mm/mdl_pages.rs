@@ -75,6 +75,24 @@ pub fn allocate_ex(
     Ok(mdl)
 }
 
+/// `MmAllocateNodePagesForMdlEx`: all memory is near every node.
+///
+/// # Errors
+/// As [`allocate_ex`].
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn allocate_node_ex(
+    cx: &mut Cx<'_>,
+    low: u64,
+    high: u64,
+    skip: u64,
+    bytes: u64,
+    cache: u32,
+    _node: u32,
+    flags: u32,
+) -> Flow<DriverPtr<MDL>> {
+    allocate_ex(cx, low, high, skip, bytes, cache, flags)
+}
+
 /// As many of `count` pages as there are within the limits, then within those that lie `skip` bytes higher, and so on.
 fn take(cx: &mut Cx<'_>, count: u64, mut limits: Limits, skip: u64, flags: u32) -> Vec<u64> {
     let skip = skip.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);

@@ -2,6 +2,7 @@
 
 pub mod bus_master;
 pub mod contiguous;
+pub mod copy;
 pub mod dense;
 pub mod io_space;
 pub mod map;

@@ -26,6 +26,28 @@ pub fn get_physical_memory_ranges(cx: &mut Cx<'_>) -> Flow<DriverPtr<u64>> {
     Ok(block)
 }
 
+/// `MmGetPhysicalMemoryRangesEx`: of the whole machine; a partition is not to be had.
+///
+/// # Errors
+/// None of its own.
+pub fn get_physical_memory_ranges_ex(cx: &mut Cx<'_>, partition: u64) -> Flow<DriverPtr<u64>> {
+    get_physical_memory_ranges_ex2(cx, partition, 0)
+}
+
+/// `MmGetPhysicalMemoryRangesEx2`: without flags; there is no memory of a file to include.
+///
+/// # Errors
+/// None of its own.
+pub fn get_physical_memory_ranges_ex2(cx: &mut Cx<'_>, partition: u64, flags: u32) -> Flow<DriverPtr<u64>> {
+    /// `MM_GET_PHYSICAL_MEMORY_RANGES_INCLUDE_FILE_ONLY`.
+    const FILE_ONLY: u32 = 1;
+    if partition != 0 || flags & !FILE_ONLY != 0 {
+        Ok(DriverPtr::NULL)
+    } else {
+        get_physical_memory_ranges(cx)
+    }
+}
+
 /// `MmIsDriverVerifying`: all drivers of a machine are watched, or none.
 ///
 /// # Errors

@@ -538,6 +538,15 @@ pub fn ob_close_handle(cx: &mut Cx<'_>, handle: u64, previous_mode: u8) -> Flow<
     zw_close(cx, handle)
 }
 
+/// `ObIsKernelHandle`; the pseudo-handles are none.
+///
+/// # Errors
+/// None.
+pub fn is_kernel(_cx: &mut Cx<'_>, handle: u64) -> Flow<bool> {
+    let is_pseudo = Handle(handle) == CURRENT_PROCESS || Handle(handle) == CURRENT_THREAD;
+    Ok(handle & KERNEL == KERNEL && !is_pseudo)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

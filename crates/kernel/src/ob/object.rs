@@ -257,6 +257,26 @@ pub fn dereference_defer_delete(cx: &mut Cx<'_>, body: DriverPtr<()>) -> Flow<()
     dereference(cx, body).map(|_| ())
 }
 
+/// `ObDereferenceObjectDeferDeleteWithTag`; the tag is for debuggers.
+///
+/// # Errors
+/// As [`dereference`].
+pub fn dereference_defer_delete_with_tag(cx: &mut Cx<'_>, body: DriverPtr<()>, _tag: u32) -> Flow<()> {
+    dereference_defer_delete(cx, body)
+}
+
+/// `ObReferenceObjectSafe`: false, and no reference, if its last one is gone already.
+///
+/// # Errors
+/// None of its own.
+pub fn reference_safe(cx: &mut Cx<'_>, body: DriverPtr<()>) -> Flow<bool> {
+    let lives = cx.with(|k| k.ob.objects.get(body.address).is_some_and(|object| object.references > 0));
+    if lives {
+        reference(cx, body)?;
+    }
+    Ok(lives)
+}
+
 /// The services by the names of the export table.
 pub mod ddi {
     use super::{Cx, DriverPtr, Flow};

@@ -1,5 +1,6 @@
 //! `Ps*`: processes and system threads.
 
+pub mod information;
 pub mod notify;
 pub mod process;
 pub mod system_thread;

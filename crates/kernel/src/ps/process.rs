@@ -224,6 +224,50 @@ pub fn create_time(cx: &mut Cx<'_>, process: DriverPtr<KPROCESS>) -> Flow<u64> {
     ask(cx, "PsGetProcessCreateTimeQuadPart", process, |known| known.created)
 }
 
+/// `PsGetProcessInheritedFromUniqueProcessId`: the id of the process that made it; 0 if none did.
+///
+/// # Errors
+/// A verdict if there is no such process.
+pub fn parent_id(cx: &mut Cx<'_>, process: DriverPtr<KPROCESS>) -> Flow<u64> {
+    ask(cx, "PsGetProcessInheritedFromUniqueProcessId", process, |known| known.parent)
+}
+
+/// `PsGetProcessSessionId`, `PsGetProcessSessionIdEx`.
+///
+/// # Errors
+/// A verdict if there is no such process.
+pub fn session(cx: &mut Cx<'_>, process: DriverPtr<KPROCESS>) -> Flow<u32> {
+    ask(cx, "PsGetProcessSessionId", process, |known| session_of(known.id))
+}
+
+/// Where in its object a process has the name of its image: the first [`IMAGE_NAME_BYTES`] of it, the last of which are 0.
+const IMAGE_NAME: u64 = OBJECT_SIZE - 0x10;
+const IMAGE_NAME_BYTES: usize = 15;
+
+/// `PsGetProcessImageFileName`: where that is.
+///
+/// # Errors
+/// A verdict if there is no such process.
+pub fn image_name(cx: &mut Cx<'_>, process: DriverPtr<KPROCESS>) -> Flow<u64> {
+    let name = ask(cx, "PsGetProcessImageFileName", process, |known| known.name.clone())?;
+    let mut bytes: Vec<u8> = name.bytes().take(IMAGE_NAME_BYTES - 1).collect();
+    bytes.resize(IMAGE_NAME_BYTES, 0);
+    let at = process.address + IMAGE_NAME;
+    cx.write_bytes(at, &bytes)?;
+    Ok(at)
+}
+
+/// `PsGetCurrentThreadProcess`: the one that the thread belongs to, whatever it is attached to.
+///
+/// # Errors
+/// None of its own.
+pub fn of_current_thread(cx: &mut Cx<'_>) -> Flow<DriverPtr<KPROCESS>> {
+    Ok(cx.with(|k| {
+        let key = k.ke.thread().map_or(SYSTEM, Thread::home);
+        k.ps.processes.get(&key).map_or(DriverPtr::NULL, |process| process.object)
+    }))
+}
+
 /// The session of a process with this id: 0 is the system's, and the one user's is 1.
 pub(crate) const fn session_of(id: u64) -> u32 {
     (id > SYSTEM_ID) as u32

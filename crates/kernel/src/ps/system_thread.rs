@@ -104,6 +104,18 @@ pub fn current_id(cx: &mut Cx<'_>) -> Flow<u64> {
     Ok(cx.with(|k| k.ke.thread().map_or(0, |thread| thread.id)))
 }
 
+/// `PsLookupThreadByThreadId`: the object with a reference.
+///
+/// # Errors
+/// A verdict if the pointer is bad.
+pub fn lookup(cx: &mut Cx<'_>, id: u64, into: DriverPtr<DriverPtr<KTHREAD>>) -> Flow<NtStatus> {
+    let found = cx.with(|k| k.ke.threads.iter().find(|thread| thread.id == id).map(|thread| thread.object));
+    let Some(object) = found else { return Ok(NtStatus::INVALID_PARAMETER) };
+    ob::object::reference(cx, object)?;
+    cx.write(into, object)?;
+    Ok(NtStatus::SUCCESS)
+}
+
 /// What `of` says of the thread whose object this is.
 pub(crate) fn ask<R>(
     cx: &mut Cx<'_>,

@@ -22,9 +22,12 @@ pub mod luid;
 pub mod memory;
 pub mod names83;
 pub mod oem;
+pub mod packed_length;
 pub mod pattern;
+pub mod prefix;
 pub mod print;
 pub mod random;
+pub mod resource;
 pub mod run_once;
 pub mod string;
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod subject;
 #[cfg(test)]
 mod tests;
 pub mod token;
+pub mod token_handle;
 
 use std::collections::BTreeMap;
 

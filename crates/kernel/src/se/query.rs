@@ -36,7 +36,7 @@ pub fn information(cx: &mut Cx<'_>, at: TokenPtr, class: u32, into: DriverPtr<u6
         TokenImpersonationLevel if token.level.is_none() => return Ok(NtStatus::INVALID_INFO_CLASS),
         _ => {
             let Some(image) = image(&token, class, 0) else {
-                return not_here(cx, class);
+                return not_here(cx, "SeQueryInformationToken", class);
             };
             let bytes = image.len() as u64;
             let buffer: DriverPtr<()> = pool::allocate_for_caller(cx, pool::Kind::Paged, bytes, TAG)?;
@@ -50,16 +50,16 @@ pub fn information(cx: &mut Cx<'_>, at: TokenPtr, class: u32, into: DriverPtr<u6
     Ok(NtStatus::SUCCESS)
 }
 
-fn not_here(cx: &mut Cx<'_>, class: u32) -> Flow<NtStatus> {
+pub(super) fn not_here(cx: &mut Cx<'_>, ddi: &str, class: u32) -> Flow<NtStatus> {
     if !(1..=LAST).contains(&class) {
         return Ok(NtStatus::INVALID_INFO_CLASS);
     }
-    let what = format!("SeQueryInformationToken of class {class}");
+    let what = format!("{ddi} of class {class}");
     Err(cx.stop(Verdict::not_implemented(&what)))
 }
 
 /// What the buffer of this class holds that lies at `at`.
-fn image(token: &Token, class: u32, at: u64) -> Option<Vec<u8>> {
+pub(super) fn image(token: &Token, class: u32, at: u64) -> Option<Vec<u8>> {
     Some(match class {
         TokenUser => with_sids(&[], &[(&token.user, Some(0))], at),
         TokenGroups => {
