@@ -14,6 +14,8 @@ use crate::{call, drivers};
 
 /// The export table.
 const TABLE: &str = "crates/kernel/src/exports/functions.rs";
+/// What is left out, and why.
+const LEFT_OUT: &str = "crates/kernel/src/exports/left_out.tsv";
 /// The document.
 const DOCUMENT: &str = "docs/coverage.md";
 
@@ -50,7 +52,8 @@ pub(crate) fn write(root: &Path) -> Result<()> {
     let reached: BTreeSet<&str> = reached.lines().collect();
     let table = fs::read_to_string(root.join(TABLE))?;
     let rows: Vec<Row<'_>> = table.lines().filter_map(row).collect();
-    fs::write(root.join(DOCUMENT), document(&rows, &reached))?;
+    let text = document(&rows, &reached) + &left_out(&fs::read_to_string(root.join(LEFT_OUT))?);
+    fs::write(root.join(DOCUMENT), text)?;
     eprintln!("xtask: {DOCUMENT}");
     Ok(())
 }
@@ -77,6 +80,18 @@ fn document(rows: &[Row<'_>], reached: &BTreeSet<&str>) -> String {
         let reached = if reached.contains(name) { "yes" } else { "" };
         let irql = irql.replace("..=", "–");
         let _ = writeln!(text, "| {name} | {module} | {irql} | {service} | {reached} |");
+    }
+    text
+}
+
+/// The part of the document that says what is left out.
+fn left_out(table: &str) -> String {
+    let mut text = "\n## Left out\n\nA driver that calls one of these is told its name.\n\n".to_owned();
+    text.push_str("| name | why |\n| --- | --- |\n");
+    for (name, why) in
+        table.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('\t'))
+    {
+        let _ = writeln!(text, "| `{name}` | {why} |");
     }
     text
 }

@@ -73,3 +73,11 @@ fn checks_are_made_for_drivers_and_the_screen_is_theirs_once_they_have_taken_it(
     file.close().unwrap();
     machine.finish().expect_clean();
 }
+
+#[test]
+fn a_table_of_prefixes_that_leads_in_a_circle_is_a_loop_without_end() {
+    let machine = start(|| Bench::new().driver(driver("objects.sys")));
+    let _ = rig::try_play(&machine, r"open \\.\DirqlObjects as o; ioctl o 0x222028 out 8");
+    let report = machine.finish();
+    assert_eq!(report.expect_verdict().rule, "endless-loop", "{report}");
+}

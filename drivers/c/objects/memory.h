@@ -228,3 +228,20 @@ static ULONG ChecksAreMade(VOID)
     NtHalDisplayString("objects: not on the screen\n");
     return 0;
 }
+
+NTSYSAPI VOID NTAPI RtlInitializeUnicodePrefix(PVOID Table);
+NTSYSAPI BOOLEAN NTAPI RtlInsertUnicodePrefix(PVOID Table, PUNICODE_STRING Prefix, PVOID Entry);
+NTSYSAPI VOID NTAPI RtlRemoveUnicodePrefix(PVOID Table, PVOID Entry);
+
+/* An entry that is written over while it is in its table: it leads to itself. */
+static ULONG PrefixesInACircle(VOID)
+{
+    static UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\a");
+    static PVOID Table[3], Entry[7];
+
+    RtlInitializeUnicodePrefix(Table);
+    CHECK(RtlInsertUnicodePrefix(Table, &Name, Entry));
+    Entry[1] = Entry;
+    RtlRemoveUnicodePrefix(Table, Table);
+    return 0;
+}

@@ -54,6 +54,19 @@ fn every_level_is_the_documented_one_or_says_why_not() {
     assert!(compared > 450, "only {compared} rows have a documented level");
 }
 
+#[test]
+fn what_is_left_out_is_not_there_and_says_why() {
+    let rows = include_str!("left_out.tsv").lines().filter(|line| !line.starts_with('#'));
+    let rows: Vec<(&str, &str)> = rows.map(|line| line.split_once('\t').expect(line)).collect();
+    assert!(rows.is_sorted_by(|a, b| a.0 < b.0));
+    for (name, why) in rows {
+        assert!(!why.is_empty(), "{name}");
+        let is_it = |row: &str| name.strip_suffix('*').map_or(row == name, |start| row.starts_with(start));
+        let there = FUNCTIONS.iter().find(|row| is_it(row.name));
+        assert!(there.is_none(), "{name} is there: {}", there.map_or("", |row| row.name));
+    }
+}
+
 const ASKS: &str = "
     unsigned KeIsExecutingDpc(void);
     unsigned char KfRaiseIrql(unsigned char);

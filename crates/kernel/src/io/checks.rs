@@ -8,7 +8,7 @@ use engine::Flow;
 
 use super::{device, query};
 use crate::cx::Cx;
-use crate::ke::slice;
+use crate::ke::budget;
 use crate::se::{acl, object};
 use crate::{ob, ps};
 
@@ -35,7 +35,7 @@ pub fn ea_buffer(
     const HEAD: u64 = FILE_FULL_EA_INFORMATION::EaName.offset;
     let mut at = 0;
     loop {
-        slice::work(cx, 8)?;
+        budget::spend(cx, budget::SERVICE)?;
         let entry = buffer.byte_add(at);
         let left = u64::from(length).saturating_sub(at);
         if left < HEAD {

@@ -11,24 +11,22 @@ use super::{paging, physical_access};
 use crate::cx::Cx;
 use crate::exports::data::USER_PROBE_ADDRESS;
 use crate::hal::access;
-use crate::ke::slice;
+use crate::ke::budget;
 
 /// `MM_COPY_MEMORY_PHYSICAL`, `MM_COPY_MEMORY_VIRTUAL`.
 const PHYSICAL: u32 = 1;
 const VIRTUAL: u32 = 2;
 
-/// Up to a page of it; none if nothing can be read there.
+/// What lies on one page from `from` on; none if nothing can be read there.
 fn piece(cx: &mut Cx<'_>, from: u64, bytes: u64, is_physical: bool) -> Option<Vec<u8>> {
-    let count = usize::try_from(bytes).unwrap_or(0);
+    let mut read = vec![0; usize::try_from(bytes).unwrap_or(0)];
     if is_physical {
-        let read = |cx: &mut Cx<'_>, at: u64| cx.with(|k| physical_access::load(k, at, 1));
-        return (0..bytes).map(|at| Some(read(cx, from + at)?.to_le_bytes()[0])).collect();
+        return cx.with(|k| physical_access::load_bytes(k, from, &mut read)).then_some(read);
     }
     let is_there = cx.with(|k| paging::page(k, from).is_some_and(|page| page.protection.read));
     if from < USER_PROBE_ADDRESS || access::answers(from) || !is_there {
         return None;
     }
-    let mut read = vec![0; count];
     cx.engine().read_bytes(from, &mut read).ok().map(|()| read)
 }
 
@@ -52,7 +50,7 @@ pub fn copy_memory(
     while done < bytes {
         let at = from.wrapping_add(done);
         let count = (PAGE - at % PAGE).min(bytes - done);
-        slice::work(cx, 8 + count / 8)?;
+        budget::spend(cx, budget::SERVICE)?;
         let Some(read) = piece(cx, at, count, flags == PHYSICAL) else {
             return Ok(NtStatus::INVALID_ADDRESS);
         };

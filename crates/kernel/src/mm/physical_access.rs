@@ -49,6 +49,17 @@ pub(crate) fn load(k: &mut Kernel, physical: u64, bytes: usize) -> Option<u64> {
     Some(u64::from_le_bytes(value))
 }
 
+/// Loads bytes of one page; false if there is no RAM.
+pub(crate) fn load_bytes(k: &mut Kernel, physical: u64, into: &mut [u8]) -> bool {
+    if !is_ram(physical) {
+        return false;
+    }
+    go_to(k, physical, false, |engine, at| {
+        engine.read_bytes(at, into).expect("a page that was found can be read");
+    });
+    true
+}
+
 /// Stores up to 8 bytes; false if there is no RAM.
 pub(crate) fn store(k: &mut Kernel, physical: u64, bytes: usize, value: u64) -> bool {
     if !is_ram(physical) {

@@ -10,9 +10,9 @@ use abi::{
 };
 use engine::Flow;
 
-use super::{string, text};
+use super::{string, text, tree};
 use crate::cx::Cx;
-use crate::ke::slice;
+use crate::ke::budget;
 
 const BACKSLASH: u16 = b'\\' as u16;
 
@@ -41,7 +41,7 @@ const _: () = assert!(ANSI.next == PREFIX_TABLE::NextPrefixTree.offset);
 
 impl Shape {
     fn next(self, cx: &mut Cx<'_>, of: u64) -> Flow<u64> {
-        slice::work(cx, 8)?;
+        budget::spend(cx, tree::STEP)?; // entries that lead in a circle are an endless loop
         cx.read(DriverPtr::new(of + self.next))
     }
 

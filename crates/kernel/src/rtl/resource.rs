@@ -6,8 +6,9 @@
 use abi::{DriverPtr, NtStatus};
 use engine::Flow;
 
-use super::{crt, image, text};
+use super::{crt, image, text, tree};
 use crate::cx::Cx;
+use crate::ke::budget;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 
@@ -67,6 +68,7 @@ fn entry(cx: &mut Cx<'_>, root: u64, directory: u64, name: &Name, any: bool) -> 
     let named = cx.read(DriverPtr::<u16>::new(directory + NAMED))?;
     let numbered = cx.read(DriverPtr::<u16>::new(directory + NUMBERED))?;
     for index in 0..u64::from(named) + u64::from(numbered) {
+        budget::spend(cx, tree::STEP)?;
         let at = DriverPtr::<u32>::new(directory + ENTRIES + 8 * index);
         let (own, leads_to) = (cx.read(at)?, cx.read(at.index(1))?);
         if any || name_of(cx, root, own)? == *name {
@@ -162,6 +164,7 @@ pub fn find_message(
     let data = (base & !3) + u64::from(cx.read(DriverPtr::<u32>::new(found))?);
     let blocks = cx.read(DriverPtr::<u32>::new(data))?;
     for block in 0..u64::from(blocks) {
+        budget::spend(cx, tree::STEP)?;
         let at = DriverPtr::<u32>::new(data + 4 + 12 * block);
         let (low, high, offset) = (cx.read(at)?, cx.read(at.index(1))?, cx.read(at.index(2))?);
         if !(low..=high).contains(&message) {
@@ -169,6 +172,7 @@ pub fn find_message(
         }
         let mut own = data + u64::from(offset);
         for _ in low..message {
+            budget::spend(cx, tree::STEP)?;
             own += u64::from(cx.read(DriverPtr::<u16>::new(own))?).max(4);
         }
         cx.write(entry, own)?;
