@@ -1,61 +1,160 @@
-//! `coverage`: which exports a driver has called in a test, written to `docs/coverage.md`.
+//! `coverage`: which tests reach which exports, written to `docs/coverage.md`.
 //!
-//! The list is the export table's own; the calls are told by the machines of the tests (`DIRQL_COVERAGE`). It says nothing
-//! of how much of an export's behaviour was reached, nor of exported variables.
+//! The list is the export table's own; the calls are told by the machines of the tests (`DIRQL_COVERAGE`). Whether a test would notice
+//! that an export does nothing is asked by `stubs`, which names the test of each export here. Of exported variables it says nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use crate::{call, drivers};
+use crate::drivers;
+use crate::suite::{self, Test};
 
 /// The export table.
 const TABLE: &str = "crates/kernel/src/exports/functions.rs";
-/// What is left out, and why.
+/// What Windows exports and dirql does not mean to have, with reasons.
 const LEFT_OUT: &str = "crates/kernel/src/exports/left_out.tsv";
+/// Exports in whose place a stub would not be noticed, with reasons.
+const SURVIVORS: &str = "crates/kernel/src/exports/survivors.tsv";
 /// The document.
 const DOCUMENT: &str = "docs/coverage.md";
 
 const HEAD: &str = "\
-# Exports and the tests that reach them
+# Exports and their tests
 
-Written by `cargo xtask coverage`; a test fails if a row of the export table is missing here. *Reached* means that a compiled
-driver has called it in a test of a whole machine (`crates/dirql/tests`, `crates/cli/tests`). The kernel's own tests, which call
+Written by `cargo xtask coverage` and `cargo xtask stubs`; a test fails if a row of the export table is missing here, or names no test.
+*Test* is a test of a whole machine (`crates/dirql/tests`, `crates/cli/tests`) in which a compiled driver calls the export. `stubs` puts a
+routine in the place of each export that returns 0 and touches nothing, and names a test that fails then. The kernel's own tests, which call
 services directly, are not counted.
 ";
 
 /// One row of the export table.
-struct Row<'a> {
-    name: &'a str,
+pub(crate) struct Row<'a> {
+    pub(crate) name: &'a str,
     module: &'a str,
     irql: &'a str,
     service: &'a str,
 }
 
-/// Runs the tests of whole machines and writes the document.
+/// A test, and what its machines called.
+pub(crate) struct Reach {
+    pub(crate) test: Test,
+    pub(crate) exports: BTreeSet<String>,
+    /// Host time that it took.
+    pub(crate) took: Duration,
+}
+
+/// The test of each export, by the export's name.
+pub(crate) type Tests = BTreeMap<String, String>;
+
+/// Runs the tests of whole machines and writes the document. A test that it names stays, as long as it still reaches its export.
 ///
 /// # Errors
 /// A test fails, or the document cannot be written.
 pub(crate) fn write(root: &Path) -> Result<()> {
+    let all = reached(root)?;
+    let mut named = named(root)?;
+    named.retain(|export, test| all.iter().any(|it| it.test.label() == *test && it.exports.contains(export)));
+    for Reach { test, exports, .. } in &all {
+        for export in exports {
+            named.entry(export.clone()).or_insert_with(|| test.label());
+        }
+    }
+    store(root, &named)
+}
+
+/// The host's clock: it measures tests from outside.
+#[allow(clippy::disallowed_types, reason = "it measures a process from outside, and no machine sees it")]
+type Clock = std::time::Instant;
+
+/// Runs the tests of whole machines, each in a process of its own; the shortest first.
+///
+/// # Errors
+/// A test does not build, or fails.
+pub(crate) fn reached(root: &Path) -> Result<Vec<Reach>> {
     drivers::build(root, &drivers::default_out(root))?;
-    let reached = root.join("target/coverage.txt");
-    let _ = fs::remove_file(&reached);
-    let mut cargo = call::cargo(root);
-    cargo
-        .args(["test", "--quiet", "-p", "dirql", "-p", "dirql-cli", "--tests", "--", "--test-threads=1"])
-        .env("DIRQL_COVERAGE", &reached);
-    call::step("tests of whole machines", &mut cargo)?;
-    let reached = fs::read_to_string(&reached).context("no machine has told what it reached")?;
-    let reached: BTreeSet<&str> = reached.lines().collect();
-    let table = fs::read_to_string(root.join(TABLE))?;
-    let rows: Vec<Row<'_>> = table.lines().filter_map(row).collect();
-    let text = document(&rows, &reached) + &left_out(&fs::read_to_string(root.join(LEFT_OUT))?);
-    fs::write(root.join(DOCUMENT), text)?;
+    let folder = root.join("target/coverage");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    let tests = suite::build(root, &["-p", "dirql", "-p", "dirql-cli", "--tests"])?;
+    eprintln!("xtask: {} tests of whole machines", tests.len());
+    let told = suite::side_by_side(&tests, |index, test| {
+        let file = folder.join(format!("{index}.txt"));
+        let mut command = test.command();
+        command.env("DIRQL_COVERAGE", &file).stdout(Stdio::null()).stderr(Stdio::null());
+        let begun = Clock::now();
+        let status = command.status().with_context(|| format!("cannot start {}", test.program.display()))?;
+        let took = begun.elapsed();
+        ensure!(status.success(), "{} failed ({status})", test.label());
+        Ok((fs::read_to_string(file).unwrap_or_default(), took))
+    })?;
+    let with = |(test, (told, took)): (Test, (String, Duration))| Reach {
+        test,
+        exports: told.lines().map(str::to_owned).collect(),
+        took,
+    };
+    let mut all: Vec<Reach> = tests.into_iter().zip(told).map(with).collect();
+    all.sort_by_key(|reach| reach.took);
+    Ok(all)
+}
+
+/// The tests that the document names.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn named(root: &Path) -> Result<Tests> {
+    let document = fs::read_to_string(root.join(DOCUMENT)).context(DOCUMENT)?;
+    let cells = document.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect();
+        let [name, .., test] = cells[..] else { return None };
+        (cells.len() == 5 && test.contains("::")).then(|| (name.to_owned(), test.to_owned()))
+    });
+    Ok(cells.collect())
+}
+
+/// The reasons of the exports in whose place a stub is not noticed.
+///
+/// # Errors
+/// The table cannot be read.
+pub(crate) fn survivors(root: &Path) -> Result<BTreeMap<String, String>> {
+    reasons(root, SURVIVORS)
+}
+
+/// A table of names and reasons.
+fn reasons(root: &Path, path: &str) -> Result<BTreeMap<String, String>> {
+    let table = fs::read_to_string(root.join(path)).with_context(|| path.to_owned())?;
+    let rows = table.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('\t'));
+    Ok(rows.map(|(name, reason)| (name.to_owned(), reason.to_owned())).collect())
+}
+
+/// Writes the document with these tests.
+///
+/// # Errors
+/// A table cannot be read, or the document not be written.
+pub(crate) fn store(root: &Path, tests: &Tests) -> Result<()> {
+    let table = fs::read_to_string(root.join(TABLE)).context(TABLE)?;
+    let text = document(&rows(&table), tests, &survivors(root)?, &reasons(root, LEFT_OUT)?);
+    fs::write(root.join(DOCUMENT), text).context(DOCUMENT)?;
     eprintln!("xtask: {DOCUMENT}");
     Ok(())
+}
+
+/// The export table's names.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn exports(root: &Path) -> Result<Vec<String>> {
+    let table = fs::read_to_string(root.join(TABLE)).context(TABLE)?;
+    Ok(rows(&table).iter().map(|row| row.name.to_owned()).collect())
+}
+
+fn rows(table: &str) -> Vec<Row<'_>> {
+    table.lines().filter_map(row).collect()
 }
 
 /// `: KeSetEvent(3) @ 0..=2 => ke::event::set;`, with `hal` or `wmilib` before the colon for what is in HAL.dll or wmilib.sys.
@@ -72,28 +171,34 @@ fn row(line: &str) -> Option<Row<'_>> {
     Some(Row { name: name.split('(').next()?, module, irql, service })
 }
 
-fn document(rows: &[Row<'_>], reached: &BTreeSet<&str>) -> String {
-    let count = rows.iter().filter(|row| reached.contains(row.name)).count();
-    let mut text = format!("{HEAD}\n{count} of {} functions are reached.\n\n", rows.len());
-    text.push_str("| function | module | IRQL | service | reached |\n| --- | --- | --- | --- | --- |\n");
+fn document(
+    rows: &[Row<'_>],
+    tests: &Tests,
+    survivors: &BTreeMap<String, String>,
+    left_out: &BTreeMap<String, String>,
+) -> String {
+    let count = rows.iter().filter(|row| tests.contains_key(row.name)).count();
+    let mut text = format!("{HEAD}\n{count} of {} functions have a test.\n\n", rows.len());
+    text.push_str("| function | module | IRQL | service | test |\n| --- | --- | --- | --- | --- |\n");
     for Row { name, module, irql, service } in rows {
-        let reached = if reached.contains(name) { "yes" } else { "" };
+        let test = tests.get(*name).map_or("", String::as_str);
         let irql = irql.replace("..=", "–");
-        let _ = writeln!(text, "| {name} | {module} | {irql} | {service} | {reached} |");
+        let _ = writeln!(text, "| {name} | {module} | {irql} | {service} | {test} |");
     }
+    text.push_str("\n## Where a stub is not noticed\n\nNo test fails if these return 0 and do nothing.\n\n");
+    table(&mut text, survivors);
+    text.push_str(
+        "\n## Left out\n\nDocumented, and not meant to come: a driver that calls one gets a verdict with its name.\n\n",
+    );
+    table(&mut text, left_out);
     text
 }
 
-/// The part of the document that says what is left out.
-fn left_out(table: &str) -> String {
-    let mut text = "\n## Left out\n\nA driver that calls one of these is told its name.\n\n".to_owned();
-    text.push_str("| name | why |\n| --- | --- |\n");
-    for (name, why) in
-        table.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('\t'))
-    {
-        let _ = writeln!(text, "| `{name}` | {why} |");
+fn table(text: &mut String, rows: &BTreeMap<String, String>) {
+    text.push_str("| function | reason |\n| --- | --- |\n");
+    for (name, reason) in rows {
+        let _ = writeln!(text, "| {name} | {reason} |");
     }
-    text
 }
 
 #[cfg(test)]
@@ -111,9 +216,21 @@ mod tests {
         .filter_map(row)
         .collect();
         assert_eq!(rows.len(), 2);
-        let text = document(&rows, &BTreeSet::from(["KeSetEvent"]));
-        assert!(text.contains("1 of 2 functions are reached."), "{text}");
-        assert!(text.contains("| KeSetEvent | ntoskrnl.exe | 0–2 | ke::event::set | yes |"), "{text}");
+        let tests = Tests::from([("KeSetEvent".to_owned(), "services::sets".to_owned())]);
+        let reasons = |name: &str| BTreeMap::from([(name.to_owned(), "why".to_owned())]);
+        let text = document(&rows, &tests, &reasons("KfRaiseIrql"), &reasons("ClfsAddLogContainer"));
+        assert!(text.contains("1 of 2 functions have a test."), "{text}");
+        assert!(
+            text.contains("| KeSetEvent | ntoskrnl.exe | 0–2 | ke::event::set | services::sets |"),
+            "{text}"
+        );
         assert!(text.contains("| KfRaiseIrql | hal.dll | 0–15 | ke::irql::raise |  |"), "{text}");
+        assert!(text.contains(
+            "not noticed\n\nNo test fails if these return 0 and do nothing.\n\n| function | reason |"
+        ));
+        assert!(
+            text.contains("| KfRaiseIrql | why |") && text.contains("| ClfsAddLogContainer | why |"),
+            "{text}"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|coverage|rules|sentences|events|drivers`.
+//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|coverage|stubs|rules|sentences|events|drivers`.
 //!
 //! It only calls other tools (cargo, gcc, apt-get) and says what it calls. It knows nothing of what they build.
 
@@ -22,6 +22,8 @@ mod run;
 mod runs;
 mod sentences;
 mod solo;
+mod stubs;
+mod suite;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -72,8 +74,13 @@ enum Chore {
         #[arg(long, value_name = "N", default_value_t = 10_000)]
         schedules: u32,
     },
-    /// Writes docs/coverage.md: which exports a driver has called in a test
+    /// Writes docs/coverage.md: which exports a driver has called in which test
     Coverage,
+    /// Puts a routine that returns 0 and does nothing in the place of each export: a test must fail; names it in docs/coverage.md
+    Stubs {
+        /// Only these exports
+        exports: Vec<String>,
+    },
     /// Writes the documents that say which tests hold which sentences of Microsoft's pages
     Sentences {
         /// Only look whether they are what would be written
@@ -114,6 +121,7 @@ fn main() -> ExitCode {
         Chore::Rewind { rewinds } => run::rewinds(&root, rewinds),
         Chore::Schedules { schedules } => run::schedules(&root, schedules),
         Chore::Coverage => coverage::write(&root),
+        Chore::Stubs { exports } => stubs::write(&root, &exports),
         Chore::Events { check } => events::write(&root, check),
         Chore::Rules { check } => rules::write(&root, check),
         Chore::Sentences { check } => sentences::write(&root, check),

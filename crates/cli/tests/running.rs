@@ -172,6 +172,22 @@ fn something_dirql_lacks_is_exit_code_3_and_blames_nobody() {
 }
 
 #[test]
+fn an_export_can_be_made_to_do_nothing_to_see_who_notices() {
+    let run = |export: &str| {
+        let driver = driver("legacy.sys");
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dirql"));
+        command.arg("run").arg(driver).args(["--quiet", "--do", WRITE]).env("DIRQL_STUB", export);
+        Answer::of(command.output().unwrap())
+    };
+    assert_eq!(run("KeSetEvent").code, Some(0), "it is not called");
+    let answer = run("IoCreateDevice");
+    assert_eq!(answer.code, Some(1), "{}", answer.said());
+    let answer = run("IoCreateDevices");
+    assert_eq!(answer.code, Some(2), "{}", answer.said());
+    assert!(answer.err.contains("IoCreateDevices, which is no export"), "{}", answer.said());
+}
+
+#[test]
 fn a_driver_that_refuses_to_load_is_told_as_such() {
     // An entry point that returns STATUS_UNSUCCESSFUL: mov eax, C0000001h; ret.
     let mut bytes = std::fs::read(driver("legacy.sys")).unwrap();

@@ -3,10 +3,10 @@
 //! A path is what stands in backticks, has a `/` in it and nothing that a path has not. Generated ones (`target/…`)
 //! are not looked for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use crate::{expect_none, root};
+use crate::{expect_none, root, rust_files};
 
 const DOCUMENTS: &[&str] = &["ARCHITECTURE.md", "README.md", "SECURITY.md"];
 
@@ -89,24 +89,59 @@ fn exports(table: &str) -> Vec<&str> {
     rows.filter_map(|line| line.split_once(": ")?.1.split('(').next()).collect()
 }
 
+/// What is wrong with the coverage document: exports that it does not have, and those that name neither a test nor, in the table of survivors, a
+/// reason. `tests` is the text of all tests of whole machines.
+fn wrong_coverage(table: &str, document: &str, survivors: &str, tests: &str) -> Vec<String> {
+    let rows: BTreeMap<&str, &str> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
+        .filter_map(|line| Some((line.split_once(" | ")?.0, line.rsplit_once(" | ")?.1)))
+        .collect();
+    let reasons: Vec<&str> = survivors.lines().filter_map(|line| Some(line.split_once('\t')?.0)).collect();
+    let wrong = exports(table).into_iter().filter_map(|name| match rows.get(name).map(|test| test.trim()) {
+        None => Some(format!("{name} is not in docs/coverage.md: run `cargo xtask coverage`")),
+        Some("") if reasons.contains(&name) => None,
+        Some("") => Some(format!("{name} names no test: run `cargo xtask stubs {name}`")),
+        Some(_) if reasons.contains(&name) => Some(format!("{name} has a test and a reason for having none")),
+        Some(test) => {
+            let last = test.rsplit("::").next().unwrap_or(test);
+            let exists = tests.contains(&format!("fn {last}(")) || tests.contains(&format!("    {last}"));
+            (!exists).then(|| format!("{name}: there is no test {test}: run `cargo xtask stubs {name}`"))
+        }
+    });
+    wrong.collect()
+}
+
 #[test]
-fn the_coverage_document_lists_every_export() {
-    assert_eq!(exports("x! {\n    : KeSetEvent(3) @ 0..=2 => ke::event::set;\n}"), ["KeSetEvent"]);
+fn the_coverage_document_names_a_test_of_every_export() {
     let read =
         |path: &str| fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let (table, document) = (read("crates/kernel/src/exports/functions.rs"), read("docs/coverage.md"));
-    let told: Vec<&str> = document
-        .lines()
-        .filter_map(|line| line.strip_prefix("| ")?.split_once(" | ").map(|(name, _)| name))
+    let table = read("crates/kernel/src/exports/functions.rs");
+    assert!(exports(&table).len() > 100, "the table is understood");
+    let tests: String = rust_files()
+        .into_iter()
+        .filter(|file| ["crates/dirql/", "crates/cli/"].iter().any(|at| file.path.starts_with(at)))
+        .map(|file| file.text)
         .collect();
-    let all = exports(&table);
-    assert!(all.len() > 100, "the table is understood");
-    let lost = all.iter().filter(|name| !told.contains(name));
-    expect_none(
-        &lost
-            .map(|name| format!("{name} is not in docs/coverage.md: run `cargo xtask coverage`"))
-            .collect::<Vec<_>>(),
+    let survivors = read("crates/kernel/src/exports/survivors.tsv");
+    expect_none(&wrong_coverage(&table, &read("docs/coverage.md"), &survivors, &tests));
+}
+
+#[test]
+fn an_export_without_a_row_a_test_or_a_reason_is_noticed() {
+    let table = "    : KeA(1) @ 0..=2 => ke::a;\n    : KeB(1) @ 0..=2 => ke::b;\n    : KeC(1) @ 0..=2 => ke::c;\n    : KeD(1) @ 0..=2 => ke::d;";
+    let document =
+        "| KeA | nt | 0 | ke::a | file::told |\n| KeB | nt | 0 | ke::b |  |\n| KeC | nt | 0 | ke::c |  |";
+    let wrong = |survivors, tests| wrong_coverage(table, document, survivors, tests);
+    assert_eq!(
+        wrong("KeB\twhy", "fn told() {}"),
+        [
+            "KeC names no test: run `cargo xtask stubs KeC`",
+            "KeD is not in docs/coverage.md: run `cargo xtask coverage`"
+        ]
     );
+    assert_eq!(wrong("KeB\twhy\nKeA\twhy", "fn told() {}")[0], "KeA has a test and a reason for having none");
+    assert_eq!(wrong("", "")[0], "KeA: there is no test file::told: run `cargo xtask stubs KeA`");
 }
 
 /// The documents whose numbered lines each name a page and the tests that hold them, and how many lines each has at least.

@@ -27,6 +27,9 @@ use crate::inf::{Filters, Installation, Service};
 use crate::readers::{Coverage, SymbolBook};
 use crate::report::Failure;
 
+/// The environment variable that names an export to put a stub in the place of, for `cargo xtask stubs`.
+const STUB: &str = "DIRQL_STUB";
+
 /// What is in the machine, in the order it came: it goes in the other order.
 #[derive(Clone, Default)]
 pub(super) struct Loaded {
@@ -89,6 +92,7 @@ pub(super) fn start(bench: Bench, inputs: Inputs) -> Result<Machine, Error> {
 /// A machine whose kernel is up, with nothing loaded yet; and what is to be.
 pub(super) fn make(bench: Bench, inputs: Inputs) -> Result<(Machine, Rc<Work>), Error> {
     let plan = Plan::new(&bench, &inputs)?;
+    let stubbed = stubbed()?;
     let work = Work::new(&inputs, &plan);
     let begin = if bench.settings.checked { Engine::start_checked } else { Engine::start };
     let engine = begin().map_err(|error| match error {
@@ -98,7 +102,7 @@ pub(super) fn make(bench: Bench, inputs: Inputs) -> Result<(Machine, Rc<Work>), 
     let readers =
         Readers { symbols: bench.symbols.clone(), coverage: Coverage::asked_for(), ..Readers::default() };
     let Bench { cards, settings, readers: own, chooser, observed, jail, saved, .. } = bench;
-    let settings = Settings { folder: inputs.folder.clone(), ..settings };
+    let settings = Settings { folder: inputs.folder.clone(), stubbed, ..settings };
     let nt = engine.inside(|| {
         let bus = plan::bus(&cards).expect("the same cards were placed a moment ago");
         Box::new(Nt::new(engine, &settings, Box::new(bus), chooser))
@@ -124,6 +128,15 @@ pub(super) fn make(bench: Bench, inputs: Inputs) -> Result<(Machine, Rc<Work>), 
     }
     machine.boot()?;
     Ok((machine, Rc::new(work)))
+}
+
+/// The export that is to do nothing, if the environment asks for one.
+fn stubbed() -> Result<Option<String>, InputError> {
+    let Ok(name) = std::env::var(STUB) else { return Ok(None) };
+    if ldr::export_address(&name).is_none() {
+        return Err(InputError::new(format!("{STUB} names {name}, which is no export of dirql")));
+    }
+    Ok(Some(name))
 }
 
 impl Machine {

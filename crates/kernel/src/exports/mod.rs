@@ -22,6 +22,7 @@ use crate::cx::Cx;
 use crate::event::{Event, Kind};
 use crate::ke::budget;
 use crate::ke::irql::Gate;
+use crate::ldr::STUBBED;
 use crate::verdict::{Tier, Verdict};
 
 /// One exported function.
@@ -77,7 +78,7 @@ fn internal(number: u32) -> Option<&'static Export> {
 #[inline]
 pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
     let Some(export) = row(number) else {
-        return crate::ldr::imports::call_missing(cx, number);
+        return dispatch_other(cx, number, args);
     };
     if cx.happens(Kind::Call) {
         tell_call(cx, number, args);
@@ -99,6 +100,24 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
         tell_return(cx, number, value);
     }
     Ok(value)
+}
+
+/// A driver called what no row stands for: an export in whose place a stub stands, or one that dirql does not have.
+#[cold]
+#[inline(never)]
+fn dispatch_other(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
+    let Some((number, export)) = number.checked_sub(STUBBED).and_then(|number| Some((number, row(number)?)))
+    else {
+        return crate::ldr::imports::call_missing(cx, number);
+    };
+    if cx.happens(Kind::Call) {
+        tell_call(cx, number, args);
+    }
+    admit(cx, export)?;
+    if cx.happens(Kind::Return) {
+        tell_return(cx, number, 0);
+    }
+    Ok(0)
 }
 
 /// What is to be seen to before a call, unless the kernel has said that there is nothing.

@@ -23,6 +23,7 @@ pub(crate) use load::from_disk;
 pub use load::{LoadError, LoadedImage, Module, discard_init, load, unload};
 pub(crate) use modules::FOLDER;
 pub use modules::{initializer, libraries, uninitializer};
+pub(crate) use pseudo::STUBBED;
 pub use pseudo::{boot, export_address, exports_base, internal_address};
 pub use routine::system_routine_address;
 
@@ -36,6 +37,8 @@ use crate::nt::{Settings, WindowsVersion};
 pub struct State {
     /// The version whose exports exist.
     pub(crate) windows: WindowsVersion,
+    /// The export in whose place a stub stands.
+    pub(crate) stubbed: Option<String>,
     /// The pseudo-image is laid out.
     pub(crate) booted: bool,
     /// Images by base.
@@ -75,6 +78,7 @@ impl State {
     pub fn new(settings: &Settings) -> Self {
         Self {
             windows: settings.windows,
+            stubbed: settings.stubbed.clone(),
             booted: false,
             images: BTreeMap::new(),
             missing: imports::Missing::default(),

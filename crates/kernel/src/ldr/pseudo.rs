@@ -19,6 +19,8 @@ use crate::mm::map::Page;
 pub(crate) const FIRST_MISSING: u32 = 0x4000;
 /// Numbers from one missing import to the next: 256 bytes, since it may be a variable that is read at an offset.
 pub(crate) const MISSING_STRIDE: u32 = 16;
+/// Where a stub stands in an export's place ([`crate::nt::Settings::stubbed`]), its thunk calls the number that lies this far behind its own.
+pub(crate) const STUBBED: u32 = 0x2000;
 /// The first number of what Windows exports by a documented name and dirql does not: only the directory of the kernel's image leads there,
 /// and nothing is defined for it.
 pub(crate) const FIRST_DOCUMENTED: u32 = 0xF_0000;
@@ -87,8 +89,13 @@ pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
         return Ok(());
     }
     let rows = number(FUNCTIONS.len() + INTERNAL.len());
-    assert!(rows <= FIRST_MISSING, "more exports than the pseudo-image has room for");
+    assert!(rows <= STUBBED, "more exports than the pseudo-image has room for");
+    let stubbed = cx.with(|k| k.ldr.stubbed.clone());
     for number in 0..rows {
+        if stubbed.as_deref() == exports::row(number).map(|export| export.name) {
+            cx.engine().define_export(thunk(number), STUBBED + number);
+            continue;
+        }
         match exports::row(number).and_then(|export| irql::short(export.name)) {
             Some(short) => cx.engine().define_short_export(thunk(number), number, short),
             None => cx.engine().define_export(thunk(number), number),
