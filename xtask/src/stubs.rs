@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_millis(5);
 /// Asks for the exports `names`, or for all; writes the document.
 ///
 /// # Errors
-/// There is no such export; a survivor without a reason, or a reason for one that does not survive; a test fails without any stub.
+/// There is no such export; a survivor without a reason, or a reason for one that does not survive.
 pub(crate) fn write(root: &Path, names: &[String]) -> Result<()> {
     let known = coverage::exports(root)?;
     if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
