@@ -4,6 +4,8 @@
  *
  * It says what it is asked in which order (DbgPrint), by the last letter of its service's name. IOCTL_LAYER_WAY shows the way of a
  * request: each layer appends its letter to the text in the buffer, as a capital on the way down, and small on the way up.
+ * IOCTL_LAYER_CHILDREN has the function driver tell that its children changed; IOCTL_LAYER_WRITE succeeds for a handle with write access.
+ *
  * With Refuse in the Parameters key its AddDevice routine fails; with Stay it leaves its device where it is when that is removed, which
  * is wrong.
  *
@@ -17,7 +19,11 @@
 /* Input and output: text that ends with a zero, in zeroes. */
 #define IOCTL_LAYER_WAY CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
+#define IOCTL_LAYER_CHILDREN CTL_CODE(FILE_DEVICE_UNKNOWN, 0x801, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_LAYER_WRITE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x802, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
 typedef struct _LAYER {
+    PDEVICE_OBJECT Pdo;
     PDEVICE_OBJECT Lower;
     IO_REMOVE_LOCK RemoveLock;
 } LAYER, *PLAYER;
@@ -81,6 +87,20 @@ static NTSTATUS NTAPI OnWayUp(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
     return STATUS_SUCCESS; /* go on completing */
 }
 
+/* What only the function driver answers. */
+static NTSTATUS Answer(PLAYER Layer, PIRP Irp, ULONG Code)
+{
+    switch (Code) {
+    case IOCTL_LAYER_CHILDREN:
+        IoInvalidateDeviceRelations(Layer->Pdo, BusRelations);
+        return Complete(Irp, STATUS_SUCCESS, 0);
+    case IOCTL_LAYER_WRITE:
+        return Complete(Irp, IoValidateDeviceIoControlAccess(Irp, FILE_WRITE_ACCESS), 0);
+    default:
+        return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
+    }
+}
+
 static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PLAYER Layer = Device->DeviceExtension;
@@ -91,7 +111,7 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     if (!NT_SUCCESS(Status))
         return Complete(Irp, Status, 0);
     if (Stack->Parameters.DeviceIoControl.IoControlCode != IOCTL_LAYER_WAY) {
-        Status = IsFunction ? Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0) : PassOn(Layer, Irp);
+        Status = IsFunction ? Answer(Layer, Irp, Stack->Parameters.DeviceIoControl.IoControlCode) : PassOn(Layer, Irp);
         IoReleaseRemoveLock(&Layer->RemoveLock, Irp);
         return Status;
     }
@@ -171,6 +191,11 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
             DbgPrint("%c is started\n", Letter);
         Complete(Irp, Status, Irp->IoStatus.Information);
         break;
+    case IRP_MN_QUERY_DEVICE_RELATIONS:
+        if (IoGetCurrentIrpStackLocation(Irp)->Parameters.QueryDeviceRelations.Type == BusRelations)
+            DbgPrint("%c is asked for its children\n", Letter);
+        Status = PassOn(Layer, Irp);
+        break;
     case IRP_MN_REMOVE_DEVICE:
         return Remove(Device, Irp);
     case IRP_MN_QUERY_STOP_DEVICE:
@@ -211,6 +236,7 @@ static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
             return Status;
         }
     }
+    Layer->Pdo = Pdo;
     Layer->Lower = IoAttachDeviceToDeviceStack(Device, Pdo);
     if (Layer->Lower == NULL) {
         if (IsFunction)

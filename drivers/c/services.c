@@ -5,6 +5,7 @@
  *
  * The stories are in the folder services. A story that fails leaves what it has acquired: the run is over then.
  */
+#include "services/bus_data.h"
 #include "services/callers.h"
 #include "services/locks.h"
 #include "services/memory.h"
@@ -56,6 +57,7 @@ static ULONG (*const Stories[])(VOID) = {
     Features, ReachPool, ReachDevice, ReachUser, /* from 44 on */
     HeldProcess, DamagedDpc, UserModeMutex, Callbacks, /* from 48 on */
     CallbackUnderWay, BackTraces, PowerStates, CallsByExport, /* from 52 on */
+    BusData, /* 56 */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

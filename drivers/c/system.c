@@ -13,6 +13,7 @@
 #include "system/modules.h"
 #include "system/names.h"
 #include "system/notify.h"
+#include "system/stops.h"
 #include "system/threads.h"
 #include "system/tracing.h"
 
@@ -31,7 +32,8 @@ static ULONG (*const Stories[])(VOID) = {
     ToldOfProcesses, NoLongerToldOfProcesses, Loading, LoadedAgain, /* from 16 on */
     NotOnDisk, UnloadsItself, RecordsOfBugChecks, StopsWithCallbacks, /* from 20 on */
     StopsAndFails, StopsInDpc, CalledAgain, WantsShutdown, /* from 24 on */
-    FilesTellOfThemselves, ToldOfTheMachine, NobodyTraces, /* from 28 on */
+    FilesTellOfThemselves, ToldOfTheMachine, NobodyTraces, StopsPlainly, /* from 28 on */
+    Asserts, Breaks, BreaksWithStatus, WordsOfTheSystem, /* from 32 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

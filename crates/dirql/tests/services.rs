@@ -401,3 +401,10 @@ fn a_driver_is_told_when_the_system_leaves_its_working_state_and_when_it_is_back
     report.expect_clean();
     assert_eq!(report.prints, ["services: power 3 0 at 0", "services: power 3 1 at 0"]);
 }
+
+#[test]
+fn a_cards_configuration_space_is_read_and_written_by_the_hal() {
+    let bench = || Bench::new().driver(driver("services.sys")).device("pci,id=1234:5678,bar0=mem:4K");
+    let code = 0x0022_2000 + 4 * 56;
+    rig::tell(start(bench), r"\\.\DirqlServices", code, 7, "configuration space");
+}

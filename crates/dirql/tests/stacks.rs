@@ -136,6 +136,30 @@ fn the_layers_of_an_inf_are_added_from_the_bottom_and_requests_go_down_and_up_th
 }
 
 #[test]
+fn a_driver_whose_children_changed_is_asked_for_them_through_the_whole_stack() {
+    let files = Files::new(INF);
+    let machine = files.bench(ALL).start().unwrap();
+    let before = machine.prints().len();
+    play(&machine, r"open \\.\DirqlLayer as f; ioctl f 0x222004; wait 10ms; close f");
+    let asked = machine.prints().split_off(before);
+    assert_eq!(asked.len(), 7, "each layer once: {asked:?}");
+    assert!(asked[0].starts_with("Z is asked") && asked[6].starts_with("A is asked"), "{asked:?}");
+    rig::finish(machine);
+}
+
+#[test]
+fn a_driver_asks_whether_a_handle_may_write() {
+    let files = Files::new(INF);
+    let machine = files.bench(ALL).start().unwrap();
+    play(
+        &machine,
+        r"open \\.\DirqlLayer as both; ioctl both 0x222008; close both
+        open \\.\DirqlLayer as one read-only; ioctl one 0x222008 expect STATUS_ACCESS_DENIED; close one",
+    );
+    rig::finish(machine);
+}
+
+#[test]
 fn layers_hold_in_random_schedules_while_requests_and_a_removal_meet() {
     let files = Files::new(INF);
     for seed in rig::seeds(6) {

@@ -292,3 +292,18 @@ fn a_driver_is_told_of_processors_and_that_there_is_no_firmware_to_ask_and_no_de
 fn a_provider_of_events_is_registered_and_nobody_traces() {
     tell(30, 16);
 }
+
+#[test]
+fn each_routine_that_stops_the_system_is_told_by_its_rule() {
+    for (index, rule) in
+        [(31, "driver-bug-check"), (32, "assertion-failed"), (33, "breakpoint"), (34, "breakpoint")]
+    {
+        let report = stopped(index);
+        assert_eq!(report.expect_verdict().rule, rule, "{report}");
+    }
+}
+
+#[test]
+fn the_system_says_how_large_it_is_and_which_devices_it_has() {
+    tell(35, 3);
+}

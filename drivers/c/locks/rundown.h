@@ -115,6 +115,13 @@ static ULONG Rundowns(VOID)
     ExReleaseRundownProtection(&Owner.Reference);
     ExWaitForRundownProtectionRelease(&Owner.Reference); /* nobody uses it: at once */
     CHECK(!ExAcquireRundownProtection(&Owner.Reference));
+
+    RtlFillMemory(&Owner.Reference, sizeof(Owner.Reference), 0xFF);
+    ExInitializeRundownProtection(&Owner.Reference);
+    CHECK(ExAcquireRundownProtection(&Owner.Reference));
+    ExReleaseRundownProtection(&Owner.Reference);
+    ExRundownCompleted(&Owner.Reference); /* whoever needs not wait says so */
+    CHECK(!ExAcquireRundownProtection(&Owner.Reference));
     return 0;
 }
 
@@ -131,6 +138,9 @@ static ULONG CacheAware(PEX_RUNDOWN_REF_CACHE_AWARE Reference)
     ExReInitializeRundownProtectionCacheAware(Reference);
     CHECK(ExAcquireRundownProtectionCacheAware(Reference));
     ExReleaseRundownProtectionCacheAware(Reference);
+    ExRundownCompletedCacheAware(Reference);
+    CHECK(!ExAcquireRundownProtectionCacheAware(Reference));
+    ExReInitializeRundownProtectionCacheAware(Reference);
     ExWaitForRundownProtectionReleaseCacheAware(Reference);
     return 0;
 }

@@ -134,6 +134,14 @@ static ULONG OneProcessorsLock(VOID)
     CHECK(Old == PASSIVE_LEVEL && Held == DISPATCH_LEVEL && LevelNow() == PASSIVE_LEVEL);
     CHECK(!Again && !Alone && Lock == 0);
 
+    Old = KeRaiseIrqlToDpcLevel();
+    Alone = ExTryAcquireSpinLockExclusiveAtDpcLevel(&Lock);
+    if (Alone) {
+        ExReleaseSpinLockExclusiveFromDpcLevel(&Lock);
+    }
+    KeLowerIrql(Old);
+    CHECK(Alone && Lock == 0);
+
     Old = ExAcquireSpinLockShared(&Lock);
     Alone = ExTryConvertSharedSpinLockExclusive(&Lock);
     Again = ExTryAcquireSpinLockSharedAtDpcLevel(&Lock);

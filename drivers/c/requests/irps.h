@@ -163,6 +163,8 @@ static VOID CheckAllocated(REQUESTS_RESULT *Result)
     CHECK(!Irp->Cancel && Irp->CurrentLocation == Irp->StackCount + 1);
     SetHold(Irp, &Seen);
     IoGetNextIrpStackLocation(Irp)->Parameters.DeviceIoControl.IoControlCode = 0;
+    IoGetNextIrpStackLocation(Irp)->CompletionRoutine = NULL;
+    IoGetNextIrpStackLocation(Irp)->Control = 0;
     CHECK_STATUS(IoSetCompletionRoutineEx(Lower, Irp, TakeBack, &Seen, FALSE, TRUE, FALSE), STATUS_SUCCESS);
     CHECK_STATUS(IoCallDriver(Lower, Irp), STATUS_INVALID_DEVICE_REQUEST);
     CHECK(Seen.Calls == 1);

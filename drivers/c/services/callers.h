@@ -107,7 +107,7 @@ static VOID NTAPI Notifies(PVOID Object)
 static ULONG CallbackUnderWay(VOID)
 {
     PCALLBACK_OBJECT Object;
-    PVOID Registration, Thread;
+    PVOID Registration, Thread, Gone;
     HANDLE Handle;
 
     RoutineIsOver = FALSE;
@@ -118,6 +118,7 @@ static ULONG CallbackUnderWay(VOID)
     CHECK(PsCreateSystemThread(&Handle, THREAD_ALL_ACCESS, NULL, NULL, NULL, Notifies, Object) == STATUS_SUCCESS);
     CHECK(ObReferenceObjectByHandle(Handle, THREAD_ALL_ACCESS, NULL, KernelMode, &Thread, NULL) == STATUS_SUCCESS);
     CHECK(NtClose(Handle) == STATUS_SUCCESS);
+    CHECK(ObReferenceObjectByHandle(Handle, 0, NULL, KernelMode, &Gone, NULL) == STATUS_INVALID_HANDLE);
     KeWaitForSingleObject(&RoutineRuns, Executive, KernelMode, FALSE, NULL);
     CHECK(!RoutineIsOver);
     ExUnregisterCallback(Registration);

@@ -231,8 +231,11 @@ static ULONG Resources(VOID)
     ExReleaseResourceForThreadLite(Resource, (ERESOURCE_THREAD)Owner);
     KeLeaveCriticalRegion();
 
-    CHECK(NT_SUCCESS(ExReinitializeResourceLite(Resource)));
+    Resource->ContentionCount = 9;
+    CHECK(NT_SUCCESS(ExReinitializeResourceLite(Resource)) && Resource->ContentionCount == 0);
     KeEnterCriticalRegion();
+    CHECK(ExAcquireSharedWaitForExclusive(Resource, FALSE) && ExIsResourceAcquiredSharedLite(Resource) == 1);
+    ExReleaseResourceLite(Resource);
     CHECK(ExAcquireResourceExclusiveLite(Resource, FALSE));
     ExReleaseResourceLite(Resource);
     KeLeaveCriticalRegion();

@@ -62,6 +62,9 @@ static ULONG AbsentProcessors(VOID)
     KeSetSystemGroupAffinityThread(&Wanted, &Before);
     CHECK(Before.Mask == 0);
     KeRevertToUserGroupAffinityThread(&Before);
+    KeSetSystemGroupAffinityThread(&Wanted, &Before);
+    CHECK(Before.Mask == 0); /* not the 1 that was set before */
+    KeRevertToUserGroupAffinityThread(&Before);
     return 0;
 }
 

@@ -22,6 +22,8 @@ static ULONG Events(VOID)
     CHECK(KeReadStateEvent(&Event) == 0);
     CHECK(KePulseEvent(&Event, IO_NO_INCREMENT, FALSE) == 0);
     CHECK(KeReadStateEvent(&Event) == 0);
+    KeSetEvent(&Event, IO_NO_INCREMENT, FALSE);
+    CHECK(KePulseEvent(&Event, IO_NO_INCREMENT, FALSE) != 0 && KeReadStateEvent(&Event) == 0);
 
     KeInitializeEvent(&Event, SynchronizationEvent, TRUE);
     CHECK(Poll(&Event) == STATUS_SUCCESS);

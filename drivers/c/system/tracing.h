@@ -64,6 +64,10 @@ static ULONG NobodyTraces(VOID)
     CHECK(SetInformation(First, 2, NULL, 0) == STATUS_SUCCESS);
     CHECK(TraceUnregister(First) == STATUS_SUCCESS && TraceUnregister(Second) == STATUS_SUCCESS);
     CHECK(TraceWrite(0, &Event, NULL, 0, NULL) == STATUS_INVALID_HANDLE && !TraceEventEnabled(0, &Event));
+    CHECK(TraceWriteTransfer(0, &Event, NULL, &Id, 0, NULL) == STATUS_INVALID_HANDLE);
+    CHECK(TraceWriteEx(0, &Event, 0, 0, NULL, NULL, 0, NULL) == STATUS_INVALID_HANDLE);
+    CHECK(TraceWriteString(0, 4, 0, NULL, L"text") == STATUS_INVALID_HANDLE);
+    CHECK(SetInformation(0, 2, NULL, 0) == STATUS_INVALID_HANDLE);
 
     /* Each thread has an activity of its own, none at first. */
     CHECK(TraceActivityIdControl(1, &Got) == STATUS_SUCCESS && IsGuid(&Got, &None));

@@ -1,0 +1,30 @@
+/* The registers of a card's configuration space, read and written by the HAL. The card is 1234:5678. */
+#include "services.h"
+
+#define CARD_IDS 0x56781234u
+#define INTERRUPT_LINE 0x3C
+
+NTHALAPI ULONG NTAPI HalGetBusData(ULONG Kind, ULONG Bus, ULONG Slot, PVOID Buffer, ULONG Length);
+NTHALAPI ULONG NTAPI HalSetBusData(ULONG Kind, ULONG Bus, ULONG Slot, PVOID Buffer, ULONG Length);
+NTHALAPI ULONG NTAPI HalGetBusDataByOffset(ULONG Kind, ULONG Bus, ULONG Slot, PVOID Buffer, ULONG Offset, ULONG Length);
+NTHALAPI ULONG NTAPI HalSetBusDataByOffset(ULONG Kind, ULONG Bus, ULONG Slot, PVOID Buffer, ULONG Offset, ULONG Length);
+
+static ULONG BusData(VOID)
+{
+    UCHAR Header[0x40], Line = 0x5A, Read = 0;
+    ULONG Slot, Ids = 0;
+
+    for (Slot = 0; Slot < 32; Slot++) {
+        if (HalGetBusDataByOffset(PCIConfiguration, 0, Slot, &Ids, 0, sizeof(Ids)) == sizeof(Ids) && Ids == CARD_IDS) {
+            break;
+        }
+    }
+    CHECK(Slot < 32);
+    CHECK(HalGetBusData(PCIConfiguration, 0, Slot, Header, sizeof(Header)) == sizeof(Header));
+    CHECK(HalSetBusDataByOffset(PCIConfiguration, 0, Slot, &Line, INTERRUPT_LINE, 1) == 1);
+    CHECK(HalGetBusDataByOffset(PCIConfiguration, 0, Slot, &Read, INTERRUPT_LINE, 1) == 1 && Read == Line);
+    CHECK(HalSetBusData(PCIConfiguration, 0, Slot, Header, sizeof(Header)) == sizeof(Header));
+    CHECK(HalGetBusDataByOffset(PCIConfiguration, 0, Slot, &Read, INTERRUPT_LINE, 1) == 1);
+    CHECK(Read == Header[INTERRUPT_LINE] && Read != Line);
+    return 0;
+}
