@@ -12,7 +12,7 @@ use rig::{driver, start};
 /// How many stories the driver's table has that any machine can tell; then come those with a card, and those that say something.
 const STORIES: u32 = 45;
 /// How many it has in all.
-const ALL: u32 = 56;
+const ALL: u32 = 57;
 
 /// Carries out one story of the driver's table; at least `checks` of its checks must have been made, all with success.
 fn tell(index: u32, checks: u32) -> Report {

@@ -1,6 +1,9 @@
 /* Stories that stop the system, each by another routine; and of what the system says about itself in a word. */
 #include "system.h"
 
+/* CONFIGURATION_INFORMATION of ntddk.h, its counts. */
+NTKERNELAPI PULONG NTAPI IoGetConfigurationInformation(VOID);
+
 typedef PIRP(NTAPI *ALLOCATE_EX)(PDEVICE_OBJECT Device, CCHAR StackSize, BOOLEAN ChargeQuota);
 
 static ULONG StopsPlainly(VOID)
