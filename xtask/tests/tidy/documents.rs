@@ -95,7 +95,8 @@ fn wrong_coverage(table: &str, document: &str, survivors: &str, tests: &str) -> 
     let rows: BTreeMap<&str, &str> = document
         .lines()
         .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
-        .filter_map(|line| Some((line.split_once(" | ")?.0, line.rsplit_once(" | ")?.1)))
+        .filter(|row| row.split(" | ").count() == 5) // the tables below have two columns
+        .filter_map(|row| Some((row.split_once(" | ")?.0, row.rsplit_once(" | ")?.1)))
         .collect();
     let reasons: Vec<&str> = survivors.lines().filter_map(|line| Some(line.split_once('\t')?.0)).collect();
     let wrong = exports(table).into_iter().filter_map(|name| match rows.get(name).map(|test| test.trim()) {
