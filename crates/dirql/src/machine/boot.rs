@@ -365,7 +365,7 @@ fn fail(outcome: &RefCell<Outcome>, place: &str, command: &str, message: &str) {
     });
 }
 
-/// Two names of files are one file.
+/// A file is itself: of two that were given, one may be a copy of the other.
 impl PartialEq for File {
     fn eq(&self, other: &Self) -> bool {
         std::ptr::eq(self, other)

@@ -106,7 +106,7 @@ fn print_safely<const W: u64>(
 /// `_itoa_s`, `_itow_s`, `_ltoa_s`, `_ltow_s`.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_s<const W: u64>(cx: &mut Cx<'_>, value: i32, to: u64, room: u64, base: u32) -> Flow<i32> {
     print_safely::<W>(cx, to, room, base, || signed(value, base))
 }
@@ -114,7 +114,7 @@ pub fn print_s<const W: u64>(cx: &mut Cx<'_>, value: i32, to: u64, room: u64, ba
 /// `_ultoa_s`, `_ultow_s`.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_unsigned_s<const W: u64>(
     cx: &mut Cx<'_>,
     value: u32,
@@ -128,7 +128,7 @@ pub fn print_unsigned_s<const W: u64>(
 /// `_i64toa_s`, `_i64tow_s`.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_64_s<const W: u64>(cx: &mut Cx<'_>, value: i64, to: u64, room: u64, base: u32) -> Flow<i32> {
     print_safely::<W>(cx, to, room, base, || signed_64(value, base))
 }
@@ -136,7 +136,7 @@ pub fn print_64_s<const W: u64>(cx: &mut Cx<'_>, value: i64, to: u64, room: u64,
 /// `_ui64toa_s`, `_ui64tow_s`.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_unsigned_64_s<const W: u64>(
     cx: &mut Cx<'_>,
     value: u64,
@@ -177,7 +177,7 @@ fn parse(units: &[u16], base: u32, most: u64) -> (u64, bool, usize) {
 /// `wcstoul`.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn to_unsigned(cx: &mut Cx<'_>, text: u64, end: DriverPtr<u64>, base: u32) -> Flow<u32> {
     let value = to_number::<2>(cx, text, end, base, u32::MAX.into())?;
     Ok(u32::try_from(value & u64::from(u32::MAX)).unwrap_or(0))
@@ -186,7 +186,7 @@ pub fn to_unsigned(cx: &mut Cx<'_>, text: u64, end: DriverPtr<u64>, base: u32) -
 /// `_strtoui64`.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn to_unsigned_64(cx: &mut Cx<'_>, text: u64, end: DriverPtr<u64>, base: u32) -> Flow<u64> {
     to_number::<1>(cx, text, end, base, u64::MAX)
 }
@@ -210,7 +210,7 @@ fn to_number<const W: u64>(
 /// `strspn`, `wcsspn`: how many characters at the start are of `set`.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn span<const W: u64>(cx: &mut Cx<'_>, text: u64, set: u64) -> Flow<u64> {
     span_while::<W>(cx, text, set, true)
 }
@@ -218,7 +218,7 @@ pub fn span<const W: u64>(cx: &mut Cx<'_>, text: u64, set: u64) -> Flow<u64> {
 /// `wcscspn`: how many are not.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn span_without<const W: u64>(cx: &mut Cx<'_>, text: u64, set: u64) -> Flow<u64> {
     span_while::<W>(cx, text, set, false)
 }
@@ -232,7 +232,7 @@ fn span_while<const W: u64>(cx: &mut Cx<'_>, text: u64, set: u64, of_it: bool) -
 /// `_strnset`, `_wcsnset`: the first characters of a text, but not its zero.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn set_n<const W: u64>(cx: &mut Cx<'_>, text: u64, unit: i32, count: u64) -> Flow<u64> {
     let length = read::<W>(cx, text, count)?.len();
     let [low, high, ..] = unit.to_le_bytes();
@@ -243,7 +243,7 @@ pub fn set_n<const W: u64>(cx: &mut Cx<'_>, text: u64, unit: i32, count: u64) ->
 /// `_strrev`, `_wcsrev`.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn reverse<const W: u64>(cx: &mut Cx<'_>, text: u64) -> Flow<u64> {
     let mut units = read::<W>(cx, text, ALL)?;
     units.reverse();
@@ -254,7 +254,7 @@ pub fn reverse<const W: u64>(cx: &mut Cx<'_>, text: u64) -> Flow<u64> {
 /// `mbstowcs`: without `to`, only how many characters there would be.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn widen(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<u64> {
     let units = read::<1>(cx, from, if to == 0 { ALL } else { count })?;
     let length = units.len() as u64;
@@ -269,7 +269,7 @@ pub fn widen(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<u64> {
 /// `wcstombs`.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn narrow(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<u64> {
     let units = read::<2>(cx, from, if to == 0 { ALL } else { count })?;
     let length = units.len() as u64;
@@ -284,7 +284,7 @@ pub fn narrow(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<u64> {
 /// `mbtowc`: of how many bytes the first character is.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn widen_one(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<i32> {
     if from == 0 || count == 0 {
         return Ok(0);
@@ -299,7 +299,7 @@ pub fn widen_one(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<i32> {
 /// `wctomb`.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn narrow_one(cx: &mut Cx<'_>, to: u64, unit: u16) -> Flow<i32> {
     if to == 0 {
         return Ok(0);
@@ -337,7 +337,7 @@ fn compared(cx: &mut Cx<'_>, compare: DriverPtr<Code>, one: u64, two: u64) -> Fl
 /// `bsearch`: where an element is that compares as equal, or null.
 ///
 /// # Errors
-/// As [`print`]; whatever `compare` comes to.
+/// As [`print()`]; whatever `compare` comes to.
 pub fn search(
     cx: &mut Cx<'_>,
     key: u64,

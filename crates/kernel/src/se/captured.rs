@@ -148,7 +148,7 @@ pub fn reference(cx: &mut Cx<'_>, at: At, count: u32) -> Flow<()> {
 /// `ObDereferenceSecurityDescriptor`: so many less; with the last one it goes.
 ///
 /// # Errors
-/// As [`reference`].
+/// As [`reference()`].
 pub fn dereference(cx: &mut Cx<'_>, at: At, count: u32) -> Flow<()> {
     let left = cx.with(|k| {
         let shared = k.se.log.shared.get_mut(&at.address)?;

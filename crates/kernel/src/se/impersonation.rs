@@ -138,7 +138,7 @@ pub fn reference(
     Ok(TokenPtr::new(found.token))
 }
 
-/// `PsDereferenceImpersonationToken`: of null, which [`reference`] has returned, nothing.
+/// `PsDereferenceImpersonationToken`: of null, which [`reference()`] has returned, nothing.
 ///
 /// # Errors
 /// A verdict if it is no token.
