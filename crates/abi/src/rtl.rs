@@ -91,7 +91,7 @@ layouts! {
     }
 
     /// A table of prefixes, opaque to drivers.
-    UNICODE_PREFIX_TABLE [size 0x18, align 8, not_in_mingw "of ntifs.h"] {
+    UNICODE_PREFIX_TABLE [size 0x18, align 8, not_in_mingw "of ntifs.h, which is not among the headers compared with"] {
         0x00 NodeTypeCode: u16,
         0x02 NameLength: u16,
         0x08 NextPrefixTree: DriverPtr<UNICODE_PREFIX_TABLE_ENTRY>,
@@ -99,7 +99,7 @@ layouts! {
     }
 
     /// One of its entries.
-    UNICODE_PREFIX_TABLE_ENTRY [size 0x38, align 8, not_in_mingw "of ntifs.h"] {
+    UNICODE_PREFIX_TABLE_ENTRY [size 0x38, align 8, not_in_mingw "of ntifs.h, which is not among the headers compared with"] {
         0x00 NodeTypeCode: u16,
         0x02 NameLength: u16,
         0x08 NextPrefixTree: DriverPtr<UNICODE_PREFIX_TABLE_ENTRY>,
@@ -109,14 +109,14 @@ layouts! {
     }
 
     /// The same for strings of bytes.
-    PREFIX_TABLE [size 0x10, align 8, not_in_mingw "of ntifs.h"] {
+    PREFIX_TABLE [size 0x10, align 8, not_in_mingw "of ntifs.h, which is not among the headers compared with"] {
         0x00 NodeTypeCode: u16,
         0x02 NameLength: u16,
         0x08 NextPrefixTree: DriverPtr<PREFIX_TABLE_ENTRY>,
     }
 
     /// One of its entries.
-    PREFIX_TABLE_ENTRY [size 0x30, align 8, not_in_mingw "of ntifs.h"] {
+    PREFIX_TABLE_ENTRY [size 0x30, align 8, not_in_mingw "of ntifs.h, which is not among the headers compared with"] {
         0x00 NodeTypeCode: u16,
         0x02 NameLength: u16,
         0x08 NextPrefixTree: DriverPtr<PREFIX_TABLE_ENTRY>,
