@@ -3,6 +3,7 @@
 //! Follows *INF DDInstall Section*, *INF DDInstall.HW Section* and *INF DDInstall.Services Section*. A section of another
 //! INF (`Include`, `Needs`) is not read; one of this file that `Needs` names is.
 
+pub use kernel::pnp::Filters;
 use kernel::se::sddl;
 
 use super::Inf;
@@ -58,15 +59,6 @@ pub struct Installation {
     pub ignored: Vec<Remark>,
     /// What was passed over and may matter to the driver: to be told to the user.
     pub unsupported: Vec<Remark>,
-}
-
-/// Names of filter drivers' services, each list in the order in which they are attached.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Filters {
-    /// Below the function driver.
-    pub lower: Vec<String>,
-    /// Above it.
-    pub upper: Vec<String>,
 }
 
 impl Installation {

@@ -225,6 +225,9 @@ impl Work {
     /// Loads, installs and starts, on a system thread.
     fn carry_out(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<()> {
         fs::mount(cx)?;
+        for file in self.others.iter().chain([&self.driver]) {
+            written(outcome, registry::write_service(cx, &file.service));
+        }
         let (lower, upper) = (self.filters(|filters| &filters.lower), self.filters(|filters| &filters.upper));
         for library in self.others.iter().filter(|file| !lower.contains(file) && !upper.contains(file)) {
             let Some(loaded) = library.load(cx, outcome)? else { return Ok(()) };
@@ -261,9 +264,6 @@ impl Work {
 
     /// Finds the devices on the bus and writes what is installed for them to the registry.
     fn install(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<Vec<(NodeId, &Card)>> {
-        for file in self.others.iter().chain([&self.driver]) {
-            written(outcome, registry::write_service(cx, &file.service));
-        }
         let mut nodes = Vec::new();
         if !self.cards.is_empty() {
             pnp::enumerate(cx)?;
@@ -405,7 +405,6 @@ impl File {
 
     /// Loads an image given beside the driver: an export library waits for its first importer, another one is a driver.
     fn load(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<Option<LoadedDriver>> {
-        written(outcome, registry::write_service(cx, &self.service));
         let Some(placed) = self.place(cx, outcome)? else { return Ok(None) };
         if placed.entry.is_none() || ldr::initializer(cx, placed.base).is_some() {
             return Ok(Some(LoadedDriver { base: placed.base, object: None }));
@@ -450,8 +449,8 @@ fn installed(service: &str, installation: Option<&Installation>) -> pnp::Install
     pnp::Installation {
         inf: installation.file.clone(),
         service: installation.service.name.clone(),
-        filters: of_filters(&installation.filters),
-        class_filters: of_filters(&installation.class_filters),
+        filters: installation.filters.clone(),
+        class_filters: installation.class_filters.clone(),
         description: installation.description.clone(),
         manufacturer: installation.manufacturer.clone(),
         class: installation.class.clone(),
@@ -464,10 +463,6 @@ fn installed(service: &str, installation: Option<&Installation>) -> pnp::Install
         // The INF was refused if it is no descriptor.
         security: installation.security.as_ref().and_then(|text| sddl::parse(text).ok()),
     }
-}
-
-fn of_filters(filters: &Filters) -> pnp::Filters {
-    pnp::Filters { lower: filters.lower.clone(), upper: filters.upper.clone() }
 }
 
 /// What the INF says and was passed over though it may matter.

@@ -10,7 +10,7 @@ use super::dispatch::now;
 use super::path;
 use super::tree::{NodeId, ROOT};
 use crate::cx::Cx;
-use crate::ob::handle::{self, Mode};
+use crate::ob::handle;
 use crate::ob::names::Target;
 use crate::ob::{Handle, Kind};
 
@@ -60,9 +60,8 @@ fn directory(cx: &mut Cx<'_>, root: u64) -> Flow<Result<Option<NodeId>, NtStatus
     if root == 0 {
         return Ok(Ok(None));
     }
-    let entry = match handle::entry(cx, Handle(root), Mode::Kernel) {
-        Ok(entry) if entry.kind == Kind::File => entry,
-        Ok(_) => return Ok(Err(NtStatus::OBJECT_TYPE_MISMATCH)),
+    let entry = match handle::entry_of(cx, Handle(root), Kind::File) {
+        Ok(entry) => entry,
         Err(status) => return Ok(Err(status)),
     };
     let node = cx.with(|k| k.fs.opens.get(&entry.object).and_then(|open| open.node));

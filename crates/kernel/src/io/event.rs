@@ -3,7 +3,7 @@
 //! Pages: *IoCreateNotificationEvent function*, *IoCreateSynchronizationEvent function*, *ZwCreateEvent function*. What
 //! an event does is `ke::event`.
 
-use abi::{DriverPtr, KEVENT, NtStatus, OBJ_OPENIF, OBJECT_ATTRIBUTES, UNICODE_STRING};
+use abi::{DriverPtr, KEVENT, NtStatus, OBJECT_ATTRIBUTES, UNICODE_STRING};
 use engine::Flow;
 
 use crate::cx::Cx;
@@ -96,17 +96,8 @@ pub fn zw_create(
         Err(status) => return Ok(status),
     };
     let kernel = named.kernel_handle();
-    if !named.name.is_empty()
-        && let Ok(found) = ob::object::named(cx, &named.name, Kind::Event)
-    {
-        let body = match found {
-            Ok(_) if named.flags & OBJ_OPENIF == 0 => return Ok(NtStatus::OBJECT_NAME_COLLISION),
-            Ok(body) => body,
-            Err(status) => return Ok(status),
-        };
-        let opened = handle::open(cx, body, access, kernel)?;
-        cx.write(handle, opened.0)?;
-        return Ok(NtStatus::OBJECT_NAME_EXISTS);
+    if let Some(status) = ob::attributes::open_existing(cx, &named, Kind::Event, access, handle)? {
+        return Ok(status);
     }
     let Some(event) = make(cx, &named.name, kind, signaled)? else {
         return Ok(NtStatus::INSUFFICIENT_RESOURCES);

@@ -13,6 +13,7 @@ use super::operation::Operation;
 use super::send::Answer;
 use super::stack;
 use super::transfer::{self, Buffer, Request};
+use super::zw;
 use crate::cx::Cx;
 use crate::ob::handle::{self, Mode};
 use crate::ob::{self, Handle, Kind};
@@ -52,17 +53,6 @@ fn own(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, access: u32, class: u32) -
 pub(super) fn file_of(cx: &mut Cx<'_>, file: u64) -> Flow<Result<(DriverPtr<FILE_OBJECT>, u32), NtStatus>> {
     let entry = handle::reference(cx, Handle(file), Some(Kind::File), 0, Mode::Kernel)?;
     Ok(entry.map(|entry| (DriverPtr::new(entry.object), entry.access)))
-}
-
-/// Says that all went well.
-pub(super) fn answer(
-    cx: &mut Cx<'_>,
-    status_block: DriverPtr<IO_STATUS_BLOCK>,
-    information: u64,
-) -> Flow<NtStatus> {
-    cx.write(status_block + IO_STATUS_BLOCK::Status, NtStatus::SUCCESS)?;
-    cx.write(status_block + IO_STATUS_BLOCK::Information, information)?;
-    Ok(NtStatus::SUCCESS)
 }
 
 /// What the I/O manager answers a query or a setting without the driver, if it does.
@@ -149,7 +139,9 @@ fn zw(
 ) -> Flow<NtStatus> {
     match answered(cx, Handle(file), operation, Mode::Kernel)? {
         Ok(None) => ask(cx, file, status_block, operation),
-        Ok(Some(Answer { status: NtStatus::SUCCESS, information })) => answer(cx, status_block, information),
+        Ok(Some(Answer { status: NtStatus::SUCCESS, information })) => {
+            zw::answer(cx, status_block, NtStatus::SUCCESS, information)
+        }
         Ok(Some(Answer { status, .. })) | Err(status) => Ok(status),
     }
 }

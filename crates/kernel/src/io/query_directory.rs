@@ -12,6 +12,7 @@ use engine::Flow;
 use super::information;
 use super::operation::{Listing, Operation};
 use super::transfer::{self, Buffer, Request};
+use super::zw;
 use crate::cx::Cx;
 use crate::ob::handle::Mode;
 use crate::ob::{self, Handle};
@@ -75,7 +76,7 @@ pub fn zw_query_volume(
         let characteristics = cx.read(device + DEVICE_OBJECT::Characteristics)?;
         cx.write(DriverPtr::<u32>::new(buffer), kind)?;
         cx.write(DriverPtr::<u32>::new(buffer).index(1), characteristics)?;
-        return information::answer(cx, status_block, 8);
+        return zw::answer(cx, status_block, NtStatus::SUCCESS, 8);
     }
     let operation = Operation::QueryVolume(class, Buffer { address: buffer, length });
     information::ask(cx, file, status_block, &operation)

@@ -66,10 +66,7 @@ pub fn create_file(
 /// # Errors
 /// As [`create_file`].
 pub fn io_create_file(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
-    let mut given = [0; 14];
-    for (index, value) in (0..).zip(&mut given) {
-        *value = cx.read(DriverPtr::new(args.slot(index)))?;
-    }
+    let given = arguments(cx, args)?;
     io_create(cx, "IoCreateFile", given)
 }
 
@@ -88,11 +85,17 @@ pub fn io_create_file_ex(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
             );
         }
     }
+    let given = arguments(cx, args)?;
+    io_create(cx, "IoCreateFileEx", given)
+}
+
+/// The arguments that `IoCreateFile` and `IoCreateFileEx` have in common.
+fn arguments(cx: &mut Cx<'_>, args: &Args) -> Flow<[u64; 14]> {
     let mut given = [0; 14];
     for (index, value) in (0..).zip(&mut given) {
         *value = cx.read(DriverPtr::new(args.slot(index)))?;
     }
-    io_create(cx, "IoCreateFileEx", given)
+    Ok(given)
 }
 
 fn io_create(cx: &mut Cx<'_>, ddi: &str, given: [u64; 14]) -> Flow<NtStatus> {
@@ -242,7 +245,8 @@ pub(super) fn tell_of_file(cx: &mut Cx<'_>, name: &str, status: NtStatus) {
     }
 }
 
-fn answer(
+/// Says how it ended, there and by the status.
+pub(super) fn answer(
     cx: &mut Cx<'_>,
     status_block: DriverPtr<IO_STATUS_BLOCK>,
     status: NtStatus,

@@ -3,7 +3,7 @@
 //! Pages: *ZwCreateTimer*, *ZwOpenTimer*, *ZwSetTimer*, *ZwCancelTimer* (as *CreateWaitableTimer function*, *SetWaitableTimer function*, *CancelWaitableTimer
 //! function*). What a timer does is `timer`; a routine that is called by an asynchronous procedure call when it expires is not here.
 
-use abi::{DISPATCHER_HEADER, DriverPtr, KTIMER, NtStatus, OBJ_OPENIF, OBJECT_ATTRIBUTES};
+use abi::{DISPATCHER_HEADER, DriverPtr, KTIMER, NtStatus, OBJECT_ATTRIBUTES};
 use engine::Flow;
 
 use super::timer;
@@ -40,17 +40,8 @@ pub fn zw_create(
         Err(status) => return Ok(status),
     };
     let kernel = named.kernel_handle();
-    if !named.name.is_empty()
-        && let Ok(found) = ob::object::named(cx, &named.name, Kind::Timer)
-    {
-        let body = match found {
-            Ok(_) if named.flags & OBJ_OPENIF == 0 => return Ok(NtStatus::OBJECT_NAME_COLLISION),
-            Ok(body) => body,
-            Err(status) => return Ok(status),
-        };
-        let opened = handle::open(cx, body, access, kernel)?;
-        cx.write(handle, opened.0)?;
-        return Ok(NtStatus::OBJECT_NAME_EXISTS);
+    if let Some(status) = ob::attributes::open_existing(cx, &named, Kind::Timer, access, handle)? {
+        return Ok(status);
     }
     let size = size_of::<KTIMER>() as u64;
     let object: DriverPtr<KTIMER> = pool::allocate(cx, pool::Kind::NonPaged, size, pool::tag(b"Time"))?;

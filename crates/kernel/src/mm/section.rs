@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use abi::{
-    DriverPtr, FILE_OBJECT, NtStatus, OBJ_OPENIF, OBJECT_ATTRIBUTES, PAGE_EXECUTE, PAGE_EXECUTE_READ,
+    DriverPtr, FILE_OBJECT, NtStatus, OBJECT_ATTRIBUTES, PAGE_EXECUTE, PAGE_EXECUTE_READ,
     PAGE_EXECUTE_READWRITE, PAGE_EXECUTE_WRITECOPY, PAGE_READONLY, PAGE_READWRITE, PAGE_WRITECOPY, SEC_BASED,
     SEC_COMMIT, SEC_FILE, SEC_IMAGE, SEC_LARGE_PAGES, SEC_NO_CHANGE, SEC_NOCACHE, SEC_RESERVE,
     SEC_WRITECOMBINE,
@@ -131,7 +131,7 @@ pub fn zw_create(
     let Some(bytes) = u64::try_from(asked).ok().filter(|bytes| *bytes <= LARGEST) else {
         return Ok(NtStatus::SECTION_TOO_BIG);
     };
-    if let Some(status) = open_existing(cx, &named, access, handle)? {
+    if let Some(status) = attributes::open_existing(cx, &named, Kind::Section, access, handle)? {
         return Ok(status);
     }
     let bytes = bytes.next_multiple_of(PAGE);
@@ -203,29 +203,6 @@ fn judge_file(cx: &mut Cx<'_>, file: u64) -> Flow<NtStatus> {
         return Ok(NtStatus::INVALID_FILE_FOR_SECTION);
     }
     Err(cx.stop(Verdict::not_implemented("a section of a file")))
-}
-
-/// What there is to say if an object of this name is there already.
-fn open_existing(
-    cx: &mut Cx<'_>,
-    named: &Attributes,
-    access: u32,
-    to: DriverPtr<u64>,
-) -> Flow<Option<NtStatus>> {
-    if named.name.is_empty() {
-        return Ok(None);
-    }
-    let object = match ob::object::named(cx, &named.name, Kind::Section) {
-        Ok(Ok(object)) => object,
-        Ok(Err(status)) => return Ok(Some(status)),
-        Err(_) => return Ok(None),
-    };
-    if named.flags & OBJ_OPENIF == 0 {
-        return Ok(Some(NtStatus::OBJECT_NAME_COLLISION));
-    }
-    let opened = handle::open(cx, object, access, named.kernel_handle())?;
-    cx.write(to, opened.0)?;
-    Ok(Some(NtStatus::OBJECT_NAME_EXISTS))
 }
 
 /// Makes the object, and its first handle.

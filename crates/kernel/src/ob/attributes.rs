@@ -2,7 +2,7 @@
 //!
 //! Page: *OBJECT_ATTRIBUTES structure*. Not here: security descriptors.
 
-use abi::{DriverPtr, NtStatus, OBJ_KERNEL_HANDLE, OBJECT_ATTRIBUTES};
+use abi::{DriverPtr, NtStatus, OBJ_KERNEL_HANDLE, OBJ_OPENIF, OBJECT_ATTRIBUTES};
 use engine::Flow;
 
 use super::handle::{self, Handle, Mode};
@@ -81,6 +81,34 @@ fn within(cx: &mut Cx<'_>, root: u64, name: String) -> Result<(String, u64), NtS
     } else {
         Ok((format!("{path}\\{name}"), 0))
     }
+}
+
+/// What a routine that makes an object answers if one of that kind, or something else, has the name already: the object is opened if
+/// `OBJ_OPENIF` allows it. None: the name is free, or there is none.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub(crate) fn open_existing(
+    cx: &mut Cx<'_>,
+    named: &Attributes,
+    kind: Kind,
+    access: u32,
+    to: DriverPtr<u64>,
+) -> Flow<Option<NtStatus>> {
+    if named.name.is_empty() {
+        return Ok(None);
+    }
+    let object = match object::named(cx, &named.name, kind) {
+        Ok(Ok(object)) => object,
+        Ok(Err(status)) => return Ok(Some(status)),
+        Err(_) => return Ok(None),
+    };
+    if named.flags & OBJ_OPENIF == 0 {
+        return Ok(Some(NtStatus::OBJECT_NAME_COLLISION));
+    }
+    let opened = handle::open(cx, object, access, named.kernel_handle())?;
+    cx.write(to, opened.0)?;
+    Ok(Some(NtStatus::OBJECT_NAME_EXISTS))
 }
 
 /// A handle to the object of this kind that `attributes` name.

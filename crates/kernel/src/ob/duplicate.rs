@@ -18,10 +18,7 @@ const SAME_ACCESS: u32 = 2;
 
 /// The key and the object of the process that a handle stands for.
 fn process_of(cx: &mut Cx<'_>, handle: u64) -> Result<(u64, u64), NtStatus> {
-    let entry = handle::entry(cx, Handle(handle), Mode::Kernel)?;
-    if entry.kind != Kind::Process {
-        return Err(NtStatus::OBJECT_TYPE_MISMATCH);
-    }
+    let entry = handle::entry_of(cx, Handle(handle), Kind::Process)?;
     let key = cx.with(|k| process::living(k, entry.object)).ok_or(NtStatus::PROCESS_IS_TERMINATING)?;
     Ok((key, entry.object))
 }

@@ -198,6 +198,17 @@ pub fn entry(cx: &mut Cx<'_>, handle: Handle, mode: Mode) -> Result<Entry, NtSta
     cx.with(|k| k.ob.tables.get(&process)?.get(value)).ok_or(NtStatus::INVALID_HANDLE)
 }
 
+/// As [`entry`], of a kernel-mode caller's handle to an object of this kind.
+///
+/// # Errors
+/// As [`entry`]; `OBJECT_TYPE_MISMATCH`.
+pub(crate) fn entry_of(cx: &mut Cx<'_>, handle: Handle, kind: Kind) -> Result<Entry, NtStatus> {
+    match entry(cx, handle, Mode::Kernel)? {
+        entry if entry.kind == kind => Ok(entry),
+        _ => Err(NtStatus::OBJECT_TYPE_MISMATCH),
+    }
+}
+
 pub(super) fn pseudo(cx: &mut Cx<'_>, handle: Handle) -> Option<Entry> {
     let access = u32::MAX;
     match handle {

@@ -47,7 +47,7 @@ pub struct Installation {
     pub class_filters: Filters,
 }
 
-/// Names of filter drivers' services.
+/// Names of filter drivers' services, each list in the order in which they are attached.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Filters {
     /// `LowerFilters`: below the function driver.

@@ -40,9 +40,8 @@ pub fn query_process(
     room: u32,
     length: DriverPtr<u32>,
 ) -> Flow<NtStatus> {
-    let entry = match handle::entry(cx, Handle(handle), Mode::Kernel) {
-        Ok(entry) if entry.kind == Kind::Process => entry,
-        Ok(_) => return Ok(NtStatus::OBJECT_TYPE_MISMATCH),
+    let entry = match handle::entry_of(cx, Handle(handle), Kind::Process) {
+        Ok(entry) => entry,
         Err(status) => return Ok(status),
     };
     let object = DriverPtr::<KPROCESS>::new(entry.object);

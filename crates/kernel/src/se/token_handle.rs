@@ -11,7 +11,7 @@ use engine::Flow;
 use super::token::{self, TokenPtr};
 use super::{impersonation, query};
 use crate::cx::Cx;
-use crate::ob::handle::{self, Mode};
+use crate::ob::handle;
 use crate::ob::{Handle, Kind};
 use crate::ps;
 
@@ -40,9 +40,8 @@ pub fn open_of_process_ex(
     attributes: u32,
     to: DriverPtr<u64>,
 ) -> Flow<NtStatus> {
-    let entry = match handle::entry(cx, Handle(process), Mode::Kernel) {
-        Ok(entry) if entry.kind == Kind::Process => entry,
-        Ok(_) => return Ok(NtStatus::OBJECT_TYPE_MISMATCH),
+    let entry = match handle::entry_of(cx, Handle(process), Kind::Process) {
+        Ok(entry) => entry,
         Err(status) => return Ok(status),
     };
     let Some(key) = cx.with(|k| ps::process::living(k, entry.object)) else {
@@ -78,9 +77,8 @@ pub fn open_of_thread_ex(
     attributes: u32,
     to: DriverPtr<u64>,
 ) -> Flow<NtStatus> {
-    let entry = match handle::entry(cx, Handle(thread), Mode::Kernel) {
-        Ok(entry) if entry.kind == Kind::Thread => entry,
-        Ok(_) => return Ok(NtStatus::OBJECT_TYPE_MISMATCH),
+    let entry = match handle::entry_of(cx, Handle(thread), Kind::Thread) {
+        Ok(entry) => entry,
         Err(status) => return Ok(status),
     };
     match cx.with(|k| impersonation::of(k, entry.object)) {
@@ -101,9 +99,8 @@ pub fn query(
     room: u32,
     length: DriverPtr<u32>,
 ) -> Flow<NtStatus> {
-    let entry = match handle::entry(cx, Handle(handle), Mode::Kernel) {
-        Ok(entry) if entry.kind == Kind::Token => entry,
-        Ok(_) => return Ok(NtStatus::OBJECT_TYPE_MISMATCH),
+    let entry = match handle::entry_of(cx, Handle(handle), Kind::Token) {
+        Ok(entry) => entry,
         Err(status) => return Ok(status),
     };
     let token = token::get(cx, "ZwQueryInformationToken", TokenPtr::new(entry.object))?;
