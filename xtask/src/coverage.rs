@@ -34,8 +34,8 @@ services directly, are not counted.
 ";
 
 /// One row of the export table.
-pub(crate) struct Row<'a> {
-    pub(crate) name: &'a str,
+struct Row<'a> {
+    name: &'a str,
     module: &'a str,
     irql: &'a str,
     service: &'a str,

@@ -15,7 +15,7 @@ use crate::call;
 /// One test: the program it is in, the folder it expects to run in, its name.
 pub(crate) struct Test {
     pub(crate) program: PathBuf,
-    pub(crate) folder: PathBuf,
+    folder: PathBuf,
     pub(crate) name: String,
 }
 
