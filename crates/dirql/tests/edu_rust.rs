@@ -10,10 +10,11 @@ use std::path::PathBuf;
 
 use dirql::explore::Policy;
 use dirql::{Bench, Machine, Platform};
-use rig::{driver, finish, play, start};
+use rig::{driver, finish, pattern, play, start};
 
 const FACTORIAL: u32 = 0x0022_3000;
 const STATE: u32 = 0x0022_3004;
+const DIRECT: u32 = 0x0022_300A;
 
 /// Versions of `IO_CONNECT_INTERRUPT_PARAMETERS`.
 const FULLY_SPECIFIED: u32 = 1;
@@ -78,8 +79,11 @@ fn what_the_rust_driver_cannot_use_it_refuses() {
         ioctl card 0x223000 in u32:5 out 3 expect STATUS_BUFFER_TOO_SMALL
         ioctl card 0x223000 in hex:050000 out 4 expect STATUS_BUFFER_TOO_SMALL
         ioctl card 0x223004 out 19 expect STATUS_BUFFER_TOO_SMALL
-        ioctl card 0x223008 out 4 expect STATUS_INVALID_DEVICE_REQUEST
-        read card 4 expect STATUS_INVALID_DEVICE_REQUEST
+        ioctl card 0x22300c out 4 expect STATUS_INVALID_DEVICE_REQUEST
+        ioctl card 0x22300a out 0 expect STATUS_BUFFER_TOO_SMALL
+        read card 4 at 4093 expect STATUS_INVALID_PARAMETER
+        write card hex:00 at 4096 expect STATUS_INVALID_PARAMETER
+        read card 0 at 5000
         close card",
     );
     finish(machine);
@@ -287,4 +291,106 @@ fn the_rust_driver_does_not_start_where_it_has_messages_and_may_connect_only_a_v
     assert!(report.verdict.is_none(), "{report}");
     assert!(report.to_string().contains("IRP_MN_START_DEVICE failed with STATUS_NOT_SUPPORTED"), "{report}");
     assert_eq!(report.sums.still_allocated(), 0, "{report}");
+}
+
+/// A card and its INF that say how wide the card's addresses are.
+fn wide(story: &str, bits: u32, dma: &str) -> Bench {
+    const SETTING: &str = "DmaBits,0x00010001,28";
+    let inf = rig::changed_inf(story, "edu_rust.inf", |text| {
+        assert!(text.contains(SETTING));
+        text.replace(SETTING, &format!("DmaBits,0x00010001,{bits}"))
+    });
+    let mask = u64::MAX >> (64 - bits);
+    Bench::new()
+        .driver(driver("edu_rust.sys"))
+        .inf(inf)
+        .device(format!("edu,dma_mask={mask:#x},dma={dma},factorial=3us"))
+}
+
+/// Not: wild-dma
+#[test]
+fn what_is_written_to_the_card_comes_back_to_the_rust_driver_from_where_it_was_put() {
+    for messages in BOTH {
+        let machine = start(|| bench("written", "edu", messages));
+        let file = machine.open(r"\\.\EduRust-0").unwrap();
+        let bytes = pattern(4096);
+        let before = machine.now();
+        assert_eq!(file.write_at(&bytes, Some(0)).unwrap(), 4096);
+        let took = machine.now() - before;
+        assert!((100_000_000..101_000_000).contains(&took), "100 ms of the machine's time: {took} ns");
+        assert_eq!(file.write_at(b"in between", Some(1000)).unwrap(), 10);
+        let mut expected = bytes;
+        expected[1000..1010].copy_from_slice(b"in between");
+        assert_eq!(file.read_at(4096, Some(0)).unwrap(), expected);
+        assert_eq!(file.read_at(7, Some(1003)).unwrap(), b"between");
+        file.close().unwrap();
+        assert_eq!(state(&machine)[3], 4, "an interrupt for each transfer");
+        finish(machine);
+    }
+}
+
+/// Not: dma-not-flushed
+#[test]
+fn an_applications_own_pages_are_mapped_for_the_card_part_by_part() {
+    for bits in [24, 28, 32, 64] {
+        for checked in [false, true] {
+            let machine = start(|| wide("direct", bits, "10us").checked(checked));
+            let file = machine.open(r"\\.\EduRust-0").unwrap();
+            let bytes = pattern(4096);
+            file.write_at(&bytes, Some(0)).unwrap();
+            for length in [1, 4096, 3 * 4096 + 123, 0x4000 * 2 + 5] {
+                let came = file.device_control(DIRECT, &[], length).unwrap();
+                let expected: Vec<u8> = bytes.iter().cycle().take(length as usize).copied().collect();
+                assert!(came == expected, "{bits} bits, {length} bytes: the card's buffer, over and over");
+            }
+            file.close().unwrap();
+            assert!(state(&machine)[3] >= 15, "an interrupt for each page");
+            finish(machine);
+        }
+    }
+}
+
+/// Not: dma-after-unmap
+#[test]
+fn transfers_of_two_threads_by_the_rust_driver_keep_apart_in_random_schedules() {
+    for seed in rig::seeds(16) {
+        let bits = [24, 28, 64][usize::try_from(seed).unwrap() % 3];
+        let machine = start(|| {
+            let bench = wide("threads", bits, "20us").checked(seed % 4 == 0);
+            bench.processors(if seed % 2 == 0 { 1 } else { 2 }).policy(Policy::Random(seed))
+        });
+        play(
+            &machine,
+            r"open \\.\EduRust-0 as one; open \\.\EduRust-0 as two
+            a: write one text:abcdefgh at 16; a: read one 8 at 16 expect text:abcdefgh
+            a: ioctl one 0x22300a out 5000
+            b: write two text:stuvwxyz at 3000; b: ioctl two 0x223000 in u32:6 out 4 expect u32:720
+            b: read two 8 at 3000 expect text:stuvwxyz
+            join a; join b; close one; close two",
+        );
+        finish(machine);
+    }
+}
+
+#[test]
+fn a_card_that_is_stopped_or_pulled_out_in_a_transfer_leaves_nothing_of_the_rust_driver_mapped() {
+    for seed in rig::seeds(8) {
+        for end in ["stop-device; start-device", "surprise-remove"] {
+            let machine = start(|| wide("ends", 28, "30us").processors(2).policy(Policy::Random(seed)));
+            play(
+                &machine,
+                &format!(
+                    r"open \\.\EduRust-0 as card overlapped
+                    async direct ioctl card 0x22300a out 9000
+                    async read read card 8 at 16
+                    async write write card text:abcdefgh at 16
+                    wait 50us
+                    {end}
+                    wait 1ms
+                    close card"
+                ),
+            );
+            finish(machine);
+        }
+    }
 }

@@ -44,10 +44,10 @@ impl Function for Card {
         let card = Self {
             _link: SymbolicLink::create(Name::new(r"\DosDevices\BenchRust-0"), &name, passive)?,
             connect: pdo.hardware_setting(&Name::new("Connect"), CONNECT_MESSAGE_BASED, passive),
-            hardware: Rundown::new(TAG)?,
+            hardware: Rundown::new(TAG, passive)?,
             awaited: AtomicU32::new(0),
-            served: Event::notification(TAG)?,
-            turn: Mutex::new((), TAG)?,
+            served: Event::notification(TAG, passive)?,
+            turn: Mutex::new((), TAG, passive)?,
         };
         Ok((name, card))
     }
@@ -121,13 +121,14 @@ fn answer(irp: &mut Irp<'_>, numbers: impl Iterator<Item = u32>) -> Result<usize
 
 fn raise(device: &Device<Card>, irp: &mut Irp<'_>, passive: &mut Passive) -> Result<usize> {
     let sources = number(irp, 0)?;
-    let _turn = device.turn.lock(passive);
-    let hardware = device.hardware.enter(passive).ok_or(NtStatus::DEVICE_NOT_READY)?;
-    device.served.clear(passive);
-    device.awaited.store(sources, Release);
-    hardware.raise(sources);
-    let ended = device.served.wait_milliseconds(PATIENCE, passive);
-    if ended { Ok(0) } else { Err(NtStatus::IO_TIMEOUT) }
+    device.turn.with(passive, |(), passive| {
+        let hardware = device.hardware.enter(passive).ok_or(NtStatus::DEVICE_NOT_READY)?;
+        device.served.clear(passive);
+        device.awaited.store(sources, Release);
+        hardware.raise(sources);
+        let ended = device.served.wait_milliseconds(PATIENCE, passive);
+        if ended { Ok(0) } else { Err(NtStatus::IO_TIMEOUT) }
+    })
 }
 
 fn state(device: &Device<Card>, irp: &mut Irp<'_>, passive: &mut Passive) -> Result<usize> {

@@ -15,6 +15,7 @@ use crate::{MESSAGES, TAG};
 const BENCH: u32 = 0x636E_6542;
 
 /// How the interrupts are connected.
+#[expect(clippy::large_enum_variant, reason = "there is one of it, where the device is")]
 enum Interrupts {
     All(Messages<Isr>),
     AtPassive(PassiveMessages<Waiting>),
@@ -45,7 +46,7 @@ impl Hardware {
         if registers.read(IDENTIFICATION) != BENCH {
             return Err(NtStatus::DEVICE_CONFIGURATION_ERROR);
         }
-        let chip = Shared::new(Chip::new(registers), TAG)?;
+        let chip = Shared::new(Chip::new(registers), TAG, passive)?;
         chip.quiet();
         let interrupts = match device.connect {
             CONNECT_FULLY_SPECIFIED => each(device, resources, &chip, passive)?,

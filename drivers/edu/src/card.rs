@@ -3,7 +3,7 @@
 //! Pages: *Stopping a Device to Rebalance Resources*, *Handling an IRP_MN_SURPRISE_REMOVAL Request*. What requests do is in
 //! [`crate::work`].
 
-use wdm::abi::{FILE_ANY_ACCESS, FILE_DEVICE_UNKNOWN, METHOD_BUFFERED, ctl_code};
+use wdm::abi::{FILE_ANY_ACCESS, FILE_DEVICE_UNKNOWN, METHOD_BUFFERED, METHOD_OUT_DIRECT, ctl_code};
 use wdm::{
     Answer, Device, Dispatch, DispatchOrBelow, Event, Function, Irp, IrpQueue, Name, NtStatus, Passive, Pdo,
     Resources, Result, Rundown, SpinLock, Stop, SymbolicLink, Tag,
@@ -13,12 +13,15 @@ use crate::hardware::Hardware;
 use crate::work::{self, Work};
 use crate::{Edu, TAG};
 
-const FACTORIAL: u32 = ctl_code(FILE_DEVICE_UNKNOWN, 0xC00, METHOD_BUFFERED, FILE_ANY_ACCESS);
+pub(crate) const FACTORIAL: u32 = ctl_code(FILE_DEVICE_UNKNOWN, 0xC00, METHOD_BUFFERED, FILE_ANY_ACCESS);
 const STATE: u32 = ctl_code(FILE_DEVICE_UNKNOWN, 0xC01, METHOD_BUFFERED, FILE_ANY_ACCESS);
+pub(crate) const DIRECT: u32 = ctl_code(FILE_DEVICE_UNKNOWN, 0xC02, METHOD_OUT_DIRECT, FILE_ANY_ACCESS);
 
 /// A card.
 pub(crate) struct Card {
     _link: SymbolicLink,
+    /// Of the addresses that the card puts out.
+    pub(crate) address_bits: u32,
     /// There from start to stop.
     pub(crate) hardware: Rundown<Hardware>,
     pub(crate) waiting: IrpQueue,
@@ -31,16 +34,17 @@ impl Function for Card {
     type Driver = Edu;
     const TAG: Tag = TAG;
 
-    fn add(driver: &Edu, _pdo: &Pdo, passive: &mut Passive) -> Result<(Name, Self)> {
+    fn add(driver: &Edu, pdo: &Pdo, passive: &mut Passive) -> Result<(Name, Self)> {
         let number = driver.next_card();
         let name = Name::new(r"\Device\EduRust-").with_number(number);
         let link = Name::new(r"\DosDevices\EduRust-").with_number(number);
         let card = Self {
             _link: SymbolicLink::create(link, &name, passive)?,
-            hardware: Rundown::new(TAG)?,
+            address_bits: pdo.hardware_setting(&Name::new("DmaBits"), 28, passive),
+            hardware: Rundown::new(TAG, passive)?,
             waiting: IrpQueue::new(usize::MAX),
             work: SpinLock::new(Work::new()),
-            idle: Event::notification(TAG)?,
+            idle: Event::notification(TAG, passive)?,
         };
         card.idle.set(passive);
         Ok((name, card))
@@ -51,43 +55,47 @@ impl Function for Card {
         if device.hardware.put(hardware, passive).is_err() {
             return Err(NtStatus::INVALID_DEVICE_STATE); // it was started already
         }
-        device.work.with(passive, |work| (work.closed, work.paused, work.asleep) = (false, false, false));
+        device.work.with(passive, |work, _dispatch| {
+            (work.closed, work.paused, work.asleep) = (false, false, false);
+        });
         work::settle(device, passive);
         Ok(())
     }
 
     fn pause(device: &Device<Self>, passive: &mut Passive) -> Result<()> {
-        device.work.with(passive, |work| work.paused = true);
+        device.work.with(passive, |work, _dispatch| work.paused = true);
         if work::rest(device, passive) { Ok(()) } else { Err(NtStatus::DEVICE_BUSY) }
     }
 
     fn resume(device: &Device<Self>, passive: &mut Passive) {
-        device.work.with(passive, |work| work.paused = false);
+        device.work.with(passive, |work, _dispatch| work.paused = false);
         work::settle(device, passive);
     }
 
     fn stop(device: &Device<Self>, why: Stop, passive: &mut Passive) {
         let comes_back = why == Stop::Rebalance;
-        device.work.with(passive, |work| {
+        device.work.with(passive, |work, _dispatch| {
             work.paused |= comes_back;
             work.closed |= !comes_back;
         });
         let present = why != Stop::SurpriseRemoval;
         let rested = present && work::rest(device, passive);
-        if let Some(hardware) = device.hardware.take(passive)
+        let hardware = device.hardware.take(passive);
+        if let Some(hardware) = &hardware
             && present
         {
             hardware.chip.quiet();
         }
         if !rested {
             let status = if present { NtStatus::IO_TIMEOUT } else { NtStatus::DEVICE_NOT_CONNECTED };
-            work::abandon(device, status, passive);
+            work::abandon(device, status, passive); // before its adapter goes, which waits for what is mapped
         }
+        drop(hardware);
         work::settle(device, passive);
     }
 
     fn power_down(device: &Device<Self>, passive: &mut Passive) {
-        device.work.with(passive, |work| work.asleep = true);
+        device.work.with(passive, |work, _dispatch| work.asleep = true);
         let rested = work::rest(device, passive);
         if let Some(hardware) = device.hardware.enter(passive) {
             hardware.chip.quiet();
@@ -98,7 +106,7 @@ impl Function for Card {
     }
 
     fn power_up(device: &Device<Self>, level: &mut DispatchOrBelow) {
-        device.work.with(level, |work| work.asleep = false);
+        device.work.with(level, |work, _dispatch| work.asleep = false);
         work::settle(device, level);
     }
 
@@ -109,13 +117,21 @@ impl Function for Card {
         irp.complete(NtStatus::SUCCESS, 0, passive)
     }
 
+    fn read<'irp>(device: &Device<Self>, irp: Irp<'irp>, level: &mut DispatchOrBelow) -> Answer<'irp> {
+        work::dispatch(device, irp, level)
+    }
+
+    fn write<'irp>(device: &Device<Self>, irp: Irp<'irp>, level: &mut DispatchOrBelow) -> Answer<'irp> {
+        work::dispatch(device, irp, level)
+    }
+
     fn device_control<'irp>(
         device: &Device<Self>,
         mut irp: Irp<'irp>,
         level: &mut DispatchOrBelow,
     ) -> Answer<'irp> {
         let result = match irp.control().code {
-            FACTORIAL => return work::dispatch(device, irp, level),
+            FACTORIAL | DIRECT => return work::dispatch(device, irp, level),
             STATE => state(device, &mut irp, level),
             _ => Err(NtStatus::INVALID_DEVICE_REQUEST),
         };
@@ -127,7 +143,7 @@ impl Function for Card {
 
     fn dpc_for_isr(device: &Device<Self>, dispatch: &mut Dispatch) {
         if let Some(hardware) = device.hardware.enter(dispatch) {
-            work::end(device, &hardware, dispatch);
+            work::ended(device, &hardware, dispatch);
         }
     }
 }

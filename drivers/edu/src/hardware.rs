@@ -2,11 +2,11 @@
 //!
 //! Names and offsets are those of QEMU's documentation. A card that is gone reads all ones.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use wdm::{
-    Block, Claim, Device, Dirql, Line, MemoryWindow, MessageService, Messages, NtStatus, Passive, Register,
-    Resources, Result, Service, Shared,
+    Block, BusMaster, Caching, Claim, CommonBuffers, Device, Dirql, DmaAdapter, Line, LogicalAddress,
+    MemoryWindow, MessageService, Messages, NtStatus, Passive, Register, Resources, Result, Service, Shared,
 };
 
 use crate::TAG;
@@ -16,7 +16,7 @@ use crate::card::Card;
 pub(crate) struct Registers;
 
 impl Block for Registers {
-    const LENGTH: u32 = 0x68;
+    const LENGTH: u32 = 0xA0;
 }
 
 const IDENTIFICATION: Register<Registers, u32> = Register::at(0x00);
@@ -24,6 +24,17 @@ const FACTORIAL: Register<Registers, u32> = Register::at(0x08);
 const STATUS: Register<Registers, u32> = Register::at(0x20);
 const INTERRUPT_STATUS: Register<Registers, u32> = Register::at(0x24);
 const INTERRUPT_ACKNOWLEDGE: Register<Registers, u32> = Register::at(0x64);
+const DMA_SOURCE: Register<Registers, u64> = Register::at(0x80);
+const DMA_DESTINATION: Register<Registers, u64> = Register::at(0x88);
+const DMA_COUNT: Register<Registers, u64> = Register::at(0x90);
+const DMA_COMMAND: Register<Registers, u64> = Register::at(0x98);
+
+/// Where the card's buffer is, for its bus master alone.
+const BUFFER: u64 = 0x4_0000;
+/// Bytes of it.
+pub(crate) const BUFFER_LENGTH: u32 = 4096;
+/// The most bytes that are mapped at once.
+pub(crate) const LONGEST: u32 = 0x4000;
 
 /// STATUS: a factorial is being computed.
 const COMPUTING: u32 = 1;
@@ -31,29 +42,65 @@ const COMPUTING: u32 = 1;
 const INTERRUPT: u32 = 0x80;
 /// INTERRUPT_STATUS: it was the end of a factorial.
 const COMPUTED: u32 = 1;
+/// INTERRUPT_STATUS: it was the end of a transfer.
+const TRANSFERRED: u32 = 0x100;
+/// DMA_COMMAND: start, and an interrupt at the end.
+const TRANSFER: u64 = 1 | 4;
+/// DMA_COMMAND: from the card to memory.
+const TO_MEMORY: u64 = 2;
 /// What a card that is gone reads. No factorial is odd, but 1.
 const GONE: u32 = u32::MAX;
 
 /// What the service routine shares with the rest of the driver.
 pub(crate) struct Chip {
     registers: MemoryWindow<Registers>,
-    /// The end of a factorial has been seen. It is no part of the routine's own state, so that a DPC may ask for it also
-    /// where the line's level is PASSIVE_LEVEL.
-    computed: AtomicBool,
+    /// The bit of INTERRUPT_STATUS that ends what the card was asked for; 0: nothing.
+    awaited: AtomicU32,
+    /// That end has been seen. It is no part of the routine's own state, so that a DPC may ask for it also where the line's
+    /// level is PASSIVE_LEVEL.
+    ended: AtomicBool,
 }
 
 impl Chip {
     /// Has a factorial computed.
     pub(crate) fn compute(&self, number: u32) {
-        self.computed.store(false, Ordering::Relaxed);
+        self.expect(COMPUTED);
         self.registers.write(STATUS, INTERRUPT);
         self.registers.write(FACTORIAL, number);
     }
 
-    /// What was computed, once; an error if the card is gone meanwhile.
-    pub(crate) fn take_product(&self) -> Option<Result<u32>> {
-        let product = self.computed.swap(false, Ordering::Acquire).then(|| self.registers.read(FACTORIAL))?;
-        Some(if product == GONE { Err(NtStatus::DEVICE_NOT_CONNECTED) } else { Ok(product) })
+    /// What was computed; an error if the card is gone meanwhile.
+    pub(crate) fn product(&self) -> Result<u32> {
+        let product = self.registers.read(FACTORIAL);
+        if product == GONE { Err(NtStatus::DEVICE_NOT_CONNECTED) } else { Ok(product) }
+    }
+
+    /// Has bytes moved between memory and the card's buffer.
+    pub(crate) fn transfer(&self, memory: LogicalAddress, offset: u32, length: u32, to_memory: bool) {
+        let card = BUFFER + u64::from(offset);
+        let (source, destination, way) =
+            if to_memory { (card, memory.bits(), TO_MEMORY) } else { (memory.bits(), card, 0) };
+        self.expect(TRANSFERRED);
+        self.registers.write(DMA_SOURCE, source);
+        self.registers.write(DMA_DESTINATION, destination);
+        self.registers.write(DMA_COUNT, length.into());
+        self.registers.write(DMA_COMMAND, TRANSFER | way);
+    }
+
+    /// The next interrupt of this kind ends what the card is asked for.
+    fn expect(&self, end: u32) {
+        self.ended.store(false, Ordering::Relaxed);
+        self.awaited.store(end, Ordering::Release);
+    }
+
+    /// Whether the card has ended what it was asked for: once.
+    pub(crate) fn take_end(&self) -> bool {
+        self.ended.swap(false, Ordering::Acquire)
+    }
+
+    /// Whether the card is still there.
+    pub(crate) fn is_there(&self) -> bool {
+        self.registers.read(IDENTIFICATION) != GONE
     }
 
     /// No interrupts come any more. Not for a card that is gone.
@@ -89,10 +136,11 @@ impl Service for Isr {
         // a read makes sure that the write has arrived, and with it that the line is released
         self.chip.registers.read(INTERRUPT_STATUS);
         self.counts.interrupts += 1;
-        if status & COMPUTED == 0 {
+        // not one that nobody asked for
+        if self.chip.awaited.fetch_and(!status, Ordering::AcqRel) & status == 0 {
             return Claim::Mine;
         }
-        self.chip.computed.store(true, Ordering::Release);
+        self.chip.ended.store(true, Ordering::Release);
         Claim::MineAndDpc
     }
 }
@@ -109,6 +157,8 @@ pub(crate) struct Hardware {
     /// The level of its service routine.
     pub(crate) level: u8,
     pub(crate) chip: Shared<Chip>,
+    /// The adapter, and a common buffer as long as the card's own.
+    pub(crate) dma: CommonBuffers<1>,
 }
 
 impl Hardware {
@@ -128,11 +178,15 @@ impl Hardware {
         if registers.read(IDENTIFICATION) & 0xFFFF != 0x00ED {
             return Err(NtStatus::DEVICE_CONFIGURATION_ERROR);
         }
-        let chip = Shared::new(Chip { registers, computed: AtomicBool::new(false) }, TAG)?;
+        let chip = Chip { registers, awaited: AtomicU32::new(0), ended: AtomicBool::new(false) };
+        let chip = Shared::new(chip, TAG, passive)?;
         chip.quiet();
         if chip.registers.read(STATUS) & COMPUTING != 0 {
             return Err(NtStatus::DEVICE_NOT_READY);
         }
+        let card = BusMaster::new(device.address_bits, LONGEST);
+        let dma = DmaAdapter::get(device, &card, passive)?;
+        let dma = dma.with_common_buffers([BUFFER_LENGTH], Caching::Cached, passive)?;
         let isr = Isr { chip: chip.clone(), counts: Counts::default() };
         let interrupt = Messages::connect(device, line.as_ref(), isr, TAG, passive)?;
         let of_line = line.map_or(0, |line| line.irql());
@@ -142,6 +196,6 @@ impl Hardware {
             .text(" at IRQL ")
             .decimal(level.into())
             .print();
-        Ok(Self { interrupt, level, chip })
+        Ok(Self { interrupt, level, chip, dma })
     }
 }

@@ -1,21 +1,26 @@
 //! `edu_rust.sys`: the function driver, in Rust, of QEMU's educational device (docs/specs/edu.rst there).
 //!
-//! An application opens `\\.\EduRust-0` and has factorials computed: the request is pended, given to the card when its turn
-//! comes, and completed by the DPC after the card's interrupt, a message if the INF allows it and the line otherwise.
+//! An application opens `\\.\EduRust-0`: each request is pended, given to the card when its turn comes, and completed by the DPC
+//! after the card's interrupt, a message if the INF allows it and the line otherwise. Writes go by DMA into the card's buffer at the
+//! request's offset, reads come from there, both through a common buffer; a direct request comes from there into the application's
+//! own pages.
 //!
 //! | function | access | input | output | |
 //! | --- | --- | --- | --- | --- |
 //! | C00h | any | number | its factorial, 32 bits of it | waits its turn, and can be cancelled until then |
 //! | C01h | any | | version, messages, level, interrupts, passed on | how the interrupt is connected, and what came since the start |
 //!
-//! Codes are buffered; numbers have 32 bits, little endian. Requests wait while the device is stopped or without power. The
-//! card's DMA is `edu.sys`'s, in C; here there is none.
+//! | C02h | any | | the card's buffer, and again from its beginning | direct (`METHOD_OUT_DIRECT`), of any length |
+//!
+//! The other codes are buffered; numbers have 32 bits, little endian. Requests wait while the device is stopped or without power.
+//! The INF's `DmaBits` says how wide the card's addresses are.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
 
 mod card;
 mod hardware;
+mod transfer;
 mod work;
 
 use core::sync::atomic::{AtomicU32, Ordering};

@@ -1,14 +1,13 @@
-//! Factorials: `DispatchDeviceControl` → queue → card → interrupt → DPC → completion, one at a time on the card.
+//! What requests do: dispatch → queue → card → interrupt → DPC → completion, one at a time on the card.
 //!
 //! Page: *Holding Incoming IRPs When A Device Is Paused*. A request that is on the card cannot be cancelled: it ends soon, or
-//! when its device is stopped.
+//! when its device is stopped. What a transfer is stands in [`crate::transfer`].
 
-use wdm::{
-    Answer, AtMostDispatch, Device, Dispatch, DispatchOrBelow, Irp, NtStatus, Passive, PendingIrp, Refused,
-};
+use wdm::{Answer, AtMostDispatch, Device, Dispatch, DispatchOrBelow, Irp, NtStatus, Passive, PendingIrp};
 
-use crate::card::Card;
-use crate::hardware::Hardware;
+use crate::card::{Card, DIRECT, FACTORIAL};
+use crate::hardware::{BUFFER_LENGTH, Hardware};
+use crate::transfer::{self, Direct};
 
 /// Milliseconds that the card may take to come to rest.
 const PATIENCE: u32 = 1000;
@@ -21,7 +20,19 @@ pub(crate) struct Work {
     pub(crate) paused: bool,
     /// The device is not in D0.
     pub(crate) asleep: bool,
-    current: Option<PendingIrp>,
+    current: Option<Current>,
+}
+
+/// What is on the card.
+pub(crate) enum Current {
+    /// A request has its turn; its owner says here what became of it.
+    Beginning,
+    /// A factorial.
+    Factorial(PendingIrp),
+    /// A read or write by the common buffer.
+    Buffered(PendingIrp),
+    /// A part of a direct request.
+    Direct(Direct),
 }
 
 impl Work {
@@ -35,29 +46,53 @@ impl Work {
     }
 }
 
-/// A number to compute the factorial of: the request waits its turn.
+/// The request waits its turn, if it asks for something that there is.
 pub(crate) fn dispatch<'irp>(
     device: &Device<Card>,
     irp: Irp<'irp>,
     level: &mut DispatchOrBelow,
 ) -> Answer<'irp> {
-    if irp.control().input < 4 || irp.control().output < 4 {
-        return irp.complete(NtStatus::BUFFER_TOO_SMALL, 0, level);
+    match length(&irp) {
+        Ok(Some(0)) => return irp.complete(NtStatus::SUCCESS, 0, level),
+        Ok(_) => {}
+        Err(refused) => return irp.complete(refused, 0, level),
     }
     let (irp, answer) = irp.pend();
     match device.park(irp, |card| &card.waiting, level) {
         Ok(()) => settle(device, level),
-        Err((irp, Refused::Cancelled)) => irp.complete(NtStatus::CANCELLED, 0, level),
-        Err((irp, Refused::Full)) => irp.complete(NtStatus::DEVICE_BUSY, 0, level),
+        Err((irp, why)) => irp.complete(why.status(), 0, level),
     }
     answer
+}
+
+/// Bytes to transfer, of a read or write.
+///
+/// # Errors
+/// Why it cannot be carried out.
+fn length(irp: &Irp<'_>) -> wdm::Result<Option<u32>> {
+    if !irp.is_control() {
+        let transfer = irp.transfer();
+        let offset = u32::try_from(transfer.offset).unwrap_or(u32::MAX);
+        let fits = offset < BUFFER_LENGTH && transfer.length <= BUFFER_LENGTH - offset;
+        return if fits || transfer.length == 0 {
+            Ok(Some(transfer.length))
+        } else {
+            Err(NtStatus::INVALID_PARAMETER)
+        };
+    }
+    let control = irp.control();
+    let short = match control.code {
+        FACTORIAL => control.input < 4 || control.output < 4,
+        _ => control.output == 0,
+    };
+    if short { Err(NtStatus::BUFFER_TOO_SMALL) } else { Ok(None) }
 }
 
 /// What waits goes on, waits or fails, as the way now is. To be called after the way has changed, and after something was put
 /// to wait, because the way may have changed meanwhile.
 pub(crate) fn settle<L: AtMostDispatch>(device: &Device<Card>, level: &mut L) {
-    if !device.work.with(level, |work| work.closed) {
-        return next(device, level);
+    if !device.work.with(level, |work, _dispatch| work.closed) {
+        return wdm::at_dispatch(level, |dispatch| next(device, dispatch));
     }
     while let Some(irp) = device.waiting.pop(level) {
         irp.complete(NtStatus::DEVICE_NOT_CONNECTED, 0, level);
@@ -65,38 +100,118 @@ pub(crate) fn settle<L: AtMostDispatch>(device: &Device<Card>, level: &mut L) {
 }
 
 /// Gives the card the next request, if it may have one.
-fn next<L: AtMostDispatch>(device: &Device<Card>, level: &mut L) {
-    let mut guard = device.work.lock(level);
-    let (work, dispatch) = guard.split();
-    if !work.may_start() {
-        return;
-    }
+fn next(device: &Device<Card>, dispatch: &mut Dispatch) {
     let Some(hardware) = device.hardware.enter(dispatch) else { return };
-    let Some(mut irp) = device.waiting.pop(dispatch) else { return };
-    let number = irp.buffer().first_chunk().copied().map_or(0, u32::from_le_bytes);
-    device.idle.clear(dispatch);
-    work.current = Some(irp);
-    hardware.chip.compute(number); // the DPC that follows, maybe at once, waits for the lock
+    let irp = device.work.with(dispatch, |work, dispatch| {
+        let irp = if work.may_start() { device.waiting.pop(dispatch) } else { None };
+        if irp.is_some() {
+            device.idle.clear(dispatch);
+            work.current = Some(Current::Beginning);
+        }
+        irp
+    });
+    if let Some(irp) = irp {
+        begin(device, &hardware, irp, dispatch);
+    }
 }
 
-/// The card has computed: the DPC.
-pub(crate) fn end(device: &Device<Card>, hardware: &Hardware, dispatch: &mut Dispatch) {
-    let mut guard = device.work.lock(dispatch);
-    let (work, locked) = guard.split();
-    let Some(product) = hardware.chip.take_product() else { return };
-    let ended = work.current.take();
-    device.idle.set(locked);
-    drop(guard);
-    next(device, dispatch);
-    match (ended, product) {
-        (Some(mut irp), Ok(product)) => {
-            if let Some(answer) = irp.buffer().first_chunk_mut() {
-                *answer = product.to_le_bytes();
-            }
-            irp.complete(NtStatus::SUCCESS, 4, dispatch);
+fn begin(device: &Device<Card>, hardware: &Hardware, mut irp: PendingIrp, dispatch: &mut Dispatch) {
+    if !irp.is_control() {
+        let refused = transfer::prepare(hardware, &mut irp).err();
+        match refused {
+            Some(status) => end(device, irp, status, 0, dispatch),
+            None => transfer::buffered(device, hardware, irp, dispatch),
         }
-        (Some(irp), Err(status)) => irp.complete(status, 0, dispatch),
-        (None, _) => {} // somebody has given it up
+    } else if irp.control().code == DIRECT {
+        transfer::direct(device, hardware, irp, 0, dispatch);
+    } else {
+        let number = irp.buffer().first_chunk().copied().map_or(0, u32::from_le_bytes);
+        give(device, Current::Factorial(irp), dispatch, |_irp| hardware.chip.compute(number));
+    }
+}
+
+/// Puts what had its turn on the card, unless it was given up meanwhile: then it fails.
+pub(crate) fn give(
+    device: &Device<Card>,
+    what: Current,
+    dispatch: &mut Dispatch,
+    start: impl FnOnce(&mut Current),
+) {
+    let refused = device.work.with(dispatch, |work, _dispatch| match work.current {
+        Some(Current::Beginning) => {
+            start(work.current.insert(what)); // the DPC that follows, maybe at once, waits for the lock
+            None
+        }
+        _ => Some(what),
+    });
+    if let Some(irp) = refused.and_then(|what| what.into_request(dispatch)) {
+        irp.complete(NtStatus::DEVICE_NOT_CONNECTED, 0, dispatch);
+    }
+}
+
+impl Current {
+    /// The request, if it is still here; what of it was mapped no longer is.
+    fn into_request(self, dispatch: &mut Dispatch) -> Option<PendingIrp> {
+        match self {
+            Self::Beginning => None,
+            Self::Factorial(irp) | Self::Buffered(irp) => Some(irp),
+            Self::Direct(direct) => Some(direct.end(dispatch).0),
+        }
+    }
+}
+
+/// Ends a request that had its turn. The next one has its own first.
+pub(crate) fn end(
+    device: &Device<Card>,
+    irp: PendingIrp,
+    status: NtStatus,
+    bytes: usize,
+    dispatch: &mut Dispatch,
+) {
+    device.work.with(dispatch, |work, dispatch| {
+        work.current = None;
+        device.idle.set(dispatch);
+    });
+    next(device, dispatch);
+    irp.complete(status, bytes, dispatch);
+}
+
+/// The card has ended something: the DPC.
+pub(crate) fn ended(device: &Device<Card>, hardware: &Hardware, dispatch: &mut Dispatch) {
+    let ended = device.work.with(dispatch, |work, _dispatch| {
+        if !hardware.chip.take_end() {
+            return None;
+        }
+        if let Some(Current::Direct(direct)) = &mut work.current
+            && direct.go_on(hardware)
+        {
+            return None;
+        }
+        // Of nothing, or of what only begins, there is nothing to end: somebody has given up what it was.
+        match work.current {
+            None | Some(Current::Beginning) => None,
+            Some(_) => work.current.replace(Current::Beginning),
+        }
+    });
+    match ended {
+        Some(Current::Factorial(mut irp)) => match hardware.chip.product() {
+            Ok(product) => {
+                if let Some(answer) = irp.buffer().first_chunk_mut() {
+                    *answer = product.to_le_bytes();
+                }
+                end(device, irp, NtStatus::SUCCESS, 4, dispatch);
+            }
+            Err(status) => end(device, irp, status, 0, dispatch),
+        },
+        Some(Current::Buffered(mut irp)) => {
+            let (status, bytes) = transfer::finish(hardware, &mut irp);
+            end(device, irp, status, bytes, dispatch);
+        }
+        Some(Current::Direct(direct)) => {
+            let (irp, done) = direct.end(dispatch);
+            transfer::direct(device, hardware, irp, done, dispatch);
+        }
+        Some(Current::Beginning) | None => {}
     }
 }
 
@@ -107,12 +222,13 @@ pub(crate) fn rest(device: &Device<Card>, passive: &mut Passive) -> bool {
 
 /// The card will not end what it has.
 pub(crate) fn abandon(device: &Device<Card>, status: NtStatus, passive: &mut Passive) {
-    let mut guard = device.work.lock(passive);
-    let (work, dispatch) = guard.split();
-    let left = work.current.take();
-    device.idle.set(dispatch);
-    drop(guard);
-    if let Some(irp) = left {
+    let left = device.work.with(passive, |work, dispatch| {
+        device.idle.set(dispatch);
+        work.current.take()
+    });
+    if let Some(left) = left
+        && let Some(irp) = wdm::at_dispatch(passive, |dispatch| left.into_request(dispatch))
+    {
         irp.complete(status, 0, passive);
     }
 }

@@ -4,12 +4,10 @@
 //! *Holding Incoming IRPs When A Device Is Paused*. What requests do is in [`crate::transfer`], [`crate::wait`] and
 //! [`crate::control`].
 
-use core::sync::atomic::{AtomicBool, Ordering};
-
 use wdm::{
     Answer, AtMostDispatch, Device, DeviceInterface, Dispatch, DispatchOrBelow, Function, Irp, IrpQueue,
-    Line, Mutex, Name, NtStatus, Passive, Pdo, PendingIrp, Resources, Result, Rundown, Shared, SpinLock,
-    Stop, SymbolicLink, Tag,
+    Line, Mutex, Name, NtStatus, Packet, Passive, Pdo, PendingIrp, Resources, Result, Rundown, Shared, Slot,
+    SpinLock, Stop, SymbolicLink, Tag,
 };
 
 use crate::gate::{Gate, Way};
@@ -31,8 +29,8 @@ pub(crate) struct Card {
     pub(crate) held: IrpQueue,
     /// The request that the card works for.
     pub(crate) in_flight: IrpQueue,
-    /// The peripheral was rung and has not ended, though its request may have been cancelled.
-    pub(crate) on_card: AtomicBool,
+    /// The turn for which the peripheral was rung and has not ended, though its request may have been cancelled.
+    pub(crate) on_card: Slot<Packet>,
     /// Who waits for an interrupt.
     pub(crate) waiters: IrpQueue,
     /// CNTRL has the EEPROM's pins: one at a time.
@@ -42,7 +40,7 @@ pub(crate) struct Card {
 
 /// How a request goes on that cannot be given to the card.
 pub(crate) fn way<L: AtMostDispatch>(device: &Device<Card>, level: &mut L) -> Way {
-    device.gate.with(level, |gate| gate.way())
+    device.gate.with(level, |gate, _dispatch| gate.way())
 }
 
 impl Function for Card {
@@ -59,13 +57,13 @@ impl Function for Card {
             use_ports: pdo.hardware_setting(&Name::new("UsePorts"), 0, passive) != 0,
             stop_timeout: driver.stop_timeout,
             gate: SpinLock::new(Gate::new()),
-            hardware: Rundown::new(TAG)?,
+            hardware: Rundown::new(TAG, passive)?,
             held: IrpQueue::new(usize::MAX),
             in_flight: IrpQueue::new(1),
-            on_card: AtomicBool::new(false),
+            on_card: Slot::new(),
             waiters: IrpQueue::new(1),
-            cntrl: Mutex::new((), TAG)?,
-            counters: Shared::new(Counters::default(), TAG)?,
+            cntrl: Mutex::new((), TAG, passive)?,
+            counters: Shared::new(Counters::default(), TAG, passive)?,
         };
         Ok((name, card))
     }
@@ -76,7 +74,9 @@ impl Function for Card {
             hardware.quiet(passive);
             return Err(NtStatus::INVALID_DEVICE_STATE);
         }
-        device.gate.with(passive, |gate| *gate = Gate { closed: false, paused: false, asleep: false });
+        device
+            .gate
+            .with(passive, |gate, _dispatch| *gate = Gate { closed: false, paused: false, asleep: false });
         let enabled = device.interface.enable(passive);
         match enabled {
             Ok(()) => transfer::settle(device, passive),
@@ -86,19 +86,19 @@ impl Function for Card {
     }
 
     fn pause(device: &Device<Self>, passive: &mut Passive) -> Result<()> {
-        device.gate.with(passive, |gate| gate.paused = true);
+        device.gate.with(passive, |gate, _dispatch| gate.paused = true);
         let idle = device.wait_for_packets(device.stop_timeout, passive);
         if idle { Ok(()) } else { Err(NtStatus::DEVICE_BUSY) }
     }
 
     fn resume(device: &Device<Self>, passive: &mut Passive) {
-        device.gate.with(passive, |gate| gate.paused = false);
+        device.gate.with(passive, |gate, _dispatch| gate.paused = false);
         transfer::settle(device, passive);
     }
 
     fn stop(device: &Device<Self>, why: Stop, passive: &mut Passive) {
         let comes_back = why == Stop::Rebalance;
-        device.gate.with(passive, |gate| {
+        device.gate.with(passive, |gate, _dispatch| {
             gate.paused |= comes_back;
             gate.closed |= !comes_back;
         });
@@ -117,7 +117,7 @@ impl Function for Card {
     }
 
     fn power_down(device: &Device<Self>, passive: &mut Passive) {
-        device.gate.with(passive, |gate| gate.asleep = true);
+        device.gate.with(passive, |gate, _dispatch| gate.asleep = true);
         if let Some(hardware) = device.hardware.enter(passive) {
             if !device.wait_for_packets(device.stop_timeout, passive) {
                 wdm::at_dispatch(passive, |dispatch| transfer::abandon(device, dispatch));
@@ -131,7 +131,7 @@ impl Function for Card {
             hardware.windows.clear_status();
             hardware.unmask(level);
         }
-        device.gate.with(level, |gate| gate.asleep = false);
+        device.gate.with(level, |gate, _dispatch| gate.asleep = false);
         transfer::settle(device, level);
     }
 
@@ -160,8 +160,8 @@ impl Function for Card {
         control::dispatch(device, irp, level)
     }
 
-    fn start_io(device: &Device<Self>, irp: PendingIrp, dispatch: &mut Dispatch) {
-        transfer::start(device, irp, dispatch);
+    fn start_io(device: &Device<Self>, irp: PendingIrp, packet: Packet, dispatch: &mut Dispatch) {
+        transfer::start(device, irp, packet, dispatch);
     }
 
     fn dpc_for_isr(device: &Device<Self>, dispatch: &mut Dispatch) {
@@ -177,7 +177,7 @@ fn react(device: &Device<Card>, dispatch: &mut Dispatch) {
     if seen.outside || seen.done && !ended {
         wait::end(device, dispatch);
     }
-    if seen.outside && device.on_card.load(Ordering::Acquire) {
+    if seen.outside && device.on_card.is_full() {
         hardware.poll_later(dispatch);
     }
 }
@@ -186,7 +186,7 @@ fn react(device: &Device<Card>, dispatch: &mut Dispatch) {
 pub(crate) fn poll(device: &Device<Card>, dispatch: &mut Dispatch) {
     if let Some(hardware) = device.hardware.enter(dispatch)
         && !hardware.look(dispatch)
-        && device.on_card.load(Ordering::Acquire)
+        && device.on_card.is_full()
     {
         hardware.poll_later(dispatch);
     }

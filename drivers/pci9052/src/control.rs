@@ -14,7 +14,7 @@
 use core::sync::atomic::Ordering;
 
 use wdm::abi::{FILE_DEVICE_UNKNOWN, FILE_READ_ACCESS, FILE_WRITE_ACCESS, METHOD_BUFFERED, ctl_code};
-use wdm::{Answer, Device, DispatchOrBelow, Irp, NtStatus, Register, Result, User};
+use wdm::{Answer, Device, DispatchOrBelow, Irp, NtStatus, Passive, Register, Result, User};
 
 use crate::card::{Card, way};
 use crate::gate::Way;
@@ -133,8 +133,7 @@ fn write_lcr(device: &Device<Card>, input: &[Option<u32>; 2], level: &mut Dispat
     let lcr = &hardware.windows.lcr;
     if register.offset() == CNTRL.offset() {
         let passive = level.as_passive().ok_or(NtStatus::INVALID_DEVICE_STATE)?;
-        let _pins = device.cntrl.lock(passive);
-        lcr.write(CNTRL, lcr.read(CNTRL) & !bits | value & bits);
+        device.cntrl.with(passive, |(), _passive| lcr.write(CNTRL, lcr.read(CNTRL) & !bits | value & bits));
     } else {
         lcr.write(register, value);
     }
@@ -145,8 +144,10 @@ fn read_eeprom(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrB
     let word = eeprom::word(irp_words(irp)[0])?;
     let hardware = card(device, level)?;
     let passive = level.as_passive().ok_or(NtStatus::INVALID_DEVICE_STATE)?;
-    let _pins = device.cntrl.lock(passive);
-    let value = eeprom::Eeprom::select(&hardware.windows.lcr)?.read(word);
+    let read = |(): &mut (), _: &mut Passive| {
+        eeprom::Eeprom::select(&hardware.windows.lcr).map(|eeprom| eeprom.read(word))
+    };
+    let value = device.cntrl.with(passive, read)?;
     put(irp, [value.into()])
 }
 
@@ -160,7 +161,8 @@ fn write_eeprom(
     let value = u16::try_from(value).map_err(|_| NtStatus::INVALID_PARAMETER)?;
     let hardware = card(device, level)?;
     let passive = level.as_passive().ok_or(NtStatus::INVALID_DEVICE_STATE)?;
-    let _pins = device.cntrl.lock(passive);
-    eeprom::Eeprom::select(&hardware.windows.lcr)?.write(word, value, passive)?;
+    device.cntrl.with(passive, |(), passive| {
+        eeprom::Eeprom::select(&hardware.windows.lcr)?.write(word, value, passive)
+    })?;
     Ok(0)
 }

@@ -32,7 +32,7 @@ impl Hardware {
     ) -> Result<Self> {
         let given = Given::of(resources);
         let line = given.line.ok_or(NtStatus::DEVICE_CONFIGURATION_ERROR)?;
-        let windows = Shared::new(given.open(device.use_ports, passive)?, TAG)?;
+        let windows = Shared::new(given.open(device.use_ports, passive)?, TAG, passive)?;
         windows.lcr.write(INTCSR, 0);
         windows.clear_status();
         let isr = Isr::new(windows.clone(), device.counters.clone());
@@ -78,16 +78,16 @@ impl Hardware {
 
 /// The resources by what they lead to: the registers' windows are known by their length.
 #[derive(Default)]
-struct Given {
-    lcr: Option<MemoryRange>,
-    lcr_ports: Option<PortRange>,
-    local: Option<MemoryRange>,
-    local_ports: Option<PortRange>,
+struct Given<'irp> {
+    lcr: Option<MemoryRange<'irp>>,
+    lcr_ports: Option<PortRange<'irp>>,
+    local: Option<MemoryRange<'irp>>,
+    local_ports: Option<PortRange<'irp>>,
     line: Option<InterruptLine>,
 }
 
-impl Given {
-    fn of(resources: &Resources<'_>) -> Self {
+impl<'irp> Given<'irp> {
+    fn of(resources: &Resources<'irp>) -> Self {
         let mut given = Self::default();
         for resource in resources.iter() {
             match resource {
@@ -119,7 +119,11 @@ impl Given {
 }
 
 /// PLX's erratum 1 of the 9050: reads fail where bit 7 of the window's address is set. Then the other window serves.
-fn lcr_window(range: &MemoryRange, ports: Option<&PortRange>, passive: &mut Passive) -> Result<Window<Lcr>> {
+fn lcr_window(
+    range: &MemoryRange<'_>,
+    ports: Option<&PortRange<'_>>,
+    passive: &mut Passive,
+) -> Result<Window<Lcr>> {
     const ERRATUM: u64 = 0x80;
     match ports {
         Some(ports) if range.start() & ERRATUM != 0 && ports.start() & ERRATUM == 0 => {

@@ -6,7 +6,7 @@
 use core::sync::atomic::Ordering;
 
 use wdm::{
-    Answer, AtMostDispatch, Device, Dispatch, DispatchOrBelow, Irp, NtStatus, PendingIrp, Refused, Transfer,
+    Answer, AtMostDispatch, Device, Dispatch, DispatchOrBelow, Irp, NtStatus, Packet, PendingIrp, Transfer,
 };
 
 use crate::card::{Card, way};
@@ -30,7 +30,7 @@ pub(crate) fn dispatch<'irp>(
     }
     let (irp, answer) = irp.pend();
     if way == Way::Open {
-        device.start_packet(irp, level);
+        go(device, irp, level);
     } else {
         hold(device, irp, level);
         settle(device, level);
@@ -45,18 +45,17 @@ fn place(transfer: Transfer) -> Option<u32> {
     (end <= LOCAL_MEMORY).then_some(offset)
 }
 
-/// The request waits until the card is back.
-fn hold<L: AtMostDispatch>(device: &Device<Card>, irp: PendingIrp, level: &mut L) {
-    if let Err((irp, why)) = device.park(irp, |card| &card.held, level) {
-        irp.complete(status_of(why), 0, level);
+/// The request goes to `StartIo` when its turn comes.
+fn go<L: AtMostDispatch>(device: &Device<Card>, irp: PendingIrp, level: &mut L) {
+    if let Err((irp, why)) = device.start_packet(irp, level) {
+        irp.complete(why.status(), 0, level);
     }
 }
 
-/// What a request ends with that a queue did not take.
-pub(crate) const fn status_of(refused: Refused) -> NtStatus {
-    match refused {
-        Refused::Full => NtStatus::DEVICE_BUSY,
-        Refused::Cancelled => NtStatus::CANCELLED,
+/// The request waits until the card is back.
+fn hold<L: AtMostDispatch>(device: &Device<Card>, irp: PendingIrp, level: &mut L) {
+    if let Err((irp, why)) = device.park(irp, |card| &card.held, level) {
+        irp.complete(why.status(), 0, level);
     }
 }
 
@@ -75,31 +74,39 @@ pub(crate) fn settle<L: AtMostDispatch>(device: &Device<Card>, level: &mut L) {
             return;
         };
         match way {
-            Way::Open => device.start_packet(irp, level),
+            Way::Open => go(device, irp, level),
             _ => irp.complete(NtStatus::DEVICE_NOT_CONNECTED, 0, level),
         }
     }
 }
 
 /// `StartIo`.
-pub(crate) fn start(device: &Device<Card>, irp: PendingIrp, dispatch: &mut Dispatch) {
+pub(crate) fn start(device: &Device<Card>, irp: PendingIrp, packet: Packet, dispatch: &mut Dispatch) {
     match way(device, dispatch) {
         Way::Open => {}
         Way::Held => {
-            device.start_next_packet(dispatch);
+            device.start_next_packet(packet, dispatch);
             hold(device, irp, dispatch);
             return settle(device, dispatch);
         }
-        Way::Closed => return fail(device, irp, NtStatus::DEVICE_NOT_CONNECTED, dispatch),
+        Way::Closed => return fail(device, irp, Some(packet), NtStatus::DEVICE_NOT_CONNECTED, dispatch),
     }
-    if let Err((irp, status)) = give(device, irp, dispatch) {
-        fail(device, irp, status, dispatch);
+    if let Err((irp, packet, status)) = give(device, irp, packet, dispatch) {
+        fail(device, irp, packet, status, dispatch);
     }
 }
 
-/// Ends a request that the card has not been given.
-fn fail(device: &Device<Card>, irp: PendingIrp, status: NtStatus, dispatch: &mut Dispatch) {
-    device.start_next_packet(dispatch);
+/// Ends a request that the card has not been given, and its turn, if somebody else has not.
+fn fail(
+    device: &Device<Card>,
+    irp: PendingIrp,
+    packet: Option<Packet>,
+    status: NtStatus,
+    dispatch: &mut Dispatch,
+) {
+    if let Some(packet) = packet {
+        device.start_next_packet(packet, dispatch);
+    }
     irp.complete(status, 0, dispatch);
 }
 
@@ -107,19 +114,23 @@ fn fail(device: &Device<Card>, irp: PendingIrp, status: NtStatus, dispatch: &mut
 fn give(
     device: &Device<Card>,
     mut irp: PendingIrp,
+    packet: Packet,
     dispatch: &mut Dispatch,
-) -> Result<(), (PendingIrp, NtStatus)> {
+) -> Result<(), (PendingIrp, Option<Packet>, NtStatus)> {
     let Some(hardware) = device.hardware.enter(dispatch) else {
-        return Err((irp, NtStatus::DEVICE_NOT_CONNECTED));
+        return Err((irp, Some(packet), NtStatus::DEVICE_NOT_CONNECTED));
     };
-    let Some(offset) = place(irp.transfer()) else { return Err((irp, NtStatus::INVALID_PARAMETER)) };
+    let Some(offset) = place(irp.transfer()) else {
+        return Err((irp, Some(packet), NtStatus::INVALID_PARAMETER));
+    };
     if !irp.is_read() && hardware.windows.local.copy_to(offset, irp.buffer()).is_err() {
-        return Err((irp, NtStatus::INVALID_PARAMETER));
+        return Err((irp, Some(packet), NtStatus::INVALID_PARAMETER));
     }
-    device.on_card.store(true, Ordering::Release);
+    if let Err(packet) = device.on_card.put(packet) {
+        return Err((irp, Some(packet), NtStatus::DEVICE_BUSY));
+    }
     if let Err((irp, why)) = device.park(irp, |card| &card.in_flight, dispatch) {
-        device.on_card.store(false, Ordering::Release);
-        return Err((irp, status_of(why)));
+        return Err((irp, device.on_card.take(), why.status()));
     }
     hardware.unmask(dispatch);
     hardware.windows.ring();
@@ -128,14 +139,12 @@ fn give(
 
 /// The card has ended an operation: the DPC. Whether it was a transfer.
 pub(crate) fn end(device: &Device<Card>, hardware: &Hardware, dispatch: &mut Dispatch) -> bool {
-    if !device.on_card.swap(false, Ordering::AcqRel) {
-        return false; // somebody has given it up
-    }
+    let Some(packet) = device.on_card.take() else { return false }; // somebody has given it up
     let irp = device.in_flight.pop(dispatch).map(|mut irp| {
         let (status, bytes) = result(device, hardware, &mut irp);
         (irp, status, bytes)
     });
-    device.start_next_packet(dispatch);
+    device.start_next_packet(packet, dispatch);
     if let Some((irp, status, bytes)) = irp {
         irp.complete(status, bytes, dispatch);
     }
@@ -154,11 +163,9 @@ fn result(device: &Device<Card>, hardware: &Hardware, irp: &mut PendingIrp) -> (
 
 /// The card will not end what it has: its request waits to be done again, or fails where there is no card any more.
 pub(crate) fn abandon(device: &Device<Card>, dispatch: &mut Dispatch) {
-    if !device.on_card.swap(false, Ordering::AcqRel) {
-        return;
-    }
+    let Some(packet) = device.on_card.take() else { return };
     if let Some(irp) = device.in_flight.pop(dispatch) {
         hold(device, irp, dispatch); // `settle`, which follows, fails it if it must
     }
-    device.start_next_packet(dispatch);
+    device.start_next_packet(packet, dispatch);
 }

@@ -7,7 +7,7 @@ use wdm::{Answer, AtMostDispatch, Device, Dispatch, DispatchOrBelow, Irp, NtStat
 
 use crate::card::{Card, way};
 use crate::gate::Way;
-use crate::transfer::{settle, status_of};
+use crate::transfer::settle;
 
 /// The request waits.
 pub(crate) fn start<'irp>(
@@ -22,7 +22,7 @@ pub(crate) fn start<'irp>(
     }
     let (irp, answer) = irp.pend();
     match device.park(irp, |card| &card.waiters, level) {
-        Err((irp, why)) => irp.complete(status_of(why), 0, level),
+        Err((irp, why)) => irp.complete(why.status(), 0, level),
         Ok(()) => {
             if let Some(hardware) = device.hardware.enter(level) {
                 hardware.unmask(level);

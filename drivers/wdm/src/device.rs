@@ -5,11 +5,12 @@
 
 use core::ops::Deref;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::AtomicU8;
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use abi::{DEVICE_OBJECT, DRIVER_OBJECT, NtStatus};
 
-use crate::driver::Function;
+use crate::dma::Lists;
+use crate::driver::{Function, Transfers};
 use crate::irql::Passive;
 use crate::packet::Packets;
 use crate::remove_lock::RemoveLock;
@@ -32,6 +33,43 @@ impl Pdo {
     }
 }
 
+/// How many have a device by a pointer that the kernel calls them with: connected interrupts, timers, DMA adapters.
+#[derive(Default)]
+pub(crate) struct Ties(AtomicU32);
+
+/// One of them. Who forgets it keeps the device from being removed: see [`Ties::expect_none`].
+pub(crate) struct Tie(*const AtomicU32);
+
+// SAFETY: it is a pointer to a counter in a device that is not removed before the tie is dropped.
+unsafe impl Send for Tie {}
+// SAFETY: as above.
+unsafe impl Sync for Tie {}
+
+impl Ties {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// To be asked before a device goes, when no routine of it runs any more that could make another.
+    ///
+    /// # Panics
+    /// If something of the device is connected still, which is a bug check: else its routine would be called with memory that was
+    /// freed.
+    pub(crate) fn expect_none(&self) {
+        assert!(
+            self.0.load(Ordering::Acquire) == 0,
+            "a device is removed while an interrupt, a timer or a DMA adapter of it is there"
+        );
+    }
+}
+
+impl Drop for Tie {
+    fn drop(&mut self) {
+        // SAFETY: the device is there until its ties are dropped.
+        unsafe { &*self.0 }.fetch_sub(1, Ordering::Release);
+    }
+}
+
 /// A device of the driver. It lives in the device extension and gives out the driver's `T`.
 pub struct Device<T> {
     object: *mut DEVICE_OBJECT,
@@ -42,8 +80,10 @@ pub struct Device<T> {
     pub(crate) phase: AtomicU8,
     pub(crate) phase_before: AtomicU8,
     pub(crate) packets: Packets,
-    /// Who is in a dispatch routine.
+    /// Who is in a dispatch routine, or will be called with the device: work items, requests of its own.
     pub(crate) inside: Rundown<()>,
+    pub(crate) ties: Ties,
+    pub(crate) lists: Lists,
     function: T,
 }
 
@@ -54,7 +94,7 @@ impl<T> Device<T> {
     /// A device without objects, for tests of what needs none.
     #[cfg(test)]
     pub(crate) fn unattached(function: T, passive: &mut Passive) -> Self {
-        let inside = Rundown::new(crate::pool::Tag::new(b"test")).expect("the tests have memory");
+        let inside = Rundown::new(crate::pool::Tag::new(b"test"), passive).expect("the tests have memory");
         let _first = inside.put((), passive);
         Self {
             object: null_mut(),
@@ -65,8 +105,17 @@ impl<T> Device<T> {
             phase_before: AtomicU8::new(0),
             packets: Packets::new(),
             inside,
+            ties: Ties::new(),
+            lists: Lists::new(),
             function,
         }
+    }
+
+    /// The device is not removed before this is dropped.
+    pub(crate) fn tie(&self) -> Tie {
+        let before = self.ties.0.fetch_add(1, Ordering::Relaxed);
+        assert!(before < u32::MAX / 2, "so many ties were forgotten that their count would begin again");
+        Tie(&raw const self.ties.0)
     }
 
     /// The driver's own device object.
@@ -115,7 +164,7 @@ pub(crate) unsafe fn create<F: Function>(
 ) -> Result<()> {
     const { assert!(align_of::<Device<F>>() <= 16, "device extensions are aligned to 16 bytes") };
     let bytes = u32::try_from(size_of::<Device<F>>()).map_err(|_| NtStatus::INVALID_PARAMETER)?;
-    let inside = Rundown::new(F::TAG)?;
+    let inside = Rundown::new(F::TAG, passive)?;
     let _first = inside.put((), passive);
     let mut object = null_mut();
     // SAFETY: at PASSIVE_LEVEL; name and `object` outlive the call.
@@ -138,6 +187,8 @@ pub(crate) unsafe fn create<F: Function>(
             phase_before: AtomicU8::new(0),
             packets: Packets::new(),
             inside,
+            ties: Ties::new(),
+            lists: Lists::new(),
             function,
         });
         (*extension).remove_lock.initialize(F::TAG, passive);
@@ -150,7 +201,14 @@ pub(crate) unsafe fn create<F: Function>(
             return Err(NtStatus::NO_SUCH_DEVICE);
         };
         (*extension).lower = lower.as_ptr();
-        let flags = raw::get(object, DEVICE_OBJECT::Flags) | abi::DO_BUFFERED_IO | abi::DO_POWER_PAGABLE;
+        let transfers = match F::TRANSFERS {
+            Transfers::Buffered => abi::DO_BUFFERED_IO,
+            Transfers::Direct => abi::DO_DIRECT_IO,
+            Transfers::AsBelow => {
+                raw::get(lower.as_ptr(), DEVICE_OBJECT::Flags) & (abi::DO_BUFFERED_IO | abi::DO_DIRECT_IO)
+            }
+        };
+        let flags = raw::get(object, DEVICE_OBJECT::Flags) | transfers | abi::DO_POWER_PAGABLE;
         raw::set(object, DEVICE_OBJECT::Flags, flags & !abi::DO_DEVICE_INITIALIZING);
     }
     Ok(())

@@ -12,6 +12,7 @@ use abi::{DEVICE_OBJECT, DRIVER_EXTENSION, DRIVER_OBJECT, IRP, NtStatus, UNICODE
 use crate::device::{self, Device, Pdo};
 use crate::irp::{Answer, Irp, Owned, PendingIrp};
 use crate::irql::{Dispatch, DispatchOrBelow, Passive};
+use crate::packet::Packet;
 use crate::pnp::{self, Stop};
 use crate::pool::Tag;
 use crate::registry::RegistryPath;
@@ -43,6 +44,8 @@ pub trait Function: Sized + Sync + 'static {
     const DEVICE_TYPE: u32 = abi::FILE_DEVICE_UNKNOWN;
     /// `FILE_DEVICE_SECURE_OPEN` and its like.
     const CHARACTERISTICS: u32 = abi::FILE_DEVICE_SECURE_OPEN;
+    /// How reads and writes come.
+    const TRANSFERS: Transfers = Transfers::Buffered;
 
     /// `AddDevice`: the device's name and state. The card is not to be touched yet.
     ///
@@ -89,12 +92,12 @@ pub trait Function: Sized + Sync + 'static {
         irp.complete(NtStatus::SUCCESS, 0, passive)
     }
 
-    /// `IRP_MJ_READ`, buffered.
+    /// `IRP_MJ_READ`, as [`Function::TRANSFERS`] says.
     fn read<'irp>(_device: &Device<Self>, irp: Irp<'irp>, level: &mut DispatchOrBelow) -> Answer<'irp> {
         irp.complete(NtStatus::INVALID_DEVICE_REQUEST, 0, level)
     }
 
-    /// `IRP_MJ_WRITE`, buffered.
+    /// `IRP_MJ_WRITE`, as [`Function::TRANSFERS`] says.
     fn write<'irp>(_device: &Device<Self>, irp: Irp<'irp>, level: &mut DispatchOrBelow) -> Answer<'irp> {
         irp.complete(NtStatus::INVALID_DEVICE_REQUEST, 0, level)
     }
@@ -109,14 +112,25 @@ pub trait Function: Sized + Sync + 'static {
     }
 
     /// `StartIo`: a request that came through [`Device::start_packet`], and can no longer be cancelled. When it has ended
-    /// [`Device::start_next_packet`] is to be called.
-    fn start_io(device: &Device<Self>, irp: PendingIrp, dispatch: &mut Dispatch) {
-        device.start_next_packet(dispatch);
+    /// [`Device::start_next_packet`] is to be given its turn.
+    fn start_io(device: &Device<Self>, irp: PendingIrp, packet: Packet, dispatch: &mut Dispatch) {
+        device.start_next_packet(packet, dispatch);
         irp.complete(NtStatus::INVALID_DEVICE_REQUEST, 0, dispatch);
     }
 
     /// `DpcForIsr`: the service routine answered [`crate::Claim::MineAndDpc`], once or several times.
     fn dpc_for_isr(_device: &Device<Self>, _dispatch: &mut Dispatch) {}
+}
+
+/// How the bytes of reads and writes come to a device. Control codes say it for themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transfers {
+    /// `DO_BUFFERED_IO`: in a system buffer, [`Irp::buffer`].
+    Buffered,
+    /// `DO_DIRECT_IO`: in the application's pages, [`Irp::source`] and [`Irp::destination`].
+    Direct,
+    /// As to the device below: of a filter.
+    AsBelow,
 }
 
 /// Where the driver's own value lies, in the image.

@@ -4,7 +4,6 @@
 //! *KeEnterCriticalRegion*. Waits cannot be alerted.
 
 use core::cell::UnsafeCell;
-use core::ops::{Deref, DerefMut};
 
 use abi::{KEVENT, NtStatus};
 
@@ -28,12 +27,12 @@ impl Event {
     ///
     /// # Errors
     /// `STATUS_INSUFFICIENT_RESOURCES`.
-    pub fn notification(tag: Tag) -> Result<Self> {
-        Self::new(abi::NotificationEvent, false, tag)
+    pub fn notification<L: AtMostDispatch>(tag: Tag, level: &mut L) -> Result<Self> {
+        Self::new(abi::NotificationEvent, false, tag, level)
     }
 
-    fn new(kind: u32, signaled: bool, tag: Tag) -> Result<Self> {
-        let event = PoolBox::new(UnsafeCell::new(KEVENT::zeroed()), tag)?;
+    fn new<L: AtMostDispatch>(kind: u32, signaled: bool, tag: Tag, level: &mut L) -> Result<Self> {
+        let event = PoolBox::new(UnsafeCell::new(KEVENT::zeroed()), tag, level)?;
         // SAFETY: the event is ours and will stay where it is.
         unsafe { sys::KeInitializeEvent(event.get(), kind, signaled.into()) };
         Ok(Self(event))
@@ -107,45 +106,23 @@ impl<T> Mutex<T> {
     ///
     /// # Errors
     /// `STATUS_INSUFFICIENT_RESOURCES`.
-    pub fn new(value: T, tag: Tag) -> Result<Self> {
-        let free = Event::new(abi::SynchronizationEvent, true, tag)?;
+    pub fn new(value: T, tag: Tag, passive: &mut Passive) -> Result<Self> {
+        let free = Event::new(abi::SynchronizationEvent, true, tag, passive)?;
         Ok(Self { free, value: UnsafeCell::new(value) })
     }
 
-    /// Waits until the mutex is free, and takes it.
-    pub fn lock(&self, passive: &mut Passive) -> MutexGuard<'_, T> {
-        // SAFETY: at PASSIVE_LEVEL; the guard's drop leaves the region.
+    /// Waits until the mutex is free, and runs `body` while it is held.
+    pub fn with<R>(&self, passive: &mut Passive, body: impl FnOnce(&mut T, &mut Passive) -> R) -> R {
+        // SAFETY: at PASSIVE_LEVEL; left below.
         unsafe { sys::KeEnterCriticalRegion() };
         self.free.wait(passive);
-        MutexGuard(self)
-    }
-}
-
-/// A mutex held.
-pub struct MutexGuard<'a, T>(&'a Mutex<T>);
-
-impl<T> Deref for MutexGuard<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: the mutex is held.
-        unsafe { &*self.0.value.get() }
-    }
-}
-
-impl<T> DerefMut for MutexGuard<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the mutex is held.
-        unsafe { &mut *self.0.value.get() }
-    }
-}
-
-impl<T> Drop for MutexGuard<'_, T> {
-    fn drop(&mut self) {
-        // SAFETY: the holder is at PASSIVE_LEVEL, in the region it entered.
+        // SAFETY: the event hands the value to one thread at a time, and is set when `body` has come back: a panic stops the machine.
+        let result = body(unsafe { &mut *self.value.get() }, passive);
+        // SAFETY: at PASSIVE_LEVEL again, in the region that was entered.
         unsafe {
-            sys::KeSetEvent(self.0.free.0.get(), 0, 0);
+            sys::KeSetEvent(self.free.0.get(), 0, 0);
             sys::KeLeaveCriticalRegion();
         }
+        result
     }
 }

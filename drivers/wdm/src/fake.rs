@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::vec::Vec;
 
-use abi::{IO_REMOVE_LOCK, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, KEVENT, NtStatus};
+use abi::{DEVICE_OBJECT, IO_REMOVE_LOCK, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, KEVENT, NtStatus};
 
 use crate::raw;
 
@@ -41,17 +41,20 @@ pub(crate) fn raise(to: u8) -> u8 {
 pub(crate) struct Request {
     pub(crate) irp: IRP,
     pub(crate) stack: IO_STACK_LOCATION,
+    device: DEVICE_OBJECT,
 }
 
 impl Request {
-    /// A read of `length` bytes by `file`, where it will stay.
+    /// A buffered read of `length` bytes by `file`, where it will stay.
     pub(crate) fn read(file: u64, length: u32) -> std::boxed::Box<Self> {
-        let mut request =
-            std::boxed::Box::new(Self { irp: IRP::zeroed(), stack: IO_STACK_LOCATION::zeroed() });
-        let stack = &raw mut request.stack;
+        let (irp, stack, device) = (IRP::zeroed(), IO_STACK_LOCATION::zeroed(), DEVICE_OBJECT::zeroed());
+        let mut request = std::boxed::Box::new(Self { irp, stack, device });
+        let (stack, device) = (&raw mut request.stack, &raw mut request.device);
         // SAFETY: the request is ours.
         unsafe {
             raw::set(&raw mut request.irp, IRP::Tail_Overlay_CurrentStackLocation, raw::stored(stack));
+            raw::set(device, DEVICE_OBJECT::Flags, abi::DO_BUFFERED_IO);
+            raw::set(stack, IO_STACK_LOCATION::DeviceObject, raw::stored(device));
             raw::set(stack, IO_STACK_LOCATION::MajorFunction, abi::IRP_MJ_READ);
             raw::set(stack, IO_STACK_LOCATION::FileObject, abi::DriverPtr::new(file));
             raw::set(stack, IO_STACK_LOCATION::Parameters_Read_Length, length);

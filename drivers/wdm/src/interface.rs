@@ -1,7 +1,7 @@
 //! The names by which applications find a device: symbolic links and device interfaces.
 //!
 //! Pages: *IoCreateSymbolicLink*, *IoRegisterDeviceInterface*, *IoSetDeviceInterfaceState*. Both go away when dropped, at
-//! `PASSIVE_LEVEL`, where devices are added and removed.
+//! `PASSIVE_LEVEL`; above that their end is a bug check.
 
 use core::cell::UnsafeCell;
 use core::ptr::null_mut;
@@ -9,7 +9,7 @@ use core::ptr::null_mut;
 use abi::{GUID, UNICODE_STRING};
 
 use crate::device::Pdo;
-use crate::irql::Passive;
+use crate::irql::{self, Passive};
 use crate::text::Name;
 use crate::{Result, sys};
 
@@ -31,7 +31,8 @@ impl SymbolicLink {
 
 impl Drop for SymbolicLink {
     fn drop(&mut self) {
-        // SAFETY: made by `create`.
+        irql::expect_at_most(abi::PASSIVE_LEVEL);
+        // SAFETY: made by `create`; at PASSIVE_LEVEL.
         let _status = unsafe { sys::IoDeleteSymbolicLink(&mut self.0.unicode_string()) };
     }
 }
@@ -76,7 +77,8 @@ impl DeviceInterface {
 
 impl Drop for DeviceInterface {
     fn drop(&mut self) {
-        // SAFETY: the string came from IoRegisterDeviceInterface.
+        irql::expect_at_most(abi::PASSIVE_LEVEL);
+        // SAFETY: the string came from IoRegisterDeviceInterface; at PASSIVE_LEVEL.
         unsafe { sys::RtlFreeUnicodeString(self.0.get()) };
     }
 }

@@ -22,19 +22,37 @@
 //! }
 //! ```
 //!
-//! It does not make requests of its own, and knows buffered transfers only.
+//! What a request transfers lies in its system buffer ([`Irp::buffer`]) or in the application's own pages ([`Irp::source`],
+//! [`Irp::destination`]), as its device or its control code says. Requests that the driver itself makes are children
+//! ([`crate::Child`]).
+//!
+//! A request that is passed down may be had back when the drivers below are done with it:
+//!
+//! ```
+//! use wdm::{Answer, Device, DispatchOrBelow, Function, Irp, Returned};
+//!
+//! fn read<'irp, T: Function>(device: &Device<T>, irp: Irp<'irp>, level: &mut DispatchOrBelow) -> Answer<'irp> {
+//!     irp.forward_then(device, done_below::<T>, level)
+//! }
+//!
+//! fn done_below<T>(_device: &Device<T>, mut irp: Returned, level: &mut DispatchOrBelow) {
+//!     irp.buffer().reverse();
+//!     irp.complete_as_it_is(level);
+//! }
+//! ```
 
 use core::ffi::c_void;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ptr::{NonNull, null};
 
-use abi::{IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, KEVENT, NtStatus};
+use abi::{DEVICE_OBJECT, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, KEVENT, NtStatus};
 
 use crate::device::Device;
-use crate::irql::{AtMostDispatch, Passive};
+use crate::direct::{Destination, Source, Way};
+use crate::irql::{self, AtMostDispatch, DispatchOrBelow, Passive};
 use crate::remove_lock::RemoveLock;
-use crate::{event, raw, sys};
+use crate::{Result, event, raw, sys};
 
 /// An open file, to tell requests of one handle from another's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,6 +96,12 @@ pub struct Irp<'irp> {
 /// A request that was marked pending: it is answered later, by whoever has it.
 pub struct PendingIrp(Owned);
 
+/// A request that the drivers below have completed: it is ours again, as they left it.
+pub struct Returned(PendingIrp);
+
+/// What is called when a request has come back from below.
+type Then<T> = fn(&Device<T>, Returned, &mut DispatchOrBelow);
+
 /// What a dispatch routine returns: the proof that its request was completed, passed on or pended.
 #[must_use]
 pub struct Answer<'irp> {
@@ -100,6 +124,16 @@ impl Owned {
     pub(crate) fn into_raw(self) -> (NonNull<IRP>, *const RemoveLock) {
         let this = ManuallyDrop::new(self);
         (this.irp, this.lock)
+    }
+
+    /// Whether it is this device's: the remove lock that is held for it is the device's own.
+    fn is_of<T>(&self, device: &Device<T>) -> bool {
+        core::ptr::eq(self.lock, &raw const device.remove_lock)
+    }
+
+    #[track_caller]
+    fn expect_of<T>(&self, device: &Device<T>) {
+        assert!(self.is_of(device), "a request is passed down in another device's stack");
     }
 
     fn stack(&self) -> *mut IO_STACK_LOCATION {
@@ -131,20 +165,54 @@ impl Owned {
         }
     }
 
-    /// The system buffer's length: what the request says of it.
+    /// The system buffer's length: what the request and its device say of it.
     fn buffered(&self) -> u32 {
         match self.get(IO_STACK_LOCATION::MajorFunction) {
-            abi::IRP_MJ_READ | abi::IRP_MJ_WRITE => self.transfer().length,
-            abi::IRP_MJ_DEVICE_CONTROL if self.control().code & 3 == abi::METHOD_BUFFERED => {
-                self.control().input.max(self.control().output)
+            abi::IRP_MJ_READ | abi::IRP_MJ_WRITE if self.is_device(abi::DO_BUFFERED_IO) => {
+                self.transfer().length
             }
+            abi::IRP_MJ_DEVICE_CONTROL => match self.control().code & 3 {
+                abi::METHOD_BUFFERED => self.control().input.max(self.control().output),
+                abi::METHOD_IN_DIRECT | abi::METHOD_OUT_DIRECT => self.control().input,
+                _ => 0,
+            },
             _ => 0,
         }
     }
 
+    /// Which way the bytes of its pages go, if it is a direct request.
+    pub(crate) fn direct(&self) -> Option<Way> {
+        match self.get(IO_STACK_LOCATION::MajorFunction) {
+            abi::IRP_MJ_READ if self.is_device(abi::DO_DIRECT_IO) => Some(Way::ToApplication),
+            abi::IRP_MJ_WRITE if self.is_device(abi::DO_DIRECT_IO) => Some(Way::FromApplication),
+            abi::IRP_MJ_DEVICE_CONTROL => match self.control().code & 3 {
+                abi::METHOD_IN_DIRECT => Some(Way::FromApplication),
+                abi::METHOD_OUT_DIRECT => Some(Way::ToApplication),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether the device that the request was made for has this flag.
+    fn is_device(&self, flag: u32) -> bool {
+        let device = raw::pointer(self.get(IO_STACK_LOCATION::DeviceObject));
+        // SAFETY: the request's device lives as long as the request; its kind of buffers does not change.
+        unsafe { raw::get(device, DEVICE_OBJECT::Flags) & flag != 0 }
+    }
+
+    /// The most that the request's information can say was transferred: what lies behind it is no part of its buffer.
+    fn room(&self) -> usize {
+        match self.get(IO_STACK_LOCATION::MajorFunction) {
+            abi::IRP_MJ_READ | abi::IRP_MJ_WRITE => self.transfer().length as usize,
+            abi::IRP_MJ_DEVICE_CONTROL => self.control().output as usize,
+            _ => usize::MAX,
+        }
+    }
+
     fn buffer(&mut self) -> &mut [u8] {
-        // SAFETY: the request is ours, and with it the buffer, which the system made this long: every device of this
-        // crate does buffered transfers.
+        // SAFETY: the request is ours, and with it the buffer, which the system made this long: `buffered` asks for a length
+        // only where the system makes one.
         unsafe {
             let buffer = raw::follow(self.as_ptr(), IRP::AssociatedIrp_SystemBuffer).cast::<u8>();
             if buffer.is_null() {
@@ -154,7 +222,14 @@ impl Owned {
         }
     }
 
+    /// Ends it; no more is transferred than it has room for.
+    ///
+    /// # Panics
+    /// If the status says that it has not ended.
+    #[track_caller]
     fn finish(self, status: NtStatus, information: usize) {
+        assert!(status != NtStatus::PENDING, "a request is completed with STATUS_PENDING");
+        let information = information.min(self.room());
         let (irp, lock) = self.into_raw();
         // SAFETY: the request was ours until now; its lock was taken for it.
         unsafe {
@@ -169,6 +244,7 @@ impl Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
+        irql::expect_at_most(abi::DISPATCH_LEVEL);
         // the copy takes what `self`, which nobody sees again, owned
         Self { irp: self.irp, lock: self.lock }.finish(NtStatus::UNSUCCESSFUL, 0);
     }
@@ -207,16 +283,41 @@ macro_rules! request {
                 self.$owned.get(IO_STACK_LOCATION::MajorFunction) == abi::IRP_MJ_READ
             }
 
+            /// Whether it is a device control request.
+            #[must_use]
+            pub fn is_control(&self) -> bool {
+                self.$owned.get(IO_STACK_LOCATION::MajorFunction) == abi::IRP_MJ_DEVICE_CONTROL
+            }
+
             /// What it asks, if it is a device control request.
             #[must_use]
             pub fn control(&self) -> Control {
                 self.$owned.control()
             }
 
-            /// The system buffer of a buffered request: input at its beginning, output to its beginning. Empty for all
-            /// others.
+            /// The system buffer of a buffered request: input at its beginning, output to its beginning. Of a device control
+            /// request with direct transfers, its input. Empty for all others.
             pub fn buffer(&mut self) -> &mut [u8] {
                 self.$owned.buffer()
+            }
+
+            /// The application's pages that a direct request takes its bytes from: a write, or `METHOD_IN_DIRECT`.
+            ///
+            /// # Errors
+            /// `STATUS_INVALID_DEVICE_REQUEST` if it is no such request, `STATUS_INSUFFICIENT_RESOURCES` if the pages cannot be
+            /// mapped.
+            pub fn source<L: AtMostDispatch>(&self, _level: &mut L) -> Result<Source<'_>> {
+                // SAFETY: the view borrows the request; at most at DISPATCH_LEVEL.
+                unsafe { Source::of(&self.$owned) }
+            }
+
+            /// The application's pages that a direct request puts its bytes into: a read, or `METHOD_OUT_DIRECT`.
+            ///
+            /// # Errors
+            /// As [`Self::source`].
+            pub fn destination<L: AtMostDispatch>(&self, _level: &mut L) -> Result<Destination<'_>> {
+                // SAFETY: the view borrows the request; at most at DISPATCH_LEVEL.
+                unsafe { Destination::of(&self.$owned) }
             }
         }
     };
@@ -242,7 +343,11 @@ impl<'irp> Irp<'irp> {
         self.owned.stack()
     }
 
-    /// Ends the request: `information` is the bytes transferred.
+    /// Ends the request: `information` is the bytes transferred, and no more than the request has room for.
+    ///
+    /// # Panics
+    /// If the status is `STATUS_PENDING`, which is a bug check.
+    #[track_caller]
     pub fn complete<L: AtMostDispatch>(
         self,
         status: NtStatus,
@@ -271,7 +376,12 @@ impl<'irp> Irp<'irp> {
     }
 
     /// Passes the request down and forgets it (`IoSkipCurrentIrpStackLocation`).
+    ///
+    /// # Panics
+    /// If it is another device's request, which is a bug check: it has stack locations for the devices below its own.
+    #[track_caller]
     pub fn forward<T, L: AtMostDispatch>(self, device: &Device<T>, _level: &mut L) -> Answer<'irp> {
+        self.owned.expect_of(device);
         let (irp, lock) = self.into_raw();
         // SAFETY: the request was ours; the driver below owns it from the call on.
         let status = unsafe {
@@ -284,7 +394,12 @@ impl<'irp> Irp<'irp> {
     }
 
     /// Passes the request down, waits until the drivers below have completed it, and has it back with their status.
+    ///
+    /// # Panics
+    /// As [`Irp::forward`].
+    #[track_caller]
     pub fn forward_and_wait<T>(self, device: &Device<T>, _passive: &mut Passive) -> (Self, NtStatus) {
+        self.owned.expect_of(device);
         let (irp, lock) = self.into_raw();
         let mut done = KEVENT::zeroed();
         // SAFETY: the request was ours, and is again when `signal` has stopped its completion; the event outlives that.
@@ -302,6 +417,90 @@ impl<'irp> Irp<'irp> {
     }
 }
 
+impl<'irp> Irp<'irp> {
+    /// Passes the request down, and has `then` called with it when the drivers below have completed it, maybe before this returns.
+    ///
+    /// # Panics
+    /// As [`Irp::forward`].
+    #[track_caller]
+    pub fn forward_then<T: Sync + 'static, L: AtMostDispatch>(
+        self,
+        device: &Device<T>,
+        then: Then<T>,
+        _level: &mut L,
+    ) -> Answer<'irp> {
+        self.owned.expect_of(device);
+        let (irp, _lock) = self.into_raw(); // `returned` has it again, with the lock of its device
+        // SAFETY: the request was ours; the driver below owns it from the call on, until `returned` is called with it.
+        unsafe {
+            mark_pending(irp.as_ptr());
+            copy_to_next(irp.as_ptr());
+            set_completion(irp.as_ptr(), returned::<T>, (then as *mut ()).cast());
+            let _status = sys::IofCallDriver(device.lower(), irp.as_ptr());
+        }
+        Answer::new(NtStatus::PENDING)
+    }
+}
+
+unsafe extern "system" fn returned<T: Sync + 'static>(
+    object: *mut DEVICE_OBJECT,
+    irp: *mut IRP,
+    then: *mut c_void,
+) -> NtStatus {
+    if let Some(irp) = NonNull::new(irp) {
+        // SAFETY: `forward_then` passed its routine; the remove lock that is held for the request keeps the device, whose request it
+        // is again, marked pending. Completion routines run at most at DISPATCH_LEVEL.
+        unsafe {
+            let device = Device::<T>::of(object);
+            let then = core::mem::transmute::<*mut c_void, Then<T>>(then);
+            let irp = Returned(PendingIrp::from_raw(irp, &raw const device.remove_lock));
+            then(device, irp, &mut DispatchOrBelow::assume());
+        }
+    }
+    NtStatus::MORE_PROCESSING_REQUIRED
+}
+
+impl Returned {
+    /// The status that the drivers below completed it with.
+    pub fn status(&self) -> NtStatus {
+        // SAFETY: the request is ours.
+        unsafe { raw::get(IRP::IoStatus.of(self.0.as_ptr()), IO_STATUS_BLOCK::Status) }
+    }
+
+    /// The bytes that they transferred.
+    #[must_use]
+    pub fn information(&self) -> usize {
+        // SAFETY: the request is ours.
+        let said = unsafe { raw::get(IRP::IoStatus.of(self.0.as_ptr()), IO_STATUS_BLOCK::Information) };
+        usize::try_from(said).unwrap_or(usize::MAX)
+    }
+
+    /// Ends it as the drivers below left it.
+    pub fn complete_as_it_is<L: AtMostDispatch>(self, level: &mut L) {
+        let (status, information) = (self.status(), self.information());
+        self.0.complete(status, information, level);
+    }
+
+    /// Keeps it, to be ended otherwise or later.
+    pub fn into_pending(self) -> PendingIrp {
+        self.0
+    }
+}
+
+impl core::ops::Deref for Returned {
+    type Target = PendingIrp;
+
+    fn deref(&self) -> &PendingIrp {
+        &self.0
+    }
+}
+
+impl core::ops::DerefMut for Returned {
+    fn deref_mut(&mut self) -> &mut PendingIrp {
+        &mut self.0
+    }
+}
+
 impl PendingIrp {
     /// # Safety
     /// The caller owns the request, which is marked pending, and the remove lock for it if `lock` is not null.
@@ -314,7 +513,25 @@ impl PendingIrp {
         self.0.into_raw()
     }
 
-    /// Ends the request: `information` is the bytes transferred.
+    pub(crate) fn as_ptr(&self) -> *mut IRP {
+        self.0.as_ptr()
+    }
+
+    /// Which way the bytes of its pages go, if it is a direct request.
+    pub(crate) fn direct(&self) -> Option<Way> {
+        self.0.direct()
+    }
+
+    /// Whether it is this device's.
+    pub(crate) fn is_of<T>(&self, device: &Device<T>) -> bool {
+        self.0.is_of(device)
+    }
+
+    /// Ends the request: `information` is the bytes transferred, and no more than the request has room for.
+    ///
+    /// # Panics
+    /// If the status is `STATUS_PENDING`, which is a bug check.
+    #[track_caller]
     pub fn complete<L: AtMostDispatch>(self, status: NtStatus, information: usize, _level: &mut L) {
         self.0.finish(status, information);
     }

@@ -11,6 +11,9 @@
 //! }
 //! ```
 //!
+//! What only a drop can do (free pool, unmap a window, disconnect an interrupt) has no proof to take: it asks the processor, and
+//! stops with a bug check above the level at which it may be done.
+//!
 //! A wait needs [`Passive`], which a DPC does not have:
 //!
 //! ```compile_fail,E0308
@@ -21,11 +24,9 @@
 //!
 //! and which cannot be used while a spin lock is held:
 //!
-//! ```compile_fail,E0502
+//! ```compile_fail,E0499
 //! fn wait_with_a_lock_held(lock: &wdm::SpinLock<u32>, passive: &mut wdm::Passive) {
-//!     let guard = lock.lock(passive);
-//!     wdm::delay_milliseconds(1, passive);
-//!     drop(guard);
+//!     lock.with(passive, |_value, _dispatch| wdm::delay_milliseconds(1, passive));
 //! }
 //! ```
 //!
@@ -128,7 +129,30 @@ pub fn at_dispatch<L: AtMostDispatch, R>(_level: &mut L, body: impl FnOnce(&mut 
     result
 }
 
+/// Stops the machine above this level: for what no proof can be asked of, as the end of a value.
+///
+/// # Panics
+/// Above that level, which is a bug check.
+#[track_caller]
+pub(crate) fn expect_at_most(level: u8) {
+    if current() > level {
+        above();
+    }
+}
+
+#[cold]
+#[track_caller]
+fn above() -> ! {
+    panic!("the processor is above the level at which this may be done");
+}
+
+#[cfg(test)]
+fn current() -> u8 {
+    crate::fake::irql()
+}
+
 /// The processor's level (`KeGetCurrentIrql`): CR8.
+#[cfg(not(test))]
 fn current() -> u8 {
     let level: u64;
     // SAFETY: reading CR8 has no effect.

@@ -1,11 +1,19 @@
 //! Spin locks that own what they guard.
 //!
-//! Pages: *KeAcquireSpinLock*, *KeAcquireSpinLockAtDpcLevel*. Holding one is being at `DISPATCH_LEVEL`; the guard lends
-//! the proof. Locks do not nest by themselves: who takes two does so in one order everywhere.
+//! Pages: *KeAcquireSpinLock*, *KeAcquireSpinLockAtDpcLevel*. Holding one is being at `DISPATCH_LEVEL`: what runs with the lock held is
+//! lent the proof of that. There is no guard, which could be forgotten, and with it the way back to the level before. Locks do
+//! not nest by themselves: who takes two does so in one order everywhere.
+//!
+//! ```
+//! fn count(lock: &wdm::SpinLock<u32>, level: &mut wdm::DispatchOrBelow) -> u32 {
+//!     lock.with(level, |count, _dispatch| {
+//!         *count += 1;
+//!         *count
+//!     })
+//! }
+//! ```
 
 use core::cell::UnsafeCell;
-use core::marker::PhantomData;
-use core::ops::{Deref, DerefMut};
 
 use crate::irql::{AtMostDispatch, Dispatch};
 use crate::sys;
@@ -27,9 +35,12 @@ impl<T> SpinLock<T> {
         Self { lock: UnsafeCell::new(0), value: UnsafeCell::new(value) }
     }
 
-    /// Takes the lock, and raises to `DISPATCH_LEVEL` where that is not the level already. The proof of the level before
-    /// cannot be used until the guard is dropped.
-    pub fn lock<'a, L: AtMostDispatch>(&'a self, _level: &'a mut L) -> Guard<'a, T> {
+    /// Runs `body` with the lock held, at `DISPATCH_LEVEL`. The proof of the level before cannot be used meanwhile.
+    pub fn with<L: AtMostDispatch, R>(
+        &self,
+        _level: &mut L,
+        body: impl FnOnce(&mut T, &mut Dispatch) -> R,
+    ) -> R {
         let raised_from = if L::IS_DISPATCH {
             // SAFETY: at DISPATCH_LEVEL, by the proof.
             unsafe { sys::KeAcquireSpinLockAtDpcLevel(self.lock.get()) };
@@ -38,56 +49,15 @@ impl<T> SpinLock<T> {
             // SAFETY: at most DISPATCH_LEVEL, by the proof.
             Some(unsafe { sys::KeAcquireSpinLockRaiseToDpc(self.lock.get()) })
         };
-        // SAFETY: a holder of a spin lock is at DISPATCH_LEVEL; the guard's drop ends both.
-        Guard { lock: self, raised_from, level: unsafe { Dispatch::assume() }, here: PhantomData }
-    }
-
-    /// Runs `body` with the lock held.
-    pub fn with<L: AtMostDispatch, R>(&self, level: &mut L, body: impl FnOnce(&mut T) -> R) -> R {
-        body(&mut self.lock(level))
-    }
-}
-
-/// A spin lock held. Dropping it releases the lock and returns to the level before.
-pub struct Guard<'a, T> {
-    lock: &'a SpinLock<T>,
-    raised_from: Option<u8>,
-    level: Dispatch,
-    here: PhantomData<*mut ()>,
-}
-
-impl<T> Guard<'_, T> {
-    /// The value, and the proof of `DISPATCH_LEVEL` that holding the lock is.
-    pub fn split(&mut self) -> (&mut T, &mut Dispatch) {
-        // SAFETY: the lock is held.
-        (unsafe { &mut *self.lock.value.get() }, &mut self.level)
-    }
-}
-
-impl<T> Deref for Guard<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: the lock is held.
-        unsafe { &*self.lock.value.get() }
-    }
-}
-
-impl<T> DerefMut for Guard<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the lock is held.
-        unsafe { &mut *self.lock.value.get() }
-    }
-}
-
-impl<T> Drop for Guard<'_, T> {
-    fn drop(&mut self) {
-        let lock = self.lock.lock.get();
-        match self.raised_from {
-            // SAFETY: taken by `lock` from that level.
-            Some(level) => unsafe { sys::KeReleaseSpinLock(lock, level) },
-            // SAFETY: taken by `lock` at DISPATCH_LEVEL.
-            None => unsafe { sys::KeReleaseSpinLockFromDpcLevel(lock) },
+        // SAFETY: the lock is held, so the value is ours and the processor is at DISPATCH_LEVEL until it is released below; `body`
+        // keeps neither. It comes back, because a panic stops the machine.
+        let result = unsafe { body(&mut *self.value.get(), &mut Dispatch::assume()) };
+        match raised_from {
+            // SAFETY: taken above, from that level.
+            Some(level) => unsafe { sys::KeReleaseSpinLock(self.lock.get(), level) },
+            // SAFETY: taken above, at DISPATCH_LEVEL.
+            None => unsafe { sys::KeReleaseSpinLockFromDpcLevel(self.lock.get()) },
         }
+        result
     }
 }

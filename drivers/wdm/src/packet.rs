@@ -1,11 +1,12 @@
 //! The device queue: requests that `StartIo` is given one at a time.
 //!
 //! Pages: *IoStartPacket*, *IoStartNextPacket*, *StartIo routine*, *Canceling an IRP*. A request can be cancelled until
-//! `StartIo` is called with it; then the driver owns it. `StartIo` is never nested in itself.
+//! `StartIo` is called with it; then the driver owns it. `StartIo` is never nested in itself, and with each request it is given the
+//! turn, a [`Packet`], which asks for the next request, once.
 
 use core::cell::UnsafeCell;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use abi::{DEVICE_OBJECT, DRIVER_OBJECT, IRP, KEVENT, NtStatus};
 
@@ -13,7 +14,7 @@ use crate::device::Device;
 use crate::driver::Function;
 use crate::irp::PendingIrp;
 use crate::irql::{AtMostDispatch, Dispatch, Passive};
-use crate::queue::{exchange_cancel, spare_word};
+use crate::queue::{Refused, exchange_cancel, spare_word};
 use crate::remove_lock::RemoveLock;
 use crate::{event, raw, sys};
 
@@ -21,11 +22,15 @@ use crate::{event, raw, sys};
 pub(crate) struct Packets {
     outstanding: AtomicU32,
     idle: UnsafeCell<KEVENT>,
+    /// A request that was cancelled while it was the current one, and so before `StartIo` was called with it, which it will be though the
+    /// request is gone: calls of `StartIo` are deferred, and with them the change of what is current. By the cancel spin lock.
+    cancelled: AtomicPtr<IRP>,
 }
 
 impl Packets {
     pub(crate) const fn new() -> Self {
-        Self { outstanding: AtomicU32::new(0), idle: UnsafeCell::new(KEVENT::zeroed()) }
+        let (outstanding, cancelled) = (AtomicU32::new(0), AtomicPtr::new(null_mut()));
+        Self { outstanding, idle: UnsafeCell::new(KEVENT::zeroed()), cancelled }
     }
 
     /// Makes it ready for use where it lies; it must not move after that.
@@ -42,6 +47,19 @@ impl Packets {
         }
     }
 }
+
+/// The turn of the request that `StartIo` was given: [`Device::start_next_packet`] takes it. Until then no other request comes, and if
+/// it is lost, none ever.
+#[must_use = "no request comes until `start_next_packet` was given this"]
+pub struct Packet {
+    /// Whose turn it is; nothing is there to be read.
+    device: *const (),
+}
+
+// SAFETY: it is a device's name only.
+unsafe impl Send for Packet {}
+// SAFETY: as above.
+unsafe impl Sync for Packet {}
 
 /// Registers `StartIo`.
 ///
@@ -62,7 +80,17 @@ pub(crate) unsafe fn initialize(device: *mut DEVICE_OBJECT) {
 
 impl<F: Function> Device<F> {
     /// Queues a request for `StartIo`, or calls that at once if the device is idle.
-    pub fn start_packet<L: AtMostDispatch>(&self, irp: PendingIrp, _level: &mut L) {
+    ///
+    /// # Errors
+    /// The request, if it is another device's.
+    pub fn start_packet<L: AtMostDispatch>(
+        &self,
+        irp: PendingIrp,
+        _level: &mut L,
+    ) -> core::result::Result<(), (PendingIrp, Refused)> {
+        if !irp.is_of(self) {
+            return Err((irp, Refused::Foreign));
+        }
         let (irp, lock) = irp.into_raw();
         self.packets.outstanding.fetch_add(1, Ordering::AcqRel);
         // SAFETY: the request was given to us and is the system's from the call on, until `StartIo` or a cancel routine
@@ -71,11 +99,16 @@ impl<F: Function> Device<F> {
             spare_word(irp).write(raw::stored(lock.cast_mut()));
             sys::IoStartPacket(self.object(), irp.as_ptr(), null_mut(), Some(cancel::<F>));
         }
+        Ok(())
     }
 
-    /// The request that `StartIo` was given last has ended: the next one, if there is one, goes to `StartIo`. To be called
-    /// once for each, before the request is completed.
-    pub fn start_next_packet(&self, _dispatch: &mut Dispatch) {
+    /// The request that `StartIo` was given with this turn has ended: the next one, if there is one, goes to `StartIo`. To be called
+    /// before the request is completed.
+    ///
+    /// # Panics
+    /// If it is another device's turn, which is a bug check.
+    pub fn start_next_packet(&self, packet: Packet, _dispatch: &mut Dispatch) {
+        assert!(packet.device == core::ptr::from_ref(self).cast(), "it is another device's turn");
         // SAFETY: at DISPATCH_LEVEL, without the cancel spin lock.
         unsafe { sys::IoStartNextPacket(self.object(), 1) };
         self.packets.end();
@@ -96,11 +129,13 @@ impl<F: Function> Device<F> {
 
 unsafe extern "system" fn start_io<F: Function>(object: *mut DEVICE_OBJECT, irp: *mut IRP) {
     let mut level = 0;
-    // SAFETY: called at DISPATCH_LEVEL. A request that is not the current one any more was cancelled and may be gone; of
-    // the current one the cancel routine says whether it is still ours.
+    // SAFETY: called at DISPATCH_LEVEL for a device of this driver. A request that is not the current one any more was cancelled and
+    // may be gone, and so was one of which `cancel` says so; of others the cancel routine says whether they are still ours.
     let owned = unsafe {
         sys::IoAcquireCancelSpinLock(&raw mut level);
-        let current = NonNull::new(irp).filter(|irp| current(object) == irp.as_ptr());
+        let cancelled = &Device::<F>::of(object).packets.cancelled;
+        let gone = cancelled.compare_exchange(irp, null_mut(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let current = NonNull::new(irp).filter(|irp| !gone && current(object) == irp.as_ptr());
         let owned = current.filter(|irp| !exchange_cancel(*irp, None).is_null());
         sys::IoReleaseCancelSpinLock(level);
         owned.map(|irp| PendingIrp::from_raw(irp, lock_of(irp)))
@@ -108,7 +143,8 @@ unsafe extern "system" fn start_io<F: Function>(object: *mut DEVICE_OBJECT, irp:
     if let Some(irp) = owned {
         // SAFETY: StartIo is called for devices of this driver, at DISPATCH_LEVEL.
         let (device, mut dispatch) = unsafe { (Device::<F>::of(object), Dispatch::assume()) };
-        F::start_io(device, irp, &mut dispatch);
+        let packet = Packet { device: core::ptr::from_ref(device).cast() };
+        F::start_io(device, irp, packet, &mut dispatch);
     }
 }
 
@@ -121,6 +157,7 @@ unsafe extern "system" fn cancel<F: Function>(object: *mut DEVICE_OBJECT, irp: *
         let device = Device::<F>::of(object);
         let level = raw::get(irp.as_ptr(), IRP::CancelIrql);
         if current(object) == irp.as_ptr() {
+            device.packets.cancelled.store(irp.as_ptr(), Ordering::Relaxed);
             sys::IoReleaseCancelSpinLock(abi::DISPATCH_LEVEL);
             sys::IoStartNextPacket(object, 1);
             sys::KeLowerIrql(level);

@@ -189,6 +189,7 @@ unsafe fn remove<F: Function>(
             lock.release_and_wait(irp.as_ptr().cast(), passive);
         }
         let _nobody = device.inside.take(passive);
+        device.ties.expect_none();
         crate::irp::skip(irp.as_ptr());
         let status = sys::IofCallDriver(lower, irp.as_ptr());
         device::delete::<F>(object, passive);

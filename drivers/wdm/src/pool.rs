@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use abi::NtStatus;
 
+use crate::irql::{self, AtMostDispatch};
 use crate::{Result, sys};
 
 /// A block's name in pool listings: four characters.
@@ -28,7 +29,7 @@ impl Tag {
     }
 }
 
-/// A `T` in nonpaged pool. Usable, and droppable, at `DISPATCH_LEVEL` and below.
+/// A `T` in nonpaged pool. Usable at any level, droppable at `DISPATCH_LEVEL` and below: above that its end is a bug check.
 pub struct PoolBox<T> {
     block: NonNull<T>,
     tag: Tag,
@@ -44,10 +45,10 @@ impl<T> PoolBox<T> {
     ///
     /// # Errors
     /// `STATUS_INSUFFICIENT_RESOURCES`.
-    pub fn new(value: T, tag: Tag) -> Result<Self> {
+    pub fn new<L: AtMostDispatch>(value: T, tag: Tag, _level: &mut L) -> Result<Self> {
         const { assert!(align_of::<T>() <= 16, "pool blocks are aligned to 16 bytes") };
         let bytes = size_of::<T>().max(1);
-        // SAFETY: nonpaged pool may be had at DISPATCH_LEVEL, above which no routine of this crate can be passed a box.
+        // SAFETY: nonpaged pool may be had up to DISPATCH_LEVEL, above which there is no such proof.
         let block = unsafe { sys::ExAllocatePoolWithTag(abi::NonPagedPoolNx, bytes, tag.number()) };
         let block = NonNull::new(block.cast::<T>()).ok_or(NtStatus::INSUFFICIENT_RESOURCES)?;
         // SAFETY: the block is ours and large enough.
@@ -58,6 +59,18 @@ impl<T> PoolBox<T> {
     /// Where the value lies; it stays there for as long as the box lives.
     pub(crate) fn as_ptr(&self) -> *mut T {
         self.block.as_ptr()
+    }
+
+    /// Gives the block away, its value in it.
+    pub(crate) fn into_raw(self) -> (NonNull<T>, Tag) {
+        let this = core::mem::ManuallyDrop::new(self);
+        (this.block, this.tag)
+    }
+
+    /// # Safety
+    /// Both came from [`PoolBox::into_raw`], once.
+    pub(crate) unsafe fn from_raw(block: NonNull<T>, tag: Tag) -> Self {
+        Self { block, tag }
     }
 }
 
@@ -72,7 +85,8 @@ impl<T> Deref for PoolBox<T> {
 
 impl<T> Drop for PoolBox<T> {
     fn drop(&mut self) {
-        // SAFETY: nobody else owns the block.
+        irql::expect_at_most(abi::DISPATCH_LEVEL);
+        // SAFETY: nobody else owns the block; at most at DISPATCH_LEVEL.
         unsafe {
             self.block.drop_in_place();
             sys::ExFreePoolWithTag(self.block.as_ptr().cast(), self.tag.number());
@@ -85,7 +99,7 @@ struct Counted<T> {
     value: T,
 }
 
-/// A `T` in nonpaged pool that several own: the last one to go frees it.
+/// A `T` in nonpaged pool that several own: the last one to go frees it, at `DISPATCH_LEVEL` and below.
 pub struct Shared<T> {
     block: NonNull<Counted<T>>,
     tag: Tag,
@@ -101,10 +115,9 @@ impl<T> Shared<T> {
     ///
     /// # Errors
     /// `STATUS_INSUFFICIENT_RESOURCES`.
-    pub fn new(value: T, tag: Tag) -> Result<Self> {
-        let owned = PoolBox::new(Counted { owners: AtomicUsize::new(1), value }, tag)?;
-        let block = owned.block;
-        core::mem::forget(owned);
+    pub fn new<L: AtMostDispatch>(value: T, tag: Tag, level: &mut L) -> Result<Self> {
+        let (block, tag) =
+            PoolBox::new(Counted { owners: AtomicUsize::new(1), value }, tag, level)?.into_raw();
         Ok(Self { block, tag })
     }
 }
@@ -112,7 +125,8 @@ impl<T> Shared<T> {
 impl<T> Clone for Shared<T> {
     fn clone(&self) -> Self {
         // SAFETY: the block lives for as long as an owner does.
-        unsafe { self.block.as_ref() }.owners.fetch_add(1, Ordering::Relaxed);
+        let owners = unsafe { self.block.as_ref() }.owners.fetch_add(1, Ordering::Relaxed);
+        assert!(owners <= usize::MAX / 2, "so many owners were forgotten that their count would begin again");
         Self { block: self.block, tag: self.tag }
     }
 }

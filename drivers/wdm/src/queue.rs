@@ -31,6 +31,19 @@ pub enum Refused {
     Full,
     /// The request was cancelled before: complete it with `STATUS_CANCELLED`.
     Cancelled,
+    /// It is another device's request, which this device would not wait for when it is removed.
+    Foreign,
+}
+
+impl Refused {
+    /// What such a request may be completed with.
+    pub const fn status(self) -> NtStatus {
+        match self {
+            Self::Full => NtStatus::DEVICE_BUSY,
+            Self::Cancelled => NtStatus::CANCELLED,
+            Self::Foreign => NtStatus::INVALID_DEVICE_REQUEST,
+        }
+    }
 }
 
 /// Waiting requests, first come first served. A request that is cancelled leaves by itself.
@@ -71,26 +84,27 @@ impl IrpQueue {
         level: &mut L,
         wanted: impl Fn(&PendingIrp) -> bool,
     ) -> Option<PendingIrp> {
-        let mut chain = self.chain.lock(level);
-        let mut at = chain.first;
-        while let Some(irp) = NonNull::new(at) {
-            // SAFETY: what is in the chain is the queue's; one whose cancel routine runs stays until that has the lock.
-            let taken = unsafe {
-                at = word(irp, Word::Next).cast();
-                let candidate = PendingIrp::from_raw(irp, word(irp, Word::Lock).cast::<RemoveLock>());
-                let wanted = wanted(&candidate);
-                let (irp, lock) = candidate.into_raw();
-                (wanted && !exchange_cancel(irp, None).is_null()).then_some((irp, lock))
-            };
-            if let Some((irp, lock)) = taken {
-                // SAFETY: in the chain; no cancel routine will look for it.
-                return Some(unsafe {
-                    chain.unlink(irp);
-                    PendingIrp::from_raw(irp, lock)
-                });
+        self.chain.with(level, |chain, _dispatch| {
+            let mut at = chain.first;
+            while let Some(irp) = NonNull::new(at) {
+                // SAFETY: what is in the chain is the queue's; one whose cancel routine runs stays until that has the lock.
+                let taken = unsafe {
+                    at = word(irp, Word::Next).cast();
+                    let candidate = PendingIrp::from_raw(irp, word(irp, Word::Lock).cast::<RemoveLock>());
+                    let wanted = wanted(&candidate);
+                    let (irp, lock) = candidate.into_raw();
+                    (wanted && !exchange_cancel(irp, None).is_null()).then_some((irp, lock))
+                };
+                if let Some((irp, lock)) = taken {
+                    // SAFETY: in the chain; no cancel routine will look for it.
+                    return Some(unsafe {
+                        chain.unlink(irp);
+                        PendingIrp::from_raw(irp, lock)
+                    });
+                }
             }
-        }
-        None
+            None
+        })
     }
 }
 
@@ -105,25 +119,30 @@ impl<T> Device<T> {
         queue: fn(&T) -> &IrpQueue,
         level: &mut L,
     ) -> Result<(), (PendingIrp, Refused)> {
+        if !irp.is_of(self) {
+            return Err((irp, Refused::Foreign));
+        }
         let queue = queue(self);
-        let mut chain = queue.chain.lock(level);
-        if chain.length >= queue.capacity {
-            return Err((irp, Refused::Full));
-        }
-        let (irp, lock) = irp.into_raw();
-        // SAFETY: the request was given to us; from the moment it has a cancel routine, only the holder of the queue's
-        // lock may take it.
-        unsafe {
-            set_word(irp, Word::Queue, core::ptr::from_ref(queue).cast_mut().cast());
-            set_word(irp, Word::Lock, lock.cast_mut().cast());
-            exchange_cancel(irp, Some(cancel));
-            let cancelled = raw::get(irp.as_ptr(), IRP::Cancel) != 0;
-            if cancelled && !exchange_cancel(irp, None).is_null() {
-                return Err((PendingIrp::from_raw(irp, lock), Refused::Cancelled));
+        queue.chain.with(level, |chain, _dispatch| {
+            if chain.length >= queue.capacity {
+                return Err((irp, Refused::Full));
             }
-            chain.append(irp);
-        }
-        Ok(())
+            let (irp, lock) = irp.into_raw();
+            // SAFETY: the request was given to us; from the moment it has a cancel routine, only the holder of the queue's
+            // lock may take it. The queue lies in the device (or for ever), which is not removed before the request has ended:
+            // the remove lock that is held for it is the device's own.
+            unsafe {
+                set_word(irp, Word::Queue, core::ptr::from_ref(queue).cast_mut().cast());
+                set_word(irp, Word::Lock, lock.cast_mut().cast());
+                exchange_cancel(irp, Some(cancel));
+                let cancelled = raw::get(irp.as_ptr(), IRP::Cancel) != 0;
+                if cancelled && !exchange_cancel(irp, None).is_null() {
+                    return Err((PendingIrp::from_raw(irp, lock), Refused::Cancelled));
+                }
+                chain.append(irp);
+            }
+            Ok(())
+        })
     }
 }
 
@@ -182,7 +201,7 @@ unsafe extern "system" fn cancel(_device: *mut DEVICE_OBJECT, irp: *mut IRP) {
         let Some(irp) = NonNull::new(irp) else { return };
         let queue = &*word(irp, Word::Queue).cast::<IrpQueue>();
         let mut level = DispatchOrBelow::assume();
-        queue.chain.with(&mut level, |chain| chain.unlink(irp));
+        queue.chain.with(&mut level, |chain, _dispatch| chain.unlink(irp));
         let lock = word(irp, Word::Lock).cast::<RemoveLock>();
         PendingIrp::from_raw(irp, lock).complete(NtStatus::CANCELLED, 0, &mut level);
     }
@@ -196,14 +215,32 @@ fn context(irp: NonNull<IRP>, word: usize) -> *mut DriverPtr<()> {
 /// The request is the caller's to read.
 unsafe fn word(irp: NonNull<IRP>, which: Word) -> *mut () {
     // SAFETY: the caller's promise.
-    raw::pointer(unsafe { context(irp, which as usize).read() })
+    unsafe { word_of(irp, which as usize) }
 }
 
 /// # Safety
 /// The request is the caller's to write.
 unsafe fn set_word(irp: NonNull<IRP>, which: Word, value: *mut ()) {
     // SAFETY: the caller's promise.
-    unsafe { context(irp, which as usize).write(raw::stored(value)) };
+    unsafe { set_word_of(irp, which as usize, value) };
+}
+
+/// A word of a request's `DriverContext`, which its owner has for itself.
+///
+/// # Safety
+/// The request is the caller's to read; `word` is less than 4.
+pub(crate) unsafe fn word_of(irp: NonNull<IRP>, word: usize) -> *mut () {
+    // SAFETY: the caller's promise.
+    raw::pointer(unsafe { context(irp, word).read() })
+}
+
+/// Changes it.
+///
+/// # Safety
+/// The request is the caller's to write; `word` is less than 4.
+pub(crate) unsafe fn set_word_of(irp: NonNull<IRP>, word: usize, value: *mut ()) {
+    // SAFETY: the caller's promise.
+    unsafe { context(irp, word).write(raw::stored(value)) };
 }
 
 /// `IoSetCancelRoutine`: the routine there was before.

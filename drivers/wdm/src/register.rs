@@ -53,15 +53,20 @@ impl<B: Block, T: Width> Register<B, T> {
     #[must_use]
     pub const fn at(offset: u32) -> Self {
         assert!(offset.is_multiple_of(T::BYTES), "a register is aligned");
-        assert!(offset + T::BYTES <= B::LENGTH, "a register lies inside its block");
+        assert!(Self::fits(offset), "a register lies inside its block");
         Self { offset, of: PhantomData }
     }
 
     /// The register at an offset that is not known before; `None` if it would not lie inside the block, aligned.
     #[must_use]
     pub const fn try_at(offset: u32) -> Option<Self> {
-        let fits = offset < B::LENGTH && T::BYTES <= B::LENGTH - offset;
-        if fits && offset.is_multiple_of(T::BYTES) { Some(Self { offset, of: PhantomData }) } else { None }
+        let good = Self::fits(offset) && offset.is_multiple_of(T::BYTES);
+        if good { Some(Self { offset, of: PhantomData }) } else { None }
+    }
+
+    /// Whether it would lie inside the block, wherever `offset` is: nothing wraps.
+    const fn fits(offset: u32) -> bool {
+        offset < B::LENGTH && T::BYTES <= B::LENGTH - offset
     }
 
     /// Bytes from the block's start.
@@ -76,9 +81,10 @@ mod sealed {
     impl Sealed for u8 {}
     impl Sealed for u16 {}
     impl Sealed for u32 {}
+    impl Sealed for u64 {}
 }
 
-/// What one access moves: 8, 16 or 32 bits.
+/// What one access to memory moves: 8, 16, 32 or 64 bits.
 pub trait Width: Copy + sealed::Sealed {
     /// Bytes.
     const BYTES: u32;
@@ -87,6 +93,10 @@ pub trait Width: Copy + sealed::Sealed {
     unsafe fn read_memory(address: usize) -> Self;
     #[doc(hidden)]
     unsafe fn write_memory(address: usize, value: Self);
+}
+
+/// What one access to a port moves: 8, 16 or 32 bits.
+pub trait PortWidth: Width {
     #[doc(hidden)]
     unsafe fn read_port(port: u16) -> Self;
     #[doc(hidden)]
@@ -94,20 +104,26 @@ pub trait Width: Copy + sealed::Sealed {
 }
 
 macro_rules! widths {
-    ($($type:ident $bytes:literal $register:tt;)*) => {$(
+    ($($type:ident $bytes:literal;)*) => {$(
         impl Width for $type {
             const BYTES: u32 = $bytes;
 
             unsafe fn read_memory(address: usize) -> Self {
-                // SAFETY: the caller's window is mapped here; one access of this width, as `READ_REGISTER_*`.
+                // SAFETY: the caller's memory is there; one access of this width, as `READ_REGISTER_*`.
                 unsafe { core::ptr::with_exposed_provenance::<Self>(address).read_volatile() }
             }
 
             unsafe fn write_memory(address: usize, value: Self) {
-                // SAFETY: the caller's window is mapped here; one access of this width, as `WRITE_REGISTER_*`.
+                // SAFETY: the caller's memory is there; one access of this width, as `WRITE_REGISTER_*`.
                 unsafe { core::ptr::with_exposed_provenance_mut::<Self>(address).write_volatile(value) }
             }
+        }
+    )*};
+}
 
+macro_rules! port_widths {
+    ($($type:ident $register:tt;)*) => {$(
+        impl PortWidth for $type {
             unsafe fn read_port(port: u16) -> Self {
                 let value;
                 // SAFETY: the caller's window has this port.
@@ -130,7 +146,38 @@ macro_rules! widths {
 }
 
 widths! {
-    u8 1 "al";
-    u16 2 "ax";
-    u32 4 "eax";
+    u8 1;
+    u16 2;
+    u32 4;
+    u64 8;
+}
+
+port_widths! {
+    u8 "al";
+    u16 "ax";
+    u32 "eax";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Lcr;
+    impl Block for Lcr {
+        const LENGTH: u32 = 0x80;
+    }
+
+    #[test]
+    fn an_offset_at_the_end_of_all_numbers_is_in_no_block() {
+        assert!(Register::<Lcr, u32>::try_at(0x7C).is_some());
+        for offset in [0x7D, 0x80, u32::MAX - 3, u32::MAX] {
+            assert!(Register::<Lcr, u32>::try_at(offset).is_none(), "{offset:#x}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "inside its block")]
+    fn an_offset_whose_end_wraps_is_refused() {
+        let _register = Register::<Lcr, u32>::at(core::hint::black_box(u32::MAX - 3));
+    }
 }

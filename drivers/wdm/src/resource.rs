@@ -4,24 +4,29 @@
 //! DMA channels are not read: a PCI card with small windows has none. How many messages a descriptor stands for its raw half
 //! says; their vectors follow each other, because a function with MSI sends each by the low bits of one word.
 
+use core::marker::PhantomData;
+
 use abi::{
     CM_FULL_RESOURCE_DESCRIPTOR, CM_PARTIAL_RESOURCE_DESCRIPTOR, CM_PARTIAL_RESOURCE_LIST, CM_RESOURCE_LIST,
 };
 
 use crate::raw;
 
-/// Memory space that is the device's: what can be mapped comes from the system only.
+/// Memory space that is the device's: what can be mapped comes from the system only, and while the device is being started: it may
+/// be another's after a stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MemoryRange {
+pub struct MemoryRange<'irp> {
     start: u64,
     length: u32,
+    request: PhantomData<&'irp ()>,
 }
 
-/// Port space that is the device's.
+/// Port space that is the device's, as [`MemoryRange`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PortRange {
+pub struct PortRange<'irp> {
     start: u64,
     length: u32,
+    request: PhantomData<&'irp ()>,
 }
 
 /// What belongs to one vector: all that `CONNECT_FULLY_SPECIFIED` wants to know.
@@ -51,11 +56,11 @@ pub struct MessageVectors {
 
 /// One resource.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Resource {
+pub enum Resource<'irp> {
     /// Memory space.
-    Memory(MemoryRange),
+    Memory(MemoryRange<'irp>),
     /// Port space.
-    Ports(PortRange),
+    Ports(PortRange<'irp>),
     /// The interrupt line.
     Interrupt(InterruptLine),
     /// Message-signaled interrupts. [`crate::Messages::connect`] needs nothing from here.
@@ -64,7 +69,7 @@ pub enum Resource {
     Other,
 }
 
-impl MemoryRange {
+impl MemoryRange<'_> {
     /// The physical address.
     #[must_use]
     pub const fn start(&self) -> u64 {
@@ -78,10 +83,10 @@ impl MemoryRange {
     }
 }
 
-impl PortRange {
+impl PortRange<'_> {
     #[cfg(test)]
     pub(crate) const fn new(start: u64, length: u32) -> Self {
-        Self { start, length }
+        Self { start, length, request: PhantomData }
     }
 
     /// The first port.
@@ -151,7 +156,7 @@ impl<'irp> Resources<'irp> {
 
     /// The first memory window, if there is one.
     #[must_use]
-    pub fn memory(&self) -> Option<MemoryRange> {
+    pub fn memory(&self) -> Option<MemoryRange<'irp>> {
         self.iter().find_map(|resource| match resource {
             Resource::Memory(range) => Some(range),
             _ => None,
@@ -168,7 +173,7 @@ impl<'irp> Resources<'irp> {
     }
 
     /// Each resource, in order.
-    pub fn iter(&self) -> impl Iterator<Item = Resource> + 'irp {
+    pub fn iter(&self) -> impl Iterator<Item = Resource<'irp>> + 'irp {
         let raw = self.raw;
         self.translated.iter().enumerate().map(move |(index, descriptor)| {
             let messages = raw.get(index).map_or(1, message_count);
@@ -204,7 +209,7 @@ fn message_count(raw: &CM_PARTIAL_RESOURCE_DESCRIPTOR) -> u32 {
     count.max(1).into()
 }
 
-fn resource(descriptor: &CM_PARTIAL_RESOURCE_DESCRIPTOR, messages: u32) -> Resource {
+fn resource<'irp>(descriptor: &'irp CM_PARTIAL_RESOURCE_DESCRIPTOR, messages: u32) -> Resource<'irp> {
     type Descriptor = CM_PARTIAL_RESOURCE_DESCRIPTOR;
     let mut copy = *descriptor;
     let at = &raw mut copy;
@@ -214,10 +219,12 @@ fn resource(descriptor: &CM_PARTIAL_RESOURCE_DESCRIPTOR, messages: u32) -> Resou
             abi::CmResourceTypeMemory => Resource::Memory(MemoryRange {
                 start: raw::get(at, Descriptor::u_Memory_Start),
                 length: raw::get(at, Descriptor::u_Memory_Length),
+                request: PhantomData,
             }),
             abi::CmResourceTypePort => Resource::Ports(PortRange {
                 start: raw::get(at, Descriptor::u_Port_Start),
                 length: raw::get(at, Descriptor::u_Port_Length),
+                request: PhantomData,
             }),
             abi::CmResourceTypeInterrupt => {
                 let flags = raw::get(at, Descriptor::Flags);
@@ -255,10 +262,10 @@ mod tests {
         List { head: [1, 5, 0, 0x0001_0001, u32::try_from(N).unwrap()], descriptors }
     }
 
-    fn all<const N: usize>(raw: [[u32; 5]; N], translated: [[u32; 5]; N]) -> std::vec::Vec<Resource> {
-        let (mut raw, mut translated) = (list(raw), list(translated));
-        // SAFETY: the lists live until the end.
-        unsafe { Resources::of((&raw mut raw).cast(), (&raw mut translated).cast()) }.iter().collect()
+    fn all<const N: usize>(raw: &mut List<N>, translated: &mut List<N>) -> std::vec::Vec<Resource<'static>> {
+        let (raw, translated) = (core::ptr::from_mut(raw).cast(), core::ptr::from_mut(translated).cast());
+        // SAFETY: the lists live until the end of the test, and what is returned points nowhere.
+        unsafe { Resources::of(raw, translated) }.iter().collect()
     }
 
     #[test]
@@ -271,12 +278,13 @@ mod tests {
         let raw_message = [0x0003_0302, 4 << 16, 0, 3, 0];
         let first = Vector { irql: 5, vector: 0x51, affinity: 3, latched: true, shared: true };
         let translated = [memory, ports, line, message, nothing];
-        let all = all([memory, ports, line, raw_message, nothing], translated);
+        let mut raw = list([memory, ports, line, raw_message, nothing]);
+        let all = all(&mut raw, &mut list(translated));
         assert_eq!(
             all,
             [
-                Resource::Memory(MemoryRange { start: 0xFEB0_0000, length: 0x80 }),
-                Resource::Ports(PortRange { start: 0xC000, length: 0x100 }),
+                Resource::Memory(MemoryRange { start: 0xFEB0_0000, length: 0x80, request: PhantomData }),
+                Resource::Ports(PortRange { start: 0xC000, length: 0x100, request: PhantomData }),
                 Resource::Interrupt(InterruptLine(Vector {
                     irql: 6,
                     vector: 0x63,

@@ -28,17 +28,17 @@ pub struct Rundown<T> {
     value: UnsafeCell<Option<T>>,
 }
 
-// SAFETY: users share the value (`T: Sync`). It is put and taken by one thread at a time, at PASSIVE_LEVEL only; a type
-// of this crate that is not `Send` is so because it must not be dropped above that level.
-unsafe impl<T: Sync> Sync for Rundown<T> {}
+// SAFETY: users share the value (`T: Sync`). It is put by one thread and taken by another (`T: Send`), at PASSIVE_LEVEL and when no
+// user is left.
+unsafe impl<T: Send + Sync> Sync for Rundown<T> {}
 
 impl<T> Rundown<T> {
     /// An empty place.
     ///
     /// # Errors
     /// `STATUS_INSUFFICIENT_RESOURCES`.
-    pub fn new(tag: Tag) -> Result<Self> {
-        let drained = Event::notification(tag)?;
+    pub fn new(tag: Tag, passive: &mut Passive) -> Result<Self> {
+        let drained = Event::notification(tag, passive)?;
         Ok(Self { state: AtomicU32::new(0), drained, value: UnsafeCell::new(None) })
     }
 
@@ -71,9 +71,9 @@ impl<T> Rundown<T> {
         value
     }
 
-    /// Comes in. `None` if there is nothing, or it is being taken away.
+    /// Comes in. `None` if there is nothing, it is being taken away, or so many users were forgotten that no more can be counted.
     pub fn enter<L: AtMostDispatch>(&self, _level: &mut L) -> Option<User<'_, T>> {
-        let enter = |state| (state & OPEN != 0).then_some(state + USER);
+        let enter = |state: u32| (state & OPEN != 0).then(|| state.checked_add(USER)).flatten();
         self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, enter).ok()?;
         // SAFETY: counted in while open: the value stays until we leave.
         unsafe { (*self.value.get()).as_ref() }.map(|value| User { place: self, value })
@@ -91,6 +91,13 @@ impl<T> Rundown<T> {
         unsafe { crate::event::wait(self.drained.as_ptr(), Some(0)) == abi::NtStatus::SUCCESS }
     }
 
+    /// As many users as can be counted but `left`.
+    #[cfg(test)]
+    pub(crate) fn crowd_for_test(&self, left: u32) {
+        self.state.store(OPEN | (u32::MAX / USER - left) * USER, Ordering::Relaxed);
+    }
+
+    /// A user leaves.
     fn leave(&self) {
         if self.state.fetch_sub(USER, Ordering::Release) - USER == CHANGING {
             // SAFETY: users are at most at DISPATCH_LEVEL; `take` waits for this and keeps the event until then.
@@ -103,6 +110,23 @@ impl<T> Rundown<T> {
 pub struct User<'a, T> {
     place: &'a Rundown<T>,
     value: &'a T,
+}
+
+impl<T> User<'_, T> {
+    /// Stays in without a value that says so, until [`Rundown::leave_kept`].
+    pub(crate) fn keep(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl<T> Rundown<T> {
+    /// A user that was kept leaves.
+    ///
+    /// # Safety
+    /// One was kept here by [`User::keep`], and has not left.
+    pub(crate) unsafe fn leave_kept(&self) {
+        self.leave();
+    }
 }
 
 impl<T> Deref for User<'_, T> {

@@ -7,9 +7,10 @@
 use core::ffi::c_void;
 
 use abi::{
-    DEVICE_OBJECT, DRIVER_OBJECT, GUID, IO_CONNECT_INTERRUPT_PARAMETERS, IO_DISCONNECT_INTERRUPT_PARAMETERS,
-    IO_REMOVE_LOCK, IRP, KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY, KDPC, KEVENT, KINTERRUPT, KTIMER, NtStatus,
-    RTL_QUERY_REGISTRY_TABLE, UNICODE_STRING,
+    DEVICE_DESCRIPTION, DEVICE_OBJECT, DMA_ADAPTER, DRIVER_OBJECT, GUID, IO_CONNECT_INTERRUPT_PARAMETERS,
+    IO_DISCONNECT_INTERRUPT_PARAMETERS, IO_REMOVE_LOCK, IO_STATUS_BLOCK, IO_WORKITEM, IRP, KDEVICE_QUEUE,
+    KDEVICE_QUEUE_ENTRY, KDPC, KEVENT, KINTERRUPT, KTIMER, MDL, NtStatus, RTL_QUERY_REGISTRY_TABLE,
+    UNICODE_STRING,
 };
 
 /// A dispatch routine.
@@ -24,6 +25,8 @@ pub(crate) type Deferred = unsafe extern "system" fn(*mut KDPC, *mut c_void, *mu
 pub(crate) type ServiceRoutine = unsafe extern "system" fn(*mut KINTERRUPT, *mut c_void) -> u8;
 /// An interrupt message service routine; the last argument is the message's number.
 pub(crate) type MessageServiceRoutine = unsafe extern "system" fn(*mut KINTERRUPT, *mut c_void, u32) -> u8;
+/// The routine of a work item.
+pub(crate) type WorkItemRoutine = unsafe extern "system" fn(*mut DEVICE_OBJECT, *mut c_void);
 /// A routine for `KeSynchronizeExecution`.
 pub(crate) type SynchronizeRoutine = unsafe extern "system" fn(*mut c_void) -> u8;
 
@@ -50,10 +53,23 @@ unsafe extern "C" {
         line: u32,
         size: u32,
     ) -> NtStatus;
+    pub(crate) fn IoAllocateIrp(stack_size: i8, charge_quota: u8) -> *mut IRP;
+    pub(crate) fn IoAllocateWorkItem(device: *mut DEVICE_OBJECT) -> *mut IO_WORKITEM;
     pub(crate) fn IoAttachDeviceToDeviceStack(
         source: *mut DEVICE_OBJECT,
         target: *mut DEVICE_OBJECT,
     ) -> *mut DEVICE_OBJECT;
+    pub(crate) fn IoBuildDeviceIoControlRequest(
+        code: u32,
+        device: *mut DEVICE_OBJECT,
+        input: *mut c_void,
+        input_length: u32,
+        output: *mut c_void,
+        output_length: u32,
+        internal: u8,
+        event: *mut KEVENT,
+        result: *mut IO_STATUS_BLOCK,
+    ) -> *mut IRP;
     pub(crate) fn IoConnectInterruptEx(parameters: *mut IO_CONNECT_INTERRUPT_PARAMETERS) -> NtStatus;
     pub(crate) fn IoCreateDevice(
         driver: *mut DRIVER_OBJECT,
@@ -69,6 +85,13 @@ unsafe extern "C" {
     pub(crate) fn IoDeleteSymbolicLink(link: *mut UNICODE_STRING) -> NtStatus;
     pub(crate) fn IoDetachDevice(lower: *mut DEVICE_OBJECT);
     pub(crate) fn IoDisconnectInterruptEx(parameters: *mut IO_DISCONNECT_INTERRUPT_PARAMETERS);
+    pub(crate) fn IoFreeIrp(irp: *mut IRP);
+    pub(crate) fn IoFreeWorkItem(item: *mut IO_WORKITEM);
+    pub(crate) fn IoGetDmaAdapter(
+        pdo: *mut DEVICE_OBJECT,
+        description: *mut DEVICE_DESCRIPTION,
+        map_registers: *mut u32,
+    ) -> *mut DMA_ADAPTER;
     pub(crate) fn IoInitializeRemoveLockEx(
         lock: *mut IO_REMOVE_LOCK,
         tag: u32,
@@ -82,6 +105,12 @@ unsafe extern "C" {
         access: u32,
         key: *mut *mut c_void,
     ) -> NtStatus;
+    pub(crate) fn IoQueueWorkItem(
+        item: *mut IO_WORKITEM,
+        routine: WorkItemRoutine,
+        queue: u32,
+        context: *mut c_void,
+    );
     pub(crate) fn IoRegisterDeviceInterface(
         pdo: *mut DEVICE_OBJECT,
         class: *const GUID,
@@ -91,6 +120,7 @@ unsafe extern "C" {
     pub(crate) fn IoReleaseCancelSpinLock(irql: u8);
     pub(crate) fn IoReleaseRemoveLockAndWaitEx(lock: *mut IO_REMOVE_LOCK, tag: *mut c_void, size: u32);
     pub(crate) fn IoReleaseRemoveLockEx(lock: *mut IO_REMOVE_LOCK, tag: *mut c_void, size: u32);
+    pub(crate) fn IoReuseIrp(irp: *mut IRP, status: NtStatus);
     pub(crate) fn IoSetDeviceInterfaceState(name: *mut UNICODE_STRING, enable: u8) -> NtStatus;
     pub(crate) fn IoSetStartIoAttributes(device: *mut DEVICE_OBJECT, deferred: u8, non_cancelable: u8);
     pub(crate) fn IoStartNextPacket(device: *mut DEVICE_OBJECT, cancelable: u8);
@@ -137,6 +167,14 @@ unsafe extern "C" {
     ) -> NtStatus;
     pub(crate) fn KfRaiseIrql(irql: u8) -> u8;
     pub(crate) fn MmMapIoSpace(physical: u64, bytes: usize, caching: u32) -> *mut c_void;
+    pub(crate) fn MmMapLockedPagesSpecifyCache(
+        list: *mut MDL,
+        mode: i8,
+        caching: u32,
+        address: *mut c_void,
+        bug_check: u32,
+        priority: u32,
+    ) -> *mut c_void;
     pub(crate) fn MmUnmapIoSpace(address: *mut c_void, bytes: usize);
     pub(crate) fn PoCallDriver(device: *mut DEVICE_OBJECT, irp: *mut IRP) -> NtStatus;
     pub(crate) fn PoSetPowerState(device: *mut DEVICE_OBJECT, kind: u32, state: u32) -> u32;

@@ -61,7 +61,7 @@ fn requests_leave_in_the_order_they_came() {
     }
     let mut order = Vec::new();
     while let Some(irp) = device.waiting.pop(&mut passive) {
-        irp.complete(NtStatus::SUCCESS, order.len(), &mut passive);
+        irp.complete(NtStatus::SUCCESS, 0, &mut passive);
         order.extend(fake::completed().iter().map(|done| done.0));
     }
     assert_eq!(order, [at(&all[0]), at(&all[1]), at(&all[2])]);
@@ -147,6 +147,16 @@ fn a_request_that_is_dropped_fails() {
 }
 
 #[test]
+fn no_more_is_transferred_than_a_request_has_room_for() {
+    let (device, mut passive) = rig(1);
+    for (said, told) in [(3, 3), (4, 4), (5, 4), (usize::MAX, 4)] {
+        let mut request = Request::read(0, 4);
+        pended(&device, &mut request).complete(NtStatus::SUCCESS, said, &mut passive);
+        assert_eq!(fake::completed(), [(at(&request), NtStatus::SUCCESS, told)], "the driver said {said}");
+    }
+}
+
+#[test]
 fn a_request_without_a_remove_lock_releases_none() {
     let mut request = Request::read(0, 4);
     // SAFETY: the request is the test's.
@@ -158,10 +168,10 @@ fn a_request_without_a_remove_lock_releases_none() {
 fn a_spin_lock_raises_and_comes_back_from_either_level() {
     let (_, mut passive) = rig(1);
     let lock = SpinLock::new(1);
-    assert_eq!(lock.with(&mut passive, |value| core::mem::replace(value, 2)), 1);
+    assert_eq!(lock.with(&mut passive, |value, _dispatch| core::mem::replace(value, 2)), 1);
     assert_eq!(fake::irql(), 0);
     at_dispatch(&mut passive, |dispatch| {
-        assert_eq!(*lock.lock(dispatch), 2);
+        assert_eq!(lock.with(dispatch, |value, _dispatch| *value), 2);
         assert_eq!(fake::irql(), abi::DISPATCH_LEVEL, "the lock was taken at this level, and leaves it");
     });
     assert_eq!(fake::irql(), 0);
@@ -170,7 +180,7 @@ fn a_spin_lock_raises_and_comes_back_from_either_level() {
 #[test]
 fn what_is_taken_away_lets_nobody_in() {
     let (_, mut passive) = rig(1);
-    let place = Rundown::new(TAG).unwrap();
+    let place = Rundown::new(TAG, &mut passive).unwrap();
     assert!(place.enter(&mut passive).is_none());
     assert!(place.put(7, &mut passive).is_ok());
     assert_eq!(place.put(8, &mut passive), Err(8), "one at a time");
@@ -184,7 +194,7 @@ fn what_is_taken_away_lets_nobody_in() {
 #[test]
 fn the_last_user_lets_the_taker_go_on() {
     let (_, mut passive) = rig(1);
-    let place = Rundown::new(TAG).unwrap();
+    let place = Rundown::new(TAG, &mut passive).unwrap();
     assert!(place.put(7, &mut passive).is_ok());
     let (one, other) = (place.enter(&mut passive).unwrap(), place.enter(&mut passive).unwrap());
     place.close_for_test();

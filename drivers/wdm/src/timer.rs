@@ -5,12 +5,11 @@
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
-use core::marker::PhantomData;
 
 use abi::{KDPC, KTIMER};
 
-use crate::device::Device;
-use crate::irql::{AtMostDispatch, Dispatch, Passive};
+use crate::device::{Device, Tie};
+use crate::irql::{self, AtMostDispatch, Dispatch, Passive};
 use crate::pool::{PoolBox, Tag};
 use crate::{Result, sys};
 
@@ -21,18 +20,20 @@ struct Block<T> {
     routine: fn(&Device<T>, &mut Dispatch),
 }
 
-/// A timer of a device. Dropping it cancels it and waits for its routine, so it must not be dropped above
-/// `PASSIVE_LEVEL`: like an [`crate::Interrupt`] it is not [`Send`].
+/// A timer of a device. Dropping it cancels it and waits for its routine: at `PASSIVE_LEVEL`; above that its end is a bug check, and
+/// so is the removal of its device if it is still there.
 pub struct Timer<T> {
     block: PoolBox<Block<T>>,
-    only_passive_drops: PhantomData<*mut ()>,
+    _tie: Tie,
 }
 
-// SAFETY: the kernel's routines take a timer from any processor.
+// SAFETY: the kernel's routines take a timer from any processor, and the device, which is shared, is there until the timer has gone.
 unsafe impl<T: Sync> Sync for Timer<T> {}
+// SAFETY: as above; any thread may drop it.
+unsafe impl<T: Sync> Send for Timer<T> {}
 
 impl<T: Sync + 'static> Timer<T> {
-    /// A timer that is not set. It must be kept by the device itself, so that it goes before that.
+    /// A timer that is not set. It goes when the device is stopped.
     ///
     /// # Errors
     /// `STATUS_INSUFFICIENT_RESOURCES`.
@@ -40,7 +41,7 @@ impl<T: Sync + 'static> Timer<T> {
         device: &Device<T>,
         routine: fn(&Device<T>, &mut Dispatch),
         tag: Tag,
-        _passive: &mut Passive,
+        passive: &mut Passive,
     ) -> Result<Self> {
         let block = Block {
             timer: UnsafeCell::new(KTIMER::zeroed()),
@@ -48,13 +49,13 @@ impl<T: Sync + 'static> Timer<T> {
             device,
             routine,
         };
-        let block = PoolBox::new(block, tag)?;
+        let block = PoolBox::new(block, tag, passive)?;
         // SAFETY: both objects are ours and stay where they are.
         unsafe {
             sys::KeInitializeTimer(block.timer.get());
             sys::KeInitializeDpc(block.dpc.get(), fired::<T>, block.as_ptr().cast());
         }
-        Ok(Self { block, only_passive_drops: PhantomData })
+        Ok(Self { block, _tie: device.tie() })
     }
 
     /// Sets it: its routine runs in so many milliseconds. If it was set already it fires at the new time only.
@@ -68,7 +69,8 @@ impl<T: Sync + 'static> Timer<T> {
 
 impl<T> Drop for Timer<T> {
     fn drop(&mut self) {
-        // SAFETY: initialized; at PASSIVE_LEVEL, as the type asks. After the flush the routine does not run.
+        irql::expect_at_most(abi::PASSIVE_LEVEL);
+        // SAFETY: initialized; at PASSIVE_LEVEL. After the flush the routine does not run.
         unsafe {
             sys::KeCancelTimer(self.block.timer.get());
             sys::KeFlushQueuedDpcs();
@@ -82,7 +84,8 @@ unsafe extern "system" fn fired<T>(
     _one: *mut c_void,
     _two: *mut c_void,
 ) {
-    // SAFETY: the block lives until its timer is cancelled and its DPC flushed, and the device longer.
+    // SAFETY: the block lives until its timer is cancelled and its DPC flushed, or for ever if it was forgotten; the device does not
+    // go before its tie.
     let (device, routine) = unsafe {
         let block = &*block.cast::<Block<T>>();
         (&*block.device, block.routine)

@@ -7,8 +7,8 @@ use core::marker::PhantomData;
 
 use abi::NtStatus;
 
-use crate::irql::AtMostDispatch;
-use crate::register::{Block, Register, Width};
+use crate::irql::{self, AtMostDispatch};
+use crate::register::{Block, PortWidth, Register, Width};
 use crate::resource::{MemoryRange, PortRange};
 use crate::{Result, sys};
 
@@ -16,7 +16,7 @@ use crate::{Result, sys};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OutOfWindow;
 
-/// A block mapped from memory space. Dropping it unmaps it.
+/// A block mapped from memory space. Dropping it unmaps it, at `DISPATCH_LEVEL` and below: above that its end is a bug check.
 pub struct MemoryWindow<B> {
     address: usize,
     length: u32,
@@ -35,7 +35,7 @@ impl<B: Block> MemoryWindow<B> {
     /// # Errors
     /// `STATUS_DEVICE_CONFIGURATION_ERROR` if it is shorter than the block, `STATUS_INSUFFICIENT_RESOURCES` if it cannot
     /// be mapped.
-    pub fn map<L: AtMostDispatch>(range: &MemoryRange, _level: &mut L) -> Result<Self> {
+    pub fn map<L: AtMostDispatch>(range: &MemoryRange<'_>, _level: &mut L) -> Result<Self> {
         if range.length() < B::LENGTH {
             return Err(NtStatus::DEVICE_CONFIGURATION_ERROR);
         }
@@ -130,8 +130,9 @@ const fn bytes_to_alignment(address: usize) -> usize {
 
 impl<B> Drop for MemoryWindow<B> {
     fn drop(&mut self) {
+        irql::expect_at_most(abi::DISPATCH_LEVEL);
         let address = core::ptr::with_exposed_provenance_mut(self.address);
-        // SAFETY: mapped by `map` with this length; a window's owner is at most at DISPATCH_LEVEL.
+        // SAFETY: mapped by `map` with this length; at most at DISPATCH_LEVEL.
         unsafe { sys::MmUnmapIoSpace(address, self.length as usize) };
     }
 }
@@ -141,7 +142,7 @@ impl<B: Block> PortWindow<B> {
     ///
     /// # Errors
     /// `STATUS_DEVICE_CONFIGURATION_ERROR` if it is shorter than the block, or no port of this processor.
-    pub fn open(range: &PortRange) -> Result<Self> {
+    pub fn open(range: &PortRange<'_>) -> Result<Self> {
         let last = range.start().checked_add(u64::from(B::LENGTH.saturating_sub(1)));
         let fits = range.length() >= B::LENGTH && last.is_some_and(|last| last <= u64::from(u16::MAX));
         match u16::try_from(range.start()) {
@@ -151,18 +152,18 @@ impl<B: Block> PortWindow<B> {
     }
 
     /// Reads a register. At any level.
-    pub fn read<T: Width>(&self, register: Register<B, T>) -> T {
+    pub fn read<T: PortWidth>(&self, register: Register<B, T>) -> T {
         // SAFETY: the register lies inside the block, the block inside the range that the system gave the device.
         unsafe { T::read_port(self.port_of(register)) }
     }
 
     /// Writes a register. At any level.
-    pub fn write<T: Width>(&self, register: Register<B, T>, value: T) {
+    pub fn write<T: PortWidth>(&self, register: Register<B, T>, value: T) {
         // SAFETY: as `read`.
         unsafe { T::write_port(self.port_of(register), value) }
     }
 
-    fn port_of<T: Width>(&self, register: Register<B, T>) -> u16 {
+    fn port_of<T: PortWidth>(&self, register: Register<B, T>) -> u16 {
         let [low, high, ..] = register.offset().to_le_bytes(); // ports have 16 bits, as `open` has seen
         self.port.wrapping_add(u16::from_le_bytes([low, high]))
     }
@@ -178,7 +179,7 @@ pub enum Window<B> {
 
 impl<B: Block> Window<B> {
     /// Reads a register. At any level.
-    pub fn read<T: Width>(&self, register: Register<B, T>) -> T {
+    pub fn read<T: PortWidth>(&self, register: Register<B, T>) -> T {
         match self {
             Self::Memory(window) => window.read(register),
             Self::Port(window) => window.read(register),
@@ -186,7 +187,7 @@ impl<B: Block> Window<B> {
     }
 
     /// Writes a register. At any level.
-    pub fn write<T: Width>(&self, register: Register<B, T>, value: T) {
+    pub fn write<T: PortWidth>(&self, register: Register<B, T>, value: T) {
         match self {
             Self::Memory(window) => window.write(register, value),
             Self::Port(window) => window.write(register, value),

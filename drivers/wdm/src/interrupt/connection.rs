@@ -15,8 +15,8 @@ use abi::{
 };
 
 use super::{Claim, Service};
-use crate::device::Device;
-use crate::irql::{Dirql, Passive};
+use crate::device::{Device, Tie};
+use crate::irql::{self, Dirql, Passive};
 use crate::pool::{PoolBox, Tag};
 use crate::resource::Vector;
 use crate::{Result, dpc, raw, sys};
@@ -52,9 +52,14 @@ pub(super) struct Context<S> {
 
 impl<S: Send + 'static> Context<S> {
     /// What is to be connected; it stays where it is.
-    pub(super) fn new<T>(device: &Device<T>, state: S, tag: Tag) -> Result<PoolBox<Self>> {
+    pub(super) fn new<T>(
+        device: &Device<T>,
+        state: S,
+        tag: Tag,
+        passive: &mut Passive,
+    ) -> Result<PoolBox<Self>> {
         let connected = UnsafeCell::new(DriverPtr::NULL);
-        PoolBox::new(Self { state: UnsafeCell::new(state), device: device.object(), connected }, tag)
+        PoolBox::new(Self { state: UnsafeCell::new(state), device: device.object(), connected }, tag, passive)
     }
 
     /// For the member `ServiceContext`.
@@ -99,30 +104,36 @@ unsafe extern "system" fn serve<S: Service>(_interrupt: *mut KINTERRUPT, context
     unsafe { Context::<S>::call(context, S::service) }
 }
 
-/// A connection. Dropping it disconnects and waits for the DPCs that were requested, so it must not be dropped above
-/// `PASSIVE_LEVEL`: it is not [`Send`], so that only a [`crate::Rundown`] can hold it in a device.
+/// A connection. Dropping it disconnects and waits for the DPCs that were requested: at `PASSIVE_LEVEL`; above that its end is a bug
+/// check, and so is the removal of its device if it is still there.
 pub(super) struct Connection<S> {
     context: PoolBox<Context<S>>,
     version: u32,
-    only_passive_drops: PhantomData<*mut ()>,
+    /// Its routine may run at PASSIVE_LEVEL, where a wait synchronizes with it.
+    waits: bool,
+    _tie: Tie,
 }
 
 // SAFETY: what a shared connection gives out, it gives to one processor at a time.
 unsafe impl<S: Send> Sync for Connection<S> {}
+// SAFETY: any thread may end it, and drop the routine's state with it.
+unsafe impl<S: Send> Send for Connection<S> {}
 
 impl<S: Send + 'static> Connection<S> {
-    /// Connects as `parameters` ask; where the platform knows only the fully specified form, as `again` asks, if there is that.
+    /// Connects as `parameters` ask; where the platform knows only the fully specified form, as `again` asks, if there is that. At
+    /// `PASSIVE_LEVEL`. `waits` says that the line's level is that too.
     ///
     /// # Errors
     /// Those of `IoConnectInterruptEx`.
     ///
     /// # Safety
-    /// All parameters are filled in for this context, with a routine for it, and for a device that outlives the connection.
-    pub(super) unsafe fn make(
+    /// At PASSIVE_LEVEL. All parameters are filled in for this context, with a routine for it, and for the device.
+    pub(super) unsafe fn make<T>(
+        device: &Device<T>,
         context: PoolBox<Context<S>>,
         mut parameters: Connect,
         again: Option<Connect>,
-        _passive: &mut Passive,
+        waits: bool,
     ) -> Result<Self> {
         // SAFETY: at PASSIVE_LEVEL; the context stays where it is until the connection has ended.
         let mut status = unsafe { sys::IoConnectInterruptEx(&raw mut parameters) };
@@ -137,7 +148,8 @@ impl<S: Send + 'static> Connection<S> {
             status = unsafe { sys::IoConnectInterruptEx(&raw mut parameters) };
         }
         if status.is_success() {
-            Ok(Self { context, version, only_passive_drops: PhantomData })
+            let waits = waits && version != abi::CONNECT_MESSAGE_BASED;
+            Ok(Self { context, version, waits, _tie: device.tie() })
         } else {
             Err(status)
         }
@@ -147,7 +159,14 @@ impl<S: Send + 'static> Connection<S> {
     ///
     /// # Safety
     /// The routine's level is `L`; the caller is at most at `DISPATCH_LEVEL`, and where `L` is `PASSIVE_LEVEL` at that.
+    ///
+    /// # Panics
+    /// Above `PASSIVE_LEVEL`, if the line's level turned out to be that: it is a bug check.
+    #[track_caller]
     pub(super) unsafe fn synchronize<L: RoutineLevel, R>(&self, body: impl FnOnce(&mut S, &mut L) -> R) -> R {
+        if self.waits {
+            irql::expect_at_most(abi::PASSIVE_LEVEL);
+        }
         let mut call =
             Call { state: self.context.state.get(), body: Some(body), result: None, level: PhantomData };
         // SAFETY: connected; `synchronized` is the routine for this type of call, which outlives it.
@@ -186,8 +205,9 @@ impl<S> Connection<S> {
 
 impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
+        irql::expect_at_most(abi::PASSIVE_LEVEL);
         let mut parameters = Disconnect::zeroed();
-        // SAFETY: connected, by this version; at PASSIVE_LEVEL, as the type asks. After this no service routine runs, and
+        // SAFETY: connected, by this version; at PASSIVE_LEVEL. After this no service routine runs, and
         // after the flush no DPC that one requested.
         unsafe {
             raw::set(&raw mut parameters, Disconnect::Version, self.version);

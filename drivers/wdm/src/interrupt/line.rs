@@ -15,8 +15,8 @@ use crate::pool::Tag;
 use crate::resource::InterruptLine;
 use crate::{Result, raw};
 
-/// A connection to the device's line. Dropping it disconnects and waits for the DPCs that were requested, so it must not be
-/// dropped above `PASSIVE_LEVEL`: it is not [`Send`], so that only a [`crate::Rundown`] can hold it in a device.
+/// A connection to the device's line. Dropping it disconnects and waits for the DPCs that were requested, at
+/// `PASSIVE_LEVEL`. Its device cannot be removed while it is there: it goes when the device is stopped.
 pub struct Interrupt<S>(Connection<S>);
 
 impl<S: Service> Interrupt<S> {
@@ -31,11 +31,14 @@ impl<S: Service> Interrupt<S> {
         tag: Tag,
         passive: &mut Passive,
     ) -> Result<Self> {
-        let context = Context::new(device, state, tag)?;
+        let context = Context::new(device, state, tag, passive)?;
         let parameters = line_based(device, &context);
         let again = fully_specified(device, &context, line_routine::<S>(), &line.0);
-        // SAFETY: filled in for this context, and for the device, which outlives what it holds.
-        unsafe { Connection::make(context, parameters, Some(again), passive) }.map(Self)
+        // SAFETY: at PASSIVE_LEVEL; filled in for this context, and for the device.
+        unsafe {
+            Connection::make(device, context, parameters, Some(again), line.0.irql == abi::PASSIVE_LEVEL)
+        }
+        .map(Self)
     }
 
     /// Runs `body` on the service routine's state, at its level and with its lock held (`KeSynchronizeExecution`). Of a line

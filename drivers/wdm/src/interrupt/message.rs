@@ -20,8 +20,8 @@ use crate::resource::InterruptLine;
 use crate::{Result, raw, sys};
 
 /// A connection to the device's messages, or to its line. Dropping it disconnects and waits for the DPCs that were
-/// requested, so it must not be dropped above `PASSIVE_LEVEL`: it is not [`Send`], so that only a [`crate::Rundown`] can
-/// hold it in a device.
+/// requested, at
+/// `PASSIVE_LEVEL`. Its device cannot be removed while it is there: it goes when the device is stopped.
 pub struct Messages<S>(Connection<S>);
 
 /// The messages that a device was given.
@@ -47,13 +47,14 @@ impl<S: MessageService> Messages<S> {
         tag: Tag,
         passive: &mut Passive,
     ) -> Result<Self> {
-        let context = Context::new(device, state, tag)?;
+        let context = Context::new(device, state, tag, passive)?;
         let routine: sys::MessageServiceRoutine = serve_message::<S>;
         let routines = [raw::stored((routine as *const ()).cast_mut()), line_routine::<S>()];
         let parameters = message_based(abi::CONNECT_MESSAGE_BASED, device, &context, routines);
         let again = line.map(|line| fully_specified(device, &context, line_routine::<S>(), &line.0));
-        // SAFETY: filled in for this context, and for the device, which outlives what it holds.
-        unsafe { Connection::make(context, parameters, again, passive) }.map(Self)
+        let waits = line.is_some_and(|line| line.0.irql == abi::PASSIVE_LEVEL);
+        // SAFETY: at PASSIVE_LEVEL; filled in for this context, and for the device.
+        unsafe { Connection::make(device, context, parameters, again, waits) }.map(Self)
     }
 
     /// Runs `body` on the service routine's state, at its level and with the lock of all messages held

@@ -26,8 +26,8 @@ use crate::resource::{InterruptLine, Vector};
 use crate::{Result, raw, sys};
 
 /// A connection to the device's messages, or to its line, whose routine runs at `PASSIVE_LEVEL`. Dropping it disconnects and waits
-/// for the routine and for the DPCs that were requested, so it must not be dropped above `PASSIVE_LEVEL`: it is not [`Send`], so
-/// that only a [`crate::Rundown`] can hold it in a device.
+/// for the routine and for the DPCs that were requested, at
+/// `PASSIVE_LEVEL`. Its device cannot be removed while it is there: it goes when the device is stopped.
 pub struct PassiveMessages<S>(Connection<S>);
 
 impl<S: PassiveMessageService> PassiveMessages<S> {
@@ -44,7 +44,7 @@ impl<S: PassiveMessageService> PassiveMessages<S> {
         tag: Tag,
         passive: &mut Passive,
     ) -> Result<Self> {
-        let context = Context::new(device, state, tag)?;
+        let context = Context::new(device, state, tag, passive)?;
         let routine: sys::MessageServiceRoutine = serve_passive_message::<S>;
         let routines = [raw::stored((routine as *const ()).cast_mut()), line_routine::<S>()];
         let parameters = message_based(abi::CONNECT_MESSAGE_BASED_PASSIVE, device, &context, routines);
@@ -52,8 +52,8 @@ impl<S: PassiveMessageService> PassiveMessages<S> {
             let at_passive = Vector { irql: abi::PASSIVE_LEVEL, ..line.0 };
             fully_specified(device, &context, line_routine::<S>(), &at_passive)
         });
-        // SAFETY: filled in for this context, and for the device, which outlives what it holds.
-        unsafe { Connection::make(context, parameters, again, passive) }.map(Self)
+        // SAFETY: at PASSIVE_LEVEL; filled in for this context, and for the device.
+        unsafe { Connection::make(device, context, parameters, again, false) }.map(Self)
     }
 
     /// Runs `body` on the service routine's state, at `PASSIVE_LEVEL` while the routine is kept out (`KeSynchronizeExecution`).

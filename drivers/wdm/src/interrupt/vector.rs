@@ -12,8 +12,8 @@ use crate::irql::{AtMostDispatch, Dirql, Passive};
 use crate::pool::Tag;
 use crate::resource::MessageVector;
 
-/// A connection to one message by its vector. Dropping it disconnects and waits for the DPCs that were requested, so it must not
-/// be dropped above `PASSIVE_LEVEL`: it is not [`Send`], so that only a [`crate::Rundown`] can hold it in a device.
+/// A connection to one message by its vector. Dropping it disconnects and waits for the DPCs that were requested, at
+/// `PASSIVE_LEVEL`. A device cannot be removed while it is there: stop it before.
 pub struct Message<S>(Connection<S>);
 
 impl<S: Service> Message<S> {
@@ -28,10 +28,10 @@ impl<S: Service> Message<S> {
         tag: Tag,
         passive: &mut Passive,
     ) -> Result<Self> {
-        let context = Context::new(device, state, tag)?;
+        let context = Context::new(device, state, tag, passive)?;
         let parameters = fully_specified(device, &context, line_routine::<S>(), &vector.0);
-        // SAFETY: filled in for this context, and for the device, which outlives what it holds.
-        unsafe { Connection::make(context, parameters, None, passive) }.map(Self)
+        // SAFETY: at PASSIVE_LEVEL; filled in for this context, and for the device.
+        unsafe { Connection::make(device, context, parameters, None, false) }.map(Self)
     }
 
     /// Runs `body` on this vector's state, at its level and with its lock held (`KeSynchronizeExecution`). The routines of other

@@ -1,0 +1,193 @@
+//! Device control requests: copies between the card's memory and an application's pages, and what work items do.
+//!
+//! The codes stand in the driver's own header.
+
+use core::sync::atomic::Ordering;
+
+use wdm::abi::{
+    FILE_ANY_ACCESS, FILE_DEVICE_UNKNOWN, METHOD_BUFFERED, METHOD_IN_DIRECT, METHOD_OUT_DIRECT, ctl_code,
+};
+use wdm::{
+    Answer, Device, DispatchOrBelow, Irp, Line, NtStatus, Passive, PendingIrp, Result, WorkItem,
+    delay_milliseconds,
+};
+
+use crate::TAG;
+use crate::card::{Card, is_open};
+
+const fn code(function: u32, method: u32) -> u32 {
+    ctl_code(FILE_DEVICE_UNKNOWN, function, method, FILE_ANY_ACCESS)
+}
+
+const PUT: u32 = code(0xE00, METHOD_IN_DIRECT);
+const GET: u32 = code(0xE01, METHOD_OUT_DIRECT);
+const SLEEP: u32 = code(0xE02, METHOD_BUFFERED);
+const SLEEP_ALONE: u32 = code(0xE03, METHOD_BUFFERED);
+const MISTAKE: u32 = code(0xE04, METHOD_BUFFERED);
+const STATE: u32 = code(0xE05, METHOD_BUFFERED);
+const BY_PROCESSOR: u32 = code(0xE06, METHOD_BUFFERED);
+
+/// Bytes that are copied at once.
+const CHUNK: usize = 256;
+
+/// `IRP_MJ_DEVICE_CONTROL`.
+pub(crate) fn dispatch<'irp>(
+    device: &Device<Card>,
+    mut irp: Irp<'irp>,
+    level: &mut DispatchOrBelow,
+) -> Answer<'irp> {
+    if !is_open(device) {
+        return irp.complete(NtStatus::DEVICE_NOT_READY, 0, level);
+    }
+    let result = match irp.control().code {
+        PUT => number(&mut irp, 0).and_then(|at| put(device, &irp, at, level)),
+        GET => number(&mut irp, 0).and_then(|at| get(device, &irp, at, level)),
+        SLEEP => return sleep(device, irp, level),
+        SLEEP_ALONE => sleep_alone(device, &mut irp, level),
+        MISTAKE => number(&mut irp, 0).map(|mistake| {
+            device.mistake.store(mistake, Ordering::Release);
+            0
+        }),
+        BY_PROCESSOR => number(&mut irp, 0).map(|yes| {
+            device.by_processor.store(yes, Ordering::Relaxed);
+            0
+        }),
+        STATE => state(device, &mut irp, level),
+        _ => Err(NtStatus::INVALID_DEVICE_REQUEST),
+    };
+    answer(irp, result, level)
+}
+
+/// Ends a request: with so many bytes, or with why not.
+pub(crate) fn answer<'irp>(
+    irp: Irp<'irp>,
+    result: Result<usize>,
+    level: &mut DispatchOrBelow,
+) -> Answer<'irp> {
+    match result {
+        Ok(bytes) => irp.complete(NtStatus::SUCCESS, bytes, level),
+        Err(status) => irp.complete(status, 0, level),
+    }
+}
+
+/// A number of the input.
+fn number(irp: &mut Irp<'_>, index: usize) -> Result<u32> {
+    let given = irp.control().input as usize;
+    let words = irp.buffer().get(..given).unwrap_or_default().as_chunks::<4>().0;
+    words.get(index).map(|word| u32::from_le_bytes(*word)).ok_or(NtStatus::BUFFER_TOO_SMALL)
+}
+
+/// The application's pages go to the card's memory.
+///
+/// # Errors
+/// If they do not fit there.
+pub(crate) fn put(
+    device: &Device<Card>,
+    irp: &Irp<'_>,
+    at: u32,
+    level: &mut DispatchOrBelow,
+) -> Result<usize> {
+    let hardware = device.hardware.enter(level).ok_or(NtStatus::DEVICE_NOT_CONNECTED)?;
+    let pages = irp.source(level)?;
+    let mut chunk = [0; CHUNK];
+    for done in (0..pages.len()).step_by(CHUNK) {
+        let bytes = &mut chunk[..(pages.len() - done).min(CHUNK)];
+        pages.copy_from(done, bytes)?;
+        let offset = u32::try_from(done).ok().and_then(|done| done.checked_add(at));
+        let offset = offset.ok_or(NtStatus::INVALID_PARAMETER)?;
+        hardware.memory.copy_to(offset, bytes).map_err(|_| NtStatus::INVALID_PARAMETER)?;
+    }
+    Ok(pages.len())
+}
+
+/// The card's memory goes to the application's pages.
+///
+/// # Errors
+/// If there is not as much from there on.
+pub(crate) fn get(
+    device: &Device<Card>,
+    irp: &Irp<'_>,
+    at: u32,
+    level: &mut DispatchOrBelow,
+) -> Result<usize> {
+    let hardware = device.hardware.enter(level).ok_or(NtStatus::DEVICE_NOT_CONNECTED)?;
+    let pages = irp.destination(level)?;
+    let mut chunk = [0; CHUNK];
+    for done in (0..pages.len()).step_by(CHUNK) {
+        let bytes = &mut chunk[..(pages.len() - done).min(CHUNK)];
+        let offset = u32::try_from(done).ok().and_then(|done| done.checked_add(at));
+        let offset = offset.ok_or(NtStatus::INVALID_PARAMETER)?;
+        hardware.memory.copy_from(offset, bytes).map_err(|_| NtStatus::INVALID_PARAMETER)?;
+        pages.copy_to(done, bytes)?;
+    }
+    Ok(pages.len())
+}
+
+/// What a work item sleeps for.
+struct Sleeper {
+    milliseconds: u32,
+    irp: PendingIrp,
+}
+
+/// A work item ends the request.
+fn sleep<'irp>(device: &Device<Card>, mut irp: Irp<'irp>, level: &mut DispatchOrBelow) -> Answer<'irp> {
+    let asked =
+        number(&mut irp, 0).and_then(|milliseconds| Ok((milliseconds, WorkItem::new(device, TAG, level)?)));
+    let (milliseconds, item) = match asked {
+        Ok(asked) => asked,
+        Err(status) => return irp.complete(status, 0, level),
+    };
+    let (irp, answer) = irp.pend();
+    if let Err((_item, sleeper)) = item.queue(device, Sleeper { milliseconds, irp }, slept, level) {
+        sleeper.irp.complete(NtStatus::DELETE_PENDING, 0, level);
+    }
+    answer
+}
+
+fn slept(device: &Device<Card>, sleeper: Sleeper, _item: WorkItem<Card, Sleeper>, passive: &mut Passive) {
+    let Sleeper { milliseconds, mut irp } = sleeper;
+    delay_milliseconds(milliseconds, passive);
+    let before = device.slept.fetch_add(1, Ordering::AcqRel);
+    let room = irp.control().output as usize;
+    if let Some(answer) = irp.buffer().get_mut(..room).unwrap_or_default().first_chunk_mut() {
+        *answer = before.to_le_bytes();
+        irp.complete(NtStatus::SUCCESS, 4, passive);
+    } else {
+        irp.complete(NtStatus::BUFFER_TOO_SMALL, 0, passive);
+    }
+}
+
+/// A work item that no request waits for: the device's removal does.
+fn sleep_alone(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
+    let (milliseconds, times) = (number(irp, 0)?, number(irp, 1)?);
+    let item = WorkItem::new(device, TAG, level)?;
+    item.queue(device, (milliseconds, times), slept_alone, level).map_err(|_| NtStatus::DELETE_PENDING)?;
+    Ok(0)
+}
+
+fn slept_alone(
+    device: &Device<Card>,
+    (milliseconds, times): (u32, u32),
+    item: WorkItem<Card, (u32, u32)>,
+    passive: &mut Passive,
+) {
+    delay_milliseconds(milliseconds, passive);
+    Line::new("card_rust: slept, ").decimal(times).text(" times to go").print();
+    if times > 1
+        && let Err((_item, (_, times))) = item.queue(device, (milliseconds, times - 1), slept_alone, passive)
+    {
+        Line::new("card_rust: the device goes, ").decimal(times).text(" times early").print();
+    }
+}
+
+fn state(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
+    let hardware = device.hardware.enter(level).ok_or(NtStatus::DEVICE_NOT_CONNECTED)?;
+    let numbers = [&hardware.chip.interrupts, &device.transfers].map(|number| number.load(Ordering::Relaxed));
+    let room = irp.control().output as usize;
+    let places = irp.buffer().get_mut(..room).unwrap_or_default().as_chunks_mut::<4>().0;
+    let places = places.get_mut(..numbers.len()).ok_or(NtStatus::BUFFER_TOO_SMALL)?;
+    for (place, number) in places.iter_mut().zip(numbers) {
+        *place = number.to_le_bytes();
+    }
+    Ok(numbers.len() * 4)
+}
