@@ -8,6 +8,7 @@
 #include "memory/doubtful.h"
 #include "memory/limits.h"
 #include "memory/mappings.h"
+#include "memory/special.h"
 #include "memory/stacks.h"
 #include "memory/zones.h"
 
@@ -26,6 +27,7 @@ static ULONG (*const Stories[])(VOID) = {
     AdvancedMdl, AdvancedAndUnlocked, ProtectedMapping, WrittenThoughReadOnly, ReservedAddresses, ContiguousOfNode,
     MisusedRange, /* from 23 on */
     LargerStack, DeeperThanAsked, /* from 30 on */
+    SpecialBlocks, SpecialMistake, DeepRoutines, FourteenKiB,
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

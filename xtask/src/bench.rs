@@ -26,6 +26,7 @@ const GOALS: &[(&str, f64)] = &[
     ("section_map_64k", 5_000.0),
     ("pool_alloc_free", 40.0),
     ("pool_alloc_free_checked", 150.0),
+    ("pool_alloc_free_special", 6_000.0),
     ("stack_of_six", 300.0),
     ("dma_sg_64k", 2_000.0),
     ("irp_outstanding", 600.0),

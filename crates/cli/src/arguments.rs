@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::terminal::Color;
 use clap::{Args, Parser, Subcommand};
 use dirql::explore::Policy;
-use dirql::{Platform, Verifier};
+use dirql::{Platform, SpecialPool, Verifier};
 
 /// The command line.
 #[derive(Parser)]
@@ -122,10 +122,22 @@ pub(crate) struct Setup {
     /// call fails that asks for more
     #[arg(long, value_name = "SIZE", default_value = "192M", value_parser = size)]
     pub(crate) memory: u64,
+    /// How much stack each thread and processor has for drivers: 24K, as on x64, or 12K, as on x86
+    #[arg(long, value_name = "SIZE", default_value = "24K", value_parser = stack)]
+    pub(crate) stack: u64,
+    /// Tells behind the sums how deep each routine of the driver (dispatch routines, DPCs, interrupt routines, work items, threads, …)
+    /// went into its stack. Each call of one takes longer, and finds zeroes in the stack below it
+    #[arg(long)]
+    pub(crate) stack_depths: bool,
     /// What only Driver Verifier would stop for is an error: all of it, or the options named, with commas between them (special-pool,
     /// irql, pool, io, deadlock, dma, security, misc, ddi)
     #[arg(long, value_name = "OPTIONS", num_args = 0..=1, default_value = "none", default_missing_value = "all", require_equals = true)]
     pub(crate) verifier: Verifier,
+    /// Each block of pool that a driver allocates has pages of its own and ends before one that is never there, and those of a freed one
+    /// are gone: who goes beyond is told there, though accesses are not tested. All blocks, or those of the tags named (`?` and
+    /// `*` stand for any), with commas between them; `start`: blocks begin behind the page that is not there instead
+    #[arg(long, value_name = "TAGS", num_args = 0..=1, default_value = "none", default_missing_value = "all", require_equals = true)]
+    pub(crate) special_pool: SpecialPool,
     /// The Windows it is to be: 7, 8.1, 10-22h2 or 11-24h2
     #[arg(long, value_name = "VERSION", default_value = "11-24h2")]
     pub(crate) windows: String,
@@ -338,6 +350,14 @@ pub(crate) struct Imports {
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A size of kernel stacks.
+fn stack(text: &str) -> Result<u64, String> {
+    match size(text) {
+        Ok(bytes @ (0x3000 | 0x6000)) => Ok(bytes),
+        _ => Err("kernel stacks have 24K on x64, and 12K on x86".to_owned()),
+    }
 }
 
 /// A number of bytes: `64M`.

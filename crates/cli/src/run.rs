@@ -283,6 +283,9 @@ pub(crate) fn bench(setup: &Setup) -> Result<Bench, Error> {
         .group_size(setup.group_size)
         .platform(setup.platform)
         .verifier(setup.verifier)
+        .stack(setup.stack)
+        .stack_depths(setup.stack_depths)
+        .special_pool(setup.special_pool.clone())
         .memory(setup.memory)
         .processor(processor::parse(&setup.cpu)?)
         .windows(windows::parse(&setup.windows)?);

@@ -81,6 +81,8 @@ fn too_many_words(error: &mut clap::Error, typed: &str) {
     let before = words[..at].last().map(String::as_str);
     if before == Some("--verifier") {
         tip(error, format!("options of Verifier's stand behind a `=`: --verifier={typed}"));
+    } else if before == Some("--special-pool") {
+        tip(error, format!("tags of special pool stand behind a `=`: --special-pool={typed}"));
     } else if words[..at].iter().any(|word| word == "--do") {
         tip(error, "the script behind --do is one word for the shell; put it in quotes: --do 'open \\\\.\\Name as f; read f 4'".to_owned());
     } else if typed.to_lowercase().ends_with(".sys") {

@@ -53,6 +53,10 @@ fn what_was_mistyped_gets_what_was_probably_meant() {
         &["run", "x.sys", "--verifier", "pool"],
         "tip: options of Verifier's stand behind a `=`: --verifier=pool",
     );
+    tip(
+        &["run", "x.sys", "--special-pool", "Tag1"],
+        "tip: tags of special pool stand behind a `=`: --special-pool=Tag1",
+    );
     tip(&["run", "x.sys", "y.sys"], "tip: one driver is run; an image that it imports from comes by --with");
     tip(&["devices", "bnch"], "there is no device model `bnch`; did you mean `bench`?");
     tip(&["man", "rnu"], "there is no command `rnu`; did you mean `run`?");

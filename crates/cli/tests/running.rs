@@ -152,6 +152,26 @@ fn a_verdict_names_page_and_remedy_in_text_and_json_and_is_coloured_where_that_i
 }
 
 #[test]
+fn special_pool_tells_a_use_after_free_where_it_happens_with_who_allocated_and_freed_the_block() {
+    let bug = r"open \\.\DirqlFaults as f; ioctl f 0x222888";
+    let fast = run("faults.sys", &["--fast", "--quiet", "--do", bug]);
+    assert!(!fast.out.contains("use-after-free"), "{}", fast.said());
+    for options in [&["--special-pool"][..], &["--special-pool=Fau?,start"], &["--verifier=special-pool"]] {
+        let told = run("faults.sys", &[options, &["--fast", "--quiet", "--do", bug]].concat());
+        assert_eq!(told.code, Some(1), "{}", told.said());
+        for part in ["use-after-free", "DRIVER_PAGE_FAULT_IN_FREED_SPECIAL_POOL", "allocated at", "freed at"]
+        {
+            assert!(told.out.contains(part), "{part}: {}", told.said());
+        }
+        // Of the access, the allocation and the end.
+        assert!(told.out.matches("UseAfterFree").count() >= 3, "{}", told.said());
+    }
+    let wrong = run("faults.sys", &["--special-pool=Longer", "--do", bug]);
+    assert_eq!(wrong.code, Some(2), "{}", wrong.said());
+    assert!(wrong.said().contains("`Longer` is no pool tag"), "{}", wrong.said());
+}
+
+#[test]
 fn a_failed_expectation_is_exit_code_1_and_says_where() {
     let answer = run("legacy.sys", &["--quiet", "--do", r"open \\.\DirqlLegacy as f; read f 1"]);
     assert_eq!(answer.code, Some(1), "{}", answer.said());

@@ -15,6 +15,7 @@ use kernel::event::Reader;
 use kernel::fs::Folder;
 use kernel::hal::platform::Platform;
 use kernel::ldr;
+use kernel::mm::special_pool::SpecialPool;
 use kernel::nt::WindowsVersion;
 use kernel::verifier::Verifier;
 
@@ -205,6 +206,29 @@ impl Bench {
     #[must_use]
     pub fn verifier(mut self, options: Verifier) -> Self {
         self.settings.verifier = options;
+        self
+    }
+
+    /// Kernel stacks of so many bytes, a multiple of a page: 24 KiB unless said otherwise, as on x64; on x86 they have 12.
+    #[must_use]
+    pub fn stack(mut self, bytes: u64) -> Self {
+        self.settings.stack = bytes;
+        self
+    }
+
+    /// Measures how deep each routine of the driver goes into its stack, for the report. Each call of one costs more then, and finds
+    /// zeroes in the stack below it.
+    #[must_use]
+    pub fn stack_depths(mut self, measured: bool) -> Self {
+        self.settings.stack_depths = measured;
+        self
+    }
+
+    /// Whose blocks of pool lie on pages of their own, before or behind one that is never there: an access beyond them, or to one that is
+    /// freed, is told where it happens, in a machine that is not checked too.
+    #[must_use]
+    pub fn special_pool(mut self, whose: SpecialPool) -> Self {
+        self.settings.special_pool = whose;
         self
     }
 

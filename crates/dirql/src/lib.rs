@@ -30,6 +30,7 @@ pub use explain::{Explanation, Moments, explain};
 pub use explore;
 pub use kernel::fs::{Folder, Item};
 pub use kernel::hal::platform::Platform;
+pub use kernel::mm::special_pool::{Side, SpecialPool};
 pub use kernel::verifier::{Verifier, VerifierOption};
 pub use kernel::wmi::consumer::{Offered as WmiBlock, Question as WmiQuestion, Which as WmiInstance};
 pub use machine::{Boots, Completion, Exploration, Handle, Machine, Mark, Process, Request, User, put};

@@ -153,6 +153,63 @@ fn a_routine_that_goes_deeper_than_its_expanded_stack_overflows_it() {
     assert!(verdict.message.contains("memory.sys!Down"), "{report}");
 }
 
+/// The bytes that routines whose role and name end so went down.
+fn deep(report: &Report, role: &str, routine: &str) -> u64 {
+    let depths = &report.sums.routine_stacks;
+    let found = depths
+        .iter()
+        .find(|depth| depth.role.ends_with(role) && depth.routine.contains(&format!("!{routine}")));
+    found.unwrap_or_else(|| panic!("{role} {routine}: {depths:?}")).bytes
+}
+
+#[test]
+fn each_routine_of_the_driver_has_its_own_depth_where_that_is_asked_for() {
+    for (kib, checked) in [(12_u32, false), (24, false), (24, true)] {
+        let bytes = kib << 10;
+        let machine = start(|| bench().stack(bytes.into()).stack_depths(true).checked(checked));
+        let made = rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * 34, &bytes.to_le_bytes());
+        let report = machine.finish();
+        report.expect_clean();
+        assert_eq!(made, Ok(5), "{report}");
+        let expected = [
+            ("Dpc", "DeepDpc", 3),
+            ("WorkItem", "DeepWorkItem", 5),
+            ("ThreadStart", "DeepThread", 7),
+            ("DispatchDeviceControl", "DispatchDeviceControl", 2),
+        ];
+        for (role, routine, kib) in expected {
+            let depth = deep(&report, role, routine);
+            assert!((kib << 10..(kib << 10) + 1500).contains(&depth), "{routine}: {depth}\n{report}");
+        }
+        assert!(deep(&report, "DriverEntry", "DriverEntry") < 1000, "{report}");
+        assert!(
+            report.sums.stacks["the application's thread"] >= deep(&report, "", "DispatchDeviceControl"),
+            "{report}"
+        );
+        let json = report.sums.json();
+        assert!(json.contains(r#""role":"ThreadStart","routine":"memory.sys!DeepThread""#), "{json}");
+    }
+    let machine = start(bench);
+    assert!(rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * 34, &0x6000_u32.to_le_bytes()).is_ok());
+    assert_eq!(machine.finish().sums.routine_stacks, []);
+}
+
+#[test]
+fn a_stack_of_12_kib_overflows_where_one_of_24_does_not() {
+    for (bytes, fits) in [(0x6000, true), (0x3000, false)] {
+        let machine = start(|| bench().stack(bytes));
+        let made = rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * 35, &[]);
+        let report = machine.finish();
+        assert_eq!(made.is_ok(), fits, "{report}");
+        let Some(verdict) = &report.verdict else { continue };
+        assert_eq!(verdict.rule, "stack-overflow", "{report}");
+        assert!(
+            verdict.message.contains("memory.sys!Down") && !verdict.message.contains("0 bytes"),
+            "{report}"
+        );
+    }
+}
+
 #[test]
 fn fewer_pages_than_asked_for_come_in_some_schedules_unless_all_are_required() {
     let pages = |policy: Policy| {

@@ -10,6 +10,7 @@ use engine::{BadAddress, Engine, Flow, Leave, Point, Stack, TouchKind};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::event::Event;
+use crate::mm::special_pool;
 use crate::nt::Nt;
 use crate::verdict::Verdict;
 use crate::{cm, etw, ex, fs, hal, io, kd, ke, ldr, mm, ob, pnp, po, ps, se, wmi};
@@ -94,7 +95,7 @@ impl<'m> Cx<'m> {
     #[inline]
     pub fn call_on(&mut self, routine: DriverPtr<Code>, arguments: &[u64], stack: Stack) -> Flow<u64> {
         self.nt.check_settled();
-        if self.nt.engine.depth() >= ke::stack::MOST_CALLS {
+        if self.nt.engine.depth() >= self.nt.most_calls {
             return Err(ke::stack::too_deep(self, routine));
         }
         self.nt.engine.call(routine.address, arguments, stack)
@@ -268,8 +269,9 @@ impl<'m> Cx<'m> {
         if let Some(leave) = ke::exception::bad_pointer(self, bad) {
             return leave;
         }
+        let special = special_pool::accused(self, bad.address, bad.write, special_pool::By::Kernel);
         let irql = ke::irql::current(self);
-        self.stop(Verdict::bad_pointer(bad, irql))
+        self.stop(special.unwrap_or_else(|| Verdict::bad_pointer(bad, irql)))
     }
 
     pub(crate) fn nt(&self) -> &'m Nt {

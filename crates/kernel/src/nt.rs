@@ -23,6 +23,8 @@ use crate::hal::hardware::Hardware;
 use crate::hal::platform::Platform;
 use crate::ke::scheduler::{before_shared, before_visible};
 use crate::ke::{patience, spinlock, stack};
+use crate::mm::special_pool::SpecialPool;
+use crate::mm::stack::KERNEL_STACK;
 use crate::rules;
 use crate::verdict::{StackLine, Tier, Verdict};
 use crate::verifier::Verifier;
@@ -45,6 +47,10 @@ pub struct Settings {
     pub checked: bool,
     /// Bytes of memory that can be given out, to drivers, to applications and to what the kernel keeps for them.
     pub memory: u64,
+    /// Bytes of each kernel stack: a multiple of a page.
+    pub stack: u64,
+    /// How deep each routine of a driver goes into its stack is measured: see [`crate::ke::depth::told`].
+    pub stack_depths: bool,
     /// Driver instructions after which one call counts as an endless loop.
     pub instruction_budget: u64,
     /// Nanoseconds of virtual time that what is asked for may take while drivers are busy, and nothing comes of it.
@@ -55,6 +61,8 @@ pub struct Settings {
     pub narrated: bool,
     /// The options of Driver Verifier whose findings are errors.
     pub verifier: Verifier,
+    /// Whose blocks of pool lie on pages of their own, beside one that is never there.
+    pub special_pool: SpecialPool,
     /// What lies on drive `C:`; without it there are no disks.
     pub folder: Option<std::rc::Rc<fs::Folder>>,
     /// Moments that a verdict of an equal run named ([`crate::verdict::Related`]) and whose stacks are wanted: see [`Nt::witnessed`].
@@ -96,11 +104,14 @@ impl Default for Settings {
             cpu: Cpu::default(),
             checked: false,
             memory: crate::mm::memory::USUAL,
+            stack: KERNEL_STACK,
+            stack_depths: false,
             instruction_budget: 1_000_000_000,
             patience: patience::USUAL,
             platform: Platform::default(),
             narrated: false,
             verifier: Verifier::NONE,
+            special_pool: SpecialPool::default(),
             folder: None,
             witness: Vec::new(),
             stubbed: None,
@@ -126,6 +137,8 @@ pub struct Nt {
     ending: Cell<bool>,
     in_callbacks: Cell<bool>,
     verifier: Verifier,
+    /// How deep calls of drivers may be nested.
+    pub(crate) most_calls: u32,
     /// Whoever runs the machine is to stop waiting: see [`patience`].
     given_up: Cell<bool>,
     pub(crate) witness: Witness,
@@ -168,6 +181,7 @@ impl Nt {
             ending: Cell::new(false),
             in_callbacks: Cell::new(false),
             verifier: settings.verifier,
+            most_calls: stack::most_calls(settings.stack),
             given_up: Cell::new(false),
             witness: Witness::new(&settings.witness),
             departures: Departures::new(settings.narrated),

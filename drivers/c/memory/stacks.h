@@ -101,3 +101,68 @@ static ULONG DeeperThanAsked(VOID)
 }
 
 #undef LARGEST
+
+/* Routines that go down so many KiB each: a DPC, a work item, a thread; and the dispatch routine that has them run. */
+static KEVENT WentDown;
+static volatile ULONG_PTR RestOfStack; /* so that no call is the last thing a routine does */
+
+static VOID NTAPI DeepDpc(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
+{
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(Context);
+    UNREFERENCED_PARAMETER(One);
+    UNREFERENCED_PARAMETER(Two);
+    RestOfStack = Down(3);
+    KeSetEvent(&WentDown, IO_NO_INCREMENT, FALSE);
+}
+
+static VOID NTAPI DeepWorkItem(PDEVICE_OBJECT Device, PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Context);
+    RestOfStack = Down(5);
+    KeSetEvent(&WentDown, IO_NO_INCREMENT, FALSE);
+}
+
+static VOID NTAPI DeepThread(PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Context);
+    RestOfStack = Down(7);
+    PsTerminateSystemThread(STATUS_SUCCESS);
+}
+
+static ULONG DeepRoutines(VOID)
+{
+    PIO_WORKITEM Item = IoAllocateWorkItem(TheDriver->DeviceObject);
+    ULONG_PTR Low, High;
+    HANDLE Thread;
+    PVOID Object;
+    KDPC Dpc;
+
+    CHECK(Item != NULL);
+    IoGetStackLimits(&Low, &High);
+    CHECK(High - Low == Chosen && (ULONG_PTR)&Dpc > Low && (ULONG_PTR)&Dpc < High);
+    CHECK(IoGetRemainingStackSize() < Chosen && IoGetRemainingStackSize() > Chosen - 0x1000);
+    KeInitializeEvent(&WentDown, SynchronizationEvent, FALSE);
+    KeInitializeDpc(&Dpc, DeepDpc, NULL);
+    KeInsertQueueDpc(&Dpc, NULL, NULL);
+    KeWaitForSingleObject(&WentDown, Executive, KernelMode, FALSE, NULL);
+    IoQueueWorkItem(Item, DeepWorkItem, DelayedWorkQueue, NULL);
+    KeWaitForSingleObject(&WentDown, Executive, KernelMode, FALSE, NULL);
+    IoFreeWorkItem(Item);
+    CHECK(NT_SUCCESS(PsCreateSystemThread(&Thread, THREAD_ALL_ACCESS, NULL, NULL, NULL, DeepThread, NULL)));
+    CHECK(NT_SUCCESS(ObReferenceObjectByHandle(Thread, THREAD_ALL_ACCESS, NULL, KernelMode, &Object, NULL)));
+    ZwClose(Thread);
+    KeWaitForSingleObject(Object, Executive, KernelMode, FALSE, NULL);
+    ObDereferenceObject(Object);
+    RestOfStack = Down(2);
+    return 0;
+}
+
+/* More than a stack of 12 KiB holds, and less than one of 24. */
+static ULONG FourteenKiB(VOID)
+{
+    RestOfStack = Down(14);
+    CHECK(RestOfStack != 0);
+    return 0;
+}

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use abi::{Code, DriverPtr, NtStatus};
-use dirql::{Bench, Machine};
+use dirql::{Bench, Machine, Side, SpecialPool};
 use engine::{Flow, outside};
 use image::{ExportTarget, Image, Selector};
 use kernel::Cx;
@@ -132,7 +132,10 @@ pub(crate) fn all(wanted: &dyn Fn(&str) -> bool) -> Vec<Figure> {
         figures.push(spin_lock_watched());
     }
     if wanted("pool_alloc_free_checked") {
-        figures.push(pool_checked());
+        figures.push(pool_as("pool_alloc_free_checked", bench().checked(true)));
+    }
+    if wanted("pool_alloc_free_special") {
+        figures.push(pool_as("pool_alloc_free_special", bench().special_pool(SpecialPool::all(Side::End))));
     }
     for (name, count) in [("timer_of_64", FEW), ("timer_of_64000", MANY)] {
         if wanted(name) {
@@ -167,11 +170,11 @@ fn spin_lock_watched() -> Figure {
     figure
 }
 
-/// Pool in a machine that tests each access.
-fn pool_checked() -> Figure {
-    let machine = bench().checked(true).start().expect("the driver can be loaded");
+/// Pool in a machine of another kind: one that tests each access, or with special pool.
+fn pool_as(name: &'static str, bench: Bench) -> Figure {
+    let machine = bench.start().expect("the driver can be loaded");
     let work = |cx: &mut Cx<'_>, open: &Open, repeats| open.repeat(cx, POOL, repeats);
-    let figure = sampled(&machine, "pool_alloc_free_checked", 1_000, work);
+    let figure = sampled(&machine, name, 1_000, work);
     drop(machine.finish());
     figure
 }

@@ -7,7 +7,7 @@ use abi::NtStatus;
 use engine::{Flow, StrandId, outside};
 use kernel::io::{self, cancel, driver};
 use kernel::ke::{self, scheduler};
-use kernel::ke::{stack, thread};
+use kernel::ke::{depth, stack, thread};
 use kernel::ldr;
 use kernel::ob;
 use kernel::pnp::{self, node};
@@ -61,13 +61,13 @@ impl Machine {
         let nt = self.nt();
         let engine = self.engine;
         let mut sums = self.readers.summary.sums();
-        let (deepest, memory_hash) = self.inside(|nt| {
+        let (deepest, depths, memory_hash) = self.inside(|nt| {
             nt.cx().with(|k| {
                 let hash = if self.observed { outside(|| memory::hash(engine, k)) } else { 0 };
-                (outside(|| stack::deepest(k)), hash)
+                (outside(|| stack::deepest(k)), outside(|| depth::told(k)), hash)
             })
         });
-        sums.stacks = deepest;
+        (sums.stacks, sums.routine_stacks) = (deepest, depths);
         let symbols = &self.readers.symbols;
         let in_lines =
             |verdict: Verdict| Verdict { message: symbols.with_lines(&verdict.message), ..verdict };

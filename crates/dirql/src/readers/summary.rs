@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use kernel::event::{Event, Kind, Reader, Stamp};
 use kernel::exports::FUNCTIONS;
+use kernel::ke::depth::Depth;
 
 use super::json::{Object, array};
 use super::names::{bytes, export_name, major, tag};
@@ -52,6 +53,8 @@ pub struct Sums {
     pub time: u64,
     /// Deepest use of each stack in bytes, by whose it is (`the thread main`, `the DPC stack of processor 0`).
     pub stacks: BTreeMap<String, u64>,
+    /// How deep each routine of a driver went, if that was measured.
+    pub routine_stacks: Vec<Depth>,
 }
 
 impl Sums {
@@ -98,6 +101,10 @@ impl Sums {
                 .number("freed_bytes", sum.freed_bytes)
                 .end()
         });
+        let depths = self.routine_stacks.iter().map(|depth| {
+            let routine = Object::new().text("role", depth.role).text("routine", &depth.routine);
+            routine.number("bytes", depth.bytes).end()
+        });
         let numbers = |pairs: Vec<(String, u64)>| {
             pairs.into_iter().fold(Object::new(), |object, (name, count)| object.number(&name, count)).end()
         };
@@ -113,6 +120,7 @@ impl Sums {
             .number("register_reads", self.accesses.0)
             .number("register_writes", self.accesses.1)
             .raw("stacks", &numbers(self.stacks.clone().into_iter().collect()))
+            .raw("routine_stacks", &array(depths))
             .raw("exports", &numbers(self.exports.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect()))
             .number("prints", self.prints)
             .end()
@@ -205,6 +213,9 @@ impl fmt::Display for Sums {
         writeln!(f, "  registers        {} reads, {} writes", self.accesses.0, self.accesses.1)?;
         for (what, depth) in &self.stacks {
             writeln!(f, "  stack            {} deep in {what}", bytes(*depth))?;
+        }
+        for Depth { role, routine, bytes: depth } in &self.routine_stacks {
+            writeln!(f, "  routine          {} deep in {role} {routine}", bytes(*depth))?;
         }
         for (four, sum) in &self.tags {
             let kept = sum.allocated_bytes - sum.freed_bytes;

@@ -80,6 +80,12 @@ pub struct Header {
     /// Bytes of memory.
     #[serde(default = "usual_memory")]
     pub memory: u64,
+    /// Bytes of each kernel stack.
+    #[serde(default = "usual_stack")]
+    pub stack: u64,
+    /// Whether depths of routines are measured.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stack_depths: bool,
     /// Driver instructions after which one call counts as an endless loop.
     pub budget: u64,
     /// How many nanoseconds of virtual time a request may take that nothing ends.
@@ -88,6 +94,9 @@ pub struct Header {
     /// Driver Verifier's options, as typed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub verifier: String,
+    /// Whose blocks of pool lie in special pool, as typed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub special_pool: String,
     /// How driver code is translated; the events are the same in each way.
     pub translation: String,
     /// What `state` lines are hashes of.
@@ -140,9 +149,12 @@ impl Header {
             platform: bench.settings.platform.to_string(),
             cpu: processor::name(bench.settings.cpu).to_owned(),
             memory: bench.settings.memory,
+            stack: bench.settings.stack,
+            stack_depths: bench.settings.stack_depths,
             budget: bench.settings.instruction_budget,
             patience: bench.settings.patience,
             verifier: bench.settings.verifier.to_string(),
+            special_pool: bench.settings.special_pool.to_string(),
             translation: TRANSLATIONS[usize::from(bench.settings.checked)].to_owned(),
             state: STATE.to_owned(),
         })
@@ -180,6 +192,11 @@ impl Header {
 /// What a machine had before there was another size.
 const fn usual_memory() -> u64 {
     kernel::mm::memory::USUAL
+}
+
+/// What stacks had before there was another size.
+const fn usual_stack() -> u64 {
+    kernel::mm::stack::KERNEL_STACK
 }
 
 /// How long a request might take before there was another time.

@@ -41,9 +41,12 @@ impl Record {
             .windows(windows::parse(&header.windows)?)
             .processor(processor::parse(&header.cpu)?)
             .memory(header.memory)
+            .stack(header.stack)
+            .stack_depths(header.stack_depths)
             .instruction_budget(header.budget)
             .patience(header.patience)
             .verifier(header.verifier.parse().map_err(InputError::new)?)
+            .special_pool(header.special_pool.parse().map_err(InputError::new)?)
             .chooser(replay)
             .reader(comparison.clone());
         if let Some(file) = &header.inf {

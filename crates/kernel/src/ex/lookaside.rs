@@ -16,7 +16,7 @@ use super::slist;
 use crate::cx::Cx;
 use crate::ke::callout::call_routine;
 use crate::ldr;
-use crate::mm::{pool, pool_exports, shadow};
+use crate::mm::{pool, pool_exports, shadow, special_pool};
 use crate::verdict::Verdict;
 
 /// The members that both forms of list begin with.
@@ -166,7 +166,10 @@ fn initialize(cx: &mut Cx<'_>, list: List, wish: &Wish) -> Flow<()> {
     slist::initialize(cx, list.cast::<SLIST_HEADER>())?;
     // A block must be able to hold the link while it is kept.
     let size = u32::try_from(wish.bytes.max(16)).unwrap_or(u32::MAX);
-    cx.write(list + L::Depth, DEPTH)?;
+    let owner = pool::caller(cx).0;
+    // Where freed blocks are to be gone, none is kept.
+    let depth = if cx.with(|k| special_pool::takes(k, owner, wish.tag)) { 0 } else { DEPTH };
+    cx.write(list + L::Depth, depth)?;
     cx.write(list + L::MaximumDepth, abi::EX_MAXIMUM_LOOKASIDE_DEPTH_BASE)?;
     let zeroed = [
         L::TotalAllocates,
@@ -186,7 +189,6 @@ fn initialize(cx: &mut Cx<'_>, list: List, wish: &Wish) -> Flow<()> {
     let free = if wish.free.is_null() { default_free() } else { wish.free };
     cx.write(list + L::Allocate, allocate)?;
     cx.write(list + L::Free, free)?;
-    let (owner, _) = pool::caller(cx);
     cx.with(|k| k.ex.lookasides.insert(list.address, owner));
     Ok(())
 }

@@ -9,7 +9,7 @@ use engine::{Flow, LeftBehind, Stack};
 use super::extended::Saved;
 use super::processor::{Entered, Processor};
 use super::thread::{Account, Thread};
-use super::{fault, stack};
+use super::{depth, fault, stack};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::verdict::{Tier, Verdict};
@@ -115,14 +115,18 @@ pub(crate) fn call_routine_on(
         return result;
     }
     let depth = cx.engine().depth();
-    let (before, stack) = cx.with(|k| {
+    let (before, stack, measured) = cx.with(|k| {
         let floor = k.ke.processor().floors.last().copied().unwrap_or(0);
         let before = enter(k, Callout { role, routine, object, floor }, true);
-        (before, own.unwrap_or_else(|| stack::for_call(k, depth)))
+        (before, own.unwrap_or_else(|| stack::for_call(k, depth)), k.ke.depths.is_some())
     });
     let call = Callout { role, routine, object, floor: 0 };
     tell_enter(cx, &call);
+    let measured = measured && depth::begin(cx, stack);
     let result = cx.call_on(routine, arguments, stack);
+    if measured {
+        depth::end(cx, &call);
+    }
     let left = cx.engine().left_behind();
     let after = cx.with(leave);
     let value = result?;
@@ -142,6 +146,8 @@ pub(crate) struct Begun {
     first: bool,
     before: Marks,
     stack: Option<Stack>,
+    /// Its depth is measured.
+    measured: bool,
 }
 
 /// A routine that interrupts a thread and does not belong to it begins, at this time and with so many calls of drivers around: what it
@@ -154,6 +160,7 @@ pub(crate) fn begin(k: &mut Kernel, begun: &mut Begun, call: &Callout, base: u64
     let Callout { role, routine, object, floor } = *call;
     begun.before = enter(k, Callout { role, routine, object, floor }, false);
     begun.stack = Some(stack::for_call(k, depth));
+    begun.measured = k.ke.depths.is_some();
 }
 
 /// Calls the routine that has begun. `then` is done with its end, in one look; whether all went well is for it to know.
@@ -174,7 +181,12 @@ pub(crate) fn called<R>(
         result
     } else {
         tell_enter(cx, call);
-        let result = cx.call_on(call.routine, arguments, begun.stack.expect("it has begun"));
+        let stack = begun.stack.expect("it has begun");
+        begun.measured = begun.measured && depth::begin(cx, stack);
+        let result = cx.call_on(call.routine, arguments, stack);
+        if begun.measured {
+            depth::end(cx, call);
+        }
         let left = cx.engine().left_behind();
         let after = cx.with(leave);
         if result.is_ok_and(|value| is_told_well(cx, call, value, begun.before == after, left)) {

@@ -12,7 +12,7 @@ use super::stack;
 use super::thread::Role;
 use crate::cx::{Cx, Kernel};
 use crate::ldr;
-use crate::mm::{pool_check, user};
+use crate::mm::{pool_check, special_pool, user};
 use crate::verdict::{BugCheck, Verdict};
 
 const ACCESS_VIOLATION: u32 = 0xC000_0005;
@@ -157,6 +157,16 @@ pub(crate) fn verdict(cx: &mut Cx<'_>, fault: &Fault) -> Verdict {
         instruction: ldr::symbols::describe(cx, rip),
         target: ldr::symbols::describe(cx, fault.address),
     };
+    if circumstances.overflowed.is_none()
+        && matches!(fault.kind, FaultKind::Read | FaultKind::Write)
+        && let Some(mut verdict) = {
+            let write = fault.kind == FaultKind::Write;
+            special_pool::accused(cx, fault.address, write, special_pool::By::Driver(rip))
+        }
+    {
+        verdict.caller = Some(fault.caller);
+        return verdict;
+    }
     let mut verdict = judge(fault, &circumstances);
     verdict.caller = Some(fault.caller);
     if verdict.rule == "execute-of-data"

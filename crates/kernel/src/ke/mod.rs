@@ -12,6 +12,7 @@ pub mod bugcheck;
 pub mod bugcheck_callback;
 pub mod callout;
 pub mod clock;
+pub mod depth;
 pub mod dispatcher;
 pub mod dpc;
 mod dpc_drain;
@@ -172,6 +173,10 @@ pub struct State {
     pub(crate) cpu: engine::Cpu,
     /// The greatest stack depth seen of any thread's driver stack that is gone already.
     pub(crate) deepest_stacks: std::collections::BTreeMap<String, u64>,
+    /// Bytes of each kernel stack.
+    pub(crate) kernel_stack: u64,
+    /// How deep routines of drivers went, if that is asked for.
+    pub(crate) depths: Option<depth::State>,
 }
 
 impl State {
@@ -219,6 +224,8 @@ impl State {
             windows: settings.windows,
             cpu: settings.cpu,
             deepest_stacks: std::collections::BTreeMap::new(),
+            kernel_stack: settings.stack,
+            depths: settings.stack_depths.then(depth::State::default),
         }
     }
 

@@ -172,7 +172,8 @@ pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
     for index in 0..count {
         let region: DriverPtr<KPCR> = pool::allocate(cx, pool::Kind::NonPaged, REGION, pool::tag(b"Pcr "))?;
         assert!(!region.is_null(), "a fresh machine has memory for its processors");
-        let mut stack = || stack::allocate(cx, stack::KERNEL_STACK).expect("as above").base;
+        let bytes = cx.with(|k| k.ke.kernel_stack);
+        let mut stack = || stack::allocate(cx, bytes).expect("as above").base;
         let (dpc_stack, interrupt_stack) = (stack(), stack());
         write_region(cx, region, index)?;
         cx.with(|k| {

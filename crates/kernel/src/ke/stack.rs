@@ -12,7 +12,7 @@ use engine::{Engine, Flow, Leave, Stack};
 use super::processor::Entered;
 use crate::cx::{Cx, Kernel};
 use crate::ldr;
-use crate::mm::stack::{KERNEL_STACK, KernelStack};
+use crate::mm::stack::KernelStack;
 use crate::verdict::Verdict;
 
 /// The stack for a call into a driver from here: below the driver frame that called us, else the top of the stack we
@@ -53,18 +53,24 @@ pub(crate) fn on<R>(cx: &mut Cx<'_>, base: u64, f: impl FnOnce(&mut Cx<'_>) -> F
     result
 }
 
-/// How deep calls of drivers by the kernel may be nested. Each takes 384 bytes of a kernel stack at the least: return
-/// addresses, home space and saved registers of the driver's routine and of the kernel's between (which here stand on a stack
-/// of their own).
-pub(crate) const MOST_CALLS: u32 = 64;
+/// What each call of a driver by the kernel takes of a kernel stack at the least: return addresses, home space and saved registers of
+/// the driver's routine and of the kernel's between (which here stand on a stack of their own).
+const BYTES_OF_A_CALL: u64 = 384;
+
+/// How deep calls of drivers by the kernel may be nested on a stack of so many bytes.
+pub(crate) fn most_calls(stack: u64) -> u32 {
+    u32::try_from(stack / BYTES_OF_A_CALL).unwrap_or(u32::MAX)
+}
 
 /// The verdict on one more call.
 pub(crate) fn too_deep(cx: &mut Cx<'_>, routine: DriverPtr<Code>) -> Leave {
     let who = ldr::symbols::describe(cx, routine.address);
+    let bytes = cx.with(|k| k.ke.kernel_stack);
+    let most = most_calls(bytes);
     let message = format!(
-        "{who} was to be called within {MOST_CALLS} calls of drivers by the kernel, each from within the other: they need more \
+        "{who} was to be called within {most} calls of drivers by the kernel, each from within the other: they need more \
          than a kernel stack of {} KiB, the stack overflowed",
-        KERNEL_STACK >> 10
+        bytes >> 10
     );
     let rip = cx.engine().caller().map_or(0, |caller| caller.rip);
     cx.stop(Verdict::error("stack-overflow", message).bug_check(0x7F, [8, 0, 0, rip]))
@@ -109,7 +115,7 @@ fn all(k: &Kernel) -> impl Iterator<Item = (KernelStack, String)> {
         thread.stacks().enumerate().map(move |(index, stack)| (stack, name(index)))
     });
     let processors = k.ke.processors.iter().flat_map(|processor| {
-        let stack = |base: u64| KernelStack { limit: base - KERNEL_STACK, base };
+        let stack = |base: u64| KernelStack { limit: base - k.ke.kernel_stack, base };
         let name = |what: &str| format!("the {what} of processor {}", processor.number);
         [
             (stack(processor.dpc_stack), name("DPC stack")),
@@ -126,7 +132,12 @@ pub(crate) fn overflowed(k: &Kernel, address: u64) -> Option<(KernelStack, Strin
 
 /// Whose stack `address` lies in.
 pub(crate) fn owner_of(k: &Kernel, address: u64) -> Option<String> {
-    all(k).find(|(stack, _)| (stack.limit..stack.base).contains(&address)).map(|(_, owner)| owner)
+    around(k, address).map(|(_, owner)| owner)
+}
+
+/// The stack that `address` lies in, and whose it is.
+pub(super) fn around(k: &Kernel, address: u64) -> Option<(KernelStack, String)> {
+    all(k).find(|(stack, _)| (stack.limit..stack.base).contains(&address))
 }
 
 /// Routines whose shares of an overflowed stack are told.
@@ -173,7 +184,7 @@ pub(crate) fn note_depth(deepest: &mut BTreeMap<String, u64>, name: &str, depth:
 #[must_use]
 pub fn limits(k: &Kernel) -> KernelStack {
     match k.ke.processor().entered.last() {
-        Some(entered) => KernelStack { limit: entered.base - KERNEL_STACK, base: entered.base },
+        Some(entered) => KernelStack { limit: entered.base - k.ke.kernel_stack, base: entered.base },
         None => k.ke.thread().and_then(|thread| thread.stack).unwrap_or(KernelStack { limit: 0, base: 0 }),
     }
 }

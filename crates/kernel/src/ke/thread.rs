@@ -14,6 +14,7 @@ use engine::{Flow, Leave, StrandId};
 use super::apc::Apc;
 use super::attach::Attached;
 use super::callout::{self, Callout};
+use super::depth;
 use super::dispatcher::{self, Kind as ObjectKind};
 use super::exception::Repeated;
 use super::expand::Left;
@@ -29,7 +30,7 @@ use super::{
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::mm::pool;
-use crate::mm::stack::{self as memory, KERNEL_STACK, KernelStack};
+use crate::mm::stack::{self as memory, KernelStack};
 use crate::ob;
 use crate::ps;
 use crate::se::impersonation;
@@ -194,6 +195,8 @@ pub(crate) struct Thread {
     pub(crate) mutexes: Vec<Owned>,
     /// Routines of drivers it is in, innermost last.
     pub(crate) callouts: Vec<Callout>,
+    /// Those whose depth is measured.
+    pub(crate) depths: Vec<depth::Open>,
     /// Exception handlers of drivers it is in, innermost last.
     pub(crate) handlers: Vec<Running>,
     /// The exception that its code goes on from and raises again.
@@ -414,7 +417,8 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
     // A driver was asked for its room before (`is_room`).
     cx.with(|k| k.mm.physical.memory.set_for_system(true));
     let object = pool::allocate(cx, pool::Kind::NonPaged, OBJECT_SIZE, pool::tag(b"Thre"));
-    let stack = with_stack.then(|| memory::allocate(cx, KERNEL_STACK)).flatten();
+    let bytes = cx.with(|k| k.ke.kernel_stack);
+    let stack = with_stack.then(|| memory::allocate(cx, bytes)).flatten();
     cx.with(|k| k.mm.physical.memory.set_for_system(false));
     let object: DriverPtr<KTHREAD> = object?;
     if object.is_null() || (with_stack && stack.is_none()) {
@@ -463,6 +467,7 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
             left_stacks: Vec::new(),
             mutexes: Vec::new(),
             callouts: Vec::new(),
+            depths: Vec::new(),
             handlers: Vec::new(),
             repeated: Repeated::default(),
             extended: Vec::new(),

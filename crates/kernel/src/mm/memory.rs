@@ -62,6 +62,13 @@ impl Memory {
         enough
     }
 
+    /// Whether less than `1 / 2^share` of it is left; noted as refused, then. None: never.
+    pub(super) fn is_scarce(&mut self, share: Option<u32>) -> bool {
+        let scarce = share.is_some_and(|share| self.limit.saturating_sub(self.used) < self.limit >> share);
+        self.refused |= scarce;
+        scarce
+    }
+
     /// Whether so many bytes and areas, and a strand, could be taken; noted as refused if not.
     #[must_use]
     pub(crate) fn has(&mut self, bytes: u64, areas: usize) -> bool {

@@ -29,6 +29,7 @@ pub mod section;
 pub(crate) mod shadow;
 pub mod space;
 pub mod spaces;
+pub mod special_pool;
 pub mod stack;
 #[cfg(test)]
 mod tests;
@@ -53,6 +54,8 @@ pub struct State {
     pub dense: dense::State,
     /// Blocks of pool.
     pub pool: pool::State,
+    /// Which of them lie on pages of their own.
+    pub(crate) special_pool: special_pool::SpecialPool,
     /// What a checked machine knows of them besides.
     pub(crate) shadow: shadow::State,
     /// What MDLs hold.
@@ -79,6 +82,7 @@ impl State {
     /// As at boot.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
-        Self { physical: physical::Physical::new(settings.memory), ..Self::default() }
+        let special_pool = settings.special_pool.with(settings.verifier);
+        Self { physical: physical::Physical::new(settings.memory), special_pool, ..Self::default() }
     }
 }

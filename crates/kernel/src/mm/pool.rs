@@ -2,10 +2,11 @@
 //!
 //! Pages: *ExAllocatePool2 function*, *ExAllocatePoolWithTag function*, *ExFreePoolWithTag function*. Blocks up to a page
 //! lie between guard bytes and never cross a page; larger ones have pages of their own, begin at a page and end before
-//! an unmapped one. Freed blocks are filled and kept back, so that a stale pointer reads as DDh or faults. Lookaside and
+//! an unmapped one; in special pool, all do. Freed blocks are filled and kept back, so that a stale pointer reads as DDh or faults. Lookaside and
 //! quota accounting are not here.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use abi::DriverPtr;
 use engine::windows::PAGE;
@@ -18,6 +19,7 @@ use super::pool_check;
 use super::pool_own::{Kept, free_own, retire_own};
 use super::shadow;
 use super::space::Zone;
+use super::special_pool::{self, Side, Special};
 use crate::address_map::AddressMap;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind as EventKind};
@@ -37,14 +39,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    const fn zone(self) -> Zone {
+    pub(super) const fn zone(self) -> Zone {
         match self {
             Self::NonPaged | Self::NonPagedExecute => Zone::NonPagedPool,
             Self::Paged => Zone::PagedPool,
         }
     }
 
-    const fn page(self) -> Page {
+    pub(super) const fn page(self) -> Page {
         let execute = matches!(self, Self::NonPagedExecute);
         let protection = Protection { execute, ..Protection::READ_WRITE };
         Page { physical: 0, protection, pageable: matches!(self, Self::Paged) }
@@ -84,6 +86,8 @@ pub(crate) struct Block {
     pub(crate) caller: u64,
     /// Begins at a cache line.
     pub(crate) cache_aligned: bool,
+    /// It lies in special pool, at this side of its page.
+    pub(crate) special: Option<Side>,
     pub(crate) life: Life,
     /// The moment of its allocation.
     pub(crate) allocated: u64,
@@ -107,7 +111,7 @@ impl Block {
     pub(super) const fn own(bytes: u64, tag: u32) -> Self {
         let (kind, owner, caller, cache_aligned) = (Kind::NonPaged, None, 0, false);
         let (life, allocated, freed_at) = (Life::Live, 0, None);
-        Self { kind, bytes, tag, owner, caller, cache_aligned, life, allocated, freed_at }
+        Self { kind, bytes, tag, owner, caller, cache_aligned, special: None, life, allocated, freed_at }
     }
 
     pub(crate) fn freed(&self) -> bool {
@@ -116,7 +120,7 @@ impl Block {
 
     /// Whether it shares a page with others.
     pub(crate) const fn small(&self) -> bool {
-        self.bytes <= PAGE - self.offset(0) - GUARD
+        self.special.is_none() && self.bytes <= PAGE - self.offset(0) - GUARD
     }
 
     /// Where it may begin in a page of which `used` bytes are taken.
@@ -134,8 +138,22 @@ impl Block {
         room(self.bytes)
     }
 
+    /// The same, to the next address that a block may begin at.
+    pub(super) fn aligned_room(&self) -> u64 {
+        if self.cache_aligned { self.room().next_multiple_of(CACHE_LINE) } else { self.room() }
+    }
+
     pub(crate) fn pages(&self) -> u64 {
-        self.bytes.div_ceil(PAGE)
+        self.bytes.max(1).div_ceil(PAGE)
+    }
+
+    /// What is the block's own if it begins at `address`, with what guards it: its pages, or the guards of a small one.
+    pub(crate) fn extent(&self, address: u64) -> Range<u64> {
+        if self.small() {
+            return address - GUARD..address + self.room() + GUARD;
+        }
+        let base = address & !(PAGE - 1);
+        base..base + self.pages() * PAGE
     }
 }
 
@@ -273,17 +291,17 @@ impl State {
 
     /// The block that begins last up to `address`, freed or not; looks at all of them.
     pub(crate) fn last_up_to(&self, address: u64) -> Option<(u64, &Block)> {
-        let known = self
-            .blocks
-            .unordered()
-            .filter(|(start, block)| *start <= address && block.life != Life::Forgotten);
-        known.max_by_key(|(start, _)| *start)
+        self.unordered().filter(|(start, _)| *start <= address).max_by_key(|(start, _)| *start)
+    }
+
+    /// All blocks, freed ones that are remembered too, in no order that anything may depend on.
+    pub(super) fn unordered(&self) -> impl Iterator<Item = (u64, &Block)> {
+        self.blocks.unordered().filter(|(_, block)| block.life != Life::Forgotten)
     }
 
     /// All blocks by address, freed ones that are remembered too.
     pub(crate) fn all(&self) -> Vec<(u64, Block)> {
-        let known = self.blocks.unordered().filter(|(_, block)| block.life != Life::Forgotten);
-        let mut all: Vec<(u64, Block)> = known.map(|(address, block)| (address, *block)).collect();
+        let mut all: Vec<(u64, Block)> = self.unordered().map(|(address, block)| (address, *block)).collect();
         all.sort_unstable_by_key(|(address, _)| *address);
         all
     }
@@ -299,6 +317,10 @@ pub(crate) struct Request {
     pub(crate) cache_aligned: bool,
     /// By luck, its pages are contiguous.
     pub(crate) contiguous: bool,
+    /// Whether it lies in special pool.
+    pub(crate) special: Special,
+    /// There, the side that the caller wishes.
+    pub(crate) side: Option<Side>,
     pub(crate) owner: Option<u64>,
     pub(crate) caller: u64,
 }
@@ -307,7 +329,8 @@ impl Request {
     /// A zeroed block of the kernel's own.
     const fn own(kind: Kind, bytes: u64, tag: u32) -> Self {
         let (zeroed, cache_aligned, contiguous) = (true, false, false);
-        Self { kind, bytes, tag, zeroed, cache_aligned, contiguous, owner: None, caller: 0 }
+        let (special, side, owner, caller) = (Special::AsSet, None, None, 0);
+        Self { kind, bytes, tag, zeroed, cache_aligned, contiguous, special, side, owner, caller }
     }
 }
 
@@ -378,9 +401,14 @@ pub(crate) fn allocate_block(cx: &mut Cx<'_>, request: &Request) -> Option<u64> 
 fn take(k: &mut Kernel, request: &Request, allocated: u64) -> Option<u64> {
     let Request { kind, bytes, tag, owner, caller, cache_aligned, .. } = *request;
     let (life, freed_at) = (Life::Live, None);
-    let block = Block { kind, bytes, tag, owner, caller, cache_aligned, life, allocated, freed_at };
+    let special = special_pool::side_of(k, request);
+    let block = Block { kind, bytes, tag, owner, caller, cache_aligned, special, life, allocated, freed_at };
     let fill = if request.zeroed { 0 } else { FRESH_FILL };
-    let address = if block.small() {
+    let address = if let Some(side) = special.filter(|_| bytes <= PAGE) {
+        let address = special_pool::take(k, &block, side, (fill, GUARD_FILL))?;
+        k.mm.pool.blocks.insert(address, block);
+        address
+    } else if block.small() {
         let address = take_small(k, &block)?;
         lay_small(k, address, bytes, fill);
         address
@@ -573,7 +601,7 @@ pub(crate) fn after_free(k: &Kernel, address: u64) -> (u64, Block) {
 }
 
 fn retire_large(k: &mut Kernel, address: u64, block: &Block) {
-    map::release(k, block.kind.zone(), address, block.pages());
+    map::release(k, block.kind.zone(), block.extent(address).start, block.pages());
     let pool = &mut k.mm.pool;
     pool.blocks.insert(address, Block { life: Life::Freed, ..*block });
     pool.gone.push_back(address);

@@ -126,24 +126,21 @@ pub(crate) fn explain(cx: &mut Cx<'_>, address: u64) -> Option<(String, Block)> 
 
 /// The verdict on damaged guards of a live block.
 fn damage(engine: Engine, address: u64, block: &Block) -> Option<Verdict> {
-    let end = if block.small() {
-        block.bytes.max(1).next_multiple_of(GUARD) + GUARD
-    } else {
-        block.bytes.next_multiple_of(PAGE)
-    };
-    if let Some((at, value)) = first_other(engine, address + block.bytes, end - block.bytes, GUARD_FILL) {
+    let (extent, end) = (block.extent(address), address + block.bytes);
+    if let Some((at, value)) = first_other(engine, end, extent.end - end, GUARD_FILL) {
         let message = format!(
             "{} was overrun: {:#x}, {} bytes behind its end, holds {value:#04x}",
             describe(address, block),
             at,
             at - address - block.bytes
         );
-        let parameters = [0x21, address, block.bytes, value.into()];
-        return Some(Verdict::error("pool-overrun", message).bug_check(0x19, parameters).of_block(block));
+        let (code, parameters) = match block.special {
+            None => (0x19, [0x21, address, block.bytes, value.into()]),
+            Some(_) => (0xC1, [address, at, block.bytes, 0x23]),
+        };
+        return Some(Verdict::error("pool-overrun", message).bug_check(code, parameters).of_block(block));
     }
-    if block.small()
-        && let Some((at, value)) = first_other(engine, address - GUARD, GUARD, GUARD_FILL)
-    {
+    if let Some((at, value)) = first_other(engine, extent.start, address - extent.start, GUARD_FILL) {
         let before = address - at;
         let what = describe(address, block);
         let message = format!("{what} was underrun: {at:#x}, {before} bytes before it, holds {value:#04x}");
@@ -272,8 +269,9 @@ fn locked_page(cx: &mut Cx<'_>, address: u64, block: &Block) -> Option<u64> {
         return None;
     }
     cx.with(|k| {
-        let mut at = address;
-        while at < address + block.bytes {
+        let pages = block.extent(address);
+        let mut at = pages.start;
+        while at < pages.end {
             let physical = k.mm.map.physical(at)?;
             if k.mm.physical.is_locked(physical) {
                 return Some(physical);

@@ -5,16 +5,20 @@
 #![allow(non_upper_case_globals, reason = "the constants are Microsoft's, under Microsoft's names")]
 
 use abi::{
-    BAD_POOL_CALLER, DriverPtr, NonPagedPoolCacheAligned, NonPagedPoolMustSucceed, NtStatus,
-    POOL_EXTENDED_PARAMETER, POOL_FLAG_CACHE_ALIGNED, POOL_FLAG_NON_PAGED, POOL_FLAG_NON_PAGED_EXECUTE,
-    POOL_FLAG_PAGED, POOL_FLAG_RAISE_ON_FAILURE, POOL_FLAG_UNINITIALIZED, POOL_FLAG_USE_QUOTA,
-    POOL_NX_ALLOCATION, POOL_QUOTA_FAIL_INSTEAD_OF_RAISE, POOL_RAISE_IF_ALLOCATION_FAILURE,
-    POOL_ZERO_ALLOCATION, PagedPool, PoolExtendedParameterNumaNode, PoolExtendedParameterPriority,
+    BAD_POOL_CALLER, DriverPtr, HighPoolPriority, LowPoolPriority, LowPoolPrioritySpecialPoolOverrun,
+    LowPoolPrioritySpecialPoolUnderrun, NonPagedPoolCacheAligned, NonPagedPoolMustSucceed,
+    NormalPoolPriority, NtStatus, POOL_EXTENDED_PARAMETER, POOL_FLAG_CACHE_ALIGNED, POOL_FLAG_NON_PAGED,
+    POOL_FLAG_NON_PAGED_EXECUTE, POOL_FLAG_PAGED, POOL_FLAG_RAISE_ON_FAILURE, POOL_FLAG_SPECIAL_POOL,
+    POOL_FLAG_UNINITIALIZED, POOL_FLAG_USE_QUOTA, POOL_NX_ALLOCATION, POOL_QUOTA_FAIL_INSTEAD_OF_RAISE,
+    POOL_RAISE_IF_ALLOCATION_FAILURE, POOL_ZERO_ALLOCATION, PagedPool, PoolExtendedParameterNumaNode,
+    PoolExtendedParameterPriority,
 };
 use engine::windows::PAGE;
 use engine::{Flow, Leave};
 
+use super::memory;
 use super::pool::{self, Kind, Request, tag_text};
+use super::special_pool::{Side, Special};
 use crate::cx::Cx;
 use crate::ex;
 use crate::verdict::Verdict;
@@ -30,6 +34,11 @@ const KNOWN: u64 = KINDS
 /// The flags that must be satisfied; those of the upper half may be ignored.
 const REQUIRED: u64 = 0xFFFF_FFFF;
 
+/// The bit of a priority that names a side of special pool; the lowest says which.
+const SIDE: u32 = LowPoolPrioritySpecialPoolOverrun;
+/// Of a node's number: another will do.
+const MM_ANY_NODE_OK: u32 = 0x8000_0000;
+
 /// What the routines without a tag use.
 const NO_TAG: u32 = pool::tag(b"None");
 
@@ -42,6 +51,10 @@ struct Wish {
     zeroed: bool,
     cache_aligned: bool,
     raise: bool,
+    /// `EX_POOL_PRIORITY`.
+    priority: u32,
+    /// Special pool, whatever the machine is set to.
+    special: bool,
 }
 
 /// `ExAllocatePool2`.
@@ -49,6 +62,15 @@ struct Wish {
 /// # Errors
 /// A verdict on a request that no driver may make, or the exception the flags ask for.
 pub fn allocate_pool2(cx: &mut Cx<'_>, flags: u64, bytes: u64, tag: u32) -> Flow<DriverPtr<()>> {
+    by_flags(cx, "ExAllocatePool2", (flags, bytes, tag), NormalPoolPriority)
+}
+
+fn by_flags(
+    cx: &mut Cx<'_>,
+    name: &'static str,
+    (flags, bytes, tag): (u64, u64, u32),
+    priority: u32,
+) -> Flow<DriverPtr<()>> {
     let raise = flags & POOL_FLAG_RAISE_ON_FAILURE != 0;
     let kind = match flags & KINDS {
         POOL_FLAG_NON_PAGED => Some(Kind::NonPaged),
@@ -58,22 +80,24 @@ pub fn allocate_pool2(cx: &mut Cx<'_>, flags: u64, bytes: u64, tag: u32) -> Flow
     };
     let known = flags & REQUIRED & !KNOWN == 0;
     let Some(kind) = kind.filter(|_| known && tag != 0) else {
-        return fail(cx, "ExAllocatePool2", raise, NtStatus::INVALID_PARAMETER);
+        return fail(cx, name, raise, NtStatus::INVALID_PARAMETER);
     };
     let wish = Wish {
-        name: "ExAllocatePool2",
+        name,
         kind,
         bytes,
         tag,
         zeroed: flags & POOL_FLAG_UNINITIALIZED == 0,
         cache_aligned: flags & POOL_FLAG_CACHE_ALIGNED != 0,
         raise,
+        priority,
+        special: flags & POOL_FLAG_SPECIAL_POOL != 0,
     };
     grant(cx, &wish)
 }
 
-/// `ExAllocatePool3`: of extended parameters, priority and node are heeded by doing nothing; a required one of another
-/// kind cannot be satisfied.
+/// `ExAllocatePool3`. A priority or a node that there is not, and another kind of parameter, make it fail unless they are optional; the
+/// machine has one node.
 ///
 /// # Errors
 /// As [`allocate_pool2`].
@@ -86,16 +110,45 @@ pub fn allocate_pool3(
     count: u32,
 ) -> Flow<DriverPtr<()>> {
     const OPTIONAL: u64 = 1 << 8;
+    const NAME: &str = "ExAllocatePool3";
+    let mut priority = NormalPoolPriority;
     for index in 0..count {
-        let bits = cx.read(parameters.index(index.into()) + POOL_EXTENDED_PARAMETER::Bits)?;
+        let parameter = parameters.index(index.into());
+        let bits = cx.read(parameter + POOL_EXTENDED_PARAMETER::Bits)?;
+        let value = cx.read(parameter + POOL_EXTENDED_PARAMETER::Priority)?;
         let [kind, ..] = bits.to_le_bytes();
-        let heeded = matches!(kind, PoolExtendedParameterPriority | PoolExtendedParameterNumaNode);
+        let heeded = match kind {
+            PoolExtendedParameterPriority => is_priority(value),
+            PoolExtendedParameterNumaNode => {
+                flags & KINDS == POOL_FLAG_NON_PAGED && (value == 0 || value & MM_ANY_NODE_OK != 0)
+            }
+            _ => false,
+        };
+        if heeded && kind == PoolExtendedParameterPriority {
+            priority = value;
+        }
         if !heeded && bits & OPTIONAL == 0 {
             let raise = flags & POOL_FLAG_RAISE_ON_FAILURE != 0;
-            return fail(cx, "ExAllocatePool3", raise, NtStatus::INVALID_PARAMETER);
+            return fail(cx, NAME, raise, NtStatus::INVALID_PARAMETER);
         }
     }
-    allocate_pool2(cx, flags, bytes, tag)
+    by_flags(cx, NAME, (flags, bytes, tag), priority)
+}
+
+/// Whether `priority` is one of `EX_POOL_PRIORITY`.
+const fn is_priority(priority: u32) -> bool {
+    let (urgency, side) = (priority & !(SIDE | 1), priority & (SIDE | 1));
+    matches!(urgency, LowPoolPriority | NormalPoolPriority | HighPoolPriority)
+        && (side == 0 || side & SIDE != 0)
+}
+
+/// The side of special pool that a priority asks for.
+const fn side(priority: u32) -> Option<Side> {
+    match priority & (SIDE | 1) {
+        LowPoolPrioritySpecialPoolOverrun => Some(Side::End),
+        LowPoolPrioritySpecialPoolUnderrun => Some(Side::Start),
+        _ => None,
+    }
 }
 
 /// `ExFreePool2`.
@@ -117,10 +170,10 @@ pub fn free_pool2(
 /// # Errors
 /// As [`allocate_pool2`].
 pub fn allocate_with_tag(cx: &mut Cx<'_>, pool_type: u32, bytes: u64, tag: u32) -> Flow<DriverPtr<()>> {
-    by_type(cx, "ExAllocatePoolWithTag", pool_type, bytes, tag, false)
+    by_type(cx, "ExAllocatePoolWithTag", (pool_type, bytes, tag), false, NormalPoolPriority)
 }
 
-/// `ExAllocatePoolWithTagPriority`: the priority matters only when memory is short.
+/// `ExAllocatePoolWithTagPriority`: the priority matters when memory is short, and says how a block lies in special pool.
 ///
 /// # Errors
 /// As [`allocate_pool2`].
@@ -129,9 +182,9 @@ pub fn allocate_with_tag_priority(
     pool_type: u32,
     bytes: u64,
     tag: u32,
-    _priority: u32,
+    priority: u32,
 ) -> Flow<DriverPtr<()>> {
-    by_type(cx, "ExAllocatePoolWithTagPriority", pool_type, bytes, tag, false)
+    by_type(cx, "ExAllocatePoolWithTagPriority", (pool_type, bytes, tag), false, priority)
 }
 
 /// `ExAllocatePool`.
@@ -139,7 +192,7 @@ pub fn allocate_with_tag_priority(
 /// # Errors
 /// As [`allocate_pool2`].
 pub fn allocate_pool(cx: &mut Cx<'_>, pool_type: u32, bytes: u64) -> Flow<DriverPtr<()>> {
-    by_type(cx, "ExAllocatePool", pool_type, bytes, NO_TAG, false)
+    by_type(cx, "ExAllocatePool", (pool_type, bytes, NO_TAG), false, NormalPoolPriority)
 }
 
 /// `ExAllocatePoolWithQuotaTag`: raises when it fails, unless the type says otherwise.
@@ -148,7 +201,7 @@ pub fn allocate_pool(cx: &mut Cx<'_>, pool_type: u32, bytes: u64) -> Flow<Driver
 /// As [`allocate_pool2`].
 pub fn allocate_with_quota_tag(cx: &mut Cx<'_>, pool_type: u32, bytes: u64, tag: u32) -> Flow<DriverPtr<()>> {
     let raise = pool_type & POOL_QUOTA_FAIL_INSTEAD_OF_RAISE == 0;
-    by_type(cx, "ExAllocatePoolWithQuotaTag", pool_type, bytes, tag, raise)
+    by_type(cx, "ExAllocatePoolWithQuotaTag", (pool_type, bytes, tag), raise, NormalPoolPriority)
 }
 
 /// `ExAllocatePoolWithQuota`.
@@ -178,10 +231,9 @@ pub fn free_with_tag(cx: &mut Cx<'_>, block: DriverPtr<()>, tag: u32) -> Flow<()
 fn by_type(
     cx: &mut Cx<'_>,
     name: &'static str,
-    bits: u32,
-    bytes: u64,
-    tag: u32,
+    (bits, bytes, tag): (u32, u64, u32),
     raise: bool,
+    priority: u32,
 ) -> Flow<DriverPtr<()>> {
     if bits & NonPagedPoolMustSucceed != 0 {
         let message = format!("{name} was asked for must-succeed pool, which no longer exists");
@@ -204,6 +256,8 @@ fn by_type(
         zeroed: bits & POOL_ZERO_ALLOCATION != 0,
         cache_aligned: bits & NonPagedPoolCacheAligned != 0,
         raise: raise || bits & POOL_RAISE_IF_ALLOCATION_FAILURE != 0,
+        priority,
+        special: false,
     };
     grant(cx, &wish)
 }
@@ -226,11 +280,27 @@ fn grant(cx: &mut Cx<'_>, wish: &Wish) -> Flow<DriverPtr<()>> {
     let refused = cx.choose("fault.pool", 2) == 1;
     let Wish { kind, bytes, tag, zeroed, cache_aligned, .. } = *wish;
     let contiguous = bytes > PAGE && cx.choose("mm.contiguous", 2) == 1;
-    let request = Request { kind, bytes, tag, zeroed, cache_aligned, contiguous, owner, caller };
-    let block = if refused { None } else { pool::allocate_block(cx, &request) };
+    let special = if wish.special { Special::Wanted } else { Special::AsSet };
+    let side = side(wish.priority);
+    let request =
+        Request { kind, bytes, tag, zeroed, cache_aligned, contiguous, special, side, owner, caller };
+    let scarce = cx.with(|k| k.mm.physical.memory.is_scarce(spared(wish.priority)));
+    let block = if refused || scarce { None } else { pool::allocate_block(cx, &request) };
+    if scarce {
+        memory::tell(cx);
+    }
     match block {
         Some(address) => Ok(DriverPtr::new(address)),
         None => fail(cx, wish.name, wish.raise, NtStatus::INSUFFICIENT_RESOURCES),
+    }
+}
+
+/// The share of memory that a request leaves to those of higher priorities, as `1 / 2^n`; none: it takes all.
+const fn spared(priority: u32) -> Option<u32> {
+    match priority & !(SIDE | 1) {
+        LowPoolPriority => Some(3),
+        NormalPoolPriority => Some(6),
+        _ => None,
     }
 }
 

@@ -5,11 +5,12 @@
 //! cannot matter. Only where such bytes leave the kernel are they told (`io::finish`).
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use engine::windows::{PAGE, USER};
 use engine::{BadAddress, Fault, FaultKind, Flow, Touch, TouchKind};
 
-use super::pool::{Block, GUARD, Kind, Request};
+use super::pool::{Block, Kind, Request};
 use super::{pool, pool_check, user};
 use crate::cx::{Cx, Kernel};
 use crate::ke::processor::DISPATCH_LEVEL;
@@ -86,15 +87,13 @@ pub(crate) fn freed(cx: &mut Cx<'_>, address: u64, block: &Block) {
 /// Marks a block that is given out, and what lies around it.
 fn mark_live(k: &Kernel, address: u64, block: &Block) {
     let own = if block.kind == Kind::Paged { PAGEABLE } else { 0 };
-    let (start, end) = if block.small() {
+    let Range { start, end } = block.extent(address);
+    if block.small() {
         let page = address & !(PAGE - 1);
         if k.engine.mark_of(page + PAGE - 1) != GUARDED {
             k.engine.mark(page, PAGE, GUARDED); // fresh: no place in it is given out
         }
-        (address - GUARD, address + block.room() + GUARD)
-    } else {
-        (address, address + block.pages() * PAGE)
-    };
+    }
     k.engine.mark(start, address - start, GUARDED);
     k.engine.mark(address, block.bytes, own);
     k.engine.mark(address + block.bytes, end - address - block.bytes, GUARDED);
@@ -320,7 +319,8 @@ fn nearest(k: &Kernel, address: u64) -> Option<(u64, Block)> {
     let above = all.partition_point(|(start, _)| *start <= address);
     let (below, above) = (above.checked_sub(1).map(|below| all[below]), all.get(above).copied());
     let behind = below.map(|(start, block)| (address - start).saturating_sub(block.bytes));
-    let before = above.map(|(start, _)| start - address).filter(|before| *before <= GUARD);
+    let guards = above.filter(|(start, block)| block.extent(*start).contains(&address));
+    let before = guards.map(|(start, _)| start - address);
     match (behind, before) {
         (Some(behind), Some(before)) if before < behind => above,
         (None, Some(_)) => above,
