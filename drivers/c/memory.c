@@ -8,6 +8,7 @@
 #include "memory/doubtful.h"
 #include "memory/limits.h"
 #include "memory/mappings.h"
+#include "memory/paged.h"
 #include "memory/special.h"
 #include "memory/stacks.h"
 #include "memory/zones.h"
@@ -27,7 +28,7 @@ static ULONG (*const Stories[])(VOID) = {
     AdvancedMdl, AdvancedAndUnlocked, ProtectedMapping, WrittenThoughReadOnly, ReservedAddresses, ContiguousOfNode,
     MisusedRange, /* from 23 on */
     LargerStack, DeeperThanAsked, /* from 30 on */
-    SpecialBlocks, SpecialMistake, DeepRoutines, FourteenKiB,
+    SpecialBlocks, SpecialMistake, DeepRoutines, FourteenKiB, PagedSections,
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -48,5 +49,6 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 
     UNREFERENCED_PARAMETER(RegistryPath);
     TheDriver = Driver;
+    ChecksHeld = OnlyAtStart(0);
     return Status;
 }

@@ -153,6 +153,75 @@ fn a_routine_that_goes_deeper_than_its_expanded_stack_overflows_it() {
     assert!(verdict.message.contains("memory.sys!Down"), "{report}");
 }
 
+#[test]
+fn sections_that_may_be_paged_are_there_at_dispatch_level_while_they_are_locked_and_no_longer() {
+    let run = |number: u32, checked: bool| {
+        let machine = start(|| bench().checked(checked));
+        let made = rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * 36, &number.to_le_bytes());
+        (made, machine.finish())
+    };
+    for checked in [false, true] {
+        let (made, report) = run(0, checked);
+        assert_eq!(made, Ok(9), "{report}");
+        assert!(report.verdict.is_none(), "{report}");
+    }
+    let mistakes: [(u32, &str, &str, &str); 5] = [
+        (1, "PagedTriple", "in a pageable section", "PagedTriple"),
+        (2, "Counted", "pageable: memory.sys", "Counted"),
+        (3, "Resident", "in a pageable section", "Resident"),
+        (4, "Resident", "in a pageable section", "Resident"),
+        (6, "PagedTriple", "in a pageable section", "PagedTriple"),
+    ];
+    for (number, who, what, routine) in mistakes {
+        let (made, report) = run(number, true);
+        assert!(made.is_err(), "mistake {number}: {report}");
+        let verdict = report.expect_verdict();
+        assert_eq!(
+            (verdict.rule, verdict.bug_check.unwrap().code),
+            ("paged-at-raised-irql", 0xD1),
+            "mistake {number}: {report}"
+        );
+        let told = verdict.message.contains(who) && verdict.message.contains(what);
+        assert!(told && verdict.message.contains("at IRQL 2"), "mistake {number}: {report}");
+        let stands = report.symbols.name(verdict.stack[0].address).unwrap();
+        assert!(stands.contains(routine), "mistake {number} stops in {stands}: {report}");
+    }
+}
+
+/// memory.sys with a discardable INIT section, as Microsoft's linker makes it.
+fn with_discardable_init() -> std::path::PathBuf {
+    const DISCARDABLE: u8 = 0x02;
+    let mut bytes = std::fs::read(driver("memory.sys")).unwrap();
+    let header = bytes.windows(8).position(|name| name == b"INIT\0\0\0\0").unwrap();
+    bytes[header + 39] |= DISCARDABLE;
+    let path = rig::folder("init").join("memory.sys");
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn a_section_for_the_start_is_gone_when_the_driver_has_started() {
+    let path = with_discardable_init();
+    for checked in [false, true] {
+        let machine = start(|| Bench::new().driver(&path).checked(checked));
+        let made = rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * 36, &5_u32.to_le_bytes());
+        let report = machine.finish();
+        assert!(made.is_err(), "{report}");
+        let verdict = report.expect_verdict();
+        assert!(verdict.rule == "wild-call" && verdict.message.contains("OnlyAtStart"), "{report}");
+    }
+    let (device, code) = (r"\\.\DirqlMemory", CODE + 4 * 36);
+    let kept = start(bench);
+    assert!(
+        rig::checks_made(&kept, device, code, &5_u32.to_le_bytes()).is_ok(),
+        "one that is not discardable stays"
+    );
+    drop(kept.finish());
+    let started = start(|| Bench::new().driver(&path).checked(true));
+    assert!(rig::checks_made(&started, device, code, &0_u32.to_le_bytes()).is_ok());
+    started.finish().expect_clean();
+}
+
 /// The bytes that routines whose role and name end so went down.
 fn deep(report: &Report, role: &str, routine: &str) -> u64 {
     let depths = &report.sums.routine_stacks;

@@ -12,7 +12,6 @@ use super::callout::Callout;
 use super::stack;
 use crate::cx::{Cx, Kernel};
 use crate::ldr;
-use crate::mm::stack::KernelStack;
 
 /// How deep one routine went at most.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -223,6 +223,7 @@ fn enter(cx: &mut Cx<'_>, module: Module, base: u64, libraries: Vec<u64>) -> Flo
             path,
             libraries,
             locked_sections: BTreeMap::new(),
+            paged_entirely: false,
         };
         k.ldr.unloaded.remove(&base);
         k.ldr.images.insert(base, loaded);

@@ -70,6 +70,8 @@ pub(crate) struct Loaded {
     pub(crate) libraries: Vec<u64>,
     /// How often each pageable section is locked (`MmLockPagableDataSection`), by RVA.
     pub(crate) locked_sections: BTreeMap<u32, u32>,
+    /// All of it may be paged out (`MmPageEntireDriver`).
+    pub(crate) paged_entirely: bool,
 }
 
 impl State {

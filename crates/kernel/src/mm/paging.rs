@@ -71,12 +71,12 @@ pub fn reset_driver_paging(cx: &mut Cx<'_>, address: u64) -> Flow<()> {
 
 fn driver(cx: &mut Cx<'_>, name: &str, address: u64, all: bool) -> Flow<u64> {
     let base = cx.with(|k| {
-        let (base, loaded) = k.ldr.image_at(address)?;
-        for section in loaded.image.sections() {
-            let pageable = all || section.is_pageable();
-            let locked = loaded.locked_sections.contains_key(&section.rva);
-            let (at, count) = pages(base, section);
-            k.mm.map.set_pageable(k.engine, at, count, pageable && !locked);
+        let base = k.ldr.image_at(address)?.0;
+        let loaded = k.ldr.images.get_mut(&base)?;
+        loaded.paged_entirely = all;
+        let sections: Vec<u32> = loaded.image.sections().iter().map(|section| section.rva).collect();
+        for rva in sections {
+            apply(k, base, rva);
         }
         Some(base)
     });
@@ -103,9 +103,19 @@ fn set_lock(k: &mut Kernel, base: u64, rva: u32, change: i32) {
     } else {
         loaded.locked_sections.insert(rva, count);
     }
+    apply(k, base, rva);
+}
+
+/// What of the section may be paged out is as its name, its locks and the driver say. An INIT section may be gone.
+fn apply(k: &mut Kernel, base: u64, rva: u32) {
+    let Some(loaded) = k.ldr.images.get(&base) else { return };
     let Some(section) = loaded.image.section_at(rva) else { return };
-    let (at, pages) = pages(base, section);
-    k.mm.map.set_pageable(k.engine, at, pages, count == 0 && section.is_pageable());
+    let locked = loaded.locked_sections.contains_key(&rva);
+    let pageable = !locked && (loaded.paged_entirely || section.is_pageable());
+    let (at, count) = pages(base, section);
+    if k.mm.map.page(at).is_some() {
+        k.mm.map.set_pageable(k.engine, at, count, pageable);
+    }
 }
 
 fn pages(base: u64, section: &image::Section) -> (u64, u64) {
