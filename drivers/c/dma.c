@@ -17,7 +17,7 @@ static UNICODE_STRING FunctionDevice = RTL_CONSTANT_STRING(L"\\Device\\DirqlDma"
 static UNICODE_STRING FunctionLink = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlDma");
 
 static ULONG (*const Stories[])(VOID) = {Adapters, CommonBuffers, InOrder, Channels, Lists, Chained, OldNames, Extended,
-                                         Absent, Bounds, Parts};
+                                         Domains, Bounds, Parts, FromMdl};
 
 static NTSTATUS NTAPI DispatchReadWrite(PDEVICE_OBJECT Device, PIRP Irp)
 {
@@ -76,6 +76,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     }
     Pdo = Extension->Function.Pdo;
     TheDriver = Device->DriverObject;
+    Card = &Extension->Function;
     return TellStory(Irp, Stories, ((Code >> 2) & 0xFFF) - FIRST_STORY, RTL_NUMBER_OF(Stories));
 }
 

@@ -97,6 +97,17 @@ layouts! {
         0x10 Elements: SCATTER_GATHER_ELEMENT,
     }
 
+    /// What `CreateCommonBufferFromMdl` is told besides.
+    DMA_COMMON_BUFFER_EXTENDED_CONFIGURATION [size 0x28, align 8, not_in_mingw "mingw's kit ends before DMA version 3"] {
+        0x00 ConfigType: u32,
+        0x08 LogicalAddressLimits_MinimumAddress = "LogicalAddressLimits.MinimumAddress": u64,
+        0x10 LogicalAddressLimits_MaximumAddress = "LogicalAddressLimits.MaximumAddress": u64,
+        0x08 SubSection_Offset = "SubSection.Offset": u64,
+        0x10 SubSection_Length = "SubSection.Length": u32,
+        0x08 HardwareAccessType: u32,
+        0x08 Reserved: [u64; 4],
+    }
+
     /// Answer of `GetDmaAdapterInfo`.
     DMA_ADAPTER_INFO [size 0x18, align 4, not_in_mingw "mingw's kit ends before DMA version 3"] {
         0x00 Version: u32,
@@ -136,6 +147,14 @@ constants! {
         ADAPTER_INFO_API_BYPASS = 2;
         DMA_SYNCHRONOUS_CALLBACK = 1;
         DMA_TRANSFER_CONTEXT_VERSION1 = 1;
+        // `DMA_COMMON_BUFFER_EXTENDED_CONFIGURATION::ConfigType`.
+        CommonBufferConfigTypeLogicalAddressLimits = 0;
+        CommonBufferConfigTypeSubSection = 1;
+        CommonBufferConfigTypeHardwareAccessPermissions = 2;
+        // `DMA_COMMON_BUFFER_EXTENDED_CONFIGURATION::HardwareAccessType`.
+        CommonBufferHardwareAccessReadOnly = 0;
+        CommonBufferHardwareAccessWriteOnly = 1;
+        CommonBufferHardwareAccessReadWrite = 2;
     }
     u64, not_in_mingw "newer than mingw's kit" {
         // Bytes of a transfer context.

@@ -7,6 +7,7 @@ use crate::edu;
 use crate::generic;
 use crate::pci::{Model, Placement};
 use crate::pci9052;
+use crate::slave;
 use crate::spec::{Options, ReadFile, SpecError, hex, nearest, number};
 
 /// A key of a model.
@@ -66,7 +67,7 @@ pub const PLACEMENT: &[Key] = &[
 /// Makes a card of what was typed.
 type Build = fn(&Options<'_>, &ReadFile<'_>) -> Result<Box<dyn Model>, SpecError>;
 
-const CATALOG: &[Entry] = &[pci9052::ENTRY, edu::ENTRY, bench::ENTRY, generic::ENTRY];
+const CATALOG: &[Entry] = &[pci9052::ENTRY, edu::ENTRY, bench::ENTRY, slave::ENTRY, generic::ENTRY];
 
 impl Entry {
     /// Whether a script can look at the register that it names so; `None` if it can at none of this model's.

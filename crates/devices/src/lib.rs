@@ -10,10 +10,12 @@ mod bits;
 mod catalog;
 pub mod edu;
 pub mod generic;
+mod isa_dma;
 pub mod pci;
 pub mod pci9052;
 mod ram;
 mod register;
+pub mod slave;
 mod spec;
 
 pub use catalog::{Entry, Key, PLACEMENT, Signal, catalog, parse};

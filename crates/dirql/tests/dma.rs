@@ -185,15 +185,14 @@ fn parts_of_one_page_take_one_map_register() {
     tell(10, 11);
 }
 
-/// Not a routine that does nothing.
 #[test]
-fn what_of_version_3_is_not_there_says_so_by_its_name() {
-    let machine = start(|| bench(64));
-    let _ = rig::checks_made(&machine, DEVICE, STORY + 4 * 8, &[]);
-    let report = machine.finish();
-    let verdict = report.verdict.as_ref().unwrap();
-    assert!(verdict.not_implemented, "{report}");
-    assert!(verdict.message.contains("CancelMappedTransfer of DMA_OPERATIONS"), "{report}");
+fn adapters_join_each_others_domains_and_have_memory_in_common() {
+    tell(8, 13);
+}
+
+#[test]
+fn memory_that_the_driver_has_becomes_a_common_buffer_in_which_its_pages_lie_side_by_side() {
+    tell(11, 14);
 }
 
 /// Of `HalGetAdapter`, Driver Verifier alone has something to say.

@@ -176,15 +176,121 @@ static ULONG Bounds(VOID)
     return 0;
 }
 
-/* A routine of version 3 that is not there. */
-static ULONG Absent(VOID)
+/* Domains: adapters have their own, join another's and leave it, and memory for all of one is common. */
+static ULONG Domains(VOID)
 {
-    SETUP Setup = {3, 28, TRUE, 0x10000, 0};
+    SETUP Setup = {3, 32, TRUE, 0x10000, 0};
     ULONG Most;
-    PDMA_ADAPTER Adapter = Get(Pdo, &Setup, &Most);
+    PDMA_ADAPTER One = Get(Pdo, &Setup, &Most), Two = Get(Pdo, &Setup, &Most);
+    PHYSICAL_ADDRESS Highest, Logical;
+    PULONG Buffer = NULL;
+    HANDLE First, Second;
+    PMDL Mdl;
 
-    CHECK(Adapter != NULL);
-    OF3(Adapter)->CancelMappedTransfer(Adapter, NULL);
+    CHECK(One != NULL && Two != NULL);
+    First = OF3(One)->GetDmaDomain(One);
+    Second = OF3(Two)->GetDmaDomain(Two);
+    CHECK(First != NULL && Second != NULL && First != Second);
+    CHECK(OF3(Two)->LeaveDmaDomain(Two) == STATUS_UNSUCCESSFUL);
+    CHECK(OF3(Two)->JoinDmaDomain(Two, &Most) == STATUS_INVALID_PARAMETER);
+    CHECK(OF3(Two)->JoinDmaDomain(Two, First) == STATUS_SUCCESS && OF3(Two)->GetDmaDomain(Two) == First);
+    Highest.QuadPart = 0xFFFFFFF;
+    CHECK(OF3(Two)->AllocateDomainCommonBuffer(Two, &Most, &Highest, 5000, 0, NULL, 0, &Logical, (PVOID *)&Buffer) ==
+          STATUS_INVALID_PARAMETER);
+    CHECK(OF3(Two)->AllocateDomainCommonBuffer(Two, First, &Highest, 5000, 0, NULL, 0, &Logical, (PVOID *)&Buffer) ==
+          STATUS_SUCCESS);
+    CHECK(Buffer != NULL && Logical.QuadPart + 5000 <= 0x10000000);
+    Buffer[0] = Buffer[1249] = 7;
+    Mdl = IoAllocateMdl(Buffer, 5000, FALSE, FALSE, NULL);
+    CHECK(Mdl != NULL);
+    MmBuildMdlForNonPagedPool(Mdl);
+    CHECK(OF3(Two)->FlushDmaBuffer(Two, Mdl, TRUE) == STATUS_SUCCESS && Buffer[1249] == 7);
+    IoFreeMdl(Mdl);
+    Two->DmaOperations->FreeCommonBuffer(Two, 5000, Logical, Buffer, TRUE);
+    CHECK(OF3(Two)->LeaveDmaDomain(Two) == STATUS_SUCCESS && OF3(Two)->GetDmaDomain(Two) == Second);
+    /* What is for system DMA alone. */
+    CHECK(OF3(Two)->CancelMappedTransfer(Two, &Most) == STATUS_NOT_SUPPORTED);
+    CHECK(OF3(Two)->ConfigureAdapterChannel(Two, 0, NULL) == STATUS_NOT_IMPLEMENTED);
+    One->DmaOperations->PutDmaAdapter(One);
+    Two->DmaOperations->PutDmaAdapter(Two);
+    return 0;
+}
+
+/* The card moves so many bytes between its own memory and an address, and is waited for: no interrupt comes. */
+static BOOLEAN CardMoves(ULONG64 Memory, ULONG Bytes, BOOLEAN ToMemory)
+{
+    volatile ULONG64 *Registers = (volatile ULONG64 *)Card->Registers;
+    ULONG Turns;
+
+    Registers[EDU_DMA_SOURCE / 8] = ToMemory ? EDU_BUFFER : Memory;
+    Registers[EDU_DMA_DESTINATION / 8] = ToMemory ? Memory : EDU_BUFFER;
+    Registers[EDU_DMA_COUNT / 8] = Bytes;
+    Registers[EDU_DMA_COMMAND / 8] = EDU_DMA_START | (ToMemory ? EDU_DMA_TO_MEMORY : 0);
+    for (Turns = 0; Turns < 1000; Turns++) {
+        if (!(Registers[EDU_DMA_COMMAND / 8] & EDU_DMA_START)) {
+            return TRUE;
+        }
+        KeStallExecutionProcessor(10);
+    }
+    return FALSE;
+}
+
+/* Memory that the driver has already becomes a common buffer: its pages lie apart, and the card sees them side by side. */
+static ULONG FromMdl(VOID)
+{
+    SETUP Setup = {3, 32, TRUE, 0x10000, 0};
+    BUFFER_CONFIGURATION Limits = {LIMITS_OF_BUFFER, {{{{0}}, {{0}}}}}, Part = {SUBSECTION_OF_BUFFER, {{{{0}}, {{0}}}}}, Two[2];
+    PUCHAR Buffer = ExAllocatePoolWithTag(NonPagedPool, 3 * PAGE_SIZE, 'mdDi');
+    PMDL Mdl = IoAllocateMdl(Buffer, 3 * PAGE_SIZE, FALSE, FALSE, NULL), Short = IoAllocateMdl(Buffer, 100, FALSE, FALSE, NULL);
+    PHYSICAL_ADDRESS Logical, Other;
+    PDMA_ADAPTER Adapter;
+    ULONG Most, Index;
+
+    Adapter = Get(Pdo, &Setup, &Most);
+    CHECK(Adapter != NULL && Buffer != NULL && Mdl != NULL && Short != NULL);
+    CHECK(OF3(Adapter)->CreateCommonBufferFromMdl(Adapter, Mdl, NULL, 0, &Logical) == STATUS_INVALID_PARAMETER);
+    MmBuildMdlForNonPagedPool(Mdl);
+    MmBuildMdlForNonPagedPool(Short);
+    CHECK(OF3(Adapter)->CreateCommonBufferFromMdl(Adapter, Short, NULL, 0, &Logical) == STATUS_INVALID_PARAMETER);
+    Two[0] = Two[1] = Limits;
+    CHECK(OF3(Adapter)->CreateCommonBufferFromMdl(Adapter, Mdl, Two, 2, &Logical) == STATUS_INVALID_PARAMETER);
+    Two[0].ConfigType = 17;
+    CHECK(OF3(Adapter)->CreateCommonBufferFromMdl(Adapter, Mdl, Two, 1, &Logical) == STATUS_INVALID_PARAMETER);
+
+    for (Index = 0; Index < 3 * PAGE_SIZE; Index++) {
+        Buffer[Index] = (UCHAR)(Index / 16 * 5 + Index);
+    }
+    Limits.LogicalAddressLimits.MinimumAddress.QuadPart = 0x1000000;
+    Limits.LogicalAddressLimits.MaximumAddress.QuadPart = 0xFFFFFFF;
+    CHECK(OF3(Adapter)->CreateCommonBufferFromMdl(Adapter, Mdl, &Limits, 1, &Logical) == STATUS_SUCCESS);
+    CHECK(Logical.QuadPart >= 0x1000000 && Logical.QuadPart + 3 * PAGE_SIZE <= 0x10000000);
+    /* From the middle of the first page over the second one into the third, and back elsewhere, all in one piece. */
+    CHECK(CardMoves(Logical.QuadPart + PAGE_SIZE - 100, PAGE_SIZE, FALSE));
+    RtlZeroMemory(Buffer + PAGE_SIZE - 100, PAGE_SIZE);
+    CHECK(CardMoves(Logical.QuadPart + PAGE_SIZE - 100, PAGE_SIZE, TRUE));
+    for (Index = 0; Index < 3 * PAGE_SIZE; Index++) {
+        if (Buffer[Index] != (UCHAR)(Index / 16 * 5 + Index)) {
+            CHECK(Index == 3 * PAGE_SIZE);
+        }
+    }
+    /* A part of it besides, for reading alone. */
+    Part.SubSection.Offset = PAGE_SIZE;
+    Part.SubSection.Length = PAGE_SIZE;
+    Two[0] = Part;
+    RtlZeroMemory(&Two[1], sizeof(Two[1]));
+    Two[1].ConfigType = ACCESS_TO_BUFFER;
+    CHECK(OF3(Adapter)->CreateCommonBufferFromMdl(Adapter, Mdl, Two, 2, &Other) == STATUS_SUCCESS);
+    CHECK(Other.QuadPart != Logical.QuadPart && CardMoves(Other.QuadPart, PAGE_SIZE, FALSE));
+    RtlZeroMemory(Buffer, PAGE_SIZE);
+    CHECK(CardMoves(Logical.QuadPart, PAGE_SIZE, TRUE));
+    CHECK(RtlCompareMemory(Buffer, Buffer + PAGE_SIZE, PAGE_SIZE) == PAGE_SIZE);
+    Adapter->DmaOperations->FreeCommonBuffer(Adapter, PAGE_SIZE, Other, Buffer + PAGE_SIZE, TRUE);
+    Adapter->DmaOperations->FreeCommonBuffer(Adapter, 3 * PAGE_SIZE, Logical, Buffer, TRUE);
+    CHECK(Buffer[PAGE_SIZE] == (UCHAR)(PAGE_SIZE / 16 * 5 + PAGE_SIZE)); /* the memory is the driver's still */
+    Adapter->DmaOperations->PutDmaAdapter(Adapter);
+    IoFreeMdl(Short);
+    IoFreeMdl(Mdl);
+    ExFreePoolWithTag(Buffer, 'mdDi');
     return 0;
 }
 

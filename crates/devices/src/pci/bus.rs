@@ -10,12 +10,15 @@ use super::config::{Command, ConfigSpace};
 use super::header::Bar;
 use super::message::MessageUnit;
 use super::model::{Access, Master, Model};
+use crate::isa_dma::IsaDma;
 use crate::register::{low32, ones};
 
 /// CONFIG_ADDRESS, 32 bits.
 const CONFIG_ADDRESS: u16 = 0xCF8;
 /// CONFIG_DATA, 4 bytes.
 const CONFIG_DATA: u16 = 0xCFC;
+/// The last port of the DMA controllers behind the bridge.
+const LAST_CHANNEL_PORT: u16 = 0xDF;
 
 /// One PCI bus, number 0, with cards whose windows and lines firmware has assigned.
 pub struct PciBus {
@@ -29,6 +32,8 @@ pub struct PciBus {
     deadline: Option<u64>,
     /// Messages that the kernel has not taken yet.
     sent: Vec<Message>,
+    /// Behind the bridge to the ISA bus, which takes what no card claims.
+    channels: IsaDma,
 }
 
 /// A card in its slot.
@@ -88,16 +93,25 @@ impl PciBus {
         };
         let mut slots: Vec<Slot> = cards.into_iter().zip(places).map(place).collect();
         slots.sort_by_key(|slot| slot.address);
-        let mut bus =
-            Self { slots, claims: Vec::new(), config_address: 0, lines: 0, deadline: None, sent: Vec::new() };
+        let mut bus = Self {
+            slots,
+            claims: Vec::new(),
+            config_address: 0,
+            lines: 0,
+            deadline: None,
+            sent: Vec::new(),
+            channels: IsaDma::default(),
+        };
+        bus.channels.reset();
         bus.rebuild_claims();
         Ok(bus)
     }
 
     /// RST#: every card and its configuration space as at power-on, nothing assigned, nothing decoded.
     pub fn reset(&mut self) {
-        let Self { slots, claims: _, config_address, lines: _, deadline: _, sent } = self;
+        let Self { slots, claims: _, config_address, lines: _, deadline: _, sent, channels } = self;
         *config_address = 0;
+        channels.reset();
         sent.clear();
         for slot in slots {
             let Slot {
@@ -252,7 +266,7 @@ impl PciBus {
         let Slot { model, name, config, present, .. } = &mut self.slots[index];
         if model.deadline().is_some_and(|deadline| deadline <= at.now) {
             let enabled = *present && !model.is_pulled() && config.command().is(Command::BUS_MASTER);
-            model.advance(at.now, &mut Master::new(at.memory, name, enabled));
+            model.advance(at.now, &mut Master::new(at.memory, &mut self.channels, name, enabled));
             self.settle(index);
         }
     }
@@ -297,6 +311,25 @@ impl PciBus {
         }
     }
 
+    /// A byte from the controllers behind the bridge; none if there is none at this port, or a card claims it.
+    fn channel_read(&mut self, port: u16, width: Width) -> Option<u32> {
+        let is_own = width == Width::Byte && self.claim(true, port.into()).is_none();
+        is_own.then(|| self.channels.read(port)).flatten().map(u32::from)
+    }
+
+    /// A byte to them: whether it was one. A card that waits for its channel may have it then.
+    fn channel_write(&mut self, now: u64, port: u16, width: Width, value: u32) -> bool {
+        let is_own = width == Width::Byte && self.claim(true, port.into()).is_none();
+        if !is_own || !self.channels.write(port, (value & 0xFF) as u8) {
+            return false;
+        }
+        for index in 0..self.slots.len() {
+            self.slots[index].model.channels_changed(now);
+            self.settle(index);
+        }
+        true
+    }
+
     fn slot_at(&self, at: PciAddress) -> Option<usize> {
         self.slots.iter().position(|slot| slot.address == at && slot.is_there())
     }
@@ -333,6 +366,10 @@ impl Hardware for PciBus {
         match self.config_port(port, width) {
             Some(ConfigPort::Address) => Ok(self.config_address),
             Some(ConfigPort::Data(of, offset)) => Ok(self.config_read(of, offset.into(), width)),
+            None if port <= LAST_CHANNEL_PORT => match self.channel_read(port, width) {
+                Some(value) => Ok(value),
+                None => self.read(at, true, port.into(), width).map(low32),
+            },
             None => self.read(at, true, port.into(), width).map(low32),
         }
     }
@@ -347,6 +384,7 @@ impl Hardware for PciBus {
         match self.config_port(port, width) {
             Some(ConfigPort::Address) => self.config_address = value,
             Some(ConfigPort::Data(of, offset)) => self.config_write(of, offset.into(), width, value),
+            None if port <= LAST_CHANNEL_PORT && self.channel_write(at.now, port, width, value) => {}
             None => return self.write(at, true, port.into(), width, value.into()),
         }
         Ok(())

@@ -19,3 +19,5 @@ pub use bus::PciBus;
 pub use header::{Bar, Header, Location, Messages, Place};
 pub(crate) use model::level;
 pub use model::{Access, Master, Model, Placement};
+
+pub use crate::isa_dma::Moved;

@@ -6,6 +6,7 @@
 use kernel::hal::hardware::{Memory, Refusal, Width};
 
 use super::header::Header;
+use crate::isa_dma::{Data, IsaDma, Moved};
 
 /// One access to a window, aligned or not, wholly inside the window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,16 +38,22 @@ impl Access {
 }
 
 /// A function's way to memory. It leads nowhere while software has not made the function a bus master (bit 2 of the command
-/// register), or the card is out of its slot.
+/// register), or the card is out of its slot. A card that is wired to a channel of the system's DMA controllers needs not be one.
 pub struct Master<'m> {
     memory: &'m mut dyn Memory,
+    channels: &'m mut IsaDma,
     name: &'m str,
     enabled: bool,
 }
 
 impl<'m> Master<'m> {
-    pub(super) fn new(memory: &'m mut dyn Memory, name: &'m str, enabled: bool) -> Self {
-        Self { memory, name, enabled }
+    pub(super) fn new(
+        memory: &'m mut dyn Memory,
+        channels: &'m mut IsaDma,
+        name: &'m str,
+        enabled: bool,
+    ) -> Self {
+        Self { memory, channels, name, enabled }
     }
 
     /// Whether software lets it.
@@ -63,6 +70,16 @@ impl<'m> Master<'m> {
     /// Writes to a bus address. False if nobody answered, or it may not ask.
     pub fn write(&mut self, address: u64, from: &[u8]) -> bool {
         self.enabled && self.memory.write(self.name, address, from)
+    }
+
+    /// Asks for a channel of the system's DMA controllers, with bytes for memory.
+    pub fn give(&mut self, channel: u8, from: &[u8]) -> Moved {
+        self.channels.run(self.memory, self.name, channel, Data::Given(from))
+    }
+
+    /// Asks for a channel of the system's DMA controllers, for bytes from memory.
+    pub fn take(&mut self, channel: u8, into: &mut [u8]) -> Moved {
+        self.channels.run(self.memory, self.name, channel, Data::Taken(into))
     }
 }
 
@@ -125,6 +142,10 @@ pub trait Model {
     /// deadline `now`. Only here does a card reach memory.
     fn advance(&mut self, now: u64, master: &mut Master<'_>) {
         let _ = (now, master);
+    }
+    /// The system's DMA controllers were programmed: a card that waits for its channel may have it now.
+    fn channels_changed(&mut self, now: u64) {
+        let _ = now;
     }
     /// The outside world acts on a signal of the card.
     ///

@@ -6,7 +6,7 @@ use crate::rig::{card, no_files, refused};
 fn every_model_says_what_it_is_and_has_a_key_line_for_each_key() {
     let catalog = devices::catalog();
     let names: Vec<_> = catalog.iter().map(|entry| entry.name).collect();
-    assert_eq!(names, ["pci9052", "edu", "bench", "pci"]);
+    assert_eq!(names, ["pci9052", "edu", "bench", "slave", "pci"]);
     assert_eq!(catalog[0].ids, [(0x10B5, 0x9050)]);
     for entry in catalog {
         assert!(!entry.summary.is_empty() && !entry.signals.is_empty(), "{}", entry.name);
@@ -24,11 +24,11 @@ fn every_model_says_what_it_is_and_has_a_key_line_for_each_key() {
 fn an_unknown_device_is_answered_with_the_one_that_was_meant_and_with_all() {
     assert_eq!(
         refused("pci9025"),
-        "no device model `pci9025`, did you mean `pci9052`?; there are: pci9052, edu, bench, pci (see `dirql devices`)"
+        "no device model `pci9025`, did you mean `pci9052`?; there are: pci9052, edu, bench, slave, pci (see `dirql devices`)"
     );
     assert_eq!(
         refused("toaster"),
-        "no device model `toaster`; there are: pci9052, edu, bench, pci (see `dirql devices`)"
+        "no device model `toaster`; there are: pci9052, edu, bench, slave, pci (see `dirql devices`)"
     );
     assert!(refused("").starts_with("no device model ``"));
 }

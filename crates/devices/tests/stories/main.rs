@@ -15,3 +15,4 @@ mod lspci;
 mod messages;
 mod pci9052;
 mod rig;
+mod slave;

@@ -161,7 +161,7 @@ exports! { FUNCTIONS:
     hal : HalGetBusData(5) @ 0..=15 => hal::bus_data::get;
     hal : HalGetBusDataByOffset(6) @ 0..=15 => hal::bus_data::get_by_offset;
     hal : HalGetInterruptVector(6) @ 0..=2 => hal::bus_data::interrupt_vector;
-    hal : HalReadDmaCounter(1) @ 0..=2 => hal::dma::counter;
+    hal : HalReadDmaCounter(1) @ 0..=2 => hal::dma::system::counter;
     hal : HalSetBusData(5) @ 0..=15 => hal::bus_data::set;
     hal : HalSetBusDataByOffset(6) @ 0..=15 => hal::bus_data::set_by_offset;
     hal : HalTranslateBusAddress(5) @ 0..=15 => hal::bus_data::translate_address;

@@ -12,7 +12,7 @@ use abi::{
 use engine::Flow;
 
 use super::transfer::{self, Registers};
-use super::{By, DMA_VIOLATION, extended, find, scatter_gather};
+use super::{By, DMA_VIOLATION, extended, find, scatter_gather, system};
 use crate::cx::{Cx, Kernel};
 use crate::io::routine;
 use crate::io::violation::device_name;
@@ -31,16 +31,24 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    /// Who asked for it, if a device has it, or waits for it.
-    pub(super) fn held_by(&self) -> Option<By> {
-        let waits = |request: &&Request| matches!(request.work, Work::Control { .. });
+    /// Whether a device has it, and asked for it by this adapter.
+    pub(super) fn is_held_by(&self, adapter: u64) -> bool {
+        self.holder.is_some_and(|holder| holder.adapter == adapter)
+    }
+
+    /// Who asked for it by this adapter, if a device has it, or waits for it.
+    pub(super) fn held_by(&self, adapter: u64) -> Option<By> {
+        let waits = |request: &&Request| {
+            request.adapter == adapter && matches!(request.work, Work::Control { .. })
+        };
         let waiting = self.waiting.iter().find(waits).map(|request| request.by);
-        self.holder.map(|holder| holder.by).or(waiting)
+        self.holder.filter(|holder| holder.adapter == adapter).map(|holder| holder.by).or(waiting)
     }
 }
 
 #[derive(Clone, Copy)]
 struct Holder {
+    adapter: u64,
     base: u64,
     by: By,
 }
@@ -48,6 +56,7 @@ struct Holder {
 /// A device that waits.
 #[derive(Clone, Copy)]
 pub(super) struct Request {
+    pub(super) adapter: u64,
     pub(super) device: DriverPtr<DEVICE_OBJECT>,
     pub(super) irp: DriverPtr<IRP>,
     /// Of its map registers, which it gets with the channel.
@@ -108,7 +117,7 @@ fn refuse_waiting(cx: &mut Cx<'_>, at: u64, device: DriverPtr<DEVICE_OBJECT>) ->
         request.device == device && request.transfer == 0 && matches!(request.work, Work::Control { .. })
     };
     let found = cx.with(|k| {
-        let channel = &k.hal.dma.adapters.get(&at)?.channel;
+        let channel = k.hal.dma.channel(at)?;
         channel.waiting.iter().find(waits).map(|request| request.by)
     });
     let Some(by) = found else { return Ok(()) };
@@ -141,10 +150,10 @@ pub(super) fn ask(
         return Ok(Err(NtStatus::INSUFFICIENT_RESOURCES));
     }
     let by = By::now(cx);
-    let request = Request { device, irp, base, count, transfer: terms.transfer, work, by };
+    let request = Request { adapter: at, device, irp, base, count, transfer: terms.transfer, work, by };
     cx.with(|k| {
-        if let Some(adapter) = k.hal.dma.adapters.get_mut(&at) {
-            adapter.channel.waiting.push_back(request);
+        if let Some(channel) = k.hal.dma.channel_mut(at) {
+            channel.waiting.push_back(request);
         }
     });
     serve(cx, at)?;
@@ -153,17 +162,15 @@ pub(super) fn ask(
 
 /// Whether a request for so many map registers would not have to wait.
 fn is_free(k: &Kernel, at: u64, count: u32) -> bool {
-    k.hal.dma.adapters.get(&at).is_some_and(|adapter| {
-        let channel = &adapter.channel;
-        channel.holder.is_none()
-            && channel.waiting.is_empty()
-            && adapter.free.is_none_or(|free| free >= count)
-    })
+    let dma = &k.hal.dma;
+    let is_idle = |channel: &Channel| channel.holder.is_none() && channel.waiting.is_empty();
+    dma.channel(at).is_none_or(is_idle)
+        && dma.adapters.get(&at).is_some_and(|adapter| adapter.free.is_none_or(|free| free >= count))
 }
 
 /// Takes back a request with this transfer context that waits.
 pub(super) fn take_back(k: &mut Kernel, at: u64, transfer: u64) -> Option<Request> {
-    let waiting = &mut k.hal.dma.adapters.get_mut(&at)?.channel.waiting;
+    let waiting = &mut k.hal.dma.channel_mut(at)?.waiting;
     let index = waiting.iter().position(|request| request.transfer == transfer)?;
     waiting.remove(index)
 }
@@ -172,6 +179,7 @@ pub(super) fn take_back(k: &mut Kernel, at: u64, transfer: u64) -> Option<Reques
 pub(super) fn serve(cx: &mut Cx<'_>, at: u64) -> Flow<()> {
     let old = ke::irql::raise(cx, DISPATCH_LEVEL)?;
     while let Some(request) = cx.with(|k| next(k, at)) {
+        let at = request.adapter;
         match request.work {
             Work::Control { routine, context } => control(cx, at, &request, routine, context)?,
             Work::Nothing => {}
@@ -189,20 +197,20 @@ pub(super) fn serve(cx: &mut Cx<'_>, at: u64) -> Flow<()> {
 /// The first that waits, if the channel is free and there are map registers for it: it has them.
 fn next(k: &mut Kernel, at: u64) -> Option<Request> {
     let dma = &mut k.hal.dma;
-    let adapter = dma.adapters.get_mut(&at)?;
-    if adapter.channel.holder.is_some() {
+    let channel = dma.channel(at)?;
+    if channel.holder.is_some() {
         return None;
     }
-    let first = adapter.channel.waiting.front()?;
-    match &mut adapter.free {
+    let first = *channel.waiting.front()?;
+    match &mut dma.adapters.get_mut(&first.adapter)?.free {
         Some(free) if *free < first.count => return None,
         Some(free) => *free -= first.count,
         None => {}
     }
-    let request = adapter.channel.waiting.pop_front()?;
-    adapter.channel.holder = Some(Holder { base: request.base, by: request.by });
-    let is_listed = matches!(request.work, Work::List { .. });
-    dma.registers.insert(request.base, Registers::new(at, request.count, is_listed, request.by));
+    let channel = dma.channel_mut(at)?;
+    let request = channel.waiting.pop_front()?;
+    channel.holder = Some(Holder { adapter: request.adapter, base: request.base, by: request.by });
+    dma.registers.insert(request.base, Registers::of(&request));
     Some(request)
 }
 
@@ -232,7 +240,7 @@ fn control(cx: &mut Cx<'_>, at: u64, request: &Request, routine: DriverPtr<Code>
 /// The channel is free, if it is this request that has it.
 fn release_channel(cx: &mut Cx<'_>, at: u64, base: u64) -> bool {
     cx.with(|k| {
-        let channel = k.hal.dma.adapters.get_mut(&at).map(|adapter| &mut adapter.channel);
+        let channel = k.hal.dma.channel_mut(at);
         channel.is_some_and(|channel| channel.holder.take_if(|holder| holder.base == base).is_some())
     })
 }
@@ -253,8 +261,10 @@ pub fn free(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<()> {
 
 /// The channel is given back, and its map registers if that is said: those of a list are the list's.
 pub(super) fn free_holders(cx: &mut Cx<'_>, name: &'static str, at: u64, with_registers: bool) -> Flow<()> {
-    let holder =
-        cx.with(|k| k.hal.dma.adapters.get_mut(&at).and_then(|adapter| adapter.channel.holder.take()));
+    let holder = cx.with(|k| {
+        system::stop_for(k, at);
+        k.hal.dma.channel_mut(at)?.holder.take_if(|holder| holder.adapter == at)
+    });
     let Some(holder) = holder else {
         let message = format!("{name} was called for the DMA adapter {at:#x}, whose channel no device has");
         return not_allocated(cx, at, &message);

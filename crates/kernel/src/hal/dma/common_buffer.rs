@@ -6,7 +6,7 @@
 use abi::{DMA_ADAPTER, DriverPtr};
 use engine::Flow;
 
-use super::domain::{Direction, Mapping};
+use super::domain::{Direction, GAP, Mapping};
 use super::{By, DMA_VIOLATION, find, transfer};
 use crate::cx::Cx;
 use crate::mm::contiguous;
@@ -19,6 +19,8 @@ pub(crate) struct Buffer {
     pub(super) adapter: u64,
     pub(super) bytes: u64,
     pub(super) logical: u64,
+    /// The memory is the driver's own.
+    pub(super) is_lent: bool,
     pub(super) by: By,
 }
 
@@ -109,14 +111,15 @@ pub(super) fn place(
     let limits = Limits { highest, ..Limits::NONE };
     let Some(run) = contiguous::allocate(cx, bytes, limits) else { return Ok(None) };
     let (physical, direction) = (run.physical, Direction::Both);
-    let mapping = Mapping { physical, bytes, direction, is_copy: false, routine: name, by };
-    let mapped = cx.with(|k| k.hal.dma.domain.map(&mut k.mm.physical, (lowest, highest), mapping));
+    let mapping = Mapping { physical, bytes, direction, is_copy: false, gap: GAP, routine: name, by };
+    let limits = Limits { lowest, highest, boundary: 0 };
+    let mapped = cx.with(|k| k.hal.dma.domain.map(&mut k.mm.physical, limits, mapping));
     let Some(logical) = mapped else {
         contiguous::free(cx, run.address)?;
         return Ok(None);
     };
-    let buffer = Buffer { adapter: at, bytes, logical, by };
-    cx.with(|k| k.hal.dma.buffers.insert(run.address, buffer));
+    let buffer = Buffer { adapter: at, bytes, logical, is_lent: false, by };
+    cx.with(|k| k.hal.dma.buffers.insert((run.address, logical), buffer));
     Ok(Some((run.address, buffer)))
 }
 
@@ -133,7 +136,11 @@ pub fn free(
     _cached: bool,
 ) -> Flow<()> {
     let at = find(cx, "FreeCommonBuffer", adapter)?;
-    let found = cx.with(|k| k.hal.dma.buffers.get(&address).copied());
+    let found = cx.with(|k| {
+        let buffers = &k.hal.dma.buffers;
+        let mut here = buffers.range((address, 0)..=(address, u64::MAX)).map(|(_, buffer)| buffer);
+        buffers.get(&(address, logical)).or_else(|| here.next()).copied()
+    });
     let wrong = match found {
         Some(buffer) if buffer.adapter != at => Some("which is another adapter's".to_owned()),
         Some(buffer) if buffer.bytes != length.into() => {
@@ -150,16 +157,19 @@ pub fn free(
         let verdict = Verdict::error("bad-common-buffer-free", message);
         return Err(cx.stop(verdict.bug_check(DMA_VIOLATION, [0x3, at, address, 0])));
     }
-    give(cx, "FreeCommonBuffer", address)
+    give(cx, "FreeCommonBuffer", (address, logical))
 }
 
 /// Frees one that is there.
-pub(super) fn give(cx: &mut Cx<'_>, name: &'static str, address: u64) -> Flow<()> {
+pub(super) fn give(cx: &mut Cx<'_>, name: &'static str, (address, logical): (u64, u64)) -> Flow<()> {
     let by = By::now(cx);
-    cx.with(|k| {
-        if let Some(buffer) = k.hal.dma.buffers.remove(&address) {
-            k.hal.dma.domain.unmap(&mut k.mm.physical, buffer.logical, name, by);
-        }
+    let freed = cx.with(|k| {
+        let buffer = k.hal.dma.buffers.remove(&(address, logical))?;
+        k.hal.dma.domain.unmap_all(&mut k.mm.physical, (logical, buffer.bytes), name, by);
+        Some(buffer)
     });
-    contiguous::free(cx, address)
+    match freed {
+        Some(buffer) if !buffer.is_lent => contiguous::free(cx, address),
+        _ => Ok(()),
+    }
 }

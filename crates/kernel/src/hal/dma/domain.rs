@@ -14,8 +14,8 @@ use crate::mm::physical::{Limits, Physical};
 
 /// Addresses that devices with so wide addresses get: neither memory nor device windows lie there.
 const WIDE: (u64, u64) = (0x20_0000_0000, 0x80_0000_0000);
-/// Behind each mapping.
-const GAP: u64 = 1;
+/// Behind each mapping, but those of a system DMA channel, which moves as many bytes as it is programmed for.
+pub(super) const GAP: u64 = 1;
 /// Mappings that are remembered when they are gone.
 const REMEMBERED: usize = 64;
 
@@ -39,6 +39,8 @@ pub(crate) struct Mapping {
     pub(crate) direction: Direction,
     /// It stands for other memory, from and to which data is copied.
     pub(crate) is_copy: bool,
+    /// Pages behind it that lead nowhere.
+    pub(super) gap: u64,
     /// The routine that mapped it, and who called that.
     pub(crate) routine: &'static str,
     pub(crate) by: By,
@@ -47,7 +49,7 @@ pub(crate) struct Mapping {
 impl Mapping {
     /// Pages of logical addresses, what lies behind it included.
     const fn span(&self) -> u64 {
-        (self.physical % PAGE + self.bytes).div_ceil(PAGE) + GAP
+        (self.physical % PAGE + self.bytes).div_ceil(PAGE) + self.gap
     }
 }
 
@@ -92,27 +94,38 @@ pub(crate) struct Domain {
 }
 
 impl Domain {
-    /// Gives it a logical address within bounds, the higher of which is the highest that the device can put out; none if there is none.
-    pub(super) fn map(
+    /// Gives it a logical address within limits, the highest of which is the highest that the device can put out; none if there is none.
+    pub(super) fn map(&mut self, physical: &mut Physical, limits: Limits, mapping: Mapping) -> Option<u64> {
+        self.map_all(physical, limits, vec![mapping])
+    }
+
+    /// As [`Domain::map`], of several one behind the other. But for the first one's beginning and the last one's end, they are whole pages.
+    pub(super) fn map_all(
         &mut self,
         physical: &mut Physical,
-        bounds: (u64, u64),
-        mapping: Mapping,
+        limits: Limits,
+        mappings: Vec<Mapping>,
     ) -> Option<u64> {
-        let span = mapping.span();
-        let page = self.take(physical, bounds, span).or_else(|| {
+        let span = mappings.iter().map(Mapping::span).sum();
+        let page = self.take(physical, limits, span).or_else(|| {
             // What is kept back only for the sake of verdicts.
             while let Some(past) = self.past.pop_front() {
                 give(physical, past.logical, past.mapping.span());
             }
-            self.take(physical, bounds, span)
+            self.take(physical, limits, span)
         })?;
-        let logical = page + mapping.physical % PAGE;
-        self.live.insert(logical, mapping);
-        Some(logical)
+        let first = page + mappings.first()?.physical % PAGE;
+        let mut logical = first;
+        for mapping in mappings {
+            let bytes = mapping.bytes;
+            self.live.insert(logical, mapping);
+            logical += bytes;
+        }
+        Some(first)
     }
 
-    fn take(&mut self, physical: &mut Physical, (lowest, mask): (u64, u64), span: u64) -> Option<u64> {
+    fn take(&mut self, physical: &mut Physical, limits: Limits, span: u64) -> Option<u64> {
+        let Limits { lowest, highest: mask, boundary } = limits;
         if mask >= WIDE.1 - 1 {
             let least = lowest.checked_next_multiple_of(PAGE)?.max(WIDE.0);
             let fits = |page: &u64| *page >= least && *page + span * PAGE <= WIDE.1;
@@ -122,9 +135,21 @@ impl Domain {
         }
         // Addresses of memory that is kept free for them: nothing else answers there. High ones first, so that a device which puts out
         // fewer bits than its driver said is noticed.
-        let high = Limits { lowest: lowest.max((mask >> 1).min(512 << 20)), highest: mask, boundary: 0 };
-        let any = Limits { lowest, highest: mask, boundary: 0 };
+        let high = Limits { lowest: lowest.max((mask >> 1).min(512 << 20)), highest: mask, boundary };
+        let any = Limits { lowest, highest: mask, boundary };
         physical.reserve_run(span, high).or_else(|| physical.reserve_run(span, any))
+    }
+
+    /// Takes away all mappings that begin in a range.
+    pub(super) fn unmap_all(
+        &mut self,
+        physical: &mut Physical,
+        (logical, bytes): (u64, u64),
+        routine: &'static str,
+        by: By,
+    ) {
+        let found: Vec<u64> = self.live.range(logical..logical + bytes.max(1)).map(|(at, _)| *at).collect();
+        found.into_iter().for_each(|at| self.unmap(physical, at, routine, by));
     }
 
     /// Takes a mapping away.
@@ -174,7 +199,27 @@ mod tests {
 
     fn mapping(physical: u64, bytes: u64) -> Mapping {
         let (direction, by) = (Direction::ToDevice, By::default());
-        Mapping { physical, bytes, direction, is_copy: false, routine: "MapTransfer", by }
+        Mapping { physical, bytes, direction, is_copy: false, gap: GAP, routine: "MapTransfer", by }
+    }
+
+    fn up_to(highest: u64) -> Limits {
+        Limits { highest, ..Limits::NONE }
+    }
+
+    #[test]
+    fn pages_that_lie_apart_are_one_stretch_of_addresses_and_go_together() {
+        let (mut domain, mut physical) = (Domain::default(), Physical::default());
+        let whole = |physical, gap| Mapping { gap, ..mapping(physical, PAGE) };
+        let pages = vec![whole(0x7000, 0), whole(0x3000, 0), whole(0x9000, GAP)];
+        let at = domain.map_all(&mut physical, up_to(0xFF_FFFF), pages).unwrap();
+        for (offset, place) in [(0, 0x7000), (PAGE - 1, 0x7FFF), (PAGE, 0x3000), (2 * PAGE + 5, 0x9005)] {
+            assert_eq!(domain.find(at + offset, false).unwrap().unwrap().physical, place);
+        }
+        assert!(matches!(domain.find(at + 3 * PAGE, false), Some(Err(Wrong::Behind(_, 0)))));
+        domain.unmap_all(&mut physical, (at, 3 * PAGE), "FreeCommonBuffer", By::default());
+        for page in 0..3 {
+            assert!(matches!(domain.find(at + page * PAGE, false), Some(Err(Wrong::Unmapped(_)))));
+        }
     }
 
     #[test]
@@ -184,7 +229,7 @@ mod tests {
             let mask = u64::MAX >> (64 - bits);
             let mut seen = Vec::new();
             for _ in 0..REMEMBERED {
-                let at = domain.map(&mut physical, (0, mask), mapping(0x1_2345_6780, 0x900)).unwrap();
+                let at = domain.map(&mut physical, up_to(mask), mapping(0x1_2345_6780, 0x900)).unwrap();
                 assert_eq!(at % PAGE, 0x780);
                 assert!(at + 0x8FF <= mask, "{bits} bits: {at:#x}");
                 assert!(seen.iter().all(|other: &u64| at.abs_diff(*other) >= 2 * PAGE));
@@ -199,7 +244,7 @@ mod tests {
     #[test]
     fn what_lies_behind_a_mapping_or_goes_the_other_way_is_known_and_the_rest_is_none() {
         let (mut domain, mut physical) = (Domain::default(), Physical::default());
-        let at = domain.map(&mut physical, (0, u64::MAX), mapping(0x5010, 0x20)).unwrap();
+        let at = domain.map(&mut physical, up_to(u64::MAX), mapping(0x5010, 0x20)).unwrap();
         let way = domain.find(at + 0x1F, false).unwrap().unwrap();
         assert_eq!((way.physical, way.bytes), (0x502F, 1));
         assert!(way.wrong.is_none());

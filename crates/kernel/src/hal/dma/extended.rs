@@ -2,7 +2,7 @@
 //!
 //! Pages: *PINITIALIZE_DMA_TRANSFER_CONTEXT*, *PALLOCATE_ADAPTER_CHANNEL_EX*, *PMAP_TRANSFER_EX*, *PFLUSH_ADAPTER_BUFFERS_EX*,
 //! *PGET_SCATTER_GATHER_LIST_EX*, *PBUILD_SCATTER_GATHER_LIST_EX*, *PFREE_ADAPTER_OBJECT*, *PCANCEL_ADAPTER_CHANNEL*, *PGET_DMA_ADAPTER_INFO*,
-//! *PGET_DMA_TRANSFER_INFO callback function*. Completion routines are system DMA's.
+//! *PGET_DMA_TRANSFER_INFO callback function*. Completion routines are for system DMA, and its controllers here tell nobody when they are done.
 
 use abi::{
     ADAPTER_INFO_SYNCHRONOUS_CALLBACK, Code, DEVICE_OBJECT, DMA_ADAPTER, DMA_ADAPTER_INFO,
@@ -17,7 +17,7 @@ use super::channel::{self, Terms, Work};
 use super::pieces::{self, Piece, Run};
 use super::scatter_gather::{self, Wanted, bytes};
 use super::transfer::{self, Map};
-use super::{By, find};
+use super::{By, find, system};
 use crate::cx::{Cx, Kernel};
 use crate::mm::{mdl, pool};
 
@@ -68,6 +68,12 @@ pub(super) fn take_back(k: &mut Kernel, context: u64) {
     if let Some(progress) = k.hal.dma.contexts.get_mut(&context) {
         *progress = Progress::New;
     }
+}
+
+/// Nothing more is done with this context; not if it is none.
+pub(super) fn cancel_context(k: &mut Kernel, context: u64) -> bool {
+    let progress = k.hal.dma.contexts.get_mut(&context);
+    progress.map(|progress| *progress = Progress::Cancelled).is_some()
 }
 
 /// `CancelAdapterChannel`: whether the routine of the request with this context will not be called.
@@ -158,12 +164,22 @@ pub fn map_transfer(
     to_device: bool,
     buffer: u64,
     room: u32,
-    _completion: u64,
+    completion: u64,
     _context: u64,
 ) -> Flow<NtStatus> {
     const NAME: &str = "MapTransferEx";
     let at = find(cx, NAME, adapter)?;
     transfer::check(cx, NAME, at, base)?;
+    if completion != 0 {
+        system::refuse(cx, at, "the completion routine of MapTransferEx")?;
+    }
+    let is_cancelled = cx.with(|k| {
+        let dma = &k.hal.dma;
+        dma.contexts.get(&dma.registers[&base].context) == Some(&Progress::Cancelled)
+    });
+    if is_cancelled {
+        return Ok(NtStatus::CANCELLED);
+    }
     let wanted = u64::from(cx.read(length)?);
     transfer::expect_bytes(cx, NAME, wanted)?;
     let elements = u64::from(room).saturating_sub(bytes(0)) / size_of::<SCATTER_GATHER_ELEMENT>() as u64;
@@ -173,6 +189,7 @@ pub fn map_transfer(
     if buffer == 0 || elements == 0 || wanted == 0 {
         return Ok(NtStatus::INVALID_PARAMETER);
     }
+    system::refuse_odd(cx, at, (start, wanted))?;
     let (mask, several, mut unused) = cx.with(|k| {
         let adapter = &k.hal.dma.adapters[&at];
         (adapter.mask, adapter.scatter_gather, k.hal.dma.registers[&base].unused())
@@ -184,9 +201,10 @@ pub fn map_transfer(
             break;
         }
         let whole = run.pieces.len();
-        let run = first_of(run, unused);
+        let run = cx.with(|k| system::as_long(k, at, first_of(run, unused)));
         let is_whole = run.pieces.len() == whole;
         let map = transfer::place(cx, at, run, va, to_device, (NAME, by))?;
+        cx.with(|k| system::program(k, at, &map));
         va = va.wrapping_add(map.bytes);
         unused = unused.saturating_sub(map.span());
         maps.push(map);
@@ -205,7 +223,7 @@ pub fn map_transfer(
 }
 
 /// As much of a run as so many map registers are enough for.
-fn first_of(run: Run, registers: u64) -> Run {
+pub(super) fn first_of(run: Run, registers: u64) -> Run {
     let offset = run.pieces.first().map_or(0, |piece| piece.physical % PAGE);
     let mut room = (registers * PAGE).saturating_sub(offset);
     let mut pieces: Vec<Piece> = Vec::new();
@@ -337,15 +355,16 @@ pub fn adapter_info(
     if cx.read(info + DMA_ADAPTER_INFO::Version)? != DMA_ADAPTER_INFO_VERSION1 {
         return Ok(NtStatus::NOT_SUPPORTED);
     }
-    let (mask, several) = cx.with(|k| {
+    let (mask, several, system) = cx.with(|k| {
         let adapter = &k.hal.dma.adapters[&at];
-        (adapter.mask, adapter.scatter_gather)
+        (adapter.mask, adapter.scatter_gather, adapter.system)
     });
-    cx.write(info + DMA_ADAPTER_INFO::V1_ReadDmaCounterAvailable, 0)?;
+    cx.write(info + DMA_ADAPTER_INFO::V1_ReadDmaCounterAvailable, system.is_some().into())?;
     cx.write(info + DMA_ADAPTER_INFO::V1_ScatterGatherLimit, if several { u32::MAX } else { 1 })?;
     cx.write(info + DMA_ADAPTER_INFO::V1_DmaAddressWidth, u64::BITS - mask.leading_zeros())?;
     cx.write(info + DMA_ADAPTER_INFO::V1_Flags, ADAPTER_INFO_SYNCHRONOUS_CALLBACK)?;
-    cx.write(info + DMA_ADAPTER_INFO::V1_MinimumTransferUnit, 1)?;
+    let unit = system.map_or(1, system::System::unit);
+    cx.write(info + DMA_ADAPTER_INFO::V1_MinimumTransferUnit, u32::try_from(unit).unwrap_or(1))?;
     Ok(NtStatus::SUCCESS)
 }
 

@@ -24,7 +24,7 @@ pub(super) fn at_release(cx: &mut Cx<'_>, at: u64) -> Flow<()> {
     let all = cx.with(|k| {
         let dma = &k.hal.dma;
         let buffers = dma.buffers.values().filter(|buffer| buffer.adapter == at).map(|buffer| buffer.by);
-        let channel = dma.adapters[&at].channel.held_by();
+        let channel = dma.channel(at).and_then(|channel| channel.held_by(at));
         let registers = dma.registers.values().filter_map(|known| known.left_of(at));
         let lists = dma.lists.values().filter_map(|list| list.left_of(at));
         [
@@ -77,7 +77,7 @@ pub(crate) fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<(&'static str, &'
                 adapter.by,
             )
         });
-        let buffers = dma.buffers.iter().filter(|(_, buffer)| is_own(&buffer.by)).map(|(at, buffer)| {
+        let buffers = dma.buffers.iter().filter(|(_, buffer)| is_own(&buffer.by)).map(|((at, _), buffer)| {
             let what = format!("did not free a common buffer of {:#x} bytes at {at:#x}", buffer.bytes);
             ("common-buffer-leak", "common buffers", what, buffer.by)
         });

@@ -1,19 +1,21 @@
 //! DMA adapters: what a driver gets for a bus master, and the table of routines behind it.
 //!
 //! Pages: *IoGetDmaAdapter function*, *DEVICE_DESCRIPTION structure*, *DMA_ADAPTER structure*, *DMA_OPERATIONS structure*, *PPUT_DMA_ADAPTER
-//! callback function*, *DMA Verification*. What version 3 has besides is in `extended` and `vector`; of it, domains and common buffers from MDLs say by
-//! name that they are not there. There is no system DMA: every device is a bus master.
+//! callback function*, *DMA Verification*. What version 3 has besides is in `extended`, `vector`, `domains` and `from_mdl`; devices that are no bus
+//! masters are in `system`.
 
 pub mod channel;
 pub mod common_buffer;
 pub(crate) mod domain;
+pub mod domains;
 pub mod extended;
+pub mod from_mdl;
 pub(crate) mod leaks;
 mod pieces;
 pub mod scatter_gather;
+pub mod system;
 pub mod transfer;
 pub mod vector;
-mod version3;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -23,8 +25,6 @@ use abi::{
 };
 use engine::Flow;
 use engine::windows::PAGE;
-
-pub use version3::*;
 
 use crate::cx::Cx;
 use crate::mm::pool;
@@ -75,6 +75,10 @@ pub(crate) struct Adapter {
     /// How many are free; none if it needs none.
     free: Option<u32>,
     channel: channel::Channel,
+    /// Of a device that is no bus master.
+    system: Option<system::System>,
+    /// The adapter whose DMA domain it has joined; its own at first.
+    joined: u64,
     by: By,
     released: Option<By>,
     /// By `HalGetAdapter`: it is never released.
@@ -89,8 +93,10 @@ pub(crate) struct State {
     pub(crate) domain: domain::Domain,
     /// By `MapRegisterBase`.
     registers: BTreeMap<u64, transfer::Registers>,
-    /// By virtual address.
-    buffers: BTreeMap<u64, common_buffer::Buffer>,
+    /// Channels of the system's controllers, by number: whichever adapter's devices ask, they wait for each other.
+    system: BTreeMap<u8, channel::Channel>,
+    /// By virtual address and logical one: several devices can have the same memory.
+    buffers: BTreeMap<(u64, u64), common_buffer::Buffer>,
     /// By address.
     lists: BTreeMap<u64, scatter_gather::List>,
     /// DMA transfer contexts, by address.
@@ -105,6 +111,24 @@ impl State {
         self.adapters
             .values()
             .any(|adapter| adapter.released.is_none() && adapter.card.as_deref() == Some(card))
+    }
+
+    /// The channel that devices of this adapter wait for.
+    fn channel(&self, at: u64) -> Option<&channel::Channel> {
+        let adapter = self.adapters.get(&at)?;
+        match adapter.system {
+            Some(system) => self.system.get(&system.channel),
+            None => Some(&adapter.channel),
+        }
+    }
+
+    /// As [`State::channel`], to be changed.
+    fn channel_mut(&mut self, at: u64) -> Option<&mut channel::Channel> {
+        let adapter = self.adapters.get_mut(&at)?;
+        match adapter.system {
+            Some(system) => Some(self.system.entry(system.channel).or_default()),
+            None => Some(&mut adapter.channel),
+        }
     }
 }
 
@@ -147,6 +171,7 @@ struct Description {
     mask: u64,
     scatter_gather: bool,
     most: u32,
+    system: Option<system::System>,
     /// Bytes of the table.
     table: u64,
 }
@@ -162,7 +187,7 @@ fn make(
     if cx.choose("fault.dma", 2) == 1 {
         return Ok(DriverPtr::NULL);
     }
-    let Description { mask, scatter_gather, most, table } = description;
+    let Description { mask, scatter_gather, most, system, table } = description;
     let head = size_of::<DMA_ADAPTER>() as u64;
     let adapter: DriverPtr<DMA_ADAPTER> =
         pool::allocate(cx, pool::Kind::NonPaged, head + size_of::<DMA_OPERATIONS>() as u64, TAG)?;
@@ -184,7 +209,20 @@ fn make(
     // One that reaches all memory by itself needs none.
     let free = (mask != u64::MAX || !scatter_gather).then_some((2 * most).max(64));
     let channel = channel::Channel::default();
-    let made = Adapter { card, mask, scatter_gather, most, free, channel, by, released: None, is_obsolete };
+    let (released, joined) = (None, adapter.address);
+    let made = Adapter {
+        card,
+        mask,
+        scatter_gather,
+        most,
+        free,
+        channel,
+        system,
+        joined,
+        by,
+        released,
+        is_obsolete,
+    };
     cx.with(|k| k.hal.dma.adapters.insert(adapter.address, made));
     Ok(adapter)
 }
@@ -202,16 +240,23 @@ fn describe(cx: &mut Cx<'_>, from: DriverPtr<DEVICE_DESCRIPTION>) -> Flow<Option
     if version == DEVICE_DESCRIPTION_VERSION3 && cx.with(|k| k.ldr.windows) == WindowsVersion::Win7 {
         return Ok(None);
     }
-    if cx.read(from + DEVICE_DESCRIPTION::Master)? == 0 {
-        return Err(cx.stop(Verdict::not_implemented("system DMA (DEVICE_DESCRIPTION.Master FALSE)")));
-    }
-    let scatter_gather = cx.read(from + DEVICE_DESCRIPTION::ScatterGather)? != 0;
+    let system = match cx.read(from + DEVICE_DESCRIPTION::Master)? {
+        0 => match system::System::asked(cx, from)? {
+            None => return Ok(None),
+            asked => asked,
+        },
+        _ => None,
+    };
+    // A PC's controllers follow no lists.
+    let scatter_gather = system.is_none() && cx.read(from + DEVICE_DESCRIPTION::ScatterGather)? != 0;
     let width = if version == DEVICE_DESCRIPTION_VERSION3 {
         cx.read(from + DEVICE_DESCRIPTION::DmaAddressWidth)?
     } else {
         0
     };
-    let mask = if (1..64).contains(&width) {
+    let mask = if system.is_some() {
+        system::HIGHEST
+    } else if (1..64).contains(&width) {
         (1 << width) - 1
     } else if width >= 64 || cx.read(from + DEVICE_DESCRIPTION::Dma64BitAddresses)? != 0 {
         u64::MAX
@@ -221,7 +266,11 @@ fn describe(cx: &mut Cx<'_>, from: DriverPtr<DEVICE_DESCRIPTION>) -> Flow<Option
         // An ISA device.
         0xFF_FFFF
     };
-    let limit = if mask > 0xFF_FFFF { MOST_REGISTERS } else { MOST_REGISTERS_OF_ISA };
+    let limit = match system {
+        Some(system) => u32::try_from(system.pages() + 1).unwrap_or(MOST_REGISTERS_OF_ISA),
+        None if mask > 0xFF_FFFF => MOST_REGISTERS,
+        None => MOST_REGISTERS_OF_ISA,
+    };
     let pages = u64::from(cx.read(from + DEVICE_DESCRIPTION::MaximumLength)?).div_ceil(PAGE);
     let most = u32::try_from(pages + 1).unwrap_or(u32::MAX).min(limit);
     let end = match version {
@@ -229,7 +278,7 @@ fn describe(cx: &mut Cx<'_>, from: DriverPtr<DEVICE_DESCRIPTION>) -> Flow<Option
         DEVICE_DESCRIPTION_VERSION2 => OF_VERSION_2,
         _ => OF_VERSION_1,
     };
-    Ok(Some(Description { mask, scatter_gather, most, table: end }))
+    Ok(Some(Description { mask, scatter_gather, most, system, table: end }))
 }
 
 /// `PutDmaAdapter`: nothing may be left of what came by it.
@@ -257,20 +306,14 @@ pub fn put(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<()> {
     }
 }
 
-/// `GetDmaAlignment`: nothing need be aligned.
+/// `GetDmaAlignment`: nothing need be aligned, but for channels that move words.
 ///
 /// # Errors
 /// A verdict if it is no adapter.
 pub fn alignment(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<u32> {
-    find(cx, "GetDmaAlignment", adapter).map(|_| 1)
-}
-
-/// `ReadDmaCounter`, which is for system DMA: of a bus master nothing is left to be transferred that the system knew of.
-///
-/// # Errors
-/// A verdict if it is no adapter.
-pub fn counter(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<u32> {
-    find(cx, "ReadDmaCounter", adapter).map(|_| 0)
+    let at = find(cx, "GetDmaAlignment", adapter)?;
+    let unit = cx.with(|k| k.hal.dma.adapters[&at].system.map_or(1, system::System::unit));
+    Ok(u32::try_from(unit).unwrap_or(1))
 }
 
 /// The adapter, which is not released.

@@ -14,7 +14,7 @@ use engine::windows::PAGE;
 use super::channel::{self, Request, Terms, Work};
 use super::pieces::{self, Piece};
 use super::transfer::{self, Map};
-use super::{By, DMA_VIOLATION, find};
+use super::{By, DMA_VIOLATION, find, system};
 use crate::cx::Cx;
 use crate::io::routine;
 use crate::mm::{mdl, mdl_map, pool};
@@ -134,6 +134,7 @@ pub(super) fn ask(
     terms: Terms,
 ) -> Flow<Result<u64, NtStatus>> {
     let Wanted { device, va, pieces, to_device, routine, context } = wanted;
+    system::refuse(cx, at, "a scatter/gather list by system DMA")?;
     let list = match memory {
         Some((_, room)) if u64::from(room) < bytes(pieces.len()) => {
             return Ok(Err(NtStatus::BUFFER_TOO_SMALL));

@@ -10,9 +10,10 @@ use abi::{DMA_ADAPTER, DriverPtr, MDL};
 use engine::windows::PAGE;
 use engine::{Flow, Protection};
 
-use super::domain::{Direction, Mapping};
+use super::channel::{Request, Work};
+use super::domain::{Direction, GAP, Mapping};
 use super::pieces::{Piece, Run};
-use super::{By, DMA_VIOLATION, find, pieces};
+use super::{By, DMA_VIOLATION, find, pieces, system};
 use crate::cx::{Cx, Kernel};
 use crate::mm::map::{self, Page};
 use crate::mm::physical::Limits;
@@ -29,12 +30,17 @@ pub(crate) struct Registers {
     pub(super) maps: Vec<Map>,
     /// They are a scatter/gather list's.
     is_listed: bool,
+    /// The DMA transfer context that they were asked for with, if there is one (version 3).
+    pub(super) context: u64,
     by: By,
 }
 
 impl Registers {
-    pub(super) fn new(adapter: u64, count: u32, is_listed: bool, by: By) -> Self {
-        Self { adapter, count, maps: Vec::new(), is_listed, by }
+    /// What a device has asked for.
+    pub(super) fn of(request: &Request) -> Self {
+        let Request { adapter, count, by, .. } = *request;
+        let is_listed = matches!(request.work, Work::List { .. });
+        Self { adapter, count, maps: Vec::new(), is_listed, context: request.transfer, by }
     }
 
     /// Whether they are a scatter/gather list's.
@@ -60,7 +66,7 @@ pub(super) struct Map {
     va: u64,
     pub(super) logical: u64,
     pub(super) bytes: u64,
-    to_device: bool,
+    pub(super) to_device: bool,
     pub(super) pieces: Vec<Piece>,
     /// Where the copy is shown, and its physical address.
     pub(super) copy: Option<(u64, u64)>,
@@ -147,7 +153,9 @@ pub fn map_transfer(
         let adapter = &k.hal.dma.adapters[&at];
         (adapter.mask, adapter.scatter_gather)
     });
+    system::refuse_odd(cx, at, (va, wanted))?;
     let Some(run) = pieces::runs(found, mask, takes_several).into_iter().next() else { return Ok(0) };
+    let run = cx.with(|k| system::as_long(k, at, run));
     let by = By::now(cx);
     let map = place(cx, at, run, va, to_device, (NAME, by))?;
     let needed = cx.with(|k| pages(k.hal.dma.registers[&base].maps.iter().chain([&map])));
@@ -160,6 +168,7 @@ pub fn map_transfer(
         cx.verify(verdict.bug_check(DMA_VIOLATION, [0xC, count.into(), needed as u64, 0]))?;
     }
     let (logical, bytes) = (map.logical, map.bytes);
+    cx.with(|k| system::program(k, at, &map));
     cx.with(|k| k.hal.dma.registers.get_mut(&base).map(|known| known.maps.push(map)));
     cx.write(length, u32::try_from(bytes).unwrap_or(u32::MAX))?;
     Ok(logical)
@@ -174,16 +183,20 @@ pub(super) fn place(
     to_device: bool,
     (routine, by): (&'static str, By),
 ) -> Flow<Map> {
-    let is_copied = run.is_copied || cx.choose("dma.copy", 2) == 1;
+    let system = cx.with(|k| k.hal.dma.adapters[&at].system);
+    let is_shared = system.is_some_and(system::System::repeats);
+    let is_copied = run.is_copied || !is_shared && cx.choose("dma.copy", 2) == 1;
     let bytes = run.bytes();
     let first = run.pieces.first().map_or(0, |piece| piece.physical);
+    let (gap, boundary) = system.map_or((GAP, 0), |system| (0, system.boundary()));
     let made = cx.with(|k| {
         let mask = k.hal.dma.adapters.get(&at)?.mask;
         let copy = if is_copied { Some(copy(k, mask, first, bytes)?) } else { None };
         let physical = copy.map_or(first, |(_, physical)| physical + first % PAGE);
         let direction = if to_device { Direction::ToDevice } else { Direction::ToMemory };
-        let mapping = Mapping { physical, bytes, direction, is_copy: is_copied, routine, by };
-        let logical = k.hal.dma.domain.map(&mut k.mm.physical, (0, mask), mapping)?;
+        let mapping = Mapping { physical, bytes, direction, is_copy: is_copied, gap, routine, by };
+        let limits = Limits { lowest: 0, highest: mask, boundary };
+        let logical = k.hal.dma.domain.map(&mut k.mm.physical, limits, mapping)?;
         let map = Map { va, logical, bytes, to_device, pieces: run.pieces, copy, flushed: 0 };
         if to_device {
             move_data(k, &map, (0, bytes), true);
@@ -251,6 +264,9 @@ pub(super) fn flush_range(
 ) -> Flow<()> {
     let by = By::now(cx);
     let any = cx.with(|k| {
+        if let Some(at) = k.hal.dma.registers.get(&base).map(|known| known.adapter) {
+            system::stop_for(k, at);
+        }
         let Some(registers) = k.hal.dma.registers.get_mut(&base) else { return false };
         let maps = std::mem::take(&mut registers.maps);
         let (mut left, mut any) = (Vec::new(), false);

@@ -19,8 +19,11 @@ const MOST: u32 = 1 << 16;
 pub(crate) struct Vector {
     adapter: u64,
     /// Where the driver has each that is not freed.
-    elements: Vec<Option<u64>>,
+    elements: Vec<Option<Element>>,
 }
+
+/// Where the driver has a common buffer, and where the device has it.
+type Element = (u64, u64);
 
 /// `AllocateCommonBufferVector`: all of them or none.
 ///
@@ -48,9 +51,9 @@ pub fn allocate(
     let mut elements = Vec::new();
     for _ in 0..count {
         match common_buffer::place(cx, NAME, at, (lowest, highest), size)? {
-            Some((address, _)) if !body.is_null() => elements.push(Some(address)),
+            Some((address, buffer)) if !body.is_null() => elements.push(Some((address, buffer.logical))),
             placed => {
-                let placed = placed.map(|(address, _)| address);
+                let placed = placed.map(|(address, buffer)| (address, buffer.logical));
                 for address in elements.into_iter().flatten().chain(placed) {
                     common_buffer::give(cx, NAME, address)?;
                 }
@@ -72,7 +75,7 @@ fn elements(
     name: &str,
     adapter: DriverPtr<DMA_ADAPTER>,
     vector: u64,
-) -> Flow<Vec<Option<u64>>> {
+) -> Flow<Vec<Option<Element>>> {
     let at = find(cx, name, adapter)?;
     let found = cx.with(|k| {
         let known = k.hal.dma.vectors.get(&vector).filter(|known| known.adapter == at);
@@ -91,7 +94,7 @@ fn element(
     adapter: DriverPtr<DMA_ADAPTER>,
     vector: u64,
     index: u32,
-) -> Flow<u64> {
+) -> Flow<Element> {
     let all = elements(cx, name, adapter, vector)?;
     all.get(index as usize).copied().flatten().ok_or_else(|| {
         let count = all.len();
@@ -112,8 +115,7 @@ pub fn get(
     address: DriverPtr<u64>,
     logical: DriverPtr<u64>,
 ) -> Flow<()> {
-    let at = element(cx, "GetCommonBufferFromVectorByIndex", adapter, vector, index)?;
-    let mapped = cx.with(|k| k.hal.dma.buffers.get(&at).map_or(0, |buffer| buffer.logical));
+    let (at, mapped) = element(cx, "GetCommonBufferFromVectorByIndex", adapter, vector, index)?;
     cx.write(address, at)?;
     cx.write(logical, mapped)
 }
