@@ -7,6 +7,7 @@ use crate::edu;
 use crate::generic;
 use crate::pci::{Model, Placement};
 use crate::pci9052;
+use crate::plan::Freedom;
 use crate::slave;
 use crate::spec::{Options, ReadFile, SpecError, hex, nearest, number};
 
@@ -130,6 +131,16 @@ fn unknown_key(entry: &Entry, typed: &str) -> SpecError {
 
 fn did_you_mean(name: Option<&str>) -> String {
     name.map(|name| format!(", did you mean `{name}`?")).unwrap_or_default()
+}
+
+/// Reads the keys `late` and `pieces` of a bus master.
+pub(crate) fn freedom(options: &Options<'_>) -> Result<Freedom, SpecError> {
+    let count =
+        |text: &str| number(text).and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=16).contains(n));
+    Ok(Freedom {
+        late: options.value("late", "a number from 1 to 16", count)?.unwrap_or(1),
+        pieces: options.value("pieces", "a number from 1 to 16", count)?.unwrap_or(1),
+    })
 }
 
 /// Reads the keys of [`PLACEMENT`].

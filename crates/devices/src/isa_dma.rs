@@ -184,7 +184,13 @@ impl IsaDma {
     }
 
     /// The card named `card` asks for its channel: as many bytes are moved as its count has left.
-    pub(crate) fn run(&mut self, memory: &mut dyn Memory, card: &str, number: u8, mut data: Data<'_>) -> Moved {
+    pub(crate) fn run(
+        &mut self,
+        memory: &mut dyn Memory,
+        card: &str,
+        number: u8,
+        mut data: Data<'_>,
+    ) -> Moved {
         let mut moved = Moved { bytes: 0, is_terminal: false };
         let number = usize::from(number);
         let unit = if number > CASCADE { 2 } else { 1 };
@@ -218,7 +224,7 @@ impl IsaDma {
 impl Channel {
     fn advance(&mut self, units: usize) {
         // Not more than 64 Ki at a time: what wraps is meant to.
-        let units = (units & 0xFFFF) as u16;
+        let units = u16::try_from(units & 0xFFFF).unwrap_or(0);
         let (address, count) = self.current;
         let is_terminal = count.wrapping_add(1) == units;
         self.current = (address.wrapping_add(units), count.wrapping_sub(units));
@@ -277,9 +283,8 @@ mod tests {
     #[test]
     fn a_channel_counts_up_to_its_end_within_its_64_kib_and_then_serves_nobody() {
         let (mut controllers, mut ram) = made();
-        let mut give = |controllers: &mut IsaDma, bytes: &[u8]| {
-            controllers.run(&mut ram, "card", 1, Data::Given(bytes))
-        };
+        let mut give =
+            |controllers: &mut IsaDma, bytes: &[u8]| controllers.run(&mut ram, "card", 1, Data::Given(bytes));
         assert_eq!(give(&mut controllers, b"abc").bytes, 0, "it is masked");
         write_all(&mut controllers, &FIVE);
         assert_eq!(give(&mut controllers, b"abc"), Moved { bytes: 3, is_terminal: false });
@@ -301,7 +306,11 @@ mod tests {
         assert_eq!(controllers.run(&mut ram, "card", 1, Data::Given(b"fg")).bytes, 2);
         assert_eq!(&ram.0[0x2_FFFE..0x3_0000], b"fg");
         write_all(&mut controllers, &[(0xD4, 4)]);
-        assert_eq!(controllers.run(&mut ram, "card", 1, Data::Given(b"h")).bytes, 0, "the first is behind channel 4");
+        assert_eq!(
+            controllers.run(&mut ram, "card", 1, Data::Given(b"h")).bytes,
+            0,
+            "the first is behind channel 4"
+        );
     }
 
     #[test]

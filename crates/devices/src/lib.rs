@@ -13,6 +13,7 @@ pub mod generic;
 mod isa_dma;
 pub mod pci;
 pub mod pci9052;
+mod plan;
 mod ram;
 mod register;
 pub mod slave;

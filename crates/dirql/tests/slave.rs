@@ -37,7 +37,7 @@ fn set_up(machine: &Machine, how: u32, longest: u32) {
 /// What is written comes back, in parts of a few pages.
 fn write_and_read(machine: &Machine, length: usize) {
     let file = machine.open(DEVICE).unwrap();
-    assert_eq!(file.write(&pattern(length)).unwrap() as usize, length);
+    assert_eq!(file.write(&pattern(length)).unwrap(), length as u64);
     let came = file.read(u32::try_from(length).unwrap()).unwrap();
     assert!(came == pattern(length), "what was written");
     file.close().unwrap();

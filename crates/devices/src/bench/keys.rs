@@ -3,7 +3,7 @@
 use super::faults::Faults;
 use super::transfer::RAM;
 use super::{BenchCard, Settings};
-use crate::catalog::{Entry, Key, Signal, placement};
+use crate::catalog::{Entry, Key, Signal, freedom, placement};
 use crate::pci::{Bar, Header, Messages, Model, Place};
 use crate::spec::{Options, ReadFile, SpecError, nanoseconds, number};
 
@@ -20,6 +20,16 @@ pub const ENTRY: Entry = Entry {
         Key { name: "pin", meaning: "a, b, c, d or none: its line besides its messages", default: "a" },
         Key { name: "delay", meaning: "what DELAY is after reset: ns, us, ms or s", default: "0" },
         Key { name: "dma", meaning: "what DMA_DELAY is after reset", default: "1us" },
+        Key {
+            name: "late",
+            meaning: "up to so many times as long, as the policy chooses: 1-16",
+            default: "1",
+        },
+        Key {
+            name: "pieces",
+            meaning: "a transfer comes in up to so many parts, in any order, as the policy chooses: 1-16",
+            default: "1",
+        },
         Key {
             name: "ram",
             meaning: "BAR2 shows the 64 KiB of memory on the card",
@@ -127,5 +137,6 @@ fn build(options: &Options<'_>, _read_file: &ReadFile<'_>) -> Result<Box<dyn Mod
         delay: options.value("delay", time, nanoseconds)?.unwrap_or(0),
         transfer: options.value("dma", time, nanoseconds)?.unwrap_or(1_000),
         faults,
+        freedom: freedom(options)?,
     })))
 }

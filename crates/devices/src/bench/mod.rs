@@ -1,5 +1,5 @@
-//! A card of our own for tests: sources that a driver raises itself and that interrupt by a line or by messages, a FIFO, a bus
-//! master, and faults on demand.
+//! A card of our own for tests: sources that a driver raises itself and that interrupt by a line or by messages, a FIFO, two bus
+//! masters that work side by side, and faults on demand.
 //!
 //! BAR0 has the registers of [`registers::TABLE`], 32 bits each; BAR1 the MSI-X table and pending bits, BAR2 the card's memory, if
 //! it has them. Source n has bit n of RAISE, STATUS and ENABLE, and signals message n when status and enable come together; the
@@ -11,16 +11,17 @@ mod keys;
 mod registers;
 mod transfer;
 
-use kernel::hal::hardware::Refusal;
+use kernel::hal::hardware::{Question, Refusal};
 
 pub use keys::ENTRY;
 
 use crate::pci::{Access, Header, Master, Model, Placement, level};
+use crate::plan::Freedom;
 use crate::ram::SparseRam;
 use crate::register::{at, low32, parts};
 use faults::Faults;
 use fifo::Fifo;
-use registers::{IDENTIFICATION, Register, TABLE};
+use registers::{Dma, IDENTIFICATION, Register, TABLE};
 use transfer::Transfer;
 
 /// The card.
@@ -39,7 +40,7 @@ pub struct BenchCard {
     /// How many messages were signaled since reset.
     count: u32,
     fifo: Fifo,
-    transfer: Transfer,
+    transfers: [Transfer; 2],
     ram: SparseRam,
     faults: Faults,
     /// Its pin, as the fault `stuck` keeps it.
@@ -59,6 +60,8 @@ pub(crate) struct Settings {
     transfer: u32,
     /// What is wrong with it after reset.
     faults: Faults,
+    /// How a transfer may come.
+    freedom: Freedom,
 }
 
 impl BenchCard {
@@ -73,7 +76,7 @@ impl BenchCard {
             signaled: Vec::new(),
             count: 0,
             fifo: Fifo::default(),
-            transfer: Transfer::default(),
+            transfers: Default::default(),
             ram: SparseRam::default(),
             faults: Faults::default(),
             asserted: false,
@@ -129,15 +132,22 @@ impl BenchCard {
             Register::Delay => self.delay,
             Register::Fifo => self.fifo.pop(),
             Register::FifoStatus => self.fifo.status(),
-            Register::DmaAddressLow => low32(self.transfer.address),
-            Register::DmaAddressHigh => low32(self.transfer.address >> 32),
-            Register::DmaLength => self.transfer.length,
-            Register::DmaOffset => self.transfer.offset,
-            Register::DmaCommand => self.transfer.command.0,
-            Register::DmaStatus => self.transfer.status.0,
-            Register::DmaMoved => self.transfer.moved,
-            Register::DmaDelay => self.transfer.delay,
+            Register::Dma(which, register) => self.read_transfer(which, register),
             Register::Raise | Register::Signal => 0,
+        }
+    }
+
+    fn read_transfer(&self, which: usize, register: Dma) -> u32 {
+        let transfer = &self.transfers[which];
+        match register {
+            Dma::AddressLow => low32(transfer.address),
+            Dma::AddressHigh => low32(transfer.address >> 32),
+            Dma::Length => transfer.length,
+            Dma::Offset => transfer.offset,
+            Dma::Command => transfer.command.0,
+            Dma::Status => transfer.status.0,
+            Dma::Moved => transfer.moved,
+            Dma::Delay => transfer.delay,
         }
     }
 
@@ -150,24 +160,25 @@ impl BenchCard {
             Register::Delay => self.delay = value,
             Register::Fifo => self.fifo.push(value),
             Register::FifoStatus => self.fifo.clear(value),
-            _ => self.write_transfer(now, register, value),
+            Register::Dma(which, register) => self.write_transfer(now, (which, register), value),
+            Register::Identification | Register::Sources | Register::StatusAndClear | Register::Count => {}
         }
         self.refresh();
     }
 
-    /// The registers of the bus master; the others are read only.
-    fn write_transfer(&mut self, now: u64, register: Register, value: u32) {
-        let transfer = &mut self.transfer;
+    fn write_transfer(&mut self, now: u64, (which, register): (usize, Dma), value: u32) {
+        let freedom = self.settings.freedom;
+        let transfer = &mut self.transfers[which];
         let halves = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
         match register {
-            Register::DmaAddressLow => transfer.address = halves(value, low32(transfer.address >> 32)),
-            Register::DmaAddressHigh => transfer.address = halves(low32(transfer.address), value),
-            Register::DmaLength => transfer.length = value,
-            Register::DmaOffset => transfer.offset = value,
-            Register::DmaCommand => transfer.start(now, transfer::Command(value)),
-            Register::DmaStatus => transfer.status = transfer::Status(transfer.status.0 & !value),
-            Register::DmaDelay => transfer.delay = value,
-            _ => {}
+            Dma::AddressLow => transfer.address = halves(value, low32(transfer.address >> 32)),
+            Dma::AddressHigh => transfer.address = halves(low32(transfer.address), value),
+            Dma::Length => transfer.length = value,
+            Dma::Offset => transfer.offset = value,
+            Dma::Command => transfer.start(now, transfer::Command(value), freedom),
+            Dma::Status => transfer.status = transfer::Status(transfer.status.0 & !value),
+            Dma::Delay => transfer.delay = value,
+            Dma::Moved => {}
         }
     }
 }
@@ -196,7 +207,7 @@ impl Model for BenchCard {
             signaled,
             count,
             fifo,
-            transfer,
+            transfers,
             ram,
             faults,
             asserted,
@@ -206,7 +217,7 @@ impl Model for BenchCard {
         raised.clear();
         signaled.clear();
         fifo.reset();
-        transfer.reset(settings.transfer);
+        transfers.iter_mut().for_each(|transfer| transfer.reset(settings.transfer));
         ram.clear();
         *faults = settings.faults;
         (*asserted, *changed) = (false, true);
@@ -254,19 +265,32 @@ impl Model for BenchCard {
     }
 
     fn deadline(&self) -> Option<u64> {
-        self.raised.iter().map(|(at, _)| *at).chain(self.transfer.at).min()
+        let transfers = self.transfers.iter().filter_map(|transfer| transfer.plan.as_ref()?.deadline());
+        self.raised.iter().map(|(at, _)| *at).chain(transfers).min()
     }
 
     fn advance(&mut self, now: u64, master: &mut Master<'_>) {
-        if self.transfer.at.take_if(|at| *at <= now).is_some() {
-            let raised = self.transfer.carry_out(&mut self.ram, master);
-            self.status |= raised.map_or(0, |source| 1 << source) & self.existing();
+        let existing = self.existing();
+        for transfer in &mut self.transfers {
+            while let Some((part, is_last)) = transfer.plan.as_mut().and_then(|plan| plan.due(now)) {
+                let raised = transfer.carry_out(part, is_last, &mut self.ram, master);
+                self.status |= raised.map_or(0, |source| 1 << source) & existing;
+            }
         }
         let due = |(at, _): &(u64, u32)| *at <= now;
         self.status |=
             self.raised.iter().filter(|raised| due(raised)).fold(0, |all, (_, sources)| all | sources);
         self.raised.retain(|raised| !due(raised));
         self.refresh();
+    }
+
+    fn question(&self) -> Option<Question> {
+        self.transfers.iter().find_map(|transfer| transfer.plan.as_ref()?.question())
+    }
+
+    fn answer(&mut self, answer: u32) {
+        let plans = self.transfers.iter_mut().filter_map(|transfer| transfer.plan.as_mut());
+        plans.filter(|plan| plan.question().is_some()).take(1).for_each(|plan| plan.answer(answer));
     }
 
     fn poke(&mut self, _now: u64, signal: &str, value: &str) -> Result<(), String> {

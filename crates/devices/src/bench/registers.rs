@@ -29,19 +29,26 @@ pub(super) enum Register {
     Fifo,
     /// What of the FIFO there is, and was lost; a one written clears what was lost.
     FifoStatus,
+    /// Of one of the card's bus masters.
+    Dma(usize, Dma),
+}
+
+/// A bus master's registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Dma {
     /// In the machine's memory: of the bytes, or of the list of pieces.
-    DmaAddressLow,
-    DmaAddressHigh,
+    AddressLow,
+    AddressHigh,
     /// Bytes of a plain transfer.
-    DmaLength,
+    Length,
     /// In the card's memory.
-    DmaOffset,
-    DmaCommand,
-    DmaStatus,
+    Offset,
+    Command,
+    Status,
     /// Read only: bytes that were moved.
-    DmaMoved,
+    Moved,
     /// Nanoseconds that a transfer takes.
-    DmaDelay,
+    Delay,
 }
 
 const fn row(register: Register, offset: u64, name: &'static str) -> Row<Register> {
@@ -60,14 +67,22 @@ pub(super) const TABLE: &[Row<Register>] = &[
     row(Register::Delay, 0x20, "DELAY"),
     row(Register::Fifo, 0x24, "FIFO"),
     row(Register::FifoStatus, 0x28, "FIFO_STATUS"),
-    row(Register::DmaAddressLow, 0x30, "DMA_ADDRESS_LOW"),
-    row(Register::DmaAddressHigh, 0x34, "DMA_ADDRESS_HIGH"),
-    row(Register::DmaLength, 0x38, "DMA_LENGTH"),
-    row(Register::DmaOffset, 0x3C, "DMA_OFFSET"),
-    row(Register::DmaCommand, 0x40, "DMA_COMMAND"),
-    row(Register::DmaStatus, 0x44, "DMA_STATUS"),
-    row(Register::DmaMoved, 0x48, "DMA_MOVED"),
-    row(Register::DmaDelay, 0x4C, "DMA_DELAY"),
+    row(Register::Dma(0, Dma::AddressLow), 0x30, "DMA_ADDRESS_LOW"),
+    row(Register::Dma(0, Dma::AddressHigh), 0x34, "DMA_ADDRESS_HIGH"),
+    row(Register::Dma(0, Dma::Length), 0x38, "DMA_LENGTH"),
+    row(Register::Dma(0, Dma::Offset), 0x3C, "DMA_OFFSET"),
+    row(Register::Dma(0, Dma::Command), 0x40, "DMA_COMMAND"),
+    row(Register::Dma(0, Dma::Status), 0x44, "DMA_STATUS"),
+    row(Register::Dma(0, Dma::Moved), 0x48, "DMA_MOVED"),
+    row(Register::Dma(0, Dma::Delay), 0x4C, "DMA_DELAY"),
+    row(Register::Dma(1, Dma::AddressLow), 0x50, "DMA2_ADDRESS_LOW"),
+    row(Register::Dma(1, Dma::AddressHigh), 0x54, "DMA2_ADDRESS_HIGH"),
+    row(Register::Dma(1, Dma::Length), 0x58, "DMA2_LENGTH"),
+    row(Register::Dma(1, Dma::Offset), 0x5C, "DMA2_OFFSET"),
+    row(Register::Dma(1, Dma::Command), 0x60, "DMA2_COMMAND"),
+    row(Register::Dma(1, Dma::Status), 0x64, "DMA2_STATUS"),
+    row(Register::Dma(1, Dma::Moved), 0x68, "DMA2_MOVED"),
+    row(Register::Dma(1, Dma::Delay), 0x6C, "DMA2_DELAY"),
 ];
 
 const _: () = assert!(is_sorted(TABLE));

@@ -1,10 +1,11 @@
-//! The card's bus master: one transfer at a time between its own memory and the machine's, plain or by a list of pieces.
+//! One of the card's bus masters: one transfer at a time between its own memory and the machine's, plain or by a list of pieces.
 //!
-//! A piece of a list is 16 bytes in the machine's memory: address (8), length (4), flags (4; bit 0: the last). It has no
+//! A transfer that comes in parts (`plan`) reads its list anew for each of them. A piece of a list is 16 bytes in the machine's memory: address (8), length (4), flags (4; bit 0: the last). It has no
 //! transfers from card to card, and does not go on where nobody answers.
 
 use crate::bits::bits;
 use crate::pci::Master;
+use crate::plan::{Freedom, Part, Plan};
 use crate::ram::SparseRam;
 use crate::register::low32;
 
@@ -53,7 +54,7 @@ pub(super) struct Transfer {
     /// Nanoseconds from the start to the end.
     pub(super) delay: u32,
     /// When the one that was started happens.
-    pub(super) at: Option<u64>,
+    pub(super) plan: Option<Plan>,
 }
 
 impl Transfer {
@@ -63,55 +64,99 @@ impl Transfer {
     }
 
     /// A write to DMA_COMMAND.
-    pub(super) fn start(&mut self, now: u64, command: Command) {
-        if self.at.is_none() {
+    pub(super) fn start(&mut self, now: u64, command: Command, freedom: Freedom) {
+        if self.plan.is_none() {
             self.command = command;
             if command.is(Command::START) {
                 (self.status, self.moved) = (Status::default(), 0);
-                self.at = Some(now + u64::from(self.delay));
+                self.plan = Some(Plan::new(freedom, now, self.delay.into()));
             }
         }
     }
 
-    /// Moves the bytes; the source to raise, if one is.
-    pub(super) fn carry_out(&mut self, ram: &mut SparseRam, master: &mut Master<'_>) -> Option<u32> {
-        let done = if self.command.is(Command::SCATTER) {
-            self.pieces(ram, master)
-        } else {
-            self.piece(ram, master, self.address, self.length)
-        };
-        self.status =
-            if done { self.status.with(Status::DONE, 1) } else { self.status.with(Status::FAILED, 1) };
+    /// Moves a part of the bytes; the source to raise, if one is. Where nobody answers, the rest is not tried.
+    pub(super) fn carry_out(
+        &mut self,
+        part: Part,
+        is_last: bool,
+        ram: &mut SparseRam,
+        master: &mut Master<'_>,
+    ) -> Option<u32> {
+        let (pieces, is_whole) = self.pieces(master);
+        let is_moved = self.move_part(&pieces, part, ram, master) && is_whole;
+        if is_moved && !is_last {
+            return None;
+        }
+        let field = if is_moved { Status::DONE } else { Status::FAILED };
+        self.status = self.status.with(field, 1);
+        self.plan = None;
         self.command = self.command.with(Command::START, 0);
         self.command.is(Command::RAISE).then(|| self.command.get(Command::SOURCE))
     }
 
-    fn pieces(&mut self, ram: &mut SparseRam, master: &mut Master<'_>) -> bool {
-        let mut list = self.address;
+    /// Where the bytes lie, address and length of each piece; and whether these are all.
+    fn pieces(&self, master: &mut Master<'_>) -> (Vec<(u64, u64)>, bool) {
+        if !self.command.is(Command::SCATTER) {
+            return (vec![(self.address, self.length.into())], true);
+        }
+        let (mut list, mut pieces) = (self.address, Vec::new());
         for _ in 0..MOST_PIECES {
             let mut piece = [0; 16];
             if !master.read(list, &mut piece) {
-                return false;
+                return (pieces, false);
             }
             let [address, sizes] = [0, 8].map(|at| number(&piece[at..at + 8]));
-            if !self.piece(ram, master, address, low32(sizes)) {
-                return false;
-            }
+            pieces.push((address, low32(sizes).into()));
             if low32(sizes >> 32) & LAST != 0 {
-                return true;
+                return (pieces, true);
             }
             list = list.wrapping_add(16);
         }
-        false
+        (pieces, false)
     }
 
-    /// Moves one piece, behind those that were moved before.
-    fn piece(&mut self, ram: &mut SparseRam, master: &mut Master<'_>, address: u64, length: u32) -> bool {
-        let from = u64::from(self.offset) + u64::from(self.moved);
-        if from + u64::from(length) > RAM {
+    /// Moves what of these pieces is in a part of them all.
+    fn move_part(
+        &mut self,
+        pieces: &[(u64, u64)],
+        part: Part,
+        ram: &mut SparseRam,
+        master: &mut Master<'_>,
+    ) -> bool {
+        let range = part.of(pieces.iter().map(|(_, length)| length).sum());
+        let mut begin = 0;
+        for (address, length) in pieces {
+            let (from, to) = (range.start.max(begin), range.end.min(begin + length));
+            // An empty piece is a transfer, too.
+            let is_empty = *length == 0 && part.index == 0;
+            if (from < to || is_empty)
+                && !self.piece(
+                    ram,
+                    master,
+                    (address.wrapping_add(from - begin.min(from)), from),
+                    to.saturating_sub(from),
+                )
+            {
+                return false;
+            }
+            begin += length;
+        }
+        true
+    }
+
+    /// Moves bytes between memory and the card's, from `place` on behind where the transfer begins there.
+    fn piece(
+        &mut self,
+        ram: &mut SparseRam,
+        master: &mut Master<'_>,
+        (address, place): (u64, u64),
+        length: u64,
+    ) -> bool {
+        let from = u64::from(self.offset) + place;
+        if from + length > RAM {
             return false;
         }
-        let offsets = from..from + u64::from(length);
+        let offsets = from..from + length;
         let answered = if self.command.is(Command::TO_MEMORY) {
             let bytes: Vec<u8> = offsets.map(|offset| ram.byte(offset)).collect();
             master.write(address, &bytes)
@@ -123,7 +168,7 @@ impl Transfer {
             }
             answered
         };
-        self.moved += if answered { length } else { 0 };
+        self.moved += if answered { low32(length) } else { 0 };
         answered
     }
 }

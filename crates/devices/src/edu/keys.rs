@@ -1,7 +1,7 @@
 //! What can be typed for an `edu` card, and the card it makes.
 
 use super::{Edu, Settings};
-use crate::catalog::{Entry, Key, Signal, placement};
+use crate::catalog::{Entry, Key, Signal, freedom, placement};
 use crate::pci::{Bar, Header, Messages, Model};
 use crate::spec::{Options, ReadFile, SpecError, nanoseconds, number};
 
@@ -17,6 +17,16 @@ pub const ENTRY: Entry = Entry {
             default: "0xfffffff, 28 bits",
         },
         Key { name: "dma", meaning: "what a transfer takes: ns, us, ms or s", default: "100ms, as in QEMU" },
+        Key {
+            name: "late",
+            meaning: "up to so many times as long, as the policy chooses: 1-16",
+            default: "1",
+        },
+        Key {
+            name: "pieces",
+            meaning: "a transfer comes in up to so many parts, in any order, as the policy chooses: 1-16",
+            default: "1",
+        },
         Key { name: "factorial", meaning: "what computing a factorial takes", default: "1us" },
     ],
     signals: &[Signal {
@@ -52,5 +62,6 @@ fn build(options: &Options<'_>, _read_file: &ReadFile<'_>) -> Result<Box<dyn Mod
         mask: options.value("dma_mask", "a number, e.g. 0xffffffff", number)?.unwrap_or(0xFFF_FFFF),
         transfer: options.value("dma", time, nanoseconds)?.unwrap_or(100_000_000),
         factorial: options.value("factorial", time, nanoseconds)?.unwrap_or(1_000),
+        freedom: freedom(options)?,
     })))
 }

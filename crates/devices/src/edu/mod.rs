@@ -8,11 +8,12 @@
 mod keys;
 mod registers;
 
-use kernel::hal::hardware::Refusal;
+use kernel::hal::hardware::{Question, Refusal};
 
 pub use keys::ENTRY;
 
 use crate::pci::{Access, Header, Master, Model, Placement};
+use crate::plan::{Freedom, Part, Plan};
 use crate::register::{at, low32, ones};
 use registers::{
     BUFFER, BUFFER_LENGTH, Command, FACTORIAL_DONE, IDENTIFICATION, Register, Status, TABLE, TRANSFER_DONE,
@@ -32,8 +33,8 @@ pub struct Edu {
     destination: u64,
     count: u64,
     command: u64,
-    /// When the transfer happens.
-    transferred: Option<u64>,
+    /// When the transfer happens, and in which parts.
+    transferred: Option<Plan>,
     buffer: Vec<u8>,
     /// Messages signaled that the bus has not taken.
     signaled: Vec<u16>,
@@ -51,6 +52,8 @@ pub(crate) struct Settings {
     transfer: u64,
     /// What a factorial takes, ns.
     factorial: u64,
+    /// How a transfer may come.
+    freedom: Freedom,
 }
 
 impl Edu {
@@ -116,7 +119,7 @@ impl Edu {
             Register::DmaCommand if idle && Command(low32(value)).is(Command::START) => {
                 self.check_transfer(Command(low32(value)))?;
                 self.command = value;
-                self.transferred = Some(now + self.settings.transfer);
+                self.transferred = Some(Plan::new(self.settings.freedom, now, self.settings.transfer));
             }
             _ => {}
         }
@@ -157,18 +160,28 @@ impl Edu {
         Ok(())
     }
 
-    /// Moves the bytes, as far as anybody answers: where nobody does, QEMU's card reads zeroes.
-    fn transfer(&mut self, master: &mut Master<'_>) {
+    /// Moves a part of the bytes, as far as anybody answers: where nobody does, QEMU's card reads zeroes.
+    fn transfer(&mut self, part: Part, master: &mut Master<'_>) {
         let command = Command(low32(self.command));
         let (card, memory) = self.sides(command);
         let index = |offset: u64| usize::try_from(offset).unwrap_or(BUFFER_LENGTH);
-        let start = index(card - BUFFER);
-        let part = &mut self.buffer[start..start + index(self.count)];
+        let (start, bytes) = (index(card - BUFFER), part.of(self.count));
+        let memory = memory + bytes.start;
+        let part = &mut self.buffer[start + index(bytes.start)..start + index(bytes.end)];
+        if part.is_empty() {
+            return;
+        }
         if command.is(Command::TO_MEMORY) {
             let _answered = master.write(memory, part);
         } else if !master.read(memory, part) {
             part.fill(0);
         }
+    }
+
+    /// All of them were moved.
+    fn end_transfer(&mut self) {
+        self.transferred = None;
+        let command = Command(low32(self.command));
         self.command &= !u64::from(Command::START.mask());
         if command.is(Command::INTERRUPT) {
             self.raise(TRANSFER_DONE);
@@ -269,7 +282,7 @@ impl Model for Edu {
     }
 
     fn deadline(&self) -> Option<u64> {
-        self.computed.into_iter().chain(self.transferred).min()
+        self.computed.into_iter().chain(self.transferred.as_ref().and_then(Plan::deadline)).min()
     }
 
     fn advance(&mut self, now: u64, master: &mut Master<'_>) {
@@ -277,9 +290,20 @@ impl Model for Edu {
         if self.computed.take_if(|at| *at <= now).is_some() {
             self.compute();
         }
-        if self.transferred.take_if(|at| *at <= now).is_some() {
-            self.transfer(master);
+        while let Some((part, is_last)) = self.transferred.as_mut().and_then(|plan| plan.due(now)) {
+            self.transfer(part, master);
+            if is_last {
+                self.end_transfer();
+            }
         }
+    }
+
+    fn question(&self) -> Option<Question> {
+        self.transferred.as_ref().and_then(Plan::question)
+    }
+
+    fn answer(&mut self, answer: u32) {
+        self.transferred.iter_mut().for_each(|plan| plan.answer(answer));
     }
 
     fn poke(&mut self, _now: u64, signal: &str, value: &str) -> Result<(), String> {

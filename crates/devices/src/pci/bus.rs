@@ -3,7 +3,7 @@
 //! PCI Local Bus Specification 3.0, 3.2.2 (address decoding, configuration mechanism 1) and 2.2.6 (interrupt pins). A
 //! function claims only what its command register lets it decode; nobody there reads as ones.
 
-use kernel::hal::hardware::{Function, Hardware, Message, Moment, PciAddress, Refusal, Width};
+use kernel::hal::hardware::{Function, Hardware, Message, Moment, PciAddress, Question, Refusal, Width};
 
 use super::assign::{PlacementError, assign, legacy_irq};
 use super::config::{Command, ConfigSpace};
@@ -30,6 +30,8 @@ pub struct PciBus {
     /// The levels of the lines and the first deadline, as the cards were when one changed last.
     lines: u64,
     deadline: Option<u64>,
+    /// The first card that leaves something open.
+    asking: Option<usize>,
     /// Messages that the kernel has not taken yet.
     sent: Vec<Message>,
     /// Behind the bridge to the ISA bus, which takes what no card claims.
@@ -99,6 +101,7 @@ impl PciBus {
             config_address: 0,
             lines: 0,
             deadline: None,
+            asking: None,
             sent: Vec::new(),
             channels: IsaDma::default(),
         };
@@ -109,7 +112,8 @@ impl PciBus {
 
     /// RST#: every card and its configuration space as at power-on, nothing assigned, nothing decoded.
     pub fn reset(&mut self) {
-        let Self { slots, claims: _, config_address, lines: _, deadline: _, sent, channels } = self;
+        let Self { slots, claims: _, config_address, lines: _, deadline: _, asking: _, sent, channels } =
+            self;
         *config_address = 0;
         channels.reset();
         sent.clear();
@@ -158,6 +162,7 @@ impl PciBus {
         let driving = self.slots.iter().filter(|slot| slot.drives_line());
         self.lines = driving.filter_map(|slot| slot.line).fold(0, |lines, line| lines | 1 << line);
         self.deadline = self.slots.iter().filter_map(|slot| slot.model.deadline()).min();
+        self.asking = self.slots.iter().position(|slot| slot.model.question().is_some());
     }
 
     /// Who decodes an address; the lowest slot, if two do.
@@ -491,12 +496,26 @@ impl Hardware for PciBus {
         self.slots.iter().filter(guilty).map(|slot| slot.name.clone()).collect()
     }
 
+    fn question(&self) -> Option<Question> {
+        self.asking.and_then(|index| self.slots[index].model.question())
+    }
+
+    fn answer(&mut self, answer: u32) {
+        if let Some(index) = self.asking {
+            self.slots[index].model.answer(answer);
+            self.look_at(index);
+        }
+    }
+
     fn deadline(&self) -> Option<u64> {
         self.deadline
     }
 
     fn is_quiet(&self, lines: u64, until: u64) -> bool {
-        self.lines == lines && self.sent.is_empty() && self.deadline.is_none_or(|deadline| deadline >= until)
+        self.lines == lines
+            && self.sent.is_empty()
+            && self.asking.is_none()
+            && self.deadline.is_none_or(|deadline| deadline >= until)
     }
 
     fn advance(&mut self, at: &mut Moment<'_>) {

@@ -3,7 +3,7 @@
 //! A model knows its registers and its outside signals. It does not know its slot, its bases, its line or its
 //! configuration registers: those are the bus's.
 
-use kernel::hal::hardware::{Memory, Refusal, Width};
+use kernel::hal::hardware::{Memory, Question, Refusal, Width};
 
 use super::header::Header;
 use crate::isa_dma::{Data, IsaDma, Moved};
@@ -137,6 +137,14 @@ pub trait Model {
     /// When, in ns of the machine's clock, it next does something by itself.
     fn deadline(&self) -> Option<u64> {
         None
+    }
+    /// What it leaves open that comes next, asked after [`Model::is_changed`] says so; it has no deadline by what is not answered.
+    fn question(&self) -> Option<Question> {
+        None
+    }
+    /// The answer to it.
+    fn answer(&mut self, answer: u32) {
+        let _ = answer;
     }
     /// Time is now `now`, at or after the deadline; the bus calls it before an access, too, and after one that made the
     /// deadline `now`. Only here does a card reach memory.

@@ -23,9 +23,8 @@ pub const ENTRY: Entry = Entry {
 };
 
 fn build(options: &Options<'_>, _read_file: &ReadFile<'_>) -> Result<Box<dyn Model>, SpecError> {
-    let channel = |text: &str| {
-        number(text).and_then(|n| u8::try_from(n).ok()).filter(|n| matches!(n, 0..=3 | 5..=7))
-    };
+    let channel =
+        |text: &str| number(text).and_then(|n| u8::try_from(n).ok()).filter(|n| matches!(n, 0..=3 | 5..=7));
     let burst = |text: &str| {
         number(text).and_then(|n| u32::try_from(n).ok()).filter(|n| *n % 2 == 0 && (2..=0x1_0000).contains(n))
     };

@@ -79,6 +79,11 @@ impl Report {
                     "{thread}{place} gave way to {to} before it touched memory that others touch (event {event})"
                 )
             }
+            "device.late" => {
+                format!("a card's transfer took {} times as long as usual (event {event})", answer + 1)
+            }
+            "device.pieces" => format!("a card's transfer came in {} parts (event {event})", answer + 1),
+            "device.order" => format!("of a card's transfer another part came first (event {event})"),
             "ke.slice" => format!("{thread}{place} gave way to {to} at the end of its slice (event {event})"),
             _ => match point.strip_prefix("fault.") {
                 Some(what) => format!("an allocation ({what}) of {thread}{place} failed (event {event})"),

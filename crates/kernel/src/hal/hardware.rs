@@ -97,6 +97,15 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// What a device leaves open: the name of a point (`engine::Point`), and how many answers there are, at least 2. The first is the default.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Question {
+    /// It stays the same between versions, e.g. `device.late`.
+    pub point: &'static str,
+    /// Answers are numbers below this.
+    pub answers: u32,
+}
+
 /// Memory, as a bus master reaches it: by logical addresses that were mapped for it (`hal::dma`), else by physical ones.
 pub trait Memory {
     /// The function named `master` reads. False if nobody answered to all of it: then `into` holds what was read before.
@@ -199,6 +208,15 @@ pub trait Hardware {
         let _ = line;
         Vec::new()
     }
+    /// What a device leaves open that comes next. The kernel has it answered before anything else is asked; while there is one, the
+    /// hardware is not quiet.
+    fn question(&self) -> Option<Question> {
+        None
+    }
+    /// The answer to it.
+    fn answer(&mut self, answer: u32) {
+        let _ = answer;
+    }
     /// When the hardware next does something by itself.
     fn deadline(&self) -> Option<u64> {
         None
@@ -208,6 +226,7 @@ pub trait Hardware {
     fn is_quiet(&self, lines: u64, until: u64) -> bool {
         self.lines() == lines
             && !self.has_messages()
+            && self.question().is_none()
             && self.deadline().is_none_or(|deadline| deadline >= until)
     }
     /// Let time pass up to this moment.

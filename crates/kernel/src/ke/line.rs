@@ -19,6 +19,7 @@ use super::vectors::{Vectors, irql_of_vector};
 use super::{callout, irql, passive_isr, time};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
+use crate::hal::hardware::Question;
 use crate::mm::bus_master;
 use crate::sorted_map::SortedMap;
 use crate::verdict::Verdict;
@@ -170,7 +171,19 @@ pub(super) fn is_unchanged_before(k: &Kernel, until: u64) -> bool {
     k.hal.transfers.is_empty() && k.hal.hardware.is_quiet(k.ke.interrupts.levels, until)
 }
 
+/// What devices leave open is decided.
+#[cold]
+fn answer_devices(cx: &mut Cx<'_>) {
+    while let Some(Question { point, answers }) = cx.with(|k| k.hal.hardware.question()) {
+        let answer = cx.choose(point, answers);
+        cx.with(|k| k.hal.hardware.answer(answer));
+    }
+}
+
 fn look(cx: &mut Cx<'_>) {
+    if cx.with(|k| k.hal.hardware.question().is_some()) {
+        answer_devices(cx);
+    }
     let (before, now, more) = cx.with(|k| {
         k.hardware(k.engine.now(), |hardware, at| hardware.advance(at));
         let now = k.hal.hardware.lines();

@@ -38,9 +38,8 @@ impl Channel {
 
     /// Who asked for it by this adapter, if a device has it, or waits for it.
     pub(super) fn held_by(&self, adapter: u64) -> Option<By> {
-        let waits = |request: &&Request| {
-            request.adapter == adapter && matches!(request.work, Work::Control { .. })
-        };
+        let waits =
+            |request: &&Request| request.adapter == adapter && matches!(request.work, Work::Control { .. });
         let waiting = self.waiting.iter().find(waits).map(|request| request.by);
         self.holder.filter(|holder| holder.adapter == adapter).map(|holder| holder.by).or(waiting)
     }

@@ -5,9 +5,7 @@
 //! the order of asking. The controllers tell nobody when they are done, as a PC's: a completion routine of version 3 says by name that it is not
 //! there, and so do scatter/gather lists, which they cannot follow, and words at an odd address. Speeds mean nothing on a PCI machine.
 
-use abi::{
-    DEVICE_DESCRIPTION, DMA_ADAPTER, DriverPtr, MaximumDmaSpeed, NtStatus, Width8Bits, Width16Bits,
-};
+use abi::{DEVICE_DESCRIPTION, DMA_ADAPTER, DriverPtr, MaximumDmaSpeed, NtStatus, Width8Bits, Width16Bits};
 use engine::Flow;
 use engine::windows::PAGE;
 
