@@ -21,8 +21,10 @@ pub(crate) fn test(root: &Path, filters: &[String]) -> Result<()> {
         call::step("documentation's tests", cargo.args(["test", "--workspace", "--doc", "--quiet"]))?;
         if root.join("drivers/Cargo.toml").is_file() {
             let mut cargo = call::cargo(&root.join("drivers"));
-            cargo.args(["test", "--quiet", "--package", "dirql-wdm", "--target-dir"]);
-            call::step("tests of the drivers' crate", cargo.arg(root.join("target/drivers-build")))?;
+            // By the variable, because a test of it starts cargo itself.
+            cargo.env("CARGO_TARGET_DIR", root.join("target/drivers-build"));
+            let arguments = ["test", "--quiet", "--package", "dirql-wdm"];
+            call::step("tests of the drivers' crate", cargo.args(arguments))?;
         }
     }
     if !call::works("cargo-nextest", &["nextest", "--version"]) {

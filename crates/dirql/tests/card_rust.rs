@@ -7,7 +7,7 @@
 mod rig;
 
 use dirql::explore::{Bounds, Policy};
-use dirql::{Bench, Machine, Outcome, ScriptText};
+use dirql::{Bench, Machine, Outcome, Platform, ScriptText};
 use kernel::verdict::{Tier, Verdict};
 use rig::{driver, finish, pattern, play, start};
 
@@ -261,4 +261,36 @@ fn each_mistake_that_safe_code_makes_with_a_card_is_told() {
         assert_eq!(told.first().map(|told| (told.rule, told.tier)), Some((rule, tier)), "{told:?}");
         assert!(told[0].message.contains("bench#0"), "{}", told[0].message);
     }
+}
+
+/// The bug check of a panic in Rust, "RUST".
+const PANIC: u32 = 0x5255_5354;
+
+/// The verdict on a fault, and the source line that made it, as the machine stops.
+fn faulty(fault: u32, platform: Platform, checked: bool) -> Option<Verdict> {
+    let machine = start(|| bench("bench,ram").platform(platform).checked(checked));
+    // What goes wrong stands in the report.
+    let _ = rig::try_play(
+        &machine,
+        &script(&format!("open DEV as card; ioctl card 0x22381c in u32:{fault}; close card")),
+    );
+    machine.finish().verdict
+}
+
+#[test]
+fn what_types_cannot_refuse_is_a_bug_check_before_memory_is_harmed() {
+    let relayed = Platform { relayed_lines: true, messages: 0, ..Platform::default() };
+    for fault in 1..=11 {
+        let platform = if fault == 11 { relayed } else { Platform::default() };
+        for checked in [false, true] {
+            let verdict =
+                faulty(fault, platform, checked).unwrap_or_else(|| panic!("fault {fault} is not told"));
+            let code = verdict.bug_check.map(|check| check.code);
+            assert_eq!(code, Some(PANIC), "fault {fault}: {} {}", verdict.rule, verdict.message);
+        }
+    }
+    assert!(
+        faulty(11, Platform::default(), true).is_none(),
+        "where the line has a level of its own, that is none"
+    );
 }

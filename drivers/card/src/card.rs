@@ -29,6 +29,8 @@ pub(crate) struct Card {
     /// The mistake that the next transfer makes; 0: none.
     pub(crate) mistake: AtomicU32,
     pub(crate) transfers: AtomicU32,
+    /// 1: a stop forgets the hardware.
+    pub(crate) forgets: AtomicU32,
     /// 1: reads and writes are copied by the processor.
     pub(crate) by_processor: AtomicU32,
     /// Requests that a work item has ended.
@@ -57,6 +59,7 @@ impl Function for Card {
             last: Slot::new(),
             mistake: AtomicU32::new(0),
             transfers: AtomicU32::new(0),
+            forgets: AtomicU32::new(0),
             by_processor: AtomicU32::new(0),
             slept: AtomicU32::new(0),
         };
@@ -90,7 +93,11 @@ impl Function for Card {
         }
         // before the adapter goes, which waits for what is mapped
         wdm::at_dispatch(passive, |dispatch| transfer::abandon(device, dispatch));
-        drop(hardware);
+        if device.forgets.load(Acquire) != 0 {
+            core::mem::forget(hardware);
+        } else {
+            drop(hardware);
+        }
     }
 
     fn read<'irp>(device: &Device<Self>, irp: Irp<'irp>, level: &mut DispatchOrBelow) -> Answer<'irp> {

@@ -12,8 +12,8 @@ use wdm::{
     delay_milliseconds,
 };
 
-use crate::TAG;
 use crate::card::{Card, is_open};
+use crate::{TAG, fault};
 
 const fn code(function: u32, method: u32) -> u32 {
     ctl_code(FILE_DEVICE_UNKNOWN, function, method, FILE_ANY_ACCESS)
@@ -26,6 +26,7 @@ const SLEEP_ALONE: u32 = code(0xE03, METHOD_BUFFERED);
 const MISTAKE: u32 = code(0xE04, METHOD_BUFFERED);
 const STATE: u32 = code(0xE05, METHOD_BUFFERED);
 const BY_PROCESSOR: u32 = code(0xE06, METHOD_BUFFERED);
+const FAULT: u32 = code(0xE07, METHOD_BUFFERED);
 
 /// Bytes that are copied at once.
 const CHUNK: usize = 256;
@@ -52,6 +53,12 @@ pub(crate) fn dispatch<'irp>(
             device.by_processor.store(yes, Ordering::Relaxed);
             0
         }),
+        FAULT => {
+            return match number(&mut irp, 0) {
+                Ok(fault) => fault::make(device, irp, fault, level),
+                Err(status) => irp.complete(status, 0, level),
+            };
+        }
         STATE => state(device, &mut irp, level),
         _ => Err(NtStatus::INVALID_DEVICE_REQUEST),
     };

@@ -130,7 +130,7 @@ impl MessageService for Isr {
 
 /// A card in use. The interrupt goes first when it is dropped.
 pub(crate) struct Hardware {
-    _interrupt: Messages<Isr>,
+    pub(crate) interrupt: Messages<Isr>,
     pub(crate) chip: Shared<Chip>,
     pub(crate) memory: MemoryWindow<Memory>,
     /// The adapter, and the page where the card finds its list of pieces.
@@ -167,6 +167,6 @@ impl Hardware {
         let line = resources.line();
         let interrupt = Messages::connect(device, line.as_ref(), Isr(chip.clone()), TAG, passive)?;
         chip.registers.write(ENABLE, 1 << TRANSFER_SOURCE);
-        Ok(Self { _interrupt: interrupt, chip, memory, dma })
+        Ok(Self { interrupt, chip, memory, dma })
     }
 }

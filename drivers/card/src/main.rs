@@ -13,6 +13,7 @@
 //! | E04h | buffered | a mistake of [`transfer`] | | the next transfer makes it |
 //! | E05h | buffered | | interrupts, transfers | what came since the start |
 //! | E06h | buffered | 1 or 0 | | 1: reads and writes are copied by the processor, too |
+//! | E07h | buffered | a fault of [`fault`] | | makes it |
 //!
 //! Numbers have 32 bits, little endian. There is one device. It does no power management.
 #![no_std]
@@ -21,6 +22,7 @@
 
 mod card;
 mod control;
+mod fault;
 mod hardware;
 mod transfer;
 

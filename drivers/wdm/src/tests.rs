@@ -12,7 +12,7 @@ use crate::device::Device;
 use crate::fake::{self, Request};
 use crate::irp::{Owned, PendingIrp};
 use crate::irql::{Passive, at_dispatch};
-use crate::pool::Tag;
+use crate::pool::{PoolBox, Tag};
 use crate::{FileId, IrpQueue, Refused, Rundown, SpinLock};
 
 const TAG: Tag = Tag::new(b"test");
@@ -203,4 +203,67 @@ fn the_last_user_lets_the_taker_go_on() {
     assert!(!place.is_drained());
     drop(other);
     assert!(place.is_drained());
+}
+
+#[test]
+fn another_devices_request_is_handed_back() {
+    let (one, mut passive) = rig(9);
+    let (other, _) = rig(9);
+    let mut request = Request::read(0, 4);
+    let irp = pended(&one, &mut request);
+    let Err((irp, why)) = other.park(irp, |queues| &queues.waiting, &mut passive) else {
+        panic!("one device would wait for it, and another be removed")
+    };
+    assert_eq!((why, why.status()), (Refused::Foreign, NtStatus::INVALID_DEVICE_REQUEST));
+    assert!(other.waiting.pop(&mut passive).is_none());
+    assert!(one.park(irp, |queues| &queues.waiting, &mut passive).is_ok(), "its own takes it");
+    drop(one.waiting.pop(&mut passive));
+    assert_eq!((fake::completed().len(), fake::locked()), (1, 0));
+}
+
+#[test]
+#[should_panic(expected = "completed with STATUS_PENDING")]
+fn a_request_that_ends_has_not_to_be_waited_for() {
+    let (device, mut passive) = rig(1);
+    let mut request = Request::read(0, 4);
+    pended(&device, &mut request).complete(NtStatus::PENDING, 0, &mut passive);
+}
+
+#[test]
+#[should_panic(expected = "above the level")]
+fn a_request_is_not_dropped_above_dispatch_level() {
+    let (device, _) = rig(1);
+    let mut request = Request::read(0, 4);
+    let irp = pended(&device, &mut request);
+    fake::raise(7);
+    drop(irp);
+}
+
+#[test]
+#[should_panic(expected = "above the level")]
+fn pool_is_not_freed_above_dispatch_level() {
+    let (_, mut passive) = rig(1);
+    let block = PoolBox::new(1_u32, TAG, &mut passive).unwrap();
+    fake::raise(7);
+    drop(block);
+}
+
+#[test]
+fn users_that_are_forgotten_never_make_their_count_begin_again() {
+    let (_, mut passive) = rig(1);
+    let place = Rundown::new(TAG, &mut passive).unwrap();
+    assert!(place.put(7, &mut passive).is_ok());
+    place.crowd_for_test(1);
+    core::mem::forget(place.enter(&mut passive).expect("there is room for one"));
+    assert!(place.enter(&mut passive).is_none(), "and for no other: the count would wrap");
+}
+
+#[test]
+#[should_panic(expected = "is removed while an interrupt")]
+fn a_device_does_not_go_before_what_was_tied_to_it() {
+    let (device, _) = rig(1);
+    drop(device.tie());
+    device.ties.expect_none();
+    core::mem::forget(device.tie());
+    device.ties.expect_none();
 }

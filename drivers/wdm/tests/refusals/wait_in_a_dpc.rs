@@ -1,0 +1,8 @@
+//! Waits are at PASSIVE_LEVEL.
+use wdm::*;
+
+fn dpc(event: &Event, dispatch: &mut Dispatch) {
+    event.wait(dispatch);
+}
+
+fn main() {}
