@@ -1,6 +1,6 @@
 /*
  * locks.sys: a driver without hardware for what keeps threads and processors apart or brings them together: reader/writer
- * spin locks, KeIpiGenericCall, run-down protection, push locks, sequenced lists, and whatever threads wait for. \\.\DirqlLocks,
+ * spin locks, KeIpiGenericCall, run-down protection, push locks, queue objects, sequenced lists, and whatever threads wait for. \\.\DirqlLocks,
  * CTL_CODE(FILE_DEVICE_UNKNOWN, N, METHOD_BUFFERED, FILE_ANY_ACCESS):
  *
  *   0x800 + N  story N, which checks itself and answers with one STORY_RESULT; requests come one at a time
@@ -10,6 +10,7 @@
  */
 #include "locks/broadcast.h"
 #include "locks/push.h"
+#include "locks/queues.h"
 #include "locks/rundown.h"
 #include "locks/sequenced.h"
 #include "locks/spin.h"
@@ -30,7 +31,7 @@ static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlLocks"
 static ULONG (*const Stories[])(VOID) = {
     OneProcessorsLock, WriterComesFirst, ThreadedDpcs, Broadcasts, /* from 0 on */
     BroadcastWaitsForHigh, Rundowns, CacheAwareRundowns, PushLocks, /* from 4 on */
-    SequencedInline, /* from 8 on */
+    SequencedInline, QueueOrder, QueueWorkers, QueueLimit, /* from 8 on */
 };
 
 static NTSTATUS (*const Steps[])(VOID) = {
@@ -41,7 +42,7 @@ static NTSTATUS (*const Steps[])(VOID) = {
     OwnMutex, OwnFast, TryFast, OwnGuarded, /* from 16 on */
     TakeEvent, TakeAny, TakeAll, TakePlace, /* from 20 on */
     ShareResource, ShareFirst, OwnResource, OwnQueued, /* from 24 on */
-    MoveItems, /* from 28 on */
+    MoveItems, PutItem, TakeItem, /* from 28 on */
 };
 
 /* When no step is under way. */
@@ -50,6 +51,7 @@ static ULONG WrongUntilNow(VOID)
     EXPECT(Readers == 0 && Writers == 0 && Shared == 0);
     EXPECT(First == Second && First == Written);
     EXPECT(Users == 0);
+    EXPECT(ItemsIn == ItemsOut && SharedQueue.Header.SignalState == 0);
     EXPECT(PushReaders == 0 && PushWriters == 0 && Push == 0 && PushCount == PushWritten);
     ExpectFull();
     ExpectFree();
@@ -82,6 +84,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
 {
     KeFlushQueuedDpcs();
+    EXPECT(KeRundownQueue(&SharedQueue) == NULL);
     ExFreeCacheAwareRundownProtection(Aware);
     ExDeleteResourceLite(&Resource);
     ControlUnload(Driver);
@@ -102,6 +105,7 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
     }
     ExInitializeRundownProtection(&Object);
     ExInitializePushLock(&Push);
+    KeInitializeQueue(&SharedQueue, 1);
     KeInitializeSpinLock(&BadPlain);
     KeInitializeDpc(&ReadDpc, ReadInDpc, NULL);
     KeInitializeDpc(&WriteDpc, WriteInDpc, NULL);

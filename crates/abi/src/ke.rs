@@ -105,6 +105,15 @@ layouts! {
         0x14 Inserted: u8,
     }
 
+    /// A queue of entries on which threads wait, so many of which run at once.
+    KQUEUE [size 0x40, align 8, not_in_mingw "of ntifs.h, which is not among the headers compared with"] {
+        0x00 Header: DISPATCHER_HEADER,
+        0x18 EntryListHead: LIST_ENTRY,
+        0x28 CurrentCount: u32,
+        0x2c MaximumCount: u32,
+        0x30 ThreadListHead: LIST_ENTRY,
+    }
+
     /// One object a thread waits for.
     KWAIT_BLOCK [size 0x30, align 8, not_in_mingw "mingw has the order of members before Windows 8"] {
         0x00 WaitListEntry: LIST_ENTRY,

@@ -33,6 +33,9 @@ pub use kernel::hal::platform::Platform;
 pub use kernel::mm::special_pool::{Side, SpecialPool};
 pub use kernel::verifier::{Verifier, VerifierOption};
 pub use kernel::wmi::consumer::{Offered as WmiBlock, Question as WmiQuestion, Which as WmiInstance};
-pub use machine::{Boots, Completion, Exploration, Handle, Machine, Mark, Process, Request, User, put};
+pub use machine::{
+    Boots, Completion, CompletionPort, Exploration, Handle, Machine, Mark, Packet, Process, Request, User,
+    put,
+};
 pub use play::{Play, ScriptText};
 pub use report::{Dress, Failure, Outcome, Report};

@@ -1,5 +1,5 @@
 //! Stories of what keeps threads and processors apart or brings them together (`drivers/c/locks`): reader/writer spin locks,
-//! `KeIpiGenericCall`, run-down protection, push locks, sequenced lists, and whatever threads wait for. The driver checks the guarantees that are documented; it
+//! `KeIpiGenericCall`, run-down protection, push locks, queue objects, sequenced lists, and whatever threads wait for. The driver checks the guarantees that are documented; it
 //! does so when nothing comes between, in random schedules, and in all schedules within a bound.
 
 #![forbid(unsafe_code)]
@@ -76,6 +76,23 @@ fn a_push_lock_goes_to_who_waits_in_their_order() {
 #[test]
 fn a_sequenced_list_is_changed_inline_and_by_exports_alike() {
     tell(8, 1, 9);
+}
+
+#[test]
+fn a_queue_object_gives_its_entries_in_order_and_nothing_when_it_is_run_down() {
+    tell(9, 1, 20);
+    tell(9, 4, 20);
+}
+
+#[test]
+fn a_queue_objects_last_waiter_goes_on_first_and_the_other_one_while_it_waits() {
+    tell(10, 1, 13);
+    tell(10, 4, 13);
+}
+
+#[test]
+fn a_queue_object_lets_so_many_threads_run_and_no_more() {
+    tell(11, 4, 11);
 }
 
 // ---- misuse ----
@@ -218,6 +235,8 @@ const SHARE_FIRST: u32 = 25;
 const OWN: u32 = 26;
 const QUEUED: u32 = 27;
 const ITEMS: u32 = 28;
+const PUT: u32 = 29;
+const TAKE: u32 = 30;
 
 /// How many random schedules of each script.
 const ROUNDS: u64 = 200;
@@ -388,4 +407,15 @@ fn a_queued_spin_lock_and_an_interlocked_list_keep_processors_apart_in_random_sc
 fn a_queued_spin_lock_and_an_interlocked_list_keep_processors_apart_in_every_schedule_with_two_preemptions() {
     hold_always(2, &[QUEUED, QUEUED], 2);
     hold_always(2, &[ITEMS, ITEMS], 2);
+}
+
+#[test]
+fn an_entry_of_a_queue_object_is_taken_once_in_random_schedules() {
+    hold_at_random(1, &[TAKE, PUT, TAKE, PUT, PUT, TAKE]);
+    hold_at_random(4, &[TAKE, PUT, TAKE, PUT, PUT, TAKE]);
+}
+
+#[test]
+fn an_entry_of_a_queue_object_is_taken_once_in_every_schedule_with_two_preemptions() {
+    hold_always(2, &[TAKE, PUT], 2);
 }

@@ -1,6 +1,7 @@
 //! Open files of the application, for tests in Rust.
 
 use engine::outside;
+use kernel::io::completion_port;
 use kernel::io::file::{self, OpenOptions};
 use kernel::ob::{self, duplicate};
 
@@ -71,6 +72,23 @@ impl Machine {
 }
 
 impl Handle<'_> {
+    pub(super) fn raw(&self) -> ob::Handle {
+        self.handle
+    }
+
+    /// What the completion port tells of, and whether the file's own event is set (`SetFileCompletionNotificationModes`):
+    /// FILE_SKIP_COMPLETION_PORT_ON_SUCCESS is 1, FILE_SKIP_SET_EVENT_ON_HANDLE 2.
+    ///
+    /// # Errors
+    /// [`Error::Status`]; [`Error::Stuck`], [`Error::Stopped`].
+    pub fn set_completion_modes(&self, modes: u8) -> Result<(), Error> {
+        let handle = self.handle;
+        let what = format!("SetFileCompletionNotificationModes on {}", self.path);
+        let status =
+            self.machine.on_thread(&what, move |cx| completion_port::set_modes(cx, handle, modes))?;
+        if status.is_success() { Ok(()) } else { Err(Error::Status { what, status: status.0 }) }
+    }
+
     /// Writes at the file's position; how many bytes were written.
     ///
     /// # Errors

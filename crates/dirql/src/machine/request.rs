@@ -3,7 +3,7 @@
 //! Pages: *Synchronous and Asynchronous I/O*, *CancelIoEx function*, *GetOverlappedResult function*. Each has a thread of the
 //! application's, which waits for its end: the end of a thread would cancel it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use abi::{DriverPtr, IO_STATUS_BLOCK, NtStatus};
@@ -22,6 +22,8 @@ pub struct Request<'m> {
     what: String,
     /// In the machine, as what its thread works on.
     state: Rc<RefCell<State>>,
+    /// What a completion port calls it by; 0 where it was not even begun.
+    id: u64,
 }
 
 /// How far it has come.
@@ -41,12 +43,13 @@ impl<'m> Request<'m> {
         what: String,
         transfer: Transfer,
     ) -> Result<Self, Error> {
-        let state = machine.inside(|_| Rc::new(RefCell::new(State::Asked)));
-        let slot = Rc::clone(&state);
+        let (state, id) = machine.inside(|_| (Rc::new(RefCell::new(State::Asked)), Rc::new(Cell::new(0))));
+        let (slot, number) = (Rc::clone(&state), Rc::clone(&id));
         let body = move |cx: &mut Cx<'_>| {
             let begun = transfer::begin(cx, handle, &transfer)?;
             if let Some(overlapped) = begun.overlapped() {
                 *slot.borrow_mut() = State::UnderWay(overlapped.status_block);
+                number.set(overlapped.id);
             }
             let end = begun.wait(cx)?;
             outside(|| *slot.borrow_mut() = State::Over(end.clone()));
@@ -57,7 +60,13 @@ impl<'m> Request<'m> {
         }
         let begun = || (!matches!(*state.borrow(), State::Asked)).then_some(());
         machine.await_value(&what, begun)?;
-        Ok(Self { machine, what, state })
+        let number = id.get();
+        machine.inside(|_| drop(id));
+        Ok(Self { machine, what, state, id: number })
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 
     /// Whether it has ended. Time passes only where the machine is asked for something, e.g. by [`Machine::wait`].

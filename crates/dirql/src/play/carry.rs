@@ -7,7 +7,7 @@ use kernel::ps;
 use kernel::se::token;
 
 use super::Stage;
-use super::{device, request, wmi};
+use super::{device, port, request, wmi};
 use crate::script::{Command, User, Waitable};
 
 /// Nothing, or in words what was expected and what was seen.
@@ -41,6 +41,14 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::JoinThread(name) => stage.join(cx, name).map(Ok),
         Command::Cancel(cancel) => request::cancel(stage, cx, cancel),
         Command::UserApc(name) => stage.to_thread(cx, name, user_apc::queue),
+        Command::Port { name, threads } => port::make(stage, cx, name, *threads),
+        Command::Bind { handle, port, key, skip, expect } => {
+            port::bind(stage, cx, (handle, port), *key, *skip, expect)
+        }
+        Command::Dequeue { port, request, key, timeout, expect } => {
+            port::dequeue(stage, cx, port, (request.as_deref(), *key), *timeout, expect)
+        }
+        Command::Post { port, key, bytes } => port::post(stage, cx, port, *key, *bytes),
         Command::Duplicate { handle, name } => request::duplicate(stage, cx, handle, name),
         Command::Terminate(name) => stage.to_thread(cx, name, user_apc::end),
         Command::Close { handle } => request::close(stage, cx, handle),

@@ -9,6 +9,7 @@ mod check;
 mod device;
 mod expect;
 mod lane;
+mod port;
 mod request;
 mod wmi;
 
@@ -47,6 +48,8 @@ struct State {
     printed: usize,
     handles: BTreeMap<String, Handle>,
     requests: BTreeMap<String, Begun>,
+    /// What completion ports call requests by, by their names.
+    told_of: BTreeMap<String, u64>,
     /// Addresses that the application was given.
     pointers: BTreeMap<String, u64>,
     lanes: BTreeMap<String, Lane>,
@@ -65,6 +68,7 @@ impl Stage {
             printed: 0,
             handles: BTreeMap::new(),
             requests: BTreeMap::new(),
+            told_of: BTreeMap::new(),
             pointers: BTreeMap::new(),
             lanes: BTreeMap::new(),
             at: None,

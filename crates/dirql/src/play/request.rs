@@ -70,7 +70,7 @@ fn known_names(cx: &mut Cx<'_>, wanted: &str) -> String {
 }
 
 /// The handle of this name, which another thread may not have opened yet.
-fn handle(stage: &Stage, name: &str) -> Result<Handle, String> {
+pub(super) fn handle(stage: &Stage, name: &str) -> Result<Handle, String> {
     let handle = stage.with(|state| state.handles.get(name).copied());
     handle.ok_or_else(|| format!("`{name}` is not open (now)"))
 }
@@ -184,7 +184,11 @@ pub(super) fn begin(stage: &Stage, cx: &mut Cx<'_>, name: &str, request: &Reques
         Err(why) => return Ok(Err(why)),
     };
     let begun = transfer::begin(cx, handle, &transfer(stage, request))?;
-    stage.with(|state| state.requests.insert(name.to_owned(), begun));
+    let id = begun.overlapped().map_or(0, |overlapped| overlapped.id);
+    stage.with(|state| {
+        state.told_of.insert(name.to_owned(), id);
+        state.requests.insert(name.to_owned(), begun)
+    });
     Ok(Ok(()))
 }
 

@@ -109,6 +109,48 @@ pub enum Command {
     UserApc(String),
     /// `terminate`: `TerminateThread` of this thread.
     Terminate(String),
+    /// `port`: `CreateIoCompletionPort` without a file.
+    Port {
+        /// The name the script gives to it.
+        name: String,
+        /// So many threads run at once that take packets from it; 0: as many as there are processors.
+        threads: u32,
+    },
+    /// `bind`: `CreateIoCompletionPort` with a file, and `SetFileCompletionNotificationModes`.
+    Bind {
+        /// The handle's name; it was opened `overlapped`.
+        handle: String,
+        /// The port's.
+        port: String,
+        /// The completion key.
+        key: u64,
+        /// `FILE_SKIP_COMPLETION_PORT_ON_SUCCESS`.
+        skip: bool,
+        /// What is to come of it; only a status.
+        expect: Expectations,
+    },
+    /// `dequeue`: `GetQueuedCompletionStatus`.
+    Dequeue {
+        /// The port's name.
+        port: String,
+        /// The request that the packet is to be of, by the name that `async` gave it.
+        request: Option<String>,
+        /// The key that it is to have.
+        key: Option<u64>,
+        /// In how many nanoseconds of virtual time; `None`: for ever.
+        timeout: Option<u64>,
+        /// What is to come of it; a status and bytes.
+        expect: Expectations,
+    },
+    /// `post`: `PostQueuedCompletionStatus`.
+    Post {
+        /// The port's name.
+        port: String,
+        /// The packet's key.
+        key: u64,
+        /// Its number of bytes.
+        bytes: u64,
+    },
     /// `close`: `CloseHandle`.
     Close {
         /// The handle's name.
@@ -201,6 +243,8 @@ impl Command {
     pub fn within(&self) -> Option<u64> {
         match self {
             Self::Open(Open { expect, .. })
+            | Self::Bind { expect, .. }
+            | Self::Dequeue { expect, .. }
             | Self::Request { expect, .. }
             | Self::JoinRequest { expect, .. }
             | Self::Pnp { expect, .. }

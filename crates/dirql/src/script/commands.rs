@@ -10,11 +10,12 @@ use super::error::{Outcome, fault, unknown};
 use super::expect::{self, Yields as Can};
 use super::lexer::Word;
 use super::names::{Kind, Names};
+use super::port;
 use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 use super::wmi;
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 34] = [
+pub(super) const COMMANDS: [&str; 38] = [
     "open",
     "read",
     "write",
@@ -31,6 +32,10 @@ pub(super) const COMMANDS: [&str; 34] = [
     "apc",
     "terminate",
     "duplicate",
+    "port",
+    "bind",
+    "dequeue",
+    "post",
     "close",
     "wait",
     "clock",
@@ -197,10 +202,12 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             Command::Duplicate { handle, name }
         }
         "close" => {
-            let (handle, _) = names.handle(&args.word("the handle to close")?)?;
+            let closes = |kind| matches!(kind, Kind::Handle { .. } | Kind::Port);
+            let (handle, _) = names.find(&args.word("the handle to close")?, "handle", closes)?;
             names.end(&handle, first.at);
             Command::Close { handle }
         }
+        "port" | "bind" | "dequeue" | "post" => port::command(&keyword, args, names)?,
         "wait" => Command::Wait { nanoseconds: parse_time(&args.word("how long to wait: 10ms")?)? },
         "clock" => Command::Clock { units: clock(args)? },
         "poke" => Command::Poke {
@@ -244,7 +251,8 @@ pub(super) fn expectations_of(command: &mut Command) -> Option<(Can, &mut Expect
         | Command::Load { expect, .. }
         | Command::Peek { expect, .. }
         | Command::JoinRequest { expect, .. } => Some((Can::Data, expect)),
-        Command::Store { expect, .. } => Some((Can::Status, expect)),
+        Command::Store { expect, .. } | Command::Bind { expect, .. } => Some((Can::Status, expect)),
+        Command::Dequeue { expect, .. } => Some((Can::Bytes, expect)),
         Command::Pnp { expect, .. } | Command::Power { expect, .. } => Some((Can::Status, expect)),
         Command::Wmi(wmi) => Some((wmi::yields(&wmi.question), &mut wmi.expect)),
         _ => None,
@@ -426,11 +434,12 @@ fn join(first: &Word, args: &mut Arguments, names: &mut Names) -> Outcome<Comman
 
 fn cancel(args: &mut Arguments, names: &Names) -> Outcome<Command> {
     let word = args.word("whose requests to cancel: a handle, a thread or a request")?;
-    let (name, kind) = names.find(&word, "handle, thread or request", |kind| kind != Kind::Pointer)?;
+    let (name, kind) =
+        names.find(&word, "handle, thread or request", |kind| !matches!(kind, Kind::Pointer | Kind::Port))?;
     Ok(Command::Cancel(match kind {
         Kind::Handle { .. } => Cancel::Handle(name),
         Kind::Thread => Cancel::Thread(name),
-        Kind::Request | Kind::Pointer => Cancel::Request(name),
+        Kind::Request | Kind::Pointer | Kind::Port => Cancel::Request(name),
     }))
 }
 

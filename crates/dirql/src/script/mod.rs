@@ -50,6 +50,7 @@ mod expect;
 mod lexer;
 mod names;
 mod parser;
+mod port;
 mod status;
 pub mod suggest;
 #[cfg(test)]

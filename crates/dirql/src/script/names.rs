@@ -13,6 +13,7 @@ pub(super) enum Kind {
     Thread,
     Request,
     Pointer,
+    Port,
 }
 
 impl Kind {
@@ -22,6 +23,7 @@ impl Kind {
             Self::Thread => "thread",
             Self::Request => "request",
             Self::Pointer => "pointer",
+            Self::Port => "port",
         }
     }
 }
@@ -86,6 +88,14 @@ impl Names {
     pub(super) fn handle(&self, name: &Word) -> Outcome<(String, bool)> {
         let (text, kind) = self.find(name, "handle", |kind| matches!(kind, Kind::Handle { .. }))?;
         Ok((text, kind == Kind::Handle { overlapped: true }))
+    }
+
+    /// The name of a request, which may have been joined already.
+    pub(super) fn request(&self, name: &Word) -> Outcome<String> {
+        match self.0.get(&*name.text()) {
+            Some(Entry { kind: Kind::Request, .. }) => Ok(name.text().into_owned()),
+            _ => self.find(name, "request", |kind| kind == Kind::Request).map(|(text, _)| text),
+        }
     }
 
     /// The handle is closed, the request joined.

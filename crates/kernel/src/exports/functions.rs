@@ -372,6 +372,7 @@ exports! { FUNCTIONS:
     : KeInitializeGuardedMutex(1) @ 0..=1 ~ 0..=15 => ke::guarded_mutex::initialize;
     : KeInitializeMutant(2) @ 0..=2 => ke::mutex::initialize_mutant;
     : KeInitializeMutex(2) @ 0..=15 => ke::mutex::initialize;
+    : KeInitializeQueue(2) @ 0..=2 => ke::queue::initialize;
     : KeInitializeSemaphore(3) @ 0..=2 ~ 0..=15 => ke::semaphore::initialize;
     : KeInitializeSpinLock(1) @ 0..=15 => ke::spinlock::initialize;
     : KeInitializeThreadedDpc(3) @ 0..=15 => ke::dpc::initialize_threaded;
@@ -379,6 +380,8 @@ exports! { FUNCTIONS:
     : KeInitializeTimerEx(2) @ 0..=2 ~ 0..=15 => ke::timer::initialize_ex;
     : KeInsertByKeyDeviceQueue(3) @ 2..=2 => io::device_queue::insert_by_key;
     : KeInsertDeviceQueue(2) @ 2..=2 => io::device_queue::insert;
+    : KeInsertHeadQueue(2) @ 0..=2 => ke::queue::insert_head;
+    : KeInsertQueue(2) @ 0..=2 => ke::queue::insert;
     : KeInsertQueueDpc(3) @ 0..=15 => ke::dpc::insert;
     : KeIpiGenericCall(2) @ 0..=13 => ke::ipi::generic_call;
     : KeIsExecutingDpc(0) @ 2..=2 at most Advice => ke::dpc::is_executing;
@@ -431,6 +434,7 @@ exports! { FUNCTIONS:
     : KeRemoveByKeyDeviceQueue(2) @ 2..=2 => io::device_queue::ddi::remove_by_key;
     : KeRemoveDeviceQueue(1) @ 2..=2 => io::device_queue::ddi::remove;
     : KeRemoveEntryDeviceQueue(2) @ 0..=2 => io::device_queue::remove_entry;
+    : KeRemoveQueue(3) @ 0..=2 => ke::queue::remove;
     : KeRemoveQueueDpc(1) @ 0..=15 => ke::dpc::remove;
     : KeRemoveQueueDpcEx(2) @ 0..=15 => ke::dpc::remove_ex;
     : KeResetEvent(1) @ 0..=2 => ke::event::reset;
@@ -438,6 +442,7 @@ exports! { FUNCTIONS:
     : KeRevertToUserAffinityThread(0) @ 0..=2 => ke::affinity::revert_all;
     : KeRevertToUserAffinityThreadEx(1) @ 0..=2 => ke::affinity::revert;
     : KeRevertToUserGroupAffinityThread(1) @ 0..=2 => ke::affinity::revert_group;
+    : KeRundownQueue(1) @ 0..=2 => ke::queue::run_down;
     : KeSaveExtendedProcessorState(2) @ 0..=2 => ke::extended::save;
     : KeSetBasePriorityThread(2) @ 0..=0 ~ 0..=2 => ke::priority::set_base;
     : KeSetCoalescableTimer(5) @ 0..=2 => ke::timer::set_coalescable;

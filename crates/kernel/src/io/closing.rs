@@ -4,7 +4,9 @@
 //! in that thread, by a special kernel APC (`ke::apc`), unless it is the one that runs now and may hear of it at once. A request that
 //! fails without having been pending leaves status block and events alone: its status was returned.
 
-use abi::{DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO, IO_STATUS_BLOCK, IRP, KEVENT, NtStatus};
+use abi::{
+    DriverPtr, FILE_OBJECT, FO_SKIP_SET_EVENT, FO_SYNCHRONOUS_IO, IO_STATUS_BLOCK, IRP, KEVENT, NtStatus,
+};
 use engine::{BadAddress, Engine, Flow, StrandId, View};
 
 use super::buffers::SHORT;
@@ -12,6 +14,7 @@ use super::express::{is_event, set_state};
 use super::file::Issue;
 use super::finish::is_error;
 use super::irp::{Origin, Record};
+use super::{completion_port, send::Answer};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::ke::apc::{self, Apc};
@@ -206,6 +209,8 @@ impl Closing {
         if tell {
             signal(cx, self.file, self.event, self.status)?;
         }
+        let answer = Answer { status: self.status, information: self.information };
+        completion_port::tell(cx, self.file, issue.context, answer, self.pending)?;
         if issue.answered_later && self.pending {
             let Issue { request, name, .. } = *issue;
             cx.emit(Event::Answer { request, name, status: self.status.0, information: self.information });
@@ -251,11 +256,12 @@ pub(crate) fn signal(
     if !user_event.is_null() {
         ke::event::set(cx, user_event, 0, false)?;
     }
-    let synchronous = cx.read(file + FILE_OBJECT::Flags)? & FO_SYNCHRONOUS_IO != 0;
+    let flags = cx.read(file + FILE_OBJECT::Flags)?;
+    let synchronous = flags & FO_SYNCHRONOUS_IO != 0;
     if synchronous {
         cx.write(file + FILE_OBJECT::FinalStatus, status)?;
     }
-    if synchronous || user_event.is_null() {
+    if synchronous || (user_event.is_null() && flags & FO_SKIP_SET_EVENT == 0) {
         ke::event::set(cx, file + FILE_OBJECT::Event, 0, false)?;
     }
     Ok(())

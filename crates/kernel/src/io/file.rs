@@ -17,7 +17,7 @@ use abi::{
 use engine::Flow;
 
 use super::send::{self, Request};
-use super::{asked, change, create, device, file_lock, integrity, unload};
+use super::{asked, change, completion_port, create, device, file_lock, integrity, unload};
 use crate::cx::Cx;
 use crate::mm::pool;
 use crate::ob::handle::{self, Mode};
@@ -96,6 +96,8 @@ pub(crate) struct Issue {
     pub(crate) event: u64,
     /// If it is pended, the requester goes on, and the answer is told when it comes.
     pub(crate) answered_later: bool,
+    /// What a completion port calls it by; 0 if it is told to none.
+    pub(crate) context: u64,
     /// Its number, where somebody listened when its IRP was sent.
     pub(crate) request: u64,
 }
@@ -433,6 +435,7 @@ fn delete(cx: &mut Cx<'_>, file: u64) -> Flow<()> {
     if !name.is_null() {
         pool::free(cx, name)?;
     }
+    completion_port::forget(cx, file)?;
     pool::free(cx, file)?;
     release_device(cx, device)
 }

@@ -14,6 +14,7 @@ pub(crate) mod cancel_routine;
 pub mod checks;
 pub(crate) mod closing;
 pub mod complete;
+pub mod completion_port;
 pub mod controller;
 mod create;
 pub mod csq;
@@ -110,6 +111,8 @@ pub struct State {
     pub(crate) top_level: BTreeMap<u64, u64>,
     /// What `IoGetConfigurationInformation` returns; 0 before the first call.
     pub(crate) configuration: u64,
+    /// Counts what applications have had told of requests by.
+    pub(crate) overlapped: u64,
     /// Counts names of devices that asked for one.
     pub(crate) named_devices: u32,
     #[cfg(test)]

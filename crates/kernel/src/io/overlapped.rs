@@ -1,6 +1,6 @@
 //! Where an application is told how its request ended: a status block and an event.
 //!
-//! Pages: *OVERLAPPED structure*, *GetOverlappedResult function*. Completion ports are not here.
+//! Pages: *OVERLAPPED structure*, *GetOverlappedResult function*. Completion ports are `completion_port`'s.
 
 use abi::{DriverPtr, IO_STATUS_BLOCK};
 use engine::Flow;
@@ -19,6 +19,9 @@ pub struct Overlapped {
     pub status_block: DriverPtr<IO_STATUS_BLOCK>,
     /// An event handle of the application's.
     pub event: Handle,
+    /// What a completion port calls the request by: Windows does so by the address of the `OVERLAPPED`, which here may be another one's
+    /// before the packet is taken.
+    pub id: u64,
 }
 
 impl Overlapped {
@@ -33,7 +36,13 @@ impl Overlapped {
             return Ok(None);
         };
         match event::create(cx, event::Type::Notification, false)? {
-            Some(event) => Ok(Some(Self { status_block: DriverPtr::new(address), event })),
+            Some(event) => {
+                let id = cx.with(|k| {
+                    k.io.overlapped += 1;
+                    k.io.overlapped
+                });
+                Ok(Some(Self { status_block: DriverPtr::new(address), event, id }))
+            }
             None => {
                 user::give(cx, address, size);
                 Ok(None)

@@ -1,7 +1,7 @@
 //! Reading, writing and control codes on an open file.
 //!
 //! Pages: *ReadFile function*, *DeviceIoControl function*, *Synchronous and Asynchronous I/O*, *ZwReadFile function*.
-//! User APCs and completion ports are not here.
+//! User APCs are not here.
 
 use abi::{
     DriverPtr, FILE_APPEND_DATA, FILE_OBJECT, FILE_WRITE_DATA, FO_ALERTABLE_IO, FO_SYNCHRONOUS_IO,
@@ -19,7 +19,7 @@ use super::operation::Operation;
 use super::overlapped::Overlapped;
 use super::packet::Packet;
 use super::send::Answer;
-use super::{allocate, asked, call, cancel, express, fast_io, file_lock, stack};
+use super::{allocate, asked, call, cancel, completion_port, express, fast_io, file_lock, stack};
 use crate::cx::Cx;
 use crate::ke;
 use crate::ke::user_apc::{self, Manner};
@@ -86,7 +86,7 @@ pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: 
     let number = asked::begin(cx, name, |cx| operation.detail(&super::file::shown(cx, handle)));
     express::mark_pending(cx, overlapped.status_block)?;
     let (event, status_block) = (Some(overlapped.event), overlapped.status_block);
-    let request = Request { operation: &operation, event, status_block, key: 0 };
+    let request = Request { operation: &operation, event, status_block, key: 0, context: overlapped.id };
     let answer = issue(cx, handle, &request, Mode::User)?;
     // One that is pending is answered again when it ends.
     asked::end(cx, number, name, answer);
@@ -102,6 +102,8 @@ pub(crate) struct Request<'o> {
     pub(crate) status_block: DriverPtr<IO_STATUS_BLOCK>,
     /// `Key` of `ZwReadFile` and `ZwWriteFile`: for locks of byte ranges.
     pub(crate) key: u32,
+    /// What a completion port calls it by; 0 for a driver's own.
+    pub(crate) context: u64,
 }
 
 /// What `NtReadFile` and its like do, for an application or (`Mode::Kernel`) a driver.
@@ -251,7 +253,7 @@ fn finish_fast(
         ke::event::set(cx, event, 0, false)?;
         ob::object::dereference(cx, event)?;
     }
-    Ok(())
+    completion_port::tell(cx, file, request.context, *answer, false)
 }
 
 /// The status block, which the completion has written.
@@ -305,7 +307,7 @@ fn send(
     packet.set_next(IO_STACK_LOCATION::FileObject, file.cast());
     let irp = packet.write(cx)?;
     ob::object::reference(cx, file)?;
-    remember(cx, irp, file, event, operation, thread.address, synchronous);
+    remember(cx, irp, file, event, request, thread.address, synchronous);
     let status = call::call_driver(cx, device, irp)?;
     Ok(Sent::Done(status))
 }
@@ -315,10 +317,11 @@ fn remember(
     irp: DriverPtr<IRP>,
     file: DriverPtr<FILE_OBJECT>,
     event: DriverPtr<KEVENT>,
-    operation: Operation,
+    request: &Request<'_>,
     thread: u64,
     synchronous: bool,
 ) {
+    let operation = request.operation;
     cx.with(|k| {
         if let Some(record) = k.io.irps.live.get_mut(irp.address) {
             record.thread = thread;
@@ -328,6 +331,7 @@ fn remember(
                 file: file.address,
                 event: event.address,
                 answered_later: !synchronous,
+                context: request.context,
                 request: 0,
             });
         }

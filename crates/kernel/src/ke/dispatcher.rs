@@ -26,6 +26,8 @@ pub enum Kind {
     Mutant = 2,
     /// Signaled once the process has ended.
     Process = 3,
+    /// As many entries as its state says; waited for by taking one.
+    Queue = 4,
     /// Counts down with every thread it lets go.
     Semaphore = 5,
     /// Signaled once the thread has ended.
@@ -44,6 +46,7 @@ impl Kind {
             1 => Self::SynchronizationEvent,
             2 => Self::Mutant,
             3 => Self::Process,
+            4 => Self::Queue,
             5 => Self::Semaphore,
             6 => Self::Thread,
             8 => Self::NotificationTimer,
@@ -59,6 +62,7 @@ impl Kind {
             Self::SynchronizationEvent => "synchronization event",
             Self::Mutant => "mutex",
             Self::Process => "process",
+            Self::Queue => "queue",
             Self::Semaphore => "semaphore",
             Self::Thread => "thread",
             Self::NotificationTimer => "notification timer",
@@ -224,9 +228,15 @@ pub(crate) fn end_wait(k: &mut Kernel, strand: StrandId, status: NtStatus, boost
     let Some(wait) = thread.wait.take() else { return Ok(()) };
     thread.wait_status = status;
     thread.boost = boost;
+    let queue = thread.queue;
+    if queue != 0 {
+        super::queue::runs_again(k, queue);
+    }
+    let thread = k.ke.threads.get(strand).expect("a thread that waits exists");
+    let is_waiting = thread.state == State::Waiting;
     k.ke.timers.cancel_timeout(strand);
     // It may be doing what the system wants of it meanwhile.
-    if thread.state == State::Waiting {
+    if is_waiting {
         scheduler::make_ready(k, strand);
     }
     for (index, object) in wait.objects.iter().enumerate() {

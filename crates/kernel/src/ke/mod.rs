@@ -43,6 +43,7 @@ pub mod place;
 pub(crate) mod plain_wait;
 pub mod priority;
 pub mod processor;
+pub mod queue;
 pub mod ready;
 pub mod region;
 pub(crate) mod relay;

@@ -40,7 +40,8 @@ pub(crate) fn begin(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>) -> Opt
         return None;
     }
     let object = Object::at(k, header)?;
-    if object.kind == Kind::Mutant {
+    let is_in_queue = k.ke.threads.get(strand).is_some_and(|thread| thread.queue != 0);
+    if matches!(object.kind, Kind::Mutant | Kind::Queue) || is_in_queue {
         return None;
     }
     if object.state > 0 {
@@ -92,7 +93,12 @@ pub(crate) fn signal(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>, boost
     };
     let thread = k.ke.threads.get(strand)?;
     let wait = thread.wait.as_ref()?;
-    if wait.all || wait.objects.len() != 1 || thread.state != State::Waiting || object.state > 0 {
+    if thread.queue != 0
+        || wait.all
+        || wait.objects.len() != 1
+        || thread.state != State::Waiting
+        || object.state > 0
+    {
         return None;
     }
     if !object.remove_only(k, wait.blocks + KWAIT_BLOCK::WaitListEntry, stays)? {

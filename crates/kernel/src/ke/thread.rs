@@ -25,7 +25,7 @@ use super::spin::{FIRST_LOOK, Stuck};
 use super::user_apc::Wanted;
 use super::wait::{self, Wait};
 use super::{
-    affinity, budget, bugcheck_callback, event, integrity, irql, patience, processor, scheduler, stack,
+    affinity, budget, bugcheck_callback, event, integrity, irql, patience, processor, queue, scheduler, stack,
 };
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
@@ -183,6 +183,10 @@ pub(crate) struct Thread {
     pub(crate) wait: Option<Wait>,
     /// How its last wait ended.
     pub(crate) wait_status: NtStatus,
+    /// The queue object that it took an entry from last, or waits on; 0 if none.
+    pub(crate) queue: u64,
+    /// The entry that ended its wait on a queue.
+    pub(crate) taken: u64,
     /// Negative: so many critical regions entered (normal kernel APCs disabled).
     pub(crate) apc_disable: i32,
     /// Negative: so many guarded regions entered (all APCs disabled).
@@ -459,6 +463,8 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
             irql: 0,
             wait: None,
             wait_status: NtStatus::SUCCESS,
+            queue: 0,
+            taken: 0,
             apc_disable: 0,
             special_apc_disable: 0,
             apcs: VecDeque::new(),
@@ -556,6 +562,7 @@ fn end(cx: &mut Cx<'_>, id: StrandId, result: Flow<()>) -> Flow<()> {
         memory::free(cx, stack);
     }
     impersonation::thread_ended(cx, object)?;
+    cx.with(|k| queue::leave(k, id));
     let header = (object + KTHREAD::Header).cast::<DISPATCHER_HEADER>();
     dispatcher::signal(cx, header, 1, 0)?;
     if process != ps::process::SYSTEM {

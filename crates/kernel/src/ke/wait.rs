@@ -12,7 +12,7 @@ use super::plain_wait::{self, Begun};
 use super::processor::DISPATCH_LEVEL;
 use super::thread::{Role, State, Thread};
 use super::user_apc::{self, Manner};
-use super::{apc, exception, irql, mutex, passive_isr, scheduler, threaded_dpc, time, who_waits};
+use super::{apc, exception, irql, mutex, passive_isr, queue, scheduler, threaded_dpc, time, who_waits};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::ex;
@@ -104,7 +104,7 @@ fn single_as(
 ) -> Flow<NtStatus> {
     const NAME: &str = "KeWaitForSingleObject";
     let timeout = Timeout::read(cx, timeout)?;
-    dispatcher::expect(cx, object, NAME, &[])?;
+    expect_waitable(cx, object, NAME)?;
     look_at_mode(cx, object, mode, NAME)?;
     let manner = Manner::of(mode, alertable);
     wait_as(cx, manner, &[object], false, timeout, DriverPtr::NULL, NAME)
@@ -127,7 +127,7 @@ fn plainly(cx: &mut Cx<'_>, object: DriverPtr<DISPATCHER_HEADER>) -> Option<Begu
 /// The current thread has left its processor to wait. Returns how the wait ended.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "each frame it returns through costs a mispredicted return")]
-fn until_over(cx: &mut Cx<'_>) -> Flow<NtStatus> {
+pub(super) fn until_over(cx: &mut Cx<'_>) -> Flow<NtStatus> {
     let status = apc::block(cx)?;
     if cx.happens(Kind::Woken) {
         cx.emit(Event::Woken { status: status.0 });
@@ -180,7 +180,7 @@ pub fn multiple(
     let mut objects = Vec::new();
     for index in 0..count {
         let object = cx.read(array.index(index as u64))?;
-        dispatcher::expect(cx, object, NAME, &[])?;
+        expect_waitable(cx, object, NAME)?;
         look_at_mode(cx, object, mode, NAME)?;
         objects.push(object);
     }
@@ -244,6 +244,7 @@ pub(crate) fn for_grant(cx: &mut Cx<'_>, at: u64, what: &str) -> Flow<()> {
         thread.wait = Some(Wait { objects: Few::default(), all: false, manner, blocks, granted: Some(at) });
         thread.state = State::Waiting;
         k.ke.processor_mut().wait_next = false;
+        queue::runs_no_more(k, strand);
         scheduler::leave_to_wait(k);
     });
     until_over(cx).map(|_| ())
@@ -355,7 +356,10 @@ fn wait_as(
     }
     let begun = cx.with(|k| begin(k, strand, (objects, all, manner), timeout, blocks));
     begun.map_err(|broken| dispatcher::stop(cx, first, broken))?;
-    cx.with(scheduler::leave_to_wait);
+    cx.with(|k| {
+        queue::runs_no_more(k, strand);
+        scheduler::leave_to_wait(k);
+    });
     let status = until_over(cx)?;
     mutex::note_acquired(cx);
     Ok(status)
@@ -369,7 +373,7 @@ pub(crate) fn may_begin_at_once(k: &Kernel) -> bool {
     waits && processor.interrupts_enabled && processor.threaded.running.is_none()
 }
 
-fn check_may_block(cx: &mut Cx<'_>, timeout: Timeout, what: &str) -> Flow<()> {
+pub(super) fn check_may_block(cx: &mut Cx<'_>, timeout: Timeout, what: &str) -> Flow<()> {
     let (irql, in_dpc, has_thread) = cx.with(|k| {
         let processor = k.ke.processor();
         (k.level(), processor.running_dpc.is_some(), !processor.is_idle())
@@ -424,6 +428,16 @@ fn beyond_limit(cx: &mut Cx<'_>, mutex: DriverPtr<DISPATCHER_HEADER>, what: &str
     exception::raise_or(cx, NtStatus::MUTANT_LIMIT_EXCEEDED, verdict)
 }
 
+/// Any dispatcher object but a queue, which is waited on by `KeRemoveQueue` alone.
+fn expect_waitable(cx: &mut Cx<'_>, object: DriverPtr<DISPATCHER_HEADER>, what: &str) -> Flow<()> {
+    match dispatcher::expect(cx, object, what, &[])? {
+        dispatcher::Kind::Queue => {
+            Err(cx.stop(Verdict::not_implemented(&format!("{what} for a queue object"))))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// An object whose waits must be of kernel mode. Follows *KeWaitForSingleObject function*.
 fn look_at_mode(cx: &mut Cx<'_>, object: DriverPtr<DISPATCHER_HEADER>, mode: u8, what: &str) -> Flow<()> {
     let kind = dispatcher::Kind::from_byte(cx.read(object + DISPATCHER_HEADER::Type)?);
@@ -473,7 +487,7 @@ fn try_satisfy(
     Ok(None)
 }
 
-fn begin(
+pub(super) fn begin(
     k: &mut Kernel,
     strand: StrandId,
     (objects, all, manner): (&[DriverPtr<DISPATCHER_HEADER>], bool, Manner),

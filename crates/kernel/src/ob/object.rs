@@ -22,6 +22,7 @@ pub enum Kind {
     Driver,
     Event,
     File,
+    IoCompletion,
     Key,
     Mutant,
     Process,

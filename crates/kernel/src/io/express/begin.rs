@@ -75,7 +75,7 @@ pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Op
     write(k.engine, &plan, &blocks, request, size);
     let (irp, device) = (DriverPtr::<IRP>::new(packet.address), plan.device);
     // In its place: what is made here and moved there would wait for itself.
-    *k.io.irps.live.slot(irp.address) = Some(record(&plan, blocks, request.operation));
+    *k.io.irps.live.slot(irp.address) = Some(record(&plan, blocks, request.operation, request.context));
     let major = request.operation.major();
     let frame = k.io.frames.enter(irp.address, device.address, plan.stack_size, (major, 0), None);
     let (file, dispatch, synchronous) = (plan.file.at(), plan.dispatch, plan.synchronous);
@@ -286,12 +286,13 @@ fn more(k: &mut Kernel, near: usize, body: u64, references: i64) -> usize {
 }
 
 #[inline]
-fn record(plan: &Plan<'_>, blocks: Blocks, operation: &Operation) -> Record {
+fn record(plan: &Plan<'_>, blocks: Blocks, operation: &Operation, context: u64) -> Record {
     let issue = Issue {
         name: operation.name(),
         file: plan.file.at().address,
         event: plan.event.at().address,
         answered_later: !plan.synchronous,
+        context,
         request: 0,
     };
     Record {
