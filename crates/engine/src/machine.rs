@@ -521,6 +521,14 @@ impl Engine {
         }
     }
 
+    /// Within [`Engine::on_behalf_of`]: what was stored there now is seen at `address`, too, where the same memory is shown.
+    #[inline]
+    pub fn stored_as(self, address: u64, length: u64) {
+        if sharing::is_live() {
+            sharing::kernel_touches(address, length, true);
+        }
+    }
+
     /// What was learned so far: addresses of instructions, sorted. Only such as [`Engine::watch`] takes and as are not
     /// interlocked. On the host's side.
     #[must_use]

@@ -2,7 +2,8 @@
 
 use engine::outside;
 use kernel::io::completion_port;
-use kernel::io::file::{self, OpenOptions};
+use kernel::io::file::{self, Buffer, OpenOptions};
+use kernel::mm::user;
 use kernel::ob::{self, duplicate};
 
 use super::transfer::{self, Completion, Transfer, perform};
@@ -58,6 +59,30 @@ impl Machine {
             Ok(outside(|| end.clone()))
         })?;
         if end.is_success() { Ok(end.data) } else { Err(Error::Status { what, status: end.status }) }
+    }
+
+    /// The application takes memory, which has these bytes in it; its address. Beside [`Machine::load`] and [`Machine::store`] it can be the buffers of
+    /// requests ([`Handle::begin_device_control_in`]).
+    ///
+    /// # Errors
+    /// [`Error::Status`] if there is none left; [`Error::Stopped`].
+    pub fn memory(&self, bytes: &[u8]) -> Result<u64, Error> {
+        let given = bytes.to_vec();
+        match self.on_thread("VirtualAlloc", move |cx| transfer::allocate(cx, &given))? {
+            Some(buffer) => Ok(buffer.address),
+            None => {
+                let status = abi::NtStatus::INSUFFICIENT_RESOURCES.0;
+                Err(Error::Status { what: "VirtualAlloc".to_owned(), status })
+            }
+        }
+    }
+
+    /// The application gives memory of [`Machine::memory`] back, whoever uses it. Whether it was there, and no driver has secured it.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub fn unmap(&self, address: u64) -> Result<bool, Error> {
+        self.on_thread("VirtualFree", move |cx| Ok(user::free(cx, address)))
     }
 
     /// The application stores to its memory, as [`Machine::load`] loads.
@@ -200,6 +225,21 @@ impl Handle<'_> {
     /// As [`Handle::begin_read`].
     pub fn begin_device_control(&self, code: u32, input: &[u8], output: u32) -> Result<Request<'_>, Error> {
         self.begin("DeviceIoControl", Transfer::Control { code, input: input.to_owned(), output })
+    }
+
+    /// Begins a device control request whose buffers (address, bytes) lie in memory that the application has anyway.
+    ///
+    /// # Errors
+    /// As [`Handle::begin_read`].
+    pub fn begin_device_control_in(
+        &self,
+        code: u32,
+        input: (u64, u32),
+        output: (u64, u32),
+    ) -> Result<Request<'_>, Error> {
+        let [input, output] = [input, output].map(|(address, length)| Some(Buffer { address, length }));
+        let transfer = Box::new(Transfer::Control { code, input: Vec::new(), output: 0 });
+        self.begin("DeviceIoControl", Transfer::Placed { transfer, input, output })
     }
 
     /// Cancels all requests on it that are under way (`CancelIoEx`). Whether there were any; how they end, each tells itself.

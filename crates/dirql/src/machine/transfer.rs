@@ -26,6 +26,18 @@ pub(crate) enum Transfer {
     Query { class: u32, length: u32 },
     /// `NtSetInformationFile`.
     Set { class: u32, data: Vec<u8> },
+    /// Any of these with buffers in memory that the application has anyway, and keeps.
+    Placed { transfer: Box<Self>, input: Option<Buffer>, output: Option<Buffer> },
+}
+
+impl Transfer {
+    /// Without the places of its buffers, and those.
+    fn parts(&self) -> (&Self, [Option<Buffer>; 2]) {
+        match self {
+            Self::Placed { transfer, input, output } => (transfer, [*input, *output]),
+            other => (other, [None, None]),
+        }
+    }
 }
 
 /// How a request ended.
@@ -57,15 +69,18 @@ impl Completion {
 struct Buffers {
     input: Buffer,
     output: Buffer,
+    /// Which of them are the application's own, to be kept.
+    kept: [bool; 2],
 }
 
 impl Buffers {
     /// For a request; none if the application has no memory left.
     fn new(cx: &mut Cx<'_>, transfer: &Transfer) -> Flow<Option<Self>> {
+        let (transfer, places) = transfer.parts();
         let (input, output): (&[u8], u32) = match transfer {
             Transfer::Read { length, .. } | Transfer::Query { length, .. } => (&[], *length),
             Transfer::Write { data, .. } | Transfer::Set { data, .. } => (data, 0),
-            Transfer::Flush => (&[], 0),
+            Transfer::Flush | Transfer::Placed { .. } => (&[], 0),
             Transfer::Control { input, output, .. } => (input, *output),
         };
         let length = u32::try_from(input.len()).expect("a script's data are bounded");
@@ -75,16 +90,20 @@ impl Buffers {
         if !input.is_empty() {
             user::write(cx, input_buffer.address, input).map_err(|bad| cx.bad_pointer(bad))?;
         }
-        Ok(Some(Self { input: input_buffer, output }))
+        Ok(Some(Self {
+            input: places[0].unwrap_or(input_buffer),
+            output: places[1].unwrap_or(output),
+            kept: places.map(|place| place.is_some()),
+        }))
     }
 
     fn operation(self, transfer: &Transfer) -> Operation {
         let signed = |offset: &Option<u64>| offset.map(u64::cast_signed);
-        match transfer {
+        match transfer.parts().0 {
             Transfer::Read { offset, .. } => Operation::Read(self.output, signed(offset)),
             Transfer::Write { offset, .. } => Operation::Write(self.input, signed(offset)),
             Transfer::Control { code, .. } => Operation::Control(*code, self.input, self.output),
-            Transfer::Flush => Operation::Flush,
+            Transfer::Flush | Transfer::Placed { .. } => Operation::Flush,
             Transfer::Query { class, .. } => Operation::Query(*class, self.output),
             Transfer::Set { class, .. } => Operation::Set(*class, self.input),
         }
@@ -96,11 +115,15 @@ impl Buffers {
         let came = if status.is_error() { 0 } else { information.min(self.output.length.into()) };
         let mut data = vec![0; usize::try_from(came).unwrap_or(0)];
         if !data.is_empty() {
-            let read = cx.engine().read_bytes(self.output.address, &mut data);
-            read.map_err(|bad| cx.bad_pointer(bad))?;
+            match cx.engine().read_bytes(self.output.address, &mut data) {
+                Ok(()) => {}
+                // The application has taken it away itself.
+                Err(_) if self.kept[1] => data.clear(),
+                Err(bad) => return Err(cx.bad_pointer(bad)),
+            }
         }
-        for buffer in [self.input, self.output] {
-            if buffer.length > 0 {
+        for (buffer, kept) in [self.input, self.output].into_iter().zip(self.kept) {
+            if buffer.length > 0 && !kept {
                 user::give(cx, buffer.address, buffer.length.into());
             }
         }
@@ -135,6 +158,15 @@ pub(crate) fn load(cx: &mut Cx<'_>, address: u64, length: u32) -> Flow<Completio
         }
         Err(_) => Completion::status(NtStatus::ACCESS_VIOLATION),
     })
+}
+
+/// Memory of the running thread's process with these bytes; none if it has none left.
+pub(crate) fn allocate(cx: &mut Cx<'_>, bytes: &[u8]) -> Flow<Option<Buffer>> {
+    let process = u32::try_from(ps::current_process(cx)).unwrap_or(0);
+    let Some(address) = user::allocate(cx, process, bytes.len() as u64) else { return Ok(None) };
+    user::write(cx, address, bytes).map_err(|bad| cx.bad_pointer(bad))?;
+    let length = u32::try_from(bytes.len()).expect("a script's data are bounded");
+    Ok(Some(Buffer { address, length }))
 }
 
 /// The application stores to its memory; as [`load`].

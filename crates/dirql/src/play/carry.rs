@@ -31,6 +31,8 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::Request { request, expect } => request::perform(stage, cx, request, expect),
         Command::Async { name, request } => request::begin(stage, cx, name, request),
         Command::Pointer { name, request, expect } => request::point(stage, cx, name, request, expect),
+        Command::Memory { name, data } => request::memory(stage, cx, name, data),
+        Command::Unmap(name) => request::unmap(stage, cx, name),
         Command::Load { pointer, offset, length, expect } => {
             request::load(stage, cx, (pointer, *offset), *length, expect)
         }

@@ -138,7 +138,7 @@ fn data(command: &Command) -> impl Iterator<Item = &Data> {
     });
     let expected = expect.and_then(|expect| expect.data.as_ref()).map(|expected| &expected.data);
     let stored = match command {
-        Command::Store { data, .. } => Some(data),
+        Command::Store { data, .. } | Command::Memory { data, .. } => Some(data),
         Command::Wmi(wmi) => match &wmi.question {
             WmiQuestion::Set { data, .. } => Some(data),
             WmiQuestion::Execute { input, .. } => input.as_ref(),

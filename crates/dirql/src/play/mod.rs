@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use engine::{Flow, outside};
+use kernel::io::file::Buffer;
 use kernel::ke::scheduler::{self, End};
 use kernel::ke::stuck::{self, Why};
 use kernel::ke::{thread, user_apc};
@@ -52,6 +53,8 @@ struct State {
     told_of: BTreeMap<String, u64>,
     /// Addresses that the application was given.
     pointers: BTreeMap<String, u64>,
+    /// Memory that it has: what `pointers` says, too, and how many bytes.
+    memory: BTreeMap<String, Buffer>,
     lanes: BTreeMap<String, Lane>,
     /// What the main thread is at.
     at: Option<usize>,
@@ -70,6 +73,7 @@ impl Stage {
             requests: BTreeMap::new(),
             told_of: BTreeMap::new(),
             pointers: BTreeMap::new(),
+            memory: BTreeMap::new(),
             lanes: BTreeMap::new(),
             at: None,
             over: false,

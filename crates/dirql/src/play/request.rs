@@ -1,10 +1,11 @@
-//! `open`, `read`, `write`, `ioctl`, `async`, `join`, `cancel`, `close`.
+//! `open`, `read`, `write`, `ioctl`, `async`, `join`, `memory`, `unmap`, `cancel`, `close`.
 
 use abi::{FILE_SYNCHRONOUS_IO_NONALERT, GENERIC_READ, GENERIC_WRITE, NtStatus};
 use engine::Flow;
 use kernel::Cx;
 use kernel::io::file::{self, OpenOptions};
 use kernel::io::{cancel, interface};
+use kernel::mm::user;
 use kernel::ob::{Handle, duplicate};
 
 use super::Stage;
@@ -75,9 +76,9 @@ pub(super) fn handle(stage: &Stage, name: &str) -> Result<Handle, String> {
     handle.ok_or_else(|| format!("`{name}` is not open (now)"))
 }
 
-fn transfer(stage: &Stage, request: &Request) -> Transfer {
+fn transfer(stage: &Stage, request: &Request) -> Result<Transfer, String> {
     let bytes = |data| stage.play.sent(data);
-    match &request.operation {
+    let transfer = match &request.operation {
         Operation::Read { length, offset } => Transfer::Read { length: *length, offset: *offset },
         Operation::Write { data, offset } => Transfer::Write { data: bytes(data), offset: *offset },
         Operation::Ioctl { code, input, output } => {
@@ -87,13 +88,51 @@ fn transfer(stage: &Stage, request: &Request) -> Transfer {
         Operation::Flush => Transfer::Flush,
         Operation::Query { class, length } => Transfer::Query { class: *class, length: *length },
         Operation::Set { class, data } => Transfer::Set { class: *class, data: bytes(data) },
+    };
+    if request.input.is_none() && request.output.is_none() {
+        return Ok(transfer);
     }
+    let place = |name: &Option<String>| match name {
+        None => Ok(None),
+        Some(name) => stage.with(|state| match state.memory.get(name) {
+            Some(buffer) => Ok(Some(*buffer)),
+            None => Err(format!("memory {name} is not there (yet)")),
+        }),
+    };
+    let (input, output) = (place(&request.input)?, place(&request.output)?);
+    Ok(Transfer::Placed { transfer: Box::new(transfer), input, output })
+}
+
+/// The application takes memory, and has these bytes in it.
+pub(super) fn memory(stage: &Stage, cx: &mut Cx<'_>, name: &str, data: &Data) -> Flow<Outcome> {
+    let bytes = stage.play.sent(data);
+    let Some(buffer) = transfer::allocate(cx, &bytes)? else {
+        return Ok(Err("the application has no memory left".to_owned()));
+    };
+    stage.with(|state| {
+        state.pointers.insert(name.to_owned(), buffer.address);
+        state.memory.insert(name.to_owned(), buffer)
+    });
+    Ok(Ok(()))
+}
+
+/// Memory of the application's goes away, whoever uses it.
+pub(super) fn unmap(stage: &Stage, cx: &mut Cx<'_>, name: &str) -> Flow<Outcome> {
+    // Where it was, it is still passed.
+    let Some(buffer) = stage.with(|state| state.memory.get(name).copied()) else {
+        return Ok(Err(format!("memory {name} is not there (yet)")));
+    };
+    Ok(if user::free(cx, buffer.address) {
+        Ok(())
+    } else {
+        Err(format!("memory {name} stays: a driver has secured it"))
+    })
 }
 
 /// What comes of a request.
 fn ended(stage: &Stage, cx: &mut Cx<'_>, request: &Request) -> Flow<Result<Completion, String>> {
-    match handle(stage, &request.handle) {
-        Ok(handle) => Ok(Ok(transfer::perform(cx, handle, &transfer(stage, request))?)),
+    match handle(stage, &request.handle).and_then(|handle| Ok((handle, transfer(stage, request)?))) {
+        Ok((handle, transfer)) => Ok(Ok(transfer::perform(cx, handle, &transfer)?)),
         Err(why) => Ok(Err(why)),
     }
 }
@@ -179,11 +218,12 @@ pub(super) fn store(
 }
 
 pub(super) fn begin(stage: &Stage, cx: &mut Cx<'_>, name: &str, request: &Request) -> Flow<Outcome> {
-    let handle = match handle(stage, &request.handle) {
-        Ok(handle) => handle,
-        Err(why) => return Ok(Err(why)),
-    };
-    let begun = transfer::begin(cx, handle, &transfer(stage, request))?;
+    let (handle, transfer) =
+        match handle(stage, &request.handle).and_then(|handle| Ok((handle, transfer(stage, request)?))) {
+            Ok(both) => both,
+            Err(why) => return Ok(Err(why)),
+        };
+    let begun = transfer::begin(cx, handle, &transfer)?;
     let id = begun.overlapped().map_or(0, |overlapped| overlapped.id);
     stage.with(|state| {
         state.told_of.insert(name.to_owned(), id);

@@ -72,6 +72,15 @@ pub enum Command {
         /// What is to come of it.
         expect: Expectations,
     },
+    /// `memory`: `VirtualAlloc`, and these bytes in it.
+    Memory {
+        /// The name to load, store and pass it by.
+        name: String,
+        /// What it holds.
+        data: Data,
+    },
+    /// `unmap`: `VirtualFree`.
+    Unmap(String),
     /// `load`: the application reads memory.
     Load {
         /// The pointer's name.
@@ -299,6 +308,10 @@ pub struct Request {
     pub handle: String,
     /// What is asked for.
     pub operation: Operation,
+    /// The memory that is its input buffer, by name; `None`: a buffer of its own.
+    pub input: Option<String>,
+    /// The same for its output.
+    pub output: Option<String>,
 }
 
 /// What a request asks for.

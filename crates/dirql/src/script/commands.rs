@@ -15,7 +15,7 @@ use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 use super::wmi;
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 38] = [
+pub(super) const COMMANDS: [&str; 40] = [
     "open",
     "read",
     "write",
@@ -25,6 +25,8 @@ pub(super) const COMMANDS: [&str; 38] = [
     "set",
     "async",
     "pointer",
+    "memory",
+    "unmap",
     "load",
     "store",
     "join",
@@ -179,14 +181,24 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
         }
         "async" => asynchronous(args, names)?,
         "pointer" => pointer(args, names)?,
+        "memory" => {
+            let name = args.word("the memory's name")?;
+            let data = args.exact_data()?;
+            Command::Memory { name: names.give(&name, Kind::Memory)?, data }
+        }
+        "unmap" => {
+            let name = memory(args, names)?;
+            names.end(&name, first.at);
+            Command::Unmap(name)
+        }
         "load" => {
-            let (pointer, _) = names.find(&args.word("the pointer")?, "pointer", |k| k == Kind::Pointer)?;
+            let (pointer, _) = names.find(&args.word("the pointer")?, "pointer", is_pointer)?;
             let length = args.length("a number of bytes")?;
             let offset = offset(args)?.unwrap_or(0);
             Command::Load { pointer, offset, length, expect: args.expectations(Can::Data, &["at"])? }
         }
         "store" => {
-            let (pointer, _) = names.find(&args.word("the pointer")?, "pointer", |k| k == Kind::Pointer)?;
+            let (pointer, _) = names.find(&args.word("the pointer")?, "pointer", is_pointer)?;
             let data = args.exact_data()?;
             let offset = offset(args)?.unwrap_or(0);
             Command::Store { pointer, offset, data, expect: args.expectations(Can::Status, &["at"])? }
@@ -240,6 +252,16 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
     };
     args.finish()?;
     Ok(command)
+}
+
+/// What can be loaded from and stored to: also what is unmapped by then.
+fn is_pointer(kind: Kind) -> bool {
+    matches!(kind, Kind::Pointer | Kind::Memory)
+}
+
+/// A name that `memory` gave.
+fn memory(args: &mut Arguments, names: &Names) -> Outcome<String> {
+    names.find(&args.word("the memory's name")?, "memory", |kind| kind == Kind::Memory).map(|(name, _)| name)
 }
 
 /// Which expectations a command can have, and those it has.
@@ -314,7 +336,16 @@ type Asked = (Request, Can, &'static [&'static str], bool);
 fn request(keyword: &str, args: &mut Arguments, names: &Names) -> Outcome<Asked> {
     let (handle, overlapped) = names.handle(&args.word("the handle's name")?)?;
     let mut known: &[&str] = &["at"];
+    let (mut own_input, mut own_output) = (None, None);
     let operation = match keyword {
+        "read" if args.take("memory") => {
+            own_output = Some(memory(args, names)?);
+            Operation::Read { length: 0, offset: offset(args)? }
+        }
+        "write" if args.take("memory") => {
+            own_input = Some(memory(args, names)?);
+            Operation::Write { data: Data { pieces: Vec::new() }, offset: offset(args)? }
+        }
         "read" => Operation::Read { length: args.length("a number of bytes")?, offset: offset(args)? },
         "write" => Operation::Write { data: args.exact_data()?, offset: offset(args)? },
         "flush" | "query" | "set" => {
@@ -330,13 +361,26 @@ fn request(keyword: &str, args: &mut Arguments, names: &Names) -> Outcome<Asked>
         _ => {
             known = &["in", "out"];
             let code = parse_control_code(&args.word("the control code")?)?;
-            let input = if args.take("in") { Some(args.exact_data()?) } else { None };
-            let output = if args.take("out") { args.length("the output buffer's size")? } else { 0 };
+            let (mut input, mut output) = (None, 0);
+            if args.take("in") {
+                if args.take("memory") {
+                    own_input = Some(memory(args, names)?);
+                } else {
+                    input = Some(args.exact_data()?);
+                }
+            }
+            if args.take("out") {
+                if args.take("memory") {
+                    own_output = Some(memory(args, names)?);
+                } else {
+                    output = args.length("the output buffer's size")?;
+                }
+            }
             Operation::Ioctl { code, input, output }
         }
     };
     let can = result_of(&operation);
-    Ok((Request { handle, operation }, can, known, overlapped))
+    Ok((Request { handle, operation, input: own_input, output: own_output }, can, known, overlapped))
 }
 
 /// Names of `FILE_INFORMATION_CLASS`, for what drivers of devices are asked.
@@ -434,12 +478,13 @@ fn join(first: &Word, args: &mut Arguments, names: &mut Names) -> Outcome<Comman
 
 fn cancel(args: &mut Arguments, names: &Names) -> Outcome<Command> {
     let word = args.word("whose requests to cancel: a handle, a thread or a request")?;
-    let (name, kind) =
-        names.find(&word, "handle, thread or request", |kind| !matches!(kind, Kind::Pointer | Kind::Port))?;
+    let (name, kind) = names.find(&word, "handle, thread or request", |kind| {
+        !matches!(kind, Kind::Pointer | Kind::Memory | Kind::Port)
+    })?;
     Ok(Command::Cancel(match kind {
         Kind::Handle { .. } => Cancel::Handle(name),
         Kind::Thread => Cancel::Thread(name),
-        Kind::Request | Kind::Pointer | Kind::Port => Cancel::Request(name),
+        Kind::Request | Kind::Pointer | Kind::Memory | Kind::Port => Cancel::Request(name),
     }))
 }
 

@@ -13,6 +13,7 @@ pub(super) enum Kind {
     Thread,
     Request,
     Pointer,
+    Memory,
     Port,
 }
 
@@ -23,6 +24,7 @@ impl Kind {
             Self::Thread => "thread",
             Self::Request => "request",
             Self::Pointer => "pointer",
+            Self::Memory => "memory",
             Self::Port => "port",
         }
     }
@@ -71,7 +73,11 @@ impl Names {
         match self.0.get(&*text) {
             Some(Entry { kind, ended: None, .. }) if wanted(*kind) => Ok((text.into_owned(), *kind)),
             Some(Entry { kind, ended: Some(end), .. }) if wanted(*kind) => {
-                let how = if *kind == Kind::Request { "was joined" } else { "was closed" };
+                let how = match *kind {
+                    Kind::Request => "was joined",
+                    Kind::Memory => "was unmapped",
+                    _ => "was closed",
+                };
                 fault(name.at, format!("the {} `{text}` {how} on line {} already", kind.noun(), end.line))
             }
             Some(Entry { kind, .. }) => {

@@ -14,7 +14,7 @@ use engine::{Flow, Protection};
 use super::map::{self, Page};
 use super::space::Zone;
 use super::{io_space, mdl, physical, pool, reserved, shadow, user};
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::ex;
 use crate::ps;
 use crate::verdict::Verdict;
@@ -30,6 +30,15 @@ pub(crate) struct Mapping {
     pub(crate) device: bool,
     /// At addresses of `MmAllocateMappingAddress`, which stay its.
     pub(crate) reserved: bool,
+}
+
+/// Where else MDLs show the byte at `address`.
+pub(crate) fn shown_at(k: &Kernel, address: u64) -> Vec<u64> {
+    let offset = address % PAGE;
+    let Some(page) = k.mm.map.physical(address - offset) else { return Vec::new() };
+    let mappings = k.mm.mdl.held.values().flat_map(|held| &held.mappings);
+    let pages = mappings.flat_map(|mapping| (0..mapping.pages).map(|index| mapping.address + index * PAGE));
+    pages.filter(|at| k.mm.map.physical(*at) == Some(page)).map(|at| at + offset).collect()
 }
 
 /// `MmMapLockedPagesSpecifyCache`; null if it cannot be mapped (an application's mapping raises then).

@@ -5,7 +5,7 @@
 //! contiguous and a driver that takes one physical address for all of it fails here as in the field. Contiguous runs
 //! have a zone of their own in each part. It maps nothing and does not clear what it gives out.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use engine::windows::PAGE;
 
@@ -100,6 +100,8 @@ pub struct Physical {
     runs: BTreeMap<u64, u64>,
     /// How often each page is locked (`MmProbeAndLockPages`), by frame number.
     locks: BTreeMap<u64, u32>,
+    /// Of these, whose memory was given back meanwhile: they go with the last lock.
+    given: BTreeSet<u64>,
     /// How much of all memory is given out.
     pub(crate) memory: Memory,
 }
@@ -120,6 +122,7 @@ impl Physical {
             turn: 0,
             runs: RUNS.iter().map(|range| (range.base, range.length)).collect(),
             locks: BTreeMap::new(),
+            given: BTreeSet::new(),
         }
     }
 
@@ -204,8 +207,12 @@ impl Physical {
         }
     }
 
-    /// Gives back one page, whichever way it was taken.
+    /// Gives back one page, whichever way it was taken; one that is locked, with its last lock.
     pub fn give_page(&mut self, page: u64) {
+        if self.is_locked(page) {
+            self.given.insert(page / PAGE);
+            return;
+        }
         match self.parts.iter_mut().find(|part| part.range.contains(page)) {
             Some(part) => {
                 part.free.push_back(page);
@@ -253,7 +260,13 @@ impl Physical {
     pub fn unlock(&mut self, physical: u64) -> bool {
         let frame = physical / PAGE;
         match self.locks.get_mut(&frame) {
-            Some(1) => self.locks.remove(&frame).is_some(),
+            Some(1) => {
+                self.locks.remove(&frame);
+                if self.given.remove(&frame) {
+                    self.give_page(frame * PAGE);
+                }
+                true
+            }
             Some(count) => {
                 *count -= 1;
                 true
@@ -330,6 +343,16 @@ mod tests {
             physical.give_run(at, 9);
         }
         assert_eq!(physical.take_run(3840, Limits { boundary: 0, ..isa }), Some(MIB), "free runs join again");
+    }
+
+    #[test]
+    fn a_page_that_is_given_back_while_it_is_locked_goes_with_its_last_lock() {
+        let mut physical = Physical::default();
+        let page = physical.take_page().unwrap();
+        physical.lock(page);
+        physical.give_page(page);
+        assert!(physical.given.contains(&(page / PAGE)), "a driver may still write to it");
+        assert!(physical.unlock(page) && physical.given.is_empty() && !physical.is_locked(page));
     }
 
     #[test]

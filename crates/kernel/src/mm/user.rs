@@ -10,11 +10,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use engine::windows::{PAGE, USER_DEVICE};
-use engine::{Access, BadAddress, Flow, Protection};
+use engine::{Access, BadAddress, Flow, Guest, Protection};
 
 use super::map::{self, Page};
 use super::space::Zone;
-use super::{paging, shadow, virtual_memory};
+use super::{mdl_map, paging, shadow, virtual_memory};
 use crate::cx::{Cx, Kernel};
 use crate::hal::access;
 use crate::ps;
@@ -254,13 +254,23 @@ pub fn load(cx: &mut Cx<'_>, address: u64, length: u32) -> Flow<Result<Vec<u8>, 
     Ok(Ok(bytes))
 }
 
-/// As [`load`], the other way.
+/// As [`load`], the other way. A search learns by it between which instructions of a driver an application may come.
 ///
 /// # Errors
 /// As there.
 pub fn store(cx: &mut Cx<'_>, address: u64, bytes: &[u8]) -> Flow<Result<(), BadAddress>> {
     if !USER_DEVICE.contains(address) {
-        return Ok(write(cx, address, bytes));
+        let (nt, engine) = (cx.nt(), cx.engine());
+        return Ok(engine.on_behalf_of(
+            || nt.runner(),
+            || {
+                write(cx, address, bytes)?;
+                for other in cx.with(|k| mdl_map::shown_at(k, address)) {
+                    engine.stored_as(other, bytes.len() as u64);
+                }
+                Ok(())
+            },
+        ));
     }
     let mut rest = bytes;
     for (at, width) in pieces(address, bytes.len() as u64) {
