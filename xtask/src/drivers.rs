@@ -173,6 +173,7 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Clang(&["-O2"]),
     },
     CDriver { name: "fetch", source: "fetch.c", defines: &[], missing: None, compiler: Clang(&["-O1"]) },
+    CDriver { name: "packets", source: "packets.c", defines: &[], missing: None, compiler: Clang(&["-O1"]) },
     CDriver { name: "layer", source: "layer.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "filter", source: "layer.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "extended", source: "extended.c", defines: &[], missing: None, compiler: Gcc },

@@ -80,6 +80,23 @@ pub fn cancel(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<bool> {
         return Err(not_an_irp(cx, irp, 0x1, "IoCancelIrp"));
     }
     let old = acquire(cx)?;
+    cancel_locked(cx, irp, old)
+}
+
+/// Cancels an IRP of a requester's, if it is still the one that is meant when the cancel spin lock is held: until then it may have ended.
+fn cancel_if(cx: &mut Cx<'_>, irp: u64, is_meant: &dyn Fn(&Kernel, u64) -> bool) -> Flow<()> {
+    if !cx.with(|k| is_meant(k, irp)) {
+        return Ok(());
+    }
+    let old = acquire(cx)?;
+    if !cx.with(|k| is_meant(k, irp)) {
+        return release(cx, old);
+    }
+    cancel_locked(cx, DriverPtr::new(irp), old).map(|_| ())
+}
+
+/// With the cancel spin lock held, which is released to `old`.
+fn cancel_locked(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, old: u8) -> Flow<bool> {
     cx.write(irp + IRP::Cancel, 1)?;
     let routine = take_routine(cx, irp)?;
     if routine.is_null() {
@@ -134,7 +151,7 @@ const PAUSE: i64 = 1_000_000;
 /// A verdict that names the request, if one does not complete.
 pub fn rundown_thread(cx: &mut Cx<'_>) -> Flow<()> {
     let thread = ke::thread::current_object(cx).address;
-    rundown(cx, &|k| k.io.irps.of_thread(thread))
+    rundown(cx, &|record| record.thread == thread)
 }
 
 /// Cancels everything anybody has asked for on an open file, and waits until it is complete: what the end of the
@@ -144,17 +161,16 @@ pub fn rundown_thread(cx: &mut Cx<'_>) -> Flow<()> {
 /// As [`rundown_thread`].
 pub fn rundown_file(cx: &mut Cx<'_>, handle: ob::Handle) -> Flow<()> {
     match ob::handle::entry(cx, handle, ob::handle::Mode::User) {
-        Ok(entry) => rundown(cx, &|k| of_file(k, entry.object)),
+        Ok(entry) => rundown(cx, &|record| is_of_file(record, entry.object)),
         Err(_) => Ok(()),
     }
 }
 
-fn rundown(cx: &mut Cx<'_>, left: &dyn Fn(&Kernel) -> Vec<u64>) -> Flow<()> {
+fn rundown(cx: &mut Cx<'_>, is_one: &dyn Fn(&irp::Record) -> bool) -> Flow<()> {
+    let left = |k: &Kernel| k.io.irps.live.keys_where(is_one);
     for irp in cx.with(|k| left(k)) {
         // An earlier one's completion may have completed this one.
-        if cx.with(|k| k.io.irps.live.contains(irp)) {
-            cancel(cx, DriverPtr::new(irp))?;
-        }
+        cancel_if(cx, irp, &|k, irp| k.io.irps.live.get(irp).is_some_and(is_one))?;
     }
     let mut patience = PATIENCE;
     loop {
@@ -172,9 +188,9 @@ fn rundown(cx: &mut Cx<'_>, left: &dyn Fn(&Kernel) -> Vec<u64>) -> Flow<()> {
     }
 }
 
-/// The IRPs of applications' requests on a file.
-fn of_file(k: &Kernel, file: u64) -> Vec<u64> {
-    k.io.irps.live.keys_where(|record| record.issue.as_ref().is_some_and(|issue| issue.file == file))
+/// Whether it is an application's request on a file.
+fn is_of_file(record: &irp::Record, file: u64) -> bool {
+    record.issue.as_ref().is_some_and(|issue| issue.file == file)
 }
 
 /// What `CancelSynchronousIo` does: cancels what another thread waits for.
@@ -183,7 +199,9 @@ fn of_file(k: &Kernel, file: u64) -> Vec<u64> {
 /// A verdict on the driver.
 pub fn cancel_thread(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<NtStatus> {
     let irps = cx.with(|k| k.io.irps.of_thread(thread.address));
-    cancel_all(cx, &irps)
+    let is_meant =
+        |k: &Kernel, irp: u64| k.io.irps.live.get(irp).is_some_and(|record| record.thread == thread.address);
+    cancel_all(cx, &irps, &is_meant)
 }
 
 /// What `CancelIoEx` does with an `OVERLAPPED`: cancels the request that tells its end in this status block.
@@ -198,7 +216,11 @@ pub fn cancel_request(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>)
             irps.push(irp);
         }
     }
-    cancel_all(cx, &irps)
+    let is_meant = |k: &Kernel, irp: u64| {
+        let block = k.engine.read(DriverPtr::<IRP>::new(irp) + IRP::UserIosb);
+        k.io.irps.live.contains(irp) && block.is_ok_and(|block| block == status_block)
+    };
+    cancel_all(cx, &irps, &is_meant)
 }
 
 /// The wait of this manner for the end of a request that sets `event`. What interrupts it (the end of the thread; a user APC, where it
@@ -221,11 +243,9 @@ pub(super) fn wait_for_end(
     }
 }
 
-fn cancel_all(cx: &mut Cx<'_>, irps: &[u64]) -> Flow<NtStatus> {
+fn cancel_all(cx: &mut Cx<'_>, irps: &[u64], is_meant: &dyn Fn(&Kernel, u64) -> bool) -> Flow<NtStatus> {
     for irp in irps {
-        if cx.with(|k| k.io.irps.live.contains(*irp)) {
-            cancel(cx, DriverPtr::new(*irp))?;
-        }
+        cancel_if(cx, *irp, is_meant)?;
     }
     Ok(if irps.is_empty() { NtStatus::NOT_FOUND } else { NtStatus::SUCCESS })
 }
@@ -258,17 +278,11 @@ fn never_completes(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
 /// A verdict on the driver.
 pub(crate) fn cancel_file(cx: &mut Cx<'_>, file: u64, every: bool) -> Flow<NtStatus> {
     let thread = ke::thread::current_object(cx).address;
-    let irps: Vec<u64> = cx.with(|k| {
-        k.io.irps.live.keys_where(|record| {
-            record.issue.as_ref().is_some_and(|issue| issue.file == file)
-                && (every || record.thread == thread)
-        })
-    });
+    let is_one = |record: &irp::Record| is_of_file(record, file) && (every || record.thread == thread);
+    let irps: Vec<u64> = cx.with(|k| k.io.irps.live.keys_where(is_one));
     let found = !irps.is_empty();
     for irp in irps {
-        if cx.with(|k| k.io.irps.live.contains(irp)) {
-            cancel(cx, DriverPtr::new(irp))?;
-        }
+        cancel_if(cx, irp, &|k, irp| k.io.irps.live.get(irp).is_some_and(is_one))?;
     }
     Ok(if found || !every { NtStatus::SUCCESS } else { NtStatus::NOT_FOUND })
 }
