@@ -34,6 +34,18 @@ const DIRECTION: u32 = 3;
 const BEHIND: u32 = 4;
 const NO_FLUSH: u32 = 5;
 const SHORT_FLUSH: u32 = 6;
+const NEVER_MAPPED: u32 = 7;
+const STALE: u32 = 8;
+const WRONG_FLUSH: u32 = 9;
+const KEEP_REGISTERS: u32 = 10;
+const KEEP_CHANNEL: u32 = 11;
+const BEYOND_MDL: u32 = 12;
+const TOO_FEW: u32 = 13;
+const PUT_TWICE: u32 = 14;
+const PUT_NEVER: u32 = 15;
+const REGISTERS_TWICE: u32 = 16;
+const HOARD: u32 = 17;
+const HOARD_MENDED: u32 = 18;
 
 /// Of `DEVICE_DESCRIPTION`, and how.
 #[derive(Clone, Copy)]
@@ -209,7 +221,12 @@ fn the_names_of_windows_nt_4_do_the_same() {
 /// What a mistake comes to: what is told, the worst first, and what a read has brought, if it has.
 fn misuse(setup: Setup, kind: u32, write: bool) -> (Vec<Verdict>, Option<Vec<u8>>) {
     // The card itself refuses what leaves its buffer.
-    let length: u16 = if kind == BEHIND { 2048 } else { 4096 };
+    let length: u16 = match kind {
+        BEHIND => 2048,
+        // One page takes one map register.
+        TOO_FEW => 8192,
+        _ => 4096,
+    };
     let machine = start(|| bench(setup.bits));
     set_up(&machine, setup);
     write_and_read(&machine, 4096);
@@ -300,4 +317,93 @@ fn a_copy_that_is_not_flushed_is_data_that_does_not_arrive() {
         assert_eq!(rules(&told).first(), Some(&("dma-not-flushed", Tier::Verifier)), "{told:?}");
         assert_eq!(came, Some(pattern(4096)), "where nothing is copied, it arrives");
     }
+}
+
+/// A mistake: how the driver transfers, what it does, whether it writes; and all that is told of it.
+type Row = (u32, bool, u32, u32, bool, &'static [(&'static str, Tier)]);
+
+/// Every mistake of a driver with an adapter, planted once while a card transfers. Bits of addresses, scatter/gather, how, kind, writes. What takes no
+/// card is in the pairs of `drivers/c/pairs/dma.h`, and a card that is not waited for in `late.rs`.
+const MISTAKES: &[Row] = &[
+    (64, true, CHANNEL, NEVER_MAPPED, false, &[("wild-dma", Tier::Error)]),
+    (64, true, CHANNEL, AFTER_FLUSH, false, &[("dma-after-unmap", Tier::Error)]),
+    (32, true, LIST, AFTER_FLUSH, true, &[("dma-after-unmap", Tier::Error)]),
+    (64, true, CHANNEL, PHYSICAL, true, &[("dma-by-physical-address", Tier::Verifier)]),
+    (24, true, CHANNEL, DIRECTION, false, &[("dma-wrong-direction", Tier::Error)]),
+    (32, true, CHANNEL, BEHIND, true, &[("dma-behind-mapping", Tier::Error)]),
+    (32, true, LIST, BEHIND, true, &[("dma-behind-mapping", Tier::Error)]),
+    (24, false, CHANNEL, NO_FLUSH, false, &[("dma-not-flushed", Tier::Error)]),
+    (24, false, CHANNEL, SHORT_FLUSH, false, &[("dma-not-flushed", Tier::Error)]),
+    (24, false, KEPT, NO_FLUSH, false, &[("dma-not-flushed", Tier::Error)]),
+    (64, true, CHANNEL, NO_FLUSH, true, &[("dma-not-flushed", Tier::Verifier)]),
+    (
+        24,
+        false,
+        CHANNEL,
+        WRONG_FLUSH,
+        false,
+        &[("dma-not-flushed", Tier::Error), ("dma-flush-not-mapped", Tier::Verifier)],
+    ),
+    (32, true, CHANNEL, KEEP_REGISTERS, false, &[("dma-map-registers-leak", Tier::Verifier)]),
+    (
+        32,
+        true,
+        KEPT,
+        KEEP_CHANNEL,
+        false,
+        &[("dma-channel-leak", Tier::Verifier), ("dma-map-registers-leak", Tier::Verifier)],
+    ),
+    (32, true, CHANNEL, REGISTERS_TWICE, false, &[("dma-map-registers-not-allocated", Tier::Error)]),
+    (32, true, CHANNEL, BEYOND_MDL, true, &[("dma-outside-mdl", Tier::Error)]),
+    (24, false, CHANNEL, TOO_FEW, true, &[("dma-too-few-map-registers", Tier::Verifier)]),
+    (32, true, LIST, PUT_TWICE, false, &[("not-a-scatter-gather-list", Tier::Error)]),
+    (32, true, LIST, PUT_NEVER, false, &[("scatter-gather-list-leak", Tier::Verifier)]),
+];
+
+#[test]
+fn every_mistake_is_told_as_what_it_is_and_its_mended_twin_is_clean() {
+    for (bits, scatter_gather, how, kind, write, expected) in MISTAKES {
+        let setup = of(*bits, *scatter_gather, *how);
+        let (told, came) = misuse(setup, *kind, *write);
+        assert_eq!(rules(&told), *expected, "kind {kind} of way {how}: {told:?}");
+        // A list that is never put is a copy that is never flushed.
+        let arrives = *kind != PUT_NEVER;
+        if !*write && told.iter().all(|told| told.tier == Tier::Verifier) {
+            assert_eq!(came == Some(pattern(4096)), arrives, "kind {kind} of way {how}");
+        }
+        let (told, _) = misuse(setup, 0, *write);
+        assert!(told.is_empty(), "the twin of kind {kind} of way {how}: {told:?}");
+    }
+}
+
+#[test]
+fn a_request_that_ends_before_its_copy_is_flushed_has_brought_nothing() {
+    let (told, came) = misuse(of(24, false, CHANNEL), STALE, false);
+    assert_eq!(rules(&told), [("dma-not-flushed", Tier::Error)], "{told:?}");
+    let came = came.expect("the request had ended when the driver was stopped");
+    assert!(came.len() == 4096 && came != pattern(4096), "the card has the data, and the buffer has not");
+    let (told, came) = misuse(of(24, false, CHANNEL), 0, false);
+    assert!(told.is_empty() && came == Some(pattern(4096)), "{told:?}");
+}
+
+#[test]
+fn a_driver_that_waits_for_map_registers_with_all_others_in_its_hands_is_told_with_both_sides() {
+    let run = |kind: u32| {
+        let machine = start(|| bench(32));
+        set_up(&machine, of(32, true, CHANNEL));
+        let script = format!(
+            r"open \\.\DirqlDma as f
+            ioctl f 0x223004 in u32:{kind}
+            write f zero:8192
+            close f"
+        );
+        let _ = rig::try_play(&machine, &script);
+        machine.finish()
+    };
+    run(HOARD_MENDED).expect_clean();
+    let report = run(HOARD);
+    let failure = report.failure.as_ref().unwrap_or_else(|| panic!("{report}"));
+    let words = "waits for a DMA channel with 2 map registers, as dma.sys!";
+    assert!(failure.message.contains(words), "{report}");
+    assert!(failure.message.contains("1 are free, and dma.sys!"), "{report}");
 }

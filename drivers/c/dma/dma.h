@@ -37,6 +37,18 @@ enum {
     BEHIND,      /* 8 bytes more than were mapped */
     NO_FLUSH,    /* map registers are freed while they map */
     SHORT_FLUSH, /* half of what was mapped is flushed */
+    NEVER_MAPPED,   /* the card is given an address that nobody ever mapped */
+    STALE,          /* the request ends, nothing is flushed, and the map registers are freed when the adapter is let go */
+    WRONG_FLUSH,    /* flushed for the other direction */
+    KEEP_REGISTERS, /* map registers are not freed */
+    KEEP_CHANNEL,   /* a channel that was kept is not freed */
+    BEYOND_MDL,     /* 16 bytes more are mapped than the MDL has */
+    TOO_FEW,        /* one map register for all of the request */
+    PUT_TWICE,      /* the list is put twice */
+    PUT_NEVER,      /* the list is not put */
+    REGISTERS_TWICE, /* map registers are freed twice */
+    HOARD,          /* waits for map registers with all others in its hands */
+    HOARD_MENDED,   /* as HOARD, but gives them back before */
 };
 
 typedef struct _SETUP {
@@ -77,6 +89,8 @@ typedef struct _DEVICE_EXTENSION {
     ULONG Mapped;
     ULONG Moved;
     ULONG Card;     /* bytes that the card has moved in all */
+    PVOID Hoard[8]; /* map registers besides */
+    ULONG Hoarded;
 } DEVICE_EXTENSION, *PDEVICE_EXTENSION;
 
 /* Of the story that runs. */
@@ -112,7 +126,13 @@ __attribute__((unused)) static PDMA_ADAPTER Adapter(ULONG Bits, BOOLEAN ScatterG
 static VOID LetGo(PDEVICE_EXTENSION Extension)
 {
     PDMA_ADAPTER Adapter = Extension->Adapter;
+    KIRQL Irql;
 
+    if (Extension->Hoarded > 0) {
+        KeRaiseIrql(DISPATCH_LEVEL, &Irql);
+        Adapter->DmaOperations->FreeMapRegisters(Adapter, Extension->Hoard[--Extension->Hoarded], Extension->Count);
+        KeLowerIrql(Irql);
+    }
     if (Extension->Common != NULL) {
         Adapter->DmaOperations->FreeCommonBuffer(Adapter, EDU_BUFFER_LENGTH, Extension->CommonAddress, Extension->Common,
                                                  FALSE);

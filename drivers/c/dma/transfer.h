@@ -45,6 +45,11 @@ static VOID MapNext(PDEVICE_OBJECT Device)
     ULONG Offset = (ULONG)(ULONG_PTR)Extension->Va % PAGE_SIZE;
 
     Extension->Mapped = min(Extension->Length - Extension->Done, Extension->Count * PAGE_SIZE - Offset);
+    if (Extension->Misuse == BEYOND_MDL) {
+        Extension->Mapped = Extension->Length + 16;
+    } else if (Extension->Misuse == TOO_FEW) {
+        Extension->Mapped = Extension->Length;
+    }
     Extension->Moved = 0;
     Extension->Logical = (Extension->Setup.How == OLD ? OldMapTransfer : Adapter->DmaOperations->MapTransfer)(
         Adapter, Device->CurrentIrp->MdlAddress, Extension->Base, Extension->Va, &Extension->Mapped, ToDevice);
@@ -63,6 +68,25 @@ static IO_ALLOCATION_ACTION NTAPI AdapterControl(PDEVICE_OBJECT Device, PIRP Irp
     return Extension->Setup.How == KEPT ? KeepObject : DeallocateObjectKeepRegisters;
 }
 
+static IO_ALLOCATION_ACTION NTAPI Hoards(PDEVICE_OBJECT Device, PIRP Irp, PVOID MapRegisterBase, PVOID Context)
+{
+    PDEVICE_EXTENSION Extension = Context;
+
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Irp);
+    Extension->Hoard[Extension->Hoarded++] = MapRegisterBase;
+    return DeallocateObjectKeepRegisters;
+}
+
+static VOID FreeHoard(PDEVICE_EXTENSION Extension)
+{
+    PDMA_ADAPTER Adapter = Extension->Adapter;
+
+    while (Extension->Hoarded > 0) {
+        Adapter->DmaOperations->FreeMapRegisters(Adapter, Extension->Hoard[--Extension->Hoarded], Extension->MapRegisters);
+    }
+}
+
 static VOID AskChannel(PDEVICE_OBJECT Device)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
@@ -70,7 +94,16 @@ static VOID AskChannel(PDEVICE_OBJECT Device)
     ULONG Pages = ADDRESS_AND_SIZE_TO_SPAN_PAGES(Extension->Va, Extension->Length - Extension->Done);
     NTSTATUS Status;
 
-    Extension->Count = min(Pages, Extension->MapRegisters);
+    Extension->Count = Extension->Misuse == TOO_FEW ? 1 : min(Pages, Extension->MapRegisters);
+    if (Extension->Misuse == HOARD || Extension->Misuse == HOARD_MENDED) {
+        Extension->Hoarded = 0;
+        while (Extension->Hoarded < 7) { /* of 64 there are, 9 at a time */
+            Adapter->DmaOperations->AllocateAdapterChannel(Adapter, Device, Extension->MapRegisters, Hoards, Extension);
+        }
+        if (Extension->Misuse == HOARD_MENDED) {
+            FreeHoard(Extension);
+        }
+    }
     Status = (Extension->Setup.How == OLD ? OldAllocateAdapterChannel : Adapter->DmaOperations->AllocateAdapterChannel)(
         Adapter, Device, Extension->Count, AdapterControl, Extension);
     if (!NT_SUCCESS(Status)) {
@@ -86,9 +119,16 @@ static VOID FlushAndGoOn(PDEVICE_OBJECT Device)
     PMDL Mdl = Device->CurrentIrp->MdlAddress;
     ULONG Flushed = Extension->Misuse == SHORT_FLUSH ? Extension->Mapped / 2 : Extension->Mapped;
 
+    if (Extension->Misuse == STALE) {
+        Extension->Hoard[0] = Extension->Base;
+        Extension->Hoarded = 1;
+        EndRequest(Device, STATUS_SUCCESS);
+        return;
+    }
     if (Extension->Misuse != NO_FLUSH) {
         (Extension->Setup.How == OLD ? OldFlushAdapterBuffers : Adapter->DmaOperations->FlushAdapterBuffers)(
-            Adapter, Mdl, Extension->Base, Extension->Va, Flushed, Extension->ToDevice);
+            Adapter, Mdl, Extension->Base, Extension->Va, Flushed,
+            Extension->Misuse == WRONG_FLUSH ? !Extension->ToDevice : Extension->ToDevice);
     }
     Extension->Va += Extension->Mapped;
     Extension->Done += Extension->Mapped;
@@ -96,9 +136,16 @@ static VOID FlushAndGoOn(PDEVICE_OBJECT Device)
         MapNext(Device);
         return;
     }
+    if (Extension->Misuse == KEEP_REGISTERS || Extension->Misuse == KEEP_CHANNEL) {
+        EndRequest(Device, STATUS_SUCCESS);
+        return;
+    }
     if (Extension->Setup.How == KEPT) {
         Adapter->DmaOperations->FreeAdapterChannel(Adapter);
     } else {
+        if (Extension->Misuse == REGISTERS_TWICE) {
+            Adapter->DmaOperations->FreeMapRegisters(Adapter, Extension->Base, Extension->Count);
+        }
         (Extension->Setup.How == OLD ? OldFreeMapRegisters : Adapter->DmaOperations->FreeMapRegisters)(
             Adapter, Extension->Base, Extension->Count);
     }
@@ -169,7 +216,12 @@ static VOID ElementDone(PDEVICE_OBJECT Device)
         NextElement(Extension);
         return;
     }
-    Extension->Adapter->DmaOperations->PutScatterGatherList(Extension->Adapter, Extension->List, Extension->ToDevice);
+    if (Extension->Misuse != PUT_NEVER) {
+        Extension->Adapter->DmaOperations->PutScatterGatherList(Extension->Adapter, Extension->List, Extension->ToDevice);
+    }
+    if (Extension->Misuse == PUT_TWICE) {
+        Extension->Adapter->DmaOperations->PutScatterGatherList(Extension->Adapter, Extension->List, Extension->ToDevice);
+    }
     if (Extension->Room != NULL) {
         ExFreePoolWithTag(Extension->Room, 'mdDi');
         Extension->Room = NULL;
@@ -329,8 +381,10 @@ static VOID NTAPI StartIo(PDEVICE_OBJECT Device, PIRP Irp)
     Extension->Length = MmGetMdlByteCount(Irp->MdlAddress);
     Extension->Done = Extension->Card = 0;
     Extension->ToDevice = Stack->MajorFunction == IRP_MJ_WRITE;
-    if (Extension->Misuse == AFTER_FLUSH || Extension->Misuse == PHYSICAL) {
-        if (Extension->Misuse == PHYSICAL) {
+    if (Extension->Misuse == AFTER_FLUSH || Extension->Misuse == PHYSICAL || Extension->Misuse == NEVER_MAPPED) {
+        if (Extension->Misuse == NEVER_MAPPED) {
+            Extension->Logical.QuadPart = 0x7000000000;
+        } else if (Extension->Misuse == PHYSICAL) {
             Extension->Logical.QuadPart = ((LONGLONG)MmGetMdlPfnArray(Irp->MdlAddress)[0] << PAGE_SHIFT) +
                                           MmGetMdlByteOffset(Irp->MdlAddress);
         }
@@ -365,7 +419,7 @@ static VOID Proceed(PDEVICE_OBJECT Device)
         Go(Extension);
         return;
     }
-    if (Extension->Misuse == AFTER_FLUSH || Extension->Misuse == PHYSICAL) {
+    if (Extension->Misuse == AFTER_FLUSH || Extension->Misuse == PHYSICAL || Extension->Misuse == NEVER_MAPPED) {
         EndRequest(Device, STATUS_SUCCESS);
         return;
     }

@@ -17,6 +17,7 @@ use super::thread::{self, Role, State, Thread};
 use super::{mutex, time, timer, wait};
 use crate::cx::{Cx, Kernel};
 use crate::ex::{push_lock, resource};
+use crate::hal::dma::channel;
 use crate::io::{self, remove_lock};
 use crate::ldr;
 use crate::ldr::symbols;
@@ -36,6 +37,7 @@ const MOMENTS: usize = 16;
 pub(crate) fn all(cx: &mut Cx<'_>) -> Vec<String> {
     let mut lines = threads(cx, |_| true);
     lines.extend(requests(cx));
+    lines.extend(channel::waiting(cx));
     lines
 }
 

@@ -275,6 +275,33 @@ pub(super) fn free_holders(cx: &mut Cx<'_>, name: &'static str, at: u64, with_re
     serve(cx, at)
 }
 
+/// Who waits for a channel or for map registers, and who has them.
+pub(crate) fn waiting(cx: &mut Cx<'_>) -> Vec<String> {
+    let all = cx.with(|k| {
+        let dma = &k.hal.dma;
+        let channels = dma.adapters.values().map(|adapter| &adapter.channel).chain(dma.system.values());
+        let requests = channels.flat_map(|channel| {
+            channel.waiting.iter().map(move |request| {
+                let free = dma.adapters.get(&request.adapter).and_then(|adapter| adapter.free);
+                let taken = dma.registers.values().find_map(|known| known.taken_by(request.adapter));
+                (*request, channel.holder, free.unwrap_or(0), taken)
+            })
+        });
+        requests.collect::<Vec<_>>()
+    });
+    let tell = |(request, holder, free, taken): (Request, Option<Holder>, u32, Option<By>)| {
+        let (device, who) = (device_name(cx, request.device), request.by.name(cx));
+        let why = match (holder, taken) {
+            (Some(holder), _) => format!("it is kept, as {} has asked", holder.by.name(cx)),
+            (None, Some(by)) => format!("{free} are free, and {} has asked for others", by.name(cx)),
+            (None, None) => format!("{free} are free"),
+        };
+        let count = request.count;
+        format!("{device} waits for a DMA channel with {count} map registers, as {who} has asked: {why}")
+    };
+    all.into_iter().map(tell).collect()
+}
+
 /// `FreeMapRegisters`.
 ///
 /// # Errors

@@ -96,7 +96,10 @@ pub(crate) struct Domain {
 impl Domain {
     /// Gives it a logical address within limits, the highest of which is the highest that the device can put out; none if there is none.
     pub(super) fn map(&mut self, physical: &mut Physical, limits: Limits, mapping: Mapping) -> Option<u64> {
-        self.map_all(physical, limits, vec![mapping])
+        let page = self.take_anew(physical, limits, mapping.span())?;
+        let logical = page + mapping.physical % PAGE;
+        self.live.insert(logical, mapping);
+        Some(logical)
     }
 
     /// As [`Domain::map`], of several one behind the other. But for the first one's beginning and the last one's end, they are whole pages.
@@ -107,13 +110,7 @@ impl Domain {
         mappings: Vec<Mapping>,
     ) -> Option<u64> {
         let span = mappings.iter().map(Mapping::span).sum();
-        let page = self.take(physical, limits, span).or_else(|| {
-            // What is kept back only for the sake of verdicts.
-            while let Some(past) = self.past.pop_front() {
-                give(physical, past.logical, past.mapping.span());
-            }
-            self.take(physical, limits, span)
-        })?;
+        let page = self.take_anew(physical, limits, span)?;
         let first = page + mappings.first()?.physical % PAGE;
         let mut logical = first;
         for mapping in mappings {
@@ -122,6 +119,16 @@ impl Domain {
             logical += bytes;
         }
         Some(first)
+    }
+
+    /// So many pages, if need be of those that are kept back only for the sake of verdicts.
+    fn take_anew(&mut self, physical: &mut Physical, limits: Limits, span: u64) -> Option<u64> {
+        self.take(physical, limits, span).or_else(|| {
+            while let Some(past) = self.past.pop_front() {
+                give(physical, past.logical, past.mapping.span());
+            }
+            self.take(physical, limits, span)
+        })
     }
 
     fn take(&mut self, physical: &mut Physical, limits: Limits, span: u64) -> Option<u64> {

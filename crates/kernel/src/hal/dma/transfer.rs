@@ -53,6 +53,11 @@ impl Registers {
         u64::from(self.count).saturating_sub(self.maps.iter().map(Map::span).sum())
     }
 
+    /// Who has asked for them, if they are this adapter's.
+    pub(super) fn taken_by(&self, adapter: u64) -> Option<By> {
+        (self.adapter == adapter).then_some(self.by)
+    }
+
     /// Who has asked for them, if they are this adapter's, and no list's.
     pub(super) fn left_of(&self, adapter: u64) -> Option<By> {
         (self.adapter == adapter && !self.is_listed).then_some(self.by)
