@@ -93,7 +93,7 @@ fn a_request_of_another_kind_has_no_pages_and_an_input_that_is_short_is_told() {
             ioctl card 0x223801 in hex:0000 out 4 expect STATUS_BUFFER_TOO_SMALL
             ioctl card 0x223806 in u32:0 out 0 expect bytes 0
             ioctl card 0x223806 in u32:0xffffffff out 4 expect STATUS_INVALID_PARAMETER
-            ioctl card 0x22381c out 4 expect STATUS_INVALID_DEVICE_REQUEST
+            ioctl card 0x223820 out 4 expect STATUS_INVALID_DEVICE_REQUEST
             close card",
         ),
     );

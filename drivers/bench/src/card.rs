@@ -100,27 +100,8 @@ impl Function for Card {
     }
 }
 
-/// A number of the input.
-fn number(irp: &mut Irp<'_>, index: usize) -> Result<u32> {
-    let given = irp.control().input as usize;
-    let words = irp.buffer().get(..given).unwrap_or_default().as_chunks::<4>().0;
-    words.get(index).map(|word| u32::from_le_bytes(*word)).ok_or(NtStatus::BUFFER_TOO_SMALL)
-}
-
-/// Writes the output.
-fn answer(irp: &mut Irp<'_>, numbers: impl Iterator<Item = u32>) -> Result<usize> {
-    let room = irp.control().output as usize;
-    let mut places = irp.buffer().get_mut(..room).unwrap_or_default().as_chunks_mut::<4>().0.iter_mut();
-    let mut bytes = 0;
-    for number in numbers {
-        *places.next().ok_or(NtStatus::BUFFER_TOO_SMALL)? = number.to_le_bytes();
-        bytes += 4;
-    }
-    Ok(bytes)
-}
-
 fn raise(device: &Device<Card>, irp: &mut Irp<'_>, passive: &mut Passive) -> Result<usize> {
-    let sources = number(irp, 0)?;
+    let sources = irp.input()?;
     device.turn.with(passive, |(), passive| {
         let hardware = device.hardware.enter(passive).ok_or(NtStatus::DEVICE_NOT_READY)?;
         device.served.clear(passive);
@@ -133,13 +114,12 @@ fn raise(device: &Device<Card>, irp: &mut Irp<'_>, passive: &mut Passive) -> Res
 
 fn state(device: &Device<Card>, irp: &mut Irp<'_>, passive: &mut Passive) -> Result<usize> {
     let hardware = device.hardware.enter(passive).ok_or(NtStatus::DEVICE_NOT_READY)?;
-    let told = hardware.tell(passive);
-    answer(irp, told.words())
+    irp.output(&hardware.tell(passive))
 }
 
 fn hold(device: &Device<Card>, irp: &mut Irp<'_>, passive: &mut Passive) -> Result<usize> {
-    let (whose, source) = (number(irp, 0)?, number(irp, 1)?);
+    let [whose, source] = irp.input()?;
     let hardware = device.hardware.enter(passive).ok_or(NtStatus::DEVICE_NOT_READY)?;
     let served = hardware.hold(whose, source, passive)?;
-    answer(irp, core::iter::once(served))
+    irp.output(&served)
 }

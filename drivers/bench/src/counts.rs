@@ -5,6 +5,8 @@
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use wdm::zerocopy;
+
 use crate::MESSAGES;
 
 /// What all routines count together.
@@ -53,6 +55,9 @@ impl Counts {
 }
 
 /// What function 901h tells.
+#[derive(zerocopy::IntoBytes, zerocopy::Immutable)]
+#[zerocopy(crate = "wdm::zerocopy")]
+#[repr(C)]
 pub(crate) struct Told {
     /// `CONNECT_*`.
     version: u32,
@@ -65,12 +70,4 @@ pub(crate) struct Told {
     /// Calls that served something, as the routines' own states have them.
     own: u32,
     served: [u32; MESSAGES],
-}
-
-impl Told {
-    /// Its words, in order.
-    pub(crate) fn words(&self) -> impl Iterator<Item = u32> {
-        let Self { version, connections, level, most, passed, own, served } = *self;
-        [version, connections, level, most, passed, own].into_iter().chain(served)
-    }
 }

@@ -41,20 +41,20 @@ pub(crate) fn dispatch<'irp>(
         return irp.complete(NtStatus::DEVICE_NOT_READY, 0, level);
     }
     let result = match irp.control().code {
-        PUT => number(&mut irp, 0).and_then(|at| put(device, &irp, at, level)),
-        GET => number(&mut irp, 0).and_then(|at| get(device, &irp, at, level)),
+        PUT => irp.input().and_then(|at| put(device, &irp, at, level)),
+        GET => irp.input().and_then(|at| get(device, &irp, at, level)),
         SLEEP => return sleep(device, irp, level),
         SLEEP_ALONE => sleep_alone(device, &mut irp, level),
-        MISTAKE => number(&mut irp, 0).map(|mistake| {
+        MISTAKE => irp.input().map(|mistake| {
             device.mistake.store(mistake, Ordering::Release);
             0
         }),
-        BY_PROCESSOR => number(&mut irp, 0).map(|yes| {
+        BY_PROCESSOR => irp.input().map(|yes| {
             device.by_processor.store(yes, Ordering::Relaxed);
             0
         }),
         FAULT => {
-            return match number(&mut irp, 0) {
+            return match irp.input() {
                 Ok(fault) => fault::make(device, irp, fault, level),
                 Err(status) => irp.complete(status, 0, level),
             };
@@ -75,13 +75,6 @@ pub(crate) fn answer<'irp>(
         Ok(bytes) => irp.complete(NtStatus::SUCCESS, bytes, level),
         Err(status) => irp.complete(status, 0, level),
     }
-}
-
-/// A number of the input.
-fn number(irp: &mut Irp<'_>, index: usize) -> Result<u32> {
-    let given = irp.control().input as usize;
-    let words = irp.buffer().get(..given).unwrap_or_default().as_chunks::<4>().0;
-    words.get(index).map(|word| u32::from_le_bytes(*word)).ok_or(NtStatus::BUFFER_TOO_SMALL)
 }
 
 /// The application's pages go to the card's memory.
@@ -138,8 +131,7 @@ struct Sleeper {
 
 /// A work item ends the request.
 fn sleep<'irp>(device: &Device<Card>, mut irp: Irp<'irp>, level: &mut DispatchOrBelow) -> Answer<'irp> {
-    let asked =
-        number(&mut irp, 0).and_then(|milliseconds| Ok((milliseconds, WorkItem::new(device, TAG, level)?)));
+    let asked = irp.input().and_then(|milliseconds| Ok((milliseconds, WorkItem::new(device, TAG, level)?)));
     let (milliseconds, item) = match asked {
         Ok(asked) => asked,
         Err(status) => return irp.complete(status, 0, level),
@@ -155,18 +147,15 @@ fn slept(device: &Device<Card>, sleeper: Sleeper, _item: WorkItem<Card, Sleeper>
     let Sleeper { milliseconds, mut irp } = sleeper;
     delay_milliseconds(milliseconds, passive);
     let before = device.slept.fetch_add(1, Ordering::AcqRel);
-    let room = irp.control().output as usize;
-    if let Some(answer) = irp.buffer().get_mut(..room).unwrap_or_default().first_chunk_mut() {
-        *answer = before.to_le_bytes();
-        irp.complete(NtStatus::SUCCESS, 4, passive);
-    } else {
-        irp.complete(NtStatus::BUFFER_TOO_SMALL, 0, passive);
+    match irp.output(&before) {
+        Ok(bytes) => irp.complete(NtStatus::SUCCESS, bytes, passive),
+        Err(status) => irp.complete(status, 0, passive),
     }
 }
 
 /// A work item that no request waits for: the device's removal does.
 fn sleep_alone(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
-    let (milliseconds, times) = (number(irp, 0)?, number(irp, 1)?);
+    let [milliseconds, times] = irp.input()?;
     let item = WorkItem::new(device, TAG, level)?;
     item.queue(device, (milliseconds, times), slept_alone, level).map_err(|_| NtStatus::DELETE_PENDING)?;
     Ok(0)
@@ -190,11 +179,5 @@ fn slept_alone(
 fn state(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
     let hardware = device.hardware.enter(level).ok_or(NtStatus::DEVICE_NOT_CONNECTED)?;
     let numbers = [&hardware.chip.interrupts, &device.transfers].map(|number| number.load(Ordering::Relaxed));
-    let room = irp.control().output as usize;
-    let places = irp.buffer().get_mut(..room).unwrap_or_default().as_chunks_mut::<4>().0;
-    let places = places.get_mut(..numbers.len()).ok_or(NtStatus::BUFFER_TOO_SMALL)?;
-    for (place, number) in places.iter_mut().zip(numbers) {
-        *place = number.to_le_bytes();
-    }
-    Ok(numbers.len() * 4)
+    irp.output(&numbers)
 }

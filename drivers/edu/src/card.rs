@@ -157,11 +157,5 @@ fn state(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) 
     let counts = interrupt.synchronize(passive, |isr, _dirql| isr.counts);
     let messages = interrupt.table().map_or(0, |table| table.count);
     let numbers = [interrupt.version(), messages, hardware.level.into(), counts.interrupts, counts.passed];
-    let room = irp.control().output as usize;
-    let buffer = irp.buffer().get_mut(..room).unwrap_or_default();
-    let words = buffer.as_chunks_mut::<4>().0.get_mut(..numbers.len()).ok_or(NtStatus::BUFFER_TOO_SMALL)?;
-    for (word, number) in words.iter_mut().zip(numbers) {
-        *word = number.to_le_bytes();
-    }
-    Ok(numbers.len() * 4)
+    irp.output(&numbers)
 }

@@ -125,8 +125,10 @@ fn begin(device: &Device<Card>, hardware: &Hardware, mut irp: PendingIrp, dispat
     } else if irp.control().code == DIRECT {
         transfer::direct(device, hardware, irp, 0, dispatch);
     } else {
-        let number = irp.buffer().first_chunk().copied().map_or(0, u32::from_le_bytes);
-        give(device, Current::Factorial(irp), dispatch, |_irp| hardware.chip.compute(number));
+        match irp.input() {
+            Ok(number) => give(device, Current::Factorial(irp), dispatch, |_| hardware.chip.compute(number)),
+            Err(status) => end(device, irp, status, 0, dispatch),
+        }
     }
 }
 
@@ -194,15 +196,12 @@ pub(crate) fn ended(device: &Device<Card>, hardware: &Hardware, dispatch: &mut D
         }
     });
     match ended {
-        Some(Current::Factorial(mut irp)) => match hardware.chip.product() {
-            Ok(product) => {
-                if let Some(answer) = irp.buffer().first_chunk_mut() {
-                    *answer = product.to_le_bytes();
-                }
-                end(device, irp, NtStatus::SUCCESS, 4, dispatch);
+        Some(Current::Factorial(mut irp)) => {
+            match hardware.chip.product().and_then(|product| irp.output(&product)) {
+                Ok(bytes) => end(device, irp, NtStatus::SUCCESS, bytes, dispatch),
+                Err(status) => end(device, irp, status, 0, dispatch),
             }
-            Err(status) => end(device, irp, status, 0, dispatch),
-        },
+        }
         Some(Current::Buffered(mut irp)) => {
             let (status, bytes) = transfer::finish(hardware, &mut irp);
             end(device, irp, status, bytes, dispatch);

@@ -46,38 +46,15 @@ pub(crate) fn dispatch<'irp>(
         WAIT => return wait::start(device, irp, level),
         COUNTERS => counters(device, &mut irp, level),
         READ_LCR => read_lcr(device, &mut irp, level),
-        WRITE_LCR => write_lcr(device, &irp_words(&mut irp), level),
+        WRITE_LCR => write_lcr(device, &mut irp, level),
         READ_EEPROM => read_eeprom(device, &mut irp, level),
-        WRITE_EEPROM => write_eeprom(device, &irp_words(&mut irp), level),
+        WRITE_EEPROM => write_eeprom(device, &mut irp, level),
         _ => Err(NtStatus::INVALID_DEVICE_REQUEST),
     };
     match result {
         Ok(bytes) => irp.complete(NtStatus::SUCCESS, bytes, level),
         Err(status) => irp.complete(status, 0, level),
     }
-}
-
-/// The input as numbers: those that are there.
-fn irp_words(irp: &mut Irp<'_>) -> [Option<u32>; 2] {
-    let input = irp.control().input as usize;
-    let input = irp.buffer().get(..input).unwrap_or_default();
-    let (words, _) = input.as_chunks::<4>();
-    [0, 1].map(|index: usize| words.get(index).map(|word| u32::from_le_bytes(*word)))
-}
-
-/// Puts numbers out.
-///
-/// # Errors
-/// `STATUS_BUFFER_TOO_SMALL`.
-fn put<const N: usize>(irp: &mut Irp<'_>, numbers: [u32; N]) -> Result<usize> {
-    let room = irp.control().output as usize;
-    let buffer = irp.buffer().get_mut(..room).unwrap_or_default();
-    let (words, _) = buffer.as_chunks_mut::<4>();
-    let words = words.get_mut(..N).ok_or(NtStatus::BUFFER_TOO_SMALL)?;
-    for (word, number) in words.iter_mut().zip(numbers) {
-        *word = number.to_le_bytes();
-    }
-    Ok(N * 4)
 }
 
 /// The card, if it is there and has power.
@@ -94,22 +71,21 @@ fn counters(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelo
     let counters = &device.counters;
     let [transfers, interrupts, passed] = [&counters.transfers, &counters.interrupts, &counters.passed]
         .map(|counter| counter.load(Ordering::Relaxed));
-    put(irp, [transfers, interrupts, passed, local])
+    irp.output(&[transfers, interrupts, passed, local])
 }
 
 /// The register that a request names.
 ///
 /// # Errors
-/// `STATUS_BUFFER_TOO_SMALL` if it names none, `STATUS_INVALID_PARAMETER` if there is none at its offset.
-fn register(offset: Option<u32>) -> Result<Register<Lcr, u32>> {
-    let offset = offset.ok_or(NtStatus::BUFFER_TOO_SMALL)?;
+/// `STATUS_INVALID_PARAMETER` if there is none at its offset.
+fn register(offset: u32) -> Result<Register<Lcr, u32>> {
     Register::try_at(offset).filter(|_| offset <= LAST).ok_or(NtStatus::INVALID_PARAMETER)
 }
 
 fn read_lcr(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
-    let register = register(irp_words(irp)[0])?;
+    let register = register(irp.input()?)?;
     let value = card(device, level)?.windows.lcr.read(register);
-    put(irp, [value])
+    irp.output(&value)
 }
 
 /// The bits of a register that an application may write: bus region descriptors, chip selects, user I/O. The others are
@@ -122,9 +98,9 @@ const fn writable(offset: u32) -> u32 {
     }
 }
 
-fn write_lcr(device: &Device<Card>, input: &[Option<u32>; 2], level: &mut DispatchOrBelow) -> Result<usize> {
-    let register = register(input[0])?;
-    let value = input[1].ok_or(NtStatus::BUFFER_TOO_SMALL)?;
+fn write_lcr(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
+    let register = register(irp.input()?)?;
+    let [_, value] = irp.input::<[u32; 2]>()?;
     let bits = writable(register.offset());
     if bits == 0 {
         return Err(NtStatus::ACCESS_DENIED);
@@ -141,23 +117,19 @@ fn write_lcr(device: &Device<Card>, input: &[Option<u32>; 2], level: &mut Dispat
 }
 
 fn read_eeprom(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
-    let word = eeprom::word(irp_words(irp)[0])?;
+    let word = eeprom::word(irp.input()?)?;
     let hardware = card(device, level)?;
     let passive = level.as_passive().ok_or(NtStatus::INVALID_DEVICE_STATE)?;
     let read = |(): &mut (), _: &mut Passive| {
         eeprom::Eeprom::select(&hardware.windows.lcr).map(|eeprom| eeprom.read(word))
     };
     let value = device.cntrl.with(passive, read)?;
-    put(irp, [value.into()])
+    irp.output(&u32::from(value))
 }
 
-fn write_eeprom(
-    device: &Device<Card>,
-    input: &[Option<u32>; 2],
-    level: &mut DispatchOrBelow,
-) -> Result<usize> {
-    let word = eeprom::word(input[0])?;
-    let value = input[1].ok_or(NtStatus::BUFFER_TOO_SMALL)?;
+fn write_eeprom(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
+    let word = eeprom::word(irp.input()?)?;
+    let [_, value] = irp.input::<[u32; 2]>()?;
     let value = u16::try_from(value).map_err(|_| NtStatus::INVALID_PARAMETER)?;
     let hardware = card(device, level)?;
     let passive = level.as_passive().ok_or(NtStatus::INVALID_DEVICE_STATE)?;

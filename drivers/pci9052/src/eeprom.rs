@@ -31,9 +31,8 @@ const PROGRAMMING: u32 = 12;
 /// The word that a request names.
 ///
 /// # Errors
-/// `STATUS_BUFFER_TOO_SMALL` if it names none, `STATUS_INVALID_PARAMETER` if there is none of that number.
-pub(crate) fn word(number: Option<u32>) -> Result<u16> {
-    let number = number.ok_or(NtStatus::BUFFER_TOO_SMALL)?;
+/// `STATUS_INVALID_PARAMETER` if there is none of that number.
+pub(crate) fn word(number: u32) -> Result<u16> {
     let word = u16::try_from(number).ok().filter(|_| number < WORDS);
     word.ok_or(NtStatus::INVALID_PARAMETER)
 }

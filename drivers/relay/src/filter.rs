@@ -79,13 +79,10 @@ impl Function for Filter {
             },
             COUNTS => {
                 let counts = [&device.children, &device.returned].map(|count| count.load(Ordering::Relaxed));
-                let room = irp.control().output as usize;
-                let buffer = irp.buffer().get_mut(..room).unwrap_or_default();
-                let Some(words) = buffer.as_chunks_mut::<4>().0.first_chunk_mut::<2>() else {
-                    return irp.complete(NtStatus::BUFFER_TOO_SMALL, 0, level);
-                };
-                *words = counts.map(u32::to_le_bytes);
-                irp.complete(NtStatus::SUCCESS, 8, level)
+                match irp.output(&counts) {
+                    Ok(bytes) => irp.complete(NtStatus::SUCCESS, bytes, level),
+                    Err(status) => irp.complete(status, 0, level),
+                }
             }
             _ => irp.forward(device, level),
         }

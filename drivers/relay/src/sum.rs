@@ -29,9 +29,8 @@ type Asking = Child<Filter, Sum, 4>;
 
 /// The number of a request that has room for an answer.
 fn number(irp: &mut Irp<'_>) -> Result<u32> {
-    let (given, room) = (irp.control().input as usize, irp.control().output);
-    let number = irp.buffer().get(..given).unwrap_or_default().first_chunk().copied().map(u32::from_le_bytes);
-    number.filter(|_| room >= 4).ok_or(NtStatus::BUFFER_TOO_SMALL)
+    let number = irp.input()?;
+    if irp.control().output < 4 { Err(NtStatus::BUFFER_TOO_SMALL) } else { Ok(number) }
 }
 
 /// Asks for the sum; the request ends with the last child.
@@ -82,10 +81,11 @@ fn answered(device: &Device<Filter>, mut child: Asking, ended: Ended, level: &mu
 impl Sum {
     fn end<L: AtMostDispatch>(self, status: NtStatus, level: &mut L) {
         let Self { mut irp, sum, .. } = self;
-        if let Some(answer) = irp.buffer().first_chunk_mut() {
-            *answer = sum.to_le_bytes();
+        match irp.output(&sum) {
+            Ok(bytes) if status.is_success() => irp.complete(status, bytes, level),
+            Err(refused) if status.is_success() => irp.complete(refused, 0, level),
+            _ => irp.complete(status, 0, level),
         }
-        irp.complete(status, if status.is_success() { 4 } else { 0 }, level);
     }
 }
 
@@ -104,7 +104,5 @@ pub(crate) fn wait(device: &Device<Filter>, irp: &mut Irp<'_>, level: &mut Dispa
         }
         sum = sum.wrapping_add(u32::from_le_bytes(factorial));
     }
-    let Some(answer) = irp.buffer().first_chunk_mut() else { return Err(NtStatus::BUFFER_TOO_SMALL) };
-    *answer = sum.to_le_bytes();
-    Ok(answer.len())
+    irp.output(&sum)
 }

@@ -5,33 +5,6 @@
 //! buffer and what the driver wants to know when it ends; sending gives it away, its completion routine has it back and may send it
 //! again. The device is not removed before that has returned. The request is freed with the child.
 //!
-//! ```
-//! use wdm::{AtMostDispatch, Child, Device, DispatchOrBelow, Ended, Function, NtStatus, PendingIrp, Request, Tag};
-//!
-//! const CODE: u32 = 0x22_3000;
-//!
-//! /// Asks the device below for what `irp` wants to know.
-//! fn ask<T: Function, L: AtMostDispatch>(device: &Device<T>, irp: PendingIrp, level: &mut L) -> wdm::Result<()> {
-//!     let mut child = Child::<T, PendingIrp, 4>::new(device, irp, Tag::new(b"Chld"), level)?;
-//!     child.buffer().copy_from_slice(&5_u32.to_le_bytes());
-//!     let request = Request::Control { code: CODE, input: 4, output: 4 };
-//!     child.send(device, request, answered::<T>, level).map_err(|(child, status)| {
-//!         child.into_context().complete(status, 0, level);
-//!         status
-//!     })
-//! }
-//!
-//! fn answered<T>(
-//!     _device: &Device<T>,
-//!     mut child: Child<T, PendingIrp, 4>,
-//!     ended: Ended,
-//!     level: &mut DispatchOrBelow,
-//! ) {
-//!     let _answer = *child.buffer();
-//!     child.into_context().complete(ended.status, 0, level);
-//! }
-//! ```
-//!
 //! A child's transfers are buffered: a device below that wants pages is not sent reads and writes. A child cannot be cancelled.
 
 use core::ffi::c_void;
@@ -158,6 +131,33 @@ struct Block<T, C, const N: usize> {
 }
 
 /// A request of the driver's own with a buffer of `N` bytes and what the driver keeps with it.
+///
+/// ```
+/// use wdm::{AtMostDispatch, Child, Device, DispatchOrBelow, Ended, Function, NtStatus, PendingIrp, Request, Tag};
+///
+/// const CODE: u32 = 0x22_3000;
+///
+/// /// Asks the device below for what `irp` wants to know.
+/// fn ask<T: Function, L: AtMostDispatch>(device: &Device<T>, irp: PendingIrp, level: &mut L) -> wdm::Result<()> {
+///     let mut child = Child::<T, PendingIrp, 4>::new(device, irp, Tag::new(b"Chld"), level)?;
+///     child.buffer().copy_from_slice(&5_u32.to_le_bytes());
+///     let request = Request::Control { code: CODE, input: 4, output: 4 };
+///     child.send(device, request, answered::<T>, level).map_err(|(child, status)| {
+///         child.into_context().complete(status, 0, level);
+///         status
+///     })
+/// }
+///
+/// fn answered<T>(
+///     _device: &Device<T>,
+///     mut child: Child<T, PendingIrp, 4>,
+///     ended: Ended,
+///     level: &mut DispatchOrBelow,
+/// ) {
+///     let _answer = *child.buffer();
+///     child.into_context().complete(ended.status, 0, level);
+/// }
+/// ```
 pub struct Child<T, C, const N: usize> {
     block: PoolBox<Block<T, C, N>>,
 }

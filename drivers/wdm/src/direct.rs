@@ -5,21 +5,6 @@
 //! there is no `&[u8]` to them: bytes are copied, each once, and what was checked is the copy. Pages that were locked for reading have
 //! no method that writes.
 //!
-//! ```
-//! use wdm::{AtMostDispatch, Irp, NtStatus, Result};
-//!
-//! /// Doubles every byte that the application gave with `METHOD_OUT_DIRECT`.
-//! fn double<L: AtMostDispatch>(irp: &Irp<'_>, level: &mut L) -> Result<usize> {
-//!     let pages = irp.destination(level)?;
-//!     let mut bytes = [0; 64];
-//!     let bytes = bytes.get_mut(..pages.len()).ok_or(NtStatus::INVALID_BUFFER_SIZE)?;
-//!     pages.copy_from(0, bytes)?;
-//!     bytes.iter_mut().for_each(|byte| *byte = byte.wrapping_mul(2));
-//!     pages.copy_to(0, bytes)?;
-//!     Ok(bytes.len())
-//! }
-//! ```
-//!
 //! It reads the first memory descriptor list of a request only, and does not reach `METHOD_NEITHER`'s buffers.
 
 use core::marker::PhantomData;
@@ -47,6 +32,21 @@ pub struct Source<'a> {
 }
 
 /// Pages that the application gets filled: of a read, or of `METHOD_OUT_DIRECT`.
+///
+/// ```
+/// use wdm::{AtMostDispatch, Irp, NtStatus, Result};
+///
+/// /// Doubles every byte that the application gave with `METHOD_OUT_DIRECT`.
+/// fn double<L: AtMostDispatch>(irp: &Irp<'_>, level: &mut L) -> Result<usize> {
+///     let pages = irp.destination(level)?;
+///     let mut bytes = [0; 64];
+///     let bytes = bytes.get_mut(..pages.len()).ok_or(NtStatus::INVALID_BUFFER_SIZE)?;
+///     pages.copy_from(0, bytes)?;
+///     bytes.iter_mut().for_each(|byte| *byte = byte.wrapping_mul(2));
+///     pages.copy_to(0, bytes)?;
+///     Ok(bytes.len())
+/// }
+/// ```
 pub struct Destination<'a> {
     pages: SharedBytes,
     request: PhantomData<&'a ()>,

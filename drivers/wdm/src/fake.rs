@@ -42,13 +42,15 @@ pub(crate) struct Request {
     pub(crate) irp: IRP,
     pub(crate) stack: IO_STACK_LOCATION,
     device: DEVICE_OBJECT,
+    /// The system buffer of a control request.
+    pub(crate) buffer: [u8; 16],
 }
 
 impl Request {
     /// A buffered read of `length` bytes by `file`, where it will stay.
     pub(crate) fn read(file: u64, length: u32) -> std::boxed::Box<Self> {
         let (irp, stack, device) = (IRP::zeroed(), IO_STACK_LOCATION::zeroed(), DEVICE_OBJECT::zeroed());
-        let mut request = std::boxed::Box::new(Self { irp, stack, device });
+        let mut request = std::boxed::Box::new(Self { irp, stack, device, buffer: [0; 16] });
         let (stack, device) = (&raw mut request.stack, &raw mut request.device);
         // SAFETY: the request is ours.
         unsafe {
@@ -58,6 +60,22 @@ impl Request {
             raw::set(stack, IO_STACK_LOCATION::MajorFunction, abi::IRP_MJ_READ);
             raw::set(stack, IO_STACK_LOCATION::FileObject, abi::DriverPtr::new(file));
             raw::set(stack, IO_STACK_LOCATION::Parameters_Read_Length, length);
+        }
+        request
+    }
+
+    /// A device control request with the code's system buffer, which has so many bytes of input and room for so many of output.
+    pub(crate) fn control(code: u32, input: u32, output: u32) -> std::boxed::Box<Self> {
+        let mut request = Self::read(0, 0);
+        let (irp, stack) = (&raw mut request.irp, &raw mut request.stack);
+        let buffer = request.buffer.as_mut_ptr().cast::<()>();
+        // SAFETY: the request is ours.
+        unsafe {
+            raw::set(irp, IRP::AssociatedIrp_SystemBuffer, raw::stored(buffer));
+            raw::set(stack, IO_STACK_LOCATION::MajorFunction, abi::IRP_MJ_DEVICE_CONTROL);
+            raw::set(stack, IO_STACK_LOCATION::Parameters_DeviceIoControl_IoControlCode, code);
+            raw::set(stack, IO_STACK_LOCATION::Parameters_DeviceIoControl_InputBufferLength, input);
+            raw::set(stack, IO_STACK_LOCATION::Parameters_DeviceIoControl_OutputBufferLength, output);
         }
         request
     }

@@ -25,21 +25,6 @@
 //! What a request transfers lies in its system buffer ([`Irp::buffer`]) or in the application's own pages ([`Irp::source`],
 //! [`Irp::destination`]), as its device or its control code says. Requests that the driver itself makes are children
 //! ([`crate::Child`]).
-//!
-//! A request that is passed down may be had back when the drivers below are done with it:
-//!
-//! ```
-//! use wdm::{Answer, Device, DispatchOrBelow, Function, Irp, Returned};
-//!
-//! fn read<'irp, T: Function>(device: &Device<T>, irp: Irp<'irp>, level: &mut DispatchOrBelow) -> Answer<'irp> {
-//!     irp.forward_then(device, done_below::<T>, level)
-//! }
-//!
-//! fn done_below<T>(_device: &Device<T>, mut irp: Returned, level: &mut DispatchOrBelow) {
-//!     irp.buffer().reverse();
-//!     irp.complete_as_it_is(level);
-//! }
-//! ```
 
 use core::ffi::c_void;
 use core::marker::PhantomData;
@@ -47,6 +32,7 @@ use core::mem::ManuallyDrop;
 use core::ptr::{NonNull, null};
 
 use abi::{DEVICE_OBJECT, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, KEVENT, NtStatus};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::device::Device;
 use crate::direct::{Destination, Source, Way};
@@ -222,6 +208,29 @@ impl Owned {
         }
     }
 
+    fn input<T: FromBytes>(&mut self) -> Result<T> {
+        let control = self.control();
+        if !self.is_control() || control.code & 3 == abi::METHOD_NEITHER {
+            return Err(NtStatus::INVALID_DEVICE_REQUEST);
+        }
+        let given = self.buffer().get(..control.input as usize).unwrap_or_default();
+        T::read_from_prefix(given).map(|(value, _rest)| value).map_err(|_| NtStatus::BUFFER_TOO_SMALL)
+    }
+
+    fn output<T: IntoBytes + Immutable + ?Sized>(&mut self, answer: &T) -> Result<usize> {
+        let control = self.control();
+        if !self.is_control() || control.code & 3 != abi::METHOD_BUFFERED {
+            return Err(NtStatus::INVALID_DEVICE_REQUEST);
+        }
+        let room = self.buffer().get_mut(..control.output as usize).unwrap_or_default();
+        answer.write_to_prefix(room).map_err(|_| NtStatus::BUFFER_TOO_SMALL)?;
+        Ok(size_of_val(answer))
+    }
+
+    fn is_control(&self) -> bool {
+        self.get(IO_STACK_LOCATION::MajorFunction) == abi::IRP_MJ_DEVICE_CONTROL
+    }
+
     /// Ends it; no more is transferred than it has room for.
     ///
     /// # Panics
@@ -286,7 +295,7 @@ macro_rules! request {
             /// Whether it is a device control request.
             #[must_use]
             pub fn is_control(&self) -> bool {
-                self.$owned.get(IO_STACK_LOCATION::MajorFunction) == abi::IRP_MJ_DEVICE_CONTROL
+                self.$owned.is_control()
             }
 
             /// What it asks, if it is a device control request.
@@ -299,6 +308,24 @@ macro_rules! request {
             /// request with direct transfers, its input. Empty for all others.
             pub fn buffer(&mut self) -> &mut [u8] {
                 self.$owned.buffer()
+            }
+
+            /// The input of a device control request, as a value of a type that any bytes are good for: a copy.
+            ///
+            /// # Errors
+            /// `STATUS_BUFFER_TOO_SMALL` if there are not as many bytes, `STATUS_INVALID_DEVICE_REQUEST` if it is no device control
+            /// request with a system buffer.
+            pub fn input<T: FromBytes>(&mut self) -> Result<T> {
+                self.$owned.input()
+            }
+
+            /// Puts the output of a buffered device control request into its buffer, where its input was: the bytes to complete it with.
+            ///
+            /// # Errors
+            /// `STATUS_BUFFER_TOO_SMALL` if there is no room for all of it; `STATUS_INVALID_DEVICE_REQUEST` if it is no buffered device
+            /// control request.
+            pub fn output<T: IntoBytes + Immutable + ?Sized>(&mut self, answer: &T) -> Result<usize> {
+                self.$owned.output(answer)
             }
 
             /// The application's pages that a direct request takes its bytes from: a write, or `METHOD_IN_DIRECT`.
@@ -419,6 +446,19 @@ impl<'irp> Irp<'irp> {
 
 impl<'irp> Irp<'irp> {
     /// Passes the request down, and has `then` called with it when the drivers below have completed it, maybe before this returns.
+    ///
+    /// ```
+    /// use wdm::{Answer, Device, DispatchOrBelow, Function, Irp, Returned};
+    ///
+    /// fn read<'irp, T: Function>(device: &Device<T>, irp: Irp<'irp>, level: &mut DispatchOrBelow) -> Answer<'irp> {
+    ///     irp.forward_then(device, done_below::<T>, level)
+    /// }
+    ///
+    /// fn done_below<T>(_device: &Device<T>, mut irp: Returned, level: &mut DispatchOrBelow) {
+    ///     irp.buffer().reverse();
+    ///     irp.complete_as_it_is(level);
+    /// }
+    /// ```
     ///
     /// # Panics
     /// As [`Irp::forward`].

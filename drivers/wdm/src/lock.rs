@@ -3,15 +3,6 @@
 //! Pages: *KeAcquireSpinLock*, *KeAcquireSpinLockAtDpcLevel*. Holding one is being at `DISPATCH_LEVEL`: what runs with the lock held is
 //! lent the proof of that. There is no guard, which could be forgotten, and with it the way back to the level before. Locks do
 //! not nest by themselves: who takes two does so in one order everywhere.
-//!
-//! ```
-//! fn count(lock: &wdm::SpinLock<u32>, level: &mut wdm::DispatchOrBelow) -> u32 {
-//!     lock.with(level, |count, _dispatch| {
-//!         *count += 1;
-//!         *count
-//!     })
-//! }
-//! ```
 
 use core::cell::UnsafeCell;
 
@@ -19,6 +10,15 @@ use crate::irql::{AtMostDispatch, Dispatch};
 use crate::sys;
 
 /// A `T` that one processor at a time may use.
+///
+/// ```
+/// fn count(lock: &wdm::SpinLock<u32>, level: &mut wdm::DispatchOrBelow) -> u32 {
+///     lock.with(level, |count, _dispatch| {
+///         *count += 1;
+///         *count
+///     })
+/// }
+/// ```
 pub struct SpinLock<T> {
     lock: UnsafeCell<u64>,
     value: UnsafeCell<T>,

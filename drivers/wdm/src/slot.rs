@@ -2,20 +2,6 @@
 //!
 //! It follows no page: a pointer in a device extension, changed by `InterlockedExchangePointer`, is what C drivers have. Of several
 //! that take at once, one gets the value.
-//!
-//! ```
-//! use wdm::{Dispatch, NtStatus, PendingIrp, Slot};
-//!
-//! struct Card {
-//!     on_it: Slot<PendingIrp>,
-//! }
-//!
-//! fn dpc(card: &Card, dispatch: &mut Dispatch) {
-//!     if let Some(irp) = card.on_it.take() {
-//!         irp.complete(NtStatus::SUCCESS, 0, dispatch);
-//!     }
-//! }
-//! ```
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -26,6 +12,20 @@ const FULL: u8 = 1;
 const BUSY: u8 = 2;
 
 /// A place for a `T` that may be empty. At any level.
+///
+/// ```
+/// use wdm::{Dispatch, NtStatus, PendingIrp, Slot};
+///
+/// struct Card {
+///     on_it: Slot<PendingIrp>,
+/// }
+///
+/// fn dpc(card: &Card, dispatch: &mut Dispatch) {
+///     if let Some(irp) = card.on_it.take() {
+///         irp.complete(NtStatus::SUCCESS, 0, dispatch);
+///     }
+/// }
+/// ```
 pub struct Slot<T> {
     state: AtomicU8,
     value: UnsafeCell<Option<T>>,

@@ -206,6 +206,41 @@ fn the_last_user_lets_the_taker_go_on() {
 }
 
 #[test]
+fn input_and_output_of_a_control_request_are_values() {
+    let (device, mut passive) = rig(1);
+    const BUFFERED: u32 = 0x22_2000;
+    let cases = [
+        (BUFFERED, 8, 4, Ok([1, 2]), Ok(4)),
+        (BUFFERED, 7, 16, Err(NtStatus::BUFFER_TOO_SMALL), Ok(4)),
+        (BUFFERED, 16, 3, Ok([1, 2]), Err(NtStatus::BUFFER_TOO_SMALL)),
+        (BUFFERED + abi::METHOD_OUT_DIRECT, 8, 8, Ok([1, 2]), Err(NtStatus::INVALID_DEVICE_REQUEST)),
+        (
+            BUFFERED + abi::METHOD_NEITHER,
+            8,
+            8,
+            Err(NtStatus::INVALID_DEVICE_REQUEST),
+            Err(NtStatus::INVALID_DEVICE_REQUEST),
+        ),
+    ];
+    for (code, given, room, input, output) in cases {
+        let mut request = Request::control(code, given, room);
+        request.buffer[..8].copy_from_slice(&[1, 0, 0, 0, 2, 0, 0, 0]);
+        let mut irp = pended(&device, &mut request);
+        assert_eq!(irp.input::<[u32; 2]>(), input, "{given} bytes by {code:#x}");
+        assert_eq!(irp.output(&0xAABB_CCDD_u32), output, "room for {room} by {code:#x}");
+        irp.complete(NtStatus::SUCCESS, 16, &mut passive);
+        assert_eq!(fake::completed()[0].2, u64::from(room), "and no more is told than that");
+        if output.is_ok() {
+            assert_eq!(request.buffer[..4], [0xDD, 0xCC, 0xBB, 0xAA]);
+        }
+    }
+    let mut read = Request::read(0, 4);
+    let mut irp = pended(&device, &mut read);
+    assert_eq!(irp.input::<u8>(), Err(NtStatus::INVALID_DEVICE_REQUEST));
+    drop(irp);
+}
+
+#[test]
 fn another_devices_request_is_handed_back() {
     let (one, mut passive) = rig(9);
     let (other, _) = rig(9);

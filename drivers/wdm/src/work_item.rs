@@ -2,29 +2,6 @@
 //!
 //! Pages: *System Worker Threads*, *IoAllocateWorkItem*, *IoQueueWorkItem*. A work item that is queued is given away, with its state;
 //! its routine has both back, and may queue it again. Removal of the device waits for it. It is queued to `DelayedWorkQueue`.
-//!
-//! ```
-//! use wdm::{Device, Dispatch, Function, NtStatus, PendingIrp, Tag, WorkItem};
-//!
-//! /// Has a request completed where its driver may wait.
-//! fn later<T: Function>(device: &Device<T>, irp: PendingIrp, dispatch: &mut Dispatch) -> wdm::Result<()> {
-//!     let item = WorkItem::new(device, Tag::new(b"work"), dispatch)?;
-//!     if let Err((_item, irp)) = item.queue(device, irp, carry_out::<T>, dispatch) {
-//!         irp.complete(NtStatus::DELETE_PENDING, 0, dispatch);
-//!     }
-//!     Ok(())
-//! }
-//!
-//! fn carry_out<T>(
-//!     _device: &Device<T>,
-//!     irp: PendingIrp,
-//!     _item: WorkItem<T, PendingIrp>,
-//!     passive: &mut wdm::Passive,
-//! ) {
-//!     wdm::delay_milliseconds(1, passive);
-//!     irp.complete(NtStatus::SUCCESS, 0, passive);
-//! }
-//! ```
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
@@ -49,6 +26,29 @@ struct Block<T, C> {
 }
 
 /// A work item that is not queued.
+///
+/// ```
+/// use wdm::{Device, Dispatch, Function, NtStatus, PendingIrp, Tag, WorkItem};
+///
+/// /// Has a request completed where its driver may wait.
+/// fn later<T: Function>(device: &Device<T>, irp: PendingIrp, dispatch: &mut Dispatch) -> wdm::Result<()> {
+///     let item = WorkItem::new(device, Tag::new(b"work"), dispatch)?;
+///     if let Err((_item, irp)) = item.queue(device, irp, carry_out::<T>, dispatch) {
+///         irp.complete(NtStatus::DELETE_PENDING, 0, dispatch);
+///     }
+///     Ok(())
+/// }
+///
+/// fn carry_out<T>(
+///     _device: &Device<T>,
+///     irp: PendingIrp,
+///     _item: WorkItem<T, PendingIrp>,
+///     passive: &mut wdm::Passive,
+/// ) {
+///     wdm::delay_milliseconds(1, passive);
+///     irp.complete(NtStatus::SUCCESS, 0, passive);
+/// }
+/// ```
 pub struct WorkItem<T, C> {
     block: PoolBox<Block<T, C>>,
 }

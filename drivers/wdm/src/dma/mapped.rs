@@ -4,24 +4,6 @@
 //! adapter calls the driver's routine with both, at once or when map registers are free. The list is put, at `DISPATCH_LEVEL`, before
 //! its request can be had back, and so before that can be completed; what the card wrote is in the application's pages then.
 //!
-//! ```
-//! use wdm::{Device, Dispatch, DmaAdapter, Function, Mapped, NtStatus, PendingIrp};
-//!
-//! fn begin<T: Function>(device: &Device<T>, adapter: &DmaAdapter, irp: PendingIrp, dispatch: &mut Dispatch) {
-//!     let length = irp.transfer().length;
-//!     if let Err((irp, status)) = device.map(adapter, irp, 0..length, go::<T>, dispatch) {
-//!         irp.complete(status, 0, dispatch);
-//!     }
-//! }
-//!
-//! fn go<T>(_device: &Device<T>, mapped: Mapped, dispatch: &mut Dispatch) {
-//!     for _piece in mapped.elements() { /* tells the card */ }
-//!     // in the DPC at the end of the transfer:
-//!     let irp = mapped.end(dispatch);
-//!     irp.complete(NtStatus::SUCCESS, 0, dispatch);
-//! }
-//! ```
-//!
 //! What was asked for cannot be taken back, and chains of lists are not read.
 
 use core::ffi::c_void;
@@ -53,6 +35,24 @@ pub struct Element {
 
 /// A request whose pages, or a part of them, are mapped for the card. Dropping it unmaps them and fails the request, at `DISPATCH_LEVEL` and
 /// below.
+///
+/// ```
+/// use wdm::{Device, Dispatch, DmaAdapter, Function, Mapped, NtStatus, PendingIrp};
+///
+/// fn begin<T: Function>(device: &Device<T>, adapter: &DmaAdapter, irp: PendingIrp, dispatch: &mut Dispatch) {
+///     let length = irp.transfer().length;
+///     if let Err((irp, status)) = device.map(adapter, irp, 0..length, go::<T>, dispatch) {
+///         irp.complete(status, 0, dispatch);
+///     }
+/// }
+///
+/// fn go<T>(_device: &Device<T>, mapped: Mapped, dispatch: &mut Dispatch) {
+///     for _piece in mapped.elements() { /* tells the card */ }
+///     // in the DPC at the end of the transfer:
+///     let irp = mapped.end(dispatch);
+///     irp.complete(NtStatus::SUCCESS, 0, dispatch);
+/// }
+/// ```
 pub struct Mapped {
     irp: ManuallyDrop<PendingIrp>,
     list: NonNull<SCATTER_GATHER_LIST>,

@@ -4,16 +4,6 @@
 //! long as the device is started ([`CommonBuffers`]), and the pages of a request for as long as that is on the card
 //! ([`crate::Device::map`]). A card is given [`LogicalAddress`]es, which come from these two only: there is no physical address.
 //!
-//! ```
-//! use wdm::{BusMaster, Caching, CommonBuffers, Device, DmaAdapter, Function, Passive, Result};
-//!
-//! /// A card that reaches 4 GiB, in as many pieces as it takes, and is told of them in a page that it reads.
-//! fn take<T: Function>(device: &Device<T>, passive: &mut Passive) -> Result<CommonBuffers<1>> {
-//!     const CARD: BusMaster = BusMaster::new(32, 0x1_0000);
-//!     DmaAdapter::get(device, &CARD, passive)?.with_common_buffers([4096], Caching::Cached, passive)
-//! }
-//! ```
-//!
 //! There are no channels of the system's controller, no `AllocateAdapterChannel`, and no cards that want one piece at a time: their
 //! lists have one.
 
@@ -125,6 +115,16 @@ impl Lists {
 }
 
 /// The adapter of a bus master. Dropping it, at `PASSIVE_LEVEL`, gives it back, when no list of its device is mapped any more: it waits.
+///
+/// ```
+/// use wdm::{BusMaster, Caching, CommonBuffers, Device, DmaAdapter, Function, Passive, Result};
+///
+/// /// A card that reaches 4 GiB, in as many pieces as it takes, and is told of them in a page that it reads.
+/// fn take<T: Function>(device: &Device<T>, passive: &mut Passive) -> Result<CommonBuffers<1>> {
+///     const CARD: BusMaster = BusMaster::new(32, 0x1_0000);
+///     DmaAdapter::get(device, &CARD, passive)?.with_common_buffers([4096], Caching::Cached, passive)
+/// }
+/// ```
 pub struct DmaAdapter {
     adapter: NonNull<DMA_ADAPTER>,
     object: *mut DEVICE_OBJECT,
