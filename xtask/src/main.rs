@@ -1,4 +1,4 @@
-//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|coverage|stubs|rules|sentences|events|drivers`.
+//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|soak|coverage|stubs|rules|sentences|events|drivers`.
 //!
 //! It only calls other tools (cargo, gcc, apt-get) and says what it calls. It knows nothing of what they build.
 
@@ -74,6 +74,12 @@ enum Chore {
         #[arg(long, value_name = "N", default_value_t = 10_000)]
         schedules: u32,
     },
+    /// Lets random traffic of applications go to each driver for long, on 8 processors: nothing is left, and the memory stays flat
+    Soak {
+        /// So much of the machine's time; a week if not given
+        #[arg(long, value_name = "N", default_value_t = 168)]
+        hours: u32,
+    },
     /// Writes docs/coverage.md: which exports a driver has called in which test
     Coverage,
     /// Puts a routine that returns 0 and does nothing in the place of each export: a test must fail; names it in docs/coverage.md
@@ -120,6 +126,7 @@ fn main() -> ExitCode {
         Chore::Replays { runs } => run::replays(&root, runs),
         Chore::Rewind { rewinds } => run::rewinds(&root, rewinds),
         Chore::Schedules { schedules } => run::schedules(&root, schedules),
+        Chore::Soak { hours } => run::soak(&root, hours),
         Chore::Coverage => coverage::write(&root),
         Chore::Stubs { exports } => stubs::write(&root, &exports),
         Chore::Events { check } => events::write(&root, check),

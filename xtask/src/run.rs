@@ -1,4 +1,4 @@
-//! The chores that run the product itself: the demo; replays, rewinds and schedules in great number.
+//! The chores that run the product itself: the demo; replays, rewinds and schedules in great number; long traffic.
 //!
 //! What they show is decided elsewhere: in the demo's script, and in the tests of crates `engine` and `dirql`.
 
@@ -74,6 +74,17 @@ pub(crate) fn schedules(root: &Path, schedules: u32) -> Result<()> {
         call::step(&format!("{schedules} random schedules for each story of {test}"), &mut stories)?;
     }
     Ok(())
+}
+
+/// Lets so many hours of the machines' time pass, with random traffic of applications to each driver; CI does the same with few.
+///
+/// # Errors
+/// Something does not build; or something is left, or lost, or the memory grows.
+pub(crate) fn soak(root: &Path, hours: u32) -> Result<()> {
+    drivers::build(root, &drivers::default_out(root))?;
+    let mut stories = stories(root, "dirql", "soak");
+    stories.env("DIRQL_HOURS", hours.to_string());
+    call::step(&format!("{hours} hours of traffic to each driver"), &mut stories)
 }
 
 /// One file of a crate's tests, in release, with one test after the other.

@@ -9,9 +9,11 @@
 
 mod arena;
 mod blocks;
+mod by_strand;
 pub mod chooser;
 mod clock;
 mod guest;
+
 mod heap;
 mod jail;
 mod last_words;
@@ -38,6 +40,7 @@ mod view;
 pub mod windows;
 
 pub use abi::DriverPtr;
+pub use by_strand::ByStrand;
 pub use chooser::{Chooser, Defaults, Point, Question, SHARED, SLICE_END, TO_THE_CHOOSER};
 pub use guest::{
     Access, Args, Caller, DriverState, Extended, Fault, FaultKind, Guest, Reference, Runner, Special, Step,

@@ -11,6 +11,7 @@ use corosensei::stack::{Stack, StackPointer};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
 use crate::arena::arena;
+use crate::by_strand::ByStrand;
 use crate::windows::{STACKS, Window};
 
 /// A strand's number: 1 and up in the order of creation; 0 is the scheduler itself.
@@ -127,9 +128,10 @@ struct Slot {
 
 /// All strands of a machine. Lies in the arena, with the slots and coroutines in its heap.
 pub(crate) struct Strands {
-    /// Never taken away.
-    #[allow(clippy::vec_box, reason = "a slot stays where it is when there are more")]
-    slots: RefCell<Vec<Box<Slot>>>,
+    /// Of the strands that have not ended.
+    slots: RefCell<ByStrand<Slot>>,
+    /// How many strands have been made.
+    made: Cell<u32>,
     free_stacks: RefCell<Vec<u64>>,
     stacks: Cell<u64>,
     /// The strand that runs; null while the scheduler does.
@@ -140,6 +142,7 @@ impl Default for Strands {
     fn default() -> Self {
         Self {
             slots: RefCell::default(),
+            made: Cell::new(0),
             free_stacks: RefCell::default(),
             stacks: Cell::new(0),
             current: Cell::new(std::ptr::null()),
@@ -155,7 +158,7 @@ impl Strands {
 
     #[inline]
     fn running(&self) -> Option<&Slot> {
-        // SAFETY: null, or a slot, which stays where it is as long as the machine lives.
+        // SAFETY: null, or the slot of a strand that runs, which stays where it is until the strand has ended.
         unsafe { self.current.get().as_ref() }
     }
 
@@ -173,8 +176,8 @@ impl Strands {
             make_stack(slot, ArenaStack::laid(slot));
             slot
         });
-        let mut slots = self.slots.borrow_mut();
-        let id = StrandId(u32::try_from(slots.len() + 1).expect("fewer than 2^32 strands"));
+        let id = StrandId(self.made.get().checked_add(1).expect("fewer than 2^32 strands"));
+        self.made.set(id.0);
         let run = move |yielder: &Yielder<(), Gives>, ()| {
             let slot = arena().strands.running().expect("the strand itself runs");
             slot.yielder.set(yielder);
@@ -182,7 +185,9 @@ impl Strands {
         };
         let body = Coroutine::with_stack(ArenaStack::of_slot(stack), run);
         let (yielder, frame) = (Cell::new(std::ptr::null()), Cell::new(0));
-        slots.push(Box::new(Slot { id, body: UnsafeCell::new(Some(body)), stack, yielder, frame }));
+        self.slots
+            .borrow_mut()
+            .insert(id, Slot { id, body: UnsafeCell::new(Some(body)), stack, yielder, frame });
         id
     }
 
@@ -192,7 +197,7 @@ impl Strands {
     pub(crate) fn resume(&self, id: StrandId, frame: &Cell<u64>) -> Progress {
         assert!(self.current.get().is_null(), "a strand is resumed from the scheduler only");
         let slot = self.slot(id);
-        // SAFETY: a slot stays where it is; its coroutine is nobody else's, because only the scheduler resumes and the
+        // SAFETY: a slot stays where it is until its strand has ended; its coroutine is nobody else's, because only the scheduler resumes and the
         // strand itself does not look at it.
         let (slot, body) = unsafe { (&*slot, &mut *(*slot).body.get()) };
         let running = body.as_mut().expect("a strand that is resumed has not ended");
@@ -208,7 +213,8 @@ impl Strands {
         slot.frame.set(frame.replace(0));
         if result == CoroutineResult::Return(()) {
             *body = None;
-            self.free_stacks.borrow_mut().push(slot.stack);
+            let ended = self.slots.borrow_mut().remove(id);
+            self.free_stacks.borrow_mut().extend(ended.map(|slot| slot.stack));
             return Progress::Finished;
         }
         Progress::Suspended
@@ -219,11 +225,12 @@ impl Strands {
         if self.current() == id {
             return None;
         }
-        self.slots.borrow().get(index(id)).map(|slot| slot.frame.get())
+        // One that has ended has none.
+        Some(self.slots.borrow().get(id).map_or(0, |slot| slot.frame.get()))
     }
 
     fn slot(&self, id: StrandId) -> *const Slot {
-        &raw const *self.slots.borrow()[index(id)]
+        self.slots.borrow().get(id).expect("a strand that is resumed has not ended")
     }
 
     // A strand that gives way returns through frames whose calls the processor's return predictor has forgotten: the
@@ -253,8 +260,4 @@ impl Slot {
         // SAFETY: the yielder lives on this strand's own stack as long as the strand runs, and it does.
         unsafe { (*self.yielder.get()).suspend(gives) }
     }
-}
-
-const fn index(id: StrandId) -> usize {
-    id.0 as usize - 1
 }

@@ -9,6 +9,7 @@ use engine::Flow;
 use kernel::Cx;
 use kernel::io::cancel;
 use kernel::ke::{event, thread, user_apc, wait};
+use kernel::mm::pool;
 use kernel::ps;
 
 use super::Stage;
@@ -79,6 +80,12 @@ impl Stage {
             lane.idle
         });
         event::set(cx, idle, 0, false).map(|_| ())
+    }
+
+    /// Gives back what the named threads have, all of which have ended.
+    pub(super) fn forget_lanes(&self, cx: &mut Cx<'_>) -> Flow<()> {
+        let lanes = self.with(|state| std::mem::take(&mut state.lanes));
+        lanes.into_values().try_for_each(|lane| pool::free(cx, lane.idle))
     }
 
     /// Does something to the thread of this name, which has something to do.

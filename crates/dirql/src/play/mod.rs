@@ -183,6 +183,10 @@ impl Stage {
             return End::Stopped;
         }
         let idle = || self.with(|state| state.lanes.values().all(|lane| lane.at.is_none()));
-        scheduler::run_until(nt, &mut |_| *done.borrow() && idle())
+        let end = scheduler::run_until(nt, &mut |_| *done.borrow() && idle());
+        match end {
+            End::Done if self.forget_lanes(&mut nt.cx()).is_err() => End::Stopped,
+            end => end,
+        }
     }
 }
