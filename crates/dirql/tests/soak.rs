@@ -5,7 +5,11 @@
 //! `DIRQL_HOURS` says how many hours of the machine's time pass (few in CI; `cargo xtask soak` lets a week pass).
 
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test may stop where its ground gives way, and says what it measured"
+)]
 
 mod rig;
 
