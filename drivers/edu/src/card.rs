@@ -5,12 +5,12 @@
 
 use wdm::abi::{FILE_ANY_ACCESS, FILE_DEVICE_UNKNOWN, METHOD_BUFFERED, METHOD_OUT_DIRECT, ctl_code};
 use wdm::{
-    Answer, Device, Dispatch, DispatchOrBelow, Event, Function, Irp, IrpQueue, Name, NtStatus, Passive, Pdo,
+    Answer, Device, Dispatch, DispatchOrBelow, Function, Irp, ManagedQueue, Name, NtStatus, Passive, Pdo,
     Resources, Result, Rundown, SpinLock, Stop, SymbolicLink, Tag,
 };
 
 use crate::hardware::Hardware;
-use crate::work::{self, Work};
+use crate::work::{self, Current};
 use crate::{Edu, TAG};
 
 pub(crate) const FACTORIAL: u32 = ctl_code(FILE_DEVICE_UNKNOWN, 0xC00, METHOD_BUFFERED, FILE_ANY_ACCESS);
@@ -24,10 +24,9 @@ pub(crate) struct Card {
     pub(crate) address_bits: u32,
     /// There from start to stop.
     pub(crate) hardware: Rundown<Hardware>,
-    pub(crate) waiting: IrpQueue,
-    pub(crate) work: SpinLock<Work>,
-    /// Signaled while no request is on the card.
-    pub(crate) idle: Event,
+    pub(crate) waiting: ManagedQueue,
+    /// What is on the card.
+    pub(crate) current: SpinLock<Option<Current>>,
 }
 
 impl Function for Card {
@@ -42,11 +41,9 @@ impl Function for Card {
             _link: SymbolicLink::create(link, &name, passive)?,
             address_bits: pdo.hardware_setting(&Name::new("DmaBits"), 28, passive),
             hardware: Rundown::new(TAG, passive)?,
-            waiting: IrpQueue::new(usize::MAX),
-            work: SpinLock::new(Work::new()),
-            idle: Event::notification(TAG, passive)?,
+            waiting: ManagedQueue::serial(TAG, passive)?,
+            current: SpinLock::new(None),
         };
-        card.idle.set(passive);
         Ok((name, card))
     }
 
@@ -55,29 +52,26 @@ impl Function for Card {
         if device.hardware.put(hardware, passive).is_err() {
             return Err(NtStatus::INVALID_DEVICE_STATE); // it was started already
         }
-        device.work.with(passive, |work, _dispatch| {
-            (work.closed, work.paused, work.asleep) = (false, false, false);
-        });
+        device.waiting.open(passive);
         work::settle(device, passive);
         Ok(())
     }
 
     fn pause(device: &Device<Self>, passive: &mut Passive) -> Result<()> {
-        device.work.with(passive, |work, _dispatch| work.paused = true);
+        device.waiting.pause(passive);
         if work::rest(device, passive) { Ok(()) } else { Err(NtStatus::DEVICE_BUSY) }
     }
 
     fn resume(device: &Device<Self>, passive: &mut Passive) {
-        device.work.with(passive, |work, _dispatch| work.paused = false);
+        device.waiting.resume(passive);
         work::settle(device, passive);
     }
 
     fn stop(device: &Device<Self>, why: Stop, passive: &mut Passive) {
-        let comes_back = why == Stop::Rebalance;
-        device.work.with(passive, |work, _dispatch| {
-            work.paused |= comes_back;
-            work.closed |= !comes_back;
-        });
+        match why {
+            Stop::Rebalance => device.waiting.pause(passive),
+            Stop::SurpriseRemoval | Stop::Remove => device.waiting.close(passive),
+        }
         let present = why != Stop::SurpriseRemoval;
         let rested = present && work::rest(device, passive);
         let hardware = device.hardware.take(passive);
@@ -95,7 +89,7 @@ impl Function for Card {
     }
 
     fn power_down(device: &Device<Self>, passive: &mut Passive) {
-        device.work.with(passive, |work, _dispatch| work.asleep = true);
+        device.waiting.sleep(passive);
         let rested = work::rest(device, passive);
         if let Some(hardware) = device.hardware.enter(passive) {
             hardware.chip.quiet();
@@ -106,7 +100,7 @@ impl Function for Card {
     }
 
     fn power_up(device: &Device<Self>, level: &mut DispatchOrBelow) {
-        device.work.with(level, |work, _dispatch| work.asleep = false);
+        device.waiting.wake(level);
         work::settle(device, level);
     }
 

@@ -103,7 +103,8 @@ pub(crate) fn direct(
 fn mapped(device: &Device<Card>, mapped: Mapped, dispatch: &mut Dispatch) {
     let Some(hardware) = device.hardware.enter(dispatch) else {
         let irp = mapped.end(dispatch);
-        return work::end(device, irp, NtStatus::DEVICE_NOT_CONNECTED, 0, dispatch);
+        work::end(device, irp, NtStatus::DEVICE_NOT_CONNECTED, 0, dispatch);
+        return work::settle(device, dispatch);
     };
     let done = mapped.part().start;
     let direct = Direct { mapped, done, of_part: 0, moving: 0 };

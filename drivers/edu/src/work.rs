@@ -3,7 +3,9 @@
 //! Page: *Holding Incoming IRPs When A Device Is Paused*. A request that is on the card cannot be cancelled: it ends soon, or
 //! when its device is stopped. What a transfer is stands in [`crate::transfer`].
 
-use wdm::{Answer, AtMostDispatch, Device, Dispatch, DispatchOrBelow, Irp, NtStatus, Passive, PendingIrp};
+use wdm::{
+    Answer, AtMostDispatch, Device, Dispatch, DispatchOrBelow, Irp, Next, NtStatus, Passive, PendingIrp,
+};
 
 use crate::card::{Card, DIRECT, FACTORIAL};
 use crate::hardware::{BUFFER_LENGTH, Hardware};
@@ -11,17 +13,6 @@ use crate::transfer::{self, Direct};
 
 /// Milliseconds that the card may take to come to rest.
 const PATIENCE: u32 = 1000;
-
-/// The request on the card, and whether it may have another: three things close the way, independently.
-pub(crate) struct Work {
-    /// The device is not started, or is going: requests fail.
-    pub(crate) closed: bool,
-    /// The device is to be stopped or removed, or is stopped.
-    pub(crate) paused: bool,
-    /// The device is not in D0.
-    pub(crate) asleep: bool,
-    current: Option<Current>,
-}
 
 /// What is on the card.
 pub(crate) enum Current {
@@ -33,17 +24,6 @@ pub(crate) enum Current {
     Buffered(PendingIrp),
     /// A part of a direct request.
     Direct(Direct),
-}
-
-impl Work {
-    /// Before the first start.
-    pub(crate) const fn new() -> Self {
-        Self { closed: true, paused: false, asleep: false, current: None }
-    }
-
-    fn may_start(&self) -> bool {
-        !self.closed && !self.paused && !self.asleep && self.current.is_none()
-    }
 }
 
 /// The request waits its turn, if it asks for something that there is.
@@ -58,7 +38,7 @@ pub(crate) fn dispatch<'irp>(
         Err(refused) => return irp.complete(refused, 0, level),
     }
     let (irp, answer) = irp.pend();
-    match device.park(irp, |card| &card.waiting, level) {
+    match device.hold(irp, |card| &card.waiting, level) {
         Ok(()) => settle(device, level),
         Err((irp, why)) => irp.complete(why.status(), 0, level),
     }
@@ -91,28 +71,20 @@ fn length(irp: &Irp<'_>) -> wdm::Result<Option<u32>> {
 /// What waits goes on, waits or fails, as the way now is. To be called after the way has changed, and after something was put
 /// to wait, because the way may have changed meanwhile.
 pub(crate) fn settle<L: AtMostDispatch>(device: &Device<Card>, level: &mut L) {
-    if !device.work.with(level, |work, _dispatch| work.closed) {
-        return wdm::at_dispatch(level, |dispatch| next(device, dispatch));
-    }
-    while let Some(irp) = device.waiting.pop(level) {
-        irp.complete(NtStatus::DEVICE_NOT_CONNECTED, 0, level);
-    }
-}
-
-/// Gives the card the next request, if it may have one.
-fn next(device: &Device<Card>, dispatch: &mut Dispatch) {
-    let Some(hardware) = device.hardware.enter(dispatch) else { return };
-    let irp = device.work.with(dispatch, |work, dispatch| {
-        let irp = if work.may_start() { device.waiting.pop(dispatch) } else { None };
-        if irp.is_some() {
-            device.idle.clear(dispatch);
-            work.current = Some(Current::Beginning);
+    wdm::at_dispatch(level, |dispatch| {
+        let claim = |dispatch: &mut Dispatch| {
+            device.current.with(dispatch, |current, _dispatch| *current = Some(Current::Beginning));
+        };
+        while let Some(next) = device.waiting.next(dispatch, claim) {
+            match next {
+                Next::Go(irp) => match device.hardware.enter(dispatch) {
+                    Some(hardware) => begin(device, &hardware, irp, dispatch),
+                    None => end(device, irp, NtStatus::DEVICE_NOT_CONNECTED, 0, dispatch),
+                },
+                Next::Fail(irp) => irp.complete(NtStatus::DEVICE_NOT_CONNECTED, 0, dispatch),
+            }
         }
-        irp
     });
-    if let Some(irp) = irp {
-        begin(device, &hardware, irp, dispatch);
-    }
 }
 
 fn begin(device: &Device<Card>, hardware: &Hardware, mut irp: PendingIrp, dispatch: &mut Dispatch) {
@@ -139,9 +111,9 @@ pub(crate) fn give(
     dispatch: &mut Dispatch,
     start: impl FnOnce(&mut Current),
 ) {
-    let refused = device.work.with(dispatch, |work, _dispatch| match work.current {
+    let refused = device.current.with(dispatch, |current, _dispatch| match current {
         Some(Current::Beginning) => {
-            start(work.current.insert(what)); // the DPC that follows, maybe at once, waits for the lock
+            start(current.insert(what)); // the DPC that follows, maybe at once, waits for the lock
             None
         }
         _ => Some(what),
@@ -162,7 +134,7 @@ impl Current {
     }
 }
 
-/// Ends a request that had its turn. The next one has its own first.
+/// Ends a request that had its turn. Behind it, the next one is to have its own: [`settle`].
 pub(crate) fn end(
     device: &Device<Card>,
     irp: PendingIrp,
@@ -170,29 +142,26 @@ pub(crate) fn end(
     bytes: usize,
     dispatch: &mut Dispatch,
 ) {
-    device.work.with(dispatch, |work, dispatch| {
-        work.current = None;
-        device.idle.set(dispatch);
-    });
-    next(device, dispatch);
+    device.current.with(dispatch, |current, _dispatch| *current = None);
+    device.waiting.done(dispatch);
     irp.complete(status, bytes, dispatch);
 }
 
 /// The card has ended something: the DPC.
 pub(crate) fn ended(device: &Device<Card>, hardware: &Hardware, dispatch: &mut Dispatch) {
-    let ended = device.work.with(dispatch, |work, _dispatch| {
+    let ended = device.current.with(dispatch, |current, _dispatch| {
         if !hardware.chip.take_end() {
             return None;
         }
-        if let Some(Current::Direct(direct)) = &mut work.current
+        if let Some(Current::Direct(direct)) = current
             && direct.go_on(hardware)
         {
             return None;
         }
         // Of nothing, or of what only begins, there is nothing to end: somebody has given up what it was.
-        match work.current {
+        match current {
             None | Some(Current::Beginning) => None,
-            Some(_) => work.current.replace(Current::Beginning),
+            Some(_) => current.replace(Current::Beginning),
         }
     });
     match ended {
@@ -212,19 +181,18 @@ pub(crate) fn ended(device: &Device<Card>, hardware: &Hardware, dispatch: &mut D
         }
         Some(Current::Beginning) | None => {}
     }
+    settle(device, dispatch);
 }
 
 /// Waits until the card has nothing to do, but not longer than is reasonable. Whether that came.
 pub(crate) fn rest(device: &Device<Card>, passive: &mut Passive) -> bool {
-    device.idle.wait_milliseconds(PATIENCE, passive)
+    device.waiting.wait_until_idle(PATIENCE, passive)
 }
 
 /// The card will not end what it has.
 pub(crate) fn abandon(device: &Device<Card>, status: NtStatus, passive: &mut Passive) {
-    let left = device.work.with(passive, |work, dispatch| {
-        device.idle.set(dispatch);
-        work.current.take()
-    });
+    let left = device.current.with(passive, |current, _dispatch| current.take());
+    device.waiting.done(passive);
     if let Some(left) = left
         && let Some(irp) = wdm::at_dispatch(passive, |dispatch| left.into_request(dispatch))
     {

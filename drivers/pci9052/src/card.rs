@@ -5,12 +5,11 @@
 //! [`crate::control`].
 
 use wdm::{
-    Answer, AtMostDispatch, Device, DeviceInterface, Dispatch, DispatchOrBelow, Function, Irp, IrpQueue,
-    Line, Mutex, Name, NtStatus, Packet, Passive, Pdo, PendingIrp, Resources, Result, Rundown, Shared, Slot,
-    SpinLock, Stop, SymbolicLink, Tag,
+    Answer, Device, DeviceInterface, Dispatch, DispatchOrBelow, Function, Irp, IrpQueue, Line, ManagedQueue,
+    Mutex, Name, NtStatus, Packet, Passive, Pdo, PendingIrp, Resources, Result, Rundown, Shared, Slot, Stop,
+    SymbolicLink, Tag,
 };
 
-use crate::gate::{Gate, Way};
 use crate::hardware::Hardware;
 use crate::isr::Counters;
 use crate::{INTERFACE, Pci9052, TAG, control, transfer, wait};
@@ -22,11 +21,10 @@ pub(crate) struct Card {
     /// Reach registers by ports.
     pub(crate) use_ports: bool,
     stop_timeout: u32,
-    gate: SpinLock<Gate>,
     /// There from start to stop.
     pub(crate) hardware: Rundown<Hardware>,
     /// Reads and writes that wait for the card to be back.
-    pub(crate) held: IrpQueue,
+    pub(crate) held: ManagedQueue,
     /// The request that the card works for.
     pub(crate) in_flight: IrpQueue,
     /// The turn for which the peripheral was rung and has not ended, though its request may have been cancelled.
@@ -36,11 +34,6 @@ pub(crate) struct Card {
     /// CNTRL has the EEPROM's pins: one at a time.
     pub(crate) cntrl: Mutex<()>,
     pub(crate) counters: Shared<Counters>,
-}
-
-/// How a request goes on that cannot be given to the card.
-pub(crate) fn way<L: AtMostDispatch>(device: &Device<Card>, level: &mut L) -> Way {
-    device.gate.with(level, |gate, _dispatch| gate.way())
 }
 
 impl Function for Card {
@@ -56,9 +49,8 @@ impl Function for Card {
             interface: DeviceInterface::register(pdo, &INTERFACE, passive)?,
             use_ports: pdo.hardware_setting(&Name::new("UsePorts"), 0, passive) != 0,
             stop_timeout: driver.stop_timeout,
-            gate: SpinLock::new(Gate::new()),
             hardware: Rundown::new(TAG, passive)?,
-            held: IrpQueue::new(usize::MAX),
+            held: ManagedQueue::parallel(TAG, passive)?,
             in_flight: IrpQueue::new(1),
             on_card: Slot::new(),
             waiters: IrpQueue::new(1),
@@ -74,9 +66,7 @@ impl Function for Card {
             hardware.quiet(passive);
             return Err(NtStatus::INVALID_DEVICE_STATE);
         }
-        device
-            .gate
-            .with(passive, |gate, _dispatch| *gate = Gate { closed: false, paused: false, asleep: false });
+        device.held.open(passive);
         let enabled = device.interface.enable(passive);
         match enabled {
             Ok(()) => transfer::settle(device, passive),
@@ -86,22 +76,23 @@ impl Function for Card {
     }
 
     fn pause(device: &Device<Self>, passive: &mut Passive) -> Result<()> {
-        device.gate.with(passive, |gate, _dispatch| gate.paused = true);
+        device.held.pause(passive);
         let idle = device.wait_for_packets(device.stop_timeout, passive);
         if idle { Ok(()) } else { Err(NtStatus::DEVICE_BUSY) }
     }
 
     fn resume(device: &Device<Self>, passive: &mut Passive) {
-        device.gate.with(passive, |gate, _dispatch| gate.paused = false);
+        device.held.resume(passive);
         transfer::settle(device, passive);
     }
 
     fn stop(device: &Device<Self>, why: Stop, passive: &mut Passive) {
         let comes_back = why == Stop::Rebalance;
-        device.gate.with(passive, |gate, _dispatch| {
-            gate.paused |= comes_back;
-            gate.closed |= !comes_back;
-        });
+        if comes_back {
+            device.held.pause(passive);
+        } else {
+            device.held.close(passive);
+        }
         if why == Stop::SurpriseRemoval {
             if device.hardware.take(passive).is_some() {
                 Line::new("pci9052: the card is gone").print();
@@ -117,7 +108,7 @@ impl Function for Card {
     }
 
     fn power_down(device: &Device<Self>, passive: &mut Passive) {
-        device.gate.with(passive, |gate, _dispatch| gate.asleep = true);
+        device.held.sleep(passive);
         if let Some(hardware) = device.hardware.enter(passive) {
             if !device.wait_for_packets(device.stop_timeout, passive) {
                 wdm::at_dispatch(passive, |dispatch| transfer::abandon(device, dispatch));
@@ -131,12 +122,15 @@ impl Function for Card {
             hardware.windows.clear_status();
             hardware.unmask(level);
         }
-        device.gate.with(level, |gate, _dispatch| gate.asleep = false);
+        device.held.wake(level);
         transfer::settle(device, level);
     }
 
     fn cleanup<'irp>(device: &Device<Self>, irp: Irp<'irp>, passive: &mut Passive) -> Answer<'irp> {
-        for queue in [&device.waiters, &device.held, &device.in_flight] {
+        while let Some(waiting) = device.held.pop_of(irp.file(), passive) {
+            waiting.complete(NtStatus::CANCELLED, 0, passive);
+        }
+        for queue in [&device.waiters, &device.in_flight] {
             while let Some(waiting) = queue.pop_of(irp.file(), passive) {
                 waiting.complete(NtStatus::CANCELLED, 0, passive);
             }

@@ -14,10 +14,9 @@
 use core::sync::atomic::Ordering;
 
 use wdm::abi::{FILE_DEVICE_UNKNOWN, FILE_READ_ACCESS, FILE_WRITE_ACCESS, METHOD_BUFFERED, ctl_code};
-use wdm::{Answer, Device, DispatchOrBelow, Irp, NtStatus, Passive, Register, Result, User};
+use wdm::{Answer, Device, DispatchOrBelow, Irp, NtStatus, Passive, Register, Result, User, Way};
 
-use crate::card::{Card, way};
-use crate::gate::Way;
+use crate::card::Card;
 use crate::hardware::Hardware;
 use crate::registers::{CNTRL, Lcr};
 use crate::{eeprom, wait};
@@ -59,7 +58,7 @@ pub(crate) fn dispatch<'irp>(
 
 /// The card, if it is there and has power.
 fn card<'a>(device: &'a Device<Card>, level: &mut DispatchOrBelow) -> Result<User<'a, Hardware>> {
-    match way(device, level) {
+    match device.held.way(level) {
         Way::Open => device.hardware.enter(level).ok_or(NtStatus::DEVICE_NOT_CONNECTED),
         Way::Held => Err(NtStatus::DEVICE_BUSY),
         Way::Closed => Err(NtStatus::DEVICE_NOT_CONNECTED),

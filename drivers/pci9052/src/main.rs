@@ -21,7 +21,6 @@
 mod card;
 mod control;
 mod eeprom;
-mod gate;
 mod hardware;
 mod isr;
 mod registers;

@@ -6,11 +6,11 @@
 use core::sync::atomic::Ordering;
 
 use wdm::{
-    Answer, AtMostDispatch, Device, Dispatch, DispatchOrBelow, Irp, NtStatus, Packet, PendingIrp, Transfer,
+    Answer, AtMostDispatch, Device, Dispatch, DispatchOrBelow, Irp, Next, NtStatus, Packet, PendingIrp,
+    Transfer, Way,
 };
 
-use crate::card::{Card, way};
-use crate::gate::Way;
+use crate::card::Card;
 use crate::hardware::Hardware;
 use crate::registers::LOCAL_MEMORY;
 use crate::wait;
@@ -21,7 +21,7 @@ pub(crate) fn dispatch<'irp>(
     irp: Irp<'irp>,
     level: &mut DispatchOrBelow,
 ) -> Answer<'irp> {
-    let way = way(device, level);
+    let way = device.held.way(level);
     match place(irp.transfer()) {
         _ if way == Way::Closed => return irp.complete(NtStatus::DEVICE_NOT_CONNECTED, 0, level),
         None => return irp.complete(NtStatus::INVALID_PARAMETER, 0, level),
@@ -54,7 +54,7 @@ fn go<L: AtMostDispatch>(device: &Device<Card>, irp: PendingIrp, level: &mut L) 
 
 /// The request waits until the card is back.
 fn hold<L: AtMostDispatch>(device: &Device<Card>, irp: PendingIrp, level: &mut L) {
-    if let Err((irp, why)) = device.park(irp, |card| &card.held, level) {
+    if let Err((irp, why)) = device.hold(irp, |card| &card.held, level) {
         irp.complete(why.status(), 0, level);
     }
 }
@@ -62,27 +62,20 @@ fn hold<L: AtMostDispatch>(device: &Device<Card>, irp: PendingIrp, level: &mut L
 /// What waits goes on, or fails, as the way now is. To be called after the way has changed, and after something was put to
 /// wait, because the way may have changed meanwhile.
 pub(crate) fn settle<L: AtMostDispatch>(device: &Device<Card>, level: &mut L) {
-    loop {
-        let way = way(device, level);
-        if way == Way::Held {
-            return;
+    while let Some(next) = device.held.next(level, |_dispatch| ()) {
+        match next {
+            Next::Go(irp) => go(device, irp, level),
+            Next::Fail(irp) => irp.complete(NtStatus::DEVICE_NOT_CONNECTED, 0, level),
         }
-        let Some(irp) = device.held.pop(level) else {
-            if way == Way::Closed {
-                wait::fail(device, level);
-            }
-            return;
-        };
-        match way {
-            Way::Open => go(device, irp, level),
-            _ => irp.complete(NtStatus::DEVICE_NOT_CONNECTED, 0, level),
-        }
+    }
+    if device.held.way(level) == Way::Closed {
+        wait::fail(device, level);
     }
 }
 
 /// `StartIo`.
 pub(crate) fn start(device: &Device<Card>, irp: PendingIrp, packet: Packet, dispatch: &mut Dispatch) {
-    match way(device, dispatch) {
+    match device.held.way(dispatch) {
         Way::Open => {}
         Way::Held => {
             device.start_next_packet(packet, dispatch);

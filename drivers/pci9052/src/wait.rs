@@ -3,10 +3,9 @@
 //! It may wait through a stop and restart, and is cancelled like any other. Interrupts that end transfers are
 //! not for it, and those that came before are not counted, but a line that is still active interrupts at once.
 
-use wdm::{Answer, AtMostDispatch, Device, Dispatch, DispatchOrBelow, Irp, NtStatus};
+use wdm::{Answer, AtMostDispatch, Device, Dispatch, DispatchOrBelow, Irp, NtStatus, Way};
 
-use crate::card::{Card, way};
-use crate::gate::Way;
+use crate::card::Card;
 use crate::transfer::settle;
 
 /// The request waits.
@@ -15,7 +14,7 @@ pub(crate) fn start<'irp>(
     irp: Irp<'irp>,
     level: &mut DispatchOrBelow,
 ) -> Answer<'irp> {
-    match way(device, level) {
+    match device.held.way(level) {
         Way::Open => {}
         Way::Held => return irp.complete(NtStatus::DEVICE_BUSY, 0, level),
         Way::Closed => return irp.complete(NtStatus::DEVICE_NOT_CONNECTED, 0, level),

@@ -189,6 +189,7 @@
 //! | what is there from start to stop | [`Rundown`] |
 //! | pool that is owned, or by several | [`PoolBox`], [`Shared`] |
 //! | one value that is put and taken without a lock | [`Slot`] |
+//! | requests that wait while their device is stopped or asleep | [`ManagedQueue`] |
 //! | names, settings, lines for the debugger | [`SymbolicLink`], [`DeviceInterface`], [`RegistryPath`], [`Line`] |
 #![cfg_attr(not(test), no_std)]
 
@@ -206,6 +207,7 @@ mod interrupt;
 mod irp;
 pub mod irql;
 mod lock;
+mod managed_queue;
 mod packet;
 mod panic;
 mod pnp;
@@ -246,6 +248,7 @@ pub use interrupt::{
 pub use irp::{Answer, Control, FileId, Irp, PendingIrp, Returned, Transfer};
 pub use irql::{AtMostDispatch, Dirql, Dispatch, DispatchOrBelow, Passive, at_dispatch};
 pub use lock::SpinLock;
+pub use managed_queue::{ManagedQueue, Next, Way};
 pub use packet::Packet;
 pub use panic::PANIC_BUGCHECK;
 pub use pnp::Stop;

@@ -119,10 +119,19 @@ impl<T> Device<T> {
         queue: fn(&T) -> &IrpQueue,
         level: &mut L,
     ) -> Result<(), (PendingIrp, Refused)> {
+        self.park_in(queue(self), irp, level)
+    }
+
+    /// As [`Device::park`], of a queue that lies in the device, or for ever.
+    pub(crate) fn park_in<L: AtMostDispatch>(
+        &self,
+        queue: &IrpQueue,
+        irp: PendingIrp,
+        level: &mut L,
+    ) -> Result<(), (PendingIrp, Refused)> {
         if !irp.is_of(self) {
             return Err((irp, Refused::Foreign));
         }
-        let queue = queue(self);
         queue.chain.with(level, |chain, _dispatch| {
             if chain.length >= queue.capacity {
                 return Err((irp, Refused::Full));

@@ -13,7 +13,7 @@ use crate::fake::{self, Request};
 use crate::irp::{Owned, PendingIrp};
 use crate::irql::{Passive, at_dispatch};
 use crate::pool::{PoolBox, Tag};
-use crate::{FileId, IrpQueue, Refused, Rundown, SpinLock};
+use crate::{FileId, IrpQueue, ManagedQueue, Next, Refused, Rundown, SpinLock, Way};
 
 const TAG: Tag = Tag::new(b"test");
 
@@ -301,4 +301,86 @@ fn a_device_does_not_go_before_what_was_tied_to_it() {
     device.ties.expect_none();
     core::mem::forget(device.tie());
     device.ties.expect_none();
+}
+
+/// A device with a managed queue, and requests that it holds.
+fn managed(serial: bool) -> (Device<ManagedQueue>, Passive) {
+    // SAFETY: the fake processor is at PASSIVE_LEVEL.
+    let mut passive = unsafe { Passive::assume() };
+    let make = if serial { ManagedQueue::serial } else { ManagedQueue::parallel };
+    let queue = make(TAG, &mut passive).unwrap();
+    (Device::unattached(queue, &mut passive), passive)
+}
+
+fn hold(device: &Device<ManagedQueue>, request: &mut Request, passive: &mut Passive) {
+    let irp = NonNull::from(&mut request.irp);
+    device.remove_lock.acquire(irp.as_ptr().cast()).unwrap();
+    // SAFETY: the request is the test's, and its lock was taken.
+    let irp = unsafe { PendingIrp::from_raw(irp, &raw const device.remove_lock) };
+    assert!(device.hold(irp, |queue| queue, passive).is_ok());
+}
+
+/// What comes next, ended: whether it was for the card.
+fn next(device: &Device<ManagedQueue>, passive: &mut Passive) -> Option<bool> {
+    let mut claimed = false;
+    let next = device.next(passive, |_dispatch| claimed = true);
+    next.map(|next| match next {
+        Next::Go(irp) => {
+            assert!(claimed);
+            irp.complete(NtStatus::SUCCESS, 0, passive);
+            true
+        }
+        Next::Fail(irp) => {
+            assert!(!claimed);
+            irp.complete(NtStatus::DEVICE_NOT_CONNECTED, 0, passive);
+            false
+        }
+    })
+}
+
+#[test]
+fn requests_wait_while_their_device_is_stopped_or_asleep_and_fail_when_it_has_gone() {
+    let (device, mut passive) = managed(false);
+    let mut all = requests::<4>();
+    for request in &mut all {
+        hold(&device, request, &mut passive);
+    }
+    let passive = &mut passive;
+    assert_eq!((device.way(passive), next(&device, passive)), (Way::Closed, Some(false)), "not yet started");
+    device.open(passive);
+    assert_eq!((device.way(passive), next(&device, passive)), (Way::Open, Some(true)));
+    device.pause(passive);
+    device.sleep(passive);
+    device.resume(passive);
+    assert_eq!((device.way(passive), next(&device, passive)), (Way::Held, None), "it is still asleep");
+    device.pause(passive);
+    device.wake(passive);
+    assert_eq!(next(&device, passive), None, "it is still paused");
+    device.resume(passive);
+    assert_eq!(next(&device, passive), Some(true));
+    device.pause(passive);
+    device.close(passive);
+    assert_eq!((device.way(passive), next(&device, passive)), (Way::Closed, Some(false)));
+    assert_eq!((next(&device, passive), fake::completed().len(), fake::locked()), (None, 4, 0));
+}
+
+#[test]
+fn a_serial_queue_gives_the_next_request_when_the_card_is_done() {
+    let (device, mut passive) = managed(true);
+    let mut all = requests::<3>();
+    for request in &mut all {
+        hold(&device, request, &mut passive);
+    }
+    let passive = &mut passive;
+    assert!(device.wait_until_idle(0, passive));
+    device.open(passive);
+    assert_eq!((next(&device, passive), next(&device, passive)), (Some(true), None));
+    assert!(!device.wait_until_idle(0, passive));
+    device.pause(passive);
+    device.done(passive);
+    assert!(device.wait_until_idle(0, passive));
+    assert_eq!(next(&device, passive), None, "idle, and paused");
+    device.close(passive);
+    assert_eq!((next(&device, passive), next(&device, passive)), (Some(false), Some(false)));
+    assert_eq!(fake::completed().len(), 3);
 }
