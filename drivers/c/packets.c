@@ -235,7 +235,15 @@ static NTSTATUS NTAPI DispatchTransfer(PDEVICE_OBJECT Device, PIRP Irp)
     return STATUS_PENDING;
 }
 
-/* ---- files that are closed late ---- */
+/* ---- files that are closed, some of them late ---- */
+
+static NTSTATUS NTAPI DispatchCleanup(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+
+    DbgPrint("packets: cleanup of way %u\n", Extension->Way);
+    return Complete(Irp, STATUS_SUCCESS, 0);
+}
 
 static NTSTATUS NTAPI DispatchClose(PDEVICE_OBJECT Device, PIRP Irp)
 {
@@ -378,7 +386,7 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
     Driver->MajorFunction[IRP_MJ_CREATE] = DispatchSucceed;
-    Driver->MajorFunction[IRP_MJ_CLEANUP] = DispatchSucceed;
+    Driver->MajorFunction[IRP_MJ_CLEANUP] = DispatchCleanup;
     Driver->MajorFunction[IRP_MJ_CLOSE] = DispatchClose;
     Driver->MajorFunction[IRP_MJ_READ] = DispatchTransfer;
     Driver->MajorFunction[IRP_MJ_WRITE] = DispatchTransfer;

@@ -215,14 +215,20 @@ static VOID NTAPI StartIo(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
     KIRQL OldIrql;
+    BOOLEAN Cancelled;
 
     IoAcquireCancelSpinLock(&OldIrql);
-    if (Irp != Device->CurrentIrp || Irp->Cancel) {
-        IoReleaseCancelSpinLock(OldIrql);
+    if (Irp != Device->CurrentIrp || IoSetCancelRoutine(Irp, NULL) == NULL) {
+        IoReleaseCancelSpinLock(OldIrql); /* CancelWrite has it, and starts the next one */
         return;
     }
-    IoSetCancelRoutine(Irp, NULL); /* from here on it can only be transferred */
+    Cancelled = Irp->Cancel; /* before IoStartPacket had set the routine; else from here on it can only be transferred */
     IoReleaseCancelSpinLock(OldIrql);
+    if (Cancelled) {
+        IoStartNextPacket(Device, TRUE);
+        CompleteCancelled(Extension, Irp);
+        return;
+    }
     KeSetTimer(&Extension->WriteTimer, FromNow(WRITE_LATENCY_MS), &Extension->WriteDpc);
 }
 

@@ -24,7 +24,7 @@ static ULONG (*const Stories[])(VOID) = {
     FilterRaises, ThroughTheKernel, InADpc, OwnWalk, /* from 8 on */
     Restored, OwnLanguageHandler, DispatchRaises, StartIoRaises, /* from 12 on */
     QueryRaises, ModeOfZw, WhatPagesRaise, CapturesAll, /* from 16 on */
-    HandledOnExpanded,
+    HandledOnExpanded, UnwindsPlainly, /* from 20 on */
 };
 
 static ULONG (*const Bugs[])(VOID) = {

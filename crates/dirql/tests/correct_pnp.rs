@@ -188,6 +188,11 @@ fn interfaces_are_listed_as_they_were_registered() {
 }
 
 #[test]
+fn an_interface_has_a_key_of_its_own_in_the_registry() {
+    order(&run(0, "wait 1ms"), &["interface's key: kept"]);
+}
+
+#[test]
 fn a_device_that_does_not_start_again_is_gone_when_its_last_file_is_closed() {
     let script = "open @ as card; stop-device; start-device expect failure; open @ as late expect failure; \
                   ioctl card 0x223810; close card; wait 1ms";

@@ -94,6 +94,11 @@ fn a_language_handler_of_the_drivers_own_is_called_as_documented() {
 }
 
 #[test]
+fn a_language_handler_unwinds_plainly_too() {
+    tell(21, 3);
+}
+
+#[test]
 fn an_irp_whose_dispatch_routine_raised_is_for_whoever_caught_that() {
     tell(14, 3);
 }

@@ -60,6 +60,52 @@ fn packets_move_bytes_in_each_way_of_getting_at_a_buffer() {
     }
 }
 
+#[test]
+fn pages_that_lie_apart_are_one_transfer_to_the_driver() {
+    let machine = start(|| bench().checked(true));
+    let file = machine.open_unbuffered(&device("Direct")).unwrap();
+    // Each page of a read is filled with another byte.
+    let read = file.read_scatter(3 * 4096, Some(5)).unwrap();
+    assert_eq!([read[0], read[4095], read[4096], read[8191], read[8192], read[12_287]], [5, 5, 6, 6, 7, 7]);
+    assert_eq!(read.len(), 3 * 4096);
+    let bytes: Vec<u8> = (0..2 * 4096).map(|index| if index < 4096 { 1 } else { 10 }).collect();
+    assert_eq!(file.write_gather(&bytes, Some(0)).unwrap(), 8192);
+    assert_eq!(state(&machine.open(&device("Direct")).unwrap())[..6], [2, 2, 0, 0, 4096 * 11, 2]);
+    let buffered = machine.open_overlapped(&device("Direct")).unwrap();
+    match buffered.read_scatter(4096, Some(0)) {
+        Err(dirql::Error::Status { status, .. }) if status == NtStatus::INVALID_PARAMETER.0 => {}
+        other => panic!("{other:?}"),
+    }
+    file.close().unwrap();
+    buffered.close().unwrap();
+    let report = machine.finish();
+    report.expect_clean();
+    assert_eq!(report.sums.still_allocated(), 0, "{report}");
+}
+
+#[test]
+fn a_handle_that_a_process_inherits_keeps_the_file_open() {
+    let machine = start(bench);
+    let file = machine.open(&device("Buffered")).unwrap();
+    let own = machine.open(&device("Direct")).unwrap();
+    let alone = machine.begin_process_inheriting("alone.exe").unwrap();
+    assert!(machine.within(alone, || file.read(4)).is_err(), "nothing is inherited unless it is said");
+    file.set_inherit(true).unwrap();
+    let child = machine.begin_process_inheriting("child.exe").unwrap();
+    assert_eq!(machine.within(child, || file.read_at(4, Some(9))).unwrap(), [9; 4]);
+    assert!(machine.within(child, || own.read(4)).is_err());
+    let cleanups =
+        |machine: &Machine| machine.prints().iter().filter(|line| line.contains("cleanup")).count();
+    file.close().unwrap();
+    assert_eq!(cleanups(&machine), 0, "the child has it open");
+    machine.end_process(child);
+    assert_eq!(cleanups(&machine), 1);
+    machine.end_process(alone);
+    own.close().unwrap();
+    assert_eq!(cleanups(&machine), 2);
+    machine.finish().expect_clean();
+}
+
 /// A packet that is held, and three behind it.
 fn four<'m>(queue: &'m Handle<'m>, file: &Handle<'_>) -> [Request<'m>; 4] {
     ask(file, MODE, &[HELD]);

@@ -21,12 +21,36 @@ static BOOLEAN IsListed(PDEVICE_EXTENSION Extension)
     return Same;
 }
 
+/* Opens the interface's own key, for each of which there is one; what is written there is there the next time. */
+static BOOLEAN KeepsWords(PDEVICE_EXTENSION Extension)
+{
+    UCHAR Buffer[sizeof(KEY_VALUE_PARTIAL_INFORMATION) + sizeof(ULONG)];
+    PKEY_VALUE_PARTIAL_INFORMATION Value = (PKEY_VALUE_PARTIAL_INFORMATION)Buffer;
+    UNICODE_STRING Name = RTL_CONSTANT_STRING(L"Word");
+    ULONG Word = 0x600D, Length;
+    HANDLE Key = NULL;
+    NTSTATUS Status;
+
+    if (!NT_SUCCESS(IoOpenDeviceInterfaceRegistryKey(&Extension->Interface, KEY_WRITE, &Key)) || Key == NULL) {
+        return FALSE;
+    }
+    Status = ZwSetValueKey(Key, &Name, 0, REG_DWORD, &Word, sizeof(Word));
+    ZwClose(Key);
+    if (!NT_SUCCESS(Status) || !NT_SUCCESS(IoOpenDeviceInterfaceRegistryKey(&Extension->Interface, KEY_READ, &Key))) {
+        return FALSE;
+    }
+    Status = ZwQueryValueKey(Key, &Name, KeyValuePartialInformation, Value, sizeof(Buffer), &Length);
+    ZwClose(Key);
+    return NT_SUCCESS(Status) && Value->Type == REG_DWORD && *(PULONG)Value->Data == Word;
+}
+
 static VOID EnableInterface(PDEVICE_EXTENSION Extension)
 {
     NTSTATUS Status = IoSetDeviceInterfaceState(&Extension->Interface, TRUE);
 
     DbgPrint("interface: %s, %s\n", NT_SUCCESS(Status) ? "enabled" : "not enabled",
              IsListed(Extension) ? "listed as registered" : "listed otherwise");
+    DbgPrint("interface's key: %s\n", KeepsWords(Extension) ? "kept" : "lost");
 }
 
 static VOID DisableInterface(PDEVICE_EXTENSION Extension)

@@ -64,6 +64,7 @@ NTSYSAPI PVOID NTAPI RtlVirtualUnwind(ULONG Kind, ULONG64 ImageBase, ULONG64 Pc,
                                       PCONTEXT Context, PVOID *Data, PULONG64 Frame, PVOID Pointers);
 NTSYSAPI VOID NTAPI RtlUnwindEx(PVOID Frame, PVOID Ip, PEXCEPTION_RECORD Record, PVOID Value, PCONTEXT Context,
                                 PVOID History);
+NTSYSAPI VOID NTAPI RtlUnwind(PVOID Frame, PVOID Ip, PEXCEPTION_RECORD Record, PVOID Value);
 NTSYSAPI PVOID NTAPI RtlPcToFileHeader(PVOID Pc, PVOID *Base);
 NTSYSAPI VOID NTAPI ExRaiseAccessViolation(VOID);
 NTSYSAPI VOID NTAPI ExRaiseDatatypeMisalignment(VOID);

@@ -118,6 +118,7 @@ static ULONG CapturesAll(void)
 }
 
 static ULONG64 HandlerSaw[8];
+static BOOLEAN Plainly; /* the handler unwinds by RtlUnwind */
 
 /* The language handler of Guarded: sends exceptions to its landing place, and counts unwinds. */
 EXCEPTION_DISPOSITION NTAPI OwnHandler(PEXCEPTION_RECORD Record, PVOID Frame, PCONTEXT Context,
@@ -134,6 +135,9 @@ EXCEPTION_DISPOSITION NTAPI OwnHandler(PEXCEPTION_RECORD Record, PVOID Frame, PC
     HandlerSaw[5] = Context->Rip;
     HandlerSaw[6] = Dispatcher->EstablisherFrame;
     HandlerSaw[7] = Dispatcher->ImageBase + Dispatcher->FunctionEntry->BeginAddress;
+    if (Plainly) {
+        RtlUnwind(Frame, (PVOID)(ULONG_PTR)(Dispatcher->ImageBase + HandlerSaw[4]), Record, (PVOID)0x55);
+    }
     RtlUnwindEx(Frame, (PVOID)(ULONG_PTR)(Dispatcher->ImageBase + HandlerSaw[4]), Record, (PVOID)0x77, Context, NULL);
     return ExceptionContinueSearch;
 }
@@ -196,6 +200,21 @@ static ULONG OwnLanguageHandler(void)
     CHECK(HandlerSaw[3] == (ULONG64)(ULONG_PTR)GuardedCall);
     CHECK(HandlerSaw[5] >= (ULONG64)(ULONG_PTR)ReadAt && HandlerSaw[5] < (ULONG64)(ULONG_PTR)ReadAt + 16);
     CHECK(HandlerSaw[7] == (ULONG64)(ULONG_PTR)Guarded);
+    return 0;
+}
+
+/* RtlUnwind goes to the same place, with the value that it is given. */
+static ULONG UnwindsPlainly(void)
+{
+    ULONG64 Frame = 0, Answer;
+
+    RtlZeroMemory(HandlerSaw, sizeof(HandlerSaw));
+    Plainly = TRUE;
+    Answer = Guarded(Faults, 0x30, &Frame);
+    Plainly = FALSE;
+    CHECK(Answer == 0x155);
+    CHECK(HandlerSaw[0] == 1 && HandlerSaw[1] == EXCEPTION_TARGET_UNWIND);
+    CHECK(HandlerSaw[2] == Frame && HandlerSaw[6] == Frame);
     return 0;
 }
 

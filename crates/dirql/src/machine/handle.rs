@@ -36,6 +36,17 @@ impl Machine {
         Ok(opened)
     }
 
+    /// Opens a device as [`Machine::open_overlapped`] and with `FILE_FLAG_NO_BUFFERING`, as [`Handle::read_scatter`] needs it.
+    ///
+    /// # Errors
+    /// As [`Machine::open`].
+    pub fn open_unbuffered(&self, path: &str) -> Result<Handle<'_>, Error> {
+        let options = abi::FILE_NO_INTERMEDIATE_BUFFERING;
+        let opened = self.open_as(path, OpenOptions { options, ..OpenOptions::default() })?;
+        self.overlapped.borrow_mut().push(opened.handle);
+        Ok(opened)
+    }
+
     fn open_as(&self, path: &str, options: OpenOptions) -> Result<Handle<'_>, Error> {
         let what = format!("CreateFile of {path}");
         let name = path.to_owned();
@@ -144,6 +155,52 @@ impl Handle<'_> {
     /// As [`Handle::write`].
     pub fn read_at(&self, length: u32, offset: Option<u64>) -> Result<Vec<u8>, Error> {
         self.ask("ReadFile", Transfer::Read { length, offset }).map(|end| end.data)
+    }
+
+    /// Reads up to `length` bytes into pages that do not lie beside each other (`ReadFileScatter`).
+    ///
+    /// # Errors
+    /// As [`Handle::write`]; [`Error::Status`] with STATUS_INVALID_PARAMETER if it was not opened by [`Machine::open_unbuffered`].
+    pub fn read_scatter(&self, length: u32, offset: Option<u64>) -> Result<Vec<u8>, Error> {
+        self.scattered("ReadFileScatter", None, length, offset).map(|end| end.data)
+    }
+
+    /// Writes from such pages (`WriteFileGather`); how many bytes were written.
+    ///
+    /// # Errors
+    /// As [`Handle::read_scatter`].
+    pub fn write_gather(&self, data: &[u8], offset: Option<u64>) -> Result<u64, Error> {
+        self.scattered("WriteFileGather", Some(data.to_vec()), 0, offset).map(|end| end.information)
+    }
+
+    fn scattered(
+        &self,
+        name: &str,
+        data: Option<Vec<u8>>,
+        length: u32,
+        offset: Option<u64>,
+    ) -> Result<Completion, Error> {
+        let (handle, what) = (self.handle, format!("{name} on {}", self.path));
+        let end = self.machine.on_thread(&what, move |cx| {
+            let end = transfer::scattered(cx, handle, data.as_deref(), length, offset)?;
+            Ok(outside(|| end.clone()))
+        })?;
+        if end.is_success() { Ok(end) } else { Err(Error::Status { what, status: end.status }) }
+    }
+
+    /// A process that is begun by [`Machine::begin_process_inheriting`] from now on has it too, or not (`SetHandleInformation`).
+    ///
+    /// # Errors
+    /// [`Error::Status`]; [`Error::Stopped`].
+    pub fn set_inherit(&self, inherit: bool) -> Result<(), Error> {
+        let handle = self.handle;
+        let set = self
+            .machine
+            .on_thread("SetHandleInformation", move |cx| Ok(ob::handle::set_inherit(cx, handle, inherit)))?;
+        set.map_err(|status| Error::Status {
+            what: format!("SetHandleInformation of {}", self.path),
+            status: status.0,
+        })
     }
 
     /// A device control request; what came out.

@@ -30,6 +30,18 @@ impl Machine {
         Ok(Process(process))
     }
 
+    /// As [`Machine::begin_process`], by the process that asks, whose handles it inherits ([`crate::Handle::set_inherit`]): each is used
+    /// within either process then, and the driver hears of the file's end when both have closed it.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub fn begin_process_inheriting(&self, name: &str) -> Result<Process, Error> {
+        let parent = self.process.get();
+        let child = self.begin_process(name)?;
+        self.on_thread("CreateProcess", move |cx| ob::handle::inherit(cx, parent, child.0))?;
+        Ok(child)
+    }
+
     /// The application that asks from here on belongs to such a user: what it opens is checked against that. At first it is an
     /// administrator's. Handles that are open stay as they are.
     ///

@@ -5,11 +5,14 @@
 use abi::NtStatus;
 use engine::Flow;
 use kernel::Cx;
-use kernel::io::file::{self, Answer, Buffer, Operation, Overlapped};
+use kernel::io::file::{self, Answer, Buffer, Operation, Overlapped, Segments};
 use kernel::io::information;
 use kernel::mm::user;
 use kernel::ob::Handle;
 use kernel::ps;
+
+/// Bytes of a page.
+const PAGE: usize = 0x1000;
 
 /// A request with its data.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -173,6 +176,52 @@ pub(crate) fn allocate(cx: &mut Cx<'_>, bytes: &[u8]) -> Flow<Option<Buffer>> {
 pub(crate) fn store(cx: &mut Cx<'_>, address: u64, bytes: &[u8]) -> Flow<Completion> {
     let stored = user::store(cx, address, bytes)?;
     Ok(Completion::status(stored.map_or(NtStatus::ACCESS_VIOLATION, |()| NtStatus::SUCCESS)))
+}
+
+/// `ReadFileScatter` or, with data, `WriteFileGather`, whose end is waited for: each page of the transfer lies in memory of its own.
+pub(crate) fn scattered(
+    cx: &mut Cx<'_>,
+    handle: Handle,
+    data: Option<&[u8]>,
+    length: u32,
+    offset: Option<u64>,
+) -> Flow<Completion> {
+    let length = data.map_or(length, |data| u32::try_from(data.len()).expect("a test's data are bounded"));
+    let mut pages = Vec::new();
+    // The first page of the transfer is the last one that the application got.
+    let zeros = [0; PAGE];
+    for index in (0..(length as usize).div_ceil(PAGE)).rev() {
+        let bytes = data.map_or(&zeros[..], |data| &data[index * PAGE..data.len().min((index + 1) * PAGE)]);
+        let Some(page) = allocate(cx, bytes)? else {
+            return Ok(Completion::status(NtStatus::INSUFFICIENT_RESOURCES));
+        };
+        pages.insert(0, page.address);
+    }
+    let array: Vec<u8> = pages.iter().flat_map(|page| page.to_le_bytes()).collect();
+    let (Some(array), Some(overlapped)) = (allocate(cx, &array)?, Overlapped::new(cx)?) else {
+        return Ok(Completion::status(NtStatus::INSUFFICIENT_RESOURCES));
+    };
+    let (segments, offset) = (Segments { array: array.address, length }, offset.map(u64::cast_signed));
+    let operation = match data {
+        None => Operation::Scatter(segments, offset),
+        Some(_) => Operation::Gather(segments, offset),
+    };
+    let mut answer = file::start(cx, handle, operation, &overlapped)?;
+    if answer.status == NtStatus::PENDING {
+        answer = overlapped.wait(cx)?;
+    }
+    overlapped.free(cx)?;
+    let mut read = Vec::new();
+    let came =
+        if data.is_some() || answer.status.is_error() { 0 } else { answer.information.min(length.into()) };
+    for page in &pages {
+        let more = usize::try_from(came).unwrap_or(0).saturating_sub(read.len()).min(PAGE);
+        read.extend(user::read(cx, *page, more).map_err(|bad| cx.bad_pointer(bad))?);
+    }
+    for page in pages.into_iter().chain([array.address]) {
+        user::free(cx, page);
+    }
+    Ok(Completion { status: answer.status.0, information: answer.information, data: read })
 }
 
 /// A request that was begun on an overlapped handle.

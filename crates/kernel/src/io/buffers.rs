@@ -9,12 +9,15 @@ use abi::{
     METHOD_IN_DIRECT, METHOD_NEITHER, NtStatus,
 };
 use engine::Flow;
+use engine::windows::PAGE;
 
+use super::operation::Segments;
 use super::packet::Packet;
 use crate::cx::{Cx, Kernel};
 use crate::exports::data::USER_PROBE_ADDRESS;
 use crate::mm::{mdl, mdl_lock, pool};
 use crate::ob::handle::Mode;
+use crate::verdict::Verdict;
 
 /// A buffer of the requester's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -64,6 +67,47 @@ pub(crate) fn for_transfer(
         return Ok(Err(NtStatus::ACCESS_VIOLATION));
     }
     packet.set(IRP::UserBuffer, DriverPtr::new(buffer.address));
+    Ok(Ok(()))
+}
+
+/// As [`for_transfer`], of an application's pages, each of which lies elsewhere: the driver gets one MDL of all.
+///
+/// # Errors
+/// As there; a verdict that names a device that would copy.
+pub(crate) fn for_segments(
+    cx: &mut Cx<'_>,
+    packet: &mut Packet,
+    device: DriverPtr<DEVICE_OBJECT>,
+    segments: Segments,
+    way: Way,
+) -> Flow<Result<(), NtStatus>> {
+    let Segments { array, length } = segments;
+    if length == 0 {
+        return Ok(Ok(()));
+    }
+    if cx.read(device + DEVICE_OBJECT::Flags)? & DO_DIRECT_IO == 0 {
+        let what = "ReadFileScatter and WriteFileGather on a device without DO_DIRECT_IO";
+        return Err(cx.stop(Verdict::not_implemented(what)));
+    }
+    let mut pages = Vec::new();
+    for index in 0..u64::from(length).div_ceil(PAGE) {
+        let page: Result<u64, _> = cx.engine().read(DriverPtr::new(array).index(index));
+        match page {
+            Ok(page) if page % PAGE != 0 => return Ok(Err(NtStatus::INVALID_PARAMETER)),
+            Ok(page) if page < USER_PROBE_ADDRESS => pages.push(page),
+            _ => return Ok(Err(NtStatus::ACCESS_VIOLATION)),
+        }
+    }
+    let list = mdl::create(cx, pages[0], length)?;
+    if list.is_null() {
+        return Ok(Err(NtStatus::INSUFFICIENT_RESOURCES));
+    }
+    let operation = if way == Way::In { IoWriteAccess } else { IoReadAccess };
+    if mdl_lock::lock_pages(cx, list, &pages, operation)?.is_err() {
+        mdl::io_free(cx, list)?;
+        return Ok(Err(NtStatus::ACCESS_VIOLATION));
+    }
+    packet.set(IRP::MdlAddress, list);
     Ok(Ok(()))
 }
 

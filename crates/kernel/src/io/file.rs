@@ -25,7 +25,7 @@ use crate::ob::names::Target;
 use crate::ob::{self, Handle, Kind, Procedures};
 use crate::{ke, pnp};
 
-pub use super::operation::Operation;
+pub use super::operation::{Operation, Segments};
 pub use super::overlapped::Overlapped;
 pub use super::send::Answer;
 pub use super::transfer::{Buffer, device_control, perform, read, start, write};

@@ -19,6 +19,10 @@ pub enum Operation {
     Read(Buffer, Option<i64>),
     /// `WriteFile`.
     Write(Buffer, Option<i64>),
+    /// `ReadFileScatter`: so many bytes to the pages of an array of addresses.
+    Scatter(Segments, Option<i64>),
+    /// `WriteFileGather`: from them.
+    Gather(Segments, Option<i64>),
     /// `DeviceIoControl` with a control code, input and output.
     Control(u32, Buffer, Buffer),
     /// As `Control`, as an internal one; drivers only.
@@ -35,6 +39,15 @@ pub enum Operation {
     List(Listing),
     /// What is known of the volume, of this class.
     QueryVolume(u32, Buffer),
+}
+
+/// Pages that need not lie beside each other: an array of `FILE_SEGMENT_ELEMENT`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Segments {
+    /// Where the array is.
+    pub array: u64,
+    /// Bytes of the transfer.
+    pub length: u32,
 }
 
 /// What `ZwQueryDirectoryFile` asks for.
@@ -57,6 +70,8 @@ impl Operation {
         match self {
             Self::Read(..) => "ReadFile",
             Self::Write(..) => "WriteFile",
+            Self::Scatter(..) => "ReadFileScatter",
+            Self::Gather(..) => "WriteFileGather",
             Self::Control(..) | Self::InternalControl(..) => "DeviceIoControl",
             Self::FsControl(..) => "ZwFsControlFile",
             Self::Flush => "FlushFileBuffers",
@@ -84,6 +99,9 @@ impl Operation {
                 Some(offset) => format!("{file}, {} bytes at {offset}", buffer.length),
                 None => format!("{file}, {} bytes", buffer.length),
             },
+            Self::Scatter(segments, offset) | Self::Gather(segments, offset) => {
+                format!("{file}, {} bytes at {}", segments.length, offset.unwrap_or(0))
+            }
             Self::Control(code, input, output)
             | Self::InternalControl(code, input, output)
             | Self::FsControl(code, input, output) => {
@@ -101,8 +119,8 @@ impl Operation {
 
     pub(crate) const fn major(&self) -> u8 {
         match self {
-            Self::Read(..) => IRP_MJ_READ,
-            Self::Write(..) => IRP_MJ_WRITE,
+            Self::Read(..) | Self::Scatter(..) => IRP_MJ_READ,
+            Self::Write(..) | Self::Gather(..) => IRP_MJ_WRITE,
             Self::Control(..) => IRP_MJ_DEVICE_CONTROL,
             Self::InternalControl(..) => IRP_MJ_INTERNAL_DEVICE_CONTROL,
             Self::FsControl(..) => IRP_MJ_FILE_SYSTEM_CONTROL,
@@ -117,8 +135,8 @@ impl Operation {
     /// The access a handle must have.
     pub(crate) fn access(&self) -> u32 {
         match self {
-            Self::Read(..) => FILE_READ_DATA,
-            Self::Write(..) | Self::Flush => FILE_WRITE_DATA,
+            Self::Read(..) | Self::Scatter(..) => FILE_READ_DATA,
+            Self::Write(..) | Self::Gather(..) | Self::Flush => FILE_WRITE_DATA,
             // `FILE_READ_ACCESS` is 1, `FILE_WRITE_ACCESS` 2: the same bits.
             Self::Control(code, ..) | Self::InternalControl(code, ..) | Self::FsControl(code, ..) => {
                 *code >> 14 & 3
@@ -130,7 +148,10 @@ impl Operation {
 
     pub(crate) const fn offset(&self) -> Option<Option<i64>> {
         match self {
-            Self::Read(_, offset) | Self::Write(_, offset) => Some(*offset),
+            Self::Read(_, offset)
+            | Self::Write(_, offset)
+            | Self::Scatter(_, offset)
+            | Self::Gather(_, offset) => Some(*offset),
             _ => None,
         }
     }

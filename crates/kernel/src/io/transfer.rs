@@ -4,9 +4,9 @@
 //! User APCs are not here.
 
 use abi::{
-    DriverPtr, FILE_APPEND_DATA, FILE_OBJECT, FILE_WRITE_DATA, FO_ALERTABLE_IO, FO_SYNCHRONOUS_IO,
-    IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_DEFER_IO_COMPLETION, IRP_MN_QUERY_DIRECTORY,
-    IRP_READ_OPERATION, IRP_WRITE_OPERATION, KEVENT, NtStatus,
+    DriverPtr, FILE_APPEND_DATA, FILE_OBJECT, FILE_WRITE_DATA, FO_ALERTABLE_IO, FO_NO_INTERMEDIATE_BUFFERING,
+    FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_DEFER_IO_COMPLETION,
+    IRP_MN_QUERY_DIRECTORY, IRP_READ_OPERATION, IRP_WRITE_OPERATION, KEVENT, NtStatus,
 };
 use engine::Flow;
 
@@ -283,6 +283,11 @@ fn send(
         Ok(offset) => offset,
         Err(status) => return Ok(Sent::Refused(status)),
     };
+    // Only whole pages, from and to which nothing is copied on the way.
+    let unbuffered = cx.read(file + FILE_OBJECT::Flags)? & FO_NO_INTERMEDIATE_BUFFERING != 0;
+    if matches!(operation, Operation::Scatter(..) | Operation::Gather(..)) && !unbuffered {
+        return Ok(Sent::Refused(NtStatus::INVALID_PARAMETER));
+    }
     let device = stack::related_device(cx, file)?;
     let stack_size = cx.read(device + abi::DEVICE_OBJECT::StackSize)?;
     let Some(mut packet) = allocate::packet(cx, stack_size, Origin::System)? else {
@@ -369,6 +374,12 @@ fn fill(packet: &mut Packet, operation: Operation, offset: i64, key: u32) {
             packet.set_next(IO_STACK_LOCATION::Parameters_Read_Key, key);
             packet.set_next(IO_STACK_LOCATION::Parameters_Read_ByteOffset, offset);
         }
+        Operation::Scatter(segments, _) | Operation::Gather(segments, _) => {
+            // Reads and writes have the same parameters.
+            packet.set_next(IO_STACK_LOCATION::Parameters_Read_Length, segments.length);
+            packet.set_next(IO_STACK_LOCATION::Parameters_Read_Key, key);
+            packet.set_next(IO_STACK_LOCATION::Parameters_Read_ByteOffset, offset);
+        }
         Operation::Write(buffer, _) => {
             packet.set_next(IO_STACK_LOCATION::Parameters_Write_Length, buffer.length);
             packet.set_next(IO_STACK_LOCATION::Parameters_Write_Key, key);
@@ -408,8 +419,8 @@ fn fill(packet: &mut Packet, operation: Operation, offset: i64, key: u32) {
 #[inline]
 pub(crate) fn flags(operation: &Operation) -> u32 {
     match operation {
-        Operation::Read(..) => IRP_READ_OPERATION | IRP_DEFER_IO_COMPLETION,
-        Operation::Write(..) => IRP_WRITE_OPERATION | IRP_DEFER_IO_COMPLETION,
+        Operation::Read(..) | Operation::Scatter(..) => IRP_READ_OPERATION | IRP_DEFER_IO_COMPLETION,
+        Operation::Write(..) | Operation::Gather(..) => IRP_WRITE_OPERATION | IRP_DEFER_IO_COMPLETION,
         Operation::Query(..) | Operation::Set(..) | Operation::List(_) | Operation::QueryVolume(..) => {
             IRP_DEFER_IO_COMPLETION
         }
@@ -437,6 +448,8 @@ fn give_buffers(
     match operation {
         Operation::Read(buffer, _) => buffers::for_transfer(cx, packet, device, buffer, Way::In, mode),
         Operation::Write(buffer, _) => buffers::for_transfer(cx, packet, device, buffer, Way::Out, mode),
+        Operation::Scatter(segments, _) => buffers::for_segments(cx, packet, device, segments, Way::In),
+        Operation::Gather(segments, _) => buffers::for_segments(cx, packet, device, segments, Way::Out),
         Operation::Control(code, input, output)
         | Operation::InternalControl(code, input, output)
         | Operation::FsControl(code, input, output) => {

@@ -63,11 +63,27 @@ pub fn probe_and_lock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, mode: u8, operation:
 /// A verdict if the MDL cannot be read, or its buffer is pageable at DISPATCH_LEVEL.
 pub fn lock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, operation: u32) -> Flow<Result<(), BadAddress>> {
     let (address, length) = mdl::buffer(cx, mdl)?;
+    let first = address & !(PAGE - 1);
+    let pages: Vec<u64> =
+        (0..mdl::span(address, length)).map(|index| first.wrapping_add(index * PAGE)).collect();
+    lock_pages(cx, mdl, &pages, operation)
+}
+
+/// As [`lock`], of these pages instead of those that follow the first.
+///
+/// # Errors
+/// As there.
+pub(crate) fn lock_pages(
+    cx: &mut Cx<'_>,
+    mdl: DriverPtr<MDL>,
+    pages: &[u64],
+    operation: u32,
+) -> Flow<Result<(), BadAddress>> {
+    let (address, length) = mdl::buffer(cx, mdl)?;
     let write = operation != IoReadAccess;
     let irql = crate::ke::irql::current(cx);
     let (mut locked, mut of_device) = (Vec::new(), false);
-    for index in 0..mdl::span(address, length) {
-        let at = (address & !(PAGE - 1)).wrapping_add(index * PAGE);
+    for (index, &at) in (0..).zip(pages) {
         let page = cx.with(|k| paging::page(k, at));
         let Some(page) = page.filter(|page| page.protection.write || !write) else {
             return Ok(Err(BadAddress { address: at, write }));
@@ -82,7 +98,11 @@ pub fn lock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, operation: u32) -> Flow<Result
         mdl::write_page(cx, mdl, index, page.physical)?;
         locked.push(page.physical);
     }
-    shadow::shared(cx, address, length);
+    if pages.windows(2).all(|two| two[1] == two[0].wrapping_add(PAGE)) {
+        shadow::shared(cx, address, length);
+    } else {
+        pages.iter().for_each(|page| shadow::shared(cx, *page, PAGE));
+    }
     // Of an application's pages, whose they are.
     let process =
         if address < USER_PROBE_ADDRESS { ps::process::current_object(cx) } else { DriverPtr::NULL };

@@ -1,6 +1,6 @@
 //! Handles that are passed from one process to another.
 //!
-//! Page: *ZwDuplicateObject function*. Both processes are named by handles; the new one stands for the same object. Not here: inheritance.
+//! Page: *ZwDuplicateObject function*. Both processes are named by handles; the new one stands for the same object. The new one is not inherited.
 
 use abi::{DriverPtr, NtStatus, OBJ_KERNEL_HANDLE};
 use engine::Flow;

@@ -1,7 +1,7 @@
 //! Handles: a process's numbers for objects.
 //!
 //! Pages: *Object Handles*, *ObReferenceObjectByHandle function*, *ZwClose function*. The system process's table is the
-//! kernel's: kernel handles are its numbers with the upper bits set. Not here: handle inheritance, protection from close.
+//! kernel's: kernel handles are its numbers with the upper bits set. Not here: protection from close.
 
 use std::collections::BTreeMap;
 
@@ -64,6 +64,8 @@ pub struct Entry {
     pub kind: Kind,
     /// The access that was granted.
     pub access: u32,
+    /// A process that its own begins may get it, too (`OBJ_INHERIT`).
+    pub inherit: bool,
 }
 
 /// A process's handles: the one with value 4 is the first.
@@ -158,7 +160,7 @@ pub(super) fn open_in(cx: &mut Cx<'_>, process: u64, object: u64, access: u32, k
             object.kind
         });
         let table = k.ob.tables.get_or_insert_with(process, Table::default);
-        let value = table.insert(Entry { object, kind, access });
+        let value = table.insert(Entry { object, kind, access, inherit: false });
         if let Some(owner) = owner {
             table.made.insert(value, Made { owner, caller });
         }
@@ -214,11 +216,11 @@ pub(super) fn pseudo(cx: &mut Cx<'_>, handle: Handle) -> Option<Entry> {
     match handle {
         CURRENT_PROCESS => {
             let object = ps::process::current_object(cx).address;
-            Some(Entry { object, kind: Kind::Process, access })
+            Some(Entry { object, kind: Kind::Process, access, inherit: false })
         }
         CURRENT_THREAD => {
             let object = ke::thread::current_object(cx).address;
-            Some(Entry { object, kind: Kind::Thread, access })
+            Some(Entry { object, kind: Kind::Thread, access, inherit: false })
         }
         _ => None,
     }
@@ -232,7 +234,7 @@ pub(crate) fn own_entries<const N: usize>(
     handles: [Handle; N],
 ) -> Option<[Entry; N]> {
     let table = k.ob.tables.get(&process)?;
-    let mut entries = [Entry { object: 0, kind: Kind::Directory, access: 0 }; N];
+    let mut entries = [Entry { object: 0, kind: Kind::Directory, access: 0, inherit: false }; N];
     for (entry, handle) in entries.iter_mut().zip(handles) {
         if handle.0 & KERNEL == KERNEL {
             return None; // the pseudo-handles are among these
@@ -332,6 +334,43 @@ fn close_in(cx: &mut Cx<'_>, process: u64, value: u64) -> Flow<Result<(), NtStat
     procedure(cx, object, process, of_process, of_all)?;
     object::dereference(cx, DriverPtr::<()>::new(object))?;
     Ok(Ok(()))
+}
+
+/// `SetHandleInformation` with `HANDLE_FLAG_INHERIT`, for a handle of the running thread's process.
+///
+/// # Errors
+/// `INVALID_HANDLE`.
+pub fn set_inherit(cx: &mut Cx<'_>, handle: Handle, inherit: bool) -> Result<(), NtStatus> {
+    let (process, value) = place(cx, handle);
+    cx.with(|k| {
+        let entry = k.ob.tables.get_mut(&process)?.place(value & !3)?.as_mut()?;
+        entry.inherit = inherit;
+        Some(())
+    })
+    .ok_or(NtStatus::INVALID_HANDLE)
+}
+
+/// A process that `parent` begins gets its handles that can be inherited, by the same numbers.
+///
+/// # Errors
+/// A verdict if an object is none any more.
+pub fn inherit(cx: &mut Cx<'_>, parent: u64, child: u64) -> Flow<()> {
+    let inherited: Vec<Option<Entry>> = cx.with(|k| {
+        let own = k.ob.tables.get(&parent).map_or(&[][..], |table| &table.entries);
+        own.iter().map(|entry| entry.filter(|entry| entry.inherit)).collect()
+    });
+    for entry in inherited.iter().flatten() {
+        object::reference(cx, DriverPtr::<()>::new(entry.object))?;
+    }
+    cx.with(|k| {
+        for entry in inherited.iter().flatten() {
+            if let Some(object) = k.ob.objects.get_mut(entry.object) {
+                object.handles += 1;
+            }
+        }
+        k.ob.tables.get_or_insert_with(child, Table::default).entries = inherited;
+    });
+    Ok(())
 }
 
 /// Closes every handle of a process that ends.
@@ -565,7 +604,7 @@ mod tests {
     #[test]
     fn handles_are_multiples_of_four_and_used_again() {
         let mut table = Table::default();
-        let entry = Entry { object: 1, kind: Kind::Event, access: 0 };
+        let entry = Entry { object: 1, kind: Kind::Event, access: 0, inherit: false };
         assert_eq!([table.insert(entry), table.insert(entry), table.insert(entry)], [4, 8, 12]);
         table.remove(8);
         assert_eq!([table.insert(entry), table.insert(entry)], [8, 16]);

@@ -254,7 +254,9 @@ fn parameters(location: View<IO_STACK_LOCATION>, operation: &Operation, offset: 
         | Operation::Query(..)
         | Operation::Set(..)
         | Operation::List(_)
-        | Operation::QueryVolume(..) => {}
+        | Operation::QueryVolume(..)
+        | Operation::Scatter(..)
+        | Operation::Gather(..) => {}
     }
 }
 
