@@ -35,7 +35,13 @@ use Compiler::{Clang, Gcc};
 
 const C_DRIVERS: &[CDriver] = &[
     CDriver { name: "legacy", source: "legacy.c", defines: &[], missing: None, compiler: Gcc },
-    CDriver { name: "requests", source: "requests.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver {
+        name: "requests",
+        source: "requests.c",
+        defines: &[],
+        missing: Some("requests/newer.def"),
+        compiler: Gcc,
+    },
     CDriver { name: "correct", source: "correct.c", defines: &[], missing: None, compiler: Clang(&["-O2"]) },
     CDriver {
         name: "pairs",

@@ -34,7 +34,7 @@ fn a_filter_stands_on_a_stack_until_it_is_detached() {
 
 #[test]
 fn requests_of_the_drivers_own_come_back_as_they_were_asked_for() {
-    holds(1, 71);
+    holds(1, 85);
 }
 
 #[test]

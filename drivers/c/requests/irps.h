@@ -236,6 +236,47 @@ static VOID CheckAssociated(REQUESTS_RESULT *Result)
     IoFreeIrp(Master);
 }
 
+NTKERNELAPI VOID NTAPI IoSetMasterIrpStatus(PIRP MasterIrp, NTSTATUS Status); /* of Windows 8 */
+
+/* The worst status of all parts is the master's; of equals the first. */
+static VOID CheckMerged(REQUESTS_RESULT *Result)
+{
+    PIRP Master = IoAllocateIrp(1, FALSE);
+
+    if (!CHECK(Master != NULL)) {
+        return;
+    }
+    Master->IoStatus.Status = STATUS_SUCCESS;
+    IoSetMasterIrpStatus(Master, STATUS_SUCCESS);
+    CHECK_STATUS(Master->IoStatus.Status, STATUS_SUCCESS);
+    IoSetMasterIrpStatus(Master, STATUS_IO_TIMEOUT);
+    CHECK_STATUS(Master->IoStatus.Status, STATUS_IO_TIMEOUT);
+    IoSetMasterIrpStatus(Master, STATUS_SUCCESS);
+    CHECK_STATUS(Master->IoStatus.Status, STATUS_IO_TIMEOUT);
+    IoSetMasterIrpStatus(Master, STATUS_DEVICE_DATA_ERROR);
+    CHECK_STATUS(Master->IoStatus.Status, STATUS_IO_TIMEOUT);
+    IoFreeIrp(Master);
+}
+
+static VOID CheckHints(REQUESTS_RESULT *Result)
+{
+    PIRP Irp = IoAllocateIrp(1, TRUE);
+
+    if (!CHECK(Irp != NULL)) {
+        return;
+    }
+    CHECK(Irp->AllocationFlags & IRP_QUOTA_CHARGED);
+    CHECK(IoGetIoPriorityHint(Irp) == IoPriorityNormal);
+    CHECK_STATUS(IoSetIoPriorityHint(Irp, IoPriorityVeryLow), STATUS_SUCCESS);
+    CHECK(IoGetIoPriorityHint(Irp) == IoPriorityVeryLow);
+    CHECK_STATUS(IoSetIoPriorityHint(Irp, MaxIoPriorityTypes), STATUS_INVALID_PARAMETER);
+    CHECK(IoGetIoPriorityHint(Irp) == IoPriorityVeryLow);
+    IoReuseIrp(Irp, STATUS_SUCCESS);
+    CHECK(IoGetIoPriorityHint(Irp) == IoPriorityNormal);
+    CHECK(Irp->AllocationFlags & IRP_QUOTA_CHARGED);
+    IoFreeIrp(Irp);
+}
+
 /* What the family's own request says about who sent it. */
 static VOID CheckRequestor(REQUESTS_RESULT *Result, PIRP Irp)
 {
@@ -262,5 +303,7 @@ static VOID IrpFamily(REQUESTS_RESULT *Result, PIRP Irp)
     CheckAllocated(Result);
     CheckInitialized(Result);
     CheckAssociated(Result);
+    CheckMerged(Result);
+    CheckHints(Result);
     CheckRequestor(Result, Irp);
 }

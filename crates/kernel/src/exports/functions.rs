@@ -241,6 +241,7 @@ exports! { FUNCTIONS:
     : IoGetDriverObjectExtension(2) @ 0..=2 => io::driver_extension::get;
     : IoGetFileObjectGenericMapping(0) @ 0..=0 => se::object::file_mapping_address;
     : IoGetInitialStack(0) @ 0..=1 => io::query::initial_stack;
+    : IoGetIoPriorityHint(1) @ 0..=15 => io::priority_hint::get;
     : IoGetLowerDeviceObject(1) @ 0..=2 => io::stack::lower;
     : IoGetPagingIoPriority(1) @ 0..=15 => io::query::paging_priority;
     : IoGetRelatedDeviceObject(1) @ 0..=2 ~ 0..=15 => io::stack::related_device;
@@ -291,6 +292,8 @@ exports! { FUNCTIONS:
     : IoSetDevicePropertyData(7) @ 0..=1 => pnp::property_data::set;
     : IoSetDeviceToVerify(2) @ 0..=2 => io::hard_error::set_device;
     : IoSetHardErrorOrVerifyDevice(2) @ 0..=2 => io::hard_error::set_device_of_irp;
+    : IoSetIoPriorityHint(2) @ 0..=15 => io::priority_hint::set;
+    : IoSetMasterIrpStatus(2) @ 0..=15 => io::query::set_master_status;
     : IoSetShareAccess(4) @ 0..=0 => io::share_access::set;
     : IoSetStartIoAttributes(3) @ 0..=15 => io::start_packet::set_attributes;
     : IoSetThreadHardErrorMode(1) @ 0..=2 => io::hard_error::set_mode;

@@ -10,6 +10,7 @@ use super::cancel_routine;
 use super::driver;
 use super::irp::{self, Origin, Record};
 use super::packet::Packet;
+use super::priority_hint;
 use super::violation::io_manager;
 use crate::cx::Cx;
 use crate::mm::pool;
@@ -168,6 +169,11 @@ pub fn reuse(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> Flow<()>
         );
         return Err(cx.stop(io_manager("irp-damaged", 0x212, message, DriverPtr::NULL, irp)));
     }
+    cx.with(|k| {
+        if let Some(record) = k.io.irps.live.get_mut(irp.address) {
+            record.priority = priority_hint::NORMAL;
+        }
+    });
     cx.write_bytes(irp.address, &vec![0; size.into()])?;
     Packet::new(irp, size, stack_size).write_header(cx)?;
     cx.write(irp + IRP::AllocationFlags, flags)?;

@@ -13,6 +13,7 @@ pub use super::call::call_driver;
 use super::cancel_routine;
 pub use super::complete::complete;
 use super::file::Issue;
+use super::priority_hint;
 use crate::address_map::AddressMap;
 use crate::cx::Cx;
 use crate::mm::pool::Known;
@@ -47,6 +48,8 @@ pub(crate) struct Record {
     pub(crate) output: Option<u32>,
     /// Where it and its system buffer lie, if it went off by the short way: see `express`.
     pub(crate) blocks: Option<Blocks>,
+    /// `IO_PRIORITY_HINT`.
+    pub(crate) priority: u8,
     /// The moment when a driver made it.
     pub(crate) allocated: Option<u64>,
     /// The moment when a driver put it into a queue of the system's last.
@@ -64,8 +67,21 @@ impl Record {
     pub(crate) const fn new(origin: Origin, owner: Option<u64>) -> Self {
         let (allocated, queued, completed) = (None, None, None);
         let (thread, issue, output, blocks) = (0, None, None, None);
-        let (sent, request) = (None, None);
-        Self { origin, owner, thread, issue, output, blocks, allocated, queued, completed, sent, request }
+        let (sent, request, priority) = (None, None, priority_hint::NORMAL);
+        Self {
+            origin,
+            owner,
+            thread,
+            issue,
+            output,
+            blocks,
+            priority,
+            allocated,
+            queued,
+            completed,
+            sent,
+            request,
+        }
     }
 }
 

@@ -46,6 +46,7 @@ mod operation;
 mod overlapped;
 mod packet;
 pub mod pending;
+pub mod priority_hint;
 pub mod query;
 pub mod query_directory;
 pub mod registry_key;

@@ -1,13 +1,13 @@
 //! Small questions to the I/O manager.
 //!
 //! Pages: *IoGetCurrentProcess macro*, *IoGetRequestorProcess function*, *IoIsWdmVersionAvailable function*,
-//! *IoSetCompletionRoutineEx function*, *IoGetStackLimits function*, *IoIsOperationSynchronous function*,
+//! *IoSetCompletionRoutineEx function*, *IoGetStackLimits function*, *IoIsOperationSynchronous function*, *IoSetMasterIrpStatus function*,
 //! *IoForwardIrpSynchronously function*.
 
 use abi::{
     CONFIGURATION_INFORMATION, Code, DEVICE_OBJECT, DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO,
-    IO_STACK_LOCATION, IRP, IRP_PAGING_IO, IRP_SYNCHRONOUS_API, KEVENT, KPROCESS, KTHREAD, NtStatus,
-    SL_INVOKE_ON_CANCEL, SL_INVOKE_ON_ERROR, SL_INVOKE_ON_SUCCESS,
+    IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_PAGING_IO, IRP_SYNCHRONOUS_API, KEVENT, KPROCESS, KTHREAD,
+    NtStatus, SL_INVOKE_ON_CANCEL, SL_INVOKE_ON_ERROR, SL_INVOKE_ON_SUCCESS,
 };
 use engine::Flow;
 
@@ -74,6 +74,23 @@ pub fn is_operation_synchronous(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<bo
     }
     let file: DriverPtr<FILE_OBJECT> = cx.read(irp + IRP::Tail_Overlay_OriginalFileObject)?.cast();
     Ok(!file.is_null() && cx.read(file + FILE_OBJECT::Flags)? & FO_SYNCHRONOUS_IO != 0)
+}
+
+/// `IoSetMasterIrpStatus`: the IRP's status becomes this one, if that is a failure and a worse one than it has.
+///
+/// # Errors
+/// A verdict if the IRP is bad.
+pub fn set_master_status(cx: &mut Cx<'_>, master: DriverPtr<IRP>, status: NtStatus) -> Flow<()> {
+    /// Success, information, warning, error.
+    const fn severity(status: NtStatus) -> u32 {
+        status.0 >> 30
+    }
+    let at = (master + IRP::IoStatus) + IO_STATUS_BLOCK::Status;
+    let own = cx.read(at)?;
+    if !status.is_success() && severity(status) > severity(own) {
+        cx.write(at, status)?;
+    }
+    Ok(())
 }
 
 /// `IoSetCompletionRoutineEx`: the routine is called through one of the kernel's that keeps the driver loaded.
