@@ -5,6 +5,9 @@
 //! host maps whole, contiguous. For drivers it is the same: what of a stretch is no range's is not there (`Map` has no page, and in a
 //! checked machine it is marked so). Only a fast machine does not see an access to it. Pages that are neighbours are contiguous here,
 //! which drivers that rely on it do not hear of. Ranges that are given back wait for others of their size.
+//!
+//! Special pool has stretches of its own from the beginning, of single pages: there the host lets nobody at what is no range's, which is
+//! half the work of mapping each page where it is used.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,6 +19,7 @@ use super::physical::DENSE;
 use super::shadow;
 use super::space::Zone;
 use crate::cx::Kernel;
+use crate::ke::budget;
 
 /// The host's areas from which on it is done.
 pub(super) const CROWDED: usize = 16_000;
@@ -25,6 +29,10 @@ const LONGEST: u64 = 16;
 const STRETCH: u64 = 256;
 /// Ranges of one size that wait before the oldest of them is used again.
 const WAIT: usize = 64;
+/// The same of special pool: a stale pointer is told for long.
+const LONG_WAIT: usize = 1024;
+/// The host's areas for a page that it lets somebody at, in the middle of others.
+const AREAS_OF_SHOWN: usize = 2;
 
 /// A stretch that ranges are cut from.
 #[derive(Clone, Copy)]
@@ -44,8 +52,15 @@ pub struct State {
     free: BTreeMap<(Sort, u64), VecDeque<u64>>,
 }
 
-/// The zone of a stretch, and whether code may run there.
-type Sort = (Zone, bool);
+/// What a stretch is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Sort {
+    zone: Zone,
+    /// Code may run there.
+    execute: bool,
+    /// The host lets nobody at what is no range's.
+    closed: bool,
+}
 
 #[derive(Clone, Copy)]
 struct Stretch {
@@ -67,23 +82,59 @@ pub(super) fn allocate(k: &mut Kernel, zone: Zone, count: u64, page: Page) -> Op
     if !plain || !k.mm.physical.memory.is_crowded() || !k.mm.physical.memory.take(count * PAGE) {
         return None;
     }
-    let sort = (zone, page.protection.execute);
-    let Some(address) = waiting(k, sort, count).or_else(|| cut(k, sort, count)) else {
-        k.mm.physical.memory.give(count * PAGE);
+    let sort = Sort { zone, execute: page.protection.execute, closed: false };
+    let address = find_room(k, sort, count);
+    match address {
+        Some(address) => show(k, address, count, page),
+        None => k.mm.physical.memory.give(count * PAGE),
+    }
+    address
+}
+
+/// A page for special pool, between two that are never there. What it holds is anything.
+pub(super) fn allocate_apart(k: &mut Kernel, zone: Zone, page: Page) -> Option<u64> {
+    let memory = &mut k.mm.physical.memory;
+    if !memory.take(PAGE) {
         return None;
-    };
+    }
+    if !memory.take_areas(AREAS_OF_SHOWN) {
+        memory.give(PAGE);
+        return None;
+    }
+    let sort = Sort { zone, execute: page.protection.execute, closed: true };
+    let address = find_room(k, sort, 1);
+    match address {
+        Some(address) => {
+            k.engine.protect(address, PAGE, page.protection);
+            show(k, address, 1, page);
+            budget::mapped(k, AREAS_OF_SHOWN, 1);
+        }
+        None => {
+            k.mm.physical.memory.give(PAGE);
+            k.mm.physical.memory.give_areas(AREAS_OF_SHOWN);
+        }
+    }
+    address
+}
+
+fn find_room(k: &mut Kernel, sort: Sort, count: u64) -> Option<u64> {
+    waiting(k, sort, count).or_else(|| cut(k, sort, count))
+}
+
+/// A range of a stretch is somebody's from now on.
+fn show(k: &mut Kernel, address: u64, count: u64, page: Page) {
     let (physical, _) = k.mm.dense.find(address).expect("it was cut from a stretch");
     for offset in (0..count).map(|index| index * PAGE) {
         k.mm.map.show(address + offset, Page { physical: physical + offset, ..page });
     }
     k.engine.mark(address, count * PAGE, if page.pageable { shadow::of_pageable(address) } else { 0 });
-    Some(address)
 }
 
 /// The range that has waited longest, if many do.
 fn waiting(k: &mut Kernel, sort: Sort, count: u64) -> Option<u64> {
     let free = k.mm.dense.free.get_mut(&(sort, count))?;
-    if free.len() > WAIT { free.pop_front() } else { None }
+    let wait = if sort.closed { LONG_WAIT } else { WAIT };
+    if free.len() > wait { free.pop_front() } else { None }
 }
 
 /// The next range of the stretch of this sort, or of a new one; behind it is a page that is none's.
@@ -102,18 +153,19 @@ fn begin(k: &mut Kernel, sort: Sort) -> Option<Open> {
     if !DENSE.contains(physical + STRETCH * PAGE - 1) || !k.mm.physical.memory.take_areas(2) {
         return None;
     }
-    let Some(address) = k.mm.space.take(sort.0, STRETCH) else {
+    let Some(address) = k.mm.space.take(sort.zone, STRETCH) else {
         k.mm.physical.memory.give_areas(2);
         return None;
     };
-    k.engine.map(address, physical, STRETCH * PAGE, protection(sort));
+    k.engine.map(address, physical, STRETCH * PAGE, unused(sort));
     k.engine.mark(address, STRETCH * PAGE, shadow::ABSENT);
     k.mm.dense.stretches.insert(address, Stretch { physical, sort });
     Some(Open { address, used: 1 })
 }
 
-const fn protection((_, execute): Sort) -> Protection {
-    Protection { execute, ..Protection::READ_WRITE }
+/// What the host lets anybody do with what is no range's.
+const fn unused(sort: Sort) -> Protection {
+    if sort.closed { Protection::NONE } else { Protection { execute: sort.execute, ..Protection::READ_WRITE } }
 }
 
 /// Gives a range back, if it is one of these; false if not.
@@ -122,10 +174,14 @@ pub(super) fn release(k: &mut Kernel, address: u64, count: u64) -> bool {
     for at in (0..count).map(|index| address + index * PAGE) {
         k.mm.map.hide(at);
     }
-    k.engine.protect(address, count * PAGE, protection(sort));
+    k.engine.protect(address, count * PAGE, unused(sort));
     k.engine.mark(address, count * PAGE, shadow::ABSENT);
     k.engine.fresh(address, count * PAGE);
     k.mm.physical.memory.give(count * PAGE);
+    if sort.closed {
+        k.mm.physical.memory.give_areas(AREAS_OF_SHOWN);
+        budget::mapped(k, AREAS_OF_SHOWN, count);
+    }
     k.mm.dense.free.entry((sort, count)).or_default().push_back(address);
     true
 }

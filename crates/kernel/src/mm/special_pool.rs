@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use engine::windows::PAGE;
 
-use super::map;
+use super::dense;
 use super::pool::{Block, Request};
 use super::pool_check::describe;
 use crate::cx::{Cx, Kernel};
@@ -140,12 +140,13 @@ pub(crate) fn takes(k: &Kernel, owner: Option<u64>, tag: u32) -> bool {
 
 /// A page for a block of a page or less, with the block's bytes filled and guards around them; where it begins.
 pub(super) fn take(k: &mut Kernel, block: &Block, side: Side, (fill, guard): (u8, u8)) -> Option<u64> {
-    let page = map::allocate(k, block.kind.zone(), 1, block.kind.page(), guard)?;
+    let page = dense::allocate_apart(k, block.kind.zone(), block.kind.page())?;
+    k.engine.fill(page, PAGE, guard).expect("the page is there now");
     let address = match side {
         Side::Start => page,
         Side::End => page + PAGE - block.aligned_room(),
     };
-    k.engine.fill(address, block.bytes, fill).expect("the page was just mapped");
+    k.engine.fill(address, block.bytes, fill).expect("as above");
     Some(address)
 }
 
