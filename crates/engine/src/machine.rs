@@ -765,7 +765,7 @@ impl Engine {
         if state.shadow.is_on() && length > 0 {
             state.memory.described(address, length);
             state.shadow.mark(address, length, mark);
-            if state.memory.executable(address) {
+            if state.memory.executable(address) && state.memory.is_any_translated(address, length) {
                 state.translator.forget(address, length);
             }
         }

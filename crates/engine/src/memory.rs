@@ -133,6 +133,12 @@ impl Memory {
     /// The shadow says something of this range, though perhaps nothing was ever mapped there.
     pub(crate) fn described(&self, address: u64, length: u64) {
         let last = address.saturating_add(length.saturating_sub(1));
+        if let (Some(first), Some(last)) = (granule(address), granule(last))
+            && first == last
+        {
+            self.granules.insert(u32::try_from(first).expect("granules are few"));
+            return;
+        }
         let starts = (address..=last).step_by(usize_of(GRANULE)).chain([last]);
         for granule in starts.filter_map(granule) {
             self.granules.insert(u32::try_from(granule).expect("granules are few"));

@@ -16,7 +16,7 @@ use super::map::{self, Page};
 use super::memory;
 use super::physical::Limits;
 use super::pool_check;
-use super::pool_own::{Kept, free_own, retire_own};
+use super::pool_own::{Kept, Plain, free_or_find, retire_own};
 use super::shadow;
 use super::space::Zone;
 use super::special_pool::{self, Side, Special};
@@ -423,7 +423,12 @@ fn take(k: &mut Kernel, request: &Request, allocated: u64) -> Option<u64> {
 #[inline]
 pub(super) fn lay_small(k: &Kernel, address: u64, bytes: u64, fill: u8) {
     let room = room(bytes);
-    if fill == 0 && k.engine.lay::<0, GUARD_FILL>(address, bytes, room) {
+    let laid = match fill {
+        0 => k.engine.lay::<0, GUARD_FILL>(address, bytes, room),
+        FRESH_FILL => k.engine.lay::<FRESH_FILL, GUARD_FILL>(address, bytes, room),
+        _ => false,
+    };
+    if laid {
         return;
     }
     guard(k, address - GUARD);
@@ -506,12 +511,25 @@ fn cut_small(k: &mut Kernel, block: &Block) -> Option<u64> {
 
 /// Frees a block; `tag` is what the caller says it was allocated with.
 pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
-    if tag.is_none()
-        && let Some(freed) = cx.with(|k| free_own(k, address))
-    {
-        return told(cx, freed);
+    match cx.with(|k| free_or_find(k, address, tag)) {
+        Some(Plain::Own(damaged)) => told(cx, damaged),
+        Some(Plain::Drivers(known)) => free_plainly(cx, known),
+        None => free_in_full(cx, address, tag),
     }
-    free_in_full(cx, address, tag)
+}
+
+/// Frees a driver's small block that nothing is to be said about.
+fn free_plainly(cx: &mut Cx<'_>, known: Known) -> Flow<()> {
+    let freed_at = Some(witness::moment(cx));
+    let damaged = cx.with(|k| retire_small(k, known, freed_at));
+    if cx.engine().is_checked() {
+        let block = cx.with(|k| *k.mm.pool.known(known));
+        shadow::freed(cx, known.address, &block);
+    }
+    if cx.happens(EventKind::Freed) {
+        cx.emit(Event::Freed { address: known.address });
+    }
+    told(cx, damaged)
 }
 
 /// With all that can be said about it.

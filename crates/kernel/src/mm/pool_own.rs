@@ -7,7 +7,7 @@ use super::pool::{
 };
 use super::pool_check;
 use crate::cx::Kernel;
-use crate::ke::processor::DISPATCH_LEVEL;
+use crate::ke::processor::{APC_LEVEL, DISPATCH_LEVEL};
 
 /// Small blocks of the kernel's own that were freed and are kept back.
 #[derive(Default)]
@@ -28,13 +28,38 @@ impl Kept {
     }
 }
 
-/// Frees a small block of the kernel's own that nothing is to be said about, which is what each request ends with. None: it is
-/// another's, or something is wrong, and whoever looks at everything in its order says what.
-pub(super) fn free_own(k: &mut Kernel, address: u64) -> Option<Option<(u64, Block)>> {
+/// A small block that nothing is to be said about when it is freed.
+pub(super) enum Plain {
+    /// The kernel's own, which each request ends with: it is freed. What was written to while it was kept back, if anything was.
+    Own(Option<(u64, Block)>),
+    /// A driver's.
+    Drivers(Known),
+}
+
+/// Frees a block of the kernel's own, or finds a driver's, if it is small and nothing is to be said about it. None: something is wrong,
+/// and whoever looks at everything in its order says what.
+pub(super) fn free_or_find(k: &mut Kernel, address: u64, tag: Option<u32>) -> Option<Plain> {
     let known = k.mm.pool.find(address)?;
     let engine = k.engine;
-    let plain = !engine.is_checked() && is_free_to_go(k, known);
-    plain.then(|| engine.on_nobodys_behalf(|| retire_small(k, known, None)))
+    let block = k.mm.pool.known(known);
+    if block.owner.is_some() {
+        let named = tag.is_none_or(|tag| tag == block.tag);
+        return (named && is_drivers_free_to_go(k, known)).then_some(Plain::Drivers(known));
+    }
+    let plain = tag.is_none() && !engine.is_checked() && is_free_to_go(k, known);
+    plain.then(|| Plain::Own(engine.on_nobodys_behalf(|| retire_small(k, known, None))))
+}
+
+/// As [`is_free_to_go`], of a driver's.
+#[inline]
+fn is_drivers_free_to_go(k: &Kernel, known: Known) -> bool {
+    let block = k.mm.pool.known(known);
+    let highest = if block.kind == Kind::Paged { APC_LEVEL } else { DISPATCH_LEVEL };
+    block.life == Life::Live
+        && block.small()
+        && k.level() <= highest
+        && pool_check::guards_hold(k.engine, known.address, block.bytes)
+        && (pool_check::is_nothing_anywhere(k) || !pool_check::is_anything_in(k, known.address, block.bytes))
 }
 
 /// Whether nothing is to be said about freeing this small block of the kernel's own, at this level and in a machine that is not checked.

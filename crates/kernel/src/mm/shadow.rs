@@ -94,9 +94,8 @@ fn mark_live(k: &Kernel, address: u64, block: &Block) {
             k.engine.mark(page, PAGE, GUARDED); // fresh: no place in it is given out
         }
     }
-    k.engine.mark(start, address - start, GUARDED);
+    k.engine.mark(start, end - start, GUARDED);
     k.engine.mark(address, block.bytes, own);
-    k.engine.mark(address + block.bytes, end - address - block.bytes, GUARDED);
 }
 
 /// Marks the block at `address`, if one begins there, as kept by a lookaside list: nobody may touch it.
