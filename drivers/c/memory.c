@@ -29,6 +29,7 @@ static ULONG (*const Stories[])(VOID) = {
     MisusedRange, /* from 23 on */
     LargerStack, DeeperThanAsked, /* from 30 on */
     SpecialBlocks, SpecialMistake, DeepRoutines, FourteenKiB, PagedSections,
+    SeenFromElsewhere, HeldBlocks, ExtendedParameters, Priorities, /* from 37 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

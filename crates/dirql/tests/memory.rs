@@ -222,6 +222,37 @@ fn a_section_for_the_start_is_gone_when_the_driver_has_started() {
     started.finish().expect_clean();
 }
 
+#[test]
+fn what_is_mapped_for_an_application_is_not_there_for_a_thread_of_another_process() {
+    assert_eq!(told(&doubt(37)), [("physical-of-nothing", Tier::Warning)]);
+}
+
+#[test]
+fn a_script_asks_what_drivers_hold_of_pool_with_a_tag() {
+    let machine = start(bench);
+    let device = r"open \\.\DirqlMemory as m; ioctl m 0x222098 out 8";
+    rig::play(&machine, &format!("{device}; pool Oxtr expect u64:3 + u64:600; pool Oxt? expect bytes 600"));
+    rig::play(&machine, "pool Memy expect bytes 0; pool * expect prefix u64:3");
+    assert_eq!(machine.pool("O*").unwrap(), (3, 600));
+    let wrong = rig::try_play(&machine, "pool Oxtr expect bytes 0").unwrap_err().to_string();
+    assert!(wrong.contains("600"), "{wrong}");
+    rig::play(&machine, &format!("{device}; pool Oxtr expect u64:0 + u64:0"));
+    let report = machine.finish();
+    assert!(report.verdict.is_none() && report.sums.still_allocated() == 0, "{report}");
+    let wrong = dirql::script::parse("test", "pool Longer").unwrap_err().to_string();
+    assert!(wrong.contains("`Longer` is no pool tag"), "{wrong}");
+}
+
+#[test]
+fn extended_parameters_of_an_allocation_are_heeded_refused_or_ignored() {
+    tell(39, 7);
+}
+
+#[test]
+fn where_memory_is_short_each_priority_leaves_some_to_the_next() {
+    assert_eq!(told(&exhaust(40, 16)), [("memory-used-up", Tier::Advice)]);
+}
+
 /// The bytes that routines whose role and name end so went down.
 fn deep(report: &Report, role: &str, routine: &str) -> u64 {
     let depths = &report.sums.routine_stacks;

@@ -16,6 +16,45 @@ static PMDL LockedPages(PUCHAR Block, ULONG Offset, ULONG Pages)
     return Mdl;
 }
 
+/* What a system thread finds at an address of an application's. */
+static PVOID SeenAt;
+static BOOLEAN SeenValid;
+static LONGLONG SeenPhysical;
+
+static VOID NTAPI LookFromElsewhere(PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Context);
+    SeenValid = MmIsAddressValid(SeenAt);
+    SeenPhysical = MmGetPhysicalAddress(SeenAt).QuadPart;
+    PsTerminateSystemThread(STATUS_SUCCESS);
+}
+
+/* Pages that are mapped for the application are there for it, and for a thread of the system's process they are not. */
+static ULONG SeenFromElsewhere(VOID)
+{
+    PVOID Block = ExAllocatePoolWithTag(NonPagedPool, PAGE_SIZE, MEMORY_TAG), Object;
+    PMDL Mdl = IoAllocateMdl(Block, PAGE_SIZE, FALSE, FALSE, NULL);
+    HANDLE Thread;
+
+    MmBuildMdlForNonPagedPool(Mdl);
+    SeenAt = MmMapLockedPagesSpecifyCache(Mdl, UserMode, MmCached, NULL, FALSE, NormalPagePriority);
+    CHECK(SeenAt != NULL && SeenAt < (PVOID)MmUserProbeAddress && MmIsAddressValid(SeenAt));
+    CHECK(MmGetPhysicalAddress(SeenAt).QuadPart == MmGetPhysicalAddress(Block).QuadPart);
+    SeenValid = TRUE;
+    SeenPhysical = 1;
+    CHECK(NT_SUCCESS(PsCreateSystemThread(&Thread, THREAD_ALL_ACCESS, NULL, NULL, NULL, LookFromElsewhere, NULL)));
+    CHECK(NT_SUCCESS(ObReferenceObjectByHandle(Thread, THREAD_ALL_ACCESS, NULL, KernelMode, &Object, NULL)));
+    ZwClose(Thread);
+    KeWaitForSingleObject(Object, Executive, KernelMode, FALSE, NULL);
+    ObDereferenceObject(Object);
+    CHECK(!SeenValid && SeenPhysical == 0);
+    MmUnmapLockedPages(SeenAt, Mdl);
+    CHECK(!MmIsAddressValid(SeenAt));
+    IoFreeMdl(Mdl);
+    ExFreePoolWithTag(Block, MEMORY_TAG);
+    return 0;
+}
+
 /* An MDL of four pages, less 16 bytes at its beginning, whose beginning moves. */
 static ULONG AdvancedMdl(VOID)
 {

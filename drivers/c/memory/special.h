@@ -130,3 +130,83 @@ static ULONG SpecialMistake(VOID)
     ExFreePoolWithTag(Block, MEMORY_TAG);
     return 0;
 }
+
+/* Blocks that stay until the story is told once more, for whoever asks for what is held meanwhile. */
+static ULONG HeldBlocks(VOID)
+{
+    static PVOID Held[3];
+    ULONG Index;
+
+    for (Index = 0; Index < RTL_NUMBER_OF(Held); Index++) {
+        if (Held[Index] != NULL) {
+            ExFreePoolWithTag(Held[Index], OTHER_TAG);
+            Held[Index] = NULL;
+        } else {
+            Held[Index] = ExAllocatePoolWithTag(Index == 0 ? PagedPool : NonPagedPool, 100 * (Index + 1), OTHER_TAG);
+            CHECK(Held[Index] != NULL);
+        }
+    }
+    return 0;
+}
+
+typedef struct _EXTENDED_PARAMETER { /* POOL_EXTENDED_PARAMETER, newer than mingw's headers */
+    ULONG64 Type : 8, Optional : 1, Reserved : 55;
+    ULONG64 Value;
+} EXTENDED_PARAMETER;
+
+NTKERNELAPI PVOID NTAPI ExAllocatePool3(ULONG64 Flags, SIZE_T Bytes, ULONG Tag, EXTENDED_PARAMETER *Parameters, ULONG Count);
+
+enum { PRIORITY = 1, SECURE_POOL = 2, NODE = 3, ANY_NODE = 0x80000000 };
+
+static BOOLEAN IsGiven(ULONG64 Flags, ULONG Count, EXTENDED_PARAMETER *Parameters)
+{
+    PVOID Block = ExAllocatePool3(Flags, 64, MEMORY_TAG, Parameters, Count);
+
+    if (Block != NULL) {
+        ExFreePoolWithTag(Block, MEMORY_TAG);
+    }
+    return Block != NULL;
+}
+
+/* A priority of the enumeration and a node that there is are heeded; whatever else is refused, unless it is optional. */
+static ULONG ExtendedParameters(VOID)
+{
+    EXTENDED_PARAMETER Low = {PRIORITY, 0, 0, LowPoolPriority}, None = {PRIORITY, 0, 0, 17};
+    EXTENDED_PARAMETER Node = {NODE, 0, 0, 0}, Far = {NODE, 0, 0, 5}, Any = {NODE, 0, 0, 5 | (ULONG64)ANY_NODE};
+    EXTENDED_PARAMETER Secure = {SECURE_POOL, 0, 0, 0}, Unknown = {77, 0, 0, 0}, Invalid = {0, 0, 0, 0};
+    EXTENDED_PARAMETER Both[] = {{PRIORITY, 0, 0, HighPoolPriority}, {NODE, 0, 0, 0}};
+
+    CHECK(IsGiven(FLAG_NON_PAGED, 1, &Low) && !IsGiven(FLAG_NON_PAGED, 1, &None));
+    CHECK(IsGiven(FLAG_NON_PAGED, 1, &Node) && !IsGiven(FLAG_NON_PAGED, 1, &Far) && IsGiven(FLAG_NON_PAGED, 1, &Any));
+    CHECK(!IsGiven(FLAG_PAGED, 1, &Node)); /* only nonpaged pool has nodes */
+    CHECK(IsGiven(FLAG_NON_PAGED, 2, Both));
+    CHECK(!IsGiven(FLAG_PAGED, 1, &Secure) && !IsGiven(FLAG_PAGED, 1, &Unknown) && !IsGiven(FLAG_PAGED, 1, &Invalid));
+    None.Optional = Far.Optional = Secure.Optional = Unknown.Optional = 1;
+    CHECK(IsGiven(FLAG_NON_PAGED, 1, &None) && IsGiven(FLAG_NON_PAGED, 1, &Far));
+    CHECK(IsGiven(FLAG_PAGED, 1, &Secure) && IsGiven(FLAG_PAGED, 1, &Unknown));
+    return 0;
+}
+
+/* Takes nonpaged pool of one priority until there is no more, then asks for some of each; gives all back. */
+static ULONG Priorities(VOID)
+{
+    static const EX_POOL_PRIORITY Order[] = {LowPoolPriority, NormalPoolPriority, HighPoolPriority};
+    SIZE_T Bytes = 4 * PAGE_SIZE;
+    PVOID *Last = NULL, *Block;
+    ULONG Index, Counts[3] = {0};
+
+    for (Index = 0; Index < 3; Index++) {
+        while ((Block = ExAllocatePoolWithTagPriority(NonPagedPoolNx, Bytes, MEMORY_TAG, Order[Index])) != NULL) {
+            *Block = Last;
+            Last = (PVOID *)Block;
+            Counts[Index]++;
+        }
+    }
+    for (; Last != NULL; Last = Block) {
+        Block = *Last;
+        ExFreePoolWithTag(Last, MEMORY_TAG);
+    }
+    CHECK(Counts[0] > 0 && Counts[1] > 0 && Counts[2] > 0); /* each leaves some to the next */
+    CHECK(Counts[0] > 2 * Counts[1] && Counts[1] > Counts[2]);
+    return 0;
+}

@@ -26,6 +26,7 @@ use engine::{Engine, Flow, outside};
 use kernel::fs::Folder;
 use kernel::ke::scheduler::{self, End};
 use kernel::ke::{stuck, thread, wait};
+use kernel::mm::pool_check;
 use kernel::ob;
 use kernel::{Cx, Nt};
 
@@ -229,6 +230,16 @@ impl Machine {
     #[must_use]
     pub fn now(&self) -> u64 {
         self.engine.now()
+    }
+
+    /// How many blocks of pool drivers have allocated and not freed whose tags are like `tag` (`?` and `*` stand for any characters), and
+    /// their bytes: as `pool` in a script.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub fn pool(&self, tag: &str) -> Result<(u64, u64), Error> {
+        let tag = tag.to_owned();
+        self.on_thread("the look", move |cx| Ok(cx.with(|k| pool_check::held(k, &tag))))
     }
 
     /// Every line the driver has printed so far.

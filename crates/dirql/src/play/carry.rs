@@ -58,6 +58,7 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::Clock { units } => clock::set_system_time_by(cx, *units).map(Ok),
         Command::Poke { device, signal, value } => device::poke(cx, device, signal, *value),
         Command::Peek { device, register, expect } => Ok(device::look(stage, cx, (device, register), expect)),
+        Command::Pool { tag, expect } => Ok(device::pool(stage, cx, tag, expect)),
         Command::Pnp { event, device, expect } => device::pnp(cx, *event, device.as_deref(), expect),
         Command::Power { state, device, expect } => device::power(cx, *state, device.as_deref(), expect),
         Command::Wmi(asked) => wmi::ask(stage, cx, asked),

@@ -125,7 +125,9 @@ fn data(command: &Command) -> impl Iterator<Item = &Data> {
         Command::Request { request, expect } | Command::Pointer { request, expect, .. } => {
             (Some(request), Some(expect))
         }
-        Command::Load { expect, .. } | Command::Peek { expect, .. } => (None, Some(expect)),
+        Command::Load { expect, .. } | Command::Peek { expect, .. } | Command::Pool { expect, .. } => {
+            (None, Some(expect))
+        }
         Command::Async { request, .. } => (Some(request), None),
         Command::JoinRequest { expect, .. } | Command::Wmi(Wmi { expect, .. }) => (None, Some(expect)),
         _ => (None, None),

@@ -4,6 +4,7 @@ use abi::{NtStatus, PowerDeviceD0, PowerSystemShutdown, PowerSystemWorking};
 use engine::Flow;
 use kernel::Cx;
 use kernel::ke::{interrupt, thread};
+use kernel::mm::pool_check;
 use kernel::ob::handle;
 use kernel::{po, ps};
 
@@ -44,6 +45,14 @@ pub(super) fn look(
 ) -> Outcome {
     let data = peek(cx, device, register)?.to_le_bytes().to_vec();
     let end = Completion { information: 4, data, ..Completion::status(NtStatus::SUCCESS) };
+    judge(&stage.play, &end, expect)
+}
+
+/// What drivers hold of pool, for what a script expects to see: the bytes, or the numbers of blocks and of bytes, 8 bytes each.
+pub(super) fn pool(stage: &Stage, cx: &mut Cx<'_>, tag: &str, expect: &Expectations) -> Outcome {
+    let (blocks, bytes) = cx.with(|k| pool_check::held(k, tag));
+    let data = [blocks.to_le_bytes(), bytes.to_le_bytes()].concat();
+    let end = Completion { information: bytes, data, ..Completion::status(NtStatus::SUCCESS) };
     judge(&stage.play, &end, expect)
 }
 

@@ -200,6 +200,13 @@ pub enum Command {
         /// What is to be seen: its 4 bytes.
         expect: Expectations,
     },
+    /// `pool`: what drivers hold of pool with a tag.
+    Pool {
+        /// The tag; `?` and `*` stand for any characters.
+        tag: String,
+        /// What is to be seen: the bytes, or the numbers of blocks and of bytes.
+        expect: Expectations,
+    },
     /// `stop-device` and its like.
     Pnp {
         /// What happens.

@@ -15,7 +15,7 @@ use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 use super::wmi;
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 40] = [
+pub(super) const COMMANDS: [&str; 41] = [
     "open",
     "read",
     "write",
@@ -43,6 +43,7 @@ pub(super) const COMMANDS: [&str; 40] = [
     "clock",
     "poke",
     "peek",
+    "pool",
     "thread",
     "expect",
     "start-device",
@@ -232,6 +233,7 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             register: args.word("the register: bar0+4c")?.text().into_owned(),
             expect: args.expectations(Can::Data, &[])?,
         },
+        "pool" => Command::Pool { tag: tag(args)?, expect: args.expectations(Can::Data, &[])? },
         "power" => power(args)?,
         "user" => Command::User(user(args)?),
         "wmi" => wmi::wmi(args)?,
@@ -272,6 +274,7 @@ pub(super) fn expectations_of(command: &mut Command) -> Option<(Can, &mut Expect
         Command::Pointer { expect, .. }
         | Command::Load { expect, .. }
         | Command::Peek { expect, .. }
+        | Command::Pool { expect, .. }
         | Command::JoinRequest { expect, .. } => Some((Can::Data, expect)),
         Command::Store { expect, .. } | Command::Bind { expect, .. } => Some((Can::Status, expect)),
         Command::Dequeue { expect, .. } => Some((Can::Bytes, expect)),
@@ -287,6 +290,18 @@ fn result_of(operation: &Operation) -> Can {
         Operation::Write { .. } => Can::Bytes,
         Operation::Read { .. } | Operation::Ioctl { .. } | Operation::Query { .. } => Can::Data,
     }
+}
+
+fn tag(args: &mut Arguments) -> Outcome<String> {
+    let word = args.word("the pool tag: Pci9")?;
+    let text = word.text().into_owned();
+    if (1..=4).contains(&text.len()) && text.is_ascii() {
+        return Ok(text);
+    }
+    fault(
+        word.at,
+        format!("`{text}` is no pool tag: write up to four characters, of which `?` and `*` stand for any"),
+    )
 }
 
 fn open(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {

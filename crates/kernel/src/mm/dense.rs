@@ -165,7 +165,11 @@ fn begin(k: &mut Kernel, sort: Sort) -> Option<Open> {
 
 /// What the host lets anybody do with what is no range's.
 const fn unused(sort: Sort) -> Protection {
-    if sort.closed { Protection::NONE } else { Protection { execute: sort.execute, ..Protection::READ_WRITE } }
+    if sort.closed {
+        Protection::NONE
+    } else {
+        Protection { execute: sort.execute, ..Protection::READ_WRITE }
+    }
 }
 
 /// Gives a range back, if it is one of these; false if not.

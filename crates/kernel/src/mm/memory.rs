@@ -62,9 +62,10 @@ impl Memory {
         enough
     }
 
-    /// Whether less than `1 / 2^share` of it is left; noted as refused, then. None: never.
+    /// Whether less than `1 / 2^share` of it is left besides the reserve; noted as refused, then. None: never.
     pub(super) fn is_scarce(&mut self, share: Option<u32>) -> bool {
-        let scarce = share.is_some_and(|share| self.limit.saturating_sub(self.used) < self.limit >> share);
+        let scarce = share
+            .is_some_and(|share| self.limit.saturating_sub(self.used) < RESERVE.0 + (self.limit >> share));
         self.refused |= scarce;
         scarce
     }

@@ -10,6 +10,7 @@ use engine::{Flow, Protection};
 use super::map::Page;
 use super::{io_space, shadow, user};
 use crate::cx::{Cx, Kernel};
+use crate::ps;
 use crate::verdict::Verdict;
 
 /// `MmLockPagableDataSection`: locks the section that `address` lies in; its handle.
@@ -136,12 +137,26 @@ pub(crate) fn page(k: &Kernel, address: u64) -> Option<Page> {
     Some(Page { physical, protection, pageable: false })
 }
 
+/// As [`page`], for the process that runs: what another has in its user half is not there.
+fn seen(cx: &mut Cx<'_>, address: u64) -> Option<Page> {
+    if user::is_elsewhere(cx, address) {
+        return None;
+    }
+    let current = ps::current_process(cx);
+    cx.with(|k| {
+        let view = if USER_DEVICE.contains(address) { io_space::resolve(k, address) } else { None };
+        let owner = view.and_then(|(_, mapping)| mapping.process);
+        let elsewhere = owner.is_some_and(|owner| u64::from(owner) != current);
+        if elsewhere { None } else { page(k, address) }
+    })
+}
+
 /// `MmIsAddressValid`.
 ///
 /// # Errors
 /// None.
 pub fn is_address_valid(cx: &mut Cx<'_>, address: u64) -> Flow<bool> {
-    Ok(cx.with(|k| page(k, address).is_some_and(|page| page.protection.read)))
+    Ok(seen(cx, address).is_some_and(|page| page.protection.read))
 }
 
 /// `MmGetPhysicalAddress`; 0 and a finding if the address means nothing.
@@ -149,7 +164,7 @@ pub fn is_address_valid(cx: &mut Cx<'_>, address: u64) -> Flow<bool> {
 /// # Errors
 /// None today.
 pub fn physical_address(cx: &mut Cx<'_>, address: u64) -> Flow<u64> {
-    let found = cx.with(|k| Some(page(k, address)?.physical + address % PAGE));
+    let found = seen(cx, address).map(|page| page.physical + address % PAGE);
     shadow::shared(cx, address, 1);
     if found.is_none() {
         let message = format!("MmGetPhysicalAddress was given {address:#x}, where nothing is mapped");

@@ -321,6 +321,8 @@ pub(crate) struct Request {
     pub(crate) special: Special,
     /// There, the side that the caller wishes.
     pub(crate) side: Option<Side>,
+    /// The share of memory, as `1 / 2^n`, that it leaves to others if it needs more.
+    pub(crate) spared: Option<u32>,
     pub(crate) owner: Option<u64>,
     pub(crate) caller: u64,
 }
@@ -329,8 +331,8 @@ impl Request {
     /// A zeroed block of the kernel's own.
     const fn own(kind: Kind, bytes: u64, tag: u32) -> Self {
         let (zeroed, cache_aligned, contiguous) = (true, false, false);
-        let (special, side, owner, caller) = (Special::AsSet, None, None, 0);
-        Self { kind, bytes, tag, zeroed, cache_aligned, contiguous, special, side, owner, caller }
+        let (special, side, spared, owner, caller) = (Special::AsSet, None, None, None, 0);
+        Self { kind, bytes, tag, zeroed, cache_aligned, contiguous, special, side, spared, owner, caller }
     }
 }
 
@@ -404,12 +406,20 @@ fn take(k: &mut Kernel, request: &Request, allocated: u64) -> Option<u64> {
     let special = special_pool::side_of(k, request);
     let block = Block { kind, bytes, tag, owner, caller, cache_aligned, special, life, allocated, freed_at };
     let fill = if request.zeroed { 0 } else { FRESH_FILL };
+    let small = block.small();
+    let free = if small { take_free(k, &block) } else { None };
+    if free.is_none() && k.mm.physical.memory.is_scarce(request.spared) {
+        return None;
+    }
     let address = if let Some(side) = special.filter(|_| bytes <= PAGE) {
         let address = special_pool::take(k, &block, side, (fill, GUARD_FILL))?;
         k.mm.pool.blocks.insert(address, block);
         address
-    } else if block.small() {
-        let address = take_small(k, &block)?;
+    } else if small {
+        let address = match free {
+            Some(known) => known.address,
+            None => cut_small(k, &block)?,
+        };
         lay_small(k, address, bytes, fill);
         address
     } else {
@@ -475,15 +485,7 @@ fn take_pages(k: &mut Kernel, block: &Block, contiguous: bool, fill: u8) -> Opti
     map::allocate_run(k, zone, pages, page, Limits::NONE, fill).map(|(address, _)| address)
 }
 
-/// A place for a small block, which is known from now on: one that was free, or the next of a page.
-fn take_small(k: &mut Kernel, block: &Block) -> Option<u64> {
-    match take_free(k, block) {
-        Some(known) => Some(known.address),
-        None => cut_small(k, block),
-    }
-}
-
-/// A place that was free.
+/// A place for a small block that was free; the block is known from now on.
 #[inline]
 fn take_free(k: &mut Kernel, block: &Block) -> Option<Known> {
     let free = k.mm.pool.shelves[block.shelf()].take(block.room())?;
@@ -491,7 +493,7 @@ fn take_free(k: &mut Kernel, block: &Block) -> Option<Known> {
     Some(free)
 }
 
-/// The next place of a page.
+/// The same: the next place of a page.
 #[cold]
 fn cut_small(k: &mut Kernel, block: &Block) -> Option<u64> {
     if !k.mm.physical.memory.take(KNOWN_OF_BLOCK) {

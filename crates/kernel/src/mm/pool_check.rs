@@ -9,6 +9,7 @@ use engine::{Engine, Flow, Leave};
 
 use super::pool::{Block, FREED_FILL, GUARD, GUARD_FILL, Kind, tag_text};
 use super::space::Zone;
+use super::special_pool::is_tag_like;
 use crate::cx::{Cx, Kernel};
 use crate::ex;
 use crate::ke::leftover;
@@ -312,6 +313,14 @@ pub fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<Outstanding> {
         allocated: block.allocated,
     };
     blocks.into_iter().map(tell).collect()
+}
+
+/// How many blocks drivers have allocated and not freed whose tags are like `tag` (`?` and `*` stand for any characters), and their bytes.
+#[must_use]
+pub fn held(k: &Kernel, tag: &str) -> (u64, u64) {
+    let live = k.mm.pool.unordered().map(|(_, block)| block);
+    let live = live.filter(|block| !block.freed() && block.owner.is_some() && is_tag_like(block.tag, tag));
+    live.fold((0, 0), |(blocks, bytes), block| (blocks + 1, bytes + block.bytes))
 }
 
 /// Whether the bytes at `pointer` belong to a live block of nonpaged pool, as `KeInitialize…` objects must.

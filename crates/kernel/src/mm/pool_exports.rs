@@ -16,7 +16,6 @@ use abi::{
 use engine::windows::PAGE;
 use engine::{Flow, Leave};
 
-use super::memory;
 use super::pool::{self, Kind, Request, tag_text};
 use super::special_pool::{Side, Special};
 use crate::cx::Cx;
@@ -241,16 +240,9 @@ fn by_type(
         return Err(cx.stop(verdict.bug_check(BAD_POOL_CALLER, [0x9A, bits.into(), bytes, tag.into()])));
     }
     judge_tag(cx, name, bits, bytes, tag)?;
-    let kind = if bits & PagedPool != 0 {
-        Kind::Paged
-    } else if bits & POOL_NX_ALLOCATION != 0 {
-        Kind::NonPaged
-    } else {
-        Kind::NonPagedExecute
-    };
     let wish = Wish {
         name,
-        kind,
+        kind: kind(bits),
         bytes,
         tag,
         zeroed: bits & POOL_ZERO_ALLOCATION != 0,
@@ -260,6 +252,17 @@ fn by_type(
         special: false,
     };
     grant(cx, &wish)
+}
+
+/// The kind of pool that a `POOL_TYPE` asks for.
+pub(crate) const fn kind(pool_type: u32) -> Kind {
+    if pool_type & PagedPool != 0 {
+        Kind::Paged
+    } else if pool_type & POOL_NX_ALLOCATION != 0 {
+        Kind::NonPaged
+    } else {
+        Kind::NonPagedExecute
+    }
 }
 
 fn judge_tag(cx: &mut Cx<'_>, name: &str, bits: u32, bytes: u64, tag: u32) -> Flow<()> {
@@ -282,13 +285,10 @@ fn grant(cx: &mut Cx<'_>, wish: &Wish) -> Flow<DriverPtr<()>> {
     let contiguous = bytes > PAGE && cx.choose("mm.contiguous", 2) == 1;
     let special = if wish.special { Special::Wanted } else { Special::AsSet };
     let side = side(wish.priority);
+    let spared = spared(wish.priority);
     let request =
-        Request { kind, bytes, tag, zeroed, cache_aligned, contiguous, special, side, owner, caller };
-    let scarce = cx.with(|k| k.mm.physical.memory.is_scarce(spared(wish.priority)));
-    let block = if refused || scarce { None } else { pool::allocate_block(cx, &request) };
-    if scarce {
-        memory::tell(cx);
-    }
+        Request { kind, bytes, tag, zeroed, cache_aligned, contiguous, special, side, spared, owner, caller };
+    let block = if refused { None } else { pool::allocate_block(cx, &request) };
     match block {
         Some(address) => Ok(DriverPtr::new(address)),
         None => fail(cx, wish.name, wish.raise, NtStatus::INSUFFICIENT_RESOURCES),

@@ -67,12 +67,16 @@ impl SpecialPool {
 
     /// Whether a block with this tag lies there.
     fn takes(&self, tag: u32) -> bool {
-        // A tag of fewer characters is filled up with spaces or zeroes.
-        let bytes = tag.to_le_bytes();
-        let length = bytes.iter().rposition(|byte| !matches!(byte, 0 | b' ')).map_or(0, |last| last + 1);
-        let is_named = |pattern: &String| is_like(&bytes[..length], pattern.as_bytes());
-        self.on && (self.tags.is_empty() || self.tags.iter().any(is_named))
+        self.on && (self.tags.is_empty() || self.tags.iter().any(|pattern| is_tag_like(tag, pattern)))
     }
+}
+
+/// Whether a tag is as `pattern` says: `?` is any character, `*` any number of them.
+pub(super) fn is_tag_like(tag: u32, pattern: &str) -> bool {
+    // A tag of fewer characters is filled up with spaces or zeroes.
+    let bytes = tag.to_le_bytes();
+    let length = bytes.iter().rposition(|byte| !matches!(byte, 0 | b' ')).map_or(0, |last| last + 1);
+    is_like(&bytes[..length], pattern.as_bytes())
 }
 
 /// Whether `text` is as `pattern` says: `?` is any character, `*` any number of them.

@@ -229,7 +229,7 @@ pub fn write(cx: &mut Cx<'_>, address: u64, bytes: &[u8]) -> Result<(), BadAddre
 }
 
 /// Whether what lies there is another process's: for the one that runs, nothing is there.
-fn is_elsewhere(cx: &mut Cx<'_>, address: u64) -> bool {
+pub(super) fn is_elsewhere(cx: &mut Cx<'_>, address: u64) -> bool {
     let current = ps::current_process(cx);
     cx.with(|k| process_of(k, address)).is_some_and(|owner| u64::from(owner) != current)
 }

@@ -17,7 +17,7 @@ use super::sid::Sid;
 use super::subject::{self, Subject};
 use super::token::Token;
 use crate::cx::Cx;
-use crate::mm::pool;
+use crate::mm::{pool, pool_exports};
 
 /// `SE_RESTORE_PRIVILEGE`: any owner may be said.
 const RESTORE: u32 = 18;
@@ -54,7 +54,7 @@ pub fn assign(
         return Ok(NtStatus::INVALID_OWNER);
     }
     let new = made(parent.as_ref(), explicit.as_ref(), is_directory, &token, &mapping);
-    captured::give(cx, &new, captured::kind(pool_type), into)
+    captured::give(cx, &new, pool_exports::kind(pool_type), into)
 }
 
 /// `SeAssignSecurityEx`.

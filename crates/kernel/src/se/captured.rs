@@ -10,16 +10,11 @@ use engine::Flow;
 
 use super::descriptor::{self, At, Descriptor};
 use crate::cx::Cx;
-use crate::mm::pool;
+use crate::mm::{pool, pool_exports};
 use crate::ob::handle::Mode;
 use crate::verdict::Verdict;
 
 const TAG: u32 = pool::tag(b"SeSd");
-
-/// The kind of pool that a `POOL_TYPE` asks for.
-pub(crate) const fn kind(pool_type: u32) -> pool::Kind {
-    if pool_type & 1 == 0 { pool::Kind::NonPaged } else { pool::Kind::Paged }
-}
 
 /// A descriptor in one piece, in pool of the caller's; null if there is no memory.
 ///
@@ -69,7 +64,7 @@ pub fn capture(
         return Ok(NtStatus::SUCCESS);
     }
     match descriptor::read(cx, source)? {
-        Ok(descriptor) => give(cx, &descriptor, kind(pool_type), into),
+        Ok(descriptor) => give(cx, &descriptor, pool_exports::kind(pool_type), into),
         Err(status) => Ok(status),
     }
 }

@@ -17,7 +17,7 @@ use super::descriptor::{self, At, Descriptor};
 use super::{relative, token};
 use crate::cx::Cx;
 use crate::exports::data;
-use crate::mm::pool;
+use crate::mm::{pool, pool_exports};
 use crate::ob::handle::{self, Handle, Mode};
 use crate::ob::{self, Kind};
 use crate::verdict::Verdict;
@@ -283,7 +283,7 @@ pub fn set_info(
     };
     let (information, mapping) = (cx.read(information)?, cx.read(mapping)?);
     own.take(information, &from.mapped(&mapping));
-    captured::give(cx, &own, captured::kind(pool_type), of)
+    captured::give(cx, &own, pool_exports::kind(pool_type), of)
 }
 
 /// `SeSetSecurityDescriptorInfoEx`: of `AutoInheritFlags` none has an effect.
