@@ -28,8 +28,10 @@ fn mistake(bench: impl Fn() -> Bench, number: u32) -> Report {
     report
 }
 
-/// The rule that ends it, and the code of its bug check.
-fn end(report: &Report) -> Option<(&'static str, u32)> {
+/// The rule that ends a run, and the code of its bug check.
+type End = Option<(&'static str, u32)>;
+
+fn end(report: &Report) -> End {
     report.verdict.as_ref().map(|verdict| (verdict.rule, verdict.bug_check.unwrap().code))
 }
 
@@ -48,7 +50,7 @@ fn correct_drivers_find_their_blocks_at_the_end_of_a_page_or_at_its_start_and_he
 }
 
 /// Mistakes, and what ends them where blocks end with their page and where they begin with it.
-const MISTAKES: [(u32, Option<(&str, u32)>, Option<(&str, u32)>); 9] = [
+const MISTAKES: [(u32, End, End); 9] = [
     (0, Some(("pool-overrun", 0xD6)), Some(("pool-overrun", 0xC1))),
     (1, Some(("pool-overrun", 0xD6)), None),
     (2, Some(("pool-overrun", 0xC1)), Some(("pool-overrun", 0xC1))),

@@ -62,6 +62,15 @@ fn pool2_zeroes_unless_told_not_to() {
 }
 
 #[test]
+fn a_type_of_pool_says_whether_code_may_run_there_for_descriptors_too() {
+    let kinds =
+        [(0, Kind::NonPagedExecute), (NX, Kind::NonPaged), (1, Kind::Paged), (NX | 4, Kind::NonPaged)];
+    for (pool_type, kind) in kinds {
+        assert_eq!(exports::kind(pool_type), kind);
+    }
+}
+
+#[test]
 fn one_byte_too_many_is_seen_when_the_block_is_freed() {
     for bytes in [24, 33, 4000, 5000] {
         machine(|cx| {
