@@ -98,6 +98,11 @@ fn a_driver_meets_a_card() {
 }
 
 #[test]
+fn a_driver_in_rust_is_run_and_refused() {
+    follow("rust-driver.md");
+}
+
+#[test]
 fn the_recipes_work() {
     follow("recipes.md");
 }

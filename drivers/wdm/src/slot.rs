@@ -44,7 +44,7 @@ impl<T> Slot<T> {
     /// Puts a value there.
     ///
     /// # Errors
-    /// The value, if there is one already.
+    /// The value, if there is one already, or another is put or taken at this very moment: nobody waits here.
     pub fn put(&self, value: T) -> Result<(), T> {
         if self.state.compare_exchange(EMPTY, BUSY, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return Err(value);
@@ -55,7 +55,7 @@ impl<T> Slot<T> {
         Ok(())
     }
 
-    /// Takes the value away.
+    /// Takes the value away. None if there is none, or it is put or taken at this very moment.
     pub fn take(&self) -> Option<T> {
         self.state.compare_exchange(FULL, BUSY, Ordering::Acquire, Ordering::Relaxed).ok()?;
         // SAFETY: BUSY is ours: nobody else is here.
