@@ -3,10 +3,10 @@
 //! Who could go on, who waits for an object, for what a thread waits: nearly always that is one, and to make and free a list costs
 //! more than all that is done with it.
 
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 
 /// A list.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Few<T, const N: usize> {
     own: [T; N],
     /// How many of `own` count: none, once they are all in `more`.
@@ -72,6 +72,13 @@ impl<T, const N: usize> Deref for Few<T, N> {
     #[inline]
     fn deref(&self) -> &[T] {
         if self.more.is_empty() { &self.own[..self.length] } else { &self.more }
+    }
+}
+
+impl<T, const N: usize> DerefMut for Few<T, N> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [T] {
+        if self.more.is_empty() { &mut self.own[..self.length] } else { &mut self.more }
     }
 }
 

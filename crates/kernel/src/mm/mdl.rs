@@ -279,6 +279,20 @@ pub fn page(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, index: u64) -> Flow<u64> {
     Ok(cx.read(entry(mdl, index))?.wrapping_mul(PAGE))
 }
 
+/// The physical addresses of so many pages, from its `first` one on: at once.
+pub(crate) fn pages(
+    cx: &mut Cx<'_>,
+    mdl: DriverPtr<MDL>,
+    (first, count): (u64, u64),
+) -> Flow<impl ExactSizeIterator<Item = u64>> {
+    let bytes = cx.read_bytes(entry(mdl, first).address, 8 * count)?;
+    let numbers: Vec<u64> = bytes
+        .chunks_exact(8)
+        .map(|eight| eight.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+        .collect();
+    Ok(numbers.into_iter().map(|number| number.wrapping_mul(PAGE)))
+}
+
 pub(crate) fn write_page(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, index: u64, physical: u64) -> Flow<()> {
     cx.write(entry(mdl, index), physical / PAGE)
 }

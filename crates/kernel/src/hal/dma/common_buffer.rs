@@ -6,7 +6,7 @@
 use abi::{DMA_ADAPTER, DriverPtr};
 use engine::Flow;
 
-use super::domain::{Direction, GAP, Mapping};
+use super::domain::{Direction, GAP, Stretch, Terms};
 use super::{By, DMA_VIOLATION, find, transfer};
 use crate::cx::Cx;
 use crate::mm::contiguous;
@@ -110,10 +110,10 @@ pub(super) fn place(
     let by = By::now(cx);
     let limits = Limits { highest, ..Limits::NONE };
     let Some(run) = contiguous::allocate(cx, bytes, limits) else { return Ok(None) };
-    let (physical, direction) = (run.physical, Direction::Both);
-    let mapping = Mapping { physical, bytes, direction, is_copy: false, gap: GAP, routine: name, by };
+    let terms = Terms { direction: Direction::Both, routine: name, by };
+    let stretch = Stretch::new(run.physical, bytes, false, GAP);
     let limits = Limits { lowest, highest, boundary: 0 };
-    let mapped = cx.with(|k| k.hal.dma.domain.map(&mut k.mm.physical, limits, mapping));
+    let mapped = cx.with(|k| k.hal.dma.domain.map(&mut k.mm.physical, limits, terms, stretch));
     let Some(logical) = mapped else {
         contiguous::free(cx, run.address)?;
         return Ok(None);
@@ -165,7 +165,7 @@ pub(super) fn give(cx: &mut Cx<'_>, name: &'static str, (address, logical): (u64
     let by = By::now(cx);
     let freed = cx.with(|k| {
         let buffer = k.hal.dma.buffers.remove(&(address, logical))?;
-        k.hal.dma.domain.unmap_all(&mut k.mm.physical, (logical, buffer.bytes), name, by);
+        k.hal.dma.domain.unmap(&mut k.mm.physical, logical, name, by);
         Some(buffer)
     });
     match freed {

@@ -19,6 +19,7 @@ use super::scatter_gather::{self, Wanted, bytes};
 use super::transfer::{self, Map};
 use super::{By, find, system};
 use crate::cx::{Cx, Kernel};
+use crate::few::Few;
 use crate::mm::{mdl, pool};
 
 /// How far a request is that has a DMA transfer context.
@@ -226,8 +227,8 @@ pub fn map_transfer(
 pub(super) fn first_of(run: Run, registers: u64) -> Run {
     let offset = run.pieces.first().map_or(0, |piece| piece.physical % PAGE);
     let mut room = (registers * PAGE).saturating_sub(offset);
-    let mut pieces: Vec<Piece> = Vec::new();
-    for piece in run.pieces {
+    let mut pieces = Few::default();
+    for piece in run.pieces.iter().copied() {
         if room == 0 {
             break;
         }

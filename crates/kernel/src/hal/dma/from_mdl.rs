@@ -14,10 +14,11 @@ use engine::Flow;
 use engine::windows::PAGE;
 
 use super::common_buffer::Buffer;
-use super::domain::{Direction, GAP, Mapping};
+use super::domain::{Direction, GAP, Stretch, Terms};
 use super::pieces::{self, Piece};
 use super::{By, find};
 use crate::cx::Cx;
+use crate::few::Few;
 use crate::mm::mdl;
 use crate::mm::physical::Limits;
 
@@ -135,21 +136,16 @@ pub fn create(
     }
     let by = By::now(cx);
     let last = found.len() - 1;
-    let mapping = |(index, piece): (usize, Piece)| Mapping {
-        physical: piece.physical,
-        bytes: piece.bytes,
-        direction: wanted.direction.unwrap_or(Direction::Both),
-        is_copy: false,
-        gap: if index == last { GAP } else { 0 },
-        routine: NAME,
-        by,
-    };
-    let mappings: Vec<Mapping> = found.into_iter().enumerate().map(mapping).collect();
+    let terms = Terms { direction: wanted.direction.unwrap_or(Direction::Both), routine: NAME, by };
+    let mut stretches = Few::default();
+    for (index, Piece { physical, bytes }) in found.into_iter().enumerate() {
+        stretches.push(Stretch::new(physical, bytes, false, if index == last { GAP } else { 0 }));
+    }
     let (lowest, highest) = wanted.limits.unwrap_or((0, u64::MAX));
     let placed = cx.with(|k| {
         let highest = k.hal.dma.adapters[&at].mask.min(highest);
         let limits = Limits { lowest, highest, boundary: 0 };
-        let placed = k.hal.dma.domain.map_all(&mut k.mm.physical, limits, mappings)?;
+        let placed = k.hal.dma.domain.map_all(&mut k.mm.physical, limits, terms, stretches, |_| {})?;
         let buffer = Buffer { adapter: at, bytes, logical: placed, is_lent: true, by };
         k.hal.dma.buffers.insert((address, placed), buffer);
         Some(placed)

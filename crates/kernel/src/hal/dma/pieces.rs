@@ -8,6 +8,7 @@ use engine::windows::PAGE;
 
 use super::DMA_VIOLATION;
 use crate::cx::Cx;
+use crate::few::Few;
 use crate::mm::mdl;
 use crate::verdict::Verdict;
 
@@ -15,16 +16,16 @@ use crate::verdict::Verdict;
 const MOST_CHAINED: u32 = 1 << 16;
 
 /// Bytes within one page.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Piece {
     pub(super) physical: u64,
     pub(super) bytes: u64,
 }
 
 /// What a device can take at once.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Run {
-    pub(super) pieces: Vec<Piece>,
+    pub(super) pieces: Few<Piece, 1>,
     /// Not contiguous, or beyond what the device reaches: only as a copy.
     pub(super) is_copied: bool,
 }
@@ -114,9 +115,11 @@ fn add(
     }
     let (start, count) = mdl::buffer(cx, mdl)?;
     let end = va.saturating_add(length).min(start.saturating_add(count));
+    let first = (va / PAGE).wrapping_sub(start / PAGE);
+    let pages = mdl::pages(cx, mdl, (first, mdl::span(va, end.saturating_sub(va))))?;
+    pieces.reserve(pages.len());
     let mut at = va;
-    while at < end {
-        let page = mdl::page(cx, mdl, (at / PAGE).wrapping_sub(start / PAGE))?;
+    for page in pages {
         let bytes = (PAGE - at % PAGE).min(end - at);
         pieces.push(Piece { physical: page | (at % PAGE), bytes });
         at += bytes;
@@ -126,7 +129,7 @@ fn add(
 
 /// In runs, for a device that reaches up to `mask`. If it cannot take several, it gets one.
 pub(super) fn runs(pieces: Vec<Piece>, mask: u64, takes_several: bool) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
+    let mut runs: Vec<Run> = Vec::with_capacity(if takes_several { pieces.len() } else { 1 });
     for piece in pieces {
         let is_copied = piece.physical.saturating_add(piece.bytes - 1) > mask;
         let joins = |run: &&mut Run| {
@@ -135,13 +138,14 @@ pub(super) fn runs(pieces: Vec<Piece>, mask: u64, takes_several: bool) -> Vec<Ru
         };
         match runs.last_mut().filter(joins) {
             Some(run) => run.pieces.push(piece),
-            None => runs.push(Run { pieces: vec![piece], is_copied }),
+            None => runs.push(Run { pieces: Few::one(piece), is_copied }),
         }
     }
     if takes_several || runs.len() < 2 {
         return runs;
     }
-    let pieces = runs.into_iter().flat_map(|run| run.pieces).collect();
+    let mut pieces = Few::default();
+    runs.iter().for_each(|run| pieces.extend(run.pieces.iter().copied()));
     vec![Run { pieces, is_copied: true }]
 }
 

@@ -182,7 +182,7 @@ pub(super) fn run(cx: &mut Cx<'_>, at: u64, address: u64, request: &Request) -> 
         let list = k.hal.dma.lists.get_mut(&address)?;
         list.base = request.base;
         Some((
-            list.pieces.clone(),
+            std::mem::take(&mut list.pieces),
             list.va,
             list.to_device,
             list.routine,
@@ -194,13 +194,8 @@ pub(super) fn run(cx: &mut Cx<'_>, at: u64, address: u64, request: &Request) -> 
     }) else {
         return Ok(());
     };
-    let mut va = start;
-    let mut maps: Vec<Map> = Vec::new();
-    for run in pieces::runs(pieces, mask, several) {
-        let map = transfer::place(cx, at, run, va, to_device, ("GetScatterGatherList", by))?;
-        va = va.wrapping_add(map.bytes);
-        maps.push(map);
-    }
+    let runs = pieces::runs(pieces, mask, several);
+    let maps = transfer::place_all(cx, at, runs, start, to_device, ("GetScatterGatherList", by))?;
     write(cx, address, request.base, &maps)?;
     cx.with(|k| k.hal.dma.registers.get_mut(&request.base).map(|known| known.maps = maps));
     if matches!(request.work, Work::List { is_kept: true, .. }) {
@@ -215,14 +210,15 @@ pub(super) fn write(cx: &mut Cx<'_>, address: u64, base: u64, maps: &[Map]) -> F
     let list: DriverPtr<SCATTER_GATHER_LIST> = DriverPtr::new(address);
     cx.write(list + SCATTER_GATHER_LIST::NumberOfElements, u32::try_from(maps.len()).unwrap_or(u32::MAX))?;
     cx.write(list + SCATTER_GATHER_LIST::Reserved, base)?;
-    let mut element: DriverPtr<SCATTER_GATHER_ELEMENT> = DriverPtr::new(address + HEAD);
+    // As SCATTER_GATHER_ELEMENT has it, and all at once: address, length, reserved.
+    let mut elements = Vec::with_capacity(maps.len() * size_of::<SCATTER_GATHER_ELEMENT>());
     for map in maps {
-        cx.write(element + SCATTER_GATHER_ELEMENT::Address, map.logical)?;
-        cx.write(element + SCATTER_GATHER_ELEMENT::Length, u32::try_from(map.bytes).unwrap_or(u32::MAX))?;
-        cx.write(element + SCATTER_GATHER_ELEMENT::Reserved, 0)?;
-        element = element.byte_add(ELEMENT);
+        let length = u32::try_from(map.bytes).unwrap_or(u32::MAX);
+        [map.logical, length.into(), 0]
+            .iter()
+            .for_each(|word| elements.extend_from_slice(&word.to_le_bytes()));
     }
-    Ok(())
+    cx.write_bytes(address + HEAD, &elements)
 }
 
 /// `PutScatterGatherList`: flushes the buffer, and frees map registers, list and what describes it.

@@ -8,13 +8,14 @@ use std::collections::BTreeSet;
 
 use abi::{DMA_ADAPTER, DriverPtr, MDL};
 use engine::windows::PAGE;
-use engine::{Flow, Protection};
+use engine::{Flow, Leave, Protection};
 
 use super::channel::{Request, Work};
-use super::domain::{Direction, GAP, Mapping};
+use super::domain::{Direction, GAP, Stretch, Terms};
 use super::pieces::{Piece, Run};
 use super::{By, DMA_VIOLATION, find, pieces, system};
 use crate::cx::{Cx, Kernel};
+use crate::few::Few;
 use crate::mm::map::{self, Page};
 use crate::mm::physical::Limits;
 use crate::mm::space::Zone;
@@ -65,14 +66,16 @@ impl Registers {
 }
 
 /// A part of a buffer that is mapped.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Map {
     /// Its address as the MDL has it.
     va: u64,
     pub(super) logical: u64,
+    /// The first address of what was mapped at once.
+    group: u64,
     pub(super) bytes: u64,
     pub(super) to_device: bool,
-    pub(super) pieces: Vec<Piece>,
+    pub(super) pieces: Few<Piece, 1>,
     /// Where the copy is shown, and its physical address.
     pub(super) copy: Option<(u64, u64)>,
     /// Bytes of it that were flushed.
@@ -198,22 +201,68 @@ pub(super) fn place(
         let mask = k.hal.dma.adapters.get(&at)?.mask;
         let copy = if is_copied { Some(copy(k, mask, first, bytes)?) } else { None };
         let physical = copy.map_or(first, |(_, physical)| physical + first % PAGE);
-        let direction = if to_device { Direction::ToDevice } else { Direction::ToMemory };
-        let mapping = Mapping { physical, bytes, direction, is_copy: is_copied, gap, routine, by };
+        let terms = Terms { direction: direction(to_device), routine, by };
         let limits = Limits { lowest: 0, highest: mask, boundary };
-        let logical = k.hal.dma.domain.map(&mut k.mm.physical, limits, mapping)?;
-        let map = Map { va, logical, bytes, to_device, pieces: run.pieces, copy, flushed: 0 };
+        let stretch = Stretch::new(physical, bytes, is_copied, gap);
+        let logical = k.hal.dma.domain.map(&mut k.mm.physical, limits, terms, stretch)?;
+        let map = Map { va, logical, group: logical, bytes, to_device, pieces: run.pieces, copy, flushed: 0 };
         if to_device {
             move_data(k, &map, (0, bytes), true);
         }
         Some(map)
     });
-    match made {
-        Some(map) => Ok(map),
-        None => {
-            Err(cx.stop(Verdict::not_implemented("running out of memory or addresses for map registers")))
+    made.ok_or_else(|| without_room(cx))
+}
+
+fn without_room(cx: &mut Cx<'_>) -> Leave {
+    cx.stop(Verdict::not_implemented("running out of memory or addresses for map registers"))
+}
+
+const fn direction(to_device: bool) -> Direction {
+    if to_device { Direction::ToDevice } else { Direction::ToMemory }
+}
+
+/// As [`place`], of all runs of a list at once; whether they are copied all the same is one choice.
+pub(super) fn place_all(
+    cx: &mut Cx<'_>,
+    at: u64,
+    runs: Vec<Run>,
+    va: u64,
+    to_device: bool,
+    (routine, by): (&'static str, By),
+) -> Flow<Vec<Map>> {
+    let are_copied = cx.choose("dma.copy", 2) == 1;
+    let made = cx.with(|k| {
+        let mask = k.hal.dma.adapters.get(&at)?.mask;
+        let (mut maps, mut stretches) = (Vec::with_capacity(runs.len()), Few::default());
+        let mut next = va;
+        for run in runs {
+            let (bytes, is_copied) = (run.bytes(), run.is_copied || are_copied);
+            let first = run.pieces.first().map_or(0, |piece| piece.physical);
+            let copy = if is_copied { Some(copy(k, mask, first, bytes)?) } else { None };
+            let physical = copy.map_or(first, |(_, physical)| physical + first % PAGE);
+            stretches.push(Stretch::new(physical, bytes, is_copied, GAP));
+            let (va, pieces) = (next, run.pieces);
+            maps.push(Map { va, logical: 0, group: 0, bytes, to_device, pieces, copy, flushed: 0 });
+            next = next.wrapping_add(bytes);
         }
-    }
+        if maps.is_empty() {
+            return Some(maps);
+        }
+        let terms = Terms { direction: direction(to_device), routine, by };
+        let limits = Limits { highest: mask, ..Limits::NONE };
+        let mut each = maps.iter_mut();
+        let tell = |logical| each.next().into_iter().for_each(|map| map.logical = logical);
+        let group = k.hal.dma.domain.map_all(&mut k.mm.physical, limits, terms, stretches, tell)?;
+        for map in &mut maps {
+            map.group = group;
+            if to_device {
+                move_data(k, map, (0, map.bytes), true);
+            }
+        }
+        Some(maps)
+    });
+    made.ok_or_else(|| without_room(cx))
 }
 
 /// Room for a copy that begins at the same offset in its page; where it is shown, and its physical address.
@@ -227,7 +276,7 @@ fn copy(k: &mut Kernel, mask: u64, first: u64, bytes: u64) -> Option<(u64, u64)>
 fn move_data(k: &mut Kernel, map: &Map, (offset, length): (u64, u64), to_copy: bool) {
     let Some((_, physical)) = map.copy else { return };
     let mut begin = 0;
-    for piece in &map.pieces {
+    for piece in map.pieces.iter() {
         let (from, to) = (begin.max(offset), (begin + piece.bytes).min(offset + length));
         if from < to {
             let buffer = piece.physical.wrapping_add(from - begin);
@@ -308,7 +357,7 @@ pub(super) fn flush_range(
 }
 
 fn unmap(k: &mut Kernel, map: &Map, routine: &'static str, by: By) {
-    k.hal.dma.domain.unmap(&mut k.mm.physical, map.logical, routine, by);
+    k.hal.dma.domain.unmap(&mut k.mm.physical, map.group, routine, by);
     if let Some((shown, _)) = map.copy {
         map::release(k, Zone::Mappings, shown, map.span());
     }
@@ -318,17 +367,20 @@ fn unmap(k: &mut Kernel, map: &Map, routine: &'static str, by: By) {
 pub(super) fn flush_all(cx: &mut Cx<'_>, base: u64, to_device: bool, routine: &'static str) {
     let by = By::now(cx);
     cx.with(|k| {
-        let maps = k.hal.dma.registers.get_mut(&base).map(|known| std::mem::take(&mut known.maps));
-        let (done, left): (Vec<Map>, _) =
-            maps.unwrap_or_default().into_iter().partition(|map| map.to_device || !to_device);
-        for map in done {
+        // They are all mapped the same way.
+        let is_flushed = |map: &Map| map.to_device || !to_device;
+        let known = k.hal.dma.registers.get_mut(&base);
+        let known = known.filter(|known| known.maps.first().is_some_and(is_flushed));
+        let maps = known.map(|known| std::mem::take(&mut known.maps)).unwrap_or_default();
+        let mut last = None;
+        for map in maps {
             if !map.to_device {
                 move_data(k, &map, (0, map.bytes), false);
             }
-            unmap(k, &map, routine, by);
-        }
-        if let Some(known) = k.hal.dma.registers.get_mut(&base) {
-            known.maps = left;
+            if last != Some(map.group) || map.copy.is_some() {
+                unmap(k, &map, routine, by);
+            }
+            last = Some(map.group);
         }
     });
 }
