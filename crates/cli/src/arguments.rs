@@ -114,7 +114,8 @@ pub(crate) struct Setup {
     pub(crate) group_size: u32,
     /// The kind of computer, to reach paths that a PC does not: `messages=N` (a device gets so many message-signaled interrupts at
     /// most), `fully-specified` (IoConnectInterruptEx knows only CONNECT_FULLY_SPECIFIED), `relayed-lines` (interrupt lines have
-    /// PASSIVE_LEVEL), `before-vista` (there is no IoConnectInterruptEx), `shifted-bus` (raw and translated addresses differ); several
+    /// PASSIVE_LEVEL), `before-vista` (there is no IoConnectInterruptEx), `shifted-bus` (raw and translated addresses differ),
+    /// `posted=TIME` (a write to device memory arrives at once or after so long, e.g. `2us`, as the policy chooses; a read brings it home); several
     /// with commas between them
     #[arg(long, value_name = "WHAT", default_value = "")]
     pub(crate) platform: Platform,

@@ -2,7 +2,7 @@
 //! and charged to the clock. Pages: *Accessing Device Memory and Registers*, *MmMapIoSpace function*.
 //!
 //! What an access causes (a line that rises, a clock that was polled) happens in [`accessed`], after the driver's
-//! instruction: nothing here runs driver code before. Writes arrive at once; posting them is not modelled yet.
+//! instruction: nothing here runs driver code before. Writes arrive at once, unless the platform posts them (`posted`).
 
 use engine::windows::{SHARED_DATA, USER_DEVICE, is_call_out};
 use engine::{Access, Fault, FaultKind, Flow, Leave};

@@ -28,7 +28,7 @@ fn place(k: &mut Kernel, bus: u32, slot: u32) -> Place {
         return Place::NoBus;
     }
     // Not by the list of functions: a card that has gone answers to nobody.
-    let vendor = config::read(k.hal.hardware.as_mut(), at, 0, 2);
+    let vendor = config::read(k.configuration(), at, 0, 2);
     if vendor == PCI_INVALID_VENDORID.to_le_bytes() { Place::Empty } else { Place::Function(at) }
 }
 
@@ -60,7 +60,7 @@ pub fn get_by_offset(
         Place::NoBus => Vec::new(),
         Place::Empty if offset == 0 && length >= 2 => PCI_INVALID_VENDORID.to_le_bytes().to_vec(),
         Place::Empty => Vec::new(),
-        Place::Function(at) => config::read(k.hal.hardware.as_mut(), at, offset, length),
+        Place::Function(at) => config::read(k.configuration(), at, offset, length),
     });
     cx.write_bytes(buffer.address, &bytes)?;
     Ok(u32::try_from(bytes.len()).unwrap_or(u32::MAX))
@@ -92,7 +92,7 @@ pub fn set_by_offset(
     }
     let bytes = cx.read_bytes(buffer.address, length.min(config::SIZE).into())?;
     let written = cx.with(|k| match place(k, bus, slot) {
-        Place::Function(at) => config::write(k.hal.hardware.as_mut(), at, offset, &bytes),
+        Place::Function(at) => config::write(k.configuration(), at, offset, &bytes),
         Place::NoBus | Place::Empty => 0,
     });
     Ok(written)

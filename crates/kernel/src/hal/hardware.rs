@@ -233,6 +233,10 @@ pub trait Hardware {
     fn advance(&mut self, at: &mut Moment<'_>) {
         let _ = at;
     }
+    /// What is on its way to a device arrives: before an access to configuration space.
+    fn settle(&mut self, at: &mut Moment<'_>) {
+        let _ = at;
+    }
     /// The outside world acts on a device, as a script says: e.g. `("pci9052#0", "linti1", "1")`.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ pub mod dma;
 pub mod hardware;
 pub mod platform;
 pub(crate) mod polls;
+mod posted;
 #[cfg(test)]
 pub(crate) mod rig;
 pub(crate) mod stale;
@@ -38,6 +39,10 @@ impl State {
     /// On this hardware.
     #[must_use]
     pub fn new(hardware: Box<dyn Hardware>, platform: Platform) -> Self {
+        let hardware: Box<dyn Hardware> = match platform.posted {
+            0 => hardware,
+            takes => Box::new(posted::Posted::new(hardware, takes)),
+        };
         Self {
             hardware,
             platform,
@@ -58,5 +63,11 @@ impl Kernel {
         let (mm, transfers) = (&mut self.mm, &mut hal.transfers);
         let mut memory = Reach { engine: self.engine, mm, transfers, dma: &hal.dma };
         ask(hal.hardware.as_mut(), &mut Moment { now, memory: &mut memory })
+    }
+
+    /// The hardware, for an access to configuration space: writes that are on their way have arrived.
+    pub fn configuration(&mut self) -> &mut dyn Hardware {
+        self.hardware(self.engine.now(), |hardware, at| hardware.settle(at));
+        self.hal.hardware.as_mut()
     }
 }

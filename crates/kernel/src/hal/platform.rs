@@ -12,6 +12,9 @@ const SHIFT: u64 = 0x80_0000_0000;
 /// The most messages that a device may be given.
 const MOST_MESSAGES: u32 = 2_048;
 
+/// The longest that a write to device memory takes, ns: what the longest of bridges' delays are, and far from what an interrupt storm is told by.
+pub const MOST_POSTED: u64 = 20_000;
+
 /// What kind of computer it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Platform {
@@ -25,6 +28,8 @@ pub struct Platform {
     pub before_vista: bool,
     /// Device memory has other addresses for the processors than on the bus, so that raw and translated resources differ.
     pub shifted_bus: bool,
+    /// Nanoseconds that a write to device memory may take to its device: at most [`MOST_POSTED`]. 0: each is there at once.
+    pub posted: u64,
 }
 
 impl Default for Platform {
@@ -35,6 +40,7 @@ impl Default for Platform {
             relayed_lines: false,
             before_vista: false,
             shifted_bus: false,
+            posted: 0,
         }
     }
 }
@@ -60,7 +66,7 @@ impl Platform {
 /// As [`FromStr`] reads it; nothing for a PC as they are.
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { messages, fully_specified, relayed_lines, before_vista, shifted_bus } = *self;
+        let Self { messages, fully_specified, relayed_lines, before_vista, shifted_bus, posted } = *self;
         let mut parts = Vec::new();
         if messages != MOST_MESSAGES {
             parts.push(format!("messages={messages}"));
@@ -75,6 +81,9 @@ impl fmt::Display for Platform {
                 parts.push(name.to_owned());
             }
         }
+        if posted != 0 {
+            parts.push(format!("posted={posted}"));
+        }
         f.write_str(&parts.join(","))
     }
 }
@@ -82,7 +91,7 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = String;
 
-    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, with commas between them.
+    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `posted=NS`, with commas between them.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut platform = Self::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -96,10 +105,19 @@ impl FromStr for Platform {
                     platform.messages =
                         count.ok_or_else(|| format!("`{part}`: there are 0 to {MOST_MESSAGES} messages"))?;
                 }
+                Some(("posted", time)) => {
+                    let time = time.strip_suffix("ns").unwrap_or(time);
+                    let (digits, unit) = time.strip_suffix("us").map_or((time, 1), |digits| (digits, 1_000));
+                    let takes = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit));
+                    platform.posted =
+                        takes.filter(|takes| (1..=MOST_POSTED).contains(takes)).ok_or_else(|| {
+                            format!("`{part}`: a write takes 1 to {MOST_POSTED} ns, e.g. 500 or 2us")
+                        })?;
+                }
                 _ => {
                     return Err(format!(
                         "`{part}` is nothing a platform has; there are messages=N, fully-specified, relayed-lines, \
-                         before-vista and shifted-bus"
+                         before-vista, shifted-bus and posted=TIME"
                     ));
                 }
             }
@@ -114,11 +132,26 @@ mod tests {
 
     #[test]
     fn a_platform_is_read_as_it_is_written() {
-        for text in ["", "messages=3", "messages=0,fully-specified,relayed-lines,before-vista,shifted-bus"] {
+        for text in [
+            "",
+            "messages=3",
+            "messages=0,fully-specified,relayed-lines,before-vista,shifted-bus,posted=2000",
+        ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), text);
         }
         assert_eq!("".parse(), Ok(Platform::default()));
-        for wrong in ["messages", "messages=2049", "messages=x", "relayed-lines=1", "pc"] {
+        assert_eq!("posted=2us".parse::<Platform>().unwrap().posted, 2_000);
+        for wrong in [
+            "posted",
+            "posted=0",
+            "posted=21us",
+            "posted=2ms",
+            "messages",
+            "messages=2049",
+            "messages=x",
+            "relayed-lines=1",
+            "pc",
+        ] {
             let why = wrong.parse::<Platform>().unwrap_err();
             assert!(why.contains(wrong), "{why}");
         }

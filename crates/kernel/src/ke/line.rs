@@ -181,8 +181,10 @@ fn answer_devices(cx: &mut Cx<'_>) {
 }
 
 fn look(cx: &mut Cx<'_>) {
-    if cx.with(|k| k.hal.hardware.question().is_some()) {
+    // What arrives at a device may leave something open, too.
+    while cx.with(|k| k.hal.hardware.question().is_some()) {
         answer_devices(cx);
+        cx.with(|k| k.hardware(k.engine.now(), |hardware, at| hardware.advance(at)));
     }
     let (before, now, more) = cx.with(|k| {
         k.hardware(k.engine.now(), |hardware, at| hardware.advance(at));

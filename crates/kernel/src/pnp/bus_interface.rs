@@ -145,7 +145,7 @@ pub fn get_data(
     }
     let bytes = cx.with(|k| {
         let at = k.pnp.node(id).function.address;
-        config::read(k.hal.hardware.as_mut(), at, offset, length)
+        config::read(k.configuration(), at, offset, length)
     });
     cx.write_bytes(buffer.address, &bytes)?;
     Ok(u32::try_from(bytes.len()).unwrap_or(u32::MAX))
@@ -170,7 +170,7 @@ pub fn set_data(
     let bytes = cx.read_bytes(buffer.address, length.min(config::SIZE).into())?;
     Ok(cx.with(|k| {
         let at = k.pnp.node(id).function.address;
-        config::write(k.hal.hardware.as_mut(), at, offset, &bytes)
+        config::write(k.configuration(), at, offset, &bytes)
     }))
 }
 

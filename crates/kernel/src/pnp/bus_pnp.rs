@@ -205,7 +205,7 @@ fn read_config(cx: &mut Cx<'_>, id: NodeId, location: Location) -> Flow<Reply> {
     };
     let bytes = cx.with(|k| {
         let at = k.pnp.node(id).function.address;
-        config::read(k.hal.hardware.as_mut(), at, offset, length)
+        config::read(k.configuration(), at, offset, length)
     });
     cx.write_bytes(buffer, &bytes)?;
     Ok(Reply::success(bytes.len() as u64))
@@ -218,7 +218,7 @@ fn write_config(cx: &mut Cx<'_>, id: NodeId, location: Location) -> Flow<Reply> 
     let bytes = cx.read_bytes(buffer, length.min(config::SIZE).into())?;
     let written = cx.with(|k| {
         let at = k.pnp.node(id).function.address;
-        config::write(k.hal.hardware.as_mut(), at, offset, &bytes)
+        config::write(k.configuration(), at, offset, &bytes)
     });
     Ok(Reply::success(written.into()))
 }

@@ -169,6 +169,7 @@ mod tests {
         relayed_lines: false,
         before_vista: false,
         shifted_bus: false,
+        posted: 0,
     });
 
     fn resources() -> Vec<Resource> {

@@ -1,0 +1,285 @@
+//! Writes to device memory that are on their way: `--platform posted=TIME`.
+//!
+//! PCI Local Bus Specification 3.0, 3.2.5 and appendix E: a bridge takes a write to memory and says that it is done; the device has it later.
+//! Writes arrive in the order in which they were made. A read from a device, and any access to a port or to configuration space, does not pass
+//! them: they arrive first. Drivers that depend on a write's effect therefore read a register back. Interrupts do not wait for writes: a
+//! line may still be asserted when the service routine that acknowledged it has returned, and the routine is called once more.
+//!
+//! Whether a write arrives at once or after the platform's time is a choice (`bus.posted`). All devices are behind one bridge: a
+//! read from any of them brings all writes home.
+
+use std::collections::VecDeque;
+
+use super::hardware::{Function, Hardware, Message, Moment, PciAddress, Question, Refusal, Width};
+
+/// A write that has not arrived.
+struct UnderWay {
+    address: u64,
+    width: Width,
+    value: u64,
+    /// When it arrives, if nothing brings it home before.
+    due: u64,
+}
+
+/// A bus with a bridge in front of it that takes writes.
+pub(crate) struct Posted {
+    bus: Box<dyn Hardware>,
+    /// What a write that is not there at once takes, ns.
+    takes: u64,
+    /// In the order in which they were made.
+    under_way: VecDeque<UnderWay>,
+    /// How many of the last ones have been made since the choice was asked last.
+    open: usize,
+    /// Why a device would not take a write that arrived: told at the next access.
+    refused: Option<Refusal>,
+}
+
+impl Posted {
+    /// In front of `bus`; a write takes nothing, or so many ns.
+    pub(crate) fn new(bus: Box<dyn Hardware>, takes: u64) -> Self {
+        Self { bus, takes, under_way: VecDeque::new(), open: 0, refused: None }
+    }
+
+    /// The first so many writes arrive, each when it is due, and none before now.
+    fn arrive(&mut self, at: &mut Moment<'_>, count: usize) {
+        for UnderWay { address, width, value, due } in self.under_way.drain(..count) {
+            let now = due.min(at.now);
+            let mut then = Moment { now, memory: at.memory };
+            self.bus.advance(&mut then);
+            if let Err(refusal) = self.bus.memory_write(&mut then, address, width, value) {
+                let bytes = width as u8;
+                self.refused = Some(
+                    refusal.by(&format!("a write of {bytes} byte(s) to {address:#x} that was on its way:")),
+                );
+            }
+        }
+        self.open = self.open.min(self.under_way.len());
+    }
+
+    /// All arrive now, before what does not pass them; or it is told that one was refused.
+    fn bring_home(&mut self, at: &mut Moment<'_>) -> Result<(), Refusal> {
+        self.under_way.iter_mut().for_each(|write| write.due = at.now);
+        self.arrive(at, self.under_way.len());
+        self.refused.take().map_or(Ok(()), Err)
+    }
+}
+
+impl Hardware for Posted {
+    fn port_read(&mut self, at: &mut Moment<'_>, port: u16, width: Width) -> Result<u32, Refusal> {
+        self.bring_home(at)?;
+        self.bus.port_read(at, port, width)
+    }
+
+    fn port_write(
+        &mut self,
+        at: &mut Moment<'_>,
+        port: u16,
+        width: Width,
+        value: u32,
+    ) -> Result<(), Refusal> {
+        self.bring_home(at)?;
+        self.bus.port_write(at, port, width, value)
+    }
+
+    fn memory_read(&mut self, at: &mut Moment<'_>, address: u64, width: Width) -> Result<u64, Refusal> {
+        self.bring_home(at)?;
+        self.bus.memory_read(at, address, width)
+    }
+
+    fn memory_write(
+        &mut self,
+        at: &mut Moment<'_>,
+        address: u64,
+        width: Width,
+        value: u64,
+    ) -> Result<(), Refusal> {
+        self.under_way.push_back(UnderWay { address, width, value, due: at.now + self.takes });
+        self.open += 1;
+        self.refused.take().map_or(Ok(()), Err)
+    }
+
+    fn settle(&mut self, at: &mut Moment<'_>) {
+        if let Err(refusal) = self.bring_home(at) {
+            self.refused = Some(refusal);
+        }
+    }
+
+    fn config_read(&mut self, at: PciAddress, offset: u16, width: Width) -> u32 {
+        self.bus.config_read(at, offset, width)
+    }
+
+    fn config_write(&mut self, at: PciAddress, offset: u16, width: Width, value: u32) {
+        self.bus.config_write(at, offset, width, value);
+    }
+
+    fn is_extended(&self, at: PciAddress) -> bool {
+        self.bus.is_extended(at)
+    }
+
+    fn functions(&self) -> Vec<Function> {
+        self.bus.functions()
+    }
+
+    fn describe(&self, port: bool, address: u64) -> Option<String> {
+        self.bus.describe(port, address)
+    }
+
+    fn route(&mut self, at: PciAddress, line: u32) {
+        self.bus.route(at, line);
+    }
+
+    fn set_present(&mut self, at: PciAddress, present: bool) {
+        self.bus.set_present(at, present);
+    }
+
+    fn lines(&self) -> u64 {
+        self.bus.lines()
+    }
+
+    fn has_messages(&self) -> bool {
+        self.bus.has_messages()
+    }
+
+    fn take_messages(&mut self) -> Vec<Message> {
+        self.bus.take_messages()
+    }
+
+    fn asserting(&self, line: u32) -> Vec<String> {
+        self.bus.asserting(line)
+    }
+
+    fn question(&self) -> Option<Question> {
+        match self.open {
+            0 => self.bus.question(),
+            _ => Some(Question { point: "bus.posted", answers: 2 }),
+        }
+    }
+
+    fn answer(&mut self, answer: u32) {
+        match std::mem::take(&mut self.open) {
+            0 => self.bus.answer(answer),
+            _ if answer != 0 => {}
+            // None passes another: with the last one all are there.
+            _ => self.under_way.iter_mut().for_each(|write| write.due = 0),
+        }
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        let arrives = self.under_way.front().map(|write| write.due);
+        [arrives, self.bus.deadline()].into_iter().flatten().min()
+    }
+
+    fn is_quiet(&self, lines: u64, until: u64) -> bool {
+        self.open == 0
+            && self.under_way.front().is_none_or(|write| write.due >= until)
+            && self.bus.is_quiet(lines, until)
+    }
+
+    fn advance(&mut self, at: &mut Moment<'_>) {
+        for write in &mut self.under_way {
+            // One that arrives at once does so now.
+            write.due = if write.due == 0 { at.now } else { write.due };
+        }
+        let due = self.under_way.iter().take_while(|write| write.due <= at.now).count();
+        self.arrive(at, due);
+        self.bus.advance(at);
+    }
+
+    fn poke(&mut self, at: &mut Moment<'_>, device: &str, signal: &str, value: &str) -> Result<(), String> {
+        self.bus.poke(at, device, signal, value)
+    }
+
+    fn peek(&mut self, at: &mut Moment<'_>, device: &str, register: &str) -> Result<u32, String> {
+        self.bus.peek(at, device, register)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device that keeps what was written last, and no odd number.
+    #[derive(Default)]
+    struct Register(u64, Vec<(u64, u64)>);
+
+    impl Hardware for std::rc::Rc<std::cell::RefCell<Register>> {
+        fn memory_read(&mut self, _: &mut Moment<'_>, _: u64, _: Width) -> Result<u64, Refusal> {
+            Ok(self.borrow().0)
+        }
+
+        fn memory_write(&mut self, at: &mut Moment<'_>, _: u64, _: Width, value: u64) -> Result<(), Refusal> {
+            if value % 2 != 0 {
+                return Err(Refusal::new("register".to_owned(), "takes even numbers".to_owned()));
+            }
+            let mut register = self.borrow_mut();
+            register.0 = value;
+            register.1.push((at.now, value));
+            Ok(())
+        }
+    }
+
+    struct None;
+
+    impl super::super::hardware::Memory for None {
+        fn read(&mut self, _: &str, _: u64, _: &mut [u8]) -> bool {
+            false
+        }
+
+        fn write(&mut self, _: &str, _: u64, _: &[u8]) -> bool {
+            false
+        }
+    }
+
+    fn at<R>(now: u64, f: impl FnOnce(&mut Moment<'_>) -> R) -> R {
+        f(&mut Moment { now, memory: &mut None })
+    }
+
+    fn bridge() -> (std::rc::Rc<std::cell::RefCell<Register>>, Posted) {
+        let register = std::rc::Rc::<std::cell::RefCell<Register>>::default();
+        (register.clone(), Posted::new(Box::new(register), 1_000))
+    }
+
+    fn write(posted: &mut Posted, now: u64, value: u64) -> Result<(), Refusal> {
+        at(now, |at| posted.memory_write(at, 0xE000_0000, Width::Dword, value))
+    }
+
+    #[test]
+    fn a_write_arrives_at_once_or_when_its_time_is_over_and_none_passes_another() {
+        let (register, mut posted) = bridge();
+        write(&mut posted, 100, 2).unwrap();
+        assert_eq!(posted.question(), Some(Question { point: "bus.posted", answers: 2 }));
+        posted.answer(1);
+        assert_eq!((posted.question(), posted.deadline()), (Option::None, Some(1_100)));
+        assert!(posted.is_quiet(0, 1_100) && !posted.is_quiet(0, 1_101));
+        write(&mut posted, 200, 4).unwrap();
+        posted.answer(1);
+        at(1_150, |at| posted.advance(at));
+        assert_eq!(register.borrow().1, [(1_100, 2)]);
+        write(&mut posted, 1_160, 6).unwrap();
+        posted.answer(0);
+        at(1_170, |at| posted.advance(at));
+        assert_eq!(register.borrow().1, [(1_100, 2), (1_170, 4), (1_170, 6)]);
+        assert_eq!(posted.deadline(), Option::None);
+    }
+
+    #[test]
+    fn a_read_brings_writes_home_and_what_was_refused_is_told_then() {
+        let (register, mut posted) = bridge();
+        write(&mut posted, 100, 2).unwrap();
+        posted.answer(1);
+        assert_eq!(at(150, |at| posted.memory_read(at, 0xE000_0000, Width::Dword)), Ok(2));
+        assert_eq!(register.borrow().1, [(150, 2)]);
+        write(&mut posted, 200, 3).unwrap();
+        posted.answer(1);
+        let refused = at(250, |at| posted.port_read(at, 0x80, Width::Byte)).unwrap_err();
+        assert!(
+            refused.to_string().contains("a write of 4 byte(s) to 0xe0000000 that was on its way: register"),
+            "{refused}"
+        );
+        assert_eq!(at(260, |at| posted.port_read(at, 0x80, Width::Byte)), Ok(u32::MAX));
+        write(&mut posted, 300, 8).unwrap();
+        posted.answer(1);
+        at(310, |at| posted.settle(at));
+        assert_eq!(register.borrow().0, 8);
+    }
+}
