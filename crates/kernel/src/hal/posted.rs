@@ -208,7 +208,7 @@ mod tests {
         }
 
         fn memory_write(&mut self, at: &mut Moment<'_>, _: u64, _: Width, value: u64) -> Result<(), Refusal> {
-            if value % 2 != 0 {
+            if !value.is_multiple_of(2) {
                 return Err(Refusal::new("register".to_owned(), "takes even numbers".to_owned()));
             }
             let mut register = self.borrow_mut();
