@@ -83,6 +83,7 @@ const KINDS: &[&str] = &[
     "PRIVILEGE_SET",
     "GENERIC_MAPPING",
     "SECURITY_CLIENT_CONTEXT",
+    "KQUEUE",
 ];
 
 fn number(kind: &str) -> u8 {

@@ -81,6 +81,7 @@ enum {
     PRIVILEGES,
     MAPPING,
     CLIENT,
+    QUEUE,
     KINDS,
 };
 
@@ -115,6 +116,7 @@ typedef struct _WORLD {
     KDPC Dpc;
     KMUTEX Mutex;
     KSEMAPHORE Semaphore;
+    ULONG64 Queue[8]; /* KQUEUE, which ntifs.h has */
     KSPIN_LOCK SpinLock;
     KLOCK_QUEUE_HANDLE QueueHandle;
     FAST_MUTEX FastMutex;
@@ -373,6 +375,7 @@ static BOOLEAN MakeWorld(void)
     KeInitializeDpc(&World->Dpc, (PKDEFERRED_ROUTINE)(PVOID)Routine, NULL);
     KeInitializeMutex(&World->Mutex, 0);
     KeInitializeSemaphore(&World->Semaphore, 1, 8);
+    Call4(L"KeInitializeQueue", World->Queue, 1, 0, 0);
     ExInitializeFastMutex(&World->FastMutex);
     Call4(L"KeInitializeGuardedMutex", &World->GuardedMutex, 0, 0, 0);
     ExInitializeResourceLite(&World->Resource);
@@ -419,6 +422,7 @@ static ULONG_PTR Fitting(ULONG Kind)
     case DPC: return (ULONG_PTR)&World->Dpc;
     case MUTEX: return (ULONG_PTR)&World->Mutex;
     case SEMAPHORE: return (ULONG_PTR)&World->Semaphore;
+    case QUEUE: return (ULONG_PTR)World->Queue;
     case SPIN_LOCK: return (ULONG_PTR)&World->SpinLock;
     case QUEUE_HANDLE: return (ULONG_PTR)&World->QueueHandle;
     case FAST_MUTEX_: return (ULONG_PTR)&World->FastMutex;

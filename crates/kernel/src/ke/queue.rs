@@ -33,7 +33,7 @@ pub enum Taken {
 ///
 /// # Errors
 /// A verdict if a thread waits on it, or it is not memory.
-pub fn initialize(cx: &mut Cx<'_>, queue: Queue, count: u32) -> Flow<()> {
+pub fn initialize(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>, count: u32) -> Flow<()> {
     dispatcher::set_up(cx, queue.cast(), Kind::Queue, size_of::<KQUEUE>() as u64, 0)?;
     let processors = cx.with(|k| {
         forget(k, queue);
@@ -51,7 +51,7 @@ pub fn initialize(cx: &mut Cx<'_>, queue: Queue, count: u32) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if it is no queue; [`engine::Leave`] of what runs at once.
-pub fn insert(cx: &mut Cx<'_>, queue: Queue, entry: Entry) -> Flow<i32> {
+pub fn insert(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>, entry: DriverPtr<LIST_ENTRY>) -> Flow<i32> {
     put(cx, queue, entry, "KeInsertQueue", false)
 }
 
@@ -59,7 +59,7 @@ pub fn insert(cx: &mut Cx<'_>, queue: Queue, entry: Entry) -> Flow<i32> {
 ///
 /// # Errors
 /// As [`insert`].
-pub fn insert_head(cx: &mut Cx<'_>, queue: Queue, entry: Entry) -> Flow<i32> {
+pub fn insert_head(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>, entry: DriverPtr<LIST_ENTRY>) -> Flow<i32> {
     put(cx, queue, entry, "KeInsertHeadQueue", true)
 }
 
@@ -84,7 +84,7 @@ fn put(cx: &mut Cx<'_>, queue: Queue, entry: Entry, what: &str, at_head: bool) -
 ///
 /// # Errors
 /// A verdict if it is no queue, or a thread may not wait here; [`engine::Leave`] if the machine ends meanwhile.
-pub fn remove(cx: &mut Cx<'_>, queue: Queue, mode: u8, timeout: DriverPtr<i64>) -> Flow<u64> {
+pub fn remove(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>, mode: u8, timeout: DriverPtr<i64>) -> Flow<u64> {
     dispatcher::expect(cx, queue.cast(), "KeRemoveQueue", &[Kind::Queue])?;
     let timeout = Timeout::read(cx, timeout)?;
     Ok(match take(cx, queue, Manner::of(mode, false), timeout, "KeRemoveQueue")? {
@@ -169,7 +169,7 @@ fn take_now(k: &mut Kernel, queue: Queue, strand: StrandId) -> Result<Option<Tak
 ///
 /// # Errors
 /// A verdict if it is no queue; [`engine::Leave`] of what runs at once.
-pub fn run_down(cx: &mut Cx<'_>, queue: Queue) -> Flow<Entry> {
+pub fn run_down(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>) -> Flow<Entry> {
     dispatcher::expect(cx, queue.cast(), "KeRundownQueue", &[Kind::Queue])?;
     let done = cx.with(|k| -> Result<Entry, Broken> {
         let (engine, head) = (k.engine, queue + KQUEUE::EntryListHead);
