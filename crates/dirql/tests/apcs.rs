@@ -223,3 +223,28 @@ fn a_script_that_fails_terminates_its_threads() {
     let report = machine.finish();
     assert!(report.verdict.is_none(), "the driver is not to blame: {report}");
 }
+
+/// A request of `ReadFileEx`'s kind: its end is a user APC for the thread that made it, and for no other.
+#[test]
+fn the_end_of_a_request_with_an_apc_interrupts_what_its_thread_waits_for() {
+    let wait = |expect: &str| {
+        format!(
+            r"open \\.\DirqlApcs as f overlapped
+            open \\.\DirqlApcs as g
+            thread t {{
+                async r1 ioctl f 0x2223c0 in u32:7 out 4{}
+                ioctl g 0x2223c4 in u32:3 expect {expect}
+            }}
+            wait 50ms
+            ioctl f 0x2223c8
+            join t
+            join r1 expect u32:8",
+            if expect == "STATUS_USER_APC" { " apc" } else { "" }
+        )
+    };
+    for expect in ["STATUS_USER_APC", "STATUS_SUCCESS"] {
+        let machine = start(|| bench(1));
+        rig::play(&machine, &wait(expect));
+        machine.finish().expect_clean();
+    }
+}

@@ -46,7 +46,7 @@ impl<'m> Request<'m> {
         let (state, id) = machine.inside(|_| (Rc::new(RefCell::new(State::Asked)), Rc::new(Cell::new(0))));
         let (slot, number) = (Rc::clone(&state), Rc::clone(&id));
         let body = move |cx: &mut Cx<'_>| {
-            let begun = transfer::begin(cx, handle, &transfer)?;
+            let begun = transfer::begin(cx, handle, &transfer, false)?;
             if let Some(overlapped) = begun.overlapped() {
                 *slot.borrow_mut() = State::UnderWay(overlapped.status_block);
                 number.set(overlapped.id);

@@ -232,12 +232,13 @@ pub(crate) struct Begun {
     at_once: Option<Answer>,
 }
 
-/// Begins a request and does not wait for its end.
-pub(crate) fn begin(cx: &mut Cx<'_>, handle: Handle, transfer: &Transfer) -> Flow<Begun> {
+/// Begins a request and does not wait for its end, which its thread hears of by a user APC if that is wanted.
+pub(crate) fn begin(cx: &mut Cx<'_>, handle: Handle, transfer: &Transfer, apc: bool) -> Flow<Begun> {
     let none = Answer::failed(NtStatus::INSUFFICIENT_RESOURCES);
     let failed = Begun { buffers: Buffers::default(), overlapped: None, at_once: Some(none) };
     let Some(buffers) = Buffers::new(cx, transfer)? else { return Ok(failed) };
     let Some(overlapped) = Overlapped::new(cx)? else { return Ok(failed) };
+    let overlapped = Overlapped { apc, ..overlapped };
     let answer = file::start(cx, handle, buffers.operation(transfer), &overlapped)?;
     let at_once = (answer.status != NtStatus::PENDING).then_some(answer);
     Ok(Begun { buffers, overlapped: Some(overlapped), at_once })

@@ -29,7 +29,7 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
     match command {
         Command::Open(open) => request::open(stage, cx, open),
         Command::Request { request, expect } => request::perform(stage, cx, request, expect),
-        Command::Async { name, request } => request::begin(stage, cx, name, request),
+        Command::Async { name, request, apc } => request::begin(stage, cx, name, request, *apc),
         Command::Pointer { name, request, expect } => request::point(stage, cx, name, request, expect),
         Command::Memory { name, data } => request::memory(stage, cx, name, data),
         Command::Unmap(name) => request::unmap(stage, cx, name),

@@ -217,13 +217,19 @@ pub(super) fn store(
     Ok(judge(&stage.play, &end, expect))
 }
 
-pub(super) fn begin(stage: &Stage, cx: &mut Cx<'_>, name: &str, request: &Request) -> Flow<Outcome> {
+pub(super) fn begin(
+    stage: &Stage,
+    cx: &mut Cx<'_>,
+    name: &str,
+    request: &Request,
+    apc: bool,
+) -> Flow<Outcome> {
     let (handle, transfer) =
         match handle(stage, &request.handle).and_then(|handle| Ok((handle, transfer(stage, request)?))) {
             Ok(both) => both,
             Err(why) => return Ok(Err(why)),
         };
-    let begun = transfer::begin(cx, handle, &transfer)?;
+    let begun = transfer::begin(cx, handle, &transfer, apc)?;
     let id = begun.overlapped().map_or(0, |overlapped| overlapped.id);
     stage.with(|state| {
         state.told_of.insert(name.to_owned(), id);

@@ -62,6 +62,8 @@ pub enum Command {
         name: String,
         /// The request; its handle was opened `overlapped`.
         request: Request,
+        /// The thread gets a user APC with its end (`ReadFileEx`).
+        apc: bool,
     },
     /// `pointer NAME request`: a request whose output begins with an address of the application's memory, which gets this name.
     Pointer {

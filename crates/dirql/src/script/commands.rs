@@ -452,13 +452,14 @@ fn asynchronous(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
             format!("`{}` was opened for one request at a time; open it with `overlapped`", request.handle),
         );
     }
+    let apc = args.take("apc");
     if args.take("expect") {
         args.back();
         let at = args.word("`expect`")?.at;
         return fault(at, format!("its result comes later: write `join {} expect …`", name.text()));
     }
     let name = names.give(&name, Kind::Request)?;
-    Ok(Command::Async { name, request })
+    Ok(Command::Async { name, request, apc })
 }
 
 fn pointer(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {

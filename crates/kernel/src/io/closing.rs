@@ -211,6 +211,9 @@ impl Closing {
         }
         let answer = Answer { status: self.status, information: self.information };
         completion_port::tell(cx, self.file, issue.context, answer, self.pending)?;
+        if tell && issue.apc != 0 {
+            ke::user_apc::queue(cx, DriverPtr::new(issue.apc))?;
+        }
         if issue.answered_later && self.pending {
             let Issue { request, name, .. } = *issue;
             cx.emit(Event::Answer { request, name, status: self.status.0, information: self.information });

@@ -98,6 +98,8 @@ pub(crate) struct Issue {
     pub(crate) answered_later: bool,
     /// What a completion port calls it by; 0 if it is told to none.
     pub(crate) context: u64,
+    /// The thread that gets a user APC with its end; 0 if none does.
+    pub(crate) apc: u64,
     /// Its number, where somebody listened when its IRP was sent.
     pub(crate) request: u64,
 }

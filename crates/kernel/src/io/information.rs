@@ -174,6 +174,6 @@ pub(super) fn ask(
     status_block: DriverPtr<IO_STATUS_BLOCK>,
     operation: &Operation,
 ) -> Flow<NtStatus> {
-    let request = Request { operation, event: None, status_block, key: 0, context: 0 };
+    let request = Request { operation, event: None, status_block, key: 0, context: 0, apc: false };
     Ok(transfer::issue(cx, Handle(file), &request, Mode::Kernel)?.status)
 }

@@ -82,7 +82,8 @@ fn ask(
     }
     let buffer = Buffer { address: information.address, length: LENGTH };
     let operation = Operation::Query(FileNetworkOpenInformation, buffer);
-    let request = Request { operation: &operation, event: None, status_block, key: 0, context: 0 };
+    let request =
+        Request { operation: &operation, event: None, status_block, key: 0, context: 0, apc: false };
     let answer = transfer::issue(cx, handle, &request, Mode::Kernel)?;
     pool::free(cx, status_block)?;
     Ok(answer.status)

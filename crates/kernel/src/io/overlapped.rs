@@ -22,6 +22,8 @@ pub struct Overlapped {
     /// What a completion port calls the request by: Windows does so by the address of the `OVERLAPPED`, which here may be another one's
     /// before the packet is taken.
     pub id: u64,
+    /// Its thread gets a user APC with the end (`ReadFileEx`, `WriteFileEx`).
+    pub apc: bool,
 }
 
 impl Overlapped {
@@ -41,7 +43,7 @@ impl Overlapped {
                     k.io.overlapped += 1;
                     k.io.overlapped
                 });
-                Ok(Some(Self { status_block: DriverPtr::new(address), event, id }))
+                Ok(Some(Self { status_block: DriverPtr::new(address), event, id, apc: false }))
             }
             None => {
                 user::give(cx, address, size);

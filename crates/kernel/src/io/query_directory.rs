@@ -45,7 +45,7 @@ pub fn zw_query_directory(
     let listing = Listing { class, buffer: Buffer { address: buffer, length }, pattern, flags };
     let operation = Operation::List(listing);
     let event = (event != 0).then_some(Handle(event));
-    let request = Request { operation: &operation, event, status_block, key: 0, context: 0 };
+    let request = Request { operation: &operation, event, status_block, key: 0, context: 0, apc: false };
     Ok(transfer::issue(cx, Handle(file), &request, Mode::Kernel)?.status)
 }
 

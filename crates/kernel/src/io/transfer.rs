@@ -1,7 +1,7 @@
 //! Reading, writing and control codes on an open file.
 //!
 //! Pages: *ReadFile function*, *DeviceIoControl function*, *Synchronous and Asynchronous I/O*, *ZwReadFile function*.
-//! User APCs are not here.
+//! What user APCs interrupt is in `ke::user_apc`.
 
 use abi::{
     DriverPtr, FILE_APPEND_DATA, FILE_OBJECT, FILE_WRITE_DATA, FO_ALERTABLE_IO, FO_NO_INTERMEDIATE_BUFFERING,
@@ -86,7 +86,14 @@ pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: 
     let number = asked::begin(cx, name, |cx| operation.detail(&super::file::shown(cx, handle)));
     express::mark_pending(cx, overlapped.status_block)?;
     let (event, status_block) = (Some(overlapped.event), overlapped.status_block);
-    let request = Request { operation: &operation, event, status_block, key: 0, context: overlapped.id };
+    let request = Request {
+        operation: &operation,
+        event,
+        status_block,
+        key: 0,
+        context: overlapped.id,
+        apc: overlapped.apc,
+    };
     let answer = issue(cx, handle, &request, Mode::User)?;
     // One that is pending is answered again when it ends.
     asked::end(cx, number, name, answer);
@@ -104,6 +111,8 @@ pub(crate) struct Request<'o> {
     pub(crate) key: u32,
     /// What a completion port calls it by; 0 for a driver's own.
     pub(crate) context: u64,
+    /// Its thread gets a user APC with the end.
+    pub(crate) apc: bool,
 }
 
 /// What `NtReadFile` and its like do, for an application or (`Mode::Kernel`) a driver.
@@ -337,6 +346,7 @@ fn remember(
                 event: event.address,
                 answered_later: !synchronous,
                 context: request.context,
+                apc: if request.apc { thread } else { 0 },
                 request: 0,
             });
         }

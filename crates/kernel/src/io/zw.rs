@@ -378,7 +378,7 @@ fn issue(
         return Err(cx.stop(Verdict::not_implemented("a file operation with an APC routine")));
     }
     let event = (event != 0).then_some(Handle(event));
-    let request = Request { operation: &operation, event, status_block, key, context: 0 };
+    let request = Request { operation: &operation, event, status_block, key, context: 0, apc: false };
     let answer = transfer::issue(cx, Handle(handle), &request, Mode::Kernel)?;
     Ok(answer.status)
 }

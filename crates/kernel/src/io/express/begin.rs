@@ -86,7 +86,7 @@ pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Op
 #[inline]
 fn plan<'o>(k: &Kernel, handle: Handle, request: &Request<'o>) -> Option<Plan<'o>> {
     let engine = k.engine;
-    if !engine.is_plain() || engine.depth() != 0 {
+    if !engine.is_plain() || engine.depth() != 0 || request.apc {
         return None;
     }
     let operation = request.operation;
@@ -295,6 +295,7 @@ fn record(plan: &Plan<'_>, blocks: Blocks, operation: &Operation, context: u64) 
         event: plan.event.at().address,
         answered_later: !plan.synchronous,
         context,
+        apc: 0,
         request: 0,
     };
     Record {

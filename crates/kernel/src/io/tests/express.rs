@@ -276,7 +276,7 @@ fn a_file_whose_device_leads_nowhere_leaves_the_next_request_alone() {
         let overlapped = Overlapped::new(cx)?.expect("there is memory");
         let nothing = Operation::Control(METHOD_BUFFERED, Buffer::default(), Buffer::default());
         let (event, status_block) = (Some(overlapped.event), overlapped.status_block);
-        let request = Request { operation: &nothing, event, status_block, key: 0, context: 0 };
+        let request = Request { operation: &nothing, event, status_block, key: 0, context: 0, apc: false };
         let field = device + DEVICE_OBJECT::DriverObject;
         cx.write(field, DriverPtr::new(engine::windows::SYSTEM.end() - 0x1000))?;
         assert!(cx.with(|k| express::begin(k, handle, &request)).is_none());
