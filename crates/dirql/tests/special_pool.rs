@@ -89,6 +89,19 @@ fn without_special_pool_what_goes_beyond_a_block_is_seen_late_or_not_at_all() {
     assert_eq!(told, [late, None, late, Some(("pool-underrun", 0xC1)), None]);
 }
 
+/// More blocks than the host has areas for pages of their own (`drivers/c/memory/limits.h`).
+#[test]
+fn blocks_that_there_is_no_room_for_in_special_pool_lie_in_ordinary_pool() {
+    const MOST_POOL: u32 = 0x0022_2000 + 4 * 11;
+    let machine = start(|| bench("all").memory(64 << 20));
+    let made = rig::checks_made(&machine, DEVICE, MOST_POOL, &[]);
+    let report = machine.finish();
+    assert_eq!(made, Ok(3), "{report}");
+    report.expect_clean();
+    let blocks = report.sums.tags.values().map(|sum| sum.allocated).max().unwrap();
+    assert!(blocks > (64 << 20) / 4096, "{blocks} are more than there are pages\n{report}");
+}
+
 #[test]
 fn verifiers_special_pool_is_the_same() {
     let verified = |option| move || bench("none").verifier(Verifier::NONE.with(option));
