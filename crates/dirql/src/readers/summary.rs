@@ -209,7 +209,7 @@ impl fmt::Display for Sums {
             .map(|(code, n)| format!("{n} {}", major(*code).replace("IRP_MJ_", "")))
             .collect();
         let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
-        writeln!(f, "  IRPs             {sent} sent{kinds}, {} completed", self.completed)?;
+        writeln!(f, "  IRPs             sent to drivers: {sent}{kinds}; completed: {}", self.completed)?;
         writeln!(f, "  registers        {} reads, {} writes", self.accesses.0, self.accesses.1)?;
         for (what, depth) in &self.stacks {
             writeln!(f, "  stack            {} deep in {what}", bytes(*depth))?;

@@ -165,7 +165,7 @@ fn the_sums_tell_what_was_not_freed() {
         text.contains("pool Pcil        2 × allocated (148 bytes), 1 × freed, 100 bytes not freed"),
         "{text}"
     );
-    assert!(text.contains("1 sent (1 WRITE), 1 completed"), "{text}");
+    assert!(text.contains("sent to drivers: 1 (1 WRITE); completed: 1"), "{text}");
     let json: serde_json::Value = serde_json::from_str(&sums.json()).unwrap();
     assert_eq!(json["pool"][0]["freed_bytes"], 48);
     assert_eq!(json["irps"]["IRP_MJ_WRITE"], 1);
