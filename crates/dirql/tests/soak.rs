@@ -214,6 +214,8 @@ fn the_c_driver_of_the_educational_device() {
         card: Some("edu,dma_mask=0xffffffffffffffff,factorial=25us,dma=10us"),
         device: r"\\.\Edu",
         requests,
+        // It holds no requests while its device is stopped.
+        events: &[],
         ..EDU
     }
     .soak();
