@@ -133,7 +133,17 @@ fn did_you_mean(name: Option<&str>) -> String {
     name.map(|name| format!(", did you mean `{name}`?")).unwrap_or_default()
 }
 
-/// Reads the keys `late` and `pieces` of a bus master.
+/// How long a bus master's transfer may take: see `plan`.
+pub(crate) const LATE: Key =
+    Key { name: "late", meaning: "up to so many times as long, as the policy chooses: 1-16", default: "1" };
+/// In how many parts it may come.
+pub(crate) const PIECES: Key = Key {
+    name: "pieces",
+    meaning: "a transfer comes in up to so many parts, in any order, as the policy chooses: 1-16",
+    default: "1",
+};
+
+/// Reads [`LATE`] and [`PIECES`].
 pub(crate) fn freedom(options: &Options<'_>) -> Result<Freedom, SpecError> {
     let count =
         |text: &str| number(text).and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=16).contains(n));

@@ -13,7 +13,6 @@ mod by_strand;
 pub mod chooser;
 mod clock;
 mod guest;
-
 mod heap;
 mod jail;
 mod last_words;

@@ -117,8 +117,8 @@ type Body = Coroutine<(), Gives, (), ArenaStack>;
 
 struct Slot {
     id: StrandId,
-    /// None once it has ended. Only the scheduler reaches it, and never while the strand runs.
-    body: UnsafeCell<Option<Body>>,
+    /// Only the scheduler reaches it, and never while the strand runs.
+    body: UnsafeCell<Body>,
     /// Which stack it has.
     stack: u64,
     yielder: Cell<*const Yielder<(), Gives>>,
@@ -185,9 +185,7 @@ impl Strands {
         };
         let body = Coroutine::with_stack(ArenaStack::of_slot(stack), run);
         let (yielder, frame) = (Cell::new(std::ptr::null()), Cell::new(0));
-        self.slots
-            .borrow_mut()
-            .insert(id, Slot { id, body: UnsafeCell::new(Some(body)), stack, yielder, frame });
+        self.slots.borrow_mut().insert(id, Slot { id, body: UnsafeCell::new(body), stack, yielder, frame });
         id
     }
 
@@ -197,22 +195,20 @@ impl Strands {
     pub(crate) fn resume(&self, id: StrandId, frame: &Cell<u64>) -> Progress {
         assert!(self.current.get().is_null(), "a strand is resumed from the scheduler only");
         let slot = self.slot(id);
-        // SAFETY: a slot stays where it is until its strand has ended; its coroutine is nobody else's, because only the scheduler resumes and the
-        // strand itself does not look at it.
+        // SAFETY: a slot stays where it is until its strand has ended; its coroutine is nobody else's, because only the
+        // scheduler resumes and the strand itself does not look at it.
         let (slot, body) = unsafe { (&*slot, &mut *(*slot).body.get()) };
-        let running = body.as_mut().expect("a strand that is resumed has not ended");
         self.current.set(slot);
         frame.set(slot.frame.get());
         crate::translate::ask_for_extended();
-        let mut result = running.resume(());
+        let mut result = body.resume(());
         while result == CoroutineResult::Yield(Gives::Question) {
             arena().root.ask();
-            result = running.resume(());
+            result = body.resume(());
         }
         self.current.set(std::ptr::null());
         slot.frame.set(frame.replace(0));
         if result == CoroutineResult::Return(()) {
-            *body = None;
             let ended = self.slots.borrow_mut().remove(id);
             self.free_stacks.borrow_mut().extend(ended.map(|slot| slot.stack));
             return Progress::Finished;

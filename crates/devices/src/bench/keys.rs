@@ -3,7 +3,7 @@
 use super::faults::Faults;
 use super::transfer::RAM;
 use super::{BenchCard, Settings};
-use crate::catalog::{Entry, Key, Signal, freedom, placement};
+use crate::catalog::{Entry, Key, LATE, PIECES, Signal, freedom, placement};
 use crate::pci::{Bar, Header, Messages, Model, Place};
 use crate::spec::{Options, ReadFile, SpecError, nanoseconds, number};
 
@@ -20,16 +20,8 @@ pub const ENTRY: Entry = Entry {
         Key { name: "pin", meaning: "a, b, c, d or none: its line besides its messages", default: "a" },
         Key { name: "delay", meaning: "what DELAY is after reset: ns, us, ms or s", default: "0" },
         Key { name: "dma", meaning: "what DMA_DELAY is after reset", default: "1us" },
-        Key {
-            name: "late",
-            meaning: "up to so many times as long, as the policy chooses: 1-16",
-            default: "1",
-        },
-        Key {
-            name: "pieces",
-            meaning: "a transfer comes in up to so many parts, in any order, as the policy chooses: 1-16",
-            default: "1",
-        },
+        LATE,
+        PIECES,
         Key {
             name: "ram",
             meaning: "BAR2 shows the 64 KiB of memory on the card",

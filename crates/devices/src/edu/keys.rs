@@ -1,7 +1,7 @@
 //! What can be typed for an `edu` card, and the card it makes.
 
 use super::{Edu, Settings};
-use crate::catalog::{Entry, Key, Signal, freedom, placement};
+use crate::catalog::{Entry, Key, LATE, PIECES, Signal, freedom, placement};
 use crate::pci::{Bar, Header, Messages, Model};
 use crate::spec::{Options, ReadFile, SpecError, nanoseconds, number};
 
@@ -17,16 +17,8 @@ pub const ENTRY: Entry = Entry {
             default: "0xfffffff, 28 bits",
         },
         Key { name: "dma", meaning: "what a transfer takes: ns, us, ms or s", default: "100ms, as in QEMU" },
-        Key {
-            name: "late",
-            meaning: "up to so many times as long, as the policy chooses: 1-16",
-            default: "1",
-        },
-        Key {
-            name: "pieces",
-            meaning: "a transfer comes in up to so many parts, in any order, as the policy chooses: 1-16",
-            default: "1",
-        },
+        LATE,
+        PIECES,
         Key { name: "factorial", meaning: "what computing a factorial takes", default: "1us" },
     ],
     signals: &[Signal {

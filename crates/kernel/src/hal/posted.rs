@@ -17,8 +17,8 @@ struct UnderWay {
     address: u64,
     width: Width,
     value: u64,
-    /// When it arrives, if nothing brings it home before.
-    due: u64,
+    /// When it arrives, if nothing brings it home before; none: now.
+    due: Option<u64>,
 }
 
 /// A bus with a bridge in front of it that takes writes.
@@ -28,8 +28,8 @@ pub(crate) struct Posted {
     takes: u64,
     /// In the order in which they were made.
     under_way: VecDeque<UnderWay>,
-    /// How many of the last ones have been made since the choice was asked last.
-    open: usize,
+    /// Whether it is to be asked when the last one arrives.
+    open: bool,
     /// Why a device would not take a write that arrived: told at the next access.
     refused: Option<Refusal>,
 }
@@ -37,13 +37,13 @@ pub(crate) struct Posted {
 impl Posted {
     /// In front of `bus`; a write takes nothing, or so many ns.
     pub(crate) fn new(bus: Box<dyn Hardware>, takes: u64) -> Self {
-        Self { bus, takes, under_way: VecDeque::new(), open: 0, refused: None }
+        Self { bus, takes, under_way: VecDeque::new(), open: false, refused: None }
     }
 
     /// The first so many writes arrive, each when it is due, and none before now.
     fn arrive(&mut self, at: &mut Moment<'_>, count: usize) {
         for UnderWay { address, width, value, due } in self.under_way.drain(..count) {
-            let now = due.min(at.now);
+            let now = due.map_or(at.now, |due| due.min(at.now));
             let mut then = Moment { now, memory: at.memory };
             self.bus.advance(&mut then);
             if let Err(refusal) = self.bus.memory_write(&mut then, address, width, value) {
@@ -53,12 +53,12 @@ impl Posted {
                 );
             }
         }
-        self.open = self.open.min(self.under_way.len());
+        self.open &= !self.under_way.is_empty();
     }
 
     /// All arrive now, before what does not pass them; or it is told that one was refused.
     fn bring_home(&mut self, at: &mut Moment<'_>) -> Result<(), Refusal> {
-        self.under_way.iter_mut().for_each(|write| write.due = at.now);
+        self.under_way.iter_mut().for_each(|write| write.due = None);
         self.arrive(at, self.under_way.len());
         self.refused.take().map_or(Ok(()), Err)
     }
@@ -93,8 +93,8 @@ impl Hardware for Posted {
         width: Width,
         value: u64,
     ) -> Result<(), Refusal> {
-        self.under_way.push_back(UnderWay { address, width, value, due: at.now + self.takes });
-        self.open += 1;
+        self.under_way.push_back(UnderWay { address, width, value, due: Some(at.now + self.takes) });
+        self.open = true;
         self.refused.take().map_or(Ok(()), Err)
     }
 
@@ -149,39 +149,33 @@ impl Hardware for Posted {
     }
 
     fn question(&self) -> Option<Question> {
-        match self.open {
-            0 => self.bus.question(),
-            _ => Some(Question { point: "bus.posted", answers: 2 }),
-        }
+        if self.open { Some(Question { point: "bus.posted", answers: 2 }) } else { self.bus.question() }
     }
 
     fn answer(&mut self, answer: u32) {
-        match std::mem::take(&mut self.open) {
-            0 => self.bus.answer(answer),
-            _ if answer != 0 => {}
+        if !std::mem::take(&mut self.open) {
+            self.bus.answer(answer);
+        } else if answer == 0 {
             // None passes another: with the last one all are there.
-            _ => self.under_way.iter_mut().for_each(|write| write.due = 0),
+            self.under_way.iter_mut().for_each(|write| write.due = None);
         }
     }
 
     fn deadline(&self) -> Option<u64> {
-        let arrives = self.under_way.front().map(|write| write.due);
+        let arrives = self.under_way.front().map(|write| write.due.unwrap_or(0));
         [arrives, self.bus.deadline()].into_iter().flatten().min()
     }
 
     fn is_quiet(&self, lines: u64, until: u64) -> bool {
-        self.open == 0
-            && self.under_way.front().is_none_or(|write| write.due >= until)
+        !self.open
+            && self.under_way.front().is_none_or(|write| write.due.is_some_and(|due| due >= until))
             && self.bus.is_quiet(lines, until)
     }
 
     fn advance(&mut self, at: &mut Moment<'_>) {
-        for write in &mut self.under_way {
-            // One that arrives at once does so now.
-            write.due = if write.due == 0 { at.now } else { write.due };
-        }
-        let due = self.under_way.iter().take_while(|write| write.due <= at.now).count();
-        self.arrive(at, due);
+        let is_due = |write: &&UnderWay| write.due.is_none_or(|due| due <= at.now);
+        let count = self.under_way.iter().take_while(is_due).count();
+        self.arrive(at, count);
         self.bus.advance(at);
     }
 
