@@ -1,10 +1,11 @@
 /*
- * filters.sys: routines that filter the registry, and handles of processes and threads. \\.\DirqlFilters, CTL_CODE(FILE_DEVICE_UNKNOWN,
+ * filters.sys: routines that filter the registry, handles of processes and threads, and processes themselves. \\.\DirqlFilters, CTL_CODE(FILE_DEVICE_UNKNOWN,
  * 0x800 + N, METHOD_BUFFERED, FILE_ANY_ACCESS), N being the index into Stories below; each answers with one STORY_RESULT.
  */
 #include "filters/filters.h"
 #include "filters/registry.h"
 #include "filters/handles.h"
+#include "filters/processes.h"
 
 #define FIRST_FUNCTION 0x800
 
@@ -15,7 +16,8 @@ static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlFilter
 
 static ULONG (*const Stories[])(VOID) = {
     TheRegistryIsWatched, TheRegistryIsChanged, KeysAreKnown, HandlesAreFiltered, /* from 0 on */
-    FiltersAreRefused, StillFilters, StillFiltersTheRegistry, /* from 4 on */
+    FiltersAreRefused, StillFilters, StillFiltersTheRegistry, ProcessesAreWatched, /* from 4 on */
+    ProcessesWereTold, ProcessesAreNotTold, ThreadsAreWatched, ThreadsWereTold, /* from 8 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -5,6 +5,7 @@
  * STATUS_NOT_FOUND if there is no such pair. Never load it on a machine you care for.
  */
 #include "pairs/controllers.h"
+#include "pairs/counters.h"
 #include "pairs/devices.h"
 #include "pairs/dispatcher.h"
 #include "pairs/dma.h"
@@ -41,7 +42,7 @@ typedef struct _PAIR_OF_RULE {
 #define PAIR(Rule, Routine) {Rule, Routine, NULL},
 #define REQUEST_PAIR(Rule, Routine) {Rule, NULL, Routine},
 static const PAIR_OF_RULE Pairs[] = {
-    CONTROLLER_PAIRS DEVICE_PAIRS DISPATCHER_PAIRS DMA_PAIRS EXCLUSION_PAIRS LEVEL_PAIRS MAPPING_PAIRS MDL_PAIRS
+    CONTROLLER_PAIRS COUNTER_PAIRS DEVICE_PAIRS DISPATCHER_PAIRS DMA_PAIRS EXCLUSION_PAIRS LEVEL_PAIRS MAPPING_PAIRS MDL_PAIRS
         OWN_IRP_PAIRS POOL_PAIRS PROCESSOR_PAIRS REQUEST_PAIRS RESERVED_PAIRS SECTION_PAIRS SECURITY_PAIRS STACK_PAIRS SYSTEM_PAIRS WMI_PAIRS ZONE_PAIRS
 };
 #undef PAIR

@@ -34,6 +34,7 @@ enum Compiler {
 use Compiler::{Clang, Gcc};
 
 const C_DRIVERS: &[CDriver] = &[
+    CDriver { name: "counters", source: "counters.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "legacy", source: "legacy.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "requests",

@@ -42,6 +42,7 @@ mod major;
 mod mm;
 mod ob;
 mod pci;
+mod pcw;
 mod pnp;
 mod pool;
 mod power;
@@ -82,6 +83,7 @@ pub use major::*;
 pub use mm::*;
 pub use ob::*;
 pub use pci::*;
+pub use pcw::*;
 pub use pnp::*;
 pub use pool::*;
 pub use power::*;
@@ -116,6 +118,7 @@ pub fn all_layouts() -> impl Iterator<Item = &'static TypeLayout> {
         mm::LAYOUTS,
         ob::LAYOUTS,
         pci::LAYOUTS,
+        pcw::LAYOUTS,
         pnp::LAYOUTS,
         power::LAYOUTS,
         processor::LAYOUTS,
@@ -156,6 +159,7 @@ pub fn all_constants() -> impl Iterator<Item = &'static Constant> {
         mm::CONSTANTS,
         ob::CONSTANTS,
         pci::CONSTANTS,
+        pcw::CONSTANTS,
         pnp::CONSTANTS,
         pool::CONSTANTS,
         power::CONSTANTS,

@@ -31,6 +31,7 @@ pub use explore;
 pub use kernel::fs::{Folder, Item};
 pub use kernel::hal::platform::Platform;
 pub use kernel::mm::special_pool::{Side, SpecialPool};
+pub use kernel::pcw::query::{Question as CounterQuestion, Seen as CounterInstance};
 pub use kernel::verifier::{Verifier, VerifierOption};
 pub use kernel::wmi::consumer::{Offered as WmiBlock, Question as WmiQuestion, Which as WmiInstance};
 pub use machine::{

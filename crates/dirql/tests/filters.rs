@@ -1,11 +1,11 @@
-//! Drivers that filter the registry, and handles of processes and threads, as a compiled driver does it (`drivers/c/filters.c`).
+//! Drivers that filter the registry, handles of processes and threads, and processes, as a compiled driver does it (`drivers/c/filters.c`).
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
 
 mod rig;
 
-use dirql::Bench;
+use dirql::{Bench, Error, Machine};
 use rig::{driver, start};
 
 /// One story of the driver's table, with so many checks at least.
@@ -54,4 +54,64 @@ fn a_driver_that_unloads_while_it_filters_is_still_called() {
         assert_eq!(verdict.rule, "unload-still-called", "{report}");
         assert!(verdict.message.contains(who), "{report}");
     }
+}
+
+/// A story of the table on a machine that goes on.
+fn say(machine: &Machine, index: u32) {
+    let checks = rig::checks_made(machine, r"\\.\DirqlFilters", 0x0022_2000 + 4 * index, &[]);
+    assert!(checks.is_ok(), "{checks:?}: {:?}", machine.prints());
+}
+
+#[test]
+fn a_driver_is_told_how_a_process_is_created_and_prevents_it() {
+    let folder = rig::folder("programs");
+    std::fs::create_dir_all(folder.join("Tools")).unwrap();
+    std::fs::write(folder.join("Tools").join("scan.exe"), b"MZ").unwrap();
+    let machine = start(|| Bench::new().driver(driver("filters.sys")).files(&folder));
+    say(&machine, 7);
+    let good = machine.begin_process(r"C:\Tools\scan.exe").unwrap();
+    let other = machine.begin_process_with("other.exe", "other.exe /all").unwrap();
+    let evil = machine.begin_process("EVIL.exe");
+    assert!(matches!(evil, Err(Error::Status { status: 0xC000_0022, .. })), "{evil:?}");
+    say(&machine, 8);
+    let unwatched = machine.begin_process("evil.exe").unwrap();
+    for process in [good, other, unwatched] {
+        machine.end_process(process);
+    }
+    let prints = machine.prints();
+    let told: Vec<&str> = prints.iter().filter_map(|line| line.trim().strip_prefix("filters: ")).collect();
+    let expected = [
+        r"\??\C:\Tools\scan.exe as C:\Tools\scan.exe, open",
+        r"\??\C:\other.exe as other.exe /all, not open",
+        r"\??\C:\EVIL.exe as EVIL.exe, not open",
+    ];
+    assert_eq!(told, expected);
+    let report = machine.finish();
+    report.expect_clean();
+    assert_eq!(report.sums.still_allocated(), 0, "{report}");
+}
+
+#[test]
+fn who_prevents_processes_is_refused_to_an_image_whose_signature_is_not_checked() {
+    let machine = start(|| Bench::new().driver(driver("filters_unchecked.sys")));
+    rig::tell(machine, r"\\.\DirqlFilters", 0x0022_2000 + 4 * 9, 2, "an image without /INTEGRITYCHECK");
+}
+
+#[test]
+fn a_driver_is_told_of_applications_threads_on_themselves() {
+    let machine = start(|| Bench::new().driver(driver("filters.sys")));
+    say(&machine, 10);
+    rig::play(&machine, "thread a { wait 1us }; join a");
+    say(&machine, 11);
+    machine.finish().expect_clean();
+}
+
+#[test]
+fn a_driver_that_unloads_while_it_is_told_of_processes_is_still_called() {
+    let machine = start(|| Bench::new().driver(driver("filters.sys")));
+    say(&machine, 7);
+    let report = machine.finish();
+    let verdict = report.expect_verdict();
+    assert_eq!(verdict.rule, "unload-still-called", "{report}");
+    assert!(verdict.message.contains("CreateProcessNotifyRoutine"), "{report}");
 }

@@ -121,6 +121,7 @@ fn blocks_are_named_after_the_device_and_go_and_come_with_it() {
     let counters = COUNTERS.strip_prefix("block:").unwrap();
     let by_name = WmiInstance::Name(names[1].clone());
     assert_eq!(machine.wmi(counters, &by_name, &WmiQuestion::Query).unwrap().len(), 10);
+    try_play(&machine, &named(&format!("wmi query COUNTERS name \"{}\" expect bytes 10", names[1]))).unwrap();
     machine.stop_device("pci#0").unwrap();
     assert!(machine.wmi_blocks().unwrap().is_empty());
     assert!(machine.wmi(counters, &WmiInstance::All, &WmiQuestion::Query).is_err());

@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::mm::special_pool;
 use crate::nt::Nt;
 use crate::verdict::Verdict;
-use crate::{cm, etw, ex, fs, hal, io, kd, ke, ldr, mm, ob, pnp, po, ps, se, wmi};
+use crate::{cm, etw, ex, fs, hal, io, kd, ke, ldr, mm, ob, pcw, pnp, po, ps, se, wmi};
 
 /// All state of the kernel, by NT's prefixes.
 pub struct Kernel {
@@ -41,6 +41,8 @@ pub struct Kernel {
     pub mm: mm::State,
     /// Object names and handles.
     pub ob: ob::State,
+    /// Performance counters that drivers provide.
+    pub pcw: pcw::State,
     /// Device nodes and their resources.
     pub pnp: pnp::State,
     /// Power states.
@@ -294,6 +296,7 @@ impl Kernel {
             ex: ex::State::new(settings),
             etw: etw::State::default(),
             wmi: wmi::State::default(),
+            pcw: pcw::State::default(),
             fs: fs::State::new(settings),
             hal: hal::State::new(hardware, settings.platform),
             io: io::State::new(settings),

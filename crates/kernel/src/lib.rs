@@ -27,6 +27,7 @@ pub mod ldr;
 pub mod mm;
 pub mod nt;
 pub mod ob;
+pub mod pcw;
 pub mod pnp;
 pub mod po;
 pub mod ps;

@@ -4,6 +4,7 @@
 
 mod boot;
 mod boots;
+mod counters;
 mod end;
 mod explore;
 mod handle;

@@ -18,16 +18,30 @@ use crate::error::Error;
 pub struct Process(u64);
 
 impl Machine {
-    /// Begins another process. It ends with the machine, if [`Machine::end_process`] has not ended it.
+    /// Begins another process, whose image is the file of this name: `other.exe`, or `C:\Tools\other.exe`. It ends with the machine, if
+    /// [`Machine::end_process`] has not ended it.
     ///
     /// # Errors
-    /// [`Error::Stopped`].
+    /// [`Error::Status`] if a driver prevents it; [`Error::Stopped`].
     pub fn begin_process(&self, name: &str) -> Result<Process, Error> {
+        self.begin_process_with(name, name)
+    }
+
+    /// As [`Machine::begin_process`], with the command line that drivers are told.
+    ///
+    /// # Errors
+    /// As [`Machine::begin_process`].
+    pub fn begin_process_with(&self, name: &str, command: &str) -> Result<Process, Error> {
         let made = self.inside(|nt| process::create(&mut nt.cx(), name.to_owned()).map_err(|_| ()));
         let process = made.map_err(|()| Error::Stopped)?;
         self.processes.borrow_mut().push(process);
-        self.on_thread("a process", move |cx| ps::notify::tell_of_process(cx, process, true))?;
-        Ok(Process(process))
+        let command = command.to_owned();
+        let status = self.on_thread("a process", move |cx| ps::create_notify::tell(cx, process, &command))?;
+        if status.is_success() {
+            return Ok(Process(process));
+        }
+        self.end_process(Process(process));
+        Err(Error::Status { what: format!("the creation of {name}"), status: status.0 })
     }
 
     /// As [`Machine::begin_process`], by the process that asks, whose handles it inherits ([`crate::Handle::set_inherit`]): each is used

@@ -7,7 +7,7 @@ use kernel::ps;
 use kernel::se::token;
 
 use super::Stage;
-use super::{device, port, request, wmi};
+use super::{counters, device, port, request, wmi};
 use crate::script::{Command, User, Waitable};
 
 /// Nothing, or in words what was expected and what was seen.
@@ -61,6 +61,7 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::Pool { tag, expect } => Ok(device::pool(stage, cx, tag, expect)),
         Command::Pnp { event, device, expect } => device::pnp(cx, *event, device.as_deref(), expect),
         Command::Power { state, device, expect } => device::power(cx, *state, device.as_deref(), expect),
+        Command::Counters(asked) => counters::ask(stage, cx, asked),
         Command::Wmi(asked) => wmi::ask(stage, cx, asked),
         Command::User(user) => {
             let user = match user {

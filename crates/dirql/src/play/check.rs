@@ -12,7 +12,9 @@ use crate::error::InputError;
 use crate::files;
 use crate::machine::Plan;
 use crate::script::{self, suggest::nearest};
-use crate::script::{Command, Data, Operation, Piece, PowerState, Script, Statement, Wmi, WmiQuestion};
+use crate::script::{
+    Command, Counters, Data, Operation, Piece, PowerState, Script, Statement, Wmi, WmiQuestion,
+};
 
 /// A script as it was given.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -129,7 +131,9 @@ fn data(command: &Command) -> impl Iterator<Item = &Data> {
             (None, Some(expect))
         }
         Command::Async { request, .. } => (Some(request), None),
-        Command::JoinRequest { expect, .. } | Command::Wmi(Wmi { expect, .. }) => (None, Some(expect)),
+        Command::JoinRequest { expect, .. }
+        | Command::Counters(Counters { expect, .. })
+        | Command::Wmi(Wmi { expect, .. }) => (None, Some(expect)),
         _ => (None, None),
     };
     let sent = request.and_then(|request| match &request.operation {

@@ -6,6 +6,7 @@
 
 mod carry;
 mod check;
+mod counters;
 mod device;
 mod expect;
 mod lane;

@@ -209,6 +209,8 @@ pub enum Command {
         /// What is to be seen: the bytes, or the numbers of blocks and of bytes.
         expect: Expectations,
     },
+    /// `counters`.
+    Counters(Counters),
     /// `stop-device` and its like.
     Pnp {
         /// What happens.
@@ -235,6 +237,21 @@ pub enum Command {
     ExpectPrint(String),
     /// `expect pending`: the request has not completed, the thread not ended what it was handed.
     ExpectPending(Waitable),
+}
+
+/// What a program asks of the counter sets of a name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Counters {
+    /// The counter set's name.
+    pub set: String,
+    /// The names of the instances; `*` and `?` stand for others. Without: all.
+    pub mask: Option<String>,
+    /// The number of the instance, if only that one is asked for.
+    pub id: Option<u32>,
+    /// Numbers and names are asked for, not values.
+    pub names: bool,
+    /// What is to come of it: bytes.
+    pub expect: Expectations,
 }
 
 /// What kind of user an application belongs to.
@@ -267,6 +284,7 @@ impl Command {
             | Self::JoinRequest { expect, .. }
             | Self::Pnp { expect, .. }
             | Self::Power { expect, .. }
+            | Self::Counters(Counters { expect, .. })
             | Self::Wmi(Wmi { expect, .. }) => expect.within,
             _ => None,
         }

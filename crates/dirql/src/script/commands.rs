@@ -2,8 +2,8 @@
 
 use super::MAX_TRANSFER;
 use super::ast::{
-    Access, Cancel, Command, Expectations, Open, Operation, Path, PnpEvent, Position, PowerState, Request,
-    User, Waitable,
+    Access, Cancel, Command, Counters, Expectations, Open, Operation, Path, PnpEvent, Position, PowerState,
+    Request, User, Waitable,
 };
 use super::data::{Data, parse_piece};
 use super::error::{Outcome, fault, unknown};
@@ -15,7 +15,7 @@ use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 use super::wmi;
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 41] = [
+pub(super) const COMMANDS: [&str; 42] = [
     "open",
     "read",
     "write",
@@ -44,6 +44,7 @@ pub(super) const COMMANDS: [&str; 41] = [
     "poke",
     "peek",
     "pool",
+    "counters",
     "thread",
     "expect",
     "start-device",
@@ -234,6 +235,7 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             expect: args.expectations(Can::Data, &[])?,
         },
         "pool" => Command::Pool { tag: tag(args)?, expect: args.expectations(Can::Data, &[])? },
+        "counters" => Command::Counters(counters(args)?),
         "power" => power(args)?,
         "user" => Command::User(user(args)?),
         "wmi" => wmi::wmi(args)?,
@@ -279,6 +281,7 @@ pub(super) fn expectations_of(command: &mut Command) -> Option<(Can, &mut Expect
         Command::Store { expect, .. } | Command::Bind { expect, .. } => Some((Can::Status, expect)),
         Command::Dequeue { expect, .. } => Some((Can::Bytes, expect)),
         Command::Pnp { expect, .. } | Command::Power { expect, .. } => Some((Can::Status, expect)),
+        Command::Counters(asked) => Some((Can::Data, &mut asked.expect)),
         Command::Wmi(wmi) => Some((wmi::yields(&wmi.question), &mut wmi.expect)),
         _ => None,
     }
@@ -302,6 +305,25 @@ fn tag(args: &mut Arguments) -> Outcome<String> {
         word.at,
         format!("`{text}` is no pool tag: write up to four characters, of which `?` and `*` stand for any"),
     )
+}
+
+fn counters(args: &mut Arguments) -> Outcome<Counters> {
+    let set = args.word("the counter set's name")?.name();
+    let (mut mask, mut id, mut names) = (None, None, false);
+    loop {
+        if args.take("instance") {
+            mask = Some(args.word("the instances' names; `*` and `?` stand for others")?.name());
+        } else if args.take("id") {
+            let number = args.number("the instance's number", u64::from(u32::MAX) - 1)?;
+            id = u32::try_from(number).ok();
+        } else if args.take("names") {
+            names = true;
+        } else {
+            break;
+        }
+    }
+    let expect = args.expectations(Can::Data, &["instance", "id", "names"])?;
+    Ok(Counters { set, mask, id, names, expect })
 }
 
 fn open(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {

@@ -26,6 +26,11 @@ impl<'t> Word<'t> {
         }
     }
 
+    /// What it names: without its quotes, if it has any around all of it.
+    pub(super) fn name(&self) -> String {
+        self.plain().map_or_else(|| self.text().into_owned(), str::to_owned)
+    }
+
     /// The word without quotes, where it is all bare or all quoted.
     pub(super) fn plain(&self) -> Option<&'t str> {
         match self.quoted {

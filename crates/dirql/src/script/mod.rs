@@ -17,6 +17,7 @@
 //!           | "user" ( "administrator" | "plain" )
 //!           | "poke" DEVICE SIGNAL number
 //!           | "peek" DEVICE REGISTER [ expect ] | "pool" TAG [ expect ]
+//!           | "counters" NAME { "instance" string | "id" number | "names" } [ expect ]
 //!           | pnp [ DEVICE ] [ expect ] | "power" ( "d0" | "d1" | "d2" | "d3" ) [ DEVICE ] [ expect ]
 //!           | "power" ( "s0" | "s1" | "s2" | "s3" | "s4" | "s5" ) [ expect ]
 //!           | "wmi" ( "query" | "set" | "execute" ) block [ instance ] …     see `wmi`

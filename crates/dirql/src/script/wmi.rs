@@ -64,7 +64,7 @@ fn instance(args: &mut Arguments, asked: &str) -> Outcome<WmiInstance> {
         return number(args, "the instance's place, from 0").map(WmiInstance::Place);
     }
     if args.take("name") {
-        return Ok(WmiInstance::Name(args.word("the instance's name")?.text().into_owned()));
+        return Ok(WmiInstance::Name(args.word("the instance's name")?.name()));
     }
     Ok(if asked == "query" { WmiInstance::All } else { WmiInstance::Place(0) })
 }

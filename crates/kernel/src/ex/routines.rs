@@ -58,6 +58,11 @@ impl Routines {
         self.on().map(|entry| entry.routine.code)
     }
 
+    /// The contexts of all that are on the list.
+    pub(crate) fn contexts(&self) -> impl Iterator<Item = u64> {
+        self.on().map(|entry| entry.routine.context)
+    }
+
     /// Puts one at the end.
     pub(crate) fn add(&mut self, id: u64, routine: Routine) {
         self.add_before(id, routine, |_| false);

@@ -107,7 +107,7 @@ impl<T> IntoResult for DriverPtr<T> {
 macro_rules! exports {
     ($table:ident: $($($module:ident)? : $name:ident($arity:tt) @ $low:literal ..= $high:literal $(~ $from:literal ..= $to:literal)? $(at most $tier:ident)? => $service:path;)*) => {
         #[allow(unused_imports, reason = "a table's rows name the prefixes they need; nobody edits two places to add one")]
-        use $crate::{cm, etw, ex, fs, hal, io, kd, ke, ldr, mm, ob, pnp, po, ps, rtl, se, wmi};
+        use $crate::{cm, etw, ex, fs, hal, io, kd, ke, ldr, mm, ob, pcw, pnp, po, ps, rtl, se, wmi};
 
         /// All rows of this file, sorted by name.
         pub static $table: &[$crate::exports::Export] = &[$(

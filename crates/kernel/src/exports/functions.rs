@@ -555,6 +555,11 @@ exports! { FUNCTIONS:
     : ObfDereferenceObjectWithTag(2) @ 0..=2 => ob::object::dereference_with_tag;
     : ObfReferenceObject(1) @ 0..=2 ~ 0..=15 => ob::object::ddi::reference;
     : ObfReferenceObjectWithTag(2) @ 0..=2 ~ 0..=15 => ob::object::reference_with_tag;
+    : PcwAddInstance(5) @ 0..=1 => pcw::query::add_instance;
+    : PcwCloseInstance(1) @ 0..=1 => pcw::instance::close;
+    : PcwCreateInstance(5) @ 0..=1 => pcw::instance::create;
+    : PcwRegister(2) @ 0..=1 => pcw::provider::register;
+    : PcwUnregister(1) @ 0..=1 => pcw::provider::unregister;
     : PfxFindPrefix(2) @ 0..=1 => rtl::prefix::find_ansi;
     : PfxInitialize(1) @ 0..=1 => rtl::prefix::initialize_ansi;
     : PfxInsertPrefix(3) @ 0..=1 => rtl::prefix::insert_ansi;
@@ -597,7 +602,10 @@ exports! { FUNCTIONS:
     : PsRemoveLoadImageNotifyRoutine(1) @ 0..=1 => ps::notify::remove_load_image;
     : PsRevertToSelf(0) @ 0..=0 => se::impersonation::revert;
     : PsSetCreateProcessNotifyRoutine(2) @ 0..=0 => ps::notify::set_create_process;
+    : PsSetCreateProcessNotifyRoutineEx(2) @ 0..=0 => ps::notify::set_create_process_ex;
+    : PsSetCreateProcessNotifyRoutineEx2(3) @ 0..=0 => ps::notify::set_create_process_ex2;
     : PsSetCreateThreadNotifyRoutine(1) @ 0..=0 => ps::notify::set_create_thread;
+    : PsSetCreateThreadNotifyRoutineEx(2) @ 0..=0 => ps::notify::set_create_thread_ex;
     : PsSetLoadImageNotifyRoutine(1) @ 0..=0 => ps::notify::set_load_image;
     : PsSetLoadImageNotifyRoutineEx(2) @ 0..=0 => ps::notify::set_load_image_ex;
     : PsSetThreadHardErrorsAreDisabled(2) @ 0..=2 => io::hard_error::set_disabled;

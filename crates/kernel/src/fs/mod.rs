@@ -19,7 +19,7 @@ mod path;
 mod rename;
 mod tree;
 mod volume;
-mod wildcard;
+pub(crate) mod wildcard;
 
 use std::collections::BTreeMap;
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 /// Whether the name is one that the pattern stands for.
-pub(super) fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let last_dot = name.iter().rposition(|c| *c == '.');
     // Where in the pattern one may be, having come so far in the name.

@@ -372,6 +372,25 @@ fn new_file(
     Ok(Some(file))
 }
 
+/// A file of this name that its driver has never heard of, with a reference. None if there is no memory.
+///
+/// # Errors
+/// A verdict on a damaged device object.
+pub(crate) fn stand_in(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    name: &str,
+) -> Flow<Option<DriverPtr<FILE_OBJECT>>> {
+    if take_device(cx, device)?.is_err() {
+        return Ok(None);
+    }
+    let file = new_file(cx, device, name, &OpenOptions::default())?;
+    if file.is_none() {
+        release_device(cx, device)?;
+    }
+    Ok(file)
+}
+
 fn file_flags(options: u32) -> u32 {
     const MEANINGS: [(u32, u32); 6] = [
         (FILE_SYNCHRONOUS_IO_ALERT, FO_SYNCHRONOUS_IO | FO_ALERTABLE_IO),

@@ -21,7 +21,7 @@ use crate::ob::handle;
 use crate::pnp::notify;
 use crate::se::{subject, token};
 use crate::verdict::Verdict;
-use crate::{etw, ps, wmi};
+use crate::{etw, pcw, ps, wmi};
 
 /// Why the driver goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -207,7 +207,8 @@ fn registered(k: &Kernel) -> impl Iterator<Item = (&'static str, DriverPtr<Code>
     let registry = k.cm.callbacks.all().map(|code| ("RegistryCallback", code, "is still registered"));
     let handles = k.ob.callbacks.all();
     let handles = handles.map(|code| ("routine", code, "of ObRegisterCallbacks is still registered"));
-    told.chain(stops).chain(machine).chain(callbacks).chain(registry).chain(handles)
+    let counters = k.pcw.all().map(|code| ("PcwCallback", code, "is still registered"));
+    told.chain(stops).chain(machine).chain(callbacks).chain(registry).chain(handles).chain(counters)
 }
 
 fn thread_inside(k: &Kernel, gone: &Gone) -> Option<Caller> {
@@ -334,6 +335,10 @@ fn memory(cx: &mut Cx<'_>, gone: &mut Gone) {
     for timer in timer::outstanding(cx, gone.base) {
         let what = format!("did not delete its timer {timer:#x} of ExAllocateTimer");
         gone.leak(cx, "ex-timer-leak", "timers", &what, "");
+    }
+    for (set, name, who) in pcw::provider::outstanding(cx, gone.base) {
+        let what = format!("did not unregister its counter set \"{name}\" {set:#x}");
+        gone.leak(cx, "counter-set-leak", "counter sets", &what, &format!(", registered by {who}"));
     }
     for (provider, who) in etw::outstanding(cx, gone.base) {
         let what = format!("did not unregister its provider of events {provider:#x}");

@@ -374,10 +374,10 @@ fn tell_drivers(cx: &mut Cx<'_>, strand: StrandId, is_new: bool) -> Flow<()> {
         let thread = k.ke.threads.get_mut(strand)?;
         let told = matches!(thread.role, Role::Application | Role::System);
         // It runs on until it has told.
-        told.then(|| (thread.home(), thread.id, thread.exit.take()))
+        told.then(|| (thread.home(), thread.id, thread.role == Role::System, thread.exit.take()))
     });
-    let Some((process, id, exit)) = told else { return Ok(()) };
-    ps::notify::tell_of_thread(cx, process, id, is_new)?;
+    let Some((process, id, is_system, exit)) = told else { return Ok(()) };
+    ps::notify::tell_of_thread(cx, process, id, is_new, is_system)?;
     if !is_new && cx.with(|k| ps::process::ends_with(k, process, strand)) {
         ps::notify::tell_of_process(cx, process, false)?;
     }

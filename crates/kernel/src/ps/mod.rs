@@ -1,5 +1,6 @@
 //! `Ps*`: processes and system threads.
 
+pub mod create_notify;
 pub mod information;
 pub mod notify;
 pub mod process;
@@ -17,6 +18,8 @@ pub struct State {
     last_id: u64,
     /// Routines that are told of processes, threads and images.
     pub(crate) notify: notify::State,
+    /// The volume of applications' images; 0 before anybody asked.
+    image_volume: u64,
 }
 
 impl State {

@@ -1,11 +1,12 @@
 //! What drivers want to be told of: processes, threads and images that come and go.
 //!
 //! Pages: *PsSetCreateProcessNotifyRoutine function*, *PsSetCreateThreadNotifyRoutine function*, *PsSetLoadImageNotifyRoutine function*,
-//! *PsRemoveCreateThreadNotifyRoutine function*, *PsRemoveLoadImageNotifyRoutine function*. Routines are called at PASSIVE_LEVEL in a critical
+//! *PsRemoveCreateThreadNotifyRoutine function*, *PsRemoveLoadImageNotifyRoutine function*, *PsSetCreateProcessNotifyRoutineEx function* and *…Ex2* (what
+//! they are given is `create_notify`'s), *PsSetCreateThreadNotifyRoutineEx function*. Routines are called at PASSIVE_LEVEL in a critical
 //! region, as the pages say. A thread of an application that no thread has made tells of itself. Applications' images are not there,
-//! so only drivers' are told of; for the same reason PsSetCreateProcessNotifyRoutineEx, which gives a process's file, is not here.
+//! so only drivers' are told of. There are no subsystems but Win32.
 
-use abi::{Code, DriverPtr, IMAGE_INFO, NtStatus, UNICODE_STRING};
+use abi::{Code, DriverPtr, IMAGE_INFO, NtStatus, PS_CREATE_NOTIFY_INFO, UNICODE_STRING};
 use engine::Flow;
 
 use crate::cx::{Cx, Kernel};
@@ -24,6 +25,19 @@ const SYSTEM_IMAGE: u32 = 3 | 1 << 8;
 
 /// `PS_IMAGE_NOTIFY_CONFLICTING_ARCHITECTURE`.
 const CONFLICTING_ARCHITECTURE: u64 = 1;
+
+/// As what a routine was registered, which is its context: the plain routine of its kind, or the one that is told more.
+const PLAIN: u64 = 0;
+const EXTENDED: u64 = 1;
+const OF_SUBSYSTEMS: u64 = 2;
+/// A routine for threads that is called on the new thread, if that is not the system's.
+const NON_SYSTEM: u64 = 3;
+
+/// `PsCreateProcessNotifySubsystems`.
+const CREATE_PROCESS_SUBSYSTEMS: u32 = 0;
+/// `PsCreateThreadNotifyNonSystem`, `PsCreateThreadNotifySubsystems`.
+const CREATE_THREAD_NON_SYSTEM: u32 = 0;
+const CREATE_THREAD_SUBSYSTEMS: u32 = 1;
 
 /// Of what a routine is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +76,11 @@ impl State {
         self.of(of).len() > 0
     }
 
+    /// Whether a routine is told how a process is created.
+    pub(crate) fn has_extended(&self) -> bool {
+        self.of(Of::Processes).contexts().any(|context| context != PLAIN)
+    }
+
     /// Whether a routine is told of anything that a thread's begin or end can be.
     pub(crate) fn is_told_of_threads(&self) -> bool {
         self.is_any(Of::Threads) || self.is_any(Of::Processes)
@@ -77,13 +96,13 @@ fn list_of(of: Of) -> impl routines::List {
     move |k: &mut Kernel| Some(&mut k.ps.notify.0[of as usize])
 }
 
-fn add(cx: &mut Cx<'_>, of: Of, code: DriverPtr<Code>) -> NtStatus {
+fn add(cx: &mut Cx<'_>, of: Of, code: DriverPtr<Code>, context: u64) -> NtStatus {
     cx.with(|k| {
         let list = &mut k.ps.notify.0[of as usize];
         if list.len() == MOST {
             return NtStatus::INSUFFICIENT_RESOURCES;
         }
-        list.add(code.address, Routine { code, context: 0 });
+        list.add(code.address, Routine { code, context });
         NtStatus::SUCCESS
     })
 }
@@ -93,21 +112,63 @@ fn remove(cx: &mut Cx<'_>, of: Of, code: DriverPtr<Code>, ddi: &str) -> Flow<NtS
     Ok(if found { NtStatus::SUCCESS } else { NtStatus::PROCEDURE_NOT_FOUND })
 }
 
+/// Registers a routine for processes or takes it back, which its own kind of registration does only.
+fn set_for_processes(
+    cx: &mut Cx<'_>,
+    code: DriverPtr<Code>,
+    remove_it: bool,
+    context: u64,
+    ddi: &str,
+) -> Flow<NtStatus> {
+    let known = cx.with(|k| k.ps.notify.of(Of::Processes).get(code.address));
+    if remove_it {
+        if known.is_none_or(|known| known.context != context) {
+            return Ok(NtStatus::PROCEDURE_NOT_FOUND);
+        }
+        return remove(cx, Of::Processes, code, ddi);
+    }
+    if context != PLAIN && !ldr::is_signature_checked(cx, code.address)? {
+        return Ok(NtStatus::ACCESS_DENIED);
+    }
+    if known.is_some() {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    Ok(match add(cx, Of::Processes, code, context) {
+        NtStatus::INSUFFICIENT_RESOURCES => NtStatus::INVALID_PARAMETER,
+        status => status,
+    })
+}
+
 /// `PsSetCreateProcessNotifyRoutine`. One that is there already, or one too many, is an invalid parameter.
 ///
 /// # Errors
 /// A verdict if the routine runs and the caller may not wait for it.
 pub fn set_create_process(cx: &mut Cx<'_>, code: DriverPtr<Code>, remove_it: bool) -> Flow<NtStatus> {
-    if remove_it {
-        return remove(cx, Of::Processes, code, "PsSetCreateProcessNotifyRoutine");
-    }
-    if cx.with(|k| k.ps.notify.of(Of::Processes).has(code.address)) {
+    set_for_processes(cx, code, remove_it, PLAIN, "PsSetCreateProcessNotifyRoutine")
+}
+
+/// `PsSetCreateProcessNotifyRoutineEx`: only for a routine in an image whose signature is checked.
+///
+/// # Errors
+/// As [`set_create_process`].
+pub fn set_create_process_ex(cx: &mut Cx<'_>, code: DriverPtr<Code>, remove_it: bool) -> Flow<NtStatus> {
+    set_for_processes(cx, code, remove_it, EXTENDED, "PsSetCreateProcessNotifyRoutineEx")
+}
+
+/// `PsSetCreateProcessNotifyRoutineEx2`: of processes of all subsystems.
+///
+/// # Errors
+/// As [`set_create_process`].
+pub fn set_create_process_ex2(
+    cx: &mut Cx<'_>,
+    kind: u32,
+    code: DriverPtr<Code>,
+    remove_it: bool,
+) -> Flow<NtStatus> {
+    if kind != CREATE_PROCESS_SUBSYSTEMS {
         return Ok(NtStatus::INVALID_PARAMETER);
     }
-    Ok(match add(cx, Of::Processes, code) {
-        NtStatus::INSUFFICIENT_RESOURCES => NtStatus::INVALID_PARAMETER,
-        status => status,
-    })
+    set_for_processes(cx, code, remove_it, OF_SUBSYSTEMS, "PsSetCreateProcessNotifyRoutineEx2")
 }
 
 /// `PsSetCreateThreadNotifyRoutine`.
@@ -115,7 +176,20 @@ pub fn set_create_process(cx: &mut Cx<'_>, code: DriverPtr<Code>, remove_it: boo
 /// # Errors
 /// None.
 pub fn set_create_thread(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtStatus> {
-    Ok(add(cx, Of::Threads, code))
+    Ok(add(cx, Of::Threads, code, PLAIN))
+}
+
+/// `PsSetCreateThreadNotifyRoutineEx`: of threads that are not the system's, on the new thread, or of all subsystems' threads. Of other
+/// kinds the page says nothing: they are invalid parameters.
+///
+/// # Errors
+/// None.
+pub fn set_create_thread_ex(cx: &mut Cx<'_>, kind: u32, code: DriverPtr<Code>) -> Flow<NtStatus> {
+    Ok(match kind {
+        CREATE_THREAD_NON_SYSTEM => add(cx, Of::Threads, code, NON_SYSTEM),
+        CREATE_THREAD_SUBSYSTEMS => add(cx, Of::Threads, code, OF_SUBSYSTEMS),
+        _ => NtStatus::INVALID_PARAMETER,
+    })
 }
 
 /// `PsRemoveCreateThreadNotifyRoutine`.
@@ -131,7 +205,7 @@ pub fn remove_create_thread(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtSt
 /// # Errors
 /// None.
 pub fn set_load_image(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtStatus> {
-    Ok(add(cx, Of::Images, code))
+    Ok(add(cx, Of::Images, code, PLAIN))
 }
 
 /// `PsSetLoadImageNotifyRoutineEx`: with `PS_IMAGE_NOTIFY_CONFLICTING_ARCHITECTURE` a routine is told of images of another architecture,
@@ -154,10 +228,12 @@ pub fn remove_load_image(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtStatu
     remove(cx, Of::Images, code, "PsRemoveLoadImageNotifyRoutine")
 }
 
-fn tell(cx: &mut Cx<'_>, of: Of, arguments: &[u64]) -> Flow<()> {
+/// Calls each routine of a kind with what `arguments` says it is told, from its context.
+fn tell(cx: &mut Cx<'_>, of: Of, arguments: impl Fn(u64) -> Option<[u64; 3]>) -> Flow<()> {
     routines::call_all(cx, list_of(of), |cx, routine| {
+        let Some(arguments) = arguments(routine.context) else { return Ok(()) };
         region::enter_critical(cx)?;
-        call_routine(cx, of.role(), routine.code, 0, arguments)?;
+        call_routine(cx, of.role(), routine.code, 0, &arguments)?;
         region::leave_critical(cx)
     })
 }
@@ -167,25 +243,60 @@ fn tell(cx: &mut Cx<'_>, of: Of, arguments: &[u64]) -> Flow<()> {
 /// # Errors
 /// A verdict on a routine.
 pub fn tell_of_process(cx: &mut Cx<'_>, key: u64, is_new: bool) -> Flow<()> {
-    let ids = cx.with(|k| {
+    tell_processes(cx, key, is_new, DriverPtr::NULL)
+}
+
+/// A process is created, by the current thread: routines that are told more of it are given `info`.
+///
+/// # Errors
+/// A verdict on a routine.
+pub(super) fn tell_of_creation(
+    cx: &mut Cx<'_>,
+    key: u64,
+    info: DriverPtr<PS_CREATE_NOTIFY_INFO>,
+) -> Flow<()> {
+    tell_processes(cx, key, true, info)
+}
+
+fn tell_processes(
+    cx: &mut Cx<'_>,
+    key: u64,
+    is_new: bool,
+    info: DriverPtr<PS_CREATE_NOTIFY_INFO>,
+) -> Flow<()> {
+    let told = cx.with(|k| {
         let process = k.ps.processes.get(&key)?;
-        Some((process.parent, process.id)).filter(|_| k.ps.notify.is_any(Of::Processes))
+        let told = (process.parent, process.id, process.object.address);
+        Some(told).filter(|_| k.ps.notify.is_any(Of::Processes))
     });
-    let Some((parent, id)) = ids else { return Ok(()) };
-    tell(cx, Of::Processes, &[parent, id, is_new.into()])
+    let Some((parent, id, object)) = told else { return Ok(()) };
+    tell(cx, Of::Processes, |context| match context {
+        PLAIN => Some([parent, id, is_new.into()]),
+        // One that was registered while the others were told of a new process has not been asked what it says to it.
+        _ if is_new && info.is_null() => None,
+        _ => Some([object, id, info.address]),
+    })
 }
 
 /// A thread of a process with this key has been made, or ends.
 ///
 /// # Errors
 /// A verdict on a routine.
-pub(crate) fn tell_of_thread(cx: &mut Cx<'_>, key: u64, thread: u64, is_new: bool) -> Flow<()> {
+pub(crate) fn tell_of_thread(
+    cx: &mut Cx<'_>,
+    key: u64,
+    thread: u64,
+    is_new: bool,
+    is_system: bool,
+) -> Flow<()> {
     let process = cx.with(|k| {
         let id = k.ps.processes.get(&key).map_or(SYSTEM_ID, |process| process.id);
         k.ps.notify.is_any(Of::Threads).then_some(id)
     });
     let Some(process) = process else { return Ok(()) };
-    tell(cx, Of::Threads, &[process, thread, is_new.into()])
+    tell(cx, Of::Threads, |context| {
+        (context != NON_SYSTEM || !is_system).then_some([process, thread, is_new.into()])
+    })
 }
 
 /// The image of a driver has been loaded, and has not run yet.
@@ -208,7 +319,7 @@ pub(crate) fn tell_of_image(cx: &mut Cx<'_>, base: u64) -> Flow<()> {
         cx.write(info + IMAGE_INFO::Properties, SYSTEM_IMAGE)?;
         cx.write(info + IMAGE_INFO::ImageBase, DriverPtr::new(base))?;
         cx.write(info + IMAGE_INFO::ImageSize, size)?;
-        tell(cx, Of::Images, &[name.address, 0, info.address])?;
+        tell(cx, Of::Images, |_| Some([name.address, 0, info.address]))?;
         pool::free(cx, info)
     })
 }

@@ -1,0 +1,49 @@
+/* Pairs of performance counters. */
+#ifndef PAIRS_COUNTERS_H
+#define PAIRS_COUNTERS_H
+
+#include "pairs.h"
+#include "../pcw.h"
+
+static PVOID CounterSet(VOID)
+{
+    UNICODE_STRING Name = RTL_CONSTANT_STRING(L"Dirql Pairs");
+    PCW_COUNTER_DESCRIPTOR Counter = {1, 0, 0, sizeof(ULONG)};
+    PCW_REGISTRATION_INFORMATION Info = {PCW_VERSION_1, &Name, 1, &Counter, NULL, NULL, 0};
+    PVOID Set = NULL;
+
+    PcwRegister(&Set, &Info);
+    return Set;
+}
+
+static VOID CounterSetLeak(BOOLEAN Wrong)
+{
+    PVOID Set = CounterSet();
+
+    PcwUnregister(Set);
+    Set = CounterSet();
+    if (!Wrong) {
+        PcwUnregister(Set);
+    }
+}
+
+static VOID NotACounterHandle(BOOLEAN Wrong)
+{
+    static ULONG Value = 7;
+    UNICODE_STRING Name = RTL_CONSTANT_STRING(L"One");
+    PCW_DATA Data = {&Value, sizeof(Value)};
+    PVOID Set = CounterSet(), Instance = NULL;
+
+    PcwCreateInstance(&Instance, Set, &Name, 1, &Data);
+    PcwCloseInstance(Instance);
+    if (Wrong) {
+        PcwCloseInstance(Instance);
+    }
+    PcwUnregister(Set);
+}
+
+#define COUNTER_PAIRS                                                                                                  \
+    PAIR("counter-set-leak", CounterSetLeak)                                                                           \
+    PAIR("not-a-counter-handle", NotACounterHandle)                                                                    \
+
+#endif
