@@ -19,6 +19,7 @@ static ULONG (*const Stories[])(VOID) = {
     Identifiers, Texts, GenericRights, Lists, Descriptors, InOnePiece, /* from 0 on */
     Tokens, TokenClasses, Subjects, Checks, Privileges, /* from 6 on */
     Captured, Assigned, OfDevice, PlainUser, Forced, Impersonations, /* from 11 on */
+    Restricted, Duplicated, /* from 17 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -26,6 +26,9 @@
 #define IOCTL_SHEET_CHANGED CTL_CODE(FILE_DEVICE_UNKNOWN, 0x803, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_SHEET_FAILED CTL_CODE(FILE_DEVICE_UNKNOWN, 0x804, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
+/* Its eject button was pressed: now, or when its next file is closed (input: a ULONG that is not 0). */
+#define IOCTL_SHEET_EJECT CTL_CODE(FILE_DEVICE_UNKNOWN, 0x805, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
 typedef struct _SHEET_EVENT {
     ULONG Causes;
     ULONG Data;
@@ -53,6 +56,7 @@ typedef struct _DEVICE_EXTENSION {
     volatile LONG Causes; /* that no request has been told of */
     KSPIN_LOCK Lock;      /* of Waiting */
     PIRP Waiting;
+    BOOLEAN EjectsAtClose;
     ULONG DeviceState; /* what the next IRP_MN_QUERY_PNP_DEVICE_STATE is told */
     SHEET_STATE State;
 } DEVICE_EXTENSION, *PDEVICE_EXTENSION;
@@ -203,9 +207,27 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
         }
         IoInvalidateDeviceState(Extension->Function.Pdo);
         return Complete(Irp, STATUS_SUCCESS, 0);
+    case IOCTL_SHEET_EJECT:
+        Extension->EjectsAtClose = Stack->Parameters.DeviceIoControl.InputBufferLength >= sizeof(ULONG) &&
+                                   *(PULONG)Irp->AssociatedIrp.SystemBuffer != 0;
+        if (!Extension->EjectsAtClose) {
+            IoRequestDeviceEject(Extension->Function.Pdo);
+        }
+        return Complete(Irp, STATUS_SUCCESS, 0);
     default:
         return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
     }
+}
+
+static NTSTATUS NTAPI DispatchSheetClose(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+
+    if (Extension->EjectsAtClose) {
+        Extension->EjectsAtClose = FALSE;
+        IoRequestDeviceEject(Extension->Function.Pdo);
+    }
+    return Complete(Irp, STATUS_SUCCESS, 0);
 }
 
 static VOID CardAdded(PDEVICE_OBJECT Device)
@@ -290,5 +312,6 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
     FunctionDriver(Driver, AddDevice);
     Driver->MajorFunction[IRP_MJ_PNP] = DispatchSheetPnp;
     Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchDeviceControl;
+    Driver->MajorFunction[IRP_MJ_CLOSE] = DispatchSheetClose;
     return STATUS_SUCCESS;
 }

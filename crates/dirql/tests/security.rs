@@ -107,6 +107,19 @@ fn story(index: u32) -> u32 {
 }
 
 #[test]
+fn a_restricted_token_has_fewer_rights_than_the_one_it_is_made_from() {
+    tell(17, 18);
+}
+
+#[test]
+fn a_duplicate_of_a_token_can_do_no_more_than_it() {
+    tell(18, 20);
+    let machine = start(|| Bench::new().driver(driver("security.sys")));
+    machine.set_user(User::Plain).unwrap();
+    rig::tell(machine, DEVICE, story(18), 20, "a plain user's token");
+}
+
+#[test]
 fn a_plain_user_has_neither_the_groups_nor_the_privileges_of_an_administrator() {
     let machine = start(|| Bench::new().driver(driver("security.sys")));
     machine.set_user(User::Plain).unwrap();

@@ -282,6 +282,7 @@ const NO_DATA: &[&str] = &[
     "RtlUnwindEx",
     "RtlUpcaseUnicodeChar",
     "RtlVirtualUnwind",
+    "RtlVolumeDeviceToDosName", // its string is the driver's own
     "RtlWriteRegistryValue",
     "__C_specific_handler",
     "tolower",

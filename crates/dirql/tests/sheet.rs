@@ -218,3 +218,19 @@ fn a_test_in_rust_sets_and_reads_registers_too() {
     );
     machine.finish().expect_clean();
 }
+
+#[test]
+fn a_device_whose_button_is_pressed_is_removed_unless_it_is_open() {
+    let report = run(
+        1,
+        r"open \\.\Sheet as s
+          ioctl s 0x222014
+          wait 1ms
+          ioctl s 0x222008 out 0x20
+          ioctl s 0x222014 in u32:1
+          close s
+          wait 1ms
+          open \\.\Sheet as t expect failure",
+    );
+    report.expect_clean();
+}

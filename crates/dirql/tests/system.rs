@@ -88,7 +88,7 @@ fn a_directory_holds_names_and_goes_with_its_last_handle_unless_it_is_permanent(
 
 #[test]
 fn a_symbolic_link_says_where_it_leads() {
-    tell(9, 10);
+    tell(9, 18);
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn a_file_is_asked_of_itself_by_its_handle_and_its_driver_of_what_only_that_know
 
 #[test]
 fn a_driver_is_told_of_processors_and_that_there_is_no_firmware_to_ask_and_no_debugger() {
-    tell(29, 8);
+    tell(29, 12);
 }
 
 #[test]

@@ -31,7 +31,9 @@ static ULONG TheVolume(VOID)
     FILE_FS_ATTRIBUTE_INFORMATION *Attribute = (PVOID)Room;
     FILE_FS_DEVICE_INFORMATION *Device = (PVOID)Room;
     UNICODE_STRING Own = RTL_CONSTANT_STRING(L"\\Device\\DirqlFolder");
+    UNICODE_STRING Drive, Letter = RTL_CONSTANT_STRING(L"C:");
     OBJECT_ATTRIBUTES Attributes;
+    PFILE_OBJECT Object;
     LONGLONG Free;
 
     CHECK(Open(L"\\??\\C:", FILE_READ_ATTRIBUTES | SYNCHRONIZE, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);
@@ -50,6 +52,13 @@ static ULONG TheVolume(VOID)
     CHECK(Attribute->MaximumComponentNameLength == 255 && memcmp(Attribute->FileSystemName, L"NTFS", 8) == 0);
     CHECK(ZwQueryVolumeInformationFile(File, &Status, Device, sizeof(*Device), FileFsDeviceInformation) == STATUS_SUCCESS);
     CHECK(Device->DeviceType == FILE_DEVICE_DISK && (Device->Characteristics & FILE_DEVICE_IS_MOUNTED) != 0);
+    CHECK(ObReferenceObjectByHandle(File, 0, *IoFileObjectType, KernelMode, (PVOID *)&Object, NULL) == STATUS_SUCCESS);
+    CHECK(IoVolumeDeviceToDosName(Object->DeviceObject, &Drive) == STATUS_SUCCESS && RtlEqualUnicodeString(&Drive, &Letter, FALSE));
+    CHECK(Drive.Buffer[2] == 0 && Drive.MaximumLength == 6);
+    ExFreePool(Drive.Buffer);
+    CHECK(RtlVolumeDeviceToDosName(Object->DeviceObject, &Drive) == STATUS_SUCCESS && RtlEqualUnicodeString(&Drive, &Letter, FALSE));
+    ExFreePool(Drive.Buffer);
+    ObDereferenceObject(Object);
     CHECK(ZwQueryVolumeInformationFile(File, &Status, Size, 23, FileFsSizeInformation) == STATUS_INFO_LENGTH_MISMATCH);
     CHECK(ZwQueryVolumeInformationFile(File, &Status, Size, sizeof(Room), 99) == STATUS_INVALID_INFO_CLASS);
     ZwClose(File);
@@ -57,6 +66,9 @@ static ULONG TheVolume(VOID)
     /* What kind of device a file is on, the I/O manager knows of any. */
     InitializeObjectAttributes(&Attributes, &Own, OBJ_KERNEL_HANDLE, NULL, NULL);
     CHECK(ZwOpenFile(&File, FILE_READ_ATTRIBUTES, &Attributes, &Status, 0, 0) == STATUS_SUCCESS);
+    CHECK(ObReferenceObjectByHandle(File, 0, *IoFileObjectType, KernelMode, (PVOID *)&Object, NULL) == STATUS_SUCCESS);
+    CHECK(IoVolumeDeviceToDosName(Object->DeviceObject, &Drive) == STATUS_INVALID_PARAMETER);
+    ObDereferenceObject(Object);
     CHECK(ZwQueryVolumeInformationFile(File, &Status, Device, sizeof(*Device), FileFsDeviceInformation) == STATUS_SUCCESS);
     CHECK(Device->DeviceType == FILE_DEVICE_UNKNOWN && Device->Characteristics == FILE_DEVICE_SECURE_OPEN);
     CHECK(ZwQueryVolumeInformationFile(File, &Status, Size, sizeof(*Size), FileFsSizeInformation) == STATUS_INVALID_DEVICE_REQUEST);

@@ -86,7 +86,7 @@ static ULONG Reserved(VOID)
     LARGE_INTEGER Offset = {.QuadPart = 0x10000};
 
     CHECK(Create(&Section, 0x1000000, PAGE_READWRITE, SEC_RESERVE) == STATUS_SUCCESS);
-    CHECK(ZwMapViewOfSection(Section, NtCurrentProcess(), &One, 0, 0, NULL, &Bytes, ViewUnmap, 0, PAGE_READWRITE) ==
+    CHECK(NtMapViewOfSection(Section, NtCurrentProcess(), &One, 0, 0, NULL, &Bytes, ViewUnmap, 0, PAGE_READWRITE) ==
           STATUS_SUCCESS);
     CHECK(Bytes == 0x1000000 && !MmIsAddressValid(One));
     Bytes = 0x20000;

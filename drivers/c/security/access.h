@@ -256,6 +256,129 @@ static ULONG Impersonations(VOID)
     return 0;
 }
 
+/* Made from this process's token: with less. */
+static ULONG Restricted(VOID)
+{
+    TOKEN_GROUPS Disable = {1, {{(PSID)Administrators, 7}}};
+    TOKEN_GROUPS Restrict = {1, {{(PSID)Everyone, 0}}};
+    TOKEN_PRIVILEGES Delete = {1, {{{SE_LOAD_DRIVER_PRIVILEGE, 0}, 0}}};
+    PRIVILEGE_SET Load = {1, 0, {{{SE_LOAD_DRIVER_PRIVILEGE, 0}, 0}}};
+    PACCESS_TOKEN Own = PsReferencePrimaryToken(PsGetCurrentProcess()), Less = NULL, Least = NULL;
+    SECURITY_SUBJECT_CONTEXT Subject = {NULL, 0, NULL, NULL};
+    TOKEN_PRIVILEGES *Privileges;
+    PROTECTED Object;
+    ACCESS_MASK Granted;
+
+    Protect(&Object);
+    AddEntry(&Object, ACCESS_ALLOWED_ACE_TYPE, 0, FILE_READ_DATA, (PSID)Everyone);
+    AddEntry(&Object, ACCESS_DENIED_ACE_TYPE, 0, FILE_APPEND_DATA, (PSID)Administrators);
+    AddEntry(&Object, ACCESS_ALLOWED_ACE_TYPE, 0, GENERIC_ALL, (PSID)Administrators);
+
+    /* A group that only refuses, and a privilege less. */
+    CHECK(SeFilterToken(Own, 0x80, NULL, NULL, NULL, &Less) == STATUS_INVALID_PARAMETER);
+    CHECK(SeFilterToken(Own, 0, &Disable, &Delete, NULL, &Less) == STATUS_SUCCESS && Less != Own);
+    CHECK(SeTokenType(Less) == TokenPrimary && !SeTokenIsAdmin(Less) && SeTokenIsAdmin(Own) && !SeTokenIsRestricted(Less));
+    Subject.PrimaryToken = Less;
+    CHECK(Check(&Object, &Subject, FILE_READ_DATA, 0, &Granted) == STATUS_SUCCESS);
+    CHECK(Check(&Object, &Subject, FILE_WRITE_DATA, 0, &Granted) == STATUS_ACCESS_DENIED);
+    AddEntry(&Object, ACCESS_ALLOWED_ACE_TYPE, 0, GENERIC_ALL, (PSID)Everyone);
+    CHECK(Check(&Object, &Subject, FILE_WRITE_DATA, 0, &Granted) == STATUS_SUCCESS);
+    CHECK(Check(&Object, &Subject, FILE_APPEND_DATA, 0, &Granted) == STATUS_ACCESS_DENIED);
+    CHECK(!SePrivilegeCheck(&Load, &Subject, UserMode));
+    Subject.PrimaryToken = Own;
+    CHECK(SePrivilegeCheck(&Load, &Subject, UserMode));
+    ObDereferenceObject(Less);
+
+    /* All privileges but one. */
+    CHECK(SeFilterToken(Own, 1, NULL, &Delete, NULL, &Less) == STATUS_SUCCESS);
+    CHECK(SeQueryInformationToken(Less, TokenPrivileges, (PVOID *)&Privileges) == STATUS_SUCCESS);
+    CHECK(Privileges->PrivilegeCount == 1 && Privileges->Privileges[0].Luid.LowPart == SE_CHANGE_NOTIFY_PRIVILEGE);
+    ExFreePool(Privileges);
+    ObDereferenceObject(Less);
+
+    /* Who has to be granted it besides: Everyone, then nobody. */
+    Protect(&Object);
+    AddEntry(&Object, ACCESS_ALLOWED_ACE_TYPE, 0, FILE_READ_DATA, (PSID)Everyone);
+    AddEntry(&Object, ACCESS_ALLOWED_ACE_TYPE, 0, FILE_WRITE_DATA, (PSID)Administrators);
+    CHECK(SeFilterToken(Own, 0, NULL, NULL, &Disable, &Less) == STATUS_INVALID_PARAMETER);
+    CHECK(SeFilterToken(Own, 0, NULL, NULL, &Restrict, &Less) == STATUS_SUCCESS && SeTokenIsRestricted(Less));
+    Subject.PrimaryToken = Less;
+    CHECK(SeTokenIsAdmin(Less) && Check(&Object, &Subject, FILE_READ_DATA, 0, &Granted) == STATUS_SUCCESS);
+    CHECK(Check(&Object, &Subject, FILE_WRITE_DATA, 0, &Granted) == STATUS_ACCESS_DENIED);
+    Restrict.Groups[0].Sid = (PSID)Administrators;
+    CHECK(SeFilterToken(Less, 0, NULL, NULL, &Restrict, &Least) == STATUS_SUCCESS && SeTokenIsRestricted(Least));
+    Subject.PrimaryToken = Least;
+    CHECK(Check(&Object, &Subject, FILE_READ_DATA, 0, &Granted) == STATUS_ACCESS_DENIED);
+    ObDereferenceObject(Least);
+    ObDereferenceObject(Less);
+    PsDereferencePrimaryToken(Own);
+    return 0;
+}
+
+/* What a token that a handle means says: its type, and the level of one to act with. */
+static ULONG Says(HANDLE Handle, TOKEN_TYPE *Type, SECURITY_IMPERSONATION_LEVEL *Level, ULONG *Privileges)
+{
+    TOKEN_STATISTICS Statistics;
+    ULONG Length;
+
+    CHECK(ZwQueryInformationToken(Handle, TokenStatistics, &Statistics, sizeof(Statistics), &Length) == STATUS_SUCCESS);
+    *Type = Statistics.TokenType;
+    *Level = Statistics.ImpersonationLevel;
+    *Privileges = Statistics.PrivilegeCount;
+    return 0;
+}
+
+static ULONG Duplicated(VOID)
+{
+    SECURITY_QUALITY_OF_SERVICE Quality = {sizeof(Quality), SecurityIdentification, SECURITY_STATIC_TRACKING, FALSE};
+    OBJECT_ATTRIBUTES Attributes;
+    SECURITY_IMPERSONATION_LEVEL Level;
+    TOKEN_TYPE Type;
+    HANDLE Own, Copy, Client, Other;
+    PVOID One, Two;
+    ULONG All, Some;
+
+    InitializeObjectAttributes(&Attributes, NULL, OBJ_KERNEL_HANDLE, NULL, NULL);
+    CHECK(ZwOpenProcessTokenEx(NtCurrentProcess(), TOKEN_ALL_ACCESS, OBJ_KERNEL_HANDLE, &Own) == STATUS_SUCCESS);
+    CHECK(ZwDuplicateToken((HANDLE)0x7770, 0, &Attributes, FALSE, TokenPrimary, &Copy) == STATUS_INVALID_HANDLE);
+    CHECK(ZwDuplicateToken(Own, 0, &Attributes, FALSE, 7, &Copy) == STATUS_INVALID_PARAMETER);
+
+    /* Another token that says the same. */
+    CHECK(ZwDuplicateToken(Own, 0, &Attributes, FALSE, TokenPrimary, &Copy) == STATUS_SUCCESS);
+    CHECK(ObReferenceObjectByHandle(Own, TOKEN_QUERY, *SeTokenObjectType, KernelMode, &One, NULL) == STATUS_SUCCESS);
+    CHECK(ObReferenceObjectByHandle(Copy, TOKEN_QUERY, *SeTokenObjectType, KernelMode, &Two, NULL) == STATUS_SUCCESS);
+    CHECK(One != Two && SeTokenIsAdmin(One) == SeTokenIsAdmin(Two));
+    ObDereferenceObject(One);
+    ObDereferenceObject(Two);
+    CHECK_ALL(Says(Copy, &Type, &Level, &All));
+    CHECK(Type == TokenPrimary);
+    ZwClose(Copy);
+
+    /* One to act with, as far as is said; what comes of it can do no more. */
+    CHECK(ZwDuplicateToken(Own, 0, &Attributes, FALSE, TokenImpersonation, &Client) == STATUS_SUCCESS);
+    CHECK_ALL(Says(Client, &Type, &Level, &Some));
+    CHECK(Type == TokenImpersonation && Level == SecurityImpersonation && Some == All);
+    CHECK(ZwDuplicateToken(Client, 0, &Attributes, FALSE, TokenPrimary, &Copy) == STATUS_SUCCESS);
+    ZwClose(Copy);
+    Attributes.SecurityQualityOfService = &Quality;
+    CHECK(ZwDuplicateToken(Client, 0, &Attributes, FALSE, TokenPrimary, &Copy) == STATUS_BAD_IMPERSONATION_LEVEL);
+    CHECK(ZwDuplicateToken(Client, 0, &Attributes, FALSE, TokenImpersonation, &Other) == STATUS_SUCCESS);
+    CHECK_ALL(Says(Other, &Type, &Level, &Some));
+    CHECK(Level == SecurityIdentification);
+    Quality.ImpersonationLevel = SecurityDelegation;
+    CHECK(ZwDuplicateToken(Other, 0, &Attributes, FALSE, TokenImpersonation, &Copy) == STATUS_BAD_IMPERSONATION_LEVEL);
+    ZwClose(Other);
+    ZwClose(Client);
+
+    /* Only what is enabled: all that an administrator has, one privilege of a plain user's. */
+    CHECK(ZwDuplicateToken(Own, 0, NULL, TRUE, TokenPrimary, &Copy) == STATUS_SUCCESS);
+    CHECK_ALL(Says(Copy, &Type, &Level, &Some));
+    CHECK(Some == (All == 5 ? 1u : All));
+    ZwClose(Copy);
+    ZwClose(Own);
+    return 0;
+}
+
 /* The application that asks is no administrator's. */
 static ULONG PlainUser(VOID)
 {

@@ -45,6 +45,8 @@ static BOOLEAN NTAPI NeverCalled(PVOID Context, BOOLEAN Handled)
     return Handled;
 }
 
+NTSYSAPI NTSTATUS NTAPI ZwPowerInformation(ULONG Level, PVOID Input, ULONG InputLength, PVOID Output, ULONG OutputLength);
+
 static ULONG ToldOfTheMachine(VOID)
 {
     NTSTATUS(NTAPI * GetVariable)(PUNICODE_STRING, GUID *, PVOID, PULONG, PULONG) = Routine(L"ExGetFirmwareEnvironmentVariable");
@@ -53,6 +55,7 @@ static ULONG ToldOfTheMachine(VOID)
     TOLD_OF_PROCESSORS Told = {.Refused = (ULONG)-1};
     UNICODE_STRING Name = RTL_CONSTANT_STRING(L"BootOrder");
     ULONG Value = 0, Length = sizeof(Value);
+    UCHAR Always = 7;
     GUID Vendor = {0};
     PVOID Handle = RegisterProcessors(TellsOfProcessor, &Told, 0);
 
@@ -71,5 +74,11 @@ static ULONG ToldOfTheMachine(VOID)
     CHECK(GetVariable(&Name, &Vendor, &Value, &Length, NULL) == STATUS_NOT_IMPLEMENTED);
     CHECK(SetVariable(&Name, &Vendor, &Value, Length, 7) == STATUS_NOT_IMPLEMENTED);
     CHECK(ChangeOption(0, 0, NULL, 0, NULL, NULL) == STATUS_DEBUGGER_INACTIVE);
+
+    /* Whether the platform is always on. */
+    CHECK(ZwPowerInformation(66, NULL, 0, &Always, 0) == STATUS_BUFFER_TOO_SMALL);
+    CHECK(ZwPowerInformation(66, NULL, 0, NULL, 1) == STATUS_INVALID_PARAMETER);
+    CHECK(ZwPowerInformation(66, &Value, 4, &Always, 1) == STATUS_INVALID_PARAMETER && Always == 7);
+    CHECK(ZwPowerInformation(66, NULL, 0, &Always, 1) == STATUS_SUCCESS && Always == FALSE);
     return 0;
 }

@@ -20,6 +20,8 @@ NTKERNELAPI NTSTATUS NTAPI ObReferenceObjectByName(PUNICODE_STRING Name, ULONG A
 NTSYSAPI NTSTATUS NTAPI ZwCreateDirectoryObject(PHANDLE Handle, ACCESS_MASK Access, POBJECT_ATTRIBUTES Attributes);
 NTSYSAPI NTSTATUS NTAPI ZwOpenDirectoryObject(PHANDLE Handle, ACCESS_MASK Access, POBJECT_ATTRIBUTES Attributes);
 NTSYSAPI NTSTATUS NTAPI ZwOpenSymbolicLinkObject(PHANDLE Handle, ACCESS_MASK Access, POBJECT_ATTRIBUTES Attributes);
+NTSYSAPI NTSTATUS NTAPI ZwCreateSymbolicLinkObject(PHANDLE Handle, ACCESS_MASK Access, POBJECT_ATTRIBUTES Attributes,
+                                                   PUNICODE_STRING Target);
 NTSYSAPI NTSTATUS NTAPI ZwQuerySymbolicLinkObject(HANDLE Handle, PUNICODE_STRING Target, PULONG Returned);
 NTSYSAPI NTSTATUS NTAPI ZwMakeTemporaryObject(HANDLE Handle);
 NTSYSAPI NTSTATUS NTAPI ZwCreateEvent(PHANDLE Event, ACCESS_MASK Access, POBJECT_ATTRIBUTES Object, EVENT_TYPE Type,
@@ -137,7 +139,10 @@ static ULONG Links(VOID)
 {
     UNICODE_STRING Expected = RTL_CONSTANT_STRING(L"\\Device\\DirqlSystem"), Target;
     WCHAR Text[64];
-    HANDLE Link, Folder;
+    UNICODE_STRING Own = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlOwn"), Empty = {0, 0, NULL};
+    HANDLE Link, Again, Folder;
+    PFILE_OBJECT File;
+    PDEVICE_OBJECT Device;
     PVOID Object;
     ULONG Length = 0;
 
@@ -163,6 +168,19 @@ static ULONG Links(VOID)
     CHECK(ZwQuerySymbolicLinkObject(Folder, &Target, NULL) == STATUS_OBJECT_TYPE_MISMATCH);
     CHECK(ZwQuerySymbolicLinkObject(Link, &Target, NULL) == STATUS_SUCCESS);
     ZwClose(Link);
+
+    /* One of the driver's own leads there until its last handle is closed. */
+    CHECK(ZwCreateSymbolicLinkObject(&Link, 0xF0001, Called(L"DirqlSystem", Folder, 0), &Expected) == STATUS_OBJECT_NAME_COLLISION);
+    CHECK(ZwCreateSymbolicLinkObject(&Link, 0xF0001, Called(L"DirqlOwn", Folder, 0), &Empty) == STATUS_INVALID_PARAMETER);
+    CHECK(ZwCreateSymbolicLinkObject(&Link, 0xF0001, Called(L"DirqlOwn", Folder, 0), &Expected) == STATUS_SUCCESS);
+    CHECK(IoGetDeviceObjectPointer(&Own, FILE_READ_DATA, &File, &Device) == STATUS_SUCCESS);
+    CHECK(Device == TheDriver->DeviceObject);
+    ObDereferenceObject(File);
+    CHECK(ZwOpenSymbolicLinkObject(&Again, 1, Called(L"DirqlOwn", Folder, 0)) == STATUS_SUCCESS);
+    ZwClose(Link);
+    CHECK(ZwQuerySymbolicLinkObject(Again, &Target, NULL) == STATUS_SUCCESS && RtlEqualUnicodeString(&Target, &Expected, FALSE));
+    ZwClose(Again);
+    CHECK(ZwOpenSymbolicLinkObject(&Link, 1, Called(L"DirqlOwn", Folder, 0)) == STATUS_OBJECT_NAME_NOT_FOUND);
     ZwClose(Folder);
     return 0;
 }

@@ -285,6 +285,7 @@ exports! { FUNCTIONS:
     : IoReportResourceUsage(9) @ 0..=0 => pnp::claim::report_usage;
     : IoReportTargetDeviceChange(2) @ 0..=0 => pnp::notify::custom::report;
     : IoReportTargetDeviceChangeAsynchronous(4) @ 0..=2 => pnp::notify::custom::report_later;
+    : IoRequestDeviceEject(1) @ 0..=2 => pnp::invalidate::request_eject;
     : IoReuseIrp(2) @ 0..=2 ~ 0..=15 => io::allocate::reuse;
     : IoSetActivityIdThread(1) @ 0..=15 => etw::set_activity_of_thread;
     : IoSetCompletionRoutineEx(7) @ 0..=2 => io::query::set_completion_routine_ex;
@@ -311,6 +312,7 @@ exports! { FUNCTIONS:
     : IoUnregisterShutdownNotification(1) @ 0..=0 => io::shutdown::unregister;
     : IoUpdateShareAccess(2) @ 0..=0 => io::share_access::update;
     : IoValidateDeviceIoControlAccess(2) @ 0..=15 => io::query::validate_control_access;
+    : IoVolumeDeviceToDosName(2) @ 0..=0 => fs::dos_name;
     : IoWMIAllocateInstanceIds(3) @ 0..=0 => wmi::names::allocate_ids;
     : IoWMIDeviceObjectToInstanceName(3) @ 0..=1 => wmi::names::of_device;
     : IoWMIDeviceObjectToProviderId(1) @ 0..=2 => wmi::names::provider_id;
@@ -525,6 +527,7 @@ exports! { FUNCTIONS:
     : MmUnsecureVirtualMemory(1) @ 0..=1 => mm::virtual_memory::unsecure;
     : NtClose(1) @ 0..=0 => ob::handle::zw_close;
     : NtCreateFile(11) @ 0..=0 => io::nt_file::create;
+    : NtMapViewOfSection(10) @ 0..=0 => mm::view_exports::zw_map;
     : NtOpenFile(6) @ 0..=0 => io::nt_file::open;
     : NtOpenProcess(4) @ 0..=0 => ps::process::zw_open;
     : NtQueryInformationProcess(5) @ 0..=0 => ps::information::query_process;
@@ -811,6 +814,7 @@ exports! { FUNCTIONS:
     : RtlValidSid(1) @ 0..=1 => se::sid::valid;
     : RtlVerifyVersionInfo(3) @ 0..=0 => rtl::version::verify_version_info;
     : RtlVirtualUnwind(8) @ 0..=15 => rtl::function_table::virtual_unwind;
+    : RtlVolumeDeviceToDosName(2) @ 0..=0 => fs::dos_name;
     : RtlWalkFrameChain(3) @ 0..=15 => rtl::back_trace::chain;
     : RtlWriteRegistryValue(6) @ 0..=0 => cm::relative::write;
     : RtlZeroMemory(2) @ 0..=15 => rtl::memory::zero;
@@ -828,6 +832,7 @@ exports! { FUNCTIONS:
     : SeCreateClientSecurity(4) @ 0..=0 => se::impersonation::create_client;
     : SeCreateClientSecurityFromSubjectContext(4) @ 0..=0 => se::impersonation::create_client_from;
     : SeDeassignSecurity(1) @ 0..=0 => se::assign::deassign;
+    : SeFilterToken(6) @ 0..=1 => se::filter::filter;
     : SeFreePrivileges(1) @ 0..=0 => se::access::free_privileges;
     : SeImpersonateClientEx(2) @ 0..=0 => se::impersonation::impersonate_client;
     : SeLockSubjectContext(1) @ 0..=0 => se::subject::lock;
@@ -860,12 +865,14 @@ exports! { FUNCTIONS:
     : ZwCreateFile(11) @ 0..=0 => io::zw::create_file;
     : ZwCreateKey(7) @ 0..=0 => cm::key::create;
     : ZwCreateSection(7) @ 0..=0 => mm::section::zw_create;
+    : ZwCreateSymbolicLinkObject(4) @ 0..=0 => ob::directory::zw_create_link;
     : ZwCreateTimer(4) @ 0..=0 => ke::nt_timer::zw_create;
     : ZwDeleteFile(1) @ 0..=0 => io::named_file::zw_delete;
     : ZwDeleteKey(1) @ 0..=0 => cm::key::delete_key;
     : ZwDeleteValueKey(2) @ 0..=0 => cm::value::delete;
     : ZwDeviceIoControlFile(10) @ 0..=0 => io::zw::device_io_control_file;
     : ZwDuplicateObject(7) @ 0..=0 => ob::duplicate::zw_duplicate;
+    : ZwDuplicateToken(6) @ 0..=0 => se::filter::zw_duplicate;
     : ZwEnumerateKey(6) @ 0..=0 => cm::value::enumerate_key;
     : ZwEnumerateValueKey(6) @ 0..=0 => cm::value::enumerate;
     : ZwFlushBuffersFile(2) @ 0..=0 => io::zw::flush_buffers_file;
@@ -888,6 +895,7 @@ exports! { FUNCTIONS:
     : ZwOpenThreadToken(4) @ 0..=0 => se::token_handle::open_of_thread;
     : ZwOpenThreadTokenEx(5) @ 0..=0 => se::token_handle::open_of_thread_ex;
     : ZwOpenTimer(3) @ 0..=0 => ke::nt_timer::zw_open;
+    : ZwPowerInformation(5) @ 0..=0 => po::information::zw;
     : ZwQueryDirectoryFile(11) @ 0..=0 => io::query_directory::zw_query_directory;
     : ZwQueryFullAttributesFile(2) @ 0..=0 => io::named_file::zw_query_full_attributes;
     : ZwQueryInformationFile(5) @ 0..=0 => io::information::zw_query;

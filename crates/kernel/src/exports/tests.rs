@@ -1,6 +1,6 @@
 //! The table against the documentation: order, levels, and why a level differs where it does.
 
-use super::{FUNCTIONS, INTERNAL, documented};
+use super::{FUNCTIONS, INTERNAL, data, documented};
 use crate::ke::rig::{Driver, Rig, bug_check, machine, rule};
 use crate::verdict::Tier;
 use crate::{Cx, Settings};
@@ -65,6 +65,21 @@ fn what_is_left_out_is_not_there_and_says_why() {
         let there = FUNCTIONS.iter().find(|row| is_it(row.name));
         assert!(there.is_none(), "{name} is there: {}", there.map_or("", |row| row.name));
     }
+}
+
+#[test]
+fn what_drivers_import_is_there_or_says_why_not() {
+    let left: Vec<&str> =
+        include_str!("left_out.tsv").lines().filter_map(|line| line.split('\t').next()).collect();
+    let is_left = |name: &str| {
+        left.iter().any(|row| row.strip_suffix('*').map_or(*row == name, |start| name.starts_with(start)))
+    };
+    let is_there = |name: &str| FUNCTIONS.iter().any(|row| row.name == name) || data::find(name).is_some();
+    let demanded = include_str!("demanded.tsv").lines().filter(|name| !name.starts_with('#'));
+    let demanded: Vec<&str> = demanded.collect();
+    assert!(demanded.is_sorted() && demanded.len() > 250);
+    let lost: Vec<&&str> = demanded.iter().filter(|name| !is_there(name) && !is_left(name)).collect();
+    assert!(lost.is_empty(), "neither there nor left out with a reason: {lost:?}");
 }
 
 const ASKS: &str = "

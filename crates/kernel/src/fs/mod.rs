@@ -24,7 +24,7 @@ pub(crate) mod wildcard;
 use std::collections::BTreeMap;
 
 pub use folder::{Folder, Item};
-pub use mount::mount;
+pub use mount::{dos_name, mount};
 pub(crate) use opening::is_mounted;
 
 use crate::nt::Settings;

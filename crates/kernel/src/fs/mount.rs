@@ -1,24 +1,27 @@
 //! The volume's device: `\Device\HarddiskVolume1` of a built-in driver, with its links.
 //!
-//! Pages: *Introduction to MS-DOS Device Names*, *DEVICE_OBJECT structure*. On Windows the file system's device has no name and hangs on the
+//! Pages: *Introduction to MS-DOS Device Names*, *DEVICE_OBJECT structure*, *IoVolumeDeviceToDosName function*. On Windows the file system's device has no name and hangs on the
 //! disk's by a VPB; here both are one device, and there is no disk below it.
 
 use abi::{
     DEVICE_OBJECT, DO_DEVICE_INITIALIZING, DRIVER_OBJECT, DRVO_BUILTIN_DRIVER, DriverPtr,
     FILE_DEVICE_DISK_FILE_SYSTEM, IRP_MJ_CLEANUP, IRP_MJ_CLOSE, IRP_MJ_CREATE, IRP_MJ_DIRECTORY_CONTROL,
     IRP_MJ_FLUSH_BUFFERS, IRP_MJ_QUERY_INFORMATION, IRP_MJ_QUERY_VOLUME_INFORMATION, IRP_MJ_READ,
-    IRP_MJ_SET_INFORMATION, IRP_MJ_WRITE,
+    IRP_MJ_SET_INFORMATION, IRP_MJ_WRITE, NtStatus, UNICODE_STRING,
 };
 use engine::Flow;
 
 use crate::cx::Cx;
 use crate::io;
 use crate::ldr;
+use crate::mm::pool;
 use crate::ob::names::Target;
 use crate::verdict::Verdict;
 
 /// The volume's name.
 const VOLUME: &str = r"\Device\HarddiskVolume1";
+/// Its drive.
+const DRIVE: &str = "C:";
 /// What else leads to it.
 const LINKS: [(&str, &str); 2] =
     [(r"\GLOBAL??\C:", VOLUME), (r"\SystemRoot", r"\Device\HarddiskVolume1\Windows")];
@@ -82,4 +85,32 @@ pub fn mount(cx: &mut Cx<'_>) -> Flow<()> {
         }
     });
     Ok(())
+}
+
+/// `IoVolumeDeviceToDosName`, `RtlVolumeDeviceToDosName`: the drive of a volume, in pool of the caller's, with a zero behind it. A device that
+/// is no volume is an invalid parameter.
+///
+/// # Errors
+/// A verdict on a bad pointer.
+pub fn dos_name(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    to: DriverPtr<UNICODE_STRING>,
+) -> Flow<NtStatus> {
+    if !cx.with(|k| k.fs.is_volume(device.address)) {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    let units: Vec<u16> = DRIVE.encode_utf16().chain([0]).collect();
+    let bytes: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+    let buffer: DriverPtr<u16> =
+        pool::allocate_for_caller(cx, pool::Kind::Paged, bytes.len() as u64, pool::tag(b"Dosn"))?;
+    if buffer.is_null() {
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    cx.write_bytes(buffer.address, &bytes)?;
+    let length = u16::try_from(bytes.len()).unwrap_or(0);
+    cx.write(to + UNICODE_STRING::Length, length - 2)?;
+    cx.write(to + UNICODE_STRING::MaximumLength, length)?;
+    cx.write(to + UNICODE_STRING::Buffer, buffer)?;
+    Ok(NtStatus::SUCCESS)
 }

@@ -132,6 +132,43 @@ pub fn zw_open(
     })
 }
 
+/// `ZwCreateSymbolicLinkObject`: no page has it; as a directory, a link goes with its last handle, unless it is permanent.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn zw_create_link(
+    cx: &mut Cx<'_>,
+    handle: DriverPtr<u64>,
+    access: u32,
+    attributes: DriverPtr<OBJECT_ATTRIBUTES>,
+    target: DriverPtr<UNICODE_STRING>,
+) -> Flow<NtStatus> {
+    let named = match attributes::read(cx, attributes)? {
+        Ok(named) => named,
+        Err(status) => return Ok(status),
+    };
+    let target = string::read(cx, target)?;
+    if target.is_empty() {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    let path = match cx.with(|k| k.ob.names.insert(&named.name, Target::Link(target.clone()))) {
+        Ok(path) => path,
+        Err(status) => return Ok(status),
+    };
+    let is_temporary = named.flags & OBJ_PERMANENT == 0;
+    let new = Opened { path: path.clone(), target: Some(target), is_temporary };
+    match open(cx, new, access, &named)? {
+        Ok(opened) => {
+            cx.write(handle, opened.0)?;
+            Ok(NtStatus::SUCCESS)
+        }
+        Err(status) => {
+            cx.with(|k| k.ob.names.remove(&path));
+            Ok(status)
+        }
+    }
+}
+
 /// `ZwOpenSymbolicLinkObject`.
 ///
 /// # Errors

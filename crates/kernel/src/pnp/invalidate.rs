@@ -1,17 +1,18 @@
 //! A driver says that something about its device has changed: Windows asks again, later, on a thread of its own.
 //!
 //! Pages: *IoInvalidateDeviceState function*, *IRP_MN_QUERY_PNP_DEVICE_STATE*, *IRP_MN_START_DEVICE* ("to a device that is already
-//! started"), *IoInvalidateDeviceRelations function*. Ejection and removal relations are not used.
+//! started"), *IoInvalidateDeviceRelations function*, *IoRequestDeviceEject function*. Ejection and removal relations are not used. A device that
+//! was ejected stays without drivers.
 
 use abi::{
-    BusRelations, DEVICE_OBJECT, DriverPtr, PNP_DEVICE_FAILED, PNP_DEVICE_REMOVED,
-    PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED,
+    BusRelations, DEVICE_CAPABILITIES, DEVICE_OBJECT, DriverPtr, IRP_MN_EJECT, PNP_DEVICE_FAILED,
+    PNP_DEVICE_REMOVED, PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED,
 };
 use engine::Flow;
 
 use super::enumerate::{exclusively, tell};
 use super::node::{self, NodeId, State};
-use super::{remove, start, stop};
+use super::{remove, request, start, stop};
 use crate::cx::Cx;
 use crate::ke;
 
@@ -54,6 +55,31 @@ pub fn relations(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32) -
         return Ok(());
     }
     later(cx, id, start::query_children)
+}
+
+/// `IoRequestDeviceEject`: the device is removed as by agreement, if its drivers and those who have it open agree; if its capabilities say that
+/// it can be ejected, its bus driver is told to.
+///
+/// # Errors
+/// A verdict if `device` is no physical device object.
+pub fn request_eject(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+    let id = node::of_pdo(cx, "IoRequestDeviceEject", device)?;
+    later(cx, id, |cx, id| {
+        tell(cx, id, "eject");
+        if !remove::remove_while_locked(cx, id)?.is_success() {
+            tell(cx, id, "no eject of");
+        } else if cx.with(|k| can_eject(&k.pnp.node(id).answers.capabilities)) {
+            // Its function and filter drivers are gone: the bus driver alone has it.
+            request::ask(cx, id, IRP_MN_EJECT, [0; 4])?;
+        }
+        Ok(())
+    })
+}
+
+/// Whether these capabilities say `EjectSupported`.
+fn can_eject(capabilities: &[u8]) -> bool {
+    let bits = capabilities.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
+    bits & DEVICE_CAPABILITIES::EjectSupported != 0
 }
 
 /// Runs `work` on a thread of the PnP manager, if the device is started by then.

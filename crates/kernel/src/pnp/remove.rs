@@ -82,24 +82,30 @@ fn send_cancel(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
 /// # Errors
 /// A verdict on a driver of the stack, or on what it left behind.
 pub fn remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
-    exclusively(cx, |cx| {
-        if matches!(node::state(cx, id), State::Started | State::Stopped) {
-            let status = ask_remove(cx, id)?;
-            if !status.is_success() {
-                // One that did not start again has been removed already.
-                let removed = node::state(cx, id) == State::Enumerated;
-                return Ok(if removed { NtStatus::SUCCESS } else { status });
-            }
+    exclusively(cx, |cx| remove_while_locked(cx, id))
+}
+
+/// As [`remove`], by one who has the device's state to itself.
+///
+/// # Errors
+/// As [`remove`].
+pub(super) fn remove_while_locked(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
+    if matches!(node::state(cx, id), State::Started | State::Stopped) {
+        let status = ask_remove(cx, id)?;
+        if !status.is_success() {
+            // One that did not start again has been removed already.
+            let removed = node::state(cx, id) == State::Enumerated;
+            return Ok(if removed { NtStatus::SUCCESS } else { status });
         }
-        let state = node::state(cx, id);
-        // One that has gone and is closed is removed by a thread that may not have come to it yet.
-        let overdue = waits_for_files(state) && open_files(cx, id)? == 0;
-        if !overdue && !matches!(state, State::RemovePending | State::Added) {
-            return Ok(NtStatus::INVALID_DEVICE_STATE);
-        }
-        send_remove(cx, id)?;
-        Ok(NtStatus::SUCCESS)
-    })
+    }
+    let state = node::state(cx, id);
+    // One that has gone and is closed is removed by a thread that may not have come to it yet.
+    let overdue = waits_for_files(state) && open_files(cx, id)? == 0;
+    if !overdue && !matches!(state, State::RemovePending | State::Added) {
+        return Ok(NtStatus::INVALID_DEVICE_STATE);
+    }
+    send_remove(cx, id)?;
+    Ok(NtStatus::SUCCESS)
 }
 
 /// `IRP_MN_REMOVE_DEVICE`, and what must be gone after it.

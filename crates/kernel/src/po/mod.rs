@@ -3,6 +3,7 @@
 //! [`request`] sends them for drivers, [`irp`] passes them down a stack, [`state`] remembers what drivers say, [`system`] sends all to
 //! sleep. Idle detection, wake-up and the runtime power framework (`PoFx*`) come later.
 
+pub mod information;
 pub mod irp;
 pub mod request;
 pub mod state;

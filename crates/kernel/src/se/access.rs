@@ -69,7 +69,14 @@ pub(crate) fn check(descriptor: &Descriptor, token: &Token, asked: Asked<'_>) ->
     let by_list = match &descriptor.dacl {
         // No list at all, or a null one: everything is granted.
         None | Some(None) => acl::mapped(GENERIC_ALL, asked.mapping) | wanted & !ACCESS_SYSTEM_SECURITY,
-        Some(Some(list)) => of_list(list, descriptor.owner.as_ref(), token, asked.mapping),
+        Some(Some(list)) => {
+            let owner = descriptor.owner.as_ref();
+            let own = of_list(list, owner, |sid, refuses| token.is(sid, refuses), asked.mapping);
+            match &token.restricting {
+                Some(sids) => own & of_list(list, owner, |sid, _| sids.contains(sid), asked.mapping),
+                None => own,
+            }
+        }
     };
     if wanted & WRITE_OWNER & !(granted | by_list) != 0 && token.has(TAKE_OWNERSHIP) {
         privileges.push(TAKE_OWNERSHIP);
@@ -85,10 +92,15 @@ pub(crate) fn check(descriptor: &Descriptor, token: &Token, asked: Asked<'_>) ->
 }
 
 /// What a list, and owning what it protects, grants.
-fn of_list(list: &Acl, owner: Option<&Sid>, token: &Token, mapping: &GENERIC_MAPPING) -> u32 {
+fn of_list(
+    list: &Acl,
+    owner: Option<&Sid>,
+    is: impl Fn(&Sid, bool) -> bool,
+    mapping: &GENERIC_MAPPING,
+) -> u32 {
     // S-1-3-4, by which a list says what the owner may.
     let owner_rights = Sid::new(3, &[4]);
-    let owns = owner.is_some_and(|owner| token.is(owner, false));
+    let owns = owner.is_some_and(|owner| is(owner, false));
     let entries = || list.entries.iter().filter(|entry| entry.flags() & INHERIT_ONLY_ACE == 0);
     let is_said = entries().any(|entry| entry.sid().as_ref() == Some(&owner_rights));
     let mut allowed = if owns && !is_said { READ_CONTROL | WRITE_DAC } else { 0 };
@@ -96,7 +108,7 @@ fn of_list(list: &Acl, owner: Option<&Sid>, token: &Token, mapping: &GENERIC_MAP
     for entry in entries() {
         let Some(sid) = entry.sid() else { continue };
         let refuses = entry.kind() == ACCESS_DENIED_ACE_TYPE;
-        let is_his = token.is(&sid, refuses) || owns && sid == owner_rights;
+        let is_his = is(&sid, refuses) || owns && sid == owner_rights;
         if !is_his {
             continue;
         }

@@ -6,6 +6,7 @@ pub mod acl;
 pub mod assign;
 pub mod captured;
 pub mod descriptor;
+pub mod filter;
 pub mod impersonation;
 pub mod object;
 pub mod query;

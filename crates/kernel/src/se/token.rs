@@ -60,6 +60,10 @@ pub(crate) struct Token {
     pub(crate) session: u32,
     /// `SecurityImpersonation` and others, of an impersonation token; none of a primary one.
     pub(crate) level: Option<u32>,
+    /// The user counts where a list refuses, and not where it grants.
+    pub(crate) user_only_refuses: bool,
+    /// Of a restricted token: who has to be granted access besides.
+    pub(crate) restricting: Option<Vec<Sid>>,
 }
 
 /// The authority of S-1-5.
@@ -107,6 +111,8 @@ impl Token {
                 integrity: 0x4000,
                 session: 0,
                 level: None,
+                user_only_refuses: false,
+                restricting: None,
             },
             User::Administrator => Self {
                 id,
@@ -123,6 +129,8 @@ impl Token {
                 integrity: 0x3000,
                 session: 1,
                 level: None,
+                user_only_refuses: false,
+                restricting: None,
             },
             User::Plain => Self {
                 id,
@@ -135,6 +143,8 @@ impl Token {
                 integrity: 0x2000,
                 session: 1,
                 level: None,
+                user_only_refuses: false,
+                restricting: None,
             },
         }
     }
@@ -152,7 +162,7 @@ impl Token {
     /// Whether it is this one's, as an entry that grants asks, or one that refuses.
     pub(crate) fn is(&self, sid: &Sid, refuses: bool) -> bool {
         let counts = if refuses { SE_GROUP_ENABLED | SE_GROUP_USE_FOR_DENY_ONLY } else { SE_GROUP_ENABLED };
-        self.user == *sid
+        self.user == *sid && (refuses || !self.user_only_refuses)
             || self.groups.iter().any(|(group, attributes)| group == sid && attributes & counts != 0)
     }
 
@@ -214,7 +224,7 @@ fn delete(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
 }
 
 /// A new token, with an id of its own and one reference: its address.
-fn make(cx: &mut Cx<'_>, token: Token) -> Flow<u64> {
+pub(super) fn make(cx: &mut Cx<'_>, token: Token) -> Flow<u64> {
     let free = cx.with(|k| data::tokens().find(|at| !k.se.tokens.all.contains_key(at)));
     let Some(at) = free else {
         return Err(cx.stop(Verdict::not_implemented("more access tokens than fit on their page")));
@@ -385,12 +395,12 @@ pub fn is_admin(cx: &mut Cx<'_>, token: TokenPtr) -> Flow<bool> {
     Ok(get(cx, "SeTokenIsAdmin", token)?.is_administrator())
 }
 
-/// `SeTokenIsRestricted`: none is.
+/// `SeTokenIsRestricted`: whether it has restricting SIDs.
 ///
 /// # Errors
 /// As [`is_admin`].
 pub fn is_restricted(cx: &mut Cx<'_>, token: TokenPtr) -> Flow<bool> {
-    get(cx, "SeTokenIsRestricted", token).map(|_| false)
+    Ok(get(cx, "SeTokenIsRestricted", token)?.restricting.is_some())
 }
 
 /// `SeTokenType`.
