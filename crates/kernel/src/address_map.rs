@@ -3,18 +3,23 @@
 //! An open table with a fixed hash, so it is as deterministic as its users. Nothing may depend on the order in it:
 //! [`AddressMap::sorted`] and [`AddressMap::keys`] are by address, and cost a sort. For a few entries, or where ranges are asked for
 //! often, a `BTreeMap` is better.
+//!
+//! The table holds addresses and the numbers of their entries; the entries lie elsewhere, side by side, and stay where they are. So a
+//! table that is half empty costs 12 bytes a place, whatever is known of a thing, and who has noted an entry's number need not search.
 
 use std::cell::Cell;
 
 /// A map by machine address.
 pub struct AddressMap<V> {
-    /// A power of two of places, [`NOTHING`] where there is no entry; one lies at its hash or in the run of entries behind it.
-    /// Apart from the values, so that a search stays in one cache line.
-    keys: Vec<u64>,
-    values: Vec<Option<V>>,
+    /// A power of two of places, [`NOTHING`] where there is no entry; an address lies at its hash or in the run behind it.
+    /// Apart from the numbers, so that a search stays in one cache line.
+    addresses: Vec<u64>,
+    /// The entry of each.
+    numbers: Vec<u32>,
+    entries: Entries<V>,
     used: usize,
-    /// Where an entry was found last: mostly the same is asked for again.
-    last: Cell<usize>,
+    /// The entry that was found last: mostly the same is asked for again.
+    last: Cell<u32>,
 }
 
 /// No address of the machine's: the last byte there is.
@@ -23,9 +28,71 @@ const NOTHING: u64 = u64::MAX;
 /// Places of the smallest table.
 const SMALLEST: usize = 16;
 
+/// Entries of a chunk, a power of two: all lie in chunks of so many, because a table that moves as it grows leaves a hole of its own size.
+const CHUNK: usize = 256;
+
+/// The entries, by number.
+struct Entries<V> {
+    chunks: Vec<Vec<Entry<V>>>,
+    /// Numbers that are free.
+    spare: Vec<u32>,
+}
+
+struct Entry<V> {
+    /// [`NOTHING`]: it is free.
+    address: u64,
+    value: Option<V>,
+}
+
+impl<V> Entries<V> {
+    #[inline]
+    fn get(&self, number: u32) -> Option<&Entry<V>> {
+        self.chunks.get(number as usize / CHUNK)?.get(number as usize % CHUNK)
+    }
+
+    #[inline]
+    fn at_mut(&mut self, number: u32) -> &mut Entry<V> {
+        &mut self.chunks[number as usize / CHUNK][number as usize % CHUNK]
+    }
+
+    /// The number of an entry that is free from now on for this address.
+    #[inline]
+    fn open(&mut self, address: u64) -> u32 {
+        if let Some(number) = self.spare.pop() {
+            self.at_mut(number).address = address;
+            return number;
+        }
+        self.add(address)
+    }
+
+    #[cold]
+    fn add(&mut self, address: u64) -> u32 {
+        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
+            // A map of a few things is small.
+            let room = if self.chunks.is_empty() { 0 } else { CHUNK };
+            self.chunks.push(Vec::with_capacity(room));
+        }
+        let before = (self.chunks.len() - 1) * CHUNK;
+        let chunk = self.chunks.last_mut().expect("there is one now");
+        chunk.push(Entry { address, value: None });
+        u32::try_from(before + chunk.len() - 1).expect("memory ends before the numbers do")
+    }
+
+    /// What was in an entry, which is free now.
+    #[inline]
+    fn close(&mut self, number: u32) -> Option<V> {
+        let entry = self.at_mut(number);
+        entry.address = NOTHING;
+        let value = entry.value.take();
+        self.spare.push(number);
+        value
+    }
+}
+
 impl<V> Default for AddressMap<V> {
     fn default() -> Self {
-        Self { keys: Vec::new(), values: Vec::new(), used: 0, last: Cell::new(0) }
+        let entries = Entries { chunks: Vec::new(), spare: Vec::new() };
+        Self { addresses: Vec::new(), numbers: Vec::new(), entries, used: 0, last: Cell::new(0) }
     }
 }
 
@@ -46,35 +113,47 @@ impl<V> AddressMap<V> {
     #[must_use]
     #[inline]
     pub fn get(&self, address: u64) -> Option<&V> {
-        let place = self.find(address)?;
-        self.values[place].as_ref()
+        self.get_near(self.last.get(), address)
     }
 
     /// As [`AddressMap::get`], to change it.
     #[inline]
     pub fn get_mut(&mut self, address: u64) -> Option<&mut V> {
-        let place = self.find(address)?;
-        self.values[place].as_mut()
+        self.get_near_mut(self.last.get(), address)
     }
 
-    /// As [`AddressMap::get`], for who has noted where it lay ([`AddressMap::place`]), which may be where it lies still.
+    /// As [`AddressMap::get`], for who has noted the number of its entry ([`AddressMap::number`]), which may be another's by now.
     #[must_use]
     #[inline]
-    pub fn get_near(&self, place: usize, address: u64) -> Option<&V> {
-        self.values[self.place(place, address)?].as_ref()
+    pub fn get_near(&self, number: u32, address: u64) -> Option<&V> {
+        let number = self.number(number, address)?;
+        self.entries.get(number)?.value.as_ref()
     }
 
     /// As [`AddressMap::get_near`], to change it.
     #[inline]
-    pub fn get_near_mut(&mut self, place: usize, address: u64) -> Option<&mut V> {
-        let place = self.place(place, address)?;
-        self.values[place].as_mut()
+    pub fn get_near_mut(&mut self, number: u32, address: u64) -> Option<&mut V> {
+        let number = self.number(number, address)?;
+        self.entries.at_mut(number).value.as_mut()
     }
 
-    /// Where the entry for `address` lies, until one comes or goes; `near` is where it may.
+    /// What is known of the thing whose entry has this number.
     #[must_use]
     #[inline]
-    pub fn place(&self, near: usize, address: u64) -> Option<usize> {
+    pub fn at(&self, number: u32) -> Option<&V> {
+        self.entries.get(number)?.value.as_ref()
+    }
+
+    /// As [`AddressMap::at`], to change it; there is one.
+    #[inline]
+    pub fn at_mut(&mut self, number: u32) -> Option<&mut V> {
+        self.entries.at_mut(number).value.as_mut()
+    }
+
+    /// The number of the entry for `address`, which it keeps for as long as it is there; `near` is one that it may be.
+    #[must_use]
+    #[inline]
+    pub fn number(&self, near: u32, address: u64) -> Option<u32> {
         if self.is_at(near, address) { Some(near) } else { self.find(address) }
     }
 
@@ -96,32 +175,33 @@ impl<V> AddressMap<V> {
     /// The place of an entry at any address but the last, whoever is there: to be filled at once.
     #[inline]
     pub fn slot(&mut self, address: u64) -> &mut Option<V> {
-        let place = match self.find(address) {
-            Some(place) => place,
+        let number = match self.find(address) {
+            Some(number) => number,
             None => self.open(address),
         };
-        &mut self.values[place]
+        &mut self.entries.at_mut(number).value
     }
 
-    /// A place for an entry at an address that has none.
-    fn open(&mut self, address: u64) -> usize {
+    /// The number of a new entry, at an address that has none.
+    fn open(&mut self, address: u64) -> u32 {
         assert!(address != NOTHING, "nothing lies at the last byte");
-        if self.used * 2 >= self.keys.len() {
+        if self.used * 2 >= self.addresses.len() {
             self.grow();
         }
         self.used += 1;
-        self.take_place(address)
+        let number = self.entries.open(address);
+        self.take_place(address, number);
+        number
     }
 
     /// The first place that is free from its home on is `address`'s.
     #[inline]
-    fn take_place(&mut self, address: u64) -> usize {
+    fn take_place(&mut self, address: u64, number: u32) {
         let mut place = self.home(address);
-        while self.keys[place] != NOTHING {
+        while self.addresses[place] != NOTHING {
             place = self.after(place);
         }
-        self.keys[place] = address;
-        place
+        (self.addresses[place], self.numbers[place]) = (address, number);
     }
 
     /// Puts an entry in, at any address but the last; what was there before.
@@ -131,45 +211,36 @@ impl<V> AddressMap<V> {
     }
 
     /// Takes an entry out.
+    #[inline]
     pub fn remove(&mut self, address: u64) -> Option<V> {
-        let place = self.find(address)?;
-        let value = self.values[place].take();
+        let place = self.search(address)?;
+        let value = self.entries.close(self.numbers[place]);
         self.close(place);
         value
     }
 
-    /// As [`AddressMap::remove`], for who does not want it; `place` is where it may lie.
-    #[inline]
-    pub fn forget(&mut self, place: usize, address: u64) {
-        if let Some(place) = self.place(place, address) {
-            self.values[place] = None;
-            self.close(place);
-        }
-    }
-
-    /// The entry at this place is taken out.
+    /// The address at this place of the table is taken out.
     #[inline]
     fn close(&mut self, mut gap: usize) {
         self.used -= 1;
-        // Entries behind it that could not have their own place come nearer to it.
+        // Those behind it that could not have their own place come nearer to it.
         let mut next = self.after(gap);
-        while self.keys[next] != NOTHING {
-            let home = self.home(self.keys[next]);
-            let distance = |from: usize| next.wrapping_sub(from) & (self.keys.len() - 1);
+        while self.addresses[next] != NOTHING {
+            let home = self.home(self.addresses[next]);
+            let distance = |from: usize| next.wrapping_sub(from) & (self.addresses.len() - 1);
             if distance(home) >= distance(gap) {
-                self.keys[gap] = self.keys[next];
-                self.values.swap(gap, next);
+                (self.addresses[gap], self.numbers[gap]) = (self.addresses[next], self.numbers[next]);
                 gap = next;
             }
             next = self.after(next);
         }
-        self.keys[gap] = NOTHING;
+        self.addresses[gap] = NOTHING;
     }
 
     /// All entries, in no order that anything may depend on.
     pub fn unordered(&self) -> impl Iterator<Item = (u64, &V)> {
-        let places = self.keys.iter().zip(&self.values);
-        places.filter_map(|(address, value)| Some((*address, value.as_ref()?)))
+        let entries = self.entries.chunks.iter().flatten();
+        entries.filter_map(|entry| Some((entry.address, entry.value.as_ref()?)))
     }
 
     /// All entries by address.
@@ -196,27 +267,30 @@ impl<V> AddressMap<V> {
     }
 
     #[inline]
-    fn find(&self, address: u64) -> Option<usize> {
+    fn find(&self, address: u64) -> Option<u32> {
         let last = self.last.get();
-        if self.is_at(last, address) { Some(last) } else { self.search(address) }
+        if self.is_at(last, address) {
+            return Some(last);
+        }
+        let number = self.numbers[self.search(address)?];
+        self.last.set(number);
+        Some(number)
     }
 
     #[inline]
-    fn is_at(&self, place: usize, address: u64) -> bool {
-        self.keys.get(place) == Some(&address) && address != NOTHING
+    fn is_at(&self, number: u32, address: u64) -> bool {
+        self.entries.get(number).is_some_and(|entry| entry.address == address) && address != NOTHING
     }
 
+    /// Where an address lies in the table.
     fn search(&self, address: u64) -> Option<usize> {
-        if self.used == 0 || address == NOTHING {
+        if self.addresses.is_empty() || address == NOTHING {
             return None;
         }
         let mut place = self.home(address);
         loop {
-            match self.keys[place] {
-                key if key == address => {
-                    self.last.set(place);
-                    return Some(place);
-                }
+            match self.addresses[place] {
+                there if there == address => return Some(place),
                 NOTHING => return None,
                 _ => place = self.after(place),
             }
@@ -225,14 +299,12 @@ impl<V> AddressMap<V> {
 
     #[cold]
     fn grow(&mut self) {
-        let size = (self.keys.len() * 2).max(SMALLEST);
-        let keys = std::mem::replace(&mut self.keys, vec![NOTHING; size]);
-        let none = std::iter::repeat_with(|| None);
-        let values = std::mem::replace(&mut self.values, none.take(size).collect());
-        for (address, value) in keys.into_iter().zip(values) {
-            if let Some(value) = value {
-                let place = self.take_place(address);
-                self.values[place] = Some(value);
+        let size = (self.addresses.len() * 2).max(SMALLEST);
+        let addresses = std::mem::replace(&mut self.addresses, vec![NOTHING; size]);
+        let numbers = std::mem::replace(&mut self.numbers, vec![0; size]);
+        for (address, number) in addresses.into_iter().zip(numbers) {
+            if address != NOTHING {
+                self.take_place(address, number);
             }
         }
     }
@@ -242,12 +314,12 @@ impl<V> AddressMap<V> {
     #[allow(clippy::cast_possible_truncation, reason = "the upper half of 64 bits fits")]
     fn home(&self, address: u64) -> usize {
         let mixed = address.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        mixed as usize & (self.keys.len() - 1)
+        mixed as usize & (self.addresses.len() - 1)
     }
 
     #[inline]
     fn after(&self, place: usize) -> usize {
-        (place + 1) & (self.keys.len() - 1)
+        (place + 1) & (self.addresses.len() - 1)
     }
 }
 

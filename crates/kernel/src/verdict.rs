@@ -171,7 +171,7 @@ impl Verdict {
     #[must_use]
     pub(crate) fn of_block(self, block: &Block) -> Self {
         let allocated = if block.owner.is_some() { self.related("allocated", block.allocated) } else { self };
-        match block.freed_at.filter(|_| block.owner.is_some() && block.freed()) {
+        match block.freed_at.number().filter(|_| block.owner.is_some() && block.freed()) {
             Some(event) => allocated.related("freed", event),
             None => allocated,
         }

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 
 use abi::{Code, DriverPtr};
 
@@ -47,6 +48,38 @@ impl Witness {
         }
         self.next.set(wanted.front().copied().unwrap_or(u64::MAX));
         is_wanted
+    }
+}
+
+/// The number of an event, or none, where there are many of them: in 8 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Noted(Option<NonZeroU64>);
+
+impl Noted {
+    /// None.
+    pub(crate) const NONE: Self = Self(None);
+
+    /// The event's number.
+    #[inline]
+    pub(crate) const fn number(self) -> Option<u64> {
+        match self.0 {
+            Some(above) => Some(above.get() - 1),
+            None => None,
+        }
+    }
+}
+
+impl From<Option<u64>> for Noted {
+    #[inline]
+    fn from(number: Option<u64>) -> Self {
+        number.map_or(Self::NONE, Self::from)
+    }
+}
+
+impl From<u64> for Noted {
+    #[inline]
+    fn from(number: u64) -> Self {
+        Self(NonZeroU64::new(number.wrapping_add(1)))
     }
 }
 
@@ -96,6 +129,14 @@ fn note(cx: &mut Cx<'_>, number: u64, routine: Option<u64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_that_is_noted_comes_back_the_first_too() {
+        for number in [None, Some(0), Some(7), Some(u64::MAX - 1)] {
+            assert_eq!(Noted::from(number).number(), number);
+        }
+        assert_eq!(size_of::<Noted>(), 8);
+    }
 
     #[test]
     fn moments_are_taken_in_their_order_and_each_once() {

@@ -122,7 +122,7 @@ fn tell_initialized_again(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, origin: Origin) 
 }
 
 fn begin(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, origin: Origin, owner: Option<u64>) {
-    let allocated = owner.map(|_| witness::moment(cx));
+    let allocated = owner.map(|_| witness::moment(cx)).into();
     cx.with(|k| {
         k.io.irps.begin(irp.address, Record { allocated, ..Record::new(origin, owner) });
         if origin != Origin::DriverMemory {

@@ -48,19 +48,20 @@ pub(crate) fn sent(
         let asked = k.io.asked.get(&strand).copied().filter(|_| !by_a_driver);
         let Some(record) = k.io.irps.live.get_mut(irp.address) else { return (number, asked) };
         if asked.is_some() {
-            record.request = asked;
+            record.request = asked.into();
         }
+        record.sent = record.sent.number().unwrap_or(number).into();
         if let (Some(issue), Some(request)) = (&mut record.issue, asked) {
             issue.request = request;
         }
-        (*record.sent.get_or_insert(number), record.request)
+        (record.sent.number().unwrap_or(number), record.request.number())
     });
     cx.emit(Event::IrpSent { irp: irp.address, id, request, device: device.address, major, minor });
 }
 
 /// An IRP is completed, and somebody listens. A driver whose completion routine has kept it completes it once more.
 pub(crate) fn completed(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, answer: Answer) {
-    let id = cx.with(|k| k.io.irps.live.get_mut(irp.address).and_then(|record| record.sent));
+    let id = cx.with(|k| k.io.irps.live.get_mut(irp.address).and_then(|record| record.sent.number()));
     let Answer { status, information } = answer;
     cx.emit(Event::IrpCompleted { irp: irp.address, id, status: status.0, information });
 }

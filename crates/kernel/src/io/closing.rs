@@ -25,7 +25,7 @@ use crate::{ke, ob};
 pub(crate) struct Closing {
     pub(crate) origin: Origin,
     /// The application's request behind it.
-    pub(crate) issue: Option<Issue>,
+    pub(crate) issue: Option<Box<Issue>>,
     pub(crate) status: NtStatus,
     pub(crate) information: u64,
     /// It was pending.
@@ -35,8 +35,8 @@ pub(crate) struct Closing {
     pub(crate) status_block: DriverPtr<IO_STATUS_BLOCK>,
     pub(crate) event: DriverPtr<KEVENT>,
     pub(crate) file: DriverPtr<FILE_OBJECT>,
-    /// Where file and event are likely to be known, if anybody has noted it.
-    pub(crate) places: [usize; 2],
+    /// The numbers of file and event among objects, or any.
+    pub(crate) objects: [u32; 2],
 }
 
 /// What a system buffer held, and where it goes.
@@ -155,7 +155,7 @@ impl Closing {
         if engine.missed() || !are_events || somebody_waits || !self.copies(engine) {
             return None;
         }
-        let [of_file, of_event] = self.places;
+        let [of_file, of_event] = self.objects;
         if !object::dereference_near(k, of_event, self.event.address) {
             return None;
         }
@@ -215,7 +215,7 @@ impl Closing {
             ke::user_apc::queue(cx, DriverPtr::new(issue.apc))?;
         }
         if issue.answered_later && self.pending {
-            let Issue { request, name, .. } = *issue;
+            let Issue { request, name, .. } = **issue;
             cx.emit(Event::Answer { request, name, status: self.status.0, information: self.information });
         }
         release(cx, self.file, DriverPtr::new(issue.event))

@@ -29,7 +29,7 @@ pub fn complete(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, _priority_boost: u8) -> Fl
     }
     let Ending { mut number, count, status, information } = check(cx, irp)?;
     let moment = witness::moment(cx);
-    cx.with(|k| k.io.irps.live.change(irp.address, |record| record.completed = Some(moment)));
+    cx.with(|k| k.io.irps.live.change(irp.address, |record| record.completed = moment.into()));
     if cx.happens(Kind::IrpCompleted) {
         asked::completed(cx, irp, Answer { status, information });
     }

@@ -16,6 +16,7 @@ use abi::{
 };
 use engine::Flow;
 
+use super::irp::Blocks;
 use super::send::{self, Request};
 use super::{asked, change, completion_port, create, device, file_lock, integrity, unload};
 use crate::cx::Cx;
@@ -102,6 +103,8 @@ pub(crate) struct Issue {
     pub(crate) apc: u64,
     /// Its number, where somebody listened when its IRP was sent.
     pub(crate) request: u64,
+    /// Where its IRP and system buffer lie, if it went off by the short way: see `express`.
+    pub(crate) blocks: Option<Blocks>,
 }
 
 const TAG: u32 = pool::tag(b"File");

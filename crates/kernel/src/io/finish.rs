@@ -76,7 +76,7 @@ pub(crate) fn finish(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
         status_block: header.get(IRP::UserIosb),
         event: header.get(IRP::UserEvent),
         file: header.get(IRP::Tail_Overlay_OriginalFileObject).cast(),
-        places: [0; 2],
+        objects: [0; 2],
     };
     allocate::discard(cx, irp)?;
     match thread {

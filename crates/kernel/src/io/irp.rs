@@ -17,6 +17,7 @@ use super::priority_hint;
 use crate::address_map::AddressMap;
 use crate::cx::Cx;
 use crate::mm::pool::Known;
+use crate::witness::Noted;
 
 /// Who made an IRP, and so who frees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,46 +43,31 @@ pub(crate) struct Record {
     pub(crate) owner: Option<u64>,
     /// The thread in whose list it is; 0 if in none.
     pub(crate) thread: u64,
-    /// The application's request behind it.
-    pub(crate) issue: Option<Issue>,
+    /// The application's request behind it. Most of what a driver makes have none.
+    pub(crate) issue: Option<Box<Issue>>,
     /// Bytes of the caller's output buffer, where `IoStatus.Information` may not exceed them.
     pub(crate) output: Option<u32>,
-    /// Where it and its system buffer lie, if it went off by the short way: see `express`.
-    pub(crate) blocks: Option<Blocks>,
     /// `IO_PRIORITY_HINT`.
     pub(crate) priority: u8,
     /// The moment when a driver made it.
-    pub(crate) allocated: Option<u64>,
+    pub(crate) allocated: Noted,
     /// The moment when a driver put it into a queue of the system's last.
-    pub(crate) queued: Option<u64>,
+    pub(crate) queued: Noted,
     /// The moment when it was completed last.
-    pub(crate) completed: Option<u64>,
+    pub(crate) completed: Noted,
     /// The number of the event with which it was first sent, where somebody listened.
-    pub(crate) sent: Option<u64>,
+    pub(crate) sent: Noted,
     /// The request of an application that it is for, likewise.
-    pub(crate) request: Option<u64>,
+    pub(crate) request: Noted,
 }
 
 impl Record {
     /// Of a new IRP.
     pub(crate) const fn new(origin: Origin, owner: Option<u64>) -> Self {
-        let (allocated, queued, completed) = (None, None, None);
-        let (thread, issue, output, blocks) = (0, None, None, None);
-        let (sent, request, priority) = (None, None, priority_hint::NORMAL);
-        Self {
-            origin,
-            owner,
-            thread,
-            issue,
-            output,
-            blocks,
-            priority,
-            allocated,
-            queued,
-            completed,
-            sent,
-            request,
-        }
+        let (allocated, queued, completed) = (Noted::NONE, Noted::NONE, Noted::NONE);
+        let (thread, issue, output, priority) = (0, None, None, priority_hint::NORMAL);
+        let (sent, request) = (Noted::NONE, Noted::NONE);
+        Self { origin, owner, thread, issue, output, priority, allocated, queued, completed, sent, request }
     }
 }
 
@@ -90,8 +76,8 @@ impl Record {
 pub(crate) struct Blocks {
     pub(crate) packet: Known,
     pub(crate) buffer: Option<Known>,
-    /// Of the file and the event: see `AddressMap::place`.
-    pub(crate) places: [usize; 2],
+    /// The numbers of the file and the event among objects: see [`AddressMap::number`].
+    pub(crate) objects: [u32; 2],
 }
 
 /// How many freed IRPs are remembered, so that a second completion is told as one. One that is live again stays among them.
@@ -104,7 +90,9 @@ pub(crate) struct Irps {
     /// Who changed their cancel routines, in a checked machine.
     pub(crate) cancels: cancel_routine::Changes,
     /// With the moment of their completion.
-    freed: VecDeque<(u64, Option<u64>)>,
+    freed: VecDeque<(u64, Noted)>,
+    /// Room for requests of applications: each was one's before.
+    spare: Vec<Box<Issue>>,
 }
 
 impl Irps {
@@ -123,15 +111,24 @@ impl Irps {
         record.origin != Origin::DriverMemory
     }
 
-    /// The IRP, completed at this moment, is gone.
+    /// The IRP whose record has this number is gone, completed at this moment.
     #[inline]
-    pub(crate) fn retire_at(&mut self, place: usize, irp: u64, completed: u64) {
-        self.live.forget(place, irp);
-        self.remember(irp, Some(completed));
+    pub(crate) fn retire_at(&mut self, number: u32, irp: u64, completed: u64) {
+        self.spare.extend(self.live.get_near_mut(number, irp).and_then(|record| record.issue.take()));
+        self.live.remove(irp);
+        self.remember(irp, completed.into());
+    }
+
+    /// What is remembered of a request, in room of its own.
+    #[inline]
+    pub(crate) fn boxed(&mut self, issue: Issue) -> Box<Issue> {
+        let Some(mut room) = self.spare.pop() else { return Box::new(issue) };
+        *room = issue;
+        room
     }
 
     #[inline]
-    fn remember(&mut self, irp: u64, completed: Option<u64>) {
+    fn remember(&mut self, irp: u64, completed: Noted) {
         if self.freed.len() >= REMEMBERED {
             self.freed.pop_front();
         }
@@ -146,14 +143,14 @@ impl Irps {
     /// The moment when the IRP at this address was completed; of a freed one, too.
     pub(crate) fn completed_at(&self, irp: u64) -> Option<u64> {
         match self.live.get(irp) {
-            Some(record) => record.completed,
-            None => self.freed.iter().rev().find(|(freed, _)| *freed == irp).and_then(|(_, moment)| *moment),
+            Some(record) => record.completed.number(),
+            None => self.freed.iter().rev().find(|(freed, _)| *freed == irp)?.1.number(),
         }
     }
 
     /// A driver has put the IRP into a queue of the system's.
     pub(crate) fn queued(&mut self, irp: u64, moment: u64) {
-        self.live.change(irp, |record| record.queued = Some(moment));
+        self.live.change(irp, |record| record.queued = moment.into());
     }
 
     /// IRPs in the list of a thread, oldest address first.

@@ -85,8 +85,8 @@ pub struct State {
     /// Which request of an application each thread is in, where somebody listens.
     pub(crate) asked: asked::Asked,
     pub(crate) frames: pending::Frames,
-    /// Where the objects of the last request were known: see `express`.
-    pub(crate) near: [usize; 2],
+    /// The numbers of the last request's objects: see `express`.
+    pub(crate) near: [u32; 2],
     pub(crate) cancel: cancel::State,
     pub(crate) controllers: controller::State,
     /// A display driver has taken the screen.

@@ -231,7 +231,7 @@ pub(crate) fn of_irp(cx: &mut Cx<'_>, irp: u64, verdict: Verdict) -> Verdict {
 pub(crate) fn moments(k: &Kernel, irp: u64) -> Vec<Related> {
     let Moments { sent, pended } = k.io.frames.held(irp).map(|frame| frame.moments).unwrap_or_default();
     let record = k.io.irps.live.get(irp);
-    let (allocated, queued) = record.map_or((None, None), |record| (record.allocated, record.queued));
+    let (allocated, queued) = record.map_or((None, None), |record| (record.allocated.number(), record.queued.number()));
     let all = [("allocated", allocated), ("sent", sent), ("queued", queued), ("marked pending", pended)];
     let all = all.into_iter().chain(cancel_routine::moments(k, irp));
     all.filter_map(|(what, event)| Some(Related { what, event: event? })).collect()

@@ -337,18 +337,20 @@ fn remember(
 ) {
     let operation = request.operation;
     cx.with(|k| {
+        let issue = k.io.irps.boxed(Issue {
+            name: operation.name(),
+            file: file.address,
+            event: event.address,
+            answered_later: !synchronous,
+            context: request.context,
+            apc: if request.apc { thread } else { 0 },
+            request: 0,
+            blocks: None,
+        });
         if let Some(record) = k.io.irps.live.get_mut(irp.address) {
             record.thread = thread;
             record.output = operation.output();
-            record.issue = Some(Issue {
-                name: operation.name(),
-                file: file.address,
-                event: event.address,
-                answered_later: !synchronous,
-                context: request.context,
-                apc: if request.apc { thread } else { 0 },
-                request: 0,
-            });
+            record.issue = Some(issue);
         }
     });
 }

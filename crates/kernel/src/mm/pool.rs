@@ -25,7 +25,7 @@ use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind as EventKind};
 use crate::ke::leftover;
 use crate::verdict::Tier;
-use crate::witness;
+use crate::witness::{self, Noted};
 
 /// Whose pages: paged memory may be away at DISPATCH_LEVEL and above.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,7 +92,7 @@ pub(crate) struct Block {
     /// The moment of its allocation.
     pub(crate) allocated: u64,
     /// The moment when it was freed.
-    pub(crate) freed_at: Option<u64>,
+    pub(crate) freed_at: Noted,
 }
 
 /// What has become of a block.
@@ -110,7 +110,7 @@ impl Block {
     /// A nonpaged one of the kernel's own.
     pub(super) const fn own(bytes: u64, tag: u32) -> Self {
         let (kind, owner, caller, cache_aligned) = (Kind::NonPaged, None, 0, false);
-        let (life, allocated, freed_at) = (Life::Live, 0, None);
+        let (life, allocated, freed_at) = (Life::Live, 0, Noted::NONE);
         Self { kind, bytes, tag, owner, caller, cache_aligned, special: None, life, allocated, freed_at }
     }
 
@@ -192,66 +192,19 @@ impl Shelf {
     }
 }
 
-/// Where a small block lies, and where what is known of it does.
+/// Where a small block lies, and the number of what is known of it: whoever holds that need not search.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Known {
     pub(crate) address: u64,
-    place: usize,
+    number: u32,
 }
 
-/// What is known of blocks, by address. A small one's place stays its own, so whoever holds it need not search.
-#[derive(Default)]
-struct Blocks {
-    known: Vec<Block>,
-    places: AddressMap<usize>,
-    /// Places of `known` whose block is forgotten, and has no address any more.
-    spare: Vec<usize>,
-}
-
-impl Blocks {
-    #[inline]
-    fn find(&self, address: u64) -> Option<Known> {
-        self.places.get(address).map(|place| Known { address, place: *place })
-    }
-
-    fn get(&self, address: u64) -> Option<&Block> {
-        self.places.get(address).map(|place| &self.known[*place])
-    }
-
-    fn get_mut(&mut self, address: u64) -> Option<&mut Block> {
-        self.places.get(address).map(|place| &mut self.known[*place])
-    }
-
-    /// A block that is new at this address, or known there already.
-    fn insert(&mut self, address: u64, block: Block) {
-        if let Some(known) = self.get_mut(address) {
-            *known = block;
-            return;
-        }
-        let place = self.spare.pop().unwrap_or(self.known.len());
-        if place == self.known.len() {
-            self.known.push(block);
-        } else {
-            self.known[place] = block;
-        }
-        self.places.insert(address, place);
-    }
-
-    fn remove(&mut self, address: u64) {
-        self.spare.extend(self.places.remove(address));
-    }
-
-    /// In no order that anything may depend on.
-    fn unordered(&self) -> impl Iterator<Item = (u64, &Block)> {
-        self.places.unordered().map(|(address, place)| (address, &self.known[*place]))
-    }
-}
 
 /// All blocks.
 #[derive(Default)]
 pub struct State {
     /// By address; freed ones too, and what was last in a place for small ones.
-    blocks: Blocks,
+    blocks: AddressMap<Block>,
     /// By [`Block::shelf`].
     shelves: [Shelf; 6],
     quarantine: VecDeque<Known>,
@@ -263,19 +216,19 @@ impl State {
     /// Where the block that begins at `address` is known; one that is forgotten, too.
     #[inline]
     pub(super) fn find(&self, address: u64) -> Option<Known> {
-        self.blocks.find(address)
+        self.blocks.number(0, address).map(|number| Known { address, number })
     }
 
     /// What is known of a small block.
     #[inline]
     pub(super) fn known(&self, known: Known) -> &Block {
-        &self.blocks.known[known.place]
+        self.blocks.at(known.number).expect("a small block's place stays known")
     }
 
     /// As [`State::known`], to change it.
     #[inline]
     pub(super) fn known_mut(&mut self, known: Known) -> &mut Block {
-        &mut self.blocks.known[known.place]
+        self.blocks.at_mut(known.number).expect("a small block's place stays known")
     }
 
     /// Places for nonpaged blocks of the kernel's own.
@@ -402,7 +355,7 @@ pub(crate) fn allocate_block(cx: &mut Cx<'_>, request: &Request) -> Option<u64> 
 
 fn take(k: &mut Kernel, request: &Request, allocated: u64) -> Option<u64> {
     let Request { kind, bytes, tag, owner, caller, cache_aligned, .. } = *request;
-    let (life, freed_at) = (Life::Live, None);
+    let (life, freed_at) = (Life::Live, Noted::NONE);
     let special = special_pool::side_of(k, request);
     let block = Block { kind, bytes, tag, owner, caller, cache_aligned, special, life, allocated, freed_at };
     let fill = if request.zeroed { 0 } else { FRESH_FILL };
@@ -489,7 +442,7 @@ fn take_pages(k: &mut Kernel, block: &Block, contiguous: bool, fill: u8) -> Opti
 #[inline]
 fn take_free(k: &mut Kernel, block: &Block) -> Option<Known> {
     let free = k.mm.pool.shelves[block.shelf()].take(block.room())?;
-    k.mm.pool.blocks.known[free.place] = *block;
+    *k.mm.pool.known_mut(free) = *block;
     Some(free)
 }
 
@@ -522,7 +475,7 @@ pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flo
 
 /// Frees a driver's small block that nothing is to be said about.
 fn free_plainly(cx: &mut Cx<'_>, known: Known) -> Flow<()> {
-    let freed_at = Some(witness::moment(cx));
+    let freed_at = witness::moment(cx).into();
     let damaged = cx.with(|k| retire_small(k, known, freed_at));
     if cx.engine().is_checked() {
         let block = cx.with(|k| *k.mm.pool.known(known));
@@ -546,12 +499,12 @@ fn free_in_full(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
         cx.verify(verdict)?;
         cx.with(|k| leftover::forget_locks(k, address, block.bytes));
     }
-    let freed_at = block.owner.map(|_| witness::moment(cx));
+    let freed_at = block.owner.map(|_| witness::moment(cx)).into();
     let block = Block { freed_at, ..block };
     let retire = |cx: &mut Cx<'_>| {
         cx.with(|k| {
             if block.small() {
-                let known = k.mm.pool.blocks.find(address)?;
+                let known = k.mm.pool.find(address)?;
                 retire_small(k, known, block.freed_at)
             } else {
                 k.engine.frees(address, block.bytes);
@@ -583,12 +536,12 @@ pub(crate) fn told(cx: &mut Cx<'_>, damaged: Option<(u64, Block)>) -> Flow<()> {
 }
 
 /// Fills a freed block and keeps it back; the oldest one kept back becomes free, and is told if it was written to.
-pub(super) fn retire_small(k: &mut Kernel, freed: Known, freed_at: Option<u64>) -> Option<(u64, Block)> {
-    if k.mm.pool.blocks.known[freed.place].owner.is_none() {
+pub(super) fn retire_small(k: &mut Kernel, freed: Known, freed_at: Noted) -> Option<(u64, Block)> {
+    if k.mm.pool.known(freed).owner.is_none() {
         return retire_own(k, freed).map(|damaged| after_free(k, damaged));
     }
     let pool = &mut k.mm.pool;
-    let block = &mut pool.blocks.known[freed.place];
+    let block = pool.known_mut(freed);
     (block.life, block.freed_at) = (Life::Freed, freed_at);
     let room = block.room();
     pool.quarantine.push_back(freed);
@@ -605,7 +558,7 @@ pub(super) fn retire_small(k: &mut Kernel, freed: Known, freed_at: Option<u64>) 
 )]
 pub(super) fn set_free(k: &mut Kernel, oldest: Known) -> Option<u64> {
     let pool = &mut k.mm.pool;
-    let known = &mut pool.blocks.known[oldest.place];
+    let known = pool.known_mut(oldest);
     known.life = Life::Forgotten;
     let (room, shelf) = (known.room(), known.shelf());
     pool.shelves[shelf].give(room, oldest);

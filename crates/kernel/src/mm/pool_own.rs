@@ -8,6 +8,7 @@ use super::pool::{
 use super::pool_check;
 use crate::cx::Kernel;
 use crate::ke::processor::{APC_LEVEL, DISPATCH_LEVEL};
+use crate::witness::Noted;
 
 /// Small blocks of the kernel's own that were freed and are kept back.
 #[derive(Default)]
@@ -47,7 +48,7 @@ pub(super) fn free_or_find(k: &mut Kernel, address: u64, tag: Option<u32>) -> Op
         return (named && is_drivers_free_to_go(k, known)).then_some(Plain::Drivers(known));
     }
     let plain = tag.is_none() && !engine.is_checked() && is_free_to_go(k, known);
-    plain.then(|| Plain::Own(engine.on_nobodys_behalf(|| retire_small(k, known, None))))
+    plain.then(|| Plain::Own(engine.on_nobodys_behalf(|| retire_small(k, known, Noted::NONE))))
 }
 
 /// As [`is_free_to_go`], of a driver's.
@@ -112,7 +113,7 @@ fn begin_own(k: &mut Kernel, known: Known, (bytes, tag): (u64, u32)) {
 /// Fills a block of the kernel's own that is freed, and keeps it back. Where the oldest one kept back lies, if that was written to.
 pub(crate) fn retire_own(k: &mut Kernel, freed: Known) -> Option<u64> {
     let block = k.mm.pool.known_mut(freed);
-    (block.life, block.freed_at) = (Life::Freed, None);
+    (block.life, block.freed_at) = (Life::Freed, Noted::NONE);
     let room = block.room();
     let oldest = k.mm.pool.own_quarantine.keep(freed);
     fill_freed(k, freed.address, room);

@@ -37,8 +37,8 @@ pub(crate) struct Begun {
     /// The number of the call of its dispatch routine.
     pub(super) frame: u64,
     pub(super) synchronous: bool,
-    /// Where the file is likely to be known.
-    pub(super) place: usize,
+    /// The file's number among objects.
+    pub(super) number: u32,
 }
 
 /// Everything that a request is about.
@@ -67,19 +67,25 @@ pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Op
     let size = irp::size(plan.stack_size);
     let packet = (u64::from(size), allocate::TAG);
     let [packet, buffer] = pool_own::take_two(k, packet, (length > 0).then_some((length, buffers::TAG)))?;
-    let places = hold(k, &plan);
-    let blocks = Blocks { packet, buffer: (length > 0).then_some(buffer), places };
+    let objects = hold(k, &plan);
+    let blocks = Blocks { packet, buffer: (length > 0).then_some(buffer), objects };
     if !fill_buffer(k.engine, &plan, &blocks) {
         unreachable!("it was read a moment ago, and nobody ran since");
     }
     write(k.engine, &plan, &blocks, request, size);
     let (irp, device) = (DriverPtr::<IRP>::new(packet.address), plan.device);
+    let issue = k.io.irps.boxed(issue(&plan, blocks, request.operation, request.context));
     // In its place: what is made here and moved there would wait for itself.
-    *k.io.irps.live.slot(irp.address) = Some(record(&plan, blocks, request.operation, request.context));
+    *k.io.irps.live.slot(irp.address) = Some(Record {
+        thread: plan.thread.address,
+        issue: Some(issue),
+        output: request.operation.output(),
+        ..Record::new(Origin::System, None)
+    });
     let major = request.operation.major();
     let frame = k.io.frames.enter(irp.address, device.address, plan.stack_size, (major, 0), None);
     let (file, dispatch, synchronous) = (plan.file.at(), plan.dispatch, plan.synchronous);
-    Some(Begun { irp, device, file, dispatch, major, frame, synchronous, place: places[0] })
+    Some(Begun { irp, device, file, dispatch, major, frame, synchronous, number: objects[0] })
 }
 
 /// Looks at everything, and changes nothing.
@@ -262,7 +268,7 @@ fn parameters(location: View<IO_STACK_LOCATION>, operation: &Operation, offset: 
 
 /// References, and the file's lock; both events are not signaled from now on. Where the two objects are known.
 #[inline]
-fn hold(k: &mut Kernel, plan: &Plan<'_>) -> [usize; 2] {
+fn hold(k: &mut Kernel, plan: &Plan<'_>) -> [u32; 2] {
     // The caller's, and the IRP's.
     let [of_file, of_event] = k.io.near;
     let of_file = more(k, of_file, plan.file.at().address, 2);
@@ -277,19 +283,19 @@ fn hold(k: &mut Kernel, plan: &Plan<'_>) -> [usize; 2] {
     [of_file, of_event]
 }
 
-/// More references to an object that has a handle. Where it is known.
+/// More references to an object that has a handle. Its number.
 #[inline]
-fn more(k: &mut Kernel, near: usize, body: u64, references: i64) -> usize {
-    let place = k.ob.objects.place(near, body).expect("what a handle stands for is an object");
-    if let Some(object) = k.ob.objects.get_near_mut(place, body) {
+fn more(k: &mut Kernel, near: u32, body: u64, references: i64) -> u32 {
+    let number = k.ob.objects.number(near, body).expect("what a handle stands for is an object");
+    if let Some(object) = k.ob.objects.get_near_mut(number, body) {
         object.references += references;
     }
-    place
+    number
 }
 
 #[inline]
-fn record(plan: &Plan<'_>, blocks: Blocks, operation: &Operation, context: u64) -> Record {
-    let issue = Issue {
+fn issue(plan: &Plan<'_>, blocks: Blocks, operation: &Operation, context: u64) -> Issue {
+    Issue {
         name: operation.name(),
         file: plan.file.at().address,
         event: plan.event.at().address,
@@ -297,12 +303,6 @@ fn record(plan: &Plan<'_>, blocks: Blocks, operation: &Operation, context: u64) 
         context,
         apc: 0,
         request: 0,
-    };
-    Record {
-        thread: plan.thread.address,
-        issue: Some(issue),
-        output: operation.output(),
         blocks: Some(blocks),
-        ..Record::new(Origin::System, None)
     }
 }

@@ -22,8 +22,8 @@ use crate::witness;
 /// A request that is completed, and everything that this is about.
 pub(crate) struct Ending {
     irp: DriverPtr<IRP>,
-    /// Where it is likely to be known.
-    place: usize,
+    /// The number of what is known of it.
+    number: u32,
     only: Only,
     blocks: Blocks,
     file: View<FILE_OBJECT>,
@@ -43,9 +43,10 @@ pub(crate) struct Ending {
 /// What completing this IRP means, if that is all there is to say about it. Nothing is changed.
 pub(crate) fn ending(k: &Kernel, irp: DriverPtr<IRP>) -> Option<Ending> {
     let engine = k.engine;
-    let place = k.io.irps.live.place(0, irp.address)?;
-    let record = k.io.irps.live.get_near(place, irp.address)?;
-    let (blocks, issue) = (record.blocks?, record.issue.as_ref()?);
+    let number = k.io.irps.live.number(0, irp.address)?;
+    let record = k.io.irps.live.get_near(number, irp.address)?;
+    let issue = record.issue.as_ref()?;
+    let blocks = issue.blocks?;
     let header = engine.view(irp)?;
     let marked = passes_on_straight(engine, header)?;
     if issue.answered_later && marked {
@@ -74,7 +75,7 @@ pub(crate) fn ending(k: &Kernel, irp: DriverPtr<IRP>) -> Option<Ending> {
     }
     Some(Ending {
         irp,
-        place,
+        number,
         only,
         blocks,
         file,
@@ -193,7 +194,7 @@ fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
     {
         return Then::Damaged(pool::after_free(k, damaged));
     }
-    k.io.irps.retire_at(ending.place, ending.irp.address, moment);
+    k.io.irps.retire_at(ending.number, ending.irp.address, moment);
     if let Some(damaged) = pool_own::retire_own(k, ending.blocks.packet) {
         return Then::Damaged(pool::after_free(k, damaged));
     }
@@ -209,16 +210,16 @@ fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
 
 /// What another thread is to be told.
 fn closing(k: &mut Kernel, ending: &Ending) -> Closing {
-    let Ending { irp, place, status, information, marked: pending, status_block, .. } = *ending;
+    let Ending { irp, number, status, information, marked: pending, status_block, .. } = *ending;
     let data = ending.blocks.buffer.zip(ending.user).map(|(buffer, user)| {
         let data = Data::take(k.engine, (buffer.address, information), user, false);
         data.expect("the buffer is memory of ours, and no longer than was asked for")
     });
-    let record = k.io.irps.live.get_near_mut(place, irp.address);
+    let record = k.io.irps.live.get_near_mut(number, irp.address);
     let issue = record.and_then(|record| record.issue.take());
-    let (event, file, places) = (ending.event.at(), ending.file.at(), ending.blocks.places);
+    let (event, file, objects) = (ending.event.at(), ending.file.at(), ending.blocks.objects);
     let origin = Origin::System;
-    Closing { origin, issue, status, information, pending, data, status_block, event, file, places }
+    Closing { origin, issue, status, information, pending, data, status_block, event, file, objects }
 }
 
 /// The status block of an application may have gone away.
@@ -241,7 +242,7 @@ fn tell(k: &mut Kernel, ending: &Ending, status: NtStatus) -> bool {
     if somebody_waits || !k.is_settled_unheard() {
         return false;
     }
-    let Blocks { places: [of_file, of_event], .. } = ending.blocks;
+    let Blocks { objects: [of_file, of_event], .. } = ending.blocks;
     if !object::dereference_near(k, of_event, event.at().address) {
         return false;
     }

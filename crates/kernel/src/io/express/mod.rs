@@ -87,7 +87,7 @@ fn answered(k: &mut Kernel, begun: &Begun, request: &Request<'_>, status: NtStat
     };
     let position = position(file, request).filter(|_| begun.synchronous && !is_error(answer.status));
     let others_wait = begun.synchronous && file.get(FILE_OBJECT::Waiters) != 0;
-    if engine.missed() || others_wait || !object::dereference_near(k, begun.place, begun.file.address) {
+    if engine.missed() || others_wait || !object::dereference_near(k, begun.number, begun.file.address) {
         return None;
     }
     if let Some(from) = position {
