@@ -28,14 +28,16 @@ const NOTHING: u64 = u64::MAX;
 /// Places of the smallest table.
 const SMALLEST: usize = 16;
 
-/// Entries of a chunk, a power of two: all lie in chunks of so many, because a table that moves as it grows leaves a hole of its own size.
-const CHUNK: usize = 256;
+/// Entries of a chunk: all lie in chunks of so many, because a table that moves as it grows leaves a hole of its own size.
+const CHUNK: usize = 64;
 
 /// The entries, by number.
 struct Entries<V> {
-    chunks: Vec<Vec<Entry<V>>>,
-    /// Numbers that are free.
+    chunks: Vec<Box<[Entry<V>; CHUNK]>>,
+    /// Numbers that are free; those that were never used are above all others.
     spare: Vec<u32>,
+    /// How many were ever used.
+    used: u32,
 }
 
 struct Entry<V> {
@@ -47,7 +49,7 @@ struct Entry<V> {
 impl<V> Entries<V> {
     #[inline]
     fn get(&self, number: u32) -> Option<&Entry<V>> {
-        self.chunks.get(number as usize / CHUNK)?.get(number as usize % CHUNK)
+        Some(&self.chunks.get(number as usize / CHUNK)?[number as usize % CHUNK])
     }
 
     #[inline]
@@ -58,24 +60,19 @@ impl<V> Entries<V> {
     /// The number of an entry that is free from now on for this address.
     #[inline]
     fn open(&mut self, address: u64) -> u32 {
-        if let Some(number) = self.spare.pop() {
-            self.at_mut(number).address = address;
-            return number;
-        }
-        self.add(address)
+        let number = self.spare.pop().unwrap_or_else(|| self.first_unused());
+        self.at_mut(number).address = address;
+        number
     }
 
     #[cold]
-    fn add(&mut self, address: u64) -> u32 {
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-            // A map of a few things is small.
-            let room = if self.chunks.is_empty() { 0 } else { CHUNK };
-            self.chunks.push(Vec::with_capacity(room));
+    fn first_unused(&mut self) -> u32 {
+        let number = self.used;
+        if number as usize == self.chunks.len() * CHUNK {
+            self.chunks.push(Box::new([const { Entry { address: NOTHING, value: None } }; CHUNK]));
         }
-        let before = (self.chunks.len() - 1) * CHUNK;
-        let chunk = self.chunks.last_mut().expect("there is one now");
-        chunk.push(Entry { address, value: None });
-        u32::try_from(before + chunk.len() - 1).expect("memory ends before the numbers do")
+        self.used = number.checked_add(1).expect("memory ends before the numbers do");
+        number
     }
 
     /// What was in an entry, which is free now.
@@ -91,7 +88,7 @@ impl<V> Entries<V> {
 
 impl<V> Default for AddressMap<V> {
     fn default() -> Self {
-        let entries = Entries { chunks: Vec::new(), spare: Vec::new() };
+        let entries = Entries { chunks: Vec::new(), spare: Vec::new(), used: 0 };
         Self { addresses: Vec::new(), numbers: Vec::new(), entries, used: 0, last: Cell::new(0) }
     }
 }
@@ -113,7 +110,11 @@ impl<V> AddressMap<V> {
     #[must_use]
     #[inline]
     pub fn get(&self, address: u64) -> Option<&V> {
-        self.get_near(self.last.get(), address)
+        // Of a free entry, whose address is no thing's, there is no value.
+        match self.entries.get(self.last.get()) {
+            Some(entry) if entry.address == address => entry.value.as_ref(),
+            _ => self.at(self.find(address)?),
+        }
     }
 
     /// As [`AddressMap::get`], to change it.
@@ -144,7 +145,10 @@ impl<V> AddressMap<V> {
         self.entries.get(number)?.value.as_ref()
     }
 
-    /// As [`AddressMap::at`], to change it; there is one.
+    /// As [`AddressMap::at`], to change it.
+    ///
+    /// # Panics
+    /// If there was never such an entry.
     #[inline]
     pub fn at_mut(&mut self, number: u32) -> Option<&mut V> {
         self.entries.at_mut(number).value.as_mut()
@@ -239,7 +243,7 @@ impl<V> AddressMap<V> {
 
     /// All entries, in no order that anything may depend on.
     pub fn unordered(&self) -> impl Iterator<Item = (u64, &V)> {
-        let entries = self.entries.chunks.iter().flatten();
+        let entries = self.entries.chunks.iter().flat_map(|chunk| chunk.iter());
         entries.filter_map(|entry| Some((entry.address, entry.value.as_ref()?)))
     }
 

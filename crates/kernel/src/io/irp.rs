@@ -92,6 +92,7 @@ pub(crate) struct Irps {
     /// With the moment of their completion.
     freed: VecDeque<(u64, Noted)>,
     /// Room for requests of applications: each was one's before.
+    #[allow(clippy::vec_box, reason = "what is kept is the room")]
     spare: Vec<Box<Issue>>,
 }
 
@@ -114,7 +115,7 @@ impl Irps {
     /// The IRP whose record has this number is gone, completed at this moment.
     #[inline]
     pub(crate) fn retire_at(&mut self, number: u32, irp: u64, completed: u64) {
-        self.spare.extend(self.live.get_near_mut(number, irp).and_then(|record| record.issue.take()));
+        self.spare.extend(self.live.at_mut(number).and_then(|record| record.issue.take()));
         self.live.remove(irp);
         self.remember(irp, completed.into());
     }

@@ -231,7 +231,8 @@ pub(crate) fn of_irp(cx: &mut Cx<'_>, irp: u64, verdict: Verdict) -> Verdict {
 pub(crate) fn moments(k: &Kernel, irp: u64) -> Vec<Related> {
     let Moments { sent, pended } = k.io.frames.held(irp).map(|frame| frame.moments).unwrap_or_default();
     let record = k.io.irps.live.get(irp);
-    let (allocated, queued) = record.map_or((None, None), |record| (record.allocated.number(), record.queued.number()));
+    let (allocated, queued) =
+        record.map_or((None, None), |record| (record.allocated.number(), record.queued.number()));
     let all = [("allocated", allocated), ("sent", sent), ("queued", queued), ("marked pending", pended)];
     let all = all.into_iter().chain(cancel_routine::moments(k, irp));
     all.filter_map(|(what, event)| Some(Related { what, event: event? })).collect()
@@ -247,6 +248,14 @@ pub(crate) fn returned(
     dispatch: DriverPtr<Code>,
     status: NtStatus,
 ) -> Flow<()> {
+    if cx.with(|k| k.io.frames.is_settled_by(number, status)) {
+        return Ok(());
+    }
+    judge_returned(cx, number, dispatch, status)
+}
+
+/// The same, where there is something to say, or the IRP has not left yet.
+fn judge_returned(cx: &mut Cx<'_>, number: u64, dispatch: DriverPtr<Code>, status: NtStatus) -> Flow<()> {
     let Some((place, frame)) = cx.with(|k| {
         let place = k.io.frames.place(number)?;
         Some((place, k.io.frames.open[place]))

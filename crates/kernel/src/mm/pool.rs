@@ -199,7 +199,6 @@ pub(crate) struct Known {
     number: u32,
 }
 
-
 /// All blocks.
 #[derive(Default)]
 pub struct State {
@@ -537,11 +536,11 @@ pub(crate) fn told(cx: &mut Cx<'_>, damaged: Option<(u64, Block)>) -> Flow<()> {
 
 /// Fills a freed block and keeps it back; the oldest one kept back becomes free, and is told if it was written to.
 pub(super) fn retire_small(k: &mut Kernel, freed: Known, freed_at: Noted) -> Option<(u64, Block)> {
-    if k.mm.pool.known(freed).owner.is_none() {
-        return retire_own(k, freed).map(|damaged| after_free(k, damaged));
-    }
     let pool = &mut k.mm.pool;
     let block = pool.known_mut(freed);
+    if block.owner.is_none() {
+        return retire_own(k, freed).map(|damaged| after_free(k, damaged));
+    }
     (block.life, block.freed_at) = (Life::Freed, freed_at);
     let room = block.room();
     pool.quarantine.push_back(freed);

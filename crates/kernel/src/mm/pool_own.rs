@@ -45,7 +45,7 @@ pub(super) fn free_or_find(k: &mut Kernel, address: u64, tag: Option<u32>) -> Op
     let block = k.mm.pool.known(known);
     if block.owner.is_some() {
         let named = tag.is_none_or(|tag| tag == block.tag);
-        return (named && is_drivers_free_to_go(k, known)).then_some(Plain::Drivers(known));
+        return (named && is_drivers_free_to_go(k, known, block)).then_some(Plain::Drivers(known));
     }
     let plain = tag.is_none() && !engine.is_checked() && is_free_to_go(k, known);
     plain.then(|| Plain::Own(engine.on_nobodys_behalf(|| retire_small(k, known, Noted::NONE))))
@@ -53,8 +53,7 @@ pub(super) fn free_or_find(k: &mut Kernel, address: u64, tag: Option<u32>) -> Op
 
 /// As [`is_free_to_go`], of a driver's.
 #[inline]
-fn is_drivers_free_to_go(k: &Kernel, known: Known) -> bool {
-    let block = k.mm.pool.known(known);
+fn is_drivers_free_to_go(k: &Kernel, known: Known, block: &Block) -> bool {
     let highest = if block.kind == Kind::Paged { APC_LEVEL } else { DISPATCH_LEVEL };
     block.life == Life::Live
         && block.small()

@@ -287,7 +287,7 @@ fn hold(k: &mut Kernel, plan: &Plan<'_>) -> [u32; 2] {
 #[inline]
 fn more(k: &mut Kernel, near: u32, body: u64, references: i64) -> u32 {
     let number = k.ob.objects.number(near, body).expect("what a handle stands for is an object");
-    if let Some(object) = k.ob.objects.get_near_mut(number, body) {
+    if let Some(object) = k.ob.objects.at_mut(number) {
         object.references += references;
     }
     number

@@ -44,7 +44,7 @@ pub(crate) struct Ending {
 pub(crate) fn ending(k: &Kernel, irp: DriverPtr<IRP>) -> Option<Ending> {
     let engine = k.engine;
     let number = k.io.irps.live.number(0, irp.address)?;
-    let record = k.io.irps.live.get_near(number, irp.address)?;
+    let record = k.io.irps.live.at(number)?;
     let issue = record.issue.as_ref()?;
     let blocks = issue.blocks?;
     let header = engine.view(irp)?;
@@ -210,12 +210,12 @@ fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
 
 /// What another thread is to be told.
 fn closing(k: &mut Kernel, ending: &Ending) -> Closing {
-    let Ending { irp, number, status, information, marked: pending, status_block, .. } = *ending;
+    let Ending { number, status, information, marked: pending, status_block, .. } = *ending;
     let data = ending.blocks.buffer.zip(ending.user).map(|(buffer, user)| {
         let data = Data::take(k.engine, (buffer.address, information), user, false);
         data.expect("the buffer is memory of ours, and no longer than was asked for")
     });
-    let record = k.io.irps.live.get_near_mut(number, irp.address);
+    let record = k.io.irps.live.at_mut(number);
     let issue = record.and_then(|record| record.issue.take());
     let (event, file, objects) = (ending.event.at(), ending.file.at(), ending.blocks.objects);
     let origin = Origin::System;

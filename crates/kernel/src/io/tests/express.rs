@@ -63,7 +63,12 @@ fn obey(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
         Some([issue.file, issue.event].map(|object| k.ob.objects.get(object).map(|object| object.references)))
     });
     cx.emit(Event::Print { text: format!("{packet:?} {buffer:?} {references:?}") });
-    let short = cx.with(|k| k.io.irps.live.get(irp.address).is_some_and(|record| record.issue.as_ref().is_some_and(|issue| issue.blocks.is_some())));
+    let short = cx.with(|k| {
+        k.io.irps
+            .live
+            .get(irp.address)
+            .is_some_and(|record| record.issue.as_ref().is_some_and(|issue| issue.blocks.is_some()))
+    });
     let counter = extension(cx, device, 0)?;
     let count = cx.read(counter)?;
     cx.write(counter, count + u64::from(short))?;
