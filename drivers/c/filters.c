@@ -5,6 +5,7 @@
 #include "filters/filters.h"
 #include "filters/registry.h"
 #include "filters/handles.h"
+#include "filters/keys.h"
 #include "filters/processes.h"
 
 #define FIRST_FUNCTION 0x800
@@ -18,6 +19,7 @@ static ULONG (*const Stories[])(VOID) = {
     TheRegistryIsWatched, TheRegistryIsChanged, KeysAreKnown, HandlesAreFiltered, /* from 0 on */
     FiltersAreRefused, StillFilters, StillFiltersTheRegistry, ProcessesAreWatched, /* from 4 on */
     ProcessesWereTold, ProcessesAreNotTold, ThreadsAreWatched, ThreadsWereTold, /* from 8 on */
+    OwnKeys,
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

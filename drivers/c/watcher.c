@@ -33,6 +33,12 @@ NTKERNELAPI PDEVICE_OBJECT NTAPI IoGetDeviceAttachmentBaseRef(PDEVICE_OBJECT Dev
 NTSYSAPI NTSTATUS NTAPI ZwWaitForSingleObject(HANDLE Handle, BOOLEAN Alertable, PLARGE_INTEGER Timeout);
 
 /* Of correct_pnp.sys. */
+NTKERNELAPI NTSTATUS NTAPI IoSetDeviceInterfacePropertyData(PUNICODE_STRING Link, const DEVPROPKEY *Key, LCID Locale, ULONG Flags,
+                                                            DEVPROPTYPE Type, ULONG Size, PVOID Data);
+NTKERNELAPI NTSTATUS NTAPI IoGetDeviceInterfacePropertyData(PUNICODE_STRING Link, const DEVPROPKEY *Key, LCID Locale, ULONG Flags,
+                                                            ULONG Size, PVOID Data, PULONG Needed, DEVPROPTYPE *Type);
+NTKERNELAPI NTSTATUS NTAPI IoGetDeviceNumaNode(PDEVICE_OBJECT Pdo, PUSHORT Node);
+
 static const GUID InterfaceClass = {0xD5A1E2B4, 0x6C37, 0x4F09, {0x8E, 0x5D, 0x21, 0xC0, 0x7B, 0x94, 0xA3, 0xF6}};
 /* An event of a driver's own. */
 static const GUID OwnEvent = {0xD1B0C0DE, 0x0001, 0x4000, {0x80, 0, 0, 0, 0, 0, 0, 1}};
@@ -278,6 +284,40 @@ static NTSTATUS Properties(VOID)
     return STATUS_SUCCESS;
 }
 
+/* Properties of an interface, and where its device is. */
+static NTSTATUS OfInterface(PUNICODE_STRING Link)
+{
+    static const DEVPROPKEY Name = {{0x026E516E, 0xB814, 0x414B, {0x83, 0xCD, 0x85, 0x6D, 0x6F, 0xEF, 0x48, 0x22}}, 2};
+    static const DEVPROPKEY Enabled = {{0x026E516E, 0xB814, 0x414B, {0x83, 0xCD, 0x85, 0x6D, 0x6F, 0xEF, 0x48, 0x22}}, 3};
+    static const DEVPROPKEY Class = {{0x026E516E, 0xB814, 0x414B, {0x83, 0xCD, 0x85, 0x6D, 0x6F, 0xEF, 0x48, 0x22}}, 4};
+    static WCHAR Friendly[] = L"Watched";
+    UNICODE_STRING None = RTL_CONSTANT_STRING(L"\\??\\Nothing");
+    WCHAR Read[16];
+    DEVPROPTYPE Type = 0;
+    ULONG Size = 0;
+    UCHAR Value = 7;
+    USHORT Node = 7;
+    GUID Guid;
+
+    if (IoGetDeviceInterfacePropertyData(&None, &Enabled, 0, 0, 1, &Value, &Size, &Type) != STATUS_OBJECT_NAME_NOT_FOUND ||
+        IoSetDeviceInterfacePropertyData(&None, &Name, 0, 0, 0x12, sizeof(Friendly), Friendly) != STATUS_OBJECT_NAME_NOT_FOUND ||
+        IoGetDeviceInterfacePropertyData(Link, &Enabled, 0, 0, 1, &Value, &Size, &Type) != STATUS_SUCCESS || Type != 0x11 || Value != 0xFF ||
+        IoGetDeviceInterfacePropertyData(Link, &Class, 0, 0, sizeof(Guid), &Guid, &Size, &Type) != STATUS_SUCCESS || Type != 0xD ||
+        !IsEqualGUID(&Guid, &InterfaceClass) ||
+        IoGetDeviceInterfacePropertyData(Link, &Name, 0, 0, 0, NULL, &Size, &Type) != STATUS_OBJECT_NAME_NOT_FOUND ||
+        IoSetDeviceInterfacePropertyData(Link, &Name, 0, 0, 0x12, sizeof(Friendly), Friendly) != STATUS_SUCCESS ||
+        IoGetDeviceInterfacePropertyData(Link, &Name, 0, 0, 2, Read, &Size, &Type) != STATUS_BUFFER_TOO_SMALL || Size != sizeof(Friendly) ||
+        IoGetDeviceInterfacePropertyData(Link, &Name, 0, 0, sizeof(Read), Read, &Size, &Type) != STATUS_SUCCESS || Type != 0x12 ||
+        RtlCompareMemory(Read, Friendly, sizeof(Friendly)) != sizeof(Friendly) ||
+        IoSetDeviceInterfacePropertyData(Link, &Name, 0, 0, 0, 0, NULL) != STATUS_SUCCESS ||
+        IoSetDeviceInterfacePropertyData(Link, &Name, 0, 0, 0, 0, NULL) != STATUS_OBJECT_NAME_NOT_FOUND ||
+        IoGetDeviceNumaNode(NULL, &Node) != STATUS_INVALID_PARAMETER || Node != 7 ||
+        IoGetDeviceNumaNode(Pdo, &Node) != STATUS_SUCCESS || Node != 0) {
+        return STATUS_UNSUCCESSFUL;
+    }
+    return STATUS_SUCCESS;
+}
+
 static NTSTATUS Alias(VOID)
 {
     static const GUID Second = {0xD1B0C0DE, 0x0003, 0x4000, {0x80, 0, 0, 0, 0, 0, 0, 1}};
@@ -291,7 +331,7 @@ static NTSTATUS Alias(VOID)
         IoGetDeviceInterfaceAlias(&None, &Second, &Found) == STATUS_INVALID_HANDLE &&
         NT_SUCCESS(IoRegisterDeviceInterface(Pdo, &Second, NULL, &Other))) {
         if (IoGetDeviceInterfaceAlias(&First, &Second, &Found) == STATUS_SUCCESS) {
-            Status = RtlEqualUnicodeString(&Found, &Other, TRUE) ? STATUS_SUCCESS : STATUS_UNSUCCESSFUL;
+            Status = RtlEqualUnicodeString(&Found, &Other, TRUE) ? OfInterface(&First) : STATUS_UNSUCCESSFUL;
             RtlFreeUnicodeString(&Found);
         }
         RtlFreeUnicodeString(&Other);

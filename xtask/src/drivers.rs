@@ -284,8 +284,20 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver { name: "claims", source: "claims.c", defines: &[], missing: None, compiler: Clang(&["-O2"]) },
-    CDriver { name: "watcher", source: "watcher.c", defines: &[], missing: None, compiler: Gcc },
-    CDriver { name: "watcher_early", source: "watcher.c", defines: &["EARLY"], missing: None, compiler: Gcc },
+    CDriver {
+        name: "watcher",
+        source: "watcher.c",
+        defines: &[],
+        missing: Some("watcher.def"),
+        compiler: Gcc,
+    },
+    CDriver {
+        name: "watcher_early",
+        source: "watcher.c",
+        defines: &["EARLY"],
+        missing: Some("watcher.def"),
+        compiler: Gcc,
+    },
     CDriver { name: "touches", source: "faulty/touches.c", defines: &[], missing: None, compiler: Gcc },
 ];
 

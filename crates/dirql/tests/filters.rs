@@ -56,6 +56,11 @@ fn a_driver_that_unloads_while_it_filters_is_still_called() {
     }
 }
 
+#[test]
+fn a_driver_has_keys_for_its_parameters_and_for_what_it_notes_itself() {
+    tell(12, 11);
+}
+
 /// A story of the table on a machine that goes on.
 fn say(machine: &Machine, index: u32) {
     let checks = rig::checks_made(machine, r"\\.\DirqlFilters", 0x0022_2000 + 4 * index, &[]);

@@ -4,6 +4,7 @@
 NTKERNELAPI NTSTATUS NTAPI PsSetCreateProcessNotifyRoutineEx2(ULONG Type, PVOID Information, BOOLEAN Remove);
 NTKERNELAPI NTSTATUS NTAPI PsSetCreateThreadNotifyRoutineEx(ULONG Type, PVOID Information);
 NTKERNELAPI HANDLE NTAPI PsGetProcessId(PEPROCESS Process);
+NTKERNELAPI NTSTATUS NTAPI PsGetProcessExitStatus(PEPROCESS Process);
 
 static ULONG Begun, Gone, Known, ThreadsKnown; /* processes of one routine, of the other, threads */
 static BOOLEAN ToldBadly;
@@ -16,6 +17,7 @@ static VOID NTAPI ProcessBegins(PEPROCESS Process, HANDLE Id, PPS_CREATE_NOTIFY_
     PFILE_OBJECT File;
 
     ToldBadly |= KeGetCurrentIrql() != PASSIVE_LEVEL || !KeAreApcsDisabled() || PsGetProcessId(Process) != Id;
+    ToldBadly |= PsGetProcessExitStatus(Process) != (Info == NULL ? STATUS_SUCCESS : STATUS_PENDING);
     if (Info == NULL) {
         Gone++;
         return;

@@ -14,6 +14,7 @@ NTKERNELAPI LONG NTAPI KeInsertQueue(QUEUE_OBJECT *Queue, PLIST_ENTRY Entry);
 NTKERNELAPI LONG NTAPI KeInsertHeadQueue(QUEUE_OBJECT *Queue, PLIST_ENTRY Entry);
 NTKERNELAPI PLIST_ENTRY NTAPI KeRemoveQueue(QUEUE_OBJECT *Queue, KPROCESSOR_MODE WaitMode, PLARGE_INTEGER Timeout);
 NTKERNELAPI PLIST_ENTRY NTAPI KeRundownQueue(QUEUE_OBJECT *Queue);
+NTKERNELAPI LONG NTAPI KeReadStateQueue(QUEUE_OBJECT *Queue);
 
 #define IS_STATUS(Taken, Status) ((ULONG_PTR)(Taken) == (ULONG_PTR)(ULONG)(Status))
 
@@ -69,7 +70,7 @@ static ULONG QueueOrder(VOID)
     KeRaiseIrql(DISPATCH_LEVEL, &Old);
     CHECK(KeInsertQueue(&Queue, &Second) == 1);
     CHECK(KeInsertHeadQueue(&Queue, &Third) == 2);
-    CHECK(Queue.Header.SignalState == 3);
+    CHECK(Queue.Header.SignalState == 3 && KeReadStateQueue(&Queue) == 3);
     CHECK(KeRemoveQueue(&Queue, KernelMode, &Never) == &Third);
     KeLowerIrql(Old);
     CHECK(KeRemoveQueue(&Queue, KernelMode, NULL) == &First);

@@ -3,6 +3,7 @@
 
 EXPORTED(NTSTATUS, PsLookupThreadByThreadId, (HANDLE, PKTHREAD *));
 EXPORTED(HANDLE, PsGetProcessInheritedFromUniqueProcessId, (PEPROCESS));
+EXPORTED(NTSTATUS, PsGetProcessExitStatus, (PEPROCESS));
 EXPORTED(PCSTR, PsGetProcessImageFileName, (PEPROCESS));
 EXPORTED(ULONG, PsGetProcessSessionId, (PEPROCESS));
 EXPORTED(ULONG, PsGetProcessSessionIdEx, (PEPROCESS));
@@ -57,7 +58,7 @@ static ULONG ProcessesTellOfThemselves(VOID)
     HANDLE Process;
 
     CHECK(NtPsLookupThreadByThreadId(NtPsGetCurrentThreadId(), &Thread) == STATUS_SUCCESS && Thread == NtPsGetCurrentThread());
-    CHECK(NtObReferenceObjectSafe(Thread));
+    CHECK(NtObReferenceObjectSafe(Thread) && NtPsGetProcessExitStatus(Own) == STATUS_PENDING);
     NtObDereferenceObjectDeferDeleteWithTag(Thread, OBJECTS_TAG);
     ObDereferenceObject(Thread);
     CHECK(NtPsLookupThreadByThreadId((HANDLE)0x7770, &Thread) == STATUS_INVALID_PARAMETER);

@@ -232,7 +232,9 @@ exports! { FUNCTIONS:
     : IoGetCurrentProcess(0) @ 0..=15 => ps::process::get_current;
     : IoGetDeviceAttachmentBaseRef(1) @ 0..=2 => io::stack::base_reference;
     : IoGetDeviceInterfaceAlias(3) @ 0..=0 => io::interface::alias;
+    : IoGetDeviceInterfacePropertyData(8) @ 0..=0 => pnp::property_data::get_of_interface;
     : IoGetDeviceInterfaces(4) @ 0..=0 => io::interface::get;
+    : IoGetDeviceNumaNode(2) @ 0..=0 => pnp::property::numa_node;
     : IoGetDeviceObjectPointer(4) @ 0..=0 => io::stack::get_device_object_pointer;
     : IoGetDeviceProperty(5) @ 0..=0 => pnp::property::get;
     : IoGetDevicePropertyData(8) @ 0..=1 => pnp::property_data::get;
@@ -264,6 +266,7 @@ exports! { FUNCTIONS:
     hal : IoMapTransfer(6) @ 0..=2 => hal::dma::transfer::map_transfer;
     : IoOpenDeviceInterfaceRegistryKey(3) @ 0..=0 => io::registry_key::open_interface;
     : IoOpenDeviceRegistryKey(4) @ 0..=0 => pnp::registry::open;
+    : IoOpenDriverRegistryKey(5) @ 0..=0 => io::registry_key::open_driver;
     : IoQueryDeviceDescription(8) @ 0..=0 => pnp::assign::query_description;
     : IoQueueWorkItem(4) @ 0..=2 => io::work_item::queue;
     : IoQueueWorkItemEx(4) @ 0..=2 => io::work_item::queue_ex;
@@ -289,6 +292,7 @@ exports! { FUNCTIONS:
     : IoReuseIrp(2) @ 0..=2 ~ 0..=15 => io::allocate::reuse;
     : IoSetActivityIdThread(1) @ 0..=15 => etw::set_activity_of_thread;
     : IoSetCompletionRoutineEx(7) @ 0..=2 => io::query::set_completion_routine_ex;
+    : IoSetDeviceInterfacePropertyData(7) @ 0..=1 => pnp::property_data::set_of_interface;
     : IoSetDeviceInterfaceState(2) @ 0..=0 => io::interface::set_state;
     : IoSetDevicePropertyData(7) @ 0..=1 => pnp::property_data::set;
     : IoSetDeviceToVerify(2) @ 0..=2 => io::hard_error::set_device;
@@ -418,6 +422,7 @@ exports! { FUNCTIONS:
     : KeReadStateEvent(1) @ 0..=2 ~ 0..=15 => ke::event::read_state;
     : KeReadStateMutant(1) @ 0..=2 => ke::mutex::read_state;
     : KeReadStateMutex(1) @ 0..=2 ~ 0..=15 => ke::mutex::read_state;
+    : KeReadStateQueue(1) @ 0..=15 => ke::queue::read_state;
     : KeReadStateSemaphore(1) @ 0..=15 => ke::semaphore::read_state;
     : KeReadStateTimer(1) @ 0..=2 ~ 0..=15 => ke::timer::read_state;
     : KeRegisterBugCheckCallback(5) @ 0..=15 => ke::bugcheck_callback::register;
@@ -584,6 +589,7 @@ exports! { FUNCTIONS:
     : PsGetCurrentThreadProcess(0) @ 0..=15 => ps::process::of_current_thread;
     : PsGetCurrentThreadProcessId(0) @ 0..=15 => ps::process::get_current_id;
     : PsGetProcessCreateTimeQuadPart(1) @ 0..=15 => ps::process::create_time;
+    : PsGetProcessExitStatus(1) @ 0..=1 => ps::process::exit_status;
     : PsGetProcessId(1) @ 0..=15 => ps::process::get_id;
     : PsGetProcessImageFileName(1) @ 0..=15 => ps::process::image_name;
     : PsGetProcessInheritedFromUniqueProcessId(1) @ 0..=15 => ps::process::parent_id;

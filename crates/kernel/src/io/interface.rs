@@ -149,6 +149,11 @@ fn set_link(k: &mut Kernel, link: &str, device: u64) -> NtStatus {
     }
 }
 
+/// The class of a registered interface, `{…}`, and whether it is enabled; its name is in lower case.
+pub(crate) fn described(k: &Kernel, name: &str) -> Option<(String, bool)> {
+    k.io.interfaces.by_name.get(name).map(|interface| (interface.class.clone(), interface.enabled))
+}
+
 /// The interfaces of a class, as names, e.g. for a test bench to open: enabled ones, or all.
 #[must_use]
 pub fn of_class(k: &Kernel, class: &str, device: Option<u64>, all: bool) -> Vec<String> {

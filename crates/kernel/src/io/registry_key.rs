@@ -1,13 +1,15 @@
-//! A device interface's own key in the registry.
+//! Keys in the registry of a device interface and of a driver.
 //!
-//! Pages: *IoOpenDeviceInterfaceRegistryKey function*, *Registry Trees and Keys for Devices and Drivers*. A device's keys are
-//! `pnp::registry`'s.
+//! Pages: *IoOpenDeviceInterfaceRegistryKey function*, *IoOpenDriverRegistryKey function*, *DRIVER_REGKEY_TYPE enumeration*, *Registry Trees and Keys for
+//! Devices and Drivers*. A device's keys are `pnp::registry`'s. Where a driver's state lies no page says: here it is below the key of its service.
 
-use abi::{DriverPtr, NtStatus, UNICODE_STRING};
+use abi::{DRIVER_OBJECT, DriverPtr, NtStatus, UNICODE_STRING};
 use engine::Flow;
 
+use super::driver;
 use crate::cm::{access, key};
 use crate::cx::Cx;
+use crate::nt::WindowsVersion;
 use crate::ob;
 
 /// `IoOpenDeviceInterfaceRegistryKey`: made if it is not there.
@@ -24,6 +26,38 @@ pub fn open_interface(
     let found = match interface_key(&name) {
         Some(path) => access::create(cx, &path),
         None => Err(NtStatus::INVALID_PARAMETER),
+    };
+    hand_out(cx, found, access, handle)
+}
+
+/// `DriverRegKeyParameters`, `DriverRegKeyPersistentState`, `DriverRegKeySharedPersistentState`.
+const PARAMETERS: u32 = 0;
+const STATE: u32 = 1;
+const SHARED_STATE: u32 = 2;
+
+/// `IoOpenDriverRegistryKey`: the parameters have to be there, which an INF makes; a state is made if it is not. What shares it came with
+/// Windows 11.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn open_driver(
+    cx: &mut Cx<'_>,
+    driver: DriverPtr<DRIVER_OBJECT>,
+    kind: u32,
+    access: u32,
+    flags: u32,
+    handle: DriverPtr<u64>,
+) -> Flow<NtStatus> {
+    let is_driver = cx.with(|k| k.io.drivers.contains_key(&driver.address));
+    let shares = cx.with(|k| k.ldr.windows) == WindowsVersion::Win11;
+    if !is_driver || flags != 0 || kind > SHARED_STATE || kind == SHARED_STATE && !shares {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    let service = driver::registry_path(&driver::service(cx, driver));
+    let found = match kind {
+        PARAMETERS => access::open(cx, &format!("{service}\\Parameters")),
+        STATE => access::create(cx, &format!("{service}\\State")),
+        _ => access::create(cx, &format!("{service}\\SharedState")),
     };
     hand_out(cx, found, access, handle)
 }

@@ -47,6 +47,15 @@ pub fn initialize(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>, count: u32) -> Flow
     cx.write(queue + KQUEUE::MaximumCount, if count == 0 { processors } else { count })
 }
 
+/// `KeReadStateQueue`: how many entries there are.
+///
+/// # Errors
+/// A verdict if it is no queue.
+pub fn read_state(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>) -> Flow<i32> {
+    dispatcher::expect(cx, queue.cast(), "KeReadStateQueue", &[Kind::Queue])?;
+    cx.read((queue + KQUEUE::Header) + DISPATCHER_HEADER::SignalState)
+}
+
 /// `KeInsertQueue`: an entry for the thread that waits, or at the end. How many entries were there.
 ///
 /// # Errors

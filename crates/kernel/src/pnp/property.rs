@@ -1,6 +1,6 @@
 //! `IoGetDeviceProperty`: what the PnP manager knows about a device.
 //!
-//! Page: *IoGetDeviceProperty function*. Values come from the bus driver's answers at enumeration and from the installation.
+//! Pages: *IoGetDeviceProperty function*, *IoGetDeviceNumaNode function*. Values come from the bus driver's answers at enumeration and from the installation.
 //! Friendly names, device numbers in the user interface beyond the slot, and container ids are not there.
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
@@ -131,4 +131,20 @@ fn block(node: &Node, property: u32) -> Option<Vec<u8>> {
         _ => Vec::new(),
     };
     (!bytes.is_empty()).then_some(bytes)
+}
+
+/// `IoGetDeviceNumaNode`: there is one node, as on a system without this architecture.
+///
+/// # Errors
+/// A verdict if the pointer to the number is bad.
+pub fn numa_node(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    number: DriverPtr<u16>,
+) -> Flow<NtStatus> {
+    if !cx.with(|k| node::is_physical(k, device)) {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    cx.write(number, 0)?;
+    Ok(NtStatus::SUCCESS)
 }

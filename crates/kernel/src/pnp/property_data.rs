@@ -1,6 +1,7 @@
-//! Properties of the unified device property model: what drivers set, and what the system knows by itself.
+//! Properties of the unified device property model, of devices and of device interfaces: what drivers set, and what the system knows by itself.
 //!
-//! Pages: *IoSetDevicePropertyData function*, *IoGetDevicePropertyData function*, *DEVPROPKEY structure*, *Device Properties*. As since Windows 8 each locale is one of its own. Of the
+//! Pages: *IoSetDevicePropertyData function*, *IoGetDevicePropertyData function*, *IoSetDeviceInterfacePropertyData function*,
+//! *IoGetDeviceInterfacePropertyData function*, *DEVPROPKEY structure*, *Device Properties*, *Device Interface Properties*. As since Windows 8 each locale is one of its own. Of the
 //! system's those are known that `IoGetDeviceProperty` has; a driver that sets one of them hides it. All is in memory.
 
 use std::collections::BTreeMap;
@@ -10,14 +11,15 @@ use abi::{
     DevicePropertyClassName, DevicePropertyCompatibleIDs, DevicePropertyDeviceDescription,
     DevicePropertyEnumeratorName, DevicePropertyHardwareID, DevicePropertyLegacyBusType,
     DevicePropertyLocationInformation, DevicePropertyManufacturer, DevicePropertyPhysicalDeviceObjectName,
-    DriverPtr, NtStatus,
+    DriverPtr, NtStatus, UNICODE_STRING,
 };
 use engine::Flow;
 
 use super::node::{self, NodeId};
 use super::property;
 use crate::cx::Cx;
-use crate::wmi;
+use crate::io::interface;
+use crate::{ob, wmi};
 
 /// `DEVPROP_TYPE_UINT32`, `DEVPROP_TYPE_GUID`, `DEVPROP_TYPE_STRING`, `DEVPROP_TYPE_STRING_LIST`.
 const UINT32: u32 = 0x07;
@@ -44,16 +46,65 @@ const KNOWN: [(u32, u32, u32); 12] = [
     (30, DevicePropertyAddress, UINT32),
 ];
 
-/// A property of a device in a locale.
-type Key = (NodeId, wmi::Guid, u32, u32);
+/// The format of `DEVPKEY_DeviceInterface_Enabled` (3) and `…_ClassGuid` (4).
+const INTERFACE: &str = "{026E516E-B814-414B-83CD-856D6FEF4822}";
+const ENABLED: u32 = 3;
+const CLASS: u32 = 4;
+/// `DEVPROP_TYPE_BOOLEAN`.
+const BOOLEAN: u32 = 0x11;
+
+/// What has properties.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    Device(NodeId),
+    /// By its name in lower case.
+    Interface(String),
+}
+
+/// A property in a locale.
+type Key = (Owner, wmi::Guid, u32, u32);
 
 /// What drivers have set: the type and the value.
 #[derive(Default)]
 pub(crate) struct Properties(BTreeMap<Key, (u32, Vec<u8>)>);
 
-fn key(cx: &mut Cx<'_>, id: NodeId, key: DriverPtr<DEVPROPKEY>, locale: u32) -> Flow<Key> {
+fn key(cx: &mut Cx<'_>, owner: Owner, key: DriverPtr<DEVPROPKEY>, locale: u32) -> Flow<Key> {
     let format: wmi::Guid = cx.read((key + DEVPROPKEY::fmtid).cast())?;
-    Ok((id, format, cx.read(key + DEVPROPKEY::pid)?, locale))
+    Ok((owner, format, cx.read(key + DEVPROPKEY::pid)?, locale))
+}
+
+/// Sets a property of its owner; without data it goes.
+fn put(cx: &mut Cx<'_>, key: Key, kind: u32, size: u32, data: DriverPtr<()>) -> Flow<NtStatus> {
+    if data.is_null() {
+        let was = cx.with(|k| k.pnp.properties.0.remove(&key)).is_some();
+        return Ok(if was { NtStatus::SUCCESS } else { NtStatus::OBJECT_NAME_NOT_FOUND });
+    }
+    let bytes = cx.read_bytes(data.address, size.into())?;
+    cx.with(|k| k.pnp.properties.0.insert(key, (kind, bytes)));
+    Ok(NtStatus::SUCCESS)
+}
+
+/// Where a property goes that a driver asks for: room, data, the size that is needed, and the type.
+type Into = (u32, DriverPtr<()>, DriverPtr<u32>, DriverPtr<u32>);
+
+/// Tells a property.
+fn hand_out(
+    cx: &mut Cx<'_>,
+    found: Option<(u32, Vec<u8>)>,
+    (size, data, needed, kind): Into,
+) -> Flow<NtStatus> {
+    let Some((found_kind, bytes)) = found else {
+        cx.write(needed, 0)?;
+        return Ok(NtStatus::OBJECT_NAME_NOT_FOUND);
+    };
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    cx.write(needed, length)?;
+    if length > size {
+        return Ok(NtStatus::BUFFER_TOO_SMALL);
+    }
+    cx.write_bytes(data.address, &bytes)?;
+    cx.write(kind, found_kind)?;
+    Ok(NtStatus::SUCCESS)
 }
 
 /// `IoSetDevicePropertyData`: without data the property goes.
@@ -72,14 +123,8 @@ pub fn set(
     data: DriverPtr<()>,
 ) -> Flow<NtStatus> {
     let id = node::of_pdo(cx, "IoSetDevicePropertyData", device)?;
-    let key = key(cx, id, name, locale)?;
-    if data.is_null() {
-        let was = cx.with(|k| k.pnp.properties.0.remove(&key)).is_some();
-        return Ok(if was { NtStatus::SUCCESS } else { NtStatus::OBJECT_NAME_NOT_FOUND });
-    }
-    let bytes = cx.read_bytes(data.address, size.into())?;
-    cx.with(|k| k.pnp.properties.0.insert(key, (kind, bytes)));
-    Ok(NtStatus::SUCCESS)
+    let key = key(cx, Owner::Device(id), name, locale)?;
+    put(cx, key, kind, size, data)
 }
 
 /// `IoGetDevicePropertyData`.
@@ -99,24 +144,70 @@ pub fn get(
     kind: DriverPtr<u32>,
 ) -> Flow<NtStatus> {
     let id = node::of_pdo(cx, "IoGetDevicePropertyData", device)?;
-    let key = key(cx, id, name, locale)?;
+    let key = key(cx, Owner::Device(id), name, locale)?;
     let own = cx.with(|k| k.pnp.properties.0.get(&key).cloned());
     let found = match own {
         Some(found) => Some(found),
         None => systems(cx, id, key.1, key.2),
     };
-    let Some((found_kind, bytes)) = found else {
-        cx.write(needed, 0)?;
+    hand_out(cx, found, (size, data, needed, kind))
+}
+
+/// The interface that a driver names, in lower case, with its class and whether it is enabled.
+fn interface(cx: &mut Cx<'_>, link: DriverPtr<UNICODE_STRING>) -> Flow<Option<(String, String, bool)>> {
+    let name = ob::string::read(cx, link)?.to_lowercase();
+    Ok(cx.with(|k| interface::described(k, &name)).map(|(class, enabled)| (name, class, enabled)))
+}
+
+/// `IoSetDeviceInterfacePropertyData`: without data the property goes. An interface that is not registered is not found.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn set_of_interface(
+    cx: &mut Cx<'_>,
+    link: DriverPtr<UNICODE_STRING>,
+    name: DriverPtr<DEVPROPKEY>,
+    locale: u32,
+    _flags: u32,
+    kind: u32,
+    size: u32,
+    data: DriverPtr<()>,
+) -> Flow<NtStatus> {
+    let Some((link, ..)) = interface(cx, link)? else { return Ok(NtStatus::OBJECT_NAME_NOT_FOUND) };
+    let key = key(cx, Owner::Interface(link), name, locale)?;
+    put(cx, key, kind, size, data)
+}
+
+/// `IoGetDeviceInterfacePropertyData`.
+///
+/// # Errors
+/// As [`set_of_interface`].
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn get_of_interface(
+    cx: &mut Cx<'_>,
+    link: DriverPtr<UNICODE_STRING>,
+    name: DriverPtr<DEVPROPKEY>,
+    locale: u32,
+    _flags: u32,
+    size: u32,
+    data: DriverPtr<()>,
+    needed: DriverPtr<u32>,
+    kind: DriverPtr<u32>,
+) -> Flow<NtStatus> {
+    let Some((link, class, enabled)) = interface(cx, link)? else {
         return Ok(NtStatus::OBJECT_NAME_NOT_FOUND);
     };
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    cx.write(needed, length)?;
-    if length > size {
-        return Ok(NtStatus::BUFFER_TOO_SMALL);
-    }
-    cx.write_bytes(data.address, &bytes)?;
-    cx.write(kind, found_kind)?;
-    Ok(NtStatus::SUCCESS)
+    let key = key(cx, Owner::Interface(link), name, locale)?;
+    let own = cx.with(|k| k.pnp.properties.0.get(&key).cloned());
+    let systems = match key.2 {
+        _ if wmi::parse_guid(INTERFACE) != Some(key.1) => None,
+        // `DEVPROP_TRUE` and `DEVPROP_FALSE`.
+        ENABLED => Some((BOOLEAN, vec![if enabled { 0xFF } else { 0 }])),
+        CLASS => wmi::parse_guid(&class).map(|guid| (GUID, guid.to_vec())),
+        _ => None,
+    };
+    hand_out(cx, own.or(systems), (size, data, needed, kind))
 }
 
 fn systems(cx: &mut Cx<'_>, id: NodeId, format: wmi::Guid, number: u32) -> Option<(u32, Vec<u8>)> {

@@ -23,8 +23,6 @@ const WOW64: u32 = 26;
 const PRIORITY: u32 = 2;
 const BASE_PRIORITY: u32 = 3;
 
-/// `STATUS_PENDING`, as the exit status of what runs.
-const RUNS: u32 = 0x103;
 /// The base priority of each process.
 const NORMAL: u32 = 8;
 
@@ -49,8 +47,8 @@ pub fn query_process(
         BASIC => {
             let (id, parent) = (process::get_id(cx, object)?, process::parent_id(cx, object)?);
             let affinity = cx.with(|k| ke::affinity::of_group(k, 0));
-            let runs = cx.with(|k| process::living(k, entry.object).is_some());
-            let form = Fields::default().u32(if runs { RUNS } else { 0 }).u32(0).u64(0).u64(affinity);
+            let status = process::exit_status(cx, object)?;
+            let form = Fields::default().u32(status.0).u32(0).u64(0).u64(affinity);
             form.u32(NORMAL).u32(0).u64(id).u64(parent)
         }
         DEBUG_PORT | WOW64 => Fields::default().u64(0),

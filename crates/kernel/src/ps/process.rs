@@ -216,6 +216,20 @@ pub fn get_id(cx: &mut Cx<'_>, process: DriverPtr<KPROCESS>) -> Flow<u64> {
     ask(cx, "PsGetProcessId", process, |known| known.id)
 }
 
+/// `STATUS_PENDING`, as the exit status of what runs.
+const STILL_RUNS: NtStatus = NtStatus::PENDING;
+
+/// `PsGetProcessExitStatus`: as who ends it says, from then on; an application says success.
+///
+/// # Errors
+/// A verdict if there is no such process.
+pub fn exit_status(cx: &mut Cx<'_>, process: DriverPtr<KPROCESS>) -> Flow<NtStatus> {
+    ask(cx, "PsGetProcessExitStatus", process, |known| match known.life {
+        Life::Runs => STILL_RUNS,
+        Life::Exits | Life::Ended => NtStatus::SUCCESS,
+    })
+}
+
 /// `PsGetProcessCreateTimeQuadPart`.
 ///
 /// # Errors

@@ -136,7 +136,8 @@ pub fn access(
 ) -> Flow<NtStatus> {
     let (rva, bytes) = (cx.read(entry)?, cx.read(entry.index(1))?);
     if !data.is_null() {
-        cx.write(data, (base & !3) + u64::from(rva))?;
+        // Nothing is read from the base here: it may be any number.
+        cx.write(data, (base & !3).wrapping_add(rva.into()))?;
     }
     if !size.is_null() {
         cx.write(size, bytes)?;
