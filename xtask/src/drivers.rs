@@ -87,6 +87,7 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver { name: "dma", source: "dma.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "late", source: "late.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "posted", source: "posted.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "combine", source: "combine.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "slave", source: "slave.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "card", source: "card.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "sheet", source: "sheet.c", defines: &[], missing: None, compiler: Gcc },

@@ -300,6 +300,11 @@ pub trait Guest {
     fn before_interlocked(&self) -> Flow<()> {
         Ok(())
     }
+    /// An instruction is about to run that empties the processor's write-combining buffers: `sfence`, `mfence`, an interlocked one, if
+    /// [`crate::Engine::watch_fences`] said so, or a serializing one, in any case. It has not retired. An interlocked one on a device has, too.
+    fn fence(&self) -> Flow<()> {
+        Ok(())
+    }
     /// The driver did something that the processor refuses. The guest says how the run goes on.
     fn fault(&self, fault: &Fault) -> Leave;
 }

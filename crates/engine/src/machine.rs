@@ -491,6 +491,12 @@ impl Engine {
         state().translator.watch_interlocked(on);
     }
 
+    /// From now on [`Guest::fence`] is asked before each fence and each interlocked instruction of driver code, not only before those that are
+    /// done for it anyway. Instructions are counted as before; until it is said nothing is slower.
+    pub fn watch_fences(self) {
+        state().translator.watch_fences();
+    }
+
     /// From now on accesses of driver code are noted, afresh, to learn which instructions touch memory that another flow of
     /// control ([`Guest::runner`]) touches too; or no more. Slow, and changes nothing else.
     pub fn learn_shared(self, on: bool) {

@@ -100,7 +100,12 @@ impl<'m> Cx<'m> {
         if self.nt.engine.depth() >= self.nt.most_calls {
             return Err(ke::stack::too_deep(self, routine));
         }
-        self.nt.engine.call(routine.address, arguments, stack)
+        let result = self.nt.engine.call(routine.address, arguments, stack);
+        // What follows in the kernel has interlocked instructions, and the end of an interrupt empties the buffers too.
+        if result.is_ok() {
+            hal::combine::drain(self)?;
+        }
+        result
     }
 
     /// A decision that could go otherwise: one of `0..n`, 0 being the default.

@@ -76,6 +76,16 @@ events! {
         /// The device and register, where the device can name it.
         register: Option<String> as Text,
     }
+    /// Driver code stored to device memory that it has mapped to be write-combined: the processor keeps it, and what of it reaches the device,
+    /// and when, is told as `Device`.
+    Combined = "combined" {
+        /// Bus address.
+        address: u64 as Hex,
+        /// Bytes.
+        bytes: u8 as Number,
+        /// The value that was stored.
+        value: u64 as Hex,
+    }
     /// An interrupt line changed its level.
     Line = "line" {
         /// The line.

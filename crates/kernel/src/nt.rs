@@ -662,6 +662,10 @@ impl Guest for Nt {
         self.back(before_visible(&mut self.cx(), Point("ke.before_interlocked")))
     }
 
+    fn fence(&self) -> Flow<()> {
+        self.back(crate::hal::combine::drain(&mut self.cx()))
+    }
+
     fn runner(&self) -> Runner {
         let k = self.kernel.borrow();
         let (stack, processor) = (stack::limits(&k), k.ke.processor());

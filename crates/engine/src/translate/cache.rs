@@ -7,7 +7,7 @@ use iced_x86::Instruction;
 
 use super::block::{self, Site, Workshop};
 use super::blocks::Blocks;
-use super::classify::{is_interlocked, may_be_watched};
+use super::classify::{is_fence, is_interlocked, may_be_watched};
 use super::cuts::Cuts;
 use super::emitter::Emitter;
 use super::exit::Exit;
@@ -86,6 +86,8 @@ pub(crate) struct Cache {
     pub(crate) site_bodies: BTreeMap<(u64, bool), u64>,
     /// The guest is asked before each interlocked instruction.
     watches_interlocked: bool,
+    /// The guest is asked before each fence and interlocked instruction whether it keeps stores back.
+    watches_fences: bool,
     /// The guest is asked before these instructions.
     watched: BTreeSet<u64>,
     pub(crate) stubs: Stubs,
@@ -122,6 +124,7 @@ impl Translator {
             sites: BTreeSet::new(),
             site_bodies: BTreeMap::new(),
             watches_interlocked: false,
+            watches_fences: false,
             watched: BTreeSet::new(),
             stubs,
             exports: BTreeMap::new(),
@@ -239,6 +242,18 @@ impl Translator {
         }
     }
 
+    /// From now on the guest is told of each fence and interlocked instruction.
+    pub(crate) fn watch_fences(&self) {
+        if !self.with(|cache| std::mem::replace(&mut cache.watches_fences, true)) {
+            self.flush();
+        }
+    }
+
+    /// Whether the guest is asked before interlocked instructions.
+    pub(crate) fn watches_interlocked(&self) -> bool {
+        self.cache.borrow().watches_interlocked
+    }
+
     /// From now on the guest is asked before these instructions, and no others but interlocked ones.
     pub(crate) fn watch(&self, instructions: &[u64]) {
         let changes = self.with(|cache| {
@@ -334,7 +349,8 @@ impl Cache {
     /// Whether the guest is asked before this instruction.
     pub(crate) fn asks_before(&self, instruction: &Instruction) -> bool {
         let interlocked = self.watches_interlocked && is_interlocked(instruction);
-        interlocked || self.watched.contains(&instruction.ip()) && may_be_watched(instruction)
+        let fence = self.watches_fences && is_fence(instruction);
+        interlocked || fence || self.watched.contains(&instruction.ip()) && may_be_watched(instruction)
     }
 
     /// Numbers the copies of the block at `rip`, whose head charges so many.

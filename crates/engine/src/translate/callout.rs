@@ -2,9 +2,9 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
-use super::classify::{Class, classify};
+use super::classify::{Class, classify, is_serializing};
 use super::emitter::Reg;
-use super::exit::{fault, go_on, return_to_stack_top, take_back};
+use super::exit::{charge, fault, go_on, return_to_stack_top, take_back};
 use super::frame::Frame;
 use super::system;
 use crate::guest::{FaultKind, Guest, Special};
@@ -23,6 +23,11 @@ pub(super) const SETTABLE: u64 = 0xCD5 | 1 << 21;
 pub(super) fn perform(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
     use Mnemonic as M;
     let guest = state().guest();
+    if is_serializing(instruction) {
+        take_back(1);
+        guest.fence()?;
+        charge(1);
+    }
     match instruction.mnemonic() {
         M::Insb | M::Insw | M::Insd | M::Outsb | M::Outsw | M::Outsd => string(frame, instruction)?,
         M::Mov => return move_special(frame, instruction),

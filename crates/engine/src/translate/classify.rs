@@ -127,6 +127,24 @@ pub(crate) fn is_interlocked(instruction: &Instruction) -> bool {
     touches_memory(instruction) && (instruction.has_lock_prefix() || instruction.mnemonic() == Mnemonic::Xchg)
 }
 
+/// Whether it is one of the plain ones that empty the processor's write-combining buffers: `lfence` is none.
+pub(crate) fn is_fence(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Sfence | Mnemonic::Mfence) || is_interlocked(instruction)
+}
+
+/// Whether it is serializing, and the engine does it: as the SDM lists them, with those that bring an interrupt. Ports are accessed by their own way.
+pub(crate) fn is_serializing(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    let to = instruction.op0_register();
+    match instruction.mnemonic() {
+        M::Cpuid | M::Wrmsr | M::Invd | M::Wbinvd | M::Wbnoinvd | M::Invlpg | M::Hlt => true,
+        M::Lgdt | M::Lidt | M::Lldt | M::Ltr | M::Iret | M::Iretd | M::Iretq => true,
+        M::Int | M::Int3 | M::Int1 => true,
+        M::Mov => to.is_cr() || to.is_dr(),
+        _ => false,
+    }
+}
+
 /// Whether the guest can be asked before it because others touch the memory that it touches. It is not asked anyway, and does
 /// more with memory than to push or pop its own return address.
 pub(crate) fn may_be_watched(instruction: &Instruction) -> bool {

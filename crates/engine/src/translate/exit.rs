@@ -14,7 +14,7 @@ use super::scratch::{HostFault, scratch};
 use super::{
     cache::{Saved, Translator},
     callout,
-    classify::{Class, classify, is_interlocked},
+    classify::{Class, classify, is_fence, is_interlocked},
     elements, extended, inspect, short, site,
 };
 use crate::clock::clock;
@@ -336,10 +336,14 @@ fn slice_ended<G: Guest>(guest: &G, translator: &Translator, frame: &mut Frame, 
 fn visible(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
     frame.rip = instruction.ip();
     take_back(1);
-    if is_interlocked(instruction) {
-        state().guest().before_interlocked()?;
-    } else {
-        state().guest().before_shared(instruction.ip())?;
+    let guest = state().guest();
+    if !is_fence(instruction) {
+        guest.before_shared(instruction.ip())?;
+    } else if is_interlocked(instruction) && state().translator.watches_interlocked() {
+        guest.before_interlocked()?;
+    }
+    if is_fence(instruction) {
+        guest.fence()?;
     }
     charge(1);
     inspect::before(frame, instruction)?;

@@ -11,7 +11,7 @@ use iced_x86::{Code, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Registe
 
 use super::block;
 use super::callout::{load, step, store};
-use super::classify::{Class, classify};
+use super::classify::{Class, classify, is_interlocked};
 use super::elements::elements;
 use super::exit::{charge, fault, go_on, refuse};
 use super::frame::Frame;
@@ -117,6 +117,9 @@ pub(super) fn done(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
             let data = scratch().device.0.get();
             let access = Access { address, bytes: operand.bytes };
             guest.device_write(access, &data[..operand.bytes.into()])?;
+        }
+        if is_interlocked(instruction) {
+            guest.fence()?;
         }
         guest.accessed()?;
     }

@@ -20,6 +20,7 @@ pub use internal::INTERNAL;
 
 use crate::cx::Cx;
 use crate::event::{Event, Kind};
+use crate::hal::combine;
 use crate::ke::budget;
 use crate::ke::irql::Gate;
 use crate::ldr::STUBBED;
@@ -136,7 +137,7 @@ fn admit(cx: &mut Cx<'_>, export: &Export) -> Flow<()> {
     if others {
         crate::ke::scheduler::before_visible(cx, Point("ke.before_export"))?;
     }
-    Ok(())
+    combine::before_call(cx, export.name)
 }
 
 #[inline(never)]

@@ -2,14 +2,15 @@
 //! and charged to the clock. Pages: *Accessing Device Memory and Registers*, *MmMapIoSpace function*.
 //!
 //! What an access causes (a line that rises, a clock that was polled) happens in [`accessed`], after the driver's
-//! instruction: nothing here runs driver code before. Writes arrive at once, unless the platform posts them (`posted`).
+//! instruction: nothing here runs driver code before. Writes arrive at once, unless the platform posts them (`posted`), or the driver has
+//! mapped what it writes to be combined (`combine`).
 
 use engine::windows::{SHARED_DATA, USER_DEVICE, is_call_out};
 use engine::{Access, Fault, FaultKind, Flow, Leave};
 
 use super::hardware::{Refusal, Width};
 use super::polls::Polls;
-use super::stale;
+use super::{combine, stale};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::mm::{io_space, physical_access, shadow};
@@ -49,6 +50,7 @@ struct Told {
 /// # Errors
 /// A verdict if a device refuses the access.
 pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u64> {
+    combine::drain(cx)?;
     let width = width(bytes);
     let known = cx.with(|k| k.hal.stale.is_known(port).then(|| read_port(k, port, width)));
     let Some(read) = known else { return read_new_port(cx, port, bytes) };
@@ -96,6 +98,7 @@ fn read_new_port(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u64> {
 /// # Errors
 /// A verdict if a device refuses the access.
 pub(crate) fn port_write(cx: &mut Cx<'_>, port: u16, bytes: u8, value: u32) -> Flow<()> {
+    combine::drain(cx)?;
     let told = Told { port: true, write: true, address: port.into(), width: width(bytes) };
     stale::check_port(cx, port, bytes)?;
     let written = cx.with(|k| {
@@ -133,7 +136,7 @@ fn load_elsewhere(cx: &mut Cx<'_>, access: Access) -> Flow<u64> {
         shared_data_read(cx, access, &mut data[..access.bytes.into()])?;
         return Ok(u64::from_le_bytes(data));
     }
-    let bus = resolve(cx, access, false)?;
+    let (bus, _) = resolve(cx, access, false)?;
     load(cx, bus, width(access.bytes))
 }
 
@@ -157,8 +160,10 @@ fn store_elsewhere(cx: &mut Cx<'_>, access: Access, value: u64) -> Flow<()> {
     if SHARED_DATA.contains(access.address) {
         return Err(shared_data_written(cx, access));
     }
-    let bus = resolve(cx, access, true)?;
-    store(cx, bus, width(access.bytes), value)
+    match resolve(cx, access, true)? {
+        (bus, true) => combine::store(cx, bus, &value.to_le_bytes()[..access.bytes.into()]),
+        (bus, false) => store(cx, bus, width(access.bytes), value),
+    }
 }
 
 /// A load from device memory or shared data.
@@ -169,7 +174,7 @@ pub(crate) fn device_read(cx: &mut Cx<'_>, access: Access, data: &mut [u8]) -> F
     if SHARED_DATA.contains(access.address) {
         return shared_data_read(cx, access, data);
     }
-    let bus = resolve(cx, access, false)?;
+    let (bus, _) = resolve(cx, access, false)?;
     for (offset, width) in pieces(data.len()) {
         let value = load(cx, bus + offset as u64, width)?;
         data[offset..offset + width as usize].copy_from_slice(&value.to_le_bytes()[..width as usize]);
@@ -185,8 +190,12 @@ pub(crate) fn device_write(cx: &mut Cx<'_>, access: Access, data: &[u8]) -> Flow
     if SHARED_DATA.contains(access.address) {
         return Err(shared_data_written(cx, access));
     }
-    let bus = resolve(cx, access, true)?;
+    let (bus, combines) = resolve(cx, access, true)?;
     for (offset, width) in pieces(data.len()) {
+        if combines {
+            combine::store(cx, bus + offset as u64, &data[offset..offset + width as usize])?;
+            continue;
+        }
         let mut value = [0; 8];
         value[..width as usize].copy_from_slice(&data[offset..offset + width as usize]);
         store(cx, bus + offset as u64, width, u64::from_le_bytes(value))?;
@@ -233,6 +242,11 @@ pub(crate) fn put(cx: &mut Cx<'_>, address: u64, data: &[u8]) -> Flow<()> {
     }
     look_soon(cx);
     Ok(())
+}
+
+/// Bytes from `address` to the end of its unit.
+pub(super) const fn room(address: u64, unit: u64) -> usize {
+    (unit - address % unit) as usize
 }
 
 /// Bytes of the widest access that is aligned at `address`: 1, 2, 4 or 8.
@@ -307,6 +321,17 @@ fn write(k: &mut Kernel, bus: u64, width: Width, value: u64) -> Answer<()> {
     k.hardware(now, |hardware, at| hardware.memory_write(at, bus, width, value)).map_err(no)
 }
 
+/// A write of combined bytes arrives at its device, which takes the processor so long.
+pub(super) fn arrive_combined(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64, cost: u64) -> Flow<()> {
+    let written = cx.with(|k| {
+        let now = begin(k, cost);
+        k.hal.polls.writes(bus, value);
+        let written = k.hardware(now, |hardware, at| hardware.memory_combined(at, bus, width, value));
+        written.map_err(|refusal| no(refusal.by("of combined stores,")))
+    });
+    stored(cx, bus, width, value, written)
+}
+
 #[inline]
 fn stored(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64, written: Answer<()>) -> Flow<()> {
     let told = Told { port: false, write: true, address: bus, width };
@@ -321,7 +346,7 @@ fn stored(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64, written: Answer<(
 
 /// A device is about to be accessed, which takes so long; the time at which the access arrives.
 #[inline]
-fn begin(k: &mut Kernel, cost: u64) -> u64 {
+pub(super) fn begin(k: &mut Kernel, cost: u64) -> u64 {
     // Reckoned, and not asked for behind it: that would wait for what is stored there.
     let now = k.engine.now() + cost;
     // Once the instruction has retired, what is due is let in.
@@ -378,11 +403,12 @@ fn resolve_again(k: &Kernel, access: Access) -> Option<u64> {
     k.hal.stale.nothing_released().then_some(bus)
 }
 
-/// The bus address behind a virtual address of device memory.
-fn resolve(cx: &mut Cx<'_>, access: Access, write: bool) -> Flow<u64> {
+/// The bus address behind a virtual address of device memory, and whether it is a store that the processor combines with others: before any
+/// other access, what it has combined has arrived.
+fn resolve(cx: &mut Cx<'_>, access: Access, write: bool) -> Flow<(u64, bool)> {
     let Access { address, bytes } = access;
     if let Some(bus) = cx.with(|k| resolve_again(k, access)) {
-        return Ok(bus);
+        return Ok((bus, false));
     }
     let Some((bus, mapping)) = cx.with(|k| io_space::resolve(k, address)) else {
         return Err(unmapped(cx, access, write));
@@ -408,11 +434,15 @@ fn resolve(cx: &mut Cx<'_>, access: Access, write: bool) -> Flow<u64> {
         return Err(written_though_read_only(cx, address));
     }
     stale::check_memory(cx, bus)?;
-    // What may only be read, or by one process only, or has RAM in it, is looked at each time.
-    if !mapping.read_only && mapping.process.is_none() && !mapping.has_ram {
-        cx.with(|k| io_space::remember(k, mapping));
+    let combines = write && mapping.combined && !mapping.has_ram;
+    if !combines {
+        combine::drain(cx)?;
     }
-    Ok(bus)
+    // What may only be read, or by one process only, or has RAM in it, or combines is looked at each time; all is while a processor keeps stores.
+    if !mapping.read_only && mapping.process.is_none() && !mapping.has_ram && !mapping.combined {
+        cx.with(|k| k.hal.combining.is_empty().then(|| io_space::remember(k, mapping)));
+    }
+    Ok((bus, combines))
 }
 
 /// A process's view, and another process is current.

@@ -159,6 +159,31 @@ pub trait Hardware {
         let _ = (at, address, width, value);
         Ok(())
     }
+    /// A write of bytes that a processor has combined from several stores: the device decides how wide it takes them.
+    fn memory_combined(
+        &mut self,
+        at: &mut Moment<'_>,
+        address: u64,
+        width: Width,
+        value: u64,
+    ) -> Result<(), Refusal> {
+        let refusal = match self.memory_write(at, address, width, value) {
+            Err(refusal) => refusal,
+            written => return written,
+        };
+        let half = match width {
+            Width::Byte => return Err(refusal),
+            Width::Word => Width::Byte,
+            Width::Dword => Width::Word,
+            Width::Qword => Width::Dword,
+        };
+        let bits = 8 * half as u32;
+        let halves = [(0, value & u64::MAX >> (64 - bits)), (half as u64, value >> bits)];
+        let mut all = halves.into_iter();
+        // Why it does not take the whole is more to the point than why not a part.
+        all.try_for_each(|(offset, part)| self.memory_combined(at, address + offset, half, part))
+            .map_err(|_| refusal)
+    }
     /// A configuration read of `width` bytes (1, 2 or 4) at `offset` (0–4095; from 100h on of PCI Express functions only). No
     /// function there reads as all ones.
     fn config_read(&mut self, at: PciAddress, offset: u16, width: Width) -> u32 {

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod bus_data;
+pub(crate) mod combine;
 pub mod config;
 pub mod dma;
 pub mod hardware;
@@ -30,6 +31,7 @@ pub struct State {
     pub(crate) after: access::After,
     pub(crate) polls: polls::Polls,
     pub(crate) stale: stale::Stale,
+    pub(crate) combining: combine::Combining,
     /// What bus masters have done, and nobody has been told yet.
     pub(crate) transfers: Vec<Transfer>,
     pub(crate) dma: dma::State,
@@ -49,6 +51,7 @@ impl State {
             after: access::After::Nothing,
             polls: polls::Polls::default(),
             stale: stale::Stale::default(),
+            combining: combine::Combining::default(),
             transfers: Vec::new(),
             dma: dma::State::default(),
         }

@@ -17,6 +17,8 @@ struct UnderWay {
     address: u64,
     width: Width,
     value: u64,
+    /// A processor has combined it from several.
+    combined: bool,
     /// When it arrives, if nothing brings it home before; none: now.
     due: Option<u64>,
 }
@@ -42,11 +44,16 @@ impl Posted {
 
     /// The first so many writes arrive, each when it is due, and none before now.
     fn arrive(&mut self, at: &mut Moment<'_>, count: usize) {
-        for UnderWay { address, width, value, due } in self.under_way.drain(..count) {
+        for UnderWay { address, width, value, combined, due } in self.under_way.drain(..count) {
             let now = due.map_or(at.now, |due| due.min(at.now));
             let mut then = Moment { now, memory: at.memory };
             self.bus.advance(&mut then);
-            if let Err(refusal) = self.bus.memory_write(&mut then, address, width, value) {
+            let written = if combined {
+                self.bus.memory_combined(&mut then, address, width, value)
+            } else {
+                self.bus.memory_write(&mut then, address, width, value)
+            };
+            if let Err(refusal) = written {
                 let bytes = width as u8;
                 self.refused = Some(
                     refusal.by(&format!("a write of {bytes} byte(s) to {address:#x} that was on its way:")),
@@ -54,6 +61,13 @@ impl Posted {
             }
         }
         self.open &= !self.under_way.is_empty();
+    }
+
+    /// A write is on its way from now on; or it is told that one was refused.
+    fn post(&mut self, write: UnderWay) -> Result<(), Refusal> {
+        self.under_way.push_back(write);
+        self.open = true;
+        self.refused.take().map_or(Ok(()), Err)
     }
 
     /// All arrive now, before what does not pass them; or it is told that one was refused.
@@ -93,9 +107,17 @@ impl Hardware for Posted {
         width: Width,
         value: u64,
     ) -> Result<(), Refusal> {
-        self.under_way.push_back(UnderWay { address, width, value, due: Some(at.now + self.takes) });
-        self.open = true;
-        self.refused.take().map_or(Ok(()), Err)
+        self.post(UnderWay { address, width, value, combined: false, due: Some(at.now + self.takes) })
+    }
+
+    fn memory_combined(
+        &mut self,
+        at: &mut Moment<'_>,
+        address: u64,
+        width: Width,
+        value: u64,
+    ) -> Result<(), Refusal> {
+        self.post(UnderWay { address, width, value, combined: true, due: Some(at.now + self.takes) })
     }
 
     fn settle(&mut self, at: &mut Moment<'_>) {

@@ -12,6 +12,7 @@ use super::processor::{APC_LEVEL, DISPATCH_LEVEL, HIGH_LEVEL, IPI_LEVEL};
 use super::{apc, budget, clock, dpc, dpc_drain, ipi, line, scheduler, slice, timer};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
+use crate::hal::combine;
 use crate::verdict::Verdict;
 
 /// The level now.
@@ -122,6 +123,11 @@ pub(crate) fn short(name: &str) -> Option<Short> {
         "KeReleaseSpinLockFromDpcLevel" => Short::Release,
         _ => return None,
     })
+}
+
+/// Whether an export does nothing but to move the level from or to CR8.
+pub(crate) fn moves_level(name: &str) -> bool {
+    matches!(short(name), Some(Short::Level | Short::Raise | Short::RaiseTo(_) | Short::Lower))
 }
 
 /// `mov cr8, r`, which compilers make of `KeRaiseIrql` and `KeLowerIrql`.
@@ -253,16 +259,22 @@ fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
         match next {
             Next::Nothing => return Ok(()),
             Next::Slice => break,
-            Next::Work(Work::Ipi) => ipi::service(cx)?,
-            Next::Work(Work::Interrupt(vector)) => {
-                line::service(cx, vector)?;
-                if let Some(storm) = cx.with(|k| row.count(k, vector)) {
-                    return Err(cx.stop(storm));
+            Next::Work(work) => {
+                // An interrupt brings it.
+                combine::drain(cx)?;
+                match work {
+                    Work::Ipi => ipi::service(cx)?,
+                    Work::Interrupt(vector) => {
+                        line::service(cx, vector)?;
+                        if let Some(storm) = cx.with(|k| row.count(k, vector)) {
+                            return Err(cx.stop(storm));
+                        }
+                    }
+                    Work::Dispatch => dpc_drain::dispatch(cx)?,
+                    Work::Switch => scheduler::give_way(cx)?,
+                    Work::Apc => apc::deliver(cx)?,
                 }
             }
-            Next::Work(Work::Dispatch) => dpc_drain::dispatch(cx)?,
-            Next::Work(Work::Switch) => scheduler::give_way(cx)?,
-            Next::Work(Work::Apc) => apc::deliver(cx)?,
         }
         next = cx.with(Kernel::next);
     }

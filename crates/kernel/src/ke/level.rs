@@ -348,7 +348,7 @@ fn forbidden(ke: &State) -> u8 {
 fn calls_are_free(k: &Kernel) -> bool {
     // Who asks nobody is as good as alone; and a promise is made anew at each turn, so who asks later finds none that forgets it.
     let alone = k.ke.processors.len() == 1 && k.ke.ready.is_empty() || !k.engine.may_depart();
-    alone && !k.ke.processor().wait_next
+    alone && !k.ke.processor().wait_next && k.hal.combining.is_empty()
 }
 
 /// Whether a spin lock is held by nobody if its word is 0, and may be taken with no moment to be witnessed: so that driver code

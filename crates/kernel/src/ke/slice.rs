@@ -11,6 +11,7 @@ use super::thread::{Account, Thread};
 use super::time::TICK;
 use super::{State, irql, line, scheduler, stuck, timer};
 use crate::cx::{Cx, Kernel};
+use crate::hal::combine;
 use crate::verdict::Verdict;
 
 /// How long a thread runs while equals are ready: two clock ticks, in nanoseconds.
@@ -284,7 +285,8 @@ fn limits(k: &mut Kernel, now: u64) -> (u64, u64) {
     // One that has passed waits for the level, not for time.
     let ahead = |deadline: Option<u64>| deadline.filter(|deadline| *deadline > now).unwrap_or(NEVER);
     let (timer, device) = (ahead(k.ke.timers.deadline()), ahead(k.hal.hardware.deadline()));
-    let until = now.saturating_add(waits_left).min(quantum_end).min(timer).min(device);
+    let kept = k.hal.combining.deadline(k.ke.processor().number).map_or(NEVER, |tick| tick.max(now + 1));
+    let until = now.saturating_add(waits_left).min(quantum_end).min(timer).min(device).min(kept);
     // Mostly all have become ready so lately that none starves before.
     let none = k.ke.ready.all_since(until.saturating_sub(scheduler::STARVED));
     let until = if none { until } else { until.min(ahead(starves_at(k, mask))) };
@@ -303,6 +305,7 @@ pub(crate) fn slice(cx: &mut Cx<'_>) -> Flow<()> {
         Seen::Stuck => return spin::wait(cx),
         Seen::Nothing => {}
     }
+    combine::tick(cx)?;
     let now = cx.engine().now();
     if let Some(verdict) = cx.with(|k| endless(k, now)) {
         return Err(cx.stop(verdict));

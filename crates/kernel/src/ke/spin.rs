@@ -17,6 +17,7 @@ use super::ready::Candidates;
 use super::thread::HIGHEST_DYNAMIC;
 use super::{irql, line, scheduler, slice, stuck, timer};
 use crate::cx::{Cx, Kernel};
+use crate::hal::combine;
 
 /// A routine that has run so many instructions is looked at for the first time; then whenever they have doubled.
 pub(crate) const FIRST_LOOK: u64 = 20_000;
@@ -247,6 +248,11 @@ fn give_up(k: &mut Kernel, soon: u64) -> Seen {
 /// # Errors
 /// [`engine::Leave`] of what comes meanwhile; a verdict if nothing ever can.
 pub(crate) fn wait(cx: &mut Cx<'_>) -> Flow<()> {
+    if !cx.with(|k| k.hal.combining.is_empty()) && combine::drain_own(cx)? {
+        // The clock comes to whoever waits busily before long: what has arrived may be what it waits for.
+        cx.with(|k| k.ke.change_thread(|thread| thread.stuck = None));
+        return begin_slice(cx);
+    }
     if let Some(verdict) = cx.with(|k| stuck::of_a_loop(k)) {
         return Err(cx.stop(verdict));
     }
@@ -264,7 +270,11 @@ pub(crate) fn wait(cx: &mut Cx<'_>) -> Flow<()> {
     if cx.nt().is_given_up() {
         scheduler::end_turn(cx)?;
     }
-    // From the first instruction on, so that nothing it does is missed.
+    begin_slice(cx)
+}
+
+/// From the first instruction on, so that nothing it does is missed.
+fn begin_slice(cx: &mut Cx<'_>) -> Flow<()> {
     if matches!(cx.with(begin_again), Seen::Going) {
         cx.engine().set_slice(1);
     } else {

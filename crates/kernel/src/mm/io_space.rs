@@ -3,7 +3,8 @@
 //! Pages: *MmMapIoSpace function*, *MmMapIoSpaceEx function*, *MmUnmapIoSpace function*, *Bug Check 0xDA*, *Bug Check 0xBE*.
 //! The host has nothing mapped there: every access is a call-out, which asks here what bus address is meant. The same range may be
 //! mapped several times, as in Windows; what an MDL shows to applications (`mdl_map`) has a window of its own, below the kernel's
-//! addresses. RAM that a driver asks for is ordinary memory, shown once more. Caching is not modelled.
+//! addresses. RAM that a driver asks for is ordinary memory, shown once more. Of caching, that of device memory which combines writes is modelled
+//! (`hal::combine`); cached device memory is uncached, as on a PC.
 
 use std::collections::BTreeMap;
 
@@ -40,6 +41,8 @@ pub struct Mapping {
     pub process: Option<u32>,
     /// RAM lies in it.
     pub has_ram: bool,
+    /// Processors combine stores to it.
+    pub combined: bool,
 }
 
 /// Mappings of device memory.
@@ -71,6 +74,11 @@ pub(crate) fn resolve_again(k: &Kernel, address: u64, bytes: u8) -> Option<u64> 
     (offset < last.bytes && last.bytes - offset >= bytes.into()).then(|| last.bus + offset)
 }
 
+/// The next access is looked at in full.
+pub(crate) fn forget_last(k: &mut Kernel) {
+    k.mm.io_space.last = Mapping::default();
+}
+
 /// This mapping is used now.
 pub(crate) fn remember(k: &mut Kernel, mapping: Mapping) {
     k.mm.io_space.last = mapping;
@@ -84,8 +92,14 @@ const fn pages(mapping: &Mapping) -> u64 {
 ///
 /// # Errors
 /// A verdict on a range that is none.
-pub fn map(cx: &mut Cx<'_>, address: u64, bytes: u64, _cache: u32) -> Flow<u64> {
-    map_for(cx, "MmMapIoSpace", address, bytes, false)
+pub fn map(cx: &mut Cx<'_>, address: u64, bytes: u64, cache: u32) -> Flow<u64> {
+    let kind = Mapping { bytes, combined: is_combined(cache), ..Mapping::default() };
+    map_for(cx, "MmMapIoSpace", address, kind)
+}
+
+/// Whether processors combine stores to device memory that is mapped with this `MEMORY_CACHING_TYPE`.
+pub(super) const fn is_combined(cache: u32) -> bool {
+    cache == abi::MmWriteCombined || cache == abi::MmUSWCCached
 }
 
 /// `MmMapIoSpaceEx`, with page protections in place of caching; null, and told, if `protect` is not exactly one of them.
@@ -107,11 +121,13 @@ pub fn map_ex(cx: &mut Cx<'_>, address: u64, bytes: u64, protect: u32) -> Flow<u
         cx.report(Verdict::warning("io-space-protection", message));
         return Ok(0);
     };
-    map_for(cx, "MmMapIoSpaceEx", address, bytes, read_only)
+    let combined = protect & PAGE_WRITECOMBINE != 0;
+    map_for(cx, "MmMapIoSpaceEx", address, Mapping { bytes, read_only, combined, ..Mapping::default() })
 }
 
-fn map_for(cx: &mut Cx<'_>, name: &str, address: u64, bytes: u64, read_only: bool) -> Flow<u64> {
-    let is_ram = judge(cx, name, address, bytes)?;
+/// Maps what is at a system address as `kind` says.
+fn map_for(cx: &mut Cx<'_>, name: &str, address: u64, kind: Mapping) -> Flow<u64> {
+    let is_ram = judge(cx, name, address, kind.bytes)?;
     if cx.choose("fault.map", 2) == 1 {
         return Ok(0);
     }
@@ -119,31 +135,17 @@ fn map_for(cx: &mut Cx<'_>, name: &str, address: u64, bytes: u64, read_only: boo
     Ok(cx
         .with(|k| {
             if is_ram {
-                return show_ram(
-                    k,
-                    Mapping { bus: address, bytes, read_only, owner, caller, ..Mapping::default() },
-                );
+                return show_ram(k, Mapping { bus: address, owner, caller, ..kind });
             }
             let bus = k.hal.platform.to_bus(address);
-            add(k, DEVICE, Mapping { bus, bytes, read_only, owner, caller, ..Mapping::default() })
+            add(k, DEVICE, Mapping { bus, owner, caller, ..kind })
         })
         .unwrap_or(0))
 }
 
-/// Shows device memory to an application, at an address of the system's choice.
-pub(crate) fn add_for_application(
-    k: &mut Kernel,
-    bus: u64,
-    bytes: u64,
-    read_only: bool,
-    process: u32,
-) -> Option<u64> {
-    add(k, USER_DEVICE, Mapping { bus, bytes, read_only, process: Some(process), ..Mapping::default() })
-}
-
-/// Shows device memory to the kernel once more, for an MDL.
-pub(crate) fn add_for_kernel(k: &mut Kernel, bus: u64, bytes: u64, read_only: bool) -> Option<u64> {
-    add(k, DEVICE, Mapping { bus, bytes, read_only, ..Mapping::default() })
+/// Shows device memory once more, for an MDL: to an application if `mapping` has its process, at an address of the system's choice.
+pub(crate) fn add_for_mdl(k: &mut Kernel, mapping: Mapping) -> Option<u64> {
+    add(k, if mapping.process.is_some() { USER_DEVICE } else { DEVICE }, mapping)
 }
 
 /// Shows what is not all RAM as a view of physical memory: in `window`, from a multiple of the granularity on. `mapping` is whole pages.
@@ -154,7 +156,7 @@ pub(crate) fn add_view(k: &mut Kernel, window: Window, mapping: Mapping) -> Opti
 /// Takes the mapping that begins in the page at `page` away.
 pub(crate) fn remove(k: &mut Kernel, page: u64) {
     k.mm.io_space.mappings.remove(&page);
-    k.mm.io_space.last = Mapping::default();
+    forget_last(k);
 }
 
 /// Shows RAM once more, as ordinary memory.
@@ -187,6 +189,9 @@ fn add_at(k: &mut Kernel, window: Window, mapping: Mapping, unit: u64) -> Option
     };
     let address = page + mapping.bus % PAGE;
     let has_ram = physical::has_ram(k.hal.platform.to_system(mapping.bus), mapping.bytes);
+    if mapping.combined {
+        k.engine.watch_fences();
+    }
     k.mm.io_space.mappings.insert(page, Mapping { address, has_ram, ..mapping });
     Some(address)
 }

@@ -1,8 +1,8 @@
 //! Showing a locked buffer's pages at another address: to the kernel, or to an application.
 //!
 //! Pages: *MmMapLockedPagesSpecifyCache function*, *MmUnmapLockedPages function*, *Bug Check 0xDA: SYSTEM_PTE_MISUSE*.
-//! Caching is not modelled: RAM is always coherent here. Pages of a device (`MDL_IO_SPACE`, which an MDL of a window that
-//! `MmMapIoSpace` made has) are shown at addresses for devices, so a user address that the caller asks for is honoured for RAM only.
+//! RAM is always coherent here, however it is cached; pages of a device may be write-combined (`hal::combine`). They (`MDL_IO_SPACE`, which an
+//! MDL of a window that `MmMapIoSpace` made has) are shown at addresses for devices, so a user address that the caller asks for is honoured for RAM only.
 
 use abi::{
     DriverPtr, MDL, MDL_IO_SPACE, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, MDL_PARTIAL,
@@ -49,7 +49,7 @@ pub fn map_locked_pages_specify_cache(
     cx: &mut Cx<'_>,
     mdl: DriverPtr<MDL>,
     mode: u8,
-    _cache: u32,
+    cache: u32,
     requested: u64,
     bug_check_on_failure: u32,
     priority: u32,
@@ -60,7 +60,7 @@ pub fn map_locked_pages_specify_cache(
     let protection =
         if priority & MdlMappingNoWrite != 0 { Protection::READ } else { Protection::READ_WRITE };
     let requested = if mode != 0 { requested } else { 0 };
-    let place = Place { user: mode != 0, requested, reserved: false };
+    let place = Place { user: mode != 0, requested, reserved: false, combined: io_space::is_combined(cache) };
     let mapped = if refused { None } else { show(cx, mdl, place, protection)? };
     match mapped {
         Some(address) => Ok(address),
@@ -109,11 +109,13 @@ struct Place {
     requested: u64,
     /// That address is reserved.
     reserved: bool,
+    /// Processors combine stores to a device's pages.
+    combined: bool,
 }
 
 /// Shows an MDL's pages to the kernel at reserved addresses; none of a device.
 pub(super) fn show_reserved(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, address: u64) -> Flow<Option<u64>> {
-    let place = Place { user: false, requested: address, reserved: true };
+    let place = Place { user: false, requested: address, reserved: true, combined: false };
     show(cx, mdl, place, Protection::READ_WRITE)
 }
 
@@ -182,12 +184,12 @@ fn show_device(cx: &mut Cx<'_>, place: Place, pages: &[u64], protection: Protect
     }
     let (bytes, read_only) = (pages.len() as u64 * PAGE, !protection.write);
     let process = u32::try_from(ps::current_process(cx)).unwrap_or(u32::MAX);
+    let (process, combined) = (place.user.then_some(process), place.combined);
     cx.with(|k| {
         let bus = k.hal.platform.to_bus(pages[0]);
-        match place.user {
-            true => io_space::add_for_application(k, bus, bytes, read_only, process),
-            false => io_space::add_for_kernel(k, bus, bytes, read_only),
-        }
+        let mapping =
+            io_space::Mapping { bus, bytes, read_only, process, combined, ..io_space::Mapping::default() };
+        io_space::add_for_mdl(k, mapping)
     })
 }
 

@@ -70,6 +70,8 @@ pub(crate) struct Wanted {
     pub(crate) pages: u64,
     /// Nothing: its addresses are only taken.
     pub(crate) protection: Protection,
+    /// Processors combine stores to what of it is a device's.
+    pub(crate) combined: bool,
 }
 
 /// Shows a section; its address, or none if there is no room.
@@ -104,7 +106,7 @@ fn is_physical(k: &Kernel, section: u64) -> bool {
 
 /// Where a view lies now, whether that is in a window of devices, and the host's areas.
 fn place(k: &mut Kernel, wanted: Wanted) -> Option<(u64, bool, usize)> {
-    let Wanted { section, process, at, offset, pages, protection } = wanted;
+    let Wanted { section, process, at, offset, pages, protection, combined } = wanted;
     let zone = match (process, at) {
         (None, _) => Zone::SystemViews,
         (Some(_), None) => Zone::Views,
@@ -122,7 +124,8 @@ fn place(k: &mut Kernel, wanted: Wanted) -> Option<(u64, bool, usize)> {
             let window = if process.is_some() { USER_DEVICE } else { DEVICE };
             let bus = k.hal.platform.to_bus(offset);
             let process = process.and_then(|process| u32::try_from(process).ok());
-            let view = Mapping { bus, bytes, read_only: !protection.write, process, ..Mapping::default() };
+            let read_only = !protection.write;
+            let view = Mapping { bus, bytes, read_only, process, combined, ..Mapping::default() };
             let address = if at.is_none() { io_space::add_view(k, window, view) } else { None };
             return address.map(|address| (address, true, 0));
         }

@@ -217,7 +217,8 @@ fn judge(section: &Section, call: Call) -> Result<Wanted, NtStatus> {
     }
     let protection = Protection { read: allowed.read, write: allowed.write, execute: false };
     let at = (call.at != 0).then_some(call.at & !(GRANULARITY - 1));
-    Ok(Wanted { section: 0, process: None, at, offset, pages, protection })
+    let combined = call.protection & PAGE_WRITECOMBINE != 0;
+    Ok(Wanted { section: 0, process: None, at, offset, pages, protection, combined })
 }
 
 /// The part of a section: its offset, rounded down, and pages to the end of what is asked for; of no bytes, to the section's end.
@@ -310,6 +311,7 @@ pub fn map_in_system_space(
             offset,
             pages,
             protection,
+            combined: false,
         }))
     });
     let wanted = match wanted {
