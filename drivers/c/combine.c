@@ -10,6 +10,7 @@
  *   IOCTL_COMBINE_OTHER stores the frame on one processor and rings the uncached doorbell on another: right under a spin lock, and not by a flag.
  *   IOCTL_COMBINE_KIND maps the registers in the way of this number and tells how many of two words stored to the FIFO the card has.
  *   IOCTL_COMBINE_FENCE does what this number stands for between two such stores, and tells the same: 2 if that empties the buffers.
+ *   IOCTL_COMBINE_POLL rings the combined doorbell and waits in a loop, without a fence, for what the card sends.
  */
 #include <ddk/wdm.h>
 
@@ -20,7 +21,7 @@
 DRIVER_INITIALIZE DriverEntry;
 
 NTHALAPI ULONG NTAPI HalGetBusData(ULONG Kind, ULONG Bus, ULONG Slot, PVOID Buffer, ULONG Length);
-NTKERNELAPI PVOID NTAPI MmMapIoSpaceEx(PHYSICAL_ADDRESS PhysicalAddress, SIZE_T NumberOfBytes, ULONG Protect);
+typedef PVOID (NTAPI *MAP_EX)(PHYSICAL_ADDRESS PhysicalAddress, SIZE_T NumberOfBytes, ULONG Protect);
 NTKERNELAPI KAFFINITY NTAPI KeSetSystemAffinityThreadEx(KAFFINITY Affinity);
 NTKERNELAPI VOID NTAPI KeRevertToUserAffinityThreadEx(KAFFINITY Affinity);
 
@@ -33,6 +34,7 @@ static UNICODE_STRING FunctionLink = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlCo
 #define IOCTL_COMBINE_OTHER CTL_CODE(FILE_DEVICE_UNKNOWN, 0xE23, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_COMBINE_KIND CTL_CODE(FILE_DEVICE_UNKNOWN, 0xE24, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_COMBINE_FENCE CTL_CODE(FILE_DEVICE_UNKNOWN, 0xE25, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_COMBINE_POLL CTL_CODE(FILE_DEVICE_UNKNOWN, 0xE26, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
 #define PCI_CONFIGURATION 4 /* BUS_DATA_TYPE */
 
@@ -67,6 +69,8 @@ typedef struct _DEVICE_EXTENSION {
     volatile BOOLEAN Stored;
 } DEVICE_EXTENSION, *PDEVICE_EXTENSION;
 
+/* As the WDK's headers have it for x64. */
+#define KeMemoryBarrier() __asm__ __volatile__("lock orl $0, (%%rsp)" ::: "memory", "cc")
 #define SFENCE() __asm__ __volatile__("sfence" ::: "memory")
 #define COMPILER() __asm__ __volatile__("" ::: "memory")
 
@@ -133,6 +137,20 @@ static VOID Frame(PDEVICE_EXTENSION Extension, BOOLEAN Careful, PULONG Told)
         SFENCE();
     }
     Write(&Extension->Function, BENCH_DMA_COMMAND, DMA_START | DMA_TO_MEMORY);
+    Answer(Extension, Told);
+}
+
+/* Nothing empties the buffers while the driver waits for the card but what interrupts it. */
+static VOID Poll(PDEVICE_EXTENSION Extension, PULONG Told)
+{
+    Prepare(Extension);
+    Extension->Frame[0] = NEW;
+    Extension->Frame[1] = NEW;
+    SFENCE();
+    Extension->Combined[BENCH_DMA_COMMAND / sizeof(ULONG)] = DMA_START | DMA_TO_MEMORY;
+    while (Extension->Buffer[1] == 0) {
+        YieldProcessor();
+    }
     Answer(Extension, Told);
 }
 
@@ -232,7 +250,7 @@ static VOID ByIoSpace(PHYSICAL_ADDRESS At, MEMORY_CACHING_TYPE Kind)
 
 static VOID ByProtection(PHYSICAL_ADDRESS At, ULONG Protection)
 {
-    PVOID Registers = MmMapIoSpaceEx(At, PAGE_SIZE, Protection);
+    PVOID Registers = ((MAP_EX)Routine(L"MmMapIoSpaceEx"))(At, PAGE_SIZE, Protection);
 
     if (Registers != NULL) {
         StoreTwice(Registers);
@@ -319,6 +337,7 @@ static VOID Between(PDEVICE_EXTENSION Extension, ULONG Way)
     PFUNCTION Function = &Extension->Function;
     static volatile LONG Word;
     static volatile UCHAR Bytes[16];
+    static void *(*volatile Fill)(void *, int, SIZE_T) = memset;
     ULONG Number = 0, Unused = 0;
     KIRQL Old;
 
@@ -330,7 +349,7 @@ static VOID Between(PDEVICE_EXTENSION Extension, ULONG Way)
         __asm__ __volatile__("lfence" ::: "memory");
         break;
     case 2:
-        RtlZeroMemory((PVOID)Bytes, sizeof(Bytes));
+        Fill((PVOID)Bytes, 0, sizeof(Bytes));
         break;
     case 3:
         KeRaiseIrql(DISPATCH_LEVEL, &Old);
@@ -421,6 +440,9 @@ static NTSTATUS Perform(PDEVICE_EXTENSION Extension, ULONG Code, PULONG Told)
     case IOCTL_COMBINE_FENCE:
         Fence(Extension, Asked, Told);
         break;
+    case IOCTL_COMBINE_POLL:
+        Poll(Extension, Told);
+        break;
     default:
         return STATUS_INVALID_DEVICE_REQUEST;
     }
@@ -500,7 +522,7 @@ static NTSTATUS CardStart(PDEVICE_OBJECT Device)
         CardStopped(Device);
         return STATUS_INSUFFICIENT_RESOURCES;
     }
-    return STATUS_SUCCESS;
+    return Connect(&Extension->Function);
 }
 
 static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)

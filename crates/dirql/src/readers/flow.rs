@@ -257,6 +257,10 @@ impl Flow {
 }
 
 fn access_text(event: &Event) -> Option<String> {
+    if let Event::Combined { address, bytes, value } = event {
+        let digits = usize::from(*bytes).min(8) * 2;
+        return Some(format!("store memory {address:#x} ← {value:0digits$x}, to be combined"));
+    }
     let Event::Device { port, address, bytes, write, value, register } = event else { return None };
     let place = register.clone().unwrap_or_else(|| {
         let space = if *port { "port" } else { "memory" };

@@ -54,6 +54,7 @@ pub(crate) struct Rig {
     /// Called when an instruction that accessed a device or port has retired.
     pub(crate) on_accessed: RefCell<Option<Hook>>,
     pub(crate) before_interlocked: RefCell<Option<BeforeInterlocked>>,
+    pub(crate) fence: RefCell<Option<BeforeInterlocked>>,
     pub(crate) before_shared: RefCell<Option<BeforeShared>>,
     /// Who runs what is called.
     pub(crate) flow: Cell<u64>,
@@ -105,6 +106,7 @@ impl Rig {
             export: RefCell::default(),
             on_accessed: RefCell::default(),
             before_interlocked: RefCell::default(),
+            fence: RefCell::default(),
             before_shared: RefCell::default(),
             flow: Cell::new(0),
             on_fault: RefCell::default(),
@@ -273,6 +275,13 @@ impl Guest for Rig {
 
     fn before_interlocked(&self) -> Flow<()> {
         match &*self.before_interlocked.borrow() {
+            Some(hook) => hook(self),
+            None => Ok(()),
+        }
+    }
+
+    fn fence(&self) -> Flow<()> {
+        match &*self.fence.borrow() {
             Some(hook) => hook(self),
             None => Ok(()),
         }

@@ -278,6 +278,50 @@ mod tests {
         assert_eq!(posted.deadline(), Option::None);
     }
 
+    /// A device of registers of 4 bytes.
+    #[derive(Default)]
+    struct Words(Vec<(u64, u64)>);
+
+    impl Hardware for std::rc::Rc<std::cell::RefCell<Words>> {
+        fn memory_write(
+            &mut self,
+            _: &mut Moment<'_>,
+            address: u64,
+            width: Width,
+            value: u64,
+        ) -> Result<(), Refusal> {
+            if width != Width::Dword {
+                return Err(Refusal::new(format!("+{:x}h", address & 0xFF), "accepts 4 bytes".to_owned()));
+            }
+            self.borrow_mut().0.push((address & 0xFF, value));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_combined_write_is_as_wide_as_the_device_takes_it_at_once_and_on_its_way() {
+        for takes in [0, 1_000] {
+            let words = std::rc::Rc::<std::cell::RefCell<Words>>::default();
+            let mut bus: Box<dyn Hardware> = match takes {
+                0 => Box::new(words.clone()),
+                takes => Box::new(Posted::new(Box::new(words.clone()), takes)),
+            };
+            let written =
+                at(0, |at| bus.memory_combined(at, 0xE000_0008, Width::Qword, 0x2222_2222_1111_1111));
+            assert_eq!(written, Ok(()));
+            at(2_000, |at| bus.advance(at));
+            assert_eq!(words.borrow().0, [(8, 0x1111_1111), (12, 0x2222_2222)]);
+            // What the driver has stored is no wider than what is refused.
+            let narrow = at(3_000, |at| bus.memory_combined(at, 0xE000_0004, Width::Word, 7));
+            let told = at(6_000, |at| {
+                bus.advance(at);
+                bus.memory_read(at, 0xE000_0000, Width::Dword)
+            });
+            let refusal = narrow.err().or(told.err()).unwrap().to_string();
+            assert!(refusal.contains("+4h: accepts 4 bytes"), "{refusal}");
+        }
+    }
+
     #[test]
     fn a_read_brings_writes_home_and_what_was_refused_is_told_then() {
         let (register, mut posted) = bridge();
