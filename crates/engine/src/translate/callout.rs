@@ -6,8 +6,10 @@ use super::classify::{Class, classify, is_serializing};
 use super::emitter::Reg;
 use super::exit::{charge, fault, go_on, return_to_stack_top, take_back};
 use super::frame::Frame;
+use super::site::is_device;
+use super::strings::read;
 use super::system;
-use crate::guest::{FaultKind, Guest, Special};
+use crate::guest::{Access, FaultKind, Guest, Special};
 use crate::leave::Flow;
 use crate::machine::state;
 use crate::memory;
@@ -194,11 +196,17 @@ fn string(frame: &mut Frame, instruction: &Instruction) -> Flow<()> {
         let port = (frame.registers.general[RDX] & 0xFFFF) as u16;
         if input {
             let value = guest.port_read(port, bytes)?;
-            store(frame, frame.registers.general[RDI], &value.to_le_bytes()[..bytes.into()])?;
+            let address = frame.registers.general[RDI];
+            let data = &value.to_le_bytes()[..bytes.into()];
+            if is_device(address) {
+                guest.device_write(Access { address, bytes }, data)?;
+            } else {
+                store(frame, address, data)?;
+            }
             step(frame, RDI, bytes);
         } else {
             let mut value = [0; 4];
-            load(frame, frame.registers.general[RSI], &mut value[..bytes.into()])?;
+            read(frame, frame.registers.general[RSI], &mut value[..bytes.into()])?;
             guest.port_write(port, bytes, u32::from_le_bytes(value))?;
             step(frame, RSI, bytes);
         }

@@ -31,6 +31,7 @@ mod resume;
 mod scratch;
 mod short;
 mod site;
+mod strings;
 mod stubs;
 mod system;
 mod table;

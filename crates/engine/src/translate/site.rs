@@ -3,24 +3,23 @@
 //! Each execution asks where the operand lies now: in the block itself where the operand is explicit. On RAM the original
 //! instruction runs. A [`Move`] between a device and a general register is done here. For everything else the same instruction
 //! runs with its operand replaced by the scratch page, between a read from the device (if it reads) and a write to it (if it
-//! writes): no semantics are written by hand. String moves, whose operands are implicit, are done element by element here. Bit
+//! writes): no semantics are written by hand. String instructions, whose operands are implicit, are done by [`strings`]. Bit
 //! tests with a register offset (which moves the address), masked moves and gathers (see [`super::elements`]) are refused by
 //! name.
 
 use iced_x86::{Code, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use super::block;
-use super::callout::{load, step, store};
 use super::classify::{Class, classify, is_interlocked};
 use super::elements::elements;
 use super::exit::{charge, fault, go_on, refuse};
 use super::frame::Frame;
 use super::scratch::{DEVICE as SCRATCH_DATA, scratch};
+use super::strings;
 use crate::guest::{Access, FaultKind, Guest};
 use crate::leave::Flow;
 use crate::machine::state;
 use crate::processor;
-use crate::registers::number::{RCX, RDI, RSI};
 use crate::windows;
 use iced_x86::Instruction;
 
@@ -79,8 +78,8 @@ pub(super) fn address_in_rcx(instruction: &Instruction) -> Instruction {
 
 /// A learned instruction is about to run, on a device if its block could test that.
 pub(super) fn enter(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
-    if is_string(instruction) {
-        return string(frame, instruction);
+    if instruction.is_string_instruction() {
+        return strings::perform(frame, instruction);
     }
     let Some(operand) = operand(instruction) else {
         return Ok(body(instruction, false));
@@ -143,7 +142,7 @@ pub(super) fn alone(instruction: &Instruction) -> u64 {
 }
 
 /// The translated body: on the scratch page, or the original.
-fn body(instruction: &Instruction, on_scratch: bool) -> u64 {
+pub(super) fn body(instruction: &Instruction, on_scratch: bool) -> u64 {
     let translator = &state().translator;
     if !on_scratch {
         scratch().target.set(0);
@@ -338,70 +337,4 @@ pub(super) fn instruction_at(rip: u64) -> Option<Instruction> {
     let cpu = state().cpu.get();
     let mut decoder = iced_x86::Decoder::with_ip(64, &bytes[..available], rip, cpu.decoding());
     Some(cpu.understood(decoder.decode()))
-}
-
-fn is_string(instruction: &Instruction) -> bool {
-    instruction.is_string_instruction()
-}
-
-/// `movs`, `stos`, `lods` with a device on either side.
-fn string(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
-    use Mnemonic as M;
-    let (loads, stores, bytes) = match instruction.mnemonic() {
-        M::Movsb => (true, true, 1),
-        M::Movsw => (true, true, 2),
-        M::Movsd => (true, true, 4),
-        M::Movsq => (true, true, 8),
-        M::Stosb => (false, true, 1),
-        M::Stosw => (false, true, 2),
-        M::Stosd => (false, true, 4),
-        M::Stosq => (false, true, 8),
-        M::Lodsb => (true, false, 1),
-        M::Lodsw => (true, false, 2),
-        M::Lodsd => (true, false, 4),
-        M::Lodsq => (true, false, 8),
-        _ => return refuse(frame, instruction, FaultKind::NotImplemented),
-    };
-    let near = |register: usize| is_device(frame.registers.general[register]);
-    if !(loads && near(RSI) || stores && near(RDI)) {
-        return Ok(body(instruction, false));
-    }
-    let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
-    while !repeated || frame.registers.general[RCX] != 0 {
-        string_element(frame, loads, stores, bytes)?;
-        if !repeated {
-            break;
-        }
-        frame.registers.general[RCX] -= 1;
-    }
-    go_on(frame, instruction.next_ip())
-}
-
-fn string_element(frame: &mut Frame, loads: bool, stores: bool, bytes: u8) -> Flow<()> {
-    let guest = state().guest();
-    let width = usize::from(bytes);
-    let mut data = frame.registers.general[0].to_le_bytes();
-    if loads {
-        let address = frame.registers.general[RSI];
-        if is_device(address) {
-            guest.device_read(Access { address, bytes }, &mut data[..width])?;
-        } else {
-            load(frame, address, &mut data[..width])?;
-        }
-        step(frame, RSI, bytes);
-    }
-    if stores {
-        let address = frame.registers.general[RDI];
-        if is_device(address) {
-            guest.device_write(Access { address, bytes }, &data[..width])?;
-        } else {
-            store(frame, address, &data[..width])?;
-        }
-        step(frame, RDI, bytes);
-    } else {
-        let value = u64::from_le_bytes(data);
-        // A 32-bit result clears the upper half, as everywhere; `data` kept the rest of `rax` for the narrow ones.
-        frame.registers.general[0] = if bytes == 4 { value & 0xFFFF_FFFF } else { value };
-    }
-    guest.accessed()
 }
