@@ -11,6 +11,8 @@
  *   IOCTL_COMBINE_KIND maps the registers in the way of this number and tells how many of two words stored to the FIFO the card has.
  *   IOCTL_COMBINE_FENCE does what this number stands for between two such stores, and tells the same: 2 if that empties the buffers.
  *   IOCTL_COMBINE_POLL rings the combined doorbell and waits in a loop, without a fence, for what the card sends.
+ *   IOCTL_COMBINE_WRONG stores where, or as wide as, the card has no register: of one byte, unaligned, across the end of the mapping, behind it;
+ *   from 16 on the same, write-combined.
  */
 #include <ddk/wdm.h>
 
@@ -35,6 +37,7 @@ static UNICODE_STRING FunctionLink = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlCo
 #define IOCTL_COMBINE_KIND CTL_CODE(FILE_DEVICE_UNKNOWN, 0xE24, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_COMBINE_FENCE CTL_CODE(FILE_DEVICE_UNKNOWN, 0xE25, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_COMBINE_POLL CTL_CODE(FILE_DEVICE_UNKNOWN, 0xE26, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_COMBINE_WRONG CTL_CODE(FILE_DEVICE_UNKNOWN, 0xE27, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
 #define PCI_CONFIGURATION 4 /* BUS_DATA_TYPE */
 
@@ -416,6 +419,28 @@ static VOID Fence(PDEVICE_EXTENSION Extension, ULONG Way, PULONG Told)
     KeClearEvent(&Extension->Rung);
 }
 
+static __attribute__((noinline)) VOID Wrong(PDEVICE_EXTENSION Extension, ULONG Way)
+{
+    volatile UCHAR *Registers = Way & 16 ? (volatile UCHAR *)Extension->Combined : Extension->Function.Registers;
+    ULONG Length = Extension->Function.Length;
+
+    switch (Way & 15) {
+    case 0:
+        Registers[BENCH_FIFO] = 1;
+        break;
+    case 1:
+        *(volatile ULONG *)(Registers + BENCH_FIFO + 2) = 1;
+        break;
+    case 2:
+        *(volatile ULONG *)(Registers + Length - 2) = 1;
+        break;
+    case 3:
+        *(volatile ULONG *)(Registers + Length) = 1;
+        break;
+    }
+    SFENCE();
+}
+
 static NTSTATUS Perform(PDEVICE_EXTENSION Extension, ULONG Code, PULONG Told)
 {
     ULONG Asked = Told[0];
@@ -442,6 +467,9 @@ static NTSTATUS Perform(PDEVICE_EXTENSION Extension, ULONG Code, PULONG Told)
         break;
     case IOCTL_COMBINE_POLL:
         Poll(Extension, Told);
+        break;
+    case IOCTL_COMBINE_WRONG:
+        Wrong(Extension, Asked);
         break;
     default:
         return STATUS_INVALID_DEVICE_REQUEST;

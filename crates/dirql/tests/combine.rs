@@ -21,6 +21,7 @@ const KIND: u32 = 0x0022_3890;
 const FENCE: u32 = 0x0022_3894;
 
 const POLL: u32 = 0x0022_3898;
+const WRONG: u32 = 0x0022_389C;
 
 /// What the card sends back: the frame as it was before, and as it was stored.
 const OLD: u32 = 0x0D0D_0D0D;
@@ -120,6 +121,23 @@ fn fences_interlocked_and_serializing_instructions_calls_and_ticks_empty_the_buf
             [1, 2],
             "{name}"
         );
+    }
+}
+
+#[test]
+fn an_access_that_the_card_or_the_mapping_does_not_have_is_told_at_its_instruction_and_combined_at_the_fence()
+{
+    let refused = ["FIFO: accepts 4 bytes, aligned", "outside its mapping of 0x100 bytes"];
+    for (way, why) in [(0, 0), (1, 0), (2, 1), (3, 1), (16, 0), (17, 0), (18, 1), (19, 1)] {
+        let machine = start(bench);
+        let file = machine.open(r"\\.\DirqlCombine").unwrap();
+        assert!(file.device_control(WRONG, &u32::to_le_bytes(way), 8).is_err());
+        let verdict = machine.finish().verdict.expect("that cannot be");
+        assert_eq!(verdict.rule, ["register-refused", "device-access-past-mapping"][why], "{way}");
+        assert!(verdict.message.contains(refused[why]), "{way}: {}", verdict.message);
+        assert_eq!(verdict.message.contains("combined"), way >= 16 && why == 0, "{way}: {}", verdict.message);
+        let line = format!("{:?}", verdict.stack.first());
+        assert!(line.contains("Wrong"), "{way}: {line}");
     }
 }
 

@@ -85,6 +85,11 @@ impl Report {
             "device.pieces" => format!("a card's transfer came in {} parts (event {event})", answer + 1),
             "device.order" => format!("of a card's transfer another part came first (event {event})"),
             "bus.posted" => format!("a write to the device was still on its way (event {event})"),
+            "bus.evicted" => format!("a write-combining buffer was emptied early (event {event})"),
+            "bus.order" => {
+                format!("of several write-combining buffers another was emptied first (event {event})")
+            }
+            "bus.chunks" => format!("a write-combining buffer was emptied from its end (event {event})"),
             "ke.slice" => format!("{thread}{place} gave way to {to} at the end of its slice (event {event})"),
             _ => match point.strip_prefix("fault.") {
                 Some(what) => format!("an allocation ({what}) of {thread}{place} failed (event {event})"),
