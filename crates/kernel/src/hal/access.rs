@@ -244,11 +244,6 @@ pub(crate) fn put(cx: &mut Cx<'_>, address: u64, data: &[u8]) -> Flow<()> {
     Ok(())
 }
 
-/// Bytes from `address` to the end of its unit.
-pub(super) const fn room(address: u64, unit: u64) -> usize {
-    (unit - address % unit) as usize
-}
-
 /// Bytes of the widest access that is aligned at `address`: 1, 2, 4 or 8.
 fn natural(address: u64, most: usize) -> usize {
     let widths = [8, 4, 2];

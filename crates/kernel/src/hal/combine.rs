@@ -26,9 +26,9 @@ use crate::ke::{irql, line, slice};
 use crate::mm::io_space;
 
 /// Bytes of a buffer.
-const LINE: u64 = 64;
+const LINE: usize = 64;
 /// Bytes that go together.
-const CHUNK: u64 = 8;
+const CHUNK: usize = 8;
 /// Buffers of a processor.
 const BUFFERS: usize = 8;
 
@@ -45,7 +45,7 @@ struct Line {
     processor: u32,
     /// Bus address of its first byte.
     base: u64,
-    bytes: [u8; LINE as usize],
+    bytes: [u8; LINE],
     /// A bit for each byte that was written.
     written: u64,
 }
@@ -60,25 +60,24 @@ struct Piece {
 
 impl Line {
     const fn new(processor: u32, base: u64) -> Self {
-        Self { processor, base, bytes: [0; LINE as usize], written: 0 }
+        Self { processor, base, bytes: [0; LINE], written: 0 }
     }
 
-    /// Bits of so many bytes from `address` on, which lie in one line.
-    const fn mask(address: u64, bytes: usize) -> u64 {
-        (u64::MAX >> (LINE - bytes as u64)) << (address % LINE)
+    /// Bits of so many bytes from the `first` on.
+    const fn mask(first: usize, bytes: usize) -> u64 {
+        (u64::MAX >> (LINE - bytes)) << first
     }
 
-    fn write(&mut self, address: u64, data: &[u8]) {
-        let first = (address % LINE) as usize;
+    fn write(&mut self, first: usize, data: &[u8]) {
         self.bytes[first..first + data.len()].copy_from_slice(data);
-        self.written |= Self::mask(address, data.len());
+        self.written |= Self::mask(first, data.len());
     }
 
     const fn is_full(&self) -> bool {
         self.written == u64::MAX
     }
 
-    const fn chunk(&self, chunk: u64) -> u64 {
+    const fn chunk(&self, chunk: usize) -> u64 {
         self.written >> (chunk * CHUNK) & 0xFF
     }
 
@@ -98,25 +97,31 @@ impl Line {
         pieces
     }
 
-    fn pieces_of(&self, chunk: u64, pieces: &mut Vec<Piece>) {
+    fn pieces_of(&self, chunk: usize, pieces: &mut Vec<Piece>) {
         let (mut at, end) = (chunk * CHUNK, (chunk + 1) * CHUNK);
         while at < end {
             let is_whole = |width: &Width| {
                 let mask = Self::mask(at, *width as usize);
-                at.is_multiple_of(*width as u64) && self.written & mask == mask
+                at.is_multiple_of(*width as usize) && self.written & mask == mask
             };
             let widths = [Width::Qword, Width::Dword, Width::Word, Width::Byte];
             let Some(width) = widths.into_iter().find(is_whole) else {
                 at += 1;
                 continue;
             };
-            let (first, bytes) = (at as usize, width as usize);
+            let bytes = width as usize;
             let mut value = [0; 8];
-            value[..bytes].copy_from_slice(&self.bytes[first..first + bytes]);
-            pieces.push(Piece { address: self.base + at, width, value: u64::from_le_bytes(value) });
-            at += bytes as u64;
+            value[..bytes].copy_from_slice(&self.bytes[at..at + bytes]);
+            pieces.push(Piece { address: self.base + at as u64, width, value: u64::from_le_bytes(value) });
+            at += bytes;
         }
     }
+}
+
+/// The line of an address, and the byte in it.
+fn split(address: u64) -> (u64, usize) {
+    let first = address % LINE as u64;
+    (address - first, usize::try_from(first).expect("a line is short"))
 }
 
 /// What all processors keep.
@@ -155,14 +160,14 @@ impl Combining {
 
     /// Puts bytes of one line into its buffer, which may have to be begun; answers whether it is full.
     fn put(&mut self, processor: u32, address: u64, data: &[u8]) -> bool {
-        let base = address - address % LINE;
+        let (base, first) = split(address);
         let known = self.lines.iter().position(|line| (line.processor, line.base) == (processor, base));
         let index = known.unwrap_or_else(|| {
             self.lines.push(Line::new(processor, base));
             self.lines.len() - 1
         });
         let line = &mut self.lines[index];
-        line.write(address, data);
+        line.write(first, data);
         line.is_full()
     }
 
@@ -189,16 +194,16 @@ pub(super) fn store(cx: &mut Cx<'_>, bus: u64, data: &[u8]) -> Flow<()> {
         let (bytes, value) = (u8::try_from(data.len()).unwrap_or(8), u64::from_le_bytes(value));
         cx.emit(Event::Combined { address: bus, bytes, value });
     }
-    let in_line = data.len().min(access::room(bus, LINE));
+    let in_line = data.len().min(LINE - split(bus).1);
     store_in_line(cx, bus, &data[..in_line])?;
     if in_line < data.len() { store_in_line(cx, bus + in_line as u64, &data[in_line..]) } else { Ok(()) }
 }
 
 fn store_in_line(cx: &mut Cx<'_>, address: u64, data: &[u8]) -> Flow<()> {
-    let base = address - address % LINE;
+    let (base, first) = split(address);
     let (known, others) = cx.with(|k| {
         let (own, kept) = (processor(k), &k.hal.combining);
-        let known = kept.find(own, base).map(|line| line.written & Line::mask(address, data.len()) != 0);
+        let known = kept.find(own, base).map(|line| line.written & Line::mask(first, data.len()) != 0);
         (known, kept.count(own) - usize::from(known.is_some()))
     });
     let begins = known.is_none();
@@ -324,7 +329,7 @@ mod tests {
     use crate::ke::rig::{message, rule};
 
     /// Bytes of the card's window.
-    const WINDOW: u64 = 2 * LINE;
+    const WINDOW: u64 = 2 * LINE as u64;
 
     fn combined(cx: &mut Cx<'_>) -> u64 {
         io_space::map(cx, MEMORY, WINDOW, abi::MmWriteCombined).unwrap()
@@ -337,16 +342,16 @@ mod tests {
     }
 
     /// Numbers that look random: xorshift.
-    fn next(state: &mut u64, below: u64) -> u64 {
+    fn next(state: &mut u64, below: usize) -> usize {
         *state ^= *state << 13;
         *state ^= *state >> 7;
         *state ^= *state << 17;
-        *state % below
+        usize::try_from(*state >> 32).unwrap() % below
     }
 
-    fn pieces(written: &[(u64, usize)], downwards: bool) -> Vec<(u64, u8)> {
+    fn pieces(written: &[(usize, usize)], downwards: bool) -> Vec<(u64, u8)> {
         let mut line = Line::new(0, 0x1000);
-        written.iter().for_each(|(at, bytes)| line.write(0x1000 + at, &[0xA5; 8][..*bytes]));
+        written.iter().for_each(|(at, bytes)| line.write(*at, &[0xA5; 8][..*bytes]));
         let pieces = line.pieces(downwards).into_iter();
         pieces.map(|piece| (piece.address - 0x1000, piece.width as u8)).collect()
     }
@@ -364,18 +369,19 @@ mod tests {
     fn pieces_cover_what_was_written_once_and_nothing_else() {
         let mut seed = 0x9E37_79B9_7F4A_7C15;
         for _ in 0..2_000 {
-            let (mut line, mut plain) = (Line::new(0, 0), [None; LINE as usize]);
+            let (mut line, mut plain) = (Line::new(0, 0), [None; LINE]);
             for _ in 0..=next(&mut seed, 12) {
                 let at = next(&mut seed, LINE);
-                let bytes = (next(&mut seed, 8) + 1).min(LINE - at) as usize;
-                let value = [next(&mut seed, 256) as u8; 8];
+                let bytes = (next(&mut seed, 8) + 1).min(LINE - at);
+                let value = [next(&mut seed, 256).to_le_bytes()[0]; 8];
                 line.write(at, &value[..bytes]);
-                plain[at as usize..at as usize + bytes].fill(Some(value[0]));
+                plain[at..at + bytes].fill(Some(value[0]));
             }
-            let mut seen = [None; LINE as usize];
+            let mut seen = [None; LINE];
             for Piece { address, width, value } in line.pieces(next(&mut seed, 2) == 1) {
-                assert!(address.is_multiple_of(width as u64));
-                for (at, byte) in (address as usize..).zip(value.to_le_bytes()).take(width as usize) {
+                let (_, first) = split(address);
+                assert!(first.is_multiple_of(width as usize));
+                for (at, byte) in (first..).zip(value.to_le_bytes()).take(width as usize) {
                     assert_eq!(seen[at].replace(byte), None, "byte {at} twice");
                 }
             }
@@ -387,9 +393,9 @@ mod tests {
     fn nothing_arrives_before_the_line_is_full_and_then_all_of_it_does_at_once() {
         machine(|cx, card| {
             let window = combined(cx);
-            for at in (0..LINE / 4).rev().map(|word| word * 4) {
+            for word in (0..16u8).rev() {
                 assert!(card.borrow().accesses.is_empty());
-                write(cx, window + at, &[at as u8; 4]).unwrap();
+                write(cx, window + 4 * u64::from(word), &[word; 4]).unwrap();
             }
             let expected: Vec<String> = (0..8).map(|chunk| format!("w8 +{:x}", chunk * 8)).collect();
             assert_eq!(card.borrow().accesses, expected);
@@ -418,8 +424,12 @@ mod tests {
                 access::device_read(cx, Access { address: window + 0x60, bytes: 4 }, &mut [0; 4]).unwrap()
             },
             |cx, _, other| access::device_store(cx, Access { address: other + 0x60, bytes: 4 }, 7).unwrap(),
-            |cx, _, other| drop(access::device_load(cx, Access { address: other + 0x60, bytes: 4 }).unwrap()),
-            |cx, _, _| drop(access::port_read(cx, PORTS + 0x60, 4).unwrap()),
+            |cx, _, other| {
+                access::device_load(cx, Access { address: other + 0x60, bytes: 4 }).unwrap();
+            },
+            |cx, _, _| {
+                access::port_read(cx, PORTS + 0x60, 4).unwrap();
+            },
         ];
         for (index, access) in others.into_iter().enumerate() {
             machine(|cx, card| {
@@ -439,13 +449,13 @@ mod tests {
     #[test]
     fn after_all_drains_the_card_has_what_was_stored_last() {
         machine(|cx, card| {
-            let (window, mut seed, mut plain) = (combined(cx), 42, [0; WINDOW as usize]);
+            let (window, mut seed, mut plain) = (combined(cx), 42, [0; 2 * LINE]);
             for _ in 0..3_000 {
-                let at = next(&mut seed, WINDOW);
-                let bytes = (1 << next(&mut seed, 4)).min(WINDOW - at) as usize;
-                let value = next(&mut seed, u64::MAX).to_le_bytes();
-                write(cx, window + at, &value[..bytes]).unwrap();
-                plain[at as usize..at as usize + bytes].copy_from_slice(&value[..bytes]);
+                let at = next(&mut seed, plain.len());
+                let bytes = (1 << next(&mut seed, 4)).min(plain.len() - at);
+                let value = next(&mut seed, usize::MAX).to_le_bytes();
+                write(cx, window + at as u64, &value[..bytes]).unwrap();
+                plain[at..at + bytes].copy_from_slice(&value[..bytes]);
                 if next(&mut seed, 10) == 0 {
                     drain(cx).unwrap();
                     assert_eq!(card.borrow().registers, plain);
@@ -470,12 +480,12 @@ mod tests {
             // Nothing is there, and nobody minds.
             let window = io_space::map(cx, 0xD_0000, 0x1000, abi::MmWriteCombined).unwrap();
             for line in 0..8 {
-                write(cx, window + line * LINE, &[1; 4]).unwrap();
+                write(cx, window + line * LINE as u64, &[1; 4]).unwrap();
             }
             assert_eq!(cx.with(|k| k.hal.combining.count(0)), BUFFERS);
-            write(cx, window + 8 * LINE, &[1; 4]).unwrap();
+            write(cx, window + 8 * LINE as u64, &[1; 4]).unwrap();
             let kept: Vec<u64> = cx.with(|k| k.hal.combining.lines.iter().map(|line| line.base).collect());
-            assert_eq!(kept, (1..=8).map(|line| 0xD_0000 + line * LINE).collect::<Vec<_>>());
+            assert_eq!(kept, (1..=8).map(|line| 0xD_0000 + line * LINE as u64).collect::<Vec<_>>());
         });
     }
 }
