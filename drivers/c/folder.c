@@ -23,7 +23,7 @@ static ULONG (*const Stories[])(VOID) = {
     Walks, Patterns, NarrowBuffers, Facts, /* from 8 on */
     Ends, Deletes, Renames, FillsTheDisk, /* from 12 on */
     TheVolume, ByNameAlone, OptionsThatDoNotGoTogether, WithoutADisk, /* from 16 on */
-    AsksForStream, AsksForVolumesBytes, AsksForFileId, AsksForClass, /* from 20 on */
+    AsksForStream, AsksForVolumesBytes, ByItsId, AsksForClass, /* from 20 on */
     Adds, DeletesDirectory, MakesOnce, WasMadeOnce, /* from 24 on */
     InItsCallersMode, WaitsForTheEnd, GoesOnAtOnce, ControlsFileSystems, /* from 28 on */
 };

@@ -91,6 +91,21 @@ static NTSTATUS LowerTransfer(PDEVICE_EXTENSION Extension, PIRP Irp, PIO_STACK_L
     return Complete(Irp, STATUS_SUCCESS, Length);
 }
 
+/* Notes what a file is called behind the device's own name. */
+static NTSTATUS LowerCreate(PDEVICE_EXTENSION Extension, PIRP Irp, PIO_STACK_LOCATION Stack)
+{
+    PUNICODE_STRING Name = &Stack->FileObject->FileName;
+
+    if (Name->Length > sizeof(Extension->Name)) {
+        return Complete(Irp, STATUS_OBJECT_NAME_INVALID, 0);
+    }
+    Extension->Related = Stack->FileObject->RelatedFileObject;
+    Extension->CreateOptions = Stack->Parameters.Create.Options;
+    Extension->NameLength = Name->Length;
+    RtlCopyMemory(Extension->Name, Name->Buffer, Name->Length);
+    return Complete(Irp, STATUS_SUCCESS, FILE_OPENED);
+}
+
 static NTSTATUS NTAPI Dispatch(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
@@ -101,6 +116,8 @@ static NTSTATUS NTAPI Dispatch(PDEVICE_OBJECT Device, PIRP Irp)
         return IoCallDriver(Extension->Below, Irp);
     }
     switch (Stack->MajorFunction) {
+    case IRP_MJ_CREATE:
+        return Extension->Kind == LowerDevice ? LowerCreate(Extension, Irp, Stack) : Complete(Irp, STATUS_SUCCESS, 0);
     case IRP_MJ_READ:
     case IRP_MJ_WRITE:
         if (Extension->Kind == ControlDevice) {

@@ -97,6 +97,11 @@ fn a_name_counts_from_an_open_directory() {
 }
 
 #[test]
+fn a_file_is_opened_by_its_number_while_it_is_there() {
+    tell(22, 13);
+}
+
+#[test]
 fn a_handle_keeps_off_those_that_do_not_share() {
     tell(7, 9);
 }
@@ -187,7 +192,6 @@ fn what_dirql_has_not_of_a_file_system_says_its_name() {
     let what = [
         (20, "a named stream of a file"),
         (21, "reading a volume that was opened as a whole"),
-        (22, "opening a file by its id"),
         (23, "ZwQueryInformationFile of a file with class 22"),
     ];
     for (index, what) in what {

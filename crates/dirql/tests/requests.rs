@@ -49,7 +49,7 @@ fn memory_is_described_locked_and_mapped_page_by_page() {
 
 #[test]
 fn handles_lead_to_objects_of_their_type_only() {
-    holds(4, 51);
+    holds(4, 73);
 }
 
 #[test]

@@ -151,9 +151,48 @@ static ULONG AsksForVolumesBytes(VOID)
     return 0;
 }
 
-static ULONG AsksForFileId(VOID)
+/* Opens by a number of Length bytes instead of a name, behind Volume, which is null if it counts from Root. */
+static NTSTATUS OpenById(HANDLE Root, PCWSTR Volume, PVOID Id, USHORT Length, ULONG Disposition)
 {
-    CHECK(Open(L"\\??\\C:\\12345678", TO_READ, FILE_OPEN, SYNCHRONOUS | FILE_OPEN_BY_FILE_ID) == STATUS_SUCCESS);
+    WCHAR Name[32];
+    UNICODE_STRING String = {0, sizeof(Name), Name};
+    OBJECT_ATTRIBUTES Attributes;
+
+    if (Volume != NULL) {
+        RtlAppendUnicodeToString(&String, Volume);
+    }
+    memcpy((PUCHAR)Name + String.Length, Id, Length);
+    String.Length += Length;
+    InitializeObjectAttributes(&Attributes, &String, OBJ_CASE_INSENSITIVE | OBJ_KERNEL_HANDLE, Root, NULL);
+    return ZwCreateFile(&File, TO_READ, &Attributes, &Status, NULL, 0, ALL_SHARED, Disposition,
+                        SYNCHRONOUS | FILE_OPEN_BY_FILE_ID, NULL, 0);
+}
+
+static ULONG ByItsId(VOID)
+{
+    FILE_INTERNAL_INFORMATION Internal, Again;
+    ULONGLONG Unknown = 0x7654321, Parts[2] = {1, 2};
+    HANDLE Root;
+
+    CHECK(Open(L"\\??\\C:\\data\\alpha.log", TO_READ, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);
+    CHECK(ZwQueryInformationFile(File, &Status, &Internal, sizeof(Internal), FileInternalInformation) == STATUS_SUCCESS);
+    ZwClose(File);
+    CHECK(Open(L"\\??\\C:\\config.txt", TO_READ, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);
+    Root = File; /* any file of the volume will do */
+    CHECK(OpenById(Root, NULL, &Internal.IndexNumber, 8, FILE_OPEN) == STATUS_SUCCESS && Status.Information == FILE_OPENED);
+    CHECK(ZwQueryInformationFile(File, &Status, &Again, sizeof(Again), FileInternalInformation) == STATUS_SUCCESS);
+    CHECK(Again.IndexNumber.QuadPart == Internal.IndexNumber.QuadPart);
+    ZwClose(File);
+    CHECK(OpenById(NULL, L"\\??\\C:\\", &Internal.IndexNumber, 8, FILE_OPEN_IF) == STATUS_SUCCESS);
+    CHECK(ZwReadFile(File, NULL, NULL, NULL, &Status, Firmware, 5, NULL, NULL) == STATUS_SUCCESS && Status.Information == 5);
+    ZwClose(File);
+    /* What is not there cannot be made so, and what is there is neither emptied nor made once more. */
+    CHECK(OpenById(Root, NULL, &Unknown, 8, FILE_OPEN) == STATUS_INVALID_PARAMETER);
+    CHECK(OpenById(Root, NULL, &Unknown, 8, FILE_OPEN_IF) == STATUS_INVALID_PARAMETER);
+    CHECK(OpenById(Root, NULL, &Internal.IndexNumber, 8, FILE_CREATE) == STATUS_INVALID_PARAMETER);
+    CHECK(OpenById(Root, NULL, &Internal.IndexNumber, 4, FILE_OPEN) == STATUS_INVALID_PARAMETER);
+    CHECK(OpenById(Root, NULL, Parts, 16, FILE_OPEN) == STATUS_INVALID_PARAMETER);
+    ZwClose(Root);
     return 0;
 }
 

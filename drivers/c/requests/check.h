@@ -78,6 +78,10 @@ typedef struct _DEVICE_EXTENSION {
     IO_CSQ Queue;
     ULONG Sum;              /* of the bytes written last */
     LONG Ticks;             /* of the IO timer */
+    PFILE_OBJECT Related;   /* of the file that was opened last: what its name counts from */
+    ULONG CreateOptions;
+    USHORT NameLength;
+    WCHAR Name[16];
 } DEVICE_EXTENSION, *PDEVICE_EXTENSION;
 
 static PDRIVER_OBJECT TheDriver;

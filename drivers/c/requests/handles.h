@@ -56,6 +56,54 @@ static VOID CheckTransfers(REQUESTS_RESULT *Result, HANDLE Handle)
                  STATUS_INVALID_DEVICE_REQUEST);
 }
 
+/* Opens what is called Name, of Length bytes; the driver has to see these bytes, and that they count from Root's file. */
+static VOID CheckName(REQUESTS_RESULT *Result, HANDLE Root, const VOID *Name, USHORT Length, ULONG Options)
+{
+    PDEVICE_EXTENSION Extension = Lower->DeviceExtension;
+    UNICODE_STRING String = {Length, Length, (PWSTR)Name};
+    OBJECT_ATTRIBUTES Attributes;
+    IO_STATUS_BLOCK Block;
+    PFILE_OBJECT File;
+    HANDLE Handle;
+
+    InitializeObjectAttributes(&Attributes, &String, OBJ_KERNEL_HANDLE | OBJ_CASE_INSENSITIVE, Root, NULL);
+    if (!CHECK_STATUS(ZwOpenFile(&Handle, GENERIC_READ | SYNCHRONIZE, &Attributes, &Block, 0,
+                                 FILE_SYNCHRONOUS_IO_NONALERT | Options), STATUS_SUCCESS)) {
+        return;
+    }
+    CHECK(Extension->NameLength == Length && RtlCompareMemory(Extension->Name, Name, Length) == Length);
+    CHECK((Extension->CreateOptions & 0xFFFFFF) == (FILE_SYNCHRONOUS_IO_NONALERT | Options));
+    if (CHECK_STATUS(ObReferenceObjectByHandle(Root, 0, OBJECT_TYPE_OF(IoFileObjectType), KernelMode, (PVOID *)&File,
+                                               NULL), STATUS_SUCCESS)) {
+        CHECK(Extension->Related == File && File->DeviceObject == Lower);
+        ObDereferenceObject(File);
+    }
+    CHECK_STATUS(ZwClose(Handle), STATUS_SUCCESS);
+}
+
+/* What stands behind the device's name is for its driver to understand. */
+static VOID CheckNames(REQUESTS_RESULT *Result, HANDLE Handle)
+{
+    static const WCHAR Inner[] = L"inner\\file";
+    static const ULONGLONG Id = 0x00010000005C0003ULL; /* with a backslash and zeroes in it */
+    UNICODE_STRING Behind = RTL_CONSTANT_STRING(L"\\Device\\DirqlRequestsLower\\a\\b");
+    PDEVICE_EXTENSION Extension = Lower->DeviceExtension;
+    OBJECT_ATTRIBUTES Attributes;
+    IO_STATUS_BLOCK Block;
+    HANDLE Other;
+
+    CheckName(Result, Handle, Inner, sizeof(Inner) - sizeof(WCHAR), 0);
+    CheckName(Result, Handle, NULL, 0, 0);
+    CheckName(Result, Handle, &Id, sizeof(Id), FILE_OPEN_BY_FILE_ID);
+    InitializeObjectAttributes(&Attributes, &Behind, OBJ_KERNEL_HANDLE | OBJ_CASE_INSENSITIVE, NULL, NULL);
+    if (CHECK_STATUS(ZwOpenFile(&Other, GENERIC_READ | SYNCHRONIZE, &Attributes, &Block, 0,
+                                FILE_SYNCHRONOUS_IO_NONALERT), STATUS_SUCCESS)) {
+        CHECK(Extension->NameLength == 8 && RtlCompareMemory(Extension->Name, L"\\a\\b", 8) == 8);
+        CHECK(Extension->Related == NULL);
+        CHECK_STATUS(ZwClose(Other), STATUS_SUCCESS);
+    }
+}
+
 static VOID CheckFiles(REQUESTS_RESULT *Result)
 {
     OBJECT_ATTRIBUTES Attributes;
@@ -72,6 +120,7 @@ static VOID CheckFiles(REQUESTS_RESULT *Result)
         CHECK((LONG_PTR)Handle < 0); /* a kernel handle */
         CheckTransfers(Result, Handle);
         CheckObject(Result, Handle);
+        CheckNames(Result, Handle);
         CHECK_STATUS(ZwClose(Handle), STATUS_SUCCESS);
     }
     if (CHECK_STATUS(ZwOpenFile(&Handle, GENERIC_READ | SYNCHRONIZE, &Attributes, &Block, 0,

@@ -10,7 +10,7 @@ use abi::{
     FILE_NON_DIRECTORY_FILE, FILE_OBJECT, FILE_OPEN, FILE_OPEN_BY_FILE_ID, FILE_OPEN_IF, FILE_OPENED,
     FILE_OVERWRITE, FILE_OVERWRITE_IF, FILE_OVERWRITTEN, FILE_SUPERSEDE, FILE_SUPERSEDED, FILE_WRITE_DATA,
     FO_DELETE_ON_CLOSE, FO_VOLUME_OPEN, IO_SECURITY_CONTEXT, IO_STACK_LOCATION, NtStatus,
-    SL_OPEN_TARGET_DIRECTORY,
+    SL_OPEN_TARGET_DIRECTORY, UNICODE_STRING,
 };
 use engine::Flow;
 
@@ -50,6 +50,8 @@ pub(crate) fn is_mounted(k: &Kernel) -> bool {
 /// What is asked for.
 struct Wanted {
     name: String,
+    /// It is asked for by this number, not by a name.
+    id: Option<u64>,
     /// The directory that the name counts from.
     from: NodeId,
     access: u32,
@@ -85,7 +87,7 @@ pub(super) fn open(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Answer> {
         return Err(cx.stop(Verdict::not_implemented(what)));
     }
     let related = cx.read(asked.file + FILE_OBJECT::RelatedFileObject)?;
-    if wanted.name.is_empty() && related.is_null() {
+    if wanted.id.is_none() && wanted.name.is_empty() && related.is_null() {
         return open_volume(cx, asked, &wanted);
     }
     let time = now(cx);
@@ -113,7 +115,7 @@ pub(super) fn open(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Answer> {
         let flags = cx.read(asked.file + FILE_OBJECT::Flags)?;
         cx.write(asked.file + FILE_OBJECT::Flags, flags | FO_DELETE_ON_CLOSE)?;
     }
-    if !related.is_null() {
+    if !related.is_null() && wanted.id.is_none() {
         file::rename(cx, asked.file, &path)?;
     }
     Ok(Answer { status: NtStatus::SUCCESS, information })
@@ -138,12 +140,20 @@ fn wanted(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Result<Wanted, NtStatus>> {
             None => return Ok(Err(NtStatus::INVALID_PARAMETER)),
         }
     };
-    let name = string::read(cx, file + FILE_OBJECT::FileName)?;
+    let (name, id) = if options & FILE_OPEN_BY_FILE_ID == 0 {
+        (string::read(cx, file + FILE_OBJECT::FileName)?, None)
+    } else {
+        match identifier(cx, file)? {
+            Some(id) => (String::new(), Some(id)),
+            None => return Ok(Err(NtStatus::INVALID_PARAMETER)),
+        }
+    };
     if !related.is_null() && name.starts_with('\\') {
         return Ok(Err(NtStatus::OBJECT_NAME_INVALID));
     }
     Ok(Ok(Wanted {
         name,
+        id,
         from,
         access,
         options: options & 0x00FF_FFFF,
@@ -153,12 +163,23 @@ fn wanted(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Result<Wanted, NtStatus>> {
     }))
 }
 
+/// The number that stands in the place of a name, behind the volume's if it does not count from a file; none if it is no such number.
+/// Object identifiers, of 16 bytes, are not given to files here.
+fn identifier(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<Option<u64>> {
+    const BACKSLASH: [u8; 2] = [b'\\', 0];
+    let name = file + FILE_OBJECT::FileName;
+    let length = cx.read(name + UNICODE_STRING::Length)?;
+    let buffer = cx.read(name + UNICODE_STRING::Buffer)?;
+    let bytes = cx.read_bytes(buffer.address, length.into())?;
+    // Eight bytes may begin with one, too.
+    let number = if bytes.len() == 8 { Some(&bytes[..]) } else { bytes.strip_prefix(&BACKSLASH) };
+    Ok(number.and_then(|number| number.try_into().ok()).map(u64::from_le_bytes))
+}
+
 /// What dirql has not, if that is asked for.
 fn missing(cx: &mut Cx<'_>, asked: &Asked, wanted: &Wanted) -> Flow<Option<&'static str>> {
     let flags = cx.read(asked.location + IO_STACK_LOCATION::Flags)?;
-    Ok(if wanted.has(FILE_OPEN_BY_FILE_ID) {
-        Some("opening a file by its id")
-    } else if wanted.name.contains(':') {
+    Ok(if wanted.name.contains(':') {
         Some("a named stream of a file")
     } else if flags & SL_OPEN_TARGET_DIRECTORY != 0 {
         Some("IO_OPEN_TARGET_DIRECTORY")
@@ -192,6 +213,14 @@ fn open_volume(cx: &mut Cx<'_>, asked: &Asked, wanted: &Wanted) -> Flow<Answer> 
 impl super::State {
     /// The file or directory that is asked for, and what was done for it.
     fn find_or_make(&mut self, wanted: &Wanted, now: i64) -> Result<(NodeId, u64), NtStatus> {
+        if let Some(id) = wanted.id {
+            let is_there = matches!(wanted.disposition, FILE_OPEN | FILE_OPEN_IF) && self.tree().has(id);
+            return if is_there {
+                self.open_existing(id, wanted, now)
+            } else {
+                Err(NtStatus::INVALID_PARAMETER)
+            };
+        }
         let (names, is_closed) = path::split(&wanted.name)?;
         let Some((last, directories)) = names.split_last() else {
             return self.open_existing(wanted.from, wanted, now);

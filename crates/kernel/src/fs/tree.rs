@@ -144,6 +144,11 @@ impl Tree {
         folder
     }
 
+    /// Whether there is a file or directory of this number, with a name.
+    pub(super) fn has(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(|node| !node.is_gone)
+    }
+
     /// One that is open, or was just found.
     pub(super) fn node(&self, id: NodeId) -> &Node {
         &self.nodes[&id]
