@@ -175,33 +175,54 @@ fn a_trace_has_each_store_and_what_reaches_the_card() {
     assert_eq!((of(", to be combined"), of("write bench#0 FIFO ← 00000003")), (3, 1), "{text}");
 }
 
+/// All schedules with at most two preemptions, or so many.
+const BOUNDS: Bounds = Bounds {
+    preemptions: 2,
+    schedules: 20_000,
+    faults: false,
+    shared: true,
+    instructions: false,
+    policy: None,
+};
+
+/// A script in which the request answers this.
+fn wanted(code: u32, careful: u32, answer: u64) -> String {
+    format!(
+        r"open \\.\DirqlCombine as f
+        ioctl f {code:#x} in u32:{careful} out 8 expect u64:{answer}
+        close f"
+    )
+}
+
+fn broken(report: &Report) -> bool {
+    report.outcome() != Outcome::Clean
+}
+
+const WHOLE_FRAME: u64 = (NEW as u64) << 32 | NEW as u64;
+
 #[test]
 fn a_search_finds_each_misuse_and_nothing_in_its_twin() {
-    let wanted = |code: u32, careful: u32, answer: u64| {
-        format!(
-            r"open \\.\DirqlCombine as f
-            ioctl f {code:#x} in u32:{careful} out 8 expect u64:{answer}
-            close f"
-        )
-    };
-    let frame = u64::from(NEW) << 32 | u64::from(NEW);
-    let bounds = Bounds {
-        preemptions: 2,
-        schedules: 20_000,
-        faults: false,
-        shared: true,
-        instructions: false,
-        policy: None,
-    };
-    for (code, right) in [(ORDER, frame), (FRAME, frame), (FIFO, 1 << 32 | 3)] {
+    for (code, right) in [(ORDER, WHOLE_FRAME), (FRAME, WHOLE_FRAME), (FIFO, 1 << 32 | 3)] {
         for careful in [0, 1] {
             let play = ScriptText::typed(&wanted(code, careful, right)).play().unwrap();
-            let broken = |report: &Report| report.outcome() != Outcome::Clean;
             let bench = bench().processors(1).unobserved();
-            let searched = bench.search(&play, &bounds, broken).unwrap_or_else(|error| panic!("{error}"));
+            let searched = bench.search(&play, &BOUNDS, broken).unwrap_or_else(|error| panic!("{error}"));
             let is_found = code != FRAME && careful == 0;
             assert!(searched.found.is_some() == is_found, "{code:#x} {careful}");
             assert!(is_found || searched.complete, "{code:#x} {careful}");
         }
     }
+}
+
+/// It takes two: the thread begins on its creator's processor, and to switch there empties the buffers.
+#[test]
+fn a_search_with_two_preemptions_finds_the_processor_that_rings_for_another_by_a_flag() {
+    let search = |preemptions| {
+        let play = ScriptText::typed(&wanted(OTHER, 0, WHOLE_FRAME)).play().unwrap();
+        let bounds = Bounds { preemptions, ..BOUNDS };
+        bench().unobserved().search(&play, &bounds, broken).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let [one, two] = [1, 2].map(search);
+    assert!(one.found.is_none() && one.complete);
+    assert!(two.found.is_some());
 }
