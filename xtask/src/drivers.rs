@@ -284,6 +284,7 @@ const C_DRIVERS: &[CDriver] = &[
         missing: Some("wmi/raw.def"),
         compiler: Gcc,
     },
+    CDriver { name: "tracing", source: "tracing.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "claims", source: "claims.c", defines: &[], missing: None, compiler: Clang(&["-O2"]) },
     CDriver {
         name: "watcher",

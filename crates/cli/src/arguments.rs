@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::terminal::Color;
 use clap::{Args, Parser, Subcommand};
 use dirql::explore::Policy;
-use dirql::{Platform, SpecialPool, Verifier};
+use dirql::{Platform, SpecialPool, TraceProviders, Verifier};
 
 /// The command line.
 #[derive(Parser)]
@@ -139,6 +139,11 @@ pub(crate) struct Setup {
     /// `*` stand for any), with commas between them; `start`: blocks begin behind the page that is not there instead
     #[arg(long, value_name = "TAGS", num_args = 0..=1, default_value = "none", default_missing_value = "all", require_equals = true)]
     pub(crate) special_pool: SpecialPool,
+    /// A session traces since before the driver is loaded: of `all` providers of events, or of those whose GUIDs are named, with commas between
+    /// them; `level=N` (5, verbose, if not given) and `flags=0xN` (all) say what it wants. Providers are told that they are enabled (ETW, TraceLogging,
+    /// WPP), and what they write is in the trace. Without it nobody traces
+    #[arg(long, value_name = "all|GUID[,level=N][,flags=0xN]", default_value = "")]
+    pub(crate) trace_providers: TraceProviders,
     /// The Windows it is to be: 7, 8.1, 10-22h2 or 11-24h2
     #[arg(long, value_name = "VERSION", default_value = "11-24h2")]
     pub(crate) windows: String,

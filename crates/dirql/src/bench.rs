@@ -13,6 +13,7 @@ use explore::Policy;
 use kernel::Settings;
 use kernel::event::Reader;
 use kernel::fs::Folder;
+use kernel::etw::TraceProviders;
 use kernel::hal::platform::Platform;
 use kernel::ldr;
 use kernel::mm::special_pool::SpecialPool;
@@ -229,6 +230,14 @@ impl Bench {
     #[must_use]
     pub fn special_pool(mut self, whose: SpecialPool) -> Self {
         self.settings.special_pool = whose;
+        self
+    }
+
+    /// Who traces: a session that runs since before the driver is loaded has enabled these providers of events, which are told so, and what they
+    /// write is in the trace. By default nobody does.
+    #[must_use]
+    pub fn trace_providers(mut self, providers: TraceProviders) -> Self {
+        self.settings.trace_providers = providers;
         self
     }
 

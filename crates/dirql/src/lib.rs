@@ -29,6 +29,7 @@ pub use error::{Error, InputError};
 pub use explain::{Explanation, Moments, explain};
 pub use explore;
 pub use kernel::fs::{Folder, Item};
+pub use kernel::etw::TraceProviders;
 pub use kernel::hal::platform::Platform;
 pub use kernel::mm::special_pool::{Side, SpecialPool};
 pub use kernel::pcw::query::{Question as CounterQuestion, Seen as CounterInstance};

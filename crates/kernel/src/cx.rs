@@ -299,7 +299,7 @@ impl Kernel {
             engine,
             cm: cm::State::new(settings),
             ex: ex::State::new(settings),
-            etw: etw::State::default(),
+            etw: etw::State::new(settings),
             wmi: wmi::State::default(),
             pcw: pcw::State::default(),
             fs: fs::State::new(settings),

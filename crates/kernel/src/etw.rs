@@ -1,8 +1,14 @@
 //! `Etw*`: providers of events for tracing.
 //!
-//! Pages: *EtwRegister function*, *EtwUnregister function*, *EtwWrite function*, *EtwEventEnabled function*, *EtwProviderEnabled function*,
-//! *EtwActivityIdControl function*, *IoSetActivityIdThread function*. As on a Windows where nobody traces there is no session: no provider is enabled, no routine is called for that,
-//! and what is written goes nowhere. A handle of 0 is refused and does no harm.
+//! Pages: *EtwRegister function*, *ETWENABLECALLBACK callback function*, *EtwUnregister function*, *EtwWrite function*, *EtwEventEnabled function*,
+//! *EtwProviderEnabled function*, *EtwSetInformation function*, *EtwActivityIdControl function*, *IoSetActivityIdThread function*. Who traces is a setting
+//! (`session`); by default nobody does: no provider is enabled, no routine is called for that, and what is written goes nowhere. A provider that is traced
+//! is told so while it registers, when its handle stands where it wants it. Its callback is not called again: the session outlives it. Capture of
+//! state, and filters of a session, are not here. A handle of 0 is refused and does no harm.
+
+pub(crate) mod describe;
+pub(crate) mod session;
+pub(crate) mod write;
 
 use std::collections::BTreeMap;
 
@@ -10,47 +16,96 @@ use abi::{Code, DriverPtr, GUID, NtStatus};
 use engine::Flow;
 
 use crate::cx::Cx;
+use crate::ke::callout::call_routine;
 use crate::ldr;
 use crate::mm::pool;
 use crate::rtl::guid;
 use crate::verdict::Verdict;
+use crate::wmi::Guid;
+pub use session::TraceProviders;
+use write::{Descriptor, Written};
 
 /// A provider that is registered.
 struct Provider {
+    id: Guid,
+    /// What it is called, where it has said so.
+    name: Option<String>,
     /// The image that has registered it, and where.
     owner: Option<u64>,
     caller: u64,
 }
 
 /// State of this prefix.
-#[derive(Default)]
 pub struct State {
     /// By their handles.
     providers: BTreeMap<u64, Provider>,
     last: u64,
+    /// Who traces.
+    pub(crate) tracing: TraceProviders,
+    /// Events that the session has, and those that it has not because they were too large.
+    pub(crate) logged: u32,
+    pub(crate) lost: u32,
+}
+
+impl State {
+    pub(crate) fn new(settings: &crate::nt::Settings) -> Self {
+        Self {
+            providers: BTreeMap::new(),
+            last: 0,
+            tracing: settings.trace_providers.clone(),
+            logged: 0,
+            lost: 0,
+        }
+    }
+
+    fn name_of(&self, handle: u64) -> Option<String> {
+        self.providers.get(&handle)?.name.clone()
+    }
+
+    fn is_traced(&self, handle: u64) -> bool {
+        self.providers.get(&handle).is_some_and(|provider| self.tracing.has(&provider.id))
+    }
 }
 
 /// The first handle; they are as far apart as pointers to blocks.
 const FIRST: u64 = 0x20;
+/// `EVENT_CONTROL_CODE_ENABLE_PROVIDER`.
+const ENABLE_PROVIDER: u64 = 1;
+/// `EventProviderSetTraits`.
+const SET_TRAITS: u32 = 2;
 
 /// `EtwRegister`.
 ///
 /// # Errors
-/// A verdict if a pointer is bad.
+/// A verdict if a pointer is bad, or on what the callback does.
 pub fn register(
     cx: &mut Cx<'_>,
-    _provider: DriverPtr<GUID>,
-    _enabled: DriverPtr<Code>,
-    _context: u64,
+    provider: DriverPtr<GUID>,
+    enabled: DriverPtr<Code>,
+    context: u64,
     handle: DriverPtr<u64>,
 ) -> Flow<NtStatus> {
+    let id: Guid = cx.read(provider.cast())?;
     let (owner, caller) = pool::caller(cx);
     let made = cx.with(|k| {
         k.etw.last += FIRST;
-        k.etw.providers.insert(k.etw.last, Provider { owner, caller });
+        k.etw.providers.insert(k.etw.last, Provider { id, name: None, owner, caller });
         k.etw.last
     });
     cx.write(handle, made)?;
+    let told = cx.with(|k| k.etw.is_traced(made).then_some((k.etw.tracing.level, k.etw.tracing.flags)));
+    if let Some((level, flags)) = told.filter(|_| !enabled.is_null()) {
+        // The GUID of the session, which has none.
+        let source: DriverPtr<Guid> =
+            pool::allocate(cx, pool::Kind::NonPaged, size_of::<Guid>() as u64, pool::tag(b"EtwS"))?;
+        if source.is_null() {
+            return Ok(NtStatus::SUCCESS);
+        }
+        cx.write(source, [0; 16])?;
+        let arguments = [source.address, ENABLE_PROVIDER, level.into(), flags, 0, 0, context];
+        call_routine(cx, "EtwEnableCallback", enabled, made, &arguments)?;
+        pool::free(cx, source)?;
+    }
     Ok(NtStatus::SUCCESS)
 }
 
@@ -80,99 +135,123 @@ pub fn unregister(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
     Ok(status)
 }
 
-/// `EtwEventEnabled`: nobody listens.
+/// `EtwEventEnabled`: whether the event would be written.
 ///
 /// # Errors
 /// As [`unregister`].
-pub fn event_enabled(cx: &mut Cx<'_>, handle: u64, _event: u64) -> Flow<bool> {
-    is_provider(cx, "EtwEventEnabled", handle).map(|_| false)
+pub fn event_enabled(cx: &mut Cx<'_>, handle: u64, event: u64) -> Flow<bool> {
+    if !is_provider(cx, "EtwEventEnabled", handle)? || !cx.with(|k| k.etw.is_traced(handle)) {
+        return Ok(false);
+    }
+    let Descriptor { level, keyword, .. } = Descriptor::read(cx, event)?;
+    Ok(cx.with(|k| k.etw.tracing.takes(level, keyword)))
 }
 
-/// `EtwProviderEnabled`: nobody listens.
+/// `EtwProviderEnabled`: whether an event of this level with these keywords would be written.
 ///
 /// # Errors
 /// As [`unregister`].
-pub fn provider_enabled(cx: &mut Cx<'_>, handle: u64, _level: u8, _keyword: u64) -> Flow<bool> {
-    is_provider(cx, "EtwProviderEnabled", handle).map(|_| false)
+pub fn provider_enabled(cx: &mut Cx<'_>, handle: u64, level: u8, keyword: u64) -> Flow<bool> {
+    let is_provider = is_provider(cx, "EtwProviderEnabled", handle)?;
+    Ok(is_provider && cx.with(|k| k.etw.is_traced(handle) && k.etw.tracing.takes(level, keyword)))
+}
+
+/// Writes an event, if its provider is enabled.
+fn put(cx: &mut Cx<'_>, ddi: &str, handle: u64, event: u64, written: Written) -> Flow<NtStatus> {
+    let status = answer(cx, ddi, handle)?;
+    if status.is_success() && cx.with(|k| k.etw.is_traced(handle)) {
+        return write::event(cx, handle, event, written);
+    }
+    Ok(status)
 }
 
 /// `EtwWrite`.
 ///
 /// # Errors
-/// As [`unregister`].
+/// As [`unregister`]; of an event that is written, a verdict on a bad pointer. So those below.
 pub fn write(
     cx: &mut Cx<'_>,
     handle: u64,
-    _event: u64,
-    _activity: u64,
-    _count: u32,
-    _data: u64,
+    event: u64,
+    activity: u64,
+    count: u32,
+    data: u64,
 ) -> Flow<NtStatus> {
-    answer(cx, "EtwWrite", handle)
+    put(cx, "EtwWrite", handle, event, Written { activity, related: 0, count, data })
 }
 
 /// `EtwWriteTransfer`.
 ///
 /// # Errors
-/// As [`unregister`].
+/// As [`write`](fn@write).
 pub fn write_transfer(
     cx: &mut Cx<'_>,
     handle: u64,
-    _event: u64,
-    _activity: u64,
-    _related: u64,
-    _count: u32,
-    _data: u64,
+    event: u64,
+    activity: u64,
+    related: u64,
+    count: u32,
+    data: u64,
 ) -> Flow<NtStatus> {
-    answer(cx, "EtwWriteTransfer", handle)
+    put(cx, "EtwWriteTransfer", handle, event, Written { activity, related, count, data })
 }
 
 /// `EtwWriteEx`.
 ///
 /// # Errors
-/// As [`unregister`].
+/// As [`write`](fn@write).
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
 pub fn write_ex(
     cx: &mut Cx<'_>,
     handle: u64,
-    _event: u64,
+    event: u64,
     _filter: u64,
     _flags: u32,
-    _activity: u64,
-    _related: u64,
-    _count: u32,
-    _data: u64,
+    activity: u64,
+    related: u64,
+    count: u32,
+    data: u64,
 ) -> Flow<NtStatus> {
-    answer(cx, "EtwWriteEx", handle)
+    put(cx, "EtwWriteEx", handle, event, Written { activity, related, count, data })
 }
 
 /// `EtwWriteString`.
 ///
 /// # Errors
-/// As [`unregister`].
+/// As [`write`](fn@write).
 pub fn write_string(
     cx: &mut Cx<'_>,
     handle: u64,
-    _level: u8,
-    _keyword: u64,
-    _activity: u64,
-    _text: u64,
+    level: u8,
+    keyword: u64,
+    activity: u64,
+    text: u64,
 ) -> Flow<NtStatus> {
-    answer(cx, "EtwWriteString", handle)
+    let status = answer(cx, "EtwWriteString", handle)?;
+    if status.is_success() && cx.with(|k| k.etw.is_traced(handle)) {
+        return write::string(cx, handle, (level, keyword), activity, text);
+    }
+    Ok(status)
 }
 
-/// `EtwSetInformation`: nobody asks for it.
+/// `EtwSetInformation`: the traits of a provider that is traced begin with its name; nobody asks for the rest.
 ///
 /// # Errors
-/// As [`unregister`].
+/// As [`unregister`]; a verdict if the traits are not there.
 pub fn set_information(
     cx: &mut Cx<'_>,
     handle: u64,
-    _class: u32,
-    _information: u64,
-    _length: u32,
+    class: u32,
+    information: u64,
+    length: u32,
 ) -> Flow<NtStatus> {
-    answer(cx, "EtwSetInformation", handle)
+    let status = answer(cx, "EtwSetInformation", handle)?;
+    if status.is_success() && class == SET_TRAITS && cx.with(|k| k.etw.is_traced(handle)) {
+        let traits = cx.read_bytes(information, length.into())?;
+        let name = describe::provider(&traits);
+        cx.with(|k| k.etw.providers.get_mut(&handle).map(|provider| provider.name = name));
+    }
+    Ok(status)
 }
 
 /// `EtwActivityIdControl`: the current thread's activity is got (1), set (2), made anew (3, and left to the caller), exchanged (4), or

@@ -219,6 +219,42 @@ events! {
         /// The text.
         text: String as Text,
     }
+    /// A provider of events that is traced wrote one.
+    Traced = "traced" {
+        /// The provider's GUID; of a classic event, its own.
+        provider: String as Text,
+        /// What the provider and the event are called, where they say so.
+        name: Option<String> as Text,
+        /// The event's number.
+        id: u32 as Number,
+        /// Its version.
+        version: u8 as Number,
+        /// Its level: 1 is critical, 5 verbose.
+        level: u8 as Number,
+        /// What it says of an activity: 1 is its start, 2 its stop.
+        opcode: u8 as Number,
+        /// The task that it belongs to.
+        task: u32 as Number,
+        /// Its keywords.
+        keyword: u64 as Hex,
+        /// The activity that it belongs to, if there is one.
+        activity: Option<String> as Text,
+        /// The activity from which that came.
+        related: Option<String> as Text,
+        /// Its data, in hexadecimal.
+        data: String as Text,
+        /// What its data say, where they describe themselves: `count=3 file="a.txt"`.
+        text: Option<String> as Text,
+    }
+    /// A trace provider that is traced wrote a message (WPP).
+    TraceMessage = "trace-message" {
+        /// The GUID of the messages' format.
+        guid: String as Text,
+        /// The message's number among those.
+        number: u32 as Number,
+        /// What is put into its text, in hexadecimal, with blanks between the arguments; one that has no bytes is `-`.
+        arguments: String as Text,
+    }
     /// A driver wrote an entry for the system's error log.
     ErrorLog = "error-log" {
         /// The driver or device it is about.

@@ -20,6 +20,7 @@ use crate::few::Few;
 use crate::findings::Findings;
 use crate::fs;
 use crate::hal::hardware::Hardware;
+use crate::etw::TraceProviders;
 use crate::hal::platform::Platform;
 use crate::ke::scheduler::{before_shared, before_visible};
 use crate::ke::{patience, spinlock, stack};
@@ -63,6 +64,8 @@ pub struct Settings {
     pub verifier: Verifier,
     /// Whose blocks of pool lie on pages of their own, beside one that is never there.
     pub special_pool: SpecialPool,
+    /// Who traces: which providers of events a session has enabled.
+    pub trace_providers: TraceProviders,
     /// What lies on drive `C:`; without it there are no disks.
     pub folder: Option<std::rc::Rc<fs::Folder>>,
     /// Moments that a verdict of an equal run named ([`crate::verdict::Related`]) and whose stacks are wanted: see [`Nt::witnessed`].
@@ -112,6 +115,7 @@ impl Default for Settings {
             narrated: false,
             verifier: Verifier::NONE,
             special_pool: SpecialPool::default(),
+            trace_providers: TraceProviders::default(),
             folder: None,
             witness: Vec::new(),
             stubbed: None,

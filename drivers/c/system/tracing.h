@@ -1,28 +1,7 @@
 /* Stories of providers of events: nobody traces, so none is enabled, and what is written goes nowhere. */
 #include "system.h"
 
-typedef ULONGLONG PROVIDER;
-typedef struct _WRITTEN {
-    USHORT Id;
-    UCHAR Version, Channel, Level, Opcode;
-    USHORT Task;
-    ULONGLONG Keyword;
-} WRITTEN;
-
-#define TRACES(Type, Name, Parameters) NTKERNELAPI Type NTAPI Trace##Name Parameters __asm__("Etw" #Name)
-
-TRACES(NTSTATUS, Register, (const GUID *Id, PVOID Enabled, PVOID Context, PROVIDER *Provider));
-TRACES(NTSTATUS, Unregister, (PROVIDER Provider));
-TRACES(BOOLEAN, EventEnabled, (PROVIDER Provider, const WRITTEN *Event));
-TRACES(BOOLEAN, ProviderEnabled, (PROVIDER Provider, UCHAR Level, ULONGLONG Keyword));
-TRACES(NTSTATUS, Write, (PROVIDER Provider, const WRITTEN *Event, const GUID *Activity, ULONG Count, PVOID Data));
-TRACES(NTSTATUS, WriteTransfer,
-       (PROVIDER Provider, const WRITTEN *Event, const GUID *Activity, const GUID *Related, ULONG Count, PVOID Data));
-TRACES(NTSTATUS, WriteEx,
-       (PROVIDER Provider, const WRITTEN *Event, ULONGLONG Filter, ULONG Flags, const GUID *Activity, const GUID *Related,
-        ULONG Count, PVOID Data));
-TRACES(NTSTATUS, WriteString, (PROVIDER Provider, UCHAR Level, ULONGLONG Keyword, const GUID *Activity, PCWSTR Text));
-TRACES(NTSTATUS, ActivityIdControl, (ULONG Control, GUID *Activity));
+#include "../tracing/etw.h"
 
 static ULONG EnabledCalls;
 
@@ -36,11 +15,6 @@ static VOID NTAPI OnEnabled(PVOID A, ULONG B, UCHAR C, ULONGLONG D, ULONGLONG E,
     UNREFERENCED_PARAMETER(F);
     UNREFERENCED_PARAMETER(G);
     EnabledCalls++;
-}
-
-static BOOLEAN IsGuid(const GUID *One, const GUID *Other)
-{
-    return RtlCompareMemory(One, Other, sizeof(*One)) == sizeof(*One);
 }
 
 static ULONG NobodyTraces(VOID)

@@ -14,7 +14,7 @@ use kernel::event::{Event, Kind, Reader, Stamp};
 
 use super::names::{bytes, request, status_text};
 use super::repeats::{Fate, Repeats};
-use super::{Sink, SymbolBook};
+use super::{Sink, SymbolBook, traced};
 
 /// What stands above the first line.
 const HEADING: &str = "     time µs  cpu irql thread   event  what happened";
@@ -238,6 +238,10 @@ impl Flow {
             Event::DpcQueued { inserted: true, .. } => "DPC queued".to_owned(),
             Event::DpcQueued { inserted: false, .. } => "DPC queued already".to_owned(),
             Event::Print { text } => format!("│ {text}"),
+            Event::Traced { .. } | Event::TraceMessage { .. } => match traced::line(event, &self.symbols) {
+                Some(text) => text,
+                None => return,
+            },
             Event::ErrorLog { source, code, status, .. } => {
                 format!("error log: {source}, code {code:#010x}, {}", status_text(*status))
             }

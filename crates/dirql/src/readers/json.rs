@@ -7,7 +7,7 @@
 use kernel::event::{Event, Form, Kind, Reader, Stamp, Value};
 
 use super::names::{export_name, request, tag};
-use super::{Sink, SymbolBook};
+use super::{Sink, SymbolBook, traced};
 
 /// Of the lines that [`Json`] and a report write. It counts what a reader could stumble over: a field or a line that means something
 /// else, or is gone. A new one changes nothing.
@@ -208,11 +208,18 @@ fn write_event(object: &mut Object, stamp: &Stamp, event: &Event, symbols: Optio
     if let Event::IrpSent { major, minor, .. } = event {
         object.add_text(FUNCTION.1, &request(*major, *minor));
     }
+    if let Some(text) = symbols.and_then(|book| traced::said(book, event)) {
+        object.add_text(SAID.1, &text);
+    }
 }
 
 /// What lines have beside the fields that are declared: of which kinds, its name, what it says.
 pub(super) const FUNCTION: (Kind, &str, &str) =
     (Kind::IrpSent, "function", "Major function, or of Plug and Play and power the minor one, by name.");
+
+/// The same of trace messages.
+pub(super) const SAID: (Kind, &str, &str) =
+    (Kind::TraceMessage, "text", "What the message says, where its format is known.");
 
 fn field(object: &mut Object, name: &str, (form, value): (Form, Value<'_>), symbols: Option<&SymbolBook>) {
     match (value, form) {

@@ -17,6 +17,7 @@ mod summary;
 mod symbols;
 #[cfg(test)]
 mod tests;
+mod traced;
 
 pub use coverage::Coverage;
 pub use figure::{Figure, FigureForm};

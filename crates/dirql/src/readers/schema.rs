@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use kernel::event::{Form, Kind};
 
-use super::json::{FUNCTION, SCHEMA};
+use super::json::{FUNCTION, SAID, SCHEMA};
 
 /// What stands above the kinds.
 const HEAD: &str = "\
@@ -67,8 +67,8 @@ pub fn page() -> String {
                 page.push_str("| `symbol` | text | Its name, where a PDB or the symbol table has one. |\n");
             }
         }
-        if *kind == FUNCTION.0 {
-            let _ = writeln!(page, "| `{}` | text | {} |", FUNCTION.1, FUNCTION.2);
+        for (_, name, meaning) in [FUNCTION, SAID].iter().filter(|(of, ..)| of == kind) {
+            let _ = writeln!(page, "| `{name}` | text | {meaning} |");
         }
     }
     page

@@ -97,6 +97,9 @@ pub struct Header {
     /// Whose blocks of pool lie in special pool, as typed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub special_pool: String,
+    /// Which providers of events are traced, as typed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trace_providers: String,
     /// How driver code is translated; the events are the same in each way.
     pub translation: String,
     /// What `state` lines are hashes of.
@@ -155,6 +158,7 @@ impl Header {
             patience: bench.settings.patience,
             verifier: bench.settings.verifier.to_string(),
             special_pool: bench.settings.special_pool.to_string(),
+            trace_providers: bench.settings.trace_providers.to_string(),
             translation: TRANSLATIONS[usize::from(bench.settings.checked)].to_owned(),
             state: STATE.to_owned(),
         })

@@ -47,6 +47,7 @@ impl Record {
             .patience(header.patience)
             .verifier(header.verifier.parse().map_err(InputError::new)?)
             .special_pool(header.special_pool.parse().map_err(InputError::new)?)
+            .trace_providers(header.trace_providers.parse().map_err(InputError::new)?)
             .chooser(replay)
             .reader(comparison.clone());
         if let Some(file) = &header.inf {

@@ -861,7 +861,10 @@ exports! { FUNCTIONS:
     : VerSetConditionMask(3) @ 0..=15 => rtl::version::set_condition_mask;
     wmilib: WmiCompleteRequest(5) @ 0..=2 => wmi::finish::complete;
     wmilib: WmiFireEvent(5) @ 0..=2 => wmi::event::fire;
+    : WmiQueryTraceInformation(5) @ 0..=15 => wmi::trace::query;
     wmilib: WmiSystemControl(4) @ 0..=0 => wmi::library::system_control;
+    : WmiTraceMessage(va) @ 0..=15 => wmi::trace::message;
+    : WmiTraceMessageVa(5) @ 0..=15 => wmi::trace::message_va;
     : ZwAllocateLocallyUniqueId(1) @ 0..=0 => rtl::luid::zw_allocate;
     : ZwAllocateVirtualMemory(6) @ 0..=0 => mm::virtual_memory::zw_allocate;
     : ZwCancelTimer(2) @ 0..=0 => ke::nt_timer::zw_cancel;

@@ -2,7 +2,7 @@
 //!
 //! Pages: *IoWMIWriteEvent function*, *WNODE_EVENT_ITEM structure*, *WNODE_EVENT_REFERENCE structure*, *WmiFireEvent function*, *Sending an Event with
 //! WmiFireEvent*. The driver's block is copied and freed at once, and delivered from a thread of the system's. How large an event may be is a value of the registry
-//! that no page gives; here it is 64 KiB. An event for a trace session is refused: there is none.
+//! that no page gives; here it is 64 KiB. An event for a trace session is `trace`'s.
 
 use abi::{
     DEVICE_OBJECT, DriverPtr, GUID, NtStatus, WNODE_EVENT_REFERENCE, WNODE_FLAG_EVENT_ITEM,
@@ -13,7 +13,7 @@ use engine::Flow;
 
 use super::consumer::{Told, Which, one_instance, time};
 use super::node::{self, Form, Node, Target, at};
-use super::{Guid, block};
+use super::{Guid, block, trace};
 use crate::cx::Cx;
 use crate::ke::{self, wait};
 use crate::mm::pool;
@@ -34,7 +34,7 @@ const LOOK: u64 = 1_000_000;
 pub fn write(cx: &mut Cx<'_>, wnode: DriverPtr<WNODE_HEADER>) -> Flow<NtStatus> {
     let flags = cx.read(wnode + WNODE_HEADER::Flags)?;
     if flags & WNODE_FLAG_TRACED_GUID != 0 {
-        return Ok(NtStatus::INVALID_HANDLE);
+        return trace::event(cx, wnode);
     }
     let irql = ke::irql::current(cx);
     if irql > 1 {

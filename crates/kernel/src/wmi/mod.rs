@@ -2,11 +2,12 @@
 //!
 //! Pages: *Implementing WMI*, *Registering as a WMI Data Provider*, *WMI Minor IRPs*. `registration` asks a provider what it has, `ask` sends it
 //! a request and judges what comes back, `node` builds and reads the blocks that travel. `library` and `finish` are the WMI library of a provider;
-//! `block`, `consumer` and `event` are for those who ask. Trace sessions are not here: nobody traces. Binary MOF resources are not read: data
+//! `block`, `consumer` and `event` are for those who ask; `trace` and `callback` are for trace providers, where somebody traces (`etw::session`). Binary MOF resources are not read: data
 //! are bytes. Names of instances that collide are not changed.
 
 mod ask;
 pub mod block;
+mod callback;
 pub mod consumer;
 pub mod event;
 pub mod finish;
@@ -17,6 +18,7 @@ mod node;
 mod provider;
 mod reginfo;
 pub mod registration;
+pub mod trace;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -24,7 +26,7 @@ use crate::rtl::guid;
 
 pub(crate) use ask::passes;
 pub(crate) use provider::device_deleted;
-pub(crate) use registration::callbacks_of;
+pub(crate) use callback::callbacks_of;
 
 /// A GUID as it lies in memory.
 pub type Guid = [u8; 16];
@@ -41,6 +43,14 @@ pub fn parse_guid(text: &str) -> Option<Guid> {
     Some(all)
 }
 
+/// The text of a GUID, as [`parse_guid`] reads it.
+#[must_use]
+pub fn guid_text(guid: &Guid) -> String {
+    let [a0, a1, a2, a3, b0, b1, c0, c1, d @ ..] = *guid;
+    let (b, c) = (u16::from_le_bytes([b0, b1]), u16::from_le_bytes([c0, c1]));
+    guid::text((u32::from_le_bytes([a0, a1, a2, a3]), b, c, d))
+}
+
 /// State of this prefix.
 #[derive(Default)]
 pub struct State {
@@ -51,7 +61,7 @@ pub struct State {
     /// The last identifier of a provider.
     last_id: u32,
     /// Callbacks that are registered instead of devices, by address.
-    callbacks: BTreeMap<u64, registration::Callback>,
+    callbacks: BTreeMap<u64, callback::Callback>,
     /// Requests that are under way.
     passing: Vec<ask::Passing>,
     last_request: u64,

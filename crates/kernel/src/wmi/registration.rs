@@ -1,8 +1,8 @@
 //! `IoWMIRegistrationControl`: a device becomes a WMI data provider, and is asked what it has.
 //!
 //! Pages: *IoWMIRegistrationControl function*, *Registering as a WMI Data Provider*, *IRP_MN_REGINFO_EX* ("in the context of a system thread"), *Bug Check
-//! 0xC4* (DA). As on every Windows since XP, `IRP_MN_REGINFO` is not sent. Without a page is what a second registration returns (OBJECT_NAME_EXISTS), and the
-//! flag by which trace providers of Windows XP register a callback in the place of a device: such a callback is kept and never called, as nobody traces.
+//! 0xC4* (DA). As on every Windows since XP, `IRP_MN_REGINFO` is not sent. Without a page is what a second registration returns (OBJECT_NAME_EXISTS). A trace provider may
+//! register a callback in the place of a device (`callback`); that a device is one (`WMIREG_FLAG_TRACE_PROVIDER`) says its registration, too.
 
 use abi::{
     DEVICE_OBJECT, DriverPtr, IRP_MN_ENABLE_COLLECTION, IRP_MN_ENABLE_EVENTS, IRP_MN_REGINFO_EX, NtStatus,
@@ -14,30 +14,23 @@ use engine::Flow;
 use super::ask::{self, Path};
 use super::provider::{Block, leave, now};
 use super::reginfo::{self, Registration};
-use super::{consumer, judge};
+use super::{callback, consumer, judge, trace};
 use crate::cx::Cx;
 use crate::io::violation::device_name;
-use crate::mm::pool;
 use crate::verdict::Verdict;
-use crate::{ke, ldr, ob, pnp};
+use crate::{ke, ob, pnp};
 
 /// The bits of the action itself.
 const ACTION: u32 = 0xFFFF;
 /// `DeviceObject` is a callback's record.
 const FLAG_CALLBACK: u32 = 0x8000_0000;
 /// `DataPath` of a request for a registration.
-const WMIREGISTER: u64 = 0;
+pub(super) const WMIREGISTER: u64 = 0;
 const WMIUPDATE: u64 = 1;
 /// The first buffer for a registration.
-const FIRST_ROOM: usize = 0x1000;
+pub(super) const FIRST_ROOM: usize = 0x1000;
 /// The largest.
-const MOST_ROOM: usize = 1 << 20;
-
-/// A callback that is registered, by the image that has done it, and where.
-pub(super) struct Callback {
-    owner: Option<u64>,
-    caller: u64,
-}
+pub(super) const MOST_ROOM: usize = 1 << 20;
 
 /// `IoWMIRegistrationControl`.
 ///
@@ -49,7 +42,7 @@ pub fn control(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, action: u32) -
         return Ok(NtStatus::INVALID_PARAMETER);
     }
     if action & FLAG_CALLBACK != 0 {
-        return callback(cx, device.address, kind);
+        return callback::control(cx, device.address, kind);
     }
     cx.read(device + DEVICE_OBJECT::Type)?;
     if !cx.with(|k| k.io.devices.get(device.address).is_some_and(|device| !device.deleted)) {
@@ -90,36 +83,6 @@ fn not_registered(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<NtS
         cx.report(Verdict::warning("wmi-deregistered-twice", message));
     }
     Ok(NtStatus::INVALID_PARAMETER)
-}
-
-fn callback(cx: &mut Cx<'_>, record: u64, kind: u32) -> Flow<NtStatus> {
-    let (owner, caller) = pool::caller(cx);
-    cx.with(|k| {
-        let known = k.wmi.callbacks.contains_key(&record);
-        match kind {
-            WMIREG_ACTION_REGISTER if known => return Ok(NtStatus::OBJECT_NAME_EXISTS),
-            WMIREG_ACTION_REGISTER => {
-                k.wmi.callbacks.insert(record, Callback { owner, caller });
-            }
-            _ if !known => return Ok(NtStatus::INVALID_PARAMETER),
-            WMIREG_ACTION_DEREGISTER => {
-                k.wmi.callbacks.remove(&record);
-            }
-            _ => {}
-        }
-        Ok(NtStatus::SUCCESS)
-    })
-}
-
-/// The callbacks that the image at `driver` has left registered, and who has registered each.
-pub(crate) fn callbacks_of(cx: &mut Cx<'_>, driver: u64) -> Vec<(u64, String)> {
-    let left: Vec<(u64, u64)> = cx.with(|k| {
-        let own = k.wmi.callbacks.iter().filter(|(_, callback)| callback.owner == Some(driver));
-        let own: Vec<(u64, u64)> = own.map(|(record, callback)| (*record, callback.caller)).collect();
-        k.wmi.callbacks.retain(|_, callback| callback.owner != Some(driver));
-        own
-    });
-    left.into_iter().map(|(record, caller)| (record, ldr::symbols::describe(cx, caller))).collect()
 }
 
 /// Asks a provider for its registration, on a thread of the system's.
@@ -220,6 +183,9 @@ fn adopt(cx: &mut Cx<'_>, id: u32, blocks: Vec<Block>, kind: u64) -> Flow<()> {
         }
         if used && block.flags & WMIREG_FLAG_EXPENSIVE != 0 {
             let _ = consumer::switch(cx, id, IRP_MN_ENABLE_COLLECTION, block.guid)?;
+        }
+        if cx.with(|k| trace::is_controlled(k, &block)) {
+            trace::enable(cx, id, block.guid)?;
         }
     }
     Ok(())

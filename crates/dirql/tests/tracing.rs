@@ -1,0 +1,169 @@
+//! Providers of events that are traced, or not: a compiled driver (`drivers/c/tracing.c`) registers them as manifests, TraceLogging and WPP do, checks what it is told,
+//! and writes; what it has written is in the trace.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use dirql::readers::{Flow, Sink};
+use dirql::{Bench, TraceProviders};
+use kernel::event::{Event, Kind, Reader, Stamp};
+use rig::{Buffer, driver, start};
+
+/// The driver's GUIDs, by their last byte.
+fn guid(last: &str) -> String {
+    format!("{{D1B0C0DE-0000-4000-8000-0000000000{last}}}")
+}
+
+/// What providers have written, in their order.
+#[derive(Clone, Default)]
+struct Log(Rc<RefCell<Vec<Event>>>);
+
+impl Reader for Log {
+    fn wants(&self, kind: Kind) -> bool {
+        matches!(kind, Kind::Traced | Kind::TraceMessage)
+    }
+
+    fn event(&mut self, _stamp: &Stamp, event: &Event) {
+        self.0.borrow_mut().push(event.clone());
+    }
+}
+
+fn bench(who: &str) -> Bench {
+    let who: TraceProviders = who.parse().unwrap();
+    Bench::new().driver(driver("tracing.sys")).trace_providers(who)
+}
+
+/// One story of the driver's table where `who` is traced, with so many checks at least: the events that came of it, and the trace.
+fn told(who: &str, index: u32, checks: u32) -> (Vec<Event>, String) {
+    let (log, lines) = (Log::default(), Buffer::default());
+    let machine = start(|| {
+        let bench = bench(who);
+        let symbols = bench.symbols();
+        bench.reader(log.clone()).reader(Flow::new(Sink::new(lines.clone()), symbols))
+    });
+    let code = 0x0022_2000 + 4 * index;
+    let report = rig::tell(machine, r"\\.\DirqlTracing", code, checks, &format!("story {index}"));
+    assert!(report.findings.is_empty(), "{report}");
+    (log.0.take(), lines.text())
+}
+
+/// As the driver expects it.
+const SESSION: &str = "all,level=4,flags=0x30";
+
+#[test]
+fn where_nobody_traces_nothing_is_enabled_and_nothing_written() {
+    let (events, trace) = told("", 0, 11);
+    assert!(events.is_empty() && !trace.contains("trace "), "{trace}");
+}
+
+#[test]
+fn where_others_are_traced_it_is_as_if_nobody_were() {
+    // But for the session, of which the driver hears when it asks.
+    let machine = start(|| bench(&guid("FF")));
+    let _ = rig::try_play(&machine, r"open \\.\DirqlTracing as t; ioctl t 0x222000 out 8");
+    let prints = machine.prints();
+    machine.finish().expect_clean();
+    assert!(prints.iter().any(|line| line.contains("AllLoggerHandlesClass")), "{prints:?}");
+}
+
+#[test]
+fn a_provider_is_told_its_level_and_keywords_and_events_are_written_by_these() {
+    let (events, _) = told(SESSION, 1, 20);
+    let ids: Vec<u32> = events
+        .iter()
+        .map(|event| match event {
+            Event::Traced { provider, id, .. } if *provider == guid("E1") => *id,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(ids, [1, 4, 5]);
+}
+
+#[test]
+fn what_is_written_is_in_the_trace_with_its_activity_and_its_data() {
+    let (events, trace) = told(SESSION, 2, 11);
+    let plain = Event::Traced {
+        provider: guid("E1"),
+        name: None,
+        id: 7,
+        version: 2,
+        level: 4,
+        opcode: 1,
+        task: 9,
+        keyword: 0x20,
+        activity: None,
+        related: None,
+        data: "443322116f6b00".to_owned(),
+        text: None,
+    };
+    assert_eq!(events[0], plain);
+    let rest: Vec<_> = events[1..]
+        .iter()
+        .map(|event| match event {
+            Event::Traced { activity, related, data, text, .. } => {
+                (activity.clone(), related.clone(), data.as_str(), text.as_deref())
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        rest,
+        [
+            (Some(guid("A1")), Some(guid("A2")), "44332211", None),
+            (Some(guid("A1")), None, "6f6b00", None),
+            (None, None, "62006500670075006e00", Some("begun")),
+        ]
+    );
+    let line = format!("trace {} event 7, level 4: 443322116f6b00", guid("E1"));
+    assert!(trace.contains(&line) && trace.contains("level 4: begun"), "{trace}");
+}
+
+#[test]
+fn an_event_that_describes_itself_is_shown_by_its_names() {
+    let (_, trace) = told(SESSION, 3, 5);
+    let sent = r#"trace Dirql.Card.Sent, level 4: count=3 state=0x103 port="P1""#;
+    assert!(trace.contains(sent) && trace.contains("trace Dirql.Card, level 1: named"), "{trace}");
+}
+
+/// The messages among events: their numbers and arguments.
+fn messages(events: &[Event]) -> Vec<(u32, &str)> {
+    let of = |event| match event {
+        &Event::TraceMessage { ref guid, number, ref arguments } => {
+            assert_eq!(*guid, self::guid("E4"));
+            Some((number, arguments.as_str()))
+        }
+        _ => None,
+    };
+    events.iter().filter_map(of).collect()
+}
+
+#[test]
+fn a_trace_provider_with_a_callback_is_enabled_while_it_registers_and_writes_messages() {
+    let (events, trace) = told(SESSION, 4, 11);
+    assert_eq!(messages(&events), [(10, "2a000000 706f727400"), (11, "- 2a00"), (12, "")]);
+    assert!(trace.contains(&format!("trace message {} 10: 2a000000 706f727400", guid("E4"))), "{trace}");
+}
+
+#[test]
+fn a_provider_asks_for_the_session_and_what_it_wants() {
+    assert_eq!(messages(&told(SESSION, 5, 16).0), [(20, "")]);
+}
+
+#[test]
+fn a_trace_provider_with_a_device_is_enabled_by_a_request_and_writes_classic_events() {
+    let (events, _) = told(SESSION, 6, 7);
+    assert_eq!(messages(&events), [(30, "")]);
+    let classic = |event: &Event| match event {
+        Event::Traced { provider, opcode, level, data, .. } => {
+            Some((provider.clone(), *opcode, *level, data.clone()))
+        }
+        _ => None,
+    };
+    let classic: Vec<_> = events.iter().filter_map(classic).collect();
+    assert_eq!(classic, [(guid("E4"), 1, 3, "55000000".to_owned())]);
+}
