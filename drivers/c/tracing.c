@@ -284,8 +284,25 @@ static ULONG WithDevice(VOID)
     return 0;
 }
 
+/* A mistake: more than there was room for. */
+static NTSTATUS NTAPI OnTracedTooMuch(UCHAR Minor, PVOID Path, ULONG Room, PVOID Buffer, PVOID Context, PULONG Written)
+{
+    NTSTATUS Status = OnTraced(Minor, Path, Room, Buffer, Context, Written);
+
+    *Written = 0x10000;
+    return Status;
+}
+
+static ULONG SaysTooMuch(VOID)
+{
+    static TRACED Traced = {.Callback = OnTracedTooMuch, .Id = &Control};
+
+    IoWMIRegistrationControl((PDEVICE_OBJECT)&Traced, WMIREG_ACTION_REGISTER | WMIREG_FLAG_CALLBACK);
+    return 0;
+}
+
 static ULONG (*const Stories[])(VOID) = {
-    NobodyTraces, Filtered, Written, SelfDescribing, Recorded, Asked, WithDevice, /* from 0 on */
+    NobodyTraces, Filtered, Written, SelfDescribing, Recorded, Asked, WithDevice, SaysTooMuch, /* from 0 on */
 };
 
 static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -67,6 +67,27 @@ fn a_replay_can_be_watched_in_any_way() {
 }
 
 #[test]
+fn who_traces_is_in_the_record() {
+    let story = r"open \\.\DirqlTracing as t; ioctl t 0x222004 out 8 expect hex:00000000_14000000";
+    let who = ["--trace-providers", "all,level=4,flags=0x30", "--do", story];
+    let (file, first) = record("who_traces", "tracing.sys", &who);
+    assert_eq!(first.code, Some(0), "{}", first.said());
+    assert!(
+        first.out.contains("trace {D1B0C0DE-0000-4000-8000-0000000000E1} event 5, level 2"),
+        "{}",
+        first.out
+    );
+    let again = replay(&file, &[]);
+    assert_eq!((again.code, &again.out), (Some(0), &first.out), "{}", again.said());
+    let wrong = dirql(["run", "x.sys", "--trace-providers", "level=4"]);
+    assert!(
+        wrong.code == Some(2) && wrong.err.contains("says of no provider that it is traced"),
+        "{}",
+        wrong.said()
+    );
+}
+
+#[test]
 fn a_card_its_inf_and_its_interrupts_replay_from_the_record_alone() {
     let inf = driver("pciline.inf");
     let script =

@@ -1,5 +1,5 @@
-//! Providers of events that are traced, or not: a compiled driver (`drivers/c/tracing.c`) registers them as manifests, TraceLogging and WPP do, checks what it is told,
-//! and writes; what it has written is in the trace.
+//! Providers of events that are traced, or not: a compiled driver (`drivers/c/tracing.c`) registers them as manifests, TraceLogging and WPP
+//! do, checks what it is told, and writes; what it has written is in the trace.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
@@ -150,8 +150,18 @@ fn a_trace_provider_with_a_callback_is_enabled_while_it_registers_and_writes_mes
 }
 
 #[test]
+fn a_callback_that_says_it_has_written_more_than_there_was_room_for_is_told() {
+    let machine = start(|| bench(SESSION));
+    let _ = rig::try_play(&machine, r"open \\.\DirqlTracing as t; ioctl t 0x22201c out 8");
+    let report = machine.finish();
+    let verdict = report.expect_verdict();
+    assert_eq!(verdict.rule, "wmi-bad-block", "{report}");
+    assert!(verdict.message.contains("0x10000 bytes of a buffer that has 0x1000"), "{report}");
+}
+
+#[test]
 fn a_provider_asks_for_the_session_and_what_it_wants() {
-    assert_eq!(messages(&told(SESSION, 5, 16).0), [(20, "")]);
+    assert_eq!(messages(&told(SESSION, 5, 15).0), [(20, "")]);
 }
 
 #[test]

@@ -14,13 +14,13 @@ use engine::{
 use crate::addresses;
 use crate::cx::{Cx, Kernel};
 use crate::departures::{self, Departure, Departures};
+use crate::etw::TraceProviders;
 use crate::event::{Event, Kind, Reader, Stamp};
 use crate::exports;
 use crate::few::Few;
 use crate::findings::Findings;
 use crate::fs;
 use crate::hal::hardware::Hardware;
-use crate::etw::TraceProviders;
 use crate::hal::platform::Platform;
 use crate::ke::scheduler::{before_shared, before_visible};
 use crate::ke::{patience, spinlock, stack};

@@ -72,7 +72,8 @@ mod tests {
     #[test]
     fn a_message_without_a_format_is_shown_as_it_came() {
         let guid = "{6B29FC40-CA47-1067-B31D-00DD010662DA}".to_owned();
-        let event = Event::TraceMessage { guid: guid.clone(), number: 11, arguments: "2a000000 -".to_owned() };
+        let event =
+            Event::TraceMessage { guid: guid.clone(), number: 11, arguments: "2a000000 -".to_owned() };
         let text = line(&event, &SymbolBook::default());
         assert_eq!(text, Some(format!("trace message {guid} 11: 2a000000 -")));
     }

@@ -1,7 +1,7 @@
 //! Events that describe themselves (TraceLogging): their names, and their fields as text.
 //!
-//! Pages: *TraceLogging Wrapper Macros*, *EVENT_DATA_DESCRIPTOR structure* (`EVENT_DATA_DESCRIPTOR_TYPE_EVENT_METADATA`), *TDH_IN_TYPE*, *TDH_OUT_TYPE*; the layout as
-//! `TraceLoggingProvider.h` has it, and crate `win_etw_metadata` too: a size of 16 bits, tags, the name, and for each field its name, how it lies in the
+//! Pages: *TraceLogging Wrapper Macros*, *EVENT_DATA_DESCRIPTOR structure* (`EVENT_DATA_DESCRIPTOR_TYPE_EVENT_METADATA`), *TDH_IN_TYPE*,
+//! *TDH_OUT_TYPE*; the layout as `TraceLoggingProvider.h` has it, and crate `win_etw_metadata` too: a size of 16 bits, tags, the name, and for each field its name, how it lies in the
 //! data, and how it is to be shown. What is not understood is shown as bytes.
 
 use crate::wmi::guid_text;
@@ -275,7 +275,13 @@ mod tests {
     #[test]
     fn numbers_are_shown_as_their_types_say() {
         let fields = [&b"a\0\x07"[..], b"b\0\x88\x04", b"c\0\x84\x03", b"d\0\x0b", b"e\0\x05"].concat();
-        let data = [&(-3_i32).to_le_bytes()[..], &255_u32.to_le_bytes(), &[1], &1.5_f32.to_le_bytes(), &[0xFE, 0xFF]];
+        let data = [
+            &(-3_i32).to_le_bytes()[..],
+            &255_u32.to_le_bytes(),
+            &[1],
+            &1.5_f32.to_le_bytes(),
+            &[0xFE, 0xFF],
+        ];
         assert_eq!(shown(&fields, &data.concat()), "a=-3 b=0xff c=true d=1.5 e=-2");
     }
 
@@ -289,7 +295,8 @@ mod tests {
     #[test]
     fn arrays_and_structures_are_shown_with_what_is_in_them() {
         // Two numbers; as many as the data say; a structure of two members, with tags.
-        let fields = [&b"a\0\x24\x02\0"[..], b"b\0\x44", b"s\0\x98\x82\x81\x01", b"x\0\x04", b"y\0\x04"].concat();
+        let fields =
+            [&b"a\0\x24\x02\0"[..], b"b\0\x44", b"s\0\x98\x82\x81\x01", b"x\0\x04", b"y\0\x04"].concat();
         let data = [1, 2, 1, 0, 3, 4, 5];
         assert_eq!(shown(&fields, &data), "a=[1 2] b=[3] s={x=4 y=5}");
     }

@@ -116,7 +116,8 @@ impl FromStr for TraceProviders {
                 None => these.push(provider(part)?),
                 Some(("level", level)) => {
                     let level = level.parse();
-                    tracing.level = level.map_err(|_| format!("`{part}`: a level is a number from 0 to 255"))?;
+                    tracing.level =
+                        level.map_err(|_| format!("`{part}`: a level is a number from 0 to 255"))?;
                 }
                 Some(("flags", flags)) => {
                     let read = match flags.strip_prefix("0x") {
@@ -126,7 +127,9 @@ impl FromStr for TraceProviders {
                     tracing.flags = read.map_err(|_| format!("`{part}`: flags are a number, e.g. 0x3"))?;
                 }
                 Some(_) => {
-                    return Err(format!("`{part}`: what a provider is traced with are level=N and flags=0xN"));
+                    return Err(format!(
+                        "`{part}`: what a provider is traced with are level=N and flags=0xN"
+                    ));
                 }
             }
         }
@@ -134,7 +137,9 @@ impl FromStr for TraceProviders {
             (true, _) => Whose::All,
             (false, false) => Whose::These(these),
             (false, true) if text.is_empty() => Whose::Nobodys,
-            (false, true) => return Err(format!("`{text}` says of no provider that it is traced: all, or its GUID")),
+            (false, true) => {
+                return Err(format!("`{text}` says of no provider that it is traced: all, or its GUID"));
+            }
         };
         Ok(tracing)
     }

@@ -84,7 +84,7 @@ fn ask(cx: &mut Cx<'_>, record: u64) -> Flow<()> {
         Ok(found) => found,
         Err(what) => {
             let message = format!("the WMI callback at {record:#x} answered IRP_MN_REGINFO with {what}");
-            return Err(cx.stop(Verdict::error("wmi-bad-node", message)));
+            return Err(cx.stop(Verdict::error("wmi-bad-block", message)));
         }
     };
     for block in found.blocks {
@@ -108,7 +108,11 @@ fn ask(cx: &mut Cx<'_>, record: u64) -> Flow<()> {
 /// Disables all that is enabled of a callback.
 fn disable(cx: &mut Cx<'_>, record: u64) -> Flow<()> {
     let enabled = cx.with(|k| {
-        k.wmi.callbacks.get_mut(&record).map(|callback| std::mem::take(&mut callback.enabled)).unwrap_or_default()
+        k.wmi
+            .callbacks
+            .get_mut(&record)
+            .map(|callback| std::mem::take(&mut callback.enabled))
+            .unwrap_or_default()
     });
     for guid in enabled {
         switch(cx, record, IRP_MN_DISABLE_EVENTS, guid)?;
@@ -162,7 +166,7 @@ fn call(
         let message = format!(
             "the WMI callback at {record:#x} says that it has written {length:#x} bytes of a buffer that has {room:#x}"
         );
-        return Err(cx.stop(Verdict::error("wmi-bad-node", message)));
+        return Err(cx.stop(Verdict::error("wmi-bad-block", message)));
     }
     let bytes = if status.is_success() { cx.read_bytes(buffer, length.into())? } else { Vec::new() };
     pool::free(cx, block)?;

@@ -25,8 +25,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::rtl::guid;
 
 pub(crate) use ask::passes;
-pub(crate) use provider::device_deleted;
 pub(crate) use callback::callbacks_of;
+pub(crate) use provider::device_deleted;
 
 /// A GUID as it lies in memory.
 pub type Guid = [u8; 16];

@@ -121,7 +121,10 @@ pub fn query(
     } else {
         return Ok(NtStatus::INFO_LENGTH_MISMATCH);
     };
-    cx.write_bytes(to.address, &answer)?;
+    // Where nothing is to be written, nobody looks where.
+    if !answer.is_empty() {
+        cx.write_bytes(to.address, &answer)?;
+    }
     Ok(status)
 }
 
@@ -218,7 +221,9 @@ fn arguments(cx: &mut Cx<'_>, list: u64) -> Flow<Option<String>> {
         // One of the two pages says that a length is a ULONG.
         let length = u64::from(low32(cx.read(at.index(1))?));
         at = at.index(2);
-        let Some(left) = room.checked_sub(length).filter(|_| all.len() < MOST_ARGUMENTS) else { return Ok(None) };
+        let Some(left) = room.checked_sub(length).filter(|_| all.len() < MOST_ARGUMENTS) else {
+            return Ok(None);
+        };
         room = left;
         let bytes = cx.read_bytes(pointer, length)?;
         all.push(if bytes.is_empty() { "-".to_owned() } else { hex(&bytes) });
