@@ -13,8 +13,9 @@ const COUNT_IN_DATA: u8 = 0x40;
 const MORE: u8 = 0x80;
 /// A field of which so many that follow are the members.
 const STRUCTURE: u8 = 24;
-/// Values and structures that are shown of an event; structures in structures are no deeper than that.
+/// Values and structures that are shown of an event, and how deep they lie in each other.
 const MOST: usize = 256;
+const DEEPEST: u32 = 16;
 
 /// Output types.
 const OUT_STRING: u8 = 2;
@@ -122,7 +123,7 @@ pub(super) fn event(metadata: &[u8], data: &[u8]) -> Option<(String, String)> {
     let (mut data, mut shown) = (Bytes(data), Vec::new());
     let (mut rest, mut room) = (fields.iter(), MOST);
     while is_whole && !rest.as_slice().is_empty() {
-        is_whole = values(&mut rest, 1, &mut data, &mut shown, &mut room).is_some();
+        is_whole = values(&mut rest, 1, &mut data, &mut shown, (&mut room, DEEPEST)).is_some();
     }
     if !is_whole || !data.0.is_empty() {
         shown.push(format!("rest={}", hex(data.0)));
@@ -130,13 +131,13 @@ pub(super) fn event(metadata: &[u8], data: &[u8]) -> Option<(String, String)> {
     Some((name, shown.join(" ")))
 }
 
-/// The values of the next `count` fields, of which `room` more are shown; none if one is not understood.
+/// The values of the next `count` fields, of which `room` more are shown, in structures so much deeper; none if one is not understood.
 fn values(
     fields: &mut std::slice::Iter<'_, Field>,
     count: usize,
     data: &mut Bytes<'_>,
     shown: &mut Vec<String>,
-    room: &mut usize,
+    (room, deeper): (&mut usize, u32),
 ) -> Option<()> {
     for _ in 0..count {
         let field = fields.next()?;
@@ -147,11 +148,13 @@ fn values(
         };
         if field.kind == STRUCTURE {
             let members = fields.clone();
+            skip(fields, field.shown.into())?;
             for _ in 0..times {
                 *room = room.checked_sub(1)?;
                 *fields = members.clone();
                 let mut inner = Vec::new();
-                let ended = values(fields, field.shown.into(), data, &mut inner, room);
+                let ended =
+                    values(fields, field.shown.into(), data, &mut inner, (room, deeper.checked_sub(1)?));
                 shown.push(format!("{}={{{}}}", field.name, inner.join(" ")));
                 ended?;
             }
@@ -165,6 +168,18 @@ fn values(
         let is_one = matches!(field.count, Count::One);
         let text = if is_one { all.concat() } else { format!("[{}]", all.join(" ")) };
         shown.push(format!("{}={text}", field.name));
+    }
+    Some(())
+}
+
+/// Passes over so many fields, with their members.
+fn skip(fields: &mut std::slice::Iter<'_, Field>, mut count: usize) -> Option<()> {
+    while count > 0 {
+        let field = fields.next()?;
+        count -= 1;
+        if field.kind == STRUCTURE {
+            count += usize::from(field.shown);
+        }
     }
     Some(())
 }
@@ -290,6 +305,9 @@ mod tests {
 
     #[test]
     fn arrays_and_structures_are_shown_with_what_is_in_them() {
+        // One that is not there at all has its members all the same.
+        let none = [&b"s\0\xD8\x02"[..], b"x\0\x04", b"y\0\x04", b"z\0\x04"].concat();
+        assert_eq!(shown(&none, &[0, 0, 9]), "z=9");
         // Two numbers; as many as the data say; a structure of two members, with tags.
         let fields =
             [&b"a\0\x24\x02\0"[..], b"b\0\x44", b"s\0\x98\x82\x81\x01", b"x\0\x04", b"y\0\x04"].concat();
