@@ -181,9 +181,13 @@ static ULONG Recorded(VOID)
 {
     TRACED Traced = {.Callback = OnTraced, .Id = &Control};
     PDEVICE_OBJECT Record = (PDEVICE_OBJECT)&Traced;
+    UNICODE_STRING Classic = RTL_CONSTANT_STRING(L"EtwRegisterClassicProvider");
+    UNICODE_STRING Message = RTL_CONSTANT_STRING(L"WmiTraceMessage");
     ULONG Flags = WMIREG_FLAG_CALLBACK | WMIREG_FLAG_TRACE_PROVIDER, Number = 42;
     KIRQL Old;
 
+    /* By these WPP's code finds out that it registers so. */
+    CHECK(MmGetSystemRoutineAddress(&Classic) == NULL && MmGetSystemRoutineAddress(&Message) != NULL);
     CHECK(IoWMIRegistrationControl(Record, WMIREG_ACTION_REGISTER | Flags) == STATUS_SUCCESS);
     CHECK(Traced.Enabled == 1 && Traced.Logger != 0);
     CHECK(Traced.Level == TRACED_LEVEL && Traced.Flags == TRACED_KEYWORDS);

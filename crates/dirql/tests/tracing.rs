@@ -144,7 +144,7 @@ fn messages(events: &[Event]) -> Vec<(u32, &str)> {
 
 #[test]
 fn a_trace_provider_with_a_callback_is_enabled_while_it_registers_and_writes_messages() {
-    let (events, trace) = told(SESSION, 4, 11);
+    let (events, trace) = told(SESSION, 4, 12);
     assert_eq!(messages(&events), [(10, "2a000000 706f727400"), (11, "- 2a00"), (12, "")]);
     assert!(trace.contains(&format!("trace message {} 10: 2a000000 706f727400", guid("E4"))), "{trace}");
 }
