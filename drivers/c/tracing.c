@@ -95,6 +95,8 @@ static ULONG Filtered(VOID)
     ENABLED Enabled = {0};
     PROVIDER Provider = 0, Second = 0;
 
+    CHECK(TraceRegister(NULL, OnEnabled, &Enabled, &Provider) == STATUS_INVALID_PARAMETER && Provider == 0);
+    CHECK(TraceRegister(&Manifest, OnEnabled, &Enabled, NULL) == STATUS_INVALID_PARAMETER && Enabled.Calls == 0);
     CHECK(TraceRegister(&Manifest, OnEnabled, &Enabled, &Provider) == STATUS_SUCCESS && Provider != 0);
     CHECK(Enabled.Calls == 1 && Enabled.Code == 1 && Enabled.Level == TRACED_LEVEL && Enabled.HasSource);
     CHECK(Enabled.Any == TRACED_KEYWORDS && Enabled.All == 0 && Enabled.Filter == NULL);

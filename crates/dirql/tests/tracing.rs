@@ -73,7 +73,7 @@ fn where_others_are_traced_it_is_as_if_nobody_were() {
 
 #[test]
 fn a_provider_is_told_its_level_and_keywords_and_events_are_written_by_these() {
-    let (events, _) = told(SESSION, 1, 20);
+    let (events, _) = told(SESSION, 1, 23);
     let ids: Vec<u32> = events
         .iter()
         .map(|event| match event {

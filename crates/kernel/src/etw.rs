@@ -85,6 +85,9 @@ pub fn register(
     context: u64,
     handle: DriverPtr<u64>,
 ) -> Flow<NtStatus> {
+    if provider.is_null() || handle.is_null() {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
     let id: Guid = cx.read(provider.cast())?;
     let (owner, caller) = pool::caller(cx);
     let made = cx.with(|k| {
