@@ -34,11 +34,11 @@ pub(super) fn said(symbols: &SymbolBook, event: &Event) -> Option<String> {
     let Event::TraceMessage { guid, number, arguments } = event else { return None };
     let guid = parse_guid(guid)?;
     let arguments: Option<Vec<Vec<u8>>> = arguments.split_whitespace().map(argument).collect();
-    decode(symbols, &guid, u16::try_from(*number).ok()?, &arguments?)
+    decode(symbols, &guid, u16::try_from(*number).ok()?, &arguments?.concat())
 }
 
-/// What the message of this GUID and number says with these arguments.
-fn decode(_symbols: &SymbolBook, _guid: &Guid, _number: u16, _arguments: &[Vec<u8>]) -> Option<String> {
+/// What the message of this GUID and number says, whose arguments' bytes lie one behind the other.
+fn decode(_symbols: &SymbolBook, _guid: &Guid, _number: u16, _data: &[u8]) -> Option<String> {
     None
 }
 
