@@ -20,6 +20,7 @@ mod runtime_functions;
 mod sections;
 mod selector;
 mod symbols;
+mod trace_formats;
 pub mod unwind;
 
 pub use checksum::Checksum;
@@ -35,3 +36,4 @@ pub use runtime_functions::RuntimeFunction;
 pub use sections::Section;
 pub use selector::{Forwarder, Selector};
 pub use symbols::{Lines, SourceFrame, SourceLine, Symbol, Symbols};
+pub use trace_formats::TraceFormats;

@@ -3,6 +3,7 @@
 //! From the PDB if one is given, the COFF symbol table (mingw), DWARF where that lacks a function, and the exports; where none
 //! knows, the caller writes `name.sys+0x…`.
 
+mod annotations;
 mod c13;
 pub(crate) mod coff;
 mod dwarf;
@@ -27,6 +28,14 @@ use crate::image::Image;
 use crate::sections::Section;
 use crate::unwind::FunctionEntry;
 pub use lines::{Lines, SourceFrame, SourceLine};
+
+/// The texts of each annotation in the PDB of `image`.
+///
+/// # Errors
+/// As [`Symbols::new`].
+pub(crate) fn read_annotations(image: &Image, pdb: &[u8]) -> Result<Vec<Vec<String>>, ImageError> {
+    pdb::annotations(image, pdb).map_err(|problem| ImageError { image: image.name().into(), problem })
+}
 
 /// What is known of an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

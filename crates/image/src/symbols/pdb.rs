@@ -9,7 +9,7 @@ use super::lines::Lines;
 use super::msf::Streams;
 use super::reader::Reader;
 use super::type_sizes::Types;
-use super::{Named, inline_sites, records};
+use super::{Named, annotations, inline_sites, records};
 use crate::debug::guid_text;
 use crate::error::Problem;
 use crate::image::Image;
@@ -33,6 +33,17 @@ pub(super) fn names(image: &Image, pdb: &[u8]) -> Result<Vec<Named>, Problem> {
     for module in modules(&database.modules) {
         let stream = module.open(&mut database.streams)?;
         records::read(module.symbols(&stream)?, image.sections(), &types, &mut found);
+    }
+    Ok(found)
+}
+
+/// The texts of each annotation.
+pub(super) fn annotations(image: &Image, pdb: &[u8]) -> Result<Vec<Vec<String>>, Problem> {
+    let mut database = Database::open(image, pdb)?;
+    let mut found = Vec::new();
+    for module in modules(&database.modules) {
+        let stream = module.open(&mut database.streams)?;
+        annotations::read(module.symbols(&stream)?, &mut found);
     }
     Ok(found)
 }
