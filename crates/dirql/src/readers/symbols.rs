@@ -7,7 +7,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use image::{Image, Lines, SourceFrame, Symbols};
+use image::{Image, Lines, SourceFrame, Symbols, TraceFormats};
 
 use crate::files::{DriverFile, Pdb};
 
@@ -33,6 +33,17 @@ struct Page {
     image: Rc<Image>,
     pdb: Option<Pdb>,
     lines: OnceCell<Lines>,
+    formats: OnceCell<TraceFormats>,
+}
+
+impl Page {
+    /// What its trace messages look like; of a PDB without them, none.
+    fn formats(&self) -> &TraceFormats {
+        self.formats.get_or_init(|| {
+            let formats = self.pdb.as_ref().and_then(|pdb| TraceFormats::read(&self.image, pdb).ok());
+            formats.unwrap_or_default()
+        })
+    }
 }
 
 /// A routine that an address is in.
@@ -62,10 +73,17 @@ impl SymbolBook {
             image: Rc::clone(&file.image),
             pdb: file.pdb.clone(),
             lines: OnceCell::new(),
+            formats: OnceCell::new(),
         };
         let mut pages = self.0.borrow_mut();
         pages.known.insert(file.name.to_ascii_lowercase(), page);
         pages.asked.clear();
+    }
+
+    /// The text of a trace message of WPP, by its GUID, number, and the data of its arguments, if an image's PDB knows its format.
+    #[must_use]
+    pub fn trace_text(&self, guid: &[u8; 16], number: u16, data: &[u8]) -> Option<String> {
+        self.0.borrow().known.values().find_map(|page| page.formats().text(guid, number, data))
     }
 
     /// An image lies at `base` from now on.
