@@ -1,10 +1,10 @@
 //! What providers of events write, as a line for people; and what a trace message (WPP) says, where its format is known.
 //!
 //! Pages: *WPP Software Tracing*, *Trace Message Format File*. A format stands in a driver's PDB, which is no part of the machine: so the message is decoded here,
-//! and the event has its GUID, its number and its arguments. Formats are not read yet: [`decode`] knows none.
+//! and the event has its GUID, its number and its arguments.
 
 use kernel::event::Event;
-use kernel::wmi::{Guid, parse_guid};
+use kernel::wmi::parse_guid;
 
 use super::SymbolBook;
 
@@ -34,12 +34,7 @@ pub(super) fn said(symbols: &SymbolBook, event: &Event) -> Option<String> {
     let Event::TraceMessage { guid, number, arguments } = event else { return None };
     let guid = parse_guid(guid)?;
     let arguments: Option<Vec<Vec<u8>>> = arguments.split_whitespace().map(argument).collect();
-    decode(symbols, &guid, u16::try_from(*number).ok()?, &arguments?.concat())
-}
-
-/// What the message of this GUID and number says, whose arguments' bytes lie one behind the other.
-fn decode(_symbols: &SymbolBook, _guid: &Guid, _number: u16, _data: &[u8]) -> Option<String> {
-    None
+    symbols.trace_text(&guid, u16::try_from(*number).ok()?, &arguments?.concat())
 }
 
 /// An argument's bytes, as the event has them.

@@ -1,6 +1,6 @@
 //! Addresses get the names a driver engineer would give them.
 
-use image::{Image, ImageError, Lines, Problem, Symbols};
+use image::{Image, ImageError, Lines, Problem, Symbols, TraceFormats};
 
 use crate::assemble::{CODE, EXPORT, READ_ONLY, tiny, words};
 use crate::{mingw, rustc};
@@ -49,6 +49,39 @@ fn a_pdb_gives_names_files_and_lines() {
     let entry = symbols.lookup(image.entry_point().unwrap()).unwrap();
     assert_eq!(entry.to_string(), "lines::DriverEntry");
     assert!(Symbols::new(&image, None).unwrap().lookup(count).is_none(), "without its PDB nobody knows");
+}
+
+/// lld leaves annotations out of a PDB, so one is written where the record of a routine with a long name stands.
+#[test]
+fn a_pdb_gives_the_formats_of_trace_messages() {
+    const GUID: [u8; 16] =
+        [0x40, 0xFC, 0x29, 0x6B, 0x47, 0xCA, 0x67, 0x10, 0xB3, 0x1D, 0, 0xDD, 1, 6, 0x62, 0xDA];
+    /// Bytes of `S_GPROC32` from its kind to its name.
+    const BEFORE_NAME: usize = 37;
+    let (file, mut pdb) = rustc::driver("lines.rs");
+    let image = Image::parse("lines.sys", &file).unwrap();
+    assert!(TraceFormats::read(&image, &pdb).unwrap().is_empty());
+
+    let name = format!("lines::Room{}", "0123456789".repeat(24)).into_bytes();
+    let is_record = |at: &usize| {
+        let kind = at.checked_sub(BEFORE_NAME).and_then(|at| pdb.get(at..at + 2));
+        pdb[*at..].starts_with(&name)
+            && [&[0x0F, 0x11], &[0x10, 0x11]].iter().any(|known| kind == Some(*known))
+    };
+    let at = (0..pdb.len() - name.len()).find(is_record).expect("its record lies in one piece") - BEFORE_NAME;
+    let texts = "TMF:\0\
+        6b29fc40-ca47-1067-b31d-00dd010662da lines // SRC=lines.rs MJ= MN=\0\
+        #typev lines_rs9 10 \"%0%!FUNC! counts %10!d!\" //   LEVEL=4 FUNC=CountTwice\0\
+        {\0Value, ItemLong -- 10\0}\0";
+    let annotation = [&[0x19, 0x10, 0, 0, 0, 0, 1, 0, 6, 0], texts.as_bytes()].concat();
+    assert!(annotation.len() <= BEFORE_NAME + name.len());
+    pdb[at..at + annotation.len()].copy_from_slice(&annotation);
+
+    let formats = TraceFormats::read(&image, &pdb).unwrap();
+    assert_eq!(formats.text(&GUID, 10, &7u32.to_le_bytes()).unwrap(), "CountTwice counts 7");
+    assert_eq!(formats.routine(&GUID, 10), Some("CountTwice"));
+    let other = Image::parse("tiny.sys", &tiny().link()).unwrap();
+    assert!(TraceFormats::read(&other, &pdb).is_err(), "it is another's");
 }
 
 /// The line of `plain.c` with this text, from 1.
