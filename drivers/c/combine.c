@@ -19,6 +19,7 @@
 #define CONTROL_WITHOUT_DEVICE
 #include "control.h"
 #include "function.h"
+#include "bus_master.h"
 
 DRIVER_INITIALIZE DriverEntry;
 
@@ -61,9 +62,7 @@ static UNICODE_STRING FunctionLink = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlCo
 
 typedef struct _DEVICE_EXTENSION {
     FUNCTION Function;
-    PDMA_ADAPTER Adapter;
-    volatile ULONG *Buffer;
-    PHYSICAL_ADDRESS Address;
+    SHARED_PAGE Page;
     volatile ULONG *Combined; /* BAR0, write-combined */
     volatile ULONG *Frame;    /* BAR2, write-combined */
     KSPIN_LOCK Lock;
@@ -103,10 +102,10 @@ static VOID Prepare(PDEVICE_EXTENSION Extension)
 {
     PFUNCTION Function = &Extension->Function;
 
-    Extension->Buffer[0] = Extension->Buffer[1] = 0;
+    Extension->Page.Words[0] = Extension->Page.Words[1] = 0;
     Extension->Frame[0] = Extension->Frame[1] = OLD;
-    Write(Function, BENCH_DMA_ADDRESS_LOW, Extension->Address.LowPart);
-    Write(Function, BENCH_DMA_ADDRESS_HIGH, (ULONG)Extension->Address.HighPart);
+    Write(Function, BENCH_DMA_ADDRESS_LOW, Extension->Page.Address.LowPart);
+    Write(Function, BENCH_DMA_ADDRESS_HIGH, (ULONG)Extension->Page.Address.HighPart);
     Write(Function, BENCH_DMA_LENGTH, 2 * sizeof(ULONG));
     Write(Function, BENCH_DMA_OFFSET, FRAME_OFFSET);
     Write(Function, BENCH_DMA_DELAY, 0);
@@ -115,8 +114,8 @@ static VOID Prepare(PDEVICE_EXTENSION Extension)
 static VOID Answer(PDEVICE_EXTENSION Extension, PULONG Told)
 {
     Read(&Extension->Function, BENCH_DMA_STATUS); /* What was combined has arrived with this at the latest. */
-    Told[0] = Extension->Buffer[0];
-    Told[1] = Extension->Buffer[1];
+    Told[0] = Extension->Page.Words[0];
+    Told[1] = Extension->Page.Words[1];
 }
 
 static VOID Order(PDEVICE_EXTENSION Extension, BOOLEAN Careful, PULONG Told)
@@ -151,7 +150,7 @@ static VOID Poll(PDEVICE_EXTENSION Extension, PULONG Told)
     Extension->Frame[1] = NEW;
     SFENCE();
     Extension->Combined[BENCH_DMA_COMMAND / sizeof(ULONG)] = DMA_START | DMA_TO_MEMORY;
-    while (Extension->Buffer[1] == 0) {
+    while (Extension->Page.Words[1] == 0) {
         YieldProcessor();
     }
     Answer(Extension, Told);
@@ -229,8 +228,8 @@ static VOID Other(PDEVICE_EXTENSION Extension, BOOLEAN Careful, PULONG Told)
         KeWaitForSingleObject(Thread, Executive, KernelMode, FALSE, NULL);
         ObDereferenceObject(Thread);
     }
-    Told[0] = Extension->Buffer[0];
-    Told[1] = Extension->Buffer[1];
+    Told[0] = Extension->Page.Words[0];
+    Told[1] = Extension->Page.Words[1];
     KeRevertToUserAffinityThreadEx(Before);
 }
 
@@ -486,7 +485,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     NTSTATUS Status;
 
     if (Stack->Parameters.DeviceIoControl.InputBufferLength < sizeof(ULONG) ||
-        Stack->Parameters.DeviceIoControl.OutputBufferLength < 2 * sizeof(ULONG) || Extension->Adapter == NULL) {
+        Stack->Parameters.DeviceIoControl.OutputBufferLength < 2 * sizeof(ULONG) || Extension->Page.Adapter == NULL) {
         return Complete(Irp, STATUS_INVALID_PARAMETER, 0);
     }
     Memory = CardMemory();
@@ -518,39 +517,15 @@ static VOID CardStopped(PDEVICE_OBJECT Device)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
 
-    if (Extension->Adapter == NULL) {
-        return;
-    }
-    if (Extension->Buffer != NULL) {
-        Extension->Adapter->DmaOperations->FreeCommonBuffer(Extension->Adapter, PAGE_SIZE, Extension->Address, (PVOID)Extension->Buffer,
-                                                            FALSE);
-        Extension->Buffer = NULL;
-    }
-    Extension->Adapter->DmaOperations->PutDmaAdapter(Extension->Adapter);
-    Extension->Adapter = NULL;
+    FreeSharedPage(&Extension->Page);
 }
 
 static NTSTATUS CardStart(PDEVICE_OBJECT Device)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
-    DEVICE_DESCRIPTION Description;
-    ULONG MapRegisters;
+    NTSTATUS Status = MakeSharedPage(&Extension->Function, &Extension->Page);
 
-    RtlZeroMemory(&Description, sizeof(Description));
-    Description.Version = DEVICE_DESCRIPTION_VERSION2;
-    Description.Master = Description.ScatterGather = Description.Dma32BitAddresses = Description.Dma64BitAddresses = TRUE;
-    Description.InterfaceType = PCIBus;
-    Description.MaximumLength = PAGE_SIZE;
-    Extension->Adapter = IoGetDmaAdapter(Extension->Function.Pdo, &Description, &MapRegisters);
-    if (Extension->Adapter == NULL) {
-        return STATUS_INSUFFICIENT_RESOURCES;
-    }
-    Extension->Buffer = Extension->Adapter->DmaOperations->AllocateCommonBuffer(Extension->Adapter, PAGE_SIZE, &Extension->Address, FALSE);
-    if (Extension->Buffer == NULL) {
-        CardStopped(Device);
-        return STATUS_INSUFFICIENT_RESOURCES;
-    }
-    return Connect(&Extension->Function);
+    return NT_SUCCESS(Status) ? Connect(&Extension->Function) : Status;
 }
 
 static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)

@@ -9,6 +9,8 @@
 #define CONTROL_WITHOUT_DEVICE
 #include "control.h"
 #include "function.h"
+#define MASTER_WITHOUT_PAGE
+#include "bus_master.h"
 
 DRIVER_INITIALIZE DriverEntry;
 
@@ -268,16 +270,9 @@ static VOID CardStopped(PDEVICE_OBJECT Device)
 static NTSTATUS CardStart(PDEVICE_OBJECT Device)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
-    DEVICE_DESCRIPTION Description;
-    ULONG MapRegisters;
     NTSTATUS Status;
 
-    RtlZeroMemory(&Description, sizeof(Description));
-    Description.Version = DEVICE_DESCRIPTION_VERSION2;
-    Description.Master = Description.ScatterGather = Description.Dma32BitAddresses = Description.Dma64BitAddresses = TRUE;
-    Description.InterfaceType = PCIBus;
-    Description.MaximumLength = 0x8000;
-    Extension->Adapter = IoGetDmaAdapter(Extension->Function.Pdo, &Description, &MapRegisters);
+    Extension->Adapter = MasterAdapter(&Extension->Function, 0x8000);
     if (Extension->Adapter == NULL) {
         return STATUS_INSUFFICIENT_RESOURCES;
     }

@@ -12,6 +12,7 @@
 #define CONTROL_WITHOUT_DEVICE
 #include "control.h"
 #include "function.h"
+#include "bus_master.h"
 
 DRIVER_INITIALIZE DriverEntry;
 
@@ -41,9 +42,7 @@ static UNICODE_STRING FunctionLink = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlPo
 
 typedef struct _DEVICE_EXTENSION {
     FUNCTION Function;
-    PDMA_ADAPTER Adapter;
-    volatile ULONG *Buffer;
-    PHYSICAL_ADDRESS Address;
+    SHARED_PAGE Page;
     KEVENT Served;
     KDPC Dpc;
     BOOLEAN ReadsBack;
@@ -92,9 +91,9 @@ static VOID Data(PDEVICE_EXTENSION Extension, BOOLEAN ReadsBack, PULONG Told)
 {
     PFUNCTION Function = &Extension->Function;
 
-    *Extension->Buffer = NOT_THERE;
-    Write(Function, BENCH_DMA_ADDRESS_LOW, Extension->Address.LowPart);
-    Write(Function, BENCH_DMA_ADDRESS_HIGH, (ULONG)Extension->Address.HighPart);
+    *Extension->Page.Words = NOT_THERE;
+    Write(Function, BENCH_DMA_ADDRESS_LOW, Extension->Page.Address.LowPart);
+    Write(Function, BENCH_DMA_ADDRESS_HIGH, (ULONG)Extension->Page.Address.HighPart);
     Write(Function, BENCH_DMA_LENGTH, sizeof(ULONG));
     Write(Function, BENCH_DMA_OFFSET, 0);
     Write(Function, BENCH_DMA_DELAY, 0);
@@ -102,9 +101,9 @@ static VOID Data(PDEVICE_EXTENSION Extension, BOOLEAN ReadsBack, PULONG Told)
     if (ReadsBack) {
         Read(Function, BENCH_DMA_STATUS);
     }
-    Told[0] = *Extension->Buffer;
+    Told[0] = *Extension->Page.Words;
     Read(Function, BENCH_DMA_STATUS); /* The card is at rest before the next request. */
-    Told[1] = *Extension->Buffer;
+    Told[1] = *Extension->Page.Words;
 }
 
 static VOID Order(PFUNCTION Function, PULONG Told)
@@ -123,7 +122,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     BOOLEAN ReadsBack;
 
     if (Stack->Parameters.DeviceIoControl.InputBufferLength < sizeof(ULONG) ||
-        Stack->Parameters.DeviceIoControl.OutputBufferLength < 2 * sizeof(ULONG) || Extension->Adapter == NULL) {
+        Stack->Parameters.DeviceIoControl.OutputBufferLength < 2 * sizeof(ULONG) || Extension->Page.Adapter == NULL) {
         return Complete(Irp, STATUS_INVALID_PARAMETER, 0);
     }
     ReadsBack = Told[0] != 0;
@@ -160,40 +159,17 @@ static VOID CardStopped(PDEVICE_OBJECT Device)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
 
-    if (Extension->Adapter == NULL) {
-        return;
-    }
-    if (Extension->Buffer != NULL) {
-        Extension->Adapter->DmaOperations->FreeCommonBuffer(Extension->Adapter, PAGE_SIZE, Extension->Address, (PVOID)Extension->Buffer,
-                                                            FALSE);
-        Extension->Buffer = NULL;
-    }
-    Extension->Adapter->DmaOperations->PutDmaAdapter(Extension->Adapter);
-    Extension->Adapter = NULL;
+    FreeSharedPage(&Extension->Page);
 }
 
 static NTSTATUS CardStart(PDEVICE_OBJECT Device)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
-    DEVICE_DESCRIPTION Description;
-    ULONG MapRegisters;
-    NTSTATUS Status;
+    NTSTATUS Status = MakeSharedPage(&Extension->Function, &Extension->Page);
 
-    RtlZeroMemory(&Description, sizeof(Description));
-    Description.Version = DEVICE_DESCRIPTION_VERSION2;
-    Description.Master = Description.ScatterGather = Description.Dma32BitAddresses = Description.Dma64BitAddresses = TRUE;
-    Description.InterfaceType = PCIBus;
-    Description.MaximumLength = PAGE_SIZE;
-    Extension->Adapter = IoGetDmaAdapter(Extension->Function.Pdo, &Description, &MapRegisters);
-    if (Extension->Adapter == NULL) {
-        return STATUS_INSUFFICIENT_RESOURCES;
+    if (NT_SUCCESS(Status)) {
+        Status = Connect(&Extension->Function);
     }
-    Extension->Buffer = Extension->Adapter->DmaOperations->AllocateCommonBuffer(Extension->Adapter, PAGE_SIZE, &Extension->Address, FALSE);
-    if (Extension->Buffer == NULL) {
-        CardStopped(Device);
-        return STATUS_INSUFFICIENT_RESOURCES;
-    }
-    Status = Connect(&Extension->Function);
     if (NT_SUCCESS(Status)) {
         Write(&Extension->Function, BENCH_ENABLE, 1);
     }
