@@ -40,7 +40,7 @@ struct Argument {
 enum Item {
     /// An integer of so many bytes.
     Integer(usize),
-    /// An integer of so many bytes, in hexadecimal whatever the text says: a status.
+    /// An integer of 4 bytes, in hexadecimal whatever the text says: a status.
     Status,
     Double,
     Guid,
@@ -137,8 +137,8 @@ fn argument(number: u32, line: &str) -> Option<Argument> {
         "ItemChar" | "ItemUChar" => Item::Integer(1),
         "ItemShort" | "ItemUShort" => Item::Integer(2),
         "ItemLong" | "ItemULong" | "ItemULongX" | "ItemEnum" => Item::Integer(4),
-        "ItemLongLong" | "ItemULongLong" | "ItemLongLongX" | "ItemLongLongO" | "ItemPtr" => Item::Integer(8),
-        "ItemTimestamp" | "ItemTimeDelta" | "ItemWaitTime" => Item::Integer(8),
+        "ItemLongLong" | "ItemULongLong" | "ItemLongLongX" | "ItemLongLongO" | "ItemPtr"
+        | "ItemTimestamp" | "ItemTimeDelta" | "ItemWaitTime" => Item::Integer(8),
         "ItemNTSTATUS" | "ItemHRESULT" | "ItemWINERROR" | "ItemNDIS_STATUS" | "ItemNDIS_OID" => Item::Status,
         "ItemDouble" => Item::Double,
         "ItemGuid" | "ItemCLSID" | "ItemLIBID" | "ItemIID" => Item::Guid,
@@ -275,8 +275,7 @@ impl Message {
         }
         let mut characters = behind.chars();
         match characters.next() {
-            Some('n' | 'r') => text.push(' '),
-            Some('t' | 'b') => text.push(' '),
+            Some('n' | 'r' | 't' | 'b') => text.push(' '),
             Some(other) => text.push(other),
             None => text.push('%'),
         }

@@ -254,8 +254,16 @@ pub(crate) fn returned(
     judge_returned(cx, number, dispatch, status)
 }
 
-/// The same, where there is something to say, or the IRP has not left yet.
-fn judge_returned(cx: &mut Cx<'_>, number: u64, dispatch: DriverPtr<Code>, status: NtStatus) -> Flow<()> {
+/// As [`returned`], of a call that [`Frames::is_settled_by`] has not settled: there is something to say, or the IRP has not left yet.
+///
+/// # Errors
+/// The verdict.
+pub(crate) fn judge_returned(
+    cx: &mut Cx<'_>,
+    number: u64,
+    dispatch: DriverPtr<Code>,
+    status: NtStatus,
+) -> Flow<()> {
     let Some((place, frame)) = cx.with(|k| {
         let place = k.io.frames.place(number)?;
         Some((place, k.io.frames.open[place]))

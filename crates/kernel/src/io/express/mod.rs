@@ -46,7 +46,7 @@ pub(crate) fn go(cx: &mut Cx<'_>, begun: &Begun, request: &Request<'_>) -> Flow<
     match cx.with(|k| end(k, begun, request, status)) {
         End::Answered(answer) => return Ok(answer),
         End::Judged => {}
-        End::Unjudged => pending::returned(cx, frame, dispatch, status)?,
+        End::Unjudged => pending::judge_returned(cx, frame, dispatch, status)?,
     }
     let answer = transfer::returned(cx, file, request, (synchronous, Mode::User), status)?;
     object::dereference(cx, file)?;
