@@ -106,6 +106,73 @@ fn a_handle_that_a_process_inherits_keeps_the_file_open() {
     machine.finish().expect_clean();
 }
 
+fn played(machine: &Machine, text: &str) -> Result<(), dirql::Error> {
+    machine.play(ScriptText::typed(text).play().unwrap())
+}
+
+#[test]
+fn a_script_reads_to_and_writes_from_pages_that_lie_apart() {
+    let machine = start(|| bench().checked(true));
+    let script = "open \\\\.\\DirqlPacketsDirect as pages overlapped unbuffered
+        read-scatter pages 8192 at 5 expect bytes 8192 and prefix hex:0505
+        write-gather pages zero:4096 + hex:0a0a + zero:4094 at 0 expect bytes 8192
+        async both read-scatter pages 4096 at 9
+        join both expect bytes 4096 and prefix hex:0909
+        open \\\\.\\DirqlPacketsDirect as buffered overlapped
+        read-scatter buffered 4096 at 0 expect STATUS_INVALID_PARAMETER
+        ioctl buffered 0x22200c out 56 expect prefix u32:3 + u32:3 + u32:0 + u32:0 + u32:20";
+    played(&machine, script).unwrap();
+    // What stands behind the first page is the next one's.
+    let wrong = "open \\\\.\\DirqlPacketsDirect as pages overlapped unbuffered; \
+                 read-scatter pages 8192 at 5 expect data hex:05";
+    assert!(played(&machine, wrong).is_err());
+    let report = machine.finish();
+    assert_eq!(report.sums.still_allocated(), 0, "{report}");
+}
+
+#[test]
+fn a_script_begins_processes_that_inherit_handles() {
+    let machine = start(bench);
+    let script = r#"open \\.\DirqlPacketsBuffered as file inherit
+        open \\.\DirqlPacketsDirect as own
+        process alone
+        alone: read file 4 expect STATUS_INVALID_HANDLE
+        process child inheriting
+        child: read file 4 at 9 expect hex:09090909
+        child: read own 4 expect STATUS_INVALID_HANDLE
+        join child; join alone
+        child: open \\.\DirqlPacketsBuffered as mine
+        join child
+        close file; close own
+        expect print "cleanup"
+        child: close mine
+        join child
+        expect print "cleanup"
+        child: read file 4 at 3 expect hex:03030303
+        join child
+        exit child
+        expect print "cleanup"
+        exit alone"#;
+    played(&machine, script).unwrap();
+    let cleanups = machine.prints().iter().filter(|line| line.contains("cleanup")).count();
+    assert_eq!(cleanups, 3);
+    // A handle that is not to be inherited any more; what is under way in a process that exits with the script is cancelled.
+    let script = r"open \\.\DirqlPacketsBuffered as file inherit
+        inherit file off
+        process child inheriting
+        child: read file 4 expect STATUS_INVALID_HANDLE
+        join child
+        inherit file
+        process other inheriting
+        other: ioctl file 0x222004 in u32:2
+        other: read file 4 expect any
+        wait 1ms
+        expect pending other
+        exit other";
+    played(&machine, script).unwrap();
+    machine.finish().expect_clean();
+}
+
 /// A packet that is held, and three behind it.
 fn four<'m>(queue: &'m Handle<'m>, file: &Handle<'_>) -> [Request<'m>; 4] {
     ask(file, MODE, &[HELD]);

@@ -162,7 +162,7 @@ impl Handle<'_> {
     /// # Errors
     /// As [`Handle::write`]; [`Error::Status`] with STATUS_INVALID_PARAMETER if it was not opened by [`Machine::open_unbuffered`].
     pub fn read_scatter(&self, length: u32, offset: Option<u64>) -> Result<Vec<u8>, Error> {
-        self.scattered("ReadFileScatter", None, length, offset).map(|end| end.data)
+        self.ask("ReadFileScatter", Transfer::Scatter { length, offset }).map(|end| end.data)
     }
 
     /// Writes from such pages (`WriteFileGather`); how many bytes were written.
@@ -170,22 +170,8 @@ impl Handle<'_> {
     /// # Errors
     /// As [`Handle::read_scatter`].
     pub fn write_gather(&self, data: &[u8], offset: Option<u64>) -> Result<u64, Error> {
-        self.scattered("WriteFileGather", Some(data.to_vec()), 0, offset).map(|end| end.information)
-    }
-
-    fn scattered(
-        &self,
-        name: &str,
-        data: Option<Vec<u8>>,
-        length: u32,
-        offset: Option<u64>,
-    ) -> Result<Completion, Error> {
-        let (handle, what) = (self.handle, format!("{name} on {}", self.path));
-        let end = self.machine.on_thread(&what, move |cx| {
-            let end = transfer::scattered(cx, handle, data.as_deref(), length, offset)?;
-            Ok(outside(|| end.clone()))
-        })?;
-        if end.is_success() { Ok(end) } else { Err(Error::Status { what, status: end.status }) }
+        let transfer = Transfer::Gather { data: data.to_owned(), offset };
+        self.ask("WriteFileGather", transfer).map(|end| end.information)
     }
 
     /// A process that is begun by [`Machine::begin_process_inheriting`] from now on has it too, or not (`SetHandleInformation`).

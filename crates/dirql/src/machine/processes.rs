@@ -1,7 +1,7 @@
 //! Several applications: processes with handles and memory of their own.
 //!
 //! A machine begins with one. What is asked for within another is done by threads of that. Not here: a process that begins in the middle
-//! of an exploration, and scripts.
+//! of an exploration. Those of scripts are `play::process`'.
 
 use kernel::io::cancel;
 use kernel::ke::thread;

@@ -21,6 +21,10 @@ pub(crate) enum Transfer {
     Read { length: u32, offset: Option<u64> },
     /// `WriteFile`.
     Write { data: Vec<u8>, offset: Option<u64> },
+    /// `ReadFileScatter`: each page of the transfer lies in memory of its own.
+    Scatter { length: u32, offset: Option<u64> },
+    /// `WriteFileGather`.
+    Gather { data: Vec<u8>, offset: Option<u64> },
     /// `DeviceIoControl`.
     Control { code: u32, input: Vec<u8>, output: u32 },
     /// `FlushFileBuffers`.
@@ -68,12 +72,14 @@ impl Completion {
 }
 
 /// A request's buffers in the application's memory.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Buffers {
     input: Buffer,
     output: Buffer,
     /// Which of them are the application's own, to be kept.
     kept: [bool; 2],
+    /// The pages of a scattered transfer, whose array is `input`.
+    pages: Option<Vec<u64>>,
 }
 
 impl Buffers {
@@ -81,6 +87,8 @@ impl Buffers {
     fn new(cx: &mut Cx<'_>, transfer: &Transfer) -> Flow<Option<Self>> {
         let (transfer, places) = transfer.parts();
         let (input, output): (&[u8], u32) = match transfer {
+            Transfer::Scatter { length, .. } => return Self::scattered(cx, &[], *length),
+            Transfer::Gather { data, .. } => return Self::scattered(cx, data, 0),
             Transfer::Read { length, .. } | Transfer::Query { length, .. } => (&[], *length),
             Transfer::Write { data, .. } | Transfer::Set { data, .. } => (data, 0),
             Transfer::Flush | Transfer::Placed { .. } => (&[], 0),
@@ -97,12 +105,35 @@ impl Buffers {
             input: places[0].unwrap_or(input_buffer),
             output: places[1].unwrap_or(output),
             kept: places.map(|place| place.is_some()),
+            pages: None,
         }))
     }
 
-    fn operation(self, transfer: &Transfer) -> Operation {
+    /// Pages for what is written, or for so many bytes that are read, and the array of their addresses.
+    fn scattered(cx: &mut Cx<'_>, data: &[u8], output: u32) -> Flow<Option<Self>> {
+        let length = data.len().max(output as usize);
+        let mut pages = vec![0; length.div_ceil(PAGE)];
+        // The first page of the transfer is the last one that the application got.
+        for (index, page) in pages.iter_mut().enumerate().rev() {
+            let mut bytes: Vec<u8> = data.iter().skip(index * PAGE).take(PAGE).copied().collect();
+            bytes.resize(PAGE, 0);
+            let Some(buffer) = allocate(cx, &bytes)? else { return Ok(None) };
+            *page = buffer.address;
+        }
+        let array: Vec<u8> = pages.iter().flat_map(|page| page.to_le_bytes()).collect();
+        let Some(array) = allocate(cx, &array)? else { return Ok(None) };
+        let output = Buffer { address: 0, length: output };
+        let length = u32::try_from(length).expect("a script's data are bounded");
+        let input = Buffer { length, ..array };
+        Ok(Some(Self { input, output, kept: [false; 2], pages: Some(pages) }))
+    }
+
+    fn operation(&self, transfer: &Transfer) -> Operation {
         let signed = |offset: &Option<u64>| offset.map(u64::cast_signed);
+        let segments = Segments { array: self.input.address, length: self.input.length };
         match transfer.parts().0 {
+            Transfer::Scatter { offset, .. } => Operation::Scatter(segments, signed(offset)),
+            Transfer::Gather { offset, .. } => Operation::Gather(segments, signed(offset)),
             Transfer::Read { offset, .. } => Operation::Read(self.output, signed(offset)),
             Transfer::Write { offset, .. } => Operation::Write(self.input, signed(offset)),
             Transfer::Control { code, .. } => Operation::Control(*code, self.input, self.output),
@@ -116,6 +147,17 @@ impl Buffers {
     fn finish(self, cx: &mut Cx<'_>, answer: Answer) -> Flow<Completion> {
         let Answer { status, information } = answer;
         let came = if status.is_error() { 0 } else { information.min(self.output.length.into()) };
+        if let Some(pages) = self.pages {
+            let mut data = Vec::new();
+            for page in &pages {
+                let more = usize::try_from(came).unwrap_or(0).saturating_sub(data.len()).min(PAGE);
+                data.extend(user::read(cx, *page, more).map_err(|bad| cx.bad_pointer(bad))?);
+            }
+            for page in pages.into_iter().chain([self.input.address]) {
+                user::free(cx, page);
+            }
+            return Ok(Completion { status: status.0, information, data });
+        }
         let mut data = vec![0; usize::try_from(came).unwrap_or(0)];
         if !data.is_empty() {
             match cx.engine().read_bytes(self.output.address, &mut data) {
@@ -145,6 +187,10 @@ fn buffer(cx: &mut Cx<'_>, length: u32) -> Option<Buffer> {
 
 /// Carries a request out and waits for its end.
 pub(crate) fn perform(cx: &mut Cx<'_>, handle: Handle, transfer: &Transfer) -> Flow<Completion> {
+    if matches!(transfer, Transfer::Scatter { .. } | Transfer::Gather { .. }) {
+        // They are overlapped always.
+        return begin(cx, handle, transfer, false)?.wait(cx);
+    }
     let Some(buffers) = Buffers::new(cx, transfer)? else {
         return Ok(Completion::status(NtStatus::INSUFFICIENT_RESOURCES));
     };
@@ -178,54 +224,10 @@ pub(crate) fn store(cx: &mut Cx<'_>, address: u64, bytes: &[u8]) -> Flow<Complet
     Ok(Completion::status(stored.map_or(NtStatus::ACCESS_VIOLATION, |()| NtStatus::SUCCESS)))
 }
 
-/// `ReadFileScatter` or, with data, `WriteFileGather`, whose end is waited for: each page of the transfer lies in memory of its own.
-pub(crate) fn scattered(
-    cx: &mut Cx<'_>,
-    handle: Handle,
-    data: Option<&[u8]>,
-    length: u32,
-    offset: Option<u64>,
-) -> Flow<Completion> {
-    let length = data.map_or(length, |data| u32::try_from(data.len()).expect("a test's data are bounded"));
-    let mut pages = Vec::new();
-    // The first page of the transfer is the last one that the application got.
-    let zeros = [0; PAGE];
-    for index in (0..(length as usize).div_ceil(PAGE)).rev() {
-        let bytes = data.map_or(&zeros[..], |data| &data[index * PAGE..data.len().min((index + 1) * PAGE)]);
-        let Some(page) = allocate(cx, bytes)? else {
-            return Ok(Completion::status(NtStatus::INSUFFICIENT_RESOURCES));
-        };
-        pages.insert(0, page.address);
-    }
-    let array: Vec<u8> = pages.iter().flat_map(|page| page.to_le_bytes()).collect();
-    let (Some(array), Some(overlapped)) = (allocate(cx, &array)?, Overlapped::new(cx)?) else {
-        return Ok(Completion::status(NtStatus::INSUFFICIENT_RESOURCES));
-    };
-    let (segments, offset) = (Segments { array: array.address, length }, offset.map(u64::cast_signed));
-    let operation = match data {
-        None => Operation::Scatter(segments, offset),
-        Some(_) => Operation::Gather(segments, offset),
-    };
-    let mut answer = file::start(cx, handle, operation, &overlapped)?;
-    if answer.status == NtStatus::PENDING {
-        answer = overlapped.wait(cx)?;
-    }
-    overlapped.free(cx)?;
-    let mut read = Vec::new();
-    let came =
-        if data.is_some() || answer.status.is_error() { 0 } else { answer.information.min(length.into()) };
-    for page in &pages {
-        let more = usize::try_from(came).unwrap_or(0).saturating_sub(read.len()).min(PAGE);
-        read.extend(user::read(cx, *page, more).map_err(|bad| cx.bad_pointer(bad))?);
-    }
-    for page in pages.into_iter().chain([array.address]) {
-        user::free(cx, page);
-    }
-    Ok(Completion { status: answer.status.0, information: answer.information, data: read })
-}
-
 /// A request that was begun on an overlapped handle.
 pub(crate) struct Begun {
+    /// Whose it is.
+    pub(crate) process: u64,
     buffers: Buffers,
     overlapped: Option<Overlapped>,
     /// What it returned at once, unless it is pending.
@@ -235,13 +237,14 @@ pub(crate) struct Begun {
 /// Begins a request and does not wait for its end, which its thread hears of by a user APC if that is wanted.
 pub(crate) fn begin(cx: &mut Cx<'_>, handle: Handle, transfer: &Transfer, apc: bool) -> Flow<Begun> {
     let none = Answer::failed(NtStatus::INSUFFICIENT_RESOURCES);
-    let failed = Begun { buffers: Buffers::default(), overlapped: None, at_once: Some(none) };
+    let process = ps::current_process(cx);
+    let failed = Begun { process, buffers: Buffers::default(), overlapped: None, at_once: Some(none) };
     let Some(buffers) = Buffers::new(cx, transfer)? else { return Ok(failed) };
     let Some(overlapped) = Overlapped::new(cx)? else { return Ok(failed) };
     let overlapped = Overlapped { apc, ..overlapped };
     let answer = file::start(cx, handle, buffers.operation(transfer), &overlapped)?;
     let at_once = (answer.status != NtStatus::PENDING).then_some(answer);
-    Ok(Begun { buffers, overlapped: Some(overlapped), at_once })
+    Ok(Begun { process, buffers, overlapped: Some(overlapped), at_once })
 }
 
 impl Begun {

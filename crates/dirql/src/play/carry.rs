@@ -7,7 +7,7 @@ use kernel::ps;
 use kernel::se::token;
 
 use super::Stage;
-use super::{counters, device, port, request, wmi};
+use super::{counters, device, port, process, request, wmi};
 use crate::script::{Command, User, Waitable};
 
 /// Nothing, or in words what was expected and what was seen.
@@ -54,6 +54,9 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::Duplicate { handle, name } => request::duplicate(stage, cx, handle, name),
         Command::Terminate(name) => stage.to_thread(cx, name, user_apc::end),
         Command::Close { handle } => request::close(stage, cx, handle),
+        Command::Inherit { handle, inherits } => Ok(request::inherit(stage, cx, handle, *inherits)),
+        Command::Process { name, inherits, expect } => process::begin(stage, cx, name, *inherits, expect),
+        Command::Exit(name) => process::exit(stage, cx, name),
         Command::Wait { nanoseconds } => wait::sleep(cx, *nanoseconds).map(Ok),
         Command::Clock { units } => clock::set_system_time_by(cx, *units).map(Ok),
         Command::Poke { device, signal, value } => device::poke(cx, device, signal, *value),
@@ -96,10 +99,11 @@ fn printed(stage: &Stage, text: &str) -> Outcome {
 
 fn pending(stage: &Stage, cx: &mut Cx<'_>, what: &Waitable) -> Flow<Outcome> {
     match what {
-        Waitable::Thread(name) => {
-            let busy = stage.with(|state| state.lanes.get(name).is_some_and(|lane| lane.at.is_some()));
-            Ok(if busy { Ok(()) } else { Err(format!("thread {name} has carried out all it was handed")) })
-        }
+        Waitable::Thread(name) => Ok(if stage.is_busy(name) {
+            Ok(())
+        } else {
+            Err(format!("thread {name} has carried out all it was handed"))
+        }),
         Waitable::Request(name) => {
             let Some(begun) = stage.with(|state| state.requests.remove(name)) else {
                 return Ok(Err(format!("request {name} has not been made yet")));

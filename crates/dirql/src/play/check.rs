@@ -139,8 +139,10 @@ fn data(command: &Command) -> impl Iterator<Item = &Data> {
     let sent = request.and_then(|request| match &request.operation {
         Operation::Write { data, .. } => Some(data),
         Operation::Ioctl { input, .. } => input.as_ref(),
-        Operation::Set { data, .. } => Some(data),
-        Operation::Read { .. } | Operation::Flush | Operation::Query { .. } => None,
+        Operation::Set { data, .. } | Operation::Gather { data, .. } => Some(data),
+        Operation::Read { .. } | Operation::Scatter { .. } | Operation::Flush | Operation::Query { .. } => {
+            None
+        }
     });
     let expected = expect.and_then(|expect| expect.data.as_ref()).map(|expected| &expected.data);
     let stored = match command {

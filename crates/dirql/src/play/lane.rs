@@ -50,7 +50,8 @@ impl Stage {
         }
         event::clear(cx, idle)?;
         let (stage, lane) = (self.clone(), name.to_owned());
-        let process = ps::current_process(cx);
+        let process = self.with(|state| state.processes.get(name).copied());
+        let process = process.unwrap_or_else(|| ps::current_process(cx));
         let body: thread::Work = Box::new(move |cx| stage.live(cx, &lane));
         thread::spawn_application(cx, format!("thread {name}"), process, body).map(|_| ())
     }
@@ -99,6 +100,11 @@ impl Stage {
             Some(thread) => what(cx, thread).map(Ok),
             None => Ok(Err(format!("thread {name} has nothing to do"))),
         }
+    }
+
+    /// Whether the thread of this name has not carried out all that it was handed.
+    pub(super) fn is_busy(&self, name: &str) -> bool {
+        self.with(|state| state.lanes.get(name).is_some_and(|lane| lane.at.is_some()))
     }
 
     /// Every thread ends as soon as it returns from what it is at: the process exits.

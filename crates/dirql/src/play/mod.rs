@@ -11,6 +11,7 @@ mod device;
 mod expect;
 mod lane;
 mod port;
+mod process;
 mod request;
 mod wmi;
 
@@ -48,7 +49,8 @@ struct State {
     prints: PrintLog,
     /// Lines printed before this one have satisfied an `expect print`.
     printed: usize,
-    handles: BTreeMap<String, Handle>,
+    /// By the process that has them and their names.
+    handles: BTreeMap<(u64, String), Handle>,
     requests: BTreeMap<String, Begun>,
     /// What completion ports call requests by, by their names.
     told_of: BTreeMap<String, u64>,
@@ -57,6 +59,8 @@ struct State {
     /// Memory that it has: what `pointers` says, too, and how many bytes.
     memory: BTreeMap<String, Buffer>,
     lanes: BTreeMap<String, Lane>,
+    /// Processes besides the first, by their names.
+    processes: BTreeMap<String, u64>,
     /// What the main thread is at.
     at: Option<usize>,
     /// The main thread is through, or has given up.
@@ -76,6 +80,7 @@ impl Stage {
             pointers: BTreeMap::new(),
             memory: BTreeMap::new(),
             lanes: BTreeMap::new(),
+            processes: BTreeMap::new(),
             at: None,
             over: false,
             failure: None,
@@ -175,6 +180,7 @@ impl Stage {
         let done = Rc::new(RefCell::new(false));
         let flag = Rc::clone(&done);
         let body: thread::Work = Box::new(move |cx| {
+            process::exit_all(&stage, cx)?;
             stage.end_all(cx)?;
             request::close_all(&stage, cx)?;
             *flag.borrow_mut() = true;

@@ -16,7 +16,7 @@ use crate::script::{Expectations, ExpectedStatus};
 pub(super) fn make(stage: &Stage, cx: &mut Cx<'_>, name: &str, threads: u32) -> Flow<Outcome> {
     Ok(match completion_port::create(cx, threads)? {
         Some(port) => {
-            stage.with(|state| state.handles.insert(name.to_owned(), port));
+            stage.keep(cx, name, port);
             Ok(())
         }
         None => Err("there is no memory for a port".to_owned()),
@@ -31,7 +31,7 @@ pub(super) fn bind(
     skip: bool,
     expect: &Expectations,
 ) -> Flow<Outcome> {
-    let (file, port) = match handle(stage, file).and_then(|file| Ok((file, handle(stage, port)?))) {
+    let (file, port) = match handle(stage, cx, file).and_then(|file| Ok((file, handle(stage, cx, port)?))) {
         Ok(both) => both,
         Err(why) => return Ok(Err(why)),
     };
@@ -50,7 +50,7 @@ pub(super) fn dequeue(
     timeout: Option<u64>,
     expect: &Expectations,
 ) -> Flow<Outcome> {
-    let port = match handle(stage, port) {
+    let port = match handle(stage, cx, port) {
         Ok(port) => port,
         Err(why) => return Ok(Err(why)),
     };
@@ -97,7 +97,7 @@ fn has_key(key: Option<u64>, packet: Packet) -> Outcome {
 }
 
 pub(super) fn post(stage: &Stage, cx: &mut Cx<'_>, port: &str, key: u64, bytes: u64) -> Flow<Outcome> {
-    let port = match handle(stage, port) {
+    let port = match handle(stage, cx, port) {
         Ok(port) => port,
         Err(why) => return Ok(Err(why)),
     };

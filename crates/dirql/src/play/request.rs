@@ -1,12 +1,15 @@
 //! `open`, `read`, `write`, `ioctl`, `async`, `join`, `memory`, `unmap`, `cancel`, `close`.
 
-use abi::{FILE_SYNCHRONOUS_IO_NONALERT, GENERIC_READ, GENERIC_WRITE, NtStatus};
+use abi::{
+    FILE_NO_INTERMEDIATE_BUFFERING, FILE_SYNCHRONOUS_IO_NONALERT, GENERIC_READ, GENERIC_WRITE, NtStatus,
+};
 use engine::Flow;
 use kernel::Cx;
 use kernel::io::file::{self, OpenOptions};
 use kernel::io::{cancel, interface};
 use kernel::mm::user;
-use kernel::ob::{Handle, duplicate};
+use kernel::ob::{Handle, duplicate, handle as handles};
+use kernel::ps;
 
 use super::Stage;
 use super::carry::Outcome;
@@ -27,7 +30,8 @@ pub(super) fn open(stage: &Stage, cx: &mut Cx<'_>, open: &Open) -> Flow<Outcome>
     let options = OpenOptions {
         access,
         share: if open.exclusive { 0 } else { SHARED },
-        options: if open.overlapped { 0 } else { FILE_SYNCHRONOUS_IO_NONALERT },
+        options: (if open.overlapped { 0 } else { FILE_SYNCHRONOUS_IO_NONALERT })
+            | (if open.unbuffered { FILE_NO_INTERMEDIATE_BUFFERING } else { 0 }),
         ..OpenOptions::default()
     };
     let path = match &open.path {
@@ -47,9 +51,31 @@ pub(super) fn open(stage: &Stage, cx: &mut Cx<'_>, open: &Open) -> Flow<Outcome>
         _ => why,
     });
     if let Ok(handle) = opened {
-        stage.with(|state| state.handles.insert(open.handle.clone(), handle));
+        stage.keep(cx, &open.handle, handle);
+        if open.inherits {
+            return Ok(judged.and(set_inherit(cx, (&open.handle, handle), true)));
+        }
     }
     Ok(judged)
+}
+
+impl Stage {
+    /// A handle that the running thread's process has opened gets a name.
+    pub(super) fn keep(&self, cx: &mut Cx<'_>, name: &str, handle: Handle) {
+        let process = ps::current_process(cx);
+        self.with(|state| state.handles.insert((process, name.to_owned()), handle));
+    }
+}
+
+/// Whether processes that are begun later have it too.
+pub(super) fn inherit(stage: &Stage, cx: &mut Cx<'_>, name: &str, inherits: bool) -> Outcome {
+    let handle = handle(stage, cx, name)?;
+    set_inherit(cx, (name, handle), inherits)
+}
+
+fn set_inherit(cx: &mut Cx<'_>, (name, handle): (&str, Handle), inherits: bool) -> Outcome {
+    let set = handles::set_inherit(cx, handle, inherits);
+    set.map_err(|status| format!("whether `{name}` is inherited cannot be set: {status}"))
 }
 
 /// Which names drivers have made known to applications, for one that was not found.
@@ -70,9 +96,10 @@ fn known_names(cx: &mut Cx<'_>, wanted: &str) -> String {
     }
 }
 
-/// The handle of this name, which another thread may not have opened yet.
-pub(super) fn handle(stage: &Stage, name: &str) -> Result<Handle, String> {
-    let handle = stage.with(|state| state.handles.get(name).copied());
+/// The handle of this name in the running thread's process, which another thread may not have opened yet.
+pub(super) fn handle(stage: &Stage, cx: &mut Cx<'_>, name: &str) -> Result<Handle, String> {
+    let place = (ps::current_process(cx), name.to_owned());
+    let handle = stage.with(|state| state.handles.get(&place).copied());
     handle.ok_or_else(|| format!("`{name}` is not open (now)"))
 }
 
@@ -81,6 +108,8 @@ fn transfer(stage: &Stage, request: &Request) -> Result<Transfer, String> {
     let transfer = match &request.operation {
         Operation::Read { length, offset } => Transfer::Read { length: *length, offset: *offset },
         Operation::Write { data, offset } => Transfer::Write { data: bytes(data), offset: *offset },
+        Operation::Scatter { length, offset } => Transfer::Scatter { length: *length, offset: *offset },
+        Operation::Gather { data, offset } => Transfer::Gather { data: bytes(data), offset: *offset },
         Operation::Ioctl { code, input, output } => {
             let input = input.as_ref().map(bytes).unwrap_or_default();
             Transfer::Control { code: *code, input, output: *output }
@@ -131,7 +160,7 @@ pub(super) fn unmap(stage: &Stage, cx: &mut Cx<'_>, name: &str) -> Flow<Outcome>
 
 /// What comes of a request.
 fn ended(stage: &Stage, cx: &mut Cx<'_>, request: &Request) -> Flow<Result<Completion, String>> {
-    match handle(stage, &request.handle).and_then(|handle| Ok((handle, transfer(stage, request)?))) {
+    match handle(stage, cx, &request.handle).and_then(|handle| Ok((handle, transfer(stage, request)?))) {
         Ok((handle, transfer)) => Ok(Ok(transfer::perform(cx, handle, &transfer)?)),
         Err(why) => Ok(Err(why)),
     }
@@ -225,7 +254,7 @@ pub(super) fn begin(
     apc: bool,
 ) -> Flow<Outcome> {
     let (handle, transfer) =
-        match handle(stage, &request.handle).and_then(|handle| Ok((handle, transfer(stage, request)?))) {
+        match handle(stage, cx, &request.handle).and_then(|handle| Ok((handle, transfer(stage, request)?))) {
             Ok(both) => both,
             Err(why) => return Ok(Err(why)),
         };
@@ -248,7 +277,7 @@ pub(super) fn join(stage: &Stage, cx: &mut Cx<'_>, name: &str, expect: &Expectat
 
 pub(super) fn cancel(stage: &Stage, cx: &mut Cx<'_>, what: &Cancel) -> Flow<Outcome> {
     match what {
-        Cancel::Handle(name) => match handle(stage, name) {
+        Cancel::Handle(name) => match handle(stage, cx, name) {
             Ok(handle) => file::cancel_io_ex(cx, handle).map(|_| Ok(())),
             Err(why) => Ok(Err(why)),
         },
@@ -269,13 +298,13 @@ pub(super) fn cancel(stage: &Stage, cx: &mut Cx<'_>, what: &Cancel) -> Flow<Outc
 }
 
 pub(super) fn duplicate(stage: &Stage, cx: &mut Cx<'_>, name: &str, new: &str) -> Flow<Outcome> {
-    let handle = match handle(stage, name) {
+    let handle = match handle(stage, cx, name) {
         Ok(handle) => handle,
         Err(why) => return Ok(Err(why)),
     };
     Ok(match duplicate::of_own(cx, handle)? {
         Ok(copy) => {
-            stage.with(|state| state.handles.insert(new.to_owned(), copy));
+            stage.keep(cx, new, copy);
             Ok(())
         }
         Err(status) => Err(format!("`{name}` cannot be duplicated: {status}")),
@@ -283,7 +312,8 @@ pub(super) fn duplicate(stage: &Stage, cx: &mut Cx<'_>, name: &str, new: &str) -
 }
 
 pub(super) fn close(stage: &Stage, cx: &mut Cx<'_>, name: &str) -> Flow<Outcome> {
-    match stage.with(|state| state.handles.remove(name)) {
+    let place = (ps::current_process(cx), name.to_owned());
+    match stage.with(|state| state.handles.remove(&place)) {
         Some(handle) => file::close(cx, handle).map(|_| Ok(())),
         None => Ok(Err(format!("`{name}` is not open (now)"))),
     }
@@ -291,15 +321,30 @@ pub(super) fn close(stage: &Stage, cx: &mut Cx<'_>, name: &str) -> Flow<Outcome>
 
 /// Cancels what is under way and closes what is open, as when the process exits.
 pub(super) fn close_all(stage: &Stage, cx: &mut Cx<'_>) -> Flow<()> {
-    let handles: Vec<Handle> = stage.with(|state| state.handles.values().copied().collect());
-    for handle in handles {
-        cancel::rundown_file(cx, handle)?;
-    }
-    while let Some((_, begun)) = stage.with(|state| state.requests.pop_first()) {
-        let _ = begun.wait(cx)?;
-    }
-    while let Some((_, handle)) = stage.with(|state| state.handles.pop_first()) {
+    for handle in run_down(stage, cx)? {
         let _ = file::close(cx, handle)?;
     }
     Ok(())
+}
+
+/// Cancels what is under way in the running thread's process and waits for its end. Its handles, which have no names any more.
+pub(super) fn run_down(stage: &Stage, cx: &mut Cx<'_>) -> Flow<Vec<Handle>> {
+    let process = ps::current_process(cx);
+    let mut own = Vec::new();
+    stage.with(|state| {
+        state.handles.retain(|(whose, _), handle| {
+            own.extend((*whose == process).then_some(*handle));
+            *whose != process
+        });
+    });
+    for handle in &own {
+        cancel::rundown_file(cx, *handle)?;
+    }
+    while let Some(begun) = stage.with(|state| {
+        let name = state.requests.iter().find(|(_, begun)| begun.process == process)?.0.clone();
+        state.requests.remove(&name)
+    }) {
+        let _ = begun.wait(cx)?;
+    }
+    Ok(own)
 }

@@ -49,7 +49,7 @@ pub struct Statement {
 pub enum Command {
     /// `open`: `CreateFile`.
     Open(Open),
-    /// `read`, `write`, `ioctl`, `flush`, `query`, `set`: a request, which this thread waits for.
+    /// `read`, `write`, `read-scatter`, `write-gather`, `ioctl`, `flush`, `query`, `set`: a request, which this thread waits for.
     Request {
         /// The request.
         request: Request,
@@ -174,6 +174,24 @@ pub enum Command {
         /// The new handle's.
         name: String,
     },
+    /// `inherit`: `SetHandleInformation`, whether processes that are begun later have the handle too.
+    Inherit {
+        /// The handle's name.
+        handle: String,
+        /// Whether they have.
+        inherits: bool,
+    },
+    /// `process`: `CreateProcess`, whose image is the file of this name and whose first thread has it.
+    Process {
+        /// The name, without `.exe`.
+        name: String,
+        /// It has the handles that can be inherited (`bInheritHandles`).
+        inherits: bool,
+        /// What is to come of it; only a status.
+        expect: Expectations,
+    },
+    /// `exit`: the process of this name ends.
+    Exit(String),
     /// `wait`: this thread sleeps so many nanoseconds of virtual time.
     Wait {
         /// Nanoseconds.
@@ -279,6 +297,7 @@ impl Command {
         match self {
             Self::Open(Open { expect, .. })
             | Self::Bind { expect, .. }
+            | Self::Process { expect, .. }
             | Self::Dequeue { expect, .. }
             | Self::Request { expect, .. }
             | Self::JoinRequest { expect, .. }
@@ -302,6 +321,10 @@ pub struct Open {
     pub access: Access,
     /// `FILE_FLAG_OVERLAPPED`: else requests on the handle are made one at a time.
     pub overlapped: bool,
+    /// `FILE_FLAG_NO_BUFFERING`.
+    pub unbuffered: bool,
+    /// Processes that are begun later have it too (`bInheritHandle`).
+    pub inherits: bool,
     /// Share with nobody (`dwShareMode` 0); else with readers and writers.
     pub exclusive: bool,
     /// What is to come of it; only a status.
@@ -356,6 +379,20 @@ pub enum Operation {
         /// What is written.
         data: Data,
         /// File offset; `None`: the file position (0 on an overlapped handle).
+        offset: Option<u64>,
+    },
+    /// `ReadFileScatter`: each page comes to memory of its own.
+    Scatter {
+        /// Bytes, at most [`super::MAX_TRANSFER`].
+        length: u32,
+        /// File offset; `None`: 0.
+        offset: Option<u64>,
+    },
+    /// `WriteFileGather`: each page comes from memory of its own.
+    Gather {
+        /// What is written.
+        data: Data,
+        /// File offset; `None`: 0.
         offset: Option<u64>,
     },
     /// `DeviceIoControl`.

@@ -15,10 +15,12 @@ use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 use super::wmi;
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 42] = [
+pub(super) const COMMANDS: [&str; 47] = [
     "open",
     "read",
     "write",
+    "read-scatter",
+    "write-gather",
     "ioctl",
     "flush",
     "query",
@@ -39,6 +41,9 @@ pub(super) const COMMANDS: [&str; 42] = [
     "dequeue",
     "post",
     "close",
+    "inherit",
+    "process",
+    "exit",
     "wait",
     "clock",
     "poke",
@@ -177,7 +182,7 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
     let keyword = first.text();
     let command = match &*keyword {
         "open" => open(args, names)?,
-        "read" | "write" | "ioctl" | "flush" | "query" | "set" => {
+        "read" | "write" | "read-scatter" | "write-gather" | "ioctl" | "flush" | "query" | "set" => {
             let (request, can, known, _) = request(&keyword, args, names)?;
             Command::Request { request, expect: args.expectations(can, known)? }
         }
@@ -220,6 +225,16 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             let (handle, _) = names.find(&args.word("the handle to close")?, "handle", closes)?;
             names.end(&handle, first.at);
             Command::Close { handle }
+        }
+        "inherit" => {
+            let (handle, _) = names.handle(&args.word("the handle that is to be inherited")?)?;
+            Command::Inherit { handle, inherits: !args.take("off") }
+        }
+        "process" => process(first, args, names)?,
+        "exit" => {
+            let name = names.process(&args.word("the process")?)?;
+            names.end(&name, first.at);
+            Command::Exit(name)
         }
         "port" | "bind" | "dequeue" | "post" => port::command(&keyword, args, names)?,
         "wait" => Command::Wait { nanoseconds: parse_time(&args.word("how long to wait: 10ms")?)? },
@@ -278,7 +293,9 @@ pub(super) fn expectations_of(command: &mut Command) -> Option<(Can, &mut Expect
         | Command::Peek { expect, .. }
         | Command::Pool { expect, .. }
         | Command::JoinRequest { expect, .. } => Some((Can::Data, expect)),
-        Command::Store { expect, .. } | Command::Bind { expect, .. } => Some((Can::Status, expect)),
+        Command::Store { expect, .. } | Command::Bind { expect, .. } | Command::Process { expect, .. } => {
+            Some((Can::Status, expect))
+        }
         Command::Dequeue { expect, .. } => Some((Can::Bytes, expect)),
         Command::Pnp { expect, .. } | Command::Power { expect, .. } => Some((Can::Status, expect)),
         Command::Counters(asked) => Some((Can::Data, &mut asked.expect)),
@@ -290,8 +307,11 @@ pub(super) fn expectations_of(command: &mut Command) -> Option<(Can, &mut Expect
 fn result_of(operation: &Operation) -> Can {
     match operation {
         Operation::Flush | Operation::Set { .. } => Can::Status,
-        Operation::Write { .. } => Can::Bytes,
-        Operation::Read { .. } | Operation::Ioctl { .. } | Operation::Query { .. } => Can::Data,
+        Operation::Write { .. } | Operation::Gather { .. } => Can::Bytes,
+        Operation::Read { .. }
+        | Operation::Scatter { .. }
+        | Operation::Ioctl { .. }
+        | Operation::Query { .. } => Can::Data,
     }
 }
 
@@ -346,6 +366,7 @@ fn open(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
     args.keyword("as")?;
     let name = args.word("the handle's name")?;
     let (mut access, mut overlapped, mut exclusive) = (Access::ReadWrite, false, false);
+    let (mut unbuffered, mut inherits) = (false, false);
     loop {
         if args.take("read-only") {
             access = Access::Read;
@@ -355,23 +376,47 @@ fn open(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
             overlapped = true;
         } else if args.take("exclusive") {
             exclusive = true;
+        } else if args.take("unbuffered") {
+            unbuffered = true;
+        } else if args.take("inherit") {
+            inherits = true;
         } else {
             break;
         }
     }
-    let expect = args.expectations(Can::Status, &["read-only", "write-only", "overlapped", "exclusive"])?;
+    let words = &["read-only", "write-only", "overlapped", "exclusive", "unbuffered", "inherit"];
+    let expect = args.expectations(Can::Status, words)?;
     let handle = names.give(&name, Kind::Handle { overlapped })?;
     if !expect.status.admits(0) {
         names.forget(&handle);
     }
-    Ok(Command::Open(Open { path, handle, access, overlapped, exclusive, expect }))
+    Ok(Command::Open(Open { path, handle, access, overlapped, unbuffered, inherits, exclusive, expect }))
+}
+
+/// A process, which the script itself begins.
+fn process(first: &Word, args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
+    if !names.within_first() {
+        return fault(first.at, "a process is begun by the script itself, not by one of its threads");
+    }
+    let word = args.word("the process' name")?;
+    let inherits = args.take("inheriting");
+    let expect = args.expectations(Can::Status, &["inheriting"])?;
+    let name = names.give_process(&word)?;
+    if !expect.status.admits(0) {
+        names.forget(&name);
+    }
+    Ok(Command::Process { name, inherits, expect })
 }
 
 type Asked = (Request, Can, &'static [&'static str], bool);
 
-/// `read`, `write`, `ioctl`, `flush`, `query` or `set`: the request, what it yields, what else could follow, whether the handle is overlapped.
+/// `read`, `write`, `read-scatter`, `write-gather`, `ioctl`, `flush`, `query` or `set`: the request, what it yields, what else could follow, whether the handle is overlapped.
 fn request(keyword: &str, args: &mut Arguments, names: &Names) -> Outcome<Asked> {
-    let (handle, overlapped) = names.handle(&args.word("the handle's name")?)?;
+    let word = args.word("the handle's name")?;
+    let (handle, overlapped) = names.handle(&word)?;
+    if matches!(keyword, "read-scatter" | "write-gather") {
+        must_be_overlapped(word.at, &handle, overlapped)?;
+    }
     let mut known: &[&str] = &["at"];
     let (mut own_input, mut own_output) = (None, None);
     let operation = match keyword {
@@ -385,6 +430,10 @@ fn request(keyword: &str, args: &mut Arguments, names: &Names) -> Outcome<Asked>
         }
         "read" => Operation::Read { length: args.length("a number of bytes")?, offset: offset(args)? },
         "write" => Operation::Write { data: args.exact_data()?, offset: offset(args)? },
+        "read-scatter" => {
+            Operation::Scatter { length: args.length("a number of bytes")?, offset: offset(args)? }
+        }
+        "write-gather" => Operation::Gather { data: args.exact_data()?, offset: offset(args)? },
         "flush" | "query" | "set" => {
             known = &[];
             match keyword {
@@ -463,17 +512,13 @@ fn asynchronous(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
     let name = args.word("the request's name")?;
     let keyword = args.word("`read`, `write` or `ioctl`")?;
     let written = keyword.text();
-    if !["read", "write", "ioctl"].contains(&&*written) {
-        return fault(keyword.at, unknown("request", &written, ["read", "write", "ioctl"]));
+    let known = ["read", "write", "read-scatter", "write-gather", "ioctl"];
+    if !known.contains(&&*written) {
+        return fault(keyword.at, unknown("request", &written, known));
     }
     let handle_at = args.words.get(args.next).map_or(args.end, |word| word.at);
     let (request, _, _, overlapped) = request(&written, args, names)?;
-    if !overlapped {
-        return fault(
-            handle_at,
-            format!("`{}` was opened for one request at a time; open it with `overlapped`", request.handle),
-        );
-    }
+    must_be_overlapped(handle_at, &request.handle, overlapped)?;
     let apc = args.take("apc");
     if args.take("expect") {
         args.back();
@@ -482,6 +527,13 @@ fn asynchronous(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
     }
     let name = names.give(&name, Kind::Request)?;
     Ok(Command::Async { name, request, apc })
+}
+
+fn must_be_overlapped(at: Position, handle: &str, overlapped: bool) -> Outcome<()> {
+    if overlapped {
+        return Ok(());
+    }
+    fault(at, format!("`{handle}` was opened for one request at a time; open it with `overlapped`"))
 }
 
 fn pointer(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {

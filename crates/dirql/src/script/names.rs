@@ -1,4 +1,5 @@
-//! The names a script gives: handles, threads and requests, so that a mistyped one is found before anything runs.
+//! The names a script gives: handles, threads and requests, so that a mistyped one is found before anything runs; and what of it another
+//! process has.
 
 use std::collections::BTreeMap;
 
@@ -32,6 +33,10 @@ impl Kind {
 
 struct Entry {
     kind: Kind,
+    /// The process that has it; `None`: the first one.
+    process: Option<String>,
+    /// A thread that is the first of a process of this name.
+    is_process: bool,
     given: Position,
     /// Where the handle was closed or the request joined.
     ended: Option<Position>,
@@ -39,43 +44,109 @@ struct Entry {
 
 /// All names given so far, in the order of the text.
 #[derive(Default)]
-pub(super) struct Names(BTreeMap<String, Entry>);
+pub(super) struct Names {
+    all: BTreeMap<String, Entry>,
+    /// The process whose thread carries the command out; `None`: the first one.
+    within: Option<String>,
+}
 
 impl Names {
     /// Gives a name; one that has ended may be given again.
     pub(super) fn give(&mut self, name: &Word, kind: Kind) -> Outcome<String> {
         let text = checked(name)?;
-        if let Some(old) = self.0.get(&*text).filter(|old| old.ended.is_none()) {
+        if let Some(old) = self.all.get(&*text).filter(|old| old.ended.is_none()) {
             let (noun, line) = (old.kind.noun(), old.given.line);
             return fault(
                 name.at,
                 format!("`{text}` is already the name of a {noun} (line {line}); take another name"),
             );
         }
-        self.0.insert(text.clone(), Entry { kind, given: name.at, ended: None });
+        let process = self.within.clone();
+        self.all
+            .insert(text.clone(), Entry { kind, process, is_process: false, given: name.at, ended: None });
         Ok(text)
     }
 
     /// Names a thread, which exists from the first time it is named.
     pub(super) fn thread(&mut self, name: &Word) -> Outcome<String> {
-        match name.plain().and_then(|text| self.0.get(text)) {
+        match name.plain().and_then(|text| self.all.get(text)) {
+            Some(Entry { kind: Kind::Thread, ended: Some(end), .. }) => {
+                fault(name.at, format!("the process `{}` has exited on line {}", name.text(), end.line))
+            }
             Some(Entry { kind: Kind::Thread, .. }) => checked(name),
             _ => self.give(name, Kind::Thread),
         }
+    }
+
+    /// Names a process, and its first thread.
+    pub(super) fn give_process(&mut self, name: &Word) -> Outcome<String> {
+        let text = self.give(name, Kind::Thread)?;
+        if let Some(entry) = self.all.get_mut(&text) {
+            entry.is_process = true;
+        }
+        Ok(text)
+    }
+
+    /// A process that has not exited.
+    pub(super) fn process(&self, name: &Word) -> Outcome<String> {
+        let text = self.find(name, "process", |kind| kind == Kind::Thread)?.0;
+        if self.is_process(&text) {
+            return Ok(text);
+        }
+        fault(name.at, format!("`{text}` is a thread; name a process here"))
+    }
+
+    fn is_process(&self, name: &str) -> bool {
+        self.all.get(name).is_some_and(|entry| entry.is_process)
+    }
+
+    /// The next command is carried out by this thread.
+    pub(super) fn enter(&mut self, thread: Option<&str>) {
+        self.within = thread.filter(|thread| self.is_process(thread)).map(str::to_owned);
+    }
+
+    /// Whether the command is carried out by a thread of the first process.
+    pub(super) fn within_first(&self) -> bool {
+        self.within.is_none()
+    }
+
+    /// Whether its name is free again, for the process that carries the command out: what that has inherited it closes itself.
+    fn has_ended(&self, entry: &Entry) -> Option<Position> {
+        entry.ended.filter(|_| entry.kind == Kind::Thread || entry.process == self.within)
+    }
+
+    /// A thread, whose process everyone can name; else what the process has that carries the command out, or has inherited.
+    fn is_reachable(&self, entry: &Entry) -> bool {
+        let inherits = matches!(entry.kind, Kind::Handle { .. }) && entry.process.is_none();
+        entry.kind == Kind::Thread || entry.process == self.within || inherits
     }
 
     /// What a name stands for, if `wanted` admits it; `what` says in words what is wanted.
     pub(super) fn find(&self, name: &Word, what: &str, wanted: fn(Kind) -> bool) -> Outcome<(String, Kind)> {
         let text = name.text();
         let live = || {
-            self.0.iter().filter(|(_, e)| e.ended.is_none() && wanted(e.kind)).map(|(name, _)| name.as_str())
+            let found = |e: &Entry| self.has_ended(e).is_none() && wanted(e.kind) && self.is_reachable(e);
+            self.all.iter().filter(move |(_, e)| found(e)).map(|(name, _)| name.as_str())
         };
-        match self.0.get(&*text) {
-            Some(Entry { kind, ended: None, .. }) if wanted(*kind) => Ok((text.into_owned(), *kind)),
-            Some(Entry { kind, ended: Some(end), .. }) if wanted(*kind) => {
+        match self.all.get(&*text) {
+            Some(entry) if wanted(entry.kind) && !self.is_reachable(entry) => {
+                let whose = |process: &Option<String>| match process {
+                    Some(process) => format!("process `{process}`"),
+                    None => "the first process".to_owned(),
+                };
+                let (noun, owner) = (entry.kind.noun(), whose(&entry.process));
+                fault(
+                    name.at,
+                    format!("the {noun} `{text}` is of {owner}, which {} has not", whose(&self.within)),
+                )
+            }
+            Some(entry) if wanted(entry.kind) => {
+                let kind = &entry.kind;
+                let Some(end) = self.has_ended(entry) else { return Ok((text.into_owned(), *kind)) };
                 let how = match *kind {
                     Kind::Request => "was joined",
                     Kind::Memory => "was unmapped",
+                    Kind::Thread => "has exited",
                     _ => "was closed",
                 };
                 fault(name.at, format!("the {} `{text}` {how} on line {} already", kind.noun(), end.line))
@@ -98,22 +169,24 @@ impl Names {
 
     /// The name of a request, which may have been joined already.
     pub(super) fn request(&self, name: &Word) -> Outcome<String> {
-        match self.0.get(&*name.text()) {
+        match self.all.get(&*name.text()) {
             Some(Entry { kind: Kind::Request, .. }) => Ok(name.text().into_owned()),
             _ => self.find(name, "request", |kind| kind == Kind::Request).map(|(text, _)| text),
         }
     }
 
-    /// The handle is closed, the request joined.
+    /// The handle is closed, the request joined, the process has exited. A process that has inherited a handle closes its own only.
     pub(super) fn end(&mut self, name: &str, at: Position) {
-        if let Some(entry) = self.0.get_mut(name) {
+        let within = &self.within;
+        let own = |entry: &&mut Entry| entry.is_process || entry.process == *within;
+        if let Some(entry) = self.all.get_mut(name).filter(own) {
             entry.ended = Some(at);
         }
     }
 
     /// The name was never given: its `open` is expected to fail.
     pub(super) fn forget(&mut self, name: &str) {
-        self.0.remove(name);
+        self.all.remove(name);
     }
 }
 

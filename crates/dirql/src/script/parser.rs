@@ -74,6 +74,7 @@ impl Parser {
             return fault(end, "the line ends too early; here comes what the thread does");
         };
         let mut args = Arguments::new(rest, end);
+        self.names.enter(thread.as_deref());
         let command = match first.plain() {
             Some("thread") => {
                 return fault(first.at, "write `thread NAME { … }`, or `NAME: command` for one command");
@@ -149,8 +150,10 @@ impl Parser {
         expect::clauses(args, can, expect)?;
         let fails = !expect.status.admits(0);
         let last = self.statements.iter().rev().find(|statement| statement.thread.as_deref() == thread);
-        if let Some(Command::Open(open)) = last.map(|statement| &statement.command).filter(|_| fails) {
-            self.names.forget(&open.handle);
+        match last.map(|statement| &statement.command).filter(|_| fails) {
+            Some(Command::Open(open)) => self.names.forget(&open.handle),
+            Some(Command::Process { name, .. }) => self.names.forget(name),
+            _ => {}
         }
         Ok(None)
     }

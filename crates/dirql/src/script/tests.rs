@@ -133,6 +133,32 @@ fn a_request_name_is_free_again_once_it_is_joined() {
 }
 
 #[test]
+fn a_process_has_what_it_opens_and_what_it_inherits() {
+    let text =
+        format!("{OPEN}process p inheriting; p: read card 4; close card; p: close card; exit p; process p");
+    assert_eq!(commands(&text).len(), 7);
+    for (line, says) in [
+        (
+            "memory m hex:00; p: read card memory m",
+            "the memory `m` is of the first process, which process `p` has not",
+        ),
+        (
+            "p: open \\\\.\\X as own; read own 4",
+            "the handle `own` is of process `p`, which the first process has not",
+        ),
+        ("process q; p: open \\\\.\\X as own; q: read own 4", "is of process `p`, which process `q` has not"),
+        ("exit p; p: read card 4", "the process `p` has exited on line 3"),
+        ("t: read card 4; exit t", "`t` is a thread; name a process here"),
+        ("p: process q", "a process is begun by the script itself"),
+        ("process card", "`card` is already the name of a handle"),
+        ("read-scatter card 4096", "open it with `overlapped`"),
+    ] {
+        let message = refused(&format!("{OPEN}process p inheriting\n{line}"));
+        assert!(message.contains(says), "{line}\n  said   {message}\n  wanted {says}");
+    }
+}
+
+#[test]
 fn mutilated_scripts_are_refused_and_never_panic() {
     let whole = "open \\\\.\\Pci9052-0 as card overlapped\nthread t1 { read card 0x10 expect hex:3c?? and bytes 1 }\n\
                  async r ioctl card CTL_CODE(0x8000, 0x801, METHOD_BUFFERED, FILE_ANY_ACCESS) in text:\"a\\x41\" + u32:1 out 4\n\

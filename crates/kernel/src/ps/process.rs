@@ -152,6 +152,11 @@ pub fn current_process(cx: &mut Cx<'_>) -> u64 {
 /// The object of the current thread's process.
 pub fn current_object(cx: &mut Cx<'_>) -> DriverPtr<KPROCESS> {
     let key = current_process(cx);
+    object(cx, key)
+}
+
+/// The object of a process; null if it is gone.
+pub fn object(cx: &mut Cx<'_>, key: u64) -> DriverPtr<KPROCESS> {
     cx.with(|k| k.ps.processes.get(&key).map_or(DriverPtr::NULL, |process| process.object))
 }
 
