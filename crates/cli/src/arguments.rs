@@ -25,6 +25,7 @@ const BEGIN: &str = "\
 To begin:
   dirql imports driver.sys                what it needs, and whether dirql has it
   dirql devices                           the cards that it can be run on
+  dirql inf driver.inf                    what is wrong with its INF, and what it installs
   dirql run driver.sys --inf driver.inf --device pci9052 --do 'open \\\\.\\Name as f; read f 4'
   dirql help run                          all about a command
 
@@ -33,7 +34,7 @@ The guide and the reference are in docs/.";
 const EXIT_CODES: &str = "\
 Exit codes:
   0  clean
-  1  the driver broke a rule, or an expectation of the script did not hold
+  1  the driver broke a rule, or an expectation of the script did not hold; `dirql inf`: the file has an error
   2  unusable arguments or input: the message says what, where, and what to do
   3  no answer: a fault of dirql's own, or the driver needs something that dirql does not have yet; or the answer cannot be written
   4  `dirql replay`: the run is not the recorded one";
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     Replay(Replay),
     /// Lists what a driver imports, and who has it
     Imports(Imports),
+    /// Checks an INF file as InfVerif does, and shows what it installs for each device
+    Inf(InfFile),
     /// Lists the rules that a driver can break, or tells one in full: tier, bug check, page, and what usually mends it
     Rules {
         /// The rule, as a verdict names it
@@ -353,6 +356,24 @@ pub(crate) struct Imports {
     /// Another driver image that it may import from; may be given several times
     #[arg(long, value_name = "OTHER.sys")]
     pub(crate) with: Vec<PathBuf>,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `dirql inf`.
+#[derive(Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct InfFile {
+    /// The file
+    #[arg(value_name = "FILE.inf")]
+    pub(crate) file: PathBuf,
+    /// Show what is installed for this device alone: PCI vendor and device, or USB vendor and product
+    #[arg(long, value_name = "VVVV:DDDD")]
+    pub(crate) device: Option<String>,
+    /// The Windows that it is installed on: 7, 8.1, 10-22h2 or 11-24h2
+    #[arg(long, value_name = "VERSION", default_value = "11-24h2")]
+    pub(crate) windows: String,
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,

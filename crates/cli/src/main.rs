@@ -1,7 +1,7 @@
 //! The `dirql` command: arguments in, reports out. It decides nothing about drivers; the library `dirql` does.
 //!
 //! The only crate that prints: reports to standard output, messages about the command itself to standard error. Exit codes:
-//! 0 clean, 1 a rule broken or an expectation failed, 2 unusable arguments or input, 3 no answer (dirql's own fault, something
+//! 0 clean, 1 a rule broken, an expectation failed or an INF file with errors, 2 unusable arguments or input, 3 no answer (dirql's own fault, something
 //! that dirql does not have yet, or an answer that cannot be written), 4 a replay that is not the recorded run.
 
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ mod explore;
 #[cfg(debug_assertions)]
 mod failing;
 mod imports;
+mod inf;
 mod isolate;
 mod manual;
 mod many;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Explore(explore) => explore::run(&explore),
         Command::Replay(replay) => replay::run(&replay),
         Command::Imports(imports) => imports::run(&imports).map(|()| 0),
+        Command::Inf(file) => inf::run(&file),
         Command::Rules { name, json } => rules::run(name.as_deref(), json).map(|()| 0),
         Command::Devices { model, json } => devices::run(model.as_deref(), json).map(|()| 0),
         Command::Completions { shell } => {

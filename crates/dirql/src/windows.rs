@@ -36,7 +36,8 @@ pub fn parse(name: &str) -> Result<WindowsVersion, InputError> {
 }
 
 /// What an INF is installed on.
-pub(crate) fn target(version: WindowsVersion) -> Target {
+#[must_use]
+pub fn target(version: WindowsVersion) -> Target {
     match version {
         WindowsVersion::Win7 => Target::WINDOWS_7,
         WindowsVersion::Win81 => Target::WINDOWS_8_1,

@@ -10,6 +10,7 @@
 
 mod driver;
 mod forks;
+mod infs;
 mod schedules;
 mod strands;
 
@@ -66,6 +67,9 @@ fn main() {
     }
     if wanted("strand_switch_across") {
         figures.push(strands::across());
+    }
+    if wanted("inf_parse") {
+        figures.push(infs::parse());
     }
     figures.extend(forks::all(&wanted));
     figures.extend(driver::all(&wanted));

@@ -1,8 +1,8 @@
-//! `AddReg` and the add-registry sections it leads to.
+//! `AddReg` and `DelReg`, and the sections they lead to.
 //!
-//! Follows *INF AddReg Directive*. `HKCR`, `HKCU` and `HKU` are passed over, since no driver here has them.
+//! Follows *INF AddReg Directive* and *INF DelReg Directive*. `HKCR`, `HKCU` and `HKU` are passed over, since no driver here has them.
 
-use super::error::{Outcome, Remark, fault};
+use super::error::{Outcome, Remark, Spot, fault};
 use super::registry::{RegistryWrite, Root, Value, Write};
 use super::sections::{Entry, Sections};
 use super::target::number;
@@ -16,6 +16,10 @@ const OVERWRITEONLY: u32 = 0x20;
 const KEY_64: u32 = 0x1000;
 const KEYONLY_COMMON: u32 = 0x2000;
 const KEY_32: u32 = 0x4000;
+/// `FLG_ADDREG_TYPE_MULTI_SZ`.
+const MULTI_SZ: u32 = 0x0001_0000;
+/// `FLG_DELREG_MULTI_SZ_DELSTRING`.
+const DELSTRING: u32 = 0x0001_8002;
 const KNOWN: u32 =
     BINARY | NOCLOBBER | DELVAL | APPEND | KEYONLY | OVERWRITEONLY | KEY_64 | KEYONLY_COMMON | KEY_32;
 
@@ -27,12 +31,12 @@ pub(super) struct Remarks {
 }
 
 impl Remarks {
-    pub(super) fn ignore(&mut self, line: usize, text: String) {
-        self.ignored.push(Remark { line, text });
+    pub(super) fn ignore(&mut self, spot: Spot, text: String) {
+        self.ignored.push(Remark::new(spot, text));
     }
 
-    pub(super) fn name(&mut self, line: usize, text: String) {
-        self.unsupported.push(Remark { line, text });
+    pub(super) fn name(&mut self, spot: Spot, text: String) {
+        self.unsupported.push(Remark::new(spot, text));
     }
 }
 
@@ -43,23 +47,52 @@ pub(super) fn add_reg(
     remarks: &mut Remarks,
 ) -> Outcome<Vec<RegistryWrite>> {
     let mut writes = Vec::new();
-    for name in entry.values()? {
-        for line in sections.led_to(&name, entry.line())?.entries() {
+    for (index, name) in named(entry)? {
+        for line in sections.led_to(&name, entry.spot_of(index))?.entries() {
             writes.extend(write(line, remarks)?);
         }
         if let Some(security) = sections.get(&format!("{name}.Security")) {
-            remarks.ignore(security.line, format!("[{}]: keys have no security here", security.name));
+            remarks.ignore(security.spot(), format!("[{}]: keys have no security here", security.name));
         }
     }
     Ok(writes)
 }
 
-/// One line: `reg-root,[subkey],[value-entry-name],[flags],[value][,value]…`.
-fn write(entry: Entry<'_>, remarks: &mut Remarks) -> Outcome<Option<RegistryWrite>> {
-    let line = entry.line();
+/// The deletions of all sections that a `DelReg` entry names.
+pub(super) fn del_reg(
+    sections: &Sections,
+    entry: Entry<'_>,
+    remarks: &mut Remarks,
+) -> Outcome<Vec<RegistryWrite>> {
+    let mut writes = Vec::new();
+    for (index, name) in named(entry)? {
+        for line in sections.led_to(&name, entry.spot_of(index))?.entries() {
+            writes.extend(deletion(line, remarks)?);
+        }
+    }
+    Ok(writes)
+}
+
+/// The values that are not empty, each with its number.
+fn named(entry: Entry<'_>) -> Outcome<Vec<(usize, String)>> {
+    let values = entry.values_from(0)?;
+    Ok(values.into_iter().enumerate().filter(|(_, name)| !name.is_empty()).collect())
+}
+
+/// `reg-root,[subkey],[value-entry-name],[flags]`, of which both kinds of section have lines.
+struct Place {
+    root: Root,
+    key: String,
+    name: String,
+    flags: u32,
+}
+
+/// Where a line writes or deletes; none if that is of no consequence.
+fn place(entry: Entry<'_>, remarks: &mut Remarks) -> Outcome<Option<Place>> {
+    let spot = entry.spot();
     if entry.raw_key().is_some() {
         return fault(
-            Some(line),
+            Some(spot),
             "a `=` stands in a line of an add-registry section; write `HKR,,Name,0x00010001,1`".to_owned(),
         );
     }
@@ -67,22 +100,35 @@ fn write(entry: Entry<'_>, remarks: &mut Remarks) -> Outcome<Option<RegistryWrit
         "HKR" => Root::Relative,
         "HKLM" => Root::LocalMachine,
         other @ ("HKCR" | "HKCU" | "HKU") => {
-            remarks.ignore(line, format!("{other}: no driver looks there"));
+            remarks.ignore(spot, format!("{other}: no driver looks there"));
             return Ok(None);
         }
         other => {
             return fault(
-                Some(line),
+                Some(spot),
                 format!("`{other}` is not a root of the registry; there is: HKR, HKLM, HKCR, HKCU, HKU"),
             );
         }
     };
-    let flags = flags(&entry.value(3)?, line)?;
+    let flags = flags(&entry.value(3)?, entry.spot_of(3))?;
     if flags & KEY_32 != 0 {
-        remarks.name(line, "FLG_ADDREG_32BITKEY: there is no 32-bit registry; not written".to_owned());
+        remarks.name(spot, "FLG_ADDREG_32BITKEY: there is no 32-bit registry; not written".to_owned());
         return Ok(None);
     }
-    let (key, name) = (entry.value(1)?, entry.value(2)?);
+    let key = entry.value(1)?.trim_matches('\\').to_owned();
+    Ok(Some(Place { root, key, name: entry.value(2)?, flags }))
+}
+
+/// One line: `reg-root,[subkey],[value-entry-name],[flags],[value][,value]…`.
+pub(super) fn write(entry: Entry<'_>, remarks: &mut Remarks) -> Outcome<Option<RegistryWrite>> {
+    let Some(Place { root, key, name, flags }) = place(entry, remarks)? else { return Ok(None) };
+    known_bits(flags, KNOWN, entry)?;
+    if flags & APPEND != 0 && flags & (0xffff_0000 | BINARY) != MULTI_SZ {
+        return fault(
+            Some(entry.spot_of(3)),
+            format!("the flags {flags:#x} append to what is not a REG_MULTI_SZ; write 0x00010008"),
+        );
+    }
     let write = if flags & DELVAL != 0 {
         if name.is_empty() { Write::DeleteKey } else { Write::DeleteValue { name } }
     } else if flags & (KEYONLY | KEYONLY_COMMON) != 0 || entry.len() <= 2 {
@@ -96,43 +142,55 @@ fn write(entry: Entry<'_>, remarks: &mut Remarks) -> Outcome<Option<RegistryWrit
             append: flags & APPEND != 0,
         }
     };
-    Ok(Some(RegistryWrite { line, root, key: key.trim_matches('\\').to_owned(), write }))
+    Ok(Some(RegistryWrite { spot: entry.spot(), root, key, write }))
 }
 
-fn flags(written: &str, line: usize) -> Outcome<u32> {
+/// One line of a del-registry section: `reg-root,subkey[,value-entry-name][,flags][,value]`.
+pub(super) fn deletion(entry: Entry<'_>, remarks: &mut Remarks) -> Outcome<Option<RegistryWrite>> {
+    let Some(Place { root, key, name, flags }) = place(entry, remarks)? else { return Ok(None) };
+    known_bits(flags, DELSTRING | KEYONLY_COMMON | KEY_64 | KEY_32, entry)?;
+    let write = if flags & DELSTRING == DELSTRING {
+        Write::DeleteText { name, text: entry.value(4)? }
+    } else if flags & KEYONLY_COMMON != 0 || name.is_empty() {
+        Write::DeleteKey
+    } else {
+        Write::DeleteValue { name }
+    };
+    Ok(Some(RegistryWrite { spot: entry.spot(), root, key, write }))
+}
+
+fn flags(written: &str, spot: Spot) -> Outcome<u32> {
     if written.is_empty() {
         return Ok(0);
     }
-    let Some(flags) = number(written) else {
-        return fault(
-            Some(line),
+    match number(written) {
+        Some(flags) => Ok(flags),
+        None => fault(
+            Some(spot),
             format!(
                 "the flags `{written}` are not a number; write 0x00010001 for a REG_DWORD, nothing for a REG_SZ"
             ),
-        );
-    };
-    let unknown = flags & 0xffff & !KNOWN;
-    if unknown != 0 {
-        return fault(
-            Some(line),
-            format!("the flags {written} have unknown bits {unknown:#x}; see INF AddReg Directive"),
-        );
+        ),
     }
-    let multi = flags & (0xffff_0000 | BINARY) == 0x0001_0000;
-    if flags & APPEND != 0 && !multi {
-        return fault(
-            Some(line),
-            format!("the flags {written} append to what is not a REG_MULTI_SZ; write 0x00010008"),
-        );
+}
+
+fn known_bits(flags: u32, known: u32, entry: Entry<'_>) -> Outcome<()> {
+    match flags & 0xffff & !known {
+        0 => Ok(()),
+        unknown => fault(
+            Some(entry.spot_of(3)),
+            format!("the flags {flags:#x} have unknown bits {unknown:#x}; see INF AddReg Directive"),
+        ),
     }
-    Ok(flags)
 }
 
 fn value(entry: Entry<'_>, flags: u32, remarks: &mut Remarks) -> Outcome<Value> {
-    let line = entry.line();
     let only = |remarks: &mut Remarks| {
         if entry.len() > 5 {
-            remarks.ignore(line, "what follows a comma in the value; put the value in quotes".to_owned());
+            remarks.ignore(
+                entry.spot_of(5),
+                "what follows a comma in the value; put the value in quotes".to_owned(),
+            );
         }
         entry.value(4)
     };
@@ -149,7 +207,7 @@ fn value(entry: Entry<'_>, flags: u32, remarks: &mut Remarks) -> Outcome<Value> 
         0x0002_0001 => Ok(Value::Other { kind: 0, data: bytes(entry)? }),
         other if other & BINARY != 0 => Ok(Value::Other { kind: other >> 16, data: bytes(entry)? }),
         other => fault(
-            Some(line),
+            Some(entry.spot_of(3)),
             format!("the flags say type {:#x}, which is none for a string value", other >> 16),
         ),
     }
@@ -167,7 +225,7 @@ fn dword(entry: Entry<'_>) -> Outcome<Value> {
     match number(&written).or(negative) {
         Some(value) => Ok(Value::Dword(value)),
         None => fault(
-            Some(entry.line()),
+            Some(entry.spot_of(4)),
             format!("the REG_DWORD value `{written}` is not a 32-bit number; write 16 or 0x10"),
         ),
     }
@@ -176,7 +234,7 @@ fn dword(entry: Entry<'_>) -> Outcome<Value> {
 /// Bytes in hexadecimal, separated by commas.
 fn bytes(entry: Entry<'_>) -> Outcome<Vec<u8>> {
     let mut data = Vec::new();
-    for written in entry.values_from(4)? {
+    for (index, written) in entry.values_from(4)?.into_iter().enumerate() {
         let lower = written.to_lowercase();
         let digits = lower.strip_prefix("0x").unwrap_or(&lower);
         match u8::from_str_radix(digits, 16) {
@@ -184,7 +242,7 @@ fn bytes(entry: Entry<'_>) -> Outcome<Vec<u8>> {
             Ok(byte) if !digits.starts_with('+') => data.push(byte),
             _ => {
                 return fault(
-                    Some(entry.line()),
+                    Some(entry.spot_of(index + 4)),
                     format!(
                         "`{written}` is not a byte; write two hexadecimal digits, separated by commas: 1,0,FF"
                     ),
@@ -201,7 +259,7 @@ mod tests {
 
     fn all(lines: &str) -> Outcome<Vec<RegistryWrite>> {
         let text = format!("[I]\nAddReg = R\n[R]\n{lines}\n[Strings]\nN = \"Name\"\n");
-        let sections = Sections::parse(&text)?;
+        let sections = Sections::parse(text)?;
         let entry = sections.get("I").unwrap().entries().next().unwrap();
         add_reg(&sections, entry, &mut Remarks::default())
     }
@@ -250,6 +308,27 @@ mod tests {
     }
 
     #[test]
+    fn what_del_reg_names_is_deleted() {
+        let text = "[I]\nDelReg = R\n[R]\nHKR,,Name\nHKR,Old\nHKLM,Soft\\X,,0x2000\nHKR,,List,0x00018002,gone\nHKCR,x\n";
+        let sections = Sections::parse(text.to_owned()).unwrap();
+        let entry = sections.get("I").unwrap().entries().next().unwrap();
+        let mut remarks = Remarks::default();
+        let writes = del_reg(&sections, entry, &mut remarks).unwrap();
+        let got: Vec<_> = writes.into_iter().map(|write| (write.root, write.key, write.write)).collect();
+        let list = Write::DeleteText { name: "List".into(), text: "gone".into() };
+        assert_eq!(
+            got,
+            [
+                (Root::Relative, String::new(), Write::DeleteValue { name: "Name".into() }),
+                (Root::Relative, "Old".into(), Write::DeleteKey),
+                (Root::LocalMachine, "Soft\\X".into(), Write::DeleteKey),
+                (Root::Relative, String::new(), list),
+            ]
+        );
+        assert_eq!(remarks.ignored.len(), 1);
+    }
+
+    #[test]
     fn a_wrong_line_is_told_with_what_would_be_right() {
         for (line, says) in [
             ("HKX,,a,,b", "`HKX` is not a root"),
@@ -262,7 +341,7 @@ mod tests {
             ("HKR,,a,0x00050000,x", "type 0x5"),
         ] {
             let error = all(line).unwrap_err();
-            assert_eq!(error.line, Some(4), "{line}");
+            assert_eq!(error.spot.map(|spot| spot.line), Some(4), "{line}");
             assert!(error.message.contains(says), "{line}: {}", error.message);
         }
     }

@@ -3,7 +3,7 @@
 //! Windows reads a file without a mark in the system's ANSI code page; it is taken as Windows-1252 here, everywhere.
 
 use super::MAX_FILE;
-use super::error::{Outcome, fault};
+use super::error::{Outcome, Spot, fault};
 
 /// The file's text.
 pub(super) fn decode(bytes: &[u8]) -> Outcome<String> {
@@ -20,8 +20,8 @@ pub(super) fn decode(bytes: &[u8]) -> Outcome<String> {
         [0xef, 0xbb, 0xbf, rest @ ..] => match std::str::from_utf8(rest) {
             Ok(text) => text.to_owned(),
             Err(error) => {
-                let line = line_at(&rest[..error.valid_up_to()]);
-                return fault(Some(line), "this line is not UTF-8, though the file is marked so".to_owned());
+                let spot = spot_behind(&rest[..error.valid_up_to()]);
+                return fault(Some(spot), "this line is not UTF-8, though the file is marked so".to_owned());
             }
         },
         _ => match std::str::from_utf8(bytes) {
@@ -31,7 +31,7 @@ pub(super) fn decode(bytes: &[u8]) -> Outcome<String> {
     };
     match text.find('\0') {
         Some(at) => fault(
-            Some(line_at(&text.as_bytes()[..at])),
+            Some(spot_behind(&text.as_bytes()[..at])),
             "there is a NUL in the text; is it a text file? A UTF-16 file needs its byte order mark"
                 .to_owned(),
         ),
@@ -52,8 +52,13 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Outcome<String> {
     }
 }
 
-fn line_at(before: &[u8]) -> usize {
-    before.iter().filter(|&&byte| byte == b'\n').count() + 1
+/// The place of what stands behind these bytes of UTF-8.
+fn spot_behind(before: &[u8]) -> Spot {
+    let mut lines = before.split(|&byte| byte == b'\n');
+    let last = lines.next_back().unwrap_or_default();
+    // A character's other bytes begin with the bits 10.
+    let column = last.iter().filter(|&&byte| byte & 0xc0 != 0x80).count() + 1;
+    Spot { line: lines.count() + 1, column }
 }
 
 #[cfg(test)]
@@ -61,12 +66,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_text_in_four_encodings_is_the_same() {
+    fn the_same_text_in_five_encodings_is_the_same() {
         let text = "[Version] ; é\r\n";
         let utf16: Vec<u8> =
             [0xff, 0xfe].into_iter().chain(text.encode_utf16().flat_map(u16::to_le_bytes)).collect();
         let marked: Vec<u8> = [0xef, 0xbb, 0xbf].into_iter().chain(text.bytes()).collect();
+        let swapped: Vec<u8> =
+            [0xfe, 0xff].into_iter().chain(text.encode_utf16().flat_map(u16::to_be_bytes)).collect();
         assert_eq!(decode(&utf16).unwrap(), text);
+        assert_eq!(decode(&swapped).unwrap(), text);
         assert_eq!(decode(&marked).unwrap(), text);
         assert_eq!(decode(text.as_bytes()).unwrap(), text);
         assert_eq!(decode(b"[Version] ; \xe9\r\n").unwrap(), text);
@@ -85,5 +93,9 @@ mod tests {
             let message = decode(bytes).unwrap_err().message;
             assert!(message.contains(says), "{bytes:?}: {message}");
         }
+        assert_eq!(
+            decode(b"\xef\xbb\xbfa\n\xc3\xa9\xff").unwrap_err().spot,
+            Some(Spot { line: 2, column: 2 })
+        );
     }
 }

@@ -1,22 +1,37 @@
-//! What is wrong with an INF file, or was passed over in it, with the line.
+//! What is wrong with an INF file, or was passed over in it, with the place.
 
 use std::fmt;
 
-/// An INF file that cannot be used. `Display` gives `file:line: what is wrong; what to do`.
+/// A place in the file.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Spot {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// The character in the line, counted from 1.
+    pub column: usize,
+}
+
+impl fmt::Display for Spot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
+
+/// An INF file that cannot be used. `Display` gives `file:line:column: what is wrong; what to do`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Error {
     /// The file as the user knows it.
     pub file: String,
-    /// The line, counted from 1, where there is one.
-    pub line: Option<usize>,
+    /// Where, if it is anywhere.
+    pub spot: Option<Spot>,
     /// What is wrong and what to do about it, without the place.
     pub message: String,
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            Some(line) => write!(f, "{}:{line}: {}", self.file, self.message),
+        match self.spot {
+            Some(spot) => write!(f, "{}:{spot}: {}", self.file, self.message),
             None => write!(f, "{}: {}", self.file, self.message),
         }
     }
@@ -29,25 +44,33 @@ impl std::error::Error for Error {}
 pub struct Remark {
     /// The line, counted from 1.
     pub line: usize,
+    /// The character in the line, counted from 1.
+    pub column: usize,
     /// What, and why.
     pub text: String,
+}
+
+impl Remark {
+    pub(super) fn new(spot: Spot, text: String) -> Self {
+        Self { line: spot.line, column: spot.column, text }
+    }
 }
 
 /// An [`Error`] that does not know its file yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Fault {
-    pub(super) line: Option<usize>,
+    pub(super) spot: Option<Spot>,
     pub(super) message: String,
 }
 
 impl Fault {
     pub(super) fn of(self, file: &str) -> Error {
-        Error { file: file.to_owned(), line: self.line, message: self.message }
+        Error { file: file.to_owned(), spot: self.spot, message: self.message }
     }
 }
 
 pub(super) type Outcome<T> = Result<T, Fault>;
 
-pub(super) fn fault<T>(line: Option<usize>, message: String) -> Outcome<T> {
-    Err(Fault { line, message })
+pub(super) fn fault<T>(spot: Option<Spot>, message: String) -> Outcome<T> {
+    Err(Fault { spot, message })
 }

@@ -1,15 +1,19 @@
 //! From the device's model to all that is installed for it: the `DDInstall` section and those that belong to it.
 //!
-//! Follows *INF DDInstall Section*, *INF DDInstall.HW Section* and *INF DDInstall.Services Section*. A section of another
-//! INF (`Include`, `Needs`) is not read; one of this file that `Needs` names is.
+//! Follows *INF DDInstall Section* and the pages of the sections that belong to it. A section of another
+//! INF (`Include`, `Needs`) is not read, and noted; one of this file that `Needs` names is read. What is deleted is deleted before anything is
+//! written.
 
 pub use kernel::pnp::Filters;
 use kernel::se::sddl;
 
 use super::Inf;
-use super::addreg::{Remarks, add_reg};
-use super::error::{Outcome, Remark, fault};
-use super::models::{DeviceIds, Match, best, ids, models};
+use super::addreg::{Remarks, add_reg, del_reg};
+use super::check::classes::needs_no_service;
+use super::directives::{Effect, FILTERS, HARDWARE, INSTALL, INTERFACES, Known, PARTS, WDF, find};
+use super::error::{Outcome, Remark, Spot, fault};
+use super::interface::{Interface, interface};
+use super::models::{DeviceIds, Match, actual, best, ids, models};
 use super::registry::{RegistryWrite, Root, Value, Write};
 use super::sections::{Entry, Sections};
 use super::service::{Service, Services, services};
@@ -21,8 +25,8 @@ use crate::script::suggest::nearest;
 pub struct Installation {
     /// The INF, as the user knows it.
     pub file: String,
-    /// The function driver's service.
-    pub service: Service,
+    /// The function driver's service; none if another INF has it, or the device has no driver.
+    pub service: Option<Service>,
     /// The other drivers' services.
     pub other_services: Vec<Service>,
     /// The services of the filters of this device.
@@ -33,6 +37,10 @@ pub struct Installation {
     pub device_keys: Vec<RegistryWrite>,
     /// Writes to the device's software key (`PLUGPLAY_REGKEY_DRIVER`), from `DDInstall`.
     pub driver_keys: Vec<RegistryWrite>,
+    /// Device interfaces whose keys are written.
+    pub interfaces: Vec<Interface>,
+    /// The framework's version that the INF names, e.g. `1.15`.
+    pub framework: Option<String>,
     /// The setup class's name.
     pub class: String,
     /// The setup class's GUID in braces, if the file gives it.
@@ -43,7 +51,7 @@ pub struct Installation {
     pub manufacturer: String,
     /// The id in the file that matched the device.
     pub matched_id: String,
-    /// How well it matched: the identifier score, the less the better.
+    /// How well it matched: `00GGTHHH`, the feature score and the identifier score, the less the better.
     pub rank: u32,
     /// The install section, with its decoration.
     pub section: String,
@@ -97,20 +105,17 @@ fn date(written: &str) -> String {
 pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Outcome<Installation> {
     let sections = &inf.sections;
     let models = models(sections, target)?;
-    let Some(Match { model, rank, id }) = best(&models, device) else {
+    let Some(Match { model, rank, id }) = best(sections, &models, device) else {
         return no_match(device, &ids(&models));
     };
-    let section = actual_section(sections, &model.install, model.line)?;
+    let section = match actual(sections, &model.install) {
+        Some(section) => section.name.to_owned(),
+        None => sections.led_to(&model.install, model.spot)?.name.to_owned(),
+    };
     let mut remarks = Remarks::default();
-    remark_sections(sections, &section, &mut remarks);
-    let mut driver_keys = Vec::new();
-    for entry in entries(sections, &section, &mut remarks)? {
-        driver_keys.extend(directive(sections, entry, INSTALL, &mut remarks)?);
-    }
-    let mut device_keys = Vec::new();
-    for entry in entries(sections, &format!("{section}.HW"), &mut remarks)? {
-        device_keys.extend(directive(sections, entry, HARDWARE, &mut remarks)?);
-    }
+    remark_parts(sections, &section, &mut remarks);
+    let driver_keys = keys(sections, &section, INSTALL, &mut remarks)?;
+    let mut device_keys = keys(sections, &format!("{section}.HW"), HARDWARE, &mut remarks)?;
     let mut class_keys = of_class(sections, &mut remarks);
     let security = match security(&mut device_keys)? {
         Some(security) => Some(security),
@@ -120,18 +125,9 @@ pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Out
     declared_filters(sections, &section, target, &mut filters, &mut remarks)?;
     let class_filters = self::filters(&mut class_keys)?;
     device_keys.retain(|write| !is_property(write, &mut remarks));
-
-    let Some(list) = sections.get(&format!("{section}.Services")) else {
-        return fault(
-            Some(model.line),
-            format!(
-                "this installs [{section}], for which the file has no [{section}.Services]; \
-                 add it (Windows looks for exactly this name, decoration before .Services)"
-            ),
-        );
-    };
-    let all = entries(sections, list.name, &mut remarks)?;
-    let Services { function_driver, others } = services(sections, &all, list.line, &mut remarks)?;
+    let interfaces = interfaces(sections, &section, &mut remarks)?;
+    let framework = framework(sections, &section, &mut remarks)?;
+    let Services { function_driver, others, .. } = of_services(inf, &section, model.spot, &mut remarks)?;
     let driver_version = version(sections, "DriverVer");
     Ok(Installation {
         file: inf.file.clone(),
@@ -141,6 +137,8 @@ pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Out
         class_filters,
         device_keys,
         driver_keys,
+        interfaces,
+        framework,
         class: inf.class.clone(),
         class_guid: inf.class_guid.clone(),
         description: model.description.clone(),
@@ -176,33 +174,97 @@ fn no_match<T>(device: &DeviceIds, ids: &[String]) -> Outcome<T> {
     )
 }
 
-/// The install section with the decoration that x64 prefers.
-fn actual_section(sections: &Sections, install: &str, line: usize) -> Outcome<String> {
-    for decoration in [".NTamd64", ".NT", ""] {
-        if let Some(section) = sections.get(&format!("{install}{decoration}")) {
-            return Ok(section.name.to_owned());
+/// The services of an install section. That there is none is an error where the file says nothing of another INF's.
+fn of_services(inf: &Inf, section: &str, model: Spot, remarks: &mut Remarks) -> Outcome<Services> {
+    let sections = &inf.sections;
+    let Some(list) = sections.get(&format!("{section}.Services")) else {
+        if needs_no_service(&inf.class) {
+            return Ok(Services::default());
         }
+        return fault(
+            Some(model),
+            format!(
+                "this installs [{section}], for which the file has no [{section}.Services]; \
+                 add it (Windows looks for exactly this name, decoration before .Services)"
+            ),
+        );
+    };
+    let all = entries(sections, list.name, remarks)?;
+    let services = services(sections, &all, remarks)?;
+    let elsewhere = |entry: &Entry<'_>| entry.is("Needs") || entry.is("Include");
+    if services.function_driver.is_some()
+        || services.has_null_driver
+        || list.entries().any(|entry| elsewhere(&entry))
+        || needs_no_service(&inf.class)
+    {
+        return Ok(services);
     }
-    sections.led_to(install, line).map(|section| section.name.to_owned())
+    fault(
+        Some(list.spot()),
+        "no AddService has the flag 0x00000002 (SPSVCINST_ASSOCSERVICE), so that the device gets no driver; \
+         write `AddService = Name, 0x00000002, Section`"
+            .to_owned(),
+    )
 }
 
-/// Sections that belong to the install section and are not read.
-fn remark_sections(sections: &Sections, install: &str, remarks: &mut Remarks) {
-    for (suffix, harmless, what) in [
-        ("CoInstallers", true, "co-installers run in user mode"),
-        ("Components", true, "components are user mode's"),
-        ("Software", true, "software is user mode's"),
-        ("FactDef", true, "resources come from the bus"),
-        ("Wdf", false, "the framework's version is not looked at"),
-        ("Interfaces", false, "device interfaces are not made by the INF"),
-        ("LogConfigOverride", false, "resources are the bus's alone"),
-        ("Events", false, "events are not made"),
-    ] {
-        if let Some(section) = sections.get(&format!("{install}.{suffix}")) {
-            let text = format!("[{}]: {what}", section.name);
-            if harmless { remarks.ignore(section.line, text) } else { remarks.name(section.line, text) }
+/// The sections that belong to the install section and are not read.
+fn remark_parts(sections: &Sections, install: &str, remarks: &mut Remarks) {
+    for part in PARTS {
+        let Some(section) = sections.get(&format!("{install}.{}", part.section.name)) else { continue };
+        let text = |what: &str| format!("[{}]: {what}", section.name);
+        match part.section.effect {
+            Effect::Done => {}
+            Effect::Harmless(why) => remarks.ignore(section.spot(), text(why)),
+            Effect::Missing(what) => remarks.name(section.spot(), text(what)),
         }
     }
+}
+
+/// What `AddReg` and `DelReg` of a section write and delete, deletions first.
+fn keys(
+    sections: &Sections,
+    name: &str,
+    known: &[Known],
+    remarks: &mut Remarks,
+) -> Outcome<Vec<RegistryWrite>> {
+    let (mut deleted, mut written) = (Vec::new(), Vec::new());
+    for entry in entries(sections, name, remarks)? {
+        if entry.is("AddReg") {
+            written.extend(add_reg(sections, entry, remarks)?);
+        } else if entry.is("DelReg") {
+            deleted.extend(del_reg(sections, entry, remarks)?);
+        } else {
+            pass_over(entry, known, remarks);
+        }
+    }
+    deleted.extend(written);
+    Ok(deleted)
+}
+
+/// The interfaces of `DDInstall.Interfaces`.
+fn interfaces(sections: &Sections, section: &str, remarks: &mut Remarks) -> Outcome<Vec<Interface>> {
+    let mut all = Vec::new();
+    for entry in entries(sections, &format!("{section}.Interfaces"), remarks)? {
+        if entry.is("AddInterface") {
+            all.push(interface(sections, entry, remarks)?);
+        } else {
+            pass_over(entry, INTERFACES, remarks);
+        }
+    }
+    Ok(all)
+}
+
+/// The version of the framework that `DDInstall.Wdf` names. Source: *INF DDInstall.Wdf Section*. It is not looked at: the driver binds to it itself.
+fn framework(sections: &Sections, section: &str, remarks: &mut Remarks) -> Outcome<Option<String>> {
+    let mut version = None;
+    for entry in entries(sections, &format!("{section}.Wdf"), remarks)? {
+        if entry.is("KmdfService") {
+            version = sections.led_to(&entry.value(1)?, entry.spot_of(1))?.value_of("KmdfLibraryVersion");
+        } else {
+            pass_over(entry, WDF, remarks);
+        }
+    }
+    Ok(version)
 }
 
 /// The entries of a section, and of the sections of this file that its `Needs` names.
@@ -212,7 +274,7 @@ fn entries<'a>(sections: &'a Sections, name: &str, remarks: &mut Remarks) -> Out
     for entry in section.entries() {
         if entry.is("Include") {
             remarks.name(
-                entry.line(),
+                entry.spot(),
                 format!("Include = {}: other INF files are not read", entry.values()?.join(", ")),
             );
         } else if entry.is("Needs") {
@@ -221,7 +283,8 @@ fn entries<'a>(sections: &'a Sections, name: &str, remarks: &mut Remarks) -> Out
                     // Needs cannot be nested: those of the section are passed over.
                     Some(section) => all.extend(section.entries().filter(|entry| !entry.is("Needs"))),
                     None => {
-                        remarks.name(entry.line(), format!("Needs = {needed}: a section of another INF file"))
+                        remarks
+                            .name(entry.spot(), format!("Needs = {needed}: a section of another INF file"));
                     }
                 }
             }
@@ -232,63 +295,19 @@ fn entries<'a>(sections: &'a Sections, name: &str, remarks: &mut Remarks) -> Out
     Ok(all)
 }
 
-/// A directive that is passed over, and whether that cannot matter to the driver.
-type Passed = &'static [(&'static str, bool)];
-
-const INSTALL: Passed = &[
-    ("CopyFiles", true),
-    ("CopyINF", true),
-    ("DelFiles", true),
-    ("RenFiles", true),
-    ("DriverVer", true),
-    ("FeatureScore", true),
-    ("ExcludeID", true),
-    ("ProfileItems", true),
-    ("UpdateInis", true),
-    ("UpdateIniFields", true),
-    ("Ini2Reg", true),
-    ("RegisterDlls", true),
-    ("UnregisterDlls", true),
-    ("Reboot", true),
-    ("DelReg", true),
-    ("LogConfig", true),
-    ("AddProperty", false),
-    ("DelProperty", false),
-    ("BitReg", false),
-    ("AddFilter", false),
-];
-
-const HARDWARE: Passed =
-    &[("DelReg", true), ("AddProperty", false), ("DelProperty", false), ("BitReg", false)];
-
-fn directive(
-    sections: &Sections,
-    entry: Entry<'_>,
-    passed: Passed,
-    remarks: &mut Remarks,
-) -> Outcome<Vec<RegistryWrite>> {
-    if entry.is("AddReg") {
-        return add_reg(sections, entry, remarks);
-    }
-    let written = match entry.raw_key() {
-        Some(key) => key.to_owned(),
-        None => entry.value(0)?,
-    };
-    match passed.iter().find(|(name, _)| name.eq_ignore_ascii_case(&written)) {
-        Some((name, true)) => {
-            remarks.ignore(entry.line(), format!("{name}: of no effect on the driver here"))
-        }
-        Some((name, false)) => remarks.name(entry.line(), format!("{name}: not carried out")),
+/// Notes a directive that is not carried out.
+pub(super) fn pass_over(entry: Entry<'_>, known: &[Known], remarks: &mut Remarks) {
+    let written = entry.raw_key().unwrap_or_else(|| entry.raw_value(0));
+    match find(known, written).map(|known| (known.name, known.effect)) {
+        Some((_, Effect::Done)) => {}
+        Some((name, Effect::Harmless(why))) => remarks.ignore(entry.spot(), format!("{name}: {why}")),
+        Some((name, Effect::Missing(what))) => remarks.name(entry.spot(), format!("{name}: {what}")),
         None => {
-            let known = passed.iter().map(|(name, _)| *name).chain(["AddReg", "Include", "Needs"]);
-            let hint = nearest(&written, known).map(|near| format!("; did you mean {near}?"));
-            remarks.name(
-                entry.line(),
-                format!("{written}: not a directive known here{}", hint.unwrap_or_default()),
-            );
+            let hint = nearest(written, known.iter().map(|known| known.name));
+            let hint = hint.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            remarks.name(entry.spot(), format!("{written}: not a directive known here{hint}"));
         }
     }
-    Ok(Vec::new())
 }
 
 /// Names in a hardware section's `HKR` that are not values of the key but properties of the device.
@@ -316,11 +335,14 @@ fn of_class(sections: &Sections, remarks: &mut Remarks) -> Vec<RegistryWrite> {
 fn filters(writes: &mut Vec<RegistryWrite>) -> Outcome<Filters> {
     let mut filters = Filters::default();
     for (property, names) in [("LowerFilters", &mut filters.lower), ("UpperFilters", &mut filters.upper)] {
-        while let Some(at) = writes.iter().position(|write| sets(write, property)) {
-            let RegistryWrite { line, write, .. } = writes.remove(at);
+        while let Some(at) = writes.iter().position(|write| concerns(write, property)) {
+            let RegistryWrite { spot, write, .. } = writes.remove(at);
+            if matches!(write, Write::DeleteValue { .. } | Write::DeleteText { .. }) {
+                continue; // of an earlier installation, which there was not
+            }
             let Write::Set { value: Value::MultiSz(more), append, .. } = write else {
                 return fault(
-                    Some(line),
+                    Some(spot),
                     format!("{property} is a list: HKR,,{property},0x00010000,\"NameOfService\""),
                 );
             };
@@ -345,36 +367,35 @@ fn declared_filters(
     for entry in entries(sections, &format!("{section}.Filters"), remarks)? {
         let name = entry.value(0)?;
         if !entry.is("AddFilter") {
-            let written = entry.raw_key().map_or(name, str::to_owned);
-            remarks.name(entry.line(), format!("{written}: not a directive known in [{section}.Filters]"));
+            pass_over(entry, FILTERS, remarks);
             continue;
         }
         if target.build < FIRST_WITH_ADD_FILTER {
             remarks.name(
-                entry.line(),
+                entry.spot(),
                 format!("AddFilter = {name}: this Windows does not know it; Windows 10 version 1903 does"),
             );
             continue;
         }
-        let told = sections.led_to(&entry.value(2)?, entry.line())?;
-        match told.value_of("FilterPosition").map(|position| position.to_lowercase()).as_deref() {
-            Some("lower") => filters.lower.push(name),
-            Some("upper") => filters.upper.push(name),
+        let told = sections.led_to(&entry.value(2)?, entry.spot_of(2))?;
+        match told.value_of("FilterPosition") {
+            Some(position) if position.eq_ignore_ascii_case("Lower") => filters.lower.push(name),
+            Some(position) if position.eq_ignore_ascii_case("Upper") => filters.upper.push(name),
             Some(other) => {
                 return fault(
-                    Some(told.line),
+                    Some(told.spot()),
                     format!("FilterPosition `{other}` of {name} is neither Upper nor Lower"),
                 );
             }
             None if told.value_of("FilterLevel").is_some() => remarks.name(
-                told.line,
+                told.spot(),
                 format!(
                     "FilterLevel of {name}: no base driver package defines levels here; it is not loaded"
                 ),
             ),
             None => {
                 return fault(
-                    Some(told.line),
+                    Some(told.spot()),
                     format!(
                         "[{}] says nothing of where {name} belongs; write FilterPosition = Upper",
                         told.name
@@ -389,26 +410,29 @@ fn declared_filters(
 /// Windows 10 version 1903.
 const FIRST_WITH_ADD_FILTER: u32 = 18362;
 
-/// Whether a write sets this value of the key itself.
-fn sets(write: &RegistryWrite, value: &str) -> bool {
+/// Whether a write sets or deletes this value of the key itself.
+fn concerns(write: &RegistryWrite, value: &str) -> bool {
     write.root == Root::Relative
         && write.key.is_empty()
-        && matches!(&write.write, Write::Set { name, .. } if name.eq_ignore_ascii_case(value))
+        && write.write.name().is_some_and(|name| name.eq_ignore_ascii_case(value))
 }
 
 /// Takes the device's security out of the writes to its key.
 fn security(writes: &mut Vec<RegistryWrite>) -> Outcome<Option<String>> {
-    let Some(at) = writes.iter().position(|write| sets(write, "Security")) else { return Ok(None) };
-    let RegistryWrite { line, write, .. } = writes.remove(at);
+    let Some(at) = writes.iter().position(|write| concerns(write, "Security")) else { return Ok(None) };
+    let RegistryWrite { spot, write, .. } = writes.remove(at);
+    if matches!(write, Write::DeleteValue { .. }) {
+        return security(writes);
+    }
     let Write::Set { value: Value::Sz(text), .. } = write else {
         return fault(
-            Some(line),
+            Some(spot),
             "Security is a text: HKR,,Security,,\"D:P(A;;GA;;;SY)(A;;GA;;;BA)\"".to_owned(),
         );
     };
     match sddl::parse(&text) {
         Ok(_) => Ok(Some(text)),
-        Err(why) => fault(Some(line), format!("Security: {why}")),
+        Err(why) => fault(Some(spot), format!("Security: {why}")),
     }
 }
 
@@ -418,7 +442,7 @@ fn is_property(write: &RegistryWrite, remarks: &mut Remarks) -> bool {
     match known {
         Some(property) if write.root == Root::Relative && write.key.is_empty() => {
             remarks
-                .name(write.line, format!("{property}: a property of the device, which is not given to it"));
+                .name(write.spot, format!("{property}: a property of the device, which is not given to it"));
             true
         }
         _ => false,

@@ -5,10 +5,15 @@
 //! matter to the driver, and in [`Installation::unsupported`] where it can.
 
 mod addreg;
+mod check;
+mod directives;
 mod encoding;
 mod error;
+mod folders;
 mod install;
+mod interface;
 mod models;
+mod reader;
 mod registry;
 mod sections;
 mod service;
@@ -17,8 +22,10 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-pub use error::{Error, Remark};
+pub use check::{Finding, Tier, check};
+pub use error::{Error, Remark, Spot};
 pub use install::{Filters, Installation};
+pub use interface::Interface;
 pub use models::DeviceIds;
 pub use registry::{RegistryWrite, Root, Value, Write};
 pub use service::Service;
@@ -50,7 +57,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Inf, Error> {
 
 fn read(file: &str, bytes: &[u8]) -> error::Outcome<Inf> {
     let text = encoding::decode(bytes)?;
-    let sections = Sections::parse(&text)?;
+    let sections = Sections::parse(text)?;
     let Some(version) = sections.get("Version") else {
         return error::fault(
             None,
@@ -60,7 +67,7 @@ fn read(file: &str, bytes: &[u8]) -> error::Outcome<Inf> {
     check_signature(version)?;
     let Some(class) = version.value_of("Class").filter(|class| !class.is_empty()) else {
         return error::fault(
-            Some(version.line),
+            Some(version.spot()),
             "[Version] has no `Class`, which a PnP driver's INF needs; name the device's setup class there"
                 .to_owned(),
         );
@@ -72,14 +79,14 @@ fn read(file: &str, bytes: &[u8]) -> error::Outcome<Inf> {
 fn check_signature(version: sections::Section<'_>) -> error::Outcome<()> {
     let needed = "write Signature = \"$Windows NT$\"";
     let Some(entry) = version.entries().find(|entry| entry.is("Signature")) else {
-        return error::fault(Some(version.line), format!("[Version] has no `Signature`; {needed}"));
+        return error::fault(Some(version.spot()), format!("[Version] has no `Signature`; {needed}"));
     };
     let signature = entry.value(0)?;
     if ["$windows nt$", "$chicago$"].contains(&signature.to_lowercase().as_str()) {
         return Ok(());
     }
     error::fault(
-        Some(entry.line()),
+        Some(entry.spot_of(0)),
         format!("the signature `{signature}` is not one that Windows accepts; {needed}"),
     )
 }
@@ -88,8 +95,28 @@ impl Inf {
     /// What is installed for a device on a version of Windows: the best match of all models in the file.
     ///
     /// # Errors
-    /// No model matches (the message lists both sides' ids), or a section that the match leads to is missing or wrong.
+    /// No model matches (the message lists both sides' ids), a section that the match leads to is missing or wrong, or the file has no
+    /// function driver for the device: it is another INF's, or the device has none.
     pub fn installation(&self, device: &DeviceIds, target: Target) -> Result<Installation, Error> {
+        let installation = self.described(device, target)?;
+        match installation.service {
+            Some(_) => Ok(installation),
+            None => Err(error::Fault {
+                spot: None,
+                message: format!(
+                    "[{}] gives the device no driver of this file's own, so that there is none to run; take the INF of its function driver",
+                    installation.section
+                ),
+            }
+            .of(&self.file)),
+        }
+    }
+
+    /// The same, where the function driver may be another INF's, or the device has none.
+    ///
+    /// # Errors
+    /// As [`Inf::installation`].
+    pub fn described(&self, device: &DeviceIds, target: Target) -> Result<Installation, Error> {
         install::installation(self, device, target).map_err(|fault| fault.of(&self.file))
     }
 

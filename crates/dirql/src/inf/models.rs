@@ -1,11 +1,11 @@
 //! `[Manufacturer]` and the models sections: which entry of the file is the device's.
 //!
-//! Follows *INF Manufacturer Section*, *INF Models Section* and *Identifier Score*. Signature and feature scores are
-//! left out: there is one INF file, and nothing is signed.
+//! Follows *INF Manufacturer Section*, *INF Models Section*, *How Windows Ranks Drivers* and *Identifier Score*. The signature score is left
+//! out: there is one INF file, and nothing is signed.
 
-use super::error::{Outcome, fault};
-use super::sections::Sections;
-use super::target::{Target, fit};
+use super::error::{Outcome, Spot, fault};
+use super::sections::{Section, Sections};
+use super::target::{Target, fit, number};
 
 /// What the bus driver says a device is, the most specific first, as *Device Identification Strings* has it.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -19,13 +19,13 @@ pub struct DeviceIds {
 /// An entry of a models section.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Model {
-    pub(super) line: usize,
+    pub(super) spot: Spot,
     pub(super) description: String,
     pub(super) manufacturer: String,
     /// The install section's name without decoration.
     pub(super) install: String,
     /// The hardware id, then the compatible ids; some may be empty.
-    ids: Vec<String>,
+    pub(super) ids: Vec<String>,
 }
 
 /// All models for this Windows, in the order of the file.
@@ -54,18 +54,18 @@ pub(super) fn models(sections: &Sections, target: Target) -> Outcome<Vec<Model>>
         };
         found = true;
         let manufacturer = entry.key()?.unwrap_or_else(|| base.clone());
-        let section = sections.led_to(&format!("{base}.{decoration}"), entry.line())?;
+        let section = sections.led_to(&format!("{base}.{decoration}"), entry.spot_of(0))?;
         for model in section.entries() {
             let description = model.key()?.unwrap_or_default();
             let (install, ids) = (model.value(0)?, model.values_from(1)?);
             if install.is_empty() || ids.iter().all(String::is_empty) {
                 return fault(
-                    Some(model.line()),
+                    Some(model.spot()),
                     "a model needs an install section and a device id; write `%Description% = Section, PCI\\VEN_…`".to_owned(),
                 );
             }
             models.push(Model {
-                line: model.line(),
+                spot: model.spot(),
                 description,
                 manufacturer: manufacturer.clone(),
                 install,
@@ -77,7 +77,7 @@ pub(super) fn models(sections: &Sections, target: Target) -> Outcome<Vec<Model>>
         let Target { major, minor, build } = target;
         let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
         return fault(
-            Some(manufacturers.line),
+            Some(manufacturers.spot()),
             format!(
                 "[Manufacturer] leads to no models for x64 Windows {major}.{minor}.{build} (it has: {others}); \
                  decorate one as `%Name% = Section, NTamd64` and [Section.NTamd64]"
@@ -102,17 +102,33 @@ pub(super) fn ids(models: &[Model]) -> Vec<String> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Match<'a> {
     pub(super) model: &'a Model,
-    /// The identifier score, 0–3FFFh: the less the better.
+    /// The rank, `00GGTHHH`: the feature score, then the identifier score, 0–3FFFh. The less the better.
     pub(super) rank: u32,
     pub(super) id: String,
 }
 
-/// The model that fits best; the first of equals.
-pub(super) fn best<'a>(models: &'a [Model], device: &DeviceIds) -> Option<Match<'a>> {
+/// The feature score of drivers that have none.
+const NO_FEATURES: u32 = 0xff;
+
+/// The feature score that a model's install section has.
+fn feature_score(sections: &Sections, model: &Model) -> u32 {
+    let section = actual(sections, &model.install);
+    let score = section.and_then(|section| number(&section.value_of("FeatureScore")?));
+    score.filter(|score| *score <= NO_FEATURES).unwrap_or(NO_FEATURES)
+}
+
+/// The install section with the decoration that x64 prefers: *INF DDInstall Section*.
+pub(super) fn actual<'a>(sections: &'a Sections, install: &str) -> Option<Section<'a>> {
+    [".NTamd64", ".NT", ""].iter().find_map(|decoration| sections.get(&format!("{install}{decoration}")))
+}
+
+/// The model that fits best, by its features first; the first of equals.
+pub(super) fn best<'a>(sections: &Sections, models: &'a [Model], device: &DeviceIds) -> Option<Match<'a>> {
     let mut best: Option<Match<'_>> = None;
     for model in models {
         for (index, id) in model.ids.iter().enumerate() {
-            let Some(rank) = score(index, id, device) else { continue };
+            let Some(score) = score(index, id, device) else { continue };
+            let rank = feature_score(sections, model) << 16 | score;
             if best.as_ref().is_none_or(|best| rank < best.rank) {
                 best = Some(Match { model, rank, id: id.clone() });
             }
@@ -164,10 +180,10 @@ mod tests {
     #[test]
     fn the_more_specific_id_wins_wherever_it_stands() {
         let model = |line, ids: &[&str]| Model {
-            line,
+            spot: Spot { line, column: 1 },
             description: String::new(),
             manufacturer: String::new(),
-            install: "I".into(),
+            install: format!("I{line}"),
             ids: ids.iter().map(|&id| id.to_owned()).collect(),
         };
         let models = [
@@ -176,6 +192,13 @@ mod tests {
             model(3, &["", "PCI\\VEN_10B5&DEV_9050&SUBSYS_905010B5&REV_02"]),
             model(4, &["PCI\\VEN_10B5&DEV_9050"]),
         ];
-        assert_eq!(best(&models, &device()).unwrap().model.line, 2);
+        let line = |text: &str| {
+            let sections = Sections::parse(text.to_owned()).unwrap();
+            let best = best(&sections, &models, &device()).unwrap();
+            (best.model.spot.line, best.rank)
+        };
+        assert_eq!(line("[I]\n"), (2, 0x00ff_0001));
+        assert_eq!(line("[I4]\nFeatureScore = 0xFE\n"), (4, 0x00fe_0001), "features go first");
+        assert_eq!(line("[I1.NTamd64]\nFeatureScore = 10\n[I1]\n"), (1, 0x000a_2001));
     }
 }

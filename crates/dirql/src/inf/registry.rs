@@ -2,11 +2,13 @@
 //!
 //! Value types and their bytes as in *Registry value types*. Nothing is written here.
 
+use super::error::Spot;
+
 /// One thing to do to the registry, from one line of an add-registry section.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RegistryWrite {
-    /// The line of the INF.
-    pub line: usize,
+    /// Where the INF says so.
+    pub spot: Spot,
     /// Where the key's path begins.
     pub root: Root,
     /// The path below the root; empty: the root itself. Made where it does not exist.
@@ -47,8 +49,25 @@ pub enum Write {
         /// Its name.
         name: String,
     },
+    /// Take a string out of a `REG_MULTI_SZ`, in any case (`FLG_DELREG_MULTI_SZ_DELSTRING`).
+    DeleteText {
+        /// The value's name.
+        name: String,
+        /// The string.
+        text: String,
+    },
     /// Delete the key and all below it (`FLG_ADDREG_DELVAL` without a name).
     DeleteKey,
+}
+
+impl Write {
+    /// The value that it is about, if it is about one.
+    pub(super) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Set { name, .. } | Self::DeleteValue { name } | Self::DeleteText { name, .. } => Some(name),
+            Self::Key | Self::DeleteKey => None,
+        }
+    }
 }
 
 /// A registry value.

@@ -6,31 +6,32 @@
 
 use std::collections::BTreeMap;
 
-use super::error::{Outcome, fault};
+use super::error::{Fault, Outcome, Spot, fault};
+use super::reader::{Item, Line, read};
 use super::strings::Strings;
-
-/// A line of a section: `key = value, value` or `value, value`. Quotes are gone, `%tokens%` still stand.
-#[derive(Clone, Debug)]
-struct Line {
-    number: usize,
-    key: Option<String>,
-    values: Vec<String>,
-}
 
 #[derive(Clone, Debug)]
 struct Body {
     /// The name as first written.
     name: String,
-    line: usize,
+    /// Where its name is first written.
+    at: usize,
     lines: Vec<Line>,
 }
 
 /// All sections of a file.
 #[derive(Clone, Debug)]
 pub(super) struct Sections {
-    /// By lower-case name.
-    bodies: BTreeMap<String, Body>,
+    text: String,
+    /// Where each line begins.
+    starts: Vec<usize>,
+    /// In the order of the file.
+    bodies: Vec<Body>,
+    /// Places in `bodies`, by lower-case name.
+    places: BTreeMap<String, usize>,
     strings: Strings,
+    /// What is wrong with the form, in the order of the file.
+    faults: Vec<Fault>,
 }
 
 /// One section.
@@ -38,113 +39,191 @@ pub(super) struct Sections {
 pub(super) struct Section<'a> {
     /// The name as written.
     pub(super) name: &'a str,
-    /// Where it begins.
-    pub(super) line: usize,
-    lines: &'a [Line],
-    strings: &'a Strings,
+    body: &'a Body,
+    sections: &'a Sections,
 }
 
 /// One entry; what it hands out has its `%tokens%` replaced.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry<'a> {
     line: &'a Line,
-    strings: &'a Strings,
+    sections: &'a Sections,
 }
 
 impl Sections {
-    pub(super) fn parse(text: &str) -> Outcome<Self> {
-        let mut bodies: BTreeMap<String, Body> = BTreeMap::new();
-        let mut current: Option<String> = None;
-        for (number, line) in logical_lines(text) {
-            let line = line.trim();
-            if let Some(rest) = line.strip_prefix('[') {
-                let name = header(number, rest)?;
-                let key = name.to_lowercase();
-                bodies.entry(key.clone()).or_insert_with(|| Body {
-                    name: name.to_owned(),
-                    line: number,
-                    lines: Vec::new(),
-                });
-                current = Some(key);
-                continue;
-            }
-            let Some(entry) = entry(number, line)? else { continue };
-            match current.as_ref().and_then(|key| bodies.get_mut(key)) {
-                Some(body) => body.lines.push(entry),
-                None => {
-                    return fault(
-                        Some(number),
+    /// The sections of a text that has the form of an INF file.
+    pub(super) fn parse(text: String) -> Outcome<Self> {
+        let sections = Self::read(text);
+        match sections.faults.first() {
+            Some(first) => Err(first.clone()),
+            None => Ok(sections),
+        }
+    }
+
+    /// The sections of any text, and what is wrong with its form.
+    pub(super) fn read(text: String) -> Self {
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let mut sections = Self {
+            text: String::new(),
+            starts,
+            bodies: Vec::new(),
+            places: BTreeMap::new(),
+            strings: Strings::default(),
+            faults: Vec::new(),
+        };
+        let mut current = None;
+        let mut wrong = Vec::new();
+        for item in read(&text) {
+            match item {
+                Item::Section { at, name } => current = Some(sections.place(at, name)),
+                Item::Entry(line) => match current {
+                    Some(place) => sections.bodies[place].lines.push(line),
+                    None => wrong.push((
+                        line.at,
                         "this line stands before the first [section]; is this an INF file?".to_owned(),
-                    );
-                }
+                    )),
+                },
+                Item::Fault { at, message } => wrong.push((at, message)),
             }
         }
-        let mut sections = Self { bodies, strings: Strings::default() };
-        sections.strings = Strings::choose(&sections)?;
-        Ok(sections)
+        sections.text = text;
+        sections.faults =
+            wrong.into_iter().map(|(at, message)| Fault { spot: Some(sections.spot(at)), message }).collect();
+        match Strings::choose(&sections) {
+            Ok(strings) => sections.strings = strings,
+            Err(wrong) => sections.faults.push(wrong),
+        }
+        sections.name_by_strings();
+        sections
+    }
+
+    /// Where the section of this name is in `bodies`.
+    fn place(&mut self, at: usize, name: &str) -> usize {
+        let next = self.bodies.len();
+        let place = *self.places.entry(name.to_lowercase()).or_insert(next);
+        if place == next {
+            self.bodies.push(Body { name: name.to_owned(), at, lines: Vec::new() });
+        }
+        place
+    }
+
+    /// A section whose name has a `%token%` is found by the token's text, too.
+    fn name_by_strings(&mut self) {
+        for place in 0..self.bodies.len() {
+            let name = &self.bodies[place].name;
+            if name.contains('%')
+                && let Ok(name) = self.strings.replace(name, Spot { line: 0, column: 0 })
+            {
+                self.places.entry(name.to_lowercase()).or_insert(place);
+            }
+        }
+    }
+
+    /// What is wrong with the form.
+    pub(super) fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// The place that is so many bytes into the text.
+    fn spot(&self, at: usize) -> Spot {
+        let line = self.starts.partition_point(|&start| start <= at).max(1);
+        let start = self.starts[line - 1];
+        let before = self.text.get(start..at).unwrap_or_default();
+        Spot { line, column: before.chars().count() + 1 }
     }
 
     /// The section of this name.
     pub(super) fn get(&self, name: &str) -> Option<Section<'_>> {
-        let body = self.bodies.get(&name.to_lowercase())?;
-        Some(Section { name: &body.name, line: body.line, lines: &body.lines, strings: &self.strings })
+        let place = *self.places.get(&name.trim().to_lowercase())?;
+        Some(self.at(place))
     }
 
-    /// The section of this name, which the entry at `line` leads to.
-    pub(super) fn led_to(&self, name: &str, line: usize) -> Outcome<Section<'_>> {
+    fn at(&self, place: usize) -> Section<'_> {
+        let body = &self.bodies[place];
+        Section { name: &body.name, body, sections: self }
+    }
+
+    /// The section of this name, which what stands at `spot` leads to.
+    pub(super) fn led_to(&self, name: &str, spot: Spot) -> Outcome<Section<'_>> {
         match self.get(name) {
             Some(section) => Ok(section),
             None => {
-                // A model names its install section without the decoration.
-                let names = self.bodies.values().map(|body| body.name.as_str());
-                let names = names.flat_map(|name| [name, name.split('.').next().unwrap_or(name)]);
-                let hint = match crate::script::suggest::nearest(name, names) {
+                let hint = match self.nearest(name) {
                     Some(near) => format!("did you mean [{near}]?"),
                     None => format!("add a section [{name}]"),
                 };
                 fault(
-                    Some(line),
+                    Some(spot),
                     format!("this leads to a section [{name}], which the file does not have; {hint}"),
                 )
             }
         }
     }
 
-    /// Names of all sections, lower case.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.bodies.keys().map(String::as_str)
+    /// The section whose name is nearest to this one.
+    pub(super) fn nearest(&self, name: &str) -> Option<&str> {
+        // A model names its install section without the decoration.
+        let names = self.bodies.iter().map(|body| body.name.as_str());
+        let names = names.flat_map(|name| [name, name.split('.').next().unwrap_or(name)]);
+        crate::script::suggest::nearest(name, names)
+    }
+
+    /// All sections, in the order of the file.
+    pub(super) fn all(&self) -> impl Iterator<Item = Section<'_>> {
+        (0..self.bodies.len()).map(|place| self.at(place))
+    }
+
+    /// What tokens stand for.
+    pub(super) fn strings(&self) -> &Strings {
+        &self.strings
     }
 }
 
 impl<'a> Section<'a> {
+    /// Where its name is first written.
+    pub(super) fn spot(self) -> Spot {
+        self.sections.spot(self.body.at)
+    }
+
     pub(super) fn entries(self) -> impl Iterator<Item = Entry<'a>> {
-        self.lines.iter().map(move |line| Entry { line, strings: self.strings })
+        self.body.lines.iter().map(move |line| Entry { line, sections: self.sections })
+    }
+
+    /// The first entry with this key.
+    pub(super) fn entry(self, key: &str) -> Option<Entry<'a>> {
+        self.entries().find(|entry| entry.is(key))
     }
 
     /// The first value of the first entry with this key.
     pub(super) fn value_of(self, key: &str) -> Option<String> {
-        self.entries().find(|entry| entry.is(key)).and_then(|entry| entry.value(0).ok())
+        self.entry(key).and_then(|entry| entry.value(0).ok())
     }
 }
 
 impl<'a> Entry<'a> {
-    pub(super) fn line(self) -> usize {
-        self.line.number
+    /// Where it begins.
+    pub(super) fn spot(self) -> Spot {
+        self.sections.spot(self.line.at)
+    }
+
+    /// Where a value begins; of one that is left out, where the entry does.
+    pub(super) fn spot_of(self, index: usize) -> Spot {
+        self.sections.spot(self.line.values.get(index).map_or(self.line.at, |value| value.at))
     }
 
     /// Whether the key is this one, in any case.
     pub(super) fn is(self, key: &str) -> bool {
-        self.line.key.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(key))
+        self.raw_key().is_some_and(|own| own.eq_ignore_ascii_case(key))
     }
 
     /// The key as written, `%tokens%` and all.
     pub(super) fn raw_key(self) -> Option<&'a str> {
-        self.line.key.as_deref()
+        self.line.key.as_ref().map(|key| key.text.as_str())
     }
 
     /// The key.
     pub(super) fn key(self) -> Outcome<Option<String>> {
-        self.line.key.as_ref().map(|key| self.replaced(key)).transpose()
+        self.raw_key().map(|key| self.replaced(key)).transpose()
     }
 
     /// How many values there are.
@@ -154,7 +233,12 @@ impl<'a> Entry<'a> {
 
     /// A value; empty where it is left out.
     pub(super) fn value(self, index: usize) -> Outcome<String> {
-        self.line.values.get(index).map_or(Ok(String::new()), |value| self.replaced(value))
+        self.replaced(self.raw_value(index))
+    }
+
+    /// A value as written, `%tokens%` and all.
+    pub(super) fn raw_value(self, index: usize) -> &'a str {
+        self.line.values.get(index).map_or("", |value| value.text.as_str())
     }
 
     /// The values from one on.
@@ -170,135 +254,11 @@ impl<'a> Entry<'a> {
     }
 
     fn replaced(self, text: &str) -> Outcome<String> {
-        self.strings.replace(text, self.line.number)
-    }
-}
-
-/// Lines with comments cut off and continued ones joined, each with the number of its first.
-fn logical_lines(text: &str) -> Vec<(usize, String)> {
-    let mut lines = Vec::new();
-    let mut pending: Option<(usize, String)> = None;
-    for (index, line) in text.lines().enumerate() {
-        let line = without_comment(line).trim_end();
-        let (number, mut joined) = pending.take().unwrap_or((index + 1, String::new()));
-        match line.strip_suffix('\\') {
-            Some(start) if !quote_is_open(line) => {
-                joined.push_str(start.trim_end_matches('\\'));
-                pending = Some((number, joined));
-            }
-            _ => {
-                joined.push_str(line);
-                lines.push((number, joined));
-            }
+        if !text.contains('%') && text.len() < super::strings::MAX_LENGTH {
+            return Ok(text.to_owned());
         }
+        self.sections.strings.replace(text, self.spot())
     }
-    lines.extend(pending);
-    lines
-}
-
-/// The line up to a `;` that stands neither in quotes nor in a `%token%`.
-fn without_comment(line: &str) -> &str {
-    let mut quoted = false;
-    let mut skip_to = 0;
-    for (at, c) in line.char_indices() {
-        match c {
-            _ if at < skip_to => {}
-            '"' => quoted = !quoted,
-            '%' if !quoted => skip_to = at + token(&line[at..]).map_or(1, str::len),
-            ';' if !quoted => return &line[..at],
-            _ => {}
-        }
-    }
-    line
-}
-
-/// The `%token%` at the start of `text`, or its `%%`; a token holds neither quotes nor commas.
-fn token(text: &str) -> Option<&str> {
-    let end = text[1..].find(['%', '"', ',', '='])? + 1;
-    text[end..].starts_with('%').then(|| &text[..=end])
-}
-
-fn quote_is_open(line: &str) -> bool {
-    line.matches('"').count() % 2 == 1
-}
-
-fn header(number: usize, rest: &str) -> Outcome<&str> {
-    match rest.split_once(']') {
-        Some((name, after)) if after.trim().is_empty() && !name.trim().is_empty() => Ok(name.trim()),
-        Some((name, _)) if name.trim().is_empty() => {
-            fault(Some(number), "this section has no name; write [Name]".to_owned())
-        }
-        Some((name, _)) => {
-            fault(Some(number), format!("there is text after [{name}]; put it on a line of its own"))
-        }
-        None => fault(Some(number), "this section's `[` has no `]`; write [Name]".to_owned()),
-    }
-}
-
-/// One field as it is collected: white space around it goes, but for what was quoted.
-#[derive(Default)]
-struct Field {
-    text: String,
-    /// Length up to which trailing white space was quoted.
-    keep: usize,
-    quoted: bool,
-}
-
-impl Field {
-    fn push(&mut self, c: char) {
-        if !(c.is_whitespace() && self.text.is_empty() && !self.quoted) {
-            self.text.push(c);
-        }
-    }
-
-    fn finish(self) -> String {
-        let end = self.text.trim_end().len().max(self.keep);
-        self.text[..end].to_owned()
-    }
-}
-
-fn entry(number: usize, line: &str) -> Outcome<Option<Line>> {
-    if line.is_empty() {
-        return Ok(None);
-    }
-    let mut key = None;
-    let mut values = Vec::new();
-    let mut field = Field::default();
-    let mut rest = line;
-    while let Some(c) = rest.chars().next() {
-        let mut length = c.len_utf8();
-        match c {
-            '"' => length = quoted(number, rest, &mut field)?,
-            '%' => {
-                let whole = token(rest).unwrap_or("%");
-                whole.chars().for_each(|c| field.push(c));
-                length = whole.len();
-            }
-            '=' if key.is_none() && values.is_empty() => key = Some(std::mem::take(&mut field).finish()),
-            ',' => values.push(std::mem::take(&mut field).finish()),
-            _ => field.push(c),
-        }
-        rest = &rest[length..];
-    }
-    values.push(field.finish());
-    Ok(Some(Line { number, key, values }))
-}
-
-/// Takes a quoted string into the field; returns how much of `rest` it was.
-fn quoted(number: usize, rest: &str, field: &mut Field) -> Outcome<usize> {
-    let mut at = 1;
-    field.quoted = true;
-    while let Some(length) = rest[at..].find('"') {
-        field.text.push_str(&rest[at..at + length]);
-        at += length + 1;
-        if !rest[at..].starts_with('"') {
-            field.keep = field.text.len();
-            return Ok(at);
-        }
-        field.text.push('"');
-        at += 1;
-    }
-    fault(Some(number), "a quote is not closed on this line; put a `\"` where the string ends".to_owned())
 }
 
 #[cfg(test)]
@@ -306,7 +266,7 @@ mod tests {
     use super::*;
 
     fn only(text: &str) -> (Option<String>, Vec<String>) {
-        let sections = Sections::parse(&format!("[S]\n{text}\n[Strings]\nName = \"a, b\"\nx=y;z\n")).unwrap();
+        let sections = Sections::parse(format!("[S]\n{text}\n[Strings]\nName = \"a, b\"\nx=y;z\n")).unwrap();
         let entry = sections.get("s").unwrap().entries().next().unwrap();
         (entry.key().unwrap(), entry.values_from(0).unwrap())
     }
@@ -344,22 +304,45 @@ mod tests {
 
     #[test]
     fn sections_of_one_name_are_one_section() {
-        let sections = Sections::parse("[A]\nx=1\n[B]\ny=2\n[a]\nx=3\n").unwrap();
+        let sections = Sections::parse("[A]\nx=1\n[B]\ny=2\n[a]\nx=3\n".to_owned()).unwrap();
         assert_eq!(sections.get("A").unwrap().entries().count(), 2);
     }
 
     #[test]
-    fn what_breaks_the_form_is_told_with_its_line() {
-        for (text, line, says) in [
-            ("a=b\n[S]", 1, "before the first [section]"),
-            ("[S]\nk=\"abc\nx=1", 2, "quote is not closed"),
-            ("\n[S", 2, "no `]`"),
-            ("[S] x", 1, "text after [S]"),
-            ("[ ]", 1, "no name"),
+    fn each_value_knows_its_line_and_column_also_behind_a_continuation() {
+        let text = "[S]\n  é = one, \"two\",\\ ; more\n     three,\r\n[ T ] ; a comment\n";
+        let sections = Sections::parse(text.to_owned()).unwrap();
+        let entry = sections.get("S").unwrap().entries().next().unwrap();
+        let spots = (0..4).map(|index| entry.spot_of(index).to_string()).collect::<Vec<_>>();
+        assert_eq!(
+            (entry.spot().to_string().as_str(), spots),
+            ("2:3", ["2:7", "2:12", "3:6", "3:12"].map(String::from).to_vec())
+        );
+        assert_eq!(sections.get("t").unwrap().spot().to_string(), "4:1");
+    }
+
+    #[test]
+    fn a_section_is_found_by_its_quoted_name_and_by_a_token() {
+        let text =
+            "[A]\nAddReg = \";; Std [Mfg\", %Name%\n[;; Std [Mfg]\n[%Name%]\n[Strings]\nName = Other\n";
+        let sections = Sections::parse(text.to_owned()).unwrap();
+        let entry = sections.get("A").unwrap().entries().next().unwrap();
+        assert_eq!(entry.values().unwrap().iter().filter(|name| sections.get(name).is_some()).count(), 2);
+    }
+
+    #[test]
+    fn what_breaks_the_form_is_told_with_its_place() {
+        for (text, spot, says) in [
+            ("a=b\n[S]", "1:1", "before the first [section]"),
+            ("[S]\nk=a, \"abc\nx=1", "2:6", "quote is not closed"),
+            ("\n [S", "2:2", "no `]`"),
+            ("[S] x", "1:5", "text after [S]"),
+            ("[ ]", "1:1", "no name"),
         ] {
-            let error = Sections::parse(text).unwrap_err();
-            assert_eq!(error.line, Some(line), "{text}");
+            let error = Sections::parse(text.to_owned()).unwrap_err();
+            assert_eq!(error.spot.unwrap().to_string(), spot, "{text}");
             assert!(error.message.contains(says), "{text}: {}", error.message);
         }
+        assert_eq!(Sections::read("[S\n[S] x\n\"\n".to_owned()).faults().len(), 3, "all are found");
     }
 }

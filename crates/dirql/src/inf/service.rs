@@ -1,11 +1,14 @@
 //! `[DDInstall.Services]`: the driver's service.
 //!
 //! Follows *INF AddService Directive*. The service that the device is given (`SPSVCINST_ASSOCSERVICE`) is its function driver; the others may be
-//! its filters. Those that are no drivers are named as unsupported. Event logs, security and load order are passed over.
+//! its filters. Those that are no drivers are named as unsupported.
 
-use super::addreg::{Remarks, add_reg};
+use super::addreg::{Remarks, add_reg, del_reg};
+use super::directives::{EVENT_LOG, SERVICE, SERVICES};
 use super::error::{Outcome, fault};
-use super::registry::RegistryWrite;
+use super::folders;
+use super::install::pass_over;
+use super::registry::{RegistryWrite, Root, Value, Write};
 use super::sections::{Entry, Section, Sections};
 use super::target::number;
 
@@ -50,61 +53,72 @@ impl Service {
 }
 
 /// The services of a device: its function driver's, and the others.
+#[derive(Default)]
 pub(super) struct Services {
-    pub(super) function_driver: Service,
+    pub(super) function_driver: Option<Service>,
+    /// Whether the file says that the device needs no driver (`AddService = ,2`).
+    pub(super) has_null_driver: bool,
     pub(super) others: Vec<Service>,
 }
 
-/// The services of the `AddService` entries; `line` is where the services section begins.
+/// The services of the entries of a services section.
 pub(super) fn services(
     sections: &Sections,
     entries: &[Entry<'_>],
-    line: usize,
     remarks: &mut Remarks,
 ) -> Outcome<Services> {
     let mut chosen: Option<Entry<'_>> = None;
-    let mut others = Vec::new();
-    for &entry in entries.iter().filter(|entry| entry.is("AddService")) {
-        let written = entry.value(1)?;
-        let flags = if written.is_empty() { Some(0) } else { number(&written) };
-        let Some(flags) = flags else {
-            return fault(
-                Some(entry.line()),
-                format!("the flags `{written}` of AddService are not a number; write 0x00000002"),
-            );
-        };
+    let mut found = Services::default();
+    for &entry in entries {
+        if !entry.is("AddService") {
+            pass_over(entry, SERVICES, remarks);
+            continue;
+        }
+        let flags = flags(entry)?;
         if flags & FUNCTION_DRIVER == 0 {
-            others.extend(other_service(sections, entry, remarks)?);
-        } else if let Some(first) = chosen {
+            found.others.extend(other_service(sections, entry, remarks)?);
+        } else if let Some(first) = chosen.replace(entry) {
             return fault(
-                Some(entry.line()),
+                Some(entry.spot()),
                 format!(
                     "this is a second function driver (flag 0x00000002); the first is on line {}: keep one",
-                    first.line()
+                    first.spot().line
                 ),
             );
+        } else if entry.value(0)?.is_empty() {
+            found.has_null_driver = true;
         } else {
-            chosen = Some(entry);
+            found.function_driver = Some(service(sections, entry, remarks)?);
         }
     }
-    match chosen {
-        Some(entry) => Ok(Services { function_driver: service(sections, entry, remarks)?, others }),
+    Ok(found)
+}
+
+/// The flags of an `AddService` entry.
+pub(super) fn flags(entry: Entry<'_>) -> Outcome<u32> {
+    let written = entry.value(1)?;
+    match number(&written) {
+        Some(flags) => Ok(flags),
+        None if written.is_empty() => Ok(0),
         None => fault(
-            Some(line),
-            "no AddService has the flag 0x00000002 (SPSVCINST_ASSOCSERVICE), so that the device gets no driver; \
-             write `AddService = Name, 0x00000002, Section`"
-                .to_owned(),
+            Some(entry.spot_of(1)),
+            format!("the flags `{written}` of AddService are not a number; write 0x00000002"),
         ),
     }
 }
 
+/// Whether an `AddService` entry gives the device its function driver.
+pub(super) fn is_function_driver(flags: u32) -> bool {
+    flags & FUNCTION_DRIVER != 0
+}
+
 /// A service that is not the function driver's: none if it is no kernel driver, which nothing here would start.
 fn other_service(sections: &Sections, entry: Entry<'_>, remarks: &mut Remarks) -> Outcome<Option<Service>> {
-    let section = sections.led_to(&entry.value(2)?, entry.line())?;
+    let section = sections.led_to(&entry.value(2)?, entry.spot_of(2))?;
     let kind = section.value_of("ServiceType").and_then(|written| number(&written));
     if kind.is_some_and(|kind| !(1..=2).contains(&kind)) {
         remarks.name(
-            entry.line(),
+            entry.spot(),
             format!("AddService = {}: a service of user mode; not started", entry.value(0)?),
         );
         return Ok(None);
@@ -116,26 +130,33 @@ fn service(sections: &Sections, entry: Entry<'_>, remarks: &mut Remarks) -> Outc
     let (name, section) = (entry.value(0)?, entry.value(2)?);
     if name.is_empty() {
         return fault(
-            Some(entry.line()),
-            "the device is given no driver (the null driver); name a service: `AddService = Name, 2, Section`"
-                .to_owned(),
+            Some(entry.spot()),
+            "this AddService names no service; write `AddService = Name, , Section`".to_owned(),
         );
     }
     if section.is_empty() {
-        return fault(Some(entry.line()), format!("AddService = {name} names no service-install section"));
+        return fault(Some(entry.spot()), format!("AddService = {name} names no service-install section"));
     }
-    if entry.len() > 3 {
-        remarks.ignore(entry.line(), "the event log's section".to_owned());
-    }
-    let section = sections.led_to(&section, entry.line())?;
+    let log = event_log(sections, entry, &name, remarks)?;
+    let section = sections.led_to(&section, entry.spot_of(2))?;
     let kind = required(section, "ServiceType", "1", 1..=2)?;
     let start = required(section, "StartType", "3", 0..=3)?;
     let error_control = required(section, "ErrorControl", "1", 0..=3)?;
     let (binary, image_path) = binary(section)?;
-    let mut keys = Vec::new();
+    let (mut keys, mut written) = (Vec::new(), Vec::new());
     for entry in section.entries() {
-        keys.extend(other(sections, entry, remarks)?);
+        if entry.is("AddReg") {
+            written.extend(add_reg(sections, entry, remarks)?);
+        } else if entry.is("DelReg") {
+            keys.extend(del_reg(sections, entry, remarks)?);
+        } else if let Some(value) = value(entry)? {
+            keys.push(value);
+        } else {
+            pass_over(entry, SERVICE, remarks);
+        }
     }
+    keys.extend(written);
+    keys.extend(log);
     Ok(Service {
         name,
         display_name: section.value_of("DisplayName"),
@@ -148,19 +169,60 @@ fn service(sections: &Sections, entry: Entry<'_>, remarks: &mut Remarks) -> Outc
     })
 }
 
-fn other(sections: &Sections, entry: Entry<'_>, remarks: &mut Remarks) -> Outcome<Vec<RegistryWrite>> {
-    let key = entry.raw_key().unwrap_or_default();
-    match key.to_lowercase().as_str() {
-        "addreg" => return add_reg(sections, entry, remarks),
-        "servicetype" | "starttype" | "errorcontrol" | "servicebinary" | "displayname" => {}
-        "description" | "loadordergroup" | "dependencies" | "security" | "startname"
-        | "requiredprivileges" | "servicesidtype" | "delayedautostart" | "addtrigger" | "failureactions"
-        | "bootflags" | "delreg" => {
-            remarks.ignore(entry.line(), format!("{key}: of no effect on the driver here"));
-        }
-        _ => remarks.name(entry.line(), format!("{key}: not a directive known in a service-install section")),
+/// The value of the service's key that a directive stands for: *HKLM\SYSTEM\CurrentControlSet\Services Registry Tree*.
+fn value(entry: Entry<'_>) -> Outcome<Option<RegistryWrite>> {
+    let key = entry.raw_key().unwrap_or_default().to_lowercase();
+    let (name, value) = match key.as_str() {
+        "description" => ("Description", Value::Sz(entry.value(0)?)),
+        "loadordergroup" => ("Group", Value::Sz(entry.value(0)?)),
+        "startname" => ("ObjectName", Value::Sz(entry.value(0)?)),
+        "dependencies" => ("DependOnService", Value::MultiSz(entry.values()?)),
+        "bootflags" => match number(&entry.value(0)?) {
+            Some(flags) => ("BootFlags", Value::Dword(flags)),
+            None => return fault(Some(entry.spot_of(0)), "BootFlags is not a number; write 0x1".to_owned()),
+        },
+        _ => return Ok(None),
+    };
+    let write = Write::Set {
+        name: name.to_owned(),
+        value,
+        keep_existing: false,
+        only_existing: false,
+        append: false,
+    };
+    Ok(Some(RegistryWrite { spot: entry.spot(), root: Root::Relative, key: String::new(), write }))
+}
+
+/// What the event log's section writes: `AddService = name, flags, section, event-log-section, [log], [event name]`.
+fn event_log(
+    sections: &Sections,
+    entry: Entry<'_>,
+    service: &str,
+    remarks: &mut Remarks,
+) -> Outcome<Vec<RegistryWrite>> {
+    let named = entry.value(3)?;
+    if named.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(Vec::new())
+    let or =
+        |index, usual: &str| entry.value(index).map(|it| if it.is_empty() { usual.to_owned() } else { it });
+    let (log, source) = (or(4, "System")?, or(5, service)?);
+    let own = format!(r"System\CurrentControlSet\Services\EventLog\{log}\{source}");
+    let mut keys = Vec::new();
+    for directive in sections.led_to(&named, entry.spot_of(3))?.entries() {
+        if directive.is("AddReg") {
+            keys.extend(add_reg(sections, directive, remarks)?);
+        } else if directive.is("DelReg") {
+            keys.splice(0..0, del_reg(sections, directive, remarks)?);
+        } else {
+            pass_over(directive, EVENT_LOG, remarks);
+        }
+    }
+    for write in keys.iter_mut().filter(|write| write.root == Root::Relative) {
+        write.root = Root::LocalMachine;
+        write.key = format!(r"{own}\{}", write.key).trim_end_matches('\\').to_owned();
+    }
+    Ok(keys)
 }
 
 fn required(
@@ -171,7 +233,7 @@ fn required(
 ) -> Outcome<u32> {
     let Some(entry) = section.entries().find(|entry| entry.is(key)) else {
         return fault(
-            Some(section.line),
+            Some(section.spot()),
             format!("[{}] has no `{key}`, which a service needs; write {key} = {usual}", section.name),
         );
     };
@@ -179,15 +241,15 @@ fn required(
     match number(&written) {
         Some(value) if range.contains(&value) => Ok(value),
         Some(value) if key == "ServiceType" => fault(
-            Some(entry.line()),
+            Some(entry.spot_of(0)),
             format!("ServiceType {value:#x} is not a kernel driver (0x1); only kernel drivers can run here"),
         ),
         Some(4) if key == "StartType" => fault(
-            Some(entry.line()),
+            Some(entry.spot_of(0)),
             "StartType 4 is a disabled service, which Windows does not install; write 3".to_owned(),
         ),
         _ => fault(
-            Some(entry.line()),
+            Some(entry.spot_of(0)),
             format!("{key} `{written}` is not a number from {} to {}", range.start(), range.end()),
         ),
     }
@@ -197,34 +259,28 @@ fn required(
 fn binary(section: Section<'_>) -> Outcome<(String, String)> {
     let Some(entry) = section.entries().find(|entry| entry.is("ServiceBinary")) else {
         return fault(
-            Some(section.line),
+            Some(section.spot()),
             format!("[{}] has no `ServiceBinary`; write ServiceBinary = %12%\\name.sys", section.name),
         );
     };
     let written = entry.value(0)?;
     let wrong = |what: &str| {
         fault(
-            Some(entry.line()),
+            Some(entry.spot_of(0)),
             format!("ServiceBinary `{written}` {what}; write %12%\\name.sys or %13%\\name.sys"),
         )
     };
-    let Some((dirid, path)) = written.strip_prefix('%').and_then(|rest| rest.split_once('%')) else {
-        return wrong("does not begin with a directory's number");
+    let (folder, path) = match folders::expand(&written) {
+        Some(Ok(found)) => found,
+        Some(Err(_)) => return wrong("names a directory that Windows does not know"),
+        None => return wrong("does not begin with a directory's number"),
     };
-    let folder = match dirid {
-        "10" => "\\SystemRoot",
-        "11" => "\\SystemRoot\\System32",
-        "12" => "\\SystemRoot\\System32\\drivers",
-        "13" => "\\SystemRoot\\System32\\DriverStore\\FileRepository",
-        _ => return wrong("names a directory that is not known here"),
-    };
-    let path = path.trim_start_matches('\\');
     let file = path.rsplit('\\').next().unwrap_or_default();
     if file.is_empty() {
         return wrong("names no file");
     }
-    if file.contains(['=', '<', '>', ':', '|', '?', '*', '/']) {
+    if path[folder.path.len()..].contains(['=', '<', '>', '|', '?', '*', '/']) && folder.dirid != "-1" {
         return wrong("is no file's name (a backslash at a line's end continues the line)");
     }
-    Ok((file.to_owned(), format!("{folder}\\{path}")))
+    Ok((file.to_owned(), path))
 }

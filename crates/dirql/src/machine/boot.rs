@@ -216,8 +216,9 @@ impl Work {
             filters: card.installation.as_ref().map(Installation::all_filters).unwrap_or_default(),
         };
         let mut driver = File::new(&inputs.driver, &[]);
-        if let Some(installation) = plan.cards.iter().find_map(|card| card.installation.as_ref()) {
-            driver.service = installation.service.clone();
+        if let Some(service) = plan.cards.iter().find_map(|card| card.installation.as_ref()?.service.as_ref())
+        {
+            driver.service = service.clone();
         }
         Self { driver, others, cards: plan.cards.iter().map(card).collect(), has_inf: inputs.inf.is_some() }
     }
@@ -448,7 +449,7 @@ fn installed(service: &str, installation: Option<&Installation>) -> pnp::Install
     };
     pnp::Installation {
         inf: installation.file.clone(),
-        service: installation.service.name.clone(),
+        service: installation.service.as_ref().map_or(service, |own| &own.name).to_owned(),
         filters: installation.filters.clone(),
         class_filters: installation.class_filters.clone(),
         description: installation.description.clone(),

@@ -1,11 +1,12 @@
-//! What an installation writes to the registry: the service's key, the device's hardware and software keys.
+//! What an installation writes to the registry: the service's key, the device's hardware and software keys, its interfaces' keys.
 //!
 //! Follows *INF AddService Directive*, *INF AddReg Directive* and *Registry Trees and Keys for Devices and Drivers*.
 
 use abi::NtStatus;
 use kernel::Cx;
-use kernel::cm::access::{self, SERVICES};
+use kernel::cm::access::{self, ENUM, SERVICES};
 use kernel::cm::registry::{KeyId, Registry};
+use kernel::io::registry_key;
 use kernel::pnp::{NodeId, install};
 
 use crate::inf::{Installation, RegistryWrite, Root, Service, Value, Write};
@@ -35,6 +36,15 @@ pub(super) fn write_device(
 ) -> Result<(), NtStatus> {
     let keys = install::keys(cx, node);
     write_all(cx, &keys.hardware, &installation.device_keys)?;
+    for interface in &installation.interfaces {
+        let device = keys.instance.strip_prefix(ENUM).unwrap_or_default().trim_start_matches('\\');
+        let (class, reference) = (&interface.class, &interface.reference);
+        let link = format!(r"\??\{}#{class}\{reference}", device.replace('\\', "#"));
+        if let Some(key) = registry_key::of_interface(link.trim_end_matches('\\')) {
+            access::create(cx, &key)?;
+            write_all(cx, &key, &interface.keys)?;
+        }
+    }
     match keys.driver {
         Some(driver) => write_all(cx, &driver, &installation.driver_keys),
         None => Ok(()),
@@ -69,6 +79,11 @@ fn carry_out(cx: &mut Cx<'_>, key: &str, write: &Write) -> Result<(), NtStatus> 
                 }
                 _ => access::set(cx, key, name, value.kind(), &value.bytes()),
             }
+        }
+        Write::DeleteText { name, text } => {
+            let Some(mut all) = access::texts(cx, key, name) else { return Ok(()) };
+            all.retain(|there| !there.eq_ignore_ascii_case(text));
+            access::set(cx, key, name, abi::REG_MULTI_SZ, &Value::MultiSz(all).bytes())
         }
         Write::DeleteValue { name } => delete(cx, key, Some(name)),
         Write::DeleteKey => delete(cx, key, None),

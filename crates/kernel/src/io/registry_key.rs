@@ -23,7 +23,7 @@ pub fn open_interface(
     handle: DriverPtr<u64>,
 ) -> Flow<NtStatus> {
     let name = ob::string::read(cx, name)?;
-    let found = match interface_key(&name) {
+    let found = match of_interface(&name) {
         Some(path) => access::create(cx, &path),
         None => Err(NtStatus::INVALID_PARAMETER),
     };
@@ -62,8 +62,9 @@ pub fn open_driver(
     hand_out(cx, found, access, handle)
 }
 
-/// `\??\PCI#…#{class}[\reference]` has `…\DeviceClasses\{class}\##?#PCI#…#{class}\#[reference]\Device Parameters`.
-fn interface_key(name: &str) -> Option<String> {
+/// The key of a device interface, by its symbolic link: `\??\PCI#…#{class}[\reference]` has `…\DeviceClasses\{class}\##?#PCI#…#{class}\#[reference]\Device Parameters`.
+#[must_use]
+pub fn of_interface(name: &str) -> Option<String> {
     let device = name.strip_prefix("\\??\\")?;
     let (link, reference) = device.split_once('\\').unwrap_or((device, ""));
     let class = &link[link.rfind("#{")? + 1..];
@@ -99,11 +100,8 @@ mod tests {
     fn an_interface_has_a_key_under_its_class() {
         let root =
             "\\Registry\\Machine\\System\\CurrentControlSet\\Control\\DeviceClasses\\{c}\\##?#PCI#X#3#{c}\\";
-        assert_eq!(interface_key("\\??\\PCI#X#3#{c}").unwrap(), format!("{root}#\\Device Parameters"));
-        assert_eq!(
-            interface_key("\\??\\PCI#X#3#{c}\\ref").unwrap(),
-            format!("{root}#ref\\Device Parameters")
-        );
-        assert_eq!(interface_key("\\Device\\X"), None);
+        assert_eq!(of_interface("\\??\\PCI#X#3#{c}").unwrap(), format!("{root}#\\Device Parameters"));
+        assert_eq!(of_interface("\\??\\PCI#X#3#{c}\\ref").unwrap(), format!("{root}#ref\\Device Parameters"));
+        assert_eq!(of_interface("\\Device\\X"), None);
     }
 }
