@@ -23,6 +23,7 @@ pub(crate) struct Arguments {
 
 const BEGIN: &str = "\
 To begin:
+  dirql new mycard --device 10b5:9050     a driver, with INF, scripts and tests, for a card of yours
   dirql imports driver.sys                what it needs, and whether dirql has it
   dirql devices                           the cards that it can be run on
   dirql inf driver.inf                    what is wrong with its INF, and what it installs
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     Imports(Imports),
     /// Checks an INF file as InfVerif does, and shows what it installs for each device
     Inf(InfFile),
+    /// Makes a folder with a driver for a card of yours: source, INF, scripts and a test that builds it, runs it and is green
+    New(New),
     /// Lists the rules that a driver can break, or tells one in full: tier, bug check, page, and what usually mends it
     Rules {
         /// The rule, as a verdict names it
@@ -359,6 +362,36 @@ pub(crate) struct Imports {
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `dirql new`.
+#[derive(Args)]
+pub(crate) struct New {
+    /// The driver's name: its file's, its service's, and the new folder's
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// The PCI card's vendor and device
+    #[arg(long, value_name = "VVVV:DDDD")]
+    pub(crate) device: String,
+    /// What it is written in
+    #[arg(long, value_name = "LANGUAGE", value_enum, default_value_t = Language::Rust)]
+    pub(crate) lang: Language,
+}
+
+/// A language that drivers are written in.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Language {
+    Rust,
+    C,
+}
+
+impl Language {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Rust => "Rust",
+            Self::C => "C",
+        }
+    }
 }
 
 /// `dirql inf`.

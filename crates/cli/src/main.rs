@@ -18,6 +18,7 @@ mod inf;
 mod isolate;
 mod manual;
 mod many;
+mod new;
 mod obituary;
 mod out;
 mod outputs;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         Command::Replay(replay) => replay::run(&replay),
         Command::Imports(imports) => imports::run(&imports).map(|()| 0),
         Command::Inf(file) => inf::run(&file),
+        Command::New(new) => new::run(&new).map(|()| 0),
         Command::Rules { name, json } => rules::run(name.as_deref(), json).map(|()| 0),
         Command::Devices { model, json } => devices::run(model.as_deref(), json).map(|()| 0),
         Command::Completions { shell } => {

@@ -88,6 +88,11 @@ fn follow(page: &str) {
 }
 
 #[test]
+fn a_driver_is_made_in_a_minute() {
+    follow("new.md");
+}
+
+#[test]
 fn a_bug_is_found_from_nothing() {
     follow("first-bug.md");
 }

@@ -193,6 +193,11 @@ fn an_interface_has_a_key_of_its_own_in_the_registry() {
 }
 
 #[test]
+fn what_the_inf_writes_to_an_interfaces_key_is_there_when_the_driver_opens_it() {
+    order(&run(0, "wait 1ms"), &["interface's word: c0de"]);
+}
+
+#[test]
 fn a_device_that_does_not_start_again_is_gone_when_its_last_file_is_closed() {
     let script = "open @ as card; stop-device; start-device expect failure; open @ as late expect failure; \
                   ioctl card 0x223810; close card; wait 1ms";

@@ -258,7 +258,7 @@ fn filters_are_a_list_and_their_place_is_upper_or_lower() {
     let text = refused("HKR,,UpperFilters,0x00010000,\"LayerX\"", "HKR,,UpperFilters,,\"LayerX\"");
     assert!(text.contains("layers.inf:") && text.contains("UpperFilters is a list"), "{text}");
     let text = refused("FilterPosition = Upper", "FilterPosition = Above");
-    assert!(text.contains("`above` of LayerY is neither Upper nor Lower"), "{text}");
+    assert!(text.contains("`Above` of LayerY is neither Upper nor Lower"), "{text}");
     let text = refused("FilterPosition = Upper\n", "");
     assert!(text.contains("write FilterPosition = Upper"), "{text}");
 }

@@ -44,10 +44,29 @@ static BOOLEAN KeepsWords(PDEVICE_EXTENSION Extension)
     return NT_SUCCESS(Status) && Value->Type == REG_DWORD && *(PULONG)Value->Data == Word;
 }
 
+/* What the INF has written to the interface's key; 0 if nothing. */
+static ULONG GivenWord(PDEVICE_EXTENSION Extension)
+{
+    UCHAR Buffer[sizeof(KEY_VALUE_PARTIAL_INFORMATION) + sizeof(ULONG)];
+    PKEY_VALUE_PARTIAL_INFORMATION Value = (PKEY_VALUE_PARTIAL_INFORMATION)Buffer;
+    UNICODE_STRING Name = RTL_CONSTANT_STRING(L"Given");
+    HANDLE Key = NULL;
+    NTSTATUS Status;
+    ULONG Length;
+
+    if (!NT_SUCCESS(IoOpenDeviceInterfaceRegistryKey(&Extension->Interface, KEY_READ, &Key))) {
+        return 0;
+    }
+    Status = ZwQueryValueKey(Key, &Name, KeyValuePartialInformation, Value, sizeof(Buffer), &Length);
+    ZwClose(Key);
+    return NT_SUCCESS(Status) && Value->Type == REG_DWORD ? *(PULONG)Value->Data : 0;
+}
+
 static VOID EnableInterface(PDEVICE_EXTENSION Extension)
 {
     NTSTATUS Status = IoSetDeviceInterfaceState(&Extension->Interface, TRUE);
 
+    DbgPrint("interface's word: %x\n", GivenWord(Extension));
     DbgPrint("interface: %s, %s\n", NT_SUCCESS(Status) ? "enabled" : "not enabled",
              IsListed(Extension) ? "listed as registered" : "listed otherwise");
     DbgPrint("interface's key: %s\n", KeepsWords(Extension) ? "kept" : "lost");
