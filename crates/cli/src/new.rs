@@ -131,29 +131,33 @@ fn fill(text: &str, name: &str, vendor: &str, device: &str, language: Language) 
         Language::C => "gcc-mingw-w64-x86-64 build-essential",
         Language::Rust => "build-essential",
     };
-    let (dependency, origin) = wdm();
+    let crate_of_wdm = local_wdm();
+    let (dependency, origin, step) = match (&crate_of_wdm, language) {
+        (Some(path), Language::Rust) => (format!("path = {path:?}"), LOCAL, CRATE),
+        _ => (GIT.to_owned(), PUBLISHED, ""),
+    };
     text.replace("VEN_VVVV&DEV_DDDD", &format!("VEN_{}&DEV_{}", vendor.to_uppercase(), device.to_uppercase()))
         .replace("VVVV:DDDD", &format!("{vendor}:{device}"))
         .replace("PACKAGES", packages)
-        .replace("\nWDM\n", &format!("\n{dependency}\n"))
+        .replace("WDM", &format!("wdm = {{ package = \"dirql-wdm\", {dependency} }}"))
         .replace("ORIGIN", origin)
+        .replace("CRATE\n", step)
         .replace("NAME", name)
 }
 
-/// The dependency on the crate `wdm`, and what the README says of it: of the repository that this command was built in, if it is still there.
-fn wdm() -> (String, &'static str) {
-    let here = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../drivers/wdm"));
-    match here.canonicalize() {
-        Ok(path) if path.join("Cargo.toml").is_file() => (
-            format!("wdm = {{ package = \"dirql-wdm\", path = {:?} }}", path.display().to_string()),
-            "`Cargo.toml` takes the crate `wdm` from the repository that `dirql` was built in, so it builds without a network; elsewhere write\n\
-             `wdm = { package = \"dirql-wdm\", git = \"https://github.com/dirql/dirql\" }`.",
-        ),
-        _ => (
-            "wdm = { package = \"dirql-wdm\", git = \"https://github.com/dirql/dirql\" }".to_owned(),
-            "`Cargo.toml` takes the crate `wdm` from dirql's repository.",
-        ),
-    }
+/// Where the crate `wdm` is published.
+const GIT: &str = "git = \"https://github.com/dirql/dirql\"";
+/// What the README says of it, and what its workflow does first.
+const PUBLISHED: &str = "`Cargo.toml` takes the crate `wdm` from dirql's repository.";
+const LOCAL: &str = "`Cargo.toml` takes the crate `wdm` from the folder that `dirql` was built in, so that it builds without a network. Elsewhere write
+`git = \"https://github.com/dirql/dirql\"` for its `path = …`, as the workflow does.";
+const CRATE: &str = "      - run: sed -i 's#path = \".*/drivers/wdm\"#git = \"https://github.com/dirql/dirql\"#' Cargo.toml\n";
+
+/// The crate `wdm` of the repository that this command was built in, if it is still there.
+fn local_wdm() -> Option<String> {
+    let path =
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../drivers/wdm")).canonicalize().ok()?;
+    path.join("Cargo.toml").is_file().then(|| path.display().to_string())
 }
 
 fn write(path: &Path, text: &str) -> std::io::Result<()> {

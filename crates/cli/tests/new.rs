@@ -77,7 +77,7 @@ fn no_file_keeps_a_mark_of_its_template() {
                 continue;
             }
             let text = fs::read_to_string(&path).unwrap();
-            for mark in ["NAME", "VVVV", "DDDD", "PACKAGES", "ORIGIN", "WDM\n"] {
+            for mark in ["NAME", "VVVV", "DDDD", "PACKAGES", "ORIGIN", "WDM\n", "CRATE"] {
                 assert!(!text.contains(mark), "{} has {mark}", path.display());
             }
         }
