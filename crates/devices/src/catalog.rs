@@ -31,14 +31,6 @@ pub struct Signal {
     pub meaning: &'static str,
 }
 
-impl Signal {
-    /// Whether `typed` is this signal.
-    #[must_use]
-    pub fn is(&self, typed: &str) -> bool {
-        if self.name == generic::REGISTER { generic::is_register(typed) } else { self.name == typed }
-    }
-}
-
 /// A model.
 pub struct Entry {
     /// As typed after `--device`.
@@ -71,13 +63,6 @@ type Build = fn(&Options<'_>, &ReadFile<'_>) -> Result<Box<dyn Model>, SpecError
 const CATALOG: &[Entry] = &[pci9052::ENTRY, edu::ENTRY, bench::ENTRY, slave::ENTRY, generic::ENTRY];
 
 impl Entry {
-    /// Whether a script can look at the register that it names so; `None` if it can at none of this model's.
-    #[must_use]
-    pub fn shows(&self, register: &str) -> Option<bool> {
-        let registers = self.signals.iter().find(|signal| signal.name == generic::REGISTER)?;
-        Some(registers.is(register))
-    }
-
     /// All keys: the model's own, then those every model has.
     pub fn all_keys(&self) -> impl Iterator<Item = &Key> {
         self.keys.iter().chain(PLACEMENT)
@@ -107,7 +92,7 @@ pub fn parse(spec: &str, read_file: &ReadFile<'_>) -> Result<Box<dyn Model>, Spe
 
 impl Key {
     /// Whether `typed` is this key.
-    fn matches(&self, typed: &str) -> bool {
+    pub(crate) fn matches(&self, typed: &str) -> bool {
         match self.name.strip_suffix('N') {
             None => typed == self.name,
             Some(stem) => typed.strip_prefix(stem).is_some_and(|n| matches!(n.as_bytes(), [b'0'..=b'5'])),

@@ -16,6 +16,7 @@ pub mod pci9052;
 mod plan;
 mod ram;
 mod register;
+mod sheet;
 pub mod slave;
 mod spec;
 

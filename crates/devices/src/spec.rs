@@ -61,6 +61,11 @@ impl<'a> Options<'a> {
         self.pairs.iter().map(|(key, _)| *key)
     }
 
+    /// The keys given, with their values.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
+        self.pairs.iter().copied()
+    }
+
     /// Whether the key stands there, with or without a value.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.keys().any(|known| known == key)

@@ -4,11 +4,12 @@ use super::lspci;
 use super::registers::{Causes, Known, Place, Rule};
 use super::{Generic, Pin, Reads};
 use crate::catalog::{Entry, Key, Signal, placement};
-use crate::pci::{Bar, Header, Location, Model};
+use crate::pci::{Bar, Header, Location, Messages, Model};
+use crate::sheet::{self, Sheet, card::SheetCard};
 use crate::spec::{Options, ReadFile, SpecError, hex, id_pair, number, size};
 
 /// The name of any of its registers, in the list of its signals.
-pub(crate) const REGISTER: &str = "barN+OFFSET";
+const REGISTER: &str = "barN+OFFSET";
 
 /// The catalog's line.
 pub const ENTRY: Entry = Entry {
@@ -75,6 +76,11 @@ pub const ENTRY: Entry = Entry {
             default: "all causes reach it",
         },
         Key { name: "reads", meaning: "ram, ones or last: how windows answer reads", default: "ram" },
+        Key {
+            name: "sheet",
+            meaning: "FILE that says what its registers do, when its interrupt comes, and (in its `card` line) these keys: docs/sheet.md",
+            default: "none",
+        },
     ],
     signals: &[
         Signal {
@@ -92,6 +98,22 @@ pub const ENTRY: Entry = Entry {
 const BARS: [&str; 6] = ["bar0", "bar1", "bar2", "bar3", "bar4", "bar5"];
 
 fn build(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Box<dyn Model>, SpecError> {
+    if let Some(path) = options.text("sheet") {
+        let sheet = sheet::read(ENTRY.name, "sheet", path, read_file, &sheet::card::PORTS)?;
+        return with_sheet(options, sheet, read_file);
+    }
+    let mut header = header(options, read_file)?;
+    let pin = pin(options, &mut header)?;
+    let reads = options.value("reads", "ram, ones or last", reads)?.unwrap_or_default();
+    let known = known(options, &header)?;
+    if options.has("reads") && reads != Reads::Ram && known != Known::default() {
+        return Err(options.bad("reads", "ram where registers are named"));
+    }
+    Ok(Box::new(Generic::new(header, placement(options)?, reads, pin).with(known)))
+}
+
+/// What can be typed about its configuration space.
+fn header(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Header, SpecError> {
     let mut header = base_header(options, read_file)?;
     if let Some((vendor, device)) = options.value("id", "VVVV:DDDD, e.g. 10b5:9050", id_pair)? {
         (header.vendor, header.device) = (vendor, device);
@@ -111,13 +133,71 @@ fn build(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Box<dyn Mode
         make_express(&mut header);
     }
     bars(options, &mut header)?;
-    let pin = pin(options, &mut header)?;
-    let reads = options.value("reads", "ram, ones or last", reads)?.unwrap_or_default();
-    let known = known(options, &header)?;
-    if options.has("reads") && reads != Reads::Ram && known != Known::default() {
-        return Err(options.bad("reads", "ram where registers are named"));
+    Ok(header)
+}
+
+/// A card whose sheet says the rest. What is typed goes before what the sheet's `card` line says.
+fn with_sheet(
+    options: &Options<'_>,
+    sheet: Sheet,
+    read_file: &ReadFile<'_>,
+) -> Result<Box<dyn Model>, SpecError> {
+    let path = options.text("sheet").unwrap_or_default();
+    let wrong = |why: String| SpecError::new(format!("device `pci`: sheet={path}: {why}"));
+    let typed = options.pairs().map(|(key, value)| (key.to_owned(), value.map(str::to_owned)));
+    let keys = sheet.keys.iter().filter(|(key, _)| !options.has(key)).cloned();
+    let spec = keys.chain(typed).fold(ENTRY.name.to_owned(), |spec, (key, value)| match value {
+        Some(value) => format!("{spec},{key}={value}"),
+        None => format!("{spec},{key}"),
+    });
+    let options = Options::cut(&spec)?;
+    if let Some(key) = options.keys().find(|key| !ENTRY.all_keys().any(|known| known.matches(key))) {
+        return Err(wrong(format!("its `card` line has `{key}`, which is no key of `--device pci`")));
     }
-    Ok(Box::new(Generic::new(header, placement(options)?, reads, pin).with(known)))
+    let said = REGISTERS.iter().chain(&ACKNOWLEDGE).chain(&STATUS).chain(&ENABLE).chain(&["reads"]);
+    if let Some(key) = said.copied().find(|key| options.has(key)) {
+        return Err(wrong(format!("{key}= cannot stand beside it: the sheet says what registers do")));
+    }
+    let mut header = header(&options, read_file)?;
+    if pin(&options, &mut header)? == Pin::Stuck {
+        return Err(
+            options.bad("irq", "a, b, c, d or nothing beside a sheet; `line irq = 1` keeps it asserted")
+        );
+    }
+    if sheet.drives && header.pin == 0 {
+        return Err(wrong(
+            "it drives the line irq, and the card has no pin; add irq to its `card` line".to_owned(),
+        ));
+    }
+    for (bar, end) in (0_usize..).zip(sheet.ends).filter(|(_, end)| *end > 0) {
+        match header.bars[bar] {
+            Some(window) if end <= window.length() => {}
+            Some(window) => {
+                let length = window.length();
+                return Err(wrong(format!(
+                    "something lies behind the end of bar{bar}, which has {length:X}h bytes"
+                )));
+            }
+            None => return Err(wrong(format!("bar{bar} has no size; say `bar{bar} mem:4K`"))),
+        }
+    }
+    if sheet.messages > 0 {
+        send_messages(&mut header, sheet.messages).map_err(wrong)?;
+    }
+    Ok(Box::new(SheetCard::new(ENTRY.name, header, placement(&options)?, sheet)))
+}
+
+/// PCI Local Bus Specification 3.0, 6.8.1: a capability for so many messages, in front of those that are there.
+fn send_messages(header: &mut Header, messages: u16) -> Result<(), String> {
+    const AT: u8 = 0xE0;
+    if header.messages.is_some() {
+        return Err("config= has messages of its own, so the sheet cannot signal any".to_owned());
+    }
+    let count = u8::try_from(messages.next_power_of_two()).unwrap_or(32);
+    header.messages =
+        Some(Messages::Msi { at: AT, next: header.capabilities, count, wide: true, maskable: true });
+    header.capabilities = AT;
+    Ok(())
 }
 
 const REGISTERS: [&str; 6] = ["reg0", "reg1", "reg2", "reg3", "reg4", "reg5"];
@@ -133,7 +213,7 @@ pub(super) fn register(name: &str) -> Option<Place> {
 }
 
 /// Whether a script's word is the name of a register.
-pub(crate) fn is_register(name: &str) -> bool {
+pub(super) fn is_register(name: &str) -> bool {
     register(name).is_some()
 }
 

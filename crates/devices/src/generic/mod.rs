@@ -10,7 +10,6 @@ mod registers;
 use kernel::hal::hardware::Refusal;
 
 pub use keys::ENTRY;
-pub(crate) use keys::{REGISTER, is_register};
 pub use registers::{Causes, Known, Place, Rule};
 
 use crate::pci::{Access, Header, Model, Placement};
@@ -181,6 +180,11 @@ impl Model for Generic {
     }
 
     fn peek(&self, register: &str) -> Result<u32, String> {
+        if !keys::is_register(register) {
+            return Err(format!(
+                "`{register}` is no register's name; write the window and the offset, hexadecimal: bar0+4c"
+            ));
+        }
         Ok(self.register(register)?.read(&self.windows))
     }
 

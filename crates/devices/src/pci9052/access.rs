@@ -5,6 +5,7 @@
 
 use kernel::hal::hardware::{Refusal, Width};
 
+use super::board::{Board, Local};
 use super::fields::{Cntrl, Descriptor};
 use super::local::ByteOrder;
 use super::{Pci9052, lcr, local};
@@ -41,21 +42,30 @@ impl Pci9052 {
         Ok(())
     }
 
-    pub(super) fn read_local(&self, access: &Access) -> Result<u64, Refusal> {
-        let (local, order) = self.local_access(access)?;
+    pub(super) fn read_local(&mut self, access: &Access) -> Result<u64, Refusal> {
+        let local = self.local_access(access)?;
         if self.is_held_in_reset() {
             return Ok(ones(access.bytes()));
         }
-        Ok(self.local.read(local, access.bytes(), order))
+        let found = self.board.read(&local).map_err(|why| self.refused_by_board(access, why));
+        if self.board.reads_change() {
+            self.drive();
+        }
+        found
     }
 
     pub(super) fn write_local(&mut self, access: &Access, value: u64) -> Result<(), Refusal> {
-        let (local, order) = self.local_access(access)?;
+        let local = self.local_access(access)?;
         if !self.is_held_in_reset() {
-            self.local.write(access.now, local, access.bytes(), value, order);
+            self.board.write(&local, value).map_err(|why| self.refused_by_board(access, why))?;
             self.drive();
         }
         Ok(())
+    }
+
+    #[cold]
+    fn refused_by_board(&self, access: &Access, why: String) -> Refusal {
+        Refusal::new(self.describe(access.bar, access.offset).unwrap_or_default(), why)
     }
 
     /// PLX's erratum 1 for the 9050: LCR reads return 0 where bit 7 of the base is set. Writes arrive.
@@ -69,13 +79,15 @@ impl Pci9052 {
     }
 
     /// Where on the local bus an access goes, and in which byte order.
-    fn local_access(&self, access: &Access) -> Result<(u32, ByteOrder), Refusal> {
+    fn local_access(&self, access: &Access) -> Result<Local, Refusal> {
         let space = usize::from(access.bar) - 2;
-        let local = self.lcr.local_address(space, access.offset);
-        if parts(local::TABLE, local.into(), access.bytes()).next().is_some() {
+        let address = self.lcr.local_address(space, access.offset);
+        let is_built_in = matches!(self.board, Board::BuiltIn(_));
+        if is_built_in && parts(local::TABLE, address.into(), access.bytes()).next().is_some() {
             self.check_register(access)?;
         }
-        Ok((local, byte_order(self.lcr.lasbrd[space])))
+        let order = byte_order(self.lcr.lasbrd[space]);
+        Ok(Local { now: access.now, address, bytes: access.bytes(), order })
     }
 
     #[inline]

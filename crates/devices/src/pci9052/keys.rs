@@ -1,8 +1,10 @@
 //! What can be typed for a `pci9052` card, and the card it makes.
 
+use super::board::PORTS;
 use super::{Pci9052, Settings, image};
 use crate::catalog::{Entry, Key, Signal, placement};
 use crate::pci::{Model, Placement};
+use crate::sheet;
 use crate::spec::{Options, ReadFile, SpecError, id_pair, nanoseconds};
 
 /// The catalog's line.
@@ -23,6 +25,11 @@ pub const ENTRY: Entry = Entry {
             default: "the built-in board",
         },
         Key { name: "sub", meaning: "VVVV:DDDD, subsystem of the built-in board", default: "10b5:9050" },
+        Key {
+            name: "local",
+            meaning: "FILE that says what is on the local bus, by local addresses, and drives LINTi1 and LINTi2: docs/sheet.md",
+            default: "the built-in board's memory and peripheral",
+        },
     ],
     signals: &[
         Signal { name: "linti1", meaning: "1 drives LINTi1 high besides the peripheral, 0 lets go" },
@@ -70,11 +77,20 @@ fn build(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Box<dyn Mode
         (None, Some(subsystem)) => Some(image::builtin(subsystem)),
         (None, None) => defaults.eeprom,
     };
+    let local = options.text("local");
+    if local.is_some() && latency.is_some() {
+        return Err(SpecError::new(
+            "device `pci9052`: latency= is of the built-in peripheral; local= brings its own board",
+        ));
+    }
     let settings = Settings {
         placement: placement(options)?,
         revision: options.value("rev", "1 or 2", revision)?.unwrap_or(defaults.revision),
         latency: latency.unwrap_or(defaults.latency),
         eeprom,
     };
-    Ok(Box::new(Pci9052::new(settings)))
+    let card = Pci9052::new(settings);
+    let Some(path) = local else { return Ok(Box::new(card)) };
+    let sheet = sheet::read(ENTRY.name, "local", path, read_file, &PORTS)?;
+    Ok(Box::new(card.with_board(sheet.state)))
 }

@@ -146,7 +146,7 @@ impl LocalBus {
 
 impl ByteOrder {
     /// The local address of an access's byte `i`.
-    fn address(self, at: u32, i: u64) -> u64 {
+    pub(super) fn address(self, at: u32, i: u64) -> u64 {
         ((u64::from(at) + i) ^ u64::from(self.0)) & u64::from(LOCAL_MASK)
     }
 }

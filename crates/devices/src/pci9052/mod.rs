@@ -6,6 +6,7 @@
 //! and keeps them, so that reload is what brings them back to the EEPROM's.
 
 mod access;
+mod board;
 mod eeprom;
 mod fields;
 mod image;
@@ -20,6 +21,8 @@ pub use keys::ENTRY;
 
 use crate::pci::{Access, Header, Master, Model, Placement, level};
 use crate::register::at;
+use crate::sheet::State;
+use board::Board;
 use eeprom::{Eeprom, WORDS};
 use fields::{Cntrl, USER_IO};
 use interrupt::LocalInterrupts;
@@ -36,7 +39,7 @@ pub struct Pci9052 {
     lcr: Lcr,
     interrupts: LocalInterrupts,
     eeprom: Option<Eeprom>,
-    local: LocalBus,
+    board: Board,
     outside: Outside,
     inputs: Inputs,
     /// Header, pin or deadline may have changed since the bus asked.
@@ -93,7 +96,7 @@ impl Pci9052 {
             lcr: Lcr::default(),
             interrupts: LocalInterrupts::default(),
             eeprom: settings.eeprom.map(Eeprom::new),
-            local: LocalBus::new(settings.latency),
+            board: Board::BuiltIn(LocalBus::new(settings.latency)),
             outside: Outside::default(),
             inputs: Inputs::default(),
             changed: true,
@@ -101,6 +104,13 @@ impl Pci9052 {
         };
         card.reset();
         card
+    }
+
+    /// The same with a board of the user's.
+    pub(crate) fn with_board(mut self, board: State) -> Self {
+        self.board = Board::Sheet(Box::new(board));
+        self.reset();
+        self
     }
 
     /// Whether it is the 9052, which has edge-triggered inputs and not the 9050's erratum.
@@ -131,8 +141,8 @@ impl Pci9052 {
     /// After INTCSR or what drives the interrupt inputs changed, and no other register.
     fn drive(&mut self) {
         self.changed = true;
-        let [linti1, linti2] = self.outside.linti;
-        self.interrupts.drive([linti1 || self.local.linti1(), linti2], self.lcr.intcsr);
+        let ([outside1, outside2], [linti1, linti2]) = (self.outside.linti, self.board.linti());
+        self.interrupts.drive([outside1 || linti1, outside2 || linti2], self.lcr.intcsr);
     }
 
     /// CNTRL as it reads: pins configured as inputs show the outside's level.
@@ -153,7 +163,7 @@ impl Pci9052 {
             part.drive(now, pin(Cntrl::EEPROM_SELECT), pin(Cntrl::EEPROM_CLOCK), pin(Cntrl::EEPROM_DATA_IN));
         }
         if new.is(Cntrl::SOFTWARE_RESET) && !old.is(Cntrl::SOFTWARE_RESET) {
-            self.local.reset_peripheral();
+            self.board.reset_peripheral();
             self.interrupts.reset();
         }
         if new.is(Cntrl::RELOAD) && !old.is(Cntrl::RELOAD) {
@@ -198,7 +208,7 @@ impl Model for Pci9052 {
     }
 
     fn reset(&mut self) {
-        let Self { settings, header, lcr, interrupts, eeprom, local, outside: _, inputs: _, changed } = self;
+        let Self { settings, header, lcr, interrupts, eeprom, board, outside: _, inputs: _, changed } = self;
         *changed = true;
         *header = Header {
             vendor: 0x10B5,
@@ -215,7 +225,7 @@ impl Model for Pci9052 {
         if let Some(part) = eeprom {
             part.reset();
         }
-        local.reset();
+        board.reset();
         self.load_eeprom();
     }
 
@@ -232,7 +242,7 @@ impl Model for Pci9052 {
     }
 
     fn reads_change(&self) -> bool {
-        false
+        self.board.reads_change()
     }
 
     fn asserts(&self) -> bool {
@@ -240,15 +250,15 @@ impl Model for Pci9052 {
     }
 
     fn deadline(&self) -> Option<u64> {
-        self.local.deadline()
+        self.board.deadline()
     }
 
-    fn advance(&mut self, now: u64, _master: &mut Master<'_>) {
-        self.local.advance(now);
+    fn advance(&mut self, now: u64, master: &mut Master<'_>) {
+        self.board.advance(now, master);
         self.drive();
     }
 
-    fn poke(&mut self, _now: u64, signal: &str, value: &str) -> Result<(), String> {
+    fn poke(&mut self, now: u64, signal: &str, value: &str) -> Result<(), String> {
         let pin = match signal {
             "linti1" => &mut self.outside.linti[0],
             "linti2" => &mut self.outside.linti[1],
@@ -258,12 +268,26 @@ impl Model for Pci9052 {
             "uio3" => &mut self.outside.user_io[3],
             _ => {
                 let names: Vec<&str> = ENTRY.signals.iter().map(|signal| signal.name).collect();
-                return Err(format!("no signal `{signal}`; it has: {}", names.join(", ")));
+                let Board::Sheet(board) = &mut self.board else {
+                    return Err(format!("no signal `{signal}`; it has: {}", names.join(", ")));
+                };
+                board.poked(now, signal, value, &names)?;
+                self.drive();
+                return Ok(());
             }
         };
         *pin = level(value)?;
         self.refresh();
         Ok(())
+    }
+
+    fn peek(&self, register: &str) -> Result<u32, String> {
+        match &self.board {
+            Board::Sheet(board) => board.peeked(register),
+            Board::BuiltIn(_) => Err(format!(
+                "the built-in board does not show its registers; have the driver read `{register}`"
+            )),
+        }
     }
 
     fn describe(&self, bar: u8, offset: u64) -> Option<String> {
@@ -273,7 +297,7 @@ impl Model for Pci9052 {
         }
         let local = self.lcr.local_address(usize::from(bar) - 2, offset);
         let select = self.lcr.chip_select(local).map(|n| format!(" CS{n}#")).unwrap_or_default();
-        let register = at(local::TABLE, local.into()).map(|row| format!(" {}", row.name)).unwrap_or_default();
+        let register = self.board.name(local).map(|name| format!(" {name}")).unwrap_or_default();
         Some(format!("BAR{bar}+{offset:X}h local {local:07X}h{select}{register}"))
     }
 }

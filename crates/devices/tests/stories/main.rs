@@ -15,4 +15,5 @@ mod lspci;
 mod messages;
 mod pci9052;
 mod rig;
+mod sheet;
 mod slave;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use devices::catalog;
 use devices::pci::PciBus;
-use devices::{Entry, catalog};
 use kernel::hal::hardware::{Hardware, Memory, Moment};
 
 use crate::error::InputError;
@@ -161,28 +161,12 @@ fn check(command: &Command, plan: &Plan) -> Result<(), String> {
     match command {
         Command::Poke { device, signal, value } => {
             exists(plan, device)?;
-            match entry(plan, device) {
-                Some(entry) if !entry.signals.iter().any(|known| known.is(signal)) => {
-                    let signals: Vec<&str> = entry.signals.iter().map(|known| known.name).collect();
-                    Err(unknown("signal", signal, &signals))
-                }
-                Some(_) => tried(plan, |bus, at| bus.poke(at, device, signal, &value.to_string())),
-                None => Ok(()),
-            }
+            tried(plan, |bus, at| bus.poke(at, device, signal, &value.to_string()))
+                .map_err(|told| told + &meant(plan, device, signal))
         }
         Command::Peek { device, register, .. } => {
             exists(plan, device)?;
-            match entry(plan, device) {
-                Some(entry) if entry.shows(register) == Some(false) => Err(format!(
-                    "`{register}` is no register's name; write the window and the offset, hexadecimal: bar0+4c"
-                )),
-                Some(entry) if entry.shows(register).is_none() => Err(format!(
-                    "a `{}` does not show its registers, as reads of it do things; have the driver read it",
-                    entry.name
-                )),
-                Some(_) => tried(plan, |bus, at| bus.peek(at, device, register).map(|_| ())),
-                None => Ok(()),
-            }
+            tried(plan, |bus, at| bus.peek(at, device, register).map(|_| ()))
         }
         Command::Pnp { device: Some(device), .. } | Command::Power { device: Some(device), .. } => {
             exists(plan, device)
@@ -218,10 +202,12 @@ impl Memory for Nowhere {
     }
 }
 
-/// What is known of a card's model; nothing of one that a test has made.
-fn entry(plan: &Plan, device: &str) -> Option<&'static Entry> {
+/// The signal of its model's that a mistyped one may stand for.
+fn meant(plan: &Plan, device: &str, signal: &str) -> String {
     let kind = plan.cards.iter().find(|card| card.name == device).map(|card| card.kind.as_str());
-    catalog().iter().find(|entry| Some(entry.name) == kind)
+    let signals = catalog().iter().filter(|entry| Some(entry.name) == kind).flat_map(|entry| entry.signals);
+    let near = nearest(signal, signals.map(|signal| signal.name)).filter(|near| *near != signal);
+    near.map(|near| format!(" (did you mean `{near}`?)")).unwrap_or_default()
 }
 
 fn exists(plan: &Plan, device: &str) -> Result<(), String> {
