@@ -21,8 +21,9 @@
 #define SAMPLER_STATUS 0x008
 #define SAMPLER_ENABLE 0x00C
 #define SAMPLER_DATA 0x010
-#define SAMPLER_ADDRESS 0x020
-#define SAMPLER_LENGTH 0x024
+#define SAMPLER_ADDRESS_LOW 0x020
+#define SAMPLER_ADDRESS_HIGH 0x024
+#define SAMPLER_LENGTH 0x028
 
 #define CONTROL_RUN 0x1u
 #define CONTROL_CLEAR 0x2u
@@ -212,7 +213,8 @@ static NTSTATUS Move(PDEVICE_EXTENSION Extension, PVOID Buffer, ULONG Length)
         Status = STATUS_DEVICE_NOT_CONNECTED;
     } else {
         KeClearEvent(&Extension->Moved);
-        Write(Function, SAMPLER_ADDRESS, Extension->Page.Address.LowPart);
+        Write(Function, SAMPLER_ADDRESS_LOW, Extension->Page.Address.LowPart);
+        Write(Function, SAMPLER_ADDRESS_HIGH, (ULONG)Extension->Page.Address.HighPart);
         Write(Function, SAMPLER_LENGTH, Length);
         Status = KeWaitForSingleObject(&Extension->Moved, Executive, KernelMode, FALSE, &Patience);
         if (Status == STATUS_TIMEOUT) {

@@ -77,7 +77,7 @@ fn a_block_comes_by_dma_through_the_adapter_that_the_driver_asked_for() {
     let report = run(
         machine(),
         r"open \\.\Sampler as s
-          ioctl s 0x222004 out 256 expect prefix text:"blocks" and bytes 256
+          ioctl s 0x222004 out 256 expect prefix text:blocks and bytes 256
           ioctl s 0x222004 out 2048 expect bytes 2048",
     );
     report.expect_clean();
@@ -112,7 +112,7 @@ fn a_card_stopped_in_the_middle_of_its_samples_starts_again_elsewhere() {
           join r expect STATUS_DEVICE_NOT_CONNECTED
           start-device elsewhere
           async r read s 4
-          ioctl s 0x222000 in u32:1
+          ioctl s 0x222000 in u32:10
           join r expect u32:100
           close s",
     );
@@ -127,9 +127,13 @@ fn a_card_whose_rtl_forgets_to_drop_its_line_is_a_storm() {
 
 #[test]
 fn a_card_whose_rtl_never_interrupts_leaves_the_read_waiting() {
-    let report = run_with("line irq = STATUS & ENABLE", "line irq = 0", SAMPLE);
-    assert!(report.outcome() != Outcome::Clean, "{report}");
-    assert!(report.to_string().contains("DispatchRead"), "{report}");
+    let script = SAMPLE.replace("u32:10\n", "u32:255\n");
+    let report = run_with("line irq = STATUS & ENABLE", "line irq = 0", &script);
+    let told = report.to_string();
+    assert!(
+        report.outcome() == Outcome::Unexpected && told.contains("`join r") && told.contains("does not end"),
+        "{report}"
+    );
 }
 
 #[test]
@@ -145,9 +149,54 @@ fn a_card_whose_dma_goes_too_far_is_told_with_its_name() {
 
 #[test]
 fn a_driver_that_touches_what_the_sheet_lacks_is_told_the_instruction() {
-    let report = run_with("020 ADDRESS   rw", "030 ADDRESS   rw", "open \\\\.\\Sampler as s; ioctl s 0x222004 out 256 expect any");
+    let report = run_with(
+        "020 ADDRESS   qword rw",
+        "030 ADDRESS   qword rw",
+        "open \\\\.\\Sampler as s; ioctl s 0x222004 out 256 expect any",
+    );
     let verdict = report.expect_verdict();
     assert_eq!(verdict.rule, "register-refused", "{report}");
     assert!(verdict.message.contains("pci#0 BAR0+20h") && verdict.message.contains("rest=zeros"), "{report}");
     assert!(report.to_string().contains("sampler.c"), "its line\n{report}");
+}
+
+/// The built-in board of the PCI 9052, as a sheet.
+const BOARD: &str = "local
+fff8 STATUS w1c
+    0 DONE
+    1 BUSY ro
+    2 OVERRUN
+fffc DOORBELL rw
+line linti1 = STATUS.DONE
+on write DOORBELL
+    STATUS.OVERRUN = 1 if WORK.running
+    start WORK after 10us if !WORK.running
+    STATUS.BUSY = 1
+on timer WORK
+    STATUS.BUSY = 0
+    STATUS.DONE = 1
+";
+
+#[test]
+fn behind_the_bridge_a_described_board_is_as_the_built_in_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("board.sheet");
+    std::fs::write(&file, BOARD).unwrap();
+    let reports = ["pci9052".to_owned(), format!("pci9052,local={}", file.display())].map(|device| {
+        let bench =
+            || Bench::new().driver(driver("pciline.sys")).inf(driver("pciline.inf")).device(device.clone());
+        let report = run(
+            start(bench),
+            r"open \\.\PciLine0 as card
+              write card text:hello at 0
+              read card 5 at 0 expect text:hello
+              write card u32:0x12345678 at 0x1001
+              read card 2 at 0x1002 expect hex:5634
+              close card",
+        );
+        report.expect_clean();
+        assert!(report.sums.interrupts.0 > 0, "{report}");
+        report.to_string()
+    });
+    assert_eq!(reports[0], reports[1]);
 }

@@ -64,17 +64,17 @@ fn a_card_moves_a_block_to_memory_and_says_whether_anybody_answered() {
     rig.set_config("pci#0", 4, Width::Word, 7);
     rig.write("pci#0", 0, 0x800, Width::Qword, 0x1122_3344_5566_7788);
     write(&mut rig, 0x20, 0x1000);
-    write(&mut rig, 0x24, 8);
+    write(&mut rig, 0x28, 8);
     assert_eq!(rig.memory.0[0x1000], 0, "it takes 2 us");
     rig.pass_to(2_000);
     assert_eq!(rig.memory.0[0x1000..0x1008], 0x1122_3344_5566_7788_u64.to_le_bytes());
     assert_eq!(read(&mut rig, 8), 4);
     write(&mut rig, 0x20, 0xFFFF_F000);
-    write(&mut rig, 0x24, 8);
+    write(&mut rig, 0x28, 8);
     rig.pass_to(4_000);
     assert_eq!(read(&mut rig, 8), 8, "nothing is there");
     write(&mut rig, 0x20, 0x1000);
-    write(&mut rig, 0x24, 0x801);
+    write(&mut rig, 0x28, 0x801);
     rig.pass_to(6_000);
     assert_eq!(read(&mut rig, 8), 8, "its block has 800h bytes");
 }
@@ -420,7 +420,7 @@ fn no_text_makes_the_reader_fail() {
                 0 => drop(bytes.remove(at)),
                 1 => bytes.insert(at, b" \n=.[]()0af#"[numbers.below(12)]),
                 2 => bytes[at] = bytes[numbers.below(bytes.len())],
-                _ => bytes.truncate(at + 1),
+                _ => bytes.truncate(at + 16),
             }
         }
         let Ok(mut card) = devices::parse("pci,id=1:1,bar0=mem:4K,irq,sheet=x", &|_: &str| Ok(bytes.clone()))
