@@ -6,7 +6,9 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::description::{Act, Action, Area, Block, Description, Rest, SPACES, Target, Transfer, What};
+use super::description::{
+    Access, Act, Action, Area, Block, Description, Register, Rest, SPACES, Target, Transfer, What,
+};
 use super::expression::{Answers, Expression, Quality};
 use crate::pci::Master;
 use crate::ram::SparseRam;
@@ -269,7 +271,7 @@ impl State {
 
     /// Whether a read can change what it drives.
     pub(crate) fn reads_change(&self) -> bool {
-        let changes = |register: &super::description::Register| {
+        let changes = |register: &Register| {
             register.pops.is_some()
                 || !register.on_read.actions.is_empty()
                 || register
@@ -382,7 +384,7 @@ impl State {
         described.fields.iter().fold(0, |value, field| {
             let bits = match &field.reads {
                 Some(reads) => self.value(reads),
-                None if field.access == super::description::Access::Wo => 0,
+                None if field.access == Access::Wo => 0,
                 None => field.bits.of(held),
             };
             field.bits.put(value, bits)
