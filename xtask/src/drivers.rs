@@ -362,6 +362,7 @@ pub(crate) fn build(root: &Path, out: &Path) -> Result<()> {
     install::all(root)?;
     fs::create_dir_all(out).with_context(|| format!("cannot create the folder {}", out.display()))?;
     let out = &out.canonicalize()?;
+    let _alone = build_alone(out)?;
     for inf in files_with(&root.join("drivers/c"), "inf")? {
         copy_if_changed(&inf, &out.join(inf.file_name().context("an INF has a name")?))?;
     }
@@ -379,6 +380,16 @@ pub(crate) fn build_only_rust(root: &Path, out: &Path) -> Result<()> {
     install::all(root)?;
     fs::create_dir_all(out).with_context(|| format!("cannot create the folder {}", out.display()))?;
     build_rust(root, &out.canonicalize()?).context("the Rust drivers do not build")
+}
+
+/// Waits until no other process builds into `out`; none does before the file that is returned is closed. Tests that find their drivers
+/// missing build them, several at once.
+fn build_alone(out: &Path) -> Result<fs::File> {
+    let scratch = out.join(".build");
+    fs::create_dir_all(&scratch)?;
+    let file = fs::File::create(scratch.join("lock")).context("the build's lock cannot be made")?;
+    file.lock().context("the build's lock cannot be taken")?;
+    Ok(file)
 }
 
 fn build_c(root: &Path, out: &Path, driver: &CDriver) -> Result<()> {
