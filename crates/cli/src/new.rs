@@ -27,6 +27,7 @@ macro_rules! template {
 
 const BOTH: &[File] = &[
     File { path: "NAME.inf", text: template!("driver.inf") },
+    File { path: "NAME.sheet", text: template!("card.sheet") },
     File { path: "test.sh", text: template!("test.sh") },
     File { path: "tests/interrupt.txt", text: template!("tests/interrupt.txt") },
     File { path: "tests/cancelled.txt", text: template!("tests/cancelled.txt") },

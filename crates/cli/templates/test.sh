@@ -5,8 +5,8 @@ cd "$(dirname "$0")"
 ./build.sh "$@"
 dirql inf NAME.inf --device VVVV:DDDD
 
-# The test card: registers at BAR0, an interrupt line, causes at 08h, enabled at 04h, taken back at 0Ch.
-card=pci,id=VVVV:DDDD,bar0=mem:4K,irq,status0=8,enable0=4,ack0=c
+# The card: what its registers do.
+card=pci,sheet=NAME.sheet
 for script in tests/*.txt; do
     echo "$script"
     dirql run build/NAME.sys --inf NAME.inf --device "$card" --quiet --script "$script"
