@@ -198,6 +198,23 @@ fn what_the_inf_writes_to_an_interfaces_key_is_there_when_the_driver_opens_it() 
 }
 
 #[test]
+fn what_the_inf_deletes_from_a_list_is_not_in_it_when_the_driver_reads_it() {
+    const WORD: &str = "HKR,,Given,0x00010001,0xC0DE\n";
+    const INTERFACE: &str = "AddInterface = {D5A1E2B4-6C37-4F09-8E5D-21C07B94A3F6},,CorrectPnp.Interface\n";
+    let inf = rig::changed_inf("correct_pnp-list", "correct_pnp.inf", |text| {
+        assert!(text.contains(WORD) && text.contains(INTERFACE));
+        let more = INTERFACE.replace("CorrectPnp.Interface", "CorrectPnp.Less");
+        let less = "[CorrectPnp.Less]\nDelReg = CorrectPnp.Delete\n[CorrectPnp.Delete]\nHKR,,List,0x00018002,ONE\nHKR,,Given\n";
+        text.replace(WORD, &format!("{WORD}HKR,,List,0x00010000,one,two,three\n"))
+            .replace(INTERFACE, &format!("{INTERFACE}{more}"))
+            .replace("[Strings]", &format!("{less}[Strings]"))
+    });
+    let report = run_with(&inf, "wait 1ms", |bench| bench);
+    order(&report, &["interface's list: two, then three"]);
+    assert!(!report.prints.iter().any(|line| line.contains("interface's word")), "it is deleted\n{report}");
+}
+
+#[test]
 fn a_device_that_does_not_start_again_is_gone_when_its_last_file_is_closed() {
     let script = "open @ as card; stop-device; start-device expect failure; open @ as late expect failure; \
                   ioctl card 0x223810; close card; wait 1ms";

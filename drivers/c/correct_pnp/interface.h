@@ -44,29 +44,49 @@ static BOOLEAN KeepsWords(PDEVICE_EXTENSION Extension)
     return NT_SUCCESS(Status) && Value->Type == REG_DWORD && *(PULONG)Value->Data == Word;
 }
 
-/* What the INF has written to the interface's key; 0 if nothing. */
-static ULONG GivenWord(PDEVICE_EXTENSION Extension)
+/* A value of the interface's key, as the INF has written it; FALSE if it is not there. */
+static BOOLEAN Given(PDEVICE_EXTENSION Extension, PCWSTR Name, ULONG Type, PVOID Data, ULONG Size)
 {
-    UCHAR Buffer[sizeof(KEY_VALUE_PARTIAL_INFORMATION) + sizeof(ULONG)];
+    UCHAR Buffer[sizeof(KEY_VALUE_PARTIAL_INFORMATION) + 64];
     PKEY_VALUE_PARTIAL_INFORMATION Value = (PKEY_VALUE_PARTIAL_INFORMATION)Buffer;
-    UNICODE_STRING Name = RTL_CONSTANT_STRING(L"Given");
+    UNICODE_STRING String;
     HANDLE Key = NULL;
     NTSTATUS Status;
     ULONG Length;
 
     if (!NT_SUCCESS(IoOpenDeviceInterfaceRegistryKey(&Extension->Interface, KEY_READ, &Key))) {
-        return 0;
+        return FALSE;
     }
-    Status = ZwQueryValueKey(Key, &Name, KeyValuePartialInformation, Value, sizeof(Buffer), &Length);
+    RtlInitUnicodeString(&String, Name);
+    Status = ZwQueryValueKey(Key, &String, KeyValuePartialInformation, Value, sizeof(Buffer), &Length);
     ZwClose(Key);
-    return NT_SUCCESS(Status) && Value->Type == REG_DWORD ? *(PULONG)Value->Data : 0;
+    if (!NT_SUCCESS(Status) || Value->Type != Type || Value->DataLength > Size) {
+        return FALSE;
+    }
+    RtlCopyMemory(Data, Value->Data, Value->DataLength);
+    return TRUE;
+}
+
+static VOID TellGiven(PDEVICE_EXTENSION Extension)
+{
+    UNICODE_STRING First;
+    WCHAR List[32];
+    ULONG Word;
+
+    if (Given(Extension, L"Given", REG_DWORD, &Word, sizeof(Word))) {
+        DbgPrint("interface's word: %x\n", Word);
+    }
+    if (Given(Extension, L"List", REG_MULTI_SZ, List, sizeof(List))) {
+        RtlInitUnicodeString(&First, List);
+        DbgPrint("interface's list: %wZ, then %ws\n", &First, List + First.Length / sizeof(WCHAR) + 1);
+    }
 }
 
 static VOID EnableInterface(PDEVICE_EXTENSION Extension)
 {
     NTSTATUS Status = IoSetDeviceInterfaceState(&Extension->Interface, TRUE);
 
-    DbgPrint("interface's word: %x\n", GivenWord(Extension));
+    TellGiven(Extension);
     DbgPrint("interface: %s, %s\n", NT_SUCCESS(Status) ? "enabled" : "not enabled",
              IsListed(Extension) ? "listed as registered" : "listed otherwise");
     DbgPrint("interface's key: %s\n", KeepsWords(Extension) ? "kept" : "lost");

@@ -221,6 +221,9 @@ fn dword(entry: Entry<'_>) -> Outcome<Value> {
     {
         return Ok(Value::Dword(u32::from_le_bytes([a, b, c, d])));
     }
+    if written.is_empty() {
+        return Ok(Value::Dword(0));
+    }
     let negative = written.strip_prefix('-').and_then(number).map(u32::wrapping_neg);
     match number(&written).or(negative) {
         Some(value) => Ok(Value::Dword(value)),
@@ -276,6 +279,7 @@ mod tests {
         assert_eq!(set("HKR,,%N%,,text"), ("Name".into(), Value::Sz("text".into())));
         assert_eq!(set("HKR,,D,0x00010001,0x10").1, Value::Dword(16));
         assert_eq!(set("HKR,,D,0x10001,-1").1, Value::Dword(u32::MAX));
+        assert_eq!(set("HKR,,D,0x10001").1, Value::Dword(0));
         assert_eq!(set("HKR,,D,65537,1,0,0,80").1, Value::Dword(0x8000_0001));
         assert_eq!(set("HKR,,M,0x00010000,a,\"b,c\"").1, Value::MultiSz(vec!["a".into(), "b,c".into()]));
         assert_eq!(set("HKR,,B,1,0,A,ff").1, Value::Binary(vec![0, 10, 255]));

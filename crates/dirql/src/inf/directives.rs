@@ -62,7 +62,7 @@ pub(super) const INSTALL: &[Known] = &[
     harmless("CopyINF", FILES),
     harmless("DelFiles", FILES).legacy(NOTHING_BEFORE),
     harmless("RenFiles", FILES).legacy("give the file its name in the package"),
-    harmless("DriverVer", "that of [Version] is taken"),
+    done("DriverVer"),
     harmless("ExcludeID", "only drivers of this file are chosen from"),
     harmless("ProfileItems", "the Start menu is user mode's")
         .legacy("leave it to the application's installer"),

@@ -61,6 +61,11 @@ pub(super) fn find(dirid: &str) -> Option<Folder> {
     FOLDERS.iter().copied().find(|folder| folder.dirid == plain)
 }
 
+/// Whether an identifier is one that an installer may have made up.
+pub(super) fn is_custom(dirid: &str) -> bool {
+    super::target::number(dirid).is_some_and(|dirid| dirid >= 32768)
+}
+
 /// A path that begins with an identifier, `%12%\name.sys`, as the kernel knows it; the identifier alone if it is not known.
 pub(super) fn expand(written: &str) -> Option<Result<(Folder, String), &str>> {
     let (dirid, path) = written.strip_prefix('%')?.split_once('%')?;

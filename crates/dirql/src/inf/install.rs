@@ -99,7 +99,7 @@ fn version(sections: &Sections, name: &str) -> Vec<String> {
 
 /// `01/31/2025` as `1-31-2025`.
 fn date(written: &str) -> String {
-    written.split('/').map(|part| part.trim().trim_start_matches('0')).collect::<Vec<_>>().join("-")
+    written.split(['/', '-']).map(|part| part.trim().trim_start_matches('0')).collect::<Vec<_>>().join("-")
 }
 
 pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Outcome<Installation> {
@@ -128,7 +128,9 @@ pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Out
     let interfaces = interfaces(sections, &section, &mut remarks)?;
     let framework = framework(sections, &section, &mut remarks)?;
     let Services { function_driver, others, .. } = of_services(inf, &section, model.spot, &mut remarks)?;
-    let driver_version = version(sections, "DriverVer");
+    let own = sections.get(&section).and_then(|section| section.entry("DriverVer"));
+    let own = own.map(Entry::values).transpose()?;
+    let driver_version = own.unwrap_or_else(|| version(sections, "DriverVer"));
     Ok(Installation {
         file: inf.file.clone(),
         service: function_driver,

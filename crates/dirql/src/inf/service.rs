@@ -149,8 +149,10 @@ fn service(sections: &Sections, entry: Entry<'_>, remarks: &mut Remarks) -> Outc
             written.extend(add_reg(sections, entry, remarks)?);
         } else if entry.is("DelReg") {
             keys.extend(del_reg(sections, entry, remarks)?);
+        } else if entry.is("Dependencies") {
+            keys.extend(dependencies(entry)?);
         } else if let Some(value) = value(entry)? {
-            keys.push(value);
+            keys.push(set(entry, value.0, value.1));
         } else {
             pass_over(entry, SERVICE, remarks);
         }
@@ -170,19 +172,32 @@ fn service(sections: &Sections, entry: Entry<'_>, remarks: &mut Remarks) -> Outc
 }
 
 /// The value of the service's key that a directive stands for: *HKLM\SYSTEM\CurrentControlSet\Services Registry Tree*.
-fn value(entry: Entry<'_>) -> Outcome<Option<RegistryWrite>> {
+fn value(entry: Entry<'_>) -> Outcome<Option<(&'static str, Value)>> {
     let key = entry.raw_key().unwrap_or_default().to_lowercase();
-    let (name, value) = match key.as_str() {
+    Ok(Some(match key.as_str() {
         "description" => ("Description", Value::Sz(entry.value(0)?)),
         "loadordergroup" => ("Group", Value::Sz(entry.value(0)?)),
         "startname" => ("ObjectName", Value::Sz(entry.value(0)?)),
-        "dependencies" => ("DependOnService", Value::MultiSz(entry.values()?)),
         "bootflags" => match number(&entry.value(0)?) {
             Some(flags) => ("BootFlags", Value::Dword(flags)),
             None => return fault(Some(entry.spot_of(0)), "BootFlags is not a number; write 0x1".to_owned()),
         },
         _ => return Ok(None),
-    };
+    }))
+}
+
+/// What a driver waits for: services, and groups, which are written with a `+`.
+fn dependencies(entry: Entry<'_>) -> Outcome<Vec<RegistryWrite>> {
+    let (groups, services): (Vec<String>, Vec<String>) =
+        entry.values()?.into_iter().partition(|name| name.starts_with('+'));
+    let groups = groups.iter().map(|group| group.trim_start_matches('+').to_owned()).collect();
+    let lists = [("DependOnService", services), ("DependOnGroup", groups)];
+    let lists = lists.into_iter().filter(|(_, names)| !names.is_empty());
+    Ok(lists.map(|(name, names)| set(entry, name, Value::MultiSz(names))).collect())
+}
+
+/// A value of the service's own key.
+fn set(entry: Entry<'_>, name: &str, value: Value) -> RegistryWrite {
     let write = Write::Set {
         name: name.to_owned(),
         value,
@@ -190,7 +205,7 @@ fn value(entry: Entry<'_>) -> Outcome<Option<RegistryWrite>> {
         only_existing: false,
         append: false,
     };
-    Ok(Some(RegistryWrite { spot: entry.spot(), root: Root::Relative, key: String::new(), write }))
+    RegistryWrite { spot: entry.spot(), root: Root::Relative, key: String::new(), write }
 }
 
 /// What the event log's section writes: `AddService = name, flags, section, event-log-section, [log], [event name]`.

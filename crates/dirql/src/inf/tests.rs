@@ -276,8 +276,8 @@ fn a_storage_controllers_messages_security_event_log_and_place_in_the_boot_come_
     let service = got.service.unwrap();
     assert_eq!((service.start, service.error_control), (0, 3));
     assert_eq!(set(&service.keys, "", "Group"), Value::Sz("SCSI Miniport".into()));
-    let dependencies = Value::MultiSz(vec!["storport".into(), "+PNP Filter".into()]);
-    assert_eq!(set(&service.keys, "", "DependOnService"), dependencies);
+    assert_eq!(set(&service.keys, "", "DependOnService"), Value::MultiSz(vec!["storport".into()]));
+    assert_eq!(set(&service.keys, "", "DependOnGroup"), Value::MultiSz(vec!["PNP Filter".into()]));
     assert_eq!(set(&service.keys, r"Parameters\PnpInterface", "5"), Value::Dword(1));
     let log = r"System\CurrentControlSet\Services\EventLog\System\fastdisk";
     assert_eq!(set(&service.keys, log, "TypesSupported"), Value::Dword(7));
@@ -310,6 +310,9 @@ fn needs_of_the_same_file_is_read_and_of_windows_noted() {
     let got = described("daq.inf", &[r"PCI\VEN_1761&DEV_0016"]);
     let service = got.service.unwrap();
     assert_eq!(service.image_path, r"\SystemRoot\System32\DriverStore\FileRepository\daq.sys");
+    assert_eq!((got.date.as_str(), got.version.as_str()), ("2-28-2024", "4.0.0.0"));
+    let other = described("daq.inf", &[r"PCI\VEN_1761&DEV_0064"]);
+    assert_eq!((other.date.as_str(), other.version.as_str()), ("3-1-2024", "4.1.0.0"), "its own");
     assert_eq!(set(&got.driver_keys, "", "Bits"), Value::Dword(16));
     assert_eq!(set(&got.driver_keys, "", "Channels"), Value::Dword(16));
     assert_eq!(got.class_filters.lower, ["daqtrace"]);

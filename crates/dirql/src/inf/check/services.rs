@@ -67,6 +67,8 @@ impl<'a> Walk<'a> {
             return;
         }
         self.directives(section, SERVICE, Keys::Other);
+        let kind = section.value_of("ServiceType").and_then(|written| number(&written));
+        let is_driver = kind.is_none_or(|kind| (1..=2).contains(&kind));
         for (key, highest, usual) in NEEDED {
             let Some(entry) = section.entry(key) else {
                 self.error(
@@ -79,11 +81,11 @@ impl<'a> Walk<'a> {
             let written = self.value(entry, 0);
             match number(&written) {
                 Some(value) if value <= *highest => {
-                    if *key == "StartType" && value == 4 {
-                        self.warning(
+                    if *key == "StartType" && value == 4 && is_driver {
+                        self.error(
                             0,
                             entry.spot_of(0),
-                            "StartType 4 is a disabled service, which is never started; write 3",
+                            "StartType 4 is a disabled driver, which Windows does not install; write 3",
                         );
                     }
                 }
@@ -97,12 +99,12 @@ impl<'a> Walk<'a> {
             }
         }
         match section.entry("ServiceBinary") {
-            Some(entry) => self.binary(entry),
+            Some(entry) => self.binary(entry, is_driver),
             None => self.error(0, section.spot(), format!("[{}] has no ServiceBinary, so that the service has no file; write ServiceBinary = %13%\\name.sys", section.name)),
         }
     }
 
-    fn binary(&mut self, entry: Entry<'a>) {
+    fn binary(&mut self, entry: Entry<'a>, is_driver: bool) {
         let (written, spot) = (self.value(entry, 0), entry.spot_of(0));
         let needed = r"write ServiceBinary = %13%\name.sys (the driver store) or %12%\name.sys";
         match folders::expand(&written) {
@@ -111,11 +113,18 @@ impl<'a> Walk<'a> {
                 spot,
                 format!("ServiceBinary `{written}` does not begin with a directory's number; {needed}"),
             ),
+            Some(Err(dirid)) if folders::is_custom(dirid) => self.warning(
+                0,
+                spot,
+                format!("ServiceBinary: %{dirid}% is a directory that only an installer of yours can know; {needed}"),
+            ),
             Some(Err(dirid)) => self.error(
                 0,
                 spot,
                 format!("ServiceBinary: %{dirid}% is no directory that Windows knows; {needed}"),
             ),
+            // What stands behind the file may be its arguments.
+            Some(Ok(_)) if !is_driver => {}
             Some(Ok((folder, path))) => match path.rsplit('\\').next().unwrap_or_default() {
                 "" => self.error(0, spot, format!("ServiceBinary `{written}` names no file; {needed}")),
                 file if file.contains(['=', '<', '>', ':', '|', '?', '*', '/']) => {

@@ -29,7 +29,10 @@ impl Walk<'_> {
 
     fn tokens(&mut self, text: &str, spot: Spot) {
         for token in tokens(text) {
-            if self.sections.strings().has(token) || folders::find(token).is_some() {
+            if self.sections.strings().has(token)
+                || folders::find(token).is_some()
+                || folders::is_custom(token)
+            {
                 continue;
             }
             let hint = match nearest(token, self.sections.strings().names()) {

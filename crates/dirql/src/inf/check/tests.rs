@@ -392,7 +392,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "StartType     = 3\nErrorControl  = 1\nServiceBinary = %13%\\card.sys",
         "StartType     = 4\nErrorControl  = 1\nServiceBinary = %13%\\card.sys",
-        "54:17: warning: StartType 4 is a disabled service",
+        "54:17: error: StartType 4 is a disabled driver",
     ),
     ("ServiceBinary = %13%\\card.sys\n", "", "51:1: error: [CardService] has no ServiceBinary"),
     (
