@@ -1,7 +1,7 @@
 /*
  * NAME.sys: a function driver for the PCI card VVVV:DDDD. Its device is \\.\NAME.
  *
- * The card has registers of 32 bits in BAR0. They are those of the test card in test.sh: put your data sheet's here and there.
+ * The card has registers of 32 bits in BAR0. They are those of NAME.sheet: put your data sheet's here and there.
  * It does no power management.
  */
 #include <ntddk.h>
