@@ -14,6 +14,7 @@ mod generic;
 mod lspci;
 mod messages;
 mod pci9052;
+mod pci9052_bits;
 mod rig;
 mod sheet;
 mod slave;
