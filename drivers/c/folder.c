@@ -26,6 +26,7 @@ static ULONG (*const Stories[])(VOID) = {
     AsksForStream, AsksForVolumesBytes, ByItsId, AsksForClass, /* from 20 on */
     Adds, DeletesDirectory, MakesOnce, WasMadeOnce, /* from 24 on */
     InItsCallersMode, WaitsForTheEnd, GoesOnAtOnce, ControlsFileSystems, /* from 28 on */
+    Locks, WaitsForALock, Flushes, Labels, /* from 32 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -41,5 +42,6 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
     Driver->MajorFunction[IRP_MJ_FILE_SYSTEM_CONTROL] = DispatchFsControl;
+    Driver->MajorFunction[IRP_MJ_FLUSH_BUFFERS] = DispatchFlush;
     return ControlStart(Driver, &DeviceName, &LinkName, DispatchDeviceControl);
 }

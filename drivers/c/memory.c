@@ -30,6 +30,7 @@ static ULONG (*const Stories[])(VOID) = {
     LargerStack, DeeperThanAsked, /* from 30 on */
     SpecialBlocks, SpecialMistake, DeepRoutines, FourteenKiB, PagedSections,
     SeenFromElsewhere, HeldBlocks, ExtendedParameters, Priorities, /* from 37 on */
+    PacketMisused, LargerInDpc, DeeperInDpc, /* from 41 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -17,7 +17,7 @@ static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlObject
 static ULONG (*const Stories[])(VOID) = {
     TimersHaveHandles, SeveralHandlesAreWaitedFor, MutantsHaveOwners, OneInitializesForAll, /* from 0 on */
     ProcessesTellOfThemselves, ThreadsAreChanged, TokensHaveHandles, MemoryIsCopiedSafely, /* from 4 on */
-    ResourcesAreFound, ChecksAreMade, PrefixesInACircle, /* from 8 on */
+    ResourcesAreFound, ChecksAreMade, PrefixesInACircle, RoutinesOfModules, /* from 8 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -27,7 +27,7 @@ static ULONG (*const Stories[])(VOID) = {
     CardsWindow, /* with a card */
     FirstMegabyte, UncachedRam, TouchedElsewhere, TouchedByApplication, /* from 11 on */
     Allocates, RefusedAllocations, OneAddress, Attaches, Secures, /* from 15 on */
-    TouchedMappedElsewhere,
+    TouchedMappedElsewhere, AddressesAreKnown, /* from 20 on */
 };
 
 /* What an application sees, and the driver in system space. */

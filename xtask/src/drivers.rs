@@ -65,7 +65,20 @@ const C_DRIVERS: &[CDriver] = &[
         missing: Some("services/lacking.def"),
         compiler: Gcc,
     },
-    CDriver { name: "folder", source: "folder.c", defines: &[], missing: None, compiler: Clang(&["-O2"]) },
+    CDriver {
+        name: "quota",
+        source: "quota.c",
+        defines: &[],
+        missing: Some("services/lacking.def"),
+        compiler: Clang(&["-O2"]),
+    },
+    CDriver {
+        name: "folder",
+        source: "folder.c",
+        defines: &[],
+        missing: Some("folder/newer.def"),
+        compiler: Clang(&["-O2"]),
+    },
     CDriver { name: "queue", source: "queue.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "queue_iotimer",

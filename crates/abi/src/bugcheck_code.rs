@@ -36,6 +36,8 @@ constants! {
         KMODE_EXCEPTION_NOT_HANDLED = 0x1e;
         /// Thread ends with an APC pending or a nonzero APC disable count.
         KERNEL_APC_PENDING_DURING_EXIT = 0x20;
+        /// More quota returned to a process than it was charged.
+        QUOTA_UNDERFLOW = 0x21;
         /// IoCallDriver on an IRP with no stack location left.
         NO_MORE_IRP_STACK_LOCATIONS = 0x35;
         /// Device object deleted while its reference count is above zero.

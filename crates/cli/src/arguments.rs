@@ -145,6 +145,10 @@ pub(crate) struct Setup {
     /// `*` stand for any), with commas between them; `start`: blocks begin behind the page that is not there instead
     #[arg(long, value_name = "TAGS", num_args = 0..=1, default_value = "none", default_missing_value = "all", require_equals = true)]
     pub(crate) special_pool: SpecialPool,
+    /// How much paged, and how much nonpaged, pool may be charged to an application's process (ExAllocatePoolWithQuotaTag and its like): bytes, or with
+    /// K, M or G; beyond it such a call fails with STATUS_QUOTA_EXCEEDED. Without it there is no limit
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) quota: Option<u64>,
     /// A session traces since before the driver is loaded: of `all` providers of events, or of those whose GUIDs are named, with commas between
     /// them; `level=N` (5, verbose, if not given) and `flags=0xN` (all) say what it wants. Providers are told that they are enabled (ETW, TraceLogging,
     /// WPP), and what they write is in the trace. Without it nobody traces

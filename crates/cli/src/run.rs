@@ -286,6 +286,7 @@ pub(crate) fn bench(setup: &Setup) -> Result<Bench, Error> {
         .stack(setup.stack)
         .stack_depths(setup.stack_depths)
         .special_pool(setup.special_pool.clone())
+        .quota(setup.quota)
         .trace_providers(setup.trace_providers.clone())
         .memory(setup.memory)
         .processor(processor::parse(&setup.cpu)?)

@@ -233,6 +233,14 @@ impl Bench {
         self
     }
 
+    /// So many bytes of paged, and as many of nonpaged, pool may be charged to each process but the system's (`ExAllocatePoolWithQuotaTag` and its like):
+    /// beyond them such a call fails with STATUS_QUOTA_EXCEEDED. Without it there is no limit.
+    #[must_use]
+    pub fn quota(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.settings.quota = bytes.into();
+        self
+    }
+
     /// Who traces: a session that runs since before the driver is loaded has enabled these providers of events, which are told so, and what they
     /// write is in the trace. By default nobody does.
     #[must_use]

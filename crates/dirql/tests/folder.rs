@@ -381,3 +381,24 @@ fn a_folder_that_cannot_be_a_drive_is_refused_by_name() {
     fs::remove_file(folder.join("data/large.bin")).unwrap();
     bench(&folder).start().unwrap().finish().expect_clean();
 }
+
+#[test]
+fn a_range_that_another_has_locked_is_neither_read_nor_written() {
+    tell(32, 20);
+}
+
+#[test]
+fn waiting_for_a_lock_is_told_by_name() {
+    let verdict = stopped(33).verdict.unwrap();
+    assert!(verdict.message.contains("ZwLockFile that waits"), "{verdict:?}");
+}
+
+#[test]
+fn a_driver_is_told_how_much_is_flushed() {
+    tell(34, 9);
+}
+
+#[test]
+fn the_volumes_label_is_set_by_who_has_opened_the_volume() {
+    tell(35, 10);
+}

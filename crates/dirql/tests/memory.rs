@@ -141,6 +141,43 @@ fn a_routine_gets_as_much_stack_as_is_asked_for_and_its_own_high_water() {
 }
 
 #[test]
+fn a_dpc_gets_as_much_stack_as_is_asked_for() {
+    for checked in [false, true] {
+        let machine = start(|| bench().checked(checked).stack_depths(true));
+        let report = rig::tell(machine, r"\\.\DirqlMemory", CODE + 4 * 42, 7, "larger stack of a DPC");
+        let stacks = &report.sums.stacks;
+        let deep =
+            stacks.iter().find(|(name, _)| name.starts_with("the expanded stack of the processor")).unwrap();
+        assert!(*deep.1 >= 40 << 10, "{stacks:?}");
+    }
+}
+
+#[test]
+fn a_dpc_that_goes_deeper_than_its_expanded_stack_overflows_it() {
+    let machine = start(bench);
+    assert!(rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * 43, &[]).is_err());
+    let report = machine.finish();
+    let verdict = report.verdict.as_ref().unwrap();
+    assert!(
+        verdict.rule == "stack-overflow" && verdict.message.contains("the expanded stack of the processor"),
+        "{report}"
+    );
+}
+
+#[test]
+fn packets_that_a_driver_asks_for_lie_in_special_pool_too() {
+    for (chosen, rule) in [(0u32, None), (1, Some("pool-overrun")), (2, Some("use-after-free"))] {
+        let machine = start(|| bench().special_pool("Irp".parse().unwrap()));
+        let made = rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * 41, &chosen.to_le_bytes());
+        let report = machine.finish();
+        assert_eq!(report.verdict.as_ref().map(|verdict| verdict.rule), rule, "{chosen}: {made:?}\n{report}");
+        if let Some(verdict) = &report.verdict {
+            assert!(!verdict.stack.is_empty(), "{report}");
+        }
+    }
+}
+
+#[test]
 fn a_routine_that_goes_deeper_than_its_expanded_stack_overflows_it() {
     let machine = start(bench);
     assert!(rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * 31, &[]).is_err());

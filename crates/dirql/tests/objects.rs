@@ -61,6 +61,11 @@ fn a_resource_of_an_image_is_found_by_type_name_and_language() {
 }
 
 #[test]
+fn a_routine_of_a_drivers_is_found_by_its_modules_name() {
+    tell(11, 5);
+}
+
+#[test]
 fn checks_are_made_for_drivers_and_the_screen_is_theirs_once_they_have_taken_it() {
     let machine = start(|| Bench::new().driver(driver("objects.sys")).processors(2));
     let file = machine.open(r"\\.\DirqlObjects").unwrap();

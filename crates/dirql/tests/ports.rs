@@ -190,3 +190,43 @@ fn each_request_has_one_packet_in_every_schedule_with_two_preemptions() {
     assert!(searched.complete && found.is_none(), "{}", found.unwrap_or_default());
     assert!(searched.schedules.iter().sum::<u64>() > 5, "{:?}", searched.schedules);
 }
+
+#[test]
+fn several_packets_are_taken_at_once() {
+    let machine = machine();
+    let port = machine.completion_port(1).unwrap();
+    for key in 1..=5 {
+        port.post(key, 10 * key).unwrap();
+    }
+    let keys = |packets: Vec<Packet>| {
+        packets.into_iter().map(|packet| (packet.key, packet.information)).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(port.next_several(3, None, false).unwrap()), [(1, 10), (2, 20), (3, 30)]);
+    assert_eq!(keys(port.next_several(16, Some(0), true).unwrap()), [(4, 40), (5, 50)]);
+    fails(port.next_several(16, Some(1_000_000), false), NtStatus::TIMEOUT);
+    fails(port.next_several(0, None, false), NtStatus::INVALID_PARAMETER);
+    // The first is waited for.
+    let file = machine.open_overlapped(DEVICE).unwrap();
+    port.bind(&file, 7).unwrap();
+    let read = file.begin_read(4, None).unwrap();
+    let packets = port.next_several(16, None, false).unwrap();
+    assert!(packets.len() == 1 && packets[0].is_of(&read), "{packets:?}");
+    // In a script; an alertable wait ends with a user APC, another does not.
+    play(
+        &machine,
+        r"port ends
+        post ends key 9 bytes 3; post ends key 8
+        dequeue ends several 2 expect bytes 2 and u64:9 + u64:3 + u64:8 + u64:0
+        dequeue ends several 4 timeout 1ms expect STATUS_TIMEOUT
+        waits: dequeue ends several 4 alertable expect STATUS_USER_APC
+        wait 1ms
+        apc waits
+        join waits
+        post ends key 1
+        dequeue ends several 4 alertable expect u64:1 + u64:0",
+    );
+    read.wait().unwrap();
+    file.close().unwrap();
+    port.close().unwrap();
+    machine.finish().expect_clean();
+}

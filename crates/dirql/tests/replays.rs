@@ -69,10 +69,16 @@ fn replay(record: &Record, traced: bool, checked: bool) {
     }
 }
 
-/// Records and replays as many runs as were asked for: some by priorities, the most at random; on one to three processors.
+/// Records and replays as many runs as were asked for, with preemptions in them.
 fn many(scene: Scene) {
+    let (choices, preemptions) = each(scene, "preempt");
+    assert!(preemptions > 0 && choices > preemptions, "the policies did choose");
+}
+
+/// The same: some by priorities, the most at random; on one to three processors. How many choices there were, and how many of this point.
+fn each(scene: Scene, point: &str) -> (usize, usize) {
     let runs = std::env::var("DIRQL_REPLAYS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(RUNS);
-    let (mut choices, mut preemptions) = (0, 0);
+    let (mut choices, mut named) = (0, 0);
     for seed in 0..runs {
         let policy = match seed % 5 {
             4 => Policy::Pct { seed, depth: 3, steps: 1000 },
@@ -86,12 +92,11 @@ fn many(scene: Scene) {
             "no schedule breaks it: {policy} on {processors}\n{report}"
         );
         choices += record.choices.len();
-        preemptions +=
-            record.choices.iter().filter(|choice| choice.to_string().starts_with("preempt")).count();
+        named += record.choices.iter().filter(|choice| choice.to_string().contains(point)).count();
         replay(&record, seed % 2 == 0, seed % 4 == 3);
     }
-    println!("{}: {runs} runs, {choices} choices, {preemptions} of them preemptions", scene.sys);
-    assert!(preemptions > 0 && choices > preemptions, "the policies did choose");
+    println!("{}: {runs} runs, {choices} choices, {named} of them {point}", scene.sys);
+    (choices, named)
 }
 
 #[test]
@@ -272,4 +277,20 @@ fn bench_rust_sys_replays() {
             b: ioctl two 0x222400 in hex:06000000
             join a; join b",
     });
+}
+
+/// What the buffers give away, and when, is a choice: which words arrive is in the record.
+#[test]
+fn combine_sys_replays() {
+    let scene = Scene {
+        sys: "combine.sys",
+        inf: Some("combine.inf"),
+        device: Some("bench,pin=a,ram"),
+        script: r"open \\.\DirqlCombine as a
+            ioctl a 0x223880 in u32:0 out 8; ioctl a 0x223880 in u32:1 out 8
+            ioctl a 0x223884 in u32:0 out 8; ioctl a 0x223884 in u32:0 out 8
+            ioctl a 0x223888 in u32:0 out 8",
+    };
+    let (_, combined) = each(scene, "bus.");
+    assert!(combined > 0, "what the buffers give away is chosen");
 }

@@ -313,3 +313,8 @@ fn a_view_goes_with_its_process() {
     play(&machine, r"open \\.\DirqlSections as s; pointer registers ioctl s 0x222408 out 8; close s");
     machine.finish().expect_clean();
 }
+
+#[test]
+fn what_a_process_has_at_an_address_is_told_as_far_as_it_is_alike() {
+    tell(21, 26, bench);
+}

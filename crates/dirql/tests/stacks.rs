@@ -187,6 +187,14 @@ fn a_filter_whose_file_is_not_given_is_told_and_left_out() {
         let told = format!("pci9052#0: the INF names the filter {name}, and its file is not given");
         assert!(report.notes.iter().any(|note| note.starts_with(&told)), "{:?}", report.notes);
     }
+    // The file is called as the INF says, whatever the service's name is.
+    let machine =
+        Bench::new().driver(driver("layer.sys")).inf(driver("layer.inf")).device("pci9052").start().unwrap();
+    let notes = rig::finish(machine).notes;
+    assert!(
+        notes.iter().any(|note| note.contains("FilterX") && note.ends_with("give it by --with filter.sys")),
+        "{notes:?}"
+    );
 }
 
 #[test]

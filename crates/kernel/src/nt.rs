@@ -64,6 +64,8 @@ pub struct Settings {
     pub verifier: Verifier,
     /// Whose blocks of pool lie on pages of their own, beside one that is never there.
     pub special_pool: SpecialPool,
+    /// The most paged, and the most nonpaged, pool in bytes that is charged to each process; none: any number.
+    pub quota: Option<u64>,
     /// Who traces: which providers of events a session has enabled.
     pub trace_providers: TraceProviders,
     /// What lies on drive `C:`; without it there are no disks.
@@ -115,6 +117,7 @@ impl Default for Settings {
             narrated: false,
             verifier: Verifier::NONE,
             special_pool: SpecialPool::default(),
+            quota: None,
             trace_providers: TraceProviders::default(),
             folder: None,
             witness: Vec::new(),

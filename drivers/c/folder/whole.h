@@ -188,3 +188,137 @@ static ULONG ControlsFileSystems(VOID)
     ZwClose(File);
     return 0;
 }
+
+NTSYSAPI NTSTATUS NTAPI ZwFlushBuffersFileEx(HANDLE File, ULONG Flags, PVOID Parameters, ULONG Size, PIO_STATUS_BLOCK Status);
+NTSYSAPI NTSTATUS NTAPI ZwLockFile(HANDLE File, HANDLE Event, PIO_APC_ROUTINE Apc, PVOID Context, PIO_STATUS_BLOCK Status, PLARGE_INTEGER Offset,
+                                   PLARGE_INTEGER Length, ULONG Key, BOOLEAN FailImmediately, BOOLEAN Exclusive);
+NTSYSAPI NTSTATUS NTAPI ZwUnlockFile(HANDLE File, PIO_STATUS_BLOCK Status, PLARGE_INTEGER Offset, PLARGE_INTEGER Length, ULONG Key);
+NTSYSAPI NTSTATUS NTAPI ZwSetVolumeInformationFile(HANDLE File, PIO_STATUS_BLOCK Status, PVOID Buffer, ULONG Length, FS_INFORMATION_CLASS Class);
+
+static NTSTATUS LockRange(HANDLE Which, LONGLONG Offset, LONGLONG Length, ULONG Key, BOOLEAN Exclusive)
+{
+    LARGE_INTEGER From = {.QuadPart = Offset}, Bytes = {.QuadPart = Length};
+
+    return ZwLockFile(Which, NULL, NULL, NULL, &Status, &From, &Bytes, Key, TRUE, Exclusive);
+}
+
+static NTSTATUS UnlockRange(HANDLE Which, LONGLONG Offset, LONGLONG Length, ULONG Key)
+{
+    LARGE_INTEGER From = {.QuadPart = Offset}, Bytes = {.QuadPart = Length};
+
+    return ZwUnlockFile(Which, &Status, &From, &Bytes, Key);
+}
+
+static NTSTATUS Bytes(HANDLE Which, BOOLEAN Writes, LONGLONG Offset, ULONG Length, ULONG Key)
+{
+    LARGE_INTEGER From = {.QuadPart = Offset};
+    char Some[16] = "0123456789abcde";
+
+    return Writes ? ZwWriteFile(Which, NULL, NULL, NULL, &Status, Some, Length, &From, &Key)
+                  : ZwReadFile(Which, NULL, NULL, NULL, &Status, Some, Length, &From, &Key);
+}
+
+static ULONG Locks(VOID)
+{
+    HANDLE One, Other;
+
+    CHECK(NT_SUCCESS(Make(L"\\??\\C:\\locked", "0123456789")));
+    CHECK(Open(L"\\??\\C:\\locked", TO_WRITE, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);
+    One = File;
+    CHECK(Open(L"\\??\\C:\\locked", TO_WRITE, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);
+    Other = File;
+
+    /* What one has for itself. */
+    CHECK(LockRange(One, 2, 4, 0, TRUE) == STATUS_SUCCESS && Status.Status == STATUS_SUCCESS);
+    CHECK(Bytes(Other, FALSE, 0, 3, 0) == STATUS_FILE_LOCK_CONFLICT && Bytes(Other, TRUE, 5, 1, 0) == STATUS_FILE_LOCK_CONFLICT);
+    CHECK(Bytes(Other, FALSE, 0, 2, 0) == STATUS_SUCCESS && Bytes(Other, TRUE, 6, 2, 0) == STATUS_SUCCESS);
+    CHECK(Bytes(One, FALSE, 0, 10, 0) == STATUS_SUCCESS && Bytes(One, TRUE, 2, 4, 0) == STATUS_SUCCESS);
+    CHECK(Bytes(One, FALSE, 0, 10, 7) == STATUS_FILE_LOCK_CONFLICT); /* by another key */
+    CHECK(LockRange(Other, 5, 1, 0, FALSE) == STATUS_LOCK_NOT_GRANTED && LockRange(Other, 5, 1, 0, TRUE) == STATUS_LOCK_NOT_GRANTED);
+    CHECK(LockRange(One, 3, 1, 0, TRUE) == STATUS_LOCK_NOT_GRANTED);
+    CHECK(LockRange(Other, 6, 100, 0, TRUE) == STATUS_SUCCESS && UnlockRange(Other, 6, 100, 0) == STATUS_SUCCESS);
+    CHECK(UnlockRange(Other, 2, 4, 0) == STATUS_RANGE_NOT_LOCKED && UnlockRange(One, 2, 3, 0) == STATUS_RANGE_NOT_LOCKED);
+    CHECK(UnlockRange(One, 2, 4, 1) == STATUS_RANGE_NOT_LOCKED && UnlockRange(One, 2, 4, 0) == STATUS_SUCCESS);
+    CHECK(UnlockRange(One, 2, 4, 0) == STATUS_RANGE_NOT_LOCKED && Bytes(Other, TRUE, 0, 10, 0) == STATUS_SUCCESS);
+
+    /* What several share: nobody writes it. */
+    CHECK(LockRange(One, 0, 5, 0, FALSE) == STATUS_SUCCESS && LockRange(Other, 3, 5, 0, FALSE) == STATUS_SUCCESS);
+    CHECK(Bytes(Other, FALSE, 0, 10, 0) == STATUS_SUCCESS && Bytes(One, TRUE, 0, 1, 0) == STATUS_FILE_LOCK_CONFLICT);
+    CHECK(LockRange(One, 4, 1, 0, TRUE) == STATUS_LOCK_NOT_GRANTED);
+    CHECK(LockRange(One, -1, 2, 0, FALSE) == STATUS_INVALID_LOCK_RANGE);
+
+    /* With its handle they go. */
+    ZwClose(Other);
+    CHECK(UnlockRange(One, 0, 5, 0) == STATUS_SUCCESS && LockRange(One, 0, 10, 0, TRUE) == STATUS_SUCCESS);
+    ZwClose(One);
+    CHECK(Open(L"\\??\\C:\\data", FILE_LIST_DIRECTORY | SYNCHRONIZE, FILE_OPEN, SYNCHRONOUS | FILE_DIRECTORY_FILE) == STATUS_SUCCESS);
+    CHECK(LockRange(File, 0, 1, 0, FALSE) == STATUS_INVALID_PARAMETER);
+    ZwClose(File);
+    return 0;
+}
+
+/* Stops: nobody gives the range back. */
+static ULONG WaitsForALock(VOID)
+{
+    LARGE_INTEGER From = {.QuadPart = 0}, Length = {.QuadPart = 1};
+    HANDLE One;
+
+    CHECK(NT_SUCCESS(Open(L"\\??\\C:\\config.txt", TO_WRITE, FILE_OPEN, SYNCHRONOUS)));
+    One = File;
+    CHECK(NT_SUCCESS(Open(L"\\??\\C:\\config.txt", TO_WRITE, FILE_OPEN, SYNCHRONOUS)));
+    CHECK(LockRange(One, 0, 1, 0, TRUE) == STATUS_SUCCESS);
+    CHECK(ZwLockFile(File, NULL, NULL, NULL, &Status, &From, &Length, 0, FALSE, TRUE) == STATUS_SUCCESS);
+    return 0;
+}
+
+/* The minor function of the last IRP_MJ_FLUSH_BUFFERS of the driver's own device. */
+static UCHAR Flushed = 0xFF;
+
+static NTSTATUS NTAPI DispatchFlush(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Device);
+    Flushed = IoGetCurrentIrpStackLocation(Irp)->MinorFunction;
+    return Complete(Irp, STATUS_SUCCESS, 0);
+}
+
+static ULONG Flushes(VOID)
+{
+    CHECK(Open(L"\\Device\\DirqlFolder", TO_WRITE, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);
+    CHECK(ZwFlushBuffersFileEx(File, 0, NULL, 0, &Status) == STATUS_SUCCESS && Flushed == 0);
+    CHECK(ZwFlushBuffersFileEx(File, 1, NULL, 0, &Status) == STATUS_SUCCESS && Flushed == 2); /* IRP_MN_FLUSH_DATA_ONLY */
+    CHECK(ZwFlushBuffersFileEx(File, 2, NULL, 0, &Status) == STATUS_SUCCESS && Flushed == 3); /* IRP_MN_FLUSH_NO_SYNC */
+    CHECK(ZwFlushBuffersFileEx(File, 4, NULL, 0, &Status) == STATUS_SUCCESS && Flushed == 4); /* IRP_MN_FLUSH_DATA_SYNC_ONLY */
+    Flushed = 0xFF;
+    CHECK(ZwFlushBuffersFileEx(File, 3, NULL, 0, &Status) == STATUS_INVALID_PARAMETER && Flushed == 0xFF);
+    CHECK(ZwFlushBuffersFile(File, &Status) == STATUS_SUCCESS && Flushed == 0);
+    ZwClose(File);
+    CHECK(Open(L"\\??\\C:\\config.txt", TO_WRITE, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);
+    CHECK(ZwFlushBuffersFileEx(File, 4, NULL, 0, &Status) == STATUS_SUCCESS);
+    ZwClose(File);
+    return 0;
+}
+
+static ULONG Labels(VOID)
+{
+    static UCHAR Room[64] __attribute__((aligned(8)));
+    static struct {
+        ULONG Length;
+        WCHAR Text[40];
+    } Label = {8, L"Data"};
+    FILE_FS_VOLUME_INFORMATION *Volume = (PVOID)Room;
+
+    CHECK(Open(L"\\??\\C:\\config.txt", TO_WRITE, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);
+    CHECK(ZwSetVolumeInformationFile(File, &Status, &Label, 12, 2) == STATUS_INVALID_PARAMETER);
+    ZwClose(File);
+    CHECK(Open(L"\\??\\C:", FILE_WRITE_DATA | FILE_READ_ATTRIBUTES | SYNCHRONIZE, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);
+    CHECK(ZwSetVolumeInformationFile(File, &Status, &Label, 12, 2) == STATUS_SUCCESS);
+    CHECK(ZwSetVolumeInformationFile(File, &Status, &Label, 10, 2) == STATUS_INVALID_PARAMETER);
+    CHECK(ZwSetVolumeInformationFile(File, &Status, &Label, 3, 2) == STATUS_INFO_LENGTH_MISMATCH);
+    Label.Length = 66;
+    CHECK(ZwSetVolumeInformationFile(File, &Status, &Label, sizeof(Label), 2) == STATUS_INVALID_VOLUME_LABEL);
+    CHECK(ZwSetVolumeInformationFile(File, &Status, &Label, sizeof(Label), 99) == STATUS_INVALID_INFO_CLASS);
+    CHECK(ZwQueryVolumeInformationFile(File, &Status, Volume, sizeof(Room), FileFsVolumeInformation) == STATUS_SUCCESS);
+    CHECK(Volume->VolumeLabelLength == 8 && memcmp(Volume->VolumeLabel, L"Data", 8) == 0);
+    ZwClose(File);
+    return 0;
+}

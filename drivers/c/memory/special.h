@@ -210,3 +210,22 @@ static ULONG Priorities(VOID)
     CHECK(Counts[0] > 2 * Counts[1] && Counts[1] > Counts[2]);
     return 0;
 }
+
+/* A packet of IoAllocateIrp that is used beyond its last stack location, or when it is freed: Chosen says which. */
+static ULONG PacketMisused(VOID)
+{
+    PIRP Irp = IoAllocateIrp(2, FALSE);
+    volatile ULONG *Word;
+
+    CHECK(Irp != NULL);
+    Word = (volatile ULONG *)((PUCHAR)Irp + IoSizeOfIrp(2) - sizeof(ULONG));
+    Word[0] = 0;
+    if (Chosen == 1) {
+        Word[1] = 0;
+    }
+    IoFreeIrp(Irp);
+    if (Chosen == 2) {
+        Word[0] = 0;
+    }
+    return 0;
+}

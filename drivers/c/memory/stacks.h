@@ -50,7 +50,9 @@ static VOID NTAPI Expanded(PVOID Parameter)
         SIZE_T Size = Told->Again;
 
         Told->Again = 0;
-        Told->Status = KeExpandKernelStackAndCallout(Expanded, Told, Size);
+        Told->Status = KeGetCurrentIrql() < DISPATCH_LEVEL
+                           ? KeExpandKernelStackAndCallout(Expanded, Told, Size)
+                           : KeExpandKernelStackAndCalloutEx(Expanded, Told, Size, FALSE, NULL);
     }
 }
 
@@ -88,6 +90,74 @@ static ULONG LargerStack(VOID)
 
     IoGetStackLimits(&Told.Low, &Told.High);
     CHECK(Told.Low == Low && Told.High == High); /* back on its own */
+    return 0;
+}
+
+/* A DPC with more stack than there is, one expansion within the other, and one for which what is left suffices. */
+static EXPANDED InDpc[3];
+static NTSTATUS DpcStatus[3], DpcWaits;
+static ULONG_PTR DpcLow[2], DpcHigh[2];
+static KEVENT DpcIsDone;
+
+static VOID NTAPI ExpandingDpc(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
+{
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(Context);
+    UNREFERENCED_PARAMETER(One);
+    UNREFERENCED_PARAMETER(Two);
+    IoGetStackLimits(&DpcLow[0], &DpcHigh[0]);
+    DpcWaits = KeExpandKernelStackAndCalloutEx(Expanded, &InDpc[0], 0xC000, TRUE, NULL);
+    DpcStatus[0] = KeExpandKernelStackAndCalloutEx(Expanded, &InDpc[0], 0xC000, FALSE, NULL);
+    DpcStatus[1] = KeExpandKernelStackAndCalloutEx(Expanded, &InDpc[1], 0x8000, FALSE, NULL);
+    DpcStatus[2] = KeExpandKernelStackAndCalloutEx(Expanded, &InDpc[2], 4096, FALSE, NULL);
+    IoGetStackLimits(&DpcLow[1], &DpcHigh[1]);
+    KeSetEvent(&DpcIsDone, IO_NO_INCREMENT, FALSE);
+}
+
+static ULONG LargerInDpc(VOID)
+{
+    KDPC Dpc;
+
+    KeInitializeEvent(&DpcIsDone, SynchronizationEvent, FALSE);
+    InDpc[0] = (EXPANDED){.Bytes = 40 * 1024};
+    InDpc[1] = (EXPANDED){.Bytes = 16 * 1024, .Again = LARGEST};
+    InDpc[2] = (EXPANDED){.Bytes = 2048};
+    KeInitializeDpc(&Dpc, ExpandingDpc, NULL);
+    KeInsertQueueDpc(&Dpc, NULL, NULL);
+    KeWaitForSingleObject(&DpcIsDone, Executive, KernelMode, FALSE, NULL);
+
+    CHECK(DpcWaits == STATUS_INVALID_PARAMETER_4 && DpcStatus[0] == STATUS_SUCCESS && InDpc[0].Calls == 1);
+    CHECK(InDpc[0].Orderly);
+    CHECK(InDpc[0].Remaining >= 0xC000 - 0x200);
+    CHECK(InDpc[0].Deepest >= 40 * 1024);
+    CHECK(InDpc[0].High <= DpcLow[0] || InDpc[0].Low >= DpcHigh[0]); /* another stack */
+    CHECK(DpcStatus[1] == STATUS_SUCCESS && InDpc[1].Calls == 2 && InDpc[1].Status == STATUS_SUCCESS);
+    CHECK(InDpc[1].Orderly && InDpc[1].Remaining >= LARGEST - 0x200);
+    CHECK(DpcStatus[2] == STATUS_SUCCESS && InDpc[2].Low == DpcLow[0] && InDpc[2].High == DpcHigh[0]);
+    CHECK(DpcLow[0] == DpcLow[1] && DpcHigh[0] == DpcHigh[1]); /* back on its own */
+    return 0;
+}
+
+static VOID NTAPI TooDeepDpc(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
+{
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(Context);
+    UNREFERENCED_PARAMETER(One);
+    UNREFERENCED_PARAMETER(Two);
+    DpcStatus[0] = KeExpandKernelStackAndCalloutEx(Expanded, &InDpc[0], 0x6000, FALSE, NULL);
+    KeSetEvent(&DpcIsDone, IO_NO_INCREMENT, FALSE);
+}
+
+static ULONG DeeperInDpc(VOID)
+{
+    KDPC Dpc;
+
+    KeInitializeEvent(&DpcIsDone, SynchronizationEvent, FALSE);
+    InDpc[0] = (EXPANDED){.Bytes = 56 * 1024};
+    KeInitializeDpc(&Dpc, TooDeepDpc, NULL);
+    KeInsertQueueDpc(&Dpc, NULL, NULL);
+    KeWaitForSingleObject(&DpcIsDone, Executive, KernelMode, FALSE, NULL);
+    CHECK(DpcStatus[0] == STATUS_SUCCESS);
     return 0;
 }
 

@@ -245,3 +245,25 @@ static ULONG PrefixesInACircle(VOID)
     RtlRemoveUnicodePrefix(Table, Table);
     return 0;
 }
+
+EXPORTED(PVOID, MmGetSystemRoutineAddressEx, (PUNICODE_STRING, PCSTR));
+
+/* What others may call. */
+__declspec(dllexport) ULONG NTAPI ObjectsOwnRoutine(VOID)
+{
+    return 5;
+}
+
+static ULONG RoutinesOfModules(VOID)
+{
+    UNICODE_STRING Own = RTL_CONSTANT_STRING(L"objects.sys"), Upper = RTL_CONSTANT_STRING(L"OBJECTS.SYS");
+    UNICODE_STRING None = RTL_CONSTANT_STRING(L"nothing.sys"), Kernel = RTL_CONSTANT_STRING(L"ntoskrnl.exe"), Hal = RTL_CONSTANT_STRING(L"hal.dll");
+    ULONG (NTAPI *Found)(VOID) = (PVOID)NtMmGetSystemRoutineAddressEx(&Own, "ObjectsOwnRoutine");
+
+    CHECK(Found == ObjectsOwnRoutine && Found() == 5);
+    CHECK(NtMmGetSystemRoutineAddressEx(&Upper, "ObjectsOwnRoutine") == (PVOID)ObjectsOwnRoutine);
+    CHECK(NtMmGetSystemRoutineAddressEx(&Own, "objectsownroutine") == NULL);
+    CHECK(NtMmGetSystemRoutineAddressEx(&None, "ObjectsOwnRoutine") == NULL);
+    CHECK(NtMmGetSystemRoutineAddressEx(&Kernel, "KeSetEvent") == NULL && NtMmGetSystemRoutineAddressEx(&Hal, "KeGetCurrentIrql") == NULL);
+    return 0;
+}

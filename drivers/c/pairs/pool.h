@@ -221,6 +221,17 @@ static VOID ListCorrupt(BOOLEAN Wrong)
     ExInterlockedRemoveHeadList(&Head, &Own);
 }
 
+NTKERNELAPI VOID NTAPI PsChargePoolQuota(PEPROCESS Process, POOL_TYPE Type, ULONG_PTR Bytes);
+NTKERNELAPI VOID NTAPI PsReturnPoolQuota(PEPROCESS Process, POOL_TYPE Type, ULONG_PTR Bytes);
+
+static VOID QuotaUnderflow(BOOLEAN Wrong)
+{
+    PEPROCESS Process = PsGetCurrentProcess();
+
+    PsChargePoolQuota(Process, NonPagedPool, 100);
+    PsReturnPoolQuota(Process, NonPagedPool, Wrong ? 101 : 100);
+}
+
 #define POOL_PAIRS                                                                                                     \
     PAIR("bad-free", BadFree)                                                                                          \
     PAIR("double-free", DoubleFree)                                                                                    \
@@ -241,6 +252,7 @@ static VOID ListCorrupt(BOOLEAN Wrong)
     PAIR("pool-tag-mismatch", PoolTagMismatch)                                                                         \
     PAIR("pool-underrun", PoolUnderrun)                                                                                \
     PAIR("pool-zero-bytes", PoolZeroBytes)                                                                             \
+    PAIR("quota-underflow", QuotaUnderflow)                                                                            \
     PAIR("use-after-free", UseAfterFree)                                                                               \
     PAIR("write-after-free", WriteAfterFree)
 

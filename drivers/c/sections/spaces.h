@@ -282,3 +282,77 @@ static ULONG Secures(VOID)
     CHECK(Unmap(View) == STATUS_SUCCESS);
     return 0;
 }
+
+/* What mingw's headers lack. */
+typedef struct _KNOWN_MEMORY { /* MEMORY_BASIC_INFORMATION */
+    PVOID BaseAddress;
+    PVOID AllocationBase;
+    ULONG AllocationProtect;
+    USHORT PartitionId;
+    SIZE_T RegionSize;
+    ULONG State;
+    ULONG Protect;
+    ULONG Type;
+} KNOWN_MEMORY;
+NTSYSAPI NTSTATUS NTAPI ZwQueryVirtualMemory(HANDLE Process, PVOID Base, ULONG Class, PVOID Information, SIZE_T Length, PSIZE_T Returned);
+
+#define IS_FREE 0x10000
+#define IS_PRIVATE 0x20000
+#define IS_MAPPED 0x40000
+
+static KNOWN_MEMORY Known;
+
+/* Whether that is known of the page at Address: its state, its protection, and how many pages are alike. */
+static BOOLEAN IsKnown(PVOID Address, ULONG State, ULONG Protect, SIZE_T Pages)
+{
+    SIZE_T Returned = 0;
+
+    return ZwQueryVirtualMemory(NtCurrentProcess(), Address, 0, &Known, sizeof(Known), &Returned) == STATUS_SUCCESS && Returned == 48 &&
+           Known.BaseAddress == (PVOID)((ULONG_PTR)Address & ~0xFFFull) && Known.State == State && Known.Protect == Protect &&
+           Known.RegionSize == Pages * 0x1000;
+}
+
+static ULONG AddressesAreKnown(VOID)
+{
+    PVOID Base = NULL, Part, View = NULL, Low = NULL;
+    SIZE_T Size = 0x8000, Length = 0x2000;
+    HANDLE Section;
+
+    CHECK(sizeof(Known) == 48);
+    CHECK(Allocate(&Base, &Size, MEM_RESERVE, PAGE_READWRITE) == STATUS_SUCCESS);
+    CHECK(IsKnown(Base, MEM_RESERVE, 0, 8) && Known.AllocationBase == Base && Known.AllocationProtect == PAGE_READWRITE);
+    CHECK(Known.Type == IS_PRIVATE);
+    Part = (PUCHAR)Base + 0x2000;
+    CHECK(Allocate(&Part, &Length, MEM_COMMIT, PAGE_READWRITE) == STATUS_SUCCESS);
+    CHECK(IsKnown(Base, MEM_RESERVE, 0, 2) && IsKnown((PUCHAR)Part + 0x123, MEM_COMMIT, PAGE_READWRITE, 2));
+    CHECK(Known.AllocationBase == Base && IsKnown((PUCHAR)Base + 0x3000, MEM_COMMIT, PAGE_READWRITE, 1));
+    Part = (PUCHAR)Base + 0x4000;
+    Length = 0x1000;
+    CHECK(Allocate(&Part, &Length, MEM_COMMIT, PAGE_READONLY) == STATUS_SUCCESS);
+    CHECK(IsKnown(Part, MEM_COMMIT, PAGE_READONLY, 1) && Known.AllocationProtect == PAGE_READWRITE);
+    CHECK(IsKnown((PUCHAR)Base + 0x2000, MEM_COMMIT, PAGE_READWRITE, 2) && IsKnown((PUCHAR)Base + 0x5000, MEM_RESERVE, 0, 3));
+    CHECK(Free(Base, 0, MEM_RELEASE) == STATUS_SUCCESS);
+    CHECK(ZwQueryVirtualMemory(NtCurrentProcess(), Base, 0, &Known, sizeof(Known), NULL) == STATUS_SUCCESS);
+    CHECK(Known.State == IS_FREE && Known.Protect == PAGE_NOACCESS && Known.RegionSize >= 0x8000 && Known.AllocationBase == NULL);
+    CHECK(Known.Type == 0);
+
+    Size = 0x3000;
+    Base = NULL;
+    CHECK(Allocate(&Base, &Size, MEM_RESERVE | MEM_COMMIT, PAGE_EXECUTE_READWRITE) == STATUS_SUCCESS);
+    CHECK(IsKnown(Base, MEM_COMMIT, PAGE_EXECUTE_READWRITE, 3));
+    CHECK(Free(Base, 0, MEM_RELEASE) == STATUS_SUCCESS);
+
+    CHECK(Create(&Section, 0x4000, PAGE_READWRITE, SEC_COMMIT) == STATUS_SUCCESS);
+    Size = 0;
+    CHECK(ZwMapViewOfSection(Section, NtCurrentProcess(), &View, 0, 0, NULL, &Size, ViewUnmap, 0, PAGE_READWRITE) == STATUS_SUCCESS);
+    CHECK(IsKnown(View, MEM_COMMIT, PAGE_READWRITE, 4) && Known.Type == IS_MAPPED && Known.AllocationBase == View);
+    CHECK(ZwUnmapViewOfSection(NtCurrentProcess(), View) == STATUS_SUCCESS);
+    ZwClose(Section);
+
+    CHECK(ZwQueryVirtualMemory(NtCurrentProcess(), Low, 0, &Known, sizeof(Known), NULL) == STATUS_SUCCESS && Known.State == IS_FREE);
+    CHECK(ZwQueryVirtualMemory(NtCurrentProcess(), Low, 1, &Known, sizeof(Known), NULL) == STATUS_INVALID_INFO_CLASS);
+    CHECK(ZwQueryVirtualMemory(NtCurrentProcess(), Low, 0, &Known, 47, NULL) == STATUS_INFO_LENGTH_MISMATCH);
+    CHECK(ZwQueryVirtualMemory(NtCurrentProcess(), (PVOID)-1, 0, &Known, sizeof(Known), NULL) == STATUS_INVALID_PARAMETER);
+    CHECK(ZwQueryVirtualMemory((HANDLE)0x7770, Low, 0, &Known, sizeof(Known), NULL) == STATUS_INVALID_HANDLE);
+    return 0;
+}

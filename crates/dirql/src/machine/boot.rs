@@ -313,7 +313,7 @@ impl Work {
                 for name in names {
                     match objects.get(&name.to_lowercase()) {
                         Some(object) => found.push(*object),
-                        None => outside(|| outcome.borrow_mut().notes.push(absent(&card.name, name))),
+                        None => outside(|| outcome.borrow_mut().notes.push(absent(card, name))),
                     }
                 }
                 found
@@ -340,9 +340,14 @@ fn plug_and_play(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<bool
     Ok(!cx.read(extension + DRIVER_EXTENSION::AddDevice)?.is_null())
 }
 
-fn absent(card: &str, filter: &str) -> String {
+/// A filter has no file: the INF knows what that is called, if it has the filter's service.
+fn absent(card: &Card, filter: &str) -> String {
+    let installed = card.installation.iter().flat_map(|installation| &installation.other_services);
+    let service = installed.into_iter().find(|service| service.name.eq_ignore_ascii_case(filter));
+    let file = service.map_or_else(|| format!("{filter}.sys"), |service| service.binary.clone());
+    let card = &card.name;
     format!(
-        "{card}: the INF names the filter {filter}, and its file is not given: the device starts without it; give it by --with {filter}.sys"
+        "{card}: the INF names the filter {filter}, and its file is not given: the device starts without it; give it by --with {file}"
     )
 }
 

@@ -1,5 +1,6 @@
 //! Completion ports of the application, for tests in Rust.
 
+use engine::outside;
 use kernel::io::completion_port::{self, Packet as Told};
 use kernel::io::file;
 use kernel::ob;
@@ -23,6 +24,12 @@ pub struct Packet {
     /// `IoStatus.Information`, or what was posted.
     pub information: u64,
     request: u64,
+}
+
+impl From<Told> for Packet {
+    fn from(Told { key, request, status, information }: Told) -> Self {
+        Self { key, status: status.0, information, request }
+    }
 }
 
 impl Packet {
@@ -69,9 +76,29 @@ impl CompletionPort<'_> {
     pub fn next(&self, nanoseconds: Option<u64>) -> Result<Packet, Error> {
         let (port, what) = (self.handle, "GetQueuedCompletionStatus");
         match self.machine.on_thread(what, move |cx| completion_port::wait(cx, port, nanoseconds))? {
-            Ok(Told { key, request, status, information }) => {
-                Ok(Packet { key, status: status.0, information, request })
-            }
+            Ok(packet) => Ok(packet.into()),
+            Err(status) => Err(Error::Status { what: what.to_owned(), status: status.0 }),
+        }
+    }
+
+    /// Takes the next packet, which is waited for, and those that are there besides (`GetQueuedCompletionStatusEx`): `most` in all, at least 1. With
+    /// `alertable` a user APC ends the wait.
+    ///
+    /// # Errors
+    /// As [`CompletionPort::next`]; [`Error::Status`] with STATUS_USER_APC.
+    pub fn next_several(
+        &self,
+        most: u32,
+        nanoseconds: Option<u64>,
+        alertable: bool,
+    ) -> Result<Vec<Packet>, Error> {
+        let (port, what) = (self.handle, "GetQueuedCompletionStatusEx");
+        let told = self.machine.on_thread(what, move |cx| {
+            let told = completion_port::wait_for_several(cx, port, most, nanoseconds, alertable)?;
+            Ok(outside(|| told.clone()))
+        })?;
+        match told {
+            Ok(packets) => Ok(packets.into_iter().map(Packet::from).collect()),
             Err(status) => Err(Error::Status { what: what.to_owned(), status: status.0 }),
         }
     }

@@ -137,7 +137,7 @@ impl Buffers {
             Transfer::Read { offset, .. } => Operation::Read(self.output, signed(offset)),
             Transfer::Write { offset, .. } => Operation::Write(self.input, signed(offset)),
             Transfer::Control { code, .. } => Operation::Control(*code, self.input, self.output),
-            Transfer::Flush | Transfer::Placed { .. } => Operation::Flush,
+            Transfer::Flush | Transfer::Placed { .. } => Operation::Flush(0),
             Transfer::Query { class, .. } => Operation::Query(*class, self.output),
             Transfer::Set { class, .. } => Operation::Set(*class, self.input),
         }

@@ -50,6 +50,9 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::Dequeue { port, request, key, timeout, expect } => {
             port::dequeue(stage, cx, port, (request.as_deref(), *key), *timeout, expect)
         }
+        Command::DequeueSeveral { port, most, alertable, timeout, expect } => {
+            port::dequeue_several(stage, cx, port, (*most, *alertable), *timeout, expect)
+        }
         Command::Post { port, key, bytes } => port::post(stage, cx, port, *key, *bytes),
         Command::Duplicate { handle, name } => request::duplicate(stage, cx, handle, name),
         Command::Terminate(name) => stage.to_thread(cx, name, user_apc::end),

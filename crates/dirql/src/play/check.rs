@@ -132,6 +132,7 @@ fn data(command: &Command) -> impl Iterator<Item = &Data> {
         }
         Command::Async { request, .. } => (Some(request), None),
         Command::JoinRequest { expect, .. }
+        | Command::DequeueSeveral { expect, .. }
         | Command::Counters(Counters { expect, .. })
         | Command::Wmi(Wmi { expect, .. }) => (None, Some(expect)),
         _ => (None, None),

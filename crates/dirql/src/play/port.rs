@@ -72,6 +72,34 @@ pub(super) fn dequeue(
         .and_then(|()| judge(&stage.play, &end, expect)))
 }
 
+/// The packets that there are, at least one: data are the key and the number of bytes of each.
+pub(super) fn dequeue_several(
+    stage: &Stage,
+    cx: &mut Cx<'_>,
+    port: &str,
+    (most, alertable): (u32, bool),
+    timeout: Option<u64>,
+    expect: &Expectations,
+) -> Flow<Outcome> {
+    let port = match handle(stage, cx, port) {
+        Ok(port) => port,
+        Err(why) => return Ok(Err(why)),
+    };
+    let end = match completion_port::wait_for_several(cx, port, most, timeout, alertable)? {
+        Ok(packets) => {
+            let words = packets.iter().flat_map(|packet| [packet.key, packet.information]);
+            let data: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+            Completion { information: packets.len() as u64, data, ..Completion::status(NtStatus::SUCCESS) }
+        }
+        // STATUS_TIMEOUT counts as a success; who expects that no packet comes says so.
+        Err(status) if expect.status == ExpectedStatus::Success => {
+            return Ok(Err(format!("expected packets, saw {}", status_text(status.0))));
+        }
+        Err(status) => Completion::status(status),
+    };
+    Ok(judge(&stage.play, &end, expect))
+}
+
 /// Whether the packet tells of the request of this name.
 fn is_of(stage: &Stage, request: Option<&str>, packet: Packet) -> Outcome {
     let Some(name) = request else { return Ok(()) };

@@ -97,6 +97,9 @@ pub struct Header {
     /// Whose blocks of pool lie in special pool, as typed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub special_pool: String,
+    /// Bytes of each kind of pool that may be charged to a process, if there is a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<u64>,
     /// Which providers of events are traced, as typed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trace_providers: String,
@@ -158,6 +161,7 @@ impl Header {
             patience: bench.settings.patience,
             verifier: bench.settings.verifier.to_string(),
             special_pool: bench.settings.special_pool.to_string(),
+            quota: bench.settings.quota,
             trace_providers: bench.settings.trace_providers.to_string(),
             translation: TRANSLATIONS[usize::from(bench.settings.checked)].to_owned(),
             state: STATE.to_owned(),

@@ -47,6 +47,7 @@ impl Record {
             .patience(header.patience)
             .verifier(header.verifier.parse().map_err(InputError::new)?)
             .special_pool(header.special_pool.parse().map_err(InputError::new)?)
+            .quota(header.quota)
             .trace_providers(header.trace_providers.parse().map_err(InputError::new)?)
             .chooser(replay)
             .reader(comparison.clone());

@@ -140,6 +140,19 @@ pub enum Command {
         /// What is to come of it; only a status.
         expect: Expectations,
     },
+    /// `dequeue … several`: `GetQueuedCompletionStatusEx`.
+    DequeueSeveral {
+        /// The port's name.
+        port: String,
+        /// So many packets at most.
+        most: u32,
+        /// A user APC ends the wait.
+        alertable: bool,
+        /// In how many nanoseconds of virtual time; `None`: for ever.
+        timeout: Option<u64>,
+        /// What is to come of it: the key and the number of bytes of each packet.
+        expect: Expectations,
+    },
     /// `dequeue`: `GetQueuedCompletionStatus`.
     Dequeue {
         /// The port's name.
@@ -299,6 +312,7 @@ impl Command {
             | Self::Bind { expect, .. }
             | Self::Process { expect, .. }
             | Self::Dequeue { expect, .. }
+            | Self::DequeueSeveral { expect, .. }
             | Self::Request { expect, .. }
             | Self::JoinRequest { expect, .. }
             | Self::Pnp { expect, .. }

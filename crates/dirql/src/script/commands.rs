@@ -292,6 +292,7 @@ pub(super) fn expectations_of(command: &mut Command) -> Option<(Can, &mut Expect
         | Command::Load { expect, .. }
         | Command::Peek { expect, .. }
         | Command::Pool { expect, .. }
+        | Command::DequeueSeveral { expect, .. }
         | Command::JoinRequest { expect, .. } => Some((Can::Data, expect)),
         Command::Store { expect, .. } | Command::Bind { expect, .. } | Command::Process { expect, .. } => {
             Some((Can::Status, expect))

@@ -48,6 +48,15 @@ fn bind(args: &mut Arguments, names: &Names) -> Outcome<Command> {
 
 fn dequeue(args: &mut Arguments, names: &Names) -> Outcome<Command> {
     let port = port(args, names)?;
+    if args.take("several") {
+        let most = args.number("a number of packets", u32::MAX.into())?;
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        let alertable = args.take("alertable");
+        let wait = if args.take("timeout") { Some(args.word("how long to wait: 10ms")?) } else { None };
+        let timeout = wait.map(|word| parse_time(&word)).transpose()?;
+        let expect = args.expectations(Can::Data, &["alertable", "timeout"])?;
+        return Ok(Command::DequeueSeveral { port, most, alertable, timeout, expect });
+    }
     let (mut request, mut key, mut timeout) = (None, None, None);
     loop {
         if args.take("of") {
@@ -60,6 +69,6 @@ fn dequeue(args: &mut Arguments, names: &Names) -> Outcome<Command> {
             break;
         }
     }
-    let expect = args.expectations(Can::Bytes, &["of", "key", "timeout"])?;
+    let expect = args.expectations(Can::Bytes, &["several", "of", "key", "timeout"])?;
     Ok(Command::Dequeue { port, request, key, timeout, expect })
 }

@@ -503,6 +503,7 @@ exports! { FUNCTIONS:
     : MmGetPhysicalMemoryRangesEx(1) @ 0..=0 => mm::ranges::get_physical_memory_ranges_ex;
     : MmGetPhysicalMemoryRangesEx2(2) @ 0..=0 => mm::ranges::get_physical_memory_ranges_ex2;
     : MmGetSystemRoutineAddress(1) @ 0..=0 => ldr::system_routine_address;
+    : MmGetSystemRoutineAddressEx(2) @ 0..=0 => ldr::routine_of_module;
     : MmGetVirtualForPhysical(1) @ 0..=15 => mm::copy::virtual_for_physical;
     : MmIsAddressValid(1) @ 0..=2 ~ 0..=15 => mm::paging::is_address_valid;
     : MmIsDriverVerifying(1) @ 0..=1 => mm::ranges::is_driver_verifying;
@@ -578,6 +579,7 @@ exports! { FUNCTIONS:
     : PoStartNextPowerIrp(1) @ 0..=2 ~ 0..=15 => po::irp::start_next;
     : ProbeForRead(3) @ 0..=1 => ex::exception::probe_for_read;
     : ProbeForWrite(3) @ 0..=1 => ex::exception::probe_for_write;
+    : PsChargePoolQuota(3) @ 0..=1 => ps::quota::charge_pool;
     : PsCreateSystemThread(7) @ 0..=0 => ps::system_thread::create;
     : PsDereferenceImpersonationToken(1) @ 0..=1 => se::impersonation::dereference;
     : PsDereferencePrimaryToken(1) @ 0..=1 => se::token::dereference_primary;
@@ -609,6 +611,7 @@ exports! { FUNCTIONS:
     : PsReferencePrimaryToken(1) @ 0..=0 => se::token::reference_primary;
     : PsRemoveCreateThreadNotifyRoutine(1) @ 0..=1 => ps::notify::remove_create_thread;
     : PsRemoveLoadImageNotifyRoutine(1) @ 0..=1 => ps::notify::remove_load_image;
+    : PsReturnPoolQuota(3) @ 0..=1 => ps::quota::return_pool;
     : PsRevertToSelf(0) @ 0..=0 => se::impersonation::revert;
     : PsSetCreateProcessNotifyRoutine(2) @ 0..=0 => ps::notify::set_create_process;
     : PsSetCreateProcessNotifyRoutineEx(2) @ 0..=0 => ps::notify::set_create_process_ex;
@@ -885,10 +888,12 @@ exports! { FUNCTIONS:
     : ZwEnumerateKey(6) @ 0..=0 => cm::value::enumerate_key;
     : ZwEnumerateValueKey(6) @ 0..=0 => cm::value::enumerate;
     : ZwFlushBuffersFile(2) @ 0..=0 => io::zw::flush_buffers_file;
+    : ZwFlushBuffersFileEx(5) @ 0..=0 => io::zw::flush_buffers_file_ex;
     : ZwFlushKey(1) @ 0..=0 => cm::key::flush;
     : ZwFreeVirtualMemory(4) @ 0..=0 => mm::virtual_memory::zw_free;
     : ZwFsControlFile(10) @ 0..=0 => io::zw::fs_control_file;
     : ZwLoadDriver(1) @ 0..=0 => io::load::zw_load;
+    : ZwLockFile(10) @ 0..=0 => io::zw::lock_file;
     : ZwMakeTemporaryObject(1) @ 0..=0 => ob::directory::zw_make_temporary;
     : ZwMapViewOfSection(10) @ 0..=0 => mm::view_exports::zw_map;
     : ZwOpenDirectoryObject(3) @ 0..=0 => ob::directory::zw_open;
@@ -917,6 +922,7 @@ exports! { FUNCTIONS:
     : ZwQuerySymbolicLinkObject(3) @ 0..=0 => ob::directory::zw_query_link;
     : ZwQuerySystemInformation(4) @ 0..=0 => ex::system_information::zw_query;
     : ZwQueryValueKey(6) @ 0..=0 => cm::value::query;
+    : ZwQueryVirtualMemory(6) @ 0..=0 => mm::query_memory::zw_query;
     : ZwQueryVolumeInformationFile(5) @ 0..=0 => io::query_directory::zw_query_volume;
     : ZwReadFile(9) @ 0..=0 => io::zw::read_file;
     : ZwSetEvent(2) @ 0..=0 => io::event::zw_set;
@@ -925,7 +931,9 @@ exports! { FUNCTIONS:
     : ZwSetSecurityObject(3) @ 0..=0 => se::object::zw_set;
     : ZwSetTimer(7) @ 0..=0 => ke::nt_timer::zw_set;
     : ZwSetValueKey(6) @ 0..=0 => cm::value::set;
+    : ZwSetVolumeInformationFile(5) @ 0..=0 => io::query_directory::zw_set_volume;
     : ZwUnloadDriver(1) @ 0..=0 => io::load::zw_unload;
+    : ZwUnlockFile(5) @ 0..=0 => io::zw::unlock_file;
     : ZwUnmapViewOfSection(2) @ 0..=0 => mm::view_exports::zw_unmap;
     : ZwWaitForMultipleObjects(5) @ 0..=1 => ob::handle::zw_wait_for_several;
     : ZwWaitForSingleObject(3) @ 0..=2 => ob::handle::zw_wait;

@@ -3,6 +3,8 @@
 //! Pages: *IRP_MJ_READ*, *IRP_MJ_WRITE*, *ZwReadFile function*, *ZwWriteFile function*, *Using the Current File Position*. A request's
 //! buffer is the requester's own, as for most file systems, or an MDL if a driver sent it with one.
 
+use std::ops::Range;
+
 use abi::{
     DriverPtr, FILE_OBJECT, FO_NO_INTERMEDIATE_BUFFERING, FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IRP, MDL,
     MDL_MAPPED_TO_SYSTEM_VA, MDL_SOURCE_IS_NONPAGED_POOL, NtStatus,
@@ -10,6 +12,7 @@ use abi::{
 use engine::Flow;
 
 use super::dispatch::{Asked, now};
+use super::locks::{self, Owner};
 use super::tree::{CAPACITY, NodeId};
 use super::volume::SECTOR;
 use crate::cx::Cx;
@@ -88,6 +91,18 @@ fn file_of(cx: &mut Cx<'_>, asked: &Asked, what: &str) -> Flow<Result<NodeId, Nt
     Ok(if is_directory { Err(NtStatus::INVALID_DEVICE_REQUEST) } else { Ok(node) })
 }
 
+/// Whether another has locked something of the range that is read or written.
+fn is_locked(
+    cx: &mut Cx<'_>,
+    asked: &Asked,
+    (node, key): (NodeId, u32),
+    range: Range<u64>,
+    write: bool,
+) -> bool {
+    let owner = Owner { file: asked.file.address, key };
+    cx.with(|k| locks::conflicts(k, node, owner, &range, write))
+}
+
 /// `IRP_MJ_READ`.
 pub(super) fn read(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Answer> {
     let node = match file_of(cx, asked, "reading")? {
@@ -104,6 +119,10 @@ pub(super) fn read(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Answer> {
     }
     if length == 0 {
         return Ok(Answer::failed(NtStatus::SUCCESS));
+    }
+    let key = cx.read(asked.location + IO_STACK_LOCATION::Parameters_Read_Key)?;
+    if is_locked(cx, asked, (node, key), from..from.saturating_add(length.into()), false) {
+        return Ok(Answer::failed(NtStatus::FILE_LOCK_CONFLICT));
     }
     let time = now(cx);
     let bytes = cx.with(|k| {
@@ -135,14 +154,18 @@ pub(super) fn write(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Answer> {
         Ok(bytes) => bytes,
         Err(status) => return Ok(Answer::failed(status)),
     };
+    let key = cx.read(asked.location + IO_STACK_LOCATION::Parameters_Write_Key)?;
+    // Only the end is negative.
+    let at = u64::try_from(offset).unwrap_or_else(|_| cx.with(|k| k.fs.tree().node(node).size()));
+    if is_locked(cx, asked, (node, key), at..at.saturating_add(length.into()), true) {
+        return Ok(Answer::failed(NtStatus::FILE_LOCK_CONFLICT));
+    }
     if length > 0 && cx.choose("fault.disk", 2) == 1 {
         return Ok(Answer::failed(NtStatus::DISK_FULL));
     }
     let time = now(cx);
     let written = cx.with(|k| {
         let tree = k.fs.tree();
-        // Only the end is negative.
-        let at = u64::try_from(offset).unwrap_or_else(|_| tree.node(node).size());
         tree.write(node, at, &bytes)?;
         let times = &mut tree.node_mut(node).times;
         (times.access, times.write, times.change) = (time, time, time);

@@ -5,14 +5,14 @@
 
 use abi::{
     DEVICE_OBJECT, DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IRP, IRP_MJ_CLEANUP,
-    IRP_MJ_CLOSE, IRP_MJ_CREATE, IRP_MJ_DIRECTORY_CONTROL, IRP_MJ_FLUSH_BUFFERS, IRP_MJ_QUERY_INFORMATION,
-    IRP_MJ_QUERY_VOLUME_INFORMATION, IRP_MJ_READ, IRP_MJ_SET_INFORMATION, IRP_MJ_WRITE, NtStatus,
-    SL_PENDING_RETURNED,
+    IRP_MJ_CLOSE, IRP_MJ_CREATE, IRP_MJ_DIRECTORY_CONTROL, IRP_MJ_FLUSH_BUFFERS, IRP_MJ_LOCK_CONTROL,
+    IRP_MJ_QUERY_INFORMATION, IRP_MJ_QUERY_VOLUME_INFORMATION, IRP_MJ_READ, IRP_MJ_SET_INFORMATION,
+    IRP_MJ_SET_VOLUME_INFORMATION, IRP_MJ_WRITE, NtStatus, SL_PENDING_RETURNED,
 };
 use engine::Flow;
 
 use super::tree::NodeId;
-use super::{contents, file_information, listing, opening, volume};
+use super::{contents, file_information, listing, locks, opening, volume};
 use crate::cx::Cx;
 use crate::io::irp;
 use crate::io::send::Answer;
@@ -95,6 +95,8 @@ fn carry_out(cx: &mut Cx<'_>, asked: &Asked, major: u8) -> Flow<NtStatus> {
         IRP_MJ_QUERY_INFORMATION => file_information::query(cx, asked)?,
         IRP_MJ_SET_INFORMATION => file_information::set(cx, asked)?,
         IRP_MJ_QUERY_VOLUME_INFORMATION => volume::query(cx, asked)?,
+        IRP_MJ_SET_VOLUME_INFORMATION => volume::set(cx, asked)?,
+        IRP_MJ_LOCK_CONTROL => locks::control(cx, asked)?,
         IRP_MJ_DIRECTORY_CONTROL => listing::list(cx, asked)?,
         _ => Answer::failed(NtStatus::INVALID_DEVICE_REQUEST),
     };

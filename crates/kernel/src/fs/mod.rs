@@ -4,7 +4,7 @@
 //! state, so it goes back with the machine, and the host's folder is never touched from here. `\Device\HarddiskVolume1` is a device of a
 //! built-in driver ([`mount`]) that gets IRPs like any other ([`dispatch`]); `\??\C:` and `\SystemRoot` are links to it.
 //!
-//! Not here: named streams, extended attributes, security descriptors of files, byte-range locks, oplocks, change notifications, links,
+//! Not here: named streams, extended attributes, security descriptors of files, oplocks, change notifications, links,
 //! file ids, short names, the volume as one range of bytes. Whoever asks for one is told so by name. There is no cache manager:
 //! `FsContext`, `SectionObjectPointer` and `PrivateCacheMap` of the file objects stay null.
 
@@ -13,6 +13,7 @@ pub mod dispatch;
 mod file_information;
 pub mod folder;
 mod listing;
+mod locks;
 mod mount;
 mod opening;
 mod path;
@@ -37,6 +38,10 @@ pub struct State {
     tree: Option<Tree>,
     /// Open files and directories, by file object.
     opens: BTreeMap<u64, opening::Open>,
+    /// Ranges of bytes that are locked.
+    locks: Vec<locks::Lock>,
+    /// The volume's label in UTF-16, once one was set.
+    label: Option<Vec<u8>>,
     /// The volume's device object; 0 before it is mounted.
     device: u64,
 }

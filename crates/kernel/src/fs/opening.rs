@@ -16,6 +16,7 @@ use engine::Flow;
 
 use super::dispatch::{Asked, now};
 use super::listing::Scan;
+use super::locks;
 use super::path;
 use super::tree::{NodeId, ROOT, Tree};
 use crate::cx::{Cx, Kernel};
@@ -320,6 +321,7 @@ pub(super) fn clean_up(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Answer> {
     cx.with(|k| {
         let fs = &mut k.fs;
         let Some(open) = fs.opens.get_mut(&asked.file.address) else { return };
+        locks::release(&mut fs.locks, asked.file.address);
         open.is_cleaned_up = true;
         let (Some(id), delete) = (open.node, open.delete_on_close) else { return };
         let tree = fs.tree();

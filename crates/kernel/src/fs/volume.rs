@@ -1,13 +1,14 @@
 //! What is known of the volume as a whole.
 //!
-//! Pages: *ZwQueryVolumeInformationFile function*, *FILE_FS_SIZE_INFORMATION structure* and its neighbours. It says that it is NTFS, as drive
+//! Pages: *ZwQueryVolumeInformationFile function*, *ZwSetVolumeInformationFile function*, *FILE_FS_SIZE_INFORMATION structure* and its neighbours. It says that it is NTFS, as drive
 //! `C:` of a Windows of today is, and claims none of what it has not: no streams, descriptors, quotas or links.
 
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
 use abi::{
-    FILE_DEVICE_DISK, FileFsAttributeInformation, FileFsDeviceInformation, FileFsFullSizeInformation,
-    FileFsSectorSizeInformation, FileFsSizeInformation, FileFsVolumeInformation, IO_STACK_LOCATION,
+    DriverPtr, FILE_DEVICE_DISK, FileFsAttributeInformation, FileFsDeviceInformation,
+    FileFsFullSizeInformation, FileFsLabelInformation, FileFsSectorSizeInformation, FileFsSizeInformation,
+    FileFsVolumeInformation, IO_STACK_LOCATION, IRP, NtStatus,
 };
 use engine::Flow;
 
@@ -40,6 +41,35 @@ fn text(text: &str) -> Vec<u8> {
     bytes[..bytes.len() - 2].to_vec()
 }
 
+/// `IRP_MJ_SET_VOLUME_INFORMATION`: the label, by who has opened the volume itself.
+pub(super) fn set(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Answer> {
+    /// `FileFsControlInformation`, `FileFsObjectIdInformation`.
+    const OTHERS: &[u32] = &[6, 8];
+    const LONGEST_LABEL: u32 = 64;
+    let length = cx.read(asked.location + IO_STACK_LOCATION::Parameters_SetVolume_Length)?;
+    let class = cx.read(asked.location + IO_STACK_LOCATION::Parameters_SetVolume_FsInformationClass)?;
+    if class != FileFsLabelInformation {
+        return other_class(cx, "ZwSetVolumeInformationFile", class, OTHERS);
+    }
+    if length < 6 {
+        return Ok(Answer::failed(NtStatus::INFO_LENGTH_MISMATCH));
+    }
+    if !cx.with(|k| k.fs.opens.get(&asked.file.address).is_some_and(|open| open.node.is_none())) {
+        return Ok(Answer::failed(NtStatus::INVALID_PARAMETER));
+    }
+    let buffer = cx.read(asked.irp + IRP::AssociatedIrp_SystemBuffer)?.address;
+    let bytes = cx.read(DriverPtr::<u32>::new(buffer))?;
+    if bytes % 2 != 0 || bytes > length - 4 {
+        return Ok(Answer::failed(NtStatus::INVALID_PARAMETER));
+    }
+    if bytes > LONGEST_LABEL {
+        return Ok(Answer::failed(NtStatus::INVALID_VOLUME_LABEL));
+    }
+    let label = cx.read_bytes(buffer + 4, bytes.into())?;
+    cx.with(|k| k.fs.label = Some(label));
+    Ok(Answer::failed(NtStatus::SUCCESS))
+}
+
 /// `IRP_MJ_QUERY_VOLUME_INFORMATION`.
 pub(super) fn query(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Answer> {
     let length = cx.read(asked.location + IO_STACK_LOCATION::Parameters_QueryVolume_Length)?;
@@ -49,7 +79,7 @@ pub(super) fn query(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Answer> {
     let fields = Fields::default();
     let (fields, least) = match class {
         FileFsVolumeInformation => {
-            let label = text("dirql");
+            let label = cx.with(|k| k.fs.label.clone()).unwrap_or_else(|| text("dirql"));
             (fields.u64(time::BOOT).u32(SERIAL_NUMBER).size(label.len()).u16(0).bytes(&label), 24)
         }
         FileFsSizeInformation => (fields.u64(all).u64(free).u32(SECTORS_PER_CLUSTER).u32(SECTOR), 24),

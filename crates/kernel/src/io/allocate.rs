@@ -1,7 +1,7 @@
 //! Making and freeing IRPs.
 //!
 //! Pages: *IoAllocateIrp function*, *IoFreeIrp function*, *IoInitializeIrp function*, *IoReuseIrp function*.
-//! Nothing is charged to quota.
+//! What is charged to whom is `ps::quota`'s.
 
 use abi::{DriverPtr, IRP, IRP_QUOTA_CHARGED, NtStatus};
 use engine::Flow;
@@ -14,6 +14,7 @@ use super::priority_hint;
 use super::violation::io_manager;
 use crate::cx::Cx;
 use crate::mm::pool;
+use crate::ps::quota;
 use crate::verdict::Verdict;
 use crate::witness;
 
@@ -22,13 +23,22 @@ pub(crate) const TAG: u32 = pool::tag(b"Irp ");
 /// The most stack locations an IRP can have (`StackSize` is a signed byte).
 pub(crate) const MOST_LOCATIONS: u8 = 127;
 
-/// `IoAllocateIrp`: an IRP with `stack_size` (1–127) locations from nonpaged pool; null if there is no memory.
+/// `IoAllocateIrp`: an IRP with `stack_size` (1–127) locations from nonpaged pool; null if there is no memory, or the current process, which is to be
+/// charged, may not have more.
 ///
 /// # Errors
 /// As an allocation.
 pub fn allocate(cx: &mut Cx<'_>, stack_size: u8, charge_quota: bool) -> Flow<DriverPtr<IRP>> {
+    if !charge_quota {
+        return make(cx, stack_size, Origin::Allocated);
+    }
+    let Some(charge) = quota::charge_current(cx, false, irp::size(stack_size).into()) else {
+        return Ok(DriverPtr::NULL);
+    };
     let irp = make(cx, stack_size, Origin::Allocated)?;
-    if charge_quota && !irp.is_null() {
+    let block = (!irp.is_null()).then_some(irp.address);
+    cx.with(|k| quota::settle(k, block, charge));
+    if block.is_some() {
         cx.write(irp + IRP::AllocationFlags, IRP_QUOTA_CHARGED)?;
     }
     Ok(irp)
@@ -64,7 +74,10 @@ pub(crate) fn packet(cx: &mut Cx<'_>, stack_size: u8, origin: Origin) -> Flow<Op
         return Ok(None);
     }
     let size = irp::size(stack_size);
-    let irp: DriverPtr<IRP> = pool::allocate(cx, pool::Kind::NonPaged, size.into(), TAG)?;
+    let irp: DriverPtr<IRP> = match origin {
+        Origin::Allocated => pool::allocate_packet(cx, size.into(), TAG)?,
+        _ => pool::allocate(cx, pool::Kind::NonPaged, size.into(), TAG)?,
+    };
     if irp.is_null() {
         return Ok(None);
     }

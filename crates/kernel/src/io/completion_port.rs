@@ -1,6 +1,6 @@
 //! Completion ports: where applications are told of the ends of requests on many files, by a queue of packets.
 //!
-//! Pages: *I/O Completion Ports*, *CreateIoCompletionPort function*, *GetQueuedCompletionStatus function*, *PostQueuedCompletionStatus
+//! Pages: *I/O Completion Ports*, *CreateIoCompletionPort function*, *GetQueuedCompletionStatus function*, *GetQueuedCompletionStatusEx function*, *PostQueuedCompletionStatus
 //! function*, *SetFileCompletionNotificationModes function*. A port is a queue object (`ke::queue`): it is that which lets as many threads run as the port
 //! is made for. A file says its port in `CompletionContext`. Every request here has an event, so its status block is written and its event is set
 //! before its packet comes. Drivers have no documented way to make a port or to queue a packet; what they ask for by `Zw` routines has none.
@@ -168,7 +168,7 @@ pub fn wait(cx: &mut Cx<'_>, port: Handle, nanoseconds: Option<u64>) -> Flow<Res
     let number = asked::begin(cx, "GetQueuedCompletionStatus", |_| format!("{:#x}", port.0));
     let packet = match port_of(cx, port)? {
         Ok(port) => {
-            let packet = next(cx, port, nanoseconds)?;
+            let packet = next(cx, port, nanoseconds, Manner::APPLICATION)?;
             ob::object::dereference(cx, port)?;
             packet
         }
@@ -182,10 +182,67 @@ pub fn wait(cx: &mut Cx<'_>, port: Handle, nanoseconds: Option<u64>) -> Flow<Res
     Ok(packet)
 }
 
+/// `GetQueuedCompletionStatusEx`: the first packet, which is waited for, and those that are there besides, `most` (at least 1) in all.
+///
+/// # Errors
+/// (inner) As [`wait`]; `USER_APC` if it is alertable and the thread gets one.
+pub fn wait_for_several(
+    cx: &mut Cx<'_>,
+    port: Handle,
+    most: u32,
+    nanoseconds: Option<u64>,
+    alertable: bool,
+) -> Flow<Result<Vec<Packet>, NtStatus>> {
+    const NAME: &str = "GetQueuedCompletionStatusEx";
+    if most == 0 {
+        return Ok(Err(NtStatus::INVALID_PARAMETER));
+    }
+    patience::renew(cx);
+    let number = asked::begin(cx, NAME, |_| format!("{:#x}, {most} at most", port.0));
+    let manner = if alertable { Manner::ALERTABLE_APPLICATION } else { Manner::APPLICATION };
+    let packets = match port_of(cx, port)? {
+        Ok(port) => {
+            let packets = several(cx, port, most, nanoseconds, manner)?;
+            ob::object::dereference(cx, port)?;
+            packets
+        }
+        Err(status) => Err(status),
+    };
+    let answer = match &packets {
+        Ok(packets) => Answer { status: NtStatus::SUCCESS, information: packets.len() as u64 },
+        Err(status) => Answer::failed(*status),
+    };
+    asked::end(cx, number, NAME, answer);
+    Ok(packets)
+}
+
+fn several(
+    cx: &mut Cx<'_>,
+    port: DriverPtr<KQUEUE>,
+    most: u32,
+    nanoseconds: Option<u64>,
+    manner: Manner,
+) -> Flow<Result<Vec<Packet>, NtStatus>> {
+    let mut packets = Vec::new();
+    let mut next_one = next(cx, port, nanoseconds, manner)?;
+    loop {
+        match next_one {
+            Ok(packet) => packets.push(packet),
+            Err(status) if packets.is_empty() => return Ok(Err(status)),
+            Err(_) => return Ok(Ok(packets)),
+        }
+        if packets.len() as u64 == u64::from(most) {
+            return Ok(Ok(packets));
+        }
+        next_one = next(cx, port, Some(0), Manner::KERNEL)?;
+    }
+}
+
 fn next(
     cx: &mut Cx<'_>,
     port: DriverPtr<KQUEUE>,
     nanoseconds: Option<u64>,
+    manner: Manner,
 ) -> Flow<Result<Packet, NtStatus>> {
     let timeout = match nanoseconds {
         None => Timeout::Never,
@@ -195,7 +252,7 @@ fn next(
             Timeout::At(cx.with(|k| time::due(k, -units)))
         }
     };
-    Ok(match queue::take(cx, port, Manner::APPLICATION, timeout, "GetQueuedCompletionStatus")? {
+    Ok(match queue::take(cx, port, manner, timeout, "GetQueuedCompletionStatus")? {
         Taken::Entry(entry) => Ok(read(cx, entry)?),
         Taken::None(status) => Err(status),
     })

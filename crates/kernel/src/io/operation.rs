@@ -6,8 +6,9 @@
 use abi::{
     DriverPtr, FILE_LIST_DIRECTORY, FILE_READ_DATA, FILE_WRITE_DATA, IRP_MJ_DEVICE_CONTROL,
     IRP_MJ_DIRECTORY_CONTROL, IRP_MJ_FILE_SYSTEM_CONTROL, IRP_MJ_FLUSH_BUFFERS,
-    IRP_MJ_INTERNAL_DEVICE_CONTROL, IRP_MJ_QUERY_INFORMATION, IRP_MJ_QUERY_VOLUME_INFORMATION, IRP_MJ_READ,
-    IRP_MJ_SET_INFORMATION, IRP_MJ_WRITE, UNICODE_STRING,
+    IRP_MJ_INTERNAL_DEVICE_CONTROL, IRP_MJ_LOCK_CONTROL, IRP_MJ_QUERY_INFORMATION,
+    IRP_MJ_QUERY_VOLUME_INFORMATION, IRP_MJ_READ, IRP_MJ_SET_INFORMATION, IRP_MJ_SET_VOLUME_INFORMATION,
+    IRP_MJ_WRITE, IRP_MN_LOCK, UNICODE_STRING,
 };
 
 use super::buffers::Buffer;
@@ -29,8 +30,8 @@ pub enum Operation {
     InternalControl(u32, Buffer, Buffer),
     /// As `Control`, to a file system; drivers only.
     FsControl(u32, Buffer, Buffer),
-    /// `FlushFileBuffers`.
-    Flush,
+    /// `FlushFileBuffers`: the minor function says how much is to be flushed.
+    Flush(u8),
     /// What is known of the file, of this class.
     Query(u32, Buffer),
     /// As `Query`, to be set.
@@ -39,6 +40,23 @@ pub enum Operation {
     List(Listing),
     /// What is known of the volume, of this class.
     QueryVolume(u32, Buffer),
+    /// As `QueryVolume`, to be set; drivers only.
+    SetVolume(u32, Buffer),
+    /// A range of bytes is locked or unlocked; drivers only.
+    Lock(ByteRange),
+}
+
+/// A range of bytes that is to be locked or unlocked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ByteRange {
+    /// `IRP_MN_LOCK` or `IRP_MN_UNLOCK_SINGLE`.
+    pub minor: u8,
+    /// `SL_FAIL_IMMEDIATELY`, `SL_EXCLUSIVE_LOCK`.
+    pub flags: u8,
+    /// Where it begins.
+    pub offset: i64,
+    /// Where the requester says how many bytes it has, 8 bytes.
+    pub length: u64,
 }
 
 /// Pages that need not lie beside each other: an array of `FILE_SEGMENT_ELEMENT`.
@@ -74,11 +92,14 @@ impl Operation {
             Self::Gather(..) => "WriteFileGather",
             Self::Control(..) | Self::InternalControl(..) => "DeviceIoControl",
             Self::FsControl(..) => "ZwFsControlFile",
-            Self::Flush => "FlushFileBuffers",
+            Self::Flush(_) => "FlushFileBuffers",
             Self::Query(..) => "NtQueryInformationFile",
             Self::Set(..) => "NtSetInformationFile",
             Self::List(_) => "ZwQueryDirectoryFile",
             Self::QueryVolume(..) => "ZwQueryVolumeInformationFile",
+            Self::SetVolume(..) => "ZwSetVolumeInformationFile",
+            Self::Lock(ByteRange { minor: IRP_MN_LOCK, .. }) => "ZwLockFile",
+            Self::Lock(_) => "ZwUnlockFile",
         }
     }
 
@@ -88,7 +109,8 @@ impl Operation {
             Self::Read(..) => "ZwReadFile",
             Self::Write(..) => "ZwWriteFile",
             Self::Control(..) | Self::InternalControl(..) => "ZwDeviceIoControlFile",
-            Self::Flush => "ZwFlushBuffersFile",
+            Self::Flush(0) => "ZwFlushBuffersFile",
+            Self::Flush(_) => "ZwFlushBuffersFileEx",
             _ => self.name(),
         }
     }
@@ -107,11 +129,15 @@ impl Operation {
             | Self::FsControl(code, input, output) => {
                 format!("{file}, code {code:#010x}, {} bytes in, {} out", input.length, output.length)
             }
-            Self::Flush => file.to_owned(),
+            Self::Flush(_) => file.to_owned(),
+            Self::Lock(range) => format!("{file}, from {}", range.offset),
             Self::List(listing) => {
                 format!("{file}, class {}, {} bytes", listing.class, listing.buffer.length)
             }
-            Self::Query(class, buffer) | Self::Set(class, buffer) | Self::QueryVolume(class, buffer) => {
+            Self::Query(class, buffer)
+            | Self::Set(class, buffer)
+            | Self::QueryVolume(class, buffer)
+            | Self::SetVolume(class, buffer) => {
                 format!("{file}, class {class}, {} bytes", buffer.length)
             }
         }
@@ -124,11 +150,13 @@ impl Operation {
             Self::Control(..) => IRP_MJ_DEVICE_CONTROL,
             Self::InternalControl(..) => IRP_MJ_INTERNAL_DEVICE_CONTROL,
             Self::FsControl(..) => IRP_MJ_FILE_SYSTEM_CONTROL,
-            Self::Flush => IRP_MJ_FLUSH_BUFFERS,
+            Self::Flush(_) => IRP_MJ_FLUSH_BUFFERS,
             Self::Query(..) => IRP_MJ_QUERY_INFORMATION,
             Self::Set(..) => IRP_MJ_SET_INFORMATION,
             Self::List(_) => IRP_MJ_DIRECTORY_CONTROL,
             Self::QueryVolume(..) => IRP_MJ_QUERY_VOLUME_INFORMATION,
+            Self::SetVolume(..) => IRP_MJ_SET_VOLUME_INFORMATION,
+            Self::Lock(_) => IRP_MJ_LOCK_CONTROL,
         }
     }
 
@@ -136,12 +164,12 @@ impl Operation {
     pub(crate) fn access(&self) -> u32 {
         match self {
             Self::Read(..) | Self::Scatter(..) => FILE_READ_DATA,
-            Self::Write(..) | Self::Gather(..) | Self::Flush => FILE_WRITE_DATA,
+            Self::Write(..) | Self::Gather(..) | Self::Flush(_) | Self::SetVolume(..) => FILE_WRITE_DATA,
             // `FILE_READ_ACCESS` is 1, `FILE_WRITE_ACCESS` 2: the same bits.
             Self::Control(code, ..) | Self::InternalControl(code, ..) | Self::FsControl(code, ..) => {
                 *code >> 14 & 3
             }
-            Self::Query(..) | Self::Set(..) | Self::QueryVolume(..) => 0,
+            Self::Query(..) | Self::Set(..) | Self::QueryVolume(..) | Self::Lock(_) => 0,
             Self::List(_) => FILE_LIST_DIRECTORY,
         }
     }

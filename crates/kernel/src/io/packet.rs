@@ -4,7 +4,7 @@
 
 use abi::{DriverPtr, Field, IO_STACK_LOCATION, IO_TYPE_IRP, IRP, LIST_ENTRY};
 use engine::Flow;
-use zerocopy::{Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::irp;
 use crate::cx::Cx;
@@ -38,6 +38,11 @@ impl Packet {
     /// A field of the header.
     pub(crate) fn set<F: IntoBytes + Immutable>(&mut self, field: Field<IRP, F>, value: F) {
         self.header.set(field, value);
+    }
+
+    /// What a field of the header is set to.
+    pub(crate) fn header<F: FromBytes>(&self, field: Field<IRP, F>) -> F {
+        self.header.get(field)
     }
 
     /// Sets bits of the header's flags.

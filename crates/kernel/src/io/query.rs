@@ -53,15 +53,14 @@ pub fn paging_priority(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<u32> {
     Ok(u32::from(cx.read(irp + IRP::Flags)? & IRP_PAGING_IO != 0))
 }
 
-/// `IoGetStackLimits`: the current thread's driver stack.
+/// `IoGetStackLimits`: the stack that the driver runs on, which in a DPC or an interrupt is the processor's.
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
 pub fn stack_limits(cx: &mut Cx<'_>, low: DriverPtr<u64>, high: DriverPtr<u64>) -> Flow<()> {
-    let stack = cx.with(|k| k.ke.thread().and_then(|thread| thread.stack));
-    let (limit, base) = stack.map_or((0, 0), |stack| (stack.limit, stack.base));
-    cx.write(low, limit)?;
-    cx.write(high, base)
+    let stack = cx.with(|k| ke::stack::limits(k));
+    cx.write(low, stack.limit)?;
+    cx.write(high, stack.base)
 }
 
 /// `IoIsOperationSynchronous`.

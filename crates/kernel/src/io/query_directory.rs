@@ -49,6 +49,22 @@ pub fn zw_query_directory(
     Ok(transfer::issue(cx, Handle(file), &request, Mode::Kernel)?.status)
 }
 
+/// `ZwSetVolumeInformationFile`.
+///
+/// # Errors
+/// As [`zw_query_directory`].
+pub fn zw_set_volume(
+    cx: &mut Cx<'_>,
+    file: u64,
+    status_block: DriverPtr<IO_STATUS_BLOCK>,
+    buffer: u64,
+    length: u32,
+    class: u32,
+) -> Flow<NtStatus> {
+    let operation = Operation::SetVolume(class, Buffer { address: buffer, length });
+    information::ask(cx, file, status_block, &operation)
+}
+
 /// `ZwQueryVolumeInformationFile`.
 ///
 /// # Errors

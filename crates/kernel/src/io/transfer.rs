@@ -422,7 +422,17 @@ fn fill(packet: &mut Packet, operation: Operation, offset: i64, key: u32) {
             let class = IO_STACK_LOCATION::Parameters_QueryDirectory_FileInformationClass;
             packet.set_next(class, listing.class);
         }
-        Operation::Flush => {}
+        Operation::SetVolume(class, buffer) => {
+            packet.set_next(IO_STACK_LOCATION::Parameters_SetVolume_Length, buffer.length);
+            packet.set_next(IO_STACK_LOCATION::Parameters_SetVolume_FsInformationClass, class);
+        }
+        Operation::Lock(range) => {
+            packet.set_next(IO_STACK_LOCATION::MinorFunction, range.minor);
+            packet.set_next(IO_STACK_LOCATION::Flags, range.flags);
+            packet.set_next(IO_STACK_LOCATION::Parameters_LockControl_Key, key);
+            packet.set_next(IO_STACK_LOCATION::Parameters_LockControl_ByteOffset, range.offset);
+        }
+        Operation::Flush(minor) => packet.set_next(IO_STACK_LOCATION::MinorFunction, minor),
     }
     packet.add_flags(flags(&operation));
 }
@@ -433,13 +443,16 @@ pub(crate) fn flags(operation: &Operation) -> u32 {
     match operation {
         Operation::Read(..) | Operation::Scatter(..) => IRP_READ_OPERATION | IRP_DEFER_IO_COMPLETION,
         Operation::Write(..) | Operation::Gather(..) => IRP_WRITE_OPERATION | IRP_DEFER_IO_COMPLETION,
-        Operation::Query(..) | Operation::Set(..) | Operation::List(_) | Operation::QueryVolume(..) => {
-            IRP_DEFER_IO_COMPLETION
-        }
+        Operation::Query(..)
+        | Operation::Set(..)
+        | Operation::List(_)
+        | Operation::QueryVolume(..)
+        | Operation::SetVolume(..) => IRP_DEFER_IO_COMPLETION,
         Operation::Control(..)
         | Operation::InternalControl(..)
         | Operation::FsControl(..)
-        | Operation::Flush => 0,
+        | Operation::Lock(_)
+        | Operation::Flush(_) => 0,
     }
 }
 
@@ -471,8 +484,18 @@ fn give_buffers(
             buffers::buffered(cx, packet, Buffer::default(), buffer, mode)
         }
         Operation::List(listing) => buffers::for_transfer(cx, packet, device, listing.buffer, Way::In, mode),
-        Operation::Set(_, buffer) => buffers::buffered(cx, packet, buffer, Buffer::default(), mode),
-        Operation::Flush => Ok(Ok(())),
+        Operation::Set(_, buffer) | Operation::SetVolume(_, buffer) => {
+            buffers::buffered(cx, packet, buffer, Buffer::default(), mode)
+        }
+        Operation::Lock(range) => {
+            // The requester's own number may be gone before the request is.
+            let length = Buffer { address: range.length, length: 8 };
+            let given = buffers::buffered(cx, packet, length, Buffer::default(), mode)?;
+            let place = packet.header(IRP::AssociatedIrp_SystemBuffer).cast();
+            packet.set_next(IO_STACK_LOCATION::Parameters_LockControl_Length, place);
+            Ok(given)
+        }
+        Operation::Flush(_) => Ok(Ok(())),
     }
 }
 

@@ -8,14 +8,16 @@ use abi::{
     DELETE, DriverPtr, FILE_APPEND_DATA, FILE_CREATE, FILE_DELETE_ON_CLOSE, FILE_DIRECTORY_FILE,
     FILE_DOES_NOT_EXIST, FILE_EXISTS, FILE_NO_INTERMEDIATE_BUFFERING, FILE_NON_DIRECTORY_FILE, FILE_OBJECT,
     FILE_OPEN, FILE_OPEN_IF, FILE_OVERWRITE_IF, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT,
-    IO_FORCE_ACCESS_CHECK, IO_STATUS_BLOCK, NtStatus, OBJ_FORCE_ACCESS_CHECK, OBJECT_ATTRIBUTES, SYNCHRONIZE,
+    IO_FORCE_ACCESS_CHECK, IO_STATUS_BLOCK, IRP_MN_FLUSH_DATA_ONLY, IRP_MN_FLUSH_DATA_SYNC_ONLY,
+    IRP_MN_FLUSH_NO_SYNC, IRP_MN_LOCK, IRP_MN_UNLOCK_SINGLE, NtStatus, OBJ_FORCE_ACCESS_CHECK,
+    OBJECT_ATTRIBUTES, SL_EXCLUSIVE_LOCK, SL_FAIL_IMMEDIATELY, SYNCHRONIZE,
 };
 use engine::{Args, Flow};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::create;
 use super::file::{self, OpenOptions, Opened};
-use super::operation::Operation;
+use super::operation::{ByteRange, Operation};
 use super::transfer::{self, Buffer, Request};
 use crate::cx::Cx;
 use crate::fs;
@@ -47,18 +49,30 @@ pub fn create_file(
     ea: u64,
     ea_length: u32,
 ) -> Flow<NtStatus> {
-    let options = OpenOptions {
+    let how = [file_attributes, share, disposition, options];
+    let options = options_of(cx, access, allocation_size, how, (ea, ea_length))?;
+    open(cx, handle, attributes, status_block, &options)
+}
+
+/// What `ZwCreateFile` and `IoCreateFile` are both told: attributes, share access, disposition and options, extended attributes.
+fn options_of(
+    cx: &mut Cx<'_>,
+    access: u32,
+    allocation_size: DriverPtr<i64>,
+    [attributes, share, disposition, options]: [u32; 4],
+    (ea, ea_length): (u64, u32),
+) -> Flow<OpenOptions> {
+    Ok(OpenOptions {
         access,
         share: u16::try_from(share & 7).unwrap_or(0),
         options,
         disposition,
-        attributes: u16::try_from(file_attributes & 0xFFFF).unwrap_or(0),
+        attributes: u16::try_from(attributes & 0xFFFF).unwrap_or(0),
         allocation: optional(cx, allocation_size)?.unwrap_or(0),
         extended: if ea == 0 { Buffer::default() } else { Buffer { address: ea, length: ea_length } },
         io_options: 0,
         root: 0,
-    };
-    open(cx, handle, attributes, status_block, &options)
+    })
 }
 
 /// `IoCreateFile`: as [`create_file`], with more options; a create file type other than 0 (pipes, mailslots) is refused.
@@ -103,22 +117,11 @@ fn io_create(cx: &mut Cx<'_>, ddi: &str, given: [u64; 14]) -> Flow<NtStatus> {
     if low(given[11]) != 0 {
         return Err(cx.stop(Verdict::not_implemented(&format!("{ddi} for a named pipe or mailslot"))));
     }
-    let options = OpenOptions {
-        access: low(given[1]),
-        share: u16::try_from(given[6] & 7).unwrap_or(0),
-        options: low(given[8]),
-        disposition: low(given[7]),
-        attributes: u16::try_from(given[5] & 0xFFFF).unwrap_or(0),
-        allocation: optional(cx, DriverPtr::new(given[4]))?.unwrap_or(0),
-        extended: if given[9] == 0 {
-            Buffer::default()
-        } else {
-            Buffer { address: given[9], length: low(given[10]) }
-        },
-        io_options: low(given[13]),
-        root: 0,
-    };
-    let [handle, _, attributes, status_block, ..] = given;
+    let [handle, access, attributes, status_block, allocation_size, how @ .., _, io_options] = given;
+    let [file_attributes, share, disposition, options, ea, ea_length, ..] = how;
+    let how = [file_attributes, share, disposition, options].map(low);
+    let options = options_of(cx, low(access), DriverPtr::new(allocation_size), how, (ea, low(ea_length)))?;
+    let options = OpenOptions { io_options: low(io_options), ..options };
     open(cx, DriverPtr::new(handle), DriverPtr::new(attributes), DriverPtr::new(status_block), &options)
 }
 
@@ -312,7 +315,72 @@ pub fn flush_buffers_file(
     handle: u64,
     status_block: DriverPtr<IO_STATUS_BLOCK>,
 ) -> Flow<NtStatus> {
-    issue(cx, handle, 0, 0, status_block, (Operation::Flush, 0))
+    issue(cx, handle, 0, 0, status_block, (Operation::Flush(0), 0))
+}
+
+/// `ZwFlushBuffersFileEx`: the flags say how much is flushed, and one of them only.
+///
+/// # Errors
+/// As [`read_file`].
+pub fn flush_buffers_file_ex(
+    cx: &mut Cx<'_>,
+    handle: u64,
+    flags: u32,
+    _parameters: u64,
+    _parameters_size: u32,
+    status_block: DriverPtr<IO_STATUS_BLOCK>,
+) -> Flow<NtStatus> {
+    // `FLUSH_FLAGS_FILE_DATA_ONLY`, `FLUSH_FLAGS_NO_SYNC`, `FLUSH_FLAGS_FILE_DATA_SYNC_ONLY`.
+    let minor = match flags {
+        0 => 0,
+        1 => IRP_MN_FLUSH_DATA_ONLY,
+        2 => IRP_MN_FLUSH_NO_SYNC,
+        4 => IRP_MN_FLUSH_DATA_SYNC_ONLY,
+        _ => return Ok(NtStatus::INVALID_PARAMETER),
+    };
+    issue(cx, handle, 0, 0, status_block, (Operation::Flush(minor), 0))
+}
+
+/// `ZwLockFile`.
+///
+/// # Errors
+/// As [`read_file`].
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
+pub fn lock_file(
+    cx: &mut Cx<'_>,
+    handle: u64,
+    event: u64,
+    apc: u64,
+    _apc_context: u64,
+    status_block: DriverPtr<IO_STATUS_BLOCK>,
+    offset: DriverPtr<i64>,
+    length: DriverPtr<i64>,
+    key: u32,
+    fail_immediately: bool,
+    exclusive: bool,
+) -> Flow<NtStatus> {
+    let at_once = if fail_immediately { SL_FAIL_IMMEDIATELY } else { 0 };
+    let flags = at_once | if exclusive { SL_EXCLUSIVE_LOCK } else { 0 };
+    let (minor, offset) = (IRP_MN_LOCK, cx.read(offset)?);
+    let range = ByteRange { minor, flags, offset, length: length.address };
+    issue(cx, handle, event, apc, status_block, (Operation::Lock(range), key))
+}
+
+/// `ZwUnlockFile`.
+///
+/// # Errors
+/// As [`read_file`].
+pub fn unlock_file(
+    cx: &mut Cx<'_>,
+    handle: u64,
+    status_block: DriverPtr<IO_STATUS_BLOCK>,
+    offset: DriverPtr<i64>,
+    length: DriverPtr<i64>,
+    key: u32,
+) -> Flow<NtStatus> {
+    let (minor, offset) = (IRP_MN_UNLOCK_SINGLE, cx.read(offset)?);
+    let range = ByteRange { minor, flags: 0, offset, length: length.address };
+    issue(cx, handle, 0, 0, status_block, (Operation::Lock(range), key))
 }
 
 /// `ZwDeviceIoControlFile`.

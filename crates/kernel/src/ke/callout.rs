@@ -12,6 +12,7 @@ use super::thread::{Account, Thread};
 use super::{depth, fault, stack};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
+use crate::mm::stack::KernelStack;
 use crate::verdict::{Tier, Verdict};
 use crate::{io, ldr};
 
@@ -233,6 +234,7 @@ fn not_a_drivers(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64
 #[inline]
 fn put_aside(k: &mut Kernel, begun: &mut Begun, floor: u8, base: u64, (now, depth): (u64, u32)) {
     let mark = (k.ke.retired(now), now, k.engine.retired());
+    let bytes = k.ke.kernel_stack;
     let processor = k.ke.processor_mut();
     if processor.floors.is_empty() {
         processor.raised_since = now;
@@ -240,9 +242,9 @@ fn put_aside(k: &mut Kernel, begun: &mut Begun, floor: u8, base: u64, (now, dept
     processor.interrupted.push(depth);
     processor.floors.push(floor);
     // Mostly none is in use.
-    begun.first = processor.entered.iter().all(|stack| stack.base != base);
+    begun.first = processor.entered.iter().all(|entered| entered.stack.base != base);
     if begun.first {
-        processor.entered.push(Entered { base, depth });
+        processor.entered.push(Entered { stack: KernelStack { limit: base - bytes, base }, depth });
     }
     k.ke.forbids(floor);
     let Some(thread) = k.ke.thread_mut() else { return };

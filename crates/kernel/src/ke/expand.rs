@@ -2,16 +2,16 @@
 //!
 //! Pages: *KeExpandKernelStackAndCallout function*, *KeExpandKernelStackAndCalloutEx function*, *EXPAND_STACK_CALLOUT callback function*.
 //! Where so much is left, the routine runs on the stack that is there; else on another, as large as if that one had grown by what was asked for.
-//! An exception that the routine does not handle goes no further. Context is reserved, and not looked at. In a DPC or an interrupt the
-//! processor's stack is not expanded: that stops by name.
+//! An exception that the routine does not handle goes no further. Context is reserved, and not looked at. In a DPC, which the page of the second
+//! lets call it, it is the processor's stack that is as large.
 
 use abi::{Code, DriverPtr, NtStatus};
 use engine::{Flow, Stack};
 
+use super::processor::Entered;
 use super::{callout, irql, stack};
 use crate::cx::Cx;
 use crate::mm::stack::{self as memory, KernelStack};
-use crate::verdict::Verdict;
 
 /// `MAXIMUM_EXPANSION_SIZE`: a large stack on x64, less half a page.
 const MAXIMUM_EXPANSION_SIZE: u64 = 0x1_2000 - 0x800;
@@ -57,17 +57,17 @@ pub fn callout_ex(
     }
     let pointer = cx.engine().caller().map_or(0, |caller| caller.registers.rsp());
     let (limit, in_interrupt, stacks) = cx.with(|k| {
-        let stacks = k.ke.thread().map_or(0, |thread| 1 + thread.left_stacks.len());
-        (stack::limits(k).limit, !k.ke.processor().entered.is_empty(), stacks)
+        let entered = k.ke.processor().entered.len();
+        let stacks = match k.ke.thread() {
+            Some(thread) if entered == 0 => 1 + thread.left_stacks.len(),
+            _ => entered,
+        };
+        (stack::limits(k).limit, entered > 0, stacks)
     });
     let left = pointer.saturating_sub(limit);
     if left >= size {
         callout::call_routine(cx, ROLE, routine, 0, &[parameter])?;
         return Ok(NtStatus::SUCCESS);
-    }
-    if in_interrupt {
-        let what = "KeExpandKernelStackAndCalloutEx in a DPC whose stack has less left";
-        return Err(cx.stop(Verdict::not_implemented(what)));
     }
     if stacks > MOST_STACKS {
         return Ok(NtStatus::STACK_OVERFLOW);
@@ -76,8 +76,30 @@ pub fn callout_ex(
     let Some(new) = (if refused { None } else { memory::allocate_segment(cx, left + size) }) else {
         return Ok(NtStatus::NO_MEMORY);
     };
-    run_on(cx, new, routine, parameter)?;
+    if in_interrupt {
+        run_in_interrupt(cx, new, routine, parameter)?;
+    } else {
+        run_on(cx, new, routine, parameter)?;
+    }
     Ok(NtStatus::SUCCESS)
+}
+
+/// What runs in the place of a thread, a DPC, calls the routine on another stack.
+fn run_in_interrupt(cx: &mut Cx<'_>, new: KernelStack, routine: DriverPtr<Code>, parameter: u64) -> Flow<()> {
+    let depth = cx.engine().depth();
+    cx.with(|k| {
+        k.ke.processor_mut().entered.push(Entered { stack: new, depth });
+    });
+    callout::call_routine_on(cx, ROLE, routine, 0, &[parameter], Some(Stack::At(new.base)))?;
+    let used = stack::high_water(cx.engine(), new);
+    cx.with(|k| {
+        let processor = k.ke.processor_mut();
+        processor.entered.pop();
+        let name = stack::expanded(&format!("processor {}", processor.number));
+        stack::note_depth(&mut k.ke.deepest_stacks, &name, used);
+    });
+    memory::free_segment(cx, new);
+    Ok(())
 }
 
 const ROLE: &str = "ExpandedStackCall";

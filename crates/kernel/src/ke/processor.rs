@@ -12,7 +12,8 @@ use super::dpc::QueuedDpc;
 use super::thread;
 use super::threaded_dpc::Threaded;
 use crate::cx::{Cx, Kernel};
-use crate::mm::{pool, stack};
+use crate::mm::pool;
+use crate::mm::stack::{self, KernelStack};
 
 /// Highest level on x64, where nothing interrupts.
 pub const HIGH_LEVEL: u8 = 15;
@@ -33,8 +34,7 @@ const REGION: u64 = 0x1000;
 /// A stack of the processor's that code was entered on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Entered {
-    /// Behind its highest address.
-    pub(crate) base: u64,
+    pub(crate) stack: KernelStack,
     /// How many calls into drivers were nested on the strand before.
     pub(crate) depth: u32,
 }

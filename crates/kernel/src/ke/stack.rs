@@ -27,7 +27,7 @@ pub(crate) fn stack_for_call(cx: &mut Cx<'_>) -> Stack {
 #[inline]
 pub(crate) fn for_call(k: &Kernel, depth: u32) -> Stack {
     match k.ke.processor().entered.last() {
-        Some(entered) if entered.depth == depth => Stack::At(entered.base),
+        Some(entered) if entered.depth == depth => Stack::At(entered.stack.base),
         _ if depth > 0 => Stack::Current,
         _ => Stack::At(k.ke.thread().map_or(0, |thread| thread.stack_base())),
     }
@@ -38,10 +38,11 @@ pub(crate) fn for_call(k: &Kernel, depth: u32) -> Stack {
 pub(crate) fn on<R>(cx: &mut Cx<'_>, base: u64, f: impl FnOnce(&mut Cx<'_>) -> Flow<R>) -> Flow<R> {
     let depth = cx.engine().depth();
     let first = cx.with(|k| {
+        let limit = base - k.ke.kernel_stack;
         let entered = &mut k.ke.processor_mut().entered;
-        let first = entered.iter().all(|stack| stack.base != base);
+        let first = entered.iter().all(|entered| entered.stack.base != base);
         if first {
-            entered.push(Entered { base, depth });
+            entered.push(Entered { stack: KernelStack { limit, base }, depth });
         }
         first
     });
@@ -102,7 +103,9 @@ pub(crate) fn expanded(thread: &str) -> String {
 
 /// The call at which a walk up the stack ends: what had called it was interrupted, or called the kernel from another stack.
 pub(crate) fn end_of_walks(k: &Kernel) -> u32 {
-    let interrupted = k.ke.processor().interrupted.last().copied().unwrap_or(0);
+    let processor = k.ke.processor();
+    let interrupted = processor.interrupted.last().copied().unwrap_or(0);
+    let interrupted = processor.entered.last().map_or(0, |entered| entered.depth).max(interrupted);
     let left = k.ke.thread().and_then(|thread| thread.left_stacks.last());
     left.map_or(interrupted, |left| left.depth.max(interrupted))
 }
@@ -117,10 +120,15 @@ fn all(k: &Kernel) -> impl Iterator<Item = (KernelStack, String)> {
     let processors = k.ke.processors.iter().flat_map(|processor| {
         let stack = |base: u64| KernelStack { limit: base - k.ke.kernel_stack, base };
         let name = |what: &str| format!("the {what} of processor {}", processor.number);
-        [
+        let own = [
             (stack(processor.dpc_stack), name("DPC stack")),
             (stack(processor.interrupt_stack), name("interrupt stack")),
-        ]
+        ];
+        let [dpc, interrupt] = own.each_ref().map(|(stack, _)| *stack);
+        let larger = processor.entered.iter().map(|entered| entered.stack);
+        let larger = larger.filter(move |stack| *stack != dpc && *stack != interrupt);
+        let number = processor.number;
+        own.into_iter().chain(larger.map(move |stack| (stack, expanded(&format!("processor {number}")))))
     });
     own.chain(processors)
 }
@@ -184,7 +192,7 @@ pub(crate) fn note_depth(deepest: &mut BTreeMap<String, u64>, name: &str, depth:
 #[must_use]
 pub fn limits(k: &Kernel) -> KernelStack {
     match k.ke.processor().entered.last() {
-        Some(entered) => KernelStack { limit: entered.base - k.ke.kernel_stack, base: entered.base },
+        Some(entered) => entered.stack,
         None => k.ke.thread().and_then(|thread| thread.stack).unwrap_or(KernelStack { limit: 0, base: 0 }),
     }
 }

@@ -26,6 +26,9 @@ impl Manner {
     /// Of an application that waits for its request.
     pub(crate) const APPLICATION: Self = Self { user: true, alertable: false };
 
+    /// The same, which is alertable.
+    pub(crate) const ALERTABLE_APPLICATION: Self = Self { user: true, alertable: true };
+
     /// From a `KPROCESSOR_MODE` and `Alertable`.
     pub(crate) const fn of(mode: u8, alertable: bool) -> Self {
         Self { user: mode != 0, alertable }

@@ -25,7 +25,7 @@ pub(crate) use modules::FOLDER;
 pub use modules::{initializer, libraries, uninitializer};
 pub(crate) use pseudo::STUBBED;
 pub use pseudo::{boot, export_address, exports_base, internal_address};
-pub use routine::system_routine_address;
+pub use routine::{routine_of_module, system_routine_address};
 
 use abi::DriverPtr;
 use engine::Flow;

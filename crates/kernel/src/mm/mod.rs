@@ -21,6 +21,7 @@ pub mod pool_exports;
 pub(crate) mod pool_own;
 #[cfg(test)]
 mod pool_tests;
+pub mod query_memory;
 pub mod ranges;
 pub mod reserved;
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! Pages: *ExAllocatePool2 function*, *ExAllocatePoolWithTag function*, *ExFreePoolWithTag function*. Blocks up to a page
 //! lie between guard bytes and never cross a page; larger ones have pages of their own, begin at a page and end before
-//! an unmapped one; in special pool, all do. Freed blocks are filled and kept back, so that a stale pointer reads as DDh or faults. Lookaside and
-//! quota accounting are not here.
+//! an unmapped one; in special pool, all do. Freed blocks are filled and kept back, so that a stale pointer reads as DDh or faults. Lookaside lists
+//! and quotas are not here.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -24,6 +24,7 @@ use crate::address_map::AddressMap;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind as EventKind};
 use crate::ke::leftover;
+use crate::ps::quota;
 use crate::verdict::Tier;
 use crate::witness::{self, Noted};
 
@@ -296,6 +297,15 @@ pub fn allocate<T>(cx: &mut Cx<'_>, kind: Kind, bytes: u64, tag: u32) -> Flow<Dr
     Ok(DriverPtr::new(allocate_block(cx, &Request::own(kind, bytes, tag)).unwrap_or(0)))
 }
 
+/// As [`allocate`], a packet that a driver has asked for: nonpaged, and where its own blocks lie.
+///
+/// # Errors
+/// As [`allocate`].
+pub(crate) fn allocate_packet<T>(cx: &mut Cx<'_>, bytes: u64, tag: u32) -> Flow<DriverPtr<T>> {
+    let request = Request { special: Special::OwnAsSet, ..Request::own(Kind::NonPaged, bytes, tag) };
+    Ok(DriverPtr::new(allocate_block(cx, &request).unwrap_or(0)))
+}
+
 /// Allocates what the calling driver will have to free (as `RtlAnsiStringToUnicodeString` does for it): zeroed; null if
 /// there is no memory.
 ///
@@ -523,6 +533,7 @@ fn free_in_full(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
     if block.owner.is_some() && cx.happens(EventKind::Freed) {
         cx.emit(Event::Freed { address });
     }
+    quota::block_freed(cx, address)?;
     told(cx, damaged)
 }
 

@@ -1,7 +1,7 @@
 //! The pool routines as drivers call them: flags and types decoded, requests judged, failures made.
 //!
 //! Pages: *ExAllocatePool2 function*, *POOL_FLAGS*, *POOL_TYPE enumeration*, *ExAllocatePoolWithTag function*,
-//! *ExAllocatePoolWithQuotaTag function*, *ExFreePoolWithTag function*. No quota is charged, session pool is not there.
+//! *ExAllocatePoolWithQuotaTag function*, *ExFreePoolWithTag function*. What is charged to whom is `ps::quota`'s; session pool is not there.
 #![allow(non_upper_case_globals, reason = "the constants are Microsoft's, under Microsoft's names")]
 
 use abi::{
@@ -20,6 +20,7 @@ use super::pool::{self, Kind, Request, tag_text};
 use super::special_pool::{Side, Special};
 use crate::cx::Cx;
 use crate::ex;
+use crate::ps::quota;
 use crate::verdict::Verdict;
 
 /// The flags that say which pool.
@@ -50,6 +51,8 @@ struct Wish {
     zeroed: bool,
     cache_aligned: bool,
     raise: bool,
+    /// It is charged to the current process.
+    quota: bool,
     /// `EX_POOL_PRIORITY`.
     priority: u32,
     /// Special pool, whatever the machine is set to.
@@ -89,6 +92,7 @@ fn by_flags(
         zeroed: flags & POOL_FLAG_UNINITIALIZED == 0,
         cache_aligned: flags & POOL_FLAG_CACHE_ALIGNED != 0,
         raise,
+        quota: flags & POOL_FLAG_USE_QUOTA != 0,
         priority,
         special: flags & POOL_FLAG_SPECIAL_POOL != 0,
     };
@@ -169,7 +173,7 @@ pub fn free_pool2(
 /// # Errors
 /// As [`allocate_pool2`].
 pub fn allocate_with_tag(cx: &mut Cx<'_>, pool_type: u32, bytes: u64, tag: u32) -> Flow<DriverPtr<()>> {
-    by_type(cx, "ExAllocatePoolWithTag", (pool_type, bytes, tag), false, NormalPoolPriority)
+    by_type(cx, "ExAllocatePoolWithTag", (pool_type, bytes, tag), (false, false), NormalPoolPriority)
 }
 
 /// `ExAllocatePoolWithTagPriority`: the priority matters when memory is short, and says how a block lies in special pool.
@@ -183,7 +187,7 @@ pub fn allocate_with_tag_priority(
     tag: u32,
     priority: u32,
 ) -> Flow<DriverPtr<()>> {
-    by_type(cx, "ExAllocatePoolWithTagPriority", (pool_type, bytes, tag), false, priority)
+    by_type(cx, "ExAllocatePoolWithTagPriority", (pool_type, bytes, tag), (false, false), priority)
 }
 
 /// `ExAllocatePool`.
@@ -191,7 +195,7 @@ pub fn allocate_with_tag_priority(
 /// # Errors
 /// As [`allocate_pool2`].
 pub fn allocate_pool(cx: &mut Cx<'_>, pool_type: u32, bytes: u64) -> Flow<DriverPtr<()>> {
-    by_type(cx, "ExAllocatePool", (pool_type, bytes, NO_TAG), false, NormalPoolPriority)
+    by_type(cx, "ExAllocatePool", (pool_type, bytes, NO_TAG), (false, false), NormalPoolPriority)
 }
 
 /// `ExAllocatePoolWithQuotaTag`: raises when it fails, unless the type says otherwise.
@@ -200,7 +204,7 @@ pub fn allocate_pool(cx: &mut Cx<'_>, pool_type: u32, bytes: u64) -> Flow<Driver
 /// As [`allocate_pool2`].
 pub fn allocate_with_quota_tag(cx: &mut Cx<'_>, pool_type: u32, bytes: u64, tag: u32) -> Flow<DriverPtr<()>> {
     let raise = pool_type & POOL_QUOTA_FAIL_INSTEAD_OF_RAISE == 0;
-    by_type(cx, "ExAllocatePoolWithQuotaTag", (pool_type, bytes, tag), raise, NormalPoolPriority)
+    by_type(cx, "ExAllocatePoolWithQuotaTag", (pool_type, bytes, tag), (raise, true), NormalPoolPriority)
 }
 
 /// `ExAllocatePoolWithQuota`.
@@ -231,7 +235,7 @@ fn by_type(
     cx: &mut Cx<'_>,
     name: &'static str,
     (bits, bytes, tag): (u32, u64, u32),
-    raise: bool,
+    (raise, quota): (bool, bool),
     priority: u32,
 ) -> Flow<DriverPtr<()>> {
     if bits & NonPagedPoolMustSucceed != 0 {
@@ -248,6 +252,7 @@ fn by_type(
         zeroed: bits & POOL_ZERO_ALLOCATION != 0,
         cache_aligned: bits & NonPagedPoolCacheAligned != 0,
         raise: raise || bits & POOL_RAISE_IF_ALLOCATION_FAILURE != 0,
+        quota,
         priority,
         special: false,
     };
@@ -288,7 +293,14 @@ fn grant(cx: &mut Cx<'_>, wish: &Wish) -> Flow<DriverPtr<()>> {
     let spared = spared(wish.priority);
     let request =
         Request { kind, bytes, tag, zeroed, cache_aligned, contiguous, special, side, spared, owner, caller };
+    let charge = match wish.quota.then(|| quota::charge_current(cx, kind == Kind::Paged, bytes)) {
+        Some(None) => return fail(cx, wish.name, wish.raise, NtStatus::QUOTA_EXCEEDED),
+        charge => charge.flatten(),
+    };
     let block = if refused { None } else { pool::allocate_block(cx, &request) };
+    if let Some(charge) = charge {
+        cx.with(|k| quota::settle(k, block, charge));
+    }
     match block {
         Some(address) => Ok(DriverPtr::new(address)),
         None => fail(cx, wish.name, wish.raise, NtStatus::INSUFFICIENT_RESOURCES),

@@ -40,6 +40,9 @@ pub(super) enum Plain {
 /// Frees a block of the kernel's own, or finds a driver's, if it is small and nothing is to be said about it. None: something is wrong,
 /// and whoever looks at everything in its order says what.
 pub(super) fn free_or_find(k: &mut Kernel, address: u64, tag: Option<u32>) -> Option<Plain> {
+    if k.ps.quota.is_charged(address) {
+        return None;
+    }
     let known = k.mm.pool.find(address)?;
     let engine = k.engine;
     let block = k.mm.pool.known(known);

@@ -28,6 +28,8 @@ pub(crate) struct Committed {
 /// What a process has reserved in one piece.
 pub(crate) struct Region {
     pub(crate) pages: u64,
+    /// `PAGE_…`, as it was allocated.
+    pub(crate) protect: u32,
     /// By the number of the page in the region.
     committed: BTreeMap<u64, Committed>,
     areas: usize,
@@ -57,6 +59,11 @@ impl State {
         (address - base < region.pages * PAGE).then_some((base, region))
     }
 
+    /// Where the first region of the process behind an address begins.
+    pub(crate) fn next_behind(&self, process: u64, address: u64) -> Option<u64> {
+        self.regions.range((process, address)..=(process, u64::MAX)).next().map(|((_, base), _)| *base)
+    }
+
     /// All regions that overlap this range, but for those of `process`.
     fn others(&self, process: u64, range: &Range<u64>) -> Vec<Key> {
         let overlaps =
@@ -79,6 +86,11 @@ impl Region {
     /// Whether all these pages are committed.
     pub(crate) fn has_all(&self, mut pages: Range<u64>) -> bool {
         pages.all(|page| self.committed.contains_key(&page))
+    }
+
+    /// What can be done with a page, if it is committed.
+    pub(crate) fn protection(&self, page: u64) -> Option<Protection> {
+        self.committed.get(&page).map(|page| page.protection)
     }
 }
 
@@ -160,7 +172,13 @@ fn parts(region: &Region, pages: Range<u64>) -> Vec<(u64, Vec<u64>, Protection)>
 }
 
 /// Reserves `pages` pages for a process, at `wanted` or wherever there is room; the address, none if it cannot be had.
-pub(crate) fn reserve(k: &mut Kernel, process: u64, wanted: Option<u64>, pages: u64) -> Option<u64> {
+pub(crate) fn reserve(
+    k: &mut Kernel,
+    process: u64,
+    wanted: Option<u64>,
+    pages: u64,
+    protect: u32,
+) -> Option<u64> {
     let window = Zone::Regions.window();
     let bytes = pages.checked_mul(PAGE).filter(|bytes| *bytes <= window.size)?;
     let base = match wanted {
@@ -175,7 +193,7 @@ pub(crate) fn reserve(k: &mut Kernel, process: u64, wanted: Option<u64>, pages: 
     others.iter().for_each(|other| set_apart(k, *other));
     let apart = !others.is_empty();
     let key = (process, base);
-    k.mm.spaces.regions.insert(key, Region { pages, committed: BTreeMap::new(), areas: 0, apart });
+    k.mm.spaces.regions.insert(key, Region { pages, protect, committed: BTreeMap::new(), areas: 0, apart });
     if apart {
         k.mm.spaces.apart.insert(key);
     }
@@ -337,12 +355,12 @@ mod tests {
     #[test]
     fn addresses_that_the_system_chooses_are_of_one_process_only() {
         machine(|cx| {
-            let one = cx.with(|k| reserve(k, 8, None, 3)).unwrap();
-            let two = cx.with(|k| reserve(k, 12, None, 3)).unwrap();
+            let one = cx.with(|k| reserve(k, 8, None, 3, abi::PAGE_READWRITE)).unwrap();
+            let two = cx.with(|k| reserve(k, 12, None, 3, abi::PAGE_READWRITE)).unwrap();
             assert!(one.is_multiple_of(GRANULARITY) && two >= one + 3 * PAGE);
             assert!(cx.with(|k| k.mm.spaces.apart.is_empty()));
             assert_eq!(
-                cx.with(|k| reserve(k, 8, Some(one + 0x1000), 1)),
+                cx.with(|k| reserve(k, 8, Some(one + 0x1000), 1, abi::PAGE_READWRITE)),
                 None,
                 "it is the process's own already"
             );
@@ -378,7 +396,10 @@ mod tests {
                 let taken = expected.regions.iter().any(|((whose, other), count)| {
                     *whose == process && *other < base + pages * PAGE && base < other + count * PAGE
                 });
-                assert_eq!(cx.with(|k| reserve(k, process, Some(base), pages)).is_none(), taken);
+                assert_eq!(
+                    cx.with(|k| reserve(k, process, Some(base), pages, abi::PAGE_READWRITE)).is_none(),
+                    taken
+                );
                 if !taken {
                     expected.regions.insert((process, base), pages);
                 }

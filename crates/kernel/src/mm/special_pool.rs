@@ -35,6 +35,8 @@ pub(crate) enum Special {
     AsSet,
     /// It lies there (`POOL_FLAG_SPECIAL_POOL`).
     Wanted,
+    /// As [`Special::AsSet`], though it is the kernel's own: a packet that a driver asked for.
+    OwnAsSet,
 }
 
 /// The word for [`Side::Start`]: longer than a tag.
@@ -132,8 +134,11 @@ impl FromStr for SpecialPool {
 /// Where the block that is asked for lies in its pages, if it is to lie in special pool and there is room.
 pub(super) fn side_of(k: &Kernel, request: &Request) -> Option<Side> {
     let special = &k.mm.special_pool;
-    let wanted = request.special == Special::Wanted || special.takes(request.tag);
-    let wanted = request.owner.is_some() && wanted;
+    let wanted = match request.special {
+        Special::OwnAsSet => special.takes(request.tag),
+        Special::Wanted => request.owner.is_some(),
+        Special::AsSet => request.owner.is_some() && special.takes(request.tag),
+    };
     (wanted && !k.mm.physical.memory.is_crowded()).then(|| request.side.unwrap_or(special.side))
 }
 

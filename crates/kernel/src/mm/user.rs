@@ -205,6 +205,18 @@ pub fn process_of(k: &Kernel, address: u64) -> Option<u32> {
     containing(k, address).map(|(_, owned)| owned.process)
 }
 
+/// Where what the process has at `address` begins, and how many pages it has.
+pub(crate) fn own_range(k: &Kernel, process: u64, address: u64) -> Option<(u64, u64)> {
+    let (start, owned) = containing(k, address).filter(|(_, owned)| u64::from(owned.process) == process)?;
+    Some((start, owned.pages))
+}
+
+/// Where the first thing of the process behind an address begins.
+pub(crate) fn next_behind(k: &Kernel, process: u64, address: u64) -> Option<u64> {
+    let mut behind = k.mm.user.ranges.range(address..);
+    behind.find(|(_, owned)| u64::from(owned.process) == process).map(|(start, _)| *start)
+}
+
 fn containing(k: &Kernel, address: u64) -> Option<(u64, Owned)> {
     let (&start, &owned) = k.mm.user.ranges.range(..=address).next_back()?;
     (address - start < owned.pages * PAGE).then_some((start, owned))

@@ -38,6 +38,11 @@ pub(crate) struct View {
 }
 
 impl View {
+    /// What can be done with its pages.
+    pub(crate) const fn protection(&self) -> Protection {
+        self.protection
+    }
+
     /// Whether its section has pages that are not committed yet.
     pub(crate) fn is_reserved(&self, k: &Kernel) -> bool {
         k.mm.section.get(self.section).is_some_and(Section::is_reserved)

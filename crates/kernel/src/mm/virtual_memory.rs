@@ -37,7 +37,7 @@ pub struct State {
 }
 
 /// What a `PAGE_…` of allocated memory lets be done; none if it has no such.
-const fn allowed(protection: u32) -> Option<Protection> {
+pub(super) const fn allowed(protection: u32) -> Option<Protection> {
     let none = Protection { read: false, write: false, execute: false };
     match protection & !(PAGE_NOCACHE | PAGE_WRITECOMBINE) {
         PAGE_NOACCESS => Some(none),
@@ -73,7 +73,7 @@ pub fn zw_allocate(
         return Ok(NtStatus::NO_MEMORY);
     }
     let range = match allocation & MEM_RESET {
-        0 => allocate(cx, key, (at, bytes), allocation, protection),
+        0 => allocate(cx, key, (at, bytes), allocation, (protect, protection)),
         _ => reset(cx, key, pages(at, bytes)),
     };
     match range {
@@ -130,7 +130,7 @@ fn allocate(
     process: u64,
     (at, bytes): (u64, u64),
     allocation: u32,
-    protection: Protection,
+    (protect, protection): (u32, Protection),
 ) -> Result<Range<u64>, NtStatus> {
     if at != 0 && allocation & MEM_RESERVE == 0 {
         return commit(cx, process, pages(at, bytes), protection);
@@ -138,7 +138,7 @@ fn allocate(
     let wanted = (at != 0).then_some(at & !(GRANULARITY - 1));
     let first = wanted.unwrap_or(0);
     let count = (pages(at, bytes).end - first) / PAGE;
-    let base = cx.with(|k| spaces::reserve(k, process, wanted, count));
+    let base = cx.with(|k| spaces::reserve(k, process, wanted, count, protect));
     let status = if at == 0 { NtStatus::NO_MEMORY } else { NtStatus::CONFLICTING_ADDRESSES };
     let base = base.ok_or(status)?;
     if allocation & MEM_COMMIT != 0 && !spaces::commit(cx, (process, base), 0..count, protection) {

@@ -4,6 +4,7 @@ pub mod create_notify;
 pub mod information;
 pub mod notify;
 pub mod process;
+pub mod quota;
 pub mod system_thread;
 
 use crate::nt::Settings;
@@ -20,13 +21,16 @@ pub struct State {
     pub(crate) notify: notify::State,
     /// The volume of applications' images; 0 before anybody asked.
     image_volume: u64,
+    /// What pool is charged to processes.
+    pub(crate) quota: quota::State,
 }
 
 impl State {
     /// As at boot.
     #[must_use]
-    pub fn new(_settings: &Settings) -> Self {
-        Self { last_id: process::SYSTEM_ID, ..Self::default() }
+    pub fn new(settings: &Settings) -> Self {
+        let quota = quota::State::new(settings.quota);
+        Self { last_id: process::SYSTEM_ID, quota, ..Self::default() }
     }
 
     /// An id for a process or thread: they share one space, in steps of 4.

@@ -255,7 +255,9 @@ fn parameters(location: View<IO_STACK_LOCATION>, operation: &Operation, offset: 
             location.set(IO_STACK_LOCATION::Parameters_DeviceIoControl_IoControlCode, *code);
         }
         // Others do not go this way.
-        Operation::Flush
+        Operation::Flush(_)
+        | Operation::Lock(_)
+        | Operation::SetVolume(..)
         | Operation::FsControl(..)
         | Operation::Query(..)
         | Operation::Set(..)
