@@ -137,6 +137,9 @@ pub(crate) fn all(wanted: &dyn Fn(&str) -> bool) -> Vec<Figure> {
     if wanted("pool_alloc_free_special") {
         figures.push(pool_as("pool_alloc_free_special", bench().special_pool(SpecialPool::all(Side::End))));
     }
+    if wanted("mmio_read_sheet") {
+        figures.push(sheet_read());
+    }
     for (name, count) in [("timer_of_64", FEW), ("timer_of_64000", MANY)] {
         if wanted(name) {
             figures.push(timer_among(name, count));
@@ -166,6 +169,30 @@ fn spin_lock_watched() -> Figure {
     let machine = bench().reader(Listener).start().expect("the driver can be loaded");
     let work = |cx: &mut Cx<'_>, open: &Open, repeats| open.repeat(cx, SPIN, repeats);
     let figure = sampled(&machine, "spinlock_watched", 2_000, work);
+    drop(machine.finish());
+    figure
+}
+
+/// A register of a card that a text file describes: one field that is computed, and one that is stored.
+fn sheet_read() -> Figure {
+    const SHEET: &str = "card id=10b5:9050 irq
+bar0 mem:128 rest=memory
+50 CNTRL rw
+    7:0   LEVEL reads WORDS.count
+    31:8  KEPT
+bar1 io:128 rest=memory
+bar2 mem:64K rest=memory
+fifo WORDS 16
+line irq = CNTRL.LEVEL == 16
+";
+    let folder = tempfile::tempdir().expect("there is room for a small file");
+    let file = folder.path().join("card.sheet");
+    std::fs::write(&file, SHEET).expect("there is room for a small file");
+    let bench = Bench::new().driver(driver()).device(format!("pci,sheet={}", file.display()));
+    let bench = bench.unobserved().instruction_budget(u64::MAX >> 2);
+    let machine = bench.start().expect("the driver can be loaded");
+    let work = |cx: &mut Cx<'_>, open: &Open, repeats| open.repeat(cx, MMIO, repeats);
+    let figure = sampled(&machine, "mmio_read_sheet", 10_000, work);
     drop(machine.finish());
     figure
 }
