@@ -45,6 +45,8 @@ Exit codes:
 pub(crate) enum Command {
     /// Loads a driver, starts it on its device, talks to it, stops, removes and unloads it
     Run(Run),
+    /// Shows the device tree of a run: once the devices are started, or at the end of the script if there is one
+    Tree(Run),
     /// Carries the script out in every schedule within a bound, and shows the first one that breaks the driver
     Explore(Explore),
     /// Makes a recorded run again, instruction for instruction, and says whether it is the same
@@ -93,10 +95,11 @@ pub(crate) struct Setup {
     /// The driver
     #[arg(value_name = "FILE.sys")]
     pub(crate) driver: PathBuf,
-    /// Its INF: chooses the driver for the devices by hardware id, and writes its registry keys
+    /// Its INF: chooses the driver for the devices by hardware id, and writes its registry keys; may be given several times, as for
+    /// a bus driver and the drivers of its children, and the one that fits a device best counts
     #[arg(long, value_name = "FILE.inf")]
-    pub(crate) inf: Option<PathBuf>,
-    /// A card on the bus: MODEL[,key[=value]]…, see `dirql devices`; may be given several times
+    pub(crate) inf: Vec<PathBuf>,
+    /// A card on the bus: MODEL[,key[=value]]…, or a device on none: root[,id=ID], see `dirql devices`; may be given several times
     #[arg(long = "device", value_name = "MODEL[,KEY=VALUE]")]
     pub(crate) devices: Vec<String>,
     /// Another driver image, loaded first, that the driver may import from; may be given several times
@@ -112,6 +115,9 @@ pub(crate) struct Setup {
     /// What to do, as a script in a file
     #[arg(long, value_name = "FILE")]
     pub(crate) script: Option<PathBuf>,
+    /// The script's last command is to be `tree`.
+    #[arg(skip)]
+    pub(crate) tree: bool,
     /// Virtual processors
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) processors: u32,
@@ -287,6 +293,9 @@ pub(crate) struct View {
     /// Only what the driver prints, and the verdict
     #[arg(long)]
     pub(crate) quiet: bool,
+    /// Only the device tree, where it is asked for.
+    #[arg(skip)]
+    pub(crate) tree: bool,
     /// How much is shown of what happens, or of what the driver prints; what is beyond is not, and a line says so. The report comes in any case
     #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = size)]
     pub(crate) output_limit: u64,

@@ -1,7 +1,7 @@
 //! `dirql devices`: the models, their ids, keys and signals.
 
 use anyhow::Result;
-use devices::{Entry, PLACEMENT, catalog};
+use devices::{Entry, PLACEMENT, catalog, root};
 use dirql::{Error, InputError};
 
 use crate::out::say;
@@ -12,6 +12,10 @@ use crate::tips;
 /// # Errors
 /// There is no model of that name.
 pub(crate) fn run(model: Option<&str>, json: bool) -> Result<()> {
+    if model == Some(root::NAME) {
+        show_root(json);
+        return Ok(());
+    }
     let named = |entry: &&Entry| model.is_none_or(|model| entry.name == model);
     let wanted: Vec<&Entry> = catalog().iter().filter(named).collect();
     if let (Some(model), []) = (model, wanted.as_slice()) {
@@ -25,7 +29,28 @@ pub(crate) fn run(model: Option<&str>, json: bool) -> Result<()> {
     wanted.into_iter().for_each(show);
     say!("every model");
     PLACEMENT.iter().for_each(show_key);
+    if model.is_none() {
+        say!("");
+        show_root(false);
+    }
     Ok(())
+}
+
+/// A device that is no card.
+fn show_root(json: bool) {
+    if json {
+        let keys: Vec<_> = root::KEYS
+            .iter()
+            .map(
+                |key| serde_json::json!({ "name": key.name, "meaning": key.meaning, "default": key.default }),
+            )
+            .collect();
+        let entry = serde_json::json!({ "name": root::NAME, "summary": root::SUMMARY, "ids": [], "keys": keys, "signals": [] });
+        say!("{}", serde_json::json!({ "devices": [entry] }));
+        return;
+    }
+    say!("{}  {}", root::NAME, root::SUMMARY);
+    root::KEYS.iter().for_each(show_key);
 }
 
 fn ids(entry: &Entry) -> Vec<String> {

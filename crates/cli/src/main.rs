@@ -56,6 +56,7 @@ fn main() -> ExitCode {
     };
     let done = std::panic::catch_unwind(|| match arguments.command {
         Command::Run(run) => run::run(&run),
+        Command::Tree(run) => run::tree(run),
         Command::Explore(explore) => explore::run(&explore),
         Command::Replay(replay) => replay::run(&replay),
         Command::Imports(imports) => imports::run(&imports).map(|()| 0),

@@ -56,6 +56,15 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
     })
 }
 
+/// The same, with a last command in the script that shows the device tree, of all of which nothing else is shown.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn tree(mut arguments: Run) -> Result<u8> {
+    (arguments.view.tree, arguments.setup.tree) = (true, true);
+    run(&arguments)
+}
+
 /// The files that it writes.
 pub(crate) fn outputs(arguments: &Run) -> Outputs {
     Outputs::new(
@@ -297,7 +306,7 @@ pub(crate) fn bench(setup: &Setup) -> Result<Bench, Error> {
     for other in &setup.with {
         bench = bench.with(other);
     }
-    if let Some(inf) = &setup.inf {
+    for inf in &setup.inf {
         bench = bench.inf(inf);
     }
     if let Some(folder) = &setup.files {
@@ -311,9 +320,14 @@ pub(crate) fn bench(setup: &Setup) -> Result<Bench, Error> {
 /// # Errors
 /// [`Error::Input`] if its file cannot be read.
 pub(crate) fn script(setup: &Setup) -> Result<Option<ScriptText>, Error> {
-    Ok(match (&setup.commands, &setup.script) {
+    let script = match (&setup.commands, &setup.script) {
         (Some(text), _) => Some(ScriptText::typed(text)),
         (None, Some(path)) => Some(ScriptText::read(path)?),
         (None, None) => None,
-    })
+    };
+    if !setup.tree {
+        return Ok(script);
+    }
+    let script = script.unwrap_or_else(|| ScriptText::typed(""));
+    Ok(Some(ScriptText { text: format!("{}\ntree\n", script.text), ..script }))
 }

@@ -1,7 +1,7 @@
 //! A run as it is shown: events while it goes on, its report at the end.
 
 use anyhow::{Result, bail};
-use dirql::readers::{Flow, Json, Prints, Sink, cut_line};
+use dirql::readers::{Flow, Json, Prints, Sink, Trees, cut_line};
 use dirql::{Bench, Error, Jail, Moments, Outcome, Play, Report};
 
 use crate::arguments::{Isolation, View};
@@ -96,7 +96,9 @@ impl<'a> Show<'a> {
             )
         };
         let (out, symbols) = (self.out.limited(most, notice), bench.symbols());
-        if self.view.json {
+        if self.view.tree && !self.view.json {
+            bench.reader(Trees::new(out))
+        } else if self.view.json {
             bench.reader(Json::new(out, symbols))
         } else if self.view.quiet {
             bench.reader(Prints::new(out))
@@ -108,7 +110,7 @@ impl<'a> Show<'a> {
     fn report(&self, report: &Report) {
         if self.view.json {
             report.json_findings().iter().for_each(|line| self.out.line(line));
-        } else if self.view.quiet {
+        } else if self.view.quiet || self.view.tree {
             // What was left alone is not clean by that.
             report.notes.iter().for_each(|note| complain!("note: {note}"));
             self.out.line(&self.dressed(&report.verdict_text()));

@@ -16,6 +16,7 @@ pub mod pci9052;
 mod plan;
 mod ram;
 mod register;
+pub mod root;
 mod sheet;
 pub mod slave;
 mod spec;

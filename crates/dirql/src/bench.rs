@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use devices::pci::Model;
+use devices::root::RootSpec;
 use engine::{Chooser, Cpu, Defaults, Jail};
 use explore::Policy;
 use kernel::Settings;
@@ -56,7 +57,7 @@ pub(crate) enum Card {
 pub struct Bench {
     pub(crate) cards: Vec<Card>,
     pub(crate) driver: Option<PathBuf>,
-    pub(crate) inf: Option<PathBuf>,
+    pub(crate) infs: Vec<PathBuf>,
     pub(crate) with: Vec<PathBuf>,
     pub(crate) folder: Option<PathBuf>,
     pub(crate) settings: Settings,
@@ -71,7 +72,7 @@ pub struct Bench {
 /// Everything given, read and checked.
 pub(crate) struct Inputs {
     pub(crate) driver: DriverFile,
-    pub(crate) inf: Option<Inf>,
+    pub(crate) infs: Vec<Inf>,
     pub(crate) with: Vec<DriverFile>,
     pub(crate) folder: Option<Rc<Folder>>,
     pub(crate) notes: Vec<String>,
@@ -90,7 +91,7 @@ impl Bench {
         Self {
             cards: Vec::new(),
             driver: None,
-            inf: None,
+            infs: Vec::new(),
             with: Vec::new(),
             folder: None,
             settings: Settings::default(),
@@ -103,7 +104,8 @@ impl Bench {
         }
     }
 
-    /// Puts a card on the bus: `MODEL[,key[=value]]…`, see `dirql devices`.
+    /// Puts a card on the bus: `MODEL[,key[=value]]…`, see `dirql devices`; or a device on no bus: `root[,id=ID]`. Without either, an INF that
+    /// names `Root\\NAME` has the device that it is for.
     #[must_use]
     pub fn device(mut self, spec: impl Into<String>) -> Self {
         self.cards.push(Card::Spec(spec.into()));
@@ -124,10 +126,11 @@ impl Bench {
         self
     }
 
-    /// Its INF: chooses it for the devices by hardware id, and writes its registry keys.
+    /// Its INF: chooses it for the devices by hardware id, and writes its registry keys. There may be several, as for a bus driver and the
+    /// drivers of its children: for each device the one that fits it best counts.
     #[must_use]
     pub fn inf(mut self, path: impl Into<PathBuf>) -> Self {
-        self.inf = Some(path.into());
+        self.infs.push(path.into());
         self
     }
 
@@ -398,23 +401,24 @@ impl Bench {
             return Err(InputError::new("no driver is given; name a .sys file"));
         };
         for card in &self.cards {
-            if let Card::Spec(spec) = card {
+            if let Card::Spec(spec) = card
+                && root_of(spec)?.is_none()
+            {
                 card_of(spec)?;
             }
         }
         let driver = movable(path)?;
         let with = self.with.iter().map(|path| movable(path)).collect::<Result<Vec<_>, _>>()?;
-        let inf = self.inf.as_deref().map(read_inf).transpose()?;
-        if inf.is_some() && self.cards.is_empty() {
-            let inf = self.inf.as_deref().unwrap_or(Path::new("")).display();
-            return Err(InputError::new(format!(
-                "{inf}: an INF chooses a driver for a device, and no device is given; add one (see `dirql devices`)"
-            )));
-        }
+        let infs = self.infs.iter().map(|path| read_inf(path)).collect::<Result<Vec<_>, _>>()?;
         let folder = self.folder.as_deref().map(folder::read).transpose()?;
         let notes = with.iter().chain([&driver]).flat_map(|file| file.notes.clone()).collect();
-        Ok(Inputs { driver, inf, with, folder, notes })
+        Ok(Inputs { driver, infs, with, folder, notes })
     }
+}
+
+/// The device on no bus that a specification describes, if it does.
+pub(crate) fn root_of(spec: &str) -> Result<Option<RootSpec>, InputError> {
+    devices::root::parse(spec).transpose().map_err(|error| InputError::new(error.to_string()))
 }
 
 /// The card that a specification describes.

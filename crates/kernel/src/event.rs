@@ -334,6 +334,11 @@ events! {
         /// The sentence.
         message: String as Text,
     }
+    /// A line of the device tree, which was asked for.
+    Tree = "tree" {
+        /// The line.
+        line: String as Text,
+    }
 }
 
 /// A reader of events. It lives outside the machine.

@@ -13,7 +13,7 @@ use kernel::fs;
 use kernel::io::driver;
 use kernel::ke::thread;
 use kernel::ldr::{self, LoadedImage, Module};
-use kernel::pnp::{self, Drivers, NodeId};
+use kernel::pnp::{self, Drivers, Installer, NodeId, root};
 use kernel::ps::process;
 use kernel::se::sddl;
 use kernel::{Cx, Nt, Settings};
@@ -23,7 +23,7 @@ use super::{Machine, Readers, registry};
 use crate::bench::{Bench, Inputs};
 use crate::error::{Error, InputError};
 use crate::files::DriverFile;
-use crate::inf::{Filters, Installation, Service};
+use crate::inf::{DeviceIds, Filters, Inf, Installation, Service, Target};
 use crate::readers::{Coverage, SymbolBook};
 use crate::report::Failure;
 
@@ -52,7 +52,8 @@ pub(super) struct Work {
     /// Given beside the driver.
     others: Vec<File>,
     cards: Vec<Card>,
-    has_inf: bool,
+    infs: Vec<Inf>,
+    target: Target,
 }
 
 struct File {
@@ -67,6 +68,8 @@ struct Card {
     name: String,
     installation: Option<Installation>,
     filters: Filters,
+    /// One that is on no bus.
+    root: Option<root::Device>,
 }
 
 /// The driver objects of the drivers that are loaded for devices, by the names of their services in lower case.
@@ -119,6 +122,7 @@ pub(super) fn make(bench: Bench, inputs: Inputs) -> Result<(Machine, Rc<Work>), 
         failure: RefCell::default(),
         stuck: Cell::new(false),
         observed,
+        work: RefCell::default(),
         saved: RefCell::new(saved),
     };
     machine.subscribe(&inputs, own, observed);
@@ -171,6 +175,7 @@ impl Machine {
 
     /// Does the work on a system thread.
     pub(super) fn set_up(&self, work: &Rc<Work>) -> Result<(), Error> {
+        self.work.replace(Some(Rc::clone(work)));
         let work = Rc::clone(work);
         let outcome = Rc::new(RefCell::new(Outcome::default()));
         let slot = Rc::clone(&outcome);
@@ -209,33 +214,41 @@ impl Machine {
 
 impl Work {
     fn new(inputs: &Inputs, plan: &Plan) -> Self {
-        let others: Vec<File> = inputs.with.iter().map(|file| File::new(file, &plan.cards)).collect();
+        let others: Vec<File> = inputs.with.iter().map(|file| File::new(file, plan)).collect();
         let card = |card: &plan::PlannedCard| Card {
             name: card.name.clone(),
             installation: card.installation.clone(),
             filters: card.installation.as_ref().map(Installation::all_filters).unwrap_or_default(),
+            root: card.root.clone(),
         };
-        let mut driver = File::new(&inputs.driver, &[]);
-        if let Some(service) = plan.cards.iter().find_map(|card| card.installation.as_ref()?.service.as_ref())
-        {
+        let mut driver = File::new(&inputs.driver, plan);
+        // Whatever its file is called, it is the first device's driver, unless another file is.
+        let services = plan.cards.iter().filter_map(|card| card.installation.as_ref()?.service.as_ref());
+        let is_other = |service: &&Service| others.iter().any(|file| file.service.name == service.name);
+        let own = services.clone().find(|service| service.binary.eq_ignore_ascii_case(&driver.name));
+        if let Some(service) = own.or_else(|| services.clone().find(|service| !is_other(service))) {
             driver.service = service.clone();
         }
-        Self { driver, others, cards: plan.cards.iter().map(card).collect(), has_inf: inputs.inf.is_some() }
+        let cards = plan.cards.iter().map(card).collect();
+        Self { driver, others, cards, infs: inputs.infs.clone(), target: plan.target }
     }
 
     /// Loads, installs and starts, on a system thread.
-    fn carry_out(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<()> {
+    fn carry_out(self: &Rc<Self>, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<()> {
         fs::mount(cx)?;
         for file in self.others.iter().chain([&self.driver]) {
             written(outcome, registry::write_service(cx, &file.service));
         }
         let (lower, upper) = (self.filters(|filters| &filters.lower), self.filters(|filters| &filters.upper));
+        let mut objects = Objects::new();
         for library in self.others.iter().filter(|file| !lower.contains(file) && !upper.contains(file)) {
             let Some(loaded) = library.load(cx, outcome)? else { return Ok(()) };
             outside(|| outcome.borrow_mut().loaded.libraries.push(loaded));
+            if let Some(object) = loaded.object {
+                objects.insert(library.service.name.to_lowercase(), object);
+            }
         }
         let nodes = self.install(cx, outcome)?;
-        let mut objects = Objects::new();
         for file in lower.into_iter().chain([&self.driver]).chain(upper) {
             let Some(loaded) = file.load_as_driver(cx, outcome)? else { return Ok(()) };
             let is_driver = std::ptr::eq(file, &raw const self.driver);
@@ -246,6 +259,8 @@ impl Work {
             let Some(object) = loaded.object else { return Ok(()) };
             objects.insert(file.service.name.to_lowercase(), object);
         }
+        let finder = Finder { work: Rc::clone(self), objects: objects.clone() };
+        pnp::installer::set(cx, Rc::new(finder));
         self.start_devices(cx, &objects, &nodes, outcome)?;
         driver::booted(cx)
     }
@@ -270,8 +285,14 @@ impl Work {
             pnp::enumerate(cx)?;
         }
         for card in &self.cards {
-            let Some(node) = pnp::named(cx, &card.name) else { continue };
-            if self.has_inf && card.installation.is_none() {
+            let node = match &card.root {
+                Some(device) => pnp::root::add(cx, device.clone())?,
+                None => match pnp::named(cx, &card.name) {
+                    Some(node) => node,
+                    None => continue,
+                },
+            };
+            if !self.infs.is_empty() && card.installation.is_none() {
                 let note = format!("{}: the INF has no driver for it; it is left alone", card.name);
                 outside(|| outcome.borrow_mut().notes.push(note.clone()));
                 continue;
@@ -286,6 +307,27 @@ impl Work {
         Ok(nodes)
     }
 
+    /// The driver that an INF names, if its file was given. The driver of the run is that of its devices, whatever its file is called.
+    fn function(
+        &self,
+        installation: Option<&Installation>,
+        objects: &Objects,
+    ) -> Option<DriverPtr<DRIVER_OBJECT>> {
+        let service = installation?.service.as_ref()?;
+        let by_file = || {
+            let files = self.others.iter().chain([&self.driver]);
+            let file = files.into_iter().find(|file| file.name.eq_ignore_ascii_case(&service.binary))?;
+            objects.get(&file.service.name.to_lowercase())
+        };
+        objects.get(&service.name.to_lowercase()).or_else(by_file).copied()
+    }
+
+    /// Whether the devices that are known from the beginning are all its driver's.
+    fn drives_all(&self) -> bool {
+        let mut services = self.cards.iter().filter_map(|card| card.installation.as_ref()?.service.as_ref());
+        services.all(|service| !self.others.iter().any(|file| file.service.name == service.name))
+    }
+
     fn start_devices(
         &self,
         cx: &mut Cx<'_>,
@@ -298,7 +340,7 @@ impl Work {
             (true, true) => Some(
                 "the driver has an AddDevice routine, and there is no device for it: give one with --device",
             ),
-            (false, false) => Some(
+            (false, false) if self.drives_all() => Some(
                 "the driver has no AddDevice routine: it is no Plug and Play driver, and the devices are left alone",
             ),
             _ => None,
@@ -308,16 +350,10 @@ impl Work {
             return Ok(());
         }
         for (node, card) in nodes {
-            let [lower, upper] = [&card.filters.lower, &card.filters.upper].map(|names| {
-                let mut found = Vec::new();
-                for name in names {
-                    match objects.get(&name.to_lowercase()) {
-                        Some(object) => found.push(*object),
-                        None => outside(|| outcome.borrow_mut().notes.push(absent(card, name))),
-                    }
-                }
-                found
-            });
+            let function = self.function(card.installation.as_ref(), objects).unwrap_or(function);
+            let (filters, notes) = find_filters(&card.name, card.installation.as_ref(), objects);
+            outside(|| outcome.borrow_mut().notes.extend(notes.clone()));
+            let [lower, upper] = filters;
             for &filter in lower.iter().chain(&upper) {
                 if !plug_and_play(cx, filter)? {
                     let message = "it has no AddDevice routine, so it cannot be a filter of the device";
@@ -334,6 +370,77 @@ impl Work {
     }
 }
 
+/// The drivers that are filters of a device, those below its function driver and those above; and what is to be said of those that are missing.
+fn find_filters(
+    device: &str,
+    installation: Option<&Installation>,
+    objects: &Objects,
+) -> ([Vec<DriverPtr<DRIVER_OBJECT>>; 2], Vec<String>) {
+    let filters = installation.map(Installation::all_filters).unwrap_or_default();
+    let mut missing = Vec::new();
+    let found = [&filters.lower, &filters.upper].map(|names| {
+        let mut found = Vec::new();
+        for name in names {
+            match objects.get(&name.to_lowercase()) {
+                Some(object) => found.push(*object),
+                None => missing.push(absent(device, installation, name)),
+            }
+        }
+        found
+    });
+    (found, missing)
+}
+
+/// Finds drivers for what drivers report, among the INFs and files that were given. It lies in the machine.
+struct Finder {
+    work: Rc<Work>,
+    objects: Objects,
+}
+
+impl Installer for Finder {
+    fn install(&self, cx: &mut Cx<'_>, id: NodeId) -> Flow<Option<Drivers>> {
+        let Some(device) = pnp::devices(cx).into_iter().find(|device| device.id == id) else {
+            return Ok(None);
+        };
+        let answers = device.answers;
+        let ids = DeviceIds { hardware: answers.hardware_ids, compatible: answers.compatible_ids };
+        let Some(Ok(installation)) = plan::best(&self.work.infs, &ids, self.work.target) else {
+            return Ok(None);
+        };
+        // An INF may install a device without a function driver.
+        let own = installation.service.as_ref();
+        pnp::install(cx, id, installed(own.map_or("", |own| &own.name), Some(&installation)))?;
+        if let Err(status) = registry::write_device(cx, id, &installation) {
+            pnp::installer::note(cx, unwritten(status));
+        }
+        for remark in remarks(&installation) {
+            pnp::installer::note(cx, remark);
+        }
+        let Some(function) = self.work.function(Some(&installation), &self.objects) else {
+            let Some(Service { name, binary, .. }) = own else { return Ok(None) };
+            let note = format!(
+                "{}: the INF names the driver {name}, and its file is not given; give it by --with {binary}",
+                device.name
+            );
+            pnp::installer::note(cx, note);
+            return Ok(None);
+        };
+        let (filters, notes) = find_filters(&device.name, Some(&installation), &self.objects);
+        notes.into_iter().for_each(|note| pnp::installer::note(cx, note));
+        let [lower, upper] = filters;
+        for &driver in lower.iter().chain([&function]).chain(&upper) {
+            if !plug_and_play(cx, driver)? {
+                let service = driver::service(cx, driver);
+                let note =
+                    format!("{}: {service} has no AddDevice routine, so it can drive no device", device.name);
+                pnp::installer::note(cx, note);
+                return Ok(None);
+            }
+        }
+        Ok(Some(Drivers { lower, function, upper }))
+    }
+}
+
 /// Whether the driver has an `AddDevice` routine.
 fn plug_and_play(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<bool> {
     let extension = cx.read(driver + DRIVER_OBJECT::DriverExtension)?;
@@ -341,22 +448,24 @@ fn plug_and_play(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<bool
 }
 
 /// A filter has no file: the INF knows what that is called, if it has the filter's service.
-fn absent(card: &Card, filter: &str) -> String {
-    let installed = card.installation.iter().flat_map(|installation| &installation.other_services);
+fn absent(device: &str, installation: Option<&Installation>, filter: &str) -> String {
+    let installed = installation.iter().flat_map(|installation| &installation.other_services);
     let service = installed.into_iter().find(|service| service.name.eq_ignore_ascii_case(filter));
     let file = service.map_or_else(|| format!("{filter}.sys"), |service| service.binary.clone());
-    let card = &card.name;
     format!(
-        "{card}: the INF names the filter {filter}, and its file is not given: the device starts without it; give it by --with {file}"
+        "{device}: the INF names the filter {filter}, and its file is not given: the device starts without it; give it by --with {file}"
     )
 }
 
 /// What the registry would not take is for the user to know.
 fn written(outcome: &RefCell<Outcome>, result: Result<(), NtStatus>) {
     if let Err(status) = result {
-        let note = format!("the INF's registry settings were not all written: {status}");
-        outside(|| outcome.borrow_mut().notes.push(note.clone()));
+        outside(|| outcome.borrow_mut().notes.push(unwritten(status)));
     }
+}
+
+fn unwritten(status: NtStatus) -> String {
+    format!("the INF's registry settings were not all written: {status}")
 }
 
 fn fail(outcome: &RefCell<Outcome>, place: &str, command: &str, message: &str) {
@@ -379,10 +488,10 @@ impl PartialEq for File {
 }
 
 impl File {
-    /// A file, with the service that the INF of one of the cards installs it as.
-    fn new(file: &DriverFile, cards: &[plan::PlannedCard]) -> Self {
-        let services =
-            cards.iter().filter_map(|card| card.installation.as_ref()).flat_map(|it| &it.other_services);
+    /// A file, with the service that an INF installs it as.
+    fn new(file: &DriverFile, plan: &Plan) -> Self {
+        let installed = plan.cards.iter().filter_map(|card| card.installation.as_ref());
+        let services = installed.flat_map(|it| &it.other_services).chain(&plan.services);
         let service = services.into_iter().find(|service| service.binary.eq_ignore_ascii_case(&file.name));
         Self {
             path: file.path.display().to_string(),

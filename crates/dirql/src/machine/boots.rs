@@ -40,6 +40,7 @@ impl Machine {
             nt: _,
             readers: _,
             observed: _,
+            work: _,
             saved: _,
         } = self;
         process.set(application);

@@ -166,13 +166,18 @@ pub(super) fn run(
 /// Stops every device, as for new resources, starts it again with others and removes it; unloads the driver and then what it stood on. What the
 /// user should know of it.
 fn shut_down(cx: &mut Cx<'_>, loaded: &Loaded) -> Flow<Vec<String>> {
-    let mut notes = Vec::new();
+    let mut notes = pnp::installer::notes(cx);
     io::integrity::check_all(cx)?;
     ke::integrity::check_all(cx)?;
     if cx.with(|k| po::system::sleeps(k)) {
         let _ = po::system::set(cx, abi::PowerSystemWorking)?;
     }
     for device in pnp::devices(cx) {
+        if device.detected {
+            // A driver that has detected its device may know nothing else of Plug and Play.
+            let _ = pnp::remove(cx, device.id)?;
+            continue;
+        }
         // A driver may refuse to be stopped; it is removed all the same.
         if node::state(cx, device.id) == node::State::Started
             && pnp::stop(cx, device.id)?.is_success()

@@ -72,6 +72,8 @@ pub struct Machine {
     stuck: Cell<bool>,
     /// Sums and hashes are wanted.
     observed: bool,
+    /// What is loaded and installed: the machine looks up there who drives what its drivers report, so it goes first.
+    work: RefCell<Option<Rc<boot::Work>>>,
     /// Where what is on drive `C:` goes at the end.
     saved: RefCell<Option<Box<dyn Write>>>,
 }

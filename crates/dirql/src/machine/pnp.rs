@@ -121,6 +121,17 @@ impl Machine {
         self.device_step(device, "the removal", Step::Remove)
     }
 
+    /// The device tree, line by line: as `tree` in a script.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub fn tree(&self) -> Result<Vec<String>, Error> {
+        self.on_thread("the look", |cx| {
+            let lines = pnp::tree::text(cx)?;
+            Ok(outside(|| lines.clone()))
+        })
+    }
+
     /// The outside world acts on a card: as `poke` in a script. `dirql devices` lists the signals of models.
     ///
     /// # Errors

@@ -3,8 +3,8 @@
 use engine::Flow;
 use kernel::Cx;
 use kernel::ke::{clock, patience, user_apc, wait};
-use kernel::ps;
 use kernel::se::token;
+use kernel::{pnp, ps};
 
 use super::Stage;
 use super::{counters, device, port, process, request, wmi};
@@ -65,6 +65,7 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::Poke { device, signal, value } => device::poke(cx, device, signal, *value),
         Command::Peek { device, register, expect } => Ok(device::look(stage, cx, (device, register), expect)),
         Command::Pool { tag, expect } => Ok(device::pool(stage, cx, tag, expect)),
+        Command::Tree => pnp::tree::show(cx).map(Ok),
         Command::Pnp { event, device, expect } => device::pnp(cx, *event, device.as_deref(), expect),
         Command::Power { state, device, expect } => device::power(cx, *state, device.as_deref(), expect),
         Command::Counters(asked) => counters::ask(stage, cx, asked),

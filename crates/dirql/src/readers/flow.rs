@@ -248,6 +248,7 @@ impl Flow {
             Event::Image { name, base, loaded: true } => format!("{name} loaded at {base:#x}"),
             Event::Image { name, loaded: false, .. } => format!("{name} unloaded"),
             Event::Pnp { step } => format!("PnP: {step}"),
+            Event::Tree { line } => format!("┆ {line}"),
             Event::Resources { resources, .. } => format!("resources: {resources}"),
             Event::Exception { code, address } => {
                 format!("exception {} at {address:#x}", status_text(*code))

@@ -24,7 +24,7 @@ pub use figure::{Figure, FigureForm};
 pub use flow::Flow;
 pub use hash::{Hash128, TraceHash};
 pub use json::{Json, SCHEMA, cut_line, line as json_line};
-pub use prints::{PrintLog, Prints};
+pub use prints::{PrintLog, Prints, Trees};
 pub use schema::page as schema_page;
 pub use summary::{Summary, Sums, TagSum};
 pub use symbols::SymbolBook;

@@ -1,4 +1,5 @@
-//! What the driver prints (`DbgPrint`), line by line: shown as it comes, and kept for a script's `expect print`.
+//! What the driver prints (`DbgPrint`), line by line: shown as it comes, and kept for a script's `expect print`. What a script asks to see is
+//! shown with it.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -8,7 +9,7 @@ use kernel::event::{Event, Kind, Reader, Stamp};
 
 use super::Sink;
 
-/// Writes the driver's lines as they come, and nothing else: what `--quiet` leaves.
+/// Writes the driver's lines as they come, and those of the device tree where a script shows it, and nothing else: what `--quiet` leaves.
 pub struct Prints(Sink);
 
 impl Prints {
@@ -21,12 +22,35 @@ impl Prints {
 
 impl Reader for Prints {
     fn wants(&self, kind: Kind) -> bool {
-        kind == Kind::Print
+        matches!(kind, Kind::Print | Kind::Tree)
     }
 
     fn event(&mut self, _stamp: &Stamp, event: &Event) {
-        if let Event::Print { text } = event {
-            self.0.line(text);
+        if let Event::Print { text: line } | Event::Tree { line } = event {
+            self.0.line(line);
+        }
+    }
+}
+
+/// Writes the lines of the device tree where a script shows it, and nothing else.
+pub struct Trees(Sink);
+
+impl Trees {
+    /// Lines go to `out`.
+    #[must_use]
+    pub fn new(out: Sink) -> Self {
+        Self(out)
+    }
+}
+
+impl Reader for Trees {
+    fn wants(&self, kind: Kind) -> bool {
+        kind == Kind::Tree
+    }
+
+    fn event(&mut self, _stamp: &Stamp, event: &Event) {
+        if let Event::Tree { line } = event {
+            self.0.line(line);
         }
     }
 }

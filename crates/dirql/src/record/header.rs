@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::bench::{Bench, Card, card_with_files};
+use crate::bench::{Bench, Card, card_with_files, root_of};
 use crate::error::InputError;
 use crate::play::ScriptText;
 use crate::{archive, files, folder, processor, windows};
@@ -56,6 +56,9 @@ pub struct Header {
     pub driver: RecordedFile,
     /// Its INF.
     pub inf: Option<RecordedFile>,
+    /// INFs given beside it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_infs: Vec<RecordedFile>,
     /// Images given beside it.
     pub with: Vec<RecordedFile>,
     /// The folder that is drive `C:`; its hash is that of the archive that it would make.
@@ -123,7 +126,9 @@ impl Header {
                     "a card made by a program cannot be recorded: a record holds cards as they are typed",
                 ));
             };
-            card_with_files(spec, &mut named)?;
+            if root_of(spec)?.is_none() {
+                card_with_files(spec, &mut named)?;
+            }
             devices.push(spec.clone());
         }
         if let Some(script) = script {
@@ -136,7 +141,13 @@ impl Header {
             dirql: env!("CARGO_PKG_VERSION").to_owned(),
             policy: policy.to_owned(),
             driver: recorded(driver, "the .sys file")?,
-            inf: bench.inf.as_deref().map(|path| recorded(path, "the INF file")).transpose()?,
+            inf: bench.infs.first().map(|path| recorded(path, "the INF file")).transpose()?,
+            other_infs: bench
+                .infs
+                .iter()
+                .skip(1)
+                .map(|path| recorded(path, "the INF file"))
+                .collect::<Result<_, _>>()?,
             with: bench.with.iter().map(|path| recorded(path, "the .sys file")).collect::<Result<_, _>>()?,
             folder: bench.folder.as_deref().map(recorded_folder).transpose()?,
             devices,

@@ -66,6 +66,7 @@ impl Recording {
         let others = header
             .inf
             .iter()
+            .chain(&header.other_infs)
             .chain(&header.folder)
             .chain(&header.files)
             .map(|file| PathBuf::from(&file.path));

@@ -54,6 +54,9 @@ impl Record {
         if let Some(file) = &header.inf {
             bench = bench.inf(self.find(file, inf, "the INF file", "; say where it is with --inf")?);
         }
+        for file in &header.other_infs {
+            bench = bench.inf(self.find(file, None, "the INF file", "")?);
+        }
         if let Some(recorded) = &header.folder {
             bench = bench.files(self.find_folder(recorded, folder)?);
         }

@@ -240,6 +240,8 @@ pub enum Command {
         /// What is to be seen: the bytes, or the numbers of blocks and of bytes.
         expect: Expectations,
     },
+    /// `tree`: shows the device tree.
+    Tree,
     /// `counters`.
     Counters(Counters),
     /// `stop-device` and its like.

@@ -15,7 +15,7 @@ use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 use super::wmi;
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 47] = [
+pub(super) const COMMANDS: [&str; 48] = [
     "open",
     "read",
     "write",
@@ -49,6 +49,7 @@ pub(super) const COMMANDS: [&str; 47] = [
     "poke",
     "peek",
     "pool",
+    "tree",
     "counters",
     "thread",
     "expect",
@@ -250,6 +251,7 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             expect: args.expectations(Can::Data, &[])?,
         },
         "pool" => Command::Pool { tag: tag(args)?, expect: args.expectations(Can::Data, &[])? },
+        "tree" => Command::Tree,
         "counters" => Command::Counters(counters(args)?),
         "power" => power(args)?,
         "user" => Command::User(user(args)?),

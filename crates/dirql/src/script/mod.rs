@@ -16,7 +16,7 @@
 //!           | "wait" TIME                   10ns 10us 10ms 10s, of virtual time
 //!           | "user" ( "administrator" | "plain" )
 //!           | "poke" DEVICE SIGNAL number
-//!           | "peek" DEVICE REGISTER [ expect ] | "pool" TAG [ expect ]
+//!           | "peek" DEVICE REGISTER [ expect ] | "pool" TAG [ expect ] | "tree"
 //!           | "counters" NAME { "instance" string | "id" number | "names" } [ expect ]
 //!           | pnp [ DEVICE ] [ expect ] | "power" ( "d0" | "d1" | "d2" | "d3" ) [ DEVICE ] [ expect ]
 //!           | "power" ( "s0" | "s1" | "s2" | "s3" | "s4" | "s5" ) [ expect ]

@@ -59,4 +59,5 @@ exports! { INTERNAL:
     : PciInterfaceReference(1) @ 0..=2 => pnp::bus_interface::reference;
     : PciSetBusData(5) @ 0..=15 => pnp::bus_interface::set_data;
     : PciTranslateBusAddress(5) @ 0..=2 => pnp::bus_interface::translate;
+    : RootDispatchPnp(2) @ 0..=0 => pnp::root::dispatch;
 }

@@ -3,7 +3,7 @@
 //! Page: *IofCallDriver function* (*IoCallDriver macro*). Nothing here looks at what the request is for.
 
 use abi::{
-    DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IO_STACK_LOCATION, IRP, IRP_MJ_MAXIMUM_FUNCTION,
+    DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IO_STACK_LOCATION, IRP, IRP_MJ_MAXIMUM_FUNCTION, IRP_MJ_PNP,
     IRP_MJ_SYSTEM_CONTROL, NtStatus,
 };
 use engine::{Flow, Leave};
@@ -13,6 +13,7 @@ use super::violation::{device_name, io_manager};
 use super::{asked, irp, pending, routine};
 use crate::cx::Cx;
 use crate::event::Kind;
+use crate::pnp::node;
 use crate::verdict::Verdict;
 use crate::witness;
 use crate::wmi;
@@ -29,8 +30,10 @@ pub fn call_driver(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: Drive
     if major > IRP_MJ_MAXIMUM_FUNCTION {
         return Err(no_such_function(cx, device, irp, major));
     }
-    if major == IRP_MJ_SYSTEM_CONTROL {
-        cx.with(|k| wmi::passes(k, irp.address, device.address));
+    match major {
+        IRP_MJ_SYSTEM_CONTROL => cx.with(|k| wmi::passes(k, irp.address, device.address)),
+        IRP_MJ_PNP => cx.with(|k| node::reached(k, device)),
+        _ => {}
     }
     let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
     let dispatch = cx.read((driver + DRIVER_OBJECT::MajorFunction).element(major.into()))?;

@@ -18,6 +18,7 @@ use crate::cx::Cx;
 use crate::ke;
 use crate::mm::pool;
 use crate::ob::{self, Kind, Procedures};
+use crate::pnp;
 use crate::verdict::Verdict;
 use crate::wmi;
 
@@ -204,6 +205,7 @@ pub fn delete(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
         }
     }
     integrity::check_device(cx, device)?;
+    pnp::relations::device_deleted(cx, device);
     timer::stop_for_deletion(cx, device)?;
     wmi::device_deleted(cx, device)?;
     ob::object::make_temporary(cx, device.address);
@@ -251,6 +253,7 @@ fn unlink(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
 
 /// The last reference to a deleted device is gone.
 fn free_memory(cx: &mut Cx<'_>, device: u64) -> Flow<()> {
+    pnp::relations::device_freed(cx, device)?;
     let device = DriverPtr::<DEVICE_OBJECT>::new(device);
     cx.with(|k| {
         k.io.devices.remove(device.address);

@@ -17,9 +17,8 @@ use crate::verdict::Verdict;
 /// # Errors
 /// A verdict if it was written over.
 pub(crate) fn check_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
-    let Some(owner) = cx.with(|k| k.io.devices.get(device.address).map(|known| known.driver)) else {
-        return Ok(());
-    };
+    let known = cx.with(|k| k.io.devices.get(device.address).map(|known| (known.driver, known.deleted)));
+    let Some((owner, is_deleted)) = known else { return Ok(()) };
     let kind = cx.read(device + DEVICE_OBJECT::Type)?;
     let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?.address;
     let above = cx.read(device + DEVICE_OBJECT::AttachedDevice)?.address;
@@ -35,7 +34,8 @@ pub(crate) fn check_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) ->
         format!("DriverObject is {driver:#x}, not {owner:#x}")
     } else if above != 0 && !attached {
         format!("AttachedDevice is {above:#x}, which is not attached to it")
-    } else if next != 0 && !listed {
+    } else if next != 0 && !listed && !is_deleted {
+        // One that is deleted, and still referenced, is in no list any more: what it points to may be gone.
         format!("NextDevice is {next:#x}, which is no device object")
     } else if files < 0 {
         format!("ReferenceCount is {files}")

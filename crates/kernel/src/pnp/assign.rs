@@ -59,7 +59,8 @@ pub fn slot(
         let nodes = k.pnp.nodes.values();
         nodes
             .filter(|node| node.state != State::Deleted)
-            .any(|node| node.function.address == function.address && !node.driver.is_null())
+            .filter(|node| !node.driver.is_null())
+            .any(|node| node.card().is_some_and(|card| card.function.address == function.address))
     });
     let resources = cx.with(|k| resource::of_function(&function, function.line.map(|line| routed(k, line))));
     let (by, ranges) = (Claimer::new(driver, device), ranges(&resources));

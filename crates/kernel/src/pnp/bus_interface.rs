@@ -52,7 +52,7 @@ pub(super) fn query(
 /// The node an interface belongs to.
 fn node(cx: &mut Cx<'_>, routine: &str, context: u64) -> Flow<NodeId> {
     let id = NodeId(context);
-    if cx.with(|k| k.pnp.nodes.contains_key(&id)) {
+    if cx.with(|k| k.pnp.nodes.get(&id).is_some_and(|node| node.card().is_some())) {
         return Ok(id);
     }
     let message = format!(
@@ -144,7 +144,7 @@ pub fn get_data(
         return Ok(0);
     }
     let bytes = cx.with(|k| {
-        let at = k.pnp.node(id).function.address;
+        let at = k.pnp.card(id).function.address;
         config::read(k.configuration(), at, offset, length)
     });
     cx.write_bytes(buffer.address, &bytes)?;
@@ -169,7 +169,7 @@ pub fn set_data(
     }
     let bytes = cx.read_bytes(buffer.address, length.min(config::SIZE).into())?;
     Ok(cx.with(|k| {
-        let at = k.pnp.node(id).function.address;
+        let at = k.pnp.card(id).function.address;
         config::write(k.configuration(), at, offset, &bytes)
     }))
 }

@@ -22,7 +22,7 @@ use super::resource::{self, Form};
 use super::{
     bus, bus_interface, capabilities, elsewhere, enumerate, leftovers, message, policy, requirements,
 };
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::hal::config;
 use crate::mm::pool;
 use crate::{io, ob};
@@ -31,24 +31,24 @@ const TAG: u32 = pool::tag(b"Pci ");
 
 /// What a request is completed with; what is `None` stays as it came.
 #[derive(Clone, Copy, Default)]
-struct Reply {
-    status: Option<NtStatus>,
-    information: Option<u64>,
+pub(super) struct Reply {
+    pub(super) status: Option<NtStatus>,
+    pub(super) information: Option<u64>,
 }
 
 impl Reply {
-    const UNCHANGED: Self = Self { status: None, information: None };
+    pub(super) const UNCHANGED: Self = Self { status: None, information: None };
 
-    const fn status(status: NtStatus) -> Self {
+    pub(super) const fn status(status: NtStatus) -> Self {
         Self { status: Some(status), information: None }
     }
 
-    const fn success(information: u64) -> Self {
+    pub(super) const fn success(information: u64) -> Self {
         Self { status: Some(NtStatus::SUCCESS), information: Some(information) }
     }
 }
 
-type Location = DriverPtr<IO_STACK_LOCATION>;
+pub(super) type Location = DriverPtr<IO_STACK_LOCATION>;
 
 /// `IRP_MJ_PNP` on a physical device object.
 ///
@@ -58,8 +58,7 @@ pub fn dispatch(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPt
     let id = NodeId(device.address);
     let location = io::irp::current(cx, irp)?;
     let minor = cx.read(location + IO_STACK_LOCATION::MinorFunction)?;
-    let known = cx.with(|k| k.pnp.nodes.get_mut(&id).map(|node| node.seen = true).is_some());
-    if !known {
+    if !cx.with(|k| k.pnp.nodes.get(&id).is_some_and(|node| node.card().is_some())) {
         return bus::complete(cx, irp, Some(NtStatus::NO_SUCH_DEVICE), None);
     }
     let reply = answer(cx, id, minor, location)?;
@@ -81,7 +80,11 @@ fn answer(cx: &mut Cx<'_>, id: NodeId, minor: u8, location: Location) -> Flow<Re
         | IRP_MN_SURPRISE_REMOVAL
         | IRP_MN_DEVICE_ENUMERATED
         | IRP_MN_DEVICE_USAGE_NOTIFICATION => Ok(Reply::status(NtStatus::SUCCESS)),
-        IRP_MN_QUERY_CAPABILITIES => query_capabilities(cx, id, location),
+        IRP_MN_QUERY_CAPABILITIES => capabilities(cx, location, |k, own| {
+            let identity = k.pnp.card(id).identity;
+            let pmc = capabilities::power_management(k.hal.hardware.as_mut(), identity.at);
+            capabilities::fill(own, &identity, pmc);
+        }),
         IRP_MN_QUERY_ID => query_id(cx, id, location),
         IRP_MN_QUERY_DEVICE_TEXT => query_text(cx, id, location),
         IRP_MN_QUERY_RESOURCES => query_resources(cx, id),
@@ -108,7 +111,12 @@ fn power(cx: &mut Cx<'_>, id: NodeId, on: bool) -> Reply {
     Reply::status(NtStatus::SUCCESS)
 }
 
-fn query_capabilities(cx: &mut Cx<'_>, id: NodeId, location: Location) -> Flow<Reply> {
+/// `IRP_MN_QUERY_CAPABILITIES`, to whose `DEVICE_CAPABILITIES` `fill` adds what the bus knows.
+pub(super) fn capabilities(
+    cx: &mut Cx<'_>,
+    location: Location,
+    fill: impl FnOnce(&mut Kernel, &mut [u8; capabilities::SIZE as usize]),
+) -> Flow<Reply> {
     let to = cx.read(location + IO_STACK_LOCATION::Parameters_DeviceCapabilities_Capabilities)?;
     let size = cx.read(to + abi::DEVICE_CAPABILITIES::Size)?;
     let version = cx.read(to + abi::DEVICE_CAPABILITIES::Version)?;
@@ -118,18 +126,14 @@ fn query_capabilities(cx: &mut Cx<'_>, id: NodeId, location: Location) -> Flow<R
     let bytes = cx.read_bytes(to.address, capabilities::SIZE.into())?;
     let mut own = [0; capabilities::SIZE as usize];
     own.copy_from_slice(&bytes);
-    cx.with(|k| {
-        let identity = k.pnp.node(id).identity;
-        let pmc = capabilities::power_management(k.hal.hardware.as_mut(), identity.at);
-        capabilities::fill(&mut own, &identity, pmc);
-    });
+    cx.with(|k| fill(k, &mut own));
     cx.write_bytes(to.address, &own)?;
     Ok(Reply::status(NtStatus::SUCCESS))
 }
 
 fn query_id(cx: &mut Cx<'_>, id: NodeId, location: Location) -> Flow<Reply> {
     let kind = cx.read(location + IO_STACK_LOCATION::Parameters_QueryId_IdType)?;
-    let identity = cx.with(|k| k.pnp.node(id).identity);
+    let identity = cx.with(|k| k.pnp.card(id).identity);
     match kind {
         BusQueryDeviceID => give(cx, &ob::string::encode(&identity.device_id())),
         BusQueryInstanceID => give(cx, &ob::string::encode(&identity.instance_id())),
@@ -146,7 +150,7 @@ pub(crate) fn multiple(strings: &[String]) -> Vec<u8> {
 
 fn query_text(cx: &mut Cx<'_>, id: NodeId, location: Location) -> Flow<Reply> {
     let kind = cx.read(location + IO_STACK_LOCATION::Parameters_QueryDeviceText_DeviceTextType)?;
-    let identity = cx.with(|k| k.pnp.node(id).identity);
+    let identity = cx.with(|k| k.pnp.card(id).identity);
     match kind {
         DeviceTextDescription => give(cx, &ob::string::encode(identity.description())),
         DeviceTextLocationInformation => give(cx, &ob::string::encode(&identity.location())),
@@ -160,7 +164,7 @@ fn query_resources(cx: &mut Cx<'_>, id: NodeId) -> Flow<Reply> {
     if available.is_empty() {
         return Ok(Reply::UNCHANGED);
     }
-    let bus = cx.with(|k| k.pnp.node(id).function.address.bus);
+    let bus = cx.with(|k| k.pnp.card(id).function.address.bus);
     give(cx, &resource::list(&available, bus, Form::Raw))
 }
 
@@ -169,13 +173,13 @@ fn query_requirements(cx: &mut Cx<'_>, id: NodeId) -> Flow<Reply> {
     if available.is_empty() {
         return Ok(Reply::UNCHANGED);
     }
-    let at = cx.with(|k| k.pnp.node(id).function.address);
+    let at = cx.with(|k| k.pnp.card(id).function.address);
     let (messages, policy) = (message::offer(cx, id), policy::of_device(cx, id));
     give(cx, &requirements::list(&available, at, messages, policy))
 }
 
 fn query_bus(cx: &mut Cx<'_>, id: NodeId) -> Flow<Reply> {
-    let bus = cx.with(|k| k.pnp.node(id).function.address.bus);
+    let bus = cx.with(|k| k.pnp.card(id).function.address.bus);
     let mut bytes = zerocopy::IntoBytes::as_bytes(&GUID_BUS_TYPE_PCI).to_vec();
     bytes.extend_from_slice(&PCIBus.to_le_bytes());
     bytes.extend_from_slice(&u32::from(bus).to_le_bytes());
@@ -183,7 +187,7 @@ fn query_bus(cx: &mut Cx<'_>, id: NodeId) -> Flow<Reply> {
 }
 
 /// Of all relations a physical device object has one: itself, referenced.
-fn query_relations(cx: &mut Cx<'_>, id: NodeId, location: Location) -> Flow<Reply> {
+pub(super) fn query_relations(cx: &mut Cx<'_>, id: NodeId, location: Location) -> Flow<Reply> {
     let kind = cx.read(location + IO_STACK_LOCATION::Parameters_QueryDeviceRelations_Type)?;
     if kind != TargetDeviceRelation {
         return Ok(Reply::UNCHANGED);
@@ -204,7 +208,7 @@ fn read_config(cx: &mut Cx<'_>, id: NodeId, location: Location) -> Flow<Reply> {
         return Ok(Reply { status: Some(NtStatus::INVALID_DEVICE_REQUEST), information: Some(0) });
     };
     let bytes = cx.with(|k| {
-        let at = k.pnp.node(id).function.address;
+        let at = k.pnp.card(id).function.address;
         config::read(k.configuration(), at, offset, length)
     });
     cx.write_bytes(buffer, &bytes)?;
@@ -217,7 +221,7 @@ fn write_config(cx: &mut Cx<'_>, id: NodeId, location: Location) -> Flow<Reply> 
     };
     let bytes = cx.read_bytes(buffer, length.min(config::SIZE).into())?;
     let written = cx.with(|k| {
-        let at = k.pnp.node(id).function.address;
+        let at = k.pnp.card(id).function.address;
         config::write(k.configuration(), at, offset, &bytes)
     });
     Ok(Reply::success(written.into()))
@@ -233,7 +237,7 @@ fn config_range(cx: &mut Cx<'_>, location: Location) -> Flow<Option<(u64, u32, u
 }
 
 /// Success, with a copy of `bytes` in paged pool that the asker frees.
-fn give(cx: &mut Cx<'_>, bytes: &[u8]) -> Flow<Reply> {
+pub(super) fn give(cx: &mut Cx<'_>, bytes: &[u8]) -> Flow<Reply> {
     let block: DriverPtr<()> = pool::allocate(cx, pool::Kind::Paged, bytes.len() as u64, TAG)?;
     if block.is_null() {
         return Ok(Reply { status: Some(NtStatus::INSUFFICIENT_RESOURCES), information: Some(0) });

@@ -16,6 +16,11 @@ use crate::hal::hardware::{Hardware, PciAddress, Width};
 /// The capabilities' size; drivers ask with it.
 pub(crate) const SIZE: u16 = 0x40;
 
+/// The bits of some capabilities, as `DEVICE_CAPABILITIES` declares them; 0 if a device has answered none.
+pub(crate) fn flags(capabilities: &[u8]) -> u32 {
+    capabilities.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
+}
+
 /// The offset of the capability `id`, if the function has it.
 pub(crate) fn find(hardware: &mut dyn Hardware, at: PciAddress, id: u8) -> Option<u8> {
     let status = hardware.config_read(at, 6, Width::Word);
@@ -44,6 +49,27 @@ pub(crate) fn power_management(hardware: &mut dyn Hardware, at: PciAddress) -> u
     bytes.try_into().map_or(0, u16::from_le_bytes)
 }
 
+/// Adds what is known of a root-enumerated device: its instance id is unique in the machine, and it is in D0 for working and in D3 for every sleep.
+pub(crate) fn fill_unique(bytes: &mut [u8; SIZE as usize]) {
+    let at = usize::try_from(DEVICE_CAPABILITIES::Bits.offset).unwrap_or(0);
+    let mut word = [0; 4];
+    word.copy_from_slice(&bytes[at..at + 4]);
+    let flags = u32::from_le_bytes(word) | DEVICE_CAPABILITIES::UniqueID;
+    bytes[at..at + 4].copy_from_slice(&flags.to_le_bytes());
+    fill_states(bytes);
+}
+
+/// D0 for working, D3 for every sleep, where drivers above have said nothing else.
+fn fill_states(bytes: &mut [u8; SIZE as usize]) {
+    let at = usize::try_from(DEVICE_CAPABILITIES::DeviceState.offset).unwrap_or(0);
+    for (system, to) in [(1, PowerDeviceD0)].into_iter().chain((2..7).map(|system| (system, PowerDeviceD3))) {
+        let state = &mut bytes[at + 4 * system..at + 4 * system + 4];
+        if *state == PowerDeviceUnspecified.to_le_bytes() {
+            state.copy_from_slice(&to.to_le_bytes());
+        }
+    }
+}
+
 /// Adds what the bus knows: D1 and D2 and waking by `pmc`, the place, and D0 for working, D3 for every sleep. What drivers above have set
 /// on the way down stays.
 pub(crate) fn fill(bytes: &mut [u8; SIZE as usize], identity: &Identity, pmc: u16) {
@@ -64,11 +90,7 @@ pub(crate) fn fill(bytes: &mut [u8; SIZE as usize], identity: &Identity, pmc: u1
     let unless = |unset: u32, value: u32| move |was: u32| if was == unset { value } else { was };
     change(DEVICE_CAPABILITIES::Address.offset, &unless(u32::MAX, identity.bus_relative_address()));
     change(DEVICE_CAPABILITIES::UINumber.offset, &unless(u32::MAX, identity.at.device.into()));
-    let states = DEVICE_CAPABILITIES::DeviceState.offset;
-    change(states + 4, &unless(PowerDeviceUnspecified, PowerDeviceD0));
-    for system in 2..7 {
-        change(states + 4 * system, &unless(PowerDeviceUnspecified, PowerDeviceD3));
-    }
+    fill_states(bytes);
 }
 
 #[cfg(test)]

@@ -73,7 +73,8 @@ pub(super) fn is_taken(k: &Kernel, by: Claimer, range: &Range, detects: bool) ->
             }
             Resource::Messages(_) => false,
         });
-        let could = node.function.windows.iter().filter(|own| own.base != 0);
+        let windows = node.card().map_or(&[][..], |card| &card.function.windows);
+        let could = windows.iter().filter(|own| own.base != 0);
         given
             || detects && could.into_iter().any(|own| window(own.port, own.base, own.length).conflicts(range))
     })

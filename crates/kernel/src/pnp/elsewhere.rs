@@ -44,8 +44,11 @@ pub fn restart(cx: &mut Cx<'_>, id: NodeId) -> Flow<Started> {
 
 /// Gives a device other resources, which it has from its next `IRP_MN_START_DEVICE` on. False if its stack can use none.
 pub(super) fn give(cx: &mut Cx<'_>, id: NodeId) -> bool {
-    let list = cx.with(|k| k.pnp.node(id).requirements.clone());
-    if list.is_empty() {
+    let (list, is_card) = cx.with(|k| {
+        let node = k.pnp.node(id);
+        (node.requirements.clone(), node.card().is_some())
+    });
+    if list.is_empty() || !is_card {
         return false;
     }
     let (moved, offered) = cx.with(|k| {
@@ -60,16 +63,16 @@ pub(super) fn give(cx: &mut Cx<'_>, id: NodeId) -> bool {
     tell(cx, id, if given.is_ok() { "other resources for" } else { "no other resources for" });
     let Ok(resources) = given else { return false };
     cx.with(|k| {
-        let node = k.pnp.node_mut(id);
-        (node.resources, node.moves) = (resources, Some(moved));
+        k.pnp.card_mut(id).moves = Some(moved);
+        k.pnp.node_mut(id).resources = resources;
     });
     true
 }
 
 /// The bus driver starts a device: if it has been given other places, it is there from now on.
 pub(super) fn settle(k: &mut Kernel, id: NodeId) {
-    let Some(moved) = k.pnp.node_mut(id).moves.take() else { return };
-    let before = std::mem::replace(&mut k.pnp.node_mut(id).function, moved.clone());
+    let Some(moved) = k.pnp.card_mut(id).moves.take() else { return };
+    let before = std::mem::replace(&mut k.pnp.card_mut(id).function, moved.clone());
     for window in moved.windows.iter().filter(|window| window.base != 0) {
         write_base(k, moved.address, window);
     }
@@ -87,7 +90,7 @@ const fn next_line(line: u32) -> u32 {
 /// The function with its windows at other places, where there are any, and its pin on another line.
 fn others(k: &Kernel, id: NodeId) -> Function {
     let mut taken: Vec<Window> = k.hal.hardware.functions().into_iter().flat_map(|f| f.windows).collect();
-    let mut moved = k.pnp.node(id).function.clone();
+    let mut moved = k.pnp.card(id).function.clone();
     for window in &mut moved.windows {
         if let Some(base) = free_place(window, &taken) {
             window.base = base;

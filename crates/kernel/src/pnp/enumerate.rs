@@ -2,18 +2,19 @@
 //! looks for a driver.
 //!
 //! Pages: *Adding a PnP Device to a Running System*, *IRP_MN_QUERY_ID*, *IRP_MN_QUERY_CAPABILITIES* ("When Sent"). Cards that are plugged
-//! in later are not looked for.
+//! in later are not looked for; what drivers report is found by [`super::relations`].
 
 use abi::{
-    BusQueryCompatibleIDs, BusQueryDeviceID, BusQueryHardwareIDs, BusQueryInstanceID, DeviceTextDescription,
-    DeviceTextLocationInformation, DriverPtr, IRP_MN_QUERY_BUS_INFORMATION, IRP_MN_QUERY_DEVICE_TEXT,
-    IRP_MN_QUERY_ID, IRP_MN_QUERY_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_RESOURCES, KEVENT,
+    BusQueryCompatibleIDs, BusQueryDeviceID, BusQueryHardwareIDs, BusQueryInstanceID, DEVICE_CAPABILITIES,
+    DeviceTextDescription, DeviceTextLocationInformation, DriverPtr, IRP_MN_QUERY_BUS_INFORMATION,
+    IRP_MN_QUERY_DEVICE_TEXT, IRP_MN_QUERY_ID, IRP_MN_QUERY_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_RESOURCES,
+    KEVENT,
 };
 use engine::Flow;
 
 use super::node::{Answers, NodeId};
 use super::resource::{self, Interrupt, Resource};
-use super::{bus, request};
+use super::{bus, capabilities, identity, request, tree};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::ke;
@@ -23,7 +24,7 @@ use crate::verdict::Verdict;
 
 /// A step of Plug and Play, as traces tell it.
 pub(super) fn tell(cx: &mut Cx<'_>, id: NodeId, what: &str) {
-    let name = cx.with(|k| k.pnp.node(id).function.name.clone());
+    let name = cx.with(|k| k.pnp.node(id).name.clone());
     cx.emit(Event::Pnp { step: format!("{what} {name}") });
 }
 
@@ -49,15 +50,31 @@ pub fn enumerate(cx: &mut Cx<'_>) -> Flow<()> {
     for function in functions {
         let id = bus::add(cx, driver, function)?;
         tell(cx, id, "found");
-        let answers = questions(cx, id)?;
-        cx.with(|k| k.pnp.node_mut(id).answers = answers);
+        ask_who(cx, id)?;
     }
+    Ok(())
+}
+
+/// Asks a device that was just found who it is, and remembers the answers.
+pub(super) fn ask_who(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
+    let answers = questions(cx, id)?;
+    cx.with(|k| {
+        let is_unique = capabilities::flags(&answers.capabilities) & DEVICE_CAPABILITIES::UniqueID != 0;
+        let parent = k.pnp.node(id).parent;
+        let prefix = match parent {
+            _ if is_unique => String::new(),
+            None => identity::PARENT_PREFIX.to_owned(),
+            Some(parent) => identity::prefix_below(&k.pnp.node(parent).instance_path(), tree::depth(k, id)),
+        };
+        k.pnp.node_mut(id).answers = Answers { prefix, ..answers };
+    });
     Ok(())
 }
 
 /// What Windows asks the bus driver as soon as a device is reported.
 fn questions(cx: &mut Cx<'_>, id: NodeId) -> Flow<Answers> {
     Ok(Answers {
+        prefix: String::new(),
         device_id: request::text(cx, id, IRP_MN_QUERY_ID, BusQueryDeviceID)?,
         capabilities: request::capabilities(cx, id)?,
         description: request::text(cx, id, IRP_MN_QUERY_DEVICE_TEXT, DeviceTextDescription)?,
@@ -83,11 +100,12 @@ fn questions(cx: &mut Cx<'_>, id: NodeId) -> Flow<Answers> {
     })
 }
 
-/// What the firmware gave a function: all that can be assigned to it.
+/// What the firmware gave a function: all that can be assigned to it. Other devices have nothing.
 pub(super) fn available(cx: &mut Cx<'_>, id: NodeId) -> Vec<Resource> {
     cx.with(|k| {
-        let interrupt = k.pnp.node(id).function.line.map(|line| routed(k, line));
-        resource::of_function(&k.pnp.node(id).function, interrupt)
+        let Some(card) = k.pnp.node(id).card() else { return Vec::new() };
+        let interrupt = card.function.line.map(|line| routed(k, line));
+        resource::of_function(&card.function, interrupt)
     })
 }
 

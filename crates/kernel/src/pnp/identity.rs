@@ -133,13 +133,22 @@ impl Identity {
 /// the parent's place in the registry, in short.
 pub const PARENT_PREFIX: &str = "3&11583659&0";
 
-/// The device instance path: the key below `Enum`.
+/// The same for the child of a device: how deep it lies (a card at 3), and a number made of the parent's path.
 #[must_use]
-pub fn instance_path(device_id: &str, instance_id: &str, unique: bool) -> String {
-    if unique {
+pub fn prefix_below(parent: &str, depth: usize) -> String {
+    // FNV-1a: any number would do that stays the same.
+    let number =
+        parent.bytes().fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{:x}&{number:x}&0", depth + 3)
+}
+
+/// The device instance path: the key below `Enum`. The prefix is empty if the instance id is unique in the machine.
+#[must_use]
+pub fn instance_path(device_id: &str, instance_id: &str, prefix: &str) -> String {
+    if prefix.is_empty() {
         format!("{device_id}\\{instance_id}")
     } else {
-        format!("{device_id}\\{PARENT_PREFIX}&{instance_id}")
+        format!("{device_id}\\{prefix}&{instance_id}")
     }
 }
 
@@ -196,10 +205,10 @@ mod tests {
         let other = Identity { at: PciAddress { bus: 0, device: 5, function: 0 }, ..card() };
         assert_eq!((card().instance_id(), other.instance_id()), ("21".to_owned(), "28".to_owned()));
         assert_eq!(
-            instance_path(&card().device_id(), "21", false),
+            instance_path(&card().device_id(), "21", PARENT_PREFIX),
             r"PCI\VEN_10B5&DEV_9050&SUBSYS_227310B5&REV_02\3&11583659&0&21"
         );
-        assert_eq!(instance_path("X", "1", true), r"X\1");
+        assert_eq!(instance_path("X", "1", ""), r"X\1");
     }
 
     #[test]

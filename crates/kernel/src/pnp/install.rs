@@ -7,6 +7,7 @@
 use abi::{NtStatus, REG_MULTI_SZ, REG_RESOURCE_LIST, REG_RESOURCE_REQUIREMENTS_LIST};
 use engine::Flow;
 
+use super::capabilities;
 use super::node::{Node, NodeId};
 use super::resource::{self, Form};
 use crate::cm::access::{self, CLASS, ENUM, SERVICES};
@@ -139,10 +140,7 @@ fn write_filters(cx: &mut Cx<'_>, key: &str, filters: &Filters) -> Result<(), Nt
 
 /// `CM_DEVCAP_*` of a `DEVICE_CAPABILITIES`: its bits from `LockSupported` to `SurpriseRemovalOK`, then `HardwareDisabled` and `NonDynamic`.
 fn capability_flags(capabilities: &[u8]) -> u32 {
-    let Some(bits) = capabilities.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes)
-    else {
-        return 0;
-    };
+    let bits = capabilities::flags(capabilities);
     bits >> 2 & 0xFF | bits >> 6 & 0x300
 }
 
@@ -198,7 +196,7 @@ pub(super) fn write_control(cx: &mut Cx<'_>, id: NodeId) {
     let (service, resources) = cx.with(|k| {
         let node = k.pnp.node(id);
         let service = k.io.drivers.get(&node.driver.address).map(|driver| driver.service.clone());
-        let list = resource::list(&node.resources, node.function.address.bus, Form::Raw);
+        let list = resource::list(&node.resources, node.bus_number(), Form::Raw);
         (service.unwrap_or_default(), (!node.resources.is_empty()).then_some(list))
     });
     // Both names are the machine's own: the registry takes them.

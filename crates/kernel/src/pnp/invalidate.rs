@@ -2,7 +2,7 @@
 //!
 //! Pages: *IoInvalidateDeviceState function*, *IRP_MN_QUERY_PNP_DEVICE_STATE*, *IRP_MN_START_DEVICE* ("to a device that is already
 //! started"), *IoInvalidateDeviceRelations function*, *IoRequestDeviceEject function*. Ejection and removal relations are not used. A device that
-//! was ejected stays without drivers.
+//! was ejected stays without drivers; the children of its parent are asked for.
 
 use abi::{
     BusRelations, DEVICE_CAPABILITIES, DEVICE_OBJECT, DriverPtr, IRP_MN_EJECT, PNP_DEVICE_FAILED,
@@ -12,7 +12,7 @@ use engine::Flow;
 
 use super::enumerate::{exclusively, tell};
 use super::node::{self, NodeId, State};
-use super::{remove, request, start, stop};
+use super::{capabilities, relations, remove, request, start, stop};
 use crate::cx::Cx;
 use crate::ke;
 
@@ -54,7 +54,7 @@ pub fn relations(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32) -
     if kind != BusRelations {
         return Ok(());
     }
-    later(cx, id, start::query_children)
+    later(cx, id, relations::query)
 }
 
 /// `IoRequestDeviceEject`: the device is removed as by agreement, if its drivers and those who have it open agree; if its capabilities say that
@@ -71,6 +71,10 @@ pub fn request_eject(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<
         } else if cx.with(|k| can_eject(&k.pnp.node(id).answers.capabilities)) {
             // Its function and filter drivers are gone: the bus driver alone has it.
             request::ask(cx, id, IRP_MN_EJECT, [0; 4])?;
+            let parent = cx.with(|k| k.pnp.node(id).parent);
+            if let Some(parent) = parent.filter(|parent| node::state(cx, *parent) == State::Started) {
+                relations::query(cx, parent)?;
+            }
         }
         Ok(())
     })
@@ -78,8 +82,7 @@ pub fn request_eject(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<
 
 /// Whether these capabilities say `EjectSupported`.
 fn can_eject(capabilities: &[u8]) -> bool {
-    let bits = capabilities.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
-    bits & DEVICE_CAPABILITIES::EjectSupported != 0
+    capabilities::flags(capabilities) & DEVICE_CAPABILITIES::EjectSupported != 0
 }
 
 /// Runs `work` on a thread of the PnP manager, if the device is started by then.

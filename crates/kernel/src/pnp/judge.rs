@@ -64,7 +64,7 @@ const fn must_succeed(minor: u8) -> bool {
 pub(super) fn answer(cx: &mut Cx<'_>, id: NodeId, minor: u8, answer: Answer) -> Flow<()> {
     let (name, seen, device) = cx.with(|k| {
         let node = k.pnp.node(id);
-        (name(minor), node.seen, node.function.name.clone())
+        (name(minor), node.seen, node.name.clone())
     });
     if must_succeed(minor) && !answer.status.is_success() {
         let message = format!(

@@ -22,7 +22,12 @@ use crate::verdict::Verdict;
 type Device = DriverPtr<DEVICE_OBJECT>;
 
 fn names(cx: &mut Cx<'_>, id: NodeId) -> (String, String) {
-    let (driver, device) = cx.with(|k| (k.pnp.node(id).driver, k.pnp.node(id).function.name.clone()));
+    let (driver, device, bottom) = cx.with(|k| {
+        let bottom = k.io.devices.get(id.0).map_or(0, |device| device.driver);
+        (k.pnp.node(id).driver, k.pnp.node(id).name.clone(), DriverPtr::new(bottom))
+    });
+    // A raw device has its bus driver only.
+    let driver = if driver.is_null() { bottom } else { driver };
     (io::driver::service(cx, driver), device)
 }
 
@@ -64,8 +69,7 @@ pub(super) fn after_failed_add(
     driver: DriverPtr<DRIVER_OBJECT>,
     stack: &[Device],
 ) -> Flow<()> {
-    let (service, device) =
-        (io::driver::service(cx, driver), cx.with(|k| k.pnp.node(id).function.name.clone()));
+    let (service, device) = (io::driver::service(cx, driver), cx.with(|k| k.pnp.node(id).name.clone()));
     if stack.len() > 1 {
         let message = format!(
             "AddDevice of {service} failed and left its device object {:#x} attached to {device}",
@@ -188,7 +192,7 @@ pub(super) fn release_windows(cx: &mut Cx<'_>, id: NodeId, state: &'static str) 
         if node.state == State::SurpriseRemoved {
             return;
         }
-        let device = node.function.name.clone();
+        let device = node.name.clone();
         let windows = resource::windows(&node.resources);
         let released =
             windows.into_iter().map(|window| Released { device: device.clone(), state, window, now: None });
@@ -227,7 +231,7 @@ fn mapped(cx: &mut Cx<'_>, id: NodeId) -> Vec<(io_space::Mapping, String)> {
         let records =
             node.filters.iter().chain([&node.driver]).filter_map(|it| k.io.drivers.get(&it.address));
         let images: BTreeSet<u64> = records.map(|driver| driver.base).filter(|base| *base != 0).collect();
-        (images, node.function.windows.clone())
+        (images, node.card().map_or_else(Vec::new, |card| card.function.windows.clone()))
     });
     let mut mappings = Vec::new();
     for image in images {

@@ -98,13 +98,16 @@ impl Capability {
 
 /// The messages that a device may be given: what its function can send, as far as its INF has set `MSISupported`.
 pub(super) fn offer(cx: &mut Cx<'_>, id: NodeId) -> Option<Offer> {
+    if cx.with(|k| k.pnp.node(id).card().is_none()) {
+        return None;
+    }
     let key = format!(r"{}\{PROPERTIES}", install::keys(cx, id).hardware);
     if access::number(cx, &key, "MSISupported") != Some(1) {
         return None;
     }
     let limit = access::number(cx, &key, "MessageNumberLimit").filter(|limit| *limit > 0).unwrap_or(u32::MAX);
     let capability = cx.with(|k| {
-        let at = k.pnp.node(id).function.address;
+        let at = k.pnp.card(id).function.address;
         Capability::of(k.hal.hardware.as_mut(), at)
     });
     Some(match capability? {
@@ -145,7 +148,7 @@ pub fn messages_of(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Vec<Message>
 /// Writes addresses and data to a function that was given messages, and turns them on, masked where it has masks.
 pub(super) fn program(k: &mut Kernel, id: NodeId) {
     let node = k.pnp.node(id);
-    let (at, messages) = (node.function.address, node.messages().collect::<Vec<_>>());
+    let (at, messages) = (k.pnp.card(id).function.address, node.messages().collect::<Vec<_>>());
     let Some(first) = messages.first() else { return };
     match Capability::of(k.hal.hardware.as_mut(), at) {
         Some(Capability::Msi { at: place, wide, maskable, .. }) => {
@@ -179,7 +182,7 @@ pub(super) fn program(k: &mut Kernel, id: NodeId) {
 
 /// Turns a function's messages off.
 pub(super) fn silence(k: &mut Kernel, id: NodeId) {
-    let at = k.pnp.node(id).function.address;
+    let at = k.pnp.card(id).function.address;
     match Capability::of(k.hal.hardware.as_mut(), at) {
         Some(Capability::Msi { at: place, .. } | Capability::MsiX { at: place, .. }) => {
             k.hal.hardware.config_write(at, (place + CONTROL).into(), Width::Word, 0);
@@ -192,7 +195,7 @@ pub(super) fn silence(k: &mut Kernel, id: NodeId) {
 pub fn set_masked(k: &mut Kernel, vector: u32, masked: bool) {
     let owner = k.pnp.nodes.iter().find_map(|(id, node)| {
         let message = node.messages().find(|message| message.vector == vector)?;
-        Some((*id, node.function.address, message.number))
+        Some((*id, node.card()?.function.address, message.number))
     });
     let Some((id, at, number)) = owner else { return };
     match Capability::of(k.hal.hardware.as_mut(), at) {
@@ -212,7 +215,7 @@ pub fn set_masked(k: &mut Kernel, vector: u32, masked: bool) {
 /// Writes a DWORD of an entry of the MSI-X table.
 fn write_entry(k: &mut Kernel, id: NodeId, table: (u8, u32), number: u32, dword: u64, value: u32) {
     let (bar, offset) = table;
-    let windows = &k.pnp.node(id).function.windows;
+    let windows = &k.pnp.card(id).function.windows;
     let Some(window) = windows.iter().find(|window| window.bar == bar) else { return };
     let address = window.base + u64::from(offset) + u64::from(number) * ENTRY + dword * 4;
     let now = k.engine.now();

@@ -1,6 +1,7 @@
 //! Plug and Play: device nodes, resources, the PCI bus driver, the order of start, stop and remove.
 //!
-//! [`bus`] is the driver of the physical device objects; [`enumerate`](mod@enumerate), [`start`](mod@start),
+//! [`bus`] is the driver of the cards' physical device objects, [`root`] that of the root-enumerated devices'; children are drivers' own
+//! ([`relations`]). [`enumerate`](mod@enumerate), [`start`](mod@start),
 //! [`stop`](mod@stop) and [`remove`](mod@remove) are the PnP manager, which knows devices only by what their stacks answer.
 //! What it asks for runs on a system thread at PASSIVE_LEVEL.
 
@@ -15,6 +16,7 @@ pub mod elsewhere;
 pub mod enumerate;
 pub mod identity;
 pub mod install;
+pub mod installer;
 pub mod invalidate;
 mod judge;
 mod leftovers;
@@ -26,31 +28,36 @@ pub mod property;
 pub mod property_data;
 
 pub mod registry;
+pub mod relations;
 pub mod remove;
 mod request;
 pub mod requirements;
 pub mod resource;
+pub mod root;
 mod shown;
 pub mod start;
 pub mod stop;
 pub mod supply;
 #[cfg(test)]
 mod tests;
+pub mod tree;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use abi::{DRIVER_OBJECT, DriverPtr, KEVENT};
 
 pub use enumerate::enumerate;
 pub(crate) use enumerate::{exclusively, routed};
 pub use install::{Filters, Installation, install};
+pub use installer::Installer;
 pub use message::messages_of;
 pub use node::{Described, NodeId, devices, instance_path, interrupt_of, is_physical, named, state};
 pub use remove::{query_remove, remove, surprise_remove};
 pub use start::{Drivers, StartFailure, start};
 pub use stop::{query_stop, restart, stop};
 
-use node::Node;
+use node::{Card, Node, Origin};
 
 /// State of this prefix.
 #[derive(Default)]
@@ -58,6 +65,12 @@ pub struct State {
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     /// `\Driver\pci`; null before the first enumeration.
     pub(crate) bus_driver: DriverPtr<DRIVER_OBJECT>,
+    /// `\Driver\PnpManager`; null before the first root-enumerated device.
+    pub(crate) root_driver: DriverPtr<DRIVER_OBJECT>,
+    /// Who finds drivers for devices that drivers report; none before the library has said so.
+    pub(crate) installer: Option<Rc<dyn Installer>>,
+    /// What the user should know of devices that were found on the way.
+    pub(crate) notes: Vec<String>,
     /// Signaled while nobody changes the state of a device.
     pub(crate) idle: DriverPtr<KEVENT>,
     /// The INFs that were installed, in their order.
@@ -79,5 +92,24 @@ impl State {
 
     pub(crate) fn node_mut(&mut self, id: NodeId) -> &mut Node {
         self.nodes.get_mut(&id).unwrap_or_else(|| panic!("no device node {id:?}"))
+    }
+
+    /// The function of a node that `\Driver\pci` made.
+    pub(crate) fn card(&self, id: NodeId) -> &Card {
+        self.node(id).card().unwrap_or_else(|| panic!("the node {id:?} is no card"))
+    }
+
+    /// As [`State::card`].
+    pub(crate) fn card_mut(&mut self, id: NodeId) -> &mut Card {
+        match &mut self.node_mut(id).origin {
+            Origin::Card(card) => card,
+            Origin::Root(_) | Origin::Child => panic!("the node {id:?} is no card"),
+        }
+    }
+
+    /// The number of a physical device object that is made now.
+    pub(crate) fn next_number(&mut self) -> u32 {
+        self.made += 1;
+        self.made
     }
 }

@@ -1,14 +1,15 @@
-//! Device nodes: one for each function on the bus, with its state and what the PnP manager learned about it.
+//! Device nodes: one for each function on the bus, each root-enumerated device and each child that a driver reports, with its state
+//! and what the PnP manager learned about it.
 //!
-//! Pages: *Device Nodes and Device Stacks*, *State Transitions for PnP Devices*. The tree is flat: every node hangs on the one
-//! PCI bus, and children that a driver reports are not given drivers here.
+//! Pages: *Device Nodes and Device Stacks*, *State Transitions for PnP Devices*. Who hangs on whom is [`super::tree`]'s.
 
-use abi::{DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr};
+use abi::{DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, PowerDeviceD0};
 use engine::Flow;
 
 use super::identity::Identity;
 use super::install::Installation;
 use super::resource::{Interrupt, Resource};
+use super::{root, tree};
 use crate::cx::{Cx, Kernel};
 use crate::hal::hardware::Function;
 use crate::io;
@@ -75,6 +76,8 @@ pub struct Answers {
     pub device_id: String,
     /// `BusQueryInstanceID`.
     pub instance_id: String,
+    /// What the PnP manager puts in front of an instance id that is unique on its bus only; else empty.
+    pub prefix: String,
     /// `BusQueryHardwareIDs`, the best first.
     pub hardware_ids: Vec<String>,
     /// `BusQueryCompatibleIDs`, the best first.
@@ -93,10 +96,31 @@ pub struct Answers {
     pub requirements: Vec<u8>,
 }
 
-/// A device node.
-pub(crate) struct Node {
+/// A function on the PCI bus.
+pub(crate) struct Card {
     pub(crate) function: Function,
     pub(crate) identity: Identity,
+    /// Where it is from its next start on, if that is elsewhere.
+    pub(crate) moves: Option<Function>,
+}
+
+/// Whose a physical device object is.
+pub(crate) enum Origin {
+    /// `\Driver\pci`'s.
+    Card(Card),
+    /// The PnP manager's own: a root-enumerated device.
+    Root(root::Device),
+    /// A driver's, which reported it as a child of its device.
+    Child,
+}
+
+/// A device node.
+pub(crate) struct Node {
+    /// Names it to people: `pci9052#0`.
+    pub(crate) name: String,
+    pub(crate) origin: Origin,
+    /// The device whose driver reported it; none below the root.
+    pub(crate) parent: Option<NodeId>,
     pub(crate) state: State,
     pub(crate) answers: Answers,
     pub(crate) installation: Option<Installation>,
@@ -106,8 +130,6 @@ pub(crate) struct Node {
     pub(crate) filters: Vec<DriverPtr<DRIVER_OBJECT>>,
     /// What it was started with, while it has it.
     pub(crate) resources: Vec<Resource>,
-    /// Where it is from its next start on, if that is elsewhere.
-    pub(crate) moves: Option<Function>,
     /// What its stack could use, as its drivers have filtered it last: an `IO_RESOURCE_REQUIREMENTS_LIST`.
     pub(crate) requirements: Vec<u8>,
     /// `PNP_DEVICE_STATE`, as answered last.
@@ -118,14 +140,66 @@ pub(crate) struct Node {
     pub(crate) interfaces: u64,
     /// `PowerDevice*`.
     pub(crate) power: u32,
-    /// It is `\Device\NTPNP_PCInnnn`.
+    /// It is not on its bus any more: once it is removed, its device object goes.
+    pub(crate) missing: bool,
+    /// `IRP_MN_REMOVE_DEVICE` was sent since drivers were added last.
+    pub(crate) told_to_go: bool,
+    /// Its device object's memory is another's by now.
+    pub(crate) freed: bool,
+    /// How many physical device objects there were when it was made, itself included.
     pub(crate) number: u32,
 }
 
 impl Node {
+    /// The node of a physical device object that was just made, the `number`-th: nothing is known of it yet.
+    pub(crate) fn new(name: String, origin: Origin, parent: Option<NodeId>, number: u32) -> Self {
+        Self {
+            name,
+            origin,
+            parent,
+            state: State::Enumerated,
+            answers: Answers::default(),
+            installation: None,
+            driver: DriverPtr::NULL,
+            filters: Vec::new(),
+            resources: Vec::new(),
+            requirements: Vec::new(),
+            device_state: 0,
+            seen: false,
+            interfaces: 0,
+            power: PowerDeviceD0,
+            missing: false,
+            told_to_go: false,
+            freed: false,
+            number,
+        }
+    }
+
+    /// The function on the PCI bus that it is, if it is one.
+    pub(crate) const fn card(&self) -> Option<&Card> {
+        match &self.origin {
+            Origin::Card(card) => Some(card),
+            Origin::Root(_) | Origin::Child => None,
+        }
+    }
+
+    /// Whether a driver has detected it and runs it.
+    pub(crate) const fn is_detected(&self) -> bool {
+        matches!(&self.origin, Origin::Root(device) if device.detected)
+    }
+
+    /// The bus that its lists of resources name.
+    pub(crate) fn bus_number(&self) -> u8 {
+        self.card().map_or(0, |card| card.function.address.bus)
+    }
+
     /// Below `Enum` in the registry; names the device to the system.
     pub(crate) fn instance_path(&self) -> String {
-        super::identity::instance_path(&self.answers.device_id, &self.answers.instance_id, false)
+        super::identity::instance_path(
+            &self.answers.device_id,
+            &self.answers.instance_id,
+            &self.answers.prefix,
+        )
     }
 
     /// Its drivers have been removed, or not been added.
@@ -160,21 +234,26 @@ pub struct Described {
     pub instance_path: String,
     /// What the bus driver answered.
     pub answers: Answers,
+    /// A driver has detected it and runs it, without having been added to it.
+    pub detected: bool,
 }
 
-/// All devices that are not gone, in the order of their places on the bus.
+/// All devices that are not gone, parents before their children: the cards in the order of their places on the bus, then the
+/// root-enumerated ones in the order in which they were found.
 pub fn devices(cx: &mut Cx<'_>) -> Vec<Described> {
     cx.with(|k| {
-        let mut all: Vec<_> = k.pnp.nodes.iter().filter(|(_, node)| node.state != State::Deleted).collect();
-        all.sort_by_key(|(_, node)| node.function.address);
-        let describe = |(id, node): (&NodeId, &Node)| Described {
-            id: *id,
-            name: node.function.name.clone(),
-            state: node.state,
-            instance_path: node.instance_path(),
-            answers: node.answers.clone(),
+        let describe = |id: NodeId| {
+            let node = k.pnp.node(id);
+            Described {
+                id,
+                name: node.name.clone(),
+                state: node.state,
+                instance_path: node.instance_path(),
+                answers: node.answers.clone(),
+                detected: node.is_detected(),
+            }
         };
-        all.into_iter().map(describe).collect()
+        tree::all(k).into_iter().map(describe).collect()
     })
 }
 
@@ -182,7 +261,7 @@ pub fn devices(cx: &mut Cx<'_>) -> Vec<Described> {
 pub fn named(cx: &mut Cx<'_>, name: &str) -> Option<NodeId> {
     cx.with(|k| {
         let mut nodes = k.pnp.nodes.iter().filter(|(_, node)| node.state != State::Deleted);
-        nodes.find(|(_, node)| node.function.name == name).map(|(id, _)| *id)
+        nodes.find(|(_, node)| node.name == name).map(|(id, _)| *id)
     })
 }
 
@@ -198,6 +277,13 @@ pub fn state(cx: &mut Cx<'_>, id: NodeId) -> State {
 #[must_use]
 pub fn is_physical(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> bool {
     k.pnp.nodes.get(&NodeId(device.address)).is_some_and(|node| node.state != State::Deleted)
+}
+
+/// A Plug and Play request has come to a device: if that is a child that a driver reported, its bus driver has it now.
+pub(crate) fn reached(k: &mut Kernel, device: DriverPtr<DEVICE_OBJECT>) {
+    if let Some(node) = k.pnp.nodes.get_mut(&NodeId(device.address)) {
+        node.seen = true;
+    }
 }
 
 /// The node of a physical device object, or the verdict Windows has for a routine that needs one.
@@ -242,9 +328,7 @@ pub(crate) fn other_vectors(k: &Kernel, driver: u64, vector: u32) -> Option<Stri
     let mut given = Vec::new();
     for node in k.pnp.nodes.values().filter(|node| node.has_driver(driver)) {
         let own = node.interrupt().map(|interrupt| interrupt.vector);
-        given.extend(
-            own.into_iter().chain(node.messages().map(|m| m.vector)).map(|v| (&node.function.name, v)),
-        );
+        given.extend(own.into_iter().chain(node.messages().map(|m| m.vector)).map(|v| (&node.name, v)));
     }
     if given.iter().any(|(_, given)| vectors::of_processors(*given) == vector || *given == vector) {
         return None;

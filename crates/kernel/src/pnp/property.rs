@@ -19,7 +19,7 @@ use engine::Flow;
 use super::bus_pnp::multiple;
 use super::node::{self, Node, NodeId};
 use super::resource::{self, Form};
-use super::{bus, enumerate, install};
+use super::{enumerate, install};
 use crate::cx::Cx;
 use crate::ob;
 
@@ -56,13 +56,16 @@ pub fn get(
 pub(super) fn value(cx: &mut Cx<'_>, id: NodeId, property: u32) -> Result<Vec<u8>, NtStatus> {
     if property == DevicePropertyBootConfigurationTranslated {
         let available = enumerate::available(cx, id);
-        let bus = cx.with(|k| k.pnp.node(id).function.address.bus);
+        let bus = cx.with(|k| k.pnp.node(id).bus_number());
         let platform = cx.with(|k| k.hal.platform);
         return Ok(resource::list(&available, bus, Form::Translated(platform)));
     }
     cx.with(|k| {
         let node = k.pnp.node(id);
-        let found = text(node, property).map(|text| ob::string::encode(&text));
+        let name = || k.ob.objects.get(id.0).and_then(|object| object.path.clone());
+        let is_name = property == DevicePropertyPhysicalDeviceObjectName;
+        let found =
+            text(node, property).or_else(|| name().filter(|_| is_name)).map(|text| ob::string::encode(&text));
         let found = found
             .or_else(|| list(node, property))
             .or_else(|| number(node, property))
@@ -83,7 +86,7 @@ fn text(node: &Node, property: u32) -> Option<String> {
         }
         DevicePropertyLocationInformation => Some(node.answers.location.clone()),
         DevicePropertyEnumeratorName => node.answers.device_id.split('\\').next().map(str::to_owned),
-        DevicePropertyPhysicalDeviceObjectName => Some(bus::name(node.number)),
+        DevicePropertyPhysicalDeviceObjectName => None,
         DevicePropertyClassName => installed.map(|i| i.class.clone()),
         DevicePropertyClassGuid => installed.map(|i| i.class_guid.clone()),
         DevicePropertyManufacturer => installed.map(|i| i.manufacturer.clone()),
@@ -126,7 +129,7 @@ fn block(node: &Node, property: u32) -> Option<Vec<u8>> {
         DevicePropertyBootConfiguration => node.answers.boot_resources.clone(),
         DevicePropertyResourceRequirements => node.answers.requirements.clone(),
         DevicePropertyAllocatedResources if !node.resources.is_empty() => {
-            resource::list(&node.resources, node.function.address.bus, Form::Raw)
+            resource::list(&node.resources, node.bus_number(), Form::Raw)
         }
         _ => Vec::new(),
     };

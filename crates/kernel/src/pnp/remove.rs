@@ -1,6 +1,6 @@
-//! Removing a device: by agreement, or because its card has gone.
+//! Removing a device and what hangs on it: by agreement, or because its card has gone. Children are asked and removed before their parents.
 //!
-//! Pages: *Removing a Device*, *IRP_MN_QUERY_REMOVE_DEVICE*, *IRP_MN_REMOVE_DEVICE*, *IRP_MN_SURPRISE_REMOVAL*, *Handling an
+//! Pages: *Removing a Device*, *Removing a Device in a Bus Driver*, *IRP_MN_QUERY_REMOVE_DEVICE*, *IRP_MN_REMOVE_DEVICE*, *IRP_MN_SURPRISE_REMOVAL*, *Handling an
 //! IRP_MN_SURPRISE_REMOVAL Request*, *Handling an IRP_MN_QUERY_REMOVE_DEVICE Request* ("Windows … track open handles and fail the query if
 //! there are open handles after the IRP_MN_QUERY_REMOVE_DEVICE completes"). Drivers that have the device open are asked first
 //! (`notify::target`); applications are not asked whether they close their handles.
@@ -12,11 +12,12 @@ use abi::{
 use engine::Flow;
 
 use super::enumerate::{exclusively, tell};
-use super::node::{self, NodeId, State};
+use super::node::{self, NodeId, Origin, State};
 use super::request::ask;
-use super::{leftovers, notify, stop};
-use crate::cx::Cx;
-use crate::{io, ke};
+use super::{leftovers, notify, stop, tree};
+use crate::cx::{Cx, Kernel};
+use crate::verdict::Verdict;
+use crate::{io, ke, ob};
 
 /// Asks the device's drivers whether it can be removed; if not, or if files are still open on it then (`DEVICE_BUSY`), tells them that
 /// it will not be. A stopped device is started first: its resources are not given anew any more.
@@ -27,23 +28,58 @@ pub fn query_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     exclusively(cx, |cx| ask_remove(cx, id))
 }
 
+/// Asks the drivers of the device, and before them those of all that hangs on it.
 fn ask_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     if node::state(cx, id) == State::Stopped
         && let Err(failure) = stop::restart_while_locked(cx, id)?
     {
         return Ok(failure.status);
     }
-    let (state, flags) = cx.with(|k| (k.pnp.node(id).state, k.pnp.node(id).device_state));
-    if state != State::Started {
+    if node::state(cx, id) != State::Started {
         return Ok(NtStatus::INVALID_DEVICE_STATE);
     }
-    if flags & PNP_DEVICE_NOT_DISABLEABLE != 0 {
+    let all = cx.with(|k| tree::from_below(k, id));
+    for &one in &all {
+        if waits_for_files(node::state(cx, one)) && open_files(cx, one)? > 0 {
+            return Ok(NtStatus::DEVICE_BUSY);
+        }
+    }
+    let all: Vec<NodeId> = all.into_iter().filter(|one| node::state(cx, *one) == State::Started).collect();
+    let stays = |k: &mut Kernel| {
+        all.iter().any(|one| k.pnp.node(*one).device_state & PNP_DEVICE_NOT_DISABLEABLE != 0)
+    };
+    if cx.with(stays) {
         return Ok(NtStatus::INVALID_DEVICE_REQUEST);
     }
-    let asked = notify::target::query_remove(cx, id)?;
-    if !asked.is_success() {
-        return Ok(asked);
+    for (told, one) in all.iter().enumerate() {
+        let asked = notify::target::query_remove(cx, *one)?;
+        if !asked.is_success() {
+            all[..told].iter().rev().try_for_each(|one| notify::target::cancelled(cx, *one))?;
+            return Ok(asked);
+        }
     }
+    for (asked, one) in all.iter().enumerate() {
+        let status = ask_one(cx, *one)?;
+        if !status.is_success() {
+            take_back(cx, &all[..asked])?;
+            all[asked + 1..].iter().rev().try_for_each(|one| notify::target::cancelled(cx, *one))?;
+            return Ok(status);
+        }
+    }
+    Ok(NtStatus::SUCCESS)
+}
+
+/// Devices that have agreed to be removed stay, in the order from which they were asked backwards.
+fn take_back(cx: &mut Cx<'_>, agreed: &[NodeId]) -> Flow<()> {
+    for &one in agreed.iter().rev() {
+        send_cancel(cx, one)?;
+        cx.with(|k| k.pnp.node_mut(one).state = State::Started);
+    }
+    Ok(())
+}
+
+/// Asks the drivers of one device; if they refuse, or have files open, they are told that it stays.
+fn ask_one(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     tell(cx, id, "query remove");
     let answer = ask(cx, id, IRP_MN_QUERY_REMOVE_DEVICE, [0; 4])?;
     let busy = answer.status.is_success() && open_files(cx, id)? > 0;
@@ -65,8 +101,10 @@ pub fn cancel_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
         if node::state(cx, id) != State::RemovePending {
             return Ok(NtStatus::INVALID_DEVICE_STATE);
         }
-        send_cancel(cx, id)?;
-        cx.with(|k| k.pnp.node_mut(id).state = State::Started);
+        let all = cx.with(|k| tree::from_below(k, id));
+        let agreed: Vec<NodeId> =
+            all.into_iter().filter(|one| node::state(cx, *one) == State::RemovePending).collect();
+        take_back(cx, &agreed)?;
         Ok(NtStatus::SUCCESS)
     })
 }
@@ -100,24 +138,55 @@ pub(super) fn remove_while_locked(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus>
     }
     let state = node::state(cx, id);
     // One that has gone and is closed is removed by a thread that may not have come to it yet.
-    let overdue = waits_for_files(state) && open_files(cx, id)? == 0;
-    if !overdue && !matches!(state, State::RemovePending | State::Added) {
+    if waits_for_files(state) {
+        let removed = remove_ready(cx, id)?;
+        return Ok(if removed { NtStatus::SUCCESS } else { NtStatus::INVALID_DEVICE_STATE });
+    }
+    if !matches!(state, State::RemovePending | State::Added) {
         return Ok(NtStatus::INVALID_DEVICE_STATE);
     }
-    send_remove(cx, id)?;
+    remove_all(cx, id)?;
     Ok(NtStatus::SUCCESS)
+}
+
+/// Removes the drivers of all that hangs on a device, and then its own.
+fn remove_all(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
+    for child in cx.with(|k| tree::children(k, Some(id))) {
+        remove_all(cx, child)?;
+    }
+    send_remove(cx, id)
+}
+
+/// Takes the children of a device out of the tree, whose drivers are removed: their bus driver does with their device objects what it likes.
+fn unlink_children(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
+    for child in cx.with(|k| tree::children(k, Some(id))) {
+        unlink_children(cx, child)?;
+        if !cx.with(|k| k.pnp.node(child).told_to_go) {
+            send_remove(cx, child)?;
+        }
+        // One that was missing is out of it by now.
+        if node::state(cx, child) != State::Deleted {
+            delete(cx, child)?;
+        }
+    }
+    Ok(())
 }
 
 /// `IRP_MN_REMOVE_DEVICE`, and what must be gone after it.
 pub(super) fn send_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
+    unlink_children(cx, id)?;
+    cx.with(|k| k.pnp.node_mut(id).told_to_go = true);
     notify::target::complete(cx, id)?;
     tell(cx, id, "remove");
     let above = leftovers::above(cx, id)?;
-    ask(cx, id, IRP_MN_REMOVE_DEVICE, [0; 4])?;
+    // A bus driver that has deleted the device object of a child already has nothing more to hear.
+    if !is_deleted(cx, id) {
+        ask(cx, id, IRP_MN_REMOVE_DEVICE, [0; 4])?;
+    }
     leftovers::after_remove(cx, id, &above)?;
     let gone = cx.with(|k| {
         let node = k.pnp.node_mut(id);
-        let gone = node.state == State::SurpriseRemoved;
+        let gone = node.missing;
         node.state = State::Enumerated;
         node.forget_drivers();
         (node.device_state, node.resources) = (0, Vec::new());
@@ -128,33 +197,54 @@ pub(super) fn send_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
 }
 
 /// The card is pulled out: from now on it answers nothing. Its drivers are told, and removed when the last file on the
-/// device is closed.
+/// device is closed. A child that a driver reports is there as long as it is reported: its drivers are told all the same, and removed.
 ///
 /// # Errors
 /// As [`remove`].
 pub fn surprise_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
-    let at = cx.with(|k| k.pnp.node(id).function.address);
-    cx.with(|k| k.hal.hardware.set_present(at, false));
+    let gone = cx.with(|k| {
+        let node = k.pnp.node(id);
+        if let Some(at) = node.card().map(|card| card.function.address) {
+            k.hal.hardware.set_present(at, false);
+        }
+        !matches!(node.origin, Origin::Child)
+    });
     ke::interrupt::deliver(cx)?;
-    let was_there = exclusively(cx, |cx| surprise_while_locked(cx, id, true))?;
+    let was_there = exclusively(cx, |cx| surprise_while_locked(cx, id, gone))?;
     Ok(if was_there { NtStatus::SUCCESS } else { NtStatus::INVALID_DEVICE_STATE })
 }
 
-/// As [`surprise_remove`], for a device that has failed (`gone` is false) or whose card has gone. False if it is gone already.
+/// As [`surprise_remove`], for a device that has failed (`gone` is false) or is not on its bus any more. False if it is gone already.
 pub(super) fn surprise_while_locked(cx: &mut Cx<'_>, id: NodeId, gone: bool) -> Flow<bool> {
-    match node::state(cx, id) {
-        State::Started | State::StopPending | State::Stopped | State::RemovePending => {}
-        State::Added => {
-            send_remove(cx, id)?;
-            return Ok(true);
-        }
-        State::Enumerated => {
-            if gone {
-                delete(cx, id)?;
-            }
-            return Ok(true);
-        }
-        State::Failed | State::SurpriseRemoved | State::Deleted => return Ok(false),
+    if matches!(node::state(cx, id), State::Failed | State::SurpriseRemoved | State::Deleted) {
+        return Ok(false);
+    }
+    if gone {
+        cx.with(|k| k.pnp.node_mut(id).missing = true);
+    }
+    for one in cx.with(|k| tree::from_below(k, id)) {
+        tell_surprise(cx, one, gone)?;
+    }
+    remove_ready(cx, id)?;
+    Ok(true)
+}
+
+/// The driver of its parent does not report a child any more.
+pub(super) fn vanished(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
+    if !surprise_while_locked(cx, id, true)? {
+        // It has failed, and waits for files: it goes with the last of them.
+        cx.with(|k| k.pnp.node_mut(id).missing = true);
+    }
+    Ok(())
+}
+
+/// `IRP_MN_SURPRISE_REMOVAL` to the drivers of one device, if it was started.
+fn tell_surprise(cx: &mut Cx<'_>, id: NodeId, gone: bool) -> Flow<()> {
+    if !matches!(
+        node::state(cx, id),
+        State::Started | State::StopPending | State::Stopped | State::RemovePending
+    ) {
+        return Ok(());
     }
     tell(cx, id, "surprise removal of");
     let above = leftovers::above(cx, id)?;
@@ -162,20 +252,76 @@ pub(super) fn surprise_while_locked(cx: &mut Cx<'_>, id: NodeId, gone: bool) -> 
     leftovers::after_surprise(cx, id, &above)?;
     leftovers::disable_interfaces(cx, id, "IRP_MN_SURPRISE_REMOVAL")?;
     cx.with(|k| k.pnp.node_mut(id).state = if gone { State::SurpriseRemoved } else { State::Failed });
-    notify::target::complete(cx, id)?;
-    if open_files(cx, id)? == 0 {
-        send_remove(cx, id)?;
-    }
-    Ok(true)
+    notify::target::complete(cx, id)
 }
 
-/// The card is gone, and so is its device object.
+/// Removes what was told that it is gone, or never started, and has no file open: children first, and a device only when all of its
+/// children are removed. True if nothing of the device is left to remove.
+fn remove_ready(cx: &mut Cx<'_>, id: NodeId) -> Flow<bool> {
+    let mut ready = true;
+    for child in cx.with(|k| tree::children(k, Some(id))) {
+        ready &= remove_ready(cx, child)?;
+    }
+    if !ready {
+        return Ok(false);
+    }
+    match node::state(cx, id) {
+        state if waits_for_files(state) => {
+            let closed = open_files(cx, id)? == 0;
+            if closed {
+                send_remove(cx, id)?;
+            }
+            Ok(closed)
+        }
+        State::Added => {
+            send_remove(cx, id)?;
+            Ok(true)
+        }
+        State::Enumerated => {
+            let (missing, is_child) = cx.with(|k| {
+                let node = k.pnp.node(id);
+                (node.missing, matches!(node.origin, Origin::Child))
+            });
+            match (missing, is_child) {
+                (true, true) => send_remove(cx, id)?,
+                (true, false) => delete(cx, id)?,
+                (false, _) => {}
+            }
+            Ok(true)
+        }
+        state => Ok(state == State::Deleted),
+    }
+}
+
+/// Whether the driver of a device has deleted it.
+fn is_deleted(cx: &mut Cx<'_>, id: NodeId) -> bool {
+    cx.with(|k| k.io.devices.get(id.0).is_none_or(|device| device.deleted))
+}
+
+/// A device is out of the tree, and so is its device object: a child's is its bus driver's to delete.
 fn delete(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
-    cx.with(|k| {
-        k.pnp.node_mut(id).state = State::Deleted;
+    let (is_child, missing) = cx.with(|k| {
+        let node = k.pnp.node_mut(id);
+        node.state = State::Deleted;
+        let told = (matches!(node.origin, Origin::Child), node.missing);
         io::interface::forget_device(k, id.pdo());
+        told
     });
-    io::device::delete(cx, id.pdo())
+    if !is_child {
+        return io::device::delete(cx, id.pdo());
+    }
+    let stays = cx.with(|k| k.io.devices.get(id.0).is_some_and(|d| !d.delete_pending && !d.deleted));
+    if missing && stays {
+        let driver = cx.read(id.pdo() + DEVICE_OBJECT::DriverObject)?;
+        let (service, name) = (io::driver::service(cx, driver), cx.with(|k| k.pnp.node(id).name.clone()));
+        let message = format!(
+            "{service} does not report {name} any more, completed its IRP_MN_REMOVE_DEVICE, and left its physical device object {:#x} there: \
+             IoDeleteDevice",
+            id.0
+        );
+        cx.report(Verdict::warning("child-not-deleted", message));
+    }
+    ob::object::dereference(cx, id.pdo()).map(|_| ())
 }
 
 /// A file on a device of the stack was closed: a device that has gone is removed with the last of them.
@@ -193,7 +339,15 @@ pub fn file_closed(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()
         }
         let work = move |cx: &mut Cx<'_>| {
             exclusively(cx, |cx| match node::state(cx, id) {
-                state if waits_for_files(state) => send_remove(cx, id),
+                state if waits_for_files(state) => {
+                    // A parent may have waited for this one.
+                    let top = cx.with(|k| {
+                        let waits = |id: &NodeId| waits_for_files(k.pnp.node(*id).state);
+                        let above = |id: &NodeId| k.pnp.node(*id).parent.filter(waits);
+                        std::iter::successors(Some(id), above).last().unwrap_or(id)
+                    });
+                    remove_ready(cx, top).map(|_| ())
+                }
                 _ => Ok(()),
             })
         };

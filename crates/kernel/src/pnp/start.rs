@@ -6,10 +6,10 @@
 use std::fmt;
 
 use abi::{
-    BusRelations, DEVICE_OBJECT, DEVICE_RELATIONS, DO_POWER_INRUSH, DO_POWER_PAGABLE, DRIVER_OBJECT,
-    DriverPtr, IRP_MN_FILTER_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_DEVICE_RELATIONS,
-    IRP_MN_QUERY_PNP_DEVICE_STATE, IRP_MN_QUERY_RESOURCE_REQUIREMENTS, IRP_MN_START_DEVICE, NtStatus,
-    PNP_DEVICE_FAILED, PNP_DEVICE_REMOVED, PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED,
+    DEVICE_OBJECT, DO_POWER_INRUSH, DO_POWER_PAGABLE, DRIVER_OBJECT, DriverPtr,
+    IRP_MN_FILTER_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_PNP_DEVICE_STATE, IRP_MN_QUERY_RESOURCE_REQUIREMENTS,
+    IRP_MN_START_DEVICE, NtStatus, PNP_DEVICE_FAILED, PNP_DEVICE_REMOVED,
+    PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED,
 };
 use engine::Flow;
 
@@ -19,7 +19,7 @@ use super::request::{self, ask, ask_about};
 use super::requirements::{self, Unusable};
 use super::resource::{self, Form, Resource};
 use super::supply::Supply;
-use super::{install, invalidate, leftovers, message, remove, shown};
+use super::{install, invalidate, leftovers, message, relations, remove, shown};
 use crate::cx::Cx;
 use crate::event::{Event, Kind};
 use crate::io;
@@ -78,28 +78,40 @@ fn failure(step: &'static str, status: NtStatus, why: impl Into<String>) -> Star
 /// # Errors
 /// A verdict on a driver of the stack. (inner) a step failed, and what had been added was removed again.
 pub fn start(cx: &mut Cx<'_>, id: NodeId, drivers: &Drivers) -> Flow<Started> {
-    exclusively(cx, |cx| {
-        let state = node::state(cx, id);
-        if state != State::Enumerated {
-            return Ok(failure(
-                "start",
-                NtStatus::INVALID_DEVICE_STATE,
-                format!("the device is {}", state.name()),
-            ));
-        }
-        match add(cx, id, drivers)? {
-            Ok(()) => start_added(cx, id),
-            failed => Ok(failed),
-        }
-    })
+    exclusively(cx, |cx| start_while_locked(cx, id, drivers))
+}
+
+/// As [`start`], by one who has the device's state to itself.
+///
+/// # Errors
+/// As [`start`].
+pub(super) fn start_while_locked(cx: &mut Cx<'_>, id: NodeId, drivers: &Drivers) -> Flow<Started> {
+    let state = node::state(cx, id);
+    if state != State::Enumerated {
+        return Ok(failure(
+            "start",
+            NtStatus::INVALID_DEVICE_STATE,
+            format!("the device is {}", state.name()),
+        ));
+    }
+    match add(cx, id, drivers)? {
+        Ok(()) => start_added(cx, id),
+        failed => Ok(failed),
+    }
 }
 
 /// `AddDevice` of each driver. If one fails, those below it are removed again.
 fn add(cx: &mut Cx<'_>, id: NodeId, drivers: &Drivers) -> Flow<Started> {
+    if drivers.function.is_null() {
+        // A raw device: its bus driver alone has it.
+        cx.with(|k| k.pnp.node_mut(id).state = State::Added);
+        return Ok(Ok(()));
+    }
     tell(cx, id, "add");
     let mut below = node::stack(cx, id)?;
     cx.with(|k| {
         let node = k.pnp.node_mut(id);
+        node.told_to_go = false;
         node.driver = drivers.function;
         node.filters = drivers.lower.iter().chain(&drivers.upper).copied().collect();
     });
@@ -145,7 +157,7 @@ fn check_stack(
     stack: &[DriverPtr<DEVICE_OBJECT>],
 ) -> Flow<()> {
     let service = io::driver::service(cx, driver);
-    let device = cx.with(|k| k.pnp.node(id).function.name.clone());
+    let device = cx.with(|k| k.pnp.node(id).name.clone());
     if stack.len() == 1 {
         let message = format!(
             "AddDevice of {service} returned STATUS_SUCCESS and attached no device object to {device}"
@@ -198,7 +210,7 @@ pub(super) fn start_added(cx: &mut Cx<'_>, id: NodeId) -> Flow<Started> {
         let why = format!("it answered {}", state_names(state));
         return Ok(failure("IRP_MN_QUERY_PNP_DEVICE_STATE", NtStatus::UNSUCCESSFUL, why));
     }
-    query_children(cx, id)?;
+    relations::query(cx, id)?;
     Ok(Ok(()))
 }
 
@@ -252,7 +264,7 @@ pub(super) fn assign(cx: &mut Cx<'_>, id: NodeId) -> Flow<Result<Vec<Resource>, 
     match requirements::assign(&bytes, &available, supply.as_ref()) {
         Ok(resources) => Ok(Ok(resources)),
         Err(Unusable::Malformed(why)) => {
-            let device = cx.with(|k| k.pnp.node(id).function.name.clone());
+            let device = cx.with(|k| k.pnp.node(id).name.clone());
             let message = format!(
                 "the resource requirements of {device} cannot be read after IRP_MN_FILTER_RESOURCE_REQUIREMENTS: {why}"
             );
@@ -268,20 +280,20 @@ pub(super) fn assign(cx: &mut Cx<'_>, id: NodeId) -> Flow<Result<Vec<Resource>, 
 /// `IRP_MN_START_DEVICE` with the node's resources.
 pub(super) fn send_start(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     tell(cx, id, "start");
-    let (resources, device, at, platform) = cx.with(|k| {
+    let (resources, device, bus, platform) = cx.with(|k| {
         let node = k.pnp.node(id);
-        let (name, at) = (node.function.name.clone(), node.function.address);
+        let (name, bus) = (node.name.clone(), node.bus_number());
         let resources = k.pnp.node(id).resources.clone();
         // Where it moves, the bus driver says when.
-        if node.moves.is_none() {
+        if node.card().is_some_and(|card| card.moves.is_none()) {
             k.hal.stale.assign(&name, &resource::windows(&resources));
         }
-        (resources, name, at, k.hal.platform)
+        (resources, name, bus, k.hal.platform)
     });
     let (mut raw, mut translated) = (0, 0);
     if !resources.is_empty() {
-        raw = copy(cx, &resource::list(&resources, at.bus, Form::Raw))?;
-        translated = copy(cx, &resource::list(&resources, at.bus, Form::Translated(platform)))?;
+        raw = copy(cx, &resource::list(&resources, bus, Form::Raw))?;
+        translated = copy(cx, &resource::list(&resources, bus, Form::Translated(platform)))?;
     }
     if cx.happens(Kind::Resources) {
         let text = shown::resources(&resources, platform);
@@ -313,19 +325,4 @@ pub(super) fn query_state(cx: &mut Cx<'_>, id: NodeId) -> Flow<u32> {
     let state = if answer.status.is_success() { io::call::low_half(answer.information) } else { 0 };
     cx.with(|k| k.pnp.node_mut(id).device_state = state);
     Ok(state)
-}
-
-/// `IRP_MN_QUERY_DEVICE_RELATIONS` for the device's children. A driver that has some is a bus driver.
-pub(super) fn query_children(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
-    let answer = ask(cx, id, IRP_MN_QUERY_DEVICE_RELATIONS, [BusRelations.into(), 0, 0, 0])?;
-    if !answer.status.is_success() || answer.information == 0 {
-        return Ok(());
-    }
-    let relations: DriverPtr<DEVICE_RELATIONS> = DriverPtr::new(answer.information);
-    let count = cx.read(relations + DEVICE_RELATIONS::Count)?;
-    if count > 0 {
-        let what = format!("a device with children (IRP_MN_QUERY_DEVICE_RELATIONS reported {count})");
-        return Err(cx.stop(Verdict::not_implemented(&what)));
-    }
-    pool::free(cx, relations)
 }

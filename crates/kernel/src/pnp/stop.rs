@@ -1,4 +1,5 @@
-//! Stopping a device so that its resources can be given anew, and starting it again.
+//! Stopping a device so that its resources can be given anew, and starting it again. What hangs on it is asked and stopped before it, and
+//! started after it.
 //!
 //! Pages: *Stopping a Device to Rebalance Resources*, *IRP_MN_QUERY_STOP_DEVICE*, *IRP_MN_STOP_DEVICE*,
 //! *IRP_MN_CANCEL_STOP_DEVICE*. It is started with the resources it had, or with others ([`elsewhere`]). From the stopped state
@@ -11,7 +12,7 @@ use super::enumerate::{exclusively, tell};
 use super::node::{self, NodeId, State};
 use super::request::ask;
 use super::start::{self, StartFailure, Started};
-use super::{elsewhere, install, leftovers, remove};
+use super::{elsewhere, install, leftovers, remove, tree};
 use crate::cx::Cx;
 
 /// Asks the device's drivers whether it can be stopped; if not, tells them that it will not be.
@@ -26,6 +27,34 @@ fn ask_stop(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     if node::state(cx, id) != State::Started {
         return Ok(NtStatus::INVALID_DEVICE_STATE);
     }
+    let all = in_state(cx, id, State::Started);
+    for (asked, one) in all.iter().enumerate() {
+        let status = ask_one(cx, *one)?;
+        if !status.is_success() {
+            take_back(cx, &all[..asked])?;
+            return Ok(status);
+        }
+    }
+    Ok(NtStatus::SUCCESS)
+}
+
+/// The device and all below it that are in a state, children first.
+fn in_state(cx: &mut Cx<'_>, id: NodeId, state: State) -> Vec<NodeId> {
+    let all = cx.with(|k| tree::from_below(k, id));
+    all.into_iter().filter(|one| node::state(cx, *one) == state).collect()
+}
+
+/// Devices that have agreed to be stopped go on.
+fn take_back(cx: &mut Cx<'_>, agreed: &[NodeId]) -> Flow<()> {
+    for &one in agreed.iter().rev() {
+        send_cancel(cx, one)?;
+        cx.with(|k| k.pnp.node_mut(one).state = State::Started);
+    }
+    Ok(())
+}
+
+/// Asks the drivers of one device.
+fn ask_one(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     tell(cx, id, "query stop");
     let answer = ask(cx, id, IRP_MN_QUERY_STOP_DEVICE, [0; 4])?;
     if answer.status.is_success() {
@@ -45,8 +74,8 @@ pub fn cancel_stop(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
         if node::state(cx, id) != State::StopPending {
             return Ok(NtStatus::INVALID_DEVICE_STATE);
         }
-        send_cancel(cx, id)?;
-        cx.with(|k| k.pnp.node_mut(id).state = State::Started);
+        let agreed = in_state(cx, id, State::StopPending);
+        take_back(cx, &agreed)?;
         Ok(NtStatus::SUCCESS)
     })
 }
@@ -102,7 +131,12 @@ pub(super) fn rebalance(cx: &mut Cx<'_>, id: NodeId, stopped: bool) -> Flow<()> 
     Ok(())
 }
 
+/// Stops the device, and before it what hangs on it and has agreed.
 fn send_stop(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
+    in_state(cx, id, State::StopPending).into_iter().try_for_each(|one| stop_one(cx, one))
+}
+
+fn stop_one(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     tell(cx, id, "stop");
     ask(cx, id, IRP_MN_STOP_DEVICE, [0; 4])?;
     leftovers::after_stop(cx, id);
@@ -130,6 +164,12 @@ pub(super) fn restart_while_locked(cx: &mut Cx<'_>, id: NodeId) -> Flow<Started>
     if status.is_success() {
         cx.with(|k| k.pnp.node_mut(id).state = State::Started);
         install::write_control(cx, id);
+        // A child that does not start again fails alone.
+        for child in cx.with(|k| tree::children(k, Some(id))) {
+            if node::state(cx, child) == State::Stopped {
+                let _ = restart_while_locked(cx, child)?;
+            }
+        }
         return Ok(Ok(()));
     }
     remove::surprise_while_locked(cx, id, false)?;

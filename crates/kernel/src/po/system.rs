@@ -79,7 +79,7 @@ fn tell(cx: &mut Cx<'_>, devices: &[NodeId], state: u32) -> Flow<()> {
     for id in devices {
         let status = ask(cx, *id, IRP_MN_SET_POWER, state)?;
         if !status.is_success() {
-            let device = cx.with(|k| k.pnp.node(*id).function.name.clone());
+            let device = cx.with(|k| k.pnp.node(*id).name.clone());
             let message = format!(
                 "IRP_MN_SET_POWER of {device} for the system's state {} was completed with {status}; a driver may fail IRP_MN_QUERY_POWER, not this",
                 name(state)

@@ -146,7 +146,7 @@ pub fn get(
         None
     } else {
         let id = pnp::node::of_pdo(cx, "IoGetDmaAdapter", device)?;
-        Some(cx.with(|k| k.pnp.node(id).function.name.clone()))
+        Some(cx.with(|k| k.pnp.node(id).name.clone()))
     };
     make(cx, card, false, description, registers)
 }

@@ -1,0 +1,118 @@
+//! The device tree: which device hangs on which, in which order they are gone through, and how it looks.
+//!
+//! Pages: *Device Tree*, *Device Nodes and Device Stacks*. The root itself, and the PCI bus, have no node: cards and root-enumerated devices
+//! are the top. Children are in the order in which they were reported.
+
+use abi::DEVICE_OBJECT;
+use engine::Flow;
+
+use super::node::{self, Node, NodeId, State};
+use super::shown;
+use crate::cx::{Cx, Kernel};
+use crate::event::Event;
+use crate::hal::hardware::PciAddress;
+use crate::io;
+
+/// Where a node stands among those beside it: cards by their places, the others by when they were found.
+fn place(node: &Node) -> (bool, PciAddress, u32) {
+    let at = node.card().map(|card| card.function.address);
+    (at.is_none(), at.unwrap_or(PciAddress { bus: 0, device: 0, function: 0 }), node.number)
+}
+
+/// The devices right below one, or at the top.
+pub(crate) fn children(k: &Kernel, of: Option<NodeId>) -> Vec<NodeId> {
+    let there = k.pnp.nodes.iter().filter(|(_, node)| node.parent == of && node.state != State::Deleted);
+    let mut found: Vec<_> = there.map(|(id, node)| (place(node), *id)).collect();
+    found.sort_unstable();
+    found.into_iter().map(|(_, id)| id).collect()
+}
+
+/// A device and all below it, children before their parents: it is the last.
+pub(crate) fn from_below(k: &Kernel, id: NodeId) -> Vec<NodeId> {
+    let mut found = Vec::new();
+    for child in children(k, Some(id)) {
+        found.extend(from_below(k, child));
+    }
+    found.push(id);
+    found
+}
+
+/// All devices, with how deep each lies, parents before their children.
+fn with_depth(k: &Kernel) -> Vec<(usize, NodeId)> {
+    let mut found = Vec::new();
+    let mut open: Vec<(usize, NodeId)> = children(k, None).into_iter().rev().map(|id| (0, id)).collect();
+    // Most devices have no children: they are not looked for one by one.
+    let has_children = k.pnp.nodes.values().any(|node| node.parent.is_some());
+    while let Some((depth, id)) = open.pop() {
+        found.push((depth, id));
+        if has_children {
+            open.extend(children(k, Some(id)).into_iter().rev().map(|child| (depth + 1, child)));
+        }
+    }
+    found
+}
+
+/// All devices, parents before their children.
+pub(crate) fn all(k: &Kernel) -> Vec<NodeId> {
+    with_depth(k).into_iter().map(|(_, id)| id).collect()
+}
+
+/// How many devices there are above one.
+pub(crate) fn depth(k: &Kernel, id: NodeId) -> usize {
+    std::iter::successors(Some(id), |id| k.pnp.node(*id).parent).count() - 1
+}
+
+/// A name for a device that no other has.
+pub(crate) fn free_name(k: &Kernel, id: &str) -> String {
+    first_free(id, |name| k.pnp.nodes.values().any(|node| node.state != State::Deleted && node.name == name))
+}
+
+/// A name for a device that is not taken: the last part of an id, in small letters, and the first number that is free.
+pub fn first_free(id: &str, taken: impl Fn(&str) -> bool) -> String {
+    let last = id.rsplit('\\').next().unwrap_or_default();
+    let plain = |c: char| {
+        let stays = c.is_ascii_alphanumeric() || "_-".contains(c);
+        if stays { c.to_ascii_lowercase() } else { '_' }
+    };
+    let stem: String = last.chars().map(plain).collect();
+    let stem = if stem.is_empty() { "device".to_owned() } else { stem };
+    let mut names = (0_u32..).map(|number| format!("{stem}#{number}"));
+    names.find(|name| !taken(name)).unwrap_or(stem)
+}
+
+/// Shows the tree to whoever reads events.
+///
+/// # Errors
+/// As [`text`].
+pub fn show(cx: &mut Cx<'_>) -> Flow<()> {
+    for line in text(cx)? {
+        cx.emit(Event::Tree { line });
+    }
+    Ok(())
+}
+
+/// The tree as lines of text: each device with its instance path, and below it its state, the drivers of its stack from the bottom, and
+/// what it was started with.
+///
+/// # Errors
+/// As reading device objects.
+pub fn text(cx: &mut Cx<'_>) -> Flow<Vec<String>> {
+    let (all, platform) = cx.with(|k| (with_depth(k), k.hal.platform));
+    let mut lines = vec!["the root".to_owned()];
+    for (depth, id) in all {
+        let indent = "  ".repeat(depth + 1);
+        let mut drivers = Vec::new();
+        for device in node::stack(cx, id)? {
+            let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
+            drivers.push(io::driver::service(cx, driver));
+        }
+        let (head, state, resources) = cx.with(|k| {
+            let node = k.pnp.node(id);
+            let head = format!("{}  {}", node.name, node.instance_path());
+            (head, node.state.name(), shown::resources(&node.resources, platform))
+        });
+        lines.push(format!("{indent}{head}"));
+        lines.push(format!("{indent}  {state}; drivers: {}; resources: {resources}", drivers.join(", ")));
+    }
+    Ok(lines)
+}

@@ -1,0 +1,98 @@
+/* What the two kinds of devices of busdriver.sys share: the bus's own (FDO), and that of each child (PDO). */
+#ifndef BUSDRIVER_BUS_H
+#define BUSDRIVER_BUS_H
+
+#define BUS_TAG 'DsuB'
+#define SLOTS 8
+
+/* What is in a slot. */
+#define KIND_CHILD 0    /* DIRQLBUS\Child, for which soft.inf has a driver */
+#define KIND_RAW 1      /* DIRQLBUS\Raw, which needs none */
+#define KIND_HUB 2      /* DIRQLBUS\Hub, a bus like this one */
+#define KIND_STRANGER 3 /* DIRQLBUS\Stranger, for which there is no driver */
+
+/* Input: the slot, and in the second byte its kind. */
+#define IOCTL_BUS_PLUG CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)
+/* Input: the slot. */
+#define IOCTL_BUS_UNPLUG CTL_CODE(FILE_DEVICE_UNKNOWN, 0x801, METHOD_BUFFERED, FILE_ANY_ACCESS)
+/* Input: a MISTAKE_ from now on. */
+#define IOCTL_BUS_MISTAKE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x802, METHOD_BUFFERED, FILE_ANY_ACCESS)
+/* Output: how many device objects of children there are. */
+#define IOCTL_BUS_COUNT CTL_CODE(FILE_DEVICE_UNKNOWN, 0x803, METHOD_BUFFERED, FILE_ANY_ACCESS)
+/* The children are to be asked for again. */
+#define IOCTL_BUS_AGAIN CTL_CODE(FILE_DEVICE_UNKNOWN, 0x804, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+enum {
+    MISTAKE_NONE,
+    MISTAKE_TWICE,          /* reports each child twice */
+    MISTAKE_NULL,           /* reports a null pointer */
+    MISTAKE_FUNCTION,       /* reports its own function device */
+    MISTAKE_MEMORY,         /* reports memory that is no device */
+    MISTAKE_NO_REFERENCE,   /* takes no reference */
+    MISTAKE_SAME_IDS,       /* all children have the same instance id */
+    MISTAKE_KEEPS,          /* leaves the device object of a child that is gone where it is */
+    MISTAKE_TOO_EARLY,      /* deletes it when the child is unplugged */
+    MISTAKE_WHILE_THERE,    /* deletes it at each removal, and reports it again */
+    MISTAKE_IGNORES_REMOVE, /* completes IRP_MN_REMOVE_DEVICE of a child as it came */
+    MISTAKE_REUSES,         /* as MISTAKE_KEEPS, and plugs the same device object in again */
+    MISTAKE_BORROWS         /* takes a reference back that is not its own */
+};
+
+/* First in each extension. */
+typedef struct _COMMON {
+    BOOLEAN IsBus;
+} COMMON, *PCOMMON;
+
+typedef struct _BUS {
+    COMMON Common;
+    PDEVICE_OBJECT Self;
+    PDEVICE_OBJECT Pdo;
+    PDEVICE_OBJECT Lower;
+    IO_REMOVE_LOCK RemoveLock;
+    FAST_MUTEX Lock; /* guards Slots and what is in them */
+    PDEVICE_OBJECT Slots[SLOTS];
+    LONG Number;
+    ULONG Mistake;
+} BUS, *PBUS;
+
+typedef struct _CHILD {
+    COMMON Common;
+    PDEVICE_OBJECT Self;
+    PBUS Bus; /* NULL once the bus is gone */
+    ULONG Slot;
+    ULONG Kind;
+    BOOLEAN Present;  /* plugged in */
+    BOOLEAN Known;    /* has been reported at least once */
+    BOOLEAN Reported; /* was in the last list */
+} CHILD, *PCHILD;
+
+static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
+{
+    Irp->IoStatus.Status = Status;
+    Irp->IoStatus.Information = Information;
+    IoCompleteRequest(Irp, IO_NO_INCREMENT);
+    return Status;
+}
+
+/* Completes a request as it came. */
+static NTSTATUS CompleteUnchanged(PIRP Irp)
+{
+    NTSTATUS Status = Irp->IoStatus.Status;
+
+    IoCompleteRequest(Irp, IO_NO_INCREMENT);
+    return Status;
+}
+
+/* A list of relations with room for so many devices. */
+static PDEVICE_RELATIONS NewRelations(ULONG Count)
+{
+    SIZE_T Size = FIELD_OFFSET(DEVICE_RELATIONS, Objects) + (Count == 0 ? 1 : Count) * sizeof(PDEVICE_OBJECT);
+    PDEVICE_RELATIONS Relations = ExAllocatePoolWithTag(PagedPool, Size, BUS_TAG);
+
+    if (Relations != NULL) {
+        Relations->Count = 0;
+    }
+    return Relations;
+}
+
+#endif

@@ -1,0 +1,239 @@
+/*
+ * soft.sys: a function driver of a device without hardware: of a root-enumerated one (Root\DirqlSoft), or of a child of busdriver.sys. Its
+ * device has an interface, {5A0F7B52-3C1E-4B6F-9E57-0D1B8A2C4E61}.
+ *
+ * IOCTL_SOFT_WHO answers who the device is to the system: the text of the property whose number is the input. IOCTL_SOFT_REFUSE has it refuse
+ * to be removed (1) and to be stopped (2), until it is told otherwise. IOCTL_SOFT_EJECT is the button on the device.
+ *
+ * Pages: Writing an AddDevice Routine, Registering a Device Interface Class, Handling PnP requests in function drivers, Using Remove Locks,
+ * IoGetDeviceProperty function.
+ */
+#include <ddk/wdm.h>
+
+#define SOFT_TAG 'tfoS'
+
+#define IOCTL_SOFT_WHO CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_SOFT_REFUSE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x801, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_SOFT_EJECT CTL_CODE(FILE_DEVICE_UNKNOWN, 0x802, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+#define REFUSES_REMOVE 1
+#define REFUSES_STOP 2
+
+typedef struct _SOFT {
+    PDEVICE_OBJECT Pdo;
+    PDEVICE_OBJECT Lower;
+    IO_REMOVE_LOCK RemoveLock;
+    UNICODE_STRING Interface;
+    LONG Number;
+    ULONG Refuses;
+} SOFT, *PSOFT;
+
+DRIVER_INITIALIZE DriverEntry;
+
+/* mingw's wdm.h has it in ntddk.h only. */
+NTKERNELAPI VOID NTAPI IoRequestDeviceEject(PDEVICE_OBJECT PhysicalDeviceObject);
+
+static const GUID InterfaceClass = {0x5A0F7B52, 0x3C1E, 0x4B6F, {0x9E, 0x57, 0x0D, 0x1B, 0x8A, 0x2C, 0x4E, 0x61}};
+static LONG Devices;
+
+static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
+{
+    Irp->IoStatus.Status = Status;
+    Irp->IoStatus.Information = Information;
+    IoCompleteRequest(Irp, IO_NO_INCREMENT);
+    return Status;
+}
+
+static NTSTATUS PassOn(PSOFT Soft, PIRP Irp)
+{
+    IoSkipCurrentIrpStackLocation(Irp);
+    return IoCallDriver(Soft->Lower, Irp);
+}
+
+static NTSTATUS NTAPI DispatchFile(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Device);
+    return Complete(Irp, STATUS_SUCCESS, 0);
+}
+
+static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PSOFT Soft = Device->DeviceExtension;
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    PULONG Buffer = Irp->AssociatedIrp.SystemBuffer;
+    ULONG Length = 0;
+    NTSTATUS Status = IoAcquireRemoveLock(&Soft->RemoveLock, Irp);
+
+    if (!NT_SUCCESS(Status)) {
+        return Complete(Irp, Status, 0);
+    }
+    switch (Stack->Parameters.DeviceIoControl.IoControlCode) {
+    case IOCTL_SOFT_WHO:
+        if (Stack->Parameters.DeviceIoControl.InputBufferLength < sizeof(ULONG)) {
+            Status = STATUS_INVALID_PARAMETER;
+            break;
+        }
+        Status = IoGetDeviceProperty(Soft->Pdo, (DEVICE_REGISTRY_PROPERTY)*Buffer,
+                                     Stack->Parameters.DeviceIoControl.OutputBufferLength, Buffer, &Length);
+        break;
+    case IOCTL_SOFT_REFUSE:
+        if (Stack->Parameters.DeviceIoControl.InputBufferLength < sizeof(ULONG)) {
+            Status = STATUS_INVALID_PARAMETER;
+            break;
+        }
+        Soft->Refuses = *Buffer;
+        break;
+    case IOCTL_SOFT_EJECT:
+        IoRequestDeviceEject(Soft->Pdo);
+        break;
+    default:
+        Status = STATUS_INVALID_DEVICE_REQUEST;
+        break;
+    }
+    Complete(Irp, Status, NT_SUCCESS(Status) ? Length : 0);
+    IoReleaseRemoveLock(&Soft->RemoveLock, Irp);
+    return Status;
+}
+
+static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PSOFT Soft = Device->DeviceExtension;
+
+    PoStartNextPowerIrp(Irp);
+    IoSkipCurrentIrpStackLocation(Irp);
+    return PoCallDriver(Soft->Lower, Irp);
+}
+
+static NTSTATUS NTAPI DispatchSystemControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    return PassOn(Device->DeviceExtension, Irp);
+}
+
+static VOID DisableInterface(PSOFT Soft)
+{
+    IoSetDeviceInterfaceState(&Soft->Interface, FALSE);
+}
+
+static NTSTATUS Remove(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PSOFT Soft = Device->DeviceExtension;
+    NTSTATUS Status;
+
+    IoReleaseRemoveLockAndWait(&Soft->RemoveLock, Irp);
+    DisableInterface(Soft);
+    RtlFreeUnicodeString(&Soft->Interface);
+    Irp->IoStatus.Status = STATUS_SUCCESS;
+    Status = PassOn(Soft, Irp);
+    DbgPrint("soft %d is removed\n", Soft->Number);
+    IoDetachDevice(Soft->Lower);
+    IoDeleteDevice(Device);
+    return Status;
+}
+
+static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PSOFT Soft = Device->DeviceExtension;
+    UCHAR Minor = IoGetCurrentIrpStackLocation(Irp)->MinorFunction;
+    NTSTATUS Status = IoAcquireRemoveLock(&Soft->RemoveLock, Irp);
+
+    if (!NT_SUCCESS(Status)) {
+        return Complete(Irp, Status, 0);
+    }
+    switch (Minor) {
+    case IRP_MN_START_DEVICE:
+        if (!IoForwardIrpSynchronously(Soft->Lower, Irp)) {
+            Irp->IoStatus.Status = STATUS_UNSUCCESSFUL;
+        }
+        Status = Irp->IoStatus.Status;
+        if (NT_SUCCESS(Status)) {
+            IoSetDeviceInterfaceState(&Soft->Interface, TRUE);
+            DbgPrint("soft %d is started\n", Soft->Number);
+        }
+        Complete(Irp, Status, Irp->IoStatus.Information);
+        break;
+    case IRP_MN_REMOVE_DEVICE:
+        return Remove(Device, Irp);
+    case IRP_MN_QUERY_REMOVE_DEVICE:
+    case IRP_MN_QUERY_STOP_DEVICE:
+        DbgPrint("soft %d is asked\n", Soft->Number);
+        if (Soft->Refuses & (Minor == IRP_MN_QUERY_STOP_DEVICE ? REFUSES_STOP : REFUSES_REMOVE)) {
+            Status = Complete(Irp, STATUS_DEVICE_BUSY, 0);
+            break;
+        }
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        Status = PassOn(Soft, Irp);
+        break;
+    case IRP_MN_SURPRISE_REMOVAL:
+        DbgPrint("soft %d is gone\n", Soft->Number);
+        DisableInterface(Soft);
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        Status = PassOn(Soft, Irp);
+        break;
+    case IRP_MN_CANCEL_STOP_DEVICE:
+    case IRP_MN_CANCEL_REMOVE_DEVICE:
+        DbgPrint("soft %d stays\n", Soft->Number);
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        Status = PassOn(Soft, Irp);
+        break;
+    case IRP_MN_STOP_DEVICE:
+        DbgPrint("soft %d is stopped\n", Soft->Number);
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        Status = PassOn(Soft, Irp);
+        break;
+    default:
+        Status = PassOn(Soft, Irp);
+        break;
+    }
+    IoReleaseRemoveLock(&Soft->RemoveLock, Irp);
+    return Status;
+}
+
+static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
+{
+    PDEVICE_OBJECT Device;
+    PSOFT Soft;
+    NTSTATUS Status = IoCreateDevice(Driver, sizeof(SOFT), NULL, FILE_DEVICE_UNKNOWN, FILE_DEVICE_SECURE_OPEN, FALSE, &Device);
+
+    if (!NT_SUCCESS(Status)) {
+        return Status;
+    }
+    Soft = Device->DeviceExtension;
+    IoInitializeRemoveLock(&Soft->RemoveLock, SOFT_TAG, 0, 0);
+    Soft->Number = InterlockedIncrement(&Devices);
+    Soft->Pdo = Pdo;
+    Status = IoRegisterDeviceInterface(Pdo, &InterfaceClass, NULL, &Soft->Interface);
+    if (!NT_SUCCESS(Status)) {
+        IoDeleteDevice(Device);
+        return Status;
+    }
+    Soft->Lower = IoAttachDeviceToDeviceStack(Device, Pdo);
+    if (Soft->Lower == NULL) {
+        RtlFreeUnicodeString(&Soft->Interface);
+        IoDeleteDevice(Device);
+        return STATUS_NO_SUCH_DEVICE;
+    }
+    Device->Flags |= DO_BUFFERED_IO | (Soft->Lower->Flags & (DO_POWER_PAGABLE | DO_POWER_INRUSH));
+    Device->Flags &= ~DO_DEVICE_INITIALIZING;
+    DbgPrint("soft %d is added\n", Soft->Number);
+    return STATUS_SUCCESS;
+}
+
+static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
+{
+    UNREFERENCED_PARAMETER(Driver);
+}
+
+NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
+{
+    UNREFERENCED_PARAMETER(RegistryPath);
+    Driver->MajorFunction[IRP_MJ_CREATE] = DispatchFile;
+    Driver->MajorFunction[IRP_MJ_CLEANUP] = DispatchFile;
+    Driver->MajorFunction[IRP_MJ_CLOSE] = DispatchFile;
+    Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchControl;
+    Driver->MajorFunction[IRP_MJ_PNP] = DispatchPnp;
+    Driver->MajorFunction[IRP_MJ_POWER] = DispatchPower;
+    Driver->MajorFunction[IRP_MJ_SYSTEM_CONTROL] = DispatchSystemControl;
+    Driver->DriverExtension->AddDevice = AddDevice;
+    Driver->DriverUnload = Unload;
+    return STATUS_SUCCESS;
+}
