@@ -121,6 +121,7 @@ const C_DRIVERS: &[CDriver] = &[
     },
     CDriver { name: "soft", source: "soft.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "busdriver", source: "busdriver.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "detect", source: "detect.c", defines: &[], missing: Some("detect.def"), compiler: Gcc },
     CDriver { name: "holder", source: "holder.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "correct_pnp", source: "correct_pnp.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "bench", source: "bench.c", defines: &[], missing: None, compiler: Gcc },

@@ -45,14 +45,14 @@ Exit codes:
 pub(crate) enum Command {
     /// Loads a driver, starts it on its device, talks to it, stops, removes and unloads it
     Run(Run),
-    /// Shows the device tree of a run: once the devices are started, or at the end of the script if there is one
-    Tree(Run),
     /// Carries the script out in every schedule within a bound, and shows the first one that breaks the driver
     Explore(Explore),
     /// Makes a recorded run again, instruction for instruction, and says whether it is the same
     Replay(Replay),
     /// Lists what a driver imports, and who has it
     Imports(Imports),
+    /// Shows the device tree of a run: once the devices are started, or at the end of the script if there is one
+    Tree(Run),
     /// Checks an INF file as InfVerif does, and shows what it installs for each device
     Inf(InfFile),
     /// Makes a folder with a driver for a card of yours: source, INF, scripts and a test that builds it, runs it and is green

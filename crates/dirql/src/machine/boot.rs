@@ -262,6 +262,7 @@ impl Work {
         let finder = Finder { work: Rc::clone(self), objects: objects.clone() };
         pnp::installer::set(cx, Rc::new(finder));
         self.start_devices(cx, &objects, &nodes, outcome)?;
+        pnp::detected::settle(cx)?;
         driver::booted(cx)
     }
 

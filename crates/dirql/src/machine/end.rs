@@ -175,7 +175,9 @@ fn shut_down(cx: &mut Cx<'_>, loaded: &Loaded) -> Flow<Vec<String>> {
     for device in pnp::devices(cx) {
         if device.detected {
             // A driver that has detected its device may know nothing else of Plug and Play.
-            let _ = pnp::remove(cx, device.id)?;
+            if pnp::detected::answers(cx, device.id)? {
+                let _ = pnp::remove(cx, device.id)?;
+            }
             continue;
         }
         // A driver may refuse to be stopped; it is removed all the same.

@@ -282,10 +282,12 @@ exports! { FUNCTIONS:
     : IoReleaseRemoveLockAndWaitEx(3) @ 0..=0 => io::remove_lock::release_and_wait;
     : IoReleaseRemoveLockEx(3) @ 0..=2 => io::remove_lock::release;
     : IoRemoveShareAccess(2) @ 0..=0 => io::share_access::remove;
+    : IoReportDetectedDevice(8) @ 0..=0 => pnp::detected::report;
     : IoReportInterruptActive(1) @ 0..=2 => io::interrupt::report_active;
     : IoReportInterruptInactive(1) @ 0..=2 => io::interrupt::report_inactive;
     : IoReportResourceForDetection(7) @ 0..=0 => pnp::claim::report_for_detection;
     : IoReportResourceUsage(9) @ 0..=0 => pnp::claim::report_usage;
+    : IoReportRootDevice(1) @ 0..=0 => pnp::detected::report_root;
     : IoReportTargetDeviceChange(2) @ 0..=0 => pnp::notify::custom::report;
     : IoReportTargetDeviceChangeAsynchronous(4) @ 0..=2 => pnp::notify::custom::report_later;
     : IoRequestDeviceEject(1) @ 0..=2 => pnp::invalidate::request_eject;

@@ -236,6 +236,7 @@ pub(super) fn forget(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<
     cx.with(|k| {
         k.io.reinitialize.retain(|entry| entry.driver != driver.address);
         pnp::claim::forget_driver(k, driver.address);
+        pnp::detected::forget_driver(k, driver.address);
     });
     ob::object::dereference(cx, driver).map(|_| ())
 }

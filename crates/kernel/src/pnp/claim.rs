@@ -88,6 +88,34 @@ pub(super) fn take(k: &mut Kernel, by: Claimer, ranges: Vec<Range>) {
     }
 }
 
+/// A driver has detected a device by the resources of a list: they are the device's, unless somebody else has them. What the driver has claimed
+/// in order to look for it does not stand in the way.
+///
+/// # Errors
+/// A verdict if the list is bad.
+pub(super) fn for_detected(
+    cx: &mut Cx<'_>,
+    driver: DriverPtr<DRIVER_OBJECT>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    list: u64,
+    size: usize,
+) -> Flow<NtStatus> {
+    let size = u32::try_from(size).unwrap_or(u32::MAX);
+    let Some(ranges) = read(cx, list, size)? else { return Ok(NtStatus::UNSUCCESSFUL) };
+    let (by, looking) = (Claimer::new(driver, device), Claimer::new(driver, DriverPtr::NULL));
+    Ok(cx.with(|k| {
+        let claims = &mut k.pnp.claims.0;
+        let looked = claims.iter().position(|(claimer, _)| *claimer == looking).map(|at| claims.remove(at));
+        let is_taken = ranges.iter().any(|range| is_taken(k, by, range, false));
+        k.pnp.claims.0.extend(looked);
+        if is_taken {
+            return NtStatus::CONFLICTING_ADDRESSES;
+        }
+        take(k, by, ranges);
+        NtStatus::SUCCESS
+    }))
+}
+
 /// What a driver that is gone has claimed is free again.
 pub(crate) fn forget_driver(k: &mut Kernel, driver: u64) {
     k.pnp.claims.0.retain(|(claimer, _)| claimer.driver != driver);

@@ -12,6 +12,7 @@ pub mod bus_pnp;
 pub mod bus_power;
 mod capabilities;
 pub mod claim;
+pub mod detected;
 pub mod elsewhere;
 pub mod enumerate;
 pub mod identity;
@@ -69,6 +70,10 @@ pub struct State {
     pub(crate) root_driver: DriverPtr<DRIVER_OBJECT>,
     /// Who finds drivers for devices that drivers report; none before the library has said so.
     pub(crate) installer: Option<Rc<dyn Installer>>,
+    /// The services of the drivers that have reported a root device.
+    pub(crate) reported: Vec<String>,
+    /// The drivers that are there from the beginning are loaded.
+    pub(crate) has_started: bool,
     /// What the user should know of devices that were found on the way.
     pub(crate) notes: Vec<String>,
     /// Signaled while nobody changes the state of a device.

@@ -164,6 +164,14 @@ fn bring_up(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     });
     tell(cx, id, "found");
     check_unique(cx, id)?;
+    drive(cx, id)
+}
+
+/// Starts a device that was found with the drivers that there are for it.
+///
+/// # Errors
+/// A verdict on one of these drivers.
+pub(super) fn drive(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     let installer = cx.with(|k| k.pnp.installer.clone());
     let found = match &installer {
         Some(installer) => installer.install(cx, id)?,

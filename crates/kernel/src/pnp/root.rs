@@ -90,6 +90,15 @@ fn driver(cx: &mut Cx<'_>) -> Flow<DriverPtr<DRIVER_OBJECT>> {
 /// # Errors
 /// As making a device.
 pub fn add(cx: &mut Cx<'_>, device: Device) -> Flow<NodeId> {
+    let pdo = new_device(cx)?;
+    own(cx, pdo, device)
+}
+
+/// Makes a physical device object of the PnP manager's.
+///
+/// # Errors
+/// As making a device.
+pub(super) fn new_device(cx: &mut Cx<'_>) -> Flow<DriverPtr<DEVICE_OBJECT>> {
     enumerate::enumerate(cx)?;
     let driver = driver(cx)?;
     let new = io::device::NewDevice {
@@ -105,7 +114,7 @@ pub fn add(cx: &mut Cx<'_>, device: Device) -> Flow<NodeId> {
     let flags = cx.read(pdo + DEVICE_OBJECT::Flags)?;
     let flags = (flags | DO_BUS_ENUMERATED_DEVICE | DO_POWER_PAGABLE) & !DO_DEVICE_INITIALIZING;
     cx.write(pdo + DEVICE_OBJECT::Flags, flags)?;
-    own(cx, pdo, device)
+    Ok(pdo)
 }
 
 /// Makes the node of a root-enumerated device that has its physical device object already, and asks it who it is.
