@@ -7,6 +7,7 @@
 mod rig;
 
 use dirql::explore::{Bounds, Policy};
+use dirql::record::{Record, Recording};
 use dirql::{Bench, Machine, Outcome, Report, ScriptText};
 use kernel::verdict::Tier;
 use rig::{driver, finish, play, start, try_play};
@@ -451,4 +452,107 @@ fn children_come_and_go_at_any_moment_in_schedules_with_two_preemptions() {
     let searched = bus().processors(2).unobserved().search(&play, &bounds, accused).unwrap();
     let found = searched.found.map(|(choices, report)| format!("{choices:#?}\n{report}"));
     assert!(found.is_none(), "{}", found.unwrap_or_default());
+}
+
+#[test]
+fn a_run_with_several_infs_and_a_tree_is_recorded_and_replayed() {
+    let script = ScriptText::typed(STORY);
+    for seed in 1..4 {
+        let buffer = rig::Buffer::default();
+        let policy = Policy::Random(seed);
+        let started =
+            Recording::start(bus(), policy.chooser(), &policy.to_string(), Some(&script), buffer.clone());
+        let (bench, recording) = started.unwrap();
+        let report = bench.run(Some(script.play().unwrap())).unwrap();
+        recording.finish(&report).unwrap();
+        let record = Record::parse("tree", &buffer.text()).unwrap_or_else(|error| panic!("{error}"));
+        let (bench, play, comparison) = record.bench(None, None, None).unwrap();
+        let report = bench.run(play).unwrap();
+        assert!(comparison.difference(&report).is_none(), "seed {seed}: {report}");
+    }
+}
+
+/// A bus and a hub with filters above both and above each child: `layer.sys` by its service's name.
+fn filtered() -> Bench {
+    let filters = "HKR,,UpperFilters,0x00010000,\"TreeX\"\n";
+    let with_filter = |inf: &str, section: &str| {
+        rig::changed_inf("tree", inf, |text| {
+            let at = format!("[{section}]\n");
+            assert!(text.contains(&at), "{text}");
+            text.replace(&at, &format!("[{section}.HW]\nAddReg = Above\n[Above]\n{filters}{at}"))
+        })
+    };
+    let file = rig::folder("tree-filter").join("TreeX.sys");
+    std::fs::copy(driver("layer.sys"), &file).unwrap();
+    Bench::new()
+        .driver(driver("busdriver.sys"))
+        .inf(with_filter("busdriver.inf", "Bus"))
+        .with(driver("soft.sys"))
+        .inf(with_filter("soft.inf", "Soft"))
+        .with(file)
+}
+
+#[test]
+fn filters_above_children_are_added_and_removed_with_them() {
+    let machine = start(filtered);
+    play(&machine, &format!("{OPEN}\n{}close b", then(&[plug(0)])));
+    let text = tree(&machine);
+    assert!(text.contains("drivers: PnpManager, DirqlBus, TreeX;"), "{text}");
+    assert!(text.contains("drivers: DirqlBus, DirqlSoft, TreeX;"), "{text}");
+    play(&machine, &format!("{OPEN}\n{}close b", then(&[unplug(0)])));
+    let report = finish(machine);
+    assert_eq!(
+        report.prints.iter().filter(|line| line.trim_end() == "X is removed").count(),
+        2,
+        "{:?}",
+        report.prints
+    );
+}
+
+/// What happens next, by a random number: to the bus, to a child, to the system.
+fn next_step(machine: &Machine, number: u64) {
+    let slot = number >> 8 & 7;
+    let kind = [0, 0, RAW, HUB, STRANGER][usize::try_from(number >> 16 & 0xFFFF).unwrap() % 5];
+    let bus = number >> 32 & 1;
+    let on = |command: String| {
+        format!("open \\\\.\\DirqlBus{bus} as b expect success\n{command} expect any\nclose b")
+    };
+    let text = match number % 13 {
+        0..4 => on(format!("{PLUG}{}", u64::from(kind) + slot)),
+        4..6 => on(format!("{UNPLUG}{slot}")),
+        6 => on(AGAIN.to_owned()),
+        7 => "stop-device dirqlbus#0 expect any\nstart-device dirqlbus#0 expect any".to_owned(),
+        8 => "query-remove dirqlbus#0 expect any\ncancel-remove dirqlbus#0 expect any".to_owned(),
+        9 => format!("remove-device child#{} expect any", slot % 3),
+        10 => format!(
+            "surprise-remove {}#0 expect any",
+            ["child", "hub", "raw"][usize::try_from(slot % 3).unwrap()]
+        ),
+        11 => "power s3 expect any\npower s0 expect any".to_owned(),
+        // A child may refuse to be stopped; one that refused to be removed would be there at the end.
+        _ => format!("open {SOFT} as s\nioctl s 0x222004 in u32:{} expect any\nclose s", number >> 20 & 2),
+    };
+    // The bus, or the child, may not be there: then nothing happens.
+    let _ = try_play(machine, &text);
+}
+
+#[test]
+fn a_tree_with_filters_survives_whatever_happens_to_it() {
+    let mut boots = rig::boots(filtered().processors(2));
+    for seed in rig::seeds(25) {
+        let act = |machine: &Machine| {
+            let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+            for _ in 0..30 {
+                // An LCG of Knuth's: its upper half is random enough.
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                next_step(machine, state >> 20);
+            }
+            let _ = try_play(machine, "cancel-remove dirqlbus#0 expect any");
+        };
+        let ((), report) = boots.boot(Policy::Random(seed).chooser(), act).unwrap();
+        let accused: Vec<_> = report.findings.iter().map(|finding| &finding.message).collect();
+        assert!(report.verdict.is_none() && accused.is_empty(), "seed {seed}: {report}");
+        assert!(report.our_fault.is_none(), "seed {seed}: {:?}", report.our_fault);
+        assert_eq!(report.sums.still_allocated(), 0, "seed {seed}: {report}");
+    }
 }

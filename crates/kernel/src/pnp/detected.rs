@@ -15,6 +15,9 @@ use super::{claim, relations, request, root, tree};
 use crate::cx::{Cx, Kernel};
 use crate::{io, ke, ldr};
 
+/// More bytes no list of requirements has.
+const LONGEST: u64 = 0x1_0000;
+
 /// Names of `INTERFACE_TYPE` from 0 on.
 const INTERFACES: [&str; 17] = [
     "Internal",
@@ -52,6 +55,9 @@ pub fn report(
     assigned: bool,
     device: DriverPtr<DriverPtr<DEVICE_OBJECT>>,
 ) -> Flow<NtStatus> {
+    if !cx.with(|k| k.io.drivers.contains_key(&driver.address)) {
+        return Ok(NtStatus::INVALID_PARAMETER_1);
+    }
     let service = io::driver::service(cx, driver);
     let boot_resources = match list {
         0 => Vec::new(),
@@ -62,10 +68,10 @@ pub fn report(
     };
     let requirements = match requirements.address {
         0 => Vec::new(),
-        at => {
-            let length = request::requirements_length(cx, at)?;
-            cx.read_bytes(at, length)?
-        }
+        at => match request::requirements_length(cx, at)? {
+            length if length > LONGEST => return Ok(NtStatus::INVALID_PARAMETER),
+            length => cx.read_bytes(at, length)?,
+        },
     };
     let interface = interface(&boot_resources);
     let what = root::Device {
@@ -74,7 +80,6 @@ pub fn report(
         compatible_ids: vec![format!(r"DETECTED{interface}\{service}"), format!(r"DETECTED\{service}")],
         boot_resources,
         requirements,
-        detected: true,
     };
     // It is the caller's to give a physical device object, or the PnP manager's to make one.
     let given = cx.read(device)?;
@@ -94,7 +99,7 @@ pub fn report(
     let id = if given.is_null() { root::own(cx, pdo, what)? } else { adopt(cx, pdo)? };
     cx.with(|k| {
         let node = k.pnp.node_mut(id);
-        (node.state, node.driver) = (State::Started, driver);
+        (node.state, node.driver, node.detected) = (State::Started, driver, true);
     });
     install::install(cx, id, Installation { service, ..Installation::default() })?;
     cx.write(device, pdo)?;
@@ -128,6 +133,9 @@ fn interface(list: &[u8]) -> &'static str {
 /// # Errors
 /// [`engine::Leave`] if the machine ends meanwhile.
 pub fn report_root(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<NtStatus> {
+    if !cx.with(|k| k.io.drivers.contains_key(&driver.address)) {
+        return Ok(NtStatus::INVALID_PARAMETER_1);
+    }
     let service = io::driver::service(cx, driver);
     let (known, has_started) = cx.with(|k| {
         // Somebody may have installed it before.
@@ -180,7 +188,7 @@ pub fn answers(cx: &mut Cx<'_>, id: NodeId) -> Flow<bool> {
 
 /// A driver is gone: what it has detected has no driver.
 pub(crate) fn forget_driver(k: &mut Kernel, driver: u64) {
-    let detected = |node: &&mut Node| node.is_detected() && node.driver.address == driver;
+    let detected = |node: &&mut Node| node.detected && node.driver.address == driver;
     for node in k.pnp.nodes.values_mut().filter(detected) {
         node.forget_drivers();
         node.state = State::Enumerated;

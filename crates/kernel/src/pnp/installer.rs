@@ -18,7 +18,7 @@ pub fn set(cx: &mut Cx<'_>, installer: Rc<dyn Installer>) {
 
 /// What the user should know of a device.
 pub fn note(cx: &mut Cx<'_>, text: String) {
-    cx.with(|k| k.pnp.notes.push(text));
+    cx.with(|k| k.pnp.note(text));
 }
 
 /// What the user should know of devices that were found on the way.

@@ -112,6 +112,13 @@ impl State {
         }
     }
 
+    /// What the user should know of a device, once.
+    pub(crate) fn note(&mut self, text: String) {
+        if !self.notes.contains(&text) {
+            self.notes.push(text);
+        }
+    }
+
     /// The number of a physical device object that is made now.
     pub(crate) fn next_number(&mut self) -> u32 {
         self.made += 1;

@@ -140,6 +140,8 @@ pub(crate) struct Node {
     pub(crate) interfaces: u64,
     /// `PowerDevice*`.
     pub(crate) power: u32,
+    /// A driver has detected it and runs it: it counts as started without having been.
+    pub(crate) detected: bool,
     /// It is not on its bus any more: once it is removed, its device object goes.
     pub(crate) missing: bool,
     /// `IRP_MN_REMOVE_DEVICE` was sent since drivers were added last.
@@ -168,6 +170,7 @@ impl Node {
             seen: false,
             interfaces: 0,
             power: PowerDeviceD0,
+            detected: false,
             missing: false,
             told_to_go: false,
             freed: false,
@@ -181,11 +184,6 @@ impl Node {
             Origin::Card(card) => Some(card),
             Origin::Root(_) | Origin::Child => None,
         }
-    }
-
-    /// Whether a driver has detected it and runs it.
-    pub(crate) const fn is_detected(&self) -> bool {
-        matches!(&self.origin, Origin::Root(device) if device.detected)
     }
 
     /// The bus that its lists of resources name.
@@ -250,7 +248,7 @@ pub fn devices(cx: &mut Cx<'_>) -> Vec<Described> {
                 state: node.state,
                 instance_path: node.instance_path(),
                 answers: node.answers.clone(),
-                detected: node.is_detected(),
+                detected: node.detected,
             }
         };
         tree::all(k).into_iter().map(describe).collect()

@@ -190,7 +190,7 @@ pub(super) fn drive(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
                 let (name, path) = (k.pnp.node(id).name.clone(), k.pnp.node(id).instance_path());
                 let note =
                     format!("{name}: no INF that was given has a driver for it ({path}); it is not started");
-                k.pnp.notes.push(note);
+                k.pnp.note(note);
             });
             return Ok(());
         }
@@ -198,7 +198,7 @@ pub(super) fn drive(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     if let Err(failed) = start::start_while_locked(cx, id, &drivers)? {
         cx.with(|k| {
             let note = format!("{}: does not start: {failed}", k.pnp.node(id).name);
-            k.pnp.notes.push(note);
+            k.pnp.note(note);
         });
     }
     Ok(())
@@ -226,7 +226,7 @@ fn check_unique(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
 pub(crate) fn device_deleted(cx: &mut Cx<'_>, device: Device) {
     let early = cx.with(|k| {
         let node = k.pnp.nodes.get(&NodeId(device.address))?;
-        let early = matches!(node.origin, Origin::Child) && node.state != State::Deleted && !node.told_to_go;
+        let early = node.parent.is_some() && node.state != State::Deleted && !node.told_to_go;
         early.then(|| (node.name.clone(), node.state))
     });
     let Some((name, state)) = early else { return };

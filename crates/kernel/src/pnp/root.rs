@@ -39,8 +39,6 @@ pub struct Device {
     pub boot_resources: Vec<u8>,
     /// An `IO_RESOURCE_REQUIREMENTS_LIST`, or nothing.
     pub requirements: Vec<u8>,
-    /// A driver has detected it and runs it: it counts as started from the beginning.
-    pub detected: bool,
 }
 
 impl Device {
