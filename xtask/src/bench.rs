@@ -16,6 +16,7 @@ const GOALS: &[(&str, f64)] = &[
     ("gate", 8.0),
     ("irp_roundtrip", 150.0),
     ("mmio_read", 35.0),
+    ("mmio_read_sheet", 100.0),
     ("port_read", 35.0),
     ("irql_raise_lower", 6.0),
     ("irql_raise_lower_call", 6.0),
