@@ -155,6 +155,7 @@ gallery! {
     parts_of_locked_buffer: "PartsOfLockedBuffer",
     passed_on: "PassedOn",
     passed_on_and_observed: "PassedOnAndObserved",
+    passed_on_and_observed_late: "PassedOnAndObservedLate",
     passed_on_and_observed_on_error: "PassedOnAndObservedOnError",
     passed_on_and_waited_for: "PassedOnAndWaitedFor",
     passed_on_as_pending: "PassedOnAsPending",

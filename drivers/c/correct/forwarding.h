@@ -46,6 +46,29 @@ static NTSTATUS ForwardObserved(PIRP Irp)
     return IoCallDriver(Below, Irp);
 }
 
+static KEVENT SentOn;
+
+static NTSTATUS NTAPI PassesOnLate(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+    if (Irp->PendingReturned && KeGetCurrentIrql() == PASSIVE_LEVEL) {
+        WaitFor(&SentOn);
+    }
+    return PassesOn(Device, Irp, Context);
+}
+
+/* The dispatch routine returns while the completion routine, on a worker thread, has not marked the request yet. */
+static NTSTATUS ForwardObservedLate(PIRP Irp)
+{
+    NTSTATUS Status;
+
+    KeInitializeEvent(&SentOn, NotificationEvent, FALSE);
+    IoCopyCurrentIrpStackLocationToNext(Irp);
+    IoSetCompletionRoutine(Irp, PassesOnLate, NULL, TRUE, TRUE, TRUE);
+    Status = IoCallDriver(Below, Irp);
+    KeSetEvent(&SentOn, IO_NO_INCREMENT, FALSE);
+    return Status;
+}
+
 /* A routine that is not called leaves it to the I/O manager to say that the request pended. */
 static NTSTATUS ForwardObservedOnError(PIRP Irp)
 {
@@ -266,6 +289,7 @@ static ULONG Through(FORWARD Way)
 THROUGH(PassedOnWithoutLocation, ForwardSkipped)
 THROUGH(PassedOn, ForwardCopied)
 THROUGH(PassedOnAndObserved, ForwardObserved)
+THROUGH(PassedOnAndObservedLate, ForwardObservedLate)
 THROUGH(PassedOnAndObservedOnError, ForwardObservedOnError)
 THROUGH(PassedOnAndWaitedFor, ForwardAndWait)
 THROUGH(PassedOnSynchronously, ForwardSynchronously)
@@ -279,6 +303,7 @@ THROUGH(PassedOnTwice, ForwardTwice)
     IDIOM(PassedOnWithoutLocation)                                                                                     \
     IDIOM(PassedOn)                                                                                                    \
     IDIOM(PassedOnAndObserved)                                                                                         \
+    IDIOM(PassedOnAndObservedLate)                                                                                     \
     IDIOM(PassedOnAndObservedOnError)                                                                                  \
     IDIOM(PassedOnAndWaitedFor)                                                                                        \
     IDIOM(PassedOnSynchronously)                                                                                       \

@@ -160,8 +160,10 @@ fn leave_location(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, number: u8, count: u8) -
     }
     let device = device_above(cx, irp, number, count)?;
     let arguments = [device.address, irp.address, context.address];
-    let answer = routine::call(cx, "IoCompletion", routine, irp.address, &arguments)?;
-    if NtStatus(low_half(answer)) == NtStatus::MORE_PROCESSING_REQUIRED {
+    cx.with(|k| k.io.frames.begin_observed(irp.address, number));
+    let answer = routine::call(cx, "IoCompletion", routine, irp.address, &arguments);
+    cx.with(|k| k.io.frames.end_observed(irp.address, number));
+    if NtStatus(low_half(answer?)) == NtStatus::MORE_PROCESSING_REQUIRED {
         return Ok(Way::Stopped);
     }
     if !cx.with(|k| k.io.irps.live.contains(irp.address)) {
