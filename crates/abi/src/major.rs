@@ -108,12 +108,14 @@ constants! {
         IRP_MN_LOAD_FILE_SYSTEM = 0x3;
         IRP_MN_KERNEL_CALL = 0x4;
         IRP_MN_FLUSH_AND_PURGE = 0x1;
-        IRP_MN_FLUSH_DATA_ONLY = 0x2;
-        IRP_MN_FLUSH_NO_SYNC = 0x3;
-        IRP_MN_FLUSH_DATA_SYNC_ONLY = 0x4;
         IRP_MN_LOCK = 0x1;
         IRP_MN_UNLOCK_SINGLE = 0x2;
         IRP_MN_UNLOCK_ALL = 0x3;
         IRP_MN_UNLOCK_ALL_BY_KEY = 0x4;
+    }
+    u8, not_in_mingw "mingw's wdm.h ends before ZwFlushBuffersFileEx" {
+        IRP_MN_FLUSH_DATA_ONLY = 0x2;
+        IRP_MN_FLUSH_NO_SYNC = 0x3;
+        IRP_MN_FLUSH_DATA_SYNC_ONLY = 0x4;
     }
 }

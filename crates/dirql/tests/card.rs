@@ -21,8 +21,11 @@ const RUST: Driver = Driver { name: "pci9052", device: r"\\.\Pci9052-0" };
 
 impl Driver {
     fn bench(self, cards: &[&str]) -> Bench {
-        let bench = Bench::new().driver(driver(&format!("{}.sys", self.name)));
-        let bench = bench.inf(driver(&format!("{}.inf", self.name)));
+        self.bench_by(&driver(&format!("{}.inf", self.name)), cards)
+    }
+
+    fn bench_by(self, inf: &std::path::Path, cards: &[&str]) -> Bench {
+        let bench = Bench::new().driver(driver(&format!("{}.sys", self.name))).inf(inf);
         cards.iter().fold(bench, |bench, card| bench.device(*card))
     }
 
@@ -44,7 +47,7 @@ impl Driver {
             assert!(text.contains(from), "the INF has `{from}`");
             text.replace(from, to)
         });
-        let machine = start(|| self.bench(cards).inf(&inf));
+        let machine = start(|| self.bench_by(&inf, cards));
         let _ = try_play(&machine, &script.replace("DEV", self.device));
         machine.finish()
     }
