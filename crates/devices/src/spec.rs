@@ -113,10 +113,13 @@ pub(crate) fn size(text: &str) -> Option<u64> {
     number(digits)?.checked_mul(unit)
 }
 
+/// Units of time, in nanoseconds.
+pub(crate) const TIME_UNITS: [(&str, u64); 4] =
+    [("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000)];
+
 /// A duration in nanoseconds: a number, with `ns`, `us`, `ms` or `s` after it if one likes.
 pub(crate) fn nanoseconds(text: &str) -> Option<u64> {
-    let units = [("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000)];
-    let (digits, unit) = units
+    let (digits, unit) = TIME_UNITS
         .iter()
         .find_map(|(unit, factor)| text.strip_suffix(unit).map(|digits| (digits, *factor)))
         .unwrap_or((text, 1));
@@ -133,6 +136,11 @@ pub(crate) fn hex(text: &str, digits: usize) -> Option<u64> {
 pub(crate) fn id_pair(text: &str) -> Option<(u16, u16)> {
     let (vendor, device) = text.split_once(':')?;
     Some((u16::try_from(hex(vendor, 4)?).ok()?, u16::try_from(hex(device, 4)?).ok()?))
+}
+
+/// `; did you mean …?`, if a candidate is near enough to be meant.
+pub(crate) fn hint<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> String {
+    nearest(word, candidates).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
 }
 
 /// The candidate nearest to a mistyped word, if one is near enough to be meant.

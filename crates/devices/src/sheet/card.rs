@@ -22,16 +22,13 @@ pub(crate) struct SheetCard {
     header: Header,
     placement: Placement,
     state: State,
-    /// Whether a read can change its pin, its messages or its deadline.
-    reads_change: bool,
-    /// They may have changed since the bus asked.
+    /// Its pin, its messages or its deadline may have changed since the bus asked.
     changed: bool,
 }
 
 impl SheetCard {
     pub(crate) fn new(kind: &'static str, header: Header, placement: Placement, sheet: Sheet) -> Self {
-        let reads_change = sheet.state.reads_change();
-        Self { kind, header, placement, state: sheet.state, reads_change, changed: true }
+        Self { kind, header, placement, state: sheet.state, changed: true }
     }
 
     fn refuse(&self, access: &Access, why: String) -> Refusal {
@@ -57,13 +54,13 @@ impl Model for SheetCard {
     }
 
     fn reset(&mut self) {
-        let Self { kind: _, header: _, placement: _, state, reads_change: _, changed } = self;
+        let Self { kind: _, header: _, placement: _, state, changed } = self;
         state.reset();
         *changed = true;
     }
 
     fn read(&mut self, access: &Access) -> Result<u64, Refusal> {
-        self.changed |= self.reads_change;
+        self.changed |= self.state.reads_change();
         self.state.read(&at(access)).map_err(|why| self.refuse(access, why))
     }
 
@@ -77,7 +74,7 @@ impl Model for SheetCard {
     }
 
     fn reads_change(&self) -> bool {
-        self.reads_change
+        self.state.reads_change()
     }
 
     fn asserts(&self) -> bool {

@@ -47,6 +47,12 @@ impl<'p, 't> Cursor<'p, 't> {
         self.takes(|token| matches!(token, Token::Word(next) if *next == word))
     }
 
+    /// The width that comes next, in bytes, if one does; then it is taken.
+    pub(super) fn width(&mut self) -> Option<u64> {
+        let widths = [("byte", 1), ("word", 2), ("dword", 4), ("qword", 8)];
+        widths.into_iter().find(|(width, _)| self.word(width)).map(|(_, bytes)| bytes)
+    }
+
     fn takes(&mut self, is: impl Fn(&Token<'t>) -> bool) -> bool {
         let found = self.peek().is_some_and(is);
         self.next += usize::from(found);

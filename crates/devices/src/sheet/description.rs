@@ -77,6 +77,14 @@ pub(super) struct Register {
     pub(super) on_write: Block,
 }
 
+impl Register {
+    /// Whether a driver's read of it can change what the card holds.
+    pub(super) fn changes_when_read(&self) -> bool {
+        let changes = |field: &Field| field.access.read(0, 1) != 0 || field.access.read(1, 1) != 1;
+        self.pops.is_some() || !self.on_read.actions.is_empty() || self.fields.iter().any(changes)
+    }
+}
+
 /// Bits of a register that behave alike.
 #[derive(Clone, Debug)]
 pub(super) struct Field {

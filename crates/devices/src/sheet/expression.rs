@@ -176,7 +176,7 @@ impl Binary {
     }
 }
 
-/// Who knows what an expression's names stand for now.
+/// Gives the values of an expression's names.
 pub(super) trait Answers {
     /// What a leaf stands for; `offset` is the value of its operand, if it has one.
     fn answer(&mut self, leaf: &Expression, offset: u64) -> u64;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::Wrong;
 use super::expression::Bits;
-use crate::spec::nearest;
+use crate::spec::hint;
 
 /// What a name stands for, as its number among its kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,6 +113,5 @@ impl Names {
 
 /// A name that is not there, with the one that may be meant.
 fn unknown<'n>(what: &str, name: &str, at: usize, known: impl Iterator<Item = &'n str>) -> Wrong {
-    let hint = nearest(name, known).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-    Wrong::at(at, format!("{what} `{name}`{hint}"))
+    Wrong::at(at, format!("{what} `{name}`{}", hint(name, known)))
 }

@@ -46,16 +46,12 @@ pub(super) fn add_reg(
     entry: Entry<'_>,
     remarks: &mut Remarks,
 ) -> Outcome<Vec<RegistryWrite>> {
-    let mut writes = Vec::new();
-    for (index, name) in named(entry)? {
-        for line in sections.led_to(&name, entry.spot_of(index))?.entries() {
-            writes.extend(write(line, remarks)?);
-        }
+    for (_, name) in named(entry)? {
         if let Some(security) = sections.get(&format!("{name}.Security")) {
             remarks.ignore(security.spot(), format!("[{}]: keys have no security here", security.name));
         }
     }
-    Ok(writes)
+    lines(sections, entry, remarks, write)
 }
 
 /// The deletions of all sections that a `DelReg` entry names.
@@ -64,10 +60,20 @@ pub(super) fn del_reg(
     entry: Entry<'_>,
     remarks: &mut Remarks,
 ) -> Outcome<Vec<RegistryWrite>> {
+    lines(sections, entry, remarks, deletion)
+}
+
+/// What `read` makes of each line of the sections that an entry names.
+fn lines(
+    sections: &Sections,
+    entry: Entry<'_>,
+    remarks: &mut Remarks,
+    read: impl Fn(Entry<'_>, &mut Remarks) -> Outcome<Option<RegistryWrite>>,
+) -> Outcome<Vec<RegistryWrite>> {
     let mut writes = Vec::new();
     for (index, name) in named(entry)? {
         for line in sections.led_to(&name, entry.spot_of(index))?.entries() {
-            writes.extend(deletion(line, remarks)?);
+            writes.extend(read(line, remarks)?);
         }
     }
     Ok(writes)

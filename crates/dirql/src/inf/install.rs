@@ -324,10 +324,7 @@ const PROPERTIES: [&str; 6] = [
 
 /// What the INF writes to the class's key, if it installs the class: `[ClassInstall32]`. Nothing else of that section is carried out.
 fn of_class(sections: &Sections, remarks: &mut Remarks) -> Vec<RegistryWrite> {
-    let section = [".NTamd64", ".NT", ""]
-        .iter()
-        .find_map(|decoration| sections.get(&format!("ClassInstall32{decoration}")));
-    let Some(section) = section else { return Vec::new() };
+    let Some(section) = actual(sections, "ClassInstall32") else { return Vec::new() };
     let entries = section.entries().filter(|entry| entry.is("AddReg"));
     // A section that it does not find is of no consequence here.
     entries.flat_map(|entry| add_reg(sections, entry, remarks).unwrap_or_default()).collect()

@@ -19,6 +19,9 @@ use crate::event::Kind;
 use crate::verdict::Verdict;
 use crate::witness;
 
+/// What a completion routine is, as the role of a call.
+pub(super) const COMPLETION: &str = "IoCompletion";
+
 /// `IofCompleteRequest`.
 ///
 /// # Errors
@@ -160,10 +163,8 @@ fn leave_location(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, number: u8, count: u8) -
     }
     let device = device_above(cx, irp, number, count)?;
     let arguments = [device.address, irp.address, context.address];
-    cx.with(|k| k.io.frames.begin_observed(irp.address, number));
-    let answer = routine::call(cx, "IoCompletion", routine, irp.address, &arguments);
-    cx.with(|k| k.io.frames.end_observed(irp.address, number));
-    if NtStatus(low_half(answer?)) == NtStatus::MORE_PROCESSING_REQUIRED {
+    let answer = routine::call(cx, COMPLETION, routine, irp.address, &arguments)?;
+    if NtStatus(low_half(answer)) == NtStatus::MORE_PROCESSING_REQUIRED {
         return Ok(Way::Stopped);
     }
     if !cx.with(|k| k.io.irps.live.contains(irp.address)) {

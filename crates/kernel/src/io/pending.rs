@@ -8,6 +8,7 @@ use abi::{Code, DEVICE_OBJECT, DriverPtr, IO_STACK_LOCATION, IRP, NtStatus, SL_P
 use engine::Flow;
 
 use super::cancel_routine;
+use super::complete::COMPLETION;
 use super::irp;
 use super::violation::{device_name, io_manager, request_name};
 use crate::cx::{Cx, Kernel};
@@ -67,8 +68,6 @@ impl Frame {
 pub(crate) struct Frames {
     open: Vec<Frame>,
     count: u64,
-    /// IRPs whose completion routines run, and the locations that they have left: whether they are to be marked above is not known yet.
-    observed: Vec<(u64, u8)>,
 }
 
 impl Frames {
@@ -131,22 +130,6 @@ impl Frames {
     fn is_below(&self, number: u64, irp: u64) -> bool {
         let mut later = self.open.iter().rev().take_while(|frame| frame.number > number);
         later.any(|frame| frame.irp == irp && frame.has_it())
-    }
-
-    /// A completion routine is called with this IRP, which has left `location`.
-    pub(crate) fn begin_observed(&mut self, irp: u64, location: u8) {
-        self.observed.push((irp, location));
-    }
-
-    /// It has come back, or was left.
-    pub(crate) fn end_observed(&mut self, irp: u64, location: u8) {
-        let place = self.observed.iter().rposition(|observed| *observed == (irp, location));
-        self.observed.swap_remove(place.expect("its routine was called"));
-    }
-
-    /// Whether a completion routine runs with the IRP of this call, which is on its way up to it.
-    fn is_observed(&self, frame: &Frame) -> bool {
-        self.observed.iter().any(|(irp, location)| *irp == frame.irp && *location < frame.location)
     }
 
     /// The only call of a dispatch routine with this IRP, if nothing is to be said when the IRP leaves `location` with or without its
@@ -305,11 +288,17 @@ pub(crate) fn judge_returned(
             let elsewhere = cx.with(|k| {
                 k.io.frames.open[place].returned = Some(status);
                 k.io.frames.open[place].moments.pended = pended;
-                k.io.frames.is_below(number, frame.irp) || k.io.frames.is_observed(&frame)
+                k.io.frames.is_below(number, frame.irp) || frame.forwarded && is_on_its_way_up(k, frame.irp)
             });
             if elsewhere { Ok(()) } else { judge_held(cx, frame, status) }
         }
     }
+}
+
+/// Whether a completion routine runs with this IRP: it has left the drivers below that routine's.
+fn is_on_its_way_up(k: &Kernel, irp: u64) -> bool {
+    let mut calls = k.ke.threads.iter().flat_map(|thread| &thread.callouts);
+    calls.any(|call| call.role == COMPLETION && call.object == irp)
 }
 
 /// The IRP was completed before the routine returned.

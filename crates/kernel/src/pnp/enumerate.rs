@@ -14,7 +14,7 @@ use engine::Flow;
 
 use super::node::{Answers, NodeId};
 use super::resource::{self, Interrupt, Resource};
-use super::{bus, capabilities, identity, request, tree};
+use super::{built_in, bus, capabilities, identity, request, tree};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::ke;
@@ -42,7 +42,7 @@ pub fn enumerate(cx: &mut Cx<'_>) -> Flow<()> {
         return Err(cx.stop(Verdict::not_implemented("running out of memory while a machine starts")));
     }
     ke::event::initialize(cx, idle, abi::SynchronizationEvent, true)?;
-    let driver = bus::load(cx)?;
+    let driver = built_in::load(cx, "pci", "PciDispatchPnp")?;
     let functions = cx.with(|k| {
         (k.pnp.idle, k.pnp.bus_driver) = (idle, driver);
         k.hal.hardware.functions()

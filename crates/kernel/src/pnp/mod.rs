@@ -6,6 +6,7 @@
 //! What it asks for runs on a system thread at PASSIVE_LEVEL.
 
 pub mod assign;
+mod built_in;
 pub mod bus;
 pub mod bus_interface;
 pub mod bus_pnp;

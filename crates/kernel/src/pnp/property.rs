@@ -9,10 +9,10 @@ use abi::{
     DevicePropertyBootConfiguration, DevicePropertyBootConfigurationTranslated, DevicePropertyBusNumber,
     DevicePropertyBusTypeGuid, DevicePropertyClassGuid, DevicePropertyClassName, DevicePropertyCompatibleIDs,
     DevicePropertyContainerID, DevicePropertyDeviceDescription, DevicePropertyDriverKeyName,
-    DevicePropertyEnumeratorName, DevicePropertyFriendlyName, DevicePropertyHardwareID,
-    DevicePropertyInstallState, DevicePropertyLegacyBusType, DevicePropertyLocationInformation,
-    DevicePropertyManufacturer, DevicePropertyPhysicalDeviceObjectName, DevicePropertyRemovalPolicy,
-    DevicePropertyResourceRequirements, DevicePropertyUINumber, DriverPtr, NtStatus,
+    DevicePropertyEnumeratorName, DevicePropertyHardwareID, DevicePropertyInstallState,
+    DevicePropertyLegacyBusType, DevicePropertyLocationInformation, DevicePropertyManufacturer,
+    DevicePropertyPhysicalDeviceObjectName, DevicePropertyRemovalPolicy, DevicePropertyResourceRequirements,
+    DevicePropertyUINumber, DriverPtr, NtStatus,
 };
 use engine::Flow;
 
@@ -62,11 +62,14 @@ pub(super) fn value(cx: &mut Cx<'_>, id: NodeId, property: u32) -> Result<Vec<u8
     }
     cx.with(|k| {
         let node = k.pnp.node(id);
-        let name = || k.ob.objects.get(id.0).and_then(|object| object.path.clone());
-        let is_name = property == DevicePropertyPhysicalDeviceObjectName;
-        let found =
-            text(node, property).or_else(|| name().filter(|_| is_name)).map(|text| ob::string::encode(&text));
-        let found = found
+        let text = match property {
+            DevicePropertyPhysicalDeviceObjectName => {
+                k.ob.objects.get(id.0).and_then(|object| object.path.clone())
+            }
+            _ => text(node, property),
+        };
+        let found = text
+            .map(|text| ob::string::encode(&text))
             .or_else(|| list(node, property))
             .or_else(|| number(node, property))
             .or_else(|| block(node, property));
@@ -86,12 +89,10 @@ fn text(node: &Node, property: u32) -> Option<String> {
         }
         DevicePropertyLocationInformation => Some(node.answers.location.clone()),
         DevicePropertyEnumeratorName => node.answers.device_id.split('\\').next().map(str::to_owned),
-        DevicePropertyPhysicalDeviceObjectName => None,
         DevicePropertyClassName => installed.map(|i| i.class.clone()),
         DevicePropertyClassGuid => installed.map(|i| i.class_guid.clone()),
         DevicePropertyManufacturer => installed.map(|i| i.manufacturer.clone()),
         DevicePropertyDriverKeyName => install::driver_key_name(node),
-        DevicePropertyFriendlyName => None,
         _ => None,
     }
     .filter(|text| !text.is_empty())

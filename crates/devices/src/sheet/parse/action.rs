@@ -7,6 +7,7 @@ use crate::sheet::description::{Act, Action, Field, Target, Transfer};
 use crate::sheet::error::Wrong;
 use crate::sheet::expression::{Expression, Scope};
 use crate::sheet::token::{Token, tokens};
+use crate::spec::TIME_UNITS;
 
 impl Sheet<'_> {
     pub(super) fn on(&self, line: &Line<'_>) -> Result<Event, Wrong> {
@@ -105,8 +106,7 @@ impl Sheet<'_> {
                 ));
             }
             let count = value(cursor)?;
-            let units = [("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000)];
-            let unit = units.into_iter().find(|(unit, _)| cursor.word(unit));
+            let unit = TIME_UNITS.into_iter().find(|(unit, _)| cursor.word(unit));
             let missing = || Wrong::at(cursor.column(), "a unit is missing here: ns, us, ms or s");
             let (_, unit) = unit.ok_or_else(missing)?;
             return Ok(Act::Start { timer, count, unit, again });

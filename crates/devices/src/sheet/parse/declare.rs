@@ -6,7 +6,7 @@ use crate::sheet::description::{Area, Block, Description, Fifo, Memory, Register
 use crate::sheet::error::Wrong;
 use crate::sheet::expression::Bits;
 use crate::sheet::names::Name;
-use crate::spec::{hex, nearest, number, size};
+use crate::spec::{hex, hint, number, size};
 
 /// Registers, memories, FIFOs, timers: so many of all together.
 const MOST_NAMES: usize = 10_000;
@@ -47,8 +47,7 @@ impl Sheet<'_> {
     fn unknown(&self, line: &Line<'_>) -> Wrong {
         let known =
             ["card", "fifo", "line", "message", "on"].into_iter().chain(self.ports.spaces.iter().copied());
-        let hint =
-            nearest(line.first, known).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        let hint = hint(line.first, known);
         let message =
             format!("`{}` begins no line{hint} (a register begins with its offset, hexadecimal)", line.first);
         Wrong::at(line.begin(), message)
@@ -153,8 +152,7 @@ impl Sheet<'_> {
             self.area(line, Area { space, offset, bytes, what: What::Memory(memory) })?;
             return Ok(Kind::Single);
         }
-        let widths = [("byte", 1), ("word", 2), ("dword", 4), ("qword", 8)];
-        let bytes = widths.into_iter().find(|(width, _)| cursor.word(width)).map_or(4, |(_, bytes)| bytes);
+        let bytes = cursor.width().unwrap_or(4);
         let register = self.declare_register(at, name, bytes)?;
         self.area(line, Area { space, offset, bytes, what: What::Register(register) })?;
         Ok(Kind::Register(register))

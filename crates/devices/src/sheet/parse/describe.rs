@@ -14,7 +14,7 @@ impl Sheet<'_> {
         let tokens = line.tokens()?;
         let mut cursor = line.cursor(&tokens);
         cursor.skip();
-        let _ = ["byte", "word", "dword", "qword"].into_iter().any(|width| cursor.word(width));
+        let _declared = cursor.width();
         let bits = self.names.whole(register);
         let (access, reset) = behaviour(&mut cursor, bits)?;
         let mut field = Field { bits, access: access.unwrap_or(Access::Rw), reads: None };
@@ -105,6 +105,7 @@ impl Sheet<'_> {
         described.fields.push(Field { bits, access: access.unwrap_or(inherited), reads });
         Ok(())
     }
+
     /// `line NAME = VALUE`.
     pub(super) fn line(&mut self, line: &Line<'_>) -> Result<(), Wrong> {
         let tokens = line.tokens()?;
@@ -149,6 +150,7 @@ enum Source {
     Fifo(usize),
     Value(Expression),
 }
+
 /// `[rw] [= VALUE]`.
 fn behaviour(cursor: &mut Cursor<'_, '_>, bits: Bits) -> Result<(Option<Access>, Option<u64>), Wrong> {
     let access = Access::ALL.into_iter().find(|(word, _)| cursor.word(word)).map(|(_, access)| access);

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::{Moment, Origin, State};
 use crate::register::ones;
-use crate::sheet::description::{Area, Description, Register, Rest, What};
+use crate::sheet::description::{Area, Rest, What};
 
 /// One access by the driver.
 #[derive(Clone, Copy)]
@@ -25,9 +25,9 @@ pub(crate) type Refused = String;
 impl State {
     /// A read by the driver.
     pub(crate) fn read(&mut self, at: &At) -> Result<u64, Refused> {
-        self.admit(at)?;
+        let unknown = self.admit(at)?;
         let sheet = Rc::clone(&self.sheet);
-        let mut value = self.read_rest(at, &sheet);
+        let mut value = self.read_rest(at, unknown);
         for area in touched(&sheet.areas, at) {
             let part = Part::of(area, at);
             value |= match area.what {
@@ -46,9 +46,9 @@ impl State {
 
     /// A write by the driver.
     pub(crate) fn write(&mut self, at: &At, value: u64) -> Result<(), Refused> {
-        self.admit(at)?;
+        let unknown = self.admit(at)?;
         let sheet = Rc::clone(&self.sheet);
-        self.write_rest(at, &sheet, value);
+        self.write_rest(at, unknown, value);
         for area in touched(&sheet.areas, at) {
             let part = Part::of(area, at);
             let value = value >> part.access_shift;
@@ -74,21 +74,8 @@ impl State {
         })
     }
 
-    /// Whether a read can change what it drives.
-    pub(crate) fn reads_change(&self) -> bool {
-        let changes = |register: &Register| {
-            register.pops.is_some()
-                || !register.on_read.actions.is_empty()
-                || register
-                    .fields
-                    .iter()
-                    .any(|field| field.access.read(0, 1) != 0 || field.access.read(1, 1) != 1)
-        };
-        self.sheet.registers.iter().any(changes)
-    }
-
-    /// Whether the access is one that the sheet has an answer to.
-    fn admit(&self, at: &At) -> Result<(), Refused> {
+    /// Refuses an access that the sheet has no answer to; else says which of its bytes no area has.
+    fn admit(&self, at: &At) -> Result<Unknown, Refused> {
         let (space, sheet) = (usize::from(at.space), &self.sheet);
         let width = sheet.widths[space];
         let is_register = |area: &Area| matches!(area.what, What::Register(_));
@@ -101,42 +88,40 @@ impl State {
                 at.bytes
             ));
         }
-        let known: u64 = touched(&sheet.areas, at).map(|area| Part::of(area, at).bytes).sum();
-        if sheet.rests[space] == Rest::Refused && known != at.bytes {
+        let unknown = touched(&sheet.areas, at)
+            .map(|area| Part::of(area, at))
+            .fold(Unknown(ones(at.bytes)), |Unknown(lanes), part| {
+                Unknown(lanes & !(ones(part.bytes) << part.access_shift))
+            });
+        if sheet.rests[space] == Rest::Refused && unknown != Unknown(0) {
             return Err(
                 "the sheet has no register there; `rest=zeros` behind its window lets such accesses pass"
                     .to_owned(),
             );
         }
-        Ok(())
+        Ok(unknown)
     }
 
-    /// The bytes of an access that no area has.
-    fn unknown<'s>(at: &'s At, sheet: &'s Description) -> impl Iterator<Item = u64> + 's {
-        let is_known = |offset: u64| touched(&sheet.areas, &At { offset, bytes: 1, ..*at }).next().is_some();
-        (0..at.bytes).filter(move |n| !is_known(at.offset.wrapping_add(*n)))
-    }
-
-    fn read_rest(&self, at: &At, sheet: &Description) -> u64 {
-        let space = usize::from(at.space);
-        Self::unknown(at, sheet).fold(0, |value, n| {
-            let byte = match sheet.rests[space] {
-                Rest::Refused | Rest::Zeros => 0,
-                Rest::Ones => 0xFF,
-                Rest::Memory => self.rests[space].byte(at.offset.wrapping_add(n)),
-            };
-            value | u64::from(byte) << (8 * n)
-        })
-    }
-
-    fn write_rest(&mut self, at: &At, sheet: &Description, value: u64) {
-        let space = usize::from(at.space);
-        if sheet.rests[space] == Rest::Memory {
-            for n in Self::unknown(at, sheet) {
-                let byte = (value >> (8 * n)).to_le_bytes()[0];
-                self.rests[space].set_byte(at.offset.wrapping_add(n), byte);
-            }
+    fn read_rest(&self, at: &At, Unknown(lanes): Unknown) -> u64 {
+        if lanes == 0 {
+            return 0;
         }
+        let space = usize::from(at.space);
+        lanes
+            & match self.sheet.rests[space] {
+                Rest::Refused | Rest::Zeros => 0,
+                Rest::Ones => u64::MAX,
+                Rest::Memory => self.rests[space].read(at.offset, at.bytes),
+            }
+    }
+
+    fn write_rest(&mut self, at: &At, Unknown(lanes): Unknown, value: u64) {
+        let space = usize::from(at.space);
+        if lanes == 0 || self.sheet.rests[space] != Rest::Memory {
+            return;
+        }
+        let kept = self.rests[space].read(at.offset, at.bytes) & !lanes;
+        self.rests[space].write(at.offset, at.bytes, kept | value & lanes);
     }
 
     fn read_register(&mut self, now: u64, register: usize, lanes: u64) -> u64 {
@@ -169,6 +154,10 @@ impl State {
         self.happens(Origin::Write(register), Moment { now, old, written, value: 0 });
     }
 }
+
+/// The bits of an access's value that no area has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Unknown(u64);
 
 /// The areas that an access touches.
 fn touched<'s>(areas: &'s [Area], at: &At) -> impl Iterator<Item = &'s Area> + use<'s> {

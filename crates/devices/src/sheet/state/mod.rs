@@ -16,7 +16,7 @@ use super::expression::{Answers, Expression, Quality};
 use crate::pci::Master;
 use crate::ram::SparseRam;
 use crate::register::low32;
-use crate::spec::{nearest, number};
+use crate::spec::{hint, number};
 use act::Asked;
 
 /// A sheet at work.
@@ -36,6 +36,8 @@ pub(crate) struct State {
     signaled: Vec<bool>,
     /// Messages that the bus has not taken.
     messages: Vec<u16>,
+    /// Whether a driver's read can change its lines, its messages or its deadline.
+    reads_change: bool,
 }
 
 #[derive(Default)]
@@ -81,6 +83,7 @@ impl State {
             answered: false,
             signaled: Vec::new(),
             messages: Vec::new(),
+            reads_change: sheet.registers.iter().any(Register::changes_when_read),
             sheet: Rc::new(sheet),
         };
         state.reset();
@@ -106,6 +109,7 @@ impl State {
             answered,
             signaled,
             messages,
+            reads_change: _,
         } = self;
         *registers = sheet.registers.iter().map(|register| register.reset).collect();
         *fifos = sheet.fifos.iter().map(|_| Fifo::default()).collect();
@@ -116,6 +120,11 @@ impl State {
         messages.clear();
         self.happens(Origin::Reset, Moment::default());
         self.signal();
+    }
+
+    /// Whether a driver's read can change what it drives.
+    pub(crate) const fn reads_change(&self) -> bool {
+        self.reads_change
     }
 
     /// The level of an output.
@@ -187,9 +196,7 @@ impl State {
         let register = self.sheet.registers.iter().position(|register| register.name == name);
         let register = register.ok_or_else(|| {
             let known = self.sheet.registers.iter().map(|register| register.name.as_str());
-            let hint =
-                nearest(name, known).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-            format!("no register `{name}`{hint}")
+            format!("no register `{name}`{}", hint(name, known))
         })?;
         Ok(low32(self.register(register)))
     }
