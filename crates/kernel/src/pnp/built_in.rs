@@ -29,7 +29,7 @@ pub(super) fn load(cx: &mut Cx<'_>, service: &str, dispatch_pnp: &str) -> Flow<D
     };
     let Ok(driver) = io::driver::create_driver(cx, &new)? else {
         let what = format!(r"a machine in which \Driver\{service} is taken");
-        return Err(cx.stop(Verdict::not_implemented(what)));
+        return Err(cx.stop(Verdict::not_implemented(&what)));
     };
     for (major, routine) in [
         (IRP_MJ_PNP, dispatch_pnp),

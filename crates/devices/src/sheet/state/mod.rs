@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 pub(crate) use access::At;
 
-use super::description::{Access, Action, Block, Description, SPACES};
+use super::description::{Access, Action, Block, Description, Register, SPACES};
 use super::expression::{Answers, Expression, Quality};
 use crate::pci::Master;
 use crate::ram::SparseRam;
