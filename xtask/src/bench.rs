@@ -50,6 +50,7 @@ const GOALS: &[(&str, f64)] = &[
     ("fork_tree", 150_000.0),
     ("start_to_ready", 3_000_000.0),
     ("inf_parse", 50.0),
+    ("wmi_query", 2_000.0),
     ("translate_instruction", 200.0),
     ("resident", 16.0),
     ("run_quiet", 5_000.0),

@@ -27,6 +27,14 @@ impl GUID {
     }
 }
 
+impl GUID {
+    /// Whether both are the same, where constants are made.
+    #[must_use]
+    pub const fn is(&self, other: &Self) -> bool {
+        u128::from_le_bytes(self.0) == u128::from_le_bytes(other.0)
+    }
+}
+
 /// As the registry and INF files write it: `{4d36e97d-e325-11ce-bfc1-08002be10318}`.
 impl fmt::Display for GUID {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

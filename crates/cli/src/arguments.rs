@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Imports(Imports),
     /// Shows the device tree of a run: once the devices are started, or at the end of the script if there is one
     Tree(Run),
+    /// Shows the data blocks that drivers offer by WMI, and reads, sets, calls and watches them from outside, as an administrator's program does
+    Wmi(Wmi),
     /// Checks an INF file as InfVerif does, and shows what it installs for each device
     Inf(InfFile),
     /// Makes a folder with a driver for a card of yours: source, INF, scripts and a test that builds it, runs it and is green
@@ -115,9 +117,9 @@ pub(crate) struct Setup {
     /// What to do, as a script in a file
     #[arg(long, value_name = "FILE")]
     pub(crate) script: Option<PathBuf>,
-    /// The script's last command is to be `tree`.
+    /// What a command of dirql's own puts around the script.
     #[arg(skip)]
-    pub(crate) tree: bool,
+    pub(crate) around: Around,
     /// Virtual processors
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) processors: u32,
@@ -209,6 +211,45 @@ impl Run {
     }
 }
 
+/// Script text before and behind the user's own.
+#[derive(Clone, Default)]
+pub(crate) struct Around {
+    /// On the script's first line, so that its lines keep their numbers.
+    pub(crate) before: String,
+    /// Behind its last line.
+    pub(crate) behind: String,
+}
+
+/// `dirql wmi`.
+#[derive(Args)]
+#[command(after_help = WMI)]
+pub(crate) struct Wmi {
+    #[command(flatten)]
+    pub(crate) run: Run,
+    /// Asks a block behind the script, as a script's `wmi` does (docs/script.md), with or without an expectation; may be given several times
+    #[arg(long = "ask", value_name = "QUESTION")]
+    pub(crate) asks: Vec<String>,
+    /// Enables the events of a block before the script, and disables them at the end; may be given several times
+    #[arg(long = "watch", value_name = "{GUID}")]
+    pub(crate) watched: Vec<String>,
+    /// How long events are waited for behind the script and the questions, in the machine's time
+    #[arg(long = "for", value_name = "TIME", default_value = "1ms", requires = "watched")]
+    pub(crate) patience: String,
+}
+
+const WMI: &str = "\
+Without --ask and --watch the blocks are listed. Questions:
+  --ask 'query block:{GUID}'                           all instances; one: instance N, or name \"NAME\"
+  --ask 'set block:{GUID} instance 0 u32:5'            a whole instance; one item of it: item N
+  --ask 'execute block:{GUID} method 1 in u32:5 out 4' a method
+  --ask 'blocks'                                       the list
+
+Exit codes:
+  0  all was answered, and the run is clean
+  1  a driver refused (the status is told), an expectation did not hold, or the driver broke a rule
+  2  unusable arguments or input
+  3  no answer: a fault of dirql's own, or the driver needs something that dirql does not have yet; or the answer cannot be written";
+
 /// One run or many.
 #[derive(Args)]
 pub(crate) struct Many {
@@ -284,6 +325,15 @@ pub(crate) struct Explore {
     pub(crate) isolation: Isolation,
 }
 
+/// Of what happens in a run, one thing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Only {
+    /// The device tree, where it is asked for.
+    Tree,
+    /// What is asked of WMI, and its events.
+    Wmi,
+}
+
 /// How a run is shown.
 #[derive(Args)]
 pub(crate) struct View {
@@ -293,9 +343,9 @@ pub(crate) struct View {
     /// Only what the driver prints, and the verdict
     #[arg(long)]
     pub(crate) quiet: bool,
-    /// Only the device tree, where it is asked for.
+    /// Of what happens only this.
     #[arg(skip)]
-    pub(crate) tree: bool,
+    pub(crate) only: Option<Only>,
     /// How much is shown of what happens, or of what the driver prints; what is beyond is not, and a line says so. The report comes in any case
     #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = size)]
     pub(crate) output_limit: u64,

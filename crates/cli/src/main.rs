@@ -32,6 +32,7 @@ mod spread;
 mod terminal;
 mod tips;
 mod view;
+mod wmi;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
     let done = std::panic::catch_unwind(|| match arguments.command {
         Command::Run(run) => run::run(&run),
         Command::Tree(run) => run::tree(run),
+        Command::Wmi(wmi) => wmi::run(wmi),
         Command::Explore(explore) => explore::run(&explore),
         Command::Replay(replay) => replay::run(&replay),
         Command::Imports(imports) => imports::run(&imports).map(|()| 0),

@@ -15,7 +15,7 @@ use dirql::record::Recording;
 use dirql::{Bench, Error, Jail, Outcome, Play, Report, ScriptText, processor, windows};
 
 use crate::again::quoted;
-use crate::arguments::{Run, Setup};
+use crate::arguments::{Around, Only, Run, Setup};
 use crate::isolate::{self, Done};
 use crate::many;
 use crate::obituary::unexplained;
@@ -61,7 +61,8 @@ pub(crate) fn run(arguments: &Run) -> Result<u8> {
 /// # Errors
 /// As [`run`].
 pub(crate) fn tree(mut arguments: Run) -> Result<u8> {
-    (arguments.view.tree, arguments.setup.tree) = (true, true);
+    arguments.view.only = Some(Only::Tree);
+    "tree\n".clone_into(&mut arguments.setup.around.behind);
     run(&arguments)
 }
 
@@ -325,9 +326,10 @@ pub(crate) fn script(setup: &Setup) -> Result<Option<ScriptText>, Error> {
         (None, Some(path)) => Some(ScriptText::read(path)?),
         (None, None) => None,
     };
-    if !setup.tree {
+    let Around { before, behind } = &setup.around;
+    if before.is_empty() && behind.is_empty() {
         return Ok(script);
     }
     let script = script.unwrap_or_else(|| ScriptText::typed(""));
-    Ok(Some(ScriptText { text: format!("{}\ntree\n", script.text), ..script }))
+    Ok(Some(ScriptText { text: format!("{before}{}\n{behind}", script.text), ..script }))
 }

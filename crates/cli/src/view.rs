@@ -1,10 +1,10 @@
 //! A run as it is shown: events while it goes on, its report at the end.
 
 use anyhow::{Result, bail};
-use dirql::readers::{Flow, Json, Prints, Sink, Trees, cut_line};
+use dirql::readers::{Flow, Json, Prints, Sink, Trees, WmiText, cut_line};
 use dirql::{Bench, Error, Jail, Moments, Outcome, Play, Report};
 
-use crate::arguments::{Isolation, View};
+use crate::arguments::{Isolation, Only, View};
 use crate::isolate::{self, Done};
 use crate::out::{self, complain};
 use crate::terminal;
@@ -96,21 +96,22 @@ impl<'a> Show<'a> {
             )
         };
         let (out, symbols) = (self.out.limited(most, notice), bench.symbols());
-        if self.view.tree && !self.view.json {
-            bench.reader(Trees::new(out))
-        } else if self.view.json {
-            bench.reader(Json::new(out, symbols))
-        } else if self.view.quiet {
-            bench.reader(Prints::new(out))
-        } else {
-            bench.reader(Flow::new(out, symbols))
+        match self.view.only {
+            Some(Only::Wmi) if self.view.json => {
+                bench.reader(Json::new(out, symbols).only(WmiText::is_about))
+            }
+            _ if self.view.json => bench.reader(Json::new(out, symbols)),
+            Some(Only::Tree) => bench.reader(Trees::new(out)),
+            Some(Only::Wmi) => bench.reader(WmiText::new(out)),
+            None if self.view.quiet => bench.reader(Prints::new(out)),
+            None => bench.reader(Flow::new(out, symbols)),
         }
     }
 
     fn report(&self, report: &Report) {
         if self.view.json {
             report.json_findings().iter().for_each(|line| self.out.line(line));
-        } else if self.view.quiet || self.view.tree {
+        } else if self.view.quiet || self.view.only.is_some() {
             // What was left alone is not clean by that.
             report.notes.iter().for_each(|note| complain!("note: {note}"));
             self.out.line(&self.dressed(&report.verdict_text()));

@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 use rig::{dirql, driver};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-const COMMANDS: [&str; 9] =
-    ["run", "explore", "replay", "imports", "inf", "rules", "devices", "completions", "man"];
+const COMMANDS: [&str; 11] =
+    ["run", "explore", "replay", "imports", "tree", "wmi", "inf", "rules", "devices", "completions", "man"];
 
 #[test]
 fn help_is_a_command_too_and_knows_all_others() {

@@ -294,3 +294,19 @@ fn what_types_cannot_refuse_is_a_bug_check_before_memory_is_harmed() {
         "where the line has a level of its own, that is none"
     );
 }
+
+#[test]
+fn only_administrators_open_the_card_because_its_driver_says_so() {
+    let machine = start(|| bench("bench,ram"));
+    play(
+        &machine,
+        &script(
+            "open DEV as administrator
+             user plain
+             open DEV as user expect STATUS_ACCESS_DENIED
+             open DEV as reader read-only expect STATUS_ACCESS_DENIED
+             close administrator",
+        ),
+    );
+    finish(machine);
+}

@@ -339,6 +339,45 @@ events! {
         /// The line.
         line: String as Text,
     }
+    /// A block of data that a driver offers by WMI, which was asked for.
+    WmiBlock = "wmi-block" {
+        /// Its GUID.
+        guid: String as Text,
+        /// The device that offers it.
+        device: String as Text,
+        /// The driver of the device.
+        driver: String as Text,
+        /// `WMIREG_FLAG_*`.
+        flags: u32 as Hex,
+        /// The names of its instances, each on a line, if they were registered; else the driver says them in its answers.
+        names: Option<String> as Text,
+        /// The name of the resource that describes its class, if the driver names one.
+        mof: Option<String> as Text,
+    }
+    /// What came of a request to a WMI block: one for each instance that it brings, or one with its status.
+    WmiAnswer = "wmi-answer" {
+        /// `query`, `set`, `execute`, `enable` or `disable`.
+        question: &'static str as Text,
+        /// The block.
+        guid: String as Text,
+        /// The name of the instance.
+        instance: Option<String> as Text,
+        /// How the request ended.
+        status: u32 as Hex,
+        /// The instance's data, or a method's output: two hexadecimal digits for each byte.
+        data: Option<String> as Text,
+    }
+    /// An event of a driver's, by WMI.
+    WmiEvent = "wmi-event" {
+        /// The event's block.
+        guid: String as Text,
+        /// The name of the instance, where the event has it.
+        instance: Option<String> as Text,
+        /// An application has enabled the block's events, and gets it.
+        heard: bool as Flag,
+        /// The data: two hexadecimal digits for each byte.
+        data: String as Text,
+    }
 }
 
 /// A reader of events. It lives outside the machine.

@@ -5,7 +5,8 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire};
 
 use wdm::{
     Answer, Device, Dispatch, DispatchOrBelow, Function, Irp, Line, LogicalAddress, Mapped, Name, NtStatus,
-    Packet, Passive, Pdo, PendingIrp, Resources, Result, Rundown, Slot, Stop, SymbolicLink, Tag, Transfers,
+    Packet, Passive, Pdo, PendingIrp, Resources, Result, Rundown, Security, Slot, Stop, SymbolicLink, Tag,
+    Transfers,
 };
 
 use crate::hardware::{Hardware, TRANSFER_SOURCE};
@@ -46,6 +47,8 @@ impl Drop for Card {
 impl Function for Card {
     type Driver = TheDriver;
     const TAG: Tag = TAG;
+    /// The card reaches memory: the system and administrators have it, and nobody else.
+    const SECURITY: Option<Security> = Some(Security::new("D:P(A;;GA;;;SY)(A;;GA;;;BA)"));
     const TRANSFERS: Transfers = Transfers::Direct;
 
     fn add(_driver: &TheDriver, _pdo: &Pdo, passive: &mut Passive) -> Result<(Name, Self)> {

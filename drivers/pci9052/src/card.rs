@@ -4,15 +4,24 @@
 //! *Holding Incoming IRPs When A Device Is Paused*. What requests do is in [`crate::transfer`], [`crate::wait`] and
 //! [`crate::control`].
 
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use wdm::abi::{IO_ERR_CONFIGURATION_ERROR, IO_ERR_TIMEOUT};
 use wdm::{
-    Answer, Device, DeviceInterface, Dispatch, DispatchOrBelow, Function, Irp, IrpQueue, Line, ManagedQueue,
-    Mutex, Name, NtStatus, Packet, Passive, Pdo, PendingIrp, Resources, Result, Rundown, Shared, Slot, Stop,
-    SymbolicLink, Tag,
+    Answer, Device, DeviceInterface, Dispatch, DispatchOrBelow, Function, Irp, IrpQueue, Line, LogEntry,
+    ManagedQueue, Mutex, Name, NtStatus, Offered, Packet, Passive, Pdo, PendingIrp, Resources, Result,
+    Rundown, Shared, Slot, Stop, SymbolicLink, Tag,
 };
 
 use crate::hardware::Hardware;
 use crate::isr::Counters;
-use crate::{INTERFACE, Pci9052, TAG, control, transfer, wait};
+use crate::wmi::{Cause, TimedOut};
+use crate::{INTERFACE, Pci9052, TAG, control, transfer, wait, wmi};
+
+/// In the event log: the card has not ended what it had.
+const TIMED_OUT: LogEntry = LogEntry::new(IO_ERR_TIMEOUT, NtStatus::IO_TIMEOUT).unique(1);
+/// In the event log, with the status that says why: code, and place in the driver.
+const NOT_STARTED: (u32, u32) = (IO_ERR_CONFIGURATION_ERROR, 2);
 
 /// A card.
 pub(crate) struct Card {
@@ -20,7 +29,8 @@ pub(crate) struct Card {
     interface: DeviceInterface,
     /// Reach registers by ports.
     pub(crate) use_ports: bool,
-    stop_timeout: u32,
+    /// Milliseconds that a stop waits for the transfer under way.
+    pub(crate) stop_timeout: AtomicU32,
     /// There from start to stop.
     pub(crate) hardware: Rundown<Hardware>,
     /// Reads and writes that wait for the card to be back.
@@ -39,6 +49,7 @@ pub(crate) struct Card {
 impl Function for Card {
     type Driver = Pci9052;
     const TAG: Tag = TAG;
+    const WMI: &'static [Offered<Self>] = wmi::OFFERED;
 
     fn add(driver: &Pci9052, pdo: &Pdo, passive: &mut Passive) -> Result<(Name, Self)> {
         let number = driver.next_card();
@@ -48,7 +59,7 @@ impl Function for Card {
             _link: SymbolicLink::create(link, &name, passive)?,
             interface: DeviceInterface::register(pdo, &INTERFACE, passive)?,
             use_ports: pdo.hardware_setting(&Name::new("UsePorts"), 0, passive) != 0,
-            stop_timeout: driver.stop_timeout,
+            stop_timeout: AtomicU32::new(driver.stop_timeout),
             hardware: Rundown::new(TAG, passive)?,
             held: ManagedQueue::parallel(TAG, passive)?,
             in_flight: IrpQueue::new(1),
@@ -61,7 +72,13 @@ impl Function for Card {
     }
 
     fn start(device: &Device<Self>, resources: &Resources<'_>, passive: &mut Passive) -> Result<()> {
-        let hardware = Hardware::start(device, resources, passive)?;
+        let hardware = match Hardware::start(device, resources, passive) {
+            Ok(hardware) => hardware,
+            Err(why) => {
+                device.log(&LogEntry::new(NOT_STARTED.0, why).unique(NOT_STARTED.1), &[], passive);
+                return Err(why);
+            }
+        };
         if let Err(hardware) = device.hardware.put(hardware, passive) {
             hardware.quiet(passive);
             return Err(NtStatus::INVALID_DEVICE_STATE);
@@ -77,8 +94,7 @@ impl Function for Card {
 
     fn pause(device: &Device<Self>, passive: &mut Passive) -> Result<()> {
         device.held.pause(passive);
-        let idle = device.wait_for_packets(device.stop_timeout, passive);
-        if idle { Ok(()) } else { Err(NtStatus::DEVICE_BUSY) }
+        if is_idle(device, Cause::Stop, passive) { Ok(()) } else { Err(NtStatus::DEVICE_BUSY) }
     }
 
     fn resume(device: &Device<Self>, passive: &mut Passive) {
@@ -110,7 +126,7 @@ impl Function for Card {
     fn power_down(device: &Device<Self>, passive: &mut Passive) {
         device.held.sleep(passive);
         if let Some(hardware) = device.hardware.enter(passive) {
-            if !device.wait_for_packets(device.stop_timeout, passive) {
+            if !is_idle(device, Cause::PowerDown, passive) {
                 wdm::at_dispatch(passive, |dispatch| transfer::abandon(device, dispatch));
             }
             hardware.quiet(passive);
@@ -161,6 +177,18 @@ impl Function for Card {
     fn dpc_for_isr(device: &Device<Self>, dispatch: &mut Dispatch) {
         react(device, dispatch);
     }
+}
+
+/// Waits for the transfer under way, as long as a stop may. What takes longer is counted, told to whoever listens, and put into the event log.
+fn is_idle(device: &Device<Card>, cause: Cause, passive: &mut Passive) -> bool {
+    let milliseconds = device.stop_timeout.load(Ordering::Relaxed);
+    if device.wait_for_packets(milliseconds, passive) {
+        return true;
+    }
+    let time_outs = device.counters.time_outs.fetch_add(1, Ordering::Relaxed) + 1;
+    let _without_memory = device.fire::<TimedOut>(0, &[milliseconds, time_outs, cause as u32], passive);
+    device.log(&TIMED_OUT, &[milliseconds, time_outs, cause as u32], passive);
+    false
 }
 
 /// What the service routine saw takes its course. An interrupt that ends no transfer is what waiters wait for.

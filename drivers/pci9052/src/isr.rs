@@ -4,7 +4,7 @@
 //! masked, until somebody waits for an interrupt again or a transfer starts: else it would never end. While it is masked the
 //! end of a transfer is found by looking, each millisecond.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use wdm::{Claim, Dirql, Service, Shared};
 
@@ -17,6 +17,12 @@ use crate::registers::{
 pub(crate) struct Counters {
     /// Transfers that ended well.
     pub(crate) transfers: AtomicU32,
+    /// Bytes that were read by them.
+    pub(crate) read: AtomicU64,
+    /// Bytes that were written by them.
+    pub(crate) written: AtomicU64,
+    /// How often the card has not ended what it had when it was to be stopped.
+    pub(crate) time_outs: AtomicU32,
     /// Interrupts claimed.
     pub(crate) interrupts: AtomicU32,
     /// Interrupts left to others on the line.

@@ -8,12 +8,14 @@
 //! - waits for an interrupt, reads and writes local configuration registers and EEPROM words, asks for counters: see
 //!   [`control`]'s codes.
 //!
+//! An administrator reads counters by WMI, sets how long a stop waits, and is told when that was not enough: see [`wmi`], and `pci9052.mof`. That, and why a card
+//! could not be started, is in the event log, too.
+//!
 //! Reads and writes can be cancelled at any time and wait while the device is stopped or without power. Settings:
 //! `StopTimeout` in the service's `Parameters` (ms that a stop waits for the transfer under way; 1000) and `UsePorts` in
 //! the device's hardware key (1: reach registers by BAR1 and BAR3, not BAR0 and BAR2).
 //!
-//! The driver is safe Rust over `wdm`. The chip has no DMA and messages; WMI and requests to the power manager are not
-//! here yet.
+//! The driver is safe Rust over `wdm`. The chip has no DMA and messages; requests to the power manager are not here yet.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -26,6 +28,7 @@ mod isr;
 mod registers;
 mod transfer;
 mod wait;
+mod wmi;
 
 use core::sync::atomic::{AtomicU32, Ordering};
 

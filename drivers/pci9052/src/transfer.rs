@@ -150,8 +150,11 @@ fn result(device: &Device<Card>, hardware: &Hardware, irp: &mut PendingIrp) -> (
     if irp.is_read() && hardware.windows.local.copy_from(offset, irp.buffer()).is_err() {
         return (NtStatus::INVALID_PARAMETER, 0);
     }
-    device.counters.transfers.fetch_add(1, Ordering::Relaxed);
-    (NtStatus::SUCCESS, irp.transfer().length as usize)
+    let (counters, length) = (&device.counters, irp.transfer().length);
+    counters.transfers.fetch_add(1, Ordering::Relaxed);
+    let bytes = if irp.is_read() { &counters.read } else { &counters.written };
+    bytes.fetch_add(length.into(), Ordering::Relaxed);
+    (NtStatus::SUCCESS, length as usize)
 }
 
 /// The card will not end what it has: its request waits to be done again, or fails where there is no card any more.

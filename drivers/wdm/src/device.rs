@@ -5,7 +5,7 @@
 
 use core::ops::Deref;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use abi::{DEVICE_OBJECT, DRIVER_OBJECT, NtStatus};
 
@@ -79,6 +79,8 @@ pub struct Device<T> {
     /// [`crate::pnp::Phase`]; only Plug and Play requests, which come one at a time, change it.
     pub(crate) phase: AtomicU8,
     pub(crate) phase_before: AtomicU8,
+    /// It is registered as a WMI data provider.
+    pub(crate) is_wmi_provider: AtomicBool,
     pub(crate) packets: Packets,
     /// Who is in a dispatch routine, or will be called with the device: work items, requests of its own.
     pub(crate) inside: Rundown<()>,
@@ -103,6 +105,7 @@ impl<T> Device<T> {
             remove_lock: RemoveLock::zeroed(),
             phase: AtomicU8::new(0),
             phase_before: AtomicU8::new(0),
+            is_wmi_provider: AtomicBool::new(false),
             packets: Packets::new(),
             inside,
             ties: Ties::new(),
@@ -185,6 +188,7 @@ pub(crate) unsafe fn create<F: Function>(
             remove_lock: RemoveLock::zeroed(),
             phase: AtomicU8::new(0),
             phase_before: AtomicU8::new(0),
+            is_wmi_provider: AtomicBool::new(false),
             packets: Packets::new(),
             inside,
             ties: Ties::new(),
@@ -195,6 +199,13 @@ pub(crate) unsafe fn create<F: Function>(
         (*extension).packets.initialize(passive);
         dpc::initialize::<F>(object);
         packet::initialize(object);
+        if let Some(security) = const { &F::SECURITY }
+            && let Err(status) = security.set(object, passive)
+        {
+            extension.drop_in_place();
+            sys::IoDeleteDevice(object);
+            return Err(status);
+        }
         let Some(lower) = NonNull::new(sys::IoAttachDeviceToDeviceStack(object, pdo)) else {
             extension.drop_in_place();
             sys::IoDeleteDevice(object);

@@ -14,11 +14,13 @@ use crate::irp::{Answer, Irp, Owned, PendingIrp};
 use crate::irql::{Dispatch, DispatchOrBelow, Passive};
 use crate::packet::Packet;
 use crate::pnp::{self, Stop};
-use crate::pool::Tag;
+use crate::pool::{PoolBox, Tag};
 use crate::registry::RegistryPath;
 use crate::resource::Resources;
 use crate::rundown::User;
+use crate::security::Security;
 use crate::text::Name;
+use crate::wmi::{self, KeptPath, Offered};
 use crate::{Result, packet, power, raw, sys};
 
 /// What a driver has once: made by `DriverEntry`, dropped when it is unloaded.
@@ -46,6 +48,11 @@ pub trait Function: Sized + Sync + 'static {
     const CHARACTERISTICS: u32 = abi::FILE_DEVICE_SECURE_OPEN;
     /// How reads and writes come.
     const TRANSFERS: Transfers = Transfers::Buffered;
+
+    /// Who may open it, where the INF does not say so: see [`Security`].
+    const SECURITY: Option<Security> = None;
+    /// What it offers by WMI: see [`crate::wmi`]. Nothing, if not said.
+    const WMI: &'static [Offered<Self>] = &[];
 
     /// `AddDevice`: the device's name and state. The card is not to be touched yet.
     ///
@@ -133,8 +140,11 @@ pub enum Transfers {
     AsBelow,
 }
 
-/// Where the driver's own value lies, in the image.
-pub struct DriverCell<D>(UnsafeCell<MaybeUninit<D>>);
+/// Where the driver's own value lies, in the image, and the path of its key, if it needs that.
+pub struct DriverCell<D> {
+    value: UnsafeCell<MaybeUninit<D>>,
+    path: UnsafeCell<Option<PoolBox<KeptPath>>>,
+}
 
 // SAFETY: it is written by `DriverEntry` before anything else can see it.
 unsafe impl<D: Sync> Sync for DriverCell<D> {}
@@ -144,7 +154,13 @@ impl<D> DriverCell<D> {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "made by `driver!` alone, in a static")]
     pub const fn new() -> Self {
-        Self(UnsafeCell::new(MaybeUninit::uninit()))
+        Self { value: UnsafeCell::new(MaybeUninit::uninit()), path: UnsafeCell::new(None) }
+    }
+
+    /// The path that was kept.
+    pub(crate) fn path(&self) -> Option<*mut KeptPath> {
+        // SAFETY: written by `enter` before anything else can see it, and by `unload` when nothing can any more.
+        unsafe { (*self.path.get()).as_ref() }.map(PoolBox::as_ptr)
     }
 }
 
@@ -185,11 +201,24 @@ macro_rules! driver {
 /// # Safety
 /// Called once, by the system, with the driver's object and the path of its service's key.
 pub unsafe fn enter<D: Entry>(driver: *mut DRIVER_OBJECT, path: *mut UNICODE_STRING) -> NtStatus {
-    // SAFETY: DriverEntry is called at PASSIVE_LEVEL, and the path lives until it returns.
-    let loaded = unsafe { D::load(&RegistryPath::new(path), &mut Passive::assume()) };
+    // SAFETY: DriverEntry is called at PASSIVE_LEVEL.
+    let passive = &mut unsafe { Passive::assume() };
+    let mut kept = None;
+    if const { !D::Function::WMI.is_empty() } {
+        // SAFETY: a counted string, that lives until this returns.
+        match unsafe { KeptPath::of::<D::Function>(path, passive) } {
+            Ok(copy) => kept = Some(copy),
+            Err(status) => return status,
+        }
+    }
+    // SAFETY: the path lives until this returns.
+    let loaded = D::load(&unsafe { RegistryPath::new(path) }, passive);
     match loaded {
         // SAFETY: nobody else has seen the cell yet.
-        Ok(value) => unsafe { (*D::cell().0.get()).write(value) },
+        Ok(value) => unsafe {
+            (*D::cell().value.get()).write(value);
+            *D::cell().path.get() = kept;
+        },
         Err(status) => return status,
     };
     // SAFETY: the driver object is ours to fill in.
@@ -209,7 +238,7 @@ unsafe fn register<D: Entry>(driver: *mut DRIVER_OBJECT) {
         (abi::IRP_MJ_DEVICE_CONTROL, device_control::<D::Function>),
         (abi::IRP_MJ_PNP, pnp::dispatch::<D::Function>),
         (abi::IRP_MJ_POWER, power::dispatch::<D::Function>),
-        (abi::IRP_MJ_SYSTEM_CONTROL, system_control::<D::Function>),
+        (abi::IRP_MJ_SYSTEM_CONTROL, system_control::<D>),
     ];
     let table = DRIVER_OBJECT::MajorFunction.of(driver).cast::<abi::DriverPtr<abi::Code>>();
     // SAFETY: the caller's promise; the table has room for every major function.
@@ -231,7 +260,10 @@ unsafe fn register<D: Entry>(driver: *mut DRIVER_OBJECT) {
 
 unsafe extern "system" fn unload<D: Entry>(_driver: *mut DRIVER_OBJECT) {
     // SAFETY: written by `enter`; no device, and so no routine, is left.
-    unsafe { (*D::cell().0.get()).assume_init_drop() };
+    unsafe {
+        (*D::cell().value.get()).assume_init_drop();
+        *D::cell().path.get() = None;
+    }
 }
 
 unsafe extern "system" fn add_device<D: Entry>(
@@ -239,7 +271,7 @@ unsafe extern "system" fn add_device<D: Entry>(
     pdo: *mut DEVICE_OBJECT,
 ) -> NtStatus {
     // SAFETY: AddDevice is called at PASSIVE_LEVEL, after DriverEntry has succeeded.
-    let (value, mut passive) = unsafe { ((*D::cell().0.get()).assume_init_ref(), Passive::assume()) };
+    let (value, mut passive) = unsafe { ((*D::cell().value.get()).assume_init_ref(), Passive::assume()) };
     // SAFETY: the system's object for this device.
     let added = D::Function::add(value, &unsafe { Pdo::new(pdo) }, &mut passive);
     let made = added.and_then(|(name, function)| {
@@ -326,12 +358,15 @@ dispatch_routines! {
     device_control at DispatchOrBelow;
 }
 
-/// WMI requests pass.
-unsafe extern "system" fn system_control<F: Function>(object: *mut DEVICE_OBJECT, irp: *mut IRP) -> NtStatus {
+/// WMI requests pass, where the device offers nothing.
+unsafe extern "system" fn system_control<D: Entry>(object: *mut DEVICE_OBJECT, irp: *mut IRP) -> NtStatus {
     // SAFETY: called by the system with a request for a device of ours, at PASSIVE_LEVEL.
-    let (accepted, mut passive) = unsafe { (accept::<F>(object, irp), Passive::assume()) };
+    let (accepted, mut passive) = unsafe { (accept::<D::Function>(object, irp), Passive::assume()) };
     match accepted {
-        Ok(Accepted { irp, device, inside: _inside }) => irp.forward(device, &mut passive).status(),
+        Ok(Accepted { irp, device, inside: _inside }) if const { D::Function::WMI.is_empty() } => {
+            irp.forward(device, &mut passive).status()
+        }
+        Ok(Accepted { irp, device, inside: _inside }) => wmi::control::<D>(device, irp, &mut passive),
         Err(status) => status,
     }
 }

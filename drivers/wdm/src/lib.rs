@@ -7,7 +7,7 @@
 //! `unsafe`. What no type can refuse (a drop above its level, a connection that was forgotten, a request completed with
 //! `STATUS_PENDING`) is a bug check, [`PANIC_BUGCHECK`], with the line that made it.
 //!
-//! It follows Microsoft's pages; each module names its own. There is no WMI yet.
+//! It follows Microsoft's pages; each module names its own.
 //!
 //! # A driver and its devices
 //!
@@ -190,6 +190,9 @@
 //! | pool that is owned, or by several | [`PoolBox`], [`Shared`] |
 //! | one value that is put and taken without a lock | [`Slot`] |
 //! | requests that wait while their device is stopped or asleep | [`ManagedQueue`] |
+//! | data, methods and events for administrators | [`wmi`] |
+//! | entries of the event log | [`LogEntry`] |
+//! | who may open a device | [`Security`] |
 //! | names, settings, lines for the debugger | [`SymbolicLink`], [`DeviceInterface`], [`RegistryPath`], [`Line`] |
 #![cfg_attr(not(test), no_std)]
 
@@ -200,6 +203,7 @@ mod dma;
 mod dpc;
 mod driver;
 mod event;
+mod event_log;
 #[cfg(test)]
 mod fake;
 mod interface;
@@ -221,6 +225,7 @@ mod registry;
 mod remove_lock;
 mod resource;
 mod rundown;
+mod security;
 mod shared_bytes;
 mod slot;
 mod sys;
@@ -229,6 +234,7 @@ mod tests;
 mod text;
 mod timer;
 mod window;
+pub mod wmi;
 mod work_item;
 
 pub use abi::{self, GUID, NtStatus};
@@ -240,6 +246,7 @@ pub use direct::{Destination, Source};
 pub use dma::{BusMaster, Caching, CommonBuffer, CommonBuffers, DmaAdapter, Element, LogicalAddress, Mapped};
 pub use driver::{Driver, Function, Transfers};
 pub use event::{Event, Mutex, delay_milliseconds, stall_microseconds};
+pub use event_log::LogEntry;
 pub use interface::{DeviceInterface, SymbolicLink};
 pub use interrupt::{
     Claim, Interrupt, Message, MessageService, MessageTable, Messages, PassiveMessageService,
@@ -261,11 +268,13 @@ pub use resource::{
     InterruptLine, MemoryRange, MessageVector, MessageVectors, PortRange, Resource, Resources,
 };
 pub use rundown::{Rundown, User};
+pub use security::Security;
 pub use shared_bytes::OutOfBuffer;
 pub use slot::Slot;
 pub use text::Name;
 pub use timer::Timer;
 pub use window::{MemoryWindow, OutOfWindow, PortWindow, Window};
+pub use wmi::{DataBlock, EventBlock, Item, Method, Offered};
 pub use work_item::WorkItem;
 
 /// What [`driver!`] expands to uses these; a driver does not.

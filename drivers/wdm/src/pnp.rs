@@ -14,7 +14,7 @@ use crate::driver::{Accepted, Function, accept};
 use crate::irp::{Answer, Irp};
 use crate::irql::Passive;
 use crate::resource::Resources;
-use crate::{raw, sys};
+use crate::{raw, sys, wmi};
 
 /// Why a device gives up its hardware.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,6 +108,7 @@ fn start<'irp, F: Function>(device: &Device<F>, irp: Irp<'irp>, passive: &mut Pa
         status = match F::start(device, &resources, passive) {
             Ok(()) => {
                 Phase::Started.enter(device);
+                wmi::register(device, passive);
                 NtStatus::SUCCESS
             }
             Err(refused) => refused,
@@ -162,6 +163,9 @@ fn give_up<'irp, F: Function>(
     passive: &mut Passive,
 ) -> Answer<'irp> {
     phase.enter(device);
+    if stop != Stop::Rebalance {
+        wmi::deregister(device, passive);
+    }
     F::stop(device, stop, passive);
     irp.set_status(NtStatus::SUCCESS);
     irp.forward(device, passive)
@@ -176,6 +180,7 @@ unsafe fn remove<F: Function>(
 ) -> NtStatus {
     // SAFETY: the caller's promise: the device lives until `delete` below.
     let device = unsafe { Device::<F>::of(object) };
+    wmi::deregister(device, passive);
     if Phase::of(device) != Phase::SurpriseRemoved {
         F::stop(device, Stop::Remove, passive);
     }

@@ -1,4 +1,4 @@
-//! The routines a driver imports, as `wdm.h` declares them for x64: `ntoskrnl.exe` exports all of them by these names.
+//! The routines a driver imports, as `wdm.h` and `wmilib.h` declare them for x64: `ntoskrnl.exe` exports them by these names, and `wmilib.sys` those of the WMI library.
 //!
 //! What `wdm.h` makes of macros and inline functions is not here; it is written in Rust beside its use.
 
@@ -10,7 +10,7 @@ use abi::{
     DEVICE_DESCRIPTION, DEVICE_OBJECT, DMA_ADAPTER, DRIVER_OBJECT, GUID, IO_CONNECT_INTERRUPT_PARAMETERS,
     IO_DISCONNECT_INTERRUPT_PARAMETERS, IO_REMOVE_LOCK, IO_STATUS_BLOCK, IO_WORKITEM, IRP, KDEVICE_QUEUE,
     KDEVICE_QUEUE_ENTRY, KDPC, KEVENT, KINTERRUPT, KTIMER, MDL, NtStatus, RTL_QUERY_REGISTRY_TABLE,
-    UNICODE_STRING,
+    UNICODE_STRING, WMILIB_CONTEXT,
 };
 
 /// A dispatch routine.
@@ -53,6 +53,7 @@ unsafe extern "C" {
         line: u32,
         size: u32,
     ) -> NtStatus;
+    pub(crate) fn IoAllocateErrorLogEntry(object: *mut c_void, size: u8) -> *mut c_void;
     pub(crate) fn IoAllocateIrp(stack_size: i8, charge_quota: u8) -> *mut IRP;
     pub(crate) fn IoAllocateWorkItem(device: *mut DEVICE_OBJECT) -> *mut IO_WORKITEM;
     pub(crate) fn IoAttachDeviceToDeviceStack(
@@ -130,6 +131,8 @@ unsafe extern "C" {
         key: *mut u32,
         cancel: Option<DeviceIrp>,
     );
+    pub(crate) fn IoWMIRegistrationControl(device: *mut DEVICE_OBJECT, action: u32) -> NtStatus;
+    pub(crate) fn IoWriteErrorLogEntry(entry: *mut c_void);
     pub(crate) fn IofCallDriver(device: *mut DEVICE_OBJECT, irp: *mut IRP) -> NtStatus;
     pub(crate) fn IofCompleteRequest(irp: *mut IRP, boost: i8);
     pub(crate) fn KeAcquireSpinLockAtDpcLevel(lock: *mut u64);
@@ -176,6 +179,15 @@ unsafe extern "C" {
         priority: u32,
     ) -> *mut c_void;
     pub(crate) fn MmUnmapIoSpace(address: *mut c_void, bytes: usize);
+    pub(crate) fn ObOpenObjectByPointer(
+        object: *mut c_void,
+        attributes: u32,
+        access_state: *mut c_void,
+        access: u32,
+        kind: *mut c_void,
+        mode: i8,
+        handle: *mut *mut c_void,
+    ) -> NtStatus;
     pub(crate) fn PoCallDriver(device: *mut DEVICE_OBJECT, irp: *mut IRP) -> NtStatus;
     pub(crate) fn PoSetPowerState(device: *mut DEVICE_OBJECT, kind: u32, state: u32) -> u32;
     pub(crate) fn PoStartNextPowerIrp(irp: *mut IRP);
@@ -188,6 +200,11 @@ unsafe extern "C" {
         environment: *mut c_void,
     ) -> NtStatus;
     pub(crate) fn ZwClose(handle: *mut c_void) -> NtStatus;
+    pub(crate) fn ZwSetSecurityObject(
+        handle: *mut c_void,
+        information: u32,
+        descriptor: *mut c_void,
+    ) -> NtStatus;
     pub(crate) fn ZwQueryValueKey(
         key: *mut c_void,
         name: *mut UNICODE_STRING,
@@ -195,5 +212,29 @@ unsafe extern "C" {
         information: *mut c_void,
         length: u32,
         result_length: *mut u32,
+    ) -> NtStatus;
+}
+
+#[cfg_attr(windows, link(name = "wmilib.sys", kind = "raw-dylib", modifiers = "+verbatim"))]
+unsafe extern "C" {
+    pub(crate) fn WmiCompleteRequest(
+        device: *mut DEVICE_OBJECT,
+        irp: *mut IRP,
+        status: NtStatus,
+        used: u32,
+        boost: i8,
+    ) -> NtStatus;
+    pub(crate) fn WmiFireEvent(
+        device: *mut DEVICE_OBJECT,
+        guid: *const GUID,
+        instance: u32,
+        bytes: u32,
+        data: *mut c_void,
+    ) -> NtStatus;
+    pub(crate) fn WmiSystemControl(
+        context: *mut WMILIB_CONTEXT,
+        device: *mut DEVICE_OBJECT,
+        irp: *mut IRP,
+        disposition: *mut u32,
     ) -> NtStatus;
 }

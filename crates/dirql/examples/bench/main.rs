@@ -13,6 +13,7 @@ mod forks;
 mod infs;
 mod schedules;
 mod strands;
+mod wmi;
 
 use std::time::Instant;
 
@@ -70,6 +71,9 @@ fn main() {
     }
     if wanted("inf_parse") {
         figures.push(infs::parse());
+    }
+    if wanted("wmi_query") {
+        figures.push(wmi::query());
     }
     figures.extend(forks::all(&wanted));
     figures.extend(driver::all(&wanted));

@@ -69,6 +69,7 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::Pnp { event, device, expect } => device::pnp(cx, *event, device.as_deref(), expect),
         Command::Power { state, device, expect } => device::power(cx, *state, device.as_deref(), expect),
         Command::Counters(asked) => counters::ask(stage, cx, asked),
+        Command::WmiBlocks => kernel::wmi::shown::blocks(cx).map(Ok),
         Command::Wmi(asked) => wmi::ask(stage, cx, asked),
         Command::User(user) => {
             let user = match user {

@@ -14,8 +14,10 @@ use kernel::event::{Event, Kind, Reader, Stamp};
 
 use super::names::{bytes, request, status_text};
 use super::repeats::{Fate, Repeats};
-use super::{Sink, SymbolBook, traced};
+use super::{Sink, SymbolBook, traced, wmi_shown};
 
+/// Lines of the data of a WMI answer.
+const DATA_LINES: usize = 4;
 /// What stands above the first line.
 const HEADING: &str = "     time µs  cpu irql thread   event  what happened";
 /// Register accesses in a row that are shown one by one; of more, only the last.
@@ -249,6 +251,10 @@ impl Flow {
             Event::Image { name, loaded: false, .. } => format!("{name} unloaded"),
             Event::Pnp { step } => format!("PnP: {step}"),
             Event::Tree { line } => format!("┆ {line}"),
+            Event::WmiBlock { .. } | Event::WmiAnswer { .. } | Event::WmiEvent { .. } => {
+                wmi_shown::lines(event, DATA_LINES).iter().for_each(|line| self.line(stamp, &format!("┆ {line}")));
+                return;
+            }
             Event::Resources { resources, .. } => format!("resources: {resources}"),
             Event::Exception { code, address } => {
                 format!("exception {} at {address:#x}", status_text(*code))

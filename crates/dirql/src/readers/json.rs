@@ -17,6 +17,7 @@ pub const SCHEMA: u32 = 2;
 pub struct Json {
     out: Sink,
     symbols: SymbolBook,
+    wanted: fn(Kind) -> bool,
     /// What a line is put together in.
     line: Object,
 }
@@ -26,7 +27,13 @@ impl Json {
     #[must_use]
     pub fn new(out: Sink, symbols: SymbolBook) -> Self {
         out.line(&first_line());
-        Self { out, symbols, line: Object::new() }
+        Self { out, symbols, wanted: |_| true, line: Object::new() }
+    }
+
+    /// Only events of these kinds.
+    #[must_use]
+    pub fn only(self, wanted: fn(Kind) -> bool) -> Self {
+        Self { wanted, ..self }
     }
 }
 
@@ -46,8 +53,8 @@ fn first_line() -> String {
 }
 
 impl Reader for Json {
-    fn wants(&self, _kind: Kind) -> bool {
-        true
+    fn wants(&self, kind: Kind) -> bool {
+        (self.wanted)(kind)
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {

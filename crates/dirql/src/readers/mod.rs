@@ -18,6 +18,7 @@ mod symbols;
 #[cfg(test)]
 mod tests;
 mod traced;
+mod wmi_shown;
 
 pub use coverage::Coverage;
 pub use figure::{Figure, FigureForm};
@@ -28,6 +29,7 @@ pub use prints::{PrintLog, Prints, Trees};
 pub use schema::page as schema_page;
 pub use summary::{Summary, Sums, TagSum};
 pub use symbols::SymbolBook;
+pub use wmi_shown::WmiText;
 
 pub(crate) use hash::of_event;
 pub(crate) use json::{Object, array as json_array};

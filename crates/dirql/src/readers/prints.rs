@@ -7,9 +7,10 @@ use std::rc::Rc;
 
 use kernel::event::{Event, Kind, Reader, Stamp};
 
-use super::Sink;
+use super::{Sink, wmi_shown};
 
-/// Writes the driver's lines as they come, and those of the device tree where a script shows it, and nothing else: what `--quiet` leaves.
+/// Writes the driver's lines as they come, and those of the device tree and of WMI blocks where a script shows them, and nothing else: what
+/// `--quiet` leaves.
 pub struct Prints(Sink);
 
 impl Prints {
@@ -22,12 +23,13 @@ impl Prints {
 
 impl Reader for Prints {
     fn wants(&self, kind: Kind) -> bool {
-        matches!(kind, Kind::Print | Kind::Tree)
+        matches!(kind, Kind::Print | Kind::Tree | Kind::WmiBlock)
     }
 
     fn event(&mut self, _stamp: &Stamp, event: &Event) {
-        if let Event::Print { text: line } | Event::Tree { line } = event {
-            self.0.line(line);
+        match event {
+            Event::Print { text: line } | Event::Tree { line } => self.0.line(line),
+            _ => wmi_shown::lines(event, usize::MAX).iter().for_each(|line| self.0.line(line)),
         }
     }
 }

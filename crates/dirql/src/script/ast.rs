@@ -262,6 +262,8 @@ pub enum Command {
         /// What is to come of it; only a status.
         expect: Expectations,
     },
+    /// `wmi blocks`: shows the blocks that drivers offer.
+    WmiBlocks,
     /// `wmi`.
     Wmi(Wmi),
     /// `user`: whose the application is from here on.

@@ -20,6 +20,7 @@
 //!           | "counters" NAME { "instance" string | "id" number | "names" } [ expect ]
 //!           | pnp [ DEVICE ] [ expect ] | "power" ( "d0" | "d1" | "d2" | "d3" ) [ DEVICE ] [ expect ]
 //!           | "power" ( "s0" | "s1" | "s2" | "s3" | "s4" | "s5" ) [ expect ]
+//!           | "wmi" "blocks"
 //!           | "wmi" ( "query" | "set" | "execute" ) block [ instance ] …     see `wmi`
 //!           | "wmi" ( "enable" | "disable" | "event" ) block [ expect ]
 //!           | expect                        about the command before it on the same thread

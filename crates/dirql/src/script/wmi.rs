@@ -7,14 +7,17 @@ use super::error::{Outcome, fault, unknown};
 use super::expect::Yields;
 use super::value::parse_guid;
 
-const QUESTIONS: [&str; 6] = ["query", "set", "execute", "enable", "disable", "event"];
+const QUESTIONS: [&str; 7] = ["blocks", "query", "set", "execute", "enable", "disable", "event"];
 
 /// Reads what comes behind `wmi`.
 pub(super) fn wmi(args: &mut Arguments) -> Outcome<Command> {
-    let word = args.word("what is asked: query, set, execute, enable, disable or event")?;
+    let word = args.word("what is asked: blocks, query, set, execute, enable, disable or event")?;
     let asked = word.text();
     if !QUESTIONS.contains(&&*asked) {
         return fault(word.at, unknown("question to a block", &asked, QUESTIONS));
+    }
+    if asked == "blocks" {
+        return Ok(Command::WmiBlocks);
     }
     let block = args.word("the block: block:{GUID}")?;
     let guid = match block.bare.strip_prefix("block:") {

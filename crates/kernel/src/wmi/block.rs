@@ -352,7 +352,7 @@ pub fn execute(
     let room = cx.read(output)?;
     let out = at_passive(cx, move |cx| consumer::execute(cx, guid, &which, method, &data, room as usize))?;
     match out {
-        Ok(bytes) => give(cx, &bytes, output, buffer),
+        Ok(instance) => give(cx, &instance.data, output, buffer),
         Err(status) => Ok(status),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Pages: *IRP_MN_QUERY_ALL_DATA*, *IRP_MN_QUERY_SINGLE_INSTANCE*, *IRP_MN_CHANGE_SINGLE_INSTANCE*, *IRP_MN_CHANGE_SINGLE_ITEM*, *IRP_MN_EXECUTE_METHOD* ("WMI will
 //! send an IRP_MN_QUERY_SINGLE_INSTANCE prior to"), *IRP_MN_ENABLE_EVENTS* and *IRP_MN_ENABLE_COLLECTION* ("a single request … when the first data consumer").
-//! What applications ask is here, in blocks' bytes; drivers that ask are in `block`. Requests are sent at PASSIVE_LEVEL by whoever asks.
+//! What applications ask is here, in blocks' bytes (`shown` tells what came of it); drivers that ask are in `block`. Requests are sent at PASSIVE_LEVEL by whoever asks.
 
 use abi::{
     IRP_MN_CHANGE_SINGLE_INSTANCE, IRP_MN_CHANGE_SINGLE_ITEM, IRP_MN_DISABLE_COLLECTION,
@@ -16,7 +16,7 @@ use super::ask;
 use super::judge::bad_node;
 use super::node::{self, Form, Instance, Node, Target};
 use super::provider::{Block, Names};
-use super::{Guid, event};
+use super::{Guid, event, shown};
 use crate::cx::Cx;
 use crate::ke::time;
 
@@ -236,6 +236,13 @@ pub(super) fn find(cx: &mut Cx<'_>, guid: Guid, which: &Which) -> Flow<Vec<Found
     Ok(found)
 }
 
+/// What a provider has answered about one instance.
+pub(super) struct Answered {
+    id: u32,
+    name: String,
+    bytes: Vec<u8>,
+}
+
 /// Sends a request about one instance to the first provider that has it: its answer's block, or why there is none.
 ///
 /// # Errors
@@ -247,7 +254,7 @@ pub(super) fn about_one(
     (minor, form): (u8, Form),
     data: &[u8],
     output: usize,
-) -> Flow<Result<(u32, Vec<u8>), NtStatus>> {
+) -> Flow<Result<Answered, NtStatus>> {
     if cx.with(|k| k.wmi.with_data(&guid)).is_empty() {
         return Ok(Err(NtStatus::WMI_GUID_NOT_FOUND));
     }
@@ -258,7 +265,7 @@ pub(super) fn about_one(
         let room = if output == 0 { 0 } else { node::data_at(form, &node) + output };
         let answer = ask::block(cx, id, minor, guid, &node, room)?;
         if answer.status.is_success() {
-            return Ok(Ok((id, answer.bytes)));
+            return Ok(Ok(Answered { id, name: target.name, bytes: answer.bytes }));
         }
         // "WMI can therefore continue to query other data providers".
         status = answer.status;
@@ -269,8 +276,8 @@ pub(super) fn about_one(
     Ok(Err(status))
 }
 
-/// A whole block with one instance, and the data in it; or why there is none.
-pub(super) type OneInstance = Result<(Vec<u8>, Vec<u8>), NtStatus>;
+/// A whole block with one instance, and the instance; or why there is none.
+pub(super) type OneInstance = Result<(Vec<u8>, Instance), NtStatus>;
 
 /// The data of one instance.
 ///
@@ -280,8 +287,8 @@ pub(super) fn one_instance(cx: &mut Cx<'_>, guid: Guid, which: &Which) -> Flow<O
     let request = (IRP_MN_QUERY_SINGLE_INSTANCE, Form::Instance);
     match about_one(cx, guid, which, request, &[], 0)? {
         Err(status) => Ok(Err(status)),
-        Ok((id, bytes)) => match Node(&bytes).single_instance() {
-            Ok(data) => Ok(Ok((bytes, data))),
+        Ok(Answered { id, name, bytes }) => match Node(&bytes).single_instance() {
+            Ok(data) => Ok(Ok((bytes, Instance { name: Some(name), data }))),
             Err(what) => Err(wrong(cx, id, IRP_MN_QUERY_SINGLE_INSTANCE, &what)),
         },
     }
@@ -316,76 +323,80 @@ pub(super) fn execute(
     method: u32,
     input: &[u8],
     output: usize,
-) -> Flow<Result<Vec<u8>, NtStatus>> {
+) -> Flow<Result<Instance, NtStatus>> {
     let request = (IRP_MN_EXECUTE_METHOD, Form::Method(method));
     match about_one(cx, guid, which, request, input, output.max(input.len()).max(1))? {
         Err(status) => Ok(Err(status)),
-        Ok((id, bytes)) => match Node(&bytes).method_item() {
-            Ok(data) => Ok(Ok(data)),
+        Ok(Answered { id, name, bytes }) => match Node(&bytes).method_item() {
+            Ok(data) => Ok(Ok(Instance { name: Some(name), data })),
             Err(what) => Err(wrong(cx, id, IRP_MN_EXECUTE_METHOD, &what)),
         },
     }
 }
 
-/// What an application asks; on its thread, at PASSIVE_LEVEL.
+/// What an application asks, and hears of the answer as [`Event::WmiAnswer`]; on its thread, at PASSIVE_LEVEL.
 ///
 /// # Errors
 /// A verdict on a driver that is asked.
 pub fn ask(cx: &mut Cx<'_>, guid: Guid, which: &Which, question: &Question) -> Flow<Told> {
-    match question {
+    let answer = match question {
         Question::Listen => {
             let is_new = cx.with(|k| k.wmi.watched.insert(guid));
-            let status = if is_new { listen(cx, guid)? } else { NtStatus::WMI_ALREADY_ENABLED };
-            return Ok(Told::status(status));
+            Err(if is_new { listen(cx, guid)? } else { NtStatus::WMI_ALREADY_ENABLED })
         }
         Question::Leave => {
             let was = cx.with(|k| k.wmi.watched.remove(&guid));
-            let status = if was { leave(cx, guid)? } else { NtStatus::WMI_ALREADY_DISABLED };
-            return Ok(Told::status(status));
+            Err(if was { leave(cx, guid)? } else { NtStatus::WMI_ALREADY_DISABLED })
         }
+        // It has been told when it came.
         Question::Event => return event::await_one(cx, guid),
-        _ => {}
-    }
-    begin_use(cx, guid)?;
-    let told = of_data(cx, guid, which, question)?;
-    end_use(cx, guid)?;
-    Ok(told)
-}
-
-fn of_data(cx: &mut Cx<'_>, guid: Guid, which: &Which, question: &Question) -> Flow<Told> {
-    let data = match question {
-        Question::Query if *which == Which::All => return every(cx, guid),
-        Question::Query => one_instance(cx, guid, which)?.map(|(_, data)| data),
-        Question::Set(data) => return change(cx, guid, which, None, data).map(Told::status),
-        Question::SetItem(item, data) => {
-            return change(cx, guid, which, Some(*item), data).map(Told::status);
+        _ => {
+            begin_use(cx, guid)?;
+            let answer = of_data(cx, guid, which, question)?;
+            end_use(cx, guid)?;
+            answer
         }
-        Question::Execute(method, input, output) => match one_instance(cx, guid, which)? {
-            Ok(_) => execute(cx, guid, which, *method, input, *output as usize)?,
-            Err(status) => Err(status),
-        },
-        Question::Listen | Question::Leave | Question::Event => Ok(Vec::new()),
     };
-    Ok(match data {
-        Ok(data) => Told { status: NtStatus::SUCCESS, data },
+    shown::answer(cx, &guid, question, &answer);
+    Ok(match answer {
+        Ok(instances) => Told {
+            status: NtStatus::SUCCESS,
+            data: instances.into_iter().flat_map(|instance| instance.data).collect(),
+        },
         Err(status) => Told::status(status),
     })
 }
 
-/// The data of all instances of all providers.
-fn every(cx: &mut Cx<'_>, guid: Guid) -> Flow<Told> {
-    let (mut data, mut status) = (Vec::new(), NtStatus::WMI_GUID_NOT_FOUND);
+/// The instances that an answer brings; or only how the request ended.
+pub(super) type Instances = Result<Vec<Instance>, NtStatus>;
+
+fn of_data(cx: &mut Cx<'_>, guid: Guid, which: &Which, question: &Question) -> Flow<Instances> {
+    let one = match question {
+        Question::Query if *which == Which::All => return every(cx, guid),
+        Question::Query => one_instance(cx, guid, which)?.map(|(_, instance)| instance),
+        Question::Set(data) => return change(cx, guid, which, None, data).map(Err),
+        Question::SetItem(item, data) => return change(cx, guid, which, Some(*item), data).map(Err),
+        Question::Execute(method, input, output) => match one_instance(cx, guid, which)? {
+            Ok(_) => execute(cx, guid, which, *method, input, *output as usize)?,
+            Err(status) => Err(status),
+        },
+        Question::Listen | Question::Leave | Question::Event => return Ok(Err(NtStatus::SUCCESS)),
+    };
+    Ok(one.map(|instance| vec![instance]))
+}
+
+/// All instances of all providers.
+fn every(cx: &mut Cx<'_>, guid: Guid) -> Flow<Instances> {
+    let mut all: Instances = Err(NtStatus::WMI_GUID_NOT_FOUND);
     for (id, block) in cx.with(|k| k.wmi.with_data(&guid)) {
-        match all_data(cx, id, &block)? {
-            Ok((_, instances)) => {
-                data.extend(instances.into_iter().flat_map(|instance| instance.data));
-                status = NtStatus::SUCCESS;
-            }
-            Err(why) if !status.is_success() => status = why,
-            Err(_) => {}
+        match (all_data(cx, id, &block)?, &mut all) {
+            (Ok((_, instances)), Ok(known)) => known.extend(instances),
+            (Ok((_, instances)), Err(_)) => all = Ok(instances),
+            (Err(why), Err(status)) => *status = why,
+            (Err(_), Ok(_)) => {}
         }
     }
-    Ok(Told { status, data })
+    Ok(all)
 }
 
 /// A block that some device offers, as others see it.
@@ -399,6 +410,8 @@ pub struct Offered {
     pub flags: u32,
     /// The names of its instances, if they were registered.
     pub names: Option<Vec<String>>,
+    /// The name of the resource that describes its class, if its driver has named one.
+    pub mof: Option<String>,
 }
 
 /// All blocks that are registered, in the order of their registration.
@@ -413,6 +426,7 @@ pub fn offered(cx: &mut Cx<'_>) -> Vec<Offered> {
                     Names::Static(names) => Some(names.clone()),
                     Names::Dynamic => None,
                 },
+                mof: block.mof.clone(),
             })
         });
         blocks.collect()

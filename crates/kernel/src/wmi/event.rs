@@ -13,7 +13,7 @@ use engine::Flow;
 
 use super::consumer::{Told, Which, one_instance, time};
 use super::node::{self, Form, Node, Target, at};
-use super::{Guid, block, trace};
+use super::{Guid, block, shown, trace};
 use crate::cx::Cx;
 use crate::ke::{self, wait};
 use crate::mm::pool;
@@ -92,11 +92,14 @@ fn guid_at(bytes: &[u8], at: usize) -> Guid {
 }
 
 fn tell(cx: &mut Cx<'_>, guid: Guid, bytes: &[u8]) -> Flow<()> {
-    cx.with(|k| {
-        if k.wmi.watched.contains(&guid) && k.wmi.events.len() < MOST_WAITING {
+    let is_heard = cx.with(|k| {
+        let is_watched = k.wmi.watched.contains(&guid);
+        if is_watched && k.wmi.events.len() < MOST_WAITING {
             k.wmi.events.push_back((guid, bytes.to_vec()));
         }
+        is_watched
     });
+    shown::event(cx, &guid, bytes, is_heard);
     block::tell(cx, guid, bytes)
 }
 

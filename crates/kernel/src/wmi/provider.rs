@@ -29,6 +29,8 @@ pub(super) struct Block {
     /// `WMIREG_FLAG_*`.
     pub(super) flags: u32,
     pub(super) names: Names,
+    /// The name of the MOF resource of its registration.
+    pub(super) mof: Option<String>,
 }
 
 /// A device that is registered.

@@ -1,8 +1,8 @@
 //! What a provider answers to `IRP_MN_REGINFO_EX`: its blocks, and what their instances are called.
 //!
 //! Pages: *IRP_MN_REGINFO_EX*, *WMIREGINFOW structure*, *WMIREGGUIDW structure*, *Defining WMI Instance Names*. Of a static name that is made from a base
-//! (a string, or the instance path of a device with `_`) the pages say that a counter follows. The registry path and the name of the MOF resource are
-//! looked at for being there, and not used.
+//! (a string, or the instance path of a device with `_`) the pages say that a counter follows. The registry path is
+//! looked at for being there, and not used; the name of the MOF resource is kept to be shown.
 
 use abi::{
     WMIREG_FLAG_INSTANCE_BASENAME, WMIREG_FLAG_INSTANCE_LIST, WMIREG_FLAG_INSTANCE_PDO, WMIREGGUIDW,
@@ -47,15 +47,12 @@ fn one(
         info.u32(at).ok_or_else(|| format!("{:#x} bytes, too few for a WMIREGINFO", info.0.len()))
     };
     let count = head(at(WMIREGINFOW::GuidCount))?;
-    for (name, field) in [
-        ("RegistryPath", at(WMIREGINFOW::RegistryPath)),
-        ("MofResourceName", at(WMIREGINFOW::MofResourceName)),
-    ] {
-        let offset = head(field)?;
-        if offset != 0 {
-            text(info, name, offset)?;
-        }
-    }
+    let named = |name: &str, field| match head(field)? {
+        0 => Ok(None),
+        offset => text(info, name, offset).map(|(text, _)| Some(text)),
+    };
+    named("RegistryPath", at(WMIREGINFOW::RegistryPath))?;
+    let mof = named("MofResourceName", at(WMIREGINFOW::MofResourceName))?.filter(|name| !name.is_empty());
     if count > MOST {
         return Err(format!("a WMIREGINFO whose GuidCount is {count:#x}"));
     }
@@ -67,7 +64,7 @@ fn one(
                 info.0.len()
             )
         })?;
-        all.blocks.push(block(info, Node(own), path_of, &mut all.pdos)?);
+        all.blocks.push(block(info, Node(own), mof.clone(), path_of, &mut all.pdos)?);
     }
     Ok(())
 }
@@ -75,6 +72,7 @@ fn one(
 fn block(
     info: Node<'_>,
     own: Node<'_>,
+    mof: Option<String>,
     path_of: &impl Fn(u64) -> Option<String>,
     pdos: &mut Vec<u64>,
 ) -> Result<Block, String> {
@@ -109,7 +107,7 @@ fn block(
     } else {
         Names::Dynamic
     };
-    Ok(Block { guid, flags, names })
+    Ok(Block { guid, flags, names, mof })
 }
 
 /// A counted string of a registration, and the bytes that it takes.

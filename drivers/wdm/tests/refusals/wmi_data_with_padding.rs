@@ -1,0 +1,13 @@
+//! What an administrator gets has no bytes that nobody has set.
+use wdm::zerocopy::{FromBytes, Immutable, IntoBytes};
+use wdm::*;
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[zerocopy(crate = "wdm::zerocopy")]
+#[repr(C)]
+struct Counters {
+    bytes: u64,
+    transfers: u32,
+}
+
+fn main() {}
