@@ -135,8 +135,11 @@ fn blocks_go_with_the_card_and_stay_while_it_is_stopped() {
     let blocks = || machine.wmi_blocks().unwrap().len();
     machine.wait(1_000_000).unwrap();
     assert_eq!(blocks(), 2);
-    try_play(&machine, &named("stop-device\nwmi query STATISTICS expect zero:32 + u32:1000 + u32:0\nstart-device"))
-        .unwrap();
+    try_play(
+        &machine,
+        &named("stop-device\nwmi query STATISTICS expect zero:32 + u32:1000 + u32:0\nstart-device"),
+    )
+    .unwrap();
     assert_eq!(blocks(), 2);
     machine.surprise_remove("pci9052#0").unwrap();
     assert_eq!(blocks(), 0);

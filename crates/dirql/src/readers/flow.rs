@@ -252,7 +252,9 @@ impl Flow {
             Event::Pnp { step } => format!("PnP: {step}"),
             Event::Tree { line } => format!("┆ {line}"),
             Event::WmiBlock { .. } | Event::WmiAnswer { .. } | Event::WmiEvent { .. } => {
-                wmi_shown::lines(event, DATA_LINES).iter().for_each(|line| self.line(stamp, &format!("┆ {line}")));
+                wmi_shown::lines(event, DATA_LINES)
+                    .iter()
+                    .for_each(|line| self.line(stamp, &format!("┆ {line}")));
                 return;
             }
             Event::Resources { resources, .. } => format!("resources: {resources}"),

@@ -108,7 +108,8 @@ fn with_data(head: String, digits: &str, most: usize) -> Vec<String> {
     let mut lines = vec![head];
     lines.extend(rows.take(most).enumerate().map(|(row, bytes)| {
         let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-        let plain = |byte: &u8| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '.' };
+        let plain =
+            |byte: &u8| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '.' };
         let text: String = bytes.iter().map(plain).collect();
         format!("  {:04x}  {hex:47}  {text}", row * ON_A_LINE)
     }));

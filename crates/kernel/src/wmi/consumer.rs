@@ -119,10 +119,12 @@ pub(super) fn end_use(cx: &mut Cx<'_>, guid: Guid) -> Flow<()> {
 }
 
 fn collect(cx: &mut Cx<'_>, guid: Guid, minor: u8) -> Flow<()> {
-    for (id, block) in cx.with(|k| k.wmi.with_block(&guid)) {
-        if block.flags & WMIREG_FLAG_EXPENSIVE != 0 {
-            let _ = switch(cx, id, minor, guid)?;
-        }
+    let expensive: Vec<u32> = cx.with(|k| {
+        let expensive = k.wmi.offers(guid).filter(|(_, block)| block.flags & WMIREG_FLAG_EXPENSIVE != 0);
+        expensive.map(|(id, _)| id).collect()
+    });
+    for id in expensive {
+        let _ = switch(cx, id, minor, guid)?;
     }
     Ok(())
 }
@@ -207,7 +209,28 @@ fn wrong(cx: &mut Cx<'_>, id: u32, minor: u8, what: &str) -> engine::Leave {
 /// As [`all_data`].
 pub(super) fn find(cx: &mut Cx<'_>, guid: Guid, which: &Which) -> Flow<Vec<Found>> {
     let (mut found, mut place) = (Vec::new(), 0);
-    for (id, block) in cx.with(|k| k.wmi.with_data(&guid)) {
+    let dynamic = cx.with(|k| {
+        let mut dynamic = Vec::new();
+        for (id, block) in k.wmi.offers_data(guid) {
+            match &block.names {
+                Names::Static(names) if dynamic.is_empty() => {
+                    for (index, name) in (0..).zip(names) {
+                        if is_meant(which, place, name) {
+                            found.push(Found {
+                                id,
+                                target: Target { index: Some(index), name: name.clone() },
+                            });
+                        }
+                        place += 1;
+                    }
+                }
+                // Its places, and those of who comes behind it, are known when it has been asked.
+                _ => dynamic.push((id, block.clone())),
+            }
+        }
+        dynamic
+    });
+    for (id, block) in dynamic {
         let names: Vec<Target> = match (&block.names, which) {
             (Names::Static(names), _) => {
                 let numbered = (0..).zip(names);
@@ -222,18 +245,22 @@ pub(super) fn find(cx: &mut Cx<'_>, guid: Guid, which: &Which) -> Flow<Vec<Found
             }
         };
         for target in names {
-            let is_it = match which {
-                Which::All => true,
-                Which::Place(wanted) => *wanted == place,
-                Which::Name(name) => name.eq_ignore_ascii_case(&target.name),
-            };
-            place += 1;
-            if is_it {
+            if is_meant(which, place, &target.name) {
                 found.push(Found { id, target });
             }
+            place += 1;
         }
     }
     Ok(found)
+}
+
+/// Whether an instance is one of those that are asked for.
+fn is_meant(which: &Which, place: u32, name: &str) -> bool {
+    match which {
+        Which::All => true,
+        Which::Place(wanted) => *wanted == place,
+        Which::Name(wanted) => wanted.eq_ignore_ascii_case(name),
+    }
 }
 
 /// What a provider has answered about one instance.
@@ -255,7 +282,7 @@ pub(super) fn about_one(
     data: &[u8],
     output: usize,
 ) -> Flow<Result<Answered, NtStatus>> {
-    if cx.with(|k| k.wmi.with_data(&guid)).is_empty() {
+    if cx.with(|k| k.wmi.offers_data(guid).next().is_none()) {
         return Ok(Err(NtStatus::WMI_GUID_NOT_FOUND));
     }
     let mut status = NtStatus::WMI_INSTANCE_NOT_FOUND;

@@ -85,20 +85,27 @@ impl State {
     }
 
     /// The providers that have a block, with what they have registered of it.
-    pub(super) fn with_block(&self, guid: &Guid) -> Vec<(u32, Block)> {
+    pub(super) fn offers(&self, guid: Guid) -> impl Iterator<Item = (u32, &Block)> {
         let providers = self.providers.iter().filter(|provider| !provider.is_blocked);
-        let blocks = providers.filter_map(|provider| {
-            let block = provider.blocks.iter().find(|block| block.guid == *guid)?;
-            Some((provider.id, block.clone()))
-        });
-        blocks.collect()
+        providers.filter_map(move |provider| {
+            let block = provider.blocks.iter().find(|block| block.guid == guid)?;
+            Some((provider.id, block))
+        })
     }
 
     /// The same, of those that can be asked for data.
+    pub(super) fn offers_data(&self, guid: Guid) -> impl Iterator<Item = (u32, &Block)> {
+        self.offers(guid).filter(|(_, block)| block.flags & WMIREG_FLAG_EVENT_ONLY_GUID == 0)
+    }
+
+    /// As [`State::offers`], to be kept.
+    pub(super) fn with_block(&self, guid: &Guid) -> Vec<(u32, Block)> {
+        self.offers(*guid).map(|(id, block)| (id, block.clone())).collect()
+    }
+
+    /// As [`State::offers_data`], to be kept.
     pub(super) fn with_data(&self, guid: &Guid) -> Vec<(u32, Block)> {
-        let mut all = self.with_block(guid);
-        all.retain(|(_, block)| block.flags & WMIREG_FLAG_EVENT_ONLY_GUID == 0);
-        all
+        self.offers_data(*guid).map(|(id, block)| (id, block.clone())).collect()
     }
 }
 

@@ -1,6 +1,5 @@
 //! What an administrator gets has no bytes that nobody has set.
 use wdm::zerocopy::{FromBytes, Immutable, IntoBytes};
-use wdm::*;
 
 #[derive(FromBytes, IntoBytes, Immutable)]
 #[zerocopy(crate = "wdm::zerocopy")]
