@@ -20,6 +20,9 @@ use crate::{raw, sys};
 
 /// Bytes of the largest entry (`ERROR_LOG_MAXIMUM_SIZE`).
 const MOST_BYTES: usize = 0xF0;
+/// Where its numbers begin, inside the structure, which has room for two.
+#[allow(clippy::cast_possible_truncation, reason = "an offset in a small structure")]
+const DATA_FROM: usize = Packet::DumpData.offset as usize;
 /// Numbers that one has room for.
 const MOST_DATA: usize = (MOST_BYTES - size_of::<Packet>()) / size_of::<u32>();
 
@@ -50,8 +53,7 @@ impl<T> Device<T> {
     /// says of it. More than 48 numbers do not compile.
     pub fn log<const N: usize>(&self, entry: &LogEntry, data: &[u32; N], _level: &mut impl AtMostDispatch) {
         const { assert!(N <= MOST_DATA, "an entry has room for 48 numbers") };
-        // One number is in the structure, for which it has room for two.
-        let bytes = (Packet::DumpData.offset as usize + size_of_val(data)).max(size_of::<Packet>());
+        let bytes = (DATA_FROM + size_of_val(data)).max(size_of::<Packet>());
         let Ok(size) = u8::try_from(bytes) else { return };
         // SAFETY: the device object is ours; at most at DISPATCH_LEVEL. The entry is so long, and the system's once it is written.
         unsafe {
