@@ -213,5 +213,5 @@ fn whichever_call_fails_the_driver_breaks_no_rule_and_leaves_nothing() {
         }
         nth += 1;
     }
-    assert!(nth > 20, "only {nth} calls could fail");
+    assert!(nth > 12, "only {} calls could fail", nth - 1);
 }
