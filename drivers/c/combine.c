@@ -528,6 +528,13 @@ static NTSTATUS CardStart(PDEVICE_OBJECT Device)
     return NT_SUCCESS(Status) ? Connect(&Extension->Function) : Status;
 }
 
+/* Each request programs the card anew. */
+static VOID CardPower(PDEVICE_OBJECT Device, BOOLEAN On)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(On);
+}
+
 static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)
 {
     UNREFERENCED_PARAMETER(Device);

@@ -302,6 +302,17 @@ static NTSTATUS CardStart(PDEVICE_OBJECT Device)
     return Status;
 }
 
+static VOID CardPower(PDEVICE_OBJECT Device, BOOLEAN On)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+
+    if (On) {
+        Write(&Extension->Function, EDU_LIVENESS, 0x12345678); /* what it lost */
+    } else {
+        Write(&Extension->Function, EDU_STATUS, 0);
+    }
+}
+
 static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;

@@ -6,7 +6,8 @@
  * Connecting is binary compatible with Windows before Vista, as drivers of those days are: IoConnectInterruptEx is found by its
  * name, and where it is missing the line is connected by IoConnectInterrupt.
  *
- * It is as small as a driver that starts and stops in order can be: one device, no power management.
+ * It is as small as a driver that starts and stops in order can be: one device. It owns the device's power policy (power_policy.h), and does
+ * not hold requests while the card has no power.
  */
 #ifndef FUNCTION_H
 #define FUNCTION_H
@@ -41,6 +42,11 @@ static NTSTATUS CardStart(PDEVICE_OBJECT Device);
 static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present);
 /* It is disconnected: what the service routine used can go. */
 static VOID CardStopped(PDEVICE_OBJECT Device);
+/*
+ * The card is about to lose its power, and with it what it holds (On is FALSE), or has it again, with its registers as after a reset. At
+ * PASSIVE_LEVEL before, at DISPATCH_LEVEL or below afterwards.
+ */
+static VOID CardPower(PDEVICE_OBJECT Device, BOOLEAN On);
 /* The service routine. */
 static BOOLEAN CardInterrupt(PDEVICE_OBJECT Device);
 
@@ -249,10 +255,38 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
     return IoCallDriver(Lower, Irp);
 }
 
+#define POWER_DONE(Irp) UNREFERENCED_PARAMETER(Irp)
+#include "power_policy.h"
+
+static NTSTATUS NTAPI DeviceIsUp(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+    PFUNCTION Function = Context;
+
+    UNREFERENCED_PARAMETER(Device);
+    if (NT_SUCCESS(Irp->IoStatus.Status) && Function->Registers != NULL) {
+        CardPower(Function->Self, TRUE);
+    }
+    PoStartNextPowerIrp(Irp);
+    return STATUS_CONTINUE_COMPLETION;
+}
+
 static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PFUNCTION Function = Device->DeviceExtension;
 
+    switch (PowerAsked(Irp)) {
+    case SystemPower:
+        return PowerBelow(Function->Lower, Irp, SystemBelowDone, Function->Pdo);
+    case DeviceUp:
+        return PowerBelow(Function->Lower, Irp, DeviceIsUp, Function);
+    case DeviceDown:
+        if (Function->Registers != NULL) {
+            CardPower(Device, FALSE);
+        }
+        break;
+    case OtherPower:
+        break;
+    }
     PoStartNextPowerIrp(Irp);
     IoSkipCurrentIrpStackLocation(Irp);
     return PoCallDriver(Function->Lower, Irp);

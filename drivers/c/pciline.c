@@ -608,11 +608,26 @@ static NTSTATUS TakeResources(PDEVICE_EXTENSION Extension, PCM_PARTIAL_RESOURCE_
     return Status;
 }
 
+/* INTCSR of a card that works: after a start, and when the card has its power again. Only ever called through KeSynchronizeExecution. */
+static BOOLEAN NTAPI EnableInterrupts(PVOID Context)
+{
+    PDEVICE_EXTENSION Extension = Context;
+    ULONG Intcsr = INTCSR_LINTI1_ACTIVE_HIGH | INTCSR_PCI_ENABLE;
+
+    if (Extension->LintEdge) {
+        Intcsr |= INTCSR_LINTI1_EDGE | INTCSR_LINTI1_EDGE_CLEAR;
+    }
+    if (Extension->Waiter != NULL) {
+        Intcsr |= INTCSR_LINTI1_ENABLE; /* it has waited through a stop and restart, or without power */
+    }
+    WriteLcr(Extension, LCR_INTCSR, Intcsr);
+    return TRUE;
+}
+
 static NTSTATUS StartCard(PDEVICE_EXTENSION Extension, PCM_RESOURCE_LIST Translated)
 {
     PCM_PARTIAL_RESOURCE_DESCRIPTOR Line = NULL;
     NTSTATUS Status = TakeResources(Extension, FirstList(Translated), &Line);
-    ULONG Intcsr = INTCSR_LINTI1_ACTIVE_HIGH | INTCSR_PCI_ENABLE;
 
     if (NT_SUCCESS(Status) &&
         (Line == NULL || Extension->Local == NULL || (Extension->Lcr == NULL && Extension->LcrPorts == NULL))) {
@@ -628,13 +643,7 @@ static NTSTATUS StartCard(PDEVICE_EXTENSION Extension, PCM_RESOURCE_LIST Transla
         StopCard(Extension, TRUE);
         return Status;
     }
-    if (Extension->LintEdge) {
-        Intcsr |= INTCSR_LINTI1_EDGE | INTCSR_LINTI1_EDGE_CLEAR;
-    }
-    if (Extension->Waiter != NULL) {
-        Intcsr |= INTCSR_LINTI1_ENABLE; /* it has waited through a stop and restart */
-    }
-    WriteLcr(Extension, LCR_INTCSR, Intcsr);
+    KeSynchronizeExecution(Extension->Interrupt, EnableInterrupts, Extension);
     DbgPrint("pciline: CNTRL %08x, %u bytes of local space, vector %u at IRQL %u\n", ReadLcr(Extension, LCR_CNTRL),
              Extension->LocalLength, Line->u.Interrupt.Vector, Line->u.Interrupt.Level);
     return STATUS_SUCCESS;
@@ -792,15 +801,57 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
     return Status;
 }
 
+/* A power request has ended that was kept: so does its hold of the remove lock. */
+#define POWER_DONE(Irp) PowerDone(Irp)
+static VOID PowerDone(PIRP Irp)
+{
+    PDEVICE_EXTENSION Extension = IoGetCurrentIrpStackLocation(Irp)->DeviceObject->DeviceExtension;
+
+    IoReleaseRemoveLock(&Extension->RemoveLock, Irp);
+}
+#include "power_policy.h"
+
+/* The card has its power again, and has loaded its registers from its EEPROM: what the driver wrote is lost. */
+static NTSTATUS NTAPI DeviceIsUp(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+    PDEVICE_EXTENSION Extension = Context;
+
+    UNREFERENCED_PARAMETER(Device);
+    if (NT_SUCCESS(Irp->IoStatus.Status) && Extension->Interrupt != NULL) {
+        KeSynchronizeExecution(Extension->Interrupt, EnableInterrupts, Extension);
+        if (Extension->State == Started) {
+            Resume(Extension);
+        }
+    }
+    PoStartNextPowerIrp(Irp);
+    IoReleaseRemoveLock(&Extension->RemoveLock, Irp);
+    return STATUS_CONTINUE_COMPLETION;
+}
+
 static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
     NTSTATUS Status = IoAcquireRemoveLock(&Extension->RemoveLock, Irp);
 
-    PoStartNextPowerIrp(Irp); /* does nothing since Vista; needed before */
     if (!NT_SUCCESS(Status)) {
+        PoStartNextPowerIrp(Irp); /* does nothing since Vista; needed before */
         return Complete(Irp, Status, 0);
     }
+    switch (PowerAsked(Irp)) {
+    case SystemPower:
+        return PowerBelow(Extension->Lower, Irp, SystemBelowDone, Extension->Pdo);
+    case DeviceUp:
+        return PowerBelow(Extension->Lower, Irp, DeviceIsUp, Extension);
+    case DeviceDown:
+        if (Extension->Interrupt != NULL) {
+            Pause(Extension);
+            KeSynchronizeExecution(Extension->Interrupt, DisableAllInterrupts, Extension);
+        }
+        break;
+    case OtherPower:
+        break;
+    }
+    PoStartNextPowerIrp(Irp);
     IoSkipCurrentIrpStackLocation(Irp);
     Status = PoCallDriver(Extension->Lower, Irp);
     IoReleaseRemoveLock(&Extension->RemoveLock, Irp);

@@ -176,6 +176,13 @@ static NTSTATUS CardStart(PDEVICE_OBJECT Device)
     return Status;
 }
 
+static VOID CardPower(PDEVICE_OBJECT Device, BOOLEAN On)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+
+    Write(&Extension->Function, BENCH_ENABLE, On ? 1 : 0);
+}
+
 static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;

@@ -284,6 +284,16 @@ static NTSTATUS CardStart(PDEVICE_OBJECT Device)
     return Status;
 }
 
+static VOID CardPower(PDEVICE_OBJECT Device, BOOLEAN On)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+
+    if (!On) {
+        Write(&Extension->Function, SAMPLER_CONTROL, 0);
+    }
+    Write(&Extension->Function, SAMPLER_ENABLE, On ? STATUS_CAUSES : 0);
+}
+
 static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;

@@ -259,6 +259,18 @@ static NTSTATUS CardStart(PDEVICE_OBJECT Device)
     return Status;
 }
 
+static VOID CardPower(PDEVICE_OBJECT Device, BOOLEAN On)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+
+#ifdef FORGETS_REGISTERS
+    if (On) {
+        return; /* a mistake: what the card has lost is its driver's to restore */
+    }
+#endif
+    Write(&Extension->Function, SHEET_ENABLE, On ? 0xFFFFFFFF : 0);
+}
+
 static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;

@@ -165,6 +165,13 @@ static NTSTATUS CardStart(PDEVICE_OBJECT Device)
     return Connect(&Extension->Function);
 }
 
+/* Each request programs the card anew. */
+static VOID CardPower(PDEVICE_OBJECT Device, BOOLEAN On)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(On);
+}
+
 static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;

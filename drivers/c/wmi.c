@@ -308,6 +308,13 @@ static NTSTATUS CardStart(PDEVICE_OBJECT Device)
     return Extension->Registered ? STATUS_SUCCESS : STATUS_UNSUCCESSFUL;
 }
 
+/* Each request finds on the card what it needs. */
+static VOID CardPower(PDEVICE_OBJECT Device, BOOLEAN On)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(On);
+}
+
 static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;

@@ -113,6 +113,13 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver {
+        name: "sheet_forgets",
+        source: "sheet.c",
+        defines: &["FORGETS_REGISTERS"],
+        missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
         name: "sheet_deaf",
         source: "sheet.c",
         defines: &["KEEPS_VECTOR"],

@@ -1,14 +1,14 @@
-//! A card as a device: what it has, how Plug and Play changes that, and what applications ask of it.
+//! A card as a device: what it has, how Plug and Play and power change that, and what applications ask of it.
 //!
 //! All requests are carried out in the caller's thread, one that raises at a time.
 
 use core::sync::atomic::AtomicU32;
-use core::sync::atomic::Ordering::{AcqRel, Release};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
 use wdm::abi::{CONNECT_MESSAGE_BASED, FILE_ANY_ACCESS, FILE_DEVICE_UNKNOWN, METHOD_BUFFERED, ctl_code};
 use wdm::{
     Answer, Device, Dispatch, DispatchOrBelow, Event, Function, Irp, Mutex, Name, NtStatus, Passive, Pdo,
-    Resources, Result, Rundown, Stop, SymbolicLink, Tag,
+    Resources, Result, Rundown, Stop, SymbolicLink, Tag, User,
 };
 
 use crate::hardware::Hardware;
@@ -33,6 +33,8 @@ pub(crate) struct Card {
     served: Event,
     /// One raiser at a time.
     turn: Mutex<()>,
+    /// 1: the card has no power.
+    asleep: AtomicU32,
 }
 
 impl Function for Card {
@@ -48,12 +50,14 @@ impl Function for Card {
             awaited: AtomicU32::new(0),
             served: Event::notification(TAG, passive)?,
             turn: Mutex::new((), TAG, passive)?,
+            asleep: AtomicU32::new(0),
         };
         Ok((name, card))
     }
 
     fn start(device: &Device<Self>, resources: &Resources<'_>, passive: &mut Passive) -> Result<()> {
         let hardware = Hardware::start(device, resources, passive)?;
+        device.asleep.store(0, Release);
         device.hardware.put(hardware, passive).map_err(|_there| NtStatus::INVALID_DEVICE_STATE)
     }
 
@@ -70,6 +74,23 @@ impl Function for Card {
         {
             hardware.chip.quiet();
         }
+    }
+
+    /// Behind the request under way; the next ones find no card.
+    fn power_down(device: &Device<Self>, passive: &mut Passive) {
+        device.turn.with(passive, |(), passive| {
+            device.asleep.store(1, Release);
+            if let Some(hardware) = device.hardware.enter(passive) {
+                hardware.chip.quiet();
+            }
+        });
+    }
+
+    fn power_up(device: &Device<Self>, level: &mut DispatchOrBelow) {
+        if let Some(hardware) = device.hardware.enter(level) {
+            hardware.chip.enable();
+        }
+        device.asleep.store(0, Release);
     }
 
     fn device_control<'irp>(
@@ -100,10 +121,16 @@ impl Function for Card {
     }
 }
 
+/// The card, if it is started and has power.
+fn awake<'d>(device: &'d Device<Card>, passive: &mut Passive) -> Result<User<'d, Hardware>> {
+    let hardware = device.hardware.enter(passive);
+    hardware.filter(|_| device.asleep.load(Acquire) == 0).ok_or(NtStatus::DEVICE_NOT_READY)
+}
+
 fn raise(device: &Device<Card>, irp: &mut Irp<'_>, passive: &mut Passive) -> Result<usize> {
     let sources = irp.input()?;
     device.turn.with(passive, |(), passive| {
-        let hardware = device.hardware.enter(passive).ok_or(NtStatus::DEVICE_NOT_READY)?;
+        let hardware = awake(device, passive)?;
         device.served.clear(passive);
         device.awaited.store(sources, Release);
         hardware.raise(sources);
@@ -119,7 +146,9 @@ fn state(device: &Device<Card>, irp: &mut Irp<'_>, passive: &mut Passive) -> Res
 
 fn hold(device: &Device<Card>, irp: &mut Irp<'_>, passive: &mut Passive) -> Result<usize> {
     let [whose, source] = irp.input()?;
-    let hardware = device.hardware.enter(passive).ok_or(NtStatus::DEVICE_NOT_READY)?;
-    let served = hardware.hold(whose, source, passive)?;
-    irp.output(&served)
+    let held = device.turn.with(passive, |(), passive| {
+        let hardware = awake(device, passive)?;
+        hardware.hold(whose, source, passive)
+    });
+    irp.output(&held?)
 }

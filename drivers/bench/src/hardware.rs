@@ -8,7 +8,7 @@ use wdm::{
 
 use crate::card::Card;
 use crate::counts::Told;
-use crate::isr::{Chip, ENABLE, IDENTIFICATION, Isr, OfVector, RAISE, Waiting};
+use crate::isr::{Chip, IDENTIFICATION, Isr, OfVector, RAISE, Waiting};
 use crate::{MESSAGES, TAG};
 
 /// What IDENTIFICATION reads: "Benc".
@@ -57,7 +57,7 @@ impl Hardware {
             }
             _ => Interrupts::All(Messages::connect(device, line.as_ref(), Isr::new(&chip), TAG, passive)?),
         };
-        chip.registers.write(ENABLE, (1 << MESSAGES) - 1);
+        chip.enable();
         Ok(Self { interrupts, line: line.map_or(0, |line| line.irql()), chip })
     }
 

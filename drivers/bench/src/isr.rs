@@ -9,6 +9,7 @@ use wdm::{
     Register, Service, Shared, delay_milliseconds,
 };
 
+use crate::MESSAGES;
 use crate::counts::Counts;
 
 /// BAR0, as far as it is used.
@@ -34,6 +35,11 @@ pub(crate) struct Chip {
 impl Chip {
     pub(crate) fn new(registers: MemoryWindow<Registers>) -> Self {
         Self { registers, counts: Counts::default(), fired: AtomicU32::new(0) }
+    }
+
+    /// Interrupts come: from a start on, and after the card has lost its registers.
+    pub(crate) fn enable(&self) {
+        self.registers.write(ENABLE, (1 << MESSAGES) - 1);
     }
 
     /// No interrupts come any more. Not for a card that is gone.

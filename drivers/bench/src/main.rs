@@ -10,8 +10,8 @@
 //! | 901h | any | | [`counts::Told`] | how the interrupts are connected, and what came since the start |
 //! | 902h | any | whose, source | how often | keeps a routine out, raises a source, and tells how often it was served meanwhile |
 //!
-//! Codes are buffered; numbers have 32 bits, little endian. There is one device, and no more than eight messages. It does no power
-//! management.
+//! Codes are buffered; numbers have 32 bits, little endian. There is one device, and no more than eight messages. Requests fail
+//! while it has no power.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! A card as a device: what it has, and how Plug and Play changes that.
+//! A card as a device: what it has, and how Plug and Play and power change that.
 
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{AcqRel, Acquire};
@@ -100,6 +100,24 @@ impl Function for Card {
             core::mem::forget(hardware);
         } else {
             drop(hardware);
+        }
+    }
+
+    fn power_down(device: &Device<Self>, passive: &mut Passive) {
+        device.open.swap(0, AcqRel);
+        let rested = device.wait_for_packets(PATIENCE, passive);
+        if let Some(hardware) = device.hardware.enter(passive) {
+            hardware.chip.quiet();
+        }
+        if !rested {
+            wdm::at_dispatch(passive, |dispatch| transfer::abandon(device, dispatch));
+        }
+    }
+
+    fn power_up(device: &Device<Self>, level: &mut DispatchOrBelow) {
+        if let Some(hardware) = device.hardware.enter(level) {
+            hardware.chip.enable();
+            device.open.swap(1, AcqRel);
         }
     }
 

@@ -71,6 +71,11 @@ pub(crate) struct Chip {
 }
 
 impl Chip {
+    /// Transfers end with interrupts: at a start, and after the card has lost its registers.
+    pub(crate) fn enable(&self) {
+        self.registers.write(ENABLE, 1 << TRANSFER_SOURCE);
+    }
+
     /// No interrupts come any more. Not for a card that is gone.
     pub(crate) fn quiet(&self) {
         self.registers.write(ENABLE, 0);
@@ -166,7 +171,7 @@ impl Hardware {
         chip.quiet();
         let line = resources.line();
         let interrupt = Messages::connect(device, line.as_ref(), Isr(chip.clone()), TAG, passive)?;
-        chip.registers.write(ENABLE, 1 << TRANSFER_SOURCE);
+        chip.enable();
         Ok(Self { interrupt, chip, memory, dma })
     }
 }

@@ -15,7 +15,7 @@
 //! | E06h | buffered | 1 or 0 | | 1: reads and writes are copied by the processor, too |
 //! | E07h | buffered | a fault of [`fault`] | | makes it |
 //!
-//! Numbers have 32 bits, little endian. There is one device. It does no power management.
+//! Numbers have 32 bits, little endian. There is one device. Requests fail while it has no power.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]

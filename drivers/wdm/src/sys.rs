@@ -19,6 +19,9 @@ pub(crate) type Dispatch = unsafe extern "system" fn(*mut DEVICE_OBJECT, *mut IR
 pub(crate) type DeviceIrp = unsafe extern "system" fn(*mut DEVICE_OBJECT, *mut IRP);
 /// A completion routine.
 pub(crate) type Completion = unsafe extern "system" fn(*mut DEVICE_OBJECT, *mut IRP, *mut c_void) -> NtStatus;
+/// What is called at the end of a power request that the driver has asked for: device, minor function, state, context, status.
+pub(crate) type PowerCompletion =
+    unsafe extern "system" fn(*mut DEVICE_OBJECT, u8, u32, *mut c_void, *mut IO_STATUS_BLOCK);
 /// A deferred routine; the arguments behind the context are the system's two.
 pub(crate) type Deferred = unsafe extern "system" fn(*mut KDPC, *mut c_void, *mut c_void, *mut c_void);
 /// An interrupt service routine.
@@ -189,6 +192,14 @@ unsafe extern "C" {
         handle: *mut *mut c_void,
     ) -> NtStatus;
     pub(crate) fn PoCallDriver(device: *mut DEVICE_OBJECT, irp: *mut IRP) -> NtStatus;
+    pub(crate) fn PoRequestPowerIrp(
+        device: *mut DEVICE_OBJECT,
+        minor: u8,
+        state: u32,
+        completion: PowerCompletion,
+        context: *mut c_void,
+        irp: *mut *mut IRP,
+    ) -> NtStatus;
     pub(crate) fn PoSetPowerState(device: *mut DEVICE_OBJECT, kind: u32, state: u32) -> u32;
     pub(crate) fn PoStartNextPowerIrp(irp: *mut IRP);
     pub(crate) fn RtlFreeUnicodeString(string: *mut UNICODE_STRING);

@@ -158,6 +158,7 @@ impl Dump<'_> {
             interrupt_disable: true,
             capabilities: if has_capabilities { self.byte(0x34) & 0xFC } else { 0 },
             messages: None,
+            power: None,
             specific: self.bytes.iter().skip(HEADER_BYTES).take(0x1000 - HEADER_BYTES).copied().collect(),
             line_loads: 0,
             loaded_line: 0,

@@ -3,13 +3,16 @@
 //! PCI Local Bus Specification 3.0, 3.2.2 (address decoding, configuration mechanism 1) and 2.2.6 (interrupt pins). A
 //! function claims only what its command register lets it decode; nobody there reads as ones.
 
-use kernel::hal::hardware::{Function, Hardware, Message, Moment, PciAddress, Question, Refusal, Width};
+use kernel::hal::hardware::{
+    Function, Hardware, Message, Moment, PciAddress, Question, Refusal, Width, Window,
+};
 
 use super::assign::{PlacementError, assign, legacy_irq};
 use super::config::{Command, ConfigSpace};
 use super::header::Bar;
 use super::message::MessageUnit;
 use super::model::{Access, Master, Model};
+use super::power::{Changed, PowerUnit};
 use crate::isa_dma::IsaDma;
 use crate::register::{low32, ones};
 
@@ -17,8 +20,13 @@ use crate::register::{low32, ones};
 const CONFIG_ADDRESS: u16 = 0xCF8;
 /// CONFIG_DATA, 4 bytes.
 const CONFIG_DATA: u16 = 0xCFC;
+/// Base address registers in configuration space.
+const BASES: std::ops::Range<u16> = 0x10..0x28;
 /// The last port of the DMA controllers behind the bridge.
 const LAST_CHANNEL_PORT: u16 = 0xDF;
+
+/// The signal that every card with power management has: something happens for which it wakes its driver.
+pub(crate) const PME: &str = "pme";
 
 /// One PCI bus, number 0, with cards whose windows and lines firmware has assigned.
 pub struct PciBus {
@@ -34,6 +42,8 @@ pub struct PciBus {
     asking: Option<usize>,
     /// Messages that the kernel has not taken yet.
     sent: Vec<Message>,
+    /// Functions that have asserted PME#, which the kernel has not heard yet.
+    wakes: Vec<PciAddress>,
     /// Behind the bridge to the ISA bus, which takes what no card claims.
     channels: IsaDma,
 }
@@ -45,6 +55,9 @@ struct Slot {
     model: Box<dyn Model>,
     config: ConfigSpace,
     messages: MessageUnit,
+    power: PowerUnit,
+    /// The windows as they were assigned before the card left D0, until software assigns them again.
+    remembered: Option<Vec<Window>>,
     line: Option<u32>,
     /// Whether a read may change what the bus knows of it.
     reads_change: bool,
@@ -87,6 +100,8 @@ impl PciBus {
                 seen_pulled: model.is_pulled(),
                 reads_change: model.reads_change(),
                 messages: MessageUnit::new(model.header().messages),
+                power: PowerUnit::new(model.header().power),
+                remembered: None,
                 model,
                 config,
                 line: place.line,
@@ -103,6 +118,7 @@ impl PciBus {
             deadline: None,
             asking: None,
             sent: Vec::new(),
+            wakes: Vec::new(),
             channels: IsaDma::default(),
         };
         bus.channels.reset();
@@ -112,38 +128,31 @@ impl PciBus {
 
     /// RST#: every card and its configuration space as at power-on, nothing assigned, nothing decoded.
     pub fn reset(&mut self) {
-        let Self { slots, claims: _, config_address, lines: _, deadline: _, asking: _, sent, channels } =
-            self;
+        let Self {
+            slots,
+            claims: _,
+            config_address,
+            lines: _,
+            deadline: _,
+            asking: _,
+            sent,
+            wakes,
+            channels,
+        } = self;
         *config_address = 0;
         channels.reset();
         sent.clear();
+        wakes.clear();
         for slot in slots {
-            let Slot {
-                address: _,
-                name: _,
-                model,
-                config,
-                messages,
-                line: _,
-                reads_change: _,
-                present: _,
-                seen_bars,
-                seen_line_loads,
-                seen_pulled,
-            } = slot;
-            model.reset();
-            config.reset();
-            messages.reset();
-            *seen_bars = model.header().bars;
-            *seen_line_loads = model.header().line_loads;
-            *seen_pulled = model.is_pulled();
+            slot.reset();
+            slot.power.reset();
         }
         self.rebuild_claims();
     }
 
     fn rebuild_claims(&mut self) {
         self.claims.clear();
-        for (index, slot) in self.slots.iter().enumerate().filter(|(_, slot)| slot.is_there()) {
+        for (index, slot) in self.slots.iter().enumerate().filter(|(_, slot)| slot.is_awake()) {
             let command = slot.config.command();
             for window in slot.config.windows(slot.model.header()) {
                 let enable = if window.port { Command::IO_SPACE } else { Command::MEMORY_SPACE };
@@ -161,8 +170,10 @@ impl PciBus {
     fn look(&mut self) {
         let driving = self.slots.iter().filter(|slot| slot.drives_line());
         self.lines = driving.filter_map(|slot| slot.line).fold(0, |lines, line| lines | 1 << line);
-        self.deadline = self.slots.iter().filter_map(|slot| slot.model.deadline()).min();
-        self.asking = self.slots.iter().position(|slot| slot.model.question().is_some());
+        let awake = || self.slots.iter().filter(|slot| slot.power.is_awake());
+        self.deadline = awake().filter_map(|slot| slot.model.deadline()).min();
+        let asks = |slot: &Slot| slot.power.is_awake() && slot.model.question().is_some();
+        self.asking = self.slots.iter().position(asks);
     }
 
     /// Who decodes an address; the lowest slot, if two do.
@@ -268,8 +279,8 @@ impl PciBus {
 
     #[cold]
     fn advance_card(&mut self, index: usize, at: &mut Moment<'_>) {
-        let Slot { model, name, config, present, .. } = &mut self.slots[index];
-        if model.deadline().is_some_and(|deadline| deadline <= at.now) {
+        let Slot { model, name, config, present, power, .. } = &mut self.slots[index];
+        if power.is_awake() && model.deadline().is_some_and(|deadline| deadline <= at.now) {
             let enabled = *present && !model.is_pulled() && config.command().is(Command::BUS_MASTER);
             model.advance(at.now, &mut Master::new(at.memory, &mut self.channels, name, enabled));
             self.settle(index);
@@ -311,7 +322,7 @@ impl PciBus {
     /// Puts on the bus what a function sends. A message is a write of a bus master: one that may not be is not heard.
     fn send(&mut self, index: usize, sent: Vec<Message>) {
         let slot = &self.slots[index];
-        if slot.is_there() && slot.config.command().is(Command::BUS_MASTER) {
+        if slot.is_awake() && slot.config.command().is(Command::BUS_MASTER) {
             self.sent.extend(sent);
         }
     }
@@ -333,6 +344,18 @@ impl PciBus {
             self.settle(index);
         }
         true
+    }
+
+    /// What a script says of a card's power management event.
+    fn raise(&mut self, index: usize, value: &str) -> Result<(), String> {
+        let slot = &mut self.slots[index];
+        if value != "1" {
+            return Err(format!("`{PME}` is raised by 1, not by `{value}`; its driver's bus takes it back"));
+        }
+        if slot.power.raise()? {
+            self.wakes.push(slot.address);
+        }
+        Ok(())
     }
 
     fn slot_at(&self, at: PciAddress) -> Option<usize> {
@@ -414,8 +437,10 @@ impl Hardware for PciBus {
         let Some(index) = self.slot_at(at) else { return low32(ones(bytes)) };
         let slot = &self.slots[index];
         let conventional = u8::try_from(offset).ok();
-        let of_messages = conventional.and_then(|offset| slot.messages.config_read(offset, bytes));
-        of_messages.unwrap_or_else(|| {
+        let of_capabilities = conventional.and_then(|offset| {
+            slot.messages.config_read(offset, bytes).or_else(|| slot.power.config_read(offset, bytes))
+        });
+        of_capabilities.unwrap_or_else(|| {
             slot.config.read(slot.model.header(), slot.model.asserts(), offset.into(), bytes)
         })
     }
@@ -424,10 +449,21 @@ impl Hardware for PciBus {
         let Some(index) = self.slot_at(at) else { return };
         let slot = &mut self.slots[index];
         let bytes = (width as u64).min(4);
+        if BASES.contains(&offset) {
+            slot.remembered = None;
+        }
         slot.config.write(slot.model.header(), offset.into(), bytes, value);
         let mut sent = Vec::new();
         if let Ok(offset) = u8::try_from(offset) {
             slot.messages.config_write(offset, bytes, value, &mut sent);
+            if slot.power.owns(offset) {
+                slot.remember();
+                if slot.power.config_write(offset, bytes, value) == Changed::Reset {
+                    slot.reset();
+                } else if slot.power.is_awake() {
+                    slot.remembered = None;
+                }
+            }
         }
         self.send(index, sent);
         self.rebuild_claims();
@@ -441,7 +477,7 @@ impl Hardware for PciBus {
         let function = |slot: &Slot| Function {
             address: slot.address,
             name: slot.name.clone(),
-            windows: slot.config.windows(slot.model.header()),
+            windows: slot.windows(),
             line: slot.line,
         };
         self.slots.iter().map(function).collect()
@@ -477,6 +513,19 @@ impl Hardware for PciBus {
             slot.model.describe(claim.bar, offset)
         };
         Some(format!("{} {}", slot.name, register.unwrap_or_else(|| format!("BAR{}+{offset:X}h", claim.bar))))
+    }
+
+    fn set_powered(&mut self, at: PciAddress, powered: bool) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.address == at) {
+            slot.remember();
+            slot.power.set_powered(powered);
+            slot.reset();
+        }
+        self.rebuild_claims();
+    }
+
+    fn take_wakes(&mut self) -> Vec<PciAddress> {
+        std::mem::take(&mut self.wakes)
     }
 
     fn lines(&self) -> u64 {
@@ -530,6 +579,9 @@ impl Hardware for PciBus {
     fn poke(&mut self, at: &mut Moment<'_>, device: &str, signal: &str, value: &str) -> Result<(), String> {
         let index = self.index_of(device)?;
         self.catch_up(index, at);
+        if signal == PME {
+            return self.raise(index, value).map_err(|why| format!("{device}: {why}"));
+        }
         let result = self.slots[index].model.poke(at.now, signal, value);
         self.settle(index);
         self.catch_up(index, at);
@@ -539,19 +591,64 @@ impl Hardware for PciBus {
     fn peek(&mut self, at: &mut Moment<'_>, device: &str, register: &str) -> Result<u32, String> {
         let index = self.index_of(device)?;
         self.catch_up(index, at);
+        if !self.slots[index].power.is_powered() {
+            return Err(format!("{device} has no power, so its registers hold nothing"));
+        }
         self.slots[index].model.peek(register).map_err(|why| format!("{device}: {why}"))
     }
 }
 
 impl Slot {
+    /// What it holds is lost: card and configuration space are as at power-on, nothing is assigned, nothing decoded.
+    fn reset(&mut self) {
+        let Self {
+            address: _,
+            name: _,
+            model,
+            config,
+            messages,
+            power: _,
+            remembered: _,
+            line: _,
+            reads_change: _,
+            present: _,
+            seen_bars,
+            seen_line_loads,
+            seen_pulled,
+        } = self;
+        model.reset();
+        config.reset();
+        messages.reset();
+        *seen_bars = model.header().bars;
+        *seen_line_loads = model.header().line_loads;
+        *seen_pulled = model.is_pulled();
+    }
+
+    /// Its windows, as assigned last: a card that has lost its registers is nowhere, but its place is nobody else's.
+    fn windows(&self) -> Vec<Window> {
+        self.remembered.clone().unwrap_or_else(|| self.config.windows(self.model.header()))
+    }
+
+    /// What it holds may be lost next.
+    fn remember(&mut self) {
+        if self.remembered.is_none() {
+            self.remembered = Some(self.config.windows(self.model.header()));
+        }
+    }
+
     /// Whether anybody answers in it.
     fn is_there(&self) -> bool {
-        self.present && !self.model.is_pulled()
+        self.present && self.power.is_powered() && !self.model.is_pulled()
+    }
+
+    /// Whether what is there is in D0: below it answers to configuration accesses only.
+    fn is_awake(&self) -> bool {
+        self.is_there() && self.power.is_awake()
     }
 
     /// Whether its pin pulls its line: software may have disabled it, or enabled messages in its place.
     fn drives_line(&self) -> bool {
-        self.is_there()
+        self.is_awake()
             && self.model.asserts()
             && !self.messages.is_enabled()
             && !self.config.command().is(Command::INTERRUPT_DISABLE)

@@ -116,6 +116,25 @@ pub enum Messages {
     },
 }
 
+/// The power management capability of a function. The bus has its registers, and carries its transitions out.
+///
+/// PCI Bus Power Management Interface Specification 1.2, 3.2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PowerManagement {
+    /// Where the capability is in configuration space, a multiple of 4 from 40h.
+    pub at: u8,
+    /// The next capability; 0 for none.
+    pub next: u8,
+    /// It has D1.
+    pub d1: bool,
+    /// It has D2.
+    pub d2: bool,
+    /// The states from which it can raise PME#: bit 0 is D0, bit 3 D3hot, bit 4 D3cold (it has auxiliary power then).
+    pub wakes_from: u8,
+    /// It keeps what it holds from D3hot to D0: `No_Soft_Reset`.
+    pub keeps_state: bool,
+}
+
 /// The read-only side of a function's configuration space. A model may change it, e.g. when it reloads its EEPROM; the
 /// bus looks after every access.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -150,6 +169,8 @@ pub struct Header {
     pub capabilities: u8,
     /// The messages it can send; the registers of their capability lie over `specific`. They do not change.
     pub messages: Option<Messages>,
+    /// Its power management, if it has any; the registers of that capability lie over `specific`. It does not change.
+    pub power: Option<PowerManagement>,
     /// 40h–FFh, read only; what is missing at the end reads 0. A PCI Express function's go on, up to FFFh.
     pub specific: Vec<u8>,
     /// How often the function has loaded its interrupt line register (3Ch) by itself since reset. Each load

@@ -13,10 +13,11 @@ mod message;
 mod model;
 mod msi;
 mod msix;
+mod power;
 
 pub use assign::{PlacementError, legacy_irq};
 pub use bus::PciBus;
-pub use header::{Bar, Header, Location, Messages, Place};
+pub use header::{Bar, Header, Location, Messages, Place, PowerManagement};
 pub(crate) use model::level;
 pub use model::{Access, Master, Model, Placement};
 

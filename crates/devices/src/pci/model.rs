@@ -102,7 +102,8 @@ pub trait Model {
     fn header(&self) -> &Header;
     /// What the user asked of the firmware.
     fn placement(&self) -> Placement;
-    /// Power-on or RST#. Memory that survives that on the real card survives it here.
+    /// Power-on or RST#, and what a function does by itself on its way from D3hot to D0: registers have their first values, those of an
+    /// EEPROM are loaded again. Memory that survives that on the real card survives it here.
     fn reset(&mut self);
     /// A read. Its value is in the lowest `access.bytes()` bytes.
     ///

@@ -199,7 +199,7 @@ pub trait Hardware {
         let _ = at;
         false
     }
-    /// The functions, sorted by address, with their windows as assigned now; one that was pulled out still counts.
+    /// The functions, sorted by address, with their windows as assigned last; one that was pulled out, or has no power, still counts.
     fn functions(&self) -> Vec<Function> {
         Vec::new()
     }
@@ -215,6 +215,15 @@ pub trait Hardware {
     /// A card is pulled out of its slot, or put back: while out it answers nothing (reads give ones) and drives no line.
     fn set_present(&mut self, at: PciAddress, present: bool) {
         let _ = (at, present);
+    }
+    /// The slot of a function gets its power, or loses it. Without power a card answers nothing, not even to configuration accesses, drives
+    /// no line, and holds nothing: with power again it is as at power-on.
+    fn set_powered(&mut self, at: PciAddress, powered: bool) {
+        let _ = (at, powered);
+    }
+    /// The functions that have asserted PME# since this was asked last.
+    fn take_wakes(&mut self) -> Vec<PciAddress> {
+        Vec::new()
     }
     /// The levels of all interrupt lines now, bit n for line n (0–63).
     fn lines(&self) -> u64 {

@@ -154,6 +154,14 @@ impl Hardware for Posted {
         self.bus.set_present(at, present);
     }
 
+    fn set_powered(&mut self, at: PciAddress, powered: bool) {
+        self.bus.set_powered(at, powered);
+    }
+
+    fn take_wakes(&mut self) -> Vec<PciAddress> {
+        self.bus.take_wakes()
+    }
+
     fn lines(&self) -> u64 {
         self.bus.lines()
     }

@@ -11,6 +11,7 @@ use engine::Flow;
 
 use super::hardware::Window;
 use crate::cx::Cx;
+use crate::ke;
 use crate::verdict::Verdict;
 
 /// Windows whose device has given them back.
@@ -18,8 +19,10 @@ use crate::verdict::Verdict;
 pub(crate) struct Released {
     /// The device's name.
     pub(crate) device: String,
-    /// `stopped` or `removed`.
+    /// `stopped` or `removed`, or which state of power it is in.
     pub(crate) state: &'static str,
+    /// The card answers, though not for this driver; else it is below D0.
+    pub(crate) has_power: bool,
     /// Where it was.
     pub(crate) window: Window,
     /// Where it is since the device was started again, if that is elsewhere.
@@ -104,7 +107,7 @@ impl Stale {
         for window in from.iter().filter(is_elsewhere) {
             if !self.released.iter().any(|known| known.device == device && known.window == *window) {
                 let (device, state) = (device.to_owned(), "stopped");
-                self.released.push(Released { device, state, window: *window, now: None });
+                self.released.push(Released { device, state, has_power: true, window: *window, now: None });
             }
         }
         self.assign(device, to);
@@ -116,6 +119,8 @@ impl Stale {
     }
 }
 
+/// DISPATCH_LEVEL.
+const DISPATCH: u8 = 2;
 /// CONFIG_ADDRESS and CONFIG_DATA.
 const CONFIG_PORTS: std::ops::RangeInclusive<u16> = 0xCF8..=0xCFF;
 
@@ -159,7 +164,7 @@ pub(crate) fn check_memory(cx: &mut Cx<'_>, address: u64) -> Flow<()> {
 
 #[cold]
 fn tell_released(cx: &mut Cx<'_>, released: &Released, address: u64) -> Flow<()> {
-    let Released { device, state, window, now } = released;
+    let Released { device, state, has_power, window, now } = released;
     let space = if window.port { "port" } else { "bus address" };
     if let Some(now) = now {
         let bar = window.bar;
@@ -167,6 +172,17 @@ fn tell_released(cx: &mut Cx<'_>, released: &Released, address: u64) -> Flow<()>
             "the driver accessed {space} {address:#x}, where BAR{bar} of {device} was until it was stopped: it has been started again, and IRP_MN_START_DEVICE said that BAR{bar} is at {now:#x}"
         );
         return Err(cx.stop(Verdict::error("stale-resource-used", message)));
+    }
+    if !has_power {
+        // The routine is called for others on its line, too: it finds ones there, and passes.
+        if ke::irql::current(cx) > DISPATCH {
+            return Ok(());
+        }
+        let message = format!(
+            "the driver accessed {space} {address:#x} of {device}, which is {state}: reads give ones, and writes are lost"
+        );
+        warn(cx, "card-without-power", message);
+        return Ok(());
     }
     let message = format!(
         "the driver accessed {space} {address:#x} of {device}, which is {state}: its resources belong to it no more"

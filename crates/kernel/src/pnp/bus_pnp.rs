@@ -20,7 +20,8 @@ use engine::Flow;
 use super::node::NodeId;
 use super::resource::{self, Form};
 use super::{
-    bus, bus_interface, capabilities, elsewhere, enumerate, leftovers, message, policy, requirements,
+    bus, bus_interface, capabilities, card_power, elsewhere, enumerate, leftovers, message, policy,
+    requirements,
 };
 use crate::cx::{Cx, Kernel};
 use crate::hal::config;
@@ -102,6 +103,7 @@ fn answer(cx: &mut Cx<'_>, id: NodeId, minor: u8, location: Location) -> Flow<Re
 
 fn power(cx: &mut Cx<'_>, id: NodeId, on: bool) -> Reply {
     cx.with(|k| {
+        card_power::raise(k, id);
         if on {
             elsewhere::settle(k, id);
         }

@@ -1,18 +1,19 @@
 //! What the PCI bus driver answers to `IRP_MJ_POWER` on a physical device object.
 //!
-//! Pages: *IRP_MN_SET_POWER*, *IRP_MN_QUERY_POWER*, *IRP_MN_WAIT_WAKE*. A state is remembered; a card that loses its registers in
-//! D3 is not modelled yet, nor is waking.
+//! Pages: *IRP_MN_SET_POWER*, *IRP_MN_QUERY_POWER*, *IRP_MN_WAIT_WAKE*. What becomes of the card is in [`super::card_power`]; waking is not
+//! modelled yet.
+#![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
 use abi::{
     DEVICE_OBJECT, DevicePowerState, DriverPtr, IO_STACK_LOCATION, IRP, IRP_MN_QUERY_POWER, IRP_MN_SET_POWER,
-    IRP_MN_WAIT_WAKE, NtStatus,
+    IRP_MN_WAIT_WAKE, NtStatus, PowerDeviceD0, PowerDeviceD1, PowerDeviceD3,
 };
 use engine::Flow;
 
-use super::bus;
 use super::node::NodeId;
+use super::{bus, card_power};
 use crate::cx::Cx;
-use crate::io;
+use crate::{io, ke};
 
 /// `IRP_MJ_POWER` on a physical device object.
 ///
@@ -25,13 +26,18 @@ pub fn dispatch(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPt
     let state = cx.read(location + IO_STACK_LOCATION::Parameters_Power_State)?;
     let id = NodeId(device.address);
     cx.with(|k| {
-        if let Some(node) = k.pnp.nodes.get_mut(&id) {
-            node.seen = true;
-            if minor == IRP_MN_SET_POWER && kind == DevicePowerState {
-                node.power = state;
+        let Some(node) = k.pnp.nodes.get_mut(&id) else { return };
+        node.seen = true;
+        if minor == IRP_MN_SET_POWER && kind == DevicePowerState {
+            node.power = state;
+            match state {
+                PowerDeviceD0 => card_power::raise(k, id),
+                PowerDeviceD1..=PowerDeviceD3 => card_power::lower(k, id, state),
+                _ => {}
             }
         }
     });
+    ke::interrupt::deliver(cx)?;
     let status = match minor {
         IRP_MN_SET_POWER | IRP_MN_QUERY_POWER => Some(NtStatus::SUCCESS),
         IRP_MN_WAIT_WAKE => Some(NtStatus::NOT_SUPPORTED),

@@ -194,8 +194,13 @@ pub(super) fn release_windows(cx: &mut Cx<'_>, id: NodeId, state: &'static str) 
         }
         let device = node.name.clone();
         let windows = resource::windows(&node.resources);
-        let released =
-            windows.into_iter().map(|window| Released { device: device.clone(), state, window, now: None });
+        let released = windows.into_iter().map(|window| Released {
+            device: device.clone(),
+            state,
+            has_power: true,
+            window,
+            now: None,
+        });
         k.hal.stale.release(released.collect());
     });
 }

@@ -12,6 +12,7 @@ pub mod bus_interface;
 pub mod bus_pnp;
 pub mod bus_power;
 mod capabilities;
+pub(crate) mod card_power;
 pub mod claim;
 pub mod detected;
 pub mod elsewhere;

@@ -9,7 +9,7 @@ use engine::Flow;
 use super::identity::Identity;
 use super::install::Installation;
 use super::resource::{Interrupt, Resource};
-use super::{root, tree};
+use super::{card_power, root, tree};
 use crate::cx::{Cx, Kernel};
 use crate::hal::hardware::Function;
 use crate::io;
@@ -102,6 +102,8 @@ pub(crate) struct Card {
     pub(crate) identity: Identity,
     /// Where it is from its next start on, if that is elsewhere.
     pub(crate) moves: Option<Function>,
+    /// What the bus driver keeps for it while it is below D0.
+    pub(crate) kept: Option<card_power::Kept>,
 }
 
 /// Whose a physical device object is.

@@ -2,23 +2,24 @@
 //!
 //! Pages: *System Power States*, *System Power Actions*, *IRP_MN_QUERY_POWER*, *IRP_MN_SET_POWER*, *Handling IRP_MN_SET_POWER for System Power
 //! States*, *IoRegisterShutdownNotification function* ("called before the power manager sends an IRP_MN_SET_POWER request for
-//! PowerSystemShutdown"). Power really taken from cards, hibernation's files and wake signals are not modelled.
+//! PowerSystemShutdown"). Cards have no power from S3 on, and no auxiliary power but
+//! for PME#. Hibernation's files and wake signals are not modelled.
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
 use abi::{
     IRP_MJ_POWER, IRP_MN_QUERY_POWER, IRP_MN_SET_POWER, NtStatus, PowerActionHibernate, PowerActionNone,
-    PowerActionShutdown, PowerActionSleep, PowerSystemHibernate, PowerSystemShutdown, PowerSystemUnspecified,
-    PowerSystemWorking, SystemPowerState,
+    PowerActionShutdown, PowerActionSleep, PowerSystemHibernate, PowerSystemShutdown, PowerSystemSleeping3,
+    PowerSystemUnspecified, PowerSystemWorking, SystemPowerState,
 };
 use engine::Flow;
 
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::ex::callback;
-use crate::io;
 use crate::io::send::{Request, send};
 use crate::pnp::{self, NodeId, node};
 use crate::verdict::Verdict;
+use crate::{io, ke};
 
 /// Takes the system to `state` (`PowerSystem*`). On a system thread, at PASSIVE_LEVEL. If a device refuses to leave the
 /// working state, those asked before are told that the system goes on working, and its status is returned.
@@ -34,6 +35,12 @@ fn go_to(cx: &mut Cx<'_>, state: u32) -> Flow<NtStatus> {
     let mut devices = started(cx);
     cx.with(|k| k.po.action = action(state));
     if state == PowerSystemWorking {
+        cx.with(|k| {
+            if loses_power(k.po.asleep) {
+                pnp::card_power::system_wakes(k);
+            }
+        });
+        ke::interrupt::deliver(cx)?;
         tell(cx, &devices, state)?;
         cx.with(|k| k.po.asleep = PowerSystemUnspecified);
         callback::power_state(cx, true)?;
@@ -54,7 +61,13 @@ fn go_to(cx: &mut Cx<'_>, state: u32) -> Flow<NtStatus> {
         io::shutdown::shut_down(cx)?;
     }
     tell(cx, &devices, state)?;
-    cx.with(|k| (k.po.asleep, k.po.action) = (state, PowerActionNone));
+    cx.with(|k| {
+        (k.po.asleep, k.po.action) = (state, PowerActionNone);
+        if loses_power(state) {
+            pnp::card_power::system_sleeps(k);
+        }
+    });
+    ke::interrupt::deliver(cx)?;
     Ok(NtStatus::SUCCESS)
 }
 
@@ -98,6 +111,11 @@ fn ask(cx: &mut Cx<'_>, id: NodeId, minor: u8, state: u32) -> Flow<NtStatus> {
         ..Request::new(IRP_MJ_POWER, minor)
     };
     Ok(send(cx, id.pdo(), &request)?.status)
+}
+
+/// Whether cards have no power in a state of the system: from S3 on.
+const fn loses_power(state: u32) -> bool {
+    matches!(state, PowerSystemSleeping3..=PowerSystemShutdown)
 }
 
 /// The reason of a transition to `state`, which devices are told with it.

@@ -1,0 +1,146 @@
+//! Stories of power: what a card holds when it comes back from a lower state, what its driver has to restore, and what the bus driver restores.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use dirql::{Bench, Machine, Report};
+use rig::{driver, start, try_play};
+
+/// The ways down and up again: the device alone, then the system.
+const TRIPS: [&str; 4] =
+    ["power d3; power d0", "power s3; power s0", "power s4; power s0", "power s1; power s0"];
+
+fn machine(sys: &str, device: &str) -> Machine {
+    start(|| {
+        let bench = Bench::new().driver(driver(&format!("{sys}.sys"))).device(device);
+        // The card of no model has no INF.
+        if sys.starts_with("sheet") { bench } else { bench.inf(driver(&format!("{sys}.inf"))) }
+    })
+}
+
+fn run(sys: &str, device: &str, script: &str) -> Report {
+    let machine = machine(sys, device);
+    // What goes wrong stands in the report.
+    let played = try_play(&machine, script);
+    let report = machine.finish();
+    assert!(played.is_ok(), "{played:?}\n{report}");
+    report
+}
+
+/// A card whose data sheet is known: identification, enable and status registers, an interrupt.
+const SHEET: &str = "pci,id=abcd:0001,bar0=mem:128,irq,reg0=0:5ee70001+10:cafe,status0=8,enable0=4,ack0=c";
+
+#[test]
+fn a_driver_that_restores_its_card_works_after_each_way_down_and_up() {
+    for trip in TRIPS {
+        let script = format!(
+            r"open \\.\Sheet as s overlapped
+              async w ioctl s 0x222000 out 8
+              poke pci#0 irq 1
+              join w expect u32:1 + u32:0xcafe
+              poke pci#0 bar0+10 0x1234
+              {trip}
+              peek pci#0 bar0+4 expect u32:0xffffffff
+              async v ioctl s 0x222000 out 8
+              poke pci#0 irq 2
+              join v"
+        );
+        run("sheet", SHEET, &script).expect_clean();
+    }
+}
+
+#[test]
+fn what_the_card_held_is_lost_in_d3_and_in_sleep_for_which_its_driver_sends_it_there() {
+    for trip in TRIPS {
+        let script = format!("poke pci#0 bar0+10 0x1234; {trip}; peek pci#0 bar0+10 expect u32:0xcafe");
+        run("sheet", SHEET, &script).expect_clean();
+    }
+}
+
+#[test]
+fn a_driver_that_restores_nothing_waits_for_an_interrupt_that_its_card_does_not_let_through() {
+    let script = r"open \\.\Sheet as s overlapped
+          power d3; power d0
+          peek pci#0 bar0+4 expect u32:0
+          async v ioctl s 0x222000 out 8
+          poke pci#0 irq 2
+          wait 1ms
+          expect pending v
+          peek pci#0 bar0+8 expect u32:2
+          ioctl s 0x222004 in u32:0xffffffff
+          join v expect u32:2 + u32:0xcafe";
+    run("sheet_forgets", SHEET, script);
+}
+
+#[test]
+fn who_touches_a_card_without_power_is_told() {
+    let script =
+        r"open \\.\Sheet as s; power d3; ioctl s 0x222004 in u32:1; power d0; ioctl s 0x222004 in u32:1";
+    let report = run("sheet", SHEET, script);
+    let told: Vec<_> = report.findings.iter().map(|told| told.rule).collect();
+    assert_eq!(told, ["card-without-power"], "{report}");
+    assert!(report.to_string().contains("pci#0, which is in D3: reads give ones"), "{report}");
+}
+
+#[test]
+fn the_drivers_of_the_pci_9052_read_after_sleep_and_d3_what_they_write_then() {
+    for (sys, device) in [("pci9052", r"\\.\Pci9052-0"), ("pciline", r"\\.\PciLine0")] {
+        for trip in TRIPS {
+            let script = format!(
+                "open {device} as c
+                 write c hex:0102 at 8; read c 2 at 8 expect hex:0102
+                 {trip}
+                 write c hex:3ca5 at 8; read c 2 at 8 expect hex:3ca5"
+            );
+            run(sys, "pci9052", &script).expect_clean();
+        }
+    }
+}
+
+/// Not: card-without-power
+#[test]
+fn requests_that_come_while_the_card_has_no_power_wait_until_it_has() {
+    for (sys, device) in [("pci9052", r"\\.\Pci9052-0"), ("pciline", r"\\.\PciLine0")] {
+        let script = format!(
+            "open {device} as c overlapped
+             power d3
+             async w write c hex:3ca5 at 8
+             wait 1ms
+             expect pending w
+             power d0
+             join w
+             read c 2 at 8 expect hex:3ca5"
+        );
+        run(sys, "pci9052", &script).expect_clean();
+    }
+}
+
+#[test]
+fn bus_masters_transfer_and_messages_arrive_after_sleep_and_d3() {
+    for trip in TRIPS {
+        let edu = format!(
+            r"open \\.\EduRust-0 as e
+              ioctl e 0x223000 in u32:5 out 4 expect u32:120
+              {trip}
+              ioctl e 0x223000 in u32:6 out 4 expect u32:720"
+        );
+        run("edu_rust", "edu", &edu).expect_clean();
+        let card = format!(
+            r"open \\.\CardRust-0 as c
+              write c hex:01020304 at 0
+              {trip}
+              write c hex:3ca53ca5 at 0; read c 4 at 0 expect hex:3ca53ca5"
+        );
+        run("card_rust", "bench,ram", &card).expect_clean();
+        for messages in ["bench,msix=4", "bench,msi=4", "bench"] {
+            let bench = format!(
+                r"open \\.\BenchRust-0 as b; ioctl b 0x222400 in u32:1
+                  {trip}
+                  ioctl b 0x222400 in u32:1"
+            );
+            run("bench_rust", messages, &bench).expect_clean();
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The power of a card, as the bus driver gives and takes it: what it keeps of the card's configuration space, and what it puts back.
+//!
+//! Pages: *Device Power States* ("D3: … the device's context is lost"), *Enabling Transitions to D3cold* (a sleeping system has no power for its
+//! cards), *Handling IRP_MN_SET_POWER for Device Power States* (the bus driver changes the device's power). PCI Bus Power
+//! Management Interface Specification 1.2, 5.4 and 8.3.3: the operating system restores base addresses, decoding, bus mastering and the interrupt line; what
+//! else the card held is its driver's to restore.
+//!
+//! A card with the power management capability goes where its PMCSR says. One without has no state between working and off: in D3 its slot has
+//! no power (`D3: … power is typically removed`), so that nobody depends on what such a card happens to keep. In D1 and D2 it does what it
+//! does in D0. *It does not* model slots that share one supply.
+#![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
+
+use abi::{PCI_CAPABILITY_ID_POWER_MANAGEMENT, PowerDeviceD0, PowerDeviceD1, PowerDeviceD2, PowerDeviceD3};
+
+use super::node::{NodeId, State};
+use super::{bus, capabilities, message, resource};
+use crate::cx::Kernel;
+use crate::hal::hardware::{Hardware, PciAddress, Width};
+use crate::hal::stale::Released;
+use crate::ke::interrupt;
+
+/// The command register.
+const COMMAND: u16 = 4;
+/// What software writes besides: cache line size and latency timer, base addresses, the ROM's, the interrupt line.
+const REGISTERS: [u16; 9] = [0xC, 0x10, 0x14, 0x18, 0x1C, 0x20, 0x24, 0x30, 0x3C];
+/// PMCSR, from the start of the capability; its bits.
+const PMCSR: u8 = 4;
+const PME_ENABLE: u32 = 1 << 8;
+
+/// What the bus driver keeps of a card that is not in D0.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    registers: [u32; REGISTERS.len()],
+    command: u32,
+    /// The system sleeps, and the device was not sent to a lower state before.
+    by_system: bool,
+}
+
+/// A card goes to a device state below D0 (`PowerDevice*`).
+pub(super) fn lower(k: &mut Kernel, id: NodeId, state: u32) {
+    let at = k.pnp.card(id).function.address;
+    let capability = capabilities::find(k.configuration(), at, PCI_CAPABILITY_ID_POWER_MANAGEMENT);
+    if capability.is_none() && state != PowerDeviceD3 {
+        return;
+    }
+    if k.pnp.card(id).kept.is_none() {
+        keep(k, id, false);
+        bus::decode(k, id, false);
+        release(k, id, name(state));
+    }
+    match capability {
+        Some(place) => set_state(k.hal.hardware.as_mut(), at, place, state - PowerDeviceD0),
+        None => k.hal.hardware.set_powered(at, false),
+    }
+}
+
+/// A card goes to D0: what the bus driver has kept is put back. Nothing happens to one that is there.
+pub(super) fn raise(k: &mut Kernel, id: NodeId) {
+    let Some(kept) = k.pnp.card_mut(id).kept.take() else { return };
+    let at = k.pnp.card(id).function.address;
+    let hardware = k.hal.hardware.as_mut();
+    match capabilities::find(hardware, at, PCI_CAPABILITY_ID_POWER_MANAGEMENT) {
+        Some(place) => set_state(hardware, at, place, 0),
+        None => hardware.set_powered(at, true),
+    }
+    put_back(k, id, &kept);
+}
+
+/// The system has gone to sleep: no slot has power.
+pub(crate) fn system_sleeps(k: &mut Kernel) {
+    for id in cards(k) {
+        if k.pnp.card(id).kept.is_none() {
+            keep(k, id, true);
+            release(k, id, "without power, as the system sleeps");
+        }
+        let at = k.pnp.card(id).function.address;
+        k.configuration().set_powered(at, false);
+    }
+}
+
+/// The system wakes: slots have power again, and the cards that their drivers had not sent to a lower state are where they were.
+pub(crate) fn system_wakes(k: &mut Kernel) {
+    for id in cards(k) {
+        let at = k.pnp.card(id).function.address;
+        let hardware = k.hal.hardware.as_mut();
+        hardware.set_powered(at, true);
+        let Some(kept) = k.pnp.card(id).kept else { continue };
+        if kept.by_system {
+            k.pnp.card_mut(id).kept = None;
+            put_back(k, id, &kept);
+        } else if capabilities::find(hardware, at, PCI_CAPABILITY_ID_POWER_MANAGEMENT).is_none() {
+            hardware.set_powered(at, false);
+        }
+    }
+}
+
+/// A state below D0, for people.
+const fn name(state: u32) -> &'static str {
+    match state {
+        PowerDeviceD1 => "in D1",
+        PowerDeviceD2 => "in D2",
+        _ => "in D3",
+    }
+}
+
+/// The cards on the bus.
+fn cards(k: &Kernel) -> Vec<NodeId> {
+    let there = k.pnp.nodes.iter().filter(|(_, node)| node.state != State::Deleted && node.card().is_some());
+    there.map(|(id, _)| *id).collect()
+}
+
+fn keep(k: &mut Kernel, id: NodeId, by_system: bool) {
+    let at = k.pnp.card(id).function.address;
+    let hardware = k.configuration();
+    let registers = REGISTERS.map(|register| hardware.config_read(at, register, Width::Dword));
+    let command = hardware.config_read(at, COMMAND, Width::Word);
+    k.pnp.card_mut(id).kept = Some(Kept { registers, command, by_system });
+}
+
+fn put_back(k: &mut Kernel, id: NodeId, kept: &Kept) {
+    let at = k.pnp.card(id).function.address;
+    for (register, value) in REGISTERS.into_iter().zip(kept.registers) {
+        k.hal.hardware.config_write(at, register, Width::Dword, value);
+    }
+    k.hal.hardware.config_write(at, COMMAND, Width::Word, kept.command);
+    message::program(k, id);
+    let connected: Vec<u32> = {
+        let messages = k.pnp.node(id).messages().map(|message| message.vector);
+        messages.filter(|vector| interrupt::is_active(k, *vector)).collect()
+    };
+    for vector in connected {
+        message::set_masked(k, vector, false);
+    }
+    let node = k.pnp.node(id);
+    let (device, windows) = (node.name.clone(), resource::windows(&node.resources));
+    k.hal.stale.assign(&device, &windows);
+}
+
+/// The state in PMCSR; PME_En stays, and PME_Status, which a 1 would clear.
+fn set_state(hardware: &mut dyn Hardware, at: PciAddress, place: u8, state: u32) {
+    let register = (place + PMCSR).into();
+    let enable = hardware.config_read(at, register, Width::Word) & PME_ENABLE;
+    hardware.config_write(at, register, Width::Word, enable | state);
+}
+
+/// Who accesses the windows is told of it from now on.
+fn release(k: &mut Kernel, id: NodeId, state: &'static str) {
+    let node = k.pnp.node(id);
+    // A card that is gone reads as ones, and drivers find out by that.
+    if node.state == State::SurpriseRemoved {
+        return;
+    }
+    let device = node.name.clone();
+    let released = resource::windows(&node.resources).into_iter().map(|window| Released {
+        device: device.clone(),
+        state,
+        has_power: false,
+        window,
+        now: None,
+    });
+    let released = released.collect();
+    k.hal.stale.release(released);
+}
