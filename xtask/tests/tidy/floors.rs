@@ -8,6 +8,7 @@ use crate::{expect_none, metadata, output, root};
 
 /// From the top floor to the bottom one, by package.
 const FLOORS: &[&str] = &[
+    "dirql-pci9052",
     "dirql-cli",
     "dirql",
     "dirql-rules",
