@@ -121,6 +121,8 @@ static NTSTATUS RemoveBus(PBUS Bus, PIRP Irp)
             DeleteChild(Bus->Slots[Index]->DeviceExtension);
         }
     }
+    FreeList(&Bus->Requirements);
+    FreeList(&Bus->Boot);
     ExReleaseFastMutex(&Bus->Lock);
     Irp->IoStatus.Status = STATUS_SUCCESS;
     Status = PassOn(Bus, Irp);
@@ -263,6 +265,18 @@ static NTSTATUS Control(PBUS Bus, ULONG Code, ULONG Input, PULONG Output)
     return Status;
 }
 
+/* What the next child needs, or has had at boot. */
+static NTSTATUS SetList(PBUS Bus, ULONG Code, const VOID *Bytes, ULONG Length)
+{
+    PLIST List = Code == IOCTL_BUS_BOOT ? &Bus->Boot : &Bus->Requirements;
+
+    ExAcquireFastMutex(&Bus->Lock);
+    FreeList(List);
+    *List = CopyList(Bytes, Length);
+    ExReleaseFastMutex(&Bus->Lock);
+    return List->Bytes == NULL && Length != 0 ? STATUS_INSUFFICIENT_RESOURCES : STATUS_SUCCESS;
+}
+
 static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PBUS Bus = Device->DeviceExtension;
@@ -281,7 +295,11 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     if (Stack->Parameters.DeviceIoControl.InputBufferLength >= sizeof(ULONG)) {
         Input = *(PULONG)Irp->AssociatedIrp.SystemBuffer;
     }
-    Status = Control(Bus, Code, Input, &Output);
+    if (Code == IOCTL_BUS_REQUIREMENTS || Code == IOCTL_BUS_BOOT) {
+        Status = SetList(Bus, Code, Irp->AssociatedIrp.SystemBuffer, Stack->Parameters.DeviceIoControl.InputBufferLength);
+    } else {
+        Status = Control(Bus, Code, Input, &Output);
+    }
     if (NT_SUCCESS(Status) && Answers) {
         *(PULONG)Irp->AssociatedIrp.SystemBuffer = Output;
     }

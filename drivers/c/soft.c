@@ -5,8 +5,11 @@
  * IOCTL_SOFT_WHO answers who the device is to the system: the text of the property whose number is the input. IOCTL_SOFT_REFUSE has it refuse
  * to be removed (1) and to be stopped (2), until it is told otherwise. IOCTL_SOFT_EJECT is the button on the device.
  *
+ * It prints the resources that it is started with: raw and translated, type, share, flags and the four words of each. A list of requirements whose
+ * slot is NO_INTERRUPTS asks for no interrupts any more when it has filtered it.
+ *
  * Pages: Writing an AddDevice Routine, Registering a Device Interface Class, Handling PnP requests in function drivers, Using Remove Locks,
- * IoGetDeviceProperty function.
+ * IoGetDeviceProperty function, IRP_MN_FILTER_RESOURCE_REQUIREMENTS.
  */
 #include <ddk/wdm.h>
 
@@ -15,6 +18,8 @@
 #define IOCTL_SOFT_WHO CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_SOFT_REFUSE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x801, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_SOFT_EJECT CTL_CODE(FILE_DEVICE_UNKNOWN, 0x802, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+#define NO_INTERRUPTS 0x77
 
 #define REFUSES_REMOVE 1
 #define REFUSES_STOP 2
@@ -130,10 +135,57 @@ static NTSTATUS Remove(PDEVICE_OBJECT Device, PIRP Irp)
     return Status;
 }
 
+/* The resources of a list. */
+static VOID Tell(PSOFT Soft, const char *Form, PCM_RESOURCE_LIST List)
+{
+    PCM_PARTIAL_RESOURCE_LIST Partial;
+    ULONG Index;
+
+    if (List == NULL) {
+        return;
+    }
+    DbgPrint("soft %d %s: bus %d of type %d\n", Soft->Number, Form, List->List[0].BusNumber, List->List[0].InterfaceType);
+    Partial = &List->List[0].PartialResourceList;
+    for (Index = 0; Index < Partial->Count; Index++) {
+        PCM_PARTIAL_RESOURCE_DESCRIPTOR One = &Partial->PartialDescriptors[Index];
+        const ULONG *Words = (const ULONG *)&One->u;
+
+        DbgPrint("soft %d %s: %x %x %x: %x %x %x %x\n", Soft->Number, Form, One->Type, One->ShareDisposition, One->Flags, Words[0],
+                 Words[1], Words[2], Words[3]);
+    }
+}
+
+/* Takes the interrupts out of requirements that are marked so. The list keeps its size: their descriptors ask for nothing. */
+static NTSTATUS Filter(PSOFT Soft, PIRP Irp)
+{
+    PIO_RESOURCE_REQUIREMENTS_LIST List;
+    NTSTATUS Status;
+
+    if (!IoForwardIrpSynchronously(Soft->Lower, Irp)) {
+        Irp->IoStatus.Status = STATUS_UNSUCCESSFUL;
+    }
+    List = (PIO_RESOURCE_REQUIREMENTS_LIST)Irp->IoStatus.Information;
+    if (List != NULL && List->SlotNumber == NO_INTERRUPTS) {
+        PIO_RESOURCE_LIST First = &List->List[0];
+        ULONG Index;
+
+        for (Index = 0; Index < First->Count; Index++) {
+            if (First->Descriptors[Index].Type == CmResourceTypeInterrupt) {
+                First->Descriptors[Index].Type = CmResourceTypeNull;
+            }
+        }
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+    }
+    Status = Irp->IoStatus.Status;
+    Complete(Irp, Status, Irp->IoStatus.Information);
+    return Status;
+}
+
 static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PSOFT Soft = Device->DeviceExtension;
-    UCHAR Minor = IoGetCurrentIrpStackLocation(Irp)->MinorFunction;
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    UCHAR Minor = Stack->MinorFunction;
     NTSTATUS Status = IoAcquireRemoveLock(&Soft->RemoveLock, Irp);
 
     if (!NT_SUCCESS(Status)) {
@@ -148,8 +200,13 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
         if (NT_SUCCESS(Status)) {
             IoSetDeviceInterfaceState(&Soft->Interface, TRUE);
             DbgPrint("soft %d is started\n", Soft->Number);
+            Tell(Soft, "raw", Stack->Parameters.StartDevice.AllocatedResources);
+            Tell(Soft, "translated", Stack->Parameters.StartDevice.AllocatedResourcesTranslated);
         }
         Complete(Irp, Status, Irp->IoStatus.Information);
+        break;
+    case IRP_MN_FILTER_RESOURCE_REQUIREMENTS:
+        Status = Filter(Soft, Irp);
         break;
     case IRP_MN_REMOVE_DEVICE:
         return Remove(Device, Irp);

@@ -150,7 +150,8 @@ fn children_that_a_bus_driver_reports_get_their_drivers_by_inf() {
     hub#0  DIRQLBUS\Hub\4&e9672841&0&2
       started; drivers: DirqlBus, DirqlBus; resources: none
     stranger#0  DIRQLBUS\Stranger\4&e9672841&0&3
-      without a driver; drivers: DirqlBus; resources: none";
+      without a driver; drivers: DirqlBus; resources: none
+      problem 28 (CM_PROB_FAILED_INSTALL)";
     assert_eq!(tree(&machine), expected);
     // DevicePropertyDeviceDescription is the INF's, DevicePropertyLocationInformation the bus driver's; DevicePropertyCompatibleIDs.
     play(

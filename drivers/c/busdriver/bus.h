@@ -22,6 +22,16 @@
 /* The children are to be asked for again. */
 #define IOCTL_BUS_AGAIN CTL_CODE(FILE_DEVICE_UNKNOWN, 0x804, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
+/* Input: the IO_RESOURCE_REQUIREMENTS_LIST, or the CM_RESOURCE_LIST of the boot configuration, of the child that is plugged in next. */
+#define IOCTL_BUS_REQUIREMENTS CTL_CODE(FILE_DEVICE_UNKNOWN, 0x805, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_BUS_BOOT CTL_CODE(FILE_DEVICE_UNKNOWN, 0x806, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+/* A list of resources as it is answered; Bytes is NULL if there is none. */
+typedef struct _LIST {
+    PVOID Bytes;
+    ULONG Length;
+} LIST, *PLIST;
+
 enum {
     MISTAKE_NONE,
     MISTAKE_TWICE,          /* reports each child twice */
@@ -53,6 +63,8 @@ typedef struct _BUS {
     PDEVICE_OBJECT Slots[SLOTS];
     LONG Number;
     ULONG Mistake;
+    LIST Requirements; /* of the next child */
+    LIST Boot;
 } BUS, *PBUS;
 
 typedef struct _CHILD {
@@ -64,6 +76,8 @@ typedef struct _CHILD {
     BOOLEAN Present;  /* plugged in */
     BOOLEAN Known;    /* has been reported at least once */
     BOOLEAN Reported; /* was in the last list */
+    LIST Requirements;
+    LIST Boot;
 } CHILD, *PCHILD;
 
 static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
@@ -81,6 +95,30 @@ static NTSTATUS CompleteUnchanged(PIRP Irp)
 
     IoCompleteRequest(Irp, IO_NO_INCREMENT);
     return Status;
+}
+
+/* A copy of a list, or nothing. */
+static LIST CopyList(const VOID *Bytes, ULONG Length)
+{
+    LIST List = {NULL, 0};
+
+    if (Length != 0) {
+        List.Bytes = ExAllocatePoolWithTag(PagedPool, Length, BUS_TAG);
+    }
+    if (List.Bytes != NULL) {
+        RtlCopyMemory(List.Bytes, Bytes, Length);
+        List.Length = Length;
+    }
+    return List;
+}
+
+static VOID FreeList(PLIST List)
+{
+    if (List->Bytes != NULL) {
+        ExFreePoolWithTag(List->Bytes, BUS_TAG);
+    }
+    List->Bytes = NULL;
+    List->Length = 0;
 }
 
 /* A list of relations with room for so many devices. */

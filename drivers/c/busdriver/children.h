@@ -1,8 +1,8 @@
 /*
  * The children of the bus: what their physical device objects answer.
  *
- * Pages: IRP_MN_QUERY_ID, IRP_MN_QUERY_CAPABILITIES, IRP_MN_QUERY_DEVICE_TEXT, IRP_MN_QUERY_BUS_INFORMATION, IRP_MN_EJECT, Removing a Device
- * in a Bus Driver.
+ * Pages: IRP_MN_QUERY_ID, IRP_MN_QUERY_CAPABILITIES, IRP_MN_QUERY_DEVICE_TEXT, IRP_MN_QUERY_BUS_INFORMATION, IRP_MN_EJECT, IRP_MN_QUERY_RESOURCES,
+ * IRP_MN_QUERY_RESOURCE_REQUIREMENTS, Removing a Device in a Bus Driver.
  */
 #ifndef BUSDRIVER_CHILDREN_H
 #define BUSDRIVER_CHILDREN_H
@@ -38,6 +38,10 @@ static NTSTATUS NewChild(PBUS Bus, ULONG Slot, ULONG Kind)
     Child->Slot = Slot;
     Child->Kind = Kind;
     Child->Present = TRUE;
+    Child->Requirements = Bus->Requirements;
+    Child->Boot = Bus->Boot;
+    RtlZeroMemory(&Bus->Requirements, sizeof(LIST));
+    RtlZeroMemory(&Bus->Boot, sizeof(LIST));
     Device->Flags |= DO_POWER_PAGABLE;
     Device->Flags &= ~DO_DEVICE_INITIALIZING;
     Bus->Slots[Slot] = Device;
@@ -50,6 +54,8 @@ static VOID DeleteChild(PCHILD Child)
     if (Child->Bus != NULL && Child->Bus->Slots[Child->Slot] == Child->Self) {
         Child->Bus->Slots[Child->Slot] = NULL;
     }
+    FreeList(&Child->Requirements);
+    FreeList(&Child->Boot);
     IoDeleteDevice(Child->Self);
 }
 
@@ -131,6 +137,21 @@ static NTSTATUS ChildCapabilities(PCHILD Child, PIRP Irp)
     return Complete(Irp, STATUS_SUCCESS, 0);
 }
 
+/* A copy of what the child needs, or has had at boot. */
+static NTSTATUS ChildResources(const LIST *List, PIRP Irp)
+{
+    LIST Copy;
+
+    if (List->Bytes == NULL) {
+        return CompleteUnchanged(Irp);
+    }
+    Copy = CopyList(List->Bytes, List->Length);
+    if (Copy.Bytes == NULL) {
+        return Complete(Irp, STATUS_INSUFFICIENT_RESOURCES, 0);
+    }
+    return Complete(Irp, STATUS_SUCCESS, (ULONG_PTR)Copy.Bytes);
+}
+
 static NTSTATUS ChildBusInformation(PIRP Irp)
 {
     PPNP_BUS_INFORMATION Information = ExAllocatePoolWithTag(PagedPool, sizeof(*Information), BUS_TAG);
@@ -209,6 +230,10 @@ static NTSTATUS ChildPnp(PCHILD Child, PIRP Irp)
         return ChildCapabilities(Child, Irp);
     case IRP_MN_QUERY_BUS_INFORMATION:
         return ChildBusInformation(Irp);
+    case IRP_MN_QUERY_RESOURCES:
+        return ChildResources(&Child->Boot, Irp);
+    case IRP_MN_QUERY_RESOURCE_REQUIREMENTS:
+        return ChildResources(&Child->Requirements, Irp);
     case IRP_MN_QUERY_DEVICE_RELATIONS:
         return ChildRelations(Child, Irp);
     case IRP_MN_EJECT:

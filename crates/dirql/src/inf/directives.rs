@@ -73,7 +73,7 @@ pub(super) const INSTALL: &[Known] = &[
     harmless("UnregisterDlls", "DLLs are user mode's").legacy("use AddSoftware in [DDInstall.Software]"),
     harmless("Reboot", "there is nothing to restart")
         .legacy("leave it out: Windows says when it has to restart"),
-    harmless("LogConfig", "resources come from the bus").legacy(BUS_RESOURCES),
+    done("LogConfig").legacy(BUS_RESOURCES),
     harmless("OptionDesc", "it is shown to users"),
     harmless("Characteristics", NETWORK),
     harmless("BusType", NETWORK),
@@ -199,17 +199,25 @@ const OTHER: &[Known] = &[
     done("UpdateInis"),
     done("UpdateIniFields"),
     done("Ini2Reg"),
-    done("LogConfig"),
+    done("Include"),
+    done("Needs"),
+];
+
+/// Of a log-config section, and of `DDInstall.FactDef`.
+pub(super) const CONFIGURATION: &[Known] = &[
     done("ConfigPriority"),
     done("DMAConfig"),
     done("IOConfig"),
     done("MemConfig"),
     done("IRQConfig"),
-    done("PcCardConfig"),
-    done("MfCardConfig"),
+    missing("PcCardConfig", "there is no PCMCIA bus"),
+    missing("MfCardConfig", "there is no PCMCIA bus"),
     done("Include"),
     done("Needs"),
 ];
+
+/// Of `DDInstall.LogConfigOverride`.
+pub(super) const OVERRIDE: &[Known] = &[done("LogConfig"), done("Include"), done("Needs")];
 
 /// A section that belongs to an install section: `[DDInstall.HW]`, and its directives.
 #[derive(Clone, Copy, Debug)]
@@ -238,14 +246,8 @@ pub(super) const PARTS: &[Part] = &[
             .legacy("Windows 11 runs none: use [DDInstall.Components], or have the application do it"),
         directives: OTHER,
     },
-    Part {
-        section: harmless("FactDef", "resources come from the bus").legacy(BUS_RESOURCES),
-        directives: OTHER,
-    },
-    Part {
-        section: missing("LogConfigOverride", "resources are the bus's alone").legacy(BUS_RESOURCES),
-        directives: OTHER,
-    },
+    Part { section: done("FactDef").legacy(BUS_RESOURCES), directives: CONFIGURATION },
+    Part { section: done("LogConfigOverride").legacy(BUS_RESOURCES), directives: OVERRIDE },
 ];
 
 /// What is known of a name, in any case.

@@ -5,6 +5,7 @@
 //! written.
 
 pub use kernel::pnp::Filters;
+use kernel::pnp::install::Configuration;
 use kernel::se::sddl;
 
 use super::Inf;
@@ -13,6 +14,7 @@ use super::check::classes::needs_no_service;
 use super::directives::{Effect, FILTERS, HARDWARE, INSTALL, INTERFACES, Known, PARTS, WDF, find};
 use super::error::{Outcome, Remark, Spot, fault};
 use super::interface::{Interface, interface};
+use super::log_config;
 use super::models::{DeviceIds, Match, actual, best, ids, models};
 use super::registry::{RegistryWrite, Root, Value, Write};
 use super::sections::{Entry, Sections};
@@ -63,6 +65,8 @@ pub struct Installation {
     pub date: String,
     /// Who may open the device, as SDDL: `HKR,,Security,,"…"` of `DDInstall.HW`, or else of the class's `ClassInstall32`.
     pub security: Option<String>,
+    /// Resources that the file has for the device.
+    pub configuration: Configuration,
     /// What was passed over and cannot matter to the driver.
     pub ignored: Vec<Remark>,
     /// What was passed over and may matter to the driver: to be told to the user.
@@ -128,6 +132,7 @@ pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Out
     let interfaces = interfaces(sections, &section, &mut remarks)?;
     let framework = framework(sections, &section, &mut remarks)?;
     let Services { function_driver, others, .. } = of_services(inf, &section, model.spot, &mut remarks)?;
+    let configuration = log_config::configuration(sections, &section, &id, &mut remarks)?;
     let own = sections.get(&section).and_then(|section| section.entry("DriverVer"));
     let own = own.map(Entry::values).transpose()?;
     let driver_version = own.unwrap_or_else(|| version(sections, "DriverVer"));
@@ -152,6 +157,7 @@ pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Out
         version: driver_version.get(1).cloned().unwrap_or_default(),
         date: driver_version.first().map(|written| date(written)).unwrap_or_default(),
         security,
+        configuration,
         ignored: remarks.ignored,
         unsupported: remarks.unsupported,
     })
@@ -270,7 +276,11 @@ fn framework(sections: &Sections, section: &str, remarks: &mut Remarks) -> Outco
 }
 
 /// The entries of a section, and of the sections of this file that its `Needs` names.
-fn entries<'a>(sections: &'a Sections, name: &str, remarks: &mut Remarks) -> Outcome<Vec<Entry<'a>>> {
+pub(super) fn entries<'a>(
+    sections: &'a Sections,
+    name: &str,
+    remarks: &mut Remarks,
+) -> Outcome<Vec<Entry<'a>>> {
     let Some(section) = sections.get(name) else { return Ok(Vec::new()) };
     let mut all = Vec::new();
     for entry in section.entries() {

@@ -12,6 +12,7 @@ mod error;
 mod folders;
 mod install;
 mod interface;
+mod log_config;
 mod models;
 mod reader;
 mod registry;

@@ -578,6 +578,7 @@ fn installed(service: &str, installation: Option<&Installation>) -> pnp::Install
         section: installation.undecorated(),
         // The INF was refused if it is no descriptor.
         security: installation.security.as_ref().and_then(|text| sddl::parse(text).ok()),
+        configuration: installation.configuration.clone(),
     }
 }
 

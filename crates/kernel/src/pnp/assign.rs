@@ -5,16 +5,17 @@
 //! and no peripherals, and what would tell of a bus alone is not here.
 
 use abi::{
-    CmResourceTypeDevicePrivate, CmResourceTypeInterrupt, CmResourceTypeMemory, CmResourceTypePort, Code,
-    DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IO_RESOURCE_DESCRIPTOR, IO_RESOURCE_REQUIREMENTS_LIST, NtStatus,
-    PCI_ENABLE_BUS_MASTER, PCI_ENABLE_IO_SPACE, PCI_ENABLE_MEMORY_SPACE, PCIBus, UNICODE_STRING,
+    CmResourceTypeDevicePrivate, CmResourceTypeInterrupt, Code, DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr,
+    IO_RESOURCE_REQUIREMENTS_LIST, NtStatus, PCI_ENABLE_BUS_MASTER, PCI_ENABLE_IO_SPACE,
+    PCI_ENABLE_MEMORY_SPACE, PCIBus, UNICODE_STRING,
 };
 use engine::Flow;
 
-use super::claim::{self, Claimer, Range};
+use super::claim::{self, Claimer};
 use super::node::State;
-use super::resource::{self, Form, Resource};
-use super::routed;
+use super::resource::{self, Form};
+use super::wanted::Requirements;
+use super::{arbiter, routed};
 use crate::cx::Cx;
 use crate::fields::Fields;
 use crate::hal::config;
@@ -29,10 +30,6 @@ const DESCRIPTOR: usize = 0x14;
 const HEAD: usize = 20;
 /// The command register, in configuration space.
 const COMMAND: u32 = 4;
-/// So many places are tried for one requirement.
-const MOST_PLACES: u64 = 0x1_0000;
-/// `IO_RESOURCE_ALTERNATIVE`: instead of the descriptor before it.
-const ALTERNATIVE: u8 = 0x08;
 
 /// `HalAssignSlotResources`: what the firmware gave the card, in pool that the caller frees.
 ///
@@ -63,12 +60,13 @@ pub fn slot(
             .any(|node| node.card().is_some_and(|card| card.function.address == function.address))
     });
     let resources = cx.with(|k| resource::of_function(&function, function.line.map(|line| routed(k, line))));
-    let (by, ranges) = (Claimer::new(driver, device), ranges(&resources));
-    let is_taken = has_driver || cx.with(|k| ranges.iter().any(|range| claim::is_taken(k, by, range, false)));
+    let (by, ranges) =
+        (Claimer::new(driver, device), resources.iter().filter_map(resource::range).collect::<Vec<_>>());
+    let is_taken = has_driver || cx.with(|k| claim::are_taken(k, by, &ranges, false));
     if is_taken {
         return Ok(NtStatus::CONFLICTING_ADDRESSES);
     }
-    let whole = resource::list(&resources, function.address.bus, Form::Raw);
+    let whole = resource::list(&resources, (PCIBus, function.address.bus.into()), Form::Raw);
     // What is private to the PCI driver is not for drivers of those days.
     let descriptors = whole[HEAD..].chunks_exact(DESCRIPTOR);
     let own: Vec<&[u8]> = descriptors.filter(|one| one[0] != CmResourceTypeDevicePrivate).collect();
@@ -80,23 +78,6 @@ pub fn slot(
     turn_on(cx, &function);
     cx.with(|k| claim::take(k, by, ranges));
     Ok(NtStatus::SUCCESS)
-}
-
-fn ranges(resources: &[Resource]) -> Vec<Range> {
-    let range = |resource: &Resource| match resource {
-        Resource::Window(window) => Some(Range {
-            kind: if window.port { CmResourceTypePort } else { CmResourceTypeMemory },
-            start: window.base,
-            length: window.length,
-            shared: false,
-        }),
-        Resource::Interrupt(interrupt) => {
-            let start = interrupt.line.into();
-            Some(Range { kind: CmResourceTypeInterrupt, start, length: 1, shared: true })
-        }
-        Resource::Messages(_) => None,
-    };
-    resources.iter().filter_map(range).collect()
 }
 
 /// The card answers at its windows, and may be a bus master.
@@ -140,15 +121,14 @@ pub fn assign(
     }
     let size = cx.read(wanted + IO_RESOURCE_REQUIREMENTS_LIST::ListSize)?;
     let bytes = cx.read_bytes(wanted.address, size.into())?;
-    let Some(requirements) = Requirements::read(&bytes) else { return Ok(NtStatus::INVALID_PARAMETER) };
+    let Ok(requirements) = Requirements::read(&bytes) else { return Ok(NtStatus::INVALID_PARAMETER) };
+    let taken = cx.with(|k| claim::taken(k, by, false));
     for one in &requirements.lists {
-        let Some(given) = cx.with(|k| meet(one, &|range| claim::is_taken(k, by, range, false))) else {
-            continue;
-        };
+        let Ok(given) = arbiter::meet(one, &taken, &[]) else { continue };
         let head = [1, requirements.interface, requirements.bus, 0x0001_0001];
         let head = head.into_iter().fold(Fields::default(), Fields::u32).size(given.len());
-        let all = given.iter().fold(head, |list, (wish, range)| {
-            let one = list.bytes(&[range.kind, wish.share]).u16(wish.flags);
+        let all = given.iter().fold(head, |list, (at, range)| {
+            let one = list.bytes(&[range.kind, one[*at].share]).u16(one[*at].flags);
             if range.kind == CmResourceTypeInterrupt {
                 let vector = u32::try_from(range.start).unwrap_or(u32::MAX);
                 return one.u32(vector).u32(vector).u64(u64::MAX);
@@ -162,88 +142,6 @@ pub fn assign(
         return Ok(NtStatus::SUCCESS);
     }
     Ok(NtStatus::CONFLICTING_ADDRESSES)
-}
-
-/// One requirement.
-#[derive(Clone, Copy)]
-struct Wish {
-    option: u8,
-    kind: u8,
-    share: u8,
-    flags: u16,
-    length: u64,
-    alignment: u64,
-    lowest: u64,
-    highest: u64,
-}
-
-struct Requirements {
-    interface: u32,
-    bus: u32,
-    lists: Vec<Vec<Wish>>,
-}
-
-impl Requirements {
-    fn read(bytes: &[u8]) -> Option<Self> {
-        const LISTS: usize = 0x20;
-        const SIZE: usize = size_of::<IO_RESOURCE_DESCRIPTOR>();
-        let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-        let long = |at: usize| Some(u64::from(word(at)?) | u64::from(word(at + 4)?) << 32);
-        let (mut lists, mut at) = (Vec::new(), LISTS);
-        for _ in 0..word(0x1C)? {
-            let count = word(at + 4)?;
-            at += 8;
-            let mut list = Vec::new();
-            for _ in 0..count {
-                let own = bytes.get(at..at + SIZE)?;
-                let flags = u16::from_le_bytes([own[4], own[5]]);
-                let is_line = own[1] == CmResourceTypeInterrupt;
-                let (length, alignment) =
-                    if is_line { (1, 1) } else { (word(at + 8)?.into(), word(at + 12)?.into()) };
-                let (lowest, highest) = if is_line {
-                    (word(at + 8)?.into(), word(at + 12)?.into())
-                } else {
-                    (long(at + 16)?, long(at + 24)?)
-                };
-                let (option, kind, share) = (own[0], own[1], own[2]);
-                list.push(Wish { option, kind, share, flags, length, alignment, lowest, highest });
-                at += SIZE;
-            }
-            lists.push(list);
-        }
-        Some(Self { interface: word(4)?, bus: word(8)?, lists })
-    }
-}
-
-/// A place for each requirement of a list, or for one of its alternatives; none if one has no place.
-fn meet(list: &[Wish], is_taken: &dyn Fn(&Range) -> bool) -> Option<Vec<(Wish, Range)>> {
-    let mut given: Vec<(Wish, Range)> = Vec::new();
-    let mut at = 0;
-    while at < list.len() {
-        let others = list[at + 1..].iter().take_while(|wish| wish.option & ALTERNATIVE != 0).count();
-        let places = list[at..=at + others].iter();
-        let found = places.filter_map(|wish| Some((*wish, place(wish, is_taken)?))).next()?;
-        given.push(found);
-        at += 1 + others;
-    }
-    Some(given)
-}
-
-fn place(wish: &Wish, is_taken: &dyn Fn(&Range) -> bool) -> Option<Range> {
-    let step = wish.alignment.max(1);
-    let shared = wish.share == abi::CmResourceShareShared;
-    let mut start = wish.lowest.next_multiple_of(step);
-    for _ in 0..MOST_PLACES {
-        if start.checked_add(wish.length)?.checked_sub(1)? > wish.highest {
-            return None;
-        }
-        let range = Range { kind: wish.kind, start, length: wish.length, shared };
-        if !is_taken(&range) {
-            return Some(range);
-        }
-        start = start.checked_add(step)?;
-    }
-    None
 }
 
 /// `IoQueryDeviceDescription`: there is no controller and no peripheral that firmware describes.
@@ -268,28 +166,4 @@ pub fn query_description(
     }
     cx.read(controller)?;
     Ok(NtStatus::OBJECT_NAME_NOT_FOUND)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wish(option: u8, lowest: u64, highest: u64) -> Wish {
-        let (kind, share, flags) = (CmResourceTypePort, 1, 0);
-        Wish { option, kind, share, flags, length: 8, alignment: 8, lowest, highest }
-    }
-
-    fn starts(list: &[Wish]) -> Option<Vec<u64>> {
-        let taken = Range { kind: CmResourceTypePort, start: 0x300, length: 0x10, shared: false };
-        let is_taken = |range: &Range| range.start < 0x310 && range.start + range.length > taken.start;
-        Some(meet(list, &is_taken)?.into_iter().map(|(_, range)| range.start).collect())
-    }
-
-    #[test]
-    fn a_requirement_is_met_at_the_first_place_that_is_free_or_by_an_alternative() {
-        assert_eq!(starts(&[wish(0, 0x300, 0x3FF)]), Some(vec![0x310]));
-        assert_eq!(starts(&[wish(0, 0x300, 0x30F), wish(8, 0x280, 0x287)]), Some(vec![0x280]));
-        assert_eq!(starts(&[wish(0, 0x300, 0x30F)]), None);
-        assert_eq!(starts(&[wish(0, 0x300, 0x30F), wish(0, 0x280, 0x287)]), None);
-    }
 }

@@ -55,7 +55,10 @@ pub(crate) fn decode(k: &mut Kernel, id: NodeId, on: bool) {
             match resource {
                 Resource::Window(window) if window.port => bits |= PCI_ENABLE_IO_SPACE,
                 Resource::Window(_) => bits |= PCI_ENABLE_MEMORY_SPACE,
-                Resource::Interrupt(_) | Resource::Messages(_) => {}
+                Resource::Interrupt(_)
+                | Resource::Messages(_)
+                | Resource::Plain(_)
+                | Resource::Private(_) => {}
             }
         }
     }

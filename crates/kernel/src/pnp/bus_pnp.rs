@@ -166,7 +166,7 @@ fn query_resources(cx: &mut Cx<'_>, id: NodeId) -> Flow<Reply> {
     if available.is_empty() {
         return Ok(Reply::UNCHANGED);
     }
-    let bus = cx.with(|k| k.pnp.card(id).function.address.bus);
+    let bus = cx.with(|k| k.pnp.node(id).bus());
     give(cx, &resource::list(&available, bus, Form::Raw))
 }
 

@@ -122,6 +122,8 @@ pub(crate) fn routed(k: &Kernel, line: u32) -> Interrupt {
         irql,
         // Lines are delivered in group 0.
         affinity: ke::affinity::of_group(k, 0),
+        latched: false,
+        shared: true,
     }
 }
 

@@ -10,6 +10,7 @@ use engine::Flow;
 use super::capabilities;
 use super::node::{Node, NodeId};
 use super::resource::{self, Form};
+use super::wanted::Requirements;
 use crate::cm::access::{self, CLASS, ENUM, SERVICES};
 use crate::cx::Cx;
 use crate::se::descriptor::Descriptor;
@@ -46,6 +47,19 @@ pub struct Installation {
     pub filters: Filters,
     /// The services of the filters of each device of the class.
     pub class_filters: Filters,
+    /// Resources that the INF has for it.
+    pub configuration: Configuration,
+}
+
+/// Logical configurations: what an INF says of the resources of a device that is no card. Each may be without lists.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Configuration {
+    /// Those that the device must get.
+    pub forced: Requirements,
+    /// Those to try instead of what its bus driver reports.
+    pub overriding: Requirements,
+    /// Those of a device that no bus reports.
+    pub basic: Requirements,
 }
 
 /// Names of filter drivers' services, each list in the order in which they are attached.
@@ -121,9 +135,13 @@ fn of_device(cx: &mut Cx<'_>, id: NodeId, keys: &Keys, installation: &Installati
     if !answers.boot_resources.is_empty() {
         access::set(cx, &configuration, "BootConfig", REG_RESOURCE_LIST, &answers.boot_resources)?;
     }
-    if !answers.requirements.is_empty() {
-        let kind = REG_RESOURCE_REQUIREMENTS_LIST;
-        access::set(cx, &configuration, "BasicConfigVector", kind, &answers.requirements)?;
+    let Configuration { overriding, basic, forced: _ } = &installation.configuration;
+    let basic = if basic.lists.is_empty() { answers.requirements } else { basic.bytes() };
+    let overriding = if overriding.lists.is_empty() { Vec::new() } else { overriding.bytes() };
+    for (name, list) in [("BasicConfigVector", basic), ("OverrideConfigVector", overriding)] {
+        if !list.is_empty() {
+            access::set(cx, &configuration, name, REG_RESOURCE_REQUIREMENTS_LIST, &list)?;
+        }
     }
     access::create(cx, &keys.hardware).map(|_| ())
 }
@@ -196,7 +214,7 @@ pub(super) fn write_control(cx: &mut Cx<'_>, id: NodeId) {
     let (service, resources) = cx.with(|k| {
         let node = k.pnp.node(id);
         let service = k.io.drivers.get(&node.driver.address).map(|driver| driver.service.clone());
-        let list = resource::list(&node.resources, node.bus_number(), Form::Raw);
+        let list = resource::list(&node.resources, node.bus(), Form::Raw);
         (service.unwrap_or_default(), (!node.resources.is_empty()).then_some(list))
     });
     // Both names are the machine's own: the registry takes them.

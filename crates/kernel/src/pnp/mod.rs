@@ -5,6 +5,7 @@
 //! [`stop`](mod@stop) and [`remove`](mod@remove) are the PnP manager, which knows devices only by what their stacks answer.
 //! What it asks for runs on a system thread at PASSIVE_LEVEL.
 
+mod arbiter;
 pub mod assign;
 mod built_in;
 pub mod bus;
@@ -27,6 +28,7 @@ pub mod message;
 pub mod node;
 pub mod notify;
 pub mod policy;
+pub mod problem;
 pub mod property;
 pub mod property_data;
 
@@ -44,6 +46,7 @@ pub mod supply;
 #[cfg(test)]
 mod tests;
 pub mod tree;
+pub mod wanted;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -3,12 +3,14 @@
 //!
 //! Pages: *Device Nodes and Device Stacks*, *State Transitions for PnP Devices*. Who hangs on whom is [`super::tree`]'s.
 
-use abi::{DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, PowerDeviceD0};
+use abi::{DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, InterfaceTypeUndefined, PCIBus, PowerDeviceD0};
 use engine::Flow;
 
 use super::identity::Identity;
 use super::install::Installation;
+use super::problem::Problem;
 use super::resource::{Interrupt, Resource};
+use super::wanted::dword;
 use super::{card_power, root, tree};
 use crate::cx::{Cx, Kernel};
 use crate::hal::hardware::Function;
@@ -150,6 +152,8 @@ pub(crate) struct Node {
     pub(crate) told_to_go: bool,
     /// Its device object's memory is another's by now.
     pub(crate) freed: bool,
+    /// Why it does not run; none while it does, and before anything was tried.
+    pub(crate) problem: Option<Problem>,
     /// How many physical device objects there were when it was made, itself included.
     pub(crate) number: u32,
 }
@@ -176,6 +180,7 @@ impl Node {
             missing: false,
             told_to_go: false,
             freed: false,
+            problem: None,
             number,
         }
     }
@@ -188,9 +193,15 @@ impl Node {
         }
     }
 
-    /// The bus that its lists of resources name.
-    pub(crate) fn bus_number(&self) -> u8 {
-        self.card().map_or(0, |card| card.function.address.bus)
+    /// The bus that its lists of resources name: `INTERFACE_TYPE` and number.
+    pub(crate) fn bus(&self) -> (u32, u32) {
+        if let Some(card) = self.card() {
+            return (PCIBus, card.function.address.bus.into());
+        }
+        // Its requirements begin with the size, its boot configuration with the count of its lists.
+        let asked = [&self.requirements, &self.answers.requirements, &self.answers.boot_resources];
+        let named = asked.iter().find_map(|list| Some((dword(list, 4)?, dword(list, 8)?)));
+        named.unwrap_or((InterfaceTypeUndefined, 0))
     }
 
     /// Below `Enum` in the registry; names the device to the system.

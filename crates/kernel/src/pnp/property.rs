@@ -56,7 +56,7 @@ pub fn get(
 pub(super) fn value(cx: &mut Cx<'_>, id: NodeId, property: u32) -> Result<Vec<u8>, NtStatus> {
     if property == DevicePropertyBootConfigurationTranslated {
         let available = enumerate::available(cx, id);
-        let bus = cx.with(|k| k.pnp.node(id).bus_number());
+        let bus = cx.with(|k| k.pnp.node(id).bus());
         let platform = cx.with(|k| k.hal.platform);
         return Ok(resource::list(&available, bus, Form::Translated(platform)));
     }
@@ -130,7 +130,7 @@ fn block(node: &Node, property: u32) -> Option<Vec<u8>> {
         DevicePropertyBootConfiguration => node.answers.boot_resources.clone(),
         DevicePropertyResourceRequirements => node.answers.requirements.clone(),
         DevicePropertyAllocatedResources if !node.resources.is_empty() => {
-            resource::list(&node.resources, node.bus_number(), Form::Raw)
+            resource::list(&node.resources, node.bus(), Form::Raw)
         }
         _ => Vec::new(),
     };

@@ -13,6 +13,7 @@ use engine::{Flow, Leave};
 
 use super::enumerate::{ask_who, tell};
 use super::node::{Node, NodeId, Origin, State};
+use super::problem::{Code, Problem};
 use super::request::ask;
 use super::start::{self, Drivers};
 use super::{capabilities, remove, tree};
@@ -187,6 +188,7 @@ pub(super) fn drive(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
         None => {
             tell(cx, id, "no driver for");
             cx.with(|k| {
+                k.pnp.node_mut(id).problem = Some(Problem::new(Code::FailedInstall, ""));
                 let (name, path) = (k.pnp.node(id).name.clone(), k.pnp.node(id).instance_path());
                 let note =
                     format!("{name}: no INF that was given has a driver for it ({path}); it is not started");

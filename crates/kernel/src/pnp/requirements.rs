@@ -1,9 +1,7 @@
-//! What a device could use: the bytes of an `IO_RESOURCE_REQUIREMENTS_LIST`, made for a PCI function, and read back after the
-//! drivers of the stack have filtered it.
+//! What a PCI function could use, and what of it the drivers of its stack have left when they have filtered it.
 //!
-//! Pages: *IO_RESOURCE_REQUIREMENTS_LIST structure*, *IO_RESOURCE_DESCRIPTOR structure*,
-//! *IRP_MN_FILTER_RESOURCE_REQUIREMENTS*, *Using
-//! Interrupt Resource Descriptors*. Of several alternative lists the first that can be met counts.
+//! Pages: *IO_RESOURCE_REQUIREMENTS_LIST structure*, *IRP_MN_FILTER_RESOURCE_REQUIREMENTS*, *Using Interrupt Resource Descriptors*. Of several
+//! alternative lists the first that can be met counts. Devices that are no cards get theirs from [`super::arbiter`].
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
 use std::fmt;
@@ -11,24 +9,18 @@ use std::fmt;
 use abi::{
     CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE, CM_RESOURCE_INTERRUPT_MESSAGE,
     CM_RESOURCE_INTERRUPT_MESSAGE_TOKEN, CM_RESOURCE_INTERRUPT_POLICY_INCLUDED,
-    CmResourceShareDeviceExclusive, CmResourceShareShared, CmResourceTypeDevicePrivate,
-    CmResourceTypeInterrupt, CmResourceTypeMemory, CmResourceTypeMemoryLarge, CmResourceTypeNull,
-    CmResourceTypePort, IO_RESOURCE_ALTERNATIVE, IO_RESOURCE_PREFERRED, PCIBus,
+    CmResourceShareDeviceExclusive, CmResourceShareShared, CmResourceTypeBusNumber,
+    CmResourceTypeDevicePrivate, CmResourceTypeDma, CmResourceTypeInterrupt, CmResourceTypeMemory,
+    CmResourceTypeMemoryLarge, CmResourceTypePort, IO_RESOURCE_PREFERRED, PCIBus,
 };
 
 use super::message::Offer;
 use super::policy::Policy;
 use super::resource::{MESSAGE_FLAGS, PORT_FLAGS, Resource, memory_flags};
 use super::supply::{Asked, Supply};
+use super::wanted::{Requirements, Wanted, large_shift};
 use crate::hal::config;
 use crate::hal::hardware::{PciAddress, Window};
-
-/// Bytes before the first `IO_RESOURCE_LIST`.
-const HEADER: usize = 0x20;
-/// Bytes of an `IO_RESOURCE_LIST` before its descriptors.
-const LIST_HEADER: usize = 8;
-/// Bytes of an `IO_RESOURCE_DESCRIPTOR`.
-const DESCRIPTOR: usize = 0x20;
 
 /// The requirements of a PCI function: each window where it is (preferred) or anywhere, then its messages or, as an
 /// alternative list if it has both, any line.
@@ -46,54 +38,37 @@ pub fn list(
         let others = resources.iter().filter(|resource| !matches!(resource, Resource::Interrupt(_)));
         others.flat_map(descriptors).chain(of_messages(offer, policy)).collect()
     };
-    let lists: Vec<Vec<[u8; DESCRIPTOR]>> = match messages {
+    let lists: Vec<Vec<Wanted>> = match messages {
         None => vec![with_line()],
         Some(offer) if has_line => vec![with_messages(offer), with_line()],
         Some(offer) => vec![with_messages(offer)],
     };
-    let descriptors: usize = lists.iter().map(Vec::len).sum();
-    let size = HEADER + lists.len() * LIST_HEADER + descriptors * DESCRIPTOR;
-    let mut bytes = Vec::with_capacity(size);
-    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    // ListSize, InterfaceType, BusNumber, SlotNumber; Reserved; AlternativeLists.
-    let head = [number(size), PCIBus, at.bus.into(), config::slot(at)];
-    for word in head.into_iter().chain([0, 0, 0, number(lists.len())]) {
-        bytes.extend_from_slice(&word.to_le_bytes());
-    }
-    for list in lists {
-        // Version 1, Revision 1; Count.
-        bytes.extend([0x0001_0001, number(list.len())].iter().flat_map(|word: &u32| word.to_le_bytes()));
-        bytes.extend(list.iter().flatten());
-    }
-    bytes
+    Requirements { interface: PCIBus, bus: at.bus.into(), slot: config::slot(at), lists }.bytes()
 }
 
 /// MSI: one descriptor, whose range of tokens is as long as there are messages. MSI-X: one for each.
-fn of_messages(offer: Offer, policy: Option<Policy>) -> Vec<[u8; DESCRIPTOR]> {
+fn of_messages(offer: Offer, policy: Option<Policy>) -> Vec<Wanted> {
     let last = CM_RESOURCE_INTERRUPT_MESSAGE_TOKEN;
     let one = |first: u32| interrupt(CmResourceShareDeviceExclusive, MESSAGE_FLAGS, (first, last), policy);
     if offer.each { vec![one(last); offer.count as usize] } else { vec![one(last - (offer.count - 1))] }
 }
 
 /// An interrupt with one of these vectors.
-fn interrupt(
-    share: u8,
-    flags: u16,
-    (lowest, highest): (u32, u32),
-    policy: Option<Policy>,
-) -> [u8; DESCRIPTOR] {
-    let vectors = u64::from(lowest) | u64::from(highest) << 32;
-    let (flags, policy) = match policy {
-        None => (flags, [0; 2]),
-        Some(Policy { affinity, priority, processors }) => (
-            flags | CM_RESOURCE_INTERRUPT_POLICY_INCLUDED,
-            [u64::from(affinity) | u64::from(priority) << 32, processors],
-        ),
-    };
-    descriptor(0, CmResourceTypeInterrupt, share, flags, [vectors, policy[0], policy[1]])
+fn interrupt(share: u8, flags: u16, (lowest, highest): (u32, u32), policy: Option<Policy>) -> Wanted {
+    let plain =
+        Wanted { alignment: highest, ..Wanted::number(CmResourceTypeInterrupt, share, flags, lowest) };
+    match policy {
+        None => plain,
+        Some(Policy { affinity, priority, processors }) => Wanted {
+            flags: flags | CM_RESOURCE_INTERRUPT_POLICY_INCLUDED,
+            minimum: u64::from(affinity) | u64::from(priority) << 32,
+            maximum: processors,
+            ..plain
+        },
+    }
 }
 
-fn descriptors(resource: &Resource, policy: Option<Policy>) -> Vec<[u8; DESCRIPTOR]> {
+fn descriptors(resource: &Resource, policy: Option<Policy>) -> Vec<Wanted> {
     match resource {
         Resource::Window(window) => {
             let (kind, flags, last) = match window {
@@ -101,92 +76,37 @@ fn descriptors(resource: &Resource, policy: Option<Policy>) -> Vec<[u8; DESCRIPT
                 window if window.base >> 32 != 0 => (CmResourceTypeMemory, memory_flags(window), u64::MAX),
                 window => (CmResourceTypeMemory, memory_flags(window), 0xFFFF_FFFF),
             };
-            let share = CmResourceShareDeviceExclusive;
-            let size = u64::from(u32::try_from(window.length).unwrap_or(u32::MAX));
-            let size = size | size << 32; // length, and an alignment of the same
-            let here = [size, window.base, window.base + window.length - 1];
-            let private = [1 | u64::from(window.bar) << 32, 0, 0];
-            vec![
-                descriptor(IO_RESOURCE_PREFERRED, kind, share, flags, here),
-                descriptor(IO_RESOURCE_ALTERNATIVE, kind, share, flags, [size, 0, last]),
-                descriptor(0, CmResourceTypeDevicePrivate, share, 0, private),
-            ]
+            let size = u32::try_from(window.length).unwrap_or(u32::MAX);
+            // The alignment is the length.
+            let at = |place| Wanted::range(kind, flags, size, size, place);
+            let here = at((window.base, window.base + window.length - 1));
+            let bar = Wanted::range(CmResourceTypeDevicePrivate, 0, 1, window.bar.into(), (0, 0));
+            vec![Wanted { option: IO_RESOURCE_PREFERRED, ..here }, at((0, last)).or(), bar]
         }
         Resource::Interrupt(_) => {
             let flags = CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE;
             vec![interrupt(CmResourceShareShared, flags, (0, u32::MAX), policy)]
         }
-        // They are asked for by an offer, not by what was given.
-        Resource::Messages(_) => Vec::new(),
+        // Messages are asked for by an offer, not by what was given; the others are no card's.
+        Resource::Messages(_) | Resource::Plain(_) | Resource::Private(_) => Vec::new(),
     }
 }
 
-fn descriptor(option: u8, kind: u8, share: u8, flags: u16, u: [u64; 3]) -> [u8; DESCRIPTOR] {
-    let mut bytes = [0; DESCRIPTOR];
-    (bytes[0], bytes[1], bytes[2]) = (option, kind, share);
-    bytes[4..6].copy_from_slice(&flags.to_le_bytes());
-    for (to, value) in bytes[8..].chunks_exact_mut(8).zip(u) {
-        to.copy_from_slice(&value.to_le_bytes());
-    }
-    bytes
-}
-
-/// A descriptor as a driver may have changed it.
-#[derive(Clone, Copy, Debug)]
-struct Wanted {
-    option: u8,
-    kind: u8,
-    flags: u16,
-    /// Length, or lowest vector.
-    length: u32,
-    /// Alignment, or highest vector.
-    alignment: u32,
-    minimum: u64,
-    maximum: u64,
-}
-
-impl Wanted {
-    fn is_met_by(&self, resource: &Resource) -> bool {
-        match resource {
-            Resource::Window(window) => {
-                let kind = if window.port { CmResourceTypePort } else { CmResourceTypeMemory };
-                let last = window.base + (window.length - 1);
-                self.kind == kind
-                    && u64::from(self.length) <= window.length
-                    && self.minimum <= window.base
-                    && last <= self.maximum
-            }
-            Resource::Interrupt(_) => {
-                self.kind == CmResourceTypeInterrupt && self.flags & CM_RESOURCE_INTERRUPT_MESSAGE == 0
-            }
-            Resource::Messages(_) => false,
+/// Whether a resource of a card's is what is wanted.
+fn is_met_by(wanted: &Wanted, resource: &Resource) -> bool {
+    match resource {
+        Resource::Window(window) => {
+            let kind = if window.port { CmResourceTypePort } else { CmResourceTypeMemory };
+            let last = window.base + (window.length - 1);
+            wanted.kind == kind
+                && u64::from(wanted.length) <= window.length
+                && wanted.minimum <= window.base
+                && last <= wanted.maximum
         }
-    }
-
-    /// The messages it asks for, if it does.
-    fn messages(&self) -> Option<Asked> {
-        if self.kind != CmResourceTypeInterrupt || self.flags & CM_RESOURCE_INTERRUPT_MESSAGE == 0 {
-            return None;
+        Resource::Interrupt(_) => {
+            wanted.kind == CmResourceTypeInterrupt && wanted.flags & CM_RESOURCE_INTERRUPT_MESSAGE == 0
         }
-        Some(Asked {
-            count: self.alignment.checked_sub(self.length).map_or(1, |more| more.saturating_add(1)),
-            policy: self.policy(),
-        })
-    }
-
-    /// The policy of an interrupt, if it includes one.
-    fn policy(&self) -> Option<Policy> {
-        let [a, b, _, _, p, q, r, s] = self.minimum.to_le_bytes();
-        (self.flags & CM_RESOURCE_INTERRUPT_POLICY_INCLUDED != 0).then_some(Policy {
-            affinity: u16::from_le_bytes([a, b]),
-            priority: u32::from_le_bytes([p, q, r, s]),
-            processors: self.maximum,
-        })
-    }
-
-    /// Entries that ask for nothing.
-    fn asks_nothing(&self) -> bool {
-        self.kind == CmResourceTypeNull || self.kind >= CmResourceTypeDevicePrivate - 1
+        Resource::Messages(_) | Resource::Plain(_) | Resource::Private(_) => false,
     }
 }
 
@@ -217,7 +137,7 @@ pub fn assign(
     supply: Option<&Supply>,
 ) -> Result<Vec<Resource>, Unusable> {
     let mut conflict = None;
-    for alternative in read(list)? {
+    for alternative in Requirements::read(list).map_err(Unusable::Malformed)?.lists {
         match assign_list(&alternative, available, supply.cloned()) {
             Ok(resources) => return Ok(resources),
             Err(why) => conflict = conflict.or(Some(why)),
@@ -236,22 +156,21 @@ fn assign_list(
     let mut index = 0;
     while let Some(first) = wanted.get(index) {
         // A descriptor and the alternatives that follow it ask for one resource.
-        let group =
-            1 + wanted[index + 1..].iter().take_while(|w| w.option & IO_RESOURCE_ALTERNATIVE != 0).count();
+        let group = 1 + wanted[index + 1..].iter().take_while(|w| w.is_alternative()).count();
         let options = &wanted[index..index + group];
         index += group;
         if first.asks_nothing() {
             continue;
         }
-        if let (Some(asked), Some(supply)) = (first.messages(), &mut supply) {
-            match supply.take(asked) {
+        if let (Some(count), Some(supply)) = (first.messages(), &mut supply) {
+            match supply.take(Asked { count, policy: first.policy() }) {
                 Some(messages) => given.push(Resource::Messages(messages)),
                 None if supply.has_given() => {}
                 None => return Err(Unusable::Conflict(describe(first))),
             }
             continue;
         }
-        let found = options.iter().find_map(|option| left.iter().position(|r| option.is_met_by(r)));
+        let found = options.iter().find_map(|option| left.iter().position(|r| is_met_by(option, r)));
         match found {
             Some(at) => {
                 let mut resource = left.remove(at);
@@ -267,67 +186,37 @@ fn assign_list(
 }
 
 fn describe(wanted: &Wanted) -> String {
-    let Wanted { kind, flags, length, minimum, maximum, .. } = wanted;
+    format!("{} cannot be given to the device", wish(wanted))
+}
+
+/// What is wanted, in words.
+pub(super) fn wish(wanted: &Wanted) -> String {
+    let Wanted { kind, flags, length, alignment, minimum, maximum, .. } = wanted;
     match *kind {
-        CmResourceTypePort => {
-            format!("{length:#x} ports between {minimum:#x} and {maximum:#x} cannot be given to the device")
-        }
+        CmResourceTypePort => format!("{length:#x} ports between {minimum:#x} and {maximum:#x}"),
         CmResourceTypeMemory | CmResourceTypeMemoryLarge => {
-            format!(
-                "{length:#x} bytes of memory between {minimum:#x} and {maximum:#x} cannot be given to the device"
-            )
+            let bytes =
+                u64::from(*length) << large_shift(if *kind == CmResourceTypeMemory { 0 } else { *flags });
+            format!("{bytes:#x} bytes of memory between {minimum:#x} and {maximum:#x}")
         }
         CmResourceTypeInterrupt if flags & CM_RESOURCE_INTERRUPT_MESSAGE != 0 => {
-            "message-signaled interrupts, which the device does not have, or its INF does not allow (MSISupported)"
+            "message-signaled interrupts (which only a card has, and only if its INF has MSISupported)"
                 .to_owned()
         }
-        CmResourceTypeInterrupt => "an interrupt, which the device does not have (any more)".to_owned(),
-        kind => format!("a resource of type {kind}, which a PCI device does not have"),
+        CmResourceTypeInterrupt if length == alignment => format!("interrupt line {length}"),
+        CmResourceTypeInterrupt => "an interrupt line".to_owned(),
+        CmResourceTypeDma if length == alignment => format!("DMA channel {length}"),
+        CmResourceTypeDma => format!("a DMA channel from {length} to {alignment}"),
+        CmResourceTypeBusNumber => format!("{length} bus numbers"),
+        kind => format!("a resource of type {kind}"),
     }
-}
-
-fn read(list: &[u8]) -> Result<Vec<Vec<Wanted>>, Unusable> {
-    let malformed = |why: String| Unusable::Malformed(why);
-    let size = dword(list, 0).ok_or_else(|| malformed("it is shorter than its header".to_owned()))? as usize;
-    let lists = dword(list, 0x1C).ok_or_else(|| malformed("it is shorter than its header".to_owned()))?;
-    let list = list.get(..size).ok_or_else(|| malformed(format!("ListSize {size:#x} is past its end")))?;
-    let mut alternatives = Vec::new();
-    let mut at = HEADER;
-    for number in 0..lists {
-        let past = || malformed(format!("list {number} of {lists} is not inside ListSize {size:#x}"));
-        let count = dword(list, at + 4).ok_or_else(past)? as usize;
-        at += LIST_HEADER;
-        let end = count.checked_mul(DESCRIPTOR).and_then(|bytes| bytes.checked_add(at)).ok_or_else(past)?;
-        let bytes = list.get(at..end).ok_or_else(past)?;
-        alternatives.push(bytes.chunks_exact(DESCRIPTOR).map(wanted).collect());
-        at = end;
-    }
-    Ok(alternatives)
-}
-
-fn wanted(bytes: &[u8]) -> Wanted {
-    let qword =
-        |at| u64::from(dword(bytes, at).unwrap_or(0)) | u64::from(dword(bytes, at + 4).unwrap_or(0)) << 32;
-    Wanted {
-        option: bytes[0],
-        kind: bytes[1],
-        flags: u16::from_le_bytes([bytes[4], bytes[5]]),
-        length: dword(bytes, 8).unwrap_or(0),
-        alignment: dword(bytes, 0xC).unwrap_or(0),
-        minimum: qword(0x10),
-        maximum: qword(0x18),
-    }
-}
-
-fn dword(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..at.checked_add(4)?)?;
-    bytes.try_into().ok().map(u32::from_le_bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::pnp::resource::Interrupt;
+    use crate::pnp::wanted::{DESCRIPTOR, HEADER, LIST_HEADER, dword};
 
     const AT: PciAddress = PciAddress { bus: 0, device: 3, function: 1 };
 
@@ -336,7 +225,14 @@ mod tests {
         vec![
             Resource::Window(window),
             Resource::Window(Window { bar: 1, port: true, base: 0xC000, length: 0x80, prefetchable: false }),
-            Resource::Interrupt(Interrupt { line: 17, vector: 0x91, irql: 9, affinity: 1 }),
+            Resource::Interrupt(Interrupt {
+                line: 17,
+                vector: 0x91,
+                irql: 9,
+                affinity: 1,
+                latched: false,
+                shared: true,
+            }),
         ]
     }
 
@@ -362,7 +258,7 @@ mod tests {
             let interrupts = list.into_iter().filter(|wanted| wanted.kind == CmResourceTypeInterrupt);
             interrupts.map(|wanted| (wanted.flags, wanted.length, wanted.alignment)).collect()
         };
-        read(list).unwrap().into_iter().map(of).collect()
+        Requirements::read(list).unwrap().lists.into_iter().map(of).collect()
     }
 
     /// Holds: interrupts/resource-descriptors
@@ -382,7 +278,8 @@ mod tests {
     #[test]
     fn a_policy_stands_in_the_descriptors_and_chooses_the_processors_of_a_line() {
         let mut available = resources();
-        available[2] = Resource::Interrupt(Interrupt { line: 17, vector: 0x91, irql: 9, affinity: 0b1111 });
+        let Resource::Interrupt(line) = &mut available[2] else { panic!("the line") };
+        line.affinity = 0b1111;
         let policy = Policy { affinity: abi::IrqPolicySpecifiedProcessors, priority: 3, processors: 0b110 };
         let list = list(&available, AT, None, Some(policy));
         let last = &list[list.len() - DESCRIPTOR..];

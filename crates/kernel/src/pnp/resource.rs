@@ -2,15 +2,18 @@
 //!
 //! Pages: *Hardware Resources*, *Raw and Translated Resources*, *Using Interrupt Resource Descriptors*, *CM_PARTIAL_RESOURCE_DESCRIPTOR structure*. As on Windows, a
 //! window is followed by an entry that is private to the PCI driver and says which base address register it came from.
+#![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
 use abi::{
     CM_RESOURCE_INTERRUPT_LATCHED, CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE, CM_RESOURCE_INTERRUPT_MESSAGE,
     CM_RESOURCE_MEMORY_PREFETCHABLE, CM_RESOURCE_MEMORY_READ_WRITE, CM_RESOURCE_PORT_16_BIT_DECODE,
     CM_RESOURCE_PORT_IO, CM_RESOURCE_PORT_POSITIVE_DECODE, CmResourceShareDeviceExclusive,
-    CmResourceShareShared, CmResourceTypeDevicePrivate, CmResourceTypeInterrupt, CmResourceTypeMemory,
-    CmResourceTypePort, PCIBus,
+    CmResourceShareShared, CmResourceTypeBusNumber, CmResourceTypeDevicePrivate, CmResourceTypeDma,
+    CmResourceTypeInterrupt, CmResourceTypeMemory, CmResourceTypeMemoryLarge, CmResourceTypePort,
 };
 
+use super::arbiter::Range;
+use super::wanted::large_shift;
 use crate::hal::hardware::{Function, Window};
 use crate::hal::platform::Platform;
 use crate::ke::vectors::irql_of_vector;
@@ -26,6 +29,25 @@ pub struct Interrupt {
     pub irql: u8,
     /// The processors it is delivered to.
     pub affinity: u64,
+    /// Edge-triggered.
+    pub latched: bool,
+    /// Other devices may have the line, too.
+    pub shared: bool,
+}
+
+/// A resource of a device that is no card: ports, memory, a DMA channel or bus numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Plain {
+    /// `CmResourceType*`.
+    pub kind: u8,
+    /// `CmResourceShare*`.
+    pub share: u8,
+    /// `CM_RESOURCE_*`.
+    pub flags: u16,
+    /// The first port, byte, channel or bus.
+    pub start: u64,
+    /// How many: of memory, in bytes.
+    pub length: u64,
 }
 
 /// Messages that one descriptor speaks of: all of a function with MSI, or one of a function with MSI-X.
@@ -50,6 +72,31 @@ pub enum Resource {
     Interrupt(Interrupt),
     /// Message-signaled interrupts.
     Messages(Messages),
+    /// What a device that is no card was given.
+    Plain(Plain),
+    /// What a driver has put into the requirements for itself: `CmResourceTypeDevicePrivate`.
+    Private([u32; 3]),
+}
+
+/// Where a window lies.
+pub(super) fn of_window(window: &Window) -> Range {
+    let kind = if window.port { CmResourceTypePort } else { CmResourceTypeMemory };
+    Range::exclusive(kind, window.base, window.length)
+}
+
+/// Where a resource lies; messages lie nowhere.
+pub(super) fn range(resource: &Resource) -> Option<Range> {
+    match *resource {
+        Resource::Window(window) => Some(of_window(&window)),
+        Resource::Interrupt(Interrupt { line, shared, latched, .. }) => {
+            Some(Range { shared, latched, ..Range::exclusive(CmResourceTypeInterrupt, line.into(), 1) })
+        }
+        Resource::Plain(Plain { kind, share, start, length, .. }) => {
+            let kind = if kind == CmResourceTypeMemoryLarge { CmResourceTypeMemory } else { kind };
+            Some(Range { shared: share == CmResourceShareShared, ..Range::exclusive(kind, start, length) })
+        }
+        Resource::Messages(_) | Resource::Private(_) => None,
+    }
 }
 
 /// What the firmware gave a function, in the order of its base address registers, the interrupt last. Windows that have no
@@ -90,14 +137,14 @@ pub(crate) const fn memory_flags(window: &Window) -> u16 {
     CM_RESOURCE_MEMORY_READ_WRITE | if window.prefetchable { CM_RESOURCE_MEMORY_PREFETCHABLE } else { 0 }
 }
 
-/// The bytes of a `CM_RESOURCE_LIST` with one full descriptor on PCI bus `bus`.
+/// The bytes of a `CM_RESOURCE_LIST` with one full descriptor, on a bus: its `INTERFACE_TYPE` and its number.
 #[must_use]
-pub fn list(resources: &[Resource], bus: u8, form: Form) -> Vec<u8> {
+pub fn list(resources: &[Resource], (interface, bus): (u32, u32), form: Form) -> Vec<u8> {
     let descriptors: Vec<[u8; 0x14]> = resources.iter().flat_map(|r| descriptors(r, form)).collect();
     let mut bytes = Vec::new();
     let count = u32::try_from(descriptors.len()).unwrap_or(u32::MAX);
     // Count; InterfaceType, BusNumber; Version 1, Revision 1, Count.
-    for word in [1, PCIBus, u32::from(bus), 0x0001_0001, count] {
+    for word in [1, interface, bus, 0x0001_0001, count] {
         bytes.extend_from_slice(&word.to_le_bytes());
     }
     bytes.extend(descriptors.iter().flatten());
@@ -120,15 +167,17 @@ fn descriptors(resource: &Resource, form: Form) -> Vec<[u8; 0x14]> {
             vec![own, private(window.bar)]
         }
         Resource::Interrupt(interrupt) => {
-            let Interrupt { line, vector, irql, affinity } = *interrupt;
+            let Interrupt { line, vector, irql, affinity, latched, shared } = *interrupt;
             // Level and group in the first four bytes, vector in the next, then the affinity.
             let (level, vector, affinity) = match form {
                 Form::Raw => (line, line, u64::MAX),
                 Form::Translated(_) => (irql.into(), vector, affinity),
             };
             let first = u64::from(level) | u64::from(vector) << 32;
-            let flags = CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE;
-            vec![descriptor(CmResourceTypeInterrupt, CmResourceShareShared, flags, [first, affinity])]
+            let flags =
+                if latched { CM_RESOURCE_INTERRUPT_LATCHED } else { CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE };
+            let share = if shared { CmResourceShareShared } else { CmResourceShareDeviceExclusive };
+            vec![descriptor(CmResourceTypeInterrupt, share, flags, [first, affinity])]
         }
         Resource::Messages(messages) => {
             let Messages { first: _, count, vector, affinity } = *messages;
@@ -140,7 +189,30 @@ fn descriptors(resource: &Resource, form: Form) -> Vec<[u8; 0x14]> {
             let u = [head | u64::from(vector) << 32, affinity];
             vec![descriptor(CmResourceTypeInterrupt, CmResourceShareDeviceExclusive, MESSAGE_FLAGS, u)]
         }
+        Resource::Plain(plain) => vec![of_plain(plain, form)],
+        Resource::Private([a, b, c]) => {
+            let u = [u64::from(*a) | u64::from(*b) << 32, u64::from(*c)];
+            vec![descriptor(CmResourceTypeDevicePrivate, CmResourceShareDeviceExclusive, 0, u)]
+        }
     }
+}
+
+fn of_plain(plain: &Plain, form: Form) -> [u8; 0x14] {
+    let Plain { kind, share, flags, start, length } = *plain;
+    let u = match kind {
+        CmResourceTypeDma => [start, 0], // the channel, and no port
+        CmResourceTypeBusNumber => [start | length << 32, 0],
+        _ => {
+            let is_memory = kind != CmResourceTypePort;
+            let start = match form {
+                Form::Translated(platform) if is_memory => platform.to_system(start),
+                _ => start,
+            };
+            let shift = if kind == CmResourceTypeMemoryLarge { large_shift(flags) } else { 0 };
+            [start, length >> shift]
+        }
+    };
+    descriptor(kind, share, flags, u)
 }
 
 /// The PCI driver's own entry behind a window: `Data` is 1, the base address register, 0.
@@ -182,7 +254,14 @@ mod tests {
                 prefetchable: false,
             }),
             Resource::Window(Window { bar: 1, port: true, base: 0xC000, length: 0x80, prefetchable: false }),
-            Resource::Interrupt(Interrupt { line: 17, vector: 0x91, irql: 9, affinity: 3 }),
+            Resource::Interrupt(Interrupt {
+                line: 17,
+                vector: 0x91,
+                irql: 9,
+                affinity: 3,
+                latched: false,
+                shared: true,
+            }),
         ]
     }
 
@@ -197,20 +276,22 @@ mod tests {
             0x81, 1, 0, 0,  1, 0, 0, 0,     1, 0, 0, 0,   0, 0, 0, 0,     0, 0, 0, 0,
             2, 3, 0, 0,     17, 0, 0, 0,    17, 0, 0, 0,  0xFF, 0xFF, 0xFF, 0xFF,  0xFF, 0xFF, 0xFF, 0xFF,
         ];
-        assert_eq!(list(&resources(), 0, Form::Raw), expected);
+        assert_eq!(list(&resources(), (abi::PCIBus, 0), Form::Raw), expected);
     }
 
     #[test]
     fn messages_of_one_descriptor_have_their_count_in_the_raw_list_and_their_level_in_the_other() {
         let given = [Resource::Messages(Messages { first: 0, count: 4, vector: 0x48, affinity: 3 })];
-        let (raw, translated) = (list(&given, 0, Form::Raw), list(&given, 0, PC));
+        let (raw, translated) =
+            (list(&given, (abi::PCIBus, 0), Form::Raw), list(&given, (abi::PCIBus, 0), PC));
         assert_eq!(raw[20..], [2, 1, 3, 0, 0, 0, 4, 0, 0x48, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(translated[20..], [2, 1, 3, 0, 4, 0, 0, 0, 0x48, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]
     fn a_translated_list_differs_in_the_interrupt_only() {
-        let (raw, translated) = (list(&resources(), 0, Form::Raw), list(&resources(), 0, PC));
+        let (raw, translated) =
+            (list(&resources(), (abi::PCIBus, 0), Form::Raw), list(&resources(), (abi::PCIBus, 0), PC));
         let interrupt = raw.len() - 0x14;
         assert_eq!(raw[..interrupt], translated[..interrupt]);
         assert_eq!(

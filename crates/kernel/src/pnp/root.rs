@@ -2,7 +2,8 @@
 //! installed them (`Root\NAME`), or a driver has detected them.
 //!
 //! Pages: *Root-Enumerated Devices* (of *Device Tree*), *IRP_MN_QUERY_ID*, and the minor functions' pages under "bus drivers". What is not listed is
-//! completed with the status it came with. Such a device has no resources but those that a driver has reported with it.
+//! completed with the status it came with. Such a device has the resources that a driver has reported with it, or that its
+//! INF has for it.
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
 use abi::{
@@ -145,11 +146,21 @@ fn answer(cx: &mut Cx<'_>, id: NodeId, device: &Device, minor: u8, location: Loc
             }
         }
         IRP_MN_QUERY_RESOURCES if !device.boot_resources.is_empty() => give(cx, &device.boot_resources),
-        IRP_MN_QUERY_RESOURCE_REQUIREMENTS if !device.requirements.is_empty() => {
-            give(cx, &device.requirements)
+        IRP_MN_QUERY_RESOURCE_REQUIREMENTS => {
+            let requirements = cx.with(|k| requirements(k, id, device));
+            if requirements.is_empty() { Ok(Reply::UNCHANGED) } else { give(cx, &requirements) }
         }
         IRP_MN_QUERY_DEVICE_RELATIONS => bus_pnp::query_relations(cx, id, location),
         _ => Ok(Reply::UNCHANGED),
+    }
+}
+
+/// What was reported with it, or what its INF has for it.
+fn requirements(k: &Kernel, id: NodeId, device: &Device) -> Vec<u8> {
+    let installed = k.pnp.node(id).installation.as_ref().map(|installed| &installed.configuration.basic);
+    match installed.filter(|_| device.requirements.is_empty()) {
+        Some(basic) if !basic.lists.is_empty() => basic.bytes(),
+        _ => device.requirements.clone(),
     }
 }
 

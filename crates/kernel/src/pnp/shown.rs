@@ -1,14 +1,18 @@
 //! The resources of a device in words, as traces show them when it is started.
+#![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
 use std::fmt::Write;
 
-use super::resource::{Interrupt, Messages, Resource};
+use abi::CmResourceTypeMemory;
+
+use super::arbiter::Range;
+use super::resource::{self, Interrupt, Messages, Plain, Resource};
 use crate::hal::platform::Platform;
 
 /// What the driver finds in the translated list: `memory E0000000h–E000007Fh, interrupt line 17: vector B1h at IRQL 11`.
 pub(super) fn resources(all: &[Resource], platform: Platform) -> String {
     let mut text = String::new();
-    for resource in all {
+    for resource in all.iter().filter(|resource| !matches!(resource, Resource::Private(_))) {
         if !text.is_empty() {
             text.push_str(", ");
         }
@@ -31,7 +35,19 @@ pub(super) fn resources(all: &[Resource], platform: Platform) -> String {
             Resource::Messages(Messages { first, count, vector, .. }) => {
                 write!(text, "messages {first}–{}: vectors from {vector:X}h", first + count - 1)
             }
+            Resource::Plain(plain) => text.write_str(&of_plain(&plain, platform)),
+            Resource::Private(_) => Ok(()),
         };
     }
     if text.is_empty() { "none".to_owned() } else { text }
+}
+
+/// As [`resources`], of one.
+fn of_plain(plain: &Plain, platform: Platform) -> String {
+    let range = resource::range(&Resource::Plain(*plain));
+    let shown = |range: Range| match range.kind {
+        CmResourceTypeMemory => Range { start: platform.to_system(range.start), ..range }.words(),
+        _ => range.words(),
+    };
+    range.map(shown).unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 //! Starting a device: `AddDevice`, resources, `IRP_MN_START_DEVICE`, and what Windows asks afterwards.
 //!
 //! Pages: *Adding a PnP Device to a Running System*, *IRP_MN_START_DEVICE*, *IRP_MN_FILTER_RESOURCE_REQUIREMENTS*,
-//! *Writing an AddDevice Routine*. Resources are those the firmware assigned; nothing is moved to make room.
+//! *Writing an AddDevice Routine*. A card gets what the firmware assigned to it, others what is free ([`super::arbiter`]); nothing is moved to make room.
 
 use std::fmt;
 
@@ -15,12 +15,14 @@ use engine::Flow;
 
 use super::enumerate::{available, exclusively, tell};
 use super::node::{self, NodeId, State};
+use super::problem::{Code, Problem};
 use super::request::{self, ask, ask_about};
 use super::requirements::{self, Unusable};
 use super::resource::{self, Form, Resource};
 use super::supply::Supply;
-use super::{install, invalidate, leftovers, message, relations, remove, shown};
-use crate::cx::Cx;
+use super::wanted::Requirements;
+use super::{arbiter, claim, install, invalidate, leftovers, message, relations, remove, shown};
+use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::io;
 use crate::mm::pool;
@@ -94,11 +96,32 @@ pub(super) fn start_while_locked(cx: &mut Cx<'_>, id: NodeId, drivers: &Drivers)
             format!("the device is {}", state.name()),
         ));
     }
-    match add(cx, id, drivers)? {
-        Ok(()) => start_added(cx, id),
-        failed => Ok(failed),
+    cx.with(|k| k.pnp.node_mut(id).problem = None);
+    let started = match add(cx, id, drivers)? {
+        Ok(()) => start_added(cx, id)?,
+        failed => failed,
+    };
+    if let Err(failure) = &started {
+        note_problem(cx, id, failure);
     }
+    Ok(started)
 }
+
+/// Remembers why a device has not started.
+pub(super) fn note_problem(cx: &mut Cx<'_>, id: NodeId, failure: &StartFailure) {
+    let code = match failure.step {
+        "AddDevice" => Code::FailedAdd,
+        ASSIGNING => Code::NormalConflict,
+        "IRP_MN_QUERY_PNP_DEVICE_STATE" => Code::FailedPostStart,
+        _ => Code::FailedStart,
+    };
+    let why = if code == Code::NormalConflict { failure.why.clone() } else { failure.to_string() };
+    // A device that has said what is wrong has its own code.
+    cx.with(|k| k.pnp.node_mut(id).problem.get_or_insert(Problem::new(code, why)).code);
+}
+
+/// The step of a device whose resources cannot be had.
+const ASSIGNING: &str = "assigning resources";
 
 /// `AddDevice` of each driver. If one fails, those below it are removed again.
 fn add(cx: &mut Cx<'_>, id: NodeId, drivers: &Drivers) -> Flow<Started> {
@@ -230,10 +253,53 @@ fn give_up(cx: &mut Cx<'_>, id: NodeId, failed: StartFailure) -> Flow<Started> {
     Ok(Err(failed))
 }
 
-/// Requirements from the bus driver, filtered by the stack, and met.
+/// What the device is started with: by a forced configuration, by one that overrides the bus driver's requirements, by those, or by what it
+/// had at boot. An override that cannot be met gives way to what the bus driver reports: *INF DDInstall.LogConfigOverride Section*.
 pub(super) fn assign(cx: &mut Cx<'_>, id: NodeId) -> Flow<Result<Vec<Resource>, StartFailure>> {
+    let (forced, overriding) = cx.with(|k| {
+        let node = k.pnp.node(id);
+        // A card's resources are in its base address registers.
+        let installed = node.installation.as_ref().filter(|_| node.card().is_none());
+        let list = |list: &Requirements| (!list.lists.is_empty()).then(|| list.bytes());
+        installed.map_or((None, None), |installed| {
+            (list(&installed.configuration.forced), list(&installed.configuration.overriding))
+        })
+    });
+    if let Some(list) = forced {
+        let list = copy(cx, &list)?;
+        return assign_by(cx, id, list);
+    }
+    if let Some(list) = overriding {
+        let list = copy(cx, &list)?;
+        let assigned = assign_by(cx, id, list)?;
+        if !matches!(&assigned, Err(failure) if failure.step == ASSIGNING) {
+            return Ok(assigned);
+        }
+        tell(cx, id, "no override configuration for");
+    }
     let asked = ask(cx, id, IRP_MN_QUERY_RESOURCE_REQUIREMENTS, [0; 4])?;
-    let original = if asked.status.is_success() { asked.information } else { 0 };
+    let mut original = if asked.status.is_success() { asked.information } else { 0 };
+    if original == 0
+        && let Some(boot) = cx.with(|k| at_boot(k, id))
+    {
+        original = copy(cx, &boot)?;
+    }
+    assign_by(cx, id, original)
+}
+
+/// The boot configuration of a device that is no card, as requirements.
+fn at_boot(k: &Kernel, id: NodeId) -> Option<Vec<u8>> {
+    let node = k.pnp.node(id);
+    if node.card().is_some() || node.answers.boot_resources.is_empty() {
+        return None;
+    }
+    let (interface, bus) = node.bus();
+    let list = claim::wanted(&node.answers.boot_resources);
+    Some(Requirements { interface, bus, slot: 0, lists: vec![list] }.bytes())
+}
+
+/// Requirements, in pool or none, filtered by the stack, and met.
+fn assign_by(cx: &mut Cx<'_>, id: NodeId, original: u64) -> Flow<Result<Vec<Resource>, StartFailure>> {
     // Both name the list; the page has drivers use the one of the status block.
     let parameters = [original, 0, 0, 0];
     let filtered = ask_about(cx, id, IRP_MN_FILTER_RESOURCE_REQUIREMENTS, parameters, original)?;
@@ -258,10 +324,16 @@ pub(super) fn assign(cx: &mut Cx<'_>, id: NodeId) -> Flow<Result<Vec<Resource>, 
     let bytes = cx.read_bytes(list, length)?;
     pool::free(cx, DriverPtr::<()>::new(list))?;
     cx.with(|k| k.pnp.node_mut(id).requirements.clone_from(&bytes));
-    let available = available(cx, id);
-    let offer = message::offer(cx, id);
-    let supply = offer.map(|offer| cx.with(|k| Supply::new(k, offer)));
-    match requirements::assign(&bytes, &available, supply.as_ref()) {
+    let is_card = cx.with(|k| k.pnp.node(id).card().is_some());
+    let assigned = if is_card {
+        let available = available(cx, id);
+        let offer = message::offer(cx, id);
+        let supply = offer.map(|offer| cx.with(|k| Supply::new(k, offer)));
+        requirements::assign(&bytes, &available, supply.as_ref())
+    } else {
+        cx.with(|k| arbiter::assign(k, id, &bytes))
+    };
+    match assigned {
         Ok(resources) => Ok(Ok(resources)),
         Err(Unusable::Malformed(why)) => {
             let device = cx.with(|k| k.pnp.node(id).name.clone());
@@ -271,8 +343,8 @@ pub(super) fn assign(cx: &mut Cx<'_>, id: NodeId) -> Flow<Result<Vec<Resource>, 
             Err(cx.stop(Verdict::error("bad-resource-requirements", message)))
         }
         Err(Unusable::Conflict(why)) => {
-            let (step, status) = ("assigning resources", NtStatus::CONFLICTING_ADDRESSES);
-            Ok(Err(StartFailure { step, status, why }))
+            tell(cx, id, "no resources for");
+            Ok(Err(StartFailure { step: ASSIGNING, status: NtStatus::CONFLICTING_ADDRESSES, why }))
         }
     }
 }
@@ -282,7 +354,7 @@ pub(super) fn send_start(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     tell(cx, id, "start");
     let (resources, device, bus, platform) = cx.with(|k| {
         let node = k.pnp.node(id);
-        let (name, bus) = (node.name.clone(), node.bus_number());
+        let (name, bus) = (node.name.clone(), node.bus());
         let resources = k.pnp.node(id).resources.clone();
         // Where it moves, the bus driver says when.
         if node.card().is_some_and(|card| card.moves.is_none()) {

@@ -91,8 +91,8 @@ pub fn show(cx: &mut Cx<'_>) -> Flow<()> {
     Ok(())
 }
 
-/// The tree as lines of text: each device with its instance path, and below it its state, the drivers of its stack from the bottom, and
-/// what it was started with.
+/// The tree as lines of text: each device with its instance path, and below it its state, the drivers of its stack from the bottom, what it
+/// was started with, and why it does not run.
 ///
 /// # Errors
 /// As reading device objects.
@@ -106,13 +106,15 @@ pub fn text(cx: &mut Cx<'_>) -> Flow<Vec<String>> {
             let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
             drivers.push(io::driver::service(cx, driver));
         }
-        let (head, state, resources) = cx.with(|k| {
+        let (head, state, resources, problem) = cx.with(|k| {
             let node = k.pnp.node(id);
             let head = format!("{}  {}", node.name, node.instance_path());
-            (head, node.state.name(), shown::resources(&node.resources, platform))
+            let problem = node.problem.as_ref().map(ToString::to_string);
+            (head, node.state.name(), shown::resources(&node.resources, platform), problem)
         });
         lines.push(format!("{indent}{head}"));
         lines.push(format!("{indent}  {state}; drivers: {}; resources: {resources}", drivers.join(", ")));
+        lines.extend(problem.map(|problem| format!("{indent}  {problem}")));
     }
     Ok(lines)
 }

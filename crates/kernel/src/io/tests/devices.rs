@@ -257,7 +257,14 @@ fn an_interrupt_is_connected_by_line_by_vector_and_as_a_fall_back_for_messages()
 
         let vector = crate::ke::interrupt::vector_of_line(NUMBER);
         let irql = crate::ke::interrupt::irql_of_line(NUMBER);
-        let interrupt = Resource::Interrupt(Interrupt { line: NUMBER, vector, irql, affinity: 1 });
+        let interrupt = Resource::Interrupt(Interrupt {
+            line: NUMBER,
+            vector,
+            irql,
+            affinity: 1,
+            latched: false,
+            shared: true,
+        });
         cx.with(|k| k.pnp.node_mut(id).resources.push(interrupt));
         assert_eq!(connect_ex(cx, parameters)?, NtStatus::SUCCESS);
         let disconnect = DriverPtr::<DISCONNECT>::new(block + 0x180);
