@@ -70,16 +70,8 @@ fn devices(inf: &Inf, target: inf::Target, only: Option<&str>) -> Result<Vec<Dev
             return unusable(format!("the file has no model for the device {only}; its ids are: {known}"));
         }
     }
-    let mut devices: Vec<Device> = Vec::new();
-    for id in ids {
-        let device = DeviceIds { hardware: vec![id.clone()], compatible: Vec::new() };
-        let Ok(installation) = inf.described(&device, target) else { continue };
-        match devices.iter_mut().find(|known| known.installation.section == installation.section) {
-            Some(known) => known.ids.push(id),
-            None => devices.push(Device { ids: vec![id], installation }),
-        }
-    }
-    Ok(devices)
+    let each = inf.described_each(target, |id| ids.iter().any(|wanted| wanted == id)).unwrap_or_default();
+    Ok(each.into_iter().map(|(ids, installation)| Device { ids, installation }).collect())
 }
 
 fn is_hexadecimal(text: &str) -> bool {

@@ -4,6 +4,8 @@
 //! INF (`Include`, `Needs`) is not read, and noted; one of this file that `Needs` names is read. What is deleted is deleted before anything is
 //! written.
 
+use std::collections::BTreeMap;
+
 pub use kernel::pnp::Filters;
 use kernel::pnp::install::Configuration;
 use kernel::se::sddl;
@@ -15,7 +17,7 @@ use super::directives::{Effect, FILTERS, HARDWARE, INSTALL, INTERFACES, Known, P
 use super::error::{Outcome, Remark, Spot, fault};
 use super::interface::{Interface, interface};
 use super::log_config;
-use super::models::{DeviceIds, Match, actual, best, ids, models};
+use super::models::{DeviceIds, Match, Model, actual, best, best_of_each, ids, models};
 use super::registry::{RegistryWrite, Root, Value, Write};
 use super::sections::{Entry, Sections};
 use super::service::{Service, Services, services};
@@ -109,13 +111,51 @@ fn date(written: &str) -> String {
 pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Outcome<Installation> {
     let sections = &inf.sections;
     let models = models(sections, target)?;
-    let Some(Match { model, rank, id }) = best(sections, &models, device) else {
-        return no_match(device, &ids(&models));
-    };
-    let section = match actual(sections, &model.install) {
-        Some(section) => section.name.to_owned(),
-        None => sections.led_to(&model.install, model.spot)?.name.to_owned(),
-    };
+    match best(sections, &models, device) {
+        Some(found) => of_match(inf, &found, target),
+        None => no_match(device, &ids(&models)),
+    }
+}
+
+/// What the file installs for the devices with each of its ids alone: one installation for each install section, that of its first id, and all its ids. What cannot be
+/// installed is left out.
+pub(super) fn each(
+    inf: &Inf,
+    target: Target,
+    wanted: impl Fn(&str) -> bool,
+) -> Outcome<Vec<(Vec<String>, Installation)>> {
+    let models = models(&inf.sections, target)?;
+    let mut places: BTreeMap<String, Option<usize>> = BTreeMap::new();
+    let mut all: Vec<(Vec<String>, Installation)> = Vec::new();
+    for (id, found) in best_of_each(&inf.sections, &models) {
+        if !wanted(&id) {
+            continue;
+        }
+        let Ok(section) = section_of(&inf.sections, found.model) else { continue };
+        let place = *places.entry(section).or_insert_with(|| {
+            let installation = of_match(inf, &found, target).ok()?;
+            all.push((Vec::new(), installation));
+            Some(all.len() - 1)
+        });
+        if let Some(place) = place {
+            all[place].0.push(id);
+        }
+    }
+    Ok(all)
+}
+
+/// The install section of a model, with its decoration.
+fn section_of(sections: &Sections, model: &Model) -> Outcome<String> {
+    match actual(sections, &model.install) {
+        Some(section) => Ok(section.name.to_owned()),
+        None => Ok(sections.led_to(&model.install, model.spot)?.name.to_owned()),
+    }
+}
+
+fn of_match(inf: &Inf, found: &Match<'_>, target: Target) -> Outcome<Installation> {
+    let sections = &inf.sections;
+    let Match { model, rank, id } = found;
+    let section = section_of(sections, model)?;
     let mut remarks = Remarks::default();
     remark_parts(sections, &section, &mut remarks);
     let driver_keys = keys(sections, &section, INSTALL, &mut remarks)?;
@@ -132,7 +172,7 @@ pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Out
     let interfaces = interfaces(sections, &section, &mut remarks)?;
     let framework = framework(sections, &section, &mut remarks)?;
     let Services { function_driver, others, .. } = of_services(inf, &section, model.spot, &mut remarks)?;
-    let configuration = log_config::configuration(sections, &section, &id, &mut remarks)?;
+    let configuration = log_config::configuration(sections, &section, id, &mut remarks)?;
     let own = sections.get(&section).and_then(|section| section.entry("DriverVer"));
     let own = own.map(Entry::values).transpose()?;
     let driver_version = own.unwrap_or_else(|| version(sections, "DriverVer"));
@@ -150,8 +190,8 @@ pub(super) fn installation(inf: &Inf, device: &DeviceIds, target: Target) -> Out
         class_guid: inf.class_guid.clone(),
         description: model.description.clone(),
         manufacturer: model.manufacturer.clone(),
-        matched_id: id,
-        rank,
+        matched_id: id.clone(),
+        rank: *rank,
         section,
         provider: version(sections, "Provider").into_iter().next().unwrap_or_default(),
         version: driver_version.get(1).cloned().unwrap_or_default(),

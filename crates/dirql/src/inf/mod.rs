@@ -121,6 +121,19 @@ impl Inf {
         install::installation(self, device, target).map_err(|fault| fault.of(&self.file))
     }
 
+    /// As [`Inf::described`] for the devices with each of the file's ids alone that is `wanted`: one installation for each install section, that of the
+    /// first of its ids, and its ids. What cannot be installed is left out; the models are looked at once.
+    ///
+    /// # Errors
+    /// The models sections are missing or wrong.
+    pub fn described_each(
+        &self,
+        target: Target,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<(Vec<String>, Installation)>, Error> {
+        install::each(self, target, wanted).map_err(|fault| fault.of(&self.file))
+    }
+
     /// The device ids in the file's models for this version of Windows, each once, in the order of the file.
     ///
     /// # Errors

@@ -3,6 +3,9 @@
 //! Follows *INF Manufacturer Section*, *INF Models Section*, *How Windows Ranks Drivers* and *Identifier Score*. The signature score is left
 //! out: there is one INF file, and nothing is signed.
 
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::error::{Outcome, Spot, fault};
 use super::sections::{Section, Sections};
 use super::target::{Target, fit, number};
@@ -89,13 +92,9 @@ pub(super) fn models(sections: &Sections, target: Target) -> Outcome<Vec<Model>>
 
 /// Each id once, in the order of the models.
 pub(super) fn ids(models: &[Model]) -> Vec<String> {
-    let mut ids: Vec<String> = Vec::new();
-    for id in models.iter().flat_map(|model| &model.ids) {
-        if !id.is_empty() && !ids.iter().any(|known| known.eq_ignore_ascii_case(id)) {
-            ids.push(id.clone());
-        }
-    }
-    ids
+    let mut known = BTreeSet::new();
+    let all = models.iter().flat_map(|model| &model.ids).filter(|id| !id.is_empty());
+    all.filter(|id| known.insert(id.to_ascii_lowercase())).cloned().collect()
 }
 
 /// How well a model fits a device.
@@ -135,6 +134,33 @@ pub(super) fn best<'a>(sections: &Sections, models: &'a [Model], device: &Device
         }
     }
     best
+}
+
+/// As [`best`] for a device that has one id alone, for each id of the models, in their order.
+pub(super) fn best_of_each<'a>(sections: &Sections, models: &'a [Model]) -> Vec<(String, Match<'a>)> {
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    let mut all: Vec<(String, Match<'a>)> = Vec::new();
+    for model in models {
+        let features = feature_score(sections, model) << 16;
+        for (index, id) in model.ids.iter().enumerate().filter(|(_, id)| !id.is_empty()) {
+            let alone = DeviceIds { hardware: vec![id.clone()], compatible: Vec::new() };
+            let Some(score) = score(index, id, &alone) else { continue };
+            let found = Match { model, rank: features | score, id: id.clone() };
+            match places.entry(id.to_ascii_lowercase()) {
+                Entry::Vacant(place) => {
+                    place.insert(all.len());
+                    all.push((id.clone(), found));
+                }
+                Entry::Occupied(place) => {
+                    let known = &mut all[*place.get()].1;
+                    if found.rank < known.rank {
+                        *known = found;
+                    }
+                }
+            }
+        }
+    }
+    all
 }
 
 /// The identifier score of the `index`-th id of a model: 0 is its hardware id, the others are compatible ids.

@@ -453,12 +453,48 @@ fn every_directive_stands_in_the_book_and_is_known_where_it_belongs() {
         include_str!("addreg.rs"),
         include_str!("encoding.rs"),
         include_str!("folders.rs"),
+        include_str!("log_config.rs"),
         include_str!("models.rs"),
         include_str!("sections.rs"),
         include_str!("target.rs"),
+        include_str!("../../tests/resources.rs"),
     ];
     for test in rows.iter().flat_map(|(_, tests)| tests) {
         let is_there = sources.iter().any(|source| source.contains(&format!("fn {test}()")));
         assert!(is_there, "docs/inf.md names {test}, which is no test");
     }
+}
+
+/// What `described_each` says is what `described` says of each id alone, in the order of the ids.
+#[test]
+fn each_install_section_is_described_as_its_first_id_is() {
+    let text = with_models(
+        "A = First,PCI\\VEN_1\nB = Second,PCI\\VEN_2,pci\\ven_1\nC = First,PCI\\VEN_3\nD = None,PCI\\VEN_4\nE = Second,PCI\\VEN_1",
+    );
+    let inf = parse("t.inf", text.as_bytes()).unwrap();
+    let target = Target::WINDOWS_11_24H2;
+    let each = inf.described_each(target, |_| true).unwrap();
+    let mut slow: Vec<(Vec<String>, Installation)> = Vec::new();
+    for id in inf.ids(target).unwrap() {
+        let ids = DeviceIds { hardware: vec![id.clone()], compatible: Vec::new() };
+        let Ok(found) = inf.described(&ids, target) else { continue };
+        match slow.iter_mut().find(|(_, known)| known.section == found.section) {
+            Some((known, _)) => known.push(id),
+            None => slow.push((vec![id], found)),
+        }
+    }
+    assert_eq!(each, slow);
+    let sections: Vec<_> = each.iter().map(|(ids, found)| (ids.len(), found.section.as_str())).collect();
+    assert_eq!(sections, [(2, "First"), (1, "Second")]);
+}
+
+/// A file with these models, and two install sections.
+fn with_models(models: &str) -> String {
+    let install = |name: &str| format!("[{name}]\n[{name}.Services]\nAddService = {name},2,Service\n");
+    format!(
+        "[Version]\nSignature=\"$Windows NT$\"\nClass=System\n[Manufacturer]\nX=Models,NTamd64\n[Models.NTamd64]\n{models}\n{}{}[Service]\n\
+         ServiceType=1\nStartType=3\nErrorControl=1\nServiceBinary=%12%\\x.sys\n",
+        install("First"),
+        install("Second")
+    )
 }

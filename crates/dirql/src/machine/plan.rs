@@ -141,10 +141,10 @@ fn roots(bench: &Bench, inputs: &Inputs, target: Target) -> Result<Vec<String>, 
 fn services(infs: &[Inf], target: Target) -> Vec<Service> {
     let mut services: Vec<Service> = Vec::new();
     for inf in infs {
-        for id in inf.ids(target).unwrap_or_default() {
-            let ids = DeviceIds { hardware: vec![id], compatible: Vec::new() };
-            let Ok(installation) = inf.installation(&ids, target) else { continue };
-            for service in installation.service.into_iter().chain(installation.other_services) {
+        for (_, installation) in inf.described_each(target, |_| true).unwrap_or_default() {
+            // What has no driver of its own is no device's installation.
+            let Some(own) = installation.service else { continue };
+            for service in std::iter::once(own).chain(installation.other_services) {
                 if !services.contains(&service) {
                     services.push(service);
                 }
