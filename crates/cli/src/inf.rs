@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use dirql::inf::{
-    self, DeviceIds, Finding, Inf, Installation, RegistryWrite, Root, Service, Tier, Value, Write,
-};
+use dirql::inf::{self, Finding, Inf, Installation, RegistryWrite, Root, Service, Tier, Value, Write};
 use dirql::{Error, InputError, windows};
 use serde_json::json;
 
