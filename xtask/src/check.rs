@@ -8,6 +8,10 @@ use anyhow::Result;
 
 use crate::{call, drivers, install, solo};
 
+/// The library and what it needs, as crates.io is to have them.
+const LIBRARY: &[&str] =
+    &["dirql-abi", "dirql-image", "dirql-engine", "dirql-explore", "dirql-kernel", "dirql-devices", "dirql"];
+
 /// Installs what tests need, builds the drivers, then runs every test: the documentation's and the driver crate's, and last, each in a process of
 /// its own, the workspace's, so that what is printed last is the sum of most.
 ///
@@ -68,5 +72,8 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         cargo.args(["--target", install::RUST_TARGET, "--target-dir"]).arg(root.join("target/drivers-build"));
         call::step("documentation of the drivers", &mut cargo)?;
     }
-    Ok(())
+    let mut cargo = call::cargo(root);
+    cargo.args(["publish", "--dry-run", "--allow-dirty", "--quiet"]);
+    cargo.args(LIBRARY.iter().flat_map(|name| ["-p", name]));
+    call::step("packages of the library, as crates.io would have them", &mut cargo)
 }
