@@ -126,6 +126,7 @@ const C_DRIVERS: &[CDriver] = &[
         missing: None,
         compiler: Gcc,
     },
+    CDriver { name: "wake", source: "wake.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "soft", source: "soft.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "busdriver", source: "busdriver.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "detect", source: "detect.c", defines: &[], missing: Some("detect.def"), compiler: Gcc },

@@ -5,7 +5,7 @@
 use crate::bench;
 use crate::edu;
 use crate::generic;
-use crate::pci::{Model, Placement};
+use crate::pci::{Header, Model, PME, POWER_VERSION, Placement, PowerManagement};
 use crate::pci9052;
 use crate::plan::Freedom;
 use crate::slave;
@@ -127,6 +127,52 @@ pub(crate) const PIECES: Key = Key {
     meaning: "a transfer comes in up to so many parts, in any order, as the policy chooses: 1-16",
     default: "1",
 };
+
+/// Power management, of cards that may have it.
+pub(crate) const POWER: Key = Key {
+    name: "pm",
+    meaning: "a power management capability: nothing for D0 and D3 alone, or WORD[+WORD]…: d1, d2, keeps (what it holds, from D3hot to D0), \
+              and the states from which it wakes: wake0, wake1, wake2, wake3, wakeoff (D3cold, with auxiliary power)",
+    default: "none",
+};
+/// What it raises then.
+pub(crate) const POWER_EVENT: Signal =
+    Signal { name: PME, meaning: "1: it asserts PME#, with pm= and in a state from which it wakes" };
+
+/// Reads [`POWER`]: its registers lie at `at`, in front of the capabilities that are there.
+pub(crate) fn power(options: &Options<'_>, header: &mut Header, at: u8) -> Result<(), SpecError> {
+    const FORM: &str =
+        "nothing, or d1, d2, keeps, wake0, wake1, wake2, wake3 and wakeoff with + between them";
+    let read = |text: &str| {
+        let mut power = PowerManagement { at, rest: POWER_VERSION, ..PowerManagement::default() };
+        for word in text.split('+').filter(|word| !word.is_empty()) {
+            match word {
+                "d1" => power.d1 = true,
+                "d2" => power.d2 = true,
+                "keeps" => power.keeps_state = true,
+                "wake0" => power.wakes_from |= 1,
+                "wake1" => power.wakes_from |= 2,
+                "wake2" => power.wakes_from |= 4,
+                "wake3" => power.wakes_from |= 8,
+                "wakeoff" => power.wakes_from |= 16,
+                _ => return None,
+            }
+        }
+        Some(power)
+    };
+    let Some(power) = options.value(POWER.name, FORM, read)? else { return Ok(()) };
+    for (state, has, bit) in [("1", power.d1, 2), ("2", power.d2, 4)] {
+        if power.wakes_from & bit != 0 && !has {
+            return Err(options.bad(POWER.name, &format!("d{state} beside wake{state}")));
+        }
+    }
+    if header.power.is_some() {
+        return Err(options.bad(POWER.name, "left out: config= has power management of its own"));
+    }
+    header.power = Some(PowerManagement { next: header.capabilities, ..power });
+    header.capabilities = at;
+    Ok(())
+}
 
 /// Reads [`LATE`] and [`PIECES`].
 pub(crate) fn freedom(options: &Options<'_>) -> Result<Freedom, SpecError> {

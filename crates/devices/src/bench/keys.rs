@@ -3,7 +3,7 @@
 use super::faults::Faults;
 use super::transfer::RAM;
 use super::{BenchCard, Settings};
-use crate::catalog::{Entry, Key, LATE, PIECES, Signal, freedom, placement};
+use crate::catalog::{Entry, Key, LATE, PIECES, POWER, POWER_EVENT, Signal, freedom, placement, power};
 use crate::pci::{Bar, Header, Messages, Model, Place};
 use crate::spec::{Options, ReadFile, SpecError, nanoseconds, number};
 
@@ -22,6 +22,7 @@ pub const ENTRY: Entry = Entry {
         Key { name: "dma", meaning: "what DMA_DELAY is after reset", default: "1us" },
         LATE,
         PIECES,
+        POWER,
         Key {
             name: "ram",
             meaning: "BAR2 shows the 64 KiB of memory on the card",
@@ -53,6 +54,7 @@ pub const ENTRY: Entry = Entry {
             meaning: "1: its line stays asserted once it is; 0: it falls when acknowledged",
         },
         Signal { name: "pulled", meaning: "1: it answers nothing, and nobody has noticed; 0: it is back" },
+        POWER_EVENT,
     ],
     build,
 };
@@ -61,6 +63,8 @@ pub const ENTRY: Entry = Entry {
 const REGISTERS: u64 = 0x100;
 /// Where the capability is.
 const CAPABILITY: u8 = 0x40;
+/// Where the power management capability is.
+const POWER_CAPABILITY: u8 = 0x60;
 /// Sources of a card without messages.
 const SOURCES: u32 = 8;
 
@@ -116,6 +120,7 @@ fn build(options: &Options<'_>, _read_file: &ReadFile<'_>) -> Result<Box<dyn Mod
     if options.has("ram") {
         header.bars[2] = Some(Bar::memory(RAM));
     }
+    power(options, &mut header, POWER_CAPABILITY)?;
     let mut faults = Faults::default();
     for name in Faults::NAMES {
         faults.named(name).into_iter().for_each(|fault| *fault = options.has(name));

@@ -1,7 +1,7 @@
 //! What can be typed for an `edu` card, and the card it makes.
 
 use super::{Edu, Settings};
-use crate::catalog::{Entry, Key, LATE, PIECES, Signal, freedom, placement};
+use crate::catalog::{Entry, Key, LATE, PIECES, POWER, POWER_EVENT, Signal, freedom, placement, power};
 use crate::pci::{Bar, Header, Messages, Model};
 use crate::spec::{Options, ReadFile, SpecError, nanoseconds, number};
 
@@ -19,17 +19,23 @@ pub const ENTRY: Entry = Entry {
         Key { name: "dma", meaning: "what a transfer takes: ns, us, ms or s", default: "100ms, as in QEMU" },
         LATE,
         PIECES,
+        POWER,
         Key { name: "factorial", meaning: "what computing a factorial takes", default: "1us" },
     ],
-    signals: &[Signal {
-        name: "raise",
-        meaning: "bits put into the interrupt status, as by a write to its raise register",
-    }],
+    signals: &[
+        Signal {
+            name: "raise",
+            meaning: "bits put into the interrupt status, as by a write to its raise register",
+        },
+        POWER_EVENT,
+    ],
     build,
 };
 
 /// As QEMU's configuration space has it.
 const CAPABILITY: u8 = 0x40;
+/// Where ours is: QEMU's card has no power management.
+const POWER_CAPABILITY: u8 = 0x60;
 
 fn build(options: &Options<'_>, _read_file: &ReadFile<'_>) -> Result<Box<dyn Model>, SpecError> {
     let mut header = Header {
@@ -47,6 +53,7 @@ fn build(options: &Options<'_>, _read_file: &ReadFile<'_>) -> Result<Box<dyn Mod
         ..Header::default()
     };
     header.bars[0] = Some(Bar::memory(1 << 20));
+    power(options, &mut header, POWER_CAPABILITY)?;
     let time = "a time, e.g. 10us";
     Ok(Box::new(Edu::new(Settings {
         placement: placement(options)?,

@@ -3,7 +3,7 @@
 use super::lspci;
 use super::registers::{Causes, Known, Place, Rule};
 use super::{Generic, Pin, Reads};
-use crate::catalog::{Entry, Key, Signal, placement};
+use crate::catalog::{Entry, Key, POWER, POWER_EVENT, Signal, placement, power};
 use crate::pci::{Bar, Header, Location, Messages, Model};
 use crate::sheet::{self, Sheet, card::SheetCard};
 use crate::spec::{Options, ReadFile, SpecError, hex, id_pair, number, size};
@@ -75,6 +75,7 @@ pub const ENTRY: Entry = Entry {
             meaning: "OFFSET of the register of BAR N that lets causes with its bits through to the pin",
             default: "all causes reach it",
         },
+        POWER,
         Key { name: "reads", meaning: "ram, ones or last: how windows answer reads", default: "ram" },
         Key {
             name: "sheet",
@@ -91,9 +92,13 @@ pub const ENTRY: Entry = Entry {
             name: REGISTER,
             meaning: "what that register holds from now on, e.g. `bar0+4c`; `peek` looks at it",
         },
+        POWER_EVENT,
     ],
     build,
 };
+
+/// Where a capability of pm= is: in front of that of a sheet's messages.
+const POWER_CAPABILITY: u8 = 0xD8;
 
 const BARS: [&str; 6] = ["bar0", "bar1", "bar2", "bar3", "bar4", "bar5"];
 
@@ -132,6 +137,7 @@ fn header(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Header, Spe
     if options.has("express") {
         make_express(&mut header);
     }
+    power(options, &mut header, POWER_CAPABILITY)?;
     bars(options, &mut header)?;
     Ok(header)
 }

@@ -4,7 +4,7 @@
 //! is the largest that the base's alignment allows, but at most 64 KiB of memory or 256 ports. A base of 0 is no
 //! window. Only type 0 headers (cards, not bridges).
 
-use crate::pci::{Bar, Header, Location};
+use crate::pci::{Bar, Header, Location, PowerManagement};
 use crate::spec::{hex, size};
 
 /// The most that is believed of a window whose size is not written down.
@@ -158,11 +158,38 @@ impl Dump<'_> {
             interrupt_disable: true,
             capabilities: if has_capabilities { self.byte(0x34) & 0xFC } else { 0 },
             messages: None,
-            power: None,
+            power: self.power(),
             specific: self.bytes.iter().skip(HEADER_BYTES).take(0x1000 - HEADER_BYTES).copied().collect(),
             line_loads: 0,
             loaded_line: 0,
         }
+    }
+
+    /// The power management capability, if there is one in the list.
+    fn power(&self) -> Option<PowerManagement> {
+        const ID: u8 = 1;
+        let mut at = if self.word(0x06) & 0x10 != 0 { self.byte(0x34) & 0xFC } else { 0 };
+        // Bounded, for a list that runs in a circle.
+        for _ in 0..48 {
+            let place = usize::from(at);
+            if place < HEADER_BYTES {
+                return None;
+            }
+            if self.byte(place) == ID {
+                let capabilities = self.word(place + 2);
+                return Some(PowerManagement {
+                    at,
+                    next: self.byte(place + 1),
+                    d1: capabilities & 1 << 9 != 0,
+                    d2: capabilities & 1 << 10 != 0,
+                    wakes_from: (capabilities >> 11 & 0x1F) as u8,
+                    rest: capabilities & 0x1FF,
+                    keeps_state: self.word(place + 4) & 8 != 0,
+                });
+            }
+            at = self.byte(place + 1) & 0xFC;
+        }
+        None
     }
 
     fn bars(&self) -> [Option<Bar>; 6] {

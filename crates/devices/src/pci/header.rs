@@ -119,7 +119,7 @@ pub enum Messages {
 /// The power management capability of a function. The bus has its registers, and carries its transitions out.
 ///
 /// PCI Bus Power Management Interface Specification 1.2, 3.2.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PowerManagement {
     /// Where the capability is in configuration space, a multiple of 4 from 40h.
     pub at: u8,
@@ -133,6 +133,8 @@ pub struct PowerManagement {
     pub wakes_from: u8,
     /// It keeps what it holds from D3hot to D0: `No_Soft_Reset`.
     pub keeps_state: bool,
+    /// PMC without what is above: version, PME clock, device-specific initialisation, auxiliary current.
+    pub rest: u16,
 }
 
 /// The read-only side of a function's configuration space. A model may change it, e.g. when it reloads its EEPROM; the

@@ -16,9 +16,11 @@ mod msix;
 mod power;
 
 pub use assign::{PlacementError, legacy_irq};
+pub(crate) use bus::PME;
 pub use bus::PciBus;
 pub use header::{Bar, Header, Location, Messages, Place, PowerManagement};
 pub(crate) use model::level;
 pub use model::{Access, Master, Model, Placement};
+pub(crate) use power::VERSION as POWER_VERSION;
 
 pub use crate::isa_dma::Moved;

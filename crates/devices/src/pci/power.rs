@@ -11,7 +11,7 @@ use crate::register::{Row, is_sorted, low32, parts};
 /// PCI's number of this capability.
 const ID: u32 = 1;
 /// Version 1.2 of the specification, in PMC.
-const VERSION: u32 = 3;
+pub(crate) const VERSION: u16 = 3;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Register {
@@ -36,7 +36,6 @@ const _: () = assert!(is_sorted(TABLE));
 bits! {
     /// PMC.
     struct Capabilities {
-        VERSION = 0..=2;
         D1 = 9;
         D2 = 10;
         /// The states from which PME# can be raised: D0, D1, D2, D3hot, D3cold.
@@ -112,30 +111,19 @@ impl PowerUnit {
         self.powered && self.state == 0
     }
 
-    /// The state it is in, for people.
-    pub(super) const fn name(&self) -> &'static str {
-        match (self.powered, self.state) {
-            (false, _) => "D3cold",
-            (true, 0) => "D0",
-            (true, 1) => "D1",
-            (true, 2) => "D2",
-            (true, _) => "D3hot",
-        }
-    }
-
     /// Something happens for which the function wakes the system: whether PME# is asserted now.
     ///
     /// # Errors
-    /// It cannot raise PME# in this state, or at all.
+    /// It has no power management.
     pub(super) fn raise(&mut self) -> Result<bool, String> {
         let Some(PowerManagement { wakes_from, .. }) = self.capability else {
-            return Err("it has no power management capability, so it cannot raise PME#".to_owned());
+            return Err(
+                "it has no power management, so it cannot raise PME#; give it pm= with a wake".to_owned()
+            );
         };
         let state = if self.powered { self.state } else { D3_COLD };
-        if wakes_from & 1 << state == 0 {
-            return Err(format!("it is in {}, and cannot raise PME# from there", self.name()));
-        }
-        self.pme_status = true;
+        // Elsewhere it does not notice what happens.
+        self.pme_status |= wakes_from & 1 << state != 0;
         Ok(self.asserts())
     }
 
@@ -164,13 +152,12 @@ impl PowerUnit {
     }
 
     fn register(&self, capability: PowerManagement, register: Register) -> u32 {
-        let PowerManagement { next, d1, d2, wakes_from, keeps_state, .. } = capability;
+        let PowerManagement { next, d1, d2, wakes_from, keeps_state, rest, .. } = capability;
         match register {
             Register::Id => ID,
             Register::Next => next.into(),
             Register::Capabilities => {
-                Capabilities::default()
-                    .with(Capabilities::VERSION, VERSION)
+                Capabilities(rest.into())
                     .with(Capabilities::D1, d1.into())
                     .with(Capabilities::D2, d2.into())
                     .with(Capabilities::PME, wakes_from.into())

@@ -6,7 +6,7 @@ use kernel::Cx;
 use kernel::ke::{interrupt, thread};
 use kernel::mm::pool_check;
 use kernel::ob::handle;
-use kernel::{po, ps};
+use kernel::{pnp, po, ps};
 
 use super::Stage;
 use super::carry::Outcome;
@@ -24,6 +24,7 @@ pub(crate) fn poke(cx: &mut Cx<'_>, device: &str, signal: &str, value: u64) -> F
     });
     if poked.is_ok() {
         interrupt::deliver(cx)?;
+        pnp::wake::look(cx)?;
     }
     Ok(poked)
 }

@@ -50,6 +50,7 @@ exports! { INTERNAL:
     : IopForwardCompletion(3) @ 0..=2 => io::query::forward_completion;
     : IopInvalidDeviceRequest(2) @ 0..=2 => io::driver::invalid_device_request;
     : IopTimerDispatch(2) @ 2..=2 => io::timer::tick;
+    : PciCancelWaitWake(2) @ 2..=2 => pnp::wake::cancel;
     : PciDispatchPnp(2) @ 0..=0 => pnp::bus_pnp::dispatch;
     : PciDispatchPower(2) @ 0..=2 => pnp::bus_power::dispatch;
     : PciDispatchSystemControl(2) @ 0..=2 => pnp::bus::dispatch_system_control;

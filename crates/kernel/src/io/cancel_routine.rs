@@ -53,7 +53,7 @@ pub(crate) fn touched(cx: &mut Cx<'_>, touch: &Touch) {
 ///
 /// # Errors
 /// A verdict if the IRP is no memory.
-pub(super) fn set(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, routine: DriverPtr<Code>) -> Flow<()> {
+pub(crate) fn set(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, routine: DriverPtr<Code>) -> Flow<()> {
     if cx.engine().is_checked() {
         note(cx, irp.address, Some(routine.address));
     }

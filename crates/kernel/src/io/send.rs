@@ -93,34 +93,60 @@ pub(crate) fn send_noting(
     request: &Request,
     note: impl FnOnce(&mut Kernel, u64),
 ) -> Flow<Answer> {
-    let top = device::attached(cx, device)?;
-    let stack_size = cx.read(top + DEVICE_OBJECT::StackSize)?;
-    let irp = allocate::make(cx, stack_size, Origin::System)?;
-    let waiter = Waiter::new(cx)?;
-    let (false, Some(waiter)) = (irp.is_null(), waiter) else {
+    let Some(made) = Made::new(cx, device)? else {
         return Ok(Answer::failed(NtStatus::INSUFFICIENT_RESOURCES));
     };
-    cx.write(irp + IRP::Flags, request.flags)?;
-    cx.write(irp + IRP::RequestorMode, request.mode)?;
-    cx.write((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Status, request.status)?;
-    cx.write((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Information, request.information)?;
-    cx.write(irp + IRP::UserIosb, waiter.status_block())?;
-    cx.write(irp + IRP::UserEvent, waiter.event())?;
-    let thread = ke::thread::current_object(cx);
-    cx.write(irp + IRP::Tail_Overlay_Thread, thread)?;
-    cx.write(irp + IRP::Tail_Overlay_OriginalFileObject, request.file.cast())?;
-    cx.write(irp + IRP::AssociatedIrp_SystemBuffer, request.system_buffer)?;
-    if request.allocation != 0 {
-        cx.write(irp + IRP::Overlay_AllocationSize, request.allocation)?;
+    cx.with(|k| note(k, made.irp.address));
+    made.send(cx, request)
+}
+
+/// A request that has not been sent, to the top of the stack that a device was in.
+pub(crate) struct Made {
+    pub(crate) irp: DriverPtr<IRP>,
+    top: DriverPtr<DEVICE_OBJECT>,
+    waiter: Waiter,
+}
+
+impl Made {
+    /// None if there is no memory for it.
+    ///
+    /// # Errors
+    /// A verdict if the device cannot be read.
+    pub(crate) fn new(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<Option<Self>> {
+        let top = device::attached(cx, device)?;
+        let stack_size = cx.read(top + DEVICE_OBJECT::StackSize)?;
+        let irp = allocate::make(cx, stack_size, Origin::System)?;
+        let waiter = Waiter::new(cx)?;
+        Ok(waiter.filter(|_| !irp.is_null()).map(|waiter| Self { irp, top, waiter }))
     }
-    let location = irp::next(cx, irp)?;
-    fill(cx, location, request)?;
-    cx.with(|k| note(k, irp.address));
-    let status = call::call_driver(cx, top, irp)?;
-    if status == NtStatus::PENDING {
-        let _ = ke::wait::for_object(cx, waiter.event())?;
+
+    /// Sends it, and waits for the answer. At PASSIVE_LEVEL.
+    ///
+    /// # Errors
+    /// A verdict on a driver in the stack.
+    pub(crate) fn send(self, cx: &mut Cx<'_>, request: &Request) -> Flow<Answer> {
+        let Self { irp, top, waiter } = self;
+        cx.write(irp + IRP::Flags, request.flags)?;
+        cx.write(irp + IRP::RequestorMode, request.mode)?;
+        cx.write((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Status, request.status)?;
+        cx.write((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Information, request.information)?;
+        cx.write(irp + IRP::UserIosb, waiter.status_block())?;
+        cx.write(irp + IRP::UserEvent, waiter.event())?;
+        let thread = ke::thread::current_object(cx);
+        cx.write(irp + IRP::Tail_Overlay_Thread, thread)?;
+        cx.write(irp + IRP::Tail_Overlay_OriginalFileObject, request.file.cast())?;
+        cx.write(irp + IRP::AssociatedIrp_SystemBuffer, request.system_buffer)?;
+        if request.allocation != 0 {
+            cx.write(irp + IRP::Overlay_AllocationSize, request.allocation)?;
+        }
+        let location = irp::next(cx, irp)?;
+        fill(cx, location, request)?;
+        let status = call::call_driver(cx, top, irp)?;
+        if status == NtStatus::PENDING {
+            let _ = ke::wait::for_object(cx, waiter.event())?;
+        }
+        waiter.take(cx)
     }
-    waiter.take(cx)
 }
 
 fn fill(cx: &mut Cx<'_>, location: DriverPtr<IO_STACK_LOCATION>, request: &Request) -> Flow<()> {

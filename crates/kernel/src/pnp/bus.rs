@@ -29,7 +29,8 @@ pub(crate) fn add(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, function: F
     cx.with(|k| {
         let identity = Identity::read(k.hal.hardware.as_mut(), function.address);
         let name = function.name.clone();
-        let card = Origin::Card(Card { function, identity, moves: None, kept: None });
+        let card =
+            Origin::Card(Card { function, identity, moves: None, waiting: DriverPtr::NULL, kept: None });
         let mut node = Node::new(name, card, None, number);
         PARENT_PREFIX.clone_into(&mut node.answers.prefix);
         k.pnp.nodes.insert(id, node);

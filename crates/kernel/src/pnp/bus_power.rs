@@ -1,7 +1,7 @@
 //! What the PCI bus driver answers to `IRP_MJ_POWER` on a physical device object.
 //!
-//! Pages: *IRP_MN_SET_POWER*, *IRP_MN_QUERY_POWER*, *IRP_MN_WAIT_WAKE*. What becomes of the card is in [`super::card_power`]; waking is not
-//! modelled yet.
+//! Pages: *IRP_MN_SET_POWER*, *IRP_MN_QUERY_POWER*, *IRP_MN_WAIT_WAKE*. What becomes of the card is in [`super::card_power`], what wakes it in
+//! [`super::wake`].
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
 use abi::{
@@ -11,7 +11,7 @@ use abi::{
 use engine::Flow;
 
 use super::node::NodeId;
-use super::{bus, card_power};
+use super::{bus, card_power, wake};
 use crate::cx::Cx;
 use crate::{io, ke};
 
@@ -38,9 +38,11 @@ pub fn dispatch(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPt
         }
     });
     ke::interrupt::deliver(cx)?;
+    if minor == IRP_MN_WAIT_WAKE {
+        return wake::wait(cx, id, irp, location);
+    }
     let status = match minor {
         IRP_MN_SET_POWER | IRP_MN_QUERY_POWER => Some(NtStatus::SUCCESS),
-        IRP_MN_WAIT_WAKE => Some(NtStatus::NOT_SUPPORTED),
         _ => None,
     };
     bus::complete(cx, irp, status, None)

@@ -2,11 +2,12 @@
 //!
 //! Pages: *DEVICE_CAPABILITIES structure*, *IRP_MN_QUERY_CAPABILITIES* ("a driver should add capabilities before it passes the IRP to the
 //! next lower driver"); PCI Bus Power Management Interface Specification,
-//! 3.2.3. The system sleeps and wakes without the device: wake signals are not routed to anything.
+//! 3.2.3. PME# wakes the system from S1 and S2, and from S3 where the function raises it with auxiliary power.
 
 use abi::{
     DEVICE_CAPABILITIES, PCI_CAPABILITY_ID_POWER_MANAGEMENT, PCI_STATUS_CAPABILITIES_LIST, PowerDeviceD0,
-    PowerDeviceD3, PowerDeviceUnspecified,
+    PowerDeviceD1, PowerDeviceD2, PowerDeviceD3, PowerDeviceUnspecified, PowerSystemSleeping2,
+    PowerSystemSleeping3, PowerSystemUnspecified,
 };
 
 use super::identity::Identity;
@@ -79,7 +80,8 @@ pub(crate) fn fill(bytes: &mut [u8; SIZE as usize], identity: &Identity, pmc: u1
         | bit(11, DEVICE_CAPABILITIES::WakeFromD0)
         | bit(12, DEVICE_CAPABILITIES::WakeFromD1)
         | bit(13, DEVICE_CAPABILITIES::WakeFromD2)
-        | bit(14, DEVICE_CAPABILITIES::WakeFromD3);
+        | bit(14, DEVICE_CAPABILITIES::WakeFromD3)
+        | bit(15, DEVICE_CAPABILITIES::WakeFromD3);
     let mut change = |at: u64, to: &dyn Fn(u32) -> u32| {
         let at = usize::try_from(at).unwrap_or(0);
         let mut word = [0; 4];
@@ -90,7 +92,29 @@ pub(crate) fn fill(bytes: &mut [u8; SIZE as usize], identity: &Identity, pmc: u1
     let unless = |unset: u32, value: u32| move |was: u32| if was == unset { value } else { was };
     change(DEVICE_CAPABILITIES::Address.offset, &unless(u32::MAX, identity.bus_relative_address()));
     change(DEVICE_CAPABILITIES::UINumber.offset, &unless(u32::MAX, identity.at.device.into()));
+    change(DEVICE_CAPABILITIES::SystemWake.offset, &unless(PowerSystemUnspecified, system_wake(pmc)));
+    change(DEVICE_CAPABILITIES::DeviceWake.offset, &unless(PowerDeviceUnspecified, device_wake(pmc)));
     fill_states(bytes);
+}
+
+/// The lowest state from which a function with this `PMC` can wake, `PowerDevice*`; unspecified if from none.
+pub(super) const fn device_wake(pmc: u16) -> u32 {
+    match pmc >> 11 {
+        0 => PowerDeviceUnspecified,
+        1 => PowerDeviceD0,
+        2..=3 => PowerDeviceD1,
+        4..=7 => PowerDeviceD2,
+        _ => PowerDeviceD3,
+    }
+}
+
+/// The lowest state of the system from which it does, `PowerSystem*`: from S3 on slots have auxiliary power only.
+pub(super) const fn system_wake(pmc: u16) -> u32 {
+    match pmc >> 11 {
+        0 => PowerSystemUnspecified,
+        1..=15 => PowerSystemSleeping2,
+        _ => PowerSystemSleeping3,
+    }
 }
 
 #[cfg(test)]

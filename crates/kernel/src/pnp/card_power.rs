@@ -13,7 +13,7 @@
 use abi::{PCI_CAPABILITY_ID_POWER_MANAGEMENT, PowerDeviceD0, PowerDeviceD1, PowerDeviceD2, PowerDeviceD3};
 
 use super::node::{NodeId, State};
-use super::{bus, capabilities, message, resource};
+use super::{bus, capabilities, message, resource, wake};
 use crate::cx::Kernel;
 use crate::hal::hardware::{Hardware, PciAddress, Width};
 use crate::hal::stale::Released;
@@ -24,8 +24,8 @@ const COMMAND: u16 = 4;
 /// What software writes besides: cache line size and latency timer, base addresses, the ROM's, the interrupt line.
 const REGISTERS: [u16; 9] = [0xC, 0x10, 0x14, 0x18, 0x1C, 0x20, 0x24, 0x30, 0x3C];
 /// PMCSR, from the start of the capability; its bits.
-const PMCSR: u8 = 4;
-const PME_ENABLE: u32 = 1 << 8;
+pub(super) const PMCSR: u8 = 4;
+pub(super) const PME_ENABLE: u32 = 1 << 8;
 
 /// What the bus driver keeps of a card that is not in D0.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +104,7 @@ const fn name(state: u32) -> &'static str {
 }
 
 /// The cards on the bus.
-fn cards(k: &Kernel) -> Vec<NodeId> {
+pub(super) fn cards(k: &Kernel) -> Vec<NodeId> {
     let there = k.pnp.nodes.iter().filter(|(_, node)| node.state != State::Deleted && node.card().is_some());
     there.map(|(id, _)| *id).collect()
 }
@@ -130,6 +130,9 @@ fn put_back(k: &mut Kernel, id: NodeId, kept: &Kept) {
     };
     for vector in connected {
         message::set_masked(k, vector, false);
+    }
+    if !k.pnp.card(id).waiting.is_null() {
+        wake::set_enabled(k, id, true);
     }
     let node = k.pnp.node(id);
     let (device, windows) = (node.name.clone(), resource::windows(&node.resources));

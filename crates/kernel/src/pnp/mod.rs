@@ -46,6 +46,7 @@ pub mod supply;
 #[cfg(test)]
 mod tests;
 pub mod tree;
+pub mod wake;
 pub mod wanted;
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 //!
 //! Pages: *Device Nodes and Device Stacks*, *State Transitions for PnP Devices*. Who hangs on whom is [`super::tree`]'s.
 
-use abi::{DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, InterfaceTypeUndefined, PCIBus, PowerDeviceD0};
+use abi::{DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IRP, InterfaceTypeUndefined, PCIBus, PowerDeviceD0};
 use engine::Flow;
 
 use super::identity::Identity;
@@ -104,6 +104,8 @@ pub(crate) struct Card {
     pub(crate) identity: Identity,
     /// Where it is from its next start on, if that is elsewhere.
     pub(crate) moves: Option<Function>,
+    /// The request that waits for its wake signal; null without.
+    pub(crate) waiting: DriverPtr<IRP>,
     /// What the bus driver keeps for it while it is below D0.
     pub(crate) kept: Option<card_power::Kept>,
 }

@@ -1,16 +1,17 @@
 //! `PoRequestPowerIrp`: the power manager sends a device power IRP for a driver and calls it back.
 //!
 //! Pages: *PoRequestPowerIrp function*, *REQUEST_POWER_COMPLETE callback function*, rule *RequestedPowerIrp*. Each request is sent from a
-//! thread of the power manager, one at a time for each stack. Wait/wake requests are not there yet.
+//! thread of the power manager, one at a time for each stack; one to wait for a wake signal beside them (*Wait/Wake IRP Requests*).
 
 use abi::{
     Code, DEVICE_OBJECT, DevicePowerState, DriverPtr, IO_STATUS_BLOCK, IRP, IRP_MJ_POWER, IRP_MN_QUERY_POWER,
     IRP_MN_SET_POWER, IRP_MN_WAIT_WAKE, KEVENT, NtStatus, PowerDeviceMaximum, PowerDeviceUnspecified,
+    PowerSystemMaximum, PowerSystemWorking,
 };
 use engine::Flow;
 
 use crate::cx::Cx;
-use crate::io::send::{Answer, Request, send};
+use crate::io::send::{Answer, Made, Request, send};
 use crate::mm::pool;
 use crate::verdict::Verdict;
 use crate::{io, ke, pnp};
@@ -71,9 +72,7 @@ pub fn request(
 ) -> Flow<NtStatus> {
     match minor {
         IRP_MN_SET_POWER | IRP_MN_QUERY_POWER => {}
-        IRP_MN_WAIT_WAKE => {
-            return Err(cx.stop(Verdict::not_implemented("PoRequestPowerIrp with IRP_MN_WAIT_WAKE")));
-        }
+        IRP_MN_WAIT_WAKE => return wait_wake(cx, device, state, completion, context, irp),
         _ => return Ok(NtStatus::INVALID_PARAMETER_2),
     }
     if state == PowerDeviceUnspecified || state >= PowerDeviceMaximum {
@@ -89,6 +88,41 @@ pub fn request(
         cx.write(irp, DriverPtr::NULL)?;
     }
     enqueue(cx, Pending { device, minor, state, completion, context, waiter: DriverPtr::NULL })?;
+    Ok(NtStatus::PENDING)
+}
+
+/// A request to wait for a wake signal, down to a state of the system. It stays under way while others come and go; `irp` gets it, so that it can
+/// be cancelled.
+fn wait_wake(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    state: u32,
+    completion: DriverPtr<Code>,
+    context: u64,
+    irp: DriverPtr<DriverPtr<IRP>>,
+) -> Flow<NtStatus> {
+    if !(PowerSystemWorking..PowerSystemMaximum).contains(&state) {
+        let message = format!(
+            "PoRequestPowerIrp was called with IRP_MN_WAIT_WAKE for system power state {state}, which does not exist"
+        );
+        cx.report(Verdict::warning("bad-power-state", message));
+    }
+    let Some(made) = Made::new(cx, device)? else { return Ok(NtStatus::INSUFFICIENT_RESOURCES) };
+    if !irp.is_null() {
+        cx.write(irp, made.irp)?;
+    }
+    let pending =
+        Pending { device, minor: IRP_MN_WAIT_WAKE, state, completion, context, waiter: DriverPtr::NULL };
+    let request = Request {
+        parameters: [state.into(), 0, 0, 0],
+        status: NtStatus::NOT_SUPPORTED,
+        ..Request::new(IRP_MJ_POWER, IRP_MN_WAIT_WAKE)
+    };
+    let wait = move |cx: &mut Cx<'_>| {
+        let answer = made.send(cx, &request)?;
+        call_back(cx, pending, answer)
+    };
+    ke::thread::spawn(cx, "power manager", Box::new(wait))?;
     Ok(NtStatus::PENDING)
 }
 
