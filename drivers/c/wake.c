@@ -31,14 +31,30 @@ typedef struct _WAKE_STATE {
 
 typedef struct _DEVICE_EXTENSION {
     FUNCTION Function;
-    KSPIN_LOCK Lock; /* of Armed */
+    KSPIN_LOCK Lock; /* of Armed and Waits */
     PIRP Armed;      /* the wait/wake request on its way, which whoever cancels it takes */
     KEVENT Back;     /* it has come back to whoever took it */
-    KEVENT Disarmed; /* set while there is none */
+    ULONG Waits;     /* requests that were asked for and have not ended */
+    KEVENT Disarmed; /* set while there are none */
     WAKE_STATE State;
 } DEVICE_EXTENSION, *PDEVICE_EXTENSION;
 
 DRIVER_INITIALIZE DriverEntry;
+
+/* A request is asked for, or has ended. */
+static VOID CountWaits(PDEVICE_EXTENSION Extension, LONG More)
+{
+    KIRQL Old;
+
+    KeAcquireSpinLock(&Extension->Lock, &Old);
+    Extension->Waits += More;
+    if (Extension->Waits == 0) {
+        KeSetEvent(&Extension->Disarmed, IO_NO_INCREMENT, FALSE);
+    } else {
+        KeClearEvent(&Extension->Disarmed);
+    }
+    KeReleaseSpinLock(&Extension->Lock, Old);
+}
 
 /* The wait has ended: by a wake signal, or otherwise. The routine gets the physical device object, so the context says whose it is. */
 static VOID NTAPI WaitEnded(PDEVICE_OBJECT Device, UCHAR Minor, POWER_STATE State, PVOID Context, PIO_STATUS_BLOCK Block)
@@ -55,7 +71,7 @@ static VOID NTAPI WaitEnded(PDEVICE_OBJECT Device, UCHAR Minor, POWER_STATE Stat
         Working.DeviceState = PowerDeviceD0;
         PoRequestPowerIrp(Extension->Function.Pdo, IRP_MN_SET_POWER, Working, NULL, NULL, NULL);
     }
-    KeSetEvent(&Extension->Disarmed, IO_NO_INCREMENT, FALSE);
+    CountWaits(Extension, -1);
 }
 
 /* The request comes back up: to whoever cancels it, so that it is there as long as IoCancelIrp needs it, or it ends. */
@@ -108,12 +124,16 @@ static NTSTATUS Arm(PDEVICE_EXTENSION Extension, ULONG State)
     NTSTATUS Status;
 
     Deepest.SystemState = State;
-    KeClearEvent(&Extension->Disarmed);
+    CountWaits(Extension, 1);
     Status = PoRequestPowerIrp(Extension->Function.Pdo, IRP_MN_WAIT_WAKE, Deepest, WaitEnded, Extension, NULL);
-    return Status == STATUS_PENDING ? STATUS_SUCCESS : Status;
+    if (Status != STATUS_PENDING) {
+        CountWaits(Extension, -1);
+        return Status;
+    }
+    return STATUS_SUCCESS;
 }
 
-/* Ends the wait, if there is one, and waits for its end. */
+/* Ends the wait, if there is one; returns when none is left. */
 static VOID Disarm(PDEVICE_EXTENSION Extension)
 {
     PIRP Irp;
