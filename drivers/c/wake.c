@@ -17,6 +17,8 @@
 #define IOCTL_WAKE_GO CTL_CODE(FILE_DEVICE_UNKNOWN, 0x802, METHOD_BUFFERED, FILE_ANY_ACCESS)
 /* Output: a WAKE_STATE. */
 #define IOCTL_WAKE_STATE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x803, METHOD_BUFFERED, FILE_ANY_ACCESS)
+/* From now on the driver keeps requests that set a device state, and never completes them. */
+#define IOCTL_WAKE_KEEP CTL_CODE(FILE_DEVICE_UNKNOWN, 0x805, METHOD_BUFFERED, FILE_ANY_ACCESS)
 /* Output: SystemWake, DeviceWake, whether DeviceD1 and DeviceD2, and WakeFromD0-D3 as bits. */
 #define IOCTL_WAKE_CAPABILITIES CTL_CODE(FILE_DEVICE_UNKNOWN, 0x804, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
@@ -36,6 +38,7 @@ typedef struct _DEVICE_EXTENSION {
     KEVENT Back;     /* it has come back to whoever took it */
     ULONG Waits;     /* requests that were asked for and have not ended */
     KEVENT Disarmed; /* set while there are none */
+    BOOLEAN Keeps;   /* the driver is wrong: it completes no request that sets a state */
     WAKE_STATE State;
 } DEVICE_EXTENSION, *PDEVICE_EXTENSION;
 
@@ -101,6 +104,10 @@ static NTSTATUS NTAPI DispatchWakePower(PDEVICE_OBJECT Device, PIRP Irp)
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
     KIRQL Old;
 
+    if (Extension->Keeps && IoGetCurrentIrpStackLocation(Irp)->MinorFunction == IRP_MN_SET_POWER) {
+        IoMarkIrpPending(Irp);
+        return STATUS_PENDING;
+    }
     if (IoGetCurrentIrpStackLocation(Irp)->MinorFunction != IRP_MN_WAIT_WAKE) {
         return DispatchPower(Device, Irp);
     }
@@ -200,6 +207,9 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
         return Complete(Irp, Arm(Extension, Input), 0);
     case IOCTL_WAKE_DISARM:
         Disarm(Extension);
+        return Complete(Irp, STATUS_SUCCESS, 0);
+    case IOCTL_WAKE_KEEP:
+        Extension->Keeps = TRUE;
         return Complete(Irp, STATUS_SUCCESS, 0);
     case IOCTL_WAKE_GO:
         Wanted.DeviceState = Input;

@@ -226,3 +226,17 @@ fn a_second_request_to_wait_is_refused_and_the_first_can_be_cancelled() {
           poke pci#0 pme 1";
     run("wake", WAKES, script).expect_clean();
 }
+
+#[test]
+fn who_keeps_a_power_request_for_ten_minutes_is_told_with_the_request() {
+    let machine = machine("wake", WAKES);
+    assert!(try_play(&machine, r"open \\.\Wake as w; ioctl w 0x222014; power d3").is_err());
+    let report = machine.finish();
+    let verdict = report.expect_verdict();
+    assert_eq!(verdict.rule, "power-irp-overdue");
+    let bug_check = verdict.bug_check.unwrap();
+    assert_eq!((bug_check.code, bug_check.parameters[0]), (0x9F, 3));
+    let message = &verdict.message;
+    assert!(message.starts_with("IRP_MN_SET_POWER (IRP 0x"), "{message}");
+    assert!(message.contains(r"\Device\Wake") && message.ends_with("has not completed it"), "{message}");
+}

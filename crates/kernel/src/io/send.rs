@@ -10,6 +10,7 @@ use super::{allocate, call, device};
 use crate::cx::{Cx, Kernel};
 use crate::ke;
 use crate::mm::pool;
+use crate::po::overdue;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +109,7 @@ pub(crate) struct Made {
 }
 
 impl Made {
-    /// None if there is no memory for it.
+    /// The request, with nothing in it; none if there is no memory.
     ///
     /// # Errors
     /// A verdict if the device cannot be read.
@@ -143,7 +144,7 @@ impl Made {
         fill(cx, location, request)?;
         let status = call::call_driver(cx, top, irp)?;
         if status == NtStatus::PENDING {
-            let _ = ke::wait::for_object(cx, waiter.event())?;
+            overdue::wait_for_end(cx, request, irp, waiter.event())?;
         }
         waiter.take(cx)
     }

@@ -3,7 +3,7 @@
 //! Page: *Bug Check 0xC9: DRIVER_VERIFIER_IOMANAGER_VIOLATION*. What the parameters hold beside the code and the IRP
 //! differs between Windows versions; here they are the code, the routine, the device and the IRP.
 
-use abi::{DEVICE_OBJECT, DriverPtr, IRP};
+use abi::{DEVICE_OBJECT, DriverPtr, IRP, IRP_MJ_POWER};
 
 use crate::Kernel;
 use crate::cx::Cx;
@@ -71,6 +71,10 @@ pub(crate) fn request_name(major: u8, minor: u8) -> String {
         "SET_QUOTA",
         "PNP",
     ];
+    const POWER: [&str; 4] = ["WAIT_WAKE", "POWER_SEQUENCE", "SET_POWER", "QUERY_POWER"];
+    if let (IRP_MJ_POWER, Some(name)) = (major, POWER.get(usize::from(minor))) {
+        return format!("IRP_MN_{name}");
+    }
     let name = MAJORS.get(usize::from(major)).copied().unwrap_or("unknown");
     if minor == 0 { format!("IRP_MJ_{name}") } else { format!("IRP_MJ_{name} (minor {minor:#04x})") }
 }

@@ -1,10 +1,11 @@
 //! `Po*`: power IRPs and states.
 //!
 //! [`request`] sends them for drivers, [`irp`] passes them down a stack, [`state`] remembers what drivers say, [`system`] sends all to
-//! sleep. Idle detection, wake-up and the runtime power framework (`PoFx*`) come later.
+//! sleep, [`overdue`] tells who keeps a request for too long. Idle detection and the runtime power framework (`PoFx*`) come later.
 
 pub mod information;
 pub mod irp;
+pub(crate) mod overdue;
 pub mod request;
 pub mod state;
 pub mod system;
