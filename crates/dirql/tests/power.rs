@@ -240,3 +240,17 @@ fn who_keeps_a_power_request_for_ten_minutes_is_told_with_the_request() {
     assert!(message.starts_with("IRP_MN_SET_POWER (IRP 0x"), "{message}");
     assert!(message.contains(r"\Device\Wake") && message.ends_with("has not completed it"), "{message}");
 }
+
+/// Not: power-irp-overdue
+#[test]
+fn a_request_to_wait_for_a_signal_waits_for_hours() {
+    let script = r"open \\.\Wake as w
+          ioctl w 0x222000 in u32:4
+          ioctl w 0x222008 in u32:4
+          wait 3600s
+          wait 3600s
+          poke pci#0 pme 1
+          wait 1ms
+          ioctl w 0x22200c out 16 expect u32:1 + u32:0 + u32:1 + u32:1";
+    run("wake", WAKES, script).expect_clean();
+}
