@@ -46,7 +46,7 @@ pub(super) fn wait(
     }
     cancel::release(cx, irql)?;
     if is_cancelled {
-        bus::complete(cx, irp, Some(NtStatus::CANCELLED), None)?;
+        let _ = bus::complete(cx, irp, Some(NtStatus::CANCELLED), None)?;
     }
     Ok(NtStatus::PENDING)
 }
@@ -125,7 +125,7 @@ fn signaled(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     let is_ours = !irp.is_null() && !cancel::take_routine(cx, irp)?.is_null();
     cancel::release(cx, irql)?;
     if is_ours {
-        bus::complete(cx, irp, Some(NtStatus::SUCCESS), None)?;
+        let _ = bus::complete(cx, irp, Some(NtStatus::SUCCESS), None)?;
     }
     Ok(())
 }
