@@ -1,6 +1,6 @@
 //! Power requests that a driver keeps for too long.
 //!
-//! Page: *Bug Check 0x9F: DRIVER_POWER_STATE_FAILURE* (3h). It gives no time; the debugger's text for it says that it usually is ten minutes. A
+//! Page: *Bug Check 0x9F DRIVER_POWER_STATE_FAILURE* (3h). It gives no time; the debugger's text for it says that it usually is ten minutes. A
 //! request to wait for a wake signal may take as long as it likes.
 
 use abi::{DriverPtr, IRP, IRP_MJ_POWER, IRP_MN_QUERY_POWER, IRP_MN_SET_POWER, KEVENT, NtStatus};

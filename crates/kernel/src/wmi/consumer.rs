@@ -361,7 +361,7 @@ pub(super) fn execute(
     }
 }
 
-/// What an application asks, and hears of the answer as [`Event::WmiAnswer`]; on its thread, at PASSIVE_LEVEL.
+/// What an application asks, and hears of the answer as [`crate::event::Event::WmiAnswer`]; on its thread, at PASSIVE_LEVEL.
 ///
 /// # Errors
 /// A verdict on a driver that is asked.
