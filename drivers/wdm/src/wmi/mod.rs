@@ -1,7 +1,7 @@
 //! Windows Management Instrumentation: blocks of data, methods and events that a device offers by GUIDs.
 //!
 //! Pages: *Implementing WMI*, *Registering as a WMI Data Provider*, *WMILIB_CONTEXT structure*, *WmiFireEvent function*. A device lists what it offers in
-//! [`Function::WMI`](crate::Function::WMI); it is registered when it has started, and not any more before it is removed. Requests of IRP_MJ_SYSTEM_CONTROL that are for another device go down. Instances are
+//! [`Function::WMI`]; it is registered when it has started, and not any more before it is removed. Requests of IRP_MJ_SYSTEM_CONTROL that are for another device go down. Instances are
 //! named after the device, with their numbers. A request is answered at once, at `PASSIVE_LEVEL`. There is no binary MOF resource: an administrator registers the
 //! class of a block by `mofcomp`. A device that offers nothing imports nothing of `wmilib.sys` and passes such requests on.
 //!
@@ -240,7 +240,7 @@ impl Method<'_> {
     }
 }
 
-/// A block that a device offers: an element of [`Function::WMI`](crate::Function::WMI).
+/// A block that a device offers: an element of [`Function::WMI`].
 pub struct Offered<F> {
     guid: &'static GUID,
     instances: u32,
@@ -307,7 +307,7 @@ const fn offers<F: Function>(guid: &GUID) -> bool {
 }
 
 impl<F: Function> Device<F> {
-    /// Fires an event (`WmiFireEvent`), which whoever listens to it gets. One that is not in [`Function::WMI`](crate::Function::WMI) does not compile.
+    /// Fires an event (`WmiFireEvent`), which whoever listens to it gets. One that is not in [`Function::WMI`] does not compile.
     ///
     /// # Errors
     /// `STATUS_WMI_GUID_DISCONNECTED` while the device has not started yet, and once it is being removed; `STATUS_WMI_INSTANCE_NOT_FOUND`;
