@@ -700,7 +700,8 @@ fn a_request_that_a_removed_driver_never_completed_is_told() {
         }
         good(cx, arguments)
     }
-    with_card(|cx, id, _| {
+    // Ten minutes later the system stops.
+    must_stop("power-irp-overdue", |cx, id| {
         let driver = driver(cx, add_device, keeping);
         assert_eq!(start(cx, id, driver)?, Ok(()));
         let (minor, state) = (IRP_MN_SET_POWER, PowerDeviceD3);
