@@ -13,17 +13,9 @@ use abi::{
 };
 use dirql::{Bench, Machine};
 use kernel::pnp::wanted::{Requirements, Wanted};
-use rig::{driver, finish, play, start};
+use rig::{bus, driver, finish, play, start};
 
 const SOFT: &str = "interface:{5A0F7B52-3C1E-4B6F-9E57-0D1B8A2C4E61}";
-
-fn bus() -> Bench {
-    Bench::new()
-        .driver(driver("busdriver.sys"))
-        .inf(driver("busdriver.inf"))
-        .with(driver("soft.sys"))
-        .inf(driver("soft.inf"))
-}
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -10,7 +10,7 @@ use dirql::explore::{Bounds, Policy};
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Machine, Outcome, Report, ScriptText};
 use kernel::verdict::Tier;
-use rig::{driver, finish, play, start, try_play};
+use rig::{bus, driver, finish, play, start, try_play};
 
 /// The interface of `soft.sys`.
 const SOFT: &str = "interface:{5A0F7B52-3C1E-4B6F-9E57-0D1B8A2C4E61}";
@@ -23,15 +23,6 @@ fn interface(child: &str) -> String {
 /// The device that `soft.inf` installs, without any hardware.
 fn soft() -> Bench {
     Bench::new().driver(driver("soft.sys")).inf(driver("soft.inf"))
-}
-
-/// The bus, and the driver of its children.
-fn bus() -> Bench {
-    Bench::new()
-        .driver(driver("busdriver.sys"))
-        .inf(driver("busdriver.inf"))
-        .with(driver("soft.sys"))
-        .inf(driver("soft.inf"))
 }
 
 /// Control codes of the bus.

@@ -16,6 +16,15 @@ pub(crate) use guarantees::Guarantees;
 const CHECKED: bool =
     matches!(module_path!().as_bytes(), [b'c', b'h', b'e', b'c', b'k', b'e', b'd', b':', ..]);
 
+/// A bus whose children C drivers report, and the driver of the children.
+pub(crate) fn bus() -> Bench {
+    Bench::new()
+        .driver(driver("busdriver.sys"))
+        .inf(driver("busdriver.inf"))
+        .with(driver("soft.sys"))
+        .inf(driver("soft.inf"))
+}
+
 /// A driver that `cargo xtask drivers` has built, or a file beside it.
 pub(crate) fn driver(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/drivers").join(name);

@@ -11,18 +11,25 @@ use engine::Flow;
 
 use super::hardware::Window;
 use crate::cx::Cx;
-use crate::ke;
+use crate::ke::irql;
+use crate::ke::processor::DISPATCH_LEVEL;
 use crate::verdict::Verdict;
+
+/// Why a driver has a device's windows no more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Why {
+    /// The device is `stopped` or `removed`.
+    GivenBack(&'static str),
+    /// The card is below D0: in which state.
+    NoPower(&'static str),
+}
 
 /// Windows whose device has given them back.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Released {
     /// The device's name.
     pub(crate) device: String,
-    /// `stopped` or `removed`, or which state of power it is in.
-    pub(crate) state: &'static str,
-    /// The card answers, though not for this driver; else it is below D0.
-    pub(crate) has_power: bool,
+    pub(crate) why: Why,
     /// Where it was.
     pub(crate) window: Window,
     /// Where it is since the device was started again, if that is elsewhere.
@@ -79,7 +86,7 @@ impl Stale {
         self.seen_ports.fill(0);
         for new in &windows {
             for old in self.released.iter_mut().filter(|old| old.device == new.device) {
-                (old.state, old.now) = (new.state, None);
+                (old.why, old.now) = (new.why, None);
             }
         }
         self.released.extend(windows);
@@ -106,8 +113,8 @@ impl Stale {
         let is_elsewhere = |old: &&Window| to.iter().all(|new| new.bar != old.bar || new.base != old.base);
         for window in from.iter().filter(is_elsewhere) {
             if !self.released.iter().any(|known| known.device == device && known.window == *window) {
-                let (device, state) = (device.to_owned(), "stopped");
-                self.released.push(Released { device, state, has_power: true, window: *window, now: None });
+                let (device, why) = (device.to_owned(), Why::GivenBack("stopped"));
+                self.released.push(Released { device, why, window: *window, now: None });
             }
         }
         self.assign(device, to);
@@ -119,8 +126,6 @@ impl Stale {
     }
 }
 
-/// DISPATCH_LEVEL.
-const DISPATCH: u8 = 2;
 /// CONFIG_ADDRESS and CONFIG_DATA.
 const CONFIG_PORTS: std::ops::RangeInclusive<u16> = 0xCF8..=0xCFF;
 
@@ -164,7 +169,7 @@ pub(crate) fn check_memory(cx: &mut Cx<'_>, address: u64) -> Flow<()> {
 
 #[cold]
 fn tell_released(cx: &mut Cx<'_>, released: &Released, address: u64) -> Flow<()> {
-    let Released { device, state, has_power, window, now } = released;
+    let Released { device, why, window, now } = released;
     let space = if window.port { "port" } else { "bus address" };
     if let Some(now) = now {
         let bar = window.bar;
@@ -173,21 +178,22 @@ fn tell_released(cx: &mut Cx<'_>, released: &Released, address: u64) -> Flow<()>
         );
         return Err(cx.stop(Verdict::error("stale-resource-used", message)));
     }
-    if !has_power {
+    match why {
         // The routine is called for others on its line, too: it finds ones there, and passes.
-        if ke::irql::current(cx) > DISPATCH {
-            return Ok(());
+        Why::NoPower(_) if irql::current(cx) > DISPATCH_LEVEL => {}
+        Why::NoPower(state) => {
+            let message = format!(
+                "the driver accessed {space} {address:#x} of {device}, which is {state}: reads give ones, and writes are lost"
+            );
+            warn(cx, "card-without-power", message);
         }
-        let message = format!(
-            "the driver accessed {space} {address:#x} of {device}, which is {state}: reads give ones, and writes are lost"
-        );
-        warn(cx, "card-without-power", message);
-        return Ok(());
+        Why::GivenBack(state) => {
+            let message = format!(
+                "the driver accessed {space} {address:#x} of {device}, which is {state}: its resources belong to it no more"
+            );
+            warn(cx, "resource-used-after-release", message);
+        }
     }
-    let message = format!(
-        "the driver accessed {space} {address:#x} of {device}, which is {state}: its resources belong to it no more"
-    );
-    warn(cx, "resource-used-after-release", message);
     Ok(())
 }
 

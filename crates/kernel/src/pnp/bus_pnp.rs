@@ -25,6 +25,7 @@ use super::{
 };
 use crate::cx::{Cx, Kernel};
 use crate::hal::config;
+use crate::hal::stale::Why;
 use crate::mm::pool;
 use crate::{io, ob};
 
@@ -71,7 +72,7 @@ fn answer(cx: &mut Cx<'_>, id: NodeId, minor: u8, location: Location) -> Flow<Re
         IRP_MN_START_DEVICE => Ok(power(cx, id, true)),
         IRP_MN_STOP_DEVICE | IRP_MN_REMOVE_DEVICE => {
             let state = if minor == IRP_MN_STOP_DEVICE { "stopped" } else { "removed" };
-            leftovers::release_windows(cx, id, state);
+            cx.with(|k| leftovers::release_windows(k, id, Why::GivenBack(state)));
             Ok(power(cx, id, false))
         }
         IRP_MN_QUERY_STOP_DEVICE

@@ -13,10 +13,10 @@
 use abi::{PCI_CAPABILITY_ID_POWER_MANAGEMENT, PowerDeviceD0, PowerDeviceD1, PowerDeviceD2, PowerDeviceD3};
 
 use super::node::{NodeId, State};
-use super::{bus, capabilities, message, resource, wake};
+use super::{bus, capabilities, leftovers, message, resource, wake};
 use crate::cx::Kernel;
 use crate::hal::hardware::{Hardware, PciAddress, Width};
-use crate::hal::stale::Released;
+use crate::hal::stale::Why;
 use crate::ke::interrupt;
 
 /// The command register.
@@ -46,7 +46,7 @@ pub(super) fn lower(k: &mut Kernel, id: NodeId, state: u32) {
     if k.pnp.card(id).kept.is_none() {
         keep(k, id, false);
         bus::decode(k, id, false);
-        release(k, id, name(state));
+        leftovers::release_windows(k, id, Why::NoPower(name(state)));
     }
     match capability {
         Some(place) => set_state(k.hal.hardware.as_mut(), at, place, state - PowerDeviceD0),
@@ -71,7 +71,7 @@ pub(crate) fn system_sleeps(k: &mut Kernel) {
     for id in cards(k) {
         if k.pnp.card(id).kept.is_none() {
             keep(k, id, true);
-            release(k, id, "without power, as the system sleeps");
+            leftovers::release_windows(k, id, Why::NoPower("without power, as the system sleeps"));
         }
         let at = k.pnp.card(id).function.address;
         k.configuration().set_powered(at, false);
@@ -144,23 +144,4 @@ fn set_state(hardware: &mut dyn Hardware, at: PciAddress, place: u8, state: u32)
     let register = (place + PMCSR).into();
     let enable = hardware.config_read(at, register, Width::Word) & PME_ENABLE;
     hardware.config_write(at, register, Width::Word, enable | state);
-}
-
-/// Who accesses the windows is told of it from now on.
-fn release(k: &mut Kernel, id: NodeId, state: &'static str) {
-    let node = k.pnp.node(id);
-    // A card that is gone reads as ones, and drivers find out by that.
-    if node.state == State::SurpriseRemoved {
-        return;
-    }
-    let device = node.name.clone();
-    let released = resource::windows(&node.resources).into_iter().map(|window| Released {
-        device: device.clone(),
-        state,
-        has_power: false,
-        window,
-        now: None,
-    });
-    let released = released.collect();
-    k.hal.stale.release(released);
 }

@@ -13,7 +13,7 @@ use super::node::{self, NodeId, State};
 use super::notify;
 use super::resource;
 use crate::cx::{Cx, Kernel};
-use crate::hal::stale::Released;
+use crate::hal::stale::{Released, Why};
 use crate::io;
 use crate::ke;
 use crate::mm::io_space;
@@ -184,25 +184,18 @@ pub(super) fn after_surprise(cx: &mut Cx<'_>, id: NodeId, above: &[Attached]) ->
     Ok(())
 }
 
-/// The bus driver turned the device off: its windows are nobody's from now on.
-pub(super) fn release_windows(cx: &mut Cx<'_>, id: NodeId, state: &'static str) {
-    cx.with(|k| {
-        let node = k.pnp.node(id);
-        // A card that is gone reads as ones, and drivers find out by that.
-        if node.state == State::SurpriseRemoved {
-            return;
-        }
-        let device = node.name.clone();
-        let windows = resource::windows(&node.resources);
-        let released = windows.into_iter().map(|window| Released {
-            device: device.clone(),
-            state,
-            has_power: true,
-            window,
-            now: None,
-        });
-        k.hal.stale.release(released.collect());
-    });
+/// The device's windows are nobody's from now on: who accesses them is told.
+pub(super) fn release_windows(k: &mut Kernel, id: NodeId, why: Why) {
+    let node = k.pnp.node(id);
+    // A card that is gone reads as ones, and drivers find out by that.
+    if node.state == State::SurpriseRemoved {
+        return;
+    }
+    let device = node.name.clone();
+    let windows = resource::windows(&node.resources);
+    let released =
+        windows.into_iter().map(|window| Released { device: device.clone(), why, window, now: None });
+    k.hal.stale.release(released.collect());
 }
 
 /// An interrupt object that the device's driver still has on one of the device's messages, or on its line. A driver with several devices on one line has one
