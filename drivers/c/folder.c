@@ -26,7 +26,8 @@ static ULONG (*const Stories[])(VOID) = {
     AsksForStream, AsksForVolumesBytes, ByItsId, AsksForClass, /* from 20 on */
     Adds, DeletesDirectory, MakesOnce, WasMadeOnce, /* from 24 on */
     InItsCallersMode, WaitsForTheEnd, GoesOnAtOnce, ControlsFileSystems, /* from 28 on */
-    Locks, WaitsForALock, Flushes, Labels, /* from 32 on */
+    Locks, WaitsForItsOwnLock, Flushes, Labels, /* from 32 on */
+    WaitsForLocks, /* from 36 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

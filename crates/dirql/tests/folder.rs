@@ -388,9 +388,15 @@ fn a_range_that_another_has_locked_is_neither_read_nor_written() {
 }
 
 #[test]
-fn waiting_for_a_lock_is_told_by_name() {
+fn who_waits_for_a_range_gets_it_in_its_turn_or_is_cancelled() {
+    tell(36, 15);
+}
+
+#[test]
+fn who_waits_for_its_own_range_is_told_to_wait_for_ever() {
     let verdict = stopped(33).verdict.unwrap();
-    assert!(verdict.message.contains("ZwLockFile that waits"), "{verdict:?}");
+    let waits = "the thread main waits for the end of IRP_MJ_LOCK_CONTROL";
+    assert!(verdict.rule == "irp-never-completed" && verdict.message.contains(waits), "{verdict:?}");
 }
 
 #[test]

@@ -257,8 +257,83 @@ static ULONG Locks(VOID)
     return 0;
 }
 
-/* Stops: nobody gives the range back. */
-static ULONG WaitsForALock(VOID)
+/* Asks for a range of its own handle's, and waits for it if another has it. */
+struct Waiter {
+    HANDLE File, Event;
+    IO_STATUS_BLOCK Ended;
+};
+
+static NTSTATUS WaitFor(struct Waiter *Who, LONGLONG Offset, LONGLONG Length, BOOLEAN Exclusive)
+{
+    LARGE_INTEGER From = {.QuadPart = Offset}, Bytes = {.QuadPart = Length};
+
+    Who->Ended.Status = STATUS_PENDING;
+    return ZwLockFile(Who->File, Who->Event, NULL, NULL, &Who->Ended, &From, &Bytes, 0, FALSE, Exclusive);
+}
+
+static BOOLEAN HasEnded(struct Waiter *Who, NTSTATUS As)
+{
+    LARGE_INTEGER Long = {.QuadPart = -10000000};
+
+    return ZwWaitForSingleObject(Who->Event, FALSE, &Long) == STATUS_SUCCESS && Who->Ended.Status == As;
+}
+
+static OBJECT_ATTRIBUTES Unnamed = {.Length = sizeof(Unnamed), .Attributes = OBJ_KERNEL_HANDLE};
+
+static NTSTATUS OpenAsWaiter(struct Waiter *Who)
+{
+    NTSTATUS Opened = Open(L"\\??\\C:\\locked", FILE_READ_DATA | FILE_WRITE_DATA, FILE_OPEN, 0);
+
+    Who->File = File;
+    return NT_SUCCESS(Opened) ? ZwCreateEvent(&Who->Event, EVENT_ALL_ACCESS, &Unnamed, SynchronizationEvent, FALSE) : Opened;
+}
+
+static VOID NTAPI AsksAndGoes(PVOID Waiter)
+{
+    WaitFor(Waiter, 0, 1, TRUE);
+    PsTerminateSystemThread(STATUS_SUCCESS);
+}
+
+static ULONG WaitsForLocks(VOID)
+{
+    struct Waiter First, Second, Third;
+    HANDLE One, Thread;
+
+    CHECK(NT_SUCCESS(Make(L"\\??\\C:\\locked", "0123456789")));
+    CHECK(Open(L"\\??\\C:\\locked", TO_WRITE, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);
+    One = File;
+    CHECK(NT_SUCCESS(OpenAsWaiter(&First)) && NT_SUCCESS(OpenAsWaiter(&Second)) && NT_SUCCESS(OpenAsWaiter(&Third)));
+
+    /* In the order of asking, as far as the ranges allow. */
+    CHECK(LockRange(One, 0, 8, 0, TRUE) == STATUS_SUCCESS);
+    CHECK(WaitFor(&First, 0, 4, TRUE) == STATUS_PENDING && WaitFor(&Second, 2, 4, FALSE) == STATUS_PENDING);
+    CHECK(WaitFor(&Third, 6, 4, TRUE) == STATUS_PENDING && First.Ended.Status == STATUS_PENDING);
+    CHECK(UnlockRange(One, 0, 8, 0) == STATUS_SUCCESS);
+    CHECK(HasEnded(&First, STATUS_SUCCESS) && HasEnded(&Third, STATUS_SUCCESS) && Second.Ended.Status == STATUS_PENDING);
+    CHECK(Bytes(One, FALSE, 3, 1, 0) == STATUS_FILE_LOCK_CONFLICT && Bytes(One, FALSE, 4, 2, 0) == STATUS_SUCCESS);
+
+    /* A file that loses its last handle gives its locks to who waits, and waits for none. */
+    ZwClose(First.File);
+    CHECK(HasEnded(&Second, STATUS_SUCCESS) && Bytes(One, TRUE, 3, 1, 0) == STATUS_FILE_LOCK_CONFLICT);
+    CHECK(LockRange(One, 0, 1, 0, TRUE) == STATUS_SUCCESS && WaitFor(&Second, 0, 1, FALSE) == STATUS_PENDING);
+    ZwClose(Second.File);
+    CHECK(HasEnded(&Second, STATUS_CANCELLED));
+
+    /* A thread that ends cancels what it has asked for. */
+    CHECK(PsCreateSystemThread(&Thread, THREAD_ALL_ACCESS, &Unnamed, NULL, NULL, AsksAndGoes, &Third) == STATUS_SUCCESS);
+    CHECK(ZwWaitForSingleObject(Thread, FALSE, NULL) == STATUS_SUCCESS && HasEnded(&Third, STATUS_CANCELLED));
+    CHECK(UnlockRange(One, 0, 1, 0) == STATUS_SUCCESS && Bytes(One, TRUE, 0, 1, 0) == STATUS_SUCCESS);
+    ZwClose(Thread);
+    ZwClose(Third.File);
+    ZwClose(One);
+    ZwClose(First.Event);
+    ZwClose(Second.Event);
+    ZwClose(Third.Event);
+    return 0;
+}
+
+/* Waits for itself: nobody else gives the range back. */
+static ULONG WaitsForItsOwnLock(VOID)
 {
     LARGE_INTEGER From = {.QuadPart = 0}, Length = {.QuadPart = 1};
     HANDLE One;

@@ -6,6 +6,7 @@
 use super::arguments::{IntoResult, exports};
 
 exports! { INTERNAL:
+    : FolderCancelLock(2) @ 2..=2 => fs::locks::cancel;
     : FolderDispatch(2) @ 0..=0 => fs::dispatch::dispatch;
     : HalpAllocateAdapterChannel(5) @ 2..=2 ~ 0..=2 => hal::dma::channel::allocate;
     : HalpAllocateAdapterChannelEx(8) @ 2..=2 ~ 0..=2 => hal::dma::extended::allocate_channel;

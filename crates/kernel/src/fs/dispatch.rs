@@ -1,4 +1,4 @@
-//! IRPs that come to the volume: each is answered at once, on the thread that brings it.
+//! IRPs that come to the volume: each is answered at once, on the thread that brings it; but a lock may wait for its range.
 //!
 //! Pages: *IRP_MJ_CREATE (File Systems)* and its neighbours, *Synchronous and Asynchronous I/O*. A driver's read or write by an asynchronous handle
 //! may be answered `STATUS_PENDING` instead, and carried out by a thread of the system's: Windows does either, so it is a choice.
@@ -96,7 +96,10 @@ fn carry_out(cx: &mut Cx<'_>, asked: &Asked, major: u8) -> Flow<NtStatus> {
         IRP_MJ_SET_INFORMATION => file_information::set(cx, asked)?,
         IRP_MJ_QUERY_VOLUME_INFORMATION => volume::query(cx, asked)?,
         IRP_MJ_SET_VOLUME_INFORMATION => volume::set(cx, asked)?,
-        IRP_MJ_LOCK_CONTROL => locks::control(cx, asked)?,
+        IRP_MJ_LOCK_CONTROL => match locks::control(cx, asked)? {
+            Some(answer) => answer,
+            None => return Ok(NtStatus::PENDING),
+        },
         IRP_MJ_DIRECTORY_CONTROL => listing::list(cx, asked)?,
         _ => Answer::failed(NtStatus::INVALID_DEVICE_REQUEST),
     };

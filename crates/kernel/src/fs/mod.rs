@@ -13,7 +13,7 @@ pub mod dispatch;
 mod file_information;
 pub mod folder;
 mod listing;
-mod locks;
+pub mod locks;
 mod mount;
 mod opening;
 mod path;
@@ -40,6 +40,8 @@ pub struct State {
     opens: BTreeMap<u64, opening::Open>,
     /// Ranges of bytes that are locked.
     locks: Vec<locks::Lock>,
+    /// Requests that wait for one.
+    waiting: Vec<locks::Waiting>,
     /// The volume's label in UTF-16, once one was set.
     label: Option<Vec<u8>>,
     /// The volume's device object; 0 before it is mounted.

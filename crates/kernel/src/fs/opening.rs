@@ -318,10 +318,10 @@ const fn hides(had: u32, given: u32) -> bool {
 /// `IRP_MJ_CLEANUP`: the last handle is closed. The file goes, if it is to be deleted and has no other.
 pub(super) fn clean_up(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Answer> {
     let time = now(cx);
+    locks::release(cx, asked.file.address)?;
     cx.with(|k| {
         let fs = &mut k.fs;
         let Some(open) = fs.opens.get_mut(&asked.file.address) else { return };
-        locks::release(&mut fs.locks, asked.file.address);
         open.is_cleaned_up = true;
         let (Some(id), delete) = (open.node, open.delete_on_close) else { return };
         let tree = fs.tree();

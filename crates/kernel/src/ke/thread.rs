@@ -29,6 +29,7 @@ use super::{
 };
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
+use crate::io;
 use crate::mm::pool;
 use crate::mm::stack::{self as memory, KernelStack};
 use crate::ob;
@@ -520,6 +521,7 @@ pub fn get_current(cx: &mut Cx<'_>) -> Flow<DriverPtr<KTHREAD>> {
 /// Runs the body of a strand's thread, from its first resume to its end.
 pub(crate) fn run(cx: &mut Cx<'_>, id: StrandId) {
     let body = cx.with(|k| k.ke.threads.get_mut(id).and_then(|thread| thread.body.take()));
+    let is_drivers = matches!(body, Some(Body::Driver { .. }));
     let result = match body {
         _ if cx.nt().stopping() => Err(Leave::Stop),
         Some(Body::Work(work)) if cx.with(|k| k.ke.threads[id].role == Role::Application) => {
@@ -536,13 +538,20 @@ pub(crate) fn run(cx: &mut Cx<'_>, id: StrandId) {
         bugcheck_callback::call_all(cx);
     }
     // What is wrong at the end has been told; there is nobody to hand it on to.
-    let _ = end(cx, id, result);
+    let _ = end(cx, id, is_drivers, result);
 }
 
-fn end(cx: &mut Cx<'_>, id: StrandId, result: Flow<()>) -> Flow<()> {
-    let exits = cx.with(|k| k.ke.threads[id].exit.is_some());
+fn end(cx: &mut Cx<'_>, id: StrandId, is_drivers: bool, result: Flow<()>) -> Flow<()> {
+    let (exits, is_disabled) = cx.with(|k| {
+        let thread = &k.ke.threads[id];
+        (thread.exit.is_some(), thread.apc_disable != 0 || thread.special_apc_disable != 0)
+    });
     if !cx.nt().stopping() && (result.is_ok() || exits) {
         tell_drivers(cx, id, false)?;
+        // Those of an application are cancelled where it ends. In a region, which is told below, no request would end.
+        if is_drivers && !is_disabled {
+            io::cancel::rundown_thread(cx)?;
+        }
     }
     cx.with(|k| k.ke.threads.get_mut(id).expect("it has just run").state = State::Terminated);
     if cx.nt().stopping() || !(result.is_ok() || exits) {
