@@ -18,6 +18,7 @@ typedef struct _FUNCTION {
     PDEVICE_OBJECT Lower;
     PUCHAR Registers; /* BAR0; NULL while the device is not started */
     ULONG Length;
+    ULONG_PTR Ports; /* the first window of ports; 0 if the card has none */
     BOOLEAN Connected;
     ULONG Version; /* as IoConnectInterruptEx left it; 0: by IoConnectInterrupt */
     PIO_INTERRUPT_MESSAGE_INFO Messages; /* or the line's interrupt object: the same place */
@@ -160,6 +161,7 @@ static NTSTATUS FunctionStart(PFUNCTION Function, PCM_RESOURCE_LIST Resources)
     ULONG Index;
 
     RtlZeroMemory(&Function->Line, sizeof(Function->Line));
+    Function->Ports = 0;
     for (Index = 0; Index < List->Count; Index++) {
         PCM_PARTIAL_RESOURCE_DESCRIPTOR Own = &List->PartialDescriptors[Index];
 
@@ -172,6 +174,9 @@ static NTSTATUS FunctionStart(PFUNCTION Function, PCM_RESOURCE_LIST Resources)
         }
         Function->Line = Function->First; /* a mistake: the device may have another one where it is started next */
 #endif
+        if (Own->Type == CmResourceTypePort && Function->Ports == 0) {
+            Function->Ports = (ULONG_PTR)Own->u.Port.Start.QuadPart;
+        }
         if (Own->Type == CmResourceTypeMemory && Function->Registers == NULL) {
             Function->Length = Own->u.Memory.Length;
             Function->Registers = MmMapIoSpace(Own->u.Memory.Start, Function->Length, MmNonCached);
