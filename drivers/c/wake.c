@@ -22,6 +22,9 @@
 /* Output: SystemWake, DeviceWake, whether DeviceD1 and DeviceD2, and WakeFromD0-D3 as bits. */
 #define IOCTL_WAKE_CAPABILITIES CTL_CODE(FILE_DEVICE_UNKNOWN, 0x804, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
+/* Output: a ULONG, whether the last wait/wake request that ended has waked the system. */
+#define IOCTL_WAKE_WOKE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x806, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
 typedef struct _WAKE_STATE {
     ULONG Ended;  /* 00 wait/wake requests that have ended */
     ULONG Status; /* 04 of the last one */
@@ -38,6 +41,7 @@ typedef struct _DEVICE_EXTENSION {
     KEVENT Back;     /* it has come back to whoever took it */
     ULONG Waits;     /* requests that were asked for and have not ended */
     KEVENT Disarmed; /* set while there are none */
+    BOOLEAN Woke;    /* the system, by the last of them */
     BOOLEAN Keeps;   /* the driver is wrong: it completes no request that sets a state */
     WAKE_STATE State;
 } DEVICE_EXTENSION, *PDEVICE_EXTENSION;
@@ -87,6 +91,7 @@ static NTSTATUS NTAPI WaitIsBack(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
     UNREFERENCED_PARAMETER(Device);
     KeAcquireSpinLock(&Extension->Lock, &Old);
     Taken = Extension->Armed != Irp;
+    Extension->Woke = PoGetSystemWake(Irp);
     Extension->Armed = NULL;
     KeReleaseSpinLock(&Extension->Lock, Old);
     if (Irp->PendingReturned) {
@@ -211,6 +216,12 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     case IOCTL_WAKE_KEEP:
         Extension->Keeps = TRUE;
         return Complete(Irp, STATUS_SUCCESS, 0);
+    case IOCTL_WAKE_WOKE:
+        if (Output < sizeof(ULONG)) {
+            return Complete(Irp, STATUS_BUFFER_TOO_SMALL, 0);
+        }
+        *Buffer = Extension->Woke;
+        return Complete(Irp, STATUS_SUCCESS, sizeof(ULONG));
     case IOCTL_WAKE_GO:
         Wanted.DeviceState = Input;
         Status = PoRequestPowerIrp(Extension->Function.Pdo, IRP_MN_SET_POWER, Wanted, NULL, NULL, NULL);

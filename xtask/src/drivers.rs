@@ -104,6 +104,7 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver { name: "slave", source: "slave.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "card", source: "card.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "sampler", source: "sampler.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "idler", source: "idler.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "streams", source: "streams.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "sheet", source: "sheet.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {

@@ -5,12 +5,23 @@
 
 use crate::constant::constants;
 use crate::field::layouts;
+use crate::{DriverPtr, UNICODE_STRING};
 
 layouts! {
     /// How the system came to the state it is leaving: target (bits 8–11), effective (12–15) and current (16–19) system
     /// state, whether hibernation is only passed through (20), whether the transition is a pseudo one (21).
     SYSTEM_POWER_STATE_CONTEXT [size 0x4, align 4] {
         0x00 ContextAsUlong: u32,
+    }
+
+    /// Why a driver asks for power: one string, or (with the other members) several.
+    COUNTED_REASON_CONTEXT [size 0x28, align 8] {
+        0x00 Version: u32,
+        0x04 Flags: u32,
+        0x08 SimpleString: UNICODE_STRING,
+        0x18 ResourceReasonId: u16,
+        0x1c StringCount: u32,
+        0x20 ReasonStrings: DriverPtr<UNICODE_STRING>,
     }
 
     /// How often a device entered each state.

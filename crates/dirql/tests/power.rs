@@ -16,7 +16,7 @@ fn machine(sys: &str, device: &str) -> Machine {
     start(|| {
         let bench = Bench::new().driver(driver(&format!("{sys}.sys"))).device(device);
         // A card that no model knows has no INF.
-        if sys.starts_with("sheet") || sys == "wake" {
+        if sys.starts_with("sheet") || matches!(sys, "wake" | "idler") {
             bench
         } else {
             bench.inf(driver(&format!("{sys}.inf")))
@@ -183,7 +183,8 @@ fn a_device_that_sleeps_while_the_system_works_is_waked_by_its_card() {
           ioctl w 0x222010 out 20
           poke pci#0 pme 1
           wait 1ms
-          ioctl w 0x22200c out 16 expect u32:1 + u32:0 + u32:1 + u32:1";
+          ioctl w 0x22200c out 16 expect u32:1 + u32:0 + u32:1 + u32:1
+          ioctl w 0x222018 out 4 expect u32:0";
     run("wake", WAKES, script).expect_clean();
 }
 
@@ -194,7 +195,8 @@ fn a_card_wakes_the_system_from_s3_and_then_its_request_ends() {
           power s3
           poke pci#0 pme 1
           wait 1ms
-          ioctl w 0x22200c out 16 expect u32:1 + u32:0 + u32:2 + u32:1";
+          ioctl w 0x22200c out 16 expect u32:1 + u32:0 + u32:2 + u32:1
+          ioctl w 0x222018 out 4 expect u32:1";
     run("wake", WAKES, script).expect_clean();
 }
 
@@ -253,4 +255,181 @@ fn a_request_to_wait_for_a_signal_waits_for_hours() {
           wait 1ms
           ioctl w 0x22200c out 16 expect u32:1 + u32:0 + u32:1 + u32:1";
     run("wake", WAKES, script).expect_clean();
+}
+
+/// A card without wake signals.
+const PLAIN: &str = "pci,id=abcd:0002,bar0=mem:128,irq,pm";
+
+/// Has `idler.sys` do something: its index of `IDLER(…)`, and what goes in.
+fn idler(index: u32, input: &[u32]) -> String {
+    let input: Vec<String> = input.iter().map(|number| format!("u32:{number}")).collect();
+    let input = if input.is_empty() { String::new() } else { format!(" in {}", input.join(" + ")) };
+    format!("ioctl i {:#x}{input} out 32", 0x0022_2000 + 4 * index)
+}
+
+/// A run of a script on `idler.sys`, whose device is open as `i`.
+fn on_idler(commands: &[String]) -> String {
+    format!("open \\\\.\\Idler as i; {}", commands.join("; "))
+}
+
+const STATE: u32 = 3;
+
+#[test]
+fn a_device_that_nobody_uses_is_sent_to_its_idle_state_by_the_policy_of_the_power_source() {
+    // 5 s on battery, 20 s on mains; the counter counts seconds, and only in D0.
+    let commands = [
+        idler(0, &[5, 20, 4]) + " expect u32:1",
+        "wait 12500ms".to_owned(),
+        idler(STATE, &[]) + " expect prefix u32:0 + u32:0 + u32:12",
+        idler(1, &[1]),
+        "wait 18200ms".to_owned(),
+        idler(STATE, &[]) + " expect prefix u32:0 + u32:0 + u32:18",
+        "wait 3s".to_owned(),
+        idler(STATE, &[]) + " expect prefix u32:1 + u32:0 + u32:0",
+        "wait 60s".to_owned(),
+        idler(STATE, &[]) + " expect prefix u32:1 + u32:0 + u32:0",
+        "power setting source 1".to_owned(),
+        idler(2, &[1]),
+        "wait 4s".to_owned(),
+        idler(1, &[0]),
+        "wait 4s".to_owned(),
+        idler(STATE, &[]) + " expect prefix u32:1 + u32:1",
+        "wait 2s".to_owned(),
+        idler(STATE, &[]) + " expect prefix u32:2 + u32:1",
+    ];
+    run("idler", PLAIN, &on_idler(&commands)).expect_clean();
+}
+
+/// Not: device-not-busy, not-a-power-object
+#[test]
+fn a_device_that_is_busy_for_long_is_not_idle_until_it_is_over() {
+    let commands = [
+        idler(0, &[3, 3, 4]) + " expect u32:1",
+        idler(1, &[2]),
+        idler(1, &[2]),
+        "wait 60300ms".to_owned(),
+        idler(1, &[3]),
+        "wait 60s".to_owned(),
+        idler(STATE, &[]) + " expect prefix u32:0",
+        idler(1, &[3]),
+        "wait 2500ms".to_owned(),
+        idler(STATE, &[]) + " expect prefix u32:0 + u32:0 + u32:2",
+        "wait 1s".to_owned(),
+        idler(STATE, &[]) + " expect prefix u32:1",
+    ];
+    run("idler", PLAIN, &on_idler(&commands)).expect_clean();
+}
+
+#[test]
+fn idle_detection_is_ended_and_refuses_the_standard_time_of_other_classes() {
+    let commands = [
+        idler(0, &[u32::MAX, 3, 4]) + " expect u32:0",
+        idler(0, &[0, 0, 4]) + " expect u32:0",
+        idler(0, &[3, 3, 4]) + " expect u32:1",
+        idler(0, &[0, 0, 4]) + " expect u32:0",
+        "wait 60s".to_owned(),
+        idler(STATE, &[]) + " expect prefix u32:0",
+    ];
+    run("idler", PLAIN, &on_idler(&commands)).expect_clean();
+}
+
+#[test]
+fn a_counter_that_is_none_and_a_busy_time_that_ends_twice_are_told() {
+    let commands = [idler(0, &[3, 3, 4]), idler(7, &[2]), idler(1, &[2]), idler(1, &[3])];
+    let report = run("idler", PLAIN, &on_idler(&commands));
+    report.expect_clean();
+    assert_eq!(report.findings.iter().map(|f| f.rule).collect::<Vec<_>>(), ["device-not-busy"], "{report}");
+
+    for (wrong, how) in [(1, idler(1, &[0])), (4, format!("{}; {}", idler(5, &[0]), idler(5, &[1])))] {
+        let machine = machine("idler", PLAIN);
+        assert!(try_play(&machine, &on_idler(&[idler(0, &[3, 3, 4]), idler(7, &[wrong]), how])).is_err());
+        assert_eq!(machine.finish().expect_verdict().rule, "not-a-power-object");
+    }
+}
+
+#[test]
+fn a_driver_is_told_of_power_settings_at_once_and_when_they_change() {
+    let state = |told: u32, source: u32, own: u32| {
+        idler(STATE, &[])
+            + &format!(
+                " expect u32:0 + u32:0 + u32:0 + u32:{told} + u32:{source} + u32:{own} + u32:0 + u32:0"
+            )
+    };
+    let own = "guid:{11112222-3333-4444-0505-060607070808}";
+    let commands = [
+        "power setting source 2".to_owned(),
+        idler(4, &[1]) + " expect u32:0",
+        state(1, 2, 0),
+        format!("power setting {own} 77"),
+        state(2, 2, 77),
+        format!("power setting {own} 77"),
+        "power setting lid 0".to_owned(),
+        state(2, 2, 77),
+        idler(4, &[2]) + " expect u32:0",
+        "power setting lid 1".to_owned(),
+        "power setting source 0".to_owned(),
+        state(5, 0, 77),
+        idler(4, &[0]) + " expect u32:0xc000000d",
+        "power setting source 1".to_owned(),
+        state(5, 0, 77),
+    ];
+    run("idler", PLAIN, &on_idler(&commands)).expect_clean();
+}
+
+#[test]
+fn a_callback_that_is_left_when_its_driver_is_unloaded_is_told() {
+    let machine = machine("idler", PLAIN);
+    let _ = try_play(&machine, &(on_idler(&[idler(4, &[1]), idler(7, &[8])]) + "; close i"));
+    let report = machine.finish();
+    let verdict = report.expect_verdict();
+    assert_eq!(verdict.rule, "unload-still-called");
+    assert!(verdict.message.contains("PowerSettingCallback"), "{verdict:?}");
+}
+
+/// Not: power-request-outlives-device
+#[test]
+fn the_system_goes_to_sleep_by_itself_unless_somebody_requires_it() {
+    let asleep = |on: bool| {
+        if on { "power idle expect success; power s0" } else { "power idle expect STATUS_DEVICE_BUSY" }
+    };
+    let commands = [
+        asleep(true).to_owned(),
+        idler(5, &[0]) + " expect u32:1",
+        idler(5, &[0]) + " expect u32:1",
+        asleep(false).to_owned(),
+        "power s3; power s0".to_owned(),
+        idler(5, &[1]),
+        asleep(true).to_owned(),
+        idler(5, &[2]),
+        asleep(false).to_owned(),
+        "wait 601s".to_owned(),
+        asleep(true).to_owned(),
+        idler(5, &[3]) + " expect u32:0",
+        idler(5, &[3]) + " expect u32:0",
+        idler(5, &[4]) + " expect u32:0",
+        asleep(false).to_owned(),
+        idler(5, &[4]) + " expect u32:0",
+        asleep(true).to_owned(),
+        idler(5, &[4]) + " expect u32:0xc0000001",
+        idler(5, &[5]) + " expect u32:0xc00000bb",
+        idler(5, &[3]) + " expect u32:0",
+    ];
+    run("idler", PLAIN, &on_idler(&commands)).expect_clean();
+}
+
+#[test]
+fn a_power_request_that_outlives_its_device_is_told() {
+    let report = run("idler", PLAIN, &on_idler(&[idler(5, &[3]), idler(7, &[16])]));
+    let rules: Vec<_> = report.findings.iter().map(|finding| finding.rule).collect();
+    assert!(rules.contains(&"power-request-outlives-device"), "{report}");
+}
+
+#[test]
+fn a_driver_asks_how_long_it_may_take() {
+    let commands = [
+        idler(6, &[30]),
+        "power d3; power d0".to_owned(),
+        idler(STATE, &[]) + " expect u32:1 + u32:1 + u32:0 + u32:0 + u32:0 + u32:0 + u32:1 + u32:569",
+    ];
+    run("idler", PLAIN, &on_idler(&commands)).expect_clean();
 }

@@ -107,6 +107,11 @@ pub(super) fn power(
             }
             Ok(thread::wait_for_system(cx, "the power manager", move |cx| po::system::set(cx, wanted))?)
         }
+        PowerState::Idle => Ok(thread::wait_for_system(cx, "the power manager", po::awake::idle)?),
+        PowerState::Setting(setting, value) => {
+            po::setting::set(cx, setting, value)?;
+            Ok(NtStatus::SUCCESS)
+        }
     };
     match seen {
         Ok(seen) => Ok(status(seen.0, &expect.status)),

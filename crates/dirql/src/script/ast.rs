@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use kernel::wmi::Guid;
+
 use super::data::Data;
 
 /// A place in a script: both count from 1, columns in characters.
@@ -298,13 +300,17 @@ pub enum User {
     Plain,
 }
 
-/// A state of `power`.
+/// What `power` asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PowerState {
     /// A device's: 0 for D0 … 3 for D3.
     Device(u8),
     /// The system's: 0 for S0 … 5 for S5.
     System(u8),
+    /// S3, if nobody keeps the system awake.
+    Idle,
+    /// That a power setting gets a value.
+    Setting(Guid, u32),
 }
 
 impl Command {

@@ -1,5 +1,7 @@
 //! Each command of a script: its words to its meaning.
 
+use kernel::po::setting;
+
 use super::MAX_TRANSFER;
 use super::ast::{
     Access, Cancel, Command, Counters, Expectations, Open, Operation, Path, PnpEvent, Position, PowerState,
@@ -641,10 +643,11 @@ fn user(args: &mut Arguments) -> Outcome<User> {
     }
 }
 
-const POWER_STATES: &[&str] = &["d0", "d1", "d2", "d3", "s0", "s1", "s2", "s3", "s4", "s5"];
+const POWER_STATES: &[&str] =
+    &["d0", "d1", "d2", "d3", "s0", "s1", "s2", "s3", "s4", "s5", "idle", "setting"];
 
 fn power(args: &mut Arguments) -> Outcome<Command> {
-    let word = args.word("the state: d0 to d3 of a device, s0 to s5 of the system")?;
+    let word = args.word("the state: d0 to d3 of a device, s0 to s5 of the system, idle or setting")?;
     let written = word.text().to_lowercase();
     if !POWER_STATES.contains(&&*written) {
         return fault(
@@ -652,12 +655,28 @@ fn power(args: &mut Arguments) -> Outcome<Command> {
             format!("there is no power state `{}`; there are: {}", word.text(), POWER_STATES.join(", ")),
         );
     }
-    let number = written.as_bytes()[1] - b'0';
-    if written.starts_with('s') {
-        let expect = args.expectations(Can::Status, &[])?;
-        return Ok(Command::Power { state: PowerState::System(number), device: None, expect });
-    }
-    let device = device(args);
+    let number = written.as_bytes()[1].wrapping_sub(b'0');
+    let state = match &*written {
+        "idle" => PowerState::Idle,
+        "setting" => power_setting(args)?,
+        system if system.starts_with('s') => PowerState::System(number),
+        _ => PowerState::Device(number),
+    };
+    let device = if let PowerState::Device(_) = state { device(args) } else { None };
     let expect = args.expectations(Can::Status, &[])?;
-    Ok(Command::Power { state: PowerState::Device(number), device, expect })
+    Ok(Command::Power { state, device, expect })
+}
+
+/// `power setting NAME VALUE`.
+fn power_setting(args: &mut Arguments) -> Outcome<PowerState> {
+    let word = args.word("the power setting: a name, or `guid:{…}`")?;
+    let name = match word.bare.strip_prefix("guid:") {
+        Some(guid) if word.quoted.is_none() => parse_guid(&word, guid)?,
+        _ => word.name(),
+    };
+    let Some(guid) = setting::named(&name) else {
+        return fault(word.at, unknown("power setting", &word.text(), setting::names()));
+    };
+    let value = args.number("the setting's value", u32::MAX.into())?;
+    Ok(PowerState::Setting(guid, u32::try_from(value).unwrap_or(u32::MAX)))
 }

@@ -19,7 +19,8 @@
 //!           | "peek" DEVICE REGISTER [ expect ] | "pool" TAG [ expect ] | "tree"
 //!           | "counters" NAME { "instance" string | "id" number | "names" } [ expect ]
 //!           | pnp [ DEVICE ] [ expect ] | "power" ( "d0" | "d1" | "d2" | "d3" ) [ DEVICE ] [ expect ]
-//!           | "power" ( "s0" | "s1" | "s2" | "s3" | "s4" | "s5" ) [ expect ]
+//!           | "power" ( "s0" | "s1" | "s2" | "s3" | "s4" | "s5" | "idle" ) [ expect ]
+//!           | "power" "setting" ( NAME | GUID ) NUMBER [ expect ]
 //!           | "wmi" "blocks"
 //!           | "wmi" ( "query" | "set" | "execute" ) block [ instance ] …     see `wmi`
 //!           | "wmi" ( "enable" | "disable" | "event" ) block [ expect ]

@@ -107,6 +107,7 @@ fn a_mistyped_word_is_answered_with_the_right_one() {
         ("wait 10", "`10` is not a time"),
         ("clock ahead 1s", "ahead"),
         ("power d4", "there is no power state `d4`"),
+        ("power setting lit 1", "there is no power setting `lit`"),
         ("open COM1 as c", "`COM1` is not a device's name"),
         ("open \\\\.\\Y as card", "`card` is already the name of a handle (line 1)"),
         ("thread t {", "the block of thread `t` is not closed"),

@@ -61,5 +61,6 @@ exports! { INTERNAL:
     : PciInterfaceReference(1) @ 0..=2 => pnp::bus_interface::reference;
     : PciSetBusData(5) @ 0..=15 => pnp::bus_interface::set_data;
     : PciTranslateBusAddress(5) @ 0..=2 => pnp::bus_interface::translate;
+    : PopIdleTick(2) @ 2..=2 => po::idle::tick;
     : RootDispatchPnp(2) @ 0..=0 => pnp::root::dispatch;
 }

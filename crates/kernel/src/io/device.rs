@@ -19,6 +19,7 @@ use crate::ke;
 use crate::mm::pool;
 use crate::ob::{self, Kind, Procedures};
 use crate::pnp;
+use crate::po;
 use crate::verdict::Verdict;
 use crate::wmi;
 
@@ -207,6 +208,8 @@ pub fn delete(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     integrity::check_device(cx, device)?;
     pnp::relations::device_deleted(cx, device);
     timer::stop_for_deletion(cx, device)?;
+    po::idle::stop_for_deletion(cx, device)?;
+    po::awake::device_deleted(cx, device);
     wmi::device_deleted(cx, device)?;
     ob::object::make_temporary(cx, device.address);
     cx.with(|k| {

@@ -208,7 +208,10 @@ fn registered(k: &Kernel) -> impl Iterator<Item = (&'static str, DriverPtr<Code>
     let handles = k.ob.callbacks.all();
     let handles = handles.map(|code| ("routine", code, "of ObRegisterCallbacks is still registered"));
     let counters = k.pcw.all().map(|code| ("PcwCallback", code, "is still registered"));
-    told.chain(stops).chain(machine).chain(callbacks).chain(registry).chain(handles).chain(counters)
+    let settings = k.po.settings.code();
+    let settings = settings.map(|code| ("PowerSettingCallback", code, "is still registered"));
+    let others = handles.chain(counters).chain(settings);
+    told.chain(stops).chain(machine).chain(callbacks).chain(registry).chain(others)
 }
 
 fn thread_inside(k: &Kernel, gone: &Gone) -> Option<Caller> {

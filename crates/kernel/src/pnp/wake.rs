@@ -107,15 +107,16 @@ pub fn look(cx: &mut Cx<'_>) -> Flow<()> {
         return Ok(());
     }
     thread::wait_for_system(cx, "power manager", move |cx| {
-        if cx.with(|k| po::system::sleeps(k)) {
+        let wakes_system = cx.with(|k| po::system::sleeps(k));
+        if wakes_system {
             let _working = po::system::set(cx, PowerSystemWorking)?;
         }
-        awake.into_iter().try_for_each(|id| signaled(cx, id))
+        awake.into_iter().try_for_each(|id| signaled(cx, id, wakes_system))
     })
 }
 
-/// A card has asserted PME#: the request that waits for it ends.
-fn signaled(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
+/// A card has asserted PME#: the request that waits for it ends, marked if it has woken the system.
+fn signaled(cx: &mut Cx<'_>, id: NodeId, wakes_system: bool) -> Flow<()> {
     let irql = cancel::acquire(cx)?;
     let irp = cx.with(|k| {
         set_enabled(k, id, false);
@@ -125,6 +126,9 @@ fn signaled(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     let is_ours = !irp.is_null() && !cancel::take_routine(cx, irp)?.is_null();
     cancel::release(cx, irql)?;
     if is_ours {
+        if wakes_system {
+            po::system_wake::set(cx, irp)?;
+        }
         let _ = bus::complete(cx, irp, Some(NtStatus::SUCCESS), None)?;
     }
     Ok(())

@@ -1,16 +1,22 @@
 //! `Po*`: power IRPs and states.
 //!
 //! [`request`] sends them for drivers, [`irp`] passes them down a stack, [`state`] remembers what drivers say, [`system`] sends all to
-//! sleep, [`overdue`] tells who keeps a request for too long. Idle detection and the runtime power framework (`PoFx*`) come later.
+//! sleep, [`overdue`] tells who keeps a request for too long, [`watchdog`] how long a stack still has; [`idle`] finds devices that nobody
+//! uses, [`setting`] tells drivers what the user wants, [`awake`] knows who does not let the system sleep, [`system_wake`] who woke it.
 
+pub mod awake;
+pub mod idle;
 pub mod information;
 pub mod irp;
 pub(crate) mod overdue;
 pub mod request;
+pub mod setting;
 pub mod state;
 pub mod system;
+pub mod system_wake;
+pub mod watchdog;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::nt::Settings;
 
@@ -27,6 +33,14 @@ pub struct State {
     pub(crate) asleep: u32,
     /// Why system requests are under way: `PowerAction*`.
     pub(crate) action: u32,
+    /// Devices that are watched for idleness, by device object.
+    pub(crate) idle: BTreeMap<u64, idle::Watched>,
+    pub(crate) settings: setting::State,
+    pub(crate) awake: awake::State,
+    /// Requests to wait for a wake signal that have woken the system.
+    pub(crate) woken: BTreeSet<u64>,
+    /// Requests that set or query a state and have not ended, by the bottom of the stack they went to: when each is overdue.
+    pub(crate) watched: Vec<watchdog::Watched>,
 }
 
 impl State {

@@ -13,7 +13,7 @@ use crate::ke::time;
 use crate::ke::wait::{self, Timeout};
 
 /// Ten minutes, in the negative units of a relative time: 100 ns.
-const PATIENCE: i64 = -10 * 60 * 10_000_000;
+pub(super) const PATIENCE: i64 = -10 * 60 * 10_000_000;
 
 /// Waits for the end of a request of the system's that a driver has pended; for one that sets or queries a power state, ten minutes.
 ///

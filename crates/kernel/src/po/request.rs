@@ -10,6 +10,7 @@ use abi::{
 };
 use engine::Flow;
 
+use super::watchdog;
 use crate::cx::Cx;
 use crate::io::send::{Answer, Made, Request, send};
 use crate::mm::pool;
@@ -55,6 +56,17 @@ fn wait_for(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, minor: u8, state:
     let status = cx.read(waiter.index(1).cast::<NtStatus>())?;
     pool::free(cx, waiter)?;
     Ok(status)
+}
+
+/// Has a thread of the power manager send a device to a state, and nobody hears of its end.
+pub(super) fn send_later(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    minor: u8,
+    state: u32,
+) -> Flow<()> {
+    let (completion, waiter) = (DriverPtr::NULL, DriverPtr::NULL);
+    enqueue(cx, Pending { device, minor, state, completion, context: 0, waiter })
 }
 
 /// `PoRequestPowerIrp`: `PENDING` once the request is on its way.
@@ -119,7 +131,9 @@ fn wait_wake(
         ..Request::new(IRP_MJ_POWER, IRP_MN_WAIT_WAKE)
     };
     let wait = move |cx: &mut Cx<'_>| {
+        let irp = made.irp;
         let answer = made.send(cx, &request)?;
+        cx.with(|k| k.po.woken.remove(&irp.address));
         call_back(cx, pending, answer)
     };
     ke::thread::spawn(cx, "power manager", Box::new(wait))?;
@@ -155,7 +169,7 @@ fn drain(cx: &mut Cx<'_>, bottom: u64) -> Flow<()> {
             status: NtStatus::NOT_SUPPORTED,
             ..Request::new(IRP_MJ_POWER, pending.minor)
         };
-        let answer = send(cx, pending.device, &request)?;
+        let answer = watchdog::watch(cx, bottom, |cx| send(cx, pending.device, &request))?;
         judge(cx, bottom, pending, answer)?;
         call_back(cx, pending, answer)?;
         cx.with(|k| k.po.requests.get_mut(&bottom).map(|queue| queue.remove(0)));

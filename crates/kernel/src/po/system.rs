@@ -13,6 +13,7 @@ use abi::{
 };
 use engine::Flow;
 
+use super::watchdog;
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::ex::callback;
@@ -110,7 +111,7 @@ fn ask(cx: &mut Cx<'_>, id: NodeId, minor: u8, state: u32) -> Flow<NtStatus> {
         status: NtStatus::NOT_SUPPORTED,
         ..Request::new(IRP_MJ_POWER, minor)
     };
-    Ok(send(cx, id.pdo(), &request)?.status)
+    Ok(watchdog::watch(cx, id.0, |cx| send(cx, id.pdo(), &request))?.status)
 }
 
 /// Whether cards have no power in a state of the system: from S3 on.
