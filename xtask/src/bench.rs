@@ -49,6 +49,8 @@ const GOALS: &[(&str, f64)] = &[
     ("fork_point", 12_000.0),
     ("fork_tree", 150_000.0),
     ("start_to_ready", 3_000_000.0),
+    ("enumerate_1000_devices", 1_000_000_000.0),
+    ("power_cycle_device", 10_000.0),
     ("inf_parse", 50.0),
     ("wmi_query", 2_000.0),
     ("translate_instruction", 200.0),

@@ -147,8 +147,8 @@ static ULONG Elsewhere(VOID)
     CHECK(RanAre("a") && Ran[0].Processor == 1 && Ran[0].Irql == DISPATCH_LEVEL);
     CHECK(Ran[0].At <= Queued + TICK + 10 * MILLISECOND);
     Forget();
-    Rounds = HeldRounds;
     CHECK(KeInsertQueueDpc(&Dpcs[1], NULL, NULL));
+    Rounds = HeldRounds; /* read before, it would say how long this processor has taken to come to queue the DPC */
     for (Waited = 0; Waited < 1000 && RanAre(""); Waited++) {
         Busy(MILLISECOND); /* the other processor has its turn some time */
     }

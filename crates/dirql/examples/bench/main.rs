@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(clippy::disallowed_types, reason = "it measures the host's time, outside any machine's")]
 
+mod devices;
 mod driver;
 mod forks;
 mod infs;
@@ -74,6 +75,12 @@ fn main() {
     }
     if wanted("wmi_query") {
         figures.push(wmi::query());
+    }
+    if wanted("enumerate_1000_devices") {
+        figures.push(devices::enumerate());
+    }
+    if wanted("power_cycle_device") {
+        figures.push(devices::power_cycle());
     }
     figures.extend(forks::all(&wanted));
     figures.extend(driver::all(&wanted));

@@ -8,8 +8,9 @@ use engine::{Flow, LeftBehind, Stack};
 
 use super::extended::Saved;
 use super::processor::{Entered, Processor};
+use super::spin::FIRST_LOOK;
 use super::thread::{Account, Thread};
-use super::{depth, fault, stack};
+use super::{depth, fault, slice, stack};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::mm::stack::KernelStack;
@@ -253,6 +254,7 @@ fn put_aside(k: &mut Kernel, begun: &mut Begun, floor: u8, base: u64, (now, dept
     if !thread.extended.is_empty() {
         begun.extended = std::mem::take(&mut thread.extended);
     }
+    slice::look_within(k, FIRST_LOOK);
 }
 
 /// It is over; so is what it has used up, and whatever it has left behind.
@@ -271,18 +273,27 @@ fn put_back(k: &mut Kernel, aside: &mut Begun, now: u64) {
     if !(aside.extended.is_empty() && thread.extended.is_empty()) {
         thread.extended = std::mem::take(&mut aside.extended);
     }
+    slice::look_within(k, aside.account.look_at.saturating_sub(aside.account.stepped));
 }
 
 /// A routine is called. `belongs`: it is its caller's; the outermost one of a thread begins with an empty account.
 #[inline]
 fn enter(k: &mut Kernel, call: Callout, belongs: bool) -> Marks {
     k.ke.progress += 1;
-    Marks::now(k, |thread| {
-        if belongs && thread.callouts.is_empty() {
-            thread.account = Account::default();
+    let now = k.engine.now();
+    let mark = (k.ke.retired(now), now, k.engine.retired());
+    let mut is_outermost = false;
+    let marks = Marks::now(k, |thread| {
+        is_outermost = belongs && thread.callouts.is_empty();
+        if is_outermost {
+            (thread.account, thread.mark) = (Account::default(), mark);
         }
         thread.callouts.push(call);
-    })
+    });
+    if is_outermost {
+        slice::look_within(k, FIRST_LOOK);
+    }
+    marks
 }
 
 /// It has come back.

@@ -102,6 +102,26 @@ pub(crate) fn of_next_turn(k: &Kernel, thread: &Thread, now: u64, quantum_end: u
     goes.then(|| (until, left.min(look_at.saturating_sub(stepped).max(1))))
 }
 
+/// The thread that runs has another account from now on, which is to be looked at when so many instructions more have run: its slice ends
+/// then, if it would end later. When somebody looks must not depend on where slices end.
+#[inline]
+pub(crate) fn look_within(k: &mut Kernel, instructions: u64) {
+    let at = k.engine.retired().saturating_add(instructions);
+    if k.ke.armed_retired > at {
+        end_at(k, at, instructions);
+    }
+}
+
+#[cold]
+fn end_at(k: &mut Kernel, at: u64, instructions: u64) {
+    // Where each instruction is looked at, the slice ends soon enough.
+    if k.ke.probe.is_none() {
+        k.ke.armed_retired = at;
+        let left = k.ke.armed_until.saturating_sub(k.engine.now());
+        k.engine.set_slice(left.min(instructions).max(1));
+    }
+}
+
 /// The slice ends at the driver's next instruction: something waits for it.
 pub(crate) fn end_soon(k: &mut Kernel) {
     k.ke.armed_until = k.engine.now() + 1;
