@@ -1,6 +1,7 @@
 //! What will be in the machine and which driver each device gets: known, and checked, before the machine exists.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use devices::pci::{Model, PciBus};
 use kernel::hal::hardware::Hardware;
@@ -63,8 +64,8 @@ impl Plan {
             cards.push(PlannedCard { name: function.name, kind, installation, root: None });
         }
         for id in roots(bench, inputs, target)? {
-            let names: Vec<&str> = cards.iter().map(|card| card.name.as_str()).collect();
-            let name = tree::first_free(&id, |name| names.contains(&name));
+            let names: BTreeSet<&str> = cards.iter().map(|card| card.name.as_str()).collect();
+            let name = tree::first_free(&id, |name| names.contains(name));
             let ids = DeviceIds { hardware: vec![id.clone()], compatible: Vec::new() };
             let (installation, root) = (installation(&ids), Some(root::Device::with_id(&id)));
             cards.push(PlannedCard { name, kind: devices::root::NAME.to_owned(), installation, root });

@@ -182,6 +182,17 @@ pub fn text(cx: &mut Cx<'_>, path: &str, name: &str) -> Option<String> {
     texts_of(&value.data).into_iter().next()
 }
 
+/// Whether one of the texts in the key at `path` is this one.
+pub fn has_text(cx: &mut Cx<'_>, path: &str, wanted: &str) -> bool {
+    let data: Vec<u8> = wanted.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+    cx.with(|k| {
+        let registry = &k.cm.registry;
+        let Ok(key) = registry.open(None, &wide(path)) else { return false };
+        let mut values = (0..).map_while(|index| registry.value_at(key, index).ok());
+        values.any(|value| value.kind == REG_SZ && value.data == data)
+    })
+}
+
 /// Texts under `path`; none if there is no such value.
 pub fn texts(cx: &mut Cx<'_>, path: &str, name: &str) -> Option<Vec<String>> {
     let value = value(cx, path, name).filter(|value| value.kind == REG_MULTI_SZ)?;

@@ -107,6 +107,13 @@ fn fold(name: &[u16]) -> Vec<u16> {
     name.iter().map(|&unit| text::upcase(unit)).collect()
 }
 
+/// Whether two names are one, but for case.
+fn is_same(one: &[u16], other: &[u16]) -> bool {
+    let pairs = one.iter().zip(other);
+    one.len() == other.len()
+        && pairs.into_iter().all(|(one, other)| one == other || text::upcase(*one) == text::upcase(*other))
+}
+
 /// The components of a path that is relative to something.
 fn components(path: &[u16]) -> impl Iterator<Item = &[u16]> {
     path.split(|&unit| unit == u16::from(b'\\')).filter(|component| !component.is_empty())
@@ -254,9 +261,8 @@ impl Registry {
     /// # Errors
     /// `OBJECT_NAME_NOT_FOUND`, `KEY_DELETED`.
     pub fn value(&self, key: KeyId, name: &[u16]) -> Result<&Value, NtStatus> {
-        let wanted = fold(name);
         let values = &self.keys.get(&key).ok_or(NtStatus::KEY_DELETED)?.values;
-        values.iter().find(|value| fold(&value.name) == wanted).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)
+        values.iter().find(|value| is_same(&value.name, name)).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)
     }
 
     /// Gives a value its type and data; a new one becomes the last.
@@ -276,8 +282,7 @@ impl Registry {
         }
         let key = self.keys.get_mut(&key).ok_or(NtStatus::KEY_DELETED)?;
         key.written = now;
-        let wanted = fold(name);
-        match key.values.iter_mut().find(|value| fold(&value.name) == wanted) {
+        match key.values.iter_mut().find(|value| is_same(&value.name, name)) {
             Some(value) => (value.kind, value.data) = (kind, data.to_vec()),
             None => key.values.push(Value { name: name.to_vec(), kind, data: data.to_vec() }),
         }
@@ -289,9 +294,8 @@ impl Registry {
     /// # Errors
     /// As [`Registry::value`].
     pub fn delete_value(&mut self, key: KeyId, name: &[u16], now: i64) -> Result<(), NtStatus> {
-        let wanted = fold(name);
         let key = self.keys.get_mut(&key).ok_or(NtStatus::KEY_DELETED)?;
-        let found = key.values.iter().position(|value| fold(&value.name) == wanted);
+        let found = key.values.iter().position(|value| is_same(&value.name, name));
         key.values.remove(found.ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?);
         key.written = now;
         Ok(())

@@ -199,10 +199,10 @@ fn of_driver(cx: &mut Cx<'_>, keys: &Keys, installation: &Installation, inf: &st
 fn of_service(cx: &mut Cx<'_>, id: NodeId, service: &str) -> Result<(), NtStatus> {
     let list = format!(r"{SERVICES}\{service}\Enum");
     let path = cx.with(|k| k.pnp.node(id).instance_path());
-    let count = access::number(cx, &list, "Count").unwrap_or(0);
-    if (0..count).any(|index| access::text(cx, &list, &index.to_string()).as_ref() == Some(&path)) {
+    if access::has_text(cx, &list, &path) {
         return Ok(());
     }
+    let count = access::number(cx, &list, "Count").unwrap_or(0);
     access::set_text(cx, &list, &count.to_string(), &path)?;
     access::set_number(cx, &list, "Count", count + 1)?;
     access::set_number(cx, &list, "NextInstance", count + 1)

@@ -3,6 +3,8 @@
 //! Pages: *Device Tree*, *Device Nodes and Device Stacks*. The root itself, and the PCI bus, have no node: cards and root-enumerated devices
 //! are the top. Children are in the order in which they were reported.
 
+use std::collections::BTreeSet;
+
 use abi::DEVICE_OBJECT;
 use engine::Flow;
 
@@ -64,7 +66,9 @@ pub(crate) fn depth(k: &Kernel, id: NodeId) -> usize {
 
 /// A name for a device that no other has.
 pub(crate) fn free_name(k: &Kernel, id: &str) -> String {
-    first_free(id, |name| k.pnp.nodes.values().any(|node| node.state != State::Deleted && node.name == name))
+    let there = k.pnp.nodes.values().filter(|node| node.state != State::Deleted);
+    let names: BTreeSet<&str> = there.map(|node| &*node.name).collect();
+    first_free(id, |name| names.contains(name))
 }
 
 /// A name for a device that is not taken: the last part of an id, in small letters, and the first number that is free.

@@ -45,13 +45,25 @@ pub fn set_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, state: u32)
 }
 
 fn wait_for(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, minor: u8, state: u32) -> Flow<NtStatus> {
+    let (completion, waiter) = (DriverPtr::NULL, DriverPtr::NULL);
+    let plain = Pending { device, minor, state, completion, context: 0, waiter };
+    let bottom = cx.with(|k| io::stack::bottom(k, device)).address;
+    if cx.with(|k| !k.po.requests.contains_key(&bottom)) {
+        // This thread is the power manager's own: it sends the request itself.
+        cx.with(|k| k.po.requests.insert(bottom, vec![plain]));
+        let (answer, is_more) = carry_out(cx, bottom, plain)?;
+        if is_more {
+            ke::thread::spawn(cx, "power manager", Box::new(move |cx| drain(cx, bottom)))?;
+        }
+        return Ok(answer.status);
+    }
     let size = size_of::<KEVENT>() as u64;
     let waiter: DriverPtr<KEVENT> = pool::allocate(cx, pool::Kind::NonPaged, size + 8, pool::tag(b"PoWt"))?;
     if waiter.is_null() {
         return Ok(NtStatus::INSUFFICIENT_RESOURCES);
     }
     ke::event::initialize(cx, waiter, abi::NotificationEvent, false)?;
-    enqueue(cx, Pending { device, minor, state, completion: DriverPtr::NULL, context: 0, waiter })?;
+    enqueue(cx, Pending { waiter, ..plain })?;
     let _ = ke::wait::for_object(cx, waiter)?;
     let status = cx.read(waiter.index(1).cast::<NtStatus>())?;
     pool::free(cx, waiter)?;
@@ -156,28 +168,42 @@ fn enqueue(cx: &mut Cx<'_>, pending: Pending) -> Flow<()> {
 
 /// Sends the requests for a stack, in order, until there are none.
 fn drain(cx: &mut Cx<'_>, bottom: u64) -> Flow<()> {
-    loop {
-        let next = cx.with(|k| k.po.requests.get(&bottom).and_then(|queue| queue.first().copied()));
-        let Some(pending) = next else {
-            cx.with(|k| k.po.requests.remove(&bottom));
-            return Ok(());
-        };
-        // With a system request under way its reason goes along.
-        let action = cx.with(|k| k.po.action);
-        let request = Request {
-            parameters: [0, DevicePowerState.into(), pending.state.into(), action.into()],
-            status: NtStatus::NOT_SUPPORTED,
-            ..Request::new(IRP_MJ_POWER, pending.minor)
-        };
-        let answer = watchdog::watch(cx, bottom, |cx| send(cx, pending.device, &request))?;
-        judge(cx, bottom, pending, answer)?;
-        call_back(cx, pending, answer)?;
-        cx.with(|k| k.po.requests.get_mut(&bottom).map(|queue| queue.remove(0)));
-        if !pending.waiter.is_null() {
-            cx.write(pending.waiter.index(1).cast(), answer.status)?;
-            ke::event::set(cx, pending.waiter, 0, false)?;
+    while let Some(pending) = cx.with(|k| k.po.requests.get(&bottom).and_then(|queue| queue.first().copied()))
+    {
+        if let (_, false) = carry_out(cx, bottom, pending)? {
+            break;
         }
     }
+    Ok(())
+}
+
+/// Sends the first request for a stack, and takes it from the queue when it has ended: its answer, and whether there is another one. Whoever
+/// carries one out sees to the next: else there is no queue any more.
+fn carry_out(cx: &mut Cx<'_>, bottom: u64, pending: Pending) -> Flow<(Answer, bool)> {
+    // With a system request under way its reason goes along.
+    let action = cx.with(|k| k.po.action);
+    let request = Request {
+        parameters: [0, DevicePowerState.into(), pending.state.into(), action.into()],
+        status: NtStatus::NOT_SUPPORTED,
+        ..Request::new(IRP_MJ_POWER, pending.minor)
+    };
+    let answer = watchdog::watch(cx, bottom, |cx| send(cx, pending.device, &request))?;
+    judge(cx, bottom, pending, answer)?;
+    call_back(cx, pending, answer)?;
+    let is_more = cx.with(|k| {
+        let queue = k.po.requests.get_mut(&bottom).expect("its first one is under way");
+        queue.remove(0);
+        let is_more = !queue.is_empty();
+        if !is_more {
+            k.po.requests.remove(&bottom);
+        }
+        is_more
+    });
+    if !pending.waiter.is_null() {
+        cx.write(pending.waiter.index(1).cast(), answer.status)?;
+        ke::event::set(cx, pending.waiter, 0, false)?;
+    }
+    Ok((answer, is_more))
 }
 
 /// A device must not fail to be powered down, nor up (but for a card that is gone).

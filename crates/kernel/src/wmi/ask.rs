@@ -19,7 +19,7 @@ use crate::mm::pool;
 use crate::{ke, ob};
 
 /// The first buffer that a provider gets.
-const FIRST_ROOM: usize = 0x1000;
+const FIRST_ROOM: usize = 0x800;
 /// The largest.
 const MOST_ROOM: usize = 16 << 20;
 /// How often a provider may ask for a larger buffer.
