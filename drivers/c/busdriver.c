@@ -131,6 +131,26 @@ static NTSTATUS RemoveBus(PBUS Bus, PIRP Irp)
     return Status;
 }
 
+/* A special file on what hangs on the bus, which cannot do without it then. */
+static NTSTATUS BusUsage(PBUS Bus, PIRP Irp)
+{
+    BOOLEAN There = IoGetCurrentIrpStackLocation(Irp)->Parameters.UsageNotification.InPath;
+
+    Irp->IoStatus.Status = STATUS_SUCCESS;
+    if (!IoForwardIrpSynchronously(Bus->Lower, Irp)) {
+        Irp->IoStatus.Status = STATUS_UNSUCCESSFUL;
+    }
+    if (NT_SUCCESS(Irp->IoStatus.Status)) {
+        IoAdjustPagingPathCount(&Bus->Special, There);
+        if (There) {
+            Bus->Self->Flags &= ~DO_POWER_PAGABLE;
+        } else if (Bus->Special == 0) {
+            Bus->Self->Flags |= DO_POWER_PAGABLE;
+        }
+    }
+    return Complete(Irp, Irp->IoStatus.Status, 0);
+}
+
 static NTSTATUS BusPnp(PBUS Bus, PIRP Irp)
 {
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
@@ -151,10 +171,18 @@ static NTSTATUS BusPnp(PBUS Bus, PIRP Irp)
         break;
     case IRP_MN_REMOVE_DEVICE:
         return RemoveBus(Bus, Irp);
+    case IRP_MN_DEVICE_USAGE_NOTIFICATION:
+        Status = BusUsage(Bus, Irp);
+        break;
     case IRP_MN_QUERY_STOP_DEVICE:
+    case IRP_MN_QUERY_REMOVE_DEVICE:
+        if (Bus->Special != 0) {
+            Status = Complete(Irp, STATUS_DEVICE_BUSY, 0);
+            break;
+        }
+        /* falls through */
     case IRP_MN_CANCEL_STOP_DEVICE:
     case IRP_MN_STOP_DEVICE:
-    case IRP_MN_QUERY_REMOVE_DEVICE:
     case IRP_MN_CANCEL_REMOVE_DEVICE:
     case IRP_MN_SURPRISE_REMOVAL:
         DbgPrint("bus %d hears %u\n", Bus->Number, Stack->MinorFunction);
@@ -225,6 +253,27 @@ static NTSTATUS Unplug(PBUS Bus, ULONG Slot)
     return Status;
 }
 
+/* A child names another one from now on. */
+static NTSTATUS RelateChildren(PBUS Bus, ULONG Input)
+{
+    ULONG Slot = Input & 0xFF, Other = Input >> 8 & 0xFF, Type = Input >> 16 & 0xFF;
+    PDEVICE_OBJECT Device;
+
+    if (Slot >= SLOTS || Other >= SLOTS || (Type != EjectionRelations && Type != RemovalRelations)) {
+        return STATUS_INVALID_PARAMETER;
+    }
+    ExAcquireFastMutex(&Bus->Lock);
+    Device = Bus->Slots[Slot];
+    if (Device != NULL) {
+        PCHILD Child = Device->DeviceExtension;
+
+        Child->Related[Type].Slot = Other;
+        Child->Related[Type].How = Input >> 24;
+    }
+    ExReleaseFastMutex(&Bus->Lock);
+    return Device == NULL ? STATUS_NO_SUCH_DEVICE : STATUS_SUCCESS;
+}
+
 /* Input is a number for all codes that have one. */
 static NTSTATUS Control(PBUS Bus, ULONG Code, ULONG Input, PULONG Output)
 {
@@ -233,7 +282,7 @@ static NTSTATUS Control(PBUS Bus, ULONG Code, ULONG Input, PULONG Output)
 
     switch (Code) {
     case IOCTL_BUS_PLUG:
-        if (Slot >= SLOTS || Kind > KIND_STRANGER) {
+        if (Slot >= SLOTS || Kind > KIND_BOX) {
             return STATUS_INVALID_PARAMETER;
         }
         ExAcquireFastMutex(&Bus->Lock);
@@ -253,6 +302,8 @@ static NTSTATUS Control(PBUS Bus, ULONG Code, ULONG Input, PULONG Output)
         }
         ExReleaseFastMutex(&Bus->Lock);
         return STATUS_SUCCESS;
+    case IOCTL_BUS_RELATE:
+        return RelateChildren(Bus, Input);
     case IOCTL_BUS_AGAIN:
         Status = STATUS_SUCCESS;
         break;

@@ -26,6 +26,7 @@ typedef struct _LAYER {
     PDEVICE_OBJECT Pdo;
     PDEVICE_OBJECT Lower;
     IO_REMOVE_LOCK RemoveLock;
+    LONG Special; /* paging, hibernation and dump files on the device */
 } LAYER, *PLAYER;
 
 DRIVER_INITIALIZE DriverEntry;
@@ -174,6 +175,24 @@ static NTSTATUS Remove(PDEVICE_OBJECT Device, PIRP Irp)
     return Status;
 }
 
+/* The device's power requests come at any level while there is a special file on it. */
+static NTSTATUS Usage(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PLAYER Layer = Device->DeviceExtension;
+    BOOLEAN There = IoGetCurrentIrpStackLocation(Irp)->Parameters.UsageNotification.InPath;
+
+    if (!IoForwardIrpSynchronously(Layer->Lower, Irp))
+        Irp->IoStatus.Status = STATUS_UNSUCCESSFUL;
+    if (NT_SUCCESS(Irp->IoStatus.Status)) {
+        IoAdjustPagingPathCount(&Layer->Special, There);
+        if (There)
+            Device->Flags &= ~DO_POWER_PAGABLE;
+        else if (Layer->Special == 0)
+            Device->Flags |= DO_POWER_PAGABLE;
+    }
+    return Complete(Irp, Irp->IoStatus.Status, Irp->IoStatus.Information);
+}
+
 static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PLAYER Layer = Device->DeviceExtension;
@@ -195,6 +214,9 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
         if (IoGetCurrentIrpStackLocation(Irp)->Parameters.QueryDeviceRelations.Type == BusRelations)
             DbgPrint("%c is asked for its children\n", Letter);
         Status = PassOn(Layer, Irp);
+        break;
+    case IRP_MN_DEVICE_USAGE_NOTIFICATION:
+        Status = Usage(Device, Irp);
         break;
     case IRP_MN_REMOVE_DEVICE:
         return Remove(Device, Irp);

@@ -1,6 +1,7 @@
 /*
  * wake.sys: a driver whose device wakes itself and the system (`--device pci,id=abcd:0002,bar0=mem:128,irq,pm=wake3+wakeoff`); its device is
- * \\.\Wake. When the card has asserted PME#, the device goes back to D0. BAR0 has one register that matters:
+ * \\.\Wake. When the card has asserted PME#, the device goes back to D0. With FORGETS_WAIT a device that goes leaves its wait/wake request where it
+ * is, which is a mistake. BAR0 has one register that matters:
  *   04 ENABLE   what the driver writes when the card starts, and again whenever it has its power back
  *
  * Pages: Wait/Wake IRP Requests, Handling Wait/Wake IRPs, REQUEST_POWER_COMPLETE callback function.
@@ -274,7 +275,9 @@ static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
 
+#ifndef FORGETS_WAIT
     Disarm(Extension);
+#endif
     if (Present) {
         Write(&Extension->Function, WAKE_ENABLE, 0);
     }

@@ -10,7 +10,7 @@ use dirql::explore::{Bounds, Policy};
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Machine, Outcome, Report, ScriptText};
 use kernel::verdict::Tier;
-use rig::{bus, driver, finish, play, start, try_play};
+use rig::{bus, driver, finish, play, printed, rules, start, try_play};
 
 /// The interface of `soft.sys`.
 const SOFT: &str = "interface:{5A0F7B52-3C1E-4B6F-9E57-0D1B8A2C4E61}";
@@ -67,16 +67,6 @@ fn plugged(commands: &[String]) -> Machine {
 
 fn tree(machine: &Machine) -> String {
     machine.tree().unwrap().join("\n")
-}
-
-/// The lines that were printed from the first that is `from`.
-fn printed(report: &Report, from: &str) -> Vec<String> {
-    report.prints.iter().map(|line| line.trim_end().to_owned()).skip_while(|line| line != from).collect()
-}
-
-/// The rules of all findings, and of the verdict.
-fn rules(report: &Report) -> Vec<&'static str> {
-    report.findings.iter().chain(&report.verdict).map(|verdict| verdict.rule).collect()
 }
 
 #[test]

@@ -10,6 +10,8 @@
 #define KIND_RAW 1      /* DIRQLBUS\Raw, which needs none */
 #define KIND_HUB 2      /* DIRQLBUS\Hub, a bus like this one */
 #define KIND_STRANGER 3 /* DIRQLBUS\Stranger, for which there is no driver */
+#define KIND_DISABLED 4 /* as KIND_CHILD, but its hardware is disabled */
+#define KIND_BOX 5      /* as KIND_CHILD, in a container of its own, which stays in its slot when it is ejected */
 
 /* Input: the slot, and in the second byte its kind. */
 #define IOCTL_BUS_PLUG CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)
@@ -25,6 +27,14 @@
 /* Input: the IO_RESOURCE_REQUIREMENTS_LIST, or the CM_RESOURCE_LIST of the boot configuration, of the child that is plugged in next. */
 #define IOCTL_BUS_REQUIREMENTS CTL_CODE(FILE_DEVICE_UNKNOWN, 0x805, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_BUS_BOOT CTL_CODE(FILE_DEVICE_UNKNOWN, 0x806, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+/* Input: the slot of a child, the slot of another one, a DEVICE_RELATION_TYPE and how it is related, a byte each: the child names the other. */
+#define IOCTL_BUS_RELATE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x807, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define RELATE_NOT 0
+#define RELATE_RIGHT 1
+#define RELATE_BARE 2 /* without a reference */
+#define RELATE_NULL 3 /* a null pointer in its place */
+#define RELATE_FAIL 4 /* the request fails, and the list is lost */
 
 /* A list of resources as it is answered; Bytes is NULL if there is none. */
 typedef struct _LIST {
@@ -65,6 +75,7 @@ typedef struct _BUS {
     ULONG Mistake;
     LIST Requirements; /* of the next child */
     LIST Boot;
+    LONG Special; /* paging, hibernation and dump files on the children */
 } BUS, *PBUS;
 
 typedef struct _CHILD {
@@ -76,8 +87,14 @@ typedef struct _CHILD {
     BOOLEAN Present;  /* plugged in */
     BOOLEAN Known;    /* has been reported at least once */
     BOOLEAN Reported; /* was in the last list */
+    BOOLEAN Locked;   /* in its slot */
     LIST Requirements;
     LIST Boot;
+    LONG Special; /* paging, hibernation and dump files */
+    struct {
+        ULONG How; /* a RELATE_ */
+        ULONG Slot;
+    } Related[RemovalRelations + 1]; /* by kind */
 } CHILD, *PCHILD;
 
 static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)

@@ -172,6 +172,7 @@ fn shut_down(cx: &mut Cx<'_>, loaded: &Loaded) -> Flow<Vec<String>> {
     if cx.with(|k| po::system::sleeps(k)) {
         let _ = po::system::set(cx, abi::PowerSystemWorking)?;
     }
+    pnp::usage::end_all(cx)?;
     for device in pnp::devices(cx) {
         if device.detected {
             // A driver that has detected its device may know nothing else of Plug and Play.

@@ -16,6 +16,7 @@ mod capabilities;
 pub(crate) mod card_power;
 pub mod claim;
 pub mod detected;
+pub mod eject;
 pub mod elsewhere;
 pub mod enumerate;
 pub mod identity;
@@ -33,7 +34,9 @@ pub mod property;
 pub mod property_data;
 
 pub mod registry;
+pub(crate) mod related;
 pub mod relations;
+mod removal_set;
 pub mod remove;
 mod request;
 pub mod requirements;
@@ -46,6 +49,7 @@ pub mod supply;
 #[cfg(test)]
 mod tests;
 pub mod tree;
+pub mod usage;
 pub mod wake;
 pub mod wanted;
 

@@ -88,6 +88,8 @@ pub struct Answers {
     pub description: String,
     /// `DeviceTextLocationInformation`.
     pub location: String,
+    /// `BusQueryContainerID`; empty if the bus driver knows of none.
+    pub container: String,
     /// `DEVICE_CAPABILITIES`, as answered last.
     pub capabilities: Vec<u8>,
     /// `PNP_BUS_INFORMATION`.
@@ -156,6 +158,16 @@ pub(crate) struct Node {
     pub(crate) freed: bool,
     /// Why it does not run; none while it does, and before anything was tried.
     pub(crate) problem: Option<Problem>,
+    /// What must be on before it when the system wakes, as it was named last.
+    pub(crate) needs_power_of: Vec<NodeId>,
+    /// Who was asked with it whether it may be removed, itself included, in that order.
+    pub(crate) removed_with: Vec<NodeId>,
+    /// How many paging, hibernation and dump files are on it.
+    pub(crate) special_files: [u32; 3],
+    /// It said when it was found that its hardware is disabled: it is not started.
+    pub(crate) hardware_disabled: bool,
+    /// It is locked in its slot: it is not ejected.
+    pub(crate) locked: bool,
     /// How many physical device objects there were when it was made, itself included.
     pub(crate) number: u32,
 }
@@ -183,6 +195,11 @@ impl Node {
             told_to_go: false,
             freed: false,
             problem: None,
+            needs_power_of: Vec::new(),
+            removed_with: Vec::new(),
+            special_files: [0; 3],
+            hardware_disabled: false,
+            locked: false,
             number,
         }
     }

@@ -1,4 +1,5 @@
-//! Removing a device and what hangs on it: by agreement, or because its card has gone. Children are asked and removed before their parents.
+//! Removing a device and what goes with it: by agreement, or because its card has gone. Children are asked and removed before their parents, and
+//! so are the devices that drivers have named ([`removal_set`]).
 //!
 //! Pages: *Removing a Device*, *Removing a Device in a Bus Driver*, *IRP_MN_QUERY_REMOVE_DEVICE*, *IRP_MN_REMOVE_DEVICE*, *IRP_MN_SURPRISE_REMOVAL*, *Handling an
 //! IRP_MN_SURPRISE_REMOVAL Request*, *Handling an IRP_MN_QUERY_REMOVE_DEVICE Request* ("Windows … track open handles and fail the query if
@@ -7,14 +8,14 @@
 
 use abi::{
     DEVICE_OBJECT, DriverPtr, IRP_MN_CANCEL_REMOVE_DEVICE, IRP_MN_QUERY_REMOVE_DEVICE, IRP_MN_REMOVE_DEVICE,
-    IRP_MN_SURPRISE_REMOVAL, NtStatus, PNP_DEVICE_NOT_DISABLEABLE,
+    IRP_MN_SURPRISE_REMOVAL, NtStatus,
 };
 use engine::Flow;
 
 use super::enumerate::{exclusively, tell};
 use super::node::{self, NodeId, Origin, State};
 use super::request::ask;
-use super::{leftovers, notify, stop, tree};
+use super::{leftovers, notify, related, removal_set, stop, tree, usage};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
 use crate::{io, ke, ob};
@@ -25,11 +26,11 @@ use crate::{io, ke, ob};
 /// # Errors
 /// A verdict on a driver of the stack.
 pub fn query_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
-    exclusively(cx, |cx| ask_remove(cx, id))
+    exclusively(cx, |cx| ask_remove(cx, id, &[]))
 }
 
-/// Asks the drivers of the device, and before them those of all that hangs on it.
-fn ask_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
+/// Asks the drivers of the device, and before them those of all that is removed with it.
+fn ask_remove(cx: &mut Cx<'_>, id: NodeId, ejected: &[NodeId]) -> Flow<NtStatus> {
     if node::state(cx, id) == State::Stopped
         && let Err(failure) = stop::restart_while_locked(cx, id)?
     {
@@ -38,17 +39,15 @@ fn ask_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     if node::state(cx, id) != State::Started {
         return Ok(NtStatus::INVALID_DEVICE_STATE);
     }
-    let all = cx.with(|k| tree::from_below(k, id));
-    for &one in &all {
+    let together = removal_set::of(cx, id, ejected)?;
+    for &one in &together {
         if waits_for_files(node::state(cx, one)) && open_files(cx, one)? > 0 {
             return Ok(NtStatus::DEVICE_BUSY);
         }
     }
-    let all: Vec<NodeId> = all.into_iter().filter(|one| node::state(cx, *one) == State::Started).collect();
-    let stays = |k: &mut Kernel| {
-        all.iter().any(|one| k.pnp.node(*one).device_state & PNP_DEVICE_NOT_DISABLEABLE != 0)
-    };
-    if cx.with(stays) {
+    let mut all = together.clone();
+    all.retain(|one| node::state(cx, *one) == State::Started);
+    if cx.with(|k| all.iter().any(|one| tree::reasons_to_stay(k, *one) > 0)) {
         return Ok(NtStatus::INVALID_DEVICE_REQUEST);
     }
     for (told, one) in all.iter().enumerate() {
@@ -66,6 +65,7 @@ fn ask_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
             return Ok(status);
         }
     }
+    cx.with(|k| k.pnp.node_mut(id).removed_with = together);
     Ok(NtStatus::SUCCESS)
 }
 
@@ -82,6 +82,7 @@ fn take_back(cx: &mut Cx<'_>, agreed: &[NodeId]) -> Flow<()> {
 fn ask_one(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     tell(cx, id, "query remove");
     let answer = ask(cx, id, IRP_MN_QUERY_REMOVE_DEVICE, [0; 4])?;
+    usage::judge_query(cx, id, "IRP_MN_QUERY_REMOVE_DEVICE", answer.status)?;
     let busy = answer.status.is_success() && open_files(cx, id)? > 0;
     let status = if busy { NtStatus::DEVICE_BUSY } else { answer.status };
     if status.is_success() {
@@ -101,12 +102,18 @@ pub fn cancel_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
         if node::state(cx, id) != State::RemovePending {
             return Ok(NtStatus::INVALID_DEVICE_STATE);
         }
-        let all = cx.with(|k| tree::from_below(k, id));
-        let agreed: Vec<NodeId> =
-            all.into_iter().filter(|one| node::state(cx, *one) == State::RemovePending).collect();
+        let mut agreed = cx.with(|k| asked_with(k, id));
+        agreed.retain(|one| node::state(cx, *one) == State::RemovePending);
         take_back(cx, &agreed)?;
         Ok(NtStatus::SUCCESS)
     })
+}
+
+/// Who was asked with a device, or what hangs on it; from now on each is asked for itself.
+fn asked_with(k: &mut Kernel, id: NodeId) -> Vec<NodeId> {
+    let sets = &mut k.pnp.nodes.values_mut().map(|node| &mut node.removed_with);
+    let set = sets.find(|set| set.contains(&id)).map(std::mem::take);
+    set.unwrap_or_else(|| tree::from_below(k, id))
 }
 
 fn send_cancel(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
@@ -120,16 +127,17 @@ fn send_cancel(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
 /// # Errors
 /// A verdict on a driver of the stack, or on what it left behind.
 pub fn remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
-    exclusively(cx, |cx| remove_while_locked(cx, id))
+    exclusively(cx, |cx| remove_while_locked(cx, id, &[]))
 }
 
-/// As [`remove`], by one who has the device's state to itself.
+/// As [`remove`], by one who has the device's state to itself; `ejected` are those that go with it when
+/// it is ejected.
 ///
 /// # Errors
 /// As [`remove`].
-pub(super) fn remove_while_locked(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
+pub(super) fn remove_while_locked(cx: &mut Cx<'_>, id: NodeId, ejected: &[NodeId]) -> Flow<NtStatus> {
     if matches!(node::state(cx, id), State::Started | State::Stopped) {
-        let status = ask_remove(cx, id)?;
+        let status = ask_remove(cx, id, ejected)?;
         if !status.is_success() {
             // One that did not start again has been removed already.
             let removed = node::state(cx, id) == State::Enumerated;
@@ -149,12 +157,23 @@ pub(super) fn remove_while_locked(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus>
     Ok(NtStatus::SUCCESS)
 }
 
-/// Removes the drivers of all that hangs on a device, and then its own.
+/// Removes the drivers of all that was asked with a device, and its own. What hangs on it and was not asked, because it has no drivers, is removed
+/// where it is taken out of the tree.
 fn remove_all(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
-    for child in cx.with(|k| tree::children(k, Some(id))) {
-        remove_all(cx, child)?;
+    let mut together = cx.with(|k| std::mem::take(&mut k.pnp.node_mut(id).removed_with));
+    if together.is_empty() {
+        together = cx.with(|k| tree::from_below(k, id));
     }
-    send_remove(cx, id)
+    for one in together {
+        match node::state(cx, one) {
+            State::RemovePending | State::Added => send_remove(cx, one)?,
+            state if waits_for_files(state) => {
+                remove_ready(cx, one)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Takes the children of a device out of the tree, whose drivers are removed: their bus driver does with their device objects what it likes.
@@ -190,6 +209,8 @@ pub(super) fn send_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
         node.state = State::Enumerated;
         node.forget_drivers();
         (node.device_state, node.resources) = (0, Vec::new());
+        node.needs_power_of.clear();
+        (node.special_files, node.locked) = ([0; 3], false);
         gone
     });
     tell(cx, id, "removed");
@@ -222,10 +243,15 @@ pub(super) fn surprise_while_locked(cx: &mut Cx<'_>, id: NodeId, gone: bool) -> 
     if gone {
         cx.with(|k| k.pnp.node_mut(id).missing = true);
     }
-    for one in cx.with(|k| tree::from_below(k, id)) {
+    // Its drivers are going to be removed, and with them those that they have named.
+    let together = removal_set::of(cx, id, &[])?;
+    for &one in &together {
+        let gone = gone && cx.with(|k| one == id || tree::is_below(k, one, id));
         tell_surprise(cx, one, gone)?;
     }
-    remove_ready(cx, id)?;
+    for one in together {
+        remove_ready(cx, one)?;
+    }
     Ok(true)
 }
 
@@ -305,6 +331,7 @@ fn delete(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
         node.state = State::Deleted;
         let told = (matches!(node.origin, Origin::Child), node.missing);
         io::interface::forget_device(k, id.pdo());
+        related::forget(k, id);
         told
     });
     if !is_child {
