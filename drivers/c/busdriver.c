@@ -103,6 +103,25 @@ static NTSTATUS BusRelationsOf(PBUS Bus, PIRP Irp)
     return PassOn(Bus, Irp);
 }
 
+/* The bus has no relations but its children, and names one of them only if that is the mistake. */
+static NTSTATUS OtherRelationsOf(PBUS Bus, PIRP Irp)
+{
+    PDEVICE_RELATIONS Relations;
+
+    if (Bus->Mistake != MISTAKE_NAMES_CHILD || Bus->Slots[0] == NULL ||
+        IoGetCurrentIrpStackLocation(Irp)->Parameters.QueryDeviceRelations.Type != RemovalRelations) {
+        return PassOn(Bus, Irp);
+    }
+    Relations = NewRelations(1);
+    if (Relations == NULL) {
+        return Complete(Irp, STATUS_INSUFFICIENT_RESOURCES, 0);
+    }
+    Report(Bus, Relations, Bus->Slots[0]);
+    Irp->IoStatus.Status = STATUS_SUCCESS;
+    Irp->IoStatus.Information = (ULONG_PTR)Relations;
+    return PassOn(Bus, Irp);
+}
+
 /* The bus is gone: so are its children, which have been removed before. */
 static NTSTATUS RemoveBus(PBUS Bus, PIRP Irp)
 {
@@ -167,7 +186,7 @@ static NTSTATUS BusPnp(PBUS Bus, PIRP Irp)
         Status = Complete(Irp, Irp->IoStatus.Status, Irp->IoStatus.Information);
         break;
     case IRP_MN_QUERY_DEVICE_RELATIONS:
-        Status = Stack->Parameters.QueryDeviceRelations.Type == BusRelations ? BusRelationsOf(Bus, Irp) : PassOn(Bus, Irp);
+        Status = Stack->Parameters.QueryDeviceRelations.Type == BusRelations ? BusRelationsOf(Bus, Irp) : OtherRelationsOf(Bus, Irp);
         break;
     case IRP_MN_REMOVE_DEVICE:
         return RemoveBus(Bus, Irp);

@@ -182,7 +182,7 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
             Irp->IoStatus.Status = STATUS_UNSUCCESSFUL;
         }
         Status = Irp->IoStatus.Status;
-        if (NT_SUCCESS(Status) && Soft->Next == NEXT_FAILS_START) {
+        if (NT_SUCCESS(Status) && (Soft->Next == NEXT_FAILS_START || (Soft->Manners & REFUSES_START))) {
             Status = STATUS_UNSUCCESSFUL;
         }
         if (NT_SUCCESS(Status)) {

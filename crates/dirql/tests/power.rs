@@ -16,7 +16,7 @@ fn machine(sys: &str, device: &str) -> Machine {
     start(|| {
         let bench = Bench::new().driver(driver(&format!("{sys}.sys"))).device(device);
         // A card that no model knows has no INF.
-        if sys.starts_with("sheet") || matches!(sys, "wake" | "idler") {
+        if sys.starts_with("sheet") || sys.starts_with("wake") || sys == "idler" {
             bench
         } else {
             bench.inf(driver(&format!("{sys}.inf")))
@@ -344,6 +344,13 @@ fn a_counter_that_is_none_and_a_busy_time_that_ends_twice_are_told() {
         let machine = machine("idler", PLAIN);
         assert!(try_play(&machine, &on_idler(&[idler(0, &[3, 3, 4]), idler(7, &[wrong]), how])).is_err());
         assert_eq!(machine.finish().expect_verdict().rule, "not-a-power-object");
+
+/// Not: wait-wake-not-cancelled
+#[test]
+fn a_driver_that_cancels_its_request_to_wait_when_its_device_goes_is_clean() {
+    for end in ["remove-device", "surprise-remove", "stop-device; start-device"] {
+        let script = format!(r"open \\.\Wake as w; ioctl w 0x222000 in u32:4; close w; wait 1ms; {end}");
+        run("wake", WAKES, &script).expect_clean();
     }
 }
 
@@ -432,4 +439,14 @@ fn a_driver_asks_how_long_it_may_take() {
         idler(STATE, &[]) + " expect u32:1 + u32:1 + u32:0 + u32:0 + u32:0 + u32:0 + u32:1 + u32:569",
     ];
     run("idler", PLAIN, &on_idler(&commands)).expect_clean();
+
+fn a_request_to_wait_that_is_left_behind_is_ended_by_the_bus_driver_and_told() {
+    for end in ["remove-device", "surprise-remove"] {
+        let script = format!(r"open \\.\Wake as w; ioctl w 0x222000 in u32:4; close w; wait 1ms; {end}");
+        let report = run("wake_forgets", WAKES, &script);
+        let told: Vec<_> = report.findings.iter().map(|told| told.rule).collect();
+        assert_eq!(told, ["wait-wake-not-cancelled"], "{report}");
+        assert!(report.prints.iter().any(|line| line.contains("the wait ended with c0000120")), "{report}");
+        assert_eq!(report.sums.still_allocated(), 0, "{report}");
+    }
 }

@@ -291,18 +291,22 @@ fn what_a_driver_must_not_name_stops_as_on_windows() {
 }
 
 #[test]
-fn a_device_that_names_what_hangs_on_it_is_told() {
-    let script = "open \\\\.\\DirqlBus1 as b\nioctl b 0x222000 in u32:3\nwait 1ms\nclose b";
-    // The bus driver has the hub name itself, which says nothing; the hub's child is named by nobody.
-    let report = clean(&[0, HUB + 2], &format!("{script}\n{}remove-device hub#0", bus_names(2, REMOVAL, 2, 1)));
-    assert!(rules(&report).is_empty(), "{report}");
-    // A removal relation of the child is the hub it hangs on: that is no child of its.
+fn a_bus_that_names_its_own_child_is_told_and_removed_all_the_same() {
+    let report = run(&[0], &format!("{OPEN}\nioctl b 0x222008 in u32:13\nclose b\nremove-device dirqlbus#0"));
     assert_eq!(report.outcome(), Outcome::Clean, "{report}");
+    assert_eq!(rules(&report), ["related-is-child"], "{report}");
+    expect(&report, "soft 1 is asked", &["soft 1 is asked", "bus 0 hears 1", "slot 0 is removed", "soft 1 is removed"]);
+}
+
+/// Not: related-is-child
+#[test]
+fn a_device_that_names_itself_says_nothing() {
+    let report = clean(&[0], &format!("{}remove-device child#0", bus_names(0, REMOVAL, 0, 1)));
+    assert!(rules(&report).is_empty(), "{report}");
 }
 
 #[test]
 fn a_list_that_comes_with_a_failure_is_lost_with_it() {
     let report = run(&[0, 1], &format!("{}remove-device child#0", bus_names(0, REMOVAL, 1, 4)));
-    assert!(report.verdict.is_none(), "{report}");
-    assert!(!rules(&report).is_empty() || report.sums.still_allocated() > 0, "{report}");
+    assert_eq!(rules(&report), ["pool-leak"], "{report}");
 }

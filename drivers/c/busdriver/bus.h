@@ -55,7 +55,8 @@ enum {
     MISTAKE_WHILE_THERE,    /* deletes it at each removal, and reports it again */
     MISTAKE_IGNORES_REMOVE, /* completes IRP_MN_REMOVE_DEVICE of a child as it came */
     MISTAKE_REUSES,         /* as MISTAKE_KEEPS, and plugs the same device object in again */
-    MISTAKE_BORROWS         /* takes a reference back that is not its own */
+    MISTAKE_BORROWS,        /* takes a reference back that is not its own */
+    MISTAKE_NAMES_CHILD     /* names its first child as a removal relation of the bus */
 };
 
 /* First in each extension. */

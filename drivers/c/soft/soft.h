@@ -27,7 +27,8 @@
 #define MISTAKE_AGREES 0x10          /* to be removed or stopped with special files */
 #define MISTAKE_FAILS_END 0x20       /* fails to hear that a special file is gone */
 #define MISTAKE_BARE 0x40            /* names a relation without a reference */
-#define MISTAKE_FUNCTION 0x80        /* names its own function device */
+#define MISTAKE_FUNCTION 0x80        /* names the other's function device */
+#define REFUSES_START 0x100          /* to be started again */
 
 /* What the device does that is added next. */
 #define NEXT_FAILS_ADD 1

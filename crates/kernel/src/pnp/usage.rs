@@ -16,8 +16,8 @@ use super::enumerate::{exclusively, tell};
 use super::node::{self, NodeId, State};
 use super::{request, tree};
 use crate::cx::Cx;
-use crate::io;
 use crate::verdict::Verdict;
+use crate::{io, ke};
 
 /// A file that drivers must know of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -144,12 +144,16 @@ pub(super) fn judge_query(cx: &mut Cx<'_>, id: NodeId, what: &str, status: NtSta
 /// # Errors
 /// A verdict on a driver.
 pub fn end_all(cx: &mut Cx<'_>) -> Flow<()> {
+    let mut ended = false;
     for id in cx.with(|k| tree::all(k)) {
         for file in Special::ALL {
             while cx.with(|k| k.pnp.node(id).special_files[file as usize]) > 0
                 && notify(cx, id, file, false)? != NtStatus::INVALID_DEVICE_STATE
-            {}
+            {
+                ended = true;
+            }
         }
     }
-    Ok(())
+    // Drivers have said that their devices can be disabled now: their states are asked for by other threads.
+    if ended { ke::wait::sleep(cx, 1_000_000) } else { Ok(()) }
 }
