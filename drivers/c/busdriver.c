@@ -204,6 +204,9 @@ static NTSTATUS BusPnp(PBUS Bus, PIRP Irp)
     case IRP_MN_STOP_DEVICE:
     case IRP_MN_CANCEL_REMOVE_DEVICE:
     case IRP_MN_SURPRISE_REMOVAL:
+        if (Stack->MinorFunction == IRP_MN_QUERY_REMOVE_DEVICE || Stack->MinorFunction == IRP_MN_CANCEL_REMOVE_DEVICE) {
+            Bus->Leaving = Stack->MinorFunction == IRP_MN_QUERY_REMOVE_DEVICE;
+        }
         DbgPrint("bus %d hears %u\n", Bus->Number, Stack->MinorFunction);
         Irp->IoStatus.Status = STATUS_SUCCESS;
         Status = PassOn(Bus, Irp);
@@ -244,8 +247,10 @@ static NTSTATUS NTAPI DispatchSystemControl(PDEVICE_OBJECT Device, PIRP Irp)
 
 static NTSTATUS NTAPI DispatchFile(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    UNREFERENCED_PARAMETER(Device);
-    return Complete(Irp, STATUS_SUCCESS, 0);
+    PCOMMON Common = Device->DeviceExtension;
+    BOOLEAN Refused = IoGetCurrentIrpStackLocation(Irp)->MajorFunction == IRP_MJ_CREATE && Common->IsBus && ((PBUS)Common)->Leaving;
+
+    return Complete(Irp, Refused ? STATUS_NO_SUCH_DEVICE : STATUS_SUCCESS, 0);
 }
 
 /* Takes a child out of its slot. */

@@ -26,6 +26,7 @@ typedef struct _LAYER {
     PDEVICE_OBJECT Pdo;
     PDEVICE_OBJECT Lower;
     IO_REMOVE_LOCK RemoveLock;
+    BOOLEAN Leaving; /* it has agreed to be removed: nobody opens it any more */
     LONG Special; /* paging, hibernation and dump files on the device */
 } LAYER, *PLAYER;
 
@@ -135,7 +136,11 @@ static NTSTATUS NTAPI DispatchFile(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PLAYER Layer = Device->DeviceExtension;
 
-    return IsFunction ? Complete(Irp, STATUS_SUCCESS, 0) : PassOn(Layer, Irp);
+    if (!IsFunction)
+        return PassOn(Layer, Irp);
+    if (IoGetCurrentIrpStackLocation(Irp)->MajorFunction == IRP_MJ_CREATE && Layer->Leaving)
+        return Complete(Irp, STATUS_NO_SUCH_DEVICE, 0);
+    return Complete(Irp, STATUS_SUCCESS, 0);
 }
 
 static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
@@ -226,6 +231,7 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
     case IRP_MN_QUERY_REMOVE_DEVICE:
     case IRP_MN_CANCEL_REMOVE_DEVICE:
     case IRP_MN_SURPRISE_REMOVAL:
+        Layer->Leaving = Minor == IRP_MN_QUERY_REMOVE_DEVICE;
         Irp->IoStatus.Status = STATUS_SUCCESS;
         Status = PassOn(Layer, Irp);
         break;

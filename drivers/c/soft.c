@@ -28,8 +28,10 @@ static ULONG Next;
 
 static NTSTATUS NTAPI DispatchFile(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    UNREFERENCED_PARAMETER(Device);
-    return Complete(Irp, STATUS_SUCCESS, 0);
+    PSOFT Soft = Device->DeviceExtension;
+    BOOLEAN Refused = IoGetCurrentIrpStackLocation(Irp)->MajorFunction == IRP_MJ_CREATE && Soft->Leaving;
+
+    return Complete(Irp, Refused ? STATUS_NO_SUCH_DEVICE : STATUS_SUCCESS, 0);
 }
 
 static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -205,6 +207,7 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
             Status = Complete(Irp, STATUS_DEVICE_BUSY, 0);
             break;
         }
+        Soft->Leaving = Minor == IRP_MN_QUERY_REMOVE_DEVICE;
         Irp->IoStatus.Status = STATUS_SUCCESS;
         Status = PassOn(Soft, Irp);
         break;
@@ -228,6 +231,7 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
     case IRP_MN_CANCEL_STOP_DEVICE:
     case IRP_MN_CANCEL_REMOVE_DEVICE:
         DbgPrint("soft %d stays\n", Soft->Number);
+        Soft->Leaving = FALSE;
         Irp->IoStatus.Status = STATUS_SUCCESS;
         Status = PassOn(Soft, Irp);
         break;

@@ -41,6 +41,7 @@ typedef struct _DEVICE_EXTENSION {
     PIRP Armed;      /* the wait/wake request on its way, which whoever cancels it takes */
     KEVENT Back;     /* it has come back to whoever took it */
     ULONG Waits;     /* requests that were asked for and have not ended */
+    ULONG Disarming; /* who waits until there are none: one that comes meanwhile ends at once */
     KEVENT Disarmed; /* set while there are none */
     BOOLEAN Woke;    /* the system, by the last of them */
     BOOLEAN Keeps;   /* the driver is wrong: it completes no request that sets a state */
@@ -99,9 +100,6 @@ static NTSTATUS NTAPI WaitIsBack(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
     Extension->Woke = PoGetSystemWake(Irp);
     Extension->Armed = NULL;
     KeReleaseSpinLock(&Extension->Lock, Old);
-    if (Irp->PendingReturned) {
-        IoMarkIrpPending(Irp);
-    }
     if (Taken) {
         KeSetEvent(&Extension->Back, IO_NO_INCREMENT, FALSE);
         return STATUS_MORE_PROCESSING_REQUIRED;
@@ -123,16 +121,26 @@ static NTSTATUS NTAPI DispatchWakePower(PDEVICE_OBJECT Device, PIRP Irp)
     }
     PoStartNextPowerIrp(Irp);
     KeAcquireSpinLock(&Extension->Lock, &Old);
+    if (Extension->Disarming != 0) {
+        KeReleaseSpinLock(&Extension->Lock, Old);
+        return Complete(Irp, STATUS_CANCELLED, 0);
+    }
     if (Extension->Armed != NULL) {
         KeReleaseSpinLock(&Extension->Lock, Old);
+#ifdef FORGETS_WAIT
         IoSkipCurrentIrpStackLocation(Irp); /* the bus driver refuses a second one */
         return PoCallDriver(Extension->Function.Lower, Irp);
+#else
+        return Complete(Irp, STATUS_DEVICE_BUSY, 0);
+#endif
     }
     Extension->Armed = Irp;
     KeReleaseSpinLock(&Extension->Lock, Old);
+    IoMarkIrpPending(Irp); /* whoever cancels it meanwhile completes it, perhaps later */
     IoCopyCurrentIrpStackLocationToNext(Irp);
     IoSetCompletionRoutine(Irp, WaitIsBack, Extension, TRUE, TRUE, TRUE);
-    return PoCallDriver(Extension->Function.Lower, Irp);
+    PoCallDriver(Extension->Function.Lower, Irp);
+    return STATUS_PENDING;
 }
 
 static NTSTATUS Arm(PDEVICE_EXTENSION Extension, ULONG State)
@@ -159,6 +167,7 @@ static VOID Disarm(PDEVICE_EXTENSION Extension)
     KeAcquireSpinLock(&Extension->Lock, &Old);
     Irp = Extension->Armed;
     Extension->Armed = NULL;
+    Extension->Disarming++;
     KeReleaseSpinLock(&Extension->Lock, Old);
     if (Irp != NULL) {
         IoCancelIrp(Irp);
@@ -166,6 +175,9 @@ static VOID Disarm(PDEVICE_EXTENSION Extension)
         IoCompleteRequest(Irp, IO_NO_INCREMENT);
     }
     KeWaitForSingleObject(&Extension->Disarmed, Executive, KernelMode, FALSE, NULL);
+    KeAcquireSpinLock(&Extension->Lock, &Old);
+    Extension->Disarming--;
+    KeReleaseSpinLock(&Extension->Lock, Old);
 }
 
 static NTSTATUS Capabilities(PDEVICE_EXTENSION Extension, PULONG Out)

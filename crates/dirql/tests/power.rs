@@ -345,6 +345,15 @@ fn a_counter_that_is_none_and_a_busy_time_that_ends_twice_are_told() {
         assert!(try_play(&machine, &on_idler(&[idler(0, &[3, 3, 4]), idler(7, &[wrong]), how])).is_err());
         assert_eq!(machine.finish().expect_verdict().rule, "not-a-power-object");
 
+#[test]
+fn the_bus_driver_refuses_a_second_request_to_wait_itself() {
+    let script = r"open \\.\Wake as w; ioctl w 0x222000 in u32:4; wait 1ms; ioctl w 0x222000 in u32:4; wait 1ms; poke pci#0 pme 1; wait 1ms";
+    let report = run("wake_forgets", WAKES, script);
+    report.expect_clean();
+    let ends: Vec<_> = report.prints.iter().filter(|line| line.contains("the wait ended")).collect();
+    assert!(ends.len() == 2 && ends[0].contains("80000011") && ends[1].trim_end().ends_with(" 0"), "{ends:?}");
+}
+
 /// Not: wait-wake-not-cancelled
 #[test]
 fn a_driver_that_cancels_its_request_to_wait_when_its_device_goes_is_clean() {

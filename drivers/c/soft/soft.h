@@ -49,6 +49,7 @@ typedef struct _SOFT {
     UNICODE_STRING Interface;
     LIST_ENTRY Entry; /* of all devices of the driver */
     LONG Number;
+    BOOLEAN Leaving; /* it has agreed to be removed: nobody opens it any more */
     ULONG Manners;
     ULONG Next;
     ULONG State;

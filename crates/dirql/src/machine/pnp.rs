@@ -76,7 +76,7 @@ fn carry_out(cx: &mut Cx<'_>, node: NodeId, step: Step) -> Flow<NtStatus> {
         Step::Eject => pnp::eject::eject(cx, node),
         Step::Lock(lock) => pnp::eject::set_lock(cx, node, lock),
         Step::Usage(file, there) => pnp::usage::notify(cx, node, file, there),
-        Step::Power(state) => po::request::set_device(cx, node.pdo(), state),
+        Step::Power(state) => po::request::set_device(cx, node, state),
     }
 }
 

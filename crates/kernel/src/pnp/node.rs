@@ -332,12 +332,17 @@ pub(crate) fn of_pdo(cx: &mut Cx<'_>, ddi: &str, device: DriverPtr<DEVICE_OBJECT
     Err(cx.stop(verdict.bug_check(0xCA, [2, device.address, 0, 0])))
 }
 
-/// Whether files can be opened on a device: not on one whose stack has not been started, or is told that it is gone.
+/// Whether files can be opened on a device: not on one whose stack has not been started, or is told that it is gone, or to go. Of one that has agreed to
+/// be removed its drivers say so ("the driver must fail any subsequent create requests").
 #[must_use]
 pub fn can_be_opened(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> bool {
     let bottom = io::stack::bottom(k, device);
     k.pnp.nodes.get(&NodeId(bottom.address)).is_none_or(|node| {
-        matches!(node.state, State::Started | State::StopPending | State::Stopped | State::RemovePending)
+        match node.state {
+            State::Started | State::StopPending | State::Stopped => true,
+            State::RemovePending => !node.told_to_go,
+            _ => false,
+        }
     })
 }
 
