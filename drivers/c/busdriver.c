@@ -228,10 +228,14 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
 
 static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
 {
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
     PCOMMON Common = Device->DeviceExtension;
 
     if (!Common->IsBus) {
         return ChildPower(Irp);
+    }
+    if (Stack->MinorFunction == IRP_MN_SET_POWER && Stack->Parameters.Power.Type == SystemPowerState) {
+        DbgPrint("bus %d goes to S%d\n", ((PBUS)Common)->Number, Stack->Parameters.Power.State.SystemState - PowerSystemWorking);
     }
     PoStartNextPowerIrp(Irp);
     IoSkipCurrentIrpStackLocation(Irp);

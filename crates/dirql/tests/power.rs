@@ -188,6 +188,7 @@ fn a_device_that_sleeps_while_the_system_works_is_waked_by_its_card() {
     run("wake", WAKES, script).expect_clean();
 }
 
+/// Holds: irps/wake-then-power, irps/wait-wake
 #[test]
 fn a_card_wakes_the_system_from_s3_and_then_its_request_ends() {
     let script = r"open \\.\Wake as w
@@ -345,15 +346,20 @@ fn a_counter_that_is_none_and_a_busy_time_that_ends_twice_are_told() {
         assert!(try_play(&machine, &on_idler(&[idler(0, &[3, 3, 4]), idler(7, &[wrong]), how])).is_err());
         assert_eq!(machine.finish().expect_verdict().rule, "not-a-power-object");
 
+/// Holds: irps/wait-wake
 #[test]
 fn the_bus_driver_refuses_a_second_request_to_wait_itself() {
-    let script = r"open \\.\Wake as w; ioctl w 0x222000 in u32:4; wait 1ms; ioctl w 0x222000 in u32:4; wait 1ms; poke pci#0 pme 1; wait 1ms";
+    let script = r"open \\.\Wake as w; ioctl w 0x222000 in u32:4; wait 1ms; ioctl w 0x222000 in u32:4; wait 1ms; power d3; poke pci#0 pme 1; wait 1ms; power d0";
     let report = run("wake_forgets", WAKES, script);
     report.expect_clean();
     let ends: Vec<_> = report.prints.iter().filter(|line| line.contains("the wait ended")).collect();
-    assert!(ends.len() == 2 && ends[0].contains("80000011") && ends[1].trim_end().ends_with(" 0"), "{ends:?}");
+    assert!(
+        ends.len() == 2 && ends[0].contains("80000011") && ends[1].trim_end().ends_with(" 0"),
+        "{ends:?}"
+    );
 }
 
+/// Holds: irps/wait-cancelled
 /// Not: wait-wake-not-cancelled
 #[test]
 fn a_driver_that_cancels_its_request_to_wait_when_its_device_goes_is_clean() {
@@ -363,6 +369,7 @@ fn a_driver_that_cancels_its_request_to_wait_when_its_device_goes_is_clean() {
     }
 }
 
+/// Holds: irps/wait-left
 #[test]
 fn a_driver_is_told_of_power_settings_at_once_and_when_they_change() {
     let state = |told: u32, source: u32, own: u32| {

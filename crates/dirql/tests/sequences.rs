@@ -156,7 +156,8 @@ fn of_a_device(numbers: &mut Numbers, card: &Card) -> String {
 /// The system goes to sleep and is waked, perhaps by the card.
 fn of_the_system(numbers: &mut Numbers, card: &Card) -> String {
     let state = numbers.of(&["s1", "s3", "s4"]);
-    let wake = if card.driver == "wake" && numbers.below(2) == 0 { "poke pci#0 pme 1\nwait 1ms\n" } else { "" };
+    let wake =
+        if card.driver == "wake" && numbers.below(2) == 0 { "poke pci#0 pme 1\nwait 1ms\n" } else { "" };
     format!("power {state} expect any\n{wake}power s0 expect any")
 }
 

@@ -117,6 +117,7 @@ fn a_root_device_sleeps_wakes_stops_and_is_removed_like_any_other() {
     finish(machine);
 }
 
+/// Holds: irps/children-by-relations
 /// Not: child-is-no-device, child-not-referenced, child-reported-twice, duplicate-child, null-child
 #[test]
 fn children_that_a_bus_driver_reports_get_their_drivers_by_inf() {
@@ -162,6 +163,7 @@ fn a_child_whose_drivers_file_is_missing_is_told_of() {
     assert!(told, "{:?}", report.notes);
 }
 
+/// Holds: irps/not-reported
 /// Not: child-deleted-early, child-not-deleted, child-reused, deleted-child
 #[test]
 fn a_child_that_is_pulled_out_is_surprise_removed_and_its_device_object_goes() {
@@ -182,6 +184,7 @@ fn a_child_that_is_pulled_out_is_surprise_removed_and_its_device_object_goes() {
     );
 }
 
+/// Holds: irps/surprise-then-remove
 #[test]
 fn a_child_that_is_open_goes_when_it_is_closed() {
     let machine = plugged(&[plug(0)]);
@@ -201,6 +204,7 @@ fn a_child_that_is_open_goes_when_it_is_closed() {
     assert!(printed(&report, "slot 0 is removed for good").contains(&"soft 1 is removed".to_owned()));
 }
 
+/// Holds: irps/children-first
 #[test]
 fn a_bus_is_asked_and_removed_after_all_that_hangs_on_it() {
     let machine = plugged(&[plug(HUB + 2)]);
@@ -222,6 +226,7 @@ fn a_bus_is_asked_and_removed_after_all_that_hangs_on_it() {
     );
 }
 
+/// Holds: irps/surprise-children-first
 #[test]
 fn a_bus_that_is_pulled_out_takes_all_that_hangs_on_it_along() {
     let machine = plugged(&[plug(HUB + 2)]);
@@ -260,6 +265,7 @@ fn a_pulled_out_bus_waits_for_its_children_that_are_open() {
     finish(machine);
 }
 
+/// Holds: irps/refused, irps/stop-refused, irps/stop-children-first
 #[test]
 fn a_child_that_refuses_keeps_its_bus_and_those_that_have_agreed_are_told() {
     let machine = plugged(&[plug(0), plug(1)]);
@@ -290,6 +296,7 @@ fn a_child_that_refuses_keeps_its_bus_and_those_that_have_agreed_are_told() {
     );
 }
 
+/// Holds: irps/open-files
 #[test]
 fn an_open_child_keeps_its_bus() {
     let machine = plugged(&[plug(0), plug(1)]);
@@ -303,6 +310,7 @@ fn an_open_child_keeps_its_bus() {
     finish(machine);
 }
 
+/// Holds: irps/remove-then-eject
 #[test]
 fn a_child_whose_button_is_pressed_is_removed_ejected_and_reported_no_more() {
     let machine = plugged(&[plug(0)]);
@@ -335,7 +343,10 @@ fn a_tree_sleeps_from_below_and_wakes_from_above() {
 #[test]
 fn a_device_on_no_bus_goes_to_a_device_state_and_back() {
     let machine = plugged(&[plug(0), plug(RAW + 1)]);
-    play(&machine, "power d3 dirqlbus#0\npower d0 dirqlbus#0\npower d2 child#0\npower d0 child#0\npower d3 raw#0\npower d0 raw#0");
+    play(
+        &machine,
+        "power d3 dirqlbus#0\npower d0 dirqlbus#0\npower d2 child#0\npower d0 child#0\npower d3 raw#0\npower d0 raw#0",
+    );
     finish(machine);
 }
 

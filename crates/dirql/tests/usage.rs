@@ -53,6 +53,7 @@ fn tree(machine: &Machine) -> String {
     machine.tree().unwrap().join("\n")
 }
 
+/// Holds: irps/usage-stays, irps/usage-pagable, irps/usage-state, irps/not-disableable
 /// Not: usage-end-failed, usage-not-heeded, usage-power-pagable
 #[test]
 fn a_device_with_a_paging_file_stays_until_it_is_gone_and_so_does_its_bus() {
@@ -90,6 +91,7 @@ fn a_device_with_a_paging_file_stays_until_it_is_gone_and_so_does_its_bus() {
     finish(machine);
 }
 
+/// Holds: irps/usage-asked
 #[test]
 fn a_driver_that_cannot_have_a_paging_file_refuses_and_nobody_counts_it() {
     let machine = plugged(&[0]);
@@ -106,13 +108,20 @@ fn a_driver_that_cannot_have_a_paging_file_refuses_and_nobody_counts_it() {
     finish(machine);
 }
 
+/// Holds: irps/usage-to-the-bus
 #[test]
 fn a_bus_driver_asks_its_bus_for_each_of_its_children() {
     // The raw child has no other driver; below the hub the question goes up two buses.
     let machine = plugged(&[RAW, HUB + 2]);
     play(&machine, &plug(3).replace("DirqlBus0", "DirqlBus1"));
-    play(&machine, "usage raw#0 hibernation on\nstop-device dirqlbus#0 expect STATUS_DEVICE_BUSY\nusage raw#0 hibernation off\nwait 1ms");
-    play(&machine, "usage child#0 paging on\nwait 1ms\nstop-device hub#0 expect STATUS_DEVICE_BUSY\nstop-device dirqlbus#0 expect STATUS_DEVICE_BUSY");
+    play(
+        &machine,
+        "usage raw#0 hibernation on\nstop-device dirqlbus#0 expect STATUS_DEVICE_BUSY\nusage raw#0 hibernation off\nwait 1ms",
+    );
+    play(
+        &machine,
+        "usage child#0 paging on\nwait 1ms\nstop-device hub#0 expect STATUS_DEVICE_BUSY\nstop-device dirqlbus#0 expect STATUS_DEVICE_BUSY",
+    );
     assert_eq!(tree(&machine).matches("cannot be disabled (1)").count(), 3, "{}", tree(&machine));
     play(&machine, "usage child#0 paging off\nwait 1ms\nstop-device dirqlbus#0\nstart-device dirqlbus#0");
     finish(machine);
@@ -120,22 +129,35 @@ fn a_bus_driver_asks_its_bus_for_each_of_its_children() {
 
 #[test]
 fn a_run_that_ends_with_a_paging_file_ends_clean() {
-    let report = run(&[0, 1], "usage child#0 paging on\nusage child#1 paging on\nusage child#1 hibernation on\nwait 1ms");
+    let report = run(
+        &[0, 1],
+        "usage child#0 paging on\nusage child#1 paging on\nusage child#1 hibernation on\nwait 1ms",
+    );
     report.expect_clean();
     assert_eq!(report.sums.still_allocated(), 0, "{report}");
 }
 
 #[test]
 fn a_device_with_a_paging_file_can_be_pulled_out() {
-    let report = run(&[0], &format!("usage child#0 paging on\nwait 1ms\n{OPEN}\nioctl b 0x222004 in u32:0\nwait 1ms\nclose b\nremove-device dirqlbus#0"));
+    let report = run(
+        &[0],
+        &format!(
+            "usage child#0 paging on\nwait 1ms\n{OPEN}\nioctl b 0x222004 in u32:0\nwait 1ms\nclose b\nremove-device dirqlbus#0"
+        ),
+    );
     report.expect_clean();
 }
 
+/// Holds: irps/usage-end, irps/usage-stays, irps/usage-pagable
 #[test]
 fn what_a_driver_must_do_about_a_special_file_is_told() {
     for (bits, script, rule) in [
         (0x08, "usage child#0 paging on", "usage-power-pagable"),
-        (0x10, "usage child#0 paging on\nwait 1ms\nquery-stop child#0\ncancel-stop child#0", "usage-not-heeded"),
+        (
+            0x10,
+            "usage child#0 paging on\nwait 1ms\nquery-stop child#0\ncancel-stop child#0",
+            "usage-not-heeded",
+        ),
         (0x20, "usage child#0 paging on\nusage child#0 paging off expect failure", "usage-end-failed"),
     ] {
         let report = run(&[0], &format!("{}{script}", manners(0, bits)));
@@ -156,12 +178,16 @@ fn what_a_device_says_of_its_state_is_shown() {
     finish(machine);
 }
 
+/// Holds: irps/not-disableable
 #[test]
 fn reasons_why_a_bus_cannot_be_disabled_are_counted_by_its_children() {
     let machine = plugged(&[0, 1]);
     play(&machine, &format!("{}{}", on(0, "0x222010 in u32:0x20"), on(1, "0x222010 in u32:0x20")));
     let text = tree(&machine);
-    assert!(text.contains("cannot be disabled (2)") && text.matches("cannot be disabled (1)").count() == 2, "{text}");
+    assert!(
+        text.contains("cannot be disabled (2)") && text.matches("cannot be disabled (1)").count() == 2,
+        "{text}"
+    );
     play(&machine, "remove-device child#0 expect STATUS_INVALID_DEVICE_REQUEST");
     play(&machine, &format!("{}remove-device child#0", on(0, "0x222010 in u32:0")));
     play(&machine, &on(1, "0x222010 in u32:0"));
@@ -172,9 +198,13 @@ fn reasons_why_a_bus_cannot_be_disabled_are_counted_by_its_children() {
 fn problem(machine: &Machine) -> String {
     let lines = machine.tree().unwrap();
     let at = lines.iter().position(|line| line.contains("child#0")).unwrap();
-    lines[at..].iter().find(|line| line.contains("problem")).map_or_else(String::new, |line| line.trim().to_owned())
+    lines[at..]
+        .iter()
+        .find(|line| line.contains("problem"))
+        .map_or_else(String::new, |line| line.trim().to_owned())
 }
 
+/// Holds: irps/failed-start
 #[test]
 fn each_way_in_which_a_device_does_not_run_has_its_problem_code() {
     for (next, expected) in [
@@ -195,6 +225,7 @@ fn each_way_in_which_a_device_does_not_run_has_its_problem_code() {
     }
 }
 
+/// Holds: irps/failed-device
 #[test]
 fn a_device_that_fails_while_it_runs_has_code_43_and_one_that_does_not_start_again_code_10() {
     let machine = plugged(&[0]);
@@ -206,7 +237,10 @@ fn a_device_that_fails_while_it_runs_has_code_43_and_one_that_does_not_start_aga
     assert_eq!(problem(&machine), "problem 29 (CM_PROB_HARDWARE_DISABLED): it answered PNP_DEVICE_DISABLED");
     finish(machine);
     let machine = plugged(&[0]);
-    play(&machine, &format!("{}stop-device child#0\nstart-device child#0 expect STATUS_UNSUCCESSFUL", manners(0, 0x100)));
+    play(
+        &machine,
+        &format!("{}stop-device child#0\nstart-device child#0 expect STATUS_UNSUCCESSFUL", manners(0, 0x100)),
+    );
     assert_eq!(
         problem(&machine),
         "problem 10 (CM_PROB_FAILED_START): IRP_MN_START_DEVICE failed with STATUS_UNSUCCESSFUL"
@@ -214,6 +248,7 @@ fn a_device_that_fails_while_it_runs_has_code_43_and_one_that_does_not_start_aga
     finish(machine);
 }
 
+/// Holds: irps/hardware-disabled
 #[test]
 fn a_device_whose_hardware_is_disabled_when_it_is_found_is_not_started() {
     let machine = plugged(&[DISABLED]);

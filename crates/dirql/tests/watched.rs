@@ -111,6 +111,7 @@ fn who_has_a_device_open_is_asked_closes_its_file_and_the_device_goes() {
     assert_eq!(told("TARGET 0; remove-device expect success"), ["may it go?", "it is gone"]);
 }
 
+/// Holds: irps/target-relation
 #[test]
 fn a_device_without_plug_and_play_says_which_device_stands_behind_a_file_on_it() {
     let report = play(bench, "BEHIND 0; remove-device expect success");
@@ -119,6 +120,7 @@ fn a_device_without_plug_and_play_says_which_device_stands_behind_a_file_on_it()
     assert_eq!(told("remove-device; BEHIND 0 expect failure"), ["who stands behind this file?"]);
 }
 
+/// Holds: irps/notified-first
 #[test]
 fn who_refuses_keeps_the_device_and_its_driver_is_not_even_asked() {
     let report = play(bench, "TARGET 1; remove-device expect STATUS_UNSUCCESSFUL; LEAVE 0");

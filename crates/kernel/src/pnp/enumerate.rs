@@ -5,10 +5,10 @@
 //! in later are not looked for; what drivers report is found by [`super::relations`].
 
 use abi::{
-    BusQueryCompatibleIDs, BusQueryContainerID, BusQueryDeviceID, BusQueryHardwareIDs, BusQueryInstanceID, DEVICE_CAPABILITIES,
-    DeviceTextDescription, DeviceTextLocationInformation, DriverPtr, IRP_MN_QUERY_BUS_INFORMATION,
-    IRP_MN_QUERY_DEVICE_TEXT, IRP_MN_QUERY_ID, IRP_MN_QUERY_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_RESOURCES,
-    KEVENT,
+    BusQueryCompatibleIDs, BusQueryContainerID, BusQueryDeviceID, BusQueryHardwareIDs, BusQueryInstanceID,
+    DEVICE_CAPABILITIES, DeviceTextDescription, DeviceTextLocationInformation, DriverPtr,
+    IRP_MN_QUERY_BUS_INFORMATION, IRP_MN_QUERY_DEVICE_TEXT, IRP_MN_QUERY_ID,
+    IRP_MN_QUERY_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_RESOURCES, KEVENT,
 };
 use engine::Flow;
 

@@ -337,12 +337,10 @@ pub(crate) fn of_pdo(cx: &mut Cx<'_>, ddi: &str, device: DriverPtr<DEVICE_OBJECT
 #[must_use]
 pub fn can_be_opened(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> bool {
     let bottom = io::stack::bottom(k, device);
-    k.pnp.nodes.get(&NodeId(bottom.address)).is_none_or(|node| {
-        match node.state {
-            State::Started | State::StopPending | State::Stopped => true,
-            State::RemovePending => !node.told_to_go,
-            _ => false,
-        }
+    k.pnp.nodes.get(&NodeId(bottom.address)).is_none_or(|node| match node.state {
+        State::Started | State::StopPending | State::Stopped => true,
+        State::RemovePending => !node.told_to_go,
+        _ => false,
     })
 }
 

@@ -72,7 +72,8 @@ pub(super) fn ask(cx: &mut Cx<'_>, id: NodeId, kind: Kind) -> Flow<Vec<NodeId>> 
         }
         if kind != Kind::Power && cx.with(|k| tree::is_below(k, other, id)) {
             let child = cx.with(|k| k.pnp.node(other).name.clone());
-            let message = format!("{who} named {child}, which hangs on the device: it is removed before it anyway");
+            let message =
+                format!("{who} named {child}, which hangs on the device: it is removed before it anyway");
             cx.report(Verdict::warning("related-is-child", message));
             continue;
         }
@@ -98,7 +99,8 @@ fn read(cx: &mut Cx<'_>, who: &str, list: u64) -> Flow<Vec<Device>> {
 
 fn check(cx: &mut Cx<'_>, who: &str, pdo: Device) -> Flow<()> {
     if !cx.with(|k| node::is_physical(k, pdo)) {
-        let message = format!("{who} named {:#x}, which is not the physical device object of a device", pdo.address);
+        let message =
+            format!("{who} named {:#x}, which is not the physical device object of a device", pdo.address);
         return Err(no_device(cx, pdo, message));
     }
     let (references, is_child, name) = cx.with(|k| {

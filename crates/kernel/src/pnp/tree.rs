@@ -122,7 +122,8 @@ pub fn text(cx: &mut Cx<'_>) -> Flow<Vec<String>> {
         let (head, state, resources, more) = cx.with(|k| {
             let node = k.pnp.node(id);
             let head = format!("{}  {}", node.name, node.instance_path());
-            let more = [shown::container(node), shown::remarks(node, reasons_to_stay(k, id)), shown::problem(node)];
+            let more =
+                [shown::container(node), shown::remarks(node, reasons_to_stay(k, id)), shown::problem(node)];
             (head, node.state.name(), shown::resources(&node.resources, platform), more)
         });
         lines.push(format!("{indent}{head}"));

@@ -133,7 +133,10 @@ pub(super) fn judge_query(cx: &mut Cx<'_>, id: NodeId, what: &str, status: NtSta
     let (name, files) = cx.with(|k| (k.pnp.node(id).name.clone(), k.pnp.node(id).special_files));
     let Some(file) = Special::ALL.into_iter().find(|file| files[*file as usize] > 0) else { return Ok(()) };
     if status.is_success() {
-        let message = format!("the drivers of {name} agreed to {what} while a {} file is on it: they must refuse", file.name());
+        let message = format!(
+            "the drivers of {name} agreed to {what} while a {} file is on it: they must refuse",
+            file.name()
+        );
         cx.report(Verdict::warning("usage-not-heeded", message));
     }
     Ok(())

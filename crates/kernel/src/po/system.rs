@@ -85,7 +85,6 @@ pub fn is_off(k: &Kernel) -> bool {
     k.po.asleep == PowerSystemShutdown
 }
 
-
 fn tell(cx: &mut Cx<'_>, devices: &[NodeId], state: u32) -> Flow<()> {
     for id in devices {
         let status = ask(cx, *id, IRP_MN_SET_POWER, state)?;
