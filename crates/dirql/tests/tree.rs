@@ -125,13 +125,13 @@ fn children_that_a_bus_driver_reports_get_their_drivers_by_inf() {
     let expected = r"the root
   dirqlbus#0  ROOT\DIRQLBUS\0000
     started; drivers: PnpManager, DirqlBus; resources: none
-    child#0  DIRQLBUS\Child\4&e9672841&0&0
+    child#0  DIRQLBUS\Child\4&e9672841&0&0  (A device on dirql's bus, Slot 0)
       started; drivers: DirqlBus, DirqlSoft; resources: none
-    raw#0  DIRQLBUS\Raw\4&e9672841&0&1
+    raw#0  DIRQLBUS\Raw\4&e9672841&0&1  (A device on dirql's bus, Slot 1)
       started; drivers: DirqlBus; resources: none
-    hub#0  DIRQLBUS\Hub\4&e9672841&0&2
+    hub#0  DIRQLBUS\Hub\4&e9672841&0&2  (A device on dirql's bus, Slot 2)
       started; drivers: DirqlBus, DirqlBus; resources: none
-    stranger#0  DIRQLBUS\Stranger\4&e9672841&0&3
+    stranger#0  DIRQLBUS\Stranger\4&e9672841&0&3  (A device on dirql's bus, Slot 3)
       without a driver; drivers: DirqlBus; resources: none
       problem 28 (CM_PROB_FAILED_INSTALL)";
     assert_eq!(tree(&machine), expected);
@@ -192,7 +192,7 @@ fn a_child_that_is_open_goes_when_it_is_closed() {
     play(&machine, &format!("{OPEN}\n{}close b", then(&[unplug(0)])));
     let text = tree(&machine);
     assert!(
-        text.contains("child#0  DIRQLBUS\\Child\\4&e9672841&0&0\n      gone, with files still open"),
+        text.contains("child#0  DIRQLBUS\\Child\\4&e9672841&0&0  (A device on dirql's bus, Slot 0)\n      gone, with files still open"),
         "{text}"
     );
     let lines = machine.prints();

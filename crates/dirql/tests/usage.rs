@@ -175,6 +175,10 @@ fn what_a_device_says_of_its_state_is_shown() {
     assert!(text.contains("container {D1B0C0DE-0005-4000-8000-000000000001}"), "{text}");
     play(&machine, &on(0, "0x222010 in u32:0"));
     assert!(!tree(&machine).contains("not connected"));
+    // DevicePropertyContainerID: the bus driver's, none of a removable device whose bus driver says nothing.
+    let own = "utf16:\"{D1B0C0DE-0005-4000-8000-000000000001}\" + zero:2";
+    play(&machine, &on(1, &format!("0x222000 in u32:22 out 100 expect {own}")));
+    play(&machine, &on(0, "0x222000 in u32:22 out 100 expect STATUS_OBJECT_NAME_NOT_FOUND"));
     finish(machine);
 }
 
@@ -191,6 +195,19 @@ fn reasons_why_a_bus_cannot_be_disabled_are_counted_by_its_children() {
     play(&machine, "remove-device child#0 expect STATUS_INVALID_DEVICE_REQUEST");
     play(&machine, &format!("{}remove-device child#0", on(0, "0x222010 in u32:0")));
     play(&machine, &on(1, "0x222010 in u32:0"));
+    finish(machine);
+}
+
+#[test]
+fn a_device_that_nobody_can_take_away_is_in_the_computers_container() {
+    let soft = || dirql::Bench::new().driver(rig::driver("soft.sys")).inf(rig::driver("soft.inf"));
+    let machine = start(soft);
+    play(
+        &machine,
+        "open interface:{5A0F7B52-3C1E-4B6F-9E57-0D1B8A2C4E61} as s
+        ioctl s 0x222000 in u32:22 out 100 expect utf16:\"{00000000-0000-0000-FFFF-FFFFFFFFFFFF}\" + zero:2
+        close s",
+    );
     finish(machine);
 }
 

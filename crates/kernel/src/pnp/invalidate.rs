@@ -13,7 +13,7 @@ use engine::Flow;
 use super::enumerate::{exclusively, tell};
 use super::node::{self, NodeId, State};
 use super::problem::{Code, Problem};
-use super::{eject, related, relations, remove, start, stop};
+use super::{eject, related, relations, start, stop, surprise};
 use crate::cx::Cx;
 use crate::ke;
 
@@ -42,7 +42,7 @@ pub(super) fn act_on(cx: &mut Cx<'_>, id: NodeId, state: u32) -> Flow<bool> {
     if state & PNP_DEVICE_REMOVED != 0 || problem.is_some() {
         let why = format!("it answered {}", start::state_names(state));
         cx.with(|k| k.pnp.node_mut(id).problem = problem.map(|code| Problem::new(code, why)));
-        remove::surprise_while_locked(cx, id, false)?;
+        surprise::surprise_while_locked(cx, id, false)?;
         return Ok(false);
     }
     if changed {

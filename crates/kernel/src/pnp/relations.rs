@@ -16,7 +16,7 @@ use super::node::{Node, NodeId, Origin, State};
 use super::problem::{Code, Problem};
 use super::request::ask;
 use super::start::{self, Drivers};
-use super::{capabilities, remove, tree};
+use super::{capabilities, surprise, tree};
 use crate::cx::Cx;
 use crate::mm::pool;
 use crate::verdict::Verdict;
@@ -49,7 +49,7 @@ pub(super) fn query(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     }
     for child in before {
         if !reported.contains(&child.pdo()) {
-            remove::vanished(cx, child)?;
+            surprise::vanished(cx, child)?;
         }
     }
     new.into_iter().try_for_each(|child| bring_up(cx, child))

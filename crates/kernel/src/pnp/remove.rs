@@ -1,24 +1,24 @@
-//! Removing a device and what goes with it: by agreement, or because its card has gone. Children are asked and removed before their parents, and
+//! Removing a device and what goes with it, by agreement; what is gone is [`super::surprise`]'s. Children are asked and removed before their parents, and
 //! so are the devices that drivers have named ([`removal_set`]).
 //!
-//! Pages: *Removing a Device*, *Removing a Device in a Bus Driver*, *IRP_MN_QUERY_REMOVE_DEVICE*, *IRP_MN_REMOVE_DEVICE*, *IRP_MN_SURPRISE_REMOVAL*, *Handling an
-//! IRP_MN_SURPRISE_REMOVAL Request*, *Handling an IRP_MN_QUERY_REMOVE_DEVICE Request* ("Windows … track open handles and fail the query if
-//! there are open handles after the IRP_MN_QUERY_REMOVE_DEVICE completes"). Drivers that have the device open are asked first
+//! Pages: *Removing a Device*, *Removing a Device in a Bus Driver*, *IRP_MN_QUERY_REMOVE_DEVICE*, *IRP_MN_REMOVE_DEVICE*, *Handling an
+//! IRP_MN_QUERY_REMOVE_DEVICE Request* ("Windows … track open handles and fail the query if there are open handles after the IRP_MN_QUERY_REMOVE_DEVICE
+//! completes"). Drivers that have the device open are asked first
 //! (`notify::target`); applications are not asked whether they close their handles.
 
 use abi::{
-    DEVICE_OBJECT, DriverPtr, IRP_MN_CANCEL_REMOVE_DEVICE, IRP_MN_QUERY_REMOVE_DEVICE, IRP_MN_REMOVE_DEVICE,
-    IRP_MN_SURPRISE_REMOVAL, NtStatus,
+    DEVICE_OBJECT, IRP_MN_CANCEL_REMOVE_DEVICE, IRP_MN_QUERY_REMOVE_DEVICE, IRP_MN_REMOVE_DEVICE, NtStatus,
 };
 use engine::Flow;
 
 use super::enumerate::{exclusively, tell};
 use super::node::{self, NodeId, Origin, State};
 use super::request::ask;
+use super::surprise::remove_ready;
 use super::{leftovers, notify, related, removal_set, stop, tree, usage};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
-use crate::{io, ke, ob};
+use crate::{io, ob};
 
 /// Asks the device's drivers whether it can be removed; if not, or if files are still open on it then (`DEVICE_BUSY`), tells them that
 /// it will not be. A stopped device is started first: its resources are not given anew any more.
@@ -217,115 +217,13 @@ pub(super) fn send_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     if gone { delete(cx, id) } else { Ok(()) }
 }
 
-/// The card is pulled out: from now on it answers nothing. Its drivers are told, and removed when the last file on the
-/// device is closed. A child that a driver reports is there as long as it is reported: its drivers are told all the same, and removed.
-///
-/// # Errors
-/// As [`remove`].
-pub fn surprise_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
-    let gone = cx.with(|k| {
-        let node = k.pnp.node(id);
-        if let Some(at) = node.card().map(|card| card.function.address) {
-            k.hal.hardware.set_present(at, false);
-        }
-        !matches!(node.origin, Origin::Child)
-    });
-    ke::interrupt::deliver(cx)?;
-    let was_there = exclusively(cx, |cx| surprise_while_locked(cx, id, gone))?;
-    Ok(if was_there { NtStatus::SUCCESS } else { NtStatus::INVALID_DEVICE_STATE })
-}
-
-/// As [`surprise_remove`], for a device that has failed (`gone` is false) or is not on its bus any more. False if it is gone already.
-pub(super) fn surprise_while_locked(cx: &mut Cx<'_>, id: NodeId, gone: bool) -> Flow<bool> {
-    if matches!(node::state(cx, id), State::Failed | State::SurpriseRemoved | State::Deleted) {
-        return Ok(false);
-    }
-    if gone {
-        cx.with(|k| k.pnp.node_mut(id).missing = true);
-    }
-    // Its drivers are going to be removed, and with them those that they have named.
-    let together = removal_set::of(cx, id, &[])?;
-    for &one in &together {
-        let gone = gone && cx.with(|k| one == id || tree::is_below(k, one, id));
-        tell_surprise(cx, one, gone)?;
-    }
-    for one in together {
-        remove_ready(cx, one)?;
-    }
-    Ok(true)
-}
-
-/// The driver of its parent does not report a child any more.
-pub(super) fn vanished(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
-    if !surprise_while_locked(cx, id, true)? {
-        // It has failed, and waits for files: it goes with the last of them.
-        cx.with(|k| k.pnp.node_mut(id).missing = true);
-    }
-    Ok(())
-}
-
-/// `IRP_MN_SURPRISE_REMOVAL` to the drivers of one device, if it was started.
-fn tell_surprise(cx: &mut Cx<'_>, id: NodeId, gone: bool) -> Flow<()> {
-    if !matches!(
-        node::state(cx, id),
-        State::Started | State::StopPending | State::Stopped | State::RemovePending
-    ) {
-        return Ok(());
-    }
-    tell(cx, id, "surprise removal of");
-    let above = leftovers::above(cx, id)?;
-    ask(cx, id, IRP_MN_SURPRISE_REMOVAL, [0; 4])?;
-    leftovers::after_surprise(cx, id, &above)?;
-    leftovers::disable_interfaces(cx, id, "IRP_MN_SURPRISE_REMOVAL")?;
-    cx.with(|k| k.pnp.node_mut(id).state = if gone { State::SurpriseRemoved } else { State::Failed });
-    notify::target::complete(cx, id)
-}
-
-/// Removes what was told that it is gone, or never started, and has no file open: children first, and a device only when all of its
-/// children are removed. True if nothing of the device is left to remove.
-fn remove_ready(cx: &mut Cx<'_>, id: NodeId) -> Flow<bool> {
-    let mut ready = true;
-    for child in cx.with(|k| tree::children(k, Some(id))) {
-        ready &= remove_ready(cx, child)?;
-    }
-    if !ready {
-        return Ok(false);
-    }
-    match node::state(cx, id) {
-        state if waits_for_files(state) => {
-            let closed = open_files(cx, id)? == 0;
-            if closed {
-                send_remove(cx, id)?;
-            }
-            Ok(closed)
-        }
-        State::Added => {
-            send_remove(cx, id)?;
-            Ok(true)
-        }
-        State::Enumerated => {
-            let (missing, is_child) = cx.with(|k| {
-                let node = k.pnp.node(id);
-                (node.missing, matches!(node.origin, Origin::Child))
-            });
-            match (missing, is_child) {
-                (true, true) => send_remove(cx, id)?,
-                (true, false) => delete(cx, id)?,
-                (false, _) => {}
-            }
-            Ok(true)
-        }
-        state => Ok(state == State::Deleted),
-    }
-}
-
 /// Whether the driver of a device has deleted it.
 fn is_deleted(cx: &mut Cx<'_>, id: NodeId) -> bool {
     cx.with(|k| k.io.devices.get(id.0).is_none_or(|device| device.deleted))
 }
 
 /// A device is out of the tree, and so is its device object: a child's is its bus driver's to delete.
-fn delete(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
+pub(super) fn delete(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     let (is_child, missing) = cx.with(|k| {
         let node = k.pnp.node_mut(id);
         node.state = State::Deleted;
@@ -351,45 +249,13 @@ fn delete(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     ob::object::dereference(cx, id.pdo()).map(|_| ())
 }
 
-/// A file on a device of the stack was closed: a device that has gone is removed with the last of them.
-///
-/// # Errors
-/// [`engine::Leave`] if the machine ends meanwhile.
-pub fn file_closed(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
-    let waiting: Vec<NodeId> = cx.with(|k| {
-        let nodes = k.pnp.nodes.iter();
-        nodes.filter(|(_, node)| waits_for_files(node.state)).map(|(id, _)| *id).collect()
-    });
-    for id in waiting {
-        if !node::stack(cx, id)?.contains(&device) || open_files(cx, id)? > 0 {
-            continue;
-        }
-        let work = move |cx: &mut Cx<'_>| {
-            exclusively(cx, |cx| match node::state(cx, id) {
-                state if waits_for_files(state) => {
-                    // A parent may have waited for this one.
-                    let top = cx.with(|k| {
-                        let waits = |id: &NodeId| waits_for_files(k.pnp.node(*id).state);
-                        let above = |id: &NodeId| k.pnp.node(*id).parent.filter(waits);
-                        std::iter::successors(Some(id), above).last().unwrap_or(id)
-                    });
-                    remove_ready(cx, top).map(|_| ())
-                }
-                _ => Ok(()),
-            })
-        };
-        ke::thread::spawn(cx, "PnP manager", Box::new(work))?;
-    }
-    Ok(())
-}
-
 /// Drivers that were told that their device is gone are removed when the last file is closed.
-const fn waits_for_files(state: State) -> bool {
+pub(super) const fn waits_for_files(state: State) -> bool {
     matches!(state, State::SurpriseRemoved | State::Failed)
 }
 
 /// How many files are open on the devices of a stack.
-fn open_files(cx: &mut Cx<'_>, id: NodeId) -> Flow<i64> {
+pub(super) fn open_files(cx: &mut Cx<'_>, id: NodeId) -> Flow<i64> {
     let mut files = 0;
     for device in node::stack(cx, id)? {
         files += i64::from(cx.read(device + DEVICE_OBJECT::ReferenceCount)?);

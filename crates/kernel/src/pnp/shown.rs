@@ -6,7 +6,7 @@ use std::fmt::Write;
 use abi::{CmResourceTypeMemory, PNP_DEVICE_DISCONNECTED, PNP_DEVICE_DONT_DISPLAY_IN_UI};
 
 use super::arbiter::Range;
-use super::node::Node;
+use super::node::{Node, Origin};
 use super::resource::{self, Interrupt, Messages, Plain, Resource};
 use crate::hal::platform::Platform;
 
@@ -51,6 +51,15 @@ fn of_plain(plain: &Plain, platform: Platform) -> String {
         _ => range.words(),
     };
     range.map(shown).unwrap_or_default()
+}
+
+/// What the bus driver of a device says it is and where, behind its instance path; of a device on no bus there is nothing more to say.
+pub(super) fn texts(node: &Node) -> String {
+    let (what, place) = (&node.answers.description, &node.answers.location);
+    if matches!(node.origin, Origin::Root(_)) || what.is_empty() && place.is_empty() {
+        return String::new();
+    }
+    if place.is_empty() { format!("  ({what})") } else { format!("  ({what}, {place})") }
 }
 
 /// The container that its bus driver has named.

@@ -12,7 +12,7 @@ use super::enumerate::{exclusively, tell};
 use super::node::{self, NodeId, State};
 use super::request::ask;
 use super::start::{self, StartFailure, Started};
-use super::{elsewhere, install, leftovers, remove, tree, usage};
+use super::{elsewhere, install, leftovers, surprise, tree, usage};
 use crate::cx::Cx;
 
 /// Asks the device's drivers whether it can be stopped; if not, tells them that it will not be.
@@ -130,7 +130,7 @@ pub(super) fn rebalance(cx: &mut Cx<'_>, id: NodeId, stopped: bool) -> Flow<()> 
     if !status.is_success() {
         let failed = StartFailure { step: "IRP_MN_START_DEVICE", status, why: String::new() };
         start::note_problem(cx, id, &failed);
-        remove::surprise_while_locked(cx, id, false)?;
+        surprise::surprise_while_locked(cx, id, false)?;
     }
     Ok(())
 }
@@ -178,6 +178,6 @@ pub(super) fn restart_while_locked(cx: &mut Cx<'_>, id: NodeId) -> Flow<Started>
     }
     let failed = StartFailure { step: "IRP_MN_START_DEVICE", status, why: String::new() };
     start::note_problem(cx, id, &failed);
-    remove::surprise_while_locked(cx, id, false)?;
+    surprise::surprise_while_locked(cx, id, false)?;
     Ok(Err(failed))
 }

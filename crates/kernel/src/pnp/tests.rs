@@ -332,7 +332,7 @@ fn after_surprise_removal_the_drivers_wait_for_the_last_file() {
         assert!(!card.borrow().present);
         assert_eq!(state(cx, id), State::SurpriseRemoved);
         cx.write(top + DEVICE_OBJECT::ReferenceCount, 0)?;
-        super::remove::file_closed(cx, top)?;
+        super::surprise::file_closed(cx, top)?;
         let pause = pool::allocate(cx, pool::Kind::NonPaged, 8, 1)?;
         cx.write(pause, -10_000_i64)?;
         let _ = crate::ke::wait::delay(cx, 0, false, pause)?;

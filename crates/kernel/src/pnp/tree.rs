@@ -104,8 +104,8 @@ pub fn show(cx: &mut Cx<'_>) -> Flow<()> {
     Ok(())
 }
 
-/// The tree as lines of text: each device with its instance path, and below it its state, the drivers of its stack from the bottom, what it
-/// was started with; which container it says it is in, what is to be known of it besides, and why it does not run.
+/// The tree as lines of text: each device with its instance path and what its bus driver says it is and where, and below it its state, the drivers of its stack from the bottom, what it
+/// was started with; which container it is in, what is to be known of it besides, and why it does not run.
 ///
 /// # Errors
 /// As reading device objects.
@@ -121,7 +121,7 @@ pub fn text(cx: &mut Cx<'_>) -> Flow<Vec<String>> {
         }
         let (head, state, resources, more) = cx.with(|k| {
             let node = k.pnp.node(id);
-            let head = format!("{}  {}", node.name, node.instance_path());
+            let head = format!("{}  {}{}", node.name, node.instance_path(), shown::texts(node));
             let more =
                 [shown::container(node), shown::remarks(node, reasons_to_stay(k, id)), shown::problem(node)];
             (head, node.state.name(), shown::resources(&node.resources, platform), more)
