@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+#![allow(clippy::print_stderr, reason = "a sequence is shown if that is asked for")]
 
 mod rig;
 
