@@ -16,7 +16,7 @@ fn machine(sys: &str, device: &str) -> Machine {
     start(|| {
         let bench = Bench::new().driver(driver(&format!("{sys}.sys"))).device(device);
         // A card that no model knows has no INF.
-        if sys.starts_with("sheet") || sys.starts_with("wake") || sys == "idler" {
+        if sys.starts_with("sheet") || matches!(sys, "wake" | "wake_forgets" | "idler") {
             bench
         } else {
             bench.inf(driver(&format!("{sys}.inf")))
@@ -345,31 +345,9 @@ fn a_counter_that_is_none_and_a_busy_time_that_ends_twice_are_told() {
         let machine = machine("idler", PLAIN);
         assert!(try_play(&machine, &on_idler(&[idler(0, &[3, 3, 4]), idler(7, &[wrong]), how])).is_err());
         assert_eq!(machine.finish().expect_verdict().rule, "not-a-power-object");
-
-/// Holds: irps/wait-wake
-#[test]
-fn the_bus_driver_refuses_a_second_request_to_wait_itself() {
-    let script = r"open \\.\Wake as w; ioctl w 0x222000 in u32:4; wait 1ms; ioctl w 0x222000 in u32:4; wait 1ms; power d3; poke pci#0 pme 1; wait 1ms; power d0";
-    let report = run("wake_forgets", WAKES, script);
-    report.expect_clean();
-    let ends: Vec<_> = report.prints.iter().filter(|line| line.contains("the wait ended")).collect();
-    assert!(
-        ends.len() == 2 && ends[0].contains("80000011") && ends[1].trim_end().ends_with(" 0"),
-        "{ends:?}"
-    );
-}
-
-/// Holds: irps/wait-cancelled
-/// Not: wait-wake-not-cancelled
-#[test]
-fn a_driver_that_cancels_its_request_to_wait_when_its_device_goes_is_clean() {
-    for end in ["remove-device", "surprise-remove", "stop-device; start-device"] {
-        let script = format!(r"open \\.\Wake as w; ioctl w 0x222000 in u32:4; close w; wait 1ms; {end}");
-        run("wake", WAKES, &script).expect_clean();
     }
 }
 
-/// Holds: irps/wait-left
 #[test]
 fn a_driver_is_told_of_power_settings_at_once_and_when_they_change() {
     let state = |told: u32, source: u32, own: u32| {
@@ -455,7 +433,33 @@ fn a_driver_asks_how_long_it_may_take() {
         idler(STATE, &[]) + " expect u32:1 + u32:1 + u32:0 + u32:0 + u32:0 + u32:0 + u32:1 + u32:569",
     ];
     run("idler", PLAIN, &on_idler(&commands)).expect_clean();
+}
 
+/// Holds: irps/wait-wake
+#[test]
+fn the_bus_driver_refuses_a_second_request_to_wait_itself() {
+    let script = r"open \\.\Wake as w; ioctl w 0x222000 in u32:4; wait 1ms; ioctl w 0x222000 in u32:4; wait 1ms; power d3; poke pci#0 pme 1; wait 1ms; power d0";
+    let report = run("wake_forgets", WAKES, script);
+    report.expect_clean();
+    let ends: Vec<_> = report.prints.iter().filter(|line| line.contains("the wait ended")).collect();
+    assert!(
+        ends.len() == 2 && ends[0].contains("80000011") && ends[1].trim_end().ends_with(" 0"),
+        "{ends:?}"
+    );
+}
+
+/// Holds: irps/wait-cancelled
+/// Not: wait-wake-not-cancelled
+#[test]
+fn a_driver_that_cancels_its_request_to_wait_when_its_device_goes_is_clean() {
+    for end in ["remove-device", "surprise-remove", "stop-device; start-device"] {
+        let script = format!(r"open \\.\Wake as w; ioctl w 0x222000 in u32:4; close w; wait 1ms; {end}");
+        run("wake", WAKES, &script).expect_clean();
+    }
+}
+
+/// Holds: irps/wait-left
+#[test]
 fn a_request_to_wait_that_is_left_behind_is_ended_by_the_bus_driver_and_told() {
     for end in ["remove-device", "surprise-remove"] {
         let script = format!(r"open \\.\Wake as w; ioctl w 0x222000 in u32:4; close w; wait 1ms; {end}");
