@@ -103,6 +103,25 @@ static NTSTATUS BusRelationsOf(PBUS Bus, PIRP Irp)
     return PassOn(Bus, Irp);
 }
 
+/* The bus has no relations but its children, and names one of them only if that is the mistake. */
+static NTSTATUS OtherRelationsOf(PBUS Bus, PIRP Irp)
+{
+    PDEVICE_RELATIONS Relations;
+
+    if (Bus->Mistake != MISTAKE_NAMES_CHILD || Bus->Slots[0] == NULL ||
+        IoGetCurrentIrpStackLocation(Irp)->Parameters.QueryDeviceRelations.Type != RemovalRelations) {
+        return PassOn(Bus, Irp);
+    }
+    Relations = NewRelations(1);
+    if (Relations == NULL) {
+        return Complete(Irp, STATUS_INSUFFICIENT_RESOURCES, 0);
+    }
+    Report(Bus, Relations, Bus->Slots[0]);
+    Irp->IoStatus.Status = STATUS_SUCCESS;
+    Irp->IoStatus.Information = (ULONG_PTR)Relations;
+    return PassOn(Bus, Irp);
+}
+
 /* The bus is gone: so are its children, which have been removed before. */
 static NTSTATUS RemoveBus(PBUS Bus, PIRP Irp)
 {
@@ -131,6 +150,26 @@ static NTSTATUS RemoveBus(PBUS Bus, PIRP Irp)
     return Status;
 }
 
+/* A special file on what hangs on the bus, which cannot do without it then. */
+static NTSTATUS BusUsage(PBUS Bus, PIRP Irp)
+{
+    BOOLEAN There = IoGetCurrentIrpStackLocation(Irp)->Parameters.UsageNotification.InPath;
+
+    Irp->IoStatus.Status = STATUS_SUCCESS;
+    if (!IoForwardIrpSynchronously(Bus->Lower, Irp)) {
+        Irp->IoStatus.Status = STATUS_UNSUCCESSFUL;
+    }
+    if (NT_SUCCESS(Irp->IoStatus.Status)) {
+        IoAdjustPagingPathCount(&Bus->Special, There);
+        if (There) {
+            Bus->Self->Flags &= ~DO_POWER_PAGABLE;
+        } else if (Bus->Special == 0) {
+            Bus->Self->Flags |= DO_POWER_PAGABLE;
+        }
+    }
+    return Complete(Irp, Irp->IoStatus.Status, 0);
+}
+
 static NTSTATUS BusPnp(PBUS Bus, PIRP Irp)
 {
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
@@ -147,16 +186,27 @@ static NTSTATUS BusPnp(PBUS Bus, PIRP Irp)
         Status = Complete(Irp, Irp->IoStatus.Status, Irp->IoStatus.Information);
         break;
     case IRP_MN_QUERY_DEVICE_RELATIONS:
-        Status = Stack->Parameters.QueryDeviceRelations.Type == BusRelations ? BusRelationsOf(Bus, Irp) : PassOn(Bus, Irp);
+        Status = Stack->Parameters.QueryDeviceRelations.Type == BusRelations ? BusRelationsOf(Bus, Irp) : OtherRelationsOf(Bus, Irp);
         break;
     case IRP_MN_REMOVE_DEVICE:
         return RemoveBus(Bus, Irp);
+    case IRP_MN_DEVICE_USAGE_NOTIFICATION:
+        Status = BusUsage(Bus, Irp);
+        break;
     case IRP_MN_QUERY_STOP_DEVICE:
+    case IRP_MN_QUERY_REMOVE_DEVICE:
+        if (Bus->Special != 0) {
+            Status = Complete(Irp, STATUS_DEVICE_BUSY, 0);
+            break;
+        }
+        /* falls through */
     case IRP_MN_CANCEL_STOP_DEVICE:
     case IRP_MN_STOP_DEVICE:
-    case IRP_MN_QUERY_REMOVE_DEVICE:
     case IRP_MN_CANCEL_REMOVE_DEVICE:
     case IRP_MN_SURPRISE_REMOVAL:
+        if (Stack->MinorFunction == IRP_MN_QUERY_REMOVE_DEVICE || Stack->MinorFunction == IRP_MN_CANCEL_REMOVE_DEVICE) {
+            Bus->Leaving = Stack->MinorFunction == IRP_MN_QUERY_REMOVE_DEVICE;
+        }
         DbgPrint("bus %d hears %u\n", Bus->Number, Stack->MinorFunction);
         Irp->IoStatus.Status = STATUS_SUCCESS;
         Status = PassOn(Bus, Irp);
@@ -178,10 +228,14 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
 
 static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
 {
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
     PCOMMON Common = Device->DeviceExtension;
 
     if (!Common->IsBus) {
         return ChildPower(Irp);
+    }
+    if (Stack->MinorFunction == IRP_MN_SET_POWER && Stack->Parameters.Power.Type == SystemPowerState) {
+        DbgPrint("bus %d goes to S%d\n", ((PBUS)Common)->Number, Stack->Parameters.Power.State.SystemState - PowerSystemWorking);
     }
     PoStartNextPowerIrp(Irp);
     IoSkipCurrentIrpStackLocation(Irp);
@@ -197,8 +251,10 @@ static NTSTATUS NTAPI DispatchSystemControl(PDEVICE_OBJECT Device, PIRP Irp)
 
 static NTSTATUS NTAPI DispatchFile(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    UNREFERENCED_PARAMETER(Device);
-    return Complete(Irp, STATUS_SUCCESS, 0);
+    PCOMMON Common = Device->DeviceExtension;
+    BOOLEAN Refused = IoGetCurrentIrpStackLocation(Irp)->MajorFunction == IRP_MJ_CREATE && Common->IsBus && ((PBUS)Common)->Leaving;
+
+    return Complete(Irp, Refused ? STATUS_NO_SUCH_DEVICE : STATUS_SUCCESS, 0);
 }
 
 /* Takes a child out of its slot. */
@@ -225,6 +281,27 @@ static NTSTATUS Unplug(PBUS Bus, ULONG Slot)
     return Status;
 }
 
+/* A child names another one from now on. */
+static NTSTATUS RelateChildren(PBUS Bus, ULONG Input)
+{
+    ULONG Slot = Input & 0xFF, Other = Input >> 8 & 0xFF, Type = Input >> 16 & 0xFF;
+    PDEVICE_OBJECT Device;
+
+    if (Slot >= SLOTS || Other >= SLOTS || (Type != EjectionRelations && Type != RemovalRelations)) {
+        return STATUS_INVALID_PARAMETER;
+    }
+    ExAcquireFastMutex(&Bus->Lock);
+    Device = Bus->Slots[Slot];
+    if (Device != NULL) {
+        PCHILD Child = Device->DeviceExtension;
+
+        Child->Related[Type].Slot = Other;
+        Child->Related[Type].How = Input >> 24;
+    }
+    ExReleaseFastMutex(&Bus->Lock);
+    return Device == NULL ? STATUS_NO_SUCH_DEVICE : STATUS_SUCCESS;
+}
+
 /* Input is a number for all codes that have one. */
 static NTSTATUS Control(PBUS Bus, ULONG Code, ULONG Input, PULONG Output)
 {
@@ -233,7 +310,7 @@ static NTSTATUS Control(PBUS Bus, ULONG Code, ULONG Input, PULONG Output)
 
     switch (Code) {
     case IOCTL_BUS_PLUG:
-        if (Slot >= SLOTS || Kind > KIND_STRANGER) {
+        if (Slot >= SLOTS || Kind > KIND_BOX) {
             return STATUS_INVALID_PARAMETER;
         }
         ExAcquireFastMutex(&Bus->Lock);
@@ -253,6 +330,8 @@ static NTSTATUS Control(PBUS Bus, ULONG Code, ULONG Input, PULONG Output)
         }
         ExReleaseFastMutex(&Bus->Lock);
         return STATUS_SUCCESS;
+    case IOCTL_BUS_RELATE:
+        return RelateChildren(Bus, Input);
     case IOCTL_BUS_AGAIN:
         Status = STATUS_SUCCESS;
         break;

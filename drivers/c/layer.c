@@ -26,6 +26,8 @@ typedef struct _LAYER {
     PDEVICE_OBJECT Pdo;
     PDEVICE_OBJECT Lower;
     IO_REMOVE_LOCK RemoveLock;
+    BOOLEAN Leaving; /* it has agreed to be removed: nobody opens it any more */
+    LONG Special; /* paging, hibernation and dump files on the device */
 } LAYER, *PLAYER;
 
 DRIVER_INITIALIZE DriverEntry;
@@ -134,7 +136,11 @@ static NTSTATUS NTAPI DispatchFile(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PLAYER Layer = Device->DeviceExtension;
 
-    return IsFunction ? Complete(Irp, STATUS_SUCCESS, 0) : PassOn(Layer, Irp);
+    if (!IsFunction)
+        return PassOn(Layer, Irp);
+    if (IoGetCurrentIrpStackLocation(Irp)->MajorFunction == IRP_MJ_CREATE && Layer->Leaving)
+        return Complete(Irp, STATUS_NO_SUCH_DEVICE, 0);
+    return Complete(Irp, STATUS_SUCCESS, 0);
 }
 
 static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
@@ -174,6 +180,24 @@ static NTSTATUS Remove(PDEVICE_OBJECT Device, PIRP Irp)
     return Status;
 }
 
+/* The device's power requests come at any level while there is a special file on it. */
+static NTSTATUS Usage(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PLAYER Layer = Device->DeviceExtension;
+    BOOLEAN There = IoGetCurrentIrpStackLocation(Irp)->Parameters.UsageNotification.InPath;
+
+    if (!IoForwardIrpSynchronously(Layer->Lower, Irp))
+        Irp->IoStatus.Status = STATUS_UNSUCCESSFUL;
+    if (NT_SUCCESS(Irp->IoStatus.Status)) {
+        IoAdjustPagingPathCount(&Layer->Special, There);
+        if (There)
+            Device->Flags &= ~DO_POWER_PAGABLE;
+        else if (Layer->Special == 0)
+            Device->Flags |= DO_POWER_PAGABLE;
+    }
+    return Complete(Irp, Irp->IoStatus.Status, Irp->IoStatus.Information);
+}
+
 static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PLAYER Layer = Device->DeviceExtension;
@@ -196,6 +220,9 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
             DbgPrint("%c is asked for its children\n", Letter);
         Status = PassOn(Layer, Irp);
         break;
+    case IRP_MN_DEVICE_USAGE_NOTIFICATION:
+        Status = Usage(Device, Irp);
+        break;
     case IRP_MN_REMOVE_DEVICE:
         return Remove(Device, Irp);
     case IRP_MN_QUERY_STOP_DEVICE:
@@ -204,6 +231,7 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
     case IRP_MN_QUERY_REMOVE_DEVICE:
     case IRP_MN_CANCEL_REMOVE_DEVICE:
     case IRP_MN_SURPRISE_REMOVAL:
+        Layer->Leaving = Minor == IRP_MN_QUERY_REMOVE_DEVICE;
         Irp->IoStatus.Status = STATUS_SUCCESS;
         Status = PassOn(Layer, Irp);
         break;

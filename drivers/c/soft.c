@@ -2,36 +2,20 @@
  * soft.sys: a function driver of a device without hardware: of a root-enumerated one (Root\DirqlSoft), or of a child of busdriver.sys. Its
  * device has an interface, {5A0F7B52-3C1E-4B6F-9E57-0D1B8A2C4E61}.
  *
- * IOCTL_SOFT_WHO answers who the device is to the system: the text of the property whose number is the input. IOCTL_SOFT_REFUSE has it refuse
- * to be removed (1) and to be stopped (2), until it is told otherwise. IOCTL_SOFT_EJECT is the button on the device.
+ * IOCTL_SOFT_WHO answers who the device is to the system: the text of the property whose number is the input. IOCTL_SOFT_MANNERS has it refuse
+ * what it may refuse, and make mistakes, until it is told otherwise. IOCTL_SOFT_EJECT is the button on the device. IOCTL_SOFT_RELATE has the device
+ * name another one of this driver's as its relation, IOCTL_SOFT_STATE has it say something about its state, IOCTL_SOFT_NEXT is about the
+ * device that is added next, and IOCTL_SOFT_SPECIAL answers which special files are on it (soft/soft.h).
  *
  * It prints the resources that it is started with: raw and translated, type, share, flags and the four words of each. A list of requirements whose
  * slot is NO_INTERRUPTS asks for no interrupts any more when it has filtered it.
  *
  * Pages: Writing an AddDevice Routine, Registering a Device Interface Class, Handling PnP requests in function drivers, Using Remove Locks,
- * IoGetDeviceProperty function, IRP_MN_FILTER_RESOURCE_REQUIREMENTS.
+ * IoGetDeviceProperty function, IRP_MN_FILTER_RESOURCE_REQUIREMENTS; those that soft/relate.h and soft/special.h name.
  */
 #include <ddk/wdm.h>
 
-#define SOFT_TAG 'tfoS'
-
-#define IOCTL_SOFT_WHO CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)
-#define IOCTL_SOFT_REFUSE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x801, METHOD_BUFFERED, FILE_ANY_ACCESS)
-#define IOCTL_SOFT_EJECT CTL_CODE(FILE_DEVICE_UNKNOWN, 0x802, METHOD_BUFFERED, FILE_ANY_ACCESS)
-
-#define NO_INTERRUPTS 0x77
-
-#define REFUSES_REMOVE 1
-#define REFUSES_STOP 2
-
-typedef struct _SOFT {
-    PDEVICE_OBJECT Pdo;
-    PDEVICE_OBJECT Lower;
-    IO_REMOVE_LOCK RemoveLock;
-    UNICODE_STRING Interface;
-    LONG Number;
-    ULONG Refuses;
-} SOFT, *PSOFT;
+#include "soft/soft.h"
 
 DRIVER_INITIALIZE DriverEntry;
 
@@ -40,25 +24,14 @@ NTKERNELAPI VOID NTAPI IoRequestDeviceEject(PDEVICE_OBJECT PhysicalDeviceObject)
 
 static const GUID InterfaceClass = {0x5A0F7B52, 0x3C1E, 0x4B6F, {0x9E, 0x57, 0x0D, 0x1B, 0x8A, 0x2C, 0x4E, 0x61}};
 static LONG Devices;
-
-static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
-{
-    Irp->IoStatus.Status = Status;
-    Irp->IoStatus.Information = Information;
-    IoCompleteRequest(Irp, IO_NO_INCREMENT);
-    return Status;
-}
-
-static NTSTATUS PassOn(PSOFT Soft, PIRP Irp)
-{
-    IoSkipCurrentIrpStackLocation(Irp);
-    return IoCallDriver(Soft->Lower, Irp);
-}
+static ULONG Next;
 
 static NTSTATUS NTAPI DispatchFile(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    UNREFERENCED_PARAMETER(Device);
-    return Complete(Irp, STATUS_SUCCESS, 0);
+    PSOFT Soft = Device->DeviceExtension;
+    BOOLEAN Refused = IoGetCurrentIrpStackLocation(Irp)->MajorFunction == IRP_MJ_CREATE && Soft->Leaving;
+
+    return Complete(Irp, Refused ? STATUS_NO_SUCH_DEVICE : STATUS_SUCCESS, 0);
 }
 
 static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -66,27 +39,36 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     PSOFT Soft = Device->DeviceExtension;
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
     PULONG Buffer = Irp->AssociatedIrp.SystemBuffer;
-    ULONG Length = 0;
+    ULONG Length = 0, Code = Stack->Parameters.DeviceIoControl.IoControlCode;
     NTSTATUS Status = IoAcquireRemoveLock(&Soft->RemoveLock, Irp);
 
+    if (NT_SUCCESS(Status) && Stack->Parameters.DeviceIoControl.InputBufferLength < InputOf(Code)) {
+        IoReleaseRemoveLock(&Soft->RemoveLock, Irp);
+        Status = STATUS_INVALID_PARAMETER;
+    }
     if (!NT_SUCCESS(Status)) {
         return Complete(Irp, Status, 0);
     }
-    switch (Stack->Parameters.DeviceIoControl.IoControlCode) {
+    switch (Code) {
     case IOCTL_SOFT_WHO:
-        if (Stack->Parameters.DeviceIoControl.InputBufferLength < sizeof(ULONG)) {
-            Status = STATUS_INVALID_PARAMETER;
-            break;
-        }
         Status = IoGetDeviceProperty(Soft->Pdo, (DEVICE_REGISTRY_PROPERTY)*Buffer,
                                      Stack->Parameters.DeviceIoControl.OutputBufferLength, Buffer, &Length);
         break;
-    case IOCTL_SOFT_REFUSE:
-        if (Stack->Parameters.DeviceIoControl.InputBufferLength < sizeof(ULONG)) {
-            Status = STATUS_INVALID_PARAMETER;
-            break;
-        }
-        Soft->Refuses = *Buffer;
+    case IOCTL_SOFT_MANNERS:
+        Soft->Manners = *Buffer;
+        break;
+    case IOCTL_SOFT_RELATE:
+        Relate(Soft, (const RELATE *)Buffer);
+        break;
+    case IOCTL_SOFT_STATE:
+        Soft->State = *Buffer;
+        IoInvalidateDeviceState(Soft->Pdo);
+        break;
+    case IOCTL_SOFT_NEXT:
+        Next = *Buffer;
+        break;
+    case IOCTL_SOFT_SPECIAL:
+        Status = TellSpecial(Soft, Buffer, Stack->Parameters.DeviceIoControl.OutputBufferLength, &Length);
         break;
     case IOCTL_SOFT_EJECT:
         IoRequestDeviceEject(Soft->Pdo);
@@ -103,7 +85,11 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
 static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PSOFT Soft = Device->DeviceExtension;
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
 
+    if (Stack->MinorFunction == IRP_MN_SET_POWER && Stack->Parameters.Power.Type == SystemPowerState) {
+        DbgPrint("soft %d goes to S%d\n", Soft->Number, Stack->Parameters.Power.State.SystemState - PowerSystemWorking);
+    }
     PoStartNextPowerIrp(Irp);
     IoSkipCurrentIrpStackLocation(Irp);
     return PoCallDriver(Soft->Lower, Irp);
@@ -125,6 +111,7 @@ static NTSTATUS Remove(PDEVICE_OBJECT Device, PIRP Irp)
     NTSTATUS Status;
 
     IoReleaseRemoveLockAndWait(&Soft->RemoveLock, Irp);
+    ForgetSoft(Soft);
     DisableInterface(Soft);
     RtlFreeUnicodeString(&Soft->Interface);
     Irp->IoStatus.Status = STATUS_SUCCESS;
@@ -197,6 +184,9 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
             Irp->IoStatus.Status = STATUS_UNSUCCESSFUL;
         }
         Status = Irp->IoStatus.Status;
+        if (NT_SUCCESS(Status) && (Soft->Next == NEXT_FAILS_START || (Soft->Manners & REFUSES_START))) {
+            Status = STATUS_UNSUCCESSFUL;
+        }
         if (NT_SUCCESS(Status)) {
             IoSetDeviceInterfaceState(&Soft->Interface, TRUE);
             DbgPrint("soft %d is started\n", Soft->Number);
@@ -213,10 +203,22 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
     case IRP_MN_QUERY_REMOVE_DEVICE:
     case IRP_MN_QUERY_STOP_DEVICE:
         DbgPrint("soft %d is asked\n", Soft->Number);
-        if (Soft->Refuses & (Minor == IRP_MN_QUERY_STOP_DEVICE ? REFUSES_STOP : REFUSES_REMOVE)) {
+        if ((Soft->Manners & (Minor == IRP_MN_QUERY_STOP_DEVICE ? REFUSES_STOP : REFUSES_REMOVE)) || HasSpecial(Soft)) {
             Status = Complete(Irp, STATUS_DEVICE_BUSY, 0);
             break;
         }
+        Soft->Leaving = Minor == IRP_MN_QUERY_REMOVE_DEVICE;
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        Status = PassOn(Soft, Irp);
+        break;
+    case IRP_MN_QUERY_DEVICE_RELATIONS:
+        Status = Relations(Soft, Irp);
+        break;
+    case IRP_MN_DEVICE_USAGE_NOTIFICATION:
+        Status = Usage(Soft, Irp);
+        break;
+    case IRP_MN_QUERY_PNP_DEVICE_STATE:
+        Irp->IoStatus.Information |= StateOf(Soft);
         Irp->IoStatus.Status = STATUS_SUCCESS;
         Status = PassOn(Soft, Irp);
         break;
@@ -229,6 +231,7 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
     case IRP_MN_CANCEL_STOP_DEVICE:
     case IRP_MN_CANCEL_REMOVE_DEVICE:
         DbgPrint("soft %d stays\n", Soft->Number);
+        Soft->Leaving = FALSE;
         Irp->IoStatus.Status = STATUS_SUCCESS;
         Status = PassOn(Soft, Irp);
         break;
@@ -249,8 +252,14 @@ static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
 {
     PDEVICE_OBJECT Device;
     PSOFT Soft;
-    NTSTATUS Status = IoCreateDevice(Driver, sizeof(SOFT), NULL, FILE_DEVICE_UNKNOWN, FILE_DEVICE_SECURE_OPEN, FALSE, &Device);
+    ULONG IsNext = Next;
+    NTSTATUS Status;
 
+    Next = 0;
+    if (IsNext == NEXT_FAILS_ADD) {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    Status = IoCreateDevice(Driver, sizeof(SOFT), NULL, FILE_DEVICE_UNKNOWN, FILE_DEVICE_SECURE_OPEN, FALSE, &Device);
     if (!NT_SUCCESS(Status)) {
         return Status;
     }
@@ -258,6 +267,8 @@ static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
     IoInitializeRemoveLock(&Soft->RemoveLock, SOFT_TAG, 0, 0);
     Soft->Number = InterlockedIncrement(&Devices);
     Soft->Pdo = Pdo;
+    Soft->Self = Device;
+    Soft->Next = IsNext;
     Status = IoRegisterDeviceInterface(Pdo, &InterfaceClass, NULL, &Soft->Interface);
     if (!NT_SUCCESS(Status)) {
         IoDeleteDevice(Device);
@@ -271,6 +282,7 @@ static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
     }
     Device->Flags |= DO_BUFFERED_IO | (Soft->Lower->Flags & (DO_POWER_PAGABLE | DO_POWER_INRUSH));
     Device->Flags &= ~DO_DEVICE_INITIALIZING;
+    KnowSoft(Soft);
     DbgPrint("soft %d is added\n", Soft->Number);
     return STATUS_SUCCESS;
 }
@@ -283,6 +295,7 @@ static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
+    ExInitializeFastMutex(&KnownLock);
     Driver->MajorFunction[IRP_MJ_CREATE] = DispatchFile;
     Driver->MajorFunction[IRP_MJ_CLEANUP] = DispatchFile;
     Driver->MajorFunction[IRP_MJ_CLOSE] = DispatchFile;

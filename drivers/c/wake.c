@@ -1,6 +1,7 @@
 /*
  * wake.sys: a driver whose device wakes itself and the system (`--device pci,id=abcd:0002,bar0=mem:128,irq,pm=wake3+wakeoff`); its device is
- * \\.\Wake. When the card has asserted PME#, the device goes back to D0. BAR0 has one register that matters:
+ * \\.\Wake. When the card has asserted PME#, the device goes back to D0. With FORGETS_WAIT a device that goes leaves its wait/wake request where it
+ * is, which is a mistake. BAR0 has one register that matters:
  *   04 ENABLE   what the driver writes when the card starts, and again whenever it has its power back
  *
  * Pages: Wait/Wake IRP Requests, Handling Wait/Wake IRPs, REQUEST_POWER_COMPLETE callback function.
@@ -40,6 +41,7 @@ typedef struct _DEVICE_EXTENSION {
     PIRP Armed;      /* the wait/wake request on its way, which whoever cancels it takes */
     KEVENT Back;     /* it has come back to whoever took it */
     ULONG Waits;     /* requests that were asked for and have not ended */
+    ULONG Disarming; /* who waits until there are none: one that comes meanwhile ends at once */
     KEVENT Disarmed; /* set while there are none */
     BOOLEAN Woke;    /* the system, by the last of them */
     BOOLEAN Keeps;   /* the driver is wrong: it completes no request that sets a state */
@@ -72,6 +74,10 @@ static VOID NTAPI WaitEnded(PDEVICE_OBJECT Device, UCHAR Minor, POWER_STATE Stat
     UNREFERENCED_PARAMETER(Device);
     UNREFERENCED_PARAMETER(Minor);
     UNREFERENCED_PARAMETER(State);
+#ifdef FORGETS_WAIT
+    DbgPrint("the wait ended with %x\n", Block->Status);
+    return; /* the extension may be gone */
+#endif
     Extension->State.Ended++;
     Extension->State.Status = Block->Status;
     if (NT_SUCCESS(Block->Status)) {
@@ -94,9 +100,6 @@ static NTSTATUS NTAPI WaitIsBack(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
     Extension->Woke = PoGetSystemWake(Irp);
     Extension->Armed = NULL;
     KeReleaseSpinLock(&Extension->Lock, Old);
-    if (Irp->PendingReturned) {
-        IoMarkIrpPending(Irp);
-    }
     if (Taken) {
         KeSetEvent(&Extension->Back, IO_NO_INCREMENT, FALSE);
         return STATUS_MORE_PROCESSING_REQUIRED;
@@ -118,16 +121,26 @@ static NTSTATUS NTAPI DispatchWakePower(PDEVICE_OBJECT Device, PIRP Irp)
     }
     PoStartNextPowerIrp(Irp);
     KeAcquireSpinLock(&Extension->Lock, &Old);
+    if (Extension->Disarming != 0) {
+        KeReleaseSpinLock(&Extension->Lock, Old);
+        return Complete(Irp, STATUS_CANCELLED, 0);
+    }
     if (Extension->Armed != NULL) {
         KeReleaseSpinLock(&Extension->Lock, Old);
+#ifdef FORGETS_WAIT
         IoSkipCurrentIrpStackLocation(Irp); /* the bus driver refuses a second one */
         return PoCallDriver(Extension->Function.Lower, Irp);
+#else
+        return Complete(Irp, STATUS_DEVICE_BUSY, 0);
+#endif
     }
     Extension->Armed = Irp;
     KeReleaseSpinLock(&Extension->Lock, Old);
+    IoMarkIrpPending(Irp); /* whoever cancels it meanwhile completes it, perhaps later */
     IoCopyCurrentIrpStackLocationToNext(Irp);
     IoSetCompletionRoutine(Irp, WaitIsBack, Extension, TRUE, TRUE, TRUE);
-    return PoCallDriver(Extension->Function.Lower, Irp);
+    PoCallDriver(Extension->Function.Lower, Irp);
+    return STATUS_PENDING;
 }
 
 static NTSTATUS Arm(PDEVICE_EXTENSION Extension, ULONG State)
@@ -154,6 +167,7 @@ static VOID Disarm(PDEVICE_EXTENSION Extension)
     KeAcquireSpinLock(&Extension->Lock, &Old);
     Irp = Extension->Armed;
     Extension->Armed = NULL;
+    Extension->Disarming++;
     KeReleaseSpinLock(&Extension->Lock, Old);
     if (Irp != NULL) {
         IoCancelIrp(Irp);
@@ -161,6 +175,9 @@ static VOID Disarm(PDEVICE_EXTENSION Extension)
         IoCompleteRequest(Irp, IO_NO_INCREMENT);
     }
     KeWaitForSingleObject(&Extension->Disarmed, Executive, KernelMode, FALSE, NULL);
+    KeAcquireSpinLock(&Extension->Lock, &Old);
+    Extension->Disarming--;
+    KeReleaseSpinLock(&Extension->Lock, Old);
 }
 
 static NTSTATUS Capabilities(PDEVICE_EXTENSION Extension, PULONG Out)
@@ -274,7 +291,9 @@ static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
 
+#ifndef FORGETS_WAIT
     Disarm(Extension);
+#endif
     if (Present) {
         Write(&Extension->Function, WAKE_ENABLE, 0);
     }

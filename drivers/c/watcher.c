@@ -8,6 +8,7 @@
  *   4 registers for what makes no sense
  *   5 takes a registration back twice
  *   6 properties of the device; 7 another interface of its own
+ *   8 opens its own device and watches that: it says that the other's stands behind it; the byte is a MANNER_
  * What it is told is printed. Built with -DEARLY (watcher_early.sys) it watches interfaces, with two registrations, from its DriverEntry on.
  */
 #include <initguid.h>
@@ -88,10 +89,10 @@ static VOID ForgetDevice(VOID)
     }
 }
 
-static NTSTATUS OpenAndWatch(VOID)
+static NTSTATUS OpenAndWatch(PUNICODE_STRING Name)
 {
     PDEVICE_OBJECT Top;
-    NTSTATUS Status = IoGetDeviceObjectPointer(&OtherName, FILE_READ_DATA, &File, &Top);
+    NTSTATUS Status = IoGetDeviceObjectPointer(Name, FILE_READ_DATA, &File, &Top);
 
     if (!NT_SUCCESS(Status)) {
         File = NULL;
@@ -133,7 +134,7 @@ static VOID RemoveCancelled(VOID)
     if (File == NULL) {
         IoUnregisterPlugPlayNotification(Target);
         Target = NULL;
-        if (!NT_SUCCESS(OpenAndWatch())) {
+        if (!NT_SUCCESS(OpenAndWatch(&OtherName))) {
             DbgPrint("watcher: cannot open it again\n");
         }
     }
@@ -382,7 +383,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
         break;
     case 1:
         Manner = How;
-        Status = OpenAndWatch();
+        Status = OpenAndWatch(&OtherName);
         break;
     case 2:
         Status = Leave(How);
@@ -403,8 +404,59 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     case 7:
         Status = Alias();
         break;
+    case 8:
+        Manner = How;
+        Status = OpenAndWatch(&DeviceName);
+        break;
     }
     return Complete(Irp, Status, 0);
+}
+
+/* As the page of IRP_MN_QUERY_DEVICE_RELATIONS has it for a stack without Plug and Play: the stack that stands behind it is asked. */
+static NTSTATUS AskBehind(PIRP Irp)
+{
+    PIO_STACK_LOCATION Next;
+    IO_STATUS_BLOCK Block;
+    PDEVICE_OBJECT Top;
+    PFILE_OBJECT Behind;
+    NTSTATUS Status = IoGetDeviceObjectPointer(&OtherName, FILE_READ_DATA, &Behind, &Top);
+    KEVENT Done;
+    PIRP Asked;
+
+    if (!NT_SUCCESS(Status)) {
+        return Complete(Irp, Status, 0);
+    }
+    KeInitializeEvent(&Done, NotificationEvent, FALSE);
+    Asked = IoBuildSynchronousFsdRequest(IRP_MJ_PNP, Top, NULL, 0, NULL, &Done, &Block);
+    if (Asked == NULL) {
+        ObDereferenceObject(Behind);
+        return Complete(Irp, STATUS_INSUFFICIENT_RESOURCES, 0);
+    }
+    Asked->IoStatus.Status = STATUS_NOT_SUPPORTED;
+    Next = IoGetNextIrpStackLocation(Asked);
+    Next->MinorFunction = IRP_MN_QUERY_DEVICE_RELATIONS;
+    Next->Parameters.QueryDeviceRelations.Type = TargetDeviceRelation;
+    Next->FileObject = Behind;
+    Status = IoCallDriver(Top, Asked);
+    if (Status == STATUS_PENDING) {
+        KeWaitForSingleObject(&Done, Executive, KernelMode, FALSE, NULL);
+        Status = Block.Status;
+    }
+    ObDereferenceObject(Behind);
+    /* The list, and the reference in it, are whoever's who asked. */
+    return Complete(Irp, Status, NT_SUCCESS(Status) ? Block.Information : 0);
+}
+
+static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+
+    UNREFERENCED_PARAMETER(Device);
+    if (Stack->MinorFunction != IRP_MN_QUERY_DEVICE_RELATIONS || Stack->Parameters.QueryDeviceRelations.Type != TargetDeviceRelation) {
+        return Complete(Irp, Irp->IoStatus.Status, Irp->IoStatus.Information);
+    }
+    DbgPrint("watcher: who stands behind this %s?\n", Stack->FileObject != NULL ? "file" : "device");
+    return AskBehind(Irp);
 }
 
 static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
@@ -427,6 +479,7 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
     TheDriver = Driver;
     if (NT_SUCCESS(Status)) {
         Driver->DriverUnload = Unload;
+        Driver->MajorFunction[IRP_MJ_PNP] = DispatchPnp;
 #ifdef EARLY
         WatchInterfaces(2);
 #endif

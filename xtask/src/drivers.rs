@@ -129,6 +129,13 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver { name: "wake", source: "wake.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver {
+        name: "wake_forgets",
+        source: "wake.c",
+        defines: &["FORGETS_WAIT"],
+        missing: None,
+        compiler: Gcc,
+    },
     CDriver { name: "soft", source: "soft.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "busdriver", source: "busdriver.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "detect", source: "detect.c", defines: &[], missing: Some("detect.def"), compiler: Gcc },

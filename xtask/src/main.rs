@@ -1,4 +1,4 @@
-//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|soak|coverage|stubs|rules|sentences|events|drivers`.
+//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|sequences|soak|coverage|stubs|rules|sentences|events|drivers`.
 //!
 //! It only calls other tools (cargo, gcc, apt-get) and says what it calls. It knows nothing of what they build.
 
@@ -74,6 +74,12 @@ enum Chore {
         #[arg(long, value_name = "N", default_value_t = 10_000)]
         schedules: u32,
     },
+    /// Does random things to trees of devices: plugs, stops, removes, sleeps, wakes and requests: nothing is left, hangs or is accused
+    Sequences {
+        /// So many for each tree
+        #[arg(long, value_name = "N", default_value_t = 10_000)]
+        sequences: u32,
+    },
     /// Lets random traffic of applications go to each driver for long, on 8 processors: nothing is left, and the memory stays flat
     Soak {
         /// So much of the machine's time; a week if not given
@@ -126,6 +132,7 @@ fn main() -> ExitCode {
         Chore::Replays { runs } => run::replays(&root, runs),
         Chore::Rewind { rewinds } => run::rewinds(&root, rewinds),
         Chore::Schedules { schedules } => run::schedules(&root, schedules),
+        Chore::Sequences { sequences } => run::sequences(&root, sequences),
         Chore::Soak { hours } => run::soak(&root, hours),
         Chore::Coverage => coverage::write(&root),
         Chore::Stubs { exports } => stubs::write(&root, &exports),

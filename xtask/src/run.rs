@@ -1,4 +1,4 @@
-//! The chores that run the product itself: the demo; replays, rewinds and schedules in great number; long traffic.
+//! The chores that run the product itself: the demo; replays, rewinds, schedules and sequences in great number; long traffic.
 //!
 //! What they show is decided elsewhere: in the demo's script, and in the tests of crates `engine` and `dirql`.
 
@@ -74,6 +74,17 @@ pub(crate) fn schedules(root: &Path, schedules: u32) -> Result<()> {
         call::step(&format!("{schedules} random schedules for each story of {test}"), &mut stories)?;
     }
     Ok(())
+}
+
+/// Does `sequences` random sequences of Plug and Play, power and requests to each of some trees of devices; CI does the same with few.
+///
+/// # Errors
+/// Something does not build; or something is left, or hangs, or is accused.
+pub(crate) fn sequences(root: &Path, sequences: u32) -> Result<()> {
+    drivers::build(root, &drivers::default_out(root))?;
+    let mut stories = stories(root, "dirql", "sequences");
+    stories.env("DIRQL_SEQUENCES", sequences.to_string());
+    call::step(&format!("{sequences} random sequences for each tree of devices"), &mut stories)
 }
 
 /// Lets so many hours of the machines' time pass, with random traffic of applications to each driver; CI does the same with few.

@@ -101,6 +101,7 @@ fn order(report: &Report, texts: &[&str]) -> Vec<usize> {
     texts.iter().map(|text| at(text).unwrap_or_else(|| panic!("no `{text}`\n{report}"))).collect()
 }
 
+/// Holds: irps/query-then-stop, irps/query-then-remove
 #[test]
 fn a_device_lives_as_on_windows_started_stopped_started_again_and_removed() {
     let report = run(0, "wait 1ms");
@@ -293,6 +294,7 @@ fn after_invalidating(idioms: u32, flags: u32) -> Vec<u8> {
     requests(&report)[3..].to_vec()
 }
 
+/// Holds: irps/changed-requirements, irps/failed-device
 #[test]
 fn a_device_state_brings_a_stop_a_start_or_a_removal_as_its_flags_say() {
     const FAILED: u32 = 0x04;

@@ -16,7 +16,7 @@ fn machine(sys: &str, device: &str) -> Machine {
     start(|| {
         let bench = Bench::new().driver(driver(&format!("{sys}.sys"))).device(device);
         // A card that no model knows has no INF.
-        if sys.starts_with("sheet") || matches!(sys, "wake" | "idler") {
+        if sys.starts_with("sheet") || matches!(sys, "wake" | "wake_forgets" | "idler") {
             bench
         } else {
             bench.inf(driver(&format!("{sys}.inf")))
@@ -188,6 +188,7 @@ fn a_device_that_sleeps_while_the_system_works_is_waked_by_its_card() {
     run("wake", WAKES, script).expect_clean();
 }
 
+/// Holds: irps/wake-then-power, irps/wait-wake
 #[test]
 fn a_card_wakes_the_system_from_s3_and_then_its_request_ends() {
     let script = r"open \\.\Wake as w
@@ -432,4 +433,40 @@ fn a_driver_asks_how_long_it_may_take() {
         idler(STATE, &[]) + " expect u32:1 + u32:1 + u32:0 + u32:0 + u32:0 + u32:0 + u32:1 + u32:569",
     ];
     run("idler", PLAIN, &on_idler(&commands)).expect_clean();
+}
+
+/// Holds: irps/wait-wake
+#[test]
+fn the_bus_driver_refuses_a_second_request_to_wait_itself() {
+    let script = r"open \\.\Wake as w; ioctl w 0x222000 in u32:4; wait 1ms; ioctl w 0x222000 in u32:4; wait 1ms; power d3; poke pci#0 pme 1; wait 1ms; power d0";
+    let report = run("wake_forgets", WAKES, script);
+    report.expect_clean();
+    let ends: Vec<_> = report.prints.iter().filter(|line| line.contains("the wait ended")).collect();
+    assert!(
+        ends.len() == 2 && ends[0].contains("80000011") && ends[1].trim_end().ends_with(" 0"),
+        "{ends:?}"
+    );
+}
+
+/// Holds: irps/wait-cancelled
+/// Not: wait-wake-not-cancelled
+#[test]
+fn a_driver_that_cancels_its_request_to_wait_when_its_device_goes_is_clean() {
+    for end in ["remove-device", "surprise-remove", "stop-device; start-device"] {
+        let script = format!(r"open \\.\Wake as w; ioctl w 0x222000 in u32:4; close w; wait 1ms; {end}");
+        run("wake", WAKES, &script).expect_clean();
+    }
+}
+
+/// Holds: irps/wait-left
+#[test]
+fn a_request_to_wait_that_is_left_behind_is_ended_by_the_bus_driver_and_told() {
+    for end in ["remove-device", "surprise-remove"] {
+        let script = format!(r"open \\.\Wake as w; ioctl w 0x222000 in u32:4; close w; wait 1ms; {end}");
+        let report = run("wake_forgets", WAKES, &script);
+        let told: Vec<_> = report.findings.iter().map(|told| told.rule).collect();
+        assert_eq!(told, ["wait-wake-not-cancelled"], "{report}");
+        assert!(report.prints.iter().any(|line| line.contains("the wait ended with c0000120")), "{report}");
+        assert_eq!(report.sums.still_allocated(), 0, "{report}");
+    }
 }

@@ -115,6 +115,7 @@ fn letters(report: &Report, end: &str) -> String {
     report.prints.iter().filter_map(|line| line.trim_end().strip_suffix(end)?.chars().next_back()).collect()
 }
 
+/// Holds: irps/add-from-below
 #[test]
 fn the_layers_of_an_inf_are_added_from_the_bottom_and_requests_go_down_and_up_through_all() {
     for checked in [false, true] {

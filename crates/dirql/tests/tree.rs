@@ -10,7 +10,7 @@ use dirql::explore::{Bounds, Policy};
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Machine, Outcome, Report, ScriptText};
 use kernel::verdict::Tier;
-use rig::{bus, driver, finish, play, start, try_play};
+use rig::{bus, driver, finish, play, printed, rules, start, try_play};
 
 /// The interface of `soft.sys`.
 const SOFT: &str = "interface:{5A0F7B52-3C1E-4B6F-9E57-0D1B8A2C4E61}";
@@ -69,16 +69,6 @@ fn tree(machine: &Machine) -> String {
     machine.tree().unwrap().join("\n")
 }
 
-/// The lines that were printed from the first that is `from`.
-fn printed(report: &Report, from: &str) -> Vec<String> {
-    report.prints.iter().map(|line| line.trim_end().to_owned()).skip_while(|line| line != from).collect()
-}
-
-/// The rules of all findings, and of the verdict.
-fn rules(report: &Report) -> Vec<&'static str> {
-    report.findings.iter().chain(&report.verdict).map(|verdict| verdict.rule).collect()
-}
-
 #[test]
 fn a_driver_without_hardware_is_started_on_the_device_that_its_inf_names() {
     let machine = start(soft);
@@ -127,6 +117,7 @@ fn a_root_device_sleeps_wakes_stops_and_is_removed_like_any_other() {
     finish(machine);
 }
 
+/// Holds: irps/children-by-relations
 /// Not: child-is-no-device, child-not-referenced, child-reported-twice, duplicate-child, null-child
 #[test]
 fn children_that_a_bus_driver_reports_get_their_drivers_by_inf() {
@@ -134,13 +125,13 @@ fn children_that_a_bus_driver_reports_get_their_drivers_by_inf() {
     let expected = r"the root
   dirqlbus#0  ROOT\DIRQLBUS\0000
     started; drivers: PnpManager, DirqlBus; resources: none
-    child#0  DIRQLBUS\Child\4&e9672841&0&0
+    child#0  DIRQLBUS\Child\4&e9672841&0&0  (A device on dirql's bus, Slot 0)
       started; drivers: DirqlBus, DirqlSoft; resources: none
-    raw#0  DIRQLBUS\Raw\4&e9672841&0&1
+    raw#0  DIRQLBUS\Raw\4&e9672841&0&1  (A device on dirql's bus, Slot 1)
       started; drivers: DirqlBus; resources: none
-    hub#0  DIRQLBUS\Hub\4&e9672841&0&2
+    hub#0  DIRQLBUS\Hub\4&e9672841&0&2  (A device on dirql's bus, Slot 2)
       started; drivers: DirqlBus, DirqlBus; resources: none
-    stranger#0  DIRQLBUS\Stranger\4&e9672841&0&3
+    stranger#0  DIRQLBUS\Stranger\4&e9672841&0&3  (A device on dirql's bus, Slot 3)
       without a driver; drivers: DirqlBus; resources: none
       problem 28 (CM_PROB_FAILED_INSTALL)";
     assert_eq!(tree(&machine), expected);
@@ -172,6 +163,7 @@ fn a_child_whose_drivers_file_is_missing_is_told_of() {
     assert!(told, "{:?}", report.notes);
 }
 
+/// Holds: irps/not-reported
 /// Not: child-deleted-early, child-not-deleted, child-reused, deleted-child
 #[test]
 fn a_child_that_is_pulled_out_is_surprise_removed_and_its_device_object_goes() {
@@ -192,6 +184,7 @@ fn a_child_that_is_pulled_out_is_surprise_removed_and_its_device_object_goes() {
     );
 }
 
+/// Holds: irps/surprise-then-remove
 #[test]
 fn a_child_that_is_open_goes_when_it_is_closed() {
     let machine = plugged(&[plug(0)]);
@@ -199,7 +192,7 @@ fn a_child_that_is_open_goes_when_it_is_closed() {
     play(&machine, &format!("{OPEN}\n{}close b", then(&[unplug(0)])));
     let text = tree(&machine);
     assert!(
-        text.contains("child#0  DIRQLBUS\\Child\\4&e9672841&0&0\n      gone, with files still open"),
+        text.contains("child#0  DIRQLBUS\\Child\\4&e9672841&0&0  (A device on dirql's bus, Slot 0)\n      gone, with files still open"),
         "{text}"
     );
     let lines = machine.prints();
@@ -211,6 +204,7 @@ fn a_child_that_is_open_goes_when_it_is_closed() {
     assert!(printed(&report, "slot 0 is removed for good").contains(&"soft 1 is removed".to_owned()));
 }
 
+/// Holds: irps/children-first
 #[test]
 fn a_bus_is_asked_and_removed_after_all_that_hangs_on_it() {
     let machine = plugged(&[plug(HUB + 2)]);
@@ -232,6 +226,7 @@ fn a_bus_is_asked_and_removed_after_all_that_hangs_on_it() {
     );
 }
 
+/// Holds: irps/surprise-children-first
 #[test]
 fn a_bus_that_is_pulled_out_takes_all_that_hangs_on_it_along() {
     let machine = plugged(&[plug(HUB + 2)]);
@@ -270,6 +265,7 @@ fn a_pulled_out_bus_waits_for_its_children_that_are_open() {
     finish(machine);
 }
 
+/// Holds: irps/refused, irps/stop-refused, irps/stop-children-first
 #[test]
 fn a_child_that_refuses_keeps_its_bus_and_those_that_have_agreed_are_told() {
     let machine = plugged(&[plug(0), plug(1)]);
@@ -300,6 +296,7 @@ fn a_child_that_refuses_keeps_its_bus_and_those_that_have_agreed_are_told() {
     );
 }
 
+/// Holds: irps/open-files
 #[test]
 fn an_open_child_keeps_its_bus() {
     let machine = plugged(&[plug(0), plug(1)]);
@@ -313,6 +310,7 @@ fn an_open_child_keeps_its_bus() {
     finish(machine);
 }
 
+/// Holds: irps/remove-then-eject
 #[test]
 fn a_child_whose_button_is_pressed_is_removed_ejected_and_reported_no_more() {
     let machine = plugged(&[plug(0)]);
@@ -339,6 +337,16 @@ fn a_child_whose_button_is_pressed_is_removed_ejected_and_reported_no_more() {
 fn a_tree_sleeps_from_below_and_wakes_from_above() {
     let machine = plugged(&[plug(0), plug(HUB + 2)]);
     play(&machine, "power s3\npower s0");
+    finish(machine);
+}
+
+#[test]
+fn a_device_on_no_bus_goes_to_a_device_state_and_back() {
+    let machine = plugged(&[plug(0), plug(RAW + 1)]);
+    play(
+        &machine,
+        "power d3 dirqlbus#0\npower d0 dirqlbus#0\npower d2 child#0\npower d0 child#0\npower d3 raw#0\npower d0 raw#0",
+    );
     finish(machine);
 }
 
@@ -499,52 +507,4 @@ fn filters_above_children_are_added_and_removed_with_them() {
         "{:?}",
         report.prints
     );
-}
-
-/// What happens next, by a random number: to the bus, to a child, to the system.
-fn next_step(machine: &Machine, number: u64) {
-    let slot = number >> 8 & 7;
-    let kind = [0, 0, RAW, HUB, STRANGER][usize::try_from(number >> 16 & 0xFFFF).unwrap() % 5];
-    let bus = number >> 32 & 1;
-    let on = |command: String| {
-        format!("open \\\\.\\DirqlBus{bus} as b expect success\n{command} expect any\nclose b")
-    };
-    let text = match number % 13 {
-        0..4 => on(format!("{PLUG}{}", u64::from(kind) + slot)),
-        4..6 => on(format!("{UNPLUG}{slot}")),
-        6 => on(AGAIN.to_owned()),
-        7 => "stop-device dirqlbus#0 expect any\nstart-device dirqlbus#0 expect any".to_owned(),
-        8 => "query-remove dirqlbus#0 expect any\ncancel-remove dirqlbus#0 expect any".to_owned(),
-        9 => format!("remove-device child#{} expect any", slot % 3),
-        10 => format!(
-            "surprise-remove {}#0 expect any",
-            ["child", "hub", "raw"][usize::try_from(slot % 3).unwrap()]
-        ),
-        11 => "power s3 expect any\npower s0 expect any".to_owned(),
-        // A child may refuse to be stopped; one that refused to be removed would be there at the end.
-        _ => format!("open {SOFT} as s\nioctl s 0x222004 in u32:{} expect any\nclose s", number >> 20 & 2),
-    };
-    // The bus, or the child, may not be there: then nothing happens.
-    let _ = try_play(machine, &text);
-}
-
-#[test]
-fn a_tree_with_filters_survives_whatever_happens_to_it() {
-    let mut boots = rig::boots(filtered().processors(2));
-    for seed in rig::seeds(25) {
-        let act = |machine: &Machine| {
-            let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-            for _ in 0..30 {
-                // An LCG of Knuth's: its upper half is random enough.
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                next_step(machine, state >> 20);
-            }
-            let _ = try_play(machine, "cancel-remove dirqlbus#0 expect any");
-        };
-        let ((), report) = boots.boot(Policy::Random(seed).chooser(), act).unwrap();
-        let accused: Vec<_> = report.findings.iter().map(|finding| &finding.message).collect();
-        assert!(report.verdict.is_none() && accused.is_empty(), "seed {seed}: {report}");
-        assert!(report.our_fault.is_none(), "seed {seed}: {:?}", report.our_fault);
-        assert_eq!(report.sums.still_allocated(), 0, "seed {seed}: {report}");
-    }
 }

@@ -12,7 +12,7 @@ use engine::{Chooser, Point};
 use rig::{driver, start, try_play};
 
 /// Control codes.
-const CODES: [(&str, &str); 8] = [
+const CODES: [(&str, &str); 9] = [
     ("WATCH", "ioctl w 0x222000 in u8:"),
     ("TARGET", "ioctl w 0x222004 in u8:"),
     ("LEAVE", "ioctl w 0x222008 in u8:"),
@@ -21,6 +21,7 @@ const CODES: [(&str, &str); 8] = [
     ("TWICE", "ioctl w 0x222014 in u8:"),
     ("PROPERTIES", "ioctl w 0x222018 in u8:"),
     ("ALIAS", "ioctl w 0x22201c in u8:"),
+    ("BEHIND", "ioctl w 0x222020 in u8:"),
 ];
 
 fn bench() -> Bench {
@@ -110,6 +111,16 @@ fn who_has_a_device_open_is_asked_closes_its_file_and_the_device_goes() {
     assert_eq!(told("TARGET 0; remove-device expect success"), ["may it go?", "it is gone"]);
 }
 
+/// Holds: irps/target-relation
+#[test]
+fn a_device_without_plug_and_play_says_which_device_stands_behind_a_file_on_it() {
+    let report = play(bench, "BEHIND 0; remove-device expect success");
+    assert_eq!(told_by(&report), ["who stands behind this file?", "may it go?", "it is gone"]);
+    // While the other device is not there, nobody stands behind it.
+    assert_eq!(told("remove-device; BEHIND 0 expect failure"), ["who stands behind this file?"]);
+}
+
+/// Holds: irps/notified-first
 #[test]
 fn who_refuses_keeps_the_device_and_its_driver_is_not_even_asked() {
     let report = play(bench, "TARGET 1; remove-device expect STATUS_UNSUCCESSFUL; LEAVE 0");

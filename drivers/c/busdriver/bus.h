@@ -10,6 +10,8 @@
 #define KIND_RAW 1      /* DIRQLBUS\Raw, which needs none */
 #define KIND_HUB 2      /* DIRQLBUS\Hub, a bus like this one */
 #define KIND_STRANGER 3 /* DIRQLBUS\Stranger, for which there is no driver */
+#define KIND_DISABLED 4 /* as KIND_CHILD, but its hardware is disabled */
+#define KIND_BOX 5      /* as KIND_CHILD, in a container of its own, which stays in its slot when it is ejected */
 
 /* Input: the slot, and in the second byte its kind. */
 #define IOCTL_BUS_PLUG CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)
@@ -25,6 +27,14 @@
 /* Input: the IO_RESOURCE_REQUIREMENTS_LIST, or the CM_RESOURCE_LIST of the boot configuration, of the child that is plugged in next. */
 #define IOCTL_BUS_REQUIREMENTS CTL_CODE(FILE_DEVICE_UNKNOWN, 0x805, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_BUS_BOOT CTL_CODE(FILE_DEVICE_UNKNOWN, 0x806, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+/* Input: the slot of a child, the slot of another one, a DEVICE_RELATION_TYPE and how it is related, a byte each: the child names the other. */
+#define IOCTL_BUS_RELATE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x807, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define RELATE_NOT 0
+#define RELATE_RIGHT 1
+#define RELATE_BARE 2 /* without a reference */
+#define RELATE_NULL 3 /* a null pointer in its place */
+#define RELATE_FAIL 4 /* the request fails, and the list is lost */
 
 /* A list of resources as it is answered; Bytes is NULL if there is none. */
 typedef struct _LIST {
@@ -45,7 +55,8 @@ enum {
     MISTAKE_WHILE_THERE,    /* deletes it at each removal, and reports it again */
     MISTAKE_IGNORES_REMOVE, /* completes IRP_MN_REMOVE_DEVICE of a child as it came */
     MISTAKE_REUSES,         /* as MISTAKE_KEEPS, and plugs the same device object in again */
-    MISTAKE_BORROWS         /* takes a reference back that is not its own */
+    MISTAKE_BORROWS,        /* takes a reference back that is not its own */
+    MISTAKE_NAMES_CHILD     /* names its first child as a removal relation of the bus */
 };
 
 /* First in each extension. */
@@ -62,9 +73,11 @@ typedef struct _BUS {
     FAST_MUTEX Lock; /* guards Slots and what is in them */
     PDEVICE_OBJECT Slots[SLOTS];
     LONG Number;
+    BOOLEAN Leaving; /* it has agreed to be removed: nobody opens it any more */
     ULONG Mistake;
     LIST Requirements; /* of the next child */
     LIST Boot;
+    LONG Special; /* paging, hibernation and dump files on the children */
 } BUS, *PBUS;
 
 typedef struct _CHILD {
@@ -76,8 +89,14 @@ typedef struct _CHILD {
     BOOLEAN Present;  /* plugged in */
     BOOLEAN Known;    /* has been reported at least once */
     BOOLEAN Reported; /* was in the last list */
+    BOOLEAN Locked;   /* in its slot */
     LIST Requirements;
     LIST Boot;
+    LONG Special; /* paging, hibernation and dump files */
+    struct {
+        ULONG How; /* a RELATE_ */
+        ULONG Slot;
+    } Related[RemovalRelations + 1]; /* by kind */
 } CHILD, *PCHILD;
 
 static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)

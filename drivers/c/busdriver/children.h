@@ -2,7 +2,7 @@
  * The children of the bus: what their physical device objects answer.
  *
  * Pages: IRP_MN_QUERY_ID, IRP_MN_QUERY_CAPABILITIES, IRP_MN_QUERY_DEVICE_TEXT, IRP_MN_QUERY_BUS_INFORMATION, IRP_MN_EJECT, IRP_MN_QUERY_RESOURCES,
- * IRP_MN_QUERY_RESOURCE_REQUIREMENTS, Removing a Device in a Bus Driver.
+ * IRP_MN_QUERY_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_DEVICE_RELATIONS, IRP_MN_DEVICE_USAGE_NOTIFICATION, IRP_MN_SET_LOCK, Removing a Device in a Bus Driver.
  */
 #ifndef BUSDRIVER_CHILDREN_H
 #define BUSDRIVER_CHILDREN_H
@@ -10,7 +10,8 @@
 /* {7A9B6E04-8E0E-4C1B-A3B7-5F8D2D0C9E13} */
 static const GUID BusType = {0x7A9B6E04, 0x8E0E, 0x4C1B, {0xA3, 0xB7, 0x5F, 0x8D, 0x2D, 0x0C, 0x9E, 0x13}};
 
-static const WCHAR *const KindNames[] = {L"DIRQLBUS\\Child", L"DIRQLBUS\\Raw", L"DIRQLBUS\\Hub", L"DIRQLBUS\\Stranger"};
+static const WCHAR *const KindNames[] = {L"DIRQLBUS\\Child", L"DIRQLBUS\\Raw", L"DIRQLBUS\\Hub",
+                                         L"DIRQLBUS\\Stranger", L"DIRQLBUS\\Child", L"DIRQLBUS\\Child"};
 
 /* Puts a child into a slot. The lock is held. */
 static NTSTATUS NewChild(PBUS Bus, ULONG Slot, ULONG Kind)
@@ -96,6 +97,8 @@ static NTSTATUS ChildId(PCHILD Child, PIRP Irp)
             Number[0] = (WCHAR)(L'0' + Child->Slot);
         }
         return Give(Irp, Number, FALSE);
+    case BusQueryContainerID:
+        return Child->Kind == KIND_BOX ? Give(Irp, L"{D1B0C0DE-0005-4000-8000-000000000001}", FALSE) : CompleteUnchanged(Irp);
     default:
         return CompleteUnchanged(Irp);
     }
@@ -125,6 +128,8 @@ static NTSTATUS ChildCapabilities(PCHILD Child, PIRP Irp)
         return Complete(Irp, STATUS_UNSUCCESSFUL, 0);
     }
     Capabilities->EjectSupported = TRUE;
+    Capabilities->LockSupported = TRUE;
+    Capabilities->HardwareDisabled = Child->Kind == KIND_DISABLED;
     Capabilities->Removable = TRUE;
     Capabilities->SurpriseRemovalOK = TRUE;
     Capabilities->RawDeviceOK = Child->Kind == KIND_RAW;
@@ -165,21 +170,99 @@ static NTSTATUS ChildBusInformation(PIRP Irp)
     return Complete(Irp, STATUS_SUCCESS, (ULONG_PTR)Information);
 }
 
+/* One other device, referenced unless that is the mistake: NULL if it is not there. */
+static PDEVICE_OBJECT RelatedTo(PCHILD Child, DEVICE_RELATION_TYPE Type)
+{
+    ULONG How = Child->Related[Type].How;
+    PDEVICE_OBJECT Other;
+
+    ExAcquireFastMutex(&Child->Bus->Lock);
+    Other = Child->Bus->Slots[Child->Related[Type].Slot];
+    /* One that has not been reported is no device to the system, nor one that is gone. */
+    if (Other != NULL && (!((PCHILD)Other->DeviceExtension)->Reported || !((PCHILD)Other->DeviceExtension)->Present)) {
+        Other = NULL;
+    }
+    if (Other != NULL && How != RELATE_BARE) {
+        ObReferenceObject(Other);
+    }
+    ExReleaseFastMutex(&Child->Bus->Lock);
+    return Other;
+}
+
 static NTSTATUS ChildRelations(PCHILD Child, PIRP Irp)
 {
-    PDEVICE_RELATIONS Relations;
+    DEVICE_RELATION_TYPE Type = IoGetCurrentIrpStackLocation(Irp)->Parameters.QueryDeviceRelations.Type;
+    PDEVICE_RELATIONS Relations, Others = (PDEVICE_RELATIONS)Irp->IoStatus.Information;
+    ULONG How = Type == EjectionRelations || Type == RemovalRelations ? Child->Related[Type].How : RELATE_NOT;
+    ULONG Count = Others == NULL ? 0 : Others->Count;
+    PDEVICE_OBJECT Other = Child->Self;
 
-    if (IoGetCurrentIrpStackLocation(Irp)->Parameters.QueryDeviceRelations.Type != TargetDeviceRelation) {
+    if (Type == TargetDeviceRelation) {
+        ObReferenceObject(Other);
+    } else if (How == RELATE_NOT || (Other = RelatedTo(Child, Type)) == NULL) {
         return CompleteUnchanged(Irp);
     }
-    Relations = NewRelations(1);
+    Relations = NewRelations(Count + 1);
     if (Relations == NULL) {
+        ObDereferenceObject(Other);
         return Complete(Irp, STATUS_INSUFFICIENT_RESOURCES, 0);
     }
-    ObReferenceObject(Child->Self);
-    Relations->Count = 1;
-    Relations->Objects[0] = Child->Self;
+    if (How == RELATE_FAIL) {
+        ObDereferenceObject(Other);
+        return Complete(Irp, STATUS_UNSUCCESSFUL, (ULONG_PTR)Relations);
+    }
+    if (Others != NULL) {
+        RtlCopyMemory(Relations->Objects, Others->Objects, Count * sizeof(PDEVICE_OBJECT));
+        ExFreePoolWithTag(Others, 0);
+    }
+    Relations->Objects[Count] = How == RELATE_NULL ? NULL : Other;
+    Relations->Count = Count + 1;
     return Complete(Irp, STATUS_SUCCESS, (ULONG_PTR)Relations);
+}
+
+/* A special file on a child is one on the bus, too: its stack is asked by a request of its own. */
+static NTSTATUS ChildUsage(PCHILD Child, PIRP Irp)
+{
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp), Next;
+    BOOLEAN There = Stack->Parameters.UsageNotification.InPath;
+    PDEVICE_OBJECT Top = IoGetAttachedDeviceReference(Child->Bus->Pdo);
+    IO_STATUS_BLOCK Block;
+    NTSTATUS Status;
+    KEVENT Done;
+    PIRP Asked;
+
+    KeInitializeEvent(&Done, NotificationEvent, FALSE);
+    Asked = IoBuildSynchronousFsdRequest(IRP_MJ_PNP, Top, NULL, 0, NULL, &Done, &Block);
+    if (Asked == NULL) {
+        ObDereferenceObject(Top);
+        return Complete(Irp, STATUS_INSUFFICIENT_RESOURCES, 0);
+    }
+    Asked->IoStatus.Status = STATUS_NOT_SUPPORTED;
+    Next = IoGetNextIrpStackLocation(Asked);
+    Next->MinorFunction = IRP_MN_DEVICE_USAGE_NOTIFICATION;
+    Next->Parameters.UsageNotification = Stack->Parameters.UsageNotification;
+    Status = IoCallDriver(Top, Asked);
+    if (Status == STATUS_PENDING) {
+        KeWaitForSingleObject(&Done, Executive, KernelMode, FALSE, NULL);
+        Status = Block.Status;
+    }
+    ObDereferenceObject(Top);
+    if (NT_SUCCESS(Status)) {
+        IoAdjustPagingPathCount(&Child->Special, There);
+        if (There) {
+            Child->Self->Flags &= ~DO_POWER_PAGABLE;
+        } else if (Child->Special == 0) {
+            Child->Self->Flags |= DO_POWER_PAGABLE;
+        }
+    }
+    return Complete(Irp, Status, 0);
+}
+
+static NTSTATUS ChildLock(PCHILD Child, PIRP Irp)
+{
+    Child->Locked = IoGetCurrentIrpStackLocation(Irp)->Parameters.SetLock.Lock;
+    DbgPrint("slot %u is %s\n", Child->Slot, Child->Locked ? "locked" : "unlocked");
+    return Complete(Irp, STATUS_SUCCESS, 0);
 }
 
 /* The device object stays as long as the child is reported. */
@@ -193,6 +276,11 @@ static NTSTATUS ChildRemove(PCHILD Child, PIRP Irp)
     if (Mistake == MISTAKE_IGNORES_REMOVE) {
         return CompleteUnchanged(Irp);
     }
+    if (Child->Special != 0) {
+        InterlockedExchangeAdd(&Bus->Special, -Child->Special); /* they are gone with it */
+        Child->Special = 0;
+    }
+    Child->Self->Flags |= DO_POWER_PAGABLE;
     Complete(Irp, STATUS_SUCCESS, 0);
     ExAcquireFastMutex(&Bus->Lock);
     Goes = !Child->Reported && Mistake != MISTAKE_KEEPS && Mistake != MISTAKE_REUSES && Mistake != MISTAKE_TOO_EARLY;
@@ -215,11 +303,16 @@ static NTSTATUS ChildPnp(PCHILD Child, PIRP Irp)
         DbgPrint("slot %u is gone\n", Child->Slot);
         return Complete(Irp, STATUS_SUCCESS, 0);
     case IRP_MN_QUERY_STOP_DEVICE:
+    case IRP_MN_QUERY_REMOVE_DEVICE:
+        return Complete(Irp, Child->Special == 0 || Child->Kind != KIND_RAW ? STATUS_SUCCESS : STATUS_DEVICE_BUSY, 0);
     case IRP_MN_CANCEL_STOP_DEVICE:
     case IRP_MN_STOP_DEVICE:
-    case IRP_MN_QUERY_REMOVE_DEVICE:
     case IRP_MN_CANCEL_REMOVE_DEVICE:
         return Complete(Irp, STATUS_SUCCESS, 0);
+    case IRP_MN_DEVICE_USAGE_NOTIFICATION:
+        return ChildUsage(Child, Irp);
+    case IRP_MN_SET_LOCK:
+        return ChildLock(Child, Irp);
     case IRP_MN_REMOVE_DEVICE:
         return ChildRemove(Child, Irp);
     case IRP_MN_QUERY_ID:
@@ -238,7 +331,7 @@ static NTSTATUS ChildPnp(PCHILD Child, PIRP Irp)
         return ChildRelations(Child, Irp);
     case IRP_MN_EJECT:
         DbgPrint("slot %u is ejected\n", Child->Slot);
-        Child->Present = FALSE;
+        Child->Present = Child->Kind == KIND_BOX;
         return Complete(Irp, STATUS_SUCCESS, 0);
     default:
         return CompleteUnchanged(Irp);

@@ -61,7 +61,7 @@ pub(crate) fn power_cycle() -> Figure {
                 let begun = Instant::now();
                 for _ in 0..CYCLES {
                     for state in [PowerDeviceD3, PowerDeviceD0] {
-                        assert_eq!(po::request::set_device(cx, card.pdo(), state)?, NtStatus::SUCCESS);
+                        assert_eq!(po::request::set_device(cx, card, state)?, NtStatus::SUCCESS);
                     }
                 }
                 // The first of them warms up.

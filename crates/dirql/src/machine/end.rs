@@ -163,6 +163,11 @@ pub(super) fn run(
     over.get()
 }
 
+/// Whether no driver has a device any more.
+fn is_removed(cx: &mut Cx<'_>, id: pnp::NodeId) -> bool {
+    matches!(node::state(cx, id), node::State::Enumerated | node::State::Deleted)
+}
+
 /// Stops every device, as for new resources, starts it again with others and removes it; unloads the driver and then what it stood on. What the
 /// user should know of it.
 fn shut_down(cx: &mut Cx<'_>, loaded: &Loaded) -> Flow<Vec<String>> {
@@ -172,6 +177,7 @@ fn shut_down(cx: &mut Cx<'_>, loaded: &Loaded) -> Flow<Vec<String>> {
     if cx.with(|k| po::system::sleeps(k)) {
         let _ = po::system::set(cx, abi::PowerSystemWorking)?;
     }
+    pnp::usage::end_all(cx)?;
     for device in pnp::devices(cx) {
         if device.detected {
             // A driver that has detected its device may know nothing else of Plug and Play.
@@ -187,9 +193,10 @@ fn shut_down(cx: &mut Cx<'_>, loaded: &Loaded) -> Flow<Vec<String>> {
         {
             notes.push(format!("{}: stopped, it does not start again: {failure}", device.name));
         }
-        if !matches!(node::state(cx, device.id), node::State::Enumerated | node::State::Deleted) {
+        if !is_removed(cx, device.id) {
             let status = pnp::remove(cx, device.id)?;
-            if !status.is_success() {
+            // One that was gone may have been removed before its turn came.
+            if !status.is_success() && !is_removed(cx, device.id) {
                 notes.push(format!("{}: stays, its removal ends with {status}", device.name));
             }
         }

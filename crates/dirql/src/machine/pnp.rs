@@ -5,6 +5,7 @@ use engine::{Flow, outside};
 use kernel::Cx;
 use kernel::ke::thread;
 use kernel::pnp::start::Started;
+use kernel::pnp::usage::Special;
 use kernel::pnp::{self, NodeId, elsewhere};
 use kernel::po;
 
@@ -33,6 +34,9 @@ pub(crate) enum Step {
     QueryRemove,
     CancelRemove,
     SurpriseRemove,
+    Eject,
+    Lock(bool),
+    Usage(Special, bool),
     /// To a device power state, `PowerDevice*`.
     Power(u32),
 }
@@ -69,7 +73,10 @@ fn carry_out(cx: &mut Cx<'_>, node: NodeId, step: Step) -> Flow<NtStatus> {
         Step::QueryRemove => pnp::query_remove(cx, node),
         Step::CancelRemove => pnp::remove::cancel_remove(cx, node),
         Step::SurpriseRemove => pnp::surprise_remove(cx, node),
-        Step::Power(state) => po::request::set_device(cx, node.pdo(), state),
+        Step::Eject => pnp::eject::eject(cx, node),
+        Step::Lock(lock) => pnp::eject::set_lock(cx, node, lock),
+        Step::Usage(file, there) => pnp::usage::notify(cx, node, file, there),
+        Step::Power(state) => po::request::set_device(cx, node, state),
     }
 }
 
@@ -119,6 +126,14 @@ impl Machine {
     /// As [`Machine::stop_device`].
     pub fn remove_device(&self, device: &str) -> Result<(), Error> {
         self.device_step(device, "the removal", Step::Remove)
+    }
+
+    /// Ejects a device, as its user asks for it.
+    ///
+    /// # Errors
+    /// As [`Machine::stop_device`].
+    pub fn eject_device(&self, device: &str) -> Result<(), Error> {
+        self.device_step(device, "the ejection", Step::Eject)
     }
 
     /// The device tree, line by line: as `tree` in a script.

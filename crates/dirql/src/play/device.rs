@@ -6,6 +6,7 @@ use kernel::Cx;
 use kernel::ke::{interrupt, thread};
 use kernel::mm::pool_check;
 use kernel::ob::handle;
+use kernel::pnp::usage::Special;
 use kernel::{pnp, po, ps};
 
 use super::Stage;
@@ -13,7 +14,7 @@ use super::carry::Outcome;
 use super::expect::{judge, status};
 use crate::machine::transfer::Completion;
 use crate::machine::{Device, Step, step};
-use crate::script::{Expectations, PnpEvent, PowerState};
+use crate::script::{Expectations, PnpEvent, PowerState, SpecialFile};
 
 /// The outside world acts on a card.
 pub(crate) fn poke(cx: &mut Cx<'_>, device: &str, signal: &str, value: u64) -> Flow<Outcome> {
@@ -79,11 +80,22 @@ pub(super) fn pnp(
         PnpEvent::QueryRemove => Step::QueryRemove,
         PnpEvent::CancelRemove => Step::CancelRemove,
         PnpEvent::SurpriseRemove => Step::SurpriseRemove,
+        PnpEvent::Eject => Step::Eject,
+        PnpEvent::Lock(lock) => Step::Lock(lock),
+        PnpEvent::Usage(file, there) => Step::Usage(special(file), there),
     };
     let device = which(device);
     match step(cx, device, what)? {
         Ok(seen) => Ok(status(seen.0, &expect.status)),
         Err(why) => Ok(Err(why)),
+    }
+}
+
+const fn special(file: SpecialFile) -> Special {
+    match file {
+        SpecialFile::Paging => Special::Paging,
+        SpecialFile::Hibernation => Special::Hibernation,
+        SpecialFile::Dump => Special::Dump,
     }
 }
 

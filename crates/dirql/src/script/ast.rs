@@ -487,6 +487,23 @@ pub enum PnpEvent {
     CancelRemove,
     /// The card is gone: `IRP_MN_SURPRISE_REMOVAL`, and when the last handle is closed `IRP_MN_REMOVE_DEVICE`.
     SurpriseRemove,
+    /// As `Remove`, and then `IRP_MN_EJECT`.
+    Eject,
+    /// `IRP_MN_SET_LOCK`: whether it is locked.
+    Lock(bool),
+    /// `IRP_MN_DEVICE_USAGE_NOTIFICATION`: such a file, and whether it is there.
+    Usage(SpecialFile, bool),
+}
+
+/// A file that the drivers of its device must know of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SpecialFile {
+    /// A paging file.
+    Paging,
+    /// The hibernation file.
+    Hibernation,
+    /// The crash dump file.
+    Dump,
 }
 
 /// What an administrator's program asks of a block that drivers offer by WMI.

@@ -5,7 +5,7 @@ use kernel::po::setting;
 use super::MAX_TRANSFER;
 use super::ast::{
     Access, Cancel, Command, Counters, Expectations, Open, Operation, Path, PnpEvent, Position, PowerState,
-    Request, User, Waitable,
+    Request, SpecialFile, User, Waitable,
 };
 use super::data::{Data, parse_piece};
 use super::error::{Outcome, fault, unknown};
@@ -17,7 +17,7 @@ use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 use super::wmi;
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 48] = [
+pub(super) const COMMANDS: [&str; 52] = [
     "open",
     "read",
     "write",
@@ -63,6 +63,10 @@ pub(super) const COMMANDS: [&str; 48] = [
     "query-remove",
     "cancel-remove",
     "surprise-remove",
+    "eject-device",
+    "lock-device",
+    "unlock-device",
+    "usage",
     "power",
     "user",
     "wmi",
@@ -256,6 +260,7 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
         "tree" => Command::Tree,
         "counters" => Command::Counters(counters(args)?),
         "power" => power(args)?,
+        "usage" => usage(args)?,
         "user" => Command::User(user(args)?),
         "wmi" => wmi::wmi(args)?,
         _ => match pnp_event(&keyword) {
@@ -611,8 +616,33 @@ fn pnp_event(keyword: &str) -> Option<PnpEvent> {
         "query-remove" => PnpEvent::QueryRemove,
         "cancel-remove" => PnpEvent::CancelRemove,
         "surprise-remove" => PnpEvent::SurpriseRemove,
+        "eject-device" => PnpEvent::Eject,
+        "lock-device" => PnpEvent::Lock(true),
+        "unlock-device" => PnpEvent::Lock(false),
         _ => return None,
     })
+}
+
+/// `usage [ DEVICE ] FILE on|off`.
+fn usage(args: &mut Arguments) -> Outcome<Command> {
+    const FILES: [(&str, SpecialFile); 3] = [
+        ("paging", SpecialFile::Paging),
+        ("hibernation", SpecialFile::Hibernation),
+        ("dump", SpecialFile::Dump),
+    ];
+    let device = device(args);
+    let word = args.word("the file: paging, hibernation or dump")?;
+    let Some((_, file)) = FILES.into_iter().find(|(name, _)| word.plain() == Some(name)) else {
+        return fault(word.at, unknown("file", &word.text(), FILES.map(|(name, _)| name)));
+    };
+    let word = args.word("`on` or `off`")?;
+    let there = match word.plain() {
+        Some("on") => true,
+        Some("off") => false,
+        _ => return fault(word.at, unknown("word", &word.text(), ["on", "off"])),
+    };
+    let expect = args.expectations(Can::Status, &[])?;
+    Ok(Command::Pnp { event: PnpEvent::Usage(file, there), device, expect })
 }
 
 /// A device's name, if one stands here: it has a `#`.

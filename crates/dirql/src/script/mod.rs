@@ -21,6 +21,7 @@
 //!           | pnp [ DEVICE ] [ expect ] | "power" ( "d0" | "d1" | "d2" | "d3" ) [ DEVICE ] [ expect ]
 //!           | "power" ( "s0" | "s1" | "s2" | "s3" | "s4" | "s5" | "idle" ) [ expect ]
 //!           | "power" "setting" ( NAME | GUID ) NUMBER [ expect ]
+//!           | "usage" [ DEVICE ] ( "paging" | "hibernation" | "dump" ) ( "on" | "off" ) [ expect ]
 //!           | "wmi" "blocks"
 //!           | "wmi" ( "query" | "set" | "execute" ) block [ instance ] …     see `wmi`
 //!           | "wmi" ( "enable" | "disable" | "event" ) block [ expect ]
@@ -31,7 +32,7 @@
 //!           | "ioctl" NAME code [ "in" data ] [ "out" number ]
 //! code      = number | "CTL_CODE(" type "," function "," method "," access ")"      names or numbers
 //! pnp       = "start-device" [ DEVICE ] [ "elsewhere" ] | "stop-device" | "query-stop" | "cancel-stop" | "remove-device"
-//!           | "query-remove" | "cancel-remove" | "surprise-remove"
+//!           | "query-remove" | "cancel-remove" | "surprise-remove" | "eject-device" | "lock-device" | "unlock-device"
 //! expect    = "expect" clause { "and" clause }
 //! clause    = "status" STATUS | STATUS_NAME | "success" | "failure" | "bytes" number
 //!           | "data" data | data | "prefix" data

@@ -81,6 +81,16 @@ pub(crate) fn finish(machine: Machine) -> Report {
     report
 }
 
+/// The lines that were printed from the first that is `from`.
+pub(crate) fn printed(report: &Report, from: &str) -> Vec<String> {
+    report.prints.iter().map(|line| line.trim_end().to_owned()).skip_while(|line| line != from).collect()
+}
+
+/// The rules of all findings, and of the verdict.
+pub(crate) fn rules(report: &Report) -> Vec<&'static str> {
+    report.findings.iter().chain(&report.verdict).map(|verdict| verdict.rule).collect()
+}
+
 /// Bytes that tell their place.
 pub(crate) fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 7 + at / 256).to_le_bytes()[0]).collect()

@@ -9,7 +9,7 @@ use abi::{
     FILE_DEVICE_VIRTUAL_DISK, IO_TYPE_DEVICE, IO_TYPE_DEVICE_OBJECT_EXTENSION, IO_TYPE_VPB, NtStatus,
     UNICODE_STRING, VPB,
 };
-use engine::Flow;
+use engine::{Flow, StrandId};
 
 pub use super::stack::attached;
 use super::violation::{MOST_DEVICES, device_name, io_manager};
@@ -35,6 +35,8 @@ pub(crate) struct Device {
     /// It is gone; its memory stays while somebody holds a reference.
     pub(crate) deleted: bool,
     pub(crate) start_io: super::start_packet::Attributes,
+    /// The thread that has made it.
+    pub(crate) maker: Option<StrandId>,
 }
 
 const BODY: u64 = size_of::<DEVICE_OBJECT>() as u64;
@@ -126,7 +128,8 @@ pub fn create(
     cx.write(device + DEVICE_OBJECT::NextDevice, first)?;
     cx.write(head, device)?;
     cx.with(|k| {
-        k.io.devices.insert(device.address, Device { driver: driver.address, ..Device::default() });
+        let maker = Some(k.ke.processor().thread);
+        k.io.devices.insert(device.address, Device { driver: driver.address, maker, ..Device::default() });
     });
     Ok(Ok(device))
 }

@@ -222,10 +222,11 @@ pub fn add_device(
     let extension = cx.read(driver + DRIVER_OBJECT::DriverExtension)?;
     let routine = cx.read(extension + DRIVER_EXTENSION::AddDevice)?;
     let arguments = [driver.address, physical.address];
+    let before = cx.read(driver + DRIVER_OBJECT::DeviceObject)?;
     let answer = routine::call(cx, "AddDevice", routine, physical.address, &arguments)?;
     let status = NtStatus(low_half(answer));
     if status.is_success() {
-        super::stack::check_added(cx, driver)?;
+        super::stack::check_added(cx, driver, before)?;
     }
     Ok(status)
 }

@@ -336,7 +336,7 @@ fn take_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<Result
 fn release_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let count = cx.read(device + DEVICE_OBJECT::ReferenceCount)?;
     cx.write(device + DEVICE_OBJECT::ReferenceCount, count.wrapping_sub(1))?;
-    pnp::remove::file_closed(cx, device)?;
+    pnp::surprise::file_closed(cx, device)?;
     let going = cx.with(|k| unload::going(k, device));
     device::finish_deletion(cx, device)?;
     match going {

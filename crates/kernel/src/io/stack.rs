@@ -227,12 +227,27 @@ pub fn related_device(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<Dri
     attached(cx, device)
 }
 
-/// After `AddDevice`: every device it made must have cleared `DO_DEVICE_INITIALIZING`, and carries its neighbour's flags.
+/// After `AddDevice`: every device that it made, which are those of this thread's in front of what was the driver's first `before`, must have
+/// cleared `DO_DEVICE_INITIALIZING`. Another thread of the driver's may be in the middle of making one, too: a child that is plugged in.
 ///
 /// # Errors
 /// With Driver Verifier's I/O option, a verdict if one has not.
-pub(crate) fn check_added(cx: &mut Cx<'_>, driver: DriverPtr<abi::DRIVER_OBJECT>) -> Flow<()> {
+pub(crate) fn check_added(
+    cx: &mut Cx<'_>,
+    driver: DriverPtr<abi::DRIVER_OBJECT>,
+    before: DriverPtr<DEVICE_OBJECT>,
+) -> Flow<()> {
     for device in super::device::of_driver(cx, driver)? {
+        if device == before {
+            break;
+        }
+        let is_own = cx.with(|k| {
+            let maker = k.io.devices.get(device.address).and_then(|known| known.maker);
+            maker == Some(k.ke.processor().thread)
+        });
+        if !is_own {
+            continue;
+        }
         let flags = cx.read(device + DEVICE_OBJECT::Flags)?;
         if flags & DO_DEVICE_INITIALIZING != 0 {
             let name = device_name(cx, device);

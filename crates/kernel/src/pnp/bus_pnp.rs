@@ -21,7 +21,7 @@ use super::node::NodeId;
 use super::resource::{self, Form};
 use super::{
     bus, bus_interface, capabilities, card_power, elsewhere, enumerate, leftovers, message, policy,
-    requirements,
+    requirements, usage, wake,
 };
 use crate::cx::{Cx, Kernel};
 use crate::hal::config;
@@ -71,6 +71,9 @@ fn answer(cx: &mut Cx<'_>, id: NodeId, minor: u8, location: Location) -> Flow<Re
     match minor {
         IRP_MN_START_DEVICE => Ok(power(cx, id, true)),
         IRP_MN_STOP_DEVICE | IRP_MN_REMOVE_DEVICE => {
+            if minor == IRP_MN_REMOVE_DEVICE {
+                wake::device_goes(cx, id)?;
+            }
             let state = if minor == IRP_MN_STOP_DEVICE { "stopped" } else { "removed" };
             cx.with(|k| leftovers::release_windows(k, id, Why::GivenBack(state)));
             Ok(power(cx, id, false))
@@ -80,8 +83,8 @@ fn answer(cx: &mut Cx<'_>, id: NodeId, minor: u8, location: Location) -> Flow<Re
         | IRP_MN_QUERY_REMOVE_DEVICE
         | IRP_MN_CANCEL_REMOVE_DEVICE
         | IRP_MN_SURPRISE_REMOVAL
-        | IRP_MN_DEVICE_ENUMERATED
-        | IRP_MN_DEVICE_USAGE_NOTIFICATION => Ok(Reply::status(NtStatus::SUCCESS)),
+        | IRP_MN_DEVICE_ENUMERATED => Ok(Reply::status(NtStatus::SUCCESS)),
+        IRP_MN_DEVICE_USAGE_NOTIFICATION => usage::reached_bottom(cx, id, location),
         IRP_MN_QUERY_CAPABILITIES => capabilities(cx, location, |k, own| {
             let identity = k.pnp.card(id).identity;
             let pmc = capabilities::power_management(k.hal.hardware.as_mut(), identity.at);

@@ -1,4 +1,4 @@
-//! What the PCI bus driver answers to `IRP_MJ_POWER` on a physical device object.
+//! What the two bus drivers without an image answer to `IRP_MJ_POWER` on a physical device object. A device that is no card only has a state.
 //!
 //! Pages: *IRP_MN_SET_POWER*, *IRP_MN_QUERY_POWER*, *IRP_MN_WAIT_WAKE*. What becomes of the card is in [`super::card_power`], what wakes it in
 //! [`super::wake`].
@@ -25,24 +25,29 @@ pub fn dispatch(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPt
     let kind = cx.read(location + IO_STACK_LOCATION::Parameters_Power_Type)?;
     let state = cx.read(location + IO_STACK_LOCATION::Parameters_Power_State)?;
     let id = NodeId(device.address);
-    cx.with(|k| {
-        let Some(node) = k.pnp.nodes.get_mut(&id) else { return };
+    let is_card = cx.with(|k| {
+        let Some(node) = k.pnp.nodes.get_mut(&id) else { return false };
         node.seen = true;
+        let is_card = node.card().is_some();
         if minor == IRP_MN_SET_POWER && kind == DevicePowerState {
             node.power = state;
             match state {
+                _ if !is_card => {}
                 PowerDeviceD0 => card_power::raise(k, id),
                 PowerDeviceD1..=PowerDeviceD3 => card_power::lower(k, id, state),
                 _ => {}
             }
         }
+        is_card
     });
     ke::interrupt::deliver(cx)?;
-    if minor == IRP_MN_WAIT_WAKE {
+    if minor == IRP_MN_WAIT_WAKE && is_card {
         return wake::wait(cx, id, irp, location);
     }
     let status = match minor {
         IRP_MN_SET_POWER | IRP_MN_QUERY_POWER => Some(NtStatus::SUCCESS),
+        // "The device does not support wake-up."
+        IRP_MN_WAIT_WAKE => Some(NtStatus::NOT_SUPPORTED),
         _ => None,
     };
     bus::complete(cx, irp, status, None)

@@ -5,10 +5,10 @@
 //! in later are not looked for; what drivers report is found by [`super::relations`].
 
 use abi::{
-    BusQueryCompatibleIDs, BusQueryDeviceID, BusQueryHardwareIDs, BusQueryInstanceID, DEVICE_CAPABILITIES,
-    DeviceTextDescription, DeviceTextLocationInformation, DriverPtr, IRP_MN_QUERY_BUS_INFORMATION,
-    IRP_MN_QUERY_DEVICE_TEXT, IRP_MN_QUERY_ID, IRP_MN_QUERY_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_RESOURCES,
-    KEVENT,
+    BusQueryCompatibleIDs, BusQueryContainerID, BusQueryDeviceID, BusQueryHardwareIDs, BusQueryInstanceID,
+    DEVICE_CAPABILITIES, DeviceTextDescription, DeviceTextLocationInformation, DriverPtr,
+    IRP_MN_QUERY_BUS_INFORMATION, IRP_MN_QUERY_DEVICE_TEXT, IRP_MN_QUERY_ID,
+    IRP_MN_QUERY_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_RESOURCES, KEVENT,
 };
 use engine::Flow;
 
@@ -66,7 +66,11 @@ pub(super) fn ask_who(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
             None => identity::PARENT_PREFIX.to_owned(),
             Some(parent) => identity::prefix_below(&k.pnp.node(parent).instance_path(), tree::depth(k, id)),
         };
-        k.pnp.node_mut(id).answers = Answers { prefix, ..answers };
+        let flags = capabilities::flags(&answers.capabilities);
+        let node = k.pnp.node_mut(id);
+        // "The PnP manager only checks this bit right after the device is enumerated."
+        node.hardware_disabled = flags & DEVICE_CAPABILITIES::HardwareDisabled != 0;
+        node.answers = Answers { prefix, ..answers };
     });
     Ok(())
 }
@@ -82,6 +86,7 @@ fn questions(cx: &mut Cx<'_>, id: NodeId) -> Flow<Answers> {
         instance_id: request::text(cx, id, IRP_MN_QUERY_ID, BusQueryInstanceID)?,
         hardware_ids: request::strings(cx, id, IRP_MN_QUERY_ID, BusQueryHardwareIDs)?,
         compatible_ids: request::strings(cx, id, IRP_MN_QUERY_ID, BusQueryCompatibleIDs)?,
+        container: request::text(cx, id, IRP_MN_QUERY_ID, BusQueryContainerID)?,
         bus: request::block(cx, id, IRP_MN_QUERY_BUS_INFORMATION, [0; 4], request::bus_information_length)?,
         boot_resources: request::block(
             cx,

@@ -21,7 +21,8 @@ use crate::verdict::Verdict;
 
 type Device = DriverPtr<DEVICE_OBJECT>;
 
-fn names(cx: &mut Cx<'_>, id: NodeId) -> (String, String) {
+/// The driver whose device it is, and the device.
+pub(super) fn names(cx: &mut Cx<'_>, id: NodeId) -> (String, String) {
     let (driver, device, bottom) = cx.with(|k| {
         let bottom = k.io.devices.get(id.0).map_or(0, |device| device.driver);
         (k.pnp.node(id).driver, k.pnp.node(id).name.clone(), DriverPtr::new(bottom))

@@ -2,7 +2,7 @@
 //!
 //! [`bus`] is the driver of the cards' physical device objects, [`root`] that of the root-enumerated devices'; children are drivers' own
 //! ([`relations`]). [`enumerate`](mod@enumerate), [`start`](mod@start),
-//! [`stop`](mod@stop) and [`remove`](mod@remove) are the PnP manager, which knows devices only by what their stacks answer.
+//! [`stop`](mod@stop), [`remove`](mod@remove) and [`surprise`] are the PnP manager, which knows devices only by what their stacks answer.
 //! What it asks for runs on a system thread at PASSIVE_LEVEL.
 
 mod arbiter;
@@ -16,6 +16,7 @@ mod capabilities;
 pub(crate) mod card_power;
 pub mod claim;
 pub mod detected;
+pub mod eject;
 pub mod elsewhere;
 pub mod enumerate;
 pub mod identity;
@@ -33,7 +34,9 @@ pub mod property;
 pub mod property_data;
 
 pub mod registry;
+pub(crate) mod related;
 pub mod relations;
+mod removal_set;
 pub mod remove;
 mod request;
 pub mod requirements;
@@ -43,9 +46,11 @@ mod shown;
 pub mod start;
 pub mod stop;
 pub mod supply;
+pub mod surprise;
 #[cfg(test)]
 mod tests;
 pub mod tree;
+pub mod usage;
 pub mod wake;
 pub mod wanted;
 
@@ -60,9 +65,10 @@ pub use install::{Filters, Installation, install};
 pub use installer::Installer;
 pub use message::messages_of;
 pub use node::{Described, NodeId, devices, instance_path, interrupt_of, is_physical, named, state};
-pub use remove::{query_remove, remove, surprise_remove};
+pub use remove::{query_remove, remove};
 pub use start::{Drivers, StartFailure, start};
 pub use stop::{query_stop, restart, stop};
+pub use surprise::surprise_remove;
 
 use node::{Card, Node, Origin};
 

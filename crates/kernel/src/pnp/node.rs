@@ -88,6 +88,8 @@ pub struct Answers {
     pub description: String,
     /// `DeviceTextLocationInformation`.
     pub location: String,
+    /// `BusQueryContainerID`; empty if the bus driver knows of none.
+    pub container: String,
     /// `DEVICE_CAPABILITIES`, as answered last.
     pub capabilities: Vec<u8>,
     /// `PNP_BUS_INFORMATION`.
@@ -156,6 +158,16 @@ pub(crate) struct Node {
     pub(crate) freed: bool,
     /// Why it does not run; none while it does, and before anything was tried.
     pub(crate) problem: Option<Problem>,
+    /// What must be on before it when the system wakes, as it was named last.
+    pub(crate) needs_power_of: Vec<NodeId>,
+    /// Who was asked with it whether it may be removed, itself included, in that order.
+    pub(crate) removed_with: Vec<NodeId>,
+    /// How many paging, hibernation and dump files are on it.
+    pub(crate) special_files: [u32; 3],
+    /// It said when it was found that its hardware is disabled: it is not started.
+    pub(crate) hardware_disabled: bool,
+    /// It is locked in its slot: it is not ejected.
+    pub(crate) locked: bool,
     /// How many physical device objects there were when it was made, itself included.
     pub(crate) number: u32,
 }
@@ -183,6 +195,11 @@ impl Node {
             told_to_go: false,
             freed: false,
             problem: None,
+            needs_power_of: Vec::new(),
+            removed_with: Vec::new(),
+            special_files: [0; 3],
+            hardware_disabled: false,
+            locked: false,
             number,
         }
     }
@@ -315,12 +332,15 @@ pub(crate) fn of_pdo(cx: &mut Cx<'_>, ddi: &str, device: DriverPtr<DEVICE_OBJECT
     Err(cx.stop(verdict.bug_check(0xCA, [2, device.address, 0, 0])))
 }
 
-/// Whether files can be opened on a device: not on one whose stack has not been started, or is told that it is gone.
+/// Whether files can be opened on a device: not on one whose stack has not been started, or is told that it is gone, or to go. Of one that has agreed to
+/// be removed its drivers say so ("the driver must fail any subsequent create requests").
 #[must_use]
 pub fn can_be_opened(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> bool {
     let bottom = io::stack::bottom(k, device);
-    k.pnp.nodes.get(&NodeId(bottom.address)).is_none_or(|node| {
-        matches!(node.state, State::Started | State::StopPending | State::Stopped | State::RemovePending)
+    k.pnp.nodes.get(&NodeId(bottom.address)).is_none_or(|node| match node.state {
+        State::Started | State::StopPending | State::Stopped => true,
+        State::RemovePending => !node.told_to_go,
+        _ => false,
     })
 }
 

@@ -7,19 +7,19 @@ use std::fmt;
 /// The codes of Cfg.h that are given here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Code {
-    /// `IRP_MN_START_DEVICE` or a request before it failed.
+    /// `IRP_MN_START_DEVICE` or a request before it failed, the first time or another.
     FailedStart = 10,
     /// Its resources cannot be had.
     NormalConflict = 12,
     /// There is no driver for it.
     FailedInstall = 28,
-    /// It said that it is disabled (`PNP_DEVICE_DISABLED`).
+    /// Its bus driver said when it was found, or its drivers later, that its hardware is disabled (`HardwareDisabled`, `PNP_DEVICE_DISABLED`).
     HardwareDisabled = 29,
     /// An `AddDevice` routine failed.
     FailedAdd = 31,
-    /// It said that it failed (`PNP_DEVICE_FAILED`), or did not start again.
+    /// It said that it failed (`PNP_DEVICE_FAILED`).
     FailedPostStart = 43,
-    /// It was ejected, and is still there.
+    /// It was prepared for its removal by the user, and is still there.
     HeldForEject = 47,
 }
 

@@ -1,7 +1,8 @@
 //! `IoGetDeviceProperty`: what the PnP manager knows about a device.
 //!
 //! Pages: *IoGetDeviceProperty function*, *IoGetDeviceNumaNode function*. Values come from the bus driver's answers at enumeration and from the installation.
-//! Friendly names, device numbers in the user interface beyond the slot, and container ids are not there.
+//! *Overview of Container IDs*: a device whose bus driver names no container is in its parent's, unless it is `Removable`; the computer's is that of what is
+//! on no other device. Ids that Windows makes up for removable devices, friendly names, and device numbers in the user interface beyond the slot are not there.
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
 use abi::{
@@ -19,8 +20,8 @@ use engine::Flow;
 use super::bus_pnp::multiple;
 use super::node::{self, Node, NodeId};
 use super::resource::{self, Form};
-use super::{enumerate, install};
-use crate::cx::Cx;
+use super::{capabilities, enumerate, install};
+use crate::cx::{Cx, Kernel};
 use crate::ob;
 
 /// `IoGetDeviceProperty`: the value into the buffer; always how long it is.
@@ -66,6 +67,7 @@ pub(super) fn value(cx: &mut Cx<'_>, id: NodeId, property: u32) -> Result<Vec<u8
             DevicePropertyPhysicalDeviceObjectName => {
                 k.ob.objects.get(id.0).and_then(|object| object.path.clone())
             }
+            DevicePropertyContainerID => container(k, id),
             _ => text(node, property),
         };
         let found = text
@@ -79,6 +81,21 @@ pub(super) fn value(cx: &mut Cx<'_>, id: NodeId, property: u32) -> Result<Vec<u8
             None => Err(NtStatus::INVALID_PARAMETER_2),
         }
     })
+}
+
+/// The container of what is in the computer, and of the computer.
+const COMPUTER: &str = "{00000000-0000-0000-FFFF-FFFFFFFFFFFF}";
+
+/// The container that a device is in.
+fn container(k: &Kernel, id: NodeId) -> Option<String> {
+    let node = k.pnp.node(id);
+    if !node.answers.container.is_empty() {
+        return Some(node.answers.container.clone());
+    }
+    if capabilities::flags(&node.answers.capabilities) & DEVICE_CAPABILITIES::Removable != 0 {
+        return None;
+    }
+    node.parent.map_or_else(|| Some(COMPUTER.to_owned()), |parent| container(k, parent))
 }
 
 fn text(node: &Node, property: u32) -> Option<String> {

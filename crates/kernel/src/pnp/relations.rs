@@ -16,13 +16,16 @@ use super::node::{Node, NodeId, Origin, State};
 use super::problem::{Code, Problem};
 use super::request::ask;
 use super::start::{self, Drivers};
-use super::{capabilities, remove, tree};
+use super::{capabilities, surprise, tree};
 use crate::cx::Cx;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 use crate::{io, ob};
 
 type Device = DriverPtr<DEVICE_OBJECT>;
+
+/// For messages.
+const BUS: &str = "bus relations";
 
 /// Asks a started device for its children, and does what the answer asks for.
 ///
@@ -46,7 +49,7 @@ pub(super) fn query(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     }
     for child in before {
         if !reported.contains(&child.pdo()) {
-            remove::vanished(cx, child)?;
+            surprise::vanished(cx, child)?;
         }
     }
     new.into_iter().try_for_each(|child| bring_up(cx, child))
@@ -62,7 +65,7 @@ fn read(cx: &mut Cx<'_>, id: NodeId, list: u64) -> Flow<Vec<Device>> {
         let pdo = cx.read(first.index(index.into()))?;
         if reported.contains(&pdo) {
             let message =
-                format!("{} reported its child {:#x} twice in one list", reporter(cx, id)?, pdo.address);
+                format!("{} reported its child {:#x} twice in one list", reporter(cx, id, BUS)?, pdo.address);
             cx.report(Verdict::warning("child-reported-twice", message));
             ob::object::dereference(cx, pdo)?;
             continue;
@@ -74,16 +77,16 @@ fn read(cx: &mut Cx<'_>, id: NodeId, list: u64) -> Flow<Vec<Device>> {
     Ok(reported)
 }
 
-/// Who reports: the driver and its device, in words.
-fn reporter(cx: &mut Cx<'_>, id: NodeId) -> Flow<String> {
+/// Who reports which relations: the driver and its device, in words.
+pub(super) fn reporter(cx: &mut Cx<'_>, id: NodeId, what: &str) -> Flow<String> {
     let (driver, device) = cx.with(|k| (k.pnp.node(id).driver, k.pnp.node(id).name.clone()));
     let driver = if driver.is_null() { cx.read(id.pdo() + DEVICE_OBJECT::DriverObject)? } else { driver };
-    Ok(format!("{} (bus relations of {device})", io::driver::service(cx, driver)))
+    Ok(format!("{} ({what} of {device})", io::driver::service(cx, driver)))
 }
 
 /// What is reported must be a physical device object that is not deleted, and referenced for the PnP manager.
 fn check(cx: &mut Cx<'_>, id: NodeId, pdo: Device, (count, index): (u32, u32)) -> Flow<()> {
-    let who = reporter(cx, id)?;
+    let who = reporter(cx, id, BUS)?;
     if pdo.is_null() {
         let message = format!("{who} reported a null pointer as a child, entry {index} of {count}");
         let verdict = Verdict::error("null-child", message);
@@ -138,7 +141,7 @@ fn adopt(cx: &mut Cx<'_>, parent: NodeId, pdo: Device) -> Flow<NodeId> {
     let id = NodeId(pdo.address);
     let again = cx.with(|k| k.pnp.nodes.get(&id).is_some_and(|node| !node.freed));
     if again {
-        let who = reporter(cx, parent)?;
+        let who = reporter(cx, parent, BUS)?;
         let message = format!(
             "{who} reported the device object {:#x} again, whose device was gone and removed: IoDeleteDevice then, and a new one when it comes \
              again",
@@ -216,7 +219,7 @@ fn check_unique(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
         (path, other.map(|(other, _)| *other))
     });
     let (Some(other), Some(parent)) = (other, cx.with(|k| k.pnp.node(id).parent)) else { return Ok(()) };
-    let who = reporter(cx, parent)?;
+    let who = reporter(cx, parent, BUS)?;
     let message = format!(
         "{who} reported two children, {:#x} and {:#x}, whose device id and instance id are the same: {path}",
         other.0, id.0

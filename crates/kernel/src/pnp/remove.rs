@@ -1,23 +1,24 @@
-//! Removing a device and what hangs on it: by agreement, or because its card has gone. Children are asked and removed before their parents.
+//! Removing a device and what goes with it, by agreement; what is gone is [`super::surprise`]'s. Children are asked and removed before their parents, and
+//! so are the devices that drivers have named ([`removal_set`]).
 //!
-//! Pages: *Removing a Device*, *Removing a Device in a Bus Driver*, *IRP_MN_QUERY_REMOVE_DEVICE*, *IRP_MN_REMOVE_DEVICE*, *IRP_MN_SURPRISE_REMOVAL*, *Handling an
-//! IRP_MN_SURPRISE_REMOVAL Request*, *Handling an IRP_MN_QUERY_REMOVE_DEVICE Request* ("Windows … track open handles and fail the query if
-//! there are open handles after the IRP_MN_QUERY_REMOVE_DEVICE completes"). Drivers that have the device open are asked first
+//! Pages: *Removing a Device*, *Removing a Device in a Bus Driver*, *IRP_MN_QUERY_REMOVE_DEVICE*, *IRP_MN_REMOVE_DEVICE*, *Handling an
+//! IRP_MN_QUERY_REMOVE_DEVICE Request* ("Windows … track open handles and fail the query if there are open handles after the IRP_MN_QUERY_REMOVE_DEVICE
+//! completes"). Drivers that have the device open are asked first
 //! (`notify::target`); applications are not asked whether they close their handles.
 
 use abi::{
-    DEVICE_OBJECT, DriverPtr, IRP_MN_CANCEL_REMOVE_DEVICE, IRP_MN_QUERY_REMOVE_DEVICE, IRP_MN_REMOVE_DEVICE,
-    IRP_MN_SURPRISE_REMOVAL, NtStatus, PNP_DEVICE_NOT_DISABLEABLE,
+    DEVICE_OBJECT, IRP_MN_CANCEL_REMOVE_DEVICE, IRP_MN_QUERY_REMOVE_DEVICE, IRP_MN_REMOVE_DEVICE, NtStatus,
 };
 use engine::Flow;
 
 use super::enumerate::{exclusively, tell};
 use super::node::{self, NodeId, Origin, State};
 use super::request::ask;
-use super::{leftovers, notify, stop, tree};
+use super::surprise::remove_ready;
+use super::{leftovers, notify, related, removal_set, stop, tree, usage};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
-use crate::{io, ke, ob};
+use crate::{io, ob};
 
 /// Asks the device's drivers whether it can be removed; if not, or if files are still open on it then (`DEVICE_BUSY`), tells them that
 /// it will not be. A stopped device is started first: its resources are not given anew any more.
@@ -25,11 +26,11 @@ use crate::{io, ke, ob};
 /// # Errors
 /// A verdict on a driver of the stack.
 pub fn query_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
-    exclusively(cx, |cx| ask_remove(cx, id))
+    exclusively(cx, |cx| ask_remove(cx, id, &[]))
 }
 
-/// Asks the drivers of the device, and before them those of all that hangs on it.
-fn ask_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
+/// Asks the drivers of the device, and before them those of all that is removed with it.
+fn ask_remove(cx: &mut Cx<'_>, id: NodeId, ejected: &[NodeId]) -> Flow<NtStatus> {
     if node::state(cx, id) == State::Stopped
         && let Err(failure) = stop::restart_while_locked(cx, id)?
     {
@@ -38,17 +39,15 @@ fn ask_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     if node::state(cx, id) != State::Started {
         return Ok(NtStatus::INVALID_DEVICE_STATE);
     }
-    let all = cx.with(|k| tree::from_below(k, id));
-    for &one in &all {
+    let together = removal_set::of(cx, id, ejected)?;
+    for &one in &together {
         if waits_for_files(node::state(cx, one)) && open_files(cx, one)? > 0 {
             return Ok(NtStatus::DEVICE_BUSY);
         }
     }
-    let all: Vec<NodeId> = all.into_iter().filter(|one| node::state(cx, *one) == State::Started).collect();
-    let stays = |k: &mut Kernel| {
-        all.iter().any(|one| k.pnp.node(*one).device_state & PNP_DEVICE_NOT_DISABLEABLE != 0)
-    };
-    if cx.with(stays) {
+    let mut all = together.clone();
+    all.retain(|one| node::state(cx, *one) == State::Started);
+    if cx.with(|k| all.iter().any(|one| tree::reasons_to_stay(k, *one) > 0)) {
         return Ok(NtStatus::INVALID_DEVICE_REQUEST);
     }
     for (told, one) in all.iter().enumerate() {
@@ -66,6 +65,7 @@ fn ask_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
             return Ok(status);
         }
     }
+    cx.with(|k| k.pnp.node_mut(id).removed_with = together);
     Ok(NtStatus::SUCCESS)
 }
 
@@ -82,6 +82,7 @@ fn take_back(cx: &mut Cx<'_>, agreed: &[NodeId]) -> Flow<()> {
 fn ask_one(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     tell(cx, id, "query remove");
     let answer = ask(cx, id, IRP_MN_QUERY_REMOVE_DEVICE, [0; 4])?;
+    usage::judge_query(cx, id, "IRP_MN_QUERY_REMOVE_DEVICE", answer.status)?;
     let busy = answer.status.is_success() && open_files(cx, id)? > 0;
     let status = if busy { NtStatus::DEVICE_BUSY } else { answer.status };
     if status.is_success() {
@@ -101,12 +102,18 @@ pub fn cancel_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
         if node::state(cx, id) != State::RemovePending {
             return Ok(NtStatus::INVALID_DEVICE_STATE);
         }
-        let all = cx.with(|k| tree::from_below(k, id));
-        let agreed: Vec<NodeId> =
-            all.into_iter().filter(|one| node::state(cx, *one) == State::RemovePending).collect();
+        let mut agreed = cx.with(|k| asked_with(k, id));
+        agreed.retain(|one| node::state(cx, *one) == State::RemovePending);
         take_back(cx, &agreed)?;
         Ok(NtStatus::SUCCESS)
     })
+}
+
+/// Who was asked with a device, or what hangs on it; from now on each is asked for itself.
+fn asked_with(k: &mut Kernel, id: NodeId) -> Vec<NodeId> {
+    let sets = &mut k.pnp.nodes.values_mut().map(|node| &mut node.removed_with);
+    let set = sets.find(|set| set.contains(&id)).map(std::mem::take);
+    set.unwrap_or_else(|| tree::from_below(k, id))
 }
 
 fn send_cancel(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
@@ -120,16 +127,17 @@ fn send_cancel(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
 /// # Errors
 /// A verdict on a driver of the stack, or on what it left behind.
 pub fn remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
-    exclusively(cx, |cx| remove_while_locked(cx, id))
+    exclusively(cx, |cx| remove_while_locked(cx, id, &[]))
 }
 
-/// As [`remove`], by one who has the device's state to itself.
+/// As [`remove`], by one who has the device's state to itself; `ejected` are those that go with it when
+/// it is ejected.
 ///
 /// # Errors
 /// As [`remove`].
-pub(super) fn remove_while_locked(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
+pub(super) fn remove_while_locked(cx: &mut Cx<'_>, id: NodeId, ejected: &[NodeId]) -> Flow<NtStatus> {
     if matches!(node::state(cx, id), State::Started | State::Stopped) {
-        let status = ask_remove(cx, id)?;
+        let status = ask_remove(cx, id, ejected)?;
         if !status.is_success() {
             // One that did not start again has been removed already.
             let removed = node::state(cx, id) == State::Enumerated;
@@ -149,12 +157,23 @@ pub(super) fn remove_while_locked(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus>
     Ok(NtStatus::SUCCESS)
 }
 
-/// Removes the drivers of all that hangs on a device, and then its own.
+/// Removes the drivers of all that was asked with a device, and its own. What hangs on it and was not asked, because it has no drivers, is removed
+/// where it is taken out of the tree.
 fn remove_all(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
-    for child in cx.with(|k| tree::children(k, Some(id))) {
-        remove_all(cx, child)?;
+    let mut together = cx.with(|k| std::mem::take(&mut k.pnp.node_mut(id).removed_with));
+    if together.is_empty() {
+        together = cx.with(|k| tree::from_below(k, id));
     }
-    send_remove(cx, id)
+    for one in together {
+        match node::state(cx, one) {
+            State::RemovePending | State::Added => send_remove(cx, one)?,
+            state if waits_for_files(state) => {
+                remove_ready(cx, one)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Takes the children of a device out of the tree, whose drivers are removed: their bus driver does with their device objects what it likes.
@@ -190,107 +209,12 @@ pub(super) fn send_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
         node.state = State::Enumerated;
         node.forget_drivers();
         (node.device_state, node.resources) = (0, Vec::new());
+        node.needs_power_of.clear();
+        (node.special_files, node.locked) = ([0; 3], false);
         gone
     });
     tell(cx, id, "removed");
     if gone { delete(cx, id) } else { Ok(()) }
-}
-
-/// The card is pulled out: from now on it answers nothing. Its drivers are told, and removed when the last file on the
-/// device is closed. A child that a driver reports is there as long as it is reported: its drivers are told all the same, and removed.
-///
-/// # Errors
-/// As [`remove`].
-pub fn surprise_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
-    let gone = cx.with(|k| {
-        let node = k.pnp.node(id);
-        if let Some(at) = node.card().map(|card| card.function.address) {
-            k.hal.hardware.set_present(at, false);
-        }
-        !matches!(node.origin, Origin::Child)
-    });
-    ke::interrupt::deliver(cx)?;
-    let was_there = exclusively(cx, |cx| surprise_while_locked(cx, id, gone))?;
-    Ok(if was_there { NtStatus::SUCCESS } else { NtStatus::INVALID_DEVICE_STATE })
-}
-
-/// As [`surprise_remove`], for a device that has failed (`gone` is false) or is not on its bus any more. False if it is gone already.
-pub(super) fn surprise_while_locked(cx: &mut Cx<'_>, id: NodeId, gone: bool) -> Flow<bool> {
-    if matches!(node::state(cx, id), State::Failed | State::SurpriseRemoved | State::Deleted) {
-        return Ok(false);
-    }
-    if gone {
-        cx.with(|k| k.pnp.node_mut(id).missing = true);
-    }
-    for one in cx.with(|k| tree::from_below(k, id)) {
-        tell_surprise(cx, one, gone)?;
-    }
-    remove_ready(cx, id)?;
-    Ok(true)
-}
-
-/// The driver of its parent does not report a child any more.
-pub(super) fn vanished(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
-    if !surprise_while_locked(cx, id, true)? {
-        // It has failed, and waits for files: it goes with the last of them.
-        cx.with(|k| k.pnp.node_mut(id).missing = true);
-    }
-    Ok(())
-}
-
-/// `IRP_MN_SURPRISE_REMOVAL` to the drivers of one device, if it was started.
-fn tell_surprise(cx: &mut Cx<'_>, id: NodeId, gone: bool) -> Flow<()> {
-    if !matches!(
-        node::state(cx, id),
-        State::Started | State::StopPending | State::Stopped | State::RemovePending
-    ) {
-        return Ok(());
-    }
-    tell(cx, id, "surprise removal of");
-    let above = leftovers::above(cx, id)?;
-    ask(cx, id, IRP_MN_SURPRISE_REMOVAL, [0; 4])?;
-    leftovers::after_surprise(cx, id, &above)?;
-    leftovers::disable_interfaces(cx, id, "IRP_MN_SURPRISE_REMOVAL")?;
-    cx.with(|k| k.pnp.node_mut(id).state = if gone { State::SurpriseRemoved } else { State::Failed });
-    notify::target::complete(cx, id)
-}
-
-/// Removes what was told that it is gone, or never started, and has no file open: children first, and a device only when all of its
-/// children are removed. True if nothing of the device is left to remove.
-fn remove_ready(cx: &mut Cx<'_>, id: NodeId) -> Flow<bool> {
-    let mut ready = true;
-    for child in cx.with(|k| tree::children(k, Some(id))) {
-        ready &= remove_ready(cx, child)?;
-    }
-    if !ready {
-        return Ok(false);
-    }
-    match node::state(cx, id) {
-        state if waits_for_files(state) => {
-            let closed = open_files(cx, id)? == 0;
-            if closed {
-                send_remove(cx, id)?;
-            }
-            Ok(closed)
-        }
-        State::Added => {
-            send_remove(cx, id)?;
-            Ok(true)
-        }
-        State::Enumerated => {
-            let (missing, is_child) = cx.with(|k| {
-                let node = k.pnp.node(id);
-                (node.missing, matches!(node.origin, Origin::Child))
-            });
-            match (missing, is_child) {
-                (true, true) => send_remove(cx, id)?,
-                (true, false) => delete(cx, id)?,
-                (false, _) => {}
-            }
-            Ok(true)
-        }
-        state => Ok(state == State::Deleted),
-    }
 }
 
 /// Whether the driver of a device has deleted it.
@@ -299,12 +223,13 @@ fn is_deleted(cx: &mut Cx<'_>, id: NodeId) -> bool {
 }
 
 /// A device is out of the tree, and so is its device object: a child's is its bus driver's to delete.
-fn delete(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
+pub(super) fn delete(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     let (is_child, missing) = cx.with(|k| {
         let node = k.pnp.node_mut(id);
         node.state = State::Deleted;
         let told = (matches!(node.origin, Origin::Child), node.missing);
         io::interface::forget_device(k, id.pdo());
+        related::forget(k, id);
         told
     });
     if !is_child {
@@ -324,45 +249,13 @@ fn delete(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     ob::object::dereference(cx, id.pdo()).map(|_| ())
 }
 
-/// A file on a device of the stack was closed: a device that has gone is removed with the last of them.
-///
-/// # Errors
-/// [`engine::Leave`] if the machine ends meanwhile.
-pub fn file_closed(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
-    let waiting: Vec<NodeId> = cx.with(|k| {
-        let nodes = k.pnp.nodes.iter();
-        nodes.filter(|(_, node)| waits_for_files(node.state)).map(|(id, _)| *id).collect()
-    });
-    for id in waiting {
-        if !node::stack(cx, id)?.contains(&device) || open_files(cx, id)? > 0 {
-            continue;
-        }
-        let work = move |cx: &mut Cx<'_>| {
-            exclusively(cx, |cx| match node::state(cx, id) {
-                state if waits_for_files(state) => {
-                    // A parent may have waited for this one.
-                    let top = cx.with(|k| {
-                        let waits = |id: &NodeId| waits_for_files(k.pnp.node(*id).state);
-                        let above = |id: &NodeId| k.pnp.node(*id).parent.filter(waits);
-                        std::iter::successors(Some(id), above).last().unwrap_or(id)
-                    });
-                    remove_ready(cx, top).map(|_| ())
-                }
-                _ => Ok(()),
-            })
-        };
-        ke::thread::spawn(cx, "PnP manager", Box::new(work))?;
-    }
-    Ok(())
-}
-
 /// Drivers that were told that their device is gone are removed when the last file is closed.
-const fn waits_for_files(state: State) -> bool {
+pub(super) const fn waits_for_files(state: State) -> bool {
     matches!(state, State::SurpriseRemoved | State::Failed)
 }
 
 /// How many files are open on the devices of a stack.
-fn open_files(cx: &mut Cx<'_>, id: NodeId) -> Flow<i64> {
+pub(super) fn open_files(cx: &mut Cx<'_>, id: NodeId) -> Flow<i64> {
     let mut files = 0;
     for device in node::stack(cx, id)? {
         files += i64::from(cx.read(device + DEVICE_OBJECT::ReferenceCount)?);

@@ -21,7 +21,7 @@ use engine::Flow;
 use super::bus_pnp::{self, Location, Reply, give, multiple};
 use super::enumerate::{self, tell};
 use super::node::{Node, NodeId, Origin};
-use super::{built_in, bus, capabilities, tree};
+use super::{built_in, bus, capabilities, tree, usage};
 use crate::cx::{Cx, Kernel};
 use crate::{io, ob};
 
@@ -132,8 +132,8 @@ fn answer(cx: &mut Cx<'_>, id: NodeId, device: &Device, minor: u8, location: Loc
         | IRP_MN_QUERY_REMOVE_DEVICE
         | IRP_MN_CANCEL_REMOVE_DEVICE
         | IRP_MN_SURPRISE_REMOVAL
-        | IRP_MN_DEVICE_ENUMERATED
-        | IRP_MN_DEVICE_USAGE_NOTIFICATION => Ok(Reply::status(NtStatus::SUCCESS)),
+        | IRP_MN_DEVICE_ENUMERATED => Ok(Reply::status(NtStatus::SUCCESS)),
+        IRP_MN_DEVICE_USAGE_NOTIFICATION => usage::reached_bottom(cx, id, location),
         IRP_MN_QUERY_CAPABILITIES => {
             bus_pnp::capabilities(cx, location, |_, own| capabilities::fill_unique(own))
         }

@@ -1,11 +1,12 @@
-//! The resources of a device in words, as traces show them when it is started.
+//! What is known of a device in words: its resources, as traces show them when it is started, and the lines that the tree has for it.
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
 use std::fmt::Write;
 
-use abi::CmResourceTypeMemory;
+use abi::{CmResourceTypeMemory, PNP_DEVICE_DISCONNECTED, PNP_DEVICE_DONT_DISPLAY_IN_UI};
 
 use super::arbiter::Range;
+use super::node::{Node, Origin};
 use super::resource::{self, Interrupt, Messages, Plain, Resource};
 use crate::hal::platform::Platform;
 
@@ -50,4 +51,47 @@ fn of_plain(plain: &Plain, platform: Platform) -> String {
         _ => range.words(),
     };
     range.map(shown).unwrap_or_default()
+}
+
+/// What the bus driver of a device says it is and where, behind its instance path; of a device on no bus there is nothing more to say.
+pub(super) fn texts(node: &Node) -> String {
+    let (what, place) = (&node.answers.description, &node.answers.location);
+    if matches!(node.origin, Origin::Root(_)) || what.is_empty() && place.is_empty() {
+        return String::new();
+    }
+    if place.is_empty() { format!("  ({what})") } else { format!("  ({what}, {place})") }
+}
+
+/// The container that its bus driver has named.
+pub(super) fn container(node: &Node) -> Option<String> {
+    let id = &node.answers.container;
+    (!id.is_empty()).then(|| format!("container {id}"))
+}
+
+/// What its drivers and users have said of it besides its state: of the reasons why it must not be disabled only how many there are.
+pub(super) fn remarks(node: &Node, reasons_to_stay: u32) -> Option<String> {
+    let mut all = Vec::new();
+    if reasons_to_stay > 0 {
+        all.push(format!("cannot be disabled ({reasons_to_stay})"));
+    }
+    for (count, what) in node.special_files.iter().zip(["paging", "hibernation", "crash dump"]) {
+        if *count > 0 {
+            all.push(format!("has {count} {what} file{}", if *count == 1 { "" } else { "s" }));
+        }
+    }
+    if node.locked {
+        all.push("locked".to_owned());
+    }
+    if node.device_state & PNP_DEVICE_DONT_DISPLAY_IN_UI != 0 {
+        all.push("not displayed".to_owned());
+    }
+    if node.device_state & PNP_DEVICE_DISCONNECTED != 0 {
+        all.push("not connected".to_owned());
+    }
+    (!all.is_empty()).then(|| all.join(", "))
+}
+
+/// Why it does not run.
+pub(super) fn problem(node: &Node) -> Option<String> {
+    node.problem.as_ref().map(ToString::to_string)
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use abi::{
     DEVICE_OBJECT, DO_POWER_INRUSH, DO_POWER_PAGABLE, DRIVER_OBJECT, DriverPtr,
     IRP_MN_FILTER_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_PNP_DEVICE_STATE, IRP_MN_QUERY_RESOURCE_REQUIREMENTS,
-    IRP_MN_START_DEVICE, NtStatus, PNP_DEVICE_FAILED, PNP_DEVICE_REMOVED,
+    IRP_MN_START_DEVICE, NtStatus, PNP_DEVICE_DISABLED, PNP_DEVICE_FAILED, PNP_DEVICE_REMOVED,
     PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED,
 };
 use engine::Flow;
@@ -97,6 +97,16 @@ pub(super) fn start_while_locked(cx: &mut Cx<'_>, id: NodeId, drivers: &Drivers)
         ));
     }
     cx.with(|k| k.pnp.node_mut(id).problem = None);
+    if cx.with(|k| k.pnp.node(id).hardware_disabled) {
+        cx.with(|k| {
+            k.pnp.node_mut(id).problem = Some(Problem::new(Code::HardwareDisabled, "HardwareDisabled"))
+        });
+        return Ok(failure(
+            "IRP_MN_QUERY_CAPABILITIES",
+            NtStatus::NO_SUCH_DEVICE,
+            "its hardware is disabled",
+        ));
+    }
     let started = match add(cx, id, drivers)? {
         Ok(()) => start_added(cx, id)?,
         failed => failed,
@@ -238,8 +248,9 @@ pub(super) fn start_added(cx: &mut Cx<'_>, id: NodeId) -> Flow<Started> {
 }
 
 /// The flags of a `PNP_DEVICE_STATE` that take a device away.
-fn state_names(state: u32) -> String {
+pub(super) fn state_names(state: u32) -> String {
     let names = [
+        (PNP_DEVICE_DISABLED, "PNP_DEVICE_DISABLED"),
         (PNP_DEVICE_FAILED, "PNP_DEVICE_FAILED"),
         (PNP_DEVICE_REMOVED, "PNP_DEVICE_REMOVED"),
         (PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED, "PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED"),

@@ -12,7 +12,7 @@ use super::enumerate::{exclusively, tell};
 use super::node::{self, NodeId, State};
 use super::request::ask;
 use super::start::{self, StartFailure, Started};
-use super::{elsewhere, install, leftovers, remove, tree};
+use super::{elsewhere, install, leftovers, surprise, tree, usage};
 use crate::cx::Cx;
 
 /// Asks the device's drivers whether it can be stopped; if not, tells them that it will not be.
@@ -57,6 +57,7 @@ fn take_back(cx: &mut Cx<'_>, agreed: &[NodeId]) -> Flow<()> {
 fn ask_one(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     tell(cx, id, "query stop");
     let answer = ask(cx, id, IRP_MN_QUERY_STOP_DEVICE, [0; 4])?;
+    usage::judge_query(cx, id, "IRP_MN_QUERY_STOP_DEVICE", answer.status)?;
     if answer.status.is_success() {
         cx.with(|k| k.pnp.node_mut(id).state = State::StopPending);
     } else {
@@ -125,8 +126,11 @@ pub(super) fn rebalance(cx: &mut Cx<'_>, id: NodeId, stopped: bool) -> Flow<()> 
         let _ = restart_while_locked(cx, id)?;
         return Ok(());
     }
-    if !start::send_start(cx, id)?.is_success() {
-        remove::surprise_while_locked(cx, id, false)?;
+    let status = start::send_start(cx, id)?;
+    if !status.is_success() {
+        let failed = StartFailure { step: "IRP_MN_START_DEVICE", status, why: String::new() };
+        start::note_problem(cx, id, &failed);
+        surprise::surprise_while_locked(cx, id, false)?;
     }
     Ok(())
 }
@@ -172,6 +176,8 @@ pub(super) fn restart_while_locked(cx: &mut Cx<'_>, id: NodeId) -> Flow<Started>
         }
         return Ok(Ok(()));
     }
-    remove::surprise_while_locked(cx, id, false)?;
-    Ok(Err(StartFailure { step: "IRP_MN_START_DEVICE", status, why: String::new() }))
+    let failed = StartFailure { step: "IRP_MN_START_DEVICE", status, why: String::new() };
+    start::note_problem(cx, id, &failed);
+    surprise::surprise_while_locked(cx, id, false)?;
+    Ok(Err(failed))
 }

@@ -181,6 +181,7 @@ fn minors(lines: &[String], device: u64) -> Vec<u8> {
         .collect()
 }
 
+/// Holds: irps/add-from-below
 #[test]
 fn a_card_is_found_and_asked_who_it_is_in_windows_order() {
     let device = Rc::new(std::cell::Cell::new(0));
@@ -201,9 +202,10 @@ fn a_card_is_found_and_asked_who_it_is_in_windows_order() {
         assert_eq!(name.as_deref(), Some(r"\Device\NTPNP_PCI0001"));
         Ok(())
     });
-    assert_eq!(minors(&lines, device.get()), [0x13, 9, 0xC, 0xC, 0x13, 0x13, 0x13, 0x15, 0xA, 0xB]);
+    assert_eq!(minors(&lines, device.get()), [0x13, 9, 0xC, 0xC, 0x13, 0x13, 0x13, 0x13, 0x15, 0xA, 0xB]);
 }
 
+/// Holds: irps/requirements-then-start, irps/asked-after-start
 #[test]
 fn a_device_is_started_with_what_the_firmware_gave_it_and_asked_what_it_can_do() {
     fn sees_its_resources(cx: &mut Cx<'_>, arguments: &[u64]) -> Flow<u64> {
@@ -244,6 +246,7 @@ fn a_device_is_started_with_what_the_firmware_gave_it_and_asked_what_it_can_do()
     assert_eq!(steps.len(), 4, "{steps:?}");
 }
 
+/// Holds: irps/query-then-stop
 #[test]
 fn a_stopped_device_decodes_nothing_and_starts_again_with_the_same_resources() {
     with_card(|cx, id, card| {
@@ -261,6 +264,7 @@ fn a_stopped_device_decodes_nothing_and_starts_again_with_the_same_resources() {
     });
 }
 
+/// Holds: irps/stop-refused
 #[test]
 fn a_driver_that_will_not_stop_is_told_that_it_need_not() {
     fn stubborn(cx: &mut Cx<'_>, arguments: &[u64]) -> Flow<u64> {
@@ -282,9 +286,10 @@ fn a_driver_that_will_not_stop_is_told_that_it_need_not() {
         assert_eq!(state(cx, id), State::Started);
         Ok(())
     });
-    assert_eq!(minors(&lines, device.get())[6..], [5, 6, 1, 3]);
+    assert_eq!(minors(&lines, device.get())[6..], [5, 6, 7, 1, 3]);
 }
 
+/// Holds: irps/query-then-remove
 #[test]
 fn a_removed_device_leaves_nothing_and_can_be_started_again() {
     with_card(|cx, id, card| {
@@ -300,6 +305,7 @@ fn a_removed_device_leaves_nothing_and_can_be_started_again() {
     });
 }
 
+/// Holds: irps/open-files, irps/refused
 #[test]
 fn an_open_file_keeps_a_device_from_being_removed() {
     with_card(|cx, id, _| {
@@ -314,6 +320,7 @@ fn an_open_file_keeps_a_device_from_being_removed() {
     });
 }
 
+/// Holds: irps/surprise-then-remove
 #[test]
 fn after_surprise_removal_the_drivers_wait_for_the_last_file() {
     with_card(|cx, id, card| {
@@ -325,7 +332,7 @@ fn after_surprise_removal_the_drivers_wait_for_the_last_file() {
         assert!(!card.borrow().present);
         assert_eq!(state(cx, id), State::SurpriseRemoved);
         cx.write(top + DEVICE_OBJECT::ReferenceCount, 0)?;
-        super::remove::file_closed(cx, top)?;
+        super::surprise::file_closed(cx, top)?;
         let pause = pool::allocate(cx, pool::Kind::NonPaged, 8, 1)?;
         cx.write(pause, -10_000_i64)?;
         let _ = crate::ke::wait::delay(cx, 0, false, pause)?;
@@ -335,6 +342,7 @@ fn after_surprise_removal_the_drivers_wait_for_the_last_file() {
     });
 }
 
+/// Holds: irps/failed-start
 #[test]
 fn a_start_that_fails_is_followed_by_a_removal() {
     fn broken(cx: &mut Cx<'_>, arguments: &[u64]) -> Flow<u64> {
@@ -359,6 +367,7 @@ fn a_start_that_fails_is_followed_by_a_removal() {
     });
 }
 
+/// Holds: irps/failed-device
 #[test]
 fn a_device_that_says_it_failed_is_removed() {
     fn failing(cx: &mut Cx<'_>, arguments: &[u64]) -> Flow<u64> {
@@ -661,6 +670,7 @@ fn a_power_state_that_does_not_exist_is_told_and_nothing_stops() {
     });
 }
 
+/// Holds: irps/query-then-set
 #[test]
 fn the_system_sleeps_only_if_every_driver_agrees() {
     fn sleepless(cx: &mut Cx<'_>, arguments: &[u64]) -> Flow<u64> {

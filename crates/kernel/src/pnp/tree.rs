@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use abi::DEVICE_OBJECT;
+use abi::{DEVICE_OBJECT, PNP_DEVICE_NOT_DISABLEABLE};
 use engine::Flow;
 
 use super::node::{self, Node, NodeId, State};
@@ -37,6 +37,19 @@ pub(crate) fn from_below(k: &Kernel, id: NodeId) -> Vec<NodeId> {
     }
     found.push(id);
     found
+}
+
+/// Whether a device hangs on another, or on what hangs on it.
+pub(super) fn is_below(k: &Kernel, id: NodeId, top: NodeId) -> bool {
+    let parent = |id: &NodeId| k.pnp.nodes.get(id).and_then(|node| node.parent);
+    std::iter::successors(parent(&id), parent).any(|above| above == top)
+}
+
+/// Why a device must not be disabled, counted: it said so (`PNP_DEVICE_NOT_DISABLEABLE`), and each child that must not be.
+pub(crate) fn reasons_to_stay(k: &Kernel, id: NodeId) -> u32 {
+    let own = u32::from(k.pnp.node(id).device_state & PNP_DEVICE_NOT_DISABLEABLE != 0);
+    let below = children(k, Some(id)).into_iter().map(|child| u32::from(reasons_to_stay(k, child) > 0));
+    own + below.sum::<u32>()
 }
 
 /// All devices, with how deep each lies, parents before their children.
@@ -95,8 +108,8 @@ pub fn show(cx: &mut Cx<'_>) -> Flow<()> {
     Ok(())
 }
 
-/// The tree as lines of text: each device with its instance path, and below it its state, the drivers of its stack from the bottom, what it
-/// was started with, and why it does not run.
+/// The tree as lines of text: each device with its instance path and what its bus driver says it is and where, and below it its state, the drivers of its stack from the bottom, what it
+/// was started with; which container it is in, what is to be known of it besides, and why it does not run.
 ///
 /// # Errors
 /// As reading device objects.
@@ -110,15 +123,16 @@ pub fn text(cx: &mut Cx<'_>) -> Flow<Vec<String>> {
             let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
             drivers.push(io::driver::service(cx, driver));
         }
-        let (head, state, resources, problem) = cx.with(|k| {
+        let (head, state, resources, more) = cx.with(|k| {
             let node = k.pnp.node(id);
-            let head = format!("{}  {}", node.name, node.instance_path());
-            let problem = node.problem.as_ref().map(ToString::to_string);
-            (head, node.state.name(), shown::resources(&node.resources, platform), problem)
+            let head = format!("{}  {}{}", node.name, node.instance_path(), shown::texts(node));
+            let more =
+                [shown::container(node), shown::remarks(node, reasons_to_stay(k, id)), shown::problem(node)];
+            (head, node.state.name(), shown::resources(&node.resources, platform), more)
         });
         lines.push(format!("{indent}{head}"));
         lines.push(format!("{indent}  {state}; drivers: {}; resources: {resources}", drivers.join(", ")));
-        lines.extend(problem.map(|problem| format!("{indent}  {problem}")));
+        lines.extend(more.into_iter().flatten().map(|line| format!("{indent}  {line}")));
     }
     Ok(lines)
 }

@@ -1,7 +1,8 @@
 //! A card wakes its device and the system: `IRP_MN_WAIT_WAKE` at the bus driver, and what PME# does.
 //!
 //! Pages: *Handling a Wait/Wake IRP in a Bus Driver (PDO)*, *IRP_MN_WAIT_WAKE*, *Completing a Wait/Wake IRP*, *Canceling a Wait/Wake IRP*. PCI Bus Power
-//! Management Interface Specification 1.2, 7: pci.sys owns PME_En and PME_Status. A signal for which nobody waits is taken back, and wakes nobody.
+//! Management Interface Specification 1.2, 7; *Removing a Device in a Bus Driver* ("Complete any requests queued in the driver"), for which the page of the request
+//! has no status but STATUS_CANCELLED. pci.sys owns PME_En and PME_Status. A signal for which nobody waits is taken back, and wakes nobody.
 
 use abi::{
     DEVICE_OBJECT, DriverPtr, IO_STACK_LOCATION, IRP, NtStatus, PCI_CAPABILITY_ID_POWER_MANAGEMENT,
@@ -11,11 +12,12 @@ use engine::Flow;
 
 use super::card_power::{PMCSR, PME_ENABLE};
 use super::node::NodeId;
-use super::{bus, capabilities};
+use super::{bus, capabilities, leftovers};
 use crate::cx::{Cx, Kernel};
 use crate::hal::hardware::Width;
-use crate::io::{cancel, cancel_routine, complete};
+use crate::io::{self, cancel, cancel_routine, complete};
 use crate::ke::thread;
+use crate::verdict::Verdict;
 use crate::{ldr, po};
 
 /// PMCSR: the function asserts PME#; cleared by writing 1.
@@ -117,6 +119,31 @@ pub fn look(cx: &mut Cx<'_>) -> Flow<()> {
 
 /// A card has asserted PME#: the request that waits for it ends, marked if it has woken the system.
 fn signaled(cx: &mut Cx<'_>, id: NodeId, wakes_system: bool) -> Flow<()> {
+    end(cx, id, NtStatus::SUCCESS, wakes_system)
+}
+
+/// The device's drivers are being removed: nobody would ever end a request that still waits.
+///
+/// # Errors
+/// What its completion routines come to.
+pub(super) fn device_goes(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
+    let irp = cx.with(|k| k.pnp.card(id).waiting);
+    if irp.is_null() {
+        return Ok(());
+    }
+    let (service, device) = leftovers::names(cx, id);
+    let message = format!(
+        "{service} passed IRP_MN_REMOVE_DEVICE of {device} down and has not cancelled the IRP_MN_WAIT_WAKE {:#x} that it has sent: IoCancelIrp when the \
+         device stops, or is asked whether it may be removed",
+        irp.address
+    );
+    let verdict = io::pending::of_irp(cx, irp.address, Verdict::warning("wait-wake-not-cancelled", message));
+    cx.report(verdict);
+    end(cx, id, NtStatus::CANCELLED, false)
+}
+
+/// The request that waits, if there is one, ends with this status, marked if it has woken the system.
+fn end(cx: &mut Cx<'_>, id: NodeId, status: NtStatus, wakes_system: bool) -> Flow<()> {
     let irql = cancel::acquire(cx)?;
     let irp = cx.with(|k| {
         set_enabled(k, id, false);
@@ -129,7 +156,7 @@ fn signaled(cx: &mut Cx<'_>, id: NodeId, wakes_system: bool) -> Flow<()> {
         if wakes_system {
             po::system_wake::set(cx, irp)?;
         }
-        let _ = bus::complete(cx, irp, Some(NtStatus::SUCCESS), None)?;
+        let _ = bus::complete(cx, irp, Some(status), None)?;
     }
     Ok(())
 }

@@ -30,18 +30,24 @@ pub(crate) struct Pending {
 }
 
 /// Asks the device's stack whether it can go to a device state (`PowerDevice*`), and if so sends it there, as the owner of its power
-/// policy does. On a system thread, at PASSIVE_LEVEL.
+/// policy does, while it cannot be removed. On a system thread, at PASSIVE_LEVEL.
 ///
 /// # Errors
 /// A verdict on a driver.
-pub fn set_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, state: u32) -> Flow<NtStatus> {
-    let mut status = NtStatus::SUCCESS;
-    for minor in [IRP_MN_QUERY_POWER, IRP_MN_SET_POWER] {
-        if status.is_success() {
-            status = wait_for(cx, device, minor, state)?;
+pub fn set_device(cx: &mut Cx<'_>, id: pnp::NodeId, state: u32) -> Flow<NtStatus> {
+    pnp::exclusively(cx, |cx| {
+        // It may have gone before its turn came.
+        if !cx.with(|k| pnp::is_physical(k, id.pdo())) {
+            return Ok(NtStatus::NO_SUCH_DEVICE);
         }
-    }
-    Ok(status)
+        let mut status = NtStatus::SUCCESS;
+        for minor in [IRP_MN_QUERY_POWER, IRP_MN_SET_POWER] {
+            if status.is_success() {
+                status = wait_for(cx, id.pdo(), minor, state)?;
+            }
+        }
+        Ok(status)
+    })
 }
 
 fn wait_for(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, minor: u8, state: u32) -> Flow<NtStatus> {

@@ -1,4 +1,5 @@
-//! The whole system goes to sleep and wakes: every started device is asked, and told.
+//! The whole system goes to sleep and wakes: every started device is asked, and told; children sleep before their parents, and whoever has power
+//! relations before these ([`pnp::related`]).
 //!
 //! Pages: *System Power States*, *System Power Actions*, *IRP_MN_QUERY_POWER*, *IRP_MN_SET_POWER*, *Handling IRP_MN_SET_POWER for System Power
 //! States*, *IoRegisterShutdownNotification function* ("called before the power manager sends an IRP_MN_SET_POWER request for
@@ -18,7 +19,7 @@ use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::ex::callback;
 use crate::io::send::{Request, send};
-use crate::pnp::{self, NodeId, node};
+use crate::pnp::{self, NodeId};
 use crate::verdict::Verdict;
 use crate::{io, ke};
 
@@ -33,7 +34,7 @@ pub fn set(cx: &mut Cx<'_>, state: u32) -> Flow<NtStatus> {
 
 fn go_to(cx: &mut Cx<'_>, state: u32) -> Flow<NtStatus> {
     cx.emit(Event::Pnp { step: format!("system power state {}", name(state)) });
-    let mut devices = started(cx);
+    let mut devices = cx.with(|k| pnp::related::in_power_order(k));
     cx.with(|k| k.po.action = action(state));
     if state == PowerSystemWorking {
         cx.with(|k| {
@@ -47,7 +48,7 @@ fn go_to(cx: &mut Cx<'_>, state: u32) -> Flow<NtStatus> {
         callback::power_state(cx, true)?;
         return Ok(NtStatus::SUCCESS);
     }
-    // What was found last sleeps first.
+    // What others need goes last.
     devices.reverse();
     for (asked, id) in devices.iter().enumerate() {
         let status = ask(cx, *id, IRP_MN_QUERY_POWER, state)?;
@@ -82,11 +83,6 @@ pub fn sleeps(k: &Kernel) -> bool {
 #[must_use]
 pub fn is_off(k: &Kernel) -> bool {
     k.po.asleep == PowerSystemShutdown
-}
-
-fn started(cx: &mut Cx<'_>) -> Vec<NodeId> {
-    let started = |device: &pnp::Described| device.state == node::State::Started;
-    pnp::devices(cx).iter().filter(|device| started(device)).map(|device| device.id).collect()
 }
 
 fn tell(cx: &mut Cx<'_>, devices: &[NodeId], state: u32) -> Flow<()> {

@@ -1,7 +1,7 @@
 //! Plug and Play notifications: drivers that want to be told of device interfaces that come and go, and of a device that is to be removed.
 //!
 //! Pages: *IoRegisterPlugPlayNotification function*, *IoUnregisterPlugPlayNotification function*, *IoUnregisterPlugPlayNotificationEx function*, *Using PnP
-//! Notification*. Interfaces that come and go, and drivers' own events, are told one after the other by a thread of the PnP manager's (`queue`); what is
+//! Notification*, *IRP_MN_QUERY_DEVICE_RELATIONS* ("TargetDeviceRelation Request"). Interfaces that come and go, and drivers' own events, are told one after the other by a thread of the PnP manager's (`queue`); what is
 //! asked and told when a device is removed comes from where that happens (`target`). A machine has one hardware profile, so that category is never told.
 
 pub mod custom;
@@ -15,14 +15,15 @@ use abi::{
 };
 use engine::{Flow, StrandId};
 
-use super::node::{self, NodeId};
+use super::node::NodeId;
+use super::related;
 use crate::cx::{Cx, Kernel};
-use crate::io::{self, interface};
+use crate::io::interface;
 use crate::ke::callout::call_routine;
 use crate::ke::{irql, wait};
 use crate::mm::pool;
 use crate::verdict::Verdict;
-use crate::{ldr, witness};
+use crate::{ldr, ob, witness};
 
 const TAG: u32 = pool::tag(b"PnpN");
 /// Bytes of a registration; drivers see nothing of it.
@@ -94,8 +95,9 @@ pub fn register(
     context: u64,
     entry: DriverPtr<u64>,
 ) -> Flow<NtStatus> {
-    let Some(wanted) = wanted(cx, category, data)? else {
-        return Ok(NtStatus::INVALID_PARAMETER);
+    let wanted = match wanted(cx, category, data)? {
+        Ok(wanted) => wanted,
+        Err(status) => return Ok(status),
     };
     let existing = match &wanted {
         Wanted::Interfaces(class) if flags & PNPNOTIFY_DEVICE_INTERFACE_INCLUDE_EXISTING_INTERFACES != 0 => {
@@ -105,6 +107,7 @@ pub fn register(
     };
     let block: DriverPtr<()> = pool::allocate(cx, pool::Kind::Paged, SIZE, TAG)?;
     if block.is_null() {
+        release(cx, &wanted)?;
         return Ok(NtStatus::INSUFFICIENT_RESOURCES);
     }
     let (registered, (_, caller)) = (witness::moment(cx), pool::caller(cx));
@@ -134,35 +137,42 @@ pub fn register(
     Ok(NtStatus::SUCCESS)
 }
 
-/// What a registration of this category is for; none if it makes no sense.
-fn wanted(cx: &mut Cx<'_>, category: u32, data: DriverPtr<()>) -> Flow<Option<Wanted>> {
+/// What a registration of this category is for; a status if it makes no sense.
+fn wanted(cx: &mut Cx<'_>, category: u32, data: DriverPtr<()>) -> Flow<Result<Wanted, NtStatus>> {
+    const SENSELESS: Result<Wanted, NtStatus> = Err(NtStatus::INVALID_PARAMETER);
     if category == EventCategoryHardwareProfileChange {
-        return Ok(data.is_null().then_some(Wanted::Profiles));
+        return Ok(if data.is_null() { Ok(Wanted::Profiles) } else { SENSELESS });
     }
     if data.is_null() {
-        return Ok(None);
+        return Ok(SENSELESS);
     }
     if category == EventCategoryDeviceInterfaceChange {
-        return Ok(Some(Wanted::Interfaces(interface::read_class(cx, data.cast::<GUID>())?)));
+        return Ok(Ok(Wanted::Interfaces(interface::read_class(cx, data.cast::<GUID>())?)));
     }
     if category != EventCategoryTargetDeviceChange {
-        return Ok(None);
+        return Ok(SENSELESS);
     }
     let file: DriverPtr<FILE_OBJECT> = data.cast();
-    Ok(device_of(cx, file)?.map(|device| Wanted::Target { device, file: file.address }))
+    let found = device_of(cx, file)?;
+    Ok(found.map(|device| Wanted::Target { device, file: file.address }))
 }
 
-/// The device that a file is open on.
-fn device_of(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<Option<NodeId>> {
+/// The device that stands behind a file, with a reference, as its stack says.
+fn device_of(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<Result<NodeId, NtStatus>> {
     if !cx.with(|k| k.io.files.contains_key(&file.address)) {
         cx.read(file + FILE_OBJECT::Type)?; // a bad pointer is one
-        return Ok(None);
+        return Ok(Err(NtStatus::INVALID_PARAMETER));
     }
     let device = cx.read(file + FILE_OBJECT::DeviceObject)?;
-    Ok(cx.with(|k| {
-        let bottom = io::stack::bottom(k, device);
-        node::is_physical(k, bottom).then_some(NodeId(bottom.address))
-    }))
+    related::target(cx, device, file)
+}
+
+/// "The PnP manager removes the reference to the PDO when the driver or application unregisters for notification on the device."
+fn release(cx: &mut Cx<'_>, wanted: &Wanted) -> Flow<()> {
+    if let Wanted::Target { device, .. } = wanted {
+        ob::object::dereference(cx, device.pdo())?;
+    }
+    Ok(())
 }
 
 /// Calls the callback of a registration with `notification`; none if it has been taken back.
@@ -207,7 +217,13 @@ fn ended(k: &mut Kernel, entry: u64, strand: StrandId) -> bool {
 }
 
 fn forget(cx: &mut Cx<'_>, entry: u64) -> Flow<()> {
-    cx.with(|k| k.pnp.notify.registrations.retain(|known| known.entry != entry));
+    let wanted = cx.with(|k| {
+        let all = &mut k.pnp.notify.registrations;
+        all.iter().position(|known| known.entry == entry).map(|place| all.remove(place).wanted)
+    });
+    if let Some(wanted) = wanted {
+        release(cx, &wanted)?;
+    }
     pool::free(cx, DriverPtr::<()>::new(entry))
 }
 
