@@ -260,7 +260,9 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
     return IoCallDriver(Lower, Irp);
 }
 
+#ifndef POWER_DONE /* by a driver that has more to do */
 #define POWER_DONE(Irp) UNREFERENCED_PARAMETER(Irp)
+#endif
 #include "power_policy.h"
 
 static NTSTATUS NTAPI DeviceIsUp(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)

@@ -46,6 +46,7 @@ mod pcw;
 mod pnp;
 mod pool;
 mod power;
+mod power_fx;
 mod processor;
 mod ps;
 mod remove_lock;
@@ -87,6 +88,7 @@ pub use pcw::*;
 pub use pnp::*;
 pub use pool::*;
 pub use power::*;
+pub use power_fx::*;
 pub use processor::*;
 pub use ps::*;
 pub use remove_lock::*;
@@ -121,6 +123,7 @@ pub fn all_layouts() -> impl Iterator<Item = &'static TypeLayout> {
         pcw::LAYOUTS,
         pnp::LAYOUTS,
         power::LAYOUTS,
+        power_fx::LAYOUTS,
         processor::LAYOUTS,
         ps::LAYOUTS,
         remove_lock::LAYOUTS,
@@ -163,6 +166,7 @@ pub fn all_constants() -> impl Iterator<Item = &'static Constant> {
         pnp::CONSTANTS,
         pool::CONSTANTS,
         power::CONSTANTS,
+        power_fx::CONSTANTS,
         processor::CONSTANTS,
         resource::CONSTANTS,
         rtl::CONSTANTS,

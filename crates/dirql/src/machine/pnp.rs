@@ -39,6 +39,8 @@ pub(crate) enum Step {
     Usage(Special, bool),
     /// To a device power state, `PowerDevice*`.
     Power(u32),
+    /// By directed power: down if true, else up again.
+    Direct(bool),
 }
 
 /// Carries a step out from a thread of the application's, and waits for its end.
@@ -77,6 +79,7 @@ fn carry_out(cx: &mut Cx<'_>, node: NodeId, step: Step) -> Flow<NtStatus> {
         Step::Lock(lock) => pnp::eject::set_lock(cx, node, lock),
         Step::Usage(file, there) => pnp::usage::notify(cx, node, file, there),
         Step::Power(state) => po::request::set_device(cx, node, state),
+        Step::Direct(down) => po::fx::directed::direct(cx, node, down),
     }
 }
 

@@ -173,7 +173,7 @@ fn check(command: &Command, plan: &Plan) -> Result<(), String> {
             exists(plan, device)
         }
         Command::Pnp { device: None, .. }
-        | Command::Power { state: PowerState::Device(_), device: None, .. }
+        | Command::Power { state: PowerState::Device(_) | PowerState::Directed(_), device: None, .. }
             if plan.cards.is_empty() =>
         {
             Err("there is no device in the machine; give one with --device".to_owned())

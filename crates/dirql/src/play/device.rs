@@ -111,6 +111,7 @@ pub(super) fn power(
             let device = which(device);
             step(cx, device, Step::Power(PowerDeviceD0 + u32::from(number)))?
         }
+        PowerState::Directed(down) => step(cx, which(device), Step::Direct(down))?,
         PowerState::System(number) => {
             let wanted = PowerSystemWorking + u32::from(number);
             if wanted == PowerSystemShutdown {

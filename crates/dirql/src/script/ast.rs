@@ -311,6 +311,8 @@ pub enum PowerState {
     Idle,
     /// That a power setting gets a value.
     Setting(Guid, u32),
+    /// Directed power: down if true, else up again.
+    Directed(bool),
 }
 
 impl Command {

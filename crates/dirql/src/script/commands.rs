@@ -674,10 +674,10 @@ fn user(args: &mut Arguments) -> Outcome<User> {
 }
 
 const POWER_STATES: &[&str] =
-    &["d0", "d1", "d2", "d3", "s0", "s1", "s2", "s3", "s4", "s5", "idle", "setting"];
+    &["d0", "d1", "d2", "d3", "s0", "s1", "s2", "s3", "s4", "s5", "idle", "setting", "directed-down", "directed-up"];
 
 fn power(args: &mut Arguments) -> Outcome<Command> {
-    let word = args.word("the state: d0 to d3 of a device, s0 to s5 of the system, idle or setting")?;
+    let word = args.word("the state: d0 to d3, directed-down or directed-up of a device, s0 to s5 of the system, idle or setting")?;
     let written = word.text().to_lowercase();
     if !POWER_STATES.contains(&&*written) {
         return fault(
@@ -689,10 +689,13 @@ fn power(args: &mut Arguments) -> Outcome<Command> {
     let state = match &*written {
         "idle" => PowerState::Idle,
         "setting" => power_setting(args)?,
+        "directed-down" => PowerState::Directed(true),
+        "directed-up" => PowerState::Directed(false),
         system if system.starts_with('s') => PowerState::System(number),
         _ => PowerState::Device(number),
     };
-    let device = if let PowerState::Device(_) = state { device(args) } else { None };
+    let is_devices = matches!(state, PowerState::Device(_) | PowerState::Directed(_));
+    let device = if is_devices { device(args) } else { None };
     let expect = args.expectations(Can::Status, &[])?;
     Ok(Command::Power { state, device, expect })
 }

@@ -22,6 +22,7 @@
 //!           | "power" ( "s0" | "s1" | "s2" | "s3" | "s4" | "s5" | "idle" ) [ expect ]
 //!           | "power" "setting" ( NAME | GUID ) NUMBER [ expect ]
 //!           | "usage" [ DEVICE ] ( "paging" | "hibernation" | "dump" ) ( "on" | "off" ) [ expect ]
+//!           | "power" ( "directed-down" | "directed-up" ) [ DEVICE ] [ expect ]
 //!           | "wmi" "blocks"
 //!           | "wmi" ( "query" | "set" | "execute" ) block [ instance ] …     see `wmi`
 //!           | "wmi" ( "enable" | "disable" | "event" ) block [ expect ]

@@ -17,6 +17,7 @@ use crate::hal::stale::{Released, Why};
 use crate::io;
 use crate::ke;
 use crate::mm::io_space;
+use crate::po;
 use crate::verdict::Verdict;
 
 type Device = DriverPtr<DEVICE_OBJECT>;
@@ -143,6 +144,7 @@ pub(super) fn after_remove(cx: &mut Cx<'_>, id: NodeId, above: &[Attached]) -> F
         }
     }
     let service = names(cx, id).0;
+    po::fx::after_remove(cx, id.pdo(), &service)?;
     disable_interfaces(cx, id, "IRP_MN_REMOVE_DEVICE")?;
     let interfaces = cx.with(|k| std::mem::take(&mut k.pnp.node_mut(id).interfaces));
     if interfaces > 0 {

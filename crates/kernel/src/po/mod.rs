@@ -2,9 +2,11 @@
 //!
 //! [`request`] sends them for drivers, [`irp`] passes them down a stack, [`state`] remembers what drivers say, [`system`] sends all to
 //! sleep, [`overdue`] tells who keeps a request for too long, [`watchdog`] how long a stack still has; [`idle`] finds devices that nobody
-//! uses, [`setting`] tells drivers what the user wants, [`awake`] knows who does not let the system sleep, [`system_wake`] who woke it.
+//! uses, [`setting`] tells drivers what the user wants, [`awake`] knows who does not let the system sleep, [`system_wake`] who woke it,
+//! [`fx`] is the runtime power management framework (`PoFx*`).
 
 pub mod awake;
+pub mod fx;
 pub mod idle;
 pub mod information;
 pub mod irp;
@@ -31,6 +33,8 @@ pub struct State {
     pub(crate) requests: BTreeMap<u64, Vec<request::Pending>>,
     /// The state that the system has gone to, `PowerSystem*`; unspecified while it works.
     pub(crate) asleep: u32,
+    /// Devices registered with the runtime power management framework, by their handles.
+    pub(crate) fx: fx::Devices,
     /// Why system requests are under way: `PowerAction*`.
     pub(crate) action: u32,
     /// Devices that are watched for idleness, by device object.

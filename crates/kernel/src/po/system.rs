@@ -14,7 +14,7 @@ use abi::{
 };
 use engine::Flow;
 
-use super::watchdog;
+use super::{fx, watchdog};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::ex::callback;
@@ -87,6 +87,10 @@ pub fn is_off(k: &Kernel) -> bool {
 
 fn tell(cx: &mut Cx<'_>, devices: &[NodeId], state: u32) -> Flow<()> {
     for id in devices {
+        match state {
+            PowerSystemWorking => fx::system::before_working(cx, id.pdo()),
+            _ => fx::system::before_sleep(cx, id.pdo())?,
+        }
         let status = ask(cx, *id, IRP_MN_SET_POWER, state)?;
         if !status.is_success() {
             let device = cx.with(|k| k.pnp.node(*id).name.clone());

@@ -1,0 +1,112 @@
+//! The power of a registered device: whether it has to stay in D0.
+//!
+//! Pages: *DevicePowerRequiredCallback*, *DevicePowerNotRequiredCallback*, *PoFxReportDevicePoweredOn function*,
+//! *PoFxCompleteDevicePowerNotRequired function*, *PoFxSetDeviceIdleTimeout function*, *PoFxNotifySurprisePowerOn function*, *PoFxPowerControl
+//! function*, *PoFxSetTargetDripsDevicePowerState function*. When a device is reported to be on, all its components are, so idle ones are taken to their
+//! F-states from F0 once more; a driver that told of a lower F-state before D3 is not told of F0 first (no page says either). A device that was turned on
+//! beside another is treated so too, and then as any that is idle.
+
+use abi::{DEVICE_OBJECT, DriverPtr, GUID, NtStatus, PowerDeviceMaximum, PowerDeviceUnspecified};
+use engine::Flow;
+
+use super::report::Answer;
+use super::{Directed, Power, component, drive, of_device, report};
+use crate::cx::Cx;
+
+/// `PoFxSetDeviceIdleTimeout`: in 100 ns.
+///
+/// # Errors
+/// A verdict on the handle.
+pub fn set_idle_timeout(cx: &mut Cx<'_>, handle: u64, timeout: u64) -> Flow<()> {
+    report::check(cx, "PoFxSetDeviceIdleTimeout", handle)?;
+    cx.with(|k| k.po.fx.get_mut(&handle).map(|device| device.idle_timeout = timeout));
+    drive::look(cx, handle)
+}
+
+/// `PoFxReportDevicePoweredOn`: also what the driver says after a request for S0.
+///
+/// # Errors
+/// A verdict on the handle, or if the driver was not asked.
+pub fn report_powered_on(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
+    report::check(cx, "PoFxReportDevicePoweredOn", handle)?;
+    let is_owed = cx.with(|k| {
+        let device = k.po.fx.get_mut(&handle)?;
+        device.owed = device.owed.checked_sub(1)?;
+        device.is_on();
+        device.sleeps = false;
+        if device.directed == Directed::Raising {
+            device.directed = Directed::Up;
+        }
+        if std::mem::take(&mut device.held) {
+            for component in &mut device.components {
+                component.inner -= 1;
+            }
+        }
+        Some(())
+    });
+    match is_owed {
+        None => report::not_outstanding(cx, handle, Answer::PoweredOn),
+        Some(()) => component::answered(cx, handle),
+    }
+}
+
+/// `PoFxCompleteDevicePowerNotRequired`.
+///
+/// # Errors
+/// A verdict on the handle, or if the driver was not told.
+pub fn complete_not_required(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
+    report::check(cx, "PoFxCompleteDevicePowerNotRequired", handle)?;
+    let is_outstanding = cx.with(|k| {
+        let device = k.po.fx.get_mut(&handle)?;
+        (device.power == Power::Dropping).then(|| device.power = Power::Dropped)
+    });
+    match is_outstanding {
+        None => report::not_outstanding(cx, handle, Answer::NotRequired),
+        Some(()) => component::answered(cx, handle),
+    }
+}
+
+/// `PoFxNotifySurprisePowerOn`: nothing happens to a device that is not registered, or whose driver was not told that it need not be on.
+///
+/// # Errors
+/// None of its own.
+pub fn notify_surprise_power_on(cx: &mut Cx<'_>, pdo: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+    let Some(handle) = cx.with(|k| of_device(k, pdo)) else { return Ok(()) };
+    cx.with(|k| {
+        let device = k.po.fx.get_mut(&handle)?;
+        (device.power == Power::Dropped).then(|| device.is_on())
+    });
+    component::answered(cx, handle)
+}
+
+/// `PoFxPowerControl`: no plug-in knows the device.
+///
+/// # Errors
+/// A verdict if a pointer is bad.
+pub fn power_control(
+    cx: &mut Cx<'_>,
+    handle: u64,
+    code: DriverPtr<GUID>,
+    _input: u64,
+    _input_size: u64,
+    _output: u64,
+    _output_size: u64,
+    returned: DriverPtr<u64>,
+) -> Flow<NtStatus> {
+    report::check(cx, "PoFxPowerControl", handle)?;
+    cx.read(code)?;
+    if !returned.is_null() {
+        cx.write(returned, 0)?;
+    }
+    Ok(NtStatus::NOT_SUPPORTED)
+}
+
+/// `PoFxSetTargetDripsDevicePowerState`: the machine has no deepest runtime idle state of a platform, so any device state is accepted and holds nothing up.
+///
+/// # Errors
+/// A verdict on the handle.
+pub fn set_target_drips(cx: &mut Cx<'_>, handle: u64, state: u32) -> Flow<NtStatus> {
+    report::check(cx, "PoFxSetTargetDripsDevicePowerState", handle)?;
+    let exists = (PowerDeviceUnspecified..PowerDeviceMaximum).contains(&state);
+    Ok(if exists { NtStatus::SUCCESS } else { NtStatus::INVALID_PARAMETER })
+}

@@ -1,0 +1,79 @@
+//! Directed power: the system tells drivers to power their devices down, and up again, whatever they are doing.
+//!
+//! Pages: *PO_FX_DIRECTED_POWER_DOWN_CALLBACK*, *PO_FX_DIRECTED_POWER_UP_CALLBACK*, *PoFxCompleteDirectedPowerDown function*, *Introduction to the
+//! Directed Power Management Framework*. A device that is down stays so: components that its driver activates become active when it was directed up and
+//! is reported to be on. A transition that is under way for another reason ends first. *It does not* decide by itself when to direct a device (a script
+//! does), nor does it direct the children of a device before it, or skip devices whose components have F-states.
+
+use abi::NtStatus;
+use engine::Flow;
+
+use super::report::Answer;
+use super::{Directed, Power, component, drive, of_device, report};
+use crate::cx::Cx;
+use crate::ke::wait::Timeout;
+use crate::ke::{thread, time};
+use crate::pnp::NodeId;
+
+/// How long a driver may take: ten minutes, in the negative units of a relative time. The page of the bug check gives no time; this is that of power
+/// requests.
+const PATIENCE: i64 = -10 * 60 * 10_000_000;
+
+/// Directs a device down, or up again, and waits for its driver's answer. `NOT_SUPPORTED` for a device that is not registered with both routines,
+/// `INVALID_DEVICE_STATE` for one that is there already. On a thread of the system's, at PASSIVE_LEVEL.
+///
+/// # Errors
+/// A verdict on a driver.
+pub fn direct(cx: &mut Cx<'_>, id: NodeId, down: bool) -> Flow<NtStatus> {
+    let handle = cx.with(|k| {
+        let handle = of_device(k, id.pdo())?;
+        let device = &k.po.fx[&handle];
+        let has_both = !device.routines.directed_up.is_null() && !device.routines.directed_down.is_null();
+        (device.started && !device.gone && has_both).then_some(handle)
+    });
+    let Some(handle) = handle else { return Ok(NtStatus::NOT_SUPPORTED) };
+    let from = if down { Directed::Up } else { Directed::Down };
+    if cx.with(|k| k.po.fx[&handle].directed != from || k.po.fx[&handle].sleeps) {
+        return Ok(NtStatus::INVALID_DEVICE_STATE);
+    }
+    let quiet = |cx: &mut Cx<'_>| drive::look(cx, handle);
+    drive::wait_until(cx, handle, Timeout::Never, quiet, |k| {
+        let device = &k.po.fx[&handle];
+        !device.busy && matches!(device.power, Power::On | Power::Dropped)
+    })?;
+    let called = cx.with(|k| {
+        let device = k.po.fx.get_mut(&handle)?;
+        let routine = if down { device.routines.directed_down } else { device.routines.directed_up };
+        device.directed = if down { Directed::Lowering } else { Directed::Raising };
+        device.owed += u32::from(!down);
+        Some((routine, device.context))
+    });
+    let Some((routine, context)) = called else { return Ok(NtStatus::NO_SUCH_DEVICE) };
+    let role = if down { "DirectedPowerDownCallback" } else { "DirectedPowerUpCallback" };
+    let call = move |cx: &mut Cx<'_>| drive::call(cx, handle, role, routine, &[context, 0]);
+    thread::spawn(cx, "power manager", Box::new(call))?;
+    let to = if down { Directed::Down } else { Directed::Up };
+    let none = |_: &mut Cx<'_>| Ok(());
+    let patience = Timeout::At(cx.with(|k| time::due(k, PATIENCE)));
+    if !drive::wait_until(cx, handle, patience, none, |k| k.po.fx[&handle].directed == to)? {
+        return Err(report::overdue(cx, handle, role));
+    }
+    let is_there = cx.with(|k| k.po.fx.get(&handle).is_some_and(|device| device.directed == to));
+    Ok(if is_there { NtStatus::SUCCESS } else { NtStatus::NO_SUCH_DEVICE })
+}
+
+/// `PoFxCompleteDirectedPowerDown`.
+///
+/// # Errors
+/// A verdict on the handle.
+pub fn complete_power_down(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
+    report::check(cx, "PoFxCompleteDirectedPowerDown", handle)?;
+    let is_outstanding = cx.with(|k| {
+        let device = k.po.fx.get_mut(&handle)?;
+        (device.directed == Directed::Lowering).then(|| device.directed = Directed::Down)
+    });
+    match is_outstanding {
+        None => report::not_outstanding(cx, handle, Answer::DirectedDown),
+        Some(()) => component::answered(cx, handle),
+    }
+}
