@@ -34,7 +34,7 @@ NTKERNELAPI HANDLE NTAPI PsGetCurrentThreadId(VOID);
 #define IOCTL_IDLE_IDLE CODE(4)
 /*
  * Output: text, what was called since the last time: A active, I idle, S its F-state, each with the component, and * if another thread has called
- * it than the one whose request is dispatched; N power not required, R power required, d lower and u D0 again, D and U directed; P has ended.
+ * it than the one whose request is dispatched; N power not required, R power required, d before a lower state, u in D0 again, D and U directed.
  */
 #define IOCTL_IDLE_LOG CODE(5)
 /* Input: ULONGs: what is set (0 latency, 1 residency, 2 wake, 3 idle timeout), of which component, and to what, in 100 ns. */
@@ -45,6 +45,9 @@ NTKERNELAPI HANDLE NTAPI PsGetCurrentThreadId(VOID);
 #define IOCTL_IDLE_ANSWER CODE(8)
 /* The device was turned on beside another one, as its bus driver would tell. */
 #define IOCTL_IDLE_SURPRISE CODE(9)
+
+/* From now on directed power is not answered: the driver is wrong. */
+#define IOCTL_IDLE_KEEP CODE(10)
 
 #define AT_DISPATCH 0x20000000
 #define COMPONENTS 2
@@ -75,13 +78,15 @@ typedef struct _DEVICE_EXTENSION {
     FUNCTION Function;
     POHANDLE Fx;           /* NULL while the device is not registered */
     EX_RUNDOWN_REF Users;  /* requests that use Fx */
-    EX_RUNDOWN_REF Powers; /* power requests at whose end Fx is used */
+    EX_RUNDOWN_REF Powers; /* power requests that the driver has asked for, which end before the device goes */
     KSPIN_LOCK Lock;      /* of all that follows, and of VALUE */
+    BOOLEAN Powered; /* the device is in D0: while the system sleeps it is not, whatever its components are */
     BOOLEAN Active[COMPONENTS];
     LIST_ENTRY Held[COMPONENTS]; /* requests that wait for the component */
     ULONG Value[COMPONENTS];     /* what the card holds, or is to hold when it is in D0 again */
     LATER Later[COMPONENTS];
     ULONG Late;
+    BOOLEAN Keeps;
     HANDLE Asker; /* the thread whose request is being dispatched */
     ULONG Logged;
     CHAR Log[512];
@@ -133,19 +138,16 @@ static VOID Serve(PDEVICE_EXTENSION Extension, PIRP Irp)
     Irp->IoStatus.Status = STATUS_SUCCESS;
 }
 
-/* The component is active: what has waited for it is served. Each request has activated it, and takes that back. */
-static VOID NTAPI OnActive(PVOID Context, ULONG Component)
+/* What has waited for a component is served, if it can be accessed. Each request has activated the component, and takes that back. */
+static VOID ServeHeld(PDEVICE_EXTENSION Extension, ULONG Component)
 {
-    PDEVICE_EXTENSION Extension = Context;
     LIST_ENTRY Served;
     PLIST_ENTRY Entry;
     KIRQL Old;
 
-    LogCall(Extension, 'A', Component, -1);
     InitializeListHead(&Served);
     KeAcquireSpinLock(&Extension->Lock, &Old);
-    Extension->Active[Component] = TRUE;
-    while (!IsListEmpty(&Extension->Held[Component])) {
+    while (Extension->Powered && Extension->Active[Component] && !IsListEmpty(&Extension->Held[Component])) {
         Entry = RemoveHeadList(&Extension->Held[Component]);
         Serve(Extension, CONTAINING_RECORD(Entry, IRP, Tail.Overlay.ListEntry));
         InsertTailList(&Served, Entry);
@@ -156,6 +158,24 @@ static VOID NTAPI OnActive(PVOID Context, ULONG Component)
         IoCompleteRequest(CONTAINING_RECORD(Entry, IRP, Tail.Overlay.ListEntry), IO_NO_INCREMENT);
         PoFxIdleComponent(Extension->Fx, Component, PO_FX_FLAG_ASYNC_ONLY);
     }
+}
+
+static VOID SetActive(PDEVICE_EXTENSION Extension, ULONG Component, BOOLEAN Active)
+{
+    KIRQL Old;
+
+    KeAcquireSpinLock(&Extension->Lock, &Old);
+    Extension->Active[Component] = Active;
+    KeReleaseSpinLock(&Extension->Lock, Old);
+}
+
+static VOID NTAPI OnActive(PVOID Context, ULONG Component)
+{
+    PDEVICE_EXTENSION Extension = Context;
+
+    LogCall(Extension, 'A', Component, -1);
+    SetActive(Extension, Component, TRUE);
+    ServeHeld(Extension, Component);
 }
 
 static VOID Answer(PDEVICE_EXTENSION Extension, ULONG Component, BOOLEAN IsState)
@@ -195,12 +215,9 @@ static VOID AnswerSoon(PDEVICE_EXTENSION Extension, ULONG Component, BOOLEAN IsS
 static VOID NTAPI OnIdle(PVOID Context, ULONG Component)
 {
     PDEVICE_EXTENSION Extension = Context;
-    KIRQL Old;
 
     LogCall(Extension, 'I', Component, -1);
-    KeAcquireSpinLock(&Extension->Lock, &Old);
-    Extension->Active[Component] = FALSE;
-    KeReleaseSpinLock(&Extension->Lock, Old);
+    SetActive(Extension, Component, FALSE);
     AnswerSoon(Extension, Component, FALSE);
 }
 
@@ -245,12 +262,25 @@ static VOID GoUp(PDEVICE_EXTENSION Extension)
     }
 }
 
+static VOID NTAPI DeviceIsDown(PDEVICE_OBJECT Device, UCHAR Minor, POWER_STATE State, PVOID Context, PIO_STATUS_BLOCK Block)
+{
+    PDEVICE_EXTENSION Extension = Context;
+
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Minor);
+    UNREFERENCED_PARAMETER(State);
+    UNREFERENCED_PARAMETER(Block);
+    ExReleaseRundownProtection(&Extension->Powers);
+}
+
 static VOID NTAPI OnPowerNotRequired(PVOID Context)
 {
     PDEVICE_EXTENSION Extension = Context;
 
     LogCall(Extension, 'N', -1, -1);
-    GoTo(Extension, PowerDeviceD3, NULL);
+    if (ExAcquireRundownProtection(&Extension->Powers) && GoTo(Extension, PowerDeviceD3, DeviceIsDown) != STATUS_PENDING) {
+        ExReleaseRundownProtection(&Extension->Powers);
+    }
     PoFxCompleteDevicePowerNotRequired(Extension->Fx);
 }
 
@@ -281,6 +311,9 @@ static VOID NTAPI OnDirectedDown(PVOID Context, ULONG Flags)
 
     UNREFERENCED_PARAMETER(Flags);
     LogCall(Extension, 'D', -1, -1);
+    if (Extension->Keeps) {
+        return;
+    }
     if (!ExAcquireRundownProtection(&Extension->Powers)) {
         PoFxCompleteDirectedPowerDown(Extension->Fx);
     } else if (GoTo(Extension, PowerDeviceD3, DirectedDown) != STATUS_PENDING) {
@@ -350,37 +383,39 @@ static NTSTATUS Register(PDEVICE_EXTENSION Extension)
     return PoFxRegisterDevice(Extension->Function.Pdo, &Fx, &Extension->Fx);
 }
 
-/* A request that needs a component waits until it is active, and is served by OnActive then; now, if it is. */
+/* A request that needs a component waits until that can be accessed. */
 static NTSTATUS WhenActive(PDEVICE_EXTENSION Extension, PIRP Irp, ULONG Component)
 {
-    BOOLEAN IsActive;
     KIRQL Old;
 
     IoMarkIrpPending(Irp);
     PoFxActivateComponent(Extension->Fx, Component, PO_FX_FLAG_ASYNC_ONLY);
     KeAcquireSpinLock(&Extension->Lock, &Old);
-    IsActive = Extension->Active[Component];
-    if (IsActive) {
-        Serve(Extension, Irp);
-    } else {
-        InsertTailList(&Extension->Held[Component], &Irp->Tail.Overlay.ListEntry);
-    }
+    InsertTailList(&Extension->Held[Component], &Irp->Tail.Overlay.ListEntry);
     KeReleaseSpinLock(&Extension->Lock, Old);
-    if (IsActive) {
-        IoCompleteRequest(Irp, IO_NO_INCREMENT);
-        PoFxIdleComponent(Extension->Fx, Component, PO_FX_FLAG_ASYNC_ONLY);
-    }
+    ServeHeld(Extension, Component);
     return STATUS_PENDING;
 }
 
 static NTSTATUS ReadNow(PDEVICE_EXTENSION Extension, PIRP Irp, ULONG Component)
 {
+    BOOLEAN Powered;
     KIRQL Old;
 
     PoFxActivateComponent(Extension->Fx, Component, PO_FX_FLAG_BLOCKING);
     KeAcquireSpinLock(&Extension->Lock, &Old);
-    Serve(Extension, Irp);
+    Powered = Extension->Powered;
+    if (Powered) {
+        Serve(Extension, Irp);
+    } else {
+        IoMarkIrpPending(Irp);
+        InsertTailList(&Extension->Held[Component], &Irp->Tail.Overlay.ListEntry);
+    }
     KeReleaseSpinLock(&Extension->Lock, Old);
+    if (!Powered) {
+        ServeHeld(Extension, Component);
+        return STATUS_PENDING;
+    }
     PoFxIdleComponent(Extension->Fx, Component, PO_FX_FLAG_BLOCKING);
     return Complete(Irp, Irp->IoStatus.Status, Irp->IoStatus.Information);
 }
@@ -480,8 +515,10 @@ static NTSTATUS Carry(PDEVICE_EXTENSION Extension, PIRP Irp)
         if (Given < 1 || Room < sizeof(ULONG) || Input[0] >= COMPONENTS) {
             break;
         }
-        return Stack->Parameters.DeviceIoControl.IoControlCode == IOCTL_IDLE_READ ? WhenActive(Extension, Irp, Input[0])
-                                                                                   : ReadNow(Extension, Irp, Input[0]);
+        if (Stack->Parameters.DeviceIoControl.IoControlCode == IOCTL_IDLE_READ_NOW) {
+            return ReadNow(Extension, Irp, Input[0]);
+        }
+        return WhenActive(Extension, Irp, Input[0]);
     case IOCTL_IDLE_ACTIVATE:
     case IOCTL_IDLE_IDLE:
         Change(Extension, Input[0], Input[1], Stack->Parameters.DeviceIoControl.IoControlCode == IOCTL_IDLE_ACTIVATE);
@@ -495,6 +532,9 @@ static NTSTATUS Carry(PDEVICE_EXTENSION Extension, PIRP Irp)
         return Complete(Irp, STATUS_SUCCESS, 0);
     case IOCTL_IDLE_ANSWER:
         AnswerNothing(Extension, Input[0]);
+        return Complete(Irp, STATUS_SUCCESS, 0);
+    case IOCTL_IDLE_KEEP:
+        Extension->Keeps = TRUE;
         return Complete(Irp, STATUS_SUCCESS, 0);
     case IOCTL_IDLE_SURPRISE:
         PoFxNotifySurprisePowerOn(Extension->Function.Pdo);
@@ -538,6 +578,15 @@ static VOID CardAdded(PDEVICE_OBJECT Device)
     }
 }
 
+static VOID SetPowered(PDEVICE_EXTENSION Extension, BOOLEAN Powered)
+{
+    KIRQL Old;
+
+    KeAcquireSpinLock(&Extension->Lock, &Old);
+    Extension->Powered = Powered;
+    KeReleaseSpinLock(&Extension->Lock, Old);
+}
+
 static NTSTATUS CardStart(PDEVICE_OBJECT Device)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
@@ -548,9 +597,10 @@ static NTSTATUS CardStart(PDEVICE_OBJECT Device)
         return Status;
     }
     for (Component = 0; Component < COMPONENTS; Component++) {
-        Extension->Active[Component] = TRUE;
+        SetActive(Extension, Component, TRUE);
         Write(&Extension->Function, VALUE(Component), Extension->Value[Component]);
     }
+    SetPowered(Extension, TRUE);
     ExReInitializeRundownProtection(&Extension->Powers);
     ExReInitializeRundownProtection(&Extension->Users);
     PoFxStartDevicePowerManagement(Extension->Fx);
@@ -563,8 +613,17 @@ static VOID CardPower(PDEVICE_OBJECT Device, BOOLEAN On)
     ULONG Component;
 
     LogCall(Extension, On ? 'u' : 'd', -1, -1);
-    for (Component = 0; On && Component < COMPONENTS; Component++) {
+    if (!On) {
+        SetPowered(Extension, FALSE);
+        return;
+    }
+    for (Component = 0; Component < COMPONENTS; Component++) {
         Write(&Extension->Function, VALUE(Component), Extension->Value[Component]);
+    }
+    SetPowered(Extension, TRUE);
+    for (Component = 0; Component < COMPONENTS && ExAcquireRundownProtection(&Extension->Powers); Component++) {
+        ServeHeld(Extension, Component);
+        ExReleaseRundownProtection(&Extension->Powers);
     }
 }
 

@@ -57,7 +57,7 @@ pub fn activate(cx: &mut Cx<'_>, handle: u64, component: u32, flags: u32) -> Flo
     let is_active = |k: &mut Kernel| is_settled(k, handle, index, Condition::Active);
     drive::wait_until(cx, handle, Timeout::Never, act, is_active)?;
     cx.with(|k| blocks(k, -1));
-    drive::look(cx, handle)
+    drive::advance(cx, handle)
 }
 
 /// `PoFxIdleComponent`.
@@ -99,7 +99,7 @@ fn go_on(cx: &mut Cx<'_>, handle: u64, index: usize, manner: Manner) -> Flow<()>
     if is_due && manner == Manner::Either && cx.choose("po.fx_thread", 2) == 0 {
         return drive::component(cx, handle, index, false);
     }
-    drive::look(cx, handle)
+    drive::advance(cx, handle)
 }
 
 /// `PoFxCompleteIdleCondition`.
@@ -143,7 +143,7 @@ pub fn complete_idle_state(cx: &mut Cx<'_>, handle: u64, component: u32) -> Flow
 /// The driver has answered: whoever made the call goes on, or a thread of the power manager does.
 pub(super) fn answered(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     cx.with(|k| drive::note_idle(k, handle));
-    drive::look(cx, handle)
+    drive::advance(cx, handle)
 }
 
 /// `PoFxSetComponentLatency`: in 100 ns.
@@ -153,7 +153,7 @@ pub(super) fn answered(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
 pub fn set_latency(cx: &mut Cx<'_>, handle: u64, component: u32, latency: u64) -> Flow<()> {
     let index = report::check_component(cx, "PoFxSetComponentLatency", handle, component)?;
     cx.with(|k| k.po.fx.get_mut(&handle).map(|device| device.components[index].latency = latency));
-    drive::look(cx, handle)
+    drive::advance(cx, handle)
 }
 
 /// `PoFxSetComponentResidency`: in 100 ns.
@@ -163,7 +163,7 @@ pub fn set_latency(cx: &mut Cx<'_>, handle: u64, component: u32, latency: u64) -
 pub fn set_residency(cx: &mut Cx<'_>, handle: u64, component: u32, residency: u64) -> Flow<()> {
     let index = report::check_component(cx, "PoFxSetComponentResidency", handle, component)?;
     cx.with(|k| k.po.fx.get_mut(&handle).map(|device| device.components[index].residency = residency));
-    drive::look(cx, handle)
+    drive::advance(cx, handle)
 }
 
 /// `PoFxSetComponentWake`.
@@ -173,5 +173,5 @@ pub fn set_residency(cx: &mut Cx<'_>, handle: u64, component: u32, residency: u6
 pub fn set_wake(cx: &mut Cx<'_>, handle: u64, component: u32, wake: bool) -> Flow<()> {
     let index = report::check_component(cx, "PoFxSetComponentWake", handle, component)?;
     cx.with(|k| k.po.fx.get_mut(&handle).map(|device| device.components[index].wake = wake));
-    drive::look(cx, handle)
+    drive::advance(cx, handle)
 }

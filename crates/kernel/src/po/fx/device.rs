@@ -20,7 +20,7 @@ use crate::cx::Cx;
 pub fn set_idle_timeout(cx: &mut Cx<'_>, handle: u64, timeout: u64) -> Flow<()> {
     report::check(cx, "PoFxSetDeviceIdleTimeout", handle)?;
     cx.with(|k| k.po.fx.get_mut(&handle).map(|device| device.idle_timeout = timeout));
-    drive::look(cx, handle)
+    drive::advance(cx, handle)
 }
 
 /// `PoFxReportDevicePoweredOn`: also what the driver says after a request for S0.
@@ -33,11 +33,10 @@ pub fn report_powered_on(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
         let device = k.po.fx.get_mut(&handle)?;
         device.owed = device.owed.checked_sub(1)?;
         device.is_on();
-        device.sleeps = false;
         if device.directed == Directed::Raising {
             device.directed = Directed::Up;
         }
-        if std::mem::take(&mut device.held) {
+        if std::mem::take(&mut device.sleeps) && std::mem::take(&mut device.held) {
             for component in &mut device.components {
                 component.inner -= 1;
             }

@@ -48,6 +48,7 @@ pub(super) fn component(cx: &mut Cx<'_>, handle: u64, index: usize, blocking: bo
     while let Some(call) = cx.with(|k| begin(k, handle, index, blocking)) {
         make(cx, handle, Some(index), &call)?;
     }
+    tell_moved(cx, handle)?;
     look(cx, handle)
 }
 
@@ -80,6 +81,7 @@ fn begin(k: &mut Kernel, handle: u64, index: usize, blocking: bool) -> Option<Ca
             Step::State(state) => component.changing = Some(state),
         }
         next::note_idle(device, now);
+        device.moved = true;
         if !answered {
             device.components[index].driven = Some(strand);
             device.inside.push(strand);
@@ -101,6 +103,7 @@ fn begin_device(k: &mut Kernel, handle: u64) -> Option<Result<Call, u64>> {
         }
         DeviceStep::Required if device.routines.required.is_null() => {
             device.is_on();
+            device.moved = true;
             next::note_idle(device, now);
             return begin_device(k, handle);
         }
@@ -171,15 +174,27 @@ fn is_work(k: &Kernel, handle: u64) -> bool {
     })
 }
 
+/// Something has happened without a call: whoever waits for a change hears of it.
+fn tell_moved(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
+    let moved = cx.with(|k| Some(std::mem::take(&mut k.po.fx.get_mut(&handle)?.moved)));
+    if moved == Some(true) { changed(cx, handle) } else { Ok(()) }
+}
+
+/// Something was changed: whoever waits for that hears of it, and a thread of the power manager looks at what is to be done.
+pub(super) fn advance(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
+    changed(cx, handle)?;
+    look(cx, handle)
+}
+
 /// Has a thread of the power manager look at what is to be done, unless one is about to.
 pub(super) fn look(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     let is_needed = cx.with(|k| {
         let is_work = is_work(k, handle);
         let device = k.po.fx.get_mut(&handle)?;
-        (is_work && !std::mem::replace(&mut device.looks, true)).then_some(())
+        Some(is_work && !std::mem::replace(&mut device.looks, true))
     });
-    if is_needed.is_none() {
-        return changed(cx, handle);
+    if is_needed != Some(true) {
+        return Ok(());
     }
     thread::spawn(cx, "power manager", Box::new(move |cx| work(cx, handle))).map(|_| ())
 }
@@ -207,8 +222,9 @@ fn work(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
             }
             todo
         });
+        tell_moved(cx, handle)?;
         match todo {
-            None => return changed(cx, handle),
+            None => return Ok(()),
             Some(Todo::Until(due)) => {
                 cx.with(|k| note_waiting(k, handle, true));
                 let _ = sleep(cx, handle, Timeout::At(Due { time: due, absolute: false }))?;

@@ -54,6 +54,8 @@ pub(crate) struct Device {
     pub(crate) idle_since: Option<u64>,
     /// A thread of the power manager is about to look at what is to be done.
     pub(crate) looks: bool,
+    /// Something has happened that threads that wait are to hear of.
+    pub(crate) moved: bool,
     /// A routine about the device's power is running.
     pub(crate) busy: bool,
     /// Threads in the driver's routines.

@@ -75,6 +75,7 @@ pub fn register(
         idle_timeout: 0,
         idle_since: None,
         looks: false,
+        moved: false,
         busy: false,
         inside: Vec::new(),
         waiting: Vec::new(),
@@ -110,7 +111,7 @@ pub fn start(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
             drive::component(cx, handle, index, false)?;
         }
     }
-    drive::look(cx, handle)
+    drive::advance(cx, handle)
 }
 
 /// `PoFxUnregisterDevice`.
@@ -119,7 +120,11 @@ pub fn start(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
 /// A verdict on the handle.
 pub fn unregister(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     report::check(cx, "PoFxUnregisterDevice", handle)?;
-    cx.with(|k| k.po.fx.get_mut(&handle).map(|device| device.gone = true));
+    let is_going =
+        cx.with(|k| k.po.fx.get_mut(&handle).map(|device| std::mem::replace(&mut device.gone, true)));
+    if is_going == Some(true) {
+        return Err(report::bad_handle(cx, "PoFxUnregisterDevice", handle));
+    }
     super::changed(cx, handle)?;
     loop {
         ke::event::clear(cx, event_of(handle))?;

@@ -39,14 +39,19 @@ pub(super) fn name_of(cx: &mut Cx<'_>, handle: u64) -> String {
     }
 }
 
-/// The handle must be of a registration.
+/// The handle must be of a registration; while the driver takes that back, routines that are running may still answer.
 pub(super) fn check(cx: &mut Cx<'_>, ddi: &str, handle: u64) -> Flow<()> {
-    if cx.with(|k| k.po.fx.get(&handle).is_some_and(|device| !device.gone)) {
+    if cx.with(|k| k.po.fx.contains_key(&handle)) {
         return Ok(());
     }
+    Err(bad_handle(cx, ddi, handle))
+}
+
+/// A handle that is of no registration, or is taken back already.
+pub(super) fn bad_handle(cx: &mut Cx<'_>, ddi: &str, handle: u64) -> engine::Leave {
     let message =
         format!("{ddi} was given the handle {handle:#x}, which is of no device that is registered with PoFx");
-    Err(cx.stop(Verdict::error("pofx-bad-handle", message)))
+    cx.stop(Verdict::error("pofx-bad-handle", message))
 }
 
 /// The handle must be of a registration, and the index of a component.
