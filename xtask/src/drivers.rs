@@ -55,7 +55,7 @@ const C_DRIVERS: &[CDriver] = &[
         name: "pairs_pnp",
         source: "pairs_pnp.c",
         defines: &[],
-        missing: None,
+        missing: Some("pofx/pofx.def"),
         compiler: Clang(&["-O1"]),
     },
     CDriver {
@@ -134,6 +134,13 @@ const C_DRIVERS: &[CDriver] = &[
         source: "wake.c",
         defines: &["FORGETS_WAIT"],
         missing: None,
+        compiler: Gcc,
+    },
+    CDriver {
+        name: "pofx",
+        source: "pofx.c",
+        defines: &[],
+        missing: Some("pofx/pofx.def"),
         compiler: Gcc,
     },
     CDriver {

@@ -1,7 +1,8 @@
 //! Layouts that mingw's headers know only in part, held by the order and types of members on Microsoft's pages: Rust lays
 //! out `repr(C)` structures by the same rules as C on x64.
 //!
-//! Pages: *KUSER_SHARED_DATA structure (ntddk.h)*, *DEVICE_DESCRIPTION structure (wdm.h)*.
+//! Pages: *KUSER_SHARED_DATA structure (ntddk.h)*, *DEVICE_DESCRIPTION structure (wdm.h)*, *PO_FX_DEVICE_V1*, *PO_FX_DEVICE_V2*, *PO_FX_DEVICE_V3*,
+//! *PO_FX_COMPONENT_PERF_SET*.
 #![allow(non_snake_case, dead_code, reason = "the structures are compared, never made")]
 
 use std::mem::{align_of, offset_of, size_of};
@@ -119,6 +120,65 @@ struct DeviceDescription {
     DeviceAddress: u64,
 }
 
+/// Its elements are the size of a `PO_FX_COMPONENT_V1`.
+#[repr(C)]
+struct FxDeviceV1 {
+    Version: u32,
+    ComponentCount: u32,
+    ComponentActiveConditionCallback: u64,
+    ComponentIdleConditionCallback: u64,
+    ComponentIdleStateCallback: u64,
+    DevicePowerRequiredCallback: u64,
+    DevicePowerNotRequiredCallback: u64,
+    PowerControlCallback: u64,
+    DeviceContext: u64,
+    Components: [[u64; 4]; 1],
+}
+
+#[repr(C)]
+struct FxDeviceV2 {
+    Version: u32,
+    Flags: u64,
+    ComponentActiveConditionCallback: u64,
+    ComponentIdleConditionCallback: u64,
+    ComponentIdleStateCallback: u64,
+    DevicePowerRequiredCallback: u64,
+    DevicePowerNotRequiredCallback: u64,
+    PowerControlCallback: u64,
+    DeviceContext: u64,
+    ComponentCount: u32,
+    Components: [[u64; 7]; 1],
+}
+
+#[repr(C)]
+struct FxDeviceV3 {
+    Version: u32,
+    Flags: u64,
+    ComponentActiveConditionCallback: u64,
+    ComponentIdleConditionCallback: u64,
+    ComponentIdleStateCallback: u64,
+    DevicePowerRequiredCallback: u64,
+    DevicePowerNotRequiredCallback: u64,
+    PowerControlCallback: u64,
+    DirectedPowerUpCallback: u64,
+    DirectedPowerDownCallback: u64,
+    DirectedFxTimeoutInSeconds: u32,
+    DeviceContext: u64,
+    ComponentCount: u32,
+    Components: [[u64; 7]; 1],
+}
+
+/// The union's members are told apart by their names' beginnings.
+#[repr(C)]
+struct FxPerfSet {
+    Name: [u64; 2],
+    Flags: u64,
+    Unit: u32,
+    Type: u32,
+    Range_Minimum: u64,
+    Range_Maximum: u64,
+}
+
 macro_rules! same_places {
     ($ours:ident, $documented:ident: $($member:ident)*) => {
         $(assert_eq!(
@@ -168,4 +228,24 @@ fn an_adapters_routines_fill_their_table_without_a_gap() {
     let routines = &table.fields[1..];
     assert!(routines.iter().zip(1..).all(|(routine, slot)| routine.offset == slot * 8));
     assert_eq!(table.size, 8 * table.fields.len() as u64);
+}
+
+#[test]
+fn a_device_of_the_power_management_framework_has_its_members_in_the_documented_order() {
+    same_places!(PO_FX_DEVICE_V1, FxDeviceV1:
+        Version ComponentCount ComponentActiveConditionCallback ComponentIdleConditionCallback ComponentIdleStateCallback
+        DevicePowerRequiredCallback DevicePowerNotRequiredCallback PowerControlCallback DeviceContext Components);
+    same_places!(PO_FX_DEVICE_V2, FxDeviceV2:
+        Version Flags ComponentActiveConditionCallback ComponentIdleConditionCallback ComponentIdleStateCallback
+        DevicePowerRequiredCallback DevicePowerNotRequiredCallback PowerControlCallback DeviceContext ComponentCount
+        Components);
+    same_places!(PO_FX_DEVICE_V3, FxDeviceV3:
+        Version Flags ComponentActiveConditionCallback ComponentIdleConditionCallback ComponentIdleStateCallback
+        DevicePowerRequiredCallback DevicePowerNotRequiredCallback PowerControlCallback DirectedPowerUpCallback
+        DirectedPowerDownCallback DirectedFxTimeoutInSeconds DeviceContext ComponentCount Components);
+    same_places!(PO_FX_COMPONENT_PERF_SET, FxPerfSet: Name Flags Unit Type Range_Minimum Range_Maximum);
+    assert_eq!(size_of::<abi::PO_FX_DEVICE_V1>(), size_of::<FxDeviceV1>());
+    assert_eq!(size_of::<abi::PO_FX_DEVICE_V2>(), size_of::<FxDeviceV2>());
+    assert_eq!(size_of::<abi::PO_FX_DEVICE_V3>(), size_of::<FxDeviceV3>());
+    assert_eq!(size_of::<abi::PO_FX_COMPONENT_PERF_SET>(), size_of::<FxPerfSet>());
 }

@@ -14,6 +14,10 @@ use mingw::{KERNEL_HEADERS, assert_that, complaints, includes};
 const FROM_WINNT: &[&str] =
     &["RUNTIME_FUNCTION", "UNWIND_HISTORY_TABLE_ENTRY", "UNWIND_HISTORY_TABLE", "DISPATCHER_CONTEXT"];
 
+/// mingw lacks these; `documented_members.rs` compares them with the members on Microsoft's pages.
+const BY_THEIR_PAGES: &[&str] =
+    &["PO_FX_DEVICE_V1", "PO_FX_DEVICE_V2", "PO_FX_DEVICE_V3", "PO_FX_COMPONENT_PERF_SET"];
+
 fn assertions<'a>(headers: &[&str], layouts: impl Iterator<Item = &'a TypeLayout>) -> String {
     let mut c = includes(headers);
     for layout in layouts {
@@ -78,6 +82,7 @@ fn a_field_one_byte_off_does_not_compile() {
 fn few_types_escape_the_comparison_and_each_says_why() {
     let total = all_layouts().count();
     let reasons: Vec<_> = all_layouts()
+        .filter(|layout| !BY_THEIR_PAGES.contains(&layout.c_name))
         .filter_map(|layout| match layout.mingw {
             Mingw::Missing { why } => Some((layout.c_name, why)),
             _ => None,

@@ -401,3 +401,77 @@ fn no_schedule_of_two_preemptions_loses_a_request() {
         panic!("{choices:#?}\n{report}");
     }
 }
+
+/// What the driver answers, or asks, and what the bug check for it says in its last two parameters.
+const MISTAKES: [(&str, &str, u64, u64, u64); 7] = [
+    ("ioctl i 0x222020 in u32:0", "pofx-nothing-outstanding", 0x613, 1, 2),
+    ("ioctl i 0x222020 in u32:2", "pofx-nothing-outstanding", 0x613, 0, 0),
+    ("ioctl i 0x222020 in u32:3", "pofx-nothing-outstanding", 0x613, 0, 1),
+    ("ioctl i 0x22200c in u32:0 + u32:0x20000001", "pofx-illegal-parameter", 0x614, 0, 0),
+    ("ioctl i 0x222010 in u32:1 + u32:3", "pofx-illegal-parameter", 0x614, 1, 1),
+    ("ioctl i 0x22200c in u32:2 + u32:0", "pofx-illegal-parameter", 0x614, 2, 2),
+    ("ioctl i 0x222010 in u32:1 + u32:0", "pofx-idle-without-active", 0x608, 0, 0),
+];
+
+#[test]
+fn mistakes_are_told_with_the_parameters_of_their_bug_check() {
+    for (mistake, rule, kind, third, fourth) in MISTAKES {
+        let machine = machine("idle");
+        let played = try_play(&machine, &format!(r"open \\.\Idle as i; wait 1ms; {mistake}"));
+        let report = machine.finish();
+        assert!(played.is_err(), "{mistake}\n{report}");
+        let verdict = report.expect_verdict();
+        assert_eq!(verdict.rule, rule, "{mistake}\n{report}");
+        let bug_check = verdict.bug_check.unwrap();
+        let [first, _, last @ ..] = bug_check.parameters;
+        assert_eq!((bug_check.code, first, last), (0xA0, kind, [third, fourth]), "{mistake}\n{report}");
+        assert!(verdict.message.contains("pci#0"), "{}", verdict.message);
+    }
+}
+
+/// No page says what Windows does with these.
+#[test]
+fn answers_whose_bug_check_is_not_documented_are_warnings() {
+    for answer in [1, 4] {
+        let report = run("idle_directed", &format!("wait 1ms; ioctl i 0x222020 in u32:{answer}"));
+        let told: Vec<_> = report.findings.iter().map(|told| told.rule).collect();
+        assert_eq!(told, ["pofx-nothing-outstanding"], "{report}");
+    }
+}
+
+/// Story by story, what holds of it.
+const STORIES: [(&str, u32); 10] = [
+    ("descriptions", 8),
+    ("dependencies", 8),
+    ("callbacks", 4),
+    ("directed power", 3),
+    ("a device without callbacks", 1),
+    ("before power management starts", 6),
+    ("activations are counted", 8),
+    ("power control", 6),
+    ("performance states", 12),
+    ("their changes", 10),
+];
+
+#[test]
+fn registrations_activations_and_performance_states_are_as_their_pages_say() {
+    for thread in [None, Some("po.fx_thread")] {
+        for (number, (name, held)) in (0u32..).zip(STORIES) {
+            let machine = start(|| {
+                let bench =
+                    Bench::new().driver(driver("pofx.sys")).device("pci,id=abcd:0004,bar0=mem:128,irq");
+                match thread {
+                    Some(point) => bench.chooser(Otherwise(point)),
+                    None => bench,
+                }
+            });
+            let code = 0x0022_2000 + number * 4;
+            let script = format!(r"open \\.\Fx as f; ioctl f {code:#x} out 8 expect u32:0 + u32:{held}");
+            let played = try_play(&machine, &script);
+            let prints = machine.prints().join("\n");
+            let report = machine.finish();
+            assert!(played.is_ok(), "{name}, {thread:?}: {played:?}\n{prints}\n{report}");
+            report.expect_clean();
+        }
+    }
+}

@@ -25,6 +25,13 @@
     PAIR("not-a-physical-device", NotPhysical)                                                                         \
     PAIR("pnp-request-failed", RequestFailed)                                                                          \
     PAIR("pnp-request-not-passed-down", NotPassedDown)                                                                 \
+    PAIR("pofx-bad-handle", FxHandle)                                                                                  \
+    PAIR("pofx-idle-without-active", FxIdle)                                                                           \
+    PAIR("pofx-illegal-parameter", FxParameter)                                                                        \
+    PAIR("pofx-nothing-outstanding", FxAnswer)                                                                         \
+    PAIR("pofx-perf-change", FxPerf)                                                                                   \
+    PAIR("pofx-registered-twice", FxTwice)                                                                             \
+    PAIR("pofx-still-registered", FxStill)                                                                             \
     PAIR("power-pagable-not-taken-over", PagableNotTaken)                                                              \
     PAIR("register-refused", RegisterRefused)                                                                          \
     PAIR("requested-power-irp", RequestedPowerIrp)                                                                     \

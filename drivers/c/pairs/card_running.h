@@ -3,6 +3,7 @@
 #define PAIRS_CARD_RUNNING_H
 
 #include "card_adding.h"
+#include "card_pofx.h"
 
 static NTSTATUS OnStart(PCARD Card, PIRP Irp)
 {
@@ -10,6 +11,9 @@ static NTSTATUS OnStart(PCARD Card, PIRP Irp)
 
     if (NT_SUCCESS(Status)) {
         Status = TakeResources(Card, IoGetCurrentIrpStackLocation(Irp)->Parameters.StartDevice.AllocatedResourcesTranslated);
+    }
+    if (NT_SUCCESS(Status) && IsFx()) {
+        Status = FxStart(Card);
     }
     if (NT_SUCCESS(Status)) {
         IoSetDeviceInterfaceState(&Card->Interface, TRUE);
@@ -20,6 +24,7 @@ static NTSTATUS OnStart(PCARD Card, PIRP Irp)
 /* The device gives back what it was started with. */
 static VOID Quiet(PCARD Card)
 {
+    FxStop();
     Disconnect(Card);
     if (!IsWrong(StillMapped)) {
         Unmap(Card);
@@ -38,6 +43,7 @@ static NTSTATUS OnRemove(PCARD Card, PIRP Irp)
     PDEVICE_OBJECT Lower = Card->Lower;
     NTSTATUS Status;
 
+    FxIsRemoved = TRUE;
     if (!IsWrong(InterfaceStillEnabled)) {
         IoSetDeviceInterfaceState(&Card->Interface, FALSE);
     }
@@ -196,6 +202,7 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     if (Is(InterfaceContext)) {
         Card->Bus.GetBusData(IsWrong(InterfaceContext) ? (PVOID)Card : Card->Bus.Context, 0, &Byte, 0, sizeof(Byte));
     }
+    FxControl(Card);
     if (Is(RegisterRefused)) {
         Sink = IsWrong(RegisterRefused) ? *(volatile UCHAR *)(Card->Registers + 1) : *(volatile ULONG *)Card->Registers;
     }
