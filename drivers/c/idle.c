@@ -4,8 +4,8 @@
  *   10, 14 VALUE   of component 0 and 1: what IOCTL_IDLE_WRITE writes and the reads read; the card loses it in D3, the driver does not
  *   20, 24 STATE   of component 0 and 1: the F-state that the driver has taken it to
  *
- * Built with VERSION 1 (idle.sys); with 2 (idle_depends.sys), where component 1 depends on component 0; and with 3 (idle_directed.sys), with
- * directed power.
+ * Built with VERSION 1 (idle.sys); with 2 (idle_depends.sys), where component 1 depends on component 0, or (KEEPS_F0, idle_kept.sys) component 0 is in F0
+ * whenever the device goes to a lower state; and with 3 (idle_directed.sys), with directed power.
  *
  * Pages: Component-Level Power Management, PoFxRegisterDevice function and the callbacks it names, Introduction to the Directed Power Management
  * Framework.
@@ -370,7 +370,9 @@ static NTSTATUS Register(PDEVICE_EXTENSION Extension)
         Component->DeepestWakeableIdleState = 1;
         Component->IdleStates = IdleStates;
     }
-#if VERSION == 2
+#ifdef KEEPS_F0
+    Fx.Device.Components[0].Flags = PO_FX_COMPONENT_FLAG_F0_ON_DX;
+#elif VERSION == 2
     static ULONG First;
 
     Fx.Others[0].ProviderCount = 1;

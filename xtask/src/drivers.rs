@@ -158,6 +158,13 @@ const C_DRIVERS: &[CDriver] = &[
         compiler: Gcc,
     },
     CDriver {
+        name: "idle_kept",
+        source: "idle.c",
+        defines: &["VERSION=2", "KEEPS_F0"],
+        missing: Some("pofx/pofx.def"),
+        compiler: Gcc,
+    },
+    CDriver {
         name: "idle_directed",
         source: "idle.c",
         defines: &["VERSION=3"],

@@ -136,5 +136,7 @@ constants! {
     }
     u64, not_in_mingw "mingw's kit has only the components" {
         PO_FX_UNKNOWN_TIME = u64::MAX;
+        // `PO_FX_COMPONENT_V2::Flags`.
+        PO_FX_COMPONENT_FLAG_F0_ON_DX = 0x1;
     }
 }

@@ -214,6 +214,21 @@ fn a_component_is_active_after_those_it_depends_on_and_idle_before_them() {
 }
 
 #[test]
+fn a_component_that_is_to_be_in_f0_when_the_device_goes_down_goes_there_first() {
+    let script = format!(
+        "{}
+         ioctl i 0x222000 in u32:0 + u32:0x1234
+         {}
+         power s3
+         power s0
+         ioctl i 0x222004 in u32:0 out 4 expect u32:0x1234",
+        told("I0* S02* I1* S12* N S00* d "),
+        told("R u A0* I0* S02* S12* N S00* d "),
+    );
+    run("idle_kept", &script).expect_clean();
+}
+
+#[test]
 fn before_sleep_the_components_are_activated_and_after_it_the_device_goes_idle_again() {
     for sleep in ["s1", "s3", "s4"] {
         let script = format!(
@@ -367,7 +382,7 @@ const MIXED: &str = r"open \\.\Idle as i overlapped
 
 #[test]
 fn random_schedules_lose_no_request_and_touch_no_card_without_power() {
-    for sys in ["idle", "idle_depends", "idle_directed"] {
+    for sys in ["idle", "idle_depends", "idle_kept", "idle_directed"] {
         for seed in rig::seeds(40) {
             let policy = Policy::Random(seed);
             let machine = start(|| bench(sys).processors(2).checked(seed % 4 == 0).policy(policy.clone()));

@@ -5,12 +5,12 @@
 
 use abi::{
     Code, DEVICE_OBJECT, DevicePowerState, DriverPtr, IO_STATUS_BLOCK, IRP, IRP_MJ_POWER, IRP_MN_QUERY_POWER,
-    IRP_MN_SET_POWER, IRP_MN_WAIT_WAKE, KEVENT, NtStatus, PowerDeviceMaximum, PowerDeviceUnspecified,
-    PowerSystemMaximum, PowerSystemWorking,
+    IRP_MN_SET_POWER, IRP_MN_WAIT_WAKE, KEVENT, NtStatus, PowerDeviceD0, PowerDeviceMaximum,
+    PowerDeviceUnspecified, PowerSystemMaximum, PowerSystemWorking,
 };
 use engine::Flow;
 
-use super::watchdog;
+use super::{fx, watchdog};
 use crate::cx::Cx;
 use crate::io::send::{Answer, Made, Request, send};
 use crate::mm::pool;
@@ -150,7 +150,10 @@ fn wait_wake(
     };
     let wait = move |cx: &mut Cx<'_>| {
         let irp = made.irp;
+        let pdo = cx.with(|k| io::stack::bottom(k, pending.device));
+        fx::system::before_lower(cx, pdo, true)?;
         let answer = made.send(cx, &request)?;
+        fx::system::after_wait(cx, pdo)?;
         cx.with(|k| k.po.woken.remove(&irp.address));
         call_back(cx, pending, answer)
     };
@@ -178,6 +181,29 @@ fn drain(cx: &mut Cx<'_>, bottom: u64) -> Flow<()> {
     {
         if let (_, false) = carry_out(cx, bottom, pending)? {
             break;
+    loop {
+        let next = cx.with(|k| k.po.requests.get(&bottom).and_then(|queue| queue.first().copied()));
+        let Some(pending) = next else {
+            cx.with(|k| k.po.requests.remove(&bottom));
+            return Ok(());
+        };
+        // With a system request under way its reason goes along.
+        let action = cx.with(|k| k.po.action);
+        let request = Request {
+            parameters: [0, DevicePowerState.into(), pending.state.into(), action.into()],
+            status: NtStatus::NOT_SUPPORTED,
+            ..Request::new(IRP_MJ_POWER, pending.minor)
+        };
+        if pending.minor == IRP_MN_SET_POWER && pending.state > PowerDeviceD0 {
+            fx::system::before_lower(cx, DriverPtr::new(bottom), false)?;
+        }
+        let answer = watchdog::watch(cx, bottom, |cx| send(cx, pending.device, &request))?;
+        judge(cx, bottom, pending, answer)?;
+        call_back(cx, pending, answer)?;
+        cx.with(|k| k.po.requests.get_mut(&bottom).map(|queue| queue.remove(0)));
+        if !pending.waiter.is_null() {
+            cx.write(pending.waiter.index(1).cast(), answer.status)?;
+            ke::event::set(cx, pending.waiter, 0, false)?;
         }
     }
     Ok(())

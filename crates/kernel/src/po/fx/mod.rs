@@ -46,6 +46,10 @@ pub(crate) struct Device {
     pub(crate) sleeps: bool,
     /// The framework has activated all components because the system is about to sleep.
     pub(crate) held: bool,
+    /// A request for a lower device state was sent, and the driver has not said since that the device is on.
+    pub(crate) lowered: bool,
+    /// Requests to wait for a wake signal that are under way.
+    pub(crate) waits: u32,
     /// How often the driver is still to say that the device is on.
     pub(crate) owed: u32,
     /// `PoFxSetDeviceIdleTimeout`, in 100 ns.
@@ -126,6 +130,8 @@ pub(crate) struct IdleState {
 pub(crate) struct Component {
     pub(crate) states: Vec<IdleState>,
     pub(crate) deepest_wakeable: u32,
+    /// `PO_FX_COMPONENT_FLAG_F0_ON_DX`.
+    pub(crate) f0_on_dx: bool,
     /// The components it depends on.
     pub(crate) providers: Vec<usize>,
     /// Activations by the driver that it has not taken back.
@@ -165,6 +171,11 @@ impl Device {
         self.sleeps || self.directed != Directed::Up
     }
 
+    /// Whether a component is to be in F0 for the sake of the device's state, however idle it is.
+    pub(crate) fn is_kept_in_f0(&self, component: &Component) -> bool {
+        component.f0_on_dx && (self.lowered || self.waits > 0)
+    }
+
     /// A component is activated once more, by the driver or by the framework. Its providers are activated with the first of these.
     pub(crate) fn activate(&mut self, index: usize, by_driver: bool) {
         let component = &mut self.components[index];
@@ -189,6 +200,7 @@ impl Device {
             self.power = Power::On;
         }
         self.idle_since = None;
+        self.lowered = false;
     }
 
     /// A component has become idle, and is to stay so: what it depends on need not be active for it.

@@ -55,6 +55,7 @@ pub(super) fn of_component(device: &Device, index: usize, blocking: bool) -> Opt
     match (component.condition, component.is_wanted()) {
         (Condition::Active, true) => None,
         (Condition::Active, false) => Some(Step::Idle),
+        _ if device.is_kept_in_f0(component) && component.state != 0 => Some(Step::State(0)),
         _ if device.power != Power::On || device.is_suspended() => None,
         (_, true) => {
             let is_active = |provider: &usize| device.components[*provider].condition == Condition::Active;
@@ -63,6 +64,7 @@ pub(super) fn of_component(device: &Device, index: usize, blocking: bool) -> Opt
             let step = if component.state == 0 { Step::Active } else { Step::State(0) };
             (has_providers && !is_left).then_some(step)
         }
+        (_, false) if device.is_kept_in_f0(component) => None,
         (_, false) => {
             let suits = idle_state(component);
             let goes_up = component.state != 0 && component.state != suits;
@@ -72,12 +74,13 @@ pub(super) fn of_component(device: &Device, index: usize, blocking: bool) -> Opt
 }
 
 /// Whether a component is idle and nothing is to be done with it.
-fn is_settled(component: &Component) -> bool {
+fn is_settled(device: &Device, component: &Component) -> bool {
+    let suits = if device.is_kept_in_f0(component) { 0 } else { idle_state(component) };
     component.condition == Condition::Idle
         && !component.is_wanted()
         && component.changing.is_none()
         && component.driven.is_none()
-        && component.state == idle_state(component)
+        && component.state == suits
 }
 
 /// The next step of the device, at a time in 100 ns.
@@ -87,7 +90,7 @@ pub(super) fn of_device(device: &Device, now: u64) -> Option<DeviceStep> {
     }
     match device.power {
         Power::On if device.started && !device.routines.not_required.is_null() => {
-            if !device.components.iter().all(is_settled) {
+            if !device.components.iter().all(|component| is_settled(device, component)) {
                 return None;
             }
             let due = device.idle_since.unwrap_or(now).saturating_add(device.idle_timeout);

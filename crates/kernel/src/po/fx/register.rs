@@ -2,14 +2,15 @@
 //!
 //! Pages: *PoFxRegisterDevice function*, *PoFxStartDevicePowerManagement function*, *PoFxUnregisterDevice function*, *PO_FX_DEVICE_V1*,
 //! *PO_FX_DEVICE_V3*, *PO_FX_COMPONENT_V2* (dependencies). A description of an F-state is invalid where F0 takes time or where the deepest wakeable state
-//! is none of the component's. The flags of components and the flags that let children do without directed power are not here. What
+//! is none of the component's. Of a component's flags only `PO_FX_COMPONENT_FLAG_F0_ON_DX` is here; those that let children do without directed power mean
+//! nothing, as children are not directed. What
 //! `PoFxUnregisterDevice` waits for is not documented: it returns when no other thread is in a routine of the driver's; who waits for a component to
 //! become active waits no more.
 
 use abi::{
-    Code, DEVICE_OBJECT, DriverPtr, KEVENT, NtStatus, PO_FX_COMPONENT_IDLE_STATE, PO_FX_COMPONENT_V1,
-    PO_FX_COMPONENT_V2, PO_FX_DEVICE_V1, PO_FX_DEVICE_V2, PO_FX_DEVICE_V3, PO_FX_VERSION_V1,
-    PO_FX_VERSION_V2, PO_FX_VERSION_V3,
+    Code, DEVICE_OBJECT, DriverPtr, KEVENT, NtStatus, PO_FX_COMPONENT_FLAG_F0_ON_DX,
+    PO_FX_COMPONENT_IDLE_STATE, PO_FX_COMPONENT_V1, PO_FX_COMPONENT_V2, PO_FX_DEVICE_V1, PO_FX_DEVICE_V2,
+    PO_FX_DEVICE_V3, PO_FX_VERSION_V1, PO_FX_VERSION_V2, PO_FX_VERSION_V3,
 };
 use engine::Flow;
 
@@ -19,6 +20,7 @@ use crate::ke;
 use crate::ke::wait::Timeout;
 use crate::mm::pool;
 use crate::pnp::node::{self, State};
+use crate::verdict::Verdict;
 
 /// More components or F-states than any device has: a driver that names more has passed something else.
 const MOST: u32 = 1 << 10;
@@ -71,6 +73,8 @@ pub fn register(
         started: false,
         sleeps: false,
         held: false,
+        lowered: false,
+        waits: 0,
         owed: 0,
         idle_timeout: 0,
         idle_since: None,
@@ -221,11 +225,10 @@ fn read_component(cx: &mut Cx<'_>, from: DriverPtr<PO_FX_COMPONENT_V1>) -> Flow<
 }
 
 fn read_component_v2(cx: &mut Cx<'_>, from: DriverPtr<PO_FX_COMPONENT_V2>) -> Flow<Option<Component>> {
-    if cx.read(from + PO_FX_COMPONENT_V2::Flags)? != 0 {
-        return Err(report::not_here(
-            cx,
-            "PO_FX_COMPONENT_FLAG_F0_ON_DX and other Flags of PO_FX_COMPONENT_V2",
-        ));
+    let flags = cx.read(from + PO_FX_COMPONENT_V2::Flags)?;
+    if flags & !PO_FX_COMPONENT_FLAG_F0_ON_DX != 0 {
+        let other = format!("Flags {flags:#x} of PO_FX_COMPONENT_V2");
+        return Err(cx.stop(Verdict::not_implemented(&other)));
     }
     let count = cx.read(from + PO_FX_COMPONENT_V2::IdleStateCount)?;
     let deepest = cx.read(from + PO_FX_COMPONENT_V2::DeepestWakeableIdleState)?;
@@ -239,7 +242,9 @@ fn read_component_v2(cx: &mut Cx<'_>, from: DriverPtr<PO_FX_COMPONENT_V2>) -> Fl
     for index in 0..provider_count {
         providers.push(cx.read(first.index(index.into()))? as usize);
     }
-    described(cx, count, deepest, states, providers)
+    let component = described(cx, count, deepest, states, providers)?;
+    let f0_on_dx = flags & PO_FX_COMPONENT_FLAG_F0_ON_DX != 0;
+    Ok(component.map(|component| Component { f0_on_dx, ..component }))
 }
 
 fn described(
@@ -266,6 +271,7 @@ fn described(
     Ok(Some(Component {
         states,
         deepest_wakeable,
+        f0_on_dx: false,
         providers,
         own: 0,
         inner: 0,

@@ -181,8 +181,3 @@ pub(crate) fn after_remove(cx: &mut Cx<'_>, pdo: DriverPtr<DEVICE_OBJECT>, servi
     );
     Err(cx.stop(Verdict::error("pofx-still-registered", message)))
 }
-
-/// What the framework does not do yet.
-pub(super) fn not_here(cx: &mut Cx<'_>, what: &str) -> engine::Leave {
-    cx.stop(Verdict::not_implemented(what))
-}

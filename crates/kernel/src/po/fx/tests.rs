@@ -9,6 +9,7 @@ fn component(states: &[(u64, u64)]) -> Component {
     Component {
         states: states.iter().map(|&(latency, residency)| IdleState { latency, residency }).collect(),
         deepest_wakeable: 1,
+        f0_on_dx: false,
         providers: Vec::new(),
         own: 0,
         inner: 0,
@@ -45,6 +46,8 @@ fn device(components: Vec<Component>) -> Device {
         started: true,
         sleeps: false,
         held: false,
+        lowered: false,
+        waits: 0,
         owed: 0,
         idle_timeout: 0,
         idle_since: None,
