@@ -82,6 +82,7 @@ pub fn notify_surprise_power_on(cx: &mut Cx<'_>, pdo: DriverPtr<DEVICE_OBJECT>) 
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
+#[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
 pub fn power_control(
     cx: &mut Cx<'_>,
     handle: u64,
