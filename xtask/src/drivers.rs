@@ -143,6 +143,10 @@ const C_DRIVERS: &[CDriver] = &[
         missing: Some("pofx/pofx.def"),
         compiler: Gcc,
     },
+        compiler: Gcc,
+    },
+    CDriver {
+    CDriver { name: "pofx", source: "pofx.c", defines: &[], missing: Some("pofx/pofx.def"), compiler: Gcc },
     CDriver {
         name: "idle",
         source: "idle.c",

@@ -673,8 +673,22 @@ fn user(args: &mut Arguments) -> Outcome<User> {
     }
 }
 
-const POWER_STATES: &[&str] =
-    &["d0", "d1", "d2", "d3", "s0", "s1", "s2", "s3", "s4", "s5", "idle", "setting", "directed-down", "directed-up"];
+const POWER_STATES: &[&str] = &[
+    "d0",
+    "d1",
+    "d2",
+    "d3",
+    "s0",
+    "s1",
+    "s2",
+    "s3",
+    "s4",
+    "s5",
+    "idle",
+    "setting",
+    "directed-down",
+    "directed-up",
+];
 
 fn power(args: &mut Arguments) -> Outcome<Command> {
     let word = args.word("the state: d0 to d3, directed-down or directed-up of a device, s0 to s5 of the system, idle or setting")?;

@@ -580,11 +580,6 @@ exports! { FUNCTIONS:
     : PoCreatePowerRequest(3) @ 0..=1 => po::awake::create_request;
     : PoDeletePowerRequest(1) @ 0..=1 => po::awake::delete_request;
     : PoEndDeviceBusy(1) @ 0..=15 => po::idle::end_busy;
-    : PoGetSystemWake(1) @ 0..=2 => po::system_wake::get;
-    : PoQueryWatchdogTime(2) @ 0..=2 => po::watchdog::query;
-    : PoRegisterDeviceForIdleDetection(4) @ 0..=1 => po::idle::register;
-    : PoRegisterPowerSettingCallback(5) @ 0..=0 => po::setting::register;
-    : PoRegisterSystemState(2) @ 0..=1 => po::awake::register;
     : PoFxActivateComponent(3) @ 0..=2 => po::fx::component::activate;
     : PoFxCompleteDevicePowerNotRequired(1) @ 0..=2 => po::fx::device::complete_not_required;
     : PoFxCompleteDirectedPowerDown(1) @ 0..=2 => po::fx::directed::complete_power_down;
@@ -606,6 +601,11 @@ exports! { FUNCTIONS:
     : PoFxSetTargetDripsDevicePowerState(2) @ 0..=0 => po::fx::device::set_target_drips;
     : PoFxStartDevicePowerManagement(1) @ 0..=0 => po::fx::register::start;
     : PoFxUnregisterDevice(1) @ 0..=0 => po::fx::register::unregister;
+    : PoGetSystemWake(1) @ 0..=2 => po::system_wake::get;
+    : PoQueryWatchdogTime(2) @ 0..=2 => po::watchdog::query;
+    : PoRegisterDeviceForIdleDetection(4) @ 0..=1 => po::idle::register;
+    : PoRegisterPowerSettingCallback(5) @ 0..=0 => po::setting::register;
+    : PoRegisterSystemState(2) @ 0..=1 => po::awake::register;
     : PoRequestPowerIrp(6) @ 0..=2 => po::request::request;
     : PoSetDeviceBusyEx(1) @ 0..=15 => po::idle::set_busy;
     : PoSetPowerRequest(2) @ 0..=2 => po::awake::set_request;
