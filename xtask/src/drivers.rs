@@ -136,16 +136,6 @@ const C_DRIVERS: &[CDriver] = &[
         missing: None,
         compiler: Gcc,
     },
-    CDriver {
-        name: "pofx",
-        source: "pofx.c",
-        defines: &[],
-        missing: Some("pofx/pofx.def"),
-        compiler: Gcc,
-    },
-        compiler: Gcc,
-    },
-    CDriver {
     CDriver { name: "pofx", source: "pofx.c", defines: &[], missing: Some("pofx/pofx.def"), compiler: Gcc },
     CDriver {
         name: "idle",

@@ -181,29 +181,6 @@ fn drain(cx: &mut Cx<'_>, bottom: u64) -> Flow<()> {
     {
         if let (_, false) = carry_out(cx, bottom, pending)? {
             break;
-    loop {
-        let next = cx.with(|k| k.po.requests.get(&bottom).and_then(|queue| queue.first().copied()));
-        let Some(pending) = next else {
-            cx.with(|k| k.po.requests.remove(&bottom));
-            return Ok(());
-        };
-        // With a system request under way its reason goes along.
-        let action = cx.with(|k| k.po.action);
-        let request = Request {
-            parameters: [0, DevicePowerState.into(), pending.state.into(), action.into()],
-            status: NtStatus::NOT_SUPPORTED,
-            ..Request::new(IRP_MJ_POWER, pending.minor)
-        };
-        if pending.minor == IRP_MN_SET_POWER && pending.state > PowerDeviceD0 {
-            fx::system::before_lower(cx, DriverPtr::new(bottom), false)?;
-        }
-        let answer = watchdog::watch(cx, bottom, |cx| send(cx, pending.device, &request))?;
-        judge(cx, bottom, pending, answer)?;
-        call_back(cx, pending, answer)?;
-        cx.with(|k| k.po.requests.get_mut(&bottom).map(|queue| queue.remove(0)));
-        if !pending.waiter.is_null() {
-            cx.write(pending.waiter.index(1).cast(), answer.status)?;
-            ke::event::set(cx, pending.waiter, 0, false)?;
         }
     }
     Ok(())
@@ -219,6 +196,9 @@ fn carry_out(cx: &mut Cx<'_>, bottom: u64, pending: Pending) -> Flow<(Answer, bo
         status: NtStatus::NOT_SUPPORTED,
         ..Request::new(IRP_MJ_POWER, pending.minor)
     };
+    if pending.minor == IRP_MN_SET_POWER && pending.state > PowerDeviceD0 {
+        fx::system::before_lower(cx, DriverPtr::new(bottom), false)?;
+    }
     let answer = watchdog::watch(cx, bottom, |cx| send(cx, pending.device, &request))?;
     judge(cx, bottom, pending, answer)?;
     call_back(cx, pending, answer)?;
