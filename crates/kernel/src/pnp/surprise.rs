@@ -18,7 +18,7 @@ use crate::ke;
 /// device is closed. A child that a driver reports is there as long as it is reported: its drivers are told all the same, and removed.
 ///
 /// # Errors
-/// As [`remove`].
+/// As [`super::remove::remove`].
 pub fn surprise_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     let gone = cx.with(|k| {
         let node = k.pnp.node(id);
