@@ -149,8 +149,8 @@ static ULONG Elsewhere(VOID)
     Forget();
     CHECK(KeInsertQueueDpc(&Dpcs[1], NULL, NULL));
     Rounds = HeldRounds; /* read before, it would say how long this processor has taken to come to queue the DPC */
-    for (Waited = 0; Waited < 1000 && RanAre(""); Waited++) {
-        Busy(MILLISECOND); /* the other processor has its turn some time */
+    for (Waited = 0; Waited < 1000 && !RanAre("b"); Waited++) {
+        Busy(MILLISECOND); /* the other processor has its turn some time, and then all of it */
     }
     CHECK(RanAre("b") && Ran[0].Processor == 1 && Ran[0].Rounds - Rounds <= 10);
     Hold = 0;
