@@ -26,6 +26,9 @@
 /* Output: a ULONG, whether the last wait/wake request that ended has waked the system. */
 #define IOCTL_WAKE_WOKE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x806, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
+/* From now on the driver marks each wait/wake request that comes back as one that has waked the system. */
+#define IOCTL_WAKE_MARK CTL_CODE(FILE_DEVICE_UNKNOWN, 0x80F, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
 typedef struct _WAKE_STATE {
     ULONG Ended;  /* 00 wait/wake requests that have ended */
     ULONG Status; /* 04 of the last one */
@@ -44,6 +47,7 @@ typedef struct _DEVICE_EXTENSION {
     ULONG Disarming; /* who waits until there are none: one that comes meanwhile ends at once */
     KEVENT Disarmed; /* set while there are none */
     BOOLEAN Woke;    /* the system, by the last of them */
+    BOOLEAN Marks;   /* each as that */
     BOOLEAN Keeps;   /* the driver is wrong: it completes no request that sets a state */
     WAKE_STATE State;
 } DEVICE_EXTENSION, *PDEVICE_EXTENSION;
@@ -97,6 +101,9 @@ static NTSTATUS NTAPI WaitIsBack(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
     UNREFERENCED_PARAMETER(Device);
     KeAcquireSpinLock(&Extension->Lock, &Old);
     Taken = Extension->Armed != Irp;
+    if (Extension->Marks) {
+        PoSetSystemWake(Irp);
+    }
     Extension->Woke = PoGetSystemWake(Irp);
     Extension->Armed = NULL;
     KeReleaseSpinLock(&Extension->Lock, Old);
@@ -232,6 +239,9 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
         return Complete(Irp, STATUS_SUCCESS, 0);
     case IOCTL_WAKE_KEEP:
         Extension->Keeps = TRUE;
+        return Complete(Irp, STATUS_SUCCESS, 0);
+    case IOCTL_WAKE_MARK:
+        Extension->Marks = TRUE;
         return Complete(Irp, STATUS_SUCCESS, 0);
     case IOCTL_WAKE_WOKE:
         if (Output < sizeof(ULONG)) {

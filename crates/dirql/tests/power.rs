@@ -190,6 +190,19 @@ fn a_device_that_sleeps_while_the_system_works_is_waked_by_its_card() {
 
 /// Holds: irps/wake-then-power, irps/wait-wake
 #[test]
+fn a_driver_may_mark_the_request_that_has_waked_the_system() {
+    let script = r"open \\.\Wake as w
+          ioctl w 0x22203c
+          ioctl w 0x222000 in u32:4
+          ioctl w 0x222008 in u32:4
+          wait 1ms
+          poke pci#0 pme 1
+          wait 1ms
+          ioctl w 0x222018 out 4 expect u32:1";
+    run("wake", WAKES, script).expect_clean();
+}
+
+#[test]
 fn a_card_wakes_the_system_from_s3_and_then_its_request_ends() {
     let script = r"open \\.\Wake as w
           ioctl w 0x222000 in u32:4
